@@ -1,0 +1,3 @@
+//! The program `channel-layer`.
+
+fn main() {}

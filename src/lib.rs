@@ -1,0 +1,14 @@
+//! An ASGI-style channel layer: processes talk over named channels and groups.
+
+pub mod error;
+pub mod layer;
+pub mod message;
+pub mod name;
+
+pub use bytes::Bytes;
+pub use bytestring::ByteString as Text;
+
+pub use error::{BoxError, Error, Result};
+pub use layer::{ChannelLayer, Delivery, Event, Receiver, Sink, Source, Statistics};
+pub use message::{Map, Message, Value};
+pub use name::{ChannelKind, ChannelName, GroupName, InvalidName};

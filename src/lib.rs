@@ -1,5 +1,6 @@
 //! An ASGI-style channel layer: processes talk over named channels and groups.
 
+mod codec;
 pub mod error;
 pub mod layer;
 pub mod message;

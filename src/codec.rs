@@ -488,7 +488,7 @@ mod tests {
         assert_eq!(decode(&encoded(&deepest)).expect("it is not too deep"), deepest);
         encode(&nested(MAX_DEPTH + 1), &mut Vec::new()).expect_err("it is too deep");
 
-        let list_bomb = [&b"\x81\xa1a"[..], &[0x91; 100_000]].concat();
+        let list_bomb = [&b"\x81\xa1a"[..], &vec![0x91; 100_000]].concat();
         assert!(refusal(&list_bomb).contains("128 levels"));
         let map_bomb = b"\x81\xa1a".repeat(100_000);
         assert!(refusal(&map_bomb).contains("128 levels"));

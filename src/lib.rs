@@ -1,6 +1,7 @@
 //! An ASGI-style channel layer: processes talk over named channels and groups.
 
 mod codec;
+mod crypto;
 pub mod error;
 pub mod layer;
 pub mod message;

@@ -15,7 +15,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] naming the variable, if no option belongs to it or its value has the wrong type.
+    /// [`Error::InvalidConfig`] naming the variable, if no option belongs to it or its value cannot work.
     pub fn from_env() -> Result<Self> {
         let mut variables = Vec::new();
         for (variable, value) in std::env::vars_os() {
@@ -35,8 +35,9 @@ impl Config {
             let option = OPTIONS.iter().find(|option| option.to_ascii_uppercase() == name);
             let option = option.ok_or_else(|| Error::config(&variable, "...", "no option belongs to this variable"))?;
             let raw = parse(option, &value).map_err(|reason| Error::config(&variable, "...", reason))?;
-            config.set(option, raw).map_err(|error| of_variable(error, option, &variable))?;
+            config.set(option, raw).map_err(of_variable)?;
         }
+        config.validate().map_err(of_variable)?;
         Ok(config)
     }
 }
@@ -66,11 +67,12 @@ fn number(value: &str) -> Raw {
 }
 
 /// The same error, naming the variable instead of the option.
-fn of_variable(error: Error, option: &str, variable: &str) -> Error {
+fn of_variable(error: Error) -> Error {
     match error {
-        Error::InvalidConfig { option: named, value, reason } => {
-            let rest = named.strip_prefix(option).unwrap_or_default();
-            Error::InvalidConfig { option: format!("{variable}{rest}"), value, reason }
+        Error::InvalidConfig { option, value, reason } => {
+            let (name, place) = option.split_at(option.find(['[', '.']).unwrap_or(option.len()));
+            let option = format!("{PREFIX}{}{place}", name.to_ascii_uppercase());
+            Error::InvalidConfig { option, value, reason }
         }
         other => other,
     }
@@ -142,6 +144,9 @@ mod tests {
             ("CHANNEL_LAYER_EXPIRY", "soon", "CHANNEL_LAYER_EXPIRY = \"soon\": a number of seconds"),
             ("CHANNEL_LAYER_EXPIRY", "NaN", "CHANNEL_LAYER_EXPIRY = NaN"),
             ("CHANNEL_LAYER_EXPIRY", "", "CHANNEL_LAYER_EXPIRY = \"\""),
+            ("CHANNEL_LAYER_EXPIRY", "0", "CHANNEL_LAYER_EXPIRY = 0ns: it must be from"),
+            ("CHANNEL_LAYER_HOSTS", "", "CHANNEL_LAYER_HOSTS = []: at least one host"),
+            ("CHANNEL_LAYER_HOSTS", "redis://a,b://:secret@c", "CHANNEL_LAYER_HOSTS[1] = b://c: the scheme"),
             ("CHANNEL_LAYER_CAPACITY", "-1", "CHANNEL_LAYER_CAPACITY = -1"),
             ("CHANNEL_LAYER_CHANNEL_CAPACITY", "{", "CHANNEL_LAYER_CHANNEL_CAPACITY = ...: it is no JSON"),
             ("CHANNEL_LAYER_CHANNEL_CAPACITY", r#"{"a": 1.5}"#, "CHANNEL_LAYER_CHANNEL_CAPACITY.a = 1.5"),
@@ -152,7 +157,5 @@ mod tests {
             let error = read(&[(variable, value)]).expect_err(variable).to_string();
             assert!(error.contains(fault) && !error.contains("secret"), "{error}");
         }
-        let error = read(&[("CHANNEL_LAYER_HOSTS", "")]).expect("it is a list").validate().expect_err("it is empty");
-        assert!(error.to_string().contains("hosts = []"), "{error}");
     }
 }

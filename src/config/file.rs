@@ -33,7 +33,7 @@ pub(super) const OPTIONS: [&str; 14] = [
 const REGEX_MARK: &str = "re:";
 
 /// A value of a file as it stands there. Tables keep their order, which decides between rules for capacities.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(PartialEq)]
 pub(super) enum Raw {
     Null,
     Bool(bool),
@@ -254,7 +254,7 @@ fn listed_rule(raw: &Raw) -> Result<CapacityRule> {
 
 impl Raw {
     /// Its type, where its content may be secret.
-    pub(super) fn kind(&self) -> &'static str {
+    fn kind(&self) -> &'static str {
         match self {
             Self::Null => "null",
             Self::Bool(_) => "a truth value",

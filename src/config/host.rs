@@ -90,9 +90,11 @@ impl Host {
 
     /// The URL without what may be secret, for people. It holds for texts that are no URL too.
     pub(super) fn redacted(&self) -> String {
-        let url = self.url.split_once('?').map_or(self.url.as_str(), |(before, _)| before);
-        let scheme = url.split_once("://").map(|(scheme, _)| format!("{scheme}://")).unwrap_or_default();
+        let scheme = self.url.split_once("://").map(|(scheme, _)| format!("{scheme}://")).unwrap_or_default();
+        let (url, query) = self.url.split_once('?').unwrap_or((&self.url, ""));
         match url.rsplit_once('@') {
+            // The '?' may stand in a password, so that the text before it is the beginning of one.
+            _ if query.contains('@') => format!("{scheme}..."),
             Some((_, after)) => format!("{scheme}{after}"),
             // What stands where the port should be may be a password whose '@' was forgotten.
             None if !scheme.is_empty() && Url::parse(url).is_err() => format!("{scheme}..."),
@@ -132,10 +134,12 @@ fn parse_db(db: &str) -> Result<u32, String> {
 fn check_parameters(url: &Url, allowed: &[&str]) -> Result<(), String> {
     for (name, value) in url.query_pairs() {
         if !allowed.contains(&&*name) {
-            return Err(format!("parameter {name} is not supported"));
+            // Anything else may be the end of a password with a '?' in it.
+            let is_name = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') && !value.contains('@');
+            return Err(format!("parameter {} is not supported", if is_name { &name } else { "..." }));
         }
         if name == "protocol" && !matches!(&*value, "2" | "resp2" | "3" | "resp3") {
-            return Err(format!("parameter protocol must be resp2 or resp3, not {value}"));
+            return Err("parameter protocol must be resp2 or resp3".into());
         }
     }
     Ok(())
@@ -317,6 +321,11 @@ mod tests {
             "redis://user:secret/@localhost:x",
             "redis://user:secret",
             "user:secret@localhost",
+            "redis://user:1secret?secret@localhost",
+            "redis://user:1?secret@localhost",
+            "redis://user:1?secret=@localhost",
+            "redis://localhost?password=secret",
+            "unix:///run/redis.sock?user=user&pass=1@secret",
             "unix:///run/redis.sock?user=user&pass=secret",
         ] {
             let host = Host::new(url);

@@ -2,6 +2,7 @@
 
 pub mod capacity;
 mod codec;
+pub mod config;
 mod crypto;
 pub mod error;
 pub mod layer;
@@ -12,6 +13,7 @@ pub use bytes::Bytes;
 pub use bytestring::ByteString as Text;
 
 pub use capacity::CapacityRule;
+pub use config::{Config, Host};
 pub use error::{BoxError, Error, Result};
 pub use layer::{ChannelLayer, Delivery, Event, Receiver, Sink, Source, Statistics};
 pub use message::{Map, Message, Value};

@@ -6,6 +6,7 @@ pub mod config;
 mod crypto;
 pub mod error;
 pub mod layer;
+pub mod memory;
 pub mod message;
 pub mod name;
 
@@ -16,5 +17,6 @@ pub use capacity::CapacityRule;
 pub use config::{Config, Host};
 pub use error::{BoxError, Error, Result};
 pub use layer::{ChannelLayer, Delivery, Event, Receiver, Sink, Source, Statistics};
+pub use memory::MemoryLayer;
 pub use message::{Map, Message, Value};
 pub use name::{ChannelKind, ChannelName, GroupName, InvalidName};

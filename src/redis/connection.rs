@@ -69,7 +69,8 @@ impl Link {
     ) -> Result<(Self, Greeting), ConnectError> {
         let limit = timing.connect + timing.command;
         let opening = Self::open_commands(client, timing, epoch_key);
-        let (commands, greeting) = tokio::time::timeout(limit, opening).await.map_err(|_| ConnectError::Timeout(limit))??;
+        let (commands, greeting) =
+            tokio::time::timeout(limit, opening).await.map_err(|_| ConnectError::Timeout(limit))??;
         let blocking = blocking_pool(client, timing, pool_size)?;
         Ok((Self { commands, blocking, generation }, greeting))
     }

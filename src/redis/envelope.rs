@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::clock::Clock;
 use super::frame::{Address, Entry, Text};
 use crate::codec;
+use crate::crypto;
 use crate::crypto::KeyRing;
 use crate::drops::Drop;
 use crate::error::{Error, Result};
@@ -21,7 +22,7 @@ const LEEWAY: Duration = Duration::from_secs(10);
 pub(super) struct Envelope {
     key_ring: Option<KeyRing>,
     max_message_size: usize,
-    opens_for: Duration,
+    expiry: Duration,
 }
 
 /// What a sealed body is bound to, so that it opens nowhere else.
@@ -62,7 +63,12 @@ impl<'a> Context<'a> {
 
 impl Envelope {
     pub(super) fn new(key_ring: Option<KeyRing>, max_message_size: usize, expiry: Duration) -> Self {
-        Self { key_ring, max_message_size, opens_for: expiry + LEEWAY }
+        Self { key_ring, max_message_size, expiry }
+    }
+
+    /// How long messages live.
+    pub(super) fn expiry(&self) -> Duration {
+        self.expiry
     }
 
     /// Whether bodies are sealed.
@@ -101,9 +107,12 @@ impl Envelope {
             (_, false) => entry.body.clone(),
             (None, true) => return Err(undecryptable("it is sealed, and no keys are configured")),
             (Some(key_ring), true) => {
-                let opens_for = u64::try_from(self.opens_for.as_millis()).unwrap_or(u64::MAX);
+                let opens_for = u64::try_from((self.expiry + LEEWAY).as_millis()).unwrap_or(u64::MAX);
                 let opened = key_ring.open(&entry.body, &context.parts(), now_ms, opens_for);
-                Bytes::from(opened.map_err(|error| undecryptable(&error.to_string()))?)
+                Bytes::from(opened.map_err(|error| {
+                    let key = crypto::key_id(&entry.body).unwrap_or(0);
+                    undecryptable(&format!("{error} (key {key:08x})"))
+                })?)
             }
         };
         codec::decode(&body).map_err(|error| Unreadable { drop: Drop::Undecodable, reason: error.to_string() })

@@ -32,6 +32,11 @@ impl Fault {
         Self { may_have_run: true, broken: false, cause: Cause(cause.into()) }
     }
 
+    /// The same cause for a command that will not be sent because of it.
+    pub(super) fn before_sending(self) -> Self {
+        Self { may_have_run: false, ..self }
+    }
+
     /// As the error of a call that needed `shard`.
     pub(super) fn into_error(self, shard: usize) -> Error {
         Error::Redis { shard, source: Box::new(self.cause) }

@@ -125,8 +125,8 @@ impl Groups {
         answer.and_then(|answer| parse_routes(&answer)).map_err(|fault| fault.into_error(shard.index))
     }
 
-    /// The routes of each of `groups`, in one round trip per shard.
-    pub(super) async fn routes_of_all(&self, groups: &[GroupName]) -> Vec<Result<Vec<Route>>> {
+    /// The routes of each of `groups`, in one round trip per shard; or the shard that failed, and why.
+    pub(super) async fn routes_of_all(&self, groups: &[GroupName]) -> Vec<Result<Vec<Route>, (usize, Fault)>> {
         let mut results: Vec<_> = groups.iter().map(|_| Ok(Vec::new())).collect();
         let asked = futures_util::future::join_all(self.topology.shards.iter().map(|shard| async move {
             let here = |group: &GroupName| self.topology.shard_of_group(group).index == shard.index;
@@ -143,7 +143,7 @@ impl Groups {
                 let routes = answers.as_ref().map_err(Clone::clone).and_then(|answers| {
                     answers.get(answer).map_or_else(|| Err(Fault::unexpected("a missing answer")), parse_routes)
                 });
-                results[place] = routes.map_err(|fault| fault.into_error(shard));
+                results[place] = routes.map_err(|fault| (shard, fault));
             }
         }
         results
@@ -198,7 +198,9 @@ impl Groups {
             changes.version = changes.version.max(version);
             let mut fetched = place.fetched.lock();
             if fetched.generation == Some(generation) {
-                fetched.membership.apply(changes, now_microseconds(shard).saturating_sub(microseconds(self.remembered)));
+                fetched
+                    .membership
+                    .apply(changes, now_microseconds(shard).saturating_sub(microseconds(self.remembered)));
                 return Ok(fetched.membership.at(version, self.expired_before(shard)));
             }
         }
@@ -209,13 +211,7 @@ impl Groups {
         now_microseconds(shard).saturating_sub(microseconds(self.expiry))
     }
 
-    async fn fetch(
-        &self,
-        shard: &Shard,
-        group: &GroupName,
-        route: &ChannelName,
-        known: u64,
-    ) -> Result<Changes, Fault> {
+    async fn fetch(&self, shard: &Shard, group: &GroupName, route: &ChannelName, known: u64) -> Result<Changes, Fault> {
         let keys = self.topology.keys.route(group, route.as_str());
         let mut command =
             script::GROUP_MEMBERS.call(&[self.topology.keys.group(group), keys.members, keys.joined, keys.left]);
@@ -232,9 +228,10 @@ impl Groups {
             known.swept = now;
             known.routes.retain(|_, place| now.duration_since(*place.used.lock()) < FORGET_AFTER);
         }
-        let place = known.routes.entry((group.clone(), route.clone())).or_insert_with(|| {
-            Arc::new(Place { fetched: Mutex::default(), used: Mutex::new(now) })
-        });
+        let place = known
+            .routes
+            .entry((group.clone(), route.clone()))
+            .or_insert_with(|| Arc::new(Place { fetched: Mutex::default(), used: Mutex::new(now) }));
         *place.used.lock() = now;
         place.clone()
     }

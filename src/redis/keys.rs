@@ -104,9 +104,8 @@ impl Keys {
     }
 
     fn is_stats(&self, key: &str) -> bool {
-        key.strip_prefix(&self.stats_prefix).is_some_and(|name| {
-            name == "global" || braced(name).is_some_and(|name| ChannelName::parse(name).is_ok())
-        })
+        key.strip_prefix(&self.stats_prefix)
+            .is_some_and(|name| name == "global" || braced(name).is_some_and(|name| ChannelName::parse(name).is_ok()))
     }
 }
 

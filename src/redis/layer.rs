@@ -100,7 +100,12 @@ impl RedisLayer {
     }
 
     /// Starts everything that works in the background.
-    fn start(topology: Topology, envelope: Envelope, config: &Config, events: broadcast::Sender<Event>) -> Result<Self> {
+    fn start(
+        topology: Topology,
+        envelope: Envelope,
+        config: &Config,
+        events: broadcast::Sender<Event>,
+    ) -> Result<Self> {
         let (topology, envelope) = (Arc::new(topology), Arc::new(envelope));
         let groups = Arc::new(Groups::new(topology.clone(), config.group_expiry, config.expiry));
         let (closing, drained) = (CancellationToken::new(), CancellationToken::new());
@@ -264,14 +269,14 @@ impl ChannelLayer for RedisLayer {
         let mut groups: Vec<_> = prepared.iter().flatten().map(|(group, _)| group.clone()).collect();
         groups.sort();
         groups.dedup();
-        let mut routes = self.groups.routes_of_all(&groups).await;
+        let routes = self.groups.routes_of_all(&groups).await;
         let mut posted = Vec::with_capacity(prepared.len());
         for prepared in prepared {
             posted.push(prepared.and_then(|(group, plain)| {
                 let place = groups.binary_search(&group).expect("every group that parsed is in the list");
-                match &mut routes[place] {
+                match &routes[place] {
                     Ok(routes) => Ok(self.post_to_routes(&group, &plain, routes.clone())),
-                    Err(error) => Err(error.again()),
+                    Err((shard, fault)) => Err(fault.clone().into_error(*shard)),
                 }
             }));
         }
@@ -341,11 +346,8 @@ async fn drain(work: TaskTracker, closing: CancellationToken, drained: Cancellat
 
 fn shard_options(host: &Host, config: &Config, keys: &Keys) -> Result<ShardOptions> {
     let client = Client::open(host.url()).map_err(|error| Error::config("hosts", host.identity(), error))?;
-    let timing = Timing {
-        connect: config.connect_timeout,
-        command: config.command_timeout,
-        blocking: config.blocking_timeout,
-    };
+    let timing =
+        Timing { connect: config.connect_timeout, command: config.command_timeout, blocking: config.blocking_timeout };
     Ok(ShardOptions { host: host.identity(), client, timing, pool_size: config.pool_size, epoch_key: keys.epoch() })
 }
 

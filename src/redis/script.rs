@@ -18,8 +18,7 @@ pub(super) static GROUP_ROUTES: Script = Script::new(include_str!("scripts/group
 pub(super) static GROUP_MEMBERS: Script = Script::new(include_str!("scripts/group_members.lua"));
 
 /// All scripts, for loading them on a new connection.
-pub(super) static ALL: [&Script; 6] =
-    [&PUSH, &PUT_BACK, &GROUP_ADD, &GROUP_DISCARD, &GROUP_ROUTES, &GROUP_MEMBERS];
+pub(super) static ALL: [&Script; 6] = [&PUSH, &PUT_BACK, &GROUP_ADD, &GROUP_DISCARD, &GROUP_ROUTES, &GROUP_MEMBERS];
 
 impl Script {
     const fn new(source: &'static str) -> Self {

@@ -121,7 +121,7 @@ impl Sender {
         let lanes =
             topology.shards.iter().map(|shard| (0..LANES).map(|_| start_lane(shard)).collect()).collect::<Vec<_>>();
         // Processes that start together shall not all begin with the same shard.
-        let turn = AtomicUsize::new(rand::random());
+        let turn = AtomicUsize::new(rand::random_range(0..topology.shards.len()));
         Self { topology, envelope, capacity, lanes, turn }
     }
 
@@ -133,8 +133,7 @@ impl Sender {
         } else {
             self.turn.fetch_add(1, Ordering::Relaxed) % self.lanes.len()
         };
-        let mut posted =
-            Posted { letter, tried: Tried { first, count: 0, was_full: false, failed: None }, done: None };
+        let mut posted = Posted { letter, tried: Tried { first, count: 0, was_full: false, failed: None }, done: None };
         self.post_to_next(&mut posted);
         posted
     }

@@ -181,7 +181,7 @@ impl Shard {
         let changed = self.state.send_if_modified(|state| {
             let current = matches!(state, State::Up(link) if link.generation == generation);
             if current {
-                *state = State::Down(Fault { may_have_run: false, ..fault });
+                *state = State::Down(fault.before_sending());
             }
             current
         });
@@ -197,10 +197,6 @@ impl Shard {
             State::Up(link) => Ok(link.clone()),
             State::Down(fault) => Err(fault.clone()),
         }
-    }
-
-    pub(super) fn is_up(&self) -> bool {
-        matches!(&*self.state.borrow(), State::Up(_))
     }
 
     /// Waits until the server is there.

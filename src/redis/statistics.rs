@@ -23,7 +23,7 @@ pub(super) async fn of_channel(topology: &Topology, expiry: Duration, channel: &
     let parts = try_join_all(shards.iter().map(|shard| async move {
         let counters = counters(shard, &topology.keys.channel_stats(name)).await?;
         let lists = [topology.keys.channel(name)];
-        Ok::<_, crate::Error>(sum([counters, pending(shard, &lists, expiry).await?]))
+        Ok::<_, crate::Error>(counters.merge(pending(shard, &lists, expiry).await?))
     }));
     parts.await.map(sum)
 }
@@ -36,7 +36,7 @@ pub(super) async fn global(topology: &Topology, expiry: Duration) -> Result<Stat
         while let Some(keys) = scan.next().await? {
             let lists: Vec<_> = keys.into_iter().filter(|key| topology.keys.parse_channel(key).is_some()).collect();
             if !lists.is_empty() {
-                total = sum([total, pending(shard, &lists, expiry).await?]);
+                total = total.merge(pending(shard, &lists, expiry).await?);
             }
         }
         Ok::<_, crate::Error>(total)
@@ -133,11 +133,5 @@ fn parse<T: FromRedisValue>(answer: Value) -> Result<T, Fault> {
 }
 
 fn sum(parts: impl IntoIterator<Item = Statistics>) -> Statistics {
-    parts.into_iter().fold(Statistics::default(), |mut total, part| {
-        total.messages_count += part.messages_count;
-        total.channel_full_count += part.channel_full_count;
-        total.messages_pending += part.messages_pending;
-        total.messages_max_age = total.messages_max_age.max(part.messages_max_age);
-        total
-    })
+    parts.into_iter().fold(Statistics::default(), Statistics::merge)
 }

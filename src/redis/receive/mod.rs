@@ -9,5 +9,4 @@ mod reader;
 mod readers;
 mod task;
 
-pub(super) use consumer::Consumer;
 pub(super) use readers::Readers;

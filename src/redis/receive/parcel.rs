@@ -29,7 +29,10 @@ pub(super) struct Parcel {
 enum Recipients {
     One(ChannelName),
     /// Members of a group; those before `next` have got it.
-    Members { channels: Arc<[ChannelName]>, next: usize },
+    Members {
+        channels: Arc<[ChannelName]>,
+        next: usize,
+    },
 }
 
 /// What a parcel gave to a reader that asked.

@@ -33,19 +33,27 @@ pub(in crate::redis) struct Readers {
 type Shared = Mutex<HashMap<Box<[ChannelName]>, Arc<Reader>>>;
 
 impl Readers {
-    /// Everything that is started runs on `tasks`, in this runtime, and ends when `closing` is cancelled.
+    /// Readers run on `tasks`, in this runtime, and end when `closing` is cancelled; the quarantine goes on after them
+    /// until `drained` is.
     pub(in crate::redis) fn new(
         topology: Arc<Topology>,
         envelope: Arc<Envelope>,
         groups: Arc<Groups>,
         events: broadcast::Sender<Event>,
-        tasks: &TaskTracker,
-        closing: &CancellationToken,
-        drained: &CancellationToken,
+        (tasks, closing): (&TaskTracker, &CancellationToken),
+        (upkeep, drained): (&TaskTracker, &CancellationToken),
     ) -> Self {
         let (quarantine, writing) = Quarantine::new(&topology.keys, events.clone(), drained.clone());
-        tasks.spawn(writing);
-        let surroundings = Surroundings { topology, envelope, groups, quarantine, events, closing: closing.clone(), lost: Mutex::default() };
+        upkeep.spawn(writing);
+        let surroundings = Surroundings {
+            topology,
+            envelope,
+            groups,
+            quarantine,
+            events,
+            closing: closing.clone(),
+            lost: Mutex::default(),
+        };
         Self {
             surroundings: Arc::new(surroundings),
             tasks: tasks.clone(),

@@ -112,8 +112,10 @@ impl Task<'_> {
     async fn look(&mut self, lanes: &mut [Lane]) {
         let looks = std::mem::take(&mut self.reader.state().looks);
         let found = self.sweep(lanes, looks.len()).await;
-        // Who asked takes from the buffer, or has gone.
-        looks.into_iter().for_each(|look| drop(look.send(found)));
+        for look in looks {
+            // Who asked takes from the buffer, or has gone.
+            let _ = look.send(found);
+        }
     }
 
     /// Takes what is there from one lane after the other until `wanted` entries are in the buffer; tells whether
@@ -247,11 +249,13 @@ impl Task<'_> {
                 Ok(channel) => Some(Parcel::to_one(shard, source.clone(), entry, channel)),
                 Err(error) => self.refuse(lane, bytes, &error.to_string()),
             },
-            Address::Rest { locals, .. } if to_local => match locals.iter().map(member).collect::<Result<Vec<_>, _>>() {
-                Ok(channels) if channels.is_empty() => None,
-                Ok(channels) => Some(Parcel::to_members(shard, source.clone(), entry, channels.into())),
-                Err(error) => self.refuse(lane, bytes, &error.to_string()),
-            },
+            Address::Rest { locals, .. } if to_local => {
+                match locals.iter().map(member).collect::<Result<Vec<_>, _>>() {
+                    Ok(channels) if channels.is_empty() => None,
+                    Ok(channels) => Some(Parcel::to_members(shard, source.clone(), entry, channels.into())),
+                    Err(error) => self.refuse(lane, bytes, &error.to_string()),
+                }
+            }
             Address::Group { group, version } if to_local => {
                 let Ok(group) = GroupName::parse(group) else {
                     return self.refuse(lane, bytes, "its group has no valid name");

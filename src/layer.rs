@@ -384,6 +384,10 @@ impl Receiver {
     ///
     /// [`Error::Redis`] if messages could not be put back; they are counted as dropped.
     pub async fn close(mut self) -> Result<()> {
+        self.put_back().await
+    }
+
+    pub(crate) async fn put_back(&mut self) -> Result<()> {
         self.source.close().await
     }
 }

@@ -1,5 +1,8 @@
 //! What the two layers do together, and which of them does it.
 
+// A test that unwraps says what it expected by failing there.
+#![allow(clippy::unwrap_used)]
+
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;

@@ -470,10 +470,3 @@ pub trait Source: Send + Sync {
     /// As [`Receiver::close`].
     async fn close(&mut self) -> Result<()>;
 }
-
-/// Counts messages that will not be delivered, and why.
-pub(crate) fn count_dropped(reason: &'static str, messages: usize) {
-    if messages > 0 {
-        metrics::counter!("channel_layer_dropped_total", "reason" => reason).increment(messages as u64);
-    }
-}

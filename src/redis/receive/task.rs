@@ -17,7 +17,7 @@ use super::lane::{Lane, Popped};
 use super::parcel::Parcel;
 use super::put_back::put_back;
 use super::reader::{Reader, Surroundings};
-use crate::drops::{self, Drop};
+use crate::drops::{self, DropReason};
 use crate::name::{ChannelName, GroupName};
 use crate::redis::fault::Fault;
 use crate::redis::frame::{Address, Entry, Text};
@@ -237,7 +237,7 @@ impl Task<'_> {
         let entry = match Entry::parse(bytes.clone()) {
             Ok(entry) => entry,
             Err(fault) => {
-                drops::count(Drop::Undecodable, 1);
+                drops::count(DropReason::Undecodable, 1);
                 self.reader.surroundings.quarantine.keep(&shard, bytes, fault.to_string());
                 return None;
             }
@@ -272,7 +272,7 @@ impl Task<'_> {
     }
 
     fn refuse(&self, lane: &Lane, bytes: Bytes, reason: &str) -> Option<Parcel> {
-        drops::count(Drop::Undecodable, 1);
+        drops::count(DropReason::Undecodable, 1);
         self.reader.surroundings.quarantine.keep(&lane.shard, bytes, reason.to_owned());
         None
     }
@@ -300,7 +300,7 @@ impl Task<'_> {
         let members = tokio::time::timeout(patience, asking).await.ok();
         if members.is_none() {
             given_up.insert(shard.index);
-            drops::count(Drop::ShardDown, 1);
+            drops::count(DropReason::ShardDown, 1);
         }
         members
     }

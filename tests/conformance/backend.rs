@@ -1,0 +1,124 @@
+//! The layers under test, each as its users would start it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use channel_layer::{Config, MemoryLayer};
+use tokio::runtime::{Builder, Runtime};
+
+use super::guarantees::Promise;
+use super::tools::Layer;
+
+/// A layer, and what a test has to know about it.
+pub trait Backend: Sized {
+    /// Its column in the README's table of guarantees.
+    const COLUMN: &'static str;
+
+    /// What it does not promise, by design.
+    const LACKS: &'static [Promise];
+
+    /// Starts the layer, empty.
+    async fn start(options: Options) -> Self;
+
+    /// The layer.
+    fn layer(&self) -> Layer;
+
+    /// Another instance of it, as another process would have.
+    async fn peer(&self) -> Layer;
+
+    /// Lets time pass.
+    async fn pass(&self, time: Duration) {
+        tokio::time::sleep(time).await;
+    }
+
+    /// The runtime that a test of it runs on.
+    fn runtime() -> Runtime {
+        Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime starts")
+    }
+
+    /// Whether it promises `promise`.
+    fn promises(promise: Promise) -> bool {
+        !Self::LACKS.contains(&promise)
+    }
+}
+
+/// What tests configure. Nothing expires and nothing is full unless a test says so.
+#[derive(Clone)]
+pub struct Options {
+    pub capacity: usize,
+    pub channel_capacity: &'static [(&'static str, usize)],
+    pub expiry: Duration,
+    pub group_expiry: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            capacity: 100_000,
+            channel_capacity: &[],
+            expiry: Duration::from_secs(3600),
+            group_expiry: Duration::from_secs(86_400),
+        }
+    }
+}
+
+impl Options {
+    fn config(&self) -> Config {
+        Config::new()
+            .capacity(self.capacity)
+            .channel_capacity(self.channel_capacity.iter().copied())
+            .expiry(self.expiry)
+            .group_expiry(self.group_expiry)
+    }
+}
+
+/// What a layer that lives in one process does not promise.
+const ONE_PROCESS: &[Promise] = &[Promise::BetweenProcesses, Promise::Drain];
+
+/// [`MemoryLayer`] on time that only passes when a test says so, or when all wait.
+pub struct Memory(MemoryLayer);
+
+impl Backend for Memory {
+    const COLUMN: &'static str = "MemoryLayer";
+    const LACKS: &'static [Promise] = ONE_PROCESS;
+
+    async fn start(options: Options) -> Self {
+        Self(MemoryLayer::with_config(&options.config()).unwrap())
+    }
+
+    fn layer(&self) -> Layer {
+        Arc::new(self.0.clone())
+    }
+
+    async fn peer(&self) -> Layer {
+        self.layer()
+    }
+
+    async fn pass(&self, time: Duration) {
+        tokio::time::advance(time).await;
+    }
+
+    fn runtime() -> Runtime {
+        Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime starts")
+    }
+}
+
+/// [`MemoryLayer`] on several threads, where tasks really run at the same time.
+pub struct MemoryThreaded(MemoryLayer);
+
+impl Backend for MemoryThreaded {
+    const COLUMN: &'static str = "MemoryLayer";
+    const LACKS: &'static [Promise] = ONE_PROCESS;
+
+    async fn start(options: Options) -> Self {
+        Self(MemoryLayer::with_config(&options.config()).unwrap())
+    }
+
+    fn layer(&self) -> Layer {
+        Arc::new(self.0.clone())
+    }
+
+    async fn peer(&self) -> Layer {
+        self.layer()
+    }
+}

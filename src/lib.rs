@@ -1,5 +1,8 @@
 //! An ASGI-style channel layer: processes talk over named channels and groups.
 
+pub mod capacity;
+mod codec;
+mod crypto;
 pub mod error;
 pub mod layer;
 pub mod message;
@@ -8,6 +11,7 @@ pub mod name;
 pub use bytes::Bytes;
 pub use bytestring::ByteString as Text;
 
+pub use capacity::CapacityRule;
 pub use error::{BoxError, Error, Result};
 pub use layer::{ChannelLayer, Delivery, Event, Receiver, Sink, Source, Statistics};
 pub use message::{Map, Message, Value};

@@ -217,5 +217,5 @@ fn compare(cases: u32, start: impl AsyncFn(Config) -> Arc<dyn ChannelLayer>) {
 
 #[test]
 fn the_memory_layer_behaves_like_the_model() {
-    compare(400, async |config| Arc::new(MemoryLayer::with_config(&config).unwrap()));
+    compare(400, async |config| Arc::new(MemoryLayer::with_config(&config).unwrap()) as Arc<_>);
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use channel_layer::{Config, MemoryLayer};
+use channel_layer::{CapacityRule, Config, MemoryLayer};
 use tokio::runtime::{Builder, Runtime};
 
 use super::guarantees::Promise;
@@ -64,11 +64,9 @@ impl Default for Options {
 
 impl Options {
     fn config(&self) -> Config {
-        Config::new()
-            .capacity(self.capacity)
-            .channel_capacity(self.channel_capacity.iter().copied())
-            .expiry(self.expiry)
-            .group_expiry(self.group_expiry)
+        let config = Config::new().capacity(self.capacity).expiry(self.expiry).group_expiry(self.group_expiry);
+        let rules = self.channel_capacity.iter().map(|&(pattern, capacity)| CapacityRule::glob(pattern, capacity));
+        rules.fold(config, Config::channel_capacity)
     }
 }
 
@@ -76,18 +74,18 @@ impl Options {
 const ONE_PROCESS: &[Promise] = &[Promise::BetweenProcesses, Promise::Drain];
 
 /// [`MemoryLayer`] on time that only passes when a test says so, or when all wait.
-pub struct Memory(MemoryLayer);
+pub struct Memory(Layer);
 
 impl Backend for Memory {
     const COLUMN: &'static str = "MemoryLayer";
     const LACKS: &'static [Promise] = ONE_PROCESS;
 
     async fn start(options: Options) -> Self {
-        Self(MemoryLayer::with_config(&options.config()).unwrap())
+        Self(Arc::new(MemoryLayer::with_config(&options.config()).unwrap()))
     }
 
     fn layer(&self) -> Layer {
-        Arc::new(self.0.clone())
+        Arc::clone(&self.0)
     }
 
     async fn peer(&self) -> Layer {
@@ -104,18 +102,18 @@ impl Backend for Memory {
 }
 
 /// [`MemoryLayer`] on several threads, where tasks really run at the same time.
-pub struct MemoryThreaded(MemoryLayer);
+pub struct MemoryThreaded(Layer);
 
 impl Backend for MemoryThreaded {
     const COLUMN: &'static str = "MemoryLayer";
     const LACKS: &'static [Promise] = ONE_PROCESS;
 
     async fn start(options: Options) -> Self {
-        Self(MemoryLayer::with_config(&options.config()).unwrap())
+        Self(Arc::new(MemoryLayer::with_config(&options.config()).unwrap()))
     }
 
     fn layer(&self) -> Layer {
-        Arc::new(self.0.clone())
+        Arc::clone(&self.0)
     }
 
     async fn peer(&self) -> Layer {

@@ -2,6 +2,8 @@
 //!
 //! Text and bytes keep their own MessagePack families, so that they stay apart on the wire as they are in [`Value`].
 
+mod size;
+
 use std::fmt;
 
 use bytes::Bytes;
@@ -11,6 +13,8 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::error::{Error, Result};
 use crate::message::{Map, Message, RESERVED_KEY, Value};
+
+pub(crate) use size::encoded_size;
 
 /// How many maps and lists may be inside each other, the message itself included.
 ///

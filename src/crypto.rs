@@ -84,11 +84,12 @@ impl KeyRing {
     pub(crate) fn new(keys: &[String], accept_only: &[String]) -> Result<Self> {
         check("symmetric_encryption_keys", keys)?;
         check("accept_only_keys", accept_only)?;
-        let keys: Vec<_> = keys.iter().chain(accept_only).map(|text| Key::new(text)).collect();
-        let first = keys.first().ok_or_else(|| {
-            Error::config("symmetric_encryption_keys", "[]", "at least one key is needed, with which to seal")
-        })?;
-        let sealer = RwLock::new(Arc::new(Sealer::new(first)));
+        let [first, ..] = keys else {
+            let reason = "at least one key is needed, with which to seal";
+            return Err(Error::config("symmetric_encryption_keys", "[]", reason));
+        };
+        let sealer = RwLock::new(Arc::new(Sealer::new(&Key::new(first))));
+        let keys = keys.iter().chain(accept_only).map(|text| Key::new(text)).collect();
         Ok(Self { keys, sealer, openers: Mutex::default() })
     }
 
@@ -495,6 +496,7 @@ mod tests {
     fn rings_without_keys_or_with_empty_ones_are_refused_by_name() {
         for (sealing, accept_only, option) in [
             (&[][..], &[][..], "symmetric_encryption_keys"),
+            (&[], &["a"], "symmetric_encryption_keys"),
             (&["a", ""], &[], "symmetric_encryption_keys[1]"),
             (&["a"], &["b", ""], "accept_only_keys[1]"),
         ] {

@@ -2,9 +2,11 @@
 
 pub mod capacity;
 mod codec;
+pub mod config;
 mod crypto;
 pub mod error;
 pub mod layer;
+pub mod memory;
 pub mod message;
 pub mod name;
 
@@ -12,7 +14,9 @@ pub use bytes::Bytes;
 pub use bytestring::ByteString as Text;
 
 pub use capacity::CapacityRule;
+pub use config::{Config, Host};
 pub use error::{BoxError, Error, Result};
 pub use layer::{ChannelLayer, Delivery, Event, Receiver, Sink, Source, Statistics};
+pub use memory::MemoryLayer;
 pub use message::{Map, Message, Value};
 pub use name::{ChannelKind, ChannelName, GroupName, InvalidName};

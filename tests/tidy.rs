@@ -36,6 +36,7 @@ const HOMES: [(&str, &[&str]); 11] = [
     ("clap", &["bin/"]),
 ];
 
+/// In lines, without a module of unit tests at the end.
 const LONGEST_FILE: usize = 600;
 
 #[test]
@@ -112,7 +113,8 @@ fn every_script_has_a_header() {
 fn files_are_short() {
     let mut long = Vec::new();
     for file in Source::all().into_iter().chain(Source::of_kind("src", "lua")) {
-        let lines = file.text.lines().count();
+        let tests = file.text.find("\n#[cfg(test)]\nmod ").unwrap_or(file.text.len());
+        let lines = file.text[..tests].lines().count();
         if lines > LONGEST_FILE {
             long.push(format!("{} has {lines} lines", file.path));
         }

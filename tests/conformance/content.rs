@@ -115,15 +115,25 @@ pub async fn carries_a_megabyte<B: Backend>() {
 }
 
 pub async fn refuses_a_message_over_the_limit<B: Backend>() {
-    let layer = B::start(Options::default()).await.layer();
-    layer.group_add("large", "large").await.unwrap();
-    let message = message! { "body": vec![0_u8; 64 << 20] };
-    for result in [layer.send("large", message.clone()).await, layer.group_send("large", message.clone()).await] {
-        let error = result.expect_err("64 MiB are over the limit");
+    let layer = B::start(Options { max_message_size: 2048, ..Options::default() }).await.layer();
+    layer.group_add("large", "large?a").await.unwrap();
+    let of_size = |size: usize| message! { "body": vec![0_u8; size] };
+    for result in [
+        layer.send("large?a", of_size(4096)).await,
+        layer.group_send("large", of_size(4096)).await,
+        layer.send_many(&[("large?a", of_size(4096))]).await.remove(0),
+        layer.group_send_many(&[("large", of_size(4096))]).await.remove(0),
+    ] {
+        let error = result.expect_err("twice the limit is too much");
         let Error::MessageTooLarge { size, limit } = error else { panic!("not MessageTooLarge: {error}") };
-        assert!(size >= 64 << 20 && limit < size, "{size} and {limit}");
+        assert!(size >= 4096 && limit == 2048, "{size} and {limit}");
     }
-    assert_none(layer.try_receive(&["large"]).await.unwrap());
+    assert_none(layer.try_receive(&["large?a"]).await.unwrap());
+    layer.send("large?a", of_size(1900)).await.unwrap();
+    layer.group_send("large", of_size(1900)).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(take(&layer, &["large?a"]).await.message, of_size(1900));
+    }
 }
 
 pub async fn refuses_the_reserved_key<B: Backend>() {

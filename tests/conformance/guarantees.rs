@@ -55,7 +55,7 @@ pub async fn are_those_of_the_readme<B: Backend>() {
     }
 }
 
-/// The first table under the heading `## Guarantees`. Backticks around a cell and what follows a comma in it are left
+/// The first table under the heading `## Guarantees`. Backticks and what follows a comma in a cell are left
 /// out, so that a cell can give its reason.
 struct Table {
     head: Vec<String>,
@@ -82,6 +82,6 @@ impl Table {
 }
 
 fn cells(line: &str) -> Vec<String> {
-    let cell = |text: &str| text.split(',').next().unwrap_or_default().trim().trim_matches('`').to_owned();
+    let cell = |text: &str| text.split(',').next().unwrap_or_default().trim().replace('`', "");
     line.trim().trim_matches('|').split('|').map(cell).collect()
 }

@@ -18,7 +18,7 @@ mod sending;
 mod statistics;
 mod tools;
 
-use backend::{Backend, Memory, MemoryThreaded};
+use backend::{Memory, MemoryThreaded};
 
 /// Makes a module for each backend, and in it a test of each function of the list.
 macro_rules! conformance {
@@ -32,7 +32,7 @@ macro_rules! conformance {
     (@tests $type:ty, { $($theme:ident::$test:ident),+ $(,)? }) => {
         $(#[test]
         fn $test() {
-            <$type>::runtime().block_on($theme::$test::<$type>());
+            <$type as backend::Backend>::runtime().block_on($theme::$test::<$type>());
         })+
     };
 }

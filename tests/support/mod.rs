@@ -4,6 +4,7 @@ mod deadline;
 mod interrupt;
 mod redis_server;
 mod shared;
+mod tests;
 
 pub use deadline::{DEADLINE, eventually, within};
 pub use interrupt::{Moments, interrupted};

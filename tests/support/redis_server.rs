@@ -106,6 +106,11 @@ impl RedisServer {
         }
     }
 
+    /// The directory that it works in.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// A connection to look at its keys with.
     pub async fn connection(&self) -> redis::aio::MultiplexedConnection {
         let client = redis::Client::open(self.url()).expect("the URL of a server is valid");
@@ -114,7 +119,7 @@ impl RedisServer {
 
     /// Kills the server at once and waits until it has ended.
     pub fn stop(&mut self) {
-        self.signal("KILL");
+        self.command("KILL");
         self.command("wait");
         let mut answer = String::new();
         self.answers.read_line(&mut answer).expect("the supervisor answers");
@@ -125,7 +130,7 @@ impl RedisServer {
     /// # Panics
     ///
     /// If it does not answer in time.
-    pub fn launch_again(&mut self) {
+    pub fn start_again(&mut self) {
         self.launch();
         assert!(self.answers_in_time(), "redis-server did not start again; its log: {}", self.log());
     }
@@ -134,21 +139,17 @@ impl RedisServer {
     /// empty otherwise.
     pub fn restart(&mut self) {
         self.stop();
-        self.launch_again();
+        self.start_again();
     }
 
     /// Freezes the server: connections stay open and nothing answers.
     pub fn freeze(&mut self) {
-        self.signal("STOP");
+        self.command("STOP");
     }
 
     /// Lets a frozen server go on.
     pub fn thaw(&mut self) {
-        self.signal("CONT");
-    }
-
-    fn signal(&mut self, name: &str) {
-        self.command(name);
+        self.command("CONT");
     }
 
     fn launch(&mut self) {

@@ -18,5 +18,5 @@ pub fn shared_unix_server() -> &'static RedisServer {
 
 /// A prefix that no other test uses.
 pub fn random_prefix() -> String {
-    format!("test-{:016x}:", rand::random::<u64>())
+    format!("test-{:016x}", rand::random::<u64>())
 }

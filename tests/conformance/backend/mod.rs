@@ -1,9 +1,12 @@
 //! The layers under test, each as its users would start it.
 
-use std::sync::Arc;
+mod memory;
+
+pub use memory::{Memory, MemoryThreaded};
+
 use std::time::Duration;
 
-use channel_layer::{CapacityRule, Config, MemoryLayer};
+use channel_layer::{CapacityRule, Config};
 use tokio::runtime::{Builder, Runtime};
 
 use super::guarantees::Promise;
@@ -49,6 +52,7 @@ pub struct Options {
     pub channel_capacity: &'static [(&'static str, usize)],
     pub expiry: Duration,
     pub group_expiry: Duration,
+    pub max_message_size: usize,
 }
 
 impl Default for Options {
@@ -58,65 +62,19 @@ impl Default for Options {
             channel_capacity: &[],
             expiry: Duration::from_secs(3600),
             group_expiry: Duration::from_secs(86_400),
+            max_message_size: 8 << 20,
         }
     }
 }
 
 impl Options {
     fn config(&self) -> Config {
-        let config = Config::new().capacity(self.capacity).expiry(self.expiry).group_expiry(self.group_expiry);
+        let config = Config::new()
+            .capacity(self.capacity)
+            .expiry(self.expiry)
+            .group_expiry(self.group_expiry)
+            .max_message_size(self.max_message_size);
         let rules = self.channel_capacity.iter().map(|&(pattern, capacity)| CapacityRule::glob(pattern, capacity));
         rules.fold(config, Config::channel_capacity)
-    }
-}
-
-/// What a layer that lives in one process does not promise.
-const ONE_PROCESS: &[Promise] = &[Promise::BetweenProcesses, Promise::Drain];
-
-/// [`MemoryLayer`] on time that only passes when a test says so, or when all wait.
-pub struct Memory(Layer);
-
-impl Backend for Memory {
-    const COLUMN: &'static str = "MemoryLayer";
-    const LACKS: &'static [Promise] = ONE_PROCESS;
-
-    async fn start(options: Options) -> Self {
-        Self(Arc::new(MemoryLayer::with_config(&options.config()).unwrap()))
-    }
-
-    fn layer(&self) -> Layer {
-        Arc::clone(&self.0)
-    }
-
-    async fn peer(&self) -> Layer {
-        self.layer()
-    }
-
-    async fn pass(&self, time: Duration) {
-        tokio::time::advance(time).await;
-    }
-
-    fn runtime() -> Runtime {
-        Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime starts")
-    }
-}
-
-/// [`MemoryLayer`] on several threads, where tasks really run at the same time.
-pub struct MemoryThreaded(Layer);
-
-impl Backend for MemoryThreaded {
-    const COLUMN: &'static str = "MemoryLayer";
-    const LACKS: &'static [Promise] = ONE_PROCESS;
-
-    async fn start(options: Options) -> Self {
-        Self(Arc::new(MemoryLayer::with_config(&options.config()).unwrap()))
-    }
-
-    fn layer(&self) -> Layer {
-        Arc::clone(&self.0)
-    }
-
-    async fn peer(&self) -> Layer {
-        self.layer()
     }
 }

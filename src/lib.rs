@@ -4,12 +4,14 @@ pub mod capacity;
 mod codec;
 pub mod config;
 mod crypto;
+mod drops;
 pub mod error;
 pub mod hybrid;
 pub mod layer;
 pub mod memory;
 pub mod message;
 pub mod name;
+pub mod redis;
 
 pub use bytes::Bytes;
 pub use bytestring::ByteString as Text;
@@ -22,3 +24,4 @@ pub use layer::{ChannelLayer, Delivery, Event, Receiver, Sink, Source, Statistic
 pub use memory::MemoryLayer;
 pub use message::{Map, Message, Value};
 pub use name::{ChannelKind, ChannelName, GroupName, InvalidName};
+pub use redis::RedisLayer;

@@ -9,7 +9,7 @@ use regex::Regex;
 
 /// The modules of the crate in rows; a module imports only from rows before its own.
 const ROWS: [&[&str]; 9] = [
-    &["name"],
+    &["name", "drops"],
     &["message"],
     &["error"],
     &["layer", "capacity", "crypto"],

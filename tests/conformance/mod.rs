@@ -18,7 +18,7 @@ mod sending;
 mod statistics;
 mod tools;
 
-use backend::{Memory, MemoryThreaded};
+use backend::{HybridMemory, HybridRedis, Memory, MemoryThreaded, Redis, RedisEncrypted};
 
 /// Makes a module for each backend, and in it a test of each function of the list.
 macro_rules! conformance {
@@ -39,7 +39,12 @@ macro_rules! conformance {
 
 conformance! {
     memory: Memory,
-    memory_threaded: MemoryThreaded;
+    memory_threaded: MemoryThreaded,
+    redis: Redis<1>,
+    redis_sharded: Redis<3>,
+    redis_encrypted: RedisEncrypted,
+    hybrid: HybridMemory,
+    hybrid_redis: HybridRedis;
 
     {
         cancellation::a_dropped_group_send_arrives_once_or_not_at_all,
@@ -90,6 +95,7 @@ conformance! {
         groups::reaches_every_process_local_member,
         groups::reaches_members_in_many_processes,
         groups::sending_to_nobody_is_no_error,
+        groups::the_rest_of_a_group_message_is_there_for_whoever_reads_next,
         guarantees::are_those_of_the_readme,
         load::a_busy_channel_does_not_starve_a_quiet_one,
         load::a_busy_process_local_channel_does_not_starve_a_normal_one,

@@ -1,8 +1,12 @@
 //! The layers under test, each as its users would start it.
 
+mod hybrid;
 mod memory;
+mod redis;
 
+pub use hybrid::{HybridMemory, HybridRedis};
 pub use memory::{Memory, MemoryThreaded};
+pub use redis::{Redis, RedisEncrypted};
 
 use std::time::Duration;
 

@@ -29,9 +29,10 @@ local function make_room(list, length, wanted, capacity)
     return length
 end
 
+-- A key that holds no counters must not fail messages that are appended already.
 local function count(stats, field, by, lives)
-    redis.call('HINCRBY', stats, field, by)
-    redis.call('PEXPIRE', stats, lives)
+    redis.pcall('HINCRBY', stats, field, by)
+    redis.pcall('PEXPIRE', stats, lives)
 end
 
 local at = 4

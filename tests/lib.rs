@@ -5,5 +5,6 @@
 
 mod conformance;
 mod model;
+mod redis;
 mod support;
 mod tidy;

@@ -1,9 +1,13 @@
 //! An ASGI-style channel layer: processes talk over named channels and groups.
 
+mod backoff;
 pub mod error;
 pub mod layer;
 pub mod message;
 pub mod name;
+#[cfg(feature = "server")]
+pub mod server;
+pub mod worker;
 
 pub use bytes::Bytes;
 pub use bytestring::ByteString as Text;
@@ -12,3 +16,6 @@ pub use error::{BoxError, Error, Result};
 pub use layer::{ChannelLayer, Delivery, Event, Receiver, Sink, Source, Statistics};
 pub use message::{Map, Message, Value};
 pub use name::{ChannelKind, ChannelName, GroupName, InvalidName};
+#[cfg(feature = "server")]
+pub use server::InterfaceServer;
+pub use worker::Worker;

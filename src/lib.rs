@@ -1,6 +1,10 @@
 //! An ASGI-style channel layer: processes talk over named channels and groups.
 
 mod backoff;
+pub mod capacity;
+mod codec;
+pub mod config;
+mod crypto;
 pub mod error;
 pub mod layer;
 pub mod message;
@@ -12,6 +16,8 @@ pub mod worker;
 pub use bytes::Bytes;
 pub use bytestring::ByteString as Text;
 
+pub use capacity::CapacityRule;
+pub use config::{Config, Host};
 pub use error::{BoxError, Error, Result};
 pub use layer::{ChannelLayer, Delivery, Event, Receiver, Sink, Source, Statistics};
 pub use message::{Map, Message, Value};

@@ -1,0 +1,330 @@
+//! Capacities by channel: ordered globs and regexes over the non-local part of a name, of which the first match decides.
+
+use globset::{GlobBuilder, GlobMatcher};
+use regex::{Regex, RegexBuilder};
+
+use crate::error::{Error, Result};
+use crate::name::ChannelName;
+
+/// The option that holds the rules, for errors.
+pub(crate) const OPTION: &str = "channel_capacity";
+
+/// Bytes that a compiled regex, and its cache, may take; patterns such as `(a{1000}){1000}` want far more.
+const REGEX_SIZE: usize = 1 << 20;
+
+/// Bytes that a pattern may have. Names have at most 100.
+const PATTERN_LENGTH: usize = 1_000;
+
+/// The capacity of the channels whose non-local part matches a pattern.
+///
+/// ```
+/// use channel_layer::{CapacityRule, Config};
+///
+/// let config = Config::new()
+///     .channel_capacity(CapacityRule::glob("websocket.send.*", 10_000))
+///     .channel_capacity(CapacityRule::regex(r"thumbnails\.(small|large)$", 20));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CapacityRule {
+    /// A glob with the meaning of Python's `fnmatch.fnmatchcase`: `*` stands for any text, `?` for one character,
+    /// `[ab]`, `[a-z]` and `[!a]` for one of a set; everything else stands for itself, and the whole name has to match.
+    Glob {
+        /// The glob.
+        pattern: String,
+        /// How many unread messages a channel holds, at least 1.
+        capacity: usize,
+    },
+    /// A regex that has to match at the start of the name, as with `match` of Python's `re`.
+    Regex {
+        /// The regex, in the syntax of the crate `regex`.
+        pattern: String,
+        /// How many unread messages a channel holds, at least 1.
+        capacity: usize,
+    },
+}
+
+impl CapacityRule {
+    /// `capacity` for the channels that the glob `pattern` matches.
+    pub fn glob(pattern: impl Into<String>, capacity: usize) -> Self {
+        Self::Glob { pattern: pattern.into(), capacity }
+    }
+
+    /// `capacity` for the channels that the regex `pattern` matches from their start.
+    pub fn regex(pattern: impl Into<String>, capacity: usize) -> Self {
+        Self::Regex { pattern: pattern.into(), capacity }
+    }
+}
+
+/// The capacity of every channel: compiled rules, and the capacity where none matches.
+#[derive(Clone, Debug)]
+pub(crate) struct Capacity {
+    rules: Vec<(Pattern, usize)>,
+    default: usize,
+}
+
+#[derive(Clone, Debug)]
+enum Pattern {
+    Glob(GlobMatcher),
+    Regex(Regex),
+}
+
+impl Capacity {
+    /// Compiles `rules`, to be tried in their order before `default`.
+    pub(crate) fn new(rules: &[CapacityRule], default: usize) -> Result<Self> {
+        if default == 0 {
+            return Err(Error::config("capacity", 0, "a channel must hold at least one message"));
+        }
+        let rules = rules.iter().map(compile).collect::<Result<_>>()?;
+        Ok(Self { rules, default })
+    }
+
+    /// How many unread messages `channel` holds.
+    pub(crate) fn of(&self, channel: &ChannelName) -> usize {
+        let name = channel.non_local();
+        self.rules.iter().find(|(pattern, _)| pattern.matches(name)).map_or(self.default, |(_, capacity)| *capacity)
+    }
+}
+
+impl Pattern {
+    fn matches(&self, name: &str) -> bool {
+        match self {
+            Self::Glob(glob) => glob.is_match(name),
+            // The leftmost match starts at 0 if any does. Writing `^` before the pattern would change what an
+            // alternative, a flag or a comment in it means.
+            Self::Regex(regex) => regex.find(name).is_some_and(|found| found.start() == 0),
+        }
+    }
+}
+
+fn compile(rule: &CapacityRule) -> Result<(Pattern, usize)> {
+    let (pattern, capacity) = match rule {
+        CapacityRule::Glob { pattern, capacity } | CapacityRule::Regex { pattern, capacity } => (pattern, *capacity),
+    };
+    let refuse = |reason: String| Error::config(OPTION, shorten(pattern), reason);
+    if capacity == 0 {
+        return Err(refuse("capacity 0: a channel must hold at least one message".into()));
+    }
+    if pattern.is_empty() || pattern.len() > PATTERN_LENGTH {
+        return Err(refuse(format!("a pattern has 1 to {PATTERN_LENGTH} bytes")));
+    }
+    let compiled = match rule {
+        CapacityRule::Glob { .. } => GlobBuilder::new(&from_fnmatch(pattern))
+            .literal_separator(false)
+            .backslash_escape(false)
+            .build()
+            .map(|glob| Pattern::Glob(glob.compile_matcher()))
+            .map_err(|error| refuse(error.kind().to_string()))?,
+        CapacityRule::Regex { .. } => RegexBuilder::new(pattern)
+            .size_limit(REGEX_SIZE)
+            .dfa_size_limit(REGEX_SIZE)
+            .build()
+            .map(Pattern::Regex)
+            .map_err(|error| refuse(error.to_string()))?,
+    };
+    Ok((compiled, capacity))
+}
+
+fn shorten(pattern: &str) -> String {
+    let cut = pattern.floor_char_boundary(100);
+    if cut < pattern.len() { format!("{}...", &pattern[..cut]) } else { pattern.to_owned() }
+}
+
+/// The glob in globset's syntax that means what `pattern` means to Python's `fnmatch`.
+///
+/// They differ in braces, which are literal to `fnmatch`; in `[` without its `]`, which is literal; in `[^`, which does
+/// not negate; and in `**`, which is one `*`.
+fn from_fnmatch(pattern: &str) -> String {
+    let mut glob = String::with_capacity(pattern.len() + 16);
+    let mut rest = pattern.chars();
+    while let Some(char) = rest.next() {
+        match char {
+            '*' if glob.ends_with('*') => {}
+            '[' => match split_class(rest.as_str()) {
+                Some((class, after)) => {
+                    // A member that no name has keeps `^` from coming first.
+                    let guard = if class.starts_with('^') { "\0" } else { "" };
+                    glob.extend(["[", guard, class, "]"]);
+                    rest = after.chars();
+                }
+                None => glob.push_str("[[]"),
+            },
+            '{' => glob.push_str("[{]"),
+            '}' => glob.push_str("[}]"),
+            _ => glob.push(char),
+        }
+    }
+    glob
+}
+
+/// Splits what follows a `[` at the `]` that closes it; a `]` that comes first, or first after `!`, is a member.
+fn split_class(rest: &str) -> Option<(&str, &str)> {
+    let first = usize::from(rest.starts_with('!'));
+    let skip = first + usize::from(rest[first..].starts_with(']'));
+    let end = skip + rest[skip..].find(']')?;
+    Some((&rest[..end], &rest[end + 1..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn name(name: &str) -> ChannelName {
+        ChannelName::parse(name).expect("the name is good")
+    }
+
+    fn matches(rule: &CapacityRule, channel: &str) -> bool {
+        Capacity::new(std::slice::from_ref(rule), 2).expect("the rule is good").of(&name(channel)) == 1
+    }
+
+    fn glob(pattern: &str, channel: &str) -> bool {
+        matches(&CapacityRule::glob(pattern, 1), channel)
+    }
+
+    fn regex(pattern: &str, channel: &str) -> bool {
+        matches(&CapacityRule::regex(pattern, 1), channel)
+    }
+
+    fn refusal(rule: CapacityRule) -> String {
+        Capacity::new(&[rule], 100).expect_err("it is refused").to_string()
+    }
+
+    #[test]
+    fn the_first_match_decides_and_the_default_covers_the_rest() {
+        let rules = [
+            CapacityRule::glob("http.request", 5),
+            CapacityRule::regex(r"http\.", 6),
+            CapacityRule::glob("http.*", 7),
+            CapacityRule::glob("websocket.send.*", 8),
+        ];
+        let capacity = Capacity::new(&rules, 100).expect("the rules are good");
+        assert_eq!(capacity.of(&name("http.request")), 5);
+        assert_eq!(capacity.of(&name("http.requests")), 6);
+        assert_eq!(capacity.of(&name("websocket.send.proc!client")), 8);
+        assert_eq!(capacity.of(&name("websocket.receive")), 100);
+        let plain = Capacity::new(&[], 3).expect("no rules are good");
+        assert_eq!(plain.of(&name("http.request")), 3);
+    }
+
+    #[test]
+    fn rules_see_the_non_local_part_only() {
+        assert!(glob("websocket.send.proc!", "websocket.send.proc!client"));
+        assert!(!glob("*client", "websocket.send.proc!client"));
+        assert!(glob("*client", "websocket.send?client"));
+        assert!(regex("^.*!$", "websocket.send.proc!client"));
+        assert!(!regex(".*client", "websocket.send.proc!client"));
+    }
+
+    #[test]
+    fn globs_mean_what_they_mean_to_fnmatch() {
+        for (pattern, channel, expected) in [
+            ("*", "a.b-c_d", true),
+            ("a*", "a", true),
+            ("a**c", "a.b.c", true),
+            ("**", "a.b", true),
+            ("a?c", "abc", true),
+            ("a?c", "a!c", false),
+            ("a?c", "a?c", true),
+            ("a?c", "ac", false),
+            ("[ab]c", "bc", true),
+            ("[!ab]c", "bc", false),
+            ("[!ab]c", "cc", true),
+            ("[^a]c", "bc", false),
+            ("[^a]c", "ac", true),
+            ("[^-z]c", "ac", true),
+            ("[a-c]x", "bx", true),
+            ("[a-c]x", "dx", false),
+            ("[a-]x", "-x", true),
+            ("[!]a]x", "bx", true),
+            ("[]a]x", "ax", true),
+            ("[a", "a", false),
+            ("a[!", "a", false),
+            ("{a,b}", "a", false),
+            ("a}", "a", false),
+            ("A", "a", false),
+            ("a.c", "abc", false),
+            ("http", "http.request", false),
+            ("\\*", "a", false),
+            ("*.x", "x", false),
+        ] {
+            assert_eq!(glob(pattern, channel), expected, "{pattern} on {channel}");
+        }
+    }
+
+    #[test]
+    fn globs_become_globs_of_the_same_meaning() {
+        for (pattern, expected) in [
+            ("a{b}**[^c][d", "a[{]b[}]*[\0^c][[]d"),
+            ("[]]x", "[]]x"),
+            ("[!]]x", "[!]]x"),
+            ("[]", "[[]]"),
+            ("[!]", "[[]!]"),
+        ] {
+            assert_eq!(from_fnmatch(pattern), expected, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn regexes_match_at_the_start_only() {
+        assert!(regex("http", "http.request"));
+        assert!(!regex("request", "http.request"));
+        assert!(regex("x|http", "http.request"));
+        assert!(!regex("x|request", "http.request"));
+        assert!(regex("(?x) http # the web", "http.request"));
+        assert!(regex("(?i)HTTP", "http.request"));
+        assert!(!regex("http$", "http.request"));
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_by_name() {
+        for (rule, fault) in [
+            (CapacityRule::glob("[z-a]", 1), "channel_capacity = [z-a]: invalid range"),
+            (CapacityRule::regex("(", 1), "channel_capacity = (: "),
+            (CapacityRule::regex("a)|(b", 1), "unopened group"),
+            (CapacityRule::regex("((a{900}){900}){900}", 1), "size limit"),
+            (CapacityRule::glob("*", 0), "channel_capacity = *: capacity 0"),
+            (CapacityRule::regex("a", 0), "channel_capacity = a: capacity 0"),
+            (CapacityRule::glob("", 1), "1 to 1000 bytes"),
+            (CapacityRule::glob("a".repeat(1_001), 1), "...: a pattern has 1 to 1000 bytes"),
+        ] {
+            let error = refusal(rule);
+            assert!(error.contains(fault), "{error}");
+        }
+        let error = Capacity::new(&[], 0).expect_err("it is refused").to_string();
+        assert_eq!(error, "invalid configuration: capacity = 0: a channel must hold at least one message");
+    }
+
+    /// `fnmatch` by its definition, without classes.
+    fn model(pattern: &[u8], name: &[u8]) -> bool {
+        match (pattern.split_first(), name.split_first()) {
+            (None, None) => true,
+            (Some((b'*', rest)), _) => model(rest, name) || !name.is_empty() && model(pattern, &name[1..]),
+            (Some((b'?', rest)), Some((_, others))) => model(rest, others),
+            (Some((char, rest)), Some((other, others))) => char == other && model(rest, others),
+            _ => false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn globs_agree_with_a_model(pattern in "[ab.*?{},]{1,8}", channel in "[ab.]{1,8}") {
+            prop_assert_eq!(glob(&pattern, &channel), model(pattern.as_bytes(), channel.as_bytes()));
+        }
+
+        #[test]
+        fn no_pattern_panics(pattern in "\\PC{0,30}|[\\[\\]!^a*?{},-]{0,12}") {
+            for rule in [CapacityRule::glob(&pattern, 1), CapacityRule::regex(&pattern, 1)] {
+                if let Ok(capacity) = Capacity::new(&[rule], 100) {
+                    capacity.of(&name("http.request"));
+                }
+            }
+        }
+
+        #[test]
+        fn every_glob_without_a_range_compiles(pattern in "[\\[\\]!^ab*?{},\\\\]{1,12}") {
+            Capacity::new(&[CapacityRule::glob(pattern, 1)], 100).expect("it is a glob");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Options from environment variables.
+
+use super::file::{OPTIONS, Raw};
+use super::options::Config;
+use crate::error::{Error, Result};
+
+const PREFIX: &str = "CHANNEL_LAYER_";
+
+impl Config {
+    /// Reads options from the environment: `CHANNEL_LAYER_` and the name of the option in capitals. Those that are not
+    /// set keep their defaults.
+    ///
+    /// Times are in seconds; `CHANNEL_LAYER_HOSTS` is a list separated by commas, or JSON; `CHANNEL_LAYER_CHANNEL_CAPACITY`
+    /// is JSON; the variables for keys are a JSON list, or one key as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] naming the variable, if no option belongs to it or its value cannot work.
+    pub fn from_env() -> Result<Self> {
+        let mut variables = Vec::new();
+        for (variable, value) in std::env::vars_os() {
+            // A name that is not Unicode is not one of ours.
+            let Some(variable) = variable.to_str().filter(|name| name.starts_with(PREFIX)) else { continue };
+            let value = value.into_string().map_err(|_| Error::config(variable, "...", "it is not Unicode"))?;
+            variables.push((variable.to_owned(), value));
+        }
+        Self::from_vars(variables)
+    }
+
+    /// As [`from_env`](Self::from_env), of the given variables; those without our prefix belong to others.
+    pub(crate) fn from_vars(variables: impl IntoIterator<Item = (String, String)>) -> Result<Self> {
+        let mut config = Self::new();
+        for (variable, value) in variables {
+            let Some(name) = variable.strip_prefix(PREFIX) else { continue };
+            let option = OPTIONS.iter().find(|option| option.to_ascii_uppercase() == name);
+            let option = option.ok_or_else(|| Error::config(&variable, "...", "no option belongs to this variable"))?;
+            let raw = parse(option, &value).map_err(|reason| Error::config(&variable, "...", reason))?;
+            config.set(option, raw).map_err(of_variable)?;
+        }
+        config.validate().map_err(of_variable)?;
+        Ok(config)
+    }
+}
+
+/// What `value` means for `option`, which then checks it.
+fn parse(option: &str, value: &str) -> Result<Raw, String> {
+    let json = || serde_json::from_str(value).map_err(|error| format!("it is no JSON: {error}"));
+    let is_list = value.trim_start().starts_with('[');
+    match option {
+        "prefix" | "stats_prefix" => Ok(Raw::Text(value.into())),
+        "channel_capacity" => json(),
+        "hosts" | "symmetric_encryption_keys" | "accept_only_keys" if is_list => json(),
+        "hosts" => Ok(Raw::List(split(value).map(|host| Raw::Text(host.into())).collect())),
+        "symmetric_encryption_keys" | "accept_only_keys" => Ok(Raw::List(vec![Raw::Text(value.into())])),
+        _ => Ok(number(value)),
+    }
+}
+
+fn split(value: &str) -> impl Iterator<Item = &str> {
+    value.split(',').map(str::trim).filter(|part| !part.is_empty())
+}
+
+fn number(value: &str) -> Raw {
+    let value = value.trim();
+    let whole = value.parse().map(Raw::Integer);
+    whole.or_else(|_| value.parse().map(Raw::Float)).unwrap_or_else(|_| Raw::Text(value.into()))
+}
+
+/// The same error, naming the variable instead of the option.
+fn of_variable(error: Error) -> Error {
+    match error {
+        Error::InvalidConfig { option, value, reason } => {
+            let (name, place) = option.split_at(option.find(['[', '.']).unwrap_or(option.len()));
+            let option = format!("{PREFIX}{}{place}", name.to_ascii_uppercase());
+            Error::InvalidConfig { option, value, reason }
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::capacity::CapacityRule;
+    use crate::config::Host;
+
+    fn read(variables: &[(&str, &str)]) -> Result<Config> {
+        Config::from_vars(variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())))
+    }
+
+    #[test]
+    fn every_option_has_a_variable() {
+        let config = read(&[
+            ("PATH", "/bin"),
+            ("CHANNEL_LAYER_HOSTS", "redis://a, redis://b/1,"),
+            ("CHANNEL_LAYER_PREFIX", "p"),
+            ("CHANNEL_LAYER_EXPIRY", "2.5"),
+            ("CHANNEL_LAYER_GROUP_EXPIRY", "10"),
+            ("CHANNEL_LAYER_CAPACITY", "7"),
+            ("CHANNEL_LAYER_CHANNEL_CAPACITY", r#"{"z*": 1, "re:a": 2}"#),
+            ("CHANNEL_LAYER_SYMMETRIC_ENCRYPTION_KEYS", r#"["one", "two"]"#),
+            ("CHANNEL_LAYER_ACCEPT_ONLY_KEYS", "three, four"),
+            ("CHANNEL_LAYER_STATS_PREFIX", "s:"),
+            ("CHANNEL_LAYER_MAX_MESSAGE_SIZE", "2000"),
+            ("CHANNEL_LAYER_CONNECT_TIMEOUT", "2"),
+            ("CHANNEL_LAYER_COMMAND_TIMEOUT", "3"),
+            ("CHANNEL_LAYER_BLOCKING_TIMEOUT", "0.25"),
+            ("CHANNEL_LAYER_POOL_SIZE", "9"),
+        ]);
+        let expected = Config::new()
+            .hosts(["redis://a", "redis://b/1"])
+            .prefix("p")
+            .expiry(Duration::from_millis(2500))
+            .group_expiry(Duration::from_secs(10))
+            .capacity(7)
+            .channel_capacity(CapacityRule::glob("z*", 1))
+            .channel_capacity(CapacityRule::regex("a", 2))
+            .symmetric_encryption_keys(["one", "two"])
+            .accept_only_keys(["three, four"])
+            .stats_prefix("s:")
+            .max_message_size(2000)
+            .connect_timeout(Duration::from_secs(2))
+            .command_timeout(Duration::from_secs(3))
+            .blocking_timeout(Duration::from_millis(250))
+            .pool_size(9);
+        assert_eq!(config.expect("they are good"), expected);
+        assert_eq!(read(&[]).expect("no variable is needed"), Config::new());
+    }
+
+    #[test]
+    fn hosts_may_be_json() {
+        let config = read(&[("CHANNEL_LAYER_HOSTS", r#"[["a", 1], {"url": "redis://b", "name": "b"}]"#)]);
+        let expected = [Host::from(("a", 1)), Host::from("redis://b").name("b")];
+        assert_eq!(config.expect("they are good").host_list(), expected);
+    }
+
+    #[test]
+    fn wrong_values_are_refused_by_variable_and_secrets_are_not_shown() {
+        for (variable, value, fault) in [
+            ("CHANNEL_LAYER_PREFIXES", "secret", "CHANNEL_LAYER_PREFIXES = ...: no option belongs to this variable"),
+            ("CHANNEL_LAYER_expiry", "5", "CHANNEL_LAYER_expiry"),
+            ("CHANNEL_LAYER_EXPIRY", "soon", "CHANNEL_LAYER_EXPIRY = \"soon\": a number of seconds"),
+            ("CHANNEL_LAYER_EXPIRY", "NaN", "CHANNEL_LAYER_EXPIRY = NaN"),
+            ("CHANNEL_LAYER_EXPIRY", "", "CHANNEL_LAYER_EXPIRY = \"\""),
+            ("CHANNEL_LAYER_EXPIRY", "0", "CHANNEL_LAYER_EXPIRY = 0ns: it must be from"),
+            ("CHANNEL_LAYER_HOSTS", "", "CHANNEL_LAYER_HOSTS = []: at least one host"),
+            ("CHANNEL_LAYER_HOSTS", "redis://a,b://:secret@c", "CHANNEL_LAYER_HOSTS[1] = b://c: the scheme"),
+            ("CHANNEL_LAYER_CAPACITY", "-1", "CHANNEL_LAYER_CAPACITY = -1"),
+            ("CHANNEL_LAYER_CHANNEL_CAPACITY", "{", "CHANNEL_LAYER_CHANNEL_CAPACITY = ...: it is no JSON"),
+            ("CHANNEL_LAYER_CHANNEL_CAPACITY", r#"{"a": 1.5}"#, "CHANNEL_LAYER_CHANNEL_CAPACITY.a = 1.5"),
+            ("CHANNEL_LAYER_SYMMETRIC_ENCRYPTION_KEYS", r#"["secret", 5]"#, "not a number"),
+            ("CHANNEL_LAYER_SYMMETRIC_ENCRYPTION_KEYS", r#"["secret""#, "it is no JSON"),
+            ("CHANNEL_LAYER_HOSTS", r#"["redis://a", ["secret"]]"#, "CHANNEL_LAYER_HOSTS[1] = a list"),
+        ] {
+            let error = read(&[(variable, value)]).expect_err(variable).to_string();
+            assert!(error.contains(fault) && !error.contains("secret"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,506 @@
+//! Options from JSON and TOML: a tree of values, and what each option makes of its own.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use super::host::{Host, Parts};
+use super::options::Config;
+use crate::capacity::{self, CapacityRule};
+use crate::error::{Error, Result};
+
+/// All options, under their names in files.
+pub(super) const OPTIONS: [&str; 14] = [
+    "hosts",
+    "prefix",
+    "expiry",
+    "group_expiry",
+    "capacity",
+    "channel_capacity",
+    "symmetric_encryption_keys",
+    "accept_only_keys",
+    "stats_prefix",
+    "max_message_size",
+    "connect_timeout",
+    "command_timeout",
+    "blocking_timeout",
+    "pool_size",
+];
+
+/// What a glob in the keys of `channel_capacity` begins with when it is a regex.
+const REGEX_MARK: &str = "re:";
+
+/// A value of a file as it stands there. Tables keep their order, which decides between rules for capacities.
+#[derive(PartialEq)]
+pub(super) enum Raw {
+    Null,
+    Bool(bool),
+    Integer(i128),
+    Float(f64),
+    Text(String),
+    List(Vec<Raw>),
+    Table(Vec<(String, Raw)>),
+}
+
+impl Config {
+    /// Reads options from a JSON object; those that are missing or null keep their defaults.
+    ///
+    /// ```
+    /// let config = channel_layer::Config::from_json(r#"{
+    ///     "hosts": [["127.0.0.1", 6379], "redis://10.0.0.2", {"address": "redis://10.0.0.3", "name": "c"}],
+    ///     "expiry": 30,
+    ///     "channel_capacity": {"http.request": 200, "re:^websocket\\.send\\.": 10000, "*": 50}
+    /// }"#)?;
+    /// config.validate()?;
+    /// # Ok::<(), channel_layer::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] if it is not JSON, an option is unknown, or a value has the wrong type.
+    pub fn from_json(json: &str) -> Result<Self> {
+        let raw: Raw = serde_json::from_str(json).map_err(|error| unreadable("JSON", error))?;
+        Self::from_raw(raw)
+    }
+
+    /// Reads options from a TOML document; those that are missing keep their defaults.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] if it is not TOML, an option is unknown, or a value has the wrong type.
+    pub fn from_toml(text: &str) -> Result<Self> {
+        let raw: Raw = toml::from_str(text).map_err(|error| {
+            // Its whole text would quote the line, which may hold a key.
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            unreadable("TOML", format_args!("{} at line {line}", error.message()))
+        })?;
+        Self::from_raw(raw)
+    }
+
+    fn from_raw(raw: Raw) -> Result<Self> {
+        let Raw::Table(options) = raw else {
+            return Err(Error::config("configuration", raw.kind(), "a table of options is expected"));
+        };
+        let mut config = Self::new();
+        for (option, raw) in options {
+            config.set(&option, raw)?;
+        }
+        Ok(config)
+    }
+
+    /// Sets the option named `option`; null leaves it as it is.
+    pub(super) fn set(&mut self, option: &str, raw: Raw) -> Result<()> {
+        match option {
+            _ if !OPTIONS.contains(&option) => return Err(unknown(option)),
+            _ if raw == Raw::Null => {}
+            "hosts" => self.hosts = Some(hosts(raw)?),
+            "prefix" => self.prefix = text(option, raw)?,
+            "expiry" => self.expiry = seconds(option, &raw)?,
+            "group_expiry" => self.group_expiry = seconds(option, &raw)?,
+            "capacity" => self.capacity = whole(option, &raw)?,
+            "channel_capacity" => self.channel_capacity = rules(raw)?,
+            "symmetric_encryption_keys" => self.symmetric_encryption_keys = keys(option, raw)?,
+            "accept_only_keys" => self.accept_only_keys = keys(option, raw)?,
+            "stats_prefix" => self.stats_prefix = text(option, raw)?,
+            "max_message_size" => self.max_message_size = whole(option, &raw)?,
+            "connect_timeout" => self.connect_timeout = seconds(option, &raw)?,
+            "command_timeout" => self.command_timeout = seconds(option, &raw)?,
+            "blocking_timeout" => self.blocking_timeout = seconds(option, &raw)?,
+            "pool_size" => self.pool_size = whole(option, &raw)?,
+            _ => return Err(unknown(option)),
+        }
+        Ok(())
+    }
+}
+
+fn unreadable(format: &str, fault: impl fmt::Display) -> Error {
+    Error::config("configuration", format!("{format} text"), fault)
+}
+
+/// The value is left out: a misspelt option may well hold a key.
+fn unknown(option: &str) -> Error {
+    Error::config(option, "...", format_args!("there is no such option; there are {}", OPTIONS.join(", ")))
+}
+
+fn text(option: &str, raw: Raw) -> Result<String> {
+    match raw {
+        Raw::Text(text) => Ok(text),
+        other => Err(Error::config(option, other, "text is expected")),
+    }
+}
+
+fn whole(option: &str, raw: &Raw) -> Result<usize> {
+    match raw {
+        Raw::Integer(number) => usize::try_from(*number).ok(),
+        _ => None,
+    }
+    .ok_or_else(|| Error::config(option, raw, "a whole number of 0 or more is expected"))
+}
+
+fn seconds(option: &str, raw: &Raw) -> Result<Duration> {
+    match raw {
+        Raw::Integer(seconds) => u64::try_from(*seconds).ok().map(Duration::from_secs),
+        Raw::Float(seconds) => Duration::try_from_secs_f64(*seconds).ok(),
+        _ => None,
+    }
+    .ok_or_else(|| Error::config(option, raw, "a number of seconds of 0 or more is expected"))
+}
+
+fn keys(option: &str, raw: Raw) -> Result<Vec<String>> {
+    let refuse =
+        |what: &Raw| Error::config(option, "...", format_args!("a list of texts is expected, not {}", what.kind()));
+    let Raw::List(keys) = raw else { return Err(refuse(&raw)) };
+    let text = |key| match key {
+        Raw::Text(key) => Ok(key),
+        other => Err(refuse(&other)),
+    };
+    keys.into_iter().map(text).collect()
+}
+
+fn hosts(raw: Raw) -> Result<Vec<Host>> {
+    let Raw::List(hosts) = raw else {
+        return Err(Error::config("hosts", raw.kind(), "a list is expected, even of one host"));
+    };
+    let named = |(at, raw)| host(raw).map_err(|(shown, reason)| Error::config(format!("hosts[{at}]"), shown, reason));
+    hosts.into_iter().enumerate().map(named).collect()
+}
+
+/// A host, or what of it may be shown and what is wrong with it.
+fn host(raw: Raw) -> Result<Host, (String, String)> {
+    let kind = raw.kind();
+    match raw {
+        Raw::Text(url) => Ok(url.into()),
+        Raw::List(pair) => match <[Raw; 2]>::try_from(pair) {
+            Ok([Raw::Text(host), Raw::Integer(port)]) => match u16::try_from(port) {
+                Ok(port) => Ok((host.as_str(), port).into()),
+                Err(_) => Err((port.to_string(), "the port must be from 1 to 65535".into())),
+            },
+            _ => Err((kind.into(), "a host and a port are expected".into())),
+        },
+        Raw::Table(parts) => {
+            let mut collected = Parts::default();
+            for (part, raw) in parts {
+                set_part(&mut collected, &part, raw).map_err(|reason| (format!("{{{part} = ...}}"), reason))?;
+            }
+            collected.into_host().map_err(|reason| (kind.into(), reason))
+        }
+        _ => Err((kind.into(), "a url, a list of host and port, or a table is expected".into())),
+    }
+}
+
+fn set_part(parts: &mut Parts, part: &str, raw: Raw) -> Result<(), String> {
+    let text = |into: &mut Option<String>, raw| match raw {
+        Raw::Null => Ok(()),
+        Raw::Text(_) if into.is_some() => Err("it is given twice".to_owned()),
+        Raw::Text(text) => {
+            *into = Some(text);
+            Ok(())
+        }
+        other => Err(format!("text is expected, not {}", other.kind())),
+    };
+    match part {
+        "url" | "address" => text(&mut parts.url, raw),
+        "name" => text(&mut parts.name, raw),
+        "host" => text(&mut parts.host, raw),
+        "username" => text(&mut parts.username, raw),
+        "password" => text(&mut parts.password, raw),
+        "port" => number(raw).map(|port| parts.port = port),
+        "db" => number(raw).map(|db| parts.db = db),
+        _ => Err("there is no such part; there are url, address, name, host, port, db, username, password".into()),
+    }
+}
+
+fn number<N: TryFrom<i128>>(raw: Raw) -> Result<Option<N>, String> {
+    match raw {
+        Raw::Null => Ok(None),
+        Raw::Integer(number) => N::try_from(number).map(Some).map_err(|_| format!("{number} is out of range")),
+        other => Err(format!("a whole number is expected, not {}", other.kind())),
+    }
+}
+
+fn rules(raw: Raw) -> Result<Vec<CapacityRule>> {
+    match raw {
+        Raw::Table(entries) => entries.into_iter().map(|(pattern, raw)| keyed_rule(&pattern, &raw)).collect(),
+        Raw::List(tables) => tables.iter().map(listed_rule).collect(),
+        other => Err(Error::config(capacity::OPTION, other, "a table of patterns, or a list of tables, is expected")),
+    }
+}
+
+fn keyed_rule(pattern: &str, raw: &Raw) -> Result<CapacityRule> {
+    let capacity = whole(&format!("{}.{pattern}", capacity::OPTION), raw)?;
+    Ok(match pattern.strip_prefix(REGEX_MARK) {
+        Some(regex) => CapacityRule::regex(regex, capacity),
+        None => CapacityRule::glob(pattern, capacity),
+    })
+}
+
+fn listed_rule(raw: &Raw) -> Result<CapacityRule> {
+    let refuse = |raw: &Raw| {
+        Err(Error::config(capacity::OPTION, raw, "a table of capacity and either glob or regex is expected"))
+    };
+    let Raw::Table(entries) = raw else { return refuse(raw) };
+    let get = |name: &str| entries.iter().find(|(key, _)| key == name).map(|(_, value)| value);
+    let Some(capacity) = get("capacity").filter(|_| entries.len() == 2) else { return refuse(raw) };
+    let capacity = whole(capacity::OPTION, capacity)?;
+    match (get("glob"), get("regex")) {
+        (Some(Raw::Text(pattern)), None) => Ok(CapacityRule::glob(pattern, capacity)),
+        (None, Some(Raw::Text(pattern))) => Ok(CapacityRule::regex(pattern, capacity)),
+        _ => refuse(raw),
+    }
+}
+
+impl Raw {
+    /// Its type, where its content may be secret.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Bool(_) => "a truth value",
+            Self::Integer(_) | Self::Float(_) => "a number",
+            Self::Text(_) => "a text",
+            Self::List(_) => "a list",
+            Self::Table(_) => "a table",
+        }
+    }
+}
+
+impl fmt::Display for Raw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => f.write_str("null"),
+            Self::Bool(value) => write!(f, "{value}"),
+            Self::Integer(value) => write!(f, "{value}"),
+            Self::Float(value) => write!(f, "{value}"),
+            Self::Text(text) => write!(f, "{text:?}"),
+            Self::List(values) => {
+                let shown: Vec<_> = values.iter().map(Self::to_string).collect();
+                write!(f, "[{}]", shown.join(", "))
+            }
+            Self::Table(entries) => {
+                let shown: Vec<_> = entries.iter().map(|(key, value)| format!("{key:?}: {value}")).collect();
+                write!(f, "{{{}}}", shown.join(", "))
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Config {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::from_raw(Raw::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for Raw {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(RawVisitor)
+    }
+}
+
+struct RawVisitor;
+
+impl<'de> Visitor<'de> for RawVisitor {
+    type Value = Raw;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value of a configuration")
+    }
+
+    fn visit_unit<E>(self) -> Result<Raw, E> {
+        Ok(Raw::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Raw, E> {
+        Ok(Raw::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Raw, D::Error> {
+        Raw::deserialize(deserializer)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Raw, E> {
+        Ok(Raw::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Raw, E> {
+        Ok(Raw::Integer(value.into()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Raw, E> {
+        Ok(Raw::Integer(value.into()))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Raw, E> {
+        Ok(Raw::Float(value))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Raw, E> {
+        Ok(Raw::Text(text.into()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Raw, A::Error> {
+        let mut values = Vec::new();
+        while let Some(value) = access.next_element()? {
+            values.push(value);
+        }
+        Ok(Raw::List(values))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Raw, A::Error> {
+        let mut entries: Vec<(String, Raw)> = Vec::new();
+        while let Some((key, value)) = access.next_entry()? {
+            if entries.iter().any(|(other, _)| *other == key) {
+                return Err(A::Error::custom(format_args!("{key:?} is given twice")));
+            }
+            entries.push((key, value));
+        }
+        Ok(Raw::Table(entries))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(json: &str) -> Config {
+        Config::from_json(json).expect("it is a configuration")
+    }
+
+    #[test]
+    fn the_config_of_a_django_site_loads_as_it_is() {
+        let config = json(
+            r#"{
+                "hosts": [["localhost", 6379], "rediss://:pw@b:1/2", {"address": "redis://c", "db": 3},
+                          {"host": "d", "port": 4, "password": "p w", "name": "four"}, {"address": "unix:///s"}],
+                "prefix": "site", "expiry": 1.5, "group_expiry": 10, "capacity": 7,
+                "channel_capacity": {"z*": 1, "re:^a": 2, "*": 3, "a*": 4},
+                "symmetric_encryption_keys": ["one", "two"], "stats_prefix": "stats:"
+            }"#,
+        );
+        let hosts = [
+            Host::from("redis://localhost:6379/0"),
+            Host::from("rediss://:pw@b:1/2"),
+            Host::from("redis://c/3"),
+            Host::from("redis://:p%20w@d:4/0").name("four"),
+            Host::from("unix:///s"),
+        ];
+        let rules = [
+            CapacityRule::glob("z*", 1),
+            CapacityRule::regex("^a", 2),
+            CapacityRule::glob("*", 3),
+            CapacityRule::glob("a*", 4),
+        ];
+        let expected = Config::new()
+            .hosts(hosts)
+            .prefix("site")
+            .expiry(Duration::from_millis(1500))
+            .group_expiry(Duration::from_secs(10))
+            .capacity(7)
+            .symmetric_encryption_keys(["one", "two"])
+            .stats_prefix("stats:");
+        assert_eq!(config, rules.into_iter().fold(expected, Config::channel_capacity));
+        config.validate().expect("it is good");
+    }
+
+    #[test]
+    fn rules_keep_their_order_in_toml() {
+        let expected = [CapacityRule::glob("z*", 1), CapacityRule::regex("a", 2), CapacityRule::glob("*", 3)];
+        for text in [
+            "channel_capacity = { 'z*' = 1, 're:a' = 2, '*' = 3 }",
+            "[channel_capacity]\n'z*' = 1\n're:a' = 2\n'*' = 3",
+            "channel_capacity = [{ glob = 'z*', capacity = 1 }, { regex = 'a', capacity = 2 }, { glob = '*', capacity = 3 }]",
+        ] {
+            let config = Config::from_toml(text).expect("it is a configuration");
+            assert_eq!(config.channel_capacity, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn every_option_has_its_name_and_null_keeps_the_default() {
+        let nulls: Vec<_> = OPTIONS.iter().map(|option| format!("{option:?}: null")).collect();
+        assert_eq!(json(&format!("{{{}}}", nulls.join(","))), Config::new());
+        let config = json(
+            r#"{"accept_only_keys": ["k"], "max_message_size": 2000, "connect_timeout": 2, "command_timeout": 3,
+                "blocking_timeout": 0.25, "pool_size": 9}"#,
+        );
+        let expected = Config::new()
+            .accept_only_keys(["k"])
+            .max_message_size(2000)
+            .connect_timeout(Duration::from_secs(2))
+            .command_timeout(Duration::from_secs(3))
+            .blocking_timeout(Duration::from_millis(250))
+            .pool_size(9);
+        assert_eq!(config, expected);
+    }
+
+    #[test]
+    fn a_configuration_embeds_in_the_types_of_a_program() {
+        #[derive(Deserialize)]
+        struct Program {
+            layer: Config,
+        }
+        let program: Program = toml::from_str("[layer]\nprefix = 'x'").expect("it is a configuration");
+        assert_eq!(program.layer, Config::new().prefix("x"));
+        let error = toml::from_str::<Program>("[layer]\nprefixes = 'x'").err().expect("it is refused").to_string();
+        assert!(error.contains("prefixes"), "{error}");
+    }
+
+    #[test]
+    fn wrong_values_are_refused_by_name_and_secrets_are_not_shown() {
+        for (text, fault) in [
+            ("5", "configuration = a number"),
+            ("{", "configuration = JSON text: EOF"),
+            (r#"{"prefixes": "secret"}"#, "prefixes = ...: there is no such option; there are hosts, prefix"),
+            (r#"{"prefix": 5}"#, "prefix = 5: text is expected"),
+            (r#"{"expiry": "5"}"#, "expiry = \"5\": a number of seconds"),
+            (r#"{"expiry": -1}"#, "expiry = -1: a number of seconds"),
+            (r#"{"expiry": -0.5}"#, "expiry = -0.5: a number of seconds"),
+            (r#"{"expiry": 1e300}"#, "expiry = "),
+            (r#"{"group_expiry": true}"#, "group_expiry = true"),
+            (r#"{"capacity": 1.5}"#, "capacity = 1.5: a whole number"),
+            (r#"{"capacity": -5}"#, "capacity = -5: a whole number"),
+            (r#"{"capacity": 1, "capacity": 2}"#, "\"capacity\" is given twice"),
+            (r#"{"channel_capacity": 5}"#, "channel_capacity = 5: a table of patterns"),
+            (r#"{"channel_capacity": {"a*": "5"}}"#, "channel_capacity.a* = \"5\": a whole number"),
+            (r#"{"channel_capacity": {"a*": 5, "a*": 6}}"#, "\"a*\" is given twice"),
+            (r#"{"channel_capacity": [{"glob": "a"}]}"#, "channel_capacity = {\"glob\": \"a\"}: a table of capacity"),
+            (r#"{"channel_capacity": [{"glob": "a", "regex": "b", "capacity": 1}]}"#, "either glob or regex"),
+            (
+                r#"{"symmetric_encryption_keys": "secret"}"#,
+                "symmetric_encryption_keys = ...: a list of texts is expected, not a text",
+            ),
+            (
+                r#"{"accept_only_keys": [["secret"]]}"#,
+                "accept_only_keys = ...: a list of texts is expected, not a list",
+            ),
+            (r#"{"hosts": "redis://:secret@a"}"#, "hosts = a text: a list is expected"),
+            (r#"{"hosts": [5]}"#, "hosts[0] = a number"),
+            (r#"{"hosts": [["a", 1, "secret"]]}"#, "hosts[0] = a list: a host and a port"),
+            (r#"{"hosts": [["a", 65536]]}"#, "hosts[0] = 65536: the port"),
+            (
+                r#"{"hosts": ["redis://a", {"address": "redis://b", "socket_timeout": 5}]}"#,
+                "hosts[1] = {socket_timeout = ...}: there is no such part",
+            ),
+            (
+                r#"{"hosts": [{"host": "a", "password": 5}]}"#,
+                "hosts[0] = {password = ...}: text is expected, not a number",
+            ),
+            (r#"{"hosts": [{"host": "a", "port": 70000}]}"#, "hosts[0] = {port = ...}: 70000 is out of range"),
+            (r#"{"hosts": [{"host": "a", "url": "redis://b"}]}"#, "hosts[0] = a table: it has both"),
+            (
+                r#"{"hosts": [{"url": "redis://b", "address": "redis://c"}]}"#,
+                "hosts[0] = {address = ...}: it is given twice",
+            ),
+            (r#"{"hosts": [{"url": "http://:secret@b", "db": 1}]}"#, "hosts[0] = a table: the scheme must be"),
+        ] {
+            let error = Config::from_json(text).expect_err(text);
+            assert!(matches!(error, Error::InvalidConfig { .. }));
+            let error = error.to_string();
+            assert!(error.contains(fault) && !error.contains("secret"), "{text}: {error}");
+        }
+        let error =
+            Config::from_toml("prefix = 'a'\naccept_only_keys = ['secret").expect_err("it is no TOML").to_string();
+        assert!(error.contains("TOML") && error.contains("line 2") && !error.contains("secret"), "{error}");
+    }
+}

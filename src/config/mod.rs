@@ -1,0 +1,9 @@
+//! The options of a layer: set in code, read from JSON, TOML or the environment, checked once.
+
+mod environment;
+mod file;
+mod host;
+mod options;
+
+pub use host::Host;
+pub use options::Config;

@@ -1,0 +1,399 @@
+//! `Config`: every option of the layers, its default and its limits.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::time::Duration;
+
+use super::host::Host;
+use crate::capacity::{Capacity, CapacityRule};
+use crate::crypto::KeyRing;
+use crate::error::{Error, Result};
+
+const DEFAULT_HOST: &str = "redis://127.0.0.1:6379/0";
+
+/// The longest time that an option may have. In milliseconds since the epoch it stays exact in the floats of Lua.
+const LONGEST: Duration = Duration::from_hours(100 * 366 * 24);
+
+/// The largest string that Redis takes.
+const LARGEST_MESSAGE: usize = 512 << 20;
+const SMALLEST_MESSAGE: usize = 1 << 10;
+
+/// The options of a layer. Each setter takes the configuration and gives it back.
+///
+/// A layer checks them all once, when it is made; [`validate`](Self::validate) does the same earlier. Files and the
+/// environment have the same options under the same names, times in seconds; they are those of Python's `channels_redis`
+/// and `asgi_redis`, so that the `CONFIG` of a Django site loads as it is.
+///
+/// ```
+/// use std::time::Duration;
+/// use channel_layer::{CapacityRule, Config};
+///
+/// let config = Config::new()
+///     .host("redis://10.0.0.1:6379/0")
+///     .prefix("chat")
+///     .expiry(Duration::from_secs(30))
+///     .channel_capacity(CapacityRule::glob("websocket.send.*", 10_000));
+/// config.validate()?;
+///
+/// let same = Config::from_toml(r#"
+///     hosts = ["redis://10.0.0.1:6379/0"]
+///     prefix = "chat"
+///     expiry = 30
+///     channel_capacity = { "websocket.send.*" = 10000 }
+/// "#)?;
+/// assert_eq!(config, same);
+/// # Ok::<(), channel_layer::Error>(())
+/// ```
+#[derive(Clone, PartialEq)]
+pub struct Config {
+    /// Nothing stands for the default host; an empty list that someone gave is an error.
+    pub(super) hosts: Option<Vec<Host>>,
+    pub(crate) prefix: String,
+    pub(crate) expiry: Duration,
+    pub(crate) group_expiry: Duration,
+    pub(crate) capacity: usize,
+    pub(crate) channel_capacity: Vec<CapacityRule>,
+    pub(super) symmetric_encryption_keys: Vec<String>,
+    pub(super) accept_only_keys: Vec<String>,
+    pub(crate) stats_prefix: String,
+    pub(crate) max_message_size: usize,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) command_timeout: Duration,
+    pub(crate) blocking_timeout: Duration,
+    pub(crate) pool_size: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            hosts: None,
+            prefix: "asgi".into(),
+            expiry: Duration::from_mins(1),
+            group_expiry: Duration::from_hours(24),
+            capacity: 100,
+            channel_capacity: Vec::new(),
+            symmetric_encryption_keys: Vec::new(),
+            accept_only_keys: Vec::new(),
+            stats_prefix: "asgi-meta:".into(),
+            max_message_size: 8 << 20,
+            connect_timeout: Duration::from_secs(1),
+            command_timeout: Duration::from_secs(4),
+            blocking_timeout: Duration::from_secs(5),
+            pool_size: 256,
+        }
+    }
+}
+
+impl Config {
+    /// Every option at its default.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a Redis server; channels and groups are spread over all that are added. Defaults to the one at
+    /// `redis://127.0.0.1:6379/0`.
+    #[must_use]
+    pub fn host(mut self, host: impl Into<Host>) -> Self {
+        self.hosts.get_or_insert_default().push(host.into());
+        self
+    }
+
+    /// Sets all Redis servers. Defaults to the one at `redis://127.0.0.1:6379/0`.
+    #[must_use]
+    pub fn hosts<H: Into<Host>>(mut self, hosts: impl IntoIterator<Item = H>) -> Self {
+        self.hosts = Some(hosts.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// What the keys in Redis begin with; layers with different prefixes do not see each other. Braces are not allowed,
+    /// since they decide the slot of a key in a cluster. Defaults to `asgi`.
+    #[must_use]
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    /// How long a message waits to be read, from 1 ms to 100 years. Defaults to 60 s.
+    #[must_use]
+    pub fn expiry(mut self, expiry: Duration) -> Self {
+        self.expiry = expiry;
+        self
+    }
+
+    /// How long a membership in a group lasts after it was added or renewed, from 1 ms to 100 years. Defaults to 1 day.
+    #[must_use]
+    pub fn group_expiry(mut self, group_expiry: Duration) -> Self {
+        self.group_expiry = group_expiry;
+        self
+    }
+
+    /// How many unread messages a channel holds where no rule says otherwise, at least 1. Defaults to 100.
+    #[must_use]
+    pub fn capacity(mut self, capacity: usize) -> Self {
+        self.capacity = capacity;
+        self
+    }
+
+    /// Adds a rule for the capacity of some channels; the first that matches decides. Defaults to none.
+    #[must_use]
+    pub fn channel_capacity(mut self, rule: CapacityRule) -> Self {
+        self.channel_capacity.push(rule);
+        self
+    }
+
+    /// Encrypts messages: the first key seals, all of them open. Any text is a key; at least 32 bytes that cannot be
+    /// guessed are recommended. Defaults to none, and no encryption.
+    #[must_use]
+    pub fn symmetric_encryption_keys<K: Into<String>>(mut self, keys: impl IntoIterator<Item = K>) -> Self {
+        self.symmetric_encryption_keys = keys.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Keys that open messages and never seal. To change keys without losing a message, add the new one here in every
+    /// process, then make it the first of [`symmetric_encryption_keys`](Self::symmetric_encryption_keys) everywhere with
+    /// the old one behind it, and remove the old one after [`expiry`](Self::expiry). Defaults to none.
+    #[must_use]
+    pub fn accept_only_keys<K: Into<String>>(mut self, keys: impl IntoIterator<Item = K>) -> Self {
+        self.accept_only_keys = keys.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// What the keys of statistics in Redis begin with. Defaults to `asgi-meta:`.
+    #[must_use]
+    pub fn stats_prefix(mut self, stats_prefix: impl Into<String>) -> Self {
+        self.stats_prefix = stats_prefix.into();
+        self
+    }
+
+    /// Bytes that an encoded message may have, from 1 KiB to 512 MiB. Defaults to 8 MiB.
+    #[must_use]
+    pub fn max_message_size(mut self, bytes: usize) -> Self {
+        self.max_message_size = bytes;
+        self
+    }
+
+    /// How long connecting to a server may take, at least 1 ms. Defaults to 1 s.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// How long a server may take to answer a command, at least 1 ms. Defaults to 4 s.
+    #[must_use]
+    pub fn command_timeout(mut self, timeout: Duration) -> Self {
+        self.command_timeout = timeout;
+        self
+    }
+
+    /// How long one blocking read waits in Redis before it is asked again, at least 1 ms. Defaults to 5 s.
+    #[must_use]
+    pub fn blocking_timeout(mut self, timeout: Duration) -> Self {
+        self.blocking_timeout = timeout;
+        self
+    }
+
+    /// Connections for blocking reads, for each host, at least 1; as many readers can wait at once. Defaults to 256.
+    #[must_use]
+    pub fn pool_size(mut self, connections: usize) -> Self {
+        self.pool_size = connections;
+        self
+    }
+
+    /// Checks every option, without connecting to anything.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`], naming the first option whose value cannot work.
+    pub fn validate(&self) -> Result<()> {
+        check_hosts(&self.host_list())?;
+        self.check_prefixes()?;
+        for (option, value) in [
+            ("expiry", self.expiry),
+            ("group_expiry", self.group_expiry),
+            ("connect_timeout", self.connect_timeout),
+            ("command_timeout", self.command_timeout),
+            ("blocking_timeout", self.blocking_timeout),
+        ] {
+            if !(Duration::from_millis(1)..=LONGEST).contains(&value) {
+                return Err(Error::config(option, format!("{value:?}"), "it must be from 1 ms to 100 years"));
+            }
+        }
+        if !(SMALLEST_MESSAGE..=LARGEST_MESSAGE).contains(&self.max_message_size) {
+            return Err(Error::config("max_message_size", self.max_message_size, "it must be from 1 KiB to 512 MiB"));
+        }
+        if self.pool_size == 0 {
+            return Err(Error::config("pool_size", 0, "at least one connection is needed to read"));
+        }
+        self.capacities()?;
+        self.key_ring()?;
+        Ok(())
+    }
+
+    fn check_prefixes(&self) -> Result<()> {
+        for (option, value) in [("prefix", &self.prefix), ("stats_prefix", &self.stats_prefix)] {
+            if value.is_empty() {
+                return Err(Error::config(option, "\"\"", "it cannot be empty"));
+            }
+            if value.chars().any(|char| char.is_control() || matches!(char, '{' | '}')) {
+                return Err(Error::config(option, value.escape_debug(), "it cannot have braces or control characters"));
+            }
+        }
+        let keys = format!("{}:", self.prefix);
+        if keys.starts_with(&self.stats_prefix) || self.stats_prefix.starts_with(&keys) {
+            let reason = format!("its keys cannot be told from those of prefix = {}", self.prefix);
+            return Err(Error::config("stats_prefix", &self.stats_prefix, reason));
+        }
+        Ok(())
+    }
+
+    /// The hosts in their order, the default one if none was given.
+    pub(crate) fn host_list(&self) -> Vec<Host> {
+        self.hosts.clone().unwrap_or_else(|| vec![DEFAULT_HOST.into()])
+    }
+
+    /// The capacities of all channels, compiled.
+    pub(crate) fn capacities(&self) -> Result<Capacity> {
+        Capacity::new(&self.channel_capacity, self.capacity)
+    }
+
+    /// The keys, if messages are to be encrypted.
+    pub(crate) fn key_ring(&self) -> Result<Option<KeyRing>> {
+        if self.symmetric_encryption_keys.is_empty() && self.accept_only_keys.is_empty() {
+            return Ok(None);
+        }
+        KeyRing::new(&self.symmetric_encryption_keys, &self.accept_only_keys).map(Some)
+    }
+}
+
+fn check_hosts(hosts: &[Host]) -> Result<()> {
+    if hosts.is_empty() {
+        return Err(Error::config("hosts", "[]", "at least one host is needed"));
+    }
+    let (mut addresses, mut identities) = (HashSet::new(), HashSet::new());
+    for (at, host) in hosts.iter().enumerate() {
+        let refuse = |reason: &str| Error::config(format!("hosts[{at}]"), host, reason);
+        let address = host.address().map_err(|reason| refuse(&reason))?;
+        if host.given_name().is_some_and(|name| name.is_empty() || name.chars().any(char::is_control)) {
+            return Err(refuse("a name cannot be empty or have control characters"));
+        }
+        if !addresses.insert(address.to_string()) {
+            return Err(refuse("another host has the same address and database"));
+        }
+        if !identities.insert(host.identity()) {
+            return Err(refuse("another host has the same name"));
+        }
+    }
+    Ok(())
+}
+
+/// Tells how many keys there are, and none of them.
+struct Redacted(usize);
+
+impl fmt::Debug for Redacted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{} redacted]", self.0)
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("hosts", &self.host_list())
+            .field("prefix", &self.prefix)
+            .field("expiry", &self.expiry)
+            .field("group_expiry", &self.group_expiry)
+            .field("capacity", &self.capacity)
+            .field("channel_capacity", &self.channel_capacity)
+            .field("symmetric_encryption_keys", &Redacted(self.symmetric_encryption_keys.len()))
+            .field("accept_only_keys", &Redacted(self.accept_only_keys.len()))
+            .field("stats_prefix", &self.stats_prefix)
+            .field("max_message_size", &self.max_message_size)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("command_timeout", &self.command_timeout)
+            .field("blocking_timeout", &self.blocking_timeout)
+            .field("pool_size", &self.pool_size)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(config: &Config) -> String {
+        config.validate().expect_err("it is refused").to_string()
+    }
+
+    #[test]
+    fn the_defaults_are_valid() {
+        Config::new().validate().expect("they are good");
+        assert_eq!(Config::new().host_list(), ["redis://127.0.0.1:6379/0".into()]);
+    }
+
+    #[test]
+    fn a_host_replaces_the_default_and_the_next_joins_it() {
+        let config = Config::new().host("redis://a").host(("b", 1));
+        assert_eq!(config.host_list(), [Host::from("redis://a"), Host::from("redis://b:1/0")]);
+        config.validate().expect("they are good");
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_by_name() {
+        let new = Config::new;
+        let hosts = |urls: &[&str]| new().hosts(urls.iter().copied());
+        let named =
+            |one: &str, two: &str| new().host(Host::new("redis://a").name(one)).host(Host::new("redis://b").name(two));
+        for (config, fault) in [
+            (hosts(&[]), "hosts = []"),
+            (hosts(&["redis://a", "http://u:secret@b"]), "hosts[1] = http://b: the scheme must be"),
+            (
+                hosts(&["redis://a", "redis://:x@A:6379/0"]),
+                "hosts[1] = redis://A:6379/0: another host has the same address",
+            ),
+            (named("x", "x"), "hosts[1] = x (redis://b): another host has the same name"),
+            (named("x", ""), "hosts[1] =  (redis://b): a name cannot be empty"),
+            (new().prefix(""), "prefix = \"\""),
+            (new().prefix("a{b}"), "prefix = a{b}"),
+            (new().prefix("a\n"), "prefix = a\\n"),
+            (new().stats_prefix(""), "stats_prefix = \"\""),
+            (new().prefix("asgi-meta"), "stats_prefix = asgi-meta:"),
+            (new().stats_prefix("asgi:stats"), "stats_prefix = asgi:stats"),
+            (new().stats_prefix("as"), "stats_prefix = as: its keys cannot be told from those of prefix = asgi"),
+            (new().expiry(Duration::ZERO), "expiry = 0ns"),
+            (new().expiry(Duration::MAX), "expiry = "),
+            (new().group_expiry(Duration::ZERO), "group_expiry = 0ns"),
+            (new().connect_timeout(Duration::ZERO), "connect_timeout = 0ns"),
+            (new().command_timeout(Duration::from_micros(999)), "command_timeout = 999µs"),
+            (new().blocking_timeout(Duration::ZERO), "blocking_timeout = 0ns"),
+            (new().capacity(0), "capacity = 0"),
+            (new().channel_capacity(CapacityRule::glob("*", 0)), "channel_capacity = *: capacity 0"),
+            (new().channel_capacity(CapacityRule::regex("(", 1)), "channel_capacity = (: "),
+            (new().symmetric_encryption_keys(["secret", ""]), "symmetric_encryption_keys[1] = \"\""),
+            (new().accept_only_keys(["secret"]), "symmetric_encryption_keys = []"),
+            (new().max_message_size(1023), "max_message_size = 1023"),
+            (new().max_message_size(usize::MAX), "max_message_size = "),
+            (new().pool_size(0), "pool_size = 0"),
+        ] {
+            let error = refusal(&config);
+            assert!(error.contains(fault) && !error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let config = Config::new()
+            .host("redis://user:secret@a")
+            .symmetric_encryption_keys(["secret one"])
+            .accept_only_keys(["secret two", "secret three"]);
+        let shown = format!("{config:?}");
+        assert!(!shown.contains("secret") && !shown.contains("user"), "{shown}");
+        assert!(shown.contains("[2 redacted]") && shown.contains("redis://a"), "{shown}");
+    }
+
+    #[test]
+    fn encryption_is_on_when_there_are_keys() {
+        assert!(Config::new().key_ring().expect("no keys are good").is_none());
+        assert!(Config::new().symmetric_encryption_keys(["secret"]).key_ring().expect("the key is good").is_some());
+    }
+}

@@ -1,0 +1,514 @@
+//! The key ring: seals message bodies so that only holders of a key can read, change, move or replay them.
+//!
+//! A sealed body is
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 4 | id of the key, derived from it |
+//! | 16 | random salt of the subkey |
+//! | 4 | nonce: how often the subkey had been used |
+//! | 8 | time of sealing, milliseconds since the epoch |
+//! | as many as the body | ciphertext of AES-256-GCM |
+//! | 16 | tag, over the above, a label of this format and the context |
+//!
+//! with integers in big-endian order. A configured key never encrypts itself: HKDF-SHA256 derives from it, with a salt
+//! drawn by this process, a subkey whose nonces count up. So no nonce comes twice however many processes share the key,
+//! and the 2^32 messages that random nonces allow a key do not limit it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aes_gcm::aead::AeadInPlace;
+use aes_gcm::{Aes256Gcm, KeyInit, Nonce, Tag};
+use hkdf::Hkdf;
+use parking_lot::{Mutex, RwLock};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+
+/// Bytes that sealing adds to a body.
+pub(crate) const OVERHEAD: usize = HEADER + TAG;
+
+const ID: usize = 4;
+const SALT: usize = 16;
+const NONCE: usize = 4;
+const TIME: usize = 8;
+const HEADER: usize = ID + SALT + NONCE + TIME;
+const TAG: usize = 16;
+
+const ID_INFO: &[u8] = b"channel-layer 1 key id";
+const SUBKEY_INFO: &[u8] = b"channel-layer 1 subkey";
+const LABEL: &[u8] = b"channel-layer 1 sealed";
+
+/// How often a subkey is used before another salt is drawn; half of what its nonces could count.
+const SUBKEY_USES: u64 = 1 << 31;
+
+/// How far ahead the sealing process' estimate of the time may be.
+const CLOCK_TOLERANCE_MS: u64 = 10_000;
+
+/// Subkeys of other processes that are remembered in each of two generations.
+const REMEMBERED: usize = 512;
+
+type Id = [u8; ID];
+type Salt = [u8; SALT];
+
+/// The keys of a layer: the first seals, any opens.
+///
+/// A ring must not be carried through a `fork` into a process that seals too: the two would use the same nonces.
+pub(crate) struct KeyRing {
+    keys: Vec<Key>,
+    /// Replaced when its subkey is used up. Held only to clone or replace the reference, never during encryption.
+    sealer: RwLock<Arc<Sealer>>,
+    /// Subkeys that have opened something. Held only for a look-up, never during derivation or decryption.
+    openers: Mutex<Openers>,
+}
+
+struct Key {
+    id: Id,
+    secret: [u8; 32],
+}
+
+struct Sealer {
+    id: Id,
+    salt: Salt,
+    cipher: Aes256Gcm,
+    /// Wider than a nonce, so that no number of threads in a race past the limit makes it wrap.
+    uses: AtomicU64,
+}
+
+impl KeyRing {
+    /// A ring whose first key seals and whose others, with those of `accept_only`, open. Any text is a key; at least
+    /// 32 bytes that cannot be guessed are recommended.
+    pub(crate) fn new(keys: &[String], accept_only: &[String]) -> Result<Self> {
+        check("symmetric_encryption_keys", keys)?;
+        check("accept_only_keys", accept_only)?;
+        let [first, ..] = keys else {
+            let reason = "at least one key is needed, with which to seal";
+            return Err(Error::config("symmetric_encryption_keys", "[]", reason));
+        };
+        let sealer = RwLock::new(Arc::new(Sealer::new(&Key::new(first))));
+        let keys = keys.iter().chain(accept_only).map(|text| Key::new(text)).collect();
+        Ok(Self { keys, sealer, openers: Mutex::default() })
+    }
+
+    /// Appends `plain`, sealed, to `out`.
+    ///
+    /// `context` says where the body belongs, such as to which channel: it opens only with the same parts. The time
+    /// comes from the clock that all processes share.
+    pub(crate) fn seal(&self, context: &[&[u8]], sealed_at_ms: u64, plain: &[u8], out: &mut Vec<u8>) {
+        let (sealer, nonce) = self.next_nonce();
+        out.reserve(plain.len() + OVERHEAD);
+        out.extend_from_slice(&sealer.id);
+        out.extend_from_slice(&sealer.salt);
+        out.extend_from_slice(&nonce.to_be_bytes());
+        out.extend_from_slice(&sealed_at_ms.to_be_bytes());
+        let body = out.len();
+        out.extend_from_slice(plain);
+        let tag = sealer
+            .cipher
+            .encrypt_in_place_detached(&widen(nonce.to_be_bytes()), &bound(context, sealed_at_ms), &mut out[body..])
+            .expect("bodies are limited far below the 64 GiB that one nonce can encrypt");
+        out.extend_from_slice(&tag);
+    }
+
+    /// The body that `sealed` holds, if it was sealed with a key of this ring, for this context, at most `max_age_ms`
+    /// ago.
+    pub(crate) fn open(&self, sealed: &[u8], context: &[&[u8]], now_ms: u64, max_age_ms: u64) -> Result<Vec<u8>> {
+        let parts = Parts::of(sealed).ok_or(refusal("it is truncated"))?;
+        let mut known = false;
+        for (index, key) in self.keys.iter().enumerate().filter(|(_, key)| key.id == parts.id) {
+            known = true;
+            // Ids are short, so that two keys of a ring may share one. A repeated key changes nothing.
+            if let Some(plain) = self.open_with(index, key, &parts, context) {
+                return check_age(parts.sealed_at_ms, now_ms, max_age_ms).map(|()| plain);
+            }
+        }
+        Err(refusal(if known { "it was changed, or sealed for another place" } else { "its key is unknown" }))
+    }
+
+    fn open_with(&self, index: usize, key: &Key, parts: &Parts<'_>, context: &[&[u8]]) -> Option<Vec<u8>> {
+        let remembered = self.openers.lock().get(&(index, parts.salt));
+        let cipher = remembered.clone().unwrap_or_else(|| Arc::new(key.subkey(&parts.salt)));
+        let mut plain = parts.ciphertext.to_vec();
+        let bound = bound(context, parts.sealed_at_ms);
+        cipher.decrypt_in_place_detached(&widen(parts.nonce), &bound, &mut plain, &parts.tag).ok()?;
+        // Only now: salts that a stranger makes up must not push those in use out of memory.
+        if remembered.is_none() {
+            self.openers.lock().insert((index, parts.salt), cipher);
+        }
+        Some(plain)
+    }
+
+    /// The sealer to use and a nonce that nobody else gets from it.
+    fn next_nonce(&self) -> (Arc<Sealer>, u32) {
+        loop {
+            let sealer = Arc::clone(&self.sealer.read());
+            let uses = sealer.uses.fetch_add(1, Ordering::Relaxed);
+            if let (true, Ok(nonce)) = (uses < SUBKEY_USES, u32::try_from(uses)) {
+                return (sealer, nonce);
+            }
+            let mut current = self.sealer.write();
+            if Arc::ptr_eq(&current, &sealer) {
+                *current = Arc::new(Sealer::new(&self.keys[0]));
+            }
+        }
+    }
+}
+
+/// The id of the key that `sealed` names, to be told in a log.
+pub(crate) fn key_id(sealed: &[u8]) -> Option<u32> {
+    sealed.first_chunk().copied().map(u32::from_be_bytes)
+}
+
+fn check(option: &str, keys: &[String]) -> Result<()> {
+    match keys.iter().position(String::is_empty) {
+        Some(at) => Err(Error::config(format!("{option}[{at}]"), "\"\"", "a key cannot be empty")),
+        None => Ok(()),
+    }
+}
+
+fn check_age(sealed_at_ms: u64, now_ms: u64, max_age_ms: u64) -> Result<()> {
+    if sealed_at_ms > now_ms.saturating_add(CLOCK_TOLERANCE_MS) {
+        return Err(refusal("it was sealed in the future"));
+    }
+    if now_ms.saturating_sub(sealed_at_ms) > max_age_ms {
+        return Err(refusal("it was sealed too long ago"));
+    }
+    Ok(())
+}
+
+fn refusal(reason: &'static str) -> Error {
+    Error::Decrypt { reason }
+}
+
+fn widen(counter: [u8; NONCE]) -> Nonce<aes_gcm::aead::consts::U12> {
+    let mut nonce = [0; 12];
+    nonce[12 - NONCE..].copy_from_slice(&counter);
+    nonce.into()
+}
+
+/// What the tag covers beside the ciphertext. Each part follows its length, so that no two contexts run together into
+/// the same bytes; the key, the salt and the nonce are covered by being used.
+fn bound(context: &[&[u8]], sealed_at_ms: u64) -> Vec<u8> {
+    let parts: usize = context.iter().map(|part| 8 + part.len()).sum();
+    let mut bound = Vec::with_capacity(LABEL.len() + TIME + parts);
+    bound.extend_from_slice(LABEL);
+    bound.extend_from_slice(&sealed_at_ms.to_be_bytes());
+    for part in context {
+        bound.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        bound.extend_from_slice(part);
+    }
+    bound
+}
+
+impl Key {
+    fn new(text: &str) -> Self {
+        let secret: [u8; 32] = Sha256::digest(text).into();
+        let mut id = [0; ID];
+        derive(None, &secret, ID_INFO, &mut id);
+        Self { id, secret }
+    }
+
+    fn subkey(&self, salt: &Salt) -> Aes256Gcm {
+        let mut subkey = [0; 32];
+        derive(Some(salt), &self.secret, SUBKEY_INFO, &mut subkey);
+        Aes256Gcm::new(&subkey.into())
+    }
+}
+
+fn derive(salt: Option<&[u8]>, secret: &[u8], info: &[u8], out: &mut [u8]) {
+    Hkdf::<Sha256>::new(salt, secret)
+        .expand(info, out)
+        .expect("HKDF gives up to 8,160 bytes, and 32 at most are asked");
+}
+
+impl Sealer {
+    fn new(key: &Key) -> Self {
+        let salt = rand::random();
+        Self { id: key.id, salt, cipher: key.subkey(&salt), uses: AtomicU64::new(0) }
+    }
+}
+
+/// A sealed body taken apart, unchecked.
+struct Parts<'a> {
+    id: Id,
+    salt: Salt,
+    nonce: [u8; NONCE],
+    sealed_at_ms: u64,
+    ciphertext: &'a [u8],
+    tag: Tag,
+}
+
+impl<'a> Parts<'a> {
+    fn of(sealed: &'a [u8]) -> Option<Self> {
+        let (id, rest) = sealed.split_first_chunk()?;
+        let (salt, rest) = rest.split_first_chunk()?;
+        let (nonce, rest) = rest.split_first_chunk()?;
+        let (time, rest) = rest.split_first_chunk()?;
+        let (ciphertext, tag) = rest.split_last_chunk::<TAG>()?;
+        let sealed_at_ms = u64::from_be_bytes(*time);
+        Some(Self { id: *id, salt: *salt, nonce: *nonce, sealed_at_ms, ciphertext, tag: (*tag).into() })
+    }
+}
+
+/// The subkeys last used to open, found by the position of their key and their salt.
+///
+/// Two generations bound the memory: when the younger is full the older is forgotten and the younger takes its place.
+#[derive(Default)]
+struct Openers {
+    young: HashMap<(usize, Salt), Arc<Aes256Gcm>>,
+    old: HashMap<(usize, Salt), Arc<Aes256Gcm>>,
+}
+
+impl Openers {
+    fn get(&mut self, of: &(usize, Salt)) -> Option<Arc<Aes256Gcm>> {
+        if let Some(cipher) = self.young.get(of) {
+            return Some(Arc::clone(cipher));
+        }
+        let cipher = self.old.remove(of)?;
+        self.insert(*of, Arc::clone(&cipher));
+        Some(cipher)
+    }
+
+    fn insert(&mut self, of: (usize, Salt), cipher: Arc<Aes256Gcm>) {
+        if self.young.len() >= REMEMBERED {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(of, cipher);
+    }
+}
+
+impl fmt::Debug for KeyRing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyRing").field("keys", &self.keys.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    const NOW: u64 = 1_700_000_000_000;
+    const MAX_AGE: u64 = 70_000;
+    const CONTEXT: &[&[u8]] = &[b"channel", b"http.request"];
+
+    fn keys(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|&text| text.to_owned()).collect()
+    }
+
+    fn ring(sealing: &[&str], accept_only: &[&str]) -> KeyRing {
+        KeyRing::new(&keys(sealing), &keys(accept_only)).expect("the keys are good")
+    }
+
+    fn seal(ring: &KeyRing, plain: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        ring.seal(CONTEXT, NOW, plain, &mut out);
+        out
+    }
+
+    fn open(ring: &KeyRing, sealed: &[u8]) -> Result<Vec<u8>, &'static str> {
+        reason(ring.open(sealed, CONTEXT, NOW, MAX_AGE))
+    }
+
+    fn reason<T>(result: Result<T>) -> Result<T, &'static str> {
+        result.map_err(|error| match error {
+            Error::Decrypt { reason } => reason,
+            other => panic!("{other}"),
+        })
+    }
+
+    #[test]
+    fn what_is_sealed_opens_and_is_appended() {
+        let ring = ring(&["secret"], &[]);
+        for length in [0, 1, 15, 16, 17, 1 << 20] {
+            let plain = vec![7; length];
+            let mut out = b"head".to_vec();
+            ring.seal(CONTEXT, NOW, &plain, &mut out);
+            assert_eq!(out.len(), 4 + length + OVERHEAD);
+            assert_eq!(&out[..4], b"head");
+            assert_eq!(open(&ring, &out[4..]), Ok(plain));
+        }
+    }
+
+    #[test]
+    fn nothing_readable_is_left() {
+        let sealed = seal(&ring(&["secret"], &[]), &[b'A'; 64]);
+        assert!(!sealed.windows(4).any(|window| window == b"AAAA"));
+    }
+
+    #[test]
+    fn a_rotation_by_three_rollouts_loses_nothing_at_any_step() {
+        let steps = [
+            ring(&["old"], &[]),
+            ring(&["old"], &["new"]),
+            ring(&["new", "old"], &[]),
+            ring(&["new"], &["old"]),
+            ring(&["new"], &[]),
+        ];
+        for step in steps.windows(2) {
+            let [before, after] = step else { unreachable!("windows of two have two") };
+            assert_eq!(open(after, &seal(before, b"hi")), Ok(b"hi".to_vec()));
+            assert_eq!(open(before, &seal(after, b"hi")), Ok(b"hi".to_vec()));
+        }
+        assert_eq!(open(&steps[4], &seal(&steps[0], b"hi")), Err("its key is unknown"));
+    }
+
+    #[test]
+    fn the_first_key_seals() {
+        let sealed = seal(&ring(&["new", "old"], &["older"]), b"hi");
+        assert!(open(&ring(&["new"], &[]), &sealed).is_ok());
+        assert!(open(&ring(&["old", "older"], &[]), &sealed).is_err());
+    }
+
+    #[test]
+    fn no_byte_can_be_changed() {
+        let ring = ring(&["secret"], &[]);
+        let sealed = seal(&ring, b"attack at dawn");
+        for at in 0..sealed.len() {
+            for bit in 0..8 {
+                let mut changed = sealed.clone();
+                changed[at] ^= 1 << bit;
+                assert!(open(&ring, &changed).is_err(), "bit {bit} of byte {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_shorter_or_longer_opens() {
+        let ring = ring(&["secret"], &[]);
+        let sealed = seal(&ring, b"attack at dawn");
+        for length in 0..sealed.len() {
+            let expected =
+                if length < OVERHEAD { "it is truncated" } else { "it was changed, or sealed for another place" };
+            assert_eq!(open(&ring, &sealed[..length]), Err(expected));
+        }
+        assert!(open(&ring, &[&sealed[..], b"x"].concat()).is_err());
+    }
+
+    #[test]
+    fn nothing_opens_in_another_context() {
+        let ring = ring(&["secret"], &[]);
+        let sealed = seal(&ring, b"hi");
+        let others: [&[&[u8]]; 5] = [
+            &[b"channel", b"http.reques"],
+            &[b"channelhttp.request"],
+            &[b"channelh", b"ttp.request"],
+            &[b"channel", b"http.request", b""],
+            &[b"group", b"http.request"],
+        ];
+        for other in others {
+            let opened = reason(ring.open(&sealed, other, NOW, MAX_AGE));
+            assert_eq!(opened, Err("it was changed, or sealed for another place"));
+        }
+    }
+
+    #[test]
+    fn nothing_opens_too_late_or_too_early() {
+        let ring = ring(&["secret"], &[]);
+        let sealed = seal(&ring, b"hi");
+        let at = |now| reason(ring.open(&sealed, CONTEXT, now, MAX_AGE)).map(|_| ());
+        assert_eq!(at(NOW + MAX_AGE), Ok(()));
+        assert_eq!(at(NOW + MAX_AGE + 1), Err("it was sealed too long ago"));
+        assert_eq!(at(NOW - 10_000), Ok(()));
+        assert_eq!(at(NOW - 10_001), Err("it was sealed in the future"));
+        assert_eq!(at(0), Err("it was sealed in the future"));
+        assert_eq!(at(u64::MAX), Err("it was sealed too long ago"));
+    }
+
+    #[test]
+    fn threads_never_share_a_nonce_even_when_the_subkey_is_renewed() {
+        let ring = ring(&["secret"], &[]);
+        ring.sealer.read().uses.store(SUBKEY_USES - 1_000, Ordering::Relaxed);
+        let sealed: Vec<Vec<u8>> = std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                (0..4).map(|_| scope.spawn(|| (0..1_000).map(|_| seal(&ring, b"hi")).collect::<Vec<_>>())).collect();
+            threads.into_iter().flat_map(|thread| thread.join().expect("it did not panic")).collect()
+        });
+        let nonces: HashSet<_> = sealed.iter().map(|sealed| &sealed[ID..ID + SALT + NONCE]).collect();
+        assert_eq!(nonces.len(), 4_000);
+        let salts: HashSet<_> = sealed.iter().map(|sealed| &sealed[ID..ID + SALT]).collect();
+        assert_eq!(salts.len(), 2);
+        assert!(sealed.iter().all(|sealed| open(&ring, sealed).is_ok()));
+    }
+
+    #[test]
+    fn two_rings_of_one_key_have_different_subkeys() {
+        let (one, two) = (ring(&["secret"], &[]), ring(&["secret"], &[]));
+        assert_ne!(seal(&one, b"hi"), seal(&two, b"hi"));
+        assert_ne!(one.sealer.read().salt, two.sealer.read().salt);
+    }
+
+    #[test]
+    fn keys_that_share_an_id_are_all_tried() {
+        let mut ring = ring(&["a", "b"], &["a"]);
+        let sealed = seal(&ring, b"hi");
+        ring.keys.swap(0, 1);
+        ring.keys[0].id = ring.keys[1].id;
+        assert_eq!(open(&ring, &sealed), Ok(b"hi".to_vec()));
+        assert_eq!(open(&ring, &sealed), Ok(b"hi".to_vec()));
+    }
+
+    #[test]
+    fn remembered_subkeys_are_bounded_and_strangers_are_not_remembered() {
+        let receiver = ring(&["secret"], &[]);
+        for _ in 0..3 * REMEMBERED {
+            assert!(open(&receiver, &seal(&ring(&["secret"], &[]), b"hi")).is_ok());
+        }
+        let remembered = |ring: &KeyRing| {
+            let openers = ring.openers.lock();
+            openers.young.len() + openers.old.len()
+        };
+        assert_eq!(remembered(&receiver), 2 * REMEMBERED);
+
+        let receiver = ring(&["secret"], &[]);
+        let mut forged = seal(&ring(&["secret"], &[]), b"hi");
+        forged[ID] ^= 1;
+        assert!(open(&receiver, &forged).is_err());
+        assert_eq!(remembered(&receiver), 0);
+    }
+
+    #[test]
+    fn the_id_of_a_key_never_changes() {
+        let sealed = seal(&ring(&["correct horse battery staple"], &[]), b"hi");
+        assert_eq!(key_id(&sealed), Some(GOLDEN_ID));
+        assert_eq!(key_id(&sealed[..3]), None);
+    }
+
+    const GOLDEN_ID: u32 = 0x1a58_757d;
+    const GOLDEN: &str = "1a58757d125665697edb9140843dc1c4f1e55c13000000000000018bcfe56800\
+        bf3b71705da57d49a2d8ef662c3064b7b46b33510a9a2537db006c78aea95c39e3a079d776bb";
+
+    #[test]
+    fn what_was_sealed_by_the_first_release_opens() {
+        let ring = ring(&["correct horse battery staple"], &[]);
+        let sealed: Vec<u8> = (0..GOLDEN.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&GOLDEN[at..at + 2], 16).expect("it is hexadecimal"))
+            .collect();
+        assert_eq!(open(&ring, &sealed), Ok(b"from the first release".to_vec()));
+    }
+
+    #[test]
+    fn rings_without_keys_or_with_empty_ones_are_refused_by_name() {
+        for (sealing, accept_only, option) in [
+            (&[][..], &[][..], "symmetric_encryption_keys"),
+            (&[], &["a"], "symmetric_encryption_keys"),
+            (&["a", ""], &[], "symmetric_encryption_keys[1]"),
+            (&["a"], &["b", ""], "accept_only_keys[1]"),
+        ] {
+            match KeyRing::new(&keys(sealing), &keys(accept_only)) {
+                Err(Error::InvalidConfig { option: named, .. }) => assert_eq!(named, option),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_key() {
+        assert_eq!(format!("{:?}", ring(&["secret"], &["other"])), "KeyRing { keys: 2, .. }");
+    }
+}

@@ -1,5 +1,7 @@
 //! The contract: what every channel layer promises to interface servers and workers.
 
+mod shared;
+
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -254,6 +256,18 @@ pub struct Statistics {
     pub messages_max_age: Duration,
 }
 
+impl Statistics {
+    /// The figures of two sets of channels together.
+    pub(crate) fn merge(self, other: Self) -> Self {
+        Self {
+            messages_count: self.messages_count + other.messages_count,
+            channel_full_count: self.channel_full_count + other.channel_full_count,
+            messages_pending: self.messages_pending + other.messages_pending,
+            messages_max_age: self.messages_max_age.max(other.messages_max_age),
+        }
+    }
+}
+
 /// Something that happened to a server behind a layer.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -446,4 +460,11 @@ pub trait Source: Send + Sync {
     ///
     /// As [`Receiver::close`].
     async fn close(&mut self) -> Result<()>;
+}
+
+/// Counts messages that will not be delivered, and why.
+pub(crate) fn count_dropped(reason: &'static str, messages: usize) {
+    if messages > 0 {
+        metrics::counter!("channel_layer_dropped_total", "reason" => reason).increment(messages as u64);
+    }
 }

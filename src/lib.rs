@@ -7,6 +7,7 @@ pub mod config;
 mod crypto;
 pub mod error;
 pub mod layer;
+pub mod memory;
 pub mod message;
 pub mod name;
 #[cfg(feature = "server")]
@@ -20,6 +21,7 @@ pub use capacity::CapacityRule;
 pub use config::{Config, Host};
 pub use error::{BoxError, Error, Result};
 pub use layer::{ChannelLayer, Delivery, Event, Receiver, Sink, Source, Statistics};
+pub use memory::MemoryLayer;
 pub use message::{Map, Message, Value};
 pub use name::{ChannelKind, ChannelName, GroupName, InvalidName};
 #[cfg(feature = "server")]

@@ -50,6 +50,15 @@ impl ChannelKind {
     pub fn has_one_reader(self) -> bool {
         self != Self::Normal
     }
+
+    /// What the type character of `name` says if it is a valid name, without a look at the rest.
+    pub(crate) fn of(name: &str) -> Self {
+        match name.bytes().find(|byte| matches!(byte, b'!' | b'?')) {
+            Some(b'!') => Self::ProcessLocal,
+            Some(_) => Self::SingleReader,
+            None => Self::Normal,
+        }
+    }
 }
 
 /// Why a channel or group name was refused.
@@ -123,6 +132,14 @@ impl ChannelName {
         Ok(channel)
     }
 
+    /// Parses the names of channels to receive from, of which there has to be one at least.
+    pub(crate) fn parse_sources(names: &[&str]) -> Result<Vec<Self>, InvalidName> {
+        if names.is_empty() {
+            return Err(InvalidName::new("channel", "", "there is no channel to receive from"));
+        }
+        names.iter().map(|name| Self::parse_source(name)).collect()
+    }
+
     /// Parses a pattern for a new single-reader channel, which ends in `?`, and completes it with `suffix`.
     ///
     /// # Errors
@@ -157,6 +174,14 @@ impl ChannelName {
     /// messages are kept and what capacity they have.
     pub fn non_local(&self) -> &str {
         &self.text[..usize::from(self.non_local)]
+    }
+
+    /// The non-local part as a name.
+    pub(crate) fn to_non_local(&self) -> Self {
+        if self.local().is_none() {
+            return self.clone();
+        }
+        Self { text: self.non_local().into(), ..*self }
     }
 
     /// The part after `!` of a process-local name, if there is one.

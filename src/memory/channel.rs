@@ -1,0 +1,376 @@
+//! One channel in memory: a fair queue of messages and of those who wait for them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Waker;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::error::{Error, Result};
+use crate::layer::{Delivery, Sink, Statistics, count_dropped};
+use crate::message::Message;
+use crate::name::{ChannelKind, ChannelName};
+
+/// Statistics of a channel start again after this long without a message.
+const COUNTS_EXPIRY: Duration = Duration::from_secs(3600);
+
+/// Statistics of the layer start again after this long without a message.
+const PAST_EXPIRY: Duration = Duration::from_secs(24 * 3600);
+
+/// All messages that have one non-local part, in the order in which they were sent.
+#[derive(Debug)]
+pub(super) struct Channel {
+    /// The non-local part.
+    name: ChannelName,
+    capacity: usize,
+    shared: Arc<Shared>,
+    /// Held for one push, one take or one registration; wakers run and are dropped after it is released, because they
+    /// are the code of others.
+    state: Mutex<State>,
+}
+
+/// What all channels of a layer have in common.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) expiry: Duration,
+    /// Written before the channels are closed one by one and read under their locks, so that none is missed.
+    pub(super) closed: AtomicBool,
+    /// What channels had counted before an hour of silence. Locked while a channel is, and locks nothing itself.
+    past: Mutex<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<Entry>,
+    waiters: Waiters,
+    counts: Counts,
+}
+
+#[derive(Debug)]
+struct Entry {
+    expires: Instant,
+    message: Message,
+    to: To,
+}
+
+/// Whom an entry of the queue is for.
+#[derive(Clone, Debug)]
+pub(super) enum To {
+    /// The channel that has the queue.
+    Channel,
+    /// One process-local channel of it.
+    Local(ChannelName),
+    /// The members of a group at the time of the send. They share one entry, which stays at the head until the last of
+    /// them is served.
+    Members {
+        members: Arc<[ChannelName]>,
+        /// Position of the first who has not been served.
+        next: usize,
+    },
+}
+
+/// Who waits for messages, the longest first.
+///
+/// Whoever is woken leaves the list and counts in `woken` until it comes back, served or not. As long as there is
+/// something for them, `woken` is never less than the smaller of the queue and those who wait: [`State::wake_next`]
+/// restores this after every step that could break it, and so no wake-up is lost with a future that is dropped.
+#[derive(Debug, Default)]
+struct Waiters {
+    list: VecDeque<(Ticket, Waker)>,
+    next: Ticket,
+    woken: usize,
+}
+
+/// A waiter's place in the line, which it keeps when it was woken in vain.
+pub(super) type Ticket = u64;
+
+#[derive(Debug, Default)]
+struct Counts {
+    messages: u64,
+    full: u64,
+    last: Option<Instant>,
+}
+
+impl Shared {
+    pub(super) fn new(expiry: Duration) -> Self {
+        Self { expiry, closed: AtomicBool::new(false), past: Mutex::default() }
+    }
+
+    pub(super) fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Relaxed) { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    /// Adds what channels had counted that have been silent for long.
+    pub(super) fn add_past(&self, total: &mut Statistics) {
+        let past = self.past.lock();
+        total.messages_count += past.messages;
+        total.channel_full_count += past.full;
+    }
+
+    pub(super) fn forget_past(&self) {
+        *self.past.lock() = Counts::default();
+    }
+
+    /// While all channels are silent: forgets what they had counted after a day, and gives when that will be.
+    pub(super) fn sweep_past(&self, now: Instant) -> Option<Instant> {
+        let mut past = self.past.lock();
+        let due = past.last? + PAST_EXPIRY;
+        if now < due {
+            return Some(due);
+        }
+        *past = Counts::default();
+        None
+    }
+}
+
+impl Channel {
+    pub(super) fn new(name: ChannelName, capacity: usize, shared: Arc<Shared>) -> Self {
+        Self { name, capacity, shared, state: Mutex::default() }
+    }
+
+    pub(super) fn name(&self) -> &ChannelName {
+        &self.name
+    }
+
+    /// Whether there was room for `message`.
+    pub(super) fn push(&self, message: Message, to: To) -> Result<bool> {
+        let mut state = self.state.lock();
+        self.shared.check_open()?;
+        let now = Instant::now();
+        self.retire_counts(&mut state.counts, now);
+        state.counts.last = Some(now);
+        if state.queue.len() >= self.capacity {
+            state.drop_expired(now);
+            if state.queue.len() >= self.capacity {
+                state.counts.full += 1;
+                return Ok(false);
+            }
+        }
+        state.counts.messages += 1;
+        state.queue.push_back(Entry { expires: now + self.shared.expiry, message, to });
+        let next = state.wake_next();
+        drop(state);
+        wake(next);
+        Ok(true)
+    }
+
+    /// Gives up to `limit` messages to `sink`, and how many they were; where there is none, `waker` takes its place
+    /// in the line.
+    pub(super) fn poll(
+        &self,
+        ticket: &mut Option<Ticket>,
+        waker: &Waker,
+        sink: Sink<'_>,
+        limit: usize,
+    ) -> Result<usize> {
+        let mut state = self.state.lock();
+        self.shared.check_open()?;
+        let taken = state.take(&self.name, sink, limit);
+        if taken == 0 {
+            let old = state.waiters.wait(ticket, waker);
+            drop(state);
+            drop(old);
+            return Ok(0);
+        }
+        let old = ticket.take().and_then(|ticket| state.waiters.leave(ticket));
+        let next = state.wake_next();
+        drop(state);
+        drop(old);
+        wake(next);
+        Ok(taken)
+    }
+
+    /// Takes one message if there is one.
+    pub(super) fn try_take(&self) -> Result<Option<Delivery>> {
+        let mut state = self.state.lock();
+        self.shared.check_open()?;
+        let mut taken = None;
+        state.take(&self.name, &mut |delivery| taken = Some(delivery), 1);
+        let next = state.wake_next();
+        drop(state);
+        wake(next);
+        Ok(taken)
+    }
+
+    /// Gives the place in the line back; a wake-up that came for it goes to the next.
+    pub(super) fn leave(&self, ticket: Ticket) {
+        let mut state = self.state.lock();
+        let old = state.waiters.leave(ticket);
+        let next = state.wake_next();
+        drop(state);
+        drop(old);
+        wake(next);
+    }
+
+    /// Drops all messages and wakes all who wait; they and all who come later find the layer closed.
+    pub(super) fn close(&self) {
+        let mut state = self.state.lock();
+        let messages = std::mem::take(&mut state.queue);
+        let waiters = std::mem::take(&mut state.waiters.list);
+        state.waiters.woken += waiters.len();
+        drop(state);
+        count_dropped("closed", messages.len());
+        waiters.into_iter().for_each(|(_, waker)| waker.wake());
+    }
+
+    /// Drops messages and statistics without a trace. Who waits goes on waiting.
+    pub(super) fn flush(&self) {
+        let mut state = self.state.lock();
+        let messages = std::mem::take(&mut state.queue);
+        state.counts = Counts::default();
+        drop(state);
+        drop(messages);
+    }
+
+    /// Frees what has expired; gives when the next thing will have, and nothing if the channel is empty.
+    pub(super) fn sweep(&self, now: Instant) -> Option<Instant> {
+        let mut state = self.state.lock();
+        state.drop_expired(now);
+        if state.queue.capacity() / 4 > state.queue.len() {
+            let keep = state.queue.len() * 2;
+            state.queue.shrink_to(keep);
+        }
+        self.retire_counts(&mut state.counts, now);
+        let head = state.queue.front().map(|entry| entry.expires);
+        head.or_else(|| state.counts.last.map(|last| last + self.counts_expiry()))
+    }
+
+    /// Whether there is neither a message nor a figure in it.
+    pub(super) fn is_spent(&self) -> bool {
+        let state = self.state.lock();
+        state.queue.is_empty() && state.counts.last.is_none()
+    }
+
+    pub(super) fn statistics(&self, now: Instant) -> Statistics {
+        let mut state = self.state.lock();
+        self.retire_counts(&mut state.counts, now);
+        let sent = state.queue.front().and_then(|entry| entry.expires.checked_sub(self.shared.expiry));
+        Statistics {
+            messages_count: state.counts.messages,
+            channel_full_count: state.counts.full,
+            messages_pending: state.queue.len() as u64,
+            messages_max_age: sent.map_or(Duration::ZERO, |sent| now.saturating_duration_since(sent)),
+        }
+    }
+
+    /// Moves counts that have rested to those of the whole layer.
+    fn retire_counts(&self, counts: &mut Counts, now: Instant) {
+        if counts.last.is_none_or(|last| now < last + self.counts_expiry()) {
+            return;
+        }
+        let counts = std::mem::take(counts);
+        let mut past = self.shared.past.lock();
+        past.messages += counts.messages;
+        past.full += counts.full;
+        past.last = past.last.max(counts.last);
+    }
+
+    /// The names of single-reader channels are made up for one answer each, so that their figures would pile up.
+    fn counts_expiry(&self) -> Duration {
+        if self.name.kind() == ChannelKind::SingleReader { self.shared.expiry } else { COUNTS_EXPIRY }
+    }
+}
+
+impl State {
+    fn take(&mut self, channel: &ChannelName, sink: Sink<'_>, limit: usize) -> usize {
+        if self.queue.is_empty() {
+            return 0;
+        }
+        self.drop_expired(Instant::now());
+        let mut taken = 0;
+        while taken < limit
+            && let Some(head) = self.queue.front_mut()
+        {
+            taken += 1;
+            if let Some(delivery) = head.next_but_last() {
+                sink(delivery);
+            } else if let Some(last) = self.queue.pop_front() {
+                sink(last.into_delivery(channel));
+            }
+        }
+        taken
+    }
+
+    /// All messages wait equally long, so that the expired ones are at the head.
+    fn drop_expired(&mut self, now: Instant) {
+        let before = self.queue.len();
+        while self.queue.front().is_some_and(|entry| now >= entry.expires) {
+            self.queue.pop_front();
+        }
+        count_dropped("expired", before - self.queue.len());
+    }
+
+    /// Takes the first who waits out of the line if there is something for it.
+    fn wake_next(&mut self) -> Option<Waker> {
+        if self.waiters.woken >= self.queue.len() {
+            return None;
+        }
+        let (_, waker) = self.waiters.list.pop_front()?;
+        self.waiters.woken += 1;
+        Some(waker)
+    }
+}
+
+impl Entry {
+    /// The next delivery of an entry that has more than one left.
+    fn next_but_last(&mut self) -> Option<Delivery> {
+        let To::Members { members, next } = &mut self.to else { return None };
+        if *next + 1 >= members.len() {
+            return None;
+        }
+        let member = members[*next].clone();
+        *next += 1;
+        Some(Delivery::new(member, self.message.clone()))
+    }
+
+    fn into_delivery(self, channel: &ChannelName) -> Delivery {
+        let channel = match self.to {
+            To::Channel => channel.clone(),
+            To::Local(name) => name,
+            To::Members { members, next } => members[next].clone(),
+        };
+        Delivery::new(channel, self.message)
+    }
+}
+
+impl Waiters {
+    /// Puts `waker` into the line, at the place of its ticket if it has one; gives the waker that was there.
+    fn wait(&mut self, ticket: &mut Option<Ticket>, waker: &Waker) -> Option<Waker> {
+        let Some(kept) = *ticket else {
+            *ticket = Some(self.next);
+            self.list.push_back((self.next, waker.clone()));
+            self.next += 1;
+            return None;
+        };
+        match self.find(kept) {
+            Ok(at) if self.list[at].1.will_wake(waker) => None,
+            Ok(at) => Some(std::mem::replace(&mut self.list[at].1, waker.clone())),
+            Err(at) => {
+                self.woken -= 1;
+                self.list.insert(at, (kept, waker.clone()));
+                None
+            }
+        }
+    }
+
+    fn leave(&mut self, ticket: Ticket) -> Option<Waker> {
+        if let Ok(at) = self.find(ticket) {
+            return self.list.remove(at).map(|(_, waker)| waker);
+        }
+        self.woken -= 1;
+        None
+    }
+
+    fn find(&self, ticket: Ticket) -> Result<usize, usize> {
+        self.list.binary_search_by_key(&ticket, |(ticket, _)| *ticket)
+    }
+}
+
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}

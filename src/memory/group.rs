@@ -1,0 +1,114 @@
+//! One group in memory: its members by route, with the lists that group sends share.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::channel::To;
+use crate::name::ChannelName;
+
+/// The members of a group, by the non-local part of their names.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    /// Held for one change or for the list of routes of one send, never while messages are pushed.
+    routes: Mutex<HashMap<ChannelName, Route>>,
+}
+
+/// The members that have one non-local part in common, and so one queue.
+#[derive(Debug, Default)]
+struct Route {
+    /// When each membership ends.
+    members: HashMap<ChannelName, Instant>,
+    snapshot: Option<Snapshot>,
+}
+
+/// All members of a route, for every send until one of them changes.
+#[derive(Debug)]
+struct Snapshot {
+    members: Arc<[ChannelName]>,
+    /// No membership ends before this. It may be early where memberships were renewed.
+    until: Instant,
+}
+
+impl Group {
+    pub(super) fn add(&self, channel: ChannelName, group_expiry: Duration) {
+        let mut routes = self.routes.lock();
+        let expires = Instant::now() + group_expiry;
+        if let Some(route) = routes.get_mut(channel.non_local()) {
+            route.add(channel, expires);
+        } else {
+            routes.entry(channel.to_non_local()).or_default().add(channel, expires);
+        }
+    }
+
+    /// Ends the membership of `channel`; gives whether the group is empty now.
+    pub(super) fn discard(&self, channel: &ChannelName) -> bool {
+        let mut routes = self.routes.lock();
+        if let Some(route) = routes.get_mut(channel.non_local())
+            && route.members.remove(channel).is_some()
+        {
+            route.snapshot = None;
+            if route.members.is_empty() {
+                routes.remove(channel.non_local());
+            }
+        }
+        routes.is_empty()
+    }
+
+    pub(super) fn channels(&self, now: Instant) -> Vec<ChannelName> {
+        let routes = self.routes.lock();
+        let members = routes.values().flat_map(|route| &route.members);
+        members.filter(|(_, expires)| **expires > now).map(|(member, _)| member.clone()).collect()
+    }
+
+    /// The queues that a message to this group goes to, and for whom.
+    pub(super) fn routes(&self) -> Vec<(ChannelName, To)> {
+        let mut routes = self.routes.lock();
+        let now = Instant::now();
+        let mut targets = Vec::with_capacity(routes.len());
+        for (name, route) in routes.iter_mut() {
+            let members = route.snapshot(now);
+            match &*members {
+                [] => {}
+                [only] if only == name => targets.push((name.clone(), To::Channel)),
+                _ => targets.push((name.clone(), To::Members { members, next: 0 })),
+            }
+        }
+        targets
+    }
+
+    /// Drops memberships that have ended; gives when the next one ends, and nothing if the group is empty.
+    pub(super) fn sweep(&self, now: Instant) -> Option<Instant> {
+        let mut routes = self.routes.lock();
+        routes.retain(|_, route| !route.snapshot(now).is_empty());
+        routes.values().filter_map(|route| route.snapshot.as_ref()).map(|snapshot| snapshot.until).min()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.routes.lock().is_empty()
+    }
+}
+
+impl Route {
+    fn add(&mut self, channel: ChannelName, expires: Instant) {
+        if self.members.insert(channel, expires).is_none() {
+            self.snapshot = None;
+        }
+    }
+
+    fn snapshot(&mut self, now: Instant) -> Arc<[ChannelName]> {
+        if let Some(snapshot) = &self.snapshot
+            && now < snapshot.until
+        {
+            return Arc::clone(&snapshot.members);
+        }
+        self.members.retain(|_, expires| *expires > now);
+        let members: Arc<[ChannelName]> = self.members.keys().cloned().collect();
+        let until = self.members.values().min().copied();
+        self.snapshot = until.map(|until| Snapshot { members: Arc::clone(&members), until });
+        members
+    }
+}

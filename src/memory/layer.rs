@@ -1,0 +1,336 @@
+//! `MemoryLayer` and its part of the contract.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rand::Rng;
+use rand::distr::Alphanumeric;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::channel::{Channel, Shared, To};
+use super::group::Group;
+use super::receive::MemorySource;
+use super::registry::Registry;
+use super::sweep::Sweeper;
+use crate::capacity::Capacity;
+use crate::codec;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::layer::{ChannelLayer, Delivery, Receiver, Source, Statistics, count_dropped};
+use crate::message::Message;
+use crate::name::{ChannelKind, ChannelName, GroupName};
+
+/// Random characters after the pattern of a new channel; 62^12 names cannot be guessed or met twice.
+const SUFFIX_LENGTH: usize = 12;
+
+/// The channel layer of one process: everything the contract promises, without a server.
+///
+/// Messages are lost when the layer is dropped or closed. What expires is freed in the background, by tasks that
+/// start with the first message or membership inside a tokio runtime and end with the layer. Receivers do not keep
+/// the layer open.
+///
+/// Figures of a channel are kept for an hour after its last message, those of a single-reader channel for the expiry.
+///
+/// # Examples
+///
+/// ```
+/// use channel_layer::{ChannelLayer, MemoryLayer, message};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> channel_layer::Result<()> {
+/// let layer = MemoryLayer::new();
+/// layer.group_add("room", "websocket.send.proc!ada").await?;
+/// layer.group_send("room", message! { "text": "hi" }).await?;
+///
+/// let delivery = layer.receive(&["websocket.send.proc!"]).await?;
+/// assert_eq!(delivery.channel, "websocket.send.proc!ada");
+/// assert_eq!(delivery.message.text("text"), Some("hi"));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct MemoryLayer {
+    pub(super) inner: Arc<Inner>,
+}
+
+/// What the layer and its receivers share.
+#[derive(Debug)]
+pub(super) struct Inner {
+    capacity: Capacity,
+    group_expiry: Duration,
+    max_message_size: usize,
+    shared: Arc<Shared>,
+    pub(super) channels: Registry<ChannelName, Channel>,
+    pub(super) groups: Registry<GroupName, Group>,
+    /// Which of several channels the next reader asks first.
+    turn: AtomicUsize,
+    closed: CancellationToken,
+    channel_sweeper: Sweeper,
+    group_sweeper: Sweeper,
+}
+
+impl MemoryLayer {
+    /// A layer with the defaults of [`Config`].
+    ///
+    /// # Panics
+    ///
+    /// Never: the defaults are valid.
+    pub fn new() -> Self {
+        Self::with_config(&Config::default()).expect("the default configuration is valid")
+    }
+
+    /// A layer with the expiry, group expiry, capacities and message size of `config`. Hosts and keys have no meaning
+    /// here.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] as [`Config::validate`].
+    pub fn with_config(config: &Config) -> Result<Self> {
+        config.validate()?;
+        let shared = Shared::new(config.expiry);
+        let group_expiry = config.group_expiry;
+        let closed = CancellationToken::new();
+        let inner = Inner {
+            capacity: config.capacities()?,
+            group_expiry,
+            max_message_size: config.max_message_size,
+            channel_sweeper: Sweeper::new(shared.expiry, closed.clone()),
+            group_sweeper: Sweeper::new(group_expiry, closed.clone()),
+            shared: Arc::new(shared),
+            channels: Registry::new(),
+            groups: Registry::new(),
+            turn: AtomicUsize::new(0),
+            closed,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    fn source(&self, channels: &[&str]) -> Result<MemorySource> {
+        self.inner.shared.check_open()?;
+        let names = ChannelName::parse_sources(channels)?;
+        let channels = names.into_iter().map(|name| self.inner.channel(&name)).collect();
+        Ok(MemorySource::new(Arc::clone(&self.inner), channels, self.inner.next_turn()))
+    }
+}
+
+impl Inner {
+    fn check_size(&self, message: &Message) -> Result<()> {
+        let size = codec::encoded_size(message)?;
+        let limit = self.max_message_size;
+        if size > limit { Err(Error::MessageTooLarge { size, limit }) } else { Ok(()) }
+    }
+
+    /// The channel with the non-local part `name`.
+    fn channel(&self, name: &ChannelName) -> Arc<Channel> {
+        self.channels
+            .get_or_insert(name, || Channel::new(name.clone(), self.capacity.of(name), Arc::clone(&self.shared)))
+    }
+
+    /// The queue of the channel `name`, and whom a message to it is for.
+    fn target(&self, name: &str) -> Result<(Arc<Channel>, To)> {
+        // A name that has a queue was checked when that was made; only process-local names are more than their queue's.
+        if ChannelKind::of(name) != ChannelKind::ProcessLocal
+            && let Some(channel) = self.channels.get(name)
+        {
+            return Ok((channel, To::Channel));
+        }
+        let name = ChannelName::parse_target(name)?;
+        if name.local().is_none() {
+            return Ok((self.channel(&name), To::Channel));
+        }
+        let channel = self.channels.get(name.non_local());
+        Ok((channel.unwrap_or_else(|| self.channel(&name.to_non_local())), To::Local(name)))
+    }
+
+    /// Whether there was room for `message`.
+    fn push(self: &Arc<Self>, channel: &Channel, message: Message, to: To) -> Result<bool> {
+        let fits = channel.push(message, to)?;
+        if fits {
+            self.channel_sweeper.ring(self, Self::sweep_channels);
+        }
+        Ok(fits)
+    }
+
+    /// Lets go of a channel that was read, and clears it away if nothing is in it and it was the last hold.
+    pub(super) fn release(&self, channel: Arc<Channel>) {
+        if channel.is_spent() {
+            let name = channel.name().clone();
+            drop(channel);
+            self.channels.remove_if(name.as_str(), Channel::is_spent);
+        }
+    }
+
+    fn next_turn(&self) -> usize {
+        self.turn.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn sweep_channels(&self, now: Instant) -> Option<Instant> {
+        let mut next: Option<Instant> = None;
+        self.channels.remove_spent(|channel| {
+            let due = channel.sweep(now);
+            next = next.into_iter().chain(due).min();
+            due.is_none()
+        });
+        next.or_else(|| self.shared.sweep_past(now))
+    }
+
+    fn sweep_groups(&self, now: Instant) -> Option<Instant> {
+        let mut next: Option<Instant> = None;
+        self.groups.remove_spent(|group| {
+            let due = group.sweep(now);
+            next = next.into_iter().chain(due).min();
+            due.is_none()
+        });
+        next
+    }
+
+    fn close(&self) {
+        if self.shared.closed.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        self.closed.cancel();
+        self.channels.values().iter().for_each(|channel| channel.close());
+    }
+}
+
+impl Default for MemoryLayer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for MemoryLayer {
+    fn drop(&mut self) {
+        self.inner.close();
+    }
+}
+
+#[async_trait]
+impl ChannelLayer for MemoryLayer {
+    async fn send(&self, channel: &str, message: Message) -> Result<()> {
+        self.inner.shared.check_open()?;
+        self.inner.check_size(&message)?;
+        let (queue, to) = self.inner.target(channel)?;
+        if self.inner.push(&queue, message, to)? {
+            return Ok(());
+        }
+        Err(Error::ChannelFull { channel: ChannelName::parse(channel)? })
+    }
+
+    async fn receive(&self, channels: &[&str]) -> Result<Delivery> {
+        let mut source = self.source(channels)?;
+        let mut taken = None;
+        std::future::poll_fn(|cx| source.poll_recv_many(cx, &mut |delivery| taken = Some(delivery), 1)).await?;
+        Ok(taken.expect("a source that is ready has handed over a delivery"))
+    }
+
+    async fn try_receive(&self, channels: &[&str]) -> Result<Option<Delivery>> {
+        self.inner.shared.check_open()?;
+        let names = ChannelName::parse_sources(channels)?;
+        let first = self.inner.next_turn() % names.len();
+        for name in names[first..].iter().chain(&names[..first]) {
+            let Some(channel) = self.inner.channels.get(name.as_str()) else { continue };
+            if let Some(delivery) = channel.try_take()? {
+                return Ok(Some(delivery));
+            }
+            self.inner.release(channel);
+        }
+        Ok(None)
+    }
+
+    fn receiver(&self, channels: &[&str]) -> Result<Receiver> {
+        self.source(channels).map(Receiver::new)
+    }
+
+    async fn new_channel(&self, pattern: &str) -> Result<ChannelName> {
+        self.inner.shared.check_open()?;
+        loop {
+            let suffix: String = rand::rng().sample_iter(Alphanumeric).take(SUFFIX_LENGTH).map(char::from).collect();
+            let name = ChannelName::from_pattern(pattern, &suffix)?;
+            if self.inner.channels.get(name.as_str()).is_none() {
+                return Ok(name);
+            }
+        }
+    }
+
+    async fn group_add(&self, group: &str, channel: &str) -> Result<()> {
+        self.inner.shared.check_open()?;
+        let group = GroupName::parse(group)?;
+        let channel = ChannelName::parse_target(channel)?;
+        self.inner.groups.get_or_insert(&group, Group::default).add(channel, self.inner.group_expiry);
+        self.inner.group_sweeper.ring(&self.inner, Inner::sweep_groups);
+        Ok(())
+    }
+
+    async fn group_discard(&self, group: &str, channel: &str) -> Result<()> {
+        self.inner.shared.check_open()?;
+        let name = GroupName::parse(group)?;
+        let channel = ChannelName::parse_target(channel)?;
+        let Some(group) = self.inner.groups.get(name.as_str()) else { return Ok(()) };
+        if group.discard(&channel) {
+            drop(group);
+            self.inner.groups.remove_if(name.as_str(), Group::is_empty);
+        }
+        Ok(())
+    }
+
+    async fn group_channels(&self, group: &str) -> Result<Vec<ChannelName>> {
+        self.inner.shared.check_open()?;
+        let name = GroupName::parse(group)?;
+        let group = self.inner.groups.get(name.as_str());
+        Ok(group.map_or_else(Vec::new, |group| group.channels(Instant::now())))
+    }
+
+    async fn group_send(&self, group: &str, message: Message) -> Result<()> {
+        self.inner.shared.check_open()?;
+        self.inner.check_size(&message)?;
+        let Some(group) = self.inner.groups.get(group) else {
+            GroupName::parse(group)?;
+            return Ok(());
+        };
+        for (name, to) in group.routes() {
+            if !self.inner.push(&self.inner.channel(&name), message.clone(), to)? {
+                count_dropped("full", 1);
+            }
+        }
+        Ok(())
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.inner.shared.check_open()?;
+        self.inner.groups.clear();
+        self.inner.channels.values().iter().for_each(|channel| channel.flush());
+        self.inner.channels.remove_spent(Channel::is_spent);
+        self.inner.shared.forget_past();
+        Ok(())
+    }
+
+    async fn global_statistics(&self) -> Result<Statistics> {
+        self.inner.shared.check_open()?;
+        let now = Instant::now();
+        let channels = self.inner.channels.values();
+        let mut total =
+            channels.iter().map(|channel| channel.statistics(now)).fold(Statistics::default(), Statistics::merge);
+        self.inner.shared.add_past(&mut total);
+        Ok(total)
+    }
+
+    async fn channel_statistics(&self, channel: &str) -> Result<Statistics> {
+        self.inner.shared.check_open()?;
+        let name = ChannelName::parse(channel)?;
+        let queue = self.inner.channels.get(name.non_local());
+        Ok(queue.map_or_else(Statistics::default, |queue| queue.statistics(Instant::now())))
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.inner.close();
+        Ok(())
+    }
+
+    fn group_expiry(&self) -> Duration {
+        self.inner.group_expiry
+    }
+}

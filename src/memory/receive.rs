@@ -1,0 +1,84 @@
+//! Reading in memory: what stands behind a receiver.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use async_trait::async_trait;
+
+use super::channel::{Channel, Ticket};
+use super::layer::Inner;
+use crate::error::Result;
+use crate::layer::{Sink, Source};
+
+/// Reads some channels in turn. It holds no message: one leaves its queue in the poll that hands it over.
+#[derive(Debug)]
+pub(super) struct MemorySource {
+    inner: Arc<Inner>,
+    /// Each with the place in its line while this source waits.
+    channels: Vec<(Arc<Channel>, Option<Ticket>)>,
+    /// The channel that is asked first. It moves on with each message, so that a busy one cannot starve the others.
+    turn: usize,
+}
+
+impl MemorySource {
+    /// Of at least one channel, beginning with the one at `turn`.
+    pub(super) fn new(inner: Arc<Inner>, channels: Vec<Arc<Channel>>, turn: usize) -> Self {
+        let channels: Vec<_> = channels.into_iter().map(|channel| (channel, None)).collect();
+        Self { inner, turn: turn % channels.len().max(1), channels }
+    }
+
+    fn take(&mut self, cx: &mut Context<'_>, sink: Sink<'_>, limit: usize) -> Result<usize> {
+        let mut taken = 0;
+        let (before, first) = self.channels.split_at_mut(self.turn);
+        for (channel, ticket) in first.iter_mut().chain(before) {
+            match channel.poll(ticket, cx.waker(), sink, limit - taken) {
+                Ok(more) => taken += more,
+                // What has been handed over counts; the next poll finds the layer closed again.
+                Err(_) if taken > 0 => break,
+                Err(error) => return Err(error),
+            }
+            if taken == limit {
+                break;
+            }
+        }
+        Ok(taken)
+    }
+}
+
+#[async_trait]
+impl Source for MemorySource {
+    fn poll_recv_many(&mut self, cx: &mut Context<'_>, sink: Sink<'_>, limit: usize) -> Poll<Result<usize>> {
+        let limit = limit.max(1);
+        match self.take(cx, sink, limit) {
+            Ok(0) => Poll::Pending,
+            Ok(taken) => {
+                self.turn = (self.turn + 1) % self.channels.len();
+                self.pause();
+                Poll::Ready(Ok(taken))
+            }
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+
+    fn pause(&mut self) {
+        for (channel, ticket) in &mut self.channels {
+            if let Some(ticket) = ticket.take() {
+                channel.leave(ticket);
+            }
+        }
+    }
+
+    async fn close(&mut self) -> Result<()> {
+        self.pause();
+        Ok(())
+    }
+}
+
+impl Drop for MemorySource {
+    fn drop(&mut self) {
+        self.pause();
+        for (channel, _) in self.channels.drain(..) {
+            self.inner.release(channel);
+        }
+    }
+}

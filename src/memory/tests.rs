@@ -1,0 +1,311 @@
+//! What the contract does not show of the layer in memory: who is woken, and what is freed.
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Handle};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::MemoryLayer;
+use crate::config::Config;
+use crate::error::Error;
+use crate::layer::ChannelLayer;
+use crate::message;
+
+const CHANNEL: &str = "work";
+const LOCAL: &str = "push.proc!";
+
+#[derive(Default)]
+struct Count(AtomicUsize);
+
+impl Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A future that is polled by hand, and how often it has been woken.
+macro_rules! waiting {
+    ($future:expr => $pinned:ident, $count:ident) => {
+        let mut $pinned = Box::pin($future);
+        let $count = Arc::new(Count::default());
+        assert!(poll($pinned.as_mut(), &$count).is_pending());
+    };
+}
+
+fn poll<F: Future>(future: std::pin::Pin<&mut F>, count: &Arc<Count>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(&Waker::from(Arc::clone(count))))
+}
+
+fn woken(count: &Arc<Count>) -> usize {
+    count.0.swap(0, Ordering::Relaxed)
+}
+
+fn short() -> MemoryLayer {
+    let config = Config::new().expiry(Duration::from_secs(2)).group_expiry(Duration::from_secs(20));
+    MemoryLayer::with_config(&config).expect("valid")
+}
+
+#[tokio::test]
+async fn one_message_wakes_one_waiter_the_first() {
+    let layer = MemoryLayer::new();
+    waiting!(layer.receive(&[CHANNEL]) => first, count1);
+    waiting!(layer.receive(&[CHANNEL]) => second, count2);
+    layer.send(CHANNEL, message! {}).await.unwrap();
+    assert_eq!((woken(&count1), woken(&count2)), (1, 0));
+    assert!(poll(first.as_mut(), &count1).is_ready());
+    assert!(poll(second.as_mut(), &count2).is_pending());
+    assert_eq!(woken(&count2), 0);
+}
+
+#[tokio::test]
+async fn a_woken_waiter_that_is_dropped_passes_the_wake_on() {
+    let layer = MemoryLayer::new();
+    waiting!(layer.receive(&[CHANNEL]) => first, count1);
+    waiting!(layer.receive(&[CHANNEL]) => second, count2);
+    layer.send(CHANNEL, message! {}).await.unwrap();
+    assert_eq!((woken(&count1), woken(&count2)), (1, 0));
+    drop(first);
+    assert_eq!(woken(&count2), 1);
+    assert!(poll(second.as_mut(), &count2).is_ready());
+}
+
+#[tokio::test]
+async fn a_waiter_served_elsewhere_passes_the_wake_on() {
+    let layer = MemoryLayer::new();
+    waiting!(layer.receive(&["other", CHANNEL]) => both, count1);
+    waiting!(layer.receive(&[CHANNEL]) => one, count2);
+    layer.send("other", message! { "for": 1 }).await.unwrap();
+    layer.send(CHANNEL, message! { "for": 2 }).await.unwrap();
+    assert_eq!((woken(&count1), woken(&count2)), (2, 0));
+    let Poll::Ready(Ok(served)) = poll(both.as_mut(), &count1) else { panic!("nothing came") };
+    if served.channel == "other" {
+        assert_eq!(woken(&count2), 1);
+        assert!(poll(one.as_mut(), &count2).is_ready());
+    } else {
+        assert!(poll(one.as_mut(), &count2).is_pending());
+        assert!(layer.try_receive(&["other"]).await.unwrap().is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_waiter_that_was_woken_in_vain_keeps_its_place() {
+    let layer = MemoryLayer::new();
+    waiting!(layer.receive(&[CHANNEL]) => first, count1);
+    waiting!(layer.receive(&[CHANNEL]) => _second, count2);
+    layer.send(CHANNEL, message! {}).await.unwrap();
+    assert!(layer.try_receive(&[CHANNEL]).await.unwrap().is_some());
+    assert!(poll(first.as_mut(), &count1).is_pending());
+    assert_eq!(woken(&count1), 1);
+    layer.send(CHANNEL, message! {}).await.unwrap();
+    assert_eq!((woken(&count1), woken(&count2)), (1, 0));
+}
+
+#[tokio::test]
+async fn one_group_message_serves_all_who_wait_for_its_members() {
+    let layer = MemoryLayer::new();
+    for local in ["a", "b"] {
+        layer.group_add("room", &format!("{LOCAL}{local}")).await.unwrap();
+    }
+    waiting!(layer.receive(&[LOCAL]) => first, count1);
+    waiting!(layer.receive(&[LOCAL]) => second, count2);
+    layer.group_send("room", message! {}).await.unwrap();
+    assert_eq!((woken(&count1), woken(&count2)), (1, 0));
+    assert!(poll(first.as_mut(), &count1).is_ready());
+    assert_eq!(woken(&count2), 1);
+    assert!(poll(second.as_mut(), &count2).is_ready());
+}
+
+#[tokio::test]
+async fn a_paused_receiver_is_not_woken_and_leaves_the_line_to_others() {
+    let layer = MemoryLayer::new();
+    let mut receiver = layer.receiver(&[CHANNEL]).unwrap();
+    assert!(timeout(Duration::from_millis(1), receiver.recv()).await.is_err());
+    waiting!(layer.receive(&[CHANNEL]) => other, count);
+    layer.send(CHANNEL, message! {}).await.unwrap();
+    assert_eq!(woken(&count), 1);
+    assert!(poll(other.as_mut(), &count).is_ready());
+}
+
+#[tokio::test]
+async fn closing_wakes_all_and_what_comes_later_is_refused() {
+    let layer = MemoryLayer::new();
+    waiting!(layer.receive(&[CHANNEL]) => first, count1);
+    waiting!(layer.receive(&["other", CHANNEL]) => second, count2);
+    layer.close().await.unwrap();
+    assert!(woken(&count1) > 0 && woken(&count2) > 0);
+    assert!(matches!(poll(first.as_mut(), &count1), Poll::Ready(Err(Error::Closed))));
+    assert!(matches!(poll(second.as_mut(), &count2), Poll::Ready(Err(Error::Closed))));
+    assert!(matches!(layer.send(CHANNEL, message! {}).await, Err(Error::Closed)));
+    assert!(matches!(layer.receiver(&[CHANNEL]), Err(Error::Closed)));
+}
+
+#[tokio::test]
+async fn a_receiver_ends_when_its_layer_is_dropped() {
+    let layer = MemoryLayer::new();
+    let mut receiver = layer.receiver(&[CHANNEL]).unwrap();
+    drop(layer);
+    assert!(matches!(receiver.recv().await, Err(Error::Closed)));
+}
+
+#[tokio::test]
+async fn readers_that_wait_through_a_flush_are_served_after_it() {
+    let layer = MemoryLayer::new();
+    waiting!(layer.receive(&[CHANNEL]) => reader, count);
+    layer.send(CHANNEL, message! {}).await.unwrap();
+    layer.flush().await.unwrap();
+    assert!(poll(reader.as_mut(), &count).is_pending());
+    woken(&count);
+    layer.send(CHANNEL, message! {}).await.unwrap();
+    assert_eq!(woken(&count), 1);
+    assert!(poll(reader.as_mut(), &count).is_ready());
+    assert_eq!(layer.global_statistics().await.unwrap().messages_count, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_expires_is_freed_without_a_reader() {
+    let layer = short();
+    layer.send(CHANNEL, message! {}).await.unwrap();
+    layer.send("answer?abc", message! {}).await.unwrap();
+    layer.group_add("room", "answer?abc").await.unwrap();
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(layer.channel_statistics(CHANNEL).await.unwrap().messages_pending, 0);
+    assert_eq!(layer.inner.channels.len(), 1, "a single-reader channel is freed after the expiry");
+    assert_eq!(layer.inner.groups.len(), 1);
+    sleep(Duration::from_secs(25)).await;
+    assert_eq!(layer.inner.groups.len(), 0);
+    sleep(Duration::from_secs(3700)).await;
+    assert_eq!(layer.inner.channels.len(), 0, "figures are kept for an hour");
+    assert_eq!(layer.global_statistics().await.unwrap().messages_count, 2);
+    sleep(Duration::from_secs(25 * 3600)).await;
+    assert_eq!(layer.global_statistics().await.unwrap().messages_count, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_later_message_is_freed_although_the_sweeper_waited_for_something_later_still() {
+    let layer = short();
+    layer.send(CHANNEL, message! {}).await.unwrap();
+    sleep(Duration::from_secs(1000)).await;
+    layer.send(CHANNEL, message! {}).await.unwrap();
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(layer.channel_statistics(CHANNEL).await.unwrap().messages_pending, 0);
+}
+
+#[tokio::test]
+async fn a_channel_that_nobody_used_goes_with_its_reader() {
+    let layer = MemoryLayer::new();
+    let receiver = layer.receiver(&[CHANNEL]).unwrap();
+    assert_eq!(layer.inner.channels.len(), 1);
+    drop(receiver);
+    assert_eq!(layer.inner.channels.len(), 0);
+    layer.group_add("room", CHANNEL).await.unwrap();
+    layer.group_discard("room", CHANNEL).await.unwrap();
+    assert_eq!(layer.inner.groups.len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_layer_keeps_no_timer() {
+    let layer = short();
+    layer.send(CHANNEL, message! {}).await.unwrap();
+    layer.receive(&[CHANNEL]).await.unwrap();
+    sleep(Duration::from_secs(26 * 3600)).await;
+    // With the clock paused, time would run as long as any timer is set, while a thread is waited for.
+    let before = Instant::now();
+    let (done, wait) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(50));
+        done.send(()).ok();
+    });
+    wait.await.unwrap();
+    assert_eq!(Instant::now(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_sweepers_end_with_the_layer() {
+    let tasks = || Handle::current().metrics().num_alive_tasks();
+    let layer = short();
+    assert_eq!(tasks(), 0);
+    layer.send(CHANNEL, message! {}).await.unwrap();
+    layer.group_add("room", CHANNEL).await.unwrap();
+    assert_eq!(tasks(), 2);
+    drop(layer);
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(tasks(), 0);
+}
+
+#[test]
+fn a_layer_outlives_the_runtime_that_used_it_first() {
+    let layer = short();
+    let run = |test: &dyn Fn()| {
+        let runtime = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            layer.send(CHANNEL, message! {}).await.unwrap();
+            sleep(Duration::from_millis(1)).await;
+            test();
+        });
+        runtime
+    };
+    drop(run(&|| ()));
+    let runtime = run(&|| assert_eq!(Handle::current().metrics().num_alive_tasks(), 1));
+    drop(runtime);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn cancelled_readers_lose_and_repeat_nothing() {
+    const MESSAGES: i64 = 20_000;
+    const WRITERS: i64 = 4;
+    let config = Config::new().capacity(usize::try_from(MESSAGES * WRITERS).expect("small"));
+    let layer = Arc::new(MemoryLayer::with_config(&config).expect("valid"));
+    let names = ["a", "b", "c"];
+    let read = Arc::new(AtomicUsize::new(0));
+    let readers: Vec<_> = (0..6usize)
+        .map(|reader| {
+            let (layer, read) = (Arc::clone(&layer), Arc::clone(&read));
+            tokio::spawn(async move {
+                let mut seen = Vec::new();
+                while read.load(Ordering::Relaxed) < usize::try_from(MESSAGES * WRITERS).expect("small") {
+                    let mut receive = pin!(layer.receive(&names[reader % 3..]));
+                    // Polled at most a few times, so that many are dropped when they have been woken.
+                    let mut polls = 0;
+                    let polled = std::future::poll_fn(|cx| {
+                        polls += 1;
+                        match receive.as_mut().poll(cx) {
+                            Poll::Pending if polls > reader => Poll::Ready(None),
+                            polled => polled.map(Some),
+                        }
+                    });
+                    if let Ok(Some(delivery)) = timeout(Duration::from_millis(5), polled).await {
+                        seen.push(delivery.unwrap().message.int("id").expect("an id"));
+                        read.fetch_add(1, Ordering::Relaxed);
+                    } else {
+                        tokio::task::yield_now().await;
+                    }
+                }
+                seen
+            })
+        })
+        .collect();
+    for writer in 0..WRITERS {
+        let layer = Arc::clone(&layer);
+        tokio::spawn(async move {
+            for id in 0..MESSAGES {
+                let name = names[usize::try_from(id % 3).expect("small")];
+                layer.send(name, message! { "id": writer * MESSAGES + id }).await.unwrap();
+                if id % 64 == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+        });
+    }
+    let mut seen = Vec::new();
+    for reader in readers {
+        seen.extend(timeout(Duration::from_secs(30), reader).await.expect("no wake-up is lost").unwrap());
+    }
+    assert_eq!(seen.len(), usize::try_from(MESSAGES * WRITERS).expect("small"));
+    assert_eq!(seen.iter().collect::<HashSet<_>>().len(), seen.len());
+}

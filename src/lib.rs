@@ -5,11 +5,13 @@ pub mod capacity;
 mod codec;
 pub mod config;
 mod crypto;
+mod drops;
 pub mod error;
 pub mod layer;
 pub mod memory;
 pub mod message;
 pub mod name;
+pub mod redis;
 #[cfg(feature = "server")]
 pub mod server;
 pub mod worker;
@@ -24,6 +26,7 @@ pub use layer::{ChannelLayer, Delivery, Event, Receiver, Sink, Source, Statistic
 pub use memory::MemoryLayer;
 pub use message::{Map, Message, Value};
 pub use name::{ChannelKind, ChannelName, GroupName, InvalidName};
+pub use redis::RedisLayer;
 #[cfg(feature = "server")]
 pub use server::InterfaceServer;
 pub use worker::Worker;

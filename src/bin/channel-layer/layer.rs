@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use channel_layer::{BoxError, CapacityRule, ChannelLayer, Config, MemoryLayer};
+use channel_layer::{BoxError, CapacityRule, ChannelLayer, Config, MemoryLayer, RedisLayer};
 use clap::Args;
 
 /// Replies of one process wait on one channel, whatever the number of its clients.
@@ -27,7 +27,7 @@ impl LayerOptions {
         let on_redis = !self.redis.is_empty() || std::env::var_os("CHANNEL_LAYER_HOSTS").is_some();
         let config = self.config()?;
         if on_redis {
-            return Err(channel_layer::Error::Unsupported { operation: "redis" }.into());
+            return Ok(Arc::new(RedisLayer::connect(config).await?));
         }
         Ok(Arc::new(MemoryLayer::with_config(&config)?))
     }

@@ -281,9 +281,10 @@ function clock(at) {
   return time;
 }
 
+// Whether the end is in sight; kept while the conversation or the window changes its size.
+let atEnd = true;
+
 function append(line) {
-  const scroll = $("scroll");
-  const atEnd = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 80;
   $("empty").hidden = true;
   $("log").append(line);
   while ($("log").childElementCount > LINES_KEPT) $("log").firstElementChild.remove();
@@ -292,6 +293,7 @@ function append(line) {
 }
 
 function toEnd() {
+  atEnd = true;
   $("scroll").scrollTop = $("scroll").scrollHeight;
   $("newer").hidden = true;
 }
@@ -358,8 +360,10 @@ function setUnread(count) {
 $("newer").onclick = toEnd;
 $("scroll").onscroll = () => {
   const scroll = $("scroll");
-  if (scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 80) $("newer").hidden = true;
+  atEnd = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 80;
+  if (atEnd) $("newer").hidden = true;
 };
+new ResizeObserver(() => { if (atEnd) toEnd(); }).observe($("scroll"));
 
 // Writing -----------------------------------------------------------------------------------------------------------
 

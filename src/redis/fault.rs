@@ -1,0 +1,83 @@
+//! What can go wrong between here and one server.
+
+use std::fmt;
+use std::sync::Arc;
+
+use redis::{ErrorKind, RedisError, ServerErrorKind};
+
+use crate::error::Error;
+
+/// Why a command did not succeed; cheap to clone, so that each caller of a batch gets it.
+#[derive(Clone, Debug)]
+pub(super) struct Fault {
+    /// Whether the command may have taken place all the same.
+    pub(super) may_have_run: bool,
+    /// Whether the connection is of no more use.
+    pub(super) broken: bool,
+    cause: Cause,
+}
+
+#[derive(Clone)]
+struct Cause(Arc<dyn std::error::Error + Send + Sync>);
+
+impl Fault {
+    /// A command that was not sent for want of a connection.
+    pub(super) fn unsent(cause: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self { may_have_run: false, broken: false, cause: Cause(Arc::new(cause)) }
+    }
+
+    /// An answer that the command cannot give, from a server that is not what it should be.
+    pub(super) fn unexpected(answer: &str) -> Self {
+        let cause: Box<dyn std::error::Error + Send + Sync> = format!("unexpected answer: {answer}").into();
+        Self { may_have_run: true, broken: false, cause: Cause(cause.into()) }
+    }
+
+    /// The same cause for a command that will not be sent because of it.
+    pub(super) fn before_sending(self) -> Self {
+        Self { may_have_run: false, ..self }
+    }
+
+    /// As the error of a call that needed `shard`.
+    pub(super) fn into_error(self, shard: usize) -> Error {
+        Error::Redis { shard, source: Box::new(self.cause) }
+    }
+}
+
+impl From<RedisError> for Fault {
+    fn from(error: RedisError) -> Self {
+        let (may_have_run, broken) = match error.kind() {
+            // Refused before they ran: by a server that is starting, is a replica now, or lacks the permission.
+            ErrorKind::Server(
+                ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown | ServerErrorKind::ReadOnly,
+            ) => (false, true),
+            ErrorKind::Server(ServerErrorKind::NoScript | ServerErrorKind::NoPerm) => (false, false),
+            ErrorKind::Server(_) | ErrorKind::Extension => (error.code() != Some("OOM"), false),
+            _ => (!error.is_connection_refusal(), true),
+        };
+        Self { may_have_run, broken, cause: Cause(Arc::new(error)) }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.cause.fmt(f)
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Cause {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}

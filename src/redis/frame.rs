@@ -1,0 +1,212 @@
+//! Entries of a channel's list to bytes and back.
+//!
+//! ```text
+//! entry   = stamp frame
+//! stamp   = u64          when the entry expires, ms since the epoch by Redis' clock; written by Redis
+//! frame   = head address body
+//! head    = u8           version (high 4 bits), sealed (bit 3), kind of address (low 3 bits)
+//! address =              kind 0: the channel that the list belongs to
+//!         | text         kind 1: a local part of it
+//!         | text u64     kind 2: the members of a group, at a version of the route's membership
+//!         | text u64 u32 (text)*
+//!                        kind 3: these local parts, which are what is left of a group message
+//! text    = u8 bytes
+//! body    = MessagePack, or sealed MessagePack
+//! ```
+//!
+//! Numbers are big-endian.
+
+use bytes::{Buf, Bytes};
+
+/// The version of this format, in the high bits of every head.
+const VERSION: u8 = 1;
+const SEALED: u8 = 0b1000;
+const STAMP: usize = 8;
+
+/// Who an entry is for, beyond the list that it is in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Address<T> {
+    /// The channel itself.
+    Channel,
+    /// One local part of a process-local channel.
+    Local(T),
+    /// The members that `group` has on this route at `version`; on a normal or single-reader channel, the channel.
+    Group { group: T, version: u64 },
+    /// What is left of a group message that was handed over in part.
+    Rest { group: T, version: u64, locals: Vec<T> },
+}
+
+/// An entry taken apart; the texts and the body are slices of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// When it expires, in ms since the epoch by Redis' clock.
+    pub(super) expires: u64,
+    /// Who it is for.
+    pub(super) address: Address<Text>,
+    /// Whether the body is sealed.
+    pub(super) sealed: bool,
+    /// The encoded or sealed message.
+    pub(super) body: Bytes,
+}
+
+/// A short text inside an entry.
+pub(super) type Text = bytestring::ByteString;
+
+/// Why bytes are no entry of this format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Fault {
+    #[error("it ends too early")]
+    Truncated,
+    #[error("it has another format version")]
+    Version,
+    #[error("its address is of an unknown kind or not text")]
+    Address,
+}
+
+/// Writes the head and the address of a frame; the body comes behind them.
+pub(super) fn write_header<T: AsRef<str>>(address: &Address<T>, sealed: bool, out: &mut Vec<u8>) {
+    let kind = match address {
+        Address::Channel => 0,
+        Address::Local(_) => 1,
+        Address::Group { .. } => 2,
+        Address::Rest { .. } => 3,
+    };
+    out.push(VERSION << 4 | if sealed { SEALED } else { 0 } | kind);
+    match address {
+        Address::Channel => {}
+        Address::Local(local) => write_text(local.as_ref(), out),
+        Address::Group { group, version } => {
+            write_text(group.as_ref(), out);
+            out.extend_from_slice(&version.to_be_bytes());
+        }
+        Address::Rest { group, version, locals } => {
+            write_text(group.as_ref(), out);
+            out.extend_from_slice(&version.to_be_bytes());
+            let count = u32::try_from(locals.len()).expect("one process has fewer than 2^32 members");
+            out.extend_from_slice(&count.to_be_bytes());
+            for local in locals {
+                write_text(local.as_ref(), out);
+            }
+        }
+    }
+}
+
+fn write_text(text: &str, out: &mut Vec<u8>) {
+    out.push(u8::try_from(text.len()).expect("names have at most 100 bytes"));
+    out.extend_from_slice(text.as_bytes());
+}
+
+impl Entry {
+    /// Takes the bytes of an entry apart.
+    pub(super) fn parse(mut bytes: Bytes) -> Result<Self, Fault> {
+        let expires = bytes.try_get_u64().map_err(truncated)?;
+        let head = bytes.try_get_u8().map_err(truncated)?;
+        if head >> 4 != VERSION {
+            return Err(Fault::Version);
+        }
+        let address = match head & 0b111 {
+            0 => Address::Channel,
+            1 => Address::Local(read_text(&mut bytes)?),
+            2 => Address::Group { group: read_text(&mut bytes)?, version: bytes.try_get_u64().map_err(truncated)? },
+            3 => {
+                let group = read_text(&mut bytes)?;
+                let version = bytes.try_get_u64().map_err(truncated)?;
+                let count = bytes.try_get_u32().map_err(truncated)?;
+                let locals = (0..count).map(|_| read_text(&mut bytes)).collect::<Result<_, _>>()?;
+                Address::Rest { group, version, locals }
+            }
+            _ => return Err(Fault::Address),
+        };
+        Ok(Self { expires, address, sealed: head & SEALED != 0, body: bytes })
+    }
+
+    /// The bytes of this entry.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(STAMP + 32 + self.body.len());
+        bytes.extend_from_slice(&self.expires.to_be_bytes());
+        write_header(&self.address, self.sealed, &mut bytes);
+        bytes.extend_from_slice(&self.body);
+        bytes
+    }
+}
+
+/// When an entry expires, from its first bytes; nothing for what is too short to be an entry.
+pub(super) fn expires(entry: &[u8]) -> Option<u64> {
+    entry.first_chunk().map(|stamp| u64::from_be_bytes(*stamp))
+}
+
+fn read_text(bytes: &mut Bytes) -> Result<Text, Fault> {
+    let length = usize::from(bytes.try_get_u8().map_err(truncated)?);
+    if bytes.remaining() < length {
+        return Err(Fault::Truncated);
+    }
+    Text::try_from(bytes.split_to(length)).map_err(|_| Fault::Address)
+}
+
+fn truncated(_: bytes::TryGetError) -> Fault {
+    Fault::Truncated
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn entry(address: Address<Text>, sealed: bool) -> Entry {
+        Entry { expires: 1_700_000_000_123, address, sealed, body: Bytes::from_static(b"\x81\xa1a\x01") }
+    }
+
+    fn addresses() -> [Address<Text>; 4] {
+        [
+            Address::Channel,
+            Address::Local("client".into()),
+            Address::Group { group: "chat".into(), version: u64::MAX },
+            Address::Rest { group: "chat".into(), version: 7, locals: vec!["a".into(), "b".into()] },
+        ]
+    }
+
+    #[test]
+    fn every_address_comes_back() {
+        for address in addresses() {
+            for sealed in [false, true] {
+                let entry = entry(address.clone(), sealed);
+                assert_eq!(Entry::parse(entry.to_bytes().into()), Ok(entry));
+            }
+        }
+    }
+
+    #[test]
+    fn the_format_does_not_change() {
+        let bytes = entry(Address::Group { group: "chat".into(), version: 5 }, true).to_bytes();
+        assert_eq!(bytes, b"\0\0\x01\x8b\xcf\xe5\x68\x7b\x1a\x04chat\0\0\0\0\0\0\0\x05\x81\xa1a\x01");
+    }
+
+    #[test]
+    fn a_cut_in_head_or_address_is_noticed() {
+        for address in addresses() {
+            let whole = entry(address, false).to_bytes();
+            for length in 0..whole.len() - 4 {
+                assert_eq!(Entry::parse(Bytes::copy_from_slice(&whole[..length])), Err(Fault::Truncated), "{length}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_versions_and_kinds_are_refused() {
+        let mut bytes = entry(Address::Channel, false).to_bytes();
+        bytes[8] = 0x20;
+        assert_eq!(Entry::parse(bytes.clone().into()), Err(Fault::Version));
+        bytes[8] = 0x17;
+        assert_eq!(Entry::parse(bytes.into()), Err(Fault::Address));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let mut framed = b"\0\0\x01\x8b\xcf\xe5\x68\x7b".to_vec();
+            framed.extend_from_slice(&bytes);
+            let _ = Entry::parse(framed.into());
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! Groups: members are added under their route, messages go once to each route, and readers know who is behind it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use redis::{Cmd, Value};
+
+use super::fault::Fault;
+use super::membership::{Changes, Membership};
+use super::script;
+use super::send::milliseconds;
+use super::shard::Shard;
+use super::topology::Topology;
+use crate::error::Result;
+use crate::name::{ChannelName, GroupName};
+
+/// Memberships that no message has asked for in this time are forgotten; asking again fetches them again.
+const FORGET_AFTER: Duration = Duration::from_secs(60);
+/// How much longer than the expiry of messages the end of a membership is remembered.
+const REMEMBER_LONGER: Duration = Duration::from_secs(60);
+
+/// The groups of a layer, and what its readers know of their members.
+#[derive(Debug)]
+pub(super) struct Groups {
+    topology: Arc<Topology>,
+    expiry: Duration,
+    /// How long ended memberships matter: as long as messages that were sent before.
+    remembered: Duration,
+    /// Held only to find, add or forget a place.
+    known: Mutex<Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    routes: HashMap<(GroupName, ChannelName), Arc<Place>>,
+    /// When unused places were last looked for.
+    swept: Instant,
+}
+
+/// What is known of one group on one route.
+#[derive(Debug)]
+struct Place {
+    /// Held only to read it or to take an answer in.
+    fetched: Mutex<Fetched>,
+    /// Held only to read or set it.
+    used: Mutex<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct Fetched {
+    membership: Membership,
+    /// The link over which it was fetched. A server that was lost may have come back with other data.
+    generation: Option<u64>,
+}
+
+/// One of the places to which a group's messages go.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Route {
+    /// The non-local part of the names of its members.
+    pub(super) channel: ChannelName,
+    /// The version of its last change.
+    pub(super) version: u64,
+}
+
+impl Groups {
+    pub(super) fn new(topology: Arc<Topology>, expiry: Duration, message_expiry: Duration) -> Self {
+        let known = Mutex::new(Known { routes: HashMap::new(), swept: Instant::now() });
+        Self { topology, expiry, remembered: message_expiry + REMEMBER_LONGER, known }
+    }
+
+    /// How long a membership lasts after the last add.
+    pub(super) fn expiry(&self) -> Duration {
+        self.expiry
+    }
+
+    /// Makes `channel` a member, or renews its membership.
+    pub(super) async fn add(&self, group: &GroupName, channel: &ChannelName) -> Result<()> {
+        let mut command = self.member_command(&script::GROUP_ADD, group, channel);
+        command.arg(channel.non_local()).arg(milliseconds(self.expiry)).arg(milliseconds(self.remembered));
+        if let Some(local) = channel.local() {
+            command.arg(local);
+        }
+        self.run(group, &command).await.map(|_| ())
+    }
+
+    /// Ends the membership of `channel`.
+    pub(super) async fn discard(&self, group: &GroupName, channel: &ChannelName) -> Result<()> {
+        let command = match channel.local() {
+            Some(local) => {
+                let mut command = self.member_command(&script::GROUP_DISCARD, group, channel);
+                command.arg(channel.non_local()).arg(milliseconds(self.expiry)).arg(milliseconds(self.remembered));
+                command.arg(local);
+                command
+            }
+            None => {
+                let mut command = redis::cmd("ZREM");
+                command.arg(self.topology.keys.group(group)).arg(channel.as_str());
+                command
+            }
+        };
+        self.run(group, &command).await.map(|_| ())
+    }
+
+    /// A call of `script` with the keys of the group, and with those of the route for a process-local member.
+    fn member_command(&self, script: &script::Script, group: &GroupName, channel: &ChannelName) -> Cmd {
+        let key = self.topology.keys.group(group);
+        if channel.local().is_none() {
+            return script.call(&[key]);
+        }
+        let route = self.topology.keys.route(group, channel.non_local());
+        script.call(&[key, route.members, route.joined, route.left])
+    }
+
+    async fn run(&self, group: &GroupName, command: &Cmd) -> Result<Value> {
+        let shard = self.topology.shard_of_group(group);
+        shard.run(command).await.map_err(|fault| fault.into_error(shard.index))
+    }
+
+    /// The routes of `group`.
+    pub(super) async fn routes(&self, group: &GroupName) -> Result<Vec<Route>> {
+        let shard = self.topology.shard_of_group(group);
+        let answer = shard.run(&self.routes_command(group)).await;
+        answer.and_then(|answer| parse_routes(&answer)).map_err(|fault| fault.into_error(shard.index))
+    }
+
+    /// The routes of each of `groups`, in one round trip per shard; or the shard that failed, and why.
+    pub(super) async fn routes_of_all(&self, groups: &[GroupName]) -> Vec<Result<Vec<Route>, (usize, Fault)>> {
+        let mut results: Vec<_> = groups.iter().map(|_| Ok(Vec::new())).collect();
+        let asked = futures_util::future::join_all(self.topology.shards.iter().map(|shard| async move {
+            let here = |group: &GroupName| self.topology.shard_of_group(group).index == shard.index;
+            let places: Vec<_> = (0..groups.len()).filter(|place| here(&groups[*place])).collect();
+            let mut commands = redis::pipe();
+            for place in &places {
+                commands.add_command(self.routes_command(&groups[*place]));
+            }
+            let answers = if places.is_empty() { Ok(Vec::new()) } else { shard.run_all(&commands).await };
+            (shard.index, places, answers)
+        }));
+        for (shard, places, answers) in asked.await {
+            for (answer, place) in places.into_iter().enumerate() {
+                let routes = answers.as_ref().map_err(Clone::clone).and_then(|answers| {
+                    answers.get(answer).map_or_else(|| Err(Fault::unexpected("a missing answer")), parse_routes)
+                });
+                results[place] = routes.map_err(|fault| (shard, fault));
+            }
+        }
+        results
+    }
+
+    fn routes_command(&self, group: &GroupName) -> Cmd {
+        let mut command = script::GROUP_ROUTES.call(&[self.topology.keys.group(group)]);
+        command.arg(milliseconds(self.expiry));
+        command
+    }
+
+    /// All members of `group`.
+    pub(super) async fn channels(&self, group: &GroupName) -> Result<Vec<ChannelName>> {
+        let mut channels = Vec::new();
+        let shard = self.topology.shard_of_group(group);
+        for route in self.routes(group).await? {
+            if route.channel.as_str().ends_with('!') {
+                let changes = self.fetch(shard, group, &route.channel, 0).await;
+                let changes = changes.map_err(|fault| fault.into_error(shard.index))?;
+                channels.extend(changes.added.into_iter().map(|(channel, _)| channel));
+            } else {
+                channels.push(route.channel);
+            }
+        }
+        Ok(channels)
+    }
+
+    /// The members that `group` had on `route`, which ends in `!`, at `version`.
+    pub(super) async fn members_at(
+        &self,
+        group: &GroupName,
+        route: &ChannelName,
+        version: u64,
+    ) -> Result<Arc<[ChannelName]>, Fault> {
+        let shard = self.topology.shard_of_group(group);
+        let place = self.place(group, route);
+        loop {
+            let generation = shard.link()?.generation;
+            let known = {
+                let mut fetched = place.fetched.lock();
+                if fetched.generation != Some(generation) {
+                    *fetched = Fetched { membership: Membership::default(), generation: Some(generation) };
+                }
+                let known = fetched.membership.version();
+                if known > 0 && known >= version {
+                    return Ok(fetched.membership.at(version, self.expired_before(shard)));
+                }
+                known
+            };
+            let mut changes = self.fetch(shard, group, route, known).await?;
+            // The answer is of this moment, and a group that is gone by now has no version of its own.
+            changes.version = changes.version.max(version);
+            let mut fetched = place.fetched.lock();
+            if fetched.generation == Some(generation) {
+                fetched
+                    .membership
+                    .apply(changes, now_microseconds(shard).saturating_sub(microseconds(self.remembered)));
+                return Ok(fetched.membership.at(version, self.expired_before(shard)));
+            }
+        }
+    }
+
+    /// Members last added at or before this version have expired.
+    fn expired_before(&self, shard: &Shard) -> u64 {
+        now_microseconds(shard).saturating_sub(microseconds(self.expiry))
+    }
+
+    async fn fetch(&self, shard: &Shard, group: &GroupName, route: &ChannelName, known: u64) -> Result<Changes, Fault> {
+        let keys = self.topology.keys.route(group, route.as_str());
+        let mut command =
+            script::GROUP_MEMBERS.call(&[self.topology.keys.group(group), keys.members, keys.joined, keys.left]);
+        command.arg(route.as_str()).arg(known);
+        command.arg(milliseconds(self.expiry)).arg(milliseconds(self.remembered));
+        let answer = shard.run(&command).await?;
+        parse_changes(answer, route.as_str())
+    }
+
+    fn place(&self, group: &GroupName, route: &ChannelName) -> Arc<Place> {
+        let now = Instant::now();
+        let mut known = self.known.lock();
+        if now.duration_since(known.swept) > FORGET_AFTER {
+            known.swept = now;
+            known.routes.retain(|_, place| now.duration_since(*place.used.lock()) < FORGET_AFTER);
+        }
+        let place = known
+            .routes
+            .entry((group.clone(), route.clone()))
+            .or_insert_with(|| Arc::new(Place { fetched: Mutex::default(), used: Mutex::new(now) }));
+        *place.used.lock() = now;
+        place.clone()
+    }
+}
+
+fn now_microseconds(shard: &Shard) -> u64 {
+    shard.clock.now_ms().unwrap_or(0).saturating_mul(1000)
+}
+
+fn microseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn parse_routes(answer: &Value) -> Result<Vec<Route>, Fault> {
+    let routes = pairs(answer)?.into_iter().map(|(name, version)| {
+        let channel = ChannelName::parse(name).map_err(|error| Fault::unexpected(&error.to_string()))?;
+        Ok(Route { channel, version })
+    });
+    routes.collect()
+}
+
+fn parse_changes(answer: Value, route: &str) -> Result<Changes, Fault> {
+    let unexpected = || Fault::unexpected("group_members.lua returned something else than a version and three lists");
+    let Value::Array(parts) = answer else { return Err(unexpected()) };
+    let [version, partial, added, joined, left] = &parts[..] else { return Err(unexpected()) };
+    let members = |list| {
+        let members = pairs(list)?.into_iter().map(|(local, version)| Ok((member(route, local)?, version)));
+        members.collect::<Result<Vec<_>, Fault>>()
+    };
+    let ended = pairs(left)?.into_iter().filter(|(text, _)| !text.is_empty()).map(|(text, left)| {
+        let (joined, local) = text.split_once(' ').ok_or_else(unexpected)?;
+        Ok((member(route, local)?, joined.parse().map_err(|_| unexpected())?, left))
+    });
+    Ok(Changes {
+        version: text(version)?.parse().map_err(|_| unexpected())?,
+        partial: *partial == Value::Int(1),
+        added: members(added)?,
+        joined: members(joined)?,
+        left: ended.collect::<Result<_, Fault>>()?,
+    })
+}
+
+fn member(route: &str, local: &str) -> Result<ChannelName, Fault> {
+    ChannelName::from_parts(route, local).map_err(|error| Fault::unexpected(&error.to_string()))
+}
+
+/// A flat list of texts and versions, as sorted sets give their members and scores.
+fn pairs(value: &Value) -> Result<Vec<(&str, u64)>, Fault> {
+    let Value::Array(values) = value else { return Err(Fault::unexpected("something else than a list")) };
+    let pairs = values.chunks(2).map(|pair| match pair {
+        [name, version] => {
+            let version = text(version)?.parse().map_err(|_| Fault::unexpected("a version that is no number"))?;
+            Ok((text(name)?, version))
+        }
+        _ => Err(Fault::unexpected("a member without a version")),
+    });
+    pairs.collect()
+}
+
+fn text(value: &Value) -> Result<&str, Fault> {
+    match value {
+        Value::BulkString(bytes) => std::str::from_utf8(bytes).map_err(|_| Fault::unexpected("bytes that are no text")),
+        _ => Err(Fault::unexpected("something else than text")),
+    }
+}

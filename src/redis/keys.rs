@@ -1,0 +1,179 @@
+//! Names to Redis keys and back, one function per kind of key.
+//!
+//! Names cannot hold braces or colons. The braces make each name a hash tag, so that all keys of one channel, and all
+//! keys of one group, fall into one slot of a Redis Cluster.
+
+use crate::name::{ChannelName, GroupName};
+
+/// The keys of one deployment: everything begins with its prefix or its prefix for statistics.
+#[derive(Clone, Debug)]
+pub(super) struct Keys {
+    prefix: String,
+    stats_prefix: String,
+}
+
+/// The keys of the members that one group has on one process-local route.
+#[derive(Debug)]
+pub(super) struct RouteKeys {
+    /// Sorted set: local part, version of its last add.
+    pub(super) members: String,
+    /// Sorted set: local part, version at which its present membership began.
+    pub(super) joined: String,
+    /// Sorted set: local part and beginning of a membership that has ended, version of its end.
+    pub(super) left: String,
+}
+
+impl Keys {
+    pub(super) fn new(prefix: &str, stats_prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned(), stats_prefix: stats_prefix.to_owned() }
+    }
+
+    /// List: the entries that wait in a channel, by the non-local part of its name.
+    pub(super) fn channel(&self, non_local: &str) -> String {
+        format!("{}:channel:{{{non_local}}}", self.prefix)
+    }
+
+    /// Sorted set: the routes of a group, each with the version of its last change.
+    pub(super) fn group(&self, group: &GroupName) -> String {
+        format!("{}:group:{{{group}}}", self.prefix)
+    }
+
+    /// The members of `group` whose names begin with `route`, which ends in `!`.
+    pub(super) fn route(&self, group: &GroupName, route: &str) -> RouteKeys {
+        let key = |kind| format!("{}:{kind}:{{{group}}}:{route}", self.prefix);
+        RouteKeys { members: key("members"), joined: key("joined"), left: key("left") }
+    }
+
+    /// Hash: the counters of a channel.
+    pub(super) fn channel_stats(&self, non_local: &str) -> String {
+        format!("{}{{{non_local}}}", self.stats_prefix)
+    }
+
+    /// Hash: the counters of all channels on a shard.
+    pub(super) fn global_stats(&self) -> String {
+        format!("{}global", self.stats_prefix)
+    }
+
+    /// List: entries that could not be opened or decoded.
+    pub(super) fn quarantine(&self) -> String {
+        format!("{}:quarantine", self.prefix)
+    }
+
+    /// String: the random epoch of a shard's data.
+    pub(super) fn epoch(&self) -> String {
+        format!("{}:epoch", self.prefix)
+    }
+
+    /// Patterns for `SCAN` that between them match every key that [`is_flushed`](Self::is_flushed).
+    pub(super) fn scan_patterns(&self) -> [String; 2] {
+        [format!("{}:*", glob_escaped(&self.prefix)), format!("{}*", glob_escaped(&self.stats_prefix))]
+    }
+
+    /// The pattern for `SCAN` that matches every channel's list.
+    pub(super) fn scan_channels(&self) -> String {
+        format!("{}:channel:*", glob_escaped(&self.prefix))
+    }
+
+    /// The channel whose list `key` is.
+    pub(super) fn parse_channel<'k>(&self, key: &'k str) -> Option<&'k str> {
+        let name = braced(key.strip_prefix(&self.prefix)?.strip_prefix(":channel:")?)?;
+        ChannelName::parse(name).is_ok().then_some(name)
+    }
+
+    /// Whether `key` holds messages, groups or statistics of this deployment. A deployment whose prefix merely begins
+    /// with ours has a colon where our keys have a name.
+    pub(super) fn is_flushed(&self, key: &str) -> bool {
+        self.is_data(key) || self.is_stats(key)
+    }
+
+    fn is_data(&self, key: &str) -> bool {
+        let Some(rest) = key.strip_prefix(&self.prefix).and_then(|rest| rest.strip_prefix(':')) else {
+            return false;
+        };
+        let Some((kind, name)) = rest.split_once(':') else {
+            return rest == "quarantine";
+        };
+        match kind {
+            "channel" => braced(name).is_some_and(|name| ChannelName::parse(name).is_ok()),
+            "group" => braced(name).is_some_and(|name| GroupName::parse(name).is_ok()),
+            "members" | "joined" | "left" => name.split_once(':').is_some_and(|(group, route)| {
+                braced(group).is_some_and(|group| GroupName::parse(group).is_ok()) && ChannelName::parse(route).is_ok()
+            }),
+            _ => false,
+        }
+    }
+
+    fn is_stats(&self, key: &str) -> bool {
+        key.strip_prefix(&self.stats_prefix)
+            .is_some_and(|name| name == "global" || braced(name).is_some_and(|name| ChannelName::parse(name).is_ok()))
+    }
+}
+
+fn braced(text: &str) -> Option<&str> {
+    text.strip_prefix('{')?.strip_suffix('}')
+}
+
+/// `text` as a glob pattern that matches only itself.
+fn glob_escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        if matches!(character, '*' | '?' | '[' | ']' | '\\' | '^' | '-') {
+            escaped.push('\\');
+        }
+        escaped.push(character);
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys() -> Keys {
+        Keys::new("asgi", "asgi-meta:")
+    }
+
+    #[test]
+    fn every_key_of_a_deployment_but_its_epoch_is_flushed() {
+        let group = GroupName::parse("chat").unwrap();
+        let route = keys().route(&group, "websocket.send.p!");
+        for key in [
+            keys().channel("http.request"),
+            keys().group(&group),
+            route.members,
+            route.joined,
+            route.left,
+            keys().channel_stats("websocket.send.p!"),
+            keys().global_stats(),
+            keys().quarantine(),
+        ] {
+            assert!(keys().is_flushed(&key), "{key}");
+        }
+        assert!(!keys().is_flushed(&keys().epoch()));
+    }
+
+    #[test]
+    fn a_prefix_that_begins_with_ours_is_spared() {
+        for theirs in ["asgi:channel", "asgi:group", "asgi:members", "asgi:staging", "asgi2", "asgi-meta"] {
+            let other = Keys::new(theirs, &format!("{theirs}-meta:"));
+            let group = GroupName::parse("chat").unwrap();
+            let route = other.route(&group, "p!");
+            for key in [other.channel("a"), other.group(&group), route.members, other.channel_stats("a")] {
+                assert!(!keys().is_flushed(&key), "{key}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_channel_key_gives_its_name_back() {
+        let key = keys().channel("websocket.send.p!");
+        assert_eq!(keys().parse_channel(&key), Some("websocket.send.p!"));
+        assert_eq!(keys().parse_channel("asgi:channel:{a:b}"), None);
+        assert_eq!(keys().parse_channel("asgi:group:{a}"), None);
+    }
+
+    #[test]
+    fn a_prefix_is_taken_literally_in_patterns() {
+        assert_eq!(Keys::new("a*[b]", "s?").scan_patterns(), ["a\\*\\[b\\]:*".to_owned(), "s\\?*".to_owned()]);
+    }
+}

@@ -1,0 +1,363 @@
+//! The layer on Redis: the trait over the way out, the way in and the groups.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::future::join_all;
+use rand::distr::{Alphanumeric, SampleString};
+use redis::Client;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::connection::Timing;
+use super::envelope::Envelope;
+use super::group::{Groups, Route};
+use super::keys::Keys;
+use super::receive::Readers;
+use super::ring::Ring;
+use super::send::{Letter, Outcome, Posted, Recipient, Sender};
+use super::shard::{Shard, ShardOptions};
+use super::statistics;
+use super::topology::Topology;
+use crate::config::{Config, Host};
+use crate::drops::{self, Drop};
+use crate::error::{Error, Result};
+use crate::layer::{ChannelLayer, Delivery, Event, Receiver, Statistics};
+use crate::message::Message;
+use crate::name::{ChannelName, GroupName};
+
+/// Events that a slow listener can be behind before it misses the oldest.
+const EVENTS: usize = 256;
+/// Random characters of a new channel's name.
+const NEW_NAME: usize = 12;
+
+/// A channel layer on one or more Redis servers, version 7.0 or later.
+///
+/// Messages are kept in lists and group memberships in sorted sets. All guarantees of [`ChannelLayer`] hold between
+/// any number of processes. `!` and `?` channels and groups each live on one server; normal channels are spread over
+/// all that are up, each holding its share of their capacity.
+///
+/// [`close`](ChannelLayer::close) it before the runtime ends, so that what has been read and not handed over goes back;
+/// dropping it does so in the background.
+///
+/// ```no_run
+/// use channel_layer::{ChannelLayer, Config, RedisLayer, message};
+///
+/// # async fn example() -> channel_layer::Result<()> {
+/// let layer = RedisLayer::connect(Config::new().host("redis://127.0.0.1:6379/0")).await?;
+/// layer.send("thumbnails.make", message! { "path": "cat.png" }).await?;
+/// let delivery = layer.receive(&["thumbnails.make"]).await?;
+/// assert_eq!(delivery.message.text("path"), Some("cat.png"));
+/// # Ok(())
+/// # }
+/// ```
+pub struct RedisLayer {
+    topology: Arc<Topology>,
+    envelope: Arc<Envelope>,
+    groups: Arc<Groups>,
+    sender: Sender,
+    readers: Readers,
+    events: broadcast::Sender<Event>,
+    /// Cancelled when the layer closes or is dropped.
+    closing: CancellationToken,
+    /// Cancelled when readers and lanes have ended after that.
+    drained: CancellationToken,
+    upkeep: TaskTracker,
+}
+
+impl RedisLayer {
+    /// Connects to the servers of `config`.
+    ///
+    /// Servers that cannot be reached are tried again in the background, as long as one can be reached now.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, all connections are closed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`], [`Error::UnsupportedServer`] if a server is older than 7.0, [`Error::Redis`] if none
+    /// can be reached.
+    pub async fn connect(config: Config) -> Result<Self> {
+        config.validate()?;
+        let keys = Keys::new(&config.prefix, &config.stats_prefix);
+        let (events, _) = broadcast::channel(EVENTS);
+        let hosts = config.host_list();
+        let shards = hosts.iter().enumerate().map(|(index, host)| {
+            let options = shard_options(host, &config, &keys)?;
+            Ok(Arc::new(Shard::new(index, options, events.clone())))
+        });
+        let shards = shards.collect::<Result<Vec<_>>>()?;
+        let identities: Vec<_> = hosts.iter().map(Host::identity).collect();
+        let ring = Ring::new(identities.iter().map(String::as_str));
+        connect_all(&shards).await?;
+        let envelope = Envelope::new(config.key_ring()?, config.max_message_size, config.expiry);
+        let topology = Topology::new(shards, ring, keys);
+        Self::start(topology, envelope, &config, events)
+    }
+
+    /// Starts everything that works in the background.
+    fn start(
+        topology: Topology,
+        envelope: Envelope,
+        config: &Config,
+        events: broadcast::Sender<Event>,
+    ) -> Result<Self> {
+        let (topology, envelope) = (Arc::new(topology), Arc::new(envelope));
+        let groups = Arc::new(Groups::new(topology.clone(), config.group_expiry, config.expiry));
+        let (closing, drained) = (CancellationToken::new(), CancellationToken::new());
+        let (work, upkeep) = (TaskTracker::new(), TaskTracker::new());
+        for shard in &topology.shards {
+            upkeep.spawn(shard.clone().supervise(drained.clone()));
+        }
+        let capacity = config.capacities()?;
+        let sender = Sender::start(topology.clone(), envelope.clone(), capacity, config.expiry, &work, &closing);
+        let readers = Readers::new(
+            topology.clone(),
+            envelope.clone(),
+            groups.clone(),
+            events.clone(),
+            (&work, &closing),
+            (&upkeep, &drained),
+        );
+        upkeep.spawn(drain(work, closing.clone(), drained.clone()));
+        upkeep.close();
+        Ok(Self { topology, envelope, groups, sender, readers, events, closing, drained, upkeep })
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.closing.is_cancelled() { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    fn encode(&self, message: &Message) -> Result<Bytes> {
+        let mut plain = Vec::with_capacity(128);
+        self.envelope.encode(message, &mut plain)?;
+        Ok(plain.into())
+    }
+
+    fn post(&self, channel: &str, message: &Message) -> Result<(ChannelName, Posted)> {
+        let channel = ChannelName::parse_target(channel)?;
+        let letter = Letter { channel: channel.clone(), to: Recipient::Channel, plain: self.encode(message)? };
+        Ok((channel, self.sender.post(letter)))
+    }
+
+    async fn finish(&self, (channel, posted): (ChannelName, Posted)) -> Result<()> {
+        match self.sender.outcome(posted).await {
+            Outcome::Sent => Ok(()),
+            Outcome::Full => Err(Error::ChannelFull { channel }),
+            Outcome::Failed { shard, fault } => Err(fault.into_error(shard)),
+            Outcome::Closed => Err(Error::Closed),
+        }
+    }
+
+    fn post_to_routes(&self, group: &GroupName, plain: &Bytes, routes: Vec<Route>) -> Vec<Posted> {
+        let post = |Route { channel, version }| {
+            let to = Recipient::Group { group: group.clone(), version };
+            self.sender.post(Letter { channel, to, plain: plain.clone() })
+        };
+        routes.into_iter().map(post).collect()
+    }
+
+    /// Waits for all of `posted`; a full channel is counted and is no error.
+    async fn finish_routes(&self, posted: Vec<Posted>) -> Result<()> {
+        let mut result = Ok(());
+        for posted in posted {
+            match self.sender.outcome(posted).await {
+                Outcome::Sent => {}
+                Outcome::Full => drops::count(Drop::Full, 1),
+                Outcome::Failed { shard, fault } => {
+                    drops::count(Drop::ShardDown, 1);
+                    result = result.and(Err(fault.into_error(shard)));
+                }
+                Outcome::Closed => result = Err(Error::Closed),
+            }
+        }
+        result
+    }
+
+    fn sources(&self, channels: &[&str]) -> Result<Vec<ChannelName>> {
+        self.check_open()?;
+        ChannelName::parse_sources(channels).map_err(Error::from)
+    }
+}
+
+#[async_trait]
+impl ChannelLayer for RedisLayer {
+    async fn send(&self, channel: &str, message: Message) -> Result<()> {
+        self.check_open()?;
+        let posted = self.post(channel, &message)?;
+        self.finish(posted).await
+    }
+
+    async fn send_many(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
+        let post = |(channel, message): &(&str, Message)| {
+            self.check_open()?;
+            self.post(channel, message)
+        };
+        // All are queued before the first is waited for, so that they travel together.
+        let posted: Vec<_> = messages.iter().map(post).collect();
+        let mut results = Vec::with_capacity(posted.len());
+        for posted in posted {
+            results.push(match posted {
+                Ok(posted) => self.finish(posted).await,
+                Err(error) => Err(error),
+            });
+        }
+        results
+    }
+
+    async fn receive(&self, channels: &[&str]) -> Result<Delivery> {
+        self.readers.shared(self.sources(channels)?).recv().await
+    }
+
+    async fn try_receive(&self, channels: &[&str]) -> Result<Option<Delivery>> {
+        self.readers.shared(self.sources(channels)?).try_recv().await
+    }
+
+    fn receiver(&self, channels: &[&str]) -> Result<Receiver> {
+        Ok(Receiver::new(self.readers.own(self.sources(channels)?)))
+    }
+
+    async fn new_channel(&self, pattern: &str) -> Result<ChannelName> {
+        self.check_open()?;
+        loop {
+            let suffix = Alphanumeric.sample_string(&mut rand::rng(), NEW_NAME);
+            let channel = ChannelName::from_pattern(pattern, &suffix)?;
+            let shard = self.topology.shard_of_channel(&channel);
+            let mut command = redis::cmd("EXISTS");
+            command.arg(self.topology.keys.channel(channel.as_str()));
+            match shard.run(&command).await {
+                Ok(redis::Value::Int(0)) => return Ok(channel),
+                Ok(_) => {}
+                Err(fault) => return Err(fault.into_error(shard.index)),
+            }
+        }
+    }
+
+    async fn group_add(&self, group: &str, channel: &str) -> Result<()> {
+        self.check_open()?;
+        self.groups.add(&GroupName::parse(group)?, &ChannelName::parse_target(channel)?).await
+    }
+
+    async fn group_discard(&self, group: &str, channel: &str) -> Result<()> {
+        self.check_open()?;
+        self.groups.discard(&GroupName::parse(group)?, &ChannelName::parse_target(channel)?).await
+    }
+
+    async fn group_channels(&self, group: &str) -> Result<Vec<ChannelName>> {
+        self.check_open()?;
+        self.groups.channels(&GroupName::parse(group)?).await
+    }
+
+    async fn group_send(&self, group: &str, message: Message) -> Result<()> {
+        self.check_open()?;
+        let group = GroupName::parse(group)?;
+        let plain = self.encode(&message)?;
+        let routes = self.groups.routes(&group).await?;
+        self.finish_routes(self.post_to_routes(&group, &plain, routes)).await
+    }
+
+    async fn group_send_many(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
+        let prepare = |(group, message): &(&str, Message)| {
+            self.check_open()?;
+            Ok((GroupName::parse(group)?, self.encode(message)?))
+        };
+        let prepared: Vec<Result<_>> = messages.iter().map(prepare).collect();
+        let mut groups: Vec<_> = prepared.iter().flatten().map(|(group, _)| group.clone()).collect();
+        groups.sort();
+        groups.dedup();
+        let routes = self.groups.routes_of_all(&groups).await;
+        let mut posted = Vec::with_capacity(prepared.len());
+        for prepared in prepared {
+            posted.push(prepared.and_then(|(group, plain)| {
+                let place = groups.binary_search(&group).expect("every group that parsed is in the list");
+                match &routes[place] {
+                    Ok(routes) => Ok(self.post_to_routes(&group, &plain, routes.clone())),
+                    Err((shard, fault)) => Err(fault.clone().into_error(*shard)),
+                }
+            }));
+        }
+        let mut results = Vec::with_capacity(posted.len());
+        for posted in posted {
+            results.push(match posted {
+                Ok(posted) => self.finish_routes(posted).await,
+                Err(error) => Err(error),
+            });
+        }
+        results
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.check_open()?;
+        statistics::flush(&self.topology).await
+    }
+
+    async fn global_statistics(&self) -> Result<Statistics> {
+        self.check_open()?;
+        statistics::global(&self.topology, self.envelope.expiry()).await
+    }
+
+    async fn channel_statistics(&self, channel: &str) -> Result<Statistics> {
+        self.check_open()?;
+        statistics::of_channel(&self.topology, self.envelope.expiry(), &ChannelName::parse(channel)?).await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.closing.cancel();
+        self.drained.cancelled().await;
+        self.upkeep.wait().await;
+        match self.readers.lost() {
+            Some((shard, fault)) => Err(fault.into_error(shard)),
+            None => Ok(()),
+        }
+    }
+
+    fn group_expiry(&self) -> Duration {
+        self.groups.expiry()
+    }
+
+    fn events(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+}
+
+impl std::ops::Drop for RedisLayer {
+    fn drop(&mut self) {
+        self.closing.cancel();
+    }
+}
+
+impl std::fmt::Debug for RedisLayer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RedisLayer").field("shards", &self.topology.shards).finish_non_exhaustive()
+    }
+}
+
+/// When `closing`, waits until readers have put back and lanes have sent what they hold.
+async fn drain(work: TaskTracker, closing: CancellationToken, drained: CancellationToken) {
+    closing.cancelled().await;
+    work.close();
+    work.wait().await;
+    drained.cancel();
+}
+
+fn shard_options(host: &Host, config: &Config, keys: &Keys) -> Result<ShardOptions> {
+    let client = Client::open(host.url()).map_err(|error| Error::config("hosts", host.identity(), error))?;
+    let timing =
+        Timing { connect: config.connect_timeout, command: config.command_timeout, blocking: config.blocking_timeout };
+    Ok(ShardOptions { host: host.identity(), client, timing, pool_size: config.pool_size, epoch_key: keys.epoch() })
+}
+
+/// Tries every shard once; fails if none is there, or one is of no use whatever happens.
+async fn connect_all(shards: &[Arc<Shard>]) -> Result<()> {
+    let results = join_all(shards.iter().map(|shard| shard.connect())).await;
+    let some = results.iter().any(Result::is_ok);
+    let mut failed = results.into_iter().filter_map(Result::err);
+    match failed.find(|error| !some || !error.is_transient()) {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,159 @@
+//! Somebody who takes from a reader.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use async_trait::async_trait;
+use tokio::sync::oneshot;
+
+use super::reader::{Reader, State};
+use crate::error::{Error, Result};
+use crate::layer::{Delivery, Sink, Source};
+
+/// One consumer of a reader: a [`Receiver`](crate::Receiver), or one call of `receive`.
+pub(in crate::redis) struct Consumer {
+    reader: Arc<Reader>,
+    id: u64,
+    /// How much it waits for; 0 while it does not wait.
+    waiting: usize,
+    /// The last outage that it was told of.
+    told: u64,
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+
+impl Consumer {
+    pub(super) fn new(reader: Arc<Reader>) -> Self {
+        let told = {
+            let mut state = reader.state();
+            state.users += 1;
+            // An outage that lasts is news to somebody who comes.
+            if state.outage.is_some() { state.outages - 1 } else { state.outages }
+        };
+        Self { reader, id: NEXT_ID.fetch_add(1, Ordering::Relaxed), waiting: 0, told }
+    }
+
+    /// Waits for one delivery.
+    pub(in crate::redis) async fn recv(mut self) -> Result<Delivery> {
+        let mut taken = None;
+        std::future::poll_fn(|cx| self.poll_recv_many(cx, &mut |delivery| taken = Some(delivery), 1)).await?;
+        Ok(taken.expect("a consumer that is ready with Ok has handed over a delivery"))
+    }
+
+    /// Takes a delivery that is there now.
+    pub(in crate::redis) async fn try_recv(self) -> Result<Option<Delivery>> {
+        loop {
+            let looked = {
+                let mut state = self.reader.state();
+                if state.closed {
+                    return Err(Error::Closed);
+                }
+                if let Some(delivery) = self.reader.take(&mut state) {
+                    received(1);
+                    return Ok(Some(delivery));
+                }
+                let (look, looked) = oneshot::channel();
+                state.looks.push(look);
+                looked
+            };
+            self.reader.notify();
+            let found = looked.await.map_err(|_| Error::Closed)?;
+            // What was found may be unreadable, or another caller was faster: then there may be more behind it.
+            if !found {
+                let outage = self.reader.state().outage.clone();
+                return outage.map_or(Ok(None), |(shard, fault)| Err(fault.into_error(shard)));
+            }
+        }
+    }
+
+    fn wait_for(&mut self, state: &mut State, wanted: usize) {
+        state.wanted = state.wanted - self.waiting + wanted;
+        self.waiting = wanted;
+    }
+
+    /// Stops waiting; passes the turn on if it was this consumer's and something is left.
+    fn stop_waiting(&mut self) {
+        let reader = self.reader.clone();
+        let mut state = reader.state();
+        self.wait_for(&mut state, 0);
+        state.waiters.retain(|(id, _)| *id != self.id);
+        if !state.parcels.is_empty() {
+            state.wake_next();
+        }
+    }
+}
+
+#[async_trait]
+impl Source for Consumer {
+    fn poll_recv_many(&mut self, cx: &mut Context<'_>, sink: Sink<'_>, limit: usize) -> Poll<Result<usize>> {
+        let reader = self.reader.clone();
+        let mut state = reader.state();
+        if state.closed || reader.surroundings.closing.is_cancelled() {
+            return Poll::Ready(Err(Error::Closed));
+        }
+        let mut taken = 0;
+        while taken < limit
+            && let Some(delivery) = reader.take(&mut state)
+        {
+            sink(delivery);
+            taken += 1;
+        }
+        if taken > 0 {
+            drop(state);
+            self.stop_waiting();
+            received(taken);
+            return Poll::Ready(Ok(taken));
+        }
+        if state.outages > self.told
+            && let Some((shard, fault)) = state.outage.clone()
+        {
+            self.told = state.outages;
+            drop(state);
+            self.stop_waiting();
+            return Poll::Ready(Err(fault.into_error(shard)));
+        }
+        match state.waiters.iter_mut().find(|(id, _)| *id == self.id) {
+            Some((_, waker)) => waker.clone_from(cx.waker()),
+            None => state.waiters.push_back((self.id, cx.waker().clone())),
+        }
+        self.wait_for(&mut state, limit);
+        drop(state);
+        reader.notify();
+        Poll::Pending
+    }
+
+    fn pause(&mut self) {
+        self.stop_waiting();
+        self.reader.notify();
+    }
+
+    async fn close(&mut self) -> Result<()> {
+        {
+            let mut state = self.reader.state();
+            state.closed = true;
+        }
+        self.reader.notify();
+        self.reader.ended.cancelled().await;
+        match self.reader.state().lost.take() {
+            Some((shard, fault)) => Err(fault.into_error(shard)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.stop_waiting();
+        {
+            let mut state = self.reader.state();
+            state.users -= 1;
+            state.closed |= self.reader.owned;
+        }
+        self.reader.notify();
+    }
+}
+
+fn received(count: usize) {
+    metrics::counter!("channel_layer_received_total").increment(count as u64);
+}

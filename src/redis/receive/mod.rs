@@ -1,0 +1,12 @@
+//! The way in: blocking reads on connections of their own, shared by those who wait for the same channels.
+
+mod consumer;
+mod lane;
+mod parcel;
+mod put_back;
+mod quarantine;
+mod reader;
+mod readers;
+mod task;
+
+pub(super) use readers::Readers;

@@ -1,0 +1,109 @@
+//! All readers of a layer.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::consumer::Consumer;
+use super::quarantine::Quarantine;
+use super::reader::{Reader, Surroundings};
+use super::task;
+use crate::layer::Event;
+use crate::name::ChannelName;
+use crate::redis::envelope::Envelope;
+use crate::redis::fault::Fault;
+use crate::redis::group::Groups;
+use crate::redis::topology::Topology;
+
+/// Starts readers, and lets calls of `receive` for the same channels share one.
+pub(in crate::redis) struct Readers {
+    surroundings: Arc<Surroundings>,
+    tasks: TaskTracker,
+    runtime: Handle,
+    shared: Arc<Shared>,
+}
+
+/// Readers that calls of `receive` share, by their channels. Held only to find, add or remove one; taken before the
+/// state of a reader.
+type Shared = Mutex<HashMap<Box<[ChannelName]>, Arc<Reader>>>;
+
+impl Readers {
+    /// Readers run on `tasks`, in this runtime, and end when `closing` is cancelled; the quarantine goes on after them
+    /// until `drained` is.
+    pub(in crate::redis) fn new(
+        topology: Arc<Topology>,
+        envelope: Arc<Envelope>,
+        groups: Arc<Groups>,
+        events: broadcast::Sender<Event>,
+        (tasks, closing): (&TaskTracker, &CancellationToken),
+        (upkeep, drained): (&TaskTracker, &CancellationToken),
+    ) -> Self {
+        let (quarantine, writing) = Quarantine::new(&topology.keys, events.clone(), drained.clone());
+        upkeep.spawn(writing);
+        let surroundings = Surroundings {
+            topology,
+            envelope,
+            groups,
+            quarantine,
+            events,
+            closing: closing.clone(),
+            lost: Mutex::default(),
+        };
+        Self {
+            surroundings: Arc::new(surroundings),
+            tasks: tasks.clone(),
+            runtime: Handle::current(),
+            shared: Arc::default(),
+        }
+    }
+
+    /// Tells, once, what could not be put back and why.
+    pub(in crate::redis) fn lost(&self) -> Option<(usize, Fault)> {
+        self.surroundings.lost.lock().take()
+    }
+
+    /// A consumer with a reader of its own, which takes more than it is asked from channels that have one reader.
+    pub(in crate::redis) fn own(&self, channels: Vec<ChannelName>) -> Consumer {
+        let reader = Arc::new(Reader::new(self.surroundings.clone(), without_duplicates(channels), true));
+        let consumer = Consumer::new(reader.clone());
+        self.tasks.spawn_on(task::run(reader, |_| false), &self.runtime);
+        consumer
+    }
+
+    /// A consumer of the reader that all calls for these channels share.
+    pub(in crate::redis) fn shared(&self, channels: Vec<ChannelName>) -> Consumer {
+        let channels = without_duplicates(channels);
+        let mut shared = self.shared.lock();
+        if let Some(reader) = shared.get(&channels[..]) {
+            return Consumer::new(reader.clone());
+        }
+        let reader = Arc::new(Reader::new(self.surroundings.clone(), channels, false));
+        shared.insert(reader.channels.clone(), reader.clone());
+        let consumer = Consumer::new(reader.clone());
+        let home = Arc::downgrade(&self.shared);
+        self.tasks.spawn_on(task::run(reader, move |reader| leave(&home, reader)), &self.runtime);
+        consumer
+    }
+}
+
+fn without_duplicates(mut channels: Vec<ChannelName>) -> Box<[ChannelName]> {
+    channels.sort();
+    channels.dedup();
+    channels.into()
+}
+
+/// Takes `reader` out of its home if nobody uses it; then nobody can come back to it.
+fn leave(home: &Weak<Shared>, reader: &Reader) -> bool {
+    let Some(home) = home.upgrade() else { return reader.state().users == 0 };
+    let mut shared = home.lock();
+    let unused = reader.state().users == 0;
+    if unused {
+        shared.remove(&reader.channels);
+    }
+    unused
+}

@@ -1,0 +1,375 @@
+//! The task of a reader, which fills its buffer.
+//!
+//! The task is never cancelled while a read is under way, because what Redis answers to a read that nobody hears is
+//! lost. When nobody wants anything any more it ends its reads on the server and, after a moment, puts back what has
+//! not been taken.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::lane::{Lane, Popped};
+use super::parcel::Parcel;
+use super::put_back::put_back;
+use super::reader::{Reader, Surroundings};
+use crate::drops::{self, Drop};
+use crate::name::{ChannelName, GroupName};
+use crate::redis::fault::Fault;
+use crate::redis::frame::{Address, Entry, Text};
+
+/// How long reads go on when nobody wants anything, so that a loop around a receive does not stop and start them.
+const LINGER: Duration = Duration::from_millis(10);
+/// How long what one reader's channels gave is kept for that reader to come back, and connections for the next read.
+const LINGER_LONG: Duration = Duration::from_secs(1);
+/// How long to wait for the shard of a group whose message has been popped.
+const GROUP_PATIENCE: Duration = Duration::from_secs(4);
+
+/// The task of a reader. `may_end` says, when nothing has been wanted for a while, whether nobody can come back.
+pub(super) async fn run(reader: Arc<Reader>, may_end: impl Fn(&Reader) -> bool) {
+    let mut lanes = reader.lanes();
+    let mut task = Task { reader: &reader, down: HashMap::new(), lanes: lanes.len(), first: 0 };
+    loop {
+        match task.next_step(&lanes).await {
+            Step::Read => task.read(&mut lanes).await,
+            Step::Look => task.look(&mut lanes).await,
+            Step::Rest => task.put_back(|parcel| !parcel.has_one_reader()).await,
+            Step::Sleep => {
+                task.put_back(|_| true).await;
+                lanes.iter_mut().for_each(Lane::release);
+                if may_end(&reader) {
+                    break;
+                }
+            }
+            Step::End => break,
+        }
+    }
+    task.close().await;
+}
+
+/// What the task does next.
+enum Step {
+    /// Somebody waits.
+    Read,
+    /// Somebody wants to know what is there now.
+    Look,
+    /// Nobody wants anything: give back what others could have.
+    Rest,
+    /// Nobody has wanted anything for long: give back everything.
+    Sleep,
+    End,
+}
+
+struct Task<'r> {
+    reader: &'r Reader,
+    /// The lanes that fail, by place, and why.
+    down: HashMap<usize, (usize, Fault)>,
+    lanes: usize,
+    /// The lane that is asked first.
+    first: usize,
+}
+
+impl Task<'_> {
+    /// Waits for something to do.
+    async fn next_step(&self, lanes: &[Lane]) -> Step {
+        let idle_since = Instant::now();
+        loop {
+            let changed = self.reader.changed.notified();
+            let (holds, holds_shared, gone) = {
+                let state = self.reader.state();
+                if state.closed || self.reader.surroundings.closing.is_cancelled() {
+                    return Step::End;
+                }
+                if !state.looks.is_empty() {
+                    return Step::Look;
+                }
+                if state.missing() > 0 {
+                    return Step::Read;
+                }
+                let wanted = state.wanted > 0;
+                let shared = !wanted && state.parcels.iter().any(|parcel| !parcel.has_one_reader());
+                let holds = !wanted && (!state.parcels.is_empty() || lanes.iter().any(Lane::is_connected));
+                (holds, shared, state.users == 0)
+            };
+            let pause = match (holds_shared, holds || gone) {
+                (true, _) => Some((LINGER, Step::Rest)),
+                (false, true) => Some((LINGER_LONG, Step::Sleep)),
+                (false, false) => None,
+            };
+            tokio::select! {
+                () = changed => {}
+                () = self.reader.surroundings.closing.cancelled() => {}
+                step = rest(idle_since, pause) => return step,
+            }
+        }
+    }
+
+    /// Answers those who want to know what is there, without waiting for what is not.
+    async fn look(&mut self, lanes: &mut [Lane]) {
+        let looks = std::mem::take(&mut self.reader.state().looks);
+        let found = self.sweep(lanes, looks.len()).await;
+        for look in looks {
+            // Who asked takes from the buffer, or has gone.
+            let _ = look.send(found);
+        }
+    }
+
+    /// Takes what is there from one lane after the other until `wanted` entries are in the buffer; tells whether
+    /// anything was there.
+    async fn sweep(&mut self, lanes: &mut [Lane], wanted: usize) -> bool {
+        let count = lanes.len();
+        let mut found = false;
+        for step in 0..count {
+            let missing = wanted.saturating_sub(self.reader.state().parcels.len());
+            if missing == 0 {
+                break;
+            }
+            let place = (self.first + step) % count;
+            let result = lanes[place].take(missing).await;
+            self.note(place, lanes[place].shard.index, &result);
+            if let Ok(Some(popped)) = result {
+                found = true;
+                self.accept(&lanes[place], popped).await;
+            }
+        }
+        self.first = (self.first + 1) % count;
+        found
+    }
+
+    /// Reads from all lanes until nobody waits any more.
+    async fn read(&mut self, lanes: &mut [Lane]) {
+        if lanes.len() > 1 {
+            // With messages waiting everywhere, blocking reads would take more than is wanted, one from each shard.
+            let missing = self.reader.state().missing();
+            self.sweep(lanes, missing).await;
+        }
+        let stop = CancellationToken::new();
+        let reader = self.reader;
+        let mut idle: Vec<_> = lanes.iter_mut().enumerate().collect();
+        let mut reads = FuturesUnordered::new();
+        let mut satisfied_since = None;
+        loop {
+            let changed = reader.changed.notified();
+            let (missing, over) = {
+                let state = reader.state();
+                (state.missing(), state.closed || !state.looks.is_empty())
+            };
+            if over || reader.surroundings.closing.is_cancelled() {
+                stop.cancel();
+            }
+            if missing > 0 && !stop.is_cancelled() {
+                satisfied_since = None;
+                for (place, lane) in idle.drain(..) {
+                    let failed = self.down.get(&place).map(|(_, fault)| fault.clone());
+                    reads.push(wait(lane, place, missing, failed, &stop));
+                }
+            } else {
+                satisfied_since.get_or_insert_with(Instant::now);
+            }
+            if reads.is_empty() {
+                return;
+            }
+            tokio::select! {
+                Some(report) = reads.next() => {
+                    let Report { lane, place, result } = report;
+                    self.note(place, lane.shard.index, &result);
+                    if let Ok(Some(popped)) = result {
+                        self.accept(lane, popped).await;
+                    }
+                    idle.push((place, lane));
+                }
+                () = changed => {}
+                () = reader.surroundings.closing.cancelled(), if !stop.is_cancelled() => {}
+                () = rest_since(satisfied_since), if !stop.is_cancelled() => stop.cancel(),
+            }
+        }
+    }
+
+    /// Keeps count of the lanes that fail; tells consumers when nothing can come any more.
+    fn note(&mut self, place: usize, shard: usize, result: &Result<Option<Popped>, Fault>) {
+        let Err(fault) = result else {
+            if self.down.remove(&place).is_some() {
+                self.reader.state().outage = None;
+            }
+            return;
+        };
+        self.down.insert(place, (shard, fault.clone()));
+        let one_reader = self.reader.channels.iter().any(|channel| channel.kind().has_one_reader());
+        if one_reader || self.down.len() == self.lanes {
+            let mut state = self.reader.state();
+            if state.outage.is_none() {
+                state.outages += 1;
+                state.outage = Some((shard, fault.clone()));
+                state.wake_all();
+            }
+        }
+    }
+
+    /// Puts what a lane has popped into the buffer.
+    async fn accept(&self, lane: &Lane, popped: Popped) {
+        let mut parcels = Vec::with_capacity(popped.entries.len());
+        let mut given_up = HashSet::new();
+        for entry in popped.entries {
+            if let Some(parcel) = self.parcel(lane, &popped.channel, entry, &mut given_up).await {
+                parcels.push(parcel);
+            }
+        }
+        let mut state = self.reader.state();
+        for parcel in parcels {
+            state.parcels.push_back(parcel);
+            state.wake_next();
+        }
+    }
+
+    /// Finds out who an entry is for; nothing if it is for nobody, or no entry of ours.
+    async fn parcel(
+        &self,
+        lane: &Lane,
+        source: &ChannelName,
+        bytes: Bytes,
+        given_up: &mut HashSet<usize>,
+    ) -> Option<Parcel> {
+        let shard = lane.shard.clone();
+        let entry = match Entry::parse(bytes.clone()) {
+            Ok(entry) => entry,
+            Err(fault) => {
+                drops::count(Drop::Undecodable, 1);
+                self.reader.surroundings.quarantine.keep(&shard, bytes, fault.to_string());
+                return None;
+            }
+        };
+        let to_local = source.as_str().ends_with('!');
+        let member = |local: &Text| ChannelName::from_parts(source.as_str(), local);
+        match &entry.address {
+            Address::Local(local) if to_local => match member(local) {
+                Ok(channel) => Some(Parcel::to_one(shard, source.clone(), entry, channel)),
+                Err(error) => self.refuse(lane, bytes, &error.to_string()),
+            },
+            Address::Rest { locals, .. } if to_local => {
+                match locals.iter().map(member).collect::<Result<Vec<_>, _>>() {
+                    Ok(channels) if channels.is_empty() => None,
+                    Ok(channels) => Some(Parcel::to_members(shard, source.clone(), entry, channels.into())),
+                    Err(error) => self.refuse(lane, bytes, &error.to_string()),
+                }
+            }
+            Address::Group { group, version } if to_local => {
+                let Ok(group) = GroupName::parse(group) else {
+                    return self.refuse(lane, bytes, "its group has no valid name");
+                };
+                let channels = self.members(&group, source, *version, given_up).await?;
+                let anybody = !channels.is_empty();
+                anybody.then(|| Parcel::to_members(shard, source.clone(), entry, channels))
+            }
+            Address::Channel | Address::Group { .. } if !to_local => {
+                Some(Parcel::to_one(shard, source.clone(), entry, source.clone()))
+            }
+            _ => self.refuse(lane, bytes, "its address does not fit its channel"),
+        }
+    }
+
+    fn refuse(&self, lane: &Lane, bytes: Bytes, reason: &str) -> Option<Parcel> {
+        drops::count(Drop::Undecodable, 1);
+        self.reader.surroundings.quarantine.keep(&lane.shard, bytes, reason.to_owned());
+        None
+    }
+
+    /// The members of a group when a message was sent. If the group's shard is away for long the message is dropped.
+    async fn members(
+        &self,
+        group: &GroupName,
+        route: &ChannelName,
+        version: u64,
+        given_up: &mut HashSet<usize>,
+    ) -> Option<Arc<[ChannelName]>> {
+        let Surroundings { groups, topology, closing, .. } = &*self.reader.surroundings;
+        let shard = topology.shard_of_group(group);
+        let asking = async {
+            loop {
+                match groups.members_at(group, route, version).await {
+                    Ok(members) => return members,
+                    Err(_) => tokio::time::sleep(LINGER).await,
+                }
+                shard.up().await;
+            }
+        };
+        let patience = if given_up.contains(&shard.index) || closing.is_cancelled() { LINGER } else { GROUP_PATIENCE };
+        let members = tokio::time::timeout(patience, asking).await.ok();
+        if members.is_none() {
+            given_up.insert(shard.index);
+            drops::count(Drop::ShardDown, 1);
+        }
+        members
+    }
+
+    /// Puts the parcels that `chosen` picks back at the heads of their channels, if still nobody wants anything.
+    async fn put_back(&self, chosen: impl Fn(&Parcel) -> bool) {
+        let parcels = {
+            let mut state = self.reader.state();
+            if state.wanted > 0 && !state.closed {
+                return;
+            }
+            let (parcels, kept) = std::mem::take(&mut state.parcels).into_iter().partition::<Vec<_>, _>(chosen);
+            state.parcels = kept.into();
+            parcels
+        };
+        if let Some(lost) = put_back(&self.reader.surroundings.topology, parcels).await {
+            *self.reader.surroundings.lost.lock() = Some(lost.clone());
+            self.reader.state().lost = Some(lost);
+        }
+    }
+
+    /// Ends the reader: consumers get nothing more, and what is left goes back.
+    async fn close(&self) {
+        {
+            let mut state = self.reader.state();
+            state.closed = true;
+            state.wake_all();
+            state.looks.clear();
+        }
+        self.put_back(|_| true).await;
+        self.reader.ended.cancel();
+    }
+}
+
+/// How a read by one lane ended, with the lane.
+struct Report<'l> {
+    lane: &'l mut Lane,
+    place: usize,
+    result: Result<Option<Popped>, Fault>,
+}
+
+/// Lets `lane` read; one that failed recovers first, which counts as a read that brought nothing.
+async fn wait<'l>(
+    lane: &'l mut Lane,
+    place: usize,
+    missing: usize,
+    failed: Option<Fault>,
+    stop: &CancellationToken,
+) -> Report<'l> {
+    let result = match failed {
+        None => lane.wait(missing, stop).await,
+        Some(fault) => lane.recover(stop).await.then_some(None).ok_or(fault),
+    };
+    Report { lane, place, result }
+}
+
+async fn rest(since: Instant, pause: Option<(Duration, Step)>) -> Step {
+    match pause {
+        Some((time, step)) => {
+            tokio::time::sleep_until(since + time).await;
+            step
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn rest_since(satisfied: Option<Instant>) {
+    match satisfied {
+        Some(since) => tokio::time::sleep_until(since + LINGER).await,
+        None => std::future::pending().await,
+    }
+}

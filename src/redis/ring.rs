@@ -1,0 +1,89 @@
+//! Names to shards, by rendezvous hashing.
+//!
+//! Every name goes to the shard whose hash with it is highest, so that adding or removing one host moves that host's
+//! share of the names and no other.
+
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+/// The shards of a layer, each known by a hash of its host's identity.
+#[derive(Clone, Debug)]
+pub(super) struct Ring {
+    seeds: Vec<u64>,
+}
+
+impl Ring {
+    /// A ring over hosts with these identities, which must differ; there is at least one.
+    pub(super) fn new<'i>(identities: impl IntoIterator<Item = &'i str>) -> Self {
+        Self { seeds: identities.into_iter().map(|identity| xxh3_64(identity.as_bytes())).collect() }
+    }
+
+    /// The shard of a group, or of a `!` or `?` channel by the non-local part of its name. Nothing else may be given
+    /// here: a reader and a writer that hash different parts of a name miss each other.
+    pub(super) fn shard_of(&self, name: &str) -> usize {
+        let score = |seed: &u64| xxh3_64_with_seed(name.as_bytes(), *seed);
+        let highest = self.seeds.iter().enumerate().max_by_key(|(_, seed)| score(seed));
+        highest.map_or(0, |(shard, _)| shard)
+    }
+}
+
+/// The part of a normal channel's `capacity` that lies on `shard` of `shards`; the parts add up to the whole.
+pub(super) fn share_of_capacity(capacity: usize, shard: usize, shards: usize) -> usize {
+    capacity / shards + usize::from(shard < capacity % shards)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names() -> impl Iterator<Item = String> {
+        (0..3000).map(|n| format!("websocket.send.process{n}!"))
+    }
+
+    #[test]
+    fn every_shard_gets_about_its_share() {
+        let ring = Ring::new(["a", "b", "c"]);
+        let mut counts = [0; 3];
+        for name in names() {
+            counts[ring.shard_of(&name)] += 1;
+        }
+        assert!(counts.iter().all(|count| (850..1150).contains(count)), "{counts:?}");
+    }
+
+    #[test]
+    fn adding_a_host_moves_names_only_to_it() {
+        let (before, after) = (Ring::new(["a", "b", "c"]), Ring::new(["a", "b", "c", "d"]));
+        for name in names() {
+            let shard = after.shard_of(&name);
+            assert!(shard == 3 || shard == before.shard_of(&name), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_order_of_hosts_does_not_matter() {
+        let hosts = ["a", "b", "c"];
+        let turned = ["c", "a", "b"];
+        let (ring, other) = (Ring::new(hosts), Ring::new(turned));
+        for name in names() {
+            assert_eq!(hosts[ring.shard_of(&name)], turned[other.shard_of(&name)]);
+        }
+    }
+
+    #[test]
+    fn places_stay_the_same_in_every_version() {
+        let ring = Ring::new(["127.0.0.1:6379/0", "127.0.0.1:6380/0", "127.0.0.1:6381/0"]);
+        let placed: Vec<_> =
+            ["chat", "http.request.body?x", "websocket.send.a!"].map(|name| ring.shard_of(name)).into();
+        assert_eq!(placed, GOLDEN);
+    }
+
+    /// Placements that running deployments rely on.
+    const GOLDEN: [usize; 3] = [0, 0, 1];
+
+    #[test]
+    fn shares_of_a_capacity_add_up() {
+        for capacity in [1, 2, 3, 100, 101] {
+            let shares: Vec<_> = (0..3).map(|shard| share_of_capacity(capacity, shard, 3)).collect();
+            assert_eq!(shares.iter().sum::<usize>(), capacity, "{shares:?}");
+        }
+    }
+}

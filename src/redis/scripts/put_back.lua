@@ -1,0 +1,26 @@
+-- Puts entries that were popped and not handed over back at the head of their channel, whatever its capacity.
+--
+-- KEYS[1]: the channel's list.
+-- ARGV[...]: the entries, stamps included, in the order in which they were popped.
+-- Returns: how many of them had expired and were dropped.
+
+local list = KEYS[1]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local expired, latest = 0, 0
+
+for n = #ARGV, 1, -1 do
+    local expires = struct.unpack('>I8', ARGV[n])
+    if expires > now then
+        redis.call('LPUSH', list, ARGV[n])
+        latest = math.max(latest, expires)
+    else
+        expired = expired + 1
+    end
+end
+
+-- The list may hold nothing else, and a list from before may end earlier than what came back.
+if latest > 0 and redis.call('PTTL', list) < latest - now then
+    redis.call('PEXPIREAT', list, string.format('%.0f', latest))
+end
+return expired

@@ -1,0 +1,295 @@
+//! One server of a layer: whether it is there, and commands on it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rand::Rng;
+use redis::{Client, Cmd, RedisError, Value};
+use tokio::sync::{Notify, broadcast, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::clock::Clock;
+use super::connection::{self, BlockingConnection, ConnectError, Link, Timing};
+use super::fault::Fault;
+use crate::error::{Error, Result};
+use crate::layer::Event;
+
+/// How often a server that is there is asked for its time and its epoch.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+/// The first pause between attempts to reach a server; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// One server. [`supervise`](Self::supervise) keeps it connected until the layer closes.
+pub(super) struct Shard {
+    /// Position in the configured hosts.
+    pub(super) index: usize,
+    /// The server's clock.
+    pub(super) clock: Clock,
+    /// How the host is named in logs: without credentials.
+    host: String,
+    client: Client,
+    timing: Timing,
+    pool_size: usize,
+    epoch_key: String,
+    state: watch::Sender<State>,
+    /// The epoch of the data that was there when the server was last reached. Held only to compare and replace it.
+    epoch: Mutex<Option<String>>,
+    /// Asks the supervisor to look at once.
+    suspicion: Notify,
+    events: broadcast::Sender<Event>,
+}
+
+#[derive(Clone)]
+pub(super) enum State {
+    Up(Link),
+    Down(Fault),
+}
+
+/// What a shard is made from.
+pub(super) struct ShardOptions {
+    pub(super) host: String,
+    pub(super) client: Client,
+    pub(super) timing: Timing,
+    pub(super) pool_size: usize,
+    pub(super) epoch_key: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("not connected yet")]
+struct NotConnected;
+
+impl Shard {
+    pub(super) fn new(index: usize, options: ShardOptions, events: broadcast::Sender<Event>) -> Self {
+        let ShardOptions { host, client, timing, pool_size, epoch_key } = options;
+        Self {
+            index,
+            clock: Clock::default(),
+            host,
+            client,
+            timing,
+            pool_size,
+            epoch_key,
+            state: watch::Sender::new(State::Down(Fault::unsent(NotConnected))),
+            epoch: Mutex::new(None),
+            suspicion: Notify::new(),
+            events,
+        }
+    }
+
+    /// Tries once to reach the server.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Redis`], [`Error::UnsupportedServer`].
+    pub(super) async fn connect(&self) -> Result<()> {
+        match self.open().await {
+            Ok(()) => Ok(()),
+            Err(ConnectError::TooOld(version)) => Err(Error::UnsupportedServer { shard: self.index, version }),
+            Err(error) => {
+                let fault = Fault::unsent(error);
+                self.state.send_replace(State::Down(fault.clone()));
+                Err(fault.into_error(self.index))
+            }
+        }
+    }
+
+    async fn open(&self) -> Result<(), ConnectError> {
+        let generation = rand::random();
+        let opening = Link::open(&self.client, &self.timing, self.pool_size, &self.epoch_key, generation);
+        let (mut link, greeting) = opening.await?;
+        let (asked, time, _) = connection::probe(&mut link.commands, &self.epoch_key).await?;
+        self.clock.observe(asked, time);
+        self.state.send_replace(State::Up(link));
+        info!(shard = self.index, host = self.host, version = greeting.version, "redis shard is up");
+        let _ = self.events.send(Event::ShardUp { shard: self.index });
+        self.compare_epoch(Some(greeting.epoch));
+        Ok(())
+    }
+
+    /// Announces the loss of the data if `epoch` is another than before.
+    fn compare_epoch(&self, epoch: Option<String>) {
+        let lost = {
+            let mut known = self.epoch.lock();
+            let lost = known.is_some() && *known != epoch;
+            *known = epoch;
+            lost
+        };
+        if lost {
+            warn!(shard = self.index, host = self.host, "redis shard has lost its data");
+            let _ = self.events.send(Event::DataLost { shard: self.index });
+        }
+    }
+
+    /// Keeps the server connected until `closing`; asks it for its time now and then.
+    pub(super) async fn supervise(self: Arc<Self>, closing: CancellationToken) {
+        let work = async {
+            loop {
+                self.watch_link().await;
+                self.reconnect().await;
+            }
+        };
+        closing.run_until_cancelled(work).await;
+    }
+
+    /// Ends when the server is lost.
+    async fn watch_link(&self) {
+        loop {
+            let Ok(link) = self.link() else { return };
+            if let Err(error) = self.probe(link.clone()).await {
+                self.lost(link.generation, error.into());
+                return;
+            }
+            let mut states = self.state.subscribe();
+            tokio::select! {
+                () = tokio::time::sleep(PROBE_EVERY) => {}
+                () = self.suspicion.notified() => {}
+                _ = states.wait_for(|state| matches!(state, State::Down(_))) => return,
+            }
+        }
+    }
+
+    async fn probe(&self, mut link: Link) -> Result<(), RedisError> {
+        let (asked, time, epoch) = connection::probe(&mut link.commands, &self.epoch_key).await?;
+        self.clock.observe(asked, time);
+        if epoch.is_none() {
+            // Somebody emptied the server under us. The next one that connects shall see an epoch.
+            let new = format!("{:032x}", rand::random::<u128>());
+            let mut command = redis::cmd("SET");
+            command.arg(&self.epoch_key).arg(&new).arg("NX");
+            link.commands.send_packed_command(&command).await?;
+        }
+        self.compare_epoch(epoch);
+        Ok(())
+    }
+
+    async fn reconnect(&self) {
+        let mut pause = FIRST_PAUSE;
+        while let Err(error) = self.open().await {
+            self.state.send_replace(State::Down(Fault::unsent(error)));
+            let jitter = rand::rng().random_range(0.5..1.0);
+            tokio::time::sleep(pause.mul_f64(jitter)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Notes that the link of this generation is of no more use.
+    fn lost(&self, generation: u64, fault: Fault) {
+        let reason = fault.to_string();
+        let changed = self.state.send_if_modified(|state| {
+            let current = matches!(state, State::Up(link) if link.generation == generation);
+            if current {
+                *state = State::Down(fault.before_sending());
+            }
+            current
+        });
+        if changed {
+            warn!(shard = self.index, host = self.host, reason, "redis shard is down");
+            let _ = self.events.send(Event::ShardDown { shard: self.index, reason });
+        }
+    }
+
+    /// The present connections.
+    pub(super) fn link(&self) -> Result<Link, Fault> {
+        match &*self.state.borrow() {
+            State::Up(link) => Ok(link.clone()),
+            State::Down(fault) => Err(fault.clone()),
+        }
+    }
+
+    /// Waits until the server is there.
+    pub(super) async fn up(&self) -> Link {
+        let mut states = self.state.subscribe();
+        loop {
+            if let State::Up(link) = &*states.borrow_and_update() {
+                return link.clone();
+            }
+            // The sender lives in `self`, so that the wait cannot fail.
+            let _ = states.changed().await;
+        }
+    }
+
+    /// Runs a command that does not block.
+    pub(super) async fn run(&self, command: &Cmd) -> Result<Value, Fault> {
+        let mut link = self.link()?;
+        let mut answer = link.commands.send_packed_command(command).await;
+        if answer.as_ref().is_err_and(is_unknown_script) {
+            // Somebody made the server forget its scripts; the command has not run.
+            connection::load_scripts(&mut link.commands).await?;
+            answer = link.commands.send_packed_command(command).await;
+        }
+        answer.map_err(|error| self.judge(link.generation, error))
+    }
+
+    /// Runs commands that do not block and may run twice, in one round trip.
+    pub(super) async fn run_all(&self, commands: &redis::Pipeline) -> Result<Vec<Value>, Fault> {
+        let mut link = self.link()?;
+        let mut answers = answers(&mut link, commands).await;
+        if answers.as_ref().is_err_and(is_unknown_script) {
+            connection::load_scripts(&mut link.commands).await?;
+            answers = self::answers(&mut link, commands).await;
+        }
+        answers.map_err(|error| self.judge(link.generation, error))
+    }
+
+    fn judge(&self, generation: u64, error: RedisError) -> Fault {
+        let fault = Fault::from(error);
+        if fault.broken {
+            self.lost(generation, fault.clone());
+        }
+        fault
+    }
+
+    /// A connection for blocking reads.
+    pub(super) async fn blocking(&self) -> Result<BlockingConnection, Fault> {
+        let link = self.link()?;
+        BlockingConnection::take(&link.blocking).await.map_err(|error| {
+            self.suspicion.notify_one();
+            Fault::unsent(error)
+        })
+    }
+
+    /// Ends the read that blocks in `connection`, which then answers nothing.
+    pub(super) async fn unblock(&self, command: &Cmd) {
+        // If it fails the read ends by its own timeout.
+        let _ = self.run(command).await;
+    }
+
+    /// Tells that a connection of this shard broke, and why.
+    pub(super) fn suspect(&self) {
+        self.suspicion.notify_one();
+    }
+
+    /// How long one blocking read waits.
+    pub(super) fn blocking_timeout(&self) -> Duration {
+        self.timing.blocking
+    }
+
+    /// How long a command may take.
+    pub(super) fn command_timeout(&self) -> Duration {
+        self.timing.command
+    }
+
+    /// How the host is named in logs.
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+}
+
+/// The answers to `commands`, or the first error among them.
+async fn answers(link: &mut Link, commands: &redis::Pipeline) -> Result<Vec<Value>, RedisError> {
+    let answers = link.commands.send_packed_commands(commands, 0, commands.len()).await?;
+    answers.into_iter().map(Value::extract_error).collect()
+}
+
+fn is_unknown_script(error: &RedisError) -> bool {
+    error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::NoScript)
+}
+
+impl std::fmt::Debug for Shard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shard").field("index", &self.index).field("host", &self.host).finish_non_exhaustive()
+    }
+}

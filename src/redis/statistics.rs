@@ -1,0 +1,137 @@
+//! Figures of the channels, and flushing: what has to look at many keys.
+
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use redis::{FromRedisValue, Pipeline, Value};
+
+use super::fault::Fault;
+use super::frame;
+use super::shard::Shard;
+use super::topology::Topology;
+use crate::error::Result;
+use crate::layer::Statistics;
+use crate::name::ChannelName;
+
+/// Keys that one step of a scan looks at.
+const SCAN_STEP: usize = 1000;
+
+/// The figures of `channel` on all shards where its messages can lie.
+pub(super) async fn of_channel(topology: &Topology, expiry: Duration, channel: &ChannelName) -> Result<Statistics> {
+    let name = channel.non_local();
+    let shards = topology.shards_of_channel(channel);
+    let parts = try_join_all(shards.iter().map(|shard| async move {
+        let counters = counters(shard, &topology.keys.channel_stats(name)).await?;
+        let lists = [topology.keys.channel(name)];
+        Ok::<_, crate::Error>(counters.merge(pending(shard, &lists, expiry).await?))
+    }));
+    parts.await.map(sum)
+}
+
+/// The figures of all channels on all shards.
+pub(super) async fn global(topology: &Topology, expiry: Duration) -> Result<Statistics> {
+    let parts = try_join_all(topology.shards.iter().map(|shard| async move {
+        let mut total = counters(shard, &topology.keys.global_stats()).await?;
+        let mut scan = Scan::new(shard, topology.keys.scan_channels());
+        while let Some(keys) = scan.next().await? {
+            let lists: Vec<_> = keys.into_iter().filter(|key| topology.keys.parse_channel(key).is_some()).collect();
+            if !lists.is_empty() {
+                total = total.merge(pending(shard, &lists, expiry).await?);
+            }
+        }
+        Ok::<_, crate::Error>(total)
+    }));
+    parts.await.map(sum)
+}
+
+/// Deletes every key of this deployment but the epochs.
+pub(super) async fn flush(topology: &Topology) -> Result<()> {
+    let shards = topology.shards.iter().map(|shard| async move {
+        for pattern in topology.keys.scan_patterns() {
+            let mut scan = Scan::new(shard, pattern);
+            while let Some(mut keys) = scan.next().await? {
+                keys.retain(|key| topology.keys.is_flushed(key));
+                if !keys.is_empty() {
+                    let mut command = redis::cmd("UNLINK");
+                    command.arg(keys);
+                    shard.run(&command).await.map_err(|fault| fault.into_error(shard.index))?;
+                }
+            }
+        }
+        Ok::<_, crate::Error>(())
+    });
+    try_join_all(shards).await.map(|_| ())
+}
+
+/// A walk over the keys of a shard that match a pattern.
+struct Scan<'s> {
+    shard: &'s Shard,
+    pattern: String,
+    /// Where the next step begins; nothing when the walk is over.
+    cursor: Option<u64>,
+}
+
+impl<'s> Scan<'s> {
+    fn new(shard: &'s Shard, pattern: String) -> Self {
+        Self { shard, pattern, cursor: Some(0) }
+    }
+
+    async fn next(&mut self) -> Result<Option<Vec<String>>> {
+        let Some(cursor) = self.cursor else { return Ok(None) };
+        let mut command = redis::cmd("SCAN");
+        command.arg(cursor).arg("MATCH").arg(&self.pattern).arg("COUNT").arg(SCAN_STEP);
+        let step = self.shard.run(&command).await.and_then(|answer| {
+            // Keys that are no text are not ours.
+            let (next, keys): (u64, Vec<Vec<u8>>) = parse(answer)?;
+            Ok((next, keys.into_iter().filter_map(|key| String::from_utf8(key).ok()).collect()))
+        });
+        let (next, keys) = step.map_err(|fault| fault.into_error(self.shard.index))?;
+        self.cursor = (next != 0).then_some(next);
+        Ok(Some(keys))
+    }
+}
+
+/// The counters in one hash.
+async fn counters(shard: &Shard, key: &str) -> Result<Statistics> {
+    let mut command = redis::cmd("HMGET");
+    command.arg(key).arg("messages_count").arg("channel_full_count");
+    let (messages, full): (Option<u64>, Option<u64>) = answer(shard, &command).await?;
+    let mut statistics = Statistics::default();
+    statistics.messages_count = messages.unwrap_or(0);
+    statistics.channel_full_count = full.unwrap_or(0);
+    Ok(statistics)
+}
+
+/// How many entries wait in `lists`, and since when.
+async fn pending(shard: &Shard, lists: &[String], expiry: Duration) -> Result<Statistics> {
+    let mut commands = Pipeline::new();
+    for list in lists {
+        commands.cmd("LLEN").arg(list);
+        commands.cmd("LINDEX").arg(list).arg(0);
+    }
+    let answers = shard.run_all(&commands).await.map_err(|fault| fault.into_error(shard.index))?;
+    let now = shard.clock.now_ms().unwrap_or(0);
+    let expiry = u64::try_from(expiry.as_millis()).unwrap_or(u64::MAX);
+    let parts = answers.chunks(2).map(|pair| {
+        let mut statistics = Statistics::default();
+        if let [Value::Int(length), Value::BulkString(head)] = pair {
+            statistics.messages_pending = u64::try_from(*length).unwrap_or(0);
+            let sent = frame::expires(head).unwrap_or(now).saturating_sub(expiry);
+            statistics.messages_max_age = Duration::from_millis(now.saturating_sub(sent));
+        }
+        statistics
+    });
+    Ok(sum(parts))
+}
+
+async fn answer<T: FromRedisValue>(shard: &Shard, command: &redis::Cmd) -> Result<T> {
+    shard.run(command).await.and_then(parse).map_err(|fault| fault.into_error(shard.index))
+}
+
+fn parse<T: FromRedisValue>(answer: Value) -> Result<T, Fault> {
+    redis::from_redis_value(answer).map_err(|error| Fault::unexpected(&error.to_string()))
+}
+
+fn sum(parts: impl IntoIterator<Item = Statistics>) -> Statistics {
+    parts.into_iter().fold(Statistics::default(), Statistics::merge)
+}

@@ -32,6 +32,8 @@ mod queue;
 mod session;
 mod settings;
 mod shared;
+#[cfg(test)]
+mod tests;
 mod websocket;
 
 pub use interface::{BoundServer, InterfaceServer};

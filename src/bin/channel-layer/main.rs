@@ -47,13 +47,16 @@ async fn main() -> ExitCode {
     }
 }
 
-/// An error and its causes in one line.
+/// An error and its causes in one line; some libraries repeat a cause in the text of what it caused.
 fn chain(error: &(dyn Error + 'static)) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        line.push_str(": ");
-        line.push_str(&error.to_string());
+        let text = error.to_string();
+        if !line.ends_with(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
         cause = error.source();
     }
     line

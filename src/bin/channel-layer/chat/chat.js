@@ -163,7 +163,7 @@ const handlers = {
       pending.delete(event.key);
       return;
     }
-    showMessage(event.id === me, event.name, event.text, event.at);
+    inOrder(showMessage(event.id === me, event.name, event.text, event.at), event);
     if (document.hidden) setUnread(unread + 1);
   },
   error(event) {
@@ -322,6 +322,21 @@ function showMessage(mine, from, text, at) {
   last = { who: author_key, at };
   append(line);
   return line;
+}
+
+// Several workers may pass on two messages of one person the wrong way round; then the later line goes up.
+function inOrder(line, { id, order }) {
+  line.dataset.from = id;
+  line.dataset.order = order;
+  let before = null;
+  for (let other = line.previousElementSibling, looked = 0; other && looked < 20; looked++) {
+    if (other.dataset.from === id && Number(other.dataset.order) > order) before = other;
+    other = other.previousElementSibling;
+  }
+  if (!before) return;
+  line.classList.toggle("follows", before.classList.contains("follows"));
+  before.classList.add("follows");
+  before.before(line);
 }
 
 function say(text) {

@@ -57,6 +57,8 @@ pub(super) enum Event<'a> {
         text: &'a str,
         #[serde(skip_serializing_if = "Option::is_none")]
         key: Option<u64>,
+        /// Grows with every message of this connection: several workers may pass two of them on the wrong way round.
+        order: i64,
         at: u128,
     },
     /// These clients are here, among others.

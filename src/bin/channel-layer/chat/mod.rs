@@ -100,7 +100,8 @@ async fn receive(context: Context, presence: Arc<Presence>) -> Result<()> {
             if text.chars().count() > MESSAGE_LIMIT {
                 return error(&context, format!("A message has at most {MESSAGE_LIMIT} characters.")).await;
             }
-            let event = Event::Message { id: &seat.id, name: &seat.name, text, key, at: now() };
+            let order = context.message().int("order").unwrap_or_default();
+            let event = Event::Message { id: &seat.id, name: &seat.name, text, key, order, at: now() };
             context.group_send(&seat.group, message! { "text": event.to_json() }).await?;
         }
     }

@@ -162,6 +162,12 @@ pub(crate) fn key_id(sealed: &[u8]) -> Option<u32> {
     sealed.first_chunk().copied().map(u32::from_be_bytes)
 }
 
+/// 128 bits of the SHA-256 digest of `bytes`, which nobody can make two texts agree in.
+pub(crate) fn digest(bytes: &[u8]) -> u128 {
+    let digest: [u8; 32] = Sha256::digest(bytes).into();
+    digest[..16].iter().fold(0, |number, byte| number << 8 | u128::from(*byte))
+}
+
 fn check(option: &str, keys: &[String]) -> Result<()> {
     match keys.iter().position(String::is_empty) {
         Some(at) => Err(Error::config(format!("{option}[{at}]"), "\"\"", "a key cannot be empty")),

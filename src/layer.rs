@@ -337,6 +337,10 @@ impl Receiver {
     /// # Errors
     ///
     /// [`Error::Redis`] once per outage, [`Error::Closed`].
+    ///
+    /// # Panics
+    ///
+    /// If a [`Source`] breaks its contract: it is ready and has handed nothing over.
     pub async fn recv(&mut self) -> Result<Delivery> {
         let mut taken = None;
         let mut asking = Asking { receiver: self, done: false };
@@ -384,6 +388,10 @@ impl Receiver {
     ///
     /// [`Error::Redis`] if messages could not be put back; they are counted as dropped.
     pub async fn close(mut self) -> Result<()> {
+        self.put_back().await
+    }
+
+    pub(crate) async fn put_back(&mut self) -> Result<()> {
         self.source.close().await
     }
 }
@@ -436,7 +444,8 @@ impl Drop for Asking<'_> {
     }
 }
 
-/// Where a source puts the deliveries that it hands over.
+/// Where a source puts the deliveries that it hands over. A source may hold a lock meanwhile, so it must not call the
+/// layer.
 pub type Sink<'a> = &'a mut (dyn FnMut(Delivery) + Send);
 
 /// What stands behind a [`Receiver`]; for implementations of [`ChannelLayer`].

@@ -15,10 +15,10 @@ use crate::message::Message;
 use crate::name::{ChannelKind, ChannelName};
 
 /// Statistics of a channel start again after this long without a message.
-const COUNTS_EXPIRY: Duration = Duration::from_secs(3600);
+const COUNTS_EXPIRY: Duration = Duration::from_hours(1);
 
 /// Statistics of the layer start again after this long without a message.
-const PAST_EXPIRY: Duration = Duration::from_secs(24 * 3600);
+const PAST_EXPIRY: Duration = Duration::from_hours(24);
 
 /// All messages that have one non-local part, in the order in which they were sent.
 #[derive(Debug)]
@@ -213,7 +213,9 @@ impl Channel {
         state.waiters.woken += waiters.len();
         drop(state);
         count_dropped("closed", messages.len());
-        waiters.into_iter().for_each(|(_, waker)| waker.wake());
+        for (_, waker) in waiters {
+            waker.wake();
+        }
     }
 
     /// Drops messages and statistics without a trace. Who waits goes on waiting.

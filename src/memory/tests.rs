@@ -1,5 +1,8 @@
 //! What the contract does not show of the layer in memory: who is woken, and what is freed.
 
+// A test that unwraps says what it expected by failing there.
+#![allow(clippy::unwrap_used)]
+
 use std::collections::HashSet;
 use std::future::Future;
 use std::pin::pin;
@@ -182,7 +185,7 @@ async fn what_expires_is_freed_without_a_reader() {
     sleep(Duration::from_secs(3700)).await;
     assert_eq!(layer.inner.channels.len(), 0, "figures are kept for an hour");
     assert_eq!(layer.global_statistics().await.unwrap().messages_count, 2);
-    sleep(Duration::from_secs(25 * 3600)).await;
+    sleep(Duration::from_hours(25)).await;
     assert_eq!(layer.global_statistics().await.unwrap().messages_count, 0);
 }
 
@@ -213,7 +216,7 @@ async fn an_idle_layer_keeps_no_timer() {
     let layer = short();
     layer.send(CHANNEL, message! {}).await.unwrap();
     layer.receive(&[CHANNEL]).await.unwrap();
-    sleep(Duration::from_secs(26 * 3600)).await;
+    sleep(Duration::from_hours(26)).await;
     // With the clock paused, time would run as long as any timer is set, while a thread is waited for.
     let before = Instant::now();
     let (done, wait) = tokio::sync::oneshot::channel();
@@ -236,6 +239,16 @@ async fn the_sweepers_end_with_the_layer() {
     drop(layer);
     sleep(Duration::from_millis(1)).await;
     assert_eq!(tasks(), 0);
+}
+
+#[test]
+fn a_layer_works_without_a_runtime() {
+    let layer = MemoryLayer::new();
+    let count = Arc::new(Count::default());
+    waiting!(layer.receive(&[CHANNEL]) => reader, woken_reader);
+    assert!(poll(pin!(layer.send(CHANNEL, message! {})), &count).is_ready());
+    assert_eq!(woken(&woken_reader), 1);
+    assert!(poll(reader.as_mut(), &count).is_ready());
 }
 
 #[test]

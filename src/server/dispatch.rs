@@ -90,3 +90,21 @@ pub(crate) async fn shed_on_data_loss(mut events: broadcast::Receiver<Event>, co
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::settings::QueueLimits;
+    use super::*;
+
+    #[tokio::test]
+    async fn sockets_are_told_to_come_back_when_the_layer_lost_its_data() {
+        let connections = Connections::new(QueueLimits::default()).unwrap();
+        let connection = connections.open();
+        let (send, events) = broadcast::channel(4);
+        send.send(Event::ShardUp { shard: 0 }).unwrap();
+        send.send(Event::DataLost { shard: 0 }).unwrap();
+        drop(send);
+        shed_on_data_loss(events, connections).await;
+        assert_eq!(connection.queue().take_one().await.unwrap_err().code, 1012);
+    }
+}

@@ -21,6 +21,8 @@
 mod context;
 mod lines;
 mod run;
+#[cfg(test)]
+mod tests;
 
 pub use context::Context;
 pub use run::Worker;

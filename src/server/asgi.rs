@@ -224,20 +224,20 @@ mod tests {
         read(message).unwrap().opening()
     }
 
-    fn text(text: &str) -> Option<Data> {
-        Some(Data::Text(text.into()))
+    fn text(text: &str) -> Data {
+        Data::Text(text.into())
     }
 
     #[test]
     fn a_handshake_is_decided_as_the_specification_says() {
         let accepted = |data, close, accept| Opening::Accept(Reply { data, close, accept });
         assert_eq!(opening(&message! { "accept": true }), accepted(None, None, Some(true)));
-        assert_eq!(opening(&message! { "accept": true, "text": "a" }), accepted(text("a"), None, Some(true)));
+        assert_eq!(opening(&message! { "accept": true, "text": "a" }), accepted(Some(text("a")), None, Some(true)));
         assert_eq!(opening(&message! { "accept": false, "text": "a" }), Opening::Refuse);
-        assert_eq!(opening(&message! { "text": "a" }), accepted(text("a"), None, None));
+        assert_eq!(opening(&message! { "text": "a" }), accepted(Some(text("a")), None, None));
         assert_eq!(opening(&message! { "close": true }), Opening::Refuse);
         assert_eq!(opening(&message! { "close": 4000 }), Opening::Refuse);
-        assert_eq!(opening(&message! { "close": 4000, "text": "a" }), accepted(text("a"), Some(4000), None));
+        assert_eq!(opening(&message! { "close": 4000, "text": "a" }), accepted(Some(text("a")), Some(4000), None));
         assert_eq!(opening(&message! { "text": "" }), Opening::Wait);
         assert_eq!(opening(&message! {}), Opening::Wait);
     }

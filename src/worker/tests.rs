@@ -97,17 +97,17 @@ async fn a_reply_waits_until_its_channel_has_room() {
 #[tokio::test]
 async fn a_shutdown_finishes_what_is_in_hand_and_leaves_the_rest() {
     let layer = layer();
-    let handled = Arc::new(AtomicUsize::new(0));
+    let finished = Arc::new(AtomicUsize::new(0));
     let (begun, mut beginning) = mpsc::unbounded_channel();
     let (open, gate) = tokio::sync::watch::channel(false);
     let handler = {
-        let handled = handled.clone();
+        let finished = finished.clone();
         move |_: Context| {
-            let (handled, begun, mut gate) = (handled.clone(), begun.clone(), gate.clone());
+            let (finished, begun, mut gate) = (finished.clone(), begun.clone(), gate.clone());
             async move {
                 begun.send(())?;
                 gate.wait_for(|open| *open).await?;
-                handled.fetch_add(1, Ordering::Relaxed);
+                finished.fetch_add(1, Ordering::Relaxed);
                 Ok::<_, BoxError>(())
             }
         }
@@ -123,7 +123,7 @@ async fn a_shutdown_finishes_what_is_in_hand_and_leaves_the_rest() {
     open.send(true).unwrap();
     within(running).await.unwrap().unwrap();
     let left = layer.channel_statistics("work").await.unwrap().messages_pending;
-    assert_eq!(handled.load(Ordering::Relaxed) as u64 + left, 5);
+    assert_eq!(finished.load(Ordering::Relaxed) as u64 + left, 5);
 }
 
 #[tokio::test]

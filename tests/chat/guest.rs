@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, interval};
-use tokio_tungstenite::tungstenite::Message as Frame;
+use tokio_tungstenite::tungstenite::{Error as ClientError, Message as Frame};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use super::instance::Instance;
@@ -28,19 +28,25 @@ struct View {
 
 impl Guest {
     pub async fn enter(instance: &Instance, room: &str, name: &str) -> Self {
+        Self::try_enter(instance, room, name).await.unwrap()
+    }
+
+    pub async fn try_enter(instance: &Instance, room: &str, name: &str) -> Result<Self, ClientError> {
         let url = format!("ws://{}/chat/{}/{}", instance.address, room.replace(' ', "%20"), name);
-        let (socket, _) = within(DEADLINE, "the handshake", connect_async(url)).await.unwrap();
+        let (socket, _) = within(DEADLINE, "the handshake", connect_async(url)).await?;
         let (shows, view) = watch::channel(View::default());
         let (says, said) = mpsc::unbounded_channel();
         tokio::spawn(Protocol { socket, shows, known: HashMap::new(), forget: DEADLINE }.run(said));
-        Self { view, says }
+        Ok(Self { view, says })
     }
 
     pub fn says(&self, text: &str) {
         self.says.send(json!({ "type": "message", "text": text }).to_string()).unwrap();
     }
 
-    pub fn leaves(self) {}
+    pub fn leaves(self) {
+        drop(self);
+    }
 
     pub fn lines(&self) -> Vec<String> {
         self.view.borrow().lines.clone()
@@ -91,13 +97,13 @@ impl Protocol {
                     Some(Ok(_)) => None,
                     Some(Err(_)) | None => return self.line("closed with 1006".to_owned()),
                 },
-                text = said.recv() => match text {
-                    Some(text) => Some(text),
-                    None => {
+                text = said.recv() => {
+                    let Some(text) = text else {
                         let _ = self.socket.close(None).await;
                         return;
-                    }
-                },
+                    };
+                    Some(text)
+                }
                 _ = announce.tick() => Some(here()),
                 _ = look.tick() => {
                     self.known.retain(|_, (_, heard)| heard.elapsed() < self.forget);

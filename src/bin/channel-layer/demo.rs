@@ -1,16 +1,16 @@
 //! `channel-layer demo`: a chat in one process, or across many on the same Redis.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use channel_layer::{BoxError, InterfaceServer};
 use clap::Args;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::chat;
 use crate::layer::LayerOptions;
+use crate::{print_line, stop_signal};
 
 const PORT: u16 = 8000;
 
@@ -45,7 +45,7 @@ impl Demo {
                 chat::run(working, until).await
             }
         });
-        announce(&format!("Chat at http://{address}"))?;
+        print_line(&format!("Chat at http://{address}"))?;
         let ended = server.serve(stop.cancelled_owned()).await;
         closed.cancel();
         let worked = working.await?;
@@ -63,27 +63,4 @@ async fn listen(host: IpAddr, port: Option<u16>) -> Result<TcpListener, BoxError
     };
     listener
         .map_err(|error| format!("cannot listen at {}: {error}", SocketAddr::new(host, port.unwrap_or(PORT))).into())
-}
-
-/// The one line on standard output; the log is on standard error.
-fn announce(line: &str) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    writeln!(out, "{line}")?;
-    out.flush()
-}
-
-/// Cancelled by Ctrl-C or SIGTERM.
-fn stop_signal() -> io::Result<CancellationToken> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let stop = CancellationToken::new();
-    let stopping = stop.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        stopping.cancel();
-    });
-    Ok(stop)
 }

@@ -8,6 +8,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, broadcast, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::holders::Holders;
 use super::lane::Lane;
 use super::parcel::{self, Parcel};
 use super::quarantine::Quarantine;
@@ -25,6 +26,7 @@ pub(super) struct Surroundings {
     pub(super) groups: Arc<Groups>,
     pub(super) quarantine: Quarantine,
     pub(super) events: broadcast::Sender<Event>,
+    pub(super) holders: Holders,
     /// Cancelled when the layer closes.
     pub(super) closing: CancellationToken,
     /// What readers could not put back when they ended, and why.
@@ -58,6 +60,8 @@ pub(super) struct State {
     pub(super) closed: bool,
     /// Those who asked for what is there now; each is told whether anything was.
     pub(super) looks: Vec<oneshot::Sender<bool>>,
+    /// Readers of some of the same channels that begin when everything has been given back.
+    pub(super) successors: Vec<oneshot::Sender<()>>,
     /// Grows with each outage.
     pub(super) outages: u64,
     /// The shard that is away, and why, as long as no messages can come.
@@ -85,6 +89,23 @@ impl Reader {
     /// Tells the task to look at the state.
     pub(super) fn notify(&self) {
         self.changed.notify_one();
+    }
+
+    /// Waits until everything that was popped here and that nobody here waits for has been given back.
+    pub(super) async fn hand_back(&self) {
+        let (successor, done) = oneshot::channel();
+        // A reader that ends drops its successors, and then gives everything back.
+        let closed = {
+            let mut state = self.state();
+            if !state.closed {
+                state.successors.push(successor);
+            }
+            state.closed
+        };
+        self.notify();
+        if closed || done.await.is_err() {
+            self.ended.cancelled().await;
+        }
     }
 
     /// Takes the next delivery out of the buffer.
@@ -121,6 +142,13 @@ impl State {
     /// How many entries have to be read to satisfy those who wait.
     pub(super) fn missing(&self) -> usize {
         if self.closed { 0 } else { self.wanted.saturating_sub(self.parcels.len()) }
+    }
+
+    /// Whether somebody asks what is there now. Those who have gone are forgotten: a look for nobody could take over
+    /// channels from another reader.
+    pub(super) fn has_looks(&mut self) -> bool {
+        self.looks.retain(|look| !look.is_closed());
+        !self.looks.is_empty()
     }
 
     /// Wakes the consumer that has waited longest.

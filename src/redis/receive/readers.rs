@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::consumer::Consumer;
+use super::holders::Holders;
 use super::quarantine::Quarantine;
 use super::reader::{Reader, Surroundings};
 use super::task;
@@ -52,6 +53,7 @@ impl Readers {
             quarantine,
             events,
             closing: closing.clone(),
+            holders: Holders::default(),
             lost: Mutex::default(),
         };
         Self {
@@ -71,7 +73,7 @@ impl Readers {
     pub(in crate::redis) fn own(&self, channels: Vec<ChannelName>) -> Consumer {
         let reader = Arc::new(Reader::new(self.surroundings.clone(), without_duplicates(channels), true));
         let consumer = Consumer::new(reader.clone());
-        self.tasks.spawn_on(task::run(reader, |_| false), &self.runtime);
+        self.start(reader, |_| false);
         consumer
     }
 
@@ -86,8 +88,16 @@ impl Readers {
         shared.insert(reader.channels.clone(), reader.clone());
         let consumer = Consumer::new(reader.clone());
         let home = Arc::downgrade(&self.shared);
-        self.tasks.spawn_on(task::run(reader, move |reader| leave(&home, reader)), &self.runtime);
+        self.start(reader, move |reader| leave(&home, reader));
         consumer
+    }
+
+    fn start(&self, reader: Arc<Reader>, may_end: impl Fn(&Reader) -> bool + Send + Sync + 'static) {
+        let run = async move {
+            task::run(reader.clone(), may_end).await;
+            reader.surroundings.holders.release(&reader);
+        };
+        self.tasks.spawn_on(run, &self.runtime);
     }
 }
 

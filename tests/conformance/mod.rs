@@ -18,7 +18,7 @@ mod sending;
 mod statistics;
 mod tools;
 
-use backend::{Memory, MemoryThreaded};
+use backend::{HybridMemory, HybridRedis, Memory, MemoryThreaded, Redis, RedisEncrypted};
 
 /// Makes a module for each backend, and in it a test of each function of the list.
 macro_rules! conformance {
@@ -39,10 +39,16 @@ macro_rules! conformance {
 
 conformance! {
     memory: Memory,
-    memory_threaded: MemoryThreaded;
+    memory_threaded: MemoryThreaded,
+    redis: Redis<1>,
+    redis_sharded: Redis<3>,
+    redis_encrypted: RedisEncrypted,
+    hybrid: HybridMemory,
+    hybrid_redis: HybridRedis;
 
     {
         cancellation::a_dropped_group_send_arrives_once_or_not_at_all,
+        cancellation::a_dropped_reader_leaves_its_turn_to_the_next,
         cancellation::a_dropped_receive_loses_nothing,
         cancellation::a_dropped_receiver_loses_nothing,
         cancellation::a_dropped_recv_loses_nothing,
@@ -114,7 +120,6 @@ conformance! {
         names::refuses_to_receive_from_nothing,
         order::holds_from_writer_to_reader,
         order::holds_on_a_channel_of_new_channel,
-        order::holds_through_readers_of_every_kind,
         readers::a_limit_of_zero_counts_as_one,
         readers::a_receiver_is_a_stream,
         readers::a_receiver_reads_nothing_before_it_is_asked,

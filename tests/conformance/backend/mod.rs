@@ -1,8 +1,12 @@
 //! The layers under test, each as its users would start it.
 
+mod hybrid;
 mod memory;
+mod redis;
 
+pub use hybrid::{HybridMemory, HybridRedis};
 pub use memory::{Memory, MemoryThreaded};
+pub use redis::{Redis, RedisEncrypted};
 
 use std::time::Duration;
 
@@ -60,8 +64,8 @@ impl Default for Options {
         Self {
             capacity: 100_000,
             channel_capacity: &[],
-            expiry: Duration::from_secs(3600),
-            group_expiry: Duration::from_secs(86_400),
+            expiry: Duration::from_hours(1),
+            group_expiry: Duration::from_hours(24),
             max_message_size: 8 << 20,
         }
     }

@@ -1,7 +1,8 @@
 //! A group send reaches each channel that is a member, once.
 
 use super::backend::{Backend, Options};
-use super::tools::{assert_none, numbered, numbers, numbers_on, sorted_channels, take_all, take_many};
+use super::tools::{assert_none, number, numbered, numbers, numbers_on, sorted_channels, take, take_all, take_many};
+use crate::support::{DEADLINE, within};
 
 pub async fn reaches_every_member<B: Backend>() {
     let layer = B::start(Options::default()).await.layer();
@@ -117,4 +118,23 @@ pub async fn sending_to_nobody_is_no_error<B: Backend>() {
     layer.group_discard("left", "left!a").await.unwrap();
     layer.group_send("left", numbered(1)).await.unwrap();
     assert_none(layer.try_receive(&["left!"]).await.unwrap());
+}
+
+pub async fn the_rest_of_a_group_message_is_there_for_whoever_reads_next<B: Backend>() {
+    let layer = B::start(Options::default()).await.layer();
+    for member in ["rest!a", "rest!b"] {
+        layer.group_add("group", member).await.unwrap();
+    }
+    for round in 0..20 {
+        layer.group_send("group", numbered(round)).await.unwrap();
+        layer.send("rest!a", numbered(100)).await.unwrap();
+        // The second and third reader of the process ask for other channels too, or have a receiver of their own.
+        let first = take(&layer, &["rest!", "other!"]).await;
+        let second = layer.try_receive(&["rest!"]).await.unwrap().expect("the other member's message is there");
+        assert_eq!((number(&first), number(&second)), (round, round));
+        assert_ne!(first.channel, second.channel);
+        let mut receiver = layer.receiver(&["rest!", "more!"]).unwrap();
+        assert_eq!(number(&within(DEADLINE, "the message after it", receiver.recv()).await.unwrap()), 100);
+        receiver.close().await.unwrap();
+    }
 }

@@ -5,7 +5,7 @@ use tokio::task::JoinSet;
 
 use super::backend::{Backend, Options};
 use super::tools::{Layer, number, numbered, numbers, numbers_on, rest, take_all};
-use crate::support::{DEADLINE, within};
+use crate::support::{DEADLINE, Moments, within};
 
 const CHANNELS: [&str; 3] = ["order!a", "order!b", "order?c"];
 const SOURCES: [&str; 2] = ["order!", "order?c"];
@@ -71,6 +71,31 @@ pub async fn holds_from_writer_to_reader<B: Backend>() {
     while !all_are_there(&taken) {
         let limit = taken.len() % 7 + 1;
         within(DEADLINE, "the next messages", receiver.recv_many(&mut taken, limit)).await.unwrap();
+    }
+    writer.await.unwrap();
+    assert_in_order(&taken);
+}
+
+pub async fn holds_through_readers_of_every_kind<B: Backend>() {
+    let backend = B::start(Options::default()).await;
+    let (layer, peer) = (backend.layer(), backend.peer().await);
+    let _others = disturb(&layer);
+    let writer = tokio::spawn(write(layer));
+    let mut taken = Vec::new();
+    let mut moments = Moments::new(3);
+    while !all_are_there(&taken) {
+        // One reader at a time, which may be dropped half-way and gives back what it holds before the next one reads.
+        if let Some(received) = moments.cut(peer.receive(&SOURCES)).await {
+            taken.push(received.unwrap());
+        }
+        let mut receiver = peer.receiver(&SOURCES).unwrap();
+        if let Some(received) = moments.cut(receiver.recv_many(&mut taken, 5)).await {
+            received.unwrap();
+        }
+        receiver.close().await.unwrap();
+        if let Some(Some(delivery)) = moments.cut(peer.try_receive(&SOURCES)).await.transpose().unwrap() {
+            taken.push(delivery);
+        }
     }
     writer.await.unwrap();
     assert_in_order(&taken);

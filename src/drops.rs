@@ -2,7 +2,7 @@
 
 /// Why a message was not delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Drop {
+pub(crate) enum DropReason {
     /// It waited longer than the layer's expiry.
     Expired,
     /// A channel was at capacity when the message came by way of a group.
@@ -11,25 +11,28 @@ pub(crate) enum Drop {
     Undecryptable,
     /// Its bytes were no message.
     Undecodable,
+    /// The layer closed, and nobody else can read what it held.
+    Closed,
     /// A server was away when the message had to be put back, or its group looked up.
     ShardDown,
 }
 
-impl Drop {
-    fn reason(self) -> &'static str {
+impl DropReason {
+    fn label(self) -> &'static str {
         match self {
             Self::Expired => "expired",
             Self::Full => "full",
             Self::Undecryptable => "undecryptable",
             Self::Undecodable => "undecodable",
+            Self::Closed => "closed",
             Self::ShardDown => "shard_down",
         }
     }
 }
 
-/// Counts `count` messages as dropped.
-pub(crate) fn count(drop: Drop, count: u64) {
-    if count > 0 {
-        metrics::counter!("channel_layer_dropped_total", "reason" => drop.reason()).increment(count);
+/// Counts `messages` as dropped.
+pub(crate) fn count(reason: DropReason, messages: usize) {
+    if messages > 0 {
+        metrics::counter!("channel_layer_dropped_total", "reason" => reason.label()).increment(messages as u64);
     }
 }

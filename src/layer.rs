@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use futures_core::Stream;
+use futures_util::Stream;
 use tokio::sync::broadcast;
 
 use crate::error::{Error, Result};
@@ -469,11 +469,4 @@ pub trait Source: Send + Sync {
     ///
     /// As [`Receiver::close`].
     async fn close(&mut self) -> Result<()>;
-}
-
-/// Counts messages that will not be delivered, and why.
-pub(crate) fn count_dropped(reason: &'static str, messages: usize) {
-    if messages > 0 {
-        metrics::counter!("channel_layer_dropped_total", "reason" => reason).increment(messages as u64);
-    }
 }

@@ -10,8 +10,9 @@ use tokio::sync::broadcast;
 
 use super::source::HybridSource;
 use crate::crypto;
+use crate::drops::{self, DropReason};
 use crate::error::{Error, Result};
-use crate::layer::{ChannelLayer, Delivery, Event, Receiver, Statistics, count_dropped};
+use crate::layer::{ChannelLayer, Delivery, Event, Receiver, Statistics};
 use crate::message::Message;
 use crate::name::{ChannelKind, ChannelName, GroupName};
 
@@ -113,7 +114,7 @@ impl<L: ChannelLayer, R: ChannelLayer> HybridLayer<L, R> {
         for ((at, ..), result) in sends.iter().zip(self.local.send_many(&messages).await) {
             match result {
                 Ok(()) => {}
-                Err(Error::ChannelFull { .. }) => count_dropped("full", 1),
+                Err(Error::ChannelFull { .. }) => drops::count(DropReason::Full, 1),
                 Err(error) => failed.push((*at, error)),
             }
         }

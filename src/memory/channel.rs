@@ -9,8 +9,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::drops::{self, DropReason};
 use crate::error::{Error, Result};
-use crate::layer::{Delivery, Sink, Statistics, count_dropped};
+use crate::layer::{Delivery, Sink, Statistics};
 use crate::message::Message;
 use crate::name::{ChannelKind, ChannelName};
 
@@ -212,7 +213,7 @@ impl Channel {
         let waiters = std::mem::take(&mut state.waiters.list);
         state.waiters.woken += waiters.len();
         drop(state);
-        count_dropped("closed", messages.len());
+        drops::count(DropReason::Closed, messages.len());
         for (_, waker) in waiters {
             waker.wake();
         }
@@ -302,7 +303,7 @@ impl State {
         while self.queue.front().is_some_and(|entry| now >= entry.expires) {
             self.queue.pop_front();
         }
-        count_dropped("expired", before - self.queue.len());
+        drops::count(DropReason::Expired, before - self.queue.len());
     }
 
     /// Takes the first who waits out of the line if there is something for it.

@@ -18,8 +18,9 @@ use super::sweep::Sweeper;
 use crate::capacity::Capacity;
 use crate::codec;
 use crate::config::Config;
+use crate::drops::{self, DropReason};
 use crate::error::{Error, Result};
-use crate::layer::{ChannelLayer, Delivery, Receiver, Source, Statistics, count_dropped};
+use crate::layer::{ChannelLayer, Delivery, Receiver, Source, Statistics};
 use crate::message::Message;
 use crate::name::{ChannelKind, ChannelName, GroupName};
 
@@ -293,7 +294,7 @@ impl ChannelLayer for MemoryLayer {
         };
         for (name, to) in group.routes() {
             if !self.inner.push(&self.inner.channel(&name), message.clone(), to)? {
-                count_dropped("full", 1);
+                drops::count(DropReason::Full, 1);
             }
         }
         Ok(())

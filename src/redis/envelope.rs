@@ -9,7 +9,7 @@ use super::frame::{Address, Entry, Text};
 use crate::codec;
 use crate::crypto;
 use crate::crypto::KeyRing;
-use crate::drops::Drop;
+use crate::drops::DropReason;
 use crate::error::{Error, Result};
 use crate::message::Message;
 use crate::name::{ChannelName, GroupName};
@@ -35,7 +35,7 @@ pub(super) enum Context<'a> {
 /// Why a body gives no message.
 #[derive(Debug)]
 pub(super) struct Unreadable {
-    pub(super) drop: Drop,
+    pub(super) drop: DropReason,
     /// What is wrong, the same text for the same cause, and never a word of the content.
     pub(super) reason: String,
 }
@@ -115,10 +115,10 @@ impl Envelope {
                 })?)
             }
         };
-        codec::decode(&body).map_err(|error| Unreadable { drop: Drop::Undecodable, reason: error.to_string() })
+        codec::decode(&body).map_err(|error| Unreadable { drop: DropReason::Undecodable, reason: error.to_string() })
     }
 }
 
 fn undecryptable(reason: &str) -> Unreadable {
-    Unreadable { drop: Drop::Undecryptable, reason: reason.to_owned() }
+    Unreadable { drop: DropReason::Undecryptable, reason: reason.to_owned() }
 }

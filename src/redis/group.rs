@@ -17,9 +17,9 @@ use crate::error::Result;
 use crate::name::{ChannelName, GroupName};
 
 /// Memberships that no message has asked for in this time are forgotten; asking again fetches them again.
-const FORGET_AFTER: Duration = Duration::from_secs(60);
+const FORGET_AFTER: Duration = Duration::from_mins(1);
 /// How much longer than the expiry of messages the end of a membership is remembered.
-const REMEMBER_LONGER: Duration = Duration::from_secs(60);
+const REMEMBER_LONGER: Duration = Duration::from_mins(1);
 
 /// The groups of a layer, and what its readers know of their members.
 #[derive(Debug)]

@@ -23,7 +23,7 @@ use super::shard::{Shard, ShardOptions};
 use super::statistics;
 use super::topology::Topology;
 use crate::config::{Config, Host};
-use crate::drops::{self, Drop};
+use crate::drops::{self, DropReason};
 use crate::error::{Error, Result};
 use crate::layer::{ChannelLayer, Delivery, Event, Receiver, Statistics};
 use crate::message::Message;
@@ -167,9 +167,9 @@ impl RedisLayer {
         for posted in posted {
             match self.sender.outcome(posted).await {
                 Outcome::Sent => {}
-                Outcome::Full => drops::count(Drop::Full, 1),
+                Outcome::Full => drops::count(DropReason::Full, 1),
                 Outcome::Failed { shard, fault } => {
-                    drops::count(Drop::ShardDown, 1);
+                    drops::count(DropReason::ShardDown, 1);
                     result = result.and(Err(fault.into_error(shard)));
                 }
                 Outcome::Closed => result = Err(Error::Closed),
@@ -324,7 +324,7 @@ impl ChannelLayer for RedisLayer {
     }
 }
 
-impl std::ops::Drop for RedisLayer {
+impl Drop for RedisLayer {
     fn drop(&mut self) {
         self.closing.cancel();
     }

@@ -24,7 +24,7 @@ use super::script;
 use super::shard::Shard;
 use super::topology::Topology;
 use crate::capacity::Capacity;
-use crate::drops::{self, Drop};
+use crate::drops::{self, DropReason};
 use crate::name::{ChannelName, GroupName};
 
 /// Lanes of a shard. More overlap more round trips, and make each batch smaller.
@@ -35,8 +35,8 @@ const MAX_ENTRIES: usize = 1000;
 /// A batch takes no further entry once it has so many bytes.
 const MAX_BYTES: usize = 1 << 20;
 /// How long the counters of a channel, and those of all channels, outlive the last send.
-const CHANNEL_STATS_LIVE: Duration = Duration::from_secs(3600);
-const GLOBAL_STATS_LIVE: Duration = Duration::from_secs(86_400);
+const CHANNEL_STATS_LIVE: Duration = Duration::from_hours(1);
+const GLOBAL_STATS_LIVE: Duration = Duration::from_hours(24);
 
 /// What became of a message.
 #[derive(Clone, Debug)]
@@ -270,7 +270,7 @@ impl Lane {
         };
         match answer {
             Ok((accepted, expired)) => {
-                drops::count(Drop::Expired, expired);
+                drops::count(DropReason::Expired, expired);
                 batch.finish(self.shard.index, &accepted);
             }
             Err(fault) => batch.fail(self.shard.index, &fault),
@@ -354,7 +354,7 @@ impl Batch {
 }
 
 /// What `push.lua` returns: accepted entries for each channel, and how many expired ones made room.
-fn parse_answer(answer: &Value, channels: usize) -> Result<(Vec<i64>, u64), Fault> {
+fn parse_answer(answer: &Value, channels: usize) -> Result<(Vec<i64>, usize), Fault> {
     let unexpected = || Fault::unexpected("push.lua returned something else than a number for each channel");
     let Value::Array(values) = answer else { return Err(unexpected()) };
     let numbers = values.iter().map(|value| match value {
@@ -366,7 +366,7 @@ fn parse_answer(answer: &Value, channels: usize) -> Result<(Vec<i64>, u64), Faul
     if numbers.len() != channels {
         return Err(unexpected());
     }
-    Ok((numbers, u64::try_from(expired).unwrap_or(0)))
+    Ok((numbers, usize::try_from(expired).unwrap_or(0)))
 }
 
 pub(super) fn milliseconds(time: Duration) -> u64 {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::drops::{self, Drop};
+use crate::drops::{self, DropReason};
 use crate::layer::Delivery;
 use crate::message::Message;
 use crate::name::ChannelName;
@@ -64,7 +64,7 @@ impl Parcel {
         // Every entry came over a connection that has told the time.
         let now = self.shard.clock.now_ms().unwrap_or(0);
         if self.entry.expires <= now {
-            drops::count(Drop::Expired, self.left());
+            drops::count(DropReason::Expired, self.left());
             return Taken::Expired;
         }
         let message = match &self.message {
@@ -97,10 +97,10 @@ impl Parcel {
     }
 
     /// How many recipients have not got it.
-    pub(super) fn left(&self) -> u64 {
+    pub(super) fn left(&self) -> usize {
         match &self.to {
             Recipients::One(_) => 1,
-            Recipients::Members { channels, next } => (channels.len() - next) as u64,
+            Recipients::Members { channels, next } => channels.len() - next,
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::parcel::Parcel;
-use crate::drops::{self, Drop};
+use crate::drops::{self, DropReason};
 use crate::redis::fault::Fault;
 use crate::redis::script;
 use crate::redis::topology::Topology;
@@ -40,7 +40,7 @@ pub(super) async fn put_back(topology: &Topology, parcels: Vec<Parcel>) -> Optio
             }
             let chunk = parcels.split_off(start);
             if let Err(fault) = put_back_to_one(topology, &chunk).await {
-                drops::count(Drop::ShardDown, chunk.iter().map(Parcel::left).sum());
+                drops::count(DropReason::ShardDown, chunk.iter().map(Parcel::left).sum());
                 lost = Some((chunk[0].shard.index, fault));
             }
         }
@@ -60,7 +60,7 @@ async fn put_back_to_one(topology: &Topology, parcels: &[Parcel]) -> Result<(), 
         match shard.run(&command).await {
             Ok(answer) => {
                 if let redis::Value::Int(expired) = answer {
-                    drops::count(Drop::Expired, u64::try_from(expired).unwrap_or(0));
+                    drops::count(DropReason::Expired, usize::try_from(expired).unwrap_or(0));
                 }
                 return Ok(());
             }

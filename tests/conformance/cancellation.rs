@@ -189,7 +189,7 @@ fn assert_arrived(channel: &str, taken: &[Delivery], awaited: &[i64], tried: i64
     assert_eq!(got, awaited, "the awaited messages on {channel}");
 }
 
-/// Writes with `step`, cut at many moments, while another task sends without a cut, and reads all.
+/// Writes with `step`, cut at many moments except for each tenth, while another task sends without a cut, and reads all.
 async fn write_all<B: Backend>(seed: u64, step: impl AsyncFn(&Layer, i64) -> Result<()>) {
     const TRIED: i64 = 250;
     let backend = B::start(Options::default()).await;
@@ -201,7 +201,9 @@ async fn write_all<B: Backend>(seed: u64, step: impl AsyncFn(&Layer, i64) -> Res
     let mut moments = Moments::new(seed);
     let mut awaited = Vec::new();
     for number in 0..TRIED {
-        match moments.cut(step(&layer, number)).await {
+        let call = step(&layer, number);
+        let result = if number % 10 == 0 { Some(call.await) } else { moments.cut(call).await };
+        match result {
             Some(result) => {
                 result.unwrap();
                 awaited.push(number);
@@ -210,7 +212,6 @@ async fn write_all<B: Backend>(seed: u64, step: impl AsyncFn(&Layer, i64) -> Res
         }
     }
     drop(others);
-    assert!(!awaited.is_empty(), "some calls have to come to their end");
     let taken = take_until_quiet(&reader, &SOURCES).await;
     for channel in CHANNELS {
         assert_arrived(channel, &taken, &awaited, TRIED);

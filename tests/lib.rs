@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::needless_pass_by_value)]
 #![allow(unreachable_pub, missing_docs, missing_debug_implementations)]
 
+mod chat;
 mod conformance;
 mod model;
 mod support;

@@ -13,7 +13,7 @@ const ROWS: [&[&str]; 9] = [
     &["message"],
     &["error"],
     &["layer", "capacity", "crypto"],
-    &["codec"],
+    &["codec", "backoff"],
     &["config"],
     &["memory", "hybrid", "redis"],
     &["django"],
@@ -22,7 +22,7 @@ const ROWS: [&[&str]; 9] = [
 
 /// Each dependency with the files and folders under `src` that may use it. The formats of Python's layers go through
 /// the connections of the Redis layer.
-const HOMES: [(&str, &[&str]); 11] = [
+const HOMES: [(&str, &[&str]); 12] = [
     ("redis", &["redis/", "django/"]),
     ("deadpool_redis", &["redis/", "django/"]),
     ("rmp_serde", &["codec.rs", "codec/"]),
@@ -33,6 +33,7 @@ const HOMES: [(&str, &[&str]); 11] = [
     ("globset", &["capacity.rs"]),
     ("regex", &["capacity.rs"]),
     ("axum", &["server/"]),
+    ("tungstenite", &["server/"]),
     ("clap", &["bin/"]),
 ];
 

@@ -212,7 +212,15 @@ async fn write_all<B: Backend>(seed: u64, step: impl AsyncFn(&Layer, i64) -> Res
         }
     }
     drop(others);
-    let taken = take_until_quiet(&reader, &SOURCES).await;
+    let mut missing: BTreeSet<_> =
+        awaited.iter().flat_map(|number| CHANNELS.map(|channel| (channel.to_owned(), *number))).collect();
+    let mut taken = Vec::new();
+    while !missing.is_empty() {
+        let delivery = within(DEADLINE, "an awaited message", reader.receive(&SOURCES)).await.unwrap();
+        missing.remove(&(delivery.channel.to_string(), number(&delivery)));
+        taken.push(delivery);
+    }
+    taken.extend(take_until_quiet(&reader, &SOURCES).await);
     for channel in CHANNELS {
         assert_arrived(channel, &taken, &awaited, TRIED);
     }

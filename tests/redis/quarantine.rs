@@ -42,7 +42,7 @@ async fn tells_each_cause_once() {
     let mut events = layer.events();
     let mut connection = shared_servers()[0].connection().await;
     let is_it = |event: &Event| matches!(event, Event::Quarantined { .. });
-    for (bytes, said) in [(&[0; 4][..], "too early"), (&[0; 20], "version")] {
+    for (bytes, said) in [(&[0_u8; 4][..], "too early"), (&[0; 20], "version")] {
         for n in 0..10 {
             let () = connection.rpush(site.list("n"), bytes).await.unwrap();
             layer.send("n", numbered(n)).await.unwrap();

@@ -1,0 +1,67 @@
+//! Two layers as one: normal channels near, the others on Redis.
+
+use std::slice::from_ref;
+use std::sync::Arc;
+
+use channel_layer::{HybridLayer, MemoryLayer};
+
+use super::super::guarantees::Promise;
+use super::super::tools::Layer;
+use super::redis::{Processes, on};
+use super::{Backend, Options};
+use crate::support::{shared_servers, shared_unix_server};
+
+/// [`HybridLayer`] with a [`MemoryLayer`] for normal channels. Its other instance has the same memory: two readers of
+/// one process with connections of their own.
+pub struct HybridMemory {
+    local: Arc<MemoryLayer>,
+    remote: Processes,
+    first: Layer,
+}
+
+impl Backend for HybridMemory {
+    const COLUMN: &'static str = "HybridLayer with memory";
+    const LACKS: &'static [Promise] = &[Promise::BetweenProcesses, Promise::Drain];
+
+    async fn start(options: Options) -> Self {
+        let local = Arc::new(MemoryLayer::with_config(&options.config()).unwrap());
+        let remote = Processes::start(on(&shared_servers()[..1], options.config())).await;
+        let first = Arc::new(HybridLayer::new(Arc::clone(&local), remote.first()));
+        Self { local, remote, first }
+    }
+
+    fn layer(&self) -> Layer {
+        Arc::clone(&self.first)
+    }
+
+    async fn peer(&self) -> Layer {
+        Arc::new(HybridLayer::new(Arc::clone(&self.local), self.remote.another().await))
+    }
+}
+
+/// [`HybridLayer`] with a [`RedisLayer`](channel_layer::RedisLayer) of the machine for normal channels.
+pub struct HybridRedis {
+    local: Processes,
+    remote: Processes,
+    first: Layer,
+}
+
+impl Backend for HybridRedis {
+    const COLUMN: &'static str = "HybridLayer with Redis";
+    const LACKS: &'static [Promise] = &[];
+
+    async fn start(options: Options) -> Self {
+        let local = Processes::start(on(from_ref(shared_unix_server()), options.config())).await;
+        let remote = Processes::start(on(&shared_servers()[..1], options.config())).await;
+        let first = Arc::new(HybridLayer::new(local.first(), remote.first()));
+        Self { local, remote, first }
+    }
+
+    fn layer(&self) -> Layer {
+        Arc::clone(&self.first)
+    }
+
+    async fn peer(&self) -> Layer {
+        Arc::new(HybridLayer::new(self.local.another().await, self.remote.another().await))
+    }
+}

@@ -1,0 +1,62 @@
+//! The layer of one process.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use channel_layer::MemoryLayer;
+use tokio::runtime::{Builder, Runtime};
+
+use super::super::guarantees::Promise;
+use super::super::tools::Layer;
+use super::{Backend, Options};
+
+/// What a layer that lives in one process does not promise.
+const ONE_PROCESS: &[Promise] = &[Promise::BetweenProcesses, Promise::Drain];
+
+/// [`MemoryLayer`] on time that only passes when a test says so, or when all wait.
+pub struct Memory(Layer);
+
+impl Backend for Memory {
+    const COLUMN: &'static str = "MemoryLayer";
+    const LACKS: &'static [Promise] = ONE_PROCESS;
+
+    async fn start(options: Options) -> Self {
+        Self(Arc::new(MemoryLayer::with_config(&options.config()).unwrap()))
+    }
+
+    fn layer(&self) -> Layer {
+        Arc::clone(&self.0)
+    }
+
+    async fn peer(&self) -> Layer {
+        self.layer()
+    }
+
+    async fn pass(&self, time: Duration) {
+        tokio::time::advance(time).await;
+    }
+
+    fn runtime() -> Runtime {
+        Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime starts")
+    }
+}
+
+/// [`MemoryLayer`] on several threads, where tasks really run at the same time.
+pub struct MemoryThreaded(Layer);
+
+impl Backend for MemoryThreaded {
+    const COLUMN: &'static str = "MemoryLayer";
+    const LACKS: &'static [Promise] = ONE_PROCESS;
+
+    async fn start(options: Options) -> Self {
+        Self(Arc::new(MemoryLayer::with_config(&options.config()).unwrap()))
+    }
+
+    fn layer(&self) -> Layer {
+        Arc::clone(&self.0)
+    }
+
+    async fn peer(&self) -> Layer {
+        self.layer()
+    }
+}

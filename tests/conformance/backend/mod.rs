@@ -1,0 +1,84 @@
+//! The layers under test, each as its users would start it.
+
+mod hybrid;
+mod memory;
+mod redis;
+
+pub use hybrid::{HybridMemory, HybridRedis};
+pub use memory::{Memory, MemoryThreaded};
+pub use redis::{Redis, RedisEncrypted};
+
+use std::time::Duration;
+
+use channel_layer::{CapacityRule, Config};
+use tokio::runtime::{Builder, Runtime};
+
+use super::guarantees::Promise;
+use super::tools::Layer;
+
+/// A layer, and what a test has to know about it.
+pub trait Backend: Sized {
+    /// Its column in the README's table of guarantees.
+    const COLUMN: &'static str;
+
+    /// What it does not promise, by design.
+    const LACKS: &'static [Promise];
+
+    /// Starts the layer, empty.
+    async fn start(options: Options) -> Self;
+
+    /// The layer.
+    fn layer(&self) -> Layer;
+
+    /// Another instance of it, as another process would have.
+    async fn peer(&self) -> Layer;
+
+    /// Lets time pass.
+    async fn pass(&self, time: Duration) {
+        tokio::time::sleep(time).await;
+    }
+
+    /// The runtime that a test of it runs on.
+    fn runtime() -> Runtime {
+        Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime starts")
+    }
+
+    /// Whether it promises `promise`.
+    fn promises(promise: Promise) -> bool {
+        !Self::LACKS.contains(&promise)
+    }
+}
+
+/// What tests configure. Nothing expires and nothing is full unless a test says so.
+#[derive(Clone)]
+pub struct Options {
+    pub capacity: usize,
+    pub channel_capacity: &'static [(&'static str, usize)],
+    pub expiry: Duration,
+    pub group_expiry: Duration,
+    pub max_message_size: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            capacity: 100_000,
+            channel_capacity: &[],
+            expiry: Duration::from_secs(3600),
+            group_expiry: Duration::from_secs(86_400),
+            max_message_size: 8 << 20,
+        }
+    }
+}
+
+impl Options {
+    fn config(&self) -> Config {
+        let config = Config::new()
+            .capacity(self.capacity)
+            .expiry(self.expiry)
+            .group_expiry(self.group_expiry)
+            .max_message_size(self.max_message_size);
+        let rules = self.channel_capacity.iter().map(|&(pattern, capacity)| CapacityRule::glob(pattern, capacity));
+        rules.fold(config, Config::channel_capacity)
+    }
+}

@@ -1,0 +1,78 @@
+//! The layer on Redis: on one server, on three, and encrypted.
+
+use std::sync::Arc;
+
+use channel_layer::{Config, RedisLayer};
+
+use super::super::guarantees::Promise;
+use super::super::tools::Layer;
+use super::{Backend, Options};
+use crate::support::{RedisServer, random_prefix, shared_servers};
+
+/// [`RedisLayer`] on some of the shared servers, under a prefix of its own.
+pub struct Redis<const SHARDS: usize>(Processes);
+
+impl<const SHARDS: usize> Backend for Redis<SHARDS> {
+    const COLUMN: &'static str = "RedisLayer";
+    const LACKS: &'static [Promise] = &[];
+
+    async fn start(options: Options) -> Self {
+        Self(Processes::start(on(&shared_servers()[..SHARDS], options.config())).await)
+    }
+
+    fn layer(&self) -> Layer {
+        self.0.first()
+    }
+
+    async fn peer(&self) -> Layer {
+        Arc::new(self.0.another().await)
+    }
+}
+
+/// [`RedisLayer`] on one server, with keys.
+pub struct RedisEncrypted(Processes);
+
+impl Backend for RedisEncrypted {
+    const COLUMN: &'static str = "RedisLayer";
+    const LACKS: &'static [Promise] = &[];
+
+    async fn start(options: Options) -> Self {
+        let config = options.config().symmetric_encryption_keys(["the key in use", "the key before it"]);
+        Self(Processes::start(on(&shared_servers()[..1], config)).await)
+    }
+
+    fn layer(&self) -> Layer {
+        self.0.first()
+    }
+
+    async fn peer(&self) -> Layer {
+        Arc::new(self.0.another().await)
+    }
+}
+
+/// `config` on `servers`, apart from everything that is there already.
+pub fn on(servers: &[RedisServer], config: Config) -> Config {
+    let prefix = random_prefix();
+    config.hosts(servers.iter().map(RedisServer::url)).stats_prefix(format!("{prefix}-meta:")).prefix(prefix)
+}
+
+/// Instances of [`RedisLayer`] with the same configuration, as processes of one deployment have them.
+pub struct Processes {
+    config: Config,
+    first: Arc<RedisLayer>,
+}
+
+impl Processes {
+    pub async fn start(config: Config) -> Self {
+        let first = Arc::new(RedisLayer::connect(config.clone()).await.unwrap());
+        Self { config, first }
+    }
+
+    pub fn first(&self) -> Arc<RedisLayer> {
+        Arc::clone(&self.first)
+    }
+
+    pub async fn another(&self) -> RedisLayer {
+        RedisLayer::connect(self.config.clone()).await.unwrap()
+    }
+}

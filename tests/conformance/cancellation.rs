@@ -1,0 +1,232 @@
+//! A future that is dropped, at any moment, loses nothing and doubles nothing.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use channel_layer::{Delivery, Result};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::backend::{Backend, Options};
+use super::tools::{Layer, number, numbered, numbers_on, rest, take_until_quiet};
+use crate::support::{DEADLINE, Moments, within};
+
+const CHANNELS: [&str; 3] = ["cut.normal", "cut!a", "cut?a"];
+const SOURCES: [&str; 3] = ["cut.normal", "cut!", "cut?a"];
+const PER_CHANNEL: i64 = 120;
+
+/// Sends to all channels, in bursts and with pauses, so that readers meet them full and empty.
+async fn write(layer: Layer) {
+    let mut random = StdRng::seed_from_u64(1);
+    for number in 0..PER_CHANNEL {
+        for channel in CHANNELS {
+            layer.send(channel, numbered(number)).await.unwrap();
+        }
+        if random.random_bool(0.2) {
+            tokio::time::sleep(Duration::from_millis(random.random_range(0..6))).await;
+        }
+    }
+}
+
+/// Reads with `step` until all that `write` sends is there, and checks it. A step may give nothing.
+async fn read_all<B: Backend>(ordered: bool, mut step: impl AsyncFnMut(&Layer, &mut Vec<Delivery>)) {
+    let backend = B::start(Options::default()).await;
+    let reader = backend.peer().await;
+    let writer = tokio::spawn(write(backend.layer()));
+    let expected: Vec<_> = (0..PER_CHANNEL).collect();
+    let mut taken = Vec::new();
+    let reading = async {
+        for round in 0.. {
+            step(&reader, &mut taken).await;
+            if taken.len() >= CHANNELS.len() * expected.len() {
+                break;
+            }
+            rest(round).await;
+        }
+    };
+    within(3 * DEADLINE, "all messages in spite of dropped readers", reading).await;
+    writer.await.unwrap();
+    taken.extend(take_until_quiet(&reader, &SOURCES).await);
+    for channel in CHANNELS {
+        let mut got = numbers_on(channel, &taken);
+        if !ordered || channel == "cut.normal" {
+            got.sort_unstable();
+        }
+        assert_eq!(got, expected, "what came on {channel}");
+    }
+}
+
+pub async fn a_dropped_receive_loses_nothing<B: Backend>() {
+    let mut moments = Moments::new(1);
+    read_all::<B>(true, async |layer, taken| {
+        if let Some(received) = moments.cut(layer.receive(&SOURCES)).await {
+            taken.push(received.unwrap());
+        }
+    })
+    .await;
+}
+
+pub async fn a_dropped_try_receive_loses_nothing<B: Backend>() {
+    let mut moments = Moments::new(2);
+    read_all::<B>(true, async |layer, taken| {
+        if let Some(received) = moments.cut(layer.try_receive(&SOURCES)).await {
+            taken.extend(received.unwrap());
+        }
+    })
+    .await;
+}
+
+pub async fn a_dropped_recv_loses_nothing<B: Backend>() {
+    let (mut moments, mut receiver) = (Moments::new(3), None);
+    read_all::<B>(true, async |layer, taken| {
+        let receiver = receiver.get_or_insert_with(|| layer.receiver(&SOURCES).unwrap());
+        if let Some(received) = moments.cut(receiver.recv()).await {
+            taken.push(received.unwrap());
+        }
+    })
+    .await;
+}
+
+pub async fn a_dropped_recv_many_loses_nothing<B: Backend>() {
+    let (mut moments, mut receiver) = (Moments::new(4), None);
+    read_all::<B>(true, async |layer, taken| {
+        let receiver = receiver.get_or_insert_with(|| layer.receiver(&SOURCES).unwrap());
+        let before = taken.len();
+        match moments.cut(receiver.recv_many(taken, 7)).await {
+            Some(received) => assert_eq!(taken.len(), before + received.unwrap()),
+            None => assert_eq!(taken.len(), before, "a dropped recv_many handed over messages"),
+        }
+    })
+    .await;
+}
+
+pub async fn a_dropped_receiver_loses_nothing<B: Backend>() {
+    let mut moments = Moments::new(5);
+    // What a dropped receiver puts back in the background may come after what the next one reads meanwhile.
+    read_all::<B>(false, async |layer, taken| {
+        let mut receiver = layer.receiver(&SOURCES).unwrap();
+        for _ in 0..3 {
+            if let Some(received) = moments.cut(receiver.recv_many(taken, 2)).await {
+                received.unwrap();
+            }
+        }
+    })
+    .await;
+}
+
+pub async fn readers_that_come_and_go_lose_nothing<B: Backend>() {
+    let backend = B::start(Options::default()).await;
+    let (done, mut all_done) = mpsc::unbounded_channel();
+    let mut readers = JoinSet::new();
+    for seed in 0..6 {
+        let (layer, done) = (if seed % 2 == 0 { backend.layer() } else { backend.peer().await }, done.clone());
+        readers.spawn(async move {
+            let mut moments = Moments::new(seed);
+            loop {
+                if let Some(received) = moments.cut(layer.receive(&["cut.normal"])).await {
+                    done.send(number(&received.unwrap())).ok();
+                }
+            }
+        });
+    }
+    let mut writers = JoinSet::new();
+    for writer in 0..4 {
+        let layer = backend.layer();
+        writers.spawn(async move {
+            for number in 0..100 {
+                layer.send("cut.normal", numbered(writer * 100 + number)).await.unwrap();
+            }
+        });
+    }
+    let mut got = BTreeSet::new();
+    for _ in 0..400 {
+        let number = within(DEADLINE, "all of 400 messages", all_done.recv()).await.unwrap();
+        assert!(got.insert(number), "message {number} came twice");
+    }
+    writers.join_all().await;
+    assert!(take_until_quiet(&backend.layer(), &["cut.normal"]).await.is_empty(), "more came than was sent");
+    assert!(all_done.try_recv().is_err(), "more came than was sent");
+}
+
+/// Checks what came on `channel`: everything awaited in order, and of the rest nothing twice.
+#[track_caller]
+fn assert_arrived(channel: &str, taken: &[Delivery], awaited: &[i64], tried: i64) {
+    let got = numbers_on(channel, taken);
+    let set: BTreeSet<_> = got.iter().copied().collect();
+    assert_eq!(set.len(), got.len(), "a message came twice on {channel}");
+    assert!(set.iter().all(|number| (0..tried).contains(number)), "a message came that nobody sent");
+    let known: BTreeSet<_> = awaited.iter().copied().collect();
+    let mut got: Vec<_> = got.into_iter().filter(|number| known.contains(number)).collect();
+    if channel == "cut.normal" {
+        got.sort_unstable();
+    }
+    assert_eq!(got, awaited, "the awaited messages on {channel}");
+}
+
+/// Writes with `step`, cut at many moments, while another task sends without a cut, and reads all.
+async fn write_all<B: Backend>(seed: u64, step: impl AsyncFn(&Layer, i64) -> Result<()>) {
+    const TRIED: i64 = 250;
+    let backend = B::start(Options::default()).await;
+    let (layer, reader) = (backend.layer(), backend.peer().await);
+    for channel in CHANNELS {
+        layer.group_add("cut", channel).await.unwrap();
+    }
+    let others = disturb(&layer);
+    let mut moments = Moments::new(seed);
+    let mut awaited = Vec::new();
+    for number in 0..TRIED {
+        match moments.cut(step(&layer, number)).await {
+            Some(result) => {
+                result.unwrap();
+                awaited.push(number);
+            }
+            None => tokio::task::yield_now().await,
+        }
+    }
+    drop(others);
+    assert!(!awaited.is_empty(), "some calls have to come to their end");
+    let taken = take_until_quiet(&reader, &SOURCES).await;
+    for channel in CHANNELS {
+        assert_arrived(channel, &taken, &awaited, TRIED);
+    }
+}
+
+/// Other writers on the same layer. They end when dropped.
+fn disturb(layer: &Layer) -> JoinSet<()> {
+    let mut others = JoinSet::new();
+    for other in 0..4 {
+        let (layer, name) = (Arc::clone(layer), format!("other?{other}"));
+        others.spawn(async move {
+            for round in 0.. {
+                layer.send(&name, numbered(round)).await.unwrap();
+                layer.try_receive(&[&name]).await.unwrap();
+                rest(round).await;
+            }
+        });
+    }
+    others
+}
+
+pub async fn a_dropped_send_arrives_once_or_not_at_all<B: Backend>() {
+    write_all::<B>(6, async |layer, number| {
+        for channel in CHANNELS {
+            layer.send(channel, numbered(number)).await?;
+        }
+        Ok(())
+    })
+    .await;
+}
+
+pub async fn a_dropped_send_many_arrives_once_or_not_at_all<B: Backend>() {
+    write_all::<B>(7, async |layer, number| {
+        layer.send_many(&CHANNELS.map(|channel| (channel, numbered(number)))).await.into_iter().collect()
+    })
+    .await;
+}
+
+pub async fn a_dropped_group_send_arrives_once_or_not_at_all<B: Backend>() {
+    write_all::<B>(8, async |layer, number| layer.group_send("cut", numbered(number)).await).await;
+}

@@ -1,0 +1,157 @@
+//! Who closes gives back what was not read, and everyone who waits learns of it.
+
+use std::time::Duration;
+
+use channel_layer::{Error, Result};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::backend::{Backend, Options};
+use super::guarantees::Promise;
+use super::tools::{assert_none, number, numbered, numbers, send_numbers, take_many, take_until_quiet};
+use crate::support::{DEADLINE, interrupted, within};
+
+#[track_caller]
+fn assert_closed<T: std::fmt::Debug>(what: &str, result: Result<T>) {
+    assert!(matches!(result, Err(Error::Closed)), "{what} after closing gives {result:?}");
+}
+
+pub async fn later_calls_give_closed<B: Backend>() {
+    let layer = B::start(Options::default()).await.layer();
+    let mut receiver = layer.receiver(&["a"]).unwrap();
+    layer.close().await.unwrap();
+    assert_closed("send", layer.send("a", numbered(1)).await);
+    for channel in ["a!b", "a?b"] {
+        assert_closed("send", layer.send(channel, numbered(1)).await);
+        assert_closed("send_many", layer.send_many(&[(channel, numbered(1))]).await.remove(0));
+    }
+    for source in ["a", "a!", "a?b"] {
+        let received = within(DEADLINE, "a receive after closing", layer.receive(&[source])).await;
+        assert_closed("receive", received);
+        assert_closed("try_receive", layer.try_receive(&[source]).await);
+        assert_closed("receiver", layer.receiver(&[source]));
+    }
+    assert_closed("recv", within(DEADLINE, "a recv after closing", receiver.recv()).await);
+    assert_closed("new_channel", layer.new_channel("a?").await);
+    assert_closed("group_add", layer.group_add("g", "a").await);
+    assert_closed("group_discard", layer.group_discard("g", "a").await);
+    assert_closed("group_channels", layer.group_channels("g").await);
+    assert_closed("group_send", layer.group_send("g", numbered(1)).await);
+    assert_closed("group_send_many", layer.group_send_many(&[("g", numbered(1))]).await.remove(0));
+    assert_closed("flush", layer.flush().await);
+    assert_closed("global_statistics", layer.global_statistics().await);
+    assert_closed("channel_statistics", layer.channel_statistics("a").await);
+}
+
+pub async fn waiting_calls_give_closed<B: Backend>() {
+    let layer = B::start(Options::default()).await.layer();
+    let mut waiting = JoinSet::new();
+    for source in ["a", "a!", "a?b"] {
+        let reader = layer.clone();
+        waiting.spawn(async move { reader.receive(&[source]).await });
+        let mut receiver = layer.receiver(&[source]).unwrap();
+        waiting.spawn(async move { receiver.recv().await });
+    }
+    // Those that do not wait yet get the same answer, a little later.
+    sleep(Duration::from_millis(50)).await;
+    layer.close().await.unwrap();
+    let ended = within(DEADLINE, "the end of all that waits", waiting.join_all()).await;
+    for result in ended {
+        assert_closed("a waiting call", result);
+    }
+}
+
+pub async fn closing_a_receiver_puts_back_in_order<B: Backend>() {
+    let backend = B::start(Options::default()).await;
+    let (layer, peer) = (backend.layer(), backend.peer().await);
+    layer.group_add("back", "back!b").await.unwrap();
+    layer.group_add("back", "back!c").await.unwrap();
+    for (channel, source) in [("back!a", "back!"), ("back?a", "back?a")] {
+        send_numbers(&layer, channel, 0..10).await;
+        for first in 0..5 {
+            let reader = if first % 2 == 0 { &layer } else { &peer };
+            let mut receiver = reader.receiver(&[source]).unwrap();
+            assert_eq!(number(&within(DEADLINE, "the first of the rest", receiver.recv()).await.unwrap()), first);
+            receiver.close().await.unwrap();
+        }
+        send_numbers(&layer, channel, [10]).await;
+        assert_eq!(numbers(&take_many(&peer, &[source], 6).await), [5, 6, 7, 8, 9, 10]);
+        assert_none(peer.try_receive(&[source]).await.unwrap());
+    }
+    // Half of a group message is put back as well.
+    layer.group_send("back", numbered(0)).await.unwrap();
+    layer.send("back!a", numbered(1)).await.unwrap();
+    let mut receiver = layer.receiver(&["back!"]).unwrap();
+    let half = within(DEADLINE, "one of two members' messages", receiver.recv()).await.unwrap();
+    receiver.close().await.unwrap();
+    let rest = take_many(&peer, &["back!"], 2).await;
+    assert_eq!(numbers(&rest), [0, 1]);
+    assert_ne!(rest[0].channel, half.channel);
+    assert_none(peer.try_receive(&["back!"]).await.unwrap());
+}
+
+pub async fn a_dropped_close_of_a_receiver_goes_on<B: Backend>() {
+    let backend = B::start(Options::default()).await;
+    let (layer, peer) = (backend.layer(), backend.peer().await);
+    send_numbers(&layer, "close?a", 0..5).await;
+    let mut receiver = layer.receiver(&["close?a"]).unwrap();
+    assert_eq!(number(&within(DEADLINE, "the first message", receiver.recv()).await.unwrap()), 0);
+    interrupted(1, DEADLINE, receiver.close()).await.transpose().unwrap();
+    assert_eq!(numbers(&take_many(&peer, &["close?a"], 4).await), [1, 2, 3, 4]);
+    assert_none(peer.try_receive(&["close?a"]).await.unwrap());
+}
+
+pub async fn closing_leaves_unread_messages_to_others<B: Backend>() {
+    if !B::promises(Promise::Drain) {
+        return;
+    }
+    let backend = B::start(Options::default()).await;
+    let (closing, other) = (backend.peer().await, backend.layer());
+    let sources = ["drain", "drain!", "drain?a"];
+    let mut first = Vec::new();
+    let mut receivers = Vec::new();
+    for (channel, source) in ["drain", "drain!a", "drain?a"].into_iter().zip(sources) {
+        send_numbers(&closing, channel, 0..10).await;
+        let mut receiver = closing.receiver(&[source]).unwrap();
+        first.push(within(DEADLINE, "the first message", receiver.recv()).await.unwrap());
+        receivers.push(receiver);
+    }
+    closing.close().await.unwrap();
+    for (source, first) in sources.into_iter().zip(&first) {
+        let mut rest = numbers(&take_many(&other, &[source], 9).await);
+        rest.insert(0, number(first));
+        if source == "drain" {
+            rest.sort_unstable();
+        }
+        assert_eq!(rest, (0..10).collect::<Vec<_>>(), "what came on {source}");
+        assert_none(other.try_receive(&[source]).await.unwrap());
+    }
+}
+
+pub async fn closing_finishes_sends_under_way<B: Backend>() {
+    let backend = B::start(Options::default()).await;
+    let (closing, other) = (backend.peer().await, backend.layer());
+    let mut senders = JoinSet::new();
+    for number in 0..50 {
+        let layer = closing.clone();
+        senders.spawn(async move {
+            let result = layer.send("way?a", numbered(number)).await;
+            result.map(|()| number)
+        });
+    }
+    tokio::task::yield_now().await;
+    closing.close().await.unwrap();
+    let mut sent = Vec::new();
+    for result in within(DEADLINE, "the end of all sends", senders.join_all()).await {
+        match result {
+            Ok(number) => sent.push(number),
+            Err(error) => assert_closed::<()>("a send", Err(error)),
+        }
+    }
+    if B::promises(Promise::Drain) {
+        sent.sort_unstable();
+        let mut got = numbers(&take_until_quiet(&other, &["way?a"]).await);
+        got.sort_unstable();
+        assert_eq!(got, sent);
+    }
+}

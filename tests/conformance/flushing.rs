@@ -1,0 +1,58 @@
+//! A flush leaves nothing of the layer's behind.
+
+use super::backend::{Backend, Options};
+use super::tools::{assert_none, numbered, sorted_channels, take, take_all};
+
+pub async fn deletes_messages<B: Backend>() {
+    let backend = B::start(Options::default()).await;
+    let layer = backend.layer();
+    let channels = ["flush", "flush!a", "flush?a"];
+    for channel in channels {
+        for number in 0..5 {
+            layer.send(channel, numbered(number)).await.unwrap();
+        }
+    }
+    backend.peer().await.flush().await.unwrap();
+    assert_none(layer.try_receive(&["flush", "flush!", "flush?a"]).await.unwrap());
+    for channel in channels {
+        layer.send(channel, numbered(9)).await.unwrap();
+    }
+    assert_eq!(
+        sorted_channels(&take_all(&layer, &["flush", "flush!", "flush?a"]).await),
+        ["flush", "flush!a", "flush?a"]
+    );
+}
+
+pub async fn deletes_groups<B: Backend>() {
+    let layer = B::start(Options::default()).await.layer();
+    for member in ["flush", "flush!a", "flush?a"] {
+        layer.group_add("group", member).await.unwrap();
+    }
+    layer.group_send("group", numbered(1)).await.unwrap();
+    layer.flush().await.unwrap();
+    assert!(layer.group_channels("group").await.unwrap().is_empty());
+    layer.group_send("group", numbered(2)).await.unwrap();
+    assert_none(layer.try_receive(&["flush", "flush!", "flush?a"]).await.unwrap());
+}
+
+pub async fn forgets_members_that_were_cached<B: Backend>() {
+    let backend = B::start(Options::default()).await;
+    let (layer, reader) = (backend.layer(), backend.peer().await);
+    for round in 0..3 {
+        let member = format!("cached!{round}");
+        layer.group_add("group", &member).await.unwrap();
+        layer.group_send("group", numbered(round)).await.unwrap();
+        assert_eq!(take(&reader, &["cached!"]).await.channel, member.as_str());
+        assert_none(reader.try_receive(&["cached!"]).await.unwrap());
+        layer.flush().await.unwrap();
+    }
+}
+
+pub async fn deletes_statistics<B: Backend>() {
+    let layer = B::start(Options::default()).await.layer();
+    layer.send("flush!a", numbered(1)).await.unwrap();
+    layer.flush().await.unwrap();
+    for statistics in [layer.global_statistics().await.unwrap(), layer.channel_statistics("flush!").await.unwrap()] {
+        assert_eq!((statistics.messages_count, statistics.messages_pending), (0, 0));
+    }
+}

@@ -1,0 +1,87 @@
+//! What each layer lacks by design is what the README says it lacks.
+
+use super::backend::Backend;
+
+/// A row of the README's table of guarantees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Promise {
+    AtMostOnce,
+    Order,
+    Expiry,
+    Capacity,
+    Cancellation,
+    NoSilentLoss,
+    Groups,
+    BetweenProcesses,
+    Drain,
+}
+
+impl Promise {
+    const ALL: [Self; 9] = [
+        Self::AtMostOnce,
+        Self::Order,
+        Self::Expiry,
+        Self::Capacity,
+        Self::Cancellation,
+        Self::NoSilentLoss,
+        Self::Groups,
+        Self::BetweenProcesses,
+        Self::Drain,
+    ];
+
+    /// Its name in the table.
+    fn name(self) -> &'static str {
+        match self {
+            Self::AtMostOnce => "at most once",
+            Self::Order => "order",
+            Self::Expiry => "expiry",
+            Self::Capacity => "capacity",
+            Self::Cancellation => "cancellation",
+            Self::NoSilentLoss => "no silent loss",
+            Self::Groups => "groups",
+            Self::BetweenProcesses => "between processes",
+            Self::Drain => "drain",
+        }
+    }
+}
+
+pub async fn are_those_of_the_readme<B: Backend>() {
+    let table = Table::of_readme();
+    let names: Vec<_> = table.rows.iter().map(|row| row[0].as_str()).collect();
+    assert_eq!(names, Promise::ALL.map(Promise::name), "the rows of the table in README.md");
+    for (promise, row) in Promise::ALL.into_iter().zip(&table.rows) {
+        let expected = if B::promises(promise) { "yes" } else { "no" };
+        assert_eq!(row[table.column(B::COLUMN)], expected, "{} for {} in README.md", promise.name(), B::COLUMN);
+    }
+}
+
+/// The first table under the heading `## Guarantees`. Backticks and what follows a comma in a cell are left
+/// out, so that a cell can give its reason.
+struct Table {
+    head: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    fn of_readme() -> Self {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+        let readme = std::fs::read_to_string(path).expect("README.md can be read");
+        let section = readme.split("\n## Guarantees\n").nth(1).expect("README.md has a section '## Guarantees'");
+        let mut lines =
+            section.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
+        let head = cells(lines.next().expect("the section '## Guarantees' has a table"));
+        let rows: Vec<_> = lines.skip(1).map(cells).collect();
+        assert!(rows.iter().all(|row| row.len() == head.len()), "every row of the guarantees has {} cells", head.len());
+        Self { head, rows }
+    }
+
+    fn column(&self, name: &str) -> usize {
+        let at = self.head.iter().position(|cell| cell == name);
+        at.unwrap_or_else(|| panic!("the table of guarantees in README.md has no column {name}"))
+    }
+}
+
+fn cells(line: &str) -> Vec<String> {
+    let cell = |text: &str| text.split(',').next().unwrap_or_default().trim().replace('`', "");
+    line.trim().trim_matches('|').split('|').map(cell).collect()
+}

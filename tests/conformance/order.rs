@@ -1,0 +1,112 @@
+//! From one writer to one reader of a `!` or `?` channel messages arrive in the order of the calls.
+
+use channel_layer::Delivery;
+use tokio::task::JoinSet;
+
+use super::backend::{Backend, Options};
+use super::tools::{Layer, number, numbered, numbers, numbers_on, rest, take_all};
+use crate::support::{DEADLINE, Moments, within};
+
+const CHANNELS: [&str; 3] = ["order!a", "order!b", "order?c"];
+const SOURCES: [&str; 2] = ["order!", "order?c"];
+const ROUNDS: i64 = 60;
+/// Each round sends four messages to each channel, by four different operations.
+const PER_CHANNEL: i64 = ROUNDS * 4;
+
+/// Sends numbers that grow to all channels, by all operations in turn.
+async fn write(layer: Layer) {
+    for channel in CHANNELS {
+        layer.group_add("order", channel).await.unwrap();
+    }
+    for first in (0..PER_CHANNEL).step_by(4) {
+        for channel in CHANNELS {
+            layer.send(channel, numbered(first)).await.unwrap();
+        }
+        layer.group_send("order", numbered(first + 1)).await.unwrap();
+        let batch = CHANNELS.map(|channel| (channel, numbered(first + 2)));
+        assert!(layer.send_many(&batch).await.iter().all(Result::is_ok));
+        let results = layer.group_send_many(&[("order", numbered(first + 3)), ("nobody", numbered(0))]).await;
+        assert!(results.iter().all(Result::is_ok));
+    }
+}
+
+/// Other writers, so that what the one writer sends travels in batches with theirs. They end when dropped.
+fn disturb(layer: &Layer) -> JoinSet<()> {
+    let mut others = JoinSet::new();
+    for other in 0..8 {
+        let layer = layer.clone();
+        others.spawn(async move {
+            let (name, source) = (format!("other.{other}!a"), format!("other.{other}!"));
+            for round in 0.. {
+                layer.send(&name, numbered(round)).await.unwrap();
+                layer.try_receive(&[&source]).await.unwrap();
+                rest(round).await;
+            }
+        });
+    }
+    others
+}
+
+#[track_caller]
+fn assert_in_order(taken: &[Delivery]) {
+    for channel in CHANNELS {
+        assert_eq!(numbers_on(channel, taken), (0..PER_CHANNEL).collect::<Vec<_>>(), "what came on {channel}");
+    }
+    // The local parts of a process share one order, in which only the members of one group send are free.
+    let process: Vec<_> = taken.iter().filter(|delivery| delivery.channel != "order?c").map(number).collect();
+    assert!(process.is_sorted(), "the local parts of order! came in the order {process:?}");
+}
+
+fn all_are_there(taken: &[Delivery]) -> bool {
+    taken.len() >= CHANNELS.len() * usize::try_from(PER_CHANNEL).unwrap()
+}
+
+pub async fn holds_from_writer_to_reader<B: Backend>() {
+    let backend = B::start(Options::default()).await;
+    let (layer, peer) = (backend.layer(), backend.peer().await);
+    let _others = disturb(&layer);
+    let writer = tokio::spawn(write(layer));
+    let mut receiver = peer.receiver(&SOURCES).unwrap();
+    let mut taken = Vec::new();
+    while !all_are_there(&taken) {
+        let limit = taken.len() % 7 + 1;
+        within(DEADLINE, "the next messages", receiver.recv_many(&mut taken, limit)).await.unwrap();
+    }
+    writer.await.unwrap();
+    assert_in_order(&taken);
+}
+
+pub async fn holds_through_readers_of_every_kind<B: Backend>() {
+    let backend = B::start(Options::default()).await;
+    let (layer, peer) = (backend.layer(), backend.peer().await);
+    let _others = disturb(&layer);
+    let writer = tokio::spawn(write(layer));
+    let mut taken = Vec::new();
+    let mut moments = Moments::new(3);
+    while !all_are_there(&taken) {
+        // One reader at a time, which may be dropped half-way and gives back what it holds before the next one reads.
+        if let Some(received) = moments.cut(peer.receive(&SOURCES)).await {
+            taken.push(received.unwrap());
+        }
+        let mut receiver = peer.receiver(&SOURCES).unwrap();
+        if let Some(received) = moments.cut(receiver.recv_many(&mut taken, 5)).await {
+            received.unwrap();
+        }
+        receiver.close().await.unwrap();
+        if let Some(Some(delivery)) = moments.cut(peer.try_receive(&SOURCES)).await.transpose().unwrap() {
+            taken.push(delivery);
+        }
+    }
+    writer.await.unwrap();
+    assert_in_order(&taken);
+}
+
+pub async fn holds_on_a_channel_of_new_channel<B: Backend>() {
+    let backend = B::start(Options::default()).await;
+    let (layer, reader) = (backend.layer(), backend.peer().await);
+    let channel = reader.new_channel("body?").await.unwrap();
+    for number in 0..200 {
+        layer.send(channel.as_str(), numbered(number)).await.unwrap();
+    }
+    assert_eq!(numbers(&take_all(&reader, &[channel.as_str()]).await), (0..200).collect::<Vec<_>>());
+}

@@ -1,0 +1,44 @@
+//! Figures of channels and of the whole layer.
+
+use std::time::Duration;
+
+use super::backend::{Backend, Options};
+use super::tools::{numbered, send_numbers, take};
+
+pub async fn count_messages_and_refusals<B: Backend>() {
+    let backend = B::start(Options { capacity: 3, ..Options::default() }).await;
+    let (layer, peer) = (backend.layer(), backend.peer().await);
+    send_numbers(&layer, "count!a", 0..2).await;
+    send_numbers(&peer, "count!b", 0..1).await;
+    for _ in 0..2 {
+        layer.send("count!c", numbered(3)).await.unwrap_err();
+    }
+    send_numbers(&layer, "count?a", 0..2).await;
+    send_numbers(&layer, "count.normal", 0..1).await;
+    take(&layer, &["count!"]).await;
+
+    // A local part makes no difference: capacity and figures are those of the process.
+    for name in ["count!", "count!a"] {
+        let process = layer.channel_statistics(name).await.unwrap();
+        let counts = (process.messages_count, process.channel_full_count, process.messages_pending);
+        assert_eq!(counts, (3, 2, 2), "sent, refused and pending on {name}");
+    }
+    let all = layer.global_statistics().await.unwrap();
+    let counts = (all.messages_count, all.channel_full_count, all.messages_pending);
+    assert_eq!(counts, (6, 2, 5), "sent, refused and pending on all channels");
+    let unused = layer.channel_statistics("unused").await.unwrap();
+    assert_eq!(unused, channel_layer::Statistics::default());
+    layer.channel_statistics("bad name").await.unwrap_err();
+}
+
+pub async fn tell_the_age_of_the_oldest_message<B: Backend>() {
+    let backend = B::start(Options::default()).await;
+    let layer = backend.layer();
+    send_numbers(&layer, "age?a", [1]).await;
+    backend.pass(Duration::from_secs(1)).await;
+    send_numbers(&layer, "age?a", [2]).await;
+    for statistics in [layer.channel_statistics("age?a").await.unwrap(), layer.global_statistics().await.unwrap()] {
+        let age = statistics.messages_max_age;
+        assert!(age >= Duration::from_millis(900) && age < Duration::from_secs(20), "{age:?}");
+    }
+}

@@ -1,0 +1,37 @@
+//! Waiting with an end: every event that a test awaits has a deadline and a name.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+
+/// Long enough for a slow machine under load, short enough to find out that something hangs.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Awaits `future`, which is `what`, for at most `deadline`.
+///
+/// # Panics
+///
+/// Naming `what`, if it takes longer.
+pub async fn within<F: Future>(deadline: Duration, what: &str, future: F) -> F::Output {
+    match timeout(deadline, future).await {
+        Ok(output) => output,
+        Err(_) => panic!("waited {deadline:?} in vain for {what}"),
+    }
+}
+
+/// Awaits that `check` gives a value, for things that can only be asked for: asks every 10 ms for at most [`DEADLINE`].
+///
+/// # Panics
+///
+/// Naming `what`, if it takes longer.
+pub async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        if let Some(value) = check().await {
+            return value;
+        }
+        assert!(Instant::now() < end, "waited {DEADLINE:?} in vain for {what}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}

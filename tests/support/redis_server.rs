@@ -1,0 +1,216 @@
+//! A real redis-server of a test's own, which ends with the test process at the latest.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// The shell that supervises the server: it knows the server's process id, so that no other process is ever signalled,
+/// and when the pipe to its parent closes, however the parent ended, it kills the server and removes the directory. It
+/// outlives the interrupt from a terminal, which the whole group of processes gets.
+const SUPERVISOR: &str = r#"
+    trap '' INT TERM HUP
+    dir=$1; shift
+    pid=
+    while read -r command argument; do
+        case $command in
+            start) redis-server --bind 127.0.0.1 --port "$argument" --dir "$dir" "$@" >>"$dir/log" 2>&1 & pid=$! ;;
+            wait) wait "$pid"; pid=; echo ended ;;
+            *) kill -"$command" "$pid" ;;
+        esac
+    done
+    if [ -n "$pid" ]; then kill -KILL "$pid"; wait "$pid"; fi
+    rm -rf "$dir"
+"#;
+
+const START_DEADLINE: Duration = Duration::from_secs(20);
+
+/// A redis-server in a directory of its own, on a free port of the loopback address or on a Unix socket.
+pub struct RedisServer {
+    supervisor: Child,
+    commands: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+    dir: PathBuf,
+    address: Address,
+}
+
+enum Address {
+    Tcp(u16),
+    Unix(PathBuf),
+}
+
+impl RedisServer {
+    /// Starts a server that keeps nothing on disk.
+    pub fn start() -> Self {
+        Self::with(&["--appendonly", "no"])
+    }
+
+    /// Starts a server that has every write on disk before it answers, so that even a kill loses nothing.
+    pub fn durable() -> Self {
+        Self::with(&["--appendonly", "yes", "--appendfsync", "always"])
+    }
+
+    /// Starts a server with more arguments.
+    pub fn with(arguments: &[&str]) -> Self {
+        let dir = new_dir();
+        let mut server = Self::supervise(&dir, arguments, Address::Tcp(0));
+        // A port that was free a moment ago may be taken when the server wants it.
+        for _ in 0..10 {
+            server.address = Address::Tcp(free_port());
+            server.launch();
+            if server.answers_in_time() {
+                return server;
+            }
+            server.stop();
+        }
+        panic!("redis-server did not start on any of 10 ports; its log: {}", server.log());
+    }
+
+    /// Starts a server that keeps nothing on disk and listens on a Unix socket only.
+    pub fn unix() -> Self {
+        let dir = new_dir();
+        let socket = dir.join("redis.sock");
+        let path = socket.display().to_string();
+        let mut server = Self::supervise(&dir, &["--unixsocket", &path], Address::Unix(socket));
+        server.launch();
+        assert!(server.answers_in_time(), "redis-server did not start on {path}; its log: {}", server.log());
+        server
+    }
+
+    fn supervise(dir: &Path, arguments: &[&str], address: Address) -> Self {
+        let there = Command::new("redis-server").arg("--version").stdout(Stdio::null()).status();
+        assert!(there.is_ok(), "redis-server is not installed: run scripts/test, which installs it");
+        let mut supervisor = Command::new("sh")
+            .args(["-c", SUPERVISOR, "redis-supervisor"])
+            .arg(dir)
+            .args(["--save", ""])
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("sh starts");
+        let commands = supervisor.stdin.take();
+        let answers = BufReader::new(supervisor.stdout.take().expect("stdout is piped"));
+        Self { supervisor, commands, answers, dir: dir.to_owned(), address }
+    }
+
+    /// The URL to connect to it.
+    pub fn url(&self) -> String {
+        match &self.address {
+            Address::Tcp(port) => format!("redis://127.0.0.1:{port}/0"),
+            Address::Unix(path) => format!("unix://{}", path.display()),
+        }
+    }
+
+    /// The directory that it works in.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// A connection to look at its keys with.
+    pub async fn connection(&self) -> redis::aio::MultiplexedConnection {
+        let client = redis::Client::open(self.url()).expect("the URL of a server is valid");
+        client.get_multiplexed_async_connection().await.expect("the server answers")
+    }
+
+    /// Kills the server at once and waits until it has ended.
+    pub fn stop(&mut self) {
+        self.command("KILL");
+        self.command("wait");
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer).expect("the supervisor answers");
+    }
+
+    /// Starts the server again at the same address after [`stop`](Self::stop), with what it had on disk.
+    ///
+    /// # Panics
+    ///
+    /// If it does not answer in time.
+    pub fn start_again(&mut self) {
+        self.launch();
+        assert!(self.answers_in_time(), "redis-server did not start again; its log: {}", self.log());
+    }
+
+    /// Stops the server and starts it again at the same address: with its data if it is [`durable`](Self::durable),
+    /// empty otherwise.
+    pub fn restart(&mut self) {
+        self.stop();
+        self.start_again();
+    }
+
+    /// Freezes the server: connections stay open and nothing answers.
+    pub fn freeze(&mut self) {
+        self.command("STOP");
+    }
+
+    /// Lets a frozen server go on.
+    pub fn thaw(&mut self) {
+        self.command("CONT");
+    }
+
+    fn launch(&mut self) {
+        let port = if let Address::Tcp(port) = self.address { port } else { 0 };
+        self.command(&format!("start {port}"));
+    }
+
+    fn command(&mut self, command: &str) {
+        let commands = self.commands.as_mut().expect("the pipe is open until drop");
+        writeln!(commands, "{command}").and_then(|()| commands.flush()).expect("the supervisor reads");
+    }
+
+    /// Whether this server, and no other that took its port, answers before the deadline.
+    fn answers_in_time(&self) -> bool {
+        let end = Instant::now() + START_DEADLINE;
+        while Instant::now() < end {
+            if self.is_loaded().unwrap_or(false) {
+                return true;
+            }
+            if self.log().contains("Failed listening on port") {
+                return false;
+            }
+            sleep(Duration::from_millis(5));
+        }
+        false
+    }
+
+    fn is_loaded(&self) -> std::io::Result<bool> {
+        let dir = self.dir.display().to_string();
+        match &self.address {
+            Address::Tcp(port) => serves_from(&dir, TcpStream::connect((Ipv4Addr::LOCALHOST, *port))?),
+            Address::Unix(path) => serves_from(&dir, UnixStream::connect(path)?),
+        }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        drop(self.commands.take());
+        self.supervisor.wait().ok();
+    }
+}
+
+/// Whether the server at the other end has loaded its data and works in `dir`.
+fn serves_from(dir: &str, mut stream: impl Read + Write) -> std::io::Result<bool> {
+    stream.write_all(b"PING\r\nCONFIG GET dir\r\nQUIT\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer.starts_with("+PONG") && answer.lines().any(|line| line == dir))
+}
+
+fn new_dir() -> PathBuf {
+    let dir = tempfile::Builder::new().prefix("channel-layer-").tempdir().expect("a temporary directory can be made");
+    dir.keep().canonicalize().expect("the directory was just made")
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a loopback port is free");
+    listener.local_addr().expect("a bound listener has an address").port()
+}

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use futures_core::Stream;
+use futures_util::Stream;
 use tokio::sync::broadcast;
 
 use crate::error::{Error, Result};

@@ -139,16 +139,18 @@ fn blocking_pool(client: &Client, timing: &Timing, size: usize) -> Result<Pool, 
 
 /// A connection that blocks in one read at a time, and the id by which the server can be told to end that read.
 pub(super) struct BlockingConnection {
+    /// The link that it belongs to.
+    pub(super) generation: u64,
     connection: deadpool_redis::Connection,
     id: i64,
 }
 
 impl BlockingConnection {
-    /// Takes a connection from the pool or opens one.
-    pub(super) async fn take(pool: &Pool) -> Result<Self, PoolError> {
-        let mut connection = pool.get().await?;
+    /// Takes a connection from the pool of `link` or opens one.
+    pub(super) async fn take(link: &Link) -> Result<Self, PoolError> {
+        let mut connection = link.blocking.get().await?;
         let id = redis::cmd("CLIENT").arg("ID").query_async(&mut connection).await.map_err(PoolError::Backend)?;
-        Ok(Self { connection, id })
+        Ok(Self { generation: link.generation, connection, id })
     }
 
     /// Runs one command and waits for its answer.

@@ -242,10 +242,13 @@ impl Shard {
         fault
     }
 
-    /// A connection for blocking reads.
-    pub(super) async fn blocking(&self) -> Result<BlockingConnection, Fault> {
+    /// A connection for blocking reads: `held`, if it still belongs to the present link.
+    pub(super) async fn blocking(&self, held: Option<BlockingConnection>) -> Result<BlockingConnection, Fault> {
         let link = self.link()?;
-        BlockingConnection::take(&link.blocking).await.map_err(|error| {
+        if let Some(held) = held.filter(|held| held.generation == link.generation) {
+            return Ok(held);
+        }
+        BlockingConnection::take(&link).await.map_err(|error| {
             self.suspicion.notify_one();
             Fault::unsent(error)
         })

@@ -96,10 +96,11 @@ async fn counters(shard: &Shard, key: &str) -> Result<Statistics> {
     let mut command = redis::cmd("HMGET");
     command.arg(key).arg("messages_count").arg("channel_full_count");
     let (messages, full): (Option<u64>, Option<u64>) = answer(shard, &command).await?;
-    let mut statistics = Statistics::default();
-    statistics.messages_count = messages.unwrap_or(0);
-    statistics.channel_full_count = full.unwrap_or(0);
-    Ok(statistics)
+    Ok(Statistics {
+        messages_count: messages.unwrap_or(0),
+        channel_full_count: full.unwrap_or(0),
+        ..Statistics::default()
+    })
 }
 
 /// How many entries wait in `lists`, and since when.
@@ -112,14 +113,16 @@ async fn pending(shard: &Shard, lists: &[String], expiry: Duration) -> Result<St
     let answers = shard.run_all(&commands).await.map_err(|fault| fault.into_error(shard.index))?;
     let now = shard.clock.now_ms().unwrap_or(0);
     let expiry = u64::try_from(expiry.as_millis()).unwrap_or(u64::MAX);
-    let parts = answers.chunks(2).map(|pair| {
-        let mut statistics = Statistics::default();
-        if let [Value::Int(length), Value::BulkString(head)] = pair {
-            statistics.messages_pending = u64::try_from(*length).unwrap_or(0);
+    let parts = answers.chunks(2).map(|pair| match pair {
+        [Value::Int(length), Value::BulkString(head)] => {
             let sent = frame::expires(head).unwrap_or(now).saturating_sub(expiry);
-            statistics.messages_max_age = Duration::from_millis(now.saturating_sub(sent));
+            Statistics {
+                messages_pending: u64::try_from(*length).unwrap_or(0),
+                messages_max_age: Duration::from_millis(now.saturating_sub(sent)),
+                ..Statistics::default()
+            }
         }
-        statistics
+        _ => Statistics::default(),
     });
     Ok(sum(parts))
 }

@@ -21,6 +21,9 @@ pub(in crate::redis) struct Consumer {
     told: u64,
 }
 
+/// The most that one consumer can say that it waits for; a read brings no more anyway.
+const MOST_WANTED: usize = 1000;
+
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 impl Consumer {
@@ -117,7 +120,7 @@ impl Source for Consumer {
             Some((_, waker)) => waker.clone_from(cx.waker()),
             None => state.waiters.push_back((self.id, cx.waker().clone())),
         }
-        self.wait_for(&mut state, limit);
+        self.wait_for(&mut state, limit.min(MOST_WANTED));
         drop(state);
         reader.notify();
         Poll::Pending

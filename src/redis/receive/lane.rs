@@ -17,8 +17,8 @@ use crate::redis::shard::Shard;
 /// A read aims at so many bytes, so that large messages come a few at a time.
 const READ_BYTES: usize = 1 << 20;
 /// The most entries that one read takes ahead.
-const MOST_AHEAD: usize = 1000;
-const FIRST_AHEAD: usize = 128;
+const MOST_AHEAD: usize = 256;
+const FIRST_AHEAD: usize = 16;
 /// Pauses between attempts after a failure, doubling from the first to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -31,6 +31,8 @@ pub(super) struct Lane {
     /// The channel that is looked at first in the next read: the one behind that which gave something last.
     first: usize,
     connection: Option<BlockingConnection>,
+    /// Whether its channels have one reader, who gets nothing while the shard is away.
+    pub(super) has_one_reader: bool,
     /// How many entries to take ahead of demand; nothing where messages are for whoever asks first.
     ahead: Option<usize>,
     pause: Duration,
@@ -54,7 +56,8 @@ impl Lane {
         events: broadcast::Sender<Event>,
     ) -> Self {
         let ahead = ahead.then_some(FIRST_AHEAD);
-        Self { shard, channels, keys, first: 0, connection: None, ahead, pause: FIRST_PAUSE, events }
+        let has_one_reader = channels.iter().any(|channel| channel.kind().has_one_reader());
+        Self { has_one_reader, shard, channels, keys, first: 0, connection: None, ahead, pause: FIRST_PAUSE, events }
     }
 
     /// Takes up to `wanted` entries that are there now.
@@ -77,24 +80,29 @@ impl Lane {
     ///
     /// Not cancel safe: what Redis answers to a dropped future is lost.
     pub(super) async fn wait(&mut self, wanted: usize, stop: &CancellationToken) -> Result<Option<Popped>, Fault> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.shard.blocking().await?,
-        };
+        match self.wait_once(wanted, stop).await {
+            // A connection may break alone: what a second one meets is the state of the server.
+            Err(fault) if fault.broken && !stop.is_cancelled() => self.wait_once(wanted, stop).await,
+            result => result,
+        }
+    }
+
+    async fn wait_once(&mut self, wanted: usize, stop: &CancellationToken) -> Result<Option<Popped>, Fault> {
+        let mut connection = self.shard.blocking(self.connection.take()).await?;
         let mut command = redis::cmd("BLMPOP");
         command.arg(self.shard.blocking_timeout().as_secs_f64());
         self.add_channels(&mut command, wanted);
-        match read(&self.shard, &mut connection, &command, stop).await {
-            Ok(answer) => {
-                self.connection = Some(connection);
-                self.parse(answer)
-            }
-            Err(error) => {
+        let answer = read(&self.shard, &mut connection, &command, stop).await.map_err(Fault::from);
+        match answer {
+            Err(fault) if fault.broken => {
                 connection.discard();
                 self.shard.suspect();
-                let fault = Fault::from(error);
                 self.announce(fault.may_have_run);
                 Err(fault)
+            }
+            answer => {
+                self.connection = Some(connection);
+                self.parse(answer?)
             }
         }
     }

@@ -58,6 +58,8 @@ pub(super) struct State {
     pub(super) closed: bool,
     /// Those who asked for what is there now; each is told whether anything was.
     pub(super) looks: Vec<oneshot::Sender<bool>>,
+    /// Readers of some of the same channels that begin when everything has been given back.
+    pub(super) successors: Vec<oneshot::Sender<()>>,
     /// Grows with each outage.
     pub(super) outages: u64,
     /// The shard that is away, and why, as long as no messages can come.
@@ -85,6 +87,23 @@ impl Reader {
     /// Tells the task to look at the state.
     pub(super) fn notify(&self) {
         self.changed.notify_one();
+    }
+
+    /// Waits until everything that was popped here and that nobody here waits for has been given back.
+    pub(super) async fn hand_back(&self) {
+        let (successor, done) = oneshot::channel();
+        // A reader that ends drops its successors, and then gives everything back.
+        let closed = {
+            let mut state = self.state();
+            if !state.closed {
+                state.successors.push(successor);
+            }
+            state.closed
+        };
+        self.notify();
+        if closed || done.await.is_err() {
+            self.ended.cancelled().await;
+        }
     }
 
     /// Takes the next delivery out of the buffer.

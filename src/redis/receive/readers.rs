@@ -26,11 +26,15 @@ pub(in crate::redis) struct Readers {
     tasks: TaskTracker,
     runtime: Handle,
     shared: Arc<Shared>,
+    latest: Arc<Latest>,
 }
 
 /// Readers that calls of `receive` share, by their channels. Held only to find, add or remove one; taken before the
 /// state of a reader.
 type Shared = Mutex<HashMap<Box<[ChannelName]>, Arc<Reader>>>;
+
+/// The reader that began last for each `!` and `?` channel. Held only to read or change it.
+type Latest = Mutex<HashMap<ChannelName, Weak<Reader>>>;
 
 impl Readers {
     /// Readers run on `tasks`, in this runtime, and end when `closing` is cancelled; the quarantine goes on after them
@@ -59,6 +63,7 @@ impl Readers {
             tasks: tasks.clone(),
             runtime: Handle::current(),
             shared: Arc::default(),
+            latest: Arc::default(),
         }
     }
 
@@ -71,7 +76,7 @@ impl Readers {
     pub(in crate::redis) fn own(&self, channels: Vec<ChannelName>) -> Consumer {
         let reader = Arc::new(Reader::new(self.surroundings.clone(), without_duplicates(channels), true));
         let consumer = Consumer::new(reader.clone());
-        self.tasks.spawn_on(task::run(reader, |_| false), &self.runtime);
+        self.start(reader, |_| false);
         consumer
     }
 
@@ -86,8 +91,23 @@ impl Readers {
         shared.insert(reader.channels.clone(), reader.clone());
         let consumer = Consumer::new(reader.clone());
         let home = Arc::downgrade(&self.shared);
-        self.tasks.spawn_on(task::run(reader, move |reader| leave(&home, reader)), &self.runtime);
+        self.start(reader, move |reader| leave(&home, reader));
         consumer
+    }
+
+    fn start(&self, reader: Arc<Reader>, may_end: impl Fn(&Reader) -> bool + Send + Sync + 'static) {
+        let predecessors = succeed(&self.latest, &reader);
+        let latest = self.latest.clone();
+        let run = async move {
+            task::run(reader.clone(), predecessors, may_end).await;
+            let mut latest = latest.lock();
+            for channel in &reader.channels {
+                if latest.get(channel).is_some_and(|last| std::ptr::eq(last.as_ptr(), Arc::as_ptr(&reader))) {
+                    latest.remove(channel);
+                }
+            }
+        };
+        self.tasks.spawn_on(run, &self.runtime);
     }
 }
 
@@ -95,6 +115,13 @@ fn without_duplicates(mut channels: Vec<ChannelName>) -> Box<[ChannelName]> {
     channels.sort();
     channels.dedup();
     channels.into()
+}
+
+/// Makes `reader` the latest for its `!` and `?` channels; gives those that were.
+fn succeed(latest: &Latest, reader: &Arc<Reader>) -> Vec<Arc<Reader>> {
+    let mut latest = latest.lock();
+    let channels = reader.channels.iter().filter(|channel| channel.kind().has_one_reader());
+    channels.filter_map(|channel| latest.insert(channel.clone(), Arc::downgrade(reader))?.upgrade()).collect()
 }
 
 /// Takes `reader` out of its home if nobody uses it; then nobody can come back to it.

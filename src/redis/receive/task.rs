@@ -29,8 +29,13 @@ const LINGER_LONG: Duration = Duration::from_secs(1);
 /// How long to wait for the shard of a group whose message has been popped.
 const GROUP_PATIENCE: Duration = Duration::from_secs(4);
 
-/// The task of a reader. `may_end` says, when nothing has been wanted for a while, whether nobody can come back.
-pub(super) async fn run(reader: Arc<Reader>, may_end: impl Fn(&Reader) -> bool) {
+/// The task of a reader. It begins when its `predecessors`, readers of some of the same channels, have given back what
+/// they hold, so that the order in a channel survives a change of its reader. `may_end` says, when nothing has been
+/// wanted for a while, whether nobody can come back.
+pub(super) async fn run(reader: Arc<Reader>, predecessors: Vec<Arc<Reader>>, may_end: impl Fn(&Reader) -> bool) {
+    for predecessor in predecessors {
+        predecessor.hand_back().await;
+    }
     let mut lanes = reader.lanes();
     let mut task = Task { reader: &reader, down: HashMap::new(), lanes: lanes.len(), first: 0 };
     loop {
@@ -38,6 +43,7 @@ pub(super) async fn run(reader: Arc<Reader>, may_end: impl Fn(&Reader) -> bool) 
             Step::Read => task.read(&mut lanes).await,
             Step::Look => task.look(&mut lanes).await,
             Step::Rest => task.put_back(|parcel| !parcel.has_one_reader()).await,
+            Step::HandBack => task.hand_back().await,
             Step::Sleep => {
                 task.put_back(|_| true).await;
                 lanes.iter_mut().for_each(Lane::release);
@@ -57,6 +63,8 @@ enum Step {
     Read,
     /// Somebody wants to know what is there now.
     Look,
+    /// Another reader of some of the channels begins.
+    HandBack,
     /// Nobody wants anything: give back what others could have.
     Rest,
     /// Nobody has wanted anything for long: give back everything.
@@ -66,11 +74,18 @@ enum Step {
 
 struct Task<'r> {
     reader: &'r Reader,
-    /// The lanes that fail, by place, and why.
-    down: HashMap<usize, (usize, Fault)>,
+    /// The lanes that fail, by place.
+    down: HashMap<usize, Down>,
     lanes: usize,
     /// The lane that is asked first.
     first: usize,
+}
+
+/// A lane that fails.
+struct Down {
+    shard: usize,
+    has_one_reader: bool,
+    fault: Fault,
 }
 
 impl Task<'_> {
@@ -83,6 +98,9 @@ impl Task<'_> {
                 let state = self.reader.state();
                 if state.closed || self.reader.surroundings.closing.is_cancelled() {
                     return Step::End;
+                }
+                if !state.successors.is_empty() {
+                    return Step::HandBack;
                 }
                 if !state.looks.is_empty() {
                     return Step::Look;
@@ -130,7 +148,7 @@ impl Task<'_> {
             }
             let place = (self.first + step) % count;
             let result = lanes[place].take(missing).await;
-            self.note(place, lanes[place].shard.index, &result);
+            self.note(place, &lanes[place], &result);
             if let Ok(Some(popped)) = result {
                 found = true;
                 self.accept(&lanes[place], popped).await;
@@ -156,7 +174,7 @@ impl Task<'_> {
             let changed = reader.changed.notified();
             let (missing, over) = {
                 let state = reader.state();
-                (state.missing(), state.closed || !state.looks.is_empty())
+                (state.missing(), state.closed || !state.looks.is_empty() || !state.successors.is_empty())
             };
             if over || reader.surroundings.closing.is_cancelled() {
                 stop.cancel();
@@ -164,7 +182,7 @@ impl Task<'_> {
             if missing > 0 && !stop.is_cancelled() {
                 satisfied_since = None;
                 for (place, lane) in idle.drain(..) {
-                    let failed = self.down.get(&place).map(|(_, fault)| fault.clone());
+                    let failed = self.down.get(&place).map(|down| down.fault.clone());
                     reads.push(wait(lane, place, missing, failed, &stop));
                 }
             } else {
@@ -176,7 +194,7 @@ impl Task<'_> {
             tokio::select! {
                 Some(report) = reads.next() => {
                     let Report { lane, place, result } = report;
-                    self.note(place, lane.shard.index, &result);
+                    self.note(place, lane, &result);
                     if let Ok(Some(popped)) = result {
                         self.accept(lane, popped).await;
                     }
@@ -190,23 +208,26 @@ impl Task<'_> {
     }
 
     /// Keeps count of the lanes that fail; tells consumers when nothing can come any more.
-    fn note(&mut self, place: usize, shard: usize, result: &Result<Option<Popped>, Fault>) {
-        let Err(fault) = result else {
-            if self.down.remove(&place).is_some() {
-                self.reader.state().outage = None;
+    fn note(&mut self, place: usize, lane: &Lane, result: &Result<Option<Popped>, Fault>) {
+        let changed = match result {
+            Ok(_) => self.down.remove(&place).is_some(),
+            Err(fault) => {
+                let down = Down { shard: lane.shard.index, has_one_reader: lane.has_one_reader, fault: fault.clone() };
+                self.down.insert(place, down);
+                true
             }
-            return;
         };
-        self.down.insert(place, (shard, fault.clone()));
-        let one_reader = self.reader.channels.iter().any(|channel| channel.kind().has_one_reader());
-        if one_reader || self.down.len() == self.lanes {
-            let mut state = self.reader.state();
-            if state.outage.is_none() {
-                state.outages += 1;
-                state.outage = Some((shard, fault.clone()));
-                state.wake_all();
-            }
+        if !changed {
+            return;
         }
+        let all = self.down.len() == self.lanes;
+        let outage = self.down.values().find(|down| all || down.has_one_reader);
+        let mut state = self.reader.state();
+        if outage.is_some() && state.outage.is_none() {
+            state.outages += 1;
+            state.wake_all();
+        }
+        state.outage = outage.map(|down| (down.shard, down.fault.clone()));
     }
 
     /// Puts what a lane has popped into the buffer.
@@ -322,6 +343,16 @@ impl Task<'_> {
         }
     }
 
+    /// Gives back everything for the sake of another reader, unless somebody here waits for it too.
+    async fn hand_back(&self) {
+        let successors = std::mem::take(&mut self.reader.state().successors);
+        self.put_back(|_| true).await;
+        for successor in successors {
+            // It may have gone in the meantime.
+            let _ = successor.send(());
+        }
+    }
+
     /// Ends the reader: consumers get nothing more, and what is left goes back.
     async fn close(&self) {
         {
@@ -329,6 +360,7 @@ impl Task<'_> {
             state.closed = true;
             state.wake_all();
             state.looks.clear();
+            state.successors.clear();
         }
         self.put_back(|_| true).await;
         self.reader.ended.cancel();

@@ -18,7 +18,7 @@ local group, members, joined, left = unpack(KEYS)
 local route, lasts, remembered, member = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local oldest_live = string.format('(%.0f', now - lasts * 1000)
+local oldest = string.format('%.0f', now - lasts * 1000)
 
 local last = tonumber(redis.call('ZSCORE', group, route) or 0)
 if member then
@@ -28,13 +28,14 @@ end
 local version = string.format('%.0f', math.max(now, last + 1))
 
 redis.call('ZADD', group, version, route)
+redis.call('ZREMRANGEBYSCORE', group, '-inf', oldest)
 redis.call('PEXPIRE', group, lasts)
 if not member then
     return version
 end
 
 -- A bounded part of the expired members, so that no call pays for many; the rest are ignored until their turn comes.
-local expired = redis.call('ZRANGE', members, '-inf', string.format('%.0f', now - lasts * 1000), 'BYSCORE', 'LIMIT', 0, 100)
+local expired = redis.call('ZRANGE', members, '-inf', oldest, 'BYSCORE', 'LIMIT', 0, 100)
 if #expired > 0 then
     redis.call('ZREM', members, unpack(expired))
     redis.call('ZREM', joined, unpack(expired))

@@ -1,3 +1,4 @@
+#!lua flags=no-writes
 -- Reads the members that a group has on one process-local route: all of them, or what has changed since a version.
 --
 -- KEYS[1]: the group, a sorted set of routes, each with the version of its last change.

@@ -1,4 +1,5 @@
--- Reads the routes of a group, dropping those whose members have all expired.
+#!lua flags=no-writes
+-- Reads the routes of a group, without those whose members have all expired.
 --
 -- KEYS[1]: the group, a sorted set of routes, each with the version of its last change.
 -- ARGV[1]: how long a membership lasts, in ms.
@@ -6,5 +7,5 @@
 
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now - tonumber(ARGV[1]) * 1000))
-return redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
+local live = string.format('(%.0f', now - tonumber(ARGV[1]) * 1000)
+return redis.call('ZRANGE', KEYS[1], live, '+inf', 'BYSCORE', 'WITHSCORES')

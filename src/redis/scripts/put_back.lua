@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Puts entries that were popped and not handed over back at the head of their channel, whatever its capacity.
 --
 -- KEYS[1]: the channel's list.

@@ -1,7 +1,8 @@
 //! `cargo bench --bench layer`: rates and latencies of the layers, beside the same work done by hand.
 //!
 //! It starts a redis-server of its own. Both sides of each comparison run in turns, and the figures are medians over the
-//! rounds; each ratio is of two figures of the same round.
+//! rounds; each ratio is of two figures of the same round. `cargo bench --bench layer -- send groups` runs these loads
+//! only; there are `send`, `end_to_end`, `groups`, `latency` and `memory`.
 
 // It prints; and inside one program nothing is public to others.
 #![allow(clippy::print_stdout, unreachable_pub, missing_docs, missing_debug_implementations)]
@@ -32,13 +33,30 @@ async fn main() {
     let mut report = Report::default();
     let mut bench = Bench::start().await;
     println!("redis {}, {} rounds", bench.version().await, ROUNDS);
-    sends(&mut bench, &mut report).await;
-    ends(&mut bench, &mut report).await;
-    group_sends(&mut bench, &mut report).await;
-    latencies(&mut bench, &mut report).await;
-    in_memory(&mut report).await;
+    if chosen("send") {
+        sends(&mut bench, &mut report).await;
+    }
+    if chosen("end_to_end") {
+        ends(&mut bench, &mut report).await;
+    }
+    if chosen("groups") {
+        group_sends(&mut bench, &mut report).await;
+    }
+    if chosen("latency") {
+        latencies(&mut bench, &mut report).await;
+    }
+    if chosen("memory") {
+        in_memory(&mut report).await;
+    }
     bench.layer.close().await.expect("nothing is left to put back");
     println!("\n{}\n\n{:.0} s", report.text(), start.elapsed().as_secs_f64());
+}
+
+/// Whether the arguments name this load, or none.
+fn chosen(load: &str) -> bool {
+    // Cargo passes options of its own.
+    let mut named = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).peekable();
+    named.peek().is_none() || named.any(|argument| argument == load)
 }
 
 async fn sends(bench: &mut Bench, report: &mut Report) {

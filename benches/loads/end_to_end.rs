@@ -31,9 +31,9 @@ pub async fn through(layer: Arc<impl ChannelLayer>, messages: usize) -> Duration
     }
     tasks.spawn(async move {
         let mut receiver = layer.receiver(&[CHANNEL]).expect("the layer is open");
-        let (mut received, mut deliveries) = (0, Vec::new());
-        while received < messages {
-            received += receiver.recv_many(&mut deliveries, READ).await.expect("the server answers");
+        let (mut count, mut deliveries) = (0, Vec::new());
+        while count < messages {
+            count += receiver.recv_many(&mut deliveries, READ).await.expect("the server answers");
             deliveries.clear();
         }
         receiver.close().await.expect("nothing is left to put back");
@@ -57,12 +57,12 @@ pub async fn by_hand(connection: &MultiplexedConnection, mut own: MultiplexedCon
         });
     }
     tasks.spawn(async move {
-        let mut received = 0;
-        while received < messages {
+        let mut count = 0;
+        while count < messages {
             let mut command = redis::cmd("BLMPOP");
             command.arg(5).arg(1).arg(KEY).arg("LEFT").arg("COUNT").arg(READ);
             let (_, popped): (String, Vec<Bytes>) = command.query_async(&mut own).await.expect("the server answers");
-            received += popped.len();
+            count += popped.len();
         }
     });
     timed(tasks.join_all()).await

@@ -89,6 +89,7 @@
 //! | `server` | the interface server for WebSocket clients, and with it axum |
 //! | `cli` | the program `channel-layer`, and with it clap |
 
+mod backoff;
 pub mod capacity;
 mod codec;
 pub mod config;
@@ -101,6 +102,9 @@ pub mod memory;
 pub mod message;
 pub mod name;
 pub mod redis;
+#[cfg(feature = "server")]
+pub mod server;
+pub mod worker;
 
 pub use bytes::Bytes;
 pub use bytestring::ByteString as Text;
@@ -114,3 +118,6 @@ pub use memory::MemoryLayer;
 pub use message::{Map, Message, Value};
 pub use name::{ChannelKind, ChannelName, GroupName, InvalidName};
 pub use redis::RedisLayer;
+#[cfg(feature = "server")]
+pub use server::InterfaceServer;
+pub use worker::Worker;

@@ -8,6 +8,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, broadcast, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::holders::Holders;
 use super::lane::Lane;
 use super::parcel::{self, Parcel};
 use super::quarantine::Quarantine;
@@ -25,6 +26,7 @@ pub(super) struct Surroundings {
     pub(super) groups: Arc<Groups>,
     pub(super) quarantine: Quarantine,
     pub(super) events: broadcast::Sender<Event>,
+    pub(super) holders: Holders,
     /// Cancelled when the layer closes.
     pub(super) closing: CancellationToken,
     /// What readers could not put back when they ended, and why.

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::consumer::Consumer;
+use super::holders::Holders;
 use super::quarantine::Quarantine;
 use super::reader::{Reader, Surroundings};
 use super::task;
@@ -26,15 +27,11 @@ pub(in crate::redis) struct Readers {
     tasks: TaskTracker,
     runtime: Handle,
     shared: Arc<Shared>,
-    latest: Arc<Latest>,
 }
 
 /// Readers that calls of `receive` share, by their channels. Held only to find, add or remove one; taken before the
 /// state of a reader.
 type Shared = Mutex<HashMap<Box<[ChannelName]>, Arc<Reader>>>;
-
-/// The reader that began last for each `!` and `?` channel. Held only to read or change it.
-type Latest = Mutex<HashMap<ChannelName, Weak<Reader>>>;
 
 impl Readers {
     /// Readers run on `tasks`, in this runtime, and end when `closing` is cancelled; the quarantine goes on after them
@@ -56,6 +53,7 @@ impl Readers {
             quarantine,
             events,
             closing: closing.clone(),
+            holders: Holders::default(),
             lost: Mutex::default(),
         };
         Self {
@@ -63,7 +61,6 @@ impl Readers {
             tasks: tasks.clone(),
             runtime: Handle::current(),
             shared: Arc::default(),
-            latest: Arc::default(),
         }
     }
 
@@ -96,16 +93,9 @@ impl Readers {
     }
 
     fn start(&self, reader: Arc<Reader>, may_end: impl Fn(&Reader) -> bool + Send + Sync + 'static) {
-        let predecessors = succeed(&self.latest, &reader);
-        let latest = self.latest.clone();
         let run = async move {
-            task::run(reader.clone(), predecessors, may_end).await;
-            let mut latest = latest.lock();
-            for channel in &reader.channels {
-                if latest.get(channel).is_some_and(|last| std::ptr::eq(last.as_ptr(), Arc::as_ptr(&reader))) {
-                    latest.remove(channel);
-                }
-            }
+            task::run(reader.clone(), may_end).await;
+            reader.surroundings.holders.release(&reader);
         };
         self.tasks.spawn_on(run, &self.runtime);
     }
@@ -115,13 +105,6 @@ fn without_duplicates(mut channels: Vec<ChannelName>) -> Box<[ChannelName]> {
     channels.sort();
     channels.dedup();
     channels.into()
-}
-
-/// Makes `reader` the latest for its `!` and `?` channels; gives those that were.
-fn succeed(latest: &Latest, reader: &Arc<Reader>) -> Vec<Arc<Reader>> {
-    let mut latest = latest.lock();
-    let channels = reader.channels.iter().filter(|channel| channel.kind().has_one_reader());
-    channels.filter_map(|channel| latest.insert(channel.clone(), Arc::downgrade(reader))?.upgrade()).collect()
 }
 
 /// Takes `reader` out of its home if nobody uses it; then nobody can come back to it.

@@ -29,19 +29,20 @@ const LINGER_LONG: Duration = Duration::from_secs(1);
 /// How long to wait for the shard of a group whose message has been popped.
 const GROUP_PATIENCE: Duration = Duration::from_secs(4);
 
-/// The task of a reader. It begins when its `predecessors`, readers of some of the same channels, have given back what
-/// they hold, so that the order in a channel survives a change of its reader. `may_end` says, when nothing has been
-/// wanted for a while, whether nobody can come back.
-pub(super) async fn run(reader: Arc<Reader>, predecessors: Vec<Arc<Reader>>, may_end: impl Fn(&Reader) -> bool) {
-    for predecessor in predecessors {
-        predecessor.hand_back().await;
-    }
+/// The task of a reader. `may_end` says, when nothing has been wanted for a while, whether nobody can come back.
+pub(super) async fn run(reader: Arc<Reader>, may_end: impl Fn(&Reader) -> bool) {
     let mut lanes = reader.lanes();
     let mut task = Task { reader: &reader, down: HashMap::new(), lanes: lanes.len(), first: 0 };
     loop {
         match task.next_step(&lanes).await {
-            Step::Read => task.read(&mut lanes).await,
-            Step::Look => task.look(&mut lanes).await,
+            Step::Read => {
+                task.take_over().await;
+                task.read(&mut lanes).await;
+            }
+            Step::Look => {
+                task.take_over().await;
+                task.look(&mut lanes).await;
+            }
             Step::Rest => task.put_back(|parcel| !parcel.has_one_reader()).await,
             Step::HandBack => task.hand_back().await,
             Step::Sleep => {
@@ -73,7 +74,7 @@ enum Step {
 }
 
 struct Task<'r> {
-    reader: &'r Reader,
+    reader: &'r Arc<Reader>,
     /// The lanes that fail, by place.
     down: HashMap<usize, Down>,
     lanes: usize,
@@ -122,6 +123,20 @@ impl Task<'_> {
                 () = changed => {}
                 () = self.reader.surroundings.closing.cancelled() => {}
                 step = rest(idle_since, pause) => return step,
+            }
+        }
+    }
+
+    /// Lets other readers of the same channels give back what they hold, so that the order in a channel survives a
+    /// change of its reader. Two that do so to each other do not wait in vain: each gives back while it waits.
+    async fn take_over(&self) {
+        for predecessor in self.reader.surroundings.holders.claim(self.reader) {
+            let mut given_back = std::pin::pin!(predecessor.hand_back());
+            loop {
+                tokio::select! {
+                    () = &mut given_back => break,
+                    () = self.reader.changed.notified() => self.hand_back().await,
+                }
             }
         }
     }

@@ -13,10 +13,10 @@ mod loads;
 mod support;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use channel_layer::{ChannelLayer, Config, MemoryLayer};
-use loads::{Bench, end_to_end, groups, latency, memory, sending};
+use loads::{Bench, Cpu, end_to_end, groups, latency, memory, sending};
 use support::{Latencies, Report, Spread, micros, per_second, rate};
 
 const ROUNDS: usize = 7;
@@ -61,14 +61,28 @@ fn chosen(load: &str) -> bool {
 
 async fn sends(bench: &mut Bench, report: &mut Report) {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let (mut our_cpu, mut their_cpu) = (Some(Cpu::default()), Some(Cpu::default()));
     for _ in 0..ROUNDS {
+        let start = bench.cpu().await;
         ours.push(per_second(SENDS, sending::through(bench.layer.clone(), SENDS).await));
+        let end = bench.cpu().await;
+        our_cpu = our_cpu.zip(start).zip(end).map(|((sum, start), end)| sum.plus(start, end));
         bench.clear().await;
+
+        let start = bench.cpu().await;
         theirs.push(per_second(SENDS, sending::by_hand(&bench.connection, SENDS).await));
+        let end = bench.cpu().await;
+        their_cpu = their_cpu.zip(start).zip(end).map(|((sum, start), end)| sum.plus(start, end));
         bench.clear().await;
     }
     let load = format!("send: {} senders, {} B, {} channels", sending::SENDERS, loads::SIZE, sending::CHANNELS);
     compare_rates(report, &load, "RPUSH", &ours, &theirs);
+    if let (Some(ours), Some(theirs)) = (our_cpu, their_cpu) {
+        let each = |seconds: f64| micros(1e6 / per_second(ROUNDS * SENDS, Duration::from_secs_f64(seconds)));
+        let shown = |cpu: Cpu| format!("{} here, {} in Redis", each(cpu.here), each(cpu.server));
+        let ratio = Spread::of([(ours.here + ours.server) / (theirs.here + theirs.server)]);
+        report.row("  processor time of one send", shown(ours), format!("RPUSH: {}", shown(theirs)), ratio);
+    }
 }
 
 async fn ends(bench: &mut Bench, report: &mut Report) {

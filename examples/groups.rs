@@ -1,6 +1,6 @@
 //! Sends one message to all members of a group: `cargo run --example groups`.
 
-use channel_layer::{ChannelLayer, MemoryLayer, Result, message};
+use channel_layer::{ChannelLayer, Delivery, MemoryLayer, Result, message};
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -19,15 +19,15 @@ async fn main() -> Result<()> {
         clients.recv_many(&mut deliveries, 10).await?;
     }
     for delivery in &deliveries {
-        show(&format!("{} gets {:?}", delivery.channel, delivery.message.text("text")));
+        show(delivery);
     }
-    show(&format!("the record has {:?}", layer.receive(&["chat.record"]).await?.message.text("text")));
+    show(&layer.receive(&["chat.record"]).await?);
 
     // Who has left gets nothing that is sent from now on.
     layer.group_discard("room.tea", "websocket.send.process1!bob").await?;
     layer.group_send("room.tea", message! { "text": "bob has left" }).await?;
     let delivery = clients.recv().await?;
-    show(&format!("{} gets {:?}", delivery.channel, delivery.message.text("text")));
+    show(&delivery);
     assert_eq!(layer.group_channels("room.tea").await?.len(), 2);
 
     clients.close().await?;
@@ -35,6 +35,6 @@ async fn main() -> Result<()> {
 }
 
 #[expect(clippy::print_stdout, reason = "an example shows what it does")]
-fn show(line: &str) {
-    println!("{line}");
+fn show(delivery: &Delivery) {
+    println!("{} gets {:?}", delivery.channel, delivery.message.text("text").unwrap_or_default());
 }

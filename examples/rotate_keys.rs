@@ -30,9 +30,8 @@ async fn main() -> Result<()> {
 
 /// A process as it is configured in one step: the first of `keys` seals, all of them open, and so do `accepted`.
 async fn process((_, keys, accepted): (&str, &[&str], &[&str])) -> Result<RedisLayer> {
-    let config = Config::from_env()?
-        .symmetric_encryption_keys(keys.iter().copied())
-        .accept_only_keys(accepted.iter().copied());
+    let config =
+        Config::from_env()?.symmetric_encryption_keys(keys.iter().copied()).accept_only_keys(accepted.iter().copied());
     RedisLayer::connect(config).await
 }
 

@@ -41,7 +41,7 @@ async fn main() -> Result<()> {
 }
 
 fn work(job: Delivery) {
-    show(&format!("job {:?}", job.message.int("number")));
+    show(&format!("job {}", job.message.int("number").unwrap_or_default()));
 }
 
 #[expect(clippy::print_stdout, reason = "an example shows what it does")]

@@ -121,3 +121,8 @@ pub use redis::RedisLayer;
 #[cfg(feature = "server")]
 pub use server::InterfaceServer;
 pub use worker::Worker;
+
+/// The example of the README, as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -48,10 +48,44 @@ impl Bench {
         info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or("unknown").to_owned()
     }
 
+    /// Seconds of processor time that this process and the server have used so far; nothing where the system does not
+    /// tell.
+    pub async fn cpu(&mut self) -> Option<Cpu> {
+        let info: String = redis::cmd("INFO").arg("cpu").query_async(&mut self.connection).await.expect("it answers");
+        let field = |name| info.lines().find_map(|line| line.strip_prefix(name))?.trim().parse::<f64>().ok();
+        let server = field("used_cpu_user:")? + field("used_cpu_sys:")?;
+        Some(Cpu { here: own_cpu()?, server })
+    }
+
     /// Empties the server, so that every round begins with the same.
     pub async fn clear(&mut self) {
         let _: () = redis::cmd("FLUSHALL").query_async(&mut self.connection).await.expect("the server answers");
     }
+}
+
+/// Processor time, in seconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cpu {
+    pub here: f64,
+    pub server: f64,
+}
+
+impl Cpu {
+    /// The time since `earlier` on top of this.
+    #[must_use]
+    pub fn plus(self, earlier: Self, later: Self) -> Self {
+        Self { here: self.here + later.here - earlier.here, server: self.server + later.server - earlier.server }
+    }
+}
+
+/// What all threads of this process, those that run, have used: Linux tells it in nanoseconds.
+fn own_cpu() -> Option<f64> {
+    let threads = std::fs::read_dir("/proc/self/task").ok()?;
+    let nanoseconds = threads.map(|thread| {
+        let text = std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<f64>().ok()
+    });
+    nanoseconds.sum::<Option<f64>>().map(|sum| sum / 1e9)
 }
 
 /// A connection that waits longer than the client's own limit of 500 ms, which a blocking read may well exceed.

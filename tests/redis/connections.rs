@@ -8,11 +8,11 @@ use tokio::task::JoinHandle;
 use super::tools::{Layer, Site, ask, connect, event, events_so_far, number, numbered, take_number};
 use crate::support::{DEADLINE, Proxy, RedisServer, eventually, within};
 
-const BLOCKING: Duration = Duration::from_millis(500);
+const BLOCKING: Duration = Duration::from_secs(1);
 /// How much longer than it should block a silent read counts as alive.
 const SILENCE: Duration = Duration::from_secs(2);
 /// What a busy machine may take for everything else.
-const MARGIN: Duration = Duration::from_secs(3);
+const MARGIN: Duration = Duration::from_secs(5);
 
 /// The ids of the connections that wait for messages.
 async fn blocked(server: &RedisServer) -> Vec<String> {

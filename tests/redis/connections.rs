@@ -223,7 +223,7 @@ async fn refused_connections_are_tried_again() {
     let mut events = layer.events();
     proxy.refuse();
     event(&mut events, "the outage", |event| matches!(event, Event::ShardDown { shard: 0, .. })).await;
-    let sent = within(Duration::from_secs(1), "a refusal", layer.send("n", numbered(0))).await;
+    let sent = within(Duration::from_secs(5), "a refusal", layer.send("n", numbered(0))).await;
     assert!(matches!(sent, Err(Error::Redis { shard: 0, .. })), "{sent:?}");
     proxy.admit();
     event(&mut events, "the end of the outage", |event| *event == Event::ShardUp { shard: 0 }).await;

@@ -151,7 +151,9 @@ async fn receivers_that_come_and_go_in_two_layers_lose_and_double_nothing() {
                     if let Some(result) = moments.cut(receiver.recv_many(&mut deliveries, 7)).await {
                         assert_eq!(result.unwrap(), deliveries.len());
                     }
-                    deliveries.iter().for_each(|delivery| got.add(delivery));
+                    for delivery in &deliveries {
+                        got.add(delivery);
+                    }
                 }
             }
         });

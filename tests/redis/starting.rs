@@ -14,13 +14,13 @@ async fn refusal(config: Config) -> Error {
 
 /// Everything that an error says: of itself, of its causes, and in `Debug`.
 fn everything(error: &Error) -> String {
-    let mut said = format!("{error:?}");
+    let mut said = Vec::new();
     let mut next: Option<&dyn std::error::Error> = Some(error);
     while let Some(error) = next {
-        said.push_str(&format!("\n{error}\n{error:?}"));
+        said.extend([error.to_string(), format!("{error:?}")]);
         next = error.source();
     }
-    said
+    said.join("\n")
 }
 
 fn closed_url() -> String {

@@ -45,32 +45,26 @@ impl Group {
         ["", ":members", ":joined", ":left"].map(|kind| format!("{}{kind}", self.key))
     }
 
-    fn call(&self, source: &str, keys: &[String]) -> redis::Cmd {
-        let mut command = redis::cmd("EVAL");
-        command.arg(source).arg(keys.len()).arg(keys);
-        command
-    }
-
     async fn add(&mut self, member: &str) -> u64 {
-        let mut command = self.call(ADD, &self.keys());
+        let mut command = call(ADD, &self.keys());
         command.arg("p!").arg(ms(self.lasts)).arg(ms(self.remembered)).arg(member);
         ask(&mut self.connection, &command).await
     }
 
     async fn add_route(&mut self, route: &str) -> u64 {
-        let mut command = self.call(ADD, &self.keys()[..1]);
+        let mut command = call(ADD, &self.keys()[..1]);
         command.arg(route).arg(ms(self.lasts)).arg(ms(self.remembered));
         ask(&mut self.connection, &command).await
     }
 
     async fn discard(&mut self, member: &str) -> Option<u64> {
-        let mut command = self.call(DISCARD, &self.keys());
+        let mut command = call(DISCARD, &self.keys());
         command.arg("p!").arg(ms(self.lasts)).arg(ms(self.remembered)).arg(member);
         ask(&mut self.connection, &command).await
     }
 
     async fn members(&mut self, known: u64) -> Told {
-        let mut command = self.call(MEMBERS, &self.keys());
+        let mut command = call(MEMBERS, &self.keys());
         command.arg("p!").arg(known).arg(ms(self.lasts)).arg(ms(self.remembered));
         let (version, only_changes, members, joined, left): (u64, i64, Vec<String>, Vec<String>, Vec<String>) =
             ask(&mut self.connection, &command).await;
@@ -84,7 +78,7 @@ impl Group {
     }
 
     async fn routes(&mut self) -> Vec<(String, u64)> {
-        let mut command = self.call(ROUTES, &self.keys()[..1]);
+        let mut command = call(ROUTES, &self.keys()[..1]);
         command.arg(ms(self.lasts));
         pairs(ask(&mut self.connection, &command).await)
     }
@@ -96,6 +90,12 @@ impl Group {
         #[expect(clippy::cast_precision_loss, reason = "times in microseconds are exact in a float")]
         let () = self.connection.zadd(key, member, score - by as f64).await.unwrap();
     }
+}
+
+fn call(source: &str, keys: &[String]) -> redis::Cmd {
+    let mut command = redis::cmd("EVAL");
+    command.arg(source).arg(keys.len()).arg(keys);
+    command
 }
 
 fn ms(time: Duration) -> u64 {

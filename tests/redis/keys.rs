@@ -8,9 +8,9 @@ use redis::AsyncCommands;
 use super::tools::{Layer, Site, ask, assert_lives, connect, entries, numbered, take_number, ttl};
 use crate::support::{DEADLINE, RedisServer, eventually, shared_servers, within};
 
-const EXPIRY: Duration = Duration::from_secs(60);
-const DAY: Duration = Duration::from_secs(86_400);
-const HOUR: Duration = Duration::from_secs(3600);
+const EXPIRY: Duration = Duration::from_mins(1);
+const DAY: Duration = Duration::from_hours(24);
+const HOUR: Duration = Duration::from_hours(1);
 
 async fn start() -> (Site, Layer, &'static RedisServer) {
     let site = Site::on(&shared_servers()[..1]);

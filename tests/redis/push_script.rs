@@ -11,7 +11,7 @@ use crate::support::{random_prefix, shared_servers};
 const SOURCE: &str = include_str!("../../src/redis/scripts/push.lua");
 const LIFETIME: Duration = Duration::from_secs(100);
 const CHANNEL_STATS: Duration = Duration::from_secs(200);
-const GLOBAL_STATS: Duration = Duration::from_secs(300);
+const GLOBAL_STATS: Duration = Duration::from_mins(5);
 
 /// The script, with keys of its own.
 struct Push {

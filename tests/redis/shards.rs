@@ -197,11 +197,11 @@ async fn a_killed_shard_takes_only_its_own_channels_with_it() {
     }
     got.sort_unstable();
     assert_eq!(got, (0..30).collect::<Vec<_>>());
-    for shard in 1..3 {
-        layer.send(&pinned[shard], numbered(1)).await.unwrap();
-        assert_eq!(take_number(&layer, &pinned[shard]).await, 1);
+    for channel in &pinned[1..] {
+        layer.send(channel, numbered(1)).await.unwrap();
+        assert_eq!(take_number(&layer, channel).await, 1);
     }
-    let sent = within(Duration::from_secs(1), "a refusal", layer.send(&pinned[0], numbered(1))).await;
+    let sent = within(Duration::from_secs(5), "a refusal", layer.send(&pinned[0], numbered(1))).await;
     assert!(matches!(&sent, Err(error @ Error::Redis { shard: 0, .. }) if error.is_transient()), "{sent:?}");
 
     let (told, mut there) = within(DEADLINE, "the news of the outage", there).await.unwrap();

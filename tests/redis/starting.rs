@@ -14,13 +14,13 @@ async fn refusal(config: Config) -> Error {
 
 /// Everything that an error says: of itself, of its causes, and in `Debug`.
 fn everything(error: &Error) -> String {
-    let mut said = format!("{error:?}");
+    let mut said = Vec::new();
     let mut next: Option<&dyn std::error::Error> = Some(error);
     while let Some(error) = next {
-        said.push_str(&format!("\n{error}\n{error:?}"));
+        said.extend([error.to_string(), format!("{error:?}")]);
         next = error.source();
     }
-    said
+    said.join("\n")
 }
 
 fn closed_url() -> String {
@@ -133,7 +133,7 @@ async fn a_silent_server_is_given_up() {
     let began = Instant::now();
     let error = refusal(config).await;
     assert!(matches!(error, Error::Redis { shard: 0, .. }), "{error:?}");
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }
 
 #[tokio::test]
@@ -141,7 +141,8 @@ async fn a_server_that_speaks_something_else_is_refused() {
     for answer in ["HTTP/1.1 400 Bad Request\r\n\r\n", "\r\n", "+OK\r\n", ":1\r\n", "$-1\r\n", "-ERR no\r\n", "*0\r\n"]
     {
         let other = FakeServer::saying(answer).await;
-        let config = Site::at([other.url()]).config().command_timeout(Duration::from_millis(300));
+        let config = Site::at([other.url()]).config();
+        let config = config.connect_timeout(Duration::from_millis(500)).command_timeout(Duration::from_millis(500));
         let error = refusal(config).await;
         assert!(
             matches!(error, Error::Redis { shard: 0, .. } | Error::UnsupportedServer { shard: 0, .. }),

@@ -28,10 +28,8 @@ impl Counts {
     pub fn counter(&mut self, name: &str) -> u64 {
         for (key, _, _, value) in self.snapshots.snapshot().into_vec() {
             let DebugValue::Counter(counted) = value else { continue };
-            let mut full = key.key().name().to_owned();
-            for label in key.key().labels() {
-                full.push_str(&format!(" {}={}", label.key(), label.value()));
-            }
+            let labels = key.key().labels().map(|label| format!(" {}={}", label.key(), label.value()));
+            let full = [key.key().name().to_owned()].into_iter().chain(labels).collect();
             *self.seen.entry(full).or_default() += counted;
         }
         self.seen.get(name).copied().unwrap_or(0)

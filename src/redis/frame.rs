@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! entry   = stamp frame
-//! stamp   = u64          when the entry expires, ms since the epoch by Redis' clock; written by Redis
+//! stamp   = u64          when the entry expires, ms since the epoch by Redis' clock
 //! frame   = head address body
 //! head    = u8           version (high 4 bits), sealed (bit 3), kind of address (low 3 bits)
 //! address =              kind 0: the channel that the list belongs to
@@ -63,8 +63,20 @@ pub(super) enum Fault {
     Address,
 }
 
-/// Writes the head and the address of a frame; the body comes behind them.
-pub(super) fn write_header<T: AsRef<str>>(address: &Address<T>, sealed: bool, out: &mut Vec<u8>) {
+/// An entry that expires at `expires` and has its head and its address; the body comes behind them.
+pub(super) fn begin<T: AsRef<str>>(expires: u64, address: &Address<T>, sealed: bool, capacity: usize) -> Vec<u8> {
+    let mut entry = Vec::with_capacity(capacity);
+    entry.extend_from_slice(&expires.to_be_bytes());
+    write_header(address, sealed, &mut entry);
+    entry
+}
+
+/// Changes when an entry expires.
+pub(super) fn set_expires(entry: &mut [u8], expires: u64) {
+    entry[..STAMP].copy_from_slice(&expires.to_be_bytes());
+}
+
+fn write_header<T: AsRef<str>>(address: &Address<T>, sealed: bool, out: &mut Vec<u8>) {
     let kind = match address {
         Address::Channel => 0,
         Address::Local(_) => 1,
@@ -122,9 +134,7 @@ impl Entry {
 
     /// The bytes of this entry.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(STAMP + 32 + self.body.len());
-        bytes.extend_from_slice(&self.expires.to_be_bytes());
-        write_header(&self.address, self.sealed, &mut bytes);
+        let mut bytes = begin(self.expires, &self.address, self.sealed, STAMP + 32 + self.body.len());
         bytes.extend_from_slice(&self.body);
         bytes
     }

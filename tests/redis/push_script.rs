@@ -12,6 +12,7 @@ const SOURCE: &str = include_str!("../../src/redis/scripts/push.lua");
 const LIFETIME: Duration = Duration::from_secs(100);
 const CHANNEL_STATS: Duration = Duration::from_secs(200);
 const GLOBAL_STATS: Duration = Duration::from_mins(5);
+const STAMP_TOLERANCE: Duration = Duration::from_secs(20);
 
 /// The script, with keys of its own.
 struct Push {
@@ -33,18 +34,28 @@ impl Push {
         self.run_for(LIFETIME, channels).await
     }
 
+    /// The same with another lifetime. The sender's estimate of the clock is of no use, so that all stamps are new.
     async fn run_for(&mut self, lifetime: Duration, channels: &[(&str, usize, &[&str])]) -> Vec<i64> {
+        self.run_stamped(lifetime, 0, channels).await
+    }
+
+    /// The same with entries that the sender has stamped.
+    async fn run_stamped(&mut self, lifetime: Duration, stamp: u64, channels: &[(&str, usize, &[&str])]) -> Vec<i64> {
         let mut command = redis::cmd("EVAL");
         command.arg(SOURCE).arg(2 * channels.len() + 1);
         for (name, _, _) in channels {
             command.arg(self.key(name)).arg(self.key(&format!("stats-{name}")));
         }
         command.arg(self.key("global"));
-        for time in [lifetime, CHANNEL_STATS, GLOBAL_STATS] {
-            command.arg(u64::try_from(time.as_millis()).unwrap());
+        command.arg(milliseconds(lifetime)).arg(stamp);
+        for time in [STAMP_TOLERANCE, CHANNEL_STATS, GLOBAL_STATS] {
+            command.arg(milliseconds(time));
         }
         for (_, capacity, frames) in channels {
-            command.arg(*capacity).arg(frames.len()).arg(*frames);
+            command.arg(*capacity).arg(frames.len());
+            for frame in *frames {
+                command.arg(entry(stamp, frame));
+            }
         }
         ask(&mut self.connection, &command).await
     }
@@ -68,8 +79,38 @@ impl Push {
     }
 }
 
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap()
+}
+
 fn entry(expires: u64, frame: &str) -> Vec<u8> {
     [&expires.to_be_bytes(), frame.as_bytes()].concat()
+}
+
+#[tokio::test]
+async fn keeps_the_stamps_of_a_sender_who_knows_the_time() {
+    let mut push = Push::start().await;
+    for off in [-10_000, 0, 10_000] {
+        let stamp = (now_ms(&mut push.connection).await + milliseconds(LIFETIME)).saturating_add_signed(off);
+        push.run_stamped(LIFETIME, stamp, &[("a", 10, &["1", "2"])]).await;
+        let key = push.key("a");
+        let kept = entries(&mut push.connection, &key).await;
+        assert_eq!(kept[kept.len() - 2..], [entry(stamp, "1"), entry(stamp, "2")]);
+    }
+}
+
+#[tokio::test]
+async fn writes_the_stamps_of_a_sender_anew_who_is_wrong_about_the_time() {
+    let mut push = Push::start().await;
+    for off in [-3_600_000, 3_600_000] {
+        let before = now_ms(&mut push.connection).await + milliseconds(LIFETIME);
+        push.run_stamped(LIFETIME, before.saturating_add_signed(off), &[("a", 10, &["1"])]).await;
+        let after = now_ms(&mut push.connection).await + milliseconds(LIFETIME);
+        let key = push.key("a");
+        let written = entries(&mut push.connection, &key).await.pop().unwrap();
+        let stamp = u64::from_be_bytes(written[..8].try_into().unwrap());
+        assert!((before..=after).contains(&stamp), "{stamp} is not between {before} and {after}");
+    }
 }
 
 #[tokio::test]

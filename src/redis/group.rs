@@ -181,18 +181,22 @@ impl Groups {
         let shard = self.topology.shard_of_group(group);
         let place = self.place(group, route);
         loop {
-            let generation = shard.link()?.generation;
+            let link = shard.link();
             let known = {
                 let mut fetched = place.fetched.lock();
-                if fetched.generation != Some(generation) {
-                    *fetched = Fetched { membership: Membership::default(), generation: Some(generation) };
+                // While the server is away, what is known of the version is still true.
+                let other_link = link.as_ref().is_ok_and(|link| fetched.generation != Some(link.generation));
+                if other_link {
+                    *fetched = Fetched::default();
                 }
                 let known = fetched.membership.version();
                 if known > 0 && known >= version {
                     return Ok(fetched.membership.at(version, self.expired_before(shard)));
                 }
+                fetched.generation = link.as_ref().map(|link| link.generation).ok();
                 known
             };
+            let generation = link?.generation;
             let mut changes = self.fetch(shard, group, route, known).await?;
             // The answer is of this moment, and a group that is gone by now has no version of its own.
             changes.version = changes.version.max(version);

@@ -170,7 +170,6 @@ impl Sender {
             posted.tried.count += 1;
             let capacity = if pinned { whole } else { share_of_capacity(whole, index, shards) };
             if capacity == 0 {
-                posted.tried.was_full = true;
                 continue;
             }
             let shard = &self.topology.shards[index];
@@ -192,10 +191,11 @@ impl Sender {
     fn entry(&self, letter: &Letter, shard: &Shard) -> Vec<u8> {
         let (address, context) = match (&letter.to, letter.channel.local()) {
             (Recipient::Group { group, version }, _) => {
-                (Address::Group { group: group.as_str(), version: *version }, Context::group(group))
+                let context = Context::Group { group: group.as_str(), channel: letter.channel.non_local() };
+                (Address::Group { group: group.as_str(), version: *version }, context)
             }
-            (Recipient::Channel, Some(local)) => (Address::Local(local), Context::Channel(&letter.channel)),
-            (Recipient::Channel, None) => (Address::Channel, Context::Channel(&letter.channel)),
+            (Recipient::Channel, Some(local)) => (Address::Local(local), Context::Channel(letter.channel.as_str())),
+            (Recipient::Channel, None) => (Address::Channel, Context::Channel(letter.channel.as_str())),
         };
         let mut entry = frame::begin(UNSTAMPED, &address, self.envelope.seals(), letter.plain.len() + 160);
         self.envelope.write(&letter.plain, context, &shard.clock, &mut entry);

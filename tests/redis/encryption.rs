@@ -167,6 +167,18 @@ async fn a_message_readdressed_in_its_list_does_not_open() {
 }
 
 #[tokio::test]
+async fn a_group_message_moved_to_another_channel_does_not_open() {
+    let mut stranger = Stranger::start(|config| config).await;
+    for member in ["l!a", "k!a", "n"] {
+        stranger.layer.group_add("g", member).await.unwrap();
+    }
+    stranger.layer.group_send("g", numbered(1)).await.unwrap();
+    let entry = entries(&mut stranger.connection, &stranger.site.list("l!")).await.pop().unwrap();
+    stranger.assert_refused(&entry, "k!", "k!a", "to another process").await;
+    stranger.assert_refused(&entry, "n", "n", "to a normal channel").await;
+}
+
+#[tokio::test]
 async fn no_changed_byte_opens() {
     let mut stranger = Stranger::start(|config| config).await;
     let entry = stranger.sent("n", "n").await;

@@ -4,11 +4,11 @@ use channel_layer::{ChannelLayer, Event};
 use metrics_util::debugging::DebuggingRecorder;
 use redis::AsyncCommands;
 
-use super::tools::{Site, connect, entries, event, events_so_far, numbered, take_number};
+use super::tools::{Site, connect, entries, event, events_so_far, numbered, take_number, ttl};
 use crate::support::{Counts, eventually, shared_servers};
 
 #[tokio::test]
-async fn keeps_the_last_thousand_and_counts_all() {
+async fn keeps_the_last_ones_for_days_and_counts_all() {
     let site = Site::on(&shared_servers()[..1]);
     let layer = connect(site.config()).await;
     let recorder = DebuggingRecorder::new();
@@ -30,8 +30,9 @@ async fn keeps_the_last_thousand_and_counts_all() {
         .await;
     }
     let kept = entries(&mut connection, &site.key("quarantine")).await;
-    assert_eq!(kept.len(), 1000);
-    assert_eq!(kept.last().unwrap(), b"1-0");
+    assert_eq!(kept.len(), 256);
+    assert_eq!(kept.last().unwrap(), b"2-244");
+    assert!(ttl(&mut connection, &site.key("quarantine")).await > 2 * 86_400_000);
     assert_eq!(counts.dropped("undecodable"), 1500);
 }
 

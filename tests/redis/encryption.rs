@@ -169,7 +169,7 @@ async fn a_message_readdressed_in_its_list_does_not_open() {
 #[tokio::test]
 async fn a_group_message_moved_to_another_channel_does_not_open() {
     let mut stranger = Stranger::start(|config| config).await;
-    for member in ["l!a", "k!a", "n"] {
+    for member in ["k!a", "n", "l!a"] {
         stranger.layer.group_add("g", member).await.unwrap();
     }
     stranger.layer.group_send("g", numbered(1)).await.unwrap();

@@ -159,6 +159,8 @@ impl Task<'_> {
         for step in 0..count {
             let missing = wanted.saturating_sub(self.reader.state().parcels.len());
             if missing == 0 {
+                // It may be for somebody who waits. Then whoever looks has to look again for what is behind it.
+                found = true;
                 break;
             }
             let place = (self.first + step) % count;

@@ -165,7 +165,6 @@ impl Sender {
             posted.tried.count += 1;
             let capacity = if pinned { whole } else { share_of_capacity(whole, index, shards) };
             if capacity == 0 {
-                posted.tried.was_full = true;
                 continue;
             }
             let shard = &self.topology.shards[index];

@@ -245,6 +245,7 @@ impl Task<'_> {
             state.wake_all();
         }
         state.outage = outage.map(|down| (down.shard, down.fault.clone()));
+        state.outage_is_total = all;
     }
 
     /// Puts what a lane has popped into the buffer.

@@ -134,6 +134,7 @@ conformance! {
         sending::reaches_a_reader_that_waits,
         sending::send_many_reaches_every_channel,
         sending::try_receive_does_not_wait,
+        sending::try_receive_finds_what_is_there_beside_a_reader_that_waits,
         statistics::count_messages_and_refusals,
         statistics::tell_the_age_of_the_oldest_message,
     }

@@ -7,7 +7,7 @@ use channel_layer::{ChannelLayer, Error};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
-use super::tools::{Layer, Site, connect, number, numbered, take_numbers};
+use super::tools::{Layer, Site, ask, connect, number, numbered, take_numbers};
 use crate::support::{DEADLINE, RedisServer, eventually, shared_servers, within};
 
 const SOURCES: [&str; 4] = ["work", "single?x", "local!", "members!"];
@@ -137,4 +137,18 @@ async fn a_dropped_layer_puts_back_in_the_background() {
     for n in 1..10 {
         assert_eq!(super::tools::take_number(&other, "s?a").await, n);
     }
+}
+
+#[tokio::test]
+async fn closing_ends_where_the_server_refuses_for_good_what_is_put_back() {
+    let server = RedisServer::start();
+    let layer = Site::on(std::slice::from_ref(&server)).layer().await;
+    for n in 0..5 {
+        layer.send("refused!a", numbered(n)).await.unwrap();
+    }
+    let mut receiver = layer.receiver(&["refused!"]).unwrap();
+    within(DEADLINE, "the first message", receiver.recv()).await.unwrap();
+    let () = ask(&mut server.connection().await, redis::cmd("ACL").arg("SETUSER").arg("default").arg("-evalsha")).await;
+    let closed = within(DEADLINE, "the end of the receiver", receiver.close()).await;
+    assert!(matches!(closed, Err(Error::Redis { .. })), "{closed:?}");
 }

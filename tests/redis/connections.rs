@@ -6,7 +6,7 @@ use channel_layer::{ChannelLayer, Delivery, Error, Event, Receiver, Result};
 use tokio::task::JoinHandle;
 
 use super::tools::{Layer, Site, ask, connect, event, events_so_far, number, numbered, take_number};
-use crate::support::{DEADLINE, Proxy, RedisServer, eventually, within};
+use crate::support::{DEADLINE, Proxy, RedisServer, eventually, shared_servers, within};
 
 const BLOCKING: Duration = Duration::from_secs(1);
 /// How much longer than it should block a silent read counts as alive.
@@ -250,4 +250,15 @@ async fn a_frozen_server_is_given_up_in_time_and_taken_back() {
     event(&mut events, "the end of the outage", |event| *event == Event::ShardUp { shard: 0 }).await;
     layer.send("s?a", numbered(1)).await.unwrap();
     assert_eq!(number(&within(DEADLINE, "a message", receiver.recv()).await.unwrap()), 1);
+}
+
+#[tokio::test]
+async fn readers_that_nobody_uses_leave_their_connections_to_others() {
+    let site = Site::on(&shared_servers()[..1]);
+    let layer = connect(site.config().pool_size(2).connect_timeout(Duration::from_millis(500))).await;
+    for n in 0..20 {
+        let channel = format!("answer?{n}");
+        layer.send(&channel, numbered(n)).await.unwrap();
+        assert_eq!(take_number(&layer, &channel).await, n);
+    }
 }

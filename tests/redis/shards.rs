@@ -265,3 +265,40 @@ async fn direct_messages_pass_group_messages_whose_group_is_away() {
     event(&mut events, "the outage", |event| matches!(event, Event::ShardDown { shard: 0, .. })).await;
     assert_eq!(take_number(&layer, &source).await, 2);
 }
+
+#[tokio::test]
+async fn normal_channels_are_read_while_the_shard_of_another_channel_is_down() {
+    let mut servers = [RedisServer::start(), RedisServer::start()];
+    let site = Site::on(&servers);
+    let layer = site.layer().await;
+    let pinned = site.pinned_channels(&layer, &servers).await.remove(1);
+    let mut events = layer.events();
+    servers[1].stop();
+    event(&mut events, "the loss of a shard", |event| matches!(event, Event::ShardDown { shard: 1, .. })).await;
+    for n in 0..40 {
+        layer.send("normal", numbered(n)).await.unwrap();
+    }
+    let sources = ["normal", pinned.as_str()];
+    let (mut taken, mut outages) = (Vec::new(), 0);
+    while taken.len() < 40 {
+        match within(DEADLINE, "a message of the shard that is up", layer.receive(&sources)).await {
+            Ok(delivery) => taken.push(number(&delivery)),
+            Err(Error::Redis { shard: 1, .. }) => outages += 1,
+            Err(other) => panic!("{other}"),
+        }
+        assert!(outages < 10, "{outages} calls were told of the outage, and {} got a message", taken.len());
+    }
+    assert!(taken.is_sorted());
+}
+
+#[tokio::test]
+async fn a_channel_whose_only_shard_is_down_is_not_called_full() {
+    let mut servers = [RedisServer::start(), RedisServer::start()];
+    let layer = connect(Site::on(&servers).config().capacity(1)).await;
+    let mut events = layer.events();
+    // All of a capacity of 1 lies on the first shard.
+    servers[0].stop();
+    event(&mut events, "the loss of a shard", |event| matches!(event, Event::ShardDown { shard: 0, .. })).await;
+    let refused = layer.send("normal", numbered(0)).await;
+    assert!(matches!(refused, Err(Error::Redis { shard: 0, .. })), "{refused:?}");
+}

@@ -31,8 +31,8 @@ impl Consumer {
         let told = {
             let mut state = reader.state();
             state.users += 1;
-            // An outage that lasts is news to somebody who comes.
-            if state.outage.is_some() { state.outages - 1 } else { state.outages }
+            // An outage that lasts is news to somebody who comes, unless other servers may have something to read.
+            if state.outage.is_some() && state.outage_is_total { state.outages - 1 } else { state.outages }
         };
         Self { reader, id: NEXT_ID.fetch_add(1, Ordering::Relaxed), waiting: 0, told }
     }

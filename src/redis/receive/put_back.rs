@@ -64,7 +64,8 @@ async fn put_back_to_one(topology: &Topology, parcels: &[Parcel]) -> Result<(), 
                 }
                 return Ok(());
             }
-            Err(fault) if fault.may_have_run => return Err(fault),
+            // A server that is up may go on refusing, and then waiting for it takes no time.
+            Err(fault) if fault.may_have_run || Instant::now() >= deadline => return Err(fault),
             Err(fault) => {
                 tokio::time::timeout_at(deadline, shard.up()).await.map_err(|_| fault)?;
                 tokio::time::sleep(PAUSE).await;

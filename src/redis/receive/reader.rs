@@ -66,6 +66,8 @@ pub(super) struct State {
     pub(super) outages: u64,
     /// The shard that is away, and why, as long as no messages can come.
     pub(super) outage: Option<(usize, Fault)>,
+    /// Whether the outage leaves nothing that could be read meanwhile.
+    pub(super) outage_is_total: bool,
     /// What could not be put back, and why.
     pub(super) lost: Option<(usize, Fault)>,
 }

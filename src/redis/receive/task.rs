@@ -43,7 +43,13 @@ pub(super) async fn run(reader: Arc<Reader>, may_end: impl Fn(&Reader) -> bool) 
                 task.take_over().await;
                 task.look(&mut lanes).await;
             }
-            Step::Rest => task.put_back(|parcel| !parcel.has_one_reader()).await,
+            Step::Rest => {
+                task.put_back(|parcel| !parcel.has_one_reader()).await;
+                if reader.state().users == 0 {
+                    // Whoever reads another channel next may need it.
+                    lanes.iter_mut().for_each(Lane::release);
+                }
+            }
             Step::HandBack => task.hand_back().await,
             Step::Sleep => {
                 task.put_back(|_| true).await;
@@ -95,7 +101,7 @@ impl Task<'_> {
         let idle_since = Instant::now();
         loop {
             let changed = self.reader.changed.notified();
-            let (holds, holds_shared, gone) = {
+            let (holds, blocks_others, gone) = {
                 let mut state = self.reader.state();
                 if state.closed || self.reader.surroundings.closing.is_cancelled() {
                     return Step::End;
@@ -111,10 +117,12 @@ impl Task<'_> {
                 }
                 let wanted = state.wanted > 0;
                 let shared = !wanted && state.parcels.iter().any(|parcel| !parcel.has_one_reader());
-                let holds = !wanted && (!state.parcels.is_empty() || lanes.iter().any(Lane::is_connected));
-                (holds, shared, state.users == 0)
+                let connected = lanes.iter().any(Lane::is_connected);
+                let holds = !wanted && (!state.parcels.is_empty() || connected);
+                let gone = state.users == 0;
+                (holds, shared || gone && connected, gone)
             };
-            let pause = match (holds_shared, holds || gone) {
+            let pause = match (blocks_others, holds || gone) {
                 (true, _) => Some((LINGER, Step::Rest)),
                 (false, true) => Some((LINGER_LONG, Step::Sleep)),
                 (false, false) => None,
@@ -159,6 +167,8 @@ impl Task<'_> {
         for step in 0..count {
             let missing = wanted.saturating_sub(self.reader.state().parcels.len());
             if missing == 0 {
+                // It may be for somebody who waits. Then whoever looks has to look again for what is behind it.
+                found = true;
                 break;
             }
             let place = (self.first + step) % count;
@@ -243,6 +253,7 @@ impl Task<'_> {
             state.wake_all();
         }
         state.outage = outage.map(|down| (down.shard, down.fault.clone()));
+        state.outage_is_total = all;
     }
 
     /// Puts what a lane has popped into the buffer.

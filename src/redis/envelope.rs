@@ -115,10 +115,18 @@ impl Envelope {
                 })?)
             }
         };
-        codec::decode(&body).map_err(|error| Unreadable { drop: DropReason::Undecodable, reason: error.to_string() })
+        if body.len() > self.max_message_size {
+            // Values take more memory than their bytes, and only this bounds them.
+            return Err(undecodable("it is larger than the limit"));
+        }
+        codec::decode(&body).map_err(|error| undecodable(&error.to_string()))
     }
 }
 
 fn undecryptable(reason: &str) -> Unreadable {
     Unreadable { drop: DropReason::Undecryptable, reason: reason.to_owned() }
+}
+
+fn undecodable(reason: &str) -> Unreadable {
+    Unreadable { drop: DropReason::Undecodable, reason: reason.to_owned() }
 }

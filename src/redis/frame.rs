@@ -22,6 +22,8 @@ use bytes::{Buf, Bytes};
 const VERSION: u8 = 1;
 const SEALED: u8 = 0b1000;
 const STAMP: usize = 8;
+/// Lua's numbers are exact below this, and all times are far below.
+const LATEST: u64 = 1 << 53;
 
 /// Who an entry is for, beyond the list that it is in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +63,8 @@ pub(super) enum Fault {
     Version,
     #[error("its address is of an unknown kind or not text")]
     Address,
+    #[error("it expires at a time that is none")]
+    Stamp,
 }
 
 /// An entry that expires at `expires` and has its head and its address; the body comes behind them.
@@ -112,6 +116,9 @@ impl Entry {
     /// Takes the bytes of an entry apart.
     pub(super) fn parse(mut bytes: Bytes) -> Result<Self, Fault> {
         let expires = bytes.try_get_u64().map_err(truncated)?;
+        if expires >= LATEST {
+            return Err(Fault::Stamp);
+        }
         let head = bytes.try_get_u8().map_err(truncated)?;
         if head >> 4 != VERSION {
             return Err(Fault::Version);
@@ -203,12 +210,14 @@ mod tests {
     }
 
     #[test]
-    fn other_versions_and_kinds_are_refused() {
+    fn other_versions_kinds_and_times_are_refused() {
         let mut bytes = entry(Address::Channel, false).to_bytes();
         bytes[8] = 0x20;
         assert_eq!(Entry::parse(bytes.clone().into()), Err(Fault::Version));
         bytes[8] = 0x17;
-        assert_eq!(Entry::parse(bytes.into()), Err(Fault::Address));
+        assert_eq!(Entry::parse(bytes.clone().into()), Err(Fault::Address));
+        bytes[..8].copy_from_slice(&u64::MAX.to_be_bytes());
+        assert_eq!(Entry::parse(bytes.into()), Err(Fault::Stamp));
     }
 
     proptest! {

@@ -159,7 +159,7 @@ impl Shard {
             let new = format!("{:032x}", rand::random::<u128>());
             let mut command = redis::cmd("SET");
             command.arg(&self.epoch_key).arg(&new).arg("NX");
-            link.commands.send_packed_command(&command).await?;
+            answer(&mut link, &command).await?;
         }
         self.compare_epoch(epoch);
         Ok(())
@@ -274,11 +274,6 @@ impl Shard {
     /// How long one blocking read waits.
     pub(super) fn blocking_timeout(&self) -> Duration {
         self.timing.blocking
-    }
-
-    /// How long a command may take.
-    pub(super) fn command_timeout(&self) -> Duration {
-        self.timing.command
     }
 
     /// How the host is named in logs.

@@ -186,6 +186,34 @@ async fn a_client_that_does_not_read_is_closed_and_delays_nobody() {
 }
 
 #[tokio::test]
+async fn a_client_that_pings_and_does_not_read_is_closed() {
+    let server = Running::start_with(|server| server.write_timeout(Duration::from_millis(100))).await;
+    let (mut socket, _) = server.accepted().await;
+    let pinging = async { while socket.send(Frame::Ping(vec![0; 125].into())).await.is_ok() {} };
+    let message = within(async {
+        tokio::select! {
+            biased;
+            message = server.next("websocket.disconnect") => message,
+            () = pinging => server.next("websocket.disconnect").await,
+        }
+    });
+    assert_eq!(message.await.int("code"), Some(1013));
+}
+
+#[tokio::test]
+async fn every_ping_is_answered() {
+    let server = Running::start().await;
+    let (mut socket, _) = server.accepted().await;
+    for number in 0..100_u8 {
+        socket.feed(Frame::Ping(vec![number].into())).await.unwrap();
+    }
+    socket.flush().await.unwrap();
+    for number in 0..100_u8 {
+        assert_eq!(within(socket.next()).await.unwrap().unwrap(), Frame::Pong(vec![number].into()));
+    }
+}
+
+#[tokio::test]
 async fn too_large_a_message_closes_with_1009() {
     let server = Running::start_with(|server| server.max_message_size(1_000)).await;
     let (mut socket, _) = server.accepted().await;

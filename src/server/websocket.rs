@@ -14,6 +14,7 @@ use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::asgi::{Data, Reply, code};
@@ -64,6 +65,10 @@ struct Signs {
     heard: AtomicBool,
     /// A close frame was sent; what still comes is not for the application.
     closing: AtomicBool,
+    /// A ping came, and its pong waits to be written.
+    pinged: Notify,
+    /// What waited to be written has been.
+    ponged: Notify,
 }
 
 /// Serves an open socket until its end. `first` is the reply that accepted it.
@@ -109,7 +114,16 @@ async fn read(frames: &mut SplitStream<WebSocket>, session: &mut Session, signs:
         let data = match frame {
             Some(Ok(Message::Text(text))) => Data::Text(text),
             Some(Ok(Message::Binary(bytes))) => Data::Binary(bytes),
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
+            Some(Ok(Message::Ping(_))) => {
+                // The pong is in the write buffer, which has no limit. A client that pings and does not read would
+                // fill it.
+                if !signs.closing.load(Ordering::Relaxed) {
+                    signs.pinged.notify_one();
+                    signs.ponged.notified().await;
+                }
+                continue;
+            }
+            Some(Ok(Message::Pong(_))) => continue,
             Some(Ok(Message::Close(frame))) => return End::Client(frame.map_or(code::NONE, |frame| frame.code)),
             Some(Err(error)) => return fault(error),
             None => return End::Lost,
@@ -159,6 +173,7 @@ impl Writer {
         let Err(end) = self.write(first, signs).await;
         if end != End::Lost {
             signs.closing.store(true, Ordering::Relaxed);
+            signs.ponged.notify_one();
             self.close(end).await;
         }
         end
@@ -171,6 +186,10 @@ impl Writer {
             self.write_batch(&mut batch).await?;
             tokio::select! {
                 taken = self.queue.take(&mut batch) => taken.map_err(End::from)?,
+                () = signs.pinged.notified() => {
+                    self.write_batch(&mut batch).await?;
+                    signs.ponged.notify_one();
+                }
                 () = &mut due => {
                     let heard = signs.heard.swap(false, Ordering::Relaxed);
                     match self.heartbeat.beat(Instant::now(), heard) {

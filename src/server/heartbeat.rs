@@ -33,10 +33,11 @@ impl Heartbeat {
     /// be served together for ever.
     pub(crate) fn new(now: Instant, settings: &Settings, group_expiry: Duration) -> Self {
         const NEVER: Duration = Duration::from_hours(365 * 24);
-        let first = settings.ping_interval.mul_f64(rand::rng().random_range(0.1..=1.0));
+        let interval = settings.ping_interval.min(NEVER);
+        let first = interval.mul_f64(rand::rng().random_range(0.1..=1.0));
         Self {
-            interval: settings.ping_interval,
-            patience: settings.pong_timeout,
+            interval,
+            patience: settings.pong_timeout.min(NEVER),
             ping: now + first,
             answer: None,
             expires: now + group_expiry.min(NEVER),
@@ -86,6 +87,15 @@ mod tests {
         assert_eq!(heart.next(), first + Duration::from_secs(10));
         assert_eq!(heart.beat(heart.next(), true), Beat::Wait);
         assert_eq!(heart.next(), first + Duration::from_secs(25));
+    }
+
+    #[test]
+    fn a_client_that_is_never_to_be_pinged_is_not() {
+        let now = Instant::now();
+        let settings = Settings { ping_interval: Duration::MAX, pong_timeout: Duration::MAX, ..Settings::default() };
+        let mut heart = Heartbeat::new(now, &settings, Duration::MAX);
+        assert!(heart.next() > now + Duration::from_hours(30 * 24));
+        assert_eq!(heart.beat(now + Duration::from_hours(24), false), Beat::Wait);
     }
 
     #[test]

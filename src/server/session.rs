@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytestring::ByteString;
+use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::asgi::{self, Data, Peer, code};
@@ -25,6 +26,7 @@ pub(crate) struct Session {
     order: i64,
     code: u16,
     announced: bool,
+    begun: Instant,
     _running: TaskTrackerToken,
 }
 
@@ -39,6 +41,7 @@ impl Session {
             order: 0,
             code: code::ABNORMAL,
             announced: false,
+            begun: Instant::now(),
             _running: shared.tracker.token(),
             shared: shared.clone(),
         }
@@ -50,6 +53,11 @@ impl Session {
 
     pub(crate) fn queue(&self) -> &Arc<Queue> {
         &self.queue
+    }
+
+    /// When the handshake began. No membership of this connection is older.
+    pub(crate) fn begun(&self) -> Instant {
+        self.begun
     }
 
     /// Sends `websocket.connect`.

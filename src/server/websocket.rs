@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::asgi::{Data, Reply, code};
-use super::heartbeat::{Beat, Heartbeat};
+use super::heartbeat::{Beat, Heartbeat, LONGEST};
 use super::queue::{Ending, Queue};
 use super::session::Session;
 use super::settings::Settings;
@@ -79,7 +79,7 @@ pub(crate) async fn run(socket: WebSocket, mut session: Session, first: Reply) {
     let mut writer = Writer {
         sink,
         queue: session.queue().clone(),
-        heartbeat: Heartbeat::new(Instant::now(), &settings, group_expiry),
+        heartbeat: Heartbeat::new(Instant::now(), session.begun() + group_expiry.min(LONGEST), &settings),
         settings,
     };
     let signs = Signs::default();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use metrics_util::debugging::DebugValue;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -198,6 +199,28 @@ async fn a_client_that_pings_and_does_not_read_is_closed() {
         }
     });
     assert_eq!(message.await.int("code"), Some(1013));
+}
+
+#[tokio::test]
+async fn every_reply_that_no_client_gets_is_counted() {
+    let recorder = metrics_util::debugging::DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let server = Running::start().await;
+    let client = server.client();
+    let reply_channel = server.next("websocket.connect").await.text("reply_channel").unwrap().to_owned();
+    server.send(&reply_channel, message! { "text": "go away", "close": true }).await;
+    for _ in 0..3 {
+        server.send(&reply_channel, message! { "text": "too late" }).await;
+    }
+    let mut socket = within(client).await.unwrap().unwrap();
+    while within(socket.next()).await.is_some() {}
+    server.next("websocket.disconnect").await;
+    let counted = |(key, _, _, value): (metrics_util::CompositeKey, _, _, _)| match value {
+        DebugValue::Counter(count) if key.key().name() == "channel_layer_dropped_total" => count,
+        _ => 0,
+    };
+    assert_eq!(snapshotter.snapshot().into_vec().into_iter().map(counted).sum::<u64>(), 3);
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::asgi::{Data, Reply, code};
+use super::drops::dropped;
 use super::heartbeat::{Beat, Heartbeat, LONGEST};
 use super::queue::{Ending, Queue};
 use super::session::Session;
@@ -79,6 +80,7 @@ pub(crate) async fn run(socket: WebSocket, mut session: Session, first: Reply) {
     let mut writer = Writer {
         sink,
         queue: session.queue().clone(),
+        batch: VecDeque::from([first]),
         heartbeat: Heartbeat::new(Instant::now(), session.begun() + group_expiry.min(LONGEST), &settings),
         settings,
     };
@@ -86,7 +88,7 @@ pub(crate) async fn run(socket: WebSocket, mut session: Session, first: Reply) {
 
     let end = {
         let mut reading = pin!(read(&mut frames, &mut session, &signs));
-        let mut writing = pin!(writer.run(first, &signs));
+        let mut writing = pin!(writer.run(&signs));
         tokio::select! {
             end = &mut reading => end,
             end = &mut writing => {
@@ -99,6 +101,7 @@ pub(crate) async fn run(socket: WebSocket, mut session: Session, first: Reply) {
         }
     };
     session.set_code(end.code());
+    dropped("client_gone", writer.batch.len());
     if !signs.closing.load(Ordering::Relaxed) {
         writer.finish(end, &mut frames).await;
     }
@@ -163,14 +166,16 @@ fn fault(error: axum::Error) -> End {
 struct Writer {
     sink: SplitSink<WebSocket, Message>,
     queue: Arc<Queue>,
+    /// Taken from the queue and not written yet.
+    batch: VecDeque<Reply>,
     heartbeat: Heartbeat,
     settings: Settings,
 }
 
 impl Writer {
     /// Writes replies and pings until the connection has to end; then says goodbye if somebody may hear it.
-    async fn run(&mut self, first: Reply, signs: &Signs) -> End {
-        let Err(end) = self.write(first, signs).await;
+    async fn run(&mut self, signs: &Signs) -> End {
+        let Err(end) = self.write(signs).await;
         if end != End::Lost {
             signs.closing.store(true, Ordering::Relaxed);
             signs.ponged.notify_one();
@@ -179,15 +184,14 @@ impl Writer {
         end
     }
 
-    async fn write(&mut self, first: Reply, signs: &Signs) -> Result<Infallible, End> {
-        let mut batch = VecDeque::from([first]);
+    async fn write(&mut self, signs: &Signs) -> Result<Infallible, End> {
         let mut due = pin!(sleep_until(self.heartbeat.next()));
         loop {
-            self.write_batch(&mut batch).await?;
+            self.write_batch().await?;
             tokio::select! {
-                taken = self.queue.take(&mut batch) => taken.map_err(End::from)?,
+                taken = self.queue.take(&mut self.batch) => taken.map_err(End::from)?,
                 () = signs.pinged.notified() => {
-                    self.write_batch(&mut batch).await?;
+                    self.write_batch().await?;
                     signs.ponged.notify_one();
                 }
                 () = &mut due => {
@@ -205,10 +209,10 @@ impl Writer {
     }
 
     /// Writes what waits, in one flush, unless the client does not take it in time.
-    async fn write_batch(&mut self, batch: &mut VecDeque<Reply>) -> Result<(), End> {
-        let Self { sink, queue, settings, .. } = self;
+    async fn write_batch(&mut self) -> Result<(), End> {
+        let Self { sink, queue, batch, settings, .. } = self;
         let written = async {
-            for reply in batch.drain(..) {
+            while let Some(reply) = batch.pop_front() {
                 if let Some(data) = reply.data {
                     sink.feed(frame(data)).await.map_err(|_| End::Lost)?;
                 }

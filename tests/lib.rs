@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, unreachable_pub, missing_docs, missing_debug_implementations)]
 
 mod chat;
+mod commands;
 mod conformance;
 mod model;
 mod support;

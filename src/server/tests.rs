@@ -254,11 +254,26 @@ async fn a_client_that_vanishes_is_noticed() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_during_the_handshake_is_noticed() {
+async fn a_client_that_leaves_during_the_handshake_is_gone_once_the_application_has_decided() {
     let server = Running::start().await;
+    let client = server.client();
+    let reply_channel = server.next("websocket.connect").await.text("reply_channel").unwrap().to_owned();
+    client.abort();
+    // One worker has the connect in hand. Another that got the disconnect now could undo what is not done yet.
+    let early = tokio::time::timeout(Duration::from_millis(300), server.layer.receive(&["websocket.disconnect"])).await;
+    assert!(early.is_err(), "{early:?}");
+    server.send(&reply_channel, message! { "accept": true }).await;
+    assert_eq!(server.next("websocket.disconnect").await.int("code"), Some(1006));
+}
+
+#[tokio::test]
+async fn a_client_that_left_during_the_handshake_does_not_hold_up_a_shutdown() {
+    let mut server = Running::start().await;
     let client = server.client();
     server.next("websocket.connect").await;
     client.abort();
+    let _ = client.await;
+    server.stop().await;
     server.next("websocket.disconnect").await;
 }
 

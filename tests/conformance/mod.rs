@@ -108,6 +108,7 @@ conformance! {
         membership::a_member_added_before_the_send_gets_it,
         membership::a_member_discarded_after_the_send_still_gets_it,
         membership::a_member_discarded_before_the_send_does_not_get_it,
+        membership::a_member_that_expires_after_the_send_still_gets_it,
         membership::adding_again_renews,
         membership::adding_twice_delivers_once,
         membership::ends_after_the_group_expiry,

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use redis::{Cmd, Value};
 
+use super::batch::{Condition, milliseconds};
 use super::fault::Fault;
 use super::membership::{Changes, Ended, Horizon, Membership};
+use super::routes::{Route, RouteMemory, Routes};
 use super::script;
-use super::send::milliseconds;
 use super::shard::Shard;
 use super::topology::Topology;
 use crate::error::Result;
@@ -30,6 +31,7 @@ pub(super) struct Groups {
     remembered: Duration,
     /// Held only to find, add or forget a place.
     known: Mutex<Known>,
+    memory: RouteMemory,
 }
 
 #[derive(Debug)]
@@ -55,19 +57,10 @@ struct Fetched {
     generation: Option<u64>,
 }
 
-/// One of the places to which a group's messages go.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Route {
-    /// The non-local part of the names of its members.
-    pub(super) channel: ChannelName,
-    /// The version of its last change.
-    pub(super) version: u64,
-}
-
 impl Groups {
     pub(super) fn new(topology: Arc<Topology>, expiry: Duration, message_expiry: Duration) -> Self {
         let known = Mutex::new(Known { routes: HashMap::new(), swept: Instant::now() });
-        Self { topology, expiry, remembered: message_expiry + REMEMBER_LONGER, known }
+        Self { topology, expiry, remembered: message_expiry + REMEMBER_LONGER, known, memory: RouteMemory::new() }
     }
 
     /// How long a membership lasts after the last add.
@@ -119,15 +112,30 @@ impl Groups {
     }
 
     /// The routes of `group`.
-    pub(super) async fn routes(&self, group: &GroupName) -> Result<Vec<Route>> {
+    pub(super) async fn routes(&self, group: &GroupName) -> Result<Routes> {
         let shard = self.topology.shard_of_group(group);
         let answer = shard.run(&self.routes_command(group)).await;
-        answer.and_then(|answer| parse_routes(&answer)).map_err(|fault| fault.into_error(shard.index))
+        let routes = answer.and_then(|answer| self.note_routes(group, &answer));
+        routes.map_err(|fault| fault.into_error(shard.index))
+    }
+
+    /// The routes that `group` had twice in a row when it was asked, and the condition that it still has them.
+    pub(super) fn guess(&self, group: &GroupName) -> Option<(Routes, Condition)> {
+        let routes = self.memory.guess(group)?;
+        let condition = Condition { group: group.clone(), group_expiry: self.expiry, routes: routes.text.clone() };
+        Some((routes, condition))
+    }
+
+    /// Takes in what a server says of a group's routes.
+    pub(super) fn note_routes(&self, group: &GroupName, answer: &Value) -> Result<Routes, Fault> {
+        let routes = parse_routes(answer)?;
+        self.memory.note(group, &routes);
+        Ok(routes)
     }
 
     /// The routes of each of `groups`, in one round trip per shard; or the shard that failed, and why.
-    pub(super) async fn routes_of_all(&self, groups: &[GroupName]) -> Vec<Result<Vec<Route>, (usize, Fault)>> {
-        let mut results: Vec<_> = groups.iter().map(|_| Ok(Vec::new())).collect();
+    pub(super) async fn routes_of_all(&self, groups: &[GroupName]) -> Vec<Result<Routes, (usize, Fault)>> {
+        let mut results: Vec<_> = groups.iter().map(|_| Ok(Routes::none())).collect();
         let asked = futures_util::future::join_all(self.topology.shards.iter().map(|shard| async move {
             let here = |group: &GroupName| self.topology.shard_of_group(group).index == shard.index;
             let places: Vec<_> = (0..groups.len()).filter(|place| here(&groups[*place])).collect();
@@ -159,7 +167,7 @@ impl Groups {
     pub(super) async fn channels(&self, group: &GroupName) -> Result<Vec<ChannelName>> {
         let mut channels = Vec::new();
         let shard = self.topology.shard_of_group(group);
-        for route in self.routes(group).await? {
+        for route in self.routes(group).await?.list.iter() {
             if route.channel.as_str().ends_with('!') {
                 let changes = self.fetch(shard, group, &route.channel, 0).await;
                 let changes = changes.map_err(|fault| fault.into_error(shard.index))?;
@@ -167,7 +175,7 @@ impl Groups {
                 let live = changes.added.into_iter().filter(|(_, added)| *added > expired);
                 channels.extend(live.map(|(channel, _)| channel));
             } else {
-                channels.push(route.channel);
+                channels.push(route.channel.clone());
             }
         }
         Ok(channels)
@@ -252,10 +260,13 @@ fn microseconds(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn parse_routes(answer: &Value) -> Result<Vec<Route>, Fault> {
+fn parse_routes(answer: &Value) -> Result<Routes, Fault> {
     // A route whose name is none was added by somebody else, and is no reason to miss the others.
     let route = |(name, version)| Some(Route { channel: ChannelName::parse(name).ok()?, version });
-    Ok(pairs(answer)?.into_iter().filter_map(route).collect())
+    let list = pairs(answer)?.into_iter().filter_map(route).collect();
+    let Value::Array(values) = answer else { return Ok(Routes::none()) };
+    let texts = values.iter().map(text).collect::<Result<Vec<_>, _>>()?;
+    Ok(Routes { list, text: texts.join(" ").into() })
 }
 
 fn parse_changes(answer: Value, route: &str) -> Result<Changes, Fault> {

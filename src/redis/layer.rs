@@ -12,14 +12,16 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::batch::Outcome;
 use super::connection::Timing;
 use super::envelope::Envelope;
 use super::fault::Fault;
-use super::group::{Groups, Route};
+use super::group::Groups;
 use super::keys::Keys;
 use super::receive::Readers;
 use super::ring::Ring;
-use super::send::{Letter, Outcome, Posted, Recipient, Sender};
+use super::routes::Routes;
+use super::send::{Letter, Posted, Recipient, Sender};
 use super::shard::{Shard, ShardOptions};
 use super::statistics;
 use super::topology::Topology;
@@ -155,12 +157,21 @@ impl RedisLayer {
         }
     }
 
-    fn post_to_routes(&self, group: &GroupName, plain: &Bytes, routes: Vec<Route>) -> Vec<Posted> {
-        let post = |Route { channel, version }| {
-            let to = Recipient::Group { group: group.clone(), version };
-            self.sender.post(Letter { channel, to, plain: plain.clone() })
-        };
-        routes.into_iter().map(post).collect()
+    fn post_to_routes(&self, group: &GroupName, plain: &Bytes, routes: &Routes) -> Vec<Posted> {
+        Sender::letters(group, plain, &routes.list).map(|letter| self.sender.post(letter)).collect()
+    }
+
+    /// Sends to the routes that a group probably has, in one call that finds out whether it has them. If it has not, or
+    /// it cannot be done in one call, nothing is sent; then the result may be the routes that it has.
+    async fn send_to_guess(&self, group: &GroupName, plain: &Bytes) -> Result<Vec<Posted>, Option<Routes>> {
+        let shard = self.topology.shard_of_group(group);
+        let (routes, condition) = self.groups.guess(group).ok_or(None)?;
+        if !self.sender.fits_one_call(&routes.list, plain.len(), shard) {
+            return Err(None);
+        }
+        let letters = Sender::letters(group, plain, &routes.list);
+        let sent = self.sender.send_if(&condition, letters, shard).await;
+        sent.map_err(|told| self.groups.note_routes(group, &told).ok())
     }
 
     /// Waits for all of `posted`; a full channel is counted and is no error.
@@ -260,8 +271,12 @@ impl ChannelLayer for RedisLayer {
         self.check_open()?;
         let group = GroupName::parse(group)?;
         let plain = self.encode(&message)?;
-        let routes = self.groups.routes(&group).await?;
-        self.finish_routes(self.post_to_routes(&group, &plain, routes)).await
+        let posted = match self.send_to_guess(&group, &plain).await {
+            Ok(posted) => posted,
+            Err(Some(routes)) => self.post_to_routes(&group, &plain, &routes),
+            Err(None) => self.post_to_routes(&group, &plain, &self.groups.routes(&group).await?),
+        };
+        self.finish_routes(posted).await
     }
 
     async fn group_send_many(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
@@ -279,7 +294,7 @@ impl ChannelLayer for RedisLayer {
             posted.push(prepared.and_then(|(group, plain)| {
                 let place = groups.binary_search(&group).expect("every group that parsed is in the list");
                 match &routes[place] {
-                    Ok(routes) => Ok(self.post_to_routes(&group, &plain, routes.clone())),
+                    Ok(routes) => Ok(self.post_to_routes(&group, &plain, routes)),
                     Err((shard, fault)) => Err(fault.clone().into_error(*shard)),
                 }
             }));

@@ -1,5 +1,6 @@
 //! The layer on Redis, in its native format.
 
+mod batch;
 mod clock;
 mod connection;
 mod envelope;
@@ -11,6 +12,7 @@ mod layer;
 mod membership;
 mod receive;
 mod ring;
+mod routes;
 mod script;
 mod send;
 mod shard;

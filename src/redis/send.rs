@@ -4,58 +4,34 @@
 //! batch was under way, so that nothing waits for company, and the order within a channel holds whatever happens to a
 //! batch, because a lane has one batch under way at a time.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use redis::{Cmd, Value};
+use redis::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::batch::{Batch, Condition, MAX_ENTRIES, Outcome, Outgoing};
 use super::envelope::{Context, Envelope};
-use super::fault::Fault;
 use super::frame::{self, Address};
 use super::ring::share_of_capacity;
-use super::script;
+use super::routes::Route;
 use super::shard::Shard;
 use super::topology::Topology;
 use crate::capacity::Capacity;
-use crate::drops::{self, DropReason};
 use crate::name::{ChannelName, GroupName};
 
 /// Lanes of a shard. More overlap more round trips, and make each batch smaller.
 const LANES: usize = 4;
-/// The most entries of a batch: Lua can unpack so many values at once with room to spare, and Redis serves nobody else
-/// while it runs a batch.
-const MAX_ENTRIES: usize = 1000;
-/// A batch takes no further entry once it has so many bytes.
-const MAX_BYTES: usize = 1 << 20;
 /// The stamp of an entry whose lane has not sent it yet.
 const UNSTAMPED: u64 = 0;
-/// How far stamps by the estimate of the server's clock may be off before the server writes them anew. Less than the
-/// time that a batch waits on a busy server would only cost; more would show in short expiries.
-const STAMP_TOLERANCE: Duration = Duration::from_millis(50);
-/// How long the counters of a channel, and those of all channels, outlive the last send.
-const CHANNEL_STATS_LIVE: Duration = Duration::from_hours(1);
-const GLOBAL_STATS_LIVE: Duration = Duration::from_hours(24);
-
-/// What became of a message.
-#[derive(Clone, Debug)]
-pub(super) enum Outcome {
-    Sent,
-    /// The channel was at capacity.
-    Full,
-    Failed {
-        shard: usize,
-        fault: Fault,
-    },
-    /// The layer has been closed.
-    Closed,
-}
+/// The most bytes that are sent on a condition: if it does not hold they have travelled in vain.
+const MAX_CONDITIONAL_BYTES: usize = 1 << 18;
 
 /// The sending half of a layer.
 pub(super) struct Sender {
@@ -66,14 +42,6 @@ pub(super) struct Sender {
     lanes: Vec<Vec<mpsc::UnboundedSender<Outgoing>>>,
     /// The shard whose turn it is to take the next message to a normal channel.
     turn: AtomicUsize,
-}
-
-/// A message on its way into one lane.
-struct Outgoing {
-    channel: ChannelName,
-    capacity: usize,
-    entry: Vec<u8>,
-    done: oneshot::Sender<Outcome>,
 }
 
 /// An encoded message and who it is for.
@@ -141,6 +109,52 @@ impl Sender {
         let mut posted = Posted { letter, tried: Tried { first, count: 0, was_full: false, failed: None }, done: None };
         self.post_to_next(&mut posted);
         posted
+    }
+
+    /// The letters of one message to the members of a group, one for each of its routes.
+    pub(super) fn letters<'r>(
+        group: &GroupName,
+        plain: &Bytes,
+        routes: &'r [Route],
+    ) -> impl Iterator<Item = Letter> + use<'r> {
+        let (group, plain) = (group.clone(), plain.clone());
+        routes.iter().map(move |Route { channel, version }| {
+            let to = Recipient::Group { group: group.clone(), version: *version };
+            Letter { channel: channel.clone(), to, plain: plain.clone() }
+        })
+    }
+
+    /// Whether letters of `size` bytes to these routes can go to `shard` in one call.
+    pub(super) fn fits_one_call(&self, routes: &[Route], size: usize, shard: &Shard) -> bool {
+        let is_there = |route: &Route| match self.topology.shards_of_channel(&route.channel) {
+            [home] => home.index == shard.index,
+            _ => false,
+        };
+        routes.len() <= MAX_ENTRIES && routes.len() * size <= MAX_CONDITIONAL_BYTES && routes.iter().all(is_there)
+    }
+
+    /// Sends letters that [fit one call](Self::fits_one_call) to `shard` if the condition holds; otherwise gives what
+    /// the server says of the group.
+    pub(super) async fn send_if(
+        &self,
+        condition: &Condition,
+        letters: impl Iterator<Item = Letter>,
+        shard: &Shard,
+    ) -> Result<Vec<Posted>, Value> {
+        let mut batch = Batch::default();
+        let mut posted = Vec::new();
+        for letter in letters {
+            let (done, outcome) = oneshot::channel();
+            let capacity = self.capacity.of(&letter.channel);
+            let entry = self.entry(&letter, shard);
+            batch.add(Outgoing { channel: letter.channel.clone(), capacity, entry, done });
+            let tried = Tried { first: shard.index, count: 1, was_full: false, failed: None };
+            posted.push(Posted { letter, tried, done: Some(outcome) });
+        }
+        match batch.send(shard, &self.topology.keys, self.envelope.expiry(), Some(condition)).await {
+            None => Ok(posted),
+            Some(routes) => Err(routes),
+        }
     }
 
     /// Waits until `posted` has been sent or refused.
@@ -250,134 +264,17 @@ impl Lane {
                 }
             }
             let batch = self.next_batch();
-            self.send(batch).await;
+            batch.send(&self.shard, &self.topology.keys, self.expiry, None).await;
         }
     }
 
     fn next_batch(&mut self) -> Batch {
         let mut batch = Batch::default();
-        while batch.bytes < MAX_BYTES
-            && batch.entries < MAX_ENTRIES
+        while !batch.is_full()
             && let Some(outgoing) = self.waiting.pop_front()
         {
             batch.add(outgoing);
         }
         batch
     }
-
-    async fn send(&self, mut batch: Batch) {
-        metrics::histogram!("channel_layer_batch_size").record(u32::try_from(batch.entries).unwrap_or(u32::MAX));
-        // Without a reading of the clock the server finds the stamps far off.
-        let stamp = self.shard.clock.now_ms().unwrap_or(0) + milliseconds(self.expiry);
-        let command = batch.command(&self.topology, self.expiry, stamp);
-        let answer = match self.shard.run(&command).await {
-            Ok(answer) => parse_answer(&answer, batch.channels.len()),
-            Err(fault) => Err(fault),
-        };
-        match answer {
-            Ok((accepted, expired)) => {
-                drops::count(DropReason::Expired, expired);
-                batch.finish(self.shard.index, &accepted);
-            }
-            Err(fault) => batch.fail(self.shard.index, &fault),
-        }
-    }
-}
-
-/// Messages that travel together, by channel, in the order in which they came.
-#[derive(Default)]
-struct Batch {
-    channels: Vec<Vec<Outgoing>>,
-    /// The place of each channel, by the non-local part of its name.
-    places: HashMap<Box<str>, usize>,
-    entries: usize,
-    bytes: usize,
-}
-
-impl Batch {
-    fn add(&mut self, outgoing: Outgoing) {
-        self.entries += 1;
-        self.bytes += outgoing.entry.len();
-        let name = outgoing.channel.non_local();
-        if let Some(place) = self.places.get(name) {
-            self.channels[*place].push(outgoing);
-        } else {
-            self.places.insert(name.into(), self.channels.len());
-            self.channels.push(vec![outgoing]);
-        }
-    }
-
-    /// The call that appends the messages, which expire at `stamp`.
-    fn command(&mut self, topology: &Topology, expiry: Duration, stamp: u64) -> Cmd {
-        let keys = &topology.keys;
-        let mut names = Vec::with_capacity(2 * self.channels.len() + 1);
-        for messages in &self.channels {
-            let name = messages[0].channel.non_local();
-            names.extend([keys.channel(name), keys.channel_stats(name)]);
-        }
-        names.push(keys.global_stats());
-        let mut command = script::PUSH.call(&names);
-        command.arg(milliseconds(expiry)).arg(stamp);
-        for time in [STAMP_TOLERANCE, CHANNEL_STATS_LIVE, GLOBAL_STATS_LIVE] {
-            command.arg(milliseconds(time));
-        }
-        for messages in &mut self.channels {
-            command.arg(messages[0].capacity).arg(messages.len());
-            for message in messages {
-                frame::set_expires(&mut message.entry, stamp);
-                command.arg(&message.entry[..]);
-            }
-        }
-        command
-    }
-
-    /// `accepted` says of each channel how many of its messages were appended; -1 stands for a key that is no list.
-    fn finish(self, shard: usize, accepted: &[i64]) {
-        let mut sent = 0;
-        for (messages, accepted) in self.channels.into_iter().zip(accepted) {
-            let fits = usize::try_from(*accepted);
-            for (place, message) in messages.into_iter().enumerate() {
-                let outcome = match fits {
-                    Ok(fits) if place < fits => {
-                        sent += 1;
-                        Outcome::Sent
-                    }
-                    Ok(_) => Outcome::Full,
-                    Err(_) => {
-                        let answer = format!("the key of channel {} holds no list", message.channel.non_local());
-                        Outcome::Failed { shard, fault: Fault::unexpected(&answer) }
-                    }
-                };
-                // The caller may have gone; the message counts as sent all the same.
-                let _ = message.done.send(outcome);
-            }
-        }
-        metrics::counter!("channel_layer_sent_total").increment(sent);
-    }
-
-    fn fail(self, shard: usize, fault: &Fault) {
-        for message in self.channels.into_iter().flatten() {
-            let _ = message.done.send(Outcome::Failed { shard, fault: fault.clone() });
-        }
-    }
-}
-
-/// What `push.lua` returns: accepted entries for each channel, and how many expired ones made room.
-fn parse_answer(answer: &Value, channels: usize) -> Result<(Vec<i64>, usize), Fault> {
-    let unexpected = || Fault::unexpected("push.lua returned something else than a number for each channel");
-    let Value::Array(values) = answer else { return Err(unexpected()) };
-    let numbers = values.iter().map(|value| match value {
-        Value::Int(number) => Ok(*number),
-        _ => Err(unexpected()),
-    });
-    let mut numbers = numbers.collect::<Result<Vec<_>, _>>()?;
-    let expired = numbers.pop().ok_or_else(unexpected)?;
-    if numbers.len() != channels {
-        return Err(unexpected());
-    }
-    Ok((numbers, usize::try_from(expired).unwrap_or(0)))
-}
-
-pub(super) fn milliseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

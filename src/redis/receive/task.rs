@@ -20,9 +20,9 @@ use super::put_back::{PutBack, put_back};
 use super::reader::{Reader, Surroundings};
 use crate::drops::{self, DropReason};
 use crate::name::{ChannelName, GroupName};
+use crate::redis::batch::milliseconds;
 use crate::redis::fault::Fault;
 use crate::redis::frame::{Address, Entry, Text};
-use crate::redis::send::milliseconds;
 
 /// How long reads go on when nobody wants anything, so that a loop around a receive does not stop and start them.
 const LINGER: Duration = Duration::from_millis(10);

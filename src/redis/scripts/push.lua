@@ -3,15 +3,22 @@
 -- The entries come with the stamp that the sender expects by its estimate of this clock, so that they go into the list
 -- as they are. If the estimate is off, the stamps are written anew.
 --
--- KEYS: for each channel its list and the hash of its counters; last, the hash of the counters of all channels.
+-- It can be asked to do so only if a group has certain routes. Then the versions of the routes, which the entries hold,
+-- are those of this moment, as if the sender had read them now.
+--
+-- KEYS: for each channel its list and the hash of its counters; then the hash of the counters of all channels; last, if
+-- there is a condition, the group.
 -- ARGV[1]: how long the entries live, in ms.
 -- ARGV[2]: when they expire by the sender's estimate, in ms: their stamp.
 -- ARGV[3]: how far the estimate may be off, in ms.
 -- ARGV[4]: how long the counters of a channel live after the last send, in ms.
 -- ARGV[5]: how long the counters of all channels live after the last send, in ms.
--- ARGV[6...]: for each channel its capacity, the number n of its entries, then the n entries.
+-- ARGV[6], ARGV[7], if there is a condition: how long a membership lasts, in ms, and the routes of the group and their
+-- versions, as group_routes.lua tells them, with spaces between.
+-- ARGV[6... or 8...]: for each channel its capacity, the number n of its entries, then the n entries.
 -- Returns: for each channel how many of its entries were appended, from the first on (-1: its key holds no list); last,
--- how many expired entries were dropped to make room.
+-- how many expired entries were dropped to make room. If the group has other routes: these, as group_routes.lua does,
+-- as the only element.
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -56,8 +63,17 @@ local function count(stats, field, by, lives)
     redis.pcall('PEXPIRE', stats, lives)
 end
 
-local at = 6
-for i = 1, #KEYS - 1, 2 do
+local at, last = 6, #KEYS
+if #KEYS % 2 == 0 then
+    local live = string.format('(%.0f', time[1] * 1000000 + time[2] - tonumber(ARGV[6]) * 1000)
+    local routes = redis.call('ZRANGE', KEYS[last], live, '+inf', 'BYSCORE', 'WITHSCORES')
+    if table.concat(routes, ' ') ~= ARGV[7] then
+        return { routes }
+    end
+    at, last = 8, last - 1
+end
+
+for i = 1, last - 1, 2 do
     local list, stats = KEYS[i], KEYS[i + 1]
     local capacity, entries = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
     local accepted = -1
@@ -86,7 +102,7 @@ for i = 1, #KEYS - 1, 2 do
     at = at + 2 + entries
 end
 
-local totals = KEYS[#KEYS]
+local totals = KEYS[last]
 if sent > 0 then
     count(totals, 'messages_count', sent, ARGV[5])
 end

@@ -1,0 +1,203 @@
+//! Messages to one shard that travel in one script call.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{Cmd, Value};
+use tokio::sync::oneshot;
+
+use super::fault::Fault;
+use super::frame;
+use super::keys::Keys;
+use super::script;
+use super::shard::Shard;
+use crate::drops::{self, DropReason};
+use crate::name::{ChannelName, GroupName};
+
+/// The most entries of a batch: Lua can unpack so many values at once with room to spare, and Redis serves nobody else
+/// while it runs a batch.
+pub(super) const MAX_ENTRIES: usize = 1000;
+/// A batch takes no further entry once it has so many bytes.
+const MAX_BYTES: usize = 1 << 20;
+/// How far stamps by the estimate of the server's clock may be off before the server writes them anew. Less than the
+/// time that a batch waits on a busy server would only cost; more would show in short expiries.
+const STAMP_TOLERANCE: Duration = Duration::from_millis(50);
+/// How long the counters of a channel, and those of all channels, outlive the last send.
+const CHANNEL_STATS_LIVE: Duration = Duration::from_hours(1);
+const GLOBAL_STATS_LIVE: Duration = Duration::from_hours(24);
+
+/// What became of a message.
+#[derive(Clone, Debug)]
+pub(super) enum Outcome {
+    Sent,
+    /// The channel was at capacity.
+    Full,
+    Failed {
+        shard: usize,
+        fault: Fault,
+    },
+    /// The layer has been closed.
+    Closed,
+}
+
+/// A message on its way to one shard, and somebody who waits to hear what became of it.
+pub(super) struct Outgoing {
+    pub(super) channel: ChannelName,
+    pub(super) capacity: usize,
+    pub(super) entry: Vec<u8>,
+    pub(super) done: oneshot::Sender<Outcome>,
+}
+
+/// What has to be true of a group for messages to its members to be sent.
+#[derive(Clone, Debug)]
+pub(super) struct Condition {
+    pub(super) group: GroupName,
+    /// How long a membership lasts.
+    pub(super) group_expiry: Duration,
+    /// Its routes and their versions, as the server tells them, with spaces between.
+    pub(super) routes: Arc<str>,
+}
+
+/// Messages that travel together, by channel, in the order in which they came.
+#[derive(Default)]
+pub(super) struct Batch {
+    channels: Vec<Vec<Outgoing>>,
+    /// The place of each channel, by the non-local part of its name.
+    places: HashMap<Box<str>, usize>,
+    entries: usize,
+    bytes: usize,
+}
+
+impl Batch {
+    pub(super) fn add(&mut self, outgoing: Outgoing) {
+        self.entries += 1;
+        self.bytes += outgoing.entry.len();
+        let name = outgoing.channel.non_local();
+        if let Some(place) = self.places.get(name) {
+            self.channels[*place].push(outgoing);
+        } else {
+            self.places.insert(name.into(), self.channels.len());
+            self.channels.push(vec![outgoing]);
+        }
+    }
+
+    /// Whether another message is for another batch.
+    pub(super) fn is_full(&self) -> bool {
+        self.entries >= MAX_ENTRIES || self.bytes >= MAX_BYTES
+    }
+
+    /// Sends the messages to `shard`, where they live for `expiry`, and tells each what became of it.
+    ///
+    /// If there is a condition and it does not hold, nothing is sent and nobody is told; then the result is what the
+    /// server says of the group.
+    pub(super) async fn send(
+        mut self,
+        shard: &Shard,
+        keys: &Keys,
+        expiry: Duration,
+        condition: Option<&Condition>,
+    ) -> Option<Value> {
+        metrics::histogram!("channel_layer_batch_size").record(u32::try_from(self.entries).unwrap_or(u32::MAX));
+        // Without a reading of the clock the server finds the stamps far off.
+        let stamp = shard.clock.now_ms().unwrap_or(0) + milliseconds(expiry);
+        let command = self.command(keys, expiry, stamp, condition);
+        let answer = shard.run(&command).await.and_then(|answer| parse_answer(answer, self.channels.len()));
+        match answer {
+            Ok(Answer::Appended { accepted, expired }) => {
+                drops::count(DropReason::Expired, expired);
+                self.finish(shard.index, &accepted);
+            }
+            Ok(Answer::OtherRoutes(routes)) => return Some(routes),
+            Err(fault) => self.fail(shard.index, &fault),
+        }
+        None
+    }
+
+    /// The call that appends the messages, which expire at `stamp`.
+    fn command(&mut self, keys: &Keys, expiry: Duration, stamp: u64, condition: Option<&Condition>) -> Cmd {
+        let mut names = Vec::with_capacity(2 * self.channels.len() + 2);
+        for messages in &self.channels {
+            let name = messages[0].channel.non_local();
+            names.extend([keys.channel(name), keys.channel_stats(name)]);
+        }
+        names.push(keys.global_stats());
+        names.extend(condition.map(|condition| keys.group(&condition.group)));
+        let mut command = script::PUSH.call(&names);
+        command.arg(milliseconds(expiry)).arg(stamp);
+        for time in [STAMP_TOLERANCE, CHANNEL_STATS_LIVE, GLOBAL_STATS_LIVE] {
+            command.arg(milliseconds(time));
+        }
+        if let Some(condition) = condition {
+            command.arg(milliseconds(condition.group_expiry)).arg(&*condition.routes);
+        }
+        for messages in &mut self.channels {
+            command.arg(messages[0].capacity).arg(messages.len());
+            for message in messages {
+                frame::set_expires(&mut message.entry, stamp);
+                command.arg(&message.entry[..]);
+            }
+        }
+        command
+    }
+
+    /// `accepted` says of each channel how many of its messages were appended; -1 stands for a key that is no list.
+    fn finish(self, shard: usize, accepted: &[i64]) {
+        let mut sent = 0;
+        for (messages, accepted) in self.channels.into_iter().zip(accepted) {
+            let fits = usize::try_from(*accepted);
+            for (place, message) in messages.into_iter().enumerate() {
+                let outcome = match fits {
+                    Ok(fits) if place < fits => {
+                        sent += 1;
+                        Outcome::Sent
+                    }
+                    Ok(_) => Outcome::Full,
+                    Err(_) => {
+                        let answer = format!("the key of channel {} holds no list", message.channel.non_local());
+                        Outcome::Failed { shard, fault: Fault::unexpected(&answer) }
+                    }
+                };
+                // The caller may have gone; the message counts as sent all the same.
+                let _ = message.done.send(outcome);
+            }
+        }
+        metrics::counter!("channel_layer_sent_total").increment(sent);
+    }
+
+    fn fail(self, shard: usize, fault: &Fault) {
+        for message in self.channels.into_iter().flatten() {
+            let _ = message.done.send(Outcome::Failed { shard, fault: fault.clone() });
+        }
+    }
+}
+
+/// What `push.lua` returns.
+enum Answer {
+    /// Accepted entries for each channel, and how many expired ones made room.
+    Appended { accepted: Vec<i64>, expired: usize },
+    /// The condition does not hold: these are the routes of the group.
+    OtherRoutes(Value),
+}
+
+fn parse_answer(answer: Value, channels: usize) -> Result<Answer, Fault> {
+    let unexpected = || Fault::unexpected("push.lua returned something else than a number for each channel");
+    let Value::Array(mut values) = answer else { return Err(unexpected()) };
+    if let [Value::Array(_)] = &values[..] {
+        return values.pop().map(Answer::OtherRoutes).ok_or_else(unexpected);
+    }
+    let numbers = values.iter().map(|value| match value {
+        Value::Int(number) => Ok(*number),
+        _ => Err(unexpected()),
+    });
+    let mut accepted = numbers.collect::<Result<Vec<_>, _>>()?;
+    let expired = accepted.pop().ok_or_else(unexpected)?;
+    if accepted.len() != channels {
+        return Err(unexpected());
+    }
+    Ok(Answer::Appended { accepted, expired: usize::try_from(expired).unwrap_or(0) })
+}
+
+pub(super) fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

@@ -135,6 +135,25 @@ pub async fn ends_after_the_group_expiry<B: Backend>() {
     assert!(layer.group_channels("group").await.unwrap().is_empty());
 }
 
+pub async fn a_change_after_many_sends_counts_for_the_next<B: Backend>() {
+    let backend = B::start(Options::default()).await;
+    let (layer, reader) = (backend.layer(), backend.peer().await);
+    for (source, stays, comes) in KINDS {
+        layer.group_add("group", stays).await.unwrap();
+        for round in 0..6 {
+            // A layer may learn that the group does not change, and must notice at once that it does.
+            for _ in 0..round {
+                assert!(!is_reached(&layer, &reader, source, comes).await, "{comes} was not a member");
+            }
+            layer.group_add("group", comes).await.unwrap();
+            for _ in 0..=round {
+                assert!(is_reached(&layer, &reader, source, comes).await, "{comes} had become a member");
+            }
+            layer.group_discard("group", comes).await.unwrap();
+        }
+    }
+}
+
 pub async fn a_member_that_expires_after_the_send_still_gets_it<B: Backend>() {
     let expiry = Duration::from_secs(2);
     let backend = B::start(Options { group_expiry: expiry, ..Options::default() }).await;

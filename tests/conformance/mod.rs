@@ -104,6 +104,7 @@ conformance! {
         load::every_operation_reaches_its_reader_whatever_the_name,
         load::many_writers_and_readers_lose_and_double_nothing,
         load::waiting_readers_are_all_served,
+        membership::a_change_after_many_sends_counts_for_the_next,
         membership::a_member_added_after_the_send_does_not_get_it,
         membership::a_member_added_before_the_send_gets_it,
         membership::a_member_discarded_after_the_send_still_gets_it,

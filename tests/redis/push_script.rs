@@ -12,6 +12,7 @@ const SOURCE: &str = include_str!("../../src/redis/scripts/push.lua");
 const LIFETIME: Duration = Duration::from_secs(100);
 const CHANNEL_STATS: Duration = Duration::from_secs(200);
 const GLOBAL_STATS: Duration = Duration::from_mins(5);
+const MEMBERSHIP: Duration = Duration::from_secs(100);
 const STAMP_TOLERANCE: Duration = Duration::from_secs(20);
 
 /// The script, with keys of its own.
@@ -58,6 +59,25 @@ impl Push {
             }
         }
         ask(&mut self.connection, &command).await
+    }
+
+    /// Appends a frame to a channel if the group has these routes and versions.
+    async fn run_if(&mut self, routes: &str, frame: &str) -> redis::Value {
+        let mut command = redis::cmd("EVAL");
+        command.arg(SOURCE).arg(4).arg(self.key("a")).arg(self.key("stats-a")).arg(self.key("global"));
+        command.arg(self.key("group")).arg(milliseconds(LIFETIME)).arg(0);
+        for time in [STAMP_TOLERANCE, CHANNEL_STATS, GLOBAL_STATS, MEMBERSHIP] {
+            command.arg(milliseconds(time));
+        }
+        command.arg(routes).arg(10).arg(1).arg(entry(0, frame));
+        ask(&mut self.connection, &command).await
+    }
+
+    /// Gives the group a route whose last change was so long ago; gives its version.
+    async fn add_route(&mut self, route: &str, age: Duration) -> u64 {
+        let version = (now_ms(&mut self.connection).await - milliseconds(age)) * 1000;
+        let () = self.connection.zadd(self.key("group"), route, version).await.unwrap();
+        version
     }
 
     /// The frames in a list, without their stamps.
@@ -111,6 +131,34 @@ async fn writes_the_stamps_of_a_sender_anew_who_is_wrong_about_the_time() {
         let stamp = u64::from_be_bytes(written[..8].try_into().unwrap());
         assert!((before..=after).contains(&stamp), "{stamp} is not between {before} and {after}");
     }
+}
+
+#[tokio::test]
+async fn appends_on_the_condition_that_a_group_has_certain_routes() {
+    let mut push = Push::start().await;
+    assert_eq!(push.run_if("", "to nobody").await, appended());
+    let p = push.add_route("p!", Duration::from_secs(50)).await;
+    assert_eq!(push.run_if("", "0").await, told(&[("p!", p)]));
+    assert_eq!(push.run_if(&format!("p! {p}"), "1").await, appended());
+    let q = push.add_route("q!", Duration::ZERO).await;
+    push.add_route("gone!", 2 * MEMBERSHIP).await;
+    assert_eq!(push.run_if(&format!("p! {p}"), "2").await, told(&[("p!", p), ("q!", q)]));
+    assert_eq!(push.run_if(&format!("p! {p} q! {}", q - 1), "3").await, told(&[("p!", p), ("q!", q)]));
+    assert_eq!(push.run_if(&format!("p! {p} q! {q}"), "4").await, appended());
+    assert_eq!(push.frames("a").await, ["to nobody", "1", "4"]);
+    assert_eq!(push.counters("global").await, (Some(3), None));
+}
+
+/// The answer of a call that appended its one frame.
+fn appended() -> redis::Value {
+    redis::Value::Array(vec![redis::Value::Int(1), redis::Value::Int(0)])
+}
+
+/// The answer of a call whose condition does not hold.
+fn told(routes: &[(&str, u64)]) -> redis::Value {
+    let texts = routes.iter().flat_map(|(route, version)| [(*route).to_owned(), version.to_string()]);
+    let texts = texts.map(|text| redis::Value::BulkString(text.into_bytes())).collect();
+    redis::Value::Array(vec![redis::Value::Array(texts)])
 }
 
 #[tokio::test]

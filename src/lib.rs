@@ -1,5 +1,6 @@
 //! An ASGI-style channel layer: processes talk over named channels and groups.
 
+mod backoff;
 pub mod capacity;
 mod codec;
 pub mod config;
@@ -12,6 +13,9 @@ pub mod memory;
 pub mod message;
 pub mod name;
 pub mod redis;
+#[cfg(feature = "server")]
+pub mod server;
+pub mod worker;
 
 pub use bytes::Bytes;
 pub use bytestring::ByteString as Text;
@@ -25,3 +29,6 @@ pub use memory::MemoryLayer;
 pub use message::{Map, Message, Value};
 pub use name::{ChannelKind, ChannelName, GroupName, InvalidName};
 pub use redis::RedisLayer;
+#[cfg(feature = "server")]
+pub use server::InterfaceServer;
+pub use worker::Worker;

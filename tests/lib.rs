@@ -1,8 +1,11 @@
 //! All integration tests, in one binary.
 
-// A test that unwraps says what it expected by failing there; and inside one binary nothing is public to others.
-#![allow(clippy::unwrap_used, unreachable_pub, missing_docs, missing_debug_implementations)]
+// A test that unwraps says by failing there what it expected, assertions take results whole, and inside one binary
+// nothing is public to others.
+#![allow(clippy::unwrap_used, clippy::needless_pass_by_value)]
+#![allow(unreachable_pub, missing_docs, missing_debug_implementations)]
 
+mod chat;
 mod conformance;
 mod model;
 mod support;

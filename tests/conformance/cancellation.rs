@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use channel_layer::{Delivery, Result};
+use futures_util::poll;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use super::backend::{Backend, Options};
 use super::tools::{Layer, number, numbered, numbers_on, rest, take_until_quiet};
@@ -26,7 +28,7 @@ async fn write(layer: Layer) {
             layer.send(channel, numbered(number)).await.unwrap();
         }
         if random.random_bool(0.2) {
-            tokio::time::sleep(Duration::from_millis(random.random_range(0..6))).await;
+            sleep(Duration::from_millis(random.random_range(0..6))).await;
         }
     }
 }
@@ -96,7 +98,7 @@ pub async fn a_dropped_recv_many_loses_nothing<B: Backend>() {
         let receiver = receiver.get_or_insert_with(|| layer.receiver(&SOURCES).unwrap());
         let before = taken.len();
         match moments.cut(receiver.recv_many(taken, 7)).await {
-            Some(received) => assert_eq!(taken.len(), before + received.unwrap()),
+            Some(count) => assert_eq!(taken.len(), before + count.unwrap()),
             None => assert_eq!(taken.len(), before, "a dropped recv_many handed over messages"),
         }
     })
@@ -115,6 +117,27 @@ pub async fn a_dropped_receiver_loses_nothing<B: Backend>() {
         }
     })
     .await;
+}
+
+pub async fn a_dropped_reader_leaves_its_turn_to_the_next<B: Backend>() {
+    let backend = B::start(Options::default()).await;
+    let (layer, peer) = (backend.layer(), backend.peer().await);
+    for (channel, source) in CHANNELS.into_iter().zip(SOURCES) {
+        for second in [&layer, &peer] {
+            let sources = [source];
+            let mut first = Box::pin(layer.receive(&sources));
+            assert!(poll!(&mut first).is_pending());
+            // A task of its own, which looks again only when it is woken.
+            let second = Arc::clone(second);
+            let waiting = tokio::spawn(async move { second.receive(&[source]).await });
+            sleep(Duration::from_millis(30)).await;
+            layer.send(channel, numbered(1)).await.unwrap();
+            // The first in the line learns of the message, and is gone before it looks.
+            sleep(Duration::from_millis(30)).await;
+            drop(first);
+            within(DEADLINE, "the message that the first reader did not take", waiting).await.unwrap().unwrap();
+        }
+    }
 }
 
 pub async fn readers_that_come_and_go_lose_nothing<B: Backend>() {
@@ -166,7 +189,7 @@ fn assert_arrived(channel: &str, taken: &[Delivery], awaited: &[i64], tried: i64
     assert_eq!(got, awaited, "the awaited messages on {channel}");
 }
 
-/// Writes with `step`, cut at many moments, while another task sends without a cut, and reads all.
+/// Writes with `step`, cut at many moments except for each tenth, while another task sends without a cut, and reads all.
 async fn write_all<B: Backend>(seed: u64, step: impl AsyncFn(&Layer, i64) -> Result<()>) {
     const TRIED: i64 = 250;
     let backend = B::start(Options::default()).await;
@@ -178,7 +201,9 @@ async fn write_all<B: Backend>(seed: u64, step: impl AsyncFn(&Layer, i64) -> Res
     let mut moments = Moments::new(seed);
     let mut awaited = Vec::new();
     for number in 0..TRIED {
-        match moments.cut(step(&layer, number)).await {
+        let call = step(&layer, number);
+        let result = if number % 10 == 0 { Some(call.await) } else { moments.cut(call).await };
+        match result {
             Some(result) => {
                 result.unwrap();
                 awaited.push(number);
@@ -187,8 +212,15 @@ async fn write_all<B: Backend>(seed: u64, step: impl AsyncFn(&Layer, i64) -> Res
         }
     }
     drop(others);
-    assert!(!awaited.is_empty(), "some calls have to come to their end");
-    let taken = take_until_quiet(&reader, &SOURCES).await;
+    let mut missing: BTreeSet<_> =
+        awaited.iter().flat_map(|number| CHANNELS.map(|channel| (channel.to_owned(), *number))).collect();
+    let mut taken = Vec::new();
+    while !missing.is_empty() {
+        let delivery = within(DEADLINE, "an awaited message", reader.receive(&SOURCES)).await.unwrap();
+        missing.remove(&(delivery.channel.to_string(), number(&delivery)));
+        taken.push(delivery);
+    }
+    taken.extend(take_until_quiet(&reader, &SOURCES).await);
     for channel in CHANNELS {
         assert_arrived(channel, &taken, &awaited, TRIED);
     }

@@ -26,8 +26,7 @@ pub async fn later_calls_give_closed<B: Backend>() {
         assert_closed("send_many", layer.send_many(&[(channel, numbered(1))]).await.remove(0));
     }
     for source in ["a", "a!", "a?b"] {
-        let received = within(DEADLINE, "a receive after closing", layer.receive(&[source])).await;
-        assert_closed("receive", received);
+        assert_closed("receive", within(DEADLINE, "a receive after closing", layer.receive(&[source])).await);
         assert_closed("try_receive", layer.try_receive(&[source]).await);
         assert_closed("receiver", layer.receiver(&[source]));
     }

@@ -48,6 +48,7 @@ conformance! {
 
     {
         cancellation::a_dropped_group_send_arrives_once_or_not_at_all,
+        cancellation::a_dropped_reader_leaves_its_turn_to_the_next,
         cancellation::a_dropped_receive_loses_nothing,
         cancellation::a_dropped_receiver_loses_nothing,
         cancellation::a_dropped_recv_loses_nothing,

@@ -65,7 +65,7 @@ pub async fn take_all(layer: &Layer, channels: &[&str]) -> Vec<Delivery> {
 /// Receives until nothing has come for a while: what was on its way or put back in the background included.
 pub async fn take_until_quiet(layer: &Layer, channels: &[&str]) -> Vec<Delivery> {
     let mut taken = Vec::new();
-    while let Ok(received) = timeout(Duration::from_millis(300), layer.receive(channels)).await {
+    while let Ok(received) = timeout(Duration::from_millis(600), layer.receive(channels)).await {
         taken.push(received.unwrap());
     }
     taken

@@ -14,10 +14,8 @@ pub const DEADLINE: Duration = Duration::from_secs(20);
 ///
 /// Naming `what`, if it takes longer.
 pub async fn within<F: Future>(deadline: Duration, what: &str, future: F) -> F::Output {
-    match timeout(deadline, future).await {
-        Ok(output) => output,
-        Err(_) => panic!("waited {deadline:?} in vain for {what}"),
-    }
+    let waited = timeout(deadline, future).await;
+    waited.unwrap_or_else(|_| panic!("waited {deadline:?} in vain for {what}"))
 }
 
 /// Awaits that `check` gives a value, for things that can only be asked for: asks every 10 ms for at most [`DEADLINE`].

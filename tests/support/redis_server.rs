@@ -18,9 +18,11 @@ const SUPERVISOR: &str = r#"
     while read -r command argument; do
         case $command in
             start) redis-server --bind 127.0.0.1 --port "$argument" --dir "$dir" "$@" >>"$dir/log" 2>&1 & pid=$! ;;
-            wait) wait "$pid"; pid=; echo ended ;;
-            *) kill -"$command" "$pid" ;;
+            kill) kill -KILL "$pid"; wait "$pid"; pid= ;;
+            freeze) kill -STOP "$pid"; until grep -q '^State:.T' "/proc/$pid/status"; do :; done ;;
+            thaw) kill -CONT "$pid" ;;
         esac
+        echo done
     done
     if [ -n "$pid" ]; then kill -KILL "$pid"; wait "$pid"; fi
     rm -rf "$dir"
@@ -119,10 +121,7 @@ impl RedisServer {
 
     /// Kills the server at once and waits until it has ended.
     pub fn stop(&mut self) {
-        self.command("KILL");
-        self.command("wait");
-        let mut answer = String::new();
-        self.answers.read_line(&mut answer).expect("the supervisor answers");
+        self.command("kill");
     }
 
     /// Starts the server again at the same address after [`stop`](Self::stop), with what it had on disk.
@@ -144,12 +143,12 @@ impl RedisServer {
 
     /// Freezes the server: connections stay open and nothing answers.
     pub fn freeze(&mut self) {
-        self.command("STOP");
+        self.command("freeze");
     }
 
     /// Lets a frozen server go on.
     pub fn thaw(&mut self) {
-        self.command("CONT");
+        self.command("thaw");
     }
 
     fn launch(&mut self) {
@@ -157,9 +156,13 @@ impl RedisServer {
         self.command(&format!("start {port}"));
     }
 
+    /// Has the supervisor carry out `command`, to its end.
     fn command(&mut self, command: &str) {
         let commands = self.commands.as_mut().expect("the pipe is open until drop");
-        writeln!(commands, "{command}").and_then(|()| commands.flush()).expect("the supervisor reads");
+        writeln!(commands, "{command}").expect("the supervisor reads");
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer).expect("the supervisor answers");
+        assert_eq!(answer, "done\n", "the supervisor of redis-server ended");
     }
 
     /// Whether this server, and no other that took its port, answers before the deadline.

@@ -1,3 +1,109 @@
 //! The program `channel-layer`.
 
-fn main() {}
+mod chat;
+mod demo;
+mod flush;
+mod group;
+mod layer;
+mod receive;
+mod send;
+mod stats;
+
+use std::error::Error;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// Channels and groups between processes, on Redis or in memory.
+///
+/// Without a command it runs the demo.
+#[derive(Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    demo: demo::Demo,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve a chat: a web page, its sockets, and the worker that answers them.
+    Demo(demo::Demo),
+    /// Send a message to a channel or a group.
+    Send(send::Send),
+    /// Print messages of channels as they come.
+    Receive(receive::Receive),
+    /// Look at or change the members of a group.
+    #[command(subcommand)]
+    Group(group::Group),
+    /// Print figures of a channel, or of all together.
+    Stats(stats::Stats),
+    /// Delete all messages, groups and statistics.
+    Flush(flush::Flush),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let colours = io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours).init();
+    let arguments = Arguments::parse();
+    let done = match arguments.command.unwrap_or(Command::Demo(arguments.demo)) {
+        Command::Demo(demo) => demo.run().await,
+        Command::Send(send) => send.run().await,
+        Command::Receive(receive) => receive.run().await,
+        Command::Group(group) => group.run().await,
+        Command::Stats(stats) => stats.run().await,
+        Command::Flush(flush) => flush.run().await,
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("channel-layer: {}", chain(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// An error and its causes in one line; some libraries repeat a cause in the text of what it caused.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !line.ends_with(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        cause = error.source();
+    }
+    line
+}
+
+/// Prints to standard output at once; the log is on standard error.
+fn print_line(line: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()
+}
+
+/// Cancelled by Ctrl-C or SIGTERM.
+fn stop_signal() -> io::Result<CancellationToken> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        stopping.cancel();
+    });
+    Ok(stop)
+}

@@ -144,6 +144,13 @@ impl State {
         if self.closed { 0 } else { self.wanted.saturating_sub(self.parcels.len()) }
     }
 
+    /// Whether somebody asks what is there now. Those who have gone are forgotten: a look for nobody could take over
+    /// channels from another reader.
+    pub(super) fn has_looks(&mut self) -> bool {
+        self.looks.retain(|look| !look.is_closed());
+        !self.looks.is_empty()
+    }
+
     /// Wakes the consumer that has waited longest.
     pub(super) fn wake_next(&mut self) {
         if let Some((_, waker)) = self.waiters.pop_front() {

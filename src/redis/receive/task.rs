@@ -96,14 +96,14 @@ impl Task<'_> {
         loop {
             let changed = self.reader.changed.notified();
             let (holds, holds_shared, gone) = {
-                let state = self.reader.state();
+                let mut state = self.reader.state();
                 if state.closed || self.reader.surroundings.closing.is_cancelled() {
                     return Step::End;
                 }
                 if !state.successors.is_empty() {
                     return Step::HandBack;
                 }
-                if !state.looks.is_empty() {
+                if state.has_looks() {
                     return Step::Look;
                 }
                 if state.missing() > 0 {
@@ -188,8 +188,8 @@ impl Task<'_> {
         loop {
             let changed = reader.changed.notified();
             let (missing, over) = {
-                let state = reader.state();
-                (state.missing(), state.closed || !state.looks.is_empty() || !state.successors.is_empty())
+                let mut state = reader.state();
+                (state.missing(), state.closed || state.has_looks() || !state.successors.is_empty())
             };
             if over || reader.surroundings.closing.is_cancelled() {
                 stop.cancel();

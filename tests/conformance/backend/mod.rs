@@ -64,8 +64,8 @@ impl Default for Options {
         Self {
             capacity: 100_000,
             channel_capacity: &[],
-            expiry: Duration::from_secs(3600),
-            group_expiry: Duration::from_secs(86_400),
+            expiry: Duration::from_hours(1),
+            group_expiry: Duration::from_hours(24),
             max_message_size: 8 << 20,
         }
     }

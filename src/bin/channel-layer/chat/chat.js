@@ -1,0 +1,494 @@
+// The page's side of the chat: one connection that comes back by itself, the list of who is here, and the view.
+"use strict";
+
+const $ = (id) => document.getElementById(id);
+const store = {
+  get(area, key) {
+    try { return window[area].getItem(key) ?? ""; } catch { return ""; }
+  },
+  set(area, key, value) {
+    try { window[area].setItem(key, value); } catch { /* The browser keeps nothing; the chat works without. */ }
+  },
+};
+
+const LINES_KEPT = 500;
+const SILENCE_MS = 8000;
+const title = document.title;
+
+let room = "";
+let name = "";
+let rules = { limit: 2000, announce: 5, forget: 13 };
+
+// The connection ---------------------------------------------------------------------------------------------------
+
+let socket = null;
+let me = "";
+let wanted = false;
+let attempts = 0;
+let retryAt = 0;
+let announcedAt = 0;
+// Since when an announcement has gone unanswered. The room hears every announcement, and so does this page.
+let askedAt = 0;
+
+const connected = () => me !== "" && socket !== null && socket.readyState === WebSocket.OPEN;
+
+function connect() {
+  retryAt = 0;
+  setState("connecting", attempts ? "Connecting again…" : "Connecting…");
+  const scheme = location.protocol === "https:" ? "wss:" : "ws:";
+  const before = people.mine ? `?before=${encodeURIComponent(people.mine)}` : "";
+  const path = `/chat/${encodeURIComponent(room)}/${encodeURIComponent(name)}`;
+  const opened = new WebSocket(`${scheme}//${location.host}${path}${before}`);
+  socket = opened;
+  askedAt = Date.now();
+  // Events of a connection that was given up are nobody's.
+  opened.onmessage = (event) => { if (socket === opened) heard(event.data); };
+  opened.onclose = (event) => { if (socket === opened) lost(event.code); };
+}
+
+function send(said) {
+  if (connected()) socket.send(JSON.stringify(said));
+}
+
+function announce() {
+  announcedAt = Date.now();
+  if (!askedAt) askedAt = announcedAt;
+  send({ type: "here" });
+}
+
+function giveUp() {
+  const old = socket;
+  socket = null;
+  me = "";
+  askedAt = 0;
+  if (old) old.close();
+}
+
+function lost(code) {
+  const wasConnected = me !== "";
+  giveUp();
+  if (code === 4400) return leave();
+  if (!wanted) return;
+  if (wasConnected) {
+    notice("You lost the connection");
+    for (const line of pending.values()) failed(line);
+    pending.clear();
+  }
+  const wait = Math.min(500 * 2 ** attempts, 10000) * (0.5 + Math.random() / 2);
+  attempts += 1;
+  retryAt = Date.now() + wait;
+  setState("lost", "Not connected");
+  $("lost-text").textContent = wasConnected || people.mine ? "Connection lost." : "The chat cannot be reached.";
+  $("lost").hidden = false;
+  tick();
+}
+
+function setState(state, text) {
+  $("state").dataset.state = state;
+  $("state").textContent = text;
+  $("chat").dataset.online = String(state === "online");
+}
+
+// The timers of a hidden page may run once a minute only; what must not wait for them happens on messages.
+function tick() {
+  const now = Date.now();
+  if (!wanted) return;
+  if (connected()) {
+    if (now - announcedAt >= rules.announce * 1000) announce();
+    if (!document.hidden) people.forget(now - rules.forget * 1000);
+  }
+  if (socket && askedAt && now - askedAt > SILENCE_MS) lost(0);
+  if (retryAt) {
+    const left = Math.ceil((retryAt - now) / 1000);
+    $("countdown").textContent = left > 0 ? `Trying again in ${left} s` : "Trying again…";
+    if (left <= 0) connect();
+  } else {
+    $("countdown").textContent = "Trying again…";
+  }
+}
+
+setInterval(tick, 500);
+$("retry").onclick = () => { if (wanted && !socket) connect(); };
+window.addEventListener("online", () => { if (wanted && !socket) connect(); });
+window.addEventListener("offline", () => { if (socket) lost(0); });
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) return;
+  setUnread(0);
+  people.trust();
+  if (connected()) announce();
+  else if (wanted && !socket) connect();
+});
+
+// What the chat says ------------------------------------------------------------------------------------------------
+
+function heard(data) {
+  askedAt = 0;
+  const event = JSON.parse(data);
+  const handler = handlers[event.type];
+  if (handler) handler(event);
+}
+
+const handlers = {
+  welcome(event) {
+    const again = people.mine !== "";
+    me = event.id;
+    ({ room, name } = event);
+    rules = event;
+    attempts = 0;
+    people.welcome(event);
+    setState("online", `Connected as ${name}`);
+    $("lost").hidden = true;
+    $("lost-text").textContent = "";
+    setHint("");
+    notice(again ? "You are back" : "You joined");
+  },
+  joined(event) {
+    if (event.id === me) return;
+    const back = people.joined(event);
+    notice(`${event.name} ${back ? "is back" : "joined"}`, event.at);
+    // Who has just come knows nobody; in a full room not all answer in the same moment.
+    setTimeout(announce, Math.random() * Math.min(people.size() * 5, 500));
+  },
+  left(event) {
+    if (people.left(event)) notice(`${event.name} left`, event.at);
+  },
+  here(event) {
+    for (const person of event.people) people.here(person);
+    if (Date.now() - announcedAt > rules.announce * 800) announce();
+  },
+  message(event) {
+    people.here(event);
+    if (event.id === me && event.key !== undefined && pending.has(event.key)) {
+      delivered(pending.get(event.key), event.at);
+      pending.delete(event.key);
+      return;
+    }
+    inOrder(showMessage(event.id === me, event.name, event.text, event.at), event);
+    if (document.hidden) setUnread(unread + 1);
+  },
+  error(event) {
+    if (me) setHint(event.text, true);
+    else refuse(event.text);
+  },
+};
+
+// Who is here -------------------------------------------------------------------------------------------------------
+
+const people = {
+  // By connection: the name, and when it was last heard.
+  known: new Map(),
+  // Those who left, so that a late announcement does not bring them back.
+  gone: new Map(),
+  lost: new Set(),
+  mine: "",
+
+  size() { return this.known.size; },
+  reset() {
+    this.known.clear();
+    this.gone.clear();
+    this.lost.clear();
+    this.mine = "";
+    this.show();
+  },
+  welcome({ id, name: mine }) {
+    this.known.delete(this.mine);
+    this.mine = id;
+    this.known.set(id, { name: mine, heard: Infinity });
+    this.trust();
+    this.show();
+  },
+  joined({ id, name: theirs, before }) {
+    const back = before !== undefined && (this.known.delete(before) || this.lost.delete(before));
+    if (before !== undefined) this.gone.set(before, Date.now());
+    this.here({ id, name: theirs });
+    this.show();
+    return back;
+  },
+  left({ id }) {
+    this.gone.set(id, Date.now());
+    const known = this.known.delete(id);
+    if (known) this.show();
+    return known;
+  },
+  here({ id, name: theirs }) {
+    if (this.gone.has(id)) return;
+    if (id === this.mine) return;
+    const known = this.known.has(id);
+    this.known.set(id, { name: theirs, heard: Date.now() });
+    if (known) return;
+    if (this.lost.delete(id)) notice(`${theirs} is back`);
+    this.show();
+  },
+  forget(before) {
+    for (const [id, person] of this.known) {
+      if (person.heard >= before) continue;
+      this.known.delete(id);
+      this.lost.add(id);
+      notice(`${person.name} lost the connection`);
+      this.show();
+    }
+    for (const [id, since] of this.gone) if (since < before - 60000) this.gone.delete(id);
+  },
+  // After a time in which nothing could be heard nobody is forgotten for having been silent.
+  trust() {
+    for (const person of this.known.values()) person.heard = Math.max(person.heard, Date.now());
+  },
+  show() {
+    const rows = [...this.known].map(([id, person]) => ({ id, name: person.name, you: id === this.mine }));
+    rows.sort((a, b) => b.you - a.you || a.name.localeCompare(b.name) || a.id.localeCompare(b.id));
+    $("people").replaceChildren(...rows.map(personRow));
+    $("count").textContent = rows.length;
+    $("people-toggle").setAttribute("aria-label", `${rows.length} here. Show who.`);
+  },
+};
+
+function personRow(person) {
+  const face = element("span", "face", [...person.name][0].toLocaleUpperCase());
+  face.style.setProperty("--hue", hue(person.name));
+  face.setAttribute("aria-hidden", "true");
+  const row = element("li", "");
+  row.append(face, element("bdi", "", person.name));
+  if (person.you) row.append(element("span", "you", "you"));
+  return row;
+}
+
+// The conversation --------------------------------------------------------------------------------------------------
+
+// Own messages that have not come back from the room, by key.
+const pending = new Map();
+let nextKey = 1;
+let unread = 0;
+let last = { who: "", at: 0 };
+
+function element(tag, className, text) {
+  const made = document.createElement(tag);
+  made.className = className;
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+function hue(text) {
+  let hash = 7;
+  for (const character of text) hash = (hash * 31 + character.codePointAt(0)) % 3600;
+  return hash / 10;
+}
+
+function clock(at) {
+  const date = new Date(at);
+  const time = element("time", "", date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }));
+  time.dateTime = date.toISOString();
+  time.title = date.toLocaleString();
+  return time;
+}
+
+// Whether the end is in sight; kept while the conversation or the window changes its size.
+let atEnd = true;
+
+function append(line) {
+  $("empty").hidden = true;
+  $("log").append(line);
+  while ($("log").childElementCount > LINES_KEPT) $("log").firstElementChild.remove();
+  if (atEnd || line.classList.contains("mine")) toEnd();
+  else if (!line.classList.contains("notice")) $("newer").hidden = false;
+}
+
+function toEnd() {
+  atEnd = true;
+  $("scroll").scrollTop = $("scroll").scrollHeight;
+  $("newer").hidden = true;
+}
+
+function notice(text, at = Date.now()) {
+  const line = element("li", "notice");
+  const what = element("span", "");
+  what.append(element("bdi", "", text), clock(at));
+  line.append(what);
+  last = { who: "", at: 0 };
+  append(line);
+}
+
+function showMessage(mine, from, text, at) {
+  const line = element("li", mine ? "mine" : "");
+  const who = element("span", "who");
+  const author = element("b", "", mine ? "You" : from);
+  author.dir = "auto";
+  author.style.setProperty("--hue", hue(from));
+  who.append(author, clock(at));
+  const bubble = element("div", "bubble", text);
+  bubble.dir = "auto";
+  line.append(who, bubble);
+  const author_key = mine ? "\n" : from;
+  if (last.who === author_key && at - last.at < 120000) line.classList.add("follows");
+  last = { who: author_key, at };
+  append(line);
+  return line;
+}
+
+// Several workers may pass on two messages of one person the wrong way round; then the later line goes up.
+function inOrder(line, { id, order }) {
+  line.dataset.from = id;
+  line.dataset.order = order;
+  let before = null;
+  for (let other = line.previousElementSibling, looked = 0; other && looked < 20; looked++) {
+    if (other.dataset.from === id && Number(other.dataset.order) > order) before = other;
+    other = other.previousElementSibling;
+  }
+  if (!before) return;
+  line.classList.toggle("follows", before.classList.contains("follows"));
+  before.classList.add("follows");
+  before.before(line);
+}
+
+function say(text) {
+  const key = nextKey++;
+  const line = showMessage(true, name, text, Date.now());
+  line.classList.add("pending");
+  pending.set(key, line);
+  send({ type: "message", text, key });
+}
+
+function delivered(line, at) {
+  line.classList.remove("pending");
+  line.querySelector("time").replaceWith(clock(at));
+}
+
+function failed(line) {
+  line.classList.replace("pending", "failed");
+  const note = element("span", "failure", "Perhaps not delivered.");
+  const again = element("button", "", "Send again");
+  again.type = "button";
+  again.onclick = () => {
+    if (!connected()) return setHint("Not connected yet.", true);
+    const text = line.querySelector(".bubble").textContent;
+    line.remove();
+    say(text);
+  };
+  note.append(again);
+  line.append(note);
+}
+
+function setUnread(count) {
+  unread = count;
+  document.title = `${count ? `(${count}) ` : ""}${wanted ? `${room} · ` : ""}${title}`;
+}
+
+$("newer").onclick = toEnd;
+$("scroll").onscroll = () => {
+  const scroll = $("scroll");
+  atEnd = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 80;
+  if (atEnd) $("newer").hidden = true;
+};
+new ResizeObserver(() => { if (atEnd) toEnd(); }).observe($("scroll"));
+
+// Writing -----------------------------------------------------------------------------------------------------------
+
+const draft = () => `draft:${room}`;
+
+function setHint(text, wrong = false) {
+  $("hint").textContent = text;
+  $("hint").classList.toggle("wrong", wrong);
+}
+
+function grow() {
+  const text = $("text");
+  text.style.height = "auto";
+  text.style.height = `${text.scrollHeight + 2}px`;
+}
+
+$("text").oninput = () => {
+  const length = [...$("text").value.trim()].length;
+  const over = length > rules.limit;
+  if (length > rules.limit * 0.9) setHint(`${length} of ${rules.limit} characters`, over);
+  else setHint("");
+  store.set("sessionStorage", draft(), $("text").value);
+  grow();
+};
+
+$("text").onkeydown = (event) => {
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+    event.preventDefault();
+    $("composer").requestSubmit();
+  }
+};
+
+$("composer").onsubmit = (event) => {
+  event.preventDefault();
+  const text = $("text").value.trim();
+  if (!text) return;
+  if ([...text].length > rules.limit) return setHint(`A message has at most ${rules.limit} characters.`, true);
+  if (!connected()) return setHint("Not connected. Your text is kept here until you are back.", true);
+  $("text").value = "";
+  $("text").oninput();
+  $("text").focus();
+  say(text);
+};
+
+// Coming and going --------------------------------------------------------------------------------------------------
+
+function refuse(text) {
+  $("refused").textContent = text;
+  $("refused").hidden = false;
+}
+
+function enter(newName, newRoom) {
+  name = newName.trim();
+  room = newRoom.trim();
+  $("refused").hidden = true;
+  if (!name || !room) return refuse("Please choose a name and a room.");
+  if (room.includes("/") || /^\.+$/.test(room) || /^\.+$/.test(name)) {
+    return refuse("A room has no slash, and neither a room nor a name is made of dots alone.");
+  }
+  store.set("localStorage", "name", name);
+  const address = new URL(location.href);
+  address.search = new URLSearchParams({ room, name });
+  history.replaceState(null, "", address);
+  wanted = true;
+  attempts = 0;
+  setUnread(0);
+  $("room-title").textContent = room;
+  $("entrance").hidden = true;
+  $("chat").hidden = false;
+  $("text").value = store.get("sessionStorage", draft());
+  grow();
+  $("text").focus();
+  connect();
+}
+
+function leave() {
+  wanted = false;
+  retryAt = 0;
+  giveUp();
+  people.reset();
+  pending.clear();
+  $("log").replaceChildren();
+  $("empty").hidden = false;
+  $("lost").hidden = true;
+  $("chat").hidden = true;
+  $("entrance").hidden = false;
+  $("name").value = name;
+  $("room").value = room;
+  $("name").focus();
+  setUnread(0);
+}
+
+$("join").onsubmit = (event) => {
+  event.preventDefault();
+  enter($("name").value, $("room").value);
+};
+$("leave").onclick = () => {
+  leave();
+  history.replaceState(null, "", location.pathname);
+};
+$("people-toggle").onclick = () => {
+  const open = $("chat").classList.toggle("people-open");
+  $("people-toggle").setAttribute("aria-expanded", String(open));
+};
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && $("chat").classList.contains("people-open")) $("people-toggle").click();
+});
+
+const asked = new URLSearchParams(location.search);
+$("name").value = asked.get("name") ?? store.get("localStorage", "name");
+$("room").value = asked.get("room") ?? "lobby";
+if (asked.get("room") && asked.get("name")) enter(asked.get("name"), asked.get("room"));
+else $("name").focus();

@@ -1,0 +1,107 @@
+//! Rooms and names: what a path says, whether it is acceptable, and the group behind it.
+
+use channel_layer::worker::Context;
+
+/// How long a room or a name may be, in characters.
+const LONGEST: usize = 32;
+const REPLY_PREFIX: &str = "websocket.send.";
+
+/// A client's place: its room under its name.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Seat {
+    /// The connection, as clients know it.
+    pub(super) id: String,
+    pub(super) room: String,
+    pub(super) name: String,
+    /// The group that is the room.
+    pub(super) group: String,
+}
+
+impl Seat {
+    /// The place that a message about a socket is for; nothing if the socket has nothing to do with the chat.
+    ///
+    /// # Errors
+    ///
+    /// A sentence for the user, if the room or the name cannot be.
+    pub(super) fn of(context: &Context) -> Result<Option<Self>, String> {
+        let path = context.message().text("path").unwrap_or_default();
+        let reply_channel = context.reply_channel().unwrap_or_default();
+        match path.strip_prefix("/chat/").and_then(|rest| rest.split_once('/')) {
+            Some((room, name)) => Self::new(reply_channel, room, name).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn new(reply_channel: &str, room: &str, name: &str) -> Result<Self, String> {
+        let room = checked("room", room)?;
+        let name = checked("name", name)?;
+        let id = reply_channel.strip_prefix(REPLY_PREFIX).unwrap_or(reply_channel).to_owned();
+        Ok(Self { id, group: group(&room), room, name })
+    }
+
+    /// The connection that this client had before, as it says in its query.
+    pub(super) fn before(&self, context: &Context) -> Option<String> {
+        let query = std::str::from_utf8(context.message().bytes("query_string")?).ok()?;
+        let id = query.strip_prefix("before=")?;
+        let known = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'!';
+        (id != self.id && id.len() <= 64 && id.bytes().all(known)).then(|| id.to_owned())
+    }
+}
+
+/// The trimmed text if it can stand in a list without harm.
+fn checked(what: &str, text: &str) -> Result<String, String> {
+    let text = text.trim();
+    match text.chars().count() {
+        0 => Err(format!("Please choose a {what}.")),
+        1..=LONGEST if text.chars().any(is_invisible) => {
+            Err(format!("This {what} has characters that cannot be seen."))
+        }
+        1..=LONGEST => Ok(text.to_owned()),
+        _ => Err(format!("A {what} has at most {LONGEST} characters.")),
+    }
+}
+
+/// Control characters, and those that turn the direction of the text around them.
+fn is_invisible(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
+}
+
+/// The group of a room. A name that a group cannot have goes through a 128-bit hash (FNV-1a): whoever found two rooms
+/// with the same hash would join two rooms that he may join anyway.
+fn group(room: &str) -> String {
+    if room.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-')) {
+        return format!("chat.room.{room}");
+    }
+    let mix = |hash: u128, byte: u8| (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b);
+    format!("chat.hash.{:032x}", room.bytes().fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, mix))
+}
+
+#[cfg(test)]
+mod tests {
+    use channel_layer::GroupName;
+
+    use super::*;
+
+    #[test]
+    fn every_acceptable_room_has_a_group_of_its_own() {
+        let widest = "\u{1f980}".repeat(LONGEST);
+        let groups = ["lobby", "Lobby", "a.b-c_d", "tea room", "caf\u{e9}", "caf\u{e8}", &widest].map(group);
+        for (at, name) in groups.iter().enumerate() {
+            assert!(GroupName::parse(name).is_ok(), "{name}");
+            assert!(!groups[..at].contains(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_seat_is_trimmed_and_checked() {
+        let seat = Seat::new("websocket.send.p!1", " lobby ", "Ada / Bob").unwrap();
+        assert_eq!((&*seat.id, &*seat.room, &*seat.name), ("p!1", "lobby", "Ada / Bob"));
+        let longest = "\u{e9}".repeat(LONGEST);
+        assert!(Seat::new("c", &longest, &longest).is_ok());
+        for (room, name) in [("", "a"), ("a", "  "), ("a", &format!("{longest}e")), ("a", "a\u{202e}b"), ("a\nb", "a")]
+        {
+            assert!(Seat::new("c", room, name).is_err(), "{room:?} {name:?}");
+        }
+    }
+}

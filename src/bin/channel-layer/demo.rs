@@ -1,0 +1,66 @@
+//! `channel-layer demo`: a chat in one process, or across many on the same Redis.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use channel_layer::{BoxError, InterfaceServer};
+use clap::Args;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::chat;
+use crate::layer::LayerOptions;
+use crate::{print_line, stop_signal};
+
+const PORT: u16 = 8000;
+
+#[derive(Args)]
+pub(crate) struct Demo {
+    /// Address to listen at
+    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    host: IpAddr,
+    /// Port to listen at; 0 takes a free one [default: 8000, or a free one if that is taken]
+    #[arg(long)]
+    port: Option<u16>,
+    #[command(flatten)]
+    layer: LayerOptions,
+}
+
+impl Demo {
+    pub(crate) async fn run(self) -> Result<(), BoxError> {
+        let stop = stop_signal()?;
+        let listener = listen(self.host, self.port).await?;
+        let layer = self.layer.connect().await?;
+        let server = chat::pages(InterfaceServer::new(layer.clone())).listen(listener)?;
+        let address = server.local_addr();
+
+        // The worker goes on until the sockets are closed, for it has to tell the rooms.
+        let closed = CancellationToken::new();
+        let working = tokio::spawn({
+            let (working, until) = (layer.clone(), closed.clone().cancelled_owned());
+            // Without the worker nobody is answered.
+            let gone = stop.clone().drop_guard();
+            async move {
+                let _gone = gone;
+                chat::run(working, until).await
+            }
+        });
+        print_line(&format!("Chat at http://{address}"))?;
+        let ended = server.serve(stop.cancelled_owned()).await;
+        closed.cancel();
+        let worked = working.await?;
+        layer.close().await?;
+        ended.and(worked)?;
+        Ok(())
+    }
+}
+
+async fn listen(host: IpAddr, port: Option<u16>) -> Result<TcpListener, BoxError> {
+    let at = |port| TcpListener::bind((host, port));
+    let listener = match (port, at(port.unwrap_or(PORT)).await) {
+        (None, Err(error)) if error.kind() == ErrorKind::AddrInUse => at(0).await,
+        (_, listener) => listener,
+    };
+    listener
+        .map_err(|error| format!("cannot listen at {}: {error}", SocketAddr::new(host, port.unwrap_or(PORT))).into())
+}

@@ -1,0 +1,20 @@
+//! `channel-layer flush`: deletes all messages, groups and statistics of the layer.
+
+use channel_layer::{BoxError, ChannelLayer};
+use clap::Args;
+
+use crate::layer::LayerOptions;
+
+#[derive(Args)]
+pub(crate) struct Flush {
+    #[command(flatten)]
+    layer: LayerOptions,
+}
+
+impl Flush {
+    pub(crate) async fn run(self) -> Result<(), BoxError> {
+        let layer = self.layer.connect_redis().await?;
+        layer.flush().await?;
+        Ok(layer.close().await?)
+    }
+}

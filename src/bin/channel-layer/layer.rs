@@ -1,0 +1,54 @@
+//! The layer that the options of a command ask for.
+
+use std::sync::Arc;
+
+use channel_layer::{BoxError, CapacityRule, ChannelLayer, Config, MemoryLayer, RedisLayer};
+use clap::Args;
+
+/// Replies of one process wait on one channel, whatever the number of its clients.
+const REPLIES_CAPACITY: usize = 10_000;
+/// Room for a moment in which all clients speak or come back at once.
+const REQUESTS_CAPACITY: usize = 1_000;
+
+/// Other options are read from the environment: `CHANNEL_LAYER_` and the option in capitals.
+#[derive(Args)]
+pub(crate) struct LayerOptions {
+    /// Redis server to talk through; repeat it for shards [env: CHANNEL_LAYER_HOSTS] [default: for the
+    /// demo none, this process alone; else redis://127.0.0.1:6379/0]
+    #[arg(long, value_name = "URL")]
+    redis: Vec<String>,
+    /// Key to encrypt messages with; of several the first seals and all open [env:
+    /// CHANNEL_LAYER_SYMMETRIC_ENCRYPTION_KEYS]
+    #[arg(long, value_name = "KEY")]
+    encryption_key: Vec<String>,
+}
+
+impl LayerOptions {
+    pub(crate) async fn connect(&self) -> Result<Arc<dyn ChannelLayer>, BoxError> {
+        let on_redis = !self.redis.is_empty() || std::env::var_os("CHANNEL_LAYER_HOSTS").is_some();
+        let config = self.config()?;
+        if on_redis {
+            return Ok(Arc::new(RedisLayer::connect(config).await?));
+        }
+        Ok(Arc::new(MemoryLayer::with_config(&config)?))
+    }
+
+    /// For commands that have no meaning inside one process; without an option they use the server on this machine.
+    pub(crate) async fn connect_redis(&self) -> Result<RedisLayer, BoxError> {
+        Ok(RedisLayer::connect(self.config()?).await?)
+    }
+
+    fn config(&self) -> Result<Config, BoxError> {
+        // Rules of the environment come first, and the first that matches decides.
+        let mut config = Config::from_env()?
+            .channel_capacity(CapacityRule::glob("websocket.send.*", REPLIES_CAPACITY))
+            .channel_capacity(CapacityRule::glob("websocket.*", REQUESTS_CAPACITY));
+        if !self.redis.is_empty() {
+            config = config.hosts(self.redis.clone());
+        }
+        if !self.encryption_key.is_empty() {
+            config = config.symmetric_encryption_keys(self.encryption_key.clone());
+        }
+        Ok(config)
+    }
+}

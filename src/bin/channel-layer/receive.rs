@@ -1,0 +1,46 @@
+//! `channel-layer receive`: messages of some channels, one line of JSON for each.
+
+use channel_layer::{BoxError, ChannelLayer, Delivery};
+use clap::Args;
+use serde_json::json;
+
+use crate::layer::LayerOptions;
+use crate::{print_line, stop_signal};
+
+#[derive(Args)]
+pub(crate) struct Receive {
+    /// Channels to take messages from; process-local ones up to the '!'
+    #[arg(required = true)]
+    channels: Vec<String>,
+    /// End after this many messages [default: on Ctrl-C]
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+    #[command(flatten)]
+    layer: LayerOptions,
+}
+
+impl Receive {
+    pub(crate) async fn run(self) -> Result<(), BoxError> {
+        let stop = stop_signal()?;
+        let layer = self.layer.connect_redis().await?;
+        let channels: Vec<_> = self.channels.iter().map(String::as_str).collect();
+        let mut receiver = layer.receiver(&channels)?;
+        let mut left = self.count.unwrap_or(u64::MAX);
+        while left > 0 {
+            let delivery = tokio::select! {
+                delivery = receiver.recv() => delivery?,
+                () = stop.cancelled() => break,
+            };
+            print(&delivery)?;
+            left -= 1;
+        }
+        receiver.close().await?;
+        Ok(layer.close().await?)
+    }
+}
+
+fn print(delivery: &Delivery) -> Result<(), BoxError> {
+    let message: serde_json::Value = delivery.message.to()?;
+    print_line(&json!({ "channel": delivery.channel.as_str(), "message": message }).to_string())?;
+    Ok(())
+}

@@ -1,0 +1,34 @@
+//! `channel-layer stats`: figures of a channel, or of all together.
+
+use channel_layer::{BoxError, ChannelLayer};
+use clap::Args;
+use serde_json::json;
+
+use crate::layer::LayerOptions;
+use crate::print_line;
+
+#[derive(Args)]
+pub(crate) struct Stats {
+    /// Channel to look at; all together without one
+    channel: Option<String>,
+    #[command(flatten)]
+    layer: LayerOptions,
+}
+
+impl Stats {
+    pub(crate) async fn run(self) -> Result<(), BoxError> {
+        let layer = self.layer.connect_redis().await?;
+        let figures = match &self.channel {
+            Some(channel) => layer.channel_statistics(channel).await?,
+            None => layer.global_statistics().await?,
+        };
+        let line = json!({
+            "messages_count": figures.messages_count,
+            "channel_full_count": figures.channel_full_count,
+            "messages_pending": figures.messages_pending,
+            "messages_max_age": figures.messages_max_age.as_secs_f64(),
+        });
+        print_line(&line.to_string())?;
+        Ok(layer.close().await?)
+    }
+}

@@ -1,0 +1,303 @@
+//! Requests to ASGI messages, and replies of the application to what a socket has to do: no I/O.
+
+use std::net::SocketAddr;
+
+use axum::extract::ws::Utf8Bytes;
+use axum::http::header::{HeaderMap, SEC_WEBSOCKET_PROTOCOL};
+use axum::http::request::Parts;
+use bytes::Bytes;
+use bytestring::ByteString;
+
+use crate::message;
+use crate::message::{Message, Value};
+
+/// Close codes of RFC 6455 and its registry that this server uses.
+pub(crate) mod code {
+    pub(crate) const NORMAL: u16 = 1000;
+    pub(crate) const GOING_AWAY: u16 = 1001;
+    pub(crate) const PROTOCOL_ERROR: u16 = 1002;
+    /// Never on the wire: the close frame had no code.
+    pub(crate) const NONE: u16 = 1005;
+    /// Never on the wire: there was no close frame.
+    pub(crate) const ABNORMAL: u16 = 1006;
+    pub(crate) const INVALID_TEXT: u16 = 1007;
+    pub(crate) const TOO_LARGE: u16 = 1009;
+    pub(crate) const INTERNAL_ERROR: u16 = 1011;
+    pub(crate) const SERVICE_RESTART: u16 = 1012;
+    pub(crate) const TRY_AGAIN_LATER: u16 = 1013;
+}
+
+/// The two ends of a client's connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer {
+    pub(crate) client: SocketAddr,
+    pub(crate) server: SocketAddr,
+}
+
+/// What one frame to a client holds. Cheap to clone: the bytes are shared.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Data {
+    Text(Utf8Bytes),
+    Binary(Bytes),
+}
+
+impl Data {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Binary(bytes) => bytes.len(),
+        }
+    }
+}
+
+/// What the application sent to a reply channel.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Reply {
+    pub(crate) data: Option<Data>,
+    pub(crate) close: Option<u16>,
+    pub(crate) accept: Option<bool>,
+}
+
+/// What a reply means while the handshake waits.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Opening {
+    /// Open the socket, and then do as the reply says.
+    Accept(Reply),
+    /// Answer 403.
+    Refuse,
+    /// Nothing was decided.
+    Wait,
+}
+
+impl Reply {
+    /// Applies the rules of the specification for a socket whose handshake is not answered yet.
+    pub(crate) fn opening(mut self) -> Opening {
+        if self.accept == Some(false) {
+            return Opening::Refuse;
+        }
+        self.data = self.data.filter(|data| data.len() > 0);
+        match (self.accept, &self.data, self.close) {
+            (Some(true), ..) | (_, Some(_), _) => Opening::Accept(self),
+            (_, None, Some(_)) => Opening::Refuse,
+            _ => Opening::Wait,
+        }
+    }
+}
+
+/// Reads replies, remembering the text of the last one: the members of a group get the same text one after the other,
+/// and it is checked once.
+#[derive(Default)]
+pub(crate) struct ReplyReader {
+    last: Option<(ByteString, Utf8Bytes)>,
+}
+
+impl ReplyReader {
+    /// # Errors
+    ///
+    /// Why the message has to be ignored.
+    pub(crate) fn read(&mut self, message: &Message) -> Result<Reply, &'static str> {
+        let data = match (message.get("text"), message.get("bytes")) {
+            (None | Some(Value::None), None | Some(Value::None)) => None,
+            (Some(Value::Text(text)), None | Some(Value::None)) => Some(Data::Text(self.frame(text)?)),
+            (None | Some(Value::None), Some(Value::Bytes(bytes))) => Some(Data::Binary(bytes.clone())),
+            (Some(Value::Text(_)), Some(Value::Bytes(_))) => return Err("it has both text and bytes"),
+            _ => return Err("text is not text or bytes are not bytes"),
+        };
+        Ok(Reply { data, close: close_code(message.get("close"))?, accept: accept(message.get("accept"))? })
+    }
+
+    fn frame(&mut self, text: &ByteString) -> Result<Utf8Bytes, &'static str> {
+        if let Some((last, frame)) = &self.last
+            && last.as_ptr() == text.as_ptr()
+            && last.len() == text.len()
+        {
+            return Ok(frame.clone());
+        }
+        let frame = Utf8Bytes::try_from(text.as_bytes().clone()).map_err(|_| "text is not UTF-8")?;
+        self.last = Some((text.clone(), frame.clone()));
+        Ok(frame)
+    }
+}
+
+fn accept(value: Option<&Value>) -> Result<Option<bool>, &'static str> {
+    match value {
+        None | Some(Value::None) => Ok(None),
+        Some(Value::Bool(accept)) => Ok(Some(*accept)),
+        Some(_) => Err("accept is not a bool"),
+    }
+}
+
+/// `true` stands for 1000. A code that may not travel in a close frame becomes 1011, for the socket has to close.
+fn close_code(value: Option<&Value>) -> Result<Option<u16>, &'static str> {
+    match value {
+        None | Some(Value::None | Value::Bool(false) | Value::Int(0)) => Ok(None),
+        Some(Value::Bool(true)) => Ok(Some(code::NORMAL)),
+        Some(Value::Int(code)) => {
+            Ok(Some(u16::try_from(*code).ok().filter(|&code| may_travel(code)).unwrap_or(code::INTERNAL_ERROR)))
+        }
+        Some(_) => Err("close is neither a bool nor a code"),
+    }
+}
+
+fn may_travel(code: u16) -> bool {
+    matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
+}
+
+/// The message for `websocket.connect`.
+pub(crate) fn connect(reply_channel: &str, request: &Parts, path: &ByteString, peer: Peer) -> Message {
+    message! {
+        "reply_channel": reply_channel,
+        "scheme": "ws",
+        "path": path.clone(),
+        "query_string": request.uri.query().unwrap_or_default().as_bytes(),
+        "root_path": "",
+        "headers": headers(&request.headers),
+        "client": address(peer.client),
+        "server": address(peer.server),
+        "subprotocols": subprotocols(&request.headers),
+        "order": 0,
+    }
+}
+
+/// The message for `websocket.receive`.
+pub(crate) fn receive(reply_channel: &str, path: &ByteString, order: i64, data: Data) -> Message {
+    let (key, value) = match data {
+        Data::Text(text) => match ByteString::try_from(Bytes::from(text)) {
+            Ok(text) => ("text", Value::Text(text)),
+            Err(_) => unreachable!("a text frame is UTF-8"),
+        },
+        Data::Binary(bytes) => ("bytes", Value::Bytes(bytes)),
+    };
+    let message = message! { "reply_channel": reply_channel, "path": path.clone(), "order": order };
+    message.with(key, value)
+}
+
+/// The message for `websocket.disconnect`.
+pub(crate) fn disconnect(reply_channel: &str, path: &ByteString, order: i64, code: u16) -> Message {
+    message! { "reply_channel": reply_channel, "path": path.clone(), "order": order, "code": code }
+}
+
+/// Names with an underscore are left out: behind a gateway that turns `-` into `_` they could pass for another header
+/// (CVE-2015-0219).
+fn headers(headers: &HeaderMap) -> Value {
+    let pairs = headers.iter().filter(|(name, _)| !name.as_str().contains('_'));
+    Value::list(pairs.map(|(name, value)| Value::list([name.as_str().as_bytes(), value.as_bytes()])))
+}
+
+fn address(address: SocketAddr) -> Value {
+    Value::List(vec![address.ip().to_canonical().to_string().into(), address.port().into()])
+}
+
+fn subprotocols(headers: &HeaderMap) -> Value {
+    let values = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+    Value::list(values.flat_map(|value| value.split(',')).map(str::trim).filter(|name| !name.is_empty()))
+}
+
+/// Decodes `%` escapes; leaves those alone that are none, and marks what is no UTF-8.
+pub(crate) fn decode_path(path: &str) -> ByteString {
+    let mut decoded = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        let value = if byte == b'%' { escaped(tail) } else { None };
+        decoded.push(value.unwrap_or(byte));
+        rest = if value.is_some() { &tail[2..] } else { tail };
+    }
+    String::from_utf8_lossy(&decoded).into_owned().into()
+}
+
+fn escaped(digits: &[u8]) -> Option<u8> {
+    let digit = |at: usize| digits.get(at).and_then(|&byte| char::from(byte).to_digit(16));
+    u8::try_from(digit(0)? * 16 + digit(1)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Request;
+
+    use super::*;
+
+    fn read(message: &Message) -> Result<Reply, &'static str> {
+        ReplyReader::default().read(message)
+    }
+
+    fn opening(message: &Message) -> Opening {
+        read(message).unwrap().opening()
+    }
+
+    fn text(text: &str) -> Data {
+        Data::Text(text.into())
+    }
+
+    #[test]
+    fn a_handshake_is_decided_as_the_specification_says() {
+        let accepted = |data, close, accept| Opening::Accept(Reply { data, close, accept });
+        assert_eq!(opening(&message! { "accept": true }), accepted(None, None, Some(true)));
+        assert_eq!(opening(&message! { "accept": true, "text": "a" }), accepted(Some(text("a")), None, Some(true)));
+        assert_eq!(opening(&message! { "accept": false, "text": "a" }), Opening::Refuse);
+        assert_eq!(opening(&message! { "text": "a" }), accepted(Some(text("a")), None, None));
+        assert_eq!(opening(&message! { "close": true }), Opening::Refuse);
+        assert_eq!(opening(&message! { "close": 4000 }), Opening::Refuse);
+        assert_eq!(opening(&message! { "close": 4000, "text": "a" }), accepted(Some(text("a")), Some(4000), None));
+        assert_eq!(opening(&message! { "text": "" }), Opening::Wait);
+        assert_eq!(opening(&message! {}), Opening::Wait);
+    }
+
+    #[test]
+    fn a_reply_with_text_and_bytes_is_ignored() {
+        assert!(read(&message! { "text": "a", "bytes": b"a" }).is_err());
+        assert!(read(&message! { "text": b"a" }).is_err());
+        assert!(read(&message! { "bytes": None::<i64>, "text": "a" }).is_ok());
+    }
+
+    #[test]
+    fn a_close_code_passes_if_it_may_travel() {
+        let close = |value: Value| read(&Message::new().with("close", value)).map(|reply| reply.close);
+        assert_eq!(close(true.into()), Ok(Some(1000)));
+        assert_eq!(close(false.into()), Ok(None));
+        assert_eq!(close(4321.into()), Ok(Some(4321)));
+        for refused in [1005, 1006, 1015, 2000, 5000, -1, 70_000] {
+            assert_eq!(close(refused.into()), Ok(Some(1011)), "{refused}");
+        }
+        assert!(close("now".into()).is_err());
+    }
+
+    #[test]
+    fn the_text_of_a_group_message_is_shared() {
+        let message = message! { "text": "to everyone" };
+        let mut reader = ReplyReader::default();
+        let frames: Vec<_> = (0..2).map(|_| reader.read(&message).unwrap().data).collect();
+        let [Some(Data::Text(first)), Some(Data::Text(second))] = &frames[..] else { panic!("{frames:?}") };
+        assert_eq!(first.as_ptr(), second.as_ptr());
+        assert_eq!(message.text("text").unwrap().as_ptr(), first.as_ptr());
+    }
+
+    #[test]
+    fn a_request_becomes_a_connect_message() {
+        let request = Request::builder()
+            .uri("/chat/caf%C3%A9?a=%20b")
+            .header("X-Tag", "1")
+            .header("X_Tag", "forged")
+            .header("x-tag", "2")
+            .header("Sec-WebSocket-Protocol", "soap, wamp")
+            .body(())
+            .unwrap();
+        let parts = request.into_parts().0;
+        let peer = Peer { client: "[::ffff:10.0.0.1]:5000".parse().unwrap(), server: "127.0.0.1:80".parse().unwrap() };
+        let message = connect("websocket.send.p!c", &parts, &decode_path(parts.uri.path()), peer);
+
+        assert_eq!(message.text("path"), Some("/chat/café"));
+        assert_eq!(message.bytes("query_string").unwrap(), "a=%20b");
+        assert_eq!(message.int("order"), Some(0));
+        assert_eq!(message.get("subprotocols"), Some(&Value::list(["soap", "wamp"])));
+        assert_eq!(message.get("client"), Some(&Value::List(vec!["10.0.0.1".into(), 5000.into()])));
+        let pair = |name: &str, value: &str| Value::list([name.as_bytes(), value.as_bytes()]);
+        let expected = [pair("x-tag", "1"), pair("x-tag", "2"), pair("sec-websocket-protocol", "soap, wamp")];
+        assert_eq!(message.get("headers"), Some(&Value::list(expected)));
+    }
+
+    #[test]
+    fn a_broken_escape_stays_as_it_is() {
+        assert_eq!(decode_path("/a%2Fb%zz%4"), "/a/b%zz%4");
+        assert_eq!(decode_path("/%ff"), "/\u{fffd}");
+    }
+}

@@ -1,0 +1,137 @@
+//! The connections of this process, by client: how a reply finds its socket.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use dashmap::DashMap;
+use rand::Rng;
+use rand::distr::Alphanumeric;
+
+use super::asgi::{Reply, code};
+use super::queue::{Pushed, Queue};
+use super::settings::QueueLimits;
+use crate::name::{ChannelName, InvalidName};
+
+/// All connections, keyed by client id in a sharded map: opening, closing and replying to different clients do not
+/// wait for each other.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    /// `websocket.send.<process>!`
+    channel: ChannelName,
+    queues: DashMap<u64, Arc<Queue>>,
+    next: AtomicU64,
+    limits: QueueLimits,
+    closing: AtomicBool,
+}
+
+impl Connections {
+    pub(crate) fn new(limits: QueueLimits) -> Result<Arc<Self>, InvalidName> {
+        let process: String = rand::rng().sample_iter(Alphanumeric).take(16).map(char::from).collect();
+        Ok(Arc::new(Self {
+            channel: ChannelName::parse(&format!("websocket.send.{process}!"))?,
+            queues: DashMap::new(),
+            next: AtomicU64::new(1),
+            limits,
+            closing: AtomicBool::new(false),
+        }))
+    }
+
+    /// The process-local channel on which replies to all connections arrive.
+    pub(crate) fn channel(&self) -> &ChannelName {
+        &self.channel
+    }
+
+    /// Registers a connection for as long as what it gives is kept.
+    pub(crate) fn open(self: &Arc<Self>) -> Connection {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let queue = Arc::new(Queue::new(self.limits));
+        self.queues.insert(id, queue.clone());
+        // Either this sees that the server is closing, or the server, which looks through the map after it has said
+        // so, sees this connection.
+        if self.closing.load(Ordering::SeqCst) {
+            queue.close(code::GOING_AWAY);
+        }
+        metrics::gauge!("channel_layer_connections").increment(1.0);
+        Connection { connections: self.clone(), id, queue }
+    }
+
+    /// Queues a reply for the client that a reply channel's local part names; `None` if it is not here any more.
+    pub(crate) fn push(&self, client: &str, reply: Reply) -> Option<Pushed> {
+        let id = u64::from_str_radix(client, 16).ok()?;
+        self.queues.get(&id).map(|queue| queue.push(reply))
+    }
+
+    /// Closes every connection that there is, after what is queued for it.
+    pub(crate) fn close_all(&self, code: u16) {
+        for queue in &self.queues {
+            queue.close(code);
+        }
+    }
+
+    /// Closes every connection that there is or will be.
+    pub(crate) fn shut_down(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+        self.close_all(code::GOING_AWAY);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.queues.len()
+    }
+}
+
+/// A registered connection; dropping it takes it out.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    connections: Arc<Connections>,
+    id: u64,
+    queue: Arc<Queue>,
+}
+
+impl Connection {
+    pub(crate) fn queue(&self) -> &Arc<Queue> {
+        &self.queue
+    }
+
+    /// Where the application replies to this connection.
+    pub(crate) fn reply_channel(&self) -> String {
+        format!("{}{:x}", self.connections.channel, self.id)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.connections.queues.remove(&self.id);
+        metrics::gauge!("channel_layer_connections").decrement(1.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_found_by_the_local_part_of_its_reply_channel() {
+        let connections = Connections::new(QueueLimits::default()).unwrap();
+        let opened: Vec<_> = (0..100).map(|_| connections.open()).collect();
+        for connection in &opened {
+            let channel: ChannelName = connection.reply_channel().parse().unwrap();
+            assert_eq!(channel.non_local(), connections.channel().as_str());
+            assert_eq!(connections.push(channel.local().unwrap(), Reply::default()), Some(Pushed::Queued));
+        }
+        drop(opened);
+        assert_eq!(connections.len(), 0);
+        assert_eq!(connections.push("1", Reply::default()), None);
+        assert_eq!(connections.push("not a number", Reply::default()), None);
+    }
+
+    #[tokio::test]
+    async fn a_connection_opened_during_shut_down_is_told_to_close() {
+        let connections = Connections::new(QueueLimits::default()).unwrap();
+        let before = connections.open();
+        connections.shut_down();
+        let after = connections.open();
+        for connection in [before, after] {
+            assert_eq!(connection.queue().take_one().await.unwrap_err().code, 1001);
+        }
+    }
+}

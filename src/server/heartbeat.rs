@@ -1,0 +1,108 @@
+//! When a socket is pinged, when it counts as dead, and when it has lived long enough: no I/O.
+
+use std::time::Duration;
+
+use rand::Rng;
+use tokio::time::Instant;
+
+use super::settings::Settings;
+
+#[derive(Debug)]
+pub(crate) struct Heartbeat {
+    interval: Duration,
+    patience: Duration,
+    ping: Instant,
+    /// By when the client has to be heard, if a ping is under way.
+    answer: Option<Instant>,
+    expires: Instant,
+}
+
+/// What is to be done now.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Beat {
+    Wait,
+    Ping,
+    /// The client did not answer a ping.
+    Silent,
+    /// Memberships in groups may end from now on.
+    Expired,
+}
+
+impl Heartbeat {
+    /// The first ping comes at a random time within the interval, so that sockets that opened together do not have to
+    /// be served together for ever.
+    pub(crate) fn new(now: Instant, settings: &Settings, group_expiry: Duration) -> Self {
+        const NEVER: Duration = Duration::from_hours(365 * 24);
+        let first = settings.ping_interval.mul_f64(rand::rng().random_range(0.1..=1.0));
+        Self {
+            interval: settings.ping_interval,
+            patience: settings.pong_timeout,
+            ping: now + first,
+            answer: None,
+            expires: now + group_expiry.min(NEVER),
+        }
+    }
+
+    /// When to look again.
+    pub(crate) fn next(&self) -> Instant {
+        self.answer.unwrap_or(self.ping).min(self.expires)
+    }
+
+    /// `heard`: whether anything came from the client since the last beat.
+    pub(crate) fn beat(&mut self, now: Instant, heard: bool) -> Beat {
+        if now >= self.expires {
+            return Beat::Expired;
+        }
+        match self.answer {
+            Some(answer) if now >= answer && !heard => Beat::Silent,
+            Some(answer) if now >= answer => {
+                self.answer = None;
+                self.ping = self.ping.max(now);
+                Beat::Wait
+            }
+            None if now >= self.ping => {
+                self.answer = Some(now + self.patience);
+                self.ping = now + self.interval;
+                Beat::Ping
+            }
+            _ => Beat::Wait,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heartbeat(now: Instant) -> Heartbeat {
+        Heartbeat::new(now, &Settings::default(), Duration::from_secs(100))
+    }
+
+    #[test]
+    fn a_client_that_answers_is_pinged_every_interval() {
+        let mut heart = heartbeat(Instant::now());
+        let first = heart.next();
+        assert_eq!(heart.beat(first, false), Beat::Ping);
+        assert_eq!(heart.next(), first + Duration::from_secs(10));
+        assert_eq!(heart.beat(heart.next(), true), Beat::Wait);
+        assert_eq!(heart.next(), first + Duration::from_secs(25));
+    }
+
+    #[test]
+    fn a_client_that_does_not_answer_is_dead() {
+        let mut heart = heartbeat(Instant::now());
+        assert_eq!(heart.beat(heart.next(), true), Beat::Ping);
+        assert_eq!(heart.beat(heart.next(), false), Beat::Silent);
+    }
+
+    #[test]
+    fn a_connection_expires_with_its_groups() {
+        let now = Instant::now();
+        let mut heart = heartbeat(now);
+        let expires = now + Duration::from_secs(100);
+        while heart.next() < expires {
+            assert!(matches!(heart.beat(heart.next(), true), Beat::Ping | Beat::Wait));
+        }
+        assert_eq!(heart.beat(expires, true), Beat::Expired);
+    }
+}

@@ -1,0 +1,40 @@
+//! The interface server: clients' sockets on one side, channels on the other.
+//!
+//! It speaks the message formats of the ASGI 1.x www specification (`docs/asgi/www.rst` in django/channels 1.1.8). A
+//! WebSocket that opens becomes a message on `websocket.connect`; its frames become messages on `websocket.receive`;
+//! its end becomes one message on `websocket.disconnect`. Each names a reply channel,
+//! `websocket.send.<process>!<client>`; what the application sends there is written to the socket, and so is what it
+//! sends to a group of which the reply channel is a member.
+//!
+//! ```no_run
+//! # async fn run(layer: std::sync::Arc<dyn channel_layer::ChannelLayer>) -> Result<(), Box<dyn std::error::Error>> {
+//! use channel_layer::InterfaceServer;
+//!
+//! let server = InterfaceServer::new(layer).bind("127.0.0.1:8000").await?;
+//! println!("http://{}", server.local_addr());
+//! server.serve(async { tokio::signal::ctrl_c().await.expect("the signal handler can be installed") }).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A process has one process-local channel and one reader on it, which hands each message to the queue of its socket
+//! and never waits for one: a client that does not read is closed with 1013 when its queue is full, and nobody else
+//! notices. A handshake is answered when the application has accepted it.
+
+mod asgi;
+mod connection;
+mod dispatch;
+mod handshake;
+mod heartbeat;
+mod interface;
+mod page;
+mod queue;
+mod session;
+mod settings;
+mod shared;
+#[cfg(test)]
+mod tests;
+mod websocket;
+
+pub use interface::{BoundServer, InterfaceServer};
+pub use settings::DataLoss;

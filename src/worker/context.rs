@@ -1,0 +1,108 @@
+//! What a handler gets: its message, and the ways to answer it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::backoff::send_waiting;
+use crate::error::{Error, Result};
+use crate::layer::{ChannelLayer, Delivery};
+use crate::message::Message;
+use crate::name::ChannelName;
+
+/// A message in the hands of a handler.
+#[derive(Clone)]
+pub struct Context {
+    layer: Arc<dyn ChannelLayer>,
+    delivery: Delivery,
+    reply_patience: Duration,
+}
+
+impl Context {
+    pub(crate) fn new(layer: Arc<dyn ChannelLayer>, delivery: Delivery, reply_patience: Duration) -> Self {
+        Self { layer, delivery, reply_patience }
+    }
+
+    /// The message.
+    pub fn message(&self) -> &Message {
+        &self.delivery.message
+    }
+
+    /// The channel that it came on.
+    pub fn channel(&self) -> &ChannelName {
+        &self.delivery.channel
+    }
+
+    /// Where its sender wants the answer, if it said so.
+    pub fn reply_channel(&self) -> Option<&str> {
+        self.message().text("reply_channel")
+    }
+
+    /// The layer, for everything else.
+    pub fn layer(&self) -> &Arc<dyn ChannelLayer> {
+        &self.layer
+    }
+
+    /// Answers on the message's reply channel. While that is full it waits and tries again, for the worker's
+    /// [`reply_patience`](super::Worker::reply_patience) at the longest.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, the answer is either sent once or not at all.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Codec`] if the message has no reply channel; otherwise as [`ChannelLayer::send`].
+    pub async fn reply(&self, message: Message) -> Result<()> {
+        send_waiting(&*self.layer, self.wanted_reply_channel()?, message, self.reply_patience).await
+    }
+
+    /// Makes the reply channel a member of `group`.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, the membership is either made or not.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Codec`] if the message has no reply channel; otherwise as [`ChannelLayer::group_add`].
+    pub async fn group_add(&self, group: &str) -> Result<()> {
+        self.layer.group_add(group, self.wanted_reply_channel()?).await
+    }
+
+    /// Takes the reply channel out of `group`.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, the membership is either ended or not.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Codec`] if the message has no reply channel; otherwise as [`ChannelLayer::group_discard`].
+    pub async fn group_discard(&self, group: &str) -> Result<()> {
+        self.layer.group_discard(group, self.wanted_reply_channel()?).await
+    }
+
+    /// Sends to every member of `group`.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, each member gets the message once or not at all.
+    ///
+    /// # Errors
+    ///
+    /// As [`ChannelLayer::group_send`].
+    pub async fn group_send(&self, group: &str, message: Message) -> Result<()> {
+        self.layer.group_send(group, message).await
+    }
+
+    fn wanted_reply_channel(&self) -> Result<&str> {
+        self.reply_channel().ok_or_else(|| Error::decode(format_args!("{} without reply_channel", self.channel())))
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").field("channel", self.channel()).finish_non_exhaustive()
+    }
+}

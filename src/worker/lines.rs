@@ -1,0 +1,61 @@
+//! Jobs of the same connection stand in line; lines of different connections go on beside each other.
+
+use std::collections::{HashMap, VecDeque};
+
+use bytestring::ByteString;
+use parking_lot::Mutex;
+
+/// A line exists while a task works through it.
+#[derive(Debug)]
+pub(crate) struct Lines<J> {
+    /// Held for a push or a pop, never across an await.
+    waiting: Mutex<HashMap<ByteString, VecDeque<J>>>,
+}
+
+impl<J> Default for Lines<J> {
+    fn default() -> Self {
+        Self { waiting: Mutex::default() }
+    }
+}
+
+impl<J> Lines<J> {
+    /// Puts a job at the end of its line. If nobody works through the line the job comes back, and the caller has to:
+    /// it does the job, then what [`next`](Self::next) gives until that is nothing.
+    pub(crate) fn enter(&self, line: &ByteString, job: J) -> Option<J> {
+        let mut waiting = self.waiting.lock();
+        if let Some(jobs) = waiting.get_mut(line) {
+            jobs.push_back(job);
+            return None;
+        }
+        waiting.insert(line.clone(), VecDeque::new());
+        Some(job)
+    }
+
+    pub(crate) fn next(&self, line: &ByteString) -> Option<J> {
+        let mut waiting = self.waiting.lock();
+        let job = waiting.get_mut(line).and_then(VecDeque::pop_front);
+        if job.is_none() {
+            waiting.remove(line);
+        }
+        job
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_worked_through_by_whoever_found_it_empty() {
+        let lines = Lines::default();
+        let (ada, bob) = ("ada".into(), "bob".into());
+        assert_eq!(lines.enter(&ada, 1), Some(1));
+        assert_eq!(lines.enter(&ada, 2), None);
+        assert_eq!(lines.enter(&bob, 3), Some(3));
+        assert_eq!(lines.enter(&ada, 4), None);
+        assert_eq!([lines.next(&ada), lines.next(&ada), lines.next(&ada)], [Some(2), Some(4), None]);
+        assert_eq!(lines.enter(&ada, 5), Some(5));
+        assert_eq!([lines.next(&ada), lines.next(&bob)], [None, None]);
+        assert!(lines.waiting.lock().is_empty());
+    }
+}

@@ -1,0 +1,28 @@
+//! Workers: code that takes messages from channels and answers them.
+//!
+//! ```no_run
+//! # async fn run(layer: std::sync::Arc<dyn channel_layer::ChannelLayer>) -> channel_layer::Result<()> {
+//! use channel_layer::worker::Context;
+//! use channel_layer::{Result, Worker, message};
+//!
+//! async fn echo(context: Context) -> Result<()> {
+//!     let text = context.message().text("text").unwrap_or_default().to_owned();
+//!     context.reply(message! { "text": text }).await
+//! }
+//!
+//! Worker::new(layer)
+//!     .on("websocket.connect", |context: Context| async move { context.reply(message! { "accept": true }).await })
+//!     .on("websocket.receive", echo)
+//!     .run(async { tokio::signal::ctrl_c().await.expect("the signal handler can be installed") })
+//!     .await
+//! # }
+//! ```
+
+mod context;
+mod lines;
+mod run;
+#[cfg(test)]
+mod tests;
+
+pub use context::Context;
+pub use run::Worker;

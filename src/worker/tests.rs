@@ -1,0 +1,154 @@
+//! The worker on an in-process layer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use super::{Context, Worker};
+use crate::capacity::CapacityRule;
+use crate::config::Config;
+use crate::error::{BoxError, Result};
+use crate::layer::ChannelLayer;
+use crate::memory::MemoryLayer;
+use crate::message;
+
+fn layer() -> Arc<dyn ChannelLayer> {
+    let config = Config::new().channel_capacity(CapacityRule::glob("reply.*", 1));
+    Arc::new(MemoryLayer::with_config(&config).unwrap())
+}
+
+async fn within<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(10), future).await.expect("nothing happens within 10 s")
+}
+
+fn run(worker: Worker) -> (oneshot::Sender<()>, JoinHandle<Result<()>>) {
+    let (stop, stopped) = oneshot::channel::<()>();
+    let shutdown = async {
+        let _ = stopped.await;
+    };
+    (stop, tokio::spawn(worker.run(shutdown)))
+}
+
+#[tokio::test]
+async fn an_error_or_a_panic_of_a_handler_is_contained() {
+    let layer = layer();
+    let handler = |context: Context| async move {
+        match context.message().text("do") {
+            Some("fail") => Err(BoxError::from("as asked")),
+            Some("panic") => panic!("as asked"),
+            _ => Ok(context.reply(message! { "text": "done" }).await?),
+        }
+    };
+    let (_stop, _running) = run(Worker::new(layer.clone()).on("work", handler));
+    for what in ["fail", "panic", "answer"] {
+        layer.send("work", message! { "do": what, "reply_channel": "reply.proc!1" }).await.unwrap();
+    }
+    assert_eq!(within(layer.receive(&["reply.proc!"])).await.unwrap().message.text("text"), Some("done"));
+}
+
+#[tokio::test]
+async fn messages_of_one_connection_are_handled_in_order_and_others_beside_them() {
+    let layer = layer();
+    let (gate_open, gate) = tokio::sync::watch::channel(false);
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let handler = move |context: Context| {
+        let (mut gate, tell) = (gate.clone(), tell.clone());
+        async move {
+            let (who, number) = (context.reply_channel().unwrap().to_owned(), context.message().int("number").unwrap());
+            if who == "slow" && number == 0 {
+                gate.wait_for(|open| *open).await?;
+            }
+            tell.send((who, number))?;
+            Ok::<_, BoxError>(())
+        }
+    };
+    let (_stop, _running) = run(Worker::new(layer.clone()).on("work", handler));
+    for number in 0..3 {
+        for who in ["slow", "quick"] {
+            layer.send("work", message! { "reply_channel": who, "number": number }).await.unwrap();
+        }
+    }
+    for number in 0..3 {
+        assert_eq!(within(told.recv()).await.unwrap(), ("quick".to_owned(), number));
+    }
+    gate_open.send(true).unwrap();
+    for number in 0..3 {
+        assert_eq!(within(told.recv()).await.unwrap(), ("slow".to_owned(), number));
+    }
+}
+
+#[tokio::test]
+async fn a_reply_waits_until_its_channel_has_room() {
+    let layer = layer();
+    let handler = |context: Context| async move { context.reply(message! { "text": "second" }).await };
+    layer.send("reply.proc!1", message! { "text": "first" }).await.unwrap();
+    let (stop, running) = run(Worker::new(layer.clone()).on("work", handler));
+    layer.send("work", message! { "reply_channel": "reply.proc!1" }).await.unwrap();
+    for text in ["first", "second"] {
+        assert_eq!(within(layer.receive(&["reply.proc!"])).await.unwrap().message.text("text"), Some(text));
+    }
+    stop.send(()).unwrap();
+    within(running).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_shutdown_finishes_what_is_in_hand_and_leaves_the_rest() {
+    let layer = layer();
+    let finished = Arc::new(AtomicUsize::new(0));
+    let (begun, mut beginning) = mpsc::unbounded_channel();
+    let (open, gate) = tokio::sync::watch::channel(false);
+    let handler = {
+        let finished = finished.clone();
+        move |_: Context| {
+            let (finished, begun, mut gate) = (finished.clone(), begun.clone(), gate.clone());
+            async move {
+                begun.send(())?;
+                gate.wait_for(|open| *open).await?;
+                finished.fetch_add(1, Ordering::Relaxed);
+                Ok::<_, BoxError>(())
+            }
+        }
+    };
+    let (stop, running) = run(Worker::new(layer.clone()).on("work", handler).concurrency(2));
+    for _ in 0..5 {
+        layer.send("work", message! {}).await.unwrap();
+    }
+    for _ in 0..2 {
+        within(beginning.recv()).await.unwrap();
+    }
+    stop.send(()).unwrap();
+    open.send(true).unwrap();
+    within(running).await.unwrap().unwrap();
+    let left = layer.channel_statistics("work").await.unwrap().messages_pending;
+    assert_eq!(finished.load(Ordering::Relaxed) as u64 + left, 5);
+}
+
+#[tokio::test]
+async fn a_shutdown_does_not_wait_for_a_handler_that_hangs() {
+    let layer = layer();
+    let (begun, mut beginning) = mpsc::unbounded_channel();
+    let handler = move |_: Context| {
+        let begun = begun.clone();
+        async move {
+            begun.send(())?;
+            std::future::pending::<Result<(), BoxError>>().await
+        }
+    };
+    let (stop, running) = run(Worker::new(layer.clone()).on("work", handler).drain_timeout(Duration::from_millis(50)));
+    layer.send("work", message! {}).await.unwrap();
+    within(beginning.recv()).await.unwrap();
+    stop.send(()).unwrap();
+    within(running).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_worker_without_a_usable_channel_does_not_start() {
+    for channel in ["no spaces", "process.local!part"] {
+        let worker = Worker::new(layer()).on(channel, |_: Context| async { Ok::<_, BoxError>(()) });
+        assert!(within(worker.run(std::future::pending())).await.is_err(), "{channel}");
+    }
+    assert!(within(Worker::new(layer()).run(std::future::pending())).await.is_err());
+}

@@ -1,0 +1,143 @@
+//! The chat of the program: real processes, real sockets, one Redis.
+
+mod guest;
+mod instance;
+
+use std::time::Duration;
+
+use self::guest::Guest;
+use self::instance::{Instance, fails};
+use crate::support::{RedisServer, eventually, within};
+
+#[tokio::test]
+async fn a_room_crosses_processes() {
+    let redis = RedisServer::start();
+    let options = ["--redis", &redis.url(), "--encryption-key", "a key for tests"];
+    let (first, second) = (Instance::start(&options).await, Instance::start(&options).await);
+    let ada = Guest::enter(&first, "tea room", "Ada").await;
+    let bob = Guest::enter(&second, "tea room", "Bob").await;
+    let eve = Guest::enter(&second, "another room", "Eve").await;
+    ada.sees_line("Bob joined").await;
+    ada.sees_people(&["Ada", "Bob"]).await;
+    bob.sees_people(&["Ada", "Bob"]).await;
+
+    ada.says("hello from the first");
+    bob.sees_line("Ada: hello from the first").await;
+    bob.says("hello from the second");
+    ada.sees_line("Bob: hello from the second").await;
+    eve.says("is anybody here?");
+    eve.sees_line("Eve: is anybody here?").await;
+    assert_eq!(eve.lines(), ["Eve joined", "Eve: is anybody here?"]);
+
+    bob.leaves();
+    ada.sees_line("Bob left").await;
+    ada.sees_people(&["Ada"]).await;
+}
+
+#[tokio::test]
+async fn a_room_lives_on_several_shards() {
+    let servers: Vec<_> = (0..3).map(|_| RedisServer::start()).collect();
+    let urls: Vec<_> = servers.iter().map(RedisServer::url).collect();
+    let options: Vec<_> = urls.iter().flat_map(|url| ["--redis", url]).collect();
+    let (first, second) = (Instance::start(&options).await, Instance::start(&options).await);
+    for room in ["a", "b", "c", "d", "e", "f"] {
+        let ada = Guest::enter(&first, room, "Ada").await;
+        let bob = Guest::enter(&second, room, "Bob").await;
+        ada.sees_people(&["Ada", "Bob"]).await;
+        bob.sees_people(&["Ada", "Bob"]).await;
+        bob.says("hi");
+        ada.sees_line("Bob: hi").await;
+    }
+}
+
+#[tokio::test]
+async fn a_killed_process_is_noticed() {
+    let redis = RedisServer::start();
+    let options = ["--redis", &redis.url()];
+    let (first, mut second) = (Instance::start(&options).await, Instance::start(&options).await);
+    let ada = Guest::enter(&first, "lobby", "Ada").await;
+    let bob = Guest::enter(&second, "lobby", "Bob").await;
+    ada.sees_people(&["Ada", "Bob"]).await;
+    second.kill().await;
+    bob.sees_line("closed with 1006").await;
+    ada.sees_people(&["Ada"]).await;
+    ada.says("alone");
+    ada.sees_line("Ada: alone").await;
+}
+
+#[tokio::test]
+async fn a_process_that_is_told_to_end_says_goodbye() {
+    let redis = RedisServer::start();
+    let options = ["--redis", &redis.url()];
+    let (first, mut second) = (Instance::start(&options).await, Instance::start(&options).await);
+    let ada = Guest::enter(&first, "lobby", "Ada").await;
+    let bob = Guest::enter(&second, "lobby", "Bob").await;
+    ada.sees_people(&["Ada", "Bob"]).await;
+    assert!(second.terminate().await.success());
+    bob.sees_line("closed with 1001").await;
+    ada.sees_line("Bob left").await;
+}
+
+#[tokio::test]
+async fn a_redis_that_lost_its_data_sends_clients_back() {
+    let mut redis = RedisServer::start();
+    let instance = Instance::start(&["--redis", &redis.url()]).await;
+    let ada = Guest::enter(&instance, "lobby", "Ada").await;
+    ada.sees_line("Ada joined").await;
+    redis.restart();
+    // With 1012 for the loss, or with 1013 if she announced herself while Redis was away.
+    ada.sees("the socket to close", |lines| lines.iter().any(|line| line.starts_with("closed with 101"))).await;
+    eventually("the chat to go on", async || {
+        let ada = Guest::try_enter(&instance, "lobby", "Ada").await.ok()?;
+        ada.says("back again");
+        let answered = |line: &String| line == "Ada: back again" || line.starts_with("closed");
+        ada.sees("an answer", |lines| lines.iter().any(answered)).await;
+        ada.lines().iter().any(|line| line == "Ada: back again").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_process_needs_no_redis() {
+    let instance = Instance::start(&[]).await;
+    let page = instance.get("/").await;
+    assert!(
+        page.starts_with("HTTP/1.1 200 ") && page.contains("content-security-policy: default-src 'none'"),
+        "{page}"
+    );
+    assert!(instance.get("/nothing").await.starts_with("HTTP/1.1 404 "));
+    let ada = Guest::enter(&instance, "lobby", "Ada").await;
+    ada.says("hello");
+    ada.sees_line("Ada: hello").await;
+    ada.says(&"x".repeat(2_001));
+    ada.sees_line("error: A message has at most 2000 characters.").await;
+}
+
+#[tokio::test]
+async fn a_room_or_a_name_that_cannot_be_is_refused_with_a_reason() {
+    let instance = Instance::start(&[]).await;
+    for (room, name, reason) in [
+        (" ", "Ada", "error: Please choose a room."),
+        ("lobby", &*"x".repeat(33), "error: A name has at most 32 characters."),
+    ] {
+        let guest = Guest::enter(&instance, room, name).await;
+        guest.sees_line("closed with 4400").await;
+        assert_eq!(guest.lines()[0], reason);
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_start_says_why() {
+    let cases: [(&[&str], &str); 4] = [
+        (&["--redis", "redis://127.0.0.1:1"], "redis shard 0 failed"),
+        (&["--redis", "http://example.org"], "http://example.org"),
+        (&["--encryption-key", ""], "symmetric_encryption_keys"),
+        (&["--host", "192.0.2.1"], "cannot listen at 192.0.2.1:8000"),
+    ];
+    for (options, reason) in cases {
+        let said = within(Duration::from_secs(20), "the program to give up", fails(options)).await;
+        let last = said.lines().last().unwrap_or_default();
+        assert!(last.starts_with("channel-layer: ") && last.contains(reason), "{options:?}: {said}");
+        assert!(!said.contains("panicked"), "{said}");
+    }
+}

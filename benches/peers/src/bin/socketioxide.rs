@@ -72,7 +72,7 @@ async fn join<A: Adapter>(socket: SocketRef<A>) {
 async fn group_send(io: &Io, calls: usize, size: usize) -> Result<Value, Failure> {
     let (body, start) = ("x".repeat(size), clock::now());
     for _ in 0..calls {
-        io.to(ROOM).emit("message", &body).await?;
+        io.to(ROOM).emit("message", &body).await.map_err(|error| error.to_string())?;
     }
     Ok(json!({ "start": start, "end": clock::now() }))
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::stream::{self, StreamExt, TryStreamExt};
 use futures_util::SinkExt;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use peers::conversation::{Failure, Program, hold};
 use peers::tally::Tally;
 use serde::Deserialize;

@@ -1,8 +1,9 @@
 """The loads on groups. Their members stay from round to round, on servers of their own."""
 
+import contextlib
 import time
 
-from .children import Crew, Failed, ask_all, await_count
+from .children import Crew, Failed, ask_all, await_count, stopped
 from .figures import percentile
 from .peers import ASGI_REDIS, BINARIES, CHANNELS_REDIS, OURS, SOCKET_IO, SOCKETIOXIDE
 from .redis_server import RedisServer
@@ -42,10 +43,11 @@ class Members:
         # Whatever is built at the first message is there before anything is measured.
         self.send(group, 1)
 
-    def send(self, group, calls, gap_us=0):
-        """Sends, and waits until every member has had every message."""
+    def send(self, group, calls, gap_us=0, pause=contextlib.nullcontext):
+        """Sends inside of `pause`, and waits until every member has had every message."""
         wanted = calls * self.sizes[group]
-        answer = self.sender.ask("group_send", group=group, calls=calls, gap_us=gap_us, size=SMALL)
+        with pause():
+            answer = self.sender.ask("group_send", group=group, calls=calls, gap_us=gap_us, size=SMALL)
         came = await_count(self.receivers, wanted)
         last = max(taken["last"] for taken in ask_all(self.receivers, "collect"))
         if came != wanted:
@@ -66,10 +68,19 @@ def process(number):
 def flat(the):
     members = Members(the.stack, the.peers[OURS], the.sizes.group_sizes)
 
-    def contestant(group):
-        return lambda: {"p50": percentile(members.send(group, the.sizes.flat_calls, CALM_US)["nanos"], 0.5) / 1e3}
+    def contestant(group, pause):
+        def measure():
+            answer = members.send(group, the.sizes.flat_calls, CALM_US, pause)
+            return {"p50": percentile(answer["nanos"], 0.5) / 1e3}
 
-    return {f"{size:,} members": contestant(group) for group, size in members.sizes.items()}
+        return measure
+
+    contestants = {}
+    for group, size in members.sizes.items():
+        contestants[f"{size:,} members"] = contestant(group, contextlib.nullcontext)
+        # As if the receivers had processors of their own: they deliver after the calls.
+        contestants[f"{size:,} members, elsewhere"] = contestant(group, lambda: stopped(members.receivers))
+    return contestants
 
 
 def large(the):

@@ -106,6 +106,8 @@ NOTES = """How to read them:
   channels_redis deliver messages twice; its rate counts each message once.
 - Deliveries of socketioxide and socket.io end at WebSockets in one client process, ours and those of the Python layers
   at the receivers in the processes of the members.
+- "Elsewhere" in the time of a call: the processes of the members stand still during the calls and read afterwards, as if
+  they had processors of their own. Here they share those of the sender and of Redis.
 - `latency` has one message under way at a time, a millisecond after the last; beside it is a PING at the same pace."""
 
 

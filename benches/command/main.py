@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 
-from . import loads, peers, report
+from . import loads, micro, peers, report
 from .children import Failed
 from .figures import number
 from .redis_server import RedisServer
@@ -56,6 +56,8 @@ def measure(arguments):
         with RedisServer() as server, contextlib.ExitStack() as stack:
             context = loads.Context(sizes, everyone, server, stack, result["failures"])
             result["rounds"][load.key] = run_load(load, context)
+    if not arguments.only:
+        result["instructions"] = count_instructions(result)
     result["seconds"] = round(time.monotonic() - started)
     report.finish(result, write=not arguments.only)
     return verdict(result)
@@ -87,6 +89,17 @@ def run_load(load, context):
     return results
 
 
+def count_instructions(result):
+    tell("micro: instructions of small operations, by callgrind")
+    try:
+        return micro.instructions()
+    except peers.Missing as reason:
+        result["missing"]["callgrind"] = str(reason)
+    except Failed as fault:
+        result["failures"]["micro"] = str(fault)
+    return {}
+
+
 def note_failure(context, what, fault):
     reason = str(fault) if isinstance(fault, Failed) else "".join(traceback.format_exception_only(fault)).strip()
     context.failures[what] = reason
@@ -109,13 +122,14 @@ def machine():
         "memory_gb": round(memory, 1),
         "system": field("/etc/os-release", "PRETTY_NAME", "="),
         "kernel": platform.release(),
-        "load_before": os.getloadavg()[2],
+        "load_average_before": round(os.getloadavg()[0], 1),
     }
 
 
 def verdict(result):
-    """The exit code: a fault is told last, so that nobody overlooks it."""
-    for kind in ("missing", "failures"):
-        for name, reason in result[kind].items():
-            print(f"{'MISSING' if kind == 'missing' else 'FAILED'} {name}: {reason}", file=sys.stderr)
-    return 1 if result["missing"] or result["failures"] else 0
+    """The exit code; what is missing or has failed is told last, so that nobody overlooks it."""
+    for name, reason in result["missing"].items():
+        print(f"scripts/bench: missing: {name}: {reason}", file=sys.stderr)
+    for name, reason in result["failures"].items():
+        print(f"scripts/bench: failed: {name}: {reason}", file=sys.stderr)
+    return 1 if result["failures"] else 0

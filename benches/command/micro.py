@@ -13,8 +13,10 @@ FEW, MORE = 1000, 2000
 
 def instructions():
     """Of every operation the instructions that it takes."""
+    run("valgrind", "--version")
     micro = str(BINARIES / "micro")
-    return {name: (count(micro, name, MORE) - count(micro, name, FEW)) / (MORE - FEW) for name in run(micro, "LIST").split()}
+    names = run(micro, "LIST").split()
+    return {name: round((count(micro, name, MORE) - count(micro, name, FEW)) / (MORE - FEW)) for name in names}
 
 
 def count(micro, name, times):

@@ -64,6 +64,7 @@ def page(result, spreads):
         "Medians over the rounds. Slow peers get fewer messages of the same size in the same shape of load.",
         table(["load", "ours", "others"], figures(result)),
         NOTES,
+        *instructions(result),
         "## Where",
         facts(result),
     ]
@@ -71,6 +72,14 @@ def page(result, spreads):
     if faults:
         parts.insert(1, "**Not complete.** " + "; ".join(f"{name}: {reason}" for name, reason in faults.items()))
     return "\n\n".join(parts) + "\n"
+
+
+def instructions(result):
+    counted = result.get("instructions")
+    if not counted:
+        return []
+    rows = [[name.replace("_", " "), f"{count:,}"] for name, count in counted.items()]
+    return ["## Instructions", "Of one operation, counted by callgrind.", table(["operation", "instructions"], rows)]
 
 
 def figures(result):

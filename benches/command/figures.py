@@ -33,3 +33,10 @@ def number(value):
     if size >= 100:
         return f"{value:.0f}"
     return f"{value:.3g}"
+
+
+def duration(micros):
+    for unit, size in (("s", 1e6), ("ms", 1e3)):
+        if micros >= size:
+            return f"{micros / size:.3g} {unit}"
+    return f"{micros:.3g} us"

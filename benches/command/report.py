@@ -3,16 +3,28 @@
 import json
 
 from . import chart, loads, ratios
-from .figures import number
+from .figures import duration, number
 from .paths import ROOT, TARGET
 from .peers import OURS
 
 PAGE = ROOT / "BENCHMARKS.md"
 CHART = ROOT / "benches" / "ratios.svg"
 
-UNITS = {"rate": "/s", "redis_us": " us of Redis", "p50": " us", "p99": " us", "p99.9": " us", "bytes": " B"}
-# What each load is judged by, and what is told beside it.
-SHOWN = ["rate", "p50", "p99", "p99.9", "redis_us", "bytes", "lost", "duplicated", "rpush", "lpop"]
+# How each figure is told, in this order.
+SHOWN = {
+    "rate": lambda value: f"{number(value)}/s",
+    "p50": lambda value: f"p50 {duration(value)}",
+    "p99": lambda value: f"p99 {duration(value)}",
+    "p99.9": lambda value: f"p99.9 {duration(value)}",
+    "redis_us": lambda value: f"{duration(value)} of Redis per call",
+    "bytes": lambda value: f"{value:.0f} B",
+    "lost": lambda value: f"{value:,.0f} lost",
+    "duplicated": lambda value: f"{value:,.0f} duplicated",
+    "rpush": lambda value: f"RPUSH {number(value)}/s",
+    "lpop": lambda value: f"LPOP {number(value)}/s",
+    "bytes_per_receiver": lambda value: f"{value:,.0f} B per waiting receiver",
+    "bytes_per_1000_members": lambda value: f"{value:,.0f} B per 1,000 cached members",
+}
 COUNTS = {"lost", "duplicated"}
 
 
@@ -95,13 +107,7 @@ def figures(result):
 
 
 def shown(its):
-    order = sorted(its, key=lambda name: SHOWN.index(name) if name in SHOWN else len(SHOWN))
-    return ", ".join(one(name, its[name]) for name in order if its[name] or name not in COUNTS)
-
-
-def one(name, value):
-    label = "" if name in {"rate", "redis_us", "bytes"} else f"{name} "
-    return f"{label}{number(value)}{UNITS.get(name, '')}"
+    return ", ".join(tell(its[name]) for name, tell in SHOWN.items() if name in its and (its[name] or name not in COUNTS))
 
 
 NOTES = """How to read them:

@@ -51,7 +51,8 @@ pub(crate) async fn send_waiting(
     message: Message,
     patience: Duration,
 ) -> Result<()> {
-    let deadline = Instant::now() + patience;
+    // Patience may be endless.
+    let deadline = Instant::now().checked_add(patience);
     let mut backoff = Backoff::full_channel();
     loop {
         let full = match layer.send(channel, message.clone()).await {
@@ -59,7 +60,7 @@ pub(crate) async fn send_waiting(
             done => return done,
         };
         let again = Instant::now() + backoff.pause();
-        if again >= deadline {
+        if deadline.is_some_and(|deadline| again >= deadline) {
             return Err(full);
         }
         tokio::time::sleep_until(again).await;
@@ -69,6 +70,19 @@ pub(crate) async fn send_waiting(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::MemoryLayer;
+    use crate::message;
+
+    #[tokio::test(start_paused = true)]
+    async fn endless_patience_waits_until_there_is_room() {
+        let layer = MemoryLayer::new();
+        for _ in 0..100 {
+            layer.send("full", message! {}).await.unwrap();
+        }
+        let (sent, taken) =
+            tokio::join!(send_waiting(&layer, "full", message! {}, Duration::MAX), layer.receive(&["full"]));
+        assert!(sent.is_ok() && taken.is_ok());
+    }
 
     #[test]
     fn pauses_grow_to_the_longest_and_keep_half_of_it() {

@@ -279,7 +279,7 @@ pub enum Event {
         /// What the connection reported.
         reason: String,
     },
-    /// A server is there again.
+    /// A server can be reached, for the first time or again.
     ShardUp {
         /// Position of the server in the configured hosts.
         shard: usize,

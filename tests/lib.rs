@@ -6,7 +6,9 @@
 #![allow(unreachable_pub, missing_docs, missing_debug_implementations)]
 
 mod chat;
+mod commands;
 mod conformance;
 mod model;
+mod redis;
 mod support;
 mod tidy;

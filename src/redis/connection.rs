@@ -153,9 +153,12 @@ impl BlockingConnection {
         Ok(Self { generation: link.generation, connection, id })
     }
 
-    /// Runs one command and waits for its answer.
+    /// Runs one command and waits for its answer, which is nothing if anybody ended the wait on the server.
     pub(super) async fn run(&mut self, command: &redis::Cmd) -> Result<Value, RedisError> {
-        self.connection.send_packed_command(command).await
+        match self.connection.send_packed_command(command).await?.extract_error() {
+            Err(error) if error.code() == Some("UNBLOCKED") => Ok(Value::Nil),
+            answer => answer,
+        }
     }
 
     /// The command for another connection that ends the read that blocks in this one.

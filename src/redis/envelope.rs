@@ -12,7 +12,7 @@ use crate::crypto::KeyRing;
 use crate::drops::DropReason;
 use crate::error::{Error, Result};
 use crate::message::Message;
-use crate::name::{ChannelName, GroupName};
+use crate::name::ChannelName;
 
 /// How much longer than its expiry a sealed message opens: the estimate of the server's clock may be off by so much.
 const LEEWAY: Duration = Duration::from_secs(10);
@@ -28,8 +28,10 @@ pub(super) struct Envelope {
 /// What a sealed body is bound to, so that it opens nowhere else.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Context<'a> {
-    Channel(&'a ChannelName),
-    Group(&'a str),
+    /// A channel, by its full name.
+    Channel(&'a str),
+    /// A group, and the channel that holds the message for its members, by its non-local part.
+    Group { group: &'a str, channel: &'a str },
 }
 
 /// Why a body gives no message.
@@ -41,22 +43,20 @@ pub(super) struct Unreadable {
 }
 
 impl<'a> Context<'a> {
-    /// What the entry is bound to that came in the list of `channel`, which is the full name of a local part.
-    pub(super) fn of(channel: &'a ChannelName, address: &'a Address<Text>) -> Self {
+    /// What the entry with this address is bound to, which came in the list of `source` and is for `channel`.
+    pub(super) fn of(address: &'a Address<Text>, source: &'a ChannelName, channel: &'a ChannelName) -> Self {
         match address {
-            Address::Channel | Address::Local(_) => Self::Channel(channel),
-            Address::Group { group, .. } | Address::Rest { group, .. } => Self::Group(group),
+            Address::Channel | Address::Local(_) => Self::Channel(channel.as_str()),
+            Address::Group { group, .. } | Address::Rest { group, .. } => {
+                Self::Group { group, channel: source.as_str() }
+            }
         }
     }
 
-    pub(super) fn group(group: &'a GroupName) -> Self {
-        Self::Group(group.as_str())
-    }
-
-    fn parts(&self) -> [&[u8]; 2] {
+    fn parts(&self) -> [&[u8]; 3] {
         match self {
-            Self::Channel(channel) => [b"channel", channel.as_str().as_bytes()],
-            Self::Group(group) => [b"group", group.as_bytes()],
+            Self::Channel(channel) => [b"channel", channel.as_bytes(), b""],
+            Self::Group { group, channel } => [b"group", group.as_bytes(), channel.as_bytes()],
         }
     }
 }
@@ -115,10 +115,18 @@ impl Envelope {
                 })?)
             }
         };
-        codec::decode(&body).map_err(|error| Unreadable { drop: DropReason::Undecodable, reason: error.to_string() })
+        if body.len() > self.max_message_size {
+            // Values take more memory than their bytes, and only this bounds them.
+            return Err(undecodable("it is larger than the limit"));
+        }
+        codec::decode(&body).map_err(|error| undecodable(&error.to_string()))
     }
 }
 
 fn undecryptable(reason: &str) -> Unreadable {
     Unreadable { drop: DropReason::Undecryptable, reason: reason.to_owned() }
+}
+
+fn undecodable(reason: &str) -> Unreadable {
+    Unreadable { drop: DropReason::Undecodable, reason: reason.to_owned() }
 }

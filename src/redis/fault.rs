@@ -43,6 +43,13 @@ impl Fault {
     }
 }
 
+/// Whether an error with this code is the answer to a command that has not run.
+fn is_refusal(code: &str) -> bool {
+    const REFUSALS: [&str; 9] =
+        ["NOSCRIPT", "NOPERM", "NOAUTH", "OOM", "MISCONF", "NOREPLICAS", "BUSY", "CLUSTERDOWN", "TRYAGAIN"];
+    REFUSALS.contains(&code)
+}
+
 impl From<RedisError> for Fault {
     fn from(error: RedisError) -> Self {
         let (may_have_run, broken) = match error.kind() {
@@ -50,8 +57,7 @@ impl From<RedisError> for Fault {
             ErrorKind::Server(
                 ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown | ServerErrorKind::ReadOnly,
             ) => (false, true),
-            ErrorKind::Server(ServerErrorKind::NoScript | ServerErrorKind::NoPerm) => (false, false),
-            ErrorKind::Server(_) | ErrorKind::Extension => (error.code() != Some("OOM"), false),
+            ErrorKind::Server(_) | ErrorKind::Extension => (!error.code().is_some_and(is_refusal), false),
             _ => (!error.is_connection_refusal(), true),
         };
         Self { may_have_run, broken, cause: Cause(Arc::new(error)) }

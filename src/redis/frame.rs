@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! entry   = stamp frame
-//! stamp   = u64          when the entry expires, ms since the epoch by Redis' clock; written by Redis
+//! stamp   = u64          when the entry expires, ms since the epoch by Redis' clock
 //! frame   = head address body
 //! head    = u8           version (high 4 bits), sealed (bit 3), kind of address (low 3 bits)
 //! address =              kind 0: the channel that the list belongs to
@@ -22,6 +22,8 @@ use bytes::{Buf, Bytes};
 const VERSION: u8 = 1;
 const SEALED: u8 = 0b1000;
 const STAMP: usize = 8;
+/// Lua's numbers are exact below this, and all times are far below.
+const LATEST: u64 = 1 << 53;
 
 /// Who an entry is for, beyond the list that it is in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,10 +63,24 @@ pub(super) enum Fault {
     Version,
     #[error("its address is of an unknown kind or not text")]
     Address,
+    #[error("it expires at a time that is none")]
+    Stamp,
 }
 
-/// Writes the head and the address of a frame; the body comes behind them.
-pub(super) fn write_header<T: AsRef<str>>(address: &Address<T>, sealed: bool, out: &mut Vec<u8>) {
+/// An entry that expires at `expires` and has its head and its address; the body comes behind them.
+pub(super) fn begin<T: AsRef<str>>(expires: u64, address: &Address<T>, sealed: bool, capacity: usize) -> Vec<u8> {
+    let mut entry = Vec::with_capacity(capacity);
+    entry.extend_from_slice(&expires.to_be_bytes());
+    write_header(address, sealed, &mut entry);
+    entry
+}
+
+/// Changes when an entry expires.
+pub(super) fn set_expires(entry: &mut [u8], expires: u64) {
+    entry[..STAMP].copy_from_slice(&expires.to_be_bytes());
+}
+
+fn write_header<T: AsRef<str>>(address: &Address<T>, sealed: bool, out: &mut Vec<u8>) {
     let kind = match address {
         Address::Channel => 0,
         Address::Local(_) => 1,
@@ -100,6 +116,9 @@ impl Entry {
     /// Takes the bytes of an entry apart.
     pub(super) fn parse(mut bytes: Bytes) -> Result<Self, Fault> {
         let expires = bytes.try_get_u64().map_err(truncated)?;
+        if expires >= LATEST {
+            return Err(Fault::Stamp);
+        }
         let head = bytes.try_get_u8().map_err(truncated)?;
         if head >> 4 != VERSION {
             return Err(Fault::Version);
@@ -122,9 +141,7 @@ impl Entry {
 
     /// The bytes of this entry.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(STAMP + 32 + self.body.len());
-        bytes.extend_from_slice(&self.expires.to_be_bytes());
-        write_header(&self.address, self.sealed, &mut bytes);
+        let mut bytes = begin(self.expires, &self.address, self.sealed, STAMP + 32 + self.body.len());
         bytes.extend_from_slice(&self.body);
         bytes
     }
@@ -193,12 +210,14 @@ mod tests {
     }
 
     #[test]
-    fn other_versions_and_kinds_are_refused() {
+    fn other_versions_kinds_and_times_are_refused() {
         let mut bytes = entry(Address::Channel, false).to_bytes();
         bytes[8] = 0x20;
         assert_eq!(Entry::parse(bytes.clone().into()), Err(Fault::Version));
         bytes[8] = 0x17;
-        assert_eq!(Entry::parse(bytes.into()), Err(Fault::Address));
+        assert_eq!(Entry::parse(bytes.clone().into()), Err(Fault::Address));
+        bytes[..8].copy_from_slice(&u64::MAX.to_be_bytes());
+        assert_eq!(Entry::parse(bytes.into()), Err(Fault::Stamp));
     }
 
     proptest! {

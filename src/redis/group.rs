@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use redis::{Cmd, Value};
 
 use super::fault::Fault;
-use super::membership::{Changes, Membership};
+use super::membership::{Changes, Ended, Horizon, Membership};
 use super::script;
 use super::send::milliseconds;
 use super::shard::Shard;
@@ -163,7 +163,9 @@ impl Groups {
             if route.channel.as_str().ends_with('!') {
                 let changes = self.fetch(shard, group, &route.channel, 0).await;
                 let changes = changes.map_err(|fault| fault.into_error(shard.index))?;
-                channels.extend(changes.added.into_iter().map(|(channel, _)| channel));
+                let expired = now_microseconds(shard).saturating_sub(microseconds(self.expiry));
+                let live = changes.added.into_iter().filter(|(_, added)| *added > expired);
+                channels.extend(live.map(|(channel, _)| channel));
             } else {
                 channels.push(route.channel);
             }
@@ -171,44 +173,49 @@ impl Groups {
         Ok(channels)
     }
 
-    /// The members that `group` had on `route`, which ends in `!`, at `version`.
+    /// The members that `group` had on `route`, which ends in `!`, at `version` and at the time `sent_ms`.
     pub(super) async fn members_at(
         &self,
         group: &GroupName,
         route: &ChannelName,
         version: u64,
+        sent_ms: u64,
     ) -> Result<Arc<[ChannelName]>, Fault> {
+        let (sent, lasts) = (sent_ms.saturating_mul(1000), microseconds(self.expiry));
         let shard = self.topology.shard_of_group(group);
         let place = self.place(group, route);
         loop {
-            let generation = shard.link()?.generation;
+            let link = shard.link();
             let known = {
                 let mut fetched = place.fetched.lock();
-                if fetched.generation != Some(generation) {
-                    *fetched = Fetched { membership: Membership::default(), generation: Some(generation) };
+                // While the server is away, what is known of the version is still true.
+                let other_link = link.as_ref().is_ok_and(|link| fetched.generation != Some(link.generation));
+                if other_link {
+                    *fetched = Fetched::default();
                 }
                 let known = fetched.membership.version();
                 if known > 0 && known >= version {
-                    return Ok(fetched.membership.at(version, self.expired_before(shard)));
+                    return Ok(fetched.membership.at(version, sent, lasts));
                 }
+                fetched.generation = link.as_ref().map(|link| link.generation).ok();
                 known
             };
+            let generation = link?.generation;
             let mut changes = self.fetch(shard, group, route, known).await?;
             // The answer is of this moment, and a group that is gone by now has no version of its own.
             changes.version = changes.version.max(version);
             let mut fetched = place.fetched.lock();
             if fetched.generation == Some(generation) {
-                fetched
-                    .membership
-                    .apply(changes, now_microseconds(shard).saturating_sub(microseconds(self.remembered)));
-                return Ok(fetched.membership.at(version, self.expired_before(shard)));
+                fetched.membership.apply(changes, self.horizon(shard));
+                return Ok(fetched.membership.at(version, sent, lasts));
             }
         }
     }
 
-    /// Members last added at or before this version have expired.
-    fn expired_before(&self, shard: &Shard) -> u64 {
-        now_microseconds(shard).saturating_sub(microseconds(self.expiry))
+    /// What ended so long ago that no message from before can be waiting.
+    fn horizon(&self, shard: &Shard) -> Horizon {
+        let ended = now_microseconds(shard).saturating_sub(microseconds(self.remembered));
+        Horizon { ended, added: ended.saturating_sub(microseconds(self.expiry)) }
     }
 
     async fn fetch(&self, shard: &Shard, group: &GroupName, route: &ChannelName, known: u64) -> Result<Changes, Fault> {
@@ -246,54 +253,69 @@ fn microseconds(time: Duration) -> u64 {
 }
 
 fn parse_routes(answer: &Value) -> Result<Vec<Route>, Fault> {
-    let routes = pairs(answer)?.into_iter().map(|(name, version)| {
-        let channel = ChannelName::parse(name).map_err(|error| Fault::unexpected(&error.to_string()))?;
-        Ok(Route { channel, version })
-    });
-    routes.collect()
+    // A route whose name is none was added by somebody else, and is no reason to miss the others.
+    let route = |(name, version)| Some(Route { channel: ChannelName::parse(name).ok()?, version });
+    Ok(pairs(answer)?.into_iter().filter_map(route).collect())
 }
 
 fn parse_changes(answer: Value, route: &str) -> Result<Changes, Fault> {
     let unexpected = || Fault::unexpected("group_members.lua returned something else than a version and three lists");
     let Value::Array(parts) = answer else { return Err(unexpected()) };
-    let [version, partial, added, joined, left] = &parts[..] else { return Err(unexpected()) };
+    let [version, partial, added, joined, ended] = &parts[..] else { return Err(unexpected()) };
+    // A member whose name is none was added by somebody else, and is no reason to miss the others.
+    let member = |local| ChannelName::from_parts(route, local).ok();
     let members = |list| {
-        let members = pairs(list)?.into_iter().map(|(local, version)| Ok((member(route, local)?, version)));
-        members.collect::<Result<Vec<_>, Fault>>()
+        let members = pairs(list)?.into_iter();
+        Ok::<_, Fault>(members.filter_map(|(local, version)| Some((member(local)?, version))).collect::<Vec<_>>())
     };
-    let ended = pairs(left)?.into_iter().filter(|(text, _)| !text.is_empty()).map(|(text, left)| {
-        let (joined, local) = text.split_once(' ').ok_or_else(unexpected)?;
-        Ok((member(route, local)?, joined.parse().map_err(|_| unexpected())?, left))
+    let ended = pairs(ended)?.into_iter().filter_map(|(text, told)| {
+        let mut parts = text.splitn(3, ' ');
+        let (joined, until) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        Some(Ended { channel: member(parts.next()?)?, joined, until, told })
     });
     Ok(Changes {
-        version: text(version)?.parse().map_err(|_| unexpected())?,
+        version: number(text(version)?)?,
         partial: *partial == Value::Int(1),
         added: members(added)?,
         joined: members(joined)?,
-        left: ended.collect::<Result<_, Fault>>()?,
+        ended: ended.collect(),
     })
-}
-
-fn member(route: &str, local: &str) -> Result<ChannelName, Fault> {
-    ChannelName::from_parts(route, local).map_err(|error| Fault::unexpected(&error.to_string()))
 }
 
 /// A flat list of texts and versions, as sorted sets give their members and scores.
 fn pairs(value: &Value) -> Result<Vec<(&str, u64)>, Fault> {
     let Value::Array(values) = value else { return Err(Fault::unexpected("something else than a list")) };
     let pairs = values.chunks(2).map(|pair| match pair {
-        [name, version] => {
-            let version = text(version)?.parse().map_err(|_| Fault::unexpected("a version that is no number"))?;
-            Ok((text(name)?, version))
-        }
+        [name, version] => Ok((text(name)?, number(text(version)?)?)),
         _ => Err(Fault::unexpected("a member without a version")),
     });
     pairs.collect()
+}
+
+/// A version as a server prints the score that it is: some print round numbers with an exponent.
+fn number(text: &str) -> Result<u64, Fault> {
+    let whole = || text.parse::<f64>().ok().map(|number| format!("{number:.0}"))?.parse().ok();
+    text.parse().ok().or_else(whole).ok_or_else(|| Fault::unexpected("a version that is no number"))
 }
 
 fn text(value: &Value) -> Result<&str, Fault> {
     match value {
         Value::BulkString(bytes) => std::str::from_utf8(bytes).map_err(|_| Fault::unexpected("bytes that are no text")),
         _ => Err(Fault::unexpected("something else than text")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_as_every_server_prints_them() {
+        for printed in ["1790000000000000", "1.79e+15", "1.79e15", "1790000000000000.0"] {
+            assert_eq!(number(printed).unwrap(), 1_790_000_000_000_000, "{printed}");
+        }
+        for none in ["", "x", "-1", "nan", "inf"] {
+            assert!(number(none).is_err(), "{none}");
+        }
     }
 }

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::connection::Timing;
 use super::envelope::Envelope;
+use super::fault::Fault;
 use super::group::{Groups, Route};
 use super::keys::Keys;
 use super::receive::Readers;
@@ -31,8 +32,9 @@ use crate::name::{ChannelName, GroupName};
 
 /// Events that a slow listener can be behind before it misses the oldest.
 const EVENTS: usize = 256;
-/// Random characters of a new channel's name.
+/// Random characters of a new channel's name, and how many names are tried.
 const NEW_NAME: usize = 12;
+const NEW_NAMES: usize = 10;
 
 /// A channel layer on one or more Redis servers, version 7.0 or later.
 ///
@@ -223,18 +225,20 @@ impl ChannelLayer for RedisLayer {
 
     async fn new_channel(&self, pattern: &str) -> Result<ChannelName> {
         self.check_open()?;
-        loop {
+        // That a name is taken is as good as impossible; a server that says so every time is at fault.
+        let mut shard = 0;
+        for _ in 0..NEW_NAMES {
             let suffix = Alphanumeric.sample_string(&mut rand::rng(), NEW_NAME);
             let channel = ChannelName::from_pattern(pattern, &suffix)?;
-            let shard = self.topology.shard_of_channel(&channel);
+            let home = self.topology.shard_of_channel(&channel);
+            shard = home.index;
             let mut command = redis::cmd("EXISTS");
             command.arg(self.topology.keys.channel(channel.as_str()));
-            match shard.run(&command).await {
-                Ok(redis::Value::Int(0)) => return Ok(channel),
-                Ok(_) => {}
-                Err(fault) => return Err(fault.into_error(shard.index)),
+            if home.run(&command).await.map_err(|fault| fault.into_error(shard))? == redis::Value::Int(0) {
+                return Ok(channel);
             }
         }
+        Err(Fault::unexpected("all new names are taken").into_error(shard))
     }
 
     async fn group_add(&self, group: &str, channel: &str) -> Result<()> {

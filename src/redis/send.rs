@@ -34,6 +34,11 @@ const LANES: usize = 4;
 const MAX_ENTRIES: usize = 1000;
 /// A batch takes no further entry once it has so many bytes.
 const MAX_BYTES: usize = 1 << 20;
+/// The stamp of an entry whose lane has not sent it yet.
+const UNSTAMPED: u64 = 0;
+/// How far stamps by the estimate of the server's clock may be off before the server writes them anew. Less than the
+/// time that a batch waits on a busy server would only cost; more would show in short expiries.
+const STAMP_TOLERANCE: Duration = Duration::from_millis(50);
 /// How long the counters of a channel, and those of all channels, outlive the last send.
 const CHANNEL_STATS_LIVE: Duration = Duration::from_hours(1);
 const GLOBAL_STATS_LIVE: Duration = Duration::from_hours(24);
@@ -67,7 +72,7 @@ pub(super) struct Sender {
 struct Outgoing {
     channel: ChannelName,
     capacity: usize,
-    frame: Vec<u8>,
+    entry: Vec<u8>,
     done: oneshot::Sender<Outcome>,
 }
 
@@ -165,7 +170,6 @@ impl Sender {
             posted.tried.count += 1;
             let capacity = if pinned { whole } else { share_of_capacity(whole, index, shards) };
             if capacity == 0 {
-                posted.tried.was_full = true;
                 continue;
             }
             let shard = &self.topology.shards[index];
@@ -174,8 +178,8 @@ impl Sender {
                 continue;
             }
             let (done, outcome) = oneshot::channel();
-            let frame = self.frame(&posted.letter, shard);
-            let outgoing = Outgoing { channel: posted.letter.channel.clone(), capacity, frame, done };
+            let entry = self.entry(&posted.letter, shard);
+            let outgoing = Outgoing { channel: posted.letter.channel.clone(), capacity, entry, done };
             // A closed lane drops the outgoing message and with it `done`, which is how the caller learns of it.
             let _ = self.lanes[index][lane_of(&posted.letter.channel)].send(outgoing);
             posted.done = Some(outcome);
@@ -183,19 +187,19 @@ impl Sender {
         }
     }
 
-    /// The frame of `letter` for `shard`, by whose clock it is sealed.
-    fn frame(&self, letter: &Letter, shard: &Shard) -> Vec<u8> {
+    /// The entry of `letter` for `shard`, by whose clock it is sealed; its lane will stamp it.
+    fn entry(&self, letter: &Letter, shard: &Shard) -> Vec<u8> {
         let (address, context) = match (&letter.to, letter.channel.local()) {
             (Recipient::Group { group, version }, _) => {
-                (Address::Group { group: group.as_str(), version: *version }, Context::group(group))
+                let context = Context::Group { group: group.as_str(), channel: letter.channel.non_local() };
+                (Address::Group { group: group.as_str(), version: *version }, context)
             }
-            (Recipient::Channel, Some(local)) => (Address::Local(local), Context::Channel(&letter.channel)),
-            (Recipient::Channel, None) => (Address::Channel, Context::Channel(&letter.channel)),
+            (Recipient::Channel, Some(local)) => (Address::Local(local), Context::Channel(letter.channel.as_str())),
+            (Recipient::Channel, None) => (Address::Channel, Context::Channel(letter.channel.as_str())),
         };
-        let mut frame = Vec::with_capacity(letter.plain.len() + 160);
-        frame::write_header(&address, self.envelope.seals(), &mut frame);
-        self.envelope.write(&letter.plain, context, &shard.clock, &mut frame);
-        frame
+        let mut entry = frame::begin(UNSTAMPED, &address, self.envelope.seals(), letter.plain.len() + 160);
+        self.envelope.write(&letter.plain, context, &shard.clock, &mut entry);
+        entry
     }
 }
 
@@ -261,9 +265,11 @@ impl Lane {
         batch
     }
 
-    async fn send(&self, batch: Batch) {
+    async fn send(&self, mut batch: Batch) {
         metrics::histogram!("channel_layer_batch_size").record(u32::try_from(batch.entries).unwrap_or(u32::MAX));
-        let command = batch.command(&self.topology, self.expiry);
+        // Without a reading of the clock the server finds the stamps far off.
+        let stamp = self.shard.clock.now_ms().unwrap_or(0) + milliseconds(self.expiry);
+        let command = batch.command(&self.topology, self.expiry, stamp);
         let answer = match self.shard.run(&command).await {
             Ok(answer) => parse_answer(&answer, batch.channels.len()),
             Err(fault) => Err(fault),
@@ -291,7 +297,7 @@ struct Batch {
 impl Batch {
     fn add(&mut self, outgoing: Outgoing) {
         self.entries += 1;
-        self.bytes += outgoing.frame.len();
+        self.bytes += outgoing.entry.len();
         let name = outgoing.channel.non_local();
         if let Some(place) = self.places.get(name) {
             self.channels[*place].push(outgoing);
@@ -301,7 +307,8 @@ impl Batch {
         }
     }
 
-    fn command(&self, topology: &Topology, expiry: Duration) -> Cmd {
+    /// The call that appends the messages, which expire at `stamp`.
+    fn command(&mut self, topology: &Topology, expiry: Duration, stamp: u64) -> Cmd {
         let keys = &topology.keys;
         let mut names = Vec::with_capacity(2 * self.channels.len() + 1);
         for messages in &self.channels {
@@ -310,13 +317,15 @@ impl Batch {
         }
         names.push(keys.global_stats());
         let mut command = script::PUSH.call(&names);
-        for time in [expiry, CHANNEL_STATS_LIVE, GLOBAL_STATS_LIVE] {
+        command.arg(milliseconds(expiry)).arg(stamp);
+        for time in [STAMP_TOLERANCE, CHANNEL_STATS_LIVE, GLOBAL_STATS_LIVE] {
             command.arg(milliseconds(time));
         }
-        for messages in &self.channels {
+        for messages in &mut self.channels {
             command.arg(messages[0].capacity).arg(messages.len());
             for message in messages {
-                command.arg(&message.frame[..]);
+                frame::set_expires(&mut message.entry, stamp);
+                command.arg(&message.entry[..]);
             }
         }
         command

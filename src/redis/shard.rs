@@ -159,7 +159,7 @@ impl Shard {
             let new = format!("{:032x}", rand::random::<u128>());
             let mut command = redis::cmd("SET");
             command.arg(&self.epoch_key).arg(&new).arg("NX");
-            link.commands.send_packed_command(&command).await?;
+            answer(&mut link, &command).await?;
         }
         self.compare_epoch(epoch);
         Ok(())
@@ -214,11 +214,11 @@ impl Shard {
     /// Runs a command that does not block.
     pub(super) async fn run(&self, command: &Cmd) -> Result<Value, Fault> {
         let mut link = self.link()?;
-        let mut answer = link.commands.send_packed_command(command).await;
+        let mut answer = answer(&mut link, command).await;
         if answer.as_ref().is_err_and(is_unknown_script) {
             // Somebody made the server forget its scripts; the command has not run.
-            connection::load_scripts(&mut link.commands).await?;
-            answer = link.commands.send_packed_command(command).await;
+            self.load_scripts(&mut link).await?;
+            answer = self::answer(&mut link, command).await;
         }
         answer.map_err(|error| self.judge(link.generation, error))
     }
@@ -228,10 +228,16 @@ impl Shard {
         let mut link = self.link()?;
         let mut answers = answers(&mut link, commands).await;
         if answers.as_ref().is_err_and(is_unknown_script) {
-            connection::load_scripts(&mut link.commands).await?;
+            self.load_scripts(&mut link).await?;
             answers = self::answers(&mut link, commands).await;
         }
         answers.map_err(|error| self.judge(link.generation, error))
+    }
+
+    /// Loads the scripts again for a command that has not run without them.
+    async fn load_scripts(&self, link: &mut Link) -> Result<(), Fault> {
+        let loaded = connection::load_scripts(&mut link.commands).await;
+        loaded.map_err(|error| self.judge(link.generation, error).before_sending())
     }
 
     fn judge(&self, generation: u64, error: RedisError) -> Fault {
@@ -270,15 +276,15 @@ impl Shard {
         self.timing.blocking
     }
 
-    /// How long a command may take.
-    pub(super) fn command_timeout(&self) -> Duration {
-        self.timing.command
-    }
-
     /// How the host is named in logs.
     pub(super) fn host(&self) -> &str {
         &self.host
     }
+}
+
+/// The answer to `command`, or the error that it is.
+async fn answer(link: &mut Link, command: &Cmd) -> Result<Value, RedisError> {
+    link.commands.send_packed_command(command).await?.extract_error()
 }
 
 /// The answers to `commands`, or the first error among them.

@@ -8,6 +8,7 @@ use rand::Rng;
 use rand::distr::Alphanumeric;
 
 use super::asgi::{Reply, code};
+use super::drops::dropped;
 use super::queue::{Pushed, Queue};
 use super::settings::QueueLimits;
 use crate::name::{ChannelName, InvalidName};
@@ -101,6 +102,8 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.connections.queues.remove(&self.id);
+        // Nobody pushes any more.
+        dropped("client_gone", self.queue.len());
         metrics::gauge!("channel_layer_connections").decrement(1.0);
     }
 }

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::asgi::{ReplyReader, code};
 use super::connection::Connections;
+use super::drops::dropped;
 use super::queue::Pushed;
 use crate::backoff::Backoff;
 use crate::error::Error;
@@ -58,22 +59,18 @@ fn hand_over(delivery: &Delivery, replies: &mut ReplyReader, connections: &Conne
         Ok(reply) => reply,
         Err(reason) => {
             tracing::debug!(channel = %delivery.channel, reason, "a reply is ignored");
-            return dropped("malformed reply");
+            return dropped("malformed", 1);
         }
     };
     match delivery.channel.local().and_then(|client| connections.push(client, reply)) {
         Some(Pushed::Queued) => {}
-        Some(Pushed::Overflowed) => {
+        Some(Pushed::Overflowed { lost }) => {
             tracing::info!(channel = %delivery.channel, "a client does not keep up and is closed");
             metrics::counter!("channel_layer_slow_consumers_closed_total").increment(1);
-            dropped("slow consumer");
+            dropped("slow_consumer", lost);
         }
-        Some(Pushed::Ending) | None => dropped("client gone"),
+        Some(Pushed::Ending) | None => dropped("client_gone", 1),
     }
-}
-
-fn dropped(reason: &'static str) {
-    metrics::counter!("channel_layer_dropped_total", "reason" => reason).increment(1);
 }
 
 /// Closes the sockets whenever the layer has lost its data, until the layer ends.

@@ -7,8 +7,8 @@ use axum::http::header::UPGRADE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
-use super::asgi::{Opening, Peer, Reply, decode_path};
-use super::session::Session;
+use super::asgi::{Peer, Reply, decode_path};
+use super::session::{Decision, Session};
 use super::shared::Shared;
 use super::websocket;
 use crate::error::Error;
@@ -30,7 +30,7 @@ pub(crate) async fn answer(shared: Arc<Shared>, peer: Peer, request: Request) ->
         tracing::debug!(%error, "a handshake cannot be passed on");
         return refusal(&error).into_response();
     }
-    match decision(&session).await {
+    match decision(&mut session).await {
         Ok(first) => open(upgrade, session, first),
         Err(status) => status.into_response(),
     }
@@ -44,20 +44,13 @@ fn refusal(error: &Error) -> StatusCode {
     }
 }
 
-/// Waits for the reply that opens the socket, or gives the status to refuse it with.
-async fn decision(session: &Session) -> Result<Reply, StatusCode> {
-    let decided = async {
-        loop {
-            match session.queue().take_one().await.map(Reply::opening) {
-                Ok(Opening::Accept(first)) => return Ok(first),
-                Ok(Opening::Refuse) => return Err(StatusCode::FORBIDDEN),
-                Ok(Opening::Wait) => {}
-                Err(_closing) => return Err(StatusCode::SERVICE_UNAVAILABLE),
-            }
-        }
-    };
-    let timeout = session.shared().settings.accept_timeout;
-    tokio::time::timeout(timeout, decided).await.unwrap_or(Err(StatusCode::FORBIDDEN))
+/// The reply that opens the socket, or the status to refuse it with.
+async fn decision(session: &mut Session) -> Result<Reply, StatusCode> {
+    match session.decision().await {
+        Decision::Accepted(first) => Ok(first),
+        Decision::Refused => Err(StatusCode::FORBIDDEN),
+        Decision::Closing => Err(StatusCode::SERVICE_UNAVAILABLE),
+    }
 }
 
 /// If the upgrade fails the closure is dropped and the session with it, which sends the disconnect.

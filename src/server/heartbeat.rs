@@ -7,6 +7,9 @@ use tokio::time::Instant;
 
 use super::settings::Settings;
 
+/// Longer times count as this: a year is for ever, and can be added to an instant.
+pub(crate) const LONGEST: Duration = Duration::from_hours(365 * 24);
+
 #[derive(Debug)]
 pub(crate) struct Heartbeat {
     interval: Duration,
@@ -31,16 +34,10 @@ pub(crate) enum Beat {
 impl Heartbeat {
     /// The first ping comes at a random time within the interval, so that sockets that opened together do not have to
     /// be served together for ever.
-    pub(crate) fn new(now: Instant, settings: &Settings, group_expiry: Duration) -> Self {
-        const NEVER: Duration = Duration::from_hours(365 * 24);
-        let first = settings.ping_interval.mul_f64(rand::rng().random_range(0.1..=1.0));
-        Self {
-            interval: settings.ping_interval,
-            patience: settings.pong_timeout,
-            ping: now + first,
-            answer: None,
-            expires: now + group_expiry.min(NEVER),
-        }
+    pub(crate) fn new(now: Instant, expires: Instant, settings: &Settings) -> Self {
+        let interval = settings.ping_interval.min(LONGEST);
+        let first = interval.mul_f64(rand::rng().random_range(0.1..=1.0));
+        Self { interval, patience: settings.pong_timeout.min(LONGEST), ping: now + first, answer: None, expires }
     }
 
     /// When to look again.
@@ -75,7 +72,7 @@ mod tests {
     use super::*;
 
     fn heartbeat(now: Instant) -> Heartbeat {
-        Heartbeat::new(now, &Settings::default(), Duration::from_secs(100))
+        Heartbeat::new(now, now + Duration::from_secs(100), &Settings::default())
     }
 
     #[test]
@@ -86,6 +83,15 @@ mod tests {
         assert_eq!(heart.next(), first + Duration::from_secs(10));
         assert_eq!(heart.beat(heart.next(), true), Beat::Wait);
         assert_eq!(heart.next(), first + Duration::from_secs(25));
+    }
+
+    #[test]
+    fn a_client_that_is_never_to_be_pinged_is_not() {
+        let now = Instant::now();
+        let settings = Settings { ping_interval: Duration::MAX, pong_timeout: Duration::MAX, ..Settings::default() };
+        let mut heart = Heartbeat::new(now, now + LONGEST, &settings);
+        assert!(heart.next() > now + Duration::from_hours(30 * 24));
+        assert_eq!(heart.beat(now + Duration::from_hours(24), false), Beat::Wait);
     }
 
     #[test]

@@ -24,6 +24,7 @@
 mod asgi;
 mod connection;
 mod dispatch;
+mod drops;
 mod handshake;
 mod heartbeat;
 mod interface;

@@ -36,8 +36,10 @@ pub(crate) struct Ending {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Pushed {
     Queued,
-    /// There was no room; the socket has been told to close.
-    Overflowed,
+    /// There was no room; the socket has been told to close, and so many replies are lost.
+    Overflowed {
+        lost: usize,
+    },
     /// The socket is closing already.
     Ending,
 }
@@ -62,12 +64,18 @@ impl Queue {
             state.bytes += size;
             Pushed::Queued
         } else {
+            let lost = state.replies.len() + 1;
             *state = State { ending: Some(Ending { code: code::TRY_AGAIN_LATER, at_once: true }), ..State::default() };
-            Pushed::Overflowed
+            Pushed::Overflowed { lost }
         };
         drop(state);
         self.changed.notify_one();
         pushed
+    }
+
+    /// How many replies wait.
+    pub(crate) fn len(&self) -> usize {
+        self.state.lock().replies.len()
     }
 
     /// Tells the socket to close with `code` once it has written what waits now. The first order stands.
@@ -147,7 +155,7 @@ mod tests {
     async fn too_many_messages_close_the_socket_at_once() {
         let queue = queue(2, 100);
         assert_eq!([queue.push(reply(1)), queue.push(reply(1))], [Pushed::Queued, Pushed::Queued]);
-        assert_eq!(queue.push(reply(1)), Pushed::Overflowed);
+        assert_eq!(queue.push(reply(1)), Pushed::Overflowed { lost: 3 });
         assert_eq!(queue.push(reply(1)), Pushed::Ending);
         assert_eq!(queue.overflowed().await, Ending { code: 1013, at_once: true });
         assert_eq!(queue.take(&mut VecDeque::new()).await.unwrap_err().code, 1013);
@@ -163,7 +171,7 @@ mod tests {
         assert_eq!(queue.take(&mut batch).await, Ok(()));
         assert_eq!(batch.len(), 2);
         assert_eq!(queue.push(reply(101)), Pushed::Queued, "one large message alone fits");
-        assert_eq!(queue.push(reply(1)), Pushed::Overflowed);
+        assert_eq!(queue.push(reply(1)), Pushed::Overflowed { lost: 2 });
     }
 
     #[tokio::test]

@@ -1,19 +1,23 @@
 //! One WebSocket as the application sees it: it connects once, sends frames in order, and disconnects once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytestring::ByteString;
+use tokio::time::{Instant, timeout};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::asgi::{self, Data, Peer, code};
+use super::asgi::{self, Data, Opening, Peer, Reply, code};
 use super::connection::Connection;
+use super::drops::dropped;
 use super::queue::Queue;
 use super::shared::Shared;
 use crate::backoff::send_waiting;
 use crate::error::{Error, Result};
 
 /// Dropping it takes the connection out of the registry and sends `websocket.disconnect` if the application has heard
-/// of it, wherever the connection had come to. That is the only place that does either.
+/// of it, wherever the connection had come to, and once it has decided about the handshake. That is the only place that
+/// does either.
 #[derive(Debug)]
 pub(crate) struct Session {
     shared: Arc<Shared>,
@@ -25,6 +29,8 @@ pub(crate) struct Session {
     order: i64,
     code: u16,
     announced: bool,
+    decided: bool,
+    begun: Instant,
     _running: TaskTrackerToken,
 }
 
@@ -39,6 +45,8 @@ impl Session {
             order: 0,
             code: code::ABNORMAL,
             announced: false,
+            decided: false,
+            begun: Instant::now(),
             _running: shared.tracker.token(),
             shared: shared.clone(),
         }
@@ -52,6 +60,11 @@ impl Session {
         &self.queue
     }
 
+    /// When the handshake began. No membership of this connection is older.
+    pub(crate) fn begun(&self) -> Instant {
+        self.begun
+    }
+
     /// Sends `websocket.connect`.
     pub(crate) async fn connect(&mut self, request: &axum::http::request::Parts, peer: Peer) -> Result<()> {
         let message = asgi::connect(&self.reply_channel, request, &self.path, peer);
@@ -63,6 +76,13 @@ impl Session {
             self.announced = matches!(error, Error::Redis { .. });
         }
         sent
+    }
+
+    /// Waits for what the application makes of the handshake. One that says nothing in time refuses.
+    pub(crate) async fn decision(&mut self) -> Decision {
+        let decision = decision(&self.queue, self.shared.settings.accept_timeout).await;
+        self.decided = true;
+        decision
     }
 
     /// Sends a frame as `websocket.receive`, waiting for room on the channel for a while.
@@ -79,15 +99,48 @@ impl Session {
     }
 }
 
+/// What the application makes of a handshake.
+#[derive(Debug)]
+pub(crate) enum Decision {
+    /// It opens the socket, and then does as the reply says.
+    Accepted(Reply),
+    Refused,
+    /// The server closes the connection before that.
+    Closing,
+}
+
+async fn decision(queue: &Queue, patience: Duration) -> Decision {
+    let decided = async {
+        loop {
+            match queue.take_one().await.map(Reply::opening) {
+                Ok(Opening::Accept(first)) => return Decision::Accepted(first),
+                Ok(Opening::Refuse) => return Decision::Refused,
+                Ok(Opening::Wait) => {}
+                Err(_closing) => return Decision::Closing,
+            }
+        }
+    };
+    timeout(patience, decided).await.unwrap_or(Decision::Refused)
+}
+
 impl Drop for Session {
     fn drop(&mut self) {
-        drop(self.connection.take());
+        let connection = self.connection.take();
         if !self.announced {
             return;
         }
+        let undecided = !self.decided;
         let shared = self.shared.clone();
         let message = asgi::disconnect(&self.reply_channel, &self.path, self.order + 1, self.code);
         let farewell = async move {
+            if undecided && let Some(connection) = &connection {
+                // The client left while the application was at its connect. Told of it now, another worker could take
+                // it out of groups that the first one has yet to put it into, and it would stay there.
+                if let Decision::Accepted(_) = decision(connection.queue(), shared.settings.accept_timeout).await {
+                    dropped("client_gone", 1);
+                }
+            }
+            drop(connection);
             let sent = send_waiting(&*shared.layer, "websocket.disconnect", message, shared.settings.send_patience);
             if let Err(error) = sent.await {
                 metrics::counter!("channel_layer_disconnects_lost_total").increment(1);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use metrics_util::debugging::DebugValue;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -186,6 +187,56 @@ async fn a_client_that_does_not_read_is_closed_and_delays_nobody() {
 }
 
 #[tokio::test]
+async fn a_client_that_pings_and_does_not_read_is_closed() {
+    let server = Running::start_with(|server| server.write_timeout(Duration::from_millis(100))).await;
+    let (mut socket, _) = server.accepted().await;
+    let pinging = async { while socket.send(Frame::Ping(vec![0; 125].into())).await.is_ok() {} };
+    let message = within(async {
+        tokio::select! {
+            biased;
+            message = server.next("websocket.disconnect") => message,
+            () = pinging => server.next("websocket.disconnect").await,
+        }
+    });
+    assert_eq!(message.await.int("code"), Some(1013));
+}
+
+#[tokio::test]
+async fn every_reply_that_no_client_gets_is_counted() {
+    let recorder = metrics_util::debugging::DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let server = Running::start().await;
+    let client = server.client();
+    let reply_channel = server.next("websocket.connect").await.text("reply_channel").unwrap().to_owned();
+    server.send(&reply_channel, message! { "text": "go away", "close": true }).await;
+    for _ in 0..3 {
+        server.send(&reply_channel, message! { "text": "too late" }).await;
+    }
+    let mut socket = within(client).await.unwrap().unwrap();
+    while within(socket.next()).await.is_some() {}
+    server.next("websocket.disconnect").await;
+    let counted = |(key, _, _, value): (metrics_util::CompositeKey, _, _, _)| match value {
+        DebugValue::Counter(count) if key.key().name() == "channel_layer_dropped_total" => count,
+        _ => 0,
+    };
+    assert_eq!(snapshotter.snapshot().into_vec().into_iter().map(counted).sum::<u64>(), 3);
+}
+
+#[tokio::test]
+async fn every_ping_is_answered() {
+    let server = Running::start().await;
+    let (mut socket, _) = server.accepted().await;
+    for number in 0..100_u8 {
+        socket.feed(Frame::Ping(vec![number].into())).await.unwrap();
+    }
+    socket.flush().await.unwrap();
+    for number in 0..100_u8 {
+        assert_eq!(within(socket.next()).await.unwrap().unwrap(), Frame::Pong(vec![number].into()));
+    }
+}
+
+#[tokio::test]
 async fn too_large_a_message_closes_with_1009() {
     let server = Running::start_with(|server| server.max_message_size(1_000)).await;
     let (mut socket, _) = server.accepted().await;
@@ -203,11 +254,26 @@ async fn a_client_that_vanishes_is_noticed() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_during_the_handshake_is_noticed() {
+async fn a_client_that_leaves_during_the_handshake_is_gone_once_the_application_has_decided() {
     let server = Running::start().await;
+    let client = server.client();
+    let reply_channel = server.next("websocket.connect").await.text("reply_channel").unwrap().to_owned();
+    client.abort();
+    // One worker has the connect in hand. Another that got the disconnect now could undo what is not done yet.
+    let early = tokio::time::timeout(Duration::from_millis(300), server.layer.receive(&["websocket.disconnect"])).await;
+    assert!(early.is_err(), "{early:?}");
+    server.send(&reply_channel, message! { "accept": true }).await;
+    assert_eq!(server.next("websocket.disconnect").await.int("code"), Some(1006));
+}
+
+#[tokio::test]
+async fn a_client_that_left_during_the_handshake_does_not_hold_up_a_shutdown() {
+    let mut server = Running::start().await;
     let client = server.client();
     server.next("websocket.connect").await;
     client.abort();
+    let _ = client.await;
+    server.stop().await;
     server.next("websocket.disconnect").await;
 }
 

@@ -14,10 +14,12 @@ use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::asgi::{Data, Reply, code};
-use super::heartbeat::{Beat, Heartbeat};
+use super::drops::dropped;
+use super::heartbeat::{Beat, Heartbeat, LONGEST};
 use super::queue::{Ending, Queue};
 use super::session::Session;
 use super::settings::Settings;
@@ -64,6 +66,10 @@ struct Signs {
     heard: AtomicBool,
     /// A close frame was sent; what still comes is not for the application.
     closing: AtomicBool,
+    /// A ping came, and its pong waits to be written.
+    pinged: Notify,
+    /// What waited to be written has been.
+    ponged: Notify,
 }
 
 /// Serves an open socket until its end. `first` is the reply that accepted it.
@@ -74,14 +80,15 @@ pub(crate) async fn run(socket: WebSocket, mut session: Session, first: Reply) {
     let mut writer = Writer {
         sink,
         queue: session.queue().clone(),
-        heartbeat: Heartbeat::new(Instant::now(), &settings, group_expiry),
+        batch: VecDeque::from([first]),
+        heartbeat: Heartbeat::new(Instant::now(), session.begun() + group_expiry.min(LONGEST), &settings),
         settings,
     };
     let signs = Signs::default();
 
     let end = {
         let mut reading = pin!(read(&mut frames, &mut session, &signs));
-        let mut writing = pin!(writer.run(first, &signs));
+        let mut writing = pin!(writer.run(&signs));
         tokio::select! {
             end = &mut reading => end,
             end = &mut writing => {
@@ -94,6 +101,7 @@ pub(crate) async fn run(socket: WebSocket, mut session: Session, first: Reply) {
         }
     };
     session.set_code(end.code());
+    dropped("client_gone", writer.batch.len());
     if !signs.closing.load(Ordering::Relaxed) {
         writer.finish(end, &mut frames).await;
     }
@@ -109,7 +117,16 @@ async fn read(frames: &mut SplitStream<WebSocket>, session: &mut Session, signs:
         let data = match frame {
             Some(Ok(Message::Text(text))) => Data::Text(text),
             Some(Ok(Message::Binary(bytes))) => Data::Binary(bytes),
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
+            Some(Ok(Message::Ping(_))) => {
+                // The pong is in the write buffer, which has no limit. A client that pings and does not read would
+                // fill it.
+                if !signs.closing.load(Ordering::Relaxed) {
+                    signs.pinged.notify_one();
+                    signs.ponged.notified().await;
+                }
+                continue;
+            }
+            Some(Ok(Message::Pong(_))) => continue,
             Some(Ok(Message::Close(frame))) => return End::Client(frame.map_or(code::NONE, |frame| frame.code)),
             Some(Err(error)) => return fault(error),
             None => return End::Lost,
@@ -149,28 +166,34 @@ fn fault(error: axum::Error) -> End {
 struct Writer {
     sink: SplitSink<WebSocket, Message>,
     queue: Arc<Queue>,
+    /// Taken from the queue and not written yet.
+    batch: VecDeque<Reply>,
     heartbeat: Heartbeat,
     settings: Settings,
 }
 
 impl Writer {
     /// Writes replies and pings until the connection has to end; then says goodbye if somebody may hear it.
-    async fn run(&mut self, first: Reply, signs: &Signs) -> End {
-        let Err(end) = self.write(first, signs).await;
+    async fn run(&mut self, signs: &Signs) -> End {
+        let Err(end) = self.write(signs).await;
         if end != End::Lost {
             signs.closing.store(true, Ordering::Relaxed);
+            signs.ponged.notify_one();
             self.close(end).await;
         }
         end
     }
 
-    async fn write(&mut self, first: Reply, signs: &Signs) -> Result<Infallible, End> {
-        let mut batch = VecDeque::from([first]);
+    async fn write(&mut self, signs: &Signs) -> Result<Infallible, End> {
         let mut due = pin!(sleep_until(self.heartbeat.next()));
         loop {
-            self.write_batch(&mut batch).await?;
+            self.write_batch().await?;
             tokio::select! {
-                taken = self.queue.take(&mut batch) => taken.map_err(End::from)?,
+                taken = self.queue.take(&mut self.batch) => taken.map_err(End::from)?,
+                () = signs.pinged.notified() => {
+                    self.write_batch().await?;
+                    signs.ponged.notify_one();
+                }
                 () = &mut due => {
                     let heard = signs.heard.swap(false, Ordering::Relaxed);
                     match self.heartbeat.beat(Instant::now(), heard) {
@@ -186,10 +209,10 @@ impl Writer {
     }
 
     /// Writes what waits, in one flush, unless the client does not take it in time.
-    async fn write_batch(&mut self, batch: &mut VecDeque<Reply>) -> Result<(), End> {
-        let Self { sink, queue, settings, .. } = self;
+    async fn write_batch(&mut self) -> Result<(), End> {
+        let Self { sink, queue, batch, settings, .. } = self;
         let written = async {
-            for reply in batch.drain(..) {
+            while let Some(reply) = batch.pop_front() {
                 if let Some(data) = reply.data {
                     sink.feed(frame(data)).await.map_err(|_| End::Lost)?;
                 }

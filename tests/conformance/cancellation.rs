@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::backend::{Backend, Options};
-use super::tools::{Layer, number, numbered, numbers_on, rest, take_until_quiet};
+use super::tools::{Layer, number, numbered, numbers_on, rest, take, take_until_quiet};
 use crate::support::{DEADLINE, Moments, within};
 
 const CHANNELS: [&str; 3] = ["cut.normal", "cut!a", "cut?a"];
@@ -212,12 +212,10 @@ async fn write_all<B: Backend>(seed: u64, step: impl AsyncFn(&Layer, i64) -> Res
         }
     }
     drop(others);
-    let mut missing: BTreeSet<_> =
-        awaited.iter().flat_map(|number| CHANNELS.map(|channel| (channel.to_owned(), *number))).collect();
-    let mut taken = Vec::new();
-    while !missing.is_empty() {
-        let delivery = within(DEADLINE, "an awaited message", reader.receive(&SOURCES)).await.unwrap();
-        missing.remove(&(delivery.channel.to_string(), number(&delivery)));
+    let (mut taken, mut missing) = (Vec::new(), CHANNELS.len() * awaited.len());
+    while missing > 0 {
+        let delivery = take(&reader, &SOURCES).await;
+        missing -= usize::from(awaited.contains(&number(&delivery)));
         taken.push(delivery);
     }
     taken.extend(take_until_quiet(&reader, &SOURCES).await);

@@ -135,6 +135,26 @@ pub async fn ends_after_the_group_expiry<B: Backend>() {
     assert!(layer.group_channels("group").await.unwrap().is_empty());
 }
 
+pub async fn a_member_that_expires_after_the_send_still_gets_it<B: Backend>() {
+    let expiry = Duration::from_secs(2);
+    let backend = B::start(Options { group_expiry: expiry, ..Options::default() }).await;
+    let (layer, reader) = (backend.layer(), backend.peer().await);
+    for (_, _, comes) in KINDS {
+        layer.group_add("group", comes).await.unwrap();
+    }
+    layer.group_add("group", "kind!returns").await.unwrap();
+    layer.group_send("group", numbered(1)).await.unwrap();
+    backend.pass(expiry + Duration::from_millis(500)).await;
+    layer.group_add("group", "kind!returns").await.unwrap();
+    for (source, members) in
+        [("kind!", &["kind!comes", "kind!returns"][..]), ("kind.a", &["kind.a"]), ("kind?a", &["kind?a"])]
+    {
+        assert_eq!(sorted_channels(&take_all(&reader, &[source]).await), members, "{source}");
+    }
+    layer.group_send("group", numbered(2)).await.unwrap();
+    assert_eq!(sorted_channels(&take_all(&reader, &["kind!"]).await), ["kind!returns"]);
+}
+
 pub async fn adding_again_renews<B: Backend>() {
     let backend = B::start(Options { group_expiry: Duration::from_secs(2), ..Options::default() }).await;
     let (layer, reader) = (backend.layer(), backend.peer().await);

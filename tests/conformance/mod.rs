@@ -108,6 +108,7 @@ conformance! {
         membership::a_member_added_before_the_send_gets_it,
         membership::a_member_discarded_after_the_send_still_gets_it,
         membership::a_member_discarded_before_the_send_does_not_get_it,
+        membership::a_member_that_expires_after_the_send_still_gets_it,
         membership::adding_again_renews,
         membership::adding_twice_delivers_once,
         membership::ends_after_the_group_expiry,
@@ -134,6 +135,7 @@ conformance! {
         sending::reaches_a_reader_that_waits,
         sending::send_many_reaches_every_channel,
         sending::try_receive_does_not_wait,
+        sending::try_receive_finds_what_is_there_beside_a_reader_that_waits,
         statistics::count_messages_and_refusals,
         statistics::tell_the_age_of_the_oldest_message,
     }

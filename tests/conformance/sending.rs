@@ -6,7 +6,7 @@ use channel_layer::message;
 use tokio::time::{sleep, timeout};
 
 use super::backend::{Backend, Options};
-use super::tools::{assert_none, number, numbered, numbers, send_numbers, take, take_all, take_many};
+use super::tools::{assert_none, number, numbered, numbers, rest, send_numbers, take, take_all, take_many};
 use crate::support::{DEADLINE, within};
 
 pub async fn keeps_channels_apart<B: Backend>() {
@@ -85,4 +85,21 @@ pub async fn send_many_reaches_every_channel<B: Backend>() {
     assert_eq!(numbers(&take_all(&layer, &["many!"]).await), [1]);
     assert_eq!(numbers(&take_all(&layer, &["many?c"]).await), [2]);
     assert!(layer.send_many(&[]).await.is_empty());
+}
+
+pub async fn try_receive_finds_what_is_there_beside_a_reader_that_waits<B: Backend>() {
+    let layer = B::start(Options::default()).await.layer();
+    for round in 0..50 {
+        let waiting = tokio::spawn({
+            let layer = layer.clone();
+            async move { take(&layer, &["beside"]).await }
+        });
+        rest(round).await;
+        let three = [0, 1, 2].map(|number| ("beside", numbered(number)));
+        assert!(layer.send_many(&three).await.iter().all(Result::is_ok));
+        for _ in 0..2 {
+            assert!(layer.try_receive(&["beside"]).await.unwrap().is_some(), "at least one is left in round {round}");
+        }
+        waiting.await.unwrap();
+    }
 }

@@ -62,10 +62,11 @@ pub async fn take_all(layer: &Layer, channels: &[&str]) -> Vec<Delivery> {
     taken
 }
 
-/// Receives until nothing has come for a while: what was on its way or put back in the background included.
+/// Receives until nothing has come for a while, to find what should not come. What has to come is not left to this:
+/// a machine under load may take longer.
 pub async fn take_until_quiet(layer: &Layer, channels: &[&str]) -> Vec<Delivery> {
     let mut taken = Vec::new();
-    while let Ok(received) = timeout(Duration::from_millis(600), layer.receive(channels)).await {
+    while let Ok(received) = timeout(Duration::from_millis(300), layer.receive(channels)).await {
         taken.push(received.unwrap());
     }
     taken

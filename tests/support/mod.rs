@@ -1,12 +1,18 @@
 //! What tests of every kind need: real Redis servers, deadlines and futures that are dropped half-way.
 
+mod counts;
 mod deadline;
+mod fake_server;
 mod interrupt;
+mod proxy;
 mod redis_server;
 mod shared;
 mod tests;
 
+pub use counts::Counts;
 pub use deadline::{DEADLINE, eventually, within};
+pub use fake_server::FakeServer;
 pub use interrupt::{Moments, interrupted};
+pub use proxy::Proxy;
 pub use redis_server::RedisServer;
 pub use shared::{random_prefix, shared_servers, shared_unix_server};

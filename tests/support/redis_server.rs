@@ -116,7 +116,9 @@ impl RedisServer {
     /// A connection to look at its keys with.
     pub async fn connection(&self) -> redis::aio::MultiplexedConnection {
         let client = redis::Client::open(self.url()).expect("the URL of a server is valid");
-        client.get_multiplexed_async_connection().await.expect("the server answers")
+        // By default an answer later than 500 ms is an error, which a busy machine may well need.
+        let patient = redis::AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        client.get_multiplexed_async_connection_with_config(&patient).await.expect("the server answers")
     }
 
     /// Kills the server at once and waits until it has ended.

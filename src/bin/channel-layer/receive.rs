@@ -1,8 +1,9 @@
 //! `channel-layer receive`: messages of some channels, one line of JSON for each.
 
-use channel_layer::{BoxError, ChannelLayer, Delivery};
+use channel_layer::{BoxError, ChannelLayer, Delivery, Receiver};
 use clap::Args;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use crate::layer::LayerOptions;
 use crate::{print_line, stop_signal};
@@ -25,18 +26,23 @@ impl Receive {
         let layer = self.layer.connect_redis().await?;
         let channels: Vec<_> = self.channels.iter().map(String::as_str).collect();
         let mut receiver = layer.receiver(&channels)?;
-        let mut left = self.count.unwrap_or(u64::MAX);
-        while left > 0 {
-            let delivery = tokio::select! {
-                delivery = receiver.recv() => delivery?,
-                () = stop.cancelled() => break,
-            };
-            print(&delivery)?;
-            left -= 1;
-        }
+        let printed = print_all(&mut receiver, self.count.unwrap_or(u64::MAX), &stop).await;
+        // What was taken and not printed goes back, also when the output is closed.
         receiver.close().await?;
-        Ok(layer.close().await?)
+        layer.close().await?;
+        printed
     }
+}
+
+async fn print_all(receiver: &mut Receiver, count: u64, stop: &CancellationToken) -> Result<(), BoxError> {
+    for _ in 0..count {
+        let delivery = tokio::select! {
+            delivery = receiver.recv() => delivery?,
+            () = stop.cancelled() => break,
+        };
+        print(&delivery)?;
+    }
+    Ok(())
 }
 
 fn print(delivery: &Delivery) -> Result<(), BoxError> {

@@ -31,8 +31,8 @@ impl Consumer {
         let told = {
             let mut state = reader.state();
             state.users += 1;
-            // An outage that lasts is news to somebody who comes.
-            if state.outage.is_some() { state.outages - 1 } else { state.outages }
+            // An outage that lasts is news to somebody who comes, unless other servers may have something to read.
+            if state.outage.is_some() && state.outage_is_total { state.outages - 1 } else { state.outages }
         };
         Self { reader, id: NEXT_ID.fetch_add(1, Ordering::Relaxed), waiting: 0, told }
     }
@@ -80,9 +80,13 @@ impl Consumer {
         let reader = self.reader.clone();
         let mut state = reader.state();
         self.wait_for(&mut state, 0);
-        state.waiters.retain(|(id, _)| *id != self.id);
-        if !state.parcels.is_empty() {
-            state.wake_next();
+        let place = state.waiters.iter().position(|(id, _)| *id == self.id);
+        let own = place.and_then(|place| state.waiters.remove(place));
+        let next = if state.parcels.is_empty() { None } else { state.next_waiter() };
+        drop(state);
+        drop(own);
+        if let Some(waker) = next {
+            waker.wake();
         }
     }
 }
@@ -116,12 +120,15 @@ impl Source for Consumer {
             self.stop_waiting();
             return Poll::Ready(Err(fault.into_error(shard)));
         }
+        let mut outdated = None;
         match state.waiters.iter_mut().find(|(id, _)| *id == self.id) {
-            Some((_, waker)) => waker.clone_from(cx.waker()),
+            Some((_, waker)) if waker.will_wake(cx.waker()) => {}
+            Some((_, waker)) => outdated = Some(std::mem::replace(waker, cx.waker().clone())),
             None => state.waiters.push_back((self.id, cx.waker().clone())),
         }
         self.wait_for(&mut state, limit.min(MOST_WANTED));
         drop(state);
+        drop(outdated);
         reader.notify();
         Poll::Pending
     }

@@ -93,7 +93,7 @@ impl Parcel {
             Recipients::One(channel) => channel,
             Recipients::Members { .. } => &self.source,
         };
-        envelope.open(&self.entry, Context::of(channel, &self.entry.address), now)
+        envelope.open(&self.entry, Context::of(&self.entry.address, &self.source, channel), now)
     }
 
     /// How many recipients have not got it.

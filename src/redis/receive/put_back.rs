@@ -16,9 +16,20 @@ const MAX_ENTRIES: usize = 1000;
 /// The pause before another attempt on a server that is up and refuses.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Puts parcels back, each at the head of its channel in the order in which they stand. Gives the shard and the reason
-/// if some are lost.
-pub(super) async fn put_back(topology: &Topology, parcels: Vec<Parcel>) -> Option<(usize, Fault)> {
+/// What became of parcels that were to go back.
+#[derive(Default)]
+pub(super) struct PutBack {
+    /// Still here: their server is away or refuses, and surely has not got them.
+    pub(super) kept: Vec<Parcel>,
+    /// The shard that they are kept for, and why.
+    pub(super) refused: Option<(usize, Fault)>,
+    /// A shard whose parcels may be lost, and why.
+    pub(super) lost: Option<(usize, Fault)>,
+}
+
+/// Puts parcels back, each at the head of its channel in the order in which they stand. Tries again until `deadline` as
+/// long as it is known that nothing was put back.
+pub(super) async fn put_back(topology: &Topology, parcels: Vec<Parcel>, deadline: Instant) -> PutBack {
     let mut by_channel: Vec<Vec<Parcel>> = Vec::new();
     for parcel in parcels {
         let home = |parcels: &&mut Vec<Parcel>| {
@@ -29,33 +40,44 @@ pub(super) async fn put_back(topology: &Topology, parcels: Vec<Parcel>) -> Optio
             None => by_channel.push(vec![parcel]),
         }
     }
-    let mut lost = None;
+    let mut result = PutBack::default();
     for mut parcels in by_channel {
         // The last ones first, because each call puts its entries before those of the call before.
         while !parcels.is_empty() {
-            let (mut start, mut bytes) = (parcels.len(), 0);
-            while start > 0 && bytes < MAX_BYTES && parcels.len() - start < MAX_ENTRIES {
-                start -= 1;
-                bytes += parcels[start].to_bytes().len();
-            }
-            let chunk = parcels.split_off(start);
-            if let Err(fault) = put_back_to_one(topology, &chunk).await {
-                drops::count(DropReason::ShardDown, chunk.iter().map(Parcel::left).sum());
-                lost = Some((chunk[0].shard.index, fault));
+            let chunk = parcels.split_off(last_chunk(&parcels));
+            match put_back_chunk(topology, &chunk, deadline).await {
+                Ok(()) => {}
+                Err(fault) if fault.may_have_run => {
+                    drops::count(DropReason::ShardDown, chunk.iter().map(Parcel::left).sum());
+                    result.lost = Some((chunk[0].shard.index, fault));
+                }
+                Err(fault) => {
+                    result.refused = Some((chunk[0].shard.index, fault));
+                    result.kept.append(&mut parcels);
+                    result.kept.extend(chunk);
+                }
             }
         }
     }
-    lost
+    result
 }
 
-/// Puts parcels of one channel back; tries again as long as it is known that nothing was put back.
-async fn put_back_to_one(topology: &Topology, parcels: &[Parcel]) -> Result<(), Fault> {
+/// Where the last chunk begins that goes back in one call.
+fn last_chunk(parcels: &[Parcel]) -> usize {
+    let (mut start, mut bytes) = (parcels.len(), 0);
+    while start > 0 && bytes < MAX_BYTES && parcels.len() - start < MAX_ENTRIES {
+        start -= 1;
+        bytes += parcels[start].to_bytes().len();
+    }
+    start
+}
+
+async fn put_back_chunk(topology: &Topology, parcels: &[Parcel], deadline: Instant) -> Result<(), Fault> {
     let Parcel { shard, source, .. } = &parcels[0];
     let mut command = script::PUT_BACK.call(&[topology.keys.channel(source.non_local())]);
     for parcel in parcels {
         command.arg(parcel.to_bytes());
     }
-    let deadline = Instant::now() + shard.command_timeout();
     loop {
         match shard.run(&command).await {
             Ok(answer) => {
@@ -64,7 +86,8 @@ async fn put_back_to_one(topology: &Topology, parcels: &[Parcel]) -> Result<(), 
                 }
                 return Ok(());
             }
-            Err(fault) if fault.may_have_run => return Err(fault),
+            // A server that is up may go on refusing, and then waiting for it takes no time.
+            Err(fault) if fault.may_have_run || Instant::now() >= deadline => return Err(fault),
             Err(fault) => {
                 tokio::time::timeout_at(deadline, shard.up()).await.map_err(|_| fault)?;
                 tokio::time::sleep(PAUSE).await;

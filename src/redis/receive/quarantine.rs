@@ -12,8 +12,11 @@ use crate::layer::Event;
 use crate::redis::keys::Keys;
 use crate::redis::shard::Shard;
 
-/// The most entries that a shard's list keeps; older ones fall out.
-const KEPT: isize = 1000;
+/// The most entries that a shard's list keeps, older ones falling out, and the largest: 256 MiB at the worst.
+const KEPT: isize = 256;
+const LARGEST: usize = 1 << 20;
+/// How long the list outlives the last entry that came: long enough for somebody to see it the next morning.
+const LIVES_MS: u64 = 3 * 86_400_000;
 /// Entries that wait to be written. What comes faster is counted as dropped and not kept.
 const WAITING: usize = 1024;
 /// Different causes that are told apart; beyond them nothing is logged, as each would be an attacker's choice.
@@ -70,9 +73,13 @@ async fn write(
             warn!(shard = shard.index, host = shard.host(), reason, "entries that cannot be read go to quarantine");
             let _ = events.send(Event::Quarantined { shard: shard.index, reason });
         }
+        if entry.len() > LARGEST {
+            continue;
+        }
         let mut commands = redis::pipe();
         commands.cmd("LPUSH").arg(&key).arg(&entry[..]);
         commands.cmd("LTRIM").arg(&key).arg(0).arg(KEPT - 1);
+        commands.cmd("PEXPIRE").arg(&key).arg(LIVES_MS);
         if let Err(fault) = shard.run_all(&commands).await {
             warn!(shard = shard.index, host = shard.host(), %fault, "an unreadable entry could not be kept");
         }

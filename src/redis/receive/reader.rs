@@ -66,6 +66,8 @@ pub(super) struct State {
     pub(super) outages: u64,
     /// The shard that is away, and why, as long as no messages can come.
     pub(super) outage: Option<(usize, Fault)>,
+    /// Whether the outage leaves nothing that could be read meanwhile.
+    pub(super) outage_is_total: bool,
     /// What could not be put back, and why.
     pub(super) lost: Option<(usize, Fault)>,
 }
@@ -151,16 +153,16 @@ impl State {
         !self.looks.is_empty()
     }
 
-    /// Wakes the consumer that has waited longest.
-    pub(super) fn wake_next(&mut self) {
-        if let Some((_, waker)) = self.waiters.pop_front() {
-            waker.wake();
-        }
+    /// Takes out the consumer that has waited longest, to be woken when the state is not held any more: wakers are the
+    /// code of others.
+    #[must_use]
+    pub(super) fn next_waiter(&mut self) -> Option<Waker> {
+        self.waiters.pop_front().map(|(_, waker)| waker)
     }
 
-    pub(super) fn wake_all(&mut self) {
-        for (_, waker) in self.waiters.drain(..) {
-            waker.wake();
-        }
+    /// Takes out all that wait, likewise.
+    #[must_use]
+    pub(super) fn all_waiters(&mut self) -> Vec<Waker> {
+        self.waiters.drain(..).map(|(_, waker)| waker).collect()
     }
 }

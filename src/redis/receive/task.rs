@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,24 +16,34 @@ use tokio_util::sync::CancellationToken;
 
 use super::lane::{Lane, Popped};
 use super::parcel::Parcel;
-use super::put_back::put_back;
+use super::put_back::{PutBack, put_back};
 use super::reader::{Reader, Surroundings};
 use crate::drops::{self, DropReason};
 use crate::name::{ChannelName, GroupName};
 use crate::redis::fault::Fault;
 use crate::redis::frame::{Address, Entry, Text};
+use crate::redis::send::milliseconds;
 
 /// How long reads go on when nobody wants anything, so that a loop around a receive does not stop and start them.
 const LINGER: Duration = Duration::from_millis(10);
 /// How long what one reader's channels gave is kept for that reader to come back, and connections for the next read.
 const LINGER_LONG: Duration = Duration::from_secs(1);
+/// How long to wait for a server that is away when something has to go back to it now.
+const PUT_BACK_PATIENCE: Duration = Duration::from_secs(4);
 /// How long to wait for the shard of a group whose message has been popped.
 const GROUP_PATIENCE: Duration = Duration::from_secs(4);
 
 /// The task of a reader. `may_end` says, when nothing has been wanted for a while, whether nobody can come back.
 pub(super) async fn run(reader: Arc<Reader>, may_end: impl Fn(&Reader) -> bool) {
     let mut lanes = reader.lanes();
-    let mut task = Task { reader: &reader, down: HashMap::new(), lanes: lanes.len(), first: 0 };
+    let mut task = Task {
+        reader: &reader,
+        down: HashMap::new(),
+        lanes: lanes.len(),
+        first: 0,
+        stuck: false,
+        given_up: HashSet::new(),
+    };
     loop {
         match task.next_step(&lanes).await {
             Step::Read => {
@@ -43,12 +54,18 @@ pub(super) async fn run(reader: Arc<Reader>, may_end: impl Fn(&Reader) -> bool) 
                 task.take_over().await;
                 task.look(&mut lanes).await;
             }
-            Step::Rest => task.put_back(|parcel| !parcel.has_one_reader()).await,
+            Step::Rest => {
+                task.put_back(|parcel| !parcel.has_one_reader(), Duration::ZERO).await;
+                if reader.state().users == 0 {
+                    // Whoever reads another channel next may need it.
+                    lanes.iter_mut().for_each(Lane::release);
+                }
+            }
             Step::HandBack => task.hand_back().await,
             Step::Sleep => {
-                task.put_back(|_| true).await;
+                task.put_back(|_| true, Duration::ZERO).await;
                 lanes.iter_mut().for_each(Lane::release);
-                if may_end(&reader) {
+                if !task.stuck && may_end(&reader) {
                     break;
                 }
             }
@@ -80,6 +97,10 @@ struct Task<'r> {
     lanes: usize,
     /// The lane that is asked first.
     first: usize,
+    /// Something could not be put back the last time, and is kept.
+    stuck: bool,
+    /// Shards of groups that were waited for in vain.
+    given_up: HashSet<usize>,
 }
 
 /// A lane that fails.
@@ -95,7 +116,7 @@ impl Task<'_> {
         let idle_since = Instant::now();
         loop {
             let changed = self.reader.changed.notified();
-            let (holds, holds_shared, gone) = {
+            let (holds, blocks_others, gone) = {
                 let mut state = self.reader.state();
                 if state.closed || self.reader.surroundings.closing.is_cancelled() {
                     return Step::End;
@@ -111,13 +132,15 @@ impl Task<'_> {
                 }
                 let wanted = state.wanted > 0;
                 let shared = !wanted && state.parcels.iter().any(|parcel| !parcel.has_one_reader());
-                let holds = !wanted && (!state.parcels.is_empty() || lanes.iter().any(Lane::is_connected));
-                (holds, shared, state.users == 0)
+                let connected = lanes.iter().any(Lane::is_connected);
+                let holds = !wanted && (!state.parcels.is_empty() || connected);
+                let gone = state.users == 0;
+                (holds, shared || gone && connected, gone)
             };
-            let pause = match (holds_shared, holds || gone) {
-                (true, _) => Some((LINGER, Step::Rest)),
-                (false, true) => Some((LINGER_LONG, Step::Sleep)),
+            let pause = match (blocks_others, holds || gone) {
+                (true, _) if !self.stuck => Some((LINGER, Step::Rest)),
                 (false, false) => None,
+                _ => Some((LINGER_LONG, Step::Sleep)),
             };
             tokio::select! {
                 () = changed => {}
@@ -129,7 +152,7 @@ impl Task<'_> {
 
     /// Lets other readers of the same channels give back what they hold, so that the order in a channel survives a
     /// change of its reader. Two that do so to each other do not wait in vain: each gives back while it waits.
-    async fn take_over(&self) {
+    async fn take_over(&mut self) {
         for predecessor in self.reader.surroundings.holders.claim(self.reader) {
             let mut given_back = std::pin::pin!(predecessor.hand_back());
             loop {
@@ -159,6 +182,8 @@ impl Task<'_> {
         for step in 0..count {
             let missing = wanted.saturating_sub(self.reader.state().parcels.len());
             if missing == 0 {
+                // It may be for somebody who waits. Then whoever looks has to look again for what is behind it.
+                found = true;
                 break;
             }
             let place = (self.first + step) % count;
@@ -238,37 +263,34 @@ impl Task<'_> {
         let all = self.down.len() == self.lanes;
         let outage = self.down.values().find(|down| all || down.has_one_reader);
         let mut state = self.reader.state();
+        let mut told = Vec::new();
         if outage.is_some() && state.outage.is_none() {
             state.outages += 1;
-            state.wake_all();
+            told = state.all_waiters();
         }
         state.outage = outage.map(|down| (down.shard, down.fault.clone()));
+        state.outage_is_total = all;
+        drop(state);
+        told.into_iter().for_each(Waker::wake);
     }
 
     /// Puts what a lane has popped into the buffer.
-    async fn accept(&self, lane: &Lane, popped: Popped) {
+    async fn accept(&mut self, lane: &Lane, popped: Popped) {
         let mut parcels = Vec::with_capacity(popped.entries.len());
-        let mut given_up = HashSet::new();
         for entry in popped.entries {
-            if let Some(parcel) = self.parcel(lane, &popped.channel, entry, &mut given_up).await {
-                parcels.push(parcel);
-            }
+            parcels.extend(self.parcel(lane, &popped.channel, entry).await);
         }
-        let mut state = self.reader.state();
-        for parcel in parcels {
-            state.parcels.push_back(parcel);
-            state.wake_next();
-        }
+        let waiters: Vec<_> = {
+            let mut state = self.reader.state();
+            let count = parcels.len();
+            state.parcels.extend(parcels);
+            (0..count).map_while(|_| state.next_waiter()).collect()
+        };
+        waiters.into_iter().for_each(Waker::wake);
     }
 
     /// Finds out who an entry is for; nothing if it is for nobody, or no entry of ours.
-    async fn parcel(
-        &self,
-        lane: &Lane,
-        source: &ChannelName,
-        bytes: Bytes,
-        given_up: &mut HashSet<usize>,
-    ) -> Option<Parcel> {
+    async fn parcel(&mut self, lane: &Lane, source: &ChannelName, bytes: Bytes) -> Option<Parcel> {
         let shard = lane.shard.clone();
         let entry = match Entry::parse(bytes.clone()) {
             Ok(entry) => entry,
@@ -296,7 +318,8 @@ impl Task<'_> {
                 let Ok(group) = GroupName::parse(group) else {
                     return self.refuse(lane, bytes, "its group has no valid name");
                 };
-                let channels = self.members(&group, source, *version, given_up).await?;
+                let sent = entry.expires.saturating_sub(milliseconds(self.reader.surroundings.envelope.expiry()));
+                let channels = self.members(&group, source, *version, sent).await?;
                 let anybody = !channels.is_empty();
                 anybody.then(|| Parcel::to_members(shard, source.clone(), entry, channels))
             }
@@ -313,55 +336,73 @@ impl Task<'_> {
         None
     }
 
-    /// The members of a group when a message was sent. If the group's shard is away for long the message is dropped.
+    /// The members of a group at the version and time of a send. A message is dropped if the group's server does not
+    /// tell them: when it refuses, or is away for long.
     async fn members(
-        &self,
+        &mut self,
         group: &GroupName,
         route: &ChannelName,
         version: u64,
-        given_up: &mut HashSet<usize>,
+        sent: u64,
     ) -> Option<Arc<[ChannelName]>> {
         let Surroundings { groups, topology, closing, .. } = &*self.reader.surroundings;
         let shard = topology.shard_of_group(group);
-        let asking = async {
-            loop {
-                match groups.members_at(group, route, version).await {
-                    Ok(members) => return members,
-                    Err(_) => tokio::time::sleep(LINGER).await,
+        // Only the first message for a server that is away is worth waiting for; those behind it have waited too.
+        let waits = !closing.is_cancelled() && !self.given_up.contains(&shard.index);
+        let deadline = Instant::now() + if waits { GROUP_PATIENCE } else { Duration::ZERO };
+        loop {
+            match groups.members_at(group, route, version, sent).await {
+                Ok(members) => {
+                    self.given_up.remove(&shard.index);
+                    return Some(members);
                 }
-                shard.up().await;
+                Err(fault) => {
+                    let away = fault.broken || shard.link().is_err();
+                    if !away || tokio::time::timeout_at(deadline, shard.up()).await.is_err() {
+                        break;
+                    }
+                }
             }
-        };
-        let patience = if given_up.contains(&shard.index) || closing.is_cancelled() { LINGER } else { GROUP_PATIENCE };
-        let members = tokio::time::timeout(patience, asking).await.ok();
-        if members.is_none() {
-            given_up.insert(shard.index);
-            drops::count(DropReason::ShardDown, 1);
         }
-        members
+        self.given_up.insert(shard.index);
+        drops::count(DropReason::ShardDown, 1);
+        None
     }
 
-    /// Puts the parcels that `chosen` picks back at the heads of their channels, if still nobody wants anything.
-    async fn put_back(&self, chosen: impl Fn(&Parcel) -> bool) {
+    /// Puts the parcels that `chosen` picks back at the heads of their channels, if still nobody wants anything. Those
+    /// whose server is away for longer than `patience` are kept.
+    async fn put_back(&mut self, chosen: impl Fn(&Parcel) -> bool, patience: Duration) {
         let parcels = {
             let mut state = self.reader.state();
             if state.wanted > 0 && !state.closed {
                 return;
             }
-            let (parcels, kept) = std::mem::take(&mut state.parcels).into_iter().partition::<Vec<_>, _>(chosen);
-            state.parcels = kept.into();
+            let (parcels, others) = std::mem::take(&mut state.parcels).into_iter().partition::<Vec<_>, _>(chosen);
+            state.parcels = others.into();
             parcels
         };
-        if let Some(lost) = put_back(&self.reader.surroundings.topology, parcels).await {
-            *self.reader.surroundings.lost.lock() = Some(lost.clone());
-            self.reader.state().lost = Some(lost);
+        let Surroundings { topology, .. } = &*self.reader.surroundings;
+        let PutBack { kept, refused, lost } = put_back(topology, parcels, Instant::now() + patience).await;
+        self.stuck = !kept.is_empty();
+        let mut state = self.reader.state();
+        if state.closed {
+            drops::count(DropReason::ShardDown, kept.iter().map(Parcel::left).sum());
+            state.lost = lost.or(refused);
+        } else {
+            state.lost = lost;
+            for parcel in kept.into_iter().rev() {
+                state.parcels.push_front(parcel);
+            }
+        }
+        if state.lost.is_some() {
+            (*self.reader.surroundings.lost.lock()).clone_from(&state.lost);
         }
     }
 
     /// Gives back everything for the sake of another reader, unless somebody here waits for it too.
-    async fn hand_back(&self) {
+    async fn hand_back(&mut self) {
         let successors = std::mem::take(&mut self.reader.state().successors);
-        self.put_back(|_| true).await;
+        self.put_back(|_| true, PUT_BACK_PATIENCE).await;
         for successor in successors {
             // It may have gone in the meantime.
             let _ = successor.send(());
@@ -369,15 +410,16 @@ impl Task<'_> {
     }
 
     /// Ends the reader: consumers get nothing more, and what is left goes back.
-    async fn close(&self) {
-        {
+    async fn close(&mut self) {
+        let waiters = {
             let mut state = self.reader.state();
             state.closed = true;
-            state.wake_all();
             state.looks.clear();
             state.successors.clear();
-        }
-        self.put_back(|_| true).await;
+            state.all_waiters()
+        };
+        waiters.into_iter().for_each(Waker::wake);
+        self.put_back(|_| true, PUT_BACK_PATIENCE).await;
         self.reader.ended.cancel();
     }
 }

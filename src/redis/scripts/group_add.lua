@@ -34,25 +34,32 @@ if not member then
     return version
 end
 
--- A bounded part of the expired members, so that no call pays for many; the rest are ignored until their turn comes.
-local expired = redis.call('ZRANGE', members, '-inf', oldest, 'BYSCORE', 'LIMIT', 0, 100)
-if #expired > 0 then
-    redis.call('ZREM', members, unpack(expired))
-    redis.call('ZREM', joined, unpack(expired))
-end
-
-local is_live = tonumber(redis.call('ZSCORE', members, member) or 0) > now - lasts * 1000
-redis.call('ZADD', members, version, member)
-redis.call('PEXPIRE', members, lasts)
-if not is_live then
-    redis.call('ZADD', joined, version, member)
-end
-redis.call('PEXPIRE', joined, lasts)
-
 -- The empty member says from which version on the ended memberships are complete.
 if redis.call('EXISTS', left) == 0 then
     redis.call('ZADD', left, string.format('%.0f', tonumber(version) - 1), '')
 end
 redis.call('ZREMRANGEBYSCORE', left, '-inf', string.format('(%.0f', now - remembered * 1000))
+
+-- Expired members are kept as long as messages that were sent to them can wait. A bounded part of those that nobody can
+-- need goes now, so that no call pays for many.
+local unneeded = string.format('%.0f', now - (lasts + remembered) * 1000)
+local forgotten = redis.call('ZRANGE', members, '-inf', unneeded, 'BYSCORE', 'LIMIT', 0, 100)
+if #forgotten > 0 then
+    redis.call('ZREM', members, unpack(forgotten))
+    redis.call('ZREM', joined, unpack(forgotten))
+end
+
+local ended = tonumber(redis.call('ZSCORE', members, member) or 0) + lasts * 1000
+if ended <= now then
+    local began = redis.call('ZSCORE', joined, member)
+    if began then
+        local membership = string.format('%.0f %.0f ', tonumber(began), ended) .. member
+        redis.call('ZADD', left, version, membership)
+    end
+    redis.call('ZADD', joined, version, member)
+end
+redis.call('ZADD', members, version, member)
+redis.call('PEXPIRE', members, lasts + remembered)
+redis.call('PEXPIRE', joined, lasts + remembered)
 redis.call('PEXPIRE', left, remembered)
 return version

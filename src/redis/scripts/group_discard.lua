@@ -3,8 +3,8 @@
 -- KEYS[1]: the group, a sorted set of routes, each with the version of its last change.
 -- KEYS[2]: the members of the route, local parts with the version of their last add.
 -- KEYS[3]: the beginnings of their memberships.
--- KEYS[4]: the memberships that have ended: the version of the beginning, a space and the local part, with the version
--- of the end; and an empty member with the version from which on they are complete.
+-- KEYS[4]: the memberships that have ended: beginning, end and local part, with the version of the change that told so
+-- (for one that expired, that of the next add); and an empty member with the version from which on they are complete.
 -- ARGV[1]: the route: the non-local part of the member's name.
 -- ARGV[2]: how long a membership lasts, in ms.
 -- ARGV[3]: how long ended memberships are remembered, in ms.
@@ -17,12 +17,12 @@ local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 
 local added = tonumber(redis.call('ZSCORE', members, member) or 0)
+if added + lasts * 1000 <= now then
+    return false
+end
 local began = redis.call('ZSCORE', joined, member) or '0'
 redis.call('ZREM', members, member)
 redis.call('ZREM', joined, member)
-if added <= now - lasts * 1000 then
-    return false
-end
 
 local last = tonumber(redis.call('ZSCORE', group, route) or 0)
 local latest_end = redis.call('ZRANGE', left, -1, -1, 'WITHSCORES')
@@ -33,10 +33,11 @@ if redis.call('EXISTS', left) == 0 then
     redis.call('ZADD', left, string.format('%.0f', tonumber(version) - 1), '')
 end
 redis.call('ZREMRANGEBYSCORE', left, '-inf', string.format('(%.0f', now - remembered * 1000))
-redis.call('ZADD', left, version, string.format('%.0f ', tonumber(began)) .. member)
+redis.call('ZADD', left, version, string.format('%.0f ', tonumber(began)) .. version .. ' ' .. member)
 redis.call('PEXPIRE', left, remembered)
 
-if redis.call('EXISTS', members) == 0 then
+local live = string.format('(%.0f', now - lasts * 1000)
+if redis.call('ZCOUNT', members, live, '+inf') == 0 then
     redis.call('ZREM', group, route)
 else
     redis.call('ZADD', group, version, route)

@@ -10,7 +10,7 @@
 -- ARGV[3]: how long a membership lasts, in ms.
 -- ARGV[4]: how long ended memberships are remembered, in ms.
 -- Returns: the version that this answer is of; 1 if it has only the changes and 0 if it has all; then three flat lists
--- of texts and versions: members, beginnings, ended memberships.
+-- of texts and versions: members, those included that expired lately; beginnings; ended memberships.
 
 local group, members, joined, left = unpack(KEYS)
 local route, known, lasts, remembered = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -26,7 +26,7 @@ local complete_from = tonumber(redis.call('ZSCORE', left, '') or 0)
 local only_changes = #latest_end > 0 and known >= complete_from and known > now - remembered * 1000
 local from_member, from_end = since, since
 if not only_changes then
-    from_member = string.format('(%.0f', now - lasts * 1000)
+    from_member = string.format('(%.0f', now - (lasts + remembered) * 1000)
     from_end, since = '-inf', '-inf'
 end
 

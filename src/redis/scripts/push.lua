@@ -1,19 +1,28 @@
 -- Appends entries to channels, each channel up to its capacity, and counts them.
 --
+-- The entries come with the stamp that the sender expects by its estimate of this clock, so that they go into the list
+-- as they are. If the estimate is off, the stamps are written anew.
+--
 -- KEYS: for each channel its list and the hash of its counters; last, the hash of the counters of all channels.
 -- ARGV[1]: how long the entries live, in ms.
--- ARGV[2]: how long the counters of a channel live after the last send, in ms.
--- ARGV[3]: how long the counters of all channels live after the last send, in ms.
--- ARGV[4...]: for each channel its capacity, the number n of its frames, then the n frames.
--- Returns: for each channel how many of its frames were appended, from the first on (-1: its key holds no list); last,
+-- ARGV[2]: when they expire by the sender's estimate, in ms: their stamp.
+-- ARGV[3]: how far the estimate may be off, in ms.
+-- ARGV[4]: how long the counters of a channel live after the last send, in ms.
+-- ARGV[5]: how long the counters of all channels live after the last send, in ms.
+-- ARGV[6...]: for each channel its capacity, the number n of its entries, then the n entries.
+-- Returns: for each channel how many of its entries were appended, from the first on (-1: its key holds no list); last,
 -- how many expired entries were dropped to make room.
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local lifetime = tonumber(ARGV[1])
-local stamp = struct.pack('>I8', now + lifetime)
 local expired, sent, refused = 0, 0, 0
 local results = {}
+
+local stamp
+if math.abs(now + lifetime - tonumber(ARGV[2])) > tonumber(ARGV[3]) then
+    stamp = struct.pack('>I8', now + lifetime)
+end
 
 -- Drops expired entries from the head until `wanted` more fit; gives the new length.
 local function make_room(list, length, wanted, capacity)
@@ -29,51 +38,60 @@ local function make_room(list, length, wanted, capacity)
     return length
 end
 
-local function count(stats, field, by, lives)
-    redis.call('HINCRBY', stats, field, by)
-    redis.call('PEXPIRE', stats, lives)
+local function append(list, first, last)
+    if not stamp then
+        redis.call('RPUSH', list, unpack(ARGV, first, last))
+        return
+    end
+    local entries = {}
+    for n = first, last do
+        entries[#entries + 1] = stamp .. string.sub(ARGV[n], 9)
+    end
+    redis.call('RPUSH', list, unpack(entries))
 end
 
-local at = 4
+-- A key that holds no counters must not fail messages that are appended already.
+local function count(stats, field, by, lives)
+    redis.pcall('HINCRBY', stats, field, by)
+    redis.pcall('PEXPIRE', stats, lives)
+end
+
+local at = 6
 for i = 1, #KEYS - 1, 2 do
     local list, stats = KEYS[i], KEYS[i + 1]
-    local capacity, frames = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
+    local capacity, entries = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
     local accepted = -1
     local length = redis.pcall('LLEN', list)
     if type(length) == 'number' then
-        if length + frames > capacity then
-            length = make_room(list, length, frames, capacity)
+        if length + entries > capacity then
+            length = make_room(list, length, entries, capacity)
         end
-        accepted = math.max(0, math.min(frames, capacity - length))
+        accepted = math.max(0, math.min(entries, capacity - length))
         if accepted > 0 then
-            local entries = {}
-            for n = 1, accepted do
-                entries[n] = stamp .. ARGV[at + 1 + n]
-            end
-            redis.call('RPUSH', list, unpack(entries))
+            append(list, at + 2, at + 1 + accepted)
             if length == 0 then
                 redis.call('PEXPIRE', list, lifetime)
             else
                 redis.call('PEXPIRE', list, lifetime, 'GT')
             end
             sent = sent + accepted
-            count(stats, 'messages_count', accepted, ARGV[2])
+            count(stats, 'messages_count', accepted, ARGV[4])
         end
-        if accepted < frames then
-            refused = refused + frames - accepted
-            count(stats, 'channel_full_count', frames - accepted, ARGV[2])
+        if accepted < entries then
+            refused = refused + entries - accepted
+            count(stats, 'channel_full_count', entries - accepted, ARGV[4])
         end
     end
     results[#results + 1] = accepted
-    at = at + 2 + frames
+    at = at + 2 + entries
 end
 
 local totals = KEYS[#KEYS]
 if sent > 0 then
-    count(totals, 'messages_count', sent, ARGV[3])
+    count(totals, 'messages_count', sent, ARGV[5])
 end
 if refused > 0 then
-    count(totals, 'channel_full_count', refused, ARGV[3])
+    count(totals, 'channel_full_count', refused, ARGV[5])
 end
 results[#results + 1] = expired
 return results

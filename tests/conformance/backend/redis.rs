@@ -7,7 +7,7 @@ use channel_layer::{Config, RedisLayer};
 use super::super::guarantees::Promise;
 use super::super::tools::Layer;
 use super::{Backend, Options};
-use crate::support::{RedisServer, random_prefix, shared_servers};
+use crate::support::{DEADLINE, RedisServer, random_prefix, shared_servers};
 
 /// [`RedisLayer`] on some of the shared servers, under a prefix of its own.
 pub struct Redis<const SHARDS: usize>(Processes);
@@ -53,7 +53,13 @@ impl Backend for RedisEncrypted {
 /// `config` on `servers`, apart from everything that is there already.
 pub fn on(servers: &[RedisServer], config: Config) -> Config {
     let prefix = random_prefix();
-    config.hosts(servers.iter().map(RedisServer::url)).stats_prefix(format!("{prefix}-meta:")).prefix(prefix)
+    config
+        .hosts(servers.iter().map(RedisServer::url))
+        .stats_prefix(format!("{prefix}-meta:"))
+        .prefix(prefix)
+        // Tests of many kinds run at once, and a busy machine is no outage.
+        .connect_timeout(DEADLINE)
+        .command_timeout(DEADLINE)
 }
 
 /// Instances of [`RedisLayer`] with the same configuration, as processes of one deployment have them.

@@ -11,7 +11,12 @@ const store = {
   },
 };
 
+// Milliseconds of a clock that nobody sets; Date.now() is for what people read.
+const ticks = () => performance.now();
+
 const LINES_KEPT = 500;
+// Coming and going must not push out what was said.
+const NOTICES_KEPT = 50;
 const SILENCE_MS = 8000;
 const title = document.title;
 
@@ -29,7 +34,10 @@ let retryAt = 0;
 let announcedAt = 0;
 // Since when an announcement has gone unanswered. The room hears every announcement, and so does this page.
 let askedAt = 0;
+// An announcement that somebody's coming has called for.
+let answering = 0;
 
+const answerWithin = () => Math.min(people.size() * 5, rules.announce * 1000);
 const connected = () => me !== "" && socket !== null && socket.readyState === WebSocket.OPEN;
 
 function connect() {
@@ -40,7 +48,7 @@ function connect() {
   const path = `/chat/${encodeURIComponent(room)}/${encodeURIComponent(name)}`;
   const opened = new WebSocket(`${scheme}//${location.host}${path}${before}`);
   socket = opened;
-  askedAt = Date.now();
+  askedAt = ticks();
   // Events of a connection that was given up are nobody's.
   opened.onmessage = (event) => { if (socket === opened) heard(event.data); };
   opened.onclose = (event) => { if (socket === opened) lost(event.code); };
@@ -51,7 +59,9 @@ function send(said) {
 }
 
 function announce() {
-  announcedAt = Date.now();
+  announcedAt = ticks();
+  clearTimeout(answering);
+  answering = 0;
   if (!askedAt) askedAt = announcedAt;
   send({ type: "here" });
 }
@@ -71,12 +81,12 @@ function lost(code) {
   if (!wanted) return;
   if (wasConnected) {
     notice("You lost the connection");
-    for (const line of pending.values()) failed(line);
+    for (const [key, line] of pending) failed(line, key);
     pending.clear();
   }
   const wait = Math.min(500 * 2 ** attempts, 10000) * (0.5 + Math.random() / 2);
   attempts += 1;
-  retryAt = Date.now() + wait;
+  retryAt = ticks() + wait;
   setState("lost", "Not connected");
   $("lost-text").textContent = wasConnected || people.mine ? "Connection lost." : "The chat cannot be reached.";
   $("lost").hidden = false;
@@ -91,12 +101,14 @@ function setState(state, text) {
 
 // The timers of a hidden page may run once a minute only; what must not wait for them happens on messages.
 function tick() {
-  const now = Date.now();
+  const now = ticks();
   if (!wanted) return;
   if (connected()) {
     if (now - announcedAt >= rules.announce * 1000) announce();
     if (!document.hidden) people.forget(now - rules.forget * 1000);
   }
+  // It may have been dropped for a full channel. If it comes after all, it is delivered.
+  for (const [key, line] of pending) if (now - line.saidAt > SILENCE_MS) failed(line, key);
   if (socket && askedAt && now - askedAt > SILENCE_MS) lost(0);
   if (retryAt) {
     const left = Math.ceil((retryAt - now) / 1000);
@@ -143,18 +155,20 @@ const handlers = {
     notice(again ? "You are back" : "You joined");
   },
   joined(event) {
-    if (event.id === me) return;
+    // Another worker may have passed on that he left before this one passed on that he came.
+    if (event.id === me || people.gone.has(event.id)) return;
     const back = people.joined(event);
     notice(`${event.name} ${back ? "is back" : "joined"}`, event.at);
-    // Who has just come knows nobody; in a full room not all answer in the same moment.
-    setTimeout(announce, Math.random() * Math.min(people.size() * 5, 500));
+    // Who has just come knows nobody. In a full room not all answer in the same moment, and when many come together,
+    // as after a restart of the server, one answer is for all of them.
+    answering ||= setTimeout(announce, Math.random() * answerWithin());
   },
   left(event) {
     if (people.left(event)) notice(`${event.name} left`, event.at);
   },
   here(event) {
     for (const person of event.people) people.here(person);
-    if (Date.now() - announcedAt > rules.announce * 800) announce();
+    if (ticks() - announcedAt > rules.announce * 800) announce();
   },
   message(event) {
     people.here(event);
@@ -181,6 +195,8 @@ const people = {
   gone: new Map(),
   lost: new Set(),
   mine: "",
+  // When those who have not answered since this connection was made are taken for gone.
+  sureAt: 0,
 
   size() { return this.known.size; },
   reset() {
@@ -193,19 +209,24 @@ const people = {
   welcome({ id, name: mine }) {
     this.known.delete(this.mine);
     this.mine = id;
+    // Who came back before this page did has another id now, and only an answer tells.
+    for (const person of this.known.values()) person.unsure = true;
+    this.sureAt = ticks() + answerWithin() + 2000;
     this.known.set(id, { name: mine, heard: Infinity });
     this.trust();
     this.show();
   },
   joined({ id, name: theirs, before }) {
-    const back = before !== undefined && (this.known.delete(before) || this.lost.delete(before));
-    if (before !== undefined) this.gone.set(before, Date.now());
+    // Anybody may say that he comes in the place of another.
+    const known = before !== undefined && before !== this.mine;
+    const back = known && (this.known.delete(before) || this.lost.delete(before));
+    if (known) this.gone.set(before, ticks());
     this.here({ id, name: theirs });
     this.show();
     return back;
   },
   left({ id }) {
-    this.gone.set(id, Date.now());
+    this.gone.set(id, ticks());
     const known = this.known.delete(id);
     if (known) this.show();
     return known;
@@ -214,24 +235,26 @@ const people = {
     if (this.gone.has(id)) return;
     if (id === this.mine) return;
     const known = this.known.has(id);
-    this.known.set(id, { name: theirs, heard: Date.now() });
+    this.known.set(id, { name: theirs, heard: ticks() });
     if (known) return;
     if (this.lost.delete(id)) notice(`${theirs} is back`);
     this.show();
   },
   forget(before) {
     for (const [id, person] of this.known) {
-      if (person.heard >= before) continue;
+      const silent = person.unsure && ticks() > this.sureAt;
+      if (person.heard >= before && !silent) continue;
       this.known.delete(id);
       this.lost.add(id);
-      notice(`${person.name} lost the connection`);
+      if (!silent) notice(`${person.name} lost the connection`);
       this.show();
     }
-    for (const [id, since] of this.gone) if (since < before - 60000) this.gone.delete(id);
+    // Whoever still announces itself then has not gone: somebody else said that he takes his place.
+    for (const [id, since] of this.gone) if (since < before) this.gone.delete(id);
   },
   // After a time in which nothing could be heard nobody is forgotten for having been silent.
   trust() {
-    for (const person of this.known.values()) person.heard = Math.max(person.heard, Date.now());
+    for (const person of this.known.values()) person.heard = Math.max(person.heard, ticks());
   },
   show() {
     const rows = [...this.known].map(([id, person]) => ({ id, name: person.name, you: id === this.mine }));
@@ -287,6 +310,8 @@ let atEnd = true;
 function append(line) {
   $("empty").hidden = true;
   $("log").append(line);
+  const notices = $("log").getElementsByClassName("notice");
+  if (notices.length > NOTICES_KEPT) notices[0].remove();
   while ($("log").childElementCount > LINES_KEPT) $("log").firstElementChild.remove();
   if (atEnd || line.classList.contains("mine")) toEnd();
   else if (!line.classList.contains("notice")) $("newer").hidden = false;
@@ -343,16 +368,19 @@ function say(text) {
   const key = nextKey++;
   const line = showMessage(true, name, text, Date.now());
   line.classList.add("pending");
+  line.saidAt = ticks();
   pending.set(key, line);
   send({ type: "message", text, key });
 }
 
 function delivered(line, at) {
-  line.classList.remove("pending");
+  line.classList.remove("pending", "failed");
+  line.querySelector(".failure")?.remove();
   line.querySelector("time").replaceWith(clock(at));
 }
 
-function failed(line) {
+function failed(line, key) {
+  if (line.classList.contains("failed")) return;
   line.classList.replace("pending", "failed");
   const note = element("span", "failure", "Perhaps not delivered.");
   const again = element("button", "", "Send again");
@@ -361,6 +389,7 @@ function failed(line) {
     if (!connected()) return setHint("Not connected yet.", true);
     const text = line.querySelector(".bubble").textContent;
     line.remove();
+    pending.delete(key);
     say(text);
   };
   note.append(again);

@@ -53,7 +53,7 @@ fn checked(what: &str, text: &str) -> Result<String, String> {
     let text = text.trim();
     match text.chars().count() {
         0 => Err(format!("Please choose a {what}.")),
-        1..=LONGEST if text.chars().any(is_invisible) => {
+        1..=LONGEST if text.chars().any(is_invisible) || text.chars().all(is_joining_or_blank) => {
             Err(format!("This {what} has characters that cannot be seen."))
         }
         1..=LONGEST => Ok(text.to_owned()),
@@ -61,10 +61,20 @@ fn checked(what: &str, text: &str) -> Result<String, String> {
     }
 }
 
-/// Control characters, and those that turn the direction of the text around them.
+/// Control characters, those that turn the direction of the text around them, and blanks that are not white space: a
+/// name could be made of them alone, or pass for another. The joiners and selectors of emoji are not among them.
 fn is_invisible(character: char) -> bool {
     character.is_control()
-        || matches!(character, '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
+        || matches!(character,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180e}'
+            | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}'
+            | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}')
+}
+
+/// Of use only beside another character: joiners, variation selectors, white space.
+fn is_joining_or_blank(character: char) -> bool {
+    character.is_whitespace()
+        || matches!(character, '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}' | '\u{e0000}'..='\u{e01ef}')
 }
 
 /// The group of a room. A name that a group cannot have goes through a 128-bit hash (FNV-1a): whoever found two rooms
@@ -103,5 +113,9 @@ mod tests {
         {
             assert!(Seat::new("c", room, name).is_err(), "{room:?} {name:?}");
         }
+        for name in ["Ada\u{ad}", "\u{feff}", "\u{3164}", "\u{200d} \u{fe0f}"] {
+            assert!(Seat::new("c", "lobby", name).is_err(), "{name:?}");
+        }
+        assert!(Seat::new("c", "lobby", "\u{1f469}\u{200d}\u{1f680} \u{2764}\u{fe0f}").is_ok());
     }
 }

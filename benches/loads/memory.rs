@@ -1,0 +1,48 @@
+//! One task sends and another receives, inside one process.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use channel_layer::{ChannelLayer, Message};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::{message, payload, timed};
+
+const CHANNEL: &str = "bench.memory";
+
+/// Through `layer`, one message per call.
+pub async fn through(layer: Arc<impl ChannelLayer>, messages: usize) -> Duration {
+    let mut receiver = layer.receiver(&[CHANNEL]).expect("the layer is open");
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let payload = payload();
+        for _ in 0..messages {
+            layer.send(CHANNEL, message(&payload)).await.expect("the channel has room");
+        }
+    });
+    tasks.spawn(async move {
+        for _ in 0..messages {
+            receiver.recv().await.expect("the layer is open");
+        }
+    });
+    timed(tasks.join_all()).await
+}
+
+/// The same messages through a bare channel of tokio that has room for all.
+pub async fn by_hand(messages: usize) -> Duration {
+    let (sender, mut receiver) = mpsc::channel::<Message>(messages);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let payload = payload();
+        for _ in 0..messages {
+            sender.send(message(&payload)).await.expect("the receiver is there");
+        }
+    });
+    tasks.spawn(async move {
+        for _ in 0..messages {
+            receiver.recv().await.expect("the sender is there");
+        }
+    });
+    timed(tasks.join_all()).await
+}

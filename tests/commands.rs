@@ -1,0 +1,66 @@
+//! The commands of the program, against a real server.
+
+use std::process::{Output, Stdio};
+
+use channel_layer::{ChannelLayer, Config, RedisLayer, message};
+use tokio::process::Command;
+
+use crate::support::{DEADLINE, RedisServer, within};
+
+struct Shell {
+    redis: RedisServer,
+}
+
+impl Shell {
+    fn start() -> Self {
+        Self { redis: RedisServer::start() }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_channel-layer"));
+        command.args(arguments).args(["--redis", &self.redis.url()]).env_clear().kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command
+    }
+
+    async fn output(&self, arguments: &[&str]) -> Output {
+        within(DEADLINE, "the end of the command", self.command(arguments).output()).await.unwrap()
+    }
+
+    /// What a command that succeeds prints.
+    async fn prints(&self, arguments: &[&str]) -> String {
+        let output = self.output(arguments).await;
+        assert!(output.status.success(), "{arguments:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_message_goes_from_one_command_to_another() {
+    let shell = Shell::start();
+    shell.prints(&["send", "tasks", r#"{"do":"sweep"}"#]).await;
+    let received = shell.prints(&["receive", "tasks", "--count", "1"]).await;
+    assert_eq!(received, "{\"channel\":\"tasks\",\"message\":{\"do\":\"sweep\"}}\n");
+
+    shell.prints(&["group", "add", "everyone", "tasks"]).await;
+    assert_eq!(shell.prints(&["group", "list", "everyone"]).await, "tasks\n");
+    shell.prints(&["send", "--group", "everyone", "{}"]).await;
+    assert!(shell.prints(&["stats", "tasks"]).await.contains(r#""messages_pending":1"#));
+    shell.prints(&["flush"]).await;
+    assert_eq!(shell.prints(&["group", "list", "everyone"]).await, "");
+    assert!(shell.prints(&["stats", "tasks"]).await.contains(r#""messages_pending":0"#));
+}
+
+#[tokio::test]
+async fn messages_that_cannot_be_printed_go_back() {
+    let shell = Shell::start();
+    let layer = RedisLayer::connect(Config::new().hosts([shell.redis.url()])).await.unwrap();
+    for number in 0..10 {
+        layer.send("answers?a", message! { "number": number }).await.unwrap();
+    }
+    let mut receiving = shell.command(&["receive", "answers?a"]).spawn().unwrap();
+    drop(receiving.stdout.take());
+    assert!(!within(DEADLINE, "the end of the command", receiving.wait()).await.unwrap().success());
+    // The one that could not be written is gone, for nobody knows how much of it was.
+    assert_eq!(layer.channel_statistics("answers?a").await.unwrap().messages_pending, 9);
+}

@@ -1,0 +1,154 @@
+//! Closing a layer while others send through it and read from it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use channel_layer::{ChannelLayer, Error};
+use parking_lot::Mutex;
+use tokio::task::JoinSet;
+
+use super::tools::{Layer, Site, ask, connect, number, numbered, take_numbers};
+use crate::support::{DEADLINE, RedisServer, eventually, shared_servers, within};
+
+const SOURCES: [&str; 4] = ["work", "single?x", "local!", "members!"];
+
+/// Numbers, from many tasks.
+type Numbers = Arc<Mutex<Vec<i64>>>;
+
+/// Sends on through `layer` until it closes; notes what was sent.
+async fn send(layer: Layer, next: Arc<AtomicI64>, sent: Numbers) {
+    loop {
+        let n = next.fetch_add(1, Ordering::Relaxed);
+        let result = match n % 4 {
+            0 => layer.send("work", numbered(n)).await,
+            1 => layer.send("single?x", numbered(n)).await,
+            2 => layer.send("local!a", numbered(n)).await,
+            _ => layer.group_send("g", numbered(n)).await,
+        };
+        match result {
+            Ok(()) => sent.lock().push(n),
+            Err(Error::Closed) => return,
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Reads on through `layer` until it closes; notes what came.
+async fn read(layer: Layer, source: &'static str, by_receiver: bool, got: Numbers) {
+    if !by_receiver {
+        loop {
+            match layer.receive(&[source]).await {
+                Ok(delivery) => got.lock().push(number(&delivery)),
+                Err(Error::Closed) => return,
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+    }
+    let mut receiver = layer.receiver(&[source]).unwrap();
+    let mut deliveries = Vec::new();
+    loop {
+        match receiver.recv_many(&mut deliveries, 10).await {
+            Ok(_) => got.lock().extend(deliveries.drain(..).map(|delivery| number(&delivery))),
+            Err(Error::Closed) => return,
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+}
+
+async fn close_at_work(servers: &[RedisServer]) {
+    for round in 0..8 {
+        let site = Site::on(servers);
+        let (closing, next_layer) = (connect(site.config()).await, connect(site.config()).await);
+        closing.group_add("g", "members!a").await.unwrap();
+        let (sent, got) = (Numbers::default(), Numbers::default());
+        let next = Arc::new(AtomicI64::new(0));
+        let mut tasks = JoinSet::new();
+        for _ in 0..16 {
+            tasks.spawn(send(closing.clone(), next.clone(), sent.clone()));
+        }
+        for (place, source) in SOURCES.into_iter().enumerate() {
+            // Some rounds leave a channel without a reader.
+            if place != round % 5 {
+                tasks.spawn(read(closing.clone(), source, (place + round) % 2 == 0, got.clone()));
+            }
+        }
+        eventually("work", async || (got.lock().len() > 200).then_some(())).await;
+        within(DEADLINE, "the end of closing", closing.close()).await.unwrap();
+        within(DEADLINE, "the end of all work", tasks.join_all()).await;
+        let mut all = std::mem::take(&mut *got.lock());
+        for source in SOURCES {
+            all.extend(take_numbers(&next_layer, source).await);
+        }
+        all.sort_unstable();
+        let mut sent = std::mem::take(&mut *sent.lock());
+        sent.sort_unstable();
+        let missing: Vec<_> = sent.iter().filter(|n| all.binary_search(n).is_err()).collect();
+        let strange: Vec<_> = all.iter().filter(|n| sent.binary_search(n).is_err()).collect();
+        assert!(missing.is_empty() && strange.is_empty(), "missing {missing:?}, never sent {strange:?}");
+        assert_eq!(all.len(), sent.len(), "some came twice");
+        next_layer.close().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn closing_at_work_loses_and_doubles_nothing_on_one_shard() {
+    close_at_work(&shared_servers()[..1]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn closing_at_work_loses_and_doubles_nothing_on_three_shards() {
+    close_at_work(shared_servers()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn closing_a_reader_keeps_the_order_for_the_next() {
+    let site = Site::on(shared_servers());
+    let sender = connect(site.config()).await;
+    let sending = tokio::spawn(async move {
+        for n in 0..2000 {
+            sender.send("order!a", numbered(n)).await.unwrap();
+        }
+    });
+    let mut expected = 0;
+    while expected < 2000 {
+        let layer = connect(site.config()).await;
+        let mut receiver = layer.receiver(&["order!"]).unwrap();
+        for _ in 0..100.min(2000 - expected) {
+            let delivery = within(DEADLINE, "a message", receiver.recv()).await.unwrap();
+            assert_eq!(number(&delivery), expected);
+            expected += 1;
+        }
+        within(DEADLINE, "the end of closing", layer.close()).await.unwrap();
+    }
+    sending.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_dropped_layer_puts_back_in_the_background() {
+    let site = Site::on(shared_servers());
+    let other = connect(site.config()).await;
+    let dropped = connect(site.config()).await;
+    for n in 0..10 {
+        dropped.send("s?a", numbered(n)).await.unwrap();
+    }
+    let mut receiver = dropped.receiver(&["s?a"]).unwrap();
+    assert_eq!(number(&within(DEADLINE, "a message", receiver.recv()).await.unwrap()), 0);
+    drop((receiver, dropped));
+    for n in 1..10 {
+        assert_eq!(super::tools::take_number(&other, "s?a").await, n);
+    }
+}
+
+#[tokio::test]
+async fn closing_ends_where_the_server_refuses_for_good_what_is_put_back() {
+    let server = RedisServer::start();
+    let layer = Site::on(std::slice::from_ref(&server)).layer().await;
+    for n in 0..5 {
+        layer.send("refused!a", numbered(n)).await.unwrap();
+    }
+    let mut receiver = layer.receiver(&["refused!"]).unwrap();
+    within(DEADLINE, "the first message", receiver.recv()).await.unwrap();
+    let () = ask(&mut server.connection().await, redis::cmd("ACL").arg("SETUSER").arg("default").arg("-evalsha")).await;
+    let closed = within(DEADLINE, "the end of the receiver", receiver.close()).await;
+    assert!(matches!(closed, Err(Error::Redis { .. })), "{closed:?}");
+}

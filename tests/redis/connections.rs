@@ -1,0 +1,264 @@
+//! Connections that are killed, cut, half-open or refused, and reads that strangers end.
+
+use std::time::{Duration, Instant};
+
+use channel_layer::{ChannelLayer, Delivery, Error, Event, Receiver, Result};
+use tokio::task::JoinHandle;
+
+use super::tools::{Layer, Site, ask, connect, event, events_so_far, number, numbered, take_number};
+use crate::support::{DEADLINE, Proxy, RedisServer, eventually, shared_servers, within};
+
+const BLOCKING: Duration = Duration::from_secs(1);
+/// How much longer than it should block a silent read counts as alive.
+const SILENCE: Duration = Duration::from_secs(2);
+/// What a busy machine may take for everything else.
+const MARGIN: Duration = Duration::from_secs(5);
+
+/// The ids of the connections that wait for messages.
+async fn blocked(server: &RedisServer) -> Vec<String> {
+    let list: String = ask(&mut server.connection().await, redis::cmd("CLIENT").arg("LIST")).await;
+    let waiting = list.lines().filter(|line| line.contains(" cmd=blmpop") && line.contains(" flags=b"));
+    waiting.map(|line| line.trim_start_matches("id=").split(' ').next().unwrap().to_owned()).collect()
+}
+
+/// The id of the only connection that waits, once there is one.
+async fn the_blocked(server: &RedisServer) -> String {
+    eventually("a read that waits", async || {
+        let mut ids = blocked(server).await;
+        if ids.len() == 1 { ids.pop() } else { None }
+    })
+    .await
+}
+
+/// A receiver that waits for its next message.
+fn waiting(mut receiver: Receiver) -> JoinHandle<(Result<Delivery>, Receiver)> {
+    tokio::spawn(async move { (receiver.recv().await, receiver) })
+}
+
+/// The number of the message that `waiting` waits for; one error before it may tell of an outage.
+async fn number_of(waiting: JoinHandle<(Result<Delivery>, Receiver)>) -> (i64, Receiver) {
+    let (first, mut receiver) = within(DEADLINE, "a message", waiting).await.unwrap();
+    let delivery = match first {
+        Err(Error::Redis { .. }) => within(DEADLINE, "a message after the outage", receiver.recv()).await.unwrap(),
+        other => other.unwrap(),
+    };
+    (number(&delivery), receiver)
+}
+
+#[tokio::test]
+async fn a_killed_read_is_told_and_begun_again() {
+    let server = RedisServer::start();
+    let layer = Site::on(std::slice::from_ref(&server)).layer().await;
+    let mut events = layer.events();
+    for (channel, source) in [("n", "n"), ("l!a", "l!"), ("s?a", "s?a")] {
+        let reader = waiting(layer.receiver(&[source]).unwrap());
+        let id = the_blocked(&server).await;
+        let () = ask(
+            &mut server.connection().await,
+            redis::cmd("CLIENT").arg("KILL").arg("ID").arg(&id).arg("SKIPME").arg("yes"),
+        )
+        .await;
+        let told = event(&mut events, "the break", |event| matches!(event, Event::ReadInterrupted { .. })).await;
+        let Event::ReadInterrupted { shard: 0, channels, .. } = &told else { panic!("{told:?}") };
+        assert_eq!(*channels, [source]);
+        // Once there is a read again, nothing is lost any more.
+        layer.send(channel, numbered(1)).await.unwrap();
+        let (first, mut receiver) = number_of(reader).await;
+        assert_eq!(first, 1);
+        layer.send(channel, numbered(2)).await.unwrap();
+        assert_eq!(number(&within(DEADLINE, "the next message", receiver.recv()).await.unwrap()), 2);
+        receiver.close().await.unwrap();
+        eventually("the end of the read", async || blocked(&server).await.is_empty().then_some(())).await;
+    }
+    assert!(!events_so_far(&mut events).iter().any(|event| matches!(event, Event::DataLost { .. })));
+}
+
+#[tokio::test]
+async fn a_read_that_a_stranger_ends_is_begun_again() {
+    let server = RedisServer::start();
+    let layer = Site::on(std::slice::from_ref(&server)).layer().await;
+    let mut events = layer.events();
+    for (channel, source) in [("n", "n"), ("l!a", "l!"), ("s?a", "s?a")] {
+        for how in ["TIMEOUT", "ERROR"] {
+            let reader = waiting(layer.receiver(&[source]).unwrap());
+            for _ in 0..5 {
+                let id = the_blocked(&server).await;
+                let mut connection = server.connection().await;
+                let ended: i64 = ask(&mut connection, redis::cmd("CLIENT").arg("UNBLOCK").arg(&id).arg(how)).await;
+                assert!(ended <= 1);
+            }
+            layer.send(channel, numbered(1)).await.unwrap();
+            let (delivery, receiver) = within(DEADLINE, "a message", reader).await.unwrap();
+            assert_eq!(number(&delivery.unwrap()), 1, "{source} {how}");
+            receiver.close().await.unwrap();
+            eventually("the end of the read", async || blocked(&server).await.is_empty().then_some(())).await;
+        }
+    }
+    assert_eq!(events_so_far(&mut events), []);
+}
+
+#[tokio::test]
+async fn killing_every_connection_loses_no_message_that_waits() {
+    let server = RedisServer::start();
+    let site = Site::on(std::slice::from_ref(&server));
+    let layer = site.layer().await;
+    let mut next = 0;
+    for _ in 0..5 {
+        for _ in 0..20 {
+            layer.send("s?a", numbered(next)).await.unwrap();
+            next += 1;
+        }
+        let mut events = layer.events();
+        let () = ask(&mut server.connection().await, redis::cmd("CLIENT").arg(&["KILL", "TYPE", "normal"])).await;
+        event(&mut events, "the end of the outage", |event| *event == Event::ShardUp { shard: 0 }).await;
+    }
+    for n in 0..next {
+        assert_eq!(take_number(&layer, "s?a").await, n);
+    }
+}
+
+async fn through(proxy: &Proxy) -> Layer {
+    let config = Site::at([proxy.url()]).config();
+    connect(config.blocking_timeout(BLOCKING).command_timeout(BLOCKING).connect_timeout(BLOCKING)).await
+}
+
+#[tokio::test]
+async fn a_read_on_a_half_open_connection_ends_and_begins_again() {
+    let server = RedisServer::start();
+    let proxy = Proxy::before(&server.url()).await;
+    let site = Site::at([proxy.url()]);
+    let times = |config: channel_layer::Config| config.blocking_timeout(BLOCKING).command_timeout(BLOCKING);
+    let layer = connect(times(site.config())).await;
+    let direct = connect(times(site.config()).hosts([server.url()])).await;
+    for (channel, source) in [("n", "n"), ("l!a", "l!"), ("s?a", "s?a")] {
+        let reader = waiting(layer.receiver(&[source]).unwrap());
+        the_blocked(&server).await;
+        let began = Instant::now();
+        proxy.freeze();
+        // The server ends the read in time, and nobody hears of it.
+        eventually("the end of the read", async || blocked(&server).await.is_empty().then_some(())).await;
+        direct.send(channel, numbered(1)).await.unwrap();
+        let (first, receiver) = within(DEADLINE, "a message or an error", reader).await.unwrap();
+        let delivered = match first {
+            Ok(delivery) => (number(&delivery), receiver),
+            Err(Error::Redis { shard: 0, .. }) => number_of(waiting(receiver)).await,
+            Err(other) => panic!("{other:?}"),
+        };
+        assert_eq!(delivered.0, 1);
+        assert!(began.elapsed() < BLOCKING + SILENCE + MARGIN, "{source}: {:?}", began.elapsed());
+        delivered.1.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_outage_by_a_half_open_connection_is_told_once() {
+    let server = RedisServer::start();
+    let proxy = Proxy::before(&server.url()).await;
+    let layer = through(&proxy).await;
+    let mut receiver = layer.receiver(&["s?a"]).unwrap();
+    let reader = tokio::spawn(async move {
+        let mut errors = 0;
+        loop {
+            match receiver.recv().await {
+                Ok(delivery) => return (number(&delivery), errors),
+                Err(_) => errors += 1,
+            }
+        }
+    });
+    the_blocked(&server).await;
+    let mut events = layer.events();
+    proxy.freeze();
+    proxy.refuse_new();
+    event(&mut events, "the outage", |event| matches!(event, Event::ShardDown { .. })).await;
+    eventually("the end of the read", async || blocked(&server).await.is_empty().then_some(())).await;
+    // Long enough for the reader to find out and to try again.
+    tokio::time::sleep(BLOCKING + SILENCE).await;
+    proxy.admit();
+    event(&mut events, "the end of the outage", |event| *event == Event::ShardUp { shard: 0 }).await;
+    layer.send("s?a", numbered(1)).await.unwrap();
+    let (first, errors) = within(DEADLINE, "a message", reader).await.unwrap();
+    assert_eq!((first, errors), (1, 1));
+}
+
+#[tokio::test]
+async fn a_send_on_a_half_open_connection_fails_in_time_and_the_next_ones_work() {
+    let server = RedisServer::start();
+    let proxy = Proxy::before(&server.url()).await;
+    let layer = through(&proxy).await;
+    layer.send("s?a", numbered(0)).await.unwrap();
+    let mut events = layer.events();
+    proxy.freeze();
+    let began = Instant::now();
+    let sent = within(DEADLINE, "an answer", layer.send("s?a", numbered(1))).await;
+    assert!(matches!(sent, Err(Error::Redis { shard: 0, .. })), "{sent:?}");
+    assert!(began.elapsed() < BLOCKING + MARGIN, "{:?}", began.elapsed());
+    event(&mut events, "the end of the outage", |event| *event == Event::ShardUp { shard: 0 }).await;
+    layer.send("s?a", numbered(2)).await.unwrap();
+    assert_eq!([take_number(&layer, "s?a").await, take_number(&layer, "s?a").await], [0, 2]);
+}
+
+#[tokio::test]
+async fn a_cut_connection_is_replaced() {
+    let server = RedisServer::start();
+    let proxy = Proxy::before(&server.url()).await;
+    let layer = through(&proxy).await;
+    for n in 0..5 {
+        let mut events = layer.events();
+        let reader = waiting(layer.receiver(&["s?a"]).unwrap());
+        the_blocked(&server).await;
+        proxy.cut();
+        event(&mut events, "the end of the outage", |event| *event == Event::ShardUp { shard: 0 }).await;
+        layer.send("s?a", numbered(n)).await.unwrap();
+        let (got, receiver) = number_of(reader).await;
+        assert_eq!(got, n);
+        receiver.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn refused_connections_are_tried_again() {
+    let server = RedisServer::start();
+    let proxy = Proxy::before(&server.url()).await;
+    let layer = through(&proxy).await;
+    let mut events = layer.events();
+    proxy.refuse();
+    event(&mut events, "the outage", |event| matches!(event, Event::ShardDown { shard: 0, .. })).await;
+    let sent = within(Duration::from_secs(5), "a refusal", layer.send("n", numbered(0))).await;
+    assert!(matches!(sent, Err(Error::Redis { shard: 0, .. })), "{sent:?}");
+    proxy.admit();
+    event(&mut events, "the end of the outage", |event| *event == Event::ShardUp { shard: 0 }).await;
+    layer.send("n", numbered(1)).await.unwrap();
+    assert_eq!(take_number(&layer, "n").await, 1);
+}
+
+#[tokio::test]
+async fn a_frozen_server_is_given_up_in_time_and_taken_back() {
+    let mut server = RedisServer::start();
+    let site = Site::on(std::slice::from_ref(&server));
+    let layer = connect(site.config().command_timeout(BLOCKING).blocking_timeout(BLOCKING)).await;
+    let mut events = layer.events();
+    let reader = waiting(layer.receiver(&["s?a"]).unwrap());
+    the_blocked(&server).await;
+    server.freeze();
+    let began = Instant::now();
+    let sent = within(DEADLINE, "an answer", layer.send("n", numbered(0))).await;
+    assert!(matches!(sent, Err(Error::Redis { shard: 0, .. })), "{sent:?}");
+    let (waited, mut receiver) = within(DEADLINE, "the news", reader).await.unwrap();
+    assert!(matches!(waited, Err(Error::Redis { shard: 0, .. })), "{waited:?}");
+    assert!(began.elapsed() < BLOCKING + SILENCE + MARGIN, "{:?}", began.elapsed());
+    server.thaw();
+    event(&mut events, "the end of the outage", |event| *event == Event::ShardUp { shard: 0 }).await;
+    layer.send("s?a", numbered(1)).await.unwrap();
+    assert_eq!(number(&within(DEADLINE, "a message", receiver.recv()).await.unwrap()), 1);
+}
+
+#[tokio::test]
+async fn readers_that_nobody_uses_leave_their_connections_to_others() {
+    let site = Site::on(&shared_servers()[..1]);
+    let layer = connect(site.config().pool_size(2).connect_timeout(Duration::from_millis(500))).await;
+    for n in 0..20 {
+        let channel = format!("answer?{n}");
+        layer.send(&channel, numbered(n)).await.unwrap();
+        assert_eq!(take_number(&layer, &channel).await, n);
+    }
+}

@@ -1,0 +1,78 @@
+//! A flush takes what is ours, from every shard, and nothing else.
+
+use channel_layer::ChannelLayer;
+use redis::AsyncCommands;
+
+use super::tools::{Site, connect, numbered, take_number};
+use crate::support::shared_servers;
+
+#[tokio::test]
+async fn a_flush_leaves_the_epochs_only() {
+    let site = Site::on(shared_servers());
+    let layer = connect(site.config()).await;
+    for n in 0..30 {
+        layer.send("normal", numbered(n)).await.unwrap();
+        layer.send(&format!("single?{n}"), numbered(n)).await.unwrap();
+        layer.group_add(&format!("g{n}"), "normal").await.unwrap();
+        layer.group_add(&format!("g{n}"), &format!("local{n}!a")).await.unwrap();
+        layer.group_send(&format!("g{n}"), numbered(n)).await.unwrap();
+    }
+    for server in shared_servers() {
+        let () = server.connection().await.lpush(site.key("quarantine"), "bytes").await.unwrap();
+        assert!(site.keys(server).await.len() > 20);
+    }
+    layer.flush().await.unwrap();
+    for server in shared_servers() {
+        assert_eq!(site.keys(server).await.into_keys().collect::<Vec<_>>(), [":epoch"]);
+    }
+    layer.send("single?1", numbered(1)).await.unwrap();
+    assert_eq!(take_number(&layer, "single?1").await, 1);
+}
+
+/// Keys of deployments whose prefixes begin with ours or mean ours as a pattern, and keys of nobody.
+#[tokio::test]
+async fn a_flush_spares_neighbours() {
+    let servers = &shared_servers()[..1];
+    let site = Site::on(servers);
+    let ours = connect(site.config()).await;
+    let mut neighbours = Vec::new();
+    for ending in [":channel", ":group", ":staging", "2", "-meta", "-meta:x", "*", "?", "[a]", "\\"] {
+        let prefix = format!("{}{ending}", site.prefix);
+        let config = site.config().stats_prefix(format!("{prefix}.stats:")).prefix(prefix);
+        let layer = connect(config).await;
+        layer.send("kept", numbered(1)).await.unwrap();
+        layer.send("kept!x", numbered(2)).await.unwrap();
+        layer.group_add("kept", "kept!x").await.unwrap();
+        neighbours.push((ending, layer));
+    }
+    let mut connection = servers[0].connection().await;
+    for key in ["", ":mine", ":channel:mine", ":channel:{a:b}", ":lock:{x}", "-metamine"] {
+        let () = connection.set(format!("{}{key}", site.prefix), "theirs").await.unwrap();
+    }
+    let before = site.keys(&servers[0]).await;
+    ours.send("gone", numbered(0)).await.unwrap();
+    ours.flush().await.unwrap();
+    assert_eq!(site.keys(&servers[0]).await, before);
+    for (ending, layer) in neighbours {
+        assert_eq!(take_number(&layer, "kept").await, 1, "{ending}");
+        assert_eq!(layer.group_channels("kept").await.unwrap().len(), 1, "{ending}");
+    }
+}
+
+#[tokio::test]
+async fn a_prefix_that_is_a_pattern_flushes_itself_only() {
+    let servers = &shared_servers()[..1];
+    let site = Site::on(servers);
+    for pattern in ["*", "?", "[x]", "[^y]", "\\x"] {
+        let prefix = format!("{}{pattern}", site.prefix);
+        let layer = connect(site.config().stats_prefix(format!("{prefix}.stats:")).prefix(&prefix)).await;
+        let literal = format!("{}x", site.prefix);
+        let other = connect(site.config().stats_prefix(format!("{literal}.stats:")).prefix(literal)).await;
+        layer.send("a", numbered(0)).await.unwrap();
+        other.send("a", numbered(1)).await.unwrap();
+        layer.flush().await.unwrap();
+        assert!(layer.try_receive(&["a"]).await.unwrap().is_none(), "{pattern}");
+        assert_eq!(layer.global_statistics().await.unwrap().messages_count, 0, "{pattern}");
+        assert_eq!(take_number(&other, "a").await, 1, "{pattern}");
+    }
+}

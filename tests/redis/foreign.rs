@@ -1,0 +1,217 @@
+//! Bytes in a channel's list that are no message of ours: skipped, counted and kept in quarantine; the reader goes on.
+
+use channel_layer::ChannelLayer;
+use metrics_util::debugging::DebuggingRecorder;
+use redis::AsyncCommands;
+
+use super::tools::{Layer, Site, connect, entries, now_ms, number, numbered, take, take_number};
+use crate::support::{Counts, DEADLINE, RedisServer, eventually, shared_servers, within};
+
+const VERSION: u8 = 0x10;
+
+/// A stamp of an entry that does not expire during a test, and `rest`.
+async fn stamped(server: &RedisServer, rest: &[u8]) -> Vec<u8> {
+    let expires = now_ms(&mut server.connection().await).await + 60_000;
+    [&expires.to_be_bytes(), rest].concat()
+}
+
+/// Puts `bytes` between two messages to `channel` and checks that those two arrive, in order, and that the bytes go to
+/// quarantine, counted under `reason`.
+async fn check(site: &Site, layer: &Layer, channel: &str, source: &str, bytes: &[u8], reason: &str) {
+    let server = &shared_servers()[0];
+    let mut connection = server.connection().await;
+    let recorder = DebuggingRecorder::new();
+    let mut counts = Counts::of(&recorder);
+    let local = metrics::set_default_local_recorder(&recorder);
+    let () = connection.del(site.key("quarantine")).await.unwrap();
+    layer.send(channel, numbered(1)).await.unwrap();
+    let () = connection.rpush(site.list(source), bytes).await.unwrap();
+    layer.send(channel, numbered(2)).await.unwrap();
+    assert_eq!(take_number(layer, source).await, 1);
+    let second = take(layer, source).await;
+    assert_eq!((number(&second), second.channel.as_str()), (2, channel));
+    let kept = eventually("the quarantine", async || {
+        let kept = entries(&mut server.connection().await, &site.key("quarantine")).await;
+        (!kept.is_empty()).then_some(kept)
+    });
+    let shown = &bytes[..bytes.len().min(40)];
+    assert!(kept.await == [bytes], "other bytes are in quarantine than {shown:x?}");
+    drop(local);
+    assert_eq!(counts.dropped(reason), 1, "{shown:x?}");
+    assert!(layer.try_receive(&[source]).await.unwrap().is_none());
+}
+
+async fn start() -> (Site, Layer) {
+    let site = Site::on(&shared_servers()[..1]);
+    let layer = connect(site.config()).await;
+    (site, layer)
+}
+
+#[tokio::test]
+async fn what_is_no_entry() {
+    let (site, layer) = start().await;
+    let server = &shared_servers()[0];
+    for bytes in [
+        b"".to_vec(),
+        b"x".to_vec(),
+        vec![0; 7],
+        vec![0; 8],
+        vec![0xff; 8],
+        vec![0xff; 500],
+        b"{\"text\": \"not ours\"}".to_vec(),
+        // Python's layers begin with twelve random characters and MessagePack.
+        b"abcdefghijkl\x81\xa4text\xa2hi".to_vec(),
+        stamped(server, b"\x00\x80").await,
+        stamped(server, b"\x20\x80").await,
+        stamped(server, b"\xf0\x80").await,
+        stamped(server, &[VERSION | 4, 0x80]).await,
+        stamped(server, &[VERSION | 7, 0x80]).await,
+    ] {
+        for (channel, source) in [("n", "n"), ("l!a", "l!"), ("s?a", "s?a")] {
+            check(&site, &layer, channel, source, &bytes, "undecodable").await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_has_no_message_in_it() {
+    let (site, layer) = start().await;
+    for body in [
+        b"".to_vec(),
+        b"\xc1".to_vec(),
+        b"\xc0".to_vec(),
+        b"\x01".to_vec(),
+        b"\x93\x01\x02\x03".to_vec(),
+        b"\xa3abc".to_vec(),
+        b"\x81".to_vec(),
+        b"\x81\xa1".to_vec(),
+        b"\x81\xa1a".to_vec(),
+        b"\x82\xa1a\x01".to_vec(),
+        b"\x81\x01\x01".to_vec(),
+        b"\x81\xa1\xff\x01".to_vec(),
+        b"\x81\xa1a\xa1\xff".to_vec(),
+        b"\x81\xa1a\xd4\x01\x01".to_vec(),
+        b"\x81\xa1a\x01trailing".to_vec(),
+    ] {
+        let bytes = stamped(&shared_servers()[0], &[&[VERSION], &body[..]].concat()).await;
+        check(&site, &layer, "n", "n", &bytes, "undecodable").await;
+    }
+}
+
+#[tokio::test]
+async fn bombs_of_depth_and_length() {
+    let (site, layer) = start().await;
+    let deep = |open: &[u8]| [b"\x81\xa1a", &open.repeat(100_000)[..], b"\x01"].concat();
+    for body in [
+        deep(b"\x91"),
+        deep(b"\x81\xa1a"),
+        deep(b"\xdd\xff\xff\xff\xff"),
+        deep(b"\xdf\xff\xff\xff\xff\xa1a"),
+        b"\xdf\xff\xff\xff\xff".to_vec(),
+        b"\xde\xff\xff".to_vec(),
+        b"\x81\xa1a\xdd\xff\xff\xff\xff".to_vec(),
+        b"\x81\xa1a\xdf\xff\xff\xff\xff".to_vec(),
+        b"\x81\xa1a\xdb\xff\xff\xff\xff".to_vec(),
+        b"\x81\xa1a\xc6\xff\xff\xff\xff".to_vec(),
+        b"\x81\xdb\xff\xff\xff\xff".to_vec(),
+    ] {
+        let bytes = stamped(&shared_servers()[0], &[&[VERSION], &body[..]].concat()).await;
+        check(&site, &layer, "n", "n", &bytes, "undecodable").await;
+    }
+    // What is left of a group message says how many members it is for.
+    let rest = [&[VERSION | 3, 1, b'g'], &[0; 8][..], &[0xff; 4], b"\x01a\x01b"].concat();
+    let bytes = stamped(&shared_servers()[0], &rest).await;
+    check(&site, &layer, "l!a", "l!", &bytes, "undecodable").await;
+}
+
+#[tokio::test]
+async fn addresses_that_do_not_fit_the_channel() {
+    let (site, layer) = start().await;
+    let server = &shared_servers()[0];
+    let long = [&[VERSION | 1, 101][..], &[b'x'; 101], b"\x80"].concat();
+    let group = |name: &[u8]| [&[VERSION | 2, u8::try_from(name.len()).unwrap()], name, &[0; 8], b"\x80"].concat();
+    for (channel, source, rest) in [
+        ("n", "n", [VERSION | 1, 1, b'a', 0x80].to_vec()),
+        ("s?a", "s?a", [VERSION | 1, 1, b'a', 0x80].to_vec()),
+        ("n", "n", [&[VERSION | 3, 1, b'g'], &[0; 12][..], b"\x80"].concat()),
+        ("l!a", "l!", [VERSION, 0x80].to_vec()),
+        ("l!a", "l!", [VERSION | 1, 0, 0x80].to_vec()),
+        ("l!a", "l!", [VERSION | 1, 3, b'a', b' ', b'b', 0x80].to_vec()),
+        ("l!a", "l!", [VERSION | 1, 3, b'a', b'!', b'b', 0x80].to_vec()),
+        ("l!a", "l!", [VERSION | 1, 1, 0xff, 0x80].to_vec()),
+        ("l!a", "l!", [VERSION | 1, 50, b'a'].to_vec()),
+        ("l!a", "l!", long),
+        ("l!a", "l!", group(b"")),
+        ("l!a", "l!", group(b"bad group")),
+        ("l!a", "l!", group(b"\xff\xfe")),
+        ("l!a", "l!", [VERSION | 2, 1, b'g', 0].to_vec()),
+        ("l!a", "l!", [&[VERSION | 3, 1, b'g'], &[0; 8][..], &[0, 0, 0, 1], b"\x03a b\x80"].concat()),
+    ] {
+        let bytes = stamped(server, &rest).await;
+        check(&site, &layer, channel, source, &bytes, "undecodable").await;
+    }
+}
+
+#[tokio::test]
+async fn a_sealed_message_where_there_are_no_keys() {
+    let (site, layer) = start().await;
+    let bytes = stamped(&shared_servers()[0], &[VERSION | 8, 1, 2, 3]).await;
+    check(&site, &layer, "n", "n", &bytes, "undecryptable").await;
+}
+
+#[tokio::test]
+async fn a_message_in_plain_text_where_there_are_keys() {
+    let site = Site::on(&shared_servers()[..1]);
+    let layer = connect(site.config().symmetric_encryption_keys(["a key"])).await;
+    let bytes = stamped(&shared_servers()[0], b"\x10\x81\xa1a\x01").await;
+    check(&site, &layer, "n", "n", &bytes, "undecryptable").await;
+    let short = stamped(&shared_servers()[0], &[VERSION | 8, 1, 2, 3]).await;
+    check(&site, &layer, "n", "n", &short, "undecryptable").await;
+}
+
+#[tokio::test]
+async fn every_message_among_garbage_arrives_in_order() {
+    let (site, layer) = start().await;
+    let mut connection = shared_servers()[0].connection().await;
+    for n in 0..50_u8 {
+        let () = connection.rpush(site.list("l!"), vec![vec![n; usize::from(n)], vec![0; 20]]).await.unwrap();
+        layer.send("l!a", numbered(n.into())).await.unwrap();
+    }
+    let mut receiver = layer.receiver(&["l!"]).unwrap();
+    for n in 0..50 {
+        assert_eq!(number(&within(DEADLINE, "a message", receiver.recv()).await.unwrap()), n);
+    }
+}
+
+#[tokio::test]
+async fn a_full_channel_with_short_bytes_at_its_head_is_full_until_it_is_read() {
+    let site = Site::on(&shared_servers()[..1]);
+    let layer = connect(site.config().capacity(3)).await;
+    let mut connection = shared_servers()[0].connection().await;
+    for length in 0..8 {
+        let () = connection.rpush(site.list("n"), vec![vec![0_u8; length], vec![1; 3]]).await.unwrap();
+        layer.send("n", numbered(1)).await.unwrap();
+        let full = layer.send("n", numbered(2)).await;
+        assert!(matches!(full, Err(channel_layer::Error::ChannelFull { .. })), "{full:?}");
+        assert_eq!(take_number(&layer, "n").await, 1);
+        layer.send("n", numbered(3)).await.unwrap();
+        assert_eq!(take_number(&layer, "n").await, 3);
+    }
+}
+
+#[tokio::test]
+async fn a_channel_whose_key_holds_no_list_fails_alone() {
+    let (site, layer) = start().await;
+    let mut connection = shared_servers()[0].connection().await;
+    let () = connection.set(site.list("n"), "text").await.unwrap();
+    let many: Vec<_> = (0..9).map(|n| (["n", "m", "s?a"][n % 3], numbered(i64::try_from(n).unwrap()))).collect();
+    let results = layer.send_many(&many).await;
+    for (n, result) in results.iter().enumerate() {
+        let failed = matches!(result, Err(channel_layer::Error::Redis { shard: 0, .. }));
+        assert_eq!(failed, n % 3 == 0, "{result:?}");
+    }
+    assert_eq!(take_number(&layer, "m").await, 1);
+    assert_eq!(take_number(&layer, "s?a").await, 2);
+    let received = within(DEADLINE, "an answer", layer.try_receive(&["n"])).await;
+    assert!(matches!(received, Err(channel_layer::Error::Redis { shard: 0, .. })), "{received:?}");
+}

@@ -1,0 +1,286 @@
+//! The scripts of groups against a real server: versions, memberships that end, and answers of what has changed.
+
+use std::time::Duration;
+
+use redis::AsyncCommands;
+use redis::aio::MultiplexedConnection;
+
+use super::tools::{ask, assert_lives, now_ms, ttl};
+use crate::support::{random_prefix, shared_servers};
+
+const ADD: &str = include_str!("../../src/redis/scripts/group_add.lua");
+const DISCARD: &str = include_str!("../../src/redis/scripts/group_discard.lua");
+const MEMBERS: &str = include_str!("../../src/redis/scripts/group_members.lua");
+const ROUTES: &str = include_str!("../../src/redis/scripts/group_routes.lua");
+
+const LASTS: Duration = Duration::from_secs(100);
+const REMEMBERED: Duration = Duration::from_secs(50);
+const SECOND: u64 = 1_000_000;
+
+/// A group with one process-local route, `p!`.
+struct Group {
+    key: String,
+    connection: MultiplexedConnection,
+    lasts: Duration,
+    remembered: Duration,
+}
+
+/// What `group_members.lua` tells.
+#[derive(Debug, PartialEq)]
+struct Told {
+    version: u64,
+    only_changes: bool,
+    members: Vec<(String, u64)>,
+    joined: Vec<(String, u64)>,
+    left: Vec<(String, u64)>,
+}
+
+impl Group {
+    async fn start() -> Self {
+        let connection = shared_servers()[0].connection().await;
+        Self { key: random_prefix(), connection, lasts: LASTS, remembered: REMEMBERED }
+    }
+
+    fn keys(&self) -> [String; 4] {
+        ["", ":members", ":joined", ":left"].map(|kind| format!("{}{kind}", self.key))
+    }
+
+    async fn add(&mut self, member: &str) -> u64 {
+        let mut command = call(ADD, &self.keys());
+        command.arg("p!").arg(ms(self.lasts)).arg(ms(self.remembered)).arg(member);
+        ask(&mut self.connection, &command).await
+    }
+
+    async fn add_route(&mut self, route: &str) -> u64 {
+        let mut command = call(ADD, &self.keys()[..1]);
+        command.arg(route).arg(ms(self.lasts)).arg(ms(self.remembered));
+        ask(&mut self.connection, &command).await
+    }
+
+    async fn discard(&mut self, member: &str) -> Option<u64> {
+        let mut command = call(DISCARD, &self.keys());
+        command.arg("p!").arg(ms(self.lasts)).arg(ms(self.remembered)).arg(member);
+        ask(&mut self.connection, &command).await
+    }
+
+    async fn members(&mut self, known: u64) -> Told {
+        let mut command = call(MEMBERS, &self.keys());
+        command.arg("p!").arg(known).arg(ms(self.lasts)).arg(ms(self.remembered));
+        let (version, only_changes, members, joined, left): (u64, i64, Vec<String>, Vec<String>, Vec<String>) =
+            ask(&mut self.connection, &command).await;
+        Told {
+            version,
+            only_changes: only_changes == 1,
+            members: pairs(members),
+            joined: pairs(joined),
+            left: pairs(left).into_iter().filter(|(text, _)| !text.is_empty()).collect(),
+        }
+    }
+
+    async fn routes(&mut self) -> Vec<(String, u64)> {
+        let mut command = call(ROUTES, &self.keys()[..1]);
+        command.arg(ms(self.lasts));
+        pairs(ask(&mut self.connection, &command).await)
+    }
+
+    /// Moves a score of one of the keys into the past.
+    async fn age(&mut self, place: usize, member: &str, by: u64) {
+        let key = &self.keys()[place];
+        let score: f64 = self.connection.zscore(key, member).await.unwrap();
+        #[expect(clippy::cast_precision_loss, reason = "times in microseconds are exact in a float")]
+        let () = self.connection.zadd(key, member, score - by as f64).await.unwrap();
+    }
+}
+
+fn call(source: &str, keys: &[String]) -> redis::Cmd {
+    let mut command = redis::cmd("EVAL");
+    command.arg(source).arg(keys.len()).arg(keys);
+    command
+}
+
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap()
+}
+
+fn pairs(flat: Vec<String>) -> Vec<(String, u64)> {
+    flat.chunks(2).map(|pair| (pair[0].clone(), pair[1].parse().unwrap())).collect()
+}
+
+fn names(pairs: &[(String, u64)]) -> Vec<&str> {
+    pairs.iter().map(|(name, _)| name.as_str()).collect()
+}
+
+#[tokio::test]
+async fn versions_are_times_that_grow_with_every_change() {
+    let mut group = Group::start().await;
+    let before = now_ms(&mut group.connection).await * 1000;
+    let mut last = 0;
+    for round in 0..100 {
+        let version =
+            if round % 3 == 2 { group.discard("a").await.expect("it was a member") } else { group.add("a").await };
+        assert!(version > last, "{version} after {last}");
+        last = version;
+    }
+    let after = (now_ms(&mut group.connection).await + 1) * 1000;
+    assert!((before..after).contains(&last), "{last}");
+}
+
+#[tokio::test]
+async fn versions_grow_when_the_servers_clock_was_ahead_before() {
+    let mut group = Group::start().await;
+    let first = group.add("a").await;
+    let ahead = first + 1000 * SECOND;
+    #[expect(clippy::cast_precision_loss, reason = "times in microseconds are exact in a float")]
+    let () = group.connection.zadd(&group.key, "p!", ahead as f64).await.unwrap();
+    assert_eq!(group.add("b").await, ahead + 1);
+    assert_eq!(group.discard("b").await, Some(ahead + 2));
+    // The last member leaves, and the route with it; the end is remembered and keeps the versions growing.
+    assert_eq!(group.discard("a").await, Some(ahead + 3));
+    assert_eq!(group.add("c").await, ahead + 4);
+}
+
+#[tokio::test]
+async fn adding_again_renews_and_keeps_the_beginning() {
+    let mut group = Group::start().await;
+    let first = group.add("a").await;
+    let second = group.add("a").await;
+    let told = group.members(0).await;
+    assert_eq!(told.members, [("a".to_owned(), second)]);
+    assert_eq!(told.joined, [("a".to_owned(), first)]);
+    assert_eq!(group.routes().await, [("p!".to_owned(), second)]);
+    for (key, lives) in group.keys().iter().zip([LASTS, LASTS + REMEMBERED, LASTS + REMEMBERED, REMEMBERED]) {
+        assert_lives(ttl(&mut group.connection, key).await, lives);
+    }
+}
+
+#[tokio::test]
+async fn adding_after_the_membership_has_expired_begins_it_anew() {
+    let mut group = Group::start().await;
+    let first = group.add("a").await - 101 * SECOND;
+    group.age(1, "a", 101 * SECOND).await;
+    group.age(2, "a", 101 * SECOND).await;
+    assert_eq!(group.members(0).await.members, [("a".to_owned(), first)], "messages from before may wait for it");
+    let again = group.add("a").await;
+    let told = group.members(0).await;
+    assert_eq!(told.joined, [("a".to_owned(), again)]);
+    assert_eq!(told.left, [(format!("{first} {} a", first + 100 * SECOND), again)]);
+}
+
+#[tokio::test]
+async fn expired_members_are_swept_by_the_adds_of_others() {
+    let mut group = Group::start().await;
+    for n in 0..150 {
+        group.add(&format!("old{n}")).await;
+    }
+    for n in 0..150 {
+        group.age(1, &format!("old{n}"), 151 * SECOND).await;
+    }
+    for left in [50 + 1, 2, 3] {
+        group.add(&format!("new{left}")).await;
+        for key in &group.keys()[1..3] {
+            assert_eq!(group.connection.zcard::<_, i64>(key).await.unwrap(), left, "{key}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_leaves_is_remembered_with_beginning_and_end() {
+    let mut group = Group::start().await;
+    let joined = group.add("a").await;
+    group.add("b").await;
+    let left = group.discard("a").await.expect("it was a member");
+    let told = group.members(0).await;
+    assert_eq!((told.version, told.only_changes), (left, false));
+    assert_eq!(names(&told.members), ["b"]);
+    assert_eq!(told.left, [(format!("{joined} {left} a"), left)]);
+    assert_eq!(group.routes().await, [("p!".to_owned(), left)]);
+}
+
+#[tokio::test]
+async fn discarding_nobody_changes_nothing() {
+    let mut group = Group::start().await;
+    assert_eq!(group.discard("a").await, None);
+    let version = group.add("a").await;
+    assert_eq!(group.discard("b").await, None);
+    assert_eq!(group.members(0).await.version, version);
+    group.age(1, "a", 101 * SECOND).await;
+    assert_eq!(group.discard("a").await, None, "its membership had expired");
+}
+
+#[tokio::test]
+async fn old_endings_are_trimmed() {
+    let mut group = Group::start().await;
+    let joined = group.add("a").await;
+    let left = group.discard("a").await.expect("it was a member");
+    group.age(3, &format!("{joined} {left} a"), 51 * SECOND).await;
+    group.add("b").await;
+    assert_eq!(group.members(0).await.left, []);
+}
+
+#[tokio::test]
+async fn who_knows_a_version_is_told_what_has_changed_since() {
+    let mut group = Group::start().await;
+    let a = group.add("a").await;
+    let b = group.add("b").await;
+    let nothing = group.members(b).await;
+    assert_eq!((nothing.version, nothing.only_changes), (b, true));
+    assert_eq!((nothing.members.len(), nothing.joined.len(), nothing.left.len()), (0, 0, 0));
+    let renewed = group.add("a").await;
+    let gone = group.discard("b").await.expect("it was a member");
+    let c = group.add("c").await;
+    let told = group.members(b).await;
+    assert!(told.only_changes);
+    assert_eq!(told.members, [("a".to_owned(), renewed), ("c".to_owned(), c)]);
+    assert_eq!(told.joined, [("c".to_owned(), c)]);
+    assert_eq!(told.left, [(format!("{b} {gone} b"), gone)]);
+    let all = group.members(0).await;
+    assert!(!all.only_changes);
+    assert_eq!(all.joined, [("a".to_owned(), a), ("c".to_owned(), c)]);
+}
+
+#[tokio::test]
+async fn who_knows_too_little_is_told_everything() {
+    let mut group = Group::start().await;
+    let first = group.add("a").await;
+    // Before the memory of endings began.
+    assert!(!group.members(first - 2).await.only_changes);
+    // Longer ago than endings are remembered.
+    group.age(3, "", 200 * SECOND).await;
+    assert!(!group.members(first - 51 * SECOND).await.only_changes);
+    assert!(group.members(first - 40 * SECOND).await.only_changes);
+    // The memory of endings is gone.
+    let () = group.connection.del(&group.keys()[3]).await.unwrap();
+    let told = group.members(first).await;
+    assert!(!told.only_changes);
+    assert_eq!(names(&told.members), ["a"]);
+}
+
+#[tokio::test]
+async fn a_group_that_has_gone_tells_nobody() {
+    let mut group = Group::start().await;
+    let told = group.members(5).await;
+    assert_eq!(told, Told { version: 0, only_changes: false, members: vec![], joined: vec![], left: vec![] });
+    assert_eq!(group.routes().await, []);
+}
+
+#[tokio::test]
+async fn routes_of_expired_members_are_left_out() {
+    let mut group = Group::start().await;
+    group.add_route("normal").await;
+    group.add_route("single?x").await;
+    group.add("a").await;
+    assert_eq!(names(&group.routes().await), ["normal", "single?x", "p!"]);
+    group.age(0, "single?x", 101 * SECOND).await;
+    assert_eq!(names(&group.routes().await), ["normal", "p!"]);
+    assert_lives(ttl(&mut group.connection, &group.key).await, LASTS);
+}
+
+#[tokio::test]
+async fn one_process_leaving_leaves_the_others() {
+    let mut group = Group::start().await;
+    group.add_route("normal").await;
+    group.add("a").await;
+    group.discard("a").await.expect("it was a member");
+    assert_eq!(names(&group.routes().await), ["normal"]);
+    assert_eq!(group.connection.exists::<_, i64>(&group.keys()[1..3]).await.unwrap(), 0);
+}

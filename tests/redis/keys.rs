@@ -1,0 +1,208 @@
+//! Every key that an operation leaves in Redis: its name, its type and how long it lives.
+
+use std::time::Duration;
+
+use channel_layer::{ChannelLayer, Error};
+use redis::AsyncCommands;
+
+use super::tools::{Layer, Site, ask, assert_lives, connect, entries, numbered, take_number, ttl};
+use crate::support::{DEADLINE, RedisServer, eventually, shared_servers, within};
+
+const EXPIRY: Duration = Duration::from_mins(1);
+const DAY: Duration = Duration::from_hours(24);
+const HOUR: Duration = Duration::from_hours(1);
+
+async fn start() -> (Site, Layer, &'static RedisServer) {
+    let site = Site::on(&shared_servers()[..1]);
+    let layer = connect(site.config().capacity(5)).await;
+    (site, layer, &shared_servers()[0])
+}
+
+/// Checks that these are all keys of the deployment but the epoch's, with their types and lifetimes.
+async fn assert_keys(site: &Site, server: &RedisServer, expected: &[(&str, &str, Duration)]) {
+    let mut connection = server.connection().await;
+    let mut keys = site.keys(server).await;
+    assert_eq!(keys.remove(":epoch").as_deref(), Some("string"));
+    assert_eq!(ttl(&mut connection, &site.key("epoch")).await, -1);
+    let mut named: Vec<_> = expected.iter().map(|(key, kind, _)| ((*key).to_owned(), (*kind).to_owned())).collect();
+    named.sort();
+    assert_eq!(keys.into_iter().collect::<Vec<_>>(), named);
+    for (key, _, lifetime) in expected {
+        assert_lives(ttl(&mut connection, &format!("{}{key}", site.prefix)).await, *lifetime);
+    }
+}
+
+#[tokio::test]
+async fn connecting_leaves_the_epoch_only() {
+    let (site, layer, server) = start().await;
+    layer.new_channel("reply?").await.unwrap();
+    layer.group_channels("nobody").await.unwrap();
+    layer.group_send("nobody", numbered(0)).await.unwrap();
+    layer.global_statistics().await.unwrap();
+    layer.channel_statistics("nothing").await.unwrap();
+    assert!(layer.try_receive(&["nothing", "no!", "no?x"]).await.unwrap().is_none());
+    assert_keys(&site, server, &[]).await;
+    let epoch: String = server.connection().await.get(site.key("epoch")).await.unwrap();
+    assert_eq!(epoch.len(), 32);
+    site.layer().await;
+    assert_eq!(epoch, server.connection().await.get::<_, String>(site.key("epoch")).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_send_leaves_a_list_and_two_hashes() {
+    let (site, layer, server) = start().await;
+    for channel in ["normal", "local!one", "local!two", "single?x"] {
+        layer.send(channel, numbered(0)).await.unwrap();
+    }
+    let all = [
+        (":channel:{normal}", "list", EXPIRY),
+        (":channel:{local!}", "list", EXPIRY),
+        (":channel:{single?x}", "list", EXPIRY),
+        ("-meta:{normal}", "hash", HOUR),
+        ("-meta:{local!}", "hash", HOUR),
+        ("-meta:{single?x}", "hash", HOUR),
+        ("-meta:global", "hash", DAY),
+    ];
+    assert_keys(&site, server, &all).await;
+    let mut connection = server.connection().await;
+    let lengths: Vec<i64> = vec![
+        connection.llen(site.list("normal")).await.unwrap(),
+        connection.llen(site.list("local!")).await.unwrap(),
+        connection.llen(site.list("single?x")).await.unwrap(),
+    ];
+    assert_eq!(lengths, [1, 2, 1]);
+}
+
+#[tokio::test]
+async fn a_receive_leaves_no_list() {
+    let (site, layer, server) = start().await;
+    for (channel, source) in [("normal", "normal"), ("local!one", "local!"), ("single?x", "single?x")] {
+        layer.send(channel, numbered(7)).await.unwrap();
+        assert_eq!(take_number(&layer, source).await, 7);
+    }
+    let counters = ["-meta:{normal}", "-meta:{local!}", "-meta:{single?x}"].map(|key| (key, "hash", HOUR));
+    assert_keys(&site, server, &[&counters[..], &[("-meta:global", "hash", DAY)]].concat()).await;
+}
+
+#[tokio::test]
+async fn what_is_put_back_is_the_same_bytes_with_the_time_that_is_left() {
+    let (site, layer, server) = start().await;
+    let mut connection = server.connection().await;
+    for n in 0..3 {
+        layer.send("back!a", numbered(n)).await.unwrap();
+    }
+    let before = entries(&mut connection, &site.list("back!")).await;
+    let mut receiver = layer.receiver(&["back!"]).unwrap();
+    within(DEADLINE, "the first message", receiver.recv()).await.unwrap();
+    assert_eq!(entries(&mut connection, &site.list("back!")).await, Vec::<Vec<u8>>::new());
+    receiver.close().await.unwrap();
+    assert_eq!(entries(&mut connection, &site.list("back!")).await, before[1..]);
+    assert_lives(ttl(&mut connection, &site.list("back!")).await, EXPIRY);
+}
+
+#[tokio::test]
+async fn an_add_leaves_a_route_and_for_local_members_three_sets_more() {
+    let (site, layer, server) = start().await;
+    layer.group_add("g", "normal").await.unwrap();
+    layer.group_add("g", "single?x").await.unwrap();
+    assert_keys(&site, server, &[(":group:{g}", "zset", DAY)]).await;
+    layer.group_add("g", "local!one").await.unwrap();
+    layer.group_add("g", "local!two").await.unwrap();
+    let all = [
+        (":group:{g}", "zset", DAY),
+        // Messages that were sent before a membership ended may wait for it a little longer.
+        (":members:{g}:local!", "zset", DAY + EXPIRY * 2),
+        (":joined:{g}:local!", "zset", DAY + EXPIRY * 2),
+        (":left:{g}:local!", "zset", EXPIRY * 2),
+    ];
+    assert_keys(&site, server, &all).await;
+    let mut connection = server.connection().await;
+    let routes: Vec<String> = connection.zrange(site.key("group:{g}"), 0, -1).await.unwrap();
+    assert_eq!(routes, ["normal", "single?x", "local!"]);
+    let members: Vec<String> = connection.zrange(site.key("members:{g}:local!"), 0, -1).await.unwrap();
+    assert_eq!(members, ["one", "two"]);
+}
+
+#[tokio::test]
+async fn a_discard_takes_away_what_the_add_made() {
+    let (site, layer, server) = start().await;
+    for channel in ["normal", "single?x", "local!one", "local!two"] {
+        layer.group_add("g", channel).await.unwrap();
+    }
+    for channel in ["normal", "single?x", "local!one", "never", "never?x"] {
+        layer.group_discard("g", channel).await.unwrap();
+    }
+    let mut connection = server.connection().await;
+    let routes: Vec<String> = connection.zrange(site.key("group:{g}"), 0, -1).await.unwrap();
+    assert_eq!(routes, ["local!"]);
+    layer.group_discard("g", "local!two").await.unwrap();
+    // Who has left is remembered as long as messages from before can arrive.
+    assert_keys(&site, server, &[(":left:{g}:local!", "zset", EXPIRY * 2)]).await;
+    layer.group_discard("other", "local!never").await.unwrap();
+    assert_keys(&site, server, &[(":left:{g}:local!", "zset", EXPIRY * 2)]).await;
+}
+
+#[tokio::test]
+async fn a_group_send_leaves_one_entry_for_each_route() {
+    let (site, layer, server) = start().await;
+    for channel in ["normal", "single?x", "local!one", "local!two", "local!three"] {
+        layer.group_add("g", channel).await.unwrap();
+    }
+    layer.group_send("g", numbered(0)).await.unwrap();
+    let mut connection = server.connection().await;
+    for list in ["normal", "single?x", "local!"] {
+        let found = entries(&mut connection, &site.list(list)).await;
+        assert_eq!(found.len(), 1, "{list}");
+        // The kind of address that stands for a group, and the group's name.
+        assert_eq!(found[0][8..11], [0x12, 1, b'g'], "{list}");
+        assert_lives(ttl(&mut connection, &site.list(list)).await, EXPIRY);
+    }
+    let counted: i64 = connection.hget(format!("{}-meta:global", site.prefix), "messages_count").await.unwrap();
+    assert_eq!(counted, 3);
+}
+
+#[tokio::test]
+async fn counters_are_hashes_of_two_fields() {
+    let (site, layer, server) = start().await;
+    for n in 0..7 {
+        let sent = layer.send("busy", numbered(n)).await;
+        assert_eq!(matches!(sent, Err(Error::ChannelFull { .. })), n >= 5, "{sent:?}");
+    }
+    layer.send("calm?x", numbered(0)).await.unwrap();
+    let mut connection = server.connection().await;
+    for (key, messages, full) in
+        [("{busy}", Some(5), Some(2)), ("{calm?x}", Some(1), None), ("global", Some(6), Some(2))]
+    {
+        let key = format!("{}-meta:{key}", site.prefix);
+        let found: (Option<i64>, Option<i64>) =
+            ask(&mut connection, redis::cmd("HMGET").arg(&key).arg("messages_count").arg("channel_full_count")).await;
+        assert_eq!(found, (messages, full), "{key}");
+    }
+}
+
+#[tokio::test]
+async fn a_list_lives_as_long_as_its_last_message() {
+    let (site, layer, server) = start().await;
+    let brief = connect(site.config().expiry(Duration::from_secs(20))).await;
+    let mut connection = server.connection().await;
+    brief.send("mixed", numbered(0)).await.unwrap();
+    assert_lives(ttl(&mut connection, &site.list("mixed")).await, Duration::from_secs(20));
+    layer.send("mixed", numbered(1)).await.unwrap();
+    assert_lives(ttl(&mut connection, &site.list("mixed")).await, EXPIRY);
+    brief.send("mixed", numbered(2)).await.unwrap();
+    assert_lives(ttl(&mut connection, &site.list("mixed")).await, EXPIRY);
+}
+
+#[tokio::test]
+async fn an_idle_layer_leaves_no_connection_waiting() {
+    let server = RedisServer::start();
+    let layer = Site::on(std::slice::from_ref(&server)).layer().await;
+    layer.send("once", numbered(0)).await.unwrap();
+    take_number(&layer, "once").await;
+    let mut connection = server.connection().await;
+    eventually("the end of all blocked reads", async || {
+        let info: String = ask(&mut connection, redis::cmd("INFO").arg("clients")).await;
+        info.contains("blocked_clients:0\r\n").then_some(())
+    })
+    .await;
+}

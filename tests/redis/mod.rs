@@ -1,0 +1,18 @@
+//! What only the layer on Redis promises: its keys, its scripts, and that it outlives what happens to servers.
+
+mod closing;
+mod connections;
+mod encryption;
+mod flushing;
+mod foreign;
+mod group_scripts;
+mod keys;
+mod push_script;
+mod put_back_script;
+mod quarantine;
+mod racing;
+mod restarts;
+mod rotation;
+mod shards;
+mod starting;
+mod tools;

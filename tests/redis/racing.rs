@@ -1,0 +1,171 @@
+//! Calls that are dropped at any moment while others send, over several shards and layers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use channel_layer::{ChannelLayer, Delivery};
+use parking_lot::Mutex;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::tools::{Layer, Site, connect, number, numbered};
+use crate::support::{DEADLINE, Moments, eventually, shared_servers, within};
+
+const MESSAGES: usize = 3000;
+
+/// What has come, by channel, in the order in which it came.
+#[derive(Default)]
+struct Got {
+    count: AtomicUsize,
+    /// Held only to add to it.
+    numbers: Mutex<BTreeMap<String, Vec<i64>>>,
+}
+
+impl Got {
+    fn add(&self, delivery: &Delivery) {
+        self.numbers.lock().entry(delivery.channel.to_string()).or_default().push(number(delivery));
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Receives with calls that are dropped half-way, until all has come.
+async fn read(layer: Layer, channels: Vec<String>, got: Arc<Got>, all: usize, seed: u64) {
+    let channels: Vec<_> = channels.iter().map(String::as_str).collect();
+    let mut moments = Moments::new(seed);
+    while got.count.load(Ordering::Relaxed) < all {
+        if let Some(delivery) = moments.cut(layer.receive(&channels)).await {
+            got.add(&delivery.unwrap());
+        }
+    }
+}
+
+async fn send(layer: Layer, channels: Vec<String>, first: usize) {
+    for n in first..first + MESSAGES / 2 {
+        let channel = &channels[n % channels.len()];
+        layer.send(channel, numbered(i64::try_from(n).unwrap())).await.unwrap();
+    }
+}
+
+/// Waits until all tasks have ended, as long as messages come.
+async fn finish(mut tasks: JoinSet<()>, got: &Got) {
+    let mut before = 0;
+    while !tasks.is_empty() {
+        match timeout(DEADLINE, tasks.join_next()).await {
+            Ok(ended) => ended.into_iter().for_each(Result::unwrap),
+            Err(_) => {
+                let now = got.count.load(Ordering::Relaxed);
+                assert!(now > before, "after {now} of {MESSAGES} messages nothing has come for {DEADLINE:?}");
+                before = now;
+            }
+        }
+    }
+}
+
+async fn race(layers: &[Layer; 2], channels: [Vec<String>; 2], sources: [Vec<String>; 2]) -> Got {
+    let got = Arc::new(Got::default());
+    let mut tasks = JoinSet::new();
+    for seed in 0..6 {
+        let place = seed % 2;
+        let reader = read(layers[place].clone(), sources[place].clone(), got.clone(), MESSAGES, seed as u64);
+        tasks.spawn(reader);
+    }
+    for (place, channels) in channels.into_iter().enumerate() {
+        tasks.spawn(send(layers[1 - place].clone(), channels, place * MESSAGES / 2));
+    }
+    finish(tasks, &got).await;
+    for (layer, sources) in layers.iter().zip(&sources) {
+        let sources: Vec<_> = sources.iter().map(String::as_str).collect();
+        assert!(layer.try_receive(&sources).await.unwrap().is_none());
+    }
+    Arc::into_inner(got).expect("all readers have ended")
+}
+
+fn assert_each_once(got: &Got) {
+    let mut numbers: Vec<_> = got.numbers.lock().values().flatten().copied().collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..i64::try_from(MESSAGES).unwrap()).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dropped_receives_of_a_normal_channel_lose_and_double_nothing() {
+    let site = Site::on(shared_servers());
+    let layers = [connect(site.config()).await, connect(site.config()).await];
+    let names = || vec!["race".to_owned()];
+    assert_each_once(&race(&layers, [names(), names()], [names(), names()]).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dropped_receives_of_many_channels_lose_and_double_nothing() {
+    let site = Site::on(shared_servers());
+    let layers = [connect(site.config()).await, connect(site.config()).await];
+    let named = |kinds: [&str; 6], layer: usize| kinds.map(|kind| kind.replace('#', &layer.to_string())).to_vec();
+    let channels = ["race", "race#?x", "race#?y", "race#!a", "race#!b", "other"];
+    let sources = ["race", "race#?x", "race#?y", "race#!", "race#!", "other"];
+    let got = race(&layers, [named(channels, 0), named(channels, 1)], [named(sources, 0), named(sources, 1)]);
+    assert_each_once(&got.await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_reader_that_is_dropped_again_and_again_gets_all_in_order() {
+    let site = Site::on(shared_servers());
+    let layer = connect(site.config()).await;
+    let sender = connect(site.config()).await;
+    let mut tasks = JoinSet::new();
+    for place in 0..3 {
+        let (layer, sender) = (layer.clone(), sender.clone());
+        tasks.spawn(async move {
+            for n in 0..1000 {
+                sender.send(&format!("order?{place}"), numbered(n)).await.unwrap();
+            }
+        });
+        tasks.spawn(async move {
+            let mut moments = Moments::new(place);
+            let source = format!("order?{place}");
+            let mut next = 0;
+            while next < 1000 {
+                if let Some(delivery) = moments.cut(layer.receive(&[&source])).await {
+                    assert_eq!(number(&delivery.unwrap()), next, "{source}");
+                    next += 1;
+                }
+            }
+        });
+    }
+    within(DEADLINE * 3, "all in order", tasks.join_all()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn receivers_that_come_and_go_in_two_layers_lose_and_double_nothing() {
+    let site = Site::on(shared_servers());
+    let layers = [connect(site.config()).await, connect(site.config()).await];
+    let got = Arc::new(Got::default());
+    let mut tasks = JoinSet::new();
+    for seed in 0..4 {
+        let (layer, got) = (layers[seed % 2].clone(), got.clone());
+        tasks.spawn(async move {
+            let mut moments = Moments::new(seed as u64);
+            while got.count.load(Ordering::Relaxed) < MESSAGES {
+                let mut receiver = layer.receiver(&["go"]).unwrap();
+                for _ in 0..5 {
+                    let mut deliveries = Vec::new();
+                    if let Some(result) = moments.cut(receiver.recv_many(&mut deliveries, 7)).await {
+                        assert_eq!(result.unwrap(), deliveries.len());
+                    }
+                    for delivery in &deliveries {
+                        got.add(delivery);
+                    }
+                }
+            }
+        });
+    }
+    for (place, layer) in layers.iter().enumerate() {
+        tasks.spawn(send(layer.clone(), vec!["go".into()], place * MESSAGES / 2));
+    }
+    finish(tasks, &got).await;
+    eventually("nothing left", async || {
+        let waits = layers[0].channel_statistics("go").await.unwrap().messages_pending;
+        (waits == 0).then_some(())
+    })
+    .await;
+    assert_each_once(&got);
+}

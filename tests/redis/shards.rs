@@ -1,0 +1,304 @@
+//! Three servers as one: capacity, order, and one of them going away.
+
+use std::time::Duration;
+
+use channel_layer::{CapacityRule, ChannelLayer, Error, Event};
+use redis::AsyncCommands;
+
+use super::tools::{Layer, Site, connect, event, number, numbered, take, take_number, take_numbers};
+use crate::support::{DEADLINE, RedisServer, shared_servers, within};
+
+async fn start() -> (Site, Layer) {
+    let site = Site::on(shared_servers());
+    let layer = connect(site.config()).await;
+    (site, layer)
+}
+
+#[tokio::test]
+async fn the_capacity_of_a_normal_channel_is_exact_in_total() {
+    let site = Site::on(shared_servers());
+    for capacity in [1, 2, 3, 4, 10, 100] {
+        let name = format!("n{capacity}");
+        let config = || site.config().channel_capacity(CapacityRule::glob(&name, capacity));
+        let layers = [connect(config()).await, connect(config()).await];
+        let mut sent = 0;
+        for n in 0..capacity + 10 {
+            match layers[n % 2].send(&name, numbered(0)).await {
+                Ok(()) => sent += 1,
+                Err(Error::ChannelFull { channel }) => assert_eq!(channel, name.as_str()),
+                Err(other) => panic!("{other:?}"),
+            }
+            assert_eq!(sent, (n + 1).min(capacity));
+        }
+        take(&layers[0], &name).await;
+        layers[1].send(&name, numbered(0)).await.unwrap();
+        assert!(layers[0].send(&name, numbered(0)).await.is_err());
+        let many: Vec<_> = (0..capacity + 7).map(|_| (name.as_str(), numbered(0))).collect();
+        assert_eq!(take_numbers(&layers[1], &name).await.len(), capacity);
+        let accepted = layers[0].send_many(&many).await.iter().filter(|result| result.is_ok()).count();
+        assert_eq!(accepted, capacity);
+        let statistics = layers[0].channel_statistics(&name).await.unwrap();
+        assert_eq!(statistics.messages_pending, u64::try_from(capacity).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_pinned_channel_has_its_whole_capacity_on_one_shard() {
+    let site = Site::on(shared_servers());
+    let layer = connect(site.config().capacity(10)).await;
+    for channel in ["s?a", "s?b", "l!a", "k!a"] {
+        for n in 0..10 {
+            layer.send(channel, numbered(n)).await.unwrap();
+        }
+        assert!(matches!(layer.send(channel, numbered(10)).await, Err(Error::ChannelFull { .. })), "{channel}");
+    }
+}
+
+#[tokio::test]
+async fn pinned_channels_keep_their_order_wherever_they_lie() {
+    let (site, layer) = start().await;
+    let mut sources = site.pinned_channels(&layer, shared_servers()).await;
+    let mut channels = sources.clone();
+    for n in 0..6 {
+        sources.push(format!("local{n}!"));
+        channels.push(format!("local{n}!a"));
+        layer.group_add("g", &channels[n + 3]).await.unwrap();
+    }
+    for n in 0..50 {
+        for channel in &channels {
+            layer.send(channel, numbered(2 * n)).await.unwrap();
+        }
+        layer.group_send("g", numbered(2 * n + 1)).await.unwrap();
+    }
+    for (place, source) in sources.iter().enumerate() {
+        let expected: Vec<_> = if place < 3 { (0..50).map(|n| 2 * n).collect() } else { (0..100).collect() };
+        let mut receiver = layer.receiver(&[source]).unwrap();
+        let mut got = Vec::new();
+        while got.len() < expected.len() {
+            got.push(number(&within(DEADLINE, "a message", receiver.recv()).await.unwrap()));
+        }
+        assert_eq!(got, expected, "{source}");
+    }
+}
+
+#[tokio::test]
+async fn a_normal_channel_is_spread_over_all_shards() {
+    let (site, layer) = start().await;
+    for n in 0..9 {
+        layer.send("n", numbered(n)).await.unwrap();
+    }
+    for server in shared_servers() {
+        let length: i64 = server.connection().await.llen(site.list("n")).await.unwrap();
+        assert_eq!(length, 3);
+    }
+}
+
+#[tokio::test]
+async fn closing_puts_back_to_every_shard_and_what_is_left_of_a_group_message() {
+    let (site, layer) = start().await;
+    let pinned = site.pinned_channels(&layer, shared_servers()).await;
+    let closing = connect(site.config()).await;
+    let members = ["proc!a", "proc!b", "proc!c", "proc!d", "proc!e"];
+    for member in members {
+        layer.group_add("g", member).await.unwrap();
+    }
+    layer.send("proc!a", numbered(0)).await.unwrap();
+    layer.group_send("g", numbered(1)).await.unwrap();
+    layer.send("proc!a", numbered(2)).await.unwrap();
+    for n in 0..30 {
+        layer.send("n", numbered(n)).await.unwrap();
+    }
+    for channel in &pinned {
+        for n in 0..10 {
+            layer.send(channel, numbered(n)).await.unwrap();
+        }
+    }
+    // Each reader gets a part of what it has read.
+    let mut local = closing.receiver(&["proc!"]).unwrap();
+    let mut got = Vec::new();
+    for _ in 0..3 {
+        let delivery = within(DEADLINE, "a message", local.recv()).await.unwrap();
+        got.push((number(&delivery), delivery.channel.to_string()));
+    }
+    let mut normal = closing.receiver(&["n"]).unwrap();
+    let mut normals = Vec::new();
+    within(DEADLINE, "messages", normal.recv_many(&mut normals, 5)).await.unwrap();
+    let mut normals: Vec<_> = normals.iter().map(number).collect();
+    let mut readers = Vec::new();
+    for channel in &pinned {
+        let mut receiver = closing.receiver(&[channel]).unwrap();
+        assert_eq!(number(&within(DEADLINE, "a message", receiver.recv()).await.unwrap()), 0);
+        readers.push(receiver);
+    }
+    within(DEADLINE, "the end of closing", closing.close()).await.unwrap();
+    for _ in 3..7 {
+        let delivery = take(&layer, "proc!").await;
+        got.push((number(&delivery), delivery.channel.to_string()));
+    }
+    assert_eq!(got[0], (0, "proc!a".into()));
+    assert_eq!(got[6], (2, "proc!a".into()));
+    let mut of_group = got[1..6].to_vec();
+    of_group.sort();
+    assert_eq!(of_group, members.map(|member| (1, member.to_owned())));
+    normals.extend(take_numbers(&layer, "n").await);
+    normals.sort_unstable();
+    assert_eq!(normals, (0..30).collect::<Vec<_>>());
+    for channel in &pinned {
+        assert_eq!(take_numbers(&layer, channel).await, (1..10).collect::<Vec<_>>());
+    }
+    assert!(layer.try_receive(&["proc!"]).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_group_message_put_back_in_part_again_and_again_reaches_each_member_once() {
+    let (site, layer) = start().await;
+    let mut members: Vec<_> = (0..20).map(|n| format!("proc!member{n:02}")).collect();
+    for member in &members {
+        layer.group_add("g", member).await.unwrap();
+    }
+    layer.group_send("g", numbered(1)).await.unwrap();
+    // Whoever leaves or joins now changes nothing about who gets it.
+    layer.group_discard("g", &members[19]).await.unwrap();
+    layer.group_add("g", "proc!late").await.unwrap();
+    let mut got = Vec::new();
+    for _ in 0..members.len() {
+        let other = connect(site.config()).await;
+        let mut receiver = other.receiver(&["proc!"]).unwrap();
+        got.push(within(DEADLINE, "a message", receiver.recv()).await.unwrap().channel.to_string());
+        other.close().await.unwrap();
+    }
+    got.sort();
+    members.sort();
+    assert_eq!(got, members);
+    assert!(layer.try_receive(&["proc!"]).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_killed_shard_takes_only_its_own_channels_with_it() {
+    let mut servers = [RedisServer::start(), RedisServer::start(), RedisServer::start()];
+    let site = Site::on(&servers);
+    let layer = connect(site.config().command_timeout(Duration::from_millis(500))).await;
+    let pinned = site.pinned_channels(&layer, &servers).await;
+    let mut events = layer.events();
+    let mut there = layer.receiver(&[&pinned[0]]).unwrap();
+    let there = tokio::spawn(async move { (there.recv().await, there) });
+    let mut normal = layer.receiver(&["n"]).unwrap();
+    layer.send("n", numbered(-1)).await.unwrap();
+    assert_eq!(number(&within(DEADLINE, "a message", normal.recv()).await.unwrap()), -1);
+    servers[0].stop();
+    event(&mut events, "the outage", |event| matches!(event, Event::ShardDown { shard: 0, .. })).await;
+
+    for n in 0..30 {
+        layer.send("n", numbered(n)).await.unwrap();
+    }
+    let mut got = Vec::new();
+    while got.len() < 30 {
+        got.push(number(&within(DEADLINE, "a message", normal.recv()).await.unwrap()));
+    }
+    got.sort_unstable();
+    assert_eq!(got, (0..30).collect::<Vec<_>>());
+    for channel in &pinned[1..] {
+        layer.send(channel, numbered(1)).await.unwrap();
+        assert_eq!(take_number(&layer, channel).await, 1);
+    }
+    let sent = within(Duration::from_secs(5), "a refusal", layer.send(&pinned[0], numbered(1))).await;
+    assert!(matches!(&sent, Err(error @ Error::Redis { shard: 0, .. }) if error.is_transient()), "{sent:?}");
+
+    let (told, mut there) = within(DEADLINE, "the news of the outage", there).await.unwrap();
+    assert!(matches!(told, Err(Error::Redis { shard: 0, .. })), "{told:?}");
+    let again = tokio::time::timeout(Duration::from_secs(2), there.recv()).await;
+    assert!(again.is_err(), "the outage was told twice: {again:?}");
+    servers[0].start_again();
+    event(&mut events, "the end of the outage", |event| *event == Event::ShardUp { shard: 0 }).await;
+    layer.send(&pinned[0], numbered(2)).await.unwrap();
+    assert_eq!(number(&within(DEADLINE, "a message", there.recv()).await.unwrap()), 2);
+}
+
+#[tokio::test]
+async fn one_shot_receives_of_normal_channels_survive_a_killed_shard() {
+    let mut servers = [RedisServer::start(), RedisServer::start(), RedisServer::start()];
+    let site = Site::on(&servers);
+    let layer = site.layer().await;
+    let reader = layer.clone();
+    let waiting = tokio::spawn(async move { reader.receive(&["n"]).await });
+    let mut events = layer.events();
+    servers[1].stop();
+    event(&mut events, "the outage", |event| matches!(event, Event::ShardDown { shard: 1, .. })).await;
+    layer.send("n", numbered(0)).await.unwrap();
+    assert_eq!(number(&within(DEADLINE, "a message", waiting).await.unwrap().unwrap()), 0);
+    for n in 1..10 {
+        layer.send("n", numbered(n)).await.unwrap();
+        assert_eq!(take_number(&layer, "n").await, n);
+    }
+    assert!(layer.try_receive(&["n"]).await.unwrap().is_none());
+}
+
+/// A group whose members lie on a shard that lives, and the group itself on one that is killed.
+#[tokio::test]
+async fn direct_messages_pass_group_messages_whose_group_is_away() {
+    let mut servers = [RedisServer::start(), RedisServer::start()];
+    let site = Site::on(&servers);
+    let layer = connect(site.config().command_timeout(Duration::from_millis(500))).await;
+    let (mut group, mut process) = (None, None);
+    for n in 0.. {
+        let (name, local) = (format!("name{n}"), format!("name{n}!"));
+        layer.group_add(&name, "probe").await.unwrap();
+        if servers[0].connection().await.exists(site.key(&format!("group:{{{name}}}"))).await.unwrap() {
+            group = Some(name.clone());
+        }
+        layer.send(&format!("{local}a"), numbered(0)).await.unwrap();
+        if servers[1].connection().await.exists(site.list(&local)).await.unwrap() {
+            process = Some(name);
+        }
+        take(&layer, &local).await;
+        if group.is_some() && process.is_some() {
+            break;
+        }
+    }
+    let (group, process) = (group.unwrap(), process.unwrap());
+    let (source, member) = (format!("{process}!"), format!("{process}!a"));
+    layer.group_add(&group, &member).await.unwrap();
+    layer.group_send(&group, numbered(1)).await.unwrap();
+    layer.send(&member, numbered(2)).await.unwrap();
+    let mut events = layer.events();
+    servers[0].stop();
+    event(&mut events, "the outage", |event| matches!(event, Event::ShardDown { shard: 0, .. })).await;
+    assert_eq!(take_number(&layer, &source).await, 2);
+}
+
+#[tokio::test]
+async fn normal_channels_are_read_while_the_shard_of_another_channel_is_down() {
+    let mut servers = [RedisServer::start(), RedisServer::start()];
+    let site = Site::on(&servers);
+    let layer = site.layer().await;
+    let pinned = site.pinned_channels(&layer, &servers).await.remove(1);
+    let mut events = layer.events();
+    servers[1].stop();
+    event(&mut events, "the loss of a shard", |event| matches!(event, Event::ShardDown { shard: 1, .. })).await;
+    for n in 0..40 {
+        layer.send("normal", numbered(n)).await.unwrap();
+    }
+    let sources = ["normal", pinned.as_str()];
+    let (mut taken, mut outages) = (Vec::new(), 0);
+    while taken.len() < 40 {
+        match within(DEADLINE, "a message of the shard that is up", layer.receive(&sources)).await {
+            Ok(delivery) => taken.push(number(&delivery)),
+            Err(Error::Redis { shard: 1, .. }) => outages += 1,
+            Err(other) => panic!("{other}"),
+        }
+        assert!(outages < 10, "{outages} calls were told of the outage, and {} got a message", taken.len());
+    }
+    assert!(taken.is_sorted());
+}
+
+#[tokio::test]
+async fn a_channel_whose_only_shard_is_down_is_not_called_full() {
+    let mut servers = [RedisServer::start(), RedisServer::start()];
+    let layer = connect(Site::on(&servers).config().capacity(1)).await;
+    let mut events = layer.events();
+    // All of a capacity of 1 lies on the first shard.
+    servers[0].stop();
+    event(&mut events, "the loss of a shard", |event| matches!(event, Event::ShardDown { shard: 0, .. })).await;
+    let refused = layer.send("normal", numbered(0)).await;
+    assert!(matches!(refused, Err(Error::Redis { shard: 0, .. })), "{refused:?}");
+}

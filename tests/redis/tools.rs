@@ -1,0 +1,164 @@
+//! A deployment of its own for each test, its keys, and short forms for what the tests do.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use channel_layer::{ChannelLayer, Config, Delivery, Event, Message, RedisLayer, message};
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncCommands, FromRedisValue};
+use tokio::sync::broadcast;
+
+use crate::support::{DEADLINE, RedisServer, random_prefix, within};
+
+pub type Layer = Arc<RedisLayer>;
+
+/// A prefix on some servers, and layers that use it.
+pub struct Site {
+    pub prefix: String,
+    urls: Vec<String>,
+}
+
+impl Site {
+    pub fn on(servers: &[RedisServer]) -> Self {
+        Self::at(servers.iter().map(RedisServer::url))
+    }
+
+    pub fn at(urls: impl IntoIterator<Item = String>) -> Self {
+        Self { prefix: random_prefix(), urls: urls.into_iter().collect() }
+    }
+
+    /// What its layers have in common. Nothing is full and nothing takes too long unless a test says so.
+    pub fn config(&self) -> Config {
+        Config::new()
+            .hosts(self.urls.iter().cloned())
+            .prefix(&self.prefix)
+            .stats_prefix(format!("{}-meta:", self.prefix))
+            .capacity(100_000)
+            .connect_timeout(DEADLINE)
+            .command_timeout(DEADLINE)
+            .blocking_timeout(DEADLINE)
+    }
+
+    pub async fn layer(&self) -> Layer {
+        connect(self.config()).await
+    }
+
+    /// A key under the prefix.
+    pub fn key(&self, rest: &str) -> String {
+        format!("{}:{rest}", self.prefix)
+    }
+
+    /// The key of a channel's list, by the non-local part of its name.
+    pub fn list(&self, non_local: &str) -> String {
+        self.key(&format!("channel:{{{non_local}}}"))
+    }
+
+    /// The names of this deployment's keys without what they all begin with, and the Redis types.
+    pub async fn keys(&self, server: &RedisServer) -> BTreeMap<String, String> {
+        let mut connection = server.connection().await;
+        let mut types = BTreeMap::new();
+        for key in all_keys(&mut connection, &format!("{}*", self.prefix)).await {
+            let kind: String = ask(&mut connection, redis::cmd("TYPE").arg(&key)).await;
+            types.insert(key.strip_prefix(&self.prefix).unwrap().to_owned(), kind);
+        }
+        types
+    }
+
+    /// For each of the servers the name of a `?` channel that lies there.
+    pub async fn pinned_channels(&self, layer: &RedisLayer, servers: &[RedisServer]) -> Vec<String> {
+        let mut names = vec![None; servers.len()];
+        while names.iter().any(Option::is_none) {
+            let name = layer.new_channel("pinned?").await.unwrap();
+            layer.send(name.as_str(), numbered(0)).await.unwrap();
+            for (server, place) in servers.iter().zip(&mut names) {
+                if server.connection().await.exists(self.list(name.as_str())).await.unwrap() {
+                    *place = Some(name.to_string());
+                }
+            }
+            layer.receive(&[name.as_str()]).await.unwrap();
+        }
+        names.into_iter().flatten().collect()
+    }
+}
+
+pub async fn connect(config: Config) -> Layer {
+    Arc::new(within(DEADLINE, "a connection", RedisLayer::connect(config)).await.unwrap())
+}
+
+pub async fn all_keys(connection: &mut MultiplexedConnection, pattern: &str) -> Vec<String> {
+    let mut keys: Vec<String> = ask(connection, redis::cmd("KEYS").arg(pattern)).await;
+    keys.sort();
+    keys
+}
+
+pub async fn ask<T: FromRedisValue>(connection: &mut MultiplexedConnection, command: &redis::Cmd) -> T {
+    within(DEADLINE, "an answer of the server", command.query_async(connection)).await.unwrap()
+}
+
+pub async fn entries(connection: &mut MultiplexedConnection, list: &str) -> Vec<Vec<u8>> {
+    connection.lrange(list, 0, -1).await.unwrap()
+}
+
+/// The time to live of `key` in ms; -1 if it lives for good, -2 if there is no such key.
+pub async fn ttl(connection: &mut MultiplexedConnection, key: &str) -> i64 {
+    ask(connection, redis::cmd("PTTL").arg(key)).await
+}
+
+/// The time of the server in ms since the epoch.
+pub async fn now_ms(connection: &mut MultiplexedConnection) -> u64 {
+    let (seconds, micros): (u64, u64) = ask(connection, &redis::cmd("TIME")).await;
+    seconds * 1000 + micros / 1000
+}
+
+/// Checks that a key has been given `lifetime` not long ago.
+#[track_caller]
+pub fn assert_lives(ttl: i64, lifetime: Duration) {
+    let lifetime = i64::try_from(lifetime.as_millis()).unwrap();
+    assert!((lifetime - 15_000..=lifetime).contains(&ttl), "it lives for {ttl} ms, and not {lifetime} ms");
+}
+
+pub fn numbered(number: i64) -> Message {
+    message! { "number": number }
+}
+
+pub fn number(delivery: &Delivery) -> i64 {
+    delivery.message.int("number").expect("the message is numbered")
+}
+
+/// Receives one message, which has to come.
+pub async fn take(layer: &RedisLayer, channel: &str) -> Delivery {
+    within(DEADLINE, &format!("a message on {channel}"), layer.receive(&[channel])).await.unwrap()
+}
+
+/// Receives the number of one message, which has to come.
+pub async fn take_number(layer: &RedisLayer, channel: &str) -> i64 {
+    number(&take(layer, channel).await)
+}
+
+/// Receives numbers until there are no more.
+pub async fn take_numbers(layer: &RedisLayer, channel: &str) -> Vec<i64> {
+    let mut numbers = Vec::new();
+    while let Some(delivery) = layer.try_receive(&[channel]).await.unwrap() {
+        numbers.push(number(&delivery));
+    }
+    numbers
+}
+
+/// Waits for an event that `is_it`, skipping others.
+pub async fn event(events: &mut broadcast::Receiver<Event>, what: &str, is_it: impl Fn(&Event) -> bool) -> Event {
+    within(DEADLINE, what, async {
+        loop {
+            let event = events.recv().await.unwrap();
+            if is_it(&event) {
+                return event;
+            }
+        }
+    })
+    .await
+}
+
+/// The events that have happened and nobody has read.
+pub fn events_so_far(events: &mut broadcast::Receiver<Event>) -> Vec<Event> {
+    std::iter::from_fn(|| events.try_recv().ok()).collect()
+}

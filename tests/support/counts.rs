@@ -1,0 +1,37 @@
+//! What a layer counts in its metrics, seen by one test alone.
+
+use std::collections::HashMap;
+
+use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
+
+/// Reads the counters of a recorder.
+///
+/// Give the recorder to `metrics::set_default_local_recorder` on a runtime of one thread: then it sees everything that
+/// this test does, and nothing of the tests beside it.
+pub struct Counts {
+    snapshots: Snapshotter,
+    /// Looking empties the recorder, so that what was seen is kept here.
+    seen: HashMap<String, u64>,
+}
+
+impl Counts {
+    pub fn of(recorder: &DebuggingRecorder) -> Self {
+        Self { snapshots: recorder.snapshotter(), seen: HashMap::new() }
+    }
+
+    /// How many messages were dropped for `reason`.
+    pub fn dropped(&mut self, reason: &str) -> u64 {
+        self.counter(&format!("channel_layer_dropped_total reason={reason}"))
+    }
+
+    /// A counter by its name, followed by a space and each label.
+    pub fn counter(&mut self, name: &str) -> u64 {
+        for (key, _, _, value) in self.snapshots.snapshot().into_vec() {
+            let DebugValue::Counter(counted) = value else { continue };
+            let labels = key.key().labels().map(|label| format!(" {}={}", label.key(), label.value()));
+            let full = [key.key().name().to_owned()].into_iter().chain(labels).collect();
+            *self.seen.entry(full).or_default() += counted;
+        }
+        self.seen.get(name).copied().unwrap_or(0)
+    }
+}

@@ -1,0 +1,121 @@
+//! A TCP proxy before a server, which can freeze, cut and refuse connections as networks do.
+
+use std::net::Ipv4Addr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// Passes connections to a server on; ends, with all its connections, when dropped.
+pub struct Proxy {
+    port: u16,
+    state: watch::Sender<State>,
+    accepting: JoinHandle<()>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct State {
+    /// Connections with a number below this carry nothing any more and stay open.
+    frozen: u64,
+    /// Connections with a number below this are closed.
+    cut: u64,
+    /// The number of the next connection.
+    next: u64,
+    /// New connections are closed at once.
+    refusing: bool,
+}
+
+impl Proxy {
+    /// A proxy on a free port of the loopback address for the server at `url`.
+    pub async fn before(url: &str) -> Self {
+        let address = url.trim_start_matches("redis://").split('/').next().unwrap().to_owned();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let state = watch::Sender::new(State::default());
+        let accepting = tokio::spawn(accept(listener, address, state.clone()));
+        Self { port, state, accepting }
+    }
+
+    /// The URL by which the server is reached through the proxy.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/0", self.port)
+    }
+
+    /// Makes every present connection half-open: it stays, and carries nothing any more. New ones work.
+    pub fn freeze(&self) {
+        self.state.send_modify(|state| state.frozen = state.next);
+    }
+
+    /// Closes every present connection. New ones work.
+    pub fn cut(&self) {
+        self.state.send_modify(|state| state.cut = state.next);
+    }
+
+    /// Closes every connection, and every new one at once.
+    pub fn refuse(&self) {
+        self.refuse_new();
+        self.cut();
+    }
+
+    /// Closes every new connection at once.
+    pub fn refuse_new(&self) {
+        self.state.send_modify(|state| state.refusing = true);
+    }
+
+    /// Lets new connections pass again.
+    pub fn admit(&self) {
+        self.state.send_modify(|state| state.refusing = false);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.accepting.abort();
+        self.cut();
+    }
+}
+
+async fn accept(listener: TcpListener, address: String, state: watch::Sender<State>) {
+    while let Ok((client, _)) = listener.accept().await {
+        let mut number = None;
+        state.send_modify(|state| {
+            if !state.refusing {
+                number = Some(state.next);
+                state.next += 1;
+            }
+        });
+        if let Some(number) = number {
+            tokio::spawn(carry(client, address.clone(), number, state.subscribe()));
+        }
+    }
+}
+
+/// Carries one connection until either end closes it or it is cut.
+async fn carry(client: TcpStream, address: String, number: u64, mut state: watch::Receiver<State>) {
+    let Ok(server) = TcpStream::connect(address).await else { return };
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = server.into_split();
+    let frozen = state.clone();
+    tokio::select! {
+        () = copy(from_client, to_server, number, frozen.clone()) => {}
+        () = copy(from_server, to_client, number, frozen) => {}
+        _ = state.wait_for(|state| number < state.cut) => {}
+    }
+}
+
+async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, number: u64, state: watch::Receiver<State>) {
+    let mut buffer = vec![0; 1 << 16];
+    while let Ok(read @ 1..) = from.read(&mut buffer).await {
+        if number < state.borrow().frozen {
+            std::future::pending::<()>().await;
+        }
+        if to.write_all(&buffer[..read]).await.is_err() {
+            return;
+        }
+    }
+    if number < state.borrow().frozen {
+        std::future::pending::<()>().await;
+    }
+}

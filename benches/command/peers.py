@@ -77,7 +77,7 @@ def run(*arguments, **options):
 def build():
     """Our side, without which nothing can be measured; Cargo tells its progress itself."""
     manifest = ["--manifest-path", PEERS / "Cargo.toml", "--target-dir", TARGET / "cargo"]
-    command = ["cargo", "build", "--release", "--locked", *manifest]
+    command = ["cargo", "build", "--release", *manifest]
     if subprocess.run([str(word) for word in command], check=False).returncode != 0:
         sys.exit("scripts/bench: the build failed")
 

@@ -27,7 +27,8 @@ def tell(text):
 def main():
     parser = argparse.ArgumentParser(prog="scripts/bench", description="Measures the layer against its peers.")
     parser.add_argument("--quick", action="store_true", help="fewer messages and rounds: under 4 minutes")
-    parser.add_argument("--only", metavar="LOAD", nargs="+", help="these loads only; writes no files", choices=[load.key for load in loads.ALL])
+    names = [load.key for load in loads.ALL]
+    parser.add_argument("--only", metavar="LOAD", nargs="+", choices=names, help="these loads only; writes no files")
     arguments = parser.parse_args()
     # So that every block is left in order, and what was started ends.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("scripts/bench: terminated"))

@@ -1,0 +1,1 @@
+"""The command `scripts/bench`: sets up the peers, runs the loads, writes what was measured."""

@@ -1,0 +1,100 @@
+"""A chart of our rates over those of the peers: bars on a logarithmic scale, for light and dark pages."""
+
+from html import escape
+from math import ceil, floor, log10
+
+from .ratios import ALL
+
+ROWS = {
+    "send_vs_rpush": "send, over RPUSH of redis-rs",
+    "e2e_vs_limit": "end to end, over the limit of redis-benchmark",
+    "e2e_vs_channels_redis": "end to end, over channels_redis",
+    "e2e_10k_vs_channels_redis": "end to end with 10 KB, over channels_redis",
+    "queue_vs_channels_redis": "queue, over channels_redis",
+    "queue_vs_asgi_redis": "queue, over asgi_redis",
+    "group_10k_vs_channels_redis": "group of 10,000, over channels_redis",
+    "group_10k_vs_channels_redis_pubsub": "group of 10,000, over channels_redis pub/sub",
+    "group_10k_vs_asgi_redis": "group of 10,000, over asgi_redis",
+    "group_10k_vs_socketioxide": "group of 10,000, over socketioxide",
+    "group_10k_vs_socketio": "group of 10,000, over socket.io",
+    "encrypted_vs_plain": "encrypted, over plain",
+    "encrypted_10k_vs_plain": "encrypted with 10 KB, over plain",
+    "memory_vs_mpsc": "MemoryLayer, over a bare tokio channel",
+}
+
+WIDTH, LEFT, RIGHT, TOP, ROW, BAR = 860, 330, 70, 64, 26, 14
+
+STYLE = """
+  text { font: 13px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #1f2328; }
+  .title { font-size: 16px; font-weight: 600; }
+  .quiet, .scale { fill: #59636e; font-size: 12px; }
+  .bar { fill: #0a6ebd; }
+  .grid { stroke: #d1d9e0; }
+  .one { stroke: #59636e; }
+  .spread, .target { stroke: #1f2328; }
+  .target { stroke-width: 2; }
+  @media (prefers-color-scheme: dark) {
+    text { fill: #f0f6fc; }
+    .quiet, .scale { fill: #9198a1; }
+    .bar { fill: #3f8fd6; }
+    .grid { stroke: #3d444d; }
+    .one { stroke: #9198a1; }
+    .spread, .target { stroke: #f0f6fc; }
+  }
+"""
+
+
+def draw(spreads):
+    targets = {one.key: getattr(one, "at_least", None) for one in ALL}
+    rows = [(key, label, spreads[key], targets[key]) for key, label in ROWS.items() if spreads.get(key)]
+    values = [value for _, _, spread, _ in rows for value in (spread["lowest"], spread["highest"]) if value > 0] + [1]
+    low, high = floor(log10(min(values))), ceil(log10(max(values)))
+    height = TOP + ROW * len(rows) + 48
+
+    def across(value):
+        return LEFT + (log10(value) - low) / max(1, high - low) * (WIDTH - LEFT - RIGHT)
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
+        f'aria-label="Rates of channel-layer over those of others">',
+        f"<style>{STYLE}</style>",
+        f'<text class="title" x="16" y="26">channel-layer: messages per second, over those of others</text>',
+        '<text class="quiet" x="16" y="46">1 is as fast; each step of the scale is ten times faster</text>',
+    ]
+    bottom = TOP + ROW * len(rows)
+    for power in range(low, high + 1):
+        x = across(10**power)
+        kind = "one" if power == 0 else "grid"
+        parts.append(f'<line class="{kind}" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP - 6}" y2="{bottom}"/>')
+        parts.append(
+            f'<text class="scale" x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{10**power:,g}\u00d7</text>'
+        )
+    for at, row in enumerate(rows):
+        parts += bar(TOP + at * ROW, across, *row)
+    parts.append(
+        f'<text class="quiet" x="16" y="{height - 8}">Thin line: lowest to highest round. Upright mark: target.</text>'
+    )
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def bar(top, across, key, label, spread, target):
+    middle = top + ROW / 2
+    begin, end = sorted((across(1), across(spread["median"])))
+    lowest, highest = across(spread["lowest"]), across(spread["highest"])
+    edge = max(highest, across(1), across(target) if target else 0)
+    parts = [
+        f'<g id="{key}">',
+        f'<text x="{LEFT - 14}" y="{middle + 4.5}" text-anchor="end">{escape(label)}</text>',
+        f'<rect class="bar" x="{begin:.1f}" y="{middle - BAR / 2}" width="{max(1, end - begin):.1f}" height="{BAR}"/>',
+        f'<line class="spread" x1="{lowest:.1f}" x2="{highest:.1f}" y1="{middle}" y2="{middle}"/>',
+        f'<text x="{edge + 6:.1f}" y="{middle + 4.5}">{shown(spread["median"])}</text>',
+    ]
+    # The line at 1 shows a target of 1 already.
+    if target and target != 1:
+        x = across(target)
+        parts.append(f'<line class="target" x1="{x:.1f}" x2="{x:.1f}" y1="{middle - 9}" y2="{middle + 9}"/>')
+    return [*parts, "</g>"]
+
+
+def shown(value):
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"

@@ -1,0 +1,141 @@
+"""Processes that this command starts, and their end: by their ids, whatever happens to the command."""
+
+import contextlib
+import ctypes
+import json
+import os
+import select
+import signal
+import subprocess
+import time
+
+from .paths import LOGS
+
+PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None)
+# The longest that any command of any load may take.
+PATIENCE = 120
+
+
+class Failed(Exception):
+    """A load did not come to its end."""
+
+
+def _end_with_parent():
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def start(name, arguments, **options):
+    """Starts a process whose errors go to a log file, and which ends when this command does."""
+    LOGS.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "NODE_NO_WARNINGS": "1"}
+    with open(LOGS / f"{name}.log", "ab") as log:
+        return subprocess.Popen(
+            arguments,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=_end_with_parent,
+            env=environment,
+            **options,
+        )
+
+
+def end(process):
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+
+
+class Participant:
+    """A program that answers commands, one JSON object per line."""
+
+    def __init__(self, name, arguments):
+        self.name = name
+        self.process = start(name, arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.buffer = b""
+
+    def tell(self, do, **arguments):
+        line = json.dumps({"do": do} | arguments) + "\n"
+        try:
+            self.process.stdin.write(line.encode())
+            self.process.stdin.flush()
+        except OSError as error:
+            raise Failed(f"{self.name} is gone, see its log in {LOGS}") from error
+
+    def hear(self, patience=PATIENCE):
+        deadline = time.monotonic() + patience
+        parts = [self.buffer]
+        while b"\n" not in parts[-1]:
+            readable, _, _ = select.select([self.process.stdout], [], [], max(0, deadline - time.monotonic()))
+            if not readable:
+                raise Failed(f"{self.name} gave no answer within {patience} s")
+            part = os.read(self.process.stdout.fileno(), 1 << 20)
+            if not part:
+                raise Failed(f"{self.name} is gone, see its log in {LOGS}")
+            parts.append(part)
+        line, self.buffer = b"".join(parts).split(b"\n", 1)
+        answer = json.loads(line)
+        if failure := answer.get("error") or answer.get("failure"):
+            raise Failed(f"{self.name}: {failure}")
+        return answer
+
+    def ask(self, do, patience=PATIENCE, **arguments):
+        self.tell(do, **arguments)
+        return self.hear(patience)
+
+    def close(self):
+        end(self.process)
+
+
+class Crew:
+    """The participants of one measurement; leaving the block ends them."""
+
+    def __init__(self):
+        self.members = []
+
+    def start(self, name, arguments, **connect):
+        member = Participant(name, arguments)
+        self.members.append(member)
+        answer = member.ask("connect", **connect) if connect else {}
+        member.port = answer.get("port")
+        return member
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for member in self.members:
+            member.close()
+
+
+def ask_all(members, do, **arguments):
+    """Gives all the same command at once, and their answers in order."""
+    for member in members:
+        member.tell(do, **arguments)
+    return [member.hear() for member in members]
+
+
+@contextlib.contextmanager
+def stopped(members):
+    """Their processes get no time within the block."""
+    for member in members:
+        member.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for member in members:
+            member.process.send_signal(signal.SIGCONT)
+
+
+def await_count(receivers, count, stall=5.0):
+    """Waits until the receivers have so many deliveries together, or nothing has come for a while."""
+    seen, since = -1, time.monotonic()
+    while True:
+        now = sum(answer["count"] for answer in ask_all(receivers, "progress"))
+        if now >= count:
+            return now
+        if now != seen:
+            seen, since = now, time.monotonic()
+        elif time.monotonic() - since > stall:
+            return now
+        time.sleep(0.02)

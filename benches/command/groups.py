@@ -1,0 +1,170 @@
+"""The loads on groups. Their members stay from round to round, on servers of their own."""
+
+import contextlib
+import time
+
+from .children import Crew, Failed, ask_all, await_count, stopped
+from .figures import percentile
+from .peers import ASGI_REDIS, BINARIES, CHANNELS_REDIS, OURS, SOCKET_IO, SOCKETIOXIDE
+from .redis_server import RedisServer
+from .sizes import CHANGES_PER_SECOND, GROUP, PROCESSES, SENDS_PER_SECOND, SMALL
+
+# Between calls, so that the deliveries of one do not delay the next.
+CALM_US = 60_000
+# Redis' CPU is counted for these.
+COUNTED = {OURS, ASGI_REDIS, CHANNELS_REDIS}
+
+
+class Members:
+    """Processes with members of groups, a sender, and a server between them."""
+
+    def __init__(self, stack, peer, sizes):
+        self.peer = peer
+        self.server = stack.enter_context(RedisServer())
+        crew = stack.enter_context(Crew())
+        self.receivers = [peer.start(crew, self.server, f"member-{number}") for number in range(PROCESSES)]
+        self.sender = peer.start(crew, self.server, "sender")
+        self.sizes = {f"bench.{size}": size for size in sizes}
+        self.outside = None
+        most = max(sizes) // PROCESSES
+        for number, receiver in enumerate(self.receivers):
+            receiver.tell("serve", process=process(number), clients=most, mark="none")
+        for receiver in self.receivers:
+            receiver.hear()
+        for group, size in self.sizes.items():
+            self._join(group, size)
+
+    def _join(self, group, size):
+        for number, receiver in enumerate(self.receivers):
+            members = size // PROCESSES + (number < size % PROCESSES)
+            receiver.tell("join", group=group, process=process(number), members=members)
+        for receiver in self.receivers:
+            receiver.hear()
+        # Whatever is built at the first message is there before anything is measured.
+        self.send(group, 1)
+
+    def send(self, group, calls, gap_us=0, pause=contextlib.nullcontext):
+        """Sends inside of `pause`, and waits until every member has had every message."""
+        wanted = calls * self.sizes[group]
+        with pause():
+            answer = self.sender.ask("group_send", group=group, calls=calls, gap_us=gap_us, size=SMALL)
+        came = await_count(self.receivers, wanted)
+        last = max(taken["last"] for taken in ask_all(self.receivers, "collect"))
+        if came != wanted:
+            raise Failed(f"{self.peer.name}: {came} of {wanted} deliveries to {group} came")
+        return answer | {"rate": came / (last - answer["start"]) * 1e9}
+
+    def counted(self, action, calls):
+        """What the calls of `action` cost the server, per call, and what it gave."""
+        self.server.begin_cpu()
+        result = action()
+        return self.server.cpu_micros(self.outside) / calls, result
+
+
+def process(number):
+    return f"bench.process{number}!"
+
+
+def flat(the):
+    members = Members(the.stack, the.peers[OURS], the.sizes.group_sizes)
+
+    def contestant(group, pause):
+        def measure():
+            answer = members.send(group, the.sizes.flat_calls, CALM_US, pause)
+            return {"p50": percentile(answer["nanos"], 0.5) / 1e3}
+
+        return measure
+
+    contestants = {}
+    for group, size in members.sizes.items():
+        contestants[f"{size:,} members"] = contestant(group, contextlib.nullcontext)
+        # As if the receivers had processors of their own: they deliver after the calls.
+        contestants[f"{size:,} members, elsewhere"] = contestant(group, lambda: stopped(members.receivers))
+    return contestants
+
+
+def large(the):
+    contestants = {}
+    for name, calls in the.sizes.group_calls.items():
+        if name in the.peers:
+            make = of_sockets if name in {SOCKETIOXIDE, SOCKET_IO} else of_layer
+            try:
+                contestants[name] = make(the.stack, the.peers[name], calls)
+            except Failed as reason:
+                the.failures[f"group_10k: {name}"] = str(reason)
+    return contestants
+
+
+def of_layer(stack, peer, calls):
+    members = Members(stack, peer, [GROUP])
+    group = f"bench.{GROUP}"
+
+    def measure():
+        if peer.name not in COUNTED:
+            return {"rate": members.send(group, calls)["rate"]}
+        if members.outside is None:
+            members.outside = members.server.shares_outside_scripts(lambda: members.send(group, 1))
+        cpu, answer = members.counted(lambda: members.send(group, calls), calls)
+        return {"rate": answer["rate"], "redis_us": cpu, "p50": percentile(answer["nanos"], 0.5) / 1e3}
+
+    return measure
+
+
+def of_sockets(stack, peer, calls):
+    """Their deliveries end at WebSockets of clients, in one process that counts for all."""
+    server = stack.enter_context(RedisServer())
+    crew = stack.enter_context(Crew())
+    servers = [peer.start(crew, server, f"server-{number}") for number in range(PROCESSES)]
+    client = crew.start(f"sockets-of-{peer.name}", [str(BINARIES / "sockets")])
+    client.ask("open", ports=[one.port for one in servers], sockets=GROUP)
+
+    def broadcast(times):
+        wanted = times * GROUP
+        answer = servers[0].ask("group_send", calls=times, size=SMALL)
+        came = await_count([client], wanted)
+        last = client.ask("collect")["last"]
+        if came != wanted:
+            raise Failed(f"{peer.name}: {came} of {wanted} deliveries came")
+        return {"rate": came / (last - answer["start"]) * 1e9}
+
+    # Sockets that have just connected are about to join.
+    time.sleep(1)
+    broadcast(1)
+    return lambda: broadcast(calls)
+
+
+def churn(the):
+    members = Members(the.stack, the.peers[OURS], [GROUP])
+    group, calls = f"bench.{GROUP}", int(SENDS_PER_SECOND * the.sizes.churn_seconds)
+    changes = {
+        "group": group,
+        "process": process(0),
+        "per_second": CHANGES_PER_SECOND,
+        "seconds": calls / SENDS_PER_SECOND,
+    }
+
+    def send_for_a_while(changing, times):
+        if changing:
+            members.receivers[0].tell("churn", **changes)
+        gap = 1_000_000 // SENDS_PER_SECOND
+        answer = members.sender.ask("group_send", group=group, calls=times, gap_us=gap, size=SMALL)
+        if changing:
+            members.receivers[0].hear()
+        # A message meets the members of its time, so that only the least number is known.
+        await_count(members.receivers, times * GROUP)
+        time.sleep(0.2)
+        came = sum(taken["count"] for taken in ask_all(members.receivers, "collect"))
+        if came < times * GROUP:
+            raise Failed(f"{came} of at least {times * GROUP} deliveries came while members changed")
+        return answer
+
+    def contestant(changing):
+        def measure():
+            if members.outside is None:
+                members.outside = members.server.shares_outside_scripts(lambda: send_for_a_while(True, 10))
+            cpu, answer = members.counted(lambda: send_for_a_while(changing, calls), calls)
+            return {"redis_us": cpu, "p50": percentile(answer["nanos"], 0.5) / 1e3}
+
+        return measure
+
+    return {"members stay": contestant(False), "members change": contestant(True)}

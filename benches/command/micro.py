@@ -1,0 +1,29 @@
+"""Instructions of small operations, counted by callgrind; they are the same in every run."""
+
+import re
+import subprocess
+
+from .children import Failed
+from .paths import BINARIES, LOGS
+from .peers import run
+
+# The difference between the two leaves what each further operation takes.
+FEW, MORE = 1000, 2000
+
+
+def instructions():
+    """Of every operation the instructions that it takes."""
+    run("valgrind", "--version")
+    micro = str(BINARIES / "micro")
+    names = run(micro, "LIST").split()
+    return {name: round((count(micro, name, MORE) - count(micro, name, FEW)) / (MORE - FEW)) for name in names}
+
+
+def count(micro, name, times):
+    LOGS.mkdir(parents=True, exist_ok=True)
+    command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={LOGS / 'callgrind'}", micro, name, str(times)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    found = re.search(r"Collected : (\d+)", done.stderr)
+    if done.returncode != 0 or not found:
+        raise Failed(f"callgrind: {done.stderr.strip()[-300:]}")
+    return int(found[1])

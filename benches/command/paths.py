@@ -1,0 +1,9 @@
+"""Where things are."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PEERS = ROOT / "benches" / "peers"
+TARGET = ROOT / "target" / "bench"
+BINARIES = TARGET / "cargo" / "release"
+LOGS = TARGET / "logs"

@@ -1,0 +1,173 @@
+"""Who takes part: how each peer is installed and started."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+
+from .paths import BINARIES, PEERS, ROOT, TARGET
+
+OURS = "channel-layer"
+ENCRYPTED = "channel-layer, encrypted"
+ASGI_REDIS = "asgi_redis"
+CHANNELS_REDIS = "channels_redis"
+PUBSUB = "channels_redis pub/sub"
+REDIS_RS = "redis-rs by hand"
+SOCKETIOXIDE = "socketioxide"
+SOCKET_IO = "socket.io"
+REDIS_BENCHMARK = "redis-benchmark"
+MPSC = "tokio mpsc"
+
+ASGI_REDIS_PACKAGES = ["asgi_redis[cryptography]==1.4.3", "redis<3", "msgpack<1", "asgiref<2"]
+CHANNELS_REDIS_PACKAGES = ["channels_redis==4.3.0", "redis[hiredis]"]
+# Text of any kind is a key.
+KEY = "a key of the benchmark, which is no secret"
+
+
+class Missing(Exception):
+    """A peer cannot be installed here."""
+
+
+@dataclass
+class Peer:
+    """A layer that answers the commands of the loads."""
+
+    name: str
+    arguments: list
+    key: str | None = None
+
+    def start(self, crew, server, role):
+        slug = "".join(char if char.isalnum() else "-" for char in self.name)
+        connect = {"redis": server.url} | ({"key": self.key} if self.key else {})
+        return crew.start(f"{slug}-{role}", [str(word) for word in self.arguments], **connect)
+
+
+def binary(name, program, key=None):
+    return Peer(name, [BINARIES / program], key)
+
+
+def all_peers():
+    python = PEERS / "python"
+    channels_redis = [TARGET / "channels_redis" / "bin" / "python", python / "channels_redis_peer.py"]
+    peers = [
+        binary(OURS, "layer"),
+        binary(ENCRYPTED, "layer", KEY),
+        binary(REDIS_RS, "plain"),
+        binary(SOCKETIOXIDE, "socketioxide"),
+        Peer(ASGI_REDIS, [TARGET / "asgi_redis" / "bin" / "python", python / "asgi_redis_peer.py"]),
+        Peer(CHANNELS_REDIS, [*channels_redis, "core"]),
+        Peer(PUBSUB, [*channels_redis, "pubsub"]),
+        Peer(SOCKET_IO, ["node", TARGET / "node" / "server.js"]),
+    ]
+    return {peer.name: peer for peer in peers}
+
+
+def run(*arguments, **options):
+    """Runs a program of the setup; its output is told if it fails."""
+    words = [str(word) for word in arguments]
+    if shutil.which(words[0]) is None:
+        raise Missing(f"{words[0]} is not installed")
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, **options)
+    if done.returncode != 0:
+        raise Missing(f"{' '.join(words[:4])} failed: {(done.stderr or done.stdout).strip()[-600:]}")
+    return done.stdout
+
+
+def build():
+    """Our side, without which nothing can be measured; Cargo tells its progress itself."""
+    manifest = ["--manifest-path", PEERS / "Cargo.toml", "--target-dir", TARGET / "cargo"]
+    command = ["cargo", "build", "--release", *manifest]
+    if subprocess.run([str(word) for word in command], check=False).returncode != 0:
+        sys.exit("scripts/bench: the build failed")
+
+
+def venv(folder, packages):
+    """Makes the environment once for each list of packages."""
+    place, wanted = TARGET / folder, "\n".join(packages)
+    stamp = place / "packages"
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    run(sys.executable, "-m", "venv", "--clear", place)
+    run(place / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", *packages)
+    stamp.write_text(wanted)
+
+
+def node_modules():
+    place, source = TARGET / "node", PEERS / "node"
+    place.mkdir(parents=True, exist_ok=True)
+    run("node", "--version")
+    wanted, stamp = (source / "package-lock.json").read_bytes(), place / "installed"
+    for name in ("package.json", "package-lock.json", "server.js"):
+        shutil.copy(source / name, place / name)
+    if stamp.exists() and stamp.read_bytes() == wanted:
+        return
+    run("npm", "ci", "--no-audit", "--no-fund", cwd=place)
+    stamp.write_bytes(wanted)
+
+
+def set_up(tell):
+    """Installs everything; gives the peers that are missing, each with the reason."""
+    TARGET.mkdir(parents=True, exist_ok=True)
+    tell("building the Rust programs")
+    build()
+    missing = {}
+    for names, steps in [
+        ([ASGI_REDIS], lambda: venv("asgi_redis", ASGI_REDIS_PACKAGES)),
+        ([CHANNELS_REDIS, PUBSUB], lambda: venv("channels_redis", CHANNELS_REDIS_PACKAGES)),
+        ([SOCKET_IO], node_modules),
+        ([REDIS_BENCHMARK], lambda: run("redis-benchmark", "--version")),
+    ]:
+        tell(f"setting up {', '.join(names)}")
+        try:
+            steps()
+        except Missing as reason:
+            missing |= dict.fromkeys(names, str(reason))
+            tell(f"MISSING {', '.join(names)}: {reason}")
+    return missing
+
+
+def versions(missing):
+    """What was measured, as it says itself."""
+    found = {
+        "redis-server": run("redis-server", "--version").split("v=")[1].split()[0],
+        "rustc": run("rustc", "--version").split()[1],
+        OURS: revision(),
+    }
+    found |= locked("redis", "tokio", SOCKETIOXIDE, "socketioxide-redis")
+    for folder, name in [("asgi_redis", ASGI_REDIS), ("channels_redis", CHANNELS_REDIS)]:
+        if name not in missing:
+            listed = json.loads(run(TARGET / folder / "bin" / "pip", "list", "--format", "json"))
+            wanted = {"asgi-redis", "asgi_redis", "channels-redis", "channels_redis", "redis", "hiredis"}
+            found |= {
+                f"{package['name']} (Python)": package["version"]
+                for package in listed
+                if package["name"] in wanted and not (folder == "asgi_redis" and package["name"] == "redis")
+            }
+    if SOCKET_IO not in missing:
+        found["node"] = run("node", "--version").strip().lstrip("v")
+        found |= {
+            f"{name} (Node)": version
+            for name, version in json.loads((PEERS / "node" / "package.json").read_text())["dependencies"].items()
+        }
+    found["python"] = sys.version.split()[0]
+    return found
+
+
+def revision():
+    try:
+        return run("git", "-C", ROOT, "rev-parse", "--short", "HEAD").strip()
+    except Missing:
+        return "unknown"
+
+
+def locked(*names):
+    """The versions of crates in the lock file of the Rust programs."""
+    packages = (PEERS / "Cargo.lock").read_text().split("[[package]]")
+    found = {}
+    for package in packages:
+        fields = dict(line.split(" = ", 1) for line in package.splitlines() if " = " in line)
+        name = fields.get("name", "").strip('"')
+        if name in names:
+            found[f"{name} (Rust)"] = fields["version"].strip('"')
+    return found

@@ -1,0 +1,137 @@
+"""A redis-server of our own on a free port, and what it says about itself."""
+
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from .children import Failed, end, start
+
+# Redis adds what a script runs to the statistics of each command as well as to those of the script.
+INSIDE_SCRIPT = b" lua"
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+class Client:
+    """As much of the Redis protocol as is needed here."""
+
+    def __init__(self, port):
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=60)
+        self.file = self.socket.makefile("rb")
+
+    def send(self, *words):
+        words = [word if isinstance(word, bytes) else str(word).encode() for word in words]
+        parts = [b"*%d\r\n" % len(words)] + [b"$%d\r\n%s\r\n" % (len(word), word) for word in words]
+        self.socket.sendall(b"".join(parts))
+
+    def read(self):
+        line = self.file.readline()
+        if not line:
+            raise Failed("redis-server closed the connection")
+        kind, rest = line[:1], line[1:-2]
+        if kind == b"+":
+            return rest
+        if kind == b"-":
+            raise Failed(f"redis-server: {rest.decode()}")
+        if kind == b":":
+            return int(rest)
+        if kind == b"$":
+            return None if rest == b"-1" else self.file.read(int(rest) + 2)[:-2]
+        return [self.read() for _ in range(int(rest))]
+
+    def call(self, *words):
+        self.send(*words)
+        return self.read()
+
+    def close(self):
+        self.file.close()
+        self.socket.close()
+
+
+class RedisServer:
+    def __init__(self):
+        self.folder = tempfile.TemporaryDirectory(prefix="channel-layer-bench-")
+        self.port = free_port()
+        options = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", self.folder.name]
+        arguments = ["redis-server", "--port", str(self.port), *options]
+        self.process = start("redis-server", arguments, stdout=subprocess.DEVNULL)
+        self.client = self._connect()
+
+    def _connect(self):
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                return Client(self.port)
+            except OSError:
+                time.sleep(0.02)
+        end(self.process)
+        raise Failed("redis-server did not start")
+
+    @property
+    def url(self):
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def clear(self):
+        self.client.call("FLUSHALL")
+
+    def version(self):
+        info = self.client.call("INFO", "server").decode()
+        return info.split("redis_version:")[1].split()[0]
+
+    def key_bytes(self):
+        """MEMORY USAGE of all keys."""
+        total, cursor = 0, b"0"
+        while True:
+            cursor, keys = self.client.call("SCAN", cursor, "COUNT", 1000)
+            for key in keys:
+                total += self.client.call("MEMORY", "USAGE", key, "SAMPLES", 0) or 0
+            if cursor == b"0":
+                return total
+
+    def begin_cpu(self):
+        self.client.call("CONFIG", "RESETSTAT")
+
+    def cpu_micros(self, outside):
+        """Time in commands since `begin_cpu`, without what scripts ran, which the time of the scripts has in it."""
+        total = 0.0
+        for line in self.client.call("INFO", "commandstats").decode().splitlines():
+            if line.startswith("cmdstat_"):
+                command, fields = line[len("cmdstat_") :].split(":")
+                if command not in {"config|resetstat", "info"}:
+                    fields = dict(field.split("=") for field in fields.split(","))
+                    total += float(fields["usec"]) * outside.get(command.split("|")[0], 1.0)
+        return total
+
+    def shares_outside_scripts(self, action):
+        """Of each command that `action` makes the server run: which part of them no script ran."""
+        watcher = Client(self.port)
+        outside, inside = {}, {}
+        try:
+            watcher.call("MONITOR")
+            action()
+            self.client.call("ECHO", "the end of the watch")
+            while b'"the end of the watch"' not in (line := watcher.file.readline()):
+                head, _, command = line.partition(b'] "')
+                counts = inside if head.endswith(INSIDE_SCRIPT) else outside
+                name = command.split(b'"')[0].decode().lower()
+                counts[name] = counts.get(name, 0) + 1
+        finally:
+            watcher.close()
+        return {name: outside.get(name, 0) / (outside.get(name, 0) + inside[name]) for name in inside}
+
+    def close(self):
+        self.client.close()
+        end(self.process)
+        self.folder.cleanup()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()

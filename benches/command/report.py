@@ -1,0 +1,134 @@
+"""What was measured, for programs (results.json) and for people (BENCHMARKS.md and its chart)."""
+
+import json
+
+from . import chart, loads, ratios
+from .figures import duration, number
+from .paths import ROOT, TARGET
+from .peers import OURS
+
+PAGE = ROOT / "BENCHMARKS.md"
+CHART = ROOT / "benches" / "ratios.svg"
+
+# How each figure is told, in this order.
+SHOWN = {
+    "rate": lambda value: f"{number(value)}/s",
+    "p50": lambda value: f"p50 {duration(value)}",
+    "p99": lambda value: f"p99 {duration(value)}",
+    "p99.9": lambda value: f"p99.9 {duration(value)}",
+    "redis_us": lambda value: f"{duration(value)} of Redis per call",
+    "bytes": lambda value: f"{value:.0f} B",
+    "lost": lambda value: f"{value:,.0f} lost",
+    "duplicated": lambda value: f"{value:,.0f} duplicated",
+    "rpush": lambda value: f"RPUSH {number(value)}/s",
+    "lpop": lambda value: f"LPOP {number(value)}/s",
+    "bytes_per_receiver": lambda value: f"{value:,.0f} B per waiting receiver",
+    "bytes_per_1000_members": lambda value: f"{value:,.0f} B per 1,000 cached members",
+}
+COUNTS = {"lost", "duplicated"}
+
+
+def finish(result, write):
+    spreads = {one.key: one.spread(result["rounds"]) for one in ratios.ALL}
+    result["ratios"] = {key: spread and round(spread["median"], 4) for key, spread in spreads.items()}
+    result["spread"] = spreads
+    result["targets"] = {one.key: one.target() for one in ratios.ALL}
+    print()
+    print("\n".join(" ".join(cell.ljust(36) for cell in row) for row in summary(spreads) if row[1] != "not measured"))
+    if not write:
+        return
+    TARGET.mkdir(parents=True, exist_ok=True)
+    (TARGET / "results.json").write_text(json.dumps(result, indent=1) + "\n")
+    CHART.write_text(chart.draw(spreads))
+    PAGE.write_text(page(result, spreads))
+    print(f"\nwritten: {TARGET / 'results.json'}, {PAGE}, {CHART}")
+
+
+def summary(spreads):
+    rows = []
+    for one in ratios.ALL:
+        spread = spreads[one.key]
+        if spread is None:
+            rows.append([f"`{one.key}`", "not measured", one.target(), "", ""])
+            continue
+        value = spread["median"]
+        verdict = "" if one.target() == "shown" else "yes" if one.met(value) else "**no**"
+        around = f"{number(spread['lowest'])} to {number(spread['highest'])}"
+        rows.append([f"`{one.key}`", number(value), one.target(), verdict, around])
+    return rows
+
+
+def table(head, rows):
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def page(result, spreads):
+    parts = [
+        "# Benchmarks",
+        f"Written by `{result['command']}`, which starts its own servers, installs the peers under `target/`, and runs "
+        "the same loads on all of them in one run, interleaved, in an order that rotates. A ratio is the median of the "
+        "ratios of the rounds, each of two figures of the same round; beside it are the lowest and the highest.",
+        "![Rates over those of the peers](benches/ratios.svg)",
+        "## Ratios",
+        table(["key", "ratio", "to reach", "reached", "lowest to highest"], summary(spreads)),
+        "## Figures",
+        "Medians over the rounds. Slow peers get fewer messages of the same size in the same shape of load.",
+        table(["load", "ours", "others"], figures(result)),
+        NOTES,
+        *instructions(result),
+        "## Where",
+        facts(result),
+    ]
+    faults = {f"{name} is missing": reason for name, reason in result["missing"].items()} | result["failures"]
+    if faults:
+        parts.insert(1, "**Not complete.** " + "; ".join(f"{name}: {reason}" for name, reason in faults.items()))
+    return "\n\n".join(parts) + "\n"
+
+
+def instructions(result):
+    counted = result.get("instructions")
+    if not counted:
+        return []
+    rows = [[name.replace("_", " "), f"{count:,}"] for name, count in counted.items()]
+    return ["## Instructions", "Of one operation, counted by callgrind.", table(["operation", "instructions"], rows)]
+
+
+def figures(result):
+    rows = []
+    for load in loads.ALL:
+        found = ratios.medians(result["rounds"], load.key)
+        if not found:
+            continue
+        ours = shown(found.pop(OURS)) if OURS in found else ""
+        others = "<br>".join(f"{name}: {shown(its)}" for name, its in found.items())
+        rows.append([load.title, ours, others])
+    return rows
+
+
+def shown(its):
+    return ", ".join(tell(its[name]) for name, tell in SHOWN.items() if name in its and (its[name] or name not in COUNTS))
+
+
+NOTES = """How to read them:
+
+- Deliveries are counted where they arrive, by the receiving process, on the clock that all processes share. Losses and
+  duplicates are counted by a number in each message.
+- The limit of `redis-benchmark` is one message pushed and popped: 1 / (1 / RPUSH + 1 / LPOP), 16 commands per trip.
+- Time of Redis is what `INFO commandstats` counts per call of `group_send`, reads of the receivers included. What a script
+  runs is counted there twice, as its own and as the script's; the former is taken out by what `MONITOR` saw.
+- asgi_redis blocks, so that its tasks are threads, at most 16 of one process. In `queue`, several workers of
+  channels_redis deliver messages twice; its rate counts each message once.
+- Deliveries of socketioxide and socket.io end at WebSockets in one client process, ours and those of the Python layers
+  at the receivers in the processes of the members.
+- "Elsewhere" in the time of a call: the processes of the members stand still during the calls and read afterwards, as if
+  they had processors of their own. Here they share those of the sender and of Redis.
+- `latency` has one message under way at a time, a millisecond after the last; beside it is a PING at the same pace."""
+
+
+def facts(result):
+    machine, versions = result["machine"], result["versions"]
+    rows = [["command", f"`{result['command']}`, {result['seconds']} s of loads"]]
+    rows += [[name.replace("_", " "), str(value)] for name, value in machine.items()]
+    rows += [[name, version] for name, version in versions.items()]
+    return table(["", ""], rows)

@@ -1,0 +1,68 @@
+"""How much work each load is. The shape of a load is the same for everyone; slow peers get fewer messages."""
+
+from dataclasses import dataclass
+
+from .peers import ASGI_REDIS, CHANNELS_REDIS, ENCRYPTED, OURS, PUBSUB, REDIS_RS, SOCKET_IO, SOCKETIOXIDE
+
+SMALL, LARGE = 100, 10_000
+
+# Shapes, as the issue of this comparison and its table say them.
+SENDERS, CHANNELS = 256, 16
+CLIENTS = 50
+QUEUE_SENDERS, WORKERS = 4, 4
+PROCESSES, GROUP = 4, 10_000
+GAP_US = 1000
+SENDS_PER_SECOND, CHANGES_PER_SECOND = 50, 100
+
+
+@dataclass
+class Sizes:
+    rounds: int
+    send: dict
+    end_to_end: dict
+    end_to_end_large: dict
+    limit: int
+    queue: dict
+    latency: dict
+    pings: int
+    group_sizes: list
+    group_calls: dict
+    flat_calls: int
+    churn_seconds: float
+    memory: int
+    stored: int = 1000
+    receivers: int = 100
+    cached: int = 10_000
+
+
+QUICK = Sizes(
+    rounds=3,
+    send={OURS: 300_000, REDIS_RS: 300_000, CHANNELS_REDIS: 3000, ASGI_REDIS: 5000},
+    end_to_end={OURS: 300_000, ENCRYPTED: 300_000, CHANNELS_REDIS: 1000, PUBSUB: 3000, ASGI_REDIS: 2000},
+    end_to_end_large={OURS: 25_000, ENCRYPTED: 25_000, CHANNELS_REDIS: 800, PUBSUB: 2000, ASGI_REDIS: 1500},
+    limit=500_000,
+    queue={OURS: 40_000, CHANNELS_REDIS: 1500, ASGI_REDIS: 4000},
+    latency={OURS: 1000, CHANNELS_REDIS: 300, ASGI_REDIS: 300},
+    pings=1000,
+    group_sizes=[100, 100_000],
+    group_calls={OURS: 100, CHANNELS_REDIS: 3, PUBSUB: 5, ASGI_REDIS: 1, SOCKETIOXIDE: 20, SOCKET_IO: 10},
+    flat_calls=15,
+    churn_seconds=3.0,
+    memory=1_000_000,
+)
+
+FULL = Sizes(
+    rounds=7,
+    send={OURS: 400_000, REDIS_RS: 400_000, CHANNELS_REDIS: 4000, ASGI_REDIS: 5000},
+    end_to_end={OURS: 400_000, ENCRYPTED: 400_000, CHANNELS_REDIS: 2500, PUBSUB: 8000, ASGI_REDIS: 5000},
+    end_to_end_large={OURS: 40_000, ENCRYPTED: 40_000, CHANNELS_REDIS: 2000, PUBSUB: 5000, ASGI_REDIS: 4000},
+    limit=1_000_000,
+    queue={OURS: 100_000, CHANNELS_REDIS: 2000, ASGI_REDIS: 4000},
+    latency={OURS: 3000, CHANNELS_REDIS: 1000, ASGI_REDIS: 1000},
+    pings=3000,
+    group_sizes=[10, 100, 1000, 10_000, 100_000],
+    group_calls={OURS: 300, CHANNELS_REDIS: 5, PUBSUB: 20, ASGI_REDIS: 1, SOCKETIOXIDE: 50, SOCKET_IO: 20},
+    flat_calls=30,
+    churn_seconds=4.0,
+    memory=2_000_000,
+)

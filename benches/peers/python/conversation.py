@@ -1,0 +1,58 @@
+"""One JSON object per line: a command comes on standard input, its answer goes to standard output."""
+
+import json
+import sys
+import time
+
+
+class Tally:
+    """Counts deliveries, and keeps what their marks say."""
+
+    def __init__(self):
+        self.failure = None
+        self.clear()
+
+    def clear(self):
+        self.count, self.last, self.ids, self.nanos = 0, 0, [], []
+
+    def add(self, message, kind):
+        now = time.monotonic_ns()
+        self.count += 1
+        self.last = now
+        if kind != "none":
+            mark = int.from_bytes(message["body"][:8], "little")
+            if kind == "id":
+                self.ids.append(mark)
+            else:
+                self.nanos.append(max(0, now - mark))
+
+    def progress(self):
+        return {"error": self.failure} if self.failure else {"count": self.count}
+
+    def take(self):
+        taken = {
+            "count": self.count,
+            "last": self.last,
+            "ids": self.ids,
+            "nanos": self.nanos,
+            "failure": self.failure,
+        }
+        self.clear()
+        return taken
+
+
+def body(size, mark="none", number=0):
+    """A body of so many bytes, of which the first eight tell it from others."""
+    if mark == "none":
+        return b"x" * size
+    first = number if mark == "id" else time.monotonic_ns()
+    return first.to_bytes(8, "little") + b"x" * (size - 8)
+
+
+def say(answer):
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
+
+
+def reason(error):
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,6 @@
+//! What all programs of the comparison share: the conversation with `scripts/bench`, the clock, the messages.
+
+pub mod clock;
+pub mod conversation;
+pub mod message;
+pub mod tally;

@@ -13,6 +13,12 @@ pub(crate) enum DropReason {
     Undecodable,
     /// The layer closed, and nobody else can read what it held.
     Closed,
+    /// The client that a reply was for has gone.
+    ClientGone,
+    /// The client that a reply was for does not read as fast as it is sent to.
+    SlowConsumer,
+    /// A reply was none that an interface server understands.
+    Malformed,
     /// A server was away when the message had to be put back, or its group looked up.
     ShardDown,
 }
@@ -25,6 +31,9 @@ impl DropReason {
             Self::Undecryptable => "undecryptable",
             Self::Undecodable => "undecodable",
             Self::Closed => "closed",
+            Self::ClientGone => "client_gone",
+            Self::SlowConsumer => "slow_consumer",
+            Self::Malformed => "malformed",
             Self::ShardDown => "shard_down",
         }
     }

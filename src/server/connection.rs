@@ -8,9 +8,9 @@ use rand::Rng;
 use rand::distr::Alphanumeric;
 
 use super::asgi::{Reply, code};
-use super::drops::dropped;
 use super::queue::{Pushed, Queue};
 use super::settings::QueueLimits;
+use crate::drops::{self, DropReason};
 use crate::name::{ChannelName, InvalidName};
 
 /// All connections, keyed by client id in a sharded map: opening, closing and replying to different clients do not
@@ -103,7 +103,7 @@ impl Drop for Connection {
     fn drop(&mut self) {
         self.connections.queues.remove(&self.id);
         // Nobody pushes any more.
-        dropped("client_gone", self.queue.len());
+        drops::count(DropReason::ClientGone, self.queue.len());
         metrics::gauge!("channel_layer_connections").decrement(1.0);
     }
 }

@@ -8,9 +8,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::asgi::{ReplyReader, code};
 use super::connection::Connections;
-use super::drops::dropped;
 use super::queue::Pushed;
 use crate::backoff::Backoff;
+use crate::drops::{self, DropReason};
 use crate::error::Error;
 use crate::layer::{Delivery, Event, Receiver};
 
@@ -59,7 +59,7 @@ fn hand_over(delivery: &Delivery, replies: &mut ReplyReader, connections: &Conne
         Ok(reply) => reply,
         Err(reason) => {
             tracing::debug!(channel = %delivery.channel, reason, "a reply is ignored");
-            return dropped("malformed", 1);
+            return drops::count(DropReason::Malformed, 1);
         }
     };
     match delivery.channel.local().and_then(|client| connections.push(client, reply)) {
@@ -67,9 +67,9 @@ fn hand_over(delivery: &Delivery, replies: &mut ReplyReader, connections: &Conne
         Some(Pushed::Overflowed { lost }) => {
             tracing::info!(channel = %delivery.channel, "a client does not keep up and is closed");
             metrics::counter!("channel_layer_slow_consumers_closed_total").increment(1);
-            dropped("slow_consumer", lost);
+            drops::count(DropReason::SlowConsumer, lost);
         }
-        Some(Pushed::Ending) | None => dropped("client_gone", 1),
+        Some(Pushed::Ending) | None => drops::count(DropReason::ClientGone, 1),
     }
 }
 

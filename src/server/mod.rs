@@ -24,7 +24,6 @@
 mod asgi;
 mod connection;
 mod dispatch;
-mod drops;
 mod handshake;
 mod heartbeat;
 mod interface;

@@ -9,10 +9,10 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::asgi::{self, Data, Opening, Peer, Reply, code};
 use super::connection::Connection;
-use super::drops::dropped;
 use super::queue::Queue;
 use super::shared::Shared;
 use crate::backoff::send_waiting;
+use crate::drops::{self, DropReason};
 use crate::error::{Error, Result};
 
 /// Dropping it takes the connection out of the registry and sends `websocket.disconnect` if the application has heard
@@ -137,7 +137,7 @@ impl Drop for Session {
                 // The client left while the application was at its connect. Told of it now, another worker could take
                 // it out of groups that the first one has yet to put it into, and it would stay there.
                 if let Decision::Accepted(_) = decision(connection.queue(), shared.settings.accept_timeout).await {
-                    dropped("client_gone", 1);
+                    drops::count(DropReason::ClientGone, 1);
                 }
             }
             drop(connection);

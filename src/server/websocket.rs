@@ -18,11 +18,11 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::asgi::{Data, Reply, code};
-use super::drops::dropped;
 use super::heartbeat::{Beat, Heartbeat, LONGEST};
 use super::queue::{Ending, Queue};
 use super::session::Session;
 use super::settings::Settings;
+use crate::drops::{self, DropReason};
 use crate::error::Error;
 
 /// How a connection ended.
@@ -101,7 +101,7 @@ pub(crate) async fn run(socket: WebSocket, mut session: Session, first: Reply) {
         }
     };
     session.set_code(end.code());
-    dropped("client_gone", writer.batch.len());
+    drops::count(DropReason::ClientGone, writer.batch.len());
     if !signs.closing.load(Ordering::Relaxed) {
         writer.finish(end, &mut frames).await;
     }

@@ -8,6 +8,7 @@ mod put_back;
 mod quarantine;
 mod reader;
 mod readers;
+mod sorter;
 mod task;
 
 pub(super) use readers::Readers;

@@ -4,12 +4,11 @@
 //! lost. When nobody wants anything any more it ends its reads on the server and, after a moment, puts back what has
 //! not been taken.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -18,11 +17,9 @@ use super::lane::{Lane, Popped};
 use super::parcel::Parcel;
 use super::put_back::{PutBack, put_back};
 use super::reader::{Reader, Surroundings};
+use super::sorter::Sorter;
 use crate::drops::{self, DropReason};
-use crate::name::{ChannelName, GroupName};
-use crate::redis::batch::milliseconds;
 use crate::redis::fault::Fault;
-use crate::redis::frame::{Address, Entry, Text};
 
 /// How long reads go on when nobody wants anything, so that a loop around a receive does not stop and start them.
 const LINGER: Duration = Duration::from_millis(10);
@@ -30,8 +27,6 @@ const LINGER: Duration = Duration::from_millis(10);
 const LINGER_LONG: Duration = Duration::from_secs(1);
 /// How long to wait for a server that is away when something has to go back to it now.
 const PUT_BACK_PATIENCE: Duration = Duration::from_secs(4);
-/// How long to wait for the shard of a group whose message has been popped.
-const GROUP_PATIENCE: Duration = Duration::from_secs(4);
 
 /// The task of a reader. `may_end` says, when nothing has been wanted for a while, whether nobody can come back.
 pub(super) async fn run(reader: Arc<Reader>, may_end: impl Fn(&Reader) -> bool) {
@@ -42,7 +37,7 @@ pub(super) async fn run(reader: Arc<Reader>, may_end: impl Fn(&Reader) -> bool) 
         lanes: lanes.len(),
         first: 0,
         stuck: false,
-        given_up: HashSet::new(),
+        sorter: Sorter::new(reader.surroundings.clone()),
     };
     loop {
         match task.next_step(&lanes).await {
@@ -99,8 +94,7 @@ struct Task<'r> {
     first: usize,
     /// Something could not be put back the last time, and is kept.
     stuck: bool,
-    /// Shards of groups that were waited for in vain.
-    given_up: HashSet<usize>,
+    sorter: Sorter,
 }
 
 /// A lane that fails.
@@ -278,7 +272,7 @@ impl Task<'_> {
     async fn accept(&mut self, lane: &Lane, popped: Popped) {
         let mut parcels = Vec::with_capacity(popped.entries.len());
         for entry in popped.entries {
-            parcels.extend(self.parcel(lane, &popped.channel, entry).await);
+            parcels.extend(self.sorter.parcel(&lane.shard, &popped.channel, entry).await);
         }
         let waiters: Vec<_> = {
             let mut state = self.reader.state();
@@ -287,86 +281,6 @@ impl Task<'_> {
             (0..count).map_while(|_| state.next_waiter()).collect()
         };
         waiters.into_iter().for_each(Waker::wake);
-    }
-
-    /// Finds out who an entry is for; nothing if it is for nobody, or no entry of ours.
-    async fn parcel(&mut self, lane: &Lane, source: &ChannelName, bytes: Bytes) -> Option<Parcel> {
-        let shard = lane.shard.clone();
-        let entry = match Entry::parse(bytes.clone()) {
-            Ok(entry) => entry,
-            Err(fault) => {
-                drops::count(DropReason::Undecodable, 1);
-                self.reader.surroundings.quarantine.keep(&shard, bytes, fault.to_string());
-                return None;
-            }
-        };
-        let to_local = source.as_str().ends_with('!');
-        let member = |local: &Text| ChannelName::from_parts(source.as_str(), local);
-        match &entry.address {
-            Address::Local(local) if to_local => match member(local) {
-                Ok(channel) => Some(Parcel::to_one(shard, source.clone(), entry, channel)),
-                Err(error) => self.refuse(lane, bytes, &error.to_string()),
-            },
-            Address::Rest { locals, .. } if to_local => {
-                match locals.iter().map(member).collect::<Result<Vec<_>, _>>() {
-                    Ok(channels) if channels.is_empty() => None,
-                    Ok(channels) => Some(Parcel::to_members(shard, source.clone(), entry, channels.into())),
-                    Err(error) => self.refuse(lane, bytes, &error.to_string()),
-                }
-            }
-            Address::Group { group, version } if to_local => {
-                let Ok(group) = GroupName::parse(group) else {
-                    return self.refuse(lane, bytes, "its group has no valid name");
-                };
-                let sent = entry.expires.saturating_sub(milliseconds(self.reader.surroundings.envelope.expiry()));
-                let channels = self.members(&group, source, *version, sent).await?;
-                let anybody = !channels.is_empty();
-                anybody.then(|| Parcel::to_members(shard, source.clone(), entry, channels))
-            }
-            Address::Channel | Address::Group { .. } if !to_local => {
-                Some(Parcel::to_one(shard, source.clone(), entry, source.clone()))
-            }
-            _ => self.refuse(lane, bytes, "its address does not fit its channel"),
-        }
-    }
-
-    fn refuse(&self, lane: &Lane, bytes: Bytes, reason: &str) -> Option<Parcel> {
-        drops::count(DropReason::Undecodable, 1);
-        self.reader.surroundings.quarantine.keep(&lane.shard, bytes, reason.to_owned());
-        None
-    }
-
-    /// The members of a group at the version and time of a send. A message is dropped if the group's server does not
-    /// tell them: when it refuses, or is away for long.
-    async fn members(
-        &mut self,
-        group: &GroupName,
-        route: &ChannelName,
-        version: u64,
-        sent: u64,
-    ) -> Option<Arc<[ChannelName]>> {
-        let Surroundings { groups, topology, closing, .. } = &*self.reader.surroundings;
-        let shard = topology.shard_of_group(group);
-        // Only the first message for a server that is away is worth waiting for; those behind it have waited too.
-        let waits = !closing.is_cancelled() && !self.given_up.contains(&shard.index);
-        let deadline = Instant::now() + if waits { GROUP_PATIENCE } else { Duration::ZERO };
-        loop {
-            match groups.members_at(group, route, version, sent).await {
-                Ok(members) => {
-                    self.given_up.remove(&shard.index);
-                    return Some(members);
-                }
-                Err(fault) => {
-                    let away = fault.broken || shard.link().is_err();
-                    if !away || tokio::time::timeout_at(deadline, shard.up()).await.is_err() {
-                        break;
-                    }
-                }
-            }
-        }
-        self.given_up.insert(shard.index);
-        drops::count(DropReason::ShardDown, 1);
-        None
     }
 
     /// Puts the parcels that `chosen` picks back at the heads of their channels, if still nobody wants anything. Those

@@ -1,0 +1,107 @@
+//! Popped entries to parcels: who each is for.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::parcel::Parcel;
+use super::reader::Surroundings;
+use crate::drops::{self, DropReason};
+use crate::name::{ChannelName, GroupName};
+use crate::redis::batch::milliseconds;
+use crate::redis::frame::{Address, Entry, Text};
+use crate::redis::shard::Shard;
+
+/// How long to wait for the shard of a group whose message has been popped.
+const GROUP_PATIENCE: Duration = Duration::from_secs(4);
+
+/// Finds out who the entries of one reader are for.
+pub(super) struct Sorter {
+    surroundings: Arc<Surroundings>,
+    /// Shards of groups that were waited for in vain.
+    given_up: HashSet<usize>,
+}
+
+impl Sorter {
+    pub(super) fn new(surroundings: Arc<Surroundings>) -> Self {
+        Self { surroundings, given_up: HashSet::new() }
+    }
+
+    /// Finds out who an entry is for; nothing if it is for nobody, or no entry of ours.
+    pub(super) async fn parcel(&mut self, shard: &Arc<Shard>, source: &ChannelName, bytes: Bytes) -> Option<Parcel> {
+        let entry = match Entry::parse(bytes.clone()) {
+            Ok(entry) => entry,
+            Err(fault) => return self.refuse(shard, bytes, &fault.to_string()),
+        };
+        let to_local = source.as_str().ends_with('!');
+        let member = |local: &Text| ChannelName::from_parts(source.as_str(), local);
+        match &entry.address {
+            Address::Local(local) if to_local => match member(local) {
+                Ok(channel) => Some(Parcel::to_one(shard.clone(), source.clone(), entry, channel)),
+                Err(error) => self.refuse(shard, bytes, &error.to_string()),
+            },
+            Address::Rest { locals, .. } if to_local => {
+                match locals.iter().map(member).collect::<Result<Vec<_>, _>>() {
+                    Ok(channels) if channels.is_empty() => None,
+                    Ok(channels) => Some(Parcel::to_members(shard.clone(), source.clone(), entry, channels.into())),
+                    Err(error) => self.refuse(shard, bytes, &error.to_string()),
+                }
+            }
+            Address::Group { group, version } if to_local => {
+                let Ok(group) = GroupName::parse(group) else {
+                    return self.refuse(shard, bytes, "its group has no valid name");
+                };
+                let sent = entry.expires.saturating_sub(milliseconds(self.surroundings.envelope.expiry()));
+                let channels = self.members(&group, source, *version, sent).await?;
+                let anybody = !channels.is_empty();
+                anybody.then(|| Parcel::to_members(shard.clone(), source.clone(), entry, channels))
+            }
+            Address::Channel | Address::Group { .. } if !to_local => {
+                Some(Parcel::to_one(shard.clone(), source.clone(), entry, source.clone()))
+            }
+            _ => self.refuse(shard, bytes, "its address does not fit its channel"),
+        }
+    }
+
+    fn refuse(&self, shard: &Arc<Shard>, bytes: Bytes, reason: &str) -> Option<Parcel> {
+        drops::count(DropReason::Undecodable, 1);
+        self.surroundings.quarantine.keep(shard, bytes, reason.to_owned());
+        None
+    }
+
+    /// The members of a group at the version and time of a send. A message is dropped if the group's server does not
+    /// tell them: when it refuses, or is away for long.
+    async fn members(
+        &mut self,
+        group: &GroupName,
+        route: &ChannelName,
+        version: u64,
+        sent: u64,
+    ) -> Option<Arc<[ChannelName]>> {
+        let Surroundings { groups, topology, closing, .. } = &*self.surroundings;
+        let shard = topology.shard_of_group(group);
+        // Only the first message for a server that is away is worth waiting for; those behind it have waited too.
+        let waits = !closing.is_cancelled() && !self.given_up.contains(&shard.index);
+        let deadline = Instant::now() + if waits { GROUP_PATIENCE } else { Duration::ZERO };
+        loop {
+            match groups.members_at(group, route, version, sent).await {
+                Ok(members) => {
+                    self.given_up.remove(&shard.index);
+                    return Some(members);
+                }
+                Err(fault) => {
+                    let away = fault.broken || shard.link().is_err();
+                    if !away || tokio::time::timeout_at(deadline, shard.up()).await.is_err() {
+                        break;
+                    }
+                }
+            }
+        }
+        self.given_up.insert(shard.index);
+        drops::count(DropReason::ShardDown, 1);
+        None
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use async_trait::async_trait;
 use tokio::sync::oneshot;
@@ -78,14 +78,30 @@ impl Consumer {
     /// Stops waiting; passes the turn on if it was this consumer's and something is left.
     fn stop_waiting(&mut self) {
         let reader = self.reader.clone();
-        let mut state = reader.state();
-        self.wait_for(&mut state, 0);
+        let left = self.leave_line(&mut reader.state());
+        left.pass_on();
+    }
+
+    /// Takes this consumer out of those who wait.
+    fn leave_line(&mut self, state: &mut State) -> Left {
+        self.wait_for(state, 0);
         let place = state.waiters.iter().position(|(id, _)| *id == self.id);
-        let own = place.and_then(|place| state.waiters.remove(place));
+        let own = place.and_then(|place| state.waiters.remove(place)).map(|(_, waker)| waker);
         let next = if state.parcels.is_empty() { None } else { state.next_waiter() };
-        drop(state);
-        drop(own);
-        if let Some(waker) = next {
+        Left { _own: own, next }
+    }
+}
+
+/// The wakers of one who left the line and of the next: the code of others, for when the state is not held any more.
+#[must_use]
+struct Left {
+    _own: Option<Waker>,
+    next: Option<Waker>,
+}
+
+impl Left {
+    fn pass_on(self) {
+        if let Some(waker) = self.next {
             waker.wake();
         }
     }
@@ -107,8 +123,10 @@ impl Source for Consumer {
             taken += 1;
         }
         if taken > 0 {
+            // In one step with the taking: the task must not see somebody wait for what has been taken.
+            let left = self.leave_line(&mut state);
             drop(state);
-            self.stop_waiting();
+            left.pass_on();
             received(taken);
             return Poll::Ready(Ok(taken));
         }
@@ -116,8 +134,9 @@ impl Source for Consumer {
             && let Some((shard, fault)) = state.outage.clone()
         {
             self.told = state.outages;
+            let left = self.leave_line(&mut state);
             drop(state);
-            self.stop_waiting();
+            left.pass_on();
             return Poll::Ready(Err(fault.into_error(shard)));
         }
         let mut outdated = None;

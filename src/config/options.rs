@@ -114,6 +114,9 @@ impl Config {
     }
 
     /// How long a message waits to be read, from 1 ms to 100 years. Defaults to 60 s.
+    ///
+    /// It has to be the same in all processes: readers tell by it when a message was sent, and so who was a member of
+    /// its group.
     #[must_use]
     pub fn expiry(mut self, expiry: Duration) -> Self {
         self.expiry = expiry;

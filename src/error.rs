@@ -66,12 +66,14 @@ pub enum Error {
         source: BoxError,
     },
     /// A Redis server is too old to be used.
-    #[error("redis shard {shard} has version {version}, and 7.0 or later is needed")]
+    #[error("redis shard {shard} has version {version}, and {needed} or later is needed")]
     UnsupportedServer {
         /// Position of the server in the configured hosts.
         shard: usize,
         /// The version that it reports.
         version: String,
+        /// The oldest version that will do.
+        needed: String,
     },
     /// The layer does not offer this operation.
     #[error("this layer does not support {operation}")]

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 /// Between two readings it advances by the local monotonic clock, so that a change of the local time of day has no
 /// effect.
 #[derive(Debug, Default)]
-pub(super) struct Clock {
+pub(crate) struct Clock {
     /// Held only to copy or replace the reading.
     reading: Mutex<Option<Reading>>,
 }
@@ -29,7 +29,7 @@ const WORN_OUT: Duration = Duration::from_secs(10);
 
 impl Clock {
     /// Notes that the server answered `time` to a question asked at `asked` and answered now.
-    pub(super) fn observe(&self, asked: Instant, time: Duration) {
+    pub(crate) fn observe(&self, asked: Instant, time: Duration) {
         self.observe_at(asked, Instant::now(), time);
     }
 
@@ -48,7 +48,7 @@ impl Clock {
     }
 
     /// The server's time in ms since the epoch; nothing before the first answer.
-    pub(super) fn now_ms(&self) -> Option<u64> {
+    pub(crate) fn now_ms(&self) -> Option<u64> {
         let reading = (*self.reading.lock())?;
         let now = reading.time + reading.at.elapsed();
         Some(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))

@@ -1,22 +1,24 @@
 //! Opening connections to one server: the shared one for commands, and the pool of those that wait for messages.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use deadpool_redis::{Manager, Pool, PoolError, Runtime};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, RedisError, Value};
 
-use super::script;
+use super::script::Script;
 
 /// How long connections may take for what.
 #[derive(Clone, Debug)]
-pub(super) struct Timing {
+pub(crate) struct Timing {
     /// Opening a connection.
-    pub(super) connect: Duration,
+    pub(crate) connect: Duration,
     /// Answering a command.
-    pub(super) command: Duration,
+    pub(crate) command: Duration,
     /// Waiting for a message, in one command.
-    pub(super) blocking: Duration,
+    pub(crate) blocking: Duration,
 }
 
 /// A read that is silent this much longer than it should block means a dead connection. On a half-open one nothing
@@ -25,102 +27,147 @@ const SILENCE: Duration = Duration::from_secs(2);
 
 /// The connections to a server, from when it was reached until it was lost; cheap to clone.
 #[derive(Clone)]
-pub(super) struct Link {
+pub(crate) struct Link {
     /// Carries all commands that do not block, of all tasks.
-    pub(super) commands: MultiplexedConnection,
+    pub(crate) commands: MultiplexedConnection,
     /// Connections of which each carries one blocking read at a time. An answer later than the read's own timeout and
     /// [`SILENCE`] is an error there.
-    pub(super) blocking: Pool,
-    /// Grows with each link, so that what was learnt over an earlier one can be told apart.
-    pub(super) generation: u64,
+    pub(crate) blocking: Pool,
+    /// Opens further connections to the very same server, as for a subscription.
+    pub(crate) client: Arc<Client>,
+    /// Another with each link, so that what was learnt over an earlier one can be told apart.
+    pub(crate) generation: u64,
 }
+
+/// What a layer needs of its servers, whichever they are.
+#[derive(Clone)]
+pub(crate) struct Needs {
+    /// How long connections may take.
+    pub(crate) timing: Timing,
+    /// Connections for blocking reads.
+    pub(crate) pool_size: usize,
+    /// The oldest version that will do.
+    pub(crate) min_version: Version,
+    /// What is loaded whenever a server is reached.
+    pub(crate) scripts: &'static [&'static Script],
+    /// The key of the epoch of a server's data. Without one nothing is written to the server, and nobody learns that
+    /// its data is lost.
+    pub(crate) epoch_key: Option<String>,
+}
+
+/// Major and minor number of a server's version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Version(pub(crate) u32, pub(crate) u32);
 
 /// What a server says of itself when it is reached.
 #[derive(Debug)]
-pub(super) struct Greeting {
+pub(crate) struct Greeting {
     /// Its version, as `major.minor.patch`.
-    pub(super) version: String,
+    pub(crate) version: String,
     /// The epoch of its data: ours if it had none.
-    pub(super) epoch: String,
+    pub(crate) epoch: Option<String>,
 }
 
 /// Why a server could not be reached.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ConnectError {
+pub(crate) enum ConnectError {
     #[error(transparent)]
     Redis(#[from] RedisError),
     #[error("no answer within {0:?}")]
     Timeout(Duration),
     /// Trying again will not help before somebody changes the server.
-    #[error("the server has version {0}, and 7.0 or later is needed")]
-    TooOld(String),
+    #[error("the server has version {version}, and {needed} or later is needed")]
+    TooOld { version: String, needed: Version },
     #[error("the pool of connections cannot be built")]
     Pool(#[from] deadpool_redis::BuildError),
 }
 
 impl Link {
     /// Opens the shared connection, checks the server's version, loads the scripts and reads or makes the epoch.
-    pub(super) async fn open(
-        client: &Client,
-        timing: &Timing,
-        pool_size: usize,
-        epoch_key: &str,
-        generation: u64,
-    ) -> Result<(Self, Greeting), ConnectError> {
-        let limit = timing.connect + timing.command;
-        let opening = Self::open_commands(client, timing, epoch_key);
+    pub(crate) async fn open(client: &Arc<Client>, needs: &Needs) -> Result<(Self, Greeting), ConnectError> {
+        let limit = needs.timing.connect + needs.timing.command;
+        let opening = open_commands(client, needs);
         let (commands, greeting) =
             tokio::time::timeout(limit, opening).await.map_err(|_| ConnectError::Timeout(limit))??;
-        let blocking = blocking_pool(client, timing, pool_size)?;
-        Ok((Self { commands, blocking, generation }, greeting))
-    }
-
-    async fn open_commands(
-        client: &Client,
-        timing: &Timing,
-        epoch_key: &str,
-    ) -> Result<(MultiplexedConnection, Greeting), ConnectError> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(timing.connect))
-            .set_response_timeout(Some(timing.command));
-        let mut commands = client.get_multiplexed_async_connection_with_config(&config).await?;
-        let info: String = redis::cmd("INFO").arg("server").query_async(&mut commands).await?;
-        let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or("unknown").to_owned();
-        if !is_supported(&version) {
-            return Err(ConnectError::TooOld(version));
-        }
-        load_scripts(&mut commands).await?;
-        let new = format!("{:032x}", rand::random::<u128>());
-        let old: Option<String> =
-            redis::cmd("SET").arg(epoch_key).arg(&new).arg("NX").arg("GET").query_async(&mut commands).await?;
-        Ok((commands, Greeting { version, epoch: old.unwrap_or(new) }))
+        let blocking = blocking_pool(client, &needs.timing, needs.pool_size)?;
+        Ok((Self { commands, blocking, client: client.clone(), generation: rand::random() }, greeting))
     }
 }
 
-/// Makes the server know all scripts.
-pub(super) async fn load_scripts(connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
+async fn open_commands(client: &Client, needs: &Needs) -> Result<(MultiplexedConnection, Greeting), ConnectError> {
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(needs.timing.connect))
+        .set_response_timeout(Some(needs.timing.command));
+    let mut commands = client.get_multiplexed_async_connection_with_config(&config).await?;
+    let info: String = redis::cmd("INFO").arg("server").query_async(&mut commands).await?;
+    let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or("unknown").to_owned();
+    if Version::parse(&version).is_none_or(|version| version < needs.min_version) {
+        return Err(ConnectError::TooOld { version, needed: needs.min_version });
+    }
+    load_scripts(&mut commands, needs.scripts).await?;
+    let epoch = match &needs.epoch_key {
+        Some(key) => {
+            let new = new_epoch();
+            let set = redis::cmd("SET").arg(key).arg(&new).arg("NX").arg("GET").query_async(&mut commands).await?;
+            let old: Option<String> = set;
+            Some(old.unwrap_or(new))
+        }
+        None => None,
+    };
+    Ok((commands, Greeting { version, epoch }))
+}
+
+/// Makes the server know `scripts`.
+pub(crate) async fn load_scripts(
+    connection: &mut MultiplexedConnection,
+    scripts: &[&Script],
+) -> Result<(), RedisError> {
+    if scripts.is_empty() {
+        return Ok(());
+    }
     let mut pipeline = redis::pipe();
-    for script in script::ALL {
+    for script in scripts {
         pipeline.add_command(script.load()).ignore();
     }
     pipeline.query_async(connection).await
 }
 
-/// The server's clock and the epoch of its data.
-pub(super) async fn probe(
+/// The server's clock when asked, and the epoch of its data if there is a key for it.
+pub(crate) async fn probe(
     connection: &mut MultiplexedConnection,
-    epoch_key: &str,
+    epoch_key: Option<&str>,
 ) -> Result<(Instant, Duration, Option<String>), RedisError> {
     let asked = Instant::now();
     let mut pipeline = redis::pipe();
-    pipeline.cmd("TIME").cmd("GET").arg(epoch_key);
-    let ((seconds, micros), epoch): ((u64, u64), Option<String>) = pipeline.query_async(connection).await?;
+    pipeline.cmd("TIME");
+    if let Some(key) = epoch_key {
+        pipeline.cmd("GET").arg(key);
+    }
+    let answers: Vec<Value> = pipeline.query_async(connection).await?;
+    let mut answers = answers.into_iter();
+    let (seconds, micros): (u64, u64) = redis::from_redis_value(answers.next().unwrap_or(Value::Nil))?;
+    let epoch = redis::from_redis_value(answers.next().unwrap_or(Value::Nil))?;
     Ok((asked, Duration::from_secs(seconds) + Duration::from_micros(micros), epoch))
 }
 
-/// `BLMPOP` came with Redis 7.0; Valkey began after it and reports such a version too.
-fn is_supported(version: &str) -> bool {
-    version.split('.').next().and_then(|major| major.parse::<u32>().ok()).is_some_and(|major| major >= 7)
+/// An epoch that no data has had yet.
+pub(crate) fn new_epoch() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}
+
+impl Version {
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split('.');
+        let major = parts.next()?.parse().ok()?;
+        let minor = parts.next()?.parse().ok()?;
+        Some(Self(major, minor))
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0, self.1)
+    }
 }
 
 fn blocking_pool(client: &Client, timing: &Timing, size: usize) -> Result<Pool, ConnectError> {
@@ -138,23 +185,23 @@ fn blocking_pool(client: &Client, timing: &Timing, size: usize) -> Result<Pool, 
 }
 
 /// A connection that blocks in one read at a time, and the id by which the server can be told to end that read.
-pub(super) struct BlockingConnection {
+pub(crate) struct BlockingConnection {
     /// The link that it belongs to.
-    pub(super) generation: u64,
+    pub(crate) generation: u64,
     connection: deadpool_redis::Connection,
     id: i64,
 }
 
 impl BlockingConnection {
     /// Takes a connection from the pool of `link` or opens one.
-    pub(super) async fn take(link: &Link) -> Result<Self, PoolError> {
+    pub(crate) async fn take(link: &Link) -> Result<Self, PoolError> {
         let mut connection = link.blocking.get().await?;
         let id = redis::cmd("CLIENT").arg("ID").query_async(&mut connection).await.map_err(PoolError::Backend)?;
         Ok(Self { generation: link.generation, connection, id })
     }
 
     /// Runs one command and waits for its answer, which is nothing if anybody ended the wait on the server.
-    pub(super) async fn run(&mut self, command: &redis::Cmd) -> Result<Value, RedisError> {
+    pub(crate) async fn run(&mut self, command: &redis::Cmd) -> Result<Value, RedisError> {
         match self.connection.send_packed_command(command).await?.extract_error() {
             Err(error) if error.code() == Some("UNBLOCKED") => Ok(Value::Nil),
             answer => answer,
@@ -162,29 +209,29 @@ impl BlockingConnection {
     }
 
     /// The command for another connection that ends the read that blocks in this one.
-    pub(super) fn unblock(&self) -> redis::Cmd {
+    pub(crate) fn unblock(&self) -> redis::Cmd {
         let mut command = redis::cmd("CLIENT");
         command.arg("UNBLOCK").arg(self.id);
         command
     }
 
     /// Closes the connection instead of giving it back.
-    pub(super) fn discard(self) {
+    pub(crate) fn discard(self) {
         drop(deadpool_redis::Connection::take(self.connection));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::is_supported;
+    use super::Version;
 
     #[test]
-    fn versions_from_7_on_are_supported() {
+    fn versions_are_compared_by_number() {
         for version in ["7.0.0", "7.0.15", "7.4.1", "8.2.0", "10.0"] {
-            assert!(is_supported(version), "{version}");
+            assert!(Version::parse(version) >= Some(Version(7, 0)), "{version}");
         }
-        for version in ["6.2.14", "6.9", "", "unknown"] {
-            assert!(!is_supported(version), "{version}");
+        for version in ["6.2.14", "6.9", "6.10.1", "", "unknown", "7"] {
+            assert!(Version::parse(version) < Some(Version(7, 0)), "{version}");
         }
     }
 }

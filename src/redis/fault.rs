@@ -9,11 +9,11 @@ use crate::error::Error;
 
 /// Why a command did not succeed; cheap to clone, so that each caller of a batch gets it.
 #[derive(Clone, Debug)]
-pub(super) struct Fault {
+pub(crate) struct Fault {
     /// Whether the command may have taken place all the same.
-    pub(super) may_have_run: bool,
+    pub(crate) may_have_run: bool,
     /// Whether the connection is of no more use.
-    pub(super) broken: bool,
+    pub(crate) broken: bool,
     cause: Cause,
 }
 
@@ -22,23 +22,23 @@ struct Cause(Arc<dyn std::error::Error + Send + Sync>);
 
 impl Fault {
     /// A command that was not sent for want of a connection.
-    pub(super) fn unsent(cause: impl std::error::Error + Send + Sync + 'static) -> Self {
+    pub(crate) fn unsent(cause: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self { may_have_run: false, broken: false, cause: Cause(Arc::new(cause)) }
     }
 
     /// An answer that the command cannot give, from a server that is not what it should be.
-    pub(super) fn unexpected(answer: &str) -> Self {
+    pub(crate) fn unexpected(answer: &str) -> Self {
         let cause: Box<dyn std::error::Error + Send + Sync> = format!("unexpected answer: {answer}").into();
         Self { may_have_run: true, broken: false, cause: Cause(cause.into()) }
     }
 
     /// The same cause for a command that will not be sent because of it.
-    pub(super) fn before_sending(self) -> Self {
+    pub(crate) fn before_sending(self) -> Self {
         Self { may_have_run: false, ..self }
     }
 
     /// As the error of a call that needed `shard`.
-    pub(super) fn into_error(self, shard: usize) -> Error {
+    pub(crate) fn into_error(self, shard: usize) -> Error {
         Error::Redis { shard, source: Box::new(self.cause) }
     }
 }

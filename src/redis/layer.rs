@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::batch::Outcome;
-use super::connection::Timing;
+use super::connection::{Needs, Timing, Version};
 use super::envelope::Envelope;
 use super::fault::Fault;
 use super::group::Groups;
@@ -21,6 +21,7 @@ use super::keys::Keys;
 use super::receive::Readers;
 use super::ring::Ring;
 use super::routes::Routes;
+use super::script;
 use super::send::{Letter, Posted, Recipient, Sender};
 use super::shard::{Shard, ShardOptions};
 use super::statistics;
@@ -34,6 +35,8 @@ use crate::name::{ChannelName, GroupName};
 
 /// Events that a slow listener can be behind before it misses the oldest.
 const EVENTS: usize = 256;
+/// `BLMPOP` came with Redis 7.0; Valkey began after it and reports such a version too.
+const OLDEST_SERVER: Version = Version(7, 0);
 /// Random characters of a new channel's name, and how many names are tried.
 const NEW_NAME: usize = 12;
 const NEW_NAMES: usize = 10;
@@ -367,7 +370,14 @@ fn shard_options(host: &Host, config: &Config, keys: &Keys) -> Result<ShardOptio
     let client = Client::open(host.url()).map_err(|error| Error::config("hosts", host.identity(), error))?;
     let timing =
         Timing { connect: config.connect_timeout, command: config.command_timeout, blocking: config.blocking_timeout };
-    Ok(ShardOptions { host: host.identity(), client, timing, pool_size: config.pool_size, epoch_key: keys.epoch() })
+    let needs = Needs {
+        timing,
+        pool_size: config.pool_size,
+        min_version: OLDEST_SERVER,
+        scripts: &script::NATIVE,
+        epoch_key: Some(keys.epoch()),
+    };
+    Ok(ShardOptions { host: host.identity(), client, needs })
 }
 
 /// Tries every shard once; fails if none is there, or one is of no use whatever happens.

@@ -1,21 +1,21 @@
 //! The layer on Redis, in its native format.
 
 mod batch;
-mod clock;
-mod connection;
+pub(crate) mod clock;
+pub(crate) mod connection;
 mod envelope;
-mod fault;
+pub(crate) mod fault;
 mod frame;
 mod group;
 mod keys;
 mod layer;
 mod membership;
 mod receive;
-mod ring;
+pub(crate) mod ring;
 mod routes;
-mod script;
+pub(crate) mod script;
 mod send;
-mod shard;
+pub(crate) mod shard;
 mod statistics;
 mod topology;
 

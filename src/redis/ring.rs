@@ -7,19 +7,19 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// The shards of a layer, each known by a hash of its host's identity.
 #[derive(Clone, Debug)]
-pub(super) struct Ring {
+pub(crate) struct Ring {
     seeds: Vec<u64>,
 }
 
 impl Ring {
     /// A ring over hosts with these identities, which must differ; there is at least one.
-    pub(super) fn new<'i>(identities: impl IntoIterator<Item = &'i str>) -> Self {
+    pub(crate) fn new<'i>(identities: impl IntoIterator<Item = &'i str>) -> Self {
         Self { seeds: identities.into_iter().map(|identity| xxh3_64(identity.as_bytes())).collect() }
     }
 
     /// The shard of a group, or of a `!` or `?` channel by the non-local part of its name. Nothing else may be given
     /// here: a reader and a writer that hash different parts of a name miss each other.
-    pub(super) fn shard_of(&self, name: &str) -> usize {
+    pub(crate) fn shard_of(&self, name: &str) -> usize {
         let score = |seed: &u64| xxh3_64_with_seed(name.as_bytes(), *seed);
         let highest = self.seeds.iter().enumerate().max_by_key(|(_, seed)| score(seed));
         highest.map_or(0, |(shard, _)| shard)
@@ -27,7 +27,7 @@ impl Ring {
 }
 
 /// The part of a normal channel's `capacity` that lies on `shard` of `shards`; the parts add up to the whole.
-pub(super) fn share_of_capacity(capacity: usize, shard: usize, shards: usize) -> usize {
+pub(crate) fn share_of_capacity(capacity: usize, shard: usize, shards: usize) -> usize {
     capacity / shards + usize::from(shard < capacity % shards)
 }
 

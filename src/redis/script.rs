@@ -5,35 +5,35 @@ use std::sync::OnceLock;
 use redis::{Cmd, ToRedisArgs};
 
 /// A script and its SHA-1, by which it is called once a server has loaded it.
-pub(super) struct Script {
+pub(crate) struct Script {
     source: &'static str,
     sha: OnceLock<String>,
 }
 
-pub(super) static PUSH: Script = Script::new(include_str!("scripts/push.lua"));
-pub(super) static PUT_BACK: Script = Script::new(include_str!("scripts/put_back.lua"));
-pub(super) static GROUP_ADD: Script = Script::new(include_str!("scripts/group_add.lua"));
-pub(super) static GROUP_DISCARD: Script = Script::new(include_str!("scripts/group_discard.lua"));
-pub(super) static GROUP_ROUTES: Script = Script::new(include_str!("scripts/group_routes.lua"));
-pub(super) static GROUP_MEMBERS: Script = Script::new(include_str!("scripts/group_members.lua"));
+pub(crate) static PUSH: Script = Script::new(include_str!("scripts/push.lua"));
+pub(crate) static PUT_BACK: Script = Script::new(include_str!("scripts/put_back.lua"));
+pub(crate) static GROUP_ADD: Script = Script::new(include_str!("scripts/group_add.lua"));
+pub(crate) static GROUP_DISCARD: Script = Script::new(include_str!("scripts/group_discard.lua"));
+pub(crate) static GROUP_ROUTES: Script = Script::new(include_str!("scripts/group_routes.lua"));
+pub(crate) static GROUP_MEMBERS: Script = Script::new(include_str!("scripts/group_members.lua"));
 
-/// All scripts, for loading them on a new connection.
-pub(super) static ALL: [&Script; 6] = [&PUSH, &PUT_BACK, &GROUP_ADD, &GROUP_DISCARD, &GROUP_ROUTES, &GROUP_MEMBERS];
+/// The scripts of the native format.
+pub(crate) static NATIVE: [&Script; 6] = [&PUSH, &PUT_BACK, &GROUP_ADD, &GROUP_DISCARD, &GROUP_ROUTES, &GROUP_MEMBERS];
 
 impl Script {
-    const fn new(source: &'static str) -> Self {
+    pub(crate) const fn new(source: &'static str) -> Self {
         Self { source, sha: OnceLock::new() }
     }
 
     /// The command that makes a server remember this script.
-    pub(super) fn load(&self) -> Cmd {
+    pub(crate) fn load(&self) -> Cmd {
         let mut command = redis::cmd("SCRIPT");
         command.arg("LOAD").arg(self.source);
         command
     }
 
     /// The command that calls it with `keys`; its arguments are added behind.
-    pub(super) fn call<K: ToRedisArgs>(&self, keys: &[K]) -> Cmd {
+    pub(crate) fn call<K: ToRedisArgs>(&self, keys: &[K]) -> Cmd {
         let mut command = redis::cmd("EVALSHA");
         let sha = self.sha.get_or_init(|| redis::Script::new(self.source).get_hash().to_owned());
         command.arg(sha).arg(keys.len()).arg(keys);

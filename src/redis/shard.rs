@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::clock::Clock;
-use super::connection::{self, BlockingConnection, ConnectError, Link, Timing};
+use super::connection::{self, BlockingConnection, ConnectError, Link, Needs};
 use super::fault::Fault;
 use crate::error::{Error, Result};
 use crate::layer::Event;
@@ -23,17 +23,15 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// One server. [`supervise`](Self::supervise) keeps it connected until the layer closes.
-pub(super) struct Shard {
+pub(crate) struct Shard {
     /// Position in the configured hosts.
-    pub(super) index: usize,
+    pub(crate) index: usize,
     /// The server's clock.
-    pub(super) clock: Clock,
+    pub(crate) clock: Clock,
     /// How the host is named in logs: without credentials.
     host: String,
-    client: Client,
-    timing: Timing,
-    pool_size: usize,
-    epoch_key: String,
+    client: Arc<Client>,
+    needs: Needs,
     state: watch::Sender<State>,
     /// The epoch of the data that was there when the server was last reached. Held only to compare and replace it.
     epoch: Mutex<Option<String>>,
@@ -43,18 +41,17 @@ pub(super) struct Shard {
 }
 
 #[derive(Clone)]
-pub(super) enum State {
+pub(crate) enum State {
     Up(Link),
     Down(Fault),
 }
 
 /// What a shard is made from.
-pub(super) struct ShardOptions {
-    pub(super) host: String,
-    pub(super) client: Client,
-    pub(super) timing: Timing,
-    pub(super) pool_size: usize,
-    pub(super) epoch_key: String,
+pub(crate) struct ShardOptions {
+    /// How the host is named in logs: without credentials.
+    pub(crate) host: String,
+    pub(crate) client: Client,
+    pub(crate) needs: Needs,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -62,16 +59,14 @@ pub(super) struct ShardOptions {
 struct NotConnected;
 
 impl Shard {
-    pub(super) fn new(index: usize, options: ShardOptions, events: broadcast::Sender<Event>) -> Self {
-        let ShardOptions { host, client, timing, pool_size, epoch_key } = options;
+    pub(crate) fn new(index: usize, options: ShardOptions, events: broadcast::Sender<Event>) -> Self {
+        let ShardOptions { host, client, needs } = options;
         Self {
             index,
             clock: Clock::default(),
             host,
-            client,
-            timing,
-            pool_size,
-            epoch_key,
+            client: Arc::new(client),
+            needs,
             state: watch::Sender::new(State::Down(Fault::unsent(NotConnected))),
             epoch: Mutex::new(None),
             suspicion: Notify::new(),
@@ -84,10 +79,12 @@ impl Shard {
     /// # Errors
     ///
     /// [`Error::Redis`], [`Error::UnsupportedServer`].
-    pub(super) async fn connect(&self) -> Result<()> {
+    pub(crate) async fn connect(&self) -> Result<()> {
         match self.open().await {
             Ok(()) => Ok(()),
-            Err(ConnectError::TooOld(version)) => Err(Error::UnsupportedServer { shard: self.index, version }),
+            Err(ConnectError::TooOld { version, needed }) => {
+                Err(Error::UnsupportedServer { shard: self.index, version, needed: needed.to_string() })
+            }
             Err(error) => {
                 let fault = Fault::unsent(error);
                 self.state.send_replace(State::Down(fault.clone()));
@@ -97,15 +94,14 @@ impl Shard {
     }
 
     async fn open(&self) -> Result<(), ConnectError> {
-        let generation = rand::random();
-        let opening = Link::open(&self.client, &self.timing, self.pool_size, &self.epoch_key, generation);
-        let (mut link, greeting) = opening.await?;
-        let (asked, time, _) = connection::probe(&mut link.commands, &self.epoch_key).await?;
+        let (mut link, greeting) = Link::open(&self.client, &self.needs).await?;
+        let (asked, time, _) = connection::probe(&mut link.commands, None).await?;
         self.clock.observe(asked, time);
+        let server = link.client.get_connection_info().addr();
+        info!(shard = self.index, host = self.host, %server, version = greeting.version, "redis shard is up");
         self.state.send_replace(State::Up(link));
-        info!(shard = self.index, host = self.host, version = greeting.version, "redis shard is up");
         let _ = self.events.send(Event::ShardUp { shard: self.index });
-        self.compare_epoch(Some(greeting.epoch));
+        self.compare_epoch(greeting.epoch);
         Ok(())
     }
 
@@ -124,7 +120,7 @@ impl Shard {
     }
 
     /// Keeps the server connected until `closing`; asks it for its time now and then.
-    pub(super) async fn supervise(self: Arc<Self>, closing: CancellationToken) {
+    pub(crate) async fn supervise(self: Arc<Self>, closing: CancellationToken) {
         let work = async {
             loop {
                 self.watch_link().await;
@@ -152,13 +148,13 @@ impl Shard {
     }
 
     async fn probe(&self, mut link: Link) -> Result<(), RedisError> {
-        let (asked, time, epoch) = connection::probe(&mut link.commands, &self.epoch_key).await?;
+        let key = self.needs.epoch_key.as_deref();
+        let (asked, time, epoch) = connection::probe(&mut link.commands, key).await?;
         self.clock.observe(asked, time);
-        if epoch.is_none() {
+        if let (Some(key), None) = (key, &epoch) {
             // Somebody emptied the server under us. The next one that connects shall see an epoch.
-            let new = format!("{:032x}", rand::random::<u128>());
             let mut command = redis::cmd("SET");
-            command.arg(&self.epoch_key).arg(&new).arg("NX");
+            command.arg(key).arg(connection::new_epoch()).arg("NX");
             answer(&mut link, &command).await?;
         }
         self.compare_epoch(epoch);
@@ -192,7 +188,7 @@ impl Shard {
     }
 
     /// The present connections.
-    pub(super) fn link(&self) -> Result<Link, Fault> {
+    pub(crate) fn link(&self) -> Result<Link, Fault> {
         match &*self.state.borrow() {
             State::Up(link) => Ok(link.clone()),
             State::Down(fault) => Err(fault.clone()),
@@ -200,7 +196,7 @@ impl Shard {
     }
 
     /// Waits until the server is there.
-    pub(super) async fn up(&self) -> Link {
+    pub(crate) async fn up(&self) -> Link {
         let mut states = self.state.subscribe();
         loop {
             if let State::Up(link) = &*states.borrow_and_update() {
@@ -212,7 +208,7 @@ impl Shard {
     }
 
     /// Runs a command that does not block.
-    pub(super) async fn run(&self, command: &Cmd) -> Result<Value, Fault> {
+    pub(crate) async fn run(&self, command: &Cmd) -> Result<Value, Fault> {
         let mut link = self.link()?;
         let mut answer = answer(&mut link, command).await;
         if answer.as_ref().is_err_and(is_unknown_script) {
@@ -224,7 +220,7 @@ impl Shard {
     }
 
     /// Runs commands that do not block and may run twice, in one round trip.
-    pub(super) async fn run_all(&self, commands: &redis::Pipeline) -> Result<Vec<Value>, Fault> {
+    pub(crate) async fn run_all(&self, commands: &redis::Pipeline) -> Result<Vec<Value>, Fault> {
         let mut link = self.link()?;
         let mut answers = answers(&mut link, commands).await;
         if answers.as_ref().is_err_and(is_unknown_script) {
@@ -236,7 +232,7 @@ impl Shard {
 
     /// Loads the scripts again for a command that has not run without them.
     async fn load_scripts(&self, link: &mut Link) -> Result<(), Fault> {
-        let loaded = connection::load_scripts(&mut link.commands).await;
+        let loaded = connection::load_scripts(&mut link.commands, self.needs.scripts).await;
         loaded.map_err(|error| self.judge(link.generation, error).before_sending())
     }
 
@@ -249,7 +245,7 @@ impl Shard {
     }
 
     /// A connection for blocking reads: `held`, if it still belongs to the present link.
-    pub(super) async fn blocking(&self, held: Option<BlockingConnection>) -> Result<BlockingConnection, Fault> {
+    pub(crate) async fn blocking(&self, held: Option<BlockingConnection>) -> Result<BlockingConnection, Fault> {
         let link = self.link()?;
         if let Some(held) = held.filter(|held| held.generation == link.generation) {
             return Ok(held);
@@ -261,23 +257,23 @@ impl Shard {
     }
 
     /// Ends the read that blocks in `connection`, which then answers nothing.
-    pub(super) async fn unblock(&self, command: &Cmd) {
+    pub(crate) async fn unblock(&self, command: &Cmd) {
         // If it fails the read ends by its own timeout.
         let _ = self.run(command).await;
     }
 
     /// Tells that a connection of this shard broke, and why.
-    pub(super) fn suspect(&self) {
+    pub(crate) fn suspect(&self) {
         self.suspicion.notify_one();
     }
 
     /// How long one blocking read waits.
-    pub(super) fn blocking_timeout(&self) -> Duration {
-        self.timing.blocking
+    pub(crate) fn blocking_timeout(&self) -> Duration {
+        self.needs.timing.blocking
     }
 
     /// How the host is named in logs.
-    pub(super) fn host(&self) -> &str {
+    pub(crate) fn host(&self) -> &str {
         &self.host
     }
 }

@@ -159,7 +159,7 @@ async fn a_server_before_7_0_is_refused_with_its_version() {
         for urls in [vec![old.url()], vec![new.url(), old.url()]] {
             let last = urls.len() - 1;
             let error = refusal(Site::at(urls).config()).await;
-            let Error::UnsupportedServer { shard, version: named } = &error else { panic!("{error:?}") };
+            let Error::UnsupportedServer { shard, version: named, .. } = &error else { panic!("{error:?}") };
             assert_eq!((*shard, named.as_str()), (last, version));
             assert!(!error.is_transient() && error.to_string().contains(version));
         }

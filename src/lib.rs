@@ -104,6 +104,7 @@ pub mod name;
 pub mod redis;
 #[cfg(feature = "server")]
 pub mod server;
+mod steady;
 pub mod worker;
 
 pub use bytes::Bytes;

@@ -14,7 +14,7 @@ const ROWS: [&[&str]; 9] = [
     &["error"],
     &["layer", "capacity", "crypto"],
     &["codec", "backoff"],
-    &["config"],
+    &["config", "steady"],
     &["memory", "hybrid", "redis"],
     &["django"],
     &["server", "worker"],

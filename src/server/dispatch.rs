@@ -9,49 +9,23 @@ use tokio_util::sync::CancellationToken;
 use super::asgi::{ReplyReader, code};
 use super::connection::Connections;
 use super::queue::Pushed;
-use crate::backoff::Backoff;
 use crate::drops::{self, DropReason};
-use crate::error::Error;
 use crate::layer::{Delivery, Event, Receiver};
+use crate::steady::SteadyReceiver;
 
-/// How many messages are taken at once.
-const BATCH: usize = 256;
-
-/// Hands replies to their connections until `stop` or the end of the layer. An error of the layer is logged once and
-/// does not end it.
-pub(crate) async fn dispatch(mut receiver: Receiver, connections: Arc<Connections>, stop: CancellationToken) {
+/// Hands replies to their connections until `stop` or the end of the layer.
+pub(crate) async fn dispatch(receiver: Receiver, connections: Arc<Connections>, stop: CancellationToken) {
+    let mut receiver = SteadyReceiver::new(receiver, "replies");
     let mut replies = ReplyReader::default();
-    let mut batch = Vec::with_capacity(BATCH);
-    let mut backoff = Backoff::outage();
-    let mut failing = false;
+    let mut batch = Vec::new();
     loop {
-        let taken = tokio::select! {
-            taken = receiver.recv_many(&mut batch, BATCH) => taken,
+        tokio::select! {
+            taken = receiver.recv_many(&mut batch) => if taken.is_err() { break },
             () = stop.cancelled() => break,
-        };
-        match taken {
-            Ok(_) => {
-                if std::mem::take(&mut failing) {
-                    tracing::info!("replies arrive again");
-                    backoff = Backoff::outage();
-                }
-                batch.drain(..).for_each(|delivery| hand_over(&delivery, &mut replies, &connections));
-            }
-            Err(Error::Closed) => break,
-            Err(error) => {
-                if !std::mem::replace(&mut failing, true) {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "replies do not arrive, trying again");
-                }
-                tokio::select! {
-                    () = tokio::time::sleep(backoff.pause()) => {}
-                    () = stop.cancelled() => break,
-                }
-            }
         }
+        batch.drain(..).for_each(|delivery| hand_over(&delivery, &mut replies, &connections));
     }
-    if let Err(error) = receiver.close().await {
-        tracing::warn!(error = &error as &dyn std::error::Error, "unread replies could not be put back");
-    }
+    receiver.close().await;
 }
 
 fn hand_over(delivery: &Delivery, replies: &mut ReplyReader, connections: &Connections) {

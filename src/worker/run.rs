@@ -15,10 +15,10 @@ use tokio::task::JoinSet;
 
 use super::context::Context;
 use super::lines::Lines;
-use crate::backoff::Backoff;
 use crate::error::{BoxError, Error, Result};
-use crate::layer::{ChannelLayer, Delivery, Receiver};
+use crate::layer::{ChannelLayer, Delivery};
 use crate::message::Value;
+use crate::steady::SteadyReceiver;
 
 type Handling = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 type Handler = Arc<dyn Fn(Context) -> Handling + Send + Sync>;
@@ -98,24 +98,26 @@ impl Worker {
     /// layer closes before `shutdown`.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<()> {
         let channels: Vec<&str> = self.handlers.keys().map(String::as_str).collect();
-        let mut receiver = self.layer.receiver(&channels)?;
+        let mut receiver = SteadyReceiver::new(self.layer.receiver(&channels)?, "messages");
         let mut crew = Crew { in_hand: Arc::new(Semaphore::new(self.concurrency)), ..Crew::default() };
         let worked = self.work(&mut receiver, &mut crew, shutdown).await;
-        if let Err(error) = receiver.close().await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "unread messages could not be put back");
-        }
+        receiver.close().await;
         crew.finish(self.drain_timeout).await;
         worked
     }
 
-    async fn work(&self, receiver: &mut Receiver, crew: &mut Crew, shutdown: impl Future<Output = ()>) -> Result<()> {
+    async fn work(
+        &self,
+        receiver: &mut SteadyReceiver,
+        crew: &mut Crew,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<()> {
         let mut shutdown = pin!(shutdown);
-        let mut outage = Outage::default();
         loop {
             let next = async {
                 // Taking a message only when there is a hand for it leaves it to other workers until then.
                 let permit = crew.in_hand.clone().acquire_owned().await.map_err(|_| Error::Closed)?;
-                Ok::<_, Error>((permit, outage.recv(receiver).await?))
+                Ok::<_, Error>((permit, receiver.recv().await?))
             };
             let (permit, delivery) = tokio::select! {
                 next = next => next?,
@@ -134,41 +136,6 @@ fn line_of(delivery: &Delivery) -> Option<ByteString> {
     match delivery.message.get("reply_channel") {
         Some(Value::Text(channel)) => Some(channel.clone()),
         _ => None,
-    }
-}
-
-/// Receives through faults of the layer, each logged once.
-struct Outage {
-    backoff: Backoff,
-    failing: bool,
-}
-
-impl Default for Outage {
-    fn default() -> Self {
-        Self { backoff: Backoff::outage(), failing: false }
-    }
-}
-
-impl Outage {
-    async fn recv(&mut self, receiver: &mut Receiver) -> Result<Delivery> {
-        loop {
-            match receiver.recv().await {
-                Ok(delivery) => {
-                    if self.failing {
-                        tracing::info!("messages arrive again");
-                        *self = Self::default();
-                    }
-                    return Ok(delivery);
-                }
-                Err(error @ Error::Closed) => return Err(error),
-                Err(error) => {
-                    if !std::mem::replace(&mut self.failing, true) {
-                        tracing::warn!(error = &error as &dyn std::error::Error, "no messages arrive, trying again");
-                    }
-                    tokio::time::sleep(self.backoff.pause()).await;
-                }
-            }
-        }
     }
 }
 

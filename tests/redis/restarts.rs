@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use channel_layer::{ChannelLayer, Delivery, Error, Event, Receiver};
+use channel_layer::{ChannelLayer, Delivery, Error, Event, Receiver, RedisLayer};
 use redis::AsyncCommands;
 use tokio::task::JoinSet;
 
@@ -241,6 +241,54 @@ async fn sends_during_an_outage_fail_at_once_and_work_after_it() {
     }
     let mut receiver = layer.receiver(&["n"]).unwrap();
     assert_eq!(number(&recv_after_outage(&mut receiver).await), 1);
+}
+
+/// A receiver that has handed over the first of five messages and holds the others, and a server that is away.
+async fn holding_through_an_outage(server: &mut RedisServer, layer: &Layer) -> Receiver {
+    for n in 0..5 {
+        layer.send("s?a", numbered(n)).await.unwrap();
+    }
+    let mut receiver = layer.receiver(&["s?a"]).unwrap();
+    assert_eq!(number(&within(DEADLINE, "the first", receiver.recv()).await.unwrap()), 0);
+    let mut events = layer.events();
+    server.stop();
+    event(&mut events, "the outage", |event| matches!(event, Event::ShardDown { shard: 0, .. })).await;
+    receiver
+}
+
+#[tokio::test]
+async fn the_next_reader_gets_what_the_last_one_held_in_an_outage_before_anything_newer() {
+    let mut server = RedisServer::start();
+    let layer = Site::on(std::slice::from_ref(&server)).layer().await;
+    drop(holding_through_an_outage(&mut server, &layer).await);
+    let mut next = layer.receiver(&["s?a"]).unwrap();
+    for n in 1..3 {
+        assert_eq!(number(&recv_after_outage(&mut next).await), n);
+    }
+    drop(next);
+    let mut events = layer.events();
+    server.start_again();
+    event(&mut events, "the end of the outage", is_up).await;
+    layer.send("s?a", numbered(5)).await.unwrap();
+    for n in 3..6 {
+        let delivery = within(DEADLINE, "a message", layer.receive(&["s?a"])).await.unwrap();
+        assert_eq!(number(&delivery), n);
+    }
+}
+
+#[tokio::test]
+async fn what_a_dropped_receiver_held_goes_back_however_long_the_outage() {
+    let mut server = RedisServer::start();
+    let site = Site::on(std::slice::from_ref(&server));
+    let layer = site.layer().await;
+    drop(holding_through_an_outage(&mut server, &layer).await);
+    // Longer than a layer that closes would wait.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    server.start_again();
+    let other = eventually("the server", async || RedisLayer::connect(site.config()).await.ok()).await;
+    for n in 1..5 {
+        assert_eq!(take_number(&other, "s?a").await, n);
+    }
 }
 
 #[tokio::test]

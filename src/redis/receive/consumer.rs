@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 use async_trait::async_trait;
 use tokio::sync::oneshot;
 
-use super::reader::{Reader, State};
+use super::reader::{Phase, Reader, State};
 use crate::error::{Error, Result};
 use crate::layer::{Delivery, Sink, Source};
 
@@ -49,7 +49,7 @@ impl Consumer {
         loop {
             let looked = {
                 let mut state = self.reader.state();
-                if state.closed {
+                if state.is_closed() {
                     return Err(Error::Closed);
                 }
                 if let Some(delivery) = self.reader.take(&mut state) {
@@ -112,7 +112,7 @@ impl Source for Consumer {
     fn poll_recv_many(&mut self, cx: &mut Context<'_>, sink: Sink<'_>, limit: usize) -> Poll<Result<usize>> {
         let reader = self.reader.clone();
         let mut state = reader.state();
-        if state.closed || reader.surroundings.closing.is_cancelled() {
+        if state.is_closed() || reader.surroundings.closing.is_cancelled() {
             return Poll::Ready(Err(Error::Closed));
         }
         let mut taken = 0;
@@ -160,7 +160,7 @@ impl Source for Consumer {
     async fn close(&mut self) -> Result<()> {
         {
             let mut state = self.reader.state();
-            state.closed = true;
+            state.reach(Phase::Closed);
         }
         self.reader.notify();
         self.reader.ended.cancelled().await;
@@ -177,7 +177,9 @@ impl Drop for Consumer {
         {
             let mut state = self.reader.state();
             state.users -= 1;
-            state.closed |= self.reader.owned;
+            if self.reader.owned {
+                state.reach(Phase::Abandoned);
+            }
         }
         self.reader.notify();
     }

@@ -56,12 +56,11 @@ pub(super) struct State {
     pub(super) waiters: VecDeque<(u64, Waker)>,
     /// Consumers that exist.
     pub(super) users: usize,
-    /// Nothing may be taken any more: the task is putting back what is there.
-    pub(super) closed: bool,
+    pub(super) phase: Phase,
     /// Those who asked for what is there now; each is told whether anything was.
     pub(super) looks: Vec<oneshot::Sender<bool>>,
-    /// Readers of some of the same channels that begin when everything has been given back.
-    pub(super) successors: Vec<oneshot::Sender<()>>,
+    /// Readers of some of the same channels that begin when they have got what is here.
+    pub(super) successors: Vec<Successor>,
     /// Grows with each outage.
     pub(super) outages: u64,
     /// The shard that is away, and why, as long as no messages can come.
@@ -70,6 +69,27 @@ pub(super) struct State {
     pub(super) outage_is_total: bool,
     /// What could not be put back, and why.
     pub(super) lost: Option<(usize, Fault)>,
+}
+
+/// How far a reader is on its way to its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    #[default]
+    Serving,
+    /// The consumer that owned it has gone: it ends when everything has gone back.
+    Abandoned,
+    /// Nothing may be taken any more: the task is putting back what is there.
+    Closed,
+    /// Nothing is there any more, and nothing comes.
+    Finished,
+}
+
+/// A reader that waits for what another one holds.
+pub(super) struct Successor {
+    pub(super) reader: Arc<Reader>,
+    /// The number of its claim.
+    pub(super) ticket: u64,
+    pub(super) done: oneshot::Sender<()>,
 }
 
 impl Reader {
@@ -93,21 +113,41 @@ impl Reader {
         self.changed.notify_one();
     }
 
-    /// Waits until everything that was popped here and that nobody here waits for has been given back.
-    pub(super) async fn hand_back(&self) {
-        let (successor, done) = oneshot::channel();
-        // A reader that ends drops its successors, and then gives everything back.
-        let closed = {
+    /// Waits until `successor` has got what was popped here from channels of both and nobody here waits for.
+    pub(super) async fn hand_over_to(&self, successor: Arc<Self>, ticket: u64) {
+        let (done, given) = oneshot::channel();
+        {
             let mut state = self.state();
-            if !state.closed {
-                state.successors.push(successor);
+            if state.phase == Phase::Finished {
+                return;
             }
-            state.closed
-        };
-        self.notify();
-        if closed || done.await.is_err() {
-            self.ended.cancelled().await;
+            state.successors.push(Successor { reader: successor, ticket, done });
         }
+        self.notify();
+        // One that ends without an answer has put everything back.
+        let _ = given.await;
+    }
+
+    /// Moves the parcels of single-reader channels that `successor` reads too before those that it has.
+    pub(super) fn bequeath(&self, successor: &Self) {
+        let is_theirs = |parcel: &Parcel| parcel.has_one_reader() && successor.channels.contains(&parcel.source);
+        let theirs = {
+            let mut state = self.state();
+            let (theirs, ours): (VecDeque<_>, _) = std::mem::take(&mut state.parcels).into_iter().partition(is_theirs);
+            state.parcels = ours;
+            Vec::from(theirs)
+        };
+        // The states are held one after the other, so that two readers can do so to each other.
+        let mut heirs = successor.state();
+        let refused = heirs.phase == Phase::Finished;
+        if refused {
+            drop(heirs);
+            heirs = self.state();
+        }
+        let woken: Vec<_> = (0..theirs.len()).map_while(|_| heirs.next_waiter()).collect();
+        heirs.prepend(theirs);
+        drop(heirs);
+        woken.into_iter().for_each(Waker::wake);
     }
 
     /// Takes the next delivery out of the buffer.
@@ -141,9 +181,26 @@ impl Reader {
 }
 
 impl State {
+    /// Enters a phase, unless it is further already.
+    pub(super) fn reach(&mut self, phase: Phase) {
+        self.phase = self.phase.max(phase);
+    }
+
+    /// Whether nothing may be taken any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.phase >= Phase::Closed
+    }
+
     /// How many entries have to be read to satisfy those who wait.
     pub(super) fn missing(&self) -> usize {
-        if self.closed { 0 } else { self.wanted.saturating_sub(self.parcels.len()) }
+        if self.is_closed() { 0 } else { self.wanted.saturating_sub(self.parcels.len()) }
+    }
+
+    /// Puts parcels before those that are there.
+    pub(super) fn prepend(&mut self, parcels: Vec<Parcel>) {
+        for parcel in parcels.into_iter().rev() {
+            self.parcels.push_front(parcel);
+        }
     }
 
     /// Whether somebody asks what is there now. Those who have gone are forgotten: a look for nobody could take over

@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::consumer::Consumer;
 use super::holders::Holders;
 use super::quarantine::Quarantine;
-use super::reader::{Reader, Surroundings};
+use super::reader::{Phase, Reader, Surroundings};
 use super::task;
 use crate::layer::Event;
 use crate::name::ChannelName;
@@ -73,7 +73,7 @@ impl Readers {
     pub(in crate::redis) fn own(&self, channels: Vec<ChannelName>) -> Consumer {
         let reader = Arc::new(Reader::new(self.surroundings.clone(), without_duplicates(channels), true));
         let consumer = Consumer::new(reader.clone());
-        self.start(reader, |_| false);
+        self.start(reader, |reader| reader.state().phase == Phase::Abandoned);
         consumer
     }
 

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::lane::{Lane, Popped};
 use super::parcel::Parcel;
 use super::put_back::{PutBack, put_back};
-use super::reader::{Reader, Surroundings};
+use super::reader::{Phase, Reader, Successor, Surroundings};
 use super::sorter::Sorter;
 use crate::drops::{self, DropReason};
 use crate::redis::fault::Fault;
@@ -56,7 +56,7 @@ pub(super) async fn run(reader: Arc<Reader>, may_end: impl Fn(&Reader) -> bool) 
                     lanes.iter_mut().for_each(Lane::release);
                 }
             }
-            Step::HandBack => task.hand_back().await,
+            Step::HandOver => task.hand_over(u64::MAX),
             Step::Sleep => {
                 task.put_back(|_| true, Duration::ZERO).await;
                 lanes.iter_mut().for_each(Lane::release);
@@ -77,7 +77,7 @@ enum Step {
     /// Somebody wants to know what is there now.
     Look,
     /// Another reader of some of the channels begins.
-    HandBack,
+    HandOver,
     /// Nobody wants anything: give back what others could have.
     Rest,
     /// Nobody has wanted anything for long: give back everything.
@@ -112,17 +112,20 @@ impl Task<'_> {
             let changed = self.reader.changed.notified();
             let (holds, blocks_others, gone) = {
                 let mut state = self.reader.state();
-                if state.closed || self.reader.surroundings.closing.is_cancelled() {
+                if state.is_closed() || self.reader.surroundings.closing.is_cancelled() {
                     return Step::End;
                 }
                 if !state.successors.is_empty() {
-                    return Step::HandBack;
+                    return Step::HandOver;
                 }
                 if state.has_looks() {
                     return Step::Look;
                 }
                 if state.missing() > 0 {
                     return Step::Read;
+                }
+                if state.phase == Phase::Abandoned && !self.stuck {
+                    return Step::Sleep;
                 }
                 let wanted = state.wanted > 0;
                 let shared = !wanted && state.parcels.iter().any(|parcel| !parcel.has_one_reader());
@@ -144,15 +147,17 @@ impl Task<'_> {
         }
     }
 
-    /// Lets other readers of the same channels give back what they hold, so that the order in a channel survives a
-    /// change of its reader. Two that do so to each other do not wait in vain: each gives back while it waits.
+    /// Takes over what other readers of the same channels hold, so that the order in a channel survives a change of its
+    /// reader.
     async fn take_over(&mut self) {
-        for predecessor in self.reader.surroundings.holders.claim(self.reader) {
-            let mut given_back = std::pin::pin!(predecessor.hand_back());
+        let Some(claim) = self.reader.surroundings.holders.claim(self.reader) else { return };
+        for predecessor in claim.predecessors {
+            let mut given = std::pin::pin!(predecessor.hand_over_to(self.reader.clone(), claim.ticket));
             loop {
                 tokio::select! {
-                    () = &mut given_back => break,
-                    () = self.reader.changed.notified() => self.hand_back().await,
+                    () = &mut given => break,
+                    // Who came before may wait for what this reader still has. Who came later gets it with the rest.
+                    () = self.reader.changed.notified() => self.hand_over(claim.ticket),
                 }
             }
         }
@@ -208,7 +213,8 @@ impl Task<'_> {
             let changed = reader.changed.notified();
             let (missing, over) = {
                 let mut state = reader.state();
-                (state.missing(), state.closed || state.has_looks() || !state.successors.is_empty())
+                let over = state.phase != Phase::Serving || !state.successors.is_empty();
+                (state.missing(), over || state.has_looks())
             };
             if over || reader.surroundings.closing.is_cancelled() {
                 stop.cancel();
@@ -288,7 +294,7 @@ impl Task<'_> {
     async fn put_back(&mut self, chosen: impl Fn(&Parcel) -> bool, patience: Duration) {
         let parcels = {
             let mut state = self.reader.state();
-            if state.wanted > 0 && !state.closed {
+            if state.wanted > 0 && !state.is_closed() {
                 return;
             }
             let (parcels, others) = std::mem::take(&mut state.parcels).into_iter().partition::<Vec<_>, _>(chosen);
@@ -299,27 +305,33 @@ impl Task<'_> {
         let PutBack { kept, refused, lost } = put_back(topology, parcels, Instant::now() + patience).await;
         self.stuck = !kept.is_empty();
         let mut state = self.reader.state();
-        if state.closed {
+        if state.is_closed() {
             drops::count(DropReason::ShardDown, kept.iter().map(Parcel::left).sum());
             state.lost = lost.or(refused);
         } else {
             state.lost = lost;
-            for parcel in kept.into_iter().rev() {
-                state.parcels.push_front(parcel);
-            }
+            state.prepend(kept);
         }
         if state.lost.is_some() {
             (*self.reader.surroundings.lost.lock()).clone_from(&state.lost);
         }
     }
 
-    /// Gives back everything for the sake of another reader, unless somebody here waits for it too.
-    async fn hand_back(&mut self) {
-        let successors = std::mem::take(&mut self.reader.state().successors);
-        self.put_back(|_| true, PUT_BACK_PATIENCE).await;
-        for successor in successors {
+    /// Gives what is here to the readers that have claimed these channels before `ticket`, unless somebody here waits
+    /// for it too.
+    fn hand_over(&mut self, ticket: u64) {
+        let mut state = self.reader.state();
+        let (now, later): (Vec<_>, _) =
+            std::mem::take(&mut state.successors).into_iter().partition(|successor| successor.ticket < ticket);
+        state.successors = later;
+        let wanted = state.wanted > 0 && !state.is_closed();
+        drop(state);
+        for Successor { reader, done, .. } in now {
+            if !wanted {
+                self.reader.bequeath(&reader);
+            }
             // It may have gone in the meantime.
-            let _ = successor.send(());
+            let _ = done.send(());
         }
     }
 
@@ -327,13 +339,19 @@ impl Task<'_> {
     async fn close(&mut self) {
         let waiters = {
             let mut state = self.reader.state();
-            state.closed = true;
+            state.reach(Phase::Closed);
             state.looks.clear();
-            state.successors.clear();
             state.all_waiters()
         };
         waiters.into_iter().for_each(Waker::wake);
+        self.hand_over(u64::MAX);
         self.put_back(|_| true, PUT_BACK_PATIENCE).await;
+        {
+            let mut state = self.reader.state();
+            state.reach(Phase::Finished);
+            // Their successors begin, as nothing is left to wait for.
+            state.successors.clear();
+        }
         self.reader.ended.cancel();
     }
 }

@@ -1,7 +1,12 @@
-//! Messages to and from MessagePack bytes, and to and from any serde type.
+//! Messages to and from MessagePack or JSON bytes, and to and from any serde type.
 //!
 //! Text and bytes keep their own MessagePack families, so that they stay apart on the wire as they are in [`Value`].
 
+// Only layers in the formats of Django Channels use these two.
+#[cfg_attr(not(test), allow(dead_code))]
+mod json;
+#[cfg_attr(not(test), allow(dead_code))]
+pub(crate) mod serializer;
 mod size;
 
 use std::fmt;
@@ -27,19 +32,28 @@ const TRUSTED_LENGTH: usize = 64;
 
 /// Appends `message` to `out`; leaves `out` as it was if the message cannot be carried.
 pub(crate) fn encode(message: &Message, out: &mut Vec<u8>) -> Result<()> {
-    if message.get(RESERVED_KEY).is_some() {
-        return Err(Error::encode(format_args!("key {RESERVED_KEY} is reserved")));
+    refuse_reserved(message)?;
+    write(message, None, out)
+}
+
+fn refuse_reserved(message: &Message) -> Result<()> {
+    match message.get(RESERVED_KEY) {
+        Some(_) => Err(Error::encode(format_args!("key {RESERVED_KEY} is reserved"))),
+        None => Ok(()),
     }
-    write(message, out)
 }
 
 /// Reads the message that `bytes` holds, and nothing else; its texts and byte strings are slices of `bytes`.
 pub(crate) fn decode(bytes: &Bytes) -> Result<Message> {
+    read(bytes).map(Message::from)
+}
+
+fn read(bytes: &Bytes) -> Result<Map> {
     let mut reader = rmp_serde::Deserializer::from_read_ref(&bytes[..]);
     let map = MapSeed { source: Some(bytes), depth: MAX_DEPTH }.deserialize(&mut reader).map_err(Error::decode)?;
     // The reader does not tell where it stands, but only at the end does one more value fail for want of its first byte.
     match <()>::deserialize(&mut reader) {
-        Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(map.into()),
+        Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(map),
         _ => Err(Error::decode("more bytes follow it")),
     }
 }
@@ -82,16 +96,17 @@ impl Message {
     /// [`Error::Codec`] if the message does not have the shape of a `T`.
     pub fn to<T: DeserializeOwned>(&self) -> Result<T> {
         let mut bytes = Vec::new();
-        write(self, &mut bytes)?;
+        write(self, None, &mut bytes)?;
         let mut reader = rmp_serde::Deserializer::from_read_ref(&bytes).with_human_readable();
         T::deserialize(&mut reader).map_err(Error::decode)
     }
 }
 
-fn write(message: &Message, out: &mut Vec<u8>) -> Result<()> {
+fn write(message: &Message, routing: Option<&Value>, out: &mut Vec<u8>) -> Result<()> {
     check_map_depth(message.map(), MAX_DEPTH)?;
     let start = out.len();
-    message.serialize(&mut rmp_serde::Serializer::new(&mut *out)).map_err(|error| {
+    let entries = message.map().iter().chain(routing.map(|value| (RESERVED_KEY, value)));
+    rmp_serde::Serializer::new(&mut *out).collect_map(entries).map_err(|error| {
         out.truncate(start);
         Error::encode(error)
     })

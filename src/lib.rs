@@ -111,7 +111,7 @@ pub use bytes::Bytes;
 pub use bytestring::ByteString as Text;
 
 pub use capacity::CapacityRule;
-pub use config::{Config, Host};
+pub use config::{Config, Host, Serializer};
 pub use error::{BoxError, Error, Result};
 pub use hybrid::HybridLayer;
 pub use layer::{ChannelLayer, Delivery, Event, Receiver, Sink, Source, Statistics};

@@ -22,14 +22,18 @@ const ROWS: [&[&str]; 9] = [
 
 /// Each dependency with the files and folders under `src` that may use it. The formats of Python's layers go through
 /// the connections of the Redis layer.
-const HOMES: [(&str, &[&str]); 12] = [
+const HOMES: [(&str, &[&str]); 16] = [
     ("redis", &["redis/", "django/"]),
     ("deadpool_redis", &["redis/", "django/"]),
     ("rmp_serde", &["codec.rs", "codec/"]),
     ("rmp", &["codec.rs", "codec/"]),
-    ("aes_gcm", &["crypto.rs", "crypto/"]),
-    ("hkdf", &["crypto.rs", "crypto/"]),
-    ("sha2", &["crypto.rs", "crypto/"]),
+    ("aes", &["crypto/"]),
+    ("aes_gcm", &["crypto/"]),
+    ("base64", &["crypto/"]),
+    ("cbc", &["crypto/"]),
+    ("hkdf", &["crypto/"]),
+    ("hmac", &["crypto/"]),
+    ("sha2", &["crypto/"]),
     ("globset", &["capacity.rs"]),
     ("regex", &["capacity.rs"]),
     ("axum", &["server/"]),

@@ -2,13 +2,11 @@
 
 use super::{MAX_DEPTH, TOO_DEEP};
 use crate::error::{Error, Result};
-use crate::message::{Map, Message, RESERVED_KEY, Value};
+use crate::message::{Map, Message, Value};
 
 /// How many bytes [`encode`](super::encode) would append for `message`, without writing them; fails as it does.
 pub(crate) fn encoded_size(message: &Message) -> Result<usize> {
-    if message.get(RESERVED_KEY).is_some() {
-        return Err(Error::encode(format_args!("key {RESERVED_KEY} is reserved")));
-    }
+    super::refuse_reserved(message)?;
     map_size(message.map(), MAX_DEPTH)
 }
 

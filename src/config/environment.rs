@@ -47,7 +47,7 @@ fn parse(option: &str, value: &str) -> Result<Raw, String> {
     let json = || serde_json::from_str(value).map_err(|error| format!("it is no JSON: {error}"));
     let is_list = value.trim_start().starts_with('[');
     match option {
-        "prefix" | "stats_prefix" => Ok(Raw::Text(value.into())),
+        "prefix" | "stats_prefix" | "serializer" | "serializer_format" => Ok(Raw::Text(value.into())),
         "channel_capacity" => json(),
         "hosts" | "symmetric_encryption_keys" | "accept_only_keys" if is_list => json(),
         "hosts" => Ok(Raw::List(split(value).map(|host| Raw::Text(host.into())).collect())),
@@ -84,7 +84,7 @@ mod tests {
 
     use super::*;
     use crate::capacity::CapacityRule;
-    use crate::config::Host;
+    use crate::config::{Host, Serializer};
 
     fn read(variables: &[(&str, &str)]) -> Result<Config> {
         Config::from_vars(variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())))
@@ -102,6 +102,7 @@ mod tests {
             ("CHANNEL_LAYER_CHANNEL_CAPACITY", r#"{"z*": 1, "re:a": 2}"#),
             ("CHANNEL_LAYER_SYMMETRIC_ENCRYPTION_KEYS", r#"["one", "two"]"#),
             ("CHANNEL_LAYER_ACCEPT_ONLY_KEYS", "three, four"),
+            ("CHANNEL_LAYER_SERIALIZER", "json"),
             ("CHANNEL_LAYER_STATS_PREFIX", "s:"),
             ("CHANNEL_LAYER_MAX_MESSAGE_SIZE", "2000"),
             ("CHANNEL_LAYER_CONNECT_TIMEOUT", "2"),
@@ -119,6 +120,7 @@ mod tests {
             .channel_capacity(CapacityRule::regex("a", 2))
             .symmetric_encryption_keys(["one", "two"])
             .accept_only_keys(["three, four"])
+            .serializer(Serializer::Json)
             .stats_prefix("s:")
             .max_message_size(2000)
             .connect_timeout(Duration::from_secs(2))

@@ -9,10 +9,11 @@ use serde::{Deserialize, Deserializer};
 use super::host::{Host, Parts};
 use super::options::Config;
 use crate::capacity::{self, CapacityRule};
+use crate::codec::serializer::Serializer;
 use crate::error::{Error, Result};
 
 /// All options, under their names in files.
-pub(super) const OPTIONS: [&str; 14] = [
+pub(super) const OPTIONS: [&str; 16] = [
     "hosts",
     "prefix",
     "expiry",
@@ -21,6 +22,8 @@ pub(super) const OPTIONS: [&str; 14] = [
     "channel_capacity",
     "symmetric_encryption_keys",
     "accept_only_keys",
+    "serializer",
+    "serializer_format",
     "stats_prefix",
     "max_message_size",
     "connect_timeout",
@@ -104,6 +107,7 @@ impl Config {
             "channel_capacity" => self.channel_capacity = rules(raw)?,
             "symmetric_encryption_keys" => self.symmetric_encryption_keys = keys(option, raw)?,
             "accept_only_keys" => self.accept_only_keys = keys(option, raw)?,
+            "serializer" | "serializer_format" => self.serializer = serializer(option, raw)?,
             "stats_prefix" => self.stats_prefix = text(option, raw)?,
             "max_message_size" => self.max_message_size = whole(option, &raw)?,
             "connect_timeout" => self.connect_timeout = seconds(option, &raw)?,
@@ -129,6 +133,14 @@ fn text(option: &str, raw: Raw) -> Result<String> {
     match raw {
         Raw::Text(text) => Ok(text),
         other => Err(Error::config(option, other, "text is expected")),
+    }
+}
+
+fn serializer(option: &str, raw: Raw) -> Result<Serializer> {
+    match text(option, raw)?.as_str() {
+        "msgpack" => Ok(Serializer::MessagePack),
+        "json" => Ok(Serializer::Json),
+        other => Err(Error::config(option, other, "it must be msgpack or json")),
     }
 }
 
@@ -375,7 +387,7 @@ mod tests {
                           {"host": "d", "port": 4, "password": "p w", "name": "four"}, {"address": "unix:///s"}],
                 "prefix": "site", "expiry": 1.5, "group_expiry": 10, "capacity": 7,
                 "channel_capacity": {"z*": 1, "re:^a": 2, "*": 3, "a*": 4},
-                "symmetric_encryption_keys": ["one", "two"], "stats_prefix": "stats:"
+                "symmetric_encryption_keys": ["one", "two"], "serializer_format": "json", "stats_prefix": "stats:"
             }"#,
         );
         let hosts = [
@@ -398,6 +410,7 @@ mod tests {
             .group_expiry(Duration::from_secs(10))
             .capacity(7)
             .symmetric_encryption_keys(["one", "two"])
+            .serializer(Serializer::Json)
             .stats_prefix("stats:");
         assert_eq!(config, rules.into_iter().fold(expected, Config::channel_capacity));
         config.validate().expect("it is good");
@@ -453,6 +466,7 @@ mod tests {
             ("{", "configuration = JSON text: EOF"),
             (r#"{"prefixes": "secret"}"#, "prefixes = ...: there is no such option; there are hosts, prefix"),
             (r#"{"prefix": 5}"#, "prefix = 5: text is expected"),
+            (r#"{"serializer": "yaml"}"#, "serializer = yaml: it must be msgpack or json"),
             (r#"{"expiry": "5"}"#, "expiry = \"5\": a number of seconds"),
             (r#"{"expiry": -1}"#, "expiry = -1: a number of seconds"),
             (r#"{"expiry": -0.5}"#, "expiry = -0.5: a number of seconds"),

@@ -7,3 +7,5 @@ mod options;
 
 pub use host::Host;
 pub use options::Config;
+
+pub use crate::codec::serializer::Serializer;

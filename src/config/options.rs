@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::host::Host;
 use crate::capacity::{Capacity, CapacityRule};
-use crate::crypto::KeyRing;
+use crate::codec::serializer::Serializer;
+use crate::crypto::{FernetKeys, KeyRing};
 use crate::error::{Error, Result};
 
 const DEFAULT_HOST: &str = "redis://127.0.0.1:6379/0";
@@ -55,6 +56,7 @@ pub struct Config {
     pub(crate) channel_capacity: Vec<CapacityRule>,
     pub(super) symmetric_encryption_keys: Vec<String>,
     pub(super) accept_only_keys: Vec<String>,
+    pub(crate) serializer: Serializer,
     pub(crate) stats_prefix: String,
     pub(crate) max_message_size: usize,
     pub(crate) connect_timeout: Duration,
@@ -74,6 +76,7 @@ impl Default for Config {
             channel_capacity: Vec::new(),
             symmetric_encryption_keys: Vec::new(),
             accept_only_keys: Vec::new(),
+            serializer: Serializer::default(),
             stats_prefix: "asgi-meta:".into(),
             max_message_size: 8 << 20,
             connect_timeout: Duration::from_secs(1),
@@ -158,6 +161,14 @@ impl Config {
     #[must_use]
     pub fn accept_only_keys<K: Into<String>>(mut self, keys: impl IntoIterator<Item = K>) -> Self {
         self.accept_only_keys = keys.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// How messages become bytes in the formats of Python's `channels_redis`, where it is called `serializer_format`; files
+    /// and the environment know both names. Other formats have no choice. Defaults to [`Serializer::MessagePack`].
+    #[must_use]
+    pub fn serializer(mut self, serializer: Serializer) -> Self {
+        self.serializer = serializer;
         self
     }
 
@@ -260,6 +271,16 @@ impl Config {
         Capacity::new(&self.channel_capacity, self.capacity)
     }
 
+    /// The keys, if messages are to be encrypted as Django Channels does it.
+    // Only layers in the formats of Django Channels ask for them.
+    #[cfg_attr(not(test), allow(dead_code))]
+    pub(crate) fn fernet_keys(&self) -> Result<Option<FernetKeys>> {
+        if self.symmetric_encryption_keys.is_empty() && self.accept_only_keys.is_empty() {
+            return Ok(None);
+        }
+        FernetKeys::new(&self.symmetric_encryption_keys, &self.accept_only_keys).map(Some)
+    }
+
     /// The keys, if messages are to be encrypted.
     pub(crate) fn key_ring(&self) -> Result<Option<KeyRing>> {
         if self.symmetric_encryption_keys.is_empty() && self.accept_only_keys.is_empty() {
@@ -310,6 +331,7 @@ impl fmt::Debug for Config {
             .field("channel_capacity", &self.channel_capacity)
             .field("symmetric_encryption_keys", &Redacted(self.symmetric_encryption_keys.len()))
             .field("accept_only_keys", &Redacted(self.accept_only_keys.len()))
+            .field("serializer", &self.serializer)
             .field("stats_prefix", &self.stats_prefix)
             .field("max_message_size", &self.max_message_size)
             .field("connect_timeout", &self.connect_timeout)
@@ -347,6 +369,7 @@ mod tests {
         let hosts = |urls: &[&str]| new().hosts(urls.iter().copied());
         let named =
             |one: &str, two: &str| new().host(Host::new("redis://a").name(one)).host(Host::new("redis://b").name(two));
+        assert!(new().symmetric_encryption_keys(["k"]).fernet_keys().is_ok_and(|keys| keys.is_some()));
         for (config, fault) in [
             (hosts(&[]), "hosts = []"),
             (hosts(&["redis://a", "http://u:secret@b"]), "hosts[1] = http://b: the scheme must be"),

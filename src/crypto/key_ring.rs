@@ -82,14 +82,9 @@ impl KeyRing {
     /// A ring whose first key seals and whose others, with those of `accept_only`, open. Any text is a key; at least
     /// 32 bytes that cannot be guessed are recommended.
     pub(crate) fn new(keys: &[String], accept_only: &[String]) -> Result<Self> {
-        check("symmetric_encryption_keys", keys)?;
-        check("accept_only_keys", accept_only)?;
-        let [first, ..] = keys else {
-            let reason = "at least one key is needed, with which to seal";
-            return Err(Error::config("symmetric_encryption_keys", "[]", reason));
-        };
-        let sealer = RwLock::new(Arc::new(Sealer::new(&Key::new(first))));
-        let keys = keys.iter().chain(accept_only).map(|text| Key::new(text)).collect();
+        super::check_all(keys, accept_only)?;
+        let keys: Vec<_> = keys.iter().chain(accept_only).map(|text| Key::new(text)).collect();
+        let sealer = RwLock::new(Arc::new(Sealer::new(&keys[0])));
         Ok(Self { keys, sealer, openers: Mutex::default() })
     }
 
@@ -166,13 +161,6 @@ pub(crate) fn key_id(sealed: &[u8]) -> Option<u32> {
 pub(crate) fn digest(bytes: &[u8]) -> u128 {
     let digest: [u8; 32] = Sha256::digest(bytes).into();
     digest[..16].iter().fold(0, |number, byte| number << 8 | u128::from(*byte))
-}
-
-fn check(option: &str, keys: &[String]) -> Result<()> {
-    match keys.iter().position(String::is_empty) {
-        Some(at) => Err(Error::config(format!("{option}[{at}]"), "\"\"", "a key cannot be empty")),
-        None => Ok(()),
-    }
 }
 
 fn check_age(sealed_at_ms: u64, now_ms: u64, max_age_ms: u64) -> Result<()> {

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-from .paths import BINARIES, PEERS, ROOT, TARGET
+from .paths import BINARIES, ENVIRONMENTS, PEERS, ROOT, TARGET
 
 OURS = "channel-layer"
 ENCRYPTED = "channel-layer, encrypted"
@@ -19,8 +19,6 @@ SOCKET_IO = "socket.io"
 REDIS_BENCHMARK = "redis-benchmark"
 MPSC = "tokio mpsc"
 
-ASGI_REDIS_PACKAGES = ["asgi_redis[cryptography]==1.4.3", "redis<3", "msgpack<1", "asgiref<2"]
-CHANNELS_REDIS_PACKAGES = ["channels_redis==4.3.0", "redis[hiredis]"]
 # Text of any kind is a key.
 KEY = "a key of the benchmark, which is no secret"
 
@@ -49,13 +47,13 @@ def binary(name, program, key=None):
 
 def all_peers():
     python = PEERS / "python"
-    channels_redis = [TARGET / "channels_redis" / "bin" / "python", python / "channels_redis_peer.py"]
+    channels_redis = [python_in("channels_redis"), python / "channels_redis_peer.py"]
     peers = [
         binary(OURS, "layer"),
         binary(ENCRYPTED, "layer", KEY),
         binary(REDIS_RS, "plain"),
         binary(SOCKETIOXIDE, "socketioxide"),
-        Peer(ASGI_REDIS, [TARGET / "asgi_redis" / "bin" / "python", python / "asgi_redis_peer.py"]),
+        Peer(ASGI_REDIS, [python_in("asgi_redis"), python / "asgi_redis_peer.py"]),
         Peer(CHANNELS_REDIS, [*channels_redis, "core"]),
         Peer(PUBSUB, [*channels_redis, "pubsub"]),
         Peer(SOCKET_IO, ["node", TARGET / "node" / "server.js"]),
@@ -82,15 +80,13 @@ def build():
         sys.exit("scripts/bench: the build failed")
 
 
-def venv(folder, packages):
-    """Makes the environment once for each list of packages."""
-    place, wanted = TARGET / folder, "\n".join(packages)
-    stamp = place / "packages"
-    if stamp.exists() and stamp.read_text() == wanted:
-        return
-    run(sys.executable, "-m", "venv", "--clear", place)
-    run(place / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", *packages)
-    stamp.write_text(wanted)
+def environment(name):
+    """A Python environment that the tests use too."""
+    run(ROOT / "scripts" / "python-environments", name)
+
+
+def python_in(name):
+    return ENVIRONMENTS / name / "bin" / "python"
 
 
 def node_modules():
@@ -113,8 +109,8 @@ def set_up(tell):
     build()
     missing = {}
     for names, steps in [
-        ([ASGI_REDIS], lambda: venv("asgi_redis", ASGI_REDIS_PACKAGES)),
-        ([CHANNELS_REDIS, PUBSUB], lambda: venv("channels_redis", CHANNELS_REDIS_PACKAGES)),
+        ([ASGI_REDIS], lambda: environment("asgi_redis")),
+        ([CHANNELS_REDIS, PUBSUB], lambda: environment("channels_redis")),
         ([SOCKET_IO], node_modules),
         ([REDIS_BENCHMARK], lambda: run("redis-benchmark", "--version")),
     ]:
@@ -137,7 +133,7 @@ def versions(missing):
     found |= locked("redis", "tokio", SOCKETIOXIDE, "socketioxide-redis")
     for folder, name in [("asgi_redis", ASGI_REDIS), ("channels_redis", CHANNELS_REDIS)]:
         if name not in missing:
-            listed = json.loads(run(TARGET / folder / "bin" / "pip", "list", "--format", "json"))
+            listed = json.loads(run(python_in(folder), "-m", "pip", "list", "--format", "json"))
             wanted = {"asgi-redis", "asgi_redis", "channels-redis", "channels_redis", "redis", "hiredis"}
             found |= {
                 f"{package['name']} (Python)": package["version"]

@@ -1,0 +1,9 @@
+//! Python's wire formats, proven against Python's own packages.
+
+mod contents;
+mod itself;
+mod json;
+mod peer;
+mod routes;
+mod side;
+mod site;

@@ -1,0 +1,48 @@
+"""asgi_redis, whose calls block."""
+
+import asyncio
+import uuid
+import warnings
+
+from asgi_redis import RedisChannelLayer
+
+# Shorter than anything that a test waits for.
+PAUSE = 0.005
+
+
+class AsgiRedis:
+    def __init__(self, options):
+        self.layer = RedisChannelLayer(**options)
+
+    async def call(self, method, *arguments):
+        """Any method of the layer."""
+        return await asyncio.to_thread(getattr(self.layer, method), *arguments)
+
+    async def new_local_channel(self):
+        """A name as daphne 1 makes them."""
+        return f"daphne.response.{uuid.uuid4().hex[:10]}!{uuid.uuid4().hex[:10]}"
+
+    async def receive(self, channel):
+        """Asks again and again: a call that blocks does so on one host only, for five seconds."""
+        source = channel[: channel.find("!") + 1] or channel
+        while True:
+            name, message = await self.call("receive", [source], False)
+            if name is not None:
+                return [name, message]
+            await asyncio.sleep(PAUSE)
+
+    async def receive_many(self, channels):
+        """The call that is deprecated, and blocks."""
+        while True:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                name, message = await self.call("receive_many", channels, True)
+            if name is not None:
+                return [name, message]
+
+    async def group_send(self, group, message):
+        await self.call("send_group", group, message)
+
+    async def close(self):
+        for connection in self.layer._connection_list:
+            connection.connection_pool.disconnect()

@@ -1,0 +1,59 @@
+"""The two layers of channels_redis."""
+
+import asyncio
+import itertools
+
+from channels_redis.core import RedisChannelLayer
+from channels_redis.pubsub import RedisPubSubChannelLayer
+
+# Shorter than anything that a test waits for.
+PAUSE = 0.005
+
+
+class Layer:
+    """What both have in common."""
+
+    def __init__(self, kind, options):
+        # redis-py 8 ends a read that has waited for 5 s, as long as the layers let Redis wait.
+        hosts = [{"address": url, "socket_timeout": None} for url in options.pop("hosts")]
+        self.layer = kind(hosts=hosts, **options)
+
+    async def call(self, method, *arguments):
+        """Any method of the layer."""
+        return await getattr(self.layer, method)(*arguments)
+
+    async def new_local_channel(self):
+        return await self.layer.new_channel()
+
+    async def receive(self, channel):
+        return [channel, await self.layer.receive(channel)]
+
+
+class Core(Layer):
+    def __init__(self, options):
+        super().__init__(RedisChannelLayer, options)
+
+    async def receive(self, channel):
+        if "!" not in channel and self.layer.ring_size > 1:
+            # A call waits on one host, whose turn it is, and does not end if the message is on another.
+            host = await self.host_with_message(channel)
+            self.layer._receive_index_generator = itertools.repeat(host)
+        return await super().receive(channel)
+
+    async def host_with_message(self, channel):
+        while True:
+            for host in range(self.layer.ring_size):
+                if await self.layer.connection(host).zcard(self.layer.prefix + channel):
+                    return host
+            await asyncio.sleep(PAUSE)
+
+    async def close(self):
+        await self.layer.close_pools()
+
+
+class PubSub(Layer):
+    def __init__(self, options):
+        super().__init__(RedisPubSubChannelLayer, options)
+
+    async def close(self):
+        await self.layer.flush()

@@ -1,0 +1,32 @@
+"""Values of messages as JSON in which every type stays what it is.
+
+Bytes are `{"bytes": hexadecimal}`, floats `{"float": hexadecimal of the IEEE form}`, maps `{"map": [[key, value], ...]}`;
+everything else stands for itself.
+"""
+
+import struct
+
+
+def to_json(value):
+    if isinstance(value, bytes):
+        return {"bytes": value.hex()}
+    if isinstance(value, float):
+        return {"float": struct.pack(">d", value).hex()}
+    if isinstance(value, dict):
+        return {"map": [[to_json(key), to_json(item)] for key, item in value.items()]}
+    if isinstance(value, (list, tuple)):
+        return [to_json(item) for item in value]
+    return value
+
+
+def from_json(value):
+    if isinstance(value, list):
+        return [from_json(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    ((kind, inside),) = value.items()
+    if kind == "bytes":
+        return bytes.fromhex(inside)
+    if kind == "float":
+        return struct.unpack(">d", bytes.fromhex(inside))[0]
+    return {from_json(key): from_json(item) for key, item in inside}

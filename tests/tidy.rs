@@ -22,7 +22,7 @@ const ROWS: [&[&str]; 9] = [
 
 /// Each dependency with the files and folders under `src` that may use it. The formats of Python's layers go through
 /// the connections of the Redis layer.
-const HOMES: [(&str, &[&str]); 16] = [
+const HOMES: [(&str, &[&str]); 19] = [
     ("redis", &["redis/", "django/"]),
     ("deadpool_redis", &["redis/", "django/"]),
     ("rmp_serde", &["codec.rs", "codec/"]),
@@ -37,6 +37,9 @@ const HOMES: [(&str, &[&str]); 16] = [
     ("globset", &["capacity.rs"]),
     ("regex", &["capacity.rs"]),
     ("axum", &["server/"]),
+    ("governor", &["server/limits/"]),
+    ("hyper", &["server/"]),
+    ("hyper_util", &["server/"]),
     ("tungstenite", &["server/"]),
     ("clap", &["bin/"]),
 ];

@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 
-use axum::extract::ws::Utf8Bytes;
 use axum::http::header::{HeaderMap, SEC_WEBSOCKET_PROTOCOL};
 use axum::http::request::Parts;
 use bytes::Bytes;
 use bytestring::ByteString;
+use tungstenite::Utf8Bytes;
 
+use super::frame::{Data, Frame};
 use crate::message;
 use crate::message::{Message, Value};
 
@@ -21,6 +22,7 @@ pub(crate) mod code {
     /// Never on the wire: there was no close frame.
     pub(crate) const ABNORMAL: u16 = 1006;
     pub(crate) const INVALID_TEXT: u16 = 1007;
+    pub(crate) const POLICY: u16 = 1008;
     pub(crate) const TOO_LARGE: u16 = 1009;
     pub(crate) const INTERNAL_ERROR: u16 = 1011;
     pub(crate) const SERVICE_RESTART: u16 = 1012;
@@ -34,26 +36,10 @@ pub(crate) struct Peer {
     pub(crate) server: SocketAddr,
 }
 
-/// What one frame to a client holds. Cheap to clone: the bytes are shared.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Data {
-    Text(Utf8Bytes),
-    Binary(Bytes),
-}
-
-impl Data {
-    pub(crate) fn len(&self) -> usize {
-        match self {
-            Self::Text(text) => text.len(),
-            Self::Binary(bytes) => bytes.len(),
-        }
-    }
-}
-
 /// What the application sent to a reply channel.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Reply {
-    pub(crate) data: Option<Data>,
+    pub(crate) data: Option<Frame>,
     pub(crate) close: Option<u16>,
     pub(crate) accept: Option<bool>,
 }
@@ -70,12 +56,17 @@ pub(crate) enum Opening {
 }
 
 impl Reply {
+    /// What it takes on the wire.
+    pub(crate) fn size(&self) -> usize {
+        self.data.as_ref().map_or(0, Frame::size)
+    }
+
     /// Applies the rules of the specification for a socket whose handshake is not answered yet.
     pub(crate) fn opening(mut self) -> Opening {
         if self.accept == Some(false) {
             return Opening::Refuse;
         }
-        self.data = self.data.filter(|data| data.len() > 0);
+        self.data = self.data.filter(|data| !data.payload().is_empty());
         match (self.accept, &self.data, self.close) {
             (Some(true), ..) | (_, Some(_), _) => Opening::Accept(self),
             (_, None, Some(_)) => Opening::Refuse,
@@ -84,11 +75,11 @@ impl Reply {
     }
 }
 
-/// Reads replies, remembering the text of the last one: the members of a group get the same text one after the other,
-/// and it is checked once.
+/// Reads replies, remembering the frame of the last one: the members of a group get the same bytes one after the other,
+/// and they are checked and encoded once.
 #[derive(Default)]
 pub(crate) struct ReplyReader {
-    last: Option<(ByteString, Utf8Bytes)>,
+    last: Option<(Value, Frame)>,
 }
 
 impl ReplyReader {
@@ -98,24 +89,40 @@ impl ReplyReader {
     pub(crate) fn read(&mut self, message: &Message) -> Result<Reply, &'static str> {
         let data = match (message.get("text"), message.get("bytes")) {
             (None | Some(Value::None), None | Some(Value::None)) => None,
-            (Some(Value::Text(text)), None | Some(Value::None)) => Some(Data::Text(self.frame(text)?)),
-            (None | Some(Value::None), Some(Value::Bytes(bytes))) => Some(Data::Binary(bytes.clone())),
+            (Some(data @ Value::Text(_)), None | Some(Value::None))
+            | (None | Some(Value::None), Some(data @ Value::Bytes(_))) => Some(self.frame(data)?),
             (Some(Value::Text(_)), Some(Value::Bytes(_))) => return Err("it has both text and bytes"),
             _ => return Err("text is not text or bytes are not bytes"),
         };
         Ok(Reply { data, close: close_code(message.get("close"))?, accept: accept(message.get("accept"))? })
     }
 
-    fn frame(&mut self, text: &ByteString) -> Result<Utf8Bytes, &'static str> {
+    fn frame(&mut self, value: &Value) -> Result<Frame, &'static str> {
         if let Some((last, frame)) = &self.last
-            && last.as_ptr() == text.as_ptr()
-            && last.len() == text.len()
+            && same(last, value)
         {
             return Ok(frame.clone());
         }
-        let frame = Utf8Bytes::try_from(text.as_bytes().clone()).map_err(|_| "text is not UTF-8")?;
-        self.last = Some((text.clone(), frame.clone()));
+        let data = match value {
+            Value::Text(text) => {
+                Data::Text(Utf8Bytes::try_from(text.as_bytes().clone()).map_err(|_| "text is not UTF-8")?)
+            }
+            Value::Bytes(bytes) => Data::Binary(bytes.clone()),
+            _ => return Err("it is neither text nor bytes"),
+        };
+        let frame = Frame::from(data);
+        self.last = Some((value.clone(), frame.clone()));
         Ok(frame)
+    }
+}
+
+/// Whether two values are the same bytes in memory, of the same type.
+fn same(one: &Value, other: &Value) -> bool {
+    let place = |bytes: &Bytes| (bytes.as_ptr(), bytes.len());
+    match (one, other) {
+        (Value::Text(one), Value::Text(other)) => place(one.as_bytes()) == place(other.as_bytes()),
+        (Value::Bytes(one), Value::Bytes(other)) => place(one) == place(other),
+        _ => false,
     }
 }
 
@@ -224,8 +231,8 @@ mod tests {
         read(message).unwrap().opening()
     }
 
-    fn text(text: &str) -> Data {
-        Data::Text(text.into())
+    fn text(text: &str) -> Frame {
+        Data::Text(text.into()).into()
     }
 
     #[test]
@@ -262,13 +269,14 @@ mod tests {
     }
 
     #[test]
-    fn the_text_of_a_group_message_is_shared() {
+    fn what_a_group_message_holds_is_encoded_once_and_never_copied() {
         let message = message! { "text": "to everyone" };
         let mut reader = ReplyReader::default();
-        let frames: Vec<_> = (0..2).map(|_| reader.read(&message).unwrap().data).collect();
-        let [Some(Data::Text(first)), Some(Data::Text(second))] = &frames[..] else { panic!("{frames:?}") };
-        assert_eq!(first.as_ptr(), second.as_ptr());
-        assert_eq!(message.text("text").unwrap().as_ptr(), first.as_ptr());
+        let frames: Vec<_> = (0..2).map(|_| reader.read(&message).unwrap().data.unwrap()).collect();
+        assert_eq!(frames[0].head().as_ptr(), frames[1].head().as_ptr());
+        assert_eq!(message.text("text").unwrap().as_ptr(), frames[0].payload().as_ptr());
+        let other = reader.read(&message! { "text": "to everyone else" }).unwrap().data.unwrap();
+        assert_eq!(other, text("to everyone else"));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The connections of this process, by client: how a reply finds its socket.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -8,8 +9,9 @@ use rand::Rng;
 use rand::distr::Alphanumeric;
 
 use super::asgi::{Reply, code};
+use super::limits::{Admission, Gate, Refused};
+use super::options::SocketOptions;
 use super::queue::{Pushed, Queue};
-use super::settings::QueueLimits;
 use crate::drops::{self, DropReason};
 use crate::name::{ChannelName, InvalidName};
 
@@ -21,18 +23,20 @@ pub(crate) struct Connections {
     channel: ChannelName,
     queues: DashMap<u64, Arc<Queue>>,
     next: AtomicU64,
-    limits: QueueLimits,
+    options: SocketOptions,
+    gate: Arc<Gate>,
     closing: AtomicBool,
 }
 
 impl Connections {
-    pub(crate) fn new(limits: QueueLimits) -> Result<Arc<Self>, InvalidName> {
+    pub(crate) fn new(options: SocketOptions) -> Result<Arc<Self>, InvalidName> {
         let process: String = rand::rng().sample_iter(Alphanumeric).take(16).map(char::from).collect();
         Ok(Arc::new(Self {
             channel: ChannelName::parse(&format!("websocket.send.{process}!"))?,
             queues: DashMap::new(),
             next: AtomicU64::new(1),
-            limits,
+            options,
+            gate: Arc::new(Gate::new(&options)),
             closing: AtomicBool::new(false),
         }))
     }
@@ -42,18 +46,19 @@ impl Connections {
         &self.channel
     }
 
-    /// Registers a connection for as long as what it gives is kept.
-    pub(crate) fn open(self: &Arc<Self>) -> Connection {
+    /// Registers a connection from an address, if that is known, for as long as what it gives is kept.
+    pub(crate) fn open(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Connection, Refused> {
+        let admission = self.gate.admit(address)?;
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let queue = Arc::new(Queue::new(self.limits));
+        let queue = Arc::new(Queue::new(&self.options));
         self.queues.insert(id, queue.clone());
         // Either this sees that the server is closing, or the server, which looks through the map after it has said
         // so, sees this connection.
         if self.closing.load(Ordering::SeqCst) {
-            queue.close(code::GOING_AWAY);
+            queue.close(code::GOING_AWAY, "going away");
         }
         metrics::gauge!("channel_layer_connections").increment(1.0);
-        Connection { connections: self.clone(), id, queue }
+        Ok(Connection { connections: self.clone(), id, queue, _admission: admission })
     }
 
     /// Queues a reply for the client that a reply channel's local part names; `None` if it is not here any more.
@@ -63,16 +68,16 @@ impl Connections {
     }
 
     /// Closes every connection that there is, after what is queued for it.
-    pub(crate) fn close_all(&self, code: u16) {
+    pub(crate) fn close_all(&self, code: u16, reason: &'static str) {
         for queue in &self.queues {
-            queue.close(code);
+            queue.close(code, reason);
         }
     }
 
     /// Closes every connection that there is or will be.
     pub(crate) fn shut_down(&self) {
         self.closing.store(true, Ordering::SeqCst);
-        self.close_all(code::GOING_AWAY);
+        self.close_all(code::GOING_AWAY, "going away");
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -86,6 +91,7 @@ pub(crate) struct Connection {
     connections: Arc<Connections>,
     id: u64,
     queue: Arc<Queue>,
+    _admission: Admission,
 }
 
 impl Connection {
@@ -114,8 +120,8 @@ mod tests {
 
     #[test]
     fn a_client_is_found_by_the_local_part_of_its_reply_channel() {
-        let connections = Connections::new(QueueLimits::default()).unwrap();
-        let opened: Vec<_> = (0..100).map(|_| connections.open()).collect();
+        let connections = Connections::new(SocketOptions::default()).unwrap();
+        let opened: Vec<_> = (0..100).map(|_| connections.open(None).unwrap()).collect();
         for connection in &opened {
             let channel: ChannelName = connection.reply_channel().parse().unwrap();
             assert_eq!(channel.non_local(), connections.channel().as_str());
@@ -129,10 +135,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_opened_during_shut_down_is_told_to_close() {
-        let connections = Connections::new(QueueLimits::default()).unwrap();
-        let before = connections.open();
+        let connections = Connections::new(SocketOptions::default()).unwrap();
+        let before = connections.open(None).unwrap();
         connections.shut_down();
-        let after = connections.open();
+        let after = connections.open(None).unwrap();
         for connection in [before, after] {
             assert_eq!(connection.queue().take_one().await.unwrap_err().code, 1001);
         }

@@ -37,13 +37,13 @@ fn hand_over(delivery: &Delivery, replies: &mut ReplyReader, connections: &Conne
         }
     };
     match delivery.channel.local().and_then(|client| connections.push(client, reply)) {
-        Some(Pushed::Queued) => {}
-        Some(Pushed::Overflowed { lost }) => {
-            tracing::info!(channel = %delivery.channel, "a client does not keep up and is closed");
-            metrics::counter!("channel_layer_slow_consumers_closed_total").increment(1);
-            drops::count(DropReason::SlowConsumer, lost);
+        Some(pushed) => {
+            if let Pushed::Overflowed(_) = pushed {
+                tracing::info!(channel = %delivery.channel, "a client does not keep up and is closed");
+            }
+            pushed.count();
         }
-        Some(Pushed::Ending) | None => drops::count(DropReason::ClientGone, 1),
+        None => drops::count(DropReason::ClientGone, 1),
     }
 }
 
@@ -54,7 +54,7 @@ pub(crate) async fn shed_on_data_loss(mut events: broadcast::Receiver<Event>, co
             // Which events were missed is unknown, and a socket that lost its groups unnoticed would stay deaf.
             Ok(Event::DataLost { .. }) | Err(RecvError::Lagged(_)) => {
                 tracing::warn!(connections = connections.len(), "the layer lost its data, clients have to come back");
-                connections.close_all(code::SERVICE_RESTART);
+                connections.close_all(code::SERVICE_RESTART, "the server lost its groups");
             }
             Ok(_) => {}
             Err(RecvError::Closed) => return,
@@ -64,13 +64,13 @@ pub(crate) async fn shed_on_data_loss(mut events: broadcast::Receiver<Event>, co
 
 #[cfg(test)]
 mod tests {
-    use super::super::settings::QueueLimits;
+    use super::super::options::SocketOptions;
     use super::*;
 
     #[tokio::test]
     async fn sockets_are_told_to_come_back_when_the_layer_lost_its_data() {
-        let connections = Connections::new(QueueLimits::default()).unwrap();
-        let connection = connections.open();
+        let connections = Connections::new(SocketOptions::default()).unwrap();
+        let connection = connections.open(None).unwrap();
         let (send, events) = broadcast::channel(4);
         send.send(Event::ShardUp { shard: 0 }).unwrap();
         send.send(Event::DataLost { shard: 0 }).unwrap();

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, Request, WebSocketUpgrade};
+use axum::extract::{FromRequestParts, Request};
 use axum::http::header::UPGRADE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use super::asgi::{Peer, Reply, decode_path};
+use super::heartbeat::LONGEST;
 use super::session::{Decision, Session};
 use super::shared::Shared;
+use super::upgrade::Upgrade;
 use super::websocket;
 use crate::error::Error;
 
@@ -21,11 +23,14 @@ pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
 /// it cannot be asked.
 pub(crate) async fn answer(shared: Arc<Shared>, peer: Peer, request: Request) -> Response {
     let mut parts = request.into_parts().0;
-    let upgrade = match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
+    let upgrade = match Upgrade::from_request_parts(&mut parts, &()).await {
         Ok(upgrade) => upgrade,
         Err(rejection) => return rejection.into_response(),
     };
-    let mut session = Session::new(&shared, decode_path(parts.uri.path()));
+    let mut session = match Session::new(&shared, decode_path(parts.uri.path()), peer) {
+        Ok(session) => session,
+        Err(refused) => return refused.into_response(),
+    };
     if let Err(error) = session.connect(&parts, peer).await {
         tracing::debug!(%error, "a handshake cannot be passed on");
         return refusal(&error).into_response();
@@ -54,12 +59,12 @@ async fn decision(session: &mut Session) -> Result<Reply, StatusCode> {
 }
 
 /// If the upgrade fails the closure is dropped and the session with it, which sends the disconnect.
-fn open(upgrade: WebSocketUpgrade, session: Session, first: Reply) -> Response {
-    let limit = session.shared().settings.max_message_size;
-    upgrade
-        // The default of 128 KiB is set aside for each socket, and most are idle.
-        .read_buffer_size(8 * 1024)
-        .max_message_size(limit)
-        .max_frame_size(limit)
-        .on_upgrade(move |socket| websocket::run(socket, session, first))
+fn open(upgrade: Upgrade, mut session: Session, first: Reply) -> Response {
+    upgrade.open(None, async move |stream| {
+        let options = session.shared().settings.sockets;
+        let expires = session.begun() + session.shared().layer.group_expiry().min(LONGEST);
+        let queue = session.queue().clone();
+        let end = websocket::run(stream, &mut session, &queue, &options, expires, first).await;
+        session.set_code(end.code());
+    })
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rand::Rng;
 use tokio::time::Instant;
 
-use super::settings::Settings;
+use super::options::SocketOptions;
 
 /// Longer times count as this: a year is for ever, and can be added to an instant.
 pub(crate) const LONGEST: Duration = Duration::from_hours(365 * 24);
@@ -34,10 +34,10 @@ pub(crate) enum Beat {
 impl Heartbeat {
     /// The first ping comes at a random time within the interval, so that sockets that opened together do not have to
     /// be served together for ever.
-    pub(crate) fn new(now: Instant, expires: Instant, settings: &Settings) -> Self {
-        let interval = settings.ping_interval.min(LONGEST);
+    pub(crate) fn new(now: Instant, expires: Instant, options: &SocketOptions) -> Self {
+        let interval = options.ping_interval.min(LONGEST);
         let first = interval.mul_f64(rand::rng().random_range(0.1..=1.0));
-        Self { interval, patience: settings.pong_timeout.min(LONGEST), ping: now + first, answer: None, expires }
+        Self { interval, patience: options.pong_timeout.min(LONGEST), ping: now + first, answer: None, expires }
     }
 
     /// When to look again.
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     fn heartbeat(now: Instant) -> Heartbeat {
-        Heartbeat::new(now, now + Duration::from_secs(100), &Settings::default())
+        Heartbeat::new(now, now + Duration::from_secs(100), &SocketOptions::default())
     }
 
     #[test]
@@ -88,8 +88,8 @@ mod tests {
     #[test]
     fn a_client_that_is_never_to_be_pinged_is_not() {
         let now = Instant::now();
-        let settings = Settings { ping_interval: Duration::MAX, pong_timeout: Duration::MAX, ..Settings::default() };
-        let mut heart = Heartbeat::new(now, now + LONGEST, &settings);
+        let options = SocketOptions::new().ping(Duration::MAX, Duration::MAX);
+        let mut heart = Heartbeat::new(now, now + LONGEST, &options);
         assert!(heart.next() > now + Duration::from_hours(30 * 24));
         assert_eq!(heart.beat(now + Duration::from_hours(24), false), Beat::Wait);
     }

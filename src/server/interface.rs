@@ -24,8 +24,9 @@ use super::asgi::Peer;
 use super::connection::Connections;
 use super::dispatch::{dispatch, shed_on_data_loss};
 use super::handshake;
+use super::options::SocketOptions;
 use super::page::Page;
-use super::settings::{DataLoss, QueueLimits, Settings};
+use super::settings::{DataLoss, Settings};
 use super::shared::Shared;
 use crate::error::Result;
 use crate::layer::ChannelLayer;
@@ -51,16 +52,9 @@ impl InterfaceServer {
         self
     }
 
-    /// How much may wait for one client. Beyond it the client is closed with 1013; a single message that is larger
-    /// than `bytes` still passes. Defaults to 1,000 messages and 1 MiB.
-    pub fn queue(mut self, messages: usize, bytes: usize) -> Self {
-        self.settings.queue = QueueLimits { messages, bytes };
-        self
-    }
-
-    /// How long one write to a client may take before it is closed with 1013. Defaults to 10 s.
-    pub fn write_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.write_timeout = timeout;
+    /// How sockets are held: their queues, times and limits.
+    pub fn sockets(mut self, options: SocketOptions) -> Self {
+        self.settings.sockets = options;
         self
     }
 
@@ -68,19 +62,6 @@ impl InterfaceServer {
     /// to 5 s.
     pub fn send_patience(mut self, patience: Duration) -> Self {
         self.settings.send_patience = patience;
-        self
-    }
-
-    /// How often a client is pinged, and how long it may take to be heard then. Defaults to 25 s and 10 s.
-    pub fn ping(mut self, interval: Duration, timeout: Duration) -> Self {
-        self.settings.ping_interval = interval;
-        self.settings.pong_timeout = timeout;
-        self
-    }
-
-    /// The largest message that a client may send, in bytes; a larger one closes it with 1009. Defaults to 1 MiB.
-    pub fn max_message_size(mut self, bytes: usize) -> Self {
-        self.settings.max_message_size = bytes;
         self
     }
 
@@ -151,7 +132,7 @@ impl BoundServer {
     /// [`Error::Closed`](crate::Error::Closed) if the layer is closed at the start.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<()> {
         let InterfaceServer { layer, settings, pages } = self.server;
-        let connections = Connections::new(settings.queue)?;
+        let connections = Connections::new(settings.sockets)?;
         let receiver = layer.receiver(&[connections.channel().as_str()])?;
         let stop = CancellationToken::new();
         let dispatching = AbortOnDropHandle::new(tokio::spawn(dispatch(receiver, connections.clone(), stop.clone())));

@@ -24,17 +24,25 @@
 mod asgi;
 mod connection;
 mod dispatch;
+mod frame;
 mod handshake;
 mod heartbeat;
 mod interface;
+mod limits;
+mod options;
 mod page;
 mod queue;
 mod session;
 mod settings;
 mod shared;
+mod socket;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 mod websocket;
 
 pub use interface::{BoundServer, InterfaceServer};
+pub use limits::Refused;
+pub use options::{SlowConsumer, SocketOptions};
 pub use settings::DataLoss;
+pub use upgrade::{NotWebSocket, Upgrade};

@@ -6,13 +6,22 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::asgi::{Reply, code};
-use super::settings::QueueLimits;
+use super::options::{QueueLimits, SlowConsumer, SocketOptions};
+use super::socket::FRAMES_AT_ONCE;
+use crate::drops::{self, DropReason};
+
+/// What a socket takes at once is in memory beside the queue.
+const BYTES_AT_ONCE: usize = 256 * 1024;
+
+/// Places that an empty queue keeps.
+const SPARE: usize = 64;
 
 /// The replies that a socket has not written yet, and the order to close it.
 #[derive(Debug)]
 pub(crate) struct Queue {
     limits: QueueLimits,
-    /// Held for a push or a swap, never across an await.
+    policy: SlowConsumer,
+    /// Held to move some replies, never across an await.
     state: Mutex<State>,
     changed: Notify,
 }
@@ -21,6 +30,8 @@ pub(crate) struct Queue {
 struct State {
     replies: VecDeque<Reply>,
     bytes: usize,
+    /// The last reply closes the socket, and nothing may follow it.
+    closes: bool,
     ending: Option<Ending>,
 }
 
@@ -28,48 +39,56 @@ struct State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ending {
     pub(crate) code: u16,
+    pub(crate) reason: &'static str,
     /// The client does not keep up: what is being written is given up as well.
     pub(crate) at_once: bool,
 }
 
+const TOO_SLOW: Ending = Ending { code: code::TRY_AGAIN_LATER, reason: "too slow", at_once: true };
+
 /// What became of a pushed reply.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pushed {
     Queued,
+    /// There was no room, and so many older replies were left out for this one.
+    Replaced(usize),
+    /// There was no room, and this reply was left out.
+    Dropped,
     /// There was no room; the socket has been told to close, and so many replies are lost.
-    Overflowed {
-        lost: usize,
-    },
+    Overflowed(usize),
     /// The socket is closing already.
     Ending,
 }
 
+impl Pushed {
+    /// Counts what no client gets.
+    pub(crate) fn count(self) {
+        match self {
+            Self::Queued => {}
+            Self::Replaced(lost) => drops::count(DropReason::SlowConsumer, lost),
+            Self::Dropped => drops::count(DropReason::SlowConsumer, 1),
+            Self::Overflowed(lost) => {
+                metrics::counter!("channel_layer_slow_consumers_closed_total").increment(1);
+                drops::count(DropReason::SlowConsumer, lost);
+            }
+            Self::Ending => drops::count(DropReason::ClientGone, 1),
+        }
+    }
+}
+
 impl Queue {
-    pub(crate) fn new(limits: QueueLimits) -> Self {
-        Self { limits, state: Mutex::default(), changed: Notify::new() }
+    pub(crate) fn new(options: &SocketOptions) -> Self {
+        Self { limits: options.queue, policy: options.slow_consumer, state: Mutex::default(), changed: Notify::new() }
     }
 
-    /// Appends a reply; never waits. Where it does not fit, the client is too slow and the socket has to close.
+    /// Appends a reply; never waits. Where it does not fit, the client is too slow, and the policy decides.
     ///
     /// A reply larger than all the bytes allowed fits into an empty queue, so that size alone closes nothing.
     pub(crate) fn push(&self, reply: Reply) -> Pushed {
-        let size = reply.data.as_ref().map_or(0, super::asgi::Data::len);
-        let mut state = self.state.lock();
-        if state.ending.is_some() {
-            return Pushed::Ending;
+        let pushed = self.state.lock().push(reply, self.limits, self.policy);
+        if !matches!(pushed, Pushed::Dropped | Pushed::Ending) {
+            self.changed.notify_one();
         }
-        let fits = state.replies.len() < self.limits.messages && state.bytes + size <= self.limits.bytes;
-        let pushed = if fits || state.replies.is_empty() {
-            state.replies.push_back(reply);
-            state.bytes += size;
-            Pushed::Queued
-        } else {
-            let lost = state.replies.len() + 1;
-            *state = State { ending: Some(Ending { code: code::TRY_AGAIN_LATER, at_once: true }), ..State::default() };
-            Pushed::Overflowed { lost }
-        };
-        drop(state);
-        self.changed.notify_one();
         pushed
     }
 
@@ -78,32 +97,19 @@ impl Queue {
         self.state.lock().replies.len()
     }
 
-    /// Tells the socket to close with `code` once it has written what waits now. The first order stands.
-    pub(crate) fn close(&self, code: u16) {
-        self.state.lock().ending.get_or_insert(Ending { code, at_once: false });
+    /// Tells the socket to close once it has written what waits now. The first order stands.
+    pub(crate) fn close(&self, code: u16, reason: &'static str) {
+        self.state.lock().ending.get_or_insert(Ending { code, reason, at_once: false });
         self.changed.notify_one();
     }
 
-    /// Waits for replies and moves all of them to `batch`; gives the order to close when there are none.
+    /// Waits for replies and gives some to `sink`, in order; gives the order to close when there are none.
     ///
     /// # Cancel safety
     ///
-    /// When dropped, nothing has been moved.
-    pub(crate) async fn take(&self, batch: &mut VecDeque<Reply>) -> Result<(), Ending> {
-        loop {
-            {
-                let mut state = self.state.lock();
-                if !state.replies.is_empty() {
-                    state.bytes = 0;
-                    std::mem::swap(&mut state.replies, batch);
-                    return Ok(());
-                }
-                if let Some(ending) = state.ending {
-                    return Err(ending);
-                }
-            }
-            self.changed.notified().await;
-        }
+    /// When dropped, nothing has been taken.
+    pub(crate) async fn take(&self, mut sink: impl FnMut(Reply)) -> Result<(), Ending> {
+        self.wait(|state| state.take(&mut sink)).await
     }
 
     /// Waits for the next reply alone.
@@ -112,77 +118,174 @@ impl Queue {
     ///
     /// When dropped, nothing has been taken.
     pub(crate) async fn take_one(&self) -> Result<Reply, Ending> {
-        loop {
-            {
-                let mut state = self.state.lock();
-                if let Some(reply) = state.replies.pop_front() {
-                    state.bytes -= reply.data.as_ref().map_or(0, super::asgi::Data::len);
-                    return Ok(reply);
-                }
-                if let Some(ending) = state.ending {
-                    return Err(ending);
-                }
-            }
-            self.changed.notified().await;
-        }
+        self.wait(|state| state.pop().map(Ok).or(state.ending.map(Err))).await
     }
 
     /// Waits for an order to close at once.
     pub(crate) async fn overflowed(&self) -> Ending {
+        self.wait(|state| state.ending.filter(|ending| ending.at_once)).await
+    }
+
+    async fn wait<T>(&self, mut look: impl FnMut(&mut State) -> Option<T>) -> T {
         loop {
-            if let Some(ending) = self.state.lock().ending.filter(|ending| ending.at_once) {
-                return ending;
+            if let Some(found) = look(&mut self.state.lock()) {
+                return found;
             }
             self.changed.notified().await;
         }
     }
 }
 
+impl State {
+    fn push(&mut self, reply: Reply, limits: QueueLimits, policy: SlowConsumer) -> Pushed {
+        if self.ending.is_some() || self.closes {
+            return Pushed::Ending;
+        }
+        let pushed = match policy {
+            _ if self.fits(&reply, limits) => Pushed::Queued,
+            SlowConsumer::Close => {
+                let lost = self.replies.len() + 1;
+                *self = Self { ending: Some(TOO_SLOW), ..Self::default() };
+                return Pushed::Overflowed(lost);
+            }
+            SlowConsumer::DropNewest if reply.close.is_none() => return Pushed::Dropped,
+            // It is the last one.
+            SlowConsumer::DropNewest => Pushed::Queued,
+            SlowConsumer::DropOldest => {
+                let before = self.replies.len();
+                while !self.fits(&reply, limits) {
+                    self.pop();
+                }
+                Pushed::Replaced(before - self.replies.len())
+            }
+        };
+        self.bytes += reply.size();
+        self.closes = reply.close.is_some();
+        self.replies.push_back(reply);
+        pushed
+    }
+
+    fn fits(&self, reply: &Reply, limits: QueueLimits) -> bool {
+        let room = self.replies.len() < limits.messages && self.bytes + reply.size() <= limits.bytes;
+        room || self.replies.is_empty()
+    }
+
+    fn pop(&mut self) -> Option<Reply> {
+        let reply = self.replies.pop_front()?;
+        self.bytes -= reply.size();
+        if self.replies.is_empty() && self.replies.capacity() > SPARE {
+            self.replies = VecDeque::new();
+        }
+        Some(reply)
+    }
+
+    fn take(&mut self, sink: &mut impl FnMut(Reply)) -> Option<Result<(), Ending>> {
+        if self.replies.is_empty() {
+            return self.ending.map(Err);
+        }
+        let (before, mut taken) = (self.bytes, 0);
+        while taken < FRAMES_AT_ONCE
+            && before - self.bytes < BYTES_AT_ONCE
+            && let Some(reply) = self.pop()
+        {
+            sink(reply);
+            taken += 1;
+        }
+        Some(Ok(()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::asgi::Data;
+    use super::super::frame::Data;
     use super::*;
 
     fn reply(size: usize) -> Reply {
-        Reply { data: Some(Data::Binary(vec![0; size].into())), ..Reply::default() }
+        // Two bytes are the head of the frame.
+        Reply { data: Some(Data::Binary(vec![0; size - 2].into()).into()), ..Reply::default() }
     }
 
-    fn queue(messages: usize, bytes: usize) -> Queue {
-        Queue::new(QueueLimits { messages, bytes })
+    fn queue(messages: usize, bytes: usize, policy: SlowConsumer) -> Queue {
+        Queue::new(&SocketOptions::new().queue(messages, bytes).slow_consumer(policy))
+    }
+
+    async fn take(queue: &Queue) -> Result<Vec<usize>, Ending> {
+        let mut sizes = Vec::new();
+        queue.take(|reply| sizes.push(reply.size())).await.map(|()| sizes)
     }
 
     #[tokio::test]
     async fn too_many_messages_close_the_socket_at_once() {
-        let queue = queue(2, 100);
-        assert_eq!([queue.push(reply(1)), queue.push(reply(1))], [Pushed::Queued, Pushed::Queued]);
-        assert_eq!(queue.push(reply(1)), Pushed::Overflowed { lost: 3 });
-        assert_eq!(queue.push(reply(1)), Pushed::Ending);
-        assert_eq!(queue.overflowed().await, Ending { code: 1013, at_once: true });
-        assert_eq!(queue.take(&mut VecDeque::new()).await.unwrap_err().code, 1013);
+        let queue = queue(2, 100, SlowConsumer::Close);
+        assert_eq!([queue.push(reply(2)), queue.push(reply(2))], [Pushed::Queued, Pushed::Queued]);
+        assert_eq!(queue.push(reply(2)), Pushed::Overflowed(3));
+        assert_eq!(queue.push(reply(2)), Pushed::Ending);
+        assert_eq!(queue.overflowed().await, TOO_SLOW);
+        assert_eq!(take(&queue).await, Err(TOO_SLOW));
     }
 
     #[tokio::test]
     async fn bytes_count_until_they_are_taken() {
-        let queue = queue(10, 100);
+        let queue = queue(10, 100, SlowConsumer::Close);
         assert_eq!([queue.push(reply(60)), queue.push(reply(40))], [Pushed::Queued, Pushed::Queued]);
         assert_eq!(queue.take_one().await, Ok(reply(60)));
         assert_eq!(queue.push(reply(60)), Pushed::Queued);
-        let mut batch = VecDeque::new();
-        assert_eq!(queue.take(&mut batch).await, Ok(()));
-        assert_eq!(batch.len(), 2);
+        assert_eq!(take(&queue).await, Ok(vec![40, 60]));
         assert_eq!(queue.push(reply(101)), Pushed::Queued, "one large message alone fits");
-        assert_eq!(queue.push(reply(1)), Pushed::Overflowed { lost: 2 });
+        assert_eq!(queue.push(reply(2)), Pushed::Overflowed(2));
+    }
+
+    #[tokio::test]
+    async fn the_oldest_make_room_if_that_is_the_policy() {
+        let queue = queue(3, 100, SlowConsumer::DropOldest);
+        for size in [10, 11, 12] {
+            assert_eq!(queue.push(reply(size)), Pushed::Queued);
+        }
+        assert_eq!(queue.push(reply(13)), Pushed::Replaced(1));
+        assert_eq!(queue.push(reply(80)), Pushed::Replaced(2), "bytes count as well");
+        assert_eq!(take(&queue).await, Ok(vec![13, 80]));
+    }
+
+    #[tokio::test]
+    async fn the_newest_are_left_out_if_that_is_the_policy() {
+        let queue = queue(2, 100, SlowConsumer::DropNewest);
+        for size in [10, 11] {
+            assert_eq!(queue.push(reply(size)), Pushed::Queued);
+        }
+        assert_eq!(queue.push(reply(12)), Pushed::Dropped);
+        assert_eq!(
+            queue.push(Reply { close: Some(4000), ..Reply::default() }),
+            Pushed::Queued,
+            "a close comes through"
+        );
+        assert_eq!(queue.push(reply(12)), Pushed::Ending);
+        assert_eq!(take(&queue).await, Ok(vec![10, 11, 0]));
     }
 
     #[tokio::test]
     async fn an_orderly_close_lets_the_queue_out_first() {
-        let queue = queue(10, 100);
-        queue.push(reply(1));
-        queue.close(1001);
-        queue.close(1012);
-        assert_eq!(queue.push(reply(1)), Pushed::Ending);
-        let mut batch = VecDeque::new();
-        assert_eq!(queue.take(&mut batch).await, Ok(()));
-        assert_eq!(queue.take(&mut batch).await, Err(Ending { code: 1001, at_once: false }));
+        let queue = queue(10, 100, SlowConsumer::Close);
+        queue.push(reply(2));
+        queue.close(1001, "going away");
+        queue.close(1012, "never");
+        assert_eq!(queue.push(reply(2)), Pushed::Ending);
+        assert_eq!(take(&queue).await, Ok(vec![2]));
+        assert_eq!(take(&queue).await, Err(Ending { code: 1001, reason: "going away", at_once: false }));
+    }
+
+    #[tokio::test]
+    async fn a_socket_takes_no_more_at_once_than_it_can_write() {
+        let queue = queue(1_000, 10_000_000, SlowConsumer::Close);
+        for _ in 0..100 {
+            queue.push(reply(1_000));
+        }
+        assert_eq!(take(&queue).await.unwrap().len(), FRAMES_AT_ONCE);
+        while queue.len() > 0 {
+            take(&queue).await.unwrap();
+        }
+        for _ in 0..2 {
+            queue.push(reply(1_000_000));
+        }
+        assert_eq!(take(&queue).await.unwrap().len(), 1);
     }
 }

@@ -7,10 +7,13 @@ use bytestring::ByteString;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::asgi::{self, Data, Opening, Peer, Reply, code};
+use super::asgi::{self, Opening, Peer, Reply, code};
 use super::connection::Connection;
+use super::frame::Data;
+use super::limits::Refused;
 use super::queue::Queue;
 use super::shared::Shared;
+use super::websocket::{Closing, Inbox};
 use crate::backoff::send_waiting;
 use crate::drops::{self, DropReason};
 use crate::error::{Error, Result};
@@ -35,9 +38,10 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(shared: &Arc<Shared>, path: ByteString) -> Self {
-        let connection = shared.connections.open();
-        Self {
+    /// A session of a client that the limits let in.
+    pub(crate) fn new(shared: &Arc<Shared>, path: ByteString, peer: Peer) -> Result<Self, Refused> {
+        let connection = shared.connections.open(Some(peer.client.ip()))?;
+        Ok(Self {
             queue: connection.queue().clone(),
             reply_channel: connection.reply_channel(),
             connection: Some(connection),
@@ -49,7 +53,7 @@ impl Session {
             begun: Instant::now(),
             _running: shared.tracker.token(),
             shared: shared.clone(),
-        }
+        })
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -85,18 +89,35 @@ impl Session {
         decision
     }
 
-    /// Sends a frame as `websocket.receive`, waiting for room on the channel for a while.
-    pub(crate) async fn receive(&mut self, data: Data) -> Result<()> {
-        self.order += 1;
-        let message = asgi::receive(&self.reply_channel, &self.path, self.order, data);
-        let patience = self.shared.settings.send_patience;
-        send_waiting(&*self.shared.layer, "websocket.receive", message, patience).await
-    }
-
     /// Says with which code the connection ended.
     pub(crate) fn set_code(&mut self, code: u16) {
         self.code = code;
     }
+}
+
+impl Inbox for Session {
+    /// Sends a frame as `websocket.receive`, waiting for room on the channel for a while.
+    async fn receive(&mut self, data: Data) -> Result<(), Closing> {
+        self.order += 1;
+        let message = asgi::receive(&self.reply_channel, &self.path, self.order, data);
+        let patience = self.shared.settings.send_patience;
+        let sent = send_waiting(&*self.shared.layer, "websocket.receive", message, patience).await;
+        sent.map_err(|error| {
+            tracing::debug!(%error, "a frame cannot be passed on");
+            refusal(&error)
+        })
+    }
+}
+
+/// What a socket is closed with when a frame could not be passed on.
+fn refusal(error: &Error) -> Closing {
+    let (code, reason) = match error {
+        Error::MessageTooLarge { .. } => (code::TOO_LARGE, "too large"),
+        Error::ChannelFull { .. } | Error::Redis { .. } => (code::TRY_AGAIN_LATER, "overloaded"),
+        Error::Closed => (code::GOING_AWAY, "going away"),
+        _ => (code::INTERNAL_ERROR, "internal error"),
+    };
+    Closing { code, reason }
 }
 
 /// What the application makes of a handshake.

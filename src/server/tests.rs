@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error as ClientError, Message as Frame};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-use super::InterfaceServer;
+use super::{InterfaceServer, SocketOptions};
 use crate::capacity::CapacityRule;
 use crate::config::Config;
 use crate::error::Result;
@@ -175,7 +175,7 @@ async fn a_full_receive_channel_closes_with_1013() {
 
 #[tokio::test]
 async fn a_client_that_does_not_read_is_closed_and_delays_nobody() {
-    let server = Running::start_with(|server| server.queue(1_000, 1024 * 1024)).await;
+    let server = Running::start_with(|server| server.sockets(SocketOptions::new().queue(1_000, 1024 * 1024))).await;
     let (_slow, slow) = server.accepted().await;
     let (mut quick, reply_channel) = server.accepted().await;
     let flood = message! { "bytes": vec![0; 256 * 1024] };
@@ -188,7 +188,9 @@ async fn a_client_that_does_not_read_is_closed_and_delays_nobody() {
 
 #[tokio::test]
 async fn a_client_that_pings_and_does_not_read_is_closed() {
-    let server = Running::start_with(|server| server.write_timeout(Duration::from_millis(100))).await;
+    let server =
+        Running::start_with(|server| server.sockets(SocketOptions::new().write_timeout(Duration::from_millis(100))))
+            .await;
     let (mut socket, _) = server.accepted().await;
     let pinging = async { while socket.send(Frame::Ping(vec![0; 125].into())).await.is_ok() {} };
     let message = within(async {
@@ -238,7 +240,7 @@ async fn every_ping_is_answered() {
 
 #[tokio::test]
 async fn too_large_a_message_closes_with_1009() {
-    let server = Running::start_with(|server| server.max_message_size(1_000)).await;
+    let server = Running::start_with(|server| server.sockets(SocketOptions::new().max_message_size(1_000))).await;
     let (mut socket, _) = server.accepted().await;
     socket.send(Frame::text("x".repeat(1_001))).await.unwrap();
     assert_eq!(close_code(within(socket.next()).await), 1009);
@@ -280,7 +282,7 @@ async fn a_client_that_left_during_the_handshake_does_not_hold_up_a_shutdown() {
 #[tokio::test]
 async fn a_client_that_answers_no_ping_is_closed() {
     let times = [Duration::from_millis(50), Duration::from_millis(50)];
-    let server = Running::start_with(|server| server.ping(times[0], times[1])).await;
+    let server = Running::start_with(|server| server.sockets(SocketOptions::new().ping(times[0], times[1]))).await;
     // Nothing is read, so no pong is sent.
     let (_socket, _) = server.accepted().await;
     assert_eq!(server.next("websocket.disconnect").await.int("code"), Some(1006));

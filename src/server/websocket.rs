@@ -3,58 +3,80 @@
 //! One task holds the socket. Reading and writing go on beside each other in it, so that a client that does not read
 //! is still heard, and a frame that waits for room on its channel holds up nothing but the frames after it.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
-use bytes::Bytes;
-use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{SinkExt, StreamExt};
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
+use tungstenite::error::{Error as Fault, ProtocolError};
+use tungstenite::{Message, Utf8Bytes};
 
-use super::asgi::{Data, Reply, code};
-use super::heartbeat::{Beat, Heartbeat, LONGEST};
+use super::asgi::{Reply, code};
+use super::frame::Data;
+use super::heartbeat::{Beat, Heartbeat};
+use super::options::SocketOptions;
 use super::queue::{Ending, Queue};
-use super::session::Session;
-use super::settings::Settings;
+use super::socket::{ReadFault, Socket};
 use crate::drops::{self, DropReason};
-use crate::error::Error;
+
+/// Who gets what a client sends.
+pub(crate) trait Inbox: Send {
+    /// Passes a message on. The next one is read when it is done.
+    ///
+    /// # Errors
+    ///
+    /// What the socket is closed with.
+    fn receive(&mut self, data: Data) -> impl Future<Output = Result<(), Closing>> + Send;
+}
+
+/// What this side closes a socket with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Closing {
+    pub(crate) code: u16,
+    pub(crate) reason: &'static str,
+}
 
 /// How a connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum End {
     /// The client sent a close frame.
-    Client(u16),
-    /// This side closes with a code.
-    Server(u16),
+    Client(u16, Utf8Bytes),
+    /// This side closes.
+    Server(Closing),
     /// This side closes, and the client is not likely to read it.
-    Unread(u16),
+    Unread(Closing),
     /// The connection broke.
     Lost,
 }
 
 impl End {
     /// What the application hears.
-    fn code(self) -> u16 {
+    pub(crate) fn code(&self) -> u16 {
         match self {
-            Self::Client(code) | Self::Server(code) | Self::Unread(code) => code,
+            Self::Client(code, _) => *code,
+            Self::Server(closing) | Self::Unread(closing) => closing.code,
             Self::Lost => code::ABNORMAL,
         }
     }
 }
 
 impl From<Ending> for End {
-    fn from(ending: Ending) -> Self {
-        if ending.at_once { Self::Unread(ending.code) } else { Self::Server(ending.code) }
+    fn from(Ending { code, reason, at_once }: Ending) -> Self {
+        let closing = Closing { code, reason };
+        if at_once { Self::Unread(closing) } else { Self::Server(closing) }
     }
 }
 
-const TOO_SLOW: End = End::Unread(code::TRY_AGAIN_LATER);
+fn server(code: u16, reason: &'static str) -> End {
+    End::Server(Closing { code, reason })
+}
+
+const TOO_SLOW: End = End::Unread(Closing { code: code::TRY_AGAIN_LATER, reason: "too slow" });
 
 /// How long a client that does not read may take for the close frame.
 const LAST_WORD: Duration = Duration::from_secs(1);
@@ -72,114 +94,115 @@ struct Signs {
     ponged: Notify,
 }
 
-/// Serves an open socket until its end. `first` is the reply that accepted it.
-pub(crate) async fn run(socket: WebSocket, mut session: Session, first: Reply) {
-    let settings = session.shared().settings;
-    let group_expiry = session.shared().layer.group_expiry();
-    let (sink, mut frames) = socket.split();
-    let mut writer = Writer {
-        sink,
-        queue: session.queue().clone(),
-        batch: VecDeque::from([first]),
-        heartbeat: Heartbeat::new(Instant::now(), session.begun() + group_expiry.min(LONGEST), &settings),
-        settings,
-    };
+/// Serves an open socket until its end: what comes goes to `inbox`, and what is in `queue` goes out. `first` is the
+/// reply that opened it. It is closed at `expires` at the latest.
+pub(crate) async fn run<Stream: AsyncRead + AsyncWrite + Unpin + Send>(
+    stream: Stream,
+    inbox: &mut impl Inbox,
+    queue: &Queue,
+    options: &SocketOptions,
+    expires: Instant,
+    first: Reply,
+) -> End {
+    // Two futures of one task use it in turn, so that nobody ever waits for the lock.
+    let socket = Mutex::new(Socket::new(stream, options));
     let signs = Signs::default();
+    let heartbeat = Heartbeat::new(Instant::now(), expires, options);
+    let mut writer = Writer { socket: &socket, queue, heartbeat, options, closing: None };
+    writer.feed(first);
 
     let end = {
-        let mut reading = pin!(read(&mut frames, &mut session, &signs));
+        let mut reading = pin!(read(&socket, inbox, &signs));
         let mut writing = pin!(writer.run(&signs));
         tokio::select! {
             end = &mut reading => end,
             end = &mut writing => {
                 if let End::Server(_) = end {
                     // A frame on its way to the application gets there, and the client has time to answer the close.
-                    let _ = timeout(settings.close_timeout, reading).await;
+                    let _ = timeout(options.close_timeout, reading).await;
                 }
                 end
             }
         }
     };
-    session.set_code(end.code());
-    drops::count(DropReason::ClientGone, writer.batch.len());
     if !signs.closing.load(Ordering::Relaxed) {
-        writer.finish(end, &mut frames).await;
+        writer.finish(&end).await;
     }
+    drops::count(DropReason::ClientGone, socket.lock().give_up());
     tracing::debug!(?end, "a socket closed");
+    end
 }
 
-/// Passes frames to the application until the client closes, the connection breaks, or the application cannot be
-/// reached.
-async fn read(frames: &mut SplitStream<WebSocket>, session: &mut Session, signs: &Signs) -> End {
+/// Passes frames on until the client closes, the connection breaks, or they cannot be passed on.
+async fn read<Stream: AsyncRead + AsyncWrite + Unpin>(
+    socket: &Mutex<Socket<Stream>>,
+    inbox: &mut impl Inbox,
+    signs: &Signs,
+) -> End {
     loop {
-        let frame = frames.next().await;
+        let message = poll_fn(|cx| socket.lock().poll_read(cx)).await;
         signs.heard.store(true, Ordering::Relaxed);
-        let data = match frame {
-            Some(Ok(Message::Text(text))) => Data::Text(text),
-            Some(Ok(Message::Binary(bytes))) => Data::Binary(bytes),
-            Some(Ok(Message::Ping(_))) => {
-                // The pong is in the write buffer, which has no limit. A client that pings and does not read would
-                // fill it.
+        let data = match message {
+            Ok(Message::Text(text)) => Data::Text(text),
+            Ok(Message::Binary(bytes)) => Data::Binary(bytes),
+            Ok(Message::Ping(_)) => {
+                // A client that pings and does not read must not fill the memory with pongs.
                 if !signs.closing.load(Ordering::Relaxed) {
                     signs.pinged.notify_one();
                     signs.ponged.notified().await;
                 }
                 continue;
             }
-            Some(Ok(Message::Pong(_))) => continue,
-            Some(Ok(Message::Close(frame))) => return End::Client(frame.map_or(code::NONE, |frame| frame.code)),
-            Some(Err(error)) => return fault(error),
-            None => return End::Lost,
+            Ok(Message::Pong(_) | Message::Frame(_)) => continue,
+            Ok(Message::Close(None)) => return End::Client(code::NONE, Utf8Bytes::default()),
+            Ok(Message::Close(Some(frame))) => return End::Client(frame.code.into(), frame.reason),
+            Err(fault) => return fault_end(&fault),
         };
         if signs.closing.load(Ordering::Relaxed) {
             continue;
         }
-        if let Err(error) = session.receive(data).await {
-            tracing::debug!(%error, "a frame cannot be passed on");
-            return End::Server(refusal(&error));
+        if let Err(closing) = inbox.receive(data).await {
+            return End::Server(closing);
         }
     }
 }
 
-/// The close code for a frame that could not be passed on.
-fn refusal(error: &Error) -> u16 {
-    match error {
-        Error::MessageTooLarge { .. } => code::TOO_LARGE,
-        Error::ChannelFull { .. } | Error::Redis { .. } => code::TRY_AGAIN_LATER,
-        Error::Closed => code::GOING_AWAY,
-        _ => code::INTERNAL_ERROR,
-    }
-}
-
 /// What a client did wrong, or that its connection broke.
-fn fault(error: axum::Error) -> End {
-    use tungstenite::Error as Fault;
-    match error.into_inner().downcast::<Fault>().as_deref() {
-        Ok(Fault::Capacity(_)) => End::Server(code::TOO_LARGE),
-        Ok(Fault::Utf8(_)) => End::Server(code::INVALID_TEXT),
-        Ok(Fault::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake)) => End::Lost,
-        Ok(Fault::Protocol(_)) => End::Server(code::PROTOCOL_ERROR),
-        _ => End::Lost,
+fn fault_end(fault: &ReadFault) -> End {
+    match fault {
+        ReadFault::TooFast => server(code::POLICY, "too many messages"),
+        ReadFault::WebSocket(Fault::Capacity(_)) => server(code::TOO_LARGE, "too large"),
+        ReadFault::WebSocket(Fault::Utf8(_)) => server(code::INVALID_TEXT, "not UTF-8"),
+        ReadFault::WebSocket(Fault::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => End::Lost,
+        ReadFault::WebSocket(Fault::Protocol(_)) => server(code::PROTOCOL_ERROR, "protocol error"),
+        ReadFault::WebSocket(_) => End::Lost,
     }
 }
 
-struct Writer {
-    sink: SplitSink<WebSocket, Message>,
-    queue: Arc<Queue>,
-    /// Taken from the queue and not written yet.
-    batch: VecDeque<Reply>,
+struct Writer<'a, Stream> {
+    socket: &'a Mutex<Socket<Stream>>,
+    queue: &'a Queue,
     heartbeat: Heartbeat,
-    settings: Settings,
+    options: &'a SocketOptions,
+    /// A reply said to close once what was before it is written.
+    closing: Option<u16>,
 }
 
-impl Writer {
+impl<Stream: AsyncRead + AsyncWrite + Unpin> Writer<'_, Stream> {
+    fn feed(&mut self, reply: Reply) {
+        if let Some(frame) = reply.data {
+            self.socket.lock().feed(frame);
+        }
+        self.closing = self.closing.or(reply.close);
+    }
+
     /// Writes replies and pings until the connection has to end; then says goodbye if somebody may hear it.
     async fn run(&mut self, signs: &Signs) -> End {
         let Err(end) = self.write(signs).await;
         if end != End::Lost {
             signs.closing.store(true, Ordering::Relaxed);
             signs.ponged.notify_one();
-            self.close(end).await;
+            self.close(&end).await;
         }
         end
     }
@@ -187,20 +210,24 @@ impl Writer {
     async fn write(&mut self, signs: &Signs) -> Result<Infallible, End> {
         let mut due = pin!(sleep_until(self.heartbeat.next()));
         loop {
-            self.write_batch().await?;
+            self.flush().await?;
+            if let Some(code) = self.closing {
+                return Err(server(code, ""));
+            }
+            let queue = self.queue;
             tokio::select! {
-                taken = self.queue.take(&mut self.batch) => taken.map_err(End::from)?,
+                taken = queue.take(|reply| self.feed(reply)) => taken.map_err(End::from)?,
                 () = signs.pinged.notified() => {
-                    self.write_batch().await?;
+                    self.flush().await?;
                     signs.ponged.notify_one();
                 }
                 () = &mut due => {
                     let heard = signs.heard.swap(false, Ordering::Relaxed);
                     match self.heartbeat.beat(Instant::now(), heard) {
                         Beat::Wait => {}
-                        Beat::Ping => self.send(Message::Ping(Bytes::new())).await?,
+                        Beat::Ping => self.socket.lock().ping(),
                         Beat::Silent => return Err(End::Lost),
-                        Beat::Expired => return Err(End::Server(code::GOING_AWAY)),
+                        Beat::Expired => return Err(server(code::GOING_AWAY, "the session is over")),
                     }
                     due.as_mut().reset(self.heartbeat.next());
                 }
@@ -208,61 +235,55 @@ impl Writer {
         }
     }
 
-    /// Writes what waits, in one flush, unless the client does not take it in time.
-    async fn write_batch(&mut self) -> Result<(), End> {
-        let Self { sink, queue, batch, settings, .. } = self;
+    /// Writes what waits, unless the client takes nothing of it for too long.
+    async fn flush(&mut self) -> Result<(), End> {
+        let Self { socket, queue, options, .. } = self;
         let written = async {
-            while let Some(reply) = batch.pop_front() {
-                if let Some(data) = reply.data {
-                    sink.feed(frame(data)).await.map_err(|_| End::Lost)?;
-                }
-                if let Some(code) = reply.close {
-                    return Err(End::Server(code));
+            loop {
+                match timeout(options.write_timeout, poll_fn(|cx| socket.lock().poll_write(cx))).await {
+                    Ok(Ok(true)) => return Ok(()),
+                    Ok(Ok(false)) => {}
+                    Ok(Err(_)) => return Err(End::Lost),
+                    Err(_elapsed) => return Err(TOO_SLOW),
                 }
             }
-            sink.flush().await.map_err(|_| End::Lost)
         };
         tokio::select! {
-            written = timeout(settings.write_timeout, written) => written.unwrap_or(Err(TOO_SLOW)),
+            biased;
+            written = written => written,
             ending = queue.overflowed() => Err(ending.into()),
         }
     }
 
-    async fn send(&mut self, message: Message) -> Result<(), End> {
-        match timeout(self.settings.write_timeout, self.sink.send(message)).await {
-            Ok(sent) => sent.map_err(|_| End::Lost),
-            Err(_elapsed) => Err(TOO_SLOW),
+    /// Sends the close frame of this side, if `end` has one, and what tungstenite answered to one of the client.
+    async fn close(&mut self, end: &End) {
+        let mut patience = self.options.write_timeout;
+        {
+            let mut socket = self.socket.lock();
+            match end {
+                End::Lost => return,
+                End::Client(..) => {}
+                End::Server(closing) => socket.close(closing.code, closing.reason),
+                End::Unread(closing) => {
+                    drops::count(DropReason::SlowConsumer, socket.give_up());
+                    socket.close(closing.code, closing.reason);
+                    patience = LAST_WORD;
+                }
+            }
         }
-    }
-
-    /// Sends the close frame of this side, if `end` has one.
-    async fn close(&mut self, end: End) {
-        let (code, patience) = match end {
-            End::Server(code) => (code, self.settings.write_timeout),
-            End::Unread(code) => (code, LAST_WORD),
-            End::Client(_) | End::Lost => return,
-        };
-        let frame = CloseFrame { code, reason: Utf8Bytes::default() };
         // The connection is given up whether or not this arrives.
-        let _ = timeout(patience, self.sink.send(Message::Close(Some(frame)))).await;
+        let all = async { while let Ok(false) = poll_fn(|cx| self.socket.lock().poll_write(cx)).await {} };
+        let _ = timeout(patience, all).await;
     }
 
     /// Ends a connection whose reading side came to its end first: the closing handshake is completed, for a moment.
-    async fn finish(&mut self, end: End, frames: &mut SplitStream<WebSocket>) {
-        if end == End::Lost {
+    async fn finish(&mut self, end: &End) {
+        if *end == End::Lost {
             return;
         }
+        drops::count(DropReason::ClientGone, self.socket.lock().give_up());
         self.close(end).await;
-        // Reading on also writes the answer to a close frame of the client.
-        let rest = async { while let Some(Ok(_)) = frames.next().await {} };
-        let _ = timeout(self.settings.close_timeout, rest).await;
-    }
-}
-
-/// Shared with all other sockets that get the same text or bytes.
-fn frame(data: Data) -> Message {
-    match data {
-        Data::Text(text) => Message::Text(text),
-        Data::Binary(bytes) => Message::Binary(bytes),
+        let rest = async { while poll_fn(|cx| self.socket.lock().poll_read(cx)).await.is_ok() {} };
+        let _ = timeout(self.options.close_timeout, rest).await;
     }
 }

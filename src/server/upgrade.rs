@@ -1,0 +1,182 @@
+//! The WebSocket handshake of RFC 6455, section 4.2: what a request has to be, and the answer that opens the socket.
+
+use std::fmt;
+use std::future::Future;
+
+use axum::body::Body;
+use axum::extract::FromRequestParts;
+use axum::http::header::{
+    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tungstenite::handshake::derive_accept_key;
+
+/// The byte stream below an open socket.
+pub(crate) type Stream = TokioIo<Upgraded>;
+
+/// A request that asks for a WebSocket, as an extractor of axum. HTTP/1.1 alone has such requests.
+pub struct Upgrade {
+    accept: HeaderValue,
+    on_upgrade: OnUpgrade,
+}
+
+impl Upgrade {
+    /// The answer that opens the socket, with the subprotocol if one is chosen; `serve` gets its stream and is spawned.
+    ///
+    /// If the client goes before that, `serve` is dropped and never called.
+    pub(crate) fn open<F: Future<Output = ()> + Send + 'static>(
+        self,
+        subprotocol: Option<HeaderValue>,
+        serve: impl FnOnce(Stream) -> F + Send + 'static,
+    ) -> Response {
+        let on_upgrade = self.on_upgrade;
+        // Ends with the socket.
+        tokio::spawn(async move {
+            match on_upgrade.await {
+                Ok(upgraded) => serve(TokioIo::new(upgraded)).await,
+                Err(error) => tracing::debug!(%error, "a client left before its socket was open"),
+            }
+        });
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(SEC_WEBSOCKET_ACCEPT, self.accept);
+        if let Some(subprotocol) = subprotocol {
+            headers.insert(SEC_WEBSOCKET_PROTOCOL, subprotocol);
+        }
+        response
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Upgrade {
+    type Rejection = NotWebSocket;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, NotWebSocket> {
+        let key = key(parts)?;
+        let accept = HeaderValue::try_from(derive_accept_key(key.as_bytes())).map_err(|_| NotWebSocket::Key)?;
+        let on_upgrade = parts.extensions.remove::<OnUpgrade>().ok_or(NotWebSocket::Connection)?;
+        Ok(Self { accept, on_upgrade })
+    }
+}
+
+impl fmt::Debug for Upgrade {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upgrade").finish_non_exhaustive()
+    }
+}
+
+/// Why a request opens no WebSocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotWebSocket {
+    /// The method is not GET.
+    #[error("a WebSocket is opened by GET")]
+    Method,
+    /// The headers do not ask for an upgrade to `websocket`.
+    #[error("this address is for WebSockets: Connection has to be upgrade, and Upgrade websocket")]
+    Headers,
+    /// The version of the protocol is not 13.
+    #[error("Sec-WebSocket-Version has to be 13")]
+    Version,
+    /// `Sec-WebSocket-Key` is missing or is not 16 bytes in base64.
+    #[error("Sec-WebSocket-Key has to be 16 bytes in base64")]
+    Key,
+    /// The connection cannot become a WebSocket, as one of HTTP/1.0 or HTTP/2.
+    #[error("this connection cannot become a WebSocket")]
+    Connection,
+}
+
+impl IntoResponse for NotWebSocket {
+    fn into_response(self) -> Response {
+        let status = match self {
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Headers | Self::Version => StatusCode::UPGRADE_REQUIRED,
+            Self::Key | Self::Connection => StatusCode::BAD_REQUEST,
+        };
+        let mut response = (status, self.to_string()).into_response();
+        if status == StatusCode::UPGRADE_REQUIRED {
+            let headers = response.headers_mut();
+            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        }
+        response
+    }
+}
+
+fn key(request: &Parts) -> Result<&HeaderValue, NotWebSocket> {
+    if request.method != Method::GET {
+        return Err(NotWebSocket::Method);
+    }
+    if !has(&request.headers, &CONNECTION, "upgrade") || !has(&request.headers, &UPGRADE, "websocket") {
+        return Err(NotWebSocket::Headers);
+    }
+    if request.headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        return Err(NotWebSocket::Version);
+    }
+    let key = request.headers.get(SEC_WEBSOCKET_KEY).ok_or(NotWebSocket::Key)?;
+    if is_key(key.as_bytes()) { Ok(key) } else { Err(NotWebSocket::Key) }
+}
+
+/// Whether a header, which is a list, has `token`.
+fn has(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    let mut values = headers.get_all(name).iter().flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
+    values.any(|value| value.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+}
+
+/// 16 bytes make 22 characters of base64 and two of padding.
+fn is_key(key: &[u8]) -> bool {
+    let base64 = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    key.len() == 24 && key.ends_with(b"==") && key[..22].iter().all(base64)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Request;
+
+    use super::*;
+
+    fn request(method: &str, headers: &[(&str, &str)]) -> Parts {
+        let mut request = Request::builder().method(method);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    const GOOD: [(&str, &str); 4] = [
+        ("connection", "keep-alive, Upgrade"),
+        ("upgrade", "WebSocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+
+    #[test]
+    fn a_request_is_checked_as_the_rfc_says() {
+        let with = |at: usize, value: &str| {
+            let mut headers: [(&str, &str); 4] = GOOD;
+            headers[at].1 = value;
+            key(&request("GET", &headers)).map(|_| ())
+        };
+        assert_eq!(with(0, "upgrade"), Ok(()));
+        assert_eq!(with(0, "close"), Err(NotWebSocket::Headers));
+        assert_eq!(with(1, "h2c"), Err(NotWebSocket::Headers));
+        assert_eq!(with(2, "8"), Err(NotWebSocket::Version));
+        for bad in ["", "short", "dGhlIHNhbXBsZSBub25jZQ==dGhlIHNh", "dGhlIHNhbXBs*SBub25jZQ=="] {
+            assert_eq!(with(3, bad), Err(NotWebSocket::Key), "{bad}");
+        }
+        assert_eq!(key(&request("POST", &GOOD)).unwrap_err(), NotWebSocket::Method);
+    }
+
+    #[test]
+    fn an_old_version_is_told_the_right_one() {
+        let response = NotWebSocket::Version.into_response();
+        assert_eq!(response.status(), 426);
+        assert_eq!(response.headers()["sec-websocket-version"], "13");
+    }
+}

@@ -10,16 +10,12 @@ use tokio::sync::oneshot;
 use super::fault::Fault;
 use super::frame;
 use super::keys::Keys;
+use super::outbox::Weight;
 use super::script;
 use super::shard::Shard;
 use crate::drops::{self, DropReason};
 use crate::name::{ChannelName, GroupName};
 
-/// The most entries of a batch: Lua can unpack so many values at once with room to spare, and Redis serves nobody else
-/// while it runs a batch.
-pub(super) const MAX_ENTRIES: usize = 1000;
-/// A batch takes no further entry once it has so many bytes.
-const MAX_BYTES: usize = 1 << 20;
 /// How far stamps by the estimate of the server's clock may be off before the server writes them anew. Less than the
 /// time that a batch waits on a busy server would only cost; more would show in short expiries.
 const STAMP_TOLERANCE: Duration = Duration::from_millis(50);
@@ -66,13 +62,25 @@ pub(super) struct Batch {
     /// The place of each channel, by the non-local part of its name.
     places: HashMap<Box<str>, usize>,
     entries: usize,
-    bytes: usize,
+}
+
+impl Weight for Outgoing {
+    fn bytes(&self) -> usize {
+        self.entry.len()
+    }
+}
+
+impl FromIterator<Outgoing> for Batch {
+    fn from_iter<I: IntoIterator<Item = Outgoing>>(messages: I) -> Self {
+        let mut batch = Self::default();
+        messages.into_iter().for_each(|outgoing| batch.add(outgoing));
+        batch
+    }
 }
 
 impl Batch {
     pub(super) fn add(&mut self, outgoing: Outgoing) {
         self.entries += 1;
-        self.bytes += outgoing.entry.len();
         let name = outgoing.channel.non_local();
         if let Some(place) = self.places.get(name) {
             self.channels[*place].push(outgoing);
@@ -80,11 +88,6 @@ impl Batch {
             self.places.insert(name.into(), self.channels.len());
             self.channels.push(vec![outgoing]);
         }
-    }
-
-    /// Whether another message is for another batch.
-    pub(super) fn is_full(&self) -> bool {
-        self.entries >= MAX_ENTRIES || self.bytes >= MAX_BYTES
     }
 
     /// Sends the messages to `shard`, where they live for `expiry`, and tells each what became of it.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::clock::Clock;
 use super::frame::{Address, Entry, Text};
+use super::receive::Unreadable;
 use crate::codec;
 use crate::crypto;
 use crate::crypto::KeyRing;
@@ -32,14 +33,6 @@ pub(super) enum Context<'a> {
     Channel(&'a str),
     /// A group, and the channel that holds the message for its members, by its non-local part.
     Group { group: &'a str, channel: &'a str },
-}
-
-/// Why a body gives no message.
-#[derive(Debug)]
-pub(super) struct Unreadable {
-    pub(super) drop: DropReason,
-    /// What is wrong, the same text for the same cause, and never a word of the content.
-    pub(super) reason: String,
 }
 
 impl<'a> Context<'a> {

@@ -27,7 +27,7 @@ const LATEST: u64 = 1 << 53;
 
 /// Who an entry is for, beyond the list that it is in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Address<T> {
+pub(crate) enum Address<T> {
     /// The channel itself.
     Channel,
     /// One local part of a process-local channel.
@@ -40,23 +40,23 @@ pub(super) enum Address<T> {
 
 /// An entry taken apart; the texts and the body are slices of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     /// When it expires, in ms since the epoch by Redis' clock.
-    pub(super) expires: u64,
+    pub(crate) expires: u64,
     /// Who it is for.
-    pub(super) address: Address<Text>,
+    pub(crate) address: Address<Text>,
     /// Whether the body is sealed.
-    pub(super) sealed: bool,
+    pub(crate) sealed: bool,
     /// The encoded or sealed message.
-    pub(super) body: Bytes,
+    pub(crate) body: Bytes,
 }
 
 /// A short text inside an entry.
-pub(super) type Text = bytestring::ByteString;
+pub(crate) type Text = bytestring::ByteString;
 
 /// Why bytes are no entry of this format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     #[error("it ends too early")]
     Truncated,
     #[error("it has another format version")]
@@ -68,7 +68,7 @@ pub(super) enum Fault {
 }
 
 /// An entry that expires at `expires` and has its head and its address; the body comes behind them.
-pub(super) fn begin<T: AsRef<str>>(expires: u64, address: &Address<T>, sealed: bool, capacity: usize) -> Vec<u8> {
+pub(crate) fn begin<T: AsRef<str>>(expires: u64, address: &Address<T>, sealed: bool, capacity: usize) -> Vec<u8> {
     let mut entry = Vec::with_capacity(capacity);
     entry.extend_from_slice(&expires.to_be_bytes());
     write_header(address, sealed, &mut entry);
@@ -76,7 +76,7 @@ pub(super) fn begin<T: AsRef<str>>(expires: u64, address: &Address<T>, sealed: b
 }
 
 /// Changes when an entry expires.
-pub(super) fn set_expires(entry: &mut [u8], expires: u64) {
+pub(crate) fn set_expires(entry: &mut [u8], expires: u64) {
     entry[..STAMP].copy_from_slice(&expires.to_be_bytes());
 }
 
@@ -114,7 +114,7 @@ fn write_text(text: &str, out: &mut Vec<u8>) {
 
 impl Entry {
     /// Takes the bytes of an entry apart.
-    pub(super) fn parse(mut bytes: Bytes) -> Result<Self, Fault> {
+    pub(crate) fn parse(mut bytes: Bytes) -> Result<Self, Fault> {
         let expires = bytes.try_get_u64().map_err(truncated)?;
         if expires >= LATEST {
             return Err(Fault::Stamp);
@@ -140,7 +140,7 @@ impl Entry {
     }
 
     /// The bytes of this entry.
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = begin(self.expires, &self.address, self.sealed, STAMP + 32 + self.body.len());
         bytes.extend_from_slice(&self.body);
         bytes
@@ -148,7 +148,7 @@ impl Entry {
 }
 
 /// When an entry expires, from its first bytes; nothing for what is too short to be an entry.
-pub(super) fn expires(entry: &[u8]) -> Option<u64> {
+pub(crate) fn expires(entry: &[u8]) -> Option<u64> {
     entry.first_chunk().map(|stamp| u64::from_be_bytes(*stamp))
 }
 

@@ -18,7 +18,7 @@ use super::envelope::Envelope;
 use super::fault::Fault;
 use super::group::Groups;
 use super::keys::Keys;
-use super::receive::Readers;
+use super::receive::{Native, Quarantine, Readers};
 use super::ring::Ring;
 use super::routes::Routes;
 use super::script;
@@ -122,14 +122,10 @@ impl RedisLayer {
         }
         let capacity = config.capacities()?;
         let sender = Sender::start(topology.clone(), envelope.clone(), capacity, config.expiry, &work, &closing);
-        let readers = Readers::new(
-            topology.clone(),
-            envelope.clone(),
-            groups.clone(),
-            events.clone(),
-            (&work, &closing),
-            (&upkeep, &drained),
-        );
+        let (quarantine, writing) = Quarantine::new(&topology.keys, events.clone(), drained.clone());
+        upkeep.spawn(writing);
+        let native = Native::new(topology.clone(), envelope.clone(), groups.clone(), quarantine, closing.clone());
+        let readers = Readers::new(topology.places.clone(), Box::new(native), events.clone(), &work, &closing);
         upkeep.spawn(drain(work, closing.clone(), drained.clone()));
         upkeep.close();
         Ok(Self { topology, envelope, groups, sender, readers, events, closing, drained, upkeep })

@@ -4,7 +4,6 @@
 //! batch was under way, so that nothing waits for company, and the order within a channel holds whatever happens to a
 //! batch, because a lane has one batch under way at a time.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -16,9 +15,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::batch::{Batch, Condition, MAX_ENTRIES, Outcome, Outgoing};
+use super::batch::{Batch, Condition, Outcome, Outgoing};
 use super::envelope::{Context, Envelope};
 use super::frame::{self, Address};
+use super::outbox::{MAX_ENTRIES, Outbox};
 use super::ring::share_of_capacity;
 use super::routes::Route;
 use super::shard::Shard;
@@ -87,9 +87,8 @@ impl Sender {
         closing: &CancellationToken,
     ) -> Self {
         let start_lane = |shard: &Arc<Shard>| {
-            let (sender, queue) = mpsc::unbounded_channel();
-            let lane = Lane { shard: shard.clone(), topology: topology.clone(), expiry, waiting: VecDeque::new() };
-            tasks.spawn(lane.run(queue, closing.clone()));
+            let (sender, outbox) = Outbox::new(closing.clone());
+            tasks.spawn(run_lane(shard.clone(), topology.clone(), expiry, outbox));
             sender
         };
         let lanes =
@@ -232,50 +231,9 @@ fn lane_of(channel: &ChannelName) -> usize {
 }
 
 /// Sends the messages of some channels to one shard, one batch at a time.
-struct Lane {
-    shard: Arc<Shard>,
-    topology: Arc<Topology>,
-    expiry: Duration,
-    /// Taken from the queue and not sent yet.
-    waiting: VecDeque<Outgoing>,
-}
-
-impl Lane {
-    async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Outgoing>, closing: CancellationToken) {
-        let mut taken = Vec::new();
-        loop {
-            if self.waiting.is_empty() {
-                let more = tokio::select! {
-                    biased;
-                    more = queue.recv_many(&mut taken, MAX_ENTRIES) => more,
-                    () = closing.cancelled(), if !queue.is_closed() => {
-                        queue.close();
-                        continue;
-                    }
-                };
-                if more == 0 {
-                    return;
-                }
-                self.waiting.extend(taken.drain(..));
-            } else {
-                while self.waiting.len() < MAX_ENTRIES
-                    && let Ok(outgoing) = queue.try_recv()
-                {
-                    self.waiting.push_back(outgoing);
-                }
-            }
-            let batch = self.next_batch();
-            batch.send(&self.shard, &self.topology.keys, self.expiry, None).await;
-        }
-    }
-
-    fn next_batch(&mut self) -> Batch {
-        let mut batch = Batch::default();
-        while !batch.is_full()
-            && let Some(outgoing) = self.waiting.pop_front()
-        {
-            batch.add(outgoing);
-        }
-        batch
+async fn run_lane(shard: Arc<Shard>, topology: Arc<Topology>, expiry: Duration, mut outbox: Outbox<Outgoing>) {
+    while let Some(messages) = outbox.next_batch().await {
+        let batch: Batch = messages.into_iter().collect();
+        batch.send(&shard, &topology.keys, expiry, None).await;
     }
 }

@@ -1,5 +1,6 @@
 //! The servers of a layer and which of them holds what.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use super::keys::Keys;
@@ -7,36 +8,57 @@ use super::ring::Ring;
 use super::shard::Shard;
 use crate::name::{ChannelName, GroupName};
 
-/// All shards, the ring that places names on them, and the keys that names have there.
+/// All shards, and the ring that places names on them.
 #[derive(Debug)]
-pub(super) struct Topology {
-    pub(super) shards: Vec<Arc<Shard>>,
-    pub(super) keys: Keys,
+pub(crate) struct Places {
+    pub(crate) shards: Vec<Arc<Shard>>,
     ring: Ring,
 }
 
-impl Topology {
+/// The places of a layer in the native format, and the keys that names have there.
+#[derive(Debug)]
+pub(super) struct Topology {
+    pub(super) places: Arc<Places>,
+    pub(super) keys: Keys,
+}
+
+impl Places {
     /// `ring` and `shards` come from the same hosts in the same order.
-    pub(super) fn new(shards: Vec<Arc<Shard>>, ring: Ring, keys: Keys) -> Self {
-        Self { shards, keys, ring }
+    pub(crate) fn new(shards: Vec<Arc<Shard>>, ring: Ring) -> Self {
+        Self { shards, ring }
     }
 
     /// The one shard that holds a `!` or `?` channel.
-    pub(super) fn shard_of_channel(&self, channel: &ChannelName) -> &Arc<Shard> {
+    pub(crate) fn shard_of_channel(&self, channel: &ChannelName) -> &Arc<Shard> {
         &self.shards[self.ring.shard_of(channel.non_local())]
     }
 
     /// The one shard that holds a group.
-    pub(super) fn shard_of_group(&self, group: &GroupName) -> &Arc<Shard> {
+    pub(crate) fn shard_of_group(&self, group: &GroupName) -> &Arc<Shard> {
         &self.shards[self.ring.shard_of(group.as_str())]
     }
 
     /// The shards on which messages of `channel` can lie.
-    pub(super) fn shards_of_channel(&self, channel: &ChannelName) -> &[Arc<Shard>] {
+    pub(crate) fn shards_of_channel(&self, channel: &ChannelName) -> &[Arc<Shard>] {
         if channel.kind().has_one_reader() {
             std::slice::from_ref(self.shard_of_channel(channel))
         } else {
             &self.shards
         }
+    }
+}
+
+impl Topology {
+    /// As [`Places::new`].
+    pub(super) fn new(shards: Vec<Arc<Shard>>, ring: Ring, keys: Keys) -> Self {
+        Self { places: Arc::new(Places::new(shards, ring)), keys }
+    }
+}
+
+impl Deref for Topology {
+    type Target = Places;
+
+    fn deref(&self) -> &Places {
+        &self.places
     }
 }

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::layer::{Delivery, Sink, Source};
 
 /// One consumer of a reader: a [`Receiver`](crate::Receiver), or one call of `receive`.
-pub(in crate::redis) struct Consumer {
+pub(crate) struct Consumer {
     reader: Arc<Reader>,
     id: u64,
     /// How much it waits for; 0 while it does not wait.
@@ -38,14 +38,14 @@ impl Consumer {
     }
 
     /// Waits for one delivery.
-    pub(in crate::redis) async fn recv(mut self) -> Result<Delivery> {
+    pub(crate) async fn recv(mut self) -> Result<Delivery> {
         let mut taken = None;
         std::future::poll_fn(|cx| self.poll_recv_many(cx, &mut |delivery| taken = Some(delivery), 1)).await?;
         Ok(taken.expect("a consumer that is ready with Ok has handed over a delivery"))
     }
 
     /// Takes a delivery that is there now.
-    pub(in crate::redis) async fn try_recv(self) -> Result<Option<Delivery>> {
+    pub(crate) async fn try_recv(self) -> Result<Option<Delivery>> {
         loop {
             let looked = {
                 let mut state = self.reader.state();

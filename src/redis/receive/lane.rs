@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use redis::{Cmd, RedisError, Value};
-use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
+use super::format::{Format, Popped, Raw};
+use super::reader::Surroundings;
 use crate::layer::Event;
 use crate::name::ChannelName;
 use crate::redis::connection::BlockingConnection;
@@ -36,14 +36,14 @@ pub(super) struct Lane {
     /// How many entries to take ahead of demand; nothing where messages are for whoever asks first.
     ahead: Option<usize>,
     pause: Duration,
-    events: broadcast::Sender<Event>,
+    surroundings: Arc<Surroundings>,
 }
 
-/// What one read brought: entries of one channel, in order.
+/// What one read brought: messages of one channel, in order.
 #[derive(Debug)]
-pub(super) struct Popped {
+pub(super) struct Read {
     pub(super) channel: ChannelName,
-    pub(super) entries: Vec<Bytes>,
+    pub(super) raw: Vec<Raw>,
 }
 
 impl Lane {
@@ -53,21 +53,21 @@ impl Lane {
         channels: Vec<ChannelName>,
         keys: Vec<String>,
         ahead: bool,
-        events: broadcast::Sender<Event>,
+        surroundings: Arc<Surroundings>,
     ) -> Self {
         let ahead = ahead.then_some(FIRST_AHEAD);
         let has_one_reader = channels.iter().any(|channel| channel.kind().has_one_reader());
-        Self { has_one_reader, shard, channels, keys, first: 0, connection: None, ahead, pause: FIRST_PAUSE, events }
+        let (connection, pause) = (None, FIRST_PAUSE);
+        Self { has_one_reader, shard, channels, keys, first: 0, connection, ahead, pause, surroundings }
     }
 
     /// Takes up to `wanted` entries that are there now.
     ///
     /// Not cancel safe: what Redis answers to a dropped future is lost.
-    pub(super) async fn take(&mut self, wanted: usize) -> Result<Option<Popped>, Fault> {
-        let mut command = redis::cmd("LMPOP");
-        self.add_channels(&mut command, wanted);
+    pub(super) async fn take(&mut self, wanted: usize) -> Result<Option<Read>, Fault> {
+        let command = self.format().take(&self.rotated_keys(), self.count(wanted));
         match self.shard.run(&command).await {
-            Ok(answer) => self.parse(answer),
+            Ok(answer) => self.parse(answer).await,
             Err(fault) => {
                 self.announce(fault.may_have_run);
                 Err(fault)
@@ -79,7 +79,7 @@ impl Lane {
     /// has been long or `stop` is cancelled.
     ///
     /// Not cancel safe: what Redis answers to a dropped future is lost.
-    pub(super) async fn wait(&mut self, wanted: usize, stop: &CancellationToken) -> Result<Option<Popped>, Fault> {
+    pub(super) async fn wait(&mut self, wanted: usize, stop: &CancellationToken) -> Result<Option<Read>, Fault> {
         match self.wait_once(wanted, stop).await {
             // A connection may break alone: what a second one meets is the state of the server.
             Err(fault) if fault.broken && !stop.is_cancelled() => self.wait_once(wanted, stop).await,
@@ -87,11 +87,16 @@ impl Lane {
         }
     }
 
-    async fn wait_once(&mut self, wanted: usize, stop: &CancellationToken) -> Result<Option<Popped>, Fault> {
+    async fn wait_once(&mut self, wanted: usize, stop: &CancellationToken) -> Result<Option<Read>, Fault> {
+        if self.format().waits_for_one()
+            && self.count(wanted) > 1
+            && let Some(read) = self.take(wanted).await?
+        {
+            return Ok(Some(read));
+        }
         let mut connection = self.shard.blocking(self.connection.take()).await?;
-        let mut command = redis::cmd("BLMPOP");
-        command.arg(self.shard.blocking_timeout().as_secs_f64());
-        self.add_channels(&mut command, wanted);
+        let timeout = self.shard.blocking_timeout();
+        let command = self.format().wait(&self.rotated_keys(), self.count(wanted), timeout);
         let answer = read(&self.shard, &mut connection, &command, stop).await.map_err(Fault::from);
         match answer {
             Err(fault) if fault.broken => {
@@ -102,7 +107,7 @@ impl Lane {
             }
             answer => {
                 self.connection = Some(connection);
-                self.parse(answer?)
+                self.parse(answer?).await
             }
         }
     }
@@ -128,39 +133,36 @@ impl Lane {
         self.connection.is_some()
     }
 
-    fn add_channels(&self, command: &mut Cmd, wanted: usize) {
-        command.arg(self.keys.len());
-        for step in 0..self.keys.len() {
-            command.arg(&self.keys[(self.first + step) % self.keys.len()]);
-        }
-        let count = self.ahead.map_or(wanted, |ahead| ahead.max(wanted)).clamp(1, MOST_AHEAD);
-        command.arg("LEFT").arg("COUNT").arg(count);
+    fn format(&self) -> &dyn Format {
+        &*self.surroundings.format
     }
 
-    fn parse(&mut self, answer: Value) -> Result<Option<Popped>, Fault> {
-        let unexpected = || Fault::unexpected("a pop gave something else than a key and a list");
+    fn rotated_keys(&self) -> Vec<&str> {
+        let (before, from) = self.keys.split_at(self.first);
+        from.iter().chain(before).map(String::as_str).collect()
+    }
+
+    fn count(&self, wanted: usize) -> usize {
+        self.ahead.map_or(wanted, |ahead| ahead.max(wanted)).clamp(1, MOST_AHEAD)
+    }
+
+    async fn parse(&mut self, answer: Value) -> Result<Option<Read>, Fault> {
         self.pause = FIRST_PAUSE;
-        let Value::Array(parts) = answer else {
-            return if answer == Value::Nil { Ok(None) } else { Err(unexpected()) };
+        let popped = self.format().popped(&self.shard, answer).await;
+        let Some(Popped { key, raw }) = popped.inspect_err(|fault| self.announce(fault.broken))? else {
+            return Ok(None);
         };
-        let Ok([Value::BulkString(key), Value::Array(values)]) = <[Value; 2]>::try_from(parts) else {
-            return Err(unexpected());
-        };
-        let place = self.keys.iter().position(|known| known.as_bytes() == key).ok_or_else(unexpected)?;
+        let place = self.keys.iter().position(|known| known.as_bytes() == key);
+        let place = place.ok_or_else(|| Fault::unexpected("a pop gave a key that it was not asked for"))?;
         self.first = (place + 1) % self.keys.len();
-        let entries = values.into_iter().filter_map(|value| match value {
-            Value::BulkString(entry) => Some(Bytes::from(entry)),
-            _ => None,
-        });
-        let entries: Vec<_> = entries.collect();
-        self.look_ahead(&entries);
-        Ok(Some(Popped { channel: self.channels[place].clone(), entries }))
+        self.look_ahead(&raw);
+        Ok(Some(Read { channel: self.channels[place].clone(), raw }))
     }
 
-    fn look_ahead(&mut self, entries: &[Bytes]) {
+    fn look_ahead(&mut self, raw: &[Raw]) {
         if let Some(ahead) = &mut self.ahead {
-            let bytes: usize = entries.iter().map(Bytes::len).sum();
-            *ahead = (READ_BYTES * entries.len() / bytes.max(1)).clamp(1, MOST_AHEAD);
+            let bytes: usize = raw.iter().map(|raw| raw.body.len()).sum();
+            *ahead = (READ_BYTES * raw.len() / bytes.max(1)).clamp(1, MOST_AHEAD);
         }
     }
 
@@ -172,7 +174,7 @@ impl Lane {
                 channels: self.channels.clone(),
                 at: SystemTime::now(),
             };
-            let _ = self.events.send(event);
+            let _ = self.surroundings.events.send(event);
         }
     }
 }

@@ -1,8 +1,10 @@
 //! The way in: blocking reads on connections of their own, shared by those who wait for the same channels.
 
 mod consumer;
+mod format;
 mod holders;
 mod lane;
+mod native;
 mod parcel;
 mod put_back;
 mod quarantine;
@@ -11,4 +13,7 @@ mod readers;
 mod sorter;
 mod task;
 
-pub(super) use readers::Readers;
+pub(crate) use format::Unreadable;
+pub(super) use native::Native;
+pub(super) use quarantine::Quarantine;
+pub(crate) use readers::Readers;

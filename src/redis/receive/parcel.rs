@@ -3,26 +3,32 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
+use super::format::{Format, Raw, Unreadable};
 use crate::drops::{self, DropReason};
 use crate::layer::Delivery;
 use crate::message::Message;
 use crate::name::ChannelName;
-use crate::redis::envelope::{Context, Envelope, Unreadable};
 use crate::redis::frame::{Address, Entry, Text};
 use crate::redis::shard::Shard;
 
-/// One popped entry, and whom it still has to reach.
+/// One message that was taken, and whom it still has to reach.
 #[derive(Debug)]
-pub(super) struct Parcel {
+pub(crate) struct Parcel {
     pub(super) shard: Arc<Shard>,
-    /// The channel in whose list it was, by its non-local part.
+    /// The channel in which it was, by its non-local part.
     pub(super) source: ChannelName,
-    entry: Entry,
+    /// When it expires, in ms since the epoch by the shard's clock.
+    expires: u64,
+    content: Content,
     to: Recipients,
-    /// Decoded when the first recipient takes it, and shared by the others.
-    message: Option<Message>,
+}
+
+#[derive(Debug)]
+enum Content {
+    /// Of the native format: opened and decoded when the first recipient takes it, and shared by the others.
+    Entry { entry: Entry, message: Option<Message> },
+    /// Of another format, which had to decode it to know whom it is for.
+    Open { raw: Raw, message: Message },
 }
 
 #[derive(Debug)]
@@ -47,7 +53,8 @@ pub(super) enum Taken {
 
 impl Parcel {
     pub(super) fn to_one(shard: Arc<Shard>, source: ChannelName, entry: Entry, channel: ChannelName) -> Self {
-        Self { shard, source, entry, to: Recipients::One(channel), message: None }
+        let (expires, content) = (entry.expires, Content::Entry { entry, message: None });
+        Self { shard, source, expires, content, to: Recipients::One(channel) }
     }
 
     pub(super) fn to_members(
@@ -56,26 +63,38 @@ impl Parcel {
         entry: Entry,
         channels: Arc<[ChannelName]>,
     ) -> Self {
-        Self { shard, source, entry, to: Recipients::Members { channels, next: 0 }, message: None }
+        let (expires, content) = (entry.expires, Content::Entry { entry, message: None });
+        Self { shard, source, expires, content, to: Recipients::Members { channels, next: 0 } }
+    }
+
+    #[allow(dead_code)]
+    #[cfg_attr(not(test), allow(dead_code))]
+    /// A message of another format than the native one, for some channels, of which there is one at least.
+    pub(crate) fn open(
+        shard: Arc<Shard>,
+        source: ChannelName,
+        expires: u64,
+        (raw, message): (Raw, Message),
+        channels: Arc<[ChannelName]>,
+    ) -> Self {
+        let to = Recipients::Members { channels, next: 0 };
+        Self { shard, source, expires, content: Content::Open { raw, message }, to }
     }
 
     /// Hands the message to the next recipient.
-    pub(super) fn take(&mut self, envelope: &Envelope) -> Taken {
+    pub(super) fn take(&mut self, format: &dyn Format) -> Taken {
         // Every entry came over a connection that has told the time.
         let now = self.shard.clock.now_ms().unwrap_or(0);
-        if self.entry.expires <= now {
+        if self.expires <= now {
             drops::count(DropReason::Expired, self.left());
             return Taken::Expired;
         }
-        let message = match &self.message {
-            Some(message) => message.clone(),
-            None => match self.open(envelope, now) {
-                Ok(message) => self.message.insert(message).clone(),
-                Err(unreadable) => {
-                    drops::count(unreadable.drop, self.left());
-                    return Taken::Unreadable(unreadable);
-                }
-            },
+        let message = match self.message(format, now) {
+            Ok(message) => message,
+            Err(unreadable) => {
+                drops::count(unreadable.drop, self.left());
+                return Taken::Unreadable(unreadable);
+            }
         };
         let (channel, more) = match &mut self.to {
             Recipients::One(channel) => (channel.clone(), false),
@@ -88,12 +107,17 @@ impl Parcel {
         Taken::Delivery { delivery: Delivery::new(channel, message), more }
     }
 
-    fn open(&self, envelope: &Envelope, now: u64) -> Result<Message, Unreadable> {
+    fn message(&mut self, format: &dyn Format, now: u64) -> Result<Message, Unreadable> {
         let channel = match &self.to {
             Recipients::One(channel) => channel,
             Recipients::Members { .. } => &self.source,
         };
-        envelope.open(&self.entry, Context::of(&self.entry.address, &self.source, channel), now)
+        match &mut self.content {
+            Content::Entry { message: Some(message), .. } | Content::Open { message, .. } => Ok(message.clone()),
+            Content::Entry { entry, message } => {
+                Ok(message.insert(format.open(entry, &self.source, channel, now)?).clone())
+            }
+        }
     }
 
     /// How many recipients have not got it.
@@ -104,41 +128,63 @@ impl Parcel {
         }
     }
 
+    /// Those who have not got it, if others have.
+    pub(crate) fn rest(&self) -> Option<&[ChannelName]> {
+        match &self.to {
+            Recipients::Members { channels, next } if *next > 0 => Some(&channels[*next..]),
+            _ => None,
+        }
+    }
+
     /// Whether its channel has one reader.
     pub(super) fn has_one_reader(&self) -> bool {
         self.source.kind().has_one_reader()
     }
 
-    /// The bytes of an entry for those who have not got it.
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
-        match &self.to {
-            Recipients::Members { channels, next } if *next > 0 => {
-                let locals = channels[*next..].iter().filter_map(|channel| channel.local().map(Text::from)).collect();
-                Entry { address: self.rest(locals), ..self.entry.clone() }.to_bytes()
-            }
-            _ => self.entry.to_bytes(),
+    /// About how many bytes it has in Redis.
+    pub(super) fn size(&self) -> usize {
+        match &self.content {
+            Content::Entry { entry, .. } => entry.body.len(),
+            Content::Open { raw, .. } => raw.body.len() + raw.label.len(),
         }
     }
 
-    fn rest(&self, locals: Vec<Text>) -> Address<Text> {
-        match &self.entry.address {
-            Address::Group { group, version } | Address::Rest { group, version, .. } => {
-                Address::Rest { group: group.clone(), version: *version, locals }
+    #[allow(dead_code)]
+    /// What it was made from, if it is of another format than the native one.
+    pub(crate) fn raw(&self) -> Option<(&Raw, &Message)> {
+        match &self.content {
+            Content::Open { raw, message } => Some((raw, message)),
+            Content::Entry { .. } => None,
+        }
+    }
+
+    /// The bytes of a native entry for those who have not got it.
+    pub(super) fn to_entry(&self) -> Vec<u8> {
+        match (&self.content, self.rest()) {
+            (Content::Entry { entry, .. }, None) => entry.to_bytes(),
+            (Content::Entry { entry, .. }, Some(rest)) => {
+                let locals = rest.iter().filter_map(|channel| channel.local().map(Text::from)).collect();
+                Entry { address: rest_of(&entry.address, locals), ..entry.clone() }.to_bytes()
             }
-            other => other.clone(),
+            (Content::Open { raw, .. }, _) => raw.body.to_vec(),
         }
     }
 }
 
-/// Takes the next delivery out of `parcels`, dropping what has expired; what cannot be read goes to `unreadable`.
-pub(super) fn take_next(
-    parcels: &mut VecDeque<Parcel>,
-    envelope: &Envelope,
-    mut unreadable: impl FnMut(&Parcel, Bytes, Unreadable),
-) -> Option<Delivery> {
+fn rest_of(address: &Address<Text>, locals: Vec<Text>) -> Address<Text> {
+    match address {
+        Address::Group { group, version } | Address::Rest { group, version, .. } => {
+            Address::Rest { group: group.clone(), version: *version, locals }
+        }
+        other => other.clone(),
+    }
+}
+
+/// Takes the next delivery out of `parcels`, dropping what has expired and what cannot be read.
+pub(super) fn take_next(parcels: &mut VecDeque<Parcel>, format: &dyn Format) -> Option<Delivery> {
     loop {
         let parcel = parcels.front_mut()?;
-        match parcel.take(envelope) {
+        match parcel.take(format) {
             Taken::Delivery { delivery, more } => {
                 if !more {
                     parcels.pop_front();
@@ -146,7 +192,7 @@ pub(super) fn take_next(
                 return Some(delivery);
             }
             Taken::Expired => {}
-            Taken::Unreadable(fault) => unreadable(parcel, parcel.to_bytes().into(), fault),
+            Taken::Unreadable(fault) => format.refuse(&parcel.shard, parcel.to_entry().into(), fault.reason),
         }
         parcels.pop_front();
     }

@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::format::Format;
 use super::parcel::Parcel;
 use crate::drops::{self, DropReason};
 use crate::redis::fault::Fault;
-use crate::redis::script;
-use crate::redis::topology::Topology;
 
 /// The most bytes and entries that are put back in one call.
 const MAX_BYTES: usize = 1 << 20;
@@ -29,7 +28,7 @@ pub(super) struct PutBack {
 
 /// Puts parcels back, each at the head of its channel in the order in which they stand. Tries again until `deadline` as
 /// long as it is known that nothing was put back.
-pub(super) async fn put_back(topology: &Topology, parcels: Vec<Parcel>, deadline: Instant) -> PutBack {
+pub(super) async fn put_back(format: &dyn Format, parcels: Vec<Parcel>, deadline: Instant) -> PutBack {
     let mut by_channel: Vec<Vec<Parcel>> = Vec::new();
     for parcel in parcels {
         let home = |parcels: &&mut Vec<Parcel>| {
@@ -45,7 +44,7 @@ pub(super) async fn put_back(topology: &Topology, parcels: Vec<Parcel>, deadline
         // The last ones first, because each call puts its entries before those of the call before.
         while !parcels.is_empty() {
             let chunk = parcels.split_off(last_chunk(&parcels));
-            match put_back_chunk(topology, &chunk, deadline).await {
+            match put_back_chunk(format, &chunk, deadline).await {
                 Ok(()) => {}
                 Err(fault) if fault.may_have_run => {
                     drops::count(DropReason::ShardDown, chunk.iter().map(Parcel::left).sum());
@@ -67,17 +66,14 @@ fn last_chunk(parcels: &[Parcel]) -> usize {
     let (mut start, mut bytes) = (parcels.len(), 0);
     while start > 0 && bytes < MAX_BYTES && parcels.len() - start < MAX_ENTRIES {
         start -= 1;
-        bytes += parcels[start].to_bytes().len();
+        bytes += parcels[start].size();
     }
     start
 }
 
-async fn put_back_chunk(topology: &Topology, parcels: &[Parcel], deadline: Instant) -> Result<(), Fault> {
+async fn put_back_chunk(format: &dyn Format, parcels: &[Parcel], deadline: Instant) -> Result<(), Fault> {
     let Parcel { shard, source, .. } = &parcels[0];
-    let mut command = script::PUT_BACK.call(&[topology.keys.channel(source.non_local())]);
-    for parcel in parcels {
-        command.arg(parcel.to_bytes());
-    }
+    let command = format.put_back(&format.key(source.non_local()), parcels);
     loop {
         match shard.run(&command).await {
             Ok(answer) => {

@@ -24,7 +24,7 @@ const CAUSES: usize = 256;
 
 /// Takes unreadable entries and writes them away in the background.
 #[derive(Debug)]
-pub(super) struct Quarantine {
+pub(in crate::redis) struct Quarantine {
     queue: mpsc::Sender<Unreadable>,
 }
 
@@ -36,7 +36,7 @@ struct Unreadable {
 
 impl Quarantine {
     /// The quarantine and the task that writes, which ends with `closing` once it has written what waits.
-    pub(super) fn new(
+    pub(in crate::redis) fn new(
         keys: &Keys,
         events: broadcast::Sender<Event>,
         closing: CancellationToken,

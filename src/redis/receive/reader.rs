@@ -8,23 +8,19 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, broadcast, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::format::Format;
 use super::holders::Holders;
 use super::lane::Lane;
 use super::parcel::{self, Parcel};
-use super::quarantine::Quarantine;
 use crate::layer::{Delivery, Event};
 use crate::name::ChannelName;
-use crate::redis::envelope::Envelope;
 use crate::redis::fault::Fault;
-use crate::redis::group::Groups;
-use crate::redis::topology::Topology;
+use crate::redis::topology::Places;
 
 /// What all readers of a layer need.
 pub(super) struct Surroundings {
-    pub(super) topology: Arc<Topology>,
-    pub(super) envelope: Arc<Envelope>,
-    pub(super) groups: Arc<Groups>,
-    pub(super) quarantine: Quarantine,
+    pub(super) places: Arc<Places>,
+    pub(super) format: Box<dyn Format>,
     pub(super) events: broadcast::Sender<Event>,
     pub(super) holders: Holders,
     /// Cancelled when the layer closes.
@@ -152,19 +148,16 @@ impl Reader {
 
     /// Takes the next delivery out of the buffer.
     pub(super) fn take(&self, state: &mut State) -> Option<Delivery> {
-        let quarantine = &self.surroundings.quarantine;
-        parcel::take_next(&mut state.parcels, &self.surroundings.envelope, |parcel, entry, unreadable| {
-            quarantine.keep(&parcel.shard, entry, unreadable.reason);
-        })
+        parcel::take_next(&mut state.parcels, &*self.surroundings.format)
     }
 
     /// The lanes that read these channels: one per shard for the normal ones, one per shard for the others.
     pub(super) fn lanes(&self) -> Vec<Lane> {
-        let topology = &self.surroundings.topology;
+        let Surroundings { places, format, .. } = &*self.surroundings;
         let mut grouped: Vec<((usize, bool), Vec<ChannelName>)> = Vec::new();
         for channel in &self.channels {
             let one_reader = channel.kind().has_one_reader();
-            for shard in topology.shards_of_channel(channel) {
+            for shard in places.shards_of_channel(channel) {
                 match grouped.iter_mut().find(|(place, _)| *place == (shard.index, one_reader)) {
                     Some((_, channels)) => channels.push(channel.clone()),
                     None => grouped.push(((shard.index, one_reader), vec![channel.clone()])),
@@ -172,9 +165,9 @@ impl Reader {
             }
         }
         let lanes = grouped.into_iter().map(|((shard, one_reader), channels)| {
-            let keys = channels.iter().map(|channel| topology.keys.channel(channel.non_local())).collect();
-            let shard = topology.shards[shard].clone();
-            Lane::new(shard, channels, keys, self.owned && one_reader, self.surroundings.events.clone())
+            let keys = channels.iter().map(|channel| format.key(channel.non_local())).collect();
+            let shard = places.shards[shard].clone();
+            Lane::new(shard, channels, keys, self.owned && one_reader, self.surroundings.clone())
         });
         lanes.collect()
     }

@@ -10,19 +10,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::consumer::Consumer;
+use super::format::Format;
 use super::holders::Holders;
-use super::quarantine::Quarantine;
 use super::reader::{Phase, Reader, Surroundings};
 use super::task;
 use crate::layer::Event;
 use crate::name::ChannelName;
-use crate::redis::envelope::Envelope;
 use crate::redis::fault::Fault;
-use crate::redis::group::Groups;
-use crate::redis::topology::Topology;
+use crate::redis::topology::Places;
 
 /// Starts readers, and lets calls of `receive` for the same channels share one.
-pub(in crate::redis) struct Readers {
+pub(crate) struct Readers {
     surroundings: Arc<Surroundings>,
     tasks: TaskTracker,
     runtime: Handle,
@@ -34,23 +32,17 @@ pub(in crate::redis) struct Readers {
 type Shared = Mutex<HashMap<Box<[ChannelName]>, Arc<Reader>>>;
 
 impl Readers {
-    /// Readers run on `tasks`, in this runtime, and end when `closing` is cancelled; the quarantine goes on after them
-    /// until `drained` is.
-    pub(in crate::redis) fn new(
-        topology: Arc<Topology>,
-        envelope: Arc<Envelope>,
-        groups: Arc<Groups>,
+    /// Readers run on `tasks`, in this runtime, and end when `closing` is cancelled.
+    pub(crate) fn new(
+        places: Arc<Places>,
+        format: Box<dyn Format>,
         events: broadcast::Sender<Event>,
-        (tasks, closing): (&TaskTracker, &CancellationToken),
-        (upkeep, drained): (&TaskTracker, &CancellationToken),
+        tasks: &TaskTracker,
+        closing: &CancellationToken,
     ) -> Self {
-        let (quarantine, writing) = Quarantine::new(&topology.keys, events.clone(), drained.clone());
-        upkeep.spawn(writing);
         let surroundings = Surroundings {
-            topology,
-            envelope,
-            groups,
-            quarantine,
+            places,
+            format,
             events,
             closing: closing.clone(),
             holders: Holders::default(),
@@ -65,12 +57,12 @@ impl Readers {
     }
 
     /// Tells, once, what could not be put back and why.
-    pub(in crate::redis) fn lost(&self) -> Option<(usize, Fault)> {
+    pub(crate) fn lost(&self) -> Option<(usize, Fault)> {
         self.surroundings.lost.lock().take()
     }
 
     /// A consumer with a reader of its own, which takes more than it is asked from channels that have one reader.
-    pub(in crate::redis) fn own(&self, channels: Vec<ChannelName>) -> Consumer {
+    pub(crate) fn own(&self, channels: Vec<ChannelName>) -> Consumer {
         let reader = Arc::new(Reader::new(self.surroundings.clone(), without_duplicates(channels), true));
         let consumer = Consumer::new(reader.clone());
         self.start(reader, |reader| reader.state().phase == Phase::Abandoned);
@@ -78,7 +70,7 @@ impl Readers {
     }
 
     /// A consumer of the reader that all calls for these channels share.
-    pub(in crate::redis) fn shared(&self, channels: Vec<ChannelName>) -> Consumer {
+    pub(crate) fn shared(&self, channels: Vec<ChannelName>) -> Consumer {
         let channels = without_duplicates(channels);
         let mut shared = self.shared.lock();
         if let Some(reader) = shared.get(&channels[..]) {

@@ -4,11 +4,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::format::{Raw, Sorter};
+use super::native::Inner;
 use super::parcel::Parcel;
-use super::reader::Surroundings;
 use crate::drops::{self, DropReason};
 use crate::name::{ChannelName, GroupName};
 use crate::redis::batch::milliseconds;
@@ -19,19 +21,30 @@ use crate::redis::shard::Shard;
 const GROUP_PATIENCE: Duration = Duration::from_secs(4);
 
 /// Finds out who the entries of one reader are for.
-pub(super) struct Sorter {
-    surroundings: Arc<Surroundings>,
+pub(super) struct EntrySorter {
+    native: Arc<Inner>,
     /// Shards of groups that were waited for in vain.
     given_up: HashSet<usize>,
 }
 
-impl Sorter {
-    pub(super) fn new(surroundings: Arc<Surroundings>) -> Self {
-        Self { surroundings, given_up: HashSet::new() }
+#[async_trait]
+impl Sorter for EntrySorter {
+    async fn parcels(&mut self, shard: &Arc<Shard>, source: &ChannelName, raw: Vec<Raw>) -> Vec<Parcel> {
+        let mut parcels = Vec::with_capacity(raw.len());
+        for Raw { body, .. } in raw {
+            parcels.extend(self.parcel(shard, source, body).await);
+        }
+        parcels
+    }
+}
+
+impl EntrySorter {
+    pub(super) fn new(native: Arc<Inner>) -> Self {
+        Self { native, given_up: HashSet::new() }
     }
 
     /// Finds out who an entry is for; nothing if it is for nobody, or no entry of ours.
-    pub(super) async fn parcel(&mut self, shard: &Arc<Shard>, source: &ChannelName, bytes: Bytes) -> Option<Parcel> {
+    async fn parcel(&mut self, shard: &Arc<Shard>, source: &ChannelName, bytes: Bytes) -> Option<Parcel> {
         let entry = match Entry::parse(bytes.clone()) {
             Ok(entry) => entry,
             Err(fault) => return self.refuse(shard, bytes, &fault.to_string()),
@@ -54,7 +67,7 @@ impl Sorter {
                 let Ok(group) = GroupName::parse(group) else {
                     return self.refuse(shard, bytes, "its group has no valid name");
                 };
-                let sent = entry.expires.saturating_sub(milliseconds(self.surroundings.envelope.expiry()));
+                let sent = entry.expires.saturating_sub(milliseconds(self.native.envelope.expiry()));
                 let channels = self.members(&group, source, *version, sent).await?;
                 let anybody = !channels.is_empty();
                 anybody.then(|| Parcel::to_members(shard.clone(), source.clone(), entry, channels))
@@ -68,7 +81,7 @@ impl Sorter {
 
     fn refuse(&self, shard: &Arc<Shard>, bytes: Bytes, reason: &str) -> Option<Parcel> {
         drops::count(DropReason::Undecodable, 1);
-        self.surroundings.quarantine.keep(shard, bytes, reason.to_owned());
+        self.native.quarantine.keep(shard, bytes, reason.to_owned());
         None
     }
 
@@ -81,7 +94,7 @@ impl Sorter {
         version: u64,
         sent: u64,
     ) -> Option<Arc<[ChannelName]>> {
-        let Surroundings { groups, topology, closing, .. } = &*self.surroundings;
+        let Inner { groups, topology, closing, .. } = &*self.native;
         let shard = topology.shard_of_group(group);
         // Only the first message for a server that is away is worth waiting for; those behind it have waited too.
         let waits = !closing.is_cancelled() && !self.given_up.contains(&shard.index);

@@ -13,11 +13,11 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::lane::{Lane, Popped};
+use super::format::Sorter;
+use super::lane::{Lane, Read};
 use super::parcel::Parcel;
 use super::put_back::{PutBack, put_back};
-use super::reader::{Phase, Reader, Successor, Surroundings};
-use super::sorter::Sorter;
+use super::reader::{Phase, Reader, Successor};
 use crate::drops::{self, DropReason};
 use crate::redis::fault::Fault;
 
@@ -37,7 +37,7 @@ pub(super) async fn run(reader: Arc<Reader>, may_end: impl Fn(&Reader) -> bool) 
         lanes: lanes.len(),
         first: 0,
         stuck: false,
-        sorter: Sorter::new(reader.surroundings.clone()),
+        sorter: reader.surroundings.format.sorter(),
     };
     loop {
         match task.next_step(&lanes).await {
@@ -94,7 +94,7 @@ struct Task<'r> {
     first: usize,
     /// Something could not be put back the last time, and is kept.
     stuck: bool,
-    sorter: Sorter,
+    sorter: Box<dyn Sorter>,
 }
 
 /// A lane that fails.
@@ -188,9 +188,9 @@ impl Task<'_> {
             let place = (self.first + step) % count;
             let result = lanes[place].take(missing).await;
             self.note(place, &lanes[place], &result);
-            if let Ok(Some(popped)) = result {
+            if let Ok(Some(read)) = result {
                 found = true;
-                self.accept(&lanes[place], popped).await;
+                self.accept(&lanes[place], read).await;
             }
         }
         self.first = (self.first + 1) % count;
@@ -235,8 +235,8 @@ impl Task<'_> {
                 Some(report) = reads.next() => {
                     let Report { lane, place, result } = report;
                     self.note(place, lane, &result);
-                    if let Ok(Some(popped)) = result {
-                        self.accept(lane, popped).await;
+                    if let Ok(Some(read)) = result {
+                        self.accept(lane, read).await;
                     }
                     idle.push((place, lane));
                 }
@@ -248,7 +248,7 @@ impl Task<'_> {
     }
 
     /// Keeps count of the lanes that fail; tells consumers when nothing can come any more.
-    fn note(&mut self, place: usize, lane: &Lane, result: &Result<Option<Popped>, Fault>) {
+    fn note(&mut self, place: usize, lane: &Lane, result: &Result<Option<Read>, Fault>) {
         let changed = match result {
             Ok(_) => self.down.remove(&place).is_some(),
             Err(fault) => {
@@ -275,11 +275,8 @@ impl Task<'_> {
     }
 
     /// Puts what a lane has popped into the buffer.
-    async fn accept(&mut self, lane: &Lane, popped: Popped) {
-        let mut parcels = Vec::with_capacity(popped.entries.len());
-        for entry in popped.entries {
-            parcels.extend(self.sorter.parcel(&lane.shard, &popped.channel, entry).await);
-        }
+    async fn accept(&mut self, lane: &Lane, read: Read) {
+        let parcels = self.sorter.parcels(&lane.shard, &read.channel, read.raw).await;
         let waiters: Vec<_> = {
             let mut state = self.reader.state();
             let count = parcels.len();
@@ -301,8 +298,8 @@ impl Task<'_> {
             state.parcels = others.into();
             parcels
         };
-        let Surroundings { topology, .. } = &*self.reader.surroundings;
-        let PutBack { kept, refused, lost } = put_back(topology, parcels, Instant::now() + patience).await;
+        let PutBack { kept, refused, lost } =
+            put_back(&*self.reader.surroundings.format, parcels, Instant::now() + patience).await;
         self.stuck = !kept.is_empty();
         let mut state = self.reader.state();
         if state.is_closed() {
@@ -360,7 +357,7 @@ impl Task<'_> {
 struct Report<'l> {
     lane: &'l mut Lane,
     place: usize,
-    result: Result<Option<Popped>, Fault>,
+    result: Result<Option<Read>, Fault>,
 }
 
 /// Lets `lane` read; one that failed recovers first, which counts as a read that brought nothing.

@@ -1,0 +1,112 @@
+//! The native format, as far as reading it goes: lists of entries.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use redis::{Cmd, Value};
+use tokio_util::sync::CancellationToken;
+
+use super::format::{Format, Popped, Raw, Sorter, Unreadable};
+use super::parcel::Parcel;
+use super::quarantine::Quarantine;
+use super::sorter::EntrySorter;
+use crate::message::Message;
+use crate::name::ChannelName;
+use crate::redis::envelope::{Context, Envelope};
+use crate::redis::fault::Fault;
+use crate::redis::frame::Entry;
+use crate::redis::group::Groups;
+use crate::redis::script;
+use crate::redis::shard::Shard;
+use crate::redis::topology::Topology;
+
+/// Reads lists of entries.
+pub(in crate::redis) struct Native(Arc<Inner>);
+
+/// What a reader of the native format needs.
+pub(super) struct Inner {
+    pub(super) topology: Arc<Topology>,
+    pub(super) envelope: Arc<Envelope>,
+    pub(super) groups: Arc<Groups>,
+    pub(super) quarantine: Quarantine,
+    /// Cancelled when the layer closes.
+    pub(super) closing: CancellationToken,
+}
+
+impl Native {
+    pub(in crate::redis) fn new(
+        topology: Arc<Topology>,
+        envelope: Arc<Envelope>,
+        groups: Arc<Groups>,
+        quarantine: Quarantine,
+        closing: CancellationToken,
+    ) -> Self {
+        Self(Arc::new(Inner { topology, envelope, groups, quarantine, closing }))
+    }
+}
+
+#[async_trait]
+impl Format for Native {
+    fn key(&self, non_local: &str) -> String {
+        self.0.topology.keys.channel(non_local)
+    }
+
+    fn take(&self, keys: &[&str], count: usize) -> Cmd {
+        let mut command = redis::cmd("LMPOP");
+        command.arg(keys.len()).arg(keys).arg("LEFT").arg("COUNT").arg(count);
+        command
+    }
+
+    fn wait(&self, keys: &[&str], count: usize, timeout: Duration) -> Cmd {
+        let mut command = redis::cmd("BLMPOP");
+        command.arg(timeout.as_secs_f64()).arg(keys.len()).arg(keys).arg("LEFT").arg("COUNT").arg(count);
+        command
+    }
+
+    fn waits_for_one(&self) -> bool {
+        false
+    }
+
+    async fn popped(&self, _: &Shard, answer: Value) -> Result<Option<Popped>, Fault> {
+        let unexpected = || Fault::unexpected("a pop gave something else than a key and a list");
+        let Value::Array(parts) = answer else {
+            return if answer == Value::Nil { Ok(None) } else { Err(unexpected()) };
+        };
+        let Ok([Value::BulkString(key), Value::Array(values)]) = <[Value; 2]>::try_from(parts) else {
+            return Err(unexpected());
+        };
+        let raw = values.into_iter().filter_map(|value| match value {
+            Value::BulkString(entry) => Some(Raw { body: entry.into(), label: Bytes::new() }),
+            _ => None,
+        });
+        Ok(Some(Popped { key, raw: raw.collect() }))
+    }
+
+    fn sorter(&self) -> Box<dyn Sorter> {
+        Box::new(EntrySorter::new(self.0.clone()))
+    }
+
+    fn open(
+        &self,
+        entry: &Entry,
+        source: &ChannelName,
+        channel: &ChannelName,
+        now_ms: u64,
+    ) -> Result<Message, Unreadable> {
+        self.0.envelope.open(entry, Context::of(&entry.address, source, channel), now_ms)
+    }
+
+    fn refuse(&self, shard: &Arc<Shard>, entry: Bytes, reason: String) {
+        self.0.quarantine.keep(shard, entry, reason);
+    }
+
+    fn put_back(&self, key: &str, parcels: &[Parcel]) -> Cmd {
+        let mut command = script::PUT_BACK.call(&[key]);
+        for parcel in parcels {
+            command.arg(&parcel.to_entry()[..]);
+        }
+        command
+    }
+}

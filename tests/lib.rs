@@ -12,5 +12,6 @@ mod django;
 mod loss;
 mod model;
 mod redis;
+mod server;
 mod support;
 mod tidy;

@@ -22,7 +22,7 @@ const ROWS: [&[&str]; 9] = [
 
 /// Each dependency with the files and folders under `src` that may use it. The formats of Python's layers go through
 /// the connections of the Redis layer.
-const HOMES: [(&str, &[&str]); 19] = [
+const HOMES: [(&str, &[&str]); 22] = [
     ("redis", &["redis/", "django/"]),
     ("deadpool_redis", &["redis/", "django/"]),
     ("rmp_serde", &["codec.rs", "codec/"]),
@@ -40,6 +40,9 @@ const HOMES: [(&str, &[&str]); 19] = [
     ("governor", &["server/limits/"]),
     ("hyper", &["server/"]),
     ("hyper_util", &["server/"]),
+    ("tokio_rustls", &["server/"]),
+    ("ipnet", &["server/"]),
+    ("filedescriptor", &["server/"]),
     ("tungstenite", &["server/"]),
     ("clap", &["bin/"]),
 ];

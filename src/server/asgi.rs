@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use axum::http::Version;
 use axum::http::header::{HeaderMap, SEC_WEBSOCKET_PROTOCOL};
 use axum::http::request::Parts;
 use bytes::Bytes;
@@ -29,11 +30,13 @@ pub(crate) mod code {
     pub(crate) const TRY_AGAIN_LATER: u16 = 1013;
 }
 
-/// The two ends of a client's connection.
-#[derive(Clone, Copy, Debug)]
+/// The two ends of a client's connection; a unix socket has no addresses.
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Peer {
-    pub(crate) client: SocketAddr,
-    pub(crate) server: SocketAddr,
+    pub(crate) client: Option<SocketAddr>,
+    pub(crate) server: Option<SocketAddr>,
+    /// The client speaks TLS, with this server or with a proxy before it.
+    pub(crate) secure: bool,
 }
 
 /// What the application sent to a reply channel.
@@ -151,19 +154,66 @@ fn may_travel(code: u16) -> bool {
 }
 
 /// The message for `websocket.connect`.
-pub(crate) fn connect(reply_channel: &str, request: &Parts, path: &ByteString, peer: Peer) -> Message {
-    message! {
+pub(crate) fn connect(
+    reply_channel: &str,
+    request: &Parts,
+    path: &ByteString,
+    root_path: &ByteString,
+    peer: Peer,
+) -> Message {
+    let message = message! {
         "reply_channel": reply_channel,
-        "scheme": "ws",
+        "scheme": if peer.secure { "wss" } else { "ws" },
         "path": path.clone(),
-        "query_string": request.uri.query().unwrap_or_default().as_bytes(),
-        "root_path": "",
+        "query_string": query(request),
+        "root_path": root_path.clone(),
         "headers": headers(&request.headers),
-        "client": address(peer.client),
-        "server": address(peer.server),
         "subprotocols": subprotocols(&request.headers),
         "order": 0,
+    };
+    with_addresses(message, peer)
+}
+
+/// The message for `http.request`, without its body.
+pub(crate) fn request(
+    reply_channel: &str,
+    request: &Parts,
+    path: &ByteString,
+    root_path: &ByteString,
+    peer: Peer,
+) -> Message {
+    let message = message! {
+        "reply_channel": reply_channel,
+        "http_version": http_version(request.version),
+        "method": request.method.as_str(),
+        "scheme": if peer.secure { "https" } else { "http" },
+        "path": path.clone(),
+        "query_string": query(request),
+        "root_path": root_path.clone(),
+        "headers": headers(&request.headers),
+    };
+    with_addresses(message, peer)
+}
+
+fn http_version(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "1.0",
+        Version::HTTP_2 => "2",
+        _ => "1.1",
     }
+}
+
+fn query(request: &Parts) -> &[u8] {
+    request.uri.query().unwrap_or_default().as_bytes()
+}
+
+fn with_addresses(mut message: Message, peer: Peer) -> Message {
+    for (key, end) in [("client", peer.client), ("server", peer.server)] {
+        if let Some(end) = end {
+            message = message.with(key, address(end));
+        }
+    }
+    message
 }
 
 /// The message for `websocket.receive`.
@@ -179,13 +229,19 @@ pub(crate) fn receive(reply_channel: &str, path: &ByteString, order: i64, data: 
     message.with(key, value)
 }
 
+/// The message for `http.disconnect`.
+pub(crate) fn http_disconnect(reply_channel: &str, path: &ByteString) -> Message {
+    message! { "reply_channel": reply_channel, "path": path.clone() }
+}
+
 /// The message for `websocket.disconnect`.
 pub(crate) fn disconnect(reply_channel: &str, path: &ByteString, order: i64, code: u16) -> Message {
     message! { "reply_channel": reply_channel, "path": path.clone(), "order": order, "code": code }
 }
 
-/// Names with an underscore are left out: behind a gateway that turns `-` into `_` they could pass for another header
-/// (CVE-2015-0219).
+/// Names in lower case and values as they came. Names with an underscore are left out: behind a gateway that turns `-`
+/// into `_` they could pass for another header (CVE-2015-0219). Several headers of one name keep their order, but stand
+/// where the first of them did: that is how they are kept before this server sees them.
 fn headers(headers: &HeaderMap) -> Value {
     let pairs = headers.iter().filter(|(name, _)| !name.as_str().contains('_'));
     Value::list(pairs.map(|(name, value)| Value::list([name.as_str().as_bytes(), value.as_bytes()])))
@@ -290,14 +346,16 @@ mod tests {
             .body(())
             .unwrap();
         let parts = request.into_parts().0;
-        let peer = Peer { client: "[::ffff:10.0.0.1]:5000".parse().unwrap(), server: "127.0.0.1:80".parse().unwrap() };
-        let message = connect("websocket.send.p!c", &parts, &decode_path(parts.uri.path()), peer);
+        let peer = Peer { client: "[::ffff:10.0.0.1]:5000".parse().ok(), ..Peer::default() };
+        let message = connect("websocket.send.p!c", &parts, &decode_path(parts.uri.path()), &"/site".into(), peer);
 
         assert_eq!(message.text("path"), Some("/chat/café"));
         assert_eq!(message.bytes("query_string").unwrap(), "a=%20b");
         assert_eq!(message.int("order"), Some(0));
         assert_eq!(message.get("subprotocols"), Some(&Value::list(["soap", "wamp"])));
         assert_eq!(message.get("client"), Some(&Value::List(vec!["10.0.0.1".into(), 5000.into()])));
+        assert_eq!((message.get("server"), message.text("root_path")), (None, Some("/site")));
+        assert_eq!(message.text("scheme"), Some("ws"));
         let pair = |name: &str, value: &str| Value::list([name.as_bytes(), value.as_bytes()]);
         let expected = [pair("x-tag", "1"), pair("x-tag", "2"), pair("sec-websocket-protocol", "soap, wamp")];
         assert_eq!(message.get("headers"), Some(&Value::list(expected)));

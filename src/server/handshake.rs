@@ -23,6 +23,10 @@ pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
 /// it cannot be asked.
 pub(crate) async fn answer(shared: Arc<Shared>, peer: Peer, request: Request) -> Response {
     let mut parts = request.into_parts().0;
+    if !shared.origins.permit(&parts.headers) {
+        tracing::debug!(client = ?peer.client, "a handshake comes from a page of another site");
+        return StatusCode::FORBIDDEN.into_response();
+    }
     let upgrade = match Upgrade::from_request_parts(&mut parts, &()).await {
         Ok(upgrade) => upgrade,
         Err(rejection) => return rejection.into_response(),

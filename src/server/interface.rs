@@ -2,32 +2,24 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::connect_info::Connected;
-use axum::extract::{ConnectInfo, Request, State};
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use axum::serve::{IncomingStream, Listener};
 use bytes::Bytes;
-use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
-use tokio::runtime::Handle;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use bytestring::ByteString;
+use tokio::net::ToSocketAddrs;
 
-use super::asgi::Peer;
-use super::connection::Connections;
-use super::dispatch::{dispatch, shed_on_data_loss};
-use super::handshake;
+use super::bound::BoundServer;
+use super::http::HttpSettings;
+use super::listener::{Listening, Tls};
 use super::options::SocketOptions;
+use super::origin::Origins;
 use super::page::Page;
+use super::proxy::TrustedProxies;
 use super::settings::{DataLoss, Settings};
-use super::shared::Shared;
+use super::transport::Transport;
 use crate::error::Result;
 use crate::layer::ChannelLayer;
 
@@ -35,15 +27,31 @@ use crate::layer::ChannelLayer;
 /// layer. See the [module](super) for how it works.
 #[must_use]
 pub struct InterfaceServer {
-    layer: Arc<dyn ChannelLayer>,
-    settings: Settings,
-    pages: HashMap<String, Page>,
+    pub(super) layer: Arc<dyn ChannelLayer>,
+    pub(super) settings: Settings,
+    pub(super) http: HttpSettings,
+    pub(super) transport: Transport,
+    pub(super) origins: Origins,
+    pub(super) proxies: TrustedProxies,
+    pub(super) root_path: ByteString,
+    pub(super) pages: HashMap<String, Page>,
+    pub(super) routes: Router,
 }
 
 impl InterfaceServer {
     /// A server of the applications behind `layer`.
     pub fn new(layer: Arc<dyn ChannelLayer>) -> Self {
-        Self { layer, settings: Settings::default(), pages: HashMap::new() }
+        Self {
+            layer,
+            settings: Settings::default(),
+            http: HttpSettings::default(),
+            transport: Transport::default(),
+            origins: Origins::default(),
+            proxies: TrustedProxies::default(),
+            root_path: ByteString::new(),
+            pages: HashMap::new(),
+            routes: Router::new(),
+        }
     }
 
     /// How long a handshake waits for the application's accept before it is refused with 403. Defaults to 30 s.
@@ -77,147 +85,120 @@ impl InterfaceServer {
         self
     }
 
+    /// Whether the application is asked about HTTP requests; WebSockets it is asked about in any case. Without, a
+    /// request for which there is no page and no route is answered with 404. Defaults to `true`.
+    pub fn http(mut self, enabled: bool) -> Self {
+        self.http.enabled = enabled;
+        self
+    }
+
+    /// How long the application may take to answer an HTTP request before it is answered with 504, and for each further
+    /// part of a response before the connection is cut. Defaults to 120 s.
+    pub fn response_timeout(mut self, timeout: Duration) -> Self {
+        self.http.response_timeout = timeout;
+        self
+    }
+
+    /// How much of a response may wait for its client, in bytes, before the client is cut off: a reader of all
+    /// responses waits for none. Defaults to 16 MiB.
+    pub fn response_buffer(mut self, bytes: usize) -> Self {
+        self.http.response_buffer = bytes;
+        self
+    }
+
+    /// How large the body of a request may be, in bytes; a larger one is refused with 413. Defaults to 16 MiB.
+    pub fn max_body_size(mut self, bytes: usize) -> Self {
+        self.http.max_body_size = bytes;
+        self
+    }
+
+    /// How long a client may take for each part of its body before it is refused with 408. Defaults to 30 s.
+    pub fn body_timeout(mut self, timeout: Duration) -> Self {
+        self.http.body_timeout = timeout;
+        self
+    }
+
+    /// How long a client may take for the handshake of TLS, and for the head of each request, silence before it
+    /// included. Defaults to 10 s.
+    pub fn header_timeout(mut self, timeout: Duration) -> Self {
+        self.transport.header_timeout = timeout;
+        self
+    }
+
+    /// How large the head of a request may be, in bytes, beyond which it is refused with 431, and its URL, beyond which
+    /// it is refused with 414. There may be 100 headers. Defaults to 32 KiB and 8 KiB.
+    pub fn max_header_size(mut self, head: usize, url: usize) -> Self {
+        self.transport.max_header_size = head;
+        self.transport.max_url_size = url;
+        self
+    }
+
+    /// Speaks TLS on all its TCP and unix sockets. Defaults to none: a proxy before the server does that.
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.transport.tls = Some(tls);
+        self
+    }
+
+    /// Writes a line to the log for each request when its response has ended, under the target
+    /// `channel_layer::access` at level info: client, method, path, version, status, bytes, milliseconds. No query and
+    /// no header is in it. Defaults to `false`.
+    pub fn access_log(mut self, enabled: bool) -> Self {
+        self.transport.access_log = enabled;
+        self
+    }
+
+    /// The sites whose pages may open WebSockets, as browsers name them in `Origin`: `https://example.org`, or
+    /// `https://*.example.org` for every name below it. A handshake from another one is refused with 403. Defaults to
+    /// all.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`](crate::Error::InvalidConfig) for what is no origin.
+    pub fn allowed_origins<T: AsRef<str>>(mut self, origins: impl IntoIterator<Item = T>) -> Result<Self> {
+        self.origins = Origins::parse(origins)?;
+        Ok(self)
+    }
+
+    /// Whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed. Defaults to nobody's.
+    pub fn trusted_proxies(mut self, proxies: TrustedProxies) -> Self {
+        self.proxies = proxies;
+        self
+    }
+
+    /// The path at which a proxy has mounted the application, passed on as `root_path`. Defaults to none.
+    pub fn root_path(mut self, path: &str) -> Self {
+        self.root_path = path.into();
+        self
+    }
+
+    /// Answers what these routes match; everything else is for pages and the application.
+    pub fn routes(mut self, routes: Router) -> Self {
+        self.routes = self.routes.merge(routes);
+        self
+    }
+
     /// Gives out a page at `path`. Pages may load from this server only: they get a strict Content-Security-Policy.
     pub fn page(mut self, path: &str, content_type: &'static str, body: impl Into<Bytes>) -> Self {
         self.pages.insert(path.to_owned(), Page { content_type, body: body.into() });
         self
     }
 
-    /// Listens at `address`; connections wait until [`serve`](BoundServer::serve).
+    /// Listens at a TCP address; connections wait until [`serve`](BoundServer::serve).
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, nothing listens.
     ///
     /// # Errors
     ///
     /// What the operating system says, for example that the address is in use.
     pub async fn bind(self, address: impl ToSocketAddrs) -> io::Result<BoundServer> {
-        self.listen(TcpListener::bind(address).await?)
+        Ok(self.listen(Listening::tcp(address).await?))
     }
 
-    /// Takes connections from a listener that is there already.
-    ///
-    /// # Errors
-    ///
-    /// If the listener has no address.
-    pub fn listen(self, listener: TcpListener) -> io::Result<BoundServer> {
-        let address = listener.local_addr()?;
-        Ok(BoundServer { server: self, listener, address })
-    }
-}
-
-/// An [`InterfaceServer`] that has its address.
-#[derive(Debug)]
-#[must_use]
-pub struct BoundServer {
-    server: InterfaceServer,
-    listener: TcpListener,
-    address: SocketAddr,
-}
-
-impl BoundServer {
-    /// Where it listens.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Serves until `shutdown` completes; then takes no more connections, closes the sockets with 1001 after what is
-    /// queued for them, tells the application, and puts unread replies back. The layer stays open: it belongs to the
-    /// caller.
-    ///
-    /// # Cancel safety
-    ///
-    /// When dropped, no more connections are taken and replies are no longer read; sockets that are open stay until
-    /// their clients go.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Closed`](crate::Error::Closed) if the layer is closed at the start.
-    pub async fn serve(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<()> {
-        let InterfaceServer { layer, settings, pages } = self.server;
-        let connections = Connections::new(settings.sockets)?;
-        let receiver = layer.receiver(&[connections.channel().as_str()])?;
-        let stop = CancellationToken::new();
-        let dispatching = AbortOnDropHandle::new(tokio::spawn(dispatch(receiver, connections.clone(), stop.clone())));
-        let _shedding = (settings.data_loss == DataLoss::Close)
-            .then(|| AbortOnDropHandle::new(tokio::spawn(shed_on_data_loss(layer.events(), connections.clone()))));
-        let (tracker, runtime) = (TaskTracker::new(), Handle::current());
-        let shared = Arc::new(Shared { layer, settings, connections, pages, tracker, runtime });
-
-        accept(self.listener, &shared, shutdown).await;
-        drain(&shared).await;
-        stop.cancel();
-        if let Err(error) = dispatching.await {
-            tracing::error!(%error, "the reader of replies failed");
-        }
-        Ok(())
-    }
-}
-
-/// Takes connections until `shutdown`, and then answers the requests under way.
-async fn accept(listener: TcpListener, shared: &Arc<Shared>, shutdown: impl Future<Output = ()> + Send + 'static) {
-    let service =
-        Router::new().fallback(answer).with_state(shared.clone()).into_make_service_with_connect_info::<Peer>();
-    let stopping = CancellationToken::new();
-    let stopped = {
-        let (shared, stopping) = (shared.clone(), stopping.clone());
-        async move {
-            shutdown.await;
-            tracing::info!(connections = shared.connections.len(), "shutting down");
-            shared.connections.shut_down();
-            stopping.cancel();
-        }
-    };
-    // A client that stays silent in the middle of a request must not hold up the shutdown.
-    let overdue = async {
-        stopping.cancelled().await;
-        tokio::time::sleep(shared.settings.drain_timeout).await;
-    };
-    tokio::select! {
-        _ = axum::serve(Accepting(listener), service).with_graceful_shutdown(stopped) => {}
-        () = overdue => {}
-    }
-}
-
-async fn drain(shared: &Shared) {
-    shared.tracker.close();
-    if tokio::time::timeout(shared.settings.drain_timeout, shared.tracker.wait()).await.is_err() {
-        tracing::warn!(connections = shared.connections.len(), "the shutdown does not wait any longer");
-    }
-}
-
-async fn answer(State(shared): State<Arc<Shared>>, ConnectInfo(peer): ConnectInfo<Peer>, request: Request) -> Response {
-    if handshake::is_upgrade(request.headers()) {
-        return handshake::answer(shared, peer, request).await;
-    }
-    match shared.pages.get(request.uri().path()) {
-        Some(page) => page.answer(request.method()),
-        None => StatusCode::NOT_FOUND.into_response(),
-    }
-}
-
-/// A listener that knows both ends of each connection and sends small frames at once.
-struct Accepting(TcpListener);
-
-impl Listener for Accepting {
-    type Io = TcpStream;
-    type Addr = Peer;
-
-    async fn accept(&mut self) -> (TcpStream, Peer) {
-        loop {
-            let (stream, client) = Listener::accept(&mut self.0).await;
-            // A connection that has gone already has no address any more.
-            if let Ok(server) = stream.local_addr().and_then(|server| stream.set_nodelay(true).map(|()| server)) {
-                return (stream, Peer { client, server });
-            }
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<Peer> {
-        self.0.local_addr().map(|server| Peer { client: server, server })
-    }
-}
-
-impl Connected<IncomingStream<'_, Accepting>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, Accepting>) -> Self {
-        *stream.remote_addr()
+    /// Takes connections from `listening`.
+    pub fn listen(self, listening: Listening) -> BoundServer {
+        BoundServer::new(self, listening)
     }
 }
 

@@ -21,16 +21,22 @@
 //! and never waits for one: a client that does not read is closed with 1013 when its queue is full, and nobody else
 //! notices. A handshake is answered when the application has accepted it.
 
+mod access_log;
 mod asgi;
+mod bound;
 mod connection;
 mod dispatch;
 mod frame;
 mod handshake;
 mod heartbeat;
+mod http;
 mod interface;
 mod limits;
+mod listener;
 mod options;
+mod origin;
 mod page;
+mod proxy;
 mod queue;
 mod session;
 mod settings;
@@ -38,11 +44,15 @@ mod shared;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod transport;
 mod upgrade;
 mod websocket;
 
-pub use interface::{BoundServer, InterfaceServer};
+pub use bound::BoundServer;
+pub use interface::InterfaceServer;
 pub use limits::Refused;
+pub use listener::{Address, InvalidTls, Listening, Tls};
 pub use options::{SlowConsumer, SocketOptions};
+pub use proxy::TrustedProxies;
 pub use settings::DataLoss;
 pub use upgrade::{NotWebSocket, Upgrade};

@@ -40,7 +40,7 @@ pub(crate) struct Session {
 impl Session {
     /// A session of a client that the limits let in.
     pub(crate) fn new(shared: &Arc<Shared>, path: ByteString, peer: Peer) -> Result<Self, Refused> {
-        let connection = shared.connections.open(Some(peer.client.ip()))?;
+        let connection = shared.connections.open(peer.client.map(|client| client.ip()))?;
         Ok(Self {
             queue: connection.queue().clone(),
             reply_channel: connection.reply_channel(),
@@ -71,7 +71,7 @@ impl Session {
 
     /// Sends `websocket.connect`.
     pub(crate) async fn connect(&mut self, request: &axum::http::request::Parts, peer: Peer) -> Result<()> {
-        let message = asgi::connect(&self.reply_channel, request, &self.path, peer);
+        let message = asgi::connect(&self.reply_channel, request, &self.path, &self.shared.root_path, peer);
         // Whether a send that is dropped or fails in Redis took place is unknown; then the application hears of the
         // end too, rather than never.
         self.announced = true;
@@ -162,11 +162,7 @@ impl Drop for Session {
                 }
             }
             drop(connection);
-            let sent = send_waiting(&*shared.layer, "websocket.disconnect", message, shared.settings.send_patience);
-            if let Err(error) = sent.await {
-                metrics::counter!("channel_layer_disconnects_lost_total").increment(1);
-                tracing::debug!(%error, "the application does not hear of a disconnect");
-            }
+            shared.farewell("websocket.disconnect", message).await;
         };
         self.shared.tracker.spawn_on(farewell, &self.shared.runtime);
     }

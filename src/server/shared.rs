@@ -4,24 +4,50 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use bytestring::ByteString;
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connection::Connections;
+use super::http::{Exchanges, HttpSettings};
+use super::origin::Origins;
 use super::page::Page;
+use super::proxy::TrustedProxies;
 use super::settings::Settings;
+use super::transport::Transport;
+use crate::backoff::send_waiting;
 use crate::layer::ChannelLayer;
+use crate::message::Message;
 
 pub(crate) struct Shared {
     pub(crate) layer: Arc<dyn ChannelLayer>,
     pub(crate) settings: Settings,
+    pub(crate) http: HttpSettings,
+    pub(crate) transport: Transport,
+    pub(crate) origins: Origins,
+    pub(crate) proxies: TrustedProxies,
+    pub(crate) root_path: ByteString,
     pub(crate) connections: Arc<Connections>,
+    pub(crate) exchanges: Arc<Exchanges>,
     /// By path.
     pub(crate) pages: HashMap<String, Page>,
-    /// Counts the sockets and the last messages about them, for the drain to wait for.
+    /// Counts what is under way and the last messages about it, for the drain to wait for.
     pub(crate) tracker: TaskTracker,
     /// A connection may end where no runtime is entered.
     pub(crate) runtime: Handle,
+    /// Cancelled when the server begins to shut down.
+    pub(crate) stopping: CancellationToken,
+}
+
+impl Shared {
+    /// Tells the application that something has ended, if there is room on the channel in time.
+    pub(crate) async fn farewell(&self, channel: &str, message: Message) {
+        if let Err(error) = send_waiting(&*self.layer, channel, message, self.settings.send_patience).await {
+            metrics::counter!("channel_layer_disconnects_lost_total").increment(1);
+            tracing::debug!(channel, %error, "the application does not hear of an end");
+        }
+    }
 }
 
 impl fmt::Debug for Shared {

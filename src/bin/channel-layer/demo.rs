@@ -31,8 +31,8 @@ impl Demo {
         let stop = stop_signal()?;
         let listener = listen(self.host, self.port).await?;
         let layer = self.layer.connect().await?;
-        let server = chat::pages(InterfaceServer::new(layer.clone())).listen(listener)?;
-        let address = server.local_addr();
+        let server = chat::pages(InterfaceServer::new(layer.clone()).http(false)).listen(listener.try_into()?);
+        let address = server.local_addr().clone();
 
         // The worker goes on until the sockets are closed, for it has to tell the rooms.
         let closed = CancellationToken::new();

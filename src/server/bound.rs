@@ -1,0 +1,181 @@
+//! `BoundServer`: an interface server that has its listeners, from the first client to the end of the drain.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::Request;
+use axum::response::Response;
+use axum::{Extension, Router};
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+
+use super::asgi::Peer;
+use super::connection::Connections;
+use super::dispatch::{dispatch, shed_on_data_loss};
+use super::http::{self, Exchanges};
+use super::interface::InterfaceServer;
+use super::listener::{Address, Listening};
+use super::settings::DataLoss;
+use super::shared::Shared;
+use super::{handshake, transport};
+use crate::error::Result;
+
+/// An [`InterfaceServer`] that listens.
+#[derive(Debug)]
+#[must_use]
+pub struct BoundServer {
+    server: InterfaceServer,
+    address: Address,
+    listening: Vec<Listening>,
+}
+
+impl BoundServer {
+    pub(super) fn new(server: InterfaceServer, listening: Listening) -> Self {
+        Self { server, address: listening.address().clone(), listening: vec![listening] }
+    }
+
+    /// Takes connections from one more listener.
+    pub fn and(mut self, listening: Listening) -> Self {
+        self.listening.push(listening);
+        self
+    }
+
+    /// Where it listens, the first of several.
+    pub fn local_addr(&self) -> &Address {
+        &self.address
+    }
+
+    /// Serves until `shutdown` completes; then takes no more connections, closes the sockets with 1001 after what is
+    /// queued for them, finishes the HTTP requests under way, tells the application, and puts unread replies back. The
+    /// layer stays open: it belongs to the caller.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, no more connections are taken and replies are no longer read; sockets that are open stay until
+    /// their clients go.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`](crate::Error::Closed) if the layer is closed at the start.
+    pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<()> {
+        let Self { server, listening, .. } = self;
+        let (shared, routes) = share(server)?;
+        let reading = read(&shared)?;
+        let _shedding = (shared.settings.data_loss == DataLoss::Close).then(|| {
+            let shedding = shed_on_data_loss(shared.layer.events(), shared.connections.clone());
+            AbortOnDropHandle::new(tokio::spawn(shedding))
+        });
+        let service = routes.fallback({
+            let shared = shared.clone();
+            move |Extension(peer): Extension<Peer>, request: Request| answer(shared, peer, request)
+        });
+        let accepting = listening
+            .into_iter()
+            .map(|listening| AbortOnDropHandle::new(tokio::spawn(accept(listening, service.clone(), shared.clone()))))
+            .collect();
+
+        shutdown.await;
+        drain(&shared, accepting).await;
+        reading.stop.cancel();
+        for reader in reading.tasks {
+            if let Err(error) = reader.await {
+                tracing::error!(%error, "a reader of replies failed");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn share(server: InterfaceServer) -> Result<(Arc<Shared>, Router)> {
+    let InterfaceServer { layer, settings, http, transport, origins, proxies, root_path, pages, routes } = server;
+    let shared = Shared {
+        connections: Connections::new(settings.sockets)?,
+        exchanges: Exchanges::new(http.response_buffer)?,
+        layer,
+        settings,
+        http,
+        transport,
+        origins,
+        proxies,
+        root_path,
+        pages,
+        tracker: TaskTracker::new(),
+        runtime: Handle::current(),
+        stopping: CancellationToken::new(),
+    };
+    Ok((Arc::new(shared), routes))
+}
+
+/// The readers of this process's channels.
+struct Reading {
+    tasks: Vec<AbortOnDropHandle<()>>,
+    stop: CancellationToken,
+}
+
+fn read(shared: &Shared) -> Result<Reading> {
+    let stop = CancellationToken::new();
+    let replies = shared.layer.receiver(&[shared.connections.channel().as_str()])?;
+    let mut tasks = vec![tokio::spawn(dispatch(replies, shared.connections.clone(), stop.clone()))];
+    if shared.http.enabled {
+        let responses = shared.layer.receiver(&[shared.exchanges.channel().as_str()])?;
+        tasks.push(tokio::spawn(http::dispatch(responses, shared.exchanges.clone(), stop.clone())));
+    }
+    Ok(Reading { tasks: tasks.into_iter().map(AbortOnDropHandle::new).collect(), stop })
+}
+
+/// Takes connections until the shutdown, and then waits for them. Ends them when it is dropped.
+async fn accept(listening: Listening, router: Router, shared: Arc<Shared>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            (stream, peer) = listening.accept() => {
+                connections.spawn(transport::serve(stream, peer, router.clone(), shared.clone()));
+            }
+            Some(_ended) = connections.join_next() => {}
+            () = shared.stopping.cancelled() => break,
+        }
+    }
+    drop(listening);
+    while connections.join_next().await.is_some() {}
+}
+
+async fn drain(shared: &Shared, accepting: Vec<AbortOnDropHandle<()>>) {
+    tracing::info!(connections = shared.connections.len(), requests = shared.exchanges.len(), "shutting down");
+    shared.stopping.cancel();
+    shared.connections.shut_down();
+    shared.tracker.close();
+    let ended = async {
+        for accepting in accepting {
+            // It fails in no other way than by being aborted, and nobody does that here.
+            let _ = accepting.await;
+        }
+        shared.tracker.wait().await;
+    };
+    if timeout(shared.settings.drain_timeout, ended).await.is_ok() {
+        return;
+    }
+    tracing::warn!(
+        connections = shared.connections.len(),
+        requests = shared.exchanges.len(),
+        "the shutdown does not wait any longer"
+    );
+    // What was cut off just now is told to the application, if that goes at once.
+    let _ = timeout(LAST_WORDS, shared.tracker.wait()).await;
+}
+
+/// How long the application may take to hear of what a shutdown has cut off.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+async fn answer(shared: Arc<Shared>, peer: Peer, request: Request) -> Response {
+    if handshake::is_upgrade(request.headers()) {
+        return handshake::answer(shared, peer, request).await;
+    }
+    match shared.pages.get(request.uri().path()) {
+        Some(page) => page.answer(request.method()),
+        None => http::answer(shared, peer, request).await,
+    }
+}

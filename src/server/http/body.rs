@@ -1,0 +1,101 @@
+//! The body of a request: its beginning goes with the request, the rest over a channel of its own.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::StatusCode;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use tokio::time::timeout;
+
+use crate::backoff::send_waiting;
+use crate::error::Result;
+use crate::layer::ChannelLayer;
+use crate::message;
+
+/// How much of a body goes with the request, and at most in one message after it.
+const CHUNK: usize = 256 * 1024;
+
+/// A body that is being read, within its limits.
+pub(super) struct Upload {
+    body: axum::body::BodyDataStream,
+    /// Read, and not given out yet.
+    rest: Bytes,
+    patience: Duration,
+    /// How many more bytes the client may send.
+    allowance: usize,
+    ended: bool,
+}
+
+impl Upload {
+    pub(super) fn new(body: Body, patience: Duration, limit: usize) -> Self {
+        Self { body: body.into_data_stream(), rest: Bytes::new(), patience, allowance: limit, ended: false }
+    }
+
+    /// Whether everything has been given out.
+    pub(super) fn is_done(&self) -> bool {
+        self.ended && self.rest.is_empty()
+    }
+
+    /// Reads until there is a whole chunk or the body ends.
+    ///
+    /// # Errors
+    ///
+    /// The status for a client that is too slow, sends too much, or breaks off.
+    pub(super) async fn chunk(&mut self) -> Result<Bytes, StatusCode> {
+        let first = std::mem::take(&mut self.rest);
+        // Most bodies are one frame, which is passed on as it is.
+        let first = if first.is_empty() { self.frame().await?.unwrap_or_default() } else { first };
+        let mut chunk = first;
+        if chunk.len() < CHUNK && !self.ended {
+            let mut whole = BytesMut::from(chunk);
+            while whole.len() < CHUNK
+                && let Some(frame) = self.frame().await?
+            {
+                whole.extend_from_slice(&frame);
+            }
+            chunk = whole.freeze();
+        }
+        if chunk.len() > CHUNK {
+            self.rest = chunk.split_off(CHUNK);
+        }
+        Ok(chunk)
+    }
+
+    async fn frame(&mut self) -> Result<Option<Bytes>, StatusCode> {
+        if self.ended {
+            return Ok(None);
+        }
+        let frame = timeout(self.patience, self.body.next()).await.map_err(|_| StatusCode::REQUEST_TIMEOUT)?;
+        let Some(frame) = frame else {
+            self.ended = true;
+            return Ok(None);
+        };
+        let frame = frame.map_err(|_| StatusCode::BAD_REQUEST)?;
+        self.allowance = self.allowance.checked_sub(frame.len()).ok_or(StatusCode::PAYLOAD_TOO_LARGE)?;
+        Ok(Some(frame))
+    }
+
+    /// Sends the rest to `channel`, waiting while that is full.
+    ///
+    /// # Errors
+    ///
+    /// As [`chunk`](Self::chunk), and 503 if the application does not take it. The application does not hear of that
+    /// here.
+    pub(super) async fn send(
+        mut self,
+        layer: &dyn ChannelLayer,
+        channel: &str,
+        patience: Duration,
+    ) -> Result<(), StatusCode> {
+        while !self.is_done() {
+            let content = self.chunk().await?;
+            let message = message! { "content": content, "more_content": !self.is_done() };
+            send_waiting(layer, channel, message, patience).await.map_err(|error| {
+                tracing::debug!(%error, "the application does not take the rest of a body");
+                StatusCode::SERVICE_UNAVAILABLE
+            })?;
+        }
+        Ok(())
+    }
+}

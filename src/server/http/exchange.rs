@@ -1,0 +1,257 @@
+//! One HTTP request as the application sees it: asked once, answered in parts, and told once if the client has left.
+
+use std::future::pending;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::header::HOST;
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method, StatusCode, Version};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use bytestring::ByteString;
+use futures_util::stream;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use super::body::Upload;
+use super::exchanges::{Broken, Exchange};
+use super::response::Part;
+use crate::error::{BoxError, Error, Result};
+use crate::message;
+use crate::name::ChannelName;
+use crate::server::asgi::{self, Peer, decode_path};
+use crate::server::shared::Shared;
+
+/// Asks the application and gives its answer. 503 if it cannot be asked, 504 if it does not answer in time, 502 if its
+/// answer is none.
+pub(crate) async fn answer(shared: Arc<Shared>, peer: Peer, request: Request) -> Response {
+    if !shared.http.enabled || request.method() == Method::CONNECT {
+        return StatusCode::NOT_FOUND.into_response();
+    }
+    let (mut parts, body) = request.into_parts();
+    name_host(&mut parts);
+    let upload = Upload::new(body, shared.http.body_timeout, shared.http.max_body_size);
+    match ask(&shared, peer, &parts, upload).await {
+        Ok((conversation, first)) => conversation.respond(first),
+        Err(status) => status.into_response(),
+    }
+}
+
+/// A request of HTTP/2 has its host beside the headers, where the application would miss it.
+fn name_host(request: &mut Parts) {
+    if request.version == Version::HTTP_2
+        && let Some(host) = request.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok())
+    {
+        request.headers.entry(HOST).or_insert(host);
+    }
+}
+
+async fn ask(
+    shared: &Arc<Shared>,
+    peer: Peer,
+    request: &Parts,
+    mut upload: Upload,
+) -> Result<(Conversation, Part), StatusCode> {
+    let beginning = tokio::select! {
+        beginning = upload.chunk() => beginning?,
+        // Nobody has heard of the request yet, and its client may take long.
+        () = shared.stopping.cancelled() => return Err(StatusCode::SERVICE_UNAVAILABLE),
+    };
+    let mut conversation = Conversation::new(shared, decode_path(request.uri.path()));
+    conversation.ask(request, peer, beginning, upload).await.map_err(|error| {
+        tracing::debug!(%error, "a request cannot be passed on");
+        refusal(&error)
+    })?;
+    let first = conversation.first().await?;
+    Ok((conversation, first))
+}
+
+fn refusal(error: &Error) -> StatusCode {
+    match error {
+        Error::ChannelFull { .. } | Error::Redis { .. } | Error::Closed => StatusCode::SERVICE_UNAVAILABLE,
+        Error::MessageTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// Dropping it before the last part sends `http.disconnect`, if the application has heard of the request. Nothing else
+/// does.
+struct Conversation {
+    shared: Arc<Shared>,
+    /// Taken out in the drop, before the application hears of the end.
+    exchange: Option<Exchange>,
+    reply_channel: String,
+    path: ByteString,
+    uploading: Option<Uploading>,
+    announced: bool,
+    finished: bool,
+    _running: TaskTrackerToken,
+}
+
+impl Conversation {
+    fn new(shared: &Arc<Shared>, path: ByteString) -> Self {
+        let exchange = shared.exchanges.open();
+        Self {
+            reply_channel: exchange.reply_channel(),
+            exchange: Some(exchange),
+            path,
+            uploading: None,
+            announced: false,
+            finished: false,
+            _running: shared.tracker.token(),
+            shared: shared.clone(),
+        }
+    }
+
+    /// Sends `http.request` with the beginning of the body, and begins with the rest.
+    async fn ask(&mut self, request: &Parts, peer: Peer, beginning: Bytes, rest: Upload) -> Result<()> {
+        let layer = &self.shared.layer;
+        let mut message = asgi::request(&self.reply_channel, request, &self.path, &self.shared.root_path, peer);
+        if !beginning.is_empty() {
+            message = message.with("body", beginning);
+        }
+        let body_channel = if rest.is_done() { None } else { Some(layer.new_channel("http.request.body?").await?) };
+        if let Some(channel) = &body_channel {
+            message = message.with("body_channel", channel.as_str());
+        }
+        // After a failure in Redis it is unknown whether the application has it.
+        self.announced = true;
+        let sent = layer.send("http.request", message).await;
+        if let Err(error) = sent {
+            self.announced = matches!(error, Error::Redis { .. });
+            return Err(error);
+        }
+        self.uploading = body_channel.map(|channel| Uploading::begin(&self.shared, channel, rest));
+        Ok(())
+    }
+
+    async fn first(&mut self) -> Result<Part, StatusCode> {
+        loop {
+            match self.next().await {
+                Ok(part) if part.head.is_some() => return Ok(part),
+                Ok(_) => tracing::debug!(channel = self.reply_channel, "a chunk before its response is ignored"),
+                Err(Fault::Silent) => return Err(StatusCode::GATEWAY_TIMEOUT),
+                Err(Fault::Broken | Fault::TooSlow) => return Err(StatusCode::BAD_GATEWAY),
+                Err(Fault::Upload(status)) => return Err(status),
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Result<Part, Fault> {
+        let exchange = self.exchange.as_mut().ok_or(Fault::TooSlow)?;
+        let next = timeout(self.shared.http.response_timeout, exchange.next());
+        let part = tokio::select! {
+            next = next => next.map_err(|_| Fault::Silent)?,
+            status = broken(&mut self.uploading) => return Err(Fault::Upload(status)),
+        };
+        let part = part.ok_or(Fault::TooSlow)?.map_err(|Broken| Fault::Broken)?;
+        self.finished |= !part.more;
+        Ok(part)
+    }
+
+    fn respond(self, first: Part) -> Response {
+        let Part { head, content, more } = first;
+        let mut response = if more {
+            Response::new(Body::from_stream(stream::try_unfold((self, Some(content)), further)))
+        } else {
+            Response::new(Body::from(content))
+        };
+        if let Some(head) = head {
+            *response.status_mut() = head.status;
+            *response.headers_mut() = head.headers;
+        }
+        response
+    }
+}
+
+type Coming = (Conversation, Option<Bytes>);
+
+/// The next content of a response and what comes after it; an error cuts the connection, so that the client can tell
+/// that the response is not whole.
+async fn further((mut conversation, content): Coming) -> Result<Option<(Bytes, Coming)>, BoxError> {
+    if let Some(content) = content {
+        return Ok(Some((content, (conversation, None))));
+    }
+    if conversation.finished {
+        return Ok(None);
+    }
+    let part = conversation.next().await?;
+    Ok(Some((part.content, (conversation, None))))
+}
+
+/// Why a response does not go on.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+enum Fault {
+    #[error("the application does not go on with its response")]
+    Silent,
+    #[error("the application sent something else than a response")]
+    Broken,
+    #[error("the client does not read its response")]
+    TooSlow,
+    #[error("the rest of the request does not come")]
+    Upload(StatusCode),
+}
+
+/// The rest of a request's body on its way to the application.
+struct Uploading {
+    channel: ChannelName,
+    outcome: oneshot::Receiver<Result<(), StatusCode>>,
+    /// Ends with this.
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Uploading {
+    fn begin(shared: &Shared, channel: ChannelName, rest: Upload) -> Self {
+        let (layer, to, patience) = (shared.layer.clone(), channel.clone(), shared.http.response_timeout);
+        let (tell, outcome) = oneshot::channel();
+        let task = tokio::spawn(async move {
+            // Nobody waits for the outcome once the request is answered.
+            let _ = tell.send(rest.send(&*layer, to.as_str(), patience).await);
+        });
+        Self { channel, outcome, _task: AbortOnDropHandle::new(task) }
+    }
+
+    /// The channel, if the application waits on it for more.
+    fn unfinished(mut self) -> Option<ChannelName> {
+        (self.outcome.try_recv() != Ok(Ok(()))).then_some(self.channel)
+    }
+}
+
+/// Waits until the rest of a body breaks off; for ever if it has come.
+async fn broken(uploading: &mut Option<Uploading>) -> StatusCode {
+    let outcome = match uploading {
+        Some(uploading) => (&mut uploading.outcome).await,
+        None => pending().await,
+    };
+    match outcome {
+        Ok(Err(status)) => status,
+        Ok(Ok(())) => {
+            *uploading = None;
+            pending().await
+        }
+        Err(_the_task_failed) => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+impl Drop for Conversation {
+    fn drop(&mut self) {
+        drop(self.exchange.take());
+        if !self.announced || self.finished {
+            return;
+        }
+        let shared = self.shared.clone();
+        let message = asgi::http_disconnect(&self.reply_channel, &self.path);
+        let waited_on = self.uploading.take().and_then(Uploading::unfinished);
+        let farewell = async move {
+            if let Some(channel) = waited_on {
+                shared.farewell(channel.as_str(), message! { "content": b"", "closed": true }).await;
+            }
+            shared.farewell("http.disconnect", message).await;
+        };
+        self.shared.tracker.spawn_on(farewell, &self.shared.runtime);
+    }
+}

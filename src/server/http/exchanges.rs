@@ -1,0 +1,197 @@
+//! The HTTP requests of this process that wait for their response, by client: how a response finds its request.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use dashmap::DashMap;
+use rand::distr::{Alphanumeric, SampleString};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::response::Part;
+use crate::drops::{self, DropReason};
+use crate::layer::{Delivery, Receiver};
+use crate::name::{ChannelName, InvalidName};
+use crate::steady::SteadyReceiver;
+
+#[derive(Debug)]
+pub(crate) struct Exchanges {
+    /// `http.response.<process>!`
+    channel: ChannelName,
+    open: DashMap<u64, Line>,
+    next: AtomicU64,
+    /// How many bytes may wait for one client.
+    buffer: usize,
+}
+
+/// The way to a request.
+#[derive(Debug)]
+struct Line {
+    /// Bounded by the bytes in it.
+    parts: mpsc::UnboundedSender<Result<Part, Broken>>,
+    bytes: Arc<AtomicUsize>,
+}
+
+/// The application sent something that is no part of a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Broken;
+
+impl Exchanges {
+    pub(crate) fn new(buffer: usize) -> Result<Arc<Self>, InvalidName> {
+        let process = Alphanumeric.sample_string(&mut rand::rng(), 16);
+        let channel = ChannelName::parse(&format!("http.response.{process}!"))?;
+        Ok(Arc::new(Self { channel, open: DashMap::new(), next: AtomicU64::new(1), buffer }))
+    }
+
+    /// The process-local channel on which responses to all requests arrive.
+    pub(crate) fn channel(&self) -> &ChannelName {
+        &self.channel
+    }
+
+    /// Registers a request for as long as what it gives is kept.
+    pub(crate) fn open(self: &Arc<Self>) -> Exchange {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, parts) = mpsc::unbounded_channel();
+        let bytes = Arc::new(AtomicUsize::new(0));
+        self.open.insert(id, Line { parts: sender, bytes: bytes.clone() });
+        metrics::gauge!("channel_layer_http_requests").increment(1.0);
+        Exchange { exchanges: self.clone(), id, parts, bytes }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Gives a part to the request that a reply channel's local part names; never waits.
+    fn push(&self, client: &str, part: Result<Part, Broken>) -> Pushed {
+        let Ok(id) = u64::from_str_radix(client, 16) else { return Pushed::Gone };
+        let Some(line) = self.open.get(&id) else { return Pushed::Gone };
+        let size = part.as_ref().map_or(0, |part| part.content.len());
+        if line.bytes.fetch_add(size, Ordering::Relaxed) > self.buffer {
+            drop(line);
+            // Without its line the request finds out that nothing more comes.
+            self.open.remove(&id);
+            return Pushed::TooSlow;
+        }
+        if line.parts.send(part).is_ok() { Pushed::Queued } else { Pushed::Gone }
+    }
+}
+
+enum Pushed {
+    Queued,
+    /// The client does not read as fast as the application writes.
+    TooSlow,
+    Gone,
+}
+
+/// Gives responses to their requests until `stop` or the end of the layer.
+pub(crate) async fn dispatch(receiver: Receiver, exchanges: Arc<Exchanges>, stop: CancellationToken) {
+    let mut receiver = SteadyReceiver::new(receiver, "responses");
+    let mut batch = Vec::new();
+    loop {
+        tokio::select! {
+            taken = receiver.recv_many(&mut batch) => if taken.is_err() { break },
+            () = stop.cancelled() => break,
+        }
+        batch.drain(..).for_each(|delivery| hand_over(&delivery, &exchanges));
+    }
+    receiver.close().await;
+}
+
+/// Gives a message on the process-local channel to its request.
+fn hand_over(delivery: &Delivery, exchanges: &Exchanges) {
+    let part = Part::read(&delivery.message).map_err(|reason| {
+        tracing::warn!(channel = %delivery.channel, reason, "the application sent a response that is none");
+        Broken
+    });
+    if part.is_err() {
+        drops::count(DropReason::Malformed, 1);
+    }
+    match delivery.channel.local().map(|client| exchanges.push(client, part)) {
+        Some(Pushed::Queued) => {}
+        Some(Pushed::TooSlow) => {
+            tracing::info!(channel = %delivery.channel, "a client does not keep up with its response and is cut off");
+            metrics::counter!("channel_layer_slow_consumers_closed_total").increment(1);
+            drops::count(DropReason::SlowConsumer, 1);
+        }
+        Some(Pushed::Gone) | None => drops::count(DropReason::ClientGone, 1),
+    }
+}
+
+/// A registered request; dropping it takes it out.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    exchanges: Arc<Exchanges>,
+    id: u64,
+    parts: mpsc::UnboundedReceiver<Result<Part, Broken>>,
+    bytes: Arc<AtomicUsize>,
+}
+
+impl Exchange {
+    /// Where the application answers.
+    pub(crate) fn reply_channel(&self) -> String {
+        format!("{}{:x}", self.exchanges.channel, self.id)
+    }
+
+    /// Waits for the next part; nothing comes any more for a client that is too slow.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, nothing has been taken.
+    pub(crate) async fn next(&mut self) -> Option<Result<Part, Broken>> {
+        let part = self.parts.recv().await?;
+        let size = part.as_ref().map_or(0, |part| part.content.len());
+        self.bytes.fetch_sub(size, Ordering::Relaxed);
+        Some(part)
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.exchanges.open.remove(&self.id);
+        self.parts.close();
+        let mut left = 0;
+        while self.parts.try_recv().is_ok() {
+            left += 1;
+        }
+        drops::count(DropReason::ClientGone, left);
+        metrics::gauge!("channel_layer_http_requests").decrement(1.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(size: usize) -> Part {
+        Part { head: None, content: vec![0; size].into(), more: true }
+    }
+
+    #[tokio::test]
+    async fn a_request_is_found_by_the_local_part_of_its_reply_channel() {
+        let exchanges = Exchanges::new(100).unwrap();
+        let mut exchange = exchanges.open();
+        let channel: ChannelName = exchange.reply_channel().parse().unwrap();
+        assert_eq!(channel.non_local(), exchanges.channel().as_str());
+        assert!(matches!(exchanges.push(channel.local().unwrap(), Ok(part(1))), Pushed::Queued));
+        assert_eq!(exchange.next().await, Some(Ok(part(1))));
+        drop(exchange);
+        assert!(matches!(exchanges.push(channel.local().unwrap(), Ok(part(1))), Pushed::Gone));
+        assert_eq!(exchanges.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_a_client_is_bounded() {
+        let exchanges = Exchanges::new(100).unwrap();
+        let mut exchange = exchanges.open();
+        for _ in 0..10 {
+            assert!(matches!(exchanges.push("1", Ok(part(80))), Pushed::Queued));
+            assert_eq!(exchange.next().await, Some(Ok(part(80))));
+        }
+        assert!(matches!(exchanges.push("1", Ok(part(101))), Pushed::Queued), "one large part alone fits");
+        assert!(matches!(exchanges.push("1", Ok(part(1))), Pushed::TooSlow));
+        assert!(matches!(exchanges.push("1", Ok(part(1))), Pushed::Gone));
+        assert_eq!(exchange.next().await, Some(Ok(part(101))));
+        assert_eq!(exchange.next().await, None);
+    }
+}

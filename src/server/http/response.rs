@@ -1,0 +1,126 @@
+//! What the application sends for a request, read from its messages: no I/O.
+
+use axum::http::header::{CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use bytes::Bytes;
+
+use crate::message::{Message, Value};
+
+/// A response or a chunk of one.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Part {
+    /// Only the first part has one.
+    pub(crate) head: Option<Head>,
+    pub(crate) content: Bytes,
+    pub(crate) more: bool,
+}
+
+#[derive(Debug, PartialEq)]
+pub(crate) struct Head {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+}
+
+impl Part {
+    /// # Errors
+    ///
+    /// Why the message is no part of a response.
+    pub(crate) fn read(message: &Message) -> Result<Self, &'static str> {
+        let head = match message.get("status") {
+            None | Some(Value::None) => None,
+            Some(status) => Some(Head { status: read_status(status)?, headers: headers(message.get("headers"))? }),
+        };
+        let content = match message.get("content") {
+            None | Some(Value::None) => Bytes::new(),
+            Some(Value::Bytes(content)) => content.clone(),
+            Some(_) => return Err("content is not bytes"),
+        };
+        let more = match message.get("more_content") {
+            None | Some(Value::None) => false,
+            Some(Value::Bool(more)) => *more,
+            Some(_) => return Err("more_content is not a bool"),
+        };
+        Ok(Self { head, content, more })
+    }
+}
+
+fn read_status(status: &Value) -> Result<StatusCode, &'static str> {
+    let code = status.as_int().and_then(|code| u16::try_from(code).ok());
+    let status = code.and_then(|code| StatusCode::from_u16(code).ok());
+    // What is below 200 is no answer yet.
+    status.filter(|status| !status.is_informational()).ok_or("status is not one of a response")
+}
+
+fn headers(value: Option<&Value>) -> Result<HeaderMap, &'static str> {
+    let pairs = match value {
+        None | Some(Value::None) => &[],
+        Some(Value::List(pairs)) => pairs.as_slice(),
+        Some(_) => return Err("headers are not a list"),
+    };
+    let mut headers = HeaderMap::with_capacity(pairs.len());
+    for pair in pairs {
+        let (name, value) = header(pair).ok_or("a header is not a pair of a name and a value, as bytes")?;
+        if !is_of_the_connection(&name) {
+            headers.append(name, value);
+        }
+    }
+    Ok(headers)
+}
+
+fn header(pair: &Value) -> Option<(HeaderName, HeaderValue)> {
+    let [name, value] = pair.as_list()? else { return None };
+    Some((HeaderName::from_bytes(name.as_bytes()?).ok()?, HeaderValue::from_bytes(value.as_bytes()?).ok()?))
+}
+
+/// These are between the server and its client (RFC 9110, section 7.6.1), and the application does not know how the
+/// two speak.
+fn is_of_the_connection(name: &HeaderName) -> bool {
+    [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE].contains(name)
+        || matches!(name.as_str(), "keep-alive" | "proxy-connection")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message;
+
+    fn pair(name: &[u8], value: &[u8]) -> Value {
+        Value::list([name, value])
+    }
+
+    #[test]
+    fn a_response_keeps_headers_that_repeat_and_loses_those_of_the_connection() {
+        let headers =
+            [pair(b"Set-Cookie", b"a=1"), pair(b"Transfer-Encoding", b"chunked"), pair(b"Set-Cookie", b"b=2")];
+        let message = message! { "status": 404, "headers": Value::list(headers), "content": b"gone" };
+        let part = Part::read(&message).unwrap();
+        let head = part.head.unwrap();
+        assert_eq!((head.status, part.more), (StatusCode::NOT_FOUND, false));
+        assert_eq!(head.headers.get_all("set-cookie").iter().collect::<Vec<_>>(), ["a=1", "b=2"]);
+        assert_eq!(head.headers.len(), 2);
+        assert_eq!(part.content, "gone");
+    }
+
+    #[test]
+    fn a_chunk_has_no_head() {
+        let part = Part::read(&message! { "content": b"more", "more_content": true }).unwrap();
+        assert_eq!(part, Part { head: None, content: "more".into(), more: true });
+    }
+
+    #[test]
+    fn what_is_no_response_is_refused() {
+        for message in [
+            message! { "status": 101 },
+            message! { "status": 1000 },
+            message! { "status": "200" },
+            message! { "status": 200, "headers": "none" },
+            message! { "status": 200, "headers": Value::list([pair(b"a b", b"c")]) },
+            message! { "status": 200, "headers": Value::list([pair(b"a", b"c\r\nd: e")]) },
+            message! { "status": 200, "headers": Value::list([Value::list(["text", "text"])]) },
+            message! { "content": "text" },
+            message! { "content": b"", "more_content": 1 },
+        ] {
+            assert!(Part::read(&message).is_err(), "{message:?}");
+        }
+    }
+}

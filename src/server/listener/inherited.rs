@@ -1,0 +1,53 @@
+//! Listeners that another process has opened and left to this one, as systemd and supervisors do.
+
+use std::env;
+use std::io::{self, ErrorKind};
+use std::os::fd::{OwnedFd, RawFd};
+use std::os::unix::net::UnixListener;
+
+use filedescriptor::FileDescriptor;
+
+use super::Listening;
+
+/// The first file descriptor that is passed on (`sd_listen_fds(3)`).
+const FIRST: RawFd = 3;
+
+impl Listening {
+    /// Takes connections from the listening socket that this process has got as a file descriptor: TCP, or a unix
+    /// socket. The descriptor stays open beside the listener, so that clients wait rather than be refused while one
+    /// process takes over from another.
+    ///
+    /// # Errors
+    ///
+    /// If it is not a listening socket.
+    pub fn inherited(descriptor: RawFd) -> io::Result<Self> {
+        let copy = FileDescriptor::dup(&descriptor).and_then(|copy| copy.as_file()).map_err(io::Error::other)?;
+        let socket = OwnedFd::from(copy);
+        let tcp = std::net::TcpListener::from(socket.try_clone()?);
+        if tcp.local_addr().is_ok() {
+            tcp.set_nonblocking(true)?;
+            return tokio::net::TcpListener::from_std(tcp)?.try_into();
+        }
+        let unix = UnixListener::from(socket);
+        unix.local_addr().map_err(|_| {
+            io::Error::new(ErrorKind::InvalidInput, format!("file descriptor {descriptor} is not a listening socket"))
+        })?;
+        unix.set_nonblocking(true)?;
+        tokio::net::UnixListener::from_std(unix)?.try_into()
+    }
+
+    /// All listening sockets that a service manager says it has passed on: `LISTEN_FDS` of them, if `LISTEN_PID` names
+    /// this process. None if it does not.
+    ///
+    /// # Errors
+    ///
+    /// If one is not a listening socket.
+    pub fn activated() -> io::Result<Vec<Self>> {
+        let number = |name| env::var(name).ok().and_then(|value| value.parse::<u32>().ok());
+        if number("LISTEN_PID") != Some(std::process::id()) {
+            return Ok(Vec::new());
+        }
+        let count = number("LISTEN_FDS").and_then(|count| RawFd::try_from(count).ok()).unwrap_or(0);
+        (FIRST..FIRST.saturating_add(count)).map(Self::inherited).collect()
+    }
+}

@@ -1,0 +1,176 @@
+//! One connection of a client: TLS, the protocol, its limits and timeouts, and its end when the server shuts down.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
+use tokio_io_timeout::TimeoutStream;
+use tokio_util::task::TaskTracker;
+use tower_service::Service;
+
+use super::access_log::{Entry, Tracked};
+use super::asgi::Peer;
+use super::listener::{Stream, Tls, is_http2};
+use super::shared::Shared;
+
+/// How long a client may take for what is left of an answer once the server shuts down.
+const LAST_BYTES: Duration = Duration::from_millis(500);
+
+/// How often an HTTP/2 client is asked whether it is there.
+const HTTP2_PING: Duration = Duration::from_secs(25);
+
+/// What is asked of a connection, whatever its requests are.
+#[derive(Clone, Debug)]
+pub(crate) struct Transport {
+    pub(crate) tls: Option<Tls>,
+    /// How long the client may take for the handshake of TLS, and for the head of each request.
+    pub(crate) header_timeout: Duration,
+    /// How long nothing may move while something is to be written.
+    pub(crate) stall_timeout: Duration,
+    pub(crate) max_header_size: usize,
+    pub(crate) max_url_size: usize,
+    pub(crate) access_log: bool,
+}
+
+impl Default for Transport {
+    fn default() -> Self {
+        Self {
+            tls: None,
+            header_timeout: Duration::from_secs(10),
+            stall_timeout: Duration::from_secs(30),
+            max_header_size: 32 * 1024,
+            max_url_size: 8 * 1024,
+            access_log: false,
+        }
+    }
+}
+
+/// The smallest buffer that hyper takes.
+const SMALLEST_BUFFER: usize = 8 * 1024;
+
+/// Answers a client's requests until it leaves or the server shuts down; requests under way are finished then. A
+/// WebSocket goes on without this.
+pub(crate) async fn serve(stream: Stream, peer: Peer, router: Router, shared: Arc<Shared>) {
+    let served = match stream {
+        Stream::Tcp(stream) => secured(stream, peer, router, &shared).await,
+        Stream::Unix(stream) => secured(stream, peer, router, &shared).await,
+    };
+    if let Err(error) = served {
+        tracing::debug!(error = &*error as &dyn std::error::Error, client = ?peer.client, "a connection broke");
+    }
+}
+
+type Served = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+async fn secured<S>(stream: S, peer: Peer, router: Router, shared: &Arc<Shared>) -> Served
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Some(tls) = &shared.transport.tls else { return connection(stream, peer, false, router, shared).await };
+    let handshake = timeout(shared.transport.header_timeout, tls.accept(stream));
+    let stream = tokio::select! {
+        shaken = handshake => shaken.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??,
+        () = shared.stopping.cancelled() => return Ok(()),
+    };
+    let http2 = is_http2(&stream);
+    connection(stream, Peer { secure: true, ..peer }, http2, router, shared).await
+}
+
+async fn connection<S>(stream: S, peer: Peer, http2: bool, router: Router, shared: &Arc<Shared>) -> Served
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let requests = TaskTracker::new();
+    let service = service_fn({
+        let (requests, shared) = (requests.clone(), shared.clone());
+        move |request: hyper::Request<Incoming>| {
+            let (busy, router, shared) = (requests.token(), router.clone(), shared.clone());
+            async move {
+                let request = request.map(Body::new);
+                let peer = shared.proxies.resolve(peer, request.headers());
+                let entry = shared.transport.access_log.then(|| Entry::new(peer.client, &request));
+                let response = respond(request, peer, router, &shared).await;
+                let status = response.status();
+                Ok::<_, Infallible>(response.map(|body| Tracked::new(body, status, entry, busy)))
+            }
+        }
+    });
+    let transport = &shared.transport;
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(transport.stall_timeout));
+    let stream = TokioIo::new(Box::pin(stream));
+    if http2 {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .keep_alive_interval(HTTP2_PING)
+            .max_header_list_size(u32::try_from(transport.max_header_size).unwrap_or(u32::MAX));
+        let connection = pin!(builder.serve_connection(stream, service));
+        return until_shutdown(connection, http2::Connection::graceful_shutdown, &requests, shared).await;
+    }
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(transport.header_timeout)
+        .max_header_size(transport.max_header_size)
+        .max_buf_size(transport.max_header_size.max(SMALLEST_BUFFER));
+    let connection = pin!(builder.serve_connection(stream, service).with_upgrades());
+    until_shutdown(connection, http1::UpgradeableConnection::graceful_shutdown, &requests, shared).await
+}
+
+/// Drives a connection to its end. In a shutdown it ends when the requests under way are answered: one of which only a
+/// part has come would never be.
+async fn until_shutdown<C: Future<Output = hyper::Result<()>>>(
+    mut connection: Pin<&mut C>,
+    graceful_shutdown: fn(Pin<&mut C>),
+    requests: &TaskTracker,
+    shared: &Shared,
+) -> Served {
+    tokio::select! {
+        served = connection.as_mut() => return Ok(served?),
+        () = shared.stopping.cancelled() => graceful_shutdown(connection.as_mut()),
+    }
+    requests.close();
+    let idle = async {
+        requests.wait().await;
+        tokio::time::sleep(LAST_BYTES).await;
+    };
+    tokio::select! {
+        served = connection => Ok(served?),
+        () = idle => Ok(()),
+    }
+}
+
+async fn respond(mut request: Request, peer: Peer, mut router: Router, shared: &Shared) -> axum::response::Response {
+    let length = request.uri().path_and_query().map_or(0, |url| url.as_str().len());
+    if length > shared.transport.max_url_size {
+        return StatusCode::URI_TOO_LONG.into_response();
+    }
+    request.extensions_mut().insert(peer);
+    let Ok(response) = router.call(request).await;
+    metrics::counter!("channel_layer_http_responses_total", "status" => class(response.status())).increment(1);
+    response
+}
+
+fn class(status: StatusCode) -> &'static str {
+    match status.as_u16() / 100 {
+        1 => "1xx",
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        _ => "5xx",
+    }
+}

@@ -1,0 +1,143 @@
+//! Listeners of every kind.
+
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
+use channel_layer::server::{Listening, Tls};
+use channel_layer::{ChannelLayer, InterfaceServer, MemoryLayer};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+use super::client::Client;
+use super::running::{Running, ok};
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+fn layer() -> Arc<dyn ChannelLayer> {
+    Arc::new(MemoryLayer::new())
+}
+
+async fn answers<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(server: &Running, mut client: Client<S>) {
+    client.send(GET).await;
+    let message = server.next("http.request").await;
+    server.reply(&message, ok("here")).await;
+    assert!(client.until("here").await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn a_unix_socket_takes_the_place_of_an_abandoned_one_and_of_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("site.sock");
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let layer = layer();
+    let listening = Listening::unix(&path).unwrap();
+    assert!(Listening::unix(&path).is_err(), "the socket is in use");
+    let mut server = Running::serve(layer.clone(), InterfaceServer::new(layer).listen(listening));
+    assert_eq!(server.address, format!("unix:{}", path.display()));
+    let mut client = Client::over(UnixStream::connect(&path).await.unwrap());
+    client.send(GET).await;
+    let message = server.next("http.request").await;
+    assert_eq!((message.get("client"), message.get("server")), (None, None));
+    server.reply(&message, ok("here")).await;
+    client.until("here").await;
+    server.stop().await;
+    assert!(!path.exists());
+    std::fs::write(&path, "no socket").unwrap();
+    assert!(Listening::unix(&path).is_err());
+}
+
+#[tokio::test]
+async fn a_listener_of_another_process_is_taken_over() {
+    let opened = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let layer = layer();
+    let listening = Listening::inherited(opened.as_raw_fd()).unwrap();
+    let server = Running::serve(layer.clone(), InterfaceServer::new(layer).listen(listening));
+    assert_eq!(server.address, opened.local_addr().unwrap().to_string());
+    answers(&server, server.connect().await).await;
+    let no_socket = tempfile::tempfile().unwrap();
+    assert!(Listening::inherited(no_socket.as_raw_fd()).is_err());
+    assert!(Listening::inherited(i32::MAX).is_err());
+    assert!(Listening::activated().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn one_server_listens_in_several_places() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("site.sock");
+    let layer = layer();
+    let bound = InterfaceServer::new(layer.clone()).bind("127.0.0.1:0").await.unwrap();
+    let server = Running::serve(layer, bound.and(Listening::unix(&path).unwrap()));
+    answers(&server, server.connect().await).await;
+    answers(&server, Client::over(UnixStream::connect(&path).await.unwrap())).await;
+}
+
+struct Certified {
+    server: Running,
+    connector: TlsConnector,
+}
+
+impl Certified {
+    async fn start(protocols: &[&str]) -> Self {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let tls = Tls::from_pem(made.cert.pem().as_bytes(), made.signing_key.serialize_pem().as_bytes()).unwrap();
+        let server = Running::with(|server| server.tls(tls)).await;
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        Self { server, connector: TlsConnector::from(Arc::new(config)) }
+    }
+
+    async fn connect(&self) -> tokio_rustls::client::TlsStream<TcpStream> {
+        let stream = TcpStream::connect(&self.server.address).await.unwrap();
+        self.connector.connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_client_speaks_tls() {
+    let certified = Certified::start(&[]).await;
+    let mut client = Client::over(certified.connect().await);
+    client.send(GET).await;
+    let message = certified.server.next("http.request").await;
+    assert_eq!((message.text("scheme"), message.text("http_version")), (Some("https"), Some("1.1")));
+    certified.server.reply(&message, ok("secret")).await;
+    assert!(client.until("secret").await.starts_with("HTTP/1.1 200"));
+    // Who speaks plainly is cut off, and nobody else.
+    let mut plain = certified.server.sent(GET).await;
+    plain.closes().await;
+    answers(&certified.server, Client::over(certified.connect().await)).await;
+}
+
+#[tokio::test]
+async fn a_client_that_can_speaks_http_2() {
+    let certified = Certified::start(&["h2", "http/1.1"]).await;
+    let stream = hyper_util::rt::TokioIo::new(certified.connect().await);
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, stream).await.unwrap();
+    tokio::spawn(connection);
+    let request = hyper::Request::get("https://example.org/two").body(axum::body::Body::empty()).unwrap();
+    let answer = tokio::spawn(async move { sender.send_request(request).await });
+    let message = certified.server.next("http.request").await;
+    assert_eq!((message.text("http_version"), message.text("path")), (Some("2"), Some("/two")));
+    let host = super::running::header("host", "example.org");
+    assert!(message.get("headers").unwrap().as_list().unwrap().contains(&host));
+    certified.server.reply(&message, ok("two")).await;
+    assert_eq!(answer.await.unwrap().unwrap().status(), 200);
+}
+
+#[test]
+fn a_key_that_is_none_is_refused_and_not_shown() {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let error = Tls::from_pem(made.cert.pem().as_bytes(), b"secret").unwrap_err();
+    assert!(!format!("{error:?} {error}").contains("secret"));
+    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    assert!(Tls::from_pem(made.cert.pem().as_bytes(), other.signing_key.serialize_pem().as_bytes()).is_err());
+}

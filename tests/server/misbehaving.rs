@@ -1,0 +1,120 @@
+//! Clients that do not keep to HTTP.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::running::{Running, ok};
+
+#[tokio::test]
+async fn a_client_that_takes_too_long_over_its_headers_is_cut_off() {
+    let server = Running::with(|server| server.header_timeout(Duration::from_millis(200))).await;
+    let begun = Instant::now();
+    for beginning in ["", "GET / HTTP/1.1\r\nHost: a\r\nX-Slow: "] {
+        let mut client = server.sent(beginning).await;
+        client.rest().await;
+    }
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_client_that_sends_a_byte_at_a_time_is_cut_off_all_the_same() {
+    let server = Running::with(|server| server.header_timeout(Duration::from_millis(300))).await;
+    let mut client = server.sent("GET / HTTP/1.1\r\nX: ").await;
+    let mut pace = tokio::time::interval(Duration::from_millis(20));
+    let cut = tokio::select! {
+        cut = client.rest() => cut,
+        () = async { for _ in 0..500 { pace.tick().await; } } => panic!("the connection stays"),
+    };
+    assert_eq!(cut, "");
+}
+
+#[tokio::test]
+async fn a_client_that_takes_too_long_over_its_body_is_408() {
+    let server = Running::with(|server| server.body_timeout(Duration::from_millis(100))).await;
+    let mut client = server.sent("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf").await;
+    assert!(client.head().await.starts_with("HTTP/1.1 408 "));
+    assert!(server.nothing_on("http.request").await);
+}
+
+#[tokio::test]
+async fn what_is_too_large_is_refused() {
+    let server = Running::with(|server| server.max_header_size(10_000, 1_000).max_body_size(1_000)).await;
+    let long = |length| "x".repeat(length);
+    for (request, status) in [
+        (format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", long(1_000)), 414),
+        (format!("GET /?{} HTTP/1.1\r\nHost: a\r\n\r\n", long(1_000)), 414),
+        (format!("GET / HTTP/1.1\r\nHost: a\r\nX-Long: {}\r\n\r\n", long(10_000)), 431),
+        (format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(200)), 431),
+        (format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1001\r\n\r\n{}", long(1_001)), 413),
+    ] {
+        let head = server.sent(&request).await.head().await;
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{status}: {head}");
+    }
+    assert!(server.nothing_on("http.request").await);
+}
+
+#[tokio::test]
+async fn what_is_no_request_is_400_or_the_end() {
+    let server = Running::start().await;
+    for nonsense in [
+        "nonsense\r\n\r\n",
+        "GET /\x01 HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET / HTTP/1.1\r\nno colon\r\n\r\n",
+        "GET / HTTP/9.9\r\n\r\n",
+        "POST / HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        "POST / HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
+        "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nnot hexadecimal\r\n",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "CONNECT example.org:443 HTTP/1.1\r\nHost: example.org\r\n\r\n",
+    ] {
+        let mut client = server.sent(nonsense).await;
+        let answer = client.rest().await;
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{nonsense:?}: {answer}");
+    }
+    assert!(server.nothing_on("http.request").await);
+}
+
+#[tokio::test]
+async fn a_path_that_cannot_be_decoded_is_passed_on_as_well_as_it_can_be() {
+    let server = Running::start().await;
+    for (sent, path) in [("/%", "/%"), ("/%zz", "/%zz"), ("/%ff", "/\u{fffd}"), ("/%00", "/\0"), ("/a%2Fb", "/a/b")] {
+        let mut client = server.sent(&format!("GET {sent} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+        let message = server.next("http.request").await;
+        assert_eq!(message.text("path"), Some(path), "{sent}");
+        server.reply(&message, ok("fine")).await;
+        client.until("fine").await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_before_it_has_asked_leaves_no_trace() {
+    let server = Running::start().await;
+    for beginning in
+        ["", "GET / HT", "GET / HTTP/1.1\r\n", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf"]
+    {
+        drop(server.sent(beginning).await);
+    }
+    let mut client = server.sent("GET /next HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let message = server.next("http.request").await;
+    assert_eq!(message.text("path"), Some("/next"));
+    server.reply(&message, ok("fine")).await;
+    client.until("fine").await;
+    assert!(server.nothing_on("http.disconnect").await);
+}
+
+#[tokio::test]
+async fn a_handshake_that_is_none_is_refused() {
+    let server = Running::start().await;
+    for request in [
+        "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Version: 13\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Version: 7\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    ] {
+        let head = server.sent(request).await.head().await;
+        assert!(head.starts_with("HTTP/1.1 4"), "{head}");
+    }
+    assert!(server.nothing_on("websocket.connect").await);
+}

@@ -1,0 +1,95 @@
+//! An interface server on a layer in memory, and the application behind it.
+
+use std::sync::Arc;
+
+use channel_layer::server::BoundServer;
+use channel_layer::{
+    CapacityRule, ChannelLayer, Config, InterfaceServer, MemoryLayer, Message, Result, Value, message,
+};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::client::Client;
+use crate::support::{DEADLINE, within};
+
+/// A server that runs, and the layer behind it.
+pub struct Running {
+    pub layer: Arc<dyn ChannelLayer>,
+    /// Host and port.
+    pub address: String,
+    stop: Option<oneshot::Sender<()>>,
+    served: JoinHandle<Result<()>>,
+}
+
+impl Running {
+    pub async fn start() -> Self {
+        Self::with(|server| server).await
+    }
+
+    /// A server on TCP with other settings.
+    pub async fn with(set: impl FnOnce(InterfaceServer) -> InterfaceServer) -> Self {
+        let config = Config::new().channel_capacity(CapacityRule::glob("http.request", 2));
+        let layer: Arc<dyn ChannelLayer> = Arc::new(MemoryLayer::with_config(&config).unwrap());
+        let bound = set(InterfaceServer::new(layer.clone())).bind("127.0.0.1:0").await.unwrap();
+        Self::serve(layer, bound)
+    }
+
+    pub fn serve(layer: Arc<dyn ChannelLayer>, bound: BoundServer) -> Self {
+        let address = bound.local_addr().to_string();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let served = tokio::spawn(bound.serve(async {
+            let _ = stopped.await;
+        }));
+        Self { layer, address, stop: Some(stop), served }
+    }
+
+    pub async fn connect(&self) -> Client {
+        Client::connect(&self.address).await
+    }
+
+    /// A client that has sent `request`.
+    pub async fn sent(&self, request: &str) -> Client {
+        let mut client = self.connect().await;
+        client.send(request).await;
+        client
+    }
+
+    /// The next message that the application gets on `channel`.
+    pub async fn next(&self, channel: &str) -> Message {
+        within(DEADLINE, channel, self.layer.receive(&[channel])).await.unwrap().message
+    }
+
+    /// Answers the request that `message` is about.
+    pub async fn reply(&self, message: &Message, reply: Message) {
+        self.layer.send(message.text("reply_channel").unwrap(), reply).await.unwrap();
+    }
+
+    /// Whether nothing waits on `channel`.
+    pub async fn nothing_on(&self, channel: &str) -> bool {
+        self.layer.try_receive(&[channel]).await.unwrap().is_none()
+    }
+
+    /// Begins the shutdown.
+    pub fn tell_to_stop(&mut self) {
+        self.stop.take().unwrap().send(()).unwrap();
+    }
+
+    /// Shuts down and waits for the end.
+    pub async fn stop(&mut self) {
+        self.tell_to_stop();
+        self.ended().await;
+    }
+
+    pub async fn ended(&mut self) {
+        within(DEADLINE, "the end of the server", &mut self.served).await.unwrap().unwrap();
+    }
+}
+
+/// A short answer of an application.
+pub fn ok(content: &str) -> Message {
+    message! { "status": 200, "headers": Value::list([header("Content-Type", "text/plain")]), "content": content.as_bytes() }
+}
+
+pub fn header(name: &str, value: &str) -> Value {
+    Value::list([name.as_bytes(), value.as_bytes()])
+}

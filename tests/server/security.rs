@@ -1,0 +1,95 @@
+//! Whom the server believes, and what it keeps to itself.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+
+use channel_layer::server::TrustedProxies;
+use channel_layer::{Value, message};
+
+use super::running::{Running, header, ok};
+
+fn handshake(headers: &str) -> String {
+    format!(
+        "GET /?token=secret HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
+    )
+}
+
+#[tokio::test]
+async fn pages_of_other_sites_cannot_open_sockets() {
+    let server = Running::with(|server| server.allowed_origins(["https://example.org"]).unwrap()).await;
+    let head = server.sent(&handshake("Origin: https://evil.net\r\n")).await.head().await;
+    assert!(head.starts_with("HTTP/1.1 403 "), "{head}");
+    assert!(server.nothing_on("websocket.connect").await);
+    let mut client = server.sent(&handshake("Origin: https://example.org\r\n")).await;
+    let message = server.next("websocket.connect").await;
+    server.reply(&message, message! { "accept": true }).await;
+    assert!(client.head().await.starts_with("HTTP/1.1 101 "));
+}
+
+#[tokio::test]
+async fn only_a_trusted_proxy_says_who_the_client_is() {
+    let forwarded = "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.9\r\nX-Forwarded-Proto: https\r\n\r\n";
+    for (proxies, client, scheme) in [(vec!["127.0.0.1"], "203.0.113.9", "https"), (vec![], "127.0.0.1", "http")] {
+        let trusted = TrustedProxies::parse(proxies).unwrap();
+        let server = Running::with(|server| server.trusted_proxies(trusted)).await;
+        let _client = server.sent(forwarded).await;
+        let message = server.next("http.request").await;
+        assert_eq!(message.get("client").unwrap().as_list().unwrap()[0].as_text(), Some(client));
+        assert_eq!(message.text("scheme"), Some(scheme));
+        // The headers themselves are the application's to see.
+        let headers = message.get("headers").and_then(Value::as_list).unwrap();
+        assert!(headers.contains(&header("x-forwarded-for", "203.0.113.9")));
+    }
+}
+
+/// What is written to the log.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(line)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_access_log_has_a_line_for_each_request_and_no_secret() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    // This runtime has one thread, so that all of the server is seen.
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let server = Running::with(|server| server.access_log(true)).await;
+    let request = "POST /in?token=secret HTTP/1.1\r\nHost: a\r\nCookie: secret\r\nContent-Length: 6\r\n\r\nsecret";
+    let mut client = server.sent(request).await;
+    let message = server.next("http.request").await;
+    server.reply(&message, ok("content")).await;
+    client.until("content").await;
+    let mut socket = server.sent(&handshake("Cookie: secret\r\n")).await;
+    let message = server.next("websocket.connect").await;
+    server.reply(&message, message! { "accept": false }).await;
+    socket.head().await;
+    let log = crate::support::eventually("two lines", async || {
+        let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        (log.matches("channel_layer::access").count() == 2).then_some(log)
+    })
+    .await;
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("channel_layer::access")).collect();
+    for (line, said) in lines.iter().zip([
+        ["method=POST", "path=\"/in\"", "status=200", "bytes=7"],
+        ["method=GET", "path=\"/\"", "status=403", "bytes=0"],
+    ]) {
+        assert!(said.iter().all(|said| line.contains(said)) && line.contains("client=127.0.0.1:"), "{line}");
+    }
+    let ours: Vec<_> = log.lines().filter(|line| line.contains("channel_layer")).collect();
+    assert!(ours.iter().all(|line| !line.contains("secret")), "{ours:?}");
+}

@@ -1,0 +1,63 @@
+//! What a shutdown finishes, and what it does not wait for.
+
+use std::time::Duration;
+
+use channel_layer::message;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::running::{Running, ok};
+use crate::support::eventually;
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+#[tokio::test]
+async fn requests_under_way_are_finished_and_no_more_are_taken() {
+    let mut server = Running::start().await;
+    let (mut asking, mut reading) = (server.sent(GET).await, server.sent(GET).await);
+    let asked = server.next("http.request").await;
+    let begun = server.next("http.request").await;
+    server.reply(&begun, message! { "status": 200, "content": b"first ", "more_content": true }).await;
+    server.tell_to_stop();
+    eventually("a closed port", async || TcpStream::connect(&server.address).await.is_err().then_some(())).await;
+    server.reply(&asked, ok("answered")).await;
+    server.reply(&begun, message! { "content": b"second" }).await;
+    let mut both = [asking.rest().await, reading.rest().await];
+    both.sort();
+    assert!(both.iter().all(|one| one.starts_with("HTTP/1.1 200")));
+    assert!(both.iter().any(|one| one.ends_with("answered")));
+    assert!(both.iter().any(|one| one.contains("first ") && one.ends_with("0\r\n\r\n")));
+    server.ended().await;
+    assert!(server.nothing_on("http.disconnect").await);
+}
+
+#[tokio::test]
+async fn a_request_of_which_half_has_come_does_not_hold_up_a_shutdown() {
+    let mut server = Running::with(|server| server.drain_timeout(Duration::from_mins(2))).await;
+    let mut clients = Vec::new();
+    for beginning in ["", "GET / HTTP/1.1\r\nHost", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf"] {
+        clients.push(server.sent(beginning).await);
+    }
+    // An idle connection that has been of use.
+    let mut used = server.sent(GET).await;
+    let message = server.next("http.request").await;
+    server.reply(&message, ok("used")).await;
+    used.until("used").await;
+    let begun = Instant::now();
+    server.stop().await;
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    for client in &mut clients {
+        let answer = client.rest().await;
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn an_application_that_does_not_answer_is_waited_for_no_longer_than_set() {
+    let mut server = Running::with(|server| server.drain_timeout(Duration::from_millis(200))).await;
+    let mut client = server.sent(GET).await;
+    let message = server.next("http.request").await;
+    server.stop().await;
+    client.closes().await;
+    assert_eq!(server.next("http.disconnect").await.text("reply_channel"), message.text("reply_channel"));
+}

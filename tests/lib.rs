@@ -8,6 +8,7 @@
 mod chat;
 mod commands;
 mod conformance;
+mod deploy;
 mod django;
 mod loss;
 mod model;

@@ -32,7 +32,12 @@ impl Guest {
     }
 
     pub async fn try_enter(instance: &Instance, room: &str, name: &str) -> Result<Self, ClientError> {
-        let url = format!("ws://{}/chat/{}/{}", instance.address, room.replace(' ', "%20"), name);
+        Self::enter_at(&instance.address, room, name).await
+    }
+
+    /// Enters by whatever is at `address`.
+    pub async fn enter_at(address: &str, room: &str, name: &str) -> Result<Self, ClientError> {
+        let url = format!("ws://{address}/chat/{}/{name}", room.replace(' ', "%20"));
         let (socket, _) = within(DEADLINE, "the handshake", connect_async(url)).await?;
         let (shows, view) = watch::channel(View::default());
         let (says, said) = mpsc::unbounded_channel();

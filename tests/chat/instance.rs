@@ -17,7 +17,14 @@ pub struct Instance {
 
 impl Instance {
     pub async fn start(options: &[&str]) -> Self {
-        let mut process = program().args(["demo", "--port", "0"]).args(options).stdout(Stdio::piped()).spawn().unwrap();
+        Self::run(&[&["demo", "--port", "0"], options].concat(), &[]).await
+    }
+
+    /// Starts one with these arguments, in an environment that has nothing but these variables.
+    pub async fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut command = program();
+        command.args(arguments).envs(variables.iter().copied()).stdout(Stdio::piped());
+        let mut process = command.spawn().unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let line = within(DEADLINE, "the address of the chat", lines.next_line()).await.unwrap();
         let line = line.expect("the program says where the chat is");

@@ -5,8 +5,9 @@ mod instance;
 
 use std::time::Duration;
 
-use self::guest::Guest;
-use self::instance::{Instance, fails};
+pub use self::guest::Guest;
+pub use self::instance::Instance;
+use self::instance::fails;
 use crate::support::{RedisServer, eventually, within};
 
 #[tokio::test]

@@ -7,3 +7,5 @@ mod peer;
 mod routes;
 mod side;
 mod site;
+
+pub use self::peer::python;

@@ -1,0 +1,41 @@
+//! The files of `deploy/`, with the programs that they are for.
+
+mod containers;
+mod documents;
+mod kubernetes;
+mod nginx;
+mod port;
+mod proxied;
+mod redis;
+mod supervised;
+mod systemd;
+mod troubleshooting;
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use channel_layer::{InterfaceServer, MemoryLayer};
+use regex::Regex;
+
+/// Where containers have the files of Redis.
+const MOUNTED: &str = "/usr/local/etc/redis";
+
+/// The text of a file of the project.
+fn read(path: &str) -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    fs::read_to_string(&file).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// `text` with `to` for `from`, which has to be in it once.
+fn replace_once(text: &str, from: &str, to: &str) -> String {
+    assert_eq!(text.matches(from).count(), 1, "{from}");
+    text.replace(from, to)
+}
+
+/// What an interface server does unless it is told otherwise, in seconds.
+fn server_default(option: &str) -> u64 {
+    let server = format!("{:?}", InterfaceServer::new(Arc::new(MemoryLayer::new())));
+    let found = Regex::new(&format!(r"\b{option}: (\d+)s")).unwrap().captures(&server);
+    found.unwrap_or_else(|| panic!("{option} is not in {server}"))[1].parse().unwrap()
+}

@@ -1,0 +1,81 @@
+//! Two instances behind nginx.
+
+use regex::Regex;
+
+use super::nginx::{self, Nginx};
+use super::{read, server_default};
+use crate::chat::{Guest, Instance};
+use crate::support::RedisServer;
+
+struct Deployment {
+    instances: [Instance; 2],
+    nginx: Nginx,
+    _redis: RedisServer,
+}
+
+impl Deployment {
+    async fn start() -> Self {
+        let redis = RedisServer::start();
+        let options = ["--redis", &redis.url()];
+        let instances = [Instance::start(&options).await, Instance::start(&options).await];
+        let nginx = Nginx::before([&instances[0].address, &instances[1].address]).await;
+        Self { instances, nginx, _redis: redis }
+    }
+
+    async fn enter(&self, name: &str) -> Guest {
+        Guest::enter_at(&self.nginx.address(), "lobby", name).await.unwrap()
+    }
+}
+
+#[test]
+fn nginx_takes_the_configuration() {
+    let (content, said) = nginx::check();
+    assert!(content && !said.contains("[warn]"), "{said}");
+}
+
+#[tokio::test]
+async fn sockets_pass_through_and_outlive_a_reload() {
+    let mut deployment = Deployment::start().await;
+    let ada = deployment.enter("Ada").await;
+    deployment.nginx.reload().await;
+    let bob = deployment.enter("Bob").await;
+    ada.sees_line("Bob joined").await;
+    ada.says("still here");
+    bob.sees_line("Ada: still here").await;
+}
+
+#[tokio::test]
+async fn a_room_is_one_behind_nginx_and_beside_it() {
+    let deployment = Deployment::start().await;
+    let ada = deployment.enter("Ada").await;
+    for (instance, name) in deployment.instances.iter().zip(["Bob", "Eve"]) {
+        let other = Guest::enter(instance, "lobby", name).await;
+        ada.sees_line(&format!("{name} joined")).await;
+        ada.says(&format!("hello {name}"));
+        other.sees_line(&format!("Ada: hello {name}")).await;
+    }
+}
+
+/// All clients have one address here, so they are on one instance: which one ends has to be tried both ways.
+#[tokio::test]
+async fn nginx_passes_over_an_instance_that_has_ended() {
+    for gone in [0, 1] {
+        let mut deployment = Deployment::start().await;
+        assert!(deployment.instances[gone].terminate().await.success());
+        let ada = deployment.enter("Ada").await;
+        ada.says("hello");
+        ada.sees_line("Ada: hello").await;
+    }
+}
+
+/// A socket is silent until the ping, and may be until the answer to it is late.
+#[test]
+fn nginx_is_more_patient_than_the_pings_are_apart() {
+    let ping = server_default("ping_interval") + server_default("pong_timeout");
+    for directive in ["proxy_read_timeout", "proxy_send_timeout"] {
+        let patience = Regex::new(&format!(r"{directive} (\d+)s;")).unwrap();
+        let configuration = read("deploy/nginx/nginx.conf");
+        let patience: u64 = patience.captures(&configuration).unwrap()[1].parse().unwrap();
+        assert!(patience >= 2 * ping, "{directive}");
+    }
+}

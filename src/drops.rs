@@ -7,6 +7,12 @@ pub(crate) enum DropReason {
     Expired,
     /// A channel was at capacity when the message came by way of a group.
     Full,
+    /// The queue of a reader that falls behind was full; of a layer that cannot refuse a message for that.
+    Overflow,
+    /// Nobody was listening when it was published.
+    NoReader,
+    /// The connection broke while it was being published, and it may have arrived or not.
+    Unconfirmed,
     /// It could not be opened with any configured key.
     Undecryptable,
     /// Its bytes were no message.
@@ -28,6 +34,9 @@ impl DropReason {
         match self {
             Self::Expired => "expired",
             Self::Full => "full",
+            Self::Overflow => "overflow",
+            Self::NoReader => "no_reader",
+            Self::Unconfirmed => "unconfirmed",
             Self::Undecryptable => "undecryptable",
             Self::Undecodable => "undecodable",
             Self::Closed => "closed",

@@ -1,5 +1,6 @@
 //! The contract: what every channel layer promises to interface servers and workers.
 
+mod mode;
 mod shared;
 
 use std::fmt;
@@ -9,11 +10,14 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use futures_util::Stream;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use crate::error::{Error, Result};
 use crate::message::Message;
 use crate::name::ChannelName;
+
+pub(crate) use mode::Modes;
+pub use mode::{Mode, ShardStatus};
 
 /// Carries messages between processes over named channels and groups.
 ///
@@ -32,7 +36,7 @@ use crate::name::ChannelName;
 /// - **No silent loss.** Messages that are not delivered are counted in the metric `channel_layer_dropped_total` with
 ///   a `reason`.
 ///
-/// All but `send_many`, `group_send_many` and `events` have to be written by an implementation.
+/// All but `send_many`, `group_send_many`, `events` and `mode` have to be written by an implementation.
 #[async_trait]
 pub trait ChannelLayer: Send + Sync + 'static {
     /// Sends `message` to `channel`; does not wait for a reader.
@@ -223,6 +227,12 @@ pub trait ChannelLayer: Send + Sync + 'static {
     fn events(&self) -> broadcast::Receiver<Event> {
         broadcast::channel(1).1
     }
+
+    /// How messages are carried now, and every change of it. Always [`Mode::Remote`] for a layer that fails when a
+    /// server is away, or that has none.
+    fn mode(&self) -> watch::Receiver<Mode> {
+        watch::channel(Mode::Remote).1
+    }
 }
 
 /// A message and the channel that it came on.
@@ -298,6 +308,30 @@ pub enum Event {
         channels: Vec<ChannelName>,
         /// When the break was noticed.
         at: SystemTime,
+    },
+    /// The connection over which messages of a server arrive is lost. Those that others publish meanwhile do not come.
+    SubscriptionLost {
+        /// Position of the server in the configured hosts.
+        shard: usize,
+        /// What the connection reported.
+        reason: String,
+    },
+    /// Messages of the server arrive again: all that was subscribed is.
+    SubscriptionRestored {
+        /// Position of the server in the configured hosts.
+        shard: usize,
+    },
+    /// Messages for names on a server stay in this process until it is back.
+    LocalOnly {
+        /// Position of the server in the configured hosts.
+        shard: usize,
+        /// Why the server is away.
+        reason: String,
+    },
+    /// Messages for names on a server go there again.
+    Remote {
+        /// Position of the server in the configured hosts.
+        shard: usize,
     },
     /// Messages that do not open or are no messages of ours were moved to the quarantine list. Sent once per cause.
     Quarantined {

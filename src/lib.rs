@@ -39,6 +39,7 @@
 //! |---|---|
 //! | [`MemoryLayer`] | inside one process |
 //! | [`RedisLayer`] | between any number of processes, over one or more Redis servers from version 7.0 |
+//! | [`PubSubLayer`] | between processes that read at the time, over publish and subscribe, also with Django; without Redis inside each process |
 //! | [`HybridLayer`] | on two layers: normal channels on a local one, everything else on a remote one |
 //!
 //! All options are in [`Config`], which also comes from JSON, TOML and the environment.
@@ -111,14 +112,14 @@ pub use bytes::Bytes;
 pub use bytestring::ByteString as Text;
 
 pub use capacity::CapacityRule;
-pub use config::{Config, Host, Serializer};
+pub use config::{Config, Fallback, Host, Overflow, Serializer};
 pub use error::{BoxError, Error, Result};
 pub use hybrid::HybridLayer;
-pub use layer::{ChannelLayer, Delivery, Event, Receiver, Sink, Source, Statistics};
+pub use layer::{ChannelLayer, Delivery, Event, Mode, Receiver, ShardStatus, Sink, Source, Statistics};
 pub use memory::MemoryLayer;
 pub use message::{Map, Message, Value};
 pub use name::{ChannelKind, ChannelName, GroupName, InvalidName};
-pub use redis::RedisLayer;
+pub use redis::{PubSubLayer, RedisLayer};
 #[cfg(feature = "server")]
 pub use server::InterfaceServer;
 pub use worker::Worker;

@@ -12,6 +12,7 @@ mod deploy;
 mod django;
 mod loss;
 mod model;
+mod pubsub;
 mod redis;
 mod server;
 mod support;

@@ -47,12 +47,23 @@ fn parse(option: &str, value: &str) -> Result<Raw, String> {
     let json = || serde_json::from_str(value).map_err(|error| format!("it is no JSON: {error}"));
     let is_list = value.trim_start().starts_with('[');
     match option {
-        "prefix" | "stats_prefix" | "serializer" | "serializer_format" => Ok(Raw::Text(value.into())),
+        "prefix" | "stats_prefix" | "serializer" | "serializer_format" | "overflow" | "fallback" => {
+            Ok(Raw::Text(value.into()))
+        }
         "channel_capacity" => json(),
         "hosts" | "symmetric_encryption_keys" | "accept_only_keys" if is_list => json(),
         "hosts" => Ok(Raw::List(split(value).map(|host| Raw::Text(host.into())).collect())),
         "symmetric_encryption_keys" | "accept_only_keys" => Ok(Raw::List(vec![Raw::Text(value.into())])),
+        "sharded_pubsub" => Ok(truth(value)),
         _ => Ok(number(value)),
+    }
+}
+
+fn truth(value: &str) -> Raw {
+    match value.trim() {
+        "true" | "1" => Raw::Bool(true),
+        "false" | "0" => Raw::Bool(false),
+        _ => Raw::Text(value.into()),
     }
 }
 

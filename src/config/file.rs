@@ -8,12 +8,13 @@ use serde::{Deserialize, Deserializer};
 
 use super::host::{Host, Parts};
 use super::options::Config;
+use super::pubsub::{Fallback, Overflow};
 use crate::capacity::{self, CapacityRule};
 use crate::codec::serializer::Serializer;
 use crate::error::{Error, Result};
 
 /// All options, under their names in files.
-pub(super) const OPTIONS: [&str; 16] = [
+pub(super) const OPTIONS: [&str; 20] = [
     "hosts",
     "prefix",
     "expiry",
@@ -30,7 +31,15 @@ pub(super) const OPTIONS: [&str; 16] = [
     "command_timeout",
     "blocking_timeout",
     "pool_size",
+    "overflow",
+    "fallback",
+    "return_after",
+    "sharded_pubsub",
 ];
+
+const SERIALIZERS: [(&str, Serializer); 2] = [("msgpack", Serializer::MessagePack), ("json", Serializer::Json)];
+const OVERFLOWS: [(&str, Overflow); 2] = [("drop_oldest", Overflow::DropOldest), ("drop_newest", Overflow::DropNewest)];
+const FALLBACKS: [(&str, Fallback); 2] = [("fail", Fallback::Fail), ("local", Fallback::Local)];
 
 /// What a glob in the keys of `channel_capacity` begins with when it is a regex.
 const REGEX_MARK: &str = "re:";
@@ -107,13 +116,17 @@ impl Config {
             "channel_capacity" => self.channel_capacity = rules(raw)?,
             "symmetric_encryption_keys" => self.symmetric_encryption_keys = keys(option, raw)?,
             "accept_only_keys" => self.accept_only_keys = keys(option, raw)?,
-            "serializer" | "serializer_format" => self.serializer = serializer(option, raw)?,
+            "serializer" | "serializer_format" => self.serializer = choice(option, &raw, &SERIALIZERS)?,
             "stats_prefix" => self.stats_prefix = text(option, raw)?,
             "max_message_size" => self.max_message_size = whole(option, &raw)?,
             "connect_timeout" => self.connect_timeout = seconds(option, &raw)?,
             "command_timeout" => self.command_timeout = seconds(option, &raw)?,
             "blocking_timeout" => self.blocking_timeout = seconds(option, &raw)?,
             "pool_size" => self.pool_size = whole(option, &raw)?,
+            "overflow" => self.overflow = choice(option, &raw, &OVERFLOWS)?,
+            "fallback" => self.fallback = Some(choice(option, &raw, &FALLBACKS)?),
+            "return_after" => self.return_after = seconds(option, &raw)?,
+            "sharded_pubsub" => self.sharded_pubsub = truth(option, &raw)?,
             _ => return Err(unknown(option)),
         }
         Ok(())
@@ -136,11 +149,20 @@ fn text(option: &str, raw: Raw) -> Result<String> {
     }
 }
 
-fn serializer(option: &str, raw: Raw) -> Result<Serializer> {
-    match text(option, raw)?.as_str() {
-        "msgpack" => Ok(Serializer::MessagePack),
-        "json" => Ok(Serializer::Json),
-        other => Err(Error::config(option, other, "it must be msgpack or json")),
+/// What the text stands for in a list of words.
+fn choice<T: Copy>(option: &str, raw: &Raw, words: &[(&str, T)]) -> Result<T> {
+    let Raw::Text(text) = raw else { return Err(Error::config(option, raw, "text is expected")) };
+    let found = words.iter().find(|(word, _)| word == text);
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+        Error::config(option, text, format_args!("it must be {}", known.join(" or ")))
+    })
+}
+
+fn truth(option: &str, raw: &Raw) -> Result<bool> {
+    match raw {
+        Raw::Bool(value) => Ok(*value),
+        other => Err(Error::config(option, other, "true or false is expected")),
     }
 }
 

@@ -4,8 +4,10 @@ mod environment;
 mod file;
 mod host;
 mod options;
+mod pubsub;
 
 pub use host::Host;
 pub use options::Config;
+pub use pubsub::{Fallback, Overflow};
 
 pub use crate::codec::serializer::Serializer;

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::host::Host;
+use super::pubsub::{Fallback, Overflow};
 use crate::capacity::{Capacity, CapacityRule};
 use crate::codec::serializer::Serializer;
 use crate::crypto::{FernetKeys, KeyRing};
@@ -63,6 +64,11 @@ pub struct Config {
     pub(crate) command_timeout: Duration,
     pub(crate) blocking_timeout: Duration,
     pub(crate) pool_size: usize,
+    pub(crate) overflow: Overflow,
+    /// Nothing stands for the default of each layer.
+    pub(crate) fallback: Option<Fallback>,
+    pub(crate) return_after: Duration,
+    pub(crate) sharded_pubsub: bool,
 }
 
 impl Default for Config {
@@ -83,6 +89,10 @@ impl Default for Config {
             command_timeout: Duration::from_secs(4),
             blocking_timeout: Duration::from_secs(5),
             pool_size: 256,
+            overflow: Overflow::default(),
+            fallback: None,
+            return_after: Duration::from_secs(2),
+            sharded_pubsub: false,
         }
     }
 }
@@ -239,6 +249,10 @@ impl Config {
         if self.pool_size == 0 {
             return Err(Error::config("pool_size", 0, "at least one connection is needed to read"));
         }
+        if self.return_after > LONGEST {
+            let value = format!("{:?}", self.return_after);
+            return Err(Error::config("return_after", value, "it must be 100 years at the most"));
+        }
         self.capacities()?;
         self.key_ring()?;
         Ok(())
@@ -338,6 +352,10 @@ impl fmt::Debug for Config {
             .field("command_timeout", &self.command_timeout)
             .field("blocking_timeout", &self.blocking_timeout)
             .field("pool_size", &self.pool_size)
+            .field("overflow", &self.overflow)
+            .field("fallback", &self.fallback)
+            .field("return_after", &self.return_after)
+            .field("sharded_pubsub", &self.sharded_pubsub)
             .finish()
     }
 }
@@ -400,6 +418,7 @@ mod tests {
             (new().max_message_size(1023), "max_message_size = 1023"),
             (new().max_message_size(usize::MAX), "max_message_size = "),
             (new().pool_size(0), "pool_size = 0"),
+            (new().return_after(Duration::MAX), "return_after = "),
         ] {
             let error = refusal(&config);
             assert!(error.contains(fault) && !error.contains("secret"), "{error}");

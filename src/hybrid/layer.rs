@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use super::source::HybridSource;
 use crate::crypto;
 use crate::drops::{self, DropReason};
 use crate::error::{Error, Result};
-use crate::layer::{ChannelLayer, Delivery, Event, Receiver, Statistics};
+use crate::layer::{ChannelLayer, Delivery, Event, Mode, Receiver, Statistics};
 use crate::message::Message;
 use crate::name::{ChannelKind, ChannelName, GroupName};
 
@@ -275,5 +275,9 @@ impl<L: ChannelLayer, R: ChannelLayer> ChannelLayer for HybridLayer<L, R> {
     /// so that events of both together could not be told apart; the others come from [`local`](Self::local).
     fn events(&self) -> broadcast::Receiver<Event> {
         self.remote.events()
+    }
+    /// That of the remote layer.
+    fn mode(&self) -> watch::Receiver<Mode> {
+        self.remote.mode()
     }
 }

@@ -4,9 +4,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
-use super::{ChannelLayer, Delivery, Event, Receiver, Statistics};
+use super::{ChannelLayer, Delivery, Event, Mode, Receiver, Statistics};
 use crate::error::Result;
 use crate::message::Message;
 use crate::name::ChannelName;
@@ -155,5 +155,8 @@ impl<L: ChannelLayer + ?Sized> ChannelLayer for Arc<L> {
 
     fn events(&self) -> broadcast::Receiver<Event> {
         (**self).events()
+    }
+    fn mode(&self) -> watch::Receiver<Mode> {
+        (**self).mode()
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::config::Overflow;
 use crate::drops::{self, DropReason};
 use crate::error::{Error, Result};
 use crate::layer::{Delivery, Sink, Statistics};
@@ -37,6 +38,8 @@ pub(super) struct Channel {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) expiry: Duration,
+    /// What becomes of messages above capacity; nothing if they are refused.
+    overflow: Option<Overflow>,
     /// Written before the channels are closed one by one and read under their locks, so that none is missed.
     pub(super) closed: AtomicBool,
     /// What channels had counted before an hour of silence. Locked while a channel is, and locks nothing itself.
@@ -96,8 +99,8 @@ struct Counts {
 }
 
 impl Shared {
-    pub(super) fn new(expiry: Duration) -> Self {
-        Self { expiry, closed: AtomicBool::new(false), past: Mutex::default() }
+    pub(super) fn new(expiry: Duration, overflow: Option<Overflow>) -> Self {
+        Self { expiry, overflow, closed: AtomicBool::new(false), past: Mutex::default() }
     }
 
     pub(super) fn check_open(&self) -> Result<()> {
@@ -136,7 +139,7 @@ impl Channel {
         &self.name
     }
 
-    /// Whether there was room for `message`.
+    /// Whether `message` was not refused for want of room.
     pub(super) fn push(&self, message: Message, to: To) -> Result<bool> {
         let mut state = self.state.lock();
         self.shared.check_open()?;
@@ -147,7 +150,12 @@ impl Channel {
             state.drop_expired(now);
             if state.queue.len() >= self.capacity {
                 state.counts.full += 1;
-                return Ok(false);
+                drops::count(DropReason::Overflow, usize::from(self.shared.overflow.is_some()));
+                match self.shared.overflow {
+                    None => return Ok(false),
+                    Some(Overflow::DropNewest) => return Ok(true),
+                    Some(Overflow::DropOldest) => drop(state.queue.pop_front()),
+                }
             }
         }
         state.counts.messages += 1;

@@ -17,7 +17,7 @@ use super::registry::Registry;
 use super::sweep::Sweeper;
 use crate::capacity::Capacity;
 use crate::codec;
-use crate::config::Config;
+use crate::config::{Config, Overflow};
 use crate::drops::{self, DropReason};
 use crate::error::{Error, Result};
 use crate::layer::{ChannelLayer, Delivery, Receiver, Source, Statistics};
@@ -90,8 +90,17 @@ impl MemoryLayer {
     ///
     /// [`Error::InvalidConfig`] as [`Config::validate`].
     pub fn with_config(config: &Config) -> Result<Self> {
+        Self::build(config, None)
+    }
+
+    /// A layer that refuses no message for want of room, but drops one and counts it.
+    pub(crate) fn dropping(config: &Config, overflow: Overflow) -> Result<Self> {
+        Self::build(config, Some(overflow))
+    }
+
+    fn build(config: &Config, overflow: Option<Overflow>) -> Result<Self> {
         config.validate()?;
-        let shared = Shared::new(config.expiry);
+        let shared = Shared::new(config.expiry, overflow);
         let group_expiry = config.group_expiry;
         let closed = CancellationToken::new();
         let inner = Inner {
@@ -109,7 +118,33 @@ impl MemoryLayer {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    fn source(&self, channels: &[&str]) -> Result<MemorySource> {
+    /// Puts `message` into the queue of `channel`, whatever its size; gives whether there was room.
+    pub(crate) fn deliver(&self, channel: &str, message: Message) -> Result<bool> {
+        let (queue, to) = self.inner.target(channel)?;
+        self.inner.push(&queue, message, to)
+    }
+
+    /// Puts `message` into the queues of all members of `group`, whatever its size.
+    pub(crate) fn deliver_to_group(&self, group: &str, message: &Message) -> Result<()> {
+        let Some(group) = self.inner.groups.get(group) else {
+            GroupName::parse(group)?;
+            return Ok(());
+        };
+        for (name, to) in group.routes() {
+            if !self.inner.push(&self.inner.channel(&name), message.clone(), to)? {
+                drops::count(DropReason::Full, 1);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether `group` has a member, or had one that expired a moment ago.
+    pub(crate) fn has_members(&self, group: &str) -> bool {
+        self.inner.groups.get(group).is_some_and(|group| !group.is_empty())
+    }
+
+    /// Reads `channels`; for layers that are made of this one.
+    pub(crate) fn source(&self, channels: &[&str]) -> Result<MemorySource> {
         self.inner.shared.check_open()?;
         let names = ChannelName::parse_sources(channels)?;
         let channels = names.into_iter().map(|name| self.inner.channel(&name)).collect();
@@ -214,8 +249,7 @@ impl ChannelLayer for MemoryLayer {
     async fn send(&self, channel: &str, message: Message) -> Result<()> {
         self.inner.shared.check_open()?;
         self.inner.check_size(&message)?;
-        let (queue, to) = self.inner.target(channel)?;
-        if self.inner.push(&queue, message, to)? {
+        if self.deliver(channel, message)? {
             return Ok(());
         }
         Err(Error::ChannelFull { channel: ChannelName::parse(channel)? })
@@ -288,16 +322,7 @@ impl ChannelLayer for MemoryLayer {
     async fn group_send(&self, group: &str, message: Message) -> Result<()> {
         self.inner.shared.check_open()?;
         self.inner.check_size(&message)?;
-        let Some(group) = self.inner.groups.get(group) else {
-            GroupName::parse(group)?;
-            return Ok(());
-        };
-        for (name, to) in group.routes() {
-            if !self.inner.push(&self.inner.channel(&name), message.clone(), to)? {
-                drops::count(DropReason::Full, 1);
-            }
-        }
-        Ok(())
+        self.deliver_to_group(group, &message)
     }
 
     async fn flush(&self) -> Result<()> {

@@ -10,3 +10,4 @@ mod sweep;
 mod tests;
 
 pub use layer::MemoryLayer;
+pub(crate) use receive::MemorySource;

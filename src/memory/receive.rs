@@ -12,7 +12,7 @@ use crate::layer::{Sink, Source};
 
 /// Reads some channels in turn. It holds no message: one leaves its queue in the poll that hands it over.
 #[derive(Debug)]
-pub(super) struct MemorySource {
+pub(crate) struct MemorySource {
     inner: Arc<Inner>,
     /// Each with the place in its line while this source waits.
     channels: Vec<(Arc<Channel>, Option<Ticket>)>,

@@ -14,6 +14,8 @@ pub(crate) struct Fault {
     pub(crate) may_have_run: bool,
     /// Whether the connection is of no more use.
     pub(crate) broken: bool,
+    /// Whether there is no server to talk to, rather than one that refused.
+    pub(crate) outage: bool,
     cause: Cause,
 }
 
@@ -23,13 +25,13 @@ struct Cause(Arc<dyn std::error::Error + Send + Sync>);
 impl Fault {
     /// A command that was not sent for want of a connection.
     pub(crate) fn unsent(cause: impl std::error::Error + Send + Sync + 'static) -> Self {
-        Self { may_have_run: false, broken: false, cause: Cause(Arc::new(cause)) }
+        Self { may_have_run: false, broken: false, outage: true, cause: Cause(Arc::new(cause)) }
     }
 
     /// An answer that the command cannot give, from a server that is not what it should be.
     pub(crate) fn unexpected(answer: &str) -> Self {
         let cause: Box<dyn std::error::Error + Send + Sync> = format!("unexpected answer: {answer}").into();
-        Self { may_have_run: true, broken: false, cause: Cause(cause.into()) }
+        Self { may_have_run: true, broken: false, outage: false, cause: Cause(cause.into()) }
     }
 
     /// The same cause for a command that will not be sent because of it.
@@ -60,7 +62,7 @@ impl From<RedisError> for Fault {
             ErrorKind::Server(_) | ErrorKind::Extension => (!error.code().is_some_and(is_refusal), false),
             _ => (!error.is_connection_refusal(), true),
         };
-        Self { may_have_run, broken, cause: Cause(Arc::new(error)) }
+        Self { may_have_run, broken, outage: broken, cause: Cause(Arc::new(error)) }
     }
 }
 

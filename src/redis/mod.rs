@@ -11,6 +11,7 @@ mod keys;
 mod layer;
 mod membership;
 pub(crate) mod outbox;
+mod pubsub;
 pub(crate) mod receive;
 pub(crate) mod ring;
 mod routes;
@@ -21,3 +22,4 @@ mod statistics;
 pub(crate) mod topology;
 
 pub use layer::RedisLayer;
+pub use pubsub::PubSubLayer;

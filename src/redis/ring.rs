@@ -31,6 +31,16 @@ pub(crate) fn share_of_capacity(capacity: usize, shard: usize, shards: usize) ->
     capacity / shards + usize::from(shard < capacity % shards)
 }
 
+/// The shard of `name` among `shards` in Python's layers, `asgi_redis` and `channels_redis`: by CRC-32, cut to 12 bits.
+/// The division is one of floats, whose rounding decides at the borders.
+pub(crate) fn crc_shard(name: &str, shards: usize) -> usize {
+    let Ok(count @ 2..) = u16::try_from(shards) else { return 0 };
+    let hash = f64::from(crc32fast::hash(name.as_bytes()) & 0xFFF);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is from 0 to the number of shards")]
+    let shard = (hash / (4096.0 / f64::from(count))) as usize;
+    shard.min(shards - 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,6 +94,25 @@ mod tests {
         for capacity in [1, 2, 3, 100, 101] {
             let shares: Vec<_> = (0..3).map(|shard| share_of_capacity(capacity, shard, 3)).collect();
             assert_eq!(shares.iter().sum::<usize>(), capacity, "{shares:?}");
+        }
+    }
+
+    /// Made by running `_consistent_hash` of channels_redis 4.3.0.
+    #[test]
+    fn names_have_the_shards_of_python() {
+        const COUNTS: [usize; 9] = [1, 2, 3, 4, 5, 7, 10, 16, 100];
+        for (name, shards) in [
+            ("key_one", [0, 1, 2, 2, 3, 4, 6, 11, 69]),
+            ("key_two", [0, 0, 1, 1, 2, 3, 4, 7, 48]),
+            ("test-group", [0, 1, 2, 3, 4, 6, 8, 14, 87]),
+            ("http.request", [0, 1, 2, 2, 3, 4, 7, 11, 70]),
+            ("specific.0123456789abcdef0123456789abcdef!", [0, 0, 1, 1, 1, 2, 3, 5, 34]),
+            ("asgi__group__test-group", [0, 0, 1, 1, 2, 3, 4, 7, 45]),
+            ("asgispecific.0123456789abcdef0123456789abcdef", [0, 0, 1, 1, 1, 2, 3, 5, 34]),
+            ("", [0, 0, 0, 0, 0, 0, 0, 0, 0]),
+            ("a", [0, 1, 2, 3, 4, 6, 8, 14, 89]),
+        ] {
+            assert_eq!(COUNTS.map(|count| crc_shard(name, count)), shards, "{name}");
         }
     }
 }

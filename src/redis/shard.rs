@@ -207,6 +207,20 @@ impl Shard {
         }
     }
 
+    /// Waits until the link of `generation` is no more, and tells why.
+    pub(crate) async fn gone(&self, generation: u64) -> Fault {
+        let mut states = self.state.subscribe();
+        loop {
+            match &*states.borrow_and_update() {
+                State::Up(link) if link.generation == generation => {}
+                State::Up(_) => return Fault::unsent(NotConnected),
+                State::Down(fault) => return fault.clone(),
+            }
+            // The sender lives in `self`, so that the wait cannot fail.
+            let _ = states.changed().await;
+        }
+    }
+
     /// Runs a command that does not block.
     pub(crate) async fn run(&self, command: &Cmd) -> Result<Value, Fault> {
         let mut link = self.link()?;
@@ -228,6 +242,22 @@ impl Shard {
             answers = self::answers(&mut link, commands).await;
         }
         answers.map_err(|error| self.judge(link.generation, error))
+    }
+
+    /// Runs `count` commands that do not block in one round trip; gives the answer to each.
+    pub(crate) async fn run_each(&self, commands: &redis::Pipeline, count: usize) -> Vec<Result<Value, Fault>> {
+        let mut link = match self.link() {
+            Ok(link) => link,
+            Err(fault) => return vec![Err(fault); count],
+        };
+        let judge = |error| self.judge(link.generation, error);
+        match link.commands.send_packed_commands(commands, 0, count).await {
+            Ok(answers) if answers.len() == count => {
+                answers.into_iter().map(|answer| answer.extract_error().map_err(judge)).collect()
+            }
+            Ok(_) => vec![Err(Fault::unexpected("not one answer for each command")); count],
+            Err(error) => vec![Err(judge(error)); count],
+        }
     }
 
     /// Loads the scripts again for a command that has not run without them.

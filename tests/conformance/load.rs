@@ -108,6 +108,7 @@ async fn place_of_quiet<B: Backend>(sources: [&str; 2], busy: &str, quiet: &str)
     let batch: Vec<_> = (0..1000).map(|at| (busy, numbered(at))).collect();
     assert!(layer.send_many(&batch).await.iter().all(Result::is_ok));
     send_numbers(&layer, quiet, [0]).await;
+    backend.arrived().await;
     for place in 0.. {
         if take(&layer, &sources).await.channel == quiet {
             return place;

@@ -19,6 +19,10 @@ pub struct Proxy {
 struct State {
     /// Connections with a number below this carry nothing any more and stay open.
     frozen: u64,
+    /// Of connections with a number below this nothing comes back from the server any more.
+    deaf: u64,
+    /// Nothing comes back from the server for now.
+    stalled: bool,
     /// Connections with a number below this are closed.
     cut: u64,
     /// The number of the next connection.
@@ -46,6 +50,21 @@ impl Proxy {
     /// Makes every present connection half-open: it stays, and carries nothing any more. New ones work.
     pub fn freeze(&self) {
         self.state.send_modify(|state| state.frozen = state.next);
+    }
+
+    /// Lets nothing more come back from the server over present connections; what is sent there arrives. New ones work.
+    pub fn deafen(&self) {
+        self.state.send_modify(|state| state.deaf = state.next);
+    }
+
+    /// Reads nothing from the server, until [`resume`](Self::resume), so that it has to keep what it says.
+    pub fn stall(&self) {
+        self.state.send_modify(|state| state.stalled = true);
+    }
+
+    /// The end of [`stall`](Self::stall).
+    pub fn resume(&self) {
+        self.state.send_modify(|state| state.stalled = false);
     }
 
     /// Closes every present connection. New ones work.
@@ -93,29 +112,47 @@ async fn accept(listener: TcpListener, address: String, state: watch::Sender<Sta
 }
 
 /// Carries one connection until either end closes it or it is cut.
-async fn carry(client: TcpStream, address: String, number: u64, mut state: watch::Receiver<State>) {
+async fn carry(client: TcpStream, address: String, number: u64, state: watch::Receiver<State>) {
     let Ok(server) = TcpStream::connect(address).await else { return };
+    let mut cut = state.clone();
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    let frozen = state.clone();
     tokio::select! {
-        () = copy(from_client, to_server, number, frozen.clone()) => {}
-        () = copy(from_server, to_client, number, frozen) => {}
-        _ = state.wait_for(|state| number < state.cut) => {}
+        () = copy(from_client, to_server, number, Direction::Out, state.clone()) => {}
+        () = copy(from_server, to_client, number, Direction::Back, state.clone()) => {}
+        _ = cut.wait_for(|state| number < state.cut) => {}
     }
 }
 
-async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, number: u64, state: watch::Receiver<State>) {
+#[derive(Clone, Copy, PartialEq)]
+enum Direction {
+    Out,
+    Back,
+}
+
+async fn copy(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    number: u64,
+    direction: Direction,
+    mut state: watch::Receiver<State>,
+) {
     let mut buffer = vec![0; 1 << 16];
-    while let Ok(read @ 1..) = from.read(&mut buffer).await {
-        if number < state.borrow().frozen {
+    loop {
+        if direction == Direction::Back && state.wait_for(|state| !state.stalled).await.is_err() {
+            return;
+        }
+        let read = from.read(&mut buffer).await;
+        let now = *state.borrow();
+        if number < now.frozen {
             std::future::pending::<()>().await;
+        }
+        let Ok(read @ 1..) = read else { return };
+        if direction == Direction::Back && number < now.deaf {
+            continue;
         }
         if to.write_all(&buffer[..read]).await.is_err() {
             return;
         }
-    }
-    if number < state.borrow().frozen {
-        std::future::pending::<()>().await;
     }
 }

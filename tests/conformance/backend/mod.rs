@@ -2,10 +2,12 @@
 
 mod hybrid;
 mod memory;
+mod pubsub;
 mod redis;
 
 pub use hybrid::{HybridMemory, HybridRedis};
 pub use memory::{Memory, MemoryThreaded};
+pub use pubsub::{PubSub, PubSubAlone, PubSubOnSeveral, PubSubSharded};
 pub use redis::{Redis, RedisEncrypted};
 
 use std::time::Duration;
@@ -32,6 +34,9 @@ pub trait Backend: Sized {
 
     /// Another instance of it, as another process would have.
     async fn peer(&self) -> Layer;
+
+    /// Waits until what was sent is where readers look for it; most layers have it there when a send returns.
+    async fn arrived(&self) {}
 
     /// Lets time pass.
     async fn pass(&self, time: Duration) {

@@ -1,0 +1,109 @@
+//! Whether a layer reaches its servers, and what it does while it does not.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+use tokio::sync::{broadcast, watch};
+use tracing::{info, warn};
+
+use super::Event;
+
+/// How a layer carries messages now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Mode {
+    /// Between processes, through its servers.
+    #[default]
+    Remote,
+    /// Between the members of this process alone, because a server is away.
+    LocalOnly,
+    /// Not at all, because a server is away and the layer was told to fail then.
+    Down,
+}
+
+/// How one server of a layer is used now.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ShardStatus {
+    /// How messages for names on this server are carried.
+    pub mode: Mode,
+    /// Since when.
+    pub since: SystemTime,
+    /// Why, if the server is away.
+    pub reason: Option<String>,
+    /// Messages that stayed in this process, since the layer was made.
+    pub stayed_local: u64,
+}
+
+/// The modes of all servers of a layer: changes them, and tells everybody who wants to know.
+#[derive(Debug)]
+pub(crate) struct Modes {
+    /// Held to change one status or to copy all.
+    shards: Mutex<Vec<ShardStatus>>,
+    /// The worst of all.
+    overall: watch::Sender<Mode>,
+    events: broadcast::Sender<Event>,
+}
+
+impl Modes {
+    /// Of `shards` servers, all of which are there until somebody says otherwise.
+    pub(crate) fn new(shards: usize, events: broadcast::Sender<Event>) -> Arc<Self> {
+        let status = ShardStatus { mode: Mode::Remote, since: SystemTime::now(), reason: None, stayed_local: 0 };
+        let shards = Mutex::new(vec![status; shards]);
+        Arc::new(Self { shards, overall: watch::Sender::new(Mode::Remote), events })
+    }
+
+    /// Says that `shard` is away, why, and what becomes of its messages: `mode` is not [`Mode::Remote`].
+    pub(crate) fn leave(&self, shard: usize, mode: Mode, reason: &str) {
+        if !self.set(shard, mode, Some(reason.to_owned())) {
+            return;
+        }
+        if mode == Mode::LocalOnly {
+            warn!(shard, reason, "messages stay in this process");
+            let _ = self.events.send(Event::LocalOnly { shard, reason: reason.to_owned() });
+        }
+    }
+
+    /// Says that `shard` is used again.
+    pub(crate) fn arrive(&self, shard: usize) {
+        let was_local = self.shards.lock()[shard].mode == Mode::LocalOnly;
+        if self.set(shard, Mode::Remote, None) && was_local {
+            let stayed_local = self.shards.lock()[shard].stayed_local;
+            info!(shard, stayed_local, "messages leave this process again");
+            let _ = self.events.send(Event::Remote { shard });
+        }
+    }
+
+    /// Counts messages that stayed in this process.
+    pub(crate) fn count_local(&self, shard: usize, messages: usize) {
+        self.shards.lock()[shard].stayed_local += messages as u64;
+        metrics::counter!("channel_layer_stayed_local_total").increment(messages as u64);
+    }
+
+    /// The status of each server.
+    pub(crate) fn status(&self) -> Vec<ShardStatus> {
+        self.shards.lock().clone()
+    }
+
+    /// The worst mode of all servers, whenever it changes.
+    pub(crate) fn watch(&self) -> watch::Receiver<Mode> {
+        self.overall.subscribe()
+    }
+
+    /// Whether that was a change.
+    fn set(&self, shard: usize, mode: Mode, reason: Option<String>) -> bool {
+        let mut shards = self.shards.lock();
+        let status = &mut shards[shard];
+        if status.mode == mode {
+            return false;
+        }
+        *status = ShardStatus { mode, since: SystemTime::now(), reason, stayed_local: status.stayed_local };
+        let local = f64::from(u8::from(mode == Mode::LocalOnly));
+        metrics::gauge!("channel_layer_local_only", "shard" => shard.to_string()).set(local);
+        // Under the lock, so that of two changes the later one stays.
+        let worst = shards.iter().map(|status| status.mode).max().unwrap_or_default();
+        self.overall.send_if_modified(|overall| std::mem::replace(overall, worst) != worst);
+        true
+    }
+}

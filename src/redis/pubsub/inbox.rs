@@ -1,0 +1,84 @@
+//! The way in: what arrives from servers, and what stays in this process, to the queues of those who read here.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tracing::warn;
+
+use super::interest::Interest;
+use super::topic::{Target, Topics};
+use super::wire::{Opened, Unreadable, Wire};
+use crate::drops::{self, DropReason};
+use crate::memory::MemoryLayer;
+use crate::message::Message;
+use crate::name::ChannelName;
+
+/// Different causes of unreadable messages that are logged.
+const CAUSES: usize = 64;
+
+/// Delivers messages to the queues of this process.
+pub(super) struct Inbox {
+    pub(super) memory: MemoryLayer,
+    pub(super) interest: Interest,
+    topics: Arc<Topics>,
+    wire: Arc<Wire>,
+    /// Why messages could not be read so far. Held to look and to add.
+    logged: Mutex<HashSet<String>>,
+}
+
+impl Inbox {
+    pub(super) fn new(memory: MemoryLayer, interest: Interest, topics: Arc<Topics>, wire: Arc<Wire>) -> Self {
+        Self { memory, interest, topics, wire, logged: Mutex::default() }
+    }
+
+    /// Takes in what came from `shard` on the Redis channel `topic`.
+    pub(super) fn take_in(&self, shard: usize, topic: &[u8], payload: &Bytes) {
+        let target = std::str::from_utf8(topic).ok().and_then(|topic| self.topics.target(topic));
+        let opened = self.wire.open(payload).and_then(|opened| {
+            let target = target.and_then(|target| addressed(target, &opened)).ok_or_else(Unreadable::unaddressed)?;
+            Ok((target, opened.message))
+        });
+        match opened {
+            // A message can come for a channel that was closed a moment ago.
+            Ok((target, message)) => drop(self.deliver(&target, message)),
+            Err(unreadable) => {
+                drops::count(unreadable.drop, 1);
+                let mut logged = self.logged.lock();
+                if logged.len() < CAUSES && logged.insert(unreadable.reason.clone()) {
+                    warn!(shard, reason = unreadable.reason, "a published message cannot be read");
+                }
+            }
+        }
+    }
+
+    /// Delivers `message` to those in this process whom it is for; gives whether there can be any.
+    ///
+    /// The layer in memory refuses nothing unless it is closed, and then nobody reads.
+    pub(super) fn deliver(&self, target: &Target, message: Message) -> bool {
+        match target {
+            Target::Channel(channel) if self.interest.is_open(channel) => {
+                self.memory.deliver(channel.as_str(), message).is_ok()
+            }
+            Target::Channel(_) => {
+                drops::count(DropReason::NoReader, 1);
+                false
+            }
+            Target::Group(group) => self.memory.deliver_to_group(group.as_str(), &message).is_ok(),
+        }
+    }
+}
+
+/// Whom a message is for: its topic tells, or a part of the topic and the message itself. A topic that stands for all
+/// local parts is of no use without them.
+fn addressed(target: Target, opened: &Opened) -> Option<Target> {
+    match (target, &opened.channel) {
+        (Target::Channel(channel), Some(full)) if channel.as_str().ends_with('!') => {
+            let full = ChannelName::parse_target(full).ok()?;
+            (full.non_local() == channel.as_str()).then_some(Target::Channel(full))
+        }
+        (Target::Channel(channel), _) if channel.as_str().ends_with(['!', '?']) => None,
+        (target, _) => Some(target),
+    }
+}

@@ -1,0 +1,431 @@
+//! `PubSubLayer` and its part of the contract.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::future::join_all;
+use rand::distr::{Alphanumeric, SampleString};
+use tokio::sync::{broadcast, oneshot, watch};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::inbox::Inbox;
+use super::interest::Interest;
+use super::publish::{Letter, Publisher};
+use super::source::PubSubSource;
+use super::station::Station;
+use super::topic::{Target, Topics};
+use super::wire::Wire;
+use crate::config::{Config, Fallback};
+use crate::error::{Error, Result};
+use crate::layer::{ChannelLayer, Delivery, Event, Mode, Modes, Receiver, ShardStatus, Source, Statistics};
+use crate::memory::MemoryLayer;
+use crate::message::Message;
+use crate::name::{ChannelKind, ChannelName, GroupName};
+use crate::redis::connection::{Needs, Timing, Version};
+use crate::redis::shard::{Shard, ShardOptions};
+
+/// Events that a slow listener can be behind before it misses the oldest.
+const EVENTS: usize = 256;
+/// Random characters of a new channel's name.
+const NEW_NAME: usize = 12;
+/// The first version of Redis that closes connections which fall behind by more than they should.
+const OLDEST_SERVER: Version = Version(5, 0);
+/// The first version with `SPUBLISH`.
+const OLDEST_SHARDED: Version = Version(7, 0);
+/// How often it is looked for channels and groups that nobody here needs any more, within these limits.
+const SWEEPS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
+/// A channel layer on the publish and subscribe of Redis, in the wire format of the `pubsub` layer of Python's
+/// `channels_redis`: quick, and kept nowhere.
+///
+/// A message goes to the processes that read its channel when it is published, each of which keeps it in a queue of its
+/// own until its expiry. Redis holds nothing, so that no message waits for a reader who is not there yet. A channel is
+/// *open* in a process while a receiver of it lives and for the expiry after that, and after
+/// [`subscribe`](Self::subscribe) or [`new_channel`](ChannelLayer::new_channel) for the expiry. A queue holds as many
+/// messages as the channel has capacity; above it the oldest go, or the newest, as
+/// [`overflow`](Config::overflow) says. `send` never gives [`Error::ChannelFull`].
+///
+/// - **Normal channels** give each message to every process that reads them, and there to one reader. To share work
+///   inside each process put a [`HybridLayer`](crate::HybridLayer) with a [`MemoryLayer`](crate::MemoryLayer) before it.
+/// - **Groups** are known only where their members are read: a `!` or `?` channel is added in the process that reads it.
+/// - **Several servers** share the Redis channels by the hash that Python uses. The order of messages holds for each
+///   server alone, and process-local channels are listened to on all of them.
+/// - **Names** of channels that begin with the prefix and `__group__` stand for groups, as they do for Python.
+///
+/// # Without Redis
+///
+/// While a server is away, from the start or later, everything goes on between the members of this process, unless
+/// [`fallback`](Config::fallback) says that calls shall fail. No call waits for a server that is known to be away; those
+/// that were waiting when it went are answered within the command timeout. What the server had not taken then stays
+/// here; what it may have taken is not sent twice, and counted as dropped under the reason `unconfirmed`.
+///
+/// Messages go to the server again when it has answered for [`return_after`](Config::return_after) and everything is
+/// subscribed. What stayed here is counted and not sent later. So the order of one sender's messages holds through both
+/// changes. Each server of several has its own state: [`status`](Self::status), [`mode`](ChannelLayer::mode),
+/// [`Event::LocalOnly`] and [`Event::Remote`], the metrics `channel_layer_local_only` and
+/// `channel_layer_stayed_local_total`, and one line in the log for each change.
+///
+/// ```no_run
+/// use channel_layer::{ChannelLayer, Config, PubSubLayer, message};
+///
+/// # async fn example() -> channel_layer::Result<()> {
+/// let layer = PubSubLayer::connect(Config::new().host("redis://127.0.0.1:6379")).await?;
+/// let mut receiver = layer.receiver(&["websocket.send.server1!"])?;
+/// layer.group_add("room", "websocket.send.server1!ada").await?;
+/// layer.group_send("room", message! { "text": "hello" }).await?;
+/// assert_eq!(receiver.recv().await?.message.text("text"), Some("hello"));
+/// # Ok(())
+/// # }
+/// ```
+pub struct PubSubLayer {
+    inbox: Arc<Inbox>,
+    topics: Arc<Topics>,
+    wire: Arc<Wire>,
+    prefix: String,
+    publisher: Publisher,
+    shards: Vec<Arc<Shard>>,
+    modes: Arc<Modes>,
+    events: broadcast::Sender<Event>,
+    /// Cancelled when the layer closes or is dropped.
+    closing: CancellationToken,
+    /// Cancelled when all lanes have ended after that.
+    drained: CancellationToken,
+    upkeep: TaskTracker,
+}
+
+/// What came of a message that was given to a lane.
+type Posted = oneshot::Receiver<Result<()>>;
+
+impl PubSubLayer {
+    /// Connects to the servers of `config`. Those that cannot be reached are tried again in the background; with
+    /// [`Fallback::Local`], the default, none needs to be there.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, all connections are closed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`], [`Error::UnsupportedServer`] if a server is older than 5.0, or 7.0 for
+    /// [`sharded_pubsub`](Config::sharded_pubsub); with [`Fallback::Fail`] [`Error::Redis`] if none can be reached.
+    pub async fn connect(config: Config) -> Result<Self> {
+        config.validate()?;
+        if config.prefix.contains(['!', '?', '*', '[', '\\']) {
+            let reason = "on a layer that publishes it cannot have characters of patterns and channel types";
+            return Err(Error::config("prefix", &config.prefix, reason));
+        }
+        let (events, _) = broadcast::channel(EVENTS);
+        let shards = shards(&config, &events)?;
+        let fallback = config.fallback.unwrap_or(Fallback::Local);
+        connect_all(&shards, fallback).await?;
+        let layer = Self::start(shards, &config, fallback, events)?;
+        join_all(layer.inbox.interest.stations().iter().map(|station| station.settled())).await;
+        Ok(layer)
+    }
+
+    /// Starts everything that works in the background.
+    fn start(
+        shards: Vec<Arc<Shard>>,
+        config: &Config,
+        fallback: Fallback,
+        events: broadcast::Sender<Event>,
+    ) -> Result<Self> {
+        let topics = Arc::new(Topics::new(&config.prefix, config.sharded_pubsub, shards.len()));
+        let wire = Arc::new(Wire::new(config)?);
+        let modes = Modes::new(shards.len(), events.clone());
+        let behaviour = (fallback, config.return_after);
+        let station = |shard: &Arc<Shard>| {
+            Arc::new(Station::new(shard.clone(), timing(config), behaviour, modes.clone(), events.clone()))
+        };
+        let stations: Vec<_> = shards.iter().map(station).collect();
+        let memory = MemoryLayer::dropping(config, config.overflow)?;
+        let interest = Interest::new(topics.clone(), stations.clone(), config.expiry);
+        let inbox = Arc::new(Inbox::new(memory, interest, topics.clone(), wire.clone()));
+
+        let (closing, drained) = (CancellationToken::new(), CancellationToken::new());
+        let (work, upkeep) = (TaskTracker::new(), TaskTracker::new());
+        for (shard, station) in shards.iter().zip(&stations) {
+            upkeep.spawn(shard.clone().supervise(drained.clone()));
+            upkeep.spawn(station.clone().run(inbox.clone(), drained.clone()));
+        }
+        upkeep.spawn(sweep(inbox.clone(), config.expiry, closing.clone()));
+        let command = if config.sharded_pubsub { "SPUBLISH" } else { "PUBLISH" };
+        let publisher = Publisher::start(&stations, &inbox, &modes, command, &work, &closing);
+        upkeep.spawn(drain(work, closing.clone(), drained.clone()));
+        upkeep.close();
+        let prefix = config.prefix.clone();
+        Ok(Self { inbox, topics, wire, prefix, publisher, shards, modes, events, closing, drained, upkeep })
+    }
+
+    /// Opens `channels` in this process: messages that are sent from now on wait here to be read, for the expiry. A
+    /// reader needs no such call, unless a message may be sent before it is there.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, the channels are opened all the same.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidName`] for a bad name or an empty list, [`Error::Redis`], [`Error::Closed`].
+    pub async fn subscribe(&self, channels: &[&str]) -> Result<()> {
+        self.check_open()?;
+        for channel in ChannelName::parse_sources(channels)? {
+            let wished = self.inbox.interest.keep(&channel);
+            self.inbox.interest.granted(&wished).await?;
+        }
+        Ok(())
+    }
+
+    /// A new channel as Python's `channels_redis.pubsub` makes them for its consumers, open in this process: the prefix
+    /// of the layer, then `prefix`, then 32 hexadecimal digits. Django accepts such a name where it refuses those of
+    /// [`new_channel`](ChannelLayer::new_channel), which have a `?`.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, the channel closes after a while.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidName`] if the whole is no name of a normal channel, [`Error::Redis`], [`Error::Closed`].
+    pub async fn new_specific_channel(&self, prefix: &str) -> Result<ChannelName> {
+        let name = format!("{}{prefix}{:032x}", self.prefix, rand::random::<u128>());
+        let channel = ChannelName::parse_source(&name)?;
+        self.subscribe(&[channel.as_str()]).await?;
+        Ok(channel)
+    }
+
+    /// How each server is used now, in the order of the configured hosts.
+    pub fn status(&self) -> Vec<ShardStatus> {
+        self.modes.status()
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.closing.is_cancelled() { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    fn post(&self, target: Target, message: &Message) -> Result<Posted> {
+        let address = self.topics.address(&target);
+        let named = match &target {
+            Target::Channel(channel) if address.shared => Some(channel.as_str()),
+            _ => None,
+        };
+        let payload = self.wire.seal(message, named)?;
+        let (done, posted) = oneshot::channel();
+        let letter = Letter { target, topic: address.topic, payload, message: message.clone(), done };
+        self.publisher.post(address.shard, letter);
+        Ok(posted)
+    }
+
+    fn post_to_channel(&self, channel: &str, message: &Message) -> Result<Posted> {
+        self.check_open()?;
+        self.post(Target::Channel(ChannelName::parse_target(channel)?), message)
+    }
+
+    fn post_to_group(&self, group: &str, message: &Message) -> Result<Posted> {
+        self.check_open()?;
+        self.post(Target::Group(GroupName::parse(group)?), message)
+    }
+
+    fn source(&self, channels: &[&str]) -> Result<PubSubSource> {
+        self.check_open()?;
+        PubSubSource::new(self.inbox.clone(), ChannelName::parse_sources(channels)?)
+    }
+}
+
+async fn outcome(posted: Posted) -> Result<()> {
+    posted.await.unwrap_or(Err(Error::Closed))
+}
+
+/// All are queued before the first is waited for, so that they travel together.
+async fn outcomes(posted: Vec<Result<Posted>>) -> Vec<Result<()>> {
+    let mut results = Vec::with_capacity(posted.len());
+    for posted in posted {
+        results.push(match posted {
+            Ok(posted) => outcome(posted).await,
+            Err(error) => Err(error),
+        });
+    }
+    results
+}
+
+#[async_trait]
+impl ChannelLayer for PubSubLayer {
+    async fn send(&self, channel: &str, message: Message) -> Result<()> {
+        outcome(self.post_to_channel(channel, &message)?).await
+    }
+
+    async fn send_many(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
+        let post = |(channel, message): &(&str, Message)| self.post_to_channel(channel, message);
+        outcomes(messages.iter().map(post).collect()).await
+    }
+
+    async fn receive(&self, channels: &[&str]) -> Result<Delivery> {
+        let mut source = self.source(channels)?;
+        let mut taken = None;
+        std::future::poll_fn(|cx| source.poll_recv_many(cx, &mut |delivery| taken = Some(delivery), 1)).await?;
+        Ok(taken.expect("a source that is ready has handed over a delivery"))
+    }
+
+    async fn try_receive(&self, channels: &[&str]) -> Result<Option<Delivery>> {
+        self.check_open()?;
+        let names = ChannelName::parse_sources(channels)?;
+        for channel in &names {
+            let wished = self.inbox.interest.keep(channel);
+            self.inbox.interest.granted(&wished).await?;
+        }
+        if let Some(delivery) = self.inbox.memory.try_receive(channels).await? {
+            metrics::counter!("channel_layer_received_total").increment(1);
+            return Ok(Some(delivery));
+        }
+        self.inbox.interest.catch_up().await;
+        let delivery = self.inbox.memory.try_receive(channels).await?;
+        metrics::counter!("channel_layer_received_total").increment(u64::from(delivery.is_some()));
+        Ok(delivery)
+    }
+
+    fn receiver(&self, channels: &[&str]) -> Result<Receiver> {
+        Ok(Receiver::new(self.source(channels)?))
+    }
+
+    async fn new_channel(&self, pattern: &str) -> Result<ChannelName> {
+        let suffix = Alphanumeric.sample_string(&mut rand::rng(), NEW_NAME);
+        let channel = ChannelName::from_pattern(pattern, &suffix)?;
+        self.subscribe(&[channel.as_str()]).await?;
+        Ok(channel)
+    }
+
+    async fn group_add(&self, group: &str, channel: &str) -> Result<()> {
+        self.check_open()?;
+        let (name, member) = (GroupName::parse(group)?, ChannelName::parse_target(channel)?);
+        if member.kind() != ChannelKind::Normal && !self.inbox.interest.is_open(&member) {
+            // Its messages would wait here for nobody.
+            return Err(Error::Unsupported { operation: "adding a channel to a group where nobody reads it" });
+        }
+        // What was sent to the group before is for those who were members then.
+        self.inbox.interest.catch_up_group(&name).await;
+        self.inbox.memory.group_add(group, channel).await?;
+        let wished = self.inbox.interest.join(&name);
+        self.inbox.interest.granted(&wished).await
+    }
+
+    async fn group_discard(&self, group: &str, channel: &str) -> Result<()> {
+        self.check_open()?;
+        let name = GroupName::parse(group)?;
+        self.inbox.interest.catch_up_group(&name).await;
+        self.inbox.memory.group_discard(group, channel).await?;
+        self.inbox.interest.part(&name, || self.inbox.memory.has_members(group));
+        Ok(())
+    }
+
+    async fn group_channels(&self, group: &str) -> Result<Vec<ChannelName>> {
+        self.inbox.memory.group_channels(group).await
+    }
+
+    async fn group_send(&self, group: &str, message: Message) -> Result<()> {
+        outcome(self.post_to_group(group, &message)?).await
+    }
+
+    async fn group_send_many(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
+        let post = |(group, message): &(&str, Message)| self.post_to_group(group, message);
+        outcomes(messages.iter().map(post).collect()).await
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.check_open()?;
+        self.inbox.interest.catch_up().await;
+        self.inbox.memory.flush().await?;
+        self.inbox.interest.clear();
+        Ok(())
+    }
+
+    async fn global_statistics(&self) -> Result<Statistics> {
+        self.inbox.memory.global_statistics().await
+    }
+
+    async fn channel_statistics(&self, channel: &str) -> Result<Statistics> {
+        self.inbox.memory.channel_statistics(channel).await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.closing.cancel();
+        self.inbox.memory.close().await?;
+        self.drained.cancelled().await;
+        self.upkeep.wait().await;
+        Ok(())
+    }
+
+    fn group_expiry(&self) -> Duration {
+        self.inbox.memory.group_expiry()
+    }
+
+    fn events(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+
+    fn mode(&self) -> watch::Receiver<Mode> {
+        self.modes.watch()
+    }
+}
+
+impl Drop for PubSubLayer {
+    fn drop(&mut self) {
+        self.closing.cancel();
+    }
+}
+
+impl std::fmt::Debug for PubSubLayer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PubSubLayer").field("shards", &self.shards).finish_non_exhaustive()
+    }
+}
+
+/// When `closing`, waits until the lanes have sent what they hold.
+async fn drain(work: TaskTracker, closing: CancellationToken, drained: CancellationToken) {
+    closing.cancelled().await;
+    work.close();
+    work.wait().await;
+    drained.cancel();
+}
+
+/// Closes what nobody here needs any more, until `closing`.
+async fn sweep(inbox: Arc<Inbox>, expiry: Duration, closing: CancellationToken) {
+    let (shortest, longest) = SWEEPS;
+    let mut due = interval((expiry / 4).clamp(shortest, longest));
+    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let sweeping = async {
+        loop {
+            due.tick().await;
+            inbox.interest.sweep(|group| inbox.memory.has_members(group.as_str()));
+        }
+    };
+    closing.run_until_cancelled(sweeping).await;
+}
+
+fn timing(config: &Config) -> Timing {
+    Timing { connect: config.connect_timeout, command: config.command_timeout, blocking: config.blocking_timeout }
+}
+
+fn shards(config: &Config, events: &broadcast::Sender<Event>) -> Result<Vec<Arc<Shard>>> {
+    let min_version = if config.sharded_pubsub { OLDEST_SHARDED } else { OLDEST_SERVER };
+    let shard = |(index, host): (usize, crate::config::Host)| {
+        let client = redis::Client::open(host.url()).map_err(|error| Error::config("hosts", host.identity(), error))?;
+        let needs = Needs { timing: timing(config), pool_size: 1, min_version, scripts: &[], epoch_key: None };
+        let options = ShardOptions { host: host.identity(), client, needs };
+        Ok(Arc::new(Shard::new(index, options, events.clone())))
+    };
+    config.host_list().into_iter().enumerate().map(shard).collect()
+}
+
+/// Tries every server once; fails if one is of no use whatever happens, or none is there and one has to be.
+async fn connect_all(shards: &[Arc<Shard>], fallback: Fallback) -> Result<()> {
+    let results = join_all(shards.iter().map(|shard| shard.connect())).await;
+    let enough = fallback == Fallback::Local || results.iter().any(Result::is_ok);
+    let mut failed = results.into_iter().filter_map(Result::err);
+    match failed.find(|error| !enough || !error.is_transient()) {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}

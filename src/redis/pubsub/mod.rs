@@ -1,0 +1,14 @@
+//! The layer on Redis' publish and subscribe, in the wire format of `channels_redis.pubsub`.
+
+mod inbox;
+mod interest;
+mod layer;
+mod publish;
+mod source;
+mod station;
+mod subscriber;
+mod topic;
+mod wire;
+mod wishes;
+
+pub use layer::PubSubLayer;

@@ -1,0 +1,132 @@
+//! Reading: what stands behind a receiver of published messages.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use super::inbox::Inbox;
+use super::interest::Wished;
+use super::station::{Progress, Reach, Station};
+use crate::config::Fallback;
+use crate::error::{Error, Result};
+use crate::layer::{Sink, Source};
+use crate::memory::MemorySource;
+use crate::name::ChannelName;
+
+/// Keeps some channels open, and reads their queues in this process. It holds no message itself.
+pub(super) struct PubSubSource {
+    inbox: Arc<Inbox>,
+    /// Without a name that is there twice.
+    channels: Vec<ChannelName>,
+    queues: MemorySource,
+    /// Ready when a server has refused one of the channels.
+    refusal: Option<Pin<Box<dyn Future<Output = Error> + Send + Sync>>>,
+    outages: Vec<Outage>,
+}
+
+/// Tells once of each outage of a server after which nothing stays in this process.
+struct Outage {
+    station: Arc<Station>,
+    told: bool,
+    /// Ends with the next change of the station's progress; the progress comes back with it.
+    change: Option<Pin<Box<dyn Future<Output = watch::Receiver<Progress>> + Send + Sync>>>,
+}
+
+impl PubSubSource {
+    /// Of `channels`, which have no local part.
+    pub(super) fn new(inbox: Arc<Inbox>, mut channels: Vec<ChannelName>) -> Result<Self> {
+        channels.sort();
+        channels.dedup();
+        let names: Vec<_> = channels.iter().map(ChannelName::as_str).collect();
+        let queues = inbox.memory.source(&names)?;
+        let wished = Wished::all(channels.iter().map(|channel| inbox.interest.enter(channel)));
+        let stations = inbox.interest.stations_of(&channels).into_iter();
+        let outages = stations.filter(|station| station.fallback == Fallback::Fail).map(Outage::of).collect();
+        let asked = inbox.clone();
+        let refusal = Box::pin(async move { asked.interest.refused(&wished).await });
+        Ok(Self { inbox, channels, queues, refusal: Some(refusal), outages })
+    }
+
+    fn poll_fault(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        if let Some(refusal) = &mut self.refusal
+            && let Poll::Ready(error) = refusal.as_mut().poll(cx)
+        {
+            self.refusal = None;
+            return Poll::Ready(error);
+        }
+        for outage in &mut self.outages {
+            if let Poll::Ready(error) = outage.poll(cx) {
+                return Poll::Ready(error);
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl Outage {
+    fn of(station: Arc<Station>) -> Self {
+        Self { station, told: false, change: None }
+    }
+
+    /// Ready with the error of an outage that has not been told of.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        loop {
+            let mut progress = match &mut self.change {
+                None => self.station.progress(),
+                Some(change) => match change.as_mut().poll(cx) {
+                    Poll::Ready(progress) => progress,
+                    Poll::Pending => return Poll::Pending,
+                },
+            };
+            let reach = progress.borrow_and_update().reach.clone();
+            self.change = Some(Box::pin(async move {
+                // When the station has gone the layer has closed, which the queues tell.
+                if progress.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+                progress
+            }));
+            match reach {
+                Reach::Away(fault) if !self.told => {
+                    self.told = true;
+                    return Poll::Ready(fault.into_error(self.station.shard.index));
+                }
+                Reach::There(..) => self.told = false,
+                _ => {}
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Source for PubSubSource {
+    fn poll_recv_many(&mut self, cx: &mut Context<'_>, sink: Sink<'_>, limit: usize) -> Poll<Result<usize>> {
+        if let Poll::Ready(result) = self.queues.poll_recv_many(cx, sink, limit) {
+            if let Ok(taken) = result {
+                metrics::counter!("channel_layer_received_total").increment(taken as u64);
+            }
+            return Poll::Ready(result);
+        }
+        self.poll_fault(cx).map(Err)
+    }
+
+    fn pause(&mut self) {
+        self.queues.pause();
+    }
+
+    async fn close(&mut self) -> Result<()> {
+        self.queues.close().await
+    }
+}
+
+impl Drop for PubSubSource {
+    fn drop(&mut self) {
+        for channel in &self.channels {
+            self.inbox.interest.leave(channel);
+        }
+    }
+}

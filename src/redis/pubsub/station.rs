@@ -1,0 +1,353 @@
+//! One server as a place to hear from: keeps a connection subscribed to what is wanted, and says whether it is.
+
+use std::collections::HashSet;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, broadcast, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::inbox::Inbox;
+use super::subscriber::{Deliver, Subscriber};
+use super::topic::Subscription;
+use super::wishes::{Change, Wish, Wishes};
+use crate::backoff::Backoff;
+use crate::config::Fallback;
+use crate::error::{Error, Result};
+use crate::layer::{Event, Mode, Modes};
+use crate::redis::connection::{Link, Timing};
+use crate::redis::fault::Fault;
+use crate::redis::shard::Shard;
+
+/// How often a subscribed connection is asked whether it is there: nothing else tells of a half-open one.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+const SHORTEST: Duration = Duration::from_millis(10);
+/// After a connection has lasted so long the next one is opened at once.
+const LASTING: Duration = Duration::from_secs(10);
+
+/// One server. [`run`](Self::run) keeps it subscribed until the layer closes.
+pub(super) struct Station {
+    pub(super) shard: Arc<Shard>,
+    pub(super) fallback: Fallback,
+    timing: Timing,
+    return_after: Duration,
+    /// Held to note wishes or to take them.
+    wishes: Mutex<Wishes>,
+    wished: Notify,
+    progress: watch::Sender<Progress>,
+    modes: Arc<Modes>,
+    events: broadcast::Sender<Event>,
+}
+
+/// How far a station is.
+#[derive(Clone)]
+pub(super) struct Progress {
+    pub(super) reach: Reach,
+    /// The server has been told of the changes up to this one.
+    told: Wish,
+}
+
+/// Whether messages of a server arrive.
+#[derive(Clone)]
+pub(super) enum Reach {
+    /// Nobody has tried yet.
+    Unknown,
+    /// They do, over this connection, which belongs to the link of this generation.
+    There(Subscriber, u64),
+    /// They do not, and why. With [`Fallback::Local`] messages stay in this process.
+    Away(Fault),
+}
+
+/// How serving a connection ended.
+enum Ended {
+    Lost(Fault),
+    /// It has answered for long enough.
+    Proven,
+}
+
+/// Passes messages of one connection on until it is shut. After that none of them can come late, behind messages that
+/// stayed in this process.
+struct Gate {
+    /// Held while a message is delivered.
+    open: Mutex<bool>,
+    inbox: Arc<Inbox>,
+    shard: usize,
+}
+
+impl Station {
+    pub(super) fn new(
+        shard: Arc<Shard>,
+        timing: Timing,
+        (fallback, return_after): (Fallback, Duration),
+        modes: Arc<Modes>,
+        events: broadcast::Sender<Event>,
+    ) -> Self {
+        Self {
+            shard,
+            fallback,
+            timing,
+            return_after,
+            wishes: Mutex::default(),
+            wished: Notify::new(),
+            progress: watch::Sender::new(Progress { reach: Reach::Unknown, told: 0 }),
+            modes,
+            events,
+        }
+    }
+
+    /// Asks for `subscription`.
+    pub(super) fn want(&self, subscription: &Subscription) -> Wish {
+        let wish = self.wishes.lock().want(subscription);
+        self.wished.notify_one();
+        wish
+    }
+
+    /// Asks for `subscription` no more.
+    pub(super) fn give_up(&self, subscription: &Subscription) {
+        self.wishes.lock().give_up(subscription);
+        self.wished.notify_one();
+    }
+
+    /// How far the station is, and every change of it.
+    pub(super) fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    /// Waits until the server has confirmed `subscription`, or nobody needs it to.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Redis`] if the server refused, or is away and nothing stays in this process.
+    pub(super) async fn granted(&self, subscription: &Subscription, wish: Wish) -> Result<()> {
+        let mut progress = self.progress();
+        let done = |progress: &Progress| match progress.reach {
+            Reach::Unknown => false,
+            Reach::There(..) => progress.told >= wish,
+            Reach::Away(_) => true,
+        };
+        // The sender lives in `self`, so that the wait cannot fail.
+        let reach = progress.wait_for(done).await.map_or(Reach::Unknown, |progress| progress.reach.clone());
+        let fault = match (reach, self.fallback) {
+            (Reach::Away(_), Fallback::Local) => None,
+            (Reach::Away(fault), Fallback::Fail) => Some(fault),
+            _ => self.wishes.lock().refusal(subscription),
+        };
+        fault.map_or(Ok(()), |fault| Err(fault.into_error(self.shard.index)))
+    }
+
+    /// Waits until the server has refused `subscription`; for ever if it never does.
+    pub(super) async fn refused(&self, subscription: &Subscription, wish: Wish) -> Error {
+        let answered = |progress: &Progress| matches!(progress.reach, Reach::There(..)) && progress.told >= wish;
+        let _ = self.progress().wait_for(answered).await;
+        let refusal = self.wishes.lock().refusal(subscription);
+        match refusal {
+            Some(fault) => fault.into_error(self.shard.index),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Waits until everything has arrived that was published before the call, if anything arrives at all.
+    pub(super) async fn catch_up(&self) {
+        let Reach::There(subscriber, _) = self.reach() else { return };
+        // If the connection fails the station finds out for itself; here it means that nothing more can arrive.
+        let _ = subscriber.catch_up().await;
+    }
+
+    /// Whether messages of the server arrive now.
+    pub(super) fn reach(&self) -> Reach {
+        self.progress.borrow().reach.clone()
+    }
+
+    /// Waits until messages of the server do not arrive any more as they did when this was its `reach`.
+    pub(super) async fn departed(&self, reach: &Reach) {
+        let Reach::There(_, before) = reach else { return };
+        let same = |progress: &Progress| matches!(progress.reach, Reach::There(_, present) if present == *before);
+        let _ = self.progress().wait_for(|progress| !same(progress)).await;
+    }
+
+    /// Waits until it is known whether messages of the server arrive.
+    pub(super) async fn settled(&self) {
+        let unknown = |progress: &Progress| matches!(progress.reach, Reach::Unknown);
+        let _ = self.progress().wait_for(|progress| !unknown(progress)).await;
+    }
+
+    /// Keeps a connection to the server subscribed until `closing`; messages go to `inbox`.
+    pub(super) async fn run(self: Arc<Self>, inbox: Arc<Inbox>, closing: CancellationToken) {
+        closing.run_until_cancelled(self.keep_subscribed(&inbox)).await;
+        // Whoever waits for the server finds the layer closed.
+        self.progress.send_modify(|progress| progress.reach = Reach::Away(Fault::unsent(Error::Closed)));
+    }
+
+    async fn keep_subscribed(&self, inbox: &Arc<Inbox>) {
+        let mut backoff = Backoff::outage();
+        // The link over which messages came last: if it still stands, the server has not been away.
+        let mut last = None;
+        loop {
+            if let Err(fault) = self.shard.link() {
+                self.depart(&fault);
+            }
+            let link = self.shard.up().await;
+            let began = Instant::now();
+            let first = last.is_none() && matches!(self.progress.borrow().reach, Reach::Unknown);
+            let trusted = first || last == Some(link.generation) || self.fallback == Fallback::Fail;
+            let steady = if trusted { Duration::ZERO } else { self.return_after };
+            let fault = self.follow(&link, inbox, steady, &mut last).await;
+            self.depart(&fault);
+            self.shard.suspect();
+            if began.elapsed() > LASTING {
+                backoff = Backoff::outage();
+            } else {
+                sleep(backoff.pause()).await;
+            }
+        }
+    }
+
+    /// Hears what comes over `link` until that ends. Once it has been `steady` for so long, messages go there.
+    async fn follow(&self, link: &Link, inbox: &Arc<Inbox>, steady: Duration, last: &mut Option<u64>) -> Fault {
+        let gate = Arc::new(Gate { open: Mutex::new(true), inbox: inbox.clone(), shard: self.shard.index });
+        let shut = gate.clone();
+        let deliver: Deliver = Arc::new(move |topic, payload| gate.pass(topic, &payload));
+        let fault = match Subscriber::open(&link.client, &self.timing, deliver).await {
+            Ok(subscriber) => self.serve(link, &subscriber, steady, last).await,
+            Err(fault) => fault,
+        };
+        shut.shut();
+        fault
+    }
+
+    async fn serve(&self, link: &Link, subscriber: &Subscriber, steady: Duration, last: &mut Option<u64>) -> Fault {
+        let proven = Instant::now() + steady;
+        let mut held = HashSet::new();
+        let all = self.wishes.lock().take_all();
+        if let Err(fault) = self.tell(subscriber, all, &mut held).await {
+            return fault;
+        }
+        if !steady.is_zero()
+            && let Ended::Lost(fault) = self.attend(link, subscriber, &mut held, Some(proven)).await
+        {
+            return fault;
+        }
+        *last = Some(link.generation);
+        self.arrive(subscriber.clone(), link.generation);
+        match self.attend(link, subscriber, &mut held, None).await {
+            Ended::Lost(fault) => fault,
+            Ended::Proven => Fault::unexpected("the subscription ended"),
+        }
+    }
+
+    /// Keeps the connection up to date until it is lost, or `until`.
+    async fn attend(
+        &self,
+        link: &Link,
+        subscriber: &Subscriber,
+        held: &mut HashSet<Subscription>,
+        until: Option<Instant>,
+    ) -> Ended {
+        // While it has to prove itself it is asked more often.
+        let every = if until.is_some() { ASK_EVERY.min(self.return_after / 4) } else { ASK_EVERY };
+        let mut ask = interval(every.max(SHORTEST));
+        ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let end = async {
+            match until {
+                Some(until) => sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        let (mut end, mut gone) = (pin!(end), pin!(self.shard.gone(link.generation)));
+        let mut lost = pin!(subscriber.lost());
+        loop {
+            let step = async {
+                tokio::select! {
+                    () = &mut end => Ok(true),
+                    () = self.wished.notified() => {
+                        let change = self.wishes.lock().take_change(held);
+                        self.tell(subscriber, change, held).await.map(|()| false)
+                    }
+                    _ = ask.tick() => subscriber.catch_up().await.map(|()| false),
+                }
+            };
+            let step = tokio::select! {
+                biased;
+                fault = &mut gone => Err(fault),
+                fault = &mut lost => Err(fault),
+                step = step => step,
+            };
+            match step {
+                Ok(false) => {}
+                Ok(true) => return Ended::Proven,
+                Err(fault) => return Ended::Lost(fault),
+            }
+        }
+    }
+
+    /// Tells the server of a change, and those who wait for it.
+    async fn tell(
+        &self,
+        subscriber: &Subscriber,
+        change: Change,
+        held: &mut HashSet<Subscription>,
+    ) -> Result<(), Fault> {
+        let Change { subscribe, unsubscribe, up_to } = change;
+        subscriber.unsubscribe(&unsubscribe).await?;
+        for subscription in &unsubscribe {
+            held.remove(subscription);
+        }
+        let refused = subscriber.subscribe(&subscribe).await?;
+        held.extend(subscribe);
+        for (subscription, fault) in refused {
+            warn!(shard = self.shard.index, ?subscription, %fault, "a subscription was refused");
+            held.remove(&subscription);
+            self.wishes.lock().refuse(&subscription, fault);
+        }
+        self.progress.send_modify(|progress| progress.told = up_to);
+        Ok(())
+    }
+
+    fn arrive(&self, subscriber: Subscriber, generation: u64) {
+        let shard = self.shard.index;
+        let before = self.set_reach(Reach::There(subscriber, generation));
+        self.modes.arrive(shard);
+        if matches!(before, Reach::Away(_)) {
+            if self.fallback == Fallback::Fail {
+                info!(shard, "published messages arrive again");
+            }
+            let _ = self.events.send(Event::SubscriptionRestored { shard });
+        }
+    }
+
+    fn depart(&self, fault: &Fault) {
+        let (shard, reason) = (self.shard.index, fault.to_string());
+        let before = self.set_reach(Reach::Away(fault.clone().before_sending()));
+        if matches!(before, Reach::There(..)) {
+            if self.fallback == Fallback::Fail {
+                warn!(shard, reason, "published messages do not arrive");
+            }
+            let _ = self.events.send(Event::SubscriptionLost { shard, reason: reason.clone() });
+        }
+        let mode = if self.fallback == Fallback::Local { Mode::LocalOnly } else { Mode::Down };
+        self.modes.leave(shard, mode, &reason);
+    }
+
+    fn set_reach(&self, reach: Reach) -> Reach {
+        let told = self.progress.borrow().told;
+        self.progress.send_replace(Progress { reach, told }).reach
+    }
+}
+
+impl Gate {
+    fn pass(&self, topic: &[u8], payload: &Bytes) {
+        let open = self.open.lock();
+        if *open {
+            self.inbox.take_in(self.shard, topic, payload);
+        }
+    }
+
+    fn shut(&self) {
+        *self.open.lock() = false;
+    }
+}

@@ -1,0 +1,118 @@
+//! What a server should be subscribed to, and which changes of that it has been told.
+
+use std::collections::{HashMap, HashSet};
+
+use super::topic::Subscription;
+use crate::redis::fault::Fault;
+
+/// The number of a change; the server has been told of a change when it has been told of all up to its number.
+pub(super) type Wish = u64;
+
+/// What one server should be subscribed to.
+#[derive(Default)]
+pub(super) struct Wishes {
+    wanted: HashMap<Subscription, Wish>,
+    /// Changed since the server was told last.
+    changed: HashSet<Subscription>,
+    last: Wish,
+    /// What the server refused, and why.
+    refused: HashMap<Subscription, Fault>,
+}
+
+/// What has to be done so that a server knows all changes up to one.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Change {
+    pub(super) subscribe: Vec<Subscription>,
+    pub(super) unsubscribe: Vec<Subscription>,
+    pub(super) up_to: Wish,
+}
+
+impl Wishes {
+    /// Wants `subscription`.
+    pub(super) fn want(&mut self, subscription: &Subscription) -> Wish {
+        self.last += 1;
+        self.wanted.insert(subscription.clone(), self.last);
+        self.changed.insert(subscription.clone());
+        self.last
+    }
+
+    /// Wants `subscription` no more.
+    pub(super) fn give_up(&mut self, subscription: &Subscription) {
+        self.last += 1;
+        self.wanted.remove(subscription);
+        self.refused.remove(subscription);
+        self.changed.insert(subscription.clone());
+    }
+
+    /// What to do on a connection that has `held` so far.
+    pub(super) fn take_change(&mut self, held: &HashSet<Subscription>) -> Change {
+        let changed = std::mem::take(&mut self.changed);
+        let (wanted, unwanted): (Vec<_>, Vec<_>) = changed.into_iter().partition(|one| self.wanted.contains_key(one));
+        let subscribe = wanted.into_iter().filter(|one| !held.contains(one)).collect();
+        let unsubscribe = unwanted.into_iter().filter(|one| held.contains(one)).collect();
+        Change { subscribe, unsubscribe, up_to: self.last }
+    }
+
+    /// What to do on a new connection.
+    pub(super) fn take_all(&mut self) -> Change {
+        self.changed.clear();
+        self.refused.clear();
+        Change { subscribe: self.wanted.keys().cloned().collect(), unsubscribe: Vec::new(), up_to: self.last }
+    }
+
+    /// Notes that the server refused `subscription`, which is tried again over the next connection.
+    pub(super) fn refuse(&mut self, subscription: &Subscription, fault: Fault) {
+        if self.wanted.contains_key(subscription) {
+            self.refused.insert(subscription.clone(), fault);
+        }
+    }
+
+    /// Why the server refused `subscription`, if it did.
+    pub(super) fn refusal(&self, subscription: &Subscription) -> Option<Fault> {
+        self.refused.get(subscription).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(name: &str) -> Subscription {
+        Subscription::Channel(name.to_owned())
+    }
+
+    #[test]
+    fn only_what_has_changed_is_told() {
+        let mut wishes = Wishes::default();
+        for name in ["a", "b", "c"] {
+            wishes.want(&of(name));
+        }
+        let mut change = wishes.take_all();
+        change.subscribe.sort_by_key(|one| format!("{one:?}"));
+        assert_eq!((change.subscribe, change.up_to), (vec![of("a"), of("b"), of("c")], 3));
+
+        let held = ["a", "b", "c"].map(of).into();
+        wishes.give_up(&of("a"));
+        wishes.want(&of("d"));
+        // Gone and back again before anybody was told.
+        wishes.give_up(&of("b"));
+        wishes.want(&of("b"));
+        let change = wishes.take_change(&held);
+        assert_eq!(change, Change { subscribe: vec![of("d")], unsubscribe: vec![of("a")], up_to: 7 });
+        assert_eq!(wishes.take_change(&held), Change { up_to: 7, ..Change::default() });
+    }
+
+    #[test]
+    fn a_refusal_is_forgotten_with_the_connection_and_with_the_wish() {
+        let mut wishes = Wishes::default();
+        wishes.want(&of("a"));
+        wishes.refuse(&of("a"), Fault::unexpected("no"));
+        assert!(wishes.refusal(&of("a")).is_some());
+        wishes.take_all();
+        assert!(wishes.refusal(&of("a")).is_none());
+        wishes.refuse(&of("a"), Fault::unexpected("no"));
+        wishes.give_up(&of("a"));
+        wishes.refuse(&of("a"), Fault::unexpected("no"));
+        assert!(wishes.refusal(&of("a")).is_none());
+    }
+}

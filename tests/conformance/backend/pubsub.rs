@@ -1,0 +1,223 @@
+//! The layer on publish and subscribe, over each of its protocols, alone and without Redis.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use channel_layer::{
+    ChannelLayer, ChannelName, Config, Delivery, Event, Message, Mode, PubSubLayer, Receiver, Result, Statistics,
+};
+use tokio::sync::{broadcast, watch};
+
+use super::super::guarantees::Promise;
+use super::super::tools::Layer;
+use super::redis::on;
+use super::{Backend, Options};
+use crate::support::RedisServer;
+
+const LACKS: &[Promise] = &[Promise::AtMostOnce, Promise::Capacity, Promise::NoSilentLoss, Promise::Drain];
+const LACKS_ON_SEVERAL: &[Promise] =
+    &[Promise::AtMostOnce, Promise::Order, Promise::Capacity, Promise::NoSilentLoss, Promise::Drain];
+
+/// [`PubSubLayer`] on a server of its own, since channels have no prefix and would meet those of other tests. Its other instance is itself: whoever reads does so in the process that
+/// messages were sent to. What holds between processes has tests of its own.
+pub struct PubSub(Arc<Open>);
+
+/// The same on three servers.
+pub struct PubSubOnSeveral(Arc<Open>);
+
+/// The same with `SPUBLISH` and with keys.
+pub struct PubSubSharded(Arc<Open>);
+
+/// The same with a server that is not there.
+pub struct PubSubAlone(Arc<Open>);
+
+impl Backend for PubSub {
+    const COLUMN: &'static str = "PubSubLayer";
+    const LACKS: &'static [Promise] = LACKS;
+
+    async fn start(options: Options) -> Self {
+        Self(Open::start(vec![RedisServer::start()], options.config()).await)
+    }
+
+    fn layer(&self) -> Layer {
+        self.0.clone()
+    }
+
+    async fn peer(&self) -> Layer {
+        self.layer()
+    }
+
+    async fn arrived(&self) {
+        self.0.arrived().await;
+    }
+}
+
+impl Backend for PubSubOnSeveral {
+    const COLUMN: &'static str = "PubSubLayer on several servers";
+    const LACKS: &'static [Promise] = LACKS_ON_SEVERAL;
+
+    async fn start(options: Options) -> Self {
+        Self(Open::start((0..3).map(|_| RedisServer::start()).collect(), options.config()).await)
+    }
+
+    fn layer(&self) -> Layer {
+        self.0.clone()
+    }
+
+    async fn peer(&self) -> Layer {
+        self.layer()
+    }
+
+    async fn arrived(&self) {
+        self.0.arrived().await;
+    }
+}
+
+impl Backend for PubSubSharded {
+    const COLUMN: &'static str = "PubSubLayer";
+    const LACKS: &'static [Promise] = LACKS;
+
+    async fn start(options: Options) -> Self {
+        let config = options.config().symmetric_encryption_keys(["a key"]).sharded_pubsub(true);
+        Self(Open::start(vec![RedisServer::start()], config).await)
+    }
+
+    fn layer(&self) -> Layer {
+        self.0.clone()
+    }
+
+    async fn peer(&self) -> Layer {
+        self.layer()
+    }
+
+    async fn arrived(&self) {
+        self.0.arrived().await;
+    }
+}
+
+impl Backend for PubSubAlone {
+    const COLUMN: &'static str = "PubSubLayer";
+    const LACKS: &'static [Promise] = LACKS;
+
+    async fn start(options: Options) -> Self {
+        let mut server = RedisServer::start();
+        server.stop();
+        Self(Open::start(vec![server], options.config()).await)
+    }
+
+    fn layer(&self) -> Layer {
+        self.0.clone()
+    }
+
+    async fn peer(&self) -> Layer {
+        self.layer()
+    }
+
+    async fn arrived(&self) {
+        self.0.arrived().await;
+    }
+}
+
+/// A layer whose channels are open before anything is sent to them: the suite sends to readers that come later, for
+/// whom pub/sub keeps nothing unless it is told.
+struct Open(PubSubLayer, #[expect(dead_code, reason = "they end with it")] Vec<RedisServer>);
+
+impl Open {
+    async fn start(servers: Vec<RedisServer>, config: Config) -> Arc<Self> {
+        let layer = PubSubLayer::connect(on(&servers, config)).await.unwrap();
+        Arc::new(Self(layer, servers))
+    }
+
+    /// A look at any channel waits for what is on its way to all of them.
+    async fn arrived(&self) {
+        self.0.try_receive(&["any"]).await.unwrap();
+    }
+
+    async fn open(&self, channel: &str) {
+        if let Ok(name) = ChannelName::parse_target(channel) {
+            // What is wrong with it the call itself will tell.
+            self.0.subscribe(&[name.non_local()]).await.ok();
+        }
+    }
+}
+
+#[async_trait]
+impl ChannelLayer for Open {
+    async fn send(&self, channel: &str, message: Message) -> Result<()> {
+        self.open(channel).await;
+        self.0.send(channel, message).await
+    }
+
+    async fn send_many(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
+        for (channel, _) in messages {
+            self.open(channel).await;
+        }
+        self.0.send_many(messages).await
+    }
+
+    async fn receive(&self, channels: &[&str]) -> Result<Delivery> {
+        self.0.receive(channels).await
+    }
+
+    async fn try_receive(&self, channels: &[&str]) -> Result<Option<Delivery>> {
+        self.0.try_receive(channels).await
+    }
+
+    fn receiver(&self, channels: &[&str]) -> Result<Receiver> {
+        self.0.receiver(channels)
+    }
+
+    async fn new_channel(&self, pattern: &str) -> Result<ChannelName> {
+        self.0.new_channel(pattern).await
+    }
+
+    async fn group_add(&self, group: &str, channel: &str) -> Result<()> {
+        self.open(channel).await;
+        self.0.group_add(group, channel).await
+    }
+
+    async fn group_discard(&self, group: &str, channel: &str) -> Result<()> {
+        self.0.group_discard(group, channel).await
+    }
+
+    async fn group_channels(&self, group: &str) -> Result<Vec<ChannelName>> {
+        self.0.group_channels(group).await
+    }
+
+    async fn group_send(&self, group: &str, message: Message) -> Result<()> {
+        self.0.group_send(group, message).await
+    }
+
+    async fn group_send_many(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
+        self.0.group_send_many(messages).await
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.0.flush().await
+    }
+
+    async fn global_statistics(&self) -> Result<Statistics> {
+        self.0.global_statistics().await
+    }
+
+    async fn channel_statistics(&self, channel: &str) -> Result<Statistics> {
+        self.0.channel_statistics(channel).await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.0.close().await
+    }
+
+    fn group_expiry(&self) -> Duration {
+        self.0.group_expiry()
+    }
+
+    fn events(&self) -> broadcast::Receiver<Event> {
+        self.0.events()
+    }
+
+    fn mode(&self) -> watch::Receiver<Mode> {
+        self.0.mode()
+    }
+}

@@ -1,0 +1,10 @@
+//! The layer on publish and subscribe: what the conformance suite cannot ask of it.
+
+mod faults;
+mod openness;
+mod order;
+mod overflow;
+mod processes;
+mod protocols;
+mod tools;
+mod wire;

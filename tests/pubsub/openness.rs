@@ -1,0 +1,91 @@
+//! Which channels are open, and what becomes of messages for those that are not.
+
+use std::time::Duration;
+
+use channel_layer::ChannelLayer;
+use metrics_util::debugging::DebuggingRecorder;
+
+use super::tools::{ask, config, connect, connect_with, next, numbered};
+use crate::support::{Counts, RedisServer, eventually};
+
+async fn subscriptions(server: &RedisServer) -> (usize, i64) {
+    let channels: Vec<String> = redis::from_redis_value(ask(&server.url(), "PUBSUB CHANNELS").await).unwrap();
+    let patterns: i64 = redis::from_redis_value(ask(&server.url(), "PUBSUB NUMPAT").await).unwrap();
+    (channels.len(), patterns)
+}
+
+#[tokio::test]
+async fn a_server_is_subscribed_to_what_is_open_and_to_no_more() {
+    let server = RedisServer::start();
+    let layer = connect_with(config([&*server.url()]).expiry(Duration::from_millis(200))).await;
+    let receiver = layer.receiver(&["work", "body?x", "send.p!"]).unwrap();
+    for room in ["one", "two"] {
+        layer.group_add(room, "send.p!ada").await.unwrap();
+    }
+    assert_eq!(subscriptions(&server).await, (4, 1));
+    layer.group_discard("two", "send.p!ada").await.unwrap();
+    let fewer = async || (subscriptions(&server).await == (3, 1)).then_some(());
+    eventually("the end of the subscription to a group without members", fewer).await;
+    drop(receiver);
+    let only_the_group = async || (subscriptions(&server).await == (1, 0)).then_some(());
+    eventually("the end of the subscriptions that nobody reads", only_the_group).await;
+    layer.flush().await.unwrap();
+    let nothing = async || (subscriptions(&server).await == (0, 0)).then_some(());
+    eventually("the end of all subscriptions", nothing).await;
+}
+
+#[tokio::test]
+async fn a_membership_that_expires_ends_the_subscription() {
+    let server = RedisServer::start();
+    let layer = connect_with(
+        config([&*server.url()]).expiry(Duration::from_millis(200)).group_expiry(Duration::from_millis(200)),
+    )
+    .await;
+    layer.group_add("room", "news").await.unwrap();
+    assert_eq!(subscriptions(&server).await, (1, 0));
+    let nothing = async || (subscriptions(&server).await == (0, 0)).then_some(());
+    eventually("the end of the subscription", nothing).await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn what_nobody_reads_is_counted() {
+    let recorder = DebuggingRecorder::new();
+    let mut counts = Counts::of(&recorder);
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let server = RedisServer::start();
+    let layer = connect([&*server.url()]).await;
+    layer.send("nobody", numbered(1)).await.unwrap();
+    layer.group_send("nobody", numbered(1)).await.unwrap();
+    assert_eq!(counts.dropped("no_reader"), 1, "an empty group is no loss");
+
+    let mut receiver = layer.receiver(&["somebody"]).unwrap();
+    layer.subscribe(&["somebody"]).await.unwrap();
+    layer.send("somebody", numbered(2)).await.unwrap();
+    assert_eq!(next(&mut receiver).await, 2);
+    assert_eq!(counts.dropped("no_reader"), 1);
+    assert_eq!(counts.counter("channel_layer_sent_total"), 3);
+    assert_eq!(counts.counter("channel_layer_received_total"), 1);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn what_cannot_be_read_is_counted_and_passed_over() {
+    let recorder = DebuggingRecorder::new();
+    let mut counts = Counts::of(&recorder);
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let server = RedisServer::start();
+    let layer = connect([&*server.url()]).await;
+    layer.subscribe(&["work", "send.p!"]).await.unwrap();
+    for (topic, payload) in [("work", "no-message"), ("send.p!a!b", "\u{80}"), ("send.p!", "x")] {
+        ask(&server.url(), &format!("PUBLISH {topic} {payload}")).await;
+    }
+    layer.send("work", numbered(1)).await.unwrap();
+    let mut receiver = layer.receiver(&["work", "send.p!"]).unwrap();
+    assert_eq!(next(&mut receiver).await, 1);
+    assert_eq!(counts.dropped("undecodable"), 3);
+
+    let sealed = connect_with(config([&*server.url()]).symmetric_encryption_keys(["k"])).await;
+    sealed.subscribe(&["sealed"]).await.unwrap();
+    layer.send("sealed", numbered(1)).await.unwrap();
+    assert!(sealed.try_receive(&["sealed"]).await.unwrap().is_none());
+    assert_eq!(counts.dropped("undecryptable"), 1);
+}

@@ -1,0 +1,44 @@
+//! What one sender sends arrives in its order, however many send beside it.
+
+use std::sync::Arc;
+
+use channel_layer::ChannelLayer;
+use tokio::task::JoinSet;
+
+use super::tools::{connect, number, numbered};
+use crate::support::{DEADLINE, RedisServer, within};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_senders_keep_their_order_each() {
+    const SENDERS: i64 = 16;
+    const MESSAGES: i64 = 300;
+    let server = RedisServer::start();
+    let (layer, reader) = (Arc::new(connect([&*server.url()]).await), connect([&*server.url()]).await);
+    let mut receiver = reader.receiver(&["send.p!"]).unwrap();
+    for member in 0..SENDERS {
+        reader.group_add(&format!("room{member}"), &format!("send.p!{member}")).await.unwrap();
+    }
+    let mut senders = JoinSet::new();
+    for sender in 0..SENDERS {
+        let layer = layer.clone();
+        senders.spawn(async move {
+            let (room, channel) = (format!("room{sender}"), format!("send.p!{sender}"));
+            for at in 0..MESSAGES {
+                if at % 2 == 0 {
+                    layer.group_send(&room, numbered(at)).await.unwrap();
+                } else {
+                    layer.send(&channel, numbered(at)).await.unwrap();
+                }
+            }
+        });
+    }
+    let mut taken = Vec::new();
+    while taken.len() < usize::try_from(SENDERS * MESSAGES).unwrap() {
+        within(DEADLINE, "the next messages", receiver.recv_many(&mut taken, 100)).await.unwrap();
+    }
+    for sender in 0..SENDERS {
+        let channel = format!("send.p!{sender}");
+        let of_one: Vec<_> = taken.iter().filter(|delivery| delivery.channel == *channel).map(number).collect();
+        assert_eq!(of_one, (0..MESSAGES).collect::<Vec<_>>(), "{channel}");
+    }
+}

@@ -1,0 +1,78 @@
+//! A server that speaks RESP2 alone serves as well, and what a server refuses is said.
+
+use channel_layer::{ChannelLayer, Error, PubSubLayer};
+
+use super::tools::{ask, config, connect, connect_with, next, number, numbered};
+use crate::support::{DEADLINE, FakeServer, RedisServer, within};
+
+#[tokio::test]
+async fn a_server_without_resp3_is_spoken_to_in_resp2() {
+    let server = RedisServer::with(&["--appendonly", "no", "--rename-command", "HELLO", ""]);
+    let (layer, other) = (connect([&*server.url()]).await, connect([&*server.url()]).await);
+    let mut receiver = layer.receiver(&["send.p!", "work"]).unwrap();
+    layer.group_add("room", "send.p!ada").await.unwrap();
+    layer.subscribe(&["work"]).await.unwrap();
+    for number in 0..500 {
+        other.group_send("room", numbered(2 * number)).await.unwrap();
+        other.send("work", numbered(2 * number + 1)).await.unwrap();
+    }
+    let mut got = Vec::new();
+    for _ in 0..1000 {
+        got.push(next(&mut receiver).await);
+    }
+    for rest in [0, 1] {
+        let of_one: Vec<_> = got.iter().copied().filter(|number| number % 2 == rest).collect();
+        assert_eq!(of_one, (0..500).map(|number| 2 * number + rest).collect::<Vec<_>>());
+    }
+    // A look finds what was sent before, though it comes over another connection.
+    for round in 0..50 {
+        other.send("work", numbered(round)).await.unwrap();
+        let found = layer.try_receive(&["work"]).await.unwrap().expect("it was sent before");
+        assert_eq!(number(&found), round);
+    }
+    layer.group_discard("room", "send.p!ada").await.unwrap();
+}
+
+#[tokio::test]
+async fn what_the_server_refuses_is_said_to_those_who_asked() {
+    for hello in ["", "-hello"] {
+        let server = RedisServer::start();
+        ask(
+            &server.url(),
+            &format!("ACL SETUSER limited on >pw +@all {hello} resetchannels &allowed*").replace("  ", " "),
+        )
+        .await;
+        let url = server.url().replace("redis://", "redis://limited:pw@");
+        let layer = connect_with(config([&*url])).await;
+        layer.subscribe(&["allowed"]).await.unwrap();
+        for refused in [
+            layer.subscribe(&["other"]).await.unwrap_err(),
+            layer.send("other", numbered(1)).await.unwrap_err(),
+            within(DEADLINE, "a refusal", layer.receive(&["other"])).await.unwrap_err(),
+            layer.group_add("room", "allowed").await.unwrap_err(),
+        ] {
+            assert!(matches!(refused, Error::Redis { shard: 0, .. }), "{refused:?}");
+        }
+        layer.send("allowed", numbered(2)).await.unwrap();
+        assert_eq!(number(&within(DEADLINE, "the message", layer.receive(&["allowed"])).await.unwrap()), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_too_old_is_refused() {
+    for (version, sharded, needed) in [("4.0.14", false, "5.0"), ("6.2.14", true, "7.0")] {
+        let server = FakeServer::of_version(version).await;
+        let config = config([&*server.url()]).sharded_pubsub(sharded);
+        let error = within(DEADLINE, "a refusal", PubSubLayer::connect(config)).await.unwrap_err();
+        assert!(error.to_string().contains(needed), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_prefix_that_would_be_a_pattern_is_refused() {
+    for prefix in ["a!", "a*", "a[b]", "a?"] {
+        let config = config(["redis://127.0.0.1:1"]).prefix(prefix);
+        let error = PubSubLayer::connect(config).await.unwrap_err();
+        assert!(matches!(error, Error::InvalidConfig { .. }), "{error}");
+    }
+}

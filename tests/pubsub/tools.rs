@@ -1,0 +1,80 @@
+//! Short forms for tests of the pub/sub layer.
+
+use std::time::Duration;
+
+use channel_layer::{ChannelLayer, Config, Delivery, Event, Message, Mode, PubSubLayer, Receiver, message};
+use tokio::sync::broadcast;
+
+use crate::support::{DEADLINE, within};
+
+/// How long a fault may keep messages from arriving, once what was wrong is over.
+pub const RECOVERY: Duration = Duration::from_secs(15);
+
+/// A layer on the servers at `urls`, for which a server is away as soon as it is silent for a second.
+pub async fn connect<'u>(urls: impl IntoIterator<Item = &'u str>) -> PubSubLayer {
+    connect_with(config(urls)).await
+}
+
+pub async fn connect_with(config: Config) -> PubSubLayer {
+    within(DEADLINE, "a layer", PubSubLayer::connect(config)).await.unwrap()
+}
+
+pub fn config<'u>(urls: impl IntoIterator<Item = &'u str>) -> Config {
+    Config::new()
+        .hosts(urls)
+        .capacity(10_000)
+        .connect_timeout(DEADLINE)
+        .command_timeout(Duration::from_secs(1))
+        .return_after(Duration::from_millis(200))
+}
+
+pub fn numbered(number: i64) -> Message {
+    message! { "number": number }
+}
+
+pub fn number(delivery: &Delivery) -> i64 {
+    delivery.message.int("number").expect("the message is numbered")
+}
+
+/// The number of the next message, which has to come.
+pub async fn next(receiver: &mut Receiver) -> i64 {
+    number(&within(DEADLINE, "the next message", receiver.recv()).await.unwrap())
+}
+
+/// The numbers of all messages that were sent before, and what follows them up to `last`.
+pub async fn up_to(receiver: &mut Receiver, last: i64) -> Vec<i64> {
+    let mut numbers = Vec::new();
+    while numbers.last() != Some(&last) {
+        numbers.push(next(receiver).await);
+    }
+    numbers
+}
+
+/// Waits until the layer says that it is in this mode.
+pub async fn mode(layer: &impl ChannelLayer, expected: Mode) {
+    let mut modes = layer.mode();
+    let reached = modes.wait_for(|mode| *mode == expected);
+    within(RECOVERY, &format!("the mode {expected:?}"), reached).await.unwrap();
+}
+
+/// Waits for an event that `matches`.
+pub async fn event(events: &mut broadcast::Receiver<Event>, what: &str, matches: impl Fn(&Event) -> bool) -> Event {
+    let waiting = async {
+        loop {
+            let event = events.recv().await.expect("the layer lives, and few events were skipped");
+            if matches(&event) {
+                return event;
+            }
+        }
+    };
+    within(RECOVERY, what, waiting).await
+}
+
+/// Runs a command on the server at `url`.
+pub async fn ask(url: &str, command: &str) -> redis::Value {
+    let mut connection = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let mut words = command.split(' ');
+    let mut asked = redis::cmd(words.next().unwrap());
+    asked.arg(words.collect::<Vec<_>>());
+    asked.query_async(&mut connection).await.unwrap()
+}

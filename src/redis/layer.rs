@@ -201,6 +201,7 @@ impl ChannelLayer for RedisLayer {
     async fn send(&self, channel: &str, message: Message) -> Result<()> {
         self.check_open()?;
         let posted = self.post(channel, &message)?;
+        self.sender.go(&posted.1);
         self.finish(posted).await
     }
 
@@ -211,6 +212,7 @@ impl ChannelLayer for RedisLayer {
         };
         // All are queued before the first is waited for, so that they travel together.
         let posted: Vec<_> = messages.iter().map(post).collect();
+        posted.iter().flatten().for_each(|(_, posted)| self.sender.go(posted));
         let mut results = Vec::with_capacity(posted.len());
         for posted in posted {
             results.push(match posted {
@@ -275,6 +277,9 @@ impl ChannelLayer for RedisLayer {
             Err(Some(routes)) => self.post_to_routes(&group, &plain, &routes),
             Err(None) => self.post_to_routes(&group, &plain, &self.groups.routes(&group).await?),
         };
+        for posted in &posted {
+            self.sender.go(posted);
+        }
         self.finish_routes(posted).await
     }
 
@@ -298,6 +303,7 @@ impl ChannelLayer for RedisLayer {
                 }
             }));
         }
+        posted.iter().flatten().flatten().for_each(|posted| self.sender.go(posted));
         let mut results = Vec::with_capacity(posted.len());
         for posted in posted {
             results.push(match posted {

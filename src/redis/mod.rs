@@ -15,6 +15,7 @@ mod pubsub;
 pub(crate) mod receive;
 pub(crate) mod ring;
 mod routes;
+pub(crate) mod routine;
 pub(crate) mod script;
 mod send;
 pub(crate) mod shard;

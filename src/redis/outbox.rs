@@ -1,9 +1,12 @@
 //! What waits to be sent by one lane, in batches of what has gathered.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
+
+use super::routine::Routine;
 
 /// The most messages of a batch: Lua can unpack so many values at once with room to spare, and Redis serves nobody else
 /// while it runs a batch.
@@ -17,53 +20,116 @@ pub(crate) trait Weight {
     fn bytes(&self) -> usize;
 }
 
+/// The sending end of a lane's queue.
+pub(crate) struct Queue<T> {
+    /// Held only to add or take messages.
+    contents: Arc<Mutex<Contents<T>>>,
+    work: Arc<Routine>,
+}
+
+struct Contents<T> {
+    waiting: VecDeque<T>,
+    /// Whether a batch is under way, after which the queue is looked at again.
+    busy: bool,
+    /// Whether the receiving end has gone.
+    closed: bool,
+}
+
 /// The receiving end of a lane's queue. It ends when `closing` is cancelled and everything has been taken.
 pub(crate) struct Outbox<T> {
-    queue: mpsc::UnboundedReceiver<T>,
+    contents: Arc<Mutex<Contents<T>>>,
+    work: Arc<Routine>,
     closing: CancellationToken,
-    /// Taken from the queue and not sent yet.
-    waiting: VecDeque<T>,
+    /// How many messages the last batch had.
+    last: usize,
+}
+
+impl<T> Queue<T> {
+    /// Puts a message behind those that wait, without telling the lane. When the lane has ended it is dropped.
+    pub(crate) fn add(&self, message: T) {
+        let mut contents = self.contents.lock();
+        if !contents.closed {
+            contents.waiting.push_back(message);
+        }
+    }
+
+    /// Lets the lane send what waits, now or when the batch under way has been answered.
+    pub(crate) fn go(&self) {
+        let idle = {
+            let contents = self.contents.lock();
+            !contents.busy && !contents.waiting.is_empty()
+        };
+        if idle {
+            self.work.drive();
+        }
+    }
 }
 
 impl<T: Weight> Outbox<T> {
-    /// A queue and its receiving end.
-    pub(crate) fn new(closing: CancellationToken) -> (mpsc::UnboundedSender<T>, Self) {
-        let (sender, queue) = mpsc::unbounded_channel();
-        (sender, Self { queue, closing, waiting: VecDeque::new() })
+    /// A queue and its receiving end, which is to be emptied by what runs as `work`.
+    pub(crate) fn new(work: Arc<Routine>, closing: CancellationToken) -> (Queue<T>, Self) {
+        let contents = Contents { waiting: VecDeque::new(), busy: false, closed: false };
+        let contents = Arc::new(Mutex::new(contents));
+        let queue = Queue { contents: contents.clone(), work: work.clone() };
+        (queue, Self { contents, work, closing, last: 0 })
     }
 
     /// Waits until something is there, and takes as much as makes a batch; nothing when it has ended.
     ///
     /// Not cancel safe: what a dropped future had taken is lost.
     pub(crate) async fn next_batch(&mut self) -> Option<Vec<T>> {
-        let mut taken = Vec::new();
-        while self.waiting.is_empty() {
-            let more = tokio::select! {
-                biased;
-                more = self.queue.recv_many(&mut taken, MAX_ENTRIES) => more,
-                () = self.closing.cancelled(), if !self.queue.is_closed() => {
-                    self.queue.close();
-                    continue;
-                }
-            };
-            if more == 0 {
+        if self.last > 1 {
+            // Those who have just heard of their messages may have more, which can travel together.
+            tokio::task::yield_now().await;
+        }
+        loop {
+            let batch = self.take();
+            if !batch.is_empty() {
+                self.last = batch.len();
+                return Some(batch);
+            }
+            if self.closing.is_cancelled() && self.close() {
                 return None;
             }
-            self.waiting.extend(taken.drain(..));
+            tokio::select! {
+                biased;
+                () = self.work.signalled() => {}
+                () = self.closing.cancelled() => {}
+            }
         }
-        while self.waiting.len() < MAX_ENTRIES
-            && let Ok(next) = self.queue.try_recv()
-        {
-            self.waiting.push_back(next);
-        }
-        let mut bytes = 0;
-        while taken.len() < MAX_ENTRIES
+    }
+
+    /// Takes what travels next; without anything the lane is idle.
+    fn take(&self) -> Vec<T> {
+        let mut contents = self.contents.lock();
+        let (mut batch, mut bytes) = (Vec::with_capacity(contents.waiting.len().min(MAX_ENTRIES)), 0);
+        while batch.len() < MAX_ENTRIES
             && bytes < MAX_BYTES
-            && let Some(next) = self.waiting.pop_front()
+            && let Some(next) = contents.waiting.pop_front()
         {
             bytes += next.bytes();
-            taken.push(next);
+            batch.push(next);
         }
-        Some(taken)
+        contents.busy = !batch.is_empty();
+        batch
+    }
+
+    /// Takes no further messages if none is there.
+    fn close(&self) -> bool {
+        let mut contents = self.contents.lock();
+        contents.closed = contents.waiting.is_empty();
+        contents.closed
+    }
+}
+
+impl<T> Drop for Outbox<T> {
+    /// Whoever waits to hear of a message that has not been taken learns that it never will be, also when the lane has
+    /// ended with its runtime.
+    fn drop(&mut self) {
+        let mut contents = self.contents.lock();
+        contents.closed = true;
+        let waiting = std::mem::take(&mut contents.waiting);
+        drop(contents);
+        drop(waiting);
     }
 }

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use redis::Value;
-use tokio::sync::{mpsc, oneshot};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use xxhash_rust::xxh3::xxh3_64;
@@ -18,9 +19,10 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::batch::{Batch, Condition, Outcome, Outgoing};
 use super::envelope::{Context, Envelope};
 use super::frame::{self, Address};
-use super::outbox::{MAX_ENTRIES, Outbox};
+use super::outbox::{MAX_ENTRIES, Outbox, Queue};
 use super::ring::share_of_capacity;
 use super::routes::Route;
+use super::routine::Routine;
 use super::shard::Shard;
 use super::topology::Topology;
 use crate::capacity::Capacity;
@@ -40,7 +42,7 @@ pub(super) struct Sender {
     envelope: Arc<Envelope>,
     capacity: Capacity,
     /// By shard, then by lane.
-    lanes: Vec<Vec<mpsc::UnboundedSender<Outgoing>>>,
+    lanes: Vec<Vec<Queue<Outgoing>>>,
     /// The shard whose turn it is to take the next message to a normal channel.
     turn: AtomicUsize,
 }
@@ -65,7 +67,10 @@ pub(super) enum Recipient {
 pub(super) struct Posted {
     letter: Letter,
     tried: Tried,
-    done: Option<oneshot::Receiver<Outcome>>,
+    /// Which of a shard's lanes its channel takes.
+    lane: usize,
+    /// The shard that has it now, and what becomes of it there.
+    at: Option<(usize, oneshot::Receiver<Outcome>)>,
 }
 
 /// The shards that a letter has been offered to.
@@ -87,9 +92,11 @@ impl Sender {
         closing: &CancellationToken,
     ) -> Self {
         let start_lane = |shard: &Arc<Shard>| {
-            let (sender, outbox) = Outbox::new(closing.clone());
-            tasks.spawn(run_lane(shard.clone(), topology.clone(), expiry, outbox));
-            sender
+            let work = Arc::<Routine>::default();
+            let (queue, outbox) = Outbox::new(work.clone(), closing.clone());
+            let lane = run_lane(shard.clone(), topology.clone(), expiry, outbox);
+            tasks.spawn(work.run(lane, Handle::current()));
+            queue
         };
         let lanes =
             topology.shards.iter().map(|shard| (0..LANES).map(|_| start_lane(shard)).collect()).collect::<Vec<_>>();
@@ -98,7 +105,7 @@ impl Sender {
         Self { topology, envelope, capacity, lanes, turn }
     }
 
-    /// Queues `letter`; letters to one channel are sent in the order of these calls.
+    /// Queues `letter`, which [`go`](Self::go) then sends; letters to one channel are sent in the order of these calls.
     pub(super) fn post(&self, letter: Letter) -> Posted {
         let pinned = letter.channel.kind().has_one_reader();
         let first = if pinned {
@@ -106,9 +113,17 @@ impl Sender {
         } else {
             self.turn.fetch_add(1, Ordering::Relaxed) % self.lanes.len()
         };
-        let mut posted = Posted { letter, tried: Tried { first, count: 0, was_full: false, failed: None }, done: None };
+        let (lane, tried) = (lane_of(&letter.channel), Tried { first, count: 0, was_full: false, failed: None });
+        let mut posted = Posted { letter, tried, lane, at: None };
         self.post_to_next(&mut posted);
         posted
+    }
+
+    /// Sends a letter, with all that have been queued on its lane.
+    pub(super) fn go(&self, posted: &Posted) {
+        if let Some((shard, _)) = posted.at {
+            self.lanes[shard][posted.lane].go();
+        }
     }
 
     /// The letters of one message to the members of a group, one for each of its routes.
@@ -149,7 +164,7 @@ impl Sender {
             let entry = self.entry(&letter, shard);
             batch.add(Outgoing { channel: letter.channel.clone(), capacity, entry, done });
             let tried = Tried { first: shard.index, count: 1, was_full: false, failed: None };
-            posted.push(Posted { letter, tried, done: Some(outcome) });
+            posted.push(Posted { lane: lane_of(&letter.channel), letter, tried, at: Some((shard.index, outcome)) });
         }
         match batch.send(shard, &self.topology.keys, self.envelope.expiry(), Some(condition)).await {
             None => Ok(posted),
@@ -159,7 +174,7 @@ impl Sender {
 
     /// Waits until `posted` has been sent or refused.
     pub(super) async fn outcome(&self, mut posted: Posted) -> Outcome {
-        while let Some(done) = posted.done.take() {
+        while let Some((_, done)) = posted.at.take() {
             match done.await {
                 Ok(Outcome::Full) => posted.tried.was_full = true,
                 Ok(Outcome::Failed { shard, fault }) if !fault.may_have_run => {
@@ -169,6 +184,7 @@ impl Sender {
                 Err(_) => return Outcome::Closed,
             }
             self.post_to_next(&mut posted);
+            self.go(&posted);
         }
         posted.tried.verdict()
     }
@@ -195,8 +211,8 @@ impl Sender {
             let entry = self.entry(&posted.letter, shard);
             let outgoing = Outgoing { channel: posted.letter.channel.clone(), capacity, entry, done };
             // A closed lane drops the outgoing message and with it `done`, which is how the caller learns of it.
-            let _ = self.lanes[index][lane_of(&posted.letter.channel)].send(outgoing);
-            posted.done = Some(outcome);
+            self.lanes[index][posted.lane].add(outgoing);
+            posted.at = Some((index, outcome));
             return;
         }
     }

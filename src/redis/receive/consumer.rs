@@ -148,7 +148,7 @@ impl Source for Consumer {
         self.wait_for(&mut state, limit.min(MOST_WANTED));
         drop(state);
         drop(outdated);
-        reader.notify();
+        reader.work.drive();
         Poll::Pending
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::{Notify, broadcast, oneshot};
+use tokio::sync::{broadcast, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::format::Format;
@@ -15,6 +15,7 @@ use super::parcel::{self, Parcel};
 use crate::layer::{Delivery, Event};
 use crate::name::ChannelName;
 use crate::redis::fault::Fault;
+use crate::redis::routine::Routine;
 use crate::redis::topology::Places;
 
 /// What all readers of a layer need.
@@ -37,8 +38,8 @@ pub(super) struct Reader {
     pub(super) owned: bool,
     /// Held only to look and to take, never while waiting for anything.
     state: Mutex<State>,
-    /// Tells the task that the state has changed.
-    pub(super) changed: Notify,
+    /// The work of the task, which looks at the state whenever it is told that it has changed.
+    pub(super) work: Arc<Routine>,
     /// Cancelled when the task has put everything back.
     pub(super) ended: CancellationToken,
 }
@@ -95,7 +96,7 @@ impl Reader {
             channels,
             owned,
             state: Mutex::default(),
-            changed: Notify::new(),
+            work: Arc::default(),
             ended: CancellationToken::new(),
         }
     }
@@ -106,7 +107,7 @@ impl Reader {
 
     /// Tells the task to look at the state.
     pub(super) fn notify(&self) {
-        self.changed.notify_one();
+        self.work.wake();
     }
 
     /// Waits until `successor` has got what was popped here from channels of both and nobody here waits for.

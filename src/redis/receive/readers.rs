@@ -85,11 +85,12 @@ impl Readers {
     }
 
     fn start(&self, reader: Arc<Reader>, may_end: impl Fn(&Reader) -> bool + Send + Sync + 'static) {
+        let work = reader.work.clone();
         let run = async move {
             task::run(reader.clone(), may_end).await;
             reader.surroundings.holders.release(&reader);
         };
-        self.tasks.spawn_on(run, &self.runtime);
+        self.tasks.spawn_on(work.run(run, self.runtime.clone()), &self.runtime);
     }
 }
 

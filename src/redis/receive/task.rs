@@ -5,11 +5,11 @@
 //! not been taken.
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -109,7 +109,7 @@ impl Task<'_> {
     async fn next_step(&self, lanes: &[Lane]) -> Step {
         let idle_since = Instant::now();
         loop {
-            let changed = self.reader.changed.notified();
+            let changed = self.reader.work.signalled();
             let (holds, blocks_others, gone) = {
                 let mut state = self.reader.state();
                 if state.is_closed() || self.reader.surroundings.closing.is_cancelled() {
@@ -157,7 +157,7 @@ impl Task<'_> {
                 tokio::select! {
                     () = &mut given => break,
                     // Who came before may wait for what this reader still has. Who came later gets it with the rest.
-                    () = self.reader.changed.notified() => self.hand_over(claim.ticket),
+                    () = self.reader.work.signalled() => self.hand_over(claim.ticket),
                 }
             }
         }
@@ -207,10 +207,10 @@ impl Task<'_> {
         let stop = CancellationToken::new();
         let reader = self.reader;
         let mut idle: Vec<_> = lanes.iter_mut().enumerate().collect();
-        let mut reads = FuturesUnordered::new();
+        let mut reads = Reads(Vec::new());
         let mut satisfied_since = None;
         loop {
-            let changed = reader.changed.notified();
+            let changed = reader.work.signalled();
             let (missing, over) = {
                 let mut state = reader.state();
                 let over = state.phase != Phase::Serving || !state.successors.is_empty();
@@ -223,17 +223,16 @@ impl Task<'_> {
                 satisfied_since = None;
                 for (place, lane) in idle.drain(..) {
                     let failed = self.down.get(&place).map(|down| down.fault.clone());
-                    reads.push(wait(lane, place, missing, failed, &stop));
+                    reads.0.push(Box::pin(wait(lane, place, missing, failed, &stop)));
                 }
             } else {
                 satisfied_since.get_or_insert_with(Instant::now);
             }
-            if reads.is_empty() {
+            if reads.0.is_empty() {
                 return;
             }
             tokio::select! {
-                Some(report) = reads.next() => {
-                    let Report { lane, place, result } = report;
+                Report { lane, place, result } = reads.next() => {
                     self.note(place, lane, &result);
                     if let Ok(Some(read)) = result {
                         self.accept(lane, read).await;
@@ -350,6 +349,26 @@ impl Task<'_> {
             state.successors.clear();
         }
         self.reader.ended.cancel();
+    }
+}
+
+/// Reads under way. They are few, so that all are asked when one may have ended. A `FuturesUnordered` would wake the task
+/// once more whenever it has asked all in vain, which on an idle channel is at every message.
+struct Reads<F>(Vec<Pin<Box<F>>>);
+
+impl<F: Future> Reads<F> {
+    /// Waits until one has ended; the one that began last is asked last.
+    async fn next(&mut self) -> F::Output {
+        std::future::poll_fn(|cx| {
+            for place in 0..self.0.len() {
+                if let Poll::Ready(output) = self.0[place].as_mut().poll(cx) {
+                    drop(self.0.remove(place));
+                    return Poll::Ready(output);
+                }
+            }
+            Poll::Pending
+        })
+        .await
     }
 }
 

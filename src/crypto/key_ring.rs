@@ -94,17 +94,21 @@ impl KeyRing {
     /// comes from the clock that all processes share.
     pub(crate) fn seal(&self, context: &[&[u8]], sealed_at_ms: u64, plain: &[u8], out: &mut Vec<u8>) {
         let (sealer, nonce) = self.next_nonce();
-        out.reserve(plain.len() + OVERHEAD);
+        out.reserve(plain.len() + OVERHEAD + bound_size(context));
         out.extend_from_slice(&sealer.id);
         out.extend_from_slice(&sealer.salt);
         out.extend_from_slice(&nonce.to_be_bytes());
         out.extend_from_slice(&sealed_at_ms.to_be_bytes());
         let body = out.len();
         out.extend_from_slice(plain);
+        let end = out.len();
+        bind(context, sealed_at_ms, out);
+        let (before, bound) = out.split_at_mut(end);
         let tag = sealer
             .cipher
-            .encrypt_in_place_detached(&widen(nonce.to_be_bytes()), &bound(context, sealed_at_ms), &mut out[body..])
+            .encrypt_in_place_detached(&widen(nonce.to_be_bytes()), bound, &mut before[body..])
             .expect("bodies are limited far below the 64 GiB that one nonce can encrypt");
+        out.truncate(end);
         out.extend_from_slice(&tag);
     }
 
@@ -126,9 +130,13 @@ impl KeyRing {
     fn open_with(&self, index: usize, key: &Key, parts: &Parts<'_>, context: &[&[u8]]) -> Option<Vec<u8>> {
         let remembered = self.openers.lock().get(&(index, parts.salt));
         let cipher = remembered.clone().unwrap_or_else(|| Arc::new(key.subkey(&parts.salt)));
-        let mut plain = parts.ciphertext.to_vec();
-        let bound = bound(context, parts.sealed_at_ms);
-        cipher.decrypt_in_place_detached(&widen(parts.nonce), &bound, &mut plain, &parts.tag).ok()?;
+        let length = parts.ciphertext.len();
+        let mut plain = Vec::with_capacity(length + bound_size(context));
+        plain.extend_from_slice(parts.ciphertext);
+        bind(context, parts.sealed_at_ms, &mut plain);
+        let (body, bound) = plain.split_at_mut(length);
+        cipher.decrypt_in_place_detached(&widen(parts.nonce), bound, body, &parts.tag).ok()?;
+        plain.truncate(length);
         // Only now: salts that a stranger makes up must not push those in use out of memory.
         if remembered.is_none() {
             self.openers.lock().insert((index, parts.salt), cipher);
@@ -183,18 +191,21 @@ fn widen(counter: [u8; NONCE]) -> Nonce<aes_gcm::aead::consts::U12> {
     nonce.into()
 }
 
-/// What the tag covers beside the ciphertext. Each part follows its length, so that no two contexts run together into
-/// the same bytes; the key, the salt and the nonce are covered by being used.
-fn bound(context: &[&[u8]], sealed_at_ms: u64) -> Vec<u8> {
-    let parts: usize = context.iter().map(|part| 8 + part.len()).sum();
-    let mut bound = Vec::with_capacity(LABEL.len() + TIME + parts);
+/// Appends what the tag covers beside the ciphertext, for the moment in which it is needed: no further memory is asked
+/// for. Each part follows its length, so that no two contexts run together into the same bytes; the key, the salt and the
+/// nonce are covered by being used.
+fn bind(context: &[&[u8]], sealed_at_ms: u64, bound: &mut Vec<u8>) {
     bound.extend_from_slice(LABEL);
     bound.extend_from_slice(&sealed_at_ms.to_be_bytes());
     for part in context {
         bound.extend_from_slice(&(part.len() as u64).to_be_bytes());
         bound.extend_from_slice(part);
     }
-    bound
+}
+
+/// How many bytes [`bind`] appends.
+fn bound_size(context: &[&[u8]]) -> usize {
+    LABEL.len() + TIME + context.iter().map(|part| 8 + part.len()).sum::<usize>()
 }
 
 impl Key {

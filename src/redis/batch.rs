@@ -23,6 +23,11 @@ const STAMP_TOLERANCE: Duration = Duration::from_millis(50);
 const CHANNEL_STATS_LIVE: Duration = Duration::from_hours(1);
 const GLOBAL_STATS_LIVE: Duration = Duration::from_hours(24);
 
+/// A batch of so many bytes, in entries of so many on average, is appended by a transaction: its script is sent with it
+/// and hashed, but its entries are not.
+const LARGE: usize = 1 << 15;
+const LARGE_ENTRY: usize = 1 << 10;
+
 /// What became of a message.
 #[derive(Clone, Debug)]
 pub(super) enum Outcome {
@@ -104,9 +109,14 @@ impl Batch {
         metrics::histogram!("channel_layer_batch_size").record(u32::try_from(self.entries).unwrap_or(u32::MAX));
         // Without a reading of the clock the server finds the stamps far off.
         let stamp = shard.clock.now_ms().unwrap_or(0) + milliseconds(expiry);
-        let command = self.command(keys, expiry, stamp, condition);
-        let answer = shard.run(&command).await.and_then(|answer| parse_answer(answer, self.channels.len()));
-        match answer {
+        for message in self.channels.iter_mut().flatten() {
+            frame::set_expires(&mut message.entry, stamp);
+        }
+        let answer = match condition {
+            Some(_) => shard.run(&self.call(keys, expiry, stamp, condition)).await,
+            None => self.push(shard, keys, expiry, stamp).await,
+        };
+        match answer.and_then(|answer| parse_answer(answer, self.channels.len())) {
             Ok(Answer::Appended { accepted, expired }) => {
                 drops::count(DropReason::Expired, expired);
                 self.finish(shard.index, &accepted);
@@ -117,31 +127,68 @@ impl Batch {
         None
     }
 
-    /// The call that appends the messages, which expire at `stamp`.
-    fn command(&mut self, keys: &Keys, expiry: Duration, stamp: u64, condition: Option<&Condition>) -> Cmd {
+    /// Appends the messages, which expire at `stamp`.
+    async fn push(&self, shard: &Shard, keys: &Keys, expiry: Duration, stamp: u64) -> Result<Value, Fault> {
+        let bytes: usize = self.messages().map(|message| message.entry.len()).sum();
+        if bytes < LARGE || bytes / self.entries < LARGE_ENTRY {
+            return shard.run(&self.call(keys, expiry, stamp, None)).await;
+        }
+        let mut answers = shard.run_transaction(self.transaction(keys, expiry, stamp)).await?;
+        let settled = answers.pop().ok_or_else(|| Fault::unexpected("an empty transaction"))?;
+        settled.extract_error().map_err(Fault::from)
+    }
+
+    fn messages(&self) -> impl Iterator<Item = &Outgoing> {
+        self.channels.iter().flatten()
+    }
+
+    /// The call of `push.lua`.
+    fn call(&self, keys: &Keys, expiry: Duration, stamp: u64, condition: Option<&Condition>) -> Cmd {
+        let mut names = self.names(keys);
+        names.extend(condition.map(|condition| keys.group(&condition.group)));
+        let mut command = script::PUSH.call(&names);
+        add_times(&mut command, expiry, stamp);
+        if let Some(condition) = condition {
+            command.arg(milliseconds(condition.group_expiry)).arg(&*condition.routes);
+        }
+        for messages in &self.channels {
+            command.arg(messages[0].capacity).arg(messages.len());
+            for message in messages {
+                command.arg(&message.entry[..]);
+            }
+        }
+        command
+    }
+
+    /// The commands that append the messages, and the call of `push_large.lua` that settles them.
+    fn transaction(&self, keys: &Keys, expiry: Duration, stamp: u64) -> Vec<Cmd> {
+        // A transaction goes on behind a script that is unknown, so that the script comes with it.
+        let mut settling = script::PUSH_LARGE.call_with_source(&self.names(keys));
+        add_times(&mut settling, expiry, stamp);
+        let mut commands = Vec::with_capacity(self.channels.len() + 1);
+        for messages in &self.channels {
+            settling.arg(messages[0].capacity).arg(messages.len());
+            let bytes: usize = messages.iter().map(Weight::bytes).sum();
+            let mut command = Cmd::with_capacity(messages.len() + 2, bytes + 128);
+            command.arg("RPUSH").arg(keys.channel(messages[0].channel.non_local()));
+            for message in messages {
+                command.arg(&message.entry[..]);
+            }
+            commands.push(command);
+        }
+        commands.push(settling);
+        commands
+    }
+
+    /// The keys of each channel's list and counters, and those of the counters of all.
+    fn names(&self, keys: &Keys) -> Vec<String> {
         let mut names = Vec::with_capacity(2 * self.channels.len() + 2);
         for messages in &self.channels {
             let name = messages[0].channel.non_local();
             names.extend([keys.channel(name), keys.channel_stats(name)]);
         }
         names.push(keys.global_stats());
-        names.extend(condition.map(|condition| keys.group(&condition.group)));
-        let mut command = script::PUSH.call(&names);
-        command.arg(milliseconds(expiry)).arg(stamp);
-        for time in [STAMP_TOLERANCE, CHANNEL_STATS_LIVE, GLOBAL_STATS_LIVE] {
-            command.arg(milliseconds(time));
-        }
-        if let Some(condition) = condition {
-            command.arg(milliseconds(condition.group_expiry)).arg(&*condition.routes);
-        }
-        for messages in &mut self.channels {
-            command.arg(messages[0].capacity).arg(messages.len());
-            for message in messages {
-                frame::set_expires(&mut message.entry, stamp);
-                command.arg(&message.entry[..]);
-            }
-        }
-        command
+        names
     }
 
     /// `accepted` says of each channel how many of its messages were appended; -1 stands for a key that is no list.
@@ -175,7 +222,14 @@ impl Batch {
     }
 }
 
-/// What `push.lua` returns.
+fn add_times(command: &mut Cmd, expiry: Duration, stamp: u64) {
+    command.arg(milliseconds(expiry)).arg(stamp);
+    for time in [STAMP_TOLERANCE, CHANNEL_STATS_LIVE, GLOBAL_STATS_LIVE] {
+        command.arg(milliseconds(time));
+    }
+}
+
+/// What `push.lua` and `push_large.lua` return.
 enum Answer {
     /// Accepted entries for each channel, and how many expired ones made room.
     Appended { accepted: Vec<i64>, expired: usize },

@@ -47,8 +47,18 @@ impl Fault {
 
 /// Whether an error with this code is the answer to a command that has not run.
 fn is_refusal(code: &str) -> bool {
-    const REFUSALS: [&str; 9] =
-        ["NOSCRIPT", "NOPERM", "NOAUTH", "OOM", "MISCONF", "NOREPLICAS", "BUSY", "CLUSTERDOWN", "TRYAGAIN"];
+    const REFUSALS: [&str; 10] = [
+        "NOSCRIPT",
+        "EXECABORT",
+        "NOPERM",
+        "NOAUTH",
+        "OOM",
+        "MISCONF",
+        "NOREPLICAS",
+        "BUSY",
+        "CLUSTERDOWN",
+        "TRYAGAIN",
+    ];
     REFUSALS.contains(&code)
 }
 

@@ -11,6 +11,7 @@ pub(crate) struct Script {
 }
 
 pub(crate) static PUSH: Script = Script::new(include_str!("scripts/push.lua"));
+pub(crate) static PUSH_LARGE: Script = Script::new(include_str!("scripts/push_large.lua"));
 pub(crate) static PUT_BACK: Script = Script::new(include_str!("scripts/put_back.lua"));
 pub(crate) static GROUP_ADD: Script = Script::new(include_str!("scripts/group_add.lua"));
 pub(crate) static GROUP_DISCARD: Script = Script::new(include_str!("scripts/group_discard.lua"));
@@ -29,6 +30,13 @@ impl Script {
     pub(crate) fn load(&self) -> Cmd {
         let mut command = redis::cmd("SCRIPT");
         command.arg("LOAD").arg(self.source);
+        command
+    }
+
+    /// The command that calls it with `keys` on a server that may not know it; its arguments are added behind.
+    pub(crate) fn call_with_source<K: ToRedisArgs>(&self, keys: &[K]) -> Cmd {
+        let mut command = redis::cmd("EVAL");
+        command.arg(self.source).arg(keys.len()).arg(keys);
         command
     }
 

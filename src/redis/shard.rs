@@ -274,6 +274,19 @@ impl Shard {
         fault
     }
 
+    /// Runs commands in one transaction, which is not tried again; gives what they gave, errors among it.
+    pub(crate) async fn run_transaction(&self, commands: Vec<Cmd>) -> Result<Vec<Value>, Fault> {
+        let mut link = self.link()?;
+        let mut transaction = redis::pipe();
+        transaction.cmd("MULTI");
+        for command in commands {
+            transaction.add_command(command);
+        }
+        transaction.cmd("EXEC");
+        let answers = link.commands.send_packed_commands(&transaction, 0, transaction.len()).await;
+        answers.and_then(executed).map_err(|error| self.judge(link.generation, error))
+    }
+
     /// A connection for blocking reads: `held`, if it still belongs to the present link.
     pub(crate) async fn blocking(&self, held: Option<BlockingConnection>) -> Result<BlockingConnection, Fault> {
         let link = self.link()?;
@@ -317,6 +330,20 @@ async fn answer(link: &mut Link, command: &Cmd) -> Result<Value, RedisError> {
 async fn answers(link: &mut Link, commands: &redis::Pipeline) -> Result<Vec<Value>, RedisError> {
     let answers = link.commands.send_packed_commands(commands, 0, commands.len()).await?;
     answers.into_iter().map(Value::extract_error).collect()
+}
+
+/// What the commands of a transaction gave, from the answers to `MULTI`, to each of them and to `EXEC`. If one was refused,
+/// none has run.
+fn executed(mut answers: Vec<Value>) -> Result<Vec<Value>, RedisError> {
+    let executed = answers.pop();
+    for answer in answers {
+        answer.extract_error()?;
+    }
+    match executed {
+        Some(Value::Array(values)) => Ok(values),
+        Some(Value::ServerError(error)) => Err(error.into()),
+        _ => Err((redis::ErrorKind::UnexpectedReturnType, "EXEC gave something else than a list").into()),
+    }
 }
 
 fn is_unknown_script(error: &RedisError) -> bool {

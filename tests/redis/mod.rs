@@ -7,6 +7,7 @@ mod flushing;
 mod foreign;
 mod group_scripts;
 mod keys;
+mod large;
 mod push_script;
 mod put_back_script;
 mod quarantine;

@@ -1,4 +1,4 @@
-//! `push.lua` against a real server.
+//! `push.lua` and `push_large.lua` against a real server.
 
 use std::time::Duration;
 
@@ -9,21 +9,28 @@ use super::tools::{ask, assert_lives, entries, now_ms, ttl};
 use crate::support::{random_prefix, shared_servers};
 
 const SOURCE: &str = include_str!("../../src/redis/scripts/push.lua");
+const LARGE: &str = include_str!("../../src/redis/scripts/push_large.lua");
 const LIFETIME: Duration = Duration::from_secs(100);
 const CHANNEL_STATS: Duration = Duration::from_secs(200);
 const GLOBAL_STATS: Duration = Duration::from_mins(5);
 const MEMBERSHIP: Duration = Duration::from_secs(100);
 const STAMP_TOLERANCE: Duration = Duration::from_secs(20);
 
-/// The script, with keys of its own.
+/// One of the scripts, with keys of its own.
 struct Push {
+    /// Whether it is the one for large entries, which a transaction has appended before it.
+    large: bool,
     prefix: String,
     connection: MultiplexedConnection,
 }
 
 impl Push {
-    async fn start() -> Self {
-        Self { prefix: random_prefix(), connection: shared_servers()[0].connection().await }
+    async fn start(large: bool) -> Self {
+        Self { large, prefix: random_prefix(), connection: shared_servers()[0].connection().await }
+    }
+
+    async fn each_way() -> [Self; 2] {
+        [Self::start(false).await, Self::start(true).await]
     }
 
     fn key(&self, name: &str) -> String {
@@ -43,7 +50,7 @@ impl Push {
     /// The same with entries that the sender has stamped.
     async fn run_stamped(&mut self, lifetime: Duration, stamp: u64, channels: &[(&str, usize, &[&str])]) -> Vec<i64> {
         let mut command = redis::cmd("EVAL");
-        command.arg(SOURCE).arg(2 * channels.len() + 1);
+        command.arg(if self.large { LARGE } else { SOURCE }).arg(2 * channels.len() + 1);
         for (name, _, _) in channels {
             command.arg(self.key(name)).arg(self.key(&format!("stats-{name}")));
         }
@@ -52,13 +59,24 @@ impl Push {
         for time in [STAMP_TOLERANCE, CHANNEL_STATS, GLOBAL_STATS] {
             command.arg(milliseconds(time));
         }
-        for (_, capacity, frames) in channels {
+        let mut transaction = redis::pipe();
+        transaction.atomic();
+        for (name, capacity, frames) in channels {
+            let entries: Vec<_> = frames.iter().map(|frame| entry(stamp, frame)).collect();
             command.arg(*capacity).arg(frames.len());
-            for frame in *frames {
-                command.arg(entry(stamp, frame));
+            if self.large {
+                transaction.rpush(self.key(name), entries);
+            } else {
+                command.arg(entries);
             }
         }
-        ask(&mut self.connection, &command).await
+        if !self.large {
+            return ask(&mut self.connection, &command).await;
+        }
+        transaction.add_command(command);
+        let answers = self.connection.send_packed_commands(&transaction, transaction.len() + 1, 1).await.unwrap();
+        let Ok([redis::Value::Array(mut answers)]) = <[_; 1]>::try_from(answers) else { panic!("no list") };
+        redis::from_redis_value(answers.pop().unwrap()).unwrap()
     }
 
     /// Appends a frame to a channel if the group has these routes and versions.
@@ -109,33 +127,35 @@ fn entry(expires: u64, frame: &str) -> Vec<u8> {
 
 #[tokio::test]
 async fn keeps_the_stamps_of_a_sender_who_knows_the_time() {
-    let mut push = Push::start().await;
-    for off in [-10_000, 0, 10_000] {
-        let stamp = (now_ms(&mut push.connection).await + milliseconds(LIFETIME)).saturating_add_signed(off);
-        push.run_stamped(LIFETIME, stamp, &[("a", 10, &["1", "2"])]).await;
-        let key = push.key("a");
-        let kept = entries(&mut push.connection, &key).await;
-        assert_eq!(kept[kept.len() - 2..], [entry(stamp, "1"), entry(stamp, "2")]);
+    for mut push in Push::each_way().await {
+        for off in [-10_000, 0, 10_000] {
+            let stamp = (now_ms(&mut push.connection).await + milliseconds(LIFETIME)).saturating_add_signed(off);
+            push.run_stamped(LIFETIME, stamp, &[("a", 10, &["1", "2"])]).await;
+            let key = push.key("a");
+            let kept = entries(&mut push.connection, &key).await;
+            assert_eq!(kept[kept.len() - 2..], [entry(stamp, "1"), entry(stamp, "2")]);
+        }
     }
 }
 
 #[tokio::test]
 async fn writes_the_stamps_of_a_sender_anew_who_is_wrong_about_the_time() {
-    let mut push = Push::start().await;
-    for off in [-3_600_000, 3_600_000] {
-        let before = now_ms(&mut push.connection).await + milliseconds(LIFETIME);
-        push.run_stamped(LIFETIME, before.saturating_add_signed(off), &[("a", 10, &["1"])]).await;
-        let after = now_ms(&mut push.connection).await + milliseconds(LIFETIME);
-        let key = push.key("a");
-        let written = entries(&mut push.connection, &key).await.pop().unwrap();
-        let stamp = u64::from_be_bytes(written[..8].try_into().unwrap());
-        assert!((before..=after).contains(&stamp), "{stamp} is not between {before} and {after}");
+    for mut push in Push::each_way().await {
+        for off in [-3_600_000, 3_600_000] {
+            let before = now_ms(&mut push.connection).await + milliseconds(LIFETIME);
+            push.run_stamped(LIFETIME, before.saturating_add_signed(off), &[("a", 10, &["1"])]).await;
+            let after = now_ms(&mut push.connection).await + milliseconds(LIFETIME);
+            let key = push.key("a");
+            let written = entries(&mut push.connection, &key).await.pop().unwrap();
+            let stamp = u64::from_be_bytes(written[..8].try_into().unwrap());
+            assert!((before..=after).contains(&stamp), "{stamp} is not between {before} and {after}");
+        }
     }
 }
 
 #[tokio::test]
 async fn appends_on_the_condition_that_a_group_has_certain_routes() {
-    let mut push = Push::start().await;
+    let mut push = Push::start(false).await;
     assert_eq!(push.run_if("", "to nobody").await, appended());
     let p = push.add_route("p!", Duration::from_secs(50)).await;
     assert_eq!(push.run_if("", "0").await, told(&[("p!", p)]));
@@ -163,133 +183,145 @@ fn told(routes: &[(&str, u64)]) -> redis::Value {
 
 #[tokio::test]
 async fn appends_in_order_with_a_stamp_by_the_servers_clock() {
-    let mut push = Push::start().await;
-    let before = now_ms(&mut push.connection).await;
-    assert_eq!(push.run(&[("a", 10, &["1", "2"]), ("b", 10, &["3"])]).await, [2, 1, 0]);
-    assert_eq!(push.run(&[("a", 10, &["4"])]).await, [1, 0]);
-    let after = now_ms(&mut push.connection).await;
-    assert_eq!(push.frames("a").await, ["1", "2", "4"]);
-    assert_eq!(push.frames("b").await, ["3"]);
-    let key = push.key("a");
-    for entry in entries(&mut push.connection, &key).await {
-        let stamp = u64::from_be_bytes(entry[..8].try_into().unwrap());
-        assert!((before + 100_000..=after + 100_000).contains(&stamp), "{stamp}");
+    for mut push in Push::each_way().await {
+        let before = now_ms(&mut push.connection).await;
+        assert_eq!(push.run(&[("a", 10, &["1", "2"]), ("b", 10, &["3"])]).await, [2, 1, 0]);
+        assert_eq!(push.run(&[("a", 10, &["4"])]).await, [1, 0]);
+        let after = now_ms(&mut push.connection).await;
+        assert_eq!(push.frames("a").await, ["1", "2", "4"]);
+        assert_eq!(push.frames("b").await, ["3"]);
+        let key = push.key("a");
+        for entry in entries(&mut push.connection, &key).await {
+            let stamp = u64::from_be_bytes(entry[..8].try_into().unwrap());
+            assert!((before + 100_000..=after + 100_000).contains(&stamp), "{stamp}");
+        }
     }
 }
 
 #[tokio::test]
 async fn every_byte_of_a_frame_is_kept() {
-    let mut push = Push::start().await;
-    let frame: String = (0..=127_u8).map(char::from).collect();
-    push.run(&[("a", 1, &[&frame, ""])]).await;
-    assert_eq!(push.frames("a").await, [frame]);
-    push.run(&[("b", 1, &[""])]).await;
-    assert_eq!(push.frames("b").await, [""]);
+    for mut push in Push::each_way().await {
+        let frame: String = (0..=127_u8).map(char::from).collect();
+        push.run(&[("a", 1, &[&frame, ""])]).await;
+        assert_eq!(push.frames("a").await, [frame]);
+        push.run(&[("b", 1, &[""])]).await;
+        assert_eq!(push.frames("b").await, [""]);
+    }
 }
 
 #[tokio::test]
 async fn takes_the_first_frames_up_to_the_capacity() {
-    let mut push = Push::start().await;
-    assert_eq!(push.run(&[("a", 3, &["1", "2"])]).await, [2, 0]);
-    assert_eq!(push.run(&[("a", 3, &["3", "4", "5"]), ("b", 1, &["6"])]).await, [1, 1, 0]);
-    assert_eq!(push.run(&[("a", 3, &["7"])]).await, [0, 0]);
-    // Another sender may have a lower capacity than what is there.
-    assert_eq!(push.run(&[("a", 1, &["8"])]).await, [0, 0]);
-    assert_eq!(push.frames("a").await, ["1", "2", "3"]);
-    assert_eq!(push.counters("stats-a").await, (Some(3), Some(4)));
-    assert_eq!(push.counters("stats-b").await, (Some(1), None));
-    assert_eq!(push.counters("global").await, (Some(4), Some(4)));
+    for mut push in Push::each_way().await {
+        assert_eq!(push.run(&[("a", 3, &["1", "2"])]).await, [2, 0]);
+        assert_eq!(push.run(&[("a", 3, &["3", "4", "5"]), ("b", 1, &["6"])]).await, [1, 1, 0]);
+        assert_eq!(push.run(&[("a", 3, &["7"])]).await, [0, 0]);
+        // Another sender may have a lower capacity than what is there.
+        assert_eq!(push.run(&[("a", 1, &["8"])]).await, [0, 0]);
+        assert_eq!(push.frames("a").await, ["1", "2", "3"]);
+        assert_eq!(push.counters("stats-a").await, (Some(3), Some(4)));
+        assert_eq!(push.counters("stats-b").await, (Some(1), None));
+        assert_eq!(push.counters("global").await, (Some(4), Some(4)));
+    }
 }
 
 #[tokio::test]
 async fn expired_heads_make_room_and_no_more_of_them_than_needed() {
-    let mut push = Push::start().await;
-    let now = now_ms(&mut push.connection).await;
-    let old = |n: u64| entry(now - 10 + n, &n.to_string());
-    push.fill("a", &[old(1), old(2), old(3), entry(now + 60_000, "live")]).await;
-    assert_eq!(push.run(&[("a", 10, &["x"])]).await, [1, 0]);
-    assert_eq!(push.frames("a").await, ["1", "2", "3", "live", "x"]);
-    assert_eq!(push.run(&[("a", 5, &["y"])]).await, [1, 1]);
-    assert_eq!(push.frames("a").await, ["2", "3", "live", "x", "y"]);
-    assert_eq!(push.run(&[("a", 4, &["z", "refused"])]).await, [1, 2]);
-    assert_eq!(push.frames("a").await, ["live", "x", "y", "z"]);
+    for mut push in Push::each_way().await {
+        let now = now_ms(&mut push.connection).await;
+        let old = |n: u64| entry(now - 10 + n, &n.to_string());
+        push.fill("a", &[old(1), old(2), old(3), entry(now + 60_000, "live")]).await;
+        assert_eq!(push.run(&[("a", 10, &["x"])]).await, [1, 0]);
+        assert_eq!(push.frames("a").await, ["1", "2", "3", "live", "x"]);
+        assert_eq!(push.run(&[("a", 5, &["y"])]).await, [1, 1]);
+        assert_eq!(push.frames("a").await, ["2", "3", "live", "x", "y"]);
+        assert_eq!(push.run(&[("a", 4, &["z", "refused"])]).await, [1, 2]);
+        assert_eq!(push.frames("a").await, ["live", "x", "y", "z"]);
+    }
 }
 
 #[tokio::test]
 async fn expired_entries_behind_a_live_one_take_their_place() {
-    let mut push = Push::start().await;
-    let now = now_ms(&mut push.connection).await;
-    push.fill("a", &[entry(now + 60_000, "live"), entry(now - 1, "old")]).await;
-    assert_eq!(push.run(&[("a", 2, &["x"])]).await, [0, 0]);
-    assert_eq!(push.frames("a").await, ["live", "old"]);
+    for mut push in Push::each_way().await {
+        let now = now_ms(&mut push.connection).await;
+        push.fill("a", &[entry(now + 60_000, "live"), entry(now - 1, "old")]).await;
+        assert_eq!(push.run(&[("a", 2, &["x"])]).await, [0, 0]);
+        assert_eq!(push.frames("a").await, ["live", "old"]);
+    }
 }
 
 #[tokio::test]
 async fn a_list_of_only_expired_entries_is_emptied_and_lives_again() {
-    let mut push = Push::start().await;
-    push.fill("a", &[entry(1, "1"), entry(2, "2")]).await;
-    assert_eq!(push.run(&[("a", 1, &["x"])]).await, [1, 2]);
-    assert_eq!(push.frames("a").await, ["x"]);
-    let key = push.key("a");
-    assert_lives(ttl(&mut push.connection, &key).await, LIFETIME);
+    for mut push in Push::each_way().await {
+        push.fill("a", &[entry(1, "1"), entry(2, "2")]).await;
+        assert_eq!(push.run(&[("a", 1, &["x"])]).await, [1, 2]);
+        assert_eq!(push.frames("a").await, ["x"]);
+        let key = push.key("a");
+        assert_lives(ttl(&mut push.connection, &key).await, LIFETIME);
+    }
 }
 
 #[tokio::test]
 async fn short_heads_are_no_error() {
-    let mut push = Push::start().await;
-    for length in 0..8 {
-        let name = format!("a{length}");
-        push.fill(&name, &[vec![0; length], entry(1, "old")]).await;
-        assert_eq!(push.run(&[(&name, 2, &["x"]), ("b", 100, &["y"])]).await, [0, 1, 0]);
-        assert_eq!(push.run(&[(&name, 3, &["x"])]).await, [1, 0]);
+    for mut push in Push::each_way().await {
+        for length in 0..8 {
+            let name = format!("a{length}");
+            push.fill(&name, &[vec![0; length], entry(1, "old")]).await;
+            assert_eq!(push.run(&[(&name, 2, &["x"]), ("b", 100, &["y"])]).await, [0, 1, 0]);
+            assert_eq!(push.run(&[(&name, 3, &["x"])]).await, [1, 0]);
+        }
     }
 }
 
 #[tokio::test]
 async fn a_key_that_holds_no_list_fails_its_own_frames_only() {
-    let mut push = Push::start().await;
-    let (text, hash) = (push.key("text"), push.key("hash"));
-    let () = push.connection.set(text, "x").await.unwrap();
-    let () = push.connection.hset(hash, "x", "y").await.unwrap();
-    let answer = push.run(&[("a", 9, &["1"]), ("text", 9, &["2", "3"]), ("hash", 9, &["4"]), ("b", 9, &["5"])]).await;
-    assert_eq!(answer, [1, -1, -1, 1, 0]);
-    assert_eq!(push.frames("a").await, ["1"]);
-    assert_eq!(push.frames("b").await, ["5"]);
-    assert_eq!(push.counters("global").await, (Some(2), None));
+    for mut push in Push::each_way().await {
+        let (text, hash) = (push.key("text"), push.key("hash"));
+        let () = push.connection.set(text, "x").await.unwrap();
+        let () = push.connection.hset(hash, "x", "y").await.unwrap();
+        let answer =
+            push.run(&[("a", 9, &["1"]), ("text", 9, &["2", "3"]), ("hash", 9, &["4"]), ("b", 9, &["5"])]).await;
+        assert_eq!(answer, [1, -1, -1, 1, 0]);
+        assert_eq!(push.frames("a").await, ["1"]);
+        assert_eq!(push.frames("b").await, ["5"]);
+        assert_eq!(push.counters("global").await, (Some(2), None));
+    }
 }
 
 #[tokio::test]
 async fn a_key_that_holds_no_counters_fails_no_frames() {
-    let mut push = Push::start().await;
-    for name in ["stats-a", "global"] {
-        let key = push.key(name);
-        let () = push.connection.set(key, "x").await.unwrap();
+    for mut push in Push::each_way().await {
+        for name in ["stats-a", "global"] {
+            let key = push.key(name);
+            let () = push.connection.set(key, "x").await.unwrap();
+        }
+        assert_eq!(push.run(&[("a", 1, &["1", "2"]), ("b", 1, &["3"])]).await, [1, 1, 0]);
+        assert_eq!(push.frames("a").await, ["1"]);
+        assert_eq!(push.frames("b").await, ["3"]);
     }
-    assert_eq!(push.run(&[("a", 1, &["1", "2"]), ("b", 1, &["3"])]).await, [1, 1, 0]);
-    assert_eq!(push.frames("a").await, ["1"]);
-    assert_eq!(push.frames("b").await, ["3"]);
 }
 
 #[tokio::test]
 async fn a_list_never_lives_shorter_than_before() {
-    let mut push = Push::start().await;
-    let key = push.key("a");
-    push.run(&[("a", 9, &["1"])]).await;
-    push.run_for(Duration::from_secs(20), &[("a", 9, &["2"])]).await;
-    assert_lives(ttl(&mut push.connection, &key).await, LIFETIME);
-    push.run_for(LIFETIME * 2, &[("a", 9, &["3"])]).await;
-    assert_lives(ttl(&mut push.connection, &key).await, LIFETIME * 2);
-    for (name, lifetime) in [("stats-a", CHANNEL_STATS), ("global", GLOBAL_STATS)] {
-        let key = push.key(name);
-        assert_lives(ttl(&mut push.connection, &key).await, lifetime);
+    for mut push in Push::each_way().await {
+        let key = push.key("a");
+        push.run(&[("a", 9, &["1"])]).await;
+        push.run_for(Duration::from_secs(20), &[("a", 9, &["2"])]).await;
+        assert_lives(ttl(&mut push.connection, &key).await, LIFETIME);
+        push.run_for(LIFETIME * 2, &[("a", 9, &["3"])]).await;
+        assert_lives(ttl(&mut push.connection, &key).await, LIFETIME * 2);
+        for (name, lifetime) in [("stats-a", CHANNEL_STATS), ("global", GLOBAL_STATS)] {
+            let key = push.key(name);
+            assert_lives(ttl(&mut push.connection, &key).await, lifetime);
+        }
     }
 }
 
 #[tokio::test]
 async fn a_thousand_frames_fit_one_call() {
-    let mut push = Push::start().await;
-    let frames: Vec<_> = (0..1000).map(|n| n.to_string()).collect();
-    let frames: Vec<_> = frames.iter().map(String::as_str).collect();
-    assert_eq!(push.run(&[("a", 1000, &frames)]).await, [1000, 0]);
-    assert_eq!(push.frames("a").await, frames);
+    for mut push in Push::each_way().await {
+        let frames: Vec<_> = (0..1000).map(|n| n.to_string()).collect();
+        let frames: Vec<_> = frames.iter().map(String::as_str).collect();
+        assert_eq!(push.run(&[("a", 1000, &frames)]).await, [1000, 0]);
+        assert_eq!(push.frames("a").await, frames);
+    }
 }

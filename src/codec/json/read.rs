@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::message::{Map, Value};
 
 /// Reads the map that `source` holds, and nothing else; texts without escapes are slices of it.
-pub(in crate::codec) fn read(source: &Bytes, depth: usize) -> Result<Map> {
+pub(in super::super) fn read(source: &Bytes, depth: usize) -> Result<Map> {
     let mut reader = Reader { source, at: 0 };
     reader.skip_space();
     if reader.peek() != Some(b'{') {

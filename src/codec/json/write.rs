@@ -11,7 +11,7 @@ const LARGEST_PLAIN: i32 = 16;
 const SMALLEST_PLAIN: i32 = -4;
 
 /// Appends `map` to `out`, with `routing` as its last entry. What is in `out` after an error is of no use.
-pub(in crate::codec) fn write(map: &Map, routing: Option<&Value>, depth: usize, out: &mut Vec<u8>) -> Result<()> {
+pub(in super::super) fn write(map: &Map, routing: Option<&Value>, depth: usize, out: &mut Vec<u8>) -> Result<()> {
     let inside = depth.checked_sub(1).ok_or_else(|| Error::encode(TOO_DEEP))?;
     let entries = map.iter().chain(routing.map(|value| (RESERVED_KEY, value)));
     out.push(b'{');

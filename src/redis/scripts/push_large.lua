@@ -1,0 +1,93 @@
+-- Settles entries that commands before it in the same transaction have appended to channels: takes back what is above
+-- the capacity of a channel, and counts.
+--
+-- It does for large entries what push.lua does for small ones. Lua hashes every string that it is given, byte by byte,
+-- which for large entries takes longer than all else.
+--
+-- KEYS: for each channel its list and the hash of its counters; last the hash of the counters of all channels.
+-- ARGV[1]: how long the entries live, in ms.
+-- ARGV[2]: when they expire by the sender's estimate, in ms: their stamp.
+-- ARGV[3]: how far the estimate may be off, in ms. If it is further off, the stamps are written anew.
+-- ARGV[4]: how long the counters of a channel live after the last send, in ms.
+-- ARGV[5]: how long the counters of all channels live after the last send, in ms.
+-- ARGV[6...]: for each channel its capacity and the number of entries that were appended.
+-- Returns: for each channel how many of its entries stay, from the first on (-1: its key holds no list); last, how many
+-- expired entries were dropped to make room.
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local lifetime = tonumber(ARGV[1])
+local expired, sent, refused = 0, 0, 0
+local results = {}
+
+local stamp
+if math.abs(now + lifetime - tonumber(ARGV[2])) > tonumber(ARGV[3]) then
+    stamp = struct.pack('>I8', now + lifetime)
+end
+
+-- Drops expired ones of the first `length` entries until `wanted` more fit; gives how many of them are left.
+local function make_room(list, length, wanted, capacity)
+    while length > 0 and length + wanted > capacity do
+        local stamped = string.sub(redis.call('LINDEX', list, 0), 1, 8)
+        if #stamped < 8 or struct.unpack('>I8', stamped) > now then
+            break
+        end
+        redis.call('LPOP', list)
+        length = length - 1
+        expired = expired + 1
+    end
+    return length
+end
+
+local function stamp_anew(list, count)
+    local entries = redis.call('RPOP', list, count)
+    local last = #entries
+    for n = 1, last do
+        redis.call('RPUSH', list, stamp .. string.sub(entries[last + 1 - n], 9))
+    end
+end
+
+-- A key that holds no counters must not fail messages that are appended already.
+local function count(stats, field, by, lives)
+    redis.pcall('HINCRBY', stats, field, by)
+    redis.pcall('PEXPIRE', stats, lives)
+end
+
+for i = 1, #KEYS - 1, 2 do
+    local list, stats = KEYS[i], KEYS[i + 1]
+    local capacity, entries = tonumber(ARGV[i + 5]), tonumber(ARGV[i + 6])
+    local accepted = -1
+    local length = redis.pcall('LLEN', list)
+    if type(length) == 'number' then
+        length = make_room(list, length - entries, entries, capacity)
+        accepted = math.max(0, math.min(entries, capacity - length))
+        if accepted < entries then
+            redis.call('RPOP', list, entries - accepted)
+            refused = refused + entries - accepted
+            count(stats, 'channel_full_count', entries - accepted, ARGV[4])
+        end
+        if accepted > 0 then
+            if stamp then
+                stamp_anew(list, accepted)
+            end
+            if length == 0 then
+                redis.call('PEXPIRE', list, lifetime)
+            else
+                redis.call('PEXPIRE', list, lifetime, 'GT')
+            end
+            sent = sent + accepted
+            count(stats, 'messages_count', accepted, ARGV[4])
+        end
+    end
+    results[#results + 1] = accepted
+end
+
+local totals = KEYS[#KEYS]
+if sent > 0 then
+    count(totals, 'messages_count', sent, ARGV[5])
+end
+if refused > 0 then
+    count(totals, 'channel_full_count', refused, ARGV[5])
+end
+results[#results + 1] = expired
+return results

@@ -1,10 +1,11 @@
-"""Instructions of small operations, counted by callgrind; they are the same in every run."""
+"""Instructions of small operations (benches/micro.rs), counted by callgrind; they are the same in every run."""
 
+import json
 import re
 import subprocess
 
 from .children import Failed
-from .paths import BINARIES, LOGS
+from .paths import LOGS, ROOT, TARGET
 from .peers import run
 
 # The difference between the two leaves what each further operation takes.
@@ -14,9 +15,20 @@ FEW, MORE = 1000, 2000
 def instructions():
     """Of every operation the instructions that it takes."""
     run("valgrind", "--version")
-    micro = str(BINARIES / "micro")
+    micro = build()
     names = run(micro, "LIST").split()
     return {name: round((count(micro, name, MORE) - count(micro, name, FEW)) / (MORE - FEW)) for name in names}
+
+
+def build():
+    """Gives the path of the program."""
+    options = ["--bench", "micro", "--no-run", "--no-default-features", "--message-format", "json"]
+    command = ["cargo", "bench", *options, "--manifest-path", ROOT / "Cargo.toml", "--target-dir", TARGET / "cargo"]
+    for line in run(*command).splitlines():
+        artifact = json.loads(line)
+        if artifact.get("executable") and artifact["target"]["name"] == "micro":
+            return artifact["executable"]
+    raise Failed("cargo built no program for the counts of instructions")
 
 
 def count(micro, name, times):

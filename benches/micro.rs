@@ -1,0 +1,175 @@
+//! One small operation of a message's way, so many times: callgrind counts the instructions of a few more.
+//!
+//! `micro LIST` names the operations; `micro NAME TIMES` does one. Names, capacities, the codec, the frame and the key
+//! ring are no part of the crate's interface. Their files know nothing of each other but the names in them, so they are
+//! compiled into this program as they are: the library needs no door for it.
+
+#![allow(clippy::print_stdout, dead_code, unreachable_pub, unused_imports)]
+
+use bytes::Bytes;
+use channel_layer::{ChannelLayer, Config, MemoryLayer, Text};
+use futures_util::FutureExt;
+use tree::redis::frame;
+use tree::{capacity, codec, crypto, error, message, name};
+
+use self::capacity::{Capacity, CapacityRule};
+use self::crypto::KeyRing;
+use self::message::{Message, Value};
+use self::name::{ChannelName, GroupName};
+
+#[path = "../src"]
+mod tree {
+    pub mod capacity;
+    pub mod codec;
+    pub mod crypto;
+    pub mod error;
+    pub mod message;
+    pub mod name;
+
+    pub mod redis {
+        pub mod frame;
+    }
+}
+
+/// An operation with all that it needs, ready to be repeated.
+type Operation = Box<dyn FnMut()>;
+type Named = (&'static str, fn() -> Operation);
+
+const OPERATIONS: [Named; 16] = [
+    ("name_normal", || parse("websocket.receive")),
+    ("name_process_local", || parse("websocket.send.aBcDeFgHiJkL!mNoPqRsTuVwX")),
+    ("name_group", || Box::new(|| used(GroupName::parse(given("chat.room-17"))))),
+    ("capacity_without_rules", || capacity_of(0)),
+    ("capacity_by_the_last_of_8_rules", || capacity_of(8)),
+    ("frame_begin", frame_begin),
+    ("frame_parse", frame_parse),
+    ("message_of_one_key", || Box::new(|| used(one_key(SMALL)))),
+    ("encode_100_bytes", || encode(SMALL)),
+    ("decode_100_bytes", || decode(SMALL)),
+    ("seal_100_bytes", || seal(SMALL)),
+    ("open_100_bytes", || open(SMALL)),
+    ("seal_10_kilobytes", || seal(LARGE)),
+    ("open_10_kilobytes", || open(LARGE)),
+    ("memory_send_receive", || memory(Config::new())),
+    ("memory_send_receive_with_8_capacity_rules", || memory(with_rules())),
+];
+
+const SMALL: usize = 100;
+const LARGE: usize = 10_000;
+const CONTEXT: [&[u8]; 3] = [b"channel", b"websocket.send.aBcDeFgHiJkL!mNoPqRsTuVwX", b""];
+const LOCAL: frame::Address<&str> = frame::Address::Local("mNoPqRsTuVwX");
+const NOW: u64 = 1_700_000_000_000;
+const DAY: u64 = 86_400_000;
+
+fn main() {
+    let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
+    let name = arguments.next().unwrap_or_default();
+    let Some((_, make)) = OPERATIONS.iter().find(|(known, _)| *known == name) else {
+        for (name, _) in OPERATIONS {
+            println!("{name}");
+        }
+        return;
+    };
+    let times = arguments.next().and_then(|times| times.parse().ok()).expect("how many times");
+    let mut operation = make();
+    for _ in 0..times {
+        operation();
+    }
+}
+
+/// What the compiler may assume nothing about.
+fn given<T>(value: T) -> T {
+    std::hint::black_box(value)
+}
+
+/// What the compiler must not leave out.
+fn used<T>(value: T) {
+    drop(std::hint::black_box(value));
+}
+
+fn parse(name: &'static str) -> Operation {
+    Box::new(move || used(ChannelName::parse_target(given(name))))
+}
+
+fn capacity_of(rules: usize) -> Operation {
+    let others = (1..rules).map(|at| CapacityRule::glob(format!("other.{at}.*"), 10));
+    let rules: Vec<_> = others.chain((rules > 0).then(|| CapacityRule::glob("websocket.*", 10))).collect();
+    let capacity = Capacity::new(&rules, 100).expect("the rules are good");
+    let name = ChannelName::parse_target("websocket.receive").expect("the name is good");
+    Box::new(move || used(capacity.of(given(&name))))
+}
+
+fn one_key(size: usize) -> Message {
+    let body = Bytes::from(vec![b'x'; size]);
+    [(Text::from_static("body"), Value::from(body))].into_iter().collect()
+}
+
+fn frame_begin() -> Operation {
+    Box::new(|| used(frame::begin(given(NOW), given(&LOCAL), false, 300)))
+}
+
+fn frame_parse() -> Operation {
+    let mut entry = frame::begin(NOW, &LOCAL, false, 300);
+    entry.extend_from_slice(&encoded(SMALL));
+    let entry = Bytes::from(entry);
+    Box::new(move || used(frame::Entry::parse(given(entry.clone()))))
+}
+
+fn encoded(size: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    codec::encode(&one_key(size), &mut out).expect("the message can be encoded");
+    out
+}
+
+fn encode(size: usize) -> Operation {
+    let message = one_key(size);
+    Box::new(move || {
+        let mut out = Vec::with_capacity(2 * size);
+        used(codec::encode(given(&message), &mut out));
+        used(out);
+    })
+}
+
+fn decode(size: usize) -> Operation {
+    let bytes = Bytes::from(encoded(size));
+    Box::new(move || used(codec::decode(given(&bytes))))
+}
+
+fn ring() -> KeyRing {
+    KeyRing::new(&["a key of the benchmark, which is no secret".to_owned()], &[]).expect("the key is good")
+}
+
+fn seal(size: usize) -> Operation {
+    let (ring, plain) = (ring(), encoded(size));
+    Box::new(move || {
+        let mut out = Vec::with_capacity(2 * size);
+        ring.seal(given(&CONTEXT), NOW, given(&plain), &mut out);
+        used(out);
+    })
+}
+
+fn open(size: usize) -> Operation {
+    let (ring, mut sealed) = (ring(), Vec::new());
+    ring.seal(&CONTEXT, NOW, &encoded(size), &mut sealed);
+    Box::new(move || used(ring.open(given(&sealed), given(&CONTEXT), NOW, DAY)))
+}
+
+fn with_rules() -> Config {
+    let rule = |at| channel_layer::CapacityRule::glob(format!("other.{at}.*"), 10);
+    (0..8).fold(Config::new(), |config, at| config.channel_capacity(rule(at)))
+}
+
+/// Sends a message and takes it out again, without a runtime: in memory neither has to wait.
+fn memory(config: Config) -> Operation {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
+    let layer = runtime.block_on(async { MemoryLayer::with_config(&config) }).expect("the configuration is good");
+    let body = Bytes::from(vec![b'x'; SMALL]);
+    Box::new(move || {
+        let _inside = runtime.enter();
+        let message = channel_layer::message! { "body": body.clone() };
+        let sent = layer.send("websocket.receive", message).now_or_never();
+        sent.expect("a send in memory does not wait").expect("the channel has room");
+        let received = layer.try_receive(&["websocket.receive"]).now_or_never();
+        received.expect("a look does not wait").expect("the layer is open").expect("the message is there");
+    })
+}

@@ -3,24 +3,7 @@
 from html import escape
 from math import ceil, floor, log10
 
-from .ratios import ALL
-
-ROWS = {
-    "send_vs_rpush": "send, over RPUSH of redis-rs",
-    "e2e_vs_limit": "end to end, over the limit of redis-benchmark",
-    "e2e_vs_channels_redis": "end to end, over channels_redis",
-    "e2e_10k_vs_channels_redis": "end to end with 10 KB, over channels_redis",
-    "queue_vs_channels_redis": "queue, over channels_redis",
-    "queue_vs_asgi_redis": "queue, over asgi_redis",
-    "group_10k_vs_channels_redis": "group of 10,000, over channels_redis",
-    "group_10k_vs_channels_redis_pubsub": "group of 10,000, over channels_redis pub/sub",
-    "group_10k_vs_asgi_redis": "group of 10,000, over asgi_redis",
-    "group_10k_vs_socketioxide": "group of 10,000, over socketioxide",
-    "group_10k_vs_socketio": "group of 10,000, over socket.io",
-    "encrypted_vs_plain": "encrypted, over plain",
-    "encrypted_10k_vs_plain": "encrypted with 10 KB, over plain",
-    "memory_vs_mpsc": "MemoryLayer, over a bare tokio channel",
-}
+from .families import RATIOS
 
 WIDTH, LEFT, RIGHT, TOP, ROW, BAR = 860, 330, 70, 64, 26, 14
 
@@ -45,8 +28,8 @@ STYLE = """
 
 
 def draw(spreads):
-    targets = {one.key: getattr(one, "at_least", None) for one in ALL}
-    rows = [(key, label, spreads[key], targets[key]) for key, label in ROWS.items() if spreads.get(key)]
+    charted = [one for one in RATIOS if getattr(one, "label", None) and spreads.get(one.key)]
+    rows = [(one.key, one.label, spreads[one.key], one.at_least) for one in charted]
     values = [value for _, _, spread, _ in rows for value in (spread["lowest"], spread["highest"]) if value > 0] + [1]
     low, high = floor(log10(min(values))), ceil(log10(max(values)))
     height = TOP + ROW * len(rows) + 48

@@ -46,6 +46,18 @@ def end(process):
     process.wait()
 
 
+def call(arguments, **options):
+    """Runs a program of the setup to its end, or ends it with all that it has started; gives its code and its texts."""
+    process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, text=True, start_new_session=True, **options)
+    try:
+        out, errors = process.communicate()
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
+    return process.returncode, out, errors
+
+
 class Participant:
     """A program that answers commands, one JSON object per line."""
 

@@ -1,11 +1,14 @@
-"""The loads on groups. Their members stay from round to round, on servers of their own."""
+"""The loads on groups, and their ratios. Members stay from round to round, on servers of their own."""
 
 import contextlib
 import time
 
 from .children import Crew, Failed, ask_all, await_count, stopped
 from .figures import percentile
-from .peers import ASGI_REDIS, BINARIES, CHANNELS_REDIS, OURS, SOCKET_IO, SOCKETIOXIDE
+from .load import Load
+from .paths import BINARIES
+from .peers import ASGI_REDIS, CHANNELS_REDIS, OURS, PUBSUB, SOCKET_IO, SOCKETIOXIDE
+from .ratios import Ratio
 from .redis_server import RedisServer
 from .sizes import CHANGES_PER_SECOND, GROUP, PROCESSES, SENDS_PER_SECOND, SMALL
 
@@ -79,7 +82,7 @@ def flat(the):
     for group, size in members.sizes.items():
         contestants[f"{size:,} members"] = contestant(group, contextlib.nullcontext)
         # As if the receivers had processors of their own: they deliver after the calls.
-        contestants[f"{size:,} members, elsewhere"] = contestant(group, lambda: stopped(members.receivers))
+        contestants[elsewhere(f"{size:,} members")] = contestant(group, lambda: stopped(members.receivers))
     return contestants
 
 
@@ -168,3 +171,54 @@ def churn(the):
         return measure
 
     return {"members stay": contestant(False), "members change": contestant(True)}
+
+
+LOADS = [
+    Load("flat", f"group_send: time of a call, members on {PROCESSES} processes", flat),
+    Load("group_10k", f"group_send: {GROUP:,} members on {PROCESSES} processes", large),
+    Load("churn", f"group_send: {SENDS_PER_SECOND}/s to {GROUP:,} members that join and leave", churn),
+]
+
+SMALL_GROUP, LARGE_GROUP = "100 members", "100,000 members"
+
+
+def elsewhere(group):
+    return f"{group}, elsewhere"
+
+
+RATIOS = [
+    Ratio("group_flatness", "flat", LARGE_GROUP, SMALL_GROUP, "p50", at_most=1.5),
+    Ratio("group_flatness_elsewhere", "flat", elsewhere(LARGE_GROUP), elsewhere(SMALL_GROUP), "p50"),
+    Ratio(
+        *("group_10k_cpu_vs_asgi_redis", "group_10k", OURS, ASGI_REDIS, "redis_us"),
+        at_least=1000,
+        inverse=True,
+    ),
+    Ratio("group_10k_cpu_vs_channels_redis", "group_10k", OURS, CHANNELS_REDIS, "redis_us", inverse=True),
+    Ratio(
+        *("group_10k_vs_channels_redis", "group_10k", OURS, CHANNELS_REDIS),
+        at_least=1,
+        label="group of 10,000, over channels_redis",
+    ),
+    Ratio(
+        *("group_10k_vs_channels_redis_pubsub", "group_10k", OURS, PUBSUB),
+        at_least=1,
+        label="group of 10,000, over channels_redis pub/sub",
+    ),
+    Ratio(
+        *("group_10k_vs_asgi_redis", "group_10k", OURS, ASGI_REDIS),
+        at_least=1,
+        label="group of 10,000, over asgi_redis",
+    ),
+    Ratio(
+        *("group_10k_vs_socketioxide", "group_10k", OURS, SOCKETIOXIDE),
+        at_least=1,
+        label="group of 10,000, over socketioxide",
+    ),
+    Ratio(
+        *("group_10k_vs_socketio", "group_10k", OURS, SOCKET_IO),
+        at_least=1,
+        label="group of 10,000, over socket.io",
+    ),
+    Ratio("group_churn_cost", "churn", "members change", "members stay", "redis_us", at_most=3),
+]

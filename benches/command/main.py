@@ -9,9 +9,11 @@ import sys
 import time
 import traceback
 
-from . import loads, micro, peers, report
+from . import micro, peers, report
 from .children import Failed
+from .families import LOADS
 from .figures import number
+from .load import Context
 from .redis_server import RedisServer
 from .sizes import FULL, QUICK
 
@@ -27,7 +29,7 @@ def tell(text):
 def main():
     parser = argparse.ArgumentParser(prog="scripts/bench", description="Measures the layer against its peers.")
     parser.add_argument("--quick", action="store_true", help="fewer messages and rounds: under 4 minutes")
-    names = [load.key for load in loads.ALL]
+    names = [load.key for load in LOADS]
     parser.add_argument("--only", metavar="LOAD", nargs="+", choices=names, help="these loads only; writes no files")
     arguments = parser.parse_args()
     # So that every block is left in order, and what was started ends.
@@ -43,7 +45,7 @@ def measure(arguments):
     sizes = QUICK if arguments.quick else FULL
     missing = peers.set_up(tell)
     everyone = {name: peer for name, peer in peers.all_peers().items() if name not in missing}
-    chosen = [load for load in loads.ALL if not arguments.only or load.key in arguments.only]
+    chosen = [load for load in LOADS if not arguments.only or load.key in arguments.only]
     result = {
         "command": "scripts/bench --quick" if arguments.quick else "scripts/bench",
         "machine": machine(),
@@ -55,7 +57,7 @@ def measure(arguments):
     started = time.monotonic()
     for load in chosen:
         with RedisServer() as server, contextlib.ExitStack() as stack:
-            context = loads.Context(sizes, everyone, server, stack, result["failures"])
+            context = Context(sizes, everyone, server, stack, result["failures"])
             result["rounds"][load.key] = run_load(load, context)
     if not arguments.only:
         result["instructions"] = count_instructions(result)

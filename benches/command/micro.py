@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 
-from .children import Failed
+from .children import Failed, call
 from .paths import LOGS, ROOT, TARGET
 from .peers import run
 
@@ -34,8 +34,8 @@ def build():
 def count(micro, name, times):
     LOGS.mkdir(parents=True, exist_ok=True)
     command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={LOGS / 'callgrind'}", micro, name, str(times)]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    found = re.search(r"Collected : (\d+)", done.stderr)
-    if done.returncode != 0 or not found:
-        raise Failed(f"callgrind: {done.stderr.strip()[-300:]}")
+    code, _, errors = call(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    found = re.search(r"Collected : (\d+)", errors)
+    if code != 0 or not found:
+        raise Failed(f"callgrind: {errors.strip()[-300:]}")
     return int(found[1])

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
+from .children import call
 from .paths import BINARIES, ENVIRONMENTS, PEERS, ROOT, TARGET
 
 OURS = "channel-layer"
@@ -66,17 +67,20 @@ def run(*arguments, **options):
     words = [str(word) for word in arguments]
     if shutil.which(words[0]) is None:
         raise Missing(f"{words[0]} is not installed")
-    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, **options)
-    if done.returncode != 0:
-        raise Missing(f"{' '.join(words[:4])} failed: {(done.stderr or done.stdout).strip()[-600:]}")
-    return done.stdout
+    code, out, errors = call(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    if code != 0:
+        raise Missing(f"{' '.join(words[:4])} failed: {(errors or out).strip()[-600:]}")
+    return out
 
 
 def build():
     """Our side, without which nothing can be measured; Cargo tells its progress itself."""
+    for needed in ("redis-server", "cargo"):
+        if shutil.which(needed) is None:
+            sys.exit(f"scripts/bench: {needed} is not installed")
     manifest = ["--manifest-path", PEERS / "Cargo.toml", "--target-dir", TARGET / "cargo"]
     command = ["cargo", "build", "--release", *manifest]
-    if subprocess.run([str(word) for word in command], check=False).returncode != 0:
+    if call([str(word) for word in command])[0] != 0:
         sys.exit("scripts/bench: the build failed")
 
 

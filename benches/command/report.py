@@ -2,7 +2,8 @@
 
 import json
 
-from . import chart, loads, ratios
+from . import chart, ratios
+from .families import LOADS, RATIOS
 from .figures import duration, number
 from .paths import ROOT, TARGET
 from .peers import OURS
@@ -29,10 +30,10 @@ COUNTS = {"lost", "duplicated"}
 
 
 def finish(result, write):
-    spreads = {one.key: one.spread(result["rounds"]) for one in ratios.ALL}
+    spreads = {one.key: one.spread(result["rounds"]) for one in RATIOS}
     result["ratios"] = {key: spread and round(spread["median"], 4) for key, spread in spreads.items()}
     result["spread"] = spreads
-    result["targets"] = {one.key: one.target() for one in ratios.ALL}
+    result["targets"] = {one.key: one.target() for one in RATIOS}
     print()
     print("\n".join(" ".join(cell.ljust(36) for cell in row) for row in summary(spreads) if row[1] != "not measured"))
     if not write:
@@ -46,7 +47,7 @@ def finish(result, write):
 
 def summary(spreads):
     rows = []
-    for one in ratios.ALL:
+    for one in RATIOS:
         spread = spreads[one.key]
         if spread is None:
             rows.append([f"`{one.key}`", "not measured", one.target(), "", ""])
@@ -96,7 +97,7 @@ def instructions(result):
 
 def figures(result):
     rows = []
-    for load in loads.ALL:
+    for load in LOADS:
         found = ratios.medians(result["rounds"], load.key)
         if not found:
             continue

@@ -1,10 +1,13 @@
 //! What a user would write by hand: commands over one connection of redis-rs that all tasks share.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use peers::clock;
 use peers::conversation::{Failure, Program, hold};
-use peers::message::{Mark, body};
+use peers::message::{Mark, body, mark_of};
+use peers::tally::Tally;
+use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -14,12 +17,19 @@ use tokio::task::JoinSet;
 #[serde(tag = "do", rename_all = "snake_case")]
 enum Command {
     Connect { redis: String },
-    Send { channels: Vec<String>, count: usize, senders: usize, size: usize },
+    Receive { channel: String, mark: Mark },
+    Progress,
+    Collect,
+    Send { channels: Vec<String>, count: usize, senders: usize, size: usize, mark: Mark },
     Ping { count: usize, gap_us: u64 },
 }
 
 #[derive(Default)]
-struct Participant(Option<MultiplexedConnection>);
+struct Participant {
+    client: Option<redis::Client>,
+    connection: Option<MultiplexedConnection>,
+    tally: Arc<Tally>,
+}
 
 impl Program for Participant {
     type Command = Command;
@@ -27,11 +37,16 @@ impl Program for Participant {
     async fn answer(&mut self, command: Command) -> Result<Value, Failure> {
         match command {
             Command::Connect { redis } => {
-                self.0 = Some(redis::Client::open(redis)?.get_multiplexed_async_connection().await?);
+                let client = redis::Client::open(redis)?;
+                self.connection = Some(client.get_multiplexed_async_connection().await?);
+                self.client = Some(client);
                 Ok(json!({}))
             }
-            Command::Send { channels, count, senders, size } => {
-                rpush(self.connection()?, channels, count, senders, size).await
+            Command::Receive { channel, mark } => self.receive(channel, mark).await,
+            Command::Progress => Ok(self.tally.progress()),
+            Command::Collect => Ok(self.tally.take()),
+            Command::Send { channels, count, senders, size, mark } => {
+                rpush(self.connection()?, channels, Messages { count, size, mark }, senders).await
             }
             Command::Ping { count, gap_us } => ping(self.connection()?, count, gap_us).await,
         }
@@ -40,26 +55,62 @@ impl Program for Participant {
 
 impl Participant {
     fn connection(&self) -> Result<MultiplexedConnection, Failure> {
-        Ok(self.0.clone().ok_or("not connected")?)
+        Ok(self.connection.clone().ok_or("not connected")?)
+    }
+
+    /// Takes one message at a time, in a connection of its own.
+    async fn receive(&self, key: String, mark: Mark) -> Result<Value, Failure> {
+        let client = self.client.as_ref().ok_or("not connected")?;
+        // The reads themselves end after a while.
+        let patient = AsyncConnectionConfig::new().set_response_timeout(None);
+        let (connection, tally) =
+            (client.get_multiplexed_async_connection_with_config(&patient).await?, self.tally.clone());
+        tokio::spawn(async move {
+            if let Err(error) = pop(connection, &key, mark, &tally).await {
+                tally.fail(error);
+            }
+        });
+        Ok(json!({}))
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Messages {
+    count: usize,
+    size: usize,
+    mark: Mark,
+}
+
+async fn pop(mut connection: MultiplexedConnection, key: &str, mark: Mark, tally: &Tally) -> redis::RedisResult<()> {
+    let mut command = redis::cmd("BLMPOP");
+    command.arg(5).arg(1).arg(key).arg("LEFT").arg("COUNT").arg(1);
+    loop {
+        let popped: Option<(String, Vec<Vec<u8>>)> = command.query_async(&mut connection).await?;
+        for body in popped.into_iter().flat_map(|(_, bodies)| bodies) {
+            tally.add_marked(mark, mark_of(&body).unwrap_or_default());
+        }
     }
 }
 
 async fn rpush(
     connection: MultiplexedConnection,
     channels: Vec<String>,
-    count: usize,
+    all: Messages,
     senders: usize,
-    size: usize,
 ) -> Result<Value, Failure> {
     let start = clock::now();
     let mut tasks = JoinSet::new();
     for sender in 0..senders {
         let (mut connection, key) = (connection.clone(), channels[sender % channels.len()].clone());
         tasks.spawn(async move {
-            let body = body(size, Mark::None, 0);
-            for _ in (sender..count).step_by(senders) {
+            let same = body(all.size, Mark::None, 0);
+            for id in (sender..all.count).step_by(senders) {
                 let mut command = redis::cmd("RPUSH");
-                command.arg(&key).arg(&body);
+                command.arg(&key);
+                match all.mark {
+                    Mark::None => command.arg(&same),
+                    mark => command.arg(body(all.size, mark, id as u64)),
+                };
                 let _: i64 = command.query_async(&mut connection).await?;
             }
             Ok::<_, redis::RedisError>(())

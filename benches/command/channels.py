@@ -1,61 +1,14 @@
-"""The loads: what each contestant does in one round, and the figures that come of it."""
+"""The loads on channels: what each contestant does in one round, and the ratios that come of it."""
 
-import contextlib
-from collections.abc import Callable
-from dataclasses import dataclass
-
-from . import groups
 from .children import Crew, Failed, ask_all, await_count
 from .figures import percentile
-from .peers import MPSC, OURS, REDIS_BENCHMARK, REDIS_RS, binary, run
-from .redis_server import RedisServer
-from .sizes import (
-    CHANNELS,
-    CLIENTS,
-    GAP_US,
-    GROUP,
-    LARGE,
-    PROCESSES,
-    QUEUE_SENDERS,
-    SENDERS,
-    SENDS_PER_SECOND,
-    SMALL,
-    WORKERS,
-    Sizes,
-)
+from .load import Load, rate
+from .peers import ASGI_REDIS, CHANNELS_REDIS, ENCRYPTED, OURS, REDIS_BENCHMARK, REDIS_RS, binary, run
+from .ratios import Figure, Ratio
+from .sizes import CHANNELS, CLIENTS, GAP_US, LARGE, QUEUE_SENDERS, SENDERS, SMALL, WORKERS
 
 PROCESS = "bench.process!"
 QUEUE = "bench.queue"
-
-
-@dataclass
-class Context:
-    """What a load is made of."""
-
-    sizes: Sizes
-    peers: dict
-    server: RedisServer
-    # Takes down what the load keeps between rounds.
-    stack: contextlib.ExitStack
-    failures: dict
-
-    def each(self, counts, measure, *more):
-        """A contestant for every peer that has a count and is there."""
-
-        def contestant(name, count):
-            return lambda: measure(self.server, self.peers[name], count, *more)
-
-        return {name: contestant(name, count) for name, count in counts.items() if name in self.peers}
-
-
-@dataclass
-class Load:
-    key: str
-    title: str
-    # Gives the contestants by name, each a function that measures one round.
-    make: Callable
-    # Only one for what does not vary.
-    rounds: int | None = None
 
 
 def sends(the):
@@ -79,35 +32,54 @@ def latencies(the):
     return the.each(the.sizes.latency, latency) | {REDIS_RS: lambda: ping(the.server, the.sizes.pings)}
 
 
-def memories(the):
-    return {OURS: lambda: memory("memory", the.sizes.memory), MPSC: lambda: memory("mpsc", the.sizes.memory)}
-
-
 def all_stored(the):
     return the.each(dict.fromkeys(the.sizes.send, the.sizes.stored), stored)
 
 
-def footprints(the):
-    return {OURS: lambda: footprint(the.server, the.sizes)}
-
-
-ALL = [
+LOADS = [
     Load("send", f"send: {SENDERS} senders, {CHANNELS} normal channels, 100 B", sends),
     Load("e2e", f"end to end: one ! channel, {CLIENTS} clients, 100 B", end_to_ends),
     Load("e2e_10k", "end to end: the same with 10 KB", large_end_to_ends),
     Load("queue", f"queue: {QUEUE_SENDERS} senders, {WORKERS} worker processes", queues),
     Load("latency", "idle send to receive, between two processes", latencies),
-    Load("flat", f"group_send: time of a call, members on {PROCESSES} processes", groups.flat),
-    Load("group_10k", f"group_send: {GROUP:,} members on {PROCESSES} processes", groups.large),
-    Load("churn", f"group_send: {SENDS_PER_SECOND}/s to {GROUP:,} members that join and leave", groups.churn),
-    Load("memory", "MemoryLayer: one task sends, another receives", memories),
     Load("stored", "bytes in Redis per queued message of 100 B", all_stored, rounds=1),
-    Load("footprint", "bytes on the heap", footprints, rounds=1),
 ]
 
-
-def rate(count, answer, end=None):
-    return count / ((end or answer["end"]) - answer["start"]) * 1e9
+RATIOS = [
+    Ratio("send_vs_rpush", "send", OURS, REDIS_RS, at_least=1.3, label="send, over RPUSH of redis-rs"),
+    Ratio(
+        *("e2e_vs_limit", "e2e", OURS, REDIS_BENCHMARK),
+        at_least=0.4,
+        label="end to end, over the limit of redis-benchmark",
+    ),
+    Ratio(
+        *("e2e_vs_channels_redis", "e2e", OURS, CHANNELS_REDIS),
+        at_least=100,
+        label="end to end, over channels_redis",
+    ),
+    Ratio(
+        *("e2e_10k_vs_channels_redis", "e2e_10k", OURS, CHANNELS_REDIS),
+        at_least=30,
+        label="end to end with 10 KB, over channels_redis",
+    ),
+    Ratio(
+        *("queue_vs_channels_redis", "queue", OURS, CHANNELS_REDIS),
+        at_least=20,
+        label="queue, over channels_redis",
+    ),
+    Ratio("queue_vs_asgi_redis", "queue", OURS, ASGI_REDIS, at_least=5, label="queue, over asgi_redis"),
+    Ratio("queue_vs_redis_rs", "queue", OURS, REDIS_RS, label="queue, over RPUSH and BLMPOP of redis-rs"),
+    Figure("queue_lost", "queue", "lost", at_most=0, worst=True),
+    Figure("queue_duplicated", "queue", "duplicated", at_most=0, worst=True),
+    Ratio("latency_p50_vs_ping", "latency", OURS, REDIS_RS, "p50", at_most=1.8),
+    Ratio("encrypted_vs_plain", "e2e", ENCRYPTED, OURS, at_least=0.8, label="encrypted, over plain"),
+    Ratio(
+        *("encrypted_10k_vs_plain", "e2e_10k", ENCRYPTED, OURS),
+        at_least=0.6,
+        label="encrypted with 10 KB, over plain",
+    ),
+    Ratio("redis_bytes_vs_asgi_redis", "stored", OURS, ASGI_REDIS, "bytes", at_most=0.6),
+]
 
 
 def send(server, peer, count):
@@ -116,8 +88,7 @@ def send(server, peer, count):
     with Crew() as crew:
         sender = peer.start(crew, server, "sender")
         channels = [f"bench.send.{number}" for number in range(CHANNELS)]
-        arguments = {} if peer.name == REDIS_RS else {"mark": "none"}
-        answer = sender.ask("send", channels=channels, count=count, senders=SENDERS, size=SMALL, **arguments)
+        answer = sender.ask("send", channels=channels, count=count, senders=SENDERS, size=SMALL, mark="none")
     server.clear()
     return {"rate": rate(count, answer)}
 
@@ -204,28 +175,12 @@ def ping(server, count):
         return micros(plain.ask("ping", count=count, gap_us=GAP_US)["nanos"])
 
 
-def memory(do, count):
-    with Crew() as crew:
-        process = crew.start("memory", [str(word) for word in binary(OURS, "layer").arguments])
-        return {"rate": rate(count, process.ask(do, count=count, size=SMALL))}
-
-
 def stored(server, peer, count):
     """Everything that Redis keeps when so many messages wait in one channel."""
     server.clear()
     with Crew() as crew:
         sender = peer.start(crew, server, "sender")
-        arguments = {} if peer.name == REDIS_RS else {"mark": "none"}
-        sender.ask("send", channels=[QUEUE], count=count, senders=1, size=SMALL, **arguments)
+        sender.ask("send", channels=[QUEUE], count=count, senders=1, size=SMALL, mark="none")
         found = server.key_bytes()
     server.clear()
     return {"bytes": found / count}
-
-
-def footprint(server, sizes):
-    server.clear()
-    with Crew() as crew:
-        process = binary(OURS, "footprint").start(crew, server, "footprint")
-        members = process.ask("members", count=sizes.cached)["bytes"]
-        receivers = process.ask("receivers", count=sizes.receivers)["bytes"]
-    return {"bytes_per_receiver": receivers, "bytes_per_1000_members": members / sizes.cached * 1000}

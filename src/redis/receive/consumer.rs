@@ -52,9 +52,10 @@ impl Consumer {
                 if state.is_closed() {
                     return Err(Error::Closed);
                 }
-                if let Some(delivery) = self.reader.take(&mut state) {
+                let mut taken = None;
+                if self.reader.take(&mut state, &mut |delivery| taken = Some(delivery), 1) > 0 {
                     received(1);
-                    return Ok(Some(delivery));
+                    return Ok(taken);
                 }
                 let (look, looked) = oneshot::channel();
                 state.looks.push(look);
@@ -115,13 +116,7 @@ impl Source for Consumer {
         if state.is_closed() || reader.surroundings.closing.is_cancelled() {
             return Poll::Ready(Err(Error::Closed));
         }
-        let mut taken = 0;
-        while taken < limit
-            && let Some(delivery) = reader.take(&mut state)
-        {
-            sink(delivery);
-            taken += 1;
-        }
+        let taken = reader.take(&mut state, sink, limit);
         if taken > 0 {
             // In one step with the taking: the task must not see somebody wait for what has been taken.
             let left = self.leave_line(&mut state);

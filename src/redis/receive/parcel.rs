@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::format::{Format, Raw, Unreadable};
 use crate::drops::{self, DropReason};
-use crate::layer::Delivery;
+use crate::layer::{Delivery, Sink};
 use crate::message::Message;
 use crate::name::ChannelName;
 use crate::redis::frame::{Address, Entry, Text};
@@ -43,8 +43,8 @@ enum Recipients {
 
 /// What a parcel gave to a reader that asked.
 pub(super) enum Taken {
-    /// A delivery; the parcel has more if `more` is set.
-    Delivery { delivery: Delivery, more: bool },
+    /// So many deliveries; the parcel has more if `more` is set.
+    Deliveries { count: usize, more: bool },
     /// It had expired, and was counted.
     Expired,
     /// It cannot be read, and was counted; its bytes belong into quarantine.
@@ -81,8 +81,9 @@ impl Parcel {
         Self { shard, source, expires, content: Content::Open { raw, message }, to }
     }
 
-    /// Hands the message to the next recipient.
-    pub(super) fn take(&mut self, format: &dyn Format) -> Taken {
+    /// Hands the message to the next recipients, `limit` at most, which is at least 1. They are many where a group is
+    /// large, so that what concerns all of them is done once.
+    fn hand_over(&mut self, format: &dyn Format, sink: Sink<'_>, limit: usize) -> Taken {
         // Every entry came over a connection that has told the time.
         let now = self.shard.clock.now_ms().unwrap_or(0);
         if self.expires <= now {
@@ -96,15 +97,20 @@ impl Parcel {
                 return Taken::Unreadable(unreadable);
             }
         };
-        let (channel, more) = match &mut self.to {
-            Recipients::One(channel) => (channel.clone(), false),
-            Recipients::Members { channels, next } => {
-                let channel = channels[*next].clone();
-                *next += 1;
-                (channel, *next < channels.len())
+        match &mut self.to {
+            Recipients::One(channel) => {
+                sink(Delivery::new(channel.clone(), message));
+                Taken::Deliveries { count: 1, more: false }
             }
-        };
-        Taken::Delivery { delivery: Delivery::new(channel, message), more }
+            Recipients::Members { channels, next } => {
+                let (first, end) = (*next, channels.len().min(next.saturating_add(limit)));
+                for channel in &channels[first..end] {
+                    sink(Delivery::new(channel.clone(), message.clone()));
+                }
+                *next = end;
+                Taken::Deliveries { count: end - first, more: end < channels.len() }
+            }
+        }
     }
 
     fn message(&mut self, format: &dyn Format, now: u64) -> Result<Message, Unreadable> {
@@ -180,20 +186,23 @@ fn rest_of(address: &Address<Text>, locals: Vec<Text>) -> Address<Text> {
     }
 }
 
-/// Takes the next delivery out of `parcels`, dropping what has expired and what cannot be read.
-pub(super) fn take_next(parcels: &mut VecDeque<Parcel>, format: &dyn Format) -> Option<Delivery> {
-    loop {
-        let parcel = parcels.front_mut()?;
-        match parcel.take(format) {
-            Taken::Delivery { delivery, more } => {
-                if !more {
-                    parcels.pop_front();
+/// Takes up to `limit` deliveries out of `parcels`, dropping what has expired and what cannot be read; gives how many.
+pub(super) fn take_next(parcels: &mut VecDeque<Parcel>, format: &dyn Format, sink: Sink<'_>, limit: usize) -> usize {
+    let mut taken = 0;
+    while taken < limit
+        && let Some(parcel) = parcels.front_mut()
+    {
+        match parcel.hand_over(format, sink, limit - taken) {
+            Taken::Deliveries { count, more } => {
+                taken += count;
+                if more {
+                    break;
                 }
-                return Some(delivery);
             }
             Taken::Expired => {}
             Taken::Unreadable(fault) => format.refuse(&parcel.shard, parcel.to_entry().into(), fault.reason),
         }
         parcels.pop_front();
     }
+    taken
 }

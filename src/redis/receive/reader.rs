@@ -12,7 +12,7 @@ use super::format::Format;
 use super::holders::Holders;
 use super::lane::Lane;
 use super::parcel::{self, Parcel};
-use crate::layer::{Delivery, Event};
+use crate::layer::{Event, Sink};
 use crate::name::ChannelName;
 use crate::redis::fault::Fault;
 use crate::redis::routine::Routine;
@@ -147,9 +147,9 @@ impl Reader {
         woken.into_iter().for_each(Waker::wake);
     }
 
-    /// Takes the next delivery out of the buffer.
-    pub(super) fn take(&self, state: &mut State) -> Option<Delivery> {
-        parcel::take_next(&mut state.parcels, &*self.surroundings.format)
+    /// Takes up to `limit` deliveries out of the buffer; gives how many.
+    pub(super) fn take(&self, state: &mut State, sink: Sink<'_>, limit: usize) -> usize {
+        parcel::take_next(&mut state.parcels, &*self.surroundings.format, sink, limit)
     }
 
     /// The lanes that read these channels: one per shard for the normal ones, one per shard for the others.

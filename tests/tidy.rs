@@ -23,9 +23,10 @@ const ROWS: [&[&str]; 10] = [
 
 /// Each dependency with the files and folders under `src` that may use it. The formats of Python's layers go through
 /// the connections of the Redis layer.
-const HOMES: [(&str, &[&str]); 22] = [
+const HOMES: &[(&str, &[&str])] = &[
     ("redis", &["redis/", "django/"]),
     ("deadpool_redis", &["redis/", "django/"]),
+    ("rustls", &["redis/"]),
     ("rmp_serde", &["codec.rs", "codec/"]),
     ("rmp", &["codec.rs", "codec/"]),
     ("aes", &["crypto/"]),

@@ -10,7 +10,7 @@ impl Config {
     /// Reads options from the environment: `CHANNEL_LAYER_` and the name of the option in capitals. Those that are not
     /// set keep their defaults.
     ///
-    /// Times are in seconds; `CHANNEL_LAYER_HOSTS` is a list separated by commas, or JSON; `CHANNEL_LAYER_CHANNEL_CAPACITY`
+    /// Times are in seconds; those for hosts, sentinels and services are lists separated by commas, or JSON; `CHANNEL_LAYER_CHANNEL_CAPACITY`
     /// is JSON; the variables for keys are a JSON list, or one key as it is.
     ///
     /// # Errors
@@ -47,16 +47,19 @@ fn parse(option: &str, value: &str) -> Result<Raw, String> {
     let json = || serde_json::from_str(value).map_err(|error| format!("it is no JSON: {error}"));
     let is_list = value.trim_start().starts_with('[');
     match option {
-        "prefix" | "stats_prefix" | "serializer" | "serializer_format" | "overflow" | "fallback" => {
-            Ok(Raw::Text(value.into()))
-        }
+        "prefix" | "stats_prefix" | "serializer" | "serializer_format" | "overflow" | "fallback" | "tls_ca_file"
+        | "tls_cert_file" | "tls_key_file" | "service_username" | "service_password" => Ok(Raw::Text(value.into())),
         "channel_capacity" => json(),
-        "hosts" | "symmetric_encryption_keys" | "accept_only_keys" if is_list => json(),
-        "hosts" => Ok(Raw::List(split(value).map(|host| Raw::Text(host.into())).collect())),
+        "hosts" | "sentinels" | "services" | "symmetric_encryption_keys" | "accept_only_keys" if is_list => json(),
+        "service_tls" | "sharded_pubsub" => Ok(truth(value)),
+        "hosts" | "sentinels" | "services" => Ok(Raw::List(split(value).map(|host| Raw::Text(host.into())).collect())),
         "symmetric_encryption_keys" | "accept_only_keys" => Ok(Raw::List(vec![Raw::Text(value.into())])),
-        "sharded_pubsub" => Ok(truth(value)),
         _ => Ok(number(value)),
     }
+}
+
+fn split(value: &str) -> impl Iterator<Item = &str> {
+    value.split(',').map(str::trim).filter(|part| !part.is_empty())
 }
 
 fn truth(value: &str) -> Raw {
@@ -65,10 +68,6 @@ fn truth(value: &str) -> Raw {
         "false" | "0" => Raw::Bool(false),
         _ => Raw::Text(value.into()),
     }
-}
-
-fn split(value: &str) -> impl Iterator<Item = &str> {
-    value.split(',').map(str::trim).filter(|part| !part.is_empty())
 }
 
 fn number(value: &str) -> Raw {
@@ -105,7 +104,7 @@ mod tests {
     fn every_option_has_a_variable() {
         let config = read(&[
             ("PATH", "/bin"),
-            ("CHANNEL_LAYER_HOSTS", "redis://a, redis://b/1,"),
+            ("CHANNEL_LAYER_HOSTS", "rediss://a, redis://b/1,"),
             ("CHANNEL_LAYER_PREFIX", "p"),
             ("CHANNEL_LAYER_EXPIRY", "2.5"),
             ("CHANNEL_LAYER_GROUP_EXPIRY", "10"),
@@ -120,9 +119,33 @@ mod tests {
             ("CHANNEL_LAYER_COMMAND_TIMEOUT", "3"),
             ("CHANNEL_LAYER_BLOCKING_TIMEOUT", "0.25"),
             ("CHANNEL_LAYER_POOL_SIZE", "9"),
+            ("CHANNEL_LAYER_RETRY_ATTEMPTS", "3"),
+            ("CHANNEL_LAYER_RETRY_BACKOFF", "0.1"),
+            ("CHANNEL_LAYER_TCP_KEEPALIVE", "60"),
+            ("CHANNEL_LAYER_TLS_CA_FILE", "/ca"),
+            ("CHANNEL_LAYER_TLS_CERT_FILE", "/cert"),
+            ("CHANNEL_LAYER_TLS_KEY_FILE", "/key"),
+        ]);
+        let sentinels = read(&[
+            ("CHANNEL_LAYER_SENTINELS", "redis://a, redis://b:1"),
+            ("CHANNEL_LAYER_SERVICES", "x, y"),
+            ("CHANNEL_LAYER_SERVICE_USERNAME", "u"),
+            ("CHANNEL_LAYER_SERVICE_PASSWORD", "[p"),
+            ("CHANNEL_LAYER_SERVICE_DB", "2"),
+            ("CHANNEL_LAYER_SERVICE_TLS", "true"),
+            ("CHANNEL_LAYER_SENTINEL_REFRESH_INTERVAL", "5"),
         ]);
         let expected = Config::new()
-            .hosts(["redis://a", "redis://b/1"])
+            .sentinels(["redis://a", "redis://b:1"])
+            .services(["x", "y"])
+            .service_username("u")
+            .service_password("[p")
+            .service_db(2)
+            .service_tls(true)
+            .sentinel_refresh_interval(Duration::from_secs(5));
+        assert_eq!(sentinels.expect("they are good"), expected);
+        let expected = Config::new()
+            .hosts(["rediss://a", "redis://b/1"])
             .prefix("p")
             .expiry(Duration::from_millis(2500))
             .group_expiry(Duration::from_secs(10))
@@ -137,7 +160,13 @@ mod tests {
             .connect_timeout(Duration::from_secs(2))
             .command_timeout(Duration::from_secs(3))
             .blocking_timeout(Duration::from_millis(250))
-            .pool_size(9);
+            .pool_size(9)
+            .retry_attempts(3)
+            .retry_backoff(Duration::from_millis(100))
+            .tcp_keepalive(Duration::from_mins(1))
+            .tls_ca_file("/ca")
+            .tls_cert_file("/cert")
+            .tls_key_file("/key");
         assert_eq!(config.expect("they are good"), expected);
         assert_eq!(read(&[]).expect("no variable is needed"), Config::new());
     }
@@ -160,6 +189,13 @@ mod tests {
             ("CHANNEL_LAYER_EXPIRY", "0", "CHANNEL_LAYER_EXPIRY = 0ns: it must be from"),
             ("CHANNEL_LAYER_HOSTS", "", "CHANNEL_LAYER_HOSTS = []: at least one host"),
             ("CHANNEL_LAYER_HOSTS", "redis://a,b://:secret@c", "CHANNEL_LAYER_HOSTS[1] = b://c: the scheme"),
+            (
+                "CHANNEL_LAYER_SENTINELS",
+                "redis://:secret@a/1",
+                "CHANNEL_LAYER_SENTINELS[0] = redis://a/1: a sentinel has",
+            ),
+            ("CHANNEL_LAYER_SERVICES", "a", "CHANNEL_LAYER_SERVICES = a: sentinels are needed"),
+            ("CHANNEL_LAYER_SERVICE_TLS", "yes", "CHANNEL_LAYER_SERVICE_TLS = \"yes\": true or false"),
             ("CHANNEL_LAYER_CAPACITY", "-1", "CHANNEL_LAYER_CAPACITY = -1"),
             ("CHANNEL_LAYER_CHANNEL_CAPACITY", "{", "CHANNEL_LAYER_CHANNEL_CAPACITY = ...: it is no JSON"),
             ("CHANNEL_LAYER_CHANNEL_CAPACITY", r#"{"a": 1.5}"#, "CHANNEL_LAYER_CHANNEL_CAPACITY.a = 1.5"),

@@ -14,7 +14,7 @@ use crate::codec::serializer::Serializer;
 use crate::error::{Error, Result};
 
 /// All options, under their names in files.
-pub(super) const OPTIONS: [&str; 20] = [
+pub(super) const OPTIONS: &[&str] = &[
     "hosts",
     "prefix",
     "expiry",
@@ -35,6 +35,19 @@ pub(super) const OPTIONS: [&str; 20] = [
     "fallback",
     "return_after",
     "sharded_pubsub",
+    "retry_attempts",
+    "retry_backoff",
+    "tcp_keepalive",
+    "tls_ca_file",
+    "tls_cert_file",
+    "tls_key_file",
+    "sentinels",
+    "services",
+    "service_username",
+    "service_password",
+    "service_db",
+    "service_tls",
+    "sentinel_refresh_interval",
 ];
 
 const SERIALIZERS: [(&str, Serializer); 2] = [("msgpack", Serializer::MessagePack), ("json", Serializer::Json)];
@@ -108,7 +121,7 @@ impl Config {
         match option {
             _ if !OPTIONS.contains(&option) => return Err(unknown(option)),
             _ if raw == Raw::Null => {}
-            "hosts" => self.hosts = Some(hosts(raw)?),
+            "hosts" => self.hosts = Some(hosts(option, raw)?),
             "prefix" => self.prefix = text(option, raw)?,
             "expiry" => self.expiry = seconds(option, &raw)?,
             "group_expiry" => self.group_expiry = seconds(option, &raw)?,
@@ -127,6 +140,19 @@ impl Config {
             "fallback" => self.fallback = Some(choice(option, &raw, &FALLBACKS)?),
             "return_after" => self.return_after = seconds(option, &raw)?,
             "sharded_pubsub" => self.sharded_pubsub = truth(option, &raw)?,
+            "retry_attempts" => self.retry_attempts = whole(option, &raw)?,
+            "retry_backoff" => self.retry_backoff = seconds(option, &raw)?,
+            "tcp_keepalive" => self.tcp_keepalive = seconds(option, &raw)?,
+            "tls_ca_file" => self.tls.ca = Some(text(option, raw)?.into()),
+            "tls_cert_file" => self.tls.cert = Some(text(option, raw)?.into()),
+            "tls_key_file" => self.tls.key = Some(text(option, raw)?.into()),
+            "sentinels" => self.sentinels = hosts(option, raw)?,
+            "services" => self.services = names(option, raw)?,
+            "service_username" => self.service_login.username = Some(text(option, raw)?),
+            "service_password" => self.service_login.password = Some(secret(option, raw)?),
+            "service_db" => self.service_login.db = database(option, &raw)?,
+            "service_tls" => self.service_login.tls = truth(option, &raw)?,
+            "sentinel_refresh_interval" => self.sentinel_refresh_interval = seconds(option, &raw)?,
             _ => return Err(unknown(option)),
         }
         Ok(())
@@ -183,6 +209,23 @@ fn seconds(option: &str, raw: &Raw) -> Result<Duration> {
     .ok_or_else(|| Error::config(option, raw, "a number of seconds of 0 or more is expected"))
 }
 
+fn database(option: &str, raw: &Raw) -> Result<u32> {
+    let refuse = || Error::config(option, raw, "the number of a database is expected");
+    u32::try_from(whole(option, raw)?).map_err(|_| refuse())
+}
+
+fn secret(option: &str, raw: Raw) -> Result<String> {
+    match raw {
+        Raw::Text(text) => Ok(text),
+        other => Err(Error::config(option, "...", format_args!("text is expected, not {}", other.kind()))),
+    }
+}
+
+fn names(option: &str, raw: Raw) -> Result<Vec<String>> {
+    let Raw::List(names) = raw else { return Err(Error::config(option, raw, "a list of names is expected")) };
+    names.into_iter().enumerate().map(|(at, name)| text(&format!("{option}[{at}]"), name)).collect()
+}
+
 fn keys(option: &str, raw: Raw) -> Result<Vec<String>> {
     let refuse =
         |what: &Raw| Error::config(option, "...", format_args!("a list of texts is expected, not {}", what.kind()));
@@ -194,11 +237,12 @@ fn keys(option: &str, raw: Raw) -> Result<Vec<String>> {
     keys.into_iter().map(text).collect()
 }
 
-fn hosts(raw: Raw) -> Result<Vec<Host>> {
+fn hosts(option: &str, raw: Raw) -> Result<Vec<Host>> {
     let Raw::List(hosts) = raw else {
-        return Err(Error::config("hosts", raw.kind(), "a list is expected, even of one host"));
+        return Err(Error::config(option, raw.kind(), "a list is expected, even of one host"));
     };
-    let named = |(at, raw)| host(raw).map_err(|(shown, reason)| Error::config(format!("hosts[{at}]"), shown, reason));
+    let named =
+        |(at, raw)| host(raw).map_err(|(shown, reason)| Error::config(format!("{option}[{at}]"), shown, reason));
     hosts.into_iter().enumerate().map(named).collect()
 }
 
@@ -457,7 +501,10 @@ mod tests {
         assert_eq!(json(&format!("{{{}}}", nulls.join(","))), Config::new());
         let config = json(
             r#"{"accept_only_keys": ["k"], "max_message_size": 2000, "connect_timeout": 2, "command_timeout": 3,
-                "blocking_timeout": 0.25, "pool_size": 9}"#,
+                "blocking_timeout": 0.25, "pool_size": 9, "retry_attempts": 3, "retry_backoff": 0.1,
+                "tcp_keepalive": 60, "tls_ca_file": "/ca", "tls_cert_file": "/cert", "tls_key_file": "/key",
+                "sentinels": [["s", 1], "redis://:p@t"], "services": ["a", "b"], "service_username": "u",
+                "service_password": "w", "service_db": 2, "service_tls": true, "sentinel_refresh_interval": 5}"#,
         );
         let expected = Config::new()
             .accept_only_keys(["k"])
@@ -465,8 +512,23 @@ mod tests {
             .connect_timeout(Duration::from_secs(2))
             .command_timeout(Duration::from_secs(3))
             .blocking_timeout(Duration::from_millis(250))
-            .pool_size(9);
+            .pool_size(9)
+            .retry_attempts(3)
+            .retry_backoff(Duration::from_millis(100))
+            .tcp_keepalive(Duration::from_mins(1))
+            .tls_ca_file("/ca")
+            .tls_cert_file("/cert")
+            .tls_key_file("/key")
+            .sentinel(("s", 1))
+            .sentinel("redis://:p@t")
+            .services(["a", "b"])
+            .service_username("u")
+            .service_password("w")
+            .service_db(2)
+            .service_tls(true)
+            .sentinel_refresh_interval(Duration::from_secs(5));
         assert_eq!(config, expected);
+        config.validate().expect("it is good");
     }
 
     #[test]
@@ -512,6 +574,12 @@ mod tests {
             ),
             (r#"{"hosts": "redis://:secret@a"}"#, "hosts = a text: a list is expected"),
             (r#"{"hosts": [5]}"#, "hosts[0] = a number"),
+            (r#"{"sentinels": [5]}"#, "sentinels[0] = a number"),
+            (r#"{"services": "a"}"#, "services = \"a\": a list of names"),
+            (r#"{"services": [5]}"#, "services[0] = 5: text is expected"),
+            (r#"{"service_password": ["secret"]}"#, "service_password = ...: text is expected, not a list"),
+            (r#"{"service_tls": "true"}"#, "service_tls = \"true\": true or false"),
+            (r#"{"service_db": 1e3}"#, "service_db = 1000"),
             (r#"{"hosts": [["a", 1, "secret"]]}"#, "hosts[0] = a list: a host and a port"),
             (r#"{"hosts": [["a", 65536]]}"#, "hosts[0] = 65536: the port"),
             (

@@ -15,7 +15,7 @@ const UNIX_PARAMETERS: &[&str] = &["db", "user", "pass", "protocol"];
 /// | URL | |
 /// |---|---|
 /// | `redis://[user[:password]@]host[:port][/db]` | TCP; port 6379 and database 0 where they are left out |
-/// | `rediss://...` | the same over TLS |
+/// | `rediss://...` | the same over TLS; `#insecure` at the end accepts any certificate, and so anybody in between |
 /// | `unix:///path[?db=0&user=...&pass=...]` | a unix socket; `redis+unix` is the same |
 ///
 /// Where several hosts share the load, each channel and group has its place by a hash of the host's name, or of its
@@ -57,6 +57,20 @@ impl Host {
     /// The URL, credentials included.
     pub(crate) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The URL, credentials included, with `port` where it names none.
+    pub(crate) fn url_with_port(&self, port: u16) -> String {
+        let Ok(mut url) = Url::parse(&self.url) else { return self.url.clone() };
+        if url.port().is_some() || url.set_port(Some(port)).is_err() {
+            return self.url.clone();
+        }
+        url.into()
+    }
+
+    /// Whether it is reached over TLS.
+    pub(super) fn is_tls(&self) -> bool {
+        Url::parse(&self.url).is_ok_and(|url| url.scheme() == "rediss")
     }
 
     /// What sharding hashes: the name, else address and database in one spelling, never credentials.
@@ -281,6 +295,17 @@ mod tests {
         assert_eq!(Host::from(("10.0.0.1", 6380)).url(), "redis://10.0.0.1:6380/0");
         assert_eq!(Host::from(("::1", 6380)).url(), "redis://[::1]:6380/0");
         Host::from(("a/b", 6380)).address().expect_err("it is no host");
+    }
+
+    #[test]
+    fn a_port_can_be_given_to_those_who_have_none() {
+        for (url, with_port) in [
+            ("redis://:p@a", "redis://:p@a:26379"),
+            ("rediss://a:1#insecure", "rediss://a:1#insecure"),
+            ("redis://[::1]", "redis://[::1]:26379"),
+        ] {
+            assert_eq!(Host::new(url).url_with_port(26379), with_port);
+        }
     }
 
     #[test]

@@ -5,9 +5,11 @@ mod file;
 mod host;
 mod options;
 mod pubsub;
+mod servers;
 
 pub use host::Host;
 pub use options::Config;
+pub(crate) use options::{ServiceLogin, TlsFiles};
 pub use pubsub::{Fallback, Overflow};
 
 pub use crate::codec::serializer::Serializer;

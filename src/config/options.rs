@@ -1,7 +1,7 @@
 //! `Config`: every option of the layers, its default and its limits.
 
-use std::collections::HashSet;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::host::Host;
@@ -10,8 +10,6 @@ use crate::capacity::{Capacity, CapacityRule};
 use crate::codec::serializer::Serializer;
 use crate::crypto::{FernetKeys, KeyRing};
 use crate::error::{Error, Result};
-
-const DEFAULT_HOST: &str = "redis://127.0.0.1:6379/0";
 
 /// The longest time that an option may have. In milliseconds since the epoch it stays exact in the floats of Lua.
 const LONGEST: Duration = Duration::from_hours(100 * 366 * 24);
@@ -69,6 +67,33 @@ pub struct Config {
     pub(crate) fallback: Option<Fallback>,
     pub(crate) return_after: Duration,
     pub(crate) sharded_pubsub: bool,
+    pub(crate) retry_attempts: usize,
+    pub(crate) retry_backoff: Duration,
+    pub(crate) tcp_keepalive: Duration,
+    pub(crate) tls: TlsFiles,
+    pub(crate) sentinels: Vec<Host>,
+    pub(crate) services: Vec<String>,
+    pub(crate) service_login: ServiceLogin,
+    pub(crate) sentinel_refresh_interval: Duration,
+}
+
+/// The files that connections over TLS need, if they need any.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct TlsFiles {
+    /// Certificates of those who may sign a server's certificate, in place of the public ones.
+    pub(crate) ca: Option<PathBuf>,
+    /// Our certificate and its key.
+    pub(crate) cert: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
+}
+
+/// How to log in to the masters of which only sentinels know the addresses.
+#[derive(Clone, Default, PartialEq)]
+pub(crate) struct ServiceLogin {
+    pub(crate) username: Option<String>,
+    pub(crate) password: Option<String>,
+    pub(crate) db: u32,
+    pub(crate) tls: bool,
 }
 
 impl Default for Config {
@@ -93,6 +118,14 @@ impl Default for Config {
             fallback: None,
             return_after: Duration::from_secs(2),
             sharded_pubsub: false,
+            retry_attempts: 0,
+            retry_backoff: Duration::from_millis(250),
+            tcp_keepalive: Duration::from_secs(30),
+            tls: TlsFiles::default(),
+            sentinels: Vec::new(),
+            services: Vec::new(),
+            service_login: ServiceLogin::default(),
+            sentinel_refresh_interval: Duration::from_secs(10),
         }
     }
 }
@@ -101,21 +134,6 @@ impl Config {
     /// Every option at its default.
     pub fn new() -> Self {
         Self::default()
-    }
-
-    /// Adds a Redis server; channels and groups are spread over all that are added. Defaults to the one at
-    /// `redis://127.0.0.1:6379/0`.
-    #[must_use]
-    pub fn host(mut self, host: impl Into<Host>) -> Self {
-        self.hosts.get_or_insert_default().push(host.into());
-        self
-    }
-
-    /// Sets all Redis servers. Defaults to the one at `redis://127.0.0.1:6379/0`.
-    #[must_use]
-    pub fn hosts<H: Into<Host>>(mut self, hosts: impl IntoIterator<Item = H>) -> Self {
-        self.hosts = Some(hosts.into_iter().map(Into::into).collect());
-        self
     }
 
     /// What the keys in Redis begin with; layers with different prefixes do not see each other. Braces are not allowed,
@@ -196,41 +214,13 @@ impl Config {
         self
     }
 
-    /// How long connecting to a server may take, at least 1 ms. Defaults to 1 s.
-    #[must_use]
-    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connect_timeout = timeout;
-        self
-    }
-
-    /// How long a server may take to answer a command, at least 1 ms. Defaults to 4 s.
-    #[must_use]
-    pub fn command_timeout(mut self, timeout: Duration) -> Self {
-        self.command_timeout = timeout;
-        self
-    }
-
-    /// How long one blocking read waits in Redis before it is asked again, at least 1 ms. Defaults to 5 s.
-    #[must_use]
-    pub fn blocking_timeout(mut self, timeout: Duration) -> Self {
-        self.blocking_timeout = timeout;
-        self
-    }
-
-    /// Connections for blocking reads, for each host, at least 1; as many readers can wait at once. Defaults to 256.
-    #[must_use]
-    pub fn pool_size(mut self, connections: usize) -> Self {
-        self.pool_size = connections;
-        self
-    }
-
     /// Checks every option, without connecting to anything.
     ///
     /// # Errors
     ///
     /// [`Error::InvalidConfig`], naming the first option whose value cannot work.
     pub fn validate(&self) -> Result<()> {
-        check_hosts(&self.host_list())?;
+        self.check_servers()?;
         self.check_prefixes()?;
         for (option, value) in [
             ("expiry", self.expiry),
@@ -238,6 +228,8 @@ impl Config {
             ("connect_timeout", self.connect_timeout),
             ("command_timeout", self.command_timeout),
             ("blocking_timeout", self.blocking_timeout),
+            ("retry_backoff", self.retry_backoff),
+            ("sentinel_refresh_interval", self.sentinel_refresh_interval),
         ] {
             if !(Duration::from_millis(1)..=LONGEST).contains(&value) {
                 return Err(Error::config(option, format!("{value:?}"), "it must be from 1 ms to 100 years"));
@@ -245,9 +237,6 @@ impl Config {
         }
         if !(SMALLEST_MESSAGE..=LARGEST_MESSAGE).contains(&self.max_message_size) {
             return Err(Error::config("max_message_size", self.max_message_size, "it must be from 1 KiB to 512 MiB"));
-        }
-        if self.pool_size == 0 {
-            return Err(Error::config("pool_size", 0, "at least one connection is needed to read"));
         }
         if self.return_after > LONGEST {
             let value = format!("{:?}", self.return_after);
@@ -275,11 +264,6 @@ impl Config {
         Ok(())
     }
 
-    /// The hosts in their order, the default one if none was given.
-    pub(crate) fn host_list(&self) -> Vec<Host> {
-        self.hosts.clone().unwrap_or_else(|| vec![DEFAULT_HOST.into()])
-    }
-
     /// The capacities of all channels, compiled.
     pub(crate) fn capacities(&self) -> Result<Capacity> {
         Capacity::new(&self.channel_capacity, self.capacity)
@@ -302,27 +286,6 @@ impl Config {
         }
         KeyRing::new(&self.symmetric_encryption_keys, &self.accept_only_keys).map(Some)
     }
-}
-
-fn check_hosts(hosts: &[Host]) -> Result<()> {
-    if hosts.is_empty() {
-        return Err(Error::config("hosts", "[]", "at least one host is needed"));
-    }
-    let (mut addresses, mut identities) = (HashSet::new(), HashSet::new());
-    for (at, host) in hosts.iter().enumerate() {
-        let refuse = |reason: &str| Error::config(format!("hosts[{at}]"), host, reason);
-        let address = host.address().map_err(|reason| refuse(&reason))?;
-        if host.given_name().is_some_and(|name| name.is_empty() || name.chars().any(char::is_control)) {
-            return Err(refuse("a name cannot be empty or have control characters"));
-        }
-        if !addresses.insert(address.to_string()) {
-            return Err(refuse("another host has the same address and database"));
-        }
-        if !identities.insert(host.identity()) {
-            return Err(refuse("another host has the same name"));
-        }
-    }
-    Ok(())
 }
 
 /// Tells how many keys there are, and none of them.
@@ -356,7 +319,14 @@ impl fmt::Debug for Config {
             .field("fallback", &self.fallback)
             .field("return_after", &self.return_after)
             .field("sharded_pubsub", &self.sharded_pubsub)
-            .finish()
+            .field("retry_attempts", &self.retry_attempts)
+            .field("retry_backoff", &self.retry_backoff)
+            .field("tcp_keepalive", &self.tcp_keepalive)
+            .field("tls", &self.tls)
+            .field("sentinels", &self.sentinels)
+            .field("services", &self.services)
+            .field("sentinel_refresh_interval", &self.sentinel_refresh_interval)
+            .finish_non_exhaustive()
     }
 }
 
@@ -388,7 +358,7 @@ mod tests {
         let named =
             |one: &str, two: &str| new().host(Host::new("redis://a").name(one)).host(Host::new("redis://b").name(two));
         assert!(new().symmetric_encryption_keys(["k"]).fernet_keys().is_ok_and(|keys| keys.is_some()));
-        for (config, fault) in [
+        for (config, fault) in vec![
             (hosts(&[]), "hosts = []"),
             (hosts(&["redis://a", "http://u:secret@b"]), "hosts[1] = http://b: the scheme must be"),
             (
@@ -419,6 +389,20 @@ mod tests {
             (new().max_message_size(usize::MAX), "max_message_size = "),
             (new().pool_size(0), "pool_size = 0"),
             (new().return_after(Duration::MAX), "return_after = "),
+            (new().retry_backoff(Duration::ZERO), "retry_backoff = 0ns"),
+            (new().tcp_keepalive(Duration::ZERO), "tcp_keepalive = 0ns: it must be from 1 s"),
+            (new().sentinel_refresh_interval(Duration::ZERO), "sentinel_refresh_interval = 0ns"),
+            (new().services(["a"]), "services = a: sentinels are needed"),
+            (new().sentinel("redis://a").host("redis://b"), "hosts = ...: sentinels tell where"),
+            (new().sentinel("redis://a/1"), "sentinels[0] = redis://a/1: a sentinel has no databases"),
+            (new().sentinel("unix:///s"), "sentinels[0] = unix:///s: a sentinel is reached over TCP"),
+            (new().sentinel("http://:secret@a"), "sentinels[0] = http://a: the scheme must be"),
+            (new().sentinel("redis://a").services(["x", "x"]), "services[1] = x: it is given twice"),
+            (new().sentinel("redis://a").services(["x", " "]), "services[1] =  : a name cannot be empty"),
+            (new().host("rediss://a").tls_cert_file("/c"), "tls_cert_file = /c: its key is missing"),
+            (new().host("rediss://a").tls_key_file("/k"), "tls_key_file = /k: its certificate is missing"),
+            (new().tls_ca_file("/ca"), "tls_ca_file = /ca: no server is reached over TLS"),
+            (new().sentinel("redis://a").tls_ca_file("/ca"), "tls_ca_file = /ca: no server is reached over TLS"),
         ] {
             let error = refusal(&config);
             assert!(error.contains(fault) && !error.contains("secret"), "{error}");
@@ -430,7 +414,10 @@ mod tests {
         let config = Config::new()
             .host("redis://user:secret@a")
             .symmetric_encryption_keys(["secret one"])
-            .accept_only_keys(["secret two", "secret three"]);
+            .accept_only_keys(["secret two", "secret three"])
+            .sentinel("redis://user:secret@b")
+            .service_username("user")
+            .service_password("secret");
         let shown = format!("{config:?}");
         assert!(!shown.contains("secret") && !shown.contains("user"), "{shown}");
         assert!(shown.contains("[2 redacted]") && shown.contains("redis://a"), "{shown}");

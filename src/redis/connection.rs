@@ -8,7 +8,10 @@ use deadpool_redis::{Manager, Pool, PoolError, Runtime};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, RedisError, Value};
 
+use super::endpoint::EndpointError;
 use super::script::Script;
+use super::sentinel::SentinelError;
+use crate::config::Config;
 
 /// How long connections may take for what.
 #[derive(Clone, Debug)]
@@ -19,6 +22,8 @@ pub(crate) struct Timing {
     pub(crate) command: Duration,
     /// Waiting for a message, in one command.
     pub(crate) blocking: Duration,
+    /// The first pause before something is tried again.
+    pub(crate) backoff: Duration,
 }
 
 /// A read that is silent this much longer than it should block means a dead connection. On a half-open one nothing
@@ -46,6 +51,8 @@ pub(crate) struct Needs {
     pub(crate) timing: Timing,
     /// Connections for blocking reads.
     pub(crate) pool_size: usize,
+    /// How often a command is tried again that cannot have run.
+    pub(crate) retry_attempts: usize,
     /// The oldest version that will do.
     pub(crate) min_version: Version,
     /// What is loaded whenever a server is reached.
@@ -64,6 +71,8 @@ pub(crate) struct Version(pub(crate) u32, pub(crate) u32);
 pub(crate) struct Greeting {
     /// Its version, as `major.minor.patch`.
     pub(crate) version: String,
+    /// `master` or `slave`, as the server calls it.
+    pub(crate) role: String,
     /// The epoch of its data: ours if it had none.
     pub(crate) epoch: Option<String>,
 }
@@ -80,13 +89,49 @@ pub(crate) enum ConnectError {
     TooOld { version: String, needed: Version },
     #[error("the pool of connections cannot be built")]
     Pool(#[from] deadpool_redis::BuildError),
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    #[error(transparent)]
+    Sentinel(#[from] SentinelError),
+    #[error("{server} is no master, but {role}")]
+    NoMaster { server: String, role: String },
+}
+
+impl Timing {
+    /// What `config` says.
+    pub(crate) fn of(config: &Config) -> Self {
+        Self {
+            connect: config.connect_timeout,
+            command: config.command_timeout,
+            blocking: config.blocking_timeout,
+            backoff: config.retry_backoff,
+        }
+    }
+}
+
+impl Needs {
+    /// What `config` says about connections, for a format that needs this version and these scripts.
+    pub(crate) fn new(
+        config: &Config,
+        min_version: Version,
+        scripts: &'static [&'static Script],
+        epoch_key: Option<String>,
+    ) -> Self {
+        let timing = Timing::of(config);
+        let (pool_size, retry_attempts) = (config.pool_size, config.retry_attempts);
+        Self { timing, pool_size, retry_attempts, min_version, scripts, epoch_key }
+    }
 }
 
 impl Link {
-    /// Opens the shared connection, checks the server's version, loads the scripts and reads or makes the epoch.
-    pub(crate) async fn open(client: &Arc<Client>, needs: &Needs) -> Result<(Self, Greeting), ConnectError> {
+    /// Opens the shared connection, checks the server's version and, where it has to be a `master`, its role, loads the scripts and reads or makes the epoch.
+    pub(crate) async fn open(
+        client: &Arc<Client>,
+        master: bool,
+        needs: &Needs,
+    ) -> Result<(Self, Greeting), ConnectError> {
         let limit = needs.timing.connect + needs.timing.command;
-        let opening = open_commands(client, needs);
+        let opening = open_commands(client, master, needs);
         let (commands, greeting) =
             tokio::time::timeout(limit, opening).await.map_err(|_| ConnectError::Timeout(limit))??;
         let blocking = blocking_pool(client, &needs.timing, needs.pool_size)?;
@@ -94,15 +139,24 @@ impl Link {
     }
 }
 
-async fn open_commands(client: &Client, needs: &Needs) -> Result<(MultiplexedConnection, Greeting), ConnectError> {
+async fn open_commands(
+    client: &Client,
+    master: bool,
+    needs: &Needs,
+) -> Result<(MultiplexedConnection, Greeting), ConnectError> {
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(needs.timing.connect))
         .set_response_timeout(Some(needs.timing.command));
     let mut commands = client.get_multiplexed_async_connection_with_config(&config).await?;
-    let info: String = redis::cmd("INFO").arg("server").query_async(&mut commands).await?;
-    let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or("unknown").to_owned();
+    let info: String = redis::cmd("INFO").query_async(&mut commands).await?;
+    let field = |name| info.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("unknown").trim().to_owned();
+    let (version, role) = (field("redis_version:"), field("role:"));
     if Version::parse(&version).is_none_or(|version| version < needs.min_version) {
         return Err(ConnectError::TooOld { version, needed: needs.min_version });
+    }
+    if master && role != "master" {
+        let server = client.get_connection_info().addr().to_string();
+        return Err(ConnectError::NoMaster { server, role });
     }
     load_scripts(&mut commands, needs.scripts).await?;
     let epoch = match &needs.epoch_key {
@@ -114,7 +168,7 @@ async fn open_commands(client: &Client, needs: &Needs) -> Result<(MultiplexedCon
         }
         None => None,
     };
-    Ok((commands, Greeting { version, epoch }))
+    Ok((commands, Greeting { version, role, epoch }))
 }
 
 /// Makes the server know `scripts`.

@@ -7,17 +7,17 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use rand::distr::{Alphanumeric, SampleString};
-use redis::Client;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::batch::Outcome;
-use super::connection::{Needs, Timing, Version};
+use super::connection::{Needs, Version};
 use super::envelope::Envelope;
 use super::fault::Fault;
 use super::group::Groups;
 use super::keys::Keys;
+use super::origin;
 use super::receive::{Native, Quarantine, Readers};
 use super::ring::Ring;
 use super::routes::Routes;
@@ -26,7 +26,7 @@ use super::send::{Letter, Posted, Recipient, Sender};
 use super::shard::{Shard, ShardOptions};
 use super::statistics;
 use super::topology::Topology;
-use crate::config::{Config, Host};
+use crate::config::Config;
 use crate::drops::{self, DropReason};
 use crate::error::{Error, Result};
 use crate::layer::{ChannelLayer, Delivery, Event, Receiver, Statistics};
@@ -92,14 +92,13 @@ impl RedisLayer {
         config.validate()?;
         let keys = Keys::new(&config.prefix, &config.stats_prefix);
         let (events, _) = broadcast::channel(EVENTS);
-        let hosts = config.host_list();
-        let shards = hosts.iter().enumerate().map(|(index, host)| {
-            let options = shard_options(host, &config, &keys)?;
-            Ok(Arc::new(Shard::new(index, options, events.clone())))
-        });
-        let shards = shards.collect::<Result<Vec<_>>>()?;
-        let identities: Vec<_> = hosts.iter().map(Host::identity).collect();
+        let (identities, origins): (Vec<_>, Vec<_>) = origin::all(&config).await?.into_iter().unzip();
         let ring = Ring::new(identities.iter().map(String::as_str));
+        let needs = Needs::new(&config, OLDEST_SERVER, &script::NATIVE, Some(keys.epoch()));
+        let options = identities.into_iter().zip(origins);
+        let options = options.map(|(host, origin)| ShardOptions { host, origin, needs: needs.clone() });
+        let shards = options.enumerate().map(|(index, options)| Arc::new(Shard::new(index, options, events.clone())));
+        let shards: Vec<_> = shards.collect();
         connect_all(&shards).await?;
         let envelope = Envelope::new(config.key_ring()?, config.max_message_size, config.expiry);
         let topology = Topology::new(shards, ring, keys);
@@ -366,20 +365,6 @@ async fn drain(work: TaskTracker, closing: CancellationToken, drained: Cancellat
     work.close();
     work.wait().await;
     drained.cancel();
-}
-
-fn shard_options(host: &Host, config: &Config, keys: &Keys) -> Result<ShardOptions> {
-    let client = Client::open(host.url()).map_err(|error| Error::config("hosts", host.identity(), error))?;
-    let timing =
-        Timing { connect: config.connect_timeout, command: config.command_timeout, blocking: config.blocking_timeout };
-    let needs = Needs {
-        timing,
-        pool_size: config.pool_size,
-        min_version: OLDEST_SERVER,
-        scripts: &script::NATIVE,
-        epoch_key: Some(keys.epoch()),
-    };
-    Ok(ShardOptions { host: host.identity(), client, needs })
 }
 
 /// Tries every shard once; fails if none is there, or one is of no use whatever happens.

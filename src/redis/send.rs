@@ -203,7 +203,9 @@ impl Sender {
                 continue;
             }
             let shard = &self.topology.shards[index];
-            if let Err(fault) = shard.link() {
+            // Where no other server will do, the lane tries again as configured.
+            let waits = pinned && shard.is_patient();
+            if !waits && let Err(fault) = shard.link() {
                 posted.tried.failed = Some(Outcome::Failed { shard: index, fault });
                 continue;
             }

@@ -4,22 +4,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rand::Rng;
-use redis::{Client, Cmd, RedisError, Value};
+use redis::{Cmd, RedisError, Value};
 use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::clock::Clock;
-use super::connection::{self, BlockingConnection, ConnectError, Link, Needs};
+use super::connection::{self, BlockingConnection, ConnectError, Greeting, Link, Needs};
 use super::fault::Fault;
+use super::origin::Origin;
+use crate::backoff::Backoff;
 use crate::error::{Error, Result};
 use crate::layer::Event;
 
 /// How often a server that is there is asked for its time and its epoch.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
-/// The first pause between attempts to reach a server; it doubles up to [`LONGEST_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// The longest pause before a command is tried again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// One server. [`supervise`](Self::supervise) keeps it connected until the layer closes.
@@ -30,7 +30,7 @@ pub(crate) struct Shard {
     pub(crate) clock: Clock,
     /// How the host is named in logs: without credentials.
     host: String,
-    client: Arc<Client>,
+    origin: Origin,
     needs: Needs,
     state: watch::Sender<State>,
     /// The epoch of the data that was there when the server was last reached. Held only to compare and replace it.
@@ -50,7 +50,7 @@ pub(crate) enum State {
 pub(crate) struct ShardOptions {
     /// How the host is named in logs: without credentials.
     pub(crate) host: String,
-    pub(crate) client: Client,
+    pub(crate) origin: Origin,
     pub(crate) needs: Needs,
 }
 
@@ -58,14 +58,18 @@ pub(crate) struct ShardOptions {
 #[error("not connected yet")]
 struct NotConnected;
 
+#[derive(Debug, thiserror::Error)]
+#[error("the sentinels name another master")]
+struct MasterMoved;
+
 impl Shard {
     pub(crate) fn new(index: usize, options: ShardOptions, events: broadcast::Sender<Event>) -> Self {
-        let ShardOptions { host, client, needs } = options;
+        let ShardOptions { host, origin, needs } = options;
         Self {
             index,
             clock: Clock::default(),
             host,
-            client: Arc::new(client),
+            origin,
             needs,
             state: watch::Sender::new(State::Down(Fault::unsent(NotConnected))),
             epoch: Mutex::new(None),
@@ -94,14 +98,16 @@ impl Shard {
     }
 
     async fn open(&self) -> Result<(), ConnectError> {
-        let (mut link, greeting) = Link::open(&self.client, &self.needs).await?;
+        let (mut link, greeting) =
+            Link::open(&self.origin.locate().await?, self.origin.is_service(), &self.needs).await?;
         let (asked, time, _) = connection::probe(&mut link.commands, None).await?;
         self.clock.observe(asked, time);
         let server = link.client.get_connection_info().addr();
-        info!(shard = self.index, host = self.host, %server, version = greeting.version, "redis shard is up");
+        let Greeting { version, role, epoch } = greeting;
+        info!(shard = self.index, host = self.host, %server, version, role, "redis shard is up");
         self.state.send_replace(State::Up(link));
         let _ = self.events.send(Event::ShardUp { shard: self.index });
-        self.compare_epoch(greeting.epoch);
+        self.compare_epoch(epoch);
         Ok(())
     }
 
@@ -132,8 +138,9 @@ impl Shard {
 
     /// Ends when the server is lost.
     async fn watch_link(&self) {
+        let Ok(link) = self.link() else { return };
+        let mut moved = std::pin::pin!(self.origin.moved(&link.client));
         loop {
-            let Ok(link) = self.link() else { return };
             if let Err(error) = self.probe(link.clone()).await {
                 self.lost(link.generation, error.into());
                 return;
@@ -142,6 +149,10 @@ impl Shard {
             tokio::select! {
                 () = tokio::time::sleep(PROBE_EVERY) => {}
                 () = self.suspicion.notified() => {}
+                () = &mut moved => {
+                    self.lost(link.generation, Fault::unsent(MasterMoved));
+                    return;
+                }
                 _ = states.wait_for(|state| matches!(state, State::Down(_))) => return,
             }
         }
@@ -162,12 +173,10 @@ impl Shard {
     }
 
     async fn reconnect(&self) {
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = Backoff::new(self.needs.timing.backoff, self.origin.longest_pause());
         while let Err(error) = self.open().await {
             self.state.send_replace(State::Down(Fault::unsent(error)));
-            let jitter = rand::rng().random_range(0.5..1.0);
-            tokio::time::sleep(pause.mul_f64(jitter)).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            tokio::time::sleep(backoff.pause()).await;
         }
     }
 
@@ -221,8 +230,18 @@ impl Shard {
         }
     }
 
-    /// Runs a command that does not block.
+    /// Runs a command that does not block; tries again as configured while it cannot have run.
     pub(crate) async fn run(&self, command: &Cmd) -> Result<Value, Fault> {
+        let mut retry = self.retry();
+        loop {
+            match self.run_once(command).await {
+                Err(fault) if retry.wait_after(&fault).await => {}
+                result => return result,
+            }
+        }
+    }
+
+    async fn run_once(&self, command: &Cmd) -> Result<Value, Fault> {
         let mut link = self.link()?;
         let mut answer = answer(&mut link, command).await;
         if answer.as_ref().is_err_and(is_unknown_script) {
@@ -235,6 +254,16 @@ impl Shard {
 
     /// Runs commands that do not block and may run twice, in one round trip.
     pub(crate) async fn run_all(&self, commands: &redis::Pipeline) -> Result<Vec<Value>, Fault> {
+        let mut retry = self.retry();
+        loop {
+            match self.run_all_once(commands).await {
+                Err(fault) if retry.wait_after(&fault).await => {}
+                result => return result,
+            }
+        }
+    }
+
+    async fn run_all_once(&self, commands: &redis::Pipeline) -> Result<Vec<Value>, Fault> {
         let mut link = self.link()?;
         let mut answers = answers(&mut link, commands).await;
         if answers.as_ref().is_err_and(is_unknown_script) {
@@ -258,6 +287,16 @@ impl Shard {
             Ok(_) => vec![Err(Fault::unexpected("not one answer for each command")); count],
             Err(error) => vec![Err(judge(error)); count],
         }
+    }
+
+    /// Whether a command waits for a server that is away.
+    pub(crate) fn is_patient(&self) -> bool {
+        self.needs.retry_attempts > 0
+    }
+
+    fn retry(&self) -> Retry {
+        let backoff = Backoff::new(self.needs.timing.backoff, LONGEST_PAUSE);
+        Retry { attempts: self.needs.retry_attempts, backoff }
     }
 
     /// Loads the scripts again for a command that has not run without them.
@@ -318,6 +357,24 @@ impl Shard {
     /// How the host is named in logs.
     pub(crate) fn host(&self) -> &str {
         &self.host
+    }
+}
+
+/// What is left of trying a command again.
+struct Retry {
+    attempts: usize,
+    backoff: Backoff,
+}
+
+impl Retry {
+    /// Waits for the next attempt; there is none after what may have run.
+    async fn wait_after(&mut self, fault: &Fault) -> bool {
+        if fault.may_have_run || self.attempts == 0 {
+            return false;
+        }
+        self.attempts -= 1;
+        tokio::time::sleep(self.backoff.pause()).await;
+        true
     }
 }
 

@@ -6,6 +6,7 @@ mod fake_server;
 mod interrupt;
 mod proxy;
 mod redis_server;
+mod replicated;
 mod shared;
 mod tests;
 
@@ -14,5 +15,6 @@ pub use deadline::{DEADLINE, eventually, within};
 pub use fake_server::FakeServer;
 pub use interrupt::{Moments, interrupted};
 pub use proxy::Proxy;
-pub use redis_server::RedisServer;
+pub use redis_server::{RedisServer, free_port};
+pub use replicated::Replicated;
 pub use shared::{random_prefix, shared_servers, shared_unix_server};

@@ -17,7 +17,7 @@ const SUPERVISOR: &str = r#"
     pid=
     while read -r command argument; do
         case $command in
-            start) redis-server --bind 127.0.0.1 --port "$argument" --dir "$dir" "$@" >>"$dir/log" 2>&1 & pid=$! ;;
+            start) redis-server "$@" --bind 127.0.0.1 --port "$argument" --dir "$dir" >>"$dir/log" 2>&1 & pid=$! ;;
             kill) kill -KILL "$pid"; wait "$pid"; pid= ;;
             freeze) kill -STOP "$pid"; until grep -q '^State:.T' "/proc/$pid/status"; do :; done ;;
             thaw) kill -CONT "$pid" ;;
@@ -27,6 +27,8 @@ const SUPERVISOR: &str = r#"
     if [ -n "$pid" ]; then kill -KILL "$pid"; wait "$pid"; fi
     rm -rf "$dir"
 "#;
+
+const SENTINEL_CONF: &str = "sentinel.conf";
 
 const START_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -57,8 +59,19 @@ impl RedisServer {
 
     /// Starts a server with more arguments.
     pub fn with(arguments: &[&str]) -> Self {
+        Self::on_a_free_port(&new_dir(), &[&["--save", ""], arguments].concat())
+    }
+
+    /// Starts a sentinel with the lines of its configuration.
+    pub fn sentinel(configuration: &str) -> Self {
         let dir = new_dir();
-        let mut server = Self::supervise(&dir, arguments, Address::Tcp(0));
+        let file = dir.join(SENTINEL_CONF);
+        std::fs::write(&file, configuration).expect("the directory was just made");
+        Self::on_a_free_port(&dir, &[&file.display().to_string(), "--sentinel"])
+    }
+
+    fn on_a_free_port(dir: &Path, arguments: &[&str]) -> Self {
+        let mut server = Self::supervise(dir, arguments, Address::Tcp(0));
         // A port that was free a moment ago may be taken when the server wants it.
         for _ in 0..10 {
             server.address = Address::Tcp(free_port());
@@ -76,7 +89,7 @@ impl RedisServer {
         let dir = new_dir();
         let socket = dir.join("redis.sock");
         let path = socket.display().to_string();
-        let mut server = Self::supervise(&dir, &["--unixsocket", &path], Address::Unix(socket));
+        let mut server = Self::supervise(&dir, &["--save", "", "--unixsocket", &path], Address::Unix(socket));
         server.launch();
         assert!(server.answers_in_time(), "redis-server did not start on {path}; its log: {}", server.log());
         server
@@ -88,7 +101,6 @@ impl RedisServer {
         let mut supervisor = Command::new("sh")
             .args(["-c", SUPERVISOR, "redis-supervisor"])
             .arg(dir)
-            .args(["--save", ""])
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -105,6 +117,14 @@ impl RedisServer {
         match &self.address {
             Address::Tcp(port) => format!("redis://127.0.0.1:{port}/0"),
             Address::Unix(path) => format!("unix://{}", path.display()),
+        }
+    }
+
+    /// The port that it listens on, unless it is on a Unix socket.
+    pub fn port(&self) -> u16 {
+        match self.address {
+            Address::Tcp(port) => port,
+            Address::Unix(_) => panic!("a server on a Unix socket has no port"),
         }
     }
 
@@ -204,10 +224,18 @@ impl Drop for RedisServer {
 
 /// Whether the server at the other end has loaded its data and works in `dir`.
 fn serves_from(dir: &str, mut stream: impl Read + Write) -> std::io::Result<bool> {
-    stream.write_all(b"PING\r\nCONFIG GET dir\r\nQUIT\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer.starts_with("+PONG") && answer.lines().any(|line| line == dir))
+    stream.write_all(b"PING\r\nCONFIG GET dir\r\nINFO server\r\nQUIT\r\n")?;
+    let (mut answer, mut buffer) = (String::new(), [0; 4096]);
+    // A sentinel knows no QUIT, and says so.
+    while !answer.contains("'QUIT'") {
+        match stream.read(&mut buffer)? {
+            0 => break,
+            read => answer.push_str(&String::from_utf8_lossy(&buffer[..read])),
+        }
+    }
+    // A sentinel does not tell its directory, but its file.
+    let file = format!("config_file:{dir}/{SENTINEL_CONF}");
+    Ok(answer.starts_with("+PONG") && answer.lines().any(|line| line == dir || line == file))
 }
 
 fn new_dir() -> PathBuf {
@@ -215,7 +243,8 @@ fn new_dir() -> PathBuf {
     dir.keep().canonicalize().expect("the directory was just made")
 }
 
-fn free_port() -> u16 {
+/// A port of the loopback address that nobody listens on now.
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a loopback port is free");
     listener.local_addr().expect("a bound listener has an address").port()
 }

@@ -25,6 +25,7 @@ use crate::memory::MemoryLayer;
 use crate::message::Message;
 use crate::name::{ChannelKind, ChannelName, GroupName};
 use crate::redis::connection::{Needs, Timing, Version};
+use crate::redis::origin;
 use crate::redis::shard::{Shard, ShardOptions};
 
 /// Events that a slow listener can be behind before it misses the oldest.
@@ -118,7 +119,7 @@ impl PubSubLayer {
             return Err(Error::config("prefix", &config.prefix, reason));
         }
         let (events, _) = broadcast::channel(EVENTS);
-        let shards = shards(&config, &events)?;
+        let shards = shards(&config, &events).await?;
         let fallback = config.fallback.unwrap_or(Fallback::Local);
         connect_all(&shards, fallback).await?;
         let layer = Self::start(shards, &config, fallback, events)?;
@@ -138,7 +139,7 @@ impl PubSubLayer {
         let modes = Modes::new(shards.len(), events.clone());
         let behaviour = (fallback, config.return_after);
         let station = |shard: &Arc<Shard>| {
-            Arc::new(Station::new(shard.clone(), timing(config), behaviour, modes.clone(), events.clone()))
+            Arc::new(Station::new(shard.clone(), Timing::of(config), behaviour, modes.clone(), events.clone()))
         };
         let stations: Vec<_> = shards.iter().map(station).collect();
         let memory = MemoryLayer::dropping(config, config.overflow)?;
@@ -404,19 +405,14 @@ async fn sweep(inbox: Arc<Inbox>, expiry: Duration, closing: CancellationToken) 
     closing.run_until_cancelled(sweeping).await;
 }
 
-fn timing(config: &Config) -> Timing {
-    Timing { connect: config.connect_timeout, command: config.command_timeout, blocking: config.blocking_timeout }
-}
-
-fn shards(config: &Config, events: &broadcast::Sender<Event>) -> Result<Vec<Arc<Shard>>> {
+async fn shards(config: &Config, events: &broadcast::Sender<Event>) -> Result<Vec<Arc<Shard>>> {
     let min_version = if config.sharded_pubsub { OLDEST_SHARDED } else { OLDEST_SERVER };
-    let shard = |(index, host): (usize, crate::config::Host)| {
-        let client = redis::Client::open(host.url()).map_err(|error| Error::config("hosts", host.identity(), error))?;
-        let needs = Needs { timing: timing(config), pool_size: 1, min_version, scripts: &[], epoch_key: None };
-        let options = ShardOptions { host: host.identity(), client, needs };
-        Ok(Arc::new(Shard::new(index, options, events.clone())))
+    let needs = Needs { pool_size: 1, ..Needs::new(config, min_version, &[], None) };
+    let origins = origin::all(config).await?.into_iter().enumerate();
+    let shard = |(index, (host, origin))| {
+        Arc::new(Shard::new(index, ShardOptions { host, origin, needs: needs.clone() }, events.clone()))
     };
-    config.host_list().into_iter().enumerate().map(shard).collect()
+    Ok(origins.map(shard).collect())
 }
 
 /// Tries every server once; fails if one is of no use whatever happens, or none is there and one has to be.

@@ -1,0 +1,260 @@
+//! The options that say where the servers are, how to log in, and how patient connections are.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::host::{Address, Host};
+use super::options::{Config, TlsFiles};
+use crate::error::{Error, Result};
+
+const DEFAULT_HOST: &str = "redis://127.0.0.1:6379/0";
+
+/// What the kernel takes as the idle time before it probes a connection.
+const KEEPALIVES: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(32_767);
+
+impl Config {
+    /// Adds a Redis server; channels and groups are spread over all that are added. Defaults to the one at
+    /// `redis://127.0.0.1:6379/0`.
+    #[must_use]
+    pub fn host(mut self, host: impl Into<Host>) -> Self {
+        self.hosts.get_or_insert_default().push(host.into());
+        self
+    }
+
+    /// Sets all Redis servers. Defaults to the one at `redis://127.0.0.1:6379/0`.
+    #[must_use]
+    pub fn hosts<H: Into<Host>>(mut self, hosts: impl IntoIterator<Item = H>) -> Self {
+        self.hosts = Some(hosts.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Adds a sentinel, which tells where the masters are; they then take the place of [`hosts`](Self::hosts). Its URL may
+    /// have a user and a password of its own, and `rediss` for TLS; without a port it is 26379. Defaults to none.
+    ///
+    /// All sentinels are asked at once, and what most of them say is taken: at each connect, when a connection is lost,
+    /// and every [`sentinel_refresh_interval`](Self::sentinel_refresh_interval).
+    #[must_use]
+    pub fn sentinel(mut self, sentinel: impl Into<Host>) -> Self {
+        self.sentinels.push(sentinel.into());
+        self
+    }
+
+    /// Sets all sentinels, as [`sentinel`](Self::sentinel) adds one. Defaults to none.
+    #[must_use]
+    pub fn sentinels<H: Into<Host>>(mut self, sentinels: impl IntoIterator<Item = H>) -> Self {
+        self.sentinels = sentinels.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// The names under which the sentinels know the masters. Channels and groups are spread over them by these names, so
+    /// that a failover moves nothing. Defaults to all that the sentinels know when the layer is made.
+    #[must_use]
+    pub fn services<S: Into<String>>(mut self, services: impl IntoIterator<Item = S>) -> Self {
+        self.services = services.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// The user as whom to log in to the masters. Defaults to none: the user `default`, if there is a password.
+    #[must_use]
+    pub fn service_username(mut self, username: impl Into<String>) -> Self {
+        self.service_login.username = Some(username.into());
+        self
+    }
+
+    /// The password of the masters; that of a sentinel is in its URL. Defaults to none.
+    #[must_use]
+    pub fn service_password(mut self, password: impl Into<String>) -> Self {
+        self.service_login.password = Some(password.into());
+        self
+    }
+
+    /// The database of the masters. Defaults to 0.
+    #[must_use]
+    pub fn service_db(mut self, db: u32) -> Self {
+        self.service_login.db = db;
+        self
+    }
+
+    /// Whether to speak TLS with the masters. Defaults to false.
+    #[must_use]
+    pub fn service_tls(mut self, tls: bool) -> Self {
+        self.service_login.tls = tls;
+        self
+    }
+
+    /// How often the sentinels are asked whether a master is still the master, at least 1 ms. Defaults to 10 s.
+    #[must_use]
+    pub fn sentinel_refresh_interval(mut self, interval: Duration) -> Self {
+        self.sentinel_refresh_interval = interval;
+        self
+    }
+
+    /// A file with the certificates, in PEM, of those who sign the certificates of `rediss://` servers and sentinels. It
+    /// is read at each connect. Defaults to none, and the public authorities of Mozilla's list.
+    #[must_use]
+    pub fn tls_ca_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.tls.ca = Some(path.into());
+        self
+    }
+
+    /// A file with the certificate, in PEM, by which servers with `tls-auth-clients` know us, followed by those between
+    /// it and the authority. It is read at each connect. Defaults to none.
+    #[must_use]
+    pub fn tls_cert_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.tls.cert = Some(path.into());
+        self
+    }
+
+    /// A file with the key, in PEM, of [`tls_cert_file`](Self::tls_cert_file). It is read at each connect. Defaults to
+    /// none.
+    #[must_use]
+    pub fn tls_key_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.tls.key = Some(path.into());
+        self
+    }
+
+    /// How long connecting to a server may take, at least 1 ms. Defaults to 1 s.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// How long a server may take to answer a command, at least 1 ms. Defaults to 4 s.
+    #[must_use]
+    pub fn command_timeout(mut self, timeout: Duration) -> Self {
+        self.command_timeout = timeout;
+        self
+    }
+
+    /// How long one blocking read waits in Redis before it is asked again, at least 1 ms. Defaults to 5 s.
+    #[must_use]
+    pub fn blocking_timeout(mut self, timeout: Duration) -> Self {
+        self.blocking_timeout = timeout;
+        self
+    }
+
+    /// Connections for blocking reads, for each host, at least 1; as many readers can wait at once. Defaults to 256.
+    #[must_use]
+    pub fn pool_size(mut self, connections: usize) -> Self {
+        self.pool_size = connections;
+        self
+    }
+
+    /// How often a command is tried again if it cannot have run: there was no connection, or the server refused it
+    /// because it starts or is no master any more. What may have run is never tried again. Defaults to 0: callers hear of
+    /// an outage at once.
+    #[must_use]
+    pub fn retry_attempts(mut self, attempts: usize) -> Self {
+        self.retry_attempts = attempts;
+        self
+    }
+
+    /// The pause before a command or a connection is tried again, at least 1 ms; each further one is twice as long, up to
+    /// 10 s, and shortened at random by up to half. Defaults to 250 ms.
+    #[must_use]
+    pub fn retry_backoff(mut self, pause: Duration) -> Self {
+        self.retry_backoff = pause;
+        self
+    }
+
+    /// How long a TCP connection may be idle before the kernel probes whether the other end is there, from 1 s to 9 h.
+    /// Defaults to 30 s.
+    #[must_use]
+    pub fn tcp_keepalive(mut self, idle: Duration) -> Self {
+        self.tcp_keepalive = idle;
+        self
+    }
+
+    /// The hosts in their order, the default one if none was given.
+    pub(crate) fn host_list(&self) -> Vec<Host> {
+        self.hosts.clone().unwrap_or_else(|| vec![DEFAULT_HOST.into()])
+    }
+
+    pub(super) fn check_servers(&self) -> Result<()> {
+        if self.sentinels.is_empty() {
+            check_hosts(&self.host_list())?;
+            if !self.services.is_empty() {
+                let services = self.services.join(", ");
+                return Err(Error::config("services", services, "sentinels are needed to find them"));
+            }
+        } else {
+            self.check_sentinels()?;
+        }
+        self.check_tls()?;
+        if self.pool_size == 0 {
+            return Err(Error::config("pool_size", 0, "at least one connection is needed to read"));
+        }
+        if !KEEPALIVES.contains(&self.tcp_keepalive) {
+            let value = format!("{:?}", self.tcp_keepalive);
+            return Err(Error::config("tcp_keepalive", value, "it must be from 1 s to 32767 s"));
+        }
+        Ok(())
+    }
+
+    fn check_sentinels(&self) -> Result<()> {
+        if self.hosts.is_some() {
+            return Err(Error::config("hosts", "...", "sentinels tell where the servers are; give one or the other"));
+        }
+        for (at, sentinel) in self.sentinels.iter().enumerate() {
+            let refuse = |reason: &str| Error::config(format!("sentinels[{at}]"), sentinel, reason);
+            match sentinel.address().map_err(|reason| refuse(&reason))? {
+                Address::Tcp { db: 0, .. } => {}
+                Address::Tcp { .. } => return Err(refuse("a sentinel has no databases")),
+                Address::Unix { .. } => return Err(refuse("a sentinel is reached over TCP")),
+            }
+        }
+        let mut seen = HashSet::new();
+        for (at, service) in self.services.iter().enumerate() {
+            let refuse = |reason| Err(Error::config(format!("services[{at}]"), service.escape_debug(), reason));
+            if service.is_empty() || service.chars().any(|char| char.is_whitespace() || char.is_control()) {
+                return refuse("a name cannot be empty or have spaces or control characters");
+            }
+            if !seen.insert(service) {
+                return refuse("it is given twice");
+            }
+        }
+        Ok(())
+    }
+
+    fn check_tls(&self) -> Result<()> {
+        let (option, path) = match &self.tls {
+            TlsFiles { cert: Some(path), key: None, .. } => {
+                return Err(Error::config("tls_cert_file", path.display(), "its key is missing: tls_key_file"));
+            }
+            TlsFiles { key: Some(path), cert: None, .. } => {
+                return Err(Error::config("tls_key_file", path.display(), "its certificate is missing: tls_cert_file"));
+            }
+            TlsFiles { ca: Some(path), .. } => ("tls_ca_file", path),
+            TlsFiles { cert: Some(path), .. } => ("tls_cert_file", path),
+            _ => return Ok(()),
+        };
+        let servers = if self.sentinels.is_empty() { self.host_list() } else { self.sentinels.clone() };
+        if self.service_login.tls || servers.iter().any(Host::is_tls) {
+            return Ok(());
+        }
+        Err(Error::config(option, path.display(), "no server is reached over TLS: rediss://, or service_tls"))
+    }
+}
+
+fn check_hosts(hosts: &[Host]) -> Result<()> {
+    if hosts.is_empty() {
+        return Err(Error::config("hosts", "[]", "at least one host is needed"));
+    }
+    let (mut addresses, mut identities) = (HashSet::new(), HashSet::new());
+    for (at, host) in hosts.iter().enumerate() {
+        let refuse = |reason: &str| Error::config(format!("hosts[{at}]"), host, reason);
+        let address = host.address().map_err(|reason| refuse(&reason))?;
+        if host.given_name().is_some_and(|name| name.is_empty() || name.chars().any(char::is_control)) {
+            return Err(refuse("a name cannot be empty or have control characters"));
+        }
+        if !addresses.insert(address.to_string()) {
+            return Err(refuse("another host has the same address and database"));
+        }
+        if !identities.insert(host.identity()) {
+            return Err(refuse("another host has the same name"));
+        }
+    }
+    Ok(())
+}

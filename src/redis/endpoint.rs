@@ -1,0 +1,116 @@
+//! Where a server is and how to log in there, ready to be connected to.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::io::tcp::{TcpSettings, socket2};
+use redis::{
+    Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, RedisError,
+    TlsCertificates,
+};
+use rustls::crypto::{CryptoProvider, ring};
+
+use crate::config::{Config, ServiceLogin, TlsFiles};
+
+/// An address with everything that connections to it need.
+#[derive(Clone)]
+pub(crate) struct Endpoint {
+    info: ConnectionInfo,
+    tls: TlsFiles,
+}
+
+/// Why there is no client for an endpoint. Its text shows no secret.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EndpointError {
+    /// A file of the options is of no use.
+    #[error("{option} = {path}: {reason}")]
+    File { option: &'static str, path: String, reason: String },
+    #[error(transparent)]
+    Redis(#[from] RedisError),
+}
+
+impl Endpoint {
+    /// The server at `url`.
+    pub(crate) fn at(url: &str, config: &Config) -> Result<Self, EndpointError> {
+        let info = url.into_connection_info()?;
+        Ok(Self::new(info, config))
+    }
+
+    /// The master of a service at `host` and `port`, as a sentinel has told.
+    pub(crate) fn of_service(host: String, port: u16, config: &Config) -> Result<Self, EndpointError> {
+        let ServiceLogin { username, password, db, tls } = &config.service_login;
+        let addr = if *tls {
+            ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
+        } else {
+            ConnectionAddr::Tcp(host, port)
+        };
+        let mut login = RedisConnectionInfo::default().set_db((*db).into());
+        if let Some(username) = username {
+            login = login.set_username(username);
+        }
+        if let Some(password) = password {
+            login = login.set_password(password);
+        }
+        Ok(Self::new(addr.into_connection_info()?.set_redis_settings(login), config))
+    }
+
+    fn new(info: ConnectionInfo, config: &Config) -> Self {
+        let info = info.set_tcp_settings(tcp_settings(config.tcp_keepalive));
+        Self { info, tls: config.tls.clone() }
+    }
+
+    /// A client for it, with the certificates that the files hold now.
+    pub(crate) fn client(&self) -> Result<Arc<Client>, EndpointError> {
+        let client = match self.info.addr() {
+            ConnectionAddr::TcpTls { .. } => {
+                choose_cryptography();
+                Client::build_with_tls(self.info.clone(), certificates(&self.tls)?)?
+            }
+            _ => Client::open(self.info.clone())?,
+        };
+        Ok(Arc::new(client))
+    }
+}
+
+fn tcp_settings(keepalive: Duration) -> TcpSettings {
+    // A probe every few seconds after that finds a dead connection soon, where the system's own pace takes 11 minutes.
+    let interval = (keepalive / 3).max(Duration::from_secs(1));
+    let keepalive = socket2::TcpKeepalive::new().with_time(keepalive).with_interval(interval).with_retries(3);
+    TcpSettings::default().set_nodelay(true).set_keepalive(keepalive)
+}
+
+/// Without a choice rustls panics in programs where other crates have built it with a second provider.
+fn choose_cryptography() {
+    if CryptoProvider::get_default().is_none() {
+        // It fails if another thread was faster, which is as good.
+        let _ = ring::default_provider().install_default();
+    }
+}
+
+fn certificates(files: &TlsFiles) -> Result<TlsCertificates, EndpointError> {
+    let root_cert = match &files.ca {
+        Some(path) => Some(read_pem("tls_ca_file", path, "CERTIFICATE")?),
+        None => None,
+    };
+    let client_tls = match (&files.cert, &files.key) {
+        (Some(cert), Some(key)) => Some(ClientTlsConfig {
+            client_cert: read_pem("tls_cert_file", cert, "CERTIFICATE")?,
+            client_key: read_pem("tls_key_file", key, "PRIVATE KEY")?,
+        }),
+        _ => None,
+    };
+    Ok(TlsCertificates { client_tls, root_cert })
+}
+
+/// The content of a file that has to hold a block of this kind; the client takes one without any for an empty list.
+fn read_pem(option: &'static str, path: &Path, kind: &str) -> Result<Vec<u8>, EndpointError> {
+    let refuse = |reason| EndpointError::File { option, path: path.display().to_string(), reason };
+    let pem = std::fs::read(path).map_err(|error: io::Error| refuse(error.to_string()))?;
+    let end = format!("{kind}-----");
+    if !String::from_utf8_lossy(&pem).lines().any(|line| line.starts_with("-----BEGIN ") && line.ends_with(&end)) {
+        return Err(refuse(format!("it holds no {} in PEM", kind.to_lowercase())));
+    }
+    Ok(pem)
+}

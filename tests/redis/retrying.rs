@@ -1,0 +1,60 @@
+//! Commands that are tried again, and how connections are kept alive.
+
+use std::time::{Duration, Instant};
+
+use channel_layer::{ChannelLayer, Error};
+
+use super::tools::{Site, connect, numbered, take_number};
+use crate::support::{DEADLINE, RedisServer, within};
+
+#[tokio::test]
+async fn what_cannot_have_run_waits_for_the_server_when_attempts_are_configured() {
+    let mut server = RedisServer::durable();
+    let site = Site::on(std::slice::from_ref(&server));
+    let patient = connect(site.config().retry_attempts(30).retry_backoff(Duration::from_millis(50))).await;
+    let hasty = connect(site.config()).await;
+    server.stop();
+    // Both have noticed.
+    while hasty.send("s?a", numbered(0)).await.is_ok() || hasty.channel_statistics("s?a").await.is_ok() {}
+    let sent = tokio::spawn(async move {
+        // The first may have been on its way when the server went.
+        let _ = patient.send("s?a", numbered(1)).await;
+        (patient.send("s?b", numbered(2)).await, patient)
+    });
+    let began = Instant::now();
+    let refused = hasty.send("s?b", numbered(3)).await;
+    assert!(matches!(refused, Err(Error::Redis { shard: 0, .. })), "{refused:?}");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    server.start_again();
+    let (sent, patient) = within(DEADLINE, "a send that waited", sent).await.unwrap();
+    sent.unwrap();
+    assert_eq!(take_number(&patient, "s?b").await, 2);
+}
+
+#[tokio::test]
+async fn attempts_come_to_an_end() {
+    let mut server = RedisServer::start();
+    let site = Site::on(std::slice::from_ref(&server));
+    let layer = connect(site.config().retry_attempts(3).retry_backoff(Duration::from_millis(20))).await;
+    server.stop();
+    let _ = layer.send("s?a", numbered(0)).await;
+    let sent = within(DEADLINE, "the end of the attempts", layer.send("s?a", numbered(1))).await;
+    assert!(matches!(sent, Err(Error::Redis { shard: 0, .. })), "{sent:?}");
+}
+
+#[tokio::test]
+async fn idle_connections_are_probed_by_the_kernel() {
+    let server = RedisServer::with(&["--tcp-keepalive", "0"]);
+    let layer = connect(Site::on(std::slice::from_ref(&server)).config()).await;
+    layer.send("n", numbered(0)).await.unwrap();
+    take_number(&layer, "n").await;
+    // Local address, remote address, state, queues, and then the timer: 02 stands for keepalive (proc(5)).
+    let port = format!(":{:04X}", server.port());
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let ours: Vec<_> = rows.filter(|row| row.len() > 5 && row[2].ends_with(&port) && row[3] == "01").collect();
+    assert!(ours.len() >= 2, "the shared connection and one that reads are open");
+    for row in ours {
+        assert!(row[5].starts_with("02:"), "no keepalive on {row:?}");
+    }
+}

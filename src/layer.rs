@@ -13,6 +13,7 @@ use futures_util::Stream;
 use tokio::sync::{broadcast, watch};
 
 use crate::error::{Error, Result};
+use crate::health::{Health, RedisStats};
 use crate::message::Message;
 use crate::name::ChannelName;
 
@@ -218,6 +219,31 @@ pub trait ChannelLayer: Send + Sync + 'static {
     ///
     /// [`Error::Redis`] if messages could not be put back; they are counted as dropped.
     async fn close(&self) -> Result<()>;
+
+    /// How the layer is, for people and for machines that decide whether this process gets work.
+    ///
+    /// On servers it sends a message through each of them and reads it; who asks again within a second is told of the
+    /// same one. Such messages count in statistics and metrics as others do.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, a message may stay unread, which lives 10 s at the longest.
+    async fn health(&self) -> Health {
+        Health::disabled()
+    }
+
+    /// What the servers behind the layer say of their load; nothing if there are none.
+    ///
+    /// # Cancel safety
+    ///
+    /// Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Redis`], [`Error::Closed`].
+    async fn redis_stats(&self) -> Result<Vec<RedisStats>> {
+        Ok(Vec::new())
+    }
 
     /// How long a membership lasts after the last [`group_add`](Self::group_add). Interface servers close every
     /// connection after this time at the latest.

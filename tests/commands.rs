@@ -64,3 +64,15 @@ async fn messages_that_cannot_be_printed_go_back() {
     // The one that could not be written is gone, for nobody knows how much of it was.
     assert_eq!(layer.channel_statistics("answers?a").await.unwrap().messages_pending, 9);
 }
+
+#[tokio::test]
+async fn the_doctor_tells_what_is_set_and_whether_messages_arrive() {
+    let mut shell = Shell::start();
+    let said = shell.prints(&["doctor", "--encryption-key", "secret"]).await;
+    let version = said.split_once(", version ").expect("it names the version").1;
+    assert!(version.starts_with(char::is_numeric), "{said}");
+    assert!(said.contains("probe arrived in") && said.contains("messages arrive through every server"), "{said}");
+    assert!(said.contains("[1 redacted]") && !said.contains("secret"), "{said}");
+    shell.redis.stop();
+    assert!(!shell.output(&["doctor"]).await.status.success());
+}

@@ -11,6 +11,7 @@ mod conformance;
 mod deploy;
 mod django;
 mod loss;
+mod metrics;
 mod model;
 mod pubsub;
 mod redis;

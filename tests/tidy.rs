@@ -8,8 +8,8 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 /// The modules of the crate in rows; a module imports only from rows before its own.
-const ROWS: [&[&str]; 10] = [
-    &["name", "drops"],
+const ROWS: &[&[&str]] = &[
+    &["name", "drops", "health"],
     &["message"],
     &["error"],
     &["layer", "capacity", "crypto"],
@@ -18,6 +18,7 @@ const ROWS: [&[&str]; 10] = [
     &["memory"],
     &["hybrid", "redis"],
     &["django"],
+    &["deployment"],
     &["server", "worker"],
 ];
 
@@ -38,6 +39,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("sha2", &["crypto/"]),
     ("globset", &["capacity.rs"]),
     ("regex", &["capacity.rs"]),
+    ("metrics_exporter_prometheus", &["server/"]),
     ("axum", &["server/"]),
     ("governor", &["server/limits/"]),
     ("hyper", &["server/"]),

@@ -17,28 +17,40 @@ impl Config {
     ///
     /// [`Error::InvalidConfig`] naming the variable, if no option belongs to it or its value cannot work.
     pub fn from_env() -> Result<Self> {
+        Self::from_vars(Self::env_vars(&[PREFIX])?)
+    }
+
+    /// The variables of the environment that begin with one of `prefixes`.
+    pub(crate) fn env_vars(prefixes: &[&str]) -> Result<Vec<(String, String)>> {
         let mut variables = Vec::new();
         for (variable, value) in std::env::vars_os() {
             // A name that is not Unicode is not one of ours.
-            let Some(variable) = variable.to_str().filter(|name| name.starts_with(PREFIX)) else { continue };
+            let Some(variable) = variable.to_str() else { continue };
+            if !prefixes.iter().any(|prefix| variable.starts_with(prefix)) {
+                continue;
+            }
             let value = value.into_string().map_err(|_| Error::config(variable, "...", "it is not Unicode"))?;
             variables.push((variable.to_owned(), value));
         }
-        Self::from_vars(variables)
+        Ok(variables)
     }
 
     /// As [`from_env`](Self::from_env), of the given variables; those without our prefix belong to others.
     pub(crate) fn from_vars(variables: impl IntoIterator<Item = (String, String)>) -> Result<Self> {
-        let mut config = Self::new();
+        Self::new().with_vars(variables)
+    }
+
+    /// These options, changed by `variables`.
+    pub(crate) fn with_vars(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Result<Self> {
         for (variable, value) in variables {
             let Some(name) = variable.strip_prefix(PREFIX) else { continue };
             let option = OPTIONS.iter().find(|option| option.to_ascii_uppercase() == name);
             let option = option.ok_or_else(|| Error::config(&variable, "...", "no option belongs to this variable"))?;
             let raw = parse(option, &value).map_err(|reason| Error::config(&variable, "...", reason))?;
-            config.set(option, raw).map_err(of_variable)?;
+            self.set(option, raw).map_err(of_variable)?;
         }
-        config.validate().map_err(of_variable)?;
-        Ok(config)
+        self.validate().map_err(of_variable)?;
+        Ok(self)
     }
 }
 

@@ -528,7 +528,6 @@ mod tests {
             .service_tls(true)
             .sentinel_refresh_interval(Duration::from_secs(5));
         assert_eq!(config, expected);
-        config.validate().expect("it is good");
     }
 
     #[test]

@@ -172,6 +172,11 @@ impl Config {
         self.hosts.clone().unwrap_or_else(|| vec![DEFAULT_HOST.into()])
     }
 
+    /// Whether servers were given, and not only the default one is left.
+    pub(crate) fn names_servers(&self) -> bool {
+        self.hosts.is_some() || !self.sentinels.is_empty()
+    }
+
     pub(super) fn check_servers(&self) -> Result<()> {
         if self.sentinels.is_empty() {
             check_hosts(&self.host_list())?;

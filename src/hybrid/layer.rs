@@ -12,6 +12,7 @@ use super::source::HybridSource;
 use crate::crypto;
 use crate::drops::{self, DropReason};
 use crate::error::{Error, Result};
+use crate::health::{Health, RedisStats};
 use crate::layer::{ChannelLayer, Delivery, Event, Mode, Receiver, Statistics};
 use crate::message::Message;
 use crate::name::{ChannelKind, ChannelName, GroupName};
@@ -265,6 +266,20 @@ impl<L: ChannelLayer, R: ChannelLayer> ChannelLayer for HybridLayer<L, R> {
     async fn close(&self) -> Result<()> {
         let (local, remote) = tokio::join!(self.local.close(), self.remote.close());
         local.and(remote)
+    }
+
+    /// Of both layers; servers of the remote one come first, and each layer counts its own from 0.
+    async fn health(&self) -> Health {
+        let (local, remote) = tokio::join!(self.local.health(), self.remote.health());
+        remote.merge(local)
+    }
+
+    /// Of both layers; servers of the remote one come first, and each layer counts its own from 0.
+    async fn redis_stats(&self) -> Result<Vec<RedisStats>> {
+        let (local, remote) = tokio::join!(self.local.redis_stats(), self.remote.redis_stats());
+        let mut stats = remote?;
+        stats.extend(local?);
+        Ok(stats)
     }
 
     fn group_expiry(&self) -> Duration {

@@ -8,6 +8,7 @@ use tokio::sync::{broadcast, watch};
 
 use super::{ChannelLayer, Delivery, Event, Mode, Receiver, Statistics};
 use crate::error::Result;
+use crate::health::{Health, RedisStats};
 use crate::message::Message;
 use crate::name::ChannelName;
 
@@ -147,6 +148,22 @@ impl<L: ChannelLayer + ?Sized> ChannelLayer for Arc<L> {
         Self: 'f,
     {
         (**self).close()
+    }
+
+    fn health<'a, 'f>(&'a self) -> Pending<'f, Health>
+    where
+        'a: 'f,
+        Self: 'f,
+    {
+        (**self).health()
+    }
+
+    fn redis_stats<'a, 'f>(&'a self) -> Pending<'f, Result<Vec<RedisStats>>>
+    where
+        'a: 'f,
+        Self: 'f,
+    {
+        (**self).redis_stats()
     }
 
     fn group_expiry(&self) -> Duration {

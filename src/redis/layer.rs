@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::batch::Outcome;
+use super::checkup::{self, Checkup};
 use super::connection::{Needs, Version};
 use super::envelope::Envelope;
 use super::fault::Fault;
@@ -29,6 +30,7 @@ use super::topology::Topology;
 use crate::config::Config;
 use crate::drops::{self, DropReason};
 use crate::error::{Error, Result};
+use crate::health::{Health, RedisStats};
 use crate::layer::{ChannelLayer, Delivery, Event, Receiver, Statistics};
 use crate::message::Message;
 use crate::name::{ChannelName, GroupName};
@@ -67,6 +69,7 @@ pub struct RedisLayer {
     groups: Arc<Groups>,
     sender: Sender,
     readers: Readers,
+    checkup: Checkup,
     events: broadcast::Sender<Event>,
     /// Cancelled when the layer closes or is dropped.
     closing: CancellationToken,
@@ -127,7 +130,8 @@ impl RedisLayer {
         let readers = Readers::new(topology.places.clone(), Box::new(native), events.clone(), &work, &closing);
         upkeep.spawn(drain(work, closing.clone(), drained.clone()));
         upkeep.close();
-        Ok(Self { topology, envelope, groups, sender, readers, events, closing, drained, upkeep })
+        let checkup = Checkup::new(topology.shards.len());
+        Ok(Self { topology, envelope, groups, sender, readers, checkup, events, closing, drained, upkeep })
     }
 
     fn check_open(&self) -> Result<()> {
@@ -336,6 +340,19 @@ impl ChannelLayer for RedisLayer {
             Some((shard, fault)) => Err(fault.into_error(shard)),
             None => Ok(()),
         }
+    }
+
+    async fn health(&self) -> Health {
+        let place = |channel: &ChannelName| {
+            let key = self.topology.keys.channel(channel.non_local());
+            (key, self.topology.shard_of_channel(channel).index)
+        };
+        self.checkup.health(self, &self.topology.shards, &place).await
+    }
+
+    async fn redis_stats(&self) -> Result<Vec<RedisStats>> {
+        self.check_open()?;
+        checkup::stats(&self.topology.shards).await
     }
 
     fn group_expiry(&self) -> Duration {

@@ -1,6 +1,7 @@
 //! The layer on Redis, in its native format.
 
 mod batch;
+pub(crate) mod checkup;
 pub(crate) mod clock;
 pub(crate) mod connection;
 pub(crate) mod endpoint;
@@ -24,6 +25,7 @@ pub(crate) mod sentinel;
 pub(crate) mod shard;
 mod statistics;
 pub(crate) mod topology;
+mod vitals;
 
 pub use layer::RedisLayer;
 pub use pubsub::PubSubLayer;

@@ -1,7 +1,7 @@
 //! One server of a layer: whether it is there, and commands on it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use redis::{Cmd, RedisError, Value};
@@ -13,8 +13,10 @@ use super::clock::Clock;
 use super::connection::{self, BlockingConnection, ConnectError, Greeting, Link, Needs};
 use super::fault::Fault;
 use super::origin::Origin;
+use super::vitals::Vitals;
 use crate::backoff::Backoff;
 use crate::error::{Error, Result};
+use crate::health::ShardHealth;
 use crate::layer::Event;
 
 /// How often a server that is there is asked for its time and its epoch.
@@ -33,6 +35,7 @@ pub(crate) struct Shard {
     origin: Origin,
     needs: Needs,
     state: watch::Sender<State>,
+    vitals: Vitals,
     /// The epoch of the data that was there when the server was last reached. Held only to compare and replace it.
     epoch: Mutex<Option<String>>,
     /// Asks the supervisor to look at once.
@@ -72,6 +75,7 @@ impl Shard {
             origin,
             needs,
             state: watch::Sender::new(State::Down(Fault::unsent(NotConnected))),
+            vitals: Vitals::new(),
             epoch: Mutex::new(None),
             suspicion: Notify::new(),
             events,
@@ -102,12 +106,14 @@ impl Shard {
             Link::open(&self.origin.locate().await?, self.origin.is_service(), &self.needs).await?;
         let (asked, time, _) = connection::probe(&mut link.commands, None).await?;
         self.clock.observe(asked, time);
-        let server = link.client.get_connection_info().addr();
-        let Greeting { version, role, epoch } = greeting;
-        info!(shard = self.index, host = self.host, %server, version, role, "redis shard is up");
+        self.vitals.answered(asked.elapsed());
+        let server = link.client.get_connection_info().addr().to_string();
+        let Greeting { version, role, .. } = &greeting;
+        info!(shard = self.index, host = self.host, server, version, role, "redis shard is up");
+        self.vitals.came_up(server, &greeting);
         self.state.send_replace(State::Up(link));
         let _ = self.events.send(Event::ShardUp { shard: self.index });
-        self.compare_epoch(epoch);
+        self.compare_epoch(greeting.epoch);
         Ok(())
     }
 
@@ -162,6 +168,7 @@ impl Shard {
         let key = self.needs.epoch_key.as_deref();
         let (asked, time, epoch) = connection::probe(&mut link.commands, key).await?;
         self.clock.observe(asked, time);
+        self.vitals.answered(asked.elapsed());
         if let (Some(key), None) = (key, &epoch) {
             // Somebody emptied the server under us. The next one that connects shall see an epoch.
             let mut command = redis::cmd("SET");
@@ -174,6 +181,7 @@ impl Shard {
 
     async fn reconnect(&self) {
         let mut backoff = Backoff::new(self.needs.timing.backoff, self.origin.longest_pause());
+        metrics::counter!("channel_layer_reconnects_total").increment(1);
         while let Err(error) = self.open().await {
             self.state.send_replace(State::Down(Fault::unsent(error)));
             tokio::time::sleep(backoff.pause()).await;
@@ -191,6 +199,7 @@ impl Shard {
             current
         });
         if changed {
+            self.vitals.went_down();
             warn!(shard = self.index, host = self.host, reason, "redis shard is down");
             let _ = self.events.send(Event::ShardDown { shard: self.index, reason });
         }
@@ -243,7 +252,9 @@ impl Shard {
 
     async fn run_once(&self, command: &Cmd) -> Result<Value, Fault> {
         let mut link = self.link()?;
+        let asked = Instant::now();
         let mut answer = answer(&mut link, command).await;
+        metrics::histogram!("channel_layer_round_trip_seconds").record(asked.elapsed());
         if answer.as_ref().is_err_and(is_unknown_script) {
             // Somebody made the server forget its scripts; the command has not run.
             self.load_scripts(&mut link).await?;
@@ -352,6 +363,17 @@ impl Shard {
     /// How long one blocking read waits.
     pub(crate) fn blocking_timeout(&self) -> Duration {
         self.needs.timing.blocking
+    }
+
+    /// What is known of it, without asking.
+    pub(crate) fn health(&self) -> ShardHealth {
+        let reason = self.link().err().map(|fault| fault.to_string());
+        self.vitals.report(self.index, &self.host, reason, self.epoch.lock().clone())
+    }
+
+    /// How long a command and its answer may take.
+    pub(crate) fn patience(&self) -> Duration {
+        self.needs.timing.command
     }
 
     /// How the host is named in logs.

@@ -28,6 +28,7 @@ mod connection;
 mod dispatch;
 mod frame;
 mod handshake;
+mod health;
 mod heartbeat;
 mod http;
 mod interface;
@@ -49,6 +50,7 @@ mod upgrade;
 mod websocket;
 
 pub use bound::BoundServer;
+pub use health::{health_routes, metrics_route};
 pub use interface::InterfaceServer;
 pub use limits::Refused;
 pub use listener::{Address, InvalidTls, Listening, Tls};

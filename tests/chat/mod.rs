@@ -36,6 +36,30 @@ async fn a_room_crosses_processes() {
 }
 
 #[tokio::test]
+async fn an_instance_tells_how_it_is() {
+    let redis = RedisServer::start();
+    let alone = Instance::start(&[]).await;
+    assert!(alone.get("/health/redis").await.contains(r#"{"status":"disabled""#));
+    let instance = Instance::start(&["--redis", &redis.url()]).await;
+    let ada = Guest::enter(&instance, "tea room", "Ada").await;
+    ada.says("hello");
+    ada.sees_line("Ada: hello").await;
+    for path in ["/live", "/ready"] {
+        assert!(instance.get(path).await.starts_with("HTTP/1.1 200"), "{path}");
+    }
+    assert!(instance.get("/health/redis").await.contains(r#"{"status":"healthy""#));
+    let figures = instance.get("/metrics").await;
+    for metric in ["channel_layer_sent_total", "channel_layer_received_total", "channel_layer_batch_size_bucket"] {
+        assert!(figures.lines().any(|line| line.starts_with(metric)), "{metric} is missing in {figures}");
+    }
+    let documented = crate::metrics::documented();
+    for line in figures.lines().filter_map(|line| line.strip_prefix("# TYPE channel_layer_")) {
+        let name = format!("channel_layer_{}", line.split(' ').next().unwrap());
+        assert!(documented.contains_key(&name), "{name} is not in README.md");
+    }
+}
+
+#[tokio::test]
 async fn a_room_lives_on_several_shards() {
     let servers: Vec<_> = (0..3).map(|_| RedisServer::start()).collect();
     let urls: Vec<_> = servers.iter().map(RedisServer::url).collect();

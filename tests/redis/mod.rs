@@ -1,11 +1,13 @@
 //! What only the layer on Redis promises: its keys, its scripts, and that it outlives what happens to servers.
 
+mod acl;
 mod closing;
 mod connections;
 mod encryption;
 mod flushing;
 mod foreign;
 mod group_scripts;
+mod health;
 mod keys;
 mod large;
 mod push_script;

@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use channel_layer::server::{health_routes, metrics_route};
 use channel_layer::{BoxError, InterfaceServer};
 use clap::Args;
 use tokio::net::TcpListener;
@@ -31,7 +32,9 @@ impl Demo {
         let stop = stop_signal()?;
         let listener = listen(self.host, self.port).await?;
         let layer = self.layer.connect().await?;
-        let server = chat::pages(InterfaceServer::new(layer.clone()).http(false)).listen(listener.try_into()?);
+        let routes = health_routes(layer.clone()).merge(metrics_route()?);
+        let server = InterfaceServer::new(layer.clone()).http(false).routes(routes);
+        let server = chat::pages(server).listen(listener.try_into()?);
         let address = server.local_addr().clone();
 
         // The worker goes on until the sockets are closed, for it has to tell the rooms.

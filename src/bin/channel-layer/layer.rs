@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use channel_layer::{BoxError, CapacityRule, ChannelLayer, Config, MemoryLayer, RedisLayer};
+use channel_layer::{BoxError, CapacityRule, ChannelLayer, Deployment, Host, LayerKind, RedisLayer};
 use clap::Args;
 
 /// Replies of one process wait on one channel, whatever the number of its clients.
@@ -10,7 +10,7 @@ const REPLIES_CAPACITY: usize = 10_000;
 /// Room for a moment in which all clients speak or come back at once.
 const REQUESTS_CAPACITY: usize = 1_000;
 
-/// Other options are read from the environment: `CHANNEL_LAYER_` and the option in capitals.
+/// Other options are read from the environment: `CHANNEL_LAYER_` and the option in capitals, or `REDIS_URL` and others.
 #[derive(Args)]
 pub(crate) struct LayerOptions {
     /// Redis server to talk through; repeat it for shards [env: CHANNEL_LAYER_HOSTS] [default: for the
@@ -25,30 +25,30 @@ pub(crate) struct LayerOptions {
 
 impl LayerOptions {
     pub(crate) async fn connect(&self) -> Result<Arc<dyn ChannelLayer>, BoxError> {
-        let on_redis = !self.redis.is_empty() || std::env::var_os("CHANNEL_LAYER_HOSTS").is_some();
-        let config = self.config()?;
-        if on_redis {
-            return Ok(Arc::new(RedisLayer::connect(config).await?));
-        }
-        Ok(Arc::new(MemoryLayer::with_config(&config)?))
+        Ok(self.deployment()?.connect().await?)
     }
 
     /// For commands that have no meaning inside one process; without an option they use the server on this machine.
     pub(crate) async fn connect_redis(&self) -> Result<RedisLayer, BoxError> {
-        Ok(RedisLayer::connect(self.config()?).await?)
+        Ok(RedisLayer::connect(self.deployment()?.config).await?)
     }
 
-    fn config(&self) -> Result<Config, BoxError> {
+    /// The options and the layer that the command and its environment ask for.
+    pub(crate) fn deployment(&self) -> Result<Deployment, BoxError> {
+        let mut deployment = Deployment::from_env()?;
         // Rules of the environment come first, and the first that matches decides.
-        let mut config = Config::from_env()?
+        let mut config = deployment
+            .config
             .channel_capacity(CapacityRule::glob("websocket.send.*", REPLIES_CAPACITY))
             .channel_capacity(CapacityRule::glob("websocket.*", REQUESTS_CAPACITY));
         if !self.redis.is_empty() {
-            config = config.hosts(self.redis.clone());
+            config = config.hosts(self.redis.clone()).sentinels::<Host>([]);
+            deployment.layer = LayerKind::Redis;
         }
         if !self.encryption_key.is_empty() {
             config = config.symmetric_encryption_keys(self.encryption_key.clone());
         }
-        Ok(config)
+        deployment.config = config;
+        Ok(deployment)
     }
 }

@@ -2,6 +2,7 @@
 
 mod chat;
 mod demo;
+mod doctor;
 mod flush;
 mod group;
 mod layer;
@@ -43,6 +44,8 @@ enum Command {
     Group(group::Group),
     /// Print figures of a channel, or of all together.
     Stats(stats::Stats),
+    /// Look at the options and the servers, and send a message through each of them.
+    Doctor(doctor::Doctor),
     /// Delete all messages, groups and statistics.
     Flush(flush::Flush),
 }
@@ -59,6 +62,7 @@ async fn main() -> ExitCode {
         Command::Receive(receive) => receive.run().await,
         Command::Group(group) => group.run().await,
         Command::Stats(stats) => stats.run().await,
+        Command::Doctor(doctor) => doctor.run().await,
         Command::Flush(flush) => flush.run().await,
     };
     match done {

@@ -20,10 +20,12 @@ use super::topic::{Target, Topics};
 use super::wire::Wire;
 use crate::config::{Config, Fallback};
 use crate::error::{Error, Result};
+use crate::health::{Health, RedisStats, Status};
 use crate::layer::{ChannelLayer, Delivery, Event, Mode, Modes, Receiver, ShardStatus, Source, Statistics};
 use crate::memory::MemoryLayer;
 use crate::message::Message;
 use crate::name::{ChannelKind, ChannelName, GroupName};
+use crate::redis::checkup;
 use crate::redis::connection::{Needs, Timing, Version};
 use crate::redis::origin;
 use crate::redis::shard::{Shard, ShardOptions};
@@ -356,6 +358,21 @@ impl ChannelLayer for PubSubLayer {
         self.drained.cancelled().await;
         self.upkeep.wait().await;
         Ok(())
+    }
+
+    async fn health(&self) -> Health {
+        let mut health = Health::of_shards(self.shards.iter().map(|shard| shard.health()).collect());
+        let status = self.status();
+        health.fallback_mode = status.iter().any(|shard| shard.mode == Mode::LocalOnly);
+        if status.iter().any(|shard| shard.mode != Mode::Remote) {
+            health.status = Status::Unhealthy;
+        }
+        health
+    }
+
+    async fn redis_stats(&self) -> Result<Vec<RedisStats>> {
+        self.check_open()?;
+        checkup::stats(&self.shards).await
     }
 
     fn group_expiry(&self) -> Duration {

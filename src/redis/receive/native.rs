@@ -14,6 +14,7 @@ use super::quarantine::Quarantine;
 use super::sorter::EntrySorter;
 use crate::message::Message;
 use crate::name::ChannelName;
+use crate::redis::batch::milliseconds;
 use crate::redis::envelope::{Context, Envelope};
 use crate::redis::fault::Fault;
 use crate::redis::frame::Entry;
@@ -95,6 +96,9 @@ impl Format for Native {
         channel: &ChannelName,
         now_ms: u64,
     ) -> Result<Message, Unreadable> {
+        let sent_ms = entry.expires.saturating_sub(milliseconds(self.0.envelope.expiry()));
+        let age = Duration::from_millis(now_ms.saturating_sub(sent_ms));
+        metrics::histogram!("channel_layer_queue_age_seconds").record(age);
         self.0.envelope.open(entry, Context::of(&entry.address, source, channel), now_ms)
     }
 

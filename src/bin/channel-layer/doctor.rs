@@ -1,0 +1,70 @@
+//! `channel-layer doctor`: what the program reads as its options, and how the servers are.
+
+use std::time::{Duration, SystemTime};
+
+use channel_layer::health::{Probe, ShardHealth, Status};
+use channel_layer::{BoxError, ChannelLayer, Health};
+use clap::Args;
+
+use crate::layer::LayerOptions;
+use crate::print_line;
+
+#[derive(Args)]
+pub(crate) struct Doctor {
+    #[command(flatten)]
+    layer: LayerOptions,
+}
+
+impl Doctor {
+    pub(crate) async fn run(self) -> Result<(), BoxError> {
+        let deployment = self.layer.deployment()?;
+        print_line(&format!("options: {:?}", deployment.config))?;
+        print_line(&format!("layer: {:?}", deployment.layer))?;
+        let layer = deployment.connect().await?;
+        let health = layer.health().await;
+        for shard in &health.shards {
+            print_line(&describe(shard))?;
+        }
+        for stats in layer.redis_stats().await.unwrap_or_default() {
+            print_line(&format!(
+                "shard {}: {} clients, {} bytes of memory, {} commands so far",
+                stats.shard, stats.connected_clients, stats.used_memory, stats.total_commands_processed
+            ))?;
+        }
+        layer.close().await?;
+        verdict(&health)
+    }
+}
+
+fn describe(shard: &ShardHealth) -> String {
+    let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "unknown".into());
+    let time = |value: Option<Duration>| value.map_or_else(|| "unknown".into(), |time| format!("{time:?}"));
+    let since = SystemTime::now().duration_since(shard.since).unwrap_or_default().as_secs();
+    let mut line = format!(
+        "shard {}: {} {:?} for {since} s, server {}, version {}, role {}, latency {}",
+        shard.shard,
+        shard.host,
+        shard.state,
+        text(&shard.server),
+        text(&shard.version),
+        text(&shard.role),
+        time(shard.latency),
+    );
+    if let Some(reason) = &shard.reason {
+        line = format!("{line}, because {reason}");
+    }
+    match &shard.probe {
+        Some(Probe { error: Some(error), .. }) => format!("{line}, probe failed: {error}"),
+        Some(probe) => format!("{line}, probe arrived in {}", time(probe.round_trip)),
+        None => line,
+    }
+}
+
+fn verdict(health: &Health) -> Result<(), BoxError> {
+    match health.status {
+        Status::Disabled => print_line("the layer lives inside this process; name a server to use one")?,
+        Status::Healthy => print_line("messages arrive through every server")?,
+        _ => return Err("messages do not arrive through every server".into()),
+    }
+    Ok(())
+}

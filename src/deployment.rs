@@ -1,0 +1,296 @@
+//! Which layer a deployment asks for: by its environment, or by its options.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::layer::ChannelLayer;
+use crate::memory::MemoryLayer;
+use crate::redis::{PubSubLayer, RedisLayer};
+
+/// How often a command is tried again where it is only said that it shall be.
+const RETRY_ATTEMPTS: usize = 3;
+
+/// The options of a deployment and the layer that it wants.
+///
+/// [`from_env`](Self::from_env) reads variables of two families. Those that begin with `CHANNEL_LAYER_` are the options of
+/// [`Config`]. These stand for the ones that deployments of servers with sockets often have:
+///
+/// | variable | meaning |
+/// |---|---|
+/// | `REDIS_ENABLED` | `false`: a layer in memory, for this process alone. Defaults to true if servers are named, by either family |
+/// | `REDIS_PUBSUB_ENABLED` | `true`: a [`PubSubLayer`], unless `REDIS_ENABLED` is `false`. Defaults to false |
+/// | `REDIS_URL` | the one host |
+/// | `REDIS_CHANNEL_PREFIX` | `prefix` |
+/// | `REDIS_POOL_SIZE` | `pool_size` |
+/// | `REDIS_MAX_CONNECTIONS` | connections to a server; bounds `pool_size` so that all together are no more |
+/// | `REDIS_SOCKET_TIMEOUT` | `command_timeout` and `connect_timeout`, in seconds |
+/// | `REDIS_RETRY_ON_TIMEOUT` | `true`: `retry_attempts` is 3 unless the next says otherwise; `false`: 0 |
+/// | `REDIS_RETRY_ATTEMPTS` | `retry_attempts` |
+///
+/// Where both families set an option, `CHANNEL_LAYER_` wins. An empty `REDIS_` variable counts as not set.
+/// `REDIS_RETRY_ON_TIMEOUT` never sends twice: a command that a server may have run is not tried again.
+#[derive(Clone, Debug)]
+pub struct Deployment {
+    /// The options of the layer.
+    pub config: Config,
+    /// Which layer it is.
+    pub layer: LayerKind,
+}
+
+/// A layer to choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LayerKind {
+    /// [`MemoryLayer`]
+    Memory,
+    /// [`RedisLayer`]
+    Redis,
+    /// [`PubSubLayer`]
+    PubSub,
+}
+
+/// The layer that the environment asks for, as [`Deployment::from_env`] reads it.
+///
+/// # Cancel safety
+///
+/// When dropped, all connections are closed.
+///
+/// # Errors
+///
+/// [`Error::InvalidConfig`] naming the variable and its value, and those of [`RedisLayer::connect`] and
+/// [`PubSubLayer::connect`].
+pub async fn layer_from_env() -> Result<Arc<dyn ChannelLayer>> {
+    Deployment::from_env()?.connect().await
+}
+
+/// The layer that `config` asks for: on Redis if it names hosts or sentinels, else in memory.
+///
+/// # Cancel safety
+///
+/// When dropped, all connections are closed.
+///
+/// # Errors
+///
+/// [`Error::InvalidConfig`], and those of [`RedisLayer::connect`].
+pub async fn layer_from_config(config: Config) -> Result<Arc<dyn ChannelLayer>> {
+    Deployment::of(config).connect().await
+}
+
+impl Deployment {
+    /// On Redis if `config` names hosts or sentinels, else in memory.
+    pub fn of(config: Config) -> Self {
+        let layer = if config.names_servers() { LayerKind::Redis } else { LayerKind::Memory };
+        Self { config, layer }
+    }
+
+    /// What the environment asks for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] naming the variable and its value, which is left out if it may be secret.
+    pub fn from_env() -> Result<Self> {
+        Self::from_vars(Config::env_vars(&["CHANNEL_LAYER_", "REDIS_"])?)
+    }
+
+    fn from_vars(variables: Vec<(String, String)>) -> Result<Self> {
+        let redis = variables.iter().filter_map(|(name, value)| Some((name.strip_prefix("REDIS_")?, value.trim())));
+        let redis = RedisVariables(redis.filter(|(_, value)| !value.is_empty()).collect());
+        let has = |option: &str| variables.iter().any(|(name, _)| name.strip_prefix("CHANNEL_LAYER_") == Some(option));
+        let config = redis.config(has("HOSTS") || has("SENTINELS"))?;
+        let enabled = redis.truth("ENABLED")?;
+        let mut deployment = Self::of(config.with_vars(variables.iter().cloned())?);
+        deployment.layer = match (enabled, redis.truth("PUBSUB_ENABLED")?) {
+            (Some(false), _) => LayerKind::Memory,
+            (_, Some(true)) => LayerKind::PubSub,
+            (Some(true), _) => LayerKind::Redis,
+            (None, _) => deployment.layer,
+        };
+        Ok(deployment)
+    }
+
+    /// Makes the layer.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, all connections are closed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`], and those of [`RedisLayer::connect`].
+    pub async fn connect(self) -> Result<Arc<dyn ChannelLayer>> {
+        Ok(match self.layer {
+            LayerKind::Memory => Arc::new(MemoryLayer::with_config(&self.config)?),
+            LayerKind::Redis => Arc::new(RedisLayer::connect(self.config).await?),
+            LayerKind::PubSub => Arc::new(PubSubLayer::connect(self.config).await?),
+        })
+    }
+}
+
+/// The variables that begin with `REDIS_`, without that, and not empty.
+struct RedisVariables<'v>(BTreeMap<&'v str, &'v str>);
+
+impl RedisVariables<'_> {
+    /// The options that they set; the URL is left to others if servers are `named` elsewhere.
+    fn config(&self, named: bool) -> Result<Config> {
+        let mut config = Config::new();
+        if let (Some(url), false) = (self.0.get("URL"), named) {
+            config = config.host(*url);
+        }
+        if let Some(prefix) = self.0.get("CHANNEL_PREFIX") {
+            config = config.prefix(*prefix);
+        }
+        if let Some(timeout) = self.number("SOCKET_TIMEOUT")? {
+            let timeout = std::time::Duration::try_from_secs_f64(timeout)
+                .map_err(|_| self.refuse("SOCKET_TIMEOUT", "a number of seconds is expected"))?;
+            config = config.command_timeout(timeout).connect_timeout(timeout);
+        }
+        if let Some(size) = self.number("POOL_SIZE")? {
+            config = config.pool_size(size);
+        }
+        if let Some(most) = self.number::<usize>("MAX_CONNECTIONS")? {
+            let Some(blocking @ 1..) = most.checked_sub(1) else {
+                return Err(self.refuse("MAX_CONNECTIONS", "one connection for commands and one to read are needed"));
+            };
+            config.pool_size = config.pool_size.min(blocking);
+        }
+        let attempts = self.number("RETRY_ATTEMPTS")?;
+        config = config.retry_attempts(match self.truth("RETRY_ON_TIMEOUT")? {
+            Some(false) => 0,
+            Some(true) => attempts.unwrap_or(RETRY_ATTEMPTS),
+            None => attempts.unwrap_or(0),
+        });
+        config.validate().map_err(of_variable)?;
+        Ok(config)
+    }
+
+    fn truth(&self, name: &str) -> Result<Option<bool>> {
+        let Some(value) = self.0.get(name) else { return Ok(None) };
+        match value.to_ascii_lowercase().as_str() {
+            "true" | "1" | "yes" | "on" => Ok(Some(true)),
+            "false" | "0" | "no" | "off" => Ok(Some(false)),
+            _ => Err(self.refuse(name, "true or false is expected")),
+        }
+    }
+
+    fn number<N: std::str::FromStr>(&self, name: &str) -> Result<Option<N>> {
+        let parse = |value: &&str| value.parse().map_err(|_| self.refuse(name, "a number is expected"));
+        self.0.get(name).map(parse).transpose()
+    }
+
+    /// None of those that are shown can be secret.
+    fn refuse(&self, name: &str, reason: &str) -> Error {
+        Error::config(format!("REDIS_{name}"), self.0.get(name).unwrap_or(&""), reason)
+    }
+}
+
+/// The same error, naming the variable instead of the option.
+fn of_variable(error: Error) -> Error {
+    match error {
+        Error::InvalidConfig { option, value, reason } => {
+            let variable = match option.split(['[', '.']).next().unwrap_or_default() {
+                "hosts" => "REDIS_URL",
+                "prefix" | "stats_prefix" => "REDIS_CHANNEL_PREFIX",
+                "pool_size" => "REDIS_POOL_SIZE",
+                "command_timeout" | "connect_timeout" => "REDIS_SOCKET_TIMEOUT",
+                other => other,
+            };
+            Error::InvalidConfig { option: variable.to_owned(), value, reason }
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn read(variables: &[(&str, &str)]) -> Result<Deployment> {
+        Deployment::from_vars(variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect())
+    }
+
+    fn chosen(variables: &[(&str, &str)]) -> LayerKind {
+        read(variables).expect("they are good").layer
+    }
+
+    #[test]
+    fn servers_that_are_named_are_used_unless_redis_is_disabled() {
+        assert_eq!(chosen(&[]), LayerKind::Memory);
+        assert_eq!(chosen(&[("REDIS_ENABLED", "false")]), LayerKind::Memory);
+        assert_eq!(chosen(&[("REDIS_ENABLED", "true")]), LayerKind::Redis);
+        assert_eq!(chosen(&[("REDIS_PUBSUB_ENABLED", "true")]), LayerKind::PubSub);
+        assert_eq!(chosen(&[("REDIS_PUBSUB_ENABLED", "true"), ("REDIS_ENABLED", "true")]), LayerKind::PubSub);
+        assert_eq!(chosen(&[("REDIS_PUBSUB_ENABLED", "true"), ("REDIS_ENABLED", "false")]), LayerKind::Memory);
+        assert_eq!(chosen(&[("REDIS_PUBSUB_ENABLED", "false"), ("REDIS_URL", "redis://a")]), LayerKind::Redis);
+        for servers in
+            [("REDIS_URL", "redis://a"), ("CHANNEL_LAYER_HOSTS", "redis://a"), ("CHANNEL_LAYER_SENTINELS", "redis://a")]
+        {
+            assert_eq!(chosen(&[servers]), LayerKind::Redis, "{servers:?}");
+            assert_eq!(chosen(&[servers, ("REDIS_ENABLED", "")]), LayerKind::Redis, "{servers:?}");
+            assert_eq!(chosen(&[servers, ("REDIS_ENABLED", "0")]), LayerKind::Memory, "{servers:?}");
+        }
+    }
+
+    #[test]
+    fn the_names_of_other_deployments_work_as_they_stand() {
+        let deployment = read(&[
+            ("REDIS_URL", "rediss://:p@a:1/2"),
+            ("REDIS_CHANNEL_PREFIX", "chat"),
+            ("REDIS_POOL_SIZE", "20"),
+            ("REDIS_SOCKET_TIMEOUT", "2.5"),
+            ("REDIS_MAX_CONNECTIONS", "11"),
+            ("REDIS_RETRY_ON_TIMEOUT", "true"),
+            ("REDIS_RETRY_ATTEMPTS", "5"),
+        ]);
+        let expected = Config::new()
+            .host("rediss://:p@a:1/2")
+            .prefix("chat")
+            .pool_size(10)
+            .command_timeout(Duration::from_millis(2500))
+            .connect_timeout(Duration::from_millis(2500))
+            .retry_attempts(5);
+        assert_eq!(deployment.expect("they are good").config, expected);
+        let attempts = |variables: &[_]| read(variables).expect("they are good").config.retry_attempts;
+        assert_eq!(attempts(&[("REDIS_RETRY_ON_TIMEOUT", "yes")]), 3);
+        assert_eq!(attempts(&[("REDIS_RETRY_ATTEMPTS", "2")]), 2);
+        assert_eq!(attempts(&[("REDIS_RETRY_ON_TIMEOUT", "no"), ("REDIS_RETRY_ATTEMPTS", "2")]), 0);
+    }
+
+    #[test]
+    fn our_own_names_win() {
+        let both = [
+            ("REDIS_URL", "redis://a"),
+            ("CHANNEL_LAYER_HOSTS", "redis://b"),
+            ("REDIS_POOL_SIZE", "20"),
+            ("CHANNEL_LAYER_POOL_SIZE", "30"),
+        ];
+        let config = read(&both).expect("they are good").config;
+        assert_eq!(config, Config::new().host("redis://b").pool_size(30));
+        let sentinels = [("REDIS_URL", "redis://a"), ("CHANNEL_LAYER_SENTINELS", "redis://s")];
+        assert_eq!(read(&sentinels).expect("they are good").config, Config::new().sentinel("redis://s"));
+    }
+
+    #[test]
+    fn wrong_values_are_refused_by_variable_and_secrets_are_not_shown() {
+        for (variable, value, fault) in [
+            ("REDIS_ENABLED", "maybe", "REDIS_ENABLED = maybe: true or false"),
+            ("REDIS_URL", "http://:secret@a", "REDIS_URL = http://a: the scheme"),
+            ("REDIS_URL", "redis://user:secret", "REDIS_URL = redis://...: it is no URL"),
+            ("REDIS_POOL_SIZE", "many", "REDIS_POOL_SIZE = many: a number"),
+            ("REDIS_POOL_SIZE", "0", "REDIS_POOL_SIZE = 0: at least one"),
+            ("REDIS_MAX_CONNECTIONS", "1", "REDIS_MAX_CONNECTIONS = 1: one connection for commands"),
+            ("REDIS_SOCKET_TIMEOUT", "-1", "REDIS_SOCKET_TIMEOUT = -1: a number of seconds"),
+            ("REDIS_SOCKET_TIMEOUT", "0", "REDIS_SOCKET_TIMEOUT = 0ns: it must be from"),
+            ("REDIS_CHANNEL_PREFIX", "a{b}", "REDIS_CHANNEL_PREFIX = a{b}"),
+            ("REDIS_RETRY_ON_TIMEOUT", "2", "REDIS_RETRY_ON_TIMEOUT = 2"),
+            ("REDIS_RETRY_ATTEMPTS", "1.5", "REDIS_RETRY_ATTEMPTS = 1.5"),
+            ("CHANNEL_LAYER_POOL_SIZE", "0", "CHANNEL_LAYER_POOL_SIZE = 0"),
+        ] {
+            let error = read(&[(variable, value)]).expect_err(variable).to_string();
+            assert!(error.contains(fault) && !error.contains("secret"), "{error}");
+        }
+    }
+}

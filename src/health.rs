@@ -1,0 +1,158 @@
+//! How a layer and the servers behind it are, for people and for machines.
+
+use std::time::{Duration, SystemTime};
+
+use serde::{Serialize, Serializer};
+
+/// How a layer is, from [`ChannelLayer::health`](crate::ChannelLayer::health).
+///
+/// Serialized it is an object with the names of the fields; times are in seconds, and points in time in seconds since
+/// 1970.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Health {
+    /// Whether messages arrive.
+    pub status: Status,
+    /// Whether the layer goes on without Redis, between the members of this process.
+    pub fallback_mode: bool,
+    /// The servers behind the layer, in the order of the configuration.
+    pub shards: Vec<ShardHealth>,
+}
+
+/// Whether messages arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Status {
+    /// The layer has no servers: it lives inside this process.
+    Disabled,
+    /// A message has just travelled through every server.
+    Healthy,
+    /// A server is away, or a message did not arrive.
+    Unhealthy,
+}
+
+/// How one server is.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct ShardHealth {
+    /// Position of the server in the configured hosts.
+    pub shard: usize,
+    /// The name of the host, else its address, without credentials.
+    pub host: String,
+    /// Whether it can be reached.
+    pub state: ShardState,
+    /// Since when it is in this state.
+    #[serde(serialize_with = "unix_seconds")]
+    pub since: SystemTime,
+    /// Why it cannot be reached.
+    pub reason: Option<String>,
+    /// The address at which it was reached last; with sentinels that of the master.
+    pub server: Option<String>,
+    /// What the last round trip took.
+    #[serde(rename = "latency_seconds", serialize_with = "maybe_seconds")]
+    pub latency: Option<Duration>,
+    /// Its version, when it was reached last.
+    pub version: Option<String>,
+    /// Its role, when it was reached last: `master` or `slave`.
+    pub role: Option<String>,
+    /// A random text that changes when its data is lost. None where the format of the layer keeps none.
+    pub epoch: Option<String>,
+    /// The last message that was sent through it to find out whether messages arrive.
+    pub probe: Option<Probe>,
+}
+
+/// Whether a server can be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ShardState {
+    /// It can.
+    Up,
+    /// It cannot.
+    Down,
+}
+
+/// A message that was sent through a server and read again, as any other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Probe {
+    /// How long ago it came to its end.
+    #[serde(rename = "age_seconds", serialize_with = "seconds")]
+    pub age: Duration,
+    /// How long it took to arrive; nothing if it did not.
+    #[serde(rename = "round_trip_seconds", serialize_with = "maybe_seconds")]
+    pub round_trip: Option<Duration>,
+    /// Why it did not arrive.
+    pub error: Option<String>,
+}
+
+/// What a server says of its load, from [`ChannelLayer::redis_stats`](crate::ChannelLayer::redis_stats). The names are
+/// those of `INFO`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct RedisStats {
+    /// Position of the server in the configured hosts.
+    pub shard: usize,
+    /// Connections of clients.
+    pub connected_clients: u64,
+    /// Bytes that its data takes.
+    pub used_memory: u64,
+    /// Channels of pub/sub with subscribers.
+    pub pubsub_channels: u64,
+    /// Patterns of pub/sub with subscribers.
+    pub pubsub_patterns: u64,
+    /// Commands since it started.
+    pub total_commands_processed: u64,
+}
+
+impl Health {
+    /// That of a layer without servers.
+    pub fn disabled() -> Self {
+        Self { status: Status::Disabled, fallback_mode: false, shards: Vec::new() }
+    }
+
+    /// That of a layer which needs all of `shards`.
+    pub fn of_shards(shards: Vec<ShardHealth>) -> Self {
+        let healthy = shards.iter().all(ShardHealth::is_healthy);
+        let status = if healthy { Status::Healthy } else { Status::Unhealthy };
+        Self { status, fallback_mode: false, shards }
+    }
+
+    /// Whether this process should get work: messages arrive, or it goes on alone as configured.
+    pub fn is_ready(&self) -> bool {
+        self.status != Status::Unhealthy || self.fallback_mode
+    }
+
+    /// Of two layers that are needed both.
+    pub(crate) fn merge(self, mut other: Self) -> Self {
+        let status = match (self.status, other.status) {
+            (Status::Unhealthy, _) | (_, Status::Unhealthy) => Status::Unhealthy,
+            (Status::Healthy, _) | (_, Status::Healthy) => Status::Healthy,
+            (Status::Disabled, Status::Disabled) => Status::Disabled,
+        };
+        let mut shards = self.shards;
+        shards.append(&mut other.shards);
+        Self { status, fallback_mode: self.fallback_mode || other.fallback_mode, shards }
+    }
+}
+
+impl ShardHealth {
+    /// Whether it is there and the last probe arrived.
+    pub fn is_healthy(&self) -> bool {
+        self.state == ShardState::Up && self.probe.as_ref().is_none_or(|probe| probe.error.is_none())
+    }
+}
+
+fn seconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(time.as_secs_f64())
+}
+
+#[allow(clippy::ref_option, reason = "serde calls it with a reference to the field")]
+fn maybe_seconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    time.map(|time| time.as_secs_f64()).serialize(serializer)
+}
+
+fn unix_seconds<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    serializer.serialize_f64(since.as_secs_f64())
+}

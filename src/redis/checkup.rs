@@ -1,0 +1,155 @@
+//! Finding out how the servers are: what is known of each, and a message that travels through it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use parking_lot::Mutex;
+use rand::distr::{Alphanumeric, SampleString};
+
+use super::shard::Shard;
+use crate::error::{BoxError, Result};
+use crate::health::{Health, Probe, RedisStats};
+use crate::layer::ChannelLayer;
+use crate::message::Message;
+use crate::name::ChannelName;
+
+/// What the channels of probes begin with.
+const PATTERN: &str = "channel-layer.health?";
+const NAME: usize = 16;
+/// Who asks more often is told of the same probe.
+const FRESH: Duration = Duration::from_secs(1);
+/// What of a probe nobody has read lives no longer than this.
+const LEFTOVERS_LIVE: Duration = Duration::from_secs(10);
+
+/// The last probes through each shard of a layer.
+pub(crate) struct Checkup {
+    /// Held only to read or replace a result.
+    last: Vec<Mutex<Option<Measured>>>,
+}
+
+#[derive(Clone)]
+struct Measured {
+    at: Instant,
+    /// How long it took, or why it did not arrive.
+    outcome: Result<Duration, String>,
+}
+
+impl Checkup {
+    /// Of a layer with so many shards.
+    pub(crate) fn new(shards: usize) -> Self {
+        Self { last: (0..shards).map(|_| Mutex::default()).collect() }
+    }
+
+    /// How `shards` are, on which `layer` has its channels; `key` gives the key and the shard of a channel.
+    pub(crate) async fn health(
+        &self,
+        layer: &dyn ChannelLayer,
+        shards: &[Arc<Shard>],
+        key: &(dyn Fn(&ChannelName) -> (String, usize) + Sync),
+    ) -> Health {
+        let reports = shards.iter().map(|shard| async move {
+            let measured = self.measured(layer, shard, key).await;
+            // The probe may have found out that the server is away.
+            let mut health = shard.health();
+            health.probe = Some(Probe {
+                age: measured.at.elapsed(),
+                round_trip: measured.outcome.clone().ok(),
+                error: measured.outcome.err(),
+            });
+            health
+        });
+        Health::of_shards(join_all(reports).await)
+    }
+
+    async fn measured(
+        &self,
+        layer: &dyn ChannelLayer,
+        shard: &Shard,
+        key: &(dyn Fn(&ChannelName) -> (String, usize) + Sync),
+    ) -> Measured {
+        let last = self.last[shard.index].lock().clone();
+        if let Some(last) = last.filter(|last| last.at.elapsed() < FRESH) {
+            return last;
+        }
+        let began = Instant::now();
+        let outcome = match tokio::time::timeout(shard.patience(), travel(layer, shard, key)).await {
+            Ok(Ok(())) => Ok(began.elapsed()),
+            Ok(Err(error)) => Err(error_line(&*error)),
+            Err(_) => Err(format!("no message arrived within {:?}", shard.patience())),
+        };
+        let measured = Measured { at: Instant::now(), outcome };
+        *self.last[shard.index].lock() = Some(measured.clone());
+        measured
+    }
+}
+
+/// Sends a message through `shard` and reads it, on a channel that nobody else has.
+async fn travel(
+    layer: &dyn ChannelLayer,
+    shard: &Shard,
+    key: &(dyn Fn(&ChannelName) -> (String, usize) + Sync),
+) -> Result<(), BoxError> {
+    let (channel, key) = loop {
+        let channel = ChannelName::from_pattern(PATTERN, &Alphanumeric.sample_string(&mut rand::rng(), NAME))?;
+        let (key, home) = key(&channel);
+        if home == shard.index {
+            break (channel, key);
+        }
+    };
+    layer.send(channel.as_str(), Message::default()).await?;
+    let mut command = redis::cmd("PEXPIRE");
+    command.arg(key).arg(u64::try_from(LEFTOVERS_LIVE.as_millis()).unwrap_or(u64::MAX)).arg("LT");
+    shard.run(&command).await.map_err(|fault| fault.into_error(shard.index))?;
+    layer.receive(&[channel.as_str()]).await?;
+    Ok(())
+}
+
+/// What the servers say of their load.
+pub(crate) async fn stats(shards: &[Arc<Shard>]) -> Result<Vec<RedisStats>> {
+    let asked = join_all(shards.iter().map(|shard| async move {
+        let info = shard.run(&redis::cmd("INFO")).await.map_err(|fault| fault.into_error(shard.index))?;
+        let info: String = redis::from_redis_value(info).unwrap_or_default();
+        Ok(parse_info(shard.index, &info))
+    }));
+    asked.await.into_iter().collect()
+}
+
+fn parse_info(shard: usize, info: &str) -> RedisStats {
+    let field = |name: &str| {
+        let value = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
+    };
+    RedisStats {
+        shard,
+        connected_clients: field("connected_clients"),
+        used_memory: field("used_memory"),
+        pubsub_channels: field("pubsub_channels"),
+        pubsub_patterns: field("pubsub_patterns"),
+        total_commands_processed: field("total_commands_processed"),
+    }
+}
+
+/// An error and its causes in one line.
+fn error_line(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line = format!("{line}: {error}");
+        cause = error.source();
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_info;
+
+    #[test]
+    fn figures_are_found_by_their_whole_name() {
+        let info = "# Clients\r\nconnected_clients:3\r\nused_memory_rss:9\r\nused_memory:7\r\npubsub_channels:1\r\n";
+        let stats = parse_info(2, info);
+        assert_eq!((stats.shard, stats.connected_clients, stats.used_memory), (2, 3, 7));
+        assert_eq!((stats.pubsub_channels, stats.total_commands_processed), (1, 0));
+    }
+}

@@ -1,0 +1,90 @@
+//! Routes that tell machines and people how this process is: probes, the state of Redis, figures for Prometheus.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::error::BoxError;
+use crate::health::Health;
+use crate::layer::ChannelLayer;
+
+/// Histograms without a scrape are summed up this often.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+/// Bounds of what is measured in seconds, and of what is counted.
+const SECONDS: [f64; 14] =
+    [0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 10.0, 60.0];
+const COUNTS: [f64; 9] = [1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 1000.0];
+
+/// Routes for those who watch over this process and its `layer`; mount them with
+/// [`InterfaceServer::routes`](super::InterfaceServer::routes), or in any axum program.
+///
+/// | path | answer |
+/// |---|---|
+/// | `/live` | 200 while the process answers at all |
+/// | `/ready` | 200 while it should get work, 503 when messages do not arrive: the probe has failed |
+/// | `/health/redis` | [`Health`] as JSON, with the same status as `/ready` |
+///
+/// Both ask [`ChannelLayer::health`], and so send a message through every server.
+pub fn health_routes(layer: Arc<dyn ChannelLayer>) -> Router {
+    Router::new()
+        .route("/live", get(async || "live\n"))
+        .route("/ready", get(ready))
+        .route("/health/redis", get(redis))
+        .with_state(layer)
+}
+
+async fn ready(State(layer): State<Arc<dyn ChannelLayer>>) -> Response {
+    let health = layer.health().await;
+    (status_of(&health), if health.is_ready() { "ready\n" } else { "not ready\n" }).into_response()
+}
+
+async fn redis(State(layer): State<Arc<dyn ChannelLayer>>) -> Response {
+    let health = layer.health().await;
+    match serde_json::to_string(&health) {
+        Ok(json) => (status_of(&health), [(header::CONTENT_TYPE, "application/json")], json).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+fn status_of(health: &Health) -> StatusCode {
+    if health.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+}
+
+/// A route `/metrics` with the figures of this process for Prometheus. Installs the recorder of the process, so that it
+/// can be made once, and on a runtime.
+///
+/// # Errors
+///
+/// If the process has a recorder already.
+pub fn metrics_route() -> Result<Router, BoxError> {
+    let builder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)?
+        .set_buckets_for_metric(Matcher::Suffix("_size".into()), &COUNTS)?;
+    let handle = builder.install_recorder()?;
+    let upkeep = handle.clone();
+    let upkeep = tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(UPKEEP_EVERY).await;
+            upkeep.run_upkeep();
+        }
+    });
+    let exporter = Arc::new(Exporter { handle, _upkeep: AbortOnDropHandle::new(upkeep) });
+    Ok(Router::new().route("/metrics", get(figures)).with_state(exporter))
+}
+
+struct Exporter {
+    handle: PrometheusHandle,
+    /// Ends with the last router.
+    _upkeep: AbortOnDropHandle<()>,
+}
+
+async fn figures(State(exporter): State<Arc<Exporter>>) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], exporter.handle.render()).into_response()
+}

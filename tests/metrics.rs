@@ -1,0 +1,43 @@
+//! The table of metrics in README.md and what the code records.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use regex::Regex;
+
+/// The metrics of the table, each with its kind.
+pub fn documented() -> BTreeMap<String, String> {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let row = Regex::new(r"(?m)^\| `(channel_layer_\w+)` \| (counter|gauge|histogram)").unwrap();
+    row.captures_iter(&readme).map(|row| (row[1].to_owned(), row[2].to_owned())).collect()
+}
+
+#[test]
+fn the_table_has_what_is_recorded_and_nothing_else() {
+    let call = Regex::new(r#"(counter|gauge|histogram)!\(\s*"(channel_layer_\w+)""#).unwrap();
+    let mut recorded = BTreeMap::new();
+    for file in rust_files(&root().join("src")) {
+        let text = fs::read_to_string(&file).unwrap();
+        for call in call.captures_iter(&text) {
+            recorded.insert(call[2].to_owned(), call[1].to_owned());
+        }
+    }
+    assert!(recorded.len() > 5, "{recorded:?}");
+    assert_eq!(documented(), recorded);
+}
+
+fn rust_files(folder: &Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries
+        .flat_map(|path| match path.extension() {
+            _ if path.is_dir() => rust_files(&path),
+            Some(extension) if extension == "rs" => vec![path],
+            _ => Vec::new(),
+        })
+        .collect()
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}

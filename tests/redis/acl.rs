@@ -1,0 +1,126 @@
+//! The access list in `deploy/redis`: enough for everything that a layer does, and nothing more.
+
+use std::time::Duration;
+
+use channel_layer::{Bytes, ChannelLayer, Config, message};
+use redis::AsyncCommands;
+
+use super::tools::{Site, ask, connect, number, numbered};
+use crate::support::{DEADLINE, RedisServer, within};
+
+const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/redis/users.acl");
+
+/// A server with the users of the file, and a connection that may do everything.
+async fn server() -> (RedisServer, redis::aio::MultiplexedConnection) {
+    let server = RedisServer::start();
+    let mut connection = server.connection().await;
+    for line in std::fs::read_to_string(FILE).unwrap().lines() {
+        let rules: Vec<_> = line.split_whitespace().collect();
+        if let ["user", rest @ ..] = &rules[..]
+            && rest[0] != "default"
+        {
+            let () = ask(&mut connection, redis::cmd("ACL").arg("SETUSER").arg(rest)).await;
+        }
+    }
+    (server, connection)
+}
+
+fn url(server: &RedisServer, user: &str) -> String {
+    format!("redis://{user}:change-me@127.0.0.1:{}", server.port())
+}
+
+/// What the server refused since it was asked last.
+async fn refused(connection: &mut redis::aio::MultiplexedConnection) -> Vec<redis::Value> {
+    let log = ask(connection, redis::cmd("ACL").arg("LOG")).await;
+    let () = ask(connection, redis::cmd("ACL").arg(&["LOG", "RESET"])).await;
+    log
+}
+
+#[tokio::test]
+async fn the_file_loads_as_it_is() {
+    let server = RedisServer::with(&["--aclfile", FILE]);
+    let mut connection = server.connection().await;
+    let users: Vec<String> = ask(&mut connection, redis::cmd("ACL").arg("USERS")).await;
+    assert!(users.contains(&"channel-layer".to_owned()), "{users:?}");
+}
+
+#[tokio::test]
+async fn the_user_of_the_native_format_may_do_all_that_a_layer_does() {
+    let (server, mut connection) = server().await;
+    // Prefixes as they are by default, which the keys of the file fit.
+    let config = || Config::new().host(url(&server, "channel-layer")).blocking_timeout(Duration::from_secs(1));
+    let (layer, other) = (connect(config()).await, connect(config().capacity(1)).await);
+
+    for (to, from) in [("n", "n"), ("l!a", "l!"), ("s?a", "s?a")] {
+        let reading = other.clone();
+        let waiting = tokio::spawn(async move { reading.receive(&[from]).await });
+        layer.group_add("g", to).await.unwrap();
+        layer.group_send("g", numbered(1)).await.unwrap();
+        // Once more, as to a group whose routes are known.
+        assert_eq!(number(&within(DEADLINE, "a message", waiting).await.unwrap().unwrap()), 1);
+        layer.group_send("g", numbered(2)).await.unwrap();
+        assert_eq!(layer.group_channels("g").await.unwrap(), [to]);
+        layer.group_discard("g", to).await.unwrap();
+        layer.send_many(&[(to, numbered(3)), (to, message! { "bytes": Bytes::from(vec![0; 1 << 20]) })]).await;
+        other.send(to, numbered(4)).await.unwrap_err();
+        // What a reader took ahead goes back when it is closed.
+        let mut receiver = layer.receiver(&[from]).unwrap();
+        receiver.recv().await.unwrap();
+        receiver.close().await.unwrap();
+        while layer.try_receive(&[from]).await.unwrap().is_some() {}
+        layer.channel_statistics(to).await.unwrap();
+    }
+    layer.new_channel("new?").await.unwrap();
+    // Bytes that are no message go to quarantine.
+    let _: i64 = connection.rpush("asgi:channel:{bad?a}", "no entry").await.unwrap();
+    assert!(layer.try_receive(&["bad?a"]).await.unwrap().is_none());
+    layer.health().await;
+    layer.redis_stats().await.unwrap();
+    layer.global_statistics().await.unwrap();
+    layer.flush().await.unwrap();
+    layer.close().await.unwrap();
+    other.close().await.unwrap();
+    let refused = refused(&mut connection).await;
+    assert!(refused.is_empty(), "{refused:?}");
+}
+
+#[tokio::test]
+async fn the_users_may_do_nothing_else() {
+    let (server, _connection) = server().await;
+    for (user, own) in [("channel-layer", "asgi:x")] {
+        let client = redis::Client::open(url(&server, user)).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        for command in [
+            &["CONFIG", "GET", "*"][..],
+            &["FLUSHALL"],
+            &["KEYS", "*"],
+            &["ACL", "LIST"],
+            &["SHUTDOWN"],
+            &["MONITOR"],
+            &["SUBSCRIBE", own],
+            &["HGETALL", own],
+            &["GET", "other"],
+            &["CLIENT", "KILL", "TYPE", "normal"],
+        ] {
+            let answer = redis::cmd(command[0]).arg(&command[1..]).query_async::<redis::Value>(&mut connection).await;
+            let error = answer.expect_err(command[0]);
+            assert_eq!(error.code(), Some("NOPERM"), "{command:?}: {error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_unix_socket_takes_the_same_users() {
+    let server = RedisServer::unix();
+    let mut connection = server.connection().await;
+    let () = ask(&mut connection, redis::cmd("ACL").arg(&["SETUSER", "u", "on", ">p w&?", "allkeys", "+@all"])).await;
+    let with = |login: &str| Site::at([format!("{}?{login}", server.url())]).config();
+    let layer = connect(with("db=3&user=u&pass=p%20w%26%3F")).await;
+    layer.send("n", numbered(1)).await.unwrap();
+    let spaces: String = ask(&mut connection, redis::cmd("INFO").arg("keyspace")).await;
+    assert!(spaces.contains("db3:") && !spaces.contains("db0:"), "{spaces}");
+    let error = channel_layer::RedisLayer::connect(with("user=u&pass=my-secret")).await.expect_err("it is refused");
+    let said = format!("{error}: {error:?}");
+    assert!(said.contains("WRONGPASS") || said.to_lowercase().contains("auth"), "{said}");
+    assert!(!said.contains("my-secret"), "{said}");
+}

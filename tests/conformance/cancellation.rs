@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::backend::{Backend, Options};
+use super::backend::{Kind, Options};
 use super::tools::{Layer, number, numbered, numbers_on, rest, take, take_until_quiet};
 use crate::support::{DEADLINE, Moments, within};
 
@@ -34,8 +34,8 @@ async fn write(layer: Layer) {
 }
 
 /// Reads with `step` until all that `write` sends is there, and checks it. A step may give nothing.
-async fn read_all<B: Backend>(ordered: bool, mut step: impl AsyncFnMut(&Layer, &mut Vec<Delivery>)) {
-    let backend = B::start(Options::default()).await;
+async fn read_all(kind: &Kind, ordered: bool, mut step: impl AsyncFnMut(&Layer, &mut Vec<Delivery>)) {
+    let backend = kind.start(Options::default()).await;
     let reader = backend.peer().await;
     let writer = tokio::spawn(write(backend.layer()));
     let expected: Vec<_> = (0..PER_CHANNEL).collect();
@@ -61,9 +61,9 @@ async fn read_all<B: Backend>(ordered: bool, mut step: impl AsyncFnMut(&Layer, &
     }
 }
 
-pub async fn a_dropped_receive_loses_nothing<B: Backend>() {
+pub async fn a_dropped_receive_loses_nothing(kind: &Kind) {
     let mut moments = Moments::new(1);
-    read_all::<B>(true, async |layer, taken| {
+    read_all(kind, true, async |layer, taken| {
         if let Some(received) = moments.cut(layer.receive(&SOURCES)).await {
             taken.push(received.unwrap());
         }
@@ -71,9 +71,9 @@ pub async fn a_dropped_receive_loses_nothing<B: Backend>() {
     .await;
 }
 
-pub async fn a_dropped_try_receive_loses_nothing<B: Backend>() {
+pub async fn a_dropped_try_receive_loses_nothing(kind: &Kind) {
     let mut moments = Moments::new(2);
-    read_all::<B>(true, async |layer, taken| {
+    read_all(kind, true, async |layer, taken| {
         if let Some(received) = moments.cut(layer.try_receive(&SOURCES)).await {
             taken.extend(received.unwrap());
         }
@@ -81,9 +81,9 @@ pub async fn a_dropped_try_receive_loses_nothing<B: Backend>() {
     .await;
 }
 
-pub async fn a_dropped_recv_loses_nothing<B: Backend>() {
+pub async fn a_dropped_recv_loses_nothing(kind: &Kind) {
     let (mut moments, mut receiver) = (Moments::new(3), None);
-    read_all::<B>(true, async |layer, taken| {
+    read_all(kind, true, async |layer, taken| {
         let receiver = receiver.get_or_insert_with(|| layer.receiver(&SOURCES).unwrap());
         if let Some(received) = moments.cut(receiver.recv()).await {
             taken.push(received.unwrap());
@@ -92,9 +92,9 @@ pub async fn a_dropped_recv_loses_nothing<B: Backend>() {
     .await;
 }
 
-pub async fn a_dropped_recv_many_loses_nothing<B: Backend>() {
+pub async fn a_dropped_recv_many_loses_nothing(kind: &Kind) {
     let (mut moments, mut receiver) = (Moments::new(4), None);
-    read_all::<B>(true, async |layer, taken| {
+    read_all(kind, true, async |layer, taken| {
         let receiver = receiver.get_or_insert_with(|| layer.receiver(&SOURCES).unwrap());
         let before = taken.len();
         match moments.cut(receiver.recv_many(taken, 7)).await {
@@ -105,10 +105,10 @@ pub async fn a_dropped_recv_many_loses_nothing<B: Backend>() {
     .await;
 }
 
-pub async fn a_dropped_receiver_loses_nothing<B: Backend>() {
+pub async fn a_dropped_receiver_loses_nothing(kind: &Kind) {
     let mut moments = Moments::new(5);
     // What a dropped receiver puts back in the background may come after what the next one reads meanwhile.
-    read_all::<B>(false, async |layer, taken| {
+    read_all(kind, false, async |layer, taken| {
         let mut receiver = layer.receiver(&SOURCES).unwrap();
         for _ in 0..3 {
             if let Some(received) = moments.cut(receiver.recv_many(taken, 2)).await {
@@ -119,8 +119,8 @@ pub async fn a_dropped_receiver_loses_nothing<B: Backend>() {
     .await;
 }
 
-pub async fn a_dropped_reader_leaves_its_turn_to_the_next<B: Backend>() {
-    let backend = B::start(Options::default()).await;
+pub async fn a_dropped_reader_leaves_its_turn_to_the_next(kind: &Kind) {
+    let backend = kind.start(Options::default()).await;
     let (layer, peer) = (backend.layer(), backend.peer().await);
     for (channel, source) in CHANNELS.into_iter().zip(SOURCES) {
         for second in [&layer, &peer] {
@@ -140,8 +140,8 @@ pub async fn a_dropped_reader_leaves_its_turn_to_the_next<B: Backend>() {
     }
 }
 
-pub async fn readers_that_come_and_go_lose_nothing<B: Backend>() {
-    let backend = B::start(Options::default()).await;
+pub async fn readers_that_come_and_go_lose_nothing(kind: &Kind) {
+    let backend = kind.start(Options::default()).await;
     let (done, mut all_done) = mpsc::unbounded_channel();
     let mut readers = JoinSet::new();
     for seed in 0..6 {
@@ -190,9 +190,9 @@ fn assert_arrived(channel: &str, taken: &[Delivery], awaited: &[i64], tried: i64
 }
 
 /// Writes with `step`, cut at many moments except for each tenth, while another task sends without a cut, and reads all.
-async fn write_all<B: Backend>(seed: u64, step: impl AsyncFn(&Layer, i64) -> Result<()>) {
+async fn write_all(kind: &Kind, seed: u64, step: impl AsyncFn(&Layer, i64) -> Result<()>) {
     const TRIED: i64 = 250;
-    let backend = B::start(Options::default()).await;
+    let backend = kind.start(Options::default()).await;
     let (layer, reader) = (backend.layer(), backend.peer().await);
     for channel in CHANNELS {
         layer.group_add("cut", channel).await.unwrap();
@@ -240,8 +240,8 @@ fn disturb(layer: &Layer) -> JoinSet<()> {
     others
 }
 
-pub async fn a_dropped_send_arrives_once_or_not_at_all<B: Backend>() {
-    write_all::<B>(6, async |layer, number| {
+pub async fn a_dropped_send_arrives_once_or_not_at_all(kind: &Kind) {
+    write_all(kind, 6, async |layer, number| {
         for channel in CHANNELS {
             layer.send(channel, numbered(number)).await?;
         }
@@ -250,13 +250,13 @@ pub async fn a_dropped_send_arrives_once_or_not_at_all<B: Backend>() {
     .await;
 }
 
-pub async fn a_dropped_send_many_arrives_once_or_not_at_all<B: Backend>() {
-    write_all::<B>(7, async |layer, number| {
+pub async fn a_dropped_send_many_arrives_once_or_not_at_all(kind: &Kind) {
+    write_all(kind, 7, async |layer, number| {
         layer.send_many(&CHANNELS.map(|channel| (channel, numbered(number)))).await.into_iter().collect()
     })
     .await;
 }
 
-pub async fn a_dropped_group_send_arrives_once_or_not_at_all<B: Backend>() {
-    write_all::<B>(8, async |layer, number| layer.group_send("cut", numbered(number)).await).await;
+pub async fn a_dropped_group_send_arrives_once_or_not_at_all(kind: &Kind) {
+    write_all(kind, 8, async |layer, number| layer.group_send("cut", numbered(number)).await).await;
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use channel_layer::{Error, Result};
 
-use super::backend::{Backend, Options};
+use super::backend::{Kind, Options};
 use super::tools::{Layer, assert_none, numbered, numbers, send_numbers, sorted_channels, take, take_all};
 
 fn of(capacity: usize) -> Options {
@@ -31,8 +31,8 @@ async fn fill(layer: &Layer, channel: &str) -> i64 {
     50
 }
 
-pub async fn refuses_above_capacity<B: Backend>() {
-    let layer = B::start(of(3)).await.layer();
+pub async fn refuses_above_capacity(kind: &Kind) {
+    let layer = kind.start(of(3)).await.layer();
     for channel in ["full!a", "full?a"] {
         send_numbers(&layer, channel, 0..3).await;
         assert_full(layer.send(channel, numbered(3)).await, channel);
@@ -45,8 +45,8 @@ pub async fn refuses_above_capacity<B: Backend>() {
     assert_eq!(take_all(&layer, &["full"]).await.len(), usize::try_from(filled).unwrap());
 }
 
-pub async fn is_shared_by_local_parts<B: Backend>() {
-    let layer = B::start(of(3)).await.layer();
+pub async fn is_shared_by_local_parts(kind: &Kind) {
+    let layer = kind.start(of(3)).await.layer();
     for local in ["process!a", "process!b", "process!c"] {
         layer.send(local, numbered(1)).await.unwrap();
     }
@@ -55,8 +55,8 @@ pub async fn is_shared_by_local_parts<B: Backend>() {
     assert_eq!(take_all(&layer, &["process!"]).await.len(), 3);
 }
 
-pub async fn a_received_message_makes_room<B: Backend>() {
-    let layer = B::start(of(2)).await.layer();
+pub async fn a_received_message_makes_room(kind: &Kind) {
+    let layer = kind.start(of(2)).await.layer();
     send_numbers(&layer, "room?a", [0, 1]).await;
     assert_full(layer.send("room?a", numbered(2)).await, "room?a");
     take(&layer, &["room?a"]).await;
@@ -65,8 +65,8 @@ pub async fn a_received_message_makes_room<B: Backend>() {
     assert_eq!(numbers(&take_all(&layer, &["room?a"]).await), [1, 3]);
 }
 
-pub async fn gives_each_message_of_many_its_own_result<B: Backend>() {
-    let layer = B::start(of(3)).await.layer();
+pub async fn gives_each_message_of_many_its_own_result(kind: &Kind) {
+    let layer = kind.start(of(3)).await.layer();
     let batch: Vec<_> = (0..5).flat_map(|at| [("each?a", numbered(at)), ("each!a", numbered(at))]).collect();
     for (at, result) in layer.send_many(&batch).await.into_iter().enumerate() {
         if at < 6 {
@@ -79,10 +79,10 @@ pub async fn gives_each_message_of_many_its_own_result<B: Backend>() {
     assert_eq!(numbers(&take_all(&layer, &["each!"]).await), [0, 1, 2]);
 }
 
-pub async fn takes_the_first_rule_that_matches<B: Backend>() {
+pub async fn takes_the_first_rule_that_matches(kind: &Kind) {
     let rules: &[_] = &[("rule.special*", 4), ("rule.*", 2), ("rule.never*", 9), ("*!loud", 9)];
     let options = Options { channel_capacity: rules, ..of(3) };
-    let layer = B::start(options).await.layer();
+    let layer = kind.start(options).await.layer();
     // Rules look at the non-local part, so that no rule matches the last name.
     let expected = [("rule.special?a", 4), ("rule.a?a", 2), ("rule.never?a", 2), ("ruled?a", 3), ("r!loud", 3)];
     for (channel, capacity) in expected {
@@ -90,8 +90,8 @@ pub async fn takes_the_first_rule_that_matches<B: Backend>() {
     }
 }
 
-pub async fn a_full_channel_misses_a_group_send_and_others_get_it<B: Backend>() {
-    let layer = B::start(of(3)).await.layer();
+pub async fn a_full_channel_misses_a_group_send_and_others_get_it(kind: &Kind) {
+    let layer = kind.start(of(3)).await.layer();
     for member in ["miss?full", "miss!other", "miss?other"] {
         layer.group_add("miss", member).await.unwrap();
     }
@@ -107,8 +107,8 @@ pub async fn a_full_channel_misses_a_group_send_and_others_get_it<B: Backend>() 
     assert_eq!(numbers(&take_all(&layer, &["miss!"]).await), [2, 3, 4]);
 }
 
-pub async fn a_group_send_takes_one_place_for_all_members_of_a_process<B: Backend>() {
-    let layer = B::start(of(3)).await.layer();
+pub async fn a_group_send_takes_one_place_for_all_members_of_a_process(kind: &Kind) {
+    let layer = kind.start(of(3)).await.layer();
     let members: Vec<_> = (0..10).map(|at| format!("place!{at}")).collect();
     for member in &members {
         layer.group_add("place", member).await.unwrap();
@@ -128,8 +128,8 @@ pub async fn a_group_send_takes_one_place_for_all_members_of_a_process<B: Backen
     assert_none(layer.try_receive(&["place!"]).await.unwrap());
 }
 
-pub async fn expired_messages_are_not_counted<B: Backend>() {
-    let backend = B::start(Options { expiry: Duration::from_secs(2), ..of(3) }).await;
+pub async fn expired_messages_are_not_counted(kind: &Kind) {
+    let backend = kind.start(Options { expiry: Duration::from_secs(2), ..of(3) }).await;
     let layer = backend.layer();
     layer.group_add("load", "load!b").await.unwrap();
     send_numbers(&layer, "load?a", 0..3).await;

@@ -6,7 +6,7 @@ use channel_layer::{Error, Result};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::backend::{Backend, Options};
+use super::backend::{Kind, Options};
 use super::guarantees::Promise;
 use super::tools::{assert_none, number, numbered, numbers, send_numbers, take_many, take_until_quiet};
 use crate::support::{DEADLINE, interrupted, within};
@@ -16,8 +16,8 @@ fn assert_closed<T: std::fmt::Debug>(what: &str, result: Result<T>) {
     assert!(matches!(result, Err(Error::Closed)), "{what} after closing gives {result:?}");
 }
 
-pub async fn later_calls_give_closed<B: Backend>() {
-    let layer = B::start(Options::default()).await.layer();
+pub async fn later_calls_give_closed(kind: &Kind) {
+    let layer = kind.start(Options::default()).await.layer();
     let mut receiver = layer.receiver(&["a"]).unwrap();
     layer.close().await.unwrap();
     assert_closed("send", layer.send("a", numbered(1)).await);
@@ -42,8 +42,8 @@ pub async fn later_calls_give_closed<B: Backend>() {
     assert_closed("channel_statistics", layer.channel_statistics("a").await);
 }
 
-pub async fn waiting_calls_give_closed<B: Backend>() {
-    let layer = B::start(Options::default()).await.layer();
+pub async fn waiting_calls_give_closed(kind: &Kind) {
+    let layer = kind.start(Options::default()).await.layer();
     let mut waiting = JoinSet::new();
     for source in ["a", "a!", "a?b"] {
         let reader = layer.clone();
@@ -60,8 +60,8 @@ pub async fn waiting_calls_give_closed<B: Backend>() {
     }
 }
 
-pub async fn closing_a_receiver_puts_back_in_order<B: Backend>() {
-    let backend = B::start(Options::default()).await;
+pub async fn closing_a_receiver_puts_back_in_order(kind: &Kind) {
+    let backend = kind.start(Options::default()).await;
     let (layer, peer) = (backend.layer(), backend.peer().await);
     layer.group_add("back", "back!b").await.unwrap();
     layer.group_add("back", "back!c").await.unwrap();
@@ -89,8 +89,8 @@ pub async fn closing_a_receiver_puts_back_in_order<B: Backend>() {
     assert_none(peer.try_receive(&["back!"]).await.unwrap());
 }
 
-pub async fn a_dropped_close_of_a_receiver_goes_on<B: Backend>() {
-    let backend = B::start(Options::default()).await;
+pub async fn a_dropped_close_of_a_receiver_goes_on(kind: &Kind) {
+    let backend = kind.start(Options::default()).await;
     let (layer, peer) = (backend.layer(), backend.peer().await);
     send_numbers(&layer, "close?a", 0..5).await;
     let mut receiver = layer.receiver(&["close?a"]).unwrap();
@@ -100,11 +100,11 @@ pub async fn a_dropped_close_of_a_receiver_goes_on<B: Backend>() {
     assert_none(peer.try_receive(&["close?a"]).await.unwrap());
 }
 
-pub async fn closing_leaves_unread_messages_to_others<B: Backend>() {
-    if !B::promises(Promise::Drain) {
+pub async fn closing_leaves_unread_messages_to_others(kind: &Kind) {
+    if !kind.promises(Promise::Drain) {
         return;
     }
-    let backend = B::start(Options::default()).await;
+    let backend = kind.start(Options::default()).await;
     let (closing, other) = (backend.peer().await, backend.layer());
     let sources = ["drain", "drain!", "drain?a"];
     let mut first = Vec::new();
@@ -127,8 +127,8 @@ pub async fn closing_leaves_unread_messages_to_others<B: Backend>() {
     }
 }
 
-pub async fn closing_finishes_sends_under_way<B: Backend>() {
-    let backend = B::start(Options::default()).await;
+pub async fn closing_finishes_sends_under_way(kind: &Kind) {
+    let backend = kind.start(Options::default()).await;
     let (closing, other) = (backend.peer().await, backend.layer());
     let mut senders = JoinSet::new();
     for number in 0..50 {
@@ -147,7 +147,7 @@ pub async fn closing_finishes_sends_under_way<B: Backend>() {
             Err(error) => assert_closed::<()>("a send", Err(error)),
         }
     }
-    if B::promises(Promise::Drain) {
+    if kind.promises(Promise::Drain) {
         sent.sort_unstable();
         let mut got = numbers(&take_many(&other, &["way?a"], sent.len()).await);
         got.extend(numbers(&take_until_quiet(&other, &["way?a"]).await));

@@ -2,7 +2,7 @@
 
 use channel_layer::{Bytes, Error, Map, Message, Value, message};
 
-use super::backend::{Backend, Options};
+use super::backend::{Kind, Options};
 use super::tools::{Layer, assert_none, take};
 
 /// Sends `message` over channels of each kind and through a group and checks that each delivers it.
@@ -18,8 +18,8 @@ async fn carry(layer: &Layer, message: &Message) {
     }
 }
 
-pub async fn keeps_text_and_bytes_apart<B: Backend>() {
-    let layer = B::start(Options::default()).await.layer();
+pub async fn keeps_text_and_bytes_apart(kind: &Kind) {
+    let layer = kind.start(Options::default()).await.layer();
     let values = message! {
         "pound as bytes": b"\xc2\xa3",
         "pound as text": "\u{a3}",
@@ -40,16 +40,16 @@ pub async fn keeps_text_and_bytes_apart<B: Backend>() {
     }
 }
 
-pub async fn carries_every_integer<B: Backend>() {
-    let layer = B::start(Options::default()).await.layer();
+pub async fn carries_every_integer(kind: &Kind) {
+    let layer = kind.start(Options::default()).await.layer();
     // Each power of two and its neighbours, so that no width of an encoding is left out.
     let powers = (0..63).map(|bits| 1_i64 << bits).flat_map(|power| [power - 1, power, power + 1, -power, -power - 1]);
     let integers = powers.chain([0, i64::MAX - 1, i64::MAX, i64::MIN, i64::MIN + 1]);
     carry(&layer, &message! { "integers": Value::list(integers) }).await;
 }
 
-pub async fn carries_every_float<B: Backend>() {
-    let layer = B::start(Options::default()).await.layer();
+pub async fn carries_every_float(kind: &Kind) {
+    let layer = kind.start(Options::default()).await.layer();
     let floats = [
         0.0,
         -0.0,
@@ -73,8 +73,8 @@ pub async fn carries_every_float<B: Backend>() {
     assert_eq!(bits, floats.map(f64::to_bits));
 }
 
-pub async fn carries_empty_and_nested_values<B: Backend>() {
-    let layer = B::start(Options::default()).await.layer();
+pub async fn carries_empty_and_nested_values(kind: &Kind) {
+    let layer = kind.start(Options::default()).await.layer();
     carry(&layer, &Message::new()).await;
     carry(
         &layer,
@@ -107,15 +107,15 @@ pub async fn carries_empty_and_nested_values<B: Backend>() {
     carry(&layer, &long.with("k".repeat(300), "a long key")).await;
 }
 
-pub async fn carries_a_megabyte<B: Backend>() {
-    let layer = B::start(Options::default()).await.layer();
+pub async fn carries_a_megabyte(kind: &Kind) {
+    let layer = kind.start(Options::default()).await.layer();
     // The message, not only its largest value, has to fit where the limit is 1 MiB.
     let body: Vec<u8> = (0..1_000_000_u32).map(|at| at.to_le_bytes()[usize::from(at % 3 == 0)]).collect();
     carry(&layer, &message! { "body": Bytes::from(body) }).await;
 }
 
-pub async fn refuses_a_message_over_the_limit<B: Backend>() {
-    let layer = B::start(Options { max_message_size: 2048, ..Options::default() }).await.layer();
+pub async fn refuses_a_message_over_the_limit(kind: &Kind) {
+    let layer = kind.start(Options { max_message_size: 2048, ..Options::default() }).await.layer();
     layer.group_add("large", "large?a").await.unwrap();
     let of_size = |size: usize| message! { "body": vec![0_u8; size] };
     for result in [
@@ -136,8 +136,8 @@ pub async fn refuses_a_message_over_the_limit<B: Backend>() {
     }
 }
 
-pub async fn refuses_the_reserved_key<B: Backend>() {
-    let layer = B::start(Options::default()).await.layer();
+pub async fn refuses_the_reserved_key(kind: &Kind) {
+    let layer = kind.start(Options::default()).await.layer();
     layer.group_add("reserved", "reserved").await.unwrap();
     let message = message! { "type": "x", "__asgi_channel__": "elsewhere!a" };
     for result in [
@@ -152,8 +152,8 @@ pub async fn refuses_the_reserved_key<B: Backend>() {
     assert_none(layer.try_receive(&["reserved"]).await.unwrap());
 }
 
-pub async fn stays_as_it_was_when_sent<B: Backend>() {
-    let layer = B::start(Options::default()).await.layer();
+pub async fn stays_as_it_was_when_sent(kind: &Kind) {
+    let layer = kind.start(Options::default()).await.layer();
     let message = message! { "value": Value::list([1, 2, 3]) };
     layer.send("altered", message.clone()).await.unwrap();
     let altered = message.with("value", "new value");

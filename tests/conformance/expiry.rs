@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::backend::{Backend, Options};
+use super::backend::{Kind, Options};
 use super::tools::{assert_none, number, numbered, numbers, send_numbers, take_all};
 use crate::support::{DEADLINE, within};
 
@@ -16,8 +16,8 @@ fn two_seconds() -> Options {
     Options { expiry: Duration::from_secs(2), ..Options::default() }
 }
 
-pub async fn a_message_expires<B: Backend>() {
-    let backend = B::start(two_seconds()).await;
+pub async fn a_message_expires(kind: &Kind) {
+    let backend = kind.start(two_seconds()).await;
     let layer = backend.layer();
     for channel in ["expires", "expires!a", "expires?a"] {
         layer.send(channel, numbered(1)).await.unwrap();
@@ -27,8 +27,8 @@ pub async fn a_message_expires<B: Backend>() {
     assert_none(layer.try_receive(&["expires", "expires!", "expires?a"]).await.unwrap());
 }
 
-pub async fn a_group_message_expires<B: Backend>() {
-    let backend = B::start(two_seconds()).await;
+pub async fn a_group_message_expires(kind: &Kind) {
+    let backend = kind.start(two_seconds()).await;
     let layer = backend.layer();
     for member in ["expires", "expires!a", "expires!b", "expires?a"] {
         layer.group_add("group", member).await.unwrap();
@@ -39,8 +39,8 @@ pub async fn a_group_message_expires<B: Backend>() {
     assert_none(layer.try_receive(&["expires", "expires!", "expires?a"]).await.unwrap());
 }
 
-pub async fn each_message_expires_for_itself_on_a_busy_channel<B: Backend>() {
-    let backend = B::start(two_seconds()).await;
+pub async fn each_message_expires_for_itself_on_a_busy_channel(kind: &Kind) {
+    let backend = kind.start(two_seconds()).await;
     let layer = backend.layer();
     for round in 0..3 {
         for channel in ["busy", "busy!a", "busy?a"] {
@@ -57,8 +57,8 @@ pub async fn each_message_expires_for_itself_on_a_busy_channel<B: Backend>() {
     }
 }
 
-pub async fn a_waiting_reader_gets_no_expired_message<B: Backend>() {
-    let backend = B::start(two_seconds()).await;
+pub async fn a_waiting_reader_gets_no_expired_message(kind: &Kind) {
+    let backend = kind.start(two_seconds()).await;
     let layer = backend.layer();
     let reader = backend.peer().await;
     send_numbers(&layer, "waiting?a", [1]).await;
@@ -70,8 +70,8 @@ pub async fn a_waiting_reader_gets_no_expired_message<B: Backend>() {
     assert_eq!(number(&delivery), 2);
 }
 
-pub async fn putting_back_keeps_the_expiry<B: Backend>() {
-    let backend = B::start(two_seconds()).await;
+pub async fn putting_back_keeps_the_expiry(kind: &Kind) {
+    let backend = kind.start(two_seconds()).await;
     let layer = backend.layer();
     for (channel, source) in [("back", "back"), ("back!a", "back!"), ("back?a", "back?a")] {
         send_numbers(&layer, channel, 0..3).await;
@@ -90,8 +90,8 @@ pub async fn putting_back_keeps_the_expiry<B: Backend>() {
     assert_none(layer.try_receive(&["back", "back!", "back?a"]).await.unwrap());
 }
 
-pub async fn a_message_that_a_receiver_holds_expires<B: Backend>() {
-    let backend = B::start(two_seconds()).await;
+pub async fn a_message_that_a_receiver_holds_expires(kind: &Kind) {
+    let backend = kind.start(two_seconds()).await;
     let layer = backend.layer();
     send_numbers(&layer, "held!a", 0..3).await;
     let mut receiver = layer.receiver(&["held!"]).unwrap();

@@ -1,10 +1,10 @@
 //! A flush leaves nothing of the layer's behind.
 
-use super::backend::{Backend, Options};
+use super::backend::{Kind, Options};
 use super::tools::{assert_none, numbered, sorted_channels, take, take_all};
 
-pub async fn deletes_messages<B: Backend>() {
-    let backend = B::start(Options::default()).await;
+pub async fn deletes_messages(kind: &Kind) {
+    let backend = kind.start(Options::default()).await;
     let layer = backend.layer();
     let channels = ["flush", "flush!a", "flush?a"];
     for channel in channels {
@@ -23,8 +23,8 @@ pub async fn deletes_messages<B: Backend>() {
     );
 }
 
-pub async fn deletes_groups<B: Backend>() {
-    let layer = B::start(Options::default()).await.layer();
+pub async fn deletes_groups(kind: &Kind) {
+    let layer = kind.start(Options::default()).await.layer();
     for member in ["flush", "flush!a", "flush?a"] {
         layer.group_add("group", member).await.unwrap();
     }
@@ -35,8 +35,8 @@ pub async fn deletes_groups<B: Backend>() {
     assert_none(layer.try_receive(&["flush", "flush!", "flush?a"]).await.unwrap());
 }
 
-pub async fn forgets_members_that_were_cached<B: Backend>() {
-    let backend = B::start(Options::default()).await;
+pub async fn forgets_members_that_were_cached(kind: &Kind) {
+    let backend = kind.start(Options::default()).await;
     let (layer, reader) = (backend.layer(), backend.peer().await);
     for round in 0..3 {
         let member = format!("cached!{round}");
@@ -48,8 +48,8 @@ pub async fn forgets_members_that_were_cached<B: Backend>() {
     }
 }
 
-pub async fn deletes_statistics<B: Backend>() {
-    let layer = B::start(Options::default()).await.layer();
+pub async fn deletes_statistics(kind: &Kind) {
+    let layer = kind.start(Options::default()).await.layer();
     layer.send("flush!a", numbered(1)).await.unwrap();
     layer.flush().await.unwrap();
     for statistics in [layer.global_statistics().await.unwrap(), layer.channel_statistics("flush!").await.unwrap()] {

@@ -1,11 +1,11 @@
 //! A group send reaches each channel that is a member, once.
 
-use super::backend::{Backend, Options};
+use super::backend::{Kind, Options};
 use super::tools::{assert_none, number, numbered, numbers, numbers_on, sorted_channels, take, take_all, take_many};
 use crate::support::{DEADLINE, within};
 
-pub async fn reaches_every_member<B: Backend>() {
-    let layer = B::start(Options::default()).await.layer();
+pub async fn reaches_every_member(kind: &Kind) {
+    let layer = kind.start(Options::default()).await.layer();
     for member in ["member.a", "member.b", "member.c"] {
         layer.group_add("group", member).await.unwrap();
     }
@@ -18,8 +18,8 @@ pub async fn reaches_every_member<B: Backend>() {
     assert_none(layer.try_receive(&["member.c"]).await.unwrap());
 }
 
-pub async fn reaches_every_process_local_member<B: Backend>() {
-    let layer = B::start(Options::default()).await.layer();
+pub async fn reaches_every_process_local_member(kind: &Kind) {
+    let layer = kind.start(Options::default()).await.layer();
     for member in ["process!a", "process!b", "process!c"] {
         layer.group_add("group", member).await.unwrap();
     }
@@ -30,8 +30,8 @@ pub async fn reaches_every_process_local_member<B: Backend>() {
     assert_eq!(numbers(&taken), [1, 1]);
 }
 
-pub async fn a_group_may_have_members_of_every_kind<B: Backend>() {
-    let layer = B::start(Options::default()).await.layer();
+pub async fn a_group_may_have_members_of_every_kind(kind: &Kind) {
+    let layer = kind.start(Options::default()).await.layer();
     let members = ["kind!a", "kind!b", "kind.normal", "kind?single"];
     for member in members {
         layer.group_add("kinds", member).await.unwrap();
@@ -51,8 +51,8 @@ pub async fn a_group_may_have_members_of_every_kind<B: Backend>() {
     }
 }
 
-pub async fn reaches_members_in_many_processes<B: Backend>() {
-    let backend = B::start(Options::default()).await;
+pub async fn reaches_members_in_many_processes(kind: &Kind) {
+    let backend = kind.start(Options::default()).await;
     let (sender, reader) = (backend.layer(), backend.peer().await);
     let mut expected = Vec::new();
     for process in 0..8 {
@@ -75,8 +75,8 @@ pub async fn reaches_members_in_many_processes<B: Backend>() {
     assert_eq!(got, expected);
 }
 
-pub async fn lists_its_members<B: Backend>() {
-    let backend = B::start(Options::default()).await;
+pub async fn lists_its_members(kind: &Kind) {
+    let backend = kind.start(Options::default()).await;
     let (layer, peer) = (backend.layer(), backend.peer().await);
     let list = async |group: &str| {
         let mut members: Vec<_> = peer.group_channels(group).await.unwrap();
@@ -95,8 +95,8 @@ pub async fn lists_its_members<B: Backend>() {
     assert!(list("unknown").await.is_empty());
 }
 
-pub async fn group_send_many_reaches_each_group_in_order<B: Backend>() {
-    let layer = B::start(Options::default()).await.layer();
+pub async fn group_send_many_reaches_each_group_in_order(kind: &Kind) {
+    let layer = kind.start(Options::default()).await.layer();
     for (group, member) in [("many.a", "many!a"), ("many.b", "many!b"), ("many.b", "many?b")] {
         layer.group_add(group, member).await.unwrap();
     }
@@ -111,8 +111,8 @@ pub async fn group_send_many_reaches_each_group_in_order<B: Backend>() {
     assert_eq!(numbers_on("many?b", &taken), every_fourth(1));
 }
 
-pub async fn sending_to_nobody_is_no_error<B: Backend>() {
-    let layer = B::start(Options::default()).await.layer();
+pub async fn sending_to_nobody_is_no_error(kind: &Kind) {
+    let layer = kind.start(Options::default()).await.layer();
     layer.group_send("nobody", numbered(1)).await.unwrap();
     layer.group_add("left", "left!a").await.unwrap();
     layer.group_discard("left", "left!a").await.unwrap();
@@ -120,8 +120,8 @@ pub async fn sending_to_nobody_is_no_error<B: Backend>() {
     assert_none(layer.try_receive(&["left!"]).await.unwrap());
 }
 
-pub async fn the_rest_of_a_group_message_is_there_for_whoever_reads_next<B: Backend>() {
-    let layer = B::start(Options::default()).await.layer();
+pub async fn the_rest_of_a_group_message_is_there_for_whoever_reads_next(kind: &Kind) {
+    let layer = kind.start(Options::default()).await.layer();
     for member in ["rest!a", "rest!b"] {
         layer.group_add("group", member).await.unwrap();
     }

@@ -6,7 +6,7 @@ use channel_layer::Delivery;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::backend::{Backend, Options};
+use super::backend::{Kind, Options};
 use super::tools::{Layer, assert_none, number, numbered, numbers, rest, send_numbers, take, take_all, take_many};
 use crate::support::{DEADLINE, within};
 
@@ -30,8 +30,8 @@ async fn work(layer: Layer, batch: usize, done: mpsc::UnboundedSender<i64>) {
     }
 }
 
-pub async fn many_writers_and_readers_lose_and_double_nothing<B: Backend>() {
-    let backend = B::start(Options::default()).await;
+pub async fn many_writers_and_readers_lose_and_double_nothing(kind: &Kind) {
+    let backend = kind.start(Options::default()).await;
     let layers = [backend.layer(), backend.peer().await];
     let (done, mut all_done) = mpsc::unbounded_channel();
     let mut readers = JoinSet::new();
@@ -60,8 +60,8 @@ pub async fn many_writers_and_readers_lose_and_double_nothing<B: Backend>() {
     assert!(all_done.try_recv().is_err(), "more came than was sent");
 }
 
-pub async fn waiting_readers_are_all_served<B: Backend>() {
-    let backend = B::start(Options::default()).await;
+pub async fn waiting_readers_are_all_served(kind: &Kind) {
+    let backend = kind.start(Options::default()).await;
     let mut readers = JoinSet::new();
     for at in 0..20 {
         let layer = if at % 2 == 0 { backend.layer() } else { backend.peer().await };
@@ -73,8 +73,8 @@ pub async fn waiting_readers_are_all_served<B: Backend>() {
     assert_eq!(served, (0..20).collect::<Vec<_>>());
 }
 
-pub async fn every_operation_reaches_its_reader_whatever_the_name<B: Backend>() {
-    let backend = B::start(Options::default()).await;
+pub async fn every_operation_reaches_its_reader_whatever_the_name(kind: &Kind) {
+    let backend = kind.start(Options::default()).await;
     let (layer, peer) = (backend.layer(), backend.peer().await);
     // 24 names of each kind: that all fall on the same of three servers is out of the question.
     for name in 0..24 {
@@ -102,8 +102,8 @@ pub async fn every_operation_reaches_its_reader_whatever_the_name<B: Backend>() 
 }
 
 /// Queues much on `busy` and one message on `quiet`; gives at which place a reader of both gets that one.
-async fn place_of_quiet<B: Backend>(sources: [&str; 2], busy: &str, quiet: &str) -> usize {
-    let backend = B::start(Options::default()).await;
+async fn place_of_quiet(kind: &Kind, sources: [&str; 2], busy: &str, quiet: &str) -> usize {
+    let backend = kind.start(Options::default()).await;
     let layer = backend.layer();
     let batch: Vec<_> = (0..1000).map(|at| (busy, numbered(at))).collect();
     assert!(layer.send_many(&batch).await.iter().all(Result::is_ok));
@@ -117,28 +117,28 @@ async fn place_of_quiet<B: Backend>(sources: [&str; 2], busy: &str, quiet: &str)
     unreachable!("the loop ends when the message comes")
 }
 
-pub async fn a_busy_channel_does_not_starve_a_quiet_one<B: Backend>() {
+pub async fn a_busy_channel_does_not_starve_a_quiet_one(kind: &Kind) {
     for sources in [["busy", "quiet"], ["quiet", "busy"]] {
-        let place = place_of_quiet::<B>(sources, "busy", "quiet").await;
+        let place = place_of_quiet(kind, sources, "busy", "quiet").await;
         assert!(place < 20, "the quiet channel's message came after {place} others");
     }
 }
 
-pub async fn a_busy_process_local_channel_does_not_starve_a_normal_one<B: Backend>() {
+pub async fn a_busy_process_local_channel_does_not_starve_a_normal_one(kind: &Kind) {
     for sources in [["busy!", "quiet"], ["quiet", "busy!"]] {
-        let place = place_of_quiet::<B>(sources, "busy!a", "quiet").await;
+        let place = place_of_quiet(kind, sources, "busy!a", "quiet").await;
         assert!(place < 20, "the quiet channel's message came after {place} others");
     }
     for sources in [["busy", "quiet!"], ["quiet!", "busy"], ["quiet?a", "busy"]] {
         let quiet = if sources.contains(&"quiet!") { "quiet!a" } else { "quiet?a" };
-        let place = place_of_quiet::<B>(sources, "busy", quiet).await;
+        let place = place_of_quiet(kind, sources, "busy", quiet).await;
         assert!(place < 20, "the quiet channel's message came after {place} others");
     }
 }
 
-pub async fn a_receiver_of_a_busy_channel_does_not_starve_a_quiet_one<B: Backend>() {
+pub async fn a_receiver_of_a_busy_channel_does_not_starve_a_quiet_one(kind: &Kind) {
     for (busy, busy_source) in [("busy", "busy"), ("busy!a", "busy!"), ("busy?a", "busy?a")] {
-        let backend = B::start(Options::default()).await;
+        let backend = kind.start(Options::default()).await;
         let layer = backend.layer();
         let batch: Vec<_> = (0..4000).map(|at| (busy, numbered(at))).collect();
         assert!(layer.send_many(&batch).await.iter().all(Result::is_ok));

@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
-use super::backend::{Backend, Options};
+use super::backend::{Kind, Options};
 use super::tools::{Layer, assert_none, numbered, sorted_channels, take_all};
 
 /// For each kind of channel: what to read, a member that stays, and one that comes and goes.
@@ -27,8 +27,8 @@ async fn gets_it(reader: &Layer, source: &str, member: &str) -> bool {
     times == 1
 }
 
-pub async fn a_member_added_before_the_send_gets_it<B: Backend>() {
-    let backend = B::start(Options::default()).await;
+pub async fn a_member_added_before_the_send_gets_it(kind: &Kind) {
+    let backend = kind.start(Options::default()).await;
     let (layer, reader) = (backend.layer(), backend.peer().await);
     for (source, stays, comes) in KINDS {
         layer.group_add("group", stays).await.unwrap();
@@ -41,8 +41,8 @@ pub async fn a_member_added_before_the_send_gets_it<B: Backend>() {
     }
 }
 
-pub async fn a_member_discarded_before_the_send_does_not_get_it<B: Backend>() {
-    let backend = B::start(Options::default()).await;
+pub async fn a_member_discarded_before_the_send_does_not_get_it(kind: &Kind) {
+    let backend = kind.start(Options::default()).await;
     let (layer, reader) = (backend.layer(), backend.peer().await);
     for (source, stays, comes) in KINDS {
         layer.group_add("group", stays).await.unwrap();
@@ -55,8 +55,8 @@ pub async fn a_member_discarded_before_the_send_does_not_get_it<B: Backend>() {
     }
 }
 
-pub async fn a_member_added_after_the_send_does_not_get_it<B: Backend>() {
-    let backend = B::start(Options::default()).await;
+pub async fn a_member_added_after_the_send_does_not_get_it(kind: &Kind) {
+    let backend = kind.start(Options::default()).await;
     let (layer, reader) = (backend.layer(), backend.peer().await);
     for (source, stays, comes) in KINDS {
         layer.group_add("group", stays).await.unwrap();
@@ -69,8 +69,8 @@ pub async fn a_member_added_after_the_send_does_not_get_it<B: Backend>() {
     }
 }
 
-pub async fn a_member_discarded_after_the_send_still_gets_it<B: Backend>() {
-    let backend = B::start(Options::default()).await;
+pub async fn a_member_discarded_after_the_send_still_gets_it(kind: &Kind) {
+    let backend = kind.start(Options::default()).await;
     let (layer, reader) = (backend.layer(), backend.peer().await);
     for (source, stays, comes) in KINDS {
         layer.group_add("group", stays).await.unwrap();
@@ -83,8 +83,8 @@ pub async fn a_member_discarded_after_the_send_still_gets_it<B: Backend>() {
     }
 }
 
-pub async fn follows_every_change<B: Backend>() {
-    let backend = B::start(Options::default()).await;
+pub async fn follows_every_change(kind: &Kind) {
+    let backend = kind.start(Options::default()).await;
     let layers = [backend.layer(), backend.peer().await];
     let reader = backend.peer().await;
     let pool: Vec<_> = (0..4).flat_map(|process| (0..5).map(move |at| format!("p{process}!{at}"))).collect();
@@ -108,8 +108,8 @@ pub async fn follows_every_change<B: Backend>() {
     }
 }
 
-pub async fn adding_twice_delivers_once<B: Backend>() {
-    let backend = B::start(Options::default()).await;
+pub async fn adding_twice_delivers_once(kind: &Kind) {
+    let backend = kind.start(Options::default()).await;
     let (layer, peer) = (backend.layer(), backend.peer().await);
     for member in ["twice!a", "twice", "twice?a"] {
         layer.group_add("group", member).await.unwrap();
@@ -121,9 +121,9 @@ pub async fn adding_twice_delivers_once<B: Backend>() {
     assert_eq!(sorted_channels(&taken), ["twice", "twice!a", "twice?a"]);
 }
 
-pub async fn ends_after_the_group_expiry<B: Backend>() {
+pub async fn ends_after_the_group_expiry(kind: &Kind) {
     let expiry = Duration::from_secs(2);
-    let backend = B::start(Options { group_expiry: expiry, ..Options::default() }).await;
+    let backend = kind.start(Options { group_expiry: expiry, ..Options::default() }).await;
     let layer = backend.layer();
     assert_eq!(layer.group_expiry(), expiry);
     for member in ["ends!a", "ends", "ends?a"] {
@@ -135,8 +135,8 @@ pub async fn ends_after_the_group_expiry<B: Backend>() {
     assert!(layer.group_channels("group").await.unwrap().is_empty());
 }
 
-pub async fn a_change_after_many_sends_counts_for_the_next<B: Backend>() {
-    let backend = B::start(Options::default()).await;
+pub async fn a_change_after_many_sends_counts_for_the_next(kind: &Kind) {
+    let backend = kind.start(Options::default()).await;
     let (layer, reader) = (backend.layer(), backend.peer().await);
     for (source, stays, comes) in KINDS {
         layer.group_add("group", stays).await.unwrap();
@@ -154,9 +154,9 @@ pub async fn a_change_after_many_sends_counts_for_the_next<B: Backend>() {
     }
 }
 
-pub async fn a_member_that_expires_after_the_send_still_gets_it<B: Backend>() {
+pub async fn a_member_that_expires_after_the_send_still_gets_it(kind: &Kind) {
     let expiry = Duration::from_secs(2);
-    let backend = B::start(Options { group_expiry: expiry, ..Options::default() }).await;
+    let backend = kind.start(Options { group_expiry: expiry, ..Options::default() }).await;
     let (layer, reader) = (backend.layer(), backend.peer().await);
     for (_, _, comes) in KINDS {
         layer.group_add("group", comes).await.unwrap();
@@ -174,8 +174,8 @@ pub async fn a_member_that_expires_after_the_send_still_gets_it<B: Backend>() {
     assert_eq!(sorted_channels(&take_all(&reader, &["kind!"]).await), ["kind!returns"]);
 }
 
-pub async fn adding_again_renews<B: Backend>() {
-    let backend = B::start(Options { group_expiry: Duration::from_secs(2), ..Options::default() }).await;
+pub async fn adding_again_renews(kind: &Kind) {
+    let backend = kind.start(Options { group_expiry: Duration::from_secs(2), ..Options::default() }).await;
     let (layer, reader) = (backend.layer(), backend.peer().await);
     for member in ["renew!kept", "renew!left", "renew.kept", "renew.left", "renew?kept", "renew?left"] {
         layer.group_add("group", member).await.unwrap();

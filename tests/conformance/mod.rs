@@ -19,8 +19,8 @@ mod statistics;
 mod tools;
 
 use backend::{
-    HybridMemory, HybridRedis, Memory, MemoryThreaded, PubSub, PubSubAlone, PubSubOnSeveral, PubSubSharded, Redis,
-    RedisEncrypted,
+    HybridMemory, HybridRedis, Kind, Memory, MemoryThreaded, PubSub, PubSubAlone, PubSubOnSeveral, PubSubSharded,
+    Redis, RedisEncrypted,
 };
 
 /// Makes a module for each backend, and in it a test of each function of the list; those behind an `if` have nothing to
@@ -36,10 +36,11 @@ macro_rules! conformance {
     (@tests $type:ty, { $($theme:ident::$test:ident $(if $promise:ident)?),+ $(,)? }) => {
         $(#[test]
         fn $test() {
-            $(if !<$type as backend::Backend>::promises(guarantees::Promise::$promise) {
+            let kind = Kind::of::<$type>();
+            $(if !kind.promises(guarantees::Promise::$promise) {
                 return;
             })?
-            <$type as backend::Backend>::runtime().block_on($theme::$test::<$type>());
+            kind.runtime().block_on($theme::$test(&kind));
         })+
     };
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use channel_layer::{ChannelKind, Error, Result};
 
-use super::backend::{Backend, Options};
+use super::backend::{Kind, Options};
 use super::tools::{numbered, take};
 
 /// Channel names that nobody may send to or receive from.
@@ -33,8 +33,8 @@ fn assert_refused<T: std::fmt::Debug>(result: Result<T>, name: &str) {
     assert!(text.contains(&shown) && text.len() < 400, "{text} does not name {name:?}");
 }
 
-pub async fn refuses_bad_names_to_send_to<B: Backend>() {
-    let layer = B::start(Options::default()).await.layer();
+pub async fn refuses_bad_names_to_send_to(kind: &Kind) {
+    let layer = kind.start(Options::default()).await.layer();
     for name in bad_targets() {
         assert_refused(layer.send(&name, numbered(1)).await, &name);
         assert_refused(layer.send_many(&[(&name, numbered(1))]).await.remove(0), &name);
@@ -44,8 +44,8 @@ pub async fn refuses_bad_names_to_send_to<B: Backend>() {
     assert!(layer.group_channels("group").await.unwrap().is_empty());
 }
 
-pub async fn refuses_bad_names_to_receive_from<B: Backend>() {
-    let layer = B::start(Options::default()).await.layer();
+pub async fn refuses_bad_names_to_receive_from(kind: &Kind) {
+    let layer = kind.start(Options::default()).await.layer();
     layer.send("good", numbered(1)).await.unwrap();
     let mut names = bad_channels();
     names.extend(["process!local", "single?"].map(str::to_owned));
@@ -57,8 +57,8 @@ pub async fn refuses_bad_names_to_receive_from<B: Backend>() {
     assert_eq!(take(&layer, &["good"]).await.channel, "good", "a refused call takes nothing");
 }
 
-pub async fn refuses_to_receive_from_nothing<B: Backend>() {
-    let layer = B::start(Options::default()).await.layer();
+pub async fn refuses_to_receive_from_nothing(kind: &Kind) {
+    let layer = kind.start(Options::default()).await.layer();
     let errors = [
         layer.receive(&[]).await.expect_err("there is nothing to wait for"),
         layer.try_receive(&[]).await.expect_err("there is nothing to look at"),
@@ -69,8 +69,8 @@ pub async fn refuses_to_receive_from_nothing<B: Backend>() {
     }
 }
 
-pub async fn refuses_bad_group_names<B: Backend>() {
-    let layer = B::start(Options::default()).await.layer();
+pub async fn refuses_bad_group_names(kind: &Kind) {
+    let layer = kind.start(Options::default()).await.layer();
     for name in ["", "a b", "a!b", "a?", "caf\u{e9}", &"x".repeat(101)] {
         assert_refused(layer.group_add(name, "channel").await, name);
         assert_refused(layer.group_discard(name, "channel").await, name);
@@ -80,8 +80,8 @@ pub async fn refuses_bad_group_names<B: Backend>() {
     }
 }
 
-pub async fn accepts_the_longest_names<B: Backend>() {
-    let layer = B::start(Options::default()).await.layer();
+pub async fn accepts_the_longest_names(kind: &Kind) {
+    let layer = kind.start(Options::default()).await.layer();
     let group = "G".repeat(100);
     let process = format!("{}!", "p".repeat(98));
     let single = format!("{}?s", "a".repeat(98));
@@ -98,8 +98,8 @@ pub async fn accepts_the_longest_names<B: Backend>() {
     }
 }
 
-pub async fn completes_patterns_to_new_channels<B: Backend>() {
-    let backend = B::start(Options::default()).await;
+pub async fn completes_patterns_to_new_channels(kind: &Kind) {
+    let backend = kind.start(Options::default()).await;
     let (layer, peer) = (backend.layer(), backend.peer().await);
     let mut names = HashSet::new();
     for _ in 0..100 {
@@ -117,8 +117,8 @@ pub async fn completes_patterns_to_new_channels<B: Backend>() {
     assert_eq!((delivery.channel, delivery.message), (first, numbered(1)));
 }
 
-pub async fn refuses_bad_patterns<B: Backend>() {
-    let layer = B::start(Options::default()).await.layer();
+pub async fn refuses_bad_patterns(kind: &Kind) {
+    let layer = kind.start(Options::default()).await.layer();
     for pattern in ["test!", "test.foo", "test?foo", "", "?", "a b?", "a!b?", &format!("{}?", "x".repeat(100))] {
         assert_refused(layer.new_channel(pattern).await, pattern);
     }

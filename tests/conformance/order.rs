@@ -3,7 +3,7 @@
 use channel_layer::Delivery;
 use tokio::task::JoinSet;
 
-use super::backend::{Backend, Options};
+use super::backend::{Kind, Options};
 use super::tools::{Layer, number, numbered, numbers, numbers_on, rest, take_all};
 use crate::support::{DEADLINE, Moments, within};
 
@@ -61,8 +61,8 @@ fn all_are_there(taken: &[Delivery]) -> bool {
     taken.len() >= CHANNELS.len() * usize::try_from(PER_CHANNEL).unwrap()
 }
 
-pub async fn holds_from_writer_to_reader<B: Backend>() {
-    let backend = B::start(Options::default()).await;
+pub async fn holds_from_writer_to_reader(kind: &Kind) {
+    let backend = kind.start(Options::default()).await;
     let (layer, peer) = (backend.layer(), backend.peer().await);
     let _others = disturb(&layer);
     let writer = tokio::spawn(write(layer));
@@ -76,8 +76,8 @@ pub async fn holds_from_writer_to_reader<B: Backend>() {
     assert_in_order(&taken);
 }
 
-pub async fn holds_through_readers_of_every_kind<B: Backend>() {
-    let backend = B::start(Options::default()).await;
+pub async fn holds_through_readers_of_every_kind(kind: &Kind) {
+    let backend = kind.start(Options::default()).await;
     let (layer, peer) = (backend.layer(), backend.peer().await);
     let _others = disturb(&layer);
     let writer = tokio::spawn(write(layer));
@@ -108,8 +108,8 @@ pub async fn holds_through_readers_of_every_kind<B: Backend>() {
     assert_in_order(&taken);
 }
 
-pub async fn holds_on_a_channel_of_new_channel<B: Backend>() {
-    let backend = B::start(Options::default()).await;
+pub async fn holds_on_a_channel_of_new_channel(kind: &Kind) {
+    let backend = kind.start(Options::default()).await;
     let (layer, reader) = (backend.layer(), backend.peer().await);
     let channel = reader.new_channel("body?").await.unwrap();
     for number in 0..200 {

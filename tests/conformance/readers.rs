@@ -5,12 +5,12 @@ use std::task::Poll;
 
 use futures_util::{StreamExt, poll};
 
-use super::backend::{Backend, Options};
+use super::backend::{Kind, Options};
 use super::tools::{assert_none, number, numbers, send_numbers, sorted_channels, take_all, take_many};
 use crate::support::{DEADLINE, eventually, within};
 
-pub async fn a_receiver_is_a_stream<B: Backend>() {
-    let backend = B::start(Options::default()).await;
+pub async fn a_receiver_is_a_stream(kind: &Kind) {
+    let backend = kind.start(Options::default()).await;
     let layer = backend.layer();
     send_numbers(&layer, "stream!a", 0..10).await;
     let mut stream = layer.receiver(&["stream!"]).unwrap();
@@ -30,8 +30,8 @@ pub async fn a_receiver_is_a_stream<B: Backend>() {
     assert!(matches!(poll!(stream.next()), Poll::Ready(None)), "the stream stays at its end");
 }
 
-pub async fn recv_many_takes_what_is_there_up_to_the_limit<B: Backend>() {
-    let backend = B::start(Options::default()).await;
+pub async fn recv_many_takes_what_is_there_up_to_the_limit(kind: &Kind) {
+    let backend = kind.start(Options::default()).await;
     let layer = backend.layer();
     send_numbers(&layer, "batch?a", 0..25).await;
     let mut receiver = layer.receiver(&["batch?a"]).unwrap();
@@ -44,8 +44,8 @@ pub async fn recv_many_takes_what_is_there_up_to_the_limit<B: Backend>() {
     assert_eq!(numbers(&taken), (0..25).collect::<Vec<_>>());
 }
 
-pub async fn a_limit_of_zero_counts_as_one<B: Backend>() {
-    let layer = B::start(Options::default()).await.layer();
+pub async fn a_limit_of_zero_counts_as_one(kind: &Kind) {
+    let layer = kind.start(Options::default()).await.layer();
     send_numbers(&layer, "zero?a", 0..2).await;
     let mut receiver = layer.receiver(&["zero?a"]).unwrap();
     let mut taken = Vec::new();
@@ -53,8 +53,8 @@ pub async fn a_limit_of_zero_counts_as_one<B: Backend>() {
     assert_eq!(numbers(&taken), [0]);
 }
 
-pub async fn a_receiver_reads_nothing_before_it_is_asked<B: Backend>() {
-    let backend = B::start(Options::default()).await;
+pub async fn a_receiver_reads_nothing_before_it_is_asked(kind: &Kind) {
+    let backend = kind.start(Options::default()).await;
     let (layer, peer) = (backend.layer(), backend.peer().await);
     let idle = peer.receiver(&["idle", "idle!", "idle?a"]).unwrap();
     for channel in ["idle", "idle!a", "idle?a"] {
@@ -64,8 +64,8 @@ pub async fn a_receiver_reads_nothing_before_it_is_asked<B: Backend>() {
     drop(idle);
 }
 
-pub async fn a_receiver_reads_several_channels<B: Backend>() {
-    let backend = B::start(Options::default()).await;
+pub async fn a_receiver_reads_several_channels(kind: &Kind) {
+    let backend = kind.start(Options::default()).await;
     let (layer, peer) = (backend.layer(), backend.peer().await);
     let names: Vec<_> = (0..12)
         .map(|at| [format!("several.{at}"), format!("several!{at}"), format!("s?{at}")][at % 3].clone())
@@ -89,8 +89,8 @@ pub async fn a_receiver_reads_several_channels<B: Backend>() {
     }
 }
 
-pub async fn dropping_a_receiver_puts_back<B: Backend>() {
-    let backend = B::start(Options::default()).await;
+pub async fn dropping_a_receiver_puts_back(kind: &Kind) {
+    let backend = kind.start(Options::default()).await;
     let (layer, peer) = (backend.layer(), backend.peer().await);
     for (channel, source) in [("drop", "drop"), ("drop!a", "drop!"), ("drop?a", "drop?a")] {
         send_numbers(&layer, channel, 0..6).await;

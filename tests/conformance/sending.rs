@@ -5,12 +5,12 @@ use std::time::Duration;
 use channel_layer::message;
 use tokio::time::{sleep, timeout};
 
-use super::backend::{Backend, Options};
+use super::backend::{Kind, Options};
 use super::tools::{assert_none, number, numbered, numbers, rest, send_numbers, take, take_all, take_many};
 use crate::support::{DEADLINE, within};
 
-pub async fn keeps_channels_apart<B: Backend>() {
-    let layer = B::start(Options::default()).await.layer();
+pub async fn keeps_channels_apart(kind: &Kind) {
+    let layer = kind.start(Options::default()).await.layer();
     send_numbers(&layer, "apart.a", [1, 2, 3]).await;
     send_numbers(&layer, "apart.b", [4]).await;
 
@@ -24,8 +24,8 @@ pub async fn keeps_channels_apart<B: Backend>() {
     assert_none(layer.try_receive(&["apart.a", "apart.b"]).await.unwrap());
 }
 
-pub async fn names_the_local_part_that_a_message_was_sent_to<B: Backend>() {
-    let layer = B::start(Options::default()).await.layer();
+pub async fn names_the_local_part_that_a_message_was_sent_to(kind: &Kind) {
+    let layer = kind.start(Options::default()).await.layer();
     for (local, text) in [("local!a", "ponies"), ("local!b", "pangolins")] {
         layer.send(local, message! { "best": text }).await.unwrap();
         let delivery = take(&layer, &["local!"]).await;
@@ -34,8 +34,8 @@ pub async fn names_the_local_part_that_a_message_was_sent_to<B: Backend>() {
     }
 }
 
-pub async fn reaches_a_reader_that_waits<B: Backend>() {
-    let backend = B::start(Options::default()).await;
+pub async fn reaches_a_reader_that_waits(kind: &Kind) {
+    let backend = kind.start(Options::default()).await;
     for channel in ["waited", "waited!a", "waited?a"] {
         let reader = backend.peer().await;
         let source = channel.strip_suffix("!a").map_or_else(|| channel.to_owned(), |process| format!("{process}!"));
@@ -48,8 +48,8 @@ pub async fn reaches_a_reader_that_waits<B: Backend>() {
     }
 }
 
-pub async fn reaches_a_reader_in_another_process<B: Backend>() {
-    let backend = B::start(Options::default()).await;
+pub async fn reaches_a_reader_in_another_process(kind: &Kind) {
+    let backend = kind.start(Options::default()).await;
     let (writer, reader) = (backend.layer(), backend.peer().await);
     for channel in ["other.process", "other?process", "other!process"] {
         writer.send(channel, numbered(1)).await.unwrap();
@@ -60,8 +60,8 @@ pub async fn reaches_a_reader_in_another_process<B: Backend>() {
     assert_eq!(channels, ["other!process", "other.process", "other?process"]);
 }
 
-pub async fn try_receive_does_not_wait<B: Backend>() {
-    let layer = B::start(Options::default()).await.layer();
+pub async fn try_receive_does_not_wait(kind: &Kind) {
+    let layer = kind.start(Options::default()).await.layer();
     for channel in ["empty", "empty!", "empty?a"] {
         // A blocked read lasts seconds; a look at three servers does not.
         let looked = timeout(Duration::from_secs(3), layer.try_receive(&[channel])).await;
@@ -69,8 +69,8 @@ pub async fn try_receive_does_not_wait<B: Backend>() {
     }
 }
 
-pub async fn send_many_reaches_every_channel<B: Backend>() {
-    let layer = B::start(Options::default()).await.layer();
+pub async fn send_many_reaches_every_channel(kind: &Kind) {
+    let layer = kind.start(Options::default()).await.layer();
     let batch: Vec<_> =
         ["many.a", "many!b", "many?c", "bad name", "many.a"].into_iter().zip((0..).map(numbered)).collect();
     let results = layer.send_many(&batch).await;
@@ -87,8 +87,8 @@ pub async fn send_many_reaches_every_channel<B: Backend>() {
     assert!(layer.send_many(&[]).await.is_empty());
 }
 
-pub async fn try_receive_finds_what_is_there_beside_a_reader_that_waits<B: Backend>() {
-    let layer = B::start(Options::default()).await.layer();
+pub async fn try_receive_finds_what_is_there_beside_a_reader_that_waits(kind: &Kind) {
+    let layer = kind.start(Options::default()).await.layer();
     for round in 0..50 {
         let waiting = tokio::spawn({
             let layer = layer.clone();

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::backend::{Backend, Options};
+use super::backend::{Kind, Options};
 use super::tools::{numbered, send_numbers, take};
 
-pub async fn count_messages_and_refusals<B: Backend>() {
-    let backend = B::start(Options { capacity: 3, ..Options::default() }).await;
+pub async fn count_messages_and_refusals(kind: &Kind) {
+    let backend = kind.start(Options { capacity: 3, ..Options::default() }).await;
     let (layer, peer) = (backend.layer(), backend.peer().await);
     send_numbers(&layer, "count!a", 0..2).await;
     send_numbers(&peer, "count!b", 0..1).await;
@@ -31,8 +31,8 @@ pub async fn count_messages_and_refusals<B: Backend>() {
     layer.channel_statistics("bad name").await.unwrap_err();
 }
 
-pub async fn tell_the_age_of_the_oldest_message<B: Backend>() {
-    let backend = B::start(Options::default()).await;
+pub async fn tell_the_age_of_the_oldest_message(kind: &Kind) {
+    let backend = kind.start(Options::default()).await;
     let layer = backend.layer();
     send_numbers(&layer, "age?a", [1]).await;
     backend.pass(Duration::from_secs(1)).await;

@@ -1,11 +1,13 @@
 //! The layers under test, each as its users would start it.
 
 mod hybrid;
+mod kind;
 mod memory;
 mod pubsub;
 mod redis;
 
 pub use hybrid::{HybridMemory, HybridRedis};
+pub use kind::Kind;
 pub use memory::{Memory, MemoryThreaded};
 pub use pubsub::{PubSub, PubSubAlone, PubSubOnSeveral, PubSubSharded};
 pub use redis::{Redis, RedisEncrypted};
@@ -19,7 +21,7 @@ use super::guarantees::Promise;
 use super::tools::Layer;
 
 /// A layer, and what a test has to know about it.
-pub trait Backend: Sized {
+pub trait Backend: Sized + 'static {
     /// Its column in the README's table of guarantees.
     const COLUMN: &'static str;
 
@@ -46,11 +48,6 @@ pub trait Backend: Sized {
     /// The runtime that a test of it runs on.
     fn runtime() -> Runtime {
         Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime starts")
-    }
-
-    /// Whether it promises `promise`.
-    fn promises(promise: Promise) -> bool {
-        !Self::LACKS.contains(&promise)
     }
 }
 

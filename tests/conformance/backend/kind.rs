@@ -1,0 +1,93 @@
+//! Backends without their types: each test is compiled once, and not once for each layer.
+
+use std::time::Duration;
+
+use futures_util::future::LocalBoxFuture;
+use tokio::runtime::Runtime;
+
+use super::super::guarantees::Promise;
+use super::super::tools::Layer;
+use super::{Backend, Options};
+
+/// A layer that tests can start, and what it says of itself.
+pub struct Kind {
+    /// Its column in the README's table of guarantees.
+    pub column: &'static str,
+    lacks: &'static [Promise],
+    start: fn(Options) -> LocalBoxFuture<'static, Started>,
+    runtime: fn() -> Runtime,
+}
+
+impl Kind {
+    pub fn of<B: Backend>() -> Self {
+        let start = |options| -> LocalBoxFuture<'static, Started> {
+            Box::pin(async { Started(Box::new(B::start(options).await)) })
+        };
+        Self { column: B::COLUMN, lacks: B::LACKS, start, runtime: B::runtime }
+    }
+
+    /// Starts the layer, empty.
+    pub async fn start(&self, options: Options) -> Started {
+        (self.start)(options).await
+    }
+
+    /// Whether it promises `promise`.
+    pub fn promises(&self, promise: Promise) -> bool {
+        !self.lacks.contains(&promise)
+    }
+
+    /// The runtime that a test of it runs on.
+    pub fn runtime(&self) -> Runtime {
+        (self.runtime)()
+    }
+}
+
+/// A layer that has been started.
+pub struct Started(Box<dyn Running>);
+
+impl Started {
+    /// The layer.
+    pub fn layer(&self) -> Layer {
+        self.0.layer()
+    }
+
+    /// Another instance of it, as another process would have.
+    pub async fn peer(&self) -> Layer {
+        self.0.peer().await
+    }
+
+    /// Waits until what was sent is where readers look for it.
+    pub async fn arrived(&self) {
+        self.0.arrived().await;
+    }
+
+    /// Lets time pass.
+    pub async fn pass(&self, time: Duration) {
+        self.0.pass(time).await;
+    }
+}
+
+trait Running {
+    fn layer(&self) -> Layer;
+    fn peer(&self) -> LocalBoxFuture<'_, Layer>;
+    fn arrived(&self) -> LocalBoxFuture<'_, ()>;
+    fn pass(&self, time: Duration) -> LocalBoxFuture<'_, ()>;
+}
+
+impl<B: Backend> Running for B {
+    fn layer(&self) -> Layer {
+        Backend::layer(self)
+    }
+
+    fn peer(&self) -> LocalBoxFuture<'_, Layer> {
+        Box::pin(Backend::peer(self))
+    }
+
+    fn arrived(&self) -> LocalBoxFuture<'_, ()> {
+        Box::pin(Backend::arrived(self))
+    }
+
+    fn pass(&self, time: Duration) -> LocalBoxFuture<'_, ()> {
+        Box::pin(Backend::pass(self, time))
+    }
+}

@@ -37,7 +37,8 @@ pub use mode::{Mode, ShardStatus};
 /// - **No silent loss.** Messages that are not delivered are counted in the metric `channel_layer_dropped_total` with
 ///   a `reason`.
 ///
-/// All but `send_many`, `group_send_many`, `events` and `mode` have to be written by an implementation.
+/// All but `send_many`, `group_send_many`, `lists_all_members`, `events` and `mode` have to be written by an
+/// implementation.
 #[async_trait]
 pub trait ChannelLayer: Send + Sync + 'static {
     /// Sends `message` to `channel`; does not wait for a reader.
@@ -144,6 +145,12 @@ pub trait ChannelLayer: Send + Sync + 'static {
     ///
     /// [`Error::InvalidName`], [`Error::Redis`], [`Error::Closed`].
     async fn group_channels(&self, group: &str) -> Result<Vec<ChannelName>>;
+
+    /// Whether [`group_channels`](Self::group_channels) knows the members that other processes added. Where it does not,
+    /// nobody can tell that a group has none.
+    fn lists_all_members(&self) -> bool {
+        true
+    }
 
     /// Sends `message` to every channel that is a member of `group` now.
     ///

@@ -126,6 +126,8 @@ pub use name::{ChannelKind, ChannelName, GroupName, InvalidName};
 pub use redis::{PubSubLayer, RedisLayer};
 #[cfg(feature = "server")]
 pub use server::InterfaceServer;
+#[cfg(feature = "server")]
+pub use server::hub::{self, Hub};
 pub use worker::Worker;
 
 /// The example of the README, as a test.

@@ -224,6 +224,10 @@ impl<L: ChannelLayer, R: ChannelLayer> ChannelLayer for HybridLayer<L, R> {
         Ok(members)
     }
 
+    fn lists_all_members(&self) -> bool {
+        self.remote.lists_all_members()
+    }
+
     async fn group_send(&self, group: &str, message: Message) -> Result<()> {
         let results = self.group_send_many(&[(group, message)]).await;
         results.into_iter().collect()

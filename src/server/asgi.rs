@@ -28,6 +28,11 @@ pub(crate) mod code {
     pub(crate) const INTERNAL_ERROR: u16 = 1011;
     pub(crate) const SERVICE_RESTART: u16 = 1012;
     pub(crate) const TRY_AGAIN_LATER: u16 = 1013;
+
+    /// A code that may not travel in a close frame becomes 1011, for the socket has to close.
+    pub(crate) fn sendable(code: u16) -> u16 {
+        if matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) { code } else { INTERNAL_ERROR }
+    }
 }
 
 /// The two ends of a client's connection; a unix socket has no addresses.
@@ -137,20 +142,14 @@ fn accept(value: Option<&Value>) -> Result<Option<bool>, &'static str> {
     }
 }
 
-/// `true` stands for 1000. A code that may not travel in a close frame becomes 1011, for the socket has to close.
+/// `true` stands for 1000.
 fn close_code(value: Option<&Value>) -> Result<Option<u16>, &'static str> {
     match value {
         None | Some(Value::None | Value::Bool(false) | Value::Int(0)) => Ok(None),
         Some(Value::Bool(true)) => Ok(Some(code::NORMAL)),
-        Some(Value::Int(code)) => {
-            Ok(Some(u16::try_from(*code).ok().filter(|&code| may_travel(code)).unwrap_or(code::INTERNAL_ERROR)))
-        }
+        Some(Value::Int(code)) => Ok(Some(u16::try_from(*code).map_or(code::INTERNAL_ERROR, code::sendable))),
         Some(_) => Err("close is neither a bool nor a code"),
     }
-}
-
-fn may_travel(code: u16) -> bool {
-    matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
 
 /// The message for `websocket.connect`.

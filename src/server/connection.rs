@@ -1,5 +1,9 @@
 //! The connections of this process, by client: how a reply finds its socket.
 
+mod everyone;
+
+pub use everyone::QueueDepths;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,16 +33,22 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
+    /// For the clients of an interface server, on a channel of their own.
     pub(crate) fn new(options: SocketOptions) -> Result<Arc<Self>, InvalidName> {
         let process: String = rand::rng().sample_iter(Alphanumeric).take(16).map(char::from).collect();
-        Ok(Arc::new(Self {
-            channel: ChannelName::parse(&format!("websocket.send.{process}!"))?,
+        Ok(Self::on(ChannelName::parse(&format!("websocket.send.{process}!"))?, options))
+    }
+
+    /// For clients whose channels begin with `channel`.
+    pub(crate) fn on(channel: ChannelName, options: SocketOptions) -> Arc<Self> {
+        Arc::new(Self {
+            channel,
             queues: DashMap::new(),
             next: AtomicU64::new(1),
             options,
             gate: Arc::new(Gate::new(&options)),
             closing: AtomicBool::new(false),
-        }))
+        })
     }
 
     /// The process-local channel on which replies to all connections arrive.
@@ -95,8 +105,17 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
     pub(crate) fn queue(&self) -> &Arc<Queue> {
         &self.queue
+    }
+
+    /// Its channel, which names it among all processes.
+    pub(crate) fn name(&self) -> Result<ChannelName, InvalidName> {
+        self.connections.name(self.id)
     }
 
     /// Where the application replies to this connection.
@@ -108,8 +127,7 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.connections.queues.remove(&self.id);
-        // Nobody pushes any more.
-        drops::count(DropReason::ClientGone, self.queue.len());
+        drops::count(DropReason::ClientGone, self.queue.end());
         metrics::gauge!("channel_layer_connections").decrement(1.0);
     }
 }

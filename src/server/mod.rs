@@ -31,6 +31,7 @@ mod handshake;
 mod health;
 mod heartbeat;
 mod http;
+pub mod hub;
 mod interface;
 mod limits;
 mod listener;

@@ -46,6 +46,9 @@ pub(crate) struct Ending {
 
 const TOO_SLOW: Ending = Ending { code: code::TRY_AGAIN_LATER, reason: "too slow", at_once: true };
 
+/// There is no socket any more.
+const OVER: Ending = Ending { code: code::ABNORMAL, reason: "", at_once: false };
+
 /// What became of a pushed reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pushed {
@@ -92,15 +95,24 @@ impl Queue {
         pushed
     }
 
-    /// How many replies wait.
-    pub(crate) fn len(&self) -> usize {
-        self.state.lock().replies.len()
+    /// How many replies wait, and how many bytes.
+    pub(crate) fn depth(&self) -> (usize, usize) {
+        let state = self.state.lock();
+        (state.replies.len(), state.bytes)
     }
 
     /// Tells the socket to close once it has written what waits now. The first order stands.
     pub(crate) fn close(&self, code: u16, reason: &'static str) {
         self.state.lock().ending.get_or_insert(Ending { code, reason, at_once: false });
         self.changed.notify_one();
+    }
+
+    /// Ends the queue with its socket; gives how many replies nobody gets.
+    pub(crate) fn end(&self) -> usize {
+        let mut state = self.state.lock();
+        let lost = state.replies.len();
+        *state = State { ending: state.ending.or(Some(OVER)), ..State::default() };
+        lost
     }
 
     /// Waits for replies and gives some to `sink`, in order; gives the order to close when there are none.
@@ -280,7 +292,7 @@ mod tests {
             queue.push(reply(1_000));
         }
         assert_eq!(take(&queue).await.unwrap().len(), FRAMES_AT_ONCE);
-        while queue.len() > 0 {
+        while queue.depth().0 > 0 {
             take(&queue).await.unwrap();
         }
         for _ in 0..2 {

@@ -78,6 +78,19 @@ impl<Stream: AsyncRead + AsyncWrite + Unpin> Socket<Stream> {
         }
     }
 
+    /// Says that nothing more will be written, and reads until nothing more comes.
+    pub(crate) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+        loop {
+            let mut bytes = [0; 1024];
+            let mut buffer = ReadBuf::new(&mut bytes);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+            if buffer.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
     /// Appends a data frame to what is to be written.
     pub(crate) fn feed(&mut self, frame: Frame) {
         self.out.frames.push_back(frame);

@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
 
 use axum::body::Body;
-use axum::extract::FromRequestParts;
+use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::header::{
     CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
@@ -21,10 +22,23 @@ pub(crate) type Stream = TokioIo<Upgraded>;
 /// A request that asks for a WebSocket, as an extractor of axum. HTTP/1.1 alone has such requests.
 pub struct Upgrade {
     accept: HeaderValue,
-    on_upgrade: OnUpgrade,
+    address: Option<IpAddr>,
+    upgraded: OnUpgrade,
 }
 
 impl Upgrade {
+    /// Says from which address the client comes, for the limits. Defaults to what axum knows of the connection if the app
+    /// is served with `into_make_service_with_connect_info::<SocketAddr>()`; behind a proxy that is the proxy.
+    #[must_use]
+    pub fn from_address(mut self, address: IpAddr) -> Self {
+        self.address = Some(address);
+        self
+    }
+
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        self.address
+    }
+
     /// The answer that opens the socket, with the subprotocol if one is chosen; `serve` gets its stream and is spawned.
     ///
     /// If the client goes before that, `serve` is dropped and never called.
@@ -33,10 +47,10 @@ impl Upgrade {
         subprotocol: Option<HeaderValue>,
         serve: impl FnOnce(Stream) -> F + Send + 'static,
     ) -> Response {
-        let on_upgrade = self.on_upgrade;
+        let upgraded = self.upgraded;
         // Ends with the socket.
         tokio::spawn(async move {
-            match on_upgrade.await {
+            match upgraded.await {
                 Ok(upgraded) => serve(TokioIo::new(upgraded)).await,
                 Err(error) => tracing::debug!(%error, "a client left before its socket was open"),
             }
@@ -60,8 +74,9 @@ impl<S: Sync> FromRequestParts<S> for Upgrade {
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, NotWebSocket> {
         let key = key(parts)?;
         let accept = HeaderValue::try_from(derive_accept_key(key.as_bytes())).map_err(|_| NotWebSocket::Key)?;
-        let on_upgrade = parts.extensions.remove::<OnUpgrade>().ok_or(NotWebSocket::Connection)?;
-        Ok(Self { accept, on_upgrade })
+        let upgraded = parts.extensions.remove::<OnUpgrade>().ok_or(NotWebSocket::Connection)?;
+        let address = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+        Ok(Self { accept, address, upgraded })
     }
 }
 

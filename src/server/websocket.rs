@@ -26,6 +26,15 @@ use crate::drops::{self, DropReason};
 
 /// Who gets what a client sends.
 pub(crate) trait Inbox: Send {
+    /// The socket is open.
+    ///
+    /// # Errors
+    ///
+    /// What it is closed with.
+    fn opened(&mut self) -> impl Future<Output = Result<(), Closing>> + Send {
+        async { Ok(()) }
+    }
+
     /// Passes a message on. The next one is read when it is done.
     ///
     /// # Errors
@@ -48,6 +57,8 @@ pub(crate) enum End {
     Client(u16, Utf8Bytes),
     /// This side closes.
     Server(Closing),
+    /// This side closes, and does not understand what the client sends.
+    Fault(Closing),
     /// This side closes, and the client is not likely to read it.
     Unread(Closing),
     /// The connection broke.
@@ -59,8 +70,18 @@ impl End {
     pub(crate) fn code(&self) -> u16 {
         match self {
             Self::Client(code, _) => *code,
-            Self::Server(closing) | Self::Unread(closing) => closing.code,
+            Self::Server(closing) | Self::Fault(closing) | Self::Unread(closing) => closing.code,
             Self::Lost => code::ABNORMAL,
+        }
+    }
+}
+
+impl End {
+    pub(crate) fn reason(&self) -> String {
+        match self {
+            Self::Client(_, reason) => reason.to_string(),
+            Self::Server(closing) | Self::Fault(closing) | Self::Unread(closing) => closing.reason.to_owned(),
+            Self::Lost => String::new(),
         }
     }
 }
@@ -92,6 +113,8 @@ struct Signs {
     pinged: Notify,
     /// What waited to be written has been.
     ponged: Notify,
+    /// The connection is over, and nothing more has to be read.
+    over: Notify,
 }
 
 /// Serves an open socket until its end: what comes goes to `inbox`, and what is in `queue` goes out. `first` is the
@@ -117,10 +140,11 @@ pub(crate) async fn run<Stream: AsyncRead + AsyncWrite + Unpin + Send>(
         tokio::select! {
             end = &mut reading => end,
             end = &mut writing => {
-                if let End::Server(_) = end {
-                    // A frame on its way to the application gets there, and the client has time to answer the close.
-                    let _ = timeout(options.close_timeout, reading).await;
+                if !matches!(end, End::Server(_)) {
+                    signs.over.notify_one();
                 }
+                // A frame on its way to the application gets there, and the client has time to answer the close.
+                let _ = timeout(options.close_timeout, reading).await;
                 end
             }
         }
@@ -139,8 +163,15 @@ async fn read<Stream: AsyncRead + AsyncWrite + Unpin>(
     inbox: &mut impl Inbox,
     signs: &Signs,
 ) -> End {
+    if let Err(closing) = inbox.opened().await {
+        return End::Server(closing);
+    }
     loop {
-        let message = poll_fn(|cx| socket.lock().poll_read(cx)).await;
+        let message = tokio::select! {
+            biased;
+            () = signs.over.notified() => return End::Lost,
+            message = poll_fn(|cx| socket.lock().poll_read(cx)) => message,
+        };
         signs.heard.store(true, Ordering::Relaxed);
         let data = match message {
             Ok(Message::Text(text)) => Data::Text(text),
@@ -169,12 +200,13 @@ async fn read<Stream: AsyncRead + AsyncWrite + Unpin>(
 
 /// What a client did wrong, or that its connection broke.
 fn fault_end(fault: &ReadFault) -> End {
+    let fault_of = |code, reason| End::Fault(Closing { code, reason });
     match fault {
-        ReadFault::TooFast => server(code::POLICY, "too many messages"),
-        ReadFault::WebSocket(Fault::Capacity(_)) => server(code::TOO_LARGE, "too large"),
-        ReadFault::WebSocket(Fault::Utf8(_)) => server(code::INVALID_TEXT, "not UTF-8"),
+        ReadFault::TooFast => fault_of(code::POLICY, "too many messages"),
+        ReadFault::WebSocket(Fault::Capacity(_)) => fault_of(code::TOO_LARGE, "too large"),
+        ReadFault::WebSocket(Fault::Utf8(_)) => fault_of(code::INVALID_TEXT, "not UTF-8"),
         ReadFault::WebSocket(Fault::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => End::Lost,
-        ReadFault::WebSocket(Fault::Protocol(_)) => server(code::PROTOCOL_ERROR, "protocol error"),
+        ReadFault::WebSocket(Fault::Protocol(_)) => fault_of(code::PROTOCOL_ERROR, "protocol error"),
         ReadFault::WebSocket(_) => End::Lost,
     }
 }
@@ -199,11 +231,9 @@ impl<Stream: AsyncRead + AsyncWrite + Unpin> Writer<'_, Stream> {
     /// Writes replies and pings until the connection has to end; then says goodbye if somebody may hear it.
     async fn run(&mut self, signs: &Signs) -> End {
         let Err(end) = self.write(signs).await;
-        if end != End::Lost {
-            signs.closing.store(true, Ordering::Relaxed);
-            signs.ponged.notify_one();
-            self.close(&end).await;
-        }
+        signs.closing.store(true, Ordering::Relaxed);
+        signs.ponged.notify_one();
+        self.close(&end).await;
         end
     }
 
@@ -263,7 +293,7 @@ impl<Stream: AsyncRead + AsyncWrite + Unpin> Writer<'_, Stream> {
             match end {
                 End::Lost => return,
                 End::Client(..) => {}
-                End::Server(closing) => socket.close(closing.code, closing.reason),
+                End::Server(closing) | End::Fault(closing) => socket.close(closing.code, closing.reason),
                 End::Unread(closing) => {
                     drops::count(DropReason::SlowConsumer, socket.give_up());
                     socket.close(closing.code, closing.reason);
@@ -283,7 +313,15 @@ impl<Stream: AsyncRead + AsyncWrite + Unpin> Writer<'_, Stream> {
         }
         drops::count(DropReason::ClientGone, self.socket.lock().give_up());
         self.close(end).await;
-        let rest = async { while poll_fn(|cx| self.socket.lock().poll_read(cx)).await.is_ok() {} };
+        let understood = !matches!(end, End::Fault(_));
+        let rest = async {
+            if understood {
+                while poll_fn(|cx| self.socket.lock().poll_read(cx)).await.is_ok() {}
+            } else {
+                // Bytes that nobody has read when a connection is dropped would take the close frame with them.
+                let _ = poll_fn(|cx| self.socket.lock().poll_discard(cx)).await;
+            }
+        };
         let _ = timeout(self.options.close_timeout, rest).await;
     }
 }

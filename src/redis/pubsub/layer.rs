@@ -327,6 +327,10 @@ impl ChannelLayer for PubSubLayer {
         self.inbox.memory.group_channels(group).await
     }
 
+    fn lists_all_members(&self) -> bool {
+        false
+    }
+
     async fn group_send(&self, group: &str, message: Message) -> Result<()> {
         outcome(self.post_to_group(group, &message)?).await
     }

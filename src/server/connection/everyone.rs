@@ -1,0 +1,75 @@
+//! What concerns all connections of a hub, or any of them by its channel.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::super::asgi::{Reply, code};
+use super::super::frame::Frame;
+use super::super::queue::{Pushed, Queue};
+use super::Connections;
+use crate::name::{ChannelName, InvalidName};
+
+/// How finely the closes of a drain are spread.
+const STEP: Duration = Duration::from_millis(50);
+
+/// What waits for the clients of this process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct QueueDepths {
+    /// Messages that wait for all clients together.
+    pub messages: usize,
+    /// Bytes that wait for all clients together.
+    pub bytes: usize,
+    /// Messages that wait for the client that has most of them.
+    pub longest: usize,
+}
+
+impl Connections {
+    /// Queues a frame for a client, as [`push`](Self::push); counts it where the client does not get it.
+    pub(crate) fn send(&self, client: &str, frame: Frame) -> Option<()> {
+        self.push(client, Reply { data: Some(frame), ..Reply::default() }).map(Pushed::count)
+    }
+
+    /// Queues a frame for every client; gives how many there are.
+    pub(crate) fn push_all(&self, frame: &Frame) -> usize {
+        let push = |queue: &Queue| queue.push(Reply { data: Some(frame.clone()), ..Reply::default() }).count();
+        self.queues.iter().map(|queue| push(&queue)).count()
+    }
+
+    /// The channel of a client.
+    pub(crate) fn name(&self, id: u64) -> Result<ChannelName, InvalidName> {
+        ChannelName::from_parts(self.channel.as_str(), &format!("{id:x}"))
+    }
+
+    /// What waits for all clients.
+    pub(crate) fn depths(&self) -> QueueDepths {
+        let mut depths = QueueDepths::default();
+        for queue in &self.queues {
+            let (messages, bytes) = queue.depth();
+            depths.messages += messages;
+            depths.bytes += bytes;
+            depths.longest = depths.longest.max(messages);
+        }
+        depths
+    }
+
+    /// Closes every connection that there is or will be with 1001, those that there are spread evenly over a time.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, some are not told.
+    pub(crate) async fn close_evenly(&self, over: Duration) {
+        self.closing.store(true, Ordering::SeqCst);
+        let queues: Vec<_> = self.queues.iter().map(|queue| queue.clone()).collect();
+        let steps = u32::try_from(over.as_millis() / STEP.as_millis()).unwrap_or(u32::MAX).max(1);
+        let size = queues.len().div_ceil(steps as usize).max(1);
+        for (step, part) in queues.chunks(size).enumerate() {
+            if step > 0 {
+                tokio::time::sleep(over / steps).await;
+            }
+            for queue in part {
+                queue.close(code::GOING_AWAY, "going away");
+            }
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! `Hub`: the sockets of a program by rooms and users, across all its processes.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::response::{IntoResponse, Response};
+use rand::Rng;
+use rand::distr::Alphanumeric;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use super::super::connection::Connections;
+use super::super::frame::Frame;
+use super::super::options::SocketOptions;
+use super::super::upgrade::Upgrade;
+use super::index::Index;
+use super::keeper::Keeper;
+use super::names::{Kind, Names};
+use super::others::Others;
+use super::status::{Mode, Status};
+use super::{ClientId, Handler, HubError, Payload, reader, serve, wire};
+use crate::layer::ChannelLayer;
+use crate::steady::SteadyReceiver;
+
+/// The sockets of this process, and its share of the rooms and users of all processes. See the [module](super).
+///
+/// Cheap to clone. Its tasks end when it is [closed](Self::close), or with the last clone and the last client.
+#[derive(Clone)]
+pub struct Hub {
+    inner: Arc<Inner>,
+    _running: Arc<DropGuard>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) layer: Arc<dyn ChannelLayer>,
+    pub(crate) name: String,
+    pub(crate) options: SocketOptions,
+    pub(crate) names: Arc<Names>,
+    pub(crate) connections: Arc<Connections>,
+    pub(crate) index: Arc<Index>,
+    pub(crate) keeper: Arc<Keeper>,
+    pub(crate) others: Arc<Others>,
+    /// Counts the sockets, for the close to wait for.
+    pub(crate) tracker: TaskTracker,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// What a hub is started with.
+#[must_use]
+pub struct HubBuilder {
+    layer: Arc<dyn ChannelLayer>,
+    name: String,
+    options: SocketOptions,
+}
+
+impl HubBuilder {
+    /// The hubs of different programs on one layer need different names: up to 40 letters, digits, `_`, `.` and `-`.
+    /// Defaults to `main`.
+    pub fn name(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.name);
+        self
+    }
+
+    /// How sockets are held: their queues, times and limits.
+    pub fn sockets(mut self, options: SocketOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Starts the hub, and makes it known to the processes that are there already. One that ended without closing is
+    /// waited for, 2 s at the longest.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, the tasks that were started end.
+    ///
+    /// # Errors
+    ///
+    /// [`HubError::Layer`] if the name is not valid or the layer cannot be reached.
+    pub async fn start(self) -> Result<Hub, HubError> {
+        let Self { layer, name, options } = self;
+        let process: String = rand::rng().sample_iter(Alphanumeric).take(16).map(char::from).collect();
+        let names = Arc::new(Names::new(&name, &process)?);
+        let receiver = layer.receiver(&[names.channel().as_str()])?;
+        let index = Arc::new(Index::default());
+        let stop = CancellationToken::new();
+        let inner = Arc::new(Inner {
+            connections: Connections::on(names.channel().clone(), options),
+            keeper: Arc::new(Keeper::new(layer.clone(), names.clone(), index.clone())),
+            others: Arc::new(Others::new(layer.clone(), names.clone())),
+            tracker: TaskTracker::new(),
+            tasks: TaskTracker::new(),
+            stop: stop.clone(),
+            layer,
+            name,
+            options,
+            names,
+            index,
+        });
+        let hub = Hub { inner: inner.clone(), _running: Arc::new(stop.clone().drop_guard()) };
+        let receiver = SteadyReceiver::new(receiver, "messages of other processes");
+        inner.tasks.spawn(reader::read(receiver, inner.clone(), stop.clone()));
+        inner.tasks.spawn(inner.keeper.clone().run(stop.clone()));
+        inner.others.come().await?;
+        inner.tasks.spawn(inner.others.clone().watch(inner.keeper.clone(), stop));
+        Ok(hub)
+    }
+}
+
+impl Hub {
+    /// A hub over `layer`, with the defaults.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`HubBuilder::start`].
+    ///
+    /// # Errors
+    ///
+    /// As [`HubBuilder::start`].
+    pub async fn start(layer: Arc<dyn ChannelLayer>) -> Result<Self, HubError> {
+        Self::builder(layer).start().await
+    }
+
+    /// A hub over `layer`, to be set up.
+    pub fn builder(layer: Arc<dyn ChannelLayer>) -> HubBuilder {
+        HubBuilder { layer, name: "main".to_owned(), options: SocketOptions::default() }
+    }
+
+    /// The answer to a request for a WebSocket: its client is handled by `handler` from now on, or it is refused with 503
+    /// if there are too many.
+    pub fn upgrade(&self, upgrade: Upgrade, handler: impl Handler) -> Response {
+        match self.inner.connections.open(upgrade.address()) {
+            Ok(connection) => serve::open(self.clone(), upgrade, connection, handler),
+            Err(refused) => refused.into_response(),
+        }
+    }
+
+    /// Sends to all clients in a room; gives how many of them are connected to this process.
+    ///
+    /// A client gets the messages of one room from one process in the order in which they were sent. While there is no
+    /// other process, nothing leaves this one.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, clients of other processes get the message or not; those of this one have it.
+    ///
+    /// # Errors
+    ///
+    /// [`HubError::Layer`]: clients of other processes may have missed the message; those of this one have it.
+    pub async fn broadcast(&self, room: &str, payload: impl Into<Payload>) -> Result<usize, HubError> {
+        self.send(Some((Kind::Room, room)), payload.into()).await
+    }
+
+    /// Sends each message to its room, with one call of the layer; gives as many results, in their order.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`broadcast`](Self::broadcast).
+    pub async fn broadcast_many<P: Into<Payload>>(
+        &self,
+        messages: impl IntoIterator<Item = (&str, P)>,
+    ) -> Vec<Result<usize, HubError>> {
+        let messages: Vec<_> = messages.into_iter().map(|(room, payload)| (room, payload.into())).collect();
+        let alone = self.inner.others.are_none();
+        let here: Vec<_> =
+            messages.iter().map(|(room, payload)| self.send_here(Some((Kind::Room, *room)), payload)).collect();
+        if alone {
+            return here.into_iter().map(Ok).collect();
+        }
+        let remote = messages.into_iter().map(|(room, payload)| {
+            let to = Some((Kind::Room, room));
+            (self.group(to), wire::content(self.inner.names.member(), to, payload))
+        });
+        let remote: Vec<_> = remote.collect();
+        let remote: Vec<_> = remote.iter().map(|(group, message)| (group.as_str(), message.clone())).collect();
+        let sent = self.inner.layer.group_send_many(&remote).await;
+        sent.into_iter().zip(here).map(|(sent, here)| sent.map(|()| here).map_err(HubError::from)).collect()
+    }
+
+    /// Sends to all clients; gives how many of them are connected to this process.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`broadcast`](Self::broadcast).
+    ///
+    /// # Errors
+    ///
+    /// As [`broadcast`](Self::broadcast).
+    pub async fn broadcast_all(&self, payload: impl Into<Payload>) -> Result<usize, HubError> {
+        self.send(None, payload.into()).await
+    }
+
+    /// Sends to all clients of a user; gives how many of them are connected to this process.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`broadcast`](Self::broadcast).
+    ///
+    /// # Errors
+    ///
+    /// As [`broadcast`](Self::broadcast).
+    pub async fn send_to_user(&self, user: &str, payload: impl Into<Payload>) -> Result<usize, HubError> {
+        self.send(Some((Kind::User, user)), payload.into()).await
+    }
+
+    /// Sends to one client, wherever it is connected.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, the client gets the message or not.
+    ///
+    /// # Errors
+    ///
+    /// [`HubError::Gone`] if it was connected to this process and is no more; whether that is so in another process is
+    /// not known. [`HubError::Layer`].
+    pub async fn send_to(&self, client: &ClientId, payload: impl Into<Payload>) -> Result<(), HubError> {
+        let (channel, payload) = (client.channel(), payload.into());
+        if channel.non_local() == self.inner.names.channel().as_str() {
+            let local = channel.local().unwrap_or_default();
+            return self.inner.connections.send(local, payload.into()).ok_or(HubError::Gone);
+        }
+        let message = crate::Message::new().with(payload.key(), payload);
+        Ok(self.inner.layer.send(channel.as_str(), message).await?)
+    }
+
+    /// The clients of this process that are in a room, in no order.
+    pub fn members(&self, room: &str) -> Vec<ClientId> {
+        let id = |id| self.inner.connections.name(id).map(ClientId::new).ok();
+        self.inner.index.members(Kind::Room, room).into_iter().filter_map(id).collect()
+    }
+
+    /// How many clients of this process are in a room.
+    pub fn count(&self, room: &str) -> usize {
+        self.inner.index.count(Kind::Room, room)
+    }
+
+    /// How the hub stands in this process.
+    pub fn status(&self) -> Status {
+        let inner = &self.inner;
+        let mode = match () {
+            () if inner.others.are_none() => Mode::Alone,
+            () if inner.others.are_reachable() => Mode::Together,
+            () => Mode::CutOff,
+        };
+        Status {
+            name: inner.name.clone(),
+            process: inner.names.channel().to_string(),
+            connections: inner.connections.len(),
+            rooms: inner.index.len(Kind::Room),
+            users: inner.index.len(Kind::User),
+            queues: inner.connections.depths(),
+            mode,
+            options: inner.options,
+        }
+    }
+
+    /// Closes all clients with 1001 after what is queued for them, spread evenly over `over` so that they do not come
+    /// back all at once; then leaves the groups and puts back what was not read. The layer stays open.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, it is closed in part; a second call goes on.
+    pub async fn close(&self, over: Duration) {
+        let inner = &self.inner;
+        inner.connections.close_evenly(over).await;
+        inner.tracker.close();
+        let options = &inner.options;
+        let patience = options.write_timeout + options.close_timeout;
+        if tokio::time::timeout(patience, inner.tracker.wait()).await.is_err() {
+            tracing::warn!(connections = inner.connections.len(), "the close does not wait any longer");
+        }
+        inner.stop.cancel();
+        inner.tasks.close();
+        inner.tasks.wait().await;
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
+    }
+
+    async fn send(&self, to: Option<(Kind, &str)>, payload: Payload) -> Result<usize, HubError> {
+        let began = Instant::now();
+        // Before the message is handed over here, for a process that comes later does not miss it.
+        let alone = self.inner.others.are_none();
+        let here = self.send_here(to, &payload);
+        if !alone {
+            let message = wire::content(self.inner.names.member(), to, payload);
+            self.inner.layer.group_send(&self.group(to), message).await?;
+        }
+        metrics::histogram!("channel_layer_broadcast_seconds").record(began.elapsed());
+        Ok(here)
+    }
+
+    fn send_here(&self, to: Option<(Kind, &str)>, payload: &Payload) -> usize {
+        self.inner.fan_out(|hub| match to {
+            Some((kind, name)) => hub.index.send(kind, name, || payload.clone().into()),
+            None => hub.connections.push_all(&Frame::from(payload.clone())),
+        })
+    }
+
+    fn group(&self, to: Option<(Kind, &str)>) -> String {
+        match to {
+            Some((kind, name)) => self.inner.names.group(kind, name),
+            None => self.inner.names.everyone().to_owned(),
+        }
+    }
+}
+
+impl Inner {
+    /// Hands a message over to clients of this process; gives how many.
+    pub(crate) fn fan_out(&self, send: impl FnOnce(&Self) -> usize) -> usize {
+        let reached = send(self);
+        if reached > 0 {
+            metrics::histogram!("channel_layer_fan_out").record(u32::try_from(reached).unwrap_or(u32::MAX));
+        }
+        reached
+    }
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub").field("name", &self.inner.name).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for HubBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HubBuilder").field("name", &self.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,87 @@
+//! Rooms, users and broadcasts for the WebSockets of an axum app, across any number of its processes.
+//!
+//! A [`Hub`] stands on any [`ChannelLayer`](crate::ChannelLayer): on a `MemoryLayer` for one process, on a `RedisLayer`
+//! for many. The app routes requests to it, and says in a [`Handler`] what becomes of its clients:
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use axum::extract::{Path, State};
+//! use axum::response::Response;
+//! use axum::routing::get;
+//! use channel_layer::hub::{Client, Closed, Handler, Payload};
+//! use channel_layer::server::Upgrade;
+//! use channel_layer::{BoxError, Hub, MemoryLayer};
+//!
+//! /// Everybody in a room hears what one says.
+//! struct Chat {
+//!     room: String,
+//! }
+//!
+//! impl Handler for Chat {
+//!     async fn connect(&mut self, client: &Client) -> Result<(), BoxError> {
+//!         client.join(&self.room).await?;
+//!         Ok(())
+//!     }
+//!
+//!     async fn message(&mut self, client: &Client, message: Payload) -> Result<(), BoxError> {
+//!         client.hub().broadcast(&self.room, message).await?;
+//!         Ok(())
+//!     }
+//!
+//!     async fn disconnect(&mut self, client: &Client, _closed: Closed) {
+//!         // The others hear it as well where the layer cannot be reached.
+//!         let _ = client.hub().broadcast(&self.room, "somebody left").await;
+//!     }
+//! }
+//!
+//! async fn chat(State(hub): State<Hub>, Path(room): Path<String>, upgrade: Upgrade) -> Response {
+//!     hub.upgrade(upgrade, Chat { room })
+//! }
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), BoxError> {
+//! let hub = Hub::start(Arc::new(MemoryLayer::new())).await?;
+//! let app: axum::Router = axum::Router::new().route("/chat/{room}", get(chat)).with_state(hub.clone());
+//! // From anywhere in the app:
+//! hub.broadcast("lobby", "the server says hello").await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is promised
+//!
+//! - A client that has joined gets what is broadcast from then on, in the order of each sender, once; after it has left,
+//!   or its connection has ended, nothing of it is left in any room.
+//! - A message is in memory once, whatever the number of clients. Each client has a bounded queue, and one that does not
+//!   keep up is closed or misses messages, as [`SocketOptions`](crate::server::SocketOptions) say. Nobody waits for it.
+//! - Between processes the promises are those of the layer: at most once, in order, and what is not delivered is counted.
+//!   Clients of the sender's own process get a message without the layer.
+//!
+//! A process is one member of the group of each room that it has clients in, so that the layer's work depends on the
+//! number of processes alone. Its channel takes the messages for all its clients: raise its capacity, by
+//! [`CapacityRule::glob`](crate::CapacityRule::glob)`("hub.*", 10_000)`.
+
+mod client;
+mod error;
+mod handle;
+mod handler;
+mod index;
+mod keeper;
+mod names;
+mod others;
+mod payload;
+mod presence;
+mod reader;
+mod serve;
+mod status;
+mod wire;
+
+pub use super::connection::QueueDepths;
+pub use client::Client;
+pub use error::HubError;
+pub use handle::{Hub, HubBuilder};
+pub use handler::{Closed, Handler};
+pub use names::ClientId;
+pub use payload::Payload;
+pub use status::{Mode, Status};

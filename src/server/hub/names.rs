@@ -1,0 +1,142 @@
+//! The channels and groups of a hub: which names its clients, rooms and users have on the layer.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use super::HubError;
+use crate::crypto;
+use crate::name::{ChannelName, GroupName, MAX_NAME_LENGTH};
+
+/// Who a message is for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Audience {
+    pub(crate) kind: Kind,
+    pub(crate) name: Arc<str>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    Room,
+    User,
+}
+
+impl Kind {
+    /// Under which name it travels in messages and groups.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Room => "room",
+            Self::User => "user",
+        }
+    }
+}
+
+/// The names of one hub in one process.
+#[derive(Debug)]
+pub(crate) struct Names {
+    /// `hub.<name>.`
+    prefix: String,
+    /// `hub.<name>.<process>!`
+    channel: ChannelName,
+    /// This process in the groups of the hub. Its local part is no number, and so no client.
+    member: ChannelName,
+    /// The group of all processes.
+    everyone: GroupName,
+}
+
+impl Names {
+    /// # Errors
+    ///
+    /// [`HubError::Layer`] if `hub` cannot be part of a name.
+    pub(crate) fn new(hub: &str, process: &str) -> Result<Self, HubError> {
+        let prefix = format!("hub.{hub}.");
+        let parse = |name: String| ChannelName::parse(&name).map_err(HubError::from);
+        let names = Self {
+            channel: parse(format!("{prefix}{process}!"))?,
+            member: parse(format!("{prefix}{process}!process"))?,
+            everyone: GroupName::parse(&format!("{prefix}all")).map_err(HubError::from)?,
+            prefix,
+        };
+        // So that no room can have a name that is too long.
+        GroupName::parse(&names.group_text(Kind::Room, &"\u{e9}".repeat(MAX_NAME_LENGTH))).map_err(HubError::from)?;
+        Ok(names)
+    }
+
+    pub(crate) fn channel(&self) -> &ChannelName {
+        &self.channel
+    }
+
+    pub(crate) fn member(&self) -> &str {
+        self.member.as_str()
+    }
+
+    pub(crate) fn everyone(&self) -> &str {
+        self.everyone.as_str()
+    }
+
+    /// The group of those who are in a room or belong to a user. Names may be any text: one that cannot be part of a
+    /// group's name goes by its digest.
+    pub(crate) fn group(&self, kind: Kind, name: &str) -> String {
+        let plain = format!("{}{}.is.{name}", self.prefix, kind.label());
+        if GroupName::parse(&plain).is_ok() { plain } else { self.group_text(kind, name) }
+    }
+
+    fn group_text(&self, kind: Kind, name: &str) -> String {
+        format!("{}{}.of.{:032x}", self.prefix, kind.label(), crypto::digest(name.as_bytes()))
+    }
+}
+
+/// Names a client among all processes of a hub. It is never used again.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientId(ChannelName);
+
+impl ClientId {
+    pub(crate) fn new(channel: ChannelName) -> Self {
+        Self(channel)
+    }
+
+    pub(crate) fn channel(&self) -> &ChannelName {
+        &self.0
+    }
+}
+
+impl fmt::Display for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for ClientId {
+    type Err = crate::InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        ChannelName::parse_target(text).map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rooms_may_have_any_name() {
+        let names = Names::new("chat", "p1").unwrap();
+        assert_eq!(names.group(Kind::Room, "lobby"), "hub.chat.room.is.lobby");
+        let long = "x".repeat(1_000);
+        let odd = ["", "café", "user:1/inbox", "a!b", &long];
+        let mut groups: Vec<_> = odd.iter().map(|room| names.group(Kind::Room, room)).collect();
+        for group in &groups {
+            GroupName::parse(group).unwrap();
+        }
+        groups.sort();
+        groups.dedup();
+        assert_eq!(groups.len(), odd.len());
+        assert_ne!(names.group(Kind::Room, "ada"), names.group(Kind::User, "ada"));
+    }
+
+    #[test]
+    fn a_hub_whose_name_cannot_be_part_of_others_is_refused() {
+        assert!(Names::new("with space", "p").is_err());
+        assert!(Names::new(&"x".repeat(90), "p").is_err());
+    }
+}

@@ -1,0 +1,147 @@
+//! The other processes of a hub: greeting them, and looking whether there are any.
+
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::{Instant, interval, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use parking_lot::Mutex;
+
+use super::keeper::{Keeper, renewal};
+use super::names::Names;
+use super::presence::{LEASE, LOOK_EVERY, Look, Presence};
+use super::wire;
+use crate::error::Result;
+use crate::layer::{ChannelLayer, Event};
+
+pub(crate) struct Others {
+    layer: Arc<dyn ChannelLayer>,
+    names: Arc<Names>,
+    /// Held for a look or a change, never across an await.
+    presence: Mutex<Presence>,
+    all_answered: Notify,
+}
+
+impl Others {
+    pub(crate) fn new(layer: Arc<dyn ChannelLayer>, names: Arc<Names>) -> Self {
+        Self { layer, names, presence: Mutex::default(), all_answered: Notify::new() }
+    }
+
+    /// Whether nobody else can have clients in a room.
+    pub(crate) fn are_none(&self) -> bool {
+        self.presence.lock().is_alone(Instant::now())
+    }
+
+    /// Whether the layer could be asked the last time.
+    pub(crate) fn are_reachable(&self) -> bool {
+        self.presence.lock().is_reachable()
+    }
+
+    /// Comes into the group of all processes, and waits until the others know.
+    pub(crate) async fn come(&self) -> Result<()> {
+        self.layer.group_add(self.names.everyone(), self.names.member()).await?;
+        let known = Instant::now() + LEASE;
+        if !self.layer.lists_all_members() {
+            // Then none of the others ever believes to be alone either.
+            self.presence.lock().answers();
+            return Ok(());
+        }
+        let look = self.look().await?;
+        if look.others.is_empty() {
+            return Ok(());
+        }
+        self.presence.lock().greets(look.others);
+        self.layer.group_send(self.names.everyone(), wire::hello(self.names.member())).await?;
+        if timeout_at(known, self.all_answered.notified()).await.is_err() {
+            tracing::info!("other processes of the hub do not answer, and may have ended without closing");
+        }
+        Ok(())
+    }
+
+    /// Another process greets: from now on nothing stays in this one, and then it is told so.
+    pub(crate) async fn greeted(&self, channel: &str) {
+        if channel == self.names.member() {
+            return;
+        }
+        self.presence.lock().greeted(Instant::now());
+        if let Err(error) = self.layer.send(channel, wire::answer(self.names.member())).await {
+            // It waits a moment longer then.
+            tracing::debug!(%error, "a greeting could not be answered");
+        }
+    }
+
+    pub(crate) fn answered(&self, channel: &str) {
+        if self.presence.lock().answered(channel) {
+            self.all_answered.notify_one();
+        }
+    }
+
+    /// Looks at the group until `stop`, stays in it, and sees to it that groups are made again when the layer has lost
+    /// them; leaves it in the end.
+    pub(crate) async fn watch(self: Arc<Self>, keeper: Arc<Keeper>, stop: CancellationToken) {
+        let mut looks = interval(LOOK_EVERY);
+        let (every, mut renewed) = (renewal(self.layer.group_expiry()), Instant::now());
+        let mut events = self.layer.events();
+        let mut ended = false;
+        loop {
+            let lost = tokio::select! {
+                _ = looks.tick() => false,
+                event = events.recv(), if !ended => {
+                    ended = matches!(event, Err(RecvError::Closed));
+                    // Which events were missed is unknown.
+                    matches!(event, Ok(Event::DataLost { .. }) | Err(RecvError::Lagged(_)))
+                }
+                () = stop.cancelled() => break,
+            };
+            if lost {
+                keeper.lost();
+            }
+            let due = renewed.elapsed() >= every;
+            match self.stay(lost || due).await {
+                Ok(missing) => {
+                    if due {
+                        renewed = Instant::now();
+                    }
+                    if missing {
+                        keeper.lost();
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "the other processes of the hub are unknown");
+                    self.presence.lock().failed();
+                }
+            }
+        }
+        // Otherwise the others believe in this process until its membership ends.
+        let _ = self.layer.group_discard(self.names.everyone(), self.names.member()).await;
+    }
+
+    /// Looks, and comes again if that is due or this process is missing; gives whether it was.
+    async fn stay(&self, due: bool) -> Result<bool> {
+        if due {
+            self.layer.group_add(self.names.everyone(), self.names.member()).await?;
+        }
+        if !self.layer.lists_all_members() {
+            self.presence.lock().answers();
+            return Ok(false);
+        }
+        if self.look().await?.myself {
+            return Ok(false);
+        }
+        self.layer.group_add(self.names.everyone(), self.names.member()).await?;
+        self.layer.group_send(self.names.everyone(), wire::hello(self.names.member())).await?;
+        Ok(true)
+    }
+
+    async fn look(&self) -> Result<Look> {
+        let began = Instant::now();
+        let channels = self.layer.group_channels(self.names.everyone()).await?;
+        let (myself, others): (Vec<_>, Vec<_>) =
+            channels.into_iter().map(|channel| channel.to_string()).partition(|channel| channel == self.names.member());
+        let look = Look { began, myself: !myself.is_empty(), others };
+        self.presence.lock().looked(&look);
+        Ok(look)
+    }
+}

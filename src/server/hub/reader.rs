@@ -1,0 +1,67 @@
+//! From the channel of this process to its clients: one reader, which waits for nobody but the layer.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::super::asgi::ReplyReader;
+use super::handle::Inner;
+use super::names::Kind;
+use super::wire::{self, Address, Letter};
+use crate::drops::{self, DropReason};
+use crate::layer::Delivery;
+use crate::steady::{BATCH, SteadyReceiver};
+
+/// Hands over what other processes send, until `stop` or the end of the layer.
+pub(crate) async fn read(mut receiver: SteadyReceiver, hub: Arc<Inner>, stop: CancellationToken) {
+    let mut replies = ReplyReader::default();
+    let mut batch = Vec::with_capacity(BATCH);
+    loop {
+        let read = tokio::select! {
+            read = receiver.recv_many(&mut batch) => read,
+            () = stop.cancelled() => break,
+        };
+        if read.is_err() {
+            break;
+        }
+        for delivery in batch.drain(..) {
+            hand_over(&delivery, &mut replies, &hub).await;
+        }
+    }
+    receiver.close().await;
+}
+
+async fn hand_over(delivery: &Delivery, replies: &mut ReplyReader, hub: &Inner) {
+    if *delivery.channel.as_str() != *hub.names.member() {
+        return to_client(delivery, replies, hub);
+    }
+    match wire::read(&delivery.message, replies) {
+        Ok(Letter::Hello(channel)) => hub.others.greeted(&channel).await,
+        Ok(Letter::Answer(channel)) => hub.others.answered(&channel),
+        // It has been handed over here before it was sent.
+        Ok(Letter::Content { from, .. }) if from == hub.names.member() => {}
+        Ok(Letter::Content { to: Address::Everyone, frame, .. }) => {
+            hub.fan_out(|hub| hub.connections.push_all(&frame));
+        }
+        Ok(Letter::Content { to: Address::Some(kind @ (Kind::Room | Kind::User), name), frame, .. }) => {
+            hub.fan_out(|hub| hub.index.send(kind, &name, || frame));
+        }
+        Err(reason) => ignore(delivery, reason),
+    }
+}
+
+fn to_client(delivery: &Delivery, replies: &mut ReplyReader, hub: &Inner) {
+    let reply = match replies.read(&delivery.message) {
+        Ok(reply) => reply,
+        Err(reason) => return ignore(delivery, reason),
+    };
+    match delivery.channel.local().and_then(|client| hub.connections.push(client, reply)) {
+        Some(pushed) => pushed.count(),
+        None => drops::count(DropReason::ClientGone, 1),
+    }
+}
+
+fn ignore(delivery: &Delivery, reason: &str) {
+    tracing::debug!(channel = %delivery.channel, reason, "a message of another process is ignored");
+    drops::count(DropReason::Malformed, 1);
+}

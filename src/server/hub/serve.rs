@@ -1,0 +1,66 @@
+//! One client of a hub, from its handshake to its disconnect.
+
+use std::sync::Arc;
+
+use axum::response::Response;
+use tokio::time::Instant;
+
+use super::super::asgi::Reply;
+use super::super::connection::Connection;
+use super::super::heartbeat::LONGEST;
+use super::super::upgrade::{Stream, Upgrade};
+use super::super::websocket;
+use super::handle::Inner;
+use super::handler::Handling;
+use super::index::Member;
+use super::{Client, ClientId, Closed, Handler, Hub};
+
+/// A member of the index for as long as it is kept. The only place that takes a member out.
+struct Stay {
+    hub: Arc<Inner>,
+    member: Arc<Member>,
+}
+
+impl Stay {
+    fn end(&self) -> Closed {
+        let user = self.member.user();
+        let (rooms, emptied) = self.hub.index.depart(&self.member);
+        self.hub.keeper.emptied(emptied);
+        Closed { code: 0, reason: String::new(), rooms, user }
+    }
+}
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+pub(crate) fn open(hub: Hub, upgrade: Upgrade, connection: Connection, handler: impl Handler) -> Response {
+    let running = hub.inner().tracker.token();
+    upgrade.open(None, async move |stream| {
+        serve(hub, stream, connection, handler).await;
+        drop(running);
+    })
+}
+
+async fn serve(hub: Hub, stream: Stream, connection: Connection, handler: impl Handler) {
+    let Ok(id) = connection.name() else { return };
+    let inner = hub.inner().clone();
+    let member = Arc::new(Member::new(connection.id(), connection.queue().clone()));
+    let stay = Stay { hub: inner.clone(), member: member.clone() };
+    let mut handling = Handling { handler, client: Client::new(hub, ClientId::new(id), member) };
+    // Nothing of a hub ends with its groups: memberships are renewed.
+    let end = websocket::run(
+        stream,
+        &mut handling,
+        connection.queue(),
+        &inner.options,
+        Instant::now() + LONGEST,
+        Reply::default(),
+    )
+    .await;
+    let closed = Closed { code: end.code(), reason: end.reason(), ..stay.end() };
+    drop((stay, connection));
+    handling.handler.disconnect(&handling.client, closed).await;
+}

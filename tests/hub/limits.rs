@@ -1,0 +1,75 @@
+//! Each limit, and that it is free again for the next one.
+
+use channel_layer::hub::HubError;
+use channel_layer::server::SocketOptions;
+use tokio_tungstenite::tungstenite::Error as ClientError;
+
+use super::{App, Socket, is_closed, says};
+
+fn status(refused: Result<Socket, ClientError>) -> u16 {
+    match refused {
+        Err(ClientError::Http(response)) => response.status().as_u16(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn one_connection_too_many_gets_503_until_one_has_gone() {
+    for options in [SocketOptions::new().max_connections(2), SocketOptions::new().max_connections_per_address(2)] {
+        let app = App::with_options(options).await;
+        let (first, _second) = (app.enter("lobby").await, app.enter("lobby").await);
+        assert_eq!(status(app.try_enter("lobby").await), 503);
+        drop(first.0);
+        app.closed(&first.1).await;
+        app.enter("lobby").await;
+    }
+}
+
+#[tokio::test]
+async fn too_many_handshakes_in_a_second_get_503() {
+    let app = App::with_options(SocketOptions::new().max_handshakes_per_second(1)).await;
+    let (_socket, client) = app.enter("lobby").await;
+    let mut refused = 0;
+    // On a slow machine a second may pass between two of them.
+    while refused == 0 {
+        refused += usize::from(app.try_enter("lobby").await.is_err());
+    }
+    client.send("still here").unwrap();
+}
+
+#[tokio::test]
+async fn one_connection_too_many_of_a_user_is_closed_with_1008() {
+    let app = App::with_options(SocketOptions::new().max_connections_per_user(1)).await;
+    let ((_first, ada), (mut second, other)) = (app.enter("lobby").await, app.enter("lobby").await);
+    ada.set_user(Some("ada")).await.unwrap();
+    assert!(matches!(other.set_user(Some("ada")).await, Err(HubError::TooManyConnections)));
+    assert_eq!(is_closed(&mut second).await, (1008, "too many connections of this user".to_owned()));
+    ada.set_user(Some("bob")).await.unwrap();
+    let (_third, next) = app.enter("lobby").await;
+    next.set_user(Some("ada")).await.unwrap();
+}
+
+#[tokio::test]
+async fn too_many_messages_or_bytes_in_a_second_close_with_1008() {
+    let text = "x".repeat(500);
+    for options in [SocketOptions::new().max_messages_per_second(5), SocketOptions::new().max_bytes_per_second(3_000)] {
+        let app = App::with_options(options).await;
+        let (mut socket, client) = app.enter("lobby").await;
+        for _ in 0..7 {
+            says(&mut socket, &text).await;
+        }
+        assert_eq!(is_closed(&mut socket).await, (1008, "too many messages".to_owned()));
+        assert_eq!(app.closed(&client).await.code, 1008);
+    }
+}
+
+#[tokio::test]
+async fn too_large_a_frame_or_message_closes_with_1009() {
+    for options in [SocketOptions::new().max_message_size(1_000), SocketOptions::new().max_frame_size(1_000)] {
+        let app = App::with_options(options).await;
+        let (mut socket, client) = app.enter("lobby").await;
+        says(&mut socket, &"x".repeat(1_001)).await;
+        assert_eq!(is_closed(&mut socket).await, (1009, "too large".to_owned()));
+        assert_eq!(app.closed(&client).await.code, 1009);
+    }
+}

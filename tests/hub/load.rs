@@ -1,0 +1,78 @@
+//! Many clients that come and go.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use channel_layer::{Hub, MemoryLayer};
+use tokio::net::TcpListener;
+use tokio_tungstenite::client_async;
+
+use super::App;
+
+/// How many clients come.
+const CONNECTS: usize = 20_000;
+
+/// How many of them are there together.
+const AT_ONCE: usize = 64;
+
+const ROOMS: usize = 10;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twenty_thousand_clients_come_and_go_and_leave_nothing_behind() {
+    // On several addresses, for each has some 28,000 ports, which rest for a minute after use.
+    let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let app = App::listening(Hub::builder(Arc::new(MemoryLayer::new())), listener).await;
+    let (next, over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let broadcasting = tokio::spawn({
+        let (hub, over) = (app.hub.clone(), over.clone());
+        async move {
+            let mut number = 0;
+            while !over.load(Ordering::Relaxed) {
+                number += 1;
+                hub.broadcast(&format!("room{}", number % ROOMS), "to a room").await.unwrap();
+                hub.broadcast_all("to all").await.unwrap();
+                // Somebody else's turn.
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+        }
+    });
+    let coming = (0..AT_ONCE).map(|_| {
+        let (next, hub, port) = (next.clone(), app.hub.clone(), app.address.port());
+        tokio::spawn(async move {
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= CONNECTS {
+                    return;
+                }
+                come_and_go(number, port, &hub).await;
+            }
+        })
+    });
+    for coming in coming.collect::<Vec<_>>() {
+        coming.await.unwrap();
+    }
+    over.store(true, Ordering::Relaxed);
+    broadcasting.await.unwrap();
+    app.is_empty().await;
+    assert_eq!(app.closes(), CONNECTS, "each has one end");
+}
+
+/// Clients end in every way: by a close, without a word, or as soon as they are there.
+async fn come_and_go(number: usize, port: u16, hub: &Hub) {
+    let host = [127, 0, 0, u8::try_from(1 + number % 100).unwrap()];
+    let stream = tokio::net::TcpStream::connect((std::net::Ipv4Addr::from(host), port)).await.unwrap();
+    let room = format!("room{}", number % ROOMS);
+    let (mut socket, _) = client_async(format!("ws://localhost/{room}"), stream).await.unwrap();
+    match number % 4 {
+        0 => socket.close(None).await.unwrap(),
+        1 => {
+            let _ = futures_util::SinkExt::send(&mut socket, "hello".into()).await;
+        }
+        2 => {
+            if let Some(somebody) = hub.members(&room).first() {
+                let _ = hub.send_to(somebody, "to you").await;
+            }
+        }
+        _ => {}
+    }
+}

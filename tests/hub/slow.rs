@@ -1,0 +1,125 @@
+//! Clients that do not read: memory stays bounded, and nobody waits for them.
+
+use std::sync::Arc;
+
+use channel_layer::hub::Payload;
+use channel_layer::server::{SlowConsumer, SocketOptions};
+use channel_layer::{Hub, MemoryLayer};
+use tokio::net::TcpSocket;
+
+use super::{App, hears, hears_until};
+use crate::support::{DEADLINE, within};
+
+/// Little enough that the operating system does not take what a client does not read.
+const SMALL: u32 = 4 * 1024;
+
+fn kilobytes(count: usize) -> Payload {
+    vec![7; count * 1024].into()
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_closed_and_others_do_not_wait() {
+    let app = App::start().await;
+    let ((_slow, slow), (mut quick, _)) = (app.enter("lobby").await, app.enter("cellar").await);
+    let end = tokio::time::Instant::now() + DEADLINE;
+    while app.closes() == 0 {
+        assert!(tokio::time::Instant::now() < end, "the client is never closed");
+        let _ = slow.send(kilobytes(256));
+        app.hub.broadcast("cellar", "still here").await.unwrap();
+        assert_eq!(hears(&mut quick).await, "still here");
+        let queues = app.hub.status().queues;
+        assert!(queues.bytes <= 1024 * 1024 + 256 * 1024, "{queues:?}");
+    }
+    assert_eq!(app.closed(&slow).await.code, 1013);
+}
+
+#[tokio::test]
+async fn a_client_may_miss_the_oldest_or_the_newest_instead() {
+    for (policy, last) in [(SlowConsumer::DropOldest, true), (SlowConsumer::DropNewest, false)] {
+        let app = App::with_options(SocketOptions::new().slow_consumer(policy).queue(10, 1024 * 1024)).await;
+        let (mut socket, client) = app.enter("lobby").await;
+        // More than the operating system takes: what is queued cannot get out until the client reads.
+        for _ in 0..100 {
+            client.send(kilobytes(100)).unwrap();
+        }
+        while app.hub.status().queues.messages < 10 {
+            client.send(kilobytes(100)).unwrap();
+        }
+        let queues = app.hub.status().queues;
+        assert!(queues.longest <= 10 && queues.bytes <= 1024 * 1024, "{queues:?}");
+        client.send("the last").unwrap();
+        let reading = async {
+            loop {
+                match futures_util::StreamExt::next(&mut socket).await.unwrap().unwrap() {
+                    message if message.is_text() => return message.into_text().unwrap().to_string(),
+                    _ => {}
+                }
+            }
+        };
+        let reader = tokio::spawn({
+            let hub = app.hub.clone();
+            async move {
+                while hub.status().queues.messages > 0 {
+                    tokio::task::yield_now().await;
+                }
+                client.send("the end").unwrap();
+            }
+        });
+        let heard = within(DEADLINE, "the last messages", reading).await;
+        assert_eq!(heard == "the last", last, "{policy:?}: {heard}");
+        reader.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_large_message_to_many_slow_clients_is_in_memory_once() {
+    const CLIENTS: usize = 1_000;
+    const SIZE: usize = 1024 * 1024;
+    let listener = TcpSocket::new_v4().unwrap();
+    listener.set_send_buffer_size(SMALL).unwrap();
+    listener.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let hub = Hub::builder(Arc::new(MemoryLayer::new()));
+    let app = App::listening(hub, listener.listen(1_024).unwrap()).await;
+    let mut sockets = Vec::new();
+    for _ in 0..CLIENTS {
+        let stream = TcpSocket::new_v4().unwrap();
+        stream.set_recv_buffer_size(SMALL).unwrap();
+        let stream = stream.connect(app.address).await.unwrap();
+        let (socket, _) = tokio_tungstenite::client_async(format!("ws://{}/lobby", app.address), stream).await.unwrap();
+        sockets.push(socket);
+    }
+    while app.hub.count("lobby") < CLIENTS {
+        tokio::task::yield_now().await;
+    }
+    let before = resident();
+    assert_eq!(app.hub.broadcast("lobby", vec![7; SIZE]).await.unwrap(), CLIENTS);
+    // Every socket has written what it can, and holds the rest.
+    while app.hub.status().queues.messages > 0 {
+        tokio::task::yield_now().await;
+    }
+    let held = resident().saturating_sub(before);
+    eprintln!("1 MiB to {CLIENTS} clients that do not read takes {} MiB", held >> 20);
+    assert!(held < 200 << 20, "{held} bytes: a copy for each client is {}", CLIENTS * SIZE);
+    for socket in &mut sockets[..10] {
+        let message = futures_util::StreamExt::next(socket).await.unwrap().unwrap();
+        assert_eq!(message.into_data(), vec![7; SIZE]);
+    }
+}
+
+/// Bytes of this process in memory.
+fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+#[tokio::test]
+async fn queued_messages_come_when_a_slow_client_reads_again() {
+    let app = App::start().await;
+    let (mut socket, client) = app.enter("lobby").await;
+    for number in 0..900 {
+        client.send(format!("{number}")).unwrap();
+    }
+    client.send("end").unwrap();
+    let heard = hears_until(&mut socket, "end").await;
+    assert!(heard.iter().map(String::as_str).eq((0..900).map(|number| number.to_string()).collect::<Vec<_>>()));
+}

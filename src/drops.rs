@@ -27,6 +27,8 @@ pub(crate) enum DropReason {
     Malformed,
     /// A server was away when the message had to be put back, or its group looked up.
     ShardDown,
+    /// A worker was stopped before it had begun with it, and its channel took it back no more.
+    Stopped,
 }
 
 impl DropReason {
@@ -44,6 +46,7 @@ impl DropReason {
             Self::SlowConsumer => "slow_consumer",
             Self::Malformed => "malformed",
             Self::ShardDown => "shard_down",
+            Self::Stopped => "stopped",
         }
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::delay;
 use crate::backoff::send_waiting;
 use crate::error::{Error, Result};
 use crate::layer::{ChannelLayer, Delivery};
@@ -57,6 +58,34 @@ impl Context {
         send_waiting(&*self.layer, self.wanted_reply_channel()?, message, self.reply_patience).await
     }
 
+    /// Sends to any channel, waiting while it is full as [`reply`](Self::reply) does.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, the message is either sent once or not at all.
+    ///
+    /// # Errors
+    ///
+    /// As [`ChannelLayer::send`].
+    pub async fn send(&self, channel: &str, message: Message) -> Result<()> {
+        send_waiting(&*self.layer, channel, message, self.reply_patience).await
+    }
+
+    /// Has `message` sent to `channel` after `delay`, in whole milliseconds, by a [`DelayServer`](super::DelayServer),
+    /// which says what that promises.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, the message is either delayed once or not at all.
+    ///
+    /// # Errors
+    ///
+    /// As [`ChannelLayer::send`], and [`Error::InvalidName`] for a `channel` that cannot be sent to.
+    pub async fn send_later(&self, channel: &str, delay: Duration, message: Message) -> Result<()> {
+        let channel = ChannelName::parse_target(channel)?;
+        self.send(delay::CHANNEL, delay::message(&channel, delay, message)).await
+    }
+
     /// Makes the reply channel a member of `group`.
     ///
     /// # Cancel safety
@@ -94,6 +123,11 @@ impl Context {
     /// As [`ChannelLayer::group_send`].
     pub async fn group_send(&self, group: &str, message: Message) -> Result<()> {
         self.layer.group_send(group, message).await
+    }
+
+    /// Sends the message to the end of its channel again.
+    pub(crate) async fn send_back(self) -> Result<()> {
+        self.layer.send(self.delivery.channel.as_str(), self.delivery.message).await
     }
 
     fn wanted_reply_channel(&self) -> Result<&str> {

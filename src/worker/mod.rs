@@ -19,10 +19,15 @@
 //! ```
 
 mod context;
+mod crew;
+mod delay;
+mod faults;
+mod handlers;
 mod lines;
 mod run;
 #[cfg(test)]
 mod tests;
 
 pub use context::Context;
+pub use delay::DelayServer;
 pub use run::Worker;

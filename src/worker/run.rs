@@ -1,38 +1,36 @@
-//! `Worker`: handlers by channel, run over whatever arrives.
+//! `Worker`: what it is told, and its loop.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytestring::ByteString;
-use futures_util::FutureExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinSet;
+use tokio::sync::Semaphore;
 
 use super::context::Context;
-use super::lines::Lines;
+use super::crew::{Crew, Job, line_of};
+use super::handlers::{Handlers, boxed};
 use crate::error::{BoxError, Error, Result};
-use crate::layer::{ChannelLayer, Delivery};
-use crate::message::Value;
+use crate::layer::ChannelLayer;
 use crate::steady::SteadyReceiver;
-
-type Handling = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
-type Handler = Arc<dyn Fn(Context) -> Handling + Send + Sync>;
 
 /// Takes messages from channels and gives each to the handler of its channel.
 ///
 /// Messages with the same `reply_channel` are handled one after the other, in the order in which this worker took
-/// them; others beside each other. An error or a panic of a handler is logged and counted in
-/// `channel_layer_worker_failures_total`, and the next message is handled.
+/// them, and by their `order` as far as they wait together; others beside each other. Of several workers on the same
+/// channels each gets some of a connection's messages, and these are in no order between workers.
+///
+/// An error or a panic of a handler is counted in `channel_layer_worker_failures_total` and logged, the same kind on the
+/// same channel once in 10 s, and the next message is handled. Nothing is handled twice: a message whose handler failed
+/// is gone.
 #[must_use]
 pub struct Worker {
     layer: Arc<dyn ChannelLayer>,
-    handlers: HashMap<String, Handler>,
+    handlers: Handlers,
     concurrency: usize,
+    backlog: usize,
+    in_order: bool,
     reply_patience: Duration,
     drain_timeout: Duration,
 }
@@ -42,8 +40,10 @@ impl Worker {
     pub fn new(layer: Arc<dyn ChannelLayer>) -> Self {
         Self {
             layer,
-            handlers: HashMap::new(),
+            handlers: Handlers::default(),
             concurrency: 64,
+            backlog: 1_000,
+            in_order: true,
             reply_patience: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(10),
         }
@@ -51,29 +51,47 @@ impl Worker {
 
     /// Handles the messages of `channel`, a process-local one named up to its `!`. A later handler for the same channel
     /// replaces an earlier one.
+    ///
+    /// A pattern, in which `*` stands for any text, handles those of the [`channels`](Self::channels) that it matches
+    /// and that have no handler under their own name; the first of several patterns that match does.
     pub fn on<H, F, E>(mut self, channel: &str, handler: H) -> Self
     where
         H: Fn(Context) -> F + Send + Sync + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<BoxError>,
     {
-        let handler = Arc::new(handler);
-        let boxed: Handler = Arc::new(move |context| {
-            let handler = handler.clone();
-            // The handler is called inside the future, so that a panic of the call itself is contained too.
-            Box::pin(async move { handler(context).await.map_err(Into::into) })
-        });
-        self.handlers.insert(channel.to_owned(), boxed);
+        self.handlers.insert(channel, boxed(handler));
         self
     }
 
-    /// How many messages this worker has in hand at once, at least 1. Defaults to 64.
-    pub fn concurrency(mut self, messages: usize) -> Self {
-        self.concurrency = messages.clamp(1, Semaphore::MAX_PERMITS);
+    /// Takes messages from these channels too, for handlers with a pattern: a layer is asked for channels by name.
+    pub fn channels<T: AsRef<str>>(mut self, channels: impl IntoIterator<Item = T>) -> Self {
+        for channel in channels {
+            self.handlers.read(channel.as_ref());
+        }
         self
     }
 
-    /// How long [`Context::reply`] waits for room on a full reply channel. Defaults to 10 s.
+    /// How many handlers run at once, at least 1. A message is taken when there is one free. Defaults to 64.
+    pub fn concurrency(mut self, handlers: usize) -> Self {
+        self.concurrency = handlers.clamp(1, Semaphore::MAX_PERMITS / 2);
+        self
+    }
+
+    /// How many messages may wait for earlier ones of the same connection, beyond which no more are taken. Defaults to
+    /// 1,000.
+    pub fn backlog(mut self, messages: usize) -> Self {
+        self.backlog = messages.min(Semaphore::MAX_PERMITS / 2);
+        self
+    }
+
+    /// Whether messages of one connection wait for each other. Defaults to `true`.
+    pub fn in_order(mut self, in_order: bool) -> Self {
+        self.in_order = in_order;
+        self
+    }
+
+    /// How long [`Context::reply`] and [`Context::send`] wait for room on a full channel. Defaults to 10 s.
     pub fn reply_patience(mut self, patience: Duration) -> Self {
         self.reply_patience = patience;
         self
@@ -85,21 +103,21 @@ impl Worker {
         self
     }
 
-    /// Works until `shutdown` completes; then takes no more messages, puts back what was taken and not begun with by
-    /// the layer, and finishes what is in hand. While the layer's servers are away it waits for them.
+    /// Works until `shutdown` completes; then takes no more messages, puts back what the layer has read and not handed
+    /// over, and finishes what was taken. What has not begun when the time for that is over is sent back to the end of
+    /// its channel, and handlers that still run are stopped. While the layer's servers are away it waits for them.
     ///
     /// # Cancel safety
     ///
-    /// When dropped, the handlers under way are dropped with it.
+    /// When dropped, the handlers under way are dropped with it, and the messages that wait for them.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidName`] if a channel cannot be received from or there is no handler, [`Error::Closed`] if the
-    /// layer closes before `shutdown`.
+    /// [`Error::InvalidName`] if a channel cannot be received from or there is none, [`Error::InvalidConfig`] if one has
+    /// no handler or a pattern matches none, [`Error::Closed`] if the layer closes before `shutdown`.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<()> {
-        let channels: Vec<&str> = self.handlers.keys().map(String::as_str).collect();
-        let mut receiver = SteadyReceiver::new(self.layer.receiver(&channels)?, "messages");
-        let mut crew = Crew { in_hand: Arc::new(Semaphore::new(self.concurrency)), ..Crew::default() };
+        let mut receiver = SteadyReceiver::new(self.layer.receiver(&self.handlers.channels()?)?, "messages");
+        let mut crew = Crew::new(self.concurrency, self.backlog);
         let worked = self.work(&mut receiver, &mut crew, shutdown).await;
         receiver.close().await;
         crew.finish(self.drain_timeout).await;
@@ -115,102 +133,24 @@ impl Worker {
         let mut shutdown = pin!(shutdown);
         loop {
             let next = async {
-                // Taking a message only when there is a hand for it leaves it to other workers until then.
-                let permit = crew.in_hand.clone().acquire_owned().await.map_err(|_| Error::Closed)?;
-                Ok::<_, Error>((permit, receiver.recv().await?))
+                let room = crew.room().await.ok_or(Error::Closed)?;
+                Ok::<_, Error>((room, receiver.recv().await?))
             };
-            let (permit, delivery) = tokio::select! {
+            let ((place, hand), delivery) = tokio::select! {
                 next = next => next?,
                 () = &mut shutdown => return Ok(()),
             };
-            if let Some(handler) = self.handlers.get(delivery.channel.non_local()) {
-                let line = line_of(&delivery);
+            if let Some(handler) = self.handlers.of(&delivery.channel) {
+                let line = if self.in_order { line_of(&delivery) } else { None };
                 let context = Context::new(self.layer.clone(), delivery, self.reply_patience);
-                crew.take(line, Job { handler: handler.clone(), context, _permit: permit });
+                crew.take(line, Job::new(handler.clone(), context, place), hand);
             }
-        }
-    }
-}
-
-fn line_of(delivery: &Delivery) -> Option<ByteString> {
-    match delivery.message.get("reply_channel") {
-        Some(Value::Text(channel)) => Some(channel.clone()),
-        _ => None,
-    }
-}
-
-struct Job {
-    handler: Handler,
-    context: Context,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Job {
-    async fn run(self) {
-        let channel = self.context.channel().clone();
-        let kind = match AssertUnwindSafe((self.handler)(self.context)).catch_unwind().await {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => {
-                tracing::warn!(%channel, error = &*error as &dyn std::error::Error, "a handler failed");
-                "error"
-            }
-            Err(_panic) => {
-                tracing::error!(%channel, "a handler panicked");
-                "panic"
-            }
-        };
-        metrics::counter!("channel_layer_worker_failures_total", "kind" => kind).increment(1);
-    }
-}
-
-/// The tasks that run handlers.
-struct Crew {
-    in_hand: Arc<Semaphore>,
-    lines: Arc<Lines<Job>>,
-    tasks: JoinSet<()>,
-}
-
-impl Default for Crew {
-    fn default() -> Self {
-        Self { in_hand: Arc::new(Semaphore::new(1)), lines: Arc::default(), tasks: JoinSet::new() }
-    }
-}
-
-impl Crew {
-    fn take(&mut self, line: Option<ByteString>, job: Job) {
-        // Finished tasks leave their result behind until it is looked at.
-        while self.tasks.try_join_next().is_some() {}
-        let Some(line) = line else {
-            self.tasks.spawn(job.run());
-            return;
-        };
-        let Some(first) = self.lines.enter(&line, job) else { return };
-        let lines = self.lines.clone();
-        self.tasks.spawn(async move {
-            let mut next = Some(first);
-            while let Some(job) = next {
-                job.run().await;
-                next = lines.next(&line);
-            }
-        });
-    }
-
-    async fn finish(mut self, patience: Duration) {
-        let all = async { while self.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(patience, all).await.is_err() {
-            let unfinished = self.tasks.len();
-            tracing::warn!(unfinished, "handlers did not finish in time and are stopped");
-            metrics::counter!("channel_layer_worker_failures_total", "kind" => "stopped").increment(unfinished as u64);
-            self.tasks.shutdown().await;
         }
     }
 }
 
 impl fmt::Debug for Worker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Worker")
-            .field("channels", &self.handlers.keys().collect::<Vec<_>>())
-            .field("concurrency", &self.concurrency)
-            .finish_non_exhaustive()
+        f.debug_struct("Worker").field("concurrency", &self.concurrency).finish_non_exhaustive()
     }
 }

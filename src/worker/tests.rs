@@ -7,11 +7,11 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::{Context, Worker};
+use super::{Context, DelayServer, Worker};
 use crate::capacity::CapacityRule;
 use crate::config::Config;
 use crate::error::{BoxError, Result};
-use crate::layer::ChannelLayer;
+use crate::layer::{ChannelLayer, Delivery};
 use crate::memory::MemoryLayer;
 use crate::message;
 
@@ -151,4 +151,130 @@ async fn a_worker_without_a_usable_channel_does_not_start() {
         assert!(within(worker.run(std::future::pending())).await.is_err(), "{channel}");
     }
     assert!(within(Worker::new(layer()).run(std::future::pending())).await.is_err());
+}
+
+#[tokio::test]
+async fn a_connection_that_floods_a_worker_holds_up_no_other() {
+    let config = Config::new().channel_capacity(CapacityRule::glob("*", 1_000));
+    let layer: Arc<dyn ChannelLayer> = Arc::new(MemoryLayer::with_config(&config).unwrap());
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let handler = move |context: Context| {
+        let tell = tell.clone();
+        async move {
+            if context.reply_channel() == Some("flood") {
+                std::future::pending::<()>().await;
+            }
+            tell.send(context.message().int("number").unwrap())?;
+            Ok::<_, BoxError>(())
+        }
+    };
+    let (_stop, _running) = run(Worker::new(layer.clone()).on("work", handler).concurrency(2));
+    for _ in 0..500 {
+        layer.send("work", message! { "reply_channel": "flood", "number": 0 }).await.unwrap();
+    }
+    for number in 0..100 {
+        layer.send("work", message! { "reply_channel": format!("quiet.{number}"), "number": number }).await.unwrap();
+    }
+    for number in 0..100 {
+        assert_eq!(within(told.recv()).await.unwrap(), number);
+    }
+}
+
+#[tokio::test]
+async fn frames_that_wait_together_are_handled_in_their_order() {
+    let layer = layer();
+    let (open, gate) = tokio::sync::watch::channel(false);
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let handler = move |context: Context| {
+        let (mut gate, tell) = (gate.clone(), tell.clone());
+        async move {
+            let order = context.message().int("order").unwrap();
+            tell.send(order)?;
+            gate.wait_for(|open| *open).await?;
+            Ok::<_, BoxError>(())
+        }
+    };
+    let worker = Worker::new(layer.clone()).on("work", handler).on("end", |_: Context| async { Ok::<_, BoxError>(()) });
+    let (_stop, _running) = run(worker);
+    for order in [1, 3, 4, 2] {
+        layer.send("work", message! { "reply_channel": "c", "order": order }).await.unwrap();
+    }
+    assert_eq!(within(told.recv()).await, Some(1));
+    // All are taken, and three of them wait.
+    within(async {
+        while layer.channel_statistics("work").await.unwrap().messages_pending > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    open.send(true).unwrap();
+    for order in 2..=4 {
+        assert_eq!(within(told.recv()).await, Some(order));
+    }
+}
+
+#[tokio::test]
+async fn what_a_shutdown_has_no_time_for_goes_back() {
+    let layer = layer();
+    let (begun, mut beginning) = mpsc::unbounded_channel();
+    let handler = move |context: Context| {
+        let begun = begun.clone();
+        async move {
+            begun.send(context.message().int("order"))?;
+            std::future::pending::<Result<(), BoxError>>().await
+        }
+    };
+    let worker = Worker::new(layer.clone()).on("work", handler).drain_timeout(Duration::from_millis(50));
+    let (stop, running) = run(worker);
+    for order in 1..=4 {
+        layer.send("work", message! { "reply_channel": "c", "order": order }).await.unwrap();
+    }
+    assert_eq!(within(beginning.recv()).await, Some(Some(1)));
+    stop.send(()).unwrap();
+    within(running).await.unwrap().unwrap();
+    for order in 2..=4 {
+        assert_eq!(within(layer.receive(&["work"])).await.unwrap().message.int("order"), Some(order));
+    }
+}
+
+#[tokio::test]
+async fn a_pattern_handles_the_channels_that_are_read() {
+    let layer = layer();
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let handler = move |context: Context| {
+        let tell = tell.clone();
+        async move { tell.send(context.channel().to_string()) }
+    };
+    let worker =
+        Worker::new(layer.clone()).on("websocket.*", handler).channels(["websocket.connect", "websocket.receive"]);
+    let (_stop, _running) = run(worker);
+    for channel in ["websocket.connect", "websocket.receive"] {
+        layer.send(channel, message! {}).await.unwrap();
+        assert_eq!(within(told.recv()).await.unwrap(), channel);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delayed_message_comes_when_its_time_has_come() {
+    let layer = layer();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let running = tokio::spawn(DelayServer::new(layer.clone()).run(async {
+        let _ = stopped.await;
+    }));
+    let delivery = Delivery::new("work".parse().unwrap(), message! {});
+    let context = Context::new(layer.clone(), delivery, Duration::from_secs(1));
+    let begun = tokio::time::Instant::now();
+    for (seconds, text) in [(30, "later"), (10, "soon"), (50, "much later")] {
+        context.send_later("jobs", Duration::from_secs(seconds), message! { "text": text }).await.unwrap();
+    }
+    layer.send("asgi.delay", message! { "delay": "nonsense" }).await.unwrap();
+    for (seconds, text) in [(10, "soon"), (30, "later")] {
+        assert_eq!(layer.receive(&["jobs"]).await.unwrap().message.text("text"), Some(text));
+        assert_eq!(begun.elapsed().as_secs(), seconds);
+    }
+    stop.send(()).unwrap();
+    running.await.unwrap().unwrap();
+    let left = layer.receive(&["asgi.delay"]).await.unwrap().message;
+    assert_eq!((left.text("channel"), left.int("delay")), (Some("jobs"), Some(20_000)));
+    assert_eq!(left.get("content").unwrap().as_map().unwrap().get("text").unwrap().as_text(), Some("much later"));
 }

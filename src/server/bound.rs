@@ -9,7 +9,7 @@ use axum::response::Response;
 use axum::{Extension, Router};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
@@ -49,9 +49,9 @@ impl BoundServer {
         &self.address
     }
 
-    /// Serves until `shutdown` completes; then takes no more connections, closes the sockets with 1001 after what is
-    /// queued for them, finishes the HTTP requests under way, tells the application, and puts unread replies back. The
-    /// layer stays open: it belongs to the caller.
+    /// Serves until `shutdown` completes. Then it is no longer ready, takes no more connections, closes the sockets one
+    /// after the other, each after what is queued for it, finishes the HTTP requests under way, tells the application,
+    /// and puts unread replies back. The layer stays open: it belongs to the caller.
     ///
     /// # Cancel safety
     ///
@@ -66,7 +66,8 @@ impl BoundServer {
         let (shared, routes) = share(server)?;
         let reading = read(&shared)?;
         let _shedding = (shared.settings.data_loss == DataLoss::Close).then(|| {
-            let shedding = shed_on_data_loss(shared.layer.events(), shared.connections.clone());
+            let over = shared.settings.close_spread;
+            let shedding = shed_on_data_loss(shared.layer.events(), shared.connections.clone(), over);
             AbortOnDropHandle::new(tokio::spawn(shedding))
         });
         let service = routes.fallback({
@@ -79,6 +80,8 @@ impl BoundServer {
             .collect();
 
         shutdown.await;
+        shared.leaving.cancel();
+        sleep(shared.settings.shutdown_delay).await;
         drain(&shared, accepting).await;
         reading.stop.cancel();
         for reader in reading.tasks {
@@ -105,6 +108,7 @@ fn share(server: InterfaceServer) -> Result<(Arc<Shared>, Router)> {
         pages,
         tracker: TaskTracker::new(),
         runtime: Handle::current(),
+        leaving: CancellationToken::new(),
         stopping: CancellationToken::new(),
     };
     Ok((Arc::new(shared), routes))
@@ -146,7 +150,7 @@ async fn accept(listening: Listening, router: Router, shared: Arc<Shared>) {
 async fn drain(shared: &Shared, accepting: Vec<AbortOnDropHandle<()>>) {
     tracing::info!(connections = shared.connections.len(), requests = shared.exchanges.len(), "shutting down");
     shared.stopping.cancel();
-    shared.connections.shut_down();
+    shared.connections.drain(shared.settings.close_spread, shared.settings.shutdown_code).await;
     shared.tracker.close();
     let ended = async {
         for accepting in accepting {

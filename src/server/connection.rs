@@ -7,10 +7,12 @@ pub use everyone::QueueDepths;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use dashmap::DashMap;
 use rand::Rng;
 use rand::distr::Alphanumeric;
+use tokio::time::sleep;
 
 use super::asgi::{Reply, code};
 use super::limits::{Admission, Gate, Refused};
@@ -18,6 +20,9 @@ use super::options::SocketOptions;
 use super::queue::{Pushed, Queue};
 use crate::drops::{self, DropReason};
 use crate::name::{ChannelName, InvalidName};
+
+/// How finely closes are spread over time.
+const CLOSING_STEP: Duration = Duration::from_millis(50);
 
 /// All connections, keyed by client id in a sharded map: opening, closing and replying to different clients do not
 /// wait for each other.
@@ -77,17 +82,33 @@ impl Connections {
         self.queues.get(&id).map(|queue| queue.push(reply))
     }
 
-    /// Closes every connection that there is, after what is queued for it.
-    pub(crate) fn close_all(&self, code: u16, reason: &'static str) {
-        for queue in &self.queues {
-            queue.close(code, reason);
+    /// Closes every connection that there is, each after what is queued for it, spread evenly over a time.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, some are not told.
+    pub(crate) async fn close_all(&self, over: Duration, code: u16, reason: &'static str) {
+        let queues: Vec<_> = self.queues.iter().map(|queue| queue.clone()).collect();
+        let steps = u32::try_from(over.as_millis() / CLOSING_STEP.as_millis()).unwrap_or(u32::MAX).max(1);
+        let size = queues.len().div_ceil(steps as usize).max(1);
+        for (step, part) in queues.chunks(size).enumerate() {
+            if step > 0 {
+                sleep(over / steps).await;
+            }
+            for queue in part {
+                queue.close(code, reason);
+            }
         }
     }
 
-    /// Closes every connection that there is or will be.
-    pub(crate) fn shut_down(&self) {
+    /// Closes every connection that there is or will be, those that there are spread evenly over a time.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`close_all`](Self::close_all).
+    pub(crate) async fn drain(&self, over: Duration, code: u16) {
         self.closing.store(true, Ordering::SeqCst);
-        self.close_all(code::GOING_AWAY, "going away");
+        self.close_all(over, code, "going away").await;
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -152,13 +173,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_opened_during_shut_down_is_told_to_close() {
+    async fn a_connection_opened_during_a_drain_is_told_to_close() {
         let connections = Connections::new(SocketOptions::default()).unwrap();
         let before = connections.open(None).unwrap();
-        connections.shut_down();
+        connections.drain(Duration::ZERO, code::GOING_AWAY).await;
         let after = connections.open(None).unwrap();
         for connection in [before, after] {
             assert_eq!(connection.queue().take_one().await.unwrap_err().code, 1001);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn closes_are_spread_over_the_time() {
+        let connections = Connections::new(SocketOptions::default()).unwrap();
+        let opened: Vec<_> = (0..1_000).map(|_| connections.open(None).unwrap()).collect();
+        let closing = |connection: &&Connection| connection.queue().push(Reply::default()) == Pushed::Ending;
+        let closed = || opened.iter().filter(closing).count();
+        let draining = connections.drain(Duration::from_secs(10), code::SERVICE_RESTART);
+        tokio::pin!(draining);
+        for second in 1..10 {
+            assert!(tokio::time::timeout(Duration::from_secs(1), &mut draining).await.is_err());
+            assert!((closed().abs_diff(100 * second)) <= 10, "{second} {}", closed());
+        }
+        draining.await;
+        assert_eq!(closed(), 1_000);
     }
 }

@@ -1,6 +1,7 @@
 //! From the process-local channel to the queues of the sockets: one reader, which never waits for a client.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
@@ -47,14 +48,18 @@ fn hand_over(delivery: &Delivery, replies: &mut ReplyReader, connections: &Conne
     }
 }
 
-/// Closes the sockets whenever the layer has lost its data, until the layer ends.
-pub(crate) async fn shed_on_data_loss(mut events: broadcast::Receiver<Event>, connections: Arc<Connections>) {
+/// Closes the sockets, spread over a time, whenever the layer has lost its data, until the layer ends.
+pub(crate) async fn shed_on_data_loss(
+    mut events: broadcast::Receiver<Event>,
+    connections: Arc<Connections>,
+    over: Duration,
+) {
     loop {
         match events.recv().await {
             // Which events were missed is unknown, and a socket that lost its groups unnoticed would stay deaf.
             Ok(Event::DataLost { .. }) | Err(RecvError::Lagged(_)) => {
                 tracing::warn!(connections = connections.len(), "the layer lost its data, clients have to come back");
-                connections.close_all(code::SERVICE_RESTART, "the server lost its groups");
+                connections.close_all(over, code::SERVICE_RESTART, "the server lost its groups").await;
             }
             Ok(_) => {}
             Err(RecvError::Closed) => return,
@@ -75,7 +80,7 @@ mod tests {
         send.send(Event::ShardUp { shard: 0 }).unwrap();
         send.send(Event::DataLost { shard: 0 }).unwrap();
         drop(send);
-        shed_on_data_loss(events, connections).await;
+        shed_on_data_loss(events, connections, Duration::ZERO).await;
         assert_eq!(connection.queue().take_one().await.unwrap_err().code, 1012);
     }
 }

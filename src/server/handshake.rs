@@ -19,46 +19,59 @@ pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
     headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
+/// Answers a request for a WebSocket, and counts how.
+pub(crate) async fn answer(shared: Arc<Shared>, peer: Peer, request: Request) -> Response {
+    let (outcome, response) = match try_answer(&shared, peer, request).await {
+        Ok(opened) => ("accepted", opened),
+        Err(Denied { outcome, response }) => (outcome, response),
+    };
+    metrics::counter!("channel_layer_handshakes_total", "outcome" => outcome).increment(1);
+    response
+}
+
+/// A handshake that opens no socket.
+struct Denied {
+    /// The label of the metric.
+    outcome: &'static str,
+    response: Response,
+}
+
+impl Denied {
+    fn new(outcome: &'static str, response: impl IntoResponse) -> Self {
+        Self { outcome, response: response.into_response() }
+    }
+}
+
 /// Asks the application and answers the request: 101 if it accepts, 403 if it does not or says nothing in time, 503 if
 /// it cannot be asked.
-pub(crate) async fn answer(shared: Arc<Shared>, peer: Peer, request: Request) -> Response {
+async fn try_answer(shared: &Arc<Shared>, peer: Peer, request: Request) -> Result<Response, Denied> {
     let mut parts = request.into_parts().0;
     if !shared.origins.permit(&parts.headers) {
         tracing::debug!(client = ?peer.client, "a handshake comes from a page of another site");
-        return StatusCode::FORBIDDEN.into_response();
+        return Err(Denied::new("origin", StatusCode::FORBIDDEN));
     }
-    let upgrade = match Upgrade::from_request_parts(&mut parts, &()).await {
-        Ok(upgrade) => upgrade,
-        Err(rejection) => return rejection.into_response(),
-    };
-    let mut session = match Session::new(&shared, decode_path(parts.uri.path()), peer) {
-        Ok(session) => session,
-        Err(refused) => return refused.into_response(),
-    };
-    if let Err(error) = session.connect(&parts, peer).await {
+    let upgrade =
+        Upgrade::from_request_parts(&mut parts, &()).await.map_err(|rejection| Denied::new("malformed", rejection))?;
+    let mut session =
+        Session::new(shared, decode_path(parts.uri.path()), peer).map_err(|refused| Denied::new("limited", refused))?;
+    session.connect(&parts, peer).await.map_err(|error| {
         tracing::debug!(%error, "a handshake cannot be passed on");
-        return refusal(&error).into_response();
-    }
-    match decision(&mut session).await {
-        Ok(first) => open(upgrade, session, first),
-        Err(status) => status.into_response(),
-    }
-}
-
-fn refusal(error: &Error) -> StatusCode {
-    match error {
-        Error::ChannelFull { .. } | Error::Redis { .. } | Error::Closed => StatusCode::SERVICE_UNAVAILABLE,
-        Error::MessageTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
-    }
-}
-
-/// The reply that opens the socket, or the status to refuse it with.
-async fn decision(session: &mut Session) -> Result<Reply, StatusCode> {
+        refusal(&error)
+    })?;
     match session.decision().await {
-        Decision::Accepted(first) => Ok(first),
-        Decision::Refused => Err(StatusCode::FORBIDDEN),
-        Decision::Closing => Err(StatusCode::SERVICE_UNAVAILABLE),
+        Decision::Accepted(first) => Ok(open(upgrade, session, first)),
+        Decision::Refused => Err(Denied::new("refused", StatusCode::FORBIDDEN)),
+        Decision::Silent => Err(Denied::new("timeout", StatusCode::FORBIDDEN)),
+        Decision::Closing => Err(Denied::new("closing", StatusCode::SERVICE_UNAVAILABLE)),
+    }
+}
+
+fn refusal(error: &Error) -> Denied {
+    match error {
+        Error::ChannelFull { .. } => Denied::new("full", StatusCode::SERVICE_UNAVAILABLE),
+        Error::Redis { .. } | Error::Closed => Denied::new("unavailable", StatusCode::SERVICE_UNAVAILABLE),
+        Error::MessageTooLarge { .. } => Denied::new("too_large", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
+        _ => Denied::new("error", StatusCode::INTERNAL_SERVER_ERROR),
     }
 }
 

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use tokio::net::ToSocketAddrs;
 
+use super::asgi::code;
 use super::bound::BoundServer;
 use super::http::HttpSettings;
 use super::listener::{Listening, Tls};
@@ -79,7 +80,30 @@ impl InterfaceServer {
         self
     }
 
-    /// How long a shutdown waits for sockets to close and for the application to be told. Defaults to 10 s.
+    /// Over how long the closing of all sockets is spread, in a shutdown or when the layer has lost its data: clients
+    /// come back as they are closed, and should not do so all at once. A few are closed at once, 20 a second at the
+    /// least. Defaults to 5 s.
+    pub fn close_spread(mut self, over: Duration) -> Self {
+        self.settings.close_spread = over;
+        self
+    }
+
+    /// Whether a shutdown closes sockets with 1012 (the service restarts) rather than 1001 (it is going away). Defaults
+    /// to `false`.
+    pub fn restarts(mut self, restarts: bool) -> Self {
+        self.settings.shutdown_code = if restarts { code::SERVICE_RESTART } else { code::GOING_AWAY };
+        self
+    }
+
+    /// How long a shutdown goes on taking connections while it says already that it is not ready, so that load balancers
+    /// find out before clients do. Defaults to 0.
+    pub fn shutdown_delay(mut self, delay: Duration) -> Self {
+        self.settings.shutdown_delay = delay;
+        self
+    }
+
+    /// How long a shutdown waits, once all sockets have been told to close, for them to do so, for requests under way,
+    /// and for the application to be told. Defaults to 10 s.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.settings.drain_timeout = timeout;
         self

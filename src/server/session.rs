@@ -82,7 +82,7 @@ impl Session {
         sent
     }
 
-    /// Waits for what the application makes of the handshake. One that says nothing in time refuses.
+    /// Waits for what the application makes of the handshake.
     pub(crate) async fn decision(&mut self) -> Decision {
         let decision = decision(&self.queue, self.shared.settings.accept_timeout).await;
         self.decided = true;
@@ -126,6 +126,8 @@ pub(crate) enum Decision {
     /// It opens the socket, and then does as the reply says.
     Accepted(Reply),
     Refused,
+    /// It says nothing in time.
+    Silent,
     /// The server closes the connection before that.
     Closing,
 }
@@ -141,7 +143,7 @@ async fn decision(queue: &Queue, patience: Duration) -> Decision {
             }
         }
     };
-    timeout(patience, decided).await.unwrap_or(Decision::Refused)
+    timeout(patience, decided).await.unwrap_or(Decision::Silent)
 }
 
 impl Drop for Session {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::asgi::code;
 use super::options::SocketOptions;
 
 /// What an interface server does with its sockets when the layer came back without its data, so that their groups are
@@ -21,6 +22,12 @@ pub(crate) struct Settings {
     pub(crate) accept_timeout: Duration,
     /// How long a frame or the end of a socket waits for room on its channel.
     pub(crate) send_patience: Duration,
+    /// Between the end of readiness and the end of accepting.
+    pub(crate) shutdown_delay: Duration,
+    /// Over which the closing of all sockets is spread.
+    pub(crate) close_spread: Duration,
+    /// The code that a shutdown closes sockets with.
+    pub(crate) shutdown_code: u16,
     pub(crate) drain_timeout: Duration,
     pub(crate) data_loss: DataLoss,
 }
@@ -31,6 +38,9 @@ impl Default for Settings {
             sockets: SocketOptions::default(),
             accept_timeout: Duration::from_secs(30),
             send_patience: Duration::from_secs(5),
+            shutdown_delay: Duration::ZERO,
+            close_spread: Duration::from_secs(5),
+            shutdown_code: code::GOING_AWAY,
             drain_timeout: Duration::from_secs(10),
             data_loss: DataLoss::default(),
         }

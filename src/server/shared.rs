@@ -36,7 +36,9 @@ pub(crate) struct Shared {
     pub(crate) tracker: TaskTracker,
     /// A connection may end where no runtime is entered.
     pub(crate) runtime: Handle,
-    /// Cancelled when the server begins to shut down.
+    /// Cancelled when the server is told to shut down; it may take connections a while longer.
+    pub(crate) leaving: CancellationToken,
+    /// Cancelled when the server takes no more connections.
     pub(crate) stopping: CancellationToken,
 }
 

@@ -45,7 +45,7 @@ impl Demo {
             let gone = stop.clone().drop_guard();
             async move {
                 let _gone = gone;
-                chat::run(working, until).await
+                chat::run(working, |worker| worker, until).await
             }
         });
         print_line(&format!("Chat at http://{address}"))?;

@@ -8,11 +8,14 @@ mod group;
 mod layer;
 mod receive;
 mod send;
+mod serve;
 mod stats;
+mod worker;
 
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -35,6 +38,10 @@ struct Arguments {
 enum Command {
     /// Serve a chat: a web page, its sockets, and the worker that answers them.
     Demo(demo::Demo),
+    /// Hold the connections of clients and pass what they say to workers.
+    Serve(Box<serve::Serve>),
+    /// Answer the clients of interface servers, and carry out delayed messages.
+    Worker(worker::Work),
     /// Send a message to a channel or a group.
     Send(send::Send),
     /// Print messages of channels as they come.
@@ -58,6 +65,8 @@ async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.command.unwrap_or(Command::Demo(arguments.demo)) {
         Command::Demo(demo) => demo.run().await,
+        Command::Serve(serve) => serve.run().await,
+        Command::Worker(worker) => worker.run().await,
         Command::Send(send) => send.run().await,
         Command::Receive(receive) => receive.run().await,
         Command::Group(group) => group.run().await,
@@ -89,6 +98,9 @@ fn chain(error: &(dyn Error + 'static)) -> String {
     line
 }
 
+/// The status of a process that was told a second time to end, as of one that an interrupt has ended.
+const IMPATIENT: i32 = 130;
+
 /// Prints to standard output at once; the log is on standard error.
 fn print_line(line: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
@@ -96,18 +108,30 @@ fn print_line(line: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// Cancelled by Ctrl-C or SIGTERM.
+/// Cancelled by Ctrl-C or SIGTERM. A second one ends the process at once.
 fn stop_signal() -> io::Result<CancellationToken> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let stop = CancellationToken::new();
     let stopping = stop.clone();
     tokio::spawn(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
+        let mut told = async || {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        };
+        told().await;
         stopping.cancel();
+        told().await;
+        tracing::warn!("told twice to end: ending at once");
+        std::process::exit(IMPATIENT);
     });
     Ok(stop)
+}
+
+/// Parses a time in seconds.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }

@@ -43,10 +43,14 @@ pub(crate) fn pages(server: InterfaceServer) -> InterfaceServer {
         .page("/icon.svg", "image/svg+xml", include_str!("icon.svg"))
 }
 
-/// Answers for all clients of `layer` until `shutdown`.
-pub(crate) async fn run(layer: Arc<dyn ChannelLayer>, shutdown: impl Future<Output = ()>) -> Result<()> {
+/// Answers for all clients of `layer` until `shutdown`, by a worker with these settings.
+pub(crate) async fn run(
+    layer: Arc<dyn ChannelLayer>,
+    set: impl FnOnce(Worker) -> Worker,
+    shutdown: impl Future<Output = ()>,
+) -> Result<()> {
     let presence = Arc::new(Presence::default());
-    let worker = Worker::new(layer.clone())
+    let worker = set(Worker::new(layer.clone()))
         .on("websocket.connect", connect)
         .on("websocket.disconnect", disconnect)
         .on("websocket.receive", {

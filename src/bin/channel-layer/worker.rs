@@ -1,0 +1,96 @@
+//! `channel-layer worker`: an application behind interface servers, and delayed messages.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use channel_layer::worker::{Context, DelayServer};
+use channel_layer::{BoxError, ChannelLayer, Message, Result, Value, Worker, message};
+use clap::{Args, ValueEnum};
+use tokio_util::sync::CancellationToken;
+
+use crate::layer::LayerOptions;
+use crate::{chat, print_line, seconds, stop_signal};
+
+#[derive(Args)]
+pub(crate) struct Work {
+    /// What answers
+    #[arg(value_enum)]
+    application: Application,
+    /// Handlers that run at once
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    concurrency: usize,
+    /// Seconds that a shutdown waits for handlers
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    drain_timeout: Duration,
+    #[command(flatten)]
+    layer: LayerOptions,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Application {
+    /// Sends back what a WebSocket sends, and tells an HTTP client what it has asked
+    Echo,
+    /// The chat, for `serve --chat`
+    Chat,
+    /// Nothing but delayed messages
+    Delay,
+}
+
+impl Work {
+    pub(crate) async fn run(self) -> Result<(), BoxError> {
+        let stop = stop_signal()?;
+        let layer: Arc<dyn ChannelLayer> = Arc::new(self.layer.connect_redis().await?);
+        print_line("Working")?;
+        let (worked, delayed) = tokio::join!(
+            // Where one ends the other is of no use.
+            async {
+                let _ended = stop.clone().drop_guard();
+                self.work(layer.clone(), stop.clone()).await
+            },
+            async {
+                let _ended = stop.clone().drop_guard();
+                DelayServer::new(layer.clone()).run(stop.clone().cancelled_owned()).await
+            },
+        );
+        layer.close().await?;
+        worked.and(delayed)?;
+        Ok(())
+    }
+
+    async fn work(&self, layer: Arc<dyn ChannelLayer>, stop: CancellationToken) -> Result<()> {
+        let set = |worker: Worker| worker.concurrency(self.concurrency).drain_timeout(self.drain_timeout);
+        let stop = stop.cancelled_owned();
+        match self.application {
+            Application::Echo => set(echo(layer)).run(stop).await,
+            Application::Chat => chat::run(layer, set, stop).await,
+            Application::Delay => {
+                stop.await;
+                Ok(())
+            }
+        }
+    }
+}
+
+fn echo(layer: Arc<dyn ChannelLayer>) -> Worker {
+    Worker::new(layer)
+        .on("websocket.connect", |context: Context| async move { context.reply(message! { "accept": true }).await })
+        .on("websocket.receive", |context: Context| async move { context.reply(same(context.message())).await })
+        .on("http.request", |context: Context| async move { context.reply(told(context.message())).await })
+        .on("*.disconnect", |_: Context| async { Ok::<_, BoxError>(()) })
+        .channels(["websocket.disconnect", "http.disconnect"])
+}
+
+fn same(frame: &Message) -> Message {
+    match (frame.text("text"), frame.bytes("bytes")) {
+        (Some(text), _) => message! { "text": text },
+        (None, Some(bytes)) => message! { "bytes": bytes.clone() },
+        (None, None) => message! {},
+    }
+}
+
+fn told(request: &Message) -> Message {
+    let text = |key| request.text(key).unwrap_or_default();
+    let said = format!("{} {} over HTTP/{}\n", text("method"), text("path"), text("http_version"));
+    let plain = Value::list(["content-type", "text/plain; charset=utf-8"].map(str::as_bytes));
+    message! { "status": 200, "headers": Value::list([plain]), "content": said.into_bytes() }
+}

@@ -1,0 +1,138 @@
+//! The interface server and workers as programs of their own, and what becomes of clients when one of them dies.
+
+use futures_util::{SinkExt, StreamExt};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message as Frame;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+use super::client::Client;
+use super::program::Program;
+use crate::support::{DEADLINE, RedisServer, eventually, within};
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+async fn serve(redis: &RedisServer) -> Program {
+    Program::start(&["serve", "--listen", "127.0.0.1:0", "--redis", &redis.url()], &[]).await
+}
+
+async fn echo(redis: &RedisServer) -> Program {
+    Program::start(&["worker", "echo", "--redis", &redis.url()], &[]).await
+}
+
+async fn open(server: &Program) -> Socket {
+    let url = format!("ws://{}/", server.address());
+    within(DEADLINE, "the handshake", connect_async(url)).await.unwrap().0
+}
+
+async fn next(socket: &mut Socket) -> Frame {
+    within(DEADLINE, "a frame", socket.next()).await.unwrap().unwrap()
+}
+
+async fn get(server: &Program, path: &str) -> String {
+    let mut client = Client::connect(server.address()).await;
+    client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")).await;
+    client.rest().await
+}
+
+#[tokio::test]
+async fn a_server_and_a_worker_serve_clients_together() {
+    let redis = RedisServer::start();
+    let (mut server, mut worker) = (serve(&redis).await, echo(&redis).await);
+    let mut socket = open(&server).await;
+    for frame in [Frame::text("hello"), Frame::binary(&b"\x00\xff"[..])] {
+        socket.send(frame.clone()).await.unwrap();
+        assert_eq!(next(&mut socket).await, frame);
+    }
+    let answer = get(&server, "/caf%C3%A9").await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("GET /café over HTTP/1.1\n"), "{answer}");
+
+    server.signal("TERM").await;
+    let Frame::Close(Some(close)) = next(&mut socket).await else { panic!("no close frame") };
+    assert_eq!(u16::from(close.code), 1001);
+    assert!(server.ends().await.success());
+    worker.signal("TERM").await;
+    assert!(worker.ends().await.success());
+}
+
+#[tokio::test]
+async fn options_come_from_the_environment_too() {
+    let redis = RedisServer::start();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("site.sock");
+    let listen = format!("127.0.0.1:0,unix:{}", path.display());
+    let variables = [
+        ("CHANNEL_LAYER_HOSTS", &*redis.url()),
+        ("CHANNEL_SERVER_LISTEN", &listen),
+        ("CHANNEL_SERVER_CHAT", "true"),
+        ("CHANNEL_SERVER_ROOT_PATH", "/chat"),
+    ]
+    .map(|(name, value)| (name, value.to_owned()));
+    let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, &**value)).collect();
+    let _server = Program::start(&["serve"], &variables).await;
+    let mut client = Client::over(tokio::net::UnixStream::connect(&path).await.unwrap());
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert!(client.until("</html>").await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_at_once() {
+    let redis = RedisServer::start();
+    let (mut server, _worker) = (serve(&redis).await, echo(&redis).await);
+    // A client that does not answer the close is waited for.
+    let _socket = open(&server).await;
+    server.signal("INT").await;
+    eventually("a closed port", async || TcpStream::connect(server.address()).await.is_err().then_some(())).await;
+    server.signal("INT").await;
+    assert_eq!(server.ends().await.code(), Some(130));
+}
+
+#[tokio::test]
+async fn a_killed_worker_takes_with_it_what_it_had_in_hand_and_nothing_else() {
+    let redis = RedisServer::start();
+    let (server, mut worker) = (serve(&redis).await, echo(&redis).await);
+    let mut socket = open(&server).await;
+    worker.signal("STOP").await;
+    socket.send(Frame::text("in hand")).await.unwrap();
+    worker.kill().await;
+    let _next = echo(&redis).await;
+    // The dead worker's read may still wait in Redis, and takes the message that comes first.
+    for number in 0..3 {
+        socket.send(Frame::text(number.to_string())).await.unwrap();
+    }
+    while next(&mut socket).await != Frame::text("2") {}
+    assert!(get(&server, "/").await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn a_killed_server_leaves_clients_to_the_next_one() {
+    let redis = RedisServer::start();
+    let (mut server, _worker) = (serve(&redis).await, echo(&redis).await);
+    let mut socket = open(&server).await;
+    server.kill().await;
+    assert!(within(DEADLINE, "the end", socket.next()).await.is_none_or(|frame| frame.is_err()));
+    let server = serve(&redis).await;
+    let mut socket = open(&server).await;
+    socket.send(Frame::text("again")).await.unwrap();
+    assert_eq!(next(&mut socket).await, Frame::text("again"));
+}
+
+#[tokio::test]
+async fn without_redis_clients_are_told_to_come_back_and_can() {
+    let mut redis = RedisServer::start();
+    let (server, _worker) = (serve(&redis).await, echo(&redis).await);
+    let mut socket = open(&server).await;
+    redis.stop();
+    let refused = within(DEADLINE, "an answer", connect_async(format!("ws://{}/", server.address()))).await;
+    assert!(refused.unwrap_err().to_string().contains("503"));
+    assert!(get(&server, "/").await.starts_with("HTTP/1.1 503"));
+    redis.start_again();
+    let Frame::Close(Some(close)) = next(&mut socket).await else { panic!("no close frame") };
+    assert_eq!(u16::from(close.code), 1012);
+    eventually("an echo", async || {
+        let mut socket = connect_async(format!("ws://{}/", server.address())).await.ok()?.0;
+        socket.send(Frame::text("again")).await.ok()?;
+        let echoed = socket.next().await?.ok()?;
+        (echoed == Frame::text("again")).then_some(())
+    })
+    .await;
+}

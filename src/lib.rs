@@ -108,6 +108,7 @@ pub mod redis;
 #[cfg(feature = "server")]
 pub mod server;
 mod steady;
+pub mod trace;
 pub mod worker;
 
 pub use bytes::Bytes;

@@ -11,7 +11,7 @@ use regex::Regex;
 const ROWS: &[&[&str]] = &[
     &["name", "drops", "health"],
     &["message"],
-    &["error"],
+    &["error", "trace"],
     &["layer", "capacity", "crypto"],
     &["codec", "backoff"],
     &["config", "steady"],

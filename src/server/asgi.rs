@@ -12,6 +12,7 @@ use tungstenite::Utf8Bytes;
 use super::frame::{Data, Frame};
 use crate::message;
 use crate::message::{Message, Value};
+use crate::trace::{self, TraceParent};
 
 /// Close codes of RFC 6455 and its registry that this server uses.
 pub(crate) mod code {
@@ -50,6 +51,8 @@ pub(crate) struct Reply {
     pub(crate) data: Option<Frame>,
     pub(crate) close: Option<u16>,
     pub(crate) accept: Option<bool>,
+    /// Where it stands in a trace, if that is of interest.
+    pub(crate) trace: Option<Box<TraceParent>>,
 }
 
 /// What a reply means while the handshake waits.
@@ -102,7 +105,13 @@ impl ReplyReader {
             (Some(Value::Text(_)), Some(Value::Bytes(_))) => return Err("it has both text and bytes"),
             _ => return Err("text is not text or bytes are not bytes"),
         };
-        Ok(Reply { data, close: close_code(message.get("close"))?, accept: accept(message.get("accept"))? })
+        let traced = tracing::enabled!(target: trace::TARGET, tracing::Level::DEBUG);
+        Ok(Reply {
+            data,
+            close: close_code(message.get("close"))?,
+            accept: accept(message.get("accept"))?,
+            trace: if traced { TraceParent::of(message).map(Box::new) } else { None },
+        })
     }
 
     fn frame(&mut self, value: &Value) -> Result<Frame, &'static str> {
@@ -292,7 +301,7 @@ mod tests {
 
     #[test]
     fn a_handshake_is_decided_as_the_specification_says() {
-        let accepted = |data, close, accept| Opening::Accept(Reply { data, close, accept });
+        let accepted = |data, close, accept| Opening::Accept(Reply { data, close, accept, trace: None });
         assert_eq!(opening(&message! { "accept": true }), accepted(None, None, Some(true)));
         assert_eq!(opening(&message! { "accept": true, "text": "a" }), accepted(Some(text("a")), None, Some(true)));
         assert_eq!(opening(&message! { "accept": false, "text": "a" }), Opening::Refuse);

@@ -21,6 +21,7 @@ use super::interface::InterfaceServer;
 use super::listener::{Address, Listening};
 use super::settings::DataLoss;
 use super::shared::Shared;
+use super::status::{self, Watch};
 use super::{handshake, transport};
 use crate::error::Result;
 
@@ -70,6 +71,14 @@ impl BoundServer {
             let shedding = shed_on_data_loss(shared.layer.events(), shared.connections.clone(), over);
             AbortOnDropHandle::new(tokio::spawn(shedding))
         });
+        let _watching = shared.watch.is_some().then(|| {
+            let shared = shared.clone();
+            AbortOnDropHandle::new(tokio::spawn(async move {
+                if let Some(watch) = &shared.watch {
+                    watch.run(&shared).await;
+                }
+            }))
+        });
         let service = routes.fallback({
             let shared = shared.clone();
             move |Extension(peer): Extension<Peer>, request: Request| answer(shared, peer, request)
@@ -94,7 +103,19 @@ impl BoundServer {
 }
 
 fn share(server: InterfaceServer) -> Result<(Arc<Shared>, Router)> {
-    let InterfaceServer { layer, settings, http, transport, origins, proxies, root_path, pages, routes } = server;
+    let InterfaceServer {
+        layer,
+        settings,
+        http,
+        transport,
+        origins,
+        proxies,
+        root_path,
+        pages,
+        routes,
+        status_page,
+        trace,
+    } = server;
     let shared = Shared {
         connections: Connections::new(settings.sockets)?,
         exchanges: Exchanges::new(http.response_buffer)?,
@@ -105,7 +126,10 @@ fn share(server: InterfaceServer) -> Result<(Arc<Shared>, Router)> {
         origins,
         proxies,
         root_path,
+        trace,
         pages,
+        tally: Arc::default(),
+        watch: status_page.then(Watch::new),
         tracker: TaskTracker::new(),
         runtime: Handle::current(),
         leaving: CancellationToken::new(),
@@ -123,7 +147,8 @@ struct Reading {
 fn read(shared: &Shared) -> Result<Reading> {
     let stop = CancellationToken::new();
     let replies = shared.layer.receiver(&[shared.connections.channel().as_str()])?;
-    let mut tasks = vec![tokio::spawn(dispatch(replies, shared.connections.clone(), stop.clone()))];
+    let mut tasks =
+        vec![tokio::spawn(dispatch(replies, shared.connections.clone(), shared.tally.clone(), stop.clone()))];
     if shared.http.enabled {
         let responses = shared.layer.receiver(&[shared.exchanges.channel().as_str()])?;
         tasks.push(tokio::spawn(http::dispatch(responses, shared.exchanges.clone(), stop.clone())));
@@ -177,6 +202,9 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 async fn answer(shared: Arc<Shared>, peer: Peer, request: Request) -> Response {
     if handshake::is_upgrade(request.headers()) {
         return handshake::answer(shared, peer, request).await;
+    }
+    if let Some(page) = status::answer(&shared, request.method(), request.uri().path()) {
+        return page;
     }
     match shared.pages.get(request.uri().path()) {
         Some(page) => page.answer(request.method()),

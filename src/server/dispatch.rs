@@ -10,12 +10,18 @@ use tokio_util::sync::CancellationToken;
 use super::asgi::{ReplyReader, code};
 use super::connection::Connections;
 use super::queue::Pushed;
+use super::status::{Count, Tally};
 use crate::drops::{self, DropReason};
 use crate::layer::{Delivery, Event, Receiver};
 use crate::steady::SteadyReceiver;
 
 /// Hands replies to their connections until `stop` or the end of the layer.
-pub(crate) async fn dispatch(receiver: Receiver, connections: Arc<Connections>, stop: CancellationToken) {
+pub(crate) async fn dispatch(
+    receiver: Receiver,
+    connections: Arc<Connections>,
+    tally: Arc<Tally>,
+    stop: CancellationToken,
+) {
     let mut receiver = SteadyReceiver::new(receiver, "replies");
     let mut replies = ReplyReader::default();
     let mut batch = Vec::new();
@@ -24,6 +30,7 @@ pub(crate) async fn dispatch(receiver: Receiver, connections: Arc<Connections>, 
             taken = receiver.recv_many(&mut batch) => if taken.is_err() { break },
             () = stop.cancelled() => break,
         }
+        tally.add(Count::RepliesOut, batch.len());
         batch.drain(..).for_each(|delivery| hand_over(&delivery, &mut replies, &connections));
     }
     receiver.close().await;

@@ -11,6 +11,7 @@ use super::asgi::{Peer, Reply, decode_path};
 use super::heartbeat::LONGEST;
 use super::session::{Decision, Session};
 use super::shared::Shared;
+use super::status::Count;
 use super::upgrade::Upgrade;
 use super::websocket;
 use crate::error::Error;
@@ -26,6 +27,13 @@ pub(crate) async fn answer(shared: Arc<Shared>, peer: Peer, request: Request) ->
         Err(Denied { outcome, response }) => (outcome, response),
     };
     metrics::counter!("channel_layer_handshakes_total", "outcome" => outcome).increment(1);
+    let counted = match outcome {
+        "accepted" => Count::Accepted,
+        "refused" => Count::Refused,
+        "timeout" => Count::TimedOut,
+        _ => Count::Turned,
+    };
+    shared.tally.add(counted, 1);
     response
 }
 

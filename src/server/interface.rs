@@ -37,6 +37,8 @@ pub struct InterfaceServer {
     pub(super) root_path: ByteString,
     pub(super) pages: HashMap<String, Page>,
     pub(super) routes: Router,
+    pub(super) status_page: bool,
+    pub(super) trace: bool,
 }
 
 impl InterfaceServer {
@@ -52,6 +54,8 @@ impl InterfaceServer {
             root_path: ByteString::new(),
             pages: HashMap::new(),
             routes: Router::new(),
+            status_page: false,
+            trace: false,
         }
     }
 
@@ -192,6 +196,23 @@ impl InterfaceServer {
     /// The path at which a proxy has mounted the application, passed on as `root_path`. Defaults to none.
     pub fn root_path(mut self, path: &str) -> Self {
         self.root_path = path.into();
+        self
+    }
+
+    /// Gives out a page at `/status` for operators, which asks for itself again every 2 s: rates of the last two minutes,
+    /// depths of channels, outcomes, shards. It names channels and no client, and anybody who reaches the server can
+    /// see it, so let a proxy keep it to those who should. Defaults to `false`.
+    pub fn status_page(mut self, enabled: bool) -> Self {
+        self.status_page = enabled;
+        self
+    }
+
+    /// Whether `websocket.connect`, `websocket.receive` and `http.request` carry a place in a trace, as text under
+    /// `traceparent` ([`trace`](crate::trace)): that of the client's request, or a new trace for each. The application
+    /// sees the key; a [`Worker`](crate::Worker) passes it on with what it sends. Steps are told to `tracing` under the
+    /// target `channel_layer::trace` at level debug. Defaults to `false`.
+    pub fn trace(mut self, enabled: bool) -> Self {
+        self.trace = enabled;
         self
     }
 

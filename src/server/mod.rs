@@ -44,6 +44,7 @@ mod session;
 mod settings;
 mod shared;
 mod socket;
+mod status;
 #[cfg(test)]
 mod tests;
 mod transport;

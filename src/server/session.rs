@@ -13,6 +13,7 @@ use super::frame::Data;
 use super::limits::Refused;
 use super::queue::Queue;
 use super::shared::Shared;
+use super::status::Count;
 use super::websocket::{Closing, Inbox};
 use crate::backoff::send_waiting;
 use crate::drops::{self, DropReason};
@@ -75,6 +76,7 @@ impl Session {
         // Whether a send that is dropped or fails in Redis took place is unknown; then the application hears of the
         // end too, rather than never.
         self.announced = true;
+        let message = self.shared.traced("websocket.connect", message, Some(&request.headers));
         let sent = self.shared.layer.send("websocket.connect", message).await;
         if let Err(error) = &sent {
             self.announced = matches!(error, Error::Redis { .. });
@@ -99,7 +101,9 @@ impl Inbox for Session {
     /// Sends a frame as `websocket.receive`, waiting for room on the channel for a while.
     async fn receive(&mut self, data: Data) -> Result<(), Closing> {
         self.order += 1;
+        self.shared.tally.add(Count::FramesIn, 1);
         let message = asgi::receive(&self.reply_channel, &self.path, self.order, data);
+        let message = self.shared.traced("websocket.receive", message, None);
         let patience = self.shared.settings.send_patience;
         let sent = send_waiting(&*self.shared.layer, "websocket.receive", message, patience).await;
         sent.map_err(|error| {

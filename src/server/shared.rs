@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use axum::http::HeaderMap;
 use bytestring::ByteString;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -15,10 +16,12 @@ use super::origin::Origins;
 use super::page::Page;
 use super::proxy::TrustedProxies;
 use super::settings::Settings;
+use super::status::{Tally, Watch};
 use super::transport::Transport;
 use crate::backoff::send_waiting;
 use crate::layer::ChannelLayer;
 use crate::message::Message;
+use crate::trace::{self, TraceParent};
 
 pub(crate) struct Shared {
     pub(crate) layer: Arc<dyn ChannelLayer>,
@@ -28,8 +31,13 @@ pub(crate) struct Shared {
     pub(crate) origins: Origins,
     pub(crate) proxies: TrustedProxies,
     pub(crate) root_path: ByteString,
+    /// Whether messages of clients carry a place in a trace.
+    pub(crate) trace: bool,
     pub(crate) connections: Arc<Connections>,
     pub(crate) exchanges: Arc<Exchanges>,
+    pub(crate) tally: Arc<Tally>,
+    /// For the status page, if there is one.
+    pub(crate) watch: Option<Watch>,
     /// By path.
     pub(crate) pages: HashMap<String, Page>,
     /// Counts what is under way and the last messages about it, for the drain to wait for.
@@ -43,6 +51,17 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// A message of a client as a step of its request's trace, or of a new one, if the server is to trace.
+    pub(crate) fn traced(&self, channel: &str, message: Message, request: Option<&HeaderMap>) -> Message {
+        if !self.trace {
+            return message;
+        }
+        let said = request.and_then(|headers| headers.get(trace::KEY)).and_then(|said| said.to_str().ok());
+        let place = said.and_then(TraceParent::parse).map_or_else(TraceParent::root, TraceParent::child);
+        place.tell("sent to the application", channel);
+        message.with(trace::KEY, place.to_string())
+    }
+
     /// Tells the application that something has ended, if there is room on the channel in time.
     pub(crate) async fn farewell(&self, channel: &str, message: Message) {
         if let Err(error) = send_waiting(&*self.layer, channel, message, self.settings.send_patience).await {

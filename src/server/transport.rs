@@ -25,6 +25,7 @@ use super::access_log::{Entry, Tracked};
 use super::asgi::Peer;
 use super::listener::{Stream, Tls, is_http2};
 use super::shared::Shared;
+use super::status::Count;
 
 /// How long a client may take for what is left of an answer once the server shuts down.
 const LAST_BYTES: Duration = Duration::from_millis(500);
@@ -161,16 +162,16 @@ async fn respond(mut request: Request, peer: Peer, mut router: Router, shared: &
     }
     request.extensions_mut().insert(peer);
     let Ok(response) = router.call(request).await;
-    metrics::counter!("channel_layer_http_responses_total", "status" => class(response.status())).increment(1);
-    response
-}
-
-fn class(status: StatusCode) -> &'static str {
-    match status.as_u16() / 100 {
-        1 => "1xx",
-        2 => "2xx",
-        3 => "3xx",
-        4 => "4xx",
-        _ => "5xx",
+    let (class, counted) = match response.status().as_u16() / 100 {
+        1 => ("1xx", None),
+        2 => ("2xx", Some(Count::Succeeded)),
+        3 => ("3xx", Some(Count::Redirected)),
+        4 => ("4xx", Some(Count::ClientError)),
+        _ => ("5xx", Some(Count::ServerError)),
+    };
+    metrics::counter!("channel_layer_http_responses_total", "status" => class).increment(1);
+    if let Some(counted) = counted {
+        shared.tally.add(counted, 1);
     }
+    response
 }

@@ -222,6 +222,9 @@ struct Writer<'a, Stream> {
 
 impl<Stream: AsyncRead + AsyncWrite + Unpin> Writer<'_, Stream> {
     fn feed(&mut self, reply: Reply) {
+        if let Some(trace) = reply.trace {
+            trace.tell("written to the socket", "");
+        }
         if let Some(frame) = reply.data {
             self.socket.lock().feed(frame);
         }

@@ -10,18 +10,20 @@ use crate::error::{Error, Result};
 use crate::layer::{ChannelLayer, Delivery};
 use crate::message::Message;
 use crate::name::ChannelName;
+use crate::trace::TraceParent;
 
 /// A message in the hands of a handler.
 #[derive(Clone)]
 pub struct Context {
     layer: Arc<dyn ChannelLayer>,
     delivery: Delivery,
+    trace: Option<TraceParent>,
     reply_patience: Duration,
 }
 
 impl Context {
     pub(crate) fn new(layer: Arc<dyn ChannelLayer>, delivery: Delivery, reply_patience: Duration) -> Self {
-        Self { layer, delivery, reply_patience }
+        Self { trace: TraceParent::of(&delivery.message), layer, delivery, reply_patience }
     }
 
     /// The message.
@@ -37,6 +39,11 @@ impl Context {
     /// Where its sender wants the answer, if it said so.
     pub fn reply_channel(&self) -> Option<&str> {
         self.message().text("reply_channel")
+    }
+
+    /// Where the message stands in a trace, if it says so. What this context sends is a further step of it.
+    pub fn trace(&self) -> Option<TraceParent> {
+        self.trace
     }
 
     /// The layer, for everything else.
@@ -55,7 +62,7 @@ impl Context {
     ///
     /// [`Error::Codec`] if the message has no reply channel; otherwise as [`ChannelLayer::send`].
     pub async fn reply(&self, message: Message) -> Result<()> {
-        send_waiting(&*self.layer, self.wanted_reply_channel()?, message, self.reply_patience).await
+        self.send(self.wanted_reply_channel()?, message).await
     }
 
     /// Sends to any channel, waiting while it is full as [`reply`](Self::reply) does.
@@ -68,7 +75,7 @@ impl Context {
     ///
     /// As [`ChannelLayer::send`].
     pub async fn send(&self, channel: &str, message: Message) -> Result<()> {
-        send_waiting(&*self.layer, channel, message, self.reply_patience).await
+        send_waiting(&*self.layer, channel, self.traced(message), self.reply_patience).await
     }
 
     /// Has `message` sent to `channel` after `delay`, in whole milliseconds, by a [`DelayServer`](super::DelayServer),
@@ -83,7 +90,7 @@ impl Context {
     /// As [`ChannelLayer::send`], and [`Error::InvalidName`] for a `channel` that cannot be sent to.
     pub async fn send_later(&self, channel: &str, delay: Duration, message: Message) -> Result<()> {
         let channel = ChannelName::parse_target(channel)?;
-        self.send(delay::CHANNEL, delay::message(&channel, delay, message)).await
+        self.send(delay::CHANNEL, delay::message(&channel, delay, self.traced(message))).await
     }
 
     /// Makes the reply channel a member of `group`.
@@ -122,12 +129,19 @@ impl Context {
     ///
     /// As [`ChannelLayer::group_send`].
     pub async fn group_send(&self, group: &str, message: Message) -> Result<()> {
-        self.layer.group_send(group, message).await
+        self.layer.group_send(group, self.traced(message)).await
     }
 
     /// Sends the message to the end of its channel again.
     pub(crate) async fn send_back(self) -> Result<()> {
         self.layer.send(self.delivery.channel.as_str(), self.delivery.message).await
+    }
+
+    fn traced(&self, message: Message) -> Message {
+        match self.trace {
+            Some(trace) => trace.carried_by(message),
+            None => message,
+        }
     }
 
     fn wanted_reply_channel(&self) -> Result<&str> {

@@ -9,6 +9,7 @@ use futures_util::FutureExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
+use tracing::{Instrument, Span};
 
 use super::context::Context;
 use super::faults::Faults;
@@ -42,13 +43,25 @@ impl Job {
     async fn run(self, faults: &Faults) {
         let channel = self.context.channel().clone();
         let begun = Instant::now();
-        match AssertUnwindSafe((self.handler)(self.context)).catch_unwind().await {
+        let span = span(&self.context);
+        match AssertUnwindSafe((self.handler)(self.context)).catch_unwind().instrument(span).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => faults.failed(&channel, &*error),
             Err(_panic) => faults.panicked(&channel),
         }
         metrics::histogram!("channel_layer_worker_seconds", "channel" => channel.non_local().to_owned())
             .record(begun.elapsed().as_secs_f64());
+    }
+}
+
+/// What a handler does, for `tracing`.
+fn span(context: &Context) -> Span {
+    let channel = context.channel().non_local();
+    match context.trace() {
+        Some(trace) => {
+            tracing::debug_span!("handle", channel, trace_id = trace.trace_id(), span_id = trace.span_id())
+        }
+        None => tracing::debug_span!("handle", channel),
     }
 }
 

@@ -14,6 +14,7 @@ use crate::error::{BoxError, Result};
 use crate::layer::{ChannelLayer, Delivery};
 use crate::memory::MemoryLayer;
 use crate::message;
+use crate::trace::TraceParent;
 
 fn layer() -> Arc<dyn ChannelLayer> {
     let config = Config::new().channel_capacity(CapacityRule::glob("reply.*", 1));
@@ -252,6 +253,25 @@ async fn a_pattern_handles_the_channels_that_are_read() {
         layer.send(channel, message! {}).await.unwrap();
         assert_eq!(within(told.recv()).await.unwrap(), channel);
     }
+}
+
+#[tokio::test]
+async fn what_a_handler_sends_is_a_step_of_its_messages_trace() {
+    let layer = layer();
+    let handler = |context: Context| async move {
+        context.group_send("all", message! {}).await?;
+        context.reply(message! {}).await
+    };
+    let (_stop, _running) = run(Worker::new(layer.clone()).on("work", handler));
+    layer.group_add("all", "members").await.unwrap();
+    let place = TraceParent::root();
+    layer.send("work", place.carried_by(message! { "reply_channel": "reply.proc!1" })).await.unwrap();
+    for channel in ["members", "reply.proc!"] {
+        let sent = within(layer.receive(&[channel])).await.unwrap().message;
+        assert_eq!(TraceParent::of(&sent).unwrap().trace_id(), place.trace_id());
+    }
+    layer.send("work", message! { "reply_channel": "reply.proc!1" }).await.unwrap();
+    assert_eq!(within(layer.receive(&["reply.proc!"])).await.unwrap().message, message! {});
 }
 
 #[tokio::test(start_paused = true)]

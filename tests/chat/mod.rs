@@ -1,5 +1,6 @@
 //! The chat of the program: real processes, real sockets, one Redis.
 
+mod browser;
 mod guest;
 mod instance;
 

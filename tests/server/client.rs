@@ -38,7 +38,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
                 assert!(read > 0, "the connection ended: {}", String::from_utf8_lossy(&self.read));
             }
         };
-        String::from_utf8(within(DEADLINE, end, read).await).unwrap()
+        String::from_utf8_lossy(&within(DEADLINE, end, read).await).into_owned()
     }
 
     /// The first line and the headers of a response.

@@ -9,3 +9,4 @@ mod program;
 mod running;
 mod security;
 mod stopping;
+mod tracing_steps;

@@ -8,7 +8,7 @@ use channel_layer::{Value, message};
 
 use super::running::{Running, header, ok};
 
-fn handshake(headers: &str) -> String {
+pub fn handshake(headers: &str) -> String {
     format!(
         "GET /?token=secret HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
@@ -45,7 +45,24 @@ async fn only_a_trusted_proxy_says_who_the_client_is() {
 
 /// What is written to the log.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+pub struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// Keeps everything that is logged on this thread, which is all that a runtime of one thread does.
+    pub fn keep(&self) -> tracing::subscriber::DefaultGuard {
+        let writer = self.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::set_default(subscriber)
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
 
 impl Write for Log {
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
@@ -60,14 +77,7 @@ impl Write for Log {
 #[tokio::test]
 async fn the_access_log_has_a_line_for_each_request_and_no_secret() {
     let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::TRACE)
-        .with_ansi(false)
-        .with_writer(move || writer.clone())
-        .finish();
-    // This runtime has one thread, so that all of the server is seen.
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let _guard = log.keep();
     let server = Running::with(|server| server.access_log(true)).await;
     let request = "POST /in?token=secret HTTP/1.1\r\nHost: a\r\nCookie: secret\r\nContent-Length: 6\r\n\r\nsecret";
     let mut client = server.sent(request).await;
@@ -79,7 +89,7 @@ async fn the_access_log_has_a_line_for_each_request_and_no_secret() {
     server.reply(&message, message! { "accept": false }).await;
     socket.head().await;
     let log = crate::support::eventually("two lines", async || {
-        let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        let log = log.text();
         (log.matches("channel_layer::access").count() == 2).then_some(log)
     })
     .await;

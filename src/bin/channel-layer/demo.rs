@@ -23,6 +23,9 @@ pub(crate) struct Demo {
     /// Port to listen at; 0 takes a free one [default: 8000, or a free one if that is taken]
     #[arg(long)]
     port: Option<u16>,
+    /// Give out a page for operators at /status
+    #[arg(long)]
+    status: bool,
     #[command(flatten)]
     layer: LayerOptions,
 }
@@ -33,7 +36,7 @@ impl Demo {
         let listener = listen(self.host, self.port).await?;
         let layer = self.layer.connect().await?;
         let routes = health_routes(layer.clone()).merge(metrics_route()?);
-        let server = InterfaceServer::new(layer.clone()).http(false).routes(routes);
+        let server = InterfaceServer::new(layer.clone()).http(false).status_page(self.status).routes(routes);
         let server = chat::pages(server).listen(listener.try_into()?);
         let address = server.local_addr().clone();
 

@@ -44,18 +44,30 @@ pub(crate) struct Serve {
     /// Log a line for each request
     #[arg(long, env = "CHANNEL_SERVER_ACCESS_LOG")]
     access_log: bool,
+    /// Have messages carry a place in a trace, as text under traceparent
+    #[arg(long, env = "CHANNEL_SERVER_TRACE")]
+    trace: bool,
     /// Answer no HTTP requests but those for pages
     #[arg(long, env = "CHANNEL_SERVER_NO_HTTP")]
     no_http: bool,
-    /// Give out the page of the chat, for `worker chat`
-    #[arg(long, env = "CHANNEL_SERVER_CHAT")]
-    chat: bool,
+    #[command(flatten)]
+    pages: Pages,
     #[command(flatten)]
     times: Times,
     #[command(flatten)]
     limits: Limits,
     #[command(flatten)]
     layer: LayerOptions,
+}
+
+#[derive(Args)]
+struct Pages {
+    /// Give out the page of the chat, for `worker chat`
+    #[arg(long, env = "CHANNEL_SERVER_CHAT")]
+    chat: bool,
+    /// Give out a page for operators at /status; let a proxy keep it to them
+    #[arg(long, env = "CHANNEL_SERVER_STATUS")]
+    status: bool,
 }
 
 /// In seconds.
@@ -235,6 +247,8 @@ impl Serve {
             .sockets(self.sockets())
             .http(!self.no_http)
             .access_log(self.access_log)
+            .trace(self.trace)
+            .status_page(self.pages.status)
             .root_path(&self.root_path)
             .allowed_origins(&self.allowed_origin)?
             .trusted_proxies(TrustedProxies::parse(&self.trusted_proxy)?)
@@ -256,7 +270,7 @@ impl Serve {
         if let (Some(cert), Some(key)) = (&self.tls_cert, &self.tls_key) {
             server = server.tls(Tls::from_pem(&read(cert)?, &read(key)?)?);
         }
-        Ok(if self.chat { chat::pages(server) } else { server })
+        Ok(if self.pages.chat { chat::pages(server) } else { server })
     }
 
     fn sockets(&self) -> SocketOptions {

@@ -118,6 +118,7 @@ impl Conversation {
         if let Some(channel) = &body_channel {
             message = message.with("body_channel", channel.as_str());
         }
+        let message = self.shared.traced("http.request", message, Some(&request.headers));
         // After a failure in Redis it is unknown whether the application has it.
         self.announced = true;
         let sent = layer.send("http.request", message).await;

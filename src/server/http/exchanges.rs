@@ -13,6 +13,7 @@ use crate::drops::{self, DropReason};
 use crate::layer::{Delivery, Receiver};
 use crate::name::{ChannelName, InvalidName};
 use crate::steady::SteadyReceiver;
+use crate::trace::TraceParent;
 
 #[derive(Debug)]
 pub(crate) struct Exchanges {
@@ -100,6 +101,9 @@ pub(crate) async fn dispatch(receiver: Receiver, exchanges: Arc<Exchanges>, stop
 
 /// Gives a message on the process-local channel to its request.
 fn hand_over(delivery: &Delivery, exchanges: &Exchanges) {
+    if let Some(trace) = TraceParent::of(&delivery.message) {
+        trace.tell("given to the response", delivery.channel.as_str());
+    }
     let part = Part::read(&delivery.message).map_err(|reason| {
         tracing::warn!(channel = %delivery.channel, reason, "the application sent a response that is none");
         Broken

@@ -1,0 +1,37 @@
+//! The status page: what an operator wants to see of one interface server at a glance.
+
+mod history;
+mod tally;
+mod view;
+mod watch;
+
+use axum::http::Method;
+use axum::response::Response;
+use bytes::Bytes;
+
+use super::page::Page;
+use super::shared::Shared;
+
+pub(crate) use tally::{Count, Tally};
+pub(crate) use watch::Watch;
+
+/// Where the page is, and what it loads.
+pub(crate) const PATH: &str = "/status";
+const STYLE_PATH: &str = "/status.css";
+
+/// The page or its style, if that is what a path asks for and the server has a status page.
+pub(crate) fn answer(shared: &Shared, method: &Method, path: &str) -> Option<Response> {
+    let watch = shared.watch.as_ref()?;
+    let page = match path {
+        PATH => {
+            let body = view::render(&watch.look(shared));
+            Page { content_type: "text/html; charset=utf-8", body: body.into() }
+        }
+        STYLE_PATH => {
+            let style = Bytes::from_static(include_bytes!("status.css"));
+            Page { content_type: "text/css; charset=utf-8", body: style }
+        }
+        _ => return None,
+    };
+    Some(page.answer(method))
+}

@@ -1,0 +1,59 @@
+//! Counts of one server since its start, for its status page; the metrics have the same and more.
+
+use std::array;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Count {
+    FramesIn,
+    RepliesOut,
+    Accepted,
+    Refused,
+    TimedOut,
+    Turned,
+    Succeeded,
+    Redirected,
+    ClientError,
+    ServerError,
+}
+
+const COUNTS: usize = Count::ServerError as usize + 1;
+
+#[derive(Debug)]
+pub(crate) struct Tally([AtomicU64; COUNTS]);
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self(array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
+
+impl Tally {
+    pub(crate) fn add(&self, count: Count, more: usize) {
+        self.0[count as usize].fetch_add(more as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn totals(&self) -> Totals {
+        Totals(array::from_fn(|at| self.0[at].load(Ordering::Relaxed)))
+    }
+}
+
+/// All counts at one time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Totals([u64; COUNTS]);
+
+impl Totals {
+    pub(super) fn of(&self, count: Count) -> u64 {
+        self.0[count as usize]
+    }
+
+    pub(super) fn handshakes(&self) -> u64 {
+        [Count::Accepted, Count::Refused, Count::TimedOut, Count::Turned].map(|count| self.of(count)).iter().sum()
+    }
+
+    pub(super) fn responses(&self) -> u64 {
+        let counts = [Count::Succeeded, Count::Redirected, Count::ClientError, Count::ServerError];
+        counts.map(|count| self.of(count)).iter().sum()
+    }
+}

@@ -1,0 +1,257 @@
+//! The page: figures to HTML, without a script. It asks for itself again every 2 s.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::history::SECONDS;
+use super::tally::{Count, Totals};
+use super::watch::{Health, Shard, View};
+
+const WIDTH: u64 = 240;
+const HEIGHT: u64 = 48;
+
+pub(super) fn render(view: &View) -> String {
+    let mut page = String::with_capacity(16 * 1024);
+    // Writing to a string does not fail.
+    let _ = write(&mut page, view);
+    page
+}
+
+fn write(page: &mut String, view: &View) -> std::fmt::Result {
+    let (word, kind) = state(view);
+    write!(
+        page,
+        r#"<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="refresh" content="2">
+<title>{word} · channel-layer</title>
+<link rel="stylesheet" href="/status.css">
+</head>
+<body>
+<header>
+<h1>channel-layer <small>{version}</small></h1>
+<p class="state {kind}">{word}</p>
+<p class="muted">up {uptime}</p>
+</header>
+<main>
+"#,
+        version = env!("CARGO_PKG_VERSION"),
+        uptime = span(view.uptime),
+    )?;
+    cards(page, view)?;
+    page.push_str("<div class=\"tables\">\n");
+    channels(page, view)?;
+    outcomes(page, &view.totals)?;
+    shards(page, view)?;
+    page.push_str("</div>\n</main>\n</body>\n</html>\n");
+    Ok(())
+}
+
+fn state(view: &View) -> (&'static str, &'static str) {
+    if view.leaving {
+        return ("shutting down", "warn");
+    }
+    match view.layer.health {
+        Health::Unknown => ("serving", "good"),
+        Health::Answers(_) if view.shards.values().any(|shard| !shard.up) => ("a shard is down", "warn"),
+        Health::Answers(_) => ("healthy", "good"),
+        Health::Fails => ("the layer does not answer", "bad"),
+    }
+}
+
+fn cards(page: &mut String, view: &View) -> std::fmt::Result {
+    let history = &view.history;
+    let frames = |totals: &Totals| totals.of(Count::FramesIn);
+    let replies = |totals: &Totals| totals.of(Count::RepliesOut);
+    page.push_str("<section class=\"cards\" aria-label=\"Rates\">\n");
+    let opened = format!("{}/s opening", rate(history.rate(Totals::handshakes)));
+    card(page, "Sockets", &thousands(view.connections as u64), &opened, &history.connections())?;
+    let total = |count| format!("{} in all", thousands(count));
+    card(
+        page,
+        "Frames in",
+        &format!("{}/s", rate(history.rate(frames))),
+        &total(frames(&view.totals)),
+        &history.growth(frames),
+    )?;
+    card(
+        page,
+        "Replies out",
+        &format!("{}/s", rate(history.rate(replies))),
+        &total(replies(&view.totals)),
+        &history.growth(replies),
+    )?;
+    card(
+        page,
+        "HTTP answers",
+        &format!("{}/s", rate(history.rate(Totals::responses))),
+        &format!("{} under way", thousands(view.requests as u64)),
+        &history.growth(Totals::responses),
+    )?;
+    page.push_str("</section>\n");
+    Ok(())
+}
+
+fn card(page: &mut String, title: &str, value: &str, note: &str, points: &[u64]) -> std::fmt::Result {
+    writeln!(page, r#"<article><h2>{title}</h2><p class="value">{value}</p><p class="muted">{note}</p>"#)?;
+    let highest = points.iter().copied().max().unwrap_or(0);
+    writeln!(
+        page,
+        r#"<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img" aria-label="{title}, the last two minutes, at most {highest}"><path d="{}"/></svg></article>"#,
+        area(points, highest.max(1))
+    )
+}
+
+/// The outline of an area below points of which the last is at the right edge.
+fn area(points: &[u64], highest: u64) -> String {
+    let mut path = String::new();
+    let step = |back: usize| WIDTH.saturating_sub(back as u64 * WIDTH / (SECONDS as u64 - 1));
+    let last = points.len().saturating_sub(1);
+    let left = step(last);
+    let _ = write!(path, "M{left} {HEIGHT}");
+    for (at, point) in points.iter().enumerate() {
+        // One unit of room above for the line.
+        let y = HEIGHT - point * (HEIGHT - 2) / highest;
+        let _ = write!(path, "L{} {y}", step(last - at));
+    }
+    let _ = write!(path, "L{WIDTH} {HEIGHT}Z");
+    path
+}
+
+fn channels(page: &mut String, view: &View) -> std::fmt::Result {
+    page.push_str("<section class=\"wide\"><h2>Channels</h2>");
+    match view.layer.health {
+        Health::Answers(each) => {
+            writeln!(page, r#"<p class="muted">The layer answers within {}.</p>"#, span(each))?;
+        }
+        Health::Fails => page.push_str("<p class=\"bad\">The layer does not answer.</p>\n"),
+        Health::Unknown => page.push_str("<p class=\"muted\">Asking the layer…</p>\n"),
+    }
+    page.push_str(
+        "<table><thead><tr><th>channel<th>waiting<th>the oldest for<th>sent<th>refused, full</tr></thead><tbody>\n",
+    );
+    for (name, figures) in &view.layer.channels {
+        let attention = if figures.messages_max_age > Duration::from_secs(1) { " class=\"warn\"" } else { "" };
+        writeln!(
+            page,
+            "<tr{attention}><th>{name}<td>{}<td>{}<td>{}<td>{}</tr>",
+            thousands(figures.messages_pending),
+            if figures.messages_pending > 0 { span(figures.messages_max_age) } else { "–".to_owned() },
+            thousands(figures.messages_count),
+            thousands(figures.channel_full_count),
+        )?;
+    }
+    page.push_str("</tbody></table></section>\n");
+    Ok(())
+}
+
+fn outcomes(page: &mut String, totals: &Totals) -> std::fmt::Result {
+    for (title, rows) in [
+        (
+            "Handshakes",
+            [
+                ("accepted", Count::Accepted),
+                ("refused by the application", Count::Refused),
+                ("not answered in time", Count::TimedOut),
+                ("turned away by the server", Count::Turned),
+            ],
+        ),
+        (
+            "HTTP answers",
+            [
+                ("2xx", Count::Succeeded),
+                ("3xx", Count::Redirected),
+                ("4xx", Count::ClientError),
+                ("5xx", Count::ServerError),
+            ],
+        ),
+    ] {
+        writeln!(page, "<section><h2>{title}</h2><table><tbody>")?;
+        for (name, count) in rows {
+            writeln!(page, "<tr><th>{name}<td>{}</tr>", thousands(totals.of(count)))?;
+        }
+        page.push_str("</tbody></table></section>\n");
+    }
+    Ok(())
+}
+
+fn shards(page: &mut String, view: &View) -> std::fmt::Result {
+    page.push_str("<section><h2>Shards</h2>");
+    if view.shards.is_empty() {
+        page.push_str("<p class=\"muted\">No outage since the start.</p></section>\n");
+        return Ok(());
+    }
+    page.push_str(
+        "<table><thead><tr><th>shard<th>state<th>outages<th>lost its data<th>reads cut</tr></thead><tbody>\n",
+    );
+    for (number, shard) in &view.shards {
+        let Shard { up, since, outages, data_losses, reads_interrupted } = shard;
+        let (word, kind) = if *up { ("up", "good") } else { ("down", "bad") };
+        let since = span(since.elapsed());
+        writeln!(
+            page,
+            "<tr><th>{number}<td class=\"{kind}\">{word} for {since}<td>{outages}<td>{data_losses}<td>{reads_interrupted}</tr>"
+        )?;
+    }
+    page.push_str("</tbody></table></section>\n");
+    Ok(())
+}
+
+/// A time in the largest unit that it fills, and the next one.
+fn span(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0 if time.as_millis() == 0 => format!("{} µs", time.as_micros()),
+        0 => format!("{} ms", time.as_millis()),
+        1..=59 => format!("{seconds} s"),
+        60..=3_599 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3_600..=86_399 => format!("{} h {} min", seconds / 3_600, seconds / 60 % 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds / 3_600 % 24),
+    }
+}
+
+fn rate(rate: f64) -> String {
+    if rate < 10.0 && rate > 0.0 { format!("{rate:.1}") } else { format!("{rate:.0}") }
+}
+
+/// With narrow spaces between groups of digits.
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push('\u{202f}');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_times_are_easy_to_read() {
+        assert_eq!(thousands(1_234_567), "1\u{202f}234\u{202f}567");
+        assert_eq!([thousands(0), thousands(999), thousands(1_000)], ["0", "999", "1\u{202f}000"]);
+        assert_eq!([rate(0.0), rate(0.34), rate(12.6)], ["0", "0.3", "13"]);
+        for (milliseconds, text) in
+            [(5, "5 ms"), (61_000, "1 min 1 s"), (7_260_000, "2 h 1 min"), (90_000_000, "1 d 1 h")]
+        {
+            assert_eq!(span(Duration::from_millis(milliseconds)), text);
+        }
+        assert_eq!(span(Duration::from_micros(7)), "7 µs");
+    }
+
+    #[test]
+    fn an_area_ends_at_the_right_edge_and_stays_inside() {
+        assert_eq!(area(&[0, 5, 10], 10), "M236 48L236 48L238 25L240 2L240 48Z");
+        assert_eq!(area(&[], 1), "M240 48L240 48Z");
+        assert!(area(&[1; SECONDS], 1).starts_with("M0 48L0 2"));
+    }
+}

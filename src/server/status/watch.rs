@@ -1,0 +1,197 @@
+//! What the status page shows, gathered beside the page: a view of it waits for nothing, and costs Redis nothing more.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+
+use super::history::{History, Sample};
+use super::tally::Totals;
+use crate::layer::{ChannelLayer, Event, Statistics};
+use crate::server::shared::Shared;
+
+/// How often the layer is asked, and for how long after a view.
+const ASK_EVERY: Duration = Duration::from_secs(2);
+const ASK_AFTER_A_VIEW: Duration = Duration::from_secs(15);
+/// How long the layer may take before it counts as silent.
+const ANSWER: Duration = Duration::from_secs(3);
+
+/// The channels of which the page shows the depth, beside the server's own.
+const CHANNELS: [&str; 5] =
+    ["websocket.connect", "websocket.receive", "websocket.disconnect", "http.request", "http.disconnect"];
+
+#[derive(Debug)]
+pub(crate) struct Watch {
+    begun: Instant,
+    /// Held for a copy, never across an await.
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    history: History,
+    viewed: Option<Instant>,
+    asked: Option<Instant>,
+    layer: LayerState,
+    shards: BTreeMap<usize, Shard>,
+}
+
+/// What the layer has answered last.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LayerState {
+    pub(super) health: Health,
+    pub(super) channels: Vec<(String, Statistics)>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Health {
+    /// It has not been asked lately.
+    #[default]
+    Unknown,
+    Answers(Duration),
+    Fails,
+}
+
+/// What became of a server of the layer since the start.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shard {
+    pub(super) up: bool,
+    pub(super) since: Instant,
+    pub(super) outages: u32,
+    pub(super) data_losses: u32,
+    pub(super) reads_interrupted: u32,
+}
+
+/// All that the page shows.
+#[derive(Debug)]
+pub(super) struct View {
+    pub(super) uptime: Duration,
+    pub(super) leaving: bool,
+    pub(super) connections: usize,
+    pub(super) requests: usize,
+    pub(super) totals: Totals,
+    pub(super) history: History,
+    pub(super) layer: LayerState,
+    pub(super) shards: BTreeMap<usize, Shard>,
+}
+
+impl Watch {
+    pub(crate) fn new() -> Self {
+        Self { begun: Instant::now(), state: Mutex::default() }
+    }
+
+    pub(super) fn look(&self, shared: &Shared) -> View {
+        let mut state = self.state.lock();
+        state.viewed = Some(Instant::now());
+        View {
+            uptime: self.begun.elapsed(),
+            leaving: shared.leaving.is_cancelled(),
+            connections: shared.connections.len(),
+            requests: shared.exchanges.len(),
+            totals: shared.tally.totals(),
+            history: state.history.clone(),
+            layer: state.layer.clone(),
+            shards: state.shards.clone(),
+        }
+    }
+
+    /// Gathers until it is dropped.
+    pub(crate) async fn run(&self, shared: &Shared) {
+        let mut events = Some(shared.layer.events());
+        let mut second = interval(Duration::from_secs(1));
+        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = second.tick() => {
+                    let sample = Sample { totals: shared.tally.totals(), connections: shared.connections.len() };
+                    self.state.lock().history.add(sample);
+                    if self.is_asked_for() {
+                        let layer = ask(&*shared.layer, shared).await;
+                        self.state.lock().layer = layer;
+                    }
+                }
+                event = next(&mut events) => self.note(&event),
+            }
+        }
+    }
+
+    fn is_asked_for(&self) -> bool {
+        let mut state = self.state.lock();
+        let viewed = state.viewed.is_some_and(|viewed| viewed.elapsed() < ASK_AFTER_A_VIEW);
+        let due = state.asked.is_none_or(|asked| asked.elapsed() >= ASK_EVERY);
+        if viewed && due {
+            state.asked = Some(Instant::now());
+        } else if !viewed {
+            state.layer.health = Health::Unknown;
+        }
+        viewed && due
+    }
+
+    fn note(&self, event: &Event) {
+        let (shard, news) = match event {
+            Event::ShardDown { shard, .. } | Event::SubscriptionLost { shard, .. } | Event::LocalOnly { shard, .. } => {
+                (shard, News::Down)
+            }
+            Event::ShardUp { shard } | Event::SubscriptionRestored { shard } | Event::Remote { shard } => {
+                (shard, News::Up)
+            }
+            Event::DataLost { shard } => (shard, News::DataLost),
+            Event::ReadInterrupted { shard, .. } => (shard, News::ReadInterrupted),
+            Event::Quarantined { .. } => return,
+        };
+        let now = Instant::now();
+        let mut state = self.state.lock();
+        let entry = state.shards.entry(*shard).or_insert(Shard {
+            up: true,
+            since: now,
+            outages: 0,
+            data_losses: 0,
+            reads_interrupted: 0,
+        });
+        match news {
+            News::Down if entry.up => *entry = Shard { up: false, since: now, outages: entry.outages + 1, ..*entry },
+            News::Up if !entry.up => *entry = Shard { up: true, since: now, ..*entry },
+            News::Down | News::Up => {}
+            News::DataLost => entry.data_losses += 1,
+            News::ReadInterrupted => entry.reads_interrupted += 1,
+        }
+    }
+}
+
+/// What an event says about a shard.
+enum News {
+    Down,
+    Up,
+    DataLost,
+    ReadInterrupted,
+}
+
+/// The next event; never, once there are no more.
+async fn next(events: &mut Option<broadcast::Receiver<Event>>) -> Event {
+    loop {
+        let Some(receiver) = events else { return std::future::pending().await };
+        match receiver.recv().await {
+            Ok(event) => return event,
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => *events = None,
+        }
+    }
+}
+
+async fn ask(layer: &dyn ChannelLayer, shared: &Shared) -> LayerState {
+    let own = [shared.connections.channel(), shared.exchanges.channel()];
+    let names = CHANNELS.into_iter().chain(own.iter().map(|channel| channel.as_str()));
+    let begun = Instant::now();
+    let mut channels = Vec::new();
+    for name in names {
+        match timeout(ANSWER, layer.channel_statistics(name)).await {
+            Ok(Ok(statistics)) => channels.push((name.to_owned(), statistics)),
+            Ok(Err(_)) | Err(_) => return LayerState { health: Health::Fails, channels },
+        }
+    }
+    let each = begun.elapsed() / u32::try_from(channels.len()).unwrap_or(1).max(1);
+    LayerState { health: Health::Answers(each), channels }
+}

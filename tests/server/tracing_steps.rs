@@ -1,0 +1,52 @@
+//! A trace from the client's request to the write of the answer.
+
+use channel_layer::message;
+use channel_layer::trace::TraceParent;
+
+use super::running::{Running, ok};
+use super::security::Log;
+use crate::support::eventually;
+
+const PLACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+#[tokio::test]
+async fn a_trace_goes_from_the_request_to_the_write_of_the_answer() {
+    let log = Log::default();
+    let _guard = log.keep();
+    let server = Running::with(|server| server.trace(true)).await;
+    let request = format!("GET / HTTP/1.1\r\nHost: a\r\ntraceparent: {PLACE}\r\n\r\n");
+    let mut client = server.sent(&request).await;
+    let asked = server.next("http.request").await;
+    let place = TraceParent::of(&asked).unwrap();
+    assert_eq!(place.trace_id(), "0af7651916cd43dd8448eb211c80319c");
+    server.reply(&asked, place.carried_by(ok("answer"))).await;
+    client.until("answer").await;
+
+    let mut socket = server.sent(&super::security::handshake("")).await;
+    let connect = server.next("websocket.connect").await;
+    let place = TraceParent::of(&connect).unwrap();
+    server.reply(&connect, place.carried_by(message! { "accept": true, "text": "hello" })).await;
+    socket.until("hello").await;
+    let traced = |log: &str, id: &str, step: &str| {
+        log.lines().any(|line| line.contains("channel_layer::trace") && line.contains(id) && line.contains(step))
+    };
+    eventually("all steps", async || {
+        let log = log.text();
+        let first = "0af7651916cd43dd8448eb211c80319c";
+        let told = [
+            (first, "sent to the application"),
+            (first, "given to the response"),
+            (&place.trace_id(), "sent to the application"),
+            (&place.trace_id(), "written to the socket"),
+        ];
+        told.iter().all(|(id, step)| traced(&log, id, step)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_it_messages_are_as_the_specification_has_them() {
+    let server = Running::start().await;
+    let _client = server.sent(&format!("GET / HTTP/1.1\r\nHost: a\r\ntraceparent: {PLACE}\r\n\r\n")).await;
+    assert_eq!(server.next("http.request").await.get("traceparent"), None);
+}

@@ -87,7 +87,7 @@
 //!
 //! | feature | brings |
 //! |---|---|
-//! | `server` | the interface server for WebSocket clients, and with it axum |
+//! | `server` | the interface server for WebSocket and HTTP clients, and with it axum |
 //! | `cli` | the program `channel-layer`, and with it clap |
 
 mod backoff;

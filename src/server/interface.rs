@@ -99,8 +99,8 @@ impl InterfaceServer {
         self
     }
 
-    /// How long a shutdown goes on taking connections while it says already that it is not ready, so that load balancers
-    /// find out before clients do. Defaults to 0.
+    /// How long a shutdown goes on taking connections while `/ready` says already, with 503, that it is not ready, so that
+    /// load balancers find out before clients do. Defaults to 0.
     pub fn shutdown_delay(mut self, delay: Duration) -> Self {
         self.settings.shutdown_delay = delay;
         self

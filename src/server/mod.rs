@@ -4,7 +4,8 @@
 //! WebSocket that opens becomes a message on `websocket.connect`; its frames become messages on `websocket.receive`;
 //! its end becomes one message on `websocket.disconnect`. Each names a reply channel,
 //! `websocket.send.<process>!<client>`; what the application sends there is written to the socket, and so is what it
-//! sends to a group of which the reply channel is a member.
+//! sends to a group of which the reply channel is a member. An HTTP request becomes a message on `http.request`, which
+//! is answered on `http.response.<process>!<client>`, in one message or in parts.
 //!
 //! ```no_run
 //! # async fn run(layer: std::sync::Arc<dyn channel_layer::ChannelLayer>) -> Result<(), Box<dyn std::error::Error>> {
@@ -17,9 +18,9 @@
 //! # }
 //! ```
 //!
-//! A process has one process-local channel and one reader on it, which hands each message to the queue of its socket
-//! and never waits for one: a client that does not read is closed with 1013 when its queue is full, and nobody else
-//! notices. A handshake is answered when the application has accepted it.
+//! A process has one process-local channel for sockets and one for requests, each with one reader, which hands each
+//! message to the queue of its client and never waits for one: a client that does not read is closed with 1013, or its
+//! response cut off, when its queue is full, and nobody else notices. A handshake is answered when the application has accepted it.
 
 mod access_log;
 mod asgi;

@@ -59,6 +59,9 @@ impl Default for Transport {
     }
 }
 
+/// Where load balancers ask whether the server should get clients.
+const READY: &str = "/ready";
+
 /// The smallest buffer that hyper takes.
 const SMALLEST_BUFFER: usize = 8 * 1024;
 
@@ -159,6 +162,10 @@ async fn respond(mut request: Request, peer: Peer, mut router: Router, shared: &
     let length = request.uri().path_and_query().map_or(0, |url| url.as_str().len());
     if length > shared.transport.max_url_size {
         return StatusCode::URI_TOO_LONG.into_response();
+    }
+    // Whatever route tells of readiness cannot know that the server is about to go.
+    if shared.leaving.is_cancelled() && request.uri().path() == READY {
+        return (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n").into_response();
     }
     request.extensions_mut().insert(peer);
     let Ok(response) = router.call(request).await;

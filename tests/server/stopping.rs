@@ -53,6 +53,20 @@ async fn a_request_of_which_half_has_come_does_not_hold_up_a_shutdown() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_about_to_go_is_not_ready_and_still_takes_clients() {
+    let ready = || axum::Router::new().route("/ready", axum::routing::get(|| async { "ready" }));
+    let mut server = Running::with(|server| server.routes(ready()).shutdown_delay(Duration::from_secs(3))).await;
+    let ask = "GET /ready HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    assert!(server.sent(ask).await.rest().await.starts_with("HTTP/1.1 200 "));
+    server.tell_to_stop();
+    eventually("the end of readiness", async || {
+        server.sent(ask).await.rest().await.starts_with("HTTP/1.1 503 ").then_some(())
+    })
+    .await;
+    server.ended().await;
+}
+
+#[tokio::test]
 async fn an_application_that_does_not_answer_is_waited_for_no_longer_than_set() {
     let mut server = Running::with(|server| server.drain_timeout(Duration::from_millis(200))).await;
     let mut client = server.sent(GET).await;

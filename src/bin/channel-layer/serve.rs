@@ -6,7 +6,9 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use channel_layer::server::{DataLoss, Listening, SlowConsumer, SocketOptions, Tls, TrustedProxies};
+use channel_layer::server::{
+    DataLoss, Listening, SlowConsumer, SocketOptions, Tls, TrustedProxies, health_routes, metrics_route,
+};
 use channel_layer::{BoxError, ChannelLayer, InterfaceServer};
 use clap::{Args, ValueEnum};
 
@@ -65,6 +67,9 @@ struct Pages {
     /// Give out the page of the chat, for `worker chat`
     #[arg(long, env = "CHANNEL_SERVER_CHAT")]
     chat: bool,
+    /// Answer /live, /ready, /health/redis and /metrics; let a proxy keep them to whom they concern
+    #[arg(long, env = "CHANNEL_SERVER_HEALTH")]
+    health: bool,
     /// Give out a page for operators at /status; let a proxy keep it to them
     #[arg(long, env = "CHANNEL_SERVER_STATUS")]
     status: bool,
@@ -229,7 +234,10 @@ impl Serve {
             listening.extend(place.listen().await?);
         }
         let layer = Arc::new(self.layer.connect_redis().await?);
-        let server = self.set(InterfaceServer::new(layer.clone()))?;
+        let mut server = self.set(InterfaceServer::new(layer.clone()))?;
+        if self.pages.health {
+            server = server.routes(health_routes(layer.clone()).merge(metrics_route()?));
+        }
         let mut listening = listening.into_iter();
         let mut bound = server.listen(listening.next().ok_or("there is nothing to listen at")?);
         print_line(&format!("Serving at {}", bound.local_addr()))?;

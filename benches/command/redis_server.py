@@ -4,7 +4,6 @@ import socket
 import subprocess
 import tempfile
 import time
-from pathlib import Path
 
 from .children import Failed, end, start
 

@@ -41,7 +41,7 @@ def draw(spreads):
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
         f'aria-label="Rates of channel-layer over those of others">',
         f"<style>{STYLE}</style>",
-        f'<text class="title" x="16" y="26">channel-layer: messages per second, over those of others</text>',
+        '<text class="title" x="16" y="26">channel-layer: messages per second, over those of others</text>',
         '<text class="quiet" x="16" y="46">1 is as fast; each step of the scale is ten times faster</text>',
     ]
     bottom = TOP + ROW * len(rows)

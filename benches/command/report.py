@@ -10,6 +10,9 @@ from .peers import OURS
 
 PAGE = ROOT / "BENCHMARKS.md"
 CHART = ROOT / "benches" / "ratios.svg"
+README = ROOT / "README.md"
+# Between these lines of README stands what this command writes there.
+BEGIN, END = "<!-- from scripts/bench -->\n", "<!-- end -->\n"
 
 # How each figure is told, in this order.
 SHOWN = {
@@ -42,7 +45,20 @@ def finish(result, write):
     (TARGET / "results.json").write_text(json.dumps(result, indent=1) + "\n")
     CHART.write_text(chart.draw(spreads))
     PAGE.write_text(page(result, spreads))
+    before, rest = README.read_text().split(BEGIN)
+    README.write_text(before + BEGIN + short(result, spreads) + END + rest.split(END)[1])
     print(f"\nwritten: {TARGET / 'results.json'}, {PAGE}, {CHART}")
+
+
+def short(result, spreads):
+    """The charted ratios with the figures that they are made of."""
+    rows = []
+    for one in RATIOS:
+        if getattr(one, "label", None) and spreads.get(one.key):
+            found = ratios.medians(result["rounds"], one.load)
+            ours, theirs = (SHOWN[one.figure](found[name][one.figure]) for name in (one.ours, one.theirs))
+            rows.append([one.label, ours, theirs, f"{number(spreads[one.key]['median'])} x"])
+    return table(["load, over whom", "channel-layer", "theirs", ""], rows) + "\n"
 
 
 def summary(spreads):

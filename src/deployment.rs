@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::config::Config;
+use crate::config::{Config, Fallback};
 use crate::error::{Error, Result};
+use crate::fallback::FallbackLayer;
 use crate::layer::ChannelLayer;
 use crate::memory::MemoryLayer;
 use crate::redis::{PubSubLayer, RedisLayer};
@@ -45,7 +46,7 @@ pub struct Deployment {
 pub enum LayerKind {
     /// [`MemoryLayer`]
     Memory,
-    /// [`RedisLayer`]
+    /// [`RedisLayer`], behind a [`FallbackLayer`] where `fallback` is `local`.
     Redis,
     /// [`PubSubLayer`]
     PubSub,
@@ -122,6 +123,9 @@ impl Deployment {
     pub async fn connect(self) -> Result<Arc<dyn ChannelLayer>> {
         Ok(match self.layer {
             LayerKind::Memory => Arc::new(MemoryLayer::with_config(&self.config)?),
+            LayerKind::Redis if self.config.fallback == Some(Fallback::Local) => {
+                Arc::new(FallbackLayer::connect(self.config).await?)
+            }
             LayerKind::Redis => Arc::new(RedisLayer::connect(self.config).await?),
             LayerKind::PubSub => Arc::new(PubSubLayer::connect(self.config).await?),
         })

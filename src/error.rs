@@ -1,5 +1,8 @@
 //! The one error type of the crate.
 
+use std::fmt;
+use std::sync::Arc;
+
 use crate::name::{ChannelName, InvalidName};
 
 /// What a backend library reported, behind one type so that backends can change.
@@ -92,6 +95,22 @@ impl Error {
         matches!(self, Self::ChannelFull { .. } | Self::Redis { .. })
     }
 
+    /// Whether the operation may have taken place although it failed: a server was lost before it answered.
+    pub fn may_have_run(&self) -> bool {
+        match self {
+            Self::Redis { source, .. } => source.downcast_ref::<ServerFault>().is_none_or(|fault| fault.may_have_run),
+            _ => false,
+        }
+    }
+
+    /// Whether a server is away, and not only unwilling.
+    pub(crate) fn is_outage(&self) -> bool {
+        match self {
+            Self::Redis { source, .. } => source.downcast_ref::<ServerFault>().is_none_or(|fault| fault.outage),
+            _ => false,
+        }
+    }
+
     pub(crate) fn config(option: impl Into<String>, value: impl ToString, reason: impl ToString) -> Self {
         Self::InvalidConfig { option: option.into(), value: value.to_string(), reason: reason.to_string() }
     }
@@ -102,5 +121,25 @@ impl Error {
 
     pub(crate) fn decode(reason: impl ToString) -> Self {
         Self::Codec { direction: "decoded", reason: reason.to_string() }
+    }
+}
+
+/// The source of [`Error::Redis`]: what the connection reported, and what that means.
+#[derive(Debug)]
+pub(crate) struct ServerFault {
+    pub(crate) may_have_run: bool,
+    pub(crate) outage: bool,
+    pub(crate) cause: Arc<dyn std::error::Error + Send + Sync>,
+}
+
+impl fmt::Display for ServerFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.cause.fmt(f)
+    }
+}
+
+impl std::error::Error for ServerFault {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.cause.source()
     }
 }

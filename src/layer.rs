@@ -37,8 +37,8 @@ pub use mode::{Mode, ShardStatus};
 /// - **No silent loss.** Messages that are not delivered are counted in the metric `channel_layer_dropped_total` with
 ///   a `reason`.
 ///
-/// All but `send_many`, `group_send_many`, `lists_all_members`, `events` and `mode` have to be written by an
-/// implementation.
+/// All but `send_many`, `group_send_many`, `lists_all_members`, `health`, `redis_stats`, `events`, `mode` and `outage`
+/// have to be written by an implementation.
 #[async_trait]
 pub trait ChannelLayer: Send + Sync + 'static {
     /// Sends `message` to `channel`; does not wait for a reader.
@@ -265,6 +265,12 @@ pub trait ChannelLayer: Send + Sync + 'static {
     /// server is away, or that has none.
     fn mode(&self) -> watch::Receiver<Mode> {
         watch::channel(Mode::Remote).1
+    }
+
+    /// A server behind the layer that cannot be reached, by its position in the configured hosts, as far as that is known
+    /// without asking; nothing if all are there, or the layer has none.
+    fn outage(&self) -> Option<usize> {
+        None
     }
 }
 

@@ -40,6 +40,7 @@
 //! | [`MemoryLayer`] | inside one process |
 //! | [`RedisLayer`] | between any number of processes, over one or more Redis servers from version 7.0 |
 //! | [`PubSubLayer`] | between processes that read at the time, over publish and subscribe, also with Django; without Redis inside each process |
+//! | [`FallbackLayer`] | as another layer, and inside the process while a server of that is away |
 //! | [`HybridLayer`] | on two layers: normal channels on a local one, everything else on a remote one |
 //!
 //! All options are in [`Config`], which also comes from JSON, TOML and the environment.
@@ -98,6 +99,7 @@ mod crypto;
 pub mod deployment;
 mod drops;
 pub mod error;
+pub mod fallback;
 pub mod health;
 pub mod hybrid;
 pub mod layer;
@@ -118,6 +120,7 @@ pub use capacity::CapacityRule;
 pub use config::{Config, Fallback, Host, Overflow, Serializer};
 pub use deployment::{Deployment, LayerKind, layer_from_config, layer_from_env};
 pub use error::{BoxError, Error, Result};
+pub use fallback::FallbackLayer;
 pub use health::Health;
 pub use hybrid::HybridLayer;
 pub use layer::{ChannelLayer, Delivery, Event, Mode, Receiver, ShardStatus, Sink, Source, Statistics};

@@ -10,6 +10,7 @@ mod commands;
 mod conformance;
 mod deploy;
 mod django;
+mod fallback;
 mod hub;
 mod loss;
 mod metrics;

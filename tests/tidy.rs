@@ -17,7 +17,7 @@ const ROWS: &[&[&str]] = &[
     &["config", "steady"],
     &["memory"],
     &["hybrid", "redis"],
-    &["django"],
+    &["fallback", "django"],
     &["deployment"],
     &["server", "worker"],
 ];

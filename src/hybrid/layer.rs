@@ -299,4 +299,8 @@ impl<L: ChannelLayer, R: ChannelLayer> ChannelLayer for HybridLayer<L, R> {
     fn mode(&self) -> watch::Receiver<Mode> {
         self.remote.mode()
     }
+    /// That of the remote layer.
+    fn outage(&self) -> Option<usize> {
+        self.remote.outage()
+    }
 }

@@ -98,6 +98,10 @@ impl<L: ChannelLayer + ?Sized> ChannelLayer for Arc<L> {
         (**self).group_channels(group)
     }
 
+    fn lists_all_members(&self) -> bool {
+        (**self).lists_all_members()
+    }
+
     fn group_send<'a, 'b, 'f>(&'a self, group: &'b str, message: Message) -> Pending<'f, Result<()>>
     where
         'a: 'f,
@@ -175,5 +179,8 @@ impl<L: ChannelLayer + ?Sized> ChannelLayer for Arc<L> {
     }
     fn mode(&self) -> watch::Receiver<Mode> {
         (**self).mode()
+    }
+    fn outage(&self) -> Option<usize> {
+        (**self).outage()
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
-use crate::error::Error;
+use crate::error::{Error, ServerFault};
 
 /// Why a command did not succeed; cheap to clone, so that each caller of a batch gets it.
 #[derive(Clone, Debug)]
@@ -41,7 +41,8 @@ impl Fault {
 
     /// As the error of a call that needed `shard`.
     pub(crate) fn into_error(self, shard: usize) -> Error {
-        Error::Redis { shard, source: Box::new(self.cause) }
+        let Self { may_have_run, outage, cause: Cause(cause), .. } = self;
+        Error::Redis { shard, source: Box::new(ServerFault { may_have_run, outage, cause }) }
     }
 }
 

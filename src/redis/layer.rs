@@ -92,6 +92,23 @@ impl RedisLayer {
     /// [`Error::InvalidConfig`], [`Error::UnsupportedServer`] if a server is older than 7.0, [`Error::Redis`] if none
     /// can be reached.
     pub async fn connect(config: Config) -> Result<Self> {
+        Self::connect_to(config, true).await
+    }
+
+    /// As [`connect`](Self::connect), but no server has to be there: calls fail until one is.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, all connections are closed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`], [`Error::UnsupportedServer`] if a server is older than 7.0.
+    pub async fn connect_or_wait(config: Config) -> Result<Self> {
+        Self::connect_to(config, false).await
+    }
+
+    async fn connect_to(config: Config, some_needed: bool) -> Result<Self> {
         config.validate()?;
         let keys = Keys::new(&config.prefix, &config.stats_prefix);
         let (events, _) = broadcast::channel(EVENTS);
@@ -102,7 +119,7 @@ impl RedisLayer {
         let options = options.map(|(host, origin)| ShardOptions { host, origin, needs: needs.clone() });
         let shards = options.enumerate().map(|(index, options)| Arc::new(Shard::new(index, options, events.clone())));
         let shards: Vec<_> = shards.collect();
-        connect_all(&shards).await?;
+        connect_all(&shards, some_needed).await?;
         let envelope = Envelope::new(config.key_ring()?, config.max_message_size, config.expiry);
         let topology = Topology::new(shards, ring, keys);
         Self::start(topology, envelope, &config, events)
@@ -362,6 +379,10 @@ impl ChannelLayer for RedisLayer {
     fn events(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()
     }
+
+    fn outage(&self) -> Option<usize> {
+        self.topology.shards.iter().position(|shard| !shard.is_up())
+    }
 }
 
 impl Drop for RedisLayer {
@@ -384,12 +405,12 @@ async fn drain(work: TaskTracker, closing: CancellationToken, drained: Cancellat
     drained.cancel();
 }
 
-/// Tries every shard once; fails if none is there, or one is of no use whatever happens.
-async fn connect_all(shards: &[Arc<Shard>]) -> Result<()> {
+/// Tries every shard once; fails if one is of no use whatever happens, or none is there though one is needed.
+pub(super) async fn connect_all(shards: &[Arc<Shard>], some_needed: bool) -> Result<()> {
     let results = join_all(shards.iter().map(|shard| shard.connect())).await;
-    let some = results.iter().any(Result::is_ok);
+    let enough = !some_needed || results.iter().any(Result::is_ok);
     let mut failed = results.into_iter().filter_map(Result::err);
-    match failed.find(|error| !some || !error.is_transient()) {
+    match failed.find(|error| !enough || !error.is_transient()) {
         Some(error) => Err(error),
         None => Ok(()),
     }

@@ -213,6 +213,11 @@ impl Shard {
         }
     }
 
+    /// Whether the server is there.
+    pub(crate) fn is_up(&self) -> bool {
+        matches!(&*self.state.borrow(), State::Up(_))
+    }
+
     /// Waits until the server is there.
     pub(crate) async fn up(&self) -> Link {
         let mut states = self.state.subscribe();

@@ -19,8 +19,8 @@ mod statistics;
 mod tools;
 
 use backend::{
-    HybridMemory, HybridRedis, Kind, Memory, MemoryThreaded, PubSub, PubSubAlone, PubSubOnSeveral, PubSubSharded,
-    Redis, RedisEncrypted,
+    Fallback, FallbackAlone, HybridMemory, HybridRedis, Kind, Memory, MemoryThreaded, PubSub, PubSubAlone,
+    PubSubOnSeveral, PubSubSharded, Redis, RedisEncrypted,
 };
 
 /// Makes a module for each backend, and in it a test of each function of the list; those behind an `if` have nothing to
@@ -53,6 +53,8 @@ conformance! {
     redis_encrypted: RedisEncrypted,
     hybrid: HybridMemory,
     hybrid_redis: HybridRedis,
+    fallback: Fallback,
+    fallback_alone: FallbackAlone,
     pubsub: PubSub,
     pubsub_sharded: PubSubSharded,
     pubsub_on_several: PubSubOnSeveral,

@@ -6,5 +6,5 @@ mod order;
 mod overflow;
 mod processes;
 mod protocols;
-mod tools;
+pub mod tools;
 mod wire;

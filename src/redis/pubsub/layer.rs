@@ -27,6 +27,7 @@ use crate::message::Message;
 use crate::name::{ChannelKind, ChannelName, GroupName};
 use crate::redis::checkup;
 use crate::redis::connection::{Needs, Timing, Version};
+use crate::redis::layer::connect_all;
 use crate::redis::origin;
 use crate::redis::shard::{Shard, ShardOptions};
 
@@ -123,7 +124,7 @@ impl PubSubLayer {
         let (events, _) = broadcast::channel(EVENTS);
         let shards = shards(&config, &events).await?;
         let fallback = config.fallback.unwrap_or(Fallback::Local);
-        connect_all(&shards, fallback).await?;
+        connect_all(&shards, fallback == Fallback::Fail).await?;
         let layer = Self::start(shards, &config, fallback, events)?;
         join_all(layer.inbox.interest.stations().iter().map(|station| station.settled())).await;
         Ok(layer)
@@ -390,6 +391,10 @@ impl ChannelLayer for PubSubLayer {
     fn mode(&self) -> watch::Receiver<Mode> {
         self.modes.watch()
     }
+
+    fn outage(&self) -> Option<usize> {
+        self.shards.iter().position(|shard| !shard.is_up())
+    }
 }
 
 impl Drop for PubSubLayer {
@@ -434,15 +439,4 @@ async fn shards(config: &Config, events: &broadcast::Sender<Event>) -> Result<Ve
         Arc::new(Shard::new(index, ShardOptions { host, origin, needs: needs.clone() }, events.clone()))
     };
     Ok(origins.map(shard).collect())
-}
-
-/// Tries every server once; fails if one is of no use whatever happens, or none is there and one has to be.
-async fn connect_all(shards: &[Arc<Shard>], fallback: Fallback) -> Result<()> {
-    let results = join_all(shards.iter().map(|shard| shard.connect())).await;
-    let enough = fallback == Fallback::Local || results.iter().any(Result::is_ok);
-    let mut failed = results.into_iter().filter_map(Result::err);
-    match failed.find(|error| !enough || !error.is_transient()) {
-        Some(error) => Err(error),
-        None => Ok(()),
-    }
 }

@@ -14,6 +14,8 @@ pub struct Kind {
     /// Its column in the README's table of guarantees.
     pub column: &'static str,
     lacks: &'static [Promise],
+    /// Whether a flush can do its work.
+    pub flushes: bool,
     start: fn(Options) -> LocalBoxFuture<'static, Started>,
     runtime: fn() -> Runtime,
 }
@@ -23,7 +25,7 @@ impl Kind {
         let start = |options| -> LocalBoxFuture<'static, Started> {
             Box::pin(async { Started(Box::new(B::start(options).await)) })
         };
-        Self { column: B::COLUMN, lacks: B::LACKS, start, runtime: B::runtime }
+        Self { column: B::COLUMN, lacks: B::LACKS, flushes: B::FLUSHES, start, runtime: B::runtime }
     }
 
     /// Starts the layer, empty.

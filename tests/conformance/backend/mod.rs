@@ -1,11 +1,13 @@
 //! The layers under test, each as its users would start it.
 
+mod fallback;
 mod hybrid;
 mod kind;
 mod memory;
 mod pubsub;
 mod redis;
 
+pub use fallback::{Fallback, FallbackAlone};
 pub use hybrid::{HybridMemory, HybridRedis};
 pub use kind::Kind;
 pub use memory::{Memory, MemoryThreaded};
@@ -27,6 +29,9 @@ pub trait Backend: Sized + 'static {
 
     /// What it does not promise, by design.
     const LACKS: &'static [Promise];
+
+    /// Whether a flush can do its work: not while what it should empty is away.
+    const FLUSHES: bool = true;
 
     /// Starts the layer, empty.
     async fn start(options: Options) -> Self;

@@ -1,0 +1,58 @@
+//! The layer that falls back: on Redis, and alone.
+
+use std::sync::Arc;
+
+use channel_layer::{Config, FallbackLayer, RedisLayer};
+
+use super::super::guarantees::Promise;
+use super::super::tools::Layer;
+use super::redis::on;
+use super::{Backend, Options};
+use crate::support::{RedisServer, shared_servers};
+
+/// [`FallbackLayer`] over a [`RedisLayer`] whose server is there.
+pub struct Fallback {
+    config: Config,
+    first: Arc<FallbackLayer<RedisLayer>>,
+}
+
+impl Backend for Fallback {
+    const COLUMN: &'static str = "FallbackLayer";
+    const LACKS: &'static [Promise] = &[];
+
+    async fn start(options: Options) -> Self {
+        let config = on(&shared_servers()[..1], options.config());
+        Self { first: Arc::new(FallbackLayer::connect(config.clone()).await.unwrap()), config }
+    }
+
+    fn layer(&self) -> Layer {
+        self.first.clone()
+    }
+
+    async fn peer(&self) -> Layer {
+        Arc::new(FallbackLayer::connect(self.config.clone()).await.unwrap())
+    }
+}
+
+/// The same with a server that is not there: what is left is the layer of the process.
+pub struct FallbackAlone(Layer);
+
+impl Backend for FallbackAlone {
+    const COLUMN: &'static str = "MemoryLayer";
+    const LACKS: &'static [Promise] = &[Promise::BetweenProcesses, Promise::Drain];
+    const FLUSHES: bool = false;
+
+    async fn start(options: Options) -> Self {
+        let mut server = RedisServer::start();
+        server.stop();
+        Self(Arc::new(FallbackLayer::connect(options.config().host(server.url())).await.unwrap()))
+    }
+
+    fn layer(&self) -> Layer {
+        self.0.clone()
+    }
+
+    async fn peer(&self) -> Layer {
+        self.layer()
+    }
+}

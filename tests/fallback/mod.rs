@@ -1,0 +1,272 @@
+//! A layer that goes on inside the process while Redis is away, and what holds when it changes over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use channel_layer::{ChannelLayer, Config, Event, Fallback, FallbackLayer, Mode, RedisLayer, layer_from_config};
+use metrics_util::debugging::DebuggingRecorder;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::pubsub::tools::{config, event, mode, next, number, numbered, up_to};
+use crate::support::{Counts, DEADLINE, Proxy, RedisServer, eventually, within};
+
+type Layer = FallbackLayer<RedisLayer>;
+
+async fn connect(config: Config) -> Layer {
+    within(DEADLINE, "a layer", FallbackLayer::connect(config)).await.unwrap()
+}
+
+async fn redis(server: &RedisServer) -> RedisLayer {
+    let connecting = RedisLayer::connect(config([&*server.url()]));
+    within(DEADLINE, "a layer", connecting).await.unwrap()
+}
+
+#[tokio::test]
+async fn calls_go_on_while_redis_is_away_and_reach_it_when_it_is_back() {
+    let mut server = RedisServer::start();
+    let layer = connect(config([&*server.url()])).await;
+    let mut events = layer.events();
+    let mut receiver = layer.receiver(&["send.p!", "work"]).unwrap();
+    layer.group_add("room", "send.p!1").await.unwrap();
+    layer.group_send("room", numbered(1)).await.unwrap();
+    assert_eq!(next(&mut receiver).await, 1);
+
+    server.stop();
+    mode(&layer, Mode::LocalOnly).await;
+    event(&mut events, "the beginning", |event| matches!(event, Event::LocalOnly { shard: 0, .. })).await;
+    let began = Instant::now();
+    layer.group_send("room", numbered(2)).await.unwrap();
+    layer.send("work", numbered(3)).await.unwrap();
+    assert!(layer.send_many(&[("work", numbered(4))]).await[0].is_ok());
+    assert!(layer.group_send_many(&[("room", numbered(5))]).await[0].is_ok());
+    let body = layer.new_channel("body?").await.unwrap();
+    layer.send(body.as_str(), numbered(6)).await.unwrap();
+    assert_eq!(number(&layer.receive(&[body.as_str()]).await.unwrap()), 6);
+    layer.send(body.as_str(), numbered(7)).await.unwrap();
+    assert_eq!(number(&layer.try_receive(&[body.as_str()]).await.unwrap().unwrap()), 7);
+    let mut got = Vec::new();
+    for _ in 0..4 {
+        got.push(next(&mut receiver).await);
+    }
+    got.sort_unstable();
+    assert_eq!(got, [2, 3, 4, 5]);
+    assert!(began.elapsed() < Duration::from_secs(1), "it took {:?}", began.elapsed());
+    let status = layer.status();
+    assert!(status.mode == Mode::LocalOnly && status.reason.is_some() && status.stayed_local == 6, "{status:?}");
+
+    server.start_again();
+    event(&mut events, "the return", |event| matches!(event, Event::Remote { shard: 0 })).await;
+    assert_eq!(layer.status().mode, Mode::Remote);
+    let other = redis(&server).await;
+    other.group_send("room", numbered(8)).await.unwrap();
+    assert_eq!(next(&mut receiver).await, 8);
+}
+
+#[tokio::test]
+async fn a_layer_starts_without_redis_and_finds_it_later() {
+    let mut server = RedisServer::start();
+    server.stop();
+    let layer = connect(config([&*server.url()])).await;
+    assert_eq!(*layer.mode().borrow(), Mode::LocalOnly);
+    let mut receiver = layer.receiver(&["send.p!"]).unwrap();
+    layer.group_add("room", "send.p!1").await.unwrap();
+    layer.group_send("room", numbered(1)).await.unwrap();
+    assert_eq!(next(&mut receiver).await, 1);
+    server.start_again();
+    mode(&layer, Mode::Remote).await;
+    redis(&server).await.group_send("room", numbered(2)).await.unwrap();
+    assert_eq!(next(&mut receiver).await, 2);
+}
+
+#[tokio::test]
+async fn a_deployment_chooses_it_by_an_option() {
+    let mut server = RedisServer::start();
+    server.stop();
+    let config = config([&*server.url()]).fallback(Fallback::Local);
+    let layer = within(DEADLINE, "a layer", layer_from_config(config)).await.unwrap();
+    layer.send("work", numbered(1)).await.unwrap();
+    assert_eq!(number(&layer.receive(&["work"]).await.unwrap()), 1);
+    let health = layer.health().await;
+    assert!(health.fallback_mode, "{health:?}");
+    server.start_again();
+    mode(&layer, Mode::Remote).await;
+    assert!(!layer.health().await.fallback_mode);
+}
+
+#[tokio::test]
+async fn memberships_hold_on_both_sides_of_an_outage() {
+    let mut server = RedisServer::durable();
+    let layer = connect(config([&*server.url()])).await;
+    for member in ["send.p!stays", "send.p!goes"] {
+        layer.group_add("room", member).await.unwrap();
+    }
+    server.stop();
+    mode(&layer, Mode::LocalOnly).await;
+    layer.group_discard("room", "send.p!goes").await.unwrap();
+    layer.group_add("room", "send.p!comes").await.unwrap();
+    let members = async |layer: &dyn ChannelLayer| {
+        let mut members: Vec<_> = layer.group_channels("room").await.unwrap().iter().map(ToString::to_string).collect();
+        members.sort();
+        members
+    };
+    let expected = ["send.p!comes", "send.p!stays"];
+    assert_eq!(members(&layer).await, expected);
+    server.start_again();
+    mode(&layer, Mode::Remote).await;
+    assert_eq!(members(&redis(&server).await).await, expected);
+    // The same when it comes back empty.
+    redis(&server).await.flush().await.unwrap();
+    crate::pubsub::tools::ask(&server.url(), "FLUSHALL").await;
+    let other = redis(&server).await;
+    let again = async || (members(&other).await == expected).then_some(());
+    eventually("the memberships of before", again).await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn the_order_of_a_sender_holds_when_redis_goes_and_comes() {
+    let recorder = DebuggingRecorder::new();
+    let mut counts = Counts::of(&recorder);
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let mut server = RedisServer::start();
+    let layer = Arc::new(connect(config([&*server.url()])).await);
+    let mut receiver = layer.receiver(&["send.p!"]).unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let sender = tokio::spawn({
+        let layer = layer.clone();
+        async move {
+            let mut number = 0;
+            while stopped.is_empty() {
+                layer.send("send.p!1", numbered(number)).await.unwrap();
+                number += 1;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            number - 1
+        }
+    });
+    let mut got = Vec::new();
+    for _ in 0..2 {
+        for expected in [Mode::LocalOnly, Mode::Remote] {
+            if expected == Mode::Remote {
+                server.start_again();
+            } else {
+                server.stop();
+            }
+            let mut modes = layer.mode();
+            let mut reached = std::pin::pin!(modes.wait_for(|mode| *mode == expected));
+            loop {
+                tokio::select! {
+                    biased;
+                    delivery = receiver.recv() => got.push(number(&delivery.unwrap())),
+                    _ = &mut reached => break,
+                }
+            }
+        }
+    }
+    stop.send(()).unwrap();
+    let last = within(DEADLINE, "the sender", sender).await.unwrap();
+    if got.last() != Some(&last) {
+        got.extend(up_to(&mut receiver, last).await);
+    }
+    assert!(got.is_sorted_by(|a, b| a < b), "out of order or twice: {got:?}");
+    let missing = usize::try_from(last + 1).unwrap() - got.len();
+    assert!(missing <= 20, "{missing} of {last} are missing, {} unconfirmed", counts.dropped("unconfirmed"));
+    assert!(counts.counter("channel_layer_stayed_local_total") > 0);
+}
+
+#[tokio::test]
+async fn what_waited_on_a_server_is_there_when_it_returns() {
+    let mut server = RedisServer::durable();
+    let layer = connect(config([&*server.url()])).await;
+    layer.send("send.p!1", numbered(1)).await.unwrap();
+    server.stop();
+    mode(&layer, Mode::LocalOnly).await;
+    layer.send("send.p!1", numbered(2)).await.unwrap();
+    let mut receiver = layer.receiver(&["send.p!"]).unwrap();
+    assert_eq!(next(&mut receiver).await, 2);
+    server.start_again();
+    assert_eq!(next(&mut receiver).await, 1);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_send_that_may_have_arrived_is_not_repeated() {
+    let recorder = DebuggingRecorder::new();
+    let mut counts = Counts::of(&recorder);
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let server = RedisServer::start();
+    let proxy = Proxy::before(&server.url()).await;
+    let layer = connect(config([&*proxy.url()])).await;
+    layer.group_add("room", "send.p!1").await.unwrap();
+    // What goes to the server arrives there, and no answer comes back.
+    proxy.deafen();
+    within(DEADLINE, "an answer to a send", layer.send("send.p!1", numbered(1))).await.unwrap();
+    assert_eq!(*layer.mode().borrow(), Mode::LocalOnly);
+    assert_eq!(counts.dropped("unconfirmed"), 1);
+    mode(&layer, Mode::Remote).await;
+    layer.send("send.p!1", numbered(2)).await.unwrap();
+    let mut receiver = layer.receiver(&["send.p!"]).unwrap();
+    assert_eq!((next(&mut receiver).await, next(&mut receiver).await), (1, 2));
+    receiver.close().await.unwrap();
+    assert!(layer.try_receive(&["send.p!"]).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_half_open_connection_is_noticed() {
+    let server = RedisServer::start();
+    let proxy = Proxy::before(&server.url()).await;
+    let layer = connect(config([&*proxy.url()])).await;
+    let mut events = layer.events();
+    proxy.freeze();
+    event(&mut events, "the loss", |event| matches!(event, Event::LocalOnly { .. })).await;
+    event(&mut events, "its end", |event| matches!(event, Event::Remote { .. })).await;
+    layer.send("work", numbered(1)).await.unwrap();
+    assert_eq!(number(&within(DEADLINE, "the message", redis(&server).await.receive(&["work"])).await.unwrap()), 1);
+}
+
+#[tokio::test]
+async fn a_server_has_to_prove_itself_before_messages_go_to_it() {
+    let mut server = RedisServer::start();
+    let return_after = Duration::from_secs(2);
+    let layer = connect(config([&*server.url()]).return_after(return_after)).await;
+    let mut events = layer.events();
+    server.restart();
+    event(&mut events, "the loss", |event| matches!(event, Event::LocalOnly { .. })).await;
+    event(&mut events, "the server", |event| matches!(event, Event::ShardUp { .. })).await;
+    let up = Instant::now();
+    event(&mut events, "the return", |event| matches!(event, Event::Remote { .. })).await;
+    assert!(up.elapsed() > return_after / 2, "after {:?}", up.elapsed());
+}
+
+#[tokio::test]
+async fn a_flush_that_cannot_reach_the_server_says_so() {
+    let mut server = RedisServer::start();
+    let layer = connect(config([&*server.url()])).await;
+    server.stop();
+    mode(&layer, Mode::LocalOnly).await;
+    layer.send("work", numbered(1)).await.unwrap();
+    let error = layer.flush().await.unwrap_err();
+    assert!(error.is_transient() && !error.may_have_run(), "{error:?}");
+    assert!(layer.try_receive(&["work"]).await.unwrap().is_none(), "this process is empty all the same");
+}
+
+#[tokio::test]
+async fn with_several_servers_it_falls_back_as_a_whole() {
+    let (mut first, second) = (RedisServer::start(), RedisServer::start());
+    let urls = [first.url(), second.url()];
+    let layer = connect(config(urls.iter().map(String::as_str))).await;
+    let mut receiver = layer.receiver(&["send.p!"]).unwrap();
+    first.stop();
+    mode(&layer, Mode::LocalOnly).await;
+    for room in 0..20 {
+        let room = format!("room{room}");
+        layer.group_add(&room, "send.p!1").await.unwrap();
+        layer.group_send(&room, numbered(1)).await.unwrap();
+        assert_eq!(next(&mut receiver).await, 1);
+    }
+    first.start_again();
+    mode(&layer, Mode::Remote).await;
+    for room in 0..20 {
+        layer.group_send(&format!("room{room}"), numbered(2)).await.unwrap();
+        assert_eq!(next(&mut receiver).await, 2);
+    }
+}

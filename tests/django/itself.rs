@@ -1,34 +1,33 @@
 //! Python's layers talk to each other through the peers: what the other tests lean on is sound.
 
-use channel_layer::Message;
-
-use super::contents;
 use super::routes::Wire;
-use super::site::{Package, Protection, Site};
+use super::site::Site;
 
-async fn understands_itself(site: Site, message: &Message) {
-    for protection in [Protection::Plain, Protection::Fernet, Protection::Rotated] {
-        let site = Site { protection, ..site.clone() };
-        let (from, to) = (site.python().await, site.python_in_our_place().await);
-        Wire { site: &site, from: &from, to: &to }.carries(message).await;
-    }
+async fn understands_itself(site: Site) {
+    let (from, to) = (site.python().await, site.python_in_place_of_rust().await);
+    Wire { site: &site, from: &from, to: &to }.carries(&site.contents()).await;
 }
 
 #[tokio::test]
 async fn asgi_redis_understands_itself() {
-    understands_itself(Site::new(Package::AsgiRedis).on_hosts(4), &contents::for_message_pack()).await;
+    let site = Site::asgi_redis().on_four_hosts();
+    for site in [site.clone().plain(), site.clone().fernet(), site.rotated()] {
+        understands_itself(site).await;
+    }
 }
 
 #[tokio::test]
 async fn channels_redis_understands_itself() {
-    let site = Site::new(Package::ChannelsRedis);
-    understands_itself(Site { serializer: Some("json"), ..site.clone() }, &contents::for_json()).await;
-    understands_itself(site, &contents::for_message_pack()).await;
+    let site = Site::channels_redis();
+    for site in [site.clone().plain(), site.clone().json().fernet(), site.message_pack().rotated()] {
+        understands_itself(site).await;
+    }
 }
 
 #[tokio::test]
 async fn the_pubsub_layer_of_channels_redis_understands_itself() {
-    let site = Site::new(Package::PubSub).on_hosts(4);
-    understands_itself(Site { serializer: Some("json"), ..site.clone() }, &contents::for_json()).await;
-    understands_itself(site, &contents::for_message_pack()).await;
+    let site = Site::pubsub().on_four_hosts();
+    for site in [site.clone().plain(), site.clone().json().fernet(), site.message_pack().rotated()] {
+        understands_itself(site).await;
+    }
 }

@@ -31,6 +31,9 @@ struct Commands {
 /// Those who wait for answers, by the ids of commands; none when the process has ended.
 type Answers = Arc<Mutex<Option<HashMap<u64, oneshot::Sender<Result<Json, Refusal>>>>>>;
 
+/// What will come of a command.
+pub type Answer = oneshot::Receiver<Result<Json, Refusal>>;
+
 /// The exception that a command ended with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
@@ -73,13 +76,17 @@ impl Peer {
 
     /// Has the layer with the number `layer` do something and gives its answer, which has to come.
     pub async fn ask(&self, layer: u64, what: &str, arguments: Json) -> Result<Json, Refusal> {
-        let answer = self.tell(layer, what, &arguments);
-        let Ok(answer) = within(DEADLINE, &format!("{what} by Python"), answer).await else { self.mourn() };
-        answer
+        let answer = self.answer(self.tell(layer, what, &arguments));
+        within(DEADLINE, &format!("{what} by Python"), answer).await
+    }
+
+    /// Waits for an answer, however long.
+    pub async fn answer(&self, answer: Answer) -> Result<Json, Refusal> {
+        answer.await.unwrap_or_else(|_| self.mourn())
     }
 
     /// As [`ask`](Self::ask), without waiting for the answer; there is none if the process has ended.
-    pub fn tell(&self, layer: u64, what: &str, arguments: &Json) -> oneshot::Receiver<Result<Json, Refusal>> {
+    pub fn tell(&self, layer: u64, what: &str, arguments: &Json) -> Answer {
         let (give, answer) = oneshot::channel();
         let mut commands = self.commands.lock();
         let id = commands.next_id;

@@ -1,9 +1,12 @@
 //! How both ends of a wire are set up: the format, the servers, the keys.
 
-use channel_layer::{Map, Value};
+use channel_layer::{Config, Message, Serializer, Value, message};
+use redis::aio::MultiplexedConnection;
 
-use super::side::PythonLayer;
-use crate::support::{RedisServer, eventually, random_prefix, shared_servers, shared_unix_server};
+use super::contents;
+use super::python::PythonLayer;
+use super::rust::RustLayer;
+use crate::support::{DEADLINE, RedisServer, eventually, random_prefix, shared_servers, shared_unix_server};
 
 /// One of Python's layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,88 +19,175 @@ pub enum Package {
     PubSub,
 }
 
-/// How messages are protected.
-#[derive(Clone, Copy, Debug)]
-pub enum Protection {
-    Plain,
-    /// With one key.
-    Fernet,
-    /// With two keys, of which each end uses another to encrypt.
-    Rotated,
-}
-
-/// What the two ends have in common, and how they differ.
+/// What the two ends have in common, and in which order each has the keys.
 #[derive(Clone, Debug)]
 pub struct Site {
     pub package: Package,
-    /// In the channels_redis formats; None for the default, MessagePack.
-    pub serializer: Option<&'static str>,
-    pub protection: Protection,
-    pub prefix: Option<String>,
-    pub hosts: Vec<String>,
-    /// More keyword arguments of Python's layer.
-    pub options: Map,
-}
-
-impl Package {
-    /// As the peer calls it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::AsgiRedis => "asgi_redis",
-            Self::ChannelsRedis => "channels_redis",
-            Self::PubSub => "pubsub",
-        }
-    }
-}
-
-impl Protection {
-    fn keys(self) -> &'static [&'static str] {
-        match self {
-            Self::Plain => &[],
-            Self::Fernet => &["the key"],
-            Self::Rotated => &["the old key", "the new key"],
-        }
-    }
+    serializer: Serializer,
+    /// As Python has them; Rust has them the other way round, so that of two keys each end encrypts with another.
+    keys: Vec<&'static str>,
+    /// The default where there is none.
+    prefix: Option<String>,
+    hosts: Vec<String>,
 }
 
 impl Site {
-    /// One on a shared server, with a prefix of its own.
-    pub fn new(package: Package) -> Self {
+    fn new(package: Package) -> Self {
         Self {
             package,
-            serializer: None,
-            protection: Protection::Plain,
+            serializer: Serializer::MessagePack,
+            keys: Vec::new(),
             prefix: Some(random_prefix()),
             hosts: vec![shared_servers()[0].url()],
-            options: Map::new(),
         }
     }
 
-    /// Over so many shared servers, up to four.
-    #[must_use]
-    pub fn on_hosts(mut self, hosts: usize) -> Self {
-        self.hosts = servers().map(RedisServer::url).take(hosts).collect();
-        self
+    pub fn asgi_redis() -> Self {
+        Self::new(Package::AsgiRedis)
+    }
+
+    pub fn channels_redis() -> Self {
+        Self::new(Package::ChannelsRedis)
+    }
+
+    pub fn pubsub() -> Self {
+        Self::new(Package::PubSub)
+    }
+
+    pub fn message_pack(self) -> Self {
+        Self { serializer: Serializer::MessagePack, ..self }
+    }
+
+    pub fn json(self) -> Self {
+        Self { serializer: Serializer::Json, ..self }
+    }
+
+    pub fn plain(self) -> Self {
+        Self { keys: vec![], ..self }
+    }
+
+    pub fn fernet(self) -> Self {
+        Self { keys: vec!["the key"], ..self }
+    }
+
+    pub fn rotated(self) -> Self {
+        Self { keys: vec!["the old key", "the new key"], ..self }
+    }
+
+    pub fn default_prefix(self) -> Self {
+        Self { prefix: None, ..self }
+    }
+
+    pub fn other_prefix(self) -> Self {
+        Self { prefix: Some(random_prefix()), ..self }
+    }
+
+    pub fn on_one_host(self) -> Self {
+        self.on_hosts(1)
+    }
+
+    pub fn on_two_hosts(self) -> Self {
+        self.on_hosts(2)
+    }
+
+    pub fn on_four_hosts(self) -> Self {
+        self.on_hosts(4)
+    }
+
+    fn on_hosts(self, hosts: usize) -> Self {
+        Self { hosts: servers().map(RedisServer::url).take(hosts).collect(), ..self }
+    }
+
+    /// A message with every kind of value that the serializer carries.
+    pub fn contents(&self) -> Message {
+        match self.serializer {
+            Serializer::MessagePack => contents::for_message_pack(),
+            Serializer::Json => contents::for_json(),
+        }
+    }
+
+    /// A layer of Python's.
+    pub async fn python(&self) -> PythonLayer {
+        PythonLayer::open(self.package, self.options(&self.keys)).await
+    }
+
+    /// A layer of Python's that has the keys as Rust has them.
+    pub async fn python_in_place_of_rust(&self) -> PythonLayer {
+        let keys: Vec<_> = self.keys.iter().rev().copied().collect();
+        PythonLayer::open(self.package, self.options(&keys)).await
+    }
+
+    /// The keyword arguments of Python's layer.
+    fn options(&self, keys: &[&'static str]) -> Message {
+        let mut options = message! {
+            "hosts": Value::list(self.hosts.iter().cloned()),
+        };
+        if !keys.is_empty() {
+            options = options.with("symmetric_encryption_keys", Value::list(keys.iter().copied()));
+        }
+        if let Some(prefix) = &self.prefix {
+            options = options.with("prefix", prefix.clone());
+            if self.package == Package::AsgiRedis {
+                options = options.with("stats_prefix", stats_prefix(prefix));
+            }
+        }
+        if self.serializer == Serializer::Json {
+            options = options.with("serializer_format", "json");
+        }
+        options
+    }
+
+    /// A layer of ours.
+    pub async fn rust(&self) -> RustLayer {
+        RustLayer::open(self.config()).await
+    }
+
+    /// The options of our layer.
+    pub fn config(&self) -> Config {
+        let mut config = Config::new()
+            .hosts(self.hosts.iter().cloned())
+            .serializer(self.serializer)
+            .symmetric_encryption_keys(self.keys.iter().rev().copied())
+            .connect_timeout(DEADLINE)
+            .command_timeout(DEADLINE);
+        if let Some(prefix) = &self.prefix {
+            config = config.prefix(prefix).stats_prefix(stats_prefix(prefix));
+        }
+        config
+    }
+
+    /// What the keys in Redis begin with.
+    pub fn prefix(&self) -> &str {
+        let default = if self.package == Package::AsgiRedis { "asgi:" } else { "asgi" };
+        self.prefix.as_deref().unwrap_or(default)
+    }
+
+    /// A connection to the first host, to look at keys with.
+    pub async fn redis(&self) -> MultiplexedConnection {
+        self.servers().next().expect("there is a host").connection().await
     }
 
     /// Waits until somebody has subscribed to `channel` of Redis where messages go to subscribers only.
     pub async fn subscribed(&self, channel: &str) {
         if self.package == Package::PubSub {
-            eventually(&format!("a subscriber of {channel}"), async || {
-                (self.subscribers(channel).await > 0).then_some(())
-            })
-            .await;
+            self.subscribed_by(1, channel).await;
         }
+    }
+
+    /// Waits until so many processes have subscribed to `channel` of Redis.
+    pub async fn subscribed_by(&self, processes: i64, channel: &str) {
+        let what = format!("{processes} subscribers of {channel}");
+        eventually(&what, async || (self.subscribers(channel).await >= processes).then_some(())).await;
     }
 
     /// The channel of Redis that carries what is sent to a group.
     pub fn group_subscription(&self, group: &str) -> String {
-        format!("{}__group__{group}", self.prefix.as_deref().unwrap_or("asgi"))
+        format!("{}__group__{group}", self.prefix())
     }
 
     async fn subscribers(&self, channel: &str) -> i64 {
         let mut subscribers = 0;
-        for server in servers().filter(|server| self.hosts.contains(&server.url())) {
+        for server in self.servers() {
             let mut connection = server.connection().await;
             let (_, count): (String, i64) =
                 redis::cmd("PUBSUB").arg("NUMSUB").arg(channel).query_async(&mut connection).await.unwrap();
@@ -106,32 +196,17 @@ impl Site {
         subscribers
     }
 
-    /// A layer of Python's.
-    pub async fn python(&self) -> PythonLayer {
-        self.open(self.protection.keys().to_vec()).await
-    }
-
-    /// A layer of Python's that uses the keys as our end does.
-    pub async fn python_in_our_place(&self) -> PythonLayer {
-        self.open(self.protection.keys().iter().rev().copied().collect()).await
-    }
-
-    async fn open(&self, keys: Vec<&'static str>) -> PythonLayer {
-        let mut options = self.options.clone();
-        options.insert("hosts", Value::list(self.hosts.iter().cloned()));
-        if !keys.is_empty() {
-            options.insert("symmetric_encryption_keys", Value::list(keys));
-        }
-        if let Some(prefix) = &self.prefix {
-            options.insert("prefix", prefix.clone());
-        }
-        if let Some(serializer) = self.serializer {
-            options.insert("serializer_format", serializer);
-        }
-        PythonLayer::open(self.package, &options.into()).await
+    fn servers(&self) -> impl Iterator<Item = &'static RedisServer> {
+        servers().filter(|server| self.hosts.contains(&server.url()))
     }
 }
 
+/// Those that tests share.
 fn servers() -> impl Iterator<Item = &'static RedisServer> {
     shared_servers().iter().chain([shared_unix_server()])
+}
+
+/// Of a prefix that is not the default.
+fn stats_prefix(prefix: &str) -> String {
+    format!("{prefix}-meta:")
 }

@@ -1,0 +1,76 @@
+//! What only the format without keys has: each process that reads a channel gets its messages, and garbage comes at once.
+
+use redis::AsyncCommands;
+
+use super::ends::{Ends, number, numbered};
+use super::garbage::bodies;
+use super::side::Side;
+use super::site::Site;
+use crate::support::random_prefix;
+
+#[tokio::test]
+async fn every_process_gets_what_is_sent_to_a_general_channel() {
+    let ends = Ends::of(Site::pubsub()).await;
+    let (other, news) = (ends.site.rust().await, random_prefix());
+    for (sender, expected) in [(&ends.python as &dyn Side, 1), (&ends.rust, 2)] {
+        let send = async {
+            ends.site.subscribed_by(3, &news).await;
+            sender.send(&news, &numbered(expected)).await;
+        };
+        let heard = tokio::join!(number(&ends.python, &news), number(&ends.rust, &news), number(&other, &news), send);
+        assert_eq!((heard.0, heard.1, heard.2), (expected, expected, expected));
+    }
+}
+
+#[tokio::test]
+async fn a_group_spans_the_processes_of_both_languages() {
+    let ends = Ends::of(Site::pubsub().on_two_hosts()).await;
+    let other = ends.site.python().await;
+    let sides: [&dyn Side; 3] = [&ends.python, &ends.rust, &other];
+    let mut members = Vec::new();
+    for side in sides {
+        let member = side.new_local_channel().await;
+        side.group_add("room", &member).await;
+        members.push(member);
+    }
+    ends.site.subscribed_by(3, &ends.site.group_subscription("room")).await;
+    for (sender, expected) in sides.iter().zip(1..) {
+        sender.group_send("room", &numbered(expected)).await;
+        for (side, member) in sides.iter().zip(&members) {
+            assert_eq!(number(*side, member).await, expected);
+        }
+    }
+}
+
+async fn a_reader_goes_on_after_garbage(site: Site) {
+    let ends = Ends::of(site).await;
+    let mut redis = ends.site.redis().await;
+    let channel = ends.rust.new_local_channel().await;
+    ends.rust.group_add("room", &channel).await;
+    let group = ends.site.group_subscription("room");
+    for body in bodies() {
+        for subscription in [&channel, &group] {
+            let heard: i64 = redis.publish(subscription, &body).await.unwrap();
+            assert_eq!(heard, 1);
+        }
+    }
+    ends.python.send(&channel, &numbered(1)).await;
+    assert_eq!(number(&ends.rust, &channel).await, 1);
+    ends.python.group_send("room", &numbered(2)).await;
+    assert_eq!(number(&ends.rust, &channel).await, 2);
+}
+
+#[tokio::test]
+async fn a_reader_goes_on_after_garbage_in_message_pack() {
+    a_reader_goes_on_after_garbage(Site::pubsub()).await;
+}
+
+#[tokio::test]
+async fn a_reader_goes_on_after_garbage_in_json() {
+    a_reader_goes_on_after_garbage(Site::pubsub().json()).await;
+}
+
+#[tokio::test]
+async fn a_reader_goes_on_after_garbage_where_there_are_keys() {
+    a_reader_goes_on_after_garbage(Site::pubsub().fernet()).await;
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 use channel_layer::{Bytes, ChannelLayer, Config, message};
 use redis::AsyncCommands;
 
-use super::tools::{Site, ask, connect, number, numbered};
+use super::tools::{Site, ask, connect, number, numbered, publishes};
 use crate::support::{DEADLINE, RedisServer, within};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/redis/users.acl");
@@ -85,9 +85,19 @@ async fn the_user_of_the_native_format_may_do_all_that_a_layer_does() {
 }
 
 #[tokio::test]
+async fn the_user_of_publish_and_subscribe_may_do_all_that_a_layer_does() {
+    let (server, mut connection) = server().await;
+    let config = || Config::new().host(url(&server, "channel-layer-pubsub"));
+    publishes(config()).await;
+    publishes(config().sharded_pubsub(true)).await;
+    let refused = refused(&mut connection).await;
+    assert!(refused.is_empty(), "{refused:?}");
+}
+
+#[tokio::test]
 async fn the_users_may_do_nothing_else() {
     let (server, _connection) = server().await;
-    for (user, own) in [("channel-layer", "asgi:x")] {
+    for (user, own) in [("channel-layer", "asgi:x"), ("channel-layer-pubsub", "x")] {
         let client = redis::Client::open(url(&server, user)).unwrap();
         let mut connection = client.get_multiplexed_async_connection().await.unwrap();
         for command in [
@@ -117,6 +127,7 @@ async fn a_unix_socket_takes_the_same_users() {
     let with = |login: &str| Site::at([format!("{}?{login}", server.url())]).config();
     let layer = connect(with("db=3&user=u&pass=p%20w%26%3F")).await;
     layer.send("n", numbered(1)).await.unwrap();
+    publishes(with("user=u&pass=p%20w%26%3F")).await;
     let spaces: String = ask(&mut connection, redis::cmd("INFO").arg("keyspace")).await;
     assert!(spaces.contains("db3:") && !spaces.contains("db0:"), "{spaces}");
     let error = channel_layer::RedisLayer::connect(with("user=u&pass=my-secret")).await.expect_err("it is refused");

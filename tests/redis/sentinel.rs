@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use channel_layer::{ChannelLayer, Config, Error, Host, RedisLayer};
+use channel_layer::{ChannelLayer, Config, Error, Host, PubSubLayer, RedisLayer};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -158,6 +158,32 @@ async fn a_master_that_is_demoted_while_connections_hold_is_left_within_the_refr
     .await;
     eventually("a send through it", async || layer.send("s?a", numbered(1)).await.ok()).await;
     assert_eq!([take_number(&layer, "s?a").await, take_number(&layer, "s?a").await], [0, 1]);
+}
+
+#[tokio::test]
+async fn what_is_published_follows_a_failover() {
+    let mut service = Replicated::start().await;
+    let config = config(service.sentinel_hosts()).services(["messages"]).return_after(Duration::ZERO);
+    let connect = async || PubSubLayer::connect(config.clone()).await.unwrap();
+    let (reader, writer) = (connect().await, connect().await);
+    let mut receiver = reader.receiver(&["l!"]).unwrap();
+    reader.group_add("g", "l!a").await.unwrap();
+    writer.group_send("g", numbered(0)).await.unwrap();
+    assert_eq!(number(&within(DEADLINE, "a message", receiver.recv()).await.unwrap()), 0);
+    service.servers[0].stop();
+    let publishing = async {
+        loop {
+            writer.group_send("g", numbered(1)).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let delivered = async {
+        tokio::select! {
+            delivery = receiver.recv() => number(&delivery.unwrap()),
+            () = publishing => unreachable!("it goes on for ever"),
+        }
+    };
+    assert_eq!(within(FAILOVER, "a message through another master", delivered).await, 1);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use channel_layer::{ChannelLayer, Config, Delivery, Event, Message, RedisLayer, message};
+use channel_layer::{ChannelLayer, Config, Delivery, Event, Fallback, Message, PubSubLayer, RedisLayer, message};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncCommands, FromRedisValue};
 use tokio::sync::broadcast;
@@ -84,6 +84,16 @@ impl Site {
 
 pub async fn connect(config: Config) -> Layer {
     Arc::new(within(DEADLINE, "a connection", RedisLayer::connect(config)).await.unwrap())
+}
+
+/// Publishes from one layer to another, through the server or not at all.
+pub async fn publishes(config: Config) {
+    let connect = async || PubSubLayer::connect(config.clone().fallback(Fallback::Fail)).await.unwrap();
+    let (reader, writer) = (connect().await, connect().await);
+    let mut receiver = reader.receiver(&["l!"]).unwrap();
+    reader.group_add("g", "l!a").await.unwrap();
+    writer.group_send("g", numbered(1)).await.unwrap();
+    assert_eq!(number(&within(DEADLINE, "a message", receiver.recv()).await.unwrap()), 1);
 }
 
 pub async fn all_keys(connection: &mut MultiplexedConnection, pattern: &str) -> Vec<String> {

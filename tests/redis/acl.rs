@@ -107,9 +107,9 @@ async fn the_users_may_do_nothing_else() {
             &["ACL", "LIST"],
             &["SHUTDOWN"],
             &["MONITOR"],
-            &["SUBSCRIBE", own],
             &["HGETALL", own],
             &["GET", "other"],
+            &["ZADD", "other", "1", "x"],
             &["CLIENT", "KILL", "TYPE", "normal"],
         ] {
             let answer = redis::cmd(command[0]).arg(&command[1..]).query_async::<redis::Value>(&mut connection).await;
@@ -123,7 +123,11 @@ async fn the_users_may_do_nothing_else() {
 async fn a_unix_socket_takes_the_same_users() {
     let server = RedisServer::unix();
     let mut connection = server.connection().await;
-    let () = ask(&mut connection, redis::cmd("ACL").arg(&["SETUSER", "u", "on", ">p w&?", "allkeys", "+@all"])).await;
+    let () = ask(
+        &mut connection,
+        redis::cmd("ACL").arg(&["SETUSER", "u", "on", ">p w&?", "allkeys", "allchannels", "+@all"]),
+    )
+    .await;
     let with = |login: &str| Site::at([format!("{}?{login}", server.url())]).config();
     let layer = connect(with("db=3&user=u&pass=p%20w%26%3F")).await;
     layer.send("n", numbered(1)).await.unwrap();

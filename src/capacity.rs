@@ -81,7 +81,11 @@ impl Capacity {
 
     /// How many unread messages `channel` holds.
     pub(crate) fn of(&self, channel: &ChannelName) -> usize {
-        let name = channel.non_local();
+        self.of_name(channel.non_local())
+    }
+
+    /// How many unread messages a channel holds where the rules are to match `name`.
+    pub(crate) fn of_name(&self, name: &str) -> usize {
         self.rules.iter().find(|(pattern, _)| pattern.matches(name)).map_or(self.default, |(_, capacity)| *capacity)
     }
 }

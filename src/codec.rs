@@ -2,10 +2,7 @@
 //!
 //! Text and bytes keep their own MessagePack families, so that they stay apart on the wire as they are in [`Value`].
 
-// Only layers in the formats of Django Channels use these two.
-#[cfg_attr(not(test), allow(dead_code))]
 mod json;
-#[cfg_attr(not(test), allow(dead_code))]
 pub(crate) mod serializer;
 mod size;
 

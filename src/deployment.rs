@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::config::{Config, Fallback};
+use crate::config::{Config, Fallback, Format};
 use crate::error::{Error, Result};
 use crate::fallback::FallbackLayer;
 use crate::layer::ChannelLayer;
 use crate::memory::MemoryLayer;
-use crate::redis::{PubSubLayer, RedisLayer};
+use crate::redis::PubSubLayer;
 
 /// How often a command is tried again where it is only said that it shall be.
 const RETRY_ATTEMPTS: usize = 3;
@@ -46,7 +46,8 @@ pub struct Deployment {
 pub enum LayerKind {
     /// [`MemoryLayer`]
     Memory,
-    /// [`RedisLayer`], behind a [`FallbackLayer`] where `fallback` is `local`.
+    /// [`RedisLayer`](crate::RedisLayer), behind a [`FallbackLayer`] where `fallback` is `local`; or another layer in the
+    /// [format](Config::format) of the configuration.
     Redis,
     /// [`PubSubLayer`]
     PubSub,
@@ -60,7 +61,7 @@ pub enum LayerKind {
 ///
 /// # Errors
 ///
-/// [`Error::InvalidConfig`] naming the variable and its value, and those of [`RedisLayer::connect`] and
+/// [`Error::InvalidConfig`] naming the variable and its value, and those of [`RedisLayer::connect`](crate::RedisLayer::connect) and
 /// [`PubSubLayer::connect`].
 pub async fn layer_from_env() -> Result<Arc<dyn ChannelLayer>> {
     Deployment::from_env()?.connect().await
@@ -74,7 +75,7 @@ pub async fn layer_from_env() -> Result<Arc<dyn ChannelLayer>> {
 ///
 /// # Errors
 ///
-/// [`Error::InvalidConfig`], and those of [`RedisLayer::connect`].
+/// [`Error::InvalidConfig`], and those of [`RedisLayer::connect`](crate::RedisLayer::connect).
 pub async fn layer_from_config(config: Config) -> Result<Arc<dyn ChannelLayer>> {
     Deployment::of(config).connect().await
 }
@@ -119,14 +120,17 @@ impl Deployment {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`], and those of [`RedisLayer::connect`].
+    /// [`Error::InvalidConfig`], and those of [`RedisLayer::connect`](crate::RedisLayer::connect).
     pub async fn connect(self) -> Result<Arc<dyn ChannelLayer>> {
         Ok(match self.layer {
             LayerKind::Memory => Arc::new(MemoryLayer::with_config(&self.config)?),
-            LayerKind::Redis if self.config.fallback == Some(Fallback::Local) => {
-                Arc::new(FallbackLayer::connect(self.config).await?)
-            }
-            LayerKind::Redis => Arc::new(RedisLayer::connect(self.config).await?),
+            LayerKind::Redis => match (self.config.fallback, self.config.format) {
+                (Some(Fallback::Local), Format::Native) => Arc::new(FallbackLayer::connect(self.config).await?),
+                (Some(Fallback::Local), Format::AsgiRedis | Format::ChannelsRedis) => {
+                    return Err(Error::config("fallback", "local", "it needs the format native or pubsub"));
+                }
+                _ => crate::connect::connect(self.config).await?,
+            },
             LayerKind::PubSub => Arc::new(PubSubLayer::connect(self.config).await?),
         })
     }

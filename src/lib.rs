@@ -41,6 +41,7 @@
 //! | [`RedisLayer`] | between any number of processes, over one or more Redis servers from version 7.0 |
 //! | [`PubSubLayer`] | between processes that read at the time, over publish and subscribe, also with Django; without Redis inside each process |
 //! | [`FallbackLayer`] | as another layer, and inside the process while a server of that is away |
+//! | [`django::ChannelsRedisLayer`], [`django::AsgiRedisLayer`] | between Rust and Django Channels, in the formats of Python's layers |
 //! | [`HybridLayer`] | on two layers: normal channels on a local one, everything else on a remote one |
 //!
 //! All options are in [`Config`], which also comes from JSON, TOML and the environment.
@@ -95,8 +96,10 @@ mod backoff;
 pub mod capacity;
 mod codec;
 pub mod config;
+mod connect;
 mod crypto;
 pub mod deployment;
+pub mod django;
 mod drops;
 pub mod error;
 pub mod fallback;
@@ -117,7 +120,8 @@ pub use bytes::Bytes;
 pub use bytestring::ByteString as Text;
 
 pub use capacity::CapacityRule;
-pub use config::{Config, Fallback, Host, Overflow, Serializer};
+pub use config::{Config, Fallback, Format, Host, Overflow, Serializer};
+pub use connect::connect;
 pub use deployment::{Deployment, LayerKind, layer_from_config, layer_from_env};
 pub use error::{BoxError, Error, Result};
 pub use fallback::FallbackLayer;

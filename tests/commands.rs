@@ -2,6 +2,7 @@
 
 use std::process::{Output, Stdio};
 
+use channel_layer::django::ChannelsRedisLayer;
 use channel_layer::{ChannelLayer, Config, RedisLayer, message};
 use tokio::process::Command;
 
@@ -49,6 +50,25 @@ async fn a_message_goes_from_one_command_to_another() {
     shell.prints(&["flush"]).await;
     assert_eq!(shell.prints(&["group", "list", "everyone"]).await, "");
     assert!(shell.prints(&["stats", "tasks"]).await.contains(r#""messages_pending":0"#));
+}
+
+#[tokio::test]
+async fn a_message_reaches_a_group_of_a_django_site() {
+    let shell = Shell::start();
+    let site = ChannelsRedisLayer::connect(Config::new().hosts([shell.redis.url()])).await.unwrap();
+    let consumer = site.new_channel("specific").await.unwrap();
+    site.group_add("chat", consumer.as_str()).await.unwrap();
+    let text = r#"{"type":"chat.message","text":"hi"}"#;
+    shell.prints(&["send", "--format", "channels_redis", "--group", "chat", text]).await;
+    let delivery = within(DEADLINE, "the message", site.receive(&[consumer.non_local()])).await.unwrap();
+    assert_eq!((delivery.channel, delivery.message.text("text")), (consumer, Some("hi")));
+
+    for format in ["channels_redis", "asgi_redis"] {
+        shell.prints(&["send", "--format", format, "tasks", text]).await;
+        assert!(shell.prints(&["stats", "--format", format, "tasks"]).await.contains(r#""messages_pending":1"#));
+        let received = shell.prints(&["receive", "--format", format, "tasks", "--count", "1"]).await;
+        assert!(received.contains(r#""text":"hi""#), "{received}");
+    }
 }
 
 #[tokio::test]

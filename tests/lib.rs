@@ -11,6 +11,7 @@ mod conformance;
 mod deploy;
 mod django;
 mod fallback;
+mod formats;
 mod hub;
 mod loss;
 mod metrics;

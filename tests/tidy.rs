@@ -18,6 +18,7 @@ const ROWS: &[&[&str]] = &[
     &["memory"],
     &["hybrid", "redis"],
     &["fallback", "django"],
+    &["connect"],
     &["deployment"],
     &["server", "worker"],
 ];
@@ -31,6 +32,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rmp_serde", &["codec.rs", "codec/"]),
     ("rmp", &["codec.rs", "codec/"]),
     ("aes", &["crypto/"]),
+    ("crc32fast", &["redis/"]),
     ("aes_gcm", &["crypto/"]),
     ("base64", &["crypto/"]),
     ("cbc", &["crypto/"]),

@@ -59,8 +59,10 @@ fn parse(option: &str, value: &str) -> Result<Raw, String> {
     let json = || serde_json::from_str(value).map_err(|error| format!("it is no JSON: {error}"));
     let is_list = value.trim_start().starts_with('[');
     match option {
-        "prefix" | "stats_prefix" | "serializer" | "serializer_format" | "overflow" | "fallback" | "tls_ca_file"
-        | "tls_cert_file" | "tls_key_file" | "service_username" | "service_password" => Ok(Raw::Text(value.into())),
+        "prefix" | "stats_prefix" | "format" | "serializer" | "serializer_format" | "overflow" | "fallback"
+        | "tls_ca_file" | "tls_cert_file" | "tls_key_file" | "service_username" | "service_password" => {
+            Ok(Raw::Text(value.into()))
+        }
         "channel_capacity" => json(),
         "hosts" | "sentinels" | "services" | "symmetric_encryption_keys" | "accept_only_keys" if is_list => json(),
         "service_tls" | "sharded_pubsub" => Ok(truth(value)),
@@ -106,7 +108,7 @@ mod tests {
 
     use super::*;
     use crate::capacity::CapacityRule;
-    use crate::config::{Host, Serializer};
+    use crate::config::{Format, Host, Serializer};
 
     fn read(variables: &[(&str, &str)]) -> Result<Config> {
         Config::from_vars(variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())))
@@ -124,7 +126,9 @@ mod tests {
             ("CHANNEL_LAYER_CHANNEL_CAPACITY", r#"{"z*": 1, "re:a": 2}"#),
             ("CHANNEL_LAYER_SYMMETRIC_ENCRYPTION_KEYS", r#"["one", "two"]"#),
             ("CHANNEL_LAYER_ACCEPT_ONLY_KEYS", "three, four"),
+            ("CHANNEL_LAYER_FORMAT", "channels_redis"),
             ("CHANNEL_LAYER_SERIALIZER", "json"),
+            ("CHANNEL_LAYER_RANDOM_PREFIX_LENGTH", "8"),
             ("CHANNEL_LAYER_STATS_PREFIX", "s:"),
             ("CHANNEL_LAYER_MAX_MESSAGE_SIZE", "2000"),
             ("CHANNEL_LAYER_CONNECT_TIMEOUT", "2"),
@@ -166,7 +170,9 @@ mod tests {
             .channel_capacity(CapacityRule::regex("a", 2))
             .symmetric_encryption_keys(["one", "two"])
             .accept_only_keys(["three, four"])
+            .format(Format::ChannelsRedis)
             .serializer(Serializer::Json)
+            .random_prefix_length(8)
             .stats_prefix("s:")
             .max_message_size(2000)
             .connect_timeout(Duration::from_secs(2))

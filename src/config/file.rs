@@ -23,6 +23,8 @@ pub(super) const OPTIONS: &[&str] = &[
     "channel_capacity",
     "symmetric_encryption_keys",
     "accept_only_keys",
+    "format",
+    "random_prefix_length",
     "serializer",
     "serializer_format",
     "stats_prefix",
@@ -122,13 +124,15 @@ impl Config {
             _ if !OPTIONS.contains(&option) => return Err(unknown(option)),
             _ if raw == Raw::Null => {}
             "hosts" => self.hosts = Some(hosts(option, raw)?),
-            "prefix" => self.prefix = text(option, raw)?,
+            "prefix" => self.prefix = Some(text(option, raw)?),
             "expiry" => self.expiry = seconds(option, &raw)?,
             "group_expiry" => self.group_expiry = seconds(option, &raw)?,
             "capacity" => self.capacity = whole(option, &raw)?,
             "channel_capacity" => self.channel_capacity = rules(raw)?,
             "symmetric_encryption_keys" => self.symmetric_encryption_keys = keys(option, raw)?,
             "accept_only_keys" => self.accept_only_keys = keys(option, raw)?,
+            "format" => self.format = text(option, raw)?.parse()?,
+            "random_prefix_length" => self.random_prefix_length = whole(option, &raw)?,
             "serializer" | "serializer_format" => self.serializer = choice(option, &raw, &SERIALIZERS)?,
             "stats_prefix" => self.stats_prefix = text(option, raw)?,
             "max_message_size" => self.max_message_size = whole(option, &raw)?,
@@ -453,7 +457,8 @@ mod tests {
                           {"host": "d", "port": 4, "password": "p w", "name": "four"}, {"address": "unix:///s"}],
                 "prefix": "site", "expiry": 1.5, "group_expiry": 10, "capacity": 7,
                 "channel_capacity": {"z*": 1, "re:^a": 2, "*": 3, "a*": 4},
-                "symmetric_encryption_keys": ["one", "two"], "serializer_format": "json", "stats_prefix": "stats:"
+                "symmetric_encryption_keys": ["one", "two"], "serializer_format": "json",
+                "random_prefix_length": 8, "stats_prefix": "stats:"
             }"#,
         );
         let hosts = [
@@ -477,6 +482,7 @@ mod tests {
             .capacity(7)
             .symmetric_encryption_keys(["one", "two"])
             .serializer(Serializer::Json)
+            .random_prefix_length(8)
             .stats_prefix("stats:");
         assert_eq!(config, rules.into_iter().fold(expected, Config::channel_capacity));
         config.validate().expect("it is good");
@@ -549,6 +555,7 @@ mod tests {
             ("{", "configuration = JSON text: EOF"),
             (r#"{"prefixes": "secret"}"#, "prefixes = ...: there is no such option; there are hosts, prefix"),
             (r#"{"prefix": 5}"#, "prefix = 5: text is expected"),
+            (r#"{"format": "redis"}"#, "format = redis: it must be native, asgi_redis, channels_redis or pubsub"),
             (r#"{"serializer": "yaml"}"#, "serializer = yaml: it must be msgpack or json"),
             (r#"{"expiry": "5"}"#, "expiry = \"5\": a number of seconds"),
             (r#"{"expiry": -1}"#, "expiry = -1: a number of seconds"),

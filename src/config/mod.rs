@@ -2,11 +2,13 @@
 
 mod environment;
 mod file;
+mod format;
 mod host;
 mod options;
 mod pubsub;
 mod servers;
 
+pub use format::Format;
 pub use host::Host;
 pub use options::Config;
 pub(crate) use options::{ServiceLogin, TlsFiles};

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::format::Format;
 use super::host::Host;
 use super::pubsub::{Fallback, Overflow};
 use crate::capacity::{Capacity, CapacityRule};
@@ -11,11 +12,14 @@ use crate::codec::serializer::Serializer;
 use crate::crypto::{FernetKeys, KeyRing};
 use crate::error::{Error, Result};
 
+const DEFAULT_PREFIX: &str = "asgi";
+
 /// The longest time that an option may have. In milliseconds since the epoch it stays exact in the floats of Lua.
 const LONGEST: Duration = Duration::from_hours(100 * 366 * 24);
 
 /// The largest string that Redis takes.
 const LARGEST_MESSAGE: usize = 512 << 20;
+const LONGEST_RANDOM_PREFIX: usize = 1024;
 const SMALLEST_MESSAGE: usize = 1 << 10;
 
 /// The options of a layer. Each setter takes the configuration and gives it back.
@@ -48,14 +52,17 @@ const SMALLEST_MESSAGE: usize = 1 << 10;
 pub struct Config {
     /// Nothing stands for the default host; an empty list that someone gave is an error.
     pub(super) hosts: Option<Vec<Host>>,
-    pub(crate) prefix: String,
+    /// Its default depends on the format.
+    pub(super) prefix: Option<String>,
     pub(crate) expiry: Duration,
     pub(crate) group_expiry: Duration,
     pub(crate) capacity: usize,
     pub(crate) channel_capacity: Vec<CapacityRule>,
     pub(super) symmetric_encryption_keys: Vec<String>,
     pub(super) accept_only_keys: Vec<String>,
+    pub(crate) format: Format,
     pub(crate) serializer: Serializer,
+    pub(crate) random_prefix_length: usize,
     pub(crate) stats_prefix: String,
     pub(crate) max_message_size: usize,
     pub(crate) connect_timeout: Duration,
@@ -100,14 +107,16 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             hosts: None,
-            prefix: "asgi".into(),
+            prefix: None,
             expiry: Duration::from_mins(1),
             group_expiry: Duration::from_hours(24),
             capacity: 100,
             channel_capacity: Vec::new(),
             symmetric_encryption_keys: Vec::new(),
             accept_only_keys: Vec::new(),
+            format: Format::default(),
             serializer: Serializer::default(),
+            random_prefix_length: 12,
             stats_prefix: "asgi-meta:".into(),
             max_message_size: 8 << 20,
             connect_timeout: Duration::from_secs(1),
@@ -137,10 +146,10 @@ impl Config {
     }
 
     /// What the keys in Redis begin with; layers with different prefixes do not see each other. Braces are not allowed,
-    /// since they decide the slot of a key in a cluster. Defaults to `asgi`.
+    /// since they decide the slot of a key in a cluster. Defaults to `asgi`, and in the format of `asgi_redis` to `asgi:`.
     #[must_use]
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
-        self.prefix = prefix.into();
+        self.prefix = Some(prefix.into());
         self
     }
 
@@ -192,11 +201,27 @@ impl Config {
         self
     }
 
+    /// How messages are kept in Redis, for [`connect`](crate::connect()) and the program; a layer that is made by its own
+    /// name has its own format. Defaults to [`Format::Native`].
+    #[must_use]
+    pub fn format(mut self, format: Format) -> Self {
+        self.format = format;
+        self
+    }
+
     /// How messages become bytes in the formats of Python's `channels_redis`, where it is called `serializer_format`; files
     /// and the environment know both names. Other formats have no choice. Defaults to [`Serializer::MessagePack`].
     #[must_use]
     pub fn serializer(mut self, serializer: Serializer) -> Self {
         self.serializer = serializer;
+        self
+    }
+
+    /// Random bytes before each message in the format of `channels_redis`, up to 1024, as the site has it. They make messages
+    /// with the same content differ; with none, equal messages that wait at the same time become one. Defaults to 12.
+    #[must_use]
+    pub fn random_prefix_length(mut self, bytes: usize) -> Self {
+        self.random_prefix_length = bytes;
         self
     }
 
@@ -242,13 +267,16 @@ impl Config {
             let value = format!("{:?}", self.return_after);
             return Err(Error::config("return_after", value, "it must be 100 years at the most"));
         }
+        if self.random_prefix_length > LONGEST_RANDOM_PREFIX {
+            return Err(Error::config("random_prefix_length", self.random_prefix_length, "it must be 1024 at most"));
+        }
         self.capacities()?;
         self.key_ring()?;
         Ok(())
     }
 
     fn check_prefixes(&self) -> Result<()> {
-        for (option, value) in [("prefix", &self.prefix), ("stats_prefix", &self.stats_prefix)] {
+        for (option, value) in [("prefix", self.key_prefix()), ("stats_prefix", &self.stats_prefix)] {
             if value.is_empty() {
                 return Err(Error::config(option, "\"\"", "it cannot be empty"));
             }
@@ -256,12 +284,22 @@ impl Config {
                 return Err(Error::config(option, value.escape_debug(), "it cannot have braces or control characters"));
             }
         }
-        let keys = format!("{}:", self.prefix);
+        let keys = format!("{}:", self.key_prefix());
         if keys.starts_with(&self.stats_prefix) || self.stats_prefix.starts_with(&keys) {
-            let reason = format!("its keys cannot be told from those of prefix = {}", self.prefix);
+            let reason = format!("its keys cannot be told from those of prefix = {}", self.key_prefix());
             return Err(Error::config("stats_prefix", &self.stats_prefix, reason));
         }
         Ok(())
+    }
+
+    /// What keys begin with in most formats.
+    pub(crate) fn key_prefix(&self) -> &str {
+        self.prefix_or(DEFAULT_PREFIX)
+    }
+
+    /// What keys begin with in a format with another default.
+    pub(crate) fn prefix_or<'c>(&'c self, default: &'c str) -> &'c str {
+        self.prefix.as_deref().unwrap_or(default)
     }
 
     /// The capacities of all channels, compiled.
@@ -270,8 +308,6 @@ impl Config {
     }
 
     /// The keys, if messages are to be encrypted as Django Channels does it.
-    // Only layers in the formats of Django Channels ask for them.
-    #[cfg_attr(not(test), allow(dead_code))]
     pub(crate) fn fernet_keys(&self) -> Result<Option<FernetKeys>> {
         if self.symmetric_encryption_keys.is_empty() && self.accept_only_keys.is_empty() {
             return Ok(None);
@@ -301,14 +337,16 @@ impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
             .field("hosts", &self.host_list())
-            .field("prefix", &self.prefix)
+            .field("prefix", &self.key_prefix())
             .field("expiry", &self.expiry)
             .field("group_expiry", &self.group_expiry)
             .field("capacity", &self.capacity)
             .field("channel_capacity", &self.channel_capacity)
             .field("symmetric_encryption_keys", &Redacted(self.symmetric_encryption_keys.len()))
             .field("accept_only_keys", &Redacted(self.accept_only_keys.len()))
+            .field("format", &self.format)
             .field("serializer", &self.serializer)
+            .field("random_prefix_length", &self.random_prefix_length)
             .field("stats_prefix", &self.stats_prefix)
             .field("max_message_size", &self.max_message_size)
             .field("connect_timeout", &self.connect_timeout)
@@ -403,6 +441,7 @@ mod tests {
             (new().host("rediss://a").tls_key_file("/k"), "tls_key_file = /k: its certificate is missing"),
             (new().tls_ca_file("/ca"), "tls_ca_file = /ca: no server is reached over TLS"),
             (new().sentinel("redis://a").tls_ca_file("/ca"), "tls_ca_file = /ca: no server is reached over TLS"),
+            (new().random_prefix_length(1025), "random_prefix_length = 1025: it must be 1024 at most"),
         ] {
             let error = refusal(&config);
             assert!(error.contains(fault) && !error.contains("secret"), "{error}");

@@ -1,7 +1,5 @@
 //! Keys: sealing message bodies so that only holders of a key can read and make them.
 
-// Only layers in the formats of Django Channels use it.
-#[cfg_attr(not(test), allow(dead_code))]
 mod fernet;
 mod key_ring;
 

@@ -30,7 +30,7 @@ const LARGE_ENTRY: usize = 1 << 10;
 
 /// What became of a message.
 #[derive(Clone, Debug)]
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     Sent,
     /// The channel was at capacity.
     Full,
@@ -255,6 +255,6 @@ fn parse_answer(answer: Value, channels: usize) -> Result<Answer, Fault> {
     Ok(Answer::Appended { accepted, expired: usize::try_from(expired).unwrap_or(0) })
 }
 
-pub(super) fn milliseconds(time: Duration) -> u64 {
+pub(crate) fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -114,7 +114,7 @@ fn braced(text: &str) -> Option<&str> {
 }
 
 /// `text` as a glob pattern that matches only itself.
-fn glob_escaped(text: &str) -> String {
+pub(crate) fn glob_escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         if matches!(character, '*' | '?' | '[' | ']' | '\\' | '^' | '-') {

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::future::join_all;
 use rand::distr::{Alphanumeric, SampleString};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
@@ -18,13 +17,12 @@ use super::envelope::Envelope;
 use super::fault::Fault;
 use super::group::Groups;
 use super::keys::Keys;
-use super::origin;
 use super::receive::{Native, Quarantine, Readers};
 use super::ring::Ring;
 use super::routes::Routes;
 use super::script;
 use super::send::{Letter, Posted, Recipient, Sender};
-use super::shard::{Shard, ShardOptions};
+use super::servers;
 use super::statistics;
 use super::topology::Topology;
 use crate::config::Config;
@@ -35,8 +33,6 @@ use crate::layer::{ChannelLayer, Delivery, Event, Receiver, Statistics};
 use crate::message::Message;
 use crate::name::{ChannelName, GroupName};
 
-/// Events that a slow listener can be behind before it misses the oldest.
-const EVENTS: usize = 256;
 /// `BLMPOP` came with Redis 7.0; Valkey began after it and reports such a version too.
 const OLDEST_SERVER: Version = Version(7, 0);
 /// Random characters of a new channel's name, and how many names are tried.
@@ -110,16 +106,11 @@ impl RedisLayer {
 
     async fn connect_to(config: Config, some_needed: bool) -> Result<Self> {
         config.validate()?;
-        let keys = Keys::new(&config.prefix, &config.stats_prefix);
-        let (events, _) = broadcast::channel(EVENTS);
-        let (identities, origins): (Vec<_>, Vec<_>) = origin::all(&config).await?.into_iter().unzip();
-        let ring = Ring::new(identities.iter().map(String::as_str));
+        let keys = Keys::new(config.key_prefix(), &config.stats_prefix);
+        let (events, _) = broadcast::channel(servers::EVENTS);
         let needs = Needs::new(&config, OLDEST_SERVER, &script::NATIVE, Some(keys.epoch()));
-        let options = identities.into_iter().zip(origins);
-        let options = options.map(|(host, origin)| ShardOptions { host, origin, needs: needs.clone() });
-        let shards = options.enumerate().map(|(index, options)| Arc::new(Shard::new(index, options, events.clone())));
-        let shards: Vec<_> = shards.collect();
-        connect_all(&shards, some_needed).await?;
+        let (identities, shards) = servers::connect(&config, &needs, &events, some_needed).await?;
+        let ring = Ring::new(identities.iter().map(String::as_str));
         let envelope = Envelope::new(config.key_ring()?, config.max_message_size, config.expiry);
         let topology = Topology::new(shards, ring, keys);
         Self::start(topology, envelope, &config, events)
@@ -145,7 +136,7 @@ impl RedisLayer {
         upkeep.spawn(writing);
         let native = Native::new(topology.clone(), envelope.clone(), groups.clone(), quarantine, closing.clone());
         let readers = Readers::new(topology.places.clone(), Box::new(native), events.clone(), &work, &closing);
-        upkeep.spawn(drain(work, closing.clone(), drained.clone()));
+        upkeep.spawn(servers::drain(work, closing.clone(), drained.clone()));
         upkeep.close();
         let checkup = Checkup::new(topology.shards.len());
         Ok(Self { topology, envelope, groups, sender, readers, checkup, events, closing, drained, upkeep })
@@ -394,24 +385,5 @@ impl Drop for RedisLayer {
 impl std::fmt::Debug for RedisLayer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RedisLayer").field("shards", &self.topology.shards).finish_non_exhaustive()
-    }
-}
-
-/// When `closing`, waits until readers have put back and lanes have sent what they hold.
-async fn drain(work: TaskTracker, closing: CancellationToken, drained: CancellationToken) {
-    closing.cancelled().await;
-    work.close();
-    work.wait().await;
-    drained.cancel();
-}
-
-/// Tries every shard once; fails if one is of no use whatever happens, or none is there though one is needed.
-pub(super) async fn connect_all(shards: &[Arc<Shard>], some_needed: bool) -> Result<()> {
-    let results = join_all(shards.iter().map(|shard| shard.connect())).await;
-    let enough = !some_needed || results.iter().any(Result::is_ok);
-    let mut failed = results.into_iter().filter_map(Result::err);
-    match failed.find(|error| !enough || !error.is_transient()) {
-        Some(error) => Err(error),
-        None => Ok(()),
     }
 }

@@ -1,6 +1,6 @@
 //! The layer on Redis, in its native format.
 
-mod batch;
+pub(crate) mod batch;
 pub(crate) mod checkup;
 pub(crate) mod clock;
 pub(crate) mod connection;
@@ -22,8 +22,9 @@ pub(crate) mod routine;
 pub(crate) mod script;
 mod send;
 pub(crate) mod sentinel;
+pub(crate) mod servers;
 pub(crate) mod shard;
-mod statistics;
+pub(crate) mod statistics;
 pub(crate) mod topology;
 mod vitals;
 

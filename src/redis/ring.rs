@@ -5,24 +5,37 @@
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-/// The shards of a layer, each known by a hash of its host's identity.
+/// The shards of a layer.
 #[derive(Clone, Debug)]
-pub(crate) struct Ring {
-    seeds: Vec<u64>,
+pub(crate) enum Ring {
+    /// Each known by a hash of its host's identity.
+    Rendezvous(Vec<u64>),
+    /// So many, placed as in Python's layers.
+    Crc(usize),
 }
 
 impl Ring {
     /// A ring over hosts with these identities, which must differ; there is at least one.
     pub(crate) fn new<'i>(identities: impl IntoIterator<Item = &'i str>) -> Self {
-        Self { seeds: identities.into_iter().map(|identity| xxh3_64(identity.as_bytes())).collect() }
+        Self::Rendezvous(identities.into_iter().map(|identity| xxh3_64(identity.as_bytes())).collect())
+    }
+
+    /// The ring of `asgi_redis` and `channels_redis` over so many hosts, of which their order alone is known.
+    pub(crate) fn crc(hosts: usize) -> Self {
+        Self::Crc(hosts)
     }
 
     /// The shard of a group, or of a `!` or `?` channel by the non-local part of its name. Nothing else may be given
     /// here: a reader and a writer that hash different parts of a name miss each other.
     pub(crate) fn shard_of(&self, name: &str) -> usize {
         let score = |seed: &u64| xxh3_64_with_seed(name.as_bytes(), *seed);
-        let highest = self.seeds.iter().enumerate().max_by_key(|(_, seed)| score(seed));
-        highest.map_or(0, |(shard, _)| shard)
+        match self {
+            Self::Rendezvous(seeds) => {
+                let highest = seeds.iter().enumerate().max_by_key(|(_, seed)| score(seed));
+                highest.map_or(0, |(shard, _)| shard)
+            }
+            Self::Crc(hosts) => crc_shard(name, *hosts),
+        }
     }
 }
 

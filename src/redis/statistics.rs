@@ -7,6 +7,7 @@ use redis::{FromRedisValue, Pipeline, Value};
 
 use super::fault::Fault;
 use super::frame;
+use super::keys::glob_escaped;
 use super::shard::Shard;
 use super::topology::Topology;
 use crate::error::Result;
@@ -64,28 +65,43 @@ pub(super) async fn flush(topology: &Topology) -> Result<()> {
 }
 
 /// A walk over the keys of a shard that match a pattern.
-struct Scan<'s> {
+pub(crate) struct Scan<'s> {
     shard: &'s Shard,
     pattern: String,
+    /// The type of the keys, if only one is wanted.
+    kind: Option<&'static str>,
     /// Where the next step begins; nothing when the walk is over.
     cursor: Option<u64>,
 }
 
 impl<'s> Scan<'s> {
     fn new(shard: &'s Shard, pattern: String) -> Self {
-        Self { shard, pattern, cursor: Some(0) }
+        Self { shard, pattern, kind: None, cursor: Some(0) }
     }
 
-    async fn next(&mut self) -> Result<Option<Vec<String>>> {
+    /// A walk over the keys of one type that begin with `prefix`.
+    pub(crate) fn of_kind(shard: &'s Shard, prefix: &str, kind: &'static str) -> Self {
+        Self { shard, pattern: format!("{}*", glob_escaped(prefix)), kind: Some(kind), cursor: Some(0) }
+    }
+
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<String>>> {
+        self.next_step().await.map_err(|fault| fault.into_error(self.shard.index))
+    }
+
+    /// As [`next`](Self::next), for those who say themselves which shard failed.
+    pub(crate) async fn next_step(&mut self) -> Result<Option<Vec<String>>, Fault> {
         let Some(cursor) = self.cursor else { return Ok(None) };
         let mut command = redis::cmd("SCAN");
         command.arg(cursor).arg("MATCH").arg(&self.pattern).arg("COUNT").arg(SCAN_STEP);
+        if let Some(kind) = self.kind {
+            command.arg("TYPE").arg(kind);
+        }
         let step = self.shard.run(&command).await.and_then(|answer| {
             // Keys that are no text are not ours.
             let (next, keys): (u64, Vec<Vec<u8>>) = parse(answer)?;
             Ok((next, keys.into_iter().filter_map(|key| String::from_utf8(key).ok()).collect()))
         });
-        let (next, keys) = step.map_err(|fault| fault.into_error(self.shard.index))?;
+        let (next, keys) = step?;
         self.cursor = (next != 0).then_some(next);
         Ok(Some(keys))
     }

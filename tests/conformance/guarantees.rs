@@ -14,10 +14,14 @@ pub enum Promise {
     Groups,
     BetweenProcesses,
     Drain,
+    /// A group message takes one place of a process, whatever the number of its members there.
+    OnePlacePerProcess,
+    /// Statistics count what was sent and refused.
+    Counters,
 }
 
 impl Promise {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 11] = [
         Self::AtMostOnce,
         Self::Order,
         Self::Expiry,
@@ -27,6 +31,8 @@ impl Promise {
         Self::Groups,
         Self::BetweenProcesses,
         Self::Drain,
+        Self::OnePlacePerProcess,
+        Self::Counters,
     ];
 
     /// Its name in the table.
@@ -41,6 +47,8 @@ impl Promise {
             Self::Groups => "groups",
             Self::BetweenProcesses => "between processes",
             Self::Drain => "drain",
+            Self::OnePlacePerProcess => "one place per process",
+            Self::Counters => "counters",
         }
     }
 }

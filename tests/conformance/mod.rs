@@ -19,8 +19,8 @@ mod statistics;
 mod tools;
 
 use backend::{
-    Fallback, FallbackAlone, HybridMemory, HybridRedis, Kind, Memory, MemoryThreaded, PubSub, PubSubAlone,
-    PubSubOnSeveral, PubSubSharded, Redis, RedisEncrypted,
+    AsgiRedis, ChannelsRedis, Fallback, FallbackAlone, HybridMemory, HybridRedis, Kind, Memory, MemoryThreaded, PubSub,
+    PubSubAlone, PubSubOnSeveral, PubSubSharded, Redis, RedisEncrypted,
 };
 
 /// Makes a module for each backend, and in it a test of each function of the list; those behind an `if` have nothing to
@@ -58,7 +58,11 @@ conformance! {
     pubsub: PubSub,
     pubsub_sharded: PubSubSharded,
     pubsub_on_several: PubSubOnSeveral,
-    pubsub_alone: PubSubAlone;
+    pubsub_alone: PubSubAlone,
+    channels_redis: ChannelsRedis<1>,
+    channels_redis_sharded: ChannelsRedis<3>,
+    asgi_redis: AsgiRedis<1>,
+    asgi_redis_sharded: AsgiRedis<3>;
 
     {
         cancellation::a_dropped_group_send_arrives_once_or_not_at_all,
@@ -72,7 +76,7 @@ conformance! {
         cancellation::a_dropped_try_receive_loses_nothing,
         cancellation::readers_that_come_and_go_lose_nothing,
         capacity::a_full_channel_misses_a_group_send_and_others_get_it if Capacity,
-        capacity::a_group_send_takes_one_place_for_all_members_of_a_process if Capacity,
+        capacity::a_group_send_takes_one_place_for_all_members_of_a_process if OnePlacePerProcess,
         capacity::a_received_message_makes_room if Capacity,
         capacity::expired_messages_are_not_counted if Capacity,
         capacity::gives_each_message_of_many_its_own_result if Capacity,

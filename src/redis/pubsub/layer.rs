@@ -27,12 +27,9 @@ use crate::message::Message;
 use crate::name::{ChannelKind, ChannelName, GroupName};
 use crate::redis::checkup;
 use crate::redis::connection::{Needs, Timing, Version};
-use crate::redis::layer::connect_all;
-use crate::redis::origin;
-use crate::redis::shard::{Shard, ShardOptions};
+use crate::redis::servers;
+use crate::redis::shard::Shard;
 
-/// Events that a slow listener can be behind before it misses the oldest.
-const EVENTS: usize = 256;
 /// Random characters of a new channel's name.
 const NEW_NAME: usize = 12;
 /// The first version of Redis that closes connections which fall behind by more than they should.
@@ -117,14 +114,15 @@ impl PubSubLayer {
     /// [`sharded_pubsub`](Config::sharded_pubsub); with [`Fallback::Fail`] [`Error::Redis`] if none can be reached.
     pub async fn connect(config: Config) -> Result<Self> {
         config.validate()?;
-        if config.prefix.contains(['!', '?', '*', '[', '\\']) {
+        if config.key_prefix().contains(['!', '?', '*', '[', '\\']) {
             let reason = "on a layer that publishes it cannot have characters of patterns and channel types";
-            return Err(Error::config("prefix", &config.prefix, reason));
+            return Err(Error::config("prefix", config.key_prefix(), reason));
         }
-        let (events, _) = broadcast::channel(EVENTS);
-        let shards = shards(&config, &events).await?;
+        let (events, _) = broadcast::channel(servers::EVENTS);
+        let min_version = if config.sharded_pubsub { OLDEST_SHARDED } else { OLDEST_SERVER };
+        let needs = Needs { pool_size: 1, ..Needs::new(&config, min_version, &[], None) };
         let fallback = config.fallback.unwrap_or(Fallback::Local);
-        connect_all(&shards, fallback == Fallback::Fail).await?;
+        let (_, shards) = servers::connect(&config, &needs, &events, fallback == Fallback::Fail).await?;
         let layer = Self::start(shards, &config, fallback, events)?;
         join_all(layer.inbox.interest.stations().iter().map(|station| station.settled())).await;
         Ok(layer)
@@ -137,7 +135,7 @@ impl PubSubLayer {
         fallback: Fallback,
         events: broadcast::Sender<Event>,
     ) -> Result<Self> {
-        let topics = Arc::new(Topics::new(&config.prefix, config.sharded_pubsub, shards.len()));
+        let topics = Arc::new(Topics::new(config.key_prefix(), config.sharded_pubsub, shards.len()));
         let wire = Arc::new(Wire::new(config)?);
         let modes = Modes::new(shards.len(), events.clone());
         let behaviour = (fallback, config.return_after);
@@ -158,9 +156,9 @@ impl PubSubLayer {
         upkeep.spawn(sweep(inbox.clone(), config.expiry, closing.clone()));
         let command = if config.sharded_pubsub { "SPUBLISH" } else { "PUBLISH" };
         let publisher = Publisher::start(&stations, &inbox, &modes, command, &work, &closing);
-        upkeep.spawn(drain(work, closing.clone(), drained.clone()));
+        upkeep.spawn(servers::drain(work, closing.clone(), drained.clone()));
         upkeep.close();
-        let prefix = config.prefix.clone();
+        let prefix = config.key_prefix().to_owned();
         Ok(Self { inbox, topics, wire, prefix, publisher, shards, modes, events, closing, drained, upkeep })
     }
 
@@ -409,14 +407,6 @@ impl std::fmt::Debug for PubSubLayer {
     }
 }
 
-/// When `closing`, waits until the lanes have sent what they hold.
-async fn drain(work: TaskTracker, closing: CancellationToken, drained: CancellationToken) {
-    closing.cancelled().await;
-    work.close();
-    work.wait().await;
-    drained.cancel();
-}
-
 /// Closes what nobody here needs any more, until `closing`.
 async fn sweep(inbox: Arc<Inbox>, expiry: Duration, closing: CancellationToken) {
     let (shortest, longest) = SWEEPS;
@@ -429,14 +419,4 @@ async fn sweep(inbox: Arc<Inbox>, expiry: Duration, closing: CancellationToken) 
         }
     };
     closing.run_until_cancelled(sweeping).await;
-}
-
-async fn shards(config: &Config, events: &broadcast::Sender<Event>) -> Result<Vec<Arc<Shard>>> {
-    let min_version = if config.sharded_pubsub { OLDEST_SHARDED } else { OLDEST_SERVER };
-    let needs = Needs { pool_size: 1, ..Needs::new(config, min_version, &[], None) };
-    let origins = origin::all(config).await?.into_iter().enumerate();
-    let shard = |(index, (host, origin))| {
-        Arc::new(Shard::new(index, ShardOptions { host, origin, needs: needs.clone() }, events.clone()))
-    };
-    Ok(origins.map(shard).collect())
 }

@@ -13,7 +13,8 @@ mod readers;
 mod sorter;
 mod task;
 
-pub(crate) use format::Unreadable;
+pub(crate) use format::{Format, Popped, Raw, Sorter, Unreadable};
 pub(super) use native::Native;
+pub(crate) use parcel::Parcel;
 pub(super) use quarantine::Quarantine;
 pub(crate) use readers::Readers;

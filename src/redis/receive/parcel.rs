@@ -67,8 +67,6 @@ impl Parcel {
         Self { shard, source, expires, content, to: Recipients::Members { channels, next: 0 } }
     }
 
-    #[allow(dead_code)]
-    #[cfg_attr(not(test), allow(dead_code))]
     /// A message of another format than the native one, for some channels, of which there is one at least.
     pub(crate) fn open(
         shard: Arc<Shard>,
@@ -155,7 +153,11 @@ impl Parcel {
         }
     }
 
-    #[allow(dead_code)]
+    /// The shard that it was taken from.
+    pub(crate) fn shard(&self) -> &Shard {
+        &self.shard
+    }
+
     /// What it was made from, if it is of another format than the native one.
     pub(crate) fn raw(&self) -> Option<(&Raw, &Message)> {
         match &self.content {

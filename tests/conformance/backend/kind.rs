@@ -16,6 +16,8 @@ pub struct Kind {
     lacks: &'static [Promise],
     /// Whether a flush can do its work.
     pub flushes: bool,
+    /// As [`Backend::LIKE_PYTHON`].
+    pub like_python: bool,
     start: fn(Options) -> LocalBoxFuture<'static, Started>,
     runtime: fn() -> Runtime,
 }
@@ -25,7 +27,8 @@ impl Kind {
         let start = |options| -> LocalBoxFuture<'static, Started> {
             Box::pin(async { Started(Box::new(B::start(options).await)) })
         };
-        Self { column: B::COLUMN, lacks: B::LACKS, flushes: B::FLUSHES, start, runtime: B::runtime }
+        let (column, lacks, flushes, like_python) = (B::COLUMN, B::LACKS, B::FLUSHES, B::LIKE_PYTHON);
+        Self { column, lacks, flushes, like_python, start, runtime: B::runtime }
     }
 
     /// Starts the layer, empty.

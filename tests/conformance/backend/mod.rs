@@ -1,5 +1,6 @@
 //! The layers under test, each as its users would start it.
 
+mod django;
 mod fallback;
 mod hybrid;
 mod kind;
@@ -7,6 +8,7 @@ mod memory;
 mod pubsub;
 mod redis;
 
+pub use django::{AsgiRedis, ChannelsRedis};
 pub use fallback::{Fallback, FallbackAlone};
 pub use hybrid::{HybridMemory, HybridRedis};
 pub use kind::Kind;
@@ -32,6 +34,9 @@ pub trait Backend: Sized + 'static {
 
     /// Whether a flush can do its work: not while what it should empty is away.
     const FLUSHES: bool = true;
+
+    /// Whether capacities go by full names, and new channels may be process-local, as in Python's `channels_redis`.
+    const LIKE_PYTHON: bool = false;
 
     /// Starts the layer, empty.
     async fn start(options: Options) -> Self;

@@ -15,9 +15,16 @@ use super::redis::on;
 use super::{Backend, Options};
 use crate::support::RedisServer;
 
-const LACKS: &[Promise] = &[Promise::AtMostOnce, Promise::Capacity, Promise::NoSilentLoss, Promise::Drain];
-const LACKS_ON_SEVERAL: &[Promise] =
-    &[Promise::AtMostOnce, Promise::Order, Promise::Capacity, Promise::NoSilentLoss, Promise::Drain];
+const LACKS: &[Promise] =
+    &[Promise::AtMostOnce, Promise::Capacity, Promise::NoSilentLoss, Promise::Drain, Promise::OnePlacePerProcess];
+const LACKS_ON_SEVERAL: &[Promise] = &[
+    Promise::AtMostOnce,
+    Promise::Order,
+    Promise::Capacity,
+    Promise::NoSilentLoss,
+    Promise::Drain,
+    Promise::OnePlacePerProcess,
+];
 
 /// [`PubSubLayer`] on a server of its own, since channels have no prefix and would meet those of other tests. Its other instance is itself: whoever reads does so in the process that
 /// messages were sent to. What holds between processes has tests of its own.

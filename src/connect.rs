@@ -1,0 +1,41 @@
+//! A layer on Redis in the format that a configuration asks for.
+
+use std::sync::Arc;
+
+use crate::config::{Config, Format};
+use crate::django::{AsgiRedisLayer, ChannelsRedisLayer};
+use crate::error::Result;
+use crate::layer::ChannelLayer;
+use crate::redis::{PubSubLayer, RedisLayer};
+
+/// Connects to the servers of `config`, in the [format](Config::format) that it names.
+///
+/// ```no_run
+/// use channel_layer::{ChannelLayer, Config, message};
+///
+/// # async fn example() -> channel_layer::Result<()> {
+/// let config = Config::from_toml(r#"
+///     hosts = ["redis://127.0.0.1:6379/0"]
+///     format = "channels_redis"
+/// "#)?;
+/// let layer = channel_layer::connect(config).await?;
+/// layer.group_send("chat", message! { "type": "chat.message", "text": "hi" }).await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Cancel safety
+///
+/// When dropped, all connections are closed.
+///
+/// # Errors
+///
+/// Those of [`RedisLayer::connect`].
+pub async fn connect(config: Config) -> Result<Arc<dyn ChannelLayer>> {
+    Ok(match config.format {
+        Format::Native => Arc::new(RedisLayer::connect(config).await?),
+        Format::AsgiRedis => Arc::new(AsgiRedisLayer::connect(config).await?),
+        Format::PubSub => Arc::new(PubSubLayer::connect(config).await?),
+        Format::ChannelsRedis => Arc::new(ChannelsRedisLayer::connect(config).await?),
+    })
+}

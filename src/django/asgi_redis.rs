@@ -1,0 +1,373 @@
+//! The format of `asgi_redis`: a list of keys for each channel, and under each key a message.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use redis::{Cmd, FromRedisValue, Value};
+
+use super::base::Base;
+use super::garbage::Garbage;
+use super::keys::Keys;
+use super::layer::DjangoLayer;
+use super::payload::{Payload, Routing, undecodable};
+use super::script;
+use super::send::{Letter, Outgoing};
+use super::wire::Wire;
+use crate::capacity::Capacity;
+use crate::codec::serializer::Serializer;
+use crate::config::Config;
+use crate::drops::{self, DropReason};
+use crate::error::Result;
+use crate::layer::Statistics;
+use crate::message::{Message, Value as Routed};
+use crate::name::ChannelName;
+use crate::redis::batch::milliseconds;
+use crate::redis::fault::Fault;
+use crate::redis::frame::Entry;
+use crate::redis::receive::{Format, Parcel, Popped, Raw, Sorter, Unreadable};
+use crate::redis::shard::Shard;
+use crate::redis::statistics::Scan;
+
+/// What keys begin with where nothing is configured, as in Python.
+const PREFIX: &str = "asgi:";
+/// Stands for the name of a channel in the counters of all channels.
+const GLOBAL: &str = "#global#";
+const MESSAGES: &str = ":messages_count";
+const REFUSALS: &str = ":channel_full_count";
+/// How long the counters of a channel, and those of all channels, outlive the last change.
+const CHANNEL_STATS_LIVE: Duration = Duration::from_hours(1);
+const GLOBAL_STATS_LIVE: Duration = Duration::from_hours(24);
+
+/// The format of `asgi_redis`, as the parameter of a [`DjangoLayer`].
+#[derive(Debug)]
+pub enum AsgiRedis {}
+
+/// A channel layer that shares its channels and groups with Django sites on Channels 1.x and `asgi_redis` 1.x, and with
+/// their interface servers.
+///
+/// Give it the same hosts, in the same order, and the same prefixes, expiries and keys as the site. The prefix defaults to
+/// `asgi:` here, as in Python. Redis has to have version 6.0 or later.
+///
+/// A group message is a message for each member, so that a process with more members than its capacity misses some.
+///
+/// ```no_run
+/// use channel_layer::django::AsgiRedisLayer;
+/// use channel_layer::{ChannelLayer, Config};
+///
+/// # async fn example() -> channel_layer::Result<()> {
+/// let layer = AsgiRedisLayer::connect(Config::new().host("redis://127.0.0.1:6379/0")).await?;
+/// let delivery = layer.receive(&["websocket.receive"]).await?;
+/// # Ok(())
+/// # }
+/// ```
+pub type AsgiRedisLayer = DjangoLayer<AsgiRedis>;
+
+impl DjangoLayer<AsgiRedis> {
+    /// Connects to the servers of `config`.
+    ///
+    /// Servers that cannot be reached are tried again in the background, as long as one can be reached now.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, all connections are closed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`](crate::Error::InvalidConfig), [`Error::UnsupportedServer`](crate::Error::UnsupportedServer)
+    /// if a server is older than 6.0, [`Error::Redis`](crate::Error::Redis) if none can be reached.
+    pub async fn connect(config: Config) -> Result<Self> {
+        config.validate()?;
+        let base = Base::connect(&config, &script::ASGI_REDIS).await?;
+        let payload = Payload {
+            serializer: Serializer::MessagePack,
+            keys: config.fernet_keys()?,
+            random_prefix: 0,
+            expiry: config.expiry,
+            max_message_size: config.max_message_size,
+        };
+        let lists = Arc::new(Lists {
+            keys: Keys { prefix: config.prefix_or(PREFIX).to_owned() },
+            stats_prefix: config.stats_prefix.clone(),
+            payload,
+            capacity: config.capacities()?,
+            garbage: Garbage::default(),
+        });
+        let reading = Reading(lists.clone());
+        Ok(Self::start(base, lists, Box::new(reading), config.group_expiry, false))
+    }
+}
+
+/// Writes lists of keys of messages.
+struct Lists {
+    keys: Keys,
+    stats_prefix: String,
+    payload: Payload,
+    capacity: Capacity,
+    garbage: Garbage,
+}
+
+/// Reads them.
+#[derive(Clone)]
+struct Reading(Arc<Lists>);
+
+#[async_trait]
+impl Wire for Lists {
+    fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    fn check(&self, message: &Message) -> Result<()> {
+        self.payload.check(message)
+    }
+
+    fn letter(&self, channel: &ChannelName, message: &Message, now: Duration) -> Result<Letter> {
+        let routing = channel.local().map(|_| Routed::from(channel.as_str()));
+        let body = self.payload.encode(message, routing.as_ref(), now)?;
+        let pinned = channel.kind().has_one_reader();
+        Ok(Letter { channel: channel.clone(), capacity: self.capacity.of(channel), body, pinned })
+    }
+
+    fn group_letters(&self, members: &[ChannelName], message: &Message, now: Duration) -> Result<Vec<Letter>> {
+        members.iter().map(|member| self.letter(member, message, now)).collect()
+    }
+
+    fn send(&self, channels: &[Vec<Outgoing>]) -> Cmd {
+        let mut keys = vec![self.counter(GLOBAL, MESSAGES), self.counter(GLOBAL, REFUSALS)];
+        for messages in channels {
+            let name = messages[0].channel.non_local();
+            keys.extend([self.keys.channel(name), self.counter(name, MESSAGES), self.counter(name, REFUSALS)]);
+            keys.extend(messages.iter().map(|_| format!("{}{:032x}", self.keys.prefix, rand::random::<u128>())));
+        }
+        let mut command = script::LIST_SEND.call(&keys);
+        command.arg(milliseconds(self.payload.expiry));
+        command.arg(CHANNEL_STATS_LIVE.as_secs()).arg(GLOBAL_STATS_LIVE.as_secs());
+        for messages in channels {
+            command.arg(messages[0].capacity).arg(messages.len());
+            for message in messages {
+                command.arg(&message.body[..]);
+            }
+        }
+        command
+    }
+
+    fn new_local_channel(&self, _: &str) -> Option<Result<ChannelName>> {
+        None
+    }
+
+    async fn channel_statistics(&self, shard: &Shard, non_local: &str) -> Result<Statistics, Fault> {
+        let counters = self.counters(shard, non_local).await?;
+        Ok(counters.merge(self.pending(shard, &[self.keys.channel(non_local)]).await?))
+    }
+
+    async fn global_statistics(&self, shard: &Shard) -> Result<Statistics, Fault> {
+        let mut total = self.counters(shard, GLOBAL).await?;
+        let mut scan = Scan::of_kind(shard, &self.keys.prefix, "list");
+        while let Some(keys) = scan.next_step().await? {
+            let lists: Vec<_> = keys.into_iter().filter(|key| self.keys.parse_channel(key).is_some()).collect();
+            if !lists.is_empty() {
+                total = total.merge(self.pending(shard, &lists).await?);
+            }
+        }
+        Ok(total)
+    }
+
+    fn flushed(&self) -> Vec<(&str, &'static str)> {
+        let prefix = self.keys.prefix.as_str();
+        vec![(prefix, "list"), (prefix, "string"), (prefix, "zset"), (&self.stats_prefix, "string")]
+    }
+
+    fn owns(&self, key: &str, kind: &str) -> bool {
+        match kind {
+            "list" => self.keys.parse_channel(key).is_some(),
+            "zset" => self.keys.is_group(key),
+            _ => self.is_message(key) || self.is_counter(key),
+        }
+    }
+}
+
+impl Lists {
+    fn counter(&self, name: &str, what: &str) -> String {
+        format!("{}{name}{what}", self.stats_prefix)
+    }
+
+    fn is_message(&self, key: &str) -> bool {
+        let id = key.strip_prefix(&self.keys.prefix);
+        id.is_some_and(|id| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    }
+
+    fn is_counter(&self, key: &str) -> bool {
+        let name = key.strip_prefix(&self.stats_prefix);
+        let name = name.and_then(|name| name.strip_suffix(MESSAGES).or_else(|| name.strip_suffix(REFUSALS)));
+        name.is_some_and(|name| name == GLOBAL || ChannelName::parse(name).is_ok())
+    }
+
+    async fn counters(&self, shard: &Shard, name: &str) -> Result<Statistics, Fault> {
+        let mut command = redis::cmd("MGET");
+        command.arg(self.counter(name, MESSAGES)).arg(self.counter(name, REFUSALS));
+        let (sent, refused): (Option<u64>, Option<u64>) = parse(shard.run(&command).await?)?;
+        Ok(Statistics {
+            messages_count: sent.unwrap_or(0),
+            channel_full_count: refused.unwrap_or(0),
+            ..Statistics::default()
+        })
+    }
+
+    /// How many messages wait in `lists`, and since when.
+    async fn pending(&self, shard: &Shard, lists: &[String]) -> Result<Statistics, Fault> {
+        let mut commands = redis::pipe();
+        for list in lists {
+            commands.cmd("LLEN").arg(list);
+            commands.cmd("LINDEX").arg(list).arg(0);
+        }
+        let mut total = Statistics::default();
+        let mut ages = redis::pipe();
+        for pair in shard.run_all(&commands).await?.chunks(2) {
+            let [Value::Int(length), head] = pair else { continue };
+            total.messages_pending += u64::try_from(*length).unwrap_or(0);
+            if let Value::BulkString(message) = head {
+                ages.cmd("PTTL").arg(message);
+            }
+        }
+        if ages.is_empty() {
+            return Ok(total);
+        }
+        for answer in shard.run_all(&ages).await? {
+            if let Value::Int(remaining) = answer
+                && let Ok(remaining) = u64::try_from(remaining)
+            {
+                let age = self.payload.expiry.saturating_sub(Duration::from_millis(remaining));
+                total.messages_max_age = total.messages_max_age.max(age);
+            }
+        }
+        Ok(total)
+    }
+
+    fn parcel(&self, shard: &Arc<Shard>, source: &ChannelName, raw: Raw) -> Result<Parcel, Unreadable> {
+        let now = Duration::from_millis(shard.clock.now_ms().unwrap_or(0));
+        let (message, routing) = self.payload.decode(&raw.body, now)?;
+        let channel = match routing {
+            Routing::None | Routing::Many(_) if source.as_str().ends_with('!') => {
+                return Err(undecodable("its routing names no channel of its process"));
+            }
+            Routing::One(channel) if channel.non_local() == source.as_str() => channel,
+            Routing::One(_) => return Err(undecodable("its routing names a channel elsewhere")),
+            Routing::None | Routing::Many(_) => source.clone(),
+        };
+        let expires = Label::of(&raw).map_or(0, |label| label.expires);
+        Ok(Parcel::open(shard.clone(), source.clone(), expires, (raw, message), [channel].into()))
+    }
+
+    /// A message that has been taken. One without an end gets the one that it should have.
+    fn raw(&self, shard: &Shard, key: &[u8], body: Vec<u8>, remaining: i64) -> Raw {
+        let remaining = u64::try_from(remaining).unwrap_or_else(|_| milliseconds(self.payload.expiry));
+        let expires = shard.clock.now_ms().unwrap_or(0).saturating_add(remaining);
+        Raw { body: body.into(), label: Label { expires, key }.to_bytes() }
+    }
+}
+
+/// What has to be known of a message to put it back: when it expires, and its key.
+struct Label<'a> {
+    expires: u64,
+    key: &'a [u8],
+}
+
+impl<'a> Label<'a> {
+    fn of(raw: &'a Raw) -> Option<Self> {
+        let (expires, key) = raw.label.split_first_chunk()?;
+        Some(Self { expires: u64::from_be_bytes(*expires), key })
+    }
+
+    fn to_bytes(&self) -> Bytes {
+        [&self.expires.to_be_bytes(), self.key].concat().into()
+    }
+}
+
+fn parse<T: FromRedisValue>(answer: Value) -> Result<T, Fault> {
+    redis::from_redis_value(answer).map_err(|error| Fault::unexpected(&error.to_string()))
+}
+
+/// What `list_take.lua` returns: a list, what was taken from it, and how many keys had no message any more.
+type Taken = (Vec<u8>, Vec<(Vec<u8>, Vec<u8>, i64)>, usize);
+
+#[async_trait]
+impl Format for Reading {
+    fn key(&self, non_local: &str) -> String {
+        self.0.keys.channel(non_local)
+    }
+
+    fn take(&self, keys: &[&str], count: usize) -> Cmd {
+        let mut command = script::LIST_TAKE.call(keys);
+        command.arg(count).arg(&self.0.keys.prefix);
+        command
+    }
+
+    fn wait(&self, keys: &[&str], _: usize, timeout: Duration) -> Cmd {
+        let mut command = redis::cmd("BLPOP");
+        command.arg(keys).arg(timeout.as_secs_f64());
+        command
+    }
+
+    fn waits_for_one(&self) -> bool {
+        true
+    }
+
+    async fn popped(&self, shard: &Shard, answer: Value) -> Result<Option<Popped>, Fault> {
+        let Value::Array(parts) = &answer else { return Ok(None) };
+        let mut raw = Vec::new();
+        let (key, missing) = if parts.len() == 2 {
+            // `BLPOP` gives the list and the key of the message.
+            let (list, message): (Vec<u8>, Vec<u8>) = parse(answer)?;
+            let fetched: Option<(Vec<u8>, i64)> = if message.starts_with(self.0.keys.prefix.as_bytes()) {
+                parse(shard.run(&script::LIST_FETCH.call(&[&message])).await?)?
+            } else {
+                None
+            };
+            let missing = usize::from(fetched.is_none());
+            raw.extend(fetched.map(|(body, remaining)| self.0.raw(shard, &message, body, remaining)));
+            (list, missing)
+        } else {
+            let (list, taken, missing): Taken = parse(answer)?;
+            raw.extend(taken.into_iter().map(|(key, body, remaining)| self.0.raw(shard, &key, body, remaining)));
+            (list, missing)
+        };
+        drops::count(DropReason::Expired, missing);
+        Ok(Some(Popped { key, raw }))
+    }
+
+    fn sorter(&self) -> Box<dyn Sorter> {
+        Box::new(self.clone())
+    }
+
+    fn open(&self, _: &Entry, _: &ChannelName, _: &ChannelName, _: u64) -> Result<Message, Unreadable> {
+        Err(undecodable("it is of the native format"))
+    }
+
+    fn refuse(&self, _: &Arc<Shard>, _: Bytes, _: String) {}
+
+    fn put_back(&self, list: &str, parcels: &[Parcel]) -> Cmd {
+        let labelled =
+            || parcels.iter().filter_map(|parcel| parcel.raw().and_then(|(raw, _)| Some((raw, Label::of(raw)?))));
+        let keys: Vec<_> = std::iter::once(list.as_bytes()).chain(labelled().map(|(_, label)| label.key)).collect();
+        let mut command = script::LIST_PUT_BACK.call(&keys);
+        for (raw, label) in labelled() {
+            command.arg(label.expires).arg(&raw.body[..]);
+        }
+        command
+    }
+}
+
+#[async_trait]
+impl Sorter for Reading {
+    async fn parcels(&mut self, shard: &Arc<Shard>, source: &ChannelName, raw: Vec<Raw>) -> Vec<Parcel> {
+        let mut parcels = Vec::with_capacity(raw.len());
+        for raw in raw {
+            match self.0.parcel(shard, source, raw) {
+                Ok(parcel) => parcels.push(parcel),
+                Err(unreadable) => self.0.garbage.count(shard, source, unreadable),
+            }
+        }
+        parcels
+    }
+}

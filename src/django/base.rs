@@ -1,0 +1,65 @@
+//! The servers of a layer and its life: connected, working, closing, drained.
+
+use std::sync::Arc;
+
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::layer::Event;
+use crate::redis::connection::{Needs, Version};
+use crate::redis::ring::Ring;
+use crate::redis::script::Script;
+use crate::redis::servers;
+use crate::redis::topology::Places;
+
+/// `BZPOPMIN`, and what scripts do here, came with Redis 5.0; the `TYPE` of a `SCAN` with 6.0.
+const OLDEST_SERVER: Version = Version(6, 0);
+
+/// What every layer has that is kept in Redis.
+pub(super) struct Base {
+    pub(super) places: Arc<Places>,
+    pub(super) events: broadcast::Sender<Event>,
+    /// Cancelled when the layer closes or is dropped.
+    pub(super) closing: CancellationToken,
+    /// Readers and lanes.
+    pub(super) work: TaskTracker,
+    /// Supervisors of the servers, which end when all work has.
+    upkeep: TaskTracker,
+}
+
+impl Base {
+    /// Connects to the servers of `config`, which is valid.
+    pub(super) async fn connect(config: &Config, scripts: &'static [&'static Script]) -> Result<Self> {
+        let (events, _) = broadcast::channel(servers::EVENTS);
+        let needs = Needs::new(config, OLDEST_SERVER, scripts, None);
+        let (_, shards) = servers::connect(config, &needs, &events, true).await?;
+        let (closing, drained) = (CancellationToken::new(), CancellationToken::new());
+        let (work, upkeep) = (TaskTracker::new(), TaskTracker::new());
+        for shard in &shards {
+            upkeep.spawn(shard.clone().supervise(drained.clone()));
+        }
+        upkeep.spawn(servers::drain(work.clone(), closing.clone(), drained));
+        upkeep.close();
+        let places = Arc::new(Places::new(shards.clone(), Ring::crc(shards.len())));
+        Ok(Self { places, events, closing, work, upkeep })
+    }
+
+    pub(super) fn check_open(&self) -> Result<()> {
+        if self.closing.is_cancelled() { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    /// Ends all work and waits for it.
+    pub(super) async fn close(&self) {
+        self.closing.cancel();
+        self.upkeep.wait().await;
+    }
+}
+
+impl Drop for Base {
+    fn drop(&mut self) {
+        self.closing.cancel();
+    }
+}

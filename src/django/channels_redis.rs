@@ -1,0 +1,360 @@
+//! The format of `channels_redis`: a sorted set for each channel, scored by time.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use redis::{Cmd, Value};
+
+use super::base::Base;
+use super::garbage::Garbage;
+use super::keys::Keys;
+use super::layer::DjangoLayer;
+use super::payload::{Payload, Routing, undecodable};
+use super::script;
+use super::send::{Letter, Outgoing};
+use super::wire::Wire;
+use crate::capacity::Capacity;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::layer::Statistics;
+use crate::message::{Message, Value as Routed};
+use crate::name::ChannelName;
+use crate::redis::batch::milliseconds;
+use crate::redis::fault::Fault;
+use crate::redis::frame::Entry;
+use crate::redis::receive::{Format, Parcel, Popped, Raw, Sorter, Unreadable};
+use crate::redis::ring::Ring;
+use crate::redis::shard::Shard;
+use crate::redis::statistics::Scan;
+
+/// The format of `channels_redis`, as the parameter of a [`DjangoLayer`].
+#[derive(Debug)]
+pub enum ChannelsRedis {}
+
+/// A channel layer that shares its channels and groups with Django sites on `channels_redis` 3.0 to 4.x
+/// (`channels_redis.core.RedisChannelLayer`).
+///
+/// Give it the same hosts, in the same order, and the same prefix, expiries, keys and serializer as the site. Redis has to
+/// have version 6.0 or later.
+///
+/// - `new_channel("specific")`, without a `?`, gives a channel that Python can send to, read as its part up to the `!`.
+///   Names with a `?` work between Rust programs; Python refuses them.
+/// - A consumer of Django dispatches on the text `type`; the first message without one is warned of in the log.
+/// - The format has no counters: statistics tell what waits and nothing else.
+///
+/// ```no_run
+/// use channel_layer::django::ChannelsRedisLayer;
+/// use channel_layer::{ChannelLayer, Config, message};
+///
+/// # async fn example() -> channel_layer::Result<()> {
+/// let layer = ChannelsRedisLayer::connect(Config::new().host("redis://127.0.0.1:6379/0")).await?;
+/// layer.group_send("chat", message! { "type": "chat.message", "text": "hi" }).await?;
+/// # Ok(())
+/// # }
+/// ```
+pub type ChannelsRedisLayer = DjangoLayer<ChannelsRedis>;
+
+impl DjangoLayer<ChannelsRedis> {
+    /// Connects to the servers of `config`.
+    ///
+    /// Servers that cannot be reached are tried again in the background, as long as one can be reached now.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, all connections are closed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`], [`Error::UnsupportedServer`] if a server is older than 6.0, [`Error::Redis`] if none
+    /// can be reached.
+    pub async fn connect(config: Config) -> Result<Self> {
+        config.validate()?;
+        let base = Base::connect(&config, &script::CHANNELS_REDIS).await?;
+        let payload = Payload {
+            serializer: config.serializer,
+            keys: config.fernet_keys()?,
+            random_prefix: config.random_prefix_length,
+            expiry: config.expiry,
+            max_message_size: config.max_message_size,
+        };
+        let zsets = Arc::new(SortedSets {
+            keys: Keys { prefix: config.key_prefix().to_owned() },
+            payload,
+            capacity: config.capacities()?,
+            ring: Ring::crc(base.places.shards.len()),
+            client: hexadecimal(),
+            garbage: Garbage::default(),
+        });
+        let reading = Reading(zsets.clone());
+        Ok(Self::start(base, zsets, Box::new(reading), config.group_expiry, true))
+    }
+}
+
+/// Writes sorted sets of messages.
+struct SortedSets {
+    keys: Keys,
+    payload: Payload,
+    capacity: Capacity,
+    ring: Ring,
+    /// This layer's part of the names of its channels.
+    client: String,
+    garbage: Garbage,
+}
+
+/// Reads them.
+#[derive(Clone)]
+struct Reading(Arc<SortedSets>);
+
+fn hexadecimal() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}
+
+fn now_of(shard: &Shard) -> Duration {
+    // Whatever came from a server came over a connection that has told the time.
+    Duration::from_millis(shard.clock.now_ms().unwrap_or(0))
+}
+
+#[async_trait]
+impl Wire for SortedSets {
+    fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    fn check(&self, message: &Message) -> Result<()> {
+        self.payload.check(message)
+    }
+
+    fn letter(&self, channel: &ChannelName, message: &Message, now: Duration) -> Result<Letter> {
+        let routing = channel.local().map(|_| Routed::from(channel.as_str()));
+        let body = self.payload.encode(message, routing.as_ref(), now)?;
+        let pinned = channel.kind().has_one_reader();
+        Ok(Letter { channel: channel.clone(), capacity: self.capacity.of_name(channel.as_str()), body, pinned })
+    }
+
+    fn group_letters(&self, members: &[ChannelName], message: &Message, now: Duration) -> Result<Vec<Letter>> {
+        let mut places = HashMap::new();
+        let mut keys: Vec<Vec<&ChannelName>> = Vec::new();
+        for member in members {
+            let place = *places.entry(member.non_local()).or_insert(keys.len());
+            match keys.get_mut(place) {
+                Some(members) => members.push(member),
+                None => keys.push(vec![member]),
+            }
+        }
+        let letter = |members: Vec<&ChannelName>| {
+            let routing = Routed::list(members.iter().map(|member| member.as_str()));
+            let body = self.payload.encode(message, Some(&routing), now)?;
+            let capacity = self.capacity.of_name(members[0].as_str());
+            Ok(Letter { channel: members[0].clone(), capacity, body, pinned: true })
+        };
+        keys.into_iter().map(letter).collect()
+    }
+
+    fn send(&self, channels: &[Vec<Outgoing>]) -> Cmd {
+        let keys: Vec<_> = channels.iter().map(|messages| self.keys.channel(messages[0].channel.non_local())).collect();
+        let mut command = script::ZSET_SEND.call(&keys);
+        command.arg(milliseconds(self.payload.expiry));
+        for messages in channels {
+            command.arg(messages[0].capacity).arg(messages.len());
+            for message in messages {
+                command.arg(&message.body[..]);
+            }
+        }
+        command
+    }
+
+    fn new_local_channel(&self, prefix: &str) -> Option<Result<ChannelName>> {
+        if let Err(error) = ChannelName::parse(prefix) {
+            return Some(Err(error.into()));
+        }
+        let process = format!("{prefix}.{}!", self.client);
+        // Python places what it sends by the full name and what it reads by the part up to the `!`. So both have to fall
+        // on the same server, which one of a few names does.
+        let home = self.ring.shard_of(&process);
+        let mut name = process + &hexadecimal();
+        while self.ring.shard_of(&name) != home {
+            name.truncate(name.len() - 32);
+            name.push_str(&hexadecimal());
+        }
+        Some(ChannelName::parse_target(&name).map_err(Error::from))
+    }
+
+    async fn channel_statistics(&self, shard: &Shard, non_local: &str) -> Result<Statistics, Fault> {
+        self.pending(shard, &[self.keys.channel(non_local)]).await
+    }
+
+    async fn global_statistics(&self, shard: &Shard) -> Result<Statistics, Fault> {
+        let mut total = Statistics::default();
+        let mut scan = Scan::of_kind(shard, &self.keys.prefix, "zset");
+        while let Some(keys) = scan.next_step().await? {
+            let channels: Vec<_> = keys.into_iter().filter(|key| self.keys.parse_channel(key).is_some()).collect();
+            if !channels.is_empty() {
+                total = total.merge(self.pending(shard, &channels).await?);
+            }
+        }
+        Ok(total)
+    }
+
+    fn flushed(&self) -> Vec<(&str, &'static str)> {
+        vec![(&self.keys.prefix, "zset")]
+    }
+
+    fn owns(&self, key: &str, _: &str) -> bool {
+        // Where a reader of Python's keeps what it is about to hand over.
+        let key = key.strip_suffix("$inflight").unwrap_or(key);
+        self.keys.parse_channel(key).is_some() || self.keys.is_group(key)
+    }
+}
+
+impl SortedSets {
+    /// How many messages wait under `keys`, and since when.
+    async fn pending(&self, shard: &Shard, keys: &[String]) -> Result<Statistics, Fault> {
+        let now = now_of(shard);
+        let oldest = now.saturating_sub(self.payload.expiry).as_secs_f64();
+        let mut commands = redis::pipe();
+        for key in keys {
+            commands.cmd("ZCOUNT").arg(key).arg(oldest).arg("+inf");
+            commands.cmd("ZRANGEBYSCORE").arg(key).arg(oldest).arg("+inf").arg("WITHSCORES").arg("LIMIT").arg(0).arg(1);
+        }
+        let answers = shard.run_all(&commands).await?;
+        let parts = answers.chunks(2).map(|pair| match pair {
+            [Value::Int(count), Value::Array(oldest)] => Statistics {
+                messages_pending: u64::try_from(*count).unwrap_or(0),
+                messages_max_age: oldest.get(1).and_then(score).map_or(Duration::ZERO, |sent| now.saturating_sub(sent)),
+                ..Statistics::default()
+            },
+            _ => Statistics::default(),
+        });
+        Ok(parts.fold(Statistics::default(), Statistics::merge))
+    }
+
+    fn parcel(&self, shard: &Arc<Shard>, source: &ChannelName, raw: Raw) -> Result<Option<Parcel>, Unreadable> {
+        let sent = std::str::from_utf8(&raw.label).ok().and_then(time).ok_or_else(|| undecodable("it has no time"))?;
+        let (message, routing) = self.payload.decode(&raw.body, now_of(shard))?;
+        let is_here = |channel: &ChannelName| channel.non_local() == source.as_str();
+        let channels: Vec<_> = match routing {
+            // A channel that any process may read gets it once, however its writer named it.
+            _ if !source.as_str().ends_with('!') => vec![source.clone()],
+            Routing::One(channel) if is_here(&channel) => vec![channel],
+            Routing::Many(mut channels) => {
+                channels.retain(is_here);
+                channels
+            }
+            _ => return Err(undecodable("its routing names no channel of its process")),
+        };
+        let expires = milliseconds(sent + self.payload.expiry);
+        let parcel = || Parcel::open(shard.clone(), source.clone(), expires, (raw, message), channels.clone().into());
+        Ok((!channels.is_empty()).then(parcel))
+    }
+
+    /// The bytes of a parcel for those who have not got it.
+    fn to_bytes(&self, parcel: &Parcel, raw: &Raw, message: &Message) -> Bytes {
+        let Some(rest) = parcel.rest() else { return raw.body.clone() };
+        let routing = Routed::list(rest.iter().map(ChannelName::as_str));
+        // What could be decoded can be encoded, unless a limit stands in the way; then those who have it get it again.
+        self.payload.encode(message, Some(&routing), now_of(parcel.shard())).unwrap_or_else(|_| raw.body.clone())
+    }
+}
+
+fn score(value: &Value) -> Option<Duration> {
+    match value {
+        Value::BulkString(text) => std::str::from_utf8(text).ok().and_then(time),
+        Value::Double(seconds) => Duration::try_from_secs_f64(*seconds).ok(),
+        _ => None,
+    }
+}
+
+fn time(score: &str) -> Option<Duration> {
+    let seconds: f64 = score.parse().ok()?;
+    // A time that cannot be is as good as the farthest that can.
+    Some(Duration::try_from_secs_f64(seconds.min(1e11)).unwrap_or_default())
+}
+
+#[async_trait]
+impl Format for Reading {
+    fn key(&self, non_local: &str) -> String {
+        self.0.keys.channel(non_local)
+    }
+
+    fn take(&self, keys: &[&str], count: usize) -> Cmd {
+        let mut command = script::ZSET_TAKE.call(keys);
+        command.arg(count);
+        command
+    }
+
+    fn wait(&self, keys: &[&str], _: usize, timeout: Duration) -> Cmd {
+        let mut command = redis::cmd("BZPOPMIN");
+        command.arg(keys).arg(timeout.as_secs_f64());
+        command
+    }
+
+    fn waits_for_one(&self) -> bool {
+        true
+    }
+
+    async fn popped(&self, _: &Shard, answer: Value) -> Result<Option<Popped>, Fault> {
+        if answer == Value::Nil {
+            return Ok(None);
+        }
+        let unexpected = || Fault::unexpected("a pop gave something else than a key and members with scores");
+        let Value::Array(parts) = answer else { return Err(unexpected()) };
+        let mut parts = parts.into_iter();
+        let Some(Value::BulkString(key)) = parts.next() else { return Err(unexpected()) };
+        // `BZPOPMIN` gives the member and its score behind the key, the script a list of both in turns.
+        let members = match parts.next() {
+            Some(Value::Array(members)) => members,
+            Some(member) => std::iter::once(member).chain(parts).collect(),
+            None => return Err(unexpected()),
+        };
+        let members: Vec<Bytes> = bytes_of(members).ok_or_else(unexpected)?;
+        let raw = members.chunks_exact(2).map(|pair| Raw { body: pair[0].clone(), label: pair[1].clone() }).collect();
+        Ok(Some(Popped { key, raw }))
+    }
+
+    fn sorter(&self) -> Box<dyn Sorter> {
+        Box::new(self.clone())
+    }
+
+    fn open(&self, _: &Entry, _: &ChannelName, _: &ChannelName, _: u64) -> Result<Message, Unreadable> {
+        Err(undecodable("it is of the native format"))
+    }
+
+    fn refuse(&self, _: &Arc<Shard>, _: Bytes, _: String) {}
+
+    fn put_back(&self, key: &str, parcels: &[Parcel]) -> Cmd {
+        let mut command = script::ZSET_PUT_BACK.call(&[key]);
+        command.arg(milliseconds(self.0.payload.expiry));
+        for parcel in parcels {
+            if let Some((raw, message)) = parcel.raw() {
+                command.arg(&raw.label[..]).arg(&self.0.to_bytes(parcel, raw, message)[..]);
+            }
+        }
+        command
+    }
+}
+
+fn bytes_of(values: Vec<Value>) -> Option<Vec<Bytes>> {
+    let bytes = |value| match value {
+        Value::BulkString(bytes) => Some(bytes.into()),
+        Value::Double(number) => Some(number.to_string().into()),
+        _ => None,
+    };
+    values.into_iter().map(bytes).collect()
+}
+
+#[async_trait]
+impl Sorter for Reading {
+    async fn parcels(&mut self, shard: &Arc<Shard>, source: &ChannelName, raw: Vec<Raw>) -> Vec<Parcel> {
+        let mut parcels = Vec::with_capacity(raw.len());
+        for raw in raw {
+            match self.0.parcel(shard, source, raw) {
+                Ok(parcel) => parcels.extend(parcel),
+                Err(unreadable) => self.0.garbage.count(shard, source, unreadable),
+            }
+        }
+        parcels
+    }
+}

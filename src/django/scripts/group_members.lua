@@ -1,0 +1,10 @@
+-- Tells the members of a group of Django Channels, after those whose membership has ended were removed.
+--
+-- KEYS[1]: the sorted set of the group.
+-- ARGV[1]: how long a membership lasts, in ms.
+-- Returns: the channels, those first that were added first.
+
+local time = redis.call('TIME')
+local oldest = time[1] + time[2] / 1000000 - tonumber(ARGV[1]) / 1000
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.6f', oldest))
+return redis.call('ZRANGE', KEYS[1], 0, -1)

@@ -1,0 +1,48 @@
+//! All servers of a layer: reached together, let go when its work is done.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::connection::Needs;
+use super::origin;
+use super::shard::{Shard, ShardOptions};
+use crate::config::Config;
+use crate::error::Result;
+use crate::layer::Event;
+
+/// Events that a slow listener can be behind before it misses the oldest.
+pub(crate) const EVENTS: usize = 256;
+
+/// Tries every server of `config` once; gives their identities, by which a ring may place names, and their shards. Fails if
+/// none is there though one is needed, or one is of no use whatever happens.
+pub(crate) async fn connect(
+    config: &Config,
+    needs: &Needs,
+    events: &broadcast::Sender<Event>,
+    some_needed: bool,
+) -> Result<(Vec<String>, Vec<Arc<Shard>>)> {
+    let (identities, origins): (Vec<_>, Vec<_>) = origin::all(config).await?.into_iter().unzip();
+    let options = identities.iter().cloned().zip(origins);
+    let options = options.map(|(host, origin)| ShardOptions { host, origin, needs: needs.clone() });
+    let shards = options.enumerate().map(|(index, options)| Arc::new(Shard::new(index, options, events.clone())));
+    let shards: Vec<_> = shards.collect();
+    let results = join_all(shards.iter().map(|shard| shard.connect())).await;
+    let enough = !some_needed || results.iter().any(Result::is_ok);
+    let mut failed = results.into_iter().filter_map(Result::err);
+    match failed.find(|error| !enough || !error.is_transient()) {
+        Some(error) => Err(error),
+        None => Ok((identities, shards)),
+    }
+}
+
+/// When `closing`, waits until readers have put back and lanes have sent what they hold; then says so by `drained`.
+pub(crate) async fn drain(work: TaskTracker, closing: CancellationToken, drained: CancellationToken) {
+    closing.cancelled().await;
+    work.close();
+    work.wait().await;
+    drained.cancel();
+}

@@ -1,0 +1,157 @@
+//! The format of `asgi_redis`: what is written, what is read, what is passed over.
+
+use std::time::Duration;
+
+use channel_layer::django::AsgiRedisLayer;
+use channel_layer::{ChannelLayer, Config, Message, message};
+use metrics_util::debugging::DebuggingRecorder;
+use redis::AsyncCommands;
+
+use super::site::{EXPIRY, Site, assert_lives, take};
+use crate::support::{Counts, shared_servers};
+
+/// `{"a": 1}` as `msgpack.packb` writes it, without the header of the map.
+const BODY: &[u8] = b"\xa1a\x01";
+const ROUTING: &[u8] = b"\xb0__asgi_channel__";
+
+fn sent() -> Message {
+    message! { "a": 1 }
+}
+
+async fn start() -> (Site, AsgiRedisLayer) {
+    let site = Site::start().await;
+    let layer = AsgiRedisLayer::connect(site.config()).await.unwrap();
+    (site, layer)
+}
+
+impl Site {
+    /// The keys of the messages in a channel, without the prefix.
+    async fn messages(&mut self, channel: &str) -> Vec<String> {
+        let keys: Vec<String> = self.redis.lrange(self.key(channel), 0, -1).await.unwrap();
+        keys.iter().map(|key| key.strip_prefix(&self.prefix).expect("it has the prefix").to_owned()).collect()
+    }
+
+    /// Adds a message as Python does.
+    async fn python_sends(&mut self, channel: &str, id: &str, body: &[u8]) {
+        let _: () = self.redis.set_ex(self.key(id), body, EXPIRY.as_secs()).await.unwrap();
+        let _: () = self.redis.rpush(self.key(channel), self.key(id)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_message_is_written_as_python_reads_it() {
+    let (mut site, layer) = start().await;
+    for (channel, list, expected) in [
+        ("http.request", "http.request", [b"\x81", BODY].concat()),
+        ("http.request.body?x", "http.request.body?x", [b"\x81", BODY].concat()),
+        ("reply.p!c", "reply.p!", [b"\x82", BODY, ROUTING, b"\xa9reply.p!c"].concat()),
+    ] {
+        layer.send(channel, sent()).await.unwrap();
+        let messages = site.messages(list).await;
+        let [message] = &messages[..] else { panic!("{messages:?}") };
+        assert!(message.len() == 32 && message.bytes().all(|byte| byte.is_ascii_hexdigit()), "{message}");
+        assert_eq!(site.redis.get::<_, Vec<u8>>(site.key(message)).await.unwrap(), expected);
+        assert_lives(site.ttl(message).await, EXPIRY);
+        assert_lives(site.ttl(list).await, EXPIRY + Duration::from_secs(1));
+    }
+}
+
+#[tokio::test]
+async fn a_group_send_writes_a_message_for_each_member() {
+    let (mut site, layer) = start().await;
+    for member in ["p!1", "p!2", "work"] {
+        layer.group_add("chat", member).await.unwrap();
+    }
+    let members: Vec<String> = site.redis.zrange(site.key(":group:chat"), 0, -1).await.unwrap();
+    assert_eq!(members, ["p!1", "p!2", "work"]);
+    assert_lives(site.ttl(":group:chat").await, layer.group_expiry());
+    layer.group_send("chat", sent()).await.unwrap();
+    assert_eq!(site.messages("p!").await.len(), 2);
+    assert_eq!(site.messages("work").await.len(), 1);
+}
+
+#[tokio::test]
+async fn the_default_prefix_is_that_of_python() {
+    let layer = AsgiRedisLayer::connect(Config::new().host(shared_servers()[0].url())).await.unwrap();
+    let channel = layer.new_channel("default.prefix?").await.unwrap();
+    layer.send(channel.as_str(), sent()).await.unwrap();
+    let mut redis = shared_servers()[0].connection().await;
+    assert_eq!(redis.llen::<_, i64>(format!("asgi:{channel}")).await.unwrap(), 1);
+    take(&layer, channel.as_str()).await;
+}
+
+#[tokio::test]
+async fn what_python_writes_is_read_and_nothing_is_left() {
+    let (mut site, layer) = start().await;
+    site.python_sends("http.request", "1", &[b"\x81", BODY].concat()).await;
+    assert_eq!(take(&layer, "http.request").await.message, sent());
+    site.python_sends("p!", "2", &[b"\x82", BODY, ROUTING, b"\xa3p!1"].concat()).await;
+    let delivery = take(&layer, "p!").await;
+    assert_eq!((delivery.channel.as_str(), delivery.message), ("p!1", sent()));
+    assert_eq!(site.keys().await, [""; 0]);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn what_is_no_message_is_counted_and_the_next_one_comes() {
+    let recorder = DebuggingRecorder::new();
+    let mut counts = Counts::of(&recorder);
+    let _local = metrics::set_default_local_recorder(&recorder);
+    let (mut site, layer) = start().await;
+    let garbage: [&[u8]; 5] =
+        [b"", b"\xc1", b"\x80", b"\x81\xb0__asgi_channel__\x01", b"\x81\xb0__asgi_channel__\xa3q!1"];
+    for (number, body) in garbage.into_iter().enumerate() {
+        site.python_sends("p!", &format!("garbage{number}"), body).await;
+    }
+    site.python_sends("p!", "good", &[b"\x82", BODY, ROUTING, b"\xa3p!1"].concat()).await;
+    assert_eq!(take(&layer, "p!").await.message, sent());
+    assert_eq!(counts.dropped("undecodable"), 5);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn keys_that_hold_no_message_are_passed_over_and_left_alone() {
+    let recorder = DebuggingRecorder::new();
+    let mut counts = Counts::of(&recorder);
+    let _local = metrics::set_default_local_recorder(&recorder);
+    let (mut site, layer) = start().await;
+    let (elsewhere, group) = (format!("x-{}", site.prefix), site.key(":group:chat"));
+    let _: () = site.redis.set_ex(&elsewhere, "theirs", 60).await.unwrap();
+    layer.group_add("chat", "work").await.unwrap();
+    let _: () = site.redis.rpush(site.key("work"), &[&elsewhere, &group, &site.key("expired")]).await.unwrap();
+    layer.send("work", sent()).await.unwrap();
+    assert_eq!(take(&layer, "work").await.message, sent());
+    assert_eq!(counts.dropped("expired"), 3);
+    assert!(site.redis.exists::<_, bool>(&elsewhere).await.unwrap());
+    assert_eq!(layer.group_channels("chat").await.unwrap(), ["work"]);
+}
+
+#[tokio::test]
+async fn counters_are_where_python_has_them() {
+    let (mut site, layer) = start().await;
+    for number in 0..7 {
+        let refused = layer.send("p!c", sent()).await.is_err();
+        assert_eq!(refused, number >= 5);
+    }
+    for (key, expected, lives) in [
+        ("p!:messages_count", 5, Duration::from_hours(1)),
+        ("p!:channel_full_count", 2, Duration::from_hours(1)),
+        ("#global#:messages_count", 5, Duration::from_hours(24)),
+        ("#global#:channel_full_count", 2, Duration::from_hours(24)),
+    ] {
+        assert_eq!(site.redis.get::<_, i64>(format!("{}{key}", site.stats_prefix())).await.unwrap(), expected, "{key}");
+        assert_lives(site.ttl(&format!("-meta:{key}")).await, lives);
+    }
+}
+
+#[tokio::test]
+async fn a_flush_deletes_what_the_site_has_and_nothing_else() {
+    let (mut site, layer) = start().await;
+    for channel in ["work", "p!c", "q?x"] {
+        layer.send(channel, sent()).await.unwrap();
+    }
+    layer.group_add("chat", "p!c").await.unwrap();
+    for other in [":session", "cache", "-meta:other"] {
+        let _: () = site.redis.set(site.key(other), "theirs").await.unwrap();
+    }
+    layer.flush().await.unwrap();
+    assert_eq!(site.keys().await, ["-meta:other", ":session", "cache"]);
+}

@@ -1,0 +1,233 @@
+//! The format of `channels_redis`: what is written, what is read, what is passed over.
+
+use channel_layer::django::ChannelsRedisLayer;
+use channel_layer::{ChannelLayer, Error, Message, Serializer, message};
+use metrics_util::debugging::DebuggingRecorder;
+use redis::AsyncCommands;
+
+use super::site::{EXPIRY, Site, assert_lives, take};
+use crate::support::Counts;
+
+/// `{"type": "a.b"}` as `msgpack.packb` writes it, without the header of the map.
+const TYPE: &[u8] = b"\xa4type\xa3a.b";
+const ROUTING: &[u8] = b"\xb0__asgi_channel__";
+/// What Python puts before a message, though at random.
+const RANDOM: &[u8] = b"\x51\x0c\xbb\x3f\x51\xbc\xe3\x7c\x44\xfd\x39\x00";
+
+fn typed() -> Message {
+    message! { "type": "a.b" }
+}
+
+async fn start() -> (Site, ChannelsRedisLayer) {
+    let site = Site::start().await;
+    let layer = ChannelsRedisLayer::connect(site.config()).await.unwrap();
+    (site, layer)
+}
+
+impl Site {
+    /// What waits under a key, with its time.
+    async fn waiting(&mut self, key: &str) -> Vec<(Vec<u8>, f64)> {
+        self.redis.zrange_withscores(self.key(key), 0, -1).await.unwrap()
+    }
+
+    /// Adds a message as Python does, `age` seconds ago.
+    async fn python_adds(&mut self, channel: &str, body: &[u8], age: f64) {
+        let score = self.time().await - age;
+        let member = [RANDOM, body].concat();
+        let _: () = self.redis.zadd(self.key(channel), &member[..], score).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_message_is_written_as_python_reads_it() {
+    let (mut site, layer) = start().await;
+    layer.send("specific.p!c", typed()).await.unwrap();
+    layer.send("work.queue", typed()).await.unwrap();
+    assert_eq!(site.keys().await, ["specific.p!", "work.queue"]);
+    for (key, expected) in [
+        ("specific.p!", [b"\x82", TYPE, ROUTING, b"\xacspecific.p!c"].concat()),
+        ("work.queue", [b"\x81", TYPE].concat()),
+    ] {
+        let waiting = site.waiting(key).await;
+        let [(member, score)] = &waiting[..] else { panic!("{waiting:?}") };
+        assert_eq!(member[12..], expected);
+        assert!((site.time().await - score).abs() < 20.0, "{score} is no time of the server");
+        assert_lives(site.ttl(key).await, EXPIRY);
+    }
+}
+
+#[tokio::test]
+async fn equal_messages_differ_by_their_random_beginning_of_the_configured_length() {
+    let site = Site::start().await;
+    let layer = ChannelsRedisLayer::connect(site.config().random_prefix_length(3)).await.unwrap();
+    let mut site = site;
+    for _ in 0..2 {
+        layer.send("work", typed()).await.unwrap();
+    }
+    let waiting = site.waiting("work").await;
+    assert_eq!(waiting.len(), 2);
+    assert!(waiting.iter().all(|(member, _)| member[3..] == [b"\x81", TYPE].concat()), "{waiting:?}");
+}
+
+#[tokio::test]
+async fn json_is_written_as_python_writes_it() {
+    let mut site = Site::start().await;
+    let layer = ChannelsRedisLayer::connect(site.config().serializer(Serializer::Json)).await.unwrap();
+    layer.send("p!c", message! { "type": "a.b", "n": 1.0, "t": "\u{e9}" }).await.unwrap();
+    let waiting = site.waiting("p!").await;
+    let text = std::str::from_utf8(&waiting[0].0[12..]).unwrap();
+    assert_eq!(text, r#"{"n": 1.0, "t": "\u00e9", "type": "a.b", "__asgi_channel__": "p!c"}"#);
+    let refused = layer.send("p!c", message! { "type": "a.b", "b": b"x" }).await;
+    assert!(matches!(refused, Err(Error::Codec { .. })), "{refused:?}");
+    assert_eq!(take(&layer, "p!").await.message, message! { "type": "a.b", "n": 1.0, "t": "\u{e9}" });
+}
+
+#[tokio::test]
+async fn a_group_send_writes_one_message_for_each_process() {
+    let (mut site, layer) = start().await;
+    for member in ["p!1", "p!2", "q!1", "work"] {
+        layer.group_add("chat", member).await.unwrap();
+    }
+    let members: Vec<(String, f64)> = site.redis.zrange_withscores(site.key(":group:chat"), 0, -1).await.unwrap();
+    assert_eq!(members.iter().map(|(name, _)| &name[..]).collect::<Vec<_>>(), ["p!1", "p!2", "q!1", "work"]);
+    assert!((site.time().await - members[3].1).abs() < 20.0);
+    assert_lives(site.ttl(":group:chat").await, layer.group_expiry());
+
+    layer.group_send("chat", typed()).await.unwrap();
+    for (key, names) in [("p!", &b"\x92\xa3p!1\xa3p!2"[..]), ("q!", b"\x91\xa3q!1"), ("work", b"\x91\xa4work")] {
+        let waiting = site.waiting(key).await;
+        assert_eq!(waiting.len(), 1);
+        assert_eq!(waiting[0].0[12..], [b"\x82", TYPE, ROUTING, names].concat());
+    }
+    layer.group_discard("chat", "p!1").await.unwrap();
+    assert_eq!(site.redis.zcard::<_, i64>(site.key(":group:chat")).await.unwrap(), 3);
+}
+
+#[tokio::test]
+async fn what_python_writes_is_read() {
+    let (mut site, layer) = start().await;
+    site.python_adds("work", &[b"\x81", TYPE].concat(), 0.0).await;
+    assert_eq!(take(&layer, "work").await.message, typed());
+    // A group message on a general channel has a list of one.
+    site.python_adds("work", &[b"\x82", TYPE, ROUTING, b"\x91\xa4work"].concat(), 0.0).await;
+    assert_eq!(take(&layer, "work").await.channel, "work");
+    site.python_adds("p!", &[b"\x82", TYPE, ROUTING, b"\xa3p!1"].concat(), 0.0).await;
+    assert_eq!(take(&layer, "p!").await.channel, "p!1");
+    site.python_adds("p!", &[b"\x82", TYPE, ROUTING, b"\x92\xa3p!1\xa3p!2"].concat(), 0.0).await;
+    for member in ["p!1", "p!2"] {
+        let delivery = take(&layer, "p!").await;
+        assert_eq!((delivery.channel.as_str(), delivery.message), (member, typed()));
+    }
+    assert_eq!(site.keys().await, [""; 0], "nothing is kept beside what waits");
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn what_is_no_message_is_counted_and_the_next_one_comes() {
+    let recorder = DebuggingRecorder::new();
+    let mut counts = Counts::of(&recorder);
+    let _local = metrics::set_default_local_recorder(&recorder);
+    let (mut site, layer) = start().await;
+    let garbage: [&[u8]; 12] = [
+        b"",
+        b"\xc1",
+        b"\x80\x80",
+        b"\x90",
+        b"\x81\x01\x01",
+        b"\x81\xa1a",
+        b"\x81\xa1a\xcf\xff\xff\xff\xff\xff\xff\xff\xff",
+        b"\x81\xa1a\xd4\x01\x00",
+        b"\x81\xb0__asgi_channel__\x01",
+        b"\x81\xb0__asgi_channel__\xa0",
+        b"\x81\xb0__asgi_channel__\xa3q!1",
+        b"\x80",
+    ];
+    for (age, body) in (1..).zip(garbage) {
+        site.python_adds("p!", body, f64::from(age)).await;
+    }
+    // Too short even for what comes before a message.
+    let score = site.time().await;
+    let _: () = site.redis.zadd(site.key("p!"), "x", score).await.unwrap();
+    layer.send("p!1", typed()).await.unwrap_err();
+    site.python_adds("p!", &[b"\x82", TYPE, ROUTING, b"\xa3p!1"].concat(), -0.5).await;
+    assert_eq!(take(&layer, "p!").await.message, typed());
+    assert_eq!(counts.dropped("undecodable"), 13);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn what_no_key_opens_is_counted_and_the_next_one_comes() {
+    let recorder = DebuggingRecorder::new();
+    let mut counts = Counts::of(&recorder);
+    let _local = metrics::set_default_local_recorder(&recorder);
+    let mut site = Site::start().await;
+    let stranger = ChannelsRedisLayer::connect(site.config().symmetric_encryption_keys(["other"])).await.unwrap();
+    let layer = ChannelsRedisLayer::connect(site.config().symmetric_encryption_keys(["ours"])).await.unwrap();
+    stranger.send("work", message! { "type": "secret" }).await.unwrap();
+    site.python_adds("work", &[b"\x81", TYPE].concat(), 0.0).await;
+    layer.send("work", typed()).await.unwrap();
+    assert_eq!(take(&layer, "work").await.message, typed());
+    assert_eq!(counts.dropped("undecryptable"), 2);
+}
+
+#[tokio::test]
+async fn what_is_too_old_is_not_delivered() {
+    let (mut site, layer) = start().await;
+    site.python_adds("work", &[b"\x81", TYPE].concat(), EXPIRY.as_secs_f64() + 1.0).await;
+    assert!(layer.try_receive(&["work"]).await.unwrap().is_none());
+    site.python_adds("work", &[b"\x81", TYPE].concat(), EXPIRY.as_secs_f64() - 20.0).await;
+    assert_eq!(take(&layer, "work").await.message, typed());
+}
+
+#[tokio::test]
+async fn messages_of_one_moment_keep_their_order() {
+    let site = Site::start().await;
+    let layer = ChannelsRedisLayer::connect(site.config().capacity(1000)).await.unwrap();
+    let messages: Vec<_> = (0..500).map(|number| ("p!c", message! { "type": "n", "number": number })).collect();
+    for result in layer.send_many(&messages).await {
+        result.unwrap();
+    }
+    let mut receiver = layer.receiver(&["p!"]).unwrap();
+    for number in 0..500 {
+        assert_eq!(receiver.recv().await.unwrap().message.int("number"), Some(number));
+    }
+}
+
+#[tokio::test]
+async fn the_servers_clock_and_not_that_of_others_orders_what_is_sent() {
+    let (mut site, layer) = start().await;
+    // Another process is half a second ahead: what is sent later comes later all the same.
+    site.python_adds("work", &[b"\x81", TYPE].concat(), -0.5).await;
+    layer.send("work", message! { "type": "later" }).await.unwrap();
+    assert_eq!(take(&layer, "work").await.message, typed());
+    assert_eq!(take(&layer, "work").await.message, message! { "type": "later" });
+}
+
+#[tokio::test]
+async fn new_channels_lie_where_python_sends_to() {
+    let ring = |name: &str| (crc32fast::hash(name.as_bytes()) & 0xFFF) * 3 / 4096;
+    let site = Site::start().await;
+    let layer = ChannelsRedisLayer::connect(site.config_on(3)).await.unwrap();
+    for _ in 0..50 {
+        let channel = layer.new_channel("specific").await.unwrap();
+        let (process, local) = channel.as_str().split_once('!').unwrap();
+        assert_eq!((process.len(), local.len()), ("specific.".len() + 32, 32));
+        assert_eq!(ring(channel.as_str()), ring(channel.non_local()), "{channel}");
+        assert!(channel.as_str().starts_with("specific."));
+    }
+}
+
+#[tokio::test]
+async fn a_flush_deletes_what_the_site_has_and_nothing_else() {
+    let (mut site, layer) = start().await;
+    layer.send("work", typed()).await.unwrap();
+    layer.send("p!c", typed()).await.unwrap();
+    layer.group_add("chat", "p!c").await.unwrap();
+    // Where a reader in Python keeps a message while it hands it over.
+    let _: () = site.redis.zadd(site.key("work$inflight"), "x", 1).await.unwrap();
+    let others = [site.key(":session"), site.key(":other:group:chat"), site.key("work/1")];
+    for other in &others {
+        let _: () = site.redis.zadd(other, "theirs", 1).await.unwrap();
+    }
+    let _: () = site.redis.set(site.key("cache"), "theirs").await.unwrap();
+    layer.flush().await.unwrap();
+    assert_eq!(site.keys().await, [":other:group:chat", ":session", "cache", "work/1"]);
+}

@@ -7,6 +7,7 @@ mod nginx;
 mod port;
 mod proxied;
 mod redis;
+mod sentinel;
 mod supervised;
 mod systemd;
 mod troubleshooting;

@@ -18,6 +18,7 @@ impl Files {
         for (name, from, to) in [
             ("redis.conf", "bind * -::*", "bind 127.0.0.1".to_owned()),
             ("append-only.conf", MOUNTED, dir.path().display().to_string()),
+            ("replicated.conf", MOUNTED, dir.path().display().to_string()),
         ] {
             let text = read(&format!("deploy/redis/{name}"));
             std::fs::write(dir.path().join(name), replace_once(&text, from, &to)).unwrap();
@@ -46,7 +47,9 @@ async fn layer(server: &RedisServer) -> RedisLayer {
 #[tokio::test]
 async fn servers_have_the_settings() {
     let files = Files::new();
-    for (name, append_only) in [("redis.conf", "no"), ("append-only.conf", "yes")] {
+    for (name, append_only, replicas) in
+        [("redis.conf", "no", "0"), ("append-only.conf", "yes", "0"), ("replicated.conf", "yes", "1")]
+    {
         let settings = settings(&files.start(name)).await;
         for (setting, value) in [
             ("maxmemory", "536870912"),
@@ -54,6 +57,7 @@ async fn servers_have_the_settings() {
             ("save", ""),
             ("appendonly", append_only),
             ("appendfsync", "everysec"),
+            ("min-replicas-to-write", replicas),
             ("tcp-keepalive", "60"),
             ("timeout", "0"),
             ("latency-monitor-threshold", "100"),

@@ -7,7 +7,7 @@ use channel_layer::{ChannelLayer, Config, Error, RedisLayer, message};
 use tempfile::TempDir;
 
 use super::{MOUNTED, read, replace_once};
-use crate::support::RedisServer;
+use crate::support::{RedisServer, eventually};
 
 /// The files, as they are but for where they are and what they listen on.
 struct Files(TempDir);
@@ -94,6 +94,13 @@ async fn an_append_only_server_that_is_killed_comes_back_with_its_messages() {
     sender.send("tasks", message! { "number": 1 }).await.unwrap();
     sender.group_add("everyone", "tasks").await.unwrap();
     drop(sender);
+    let mut connection = server.connection().await;
+    // While the disk is busy Redis keeps what it has to append for up to 2 s.
+    eventually("everything in the file", async || {
+        let info: String = redis::cmd("INFO").arg("persistence").query_async(&mut connection).await.ok()?;
+        info.contains("aof_buffer_length:0\r\n").then_some(())
+    })
+    .await;
     server.restart();
     let layer = layer(&server).await;
     assert_eq!(layer.receive(&["tasks"]).await.unwrap().message.int("number"), Some(1));

@@ -1,6 +1,7 @@
 //! Both ends of a site, and short forms for what tests do with them.
 
-use channel_layer::{Message, message};
+use channel_layer::{Error, Message, message};
+use serde_json::json;
 
 use super::python::PythonLayer;
 use super::rust::RustLayer;
@@ -17,6 +18,21 @@ pub struct Ends {
 impl Ends {
     pub async fn of(site: Site) -> Self {
         Self { python: site.python().await, rust: site.rust().await, site }
+    }
+
+    /// Each end as the first, and the other as the second.
+    pub fn both_ways(&self) -> [(&dyn Side, &dyn Side); 2] {
+        [(&self.python, &self.rust), (&self.rust, &self.python)]
+    }
+
+    pub async fn rust_is_refused(&self, channel: &str) {
+        let refused = self.rust.layer.send(channel, Message::new()).await;
+        assert!(matches!(refused, Err(Error::ChannelFull { .. })), "{channel}: {refused:?}");
+    }
+
+    pub async fn python_is_refused(&self, channel: &str) {
+        let refusal = self.python.call("send", json!([channel, {"map": []}])).await.expect_err("the channel is full");
+        assert_eq!(refusal.kind, "ChannelFull");
     }
 }
 

@@ -1,4 +1,13 @@
-//! Bytes that are no message of Python's.
+//! Bytes that are no message of Python's, whoever wrote them: a reader of ours goes on to the next message.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use redis::AsyncCommands;
+
+use super::ends::{Ends, number, numbered};
+use super::rust::source;
+use super::side::Side;
+use super::site::Site;
 
 /// Bodies that hold no message.
 pub fn bodies() -> Vec<Vec<u8>> {
@@ -28,4 +37,130 @@ pub fn bodies() -> Vec<Vec<u8>> {
     let bombs = [deep(b"\x91"), deep(b"\x81\xa1a"), deep(b"\xdd\xff\xff\xff\xff"), b"[".repeat(100_000)];
     bodies.extend(bombs.iter().map(Vec::as_slice));
     bodies.into_iter().map(<[u8]>::to_vec).collect()
+}
+
+/// Bodies with routing that leads nowhere.
+fn routings() -> Vec<Vec<u8>> {
+    let bodies: [&[u8]; 6] = [
+        b"\x81\xb0__asgi_channel__\x01",
+        b"\x81\xb0__asgi_channel__\xa0",
+        b"\x81\xb0__asgi_channel__\xa9bad name!",
+        b"\x81\xb0__asgi_channel__\x91\x01",
+        b"\x81\xb0__asgi_channel__\xc0",
+        b"{\"__asgi_channel__\": 1}",
+    ];
+    bodies.map(<[u8]>::to_vec).into()
+}
+
+/// Writes each of `rows` by `write` and lets Python send a message behind it; all messages have to arrive, and nothing else.
+async fn arrive_among(ends: &Ends, channel: &str, rows: Vec<Vec<u8>>, write: impl AsyncFn(&[u8])) {
+    let rows: Vec<_> = rows.into_iter().zip(1..).collect();
+    for (row, number) in &rows {
+        write(row).await;
+        ends.python.send(channel, &numbered(*number)).await;
+    }
+    for (row, expected) in &rows {
+        let shown = &row[..row.len().min(40)];
+        assert_eq!(number(&ends.rust, channel).await, *expected, "behind {shown:x?}");
+    }
+    assert_eq!(ends.rust.layer.try_receive(&[source(channel)]).await.unwrap(), None);
+}
+
+/// A channel of each kind: its name, and what the key of it ends with.
+async fn channels(ends: &Ends) -> [(String, String); 2] {
+    let local = ends.rust.new_local_channel().await;
+    ["channel".to_owned(), local].map(|channel| (channel.clone(), source(&channel).to_owned()))
+}
+
+async fn asgi_redis_goes_on(site: Site) {
+    let ends = Ends::of(site).await;
+    let redis = ends.site.redis().await;
+    let prefix = ends.site.prefix();
+    for (channel, key) in channels(&ends).await {
+        arrive_among(&ends, &channel, [bodies(), routings()].concat(), async |body| {
+            let (mut redis, message) = (redis.clone(), format!("{prefix}{:032x}", rand::random::<u128>()));
+            let () = redis.set(&message, body).await.unwrap();
+            let () = redis.rpush(format!("{prefix}{key}"), message).await.unwrap();
+        })
+        .await;
+        // Entries that are no keys of messages.
+        let () = redis.clone().hset(format!("{prefix}hash"), "a", "b").await.unwrap();
+        let entries = ["", "\0", "nothing", "\u{1f980}", &format!("{prefix}nothing"), &format!("{prefix}hash"), &key];
+        let entries = entries.iter().map(|entry| entry.as_bytes().to_vec()).chain([vec![0xff; 500]]).collect();
+        arrive_among(&ends, &channel, entries, async |entry| {
+            let () = redis.clone().rpush(format!("{prefix}{key}"), entry).await.unwrap();
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_reader_of_asgi_redis_goes_on() {
+    asgi_redis_goes_on(Site::asgi_redis()).await;
+}
+
+#[tokio::test]
+async fn a_reader_of_asgi_redis_with_keys_goes_on() {
+    asgi_redis_goes_on(Site::asgi_redis().fernet()).await;
+}
+
+async fn channels_redis_goes_on(site: Site) {
+    let ends = Ends::of(site).await;
+    let redis = ends.site.redis().await;
+    let prefix = ends.site.prefix();
+    for (channel, key) in channels(&ends).await {
+        let prefixed = |body: Vec<u8>| [&rand::random::<[u8; 12]>()[..], &body].concat();
+        let short = (0..12).map(|length| vec![b'x'; length]);
+        let rows = bodies().into_iter().chain(routings()).map(prefixed).chain(short).collect();
+        arrive_among(&ends, &channel, rows, async |row| {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+            let () = redis.clone().zadd(format!("{prefix}{key}"), row, now).await.unwrap();
+        })
+        .await;
+        // Times that cannot be.
+        for (score, expected) in [f64::NEG_INFINITY, -1.0, 0.0, 1.0, f64::INFINITY, 1e300].into_iter().zip(1..) {
+            let row = prefixed(b"\x93\x01\x02\x03".to_vec());
+            let () = redis.clone().zadd(format!("{prefix}{key}"), row, score).await.unwrap();
+            ends.python.send(&channel, &numbered(expected)).await;
+            assert_eq!(number(&ends.rust, &channel).await, expected, "beside {score}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_reader_of_channels_redis_goes_on() {
+    channels_redis_goes_on(Site::channels_redis()).await;
+}
+
+#[tokio::test]
+async fn a_reader_of_channels_redis_in_json_goes_on() {
+    channels_redis_goes_on(Site::channels_redis().json()).await;
+}
+
+#[tokio::test]
+async fn a_reader_of_channels_redis_with_keys_goes_on() {
+    channels_redis_goes_on(Site::channels_redis().fernet()).await;
+}
+
+/// A message that Python has sealed with a key that Rust does not have.
+async fn passes_over_what_it_has_no_key_for(site: Site) {
+    let ends = Ends::of(site.clone().fernet()).await;
+    let stranger = site.rotated().python().await;
+    for number in 1..5 {
+        stranger.send("channel", &numbered(0)).await;
+        ends.python.send("channel", &numbered(number)).await;
+    }
+    for expected in 1..5 {
+        assert_eq!(number(&ends.rust, "channel").await, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_reader_of_asgi_redis_passes_over_what_it_has_no_key_for() {
+    passes_over_what_it_has_no_key_for(Site::asgi_redis()).await;
+}
+
+#[tokio::test]
+async fn a_reader_of_channels_redis_passes_over_what_it_has_no_key_for() {
+    passes_over_what_it_has_no_key_for(Site::channels_redis()).await;
 }

@@ -30,6 +30,22 @@ macro_rules! matrix {
     };
 }
 
+mod asgi_redis {
+    use super::*;
+
+    matrix!(Site::asgi_redis(), {
+        [plain fernet rotated] [default_prefix other_prefix] [on_one_host on_two_hosts on_four_hosts]
+    });
+}
+
+mod channels_redis {
+    use super::*;
+
+    matrix!(Site::channels_redis(), {
+        [message_pack json] [plain fernet rotated] [default_prefix other_prefix] [on_one_host on_two_hosts on_four_hosts]
+    });
+}
+
 mod pubsub {
     use super::*;
 

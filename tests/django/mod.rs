@@ -1,17 +1,24 @@
 //! Python's wire formats, proven against Python's own packages.
 
+mod capacity;
+mod channels_1;
 mod contents;
 mod ends;
+mod expiry;
 mod garbage;
 mod itself;
 mod json;
 mod matrix;
 mod peer;
+mod poison;
 mod pubsub;
 mod python;
 mod routes;
 mod rust;
+mod server;
 mod side;
 mod site;
+mod statistics;
+mod workers;
 
 pub use self::peer::python;

@@ -36,6 +36,11 @@ impl PythonLayer {
         self.peer.ask(self.number, method, arguments).await.map(from_json)
     }
 
+    /// As [`call`](Self::call), of what does not end.
+    pub async fn call_for_good(&self, method: &str, arguments: Json) -> Result<Value, Refusal> {
+        self.peer.answer(self.peer.tell(self.number, method, &arguments)).await.map(from_json)
+    }
+
     /// Calls a method that has to succeed.
     pub async fn done(&self, method: &str, arguments: Json) -> Value {
         self.call(method, arguments).await.unwrap_or_else(|refusal| panic!("Python's {method}: {refusal:?}"))
@@ -77,6 +82,10 @@ impl Side for PythonLayer {
 
     async fn group_send(&self, group: &str, message: &Message) {
         self.done("group_send", json!([group, message_to_json(message)])).await;
+    }
+
+    async fn flush(&self) {
+        self.done("flush", json!([])).await;
     }
 }
 

@@ -15,4 +15,5 @@ pub trait Side: Send + Sync {
     async fn group_add(&self, group: &str, channel: &str);
     async fn group_discard(&self, group: &str, channel: &str);
     async fn group_send(&self, group: &str, message: &Message);
+    async fn flush(&self);
 }

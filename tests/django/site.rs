@@ -1,6 +1,9 @@
 //! How both ends of a wire are set up: the format, the servers, the keys.
 
+use std::time::Duration;
+
 use channel_layer::{Config, Message, Serializer, Value, message};
+use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 
 use super::contents;
@@ -29,6 +32,8 @@ pub struct Site {
     /// The default where there is none.
     prefix: Option<String>,
     hosts: Vec<String>,
+    pub group_expiry: u64,
+    pub capacity: usize,
 }
 
 impl Site {
@@ -39,6 +44,8 @@ impl Site {
             keys: Vec::new(),
             prefix: Some(random_prefix()),
             hosts: vec![shared_servers()[0].url()],
+            group_expiry: 86_400,
+            capacity: 1000,
         }
     }
 
@@ -98,6 +105,14 @@ impl Site {
         Self { hosts: servers().map(RedisServer::url).take(hosts).collect(), ..self }
     }
 
+    pub fn group_expiry(self, group_expiry: u64) -> Self {
+        Self { group_expiry, ..self }
+    }
+
+    pub fn capacity(self, capacity: usize) -> Self {
+        Self { capacity, ..self }
+    }
+
     /// A message with every kind of value that the serializer carries.
     pub fn contents(&self) -> Message {
         match self.serializer {
@@ -121,6 +136,8 @@ impl Site {
     fn options(&self, keys: &[&'static str]) -> Message {
         let mut options = message! {
             "hosts": Value::list(self.hosts.iter().cloned()),
+            "group_expiry": i64::try_from(self.group_expiry).unwrap(),
+            "capacity": i64::try_from(self.capacity).unwrap(),
         };
         if !keys.is_empty() {
             options = options.with("symmetric_encryption_keys", Value::list(keys.iter().copied()));
@@ -139,13 +156,15 @@ impl Site {
 
     /// A layer of ours.
     pub async fn rust(&self) -> RustLayer {
-        RustLayer::open(self.config()).await
+        RustLayer::open(self.package, self.config()).await
     }
 
     /// The options of our layer.
     pub fn config(&self) -> Config {
         let mut config = Config::new()
             .hosts(self.hosts.iter().cloned())
+            .group_expiry(Duration::from_secs(self.group_expiry))
+            .capacity(self.capacity)
             .serializer(self.serializer)
             .symmetric_encryption_keys(self.keys.iter().rev().copied())
             .connect_timeout(DEADLINE)
@@ -160,6 +179,16 @@ impl Site {
     pub fn prefix(&self) -> &str {
         let default = if self.package == Package::AsgiRedis { "asgi:" } else { "asgi" };
         self.prefix.as_deref().unwrap_or(default)
+    }
+
+    /// All keys that it has on all hosts.
+    pub async fn keys(&self) -> Vec<String> {
+        let mut keys = Vec::new();
+        for server in self.servers() {
+            let found: Vec<String> = server.connection().await.keys(format!("{}*", self.prefix())).await.unwrap();
+            keys.extend(found);
+        }
+        keys
     }
 
     /// A connection to the first host, to look at keys with.

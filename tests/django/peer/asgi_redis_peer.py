@@ -4,6 +4,7 @@ import asyncio
 import uuid
 import warnings
 
+import chat_1
 from asgi_redis import RedisChannelLayer
 
 # Shorter than anything that a test waits for.
@@ -39,6 +40,9 @@ class AsgiRedis:
                 name, message = await self.call("receive_many", channels, True)
             if name is not None:
                 return [name, message]
+
+    async def work(self):
+        await chat_1.Worker(self).run()
 
     async def group_send(self, group, message):
         await self.call("send_group", group, message)

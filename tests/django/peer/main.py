@@ -57,6 +57,9 @@ class Peer:
             await self.layers.pop(layer).close()
         else:
             layer = self.layers[layer]
+            if do == "receive_depth":
+                _, message = await layer.receive(*arguments)
+                return values.depth(message)
             special = getattr(layer, do, None)
             return await (special(*arguments) if special else layer.call(do, *arguments))
 

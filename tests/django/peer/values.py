@@ -30,3 +30,12 @@ def from_json(value):
     if kind == "float":
         return struct.unpack(">d", bytes.fromhex(inside))[0]
     return {from_json(key): from_json(item) for key, item in inside}
+
+
+def depth(value):
+    """How deep lists and maps are in each other; too deep values could not travel as JSON."""
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list):
+        return 0
+    return 1 + max((depth(item) for item in value), default=0)

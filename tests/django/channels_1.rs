@@ -1,0 +1,118 @@
+//! Django Channels 1, whose interface servers and workers speak through asgi_redis: each with its counterpart in Rust.
+//!
+//! The application is the same in both languages, here and in `peer/chat_1.py`: who connects is in a room, and all in
+//! the room hear what one says. `/forbidden` is refused. A request for a page is answered with what it was.
+
+use std::future::pending;
+
+use channel_layer::worker::Context;
+use channel_layer::{Config, InterfaceServer, Result, Value, Worker, message};
+use serde_json::json;
+use tokio_tungstenite::tungstenite::{Error, Message as Frame};
+
+use super::python::PythonLayer;
+use super::rust::RustLayer;
+use super::server::{Client, PythonServer, get};
+use super::side::Side;
+use super::site::Package;
+use crate::support::RedisServer;
+
+/// Where the application tells who has left.
+const FAREWELLS: &str = "farewells";
+
+async fn rust(redis: &RedisServer) -> RustLayer {
+    RustLayer::open(Package::AsgiRedis, Config::new().host(redis.url())).await
+}
+
+async fn python(redis: &RedisServer) -> PythonLayer {
+    PythonLayer::open(Package::AsgiRedis, message! { "hosts": Value::list([redis.url()]) }).await
+}
+
+async fn python_server(redis: &RedisServer) -> PythonServer {
+    PythonServer::start("asgi_redis", ".", &["old_interface_server", &redis.url()], &[]).await
+}
+
+async fn connect(context: Context) -> Result<()> {
+    if context.message().text("path") == Some("/forbidden") {
+        return context.reply(message! { "close": true }).await;
+    }
+    context.group_add("room").await?;
+    context.reply(message! { "accept": true }).await
+}
+
+async fn receive(context: Context) -> Result<()> {
+    let said = ["text", "bytes"].into_iter().find_map(|key| Some((key, context.message().get(key)?.clone())));
+    context.group_send("room", said.into_iter().collect()).await
+}
+
+async fn disconnect(context: Context) -> Result<()> {
+    context.group_discard("room").await?;
+    let (path, order) = (context.message().get("path"), context.message().get("order"));
+    let farewell = [("path", path), ("order", order)].map(|(key, value)| (key, value.cloned().unwrap_or_default()));
+    context.layer().send(FAREWELLS, farewell.into_iter().collect()).await
+}
+
+async fn page(context: Context) -> Result<()> {
+    let asked = ["method", "path"].map(|key| context.message().text(key).unwrap_or_default().to_owned()).join(" ");
+    let headers = Value::list([Value::list([&b"content-type"[..], b"text/plain"])]);
+    context.reply(message! { "status": 200, "headers": headers, "content": asked.into_bytes() }).await
+}
+
+/// What a client can expect of the application, whatever is behind the address.
+async fn is_a_chat(address: &str, side: &dyn Side) {
+    let (mut ada, mut bob) = (Client::connect(address, "/caf%C3%A9?x=1").await, Client::connect(address, "/").await);
+    for frame in [Frame::text("Grüße"), Frame::binary(&b"\x00\xff"[..]), Frame::text("bye")] {
+        ada.sends(frame.clone()).await;
+        assert_eq!([ada.hears().await, bob.hears().await], [frame.clone(), frame]);
+    }
+    ada.leaves().await;
+    assert_eq!(side.receive(FAREWELLS).await.1, message! { "path": "/café", "order": 4 });
+    bob.sends(Frame::text("alone")).await;
+    assert_eq!(bob.hears().await, Frame::text("alone"));
+
+    let refused = Client::try_connect(address, "/forbidden").await.map(|_| ());
+    assert!(matches!(&refused, Err(Error::Http(answer)) if answer.status() == 403), "{refused:?}");
+
+    let answer = get(address, "/caf%C3%A9").await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 ") && head.to_lowercase().contains("content-type: text/plain"), "{head}");
+    assert!(body.contains("GET /café"), "{body}");
+}
+
+#[tokio::test]
+async fn workers_of_python_serve_clients_of_python() {
+    let redis = RedisServer::start();
+    let (server, python) = (python_server(&redis).await, python(&redis).await);
+    tokio::select! {
+        end = python.call_for_good("work", json!([])) => panic!("the worker ended: {end:?}"),
+        () = is_a_chat(&server.address, &python) => {}
+    }
+}
+
+#[tokio::test]
+async fn workers_of_ours_serve_clients_of_python() {
+    let redis = RedisServer::start();
+    let (server, rust) = (python_server(&redis).await, rust(&redis).await);
+    let worker = Worker::new(rust.layer.clone())
+        .on("websocket.connect", connect)
+        .on("websocket.receive", receive)
+        .on("websocket.disconnect", disconnect)
+        .on("http.request", page);
+    tokio::select! {
+        end = worker.run(pending()) => panic!("the worker ended: {end:?}"),
+        () = is_a_chat(&server.address, &rust) => {}
+    }
+}
+
+#[tokio::test]
+async fn workers_of_python_serve_clients_of_ours() {
+    let redis = RedisServer::start();
+    let (rust, python) = (rust(&redis).await, python(&redis).await);
+    let server = InterfaceServer::new(rust.layer.clone()).http(true).bind("127.0.0.1:0").await.unwrap();
+    let address = server.local_addr().to_string();
+    tokio::select! {
+        end = server.serve(pending()) => panic!("the server ended: {end:?}"),
+        end = python.call_for_good("work", json!([])) => panic!("the worker ended: {end:?}"),
+        () = is_a_chat(&address, &rust) => {}
+    }
+}

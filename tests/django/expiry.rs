@@ -1,0 +1,102 @@
+//! Messages and memberships whose time is over, by the clocks and keys of either end.
+
+use redis::AsyncCommands;
+use redis::aio::MultiplexedConnection;
+
+use super::ends::{Ends, number, numbered};
+use super::side::Side;
+use super::site::Site;
+use crate::support::random_prefix;
+
+#[tokio::test]
+async fn what_has_expired_in_asgi_redis_is_not_delivered() {
+    let ends = Ends::of(Site::asgi_redis()).await;
+    let mut redis = ends.site.redis().await;
+    for (from, to) in ends.both_ways() {
+        let channel = random_prefix();
+        from.send(&channel, &numbered(1)).await;
+        let list = format!("{}{channel}", ends.site.prefix());
+        let keys: Vec<String> = redis.lrange(&list, 0, -1).await.unwrap();
+        // Both live for the expiry, the list a second longer, so that a key in it may be that of nothing.
+        let (ttl, list_ttl): (i64, i64) = (redis.ttl(&keys[0]).await.unwrap(), redis.ttl(&list).await.unwrap());
+        assert!((30..=60).contains(&ttl) && (30..=61).contains(&list_ttl), "{ttl} and {list_ttl}");
+        let () = redis.del(&keys[0]).await.unwrap();
+        from.send(&channel, &numbered(2)).await;
+        assert_eq!(number(to, &channel).await, 2);
+    }
+}
+
+#[tokio::test]
+async fn what_has_expired_in_channels_redis_is_not_delivered() {
+    let ends = Ends::of(Site::channels_redis()).await;
+    let mut redis = ends.site.redis().await;
+    let key = |channel: &str| format!("{}{channel}", ends.site.prefix());
+    // Python looks for what has expired when it sends, Rust when it sends and when it receives.
+    for (from, then, to) in [
+        (&ends.python as &dyn Side, &ends.rust as &dyn Side, &ends.python as &dyn Side),
+        (&ends.rust, &ends.python, &ends.python),
+        (&ends.python, &ends.rust, &ends.rust),
+        (&ends.rust, &ends.rust, &ends.python),
+    ] {
+        let channel = random_prefix();
+        from.send(&channel, &numbered(1)).await;
+        let ttl: i64 = redis.ttl(key(&channel)).await.unwrap();
+        assert!((30..=60).contains(&ttl), "{ttl}");
+        age(&mut redis, &key(&channel), 61).await;
+        then.send(&channel, &numbered(2)).await;
+        assert_eq!(number(to, &channel).await, 2);
+    }
+    ends.python.send("channel", &numbered(1)).await;
+    ends.python.send("channel", &numbered(2)).await;
+    age_first(&mut redis, &key("channel"), 61).await;
+    assert_eq!(number(&ends.rust, "channel").await, 2);
+}
+
+/// Makes all members of a sorted set older by so many seconds.
+async fn age(redis: &mut MultiplexedConnection, key: &str, seconds: i64) {
+    let members: Vec<Vec<u8>> = redis.zrange(key, 0, -1).await.unwrap();
+    assert!(!members.is_empty(), "{key} is empty");
+    for member in members {
+        let () = redis.zincr(key, member, -seconds).await.unwrap();
+    }
+}
+
+/// Makes the first member of a sorted set older by so many seconds.
+async fn age_first(redis: &mut MultiplexedConnection, key: &str, seconds: i64) {
+    let members: Vec<Vec<u8>> = redis.zrange(key, 0, 0).await.unwrap();
+    let () = redis.zincr(key, &members[0], -seconds).await.unwrap();
+}
+
+async fn a_membership_ends_when_it_has_expired(site: Site) {
+    let ends = Ends::of(site.group_expiry(1000)).await;
+    let mut redis = ends.site.redis().await;
+    for (adder, sender) in ends.both_ways() {
+        let group = random_prefix();
+        let key = format!("{}:group:{group}", ends.site.prefix());
+        adder.group_add(&group, "left").await;
+        let ttl: i64 = redis.ttl(&key).await.unwrap();
+        assert!((970..=1000).contains(&ttl), "{ttl}");
+        age(&mut redis, &key, 1002).await;
+        adder.group_add(&group, "stayed").await;
+        sender.group_send(&group, &numbered(1)).await;
+        assert_eq!(number(adder, "stayed").await, 1);
+        sender.send("left", &numbered(2)).await;
+        assert_eq!(number(adder, "left").await, 2);
+        // Adding again, by whichever end, is a membership for as long again.
+        age(&mut redis, &key, 900).await;
+        sender.group_add(&group, "stayed").await;
+        age(&mut redis, &key, 900).await;
+        adder.group_send(&group, &numbered(3)).await;
+        assert_eq!(number(sender, "stayed").await, 3);
+    }
+}
+
+#[tokio::test]
+async fn a_membership_of_asgi_redis_ends_when_it_has_expired() {
+    a_membership_ends_when_it_has_expired(Site::asgi_redis()).await;
+}
+
+#[tokio::test]
+async fn a_membership_of_channels_redis_ends_when_it_has_expired() {
+    a_membership_ends_when_it_has_expired(Site::channels_redis()).await;
+}

@@ -1,0 +1,16 @@
+"""daphne 1 over asgi_redis on the Redis servers of the arguments; says as its successors do where it listens."""
+
+import sys
+
+from asgi_redis import RedisChannelLayer
+from daphne.server import Server
+from twisted.internet import reactor
+
+
+def tell(port):
+    print(f"Listening on TCP address 127.0.0.1:{port.getHost().port}", file=sys.stderr)
+
+
+server = Server(RedisChannelLayer(hosts=sys.argv[1:]), endpoints=["tcp:0:interface=127.0.0.1"])
+reactor.callWhenRunning(lambda: server.listeners[0].addCallback(tell))
+server.run()

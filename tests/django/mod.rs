@@ -4,6 +4,7 @@ mod capacity;
 mod channels_1;
 mod contents;
 mod ends;
+mod example;
 mod expiry;
 mod garbage;
 mod itself;

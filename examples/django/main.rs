@@ -1,0 +1,18 @@
+//! A Rust program beside the Django site of this folder: `cargo run --example django`, which needs the same Redis server
+//! (`CHANNEL_LAYER_HOSTS`, or the local one). It says hello to all clients, and works for their consumers until Ctrl-C.
+
+mod worker;
+
+use std::sync::Arc;
+
+use channel_layer::django::ChannelsRedisLayer;
+use channel_layer::{ChannelLayer, Config, Result, message};
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let layer = Arc::new(ChannelsRedisLayer::connect(Config::from_env()?).await?);
+    layer.group_send("chat", message! { "type": "chat.message", "text": "A worker is here." }).await?;
+    let stop = async { tokio::signal::ctrl_c().await.expect("the signal can be waited for") };
+    worker::worker(layer.clone()).run(stop).await?;
+    layer.close().await
+}

@@ -176,11 +176,11 @@ mod tests {
     #[test]
     fn routing_does_not_count_for_the_limit() {
         let payload = Payload { max_message_size: 40, ..payload(Serializer::MessagePack, None, 12) };
-        let fits = message! { "t": "x".repeat(34) };
+        let fits = message! { "t": "x".repeat(35) };
         let routing = Value::list(["a!1", "a!2"]);
         payload.encode(&fits, None, NOW).expect("it is as long as the limit");
         payload.encode(&fits, Some(&routing), NOW).expect("its routing does not count");
-        let refused = payload.encode(&message! { "t": "x".repeat(35) }, Some(&routing), NOW);
+        let refused = payload.encode(&message! { "t": "x".repeat(36) }, Some(&routing), NOW);
         assert!(matches!(refused, Err(Error::MessageTooLarge { size: 41, limit: 40 })), "{refused:?}");
     }
 

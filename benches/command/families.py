@@ -1,7 +1,7 @@
 """All loads and ratios, family by family, in the order in which they are measured and told."""
 
-from . import channels, groups, inside
+from . import channels, groups, inside, rooms
 
-FAMILIES = [channels, groups, inside]
+FAMILIES = [channels, groups, rooms, inside]
 LOADS = [load for family in FAMILIES for load in family.LOADS]
 RATIOS = [ratio for family in FAMILIES for ratio in family.RATIOS]

@@ -17,6 +17,8 @@ PUBSUB = "channels_redis pub/sub"
 REDIS_RS = "redis-rs by hand"
 SOCKETIOXIDE = "socketioxide"
 SOCKET_IO = "socket.io"
+HUB = "channel-layer's Hub"
+AXUM = "axum by hand"
 REDIS_BENCHMARK = "redis-benchmark"
 MPSC = "tokio mpsc"
 
@@ -54,6 +56,8 @@ def all_peers():
         binary(ENCRYPTED, "layer", KEY),
         binary(REDIS_RS, "plain"),
         binary(SOCKETIOXIDE, "socketioxide"),
+        binary(HUB, "hub"),
+        binary(AXUM, "bare"),
         Peer(ASGI_REDIS, [python_in("asgi_redis"), python / "asgi_redis_peer.py"]),
         Peer(CHANNELS_REDIS, [*channels_redis, "core"]),
         Peer(PUBSUB, [*channels_redis, "pubsub"]),

@@ -6,7 +6,7 @@ from . import chart, ratios
 from .families import LOADS, RATIOS
 from .figures import duration, number
 from .paths import ROOT, TARGET
-from .peers import OURS
+from .peers import HUB, OURS
 
 PAGE = ROOT / "BENCHMARKS.md"
 CHART = ROOT / "benches" / "ratios.svg"
@@ -22,6 +22,8 @@ SHOWN = {
     "p99.9": lambda value: f"p99.9 {duration(value)}",
     "redis_us": lambda value: f"{duration(value)} of Redis per call",
     "bytes": lambda value: f"{value:.0f} B",
+    "heap": lambda value: f"{value:,.0f} B on the heap",
+    "rss": lambda value: f"{value:,.0f} B in memory",
     "lost": lambda value: f"{value:,.0f} lost",
     "duplicated": lambda value: f"{value:,.0f} duplicated",
     "rpush": lambda value: f"RPUSH {number(value)}/s",
@@ -130,7 +132,7 @@ def figures(result):
         found = ratios.medians(result["rounds"], load.key)
         if not found:
             continue
-        ours = shown(found.pop(OURS)) if OURS in found else ""
+        ours = ", ".join(shown(found.pop(name)) for name in (OURS, HUB) if name in found)
         others = "<br>".join(f"{name}: {shown(its)}" for name, its in found.items())
         rows.append([load.title, ours, others])
     return rows
@@ -151,6 +153,7 @@ NOTES = """How to read them:
   channels_redis deliver messages twice; its rate counts each message once.
 - Deliveries of socketioxide and socket.io end at WebSockets in one client process, ours and those of the Python layers
   at the receivers in the processes of the members.
+- The server of axum by hand has a read buffer of 4 KiB for each socket, as the Hub has, and not its default of 128 KiB.
 - "Elsewhere" in the time of a call: the processes of the members stand still during the calls and read afterwards, as if
   they had processors of their own. Here they share those of the sender and of Redis.
 - `latency` has one message under way at a time, a millisecond after the last; beside it is a PING at the same pace."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .peers import ASGI_REDIS, CHANNELS_REDIS, ENCRYPTED, OURS, PUBSUB, REDIS_RS, SOCKET_IO, SOCKETIOXIDE
+from .peers import ASGI_REDIS, AXUM, CHANNELS_REDIS, ENCRYPTED, HUB, OURS, PUBSUB, REDIS_RS, SOCKET_IO, SOCKETIOXIDE
 
 SMALL, LARGE = 100, 10_000
 
@@ -11,6 +11,7 @@ SENDERS, CHANNELS = 256, 16
 CLIENTS = 50
 QUEUE_SENDERS, WORKERS = 4, 4
 PROCESSES, GROUP = 4, 10_000
+SOCKETS, INSTANCES = 10_000, 2
 GAP_US = 1000
 SENDS_PER_SECOND, CHANGES_PER_SECOND = 50, 100
 
@@ -30,6 +31,8 @@ class Sizes:
     flat_calls: int
     churn_seconds: float
     memory: int
+    broadcasts: dict
+    rooms: dict
     stored: int = 1000
     receivers: int = 100
     cached: int = 10_000
@@ -49,6 +52,8 @@ QUICK = Sizes(
     flat_calls=15,
     churn_seconds=3.0,
     memory=1_000_000,
+    broadcasts={HUB: 50, AXUM: 50},
+    rooms={HUB: 50, SOCKETIOXIDE: 20, SOCKET_IO: 10},
 )
 
 FULL = Sizes(
@@ -65,4 +70,6 @@ FULL = Sizes(
     flat_calls=30,
     churn_seconds=4.0,
     memory=2_000_000,
+    broadcasts={HUB: 100, AXUM: 100},
+    rooms={HUB: 100, SOCKETIOXIDE: 50, SOCKET_IO: 20},
 )

@@ -2,6 +2,7 @@
 
 mod limits;
 mod load;
+mod many;
 mod misbehaving;
 mod processes;
 mod rooms;

@@ -2,5 +2,6 @@
 
 pub mod clock;
 pub mod conversation;
+pub mod memory;
 pub mod message;
 pub mod tally;

@@ -1,16 +1,10 @@
 //! What concerns all connections of a hub, or any of them by its channel.
 
-use std::sync::atomic::Ordering;
-use std::time::Duration;
-
-use super::super::asgi::{Reply, code};
+use super::super::asgi::Reply;
 use super::super::frame::Frame;
 use super::super::queue::{Pushed, Queue};
 use super::Connections;
 use crate::name::{ChannelName, InvalidName};
-
-/// How finely the closes of a drain are spread.
-const STEP: Duration = Duration::from_millis(50);
 
 /// What waits for the clients of this process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,25 +45,5 @@ impl Connections {
             depths.longest = depths.longest.max(messages);
         }
         depths
-    }
-
-    /// Closes every connection that there is or will be with 1001, those that there are spread evenly over a time.
-    ///
-    /// # Cancel safety
-    ///
-    /// When dropped, some are not told.
-    pub(crate) async fn close_evenly(&self, over: Duration) {
-        self.closing.store(true, Ordering::SeqCst);
-        let queues: Vec<_> = self.queues.iter().map(|queue| queue.clone()).collect();
-        let steps = u32::try_from(over.as_millis() / STEP.as_millis()).unwrap_or(u32::MAX).max(1);
-        let size = queues.len().div_ceil(steps as usize).max(1);
-        for (step, part) in queues.chunks(size).enumerate() {
-            if step > 0 {
-                tokio::time::sleep(over / steps).await;
-            }
-            for queue in part {
-                queue.close(code::GOING_AWAY, "going away");
-            }
-        }
     }
 }

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use super::super::asgi::code;
 use super::super::connection::Connections;
 use super::super::frame::Frame;
 use super::super::options::SocketOptions;
@@ -20,7 +21,7 @@ use super::keeper::Keeper;
 use super::names::{Kind, Names};
 use super::others::Others;
 use super::status::{Mode, Status};
-use super::{ClientId, Handler, HubError, Payload, reader, serve, wire};
+use super::{ClientId, Handler, HubError, Payload, gauges, reader, serve, wire};
 use crate::layer::ChannelLayer;
 use crate::steady::SteadyReceiver;
 
@@ -104,6 +105,7 @@ impl HubBuilder {
         let receiver = SteadyReceiver::new(receiver, "messages of other processes");
         inner.tasks.spawn(reader::read(receiver, inner.clone(), stop.clone()));
         inner.tasks.spawn(inner.keeper.clone().run(stop.clone()));
+        inner.tasks.spawn(gauges::keep(inner.clone(), stop.clone()));
         inner.others.come().await?;
         inner.tasks.spawn(inner.others.clone().watch(inner.keeper.clone(), stop));
         Ok(hub)
@@ -265,7 +267,7 @@ impl Hub {
     /// When dropped, it is closed in part; a second call goes on.
     pub async fn close(&self, over: Duration) {
         let inner = &self.inner;
-        inner.connections.close_evenly(over).await;
+        inner.connections.drain(over, code::GOING_AWAY).await;
         inner.tracker.close();
         let options = &inner.options;
         let patience = options.write_timeout + options.close_timeout;

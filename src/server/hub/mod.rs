@@ -64,6 +64,7 @@
 
 mod client;
 mod error;
+mod gauges;
 mod handle;
 mod handler;
 mod index;

@@ -1,4 +1,4 @@
-//! A light client of socket.io servers: many WebSockets that count the events that arrive.
+//! A light client of WebSocket servers, plain ones and those of socket.io: many sockets that count what arrives.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ const EVENT: &str = "42";
 #[derive(Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
 enum Command {
-    Open { ports: Vec<u16>, sockets: usize },
+    Open { ports: Vec<u16>, sockets: usize, #[serde(default)] plain: bool },
     Progress,
     Collect,
 }
@@ -38,7 +38,7 @@ impl Program for Client {
 
     async fn answer(&mut self, command: Command) -> Result<Value, Failure> {
         match command {
-            Command::Open { ports, sockets } => self.open(ports, sockets).await,
+            Command::Open { ports, sockets, plain } => self.open(ports, sockets, plain).await,
             Command::Progress => Ok(self.0.progress()),
             Command::Collect => Ok(self.0.take()),
         }
@@ -47,12 +47,12 @@ impl Program for Client {
 
 impl Client {
     /// Opens as many sockets to each port, and returns when all are connected.
-    async fn open(&self, ports: Vec<u16>, sockets: usize) -> Result<Value, Failure> {
+    async fn open(&self, ports: Vec<u16>, sockets: usize, plain: bool) -> Result<Value, Failure> {
         let open = |at: usize| {
             let (port, tally) = (ports[at % ports.len()], self.0.clone());
             async move {
-                let socket = timeout(HANDSHAKE, handshake(port)).await.map_err(|_| "a handshake took too long")??;
-                tokio::spawn(count(socket, tally));
+                let socket = timeout(HANDSHAKE, handshake(port, plain)).await.map_err(|_| "a handshake took too long")??;
+                tokio::spawn(count(socket, tally, plain));
                 Ok::<_, Failure>(())
             }
         };
@@ -61,12 +61,15 @@ impl Client {
     }
 }
 
-async fn handshake(port: u16) -> Result<WebSocketStream<TcpStream>, Failure> {
+async fn handshake(port: u16, plain: bool) -> Result<WebSocketStream<TcpStream>, Failure> {
     let stream = TcpStream::connect(("127.0.0.1", port)).await?;
     stream.set_nodelay(true)?;
     let url = format!("ws://127.0.0.1:{port}/socket.io/?EIO=4&transport=websocket");
     let config = WebSocketConfig::default().read_buffer_size(4096);
     let (mut socket, _) = client_async_with_config(url, stream, Some(config)).await?;
+    if plain {
+        return Ok(socket);
+    }
     socket.send(Message::text(CONNECT)).await?;
     while let Some(message) = socket.next().await {
         if message?.to_text().is_ok_and(|text| text.starts_with(CONNECT)) {
@@ -76,10 +79,10 @@ async fn handshake(port: u16) -> Result<WebSocketStream<TcpStream>, Failure> {
     Err("the server closed the socket".into())
 }
 
-async fn count(mut socket: WebSocketStream<TcpStream>, tally: Arc<Tally>) {
+async fn count(mut socket: WebSocketStream<TcpStream>, tally: Arc<Tally>, plain: bool) {
     while let Some(message) = socket.next().await {
         match message {
-            Ok(Message::Text(text)) if text.starts_with(EVENT) => tally.add(1),
+            Ok(Message::Text(text)) if plain || text.starts_with(EVENT) => tally.add(1),
             Ok(_) => {}
             Err(error) => return tally.fail(error),
         }

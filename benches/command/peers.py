@@ -21,6 +21,8 @@ HUB = "channel-layer's Hub"
 AXUM = "axum by hand"
 REDIS_BENCHMARK = "redis-benchmark"
 MPSC = "tokio mpsc"
+AXUM = "axum by hand"
+DAPHNE = "daphne"
 
 # Text of any kind is a key.
 KEY = "a key of the benchmark, which is no secret"

@@ -20,6 +20,7 @@ SHOWN = {
     "p50": lambda value: f"p50 {duration(value)}",
     "p99": lambda value: f"p99 {duration(value)}",
     "p99.9": lambda value: f"p99.9 {duration(value)}",
+    "floor": lambda value: f"{duration(value)} without a server between",
     "redis_us": lambda value: f"{duration(value)} of Redis per call",
     "bytes": lambda value: f"{value:.0f} B",
     "heap": lambda value: f"{value:,.0f} B on the heap",
@@ -154,6 +155,8 @@ NOTES = """How to read them:
 - Deliveries of socketioxide and socket.io end at WebSockets in one client process, ours and those of the Python layers
   at the receivers in the processes of the members.
 - The server of axum by hand has a read buffer of 4 KiB for each socket, as the Hub has, and not its default of 128 KiB.
+- The time of an echo is compared with two PINGs and an echo of a bare axum server: two trips to Redis and the one to the
+  client are what it takes.
 - "Elsewhere" in the time of a call: the processes of the members stand still during the calls and read afterwards, as if
   they had processors of their own. Here they share those of the sender and of Redis.
 - `latency` has one message under way at a time, a millisecond after the last; beside it is a PING at the same pace."""

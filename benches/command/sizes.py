@@ -2,7 +2,19 @@
 
 from dataclasses import dataclass
 
-from .peers import ASGI_REDIS, AXUM, CHANNELS_REDIS, ENCRYPTED, HUB, OURS, PUBSUB, REDIS_RS, SOCKET_IO, SOCKETIOXIDE
+from .peers import (
+    ASGI_REDIS,
+    AXUM,
+    CHANNELS_REDIS,
+    DAPHNE,
+    ENCRYPTED,
+    HUB,
+    OURS,
+    PUBSUB,
+    REDIS_RS,
+    SOCKET_IO,
+    SOCKETIOXIDE,
+)
 
 SMALL, LARGE = 100, 10_000
 
@@ -33,6 +45,8 @@ class Sizes:
     memory: int
     broadcasts: dict
     rooms: dict
+    echo: dict
+    handshakes: int
     stored: int = 1000
     receivers: int = 100
     cached: int = 10_000
@@ -54,6 +68,8 @@ QUICK = Sizes(
     memory=1_000_000,
     broadcasts={HUB: 50, AXUM: 50},
     rooms={HUB: 50, SOCKETIOXIDE: 20, SOCKET_IO: 10},
+    echo={OURS: 50_000, DAPHNE: 1000},
+    handshakes=3000,
 )
 
 FULL = Sizes(
@@ -72,4 +88,6 @@ FULL = Sizes(
     memory=2_000_000,
     broadcasts={HUB: 100, AXUM: 100},
     rooms={HUB: 100, SOCKETIOXIDE: 50, SOCKET_IO: 20},
+    echo={OURS: 100_000, DAPHNE: 2000},
+    handshakes=5000,
 )

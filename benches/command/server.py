@@ -1,0 +1,143 @@
+"""The loads of the interface server: echoes through server, Redis and worker, and handshakes."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import time
+
+from .children import Crew, Failed, end, start
+from .figures import percentile
+from .load import Load, rate
+from .paths import PEERS
+from .peers import ASGI_REDIS, AXUM, DAPHNE, OURS, REDIS_RS, binary, python_in
+from .ratios import Figure, Ratio
+from .sizes import CLIENTS, GAP_US, SMALL
+
+PATIENCE = 20
+AT_ONCE = 50
+# It cannot be run as a module.
+DAPHNE_COMMAND = "from daphne.cli import CommandLineInterface; CommandLineInterface.entrypoint()"
+
+
+def echoes(the):
+    contestants = {OURS: lambda: echo(ours(the.server), the.sizes.echo[OURS])}
+    # daphne comes with the environment of asgi_redis.
+    if ASGI_REDIS in the.peers:
+        contestants[DAPHNE] = lambda: echo(daphne(the.server), the.sizes.echo[DAPHNE])
+    return contestants
+
+
+def latencies(the):
+    return {OURS: lambda: latency(the.server, the.sizes.pings)}
+
+
+def handshakes(the):
+    return {
+        OURS: lambda: connects(ours(the.server), the.sizes.handshakes),
+        AXUM: lambda: connects(bare(), the.sizes.handshakes),
+    }
+
+
+LOADS = [
+    Load("echo", f"echo: {CLIENTS} sockets through server, Redis and worker, and back", echoes),
+    Load("echo_latency", "echo: one socket, one message at a time", latencies),
+    Load("handshake", f"handshakes: {AT_ONCE} sockets at a time open and leave", handshakes),
+]
+
+RATIOS = [
+    Ratio("echo_vs_daphne", "echo", OURS, DAPHNE, at_least=30, label="echo by server and worker, over daphne"),
+    Figure("echo_p50_vs_floor", "echo_latency", "over_floor", at_most=2.0),
+    Ratio("handshake_vs_axum", "handshake", OURS, AXUM, at_least=0.4, label="handshakes, over bare axum"),
+]
+
+
+@contextlib.contextmanager
+def ours(server):
+    """The interface server and a worker, each a process."""
+    server.clear()
+    with Crew() as crew:
+        peer = binary(OURS, "interface")
+        peer.start(crew, server, "worker").ask("work")
+        yield peer.start(crew, server, "interface").ask("serve")["port"]
+    server.clear()
+
+
+@contextlib.contextmanager
+def bare():
+    with Crew() as crew:
+        yield crew.start("axum", [str(word) for word in binary(AXUM, "axum_echo").arguments]).ask("serve")["port"]
+
+
+@contextlib.contextmanager
+def daphne(server):
+    """daphne and the loop of a worker, each a process."""
+    server.clear()
+    python, port = str(python_in("asgi_redis")), free_port()
+    folder = PEERS / "python"
+    # Both find the layer beside each other; the variable is theirs alone.
+    os.environ["BENCH_REDIS"] = server.url
+    options = {"cwd": folder, "stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    serving = start("daphne", [python, "-c", DAPHNE_COMMAND, *arguments(port)], **options)
+    working = start("daphne-worker", [python, "daphne_worker.py"], **options)
+    try:
+        await_port(port, serving)
+        yield port
+    finally:
+        end(serving)
+        end(working)
+    server.clear()
+
+
+def arguments(port):
+    return ["--port", str(port), "--bind", "127.0.0.1", "--verbosity", "0", "daphne_layer:channel_layer"]
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def await_port(port, process):
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.05)
+    raise Failed("daphne does not listen, see its log")
+
+
+def clients(crew):
+    return crew.start("echoes", [str(word) for word in binary(OURS, "echoes").arguments])
+
+
+def echo(serving, count):
+    with serving as port, Crew() as crew:
+        client = clients(crew)
+        client.ask("open", port=port, sockets=CLIENTS)
+        answer = client.ask("echo", count=count, size=SMALL)
+    return {"rate": rate(count, answer)}
+
+
+def connects(serving, count):
+    with serving as port, Crew() as crew:
+        answer = clients(crew).ask("handshakes", port=port, count=count, at_once=AT_ONCE)
+    return {"rate": rate(count, answer)}
+
+
+def latency(server, count):
+    """One message at a time, over what no server can do without: two trips to Redis, and the trip to the server."""
+
+    def median_echo(serving):
+        with serving as port, Crew() as crew:
+            client = clients(crew)
+            client.ask("open", port=port, sockets=1)
+            return percentile(client.ask("latency", count=count, gap_us=GAP_US, size=SMALL)["nanos"], 0.5) / 1e3
+
+    through, alone = median_echo(ours(server)), median_echo(bare())
+    with Crew() as crew:
+        plain = binary(REDIS_RS, "plain").start(crew, server, "ping")
+        ping = percentile(plain.ask("ping", count=count, gap_us=GAP_US)["nanos"], 0.5) / 1e3
+    floor = 2 * ping + alone
+    return {"p50": through, "floor": floor, "over_floor": through / floor}

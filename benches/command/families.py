@@ -1,7 +1,7 @@
 """All loads and ratios, family by family, in the order in which they are measured and told."""
 
-from . import channels, groups, inside, rooms, server
+from . import channels, django, groups, inside, rooms, server
 
-FAMILIES = [channels, groups, server, rooms, inside]
+FAMILIES = [channels, groups, server, rooms, django, inside]
 LOADS = [load for family in FAMILIES for load in family.LOADS]
 RATIOS = [ratio for family in FAMILIES for ratio in family.RATIOS]

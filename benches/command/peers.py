@@ -11,6 +11,8 @@ from .paths import BINARIES, ENVIRONMENTS, PEERS, ROOT, TARGET
 
 OURS = "channel-layer"
 ENCRYPTED = "channel-layer, encrypted"
+OURS_AS_CHANNELS_REDIS = "channel-layer as channels_redis"
+OURS_AS_ASGI_REDIS = "channel-layer as asgi_redis"
 ASGI_REDIS = "asgi_redis"
 CHANNELS_REDIS = "channels_redis"
 PUBSUB = "channels_redis pub/sub"
@@ -39,15 +41,18 @@ class Peer:
     name: str
     arguments: list
     key: str | None = None
+    # How messages are kept in Redis, where a program has the choice.
+    format: str | None = None
 
     def start(self, crew, server, role):
         slug = "".join(char if char.isalnum() else "-" for char in self.name)
-        connect = {"redis": server.url} | ({"key": self.key} if self.key else {})
+        options = {"key": self.key, "format": self.format}
+        connect = {"redis": server.url} | {name: value for name, value in options.items() if value}
         return crew.start(f"{slug}-{role}", [str(word) for word in self.arguments], **connect)
 
 
-def binary(name, program, key=None):
-    return Peer(name, [BINARIES / program], key)
+def binary(name, program, key=None, format=None):
+    return Peer(name, [BINARIES / program], key, format)
 
 
 def all_peers():
@@ -56,6 +61,8 @@ def all_peers():
     peers = [
         binary(OURS, "layer"),
         binary(ENCRYPTED, "layer", KEY),
+        binary(OURS_AS_CHANNELS_REDIS, "layer", format="channels_redis"),
+        binary(OURS_AS_ASGI_REDIS, "layer", format="asgi_redis"),
         binary(REDIS_RS, "plain"),
         binary(SOCKETIOXIDE, "socketioxide"),
         binary(HUB, "hub"),

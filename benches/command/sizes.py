@@ -47,6 +47,8 @@ class Sizes:
     rooms: dict
     echo: dict
     handshakes: int
+    django: int
+    django_calls: int
     stored: int = 1000
     receivers: int = 100
     cached: int = 10_000
@@ -70,6 +72,8 @@ QUICK = Sizes(
     rooms={HUB: 50, SOCKETIOXIDE: 20, SOCKET_IO: 10},
     echo={OURS: 50_000, DAPHNE: 1000},
     handshakes=3000,
+    django=200_000,
+    django_calls=50,
 )
 
 FULL = Sizes(
@@ -90,4 +94,6 @@ FULL = Sizes(
     rooms={HUB: 100, SOCKETIOXIDE: 50, SOCKET_IO: 20},
     echo={OURS: 100_000, DAPHNE: 2000},
     handshakes=5000,
+    django=300_000,
+    django_calls=100,
 )

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use channel_layer::{Bytes, ChannelLayer, Config, MemoryLayer, Message, RedisLayer, message};
+use channel_layer::{Bytes, ChannelLayer, Config, Format, MemoryLayer, Message, message};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use peers::clock;
 use peers::conversation::{Failure, Program, hold};
@@ -26,7 +26,7 @@ const STAYING: u64 = 50;
 #[derive(Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
 enum Command {
-    Connect { redis: String, key: Option<String> },
+    Connect { redis: String, key: Option<String>, format: Option<String> },
     Receive { channel: String, mark: Mark },
     Serve { process: String, clients: usize, mark: Mark },
     Progress,
@@ -42,7 +42,7 @@ enum Command {
 
 #[derive(Default)]
 struct Participant {
-    layer: Option<Arc<RedisLayer>>,
+    layer: Option<Arc<dyn ChannelLayer>>,
     tally: Arc<Tally>,
 }
 
@@ -51,7 +51,7 @@ impl Program for Participant {
 
     async fn answer(&mut self, command: Command) -> Result<Value, Failure> {
         match command {
-            Command::Connect { redis, key } => self.connect(redis, key).await,
+            Command::Connect { redis, key, format } => self.connect(redis, key, format).await,
             Command::Receive { channel, mark } => self.receive(&channel, mark),
             Command::Serve { process, clients, mark } => self.serve(&process, clients, mark),
             Command::Progress => Ok(self.tally.progress()),
@@ -76,13 +76,14 @@ impl Program for Participant {
 }
 
 impl Participant {
-    fn layer(&self) -> Result<Arc<RedisLayer>, Failure> {
+    fn layer(&self) -> Result<Arc<dyn ChannelLayer>, Failure> {
         Ok(self.layer.clone().ok_or("not connected")?)
     }
 
-    async fn connect(&mut self, redis: String, key: Option<String>) -> Result<Value, Failure> {
+    async fn connect(&mut self, redis: String, key: Option<String>, format: Option<String>) -> Result<Value, Failure> {
         let config = Config::new().host(redis).capacity(CAPACITY).symmetric_encryption_keys(key);
-        self.layer = Some(Arc::new(RedisLayer::connect(config).await?));
+        let format = format.map_or(Ok(Format::default()), |format| format.parse())?;
+        self.layer = Some(channel_layer::connect(config.format(format)).await?);
         Ok(json!({}))
     }
 
@@ -134,7 +135,12 @@ struct Messages {
 }
 
 /// Sends from many tasks, each waiting for its message before it sends the next.
-async fn send(layer: Arc<RedisLayer>, channels: Vec<String>, all: Messages, senders: usize) -> Result<Value, Failure> {
+async fn send(
+    layer: Arc<dyn ChannelLayer>,
+    channels: Vec<String>,
+    all: Messages,
+    senders: usize,
+) -> Result<Value, Failure> {
     let start = clock::now();
     let mut tasks = JoinSet::new();
     for sender in 0..senders {
@@ -159,7 +165,7 @@ async fn send(layer: Arc<RedisLayer>, channels: Vec<String>, all: Messages, send
 
 /// Sends one message at a time with a pause before each, so that everything has come to rest.
 async fn send_paced(
-    layer: &RedisLayer,
+    layer: &dyn ChannelLayer,
     channel: &str,
     count: usize,
     gap_us: u64,
@@ -172,13 +178,19 @@ async fn send_paced(
     Ok(json!({}))
 }
 
-async fn join(layer: &RedisLayer, group: &str, process: &str, members: usize) -> Result<Value, Failure> {
+async fn join(layer: &dyn ChannelLayer, group: &str, process: &str, members: usize) -> Result<Value, Failure> {
     let add = |member| async move { layer.group_add(group, &format!("{process}c{member}")).await };
     stream::iter((0..members).map(add)).buffer_unordered(JOINING).try_collect::<()>().await?;
     Ok(json!({}))
 }
 
-async fn group_send(layer: &RedisLayer, group: &str, calls: usize, gap_us: u64, size: usize) -> Result<Value, Failure> {
+async fn group_send(
+    layer: &dyn ChannelLayer,
+    group: &str,
+    calls: usize,
+    gap_us: u64,
+    size: usize,
+) -> Result<Value, Failure> {
     let body = Bytes::from(body(size, Mark::None, 0));
     let mut ticks = interval(Duration::from_micros(gap_us.max(1)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -196,7 +208,7 @@ async fn group_send(layer: &RedisLayer, group: &str, calls: usize, gap_us: u64, 
 
 /// So many members a second join, and as many of those that have joined before leave.
 async fn churn(
-    layer: &RedisLayer,
+    layer: &dyn ChannelLayer,
     group: &str,
     process: &str,
     per_second: u32,

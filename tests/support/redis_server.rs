@@ -80,6 +80,8 @@ impl RedisServer {
                 return server;
             }
             server.stop();
+            // What it says of the port that was taken is not true of the next one.
+            std::fs::remove_file(dir.join("log")).ok();
         }
         panic!("redis-server did not start on any of 10 ports; its log: {}", server.log());
     }

@@ -112,6 +112,15 @@ impl Deployment {
         Ok(deployment)
     }
 
+    /// Whether the layer is a [`PubSubLayer`], where each process that reads a normal channel gets its messages.
+    pub fn is_pubsub(&self) -> bool {
+        match self.layer {
+            LayerKind::PubSub => true,
+            LayerKind::Redis => self.config.format == Format::PubSub,
+            LayerKind::Memory => false,
+        }
+    }
+
     /// Makes the layer.
     ///
     /// # Cancel safety

@@ -37,6 +37,41 @@ async fn a_room_crosses_processes() {
 }
 
 #[tokio::test]
+async fn a_room_on_publish_and_subscribe_goes_on_without_redis_and_crosses_processes_again() {
+    let mut redis = RedisServer::start();
+    let url = redis.url();
+    let variables = [("REDIS_ENABLED", "true"), ("REDIS_PUBSUB_ENABLED", "true"), ("REDIS_URL", &*url)];
+    let demo = ["demo", "--port", "0"];
+    let (first, second) = (Instance::run(&demo, &variables).await, Instance::run(&demo, &variables).await);
+    let ada = Guest::enter(&first, "lobby", "Ada").await;
+    let ann = Guest::enter(&first, "lobby", "Ann").await;
+    let bob = Guest::enter(&second, "lobby", "Bob").await;
+    ada.sees_people(&["Ada", "Ann", "Bob"]).await;
+    ada.says("hello");
+    bob.sees_line("Ada: hello").await;
+
+    let mode = async |instance: &Instance, fallback: bool| {
+        let told = format!(r#""fallback_mode":{fallback}"#);
+        let tells = async || instance.get("/health/redis").await.contains(&told).then_some(());
+        eventually(&format!("an instance to tell {told}"), tells).await;
+    };
+    redis.stop();
+    mode(&first, true).await;
+    ada.says("on our own");
+    ann.sees_line("Ada: on our own").await;
+    redis.start_again();
+    mode(&first, false).await;
+    mode(&second, false).await;
+    bob.says("back again");
+    for guest in [&ada, &ann] {
+        guest.sees_line("Bob: back again").await;
+    }
+    let twice = ann.lines().iter().filter(|line| line.starts_with("Ada: ") || line.starts_with("Bob: ")).count();
+    assert_eq!(twice, 3, "{:?}", ann.lines());
+    assert!(!bob.lines().contains(&"Ada: on our own".to_owned()));
+}
+
+#[tokio::test]
 async fn an_instance_tells_how_it_is() {
     let redis = RedisServer::start();
     let alone = Instance::start(&[]).await;

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use channel_layer::{BoxError, CapacityRule, ChannelLayer, Deployment, Format, Host, LayerKind};
+use channel_layer::{
+    BoxError, CapacityRule, ChannelLayer, Deployment, Format, Host, HybridLayer, LayerKind, MemoryLayer,
+};
 use clap::Args;
 
 /// Replies of one process wait on one channel, whatever the number of its clients.
@@ -29,7 +31,14 @@ pub(crate) struct LayerOptions {
 
 impl LayerOptions {
     pub(crate) async fn connect(&self) -> Result<Arc<dyn ChannelLayer>, BoxError> {
-        Ok(self.deployment()?.connect().await?)
+        let deployment = self.deployment()?;
+        if !deployment.is_pubsub() {
+            return Ok(deployment.connect().await?);
+        }
+        // Every process that reads a normal channel gets its messages, and each would answer every client. So the worker of
+        // a process answers the clients of that process.
+        let local = MemoryLayer::with_config(&deployment.config)?;
+        Ok(Arc::new(HybridLayer::new(local, deployment.connect().await?)))
     }
 
     /// For commands that have no meaning inside one process; without an option they use the server on this machine.

@@ -90,6 +90,7 @@ function lost(code) {
   setState("lost", "Not connected");
   $("lost-text").textContent = wasConnected || people.mine ? "Connection lost." : "The chat cannot be reached.";
   $("lost").hidden = false;
+  $("alone").hidden = true;
   tick();
 }
 
@@ -119,6 +120,18 @@ function tick() {
   }
 }
 
+// Whether the server reaches the others, or carries messages between its own clients alone.
+async function askHealth() {
+  if (!connected() || document.hidden) return;
+  try {
+    const health = await (await fetch("/health/redis", { cache: "no-store" })).json();
+    $("alone").hidden = !health.fallback_mode;
+  } catch {
+    // A server that cannot be asked is one that the socket will tell of.
+  }
+}
+
+setInterval(askHealth, 1500);
 setInterval(tick, 500);
 $("retry").onclick = () => { if (wanted && !socket) connect(); };
 window.addEventListener("online", () => { if (wanted && !socket) connect(); });
@@ -492,6 +505,7 @@ function leave() {
   $("log").replaceChildren();
   $("empty").hidden = false;
   $("lost").hidden = true;
+  $("alone").hidden = true;
   $("chat").hidden = true;
   $("entrance").hidden = false;
   $("name").value = name;

@@ -121,13 +121,17 @@ pub async fn sending_to_nobody_is_no_error(kind: &Kind) {
 }
 
 pub async fn the_rest_of_a_group_message_is_there_for_whoever_reads_next(kind: &Kind) {
-    let layer = kind.start(Options::default()).await.layer();
+    let backend = kind.start(Options::default()).await;
+    let layer = backend.layer();
     for member in ["rest!a", "rest!b"] {
         layer.group_add("group", member).await.unwrap();
     }
     for round in 0..20 {
         layer.group_send("group", numbered(round)).await.unwrap();
+        // The two may come by different servers.
+        backend.arrived().await;
         layer.send("rest!a", numbered(100)).await.unwrap();
+        backend.arrived().await;
         // The second and third reader of the process ask for other channels too, or have a receiver of their own.
         let first = take(&layer, &["rest!", "other!"]).await;
         let second = layer.try_receive(&["rest!"]).await.unwrap().expect("the other member's message is there");

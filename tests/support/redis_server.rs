@@ -32,6 +32,8 @@ const SENTINEL_CONF: &str = "sentinel.conf";
 
 const START_DEADLINE: Duration = Duration::from_secs(20);
 
+const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
+
 /// A redis-server in a directory of its own, on a free port of the loopback address or on a Unix socket.
 pub struct RedisServer {
     supervisor: Child,
@@ -207,7 +209,12 @@ impl RedisServer {
     fn is_loaded(&self) -> std::io::Result<bool> {
         let dir = self.dir.display().to_string();
         match &self.address {
-            Address::Tcp(port) => serves_from(&dir, TcpStream::connect((Ipv4Addr::LOCALHOST, *port))?),
+            Address::Tcp(port) => {
+                let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, *port))?;
+                // Who has taken the port meanwhile may never answer.
+                stream.set_read_timeout(Some(ANSWER_DEADLINE))?;
+                serves_from(&dir, stream)
+            }
             Address::Unix(path) => serves_from(&dir, UnixStream::connect(path)?),
         }
     }

@@ -6,12 +6,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 /// The shell that supervises the program: it knows its process id, so that no other process is ever signalled, and when
-/// the pipe to its parent closes, however the parent ended, it has the program end.
+/// the pipe to its parent closes, however the parent ended, it has the program end: by force where it does not, as a
+/// Redis that is asked while it writes its first append-only file never does.
 const SUPERVISOR: &str = r#"
     trap '' INT TERM HUP
     "$@" >>log 2>&1 & pid=$!
     while read -r signal; do kill "-$signal" "$pid"; done
-    kill -TERM "$pid"; wait "$pid"
+    kill -TERM "$pid"
+    { sleep 5; kill -KILL "$pid"; } & force=$!
+    wait "$pid"; kill -KILL "$force"
 "#;
 
 /// A running program.

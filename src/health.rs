@@ -56,8 +56,12 @@ pub struct ShardHealth {
     pub version: Option<String>,
     /// Its role, when it was reached last: `master` or `slave`.
     pub role: Option<String>,
+    /// By how many seconds its clock is ahead of that of this machine.
+    pub clock_offset_seconds: Option<f64>,
     /// A random text that changes when its data is lost. None where the format of the layer keeps none.
     pub epoch: Option<String>,
+    /// Whether the layer goes on without it: what would go through it stays in this process.
+    pub fallback_mode: bool,
     /// The last message that was sent through it to find out whether messages arrive.
     pub probe: Option<Probe>,
 }
@@ -88,7 +92,7 @@ pub struct Probe {
 
 /// What a server says of its load, from [`ChannelLayer::redis_stats`](crate::ChannelLayer::redis_stats). The names are
 /// those of `INFO`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RedisStats {
     /// Position of the server in the configured hosts.
@@ -97,6 +101,9 @@ pub struct RedisStats {
     pub connected_clients: u64,
     /// Bytes that its data takes.
     pub used_memory: u64,
+    /// What it does when its memory is full. With anything but `noeviction` it deletes channels and groups then, and tells
+    /// nobody.
+    pub maxmemory_policy: String,
     /// Channels of pub/sub with subscribers.
     pub pubsub_channels: u64,
     /// Patterns of pub/sub with subscribers.
@@ -118,9 +125,19 @@ impl Health {
         Self { status, fallback_mode: false, shards }
     }
 
-    /// Whether this process should get work: messages arrive, or it goes on alone as configured.
+    /// Whether this process should get work: through each server messages arrive, or it goes on without it as configured.
     pub fn is_ready(&self) -> bool {
-        self.status != Status::Unhealthy || self.fallback_mode
+        let goes_on = |shard: &ShardHealth| shard.is_healthy() || shard.fallback_mode;
+        self.status != Status::Unhealthy || (self.fallback_mode && self.shards.iter().all(goes_on))
+    }
+
+    /// Notes that what would go through the server at this position stays in this process.
+    pub(crate) fn falls_back(&mut self, shard: usize) {
+        self.status = Status::Unhealthy;
+        self.fallback_mode = true;
+        if let Some(shard) = self.shards.get_mut(shard) {
+            shard.fallback_mode = true;
+        }
     }
 
     /// Of two layers that are needed both.

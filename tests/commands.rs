@@ -1,12 +1,13 @@
 //! The commands of the program, against a real server.
 
 use std::process::{Output, Stdio};
+use std::time::Duration;
 
 use channel_layer::django::ChannelsRedisLayer;
 use channel_layer::{ChannelLayer, Config, RedisLayer, message};
 use tokio::process::Command;
 
-use crate::support::{DEADLINE, RedisServer, within};
+use crate::support::{DEADLINE, FakeServer, RedisServer, within};
 
 struct Shell {
     redis: RedisServer,
@@ -93,6 +94,26 @@ async fn the_doctor_tells_what_is_set_and_whether_messages_arrive() {
     assert!(version.starts_with(char::is_numeric), "{said}");
     assert!(said.contains("probe arrived in") && said.contains("messages arrive through every server"), "{said}");
     assert!(said.contains("[1 redacted]") && !said.contains("secret"), "{said}");
+    assert!(!said.contains("warning"), "{said}");
     shell.redis.stop();
     assert!(!shell.output(&["doctor"]).await.status.success());
+}
+
+#[tokio::test]
+async fn the_doctor_warns_of_a_server_that_deletes_what_waits_when_its_memory_is_full() {
+    let shell = Shell { redis: RedisServer::with(&["--maxmemory-policy", "allkeys-lru"]) };
+    let said = shell.prints(&["doctor"]).await;
+    assert!(said.contains("warning: shard 0 has the maxmemory-policy allkeys-lru"), "{said}");
+}
+
+#[tokio::test]
+async fn the_doctor_warns_of_clocks_that_differ() {
+    let server = FakeServer::of_version_and_clock("7.0.0", Duration::from_mins(2)).await;
+    let mut doctor = Command::new(env!("CARGO_BIN_EXE_channel-layer"));
+    doctor.args(["doctor", "--redis", &server.url()]).env_clear().kill_on_drop(true).stdin(Stdio::null());
+    let output = within(DEADLINE, "the end of the command", doctor.output()).await.unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    // The server tells whole seconds.
+    let warned = ["119.", "120."].iter().any(|off| said.contains(&format!("warning: the clock of shard 0 is {off}")));
+    assert!(warned && said.contains("s ahead of that of this machine"), "{said}");
 }

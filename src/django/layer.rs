@@ -294,7 +294,7 @@ impl<F: 'static> ChannelLayer for DjangoLayer<F> {
             let key = self.wire.keys().channel(channel.non_local());
             (key, self.base.places.shard_of_channel(channel).index)
         };
-        self.checkup.health(self, &self.base.places.shards, &place).await
+        self.checkup.health(&self.base.places.shards, |shard| checkup::travel(self, shard, place)).await
     }
 
     async fn redis_stats(&self) -> Result<Vec<RedisStats>> {

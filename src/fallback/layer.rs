@@ -16,7 +16,7 @@ use super::source::FallbackSource;
 use crate::config::Config;
 use crate::drops::{self, DropReason};
 use crate::error::Result;
-use crate::health::{Health, RedisStats, Status};
+use crate::health::{Health, RedisStats};
 use crate::layer::{ChannelLayer, Delivery, Event, Mode, Modes, Receiver, ShardStatus, Statistics};
 use crate::memory::MemoryLayer;
 use crate::message::Message;
@@ -356,8 +356,9 @@ impl<L: ChannelLayer> ChannelLayer for FallbackLayer<L> {
     async fn health(&self) -> Health {
         let mut health = self.remote.health().await;
         if self.guard.is_local() {
-            health.status = Status::Unhealthy;
-            health.fallback_mode = true;
+            for shard in 0..health.shards.len() {
+                health.falls_back(shard);
+            }
         }
         health
     }

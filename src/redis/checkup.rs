@@ -1,5 +1,6 @@
 //! Finding out how the servers are: what is known of each, and a message that travels through it.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -41,15 +42,13 @@ impl Checkup {
         Self { last: (0..shards).map(|_| Mutex::default()).collect() }
     }
 
-    /// How `shards` are, on which `layer` has its channels; `key` gives the key and the shard of a channel.
-    pub(crate) async fn health(
-        &self,
-        layer: &dyn ChannelLayer,
-        shards: &[Arc<Shard>],
-        key: &(dyn Fn(&ChannelName) -> (String, usize) + Sync),
-    ) -> Health {
-        let reports = shards.iter().map(|shard| async move {
-            let measured = self.measured(layer, shard, key).await;
+    /// How `shards` are; `travel` has a message travel through one of them.
+    pub(crate) async fn health<'s, T>(&self, shards: &'s [Arc<Shard>], travel: impl Fn(&'s Shard) -> T) -> Health
+    where
+        T: Future<Output = Result<(), BoxError>> + Send,
+    {
+        let reports = shards.iter().map(|shard| (shard, travel(shard))).map(|(shard, travel)| async move {
+            let measured = self.measured(shard, travel).await;
             // The probe may have found out that the server is away.
             let mut health = shard.health();
             health.probe = Some(Probe {
@@ -62,18 +61,13 @@ impl Checkup {
         Health::of_shards(join_all(reports).await)
     }
 
-    async fn measured(
-        &self,
-        layer: &dyn ChannelLayer,
-        shard: &Shard,
-        key: &(dyn Fn(&ChannelName) -> (String, usize) + Sync),
-    ) -> Measured {
+    async fn measured(&self, shard: &Shard, travel: impl Future<Output = Result<(), BoxError>>) -> Measured {
         let last = self.last[shard.index].lock().clone();
         if let Some(last) = last.filter(|last| last.at.elapsed() < FRESH) {
             return last;
         }
         let began = Instant::now();
-        let outcome = match tokio::time::timeout(shard.patience(), travel(layer, shard, key)).await {
+        let outcome = match tokio::time::timeout(shard.patience(), travel).await {
             Ok(Ok(())) => Ok(began.elapsed()),
             Ok(Err(error)) => Err(error_line(&*error)),
             Err(_) => Err(format!("no message arrived within {:?}", shard.patience())),
@@ -84,19 +78,27 @@ impl Checkup {
     }
 }
 
-/// Sends a message through `shard` and reads it, on a channel that nobody else has.
-async fn travel(
+/// A new channel, for one message, that `place` puts on `shard`; and what else `place` says of it.
+pub(crate) fn channel_on<P>(
+    shard: &Shard,
+    place: impl Fn(&ChannelName) -> (P, usize),
+) -> Result<(ChannelName, P), BoxError> {
+    loop {
+        let channel = ChannelName::from_pattern(PATTERN, &Alphanumeric.sample_string(&mut rand::rng(), NAME))?;
+        let (placed, home) = place(&channel);
+        if home == shard.index {
+            return Ok((channel, placed));
+        }
+    }
+}
+
+/// Sends a message through `shard` of `layer` and reads it; `place` gives the key and the shard of a channel.
+pub(crate) async fn travel(
     layer: &dyn ChannelLayer,
     shard: &Shard,
-    key: &(dyn Fn(&ChannelName) -> (String, usize) + Sync),
+    place: impl Fn(&ChannelName) -> (String, usize),
 ) -> Result<(), BoxError> {
-    let (channel, key) = loop {
-        let channel = ChannelName::from_pattern(PATTERN, &Alphanumeric.sample_string(&mut rand::rng(), NAME))?;
-        let (key, home) = key(&channel);
-        if home == shard.index {
-            break (channel, key);
-        }
-    };
+    let (channel, key) = channel_on(shard, place)?;
     layer.send(channel.as_str(), Message::default()).await?;
     let mut command = redis::cmd("PEXPIRE");
     command.arg(key).arg(u64::try_from(LEFTOVERS_LIVE.as_millis()).unwrap_or(u64::MAX)).arg("LT");
@@ -116,14 +118,13 @@ pub(crate) async fn stats(shards: &[Arc<Shard>]) -> Result<Vec<RedisStats>> {
 }
 
 fn parse_info(shard: usize, info: &str) -> RedisStats {
-    let field = |name: &str| {
-        let value = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
-    };
+    let text = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
+    let field = |name| text(name).and_then(|value| value.parse().ok()).unwrap_or(0);
     RedisStats {
         shard,
         connected_clients: field("connected_clients"),
         used_memory: field("used_memory"),
+        maxmemory_policy: text("maxmemory_policy").unwrap_or("unknown").to_owned(),
         pubsub_channels: field("pubsub_channels"),
         pubsub_patterns: field("pubsub_patterns"),
         total_commands_processed: field("total_commands_processed"),
@@ -135,7 +136,11 @@ fn error_line(error: &(dyn std::error::Error + 'static)) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        line = format!("{line}: {error}");
+        // Some print what caused them as well.
+        let text = error.to_string();
+        if !line.ends_with(&text) {
+            line = format!("{line}: {text}");
+        }
         cause = error.source();
     }
     line
@@ -147,9 +152,11 @@ mod tests {
 
     #[test]
     fn figures_are_found_by_their_whole_name() {
-        let info = "# Clients\r\nconnected_clients:3\r\nused_memory_rss:9\r\nused_memory:7\r\npubsub_channels:1\r\n";
+        let info = "# Clients\r\nconnected_clients:3\r\nused_memory_rss:9\r\nused_memory:7\r\npubsub_channels:1\r\n\
+                    maxmemory_policy:allkeys-lru\r\n";
         let stats = parse_info(2, info);
         assert_eq!((stats.shard, stats.connected_clients, stats.used_memory), (2, 3, 7));
         assert_eq!((stats.pubsub_channels, stats.total_commands_processed), (1, 0));
+        assert_eq!(stats.maxmemory_policy, "allkeys-lru");
     }
 }

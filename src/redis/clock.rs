@@ -1,6 +1,6 @@
 //! A server's clock as seen from here, so that expiry never depends on the clocks of two hosts.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
@@ -52,6 +52,12 @@ impl Clock {
         let reading = (*self.reading.lock())?;
         let now = reading.time + reading.at.elapsed();
         Some(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// By how many seconds it is ahead of the clock of this machine; nothing before the first answer.
+    pub(crate) fn offset_seconds(&self) -> Option<f64> {
+        let local = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Some(Duration::from_millis(self.now_ms()?).as_secs_f64() - local.as_secs_f64())
     }
 }
 

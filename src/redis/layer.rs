@@ -355,7 +355,7 @@ impl ChannelLayer for RedisLayer {
             let key = self.topology.keys.channel(channel.non_local());
             (key, self.topology.shard_of_channel(channel).index)
         };
-        self.checkup.health(self, &self.topology.shards, &place).await
+        self.checkup.health(&self.topology.shards, |shard| checkup::travel(self, shard, place)).await
     }
 
     async fn redis_stats(&self) -> Result<Vec<RedisStats>> {

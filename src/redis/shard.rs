@@ -373,7 +373,7 @@ impl Shard {
     /// What is known of it, without asking.
     pub(crate) fn health(&self) -> ShardHealth {
         let reason = self.link().err().map(|fault| fault.to_string());
-        self.vitals.report(self.index, &self.host, reason, self.epoch.lock().clone())
+        self.vitals.report(self.index, &self.host, reason, self.epoch.lock().clone(), self.clock.offset_seconds())
     }
 
     /// How long a command and its answer may take.

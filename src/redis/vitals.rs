@@ -61,9 +61,25 @@ impl Vitals {
         host: &str,
         reason: Option<String>,
         epoch: Option<String>,
+        clock_offset_seconds: Option<f64>,
     ) -> ShardHealth {
         let Seen { state, since, server, version, role, latency } = self.seen.lock().clone();
         let host = host.to_owned();
-        ShardHealth { shard, host, state, since, reason, server, latency, version, role, epoch, probe: None }
+        let fallback_mode = false;
+        ShardHealth {
+            shard,
+            host,
+            state,
+            since,
+            reason,
+            server,
+            latency,
+            version,
+            role,
+            clock_offset_seconds,
+            epoch,
+            fallback_mode,
+            probe: None,
+        }
     }
 }

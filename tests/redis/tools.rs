@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use channel_layer::health::Status;
 use channel_layer::{ChannelLayer, Config, Delivery, Event, Fallback, Message, PubSubLayer, RedisLayer, message};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncCommands, FromRedisValue};
@@ -94,6 +95,7 @@ pub async fn publishes(config: Config) {
     reader.group_add("g", "l!a").await.unwrap();
     writer.group_send("g", numbered(1)).await.unwrap();
     assert_eq!(number(&within(DEADLINE, "a message", receiver.recv()).await.unwrap()), 1);
+    assert_eq!(reader.health().await.status, Status::Healthy);
 }
 
 pub async fn all_keys(connection: &mut MultiplexedConnection, pattern: &str) -> Vec<String> {

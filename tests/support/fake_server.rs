@@ -1,6 +1,7 @@
 //! A server that is no Redis, or not the Redis that it should be.
 
 use std::net::Ipv4Addr;
+use std::time::{Duration, SystemTime};
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -15,9 +16,14 @@ pub struct FakeServer {
 impl FakeServer {
     /// A server that says in the protocol of Redis that it has this version, and `OK` to everything else.
     pub async fn of_version(version: &str) -> Self {
+        Self::of_version_and_clock(version, Duration::ZERO).await
+    }
+
+    /// One whose clock is `ahead`.
+    pub async fn of_version_and_clock(version: &str, ahead: Duration) -> Self {
         let info = format!("# Server\r\nredis_version:{version}\r\nredis_mode:standalone\r\n");
         let info = format!("${}\r\n{info}\r\n", info.len());
-        Self::start(move |stream| say_version(stream, info.clone())).await
+        Self::start(move |stream| say_version(stream, info.clone(), ahead)).await
     }
 
     /// A server that answers whatever it is asked with `answer`.
@@ -65,10 +71,17 @@ impl Drop for FakeServer {
     }
 }
 
-async fn say_version(stream: TcpStream, info: String) {
+async fn say_version(stream: TcpStream, info: String, ahead: Duration) {
     let mut stream = BufReader::new(stream);
     while let Some(command) = read_command(&mut stream).await {
-        let answer = if command == "INFO" { &info } else { "+OK\r\n" };
+        let answer = match &*command {
+            "INFO" => info.clone(),
+            "TIME" => {
+                let seconds = (SystemTime::now() + ahead).duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+                format!("*2\r\n${}\r\n{seconds}\r\n$1\r\n0\r\n", seconds.to_string().len())
+            }
+            _ => "+OK\r\n".to_owned(),
+        };
         if stream.write_all(answer.as_bytes()).await.is_err() {
             return;
         }

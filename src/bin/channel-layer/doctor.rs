@@ -2,12 +2,15 @@
 
 use std::time::{Duration, SystemTime};
 
-use channel_layer::health::{Probe, ShardHealth, Status};
+use channel_layer::health::{Probe, RedisStats, ShardHealth, Status};
 use channel_layer::{BoxError, ChannelLayer, Health};
 use clap::Args;
 
 use crate::layer::LayerOptions;
 use crate::print_line;
+
+/// A clock that is off by more is worth a word, in seconds.
+const CLOCK_TOLERANCE: f64 = 1.0;
 
 #[derive(Args)]
 pub(crate) struct Doctor {
@@ -25,11 +28,15 @@ impl Doctor {
         for shard in &health.shards {
             print_line(&describe(shard))?;
         }
-        for stats in layer.redis_stats().await.unwrap_or_default() {
+        let stats = layer.redis_stats().await.unwrap_or_default();
+        for stats in &stats {
             print_line(&format!(
                 "shard {}: {} clients, {} bytes of memory, {} commands so far",
                 stats.shard, stats.connected_clients, stats.used_memory, stats.total_commands_processed
             ))?;
+        }
+        for warning in health.shards.iter().filter_map(clock_warning).chain(stats.iter().filter_map(memory_warning)) {
+            print_line(&format!("warning: {warning}"))?;
         }
         layer.close().await?;
         verdict(&health)
@@ -58,6 +65,26 @@ fn describe(shard: &ShardHealth) -> String {
         Some(probe) => format!("{line}, probe arrived in {}", time(probe.round_trip)),
         None => line,
     }
+}
+
+fn clock_warning(shard: &ShardHealth) -> Option<String> {
+    let offset = shard.clock_offset_seconds.filter(|offset| offset.abs() > CLOCK_TOLERANCE)?;
+    let (off, side) = (offset.abs(), if offset > 0.0 { "ahead of" } else { "behind" });
+    Some(format!(
+        "the clock of shard {} is {off:.1} s {side} that of this machine; no message waits longer or shorter for that, but \
+         Django sites go by the clocks of their machines",
+        shard.shard
+    ))
+}
+
+fn memory_warning(stats: &RedisStats) -> Option<String> {
+    let RedisStats { shard, maxmemory_policy: policy, .. } = stats;
+    (policy != "noeviction").then(|| {
+        format!(
+            "shard {shard} has the maxmemory-policy {policy}: when its memory is full it deletes channels and groups, and \
+             tells nobody; set noeviction"
+        )
+    })
 }
 
 fn verdict(health: &Health) -> Result<(), BoxError> {

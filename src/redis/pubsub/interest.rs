@@ -79,6 +79,17 @@ impl Interest {
         opening.wished.clone()
     }
 
+    /// Closes `channel`, which has no local part, unless it has a reader.
+    pub(super) fn close(&self, channel: &ChannelName) {
+        let mut state = self.state.lock();
+        if let Some(opening) = state.channels.get(channel)
+            && opening.readers == 0
+        {
+            self.give_up(&opening.wished);
+            state.channels.remove(channel);
+        }
+    }
+
     /// Listens for messages to `group`, which has a member here.
     pub(super) fn join(&self, group: &GroupName) -> Wished {
         let mut state = self.state.lock();

@@ -25,7 +25,7 @@ use crate::layer::{ChannelLayer, Delivery, Event, Mode, Modes, Receiver, ShardSt
 use crate::memory::MemoryLayer;
 use crate::message::Message;
 use crate::name::{ChannelKind, ChannelName, GroupName};
-use crate::redis::checkup;
+use crate::redis::checkup::{self, Checkup};
 use crate::redis::connection::{Needs, Timing, Version};
 use crate::redis::servers;
 use crate::redis::shard::Shard;
@@ -82,12 +82,13 @@ const SWEEPS: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 /// # }
 /// ```
 pub struct PubSubLayer {
-    inbox: Arc<Inbox>,
-    topics: Arc<Topics>,
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) topics: Arc<Topics>,
     wire: Arc<Wire>,
     prefix: String,
     publisher: Publisher,
     shards: Vec<Arc<Shard>>,
+    checkup: Checkup,
     modes: Arc<Modes>,
     events: broadcast::Sender<Event>,
     /// Cancelled when the layer closes or is dropped.
@@ -98,7 +99,7 @@ pub struct PubSubLayer {
 }
 
 /// What came of a message that was given to a lane.
-type Posted = oneshot::Receiver<Result<()>>;
+pub(super) type Posted = oneshot::Receiver<Result<()>>;
 
 impl PubSubLayer {
     /// Connects to the servers of `config`. Those that cannot be reached are tried again in the background; with
@@ -159,7 +160,8 @@ impl PubSubLayer {
         upkeep.spawn(servers::drain(work, closing.clone(), drained.clone()));
         upkeep.close();
         let prefix = config.key_prefix().to_owned();
-        Ok(Self { inbox, topics, wire, prefix, publisher, shards, modes, events, closing, drained, upkeep })
+        let checkup = Checkup::new(shards.len());
+        Ok(Self { inbox, topics, wire, prefix, publisher, shards, checkup, modes, events, closing, drained, upkeep })
     }
 
     /// Opens `channels` in this process: messages that are sent from now on wait here to be read, for the expiry. A
@@ -208,7 +210,8 @@ impl PubSubLayer {
         if self.closing.is_cancelled() { Err(Error::Closed) } else { Ok(()) }
     }
 
-    fn post(&self, target: Target, message: &Message) -> Result<Posted> {
+    /// Has `message` published for `target`, and `kept` delivered in its place if it stays in this process.
+    pub(super) fn post(&self, target: Target, message: &Message, kept: Message) -> Result<Posted> {
         let address = self.topics.address(&target);
         let named = match &target {
             Target::Channel(channel) if address.shared => Some(channel.as_str()),
@@ -216,19 +219,19 @@ impl PubSubLayer {
         };
         let payload = self.wire.seal(message, named)?;
         let (done, posted) = oneshot::channel();
-        let letter = Letter { target, topic: address.topic, payload, message: message.clone(), done };
+        let letter = Letter { target, topic: address.topic, payload, message: kept, done };
         self.publisher.post(address.shard, letter);
         Ok(posted)
     }
 
     fn post_to_channel(&self, channel: &str, message: &Message) -> Result<Posted> {
         self.check_open()?;
-        self.post(Target::Channel(ChannelName::parse_target(channel)?), message)
+        self.post(Target::Channel(ChannelName::parse_target(channel)?), message, message.clone())
     }
 
     fn post_to_group(&self, group: &str, message: &Message) -> Result<Posted> {
         self.check_open()?;
-        self.post(Target::Group(GroupName::parse(group)?), message)
+        self.post(Target::Group(GroupName::parse(group)?), message, message.clone())
     }
 
     fn source(&self, channels: &[&str]) -> Result<PubSubSource> {
@@ -364,11 +367,13 @@ impl ChannelLayer for PubSubLayer {
     }
 
     async fn health(&self) -> Health {
-        let mut health = Health::of_shards(self.shards.iter().map(|shard| shard.health()).collect());
-        let status = self.status();
-        health.fallback_mode = status.iter().any(|shard| shard.mode == Mode::LocalOnly);
-        if status.iter().any(|shard| shard.mode != Mode::Remote) {
-            health.status = Status::Unhealthy;
+        let mut health = self.checkup.health(&self.shards, |shard| self.travel(shard)).await;
+        for (shard, status) in self.status().into_iter().enumerate() {
+            match status.mode {
+                Mode::Remote => {}
+                Mode::LocalOnly => health.falls_back(shard),
+                Mode::Down => health.status = Status::Unhealthy,
+            }
         }
         health
     }

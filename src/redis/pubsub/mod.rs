@@ -3,6 +3,7 @@
 mod inbox;
 mod interest;
 mod layer;
+mod probe;
 mod publish;
 mod source;
 mod station;

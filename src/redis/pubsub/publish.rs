@@ -30,7 +30,7 @@ pub(super) struct Letter {
     pub(super) target: Target,
     pub(super) topic: String,
     pub(super) payload: Vec<u8>,
-    /// The same message, for those in this process.
+    /// What those in this process get if the server is away.
     pub(super) message: Message,
     pub(super) done: oneshot::Sender<Result<()>>,
 }

@@ -1,0 +1,48 @@
+//! Finding out whether messages arrive: one that is published, and comes back over the subscribed connection.
+
+use super::interest::Interest;
+use super::layer::PubSubLayer;
+use super::station::Reach;
+use super::topic::Target;
+use crate::error::BoxError;
+use crate::layer::ChannelLayer;
+use crate::message;
+use crate::message::Message;
+use crate::name::ChannelName;
+use crate::redis::checkup;
+use crate::redis::shard::Shard;
+
+#[derive(Debug, thiserror::Error)]
+#[error("the message stayed in this process")]
+struct Stayed;
+
+impl PubSubLayer {
+    /// Publishes a message through `shard` and hears it, on a channel that nobody else has.
+    pub(super) async fn travel(&self, shard: &Shard) -> Result<(), BoxError> {
+        let interest = &self.inbox.interest;
+        if let Reach::Away(fault) = interest.stations()[shard.index].reach() {
+            return Err(fault.to_string().into());
+        }
+        let place = |channel: &ChannelName| ((), self.topics.address(&Target::Channel(channel.clone())).shard);
+        let (channel, ()) = checkup::channel_on(shard, place)?;
+        let _opened = Opened { interest, channel: &channel };
+        self.subscribe(&[channel.as_str()]).await?;
+        // One that stays in this process does not say so.
+        let probe = message! { "published": true };
+        self.post(Target::Channel(channel.clone()), &probe, Message::default())?.await??;
+        let heard = self.receive(&[channel.as_str()]).await?.message;
+        if heard == probe { Ok(()) } else { Err(Stayed.into()) }
+    }
+}
+
+/// A channel that closes at once when this is dropped, since nothing else will be sent to it.
+struct Opened<'p> {
+    interest: &'p Interest,
+    channel: &'p ChannelName,
+}
+
+impl Drop for Opened<'_> {
+    fn drop(&mut self) {
+        self.interest.close(self.channel);
+    }
+}

@@ -1,0 +1,90 @@
+//! What the layer says of its servers: a message goes through each and comes back.
+
+use std::time::Duration;
+
+use channel_layer::health::{ShardState, Status};
+use channel_layer::{ChannelLayer, Mode, PubSubLayer};
+
+use super::tools::{ask, config, connect, connect_with, mode};
+use crate::support::{DEADLINE, RedisServer, eventually, within};
+
+/// The Redis channels of `server` that somebody listens to.
+async fn heard(server: &RedisServer) -> Vec<String> {
+    redis::from_redis_value(ask(&server.url(), "PUBSUB CHANNELS").await).unwrap()
+}
+
+/// Waits until the layer says of the first server that its message did not come back.
+async fn unheard(layer: &PubSubLayer) {
+    eventually("a probe that fails", async || {
+        let shard = layer.health().await.shards.swap_remove(0);
+        shard.probe.unwrap().error.map(|error| assert!(error.contains("NoPerm"), "{error}"))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_message_travels_through_every_server_and_leaves_nothing() {
+    let servers = [RedisServer::start(), RedisServer::start()];
+    let urls = servers.each_ref().map(RedisServer::url);
+    for sharded in [false, true] {
+        let layer = connect_with(config(urls.iter().map(String::as_str)).sharded_pubsub(sharded)).await;
+        let health = within(DEADLINE, "health", layer.health()).await;
+        assert_eq!((health.status, health.fallback_mode, health.shards.len()), (Status::Healthy, false, 2));
+        for shard in &health.shards {
+            let probe = shard.probe.as_ref().unwrap();
+            assert!(probe.round_trip.is_some() && probe.error.is_none(), "{probe:?}");
+        }
+        // Who asks again at once is told of the same one.
+        let again = layer.health().await;
+        assert_eq!(
+            again.shards[0].probe.as_ref().unwrap().round_trip,
+            health.shards[0].probe.as_ref().unwrap().round_trip
+        );
+        assert_eq!(layer.global_statistics().await.unwrap().messages_pending, 0);
+        for server in &servers {
+            eventually("the end of the subscription", async || heard(server).await.is_empty().then_some(())).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_does_not_come_back_makes_the_process_unready() {
+    for forbidden in ["publish", "subscribe"] {
+        let server = RedisServer::start();
+        let layer = connect([&*server.url()]).await;
+        assert!(layer.health().await.is_ready());
+        ask(&server.url(), &format!("ACL SETUSER default -{forbidden}")).await;
+        unheard(&layer).await;
+        let health = layer.health().await;
+        assert_eq!((health.status, health.shards[0].state), (Status::Unhealthy, ShardState::Up));
+        assert!(!health.is_ready() && !health.fallback_mode);
+        ask(&server.url(), &format!("ACL SETUSER default +{forbidden}")).await;
+        eventually("a probe that arrives", async || layer.health().await.is_ready().then_some(())).await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_does_not_excuse_another_that_is_mute() {
+    let (mute, mut away) = (RedisServer::start(), RedisServer::start());
+    let layer = connect([&*mute.url(), &*away.url()]).await;
+    away.stop();
+    mode(&layer, Mode::LocalOnly).await;
+    let health = layer.health().await;
+    assert!(health.is_ready() && health.fallback_mode, "{health:?}");
+    assert_eq!(health.shards.iter().map(|shard| shard.fallback_mode).collect::<Vec<_>>(), [false, true]);
+    ask(&mute.url(), "ACL SETUSER default -publish").await;
+    unheard(&layer).await;
+    let health = layer.health().await;
+    assert!(!health.is_ready() && health.fallback_mode, "{health:?}");
+}
+
+#[tokio::test]
+async fn nothing_is_sent_to_find_out_about_a_server_that_is_known_to_be_away() {
+    let mut server = RedisServer::start();
+    let layer = connect([&*server.url()]).await;
+    server.stop();
+    mode(&layer, Mode::LocalOnly).await;
+    let health = within(Duration::from_millis(500), "health", layer.health()).await;
+    assert!(health.shards[0].probe.as_ref().unwrap().error.is_some(), "{health:?}");
+    assert_eq!(layer.status()[0].stayed_local, 0);
+}

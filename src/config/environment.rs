@@ -43,7 +43,9 @@ impl Config {
     /// These options, changed by `variables`.
     pub(crate) fn with_vars(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Result<Self> {
         for (variable, value) in variables {
-            let Some(name) = variable.strip_prefix(PREFIX) else { continue };
+            let Some(name) = variable.strip_prefix(PREFIX).filter(|name| !is_service_link(name, &value)) else {
+                continue;
+            };
             let option = OPTIONS.iter().find(|option| option.to_ascii_uppercase() == name);
             let option = option.ok_or_else(|| Error::config(&variable, "...", "no option belongs to this variable"))?;
             let raw = parse(option, &value).map_err(|reason| Error::config(&variable, "...", reason))?;
@@ -52,6 +54,19 @@ impl Config {
         self.validate().map_err(of_variable)?;
         Ok(self)
     }
+}
+
+/// Whether Kubernetes made the variable with this `name` behind our prefix, for a Service whose name begins like it: each
+/// container of the namespace gets `..._SERVICE_HOST`, `..._PORT`, `..._PORT_80_TCP_ADDR` and so on.
+fn is_service_link(name: &str, value: &str) -> bool {
+    let ends = |end: &str| name == end || name.strip_suffix(end).is_some_and(|before| before.ends_with('_'));
+    let has = |part: &str| name.starts_with(part) || name.contains(&format!("_{part}"));
+    let of_port = ["TCP", "UDP", "SCTP"].iter().any(|protocol| {
+        name.split('_').collect::<Vec<_>>().windows(3).any(|parts| {
+            parts[0] == "PORT" && parts[1].bytes().all(|byte| byte.is_ascii_digit()) && parts[2] == *protocol
+        })
+    });
+    ends("SERVICE_HOST") || has("SERVICE_PORT") || of_port || (ends("PORT") && value.contains("://"))
 }
 
 /// What `value` means for `option`, which then checks it.
@@ -223,6 +238,29 @@ mod tests {
         ] {
             let error = read(&[(variable, value)]).expect_err(variable).to_string();
             assert!(error.contains(fault) && !error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_kubernetes_makes_of_a_service_belongs_to_others() {
+        for (name, value) in [
+            ("SERVICE_HOST", "10.0.0.1"),
+            ("SERVICE_PORT", "80"),
+            ("SERVICE_PORT_HTTP", "80"),
+            ("REDIS_SERVICE_HOST", "10.0.0.1"),
+            ("PORT", "tcp://10.0.0.1:80"),
+            ("REDIS_PORT", "tcp://10.0.0.1:80"),
+            ("PORT_80_TCP", "tcp://10.0.0.1:80"),
+            ("PORT_80_TCP_ADDR", "10.0.0.1"),
+            ("REDIS_PORT_53_UDP_PROTO", "udp"),
+        ] {
+            assert!(is_service_link(name, value), "{name}");
+        }
+        for (name, value) in [("PORT", "6379"), ("SERVICE_USERNAME", "a"), ("SUPPORT", "a://b"), ("PORT_TCP", "1")] {
+            assert!(!is_service_link(name, value), "{name}");
+        }
+        for option in OPTIONS {
+            assert!(!is_service_link(&option.to_ascii_uppercase(), "a://b"), "{option}");
         }
     }
 }

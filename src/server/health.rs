@@ -13,7 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::error::BoxError;
 use crate::health::Health;
-use crate::layer::ChannelLayer;
+use crate::layer::{ChannelLayer, Mode};
 
 /// Histograms without a scrape are summed up this often.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
@@ -38,6 +38,20 @@ pub fn health_routes(layer: Arc<dyn ChannelLayer>) -> Router {
         .route("/ready", get(ready))
         .route("/health/redis", get(redis))
         .with_state(layer)
+}
+
+/// A route `/mode` that says how `layer` carries messages: `remote`, `local_only` or `down`, as [`Mode`]. It asks no server and
+/// tells nothing else, so that pages of clients may ask it.
+pub fn mode_route(layer: Arc<dyn ChannelLayer>) -> Router {
+    Router::new().route("/mode", get(mode)).with_state(layer)
+}
+
+async fn mode(State(layer): State<Arc<dyn ChannelLayer>>) -> &'static str {
+    match *layer.mode().borrow() {
+        Mode::Remote => "remote",
+        Mode::LocalOnly => "local_only",
+        Mode::Down => "down",
+    }
 }
 
 async fn ready(State(layer): State<Arc<dyn ChannelLayer>>) -> Response {

@@ -53,7 +53,7 @@ mod upgrade;
 mod websocket;
 
 pub use bound::BoundServer;
-pub use health::{health_routes, metrics_route};
+pub use health::{health_routes, metrics_route, mode_route};
 pub use interface::InterfaceServer;
 pub use limits::Refused;
 pub use listener::{Address, InvalidTls, Listening, Tls};

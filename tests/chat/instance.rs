@@ -45,13 +45,18 @@ impl Instance {
 
     /// The whole answer to a request for `path`.
     pub async fn get(&self, path: &str) -> String {
-        let mut stream = TcpStream::connect(&self.address).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address);
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        within(DEADLINE, "the page", stream.read_to_string(&mut answer)).await.unwrap();
-        answer
+        get(&self.address, path).await
     }
+}
+
+/// The whole answer of whatever is at `address` to a request for `path`.
+pub async fn get(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    within(DEADLINE, "the page", stream.read_to_string(&mut answer)).await.unwrap();
+    answer
 }
 
 /// Runs the program until it fails with status 1; gives what it wrote to standard error.

@@ -7,8 +7,8 @@ mod instance;
 use std::time::Duration;
 
 pub use self::guest::Guest;
-pub use self::instance::Instance;
 use self::instance::fails;
+pub use self::instance::{Instance, get};
 use crate::support::{RedisServer, eventually, within};
 
 #[tokio::test]
@@ -52,7 +52,11 @@ async fn a_room_on_publish_and_subscribe_goes_on_without_redis_and_crosses_proce
 
     let mode = async |instance: &Instance, fallback: bool| {
         let told = format!(r#""fallback_mode":{fallback}"#);
-        let tells = async || instance.get("/health/redis").await.contains(&told).then_some(());
+        let mode = if fallback { "local_only" } else { "remote" };
+        let tells = async || {
+            let health = instance.get("/health/redis").await.contains(&told);
+            (health && instance.get("/mode").await.ends_with(&format!("\r\n\r\n{mode}"))).then_some(())
+        };
         eventually(&format!("an instance to tell {told}"), tells).await;
     };
     redis.stop();

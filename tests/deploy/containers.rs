@@ -11,7 +11,12 @@ use super::{MOUNTED, read};
 use crate::chat::{Guest, Instance};
 use crate::support::RedisServer;
 
-const COMPOSE: [&str; 3] = ["deploy/compose.yaml", "deploy/compose.append-only.yaml", "deploy/compose.sentinel.yaml"];
+const COMPOSE: [&str; 4] = [
+    "deploy/compose.yaml",
+    "deploy/compose.append-only.yaml",
+    "deploy/compose.workers.yaml",
+    "deploy/compose.sentinel.yaml",
+];
 /// Where an instance listens.
 pub const PORT: &str = "8000";
 
@@ -24,9 +29,14 @@ fn services() -> Vec<(&'static str, String, Json)> {
     COMPOSE.into_iter().flat_map(in_file).collect()
 }
 
-/// The services that are instances of the program.
-pub fn instances() -> Vec<(&'static str, String, Json)> {
+/// The services that run the program, and have a command of their own.
+pub fn programs() -> Vec<(&'static str, String, Json)> {
     services().into_iter().filter(|(_, _, service)| service["image"] == "channel-layer").collect()
+}
+
+/// The services that are instances of the chat.
+fn instances() -> Vec<(&'static str, String, Json)> {
+    programs().into_iter().filter(|(_, _, service)| service["command"][0] == "demo").collect()
 }
 
 /// The program with the arguments and the environment that containers give it, but for addresses.

@@ -1,8 +1,9 @@
-"""Prints the documents of a YAML file as JSON, when all are what their schema wants: compose or kubernetes, then a file."""
+"""Prints the documents of all YAML files in deploy/ as JSON, by path, when all are what their schemas want."""
 
 import json
 import sys
 from importlib.resources import files
+from pathlib import Path
 
 import jsonschema
 import kubernetes_validate
@@ -10,23 +11,24 @@ import yaml
 
 # The oldest that has all that the file uses, and the latest there is.
 KUBERNETES = ["1.30", "1.37"]
+COMPOSE = json.loads((files("check_jsonschema") / "builtin_schemas/vendor/compose-spec.json").read_text())
 
 
-def check_compose(document):
-    schema = files("check_jsonschema") / "builtin_schemas/vendor/compose-spec.json"
-    jsonschema.validate(document, json.loads(schema.read_text()))
-
-
-def check_kubernetes(document):
+def check(path, document):
+    if path.name.startswith("compose"):
+        jsonschema.validate(document, COMPOSE)
+        return
     for version in KUBERNETES:
         # Strict: without fields that the schema does not have.
         kubernetes_validate.validate(document, version, strict=True)
 
 
-kind, path = sys.argv[1:]
-check = {"compose": check_compose, "kubernetes": check_kubernetes}[kind]
-with open(path) as file:
-    documents = list(yaml.safe_load_all(file))
-for document in documents:
-    check(document)
-json.dump(documents, sys.stdout)
+found = {}
+for path in sorted(Path("deploy").glob("*.yaml")):
+    found[str(path)] = list(yaml.safe_load_all(path.read_text()))
+    for document in found[str(path)]:
+        try:
+            check(path, document)
+        except Exception as error:
+            raise SystemExit(f"{path}: {error}")
+json.dump(found, sys.stdout)

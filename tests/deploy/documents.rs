@@ -1,29 +1,32 @@
 //! YAML files, checked against their schemas.
 
+use std::collections::HashMap;
 use std::process::Command;
+use std::sync::LazyLock;
 
 use serde_json::Value as Json;
 
 use crate::django::python;
 
-/// A compose file of the project.
-pub fn compose(path: &str) -> Json {
-    documents("compose", path).remove(0)
-}
-
-/// The documents of a Kubernetes file of the project.
-pub fn kubernetes(path: &str) -> Vec<Json> {
-    documents("kubernetes", path)
-}
-
-fn documents(kind: &str, path: &str) -> Vec<Json> {
+/// The documents of each YAML file in `deploy`. Python is started once for all.
+static DOCUMENTS: LazyLock<HashMap<String, Vec<Json>>> = LazyLock::new(|| {
     let output = Command::new(python("deploy"))
-        .args(["tests/deploy/documents.py", kind, path])
+        .arg("tests/deploy/documents.py")
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .unwrap();
-    assert!(output.status.success(), "{path}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
+});
+
+/// A compose file of the project.
+pub fn compose(path: &str) -> Json {
+    DOCUMENTS[path][0].clone()
+}
+
+/// The documents of a Kubernetes file of the project.
+pub fn kubernetes(path: &str) -> &'static [Json] {
+    &DOCUMENTS[path]
 }
 
 /// The texts in a list.

@@ -6,18 +6,19 @@ use serde_json::Value as Json;
 
 use super::containers;
 use super::documents::{kubernetes, texts};
-use super::{read, server_default};
-use crate::support::RedisServer;
+use super::{layer_default, read, server_default};
+use crate::chat::Instance;
+use crate::support::{RedisServer, eventually};
 
 const FILE: &str = "deploy/kubernetes.yaml";
 
 fn manifest(kind: &str) -> Json {
-    kubernetes(FILE).into_iter().find(|document| document["kind"] == kind).unwrap()
+    kubernetes(FILE).iter().find(|document| document["kind"] == kind).unwrap().clone()
 }
 
 #[tokio::test]
 async fn the_container_starts_and_answers_its_probes() {
-    let redis = RedisServer::start();
+    let mut redis = RedisServer::start();
     let container = &manifest("Deployment")["spec"]["template"]["spec"]["containers"][0];
     let mut variables = Vec::new();
     for variable in container["env"].as_array().unwrap() {
@@ -25,12 +26,44 @@ async fn the_container_starts_and_answers_its_probes() {
     }
     containers::assert_known(&variables, FILE);
     let instance = containers::run(&texts(&container["args"]), &variables, &redis).await;
-    for probe in ["readinessProbe", "livenessProbe"] {
+    let asks = async |probe: &str, status: &str| {
         let request = &container[probe]["httpGet"];
         assert_eq!(request["port"], "http");
-        let answer = instance.get(request["path"].as_str().unwrap()).await;
-        assert!(answer.starts_with("HTTP/1.1 200 "), "{probe}: {answer}");
-    }
+        let answer = async || instance.get(request["path"].as_str().unwrap()).await.starts_with(status).then_some(());
+        eventually(&format!("{status} of the {probe}"), answer).await;
+    };
+    asks("readinessProbe", "HTTP/1.1 200 ").await;
+    redis.stop();
+    asks("readinessProbe", "HTTP/1.1 503 ").await;
+    asks("livenessProbe", "HTTP/1.1 200 ").await;
+    let patience = container["readinessProbe"]["timeoutSeconds"].as_u64().unwrap();
+    assert!(patience > layer_default("command_timeout"));
+}
+
+/// Each container of the namespace gets them, unless its pod says otherwise.
+#[tokio::test]
+async fn variables_that_kubernetes_makes_of_the_service_do_no_harm() {
+    let service = manifest("Service");
+    let (name, port) = (service["metadata"]["name"].as_str().unwrap(), &service["spec"]["ports"][0]);
+    let upper = name.to_uppercase().replace('-', "_");
+    assert_eq!(upper, "CHANNEL_LAYER", "it is the prefix of options");
+    let (number, port_name) = (port["port"].to_string(), port["name"].as_str().unwrap().to_uppercase());
+    let url = format!("tcp://10.0.0.1:{number}");
+    let made = [
+        ("SERVICE_HOST".to_owned(), "10.0.0.1"),
+        ("SERVICE_PORT".to_owned(), &*number),
+        (format!("SERVICE_PORT_{port_name}"), &number),
+        ("PORT".to_owned(), &url),
+        (format!("PORT_{number}_TCP"), &url),
+        (format!("PORT_{number}_TCP_PROTO"), "tcp"),
+        (format!("PORT_{number}_TCP_PORT"), &number),
+        (format!("PORT_{number}_TCP_ADDR"), "10.0.0.1"),
+    ]
+    .map(|(name, value)| (format!("{upper}_{name}"), value));
+    let made: Vec<_> = made.iter().map(|(name, value)| (&**name, *value)).collect();
+    let instance = Instance::run(&["demo", "--port", "0"], &made).await;
+    assert!(instance.get("/live").await.starts_with("HTTP/1.1 200 "));
+    assert_eq!(manifest("Deployment")["spec"]["template"]["spec"]["enableServiceLinks"], false);
 }
 
 #[test]
@@ -67,7 +100,7 @@ fn an_instance_has_time_to_end() {
     let pod = &manifest("Deployment")["spec"]["template"]["spec"];
     let pause = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64().unwrap();
     assert!(pod["terminationGracePeriodSeconds"].as_u64().unwrap() > pause + end);
-    for (file, name, service) in containers::instances() {
+    for (file, name, service) in containers::programs() {
         let grace = service["stop_grace_period"].as_str().unwrap().strip_suffix('s').unwrap();
         assert!(grace.parse::<u64>().unwrap() > end, "{name} in {file}");
     }

@@ -11,12 +11,13 @@ mod sentinel;
 mod supervised;
 mod systemd;
 mod troubleshooting;
+mod workers;
 
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use channel_layer::{InterfaceServer, MemoryLayer};
+use channel_layer::{Config, InterfaceServer, MemoryLayer};
 use regex::Regex;
 
 /// Where containers have the files of Redis.
@@ -36,7 +37,15 @@ fn replace_once(text: &str, from: &str, to: &str) -> String {
 
 /// What an interface server does unless it is told otherwise, in seconds.
 fn server_default(option: &str) -> u64 {
-    let server = format!("{:?}", InterfaceServer::new(Arc::new(MemoryLayer::new())));
-    let found = Regex::new(&format!(r"\b{option}: (\d+)s")).unwrap().captures(&server);
-    found.unwrap_or_else(|| panic!("{option} is not in {server}"))[1].parse().unwrap()
+    seconds_in(&format!("{:?}", InterfaceServer::new(Arc::new(MemoryLayer::new()))), option)
+}
+
+/// What a layer does unless it is told otherwise, in seconds.
+fn layer_default(option: &str) -> u64 {
+    seconds_in(&format!("{:?}", Config::new()), option)
+}
+
+fn seconds_in(shown: &str, option: &str) -> u64 {
+    let found = Regex::new(&format!(r"\b{option}: (\d+)s")).unwrap().captures(shown);
+    found.unwrap_or_else(|| panic!("{option} is not in {shown}"))[1].parse().unwrap()
 }

@@ -4,7 +4,7 @@ use regex::Regex;
 
 use super::nginx::{self, Nginx};
 use super::{read, server_default};
-use crate::chat::{Guest, Instance};
+use crate::chat::{Guest, Instance, get};
 use crate::support::RedisServer;
 
 struct Deployment {
@@ -42,6 +42,22 @@ async fn sockets_pass_through_and_outlive_a_reload() {
     ada.sees_line("Bob joined").await;
     ada.says("still here");
     bob.sees_line("Ada: still here").await;
+}
+
+#[tokio::test]
+async fn how_the_instances_are_stays_inside() {
+    let redis = RedisServer::start();
+    let options = ["--status", "--redis", &redis.url()];
+    let instance = Instance::start(&options).await;
+    let nginx = Nginx::before([&instance.address, &instance.address]).await;
+    for path in ["/live", "/ready", "/metrics", "/status", "/health/redis"] {
+        assert!(instance.get(path).await.starts_with("HTTP/1.1 200 "), "{path}");
+        assert!(get(&nginx.address(), path).await.starts_with("HTTP/1.1 404 "), "{path}");
+    }
+    // What the page asks for.
+    for path in ["/", "/chat.js", "/mode"] {
+        assert!(get(&nginx.address(), path).await.starts_with("HTTP/1.1 200 "), "{path}");
+    }
 }
 
 #[tokio::test]

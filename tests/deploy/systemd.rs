@@ -2,20 +2,24 @@
 
 use std::process::Command;
 
-use super::{read, replace_once};
+use super::read;
 
 #[test]
-fn systemd_takes_the_unit() {
+fn systemd_takes_the_units() {
     let dir = tempfile::tempdir().unwrap();
-    let unit = read("deploy/systemd/channel-layer@.service");
-    let unit = replace_once(
-        &unit,
-        "ExecStart=/usr/local/bin/channel-layer",
-        concat!("ExecStart=", env!("CARGO_BIN_EXE_channel-layer")),
-    );
-    std::fs::write(dir.path().join("channel-layer@.service"), unit).unwrap();
-    let checked =
-        Command::new("systemd-analyze").arg("verify").arg(dir.path().join("channel-layer@8001.service")).output();
+    let names = [
+        "channel-layer@.service",
+        "channel-layer-server.service",
+        "channel-layer-server.socket",
+        "channel-layer-worker@.service",
+    ];
+    for name in names {
+        let unit = read(&format!("deploy/systemd/{name}"));
+        let ours = concat!("ExecStart=", env!("CARGO_BIN_EXE_channel-layer"));
+        std::fs::write(dir.path().join(name), unit.replace("ExecStart=/usr/local/bin/channel-layer", ours)).unwrap();
+    }
+    let units = names.map(|name| dir.path().join(name.replace('@', "@8001")));
+    let checked = Command::new("systemd-analyze").arg("verify").args(&units).output();
     let checked = checked.expect("systemd-analyze is installed: scripts/test does it");
     // Of what it does not know it only warns.
     assert!(checked.status.success() && checked.stderr.is_empty(), "{}", String::from_utf8_lossy(&checked.stderr));

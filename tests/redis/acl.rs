@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use channel_layer::health::Status;
 use channel_layer::{Bytes, ChannelLayer, Config, message};
 use redis::AsyncCommands;
 
@@ -37,11 +38,24 @@ async fn refused(connection: &mut redis::aio::MultiplexedConnection) -> Vec<redi
 }
 
 #[tokio::test]
-async fn the_file_loads_as_it_is() {
-    let server = RedisServer::with(&["--aclfile", FILE]);
+async fn the_file_loads_as_it_is_and_lets_in_nobody_without_a_password() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("users.acl");
+    std::fs::write(&file, "user default on nopass ~* &* +@all\n").unwrap();
+    let server = RedisServer::with(&["--aclfile", file.to_str().unwrap()]);
     let mut connection = server.connection().await;
-    let users: Vec<String> = ask(&mut connection, redis::cmd("ACL").arg("USERS")).await;
-    assert!(users.contains(&"channel-layer".to_owned()), "{users:?}");
+    std::fs::copy(FILE, &file).unwrap();
+    let () = ask(&mut connection, redis::cmd("ACL").arg("LOAD")).await;
+
+    let without = redis::Client::open(server.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let refused =
+        redis::cmd("PING").query_async::<String>(&mut without.clone()).await.expect_err("nobody has logged in");
+    assert_eq!(refused.code(), Some("NOAUTH"), "{refused}");
+    let admin = redis::Client::open(url(&server, "admin")).unwrap();
+    let mut admin = admin.get_multiplexed_async_connection().await.unwrap();
+    let mut users: Vec<String> = ask(&mut admin, redis::cmd("ACL").arg("USERS")).await;
+    users.sort();
+    assert_eq!(users, ["admin", "channel-layer", "channel-layer-pubsub", "default"]);
 }
 
 #[tokio::test]
@@ -74,7 +88,7 @@ async fn the_user_of_the_native_format_may_do_all_that_a_layer_does() {
     // Bytes that are no message go to quarantine.
     let _: i64 = connection.rpush("asgi:channel:{bad?a}", "no entry").await.unwrap();
     assert!(layer.try_receive(&["bad?a"]).await.unwrap().is_none());
-    layer.health().await;
+    assert_eq!(layer.health().await.status, Status::Healthy);
     layer.redis_stats().await.unwrap();
     layer.global_statistics().await.unwrap();
     layer.flush().await.unwrap();

@@ -10,3 +10,5 @@ mod running;
 mod security;
 mod stopping;
 mod tracing_steps;
+
+pub use self::program::Program;

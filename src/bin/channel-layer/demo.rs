@@ -37,7 +37,7 @@ impl Demo {
         let layer = self.layer.connect().await?;
         let routes = health_routes(layer.clone()).merge(metrics_route()?);
         let server = InterfaceServer::new(layer.clone()).http(false).status_page(self.status).routes(routes);
-        let server = chat::pages(server).listen(listener.try_into()?);
+        let server = chat::pages(server, layer.clone()).listen(listener.try_into()?);
         let address = server.local_addr().clone();
 
         // The worker goes on until the sockets are closed, for it has to tell the rooms.

@@ -235,6 +235,9 @@ impl Serve {
         }
         let layer = Arc::new(self.layer.connect_redis().await?);
         let mut server = self.set(InterfaceServer::new(layer.clone()))?;
+        if self.pages.chat {
+            server = chat::pages(server, layer.clone());
+        }
         if self.pages.health {
             server = server.routes(health_routes(layer.clone()).merge(metrics_route()?));
         }
@@ -278,7 +281,7 @@ impl Serve {
         if let (Some(cert), Some(key)) = (&self.tls_cert, &self.tls_key) {
             server = server.tls(Tls::from_pem(&read(cert)?, &read(key)?)?);
         }
-        Ok(if self.pages.chat { chat::pages(server) } else { server })
+        Ok(server)
     }
 
     fn sockets(&self) -> SocketOptions {

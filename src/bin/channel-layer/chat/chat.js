@@ -121,17 +121,17 @@ function tick() {
 }
 
 // Whether the server reaches the others, or carries messages between its own clients alone.
-async function askHealth() {
+async function askMode() {
   if (!connected() || document.hidden) return;
   try {
-    const health = await (await fetch("/health/redis", { cache: "no-store" })).json();
-    $("alone").hidden = !health.fallback_mode;
+    const mode = await (await fetch("/mode", { cache: "no-store" })).text();
+    $("alone").hidden = mode !== "local_only";
   } catch {
     // A server that cannot be asked is one that the socket will tell of.
   }
 }
 
-setInterval(askHealth, 1500);
+setInterval(askMode, 1500);
 setInterval(tick, 500);
 $("retry").onclick = () => { if (wanted && !socket) connect(); };
 window.addEventListener("online", () => { if (wanted && !socket) connect(); });

@@ -18,6 +18,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use channel_layer::server::mode_route;
 use channel_layer::worker::Context;
 use channel_layer::{ChannelLayer, InterfaceServer, Result, Worker, message};
 
@@ -34,9 +35,10 @@ const MESSAGE_LIMIT: usize = 2_000;
 /// The close code for a room or name that cannot be; a client need not try again.
 const REFUSED: u16 = 4400;
 
-/// The page with what it loads.
-pub(crate) fn pages(server: InterfaceServer) -> InterfaceServer {
+/// The page with what it loads, and the route by which it learns whether `layer` reaches others.
+pub(crate) fn pages(server: InterfaceServer, layer: Arc<dyn ChannelLayer>) -> InterfaceServer {
     server
+        .routes(mode_route(layer))
         .page("/", "text/html; charset=utf-8", include_str!("page.html"))
         .page("/chat.css", "text/css; charset=utf-8", include_str!("chat.css"))
         .page("/chat.js", "text/javascript; charset=utf-8", include_str!("chat.js"))

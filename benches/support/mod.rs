@@ -1,10 +1,13 @@
 //! What benches of every kind need: a real Redis server, figures over rounds, and a table to show them in.
 
 mod figures;
+#[path = "../../tests/support/port.rs"]
+mod port;
 #[path = "../../tests/support/redis_server.rs"]
 mod redis_server;
 mod report;
 
 pub use figures::{Latencies, Spread, per_second};
+use port::ReservedPort;
 pub use redis_server::RedisServer;
 pub use report::{Report, micros, rate};

@@ -40,7 +40,7 @@ macro_rules! conformance {
             $(if !kind.promises(guarantees::Promise::$promise) {
                 return;
             })?
-            kind.runtime().block_on($theme::$test(&kind));
+            kind.run(stringify!($test), $theme::$test(&kind));
         })+
     };
 }

@@ -4,7 +4,6 @@ mod containers;
 mod documents;
 mod kubernetes;
 mod nginx;
-mod port;
 mod proxied;
 mod redis;
 mod sentinel;

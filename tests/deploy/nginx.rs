@@ -6,10 +6,9 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::port::ReservedPort;
 use super::supervised::Supervised;
 use super::{read, replace_once};
-use crate::support::eventually;
+use crate::support::{ReservedPort, eventually};
 
 /// A running nginx.
 pub struct Nginx {

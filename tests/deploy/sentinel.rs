@@ -9,11 +9,10 @@ use tempfile::TempDir;
 use tokio::time::sleep;
 
 use super::documents::{compose, texts};
-use super::port::ReservedPort;
 use super::supervised::Supervised;
 use super::{MOUNTED, read};
 use crate::chat::{Guest, Instance};
-use crate::support::{DEADLINE, eventually, within};
+use crate::support::{DEADLINE, ReservedPort, eventually, within};
 
 const SENTINELS: [&str; 3] = ["sentinel-1", "sentinel-2", "sentinel-3"];
 

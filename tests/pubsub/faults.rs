@@ -237,13 +237,16 @@ async fn the_order_of_a_sender_holds_when_redis_goes_and_comes() {
             change(&mut server);
             let mut modes = layer.mode();
             let mut reached = std::pin::pin!(modes.wait_for(|mode| *mode == expected));
-            loop {
-                tokio::select! {
-                    biased;
-                    delivery = receiver.recv() => got.push(super::tools::number(&delivery.unwrap())),
-                    _ = &mut reached => break,
+            let reading = async {
+                loop {
+                    tokio::select! {
+                        biased;
+                        delivery = receiver.recv() => got.push(super::tools::number(&delivery.unwrap())),
+                        _ = &mut reached => return,
+                    }
                 }
-            }
+            };
+            within(DEADLINE, "the change", reading).await;
         }
     }
     stop.send(()).unwrap();

@@ -219,19 +219,22 @@ async fn sends_during_an_outage_fail_at_once_and_work_after_it() {
         let sent = within(Duration::from_secs(5), "a refusal", layer.send(channel, numbered(0))).await;
         assert!(matches!(&sent, Err(error @ Error::Redis { shard: 0, .. }) if error.is_transient()), "{sent:?}");
     }
-    for result in [
-        layer.group_add("g", "n").await,
-        layer.group_discard("g", "n").await,
-        layer.group_send("g", numbered(0)).await,
-        layer.flush().await,
-        layer.global_statistics().await.map(|_| ()),
-        layer.channel_statistics("n").await.map(|_| ()),
-        layer.group_channels("g").await.map(|_| ()),
-        layer.new_channel("x?").await.map(|_| ()),
-        layer.try_receive(&["n"]).await.map(|_| ()),
-        layer.receive(&["n"]).await.map(|_| ()),
-        layer.receive(&["s?a"]).await.map(|_| ()),
-    ] {
+    let calls = async {
+        [
+            layer.group_add("g", "n").await,
+            layer.group_discard("g", "n").await,
+            layer.group_send("g", numbered(0)).await,
+            layer.flush().await,
+            layer.global_statistics().await.map(|_| ()),
+            layer.channel_statistics("n").await.map(|_| ()),
+            layer.group_channels("g").await.map(|_| ()),
+            layer.new_channel("x?").await.map(|_| ()),
+            layer.try_receive(&["n"]).await.map(|_| ()),
+            layer.receive(&["n"]).await.map(|_| ()),
+            layer.receive(&["s?a"]).await.map(|_| ()),
+        ]
+    };
+    for result in within(DEADLINE, "refusals", calls).await {
         assert!(matches!(result, Err(Error::Redis { shard: 0, .. })), "{result:?}");
     }
     server.start_again();

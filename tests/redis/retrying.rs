@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use channel_layer::{ChannelLayer, Error};
 
 use super::tools::{Site, connect, numbered, take_number};
-use crate::support::{DEADLINE, RedisServer, within};
+use crate::support::{DEADLINE, RedisServer, eventually, within};
 
 #[tokio::test]
 async fn what_cannot_have_run_waits_for_the_server_when_attempts_are_configured() {
@@ -14,8 +14,10 @@ async fn what_cannot_have_run_waits_for_the_server_when_attempts_are_configured(
     let patient = connect(site.config().retry_attempts(30).retry_backoff(Duration::from_millis(50))).await;
     let hasty = connect(site.config()).await;
     server.stop();
-    // Both have noticed.
-    while hasty.send("s?a", numbered(0)).await.is_ok() || hasty.channel_statistics("s?a").await.is_ok() {}
+    eventually("layers that have noticed", async || {
+        (hasty.send("s?a", numbered(0)).await.is_err() && hasty.channel_statistics("s?a").await.is_err()).then_some(())
+    })
+    .await;
     let sent = tokio::spawn(async move {
         // The first may have been on its way when the server went.
         let _ = patient.send("s?a", numbered(1)).await;

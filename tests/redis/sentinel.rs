@@ -9,7 +9,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::tools::{ask, connect, number, numbered, take_number};
-use crate::support::{DEADLINE, RedisServer, Replicated, eventually, free_port, random_prefix, shared_servers, within};
+use crate::support::{
+    DEADLINE, RedisServer, Replicated, ReservedPort, eventually, random_prefix, shared_servers, within,
+};
 
 /// A failover, from the kill to the first send through another master.
 const FAILOVER: Duration = Duration::from_secs(15);
@@ -217,7 +219,8 @@ async fn without_names_all_services_are_used_and_sharding_goes_by_name() {
 #[tokio::test]
 async fn sentinels_that_are_away_do_not_matter_while_one_is_there() {
     let sentinel = sentinel_of_the_shared("");
-    let away = || Host::from(("127.0.0.1", free_port()));
+    let nobody = ReservedPort::new();
+    let away = || Host::from(("127.0.0.1", nobody.number()));
     let layer = connect(config([away(), Host::from(sentinel.url()), away()]).services(["one"])).await;
     layer.send("s?a", numbered(1)).await.unwrap();
     assert_eq!(take_number(&layer, "s?a").await, 1);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use channel_layer::{CapacityRule, ChannelLayer, Config, Error, Event, RedisLayer};
 
 use super::tools::{Site, ask, connect, event, numbered, take_number};
-use crate::support::{DEADLINE, FakeServer, RedisServer, eventually, within};
+use crate::support::{DEADLINE, FakeServer, RedisServer, ReservedPort, eventually, within};
 
 async fn refusal(config: Config) -> Error {
     within(DEADLINE, "a refusal", RedisLayer::connect(config)).await.expect_err("it was to be refused")
@@ -23,10 +23,9 @@ fn everything(error: &Error) -> String {
     said.join("\n")
 }
 
-fn closed_url() -> String {
-    let mut server = RedisServer::start();
-    server.stop();
-    server.url()
+/// The URL of a port where nobody listens as long as it is reserved.
+fn url_of(closed: &ReservedPort) -> String {
+    format!("redis://127.0.0.1:{}/0", closed.number())
 }
 
 #[tokio::test]
@@ -75,12 +74,13 @@ async fn keys_that_cannot_work_are_named_and_not_shown() {
 
 #[tokio::test]
 async fn a_server_that_is_away_is_named() {
-    let error = refusal(Site::at([closed_url()]).config()).await;
+    let closed = std::array::from_fn::<_, 3, _>(|_| ReservedPort::new());
+    let error = refusal(Site::at([url_of(&closed[0])]).config()).await;
     assert!(matches!(error, Error::Redis { shard: 0, .. }), "{error:?}");
     assert!(error.is_transient());
     assert_eq!(error.to_string(), "redis shard 0 failed");
     assert!(error.source().expect("it has a cause").to_string().to_lowercase().contains("refused"), "{error:?}");
-    let error = refusal(Site::at([closed_url(), closed_url(), closed_url()]).config()).await;
+    let error = refusal(Site::at(closed.each_ref().map(url_of)).config()).await;
     assert!(matches!(error, Error::Redis { .. }), "{error:?}");
     let error = refusal(Config::new().host("unix:///nowhere/redis.sock")).await;
     assert!(matches!(error, Error::Redis { shard: 0, .. }), "{error:?}");

@@ -7,12 +7,12 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 use tempfile::TempDir;
 
 use super::tools::{Site, ask, connect, number, numbered, publishes, take_number};
-use crate::support::{DEADLINE, RedisServer, free_port, random_prefix, within};
+use crate::support::{DEADLINE, RedisServer, ReservedPort, random_prefix, within};
 
 /// A server that speaks TLS beside its plain port, and the files around it.
 struct TlsServer {
     server: RedisServer,
-    port: u16,
+    port: ReservedPort,
     files: Files,
 }
 
@@ -50,11 +50,11 @@ impl Files {
 
 impl TlsServer {
     fn start(certificate: &str, more: &[&str]) -> Self {
-        let (files, port) = (Files::new(), free_port());
+        let (files, port) = (Files::new(), ReservedPort::new());
         let text = |path: PathBuf| path.to_str().unwrap().to_owned();
         let (ca, key) = (text(files.path("ca.pem")), text(files.path(&format!("{certificate}.key"))));
         let certificate = text(files.path(&format!("{certificate}.pem")));
-        let port_text = port.to_string();
+        let port_text = port.number().to_string();
         let tls = [
             "--tls-port",
             &port_text,
@@ -73,7 +73,7 @@ impl TlsServer {
     }
 
     fn config_as(&self, login: &str, fragment: &str) -> Config {
-        Site::at([format!("rediss://{login}127.0.0.1:{}/0{fragment}", self.port)]).config()
+        Site::at([format!("rediss://{login}127.0.0.1:{}/0{fragment}", self.port.number())]).config()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// Long enough for a slow machine under load, short enough to find out that something hangs.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -26,10 +26,11 @@ pub async fn within<F: Future>(deadline: Duration, what: &str, future: F) -> F::
 pub async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
     let end = Instant::now() + DEADLINE;
     loop {
-        if let Some(value) = check().await {
-            return value;
+        let checked = timeout_at(end, check()).await;
+        match checked {
+            Ok(Some(value)) => return value,
+            Ok(None) if Instant::now() < end => sleep(Duration::from_millis(10)).await,
+            _ => panic!("waited {DEADLINE:?} in vain for {what}"),
         }
-        assert!(Instant::now() < end, "waited {DEADLINE:?} in vain for {what}");
-        sleep(Duration::from_millis(10)).await;
     }
 }

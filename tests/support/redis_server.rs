@@ -1,12 +1,17 @@
 //! A real redis-server of a test's own, which ends with the test process at the latest.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+
+use super::ReservedPort;
+
+/// Longer than a server needs for an answer, or to start, on a busy machine.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
 
 /// The shell that supervises the server: it knows the server's process id, so that no other process is ever signalled,
 /// and when the pipe to its parent closes, however the parent ended, it kills the server and removes the directory. It
@@ -19,7 +24,7 @@ const SUPERVISOR: &str = r#"
         case $command in
             start) redis-server "$@" --bind 127.0.0.1 --port "$argument" --dir "$dir" >>"$dir/log" 2>&1 & pid=$! ;;
             kill) kill -KILL "$pid"; wait "$pid"; pid= ;;
-            freeze) kill -STOP "$pid"; until grep -q '^State:.T' "/proc/$pid/status"; do :; done ;;
+            freeze) kill -STOP "$pid"; while kill -0 "$pid" && ! grep -q '^State:.[TZ]' "/proc/$pid/status"; do :; done ;;
             thaw) kill -CONT "$pid" ;;
         esac
         echo done
@@ -27,12 +32,6 @@ const SUPERVISOR: &str = r#"
     if [ -n "$pid" ]; then kill -KILL "$pid"; wait "$pid"; fi
     rm -rf "$dir"
 "#;
-
-const SENTINEL_CONF: &str = "sentinel.conf";
-
-const START_DEADLINE: Duration = Duration::from_secs(20);
-
-const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
 
 /// A redis-server in a directory of its own, on a free port of the loopback address or on a Unix socket.
 pub struct RedisServer {
@@ -44,7 +43,8 @@ pub struct RedisServer {
 }
 
 enum Address {
-    Tcp(u16),
+    /// Nobody else takes the port while the server is stopped.
+    Tcp(ReservedPort),
     Unix(PathBuf),
 }
 
@@ -61,31 +61,16 @@ impl RedisServer {
 
     /// Starts a server with more arguments.
     pub fn with(arguments: &[&str]) -> Self {
-        Self::on_a_free_port(&new_dir(), &[&["--save", ""], arguments].concat())
+        Self::launched(&new_dir(), &[&["--save", ""], arguments].concat(), Address::Tcp(ReservedPort::new()))
     }
 
     /// Starts a sentinel with the lines of its configuration.
     pub fn sentinel(configuration: &str) -> Self {
         let dir = new_dir();
-        let file = dir.join(SENTINEL_CONF);
+        let file = dir.join("sentinel.conf");
         std::fs::write(&file, configuration).expect("the directory was just made");
-        Self::on_a_free_port(&dir, &[&file.display().to_string(), "--sentinel"])
-    }
-
-    fn on_a_free_port(dir: &Path, arguments: &[&str]) -> Self {
-        let mut server = Self::supervise(dir, arguments, Address::Tcp(0));
-        // A port that was free a moment ago may be taken when the server wants it.
-        for _ in 0..10 {
-            server.address = Address::Tcp(free_port());
-            server.launch();
-            if server.answers_in_time() {
-                return server;
-            }
-            server.stop();
-            // What it says of the port that was taken is not true of the next one.
-            std::fs::remove_file(dir.join("log")).ok();
-        }
-        panic!("redis-server did not start on any of 10 ports; its log: {}", server.log());
+        let arguments = [&*file.display().to_string(), "--sentinel"];
+        Self::launched(&dir, &arguments, Address::Tcp(ReservedPort::new()))
     }
 
     /// Starts a server that keeps nothing on disk and listens on a Unix socket only.
@@ -93,9 +78,12 @@ impl RedisServer {
         let dir = new_dir();
         let socket = dir.join("redis.sock");
         let path = socket.display().to_string();
-        let mut server = Self::supervise(&dir, &["--save", "", "--unixsocket", &path], Address::Unix(socket));
-        server.launch();
-        assert!(server.answers_in_time(), "redis-server did not start on {path}; its log: {}", server.log());
+        Self::launched(&dir, &["--save", "", "--unixsocket", &path], Address::Unix(socket))
+    }
+
+    fn launched(dir: &Path, arguments: &[&str], address: Address) -> Self {
+        let mut server = Self::supervise(dir, arguments, address);
+        server.start_again();
         server
     }
 
@@ -119,15 +107,15 @@ impl RedisServer {
     /// The URL to connect to it.
     pub fn url(&self) -> String {
         match &self.address {
-            Address::Tcp(port) => format!("redis://127.0.0.1:{port}/0"),
+            Address::Tcp(port) => format!("redis://127.0.0.1:{}/0", port.number()),
             Address::Unix(path) => format!("unix://{}", path.display()),
         }
     }
 
     /// The port that it listens on, unless it is on a Unix socket.
     pub fn port(&self) -> u16 {
-        match self.address {
-            Address::Tcp(port) => port,
+        match &self.address {
+            Address::Tcp(port) => port.number(),
             Address::Unix(_) => panic!("a server on a Unix socket has no port"),
         }
     }
@@ -141,7 +129,8 @@ impl RedisServer {
     pub async fn connection(&self) -> redis::aio::MultiplexedConnection {
         let client = redis::Client::open(self.url()).expect("the URL of a server is valid");
         // By default an answer later than 500 ms is an error, which a busy machine may well need.
-        let patient = redis::AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        let patient = redis::AsyncConnectionConfig::new();
+        let patient = patient.set_connection_timeout(Some(ANSWER_DEADLINE)).set_response_timeout(Some(ANSWER_DEADLINE));
         client.get_multiplexed_async_connection_with_config(&patient).await.expect("the server answers")
     }
 
@@ -156,8 +145,9 @@ impl RedisServer {
     ///
     /// If it does not answer in time.
     pub fn start_again(&mut self) {
-        self.launch();
-        assert!(self.answers_in_time(), "redis-server did not start again; its log: {}", self.log());
+        let port = if let Address::Tcp(port) = &self.address { port.number() } else { 0 };
+        self.command(&format!("start {port}"));
+        assert!(self.answers_in_time(), "redis-server did not start; its log: {}", self.log());
     }
 
     /// Stops the server and starts it again at the same address: with its data if it is [`durable`](Self::durable),
@@ -177,11 +167,6 @@ impl RedisServer {
         self.command("thaw");
     }
 
-    fn launch(&mut self) {
-        let port = if let Address::Tcp(port) = self.address { port } else { 0 };
-        self.command(&format!("start {port}"));
-    }
-
     /// Has the supervisor carry out `command`, to its end.
     fn command(&mut self, command: &str) {
         let commands = self.commands.as_mut().expect("the pipe is open until drop");
@@ -191,15 +176,11 @@ impl RedisServer {
         assert_eq!(answer, "done\n", "the supervisor of redis-server ended");
     }
 
-    /// Whether this server, and no other that took its port, answers before the deadline.
     fn answers_in_time(&self) -> bool {
-        let end = Instant::now() + START_DEADLINE;
+        let end = Instant::now() + ANSWER_DEADLINE;
         while Instant::now() < end {
             if self.is_loaded().unwrap_or(false) {
                 return true;
-            }
-            if self.log().contains("Failed listening on port") {
-                return false;
             }
             sleep(Duration::from_millis(5));
         }
@@ -207,15 +188,17 @@ impl RedisServer {
     }
 
     fn is_loaded(&self) -> std::io::Result<bool> {
-        let dir = self.dir.display().to_string();
         match &self.address {
             Address::Tcp(port) => {
-                let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, *port))?;
-                // Who has taken the port meanwhile may never answer.
+                let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port.number()))?;
                 stream.set_read_timeout(Some(ANSWER_DEADLINE))?;
-                serves_from(&dir, stream)
+                serves(stream)
             }
-            Address::Unix(path) => serves_from(&dir, UnixStream::connect(path)?),
+            Address::Unix(path) => {
+                let stream = UnixStream::connect(path)?;
+                stream.set_read_timeout(Some(ANSWER_DEADLINE))?;
+                serves(stream)
+            }
         }
     }
 
@@ -231,29 +214,15 @@ impl Drop for RedisServer {
     }
 }
 
-/// Whether the server at the other end has loaded its data and works in `dir`.
-fn serves_from(dir: &str, mut stream: impl Read + Write) -> std::io::Result<bool> {
-    stream.write_all(b"PING\r\nCONFIG GET dir\r\nINFO server\r\nQUIT\r\n")?;
-    let (mut answer, mut buffer) = (String::new(), [0; 4096]);
-    // A sentinel knows no QUIT, and says so.
-    while !answer.contains("'QUIT'") {
-        match stream.read(&mut buffer)? {
-            0 => break,
-            read => answer.push_str(&String::from_utf8_lossy(&buffer[..read])),
-        }
-    }
-    // A sentinel does not tell its directory, but its file.
-    let file = format!("config_file:{dir}/{SENTINEL_CONF}");
-    Ok(answer.starts_with("+PONG") && answer.lines().any(|line| line == dir || line == file))
+/// Whether the server at the other end has loaded its data.
+fn serves(mut stream: impl Read + Write) -> std::io::Result<bool> {
+    stream.write_all(b"PING\r\n")?;
+    let mut answer = [0; 5];
+    stream.read_exact(&mut answer)?;
+    Ok(&answer == b"+PONG")
 }
 
 fn new_dir() -> PathBuf {
     let dir = tempfile::Builder::new().prefix("channel-layer-").tempdir().expect("a temporary directory can be made");
     dir.keep().canonicalize().expect("the directory was just made")
-}
-
-/// A port of the loopback address that nobody listens on now.
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a loopback port is free");
-    listener.local_addr().expect("a bound listener has an address").port()
 }

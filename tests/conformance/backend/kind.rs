@@ -8,6 +8,7 @@ use tokio::runtime::Runtime;
 use super::super::guarantees::Promise;
 use super::super::tools::Layer;
 use super::{Backend, Options};
+use crate::support::within;
 
 /// A layer that tests can start, and what it says of itself.
 pub struct Kind {
@@ -18,6 +19,7 @@ pub struct Kind {
     pub flushes: bool,
     /// As [`Backend::LIKE_PYTHON`].
     pub like_python: bool,
+    limit: Duration,
     start: fn(Options) -> LocalBoxFuture<'static, Started>,
     runtime: fn() -> Runtime,
 }
@@ -28,7 +30,7 @@ impl Kind {
             Box::pin(async { Started(Box::new(B::start(options).await)) })
         };
         let (column, lacks, flushes, like_python) = (B::COLUMN, B::LACKS, B::FLUSHES, B::LIKE_PYTHON);
-        Self { column, lacks, flushes, like_python, start, runtime: B::runtime }
+        Self { column, lacks, flushes, like_python, limit: B::LIMIT, start, runtime: B::runtime }
     }
 
     /// Starts the layer, empty.
@@ -41,9 +43,9 @@ impl Kind {
         !self.lacks.contains(&promise)
     }
 
-    /// The runtime that a test of it runs on.
-    pub fn runtime(&self) -> Runtime {
-        (self.runtime)()
+    /// Runs a test of it, to its end or to the limit.
+    pub fn run(&self, name: &str, test: impl Future<Output = ()>) {
+        (self.runtime)().block_on(within(self.limit, name, test));
     }
 }
 

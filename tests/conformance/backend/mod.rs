@@ -38,6 +38,9 @@ pub trait Backend: Sized + 'static {
     /// Whether capacities go by full names, and new channels may be process-local, as in Python's `channels_redis`.
     const LIKE_PYTHON: bool = false;
 
+    /// How long a test of it may take, by its clock: several times what the longest one needs.
+    const LIMIT: Duration = Duration::from_mins(4);
+
     /// Starts the layer, empty.
     async fn start(options: Options) -> Self;
 

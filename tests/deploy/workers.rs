@@ -6,11 +6,10 @@ use tokio::process::Command;
 
 use super::documents::{compose, texts};
 use super::nginx::Nginx;
-use super::port::ReservedPort;
 use super::read;
 use crate::chat::{Guest, get};
 use crate::server::Program;
-use crate::support::{RedisServer, eventually};
+use crate::support::{RedisServer, ReservedPort, eventually};
 
 #[tokio::test]
 async fn servers_and_workers_of_compose_are_one_chat_behind_nginx() {

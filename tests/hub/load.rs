@@ -8,8 +8,9 @@ use tokio::net::TcpListener;
 use tokio_tungstenite::client_async;
 
 use super::App;
+use crate::support::scaled;
 
-/// How many clients come.
+/// How many clients come where the heavy tests are asked for.
 const CONNECTS: usize = 20_000;
 
 /// How many of them are there together.
@@ -22,6 +23,7 @@ async fn twenty_thousand_clients_come_and_go_and_leave_nothing_behind() {
     // On several addresses, for each has some 28,000 ports, which rest for a minute after use.
     let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
     let app = App::listening(Hub::builder(Arc::new(MemoryLayer::new())), listener).await;
+    let connects = scaled(CONNECTS);
     let (next, over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let broadcasting = tokio::spawn({
         let (hub, over) = (app.hub.clone(), over.clone());
@@ -41,7 +43,7 @@ async fn twenty_thousand_clients_come_and_go_and_leave_nothing_behind() {
         tokio::spawn(async move {
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
-                if number >= CONNECTS {
+                if number >= connects {
                     return;
                 }
                 come_and_go(number, port, &hub).await;
@@ -54,7 +56,7 @@ async fn twenty_thousand_clients_come_and_go_and_leave_nothing_behind() {
     over.store(true, Ordering::Relaxed);
     broadcasting.await.unwrap();
     app.is_empty().await;
-    assert_eq!(app.closes(), CONNECTS, "each has one end");
+    assert_eq!(app.closes(), connects, "each has one end");
 }
 
 /// Clients end in every way: by a close, without a word, or as soon as they are there.

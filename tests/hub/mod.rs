@@ -79,10 +79,13 @@ impl App {
     /// A client that is in `room`, from both sides.
     pub async fn enter(&self, room: &str) -> (Socket, Client) {
         let socket = self.try_enter(room).await.unwrap();
-        let client = within(DEADLINE, "a client to arrive", async {
-            std::future::poll_fn(|cx| self.seen.arrivals.lock().poll_recv(cx)).await
-        });
-        (socket, client.await.unwrap())
+        (socket, self.enters().await)
+    }
+
+    /// The next client that has joined its room.
+    pub async fn enters(&self) -> Client {
+        let arrives = std::future::poll_fn(|cx| self.seen.arrivals.lock().poll_recv(cx));
+        within(DEADLINE, "a client to arrive", arrives).await.unwrap()
     }
 
     pub async fn try_enter(&self, room: &str) -> Result<Socket, ClientError> {

@@ -8,6 +8,7 @@ mod port;
 mod proxy;
 mod redis_server;
 mod replicated;
+mod scale;
 mod shared;
 mod tests;
 
@@ -19,4 +20,5 @@ pub use port::ReservedPort;
 pub use proxy::Proxy;
 pub use redis_server::RedisServer;
 pub use replicated::Replicated;
+pub use scale::{needs_files, scaled};
 pub use shared::{random_prefix, shared_servers, shared_unix_server};

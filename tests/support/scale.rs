@@ -1,0 +1,30 @@
+//! How heavy the heavy tests are, and what they need of the system.
+
+/// Set to `full` by continuous integration.
+const VARIABLE: &str = "CHANNEL_LAYER_TEST_LOAD";
+
+/// A number of clients: all of them where the heavy tests are asked for, a tenth otherwise.
+///
+/// # Panics
+///
+/// If what is asked for is not known.
+pub fn scaled(full: usize) -> usize {
+    match std::env::var(VARIABLE).as_deref() {
+        Ok("full") => full,
+        Err(std::env::VarError::NotPresent) => full / 10,
+        other => panic!("{VARIABLE} can be \"full\" or unset, and is {other:?}"),
+    }
+}
+
+/// Says so early if this process may not have as many files open as a test needs.
+///
+/// # Panics
+///
+/// If there is room for fewer than `needed` files beside some hundreds of other tests.
+pub fn needs_files(needed: usize) {
+    let limits = std::fs::read_to_string("/proc/self/limits").expect("Linux tells the limits of a process");
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).expect("files are limited");
+    let soft = line.split_whitespace().next().expect("the soft limit comes first");
+    let enough = soft.parse::<usize>().map_or(soft == "unlimited", |soft| soft >= needed + 500);
+    assert!(enough, "the test needs {needed} files open at once, and {soft} may be: ulimit -n \"$(ulimit -Hn)\"");
+}

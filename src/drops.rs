@@ -19,11 +19,7 @@ pub(crate) enum DropReason {
     Undecodable,
     /// The layer closed, and nobody else can read what it held.
     Closed,
-    /// The client that a reply was for has gone.
-    ClientGone,
-    /// The client that a reply was for does not read as fast as it is sent to.
-    SlowConsumer,
-    /// A reply was none that an interface server understands.
+    /// It was none that its reader understands.
     Malformed,
     /// A server was away when the message had to be put back, or its group looked up.
     ShardDown,
@@ -31,29 +27,28 @@ pub(crate) enum DropReason {
     Stopped,
 }
 
-impl DropReason {
-    fn label(self) -> &'static str {
-        match self {
-            Self::Expired => "expired",
-            Self::Full => "full",
-            Self::Overflow => "overflow",
-            Self::NoReader => "no_reader",
-            Self::Unconfirmed => "unconfirmed",
-            Self::Undecryptable => "undecryptable",
-            Self::Undecodable => "undecodable",
-            Self::Closed => "closed",
-            Self::ClientGone => "client_gone",
-            Self::SlowConsumer => "slow_consumer",
-            Self::Malformed => "malformed",
-            Self::ShardDown => "shard_down",
-            Self::Stopped => "stopped",
+/// The label of the metric.
+impl From<DropReason> for &'static str {
+    fn from(reason: DropReason) -> Self {
+        match reason {
+            DropReason::Expired => "expired",
+            DropReason::Full => "full",
+            DropReason::Overflow => "overflow",
+            DropReason::NoReader => "no_reader",
+            DropReason::Unconfirmed => "unconfirmed",
+            DropReason::Undecryptable => "undecryptable",
+            DropReason::Undecodable => "undecodable",
+            DropReason::Closed => "closed",
+            DropReason::Malformed => "malformed",
+            DropReason::ShardDown => "shard_down",
+            DropReason::Stopped => "stopped",
         }
     }
 }
 
-/// Counts `messages` as dropped.
-pub(crate) fn count(reason: DropReason, messages: usize) {
+/// Counts `messages` as dropped, under the label of a reason.
+pub(crate) fn count(reason: impl Into<&'static str>, messages: usize) {
     if messages > 0 {
-        metrics::counter!("channel_layer_dropped_total", "reason" => reason.label()).increment(messages as u64);
+        metrics::counter!("channel_layer_dropped_total", "reason" => reason.into()).increment(messages as u64);
     }
 }

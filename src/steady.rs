@@ -8,13 +8,10 @@ use crate::backoff::Backoff;
 use crate::error::{Error, Result};
 use crate::layer::{Delivery, Receiver};
 
-/// How many messages are taken at once.
-pub(crate) const BATCH: usize = 256;
-
 /// A [`Receiver`] that waits while the servers of the layer are away. An outage is logged once, and so is its end.
 #[derive(Debug)]
 pub(crate) struct SteadyReceiver {
-    receiver: Receiver,
+    pub(crate) receiver: Receiver,
     /// What is read, for the log.
     what: &'static str,
     backoff: Backoff,
@@ -47,27 +44,6 @@ impl SteadyReceiver {
         }
     }
 
-    /// Waits for messages and moves those that are there to the end of `deliveries`.
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`Receiver::recv_many`].
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Closed`] alone.
-    pub(crate) async fn recv_many(&mut self, deliveries: &mut Vec<Delivery>) -> Result<()> {
-        loop {
-            match self.receiver.recv_many(deliveries, BATCH).await {
-                Ok(_) => {
-                    self.works();
-                    return Ok(());
-                }
-                Err(error) => self.fails(error).await?,
-            }
-        }
-    }
-
     /// Puts back what was taken and not handed over.
     ///
     /// # Cancel safety
@@ -79,14 +55,16 @@ impl SteadyReceiver {
         }
     }
 
-    fn works(&mut self) {
+    /// A read has succeeded.
+    pub(crate) fn works(&mut self) {
         if std::mem::take(&mut self.failing) {
             tracing::info!("{} arrive again", self.what);
             self.backoff = Backoff::outage();
         }
     }
 
-    async fn fails(&mut self, error: Error) -> Result<()> {
+    /// A read has failed: waits a moment, unless nothing can come any more.
+    pub(crate) async fn fails(&mut self, error: Error) -> Result<()> {
         if let Error::Closed = error {
             return Err(error);
         }

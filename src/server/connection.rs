@@ -16,9 +16,10 @@ use tokio::time::sleep;
 
 use super::asgi::{Reply, code};
 use super::limits::{Admission, Gate, Refused};
+use super::lost::Lost;
 use super::options::SocketOptions;
 use super::queue::{Pushed, Queue};
-use crate::drops::{self, DropReason};
+use crate::drops;
 use crate::name::{ChannelName, InvalidName};
 
 /// How finely closes are spread over time.
@@ -148,7 +149,7 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.connections.queues.remove(&self.id);
-        drops::count(DropReason::ClientGone, self.queue.end());
+        drops::count(Lost::ClientGone, self.queue.end());
         metrics::gauge!("channel_layer_connections").decrement(1.0);
     }
 }

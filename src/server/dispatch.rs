@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::asgi::{ReplyReader, code};
 use super::connection::Connections;
+use super::lost::Lost;
 use super::queue::Pushed;
 use super::status::{Count, Tally};
 use crate::drops::{self, DropReason};
@@ -51,7 +52,7 @@ fn hand_over(delivery: &Delivery, replies: &mut ReplyReader, connections: &Conne
             }
             pushed.count();
         }
-        None => drops::count(DropReason::ClientGone, 1),
+        None => drops::count(Lost::ClientGone, 1),
     }
 }
 

@@ -24,6 +24,7 @@
 
 mod access_log;
 mod asgi;
+mod batch;
 mod bound;
 mod connection;
 mod dispatch;
@@ -36,6 +37,7 @@ pub mod hub;
 mod interface;
 mod limits;
 mod listener;
+mod lost;
 mod options;
 mod origin;
 mod page;

@@ -6,9 +6,10 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::asgi::{Reply, code};
+use super::lost::Lost;
 use super::options::{QueueLimits, SlowConsumer, SocketOptions};
 use super::socket::FRAMES_AT_ONCE;
-use crate::drops::{self, DropReason};
+use crate::drops;
 
 /// What a socket takes at once is in memory beside the queue.
 const BYTES_AT_ONCE: usize = 256 * 1024;
@@ -68,13 +69,13 @@ impl Pushed {
     pub(crate) fn count(self) {
         match self {
             Self::Queued => {}
-            Self::Replaced(lost) => drops::count(DropReason::SlowConsumer, lost),
-            Self::Dropped => drops::count(DropReason::SlowConsumer, 1),
+            Self::Replaced(lost) => drops::count(Lost::SlowConsumer, lost),
+            Self::Dropped => drops::count(Lost::SlowConsumer, 1),
             Self::Overflowed(lost) => {
                 metrics::counter!("channel_layer_slow_consumers_closed_total").increment(1);
-                drops::count(DropReason::SlowConsumer, lost);
+                drops::count(Lost::SlowConsumer, lost);
             }
-            Self::Ending => drops::count(DropReason::ClientGone, 1),
+            Self::Ending => drops::count(Lost::ClientGone, 1),
         }
     }
 }

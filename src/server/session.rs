@@ -11,12 +11,13 @@ use super::asgi::{self, Opening, Peer, Reply, code};
 use super::connection::Connection;
 use super::frame::Data;
 use super::limits::Refused;
+use super::lost::Lost;
 use super::queue::Queue;
 use super::shared::Shared;
 use super::status::Count;
 use super::websocket::{Closing, Inbox};
 use crate::backoff::send_waiting;
-use crate::drops::{self, DropReason};
+use crate::drops;
 use crate::error::{Error, Result};
 
 /// Dropping it takes the connection out of the registry and sends `websocket.disconnect` if the application has heard
@@ -164,7 +165,7 @@ impl Drop for Session {
                 // The client left while the application was at its connect. Told of it now, another worker could take
                 // it out of groups that the first one has yet to put it into, and it would stay there.
                 if let Decision::Accepted(_) = decision(connection.queue(), shared.settings.accept_timeout).await {
-                    drops::count(DropReason::ClientGone, 1);
+                    drops::count(Lost::ClientGone, 1);
                 }
             }
             drop(connection);

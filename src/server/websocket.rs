@@ -19,10 +19,11 @@ use tungstenite::{Message, Utf8Bytes};
 use super::asgi::{Reply, code};
 use super::frame::Data;
 use super::heartbeat::{Beat, Heartbeat};
+use super::lost::Lost;
 use super::options::SocketOptions;
 use super::queue::{Ending, Queue};
 use super::socket::{ReadFault, Socket};
-use crate::drops::{self, DropReason};
+use crate::drops;
 
 /// Who gets what a client sends.
 pub(crate) trait Inbox: Send {
@@ -152,7 +153,7 @@ pub(crate) async fn run<Stream: AsyncRead + AsyncWrite + Unpin + Send>(
     if !signs.closing.load(Ordering::Relaxed) {
         writer.finish(&end).await;
     }
-    drops::count(DropReason::ClientGone, socket.lock().give_up());
+    drops::count(Lost::ClientGone, socket.lock().give_up());
     tracing::debug!(?end, "a socket closed");
     end
 }
@@ -298,7 +299,7 @@ impl<Stream: AsyncRead + AsyncWrite + Unpin> Writer<'_, Stream> {
                 End::Client(..) => {}
                 End::Server(closing) | End::Fault(closing) => socket.close(closing.code, closing.reason),
                 End::Unread(closing) => {
-                    drops::count(DropReason::SlowConsumer, socket.give_up());
+                    drops::count(Lost::SlowConsumer, socket.give_up());
                     socket.close(closing.code, closing.reason);
                     patience = LAST_WORD;
                 }
@@ -314,7 +315,7 @@ impl<Stream: AsyncRead + AsyncWrite + Unpin> Writer<'_, Stream> {
         if *end == End::Lost {
             return;
         }
-        drops::count(DropReason::ClientGone, self.socket.lock().give_up());
+        drops::count(Lost::ClientGone, self.socket.lock().give_up());
         self.close(end).await;
         let understood = !matches!(end, End::Fault(_));
         let rest = async {

@@ -44,6 +44,9 @@ impl Job {
         let channel = self.context.channel().clone();
         let begun = Instant::now();
         let span = span(&self.context);
+        if let Some(trace) = self.context.trace() {
+            trace.tell("taken by a handler", channel.non_local());
+        }
         match AssertUnwindSafe((self.handler)(self.context)).catch_unwind().instrument(span).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => faults.failed(&channel, &*error),

@@ -1,7 +1,8 @@
 //! A trace from the client's request to the write of the answer.
 
-use channel_layer::message;
 use channel_layer::trace::TraceParent;
+use channel_layer::worker::Context;
+use channel_layer::{Worker, message};
 
 use super::running::{Running, ok};
 use super::security::Log;
@@ -42,6 +43,26 @@ async fn a_trace_goes_from_the_request_to_the_write_of_the_answer() {
         told.iter().all(|(id, step)| traced(&log, id, step)).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_worker_tells_of_its_step() {
+    let log = Log::default();
+    let _guard = log.keep();
+    let server = Running::with(|server| server.trace(true)).await;
+    let worker = Worker::new(server.layer.clone())
+        .on("http.request", |context: Context| async move { context.reply(ok("answer")).await });
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let working = tokio::spawn(worker.run(async {
+        let _ = stopped.await;
+    }));
+    let mut client = server.sent(&format!("GET / HTTP/1.1\r\nHost: a\r\ntraceparent: {PLACE}\r\n\r\n")).await;
+    client.until("answer").await;
+    stop.send(()).unwrap();
+    working.await.unwrap().unwrap();
+    let log = log.text();
+    let step = log.lines().find(|line| line.contains("taken by a handler")).expect("a worker tells of its step");
+    assert!(step.contains("0af7651916cd43dd8448eb211c80319c") && step.contains("http.request"), "{step}");
 }
 
 #[tokio::test]

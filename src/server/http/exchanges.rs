@@ -12,6 +12,7 @@ use super::response::Part;
 use crate::drops::{self, DropReason};
 use crate::layer::{Delivery, Receiver};
 use crate::name::{ChannelName, InvalidName};
+use crate::server::lost::Lost;
 use crate::steady::SteadyReceiver;
 use crate::trace::TraceParent;
 
@@ -116,9 +117,9 @@ fn hand_over(delivery: &Delivery, exchanges: &Exchanges) {
         Some(Pushed::TooSlow) => {
             tracing::info!(channel = %delivery.channel, "a client does not keep up with its response and is cut off");
             metrics::counter!("channel_layer_slow_consumers_closed_total").increment(1);
-            drops::count(DropReason::SlowConsumer, 1);
+            drops::count(Lost::SlowConsumer, 1);
         }
-        Some(Pushed::Gone) | None => drops::count(DropReason::ClientGone, 1),
+        Some(Pushed::Gone) | None => drops::count(Lost::ClientGone, 1),
     }
 }
 
@@ -158,7 +159,7 @@ impl Drop for Exchange {
         while self.parts.try_recv().is_ok() {
             left += 1;
         }
-        drops::count(DropReason::ClientGone, left);
+        drops::count(Lost::ClientGone, left);
         metrics::gauge!("channel_layer_http_requests").decrement(1.0);
     }
 }

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::super::asgi::ReplyReader;
+use super::super::batch::BATCH;
+use super::super::lost::Lost;
 use super::handle::Inner;
 use super::names::Kind;
 use super::wire::{self, Address, Letter};
 use crate::drops::{self, DropReason};
 use crate::layer::Delivery;
-use crate::steady::{BATCH, SteadyReceiver};
+use crate::steady::SteadyReceiver;
 
 /// Hands over what other processes send, until `stop` or the end of the layer.
 pub(crate) async fn read(mut receiver: SteadyReceiver, hub: Arc<Inner>, stop: CancellationToken) {
@@ -57,7 +59,7 @@ fn to_client(delivery: &Delivery, replies: &mut ReplyReader, hub: &Inner) {
     };
     match delivery.channel.local().and_then(|client| hub.connections.push(client, reply)) {
         Some(pushed) => pushed.count(),
-        None => drops::count(DropReason::ClientGone, 1),
+        None => drops::count(Lost::ClientGone, 1),
     }
 }
 

@@ -1,0 +1,20 @@
+//! Why a message for a client does not get there.
+
+/// Counted beside the reasons of the layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lost {
+    /// The client has gone.
+    ClientGone,
+    /// The client does not read as fast as it is sent to.
+    SlowConsumer,
+}
+
+/// The label of the metric.
+impl From<Lost> for &'static str {
+    fn from(reason: Lost) -> Self {
+        match reason {
+            Lost::ClientGone => "client_gone",
+            Lost::SlowConsumer => "slow_consumer",
+        }
+    }
+}

@@ -72,7 +72,7 @@ pub struct InvalidName {
 }
 
 impl InvalidName {
-    fn new(what: &'static str, name: &str, reason: &'static str) -> Self {
+    pub(crate) fn new(what: &'static str, name: &str, reason: &'static str) -> Self {
         let cut = name.floor_char_boundary(MAX_NAME_LENGTH + 20);
         let name = if cut < name.len() { format!("{}...", &name[..cut]) } else { name.to_owned() };
         Self { what, name, reason }

@@ -11,7 +11,7 @@ use crate::layer::{Delivery, Receiver};
 /// A [`Receiver`] that waits while the servers of the layer are away. An outage is logged once, and so is its end.
 #[derive(Debug)]
 pub(crate) struct SteadyReceiver {
-    pub(crate) receiver: Receiver,
+    receiver: Receiver,
     /// What is read, for the log.
     what: &'static str,
     backoff: Backoff,
@@ -44,6 +44,27 @@ impl SteadyReceiver {
         }
     }
 
+    /// Waits for messages and moves up to `limit` of those that are there to the end of `deliveries`.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Receiver::recv_many`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`] alone.
+    pub(crate) async fn recv_many(&mut self, deliveries: &mut Vec<Delivery>, limit: usize) -> Result<()> {
+        loop {
+            match self.receiver.recv_many(deliveries, limit).await {
+                Ok(_) => {
+                    self.works();
+                    return Ok(());
+                }
+                Err(error) => self.fails(error).await?,
+            }
+        }
+    }
+
     /// Puts back what was taken and not handed over.
     ///
     /// # Cancel safety
@@ -55,16 +76,14 @@ impl SteadyReceiver {
         }
     }
 
-    /// A read has succeeded.
-    pub(crate) fn works(&mut self) {
+    fn works(&mut self) {
         if std::mem::take(&mut self.failing) {
             tracing::info!("{} arrive again", self.what);
             self.backoff = Backoff::outage();
         }
     }
 
-    /// A read has failed: waits a moment, unless nothing can come any more.
-    pub(crate) async fn fails(&mut self, error: Error) -> Result<()> {
+    async fn fails(&mut self, error: Error) -> Result<()> {
         if let Error::Closed = error {
             return Err(error);
         }

@@ -176,7 +176,7 @@ pub(crate) fn connect(
         "query_string": query(request),
         "root_path": root_path.clone(),
         "headers": headers(&request.headers),
-        "subprotocols": subprotocols(&request.headers),
+        "subprotocols": Value::list(subprotocols(&request.headers)),
         "order": 0,
     };
     with_addresses(message, peer)
@@ -259,9 +259,10 @@ fn address(address: SocketAddr) -> Value {
     Value::List(vec![address.ip().to_canonical().to_string().into(), address.port().into()])
 }
 
-fn subprotocols(headers: &HeaderMap) -> Value {
+/// The subprotocols that a client offers.
+pub(crate) fn subprotocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let values = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
-    Value::list(values.flat_map(|value| value.split(',')).map(str::trim).filter(|name| !name.is_empty()))
+    values.flat_map(|value| value.split(',')).map(str::trim).filter(|name| !name.is_empty())
 }
 
 /// Decodes `%` escapes; leaves those alone that are none, and marks what is no UTF-8.

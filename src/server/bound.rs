@@ -1,6 +1,7 @@
 //! `BoundServer`: an interface server that has its listeners, from the first client to the end of the drain.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use super::listener::{Address, Listening};
 use super::settings::DataLoss;
 use super::shared::Shared;
 use super::status::{self, Watch};
-use super::{handshake, transport};
+use super::{gauges, handshake, transport};
 use crate::error::Result;
 
 /// An [`InterfaceServer`] that listens.
@@ -71,6 +72,7 @@ impl BoundServer {
             let shedding = shed_on_data_loss(shared.layer.events(), shared.connections.clone(), over);
             AbortOnDropHandle::new(tokio::spawn(shedding))
         });
+        let _gauging = AbortOnDropHandle::new(tokio::spawn(gauges::keep(shared.connections.clone())));
         let _watching = shared.watch.is_some().then(|| {
             let shared = shared.clone();
             AbortOnDropHandle::new(tokio::spawn(async move {
@@ -159,13 +161,18 @@ fn read(shared: &Shared) -> Result<Reading> {
 /// Takes connections until the shutdown, and then waits for them. Ends them when it is dropped.
 async fn accept(listening: Listening, router: Router, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            (stream, peer) = listening.accept() => {
-                connections.spawn(transport::serve(stream, peer, router.clone(), shared.clone()));
+    {
+        // Kept over the ends of others, for it may wait out a fault of the system.
+        let mut accepting = pin!(listening.accept());
+        loop {
+            tokio::select! {
+                (stream, peer) = &mut accepting => {
+                    connections.spawn(transport::serve(stream, peer, router.clone(), shared.clone()));
+                    accepting.set(listening.accept());
+                }
+                Some(_ended) = connections.join_next() => {}
+                () = shared.stopping.cancelled() => break,
             }
-            Some(_ended) = connections.join_next() => {}
-            () = shared.stopping.cancelled() => break,
         }
     }
     drop(listening);

@@ -22,6 +22,9 @@ use super::queue::{Pushed, Queue};
 use crate::drops;
 use crate::name::{ChannelName, InvalidName};
 
+/// How many messages for clients are taken from the layer at once.
+pub(crate) const BATCH: usize = 256;
+
 /// How finely closes are spread over time.
 const CLOSING_STEP: Duration = Duration::from_millis(50);
 

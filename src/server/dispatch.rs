@@ -8,7 +8,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 use super::asgi::{ReplyReader, code};
-use super::connection::Connections;
+use super::connection::{BATCH, Connections};
 use super::lost::Lost;
 use super::queue::Pushed;
 use super::status::{Count, Tally};
@@ -28,7 +28,7 @@ pub(crate) async fn dispatch(
     let mut batch = Vec::new();
     loop {
         tokio::select! {
-            taken = receiver.recv_many(&mut batch) => if taken.is_err() { break },
+            taken = receiver.recv_many(&mut batch, BATCH) => if taken.is_err() { break },
             () = stop.cancelled() => break,
         }
         tally.add(Count::RepliesOut, batch.len());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Request};
-use axum::http::header::UPGRADE;
+use axum::http::header::{ORIGIN, UPGRADE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
@@ -54,7 +54,7 @@ impl Denied {
 /// it cannot be asked.
 async fn try_answer(shared: &Arc<Shared>, peer: Peer, request: Request) -> Result<Response, Denied> {
     let mut parts = request.into_parts().0;
-    if !shared.origins.permit(&parts.headers) {
+    if !shared.origins.permit(parts.headers.get_all(ORIGIN)) {
         tracing::debug!(client = ?peer.client, "a handshake comes from a page of another site");
         return Err(Denied::new("origin", StatusCode::FORBIDDEN));
     }
@@ -85,7 +85,7 @@ fn refusal(error: &Error) -> Denied {
 
 /// If the upgrade fails the closure is dropped and the session with it, which sends the disconnect.
 fn open(upgrade: Upgrade, mut session: Session, first: Reply) -> Response {
-    upgrade.open(None, async move |stream| {
+    upgrade.open(async move |stream| {
         let options = session.shared().settings.sockets;
         let expires = session.begun() + session.shared().layer.group_expiry().min(LONGEST);
         let queue = session.queue().clone();

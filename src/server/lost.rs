@@ -18,3 +18,8 @@ impl From<Lost> for &'static str {
         }
     }
 }
+
+/// Counts a client that is closed because it does not keep up.
+pub(crate) fn count_slow_consumer() {
+    metrics::counter!("channel_layer_slow_consumers_closed_total").increment(1);
+}

@@ -24,11 +24,11 @@
 
 mod access_log;
 mod asgi;
-mod batch;
 mod bound;
 mod connection;
 mod dispatch;
 mod frame;
+mod gauges;
 mod handshake;
 mod health;
 mod heartbeat;
@@ -51,6 +51,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod transport;
+mod unwritten;
 mod upgrade;
 mod websocket;
 

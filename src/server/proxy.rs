@@ -52,8 +52,9 @@ impl TrustedProxies {
 
     /// The nearest address that is no trusted proxy; the farthest trusted one if there is no other.
     fn client(&self, headers: &HeaderMap) -> Option<SocketAddr> {
-        let lines = headers.get_all("x-forwarded-for").iter().filter_map(|line| line.to_str().ok());
-        let hops: Vec<_> = lines.flat_map(|line| line.split(',')).map(|hop| address(hop.trim())).collect();
+        let lines = headers.get_all("x-forwarded-for").iter();
+        let hops = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
+        let hops: Vec<_> = hops.map(|hop| address(std::str::from_utf8(hop).ok()?.trim())).collect();
         let mut client = None;
         // Behind what cannot be read nothing is known.
         for hop in hops.into_iter().rev().map_while(|hop| hop) {

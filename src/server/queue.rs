@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::asgi::{Reply, code};
-use super::lost::Lost;
+use super::lost::{self, Lost};
 use super::options::{QueueLimits, SlowConsumer, SocketOptions};
 use super::socket::FRAMES_AT_ONCE;
 use crate::drops;
@@ -72,7 +72,7 @@ impl Pushed {
             Self::Replaced(lost) => drops::count(Lost::SlowConsumer, lost),
             Self::Dropped => drops::count(Lost::SlowConsumer, 1),
             Self::Overflowed(lost) => {
-                metrics::counter!("channel_layer_slow_consumers_closed_total").increment(1);
+                lost::count_slow_consumer();
                 drops::count(Lost::SlowConsumer, lost);
             }
             Self::Ending => drops::count(Lost::ClientGone, 1),

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -33,6 +34,8 @@ pub(crate) struct Socket<Stream> {
     context: WebSocketContext,
     pace: Pace,
     out: Out,
+    /// A ping of this side is not answered yet.
+    pinged: bool,
 }
 
 /// Why nothing more can be read.
@@ -40,12 +43,12 @@ pub(crate) struct Socket<Stream> {
 pub(crate) enum ReadFault {
     WebSocket(Error),
     /// The client sends faster than it may.
-    TooFast,
+    TooFast(TooFast),
 }
 
 impl From<TooFast> for ReadFault {
-    fn from(TooFast: TooFast) -> Self {
-        Self::TooFast
+    fn from(fault: TooFast) -> Self {
+        Self::TooFast(fault)
     }
 }
 
@@ -57,7 +60,7 @@ impl<Stream: AsyncRead + AsyncWrite + Unpin> Socket<Stream> {
             .max_message_size(Some(options.max_message_size))
             .max_frame_size(Some(options.max_frame_size.min(options.max_message_size)));
         let context = WebSocketContext::new(Role::Server, Some(config));
-        Self { stream, context, pace: Pace::new(options), out: Out::default() }
+        Self { stream, context, pace: Pace::new(options), out: Out::default(), pinged: false }
     }
 
     /// The next message of the client. What it asks for in return, such as a pong, is ready to be written then.
@@ -70,12 +73,24 @@ impl<Stream: AsyncRead + AsyncWrite + Unpin> Socket<Stream> {
         self.pace.bytes(bridge.received)?;
         match read {
             Ok(message) => {
-                self.pace.message()?;
+                // The answer to a ping of this side costs the client nothing.
+                let asked_for = message.is_pong() && std::mem::take(&mut self.pinged);
+                if !asked_for {
+                    self.pace.message()?;
+                }
                 Poll::Ready(Ok(unpinned(message)))
             }
-            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.pace.caught_up();
+                Poll::Pending
+            }
             Err(error) => Poll::Ready(Err(ReadFault::WebSocket(error))),
         }
+    }
+
+    /// Nothing was read for a time, which is not to count against the client.
+    pub(crate) fn waited(&mut self, time: Duration) {
+        self.pace.waited(time);
     }
 
     /// Says that nothing more will be written, and reads until nothing more comes.
@@ -97,6 +112,7 @@ impl<Stream: AsyncRead + AsyncWrite + Unpin> Socket<Stream> {
     }
 
     pub(crate) fn ping(&mut self) {
+        self.pinged = true;
         self.control(|context, bridge| context.write(bridge, Message::Ping(Bytes::new())));
     }
 

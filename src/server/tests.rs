@@ -40,7 +40,10 @@ impl Running {
         let config = Config::new()
             .channel_capacity(CapacityRule::glob("websocket.send.*", 10_000))
             .channel_capacity(CapacityRule::glob("websocket.connect", 2));
-        let layer: Arc<dyn ChannelLayer> = Arc::new(MemoryLayer::with_config(&config).unwrap());
+        Self::on(Arc::new(MemoryLayer::with_config(&config).unwrap()), set).await
+    }
+
+    async fn on(layer: Arc<dyn ChannelLayer>, set: impl FnOnce(InterfaceServer) -> InterfaceServer) -> Self {
         let bound = set(InterfaceServer::new(layer.clone())).bind("127.0.0.1:0").await.unwrap();
         let address = bound.local_addr().to_string();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -304,6 +307,55 @@ async fn a_shutdown_sends_what_is_queued_closes_with_1001_and_says_so() {
         assert_eq!(server.next("websocket.disconnect").await.int("code"), Some(1001));
     }
     assert!(TcpStream::connect(&server.address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_server_that_restarts_says_1012() {
+    let mut server = Running::start_with(|server| server.restarts(true)).await;
+    let (mut socket, _) = server.accepted().await;
+    let closed = tokio::spawn(async move { close_code(socket.next().await) });
+    server.stop().await;
+    assert_eq!(within(closed).await.unwrap(), 1012);
+}
+
+#[tokio::test]
+async fn a_socket_ends_with_its_memberships() {
+    let config = Config::new().group_expiry(Duration::from_millis(500));
+    let layer: Arc<dyn ChannelLayer> = Arc::new(MemoryLayer::with_config(&config).unwrap());
+    let server = Running::on(layer, |server| server).await;
+    let (mut socket, _) = server.accepted().await;
+    assert_eq!(close_code(within(socket.next()).await), 1001);
+    assert_eq!(server.next("websocket.disconnect").await.int("code"), Some(1001));
+}
+
+#[tokio::test]
+async fn how_handshakes_end_is_counted_and_nothing_is_left_of_them() {
+    let recorder = metrics_util::debugging::DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let options = SocketOptions::new().max_connections(1);
+    let server = Running::start_with(|server| server.sockets(options)).await;
+    let (socket, _) = server.accepted().await;
+    assert_eq!(status(within(server.client()).await.unwrap()), 503);
+    drop(socket);
+    server.next("websocket.disconnect").await;
+    let client = server.client();
+    let connect = server.next("websocket.connect").await;
+    server.send(connect.text("reply_channel").unwrap(), message! { "close": true }).await;
+    assert_eq!(status(within(client).await.unwrap()), 403);
+    server.next("websocket.disconnect").await;
+    let mut found: Vec<_> = snapshotter.snapshot().into_vec();
+    found.retain(|(key, ..)| {
+        key.key().name().ends_with("handshakes_total") || key.key().name().ends_with("connections")
+    });
+    let shown = found.into_iter().map(|(key, _, _, value)| match value {
+        DebugValue::Counter(count) => (key.key().labels().map(|label| label.value().to_owned()).collect(), count),
+        DebugValue::Gauge(value) => ("open".to_owned(), value.0.abs().to_bits()),
+        DebugValue::Histogram(_) => (String::new(), 0),
+    });
+    let shown: std::collections::BTreeMap<String, u64> = shown.collect();
+    let wanted = [("accepted", 1), ("limited", 1), ("open", 0), ("refused", 1)];
+    assert!(shown.iter().map(|(name, count)| (&**name, *count)).eq(wanted), "{shown:?}");
 }
 
 fn close_code_or_frame(frame: Result<Frame, ClientError>) -> Option<u16> {

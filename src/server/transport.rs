@@ -16,7 +16,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
@@ -25,9 +25,10 @@ use super::access_log::{Entry, Tracked};
 use super::asgi::Peer;
 use super::listener::{Stream, Tls, is_http2};
 use super::shared::Shared;
-use super::status::Count;
+use super::status::{self, Count};
+use super::unwritten::Unwritten;
 
-/// How long a client may take for what is left of an answer once the server shuts down.
+/// For how long nothing has to be written before a connection without requests ends in a shutdown.
 const LAST_BYTES: Duration = Duration::from_millis(500);
 
 /// How often an HTTP/2 client is asked whether it is there.
@@ -114,8 +115,12 @@ where
     });
     let transport = &shared.transport;
     let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(transport.stall_timeout));
-    let stream = TokioIo::new(Box::pin(stream));
+    // Of a socket the other timeout is the one that counts, and is to come first.
+    let sockets = shared.settings.sockets.write_timeout.saturating_add(Duration::from_secs(1));
+    stream.set_write_timeout(Some(transport.stall_timeout.max(sockets)));
+    let unwritten = Unwritten::default();
+    let stream = TokioIo::new(unwritten.watch(Box::pin(stream)));
+    let ending = Ending { requests, unwritten, http2 };
     if http2 {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
@@ -123,7 +128,7 @@ where
             .keep_alive_interval(HTTP2_PING)
             .max_header_list_size(u32::try_from(transport.max_header_size).unwrap_or(u32::MAX));
         let connection = pin!(builder.serve_connection(stream, service));
-        return until_shutdown(connection, http2::Connection::graceful_shutdown, &requests, shared).await;
+        return until_shutdown(connection, http2::Connection::graceful_shutdown, ending, shared).await;
     }
     let mut builder = http1::Builder::new();
     builder
@@ -132,7 +137,32 @@ where
         .max_header_size(transport.max_header_size)
         .max_buf_size(transport.max_header_size.max(SMALLEST_BUFFER));
     let connection = pin!(builder.serve_connection(stream, service).with_upgrades());
-    until_shutdown(connection, http1::UpgradeableConnection::graceful_shutdown, &requests, shared).await
+    until_shutdown(connection, http1::UpgradeableConnection::graceful_shutdown, ending, shared).await
+}
+
+/// What a connection has to do yet in a shutdown.
+struct Ending {
+    requests: TaskTracker,
+    unwritten: Unwritten,
+    http2: bool,
+}
+
+impl Ending {
+    /// Waits until the requests under way are answered, and nothing of the answers waits to be written.
+    async fn done(&self) {
+        self.requests.close();
+        self.requests.wait().await;
+        if self.http2 {
+            // Parts of answers may wait for their client to allow them; the protocol knows when all is done.
+            std::future::pending::<()>().await;
+        }
+        loop {
+            sleep(LAST_BYTES).await;
+            if !self.unwritten.is_some() {
+                return;
+            }
+        }
+    }
 }
 
 /// Drives a connection to its end. In a shutdown it ends when the requests under way are answered: one of which only a
@@ -140,21 +170,16 @@ where
 async fn until_shutdown<C: Future<Output = hyper::Result<()>>>(
     mut connection: Pin<&mut C>,
     graceful_shutdown: fn(Pin<&mut C>),
-    requests: &TaskTracker,
+    ending: Ending,
     shared: &Shared,
 ) -> Served {
     tokio::select! {
         served = connection.as_mut() => return Ok(served?),
         () = shared.stopping.cancelled() => graceful_shutdown(connection.as_mut()),
     }
-    requests.close();
-    let idle = async {
-        requests.wait().await;
-        tokio::time::sleep(LAST_BYTES).await;
-    };
     tokio::select! {
         served = connection => Ok(served?),
-        () = idle => Ok(()),
+        () = ending.done() => Ok(()),
     }
 }
 
@@ -167,6 +192,7 @@ async fn respond(mut request: Request, peer: Peer, mut router: Router, shared: &
     if shared.leaving.is_cancelled() && request.uri().path() == READY {
         return (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n").into_response();
     }
+    let shown = !status::is_own(shared, request.uri().path());
     request.extensions_mut().insert(peer);
     let Ok(response) = router.call(request).await;
     let (class, counted) = match response.status().as_u16() / 100 {
@@ -177,7 +203,9 @@ async fn respond(mut request: Request, peer: Peer, mut router: Router, shared: &
         _ => ("5xx", Some(Count::ServerError)),
     };
     metrics::counter!("channel_layer_http_responses_total", "status" => class).increment(1);
-    if let Some(counted) = counted {
+    if let Some(counted) = counted
+        && shown
+    {
         shared.tally.add(counted, 1);
     }
     response

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use axum::body::Body;
 use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::header::{
-    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    CONNECTION, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
@@ -15,6 +15,8 @@ use axum::response::{IntoResponse, Response};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tungstenite::handshake::derive_accept_key;
+
+use super::asgi::subprotocols;
 
 /// The byte stream below an open socket.
 pub(crate) type Stream = TokioIo<Upgraded>;
@@ -24,6 +26,11 @@ pub struct Upgrade {
     accept: HeaderValue,
     address: Option<IpAddr>,
     upgraded: OnUpgrade,
+    /// What it says of the page that asks.
+    origins: Vec<HeaderValue>,
+    /// The subprotocols that the client speaks, the ones it likes best first.
+    offered: Vec<String>,
+    chosen: Option<HeaderValue>,
 }
 
 impl Upgrade {
@@ -35,16 +42,35 @@ impl Upgrade {
         self
     }
 
+    /// Says which subprotocols the app speaks. The first of them that the client offers is the one that both speak from
+    /// now on, and [`protocol`](Self::protocol) tells; without one the socket opens all the same, and browsers close it.
+    /// Defaults to none.
+    #[must_use]
+    pub fn protocols<T: AsRef<str>>(mut self, protocols: impl IntoIterator<Item = T>) -> Self {
+        let offered = |protocol: &T| self.offered.iter().any(|offered| offered == protocol.as_ref());
+        let chosen = protocols.into_iter().find(offered);
+        self.chosen = chosen.and_then(|protocol| HeaderValue::from_str(protocol.as_ref()).ok());
+        self
+    }
+
+    /// The subprotocol that was chosen.
+    pub fn protocol(&self) -> Option<&str> {
+        self.chosen.as_ref().and_then(|protocol| protocol.to_str().ok())
+    }
+
+    pub(crate) fn origins(&self) -> &[HeaderValue] {
+        &self.origins
+    }
+
     pub(crate) fn address(&self) -> Option<IpAddr> {
         self.address
     }
 
-    /// The answer that opens the socket, with the subprotocol if one is chosen; `serve` gets its stream and is spawned.
+    /// The answer that opens the socket; `serve` gets its stream and is spawned.
     ///
     /// If the client goes before that, `serve` is dropped and never called.
     pub(crate) fn open<F: Future<Output = ()> + Send + 'static>(
         self,
-        subprotocol: Option<HeaderValue>,
         serve: impl FnOnce(Stream) -> F + Send + 'static,
     ) -> Response {
         let upgraded = self.upgraded;
@@ -61,7 +87,7 @@ impl Upgrade {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
         headers.insert(SEC_WEBSOCKET_ACCEPT, self.accept);
-        if let Some(subprotocol) = subprotocol {
+        if let Some(subprotocol) = self.chosen {
             headers.insert(SEC_WEBSOCKET_PROTOCOL, subprotocol);
         }
         response
@@ -76,7 +102,9 @@ impl<S: Sync> FromRequestParts<S> for Upgrade {
         let accept = HeaderValue::try_from(derive_accept_key(key.as_bytes())).map_err(|_| NotWebSocket::Key)?;
         let upgraded = parts.extensions.remove::<OnUpgrade>().ok_or(NotWebSocket::Connection)?;
         let address = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
-        Ok(Self { accept, address, upgraded })
+        let origins = parts.headers.get_all(ORIGIN).iter().cloned().collect();
+        let offered = subprotocols(&parts.headers).map(str::to_owned).collect();
+        Ok(Self { accept, address, upgraded, origins, offered, chosen: None })
     }
 }
 

@@ -19,7 +19,8 @@ use tungstenite::{Message, Utf8Bytes};
 use super::asgi::{Reply, code};
 use super::frame::Data;
 use super::heartbeat::{Beat, Heartbeat};
-use super::lost::Lost;
+use super::limits::TooFast;
+use super::lost::{self, Lost};
 use super::options::SocketOptions;
 use super::queue::{Ending, Queue};
 use super::socket::{ReadFault, Socket};
@@ -108,6 +109,8 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 struct Signs {
     /// Something came from the client since this was last looked at.
     heard: AtomicBool,
+    /// What came last is being passed on, and nothing more is read until that is done. A client is not silent meanwhile.
+    busy: AtomicBool,
     /// A close frame was sent; what still comes is not for the application.
     closing: AtomicBool,
     /// A ping came, and its pong waits to be written.
@@ -116,6 +119,20 @@ struct Signs {
     ponged: Notify,
     /// The connection is over, and nothing more has to be read.
     over: Notify,
+}
+
+impl Signs {
+    async fn busy_with<T>(&self, passing: impl Future<Output = T>) -> T {
+        self.busy.store(true, Ordering::Relaxed);
+        let passed = passing.await;
+        self.busy.store(false, Ordering::Relaxed);
+        passed
+    }
+
+    /// Whether the client counts as alive since this was last asked.
+    fn is_alive(&self) -> bool {
+        self.heard.swap(false, Ordering::Relaxed) || self.busy.load(Ordering::Relaxed)
+    }
 }
 
 /// Serves an open socket until its end: what comes goes to `inbox`, and what is in `queue` goes out. `first` is the
@@ -164,7 +181,7 @@ async fn read<Stream: AsyncRead + AsyncWrite + Unpin>(
     inbox: &mut impl Inbox,
     signs: &Signs,
 ) -> End {
-    if let Err(closing) = inbox.opened().await {
+    if let Err(closing) = signs.busy_with(inbox.opened()).await {
         return End::Server(closing);
     }
     loop {
@@ -193,9 +210,11 @@ async fn read<Stream: AsyncRead + AsyncWrite + Unpin>(
         if signs.closing.load(Ordering::Relaxed) {
             continue;
         }
-        if let Err(closing) = inbox.receive(data).await {
+        let begun = Instant::now();
+        if let Err(closing) = signs.busy_with(inbox.receive(data)).await {
             return End::Server(closing);
         }
+        socket.lock().waited(begun.elapsed());
     }
 }
 
@@ -203,7 +222,8 @@ async fn read<Stream: AsyncRead + AsyncWrite + Unpin>(
 fn fault_end(fault: &ReadFault) -> End {
     let fault_of = |code, reason| End::Fault(Closing { code, reason });
     match fault {
-        ReadFault::TooFast => fault_of(code::POLICY, "too many messages"),
+        ReadFault::TooFast(TooFast::Messages) => fault_of(code::POLICY, "too many messages"),
+        ReadFault::TooFast(TooFast::Bytes) => fault_of(code::POLICY, "too many bytes"),
         ReadFault::WebSocket(Fault::Capacity(_)) => fault_of(code::TOO_LARGE, "too large"),
         ReadFault::WebSocket(Fault::Utf8(_)) => fault_of(code::INVALID_TEXT, "not UTF-8"),
         ReadFault::WebSocket(Fault::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => End::Lost,
@@ -256,8 +276,7 @@ impl<Stream: AsyncRead + AsyncWrite + Unpin> Writer<'_, Stream> {
                     signs.ponged.notify_one();
                 }
                 () = &mut due => {
-                    let heard = signs.heard.swap(false, Ordering::Relaxed);
-                    match self.heartbeat.beat(Instant::now(), heard) {
+                    match self.heartbeat.beat(Instant::now(), signs.is_alive()) {
                         Beat::Wait => {}
                         Beat::Ping => self.socket.lock().ping(),
                         Beat::Silent => return Err(End::Lost),
@@ -278,7 +297,10 @@ impl<Stream: AsyncRead + AsyncWrite + Unpin> Writer<'_, Stream> {
                     Ok(Ok(true)) => return Ok(()),
                     Ok(Ok(false)) => {}
                     Ok(Err(_)) => return Err(End::Lost),
-                    Err(_elapsed) => return Err(TOO_SLOW),
+                    Err(_elapsed) => {
+                        lost::count_slow_consumer();
+                        return Err(TOO_SLOW);
+                    }
                 }
             }
         };

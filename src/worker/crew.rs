@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use futures_util::FutureExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument, Span};
@@ -14,9 +14,10 @@ use tracing::{Instrument, Span};
 use super::context::Context;
 use super::faults::Faults;
 use super::handlers::Handler;
-use super::lines::{Lines, Ordered};
+use super::lines::{Entered, Lines, Ordered};
 use crate::drops::{self, DropReason};
 use crate::layer::Delivery;
+use crate::message;
 use crate::message::Value;
 
 /// A message and its handler.
@@ -32,6 +33,11 @@ pub(crate) struct Job {
 impl Ordered for Job {
     fn comes_before(&self, other: &Self) -> bool {
         matches!((self.order, other.order), (Some(this), Some(other)) if this < other)
+    }
+
+    /// A client may send as many frames as it likes; of everything else there is little for each.
+    fn is_bounded(&self) -> bool {
+        self.context.channel().as_str() == FRAMES
     }
 }
 
@@ -83,31 +89,87 @@ pub(crate) struct Crew {
     /// One for each message that was taken and is not done with.
     places: Arc<Semaphore>,
     lines: Arc<Lines<Job>>,
+    /// A line waits for a hand.
+    wanted: Arc<Notify>,
     faults: Arc<Faults>,
     tasks: JoinSet<()>,
 }
+
+/// How many messages are taken at once: enough for trips to Redis to cost little, and few, for other workers are to get
+/// theirs.
+const AT_ONCE: usize = 16;
+
+/// For messages that are about to be taken.
+pub(crate) struct Room {
+    places: OwnedSemaphorePermit,
+    hands: OwnedSemaphorePermit,
+}
+
+impl Room {
+    /// For how many there is room.
+    pub(crate) fn size(&self) -> usize {
+        self.hands.num_permits()
+    }
+
+    /// A place and a hand for one of them.
+    pub(crate) fn take(&mut self) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
+        self.places.split(1).zip(self.hands.split(1))
+    }
+}
+
+/// Where clients' frames come.
+const FRAMES: &str = "websocket.receive";
+
+/// Frames of one client may take up so much of the backlog, so that one that floods does not stop the others.
+const LINES: usize = 10;
+const SHORTEST_LINE: usize = 16;
+
+/// The close code for that (RFC 6455's registry).
+const TRY_AGAIN_LATER: i64 = 1013;
+
+/// How long all that goes back after a shutdown may wait for room.
+const SEND_BACK: Duration = Duration::from_secs(5);
 
 impl Crew {
     pub(crate) fn new(concurrency: usize, backlog: usize) -> Self {
         Self {
             hands: Arc::new(Semaphore::new(concurrency)),
             places: Arc::new(Semaphore::new((concurrency + backlog).min(Semaphore::MAX_PERMITS))),
-            lines: Arc::default(),
+            lines: Arc::new(Lines::new((backlog / LINES).max(SHORTEST_LINE))),
+            wanted: Arc::default(),
             faults: Arc::default(),
             tasks: JoinSet::new(),
         }
     }
 
     /// Waits until there is a place for one more message, and a hand for it: taken before that, it would be kept from
-    /// other workers.
+    /// other workers. Gives as many as are free then, up to [`AT_ONCE`].
     ///
     /// # Cancel safety
     ///
     /// When dropped, nothing is taken.
-    pub(crate) async fn room(&self) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
-        let place = self.places.clone().acquire_owned().await.ok()?;
-        let hand = self.hands.clone().acquire_owned().await.ok()?;
-        Some((place, hand))
+    pub(crate) async fn room(&self) -> Option<Room> {
+        let mut places = self.places.clone().acquire_owned().await.ok()?;
+        let mut hands = self.hands.clone().acquire_owned().await.ok()?;
+        let more = self.places.available_permits().min(self.hands.available_permits()).min(AT_ONCE - 1);
+        let more = u32::try_from(more).unwrap_or(0);
+        // What somebody else takes between these lines is not needed: one of each is there.
+        if let Ok(place) = self.places.clone().try_acquire_many_owned(more)
+            && let Ok(hand) = self.hands.clone().try_acquire_many_owned(more)
+        {
+            places.merge(place);
+            hands.merge(hand);
+        }
+        Some(Room { places, hands })
+    }
+
+    /// Waits until a line waits for a hand; who holds one and has nothing to do lays it down then.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, the next call tells of it.
+    pub(crate) async fn hand_is_wanted(&self) {
+        self.wanted.notified().await;
     }
 
     /// Runs a job with this hand, or puts it into its line if that is being worked through.
@@ -122,18 +184,38 @@ impl Crew {
             });
             return;
         };
-        let Some(first) = self.lines.enter(&line, job) else { return };
-        let (lines, hands) = (self.lines.clone(), self.hands.clone());
+        let first = match self.lines.enter(&line, job) {
+            Entered::First(first) => first,
+            Entered::Waits => return,
+            Entered::TooLong(job, first_time) => return self.turn_away(job, first_time),
+        };
+        let (lines, hands, wanted) = (self.lines.clone(), self.hands.clone(), self.wanted.clone());
         self.tasks.spawn(async move {
             first.run(&faults).await;
             drop(hand);
             // Between two jobs of a line others have their turn.
-            while let Ok(_hand) = hands.acquire().await
-                && let Some(job) = lines.next(&line)
-            {
+            loop {
+                if hands.available_permits() == 0 {
+                    wanted.notify_one();
+                }
+                let Ok(_hand) = hands.acquire().await else { return };
+                let Some(job) = lines.next(&line) else { return };
                 job.run(&faults).await;
             }
         });
+    }
+
+    /// Drops a frame of a client that sends faster than its frames can be handled, and has the client closed.
+    fn turn_away(&mut self, job: Job, first_time: bool) {
+        drops::count(DropReason::Overflow, 1);
+        if first_time {
+            tracing::info!(channel = job.context.reply_channel(), "a client floods the worker and is closed");
+            self.tasks.spawn(async move {
+                if let Err(error) = job.context.reply(message! { "close": TRY_AGAIN_LATER }).await {
+                    tracing::debug!(%error, "a client that floods the worker could not be closed");
+                }
+            });
+        }
     }
 
     /// Waits for what was taken, sends back what has not begun by then, and stops the rest.
@@ -147,8 +229,9 @@ impl Crew {
         tracing::warn!(unfinished, waiting = waiting.len(), "handlers did not finish in time and are stopped");
         Faults::stopped(unfinished);
         self.tasks.shutdown().await;
+        let end = Instant::now() + SEND_BACK;
         for job in waiting {
-            if let Err(error) = job.context.send_back().await {
+            if let Err(error) = job.context.send_back(end.saturating_duration_since(Instant::now())).await {
                 tracing::debug!(%error, "a message could not be sent back");
                 drops::count(DropReason::Stopped, 1);
             }

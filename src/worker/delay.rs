@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::time::DelayQueue;
 
 use crate::backoff::send_waiting;
 use crate::drops::{self, DropReason};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::layer::ChannelLayer;
 use crate::message;
 use crate::message::Message;
@@ -30,7 +30,8 @@ pub(crate) const CHANNEL: &str = "asgi.delay";
 ///
 /// A message is sent once, not before its time, and when its channel is full within 10 s after it, or else counted as
 /// dropped under `full`. What waits is in the memory of the process: a shutdown sends it back to `asgi.delay` with the
-/// delay that is left, **a crash loses it**. What has to happen belongs in a database, with the delay as its alarm.
+/// delay that is left, **a crash loses it**. Give `asgi.delay` a capacity for that: what does not fit, and is not taken by
+/// another one within 10 s, is counted as dropped under `stopped`. What has to happen belongs in a database, with the delay as its alarm.
 /// While nobody runs one, delayed messages expire as all others.
 #[must_use]
 pub struct DelayServer {
@@ -73,7 +74,7 @@ impl DelayServer {
         let mut shutdown = pin!(shutdown);
         let worked = loop {
             tokio::select! {
-                delivery = receiver.recv(), if waiting.len() < self.limit => match delivery {
+                delivery = receiver.recv(), if waiting.len() + sending.len() < self.limit => match delivery {
                     Ok(delivery) => match parse(&delivery.message) {
                         Some((delay, delayed)) => { waiting.insert(delayed, delay); }
                         None => {
@@ -101,15 +102,17 @@ impl DelayServer {
     }
 
     async fn send_back(&self, mut waiting: DelayQueue<Delayed>) {
-        let now = tokio::time::Instant::now();
+        let now = Instant::now();
         while let Some(key) = waiting.peek() {
             let expired = waiting.remove(&key);
             let left = expired.deadline().saturating_duration_since(now);
             let Delayed { channel, content } = expired.into_inner();
             let message = message(&channel, left, content);
-            if let Err(error) = send_waiting(&*self.layer, CHANNEL, message, Duration::from_secs(1)).await {
-                tracing::warn!(error = &error as &dyn std::error::Error, "delayed messages are lost");
-                return drops::count(DropReason::Stopped, waiting.len() + 1);
+            let patience = self.patience.saturating_sub(now.elapsed());
+            if let Err(error) = send_waiting(&*self.layer, CHANNEL, message, patience).await {
+                let lost = waiting.len() + 1;
+                tracing::warn!(error = &error as &dyn std::error::Error, lost, "delayed messages are lost");
+                return drops::count(DropReason::Stopped, lost);
             }
         }
     }
@@ -135,7 +138,8 @@ async fn send(layer: Arc<dyn ChannelLayer>, delayed: Delayed, patience: Duration
     let Delayed { channel, content } = delayed;
     if let Err(error) = send_waiting(&*layer, channel.as_str(), content, patience).await {
         tracing::warn!(%channel, error = &error as &dyn std::error::Error, "a delayed message could not be sent");
-        drops::count(DropReason::Full, 1);
+        let full = matches!(error, Error::ChannelFull { .. });
+        drops::count(if full { DropReason::Full } else { DropReason::Stopped }, 1);
     }
 }
 

@@ -182,6 +182,65 @@ async fn a_connection_that_floods_a_worker_holds_up_no_other() {
 }
 
 #[tokio::test]
+async fn a_client_that_floods_a_worker_beyond_its_backlog_is_closed_and_holds_up_no_other() {
+    let config = Config::new().channel_capacity(CapacityRule::glob("*", 10_000));
+    let layer: Arc<dyn ChannelLayer> = Arc::new(MemoryLayer::with_config(&config).unwrap());
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let handler = move |context: Context| {
+        let tell = tell.clone();
+        async move {
+            if context.reply_channel() == Some("out.p!flood") {
+                std::future::pending::<()>().await;
+            }
+            tell.send(context.message().int("order").unwrap())?;
+            Ok::<_, BoxError>(())
+        }
+    };
+    let (_stop, _running) = run(Worker::new(layer.clone()).on("websocket.receive", handler).concurrency(2));
+    for order in 0..3_000 {
+        layer.send("websocket.receive", message! { "reply_channel": "out.p!flood", "order": order }).await.unwrap();
+    }
+    for order in 0..10 {
+        layer.send("websocket.receive", message! { "reply_channel": "out.p!quiet", "order": order }).await.unwrap();
+    }
+    for order in 0..10 {
+        assert_eq!(within(told.recv()).await.unwrap(), order);
+    }
+    let close = within(layer.receive(&["out.p!"])).await.unwrap();
+    assert_eq!((close.channel.as_str(), close.message.int("close")), ("out.p!flood", Some(1013)));
+    assert!(layer.try_receive(&["out.p!"]).await.unwrap().is_none(), "it is told once");
+}
+
+#[tokio::test]
+async fn a_hand_that_has_nothing_to_do_helps_a_line() {
+    let layer = layer();
+    let (open, gate) = tokio::sync::watch::channel(false);
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let handler = move |context: Context| {
+        let (mut gate, tell) = (gate.clone(), tell.clone());
+        async move {
+            let what = context.message().text("what").unwrap().to_owned();
+            tell.send(what.clone())?;
+            match &*what {
+                "first" => drop(gate.wait_for(|open| *open).await?),
+                "endless" => std::future::pending().await,
+                _ => {}
+            }
+            Ok::<_, BoxError>(())
+        }
+    };
+    let (_stop, _running) = run(Worker::new(layer.clone()).on("work", handler).concurrency(2));
+    for (who, what) in [("ada", "first"), ("ada", "second"), ("bob", "endless")] {
+        layer.send("work", message! { "reply_channel": who, "what": what }).await.unwrap();
+    }
+    for what in ["first", "endless"] {
+        assert_eq!(within(told.recv()).await.as_deref(), Some(what));
+    }
+    open.send(true).unwrap();
+    assert_eq!(within(told.recv()).await.as_deref(), Some("second"), "though nothing more comes");
+}
+
+#[tokio::test]
 async fn frames_that_wait_together_are_handled_in_their_order() {
     let layer = layer();
     let (open, gate) = tokio::sync::watch::channel(false);
@@ -236,6 +295,41 @@ async fn what_a_shutdown_has_no_time_for_goes_back() {
     for order in 2..=4 {
         assert_eq!(within(layer.receive(&["work"])).await.unwrap().message.int("order"), Some(order));
     }
+}
+
+#[tokio::test]
+async fn what_goes_back_waits_for_room() {
+    let config = Config::new().channel_capacity(CapacityRule::glob("work", 2));
+    let layer: Arc<dyn ChannelLayer> = Arc::new(MemoryLayer::with_config(&config).unwrap());
+    let (begun, mut beginning) = mpsc::unbounded_channel();
+    let handler = move |context: Context| {
+        let begun = begun.clone();
+        async move {
+            begun.send(context.message().int("order"))?;
+            std::future::pending::<Result<(), BoxError>>().await
+        }
+    };
+    let (stop, running) = run(Worker::new(layer.clone()).on("work", handler).drain_timeout(Duration::from_millis(50)));
+    for order in 1..=6 {
+        let message = message! { "reply_channel": "c", "order": order };
+        crate::backoff::send_waiting(&*layer, "work", message, Duration::from_secs(10)).await.unwrap();
+    }
+    assert_eq!(within(beginning.recv()).await, Some(Some(1)));
+    within(async {
+        while layer.channel_statistics("work").await.unwrap().messages_pending > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    stop.send(()).unwrap();
+    // The worker has ended its reads.
+    while layer.channel_statistics("work").await.unwrap().messages_pending < 2 {
+        tokio::task::yield_now().await;
+    }
+    for order in 2..=6 {
+        assert_eq!(within(layer.receive(&["work"])).await.unwrap().message.int("order"), Some(order));
+    }
+    within(running).await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -297,4 +391,30 @@ async fn a_delayed_message_comes_when_its_time_has_come() {
     let left = layer.receive(&["asgi.delay"]).await.unwrap().message;
     assert_eq!((left.text("channel"), left.int("delay")), (Some("jobs"), Some(20_000)));
     assert_eq!(left.get("content").unwrap().as_map().unwrap().get("text").unwrap().as_text(), Some("much later"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn delayed_messages_that_go_back_wait_for_room() {
+    let config = Config::new().channel_capacity(CapacityRule::glob("asgi.delay", 2));
+    let layer: Arc<dyn ChannelLayer> = Arc::new(MemoryLayer::with_config(&config).unwrap());
+    let (stop, stopped) = oneshot::channel::<()>();
+    let running = tokio::spawn(DelayServer::new(layer.clone()).run(async {
+        let _ = stopped.await;
+    }));
+    for number in 0..5 {
+        let content = message! { "number": number };
+        let message = message! { "channel": "jobs", "delay": 60_000 + number, "content": content };
+        crate::backoff::send_waiting(&*layer, "asgi.delay", message, Duration::from_secs(10)).await.unwrap();
+    }
+    while layer.channel_statistics("asgi.delay").await.unwrap().messages_pending > 0 {
+        tokio::task::yield_now().await;
+    }
+    stop.send(()).unwrap();
+    for number in 0..5 {
+        // Somebody else takes them, one by one.
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        let left = layer.receive(&["asgi.delay"]).await.unwrap().message;
+        assert_eq!(left.get("content").unwrap().as_map().unwrap().get("number").unwrap().as_int(), Some(number));
+    }
+    running.await.unwrap().unwrap();
 }

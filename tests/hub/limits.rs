@@ -4,7 +4,7 @@ use channel_layer::hub::HubError;
 use channel_layer::server::SocketOptions;
 use tokio_tungstenite::tungstenite::Error as ClientError;
 
-use super::{App, Socket, is_closed, says};
+use super::{App, Socket, TAKE_YOUR_TIME, hears_until, is_closed, says};
 
 fn status(refused: Result<Socket, ClientError>) -> u16 {
     match refused {
@@ -52,15 +52,28 @@ async fn one_connection_too_many_of_a_user_is_closed_with_1008() {
 #[tokio::test]
 async fn too_many_messages_or_bytes_in_a_second_close_with_1008() {
     let text = "x".repeat(500);
-    for options in [SocketOptions::new().max_messages_per_second(5), SocketOptions::new().max_bytes_per_second(3_000)] {
+    for (options, reason) in [
+        (SocketOptions::new().max_messages_per_second(5), "too many messages"),
+        (SocketOptions::new().max_bytes_per_second(3_000), "too many bytes"),
+    ] {
         let app = App::with_options(options).await;
         let (mut socket, client) = app.enter("lobby").await;
         for _ in 0..7 {
             says(&mut socket, &text).await;
         }
-        assert_eq!(is_closed(&mut socket).await, (1008, "too many messages".to_owned()));
+        assert_eq!(is_closed(&mut socket).await, (1008, reason.to_owned()));
         assert_eq!(app.closed(&client).await.code, 1008);
     }
+}
+
+#[tokio::test]
+async fn what_came_while_a_handler_worked_is_not_too_much_at_once() {
+    let app = App::with_options(SocketOptions::new().max_messages_per_second(2)).await;
+    let (mut socket, _) = app.enter("lobby").await;
+    for text in [TAKE_YOUR_TIME, "1", "2", "3", "4"] {
+        says(&mut socket, text).await;
+    }
+    assert_eq!(hears_until(&mut socket, "4").await, [TAKE_YOUR_TIME, "1", "2", "3"]);
 }
 
 #[tokio::test]

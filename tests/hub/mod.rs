@@ -6,6 +6,7 @@ mod many;
 mod misbehaving;
 mod processes;
 mod rooms;
+mod security;
 mod slow;
 
 use std::net::SocketAddr;
@@ -125,6 +126,10 @@ async fn enter(State((hub, seen)): State<(Hub, Arc<Seen>)>, Path(room): Path<Str
     hub.upgrade(upgrade, Visitor { room, seen })
 }
 
+/// What a handler takes [`TIME_TAKEN`] for.
+pub const TAKE_YOUR_TIME: &str = "take your time";
+pub const TIME_TAKEN: Duration = Duration::from_millis(2_500);
+
 /// Joins the room of its path, and says there what it is told.
 struct Visitor {
     room: String,
@@ -143,6 +148,9 @@ impl Handler for Visitor {
     async fn message(&mut self, client: &Client, message: Payload) -> Result<(), BoxError> {
         if message.as_text() == Some("fail") {
             return Err("as told".into());
+        }
+        if message.as_text() == Some(TAKE_YOUR_TIME) {
+            tokio::time::sleep(TIME_TAKEN).await;
         }
         client.hub().broadcast(&self.room, message).await?;
         Ok(())

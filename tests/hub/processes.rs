@@ -1,6 +1,7 @@
 //! Several processes of one hub: each app here has a layer of its own on the same servers, as another process would.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use channel_layer::hub::{HubError, Mode};
 use channel_layer::{
@@ -153,7 +154,7 @@ async fn who_joins_in_a_process_that_has_just_come_misses_nothing() {
             first.hub.broadcast("lobby", format!("{round}")).await.unwrap();
             assert_eq!(hears(&mut socket).await, format!("{round}"));
             drop(socket);
-            second.hub.close(std::time::Duration::ZERO).await;
+            second.hub.close(Duration::ZERO).await;
         }
     }
 }
@@ -182,14 +183,14 @@ async fn a_room_without_clients_leaves_its_group() {
     client.join("lobby").await.unwrap();
     assert_eq!(members().await, 1);
     drop(socket);
-    app.hub.close(std::time::Duration::ZERO).await;
+    app.hub.close(Duration::ZERO).await;
     assert_eq!(members().await, 0);
     assert!(layer.group_channels("hub.main.all").await.unwrap().is_empty());
 }
 
 #[tokio::test]
 async fn memberships_are_renewed_before_they_expire() {
-    let expiry = std::time::Duration::from_millis(1_500);
+    let expiry = Duration::from_millis(1_500);
     let layer = MemoryLayer::with_config(&Config::new().group_expiry(expiry)).unwrap();
     let layer: Arc<dyn ChannelLayer> = Arc::new(layer);
     let (one, other) = (App::on(layer.clone()).await, App::on(layer).await);
@@ -200,6 +201,33 @@ async fn memberships_are_renewed_before_they_expire() {
         assert_eq!(hears(&mut socket).await, "hello");
         tokio::time::sleep(A_WHILE).await;
     }
+}
+
+#[tokio::test]
+async fn a_group_that_failed_is_tried_again_however_much_happens() {
+    let (server, prefix) = (&shared_servers()[0], random_prefix());
+    let config = config(server, &prefix).group_expiry(Duration::from_secs(3));
+    let layer: Arc<dyn ChannelLayer> = Arc::new(RedisLayer::connect(config).await.unwrap());
+    let app = App::on(layer.clone()).await;
+    let ((_socket, _), (_other, busy)) = (app.enter("lobby").await, app.enter("nowhere").await);
+    let churning = tokio::spawn(async move {
+        loop {
+            busy.join("elsewhere").await.unwrap();
+            busy.leave("elsewhere");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    let mut redis = server.connection().await;
+    let key = format!("{prefix}:group:{{hub.main.room.is.lobby}}");
+    // A renewal fails while there is something else.
+    let _: () = redis::pipe().del(&key).set(&key, "no group").query_async(&mut redis).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let _: () = redis::pipe().del(&key).query_async(&mut redis).await.unwrap();
+    eventually("the membership to be there again", async || {
+        layer.group_channels("hub.main.room.is.lobby").await.ok().filter(|members| !members.is_empty()).map(|_| ())
+    })
+    .await;
+    churning.abort();
 }
 
 #[tokio::test]

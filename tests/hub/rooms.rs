@@ -6,7 +6,7 @@ use channel_layer::hub::HubError;
 use channel_layer::server::SocketOptions;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
-use super::{App, hears, hears_until, is_closed, says};
+use super::{App, TAKE_YOUR_TIME, TIME_TAKEN, hears, hears_until, is_closed, says};
 
 #[tokio::test]
 async fn a_message_reaches_all_of_a_room_and_nobody_else() {
@@ -139,6 +139,17 @@ async fn a_client_that_answers_no_ping_has_gone() {
     let (_socket, client) = app.enter("lobby").await;
     assert_eq!(app.closed(&client).await.code, 1006);
     app.is_empty().await;
+}
+
+#[tokio::test]
+async fn a_client_is_not_silent_while_its_handler_works() {
+    let options = SocketOptions::new().ping(TIME_TAKEN / 5, TIME_TAKEN / 3);
+    let app = App::with_options(options).await;
+    let (mut socket, client) = app.enter("lobby").await;
+    says(&mut socket, TAKE_YOUR_TIME).await;
+    assert_eq!(hears(&mut socket).await, TAKE_YOUR_TIME);
+    client.send("still here").unwrap();
+    assert_eq!(hears(&mut socket).await, "still here");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use channel_layer::{Hub, MemoryLayer};
 use tokio::net::TcpSocket;
 
 use super::{App, hears, hears_until};
-use crate::support::{DEADLINE, needs_files, scaled, within};
+use crate::support::{DEADLINE, eventually, needs_files, scaled, within};
 
 /// Little enough that the operating system does not take what a client does not read.
 const SMALL: u32 = 4 * 1024;
@@ -93,21 +93,19 @@ async fn a_large_message_to_many_slow_clients_is_in_memory_once() {
         let (socket, _) = tokio_tungstenite::client_async(format!("ws://{}/lobby", app.address), stream).await.unwrap();
         sockets.push(socket);
     }
-    while app.hub.count("lobby") < clients {
-        tokio::task::yield_now().await;
+    for _ in 0..clients {
+        app.enters().await;
     }
     let before = resident();
     assert_eq!(app.hub.broadcast("lobby", vec![7; size]).await.unwrap(), clients);
     // Every socket has written what it can, and holds the rest.
-    while app.hub.status().queues.messages > 0 {
-        tokio::task::yield_now().await;
-    }
+    eventually("empty queues", async || (app.hub.status().queues.messages == 0).then_some(())).await;
     let held = resident().saturating_sub(before);
     eprintln!("{size} bytes to {clients} clients that do not read take {} MiB", held >> 20);
     assert!(held < COPIES / 5, "{held} bytes: a copy for each client is {COPIES}");
     for socket in &mut sockets[..10] {
-        let message = futures_util::StreamExt::next(socket).await.unwrap().unwrap();
-        assert_eq!(message.into_data(), vec![7; size]);
+        let message = within(DEADLINE, "the message", futures_util::StreamExt::next(socket)).await;
+        assert_eq!(message.unwrap().unwrap().into_data(), vec![7; size]);
     }
 }
 

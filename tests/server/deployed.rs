@@ -117,6 +117,23 @@ async fn a_killed_server_leaves_clients_to_the_next_one() {
 }
 
 #[tokio::test]
+async fn sockets_stay_when_redis_has_lost_its_data_if_that_is_wanted() {
+    let mut redis = RedisServer::start();
+    let arguments = ["serve", "--listen", "127.0.0.1:0", "--redis", &redis.url(), "--on-data-loss", "stay"];
+    let (server, _worker) = (Program::start(&arguments, &[]).await, echo(&redis).await);
+    let mut socket = open(&server).await;
+    redis.restart();
+    eventually("an answer through the new server", async || {
+        get(&server, "/").await.starts_with("HTTP/1.1 200").then_some(())
+    })
+    .await;
+    // Long enough for a close to have come.
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    socket.send(Frame::text("still here")).await.unwrap();
+    assert_eq!(next(&mut socket).await, Frame::text("still here"));
+}
+
+#[tokio::test]
 async fn without_redis_clients_are_told_to_come_back_and_can() {
     let mut redis = RedisServer::start();
     let (server, _worker) = (serve(&redis).await, echo(&redis).await);

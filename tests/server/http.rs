@@ -208,6 +208,37 @@ async fn requests_that_come_together_are_answered_in_order() {
 }
 
 #[tokio::test]
+async fn a_wrong_length_of_the_application_does_not_reach_the_next_response() {
+    let server = Running::start().await;
+    let mut client = server.sent(&[GET, GET].concat()).await;
+    for content in ["café", "next"] {
+        let message = server.next("http.request").await;
+        let headers = Value::list([header("Content-Length", "4")]);
+        let content = content.as_bytes();
+        server.reply(&message, message! { "status": 200, "headers": headers, "content": content }).await;
+    }
+    assert!(client.head().await.contains("content-length: 5\r\n"));
+    assert_eq!(client.until("café").await, "café");
+    assert!(client.until("next").await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn a_response_in_parts_without_a_body_is_heard_out() {
+    let server = Running::start().await;
+    let mut client = server.sent("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let message = server.next("http.request").await;
+    server.reply(&message, message! { "status": 200, "content": b"never", "more_content": true }).await;
+    assert!(client.head().await.starts_with("HTTP/1.1 200"));
+    server.reply(&message, message! { "content": b"sent" }).await;
+    // The connection is good for another request.
+    client.send(GET).await;
+    let message = server.next("http.request").await;
+    server.reply(&message, ok("again")).await;
+    assert!(client.until("again").await.starts_with("HTTP/1.1 200"));
+    assert!(server.nothing_on("http.disconnect").await, "the client is still there");
+}
+
+#[tokio::test]
 async fn a_head_request_and_http_1_0_get_what_they_should() {
     let server = Running::start().await;
     let mut client = server.sent("HEAD / HTTP/1.0\r\n\r\n").await;

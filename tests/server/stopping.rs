@@ -32,6 +32,21 @@ async fn requests_under_way_are_finished_and_no_more_are_taken() {
 }
 
 #[tokio::test]
+async fn a_response_that_its_client_reads_slowly_is_finished() {
+    let mut server = Running::start().await;
+    let mut client = server.sent(GET).await;
+    let message = server.next("http.request").await;
+    // More than the system takes for a client that does not read.
+    let content = vec![b'x'; 7_000_000];
+    server.reply(&message, message! { "status": 200, "content": content }).await;
+    assert!(client.head().await.starts_with("HTTP/1.1 200"));
+    server.tell_to_stop();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(client.rest().await.len(), 7_000_000);
+    server.ended().await;
+}
+
+#[tokio::test]
 async fn a_request_of_which_half_has_come_does_not_hold_up_a_shutdown() {
     let mut server = Running::with(|server| server.drain_timeout(Duration::from_mins(2))).await;
     let mut clients = Vec::new();

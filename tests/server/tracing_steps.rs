@@ -61,8 +61,8 @@ async fn a_worker_tells_of_its_step() {
     stop.send(()).unwrap();
     working.await.unwrap().unwrap();
     let log = log.text();
-    let step = log.lines().find(|line| line.contains("taken by a handler")).expect("a worker tells of its step");
-    assert!(step.contains("0af7651916cd43dd8448eb211c80319c") && step.contains("http.request"), "{step}");
+    let told = log.lines().find(|line| line.contains("taken by a handler")).expect("a worker tells of its step");
+    assert!(told.contains("0af7651916cd43dd8448eb211c80319c") && told.contains("http.request"), "{told}");
 }
 
 #[tokio::test]

@@ -12,6 +12,9 @@ const REPLIES_CAPACITY: usize = 10_000;
 /// Room for a moment in which all clients speak or come back at once.
 const REQUESTS_CAPACITY: usize = 1_000;
 
+/// All that a delay server holds, when it goes back at its end.
+const DELAYED_CAPACITY: usize = 10_000;
+
 /// Other options are read from the environment: `CHANNEL_LAYER_` and the option in capitals, or `REDIS_URL` and others.
 #[derive(Args)]
 pub(crate) struct LayerOptions {
@@ -53,7 +56,8 @@ impl LayerOptions {
         let mut config = deployment
             .config
             .channel_capacity(CapacityRule::glob("websocket.send.*", REPLIES_CAPACITY))
-            .channel_capacity(CapacityRule::glob("websocket.*", REQUESTS_CAPACITY));
+            .channel_capacity(CapacityRule::glob("websocket.*", REQUESTS_CAPACITY))
+            .channel_capacity(CapacityRule::glob("asgi.delay", DELAYED_CAPACITY));
         if !self.redis.is_empty() {
             config = config.hosts(self.redis.clone()).sentinels::<Host>([]);
             deployment.layer = LayerKind::Redis;

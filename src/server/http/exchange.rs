@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::header::HOST;
+use axum::http::header::{CONTENT_LENGTH, HOST};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
@@ -61,7 +61,7 @@ async fn ask(
         // Nobody has heard of the request yet, and its client may take long.
         () = shared.stopping.cancelled() => return Err(StatusCode::SERVICE_UNAVAILABLE),
     };
-    let mut conversation = Conversation::new(shared, decode_path(request.uri.path()));
+    let mut conversation = Conversation::new(shared, decode_path(request.uri.path()), request.method == Method::HEAD);
     conversation.ask(request, peer, beginning, upload).await.map_err(|error| {
         tracing::debug!(%error, "a request cannot be passed on");
         refusal(&error)
@@ -87,19 +87,22 @@ struct Conversation {
     reply_channel: String,
     path: ByteString,
     uploading: Option<Uploading>,
+    /// The client wants the head of a response alone.
+    head_only: bool,
     announced: bool,
     finished: bool,
     _running: TaskTrackerToken,
 }
 
 impl Conversation {
-    fn new(shared: &Arc<Shared>, path: ByteString) -> Self {
+    fn new(shared: &Arc<Shared>, path: ByteString, head_only: bool) -> Self {
         let exchange = shared.exchanges.open();
         Self {
             reply_channel: exchange.reply_channel(),
             exchange: Some(exchange),
             path,
             uploading: None,
+            head_only,
             announced: false,
             finished: false,
             _running: shared.tracker.token(),
@@ -156,16 +159,31 @@ impl Conversation {
 
     fn respond(self, first: Part) -> Response {
         let Part { head, content, more } = first;
-        let mut response = if more {
-            Response::new(Body::from_stream(stream::try_unfold((self, Some(content)), further)))
-        } else {
-            Response::new(Body::from(content))
-        };
-        if let Some(head) = head {
-            *response.status_mut() = head.status;
-            *response.headers_mut() = head.headers;
+        let mut head = head.unwrap_or_default();
+        let bodiless = self.head_only || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if !more && !bodiless {
+            // What the application says of the length, and says wrongly, would become part of the next response.
+            head.headers.remove(CONTENT_LENGTH);
         }
+        let body = match (more, bodiless) {
+            (true, true) => {
+                self.hear_out();
+                Body::empty()
+            }
+            (true, false) => Body::from_stream(stream::try_unfold((self, Some(content)), further)),
+            (false, _) => Body::from(content),
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() = head.status;
+        *response.headers_mut() = head.headers;
         response
+    }
+
+    /// Takes the rest of a response of which the client gets no content.
+    fn hear_out(mut self) {
+        let (tracker, runtime) = (self.shared.tracker.clone(), self.shared.runtime.clone());
+        let rest = async move { while !self.finished && self.next().await.is_ok() {} };
+        tracker.spawn_on(rest, &runtime);
     }
 }
 

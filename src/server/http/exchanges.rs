@@ -12,7 +12,8 @@ use super::response::Part;
 use crate::drops::{self, DropReason};
 use crate::layer::{Delivery, Receiver};
 use crate::name::{ChannelName, InvalidName};
-use crate::server::lost::Lost;
+use crate::server::connection::BATCH;
+use crate::server::lost::{self, Lost};
 use crate::steady::SteadyReceiver;
 use crate::trace::TraceParent;
 
@@ -92,7 +93,7 @@ pub(crate) async fn dispatch(receiver: Receiver, exchanges: Arc<Exchanges>, stop
     let mut batch = Vec::new();
     loop {
         tokio::select! {
-            taken = receiver.recv_many(&mut batch) => if taken.is_err() { break },
+            taken = receiver.recv_many(&mut batch, BATCH) => if taken.is_err() { break },
             () = stop.cancelled() => break,
         }
         batch.drain(..).for_each(|delivery| hand_over(&delivery, &exchanges));
@@ -116,7 +117,7 @@ fn hand_over(delivery: &Delivery, exchanges: &Exchanges) {
         Some(Pushed::Queued) => {}
         Some(Pushed::TooSlow) => {
             tracing::info!(channel = %delivery.channel, "a client does not keep up with its response and is cut off");
-            metrics::counter!("channel_layer_slow_consumers_closed_total").increment(1);
+            lost::count_slow_consumer();
             drops::count(Lost::SlowConsumer, 1);
         }
         Some(Pushed::Gone) | None => drops::count(Lost::ClientGone, 1),

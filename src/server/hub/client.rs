@@ -52,11 +52,12 @@ impl Client {
     /// # Errors
     ///
     /// [`HubError::Gone`], or [`HubError::Layer`] if messages of other processes cannot be asked for; then the client is
-    /// not in the room.
+    /// not in the room, unless it was before.
     pub async fn join(&self, room: &str) -> Result<(), HubError> {
         let moved = self.hub.inner().index.join(&self.member, room)?;
+        let entered = moved.entered;
         let joined = self.settle(moved).await;
-        if joined.is_err() {
+        if joined.is_err() && entered {
             self.leave(room);
         }
         joined
@@ -78,7 +79,8 @@ impl Client {
     /// # Errors
     ///
     /// [`HubError::Gone`]; [`HubError::TooManyConnections`] if the user has as many as one may have, and then this one is
-    /// closed with 1008; [`HubError::Layer`], and then the client belongs to nobody.
+    /// closed with 1008; [`HubError::Layer`], and then the client belongs to nobody, unless it was
+    /// this user's before.
     pub async fn set_user(&self, user: Option<&str>) -> Result<(), HubError> {
         let inner = self.hub.inner();
         let limit = inner.options.connections_per_user;
@@ -90,8 +92,11 @@ impl Client {
             }
             moved => moved?,
         };
+        let entered = moved.entered;
         let set = self.settle(moved).await;
         if set.is_err()
+            && entered
+            && self.user().as_deref() == user
             && let Ok(moved) = inner.index.set_user(&self.member, None, None)
         {
             inner.keeper.emptied(moved.emptied);

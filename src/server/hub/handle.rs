@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use rand::Rng;
 use rand::distr::Alphanumeric;
@@ -15,6 +16,7 @@ use super::super::asgi::code;
 use super::super::connection::Connections;
 use super::super::frame::Frame;
 use super::super::options::SocketOptions;
+use super::super::origin::Origins;
 use super::super::upgrade::Upgrade;
 use super::index::Index;
 use super::keeper::Keeper;
@@ -22,6 +24,7 @@ use super::names::{Kind, Names};
 use super::others::Others;
 use super::status::{Mode, Status};
 use super::{ClientId, Handler, HubError, Payload, gauges, reader, serve, wire};
+use crate::error::Result;
 use crate::layer::ChannelLayer;
 use crate::steady::SteadyReceiver;
 
@@ -38,6 +41,7 @@ pub(crate) struct Inner {
     pub(crate) layer: Arc<dyn ChannelLayer>,
     pub(crate) name: String,
     pub(crate) options: SocketOptions,
+    origins: Origins,
     pub(crate) names: Arc<Names>,
     pub(crate) connections: Arc<Connections>,
     pub(crate) index: Arc<Index>,
@@ -55,6 +59,7 @@ pub struct HubBuilder {
     layer: Arc<dyn ChannelLayer>,
     name: String,
     options: SocketOptions,
+    origins: Origins,
 }
 
 impl HubBuilder {
@@ -71,6 +76,18 @@ impl HubBuilder {
         self
     }
 
+    /// The sites whose pages may open WebSockets, as browsers name them in `Origin`: `https://example.org`, or
+    /// `https://*.example.org` for every name below it. A handshake from another one is refused with 403. Where clients
+    /// are known by cookies it has to be set, for a browser sends them whichever page asks. Defaults to all.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`](crate::Error::InvalidConfig) for what is no origin.
+    pub fn allowed_origins<T: AsRef<str>>(mut self, origins: impl IntoIterator<Item = T>) -> Result<Self> {
+        self.origins = Origins::parse(origins)?;
+        Ok(self)
+    }
+
     /// Starts the hub, and makes it known to the processes that are there already. One that ended without closing is
     /// waited for, 2 s at the longest.
     ///
@@ -82,7 +99,7 @@ impl HubBuilder {
     ///
     /// [`HubError::Layer`] if the name is not valid or the layer cannot be reached.
     pub async fn start(self) -> Result<Hub, HubError> {
-        let Self { layer, name, options } = self;
+        let Self { layer, name, options, origins } = self;
         let process: String = rand::rng().sample_iter(Alphanumeric).take(16).map(char::from).collect();
         let names = Arc::new(Names::new(&name, &process)?);
         let receiver = layer.receiver(&[names.channel().as_str()])?;
@@ -98,6 +115,7 @@ impl HubBuilder {
             layer,
             name,
             options,
+            origins,
             names,
             index,
         });
@@ -128,12 +146,18 @@ impl Hub {
 
     /// A hub over `layer`, to be set up.
     pub fn builder(layer: Arc<dyn ChannelLayer>) -> HubBuilder {
-        HubBuilder { layer, name: "main".to_owned(), options: SocketOptions::default() }
+        HubBuilder { layer, name: "main".to_owned(), options: SocketOptions::default(), origins: Origins::default() }
     }
 
     /// The answer to a request for a WebSocket: its client is handled by `handler` from now on, or it is refused with 503
-    /// if there are too many.
+    /// if there are too many or the hub is closed, and with 403 if a page of another site asks.
     pub fn upgrade(&self, upgrade: Upgrade, handler: impl Handler) -> Response {
+        if !self.inner.origins.permit(upgrade.origins()) {
+            return StatusCode::FORBIDDEN.into_response();
+        }
+        if self.inner.stop.is_cancelled() {
+            return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        }
         match self.inner.connections.open(upgrade.address()) {
             Ok(connection) => serve::open(self.clone(), upgrade, connection, handler),
             Err(refused) => refused.into_response(),
@@ -216,10 +240,13 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// [`HubError::Gone`] if it was connected to this process and is no more; whether that is so in another process is
-    /// not known. [`HubError::Layer`].
+    /// [`HubError::Gone`] if it was connected to this process and is no more, or is one of another hub; whether it is
+    /// still connected to another process is not known. [`HubError::Layer`].
     pub async fn send_to(&self, client: &ClientId, payload: impl Into<Payload>) -> Result<(), HubError> {
         let (channel, payload) = (client.channel(), payload.into());
+        if !self.inner.names.has(client) {
+            return Err(HubError::Gone);
+        }
         if channel.non_local() == self.inner.names.channel().as_str() {
             let local = channel.local().unwrap_or_default();
             return self.inner.connections.send(local, payload.into()).ok_or(HubError::Gone);
@@ -312,6 +339,14 @@ impl Hub {
 }
 
 impl Inner {
+    /// Another process greets; it is answered beside everything else, for the layer may take its time.
+    pub(crate) fn greeted(&self, channel: String) {
+        if self.others.greeted(&channel) {
+            let others = self.others.clone();
+            self.tasks.spawn(async move { others.answer(&channel).await });
+        }
+    }
+
     /// Hands a message over to clients of this process; gives how many.
     pub(crate) fn fan_out(&self, send: impl FnOnce(&Self) -> usize) -> usize {
         let reached = send(self);

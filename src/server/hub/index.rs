@@ -83,6 +83,8 @@ pub(crate) struct Moved {
     pub(crate) unsubscribed: Option<Audience>,
     /// Where nobody is any more.
     pub(crate) emptied: Option<Audience>,
+    /// The member was not there before.
+    pub(crate) entered: bool,
 }
 
 impl Index {
@@ -97,15 +99,16 @@ impl Index {
             crowd.members.insert(member.id, member.queue.clone());
             crowd.subscribed
         });
-        places.rooms.insert(name.clone());
-        Ok(Moved { unsubscribed: (!subscribed).then_some(Audience { kind: Kind::Room, name }), emptied: None })
+        let entered = places.rooms.insert(name.clone());
+        let unsubscribed = (!subscribed).then_some(Audience { kind: Kind::Room, name });
+        Ok(Moved { unsubscribed, emptied: None, entered })
     }
 
     /// Takes a member out of a room.
     pub(crate) fn leave(&self, member: &Member, room: &str) -> Moved {
         let mut places = member.places.lock();
         let emptied = places.rooms.take(room).and_then(|name| self.remove(member, Kind::Room, name));
-        Moved { unsubscribed: None, emptied }
+        Moved { emptied, ..Moved::default() }
     }
 
     /// Makes a member belong to `user`, of whom `limit` may be here, or to nobody. The member leaves the one and enters
@@ -127,7 +130,7 @@ impl Index {
         let emptied = places.user.take().filter(|_| emptied).map(|name| Audience { kind: Kind::User, name });
         places.user.clone_from(&user);
         let unsubscribed = user.filter(|_| !subscribed).map(|name| Audience { kind: Kind::User, name });
-        Ok(Moved { unsubscribed, emptied })
+        Ok(Moved { unsubscribed, emptied, entered: true })
     }
 
     /// Takes a member out of everything, for good; gives the rooms it was in, and where nobody is any more.
@@ -221,7 +224,8 @@ impl Index {
 
     fn unsubscribed(&self, user: Option<Arc<str>>) -> Moved {
         let name = user.filter(|user| self.find(Kind::User, user).is_some_and(|crowd| !crowd.lock().subscribed));
-        Moved { unsubscribed: name.map(|name| Audience { kind: Kind::User, name }), emptied: None }
+        let unsubscribed = name.map(|name| Audience { kind: Kind::User, name });
+        Moved { unsubscribed, ..Moved::default() }
     }
 
     /// Moves a member from the crowd of one user to that of another, under the locks of both; gives whether messages
@@ -445,7 +449,9 @@ mod tests {
         let room = audience(Kind::Room, "a");
         assert_eq!(index.join(&members[0], "a").unwrap().unsubscribed, Some(room.clone()));
         assert!(index.set_subscribed(&room, true));
-        assert_eq!(index.join(&members[1], "a"), Ok(Moved::default()), "messages come already");
+        let entered = Moved { entered: true, ..Moved::default() };
+        assert_eq!(index.join(&members[1], "a"), Ok(entered), "messages come already");
+        assert_eq!(index.join(&members[1], "a"), Ok(Moved::default()), "it is there already");
         assert_eq!(index.leave(&members[0], "a").emptied, None);
         let (rooms, emptied) = index.depart(&members[1]);
         assert_eq!((&*rooms[0], emptied), ("a", vec![room.clone()]));

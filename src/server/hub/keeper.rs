@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::index::Index;
@@ -25,6 +25,9 @@ const AT_ONCE: usize = 64;
 
 /// When what failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// How long the groups may take that are left at the end.
+const LEAVING: Duration = Duration::from_secs(5);
 
 /// Renewals come at least this often; expiries may be days.
 const RENEW_EVERY: Duration = Duration::from_hours(1);
@@ -46,6 +49,18 @@ struct Pending {
     changed: HashSet<Audience>,
     waiting: Vec<(Audience, oneshot::Sender<Outcome>)>,
     lost: bool,
+    /// Nothing will be changed any more.
+    ended: bool,
+}
+
+/// What of the memberships that are held a round looks at, beside what has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    Changes,
+    /// Those of which a change failed, too.
+    Failures,
+    /// All, before they expire.
+    Renewal,
 }
 
 /// What is known of a group that this process was added to.
@@ -80,15 +95,24 @@ impl Keeper {
     /// When dropped, they come all the same, for as long as there are members.
     pub(crate) async fn subscribe(&self, audience: Audience) -> Outcome {
         let (done, settled) = oneshot::channel();
-        self.pending.lock().waiting.push((audience, done));
+        {
+            let mut pending = self.pending.lock();
+            if pending.ended {
+                return Err(Arc::new(Error::Closed));
+            }
+            pending.waiting.push((audience, done));
+        }
         self.changed.notify_one();
         settled.await.unwrap_or_else(|_ended| Err(Arc::new(Error::Closed)))
     }
 
     /// Notes that audiences have no members here any more.
     pub(crate) fn emptied(&self, audiences: impl IntoIterator<Item = Audience>) {
-        self.pending.lock().changed.extend(audiences);
-        self.changed.notify_one();
+        let mut audiences = audiences.into_iter().peekable();
+        if audiences.peek().is_some() {
+            self.pending.lock().changed.extend(audiences);
+            self.changed.notify_one();
+        }
     }
 
     /// Notes that the layer has lost its groups.
@@ -100,64 +124,78 @@ impl Keeper {
     /// Works until `stop`, and then leaves all groups.
     pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let every = renewal(self.layer.group_expiry());
-        let (mut held, mut renewed) = (HashMap::new(), Instant::now());
+        let mut held = HashMap::new();
+        // Points in time, so that however much changes meanwhile they come.
+        let (mut renewal, mut retry) = (Instant::now() + every, None::<Instant>);
         loop {
-            let failed = held.values().any(|held| *held == Held::Unknown);
-            let next = if failed { Instant::now() + RETRY } else { renewed + every };
-            let due = tokio::select! {
-                () = self.changed.notified() => false,
-                () = sleep_until(next) => true,
+            tokio::select! {
+                () = self.changed.notified() => {}
+                () = sleep_until(retry.map_or(renewal, |retry| retry.min(renewal))) => {}
                 () = stop.cancelled() => break,
             };
-            if due {
-                renewed = Instant::now();
+            let now = Instant::now();
+            let scope = match retry {
+                _ if now >= renewal => Scope::Renewal,
+                Some(retry) if now >= retry => Scope::Failures,
+                _ => Scope::Changes,
+            };
+            if scope == Scope::Renewal {
+                renewal = now + every;
             }
-            self.round(&mut held, due).await;
+            let failed = self.round(&mut held, scope).await.then(|| Instant::now() + RETRY);
+            retry = if scope == Scope::Changes { retry.or(failed) } else { failed };
         }
-        let pending = std::mem::take(&mut *self.pending.lock());
-        drop(pending.waiting);
+        // Whoever waits is told by the drop.
+        *self.pending.lock() = Pending { ended: true, ..Pending::default() };
         let leaving = held.into_keys().map(async |audience| {
             // A group that cannot be left forgets this process by itself.
             let _ =
                 self.layer.group_discard(&self.names.group(audience.kind, &audience.name), self.names.member()).await;
         });
-        stream::iter(leaving).for_each_concurrent(AT_ONCE, |left| left).await;
+        let _ = timeout(LEAVING, stream::iter(leaving).for_each_concurrent(AT_ONCE, |left| left)).await;
     }
 
-    async fn round(&self, held: &mut HashMap<Audience, Held>, renew: bool) {
-        let Pending { changed: mut audiences, waiting, lost } = std::mem::take(&mut *self.pending.lock());
+    /// Gives whether something failed.
+    async fn round(&self, held: &mut HashMap<Audience, Held>, scope: Scope) -> bool {
+        let Pending { changed: mut audiences, waiting, lost, .. } = std::mem::take(&mut *self.pending.lock());
         if lost {
             for (audience, held) in held.iter_mut() {
                 self.index.set_subscribed(audience, false);
                 *held = Held::Unknown;
             }
         }
-        if lost || renew {
-            audiences.extend(held.keys().cloned());
+        let looked_at = |held: &Held| match scope {
+            Scope::Changes => lost,
+            Scope::Failures => *held == Held::Unknown,
+            Scope::Renewal => true,
+        };
+        audiences.extend(held.iter().filter(|(_, held)| looked_at(held)).map(|(audience, _)| audience.clone()));
+        let mut waiters: HashMap<Audience, Vec<_>> = HashMap::new();
+        for (audience, done) in waiting {
+            audiences.insert(audience.clone());
+            waiters.entry(audience).or_default().push(done);
         }
-        audiences.extend(waiting.iter().map(|(audience, _)| audience.clone()));
-        let settling = audiences.into_iter().map(|audience| {
-            let known = held.get(&audience).copied();
-            self.settle(audience, known, renew)
-        });
-        let settled: Vec<_> = stream::iter(settling).buffer_unordered(AT_ONCE).collect().await;
-        report(&settled);
-        let mut results = HashMap::new();
-        for Settled { audience, held: now, result } in settled {
+        let known: Vec<_> = audiences.into_iter().map(|audience| (held.get(&audience).copied(), audience)).collect();
+        let settling = known.into_iter().map(|(known, audience)| self.settle(audience, known, scope));
+        let mut settling = stream::iter(settling).buffer_unordered(AT_ONCE);
+        let mut failures = Failures::default();
+        while let Some(Settled { audience, held: now, result }) = settling.next().await {
+            failures.note(&result);
+            // At once: another group may take as long as the layer may.
+            for done in waiters.remove(&audience).into_iter().flatten() {
+                // Nobody may wait any more.
+                let _ = done.send(result.clone());
+            }
             match now {
-                Some(now) => held.insert(audience.clone(), now),
+                Some(now) => held.insert(audience, now),
                 None => held.remove(&audience),
             };
-            results.insert(audience, result);
         }
-        for (audience, done) in waiting {
-            // Nobody may wait any more.
-            let _ = done.send(results.get(&audience).cloned().unwrap_or(Ok(())));
-        }
+        failures.report()
     }
 
     /// Brings one group to what it should be.
-    async fn settle(&self, audience: Audience, known: Option<Held>, renew: bool) -> Settled {
+    async fn settle(&self, audience: Audience, known: Option<Held>, scope: Scope) -> Settled {
         let group = self.names.group(audience.kind, &audience.name);
         let (held, result) = if self.index.retire(&audience) {
             match known {
@@ -167,7 +205,7 @@ impl Keeper {
                     Err(error) => (Some(Held::Unknown), Err(error)),
                 },
             }
-        } else if known == Some(Held::Member) && !renew {
+        } else if known == Some(Held::Member) && scope != Scope::Renewal {
             (known, Ok(()))
         } else {
             match self.layer.group_add(&group, self.names.member()).await {
@@ -182,11 +220,27 @@ impl Keeper {
     }
 }
 
-/// One line for all that failed together.
-fn report(settled: &[Settled]) {
-    let mut errors = settled.iter().filter_map(|settled| settled.result.as_ref().err());
-    if let Some(error) = errors.next() {
-        let groups = 1 + errors.count();
-        tracing::warn!(error = &**error as &dyn std::error::Error, groups, "groups could not be changed, trying again");
+/// What failed in one round.
+#[derive(Default)]
+struct Failures {
+    first: Option<Arc<Error>>,
+    groups: usize,
+}
+
+impl Failures {
+    fn note(&mut self, result: &Outcome) {
+        if let Err(error) = result {
+            self.groups += 1;
+            self.first.get_or_insert_with(|| error.clone());
+        }
+    }
+
+    /// One line for all that failed together; gives whether there were any.
+    fn report(self) -> bool {
+        if let Some(error) = &self.first {
+            let (error, groups): (&dyn std::error::Error, _) = (&**error, self.groups);
+            tracing::warn!(error, groups, "groups could not be changed, trying again");
+        }
+        self.first.is_some()
     }
 }

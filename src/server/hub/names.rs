@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::HubError;
 use crate::crypto;
-use crate::name::{ChannelName, GroupName, MAX_NAME_LENGTH};
+use crate::name::{ChannelName, GroupName, InvalidName, MAX_NAME_LENGTH};
 
 /// Who a message is for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -74,6 +74,11 @@ impl Names {
         self.everyone.as_str()
     }
 
+    /// Whether a client is one of this hub, in whichever process.
+    pub(crate) fn has(&self, client: &ClientId) -> bool {
+        client.0.as_str().starts_with(&self.prefix)
+    }
+
     /// The group of those who are in a room or belong to a user. Names may be any text: one that cannot be part of a
     /// group's name goes by its digest.
     pub(crate) fn group(&self, kind: Kind, name: &str) -> String {
@@ -107,10 +112,17 @@ impl fmt::Display for ClientId {
 }
 
 impl FromStr for ClientId {
-    type Err = crate::InvalidName;
+    type Err = InvalidName;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        ChannelName::parse_target(text).map(Self)
+        let channel = ChannelName::parse_target(text)?;
+        // Any other channel would be one that whoever names a client could send to.
+        let client = channel.local().is_some_and(|local| u64::from_str_radix(local, 16).is_ok());
+        if client && text.starts_with("hub.") {
+            Ok(Self(channel))
+        } else {
+            Err(InvalidName::new("client", text, "no hub has given it out"))
+        }
     }
 }
 
@@ -132,6 +144,15 @@ mod tests {
         groups.dedup();
         assert_eq!(groups.len(), odd.len());
         assert_ne!(names.group(Kind::Room, "ada"), names.group(Kind::User, "ada"));
+    }
+
+    #[test]
+    fn a_client_has_a_name_that_no_other_channel_has() {
+        let client: ClientId = "hub.chat.p1!2a".parse().unwrap();
+        assert!(Names::new("chat", "p2").unwrap().has(&client) && !Names::new("chats", "p1").unwrap().has(&client));
+        for other in ["asgi.delay", "websocket.send.p1!2a", "hub.chat.p1!process", "hub.chat.p1!", "http.body?2a"] {
+            assert!(other.parse::<ClientId>().is_err(), "{other}");
+        }
     }
 
     #[test]

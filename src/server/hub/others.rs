@@ -60,12 +60,17 @@ impl Others {
         Ok(())
     }
 
-    /// Another process greets: from now on nothing stays in this one, and then it is told so.
-    pub(crate) async fn greeted(&self, channel: &str) {
+    /// Another process greets: from now on nothing stays in this one. Gives whether it is to be answered.
+    pub(crate) fn greeted(&self, channel: &str) -> bool {
         if channel == self.names.member() {
-            return;
+            return false;
         }
         self.presence.lock().greeted(Instant::now());
+        true
+    }
+
+    /// Answers a greeting.
+    pub(crate) async fn answer(&self, channel: &str) {
         if let Err(error) = self.layer.send(channel, wire::answer(self.names.member())).await {
             // It waits a moment longer then.
             tracing::debug!(%error, "a greeting could not be answered");
@@ -99,7 +104,7 @@ impl Others {
                 keeper.lost();
             }
             let due = renewed.elapsed() >= every;
-            match self.stay(lost || due).await {
+            match self.stay(lost, due).await {
                 Ok(missing) => {
                     if due {
                         renewed = Instant::now();
@@ -119,9 +124,14 @@ impl Others {
     }
 
     /// Looks, and comes again if that is due or this process is missing; gives whether it was.
-    async fn stay(&self, due: bool) -> Result<bool> {
-        if due {
+    ///
+    /// After a loss every process is missing, and whoever is back first would believe to be alone: so all greet.
+    async fn stay(&self, lost: bool, due: bool) -> Result<bool> {
+        if due || lost {
             self.layer.group_add(self.names.everyone(), self.names.member()).await?;
+        }
+        if lost {
+            self.layer.group_send(self.names.everyone(), wire::hello(self.names.member())).await?;
         }
         if !self.layer.lists_all_members() {
             self.presence.lock().answers();

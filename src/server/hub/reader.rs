@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::super::asgi::ReplyReader;
-use super::super::batch::BATCH;
+use super::super::connection::BATCH;
 use super::super::lost::Lost;
 use super::handle::Inner;
 use super::names::Kind;
@@ -20,25 +20,23 @@ pub(crate) async fn read(mut receiver: SteadyReceiver, hub: Arc<Inner>, stop: Ca
     let mut batch = Vec::with_capacity(BATCH);
     loop {
         let read = tokio::select! {
-            read = receiver.recv_many(&mut batch) => read,
+            read = receiver.recv_many(&mut batch, BATCH) => read,
             () = stop.cancelled() => break,
         };
         if read.is_err() {
             break;
         }
-        for delivery in batch.drain(..) {
-            hand_over(&delivery, &mut replies, &hub).await;
-        }
+        batch.drain(..).for_each(|delivery| hand_over(&delivery, &mut replies, &hub));
     }
     receiver.close().await;
 }
 
-async fn hand_over(delivery: &Delivery, replies: &mut ReplyReader, hub: &Inner) {
+fn hand_over(delivery: &Delivery, replies: &mut ReplyReader, hub: &Inner) {
     if *delivery.channel.as_str() != *hub.names.member() {
         return to_client(delivery, replies, hub);
     }
     match wire::read(&delivery.message, replies) {
-        Ok(Letter::Hello(channel)) => hub.others.greeted(&channel).await,
+        Ok(Letter::Hello(channel)) => hub.greeted(channel),
         Ok(Letter::Answer(channel)) => hub.others.answered(&channel),
         // It has been handed over here before it was sent.
         Ok(Letter::Content { from, .. }) if from == hub.names.member() => {}

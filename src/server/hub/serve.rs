@@ -38,7 +38,7 @@ impl Drop for Stay {
 
 pub(crate) fn open(hub: Hub, upgrade: Upgrade, connection: Connection, handler: impl Handler) -> Response {
     let running = hub.inner().tracker.token();
-    upgrade.open(None, async move |stream| {
+    upgrade.open(async move |stream| {
         serve(hub, stream, connection, handler).await;
         drop(running);
     })

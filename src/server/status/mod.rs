@@ -19,6 +19,11 @@ pub(crate) use watch::Watch;
 pub(crate) const PATH: &str = "/status";
 const STYLE_PATH: &str = "/status.css";
 
+/// Whether a path is one of the page's, which does not show its own requests.
+pub(crate) fn is_own(shared: &Shared, path: &str) -> bool {
+    shared.watch.is_some() && [PATH, STYLE_PATH].contains(&path)
+}
+
 /// The page or its style, if that is what a path asks for and the server has a status page.
 pub(crate) fn answer(shared: &Shared, method: &Method, path: &str) -> Option<Response> {
     let watch = shared.watch.as_ref()?;

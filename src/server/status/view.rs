@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::history::SECONDS;
 use super::tally::{Count, Totals};
 use super::watch::{Health, Shard, View};
+use crate::server::connection::QueueDepths;
 
 const WIDTH: u64 = 240;
 const HEIGHT: u64 = 48;
@@ -46,6 +47,7 @@ fn write(page: &mut String, view: &View) -> std::fmt::Result {
     page.push_str("<div class=\"tables\">\n");
     channels(page, view)?;
     outcomes(page, &view.totals)?;
+    queues(page, view.queues)?;
     shards(page, view)?;
     page.push_str("</div>\n</main>\n</body>\n</html>\n");
     Ok(())
@@ -176,6 +178,17 @@ fn outcomes(page: &mut String, totals: &Totals) -> std::fmt::Result {
         }
         page.push_str("</tbody></table></section>\n");
     }
+    Ok(())
+}
+
+fn queues(page: &mut String, queues: QueueDepths) -> std::fmt::Result {
+    page.push_str("<section><h2>Waiting for sockets</h2><table><tbody>\n");
+    for (name, value) in
+        [("messages", queues.messages), ("bytes", queues.bytes), ("messages for the slowest", queues.longest)]
+    {
+        writeln!(page, "<tr><th>{name}<td>{}</tr>", thousands(value as u64))?;
+    }
+    page.push_str("</tbody></table></section>\n");
     Ok(())
 }
 

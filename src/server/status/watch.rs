@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::history::{History, Sample};
 use super::tally::Totals;
 use crate::layer::{ChannelLayer, Event, Statistics};
+use crate::server::connection::QueueDepths;
 use crate::server::shared::Shared;
 
 /// How often the layer is asked, and for how long after a view.
@@ -72,6 +72,7 @@ pub(super) struct View {
     pub(super) leaving: bool,
     pub(super) connections: usize,
     pub(super) requests: usize,
+    pub(super) queues: QueueDepths,
     pub(super) totals: Totals,
     pub(super) history: History,
     pub(super) layer: LayerState,
@@ -91,6 +92,7 @@ impl Watch {
             leaving: shared.leaving.is_cancelled(),
             connections: shared.connections.len(),
             requests: shared.exchanges.len(),
+            queues: shared.connections.depths(),
             totals: shared.tally.totals(),
             history: state.history.clone(),
             layer: state.layer.clone(),
@@ -98,22 +100,40 @@ impl Watch {
         }
     }
 
-    /// Gathers until it is dropped.
+    /// Gathers until it is dropped. A layer that takes its time holds up nothing but its own figures.
     pub(crate) async fn run(&self, shared: &Shared) {
-        let mut events = Some(shared.layer.events());
+        tokio::join!(self.sample(shared), self.ask(shared), self.listen(shared));
+    }
+
+    async fn sample(&self, shared: &Shared) {
         let mut second = interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
-                _ = second.tick() => {
-                    let sample = Sample { totals: shared.tally.totals(), connections: shared.connections.len() };
-                    self.state.lock().history.add(sample);
-                    if self.is_asked_for() {
-                        let layer = ask(&*shared.layer, shared).await;
-                        self.state.lock().layer = layer;
-                    }
-                }
-                event = next(&mut events) => self.note(&event),
+            second.tick().await;
+            let sample = Sample { totals: shared.tally.totals(), connections: shared.connections.len() };
+            self.state.lock().history.add(sample);
+        }
+    }
+
+    async fn ask(&self, shared: &Shared) {
+        let mut second = interval(Duration::from_secs(1));
+        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            second.tick().await;
+            if self.is_asked_for() {
+                let layer = ask(&*shared.layer, shared).await;
+                self.state.lock().layer = layer;
+            }
+        }
+    }
+
+    async fn listen(&self, shared: &Shared) {
+        let mut events = shared.layer.events();
+        loop {
+            match events.recv().await {
+                Ok(event) => self.note(&event),
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return,
             }
         }
     }
@@ -167,18 +187,6 @@ enum News {
     Up,
     DataLost,
     ReadInterrupted,
-}
-
-/// The next event; never, once there are no more.
-async fn next(events: &mut Option<broadcast::Receiver<Event>>) -> Event {
-    loop {
-        let Some(receiver) = events else { return std::future::pending().await };
-        match receiver.recv().await {
-            Ok(event) => return event,
-            Err(RecvError::Lagged(_)) => {}
-            Err(RecvError::Closed) => *events = None,
-        }
-    }
 }
 
 async fn ask(layer: &dyn ChannelLayer, shared: &Shared) -> LayerState {

@@ -122,16 +122,21 @@ function tick() {
 
 // Whether the server reaches the others, or carries messages between its own clients alone.
 async function askMode() {
-  if (!connected() || document.hidden) return;
-  try {
-    const mode = await (await fetch("/mode", { cache: "no-store" })).text();
-    $("alone").hidden = mode !== "local_only";
-  } catch {
-    // A server that cannot be asked is one that the socket will tell of.
+  if (connected() && !document.hidden) {
+    try {
+      const answer = await fetch("/mode", { cache: "no-store", signal: AbortSignal.timeout(5000) });
+      // A server that does not tell is not asked again.
+      if (!answer.ok) return;
+      $("alone").hidden = (await answer.text()) !== "local_only";
+    } catch (error) {
+      // Nobody answers there. A server that has gone is one that the socket will tell of.
+      if (error.name === "TimeoutError") return;
+    }
   }
+  setTimeout(askMode, 1500);
 }
 
-setInterval(askMode, 1500);
+askMode();
 setInterval(tick, 500);
 $("retry").onclick = () => { if (wanted && !socket) connect(); };
 window.addEventListener("online", () => { if (wanted && !socket) connect(); });

@@ -1,0 +1,34 @@
+//! What waits for clients, as gauges that are looked up now and then: counting every message twice would cost more than it
+//! tells.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::interval;
+
+use super::connection::{Connections, QueueDepths};
+
+/// How often an exporter may see something new.
+pub(crate) const EVERY: Duration = Duration::from_secs(5);
+
+/// Under which name an interface server has them, beside those of hubs.
+const INTERFACE: &str = "interface";
+
+/// Sets those of an interface server until it is dropped.
+pub(crate) async fn keep(connections: Arc<Connections>) {
+    let mut ticks = interval(EVERY);
+    loop {
+        ticks.tick().await;
+        set(INTERFACE, connections.depths());
+    }
+}
+
+pub(crate) fn set(hub: &str, queues: QueueDepths) {
+    set_one(metrics::gauge!("channel_layer_queued_messages", "hub" => hub.to_owned()), queues.messages);
+    set_one(metrics::gauge!("channel_layer_queued_bytes", "hub" => hub.to_owned()), queues.bytes);
+    set_one(metrics::gauge!("channel_layer_longest_queue", "hub" => hub.to_owned()), queues.longest);
+}
+
+pub(crate) fn set_one(gauge: metrics::Gauge, value: usize) {
+    gauge.set(u32::try_from(value).unwrap_or(u32::MAX));
+}

@@ -147,7 +147,7 @@ impl InterfaceServer {
     }
 
     /// How long a client may take for the handshake of TLS, and for the head of each request, silence before it
-    /// included. Defaults to 10 s.
+    /// included; on HTTP/2 no request may have been under way for so long, or twice that. Defaults to 10 s.
     pub fn header_timeout(mut self, timeout: Duration) -> Self {
         self.transport.header_timeout = timeout;
         self

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -33,6 +34,9 @@ const LAST_BYTES: Duration = Duration::from_millis(500);
 
 /// How often an HTTP/2 client is asked whether it is there.
 const HTTP2_PING: Duration = Duration::from_secs(25);
+
+/// How many requests an HTTP/2 client may have under way.
+const HTTP2_STREAMS: u32 = 100;
 
 /// What is asked of a connection, whatever its requests are.
 #[derive(Clone, Debug)]
@@ -98,10 +102,11 @@ async fn connection<S>(stream: S, peer: Peer, http2: bool, router: Router, share
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let requests = TaskTracker::new();
+    let (requests, taken) = (TaskTracker::new(), Arc::new(AtomicUsize::new(0)));
     let service = service_fn({
-        let (requests, shared) = (requests.clone(), shared.clone());
+        let (requests, taken, shared) = (requests.clone(), taken.clone(), shared.clone());
         move |request: hyper::Request<Incoming>| {
+            taken.fetch_add(1, Ordering::Relaxed);
             let (busy, router, shared) = (requests.token(), router.clone(), shared.clone());
             async move {
                 let request = request.map(Body::new);
@@ -120,12 +125,13 @@ where
     stream.set_write_timeout(Some(transport.stall_timeout.max(sockets)));
     let unwritten = Unwritten::default();
     let stream = TokioIo::new(unwritten.watch(Box::pin(stream)));
-    let ending = Ending { requests, unwritten, http2 };
+    let ending = Ending { requests, taken, unwritten, http2 };
     if http2 {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
             .keep_alive_interval(HTTP2_PING)
+            .max_concurrent_streams(HTTP2_STREAMS)
             .max_header_list_size(u32::try_from(transport.max_header_size).unwrap_or(u32::MAX));
         let connection = pin!(builder.serve_connection(stream, service));
         return until_shutdown(connection, http2::Connection::graceful_shutdown, ending, shared).await;
@@ -140,19 +146,37 @@ where
     until_shutdown(connection, http1::UpgradeableConnection::graceful_shutdown, ending, shared).await
 }
 
-/// What a connection has to do yet in a shutdown.
+/// What a connection has to do yet before it may end.
 struct Ending {
     requests: TaskTracker,
+    /// How many requests have come.
+    taken: Arc<AtomicUsize>,
     unwritten: Unwritten,
     http2: bool,
 }
 
 impl Ending {
+    /// Waits until no request has come, nor been under way, for some time. Of HTTP/1 hyper sees to that itself.
+    async fn idle(&self, patience: Duration) {
+        if !self.http2 {
+            std::future::pending::<()>().await;
+        }
+        let mut before = None;
+        loop {
+            let taken = self.taken.load(Ordering::Relaxed);
+            if before == Some(taken) && self.requests.is_empty() {
+                return;
+            }
+            before = Some(taken);
+            sleep(patience).await;
+        }
+    }
+
     /// Waits until the requests under way are answered, and nothing of the answers waits to be written.
     async fn done(&self) {
         self.requests.close();
         self.requests.wait().await;
-        if self.http2 {
+        if self.http2 && self.taken.load(Ordering::Relaxed) > 0 {
             // Parts of answers may wait for their client to allow them; the protocol knows when all is done.
             std::future::pending::<()>().await;
         }
@@ -166,7 +190,7 @@ impl Ending {
 }
 
 /// Drives a connection to its end. In a shutdown it ends when the requests under way are answered: one of which only a
-/// part has come would never be.
+/// part has come would never be. One that is of no use ends as well.
 async fn until_shutdown<C: Future<Output = hyper::Result<()>>>(
     mut connection: Pin<&mut C>,
     graceful_shutdown: fn(Pin<&mut C>),
@@ -176,6 +200,19 @@ async fn until_shutdown<C: Future<Output = hyper::Result<()>>>(
     tokio::select! {
         served = connection.as_mut() => return Ok(served?),
         () = shared.stopping.cancelled() => graceful_shutdown(connection.as_mut()),
+        () = ending.idle(shared.transport.header_timeout) => {
+            graceful_shutdown(connection.as_mut());
+            // Until then a request may have come.
+            ending.requests.close();
+            let over = async {
+                sleep(LAST_BYTES).await;
+                ending.requests.wait().await;
+            };
+            return tokio::select! {
+                served = connection => Ok(served?),
+                () = over => Ok(()),
+            };
+        }
     }
     tokio::select! {
         served = connection => Ok(served?),

@@ -2,6 +2,7 @@
 
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use channel_layer::server::{Listening, Tls};
 use channel_layer::{ChannelLayer, InterfaceServer, MemoryLayer};
@@ -12,6 +13,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::client::Client;
 use super::running::{Running, ok};
+use crate::support::{DEADLINE, within};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -80,9 +82,13 @@ struct Certified {
 
 impl Certified {
     async fn start(protocols: &[&str]) -> Self {
+        Self::with(protocols, |server| server).await
+    }
+
+    async fn with(protocols: &[&str], set: impl FnOnce(InterfaceServer) -> InterfaceServer) -> Self {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let tls = Tls::from_pem(made.cert.pem().as_bytes(), made.signing_key.serialize_pem().as_bytes()).unwrap();
-        let server = Running::with(|server| server.tls(tls)).await;
+        let server = Running::with(|server| set(server.tls(tls))).await;
         let mut roots = RootCertStore::empty();
         roots.add(made.cert.der().clone()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -131,6 +137,19 @@ async fn a_client_that_can_speaks_http_2() {
     assert!(message.get("headers").unwrap().as_list().unwrap().contains(&host));
     certified.server.reply(&message, ok("two")).await;
     assert_eq!(answer.await.unwrap().unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn an_http_2_client_without_requests_is_cut_off() {
+    let certified = Certified::with(&["h2"], |server| server.header_timeout(Duration::from_millis(300))).await;
+    let mut silent = Client::over(certified.connect().await);
+    silent.closes().await;
+    // One that introduces itself, and asks nothing.
+    let stream = hyper_util::rt::TokioIo::new(certified.connect().await);
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let (_sender, connection) =
+        hyper::client::conn::http2::handshake::<_, _, axum::body::Body>(executor, stream).await.unwrap();
+    let _ = within(DEADLINE, "the end of the connection", connection).await;
 }
 
 #[test]

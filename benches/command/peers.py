@@ -147,15 +147,17 @@ def versions(missing):
         "rustc": run("rustc", "--version").split()[1],
         OURS: revision(),
     }
-    found |= locked("redis", "tokio", SOCKETIOXIDE, "socketioxide-redis")
+    found |= locked("redis", "tokio", "axum", SOCKETIOXIDE, "socketioxide-redis")
     for folder, name in [("asgi_redis", ASGI_REDIS), ("channels_redis", CHANNELS_REDIS)]:
         if name not in missing:
             listed = json.loads(run(python_in(folder), "-m", "pip", "list", "--format", "json"))
-            wanted = {"asgi-redis", "asgi_redis", "channels-redis", "channels_redis", "redis", "hiredis"}
+            wanted = {"asgi-redis", "asgi_redis", "channels-redis", "channels_redis", "redis", "hiredis", "daphne"}
+            # Which the other environment measures.
+            elsewhere = {("asgi_redis", "redis"), ("channels_redis", "daphne")}
             found |= {
                 f"{package['name']} (Python)": package["version"]
                 for package in listed
-                if package["name"] in wanted and not (folder == "asgi_redis" and package["name"] == "redis")
+                if package["name"] in wanted and (folder, package["name"]) not in elsewhere
             }
     if SOCKET_IO not in missing:
         found["node"] = run("node", "--version").strip().lstrip("v")

@@ -22,6 +22,7 @@ SHOWN = {
     "p99.9": lambda value: f"p99.9 {duration(value)}",
     "floor": lambda value: f"{duration(value)} without a server between",
     "redis_us": lambda value: f"{duration(value)} of Redis per call",
+    "cpu": lambda value: f"{duration(value)} of processors each",
     "bytes": lambda value: f"{value:.0f} B",
     "heap": lambda value: f"{value:,.0f} B on the heap",
     "rss": lambda value: f"{value:,.0f} B in memory",
@@ -39,6 +40,12 @@ CEILINGS = {
     "group_flatness": "the processes of the members share the processors with the sender and with Redis, and what they do "
     "for 100,000 members at once delays the answer to the sender. What the call itself does is the same: with these "
     "processes standing still (`group_flatness_elsewhere`) it takes as long for 100,000 members as for 100.",
+    "echo_vs_daphne": "client, server, worker and Redis share the processors. With the client's part an echo takes so much of "
+    "them (the time beside the rate) that 30 times daphne's rate would need two that are never idle; daphne and its worker "
+    "take `echo_cpu_vs_daphne` times as much.",
+    "echo_p50_vs_floor": "the floor has the six crossings between processes of an echo. Beside them there are two scripts and "
+    "two ends of blocked reads in Redis, and the ways from the reader of a process to its handler or socket and back to "
+    "Redis, in processes that share the processors and wake each other.",
 }
 
 
@@ -157,6 +164,8 @@ NOTES = """How to read them:
 - The server of axum by hand has a read buffer of 4 KiB for each socket, as the Hub has, and not its default of 128 KiB.
 - The time of an echo is compared with two PINGs and an echo of a bare axum server: two trips to Redis and the one to the
   client are what it takes.
+- What an echo or a handshake takes of processors is that of the server, the worker and Redis together, from
+  `/proc/<pid>/stat`; of axum by hand that of the server alone. The client's is in neither.
 - "Elsewhere" in the time of a call: the processes of the members stand still during the calls and read afterwards, as if
   they had processors of their own. Here they share those of the sender and of Redis.
 - `latency` has one message under way at a time, a millisecond after the last; beside it is a PING at the same pace."""

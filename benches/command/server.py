@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import time
+from dataclasses import dataclass
 
 from .children import Crew, Failed, end, start
 from .figures import percentile
@@ -15,6 +16,7 @@ from .ratios import Figure, Ratio
 from .sizes import CLIENTS, GAP_US, SMALL
 
 PATIENCE = 20
+TICKS = os.sysconf("SC_CLK_TCK")
 AT_ONCE = 50
 # It cannot be run as a module.
 DAPHNE_COMMAND = "from daphne.cli import CommandLineInterface; CommandLineInterface.entrypoint()"
@@ -47,9 +49,29 @@ LOADS = [
 
 RATIOS = [
     Ratio("echo_vs_daphne", "echo", OURS, DAPHNE, at_least=30, label="echo by server and worker, over daphne"),
+    Ratio("echo_cpu_vs_daphne", "echo", OURS, DAPHNE, "cpu", inverse=True),
     Figure("echo_p50_vs_floor", "echo_latency", "over_floor", at_most=2.0),
     Ratio("handshake_vs_axum", "handshake", OURS, AXUM, at_least=0.4, label="handshakes, over bare axum"),
+    Ratio("handshake_cpu_vs_axum", "handshake", OURS, AXUM, "cpu"),
 ]
+
+
+@dataclass
+class Serving:
+    """Where clients connect, and the processes behind that."""
+
+    port: int
+    processes: list
+
+    def seconds(self):
+        """What they have taken of the processors."""
+        return sum(seconds(process.pid) for process in self.processes)
+
+
+def seconds(pid):
+    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
+        fields = stat.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 @contextlib.contextmanager
@@ -58,15 +80,17 @@ def ours(server):
     server.clear()
     with Crew() as crew:
         peer = binary(OURS, "interface")
-        peer.start(crew, server, "worker").ask("work")
-        yield peer.start(crew, server, "interface").ask("serve")["port"]
+        worker, interface = (peer.start(crew, server, role) for role in ("worker", "interface"))
+        worker.ask("work")
+        yield Serving(interface.ask("serve")["port"], [server.process, worker.process, interface.process])
     server.clear()
 
 
 @contextlib.contextmanager
 def bare():
     with Crew() as crew:
-        yield crew.start("axum", [str(word) for word in binary(AXUM, "axum_echo").arguments]).ask("serve")["port"]
+        axum = crew.start("axum", [str(word) for word in binary(AXUM, "axum_echo").arguments])
+        yield Serving(axum.ask("serve")["port"], [axum.process])
 
 
 @contextlib.contextmanager
@@ -82,7 +106,7 @@ def daphne(server):
     working = start("daphne-worker", [python, "daphne_worker.py"], **options)
     try:
         await_port(port, serving)
-        yield port
+        yield Serving(port, [server.process, working, serving])
     finally:
         end(serving)
         end(working)
@@ -113,26 +137,28 @@ def clients(crew):
 
 
 def echo(serving, count):
-    with serving as port, Crew() as crew:
+    with serving as there, Crew() as crew:
         client = clients(crew)
-        client.ask("open", port=port, sockets=CLIENTS)
+        client.ask("open", port=there.port, sockets=CLIENTS)
+        before = there.seconds()
         answer = client.ask("echo", count=count, size=SMALL)
-    return {"rate": rate(count, answer)}
+        return {"rate": rate(count, answer), "cpu": (there.seconds() - before) / count * 1e6}
 
 
 def connects(serving, count):
-    with serving as port, Crew() as crew:
-        answer = clients(crew).ask("handshakes", port=port, count=count, at_once=AT_ONCE)
-    return {"rate": rate(count, answer)}
+    with serving as there, Crew() as crew:
+        before = there.seconds()
+        answer = clients(crew).ask("handshakes", port=there.port, count=count, at_once=AT_ONCE)
+        return {"rate": rate(count, answer), "cpu": (there.seconds() - before) / count * 1e6}
 
 
 def latency(server, count):
     """One message at a time, over what no server can do without: two trips to Redis, and the trip to the server."""
 
     def median_echo(serving):
-        with serving as port, Crew() as crew:
+        with serving as there, Crew() as crew:
             client = clients(crew)
-            client.ask("open", port=port, sockets=1)
+            client.ask("open", port=there.port, sockets=1)
             return percentile(client.ask("latency", count=count, gap_us=GAP_US, size=SMALL)["nanos"], 0.5) / 1e3
 
     through, alone = median_echo(ours(server)), median_echo(bare())

@@ -20,7 +20,7 @@ const RETRY_ATTEMPTS: usize = 3;
 ///
 /// | variable | meaning |
 /// |---|---|
-/// | `REDIS_ENABLED` | `false`: a layer in memory, for this process alone. Defaults to true if servers are named, by either family |
+/// | `REDIS_ENABLED` | `false`: a layer in memory, for this process alone. Defaults to true if servers are named, by either family, or a `format` |
 /// | `REDIS_PUBSUB_ENABLED` | `true`: a [`PubSubLayer`], unless `REDIS_ENABLED` is `false`. Defaults to false |
 /// | `REDIS_URL` | the one host |
 /// | `REDIS_CHANNEL_PREFIX` | `prefix` |
@@ -67,7 +67,8 @@ pub async fn layer_from_env() -> Result<Arc<dyn ChannelLayer>> {
     Deployment::from_env()?.connect().await
 }
 
-/// The layer that `config` asks for: on Redis if it names hosts or sentinels, else in memory.
+/// The layer that `config` asks for: on Redis if it names hosts, sentinels or a format other than the native one, else in
+/// memory.
 ///
 /// # Cancel safety
 ///
@@ -81,9 +82,10 @@ pub async fn layer_from_config(config: Config) -> Result<Arc<dyn ChannelLayer>> 
 }
 
 impl Deployment {
-    /// On Redis if `config` names hosts or sentinels, else in memory.
+    /// On Redis if `config` names hosts, sentinels or a format other than the native one, else in memory.
     pub fn of(config: Config) -> Self {
-        let layer = if config.names_servers() { LayerKind::Redis } else { LayerKind::Memory };
+        let on_redis = config.names_servers() || config.format != Format::Native;
+        let layer = if on_redis { LayerKind::Redis } else { LayerKind::Memory };
         Self { config, layer }
     }
 
@@ -109,6 +111,11 @@ impl Deployment {
             (Some(true), _) => LayerKind::Redis,
             (None, _) => deployment.layer,
         };
+        if deployment.layer == LayerKind::PubSub
+            && matches!(deployment.config.format, Format::AsgiRedis | Format::ChannelsRedis)
+        {
+            return Err(redis.refuse("PUBSUB_ENABLED", "CHANNEL_LAYER_FORMAT names a format that keeps messages"));
+        }
         Ok(deployment)
     }
 
@@ -248,6 +255,20 @@ mod tests {
             assert_eq!(chosen(&[servers]), LayerKind::Redis, "{servers:?}");
             assert_eq!(chosen(&[servers, ("REDIS_ENABLED", "")]), LayerKind::Redis, "{servers:?}");
             assert_eq!(chosen(&[servers, ("REDIS_ENABLED", "0")]), LayerKind::Memory, "{servers:?}");
+        }
+    }
+
+    #[test]
+    fn a_format_of_redis_is_used_on_redis() {
+        for format in ["channels_redis", "asgi_redis", "pubsub"] {
+            let format = ("CHANNEL_LAYER_FORMAT", format);
+            assert_eq!(chosen(&[format]), LayerKind::Redis, "{format:?}");
+            assert_eq!(chosen(&[format, ("REDIS_ENABLED", "false")]), LayerKind::Memory, "{format:?}");
+        }
+        assert_eq!(chosen(&[("CHANNEL_LAYER_FORMAT", "native")]), LayerKind::Memory);
+        for format in ["channels_redis", "asgi_redis"] {
+            let error = read(&[("CHANNEL_LAYER_FORMAT", format), ("REDIS_PUBSUB_ENABLED", "true")]);
+            assert!(error.expect_err(format).to_string().contains("REDIS_PUBSUB_ENABLED = true: CHANNEL_LAYER_FORMAT"));
         }
     }
 

@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn the_config_of_a_django_site_loads_as_it_is() {
+    fn the_options_of_a_django_site_have_their_names() {
         let config = json(
             r#"{
                 "hosts": [["localhost", 6379], "rediss://:pw@b:1/2", {"address": "redis://c", "db": 3},

@@ -25,8 +25,8 @@ const SMALLEST_MESSAGE: usize = 1 << 10;
 /// The options of a layer. Each setter takes the configuration and gives it back.
 ///
 /// A layer checks them all once, when it is made; [`validate`](Self::validate) does the same earlier. Files and the
-/// environment have the same options under the same names, times in seconds; they are those of Python's `channels_redis`
-/// and `asgi_redis`, so that the `CONFIG` of a Django site loads as it is.
+/// environment have the same options under the same names, times in seconds. Those that Python's `channels_redis` and
+/// `asgi_redis` have are called as there, in the `CONFIG` of a Django site; what they hand to redis-py is unknown here.
 ///
 /// ```
 /// use std::time::Duration;

@@ -1,7 +1,7 @@
 //! The format of `asgi_redis`: a list of keys for each channel, and under each key a message.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -39,6 +39,9 @@ const REFUSALS: &str = ":channel_full_count";
 /// How long the counters of a channel, and those of all channels, outlive the last change.
 const CHANNEL_STATS_LIVE: Duration = Duration::from_hours(1);
 const GLOBAL_STATS_LIVE: Duration = Duration::from_hours(24);
+
+/// Pauses between attempts to fetch a message whose key has been taken.
+const FETCH_PAUSE: Duration = Duration::from_millis(50);
 
 /// The format of `asgi_redis`, as the parameter of a [`DjangoLayer`].
 #[derive(Debug)]
@@ -79,7 +82,7 @@ impl DjangoLayer<AsgiRedis> {
     /// if a server is older than 6.0, [`Error::Redis`](crate::Error::Redis) if none can be reached.
     pub async fn connect(config: Config) -> Result<Self> {
         config.validate()?;
-        let base = Base::connect(&config, &script::ASGI_REDIS).await?;
+        let base = Base::connect(&config, config.prefix_or(PREFIX), &script::ASGI_REDIS).await?;
         let payload = Payload {
             serializer: Serializer::MessagePack,
             keys: config.fernet_keys()?,
@@ -144,7 +147,7 @@ impl Wire for Lists {
         command.arg(milliseconds(self.payload.expiry));
         command.arg(CHANNEL_STATS_LIVE.as_secs()).arg(GLOBAL_STATS_LIVE.as_secs());
         for messages in channels {
-            command.arg(messages[0].capacity).arg(messages.len());
+            command.arg(messages[0].capacity).arg(i32::from(messages[0].is_last)).arg(messages.len());
             for message in messages {
                 command.arg(&message.body[..]);
             }
@@ -288,6 +291,23 @@ fn parse<T: FromRedisValue>(answer: Value) -> Result<T, Fault> {
     redis::from_redis_value(answer).map_err(|error| Fault::unexpected(&error.to_string()))
 }
 
+/// The message under `key`, which nobody else can find any more, and its remaining time in ms. A server that is away is
+/// waited for as long as for an answer.
+///
+/// Not cancel safe: the message may be lost.
+async fn fetch(shard: &Shard, key: &[u8]) -> Result<Option<(Vec<u8>, i64)>, Fault> {
+    let command = script::LIST_FETCH.call(&[key]);
+    let began = Instant::now();
+    loop {
+        match shard.run(&command).await {
+            Ok(answer) => return parse(answer),
+            // Trying again is safe: there is one message, and one who looks for it.
+            Err(_) if began.elapsed() < shard.patience() => tokio::time::sleep(FETCH_PAUSE).await,
+            Err(fault) => return Err(fault),
+        }
+    }
+}
+
 /// What `list_take.lua` returns: a list, what was taken from it, and how many keys had no message any more.
 type Taken = (Vec<u8>, Vec<(Vec<u8>, Vec<u8>, i64)>, usize);
 
@@ -309,7 +329,8 @@ impl Format for Reading {
         command
     }
 
-    fn waits_for_one(&self) -> bool {
+    fn takes_first(&self, _: usize) -> bool {
+        // A wait gives a key, whose message is another trip.
         true
     }
 
@@ -319,8 +340,8 @@ impl Format for Reading {
         let (key, missing) = if parts.len() == 2 {
             // `BLPOP` gives the list and the key of the message.
             let (list, message): (Vec<u8>, Vec<u8>) = parse(answer)?;
-            let fetched: Option<(Vec<u8>, i64)> = if message.starts_with(self.0.keys.prefix.as_bytes()) {
-                parse(shard.run(&script::LIST_FETCH.call(&[&message])).await?)?
+            let fetched = if message.starts_with(self.0.keys.prefix.as_bytes()) {
+                fetch(shard, &message).await.inspect_err(|_| drops::count(DropReason::ShardDown, 1))?
             } else {
                 None
             };

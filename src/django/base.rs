@@ -6,6 +6,7 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::keys;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::layer::Event;
@@ -31,10 +32,10 @@ pub(super) struct Base {
 }
 
 impl Base {
-    /// Connects to the servers of `config`, which is valid.
-    pub(super) async fn connect(config: &Config, scripts: &'static [&'static Script]) -> Result<Self> {
+    /// Connects to the servers of `config`, which is valid; the site's keys begin with `prefix`.
+    pub(super) async fn connect(config: &Config, prefix: &str, scripts: &'static [&'static Script]) -> Result<Self> {
         let (events, _) = broadcast::channel(servers::EVENTS);
-        let needs = Needs::new(config, OLDEST_SERVER, scripts, None);
+        let needs = Needs::new(config, OLDEST_SERVER, scripts, Some(keys::epoch(prefix)));
         let (_, shards) = servers::connect(config, &needs, &events, true).await?;
         let (closing, drained) = (CancellationToken::new(), CancellationToken::new());
         let (work, upkeep) = (TaskTracker::new(), TaskTracker::new());

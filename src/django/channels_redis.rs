@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::layer::Statistics;
 use crate::message::{Message, Value as Routed};
-use crate::name::ChannelName;
+use crate::name::{ChannelName, InvalidName};
 use crate::redis::batch::milliseconds;
 use crate::redis::fault::Fault;
 use crate::redis::frame::Entry;
@@ -29,6 +29,10 @@ use crate::redis::receive::{Format, Parcel, Popped, Raw, Sorter, Unreadable};
 use crate::redis::ring::Ring;
 use crate::redis::shard::Shard;
 use crate::redis::statistics::Scan;
+
+/// The longest beginning of a new channel: with a dot, the mark and twice 32 digits it has 99 bytes, and Python takes no
+/// names that are longer.
+const LONGEST_LOCAL_PREFIX: usize = 33;
 
 /// The format of `channels_redis`, as the parameter of a [`DjangoLayer`].
 #[derive(Debug)]
@@ -72,7 +76,7 @@ impl DjangoLayer<ChannelsRedis> {
     /// can be reached.
     pub async fn connect(config: Config) -> Result<Self> {
         config.validate()?;
-        let base = Base::connect(&config, &script::CHANNELS_REDIS).await?;
+        let base = Base::connect(&config, config.key_prefix(), &script::CHANNELS_REDIS).await?;
         let payload = Payload {
             serializer: config.serializer,
             keys: config.fernet_keys()?,
@@ -170,6 +174,11 @@ impl Wire for SortedSets {
         if let Err(error) = ChannelName::parse(prefix) {
             return Some(Err(error.into()));
         }
+        if prefix.len() > LONGEST_LOCAL_PREFIX {
+            return Some(Err(
+                InvalidName::new("channel", prefix, "what is added to it makes it too long for Python").into()
+            ));
+        }
         let process = format!("{prefix}.{}!", self.client);
         // Python places what it sends by the full name and what it reads by the part up to the `!`. So both have to fall
         // on the same server, which one of a few names does.
@@ -231,31 +240,31 @@ impl SortedSets {
         Ok(parts.fold(Statistics::default(), Statistics::merge))
     }
 
-    fn parcel(&self, shard: &Arc<Shard>, source: &ChannelName, raw: Raw) -> Result<Option<Parcel>, Unreadable> {
+    fn parcel(&self, shard: &Arc<Shard>, source: &ChannelName, raw: Raw) -> Result<Parcel, Unreadable> {
         let sent = std::str::from_utf8(&raw.label).ok().and_then(time).ok_or_else(|| undecodable("it has no time"))?;
         let (message, routing) = self.payload.decode(&raw.body, now_of(shard))?;
         let is_here = |channel: &ChannelName| channel.non_local() == source.as_str();
         let channels: Vec<_> = match routing {
             // A channel that any process may read gets it once, however its writer named it.
             _ if !source.as_str().ends_with('!') => vec![source.clone()],
-            Routing::One(channel) if is_here(&channel) => vec![channel],
-            Routing::Many(mut channels) => {
-                channels.retain(is_here);
-                channels
-            }
-            _ => return Err(undecodable("its routing names no channel of its process")),
+            Routing::One(channel) => vec![channel],
+            Routing::Many(channels) => channels,
+            Routing::None => vec![],
         };
+        let channels: Vec<_> = channels.into_iter().filter(is_here).collect();
+        if channels.is_empty() {
+            return Err(undecodable("its routing names no channel of its process"));
+        }
         let expires = milliseconds(sent + self.payload.expiry);
-        let parcel = || Parcel::open(shard.clone(), source.clone(), expires, (raw, message), channels.clone().into());
-        Ok((!channels.is_empty()).then(parcel))
+        Ok(Parcel::open(shard.clone(), source.clone(), expires, (raw, message), channels.into()))
     }
 
     /// The bytes of a parcel for those who have not got it.
     fn to_bytes(&self, parcel: &Parcel, raw: &Raw, message: &Message) -> Bytes {
         let Some(rest) = parcel.rest() else { return raw.body.clone() };
         let routing = Routed::list(rest.iter().map(ChannelName::as_str));
-        // What could be decoded can be encoded, unless a limit stands in the way; then those who have it get it again.
-        self.payload.encode(message, Some(&routing), now_of(parcel.shard())).unwrap_or_else(|_| raw.body.clone())
+        // What could be decoded can be encoded; were it otherwise, those who have it would get it again.
+        self.payload.encode_again(message, &routing, now_of(parcel.shard())).unwrap_or_else(|_| raw.body.clone())
     }
 }
 
@@ -291,8 +300,8 @@ impl Format for Reading {
         command
     }
 
-    fn waits_for_one(&self) -> bool {
-        true
+    fn takes_first(&self, count: usize) -> bool {
+        count > 1
     }
 
     async fn popped(&self, _: &Shard, answer: Value) -> Result<Option<Popped>, Fault> {
@@ -351,7 +360,7 @@ impl Sorter for Reading {
         let mut parcels = Vec::with_capacity(raw.len());
         for raw in raw {
             match self.0.parcel(shard, source, raw) {
-                Ok(parcel) => parcels.extend(parcel),
+                Ok(parcel) => parcels.push(parcel),
                 Err(unreadable) => self.0.garbage.count(shard, source, unreadable),
             }
         }

@@ -2,6 +2,12 @@
 
 use crate::name::{ChannelName, GroupName};
 
+/// String: the random epoch of a server's data. No key of the site begins like this, so that Python's layers pass it over when
+/// they flush.
+pub(super) fn epoch(prefix: &str) -> String {
+    format!("channel-layer:epoch:{prefix}")
+}
+
 /// The keys of one deployment. Python puts nothing between the prefix and a name, so that a prefix which begins with
 /// another one followed by characters of names cannot be told from it.
 #[derive(Clone, Debug)]

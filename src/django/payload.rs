@@ -45,23 +45,33 @@ impl Payload {
     ///
     /// [`Error::Codec`], [`Error::MessageTooLarge`].
     pub(super) fn encode(&self, message: &Message, routing: Option<&Value>, now: Duration) -> Result<Bytes> {
-        let mut bytes = Vec::with_capacity(self.random_prefix + 192);
-        bytes.resize(self.random_prefix, 0);
-        rand::rng().fill_bytes(&mut bytes);
-        match &self.keys {
-            None => self.encode_plain(message, routing, &mut bytes)?,
-            Some(keys) => {
-                let mut plain = Vec::with_capacity(192);
-                self.encode_plain(message, routing, &mut plain)?;
-                keys.seal(now, &plain, &mut bytes);
-            }
-        }
-        Ok(bytes.into())
+        self.wrap(now, |out| self.encode_plain(message, routing, out))
+    }
+
+    /// As [`encode`](Self::encode), for a message that has been read, however large it is.
+    pub(super) fn encode_again(&self, message: &Message, routing: &Value, now: Duration) -> Result<Bytes> {
+        self.wrap(now, |out| self.serializer.encode(message, Some(routing), out))
     }
 
     /// Whether `message` can be carried.
     pub(super) fn check(&self, message: &Message) -> Result<()> {
         self.encode_plain(message, None, &mut Vec::with_capacity(192))
+    }
+
+    /// What `write` appends, behind its random beginning and encrypted where there are keys.
+    fn wrap(&self, now: Duration, write: impl Fn(&mut Vec<u8>) -> Result<()>) -> Result<Bytes> {
+        let mut bytes = Vec::with_capacity(self.random_prefix + 192);
+        bytes.resize(self.random_prefix, 0);
+        rand::rng().fill_bytes(&mut bytes);
+        match &self.keys {
+            None => write(&mut bytes)?,
+            Some(keys) => {
+                let mut plain = Vec::with_capacity(192);
+                write(&mut plain)?;
+                keys.seal(now, &plain, &mut bytes);
+            }
+        }
+        Ok(bytes.into())
     }
 
     fn encode_plain(&self, message: &Message, routing: Option<&Value>, out: &mut Vec<u8>) -> Result<()> {
@@ -107,7 +117,11 @@ fn take_routing(map: &mut Map) -> Option<Routing> {
     let name = |value: &Value| ChannelName::parse_target(value.as_text()?).ok();
     match map.remove(RESERVED_KEY) {
         None => Some(Routing::None),
-        Some(Value::List(names)) => names.iter().map(name).collect::<Option<_>>().map(Routing::Many),
+        // A name that cannot be must not cost the others their message.
+        Some(Value::List(names)) => {
+            let channels: Vec<_> = names.iter().filter_map(name).collect();
+            (names.is_empty() || !channels.is_empty()).then_some(Routing::Many(channels))
+        }
         Some(value) => name(&value).map(Routing::One),
     }
 }
@@ -187,10 +201,13 @@ mod tests {
     #[test]
     fn bad_routing_is_refused() {
         let payload = payload(Serializer::Json, None, 0);
-        for routing in ["1", "null", "\"\"", "\"a!\"", "\"a b\"", "[1]", "[\"a\", \"!\"]", "{}"] {
+        for routing in ["1", "null", "\"\"", "\"a!\"", "\"a b\"", "[1]", "[\"!\"]", "{}"] {
             let bytes = Bytes::from(format!("{{\"__asgi_channel__\": {routing}}}"));
             assert!(payload.decode(&bytes, NOW).is_err(), "{routing}");
         }
+        let some_good = Bytes::from(r#"{"__asgi_channel__": ["a", "!", 1]}"#);
+        let (_, routing) = payload.decode(&some_good, NOW).expect("it has a good name");
+        assert_eq!(routing, Routing::Many(vec![name("a")]));
     }
 
     proptest! {

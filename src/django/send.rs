@@ -42,6 +42,8 @@ pub(super) struct Outgoing {
     pub(super) channel: ChannelName,
     pub(super) capacity: usize,
     pub(super) body: Bytes,
+    /// Whether a refusal by this shard is one of the message: no other will be tried.
+    pub(super) is_last: bool,
     done: oneshot::Sender<Outcome>,
 }
 
@@ -88,9 +90,8 @@ impl Sender {
             queue
         };
         let lanes = places.shards.iter().map(|shard| (0..LANES).map(|_| start_lane(shard)).collect()).collect();
-        // Processes that start together shall not all begin with the same shard.
-        let turn = AtomicUsize::new(rand::random_range(0..places.shards.len()));
-        Self { places, lanes, turn }
+        // Python's senders begin with the first host, and so do its workers, which wait on one host at a time.
+        Self { places, lanes, turn: AtomicUsize::new(0) }
     }
 
     /// Queues `letter`, which [`go`](Self::go) then sends; letters to one channel are sent in the order of these calls.
@@ -133,20 +134,29 @@ impl Sender {
         }
     }
 
+    /// The shard so many turns after `first`.
+    fn shard_after(&self, first: usize, turns: usize) -> &Arc<Shard> {
+        &self.places.shards[(first + turns) % self.places.shards.len()]
+    }
+
     /// Queues a letter at the next shard that may take it, if there is one left.
     fn post_to_next(&self, posted: &mut Posted) {
         let candidates = if posted.letter.pinned { 1 } else { self.lanes.len() };
         while posted.tried < candidates {
-            let index = (posted.first + posted.tried) % self.lanes.len();
+            let shard = self.shard_after(posted.first, posted.tried);
+            let index = shard.index;
             posted.tried += 1;
-            if let Err(fault) = self.places.shards[index].link() {
+            // Where no other server will do, the lane tries again as configured.
+            let waits = posted.letter.pinned && shard.is_patient();
+            if !waits && let Err(fault) = shard.link() {
                 posted.failed = Some(Outcome::Failed { shard: index, fault });
                 continue;
             }
             let (done, outcome) = oneshot::channel();
+            let is_last = (posted.tried..candidates).all(|more| self.shard_after(posted.first, more).link().is_err());
             let Letter { channel, capacity, body, .. } = posted.letter.clone();
             // A closed lane drops the outgoing message and with it `done`, which is how the caller learns of it.
-            self.lanes[index][posted.lane].add(Outgoing { channel, capacity, body, done });
+            self.lanes[index][posted.lane].add(Outgoing { channel, capacity, body, is_last, done });
             posted.at = Some((index, outcome));
             return;
         }
@@ -174,16 +184,19 @@ async fn run_lane(shard: Arc<Shard>, wire: Arc<dyn Wire>, mut outbox: Outbox<Out
     }
 }
 
-/// The messages of each channel, in the order in which they came.
+/// The messages of each channel, in the order in which they came. One that has messages of different capacities, where those
+/// go by full names, or of which some are refused for good and others not, is there again for each run of the same.
 fn by_channel(messages: Vec<Outgoing>) -> Vec<Vec<Outgoing>> {
     let mut channels: Vec<Vec<Outgoing>> = Vec::new();
     let mut places: HashMap<Box<str>, usize> = HashMap::new();
     for message in messages {
-        if let Some(place) = places.get(message.channel.non_local()) {
-            channels[*place].push(message);
-        } else {
-            places.insert(message.channel.non_local().into(), channels.len());
-            channels.push(vec![message]);
+        let place = places.get(message.channel.non_local()).copied();
+        match place.and_then(|place| channels.get_mut(place)) {
+            Some(run) if run[0].capacity == message.capacity && run[0].is_last == message.is_last => run.push(message),
+            _ => {
+                places.insert(message.channel.non_local().into(), channels.len());
+                channels.push(vec![message]);
+            }
         }
     }
     channels

@@ -101,7 +101,8 @@ pub(crate) async fn travel(
     let (channel, key) = channel_on(shard, place)?;
     layer.send(channel.as_str(), Message::default()).await?;
     let mut command = redis::cmd("PEXPIRE");
-    command.arg(key).arg(u64::try_from(LEFTOVERS_LIVE.as_millis()).unwrap_or(u64::MAX)).arg("LT");
+    // Without `LT`, which servers before 7.0 do not know.
+    command.arg(key).arg(u64::try_from(LEFTOVERS_LIVE.as_millis()).unwrap_or(u64::MAX));
     shard.run(&command).await.map_err(|fault| fault.into_error(shard.index))?;
     layer.receive(&[channel.as_str()]).await?;
     Ok(())

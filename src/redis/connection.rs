@@ -161,10 +161,11 @@ async fn open_commands(
     load_scripts(&mut commands, needs.scripts).await?;
     let epoch = match &needs.epoch_key {
         Some(key) => {
-            let new = new_epoch();
-            let set = redis::cmd("SET").arg(key).arg(&new).arg("NX").arg("GET").query_async(&mut commands).await?;
-            let old: Option<String> = set;
-            Some(old.unwrap_or(new))
+            // Two commands, since servers before 7.0 do not take `NX` and `GET` in one.
+            let mut pipeline = redis::pipe();
+            pipeline.cmd("SET").arg(key).arg(new_epoch()).arg("NX").ignore();
+            let (epoch,) = pipeline.cmd("GET").arg(key).query_async(&mut commands).await?;
+            epoch
         }
         None => None,
     };

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use channel_layer::django::AsgiRedisLayer;
-use channel_layer::{ChannelLayer, Config, Message, message};
+use channel_layer::{CapacityRule, ChannelLayer, Config, Delivery, Event, Message, message};
 use metrics_util::debugging::DebuggingRecorder;
 use redis::AsyncCommands;
 
-use super::site::{EXPIRY, Site, assert_lives, take};
-use crate::support::{Counts, shared_servers};
+use super::site::{EXPIRY, Site, assert_lives, script_calls, take};
+use crate::support::{Counts, DEADLINE, RedisServer, eventually, shared_servers, within};
 
 /// `{"a": 1}` as `msgpack.packb` writes it, without the header of the map.
 const BODY: &[u8] = b"\xa1a\x01";
@@ -68,6 +68,31 @@ async fn a_group_send_writes_a_message_for_each_member() {
     layer.group_send("chat", sent()).await.unwrap();
     assert_eq!(site.messages("p!").await.len(), 2);
     assert_eq!(site.messages("work").await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_group_send_is_one_call_for_the_members_and_one_for_each_lane() {
+    let server = RedisServer::start();
+    let layer = AsgiRedisLayer::connect(Config::new().host(server.url())).await.unwrap();
+    for member in 0..300 {
+        layer.group_add("chat", &format!("p{}!{member}", member % 10)).await.unwrap();
+    }
+    let calls = script_calls(&server).await;
+    layer.group_send("chat", sent()).await.unwrap();
+    assert!((2..=3).contains(&(script_calls(&server).await - calls)));
+    // What does not wait takes keys and messages in one call; each member has its own.
+    let calls = script_calls(&server).await;
+    layer.try_receive(&["p1!"]).await.unwrap().unwrap();
+    assert_eq!(script_calls(&server).await - calls, 1);
+}
+
+#[tokio::test]
+async fn capacities_go_by_the_part_up_to_the_mark() {
+    let site = Site::start().await;
+    let rules = [CapacityRule::glob("p!?*", 1), CapacityRule::glob("p!", 2)];
+    let layer = AsgiRedisLayer::connect(rules.into_iter().fold(site.config(), Config::channel_capacity)).await.unwrap();
+    let taken: Vec<_> = layer.send_many(&["p!a", "p!b", "p!c"].map(|to| (to, sent()))).await;
+    assert_eq!(taken.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, true, false]);
 }
 
 #[tokio::test]
@@ -140,6 +165,83 @@ async fn counters_are_where_python_has_them() {
         assert_eq!(site.redis.get::<_, i64>(format!("{}{key}", site.stats_prefix())).await.unwrap(), expected, "{key}");
         assert_lives(site.ttl(&format!("-meta:{key}")).await, lives);
     }
+}
+
+#[tokio::test]
+async fn a_refusal_counts_once_however_many_servers_were_tried() {
+    let site = Site::start().await;
+    let layer = AsgiRedisLayer::connect(site.config_on(3).capacity(1)).await.unwrap();
+    for number in 0..5 {
+        assert_eq!(layer.send("work", sent()).await.is_ok(), number < 3);
+    }
+    let counted = layer.channel_statistics("work").await.unwrap();
+    assert_eq!((counted.messages_count, counted.channel_full_count), (3, 2));
+    let counted = layer.global_statistics().await.unwrap();
+    assert_eq!((counted.messages_count, counted.channel_full_count), (3, 2));
+}
+
+/// A server at which a user may be forbidden to run scripts, and a reader that waits there for a key.
+async fn reader_that_may_not_fetch() -> (RedisServer, Site, AsgiRedisLayer, tokio::task::JoinHandle<Delivery>) {
+    let server = RedisServer::start();
+    let mut site = Site { redis: server.connection().await, ..Site::start().await };
+    site.may("+@all").await;
+    let url = format!("redis://reader:p@127.0.0.1:{}", server.port());
+    let config = site.config().hosts([url]).command_timeout(Duration::from_millis(500));
+    let layer = AsgiRedisLayer::connect(config).await.unwrap();
+    let mut receiver = layer.receiver(&["work"]).unwrap();
+    let reading = tokio::spawn(async move {
+        loop {
+            // It is told of what could not be fetched.
+            if let Ok(delivery) = receiver.recv().await {
+                return delivery;
+            }
+        }
+    });
+    eventually("a read that waits", async || {
+        let info: String = redis::cmd("INFO").arg("clients").query_async(&mut site.redis.clone()).await.unwrap();
+        info.contains("blocked_clients:1").then_some(())
+    })
+    .await;
+    site.may("-evalsha").await;
+    site.python_sends("work", "1", &[b"\x81", BODY].concat()).await;
+    eventually("a key that is taken", async || {
+        let left: i64 = site.redis.clone().llen(site.key("work")).await.unwrap();
+        (left == 0).then_some(())
+    })
+    .await;
+    (server, site, layer, reading)
+}
+
+impl Site {
+    async fn may(&mut self, rule: &str) {
+        let mut command = redis::cmd("ACL");
+        command.arg(&["SETUSER", "reader", "on", ">p", "allkeys", "allchannels", rule]);
+        let () = command.query_async(&mut self.redis).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_message_whose_key_is_taken_is_fetched_as_soon_as_it_can_be() {
+    let (_server, mut site, _layer, reading) = reader_that_may_not_fetch().await;
+    site.may("+evalsha").await;
+    assert_eq!(within(DEADLINE, "the message", reading).await.unwrap().message, sent());
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_message_whose_key_is_taken_and_that_cannot_be_fetched_is_counted_and_told_of() {
+    let recorder = DebuggingRecorder::new();
+    let mut counts = Counts::of(&recorder);
+    let _local = metrics::set_default_local_recorder(&recorder);
+    let (_server, mut site, layer, reading) = reader_that_may_not_fetch().await;
+    let mut events = layer.events();
+    within(DEADLINE, "the event", async {
+        while !matches!(events.recv().await.unwrap(), Event::ReadInterrupted { shard: 0, .. }) {}
+    })
+    .await;
+    assert_eq!(counts.dropped("shard_down"), 1);
+    site.may("+evalsha").await;
+    site.python_sends("work", "2", &[b"\x81", BODY].concat()).await;
+    assert_eq!(within(DEADLINE, "the next message", reading).await.unwrap().message, sent());
 }
 
 #[tokio::test]

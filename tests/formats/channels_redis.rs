@@ -1,12 +1,14 @@
 //! The format of `channels_redis`: what is written, what is read, what is passed over.
 
+use std::time::Duration;
+
 use channel_layer::django::ChannelsRedisLayer;
-use channel_layer::{ChannelLayer, Error, Message, Serializer, message};
+use channel_layer::{CapacityRule, ChannelLayer, Config, Error, Message, Serializer, message};
 use metrics_util::debugging::DebuggingRecorder;
 use redis::AsyncCommands;
 
-use super::site::{EXPIRY, Site, assert_lives, take};
-use crate::support::Counts;
+use super::site::{EXPIRY, Site, assert_lives, script_calls, take};
+use crate::support::{Counts, DEADLINE, Log, RedisServer, within};
 
 /// `{"type": "a.b"}` as `msgpack.packb` writes it, without the header of the map.
 const TYPE: &[u8] = b"\xa4type\xa3a.b";
@@ -121,13 +123,98 @@ async fn what_python_writes_is_read() {
     assert_eq!(site.keys().await, [""; 0], "nothing is kept beside what waits");
 }
 
+/// Python lets such names into a group.
+#[tokio::test]
+async fn a_name_that_cannot_be_does_not_cost_others_their_message() {
+    let (mut site, layer) = start().await;
+    let names = b"\x94\xa2p!\xa3p!1\x01\xa3p!2";
+    site.python_adds("p!", &[b"\x82", TYPE, ROUTING, &names[..]].concat(), 0.0).await;
+    for member in ["p!1", "p!2"] {
+        assert_eq!(take(&layer, "p!").await.channel, member);
+    }
+}
+
+#[tokio::test]
+async fn what_goes_back_is_for_those_who_have_not_got_it_however_large() {
+    let mut site = Site::start().await;
+    let layer = ChannelsRedisLayer::connect(site.config().max_message_size(1024)).await.unwrap();
+    let text = [b"\xa1t\xda\x0b\xb8", &[b'x'; 3000][..]].concat();
+    site.python_adds("p!", &[b"\x82", &text[..], ROUTING, b"\x92\xa3p!1\xa3p!2"].concat(), 0.0).await;
+    let mut receiver = layer.receiver(&["p!"]).unwrap();
+    assert_eq!(within(DEADLINE, "a message", receiver.recv()).await.unwrap().channel, "p!1");
+    receiver.close().await.unwrap();
+    assert_eq!(take(&layer, "p!").await.channel, "p!2");
+    assert!(layer.try_receive(&["p!"]).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_new_channel_is_no_longer_than_python_takes() {
+    let (_site, layer) = start().await;
+    assert_eq!(layer.new_channel(&"p".repeat(33)).await.unwrap().as_str().len(), 99);
+    let refused = layer.new_channel(&"p".repeat(34)).await;
+    assert!(matches!(refused, Err(Error::InvalidName(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn what_a_reader_in_python_has_in_hand_is_left_to_it() {
+    let (mut site, layer) = start().await;
+    site.python_adds("work$inflight", &[b"\x81", TYPE].concat(), 1.0).await;
+    assert!(layer.try_receive(&["work"]).await.unwrap().is_none());
+    site.python_adds("work", &[b"\x81", TYPE].concat(), 0.0).await;
+    take(&layer, "work").await;
+    let mut receiver = layer.receiver(&["work"]).unwrap();
+    assert!(tokio::time::timeout(Duration::from_millis(100), receiver.recv()).await.is_err());
+    receiver.close().await.unwrap();
+    assert_eq!(site.keys().await, ["work$inflight"]);
+}
+
+#[tokio::test]
+async fn capacities_go_by_full_names_whatever_travels_together() {
+    let site = Site::start().await;
+    let rules = [CapacityRule::glob("p!few", 3), CapacityRule::glob("p!many", 6)];
+    let layer = ChannelsRedisLayer::connect(rules.into_iter().fold(site.config(), Config::channel_capacity)).await;
+    let sent = ["p!few", "p!many", "p!many", "p!many", "p!few", "p!many", "p!many", "p!many"].map(|to| (to, typed()));
+    let taken: Vec<_> = layer.unwrap().send_many(&sent).await.iter().map(Result::is_ok).collect();
+    // Three places are taken when the second message comes to `p!few`, six when the last comes to `p!many`.
+    assert_eq!(taken, [true, true, true, true, false, true, true, false]);
+}
+
+#[tokio::test]
+async fn a_group_send_is_one_call_for_the_members_and_one_for_each_lane() {
+    let server = RedisServer::start();
+    let layer = ChannelsRedisLayer::connect(Config::new().host(server.url())).await.unwrap();
+    for process in 0..300 {
+        layer.group_add("chat", &format!("p{process}!a")).await.unwrap();
+    }
+    let calls = script_calls(&server).await;
+    layer.group_send("chat", typed()).await.unwrap();
+    assert!((2..=3).contains(&(script_calls(&server).await - calls)));
+}
+
+#[tokio::test]
+async fn a_message_that_would_end_a_consumer_is_warned_of_once() {
+    let log = Log::default();
+    let _guard = log.keep();
+    let (_site, layer) = start().await;
+    let warnings = || log.text().matches("a message without a text as its type was sent").count();
+    layer.send("work", typed()).await.unwrap();
+    layer.send("answer?a", message! { "text": "for Rust alone" }).await.unwrap();
+    assert_eq!(warnings(), 0);
+    for message in [message! { "text": "hi" }, message! { "type": 1 }] {
+        layer.send("work", message.clone()).await.unwrap();
+        layer.group_send("chat", message).await.unwrap();
+        assert_eq!(warnings(), 1);
+    }
+    assert!(!log.text().contains("hi"));
+}
+
 #[tokio::test(flavor = "current_thread")]
 async fn what_is_no_message_is_counted_and_the_next_one_comes() {
     let recorder = DebuggingRecorder::new();
     let mut counts = Counts::of(&recorder);
     let _local = metrics::set_default_local_recorder(&recorder);
     let (mut site, layer) = start().await;
-    let garbage: [&[u8]; 12] = [
+    let garbage: [&[u8]; 14] = [
         b"",
         b"\xc1",
         b"\x80\x80",
@@ -139,6 +226,8 @@ async fn what_is_no_message_is_counted_and_the_next_one_comes() {
         b"\x81\xb0__asgi_channel__\x01",
         b"\x81\xb0__asgi_channel__\xa0",
         b"\x81\xb0__asgi_channel__\xa3q!1",
+        b"\x81\xb0__asgi_channel__\x91\xa3q!1",
+        b"\x81\xb0__asgi_channel__\x90",
         b"\x80",
     ];
     for (age, body) in (1..).zip(garbage) {
@@ -150,7 +239,7 @@ async fn what_is_no_message_is_counted_and_the_next_one_comes() {
     layer.send("p!1", typed()).await.unwrap_err();
     site.python_adds("p!", &[b"\x82", TYPE, ROUTING, b"\xa3p!1"].concat(), -0.5).await;
     assert_eq!(take(&layer, "p!").await.message, typed());
-    assert_eq!(counts.dropped("undecodable"), 13);
+    assert_eq!(counts.dropped("undecodable"), 15);
 }
 
 #[tokio::test(flavor = "current_thread")]
@@ -168,11 +257,15 @@ async fn what_no_key_opens_is_counted_and_the_next_one_comes() {
     assert_eq!(counts.dropped("undecryptable"), 2);
 }
 
-#[tokio::test]
-async fn what_is_too_old_is_not_delivered() {
+#[tokio::test(flavor = "current_thread")]
+async fn what_is_too_old_is_counted_and_not_delivered() {
+    let recorder = DebuggingRecorder::new();
+    let mut counts = Counts::of(&recorder);
+    let _local = metrics::set_default_local_recorder(&recorder);
     let (mut site, layer) = start().await;
     site.python_adds("work", &[b"\x81", TYPE].concat(), EXPIRY.as_secs_f64() + 1.0).await;
     assert!(layer.try_receive(&["work"]).await.unwrap().is_none());
+    assert_eq!(counts.dropped("expired"), 1);
     site.python_adds("work", &[b"\x81", TYPE].concat(), EXPIRY.as_secs_f64() - 20.0).await;
     assert_eq!(take(&layer, "work").await.message, typed());
 }

@@ -2,4 +2,6 @@
 
 mod asgi_redis;
 mod channels_redis;
+mod choosing;
+mod health;
 mod site;

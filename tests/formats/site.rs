@@ -75,3 +75,11 @@ pub fn assert_lives(ttl: i64, expected: Duration) {
 pub async fn take(layer: &dyn ChannelLayer, channel: &str) -> Delivery {
     within(DEADLINE, &format!("a message on {channel}"), layer.receive(&[channel])).await.unwrap()
 }
+
+/// How many scripts a server has run.
+pub async fn script_calls(server: &RedisServer) -> u64 {
+    let mut redis = server.connection().await;
+    let stats: String = redis::cmd("INFO").arg("commandstats").query_async(&mut redis).await.unwrap();
+    let calls = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
+    calls.map_or(0, |calls| calls.split(',').next().unwrap().parse().unwrap())
+}

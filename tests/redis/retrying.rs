@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use channel_layer::{ChannelLayer, Error};
+use channel_layer::{ChannelLayer, Error, Event, Format};
 
-use super::tools::{Site, connect, numbered, take_number};
+use super::tools::{Site, connect, number, numbered, take_number};
 use crate::support::{DEADLINE, RedisServer, eventually, within};
 
 #[tokio::test]
@@ -31,6 +31,24 @@ async fn what_cannot_have_run_waits_for_the_server_when_attempts_are_configured(
     let (sent, patient) = within(DEADLINE, "a send that waited", sent).await.unwrap();
     sent.unwrap();
     assert_eq!(take_number(&patient, "s?b").await, 2);
+}
+
+#[tokio::test]
+async fn layers_in_the_formats_of_python_wait_for_the_server_as_well() {
+    for format in [Format::ChannelsRedis, Format::AsgiRedis] {
+        let mut server = RedisServer::durable();
+        let config = Site::on(std::slice::from_ref(&server)).config().format(format);
+        let config = config.retry_attempts(30).retry_backoff(Duration::from_millis(50));
+        let layer = channel_layer::connect(config).await.unwrap();
+        let mut events = layer.events();
+        server.stop();
+        super::tools::event(&mut events, "the outage", |event| matches!(event, Event::ShardDown { .. })).await;
+        let waiting = layer.clone();
+        let sent = tokio::spawn(async move { waiting.send("s?b", numbered(2)).await });
+        server.start_again();
+        within(DEADLINE, "a send that waited", sent).await.unwrap().unwrap();
+        assert_eq!(number(&within(DEADLINE, "the message", layer.receive(&["s?b"])).await.unwrap()), 2);
+    }
 }
 
 #[tokio::test]

@@ -1,12 +1,10 @@
 //! Whom the server believes, and what it keeps to itself.
 
-use std::io::Write;
-use std::sync::{Arc, Mutex};
-
 use channel_layer::server::TrustedProxies;
 use channel_layer::{Value, message};
 
 use super::running::{Running, header, ok};
+use crate::support::{Log, eventually};
 
 pub fn handshake(headers: &str) -> String {
     format!(
@@ -43,37 +41,6 @@ async fn only_a_trusted_proxy_says_who_the_client_is() {
     }
 }
 
-/// What is written to the log.
-#[derive(Clone, Default)]
-pub struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    /// Keeps everything that is logged on this thread, which is all that a runtime of one thread does.
-    pub fn keep(&self) -> tracing::subscriber::DefaultGuard {
-        let writer = self.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::TRACE)
-            .with_ansi(false)
-            .with_writer(move || writer.clone())
-            .finish();
-        tracing::subscriber::set_default(subscriber)
-    }
-
-    pub fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-}
-
-impl Write for Log {
-    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(line)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn the_access_log_has_a_line_for_each_request_and_no_secret() {
     let log = Log::default();
@@ -88,7 +55,7 @@ async fn the_access_log_has_a_line_for_each_request_and_no_secret() {
     let message = server.next("websocket.connect").await;
     server.reply(&message, message! { "accept": false }).await;
     socket.head().await;
-    let log = crate::support::eventually("two lines", async || {
+    let log = eventually("two lines", async || {
         let log = log.text();
         (log.matches("channel_layer::access").count() == 2).then_some(log)
     })

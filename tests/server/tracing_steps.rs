@@ -5,8 +5,7 @@ use channel_layer::worker::Context;
 use channel_layer::{Worker, message};
 
 use super::running::{Running, ok};
-use super::security::Log;
-use crate::support::eventually;
+use crate::support::{Log, eventually};
 
 const PLACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 

@@ -7,7 +7,8 @@
 -- KEYS[3...]: for each channel its list, its counter of messages, its counter of refusals, then the keys of its messages.
 -- ARGV[1]: how long messages live, in ms.
 -- ARGV[2], ARGV[3]: how long the counters of a channel, and those of all channels, live after the last change, in s.
--- ARGV[4...]: for each channel its capacity, the number n of its messages, then the n messages.
+-- ARGV[4...]: for each channel its capacity, 1 if what does not fit is refused for good and counts, else 0, the number n of
+-- its messages, then the n messages.
 -- Returns: for each channel how many of its messages were added, from the first on (-1: its key holds no list); last, how
 -- many expired ones made room.
 
@@ -31,14 +32,14 @@ local function count(counter, by, lives)
 end
 
 while key <= #KEYS do
-    local list, capacity, wanted = KEYS[key], tonumber(ARGV[at]), tonumber(ARGV[at + 1])
+    local list, capacity, counts, wanted = KEYS[key], tonumber(ARGV[at]), ARGV[at + 1] == '1', tonumber(ARGV[at + 2])
     local accepted = -1
     local length = redis.pcall('LLEN', list)
     if type(length) == 'number' then
         length = make_room(list, length, wanted, capacity)
         accepted = math.max(0, math.min(wanted, capacity - length))
         for n = 1, accepted do
-            redis.call('SET', KEYS[key + 2 + n], ARGV[at + 1 + n], 'PX', ARGV[1])
+            redis.call('SET', KEYS[key + 2 + n], ARGV[at + 2 + n], 'PX', ARGV[1])
             redis.call('RPUSH', list, KEYS[key + 2 + n])
         end
         if accepted > 0 then
@@ -48,14 +49,14 @@ while key <= #KEYS do
             sent = sent + accepted
             count(KEYS[key + 1], accepted, ARGV[2])
         end
-        if accepted < wanted then
+        if counts and accepted < wanted then
             refused = refused + wanted - accepted
             count(KEYS[key + 2], wanted - accepted, ARGV[2])
         end
     end
     results[#results + 1] = accepted
     key = key + 3 + wanted
-    at = at + 2 + wanted
+    at = at + 3 + wanted
 end
 
 if sent > 0 then

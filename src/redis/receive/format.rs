@@ -27,8 +27,8 @@ pub(crate) trait Format: Send + Sync + 'static {
     /// The command that waits up to `timeout` for the first of `keys` to have any, and takes up to `count`.
     fn wait(&self, keys: &[&str], count: usize, timeout: Duration) -> Cmd;
 
-    /// Whether [`wait`](Self::wait) gives one message at most, so that many come faster by [`take`](Self::take).
-    fn waits_for_one(&self) -> bool;
+    /// Whether `count` messages that are there come faster by [`take`](Self::take) than by [`wait`](Self::wait).
+    fn takes_first(&self, count: usize) -> bool;
 
     /// What the answer to either brought; `shard` is there for what has to be asked beyond it.
     ///

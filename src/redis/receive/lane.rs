@@ -88,8 +88,7 @@ impl Lane {
     }
 
     async fn wait_once(&mut self, wanted: usize, stop: &CancellationToken) -> Result<Option<Read>, Fault> {
-        if self.format().waits_for_one()
-            && self.count(wanted) > 1
+        if self.format().takes_first(self.count(wanted))
             && let Some(read) = self.take(wanted).await?
         {
             return Ok(Some(read));
@@ -149,7 +148,7 @@ impl Lane {
     async fn parse(&mut self, answer: Value) -> Result<Option<Read>, Fault> {
         self.pause = FIRST_PAUSE;
         let popped = self.format().popped(&self.shard, answer).await;
-        let Some(Popped { key, raw }) = popped.inspect_err(|fault| self.announce(fault.broken))? else {
+        let Some(Popped { key, raw }) = popped.inspect_err(|_| self.announce(true))? else {
             return Ok(None);
         };
         let place = self.keys.iter().position(|known| known.as_bytes() == key);

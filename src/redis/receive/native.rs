@@ -66,7 +66,7 @@ impl Format for Native {
         command
     }
 
-    fn waits_for_one(&self) -> bool {
+    fn takes_first(&self, _: usize) -> bool {
         false
     }
 

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use channel_layer::health::Status;
-use channel_layer::{Bytes, ChannelLayer, Config, message};
+use channel_layer::{Bytes, ChannelLayer, Config, Format, message};
 use redis::AsyncCommands;
 
-use super::tools::{Site, ask, connect, number, numbered, publishes};
+use super::tools::{Site, ask, connect, number, numbered, publishes, shares_with_python};
 use crate::support::{DEADLINE, RedisServer, within};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/redis/users.acl");
@@ -55,7 +55,8 @@ async fn the_file_loads_as_it_is_and_lets_in_nobody_without_a_password() {
     let mut admin = admin.get_multiplexed_async_connection().await.unwrap();
     let mut users: Vec<String> = ask(&mut admin, redis::cmd("ACL").arg("USERS")).await;
     users.sort();
-    assert_eq!(users, ["admin", "channel-layer", "channel-layer-pubsub", "default"]);
+    let ours = ["channel-layer", "channel-layer-asgi-redis", "channel-layer-channels-redis", "channel-layer-pubsub"];
+    assert_eq!(users, [&["admin"], &ours[..], &["default"]].concat());
 }
 
 #[tokio::test]
@@ -108,10 +109,79 @@ async fn the_user_of_publish_and_subscribe_may_do_all_that_a_layer_does() {
     assert!(refused.is_empty(), "{refused:?}");
 }
 
+/// Everything that a layer in one of Python's formats does, as `user`; then what was refused, and which of the commands
+/// that the user may use were not.
+async fn does_everything(format: Format, user: &str) -> (Vec<redis::Value>, Vec<String>) {
+    let (server, mut connection) = server().await;
+    let () = ask(&mut connection, redis::cmd("CONFIG").arg("RESETSTAT")).await;
+    let config = || {
+        let config = Config::new().host(format!("{}/1", url(&server, user))).format(format);
+        config.blocking_timeout(Duration::from_secs(1)).connect_timeout(DEADLINE).command_timeout(DEADLINE)
+    };
+    let connect = async |config: Config| channel_layer::connect(config).await.unwrap();
+    let (layer, other) = (connect(config()).await, connect(config().capacity(1)).await);
+    for (to, from) in [("n", "n"), ("l!a", "l!"), ("s?a", "s?a")] {
+        let reading = other.clone();
+        let waiting = tokio::spawn(async move { reading.receive(&[from]).await });
+        layer.group_add("g", to).await.unwrap();
+        layer.group_send("g", numbered(1)).await.unwrap();
+        assert_eq!(number(&within(DEADLINE, "a message", waiting).await.unwrap().unwrap()), 1);
+        assert_eq!(layer.group_channels("g").await.unwrap(), [to]);
+        layer.group_discard("g", to).await.unwrap();
+        layer.send_many(&[(to, numbered(2)), (to, numbered(3)), (to, numbered(4))]).await;
+        other.send(to, numbered(5)).await.unwrap_err();
+        // What a reader took ahead goes back when it is closed.
+        let mut receiver = layer.receiver(&[from]).unwrap();
+        receiver.recv().await.unwrap();
+        receiver.close().await.unwrap();
+        layer.channel_statistics(to).await.unwrap();
+        while layer.try_receive(&[from]).await.unwrap().is_some() {}
+        // A read that nobody waits for any more is ended on the server.
+        assert!(tokio::time::timeout(Duration::from_millis(100), layer.receive(&[from])).await.is_err());
+    }
+    layer.new_channel("new?").await.unwrap();
+    let health = layer.health().await;
+    assert_eq!(health.status, Status::Healthy, "{health:?}");
+    layer.redis_stats().await.unwrap();
+    layer.send("n", numbered(6)).await.unwrap();
+    layer.global_statistics().await.unwrap();
+    layer.flush().await.unwrap();
+    layer.close().await.unwrap();
+    other.close().await.unwrap();
+    let refused = refused(&mut connection).await;
+    let stats: String = ask(&mut connection, redis::cmd("INFO").arg("commandstats")).await;
+    let is_used = |command: &str| stats.contains(&format!("cmdstat_{command}:"));
+    (refused, allowed(user).into_iter().filter(|command| !is_used(command)).collect())
+}
+
+/// The commands that `user` may use.
+fn allowed(user: &str) -> Vec<String> {
+    let file = std::fs::read_to_string(FILE).unwrap();
+    let line = file.lines().find(|line| line.split(' ').nth(1) == Some(user)).expect("the user is in the file");
+    line.split(' ').filter_map(|rule| rule.strip_prefix('+')).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn the_user_of_channels_redis_may_do_exactly_what_a_layer_does() {
+    let (refused, unused) = does_everything(Format::ChannelsRedis, "channel-layer-channels-redis").await;
+    assert!(refused.is_empty() && unused.is_empty(), "refused: {refused:?}; unused: {unused:?}");
+}
+
+#[tokio::test]
+async fn the_user_of_asgi_redis_may_do_exactly_what_a_layer_does() {
+    let (refused, unused) = does_everything(Format::AsgiRedis, "channel-layer-asgi-redis").await;
+    assert!(refused.is_empty() && unused.is_empty(), "refused: {refused:?}; unused: {unused:?}");
+}
+
 #[tokio::test]
 async fn the_users_may_do_nothing_else() {
     let (server, _connection) = server().await;
-    for (user, own) in [("channel-layer", "asgi:x"), ("channel-layer-pubsub", "x")] {
+    for (user, own) in [
+        ("channel-layer", "asgi:x"),
+        ("channel-layer-pubsub", "x"),
+        ("channel-layer-channels-redis", "asgix"),
+        ("channel-layer-asgi-redis", "asgi:x"),
+    ] {
         let client = redis::Client::open(url(&server, user)).unwrap();
         let mut connection = client.get_multiplexed_async_connection().await.unwrap();
         for command in [
@@ -146,6 +216,7 @@ async fn a_unix_socket_takes_the_same_users() {
     let layer = connect(with("db=3&user=u&pass=p%20w%26%3F")).await;
     layer.send("n", numbered(1)).await.unwrap();
     publishes(with("user=u&pass=p%20w%26%3F")).await;
+    shares_with_python(with("db=3&user=u&pass=p%20w%26%3F")).await;
     let spaces: String = ask(&mut connection, redis::cmd("INFO").arg("keyspace")).await;
     assert!(spaces.contains("db3:") && !spaces.contains("db0:"), "{spaces}");
     let error = channel_layer::RedisLayer::connect(with("user=u&pass=my-secret")).await.expect_err("it is refused");

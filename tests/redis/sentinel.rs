@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use channel_layer::{ChannelLayer, Config, Error, Host, PubSubLayer, RedisLayer};
+use channel_layer::{ChannelLayer, Config, Error, Format, Host, PubSubLayer, RedisLayer};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -190,6 +190,37 @@ async fn what_is_published_follows_a_failover() {
         }
     };
     assert_eq!(within(FAILOVER, "a message through another master", delivered).await, 1);
+}
+
+#[tokio::test]
+async fn layers_in_the_formats_of_python_follow_a_failover() {
+    let mut service = Replicated::start().await;
+    let config = config(service.sentinel_hosts()).services(["messages"]);
+    let mut layers = Vec::new();
+    for format in [Format::ChannelsRedis, Format::AsgiRedis] {
+        let config = config.clone().prefix(random_prefix()).format(format);
+        let layer = channel_layer::connect(config).await.unwrap();
+        layer.group_add("g", "l!a").await.unwrap();
+        layer.group_send("g", numbered(0)).await.unwrap();
+        assert_eq!(number(&within(DEADLINE, "a message", layer.receive(&["l!"])).await.unwrap()), 0);
+        layers.push(layer);
+    }
+    // A replica has the groups.
+    let replicas = service.servers[1..].len();
+    let held: usize = ask(&mut service.servers[0].connection().await, redis::cmd("WAIT").arg(replicas).arg(5000)).await;
+    assert_eq!(held, replicas);
+    service.servers[0].stop();
+    for layer in layers {
+        within(FAILOVER, "a send through another master", async {
+            while layer.group_send("g", numbered(1)).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+        // The reader may not have noticed yet, and says so once.
+        let read = eventually("a read from another master", async || layer.receive(&["l!"]).await.ok()).await;
+        assert_eq!(number(&read), 1);
+    }
 }
 
 #[tokio::test]

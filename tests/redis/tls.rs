@@ -6,7 +6,7 @@ use channel_layer::{ChannelLayer, Config, Error, RedisLayer, message};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tempfile::TempDir;
 
-use super::tools::{Site, ask, connect, number, numbered, publishes, take_number};
+use super::tools::{Site, ask, connect, number, numbered, publishes, shares_with_python, take_number};
 use crate::support::{DEADLINE, RedisServer, ReservedPort, random_prefix, within};
 
 /// A server that speaks TLS beside its plain port, and the files around it.
@@ -143,6 +143,7 @@ async fn a_server_that_wants_a_certificate_of_us_gets_it() {
     };
     works(ours(&server.files)).await;
     publishes(ours(&server.files)).await;
+    shares_with_python(ours(&server.files)).await;
     for config in [server.config().tls_ca_file(server.files.path("ca.pem")), ours(&other)] {
         let (error, said) = refusal(config).await;
         assert!(matches!(error, Error::Redis { shard: 0, .. }), "{said}");

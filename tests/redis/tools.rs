@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use channel_layer::health::Status;
-use channel_layer::{ChannelLayer, Config, Delivery, Event, Fallback, Message, PubSubLayer, RedisLayer, message};
+use channel_layer::{
+    ChannelLayer, Config, Delivery, Event, Fallback, Format, Message, PubSubLayer, RedisLayer, message,
+};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncCommands, FromRedisValue};
 use tokio::sync::broadcast;
@@ -173,4 +175,22 @@ pub async fn event(events: &mut broadcast::Receiver<Event>, what: &str, is_it: i
 /// The events that have happened and nobody has read.
 pub fn events_so_far(events: &mut broadcast::Receiver<Event>) -> Vec<Event> {
     std::iter::from_fn(|| events.try_recv().ok()).collect()
+}
+
+/// Sends from one layer to another in each of Python's formats, over every kind of connection that a layer has.
+pub async fn shares_with_python(config: Config) {
+    for format in [Format::ChannelsRedis, Format::AsgiRedis] {
+        // Both have a key of the same name for a channel.
+        let prefix = random_prefix();
+        let config = config.clone().stats_prefix(format!("{prefix}-meta:")).prefix(prefix).format(format);
+        let connect = async || channel_layer::connect(config.clone()).await.unwrap();
+        let (reader, writer) = (connect().await, connect().await);
+        let mut receiver = reader.receiver(&["l!"]).unwrap();
+        let waiting = tokio::spawn(async move { receiver.recv().await });
+        reader.group_add("g", "l!a").await.unwrap();
+        writer.group_send("g", numbered(1)).await.unwrap();
+        assert_eq!(number(&within(DEADLINE, "a message", waiting).await.unwrap().unwrap()), 1);
+        writer.send("n", numbered(2)).await.unwrap();
+        assert_eq!(number(&within(DEADLINE, "a message", reader.receive(&["n"])).await.unwrap()), 2);
+    }
 }

@@ -39,6 +39,27 @@ async fn a_channel_of_channels_redis_is_filled_by_one_end_for_the_other() {
     is_filled_by_one_end_for_the_other(Site::channels_redis()).await;
 }
 
+/// A rule that sees a full name decides for `places`, and one that does not for the capacity of all channels.
+async fn rules_see_the_same_name_at_both_ends(site: Site, places: i64) {
+    let ends = Ends::of(site.capacity(5).channel_capacity("*!*few", 2)).await;
+    let channel = format!("{}few", ends.python.new_local_channel().await);
+    for (n, end) in (0..places).zip([&ends.python as &dyn Side, &ends.rust].into_iter().cycle()) {
+        end.send(&channel, &numbered(n)).await;
+    }
+    ends.rust_is_refused(&channel).await;
+    ends.python_is_refused(&channel).await;
+}
+
+#[tokio::test]
+async fn rules_see_the_part_up_to_the_mark_in_asgi_redis() {
+    rules_see_the_same_name_at_both_ends(Site::asgi_redis(), 5).await;
+}
+
+#[tokio::test]
+async fn rules_see_the_full_name_in_channels_redis() {
+    rules_see_the_same_name_at_both_ends(Site::channels_redis(), 2).await;
+}
+
 async fn a_full_member_misses_what_others_get(site: Site) {
     let ends = Ends::of(site.capacity(1)).await;
     for (from, filler) in ends.both_ways() {

@@ -16,6 +16,7 @@ pub fn for_json() -> Message {
         "lengths of text": Value::list(lengths.map(|length| "x".repeat(length))),
         "lengths of lists": Value::list([0, 15, 16].map(|length| Value::list(vec![1; length]))),
         "lengths of maps": Value::list([0, 15, 16].map(numbered)),
+        "no numbers": Value::list([f64::NAN, f64::INFINITY, f64::NEG_INFINITY]),
         "deep": (0..20).fold(Value::None, |inside, _| Value::List(vec![message! { "": inside }.into()])),
         "": "",
         "Schlüssel \u{1f980}": 1,
@@ -26,9 +27,7 @@ pub fn for_json() -> Message {
 pub fn for_message_pack() -> Message {
     let lengths = [0, 1, 31, 32, 255, 256];
     let bytes = Value::list(lengths.map(|length| vec![0xfe_u8; length]));
-    for_json()
-        .with("lengths of bytes", bytes)
-        .with("no numbers", Value::list([f64::NAN, f64::INFINITY, f64::NEG_INFINITY]))
+    for_json().with("lengths of bytes", bytes)
 }
 
 fn integers() -> Value {

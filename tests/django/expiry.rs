@@ -2,8 +2,10 @@
 
 use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
+use serde_json::json;
 
 use super::ends::{Ends, number, numbered};
+use super::json::message_to_json;
 use super::side::Side;
 use super::site::Site;
 use crate::support::random_prefix;
@@ -50,6 +52,32 @@ async fn what_has_expired_in_channels_redis_is_not_delivered() {
     ends.python.send("channel", &numbered(2)).await;
     age_first(&mut redis, &key("channel"), 61).await;
     assert_eq!(number(&ends.rust, "channel").await, 2);
+}
+
+/// Tokens of Fernet open for ten seconds more than messages live, by the time in them alone.
+async fn a_token_opens_as_long_as_in_python(site: Site) {
+    let ends = Ends::of(site.fernet()).await;
+    for age in [75, 63] {
+        let sender = ends.site.python().await;
+        for channel in ["for.python", "for.rust"] {
+            sender.done("send_aged", json!([age, channel, message_to_json(&numbered(age))])).await;
+        }
+    }
+    let refusal = ends.python.call("receive", json!(["for.python"])).await.expect_err("the token is too old");
+    assert_eq!(refusal.kind, "InvalidToken");
+    for (end, channel) in [(&ends.python as &dyn Side, "for.python"), (&ends.rust, "for.rust")] {
+        assert_eq!(number(end, channel).await, 63);
+    }
+}
+
+#[tokio::test]
+async fn a_token_of_asgi_redis_opens_as_long_as_in_python() {
+    a_token_opens_as_long_as_in_python(Site::asgi_redis()).await;
+}
+
+#[tokio::test]
+async fn a_token_of_channels_redis_opens_as_long_as_in_python() {
+    a_token_opens_as_long_as_in_python(Site::channels_redis()).await;
 }
 
 /// Makes all members of a sorted set older by so many seconds.

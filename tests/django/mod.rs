@@ -19,6 +19,7 @@ mod rust;
 mod server;
 mod side;
 mod site;
+mod spread;
 mod statistics;
 mod workers;
 

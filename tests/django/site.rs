@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use channel_layer::{Config, Message, Serializer, Value, message};
+use channel_layer::{CapacityRule, Config, Message, Serializer, Value, message};
 use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 
@@ -34,6 +34,8 @@ pub struct Site {
     hosts: Vec<String>,
     pub group_expiry: u64,
     pub capacity: usize,
+    /// A glob, and the capacity of the names that it matches.
+    rule: Option<(&'static str, usize)>,
 }
 
 impl Site {
@@ -46,6 +48,7 @@ impl Site {
             hosts: vec![shared_servers()[0].url()],
             group_expiry: 86_400,
             capacity: 1000,
+            rule: None,
         }
     }
 
@@ -113,6 +116,10 @@ impl Site {
         Self { capacity, ..self }
     }
 
+    pub fn channel_capacity(self, glob: &'static str, capacity: usize) -> Self {
+        Self { rule: Some((glob, capacity)), ..self }
+    }
+
     /// A message with every kind of value that the serializer carries.
     pub fn contents(&self) -> Message {
         match self.serializer {
@@ -141,6 +148,9 @@ impl Site {
         };
         if !keys.is_empty() {
             options = options.with("symmetric_encryption_keys", Value::list(keys.iter().copied()));
+        }
+        if let Some((glob, capacity)) = self.rule {
+            options = options.with("channel_capacity", Message::new().with(glob, i64::try_from(capacity).unwrap()));
         }
         if let Some(prefix) = &self.prefix {
             options = options.with("prefix", prefix.clone());
@@ -172,7 +182,8 @@ impl Site {
         if let Some(prefix) = &self.prefix {
             config = config.prefix(prefix).stats_prefix(stats_prefix(prefix));
         }
-        config
+        let rules = self.rule.map(|(glob, capacity)| CapacityRule::glob(glob, capacity));
+        rules.into_iter().fold(config, Config::channel_capacity)
     }
 
     /// What the keys in Redis begin with.

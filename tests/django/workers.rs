@@ -35,8 +35,13 @@ impl Tally {
         self.by_number.lock().keys().copied().collect()
     }
 
-    async fn complete(&self) {
-        eventually("all messages", async || (self.count() == numbers().count()).then_some(())).await;
+    /// Waits until all have come, while all of `workers` work.
+    async fn complete(&self, workers: &mut JoinSet<()>) {
+        let all = eventually("all messages", async || (self.count() == numbers().count()).then_some(()));
+        tokio::select! {
+            Some(ended) = workers.join_next() => panic!("a worker ended: {ended:?}"),
+            () = all => {}
+        }
     }
 
     fn assert_none_twice(&self) {
@@ -70,8 +75,10 @@ async fn each_message_comes_once(site: Site) {
     for _ in 0..4 {
         work(&mut workers, Arc::new(site.rust().await), &tally);
     }
-    send(&[&python, &site.rust().await], numbers()).await;
-    tally.complete().await;
+    let rust = site.rust().await;
+    send(&[&python, &rust], numbers()).await;
+    tally.complete(&mut workers).await;
+    assert_eq!(rust.layer.channel_statistics("tasks").await.unwrap().messages_pending, 0);
     tally.assert_none_twice();
 }
 
@@ -99,7 +106,10 @@ async fn both_read(site: Site) -> (Arc<Tally>, Arc<Tally>) {
     }
     send(&[&python, &rust], numbers().skip(30)).await;
     let all = || of_python.numbers().union(&of_rust.numbers()).count();
-    eventually("all messages", async || (all() == numbers().count()).then_some(())).await;
+    tokio::select! {
+        Some(ended) = workers.join_next() => panic!("a worker ended: {ended:?}"),
+        () = eventually("all messages", async || (all() == numbers().count()).then_some(())) => {}
+    }
     drop(workers);
     assert!(of_rust.count() > 0, "Python has got everything");
     (of_python, of_rust)

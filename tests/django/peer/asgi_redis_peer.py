@@ -5,6 +5,7 @@ import uuid
 import warnings
 
 import chat_1
+from aged import Aged
 from asgi_redis import RedisChannelLayer
 
 # Shorter than anything that a test waits for.
@@ -31,6 +32,11 @@ class AsgiRedis:
             if name is not None:
                 return [name, message]
             await asyncio.sleep(PAUSE)
+
+    async def send_aged(self, seconds, channel, message):
+        """Sends as somebody who sealed the message so long ago."""
+        self.layer.crypter = Aged(self.layer.crypter, seconds)
+        await self.call("send", channel, message)
 
     async def receive_many(self, channels):
         """The call that is deprecated, and blocks."""

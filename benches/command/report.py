@@ -6,7 +6,7 @@ from . import chart, ratios
 from .families import LOADS, RATIOS
 from .figures import duration, number
 from .paths import ROOT, TARGET
-from .peers import HUB, OURS
+from .peers import HUB, OURS, OURS_AS_ASGI_REDIS, OURS_AS_CHANNELS_REDIS
 
 PAGE = ROOT / "BENCHMARKS.md"
 CHART = ROOT / "benches" / "ratios.svg"
@@ -34,6 +34,9 @@ SHOWN = {
     "bytes_per_1000_members": lambda value: f"{value:,.0f} B per 1,000 cached members",
 }
 COUNTS = {"lost", "duplicated"}
+
+# Whose figures stand in the column of ours.
+ALL_OURS = (OURS, OURS_AS_CHANNELS_REDIS, OURS_AS_ASGI_REDIS, HUB)
 
 # Why a target may be missed where the loads share few processors, and what shows it.
 CEILINGS = {
@@ -140,7 +143,7 @@ def figures(result):
         found = ratios.medians(result["rounds"], load.key)
         if not found:
             continue
-        ours = ", ".join(shown(found.pop(name)) for name in (OURS, HUB) if name in found)
+        ours = ", ".join(shown(found.pop(name)) for name in ALL_OURS if name in found)
         others = "<br>".join(f"{name}: {shown(its)}" for name, its in found.items())
         rows.append([load.title, ours, others])
     return rows

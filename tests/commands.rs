@@ -4,7 +4,7 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use channel_layer::django::ChannelsRedisLayer;
-use channel_layer::{ChannelLayer, Config, RedisLayer, message};
+use channel_layer::{ChannelLayer, Config, RedisLayer, Value, message};
 use tokio::process::Command;
 
 use crate::support::{DEADLINE, FakeServer, RedisServer, within};
@@ -70,6 +70,15 @@ async fn a_message_reaches_a_group_of_a_django_site() {
         let received = shell.prints(&["receive", "--format", format, "tasks", "--count", "1"]).await;
         assert!(received.contains(r#""text":"hi""#), "{received}");
     }
+}
+
+#[tokio::test]
+async fn bytes_are_printed_as_numbers() {
+    let shell = Shell::start();
+    let layer = RedisLayer::connect(Config::new().hosts([shell.redis.url()])).await.unwrap();
+    layer.send("http.request", message! { "body": b"\x00\xff", "headers": Value::list([&b"a"[..]]) }).await.unwrap();
+    let received = shell.prints(&["receive", "http.request", "--count", "1"]).await;
+    assert!(received.contains(r#"{"body":[0,255],"headers":[[97]]}"#), "{received}");
 }
 
 #[tokio::test]

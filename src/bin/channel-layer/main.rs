@@ -44,7 +44,7 @@ enum Command {
     Worker(worker::Work),
     /// Send a message to a channel or a group.
     Send(send::Send),
-    /// Print messages of channels as they come.
+    /// Print messages of channels as they come, byte strings as lists of numbers.
     Receive(receive::Receive),
     /// Look at or change the members of a group.
     #[command(subcommand)]

@@ -1,4 +1,4 @@
-//! `channel-layer receive`: messages of some channels, one line of JSON for each.
+//! `channel-layer receive`: messages of some channels, one line of JSON for each, in which byte strings are lists of numbers.
 
 use channel_layer::{BoxError, ChannelLayer, Delivery, Receiver};
 use clap::Args;
@@ -46,7 +46,7 @@ async fn print_all(receiver: &mut Receiver, count: u64, stop: &CancellationToken
 }
 
 fn print(delivery: &Delivery) -> Result<(), BoxError> {
-    let message: serde_json::Value = delivery.message.to()?;
+    let message = serde_json::to_value(&delivery.message)?;
     print_line(&json!({ "channel": delivery.channel.as_str(), "message": message }).to_string())?;
     Ok(())
 }

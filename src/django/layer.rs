@@ -309,6 +309,10 @@ impl<F: 'static> ChannelLayer for DjangoLayer<F> {
     fn events(&self) -> broadcast::Receiver<Event> {
         self.base.events.subscribe()
     }
+
+    fn outage(&self) -> Option<usize> {
+        self.base.places.shards.iter().position(|shard| !shard.is_up())
+    }
 }
 
 impl<F> std::fmt::Debug for DjangoLayer<F> {

@@ -4,7 +4,7 @@ use channel_layer::health::{ShardState, Status};
 use channel_layer::{Config, Event, Format, message};
 
 use super::site::Site;
-use crate::support::{DEADLINE, RedisServer, shared_servers, within};
+use crate::support::{DEADLINE, RedisServer, eventually, shared_servers, within};
 
 const FORMATS: [Format; 2] = [Format::ChannelsRedis, Format::AsgiRedis];
 
@@ -46,7 +46,10 @@ async fn a_server_that_comes_back_empty_is_told_and_one_with_its_data_is_not() {
             // A flush, by whichever language, loses what is meant to be.
             layer.flush().await.unwrap();
             let mut events = layer.events();
-            server.restart();
+            assert_eq!(layer.outage(), None);
+            server.stop();
+            eventually("the outage", async || layer.outage()).await;
+            server.start_again();
             let mut lost = false;
             within(DEADLINE, "the end of the outage", async {
                 while !matches!(events.recv().await.unwrap(), Event::ShardUp { .. }) {}

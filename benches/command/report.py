@@ -46,9 +46,6 @@ CEILINGS = {
     "echo_vs_daphne": "client, server, worker and Redis share the processors. With the client's part an echo takes so much of "
     "them (the time beside the rate) that 30 times daphne's rate would need two that are never idle; daphne and its worker "
     "take `echo_cpu_vs_daphne` times as much.",
-    "echo_p50_vs_floor": "the floor has the six crossings between processes of an echo. Beside them there are two scripts and "
-    "two ends of blocked reads in Redis, and the ways from the reader of a process to its handler or socket and back to "
-    "Redis, in processes that share the processors and wake each other.",
 }
 
 

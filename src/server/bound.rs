@@ -166,7 +166,8 @@ async fn accept(listening: Listening, router: Router, shared: Arc<Shared>) {
         let mut accepting = pin!(listening.accept());
         loop {
             tokio::select! {
-                (stream, peer) = &mut accepting => {
+                // Those beyond the limit wait in the backlog of the system.
+                (stream, peer) = &mut accepting, if connections.len() < shared.transport.max_connections => {
                     connections.spawn(transport::serve(stream, peer, router.clone(), shared.clone()));
                     accepting.set(listening.accept());
                 }

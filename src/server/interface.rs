@@ -161,6 +161,13 @@ impl InterfaceServer {
         self
     }
 
+    /// How many connections there may be on each listener that are no open WebSockets, at least 1: those of HTTP, and those
+    /// of which nothing is known yet. Further ones wait until one ends. Defaults to 10,000.
+    pub fn max_http_connections(mut self, connections: usize) -> Self {
+        self.transport.max_connections = connections.max(1);
+        self
+    }
+
     /// Speaks TLS on all its TCP and unix sockets. Defaults to none: a proxy before the server does that.
     pub fn tls(mut self, tls: Tls) -> Self {
         self.transport.tls = Some(tls);

@@ -130,12 +130,17 @@ impl<Stream: AsyncRead + AsyncWrite + Unpin> Socket<Stream> {
         let _ = act(&mut self.context, &mut bridge).and_then(|()| self.context.flush(&mut bridge));
     }
 
-    /// Forgets the frames that are not on their way; gives how many there were, the one on its way included.
+    /// Forgets the frames that are not on their way; gives how many.
     pub(crate) fn give_up(&mut self) -> usize {
         let waiting = self.out.frames.len();
         // Half a frame cannot be taken back.
         self.out.frames.truncate(usize::from(self.out.written > 0));
-        waiting
+        waiting - self.out.frames.len()
+    }
+
+    /// How many frames are not written, or not to their end.
+    pub(crate) fn unwritten(&self) -> usize {
+        self.out.frames.len()
     }
 
     /// Writes some of what waits; ready with whether that is all.
@@ -338,7 +343,7 @@ mod tests {
         socket.feed(frame(100));
         socket.feed(frame(100));
         assert!(!poll_fn(|cx| socket.poll_write(cx)).await.unwrap());
-        assert_eq!(socket.give_up(), 2);
+        assert_eq!((socket.give_up(), socket.unwritten()), (1, 1), "each is counted once");
         let mut client = client.into_inner();
         let mut seen = Vec::new();
         let writing = async {

@@ -46,6 +46,8 @@ pub(crate) struct Transport {
     pub(crate) header_timeout: Duration,
     /// How long nothing may move while something is to be written.
     pub(crate) stall_timeout: Duration,
+    /// On each listener; sockets that are open do not count.
+    pub(crate) max_connections: usize,
     pub(crate) max_header_size: usize,
     pub(crate) max_url_size: usize,
     pub(crate) access_log: bool,
@@ -57,6 +59,7 @@ impl Default for Transport {
             tls: None,
             header_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(30),
+            max_connections: 10_000,
             max_header_size: 32 * 1024,
             max_url_size: 8 * 1024,
             access_log: false,

@@ -170,7 +170,7 @@ pub(crate) async fn run<Stream: AsyncRead + AsyncWrite + Unpin + Send>(
     if !signs.closing.load(Ordering::Relaxed) {
         writer.finish(&end).await;
     }
-    drops::count(Lost::ClientGone, socket.lock().give_up());
+    drops::count(Lost::ClientGone, socket.lock().unwritten());
     tracing::debug!(?end, "a socket closed");
     end
 }

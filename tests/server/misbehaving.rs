@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use channel_layer::ChannelLayer;
 use tokio::time::Instant;
 
 use super::running::{Running, ok};
@@ -35,6 +36,20 @@ async fn a_client_that_takes_too_long_over_its_body_is_408() {
     let mut client = server.sent("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf").await;
     assert!(client.head().await.starts_with("HTTP/1.1 408 "));
     assert!(server.nothing_on("http.request").await);
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait_for_others_to_end() {
+    let server = Running::with(|server| server.max_http_connections(1)).await;
+    let idle = server.sent("GET / HTTP/1.1\r\n").await;
+    // Sent before the next one, and so taken before it.
+    let mut client = server.sent("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let early = tokio::time::timeout(Duration::from_millis(300), server.layer.receive(&["http.request"])).await;
+    assert!(early.is_err(), "{early:?}");
+    drop(idle);
+    let message = server.next("http.request").await;
+    server.reply(&message, ok("at last")).await;
+    client.until("at last").await;
 }
 
 #[tokio::test]

@@ -132,6 +132,9 @@ struct Limits {
     /// Bytes of a message that a client may send
     #[arg(long, value_name = "BYTES", env = "CHANNEL_SERVER_MAX_MESSAGE_SIZE", default_value_t = 1 << 20)]
     max_message_size: usize,
+    /// Bytes of a frame of it [default: the largest message]
+    #[arg(long, value_name = "BYTES", env = "CHANNEL_SERVER_MAX_FRAME_SIZE")]
+    max_frame_size: Option<usize>,
     /// Messages that may wait for a client
     #[arg(long, value_name = "N", env = "CHANNEL_SERVER_QUEUE_MESSAGES", default_value_t = 1_000)]
     queue_messages: usize,
@@ -147,6 +150,9 @@ struct Limits {
     /// Sockets from one address; 0 is no limit
     #[arg(long, value_name = "N", env = "CHANNEL_SERVER_MAX_CONNECTIONS_PER_ADDRESS", default_value_t = 0)]
     max_connections_per_address: usize,
+    /// Connections on each listener that are no open sockets; further ones wait
+    #[arg(long, value_name = "N", env = "CHANNEL_SERVER_MAX_HTTP_CONNECTIONS", default_value_t = 10_000)]
+    max_http_connections: usize,
     /// Handshakes in a second; 0 is no limit
     #[arg(long, value_name = "N", env = "CHANNEL_SERVER_MAX_HANDSHAKES_PER_SECOND", default_value_t = 0)]
     max_handshakes_per_second: u32,
@@ -159,6 +165,9 @@ struct Limits {
     /// What becomes of sockets when Redis came back without its data
     #[arg(long, value_enum, env = "CHANNEL_SERVER_ON_DATA_LOSS", default_value_t = Loss::Close)]
     on_data_loss: Loss,
+    /// What sockets are told in a shutdown
+    #[arg(long, value_enum, env = "CHANNEL_SERVER_ON_SHUTDOWN", default_value_t = Farewell::GoingAway)]
+    on_shutdown: Farewell,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -177,6 +186,14 @@ enum Loss {
     Close,
     /// Left open
     Stay,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Farewell {
+    /// Closed with 1001
+    GoingAway,
+    /// Closed with 1012: the service restarts
+    Restart,
 }
 
 /// Where to listen.
@@ -271,6 +288,8 @@ impl Serve {
             .close_spread(times.close_spread)
             .shutdown_delay(times.shutdown_delay)
             .drain_timeout(times.drain_timeout)
+            .restarts(limits.on_shutdown == Farewell::Restart)
+            .max_http_connections(limits.max_http_connections)
             .max_header_size(limits.max_header_size, limits.max_url_size)
             .max_body_size(limits.max_body_size)
             .response_buffer(limits.response_buffer)
@@ -296,6 +315,7 @@ impl Serve {
             .write_timeout(times.write_timeout)
             .ping(times.ping_interval, times.pong_timeout)
             .max_message_size(limits.max_message_size)
+            .max_frame_size(limits.max_frame_size.unwrap_or(limits.max_message_size))
             .max_connections(limits.max_connections)
             .max_connections_per_address(limits.max_connections_per_address)
             .max_handshakes_per_second(limits.max_handshakes_per_second)

@@ -9,6 +9,7 @@ mod expiry;
 mod garbage;
 mod itself;
 mod json;
+mod keys;
 mod matrix;
 mod peer;
 mod poison;

@@ -133,6 +133,11 @@ impl Site {
         PythonLayer::open(self.package, self.options(&self.keys)).await
     }
 
+    /// A layer of Python's that has this key and no other.
+    pub async fn python_with(&self, key: &'static str) -> PythonLayer {
+        PythonLayer::open(self.package, self.options(&[key])).await
+    }
+
     /// A layer of Python's that has the keys as Rust has them.
     pub async fn python_in_place_of_rust(&self) -> PythonLayer {
         let keys: Vec<_> = self.keys.iter().rev().copied().collect();

@@ -53,6 +53,11 @@ async fn a_message_is_written_as_python_reads_it() {
         assert_eq!(site.redis.get::<_, Vec<u8>>(site.key(message)).await.unwrap(), expected);
         assert_lives(site.ttl(message).await, EXPIRY);
         assert_lives(site.ttl(list).await, EXPIRY + Duration::from_secs(1));
+        // So that no message is forgotten by its channel before it has expired.
+        let mut both = redis::cmd("EVAL");
+        both.arg("return redis.call('PTTL', KEYS[1]) - redis.call('PTTL', KEYS[2])").arg(2);
+        let longer: i64 = both.arg(site.key(list)).arg(site.key(message)).query_async(&mut site.redis).await.unwrap();
+        assert!((999..=1001).contains(&longer), "the list lives {longer} ms longer");
     }
 }
 
@@ -225,6 +230,7 @@ async fn a_message_whose_key_is_taken_is_fetched_as_soon_as_it_can_be() {
     let (_server, mut site, _layer, reading) = reader_that_may_not_fetch().await;
     site.may("+evalsha").await;
     assert_eq!(within(DEADLINE, "the message", reading).await.unwrap().message, sent());
+    assert_eq!(site.keys().await, [""; 0], "nothing is left of it");
 }
 
 #[tokio::test(flavor = "current_thread")]

@@ -50,8 +50,7 @@ const OPERATIONS: [Named; 16] = [
     ("open_100_bytes", || open(SMALL)),
     ("seal_10_kilobytes", || seal(LARGE)),
     ("open_10_kilobytes", || open(LARGE)),
-    ("memory_send_receive", || memory(Config::new())),
-    ("memory_send_receive_with_8_capacity_rules", || memory(with_rules())),
+    ("memory_send_receive", memory),
 ];
 
 const SMALL: usize = 100;
@@ -154,15 +153,10 @@ fn open(size: usize) -> Operation {
     Box::new(move || used(ring.open(given(&sealed), given(&CONTEXT), NOW, DAY)))
 }
 
-fn with_rules() -> Config {
-    let rule = |at| channel_layer::CapacityRule::glob(format!("other.{at}.*"), 10);
-    (0..8).fold(Config::new(), |config, at| config.channel_capacity(rule(at)))
-}
-
 /// Sends a message and takes it out again, without a runtime: in memory neither has to wait.
-fn memory(config: Config) -> Operation {
+fn memory() -> Operation {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
-    let layer = runtime.block_on(async { MemoryLayer::with_config(&config) }).expect("the configuration is good");
+    let layer = runtime.block_on(async { MemoryLayer::with_config(&Config::new()) }).expect("the configuration is good");
     let body = Bytes::from(vec![b'x'; SMALL]);
     Box::new(move || {
         let _inside = runtime.enter();

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import json
+import math
 import os
 import select
 import signal
@@ -15,6 +16,8 @@ PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None)
 # The longest that any command of any load may take.
 PATIENCE = 120
+# The longest that a step of the setup may take.
+SETUP_PATIENCE = 1800
 
 
 class Failed(Exception):
@@ -50,7 +53,7 @@ def call(arguments, **options):
     """Runs a program of the setup to its end, or ends it with all that it has started; gives its code and its texts."""
     process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, text=True, start_new_session=True, **options)
     try:
-        out, errors = process.communicate()
+        out, errors = process.communicate(timeout=SETUP_PATIENCE)
     except BaseException:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -137,6 +140,11 @@ def stopped(members):
     finally:
         for member in members:
             member.process.send_signal(signal.SIGCONT)
+
+
+def await_quiet(receivers, stall=3.0):
+    """Waits until nothing has come to the receivers for a while."""
+    return await_count(receivers, math.inf, stall)
 
 
 def await_count(receivers, count, stall=5.0):

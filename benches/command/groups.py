@@ -14,6 +14,8 @@ from .sizes import CHANGES_PER_SECOND, GROUP, PROCESSES, SENDS_PER_SECOND, SMALL
 
 # Between calls, so that the deliveries of one do not delay the next.
 CALM_US = 60_000
+# The most calls whose cost for Redis is counted.
+CALLS_ALONE = 20
 # Redis' CPU is counted for these.
 COUNTED = {OURS, ASGI_REDIS, CHANNELS_REDIS}
 
@@ -107,7 +109,10 @@ def of_layer(stack, peer, calls):
             return {"rate": members.send(group, calls)["rate"]}
         if members.outside is None:
             members.outside = members.server.shares_outside_scripts(lambda: members.send(group, 1))
-        cpu, answer = members.counted(lambda: members.send(group, calls), calls)
+        # Calls that follow each other at once would share the reads of the receivers: each has a time of its own.
+        alone = min(calls, CALLS_ALONE)
+        cpu, _ = members.counted(lambda: members.send(group, alone, CALM_US), alone)
+        answer = members.send(group, calls)
         return {"rate": answer["rate"], "redis_us": cpu, "p50": percentile(answer["nanos"], 0.5) / 1e3}
 
     return measure
@@ -210,15 +215,8 @@ RATIOS = [
         at_least=1,
         label="group of 10,000, over asgi_redis",
     ),
-    Ratio(
-        *("group_10k_vs_socketioxide", "group_10k", OURS, SOCKETIOXIDE),
-        at_least=1,
-        label="group of 10,000, over socketioxide",
-    ),
-    Ratio(
-        *("group_10k_vs_socketio", "group_10k", OURS, SOCKET_IO),
-        at_least=1,
-        label="group of 10,000, over socket.io",
-    ),
+    # Ours end at receivers and theirs at sockets: the chart has the rooms of the Hub beside them instead.
+    Ratio("group_10k_vs_socketioxide", "group_10k", OURS, SOCKETIOXIDE, at_least=1),
+    Ratio("group_10k_vs_socketio", "group_10k", OURS, SOCKET_IO, at_least=1),
     Ratio("group_churn_cost", "churn", "members change", "members stay", "redis_us", at_most=3),
 ]

@@ -23,7 +23,6 @@ HUB = "channel-layer's Hub"
 AXUM = "axum by hand"
 REDIS_BENCHMARK = "redis-benchmark"
 MPSC = "tokio mpsc"
-AXUM = "axum by hand"
 DAPHNE = "daphne"
 
 # Text of any kind is a key.
@@ -80,7 +79,10 @@ def run(*arguments, **options):
     words = [str(word) for word in arguments]
     if shutil.which(words[0]) is None:
         raise Missing(f"{words[0]} is not installed")
-    code, out, errors = call(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    try:
+        code, out, errors = call(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    except subprocess.TimeoutExpired as reason:
+        raise Missing(str(reason)) from reason
     if code != 0:
         raise Missing(f"{' '.join(words[:4])} failed: {(errors or out).strip()[-600:]}")
     return out

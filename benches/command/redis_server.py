@@ -66,9 +66,14 @@ class RedisServer:
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
-                return Client(self.port)
-            except OSError:
-                time.sleep(0.02)
+                client = Client(self.port)
+                # Another program may have taken the port meanwhile.
+                if f"process_id:{self.process.pid}\r\n".encode() in client.call("INFO", "server"):
+                    return client
+                client.close()
+            except (OSError, Failed):
+                pass
+            time.sleep(0.02)
         end(self.process)
         raise Failed("redis-server did not start")
 

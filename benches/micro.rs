@@ -35,7 +35,7 @@ mod tree {
 type Operation = Box<dyn FnMut()>;
 type Named = (&'static str, fn() -> Operation);
 
-const OPERATIONS: [Named; 16] = [
+const OPERATIONS: [Named; 15] = [
     ("name_normal", || parse("websocket.receive")),
     ("name_process_local", || parse("websocket.send.aBcDeFgHiJkL!mNoPqRsTuVwX")),
     ("name_group", || Box::new(|| used(GroupName::parse(given("chat.room-17"))))),
@@ -156,7 +156,8 @@ fn open(size: usize) -> Operation {
 /// Sends a message and takes it out again, without a runtime: in memory neither has to wait.
 fn memory() -> Operation {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
-    let layer = runtime.block_on(async { MemoryLayer::with_config(&Config::new()) }).expect("the configuration is good");
+    let layer =
+        runtime.block_on(async { MemoryLayer::with_config(&Config::new()) }).expect("the configuration is good");
     let body = Bytes::from(vec![b'x'; SMALL]);
     Box::new(move || {
         let _inside = runtime.enter();

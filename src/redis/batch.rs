@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::{Cmd, Value};
 use tokio::sync::oneshot;
@@ -11,6 +11,7 @@ use super::fault::Fault;
 use super::frame;
 use super::keys::Keys;
 use super::outbox::Weight;
+use super::renewals::{Renewals, SLACK};
 use super::script;
 use super::shard::Shard;
 use crate::drops::{self, DropReason};
@@ -60,6 +61,14 @@ pub(super) struct Condition {
     pub(super) routes: Arc<str>,
 }
 
+/// How a batch is sent.
+pub(super) enum Way<'a> {
+    /// By its lane, which knows which channels have had their times to live set.
+    Lane(&'a mut Renewals),
+    /// Only if something is true of a group.
+    If(&'a Condition),
+}
+
 /// Messages that travel together, by channel, in the order in which they came.
 #[derive(Default)]
 pub(super) struct Batch {
@@ -99,22 +108,22 @@ impl Batch {
     ///
     /// If there is a condition and it does not hold, nothing is sent and nobody is told; then the result is what the
     /// server says of the group.
-    pub(super) async fn send(
-        mut self,
-        shard: &Shard,
-        keys: &Keys,
-        expiry: Duration,
-        condition: Option<&Condition>,
-    ) -> Option<Value> {
+    pub(super) async fn send(mut self, shard: &Shard, keys: &Keys, expiry: Duration, way: Way<'_>) -> Option<Value> {
         metrics::histogram!("channel_layer_batch_size").record(u32::try_from(self.entries).unwrap_or(u32::MAX));
         // Without a reading of the clock the server finds the stamps far off.
         let stamp = shard.clock.now_ms().unwrap_or(0) + milliseconds(expiry);
         for message in self.channels.iter_mut().flatten() {
             frame::set_expires(&mut message.entry, stamp);
         }
-        let answer = match condition {
-            Some(_) => shard.run(&self.call(keys, expiry, stamp, condition)).await,
-            None => self.push(shard, keys, expiry, stamp).await,
+        let answer = match way {
+            Way::If(condition) => shard.run(&self.call(keys, expiry, stamp, Some(condition), |_| true)).await,
+            Way::Lane(renewals) => {
+                let answer = self.push(shard, keys, expiry, stamp, renewals).await;
+                if answer.is_err() {
+                    renewals.forget();
+                }
+                answer
+            }
         };
         match answer.and_then(|answer| parse_answer(answer, self.channels.len())) {
             Ok(Answer::Appended { accepted, expired }) => {
@@ -128,10 +137,19 @@ impl Batch {
     }
 
     /// Appends the messages, which expire at `stamp`.
-    async fn push(&self, shard: &Shard, keys: &Keys, expiry: Duration, stamp: u64) -> Result<Value, Fault> {
+    async fn push(
+        &self,
+        shard: &Shard,
+        keys: &Keys,
+        expiry: Duration,
+        stamp: u64,
+        renewals: &mut Renewals,
+    ) -> Result<Value, Fault> {
         let bytes: usize = self.messages().map(|message| message.entry.len()).sum();
         if bytes < LARGE || bytes / self.entries < LARGE_ENTRY {
-            return shard.run(&self.call(keys, expiry, stamp, None)).await;
+            renewals.begin(Instant::now());
+            let call = self.call(keys, expiry, stamp, None, |channel| renewals.is_due(channel));
+            return shard.run(&call).await;
         }
         let mut answers = shard.run_transaction(self.transaction(keys, expiry, stamp)).await?;
         let settled = answers.pop().ok_or_else(|| Fault::unexpected("an empty transaction"))?;
@@ -142,8 +160,15 @@ impl Batch {
         self.channels.iter().flatten()
     }
 
-    /// The call of `push.lua`.
-    fn call(&self, keys: &Keys, expiry: Duration, stamp: u64, condition: Option<&Condition>) -> Cmd {
+    /// The call of `push.lua`, which sets the times to live of channels for which that is due.
+    fn call(
+        &self,
+        keys: &Keys,
+        expiry: Duration,
+        stamp: u64,
+        condition: Option<&Condition>,
+        mut is_due: impl FnMut(&str) -> bool,
+    ) -> Cmd {
         let mut names = self.names(keys);
         names.extend(condition.map(|condition| keys.group(&condition.group)));
         let mut command = script::PUSH.call(&names);
@@ -152,7 +177,8 @@ impl Batch {
             command.arg(milliseconds(condition.group_expiry)).arg(&*condition.routes);
         }
         for messages in &self.channels {
-            command.arg(messages[0].capacity).arg(messages.len());
+            let is_due = is_due(messages[0].channel.non_local());
+            command.arg(messages[0].capacity).arg(usize::from(is_due)).arg(messages.len());
             for message in messages {
                 command.arg(&message.entry[..]);
             }
@@ -224,7 +250,7 @@ impl Batch {
 
 fn add_times(command: &mut Cmd, expiry: Duration, stamp: u64) {
     command.arg(milliseconds(expiry)).arg(stamp);
-    for time in [STAMP_TOLERANCE, CHANNEL_STATS_LIVE, GLOBAL_STATS_LIVE] {
+    for time in [STAMP_TOLERANCE, expiry + SLACK, CHANNEL_STATS_LIVE, GLOBAL_STATS_LIVE] {
         command.arg(milliseconds(time));
     }
 }

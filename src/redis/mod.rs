@@ -16,6 +16,7 @@ pub(crate) mod origin;
 pub(crate) mod outbox;
 mod pubsub;
 pub(crate) mod receive;
+mod renewals;
 pub(crate) mod ring;
 mod routes;
 pub(crate) mod routine;

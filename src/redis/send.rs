@@ -16,10 +16,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::batch::{Batch, Condition, Outcome, Outgoing};
+use super::batch::{Batch, Condition, Outcome, Outgoing, Way};
 use super::envelope::{Context, Envelope};
 use super::frame::{self, Address};
 use super::outbox::{MAX_ENTRIES, Outbox, Queue};
+use super::renewals::Renewals;
 use super::ring::share_of_capacity;
 use super::routes::Route;
 use super::routine::Routine;
@@ -166,7 +167,7 @@ impl Sender {
             let tried = Tried { first: shard.index, count: 1, was_full: false, failed: None };
             posted.push(Posted { lane: lane_of(&letter.channel), letter, tried, at: Some((shard.index, outcome)) });
         }
-        match batch.send(shard, &self.topology.keys, self.envelope.expiry(), Some(condition)).await {
+        match batch.send(shard, &self.topology.keys, self.envelope.expiry(), Way::If(condition)).await {
             None => Ok(posted),
             Some(routes) => Err(routes),
         }
@@ -250,8 +251,9 @@ fn lane_of(channel: &ChannelName) -> usize {
 
 /// Sends the messages of some channels to one shard, one batch at a time.
 async fn run_lane(shard: Arc<Shard>, topology: Arc<Topology>, expiry: Duration, mut outbox: Outbox<Outgoing>) {
+    let mut renewals = Renewals::new();
     while let Some(messages) = outbox.next_batch().await {
         let batch: Batch = messages.into_iter().collect();
-        batch.send(&shard, &topology.keys, expiry, None).await;
+        batch.send(&shard, &topology.keys, expiry, Way::Lane(&mut renewals)).await;
     }
 }

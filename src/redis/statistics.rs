@@ -125,12 +125,17 @@ async fn pending(shard: &Shard, lists: &[String], expiry: Duration) -> Result<St
     for list in lists {
         commands.cmd("LLEN").arg(list);
         commands.cmd("LINDEX").arg(list).arg(0);
+        commands.cmd("LINDEX").arg(list).arg(-1);
     }
     let answers = shard.run_all(&commands).await.map_err(|fault| fault.into_error(shard.index))?;
     let now = shard.clock.now_ms().unwrap_or(0);
     let expiry = u64::try_from(expiry.as_millis()).unwrap_or(u64::MAX);
-    let parts = answers.chunks(2).map(|pair| match pair {
-        [Value::Int(length), Value::BulkString(head)] => {
+    let parts = answers.chunks(3).map(|of_list| match of_list {
+        // A list may outlive its last message.
+        [_, _, Value::BulkString(last)] if frame::expires(last).is_some_and(|expires| expires <= now) => {
+            Statistics::default()
+        }
+        [Value::Int(length), Value::BulkString(head), _] => {
             let sent = frame::expires(head).unwrap_or(now).saturating_sub(expiry);
             Statistics {
                 messages_pending: u64::try_from(*length).unwrap_or(0),

@@ -15,6 +15,8 @@ const CHANNEL_STATS: Duration = Duration::from_secs(200);
 const GLOBAL_STATS: Duration = Duration::from_mins(5);
 const MEMBERSHIP: Duration = Duration::from_secs(100);
 const STAMP_TOLERANCE: Duration = Duration::from_secs(20);
+/// By how much a list outlives what is sent.
+const SLACK: Duration = Duration::from_secs(30);
 
 /// One of the scripts, with keys of its own.
 struct Push {
@@ -44,11 +46,17 @@ impl Push {
 
     /// The same with another lifetime. The sender's estimate of the clock is of no use, so that all stamps are new.
     async fn run_for(&mut self, lifetime: Duration, channels: &[(&str, usize, &[&str])]) -> Vec<i64> {
-        self.run_stamped(lifetime, 0, channels).await
+        self.run_stamped(lifetime, 0, true, channels).await
     }
 
-    /// The same with entries that the sender has stamped.
-    async fn run_stamped(&mut self, lifetime: Duration, stamp: u64, channels: &[(&str, usize, &[&str])]) -> Vec<i64> {
+    /// The same with entries that the sender has stamped, and times to live that are set only where they have to be.
+    async fn run_stamped(
+        &mut self,
+        lifetime: Duration,
+        stamp: u64,
+        renew: bool,
+        channels: &[(&str, usize, &[&str])],
+    ) -> Vec<i64> {
         let mut command = redis::cmd("EVAL");
         command.arg(if self.large { LARGE } else { SOURCE }).arg(2 * channels.len() + 1);
         for (name, _, _) in channels {
@@ -56,18 +64,19 @@ impl Push {
         }
         command.arg(self.key("global"));
         command.arg(milliseconds(lifetime)).arg(stamp);
-        for time in [STAMP_TOLERANCE, CHANNEL_STATS, GLOBAL_STATS] {
+        for time in [STAMP_TOLERANCE, lifetime + SLACK, CHANNEL_STATS, GLOBAL_STATS] {
             command.arg(milliseconds(time));
         }
         let mut transaction = redis::pipe();
         transaction.atomic();
         for (name, capacity, frames) in channels {
             let entries: Vec<_> = frames.iter().map(|frame| entry(stamp, frame)).collect();
-            command.arg(*capacity).arg(frames.len());
+            command.arg(*capacity);
             if self.large {
+                command.arg(frames.len());
                 transaction.rpush(self.key(name), entries);
             } else {
-                command.arg(entries);
+                command.arg(usize::from(renew)).arg(frames.len()).arg(entries);
             }
         }
         if !self.large {
@@ -84,10 +93,10 @@ impl Push {
         let mut command = redis::cmd("EVAL");
         command.arg(SOURCE).arg(4).arg(self.key("a")).arg(self.key("stats-a")).arg(self.key("global"));
         command.arg(self.key("group")).arg(milliseconds(LIFETIME)).arg(0);
-        for time in [STAMP_TOLERANCE, CHANNEL_STATS, GLOBAL_STATS, MEMBERSHIP] {
+        for time in [STAMP_TOLERANCE, LIFETIME + SLACK, CHANNEL_STATS, GLOBAL_STATS, MEMBERSHIP] {
             command.arg(milliseconds(time));
         }
-        command.arg(routes).arg(10).arg(1).arg(entry(0, frame));
+        command.arg(routes).arg(10).arg(1).arg(1).arg(entry(0, frame));
         ask(&mut self.connection, &command).await
     }
 
@@ -130,7 +139,7 @@ async fn keeps_the_stamps_of_a_sender_who_knows_the_time() {
     for mut push in Push::each_way().await {
         for off in [-10_000, 0, 10_000] {
             let stamp = (now_ms(&mut push.connection).await + milliseconds(LIFETIME)).saturating_add_signed(off);
-            push.run_stamped(LIFETIME, stamp, &[("a", 10, &["1", "2"])]).await;
+            push.run_stamped(LIFETIME, stamp, false, &[("a", 10, &["1", "2"])]).await;
             let key = push.key("a");
             let kept = entries(&mut push.connection, &key).await;
             assert_eq!(kept[kept.len() - 2..], [entry(stamp, "1"), entry(stamp, "2")]);
@@ -143,7 +152,7 @@ async fn writes_the_stamps_of_a_sender_anew_who_is_wrong_about_the_time() {
     for mut push in Push::each_way().await {
         for off in [-3_600_000, 3_600_000] {
             let before = now_ms(&mut push.connection).await + milliseconds(LIFETIME);
-            push.run_stamped(LIFETIME, before.saturating_add_signed(off), &[("a", 10, &["1"])]).await;
+            push.run_stamped(LIFETIME, before.saturating_add_signed(off), false, &[("a", 10, &["1"])]).await;
             let after = now_ms(&mut push.connection).await + milliseconds(LIFETIME);
             let key = push.key("a");
             let written = entries(&mut push.connection, &key).await.pop().unwrap();
@@ -256,7 +265,7 @@ async fn a_list_of_only_expired_entries_is_emptied_and_lives_again() {
         assert_eq!(push.run(&[("a", 1, &["x"])]).await, [1, 2]);
         assert_eq!(push.frames("a").await, ["x"]);
         let key = push.key("a");
-        assert_lives(ttl(&mut push.connection, &key).await, LIFETIME);
+        assert_lives(ttl(&mut push.connection, &key).await, LIFETIME + SLACK);
     }
 }
 
@@ -306,12 +315,39 @@ async fn a_list_never_lives_shorter_than_before() {
         let key = push.key("a");
         push.run(&[("a", 9, &["1"])]).await;
         push.run_for(Duration::from_secs(20), &[("a", 9, &["2"])]).await;
-        assert_lives(ttl(&mut push.connection, &key).await, LIFETIME);
+        assert_lives(ttl(&mut push.connection, &key).await, LIFETIME + SLACK);
         push.run_for(LIFETIME * 2, &[("a", 9, &["3"])]).await;
-        assert_lives(ttl(&mut push.connection, &key).await, LIFETIME * 2);
+        assert_lives(ttl(&mut push.connection, &key).await, LIFETIME * 2 + SLACK);
         for (name, lifetime) in [("stats-a", CHANNEL_STATS), ("global", GLOBAL_STATS)] {
             let key = push.key(name);
             assert_lives(ttl(&mut push.connection, &key).await, lifetime);
+        }
+    }
+}
+
+#[tokio::test]
+async fn times_to_live_are_set_for_what_is_new_and_otherwise_when_asked() {
+    let mut push = Push::start(false).await;
+    let keys = ["a", "stats-a", "global"].map(|name| push.key(name));
+    let shortened = Duration::from_secs(50);
+    for (renew, late, lives) in [
+        (false, 0, [shortened; 3]),
+        (true, 0, [LIFETIME + SLACK, CHANNEL_STATS, GLOBAL_STATS]),
+        // Who is wrong about the time may be late.
+        (false, milliseconds(STAMP_TOLERANCE * 2), [LIFETIME + SLACK, CHANNEL_STATS, GLOBAL_STATS]),
+    ] {
+        let () = push.connection.del(&keys).await.unwrap();
+        let stamp = async |push: &mut Push| now_ms(&mut push.connection).await + milliseconds(LIFETIME);
+        let first = stamp(&mut push).await;
+        assert_eq!(push.run_stamped(LIFETIME, first, false, &[("a", 9, &["1"])]).await, [1, 0]);
+        for (key, lives) in keys.iter().zip([LIFETIME + SLACK, CHANNEL_STATS, GLOBAL_STATS]) {
+            assert_lives(ttl(&mut push.connection, key).await, lives);
+            let () = push.connection.pexpire(key, shortened.as_millis().try_into().unwrap()).await.unwrap();
+        }
+        let second = stamp(&mut push).await - late;
+        assert_eq!(push.run_stamped(LIFETIME, second, renew, &[("a", 9, &["2"])]).await, [1, 0]);
+        for (key, lives) in keys.iter().zip(lives) {
+            assert_lives(ttl(&mut push.connection, key).await, lives);
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::redis::envelope::{Context, Envelope};
 use crate::redis::fault::Fault;
 use crate::redis::frame::Entry;
 use crate::redis::group::Groups;
+use crate::redis::renewals::SLACK;
 use crate::redis::script;
 use crate::redis::shard::Shard;
 use crate::redis::topology::Topology;
@@ -108,6 +109,7 @@ impl Format for Native {
 
     fn put_back(&self, key: &str, parcels: &[Parcel]) -> Cmd {
         let mut command = script::PUT_BACK.call(&[key]);
+        command.arg(milliseconds(self.0.envelope.expiry() + SLACK));
         for parcel in parcels {
             command.arg(&parcel.to_entry()[..]);
         }

@@ -3,6 +3,9 @@
 -- The entries come with the stamp that the sender expects by its estimate of this clock, so that they go into the list
 -- as they are. If the estimate is off, the stamps are written anew.
 --
+-- A list and its counters outlive their last message by a while, so that their times to live need not be set for each:
+-- the sender asks for it now and then, and a list or a hash that is new gets one in any case.
+--
 -- It can be asked to do so only if a group has certain routes. Then the versions of the routes, which the entries hold,
 -- are those of this moment, as if the sender had read them now.
 --
@@ -11,19 +14,22 @@
 -- ARGV[1]: how long the entries live, in ms.
 -- ARGV[2]: when they expire by the sender's estimate, in ms: their stamp.
 -- ARGV[3]: how far the estimate may be off, in ms.
--- ARGV[4]: how long the counters of a channel live after the last send, in ms.
--- ARGV[5]: how long the counters of all channels live after the last send, in ms.
--- ARGV[6], ARGV[7], if there is a condition: how long a membership lasts, in ms, and the routes of the group and their
+-- ARGV[4]: how long a list lives after a send for which its time to live is set, in ms.
+-- ARGV[5]: the same for the counters of a channel.
+-- ARGV[6]: the same for the counters of all channels.
+-- ARGV[7], ARGV[8], if there is a condition: how long a membership lasts, in ms, and the routes of the group and their
 -- versions, as group_routes.lua tells them, with spaces between.
--- ARGV[6... or 8...]: for each channel its capacity, the number n of its entries, then the n entries.
+-- ARGV[7... or 9...]: for each channel its capacity, whether its times to live are set (1) or not (0), the number n of its
+-- entries, then the n entries.
 -- Returns: for each channel how many of its entries were appended, from the first on (-1: its key holds no list); last,
 -- how many expired entries were dropped to make room. If the group has other routes: these, as group_routes.lua does,
 -- as the only element.
 
-local time = redis.call('TIME')
+local call, pcall = redis.call, redis.pcall
+local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local lifetime = tonumber(ARGV[1])
-local expired, sent, refused = 0, 0, 0
+local expired, sent, refused, renewed = 0, 0, 0, false
 local results = {}
 
 local stamp
@@ -31,83 +37,92 @@ if math.abs(now + lifetime - tonumber(ARGV[2])) > tonumber(ARGV[3]) then
     stamp = struct.pack('>I8', now + lifetime)
 end
 
--- Drops expired entries from the head until `wanted` more fit; gives the new length.
-local function make_room(list, length, wanted, capacity)
-    while length > 0 and length + wanted > capacity do
-        local head = redis.call('LINDEX', list, 0)
+local function append(list, first, last)
+    if not stamp then
+        return pcall('RPUSH', list, unpack(ARGV, first, last))
+    end
+    local entries = {}
+    for n = first, last do
+        entries[#entries + 1] = stamp .. string.sub(ARGV[n], 9)
+    end
+    return pcall('RPUSH', list, unpack(entries))
+end
+
+-- Drops expired entries from the head of a list that is too long; gives its new length.
+local function drop_expired(list, length, capacity)
+    while length > capacity do
+        local head = call('LINDEX', list, 0)
         if #head < 8 or struct.unpack('>I8', head) > now then
             break
         end
-        redis.call('LPOP', list)
+        call('LPOP', list)
         length = length - 1
         expired = expired + 1
     end
     return length
 end
 
-local function append(list, first, last)
-    if not stamp then
-        redis.call('RPUSH', list, unpack(ARGV, first, last))
-        return
-    end
-    local entries = {}
-    for n = first, last do
-        entries[#entries + 1] = stamp .. string.sub(ARGV[n], 9)
-    end
-    redis.call('RPUSH', list, unpack(entries))
-end
-
 -- A key that holds no counters must not fail messages that are appended already.
-local function count(stats, field, by, lives)
-    redis.pcall('HINCRBY', stats, field, by)
-    redis.pcall('PEXPIRE', stats, lives)
+local function count(stats, field, by, lives, renew)
+    local total = pcall('HINCRBY', stats, field, by)
+    if renew or total == by then
+        pcall('PEXPIRE', stats, lives)
+    end
 end
 
-local at, last = 6, #KEYS
+local at, last = 7, #KEYS
 if #KEYS % 2 == 0 then
-    local live = string.format('(%.0f', time[1] * 1000000 + time[2] - tonumber(ARGV[6]) * 1000)
-    local routes = redis.call('ZRANGE', KEYS[last], live, '+inf', 'BYSCORE', 'WITHSCORES')
-    if table.concat(routes, ' ') ~= ARGV[7] then
+    local live = string.format('(%.0f', time[1] * 1000000 + time[2] - tonumber(ARGV[7]) * 1000)
+    local routes = call('ZRANGE', KEYS[last], live, '+inf', 'BYSCORE', 'WITHSCORES')
+    if table.concat(routes, ' ') ~= ARGV[8] then
         return { routes }
     end
-    at, last = 8, last - 1
+    at, last = 9, last - 1
 end
 
 for i = 1, last - 1, 2 do
     local list, stats = KEYS[i], KEYS[i + 1]
-    local capacity, entries = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
+    local capacity, entries = tonumber(ARGV[at]), tonumber(ARGV[at + 2])
+    -- A sender that is wrong about the time may be wrong about when it asked last, too.
+    local renew = stamp or ARGV[at + 1] == '1'
+    renewed = renewed or renew
+    local length = append(list, at + 3, at + 2 + entries)
     local accepted = -1
-    local length = redis.pcall('LLEN', list)
     if type(length) == 'number' then
-        if length + entries > capacity then
-            length = make_room(list, length, entries, capacity)
-        end
-        accepted = math.max(0, math.min(entries, capacity - length))
-        if accepted > 0 then
-            append(list, at + 2, at + 1 + accepted)
-            if length == 0 then
-                redis.call('PEXPIRE', list, lifetime)
-            else
-                redis.call('PEXPIRE', list, lifetime, 'GT')
+        accepted = entries
+        if length > capacity then
+            -- Nobody sees what is above the capacity before it is taken back.
+            length = drop_expired(list, length, capacity)
+            accepted = entries - math.max(0, math.min(entries, length - capacity))
+            if accepted < entries then
+                call('RPOP', list, entries - accepted)
+                refused = refused + entries - accepted
+                count(stats, 'channel_full_count', entries - accepted, ARGV[5], renew)
             end
+        end
+        if length <= entries then
+            -- It holds nothing else, and is new.
+            call('PEXPIRE', list, ARGV[4])
+        elseif renew then
+            call('PEXPIRE', list, ARGV[4], 'GT')
+        end
+        if accepted > 0 then
             sent = sent + accepted
-            count(stats, 'messages_count', accepted, ARGV[4])
+            count(stats, 'messages_count', accepted, ARGV[5], renew)
         end
-        if accepted < entries then
-            refused = refused + entries - accepted
-            count(stats, 'channel_full_count', entries - accepted, ARGV[4])
-        end
+    elseif not string.find(length.err, 'WRONGTYPE', 1, true) then
+        return length
     end
     results[#results + 1] = accepted
-    at = at + 2 + entries
+    at = at + 3 + entries
 end
 
 local totals = KEYS[last]
 if sent > 0 then
-    count(totals, 'messages_count', sent, ARGV[5])
+    count(totals, 'messages_count', sent, ARGV[6], renewed)
 end
 if refused > 0 then
-    count(totals, 'channel_full_count', refused, ARGV[5])
+    count(totals, 'channel_full_count', refused, ARGV[6], renewed)
 end
 results[#results + 1] = expired
 return results

@@ -8,9 +8,10 @@
 -- ARGV[1]: how long the entries live, in ms.
 -- ARGV[2]: when they expire by the sender's estimate, in ms: their stamp.
 -- ARGV[3]: how far the estimate may be off, in ms. If it is further off, the stamps are written anew.
--- ARGV[4]: how long the counters of a channel live after the last send, in ms.
--- ARGV[5]: how long the counters of all channels live after the last send, in ms.
--- ARGV[6...]: for each channel its capacity and the number of entries that were appended.
+-- ARGV[4]: how long a list lives after this, in ms.
+-- ARGV[5]: the same for the counters of a channel.
+-- ARGV[6]: the same for the counters of all channels.
+-- ARGV[7...]: for each channel its capacity and the number of entries that were appended.
 -- Returns: for each channel how many of its entries stay, from the first on (-1: its key holds no list); last, how many
 -- expired entries were dropped to make room.
 
@@ -55,7 +56,7 @@ end
 
 for i = 1, #KEYS - 1, 2 do
     local list, stats = KEYS[i], KEYS[i + 1]
-    local capacity, entries = tonumber(ARGV[i + 5]), tonumber(ARGV[i + 6])
+    local capacity, entries = tonumber(ARGV[i + 6]), tonumber(ARGV[i + 7])
     local accepted = -1
     local length = redis.pcall('LLEN', list)
     if type(length) == 'number' then
@@ -64,19 +65,19 @@ for i = 1, #KEYS - 1, 2 do
         if accepted < entries then
             redis.call('RPOP', list, entries - accepted)
             refused = refused + entries - accepted
-            count(stats, 'channel_full_count', entries - accepted, ARGV[4])
+            count(stats, 'channel_full_count', entries - accepted, ARGV[5])
         end
         if accepted > 0 then
             if stamp then
                 stamp_anew(list, accepted)
             end
             if length == 0 then
-                redis.call('PEXPIRE', list, lifetime)
+                redis.call('PEXPIRE', list, ARGV[4])
             else
-                redis.call('PEXPIRE', list, lifetime, 'GT')
+                redis.call('PEXPIRE', list, ARGV[4], 'GT')
             end
             sent = sent + accepted
-            count(stats, 'messages_count', accepted, ARGV[4])
+            count(stats, 'messages_count', accepted, ARGV[5])
         end
     end
     results[#results + 1] = accepted
@@ -84,10 +85,10 @@ end
 
 local totals = KEYS[#KEYS]
 if sent > 0 then
-    count(totals, 'messages_count', sent, ARGV[5])
+    count(totals, 'messages_count', sent, ARGV[6])
 end
 if refused > 0 then
-    count(totals, 'channel_full_count', refused, ARGV[5])
+    count(totals, 'channel_full_count', refused, ARGV[6])
 end
 results[#results + 1] = expired
 return results

@@ -2,7 +2,8 @@
 -- Puts entries that were popped and not handed over back at the head of their channel, whatever its capacity.
 --
 -- KEYS[1]: the channel's list.
--- ARGV[...]: the entries, stamps included, in the order in which they were popped.
+-- ARGV[1]: how long the list lives after this, in ms.
+-- ARGV[2...]: the entries, stamps included, in the order in which they were popped.
 -- Returns: how many of them had expired and were dropped.
 
 local list = KEYS[1]
@@ -10,7 +11,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local expired, latest = 0, 0
 
-for n = #ARGV, 1, -1 do
+for n = #ARGV, 2, -1 do
     local expires = struct.unpack('>I8', ARGV[n])
     if expires > now then
         redis.call('LPUSH', list, ARGV[n])
@@ -20,8 +21,9 @@ for n = #ARGV, 1, -1 do
     end
 end
 
--- The list may hold nothing else, and a list from before may end earlier than what came back.
-if latest > 0 and redis.call('PTTL', list) < latest - now then
-    redis.call('PEXPIREAT', list, string.format('%.0f', latest))
+-- The list may hold nothing else. It has to live as long as after a send, since those who send rely on that.
+local lives = math.max(latest - now, tonumber(ARGV[1]))
+if latest > 0 and redis.call('PTTL', list) < lives then
+    redis.call('PEXPIRE', list, string.format('%.0f', lives))
 end
 return expired

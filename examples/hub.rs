@@ -11,7 +11,7 @@ use axum::Router;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::routing::get;
-use channel_layer::hub::{Client, Closed, Handler, Payload};
+use channel_layer::hub::{Client, Closed, Handler, Payload, status_page};
 use channel_layer::server::{SlowConsumer, SocketOptions, Upgrade};
 use channel_layer::{BoxError, CapacityRule, ChannelLayer, Config, Hub, MemoryLayer, RedisLayer};
 
@@ -48,10 +48,6 @@ async fn chat(State(hub): State<Hub>, Path((room, name)): Path<(String, String)>
     hub.upgrade(upgrade, Chat { room, name })
 }
 
-async fn status(State(hub): State<Hub>) -> String {
-    format!("{:#?}\n", hub.status())
-}
-
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let layer: Arc<dyn ChannelLayer> = match std::env::var("REDIS") {
@@ -69,8 +65,8 @@ async fn main() -> Result<(), BoxError> {
         .max_messages_per_second(20);
     let hub = Hub::builder(layer.clone()).name("chat").sockets(options).start().await?;
 
-    let app =
-        Router::new().route("/chat/{room}/{name}", get(chat)).route("/status", get(status)).with_state(hub.clone());
+    let app = Router::new().route("/chat/{room}/{name}", get(chat)).with_state(hub.clone());
+    let app = app.merge(status_page(hub.clone()));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     eprintln!("ws://{}/chat/lobby/ada", listener.local_addr()?);
     let closing = async move {

@@ -66,7 +66,8 @@ async fn come_and_go(number: usize, port: u16, hub: &Hub) {
     let room = format!("room{}", number % ROOMS);
     let (mut socket, _) = client_async(format!("ws://localhost/{room}"), stream).await.unwrap();
     match number % 4 {
-        0 => socket.close(None).await.unwrap(),
+        // Where this machine let it wait for long, it has been closed as too slow before.
+        0 => drop(socket.close(None).await),
         1 => {
             let _ = futures_util::SinkExt::send(&mut socket, "hello".into()).await;
         }

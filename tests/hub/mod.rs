@@ -18,7 +18,7 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::routing::get;
 use axum::serve::ListenerExt;
-use channel_layer::hub::{Client, ClientId, Closed, Handler, HubBuilder, Payload};
+use channel_layer::hub::{Client, ClientId, Closed, Handler, HubBuilder, Payload, status_page};
 use channel_layer::server::{SocketOptions, Upgrade};
 use channel_layer::{BoxError, ChannelLayer, Hub, MemoryLayer};
 use futures_util::{SinkExt, StreamExt};
@@ -71,6 +71,7 @@ impl App {
         let (arrived, arrivals) = mpsc::unbounded_channel();
         let seen = Arc::new(Seen { arrived, arrivals: Mutex::new(arrivals), closed: Mutex::default() });
         let app = Router::new().route("/{room}", get(enter)).with_state((hub.clone(), seen.clone()));
+        let app = app.merge(status_page(hub.clone()));
         let app = app.into_make_service_with_connect_info::<SocketAddr>();
         let listener = listener.tap_io(|stream| stream.set_nodelay(true).unwrap());
         let serving = tokio::spawn(async move { axum::serve(listener, app).await }).abort_handle();

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use channel_layer::hub::HubError;
 use channel_layer::server::SocketOptions;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 use super::{App, TAKE_YOUR_TIME, TIME_TAKEN, hears, hears_until, is_closed, says};
+use crate::support::{DEADLINE, within};
 
 #[tokio::test]
 async fn a_message_reaches_all_of_a_room_and_nobody_else() {
@@ -34,6 +36,19 @@ async fn who_leaves_hears_nothing_more_of_the_room() {
     assert_eq!(app.hub.broadcast("lobby", "again").await.unwrap(), 1, "who joins twice hears once");
     client.send("end").unwrap();
     assert_eq!(hears_until(&mut socket, "end").await, ["before", "again"]);
+}
+
+#[tokio::test]
+async fn the_status_page_shows_the_largest_rooms_as_text() {
+    let app = App::start().await;
+    let (_ada, _bob, _eve) = (app.enter("lobby").await, app.enter("lobby").await, app.enter("%3Cb%3E").await);
+    let mut stream = tokio::net::TcpStream::connect(app.address).await.unwrap();
+    stream.write_all(b"GET /status HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut page = String::new();
+    within(DEADLINE, "the page", stream.read_to_string(&mut page)).await.unwrap();
+    assert!(page.contains("content-security-policy: default-src 'none'"), "{page}");
+    let rooms = page.find("<tr><th>lobby<td>2</tr>").zip(page.find("<tr><th>&lt;b&gt;<td>1</tr>"));
+    assert!(rooms.is_some_and(|(larger, smaller)| larger < smaller), "{page}");
 }
 
 #[tokio::test]

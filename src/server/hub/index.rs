@@ -169,6 +169,16 @@ impl Index {
         self.map(kind).iter().filter(|crowd| !crowd.lock().members.is_empty()).count()
     }
 
+    /// The rooms with most members, and how many.
+    pub(crate) fn largest_rooms(&self, limit: usize) -> Vec<(Arc<str>, usize)> {
+        let size = |room: &Arc<Mutex<Crowd>>| room.lock().members.len();
+        let mut rooms: Vec<_> = self.rooms.iter().map(|room| (room.key().clone(), size(&room))).collect();
+        rooms.retain(|(_, size)| *size > 0);
+        rooms.sort_by(|(one, size), (other, others)| others.cmp(size).then_with(|| one.cmp(other)));
+        rooms.truncate(limit);
+        rooms
+    }
+
     /// Says whether messages of other processes come for an audience; gives whether anybody is there to get them.
     pub(crate) fn set_subscribed(&self, audience: &Audience, subscribed: bool) -> bool {
         let Some(crowd) = self.find(audience.kind, &audience.name) else { return false };

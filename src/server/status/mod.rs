@@ -2,7 +2,7 @@
 
 mod history;
 mod tally;
-mod view;
+pub(crate) mod view;
 mod watch;
 
 use axum::http::Method;
@@ -17,7 +17,7 @@ pub(crate) use watch::Watch;
 
 /// Where the page is, and what it loads.
 pub(crate) const PATH: &str = "/status";
-const STYLE_PATH: &str = "/status.css";
+pub(crate) const STYLE_PATH: &str = "/status.css";
 
 /// Whether a path is one of the page's, which does not show its own requests.
 pub(crate) fn is_own(shared: &Shared, path: &str) -> bool {
@@ -28,15 +28,18 @@ pub(crate) fn is_own(shared: &Shared, path: &str) -> bool {
 pub(crate) fn answer(shared: &Shared, method: &Method, path: &str) -> Option<Response> {
     let watch = shared.watch.as_ref()?;
     let page = match path {
-        PATH => {
-            let body = view::render(&watch.look(shared));
-            Page { content_type: "text/html; charset=utf-8", body: body.into() }
-        }
-        STYLE_PATH => {
-            let style = Bytes::from_static(include_bytes!("status.css"));
-            Page { content_type: "text/css; charset=utf-8", body: style }
-        }
+        PATH => page_of(view::render(&watch.look(shared))),
+        STYLE_PATH => style(),
         _ => return None,
     };
     Some(page.answer(method))
+}
+
+pub(crate) fn page_of(html: String) -> Page {
+    Page { content_type: "text/html; charset=utf-8", body: html.into() }
+}
+
+pub(crate) fn style() -> Page {
+    let style = Bytes::from_static(include_bytes!("status.css"));
+    Page { content_type: "text/css; charset=utf-8", body: style }
 }

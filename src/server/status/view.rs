@@ -20,6 +20,19 @@ pub(super) fn render(view: &View) -> String {
 
 fn write(page: &mut String, view: &View) -> std::fmt::Result {
     let (word, kind) = state(view);
+    begin(page, word, kind, &format!("up {}", span(view.uptime)))?;
+    cards(page, view)?;
+    page.push_str("<div class=\"tables\">\n");
+    channels(page, view)?;
+    outcomes(page, &view.totals)?;
+    queues(page, view.queues)?;
+    shards(page, view)?;
+    page.push_str(END);
+    Ok(())
+}
+
+/// What comes before the cards: how things stand, in a word, and a note beside it.
+pub(crate) fn begin(page: &mut String, word: &str, kind: &str, note: &str) -> std::fmt::Result {
     write!(
         page,
         r#"<!doctype html>
@@ -36,22 +49,16 @@ fn write(page: &mut String, view: &View) -> std::fmt::Result {
 <header>
 <h1>channel-layer <small>{version}</small></h1>
 <p class="state {kind}">{word}</p>
-<p class="muted">up {uptime}</p>
+<p class="muted">{note}</p>
 </header>
 <main>
 "#,
         version = env!("CARGO_PKG_VERSION"),
-        uptime = span(view.uptime),
-    )?;
-    cards(page, view)?;
-    page.push_str("<div class=\"tables\">\n");
-    channels(page, view)?;
-    outcomes(page, &view.totals)?;
-    queues(page, view.queues)?;
-    shards(page, view)?;
-    page.push_str("</div>\n</main>\n</body>\n</html>\n");
-    Ok(())
+    )
 }
+
+/// What comes behind the tables.
+pub(crate) const END: &str = "</div>\n</main>\n</body>\n</html>\n";
 
 fn state(view: &View) -> (&'static str, &'static str) {
     if view.leaving {
@@ -181,7 +188,7 @@ fn outcomes(page: &mut String, totals: &Totals) -> std::fmt::Result {
     Ok(())
 }
 
-fn queues(page: &mut String, queues: QueueDepths) -> std::fmt::Result {
+pub(crate) fn queues(page: &mut String, queues: QueueDepths) -> std::fmt::Result {
     page.push_str("<section><h2>Waiting for sockets</h2><table><tbody>\n");
     for (name, value) in
         [("messages", queues.messages), ("bytes", queues.bytes), ("messages for the slowest", queues.longest)]
@@ -232,7 +239,7 @@ fn rate(rate: f64) -> String {
 }
 
 /// With narrow spaces between groups of digits.
-fn thousands(number: u64) -> String {
+pub(crate) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {

@@ -1,7 +1,8 @@
 //! Options from environment variables.
 
-use super::file::{OPTIONS, Raw};
+use super::file::OPTIONS;
 use super::options::Config;
+use super::raw::Raw;
 use crate::error::{Error, Result};
 
 const PREFIX: &str = "CHANNEL_LAYER_";

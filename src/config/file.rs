@@ -1,15 +1,14 @@
-//! Options from JSON and TOML: a tree of values, and what each option makes of its own.
+//! Options from JSON and TOML, by their names.
 
 use std::fmt;
-use std::time::Duration;
 
-use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-use super::host::{Host, Parts};
 use super::options::Config;
 use super::pubsub::{Fallback, Overflow};
-use crate::capacity::{self, CapacityRule};
+use super::raw::Raw;
+use super::value::{choice, database, hosts, keys, names, rules, seconds, secret, text, truth, whole};
 use crate::codec::serializer::Serializer;
 use crate::error::{Error, Result};
 
@@ -55,21 +54,6 @@ pub(super) const OPTIONS: &[&str] = &[
 const SERIALIZERS: [(&str, Serializer); 2] = [("msgpack", Serializer::MessagePack), ("json", Serializer::Json)];
 const OVERFLOWS: [(&str, Overflow); 2] = [("drop_oldest", Overflow::DropOldest), ("drop_newest", Overflow::DropNewest)];
 const FALLBACKS: [(&str, Fallback); 2] = [("fail", Fallback::Fail), ("local", Fallback::Local)];
-
-/// What a glob in the keys of `channel_capacity` begins with when it is a regex.
-const REGEX_MARK: &str = "re:";
-
-/// A value of a file as it stands there. Tables keep their order, which decides between rules for capacities.
-#[derive(PartialEq)]
-pub(super) enum Raw {
-    Null,
-    Bool(bool),
-    Integer(i128),
-    Float(f64),
-    Text(String),
-    List(Vec<Raw>),
-    Table(Vec<(String, Raw)>),
-}
 
 impl Config {
     /// Reads options from a JSON object; those that are missing or null keep their defaults.
@@ -172,278 +156,19 @@ fn unknown(option: &str) -> Error {
     Error::config(option, "...", format_args!("there is no such option; there are {}", OPTIONS.join(", ")))
 }
 
-fn text(option: &str, raw: Raw) -> Result<String> {
-    match raw {
-        Raw::Text(text) => Ok(text),
-        other => Err(Error::config(option, other, "text is expected")),
-    }
-}
-
-/// What the text stands for in a list of words.
-fn choice<T: Copy>(option: &str, raw: &Raw, words: &[(&str, T)]) -> Result<T> {
-    let Raw::Text(text) = raw else { return Err(Error::config(option, raw, "text is expected")) };
-    let found = words.iter().find(|(word, _)| word == text);
-    found.map(|(_, value)| *value).ok_or_else(|| {
-        let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
-        Error::config(option, text, format_args!("it must be {}", known.join(" or ")))
-    })
-}
-
-fn truth(option: &str, raw: &Raw) -> Result<bool> {
-    match raw {
-        Raw::Bool(value) => Ok(*value),
-        other => Err(Error::config(option, other, "true or false is expected")),
-    }
-}
-
-fn whole(option: &str, raw: &Raw) -> Result<usize> {
-    match raw {
-        Raw::Integer(number) => usize::try_from(*number).ok(),
-        _ => None,
-    }
-    .ok_or_else(|| Error::config(option, raw, "a whole number of 0 or more is expected"))
-}
-
-fn seconds(option: &str, raw: &Raw) -> Result<Duration> {
-    match raw {
-        Raw::Integer(seconds) => u64::try_from(*seconds).ok().map(Duration::from_secs),
-        Raw::Float(seconds) => Duration::try_from_secs_f64(*seconds).ok(),
-        _ => None,
-    }
-    .ok_or_else(|| Error::config(option, raw, "a number of seconds of 0 or more is expected"))
-}
-
-fn database(option: &str, raw: &Raw) -> Result<u32> {
-    let refuse = || Error::config(option, raw, "the number of a database is expected");
-    u32::try_from(whole(option, raw)?).map_err(|_| refuse())
-}
-
-fn secret(option: &str, raw: Raw) -> Result<String> {
-    match raw {
-        Raw::Text(text) => Ok(text),
-        other => Err(Error::config(option, "...", format_args!("text is expected, not {}", other.kind()))),
-    }
-}
-
-fn names(option: &str, raw: Raw) -> Result<Vec<String>> {
-    let Raw::List(names) = raw else { return Err(Error::config(option, raw, "a list of names is expected")) };
-    names.into_iter().enumerate().map(|(at, name)| text(&format!("{option}[{at}]"), name)).collect()
-}
-
-fn keys(option: &str, raw: Raw) -> Result<Vec<String>> {
-    let refuse =
-        |what: &Raw| Error::config(option, "...", format_args!("a list of texts is expected, not {}", what.kind()));
-    let Raw::List(keys) = raw else { return Err(refuse(&raw)) };
-    let text = |key| match key {
-        Raw::Text(key) => Ok(key),
-        other => Err(refuse(&other)),
-    };
-    keys.into_iter().map(text).collect()
-}
-
-fn hosts(option: &str, raw: Raw) -> Result<Vec<Host>> {
-    let Raw::List(hosts) = raw else {
-        return Err(Error::config(option, raw.kind(), "a list is expected, even of one host"));
-    };
-    let named =
-        |(at, raw)| host(raw).map_err(|(shown, reason)| Error::config(format!("{option}[{at}]"), shown, reason));
-    hosts.into_iter().enumerate().map(named).collect()
-}
-
-/// A host, or what of it may be shown and what is wrong with it.
-fn host(raw: Raw) -> Result<Host, (String, String)> {
-    let kind = raw.kind();
-    match raw {
-        Raw::Text(url) => Ok(url.into()),
-        Raw::List(pair) => match <[Raw; 2]>::try_from(pair) {
-            Ok([Raw::Text(host), Raw::Integer(port)]) => match u16::try_from(port) {
-                Ok(port) => Ok((host.as_str(), port).into()),
-                Err(_) => Err((port.to_string(), "the port must be from 1 to 65535".into())),
-            },
-            _ => Err((kind.into(), "a host and a port are expected".into())),
-        },
-        Raw::Table(parts) => {
-            let mut collected = Parts::default();
-            for (part, raw) in parts {
-                set_part(&mut collected, &part, raw).map_err(|reason| (format!("{{{part} = ...}}"), reason))?;
-            }
-            collected.into_host().map_err(|reason| (kind.into(), reason))
-        }
-        _ => Err((kind.into(), "a url, a list of host and port, or a table is expected".into())),
-    }
-}
-
-fn set_part(parts: &mut Parts, part: &str, raw: Raw) -> Result<(), String> {
-    let text = |into: &mut Option<String>, raw| match raw {
-        Raw::Null => Ok(()),
-        Raw::Text(_) if into.is_some() => Err("it is given twice".to_owned()),
-        Raw::Text(text) => {
-            *into = Some(text);
-            Ok(())
-        }
-        other => Err(format!("text is expected, not {}", other.kind())),
-    };
-    match part {
-        "url" | "address" => text(&mut parts.url, raw),
-        "name" => text(&mut parts.name, raw),
-        "host" => text(&mut parts.host, raw),
-        "username" => text(&mut parts.username, raw),
-        "password" => text(&mut parts.password, raw),
-        "port" => number(raw).map(|port| parts.port = port),
-        "db" => number(raw).map(|db| parts.db = db),
-        _ => Err("there is no such part; there are url, address, name, host, port, db, username, password".into()),
-    }
-}
-
-fn number<N: TryFrom<i128>>(raw: Raw) -> Result<Option<N>, String> {
-    match raw {
-        Raw::Null => Ok(None),
-        Raw::Integer(number) => N::try_from(number).map(Some).map_err(|_| format!("{number} is out of range")),
-        other => Err(format!("a whole number is expected, not {}", other.kind())),
-    }
-}
-
-fn rules(raw: Raw) -> Result<Vec<CapacityRule>> {
-    match raw {
-        Raw::Table(entries) => entries.into_iter().map(|(pattern, raw)| keyed_rule(&pattern, &raw)).collect(),
-        Raw::List(tables) => tables.iter().map(listed_rule).collect(),
-        other => Err(Error::config(capacity::OPTION, other, "a table of patterns, or a list of tables, is expected")),
-    }
-}
-
-fn keyed_rule(pattern: &str, raw: &Raw) -> Result<CapacityRule> {
-    let capacity = whole(&format!("{}.{pattern}", capacity::OPTION), raw)?;
-    Ok(match pattern.strip_prefix(REGEX_MARK) {
-        Some(regex) => CapacityRule::regex(regex, capacity),
-        None => CapacityRule::glob(pattern, capacity),
-    })
-}
-
-fn listed_rule(raw: &Raw) -> Result<CapacityRule> {
-    let refuse = |raw: &Raw| {
-        Err(Error::config(capacity::OPTION, raw, "a table of capacity and either glob or regex is expected"))
-    };
-    let Raw::Table(entries) = raw else { return refuse(raw) };
-    let get = |name: &str| entries.iter().find(|(key, _)| key == name).map(|(_, value)| value);
-    let Some(capacity) = get("capacity").filter(|_| entries.len() == 2) else { return refuse(raw) };
-    let capacity = whole(capacity::OPTION, capacity)?;
-    match (get("glob"), get("regex")) {
-        (Some(Raw::Text(pattern)), None) => Ok(CapacityRule::glob(pattern, capacity)),
-        (None, Some(Raw::Text(pattern))) => Ok(CapacityRule::regex(pattern, capacity)),
-        _ => refuse(raw),
-    }
-}
-
-impl Raw {
-    /// Its type, where its content may be secret.
-    fn kind(&self) -> &'static str {
-        match self {
-            Self::Null => "null",
-            Self::Bool(_) => "a truth value",
-            Self::Integer(_) | Self::Float(_) => "a number",
-            Self::Text(_) => "a text",
-            Self::List(_) => "a list",
-            Self::Table(_) => "a table",
-        }
-    }
-}
-
-impl fmt::Display for Raw {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Null => f.write_str("null"),
-            Self::Bool(value) => write!(f, "{value}"),
-            Self::Integer(value) => write!(f, "{value}"),
-            Self::Float(value) => write!(f, "{value}"),
-            Self::Text(text) => write!(f, "{text:?}"),
-            Self::List(values) => {
-                let shown: Vec<_> = values.iter().map(Self::to_string).collect();
-                write!(f, "[{}]", shown.join(", "))
-            }
-            Self::Table(entries) => {
-                let shown: Vec<_> = entries.iter().map(|(key, value)| format!("{key:?}: {value}")).collect();
-                write!(f, "{{{}}}", shown.join(", "))
-            }
-        }
-    }
-}
-
 impl<'de> Deserialize<'de> for Config {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Self::from_raw(Raw::deserialize(deserializer)?).map_err(D::Error::custom)
     }
 }
 
-impl<'de> Deserialize<'de> for Raw {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(RawVisitor)
-    }
-}
-
-struct RawVisitor;
-
-impl<'de> Visitor<'de> for RawVisitor {
-    type Value = Raw;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value of a configuration")
-    }
-
-    fn visit_unit<E>(self) -> Result<Raw, E> {
-        Ok(Raw::Null)
-    }
-
-    fn visit_none<E>(self) -> Result<Raw, E> {
-        Ok(Raw::Null)
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Raw, D::Error> {
-        Raw::deserialize(deserializer)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Raw, E> {
-        Ok(Raw::Bool(value))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Raw, E> {
-        Ok(Raw::Integer(value.into()))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Raw, E> {
-        Ok(Raw::Integer(value.into()))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Raw, E> {
-        Ok(Raw::Float(value))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Raw, E> {
-        Ok(Raw::Text(text.into()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Raw, A::Error> {
-        let mut values = Vec::new();
-        while let Some(value) = access.next_element()? {
-            values.push(value);
-        }
-        Ok(Raw::List(values))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Raw, A::Error> {
-        let mut entries: Vec<(String, Raw)> = Vec::new();
-        while let Some((key, value)) = access.next_entry()? {
-            if entries.iter().any(|(other, _)| *other == key) {
-                return Err(A::Error::custom(format_args!("{key:?} is given twice")));
-            }
-            entries.push((key, value));
-        }
-        Ok(Raw::Table(entries))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::capacity::CapacityRule;
+    use crate::config::Host;
 
     fn json(json: &str) -> Config {
         Config::from_json(json).expect("it is a configuration")

@@ -6,7 +6,9 @@ mod format;
 mod host;
 mod options;
 mod pubsub;
+mod raw;
 mod servers;
+mod value;
 
 pub use format::Format;
 pub use host::Host;

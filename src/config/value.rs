@@ -1,0 +1,173 @@
+//! What an option makes of its value, and why it cannot make anything of it. Nothing that may be secret is shown.
+
+use std::time::Duration;
+
+use super::host::{Host, Parts};
+use super::raw::Raw;
+use crate::capacity::{self, CapacityRule};
+use crate::error::{Error, Result};
+
+/// What a glob in the keys of `channel_capacity` begins with when it is a regex.
+const REGEX_MARK: &str = "re:";
+
+pub(super) fn text(option: &str, raw: Raw) -> Result<String> {
+    match raw {
+        Raw::Text(text) => Ok(text),
+        other => Err(Error::config(option, other, "text is expected")),
+    }
+}
+
+/// What the text stands for in a list of words.
+pub(super) fn choice<T: Copy>(option: &str, raw: &Raw, words: &[(&str, T)]) -> Result<T> {
+    let Raw::Text(text) = raw else { return Err(Error::config(option, raw, "text is expected")) };
+    let found = words.iter().find(|(word, _)| word == text);
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+        Error::config(option, text, format_args!("it must be {}", known.join(" or ")))
+    })
+}
+
+pub(super) fn truth(option: &str, raw: &Raw) -> Result<bool> {
+    match raw {
+        Raw::Bool(value) => Ok(*value),
+        other => Err(Error::config(option, other, "true or false is expected")),
+    }
+}
+
+pub(super) fn whole(option: &str, raw: &Raw) -> Result<usize> {
+    match raw {
+        Raw::Integer(number) => usize::try_from(*number).ok(),
+        _ => None,
+    }
+    .ok_or_else(|| Error::config(option, raw, "a whole number of 0 or more is expected"))
+}
+
+pub(super) fn seconds(option: &str, raw: &Raw) -> Result<Duration> {
+    match raw {
+        Raw::Integer(seconds) => u64::try_from(*seconds).ok().map(Duration::from_secs),
+        Raw::Float(seconds) => Duration::try_from_secs_f64(*seconds).ok(),
+        _ => None,
+    }
+    .ok_or_else(|| Error::config(option, raw, "a number of seconds of 0 or more is expected"))
+}
+
+pub(super) fn database(option: &str, raw: &Raw) -> Result<u32> {
+    let refuse = || Error::config(option, raw, "the number of a database is expected");
+    u32::try_from(whole(option, raw)?).map_err(|_| refuse())
+}
+
+pub(super) fn secret(option: &str, raw: Raw) -> Result<String> {
+    match raw {
+        Raw::Text(text) => Ok(text),
+        other => Err(Error::config(option, "...", format_args!("text is expected, not {}", other.kind()))),
+    }
+}
+
+pub(super) fn names(option: &str, raw: Raw) -> Result<Vec<String>> {
+    let Raw::List(names) = raw else { return Err(Error::config(option, raw, "a list of names is expected")) };
+    names.into_iter().enumerate().map(|(at, name)| text(&format!("{option}[{at}]"), name)).collect()
+}
+
+pub(super) fn keys(option: &str, raw: Raw) -> Result<Vec<String>> {
+    let refuse =
+        |what: &Raw| Error::config(option, "...", format_args!("a list of texts is expected, not {}", what.kind()));
+    let Raw::List(keys) = raw else { return Err(refuse(&raw)) };
+    let text = |key| match key {
+        Raw::Text(key) => Ok(key),
+        other => Err(refuse(&other)),
+    };
+    keys.into_iter().map(text).collect()
+}
+
+pub(super) fn hosts(option: &str, raw: Raw) -> Result<Vec<Host>> {
+    let Raw::List(hosts) = raw else {
+        return Err(Error::config(option, raw.kind(), "a list is expected, even of one host"));
+    };
+    let named =
+        |(at, raw)| host(raw).map_err(|(shown, reason)| Error::config(format!("{option}[{at}]"), shown, reason));
+    hosts.into_iter().enumerate().map(named).collect()
+}
+
+/// A host, or what of it may be shown and what is wrong with it.
+fn host(raw: Raw) -> Result<Host, (String, String)> {
+    let kind = raw.kind();
+    match raw {
+        Raw::Text(url) => Ok(url.into()),
+        Raw::List(pair) => match <[Raw; 2]>::try_from(pair) {
+            Ok([Raw::Text(host), Raw::Integer(port)]) => match u16::try_from(port) {
+                Ok(port) => Ok((host.as_str(), port).into()),
+                Err(_) => Err((port.to_string(), "the port must be from 1 to 65535".into())),
+            },
+            _ => Err((kind.into(), "a host and a port are expected".into())),
+        },
+        Raw::Table(parts) => {
+            let mut collected = Parts::default();
+            for (part, raw) in parts {
+                set_part(&mut collected, &part, raw).map_err(|reason| (format!("{{{part} = ...}}"), reason))?;
+            }
+            collected.into_host().map_err(|reason| (kind.into(), reason))
+        }
+        _ => Err((kind.into(), "a url, a list of host and port, or a table is expected".into())),
+    }
+}
+
+fn set_part(parts: &mut Parts, part: &str, raw: Raw) -> Result<(), String> {
+    let text = |into: &mut Option<String>, raw| match raw {
+        Raw::Null => Ok(()),
+        Raw::Text(_) if into.is_some() => Err("it is given twice".to_owned()),
+        Raw::Text(text) => {
+            *into = Some(text);
+            Ok(())
+        }
+        other => Err(format!("text is expected, not {}", other.kind())),
+    };
+    match part {
+        "url" | "address" => text(&mut parts.url, raw),
+        "name" => text(&mut parts.name, raw),
+        "host" => text(&mut parts.host, raw),
+        "username" => text(&mut parts.username, raw),
+        "password" => text(&mut parts.password, raw),
+        "port" => number(raw).map(|port| parts.port = port),
+        "db" => number(raw).map(|db| parts.db = db),
+        _ => Err("there is no such part; there are url, address, name, host, port, db, username, password".into()),
+    }
+}
+
+fn number<N: TryFrom<i128>>(raw: Raw) -> Result<Option<N>, String> {
+    match raw {
+        Raw::Null => Ok(None),
+        Raw::Integer(number) => N::try_from(number).map(Some).map_err(|_| format!("{number} is out of range")),
+        other => Err(format!("a whole number is expected, not {}", other.kind())),
+    }
+}
+
+pub(super) fn rules(raw: Raw) -> Result<Vec<CapacityRule>> {
+    match raw {
+        Raw::Table(entries) => entries.into_iter().map(|(pattern, raw)| keyed_rule(&pattern, &raw)).collect(),
+        Raw::List(tables) => tables.iter().map(listed_rule).collect(),
+        other => Err(Error::config(capacity::OPTION, other, "a table of patterns, or a list of tables, is expected")),
+    }
+}
+
+fn keyed_rule(pattern: &str, raw: &Raw) -> Result<CapacityRule> {
+    let capacity = whole(&format!("{}.{pattern}", capacity::OPTION), raw)?;
+    Ok(match pattern.strip_prefix(REGEX_MARK) {
+        Some(regex) => CapacityRule::regex(regex, capacity),
+        None => CapacityRule::glob(pattern, capacity),
+    })
+}
+
+fn listed_rule(raw: &Raw) -> Result<CapacityRule> {
+    let refuse = |raw: &Raw| {
+        Err(Error::config(capacity::OPTION, raw, "a table of capacity and either glob or regex is expected"))
+    };
+    let Raw::Table(entries) = raw else { return refuse(raw) };
+    let get = |name: &str| entries.iter().find(|(key, _)| key == name).map(|(_, value)| value);
+    let Some(capacity) = get("capacity").filter(|_| entries.len() == 2) else { return refuse(raw) };
+    let capacity = whole(capacity::OPTION, capacity)?;
+    match (get("glob"), get("regex")) {
+        (Some(Raw::Text(pattern)), None) => Ok(CapacityRule::glob(pattern, capacity)),
+        (None, Some(Raw::Text(pattern))) => Ok(CapacityRule::regex(pattern, capacity)),
+        _ => refuse(raw),
+    }
+}

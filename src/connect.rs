@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use crate::config::{Config, Format};
+use crate::config::{Config, Fallback, Format};
 use crate::django::{AsgiRedisLayer, ChannelsRedisLayer};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::fallback::FallbackLayer;
 use crate::layer::ChannelLayer;
 use crate::redis::{PubSubLayer, RedisLayer};
 
-/// Connects to the servers of `config`, in the [format](Config::format) that it names.
+/// Connects to the servers of `config`, in the [format](Config::format) that it names, and behind a [`FallbackLayer`] where
+/// [`fallback`](Config::fallback) is `local`.
 ///
 /// ```no_run
 /// use channel_layer::{ChannelLayer, Config, message};
@@ -30,9 +32,14 @@ use crate::redis::{PubSubLayer, RedisLayer};
 ///
 /// # Errors
 ///
-/// Those of [`RedisLayer::connect`].
+/// Those of [`RedisLayer::connect`]; [`Error::InvalidConfig`] if the format knows no fallback.
 pub async fn connect(config: Config) -> Result<Arc<dyn ChannelLayer>> {
+    let local = config.fallback == Some(Fallback::Local);
     Ok(match config.format {
+        Format::AsgiRedis | Format::ChannelsRedis if local => {
+            return Err(Error::config("fallback", "local", "it needs the format native or pubsub"));
+        }
+        Format::Native if local => Arc::new(FallbackLayer::connect(config).await?),
         Format::Native => Arc::new(RedisLayer::connect(config).await?),
         Format::AsgiRedis => Arc::new(AsgiRedisLayer::connect(config).await?),
         Format::PubSub => Arc::new(PubSubLayer::connect(config).await?),

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::config::{Config, Fallback, Format};
+use crate::config::{Config, Format};
 use crate::error::{Error, Result};
-use crate::fallback::FallbackLayer;
 use crate::layer::ChannelLayer;
 use crate::memory::MemoryLayer;
 use crate::redis::PubSubLayer;
@@ -38,6 +37,8 @@ pub struct Deployment {
     pub config: Config,
     /// Which layer it is.
     pub layer: LayerKind,
+    /// Whether the environment says that there is no Redis.
+    disabled: bool,
 }
 
 /// A layer to choose.
@@ -86,7 +87,7 @@ impl Deployment {
     pub fn of(config: Config) -> Self {
         let on_redis = config.names_servers() || config.format != Format::Native;
         let layer = if on_redis { LayerKind::Redis } else { LayerKind::Memory };
-        Self { config, layer }
+        Self { config, layer, disabled: false }
     }
 
     /// What the environment asks for.
@@ -105,6 +106,7 @@ impl Deployment {
         let config = redis.config(has("HOSTS") || has("SENTINELS"))?;
         let enabled = redis.truth("ENABLED")?;
         let mut deployment = Self::of(config.with_vars(variables.iter().cloned())?);
+        deployment.disabled = enabled == Some(false);
         deployment.layer = match (enabled, redis.truth("PUBSUB_ENABLED")?) {
             (Some(false), _) => LayerKind::Memory,
             (_, Some(true)) => LayerKind::PubSub,
@@ -128,6 +130,21 @@ impl Deployment {
         }
     }
 
+    /// The same for what has no meaning inside one process: on the default host where no server is named.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] if the environment says that there is no Redis.
+    pub fn on_servers(mut self) -> Result<Self> {
+        if self.layer == LayerKind::Memory {
+            if self.disabled {
+                return Err(Error::config("REDIS_ENABLED", "false", "a server is needed to reach other processes"));
+            }
+            self.layer = LayerKind::Redis;
+        }
+        Ok(self)
+    }
+
     /// Makes the layer.
     ///
     /// # Cancel safety
@@ -140,13 +157,7 @@ impl Deployment {
     pub async fn connect(self) -> Result<Arc<dyn ChannelLayer>> {
         Ok(match self.layer {
             LayerKind::Memory => Arc::new(MemoryLayer::with_config(&self.config)?),
-            LayerKind::Redis => match (self.config.fallback, self.config.format) {
-                (Some(Fallback::Local), Format::Native) => Arc::new(FallbackLayer::connect(self.config).await?),
-                (Some(Fallback::Local), Format::AsgiRedis | Format::ChannelsRedis) => {
-                    return Err(Error::config("fallback", "local", "it needs the format native or pubsub"));
-                }
-                _ => crate::connect::connect(self.config).await?,
-            },
+            LayerKind::Redis => crate::connect::connect(self.config).await?,
             LayerKind::PubSub => Arc::new(PubSubLayer::connect(self.config).await?),
         })
     }
@@ -295,6 +306,16 @@ mod tests {
         assert_eq!(attempts(&[("REDIS_RETRY_ON_TIMEOUT", "yes")]), 3);
         assert_eq!(attempts(&[("REDIS_RETRY_ATTEMPTS", "2")]), 2);
         assert_eq!(attempts(&[("REDIS_RETRY_ON_TIMEOUT", "no"), ("REDIS_RETRY_ATTEMPTS", "2")]), 0);
+    }
+
+    #[test]
+    fn what_needs_servers_has_the_default_one_unless_redis_is_disabled() {
+        let on_servers = |variables: &[_]| read(variables).expect("they are good").on_servers();
+        assert_eq!(on_servers(&[]).expect("nothing is said of Redis").layer, LayerKind::Redis);
+        let pubsub = on_servers(&[("REDIS_PUBSUB_ENABLED", "true")]).expect("it is enabled");
+        assert_eq!(pubsub.layer, LayerKind::PubSub);
+        let refused = on_servers(&[("REDIS_ENABLED", "false")]).expect_err("it is disabled").to_string();
+        assert!(refused.contains("REDIS_ENABLED = false"), "{refused}");
     }
 
     #[test]

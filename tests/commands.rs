@@ -4,9 +4,11 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use channel_layer::django::ChannelsRedisLayer;
-use channel_layer::{ChannelLayer, Config, RedisLayer, Value, message};
+use channel_layer::{ChannelLayer, Config, PubSubLayer, RedisLayer, Value, message};
 use tokio::process::Command;
 
+use crate::chat::get;
+use crate::server::Program;
 use crate::support::{DEADLINE, FakeServer, RedisServer, within};
 
 struct Shell {
@@ -34,6 +36,53 @@ impl Shell {
         let output = self.output(arguments).await;
         assert!(output.status.success(), "{arguments:?}");
         String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+/// What a command says and whether it succeeds, with these variables and no option.
+async fn said(arguments: &[&str], variables: &[(&str, &str)]) -> (bool, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_channel-layer"));
+    command.args(arguments).env_clear().envs(variables.iter().copied()).kill_on_drop(true).stdin(Stdio::null());
+    let output = within(DEADLINE, "the end of the command", command.output()).await.unwrap();
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    (output.status.success(), said)
+}
+
+#[tokio::test]
+async fn commands_use_the_layer_that_the_environment_names() {
+    let redis = RedisServer::start();
+    let url = redis.url();
+    let pubsub = [("REDIS_ENABLED", "true"), ("REDIS_PUBSUB_ENABLED", "true"), ("REDIS_URL", &*url)];
+    let layer = PubSubLayer::connect(Config::new().hosts([&*url])).await.unwrap();
+    layer.subscribe(&["work"]).await.unwrap();
+    assert!(said(&["send", "work", r#"{"number":1}"#], &pubsub).await.0);
+    let heard = within(DEADLINE, "the message", layer.receive(&["work"])).await.unwrap();
+    assert_eq!(heard.message.int("number"), Some(1));
+    // An option says where, and not which.
+    let elsewhere = [pubsub[0], pubsub[1], ("REDIS_URL", "redis://127.0.0.1:1")];
+    assert!(said(&["send", "work", r#"{"number":2}"#, "--redis", &url], &elsewhere).await.0);
+    let heard = within(DEADLINE, "the message", layer.receive(&["work"])).await.unwrap();
+    assert_eq!(heard.message.int("number"), Some(2));
+
+    for command in [&["serve", "--listen", "127.0.0.1:0"][..], &["worker", "echo"], &["stats"]] {
+        let (succeeds, told) = said(command, &[("REDIS_ENABLED", "false")]).await;
+        assert!(!succeeds && told.contains("REDIS_ENABLED = false"), "{command:?}: {told}");
+    }
+}
+
+#[tokio::test]
+async fn a_command_that_ends_at_once_does_not_talk_to_itself_and_a_server_goes_on_alone() {
+    let mut redis = RedisServer::start();
+    redis.stop();
+    let url = redis.url();
+    for variables in [
+        [("CHANNEL_LAYER_FALLBACK", "local"), ("CHANNEL_LAYER_HOSTS", &*url)],
+        [("REDIS_PUBSUB_ENABLED", "true"), ("REDIS_URL", &*url)],
+    ] {
+        assert!(!said(&["send", "work", "{}"], &variables).await.0, "{variables:?}");
+        let server = Program::start(&["serve", "--listen", "127.0.0.1:0", "--health"], &variables).await;
+        let health = get(server.address(), "/health/redis").await;
+        assert!(health.contains(r#""fallback_mode":true"#), "{health}");
     }
 }
 

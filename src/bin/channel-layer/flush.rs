@@ -13,7 +13,7 @@ pub(crate) struct Flush {
 
 impl Flush {
     pub(crate) async fn run(self) -> Result<(), BoxError> {
-        let layer = self.layer.connect_redis().await?;
+        let layer = self.layer.connect_once().await?;
         layer.flush().await?;
         Ok(layer.close().await?)
     }

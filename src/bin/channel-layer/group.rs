@@ -33,7 +33,7 @@ pub(crate) enum Group {
 impl Group {
     pub(crate) async fn run(self) -> Result<(), BoxError> {
         let (Self::Add { layer, .. } | Self::Discard { layer, .. } | Self::List { layer, .. }) = &self;
-        let layer = layer.connect_redis().await?;
+        let layer = layer.connect_once().await?;
         match &self {
             Self::Add { group, channel, .. } => layer.group_add(group, channel).await?,
             Self::Discard { group, channel, .. } => layer.group_discard(group, channel).await?,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use channel_layer::{
-    BoxError, CapacityRule, ChannelLayer, Deployment, Format, Host, HybridLayer, LayerKind, MemoryLayer,
+    BoxError, CapacityRule, ChannelLayer, Deployment, Fallback, Format, Host, HybridLayer, LayerKind, MemoryLayer,
 };
 use clap::Args;
 
@@ -46,7 +46,14 @@ impl LayerOptions {
 
     /// For commands that have no meaning inside one process; without an option they use the server on this machine.
     pub(crate) async fn connect_redis(&self) -> Result<Arc<dyn ChannelLayer>, BoxError> {
-        Ok(channel_layer::connect(self.deployment()?.config).await?)
+        Ok(self.deployment()?.on_servers()?.connect().await?)
+    }
+
+    /// For commands that end at once: without a server they fail, and do not talk to themselves.
+    pub(crate) async fn connect_once(&self) -> Result<Arc<dyn ChannelLayer>, BoxError> {
+        let mut deployment = self.deployment()?.on_servers()?;
+        deployment.config = deployment.config.fallback(Fallback::Fail);
+        Ok(deployment.connect().await?)
     }
 
     /// The options and the layer that the command and its environment ask for.
@@ -60,7 +67,9 @@ impl LayerOptions {
             .channel_capacity(CapacityRule::glob("asgi.delay", DELAYED_CAPACITY));
         if !self.redis.is_empty() {
             config = config.hosts(self.redis.clone()).sentinels::<Host>([]);
-            deployment.layer = LayerKind::Redis;
+            if deployment.layer == LayerKind::Memory {
+                deployment.layer = LayerKind::Redis;
+            }
         }
         if !self.encryption_key.is_empty() {
             config = config.symmetric_encryption_keys(self.encryption_key.clone());

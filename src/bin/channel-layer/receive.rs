@@ -23,7 +23,7 @@ pub(crate) struct Receive {
 impl Receive {
     pub(crate) async fn run(self) -> Result<(), BoxError> {
         let stop = stop_signal()?;
-        let layer = self.layer.connect_redis().await?;
+        let layer = self.layer.connect_once().await?;
         let channels: Vec<_> = self.channels.iter().map(String::as_str).collect();
         let mut receiver = layer.receiver(&channels)?;
         let printed = print_all(&mut receiver, self.count.unwrap_or(u64::MAX), &stop).await;

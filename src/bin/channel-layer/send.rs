@@ -23,7 +23,7 @@ impl Send {
         let json: serde_json::Value = serde_json::from_str(&self.message)
             .map_err(|error| format!("the message {:?} is no JSON: {error}", self.message))?;
         let message = Message::from_serialize(&json)?;
-        let layer = self.layer.connect_redis().await?;
+        let layer = self.layer.connect_once().await?;
         if self.group {
             layer.group_send(&self.target, message).await?;
         } else {

@@ -17,7 +17,7 @@ pub(crate) struct Stats {
 
 impl Stats {
     pub(crate) async fn run(self) -> Result<(), BoxError> {
-        let layer = self.layer.connect_redis().await?;
+        let layer = self.layer.connect_once().await?;
         let figures = match &self.channel {
             Some(channel) => layer.channel_statistics(channel).await?,
             None => layer.global_statistics().await?,

@@ -21,3 +21,4 @@ mod redis;
 mod server;
 mod support;
 mod tidy;
+mod topologies;

@@ -127,6 +127,14 @@ impl Page<'_> {
         self.sees(state, &format!("document.querySelector('#state')?.dataset.state === {state:?}")).await;
     }
 
+    /// Waits until the page says, or does not say any more, that its server is on its own.
+    async fn sees_alone(&self, alone: bool) {
+        let what = if alone { "that the server is alone" } else { "that the server is not alone" };
+        // A page that nobody looks at asks nothing.
+        self.call("Page.bringToFront", json!({})).await;
+        self.sees(what, &format!("document.querySelector('#alone').checkVisibility() === {alone}")).await;
+    }
+
     async fn clicks(&self, selector: &str) {
         self.evaluate(&format!("document.querySelector({selector:?}).click()")).await;
     }
@@ -212,6 +220,61 @@ async fn two_people_talk_over_two_instances_and_one_loses_and_regains_the_connec
     bob.says("back again").await;
     ada.sees_line("back again").await;
     ada.pictured("chat-back").await;
+}
+
+#[tokio::test]
+async fn the_page_says_while_its_server_is_on_its_own_and_nothing_is_lost_there() {
+    let mut redis = RedisServer::start();
+    let url = redis.url();
+    let variables = [("REDIS_ENABLED", "true"), ("REDIS_PUBSUB_ENABLED", "true"), ("REDIS_URL", &*url)];
+    let demo = ["demo", "--port", "0"];
+    let (first, second) = (Instance::run(&demo, &variables).await, Instance::run(&demo, &variables).await);
+    let browser = Browser::start().await;
+    let ada = browser.open(&format!("http://{}/", first.address), "light").await;
+    let ann = browser.open(&format!("http://{}/", first.address), "dark").await;
+    let bob = browser.open(&format!("http://{}/", second.address), "light").await;
+    for (page, name) in [(&ada, "Ada"), (&ann, "Ann"), (&bob, "Bob")] {
+        page.enters(name, "lobby").await;
+    }
+    ada.sees_line("Bob joined").await;
+    ada.says("hello everybody").await;
+    bob.sees_line("hello everybody").await;
+    ada.sees_alone(false).await;
+
+    // Redis goes while she types.
+    ada.types("#text", "half a sen").await;
+    redis.stop();
+    for page in [&ada, &ann, &bob] {
+        page.sees_alone(true).await;
+    }
+    ada.types("#text", "tence").await;
+    ada.presses_enter().await;
+    ann.sees_line("half a sentence").await;
+    for number in 0..20 {
+        ann.says(&format!("number {number} of Ann")).await;
+        ada.says(&format!("number {number} of Ada")).await;
+    }
+    for page in [&ada, &ann] {
+        for number in 0..20 {
+            page.sees_line(&format!("number {number} of Ann")).await;
+            page.sees_line(&format!("number {number} of Ada")).await;
+        }
+        page.sees_state("online").await;
+    }
+    ada.pictured("chat-alone-light").await;
+    ann.pictured("chat-alone-dark").await;
+
+    redis.start_again();
+    for page in [&ada, &ann, &bob] {
+        page.sees_alone(false).await;
+    }
+    bob.says("there you are").await;
+    for page in [&ada, &ann] {
+        page.sees_line("there you are").await;
+    }
+    ada.says("here I am").await;
+    bob.sees_line("here I am").await;
+    bob.pictured("chat-together-again").await;
 }
 
 #[tokio::test]

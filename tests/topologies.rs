@@ -1,0 +1,26 @@
+//! The table in README.md of which layer runs on what: the tests that it names are there.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::process::Command;
+
+use regex::Regex;
+
+/// The names of all tests of this binary.
+fn tests() -> HashSet<String> {
+    let listed = Command::new(std::env::current_exe().unwrap()).args(["--list", "--format", "terse"]).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    listed.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect()
+}
+
+#[test]
+fn each_test_that_is_named_exists() {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let section = readme.split("### Which layer runs on what").nth(1).unwrap().split("\n## ").next().unwrap();
+    let tests = tests();
+    let named: Vec<_> = Regex::new(r"`(\w+(?:::\w+)+)`").unwrap().captures_iter(section).collect();
+    assert!(named.len() > 20 && tests.len() > 1000, "{} of {}", named.len(), tests.len());
+    let there = |name: &str| tests.contains(name) || tests.iter().any(|test| test.starts_with(&format!("{name}::")));
+    let missing: Vec<_> = named.iter().map(|name| &name[1]).filter(|name| !there(name)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}

@@ -45,7 +45,7 @@ pub struct ShardHealth {
     /// Since when it is in this state.
     #[serde(serialize_with = "unix_seconds")]
     pub since: SystemTime,
-    /// Why it cannot be reached.
+    /// Why it cannot be reached, or why messages do not arrive through it.
     pub reason: Option<String>,
     /// The address at which it was reached last; with sentinels that of the master.
     pub server: Option<String>,
@@ -127,16 +127,24 @@ impl Health {
 
     /// Whether this process should get work: through each server messages arrive, or it goes on without it as configured.
     pub fn is_ready(&self) -> bool {
-        let goes_on = |shard: &ShardHealth| shard.is_healthy() || shard.fallback_mode;
+        let goes_on = |shard: &ShardHealth| (shard.is_healthy() && shard.reason.is_none()) || shard.fallback_mode;
         self.status != Status::Unhealthy || (self.fallback_mode && self.shards.iter().all(goes_on))
     }
 
-    /// Notes that what would go through the server at this position stays in this process.
-    pub(crate) fn falls_back(&mut self, shard: usize) {
-        self.status = Status::Unhealthy;
+    /// Notes that what would go through the server at this position stays in this process, and why.
+    pub(crate) fn falls_back(&mut self, shard: usize, reason: Option<String>) {
+        self.fails(shard, reason);
         self.fallback_mode = true;
         if let Some(shard) = self.shards.get_mut(shard) {
             shard.fallback_mode = true;
+        }
+    }
+
+    /// Notes that messages do not arrive through the server at this position, and why.
+    pub(crate) fn fails(&mut self, shard: usize, reason: Option<String>) {
+        self.status = Status::Unhealthy;
+        if let Some(shard) = self.shards.get_mut(shard) {
+            shard.reason = shard.reason.take().or(reason);
         }
     }
 

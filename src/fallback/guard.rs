@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, broadcast};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::ledger::{Change, Ledger};
+use super::ledger::{Change, Due, Ledger};
 use crate::error::{Error, Result};
 use crate::layer::{ChannelLayer, Event, Mode, Modes};
 
@@ -17,6 +18,8 @@ use crate::layer::{ChannelLayer, Event, Mode, Modes};
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How often memberships that have expired are forgotten.
 const PRUNE_EVERY: Duration = Duration::from_mins(1);
+/// How many memberships are told of at once.
+const TOLD_AT_ONCE: usize = 64;
 /// How long telling the remote layer of memberships pauses when it fails.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -27,14 +30,23 @@ pub(super) struct Guard {
     /// return or goes to the remote layer itself.
     pub(super) ledger: Mutex<Ledger>,
     return_after: Duration,
-    /// Counts the outages, odd while there is one.
+    /// Counts the outages, odd while there is one. Changed under `turn`.
     epoch: AtomicU64,
+    /// Held to change epoch and mode together, so that they always say the same.
+    turn: Mutex<()>,
     left: Notify,
 }
 
 impl Guard {
     pub(super) fn new(ledger: Ledger, return_after: Duration, modes: Arc<Modes>) -> Self {
-        Self { modes, ledger: Mutex::new(ledger), return_after, epoch: AtomicU64::new(0), left: Notify::new() }
+        Self {
+            modes,
+            ledger: Mutex::new(ledger),
+            return_after,
+            epoch: AtomicU64::new(0),
+            turn: Mutex::new(()),
+            left: Notify::new(),
+        }
     }
 
     /// Counts the outages: odd while messages stay in this process.
@@ -49,9 +61,12 @@ impl Guard {
 
     /// Keeps messages in this process from now on.
     pub(super) fn leave(&self, reason: &str) {
-        let change = |epoch: u64| epoch.is_multiple_of(2).then_some(epoch + 1);
-        if self.epoch.fetch_update(Ordering::SeqCst, Ordering::SeqCst, change).is_ok() {
-            self.modes.leave(0, Mode::LocalOnly, reason);
+        {
+            let _turn = self.turn.lock();
+            let change = |epoch: u64| epoch.is_multiple_of(2).then_some(epoch + 1);
+            if self.epoch.fetch_update(Ordering::SeqCst, Ordering::SeqCst, change).is_ok() {
+                self.modes.leave(0, Mode::LocalOnly, reason);
+            }
         }
         self.left.notify_one();
     }
@@ -116,10 +131,11 @@ impl Guard {
                 () = self.left.notified() => {}
             }
             self.look(remote);
+            let epoch = self.epoch();
             if self.is_local() {
                 self.prove(remote).await;
             }
-            if self.tell(remote).await.is_err() {
+            if self.tell(remote, epoch).await.is_err() {
                 sleep(PAUSE).await;
             }
         }
@@ -142,36 +158,44 @@ impl Guard {
     }
 
     /// Tells the remote layer of all changes of memberships that it does not know of, and returns to it when there are
-    /// none left.
-    async fn tell(&self, remote: &impl ChannelLayer) -> Result<()> {
+    /// none left and the outage is that of `epoch`, after which the servers have proven themselves.
+    async fn tell(&self, remote: &impl ChannelLayer, epoch: u64) -> Result<()> {
         loop {
             let due = {
                 let mut ledger = self.ledger.lock();
                 let due = ledger.due();
                 if due.is_empty() {
-                    self.arrive();
+                    self.arrive(epoch);
                     return Ok(());
                 }
                 due
             };
-            for due in due {
-                let (group, channel) = &due.key;
-                let done = match due.change {
-                    Change::Added => remote.group_add(group.as_str(), channel.as_str()).await,
-                    Change::Discarded => remote.group_discard(group.as_str(), channel.as_str()).await,
-                };
-                if let Err(error) = done {
-                    self.judge(&error);
-                    return Err(error);
-                }
-                self.ledger.lock().settle(&due);
+            // Each membership is there once, so that no two of these are about the same.
+            for some in due.chunks(TOLD_AT_ONCE) {
+                let telling: Vec<_> = some.iter().map(|due| self.tell_one(remote, due)).collect();
+                try_join_all(telling).await?;
             }
         }
     }
 
-    fn arrive(&self) {
-        let change = |epoch: u64| (epoch % 2 == 1).then_some(epoch + 1);
-        if self.epoch.fetch_update(Ordering::SeqCst, Ordering::SeqCst, change).is_ok() {
+    async fn tell_one(&self, remote: &impl ChannelLayer, due: &Due) -> Result<()> {
+        let (group, channel) = &due.key;
+        let done = match due.change {
+            Change::Added => remote.group_add(group.as_str(), channel.as_str()).await,
+            Change::Discarded => remote.group_discard(group.as_str(), channel.as_str()).await,
+        };
+        if let Err(error) = &done {
+            self.judge(error);
+        } else {
+            self.ledger.lock().settle(due);
+        }
+        done
+    }
+
+    /// Ends the outage of `epoch`, if that is one and not over.
+    fn arrive(&self, epoch: u64) {
+        let _turn = self.turn.lock();
+        if epoch % 2 == 1 && self.epoch.compare_exchange(epoch, epoch + 1, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
             self.modes.arrive(0);
         }
     }
@@ -181,5 +205,29 @@ impl Guard {
             sleep(PRUNE_EVERY).await;
             self.ledger.lock().prune();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_outage_in_which_servers_have_proven_themselves_is_over() {
+        let (events, _) = broadcast::channel(1);
+        let modes = Modes::new(1, events);
+        let guard = Guard::new(Ledger::new(Duration::from_mins(1)), Duration::ZERO, modes.clone());
+        let state = || (guard.is_local(), *modes.watch().borrow());
+        guard.arrive(0);
+        assert_eq!(state(), (false, Mode::Remote));
+        // It began while memberships were told, before anything was proven.
+        guard.leave("gone");
+        guard.arrive(0);
+        assert_eq!(state(), (true, Mode::LocalOnly));
+        guard.arrive(1);
+        assert_eq!(state(), (false, Mode::Remote));
+        guard.leave("gone again");
+        guard.arrive(1);
+        assert_eq!(state(), (true, Mode::LocalOnly));
     }
 }

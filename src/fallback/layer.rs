@@ -85,9 +85,12 @@ impl FallbackLayer<RedisLayer> {
     /// # Errors
     ///
     /// [`Error::InvalidConfig`](crate::Error::InvalidConfig), and
-    /// [`Error::UnsupportedServer`](crate::Error::UnsupportedServer) if a server is there and too old.
+    /// [`Error::UnsupportedServer`](crate::Error::UnsupportedServer) if a server is there and too old; otherwise as
+    /// [`RedisLayer::connect_or_wait`].
     pub async fn connect(config: Config) -> Result<Self> {
-        Self::new(RedisLayer::connect_or_wait(config.clone()).await?, &config)
+        // Falling back is the answer to a server that is away, and not waiting for it.
+        let remote = config.clone().retry_attempts(0);
+        Self::new(RedisLayer::connect_or_wait(remote).await?, &config)
     }
 }
 
@@ -356,8 +359,9 @@ impl<L: ChannelLayer> ChannelLayer for FallbackLayer<L> {
     async fn health(&self) -> Health {
         let mut health = self.remote.health().await;
         if self.guard.is_local() {
+            let reason = self.status().reason;
             for shard in 0..health.shards.len() {
-                health.falls_back(shard);
+                health.falls_back(shard, reason.clone());
             }
         }
         health

@@ -1,6 +1,6 @@
 //! The memberships that this process has made, and which of them the remote layer has not been told of.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -21,6 +21,8 @@ pub(super) enum Change {
 #[derive(Debug)]
 pub(super) struct Ledger {
     lines: HashMap<Key, Line>,
+    /// Those of which the remote layer has not been told.
+    untold: HashSet<Key>,
     group_expiry: Duration,
     last: u64,
 }
@@ -31,7 +33,6 @@ struct Line {
     at: Instant,
     /// Tells changes of one membership apart.
     number: u64,
-    told: bool,
 }
 
 /// A change that the remote layer has to be told of.
@@ -45,33 +46,42 @@ pub(super) struct Due {
 impl Ledger {
     /// For memberships that last for `group_expiry`.
     pub(super) fn new(group_expiry: Duration) -> Self {
-        Self { lines: HashMap::new(), group_expiry, last: 0 }
+        Self { lines: HashMap::new(), untold: HashSet::new(), group_expiry, last: 0 }
     }
 
     /// Notes a change, and whether the remote layer has been `told`.
     pub(super) fn note(&mut self, key: Key, change: Change, told: bool) {
         if change == Change::Discarded && told {
             self.lines.remove(&key);
+            self.untold.remove(&key);
             return;
         }
         self.last += 1;
-        self.lines.insert(key, Line { change, at: Instant::now(), number: self.last, told });
+        if told {
+            self.untold.remove(&key);
+        } else {
+            self.untold.insert(key.clone());
+        }
+        self.lines.insert(key, Line { change, at: Instant::now(), number: self.last });
     }
 
     /// What the remote layer has to be told of.
     pub(super) fn due(&mut self) -> Vec<Due> {
+        if self.untold.is_empty() {
+            return Vec::new();
+        }
         self.prune();
-        let due = self.lines.iter().filter(|(_, line)| !line.told);
+        let due = self.untold.iter().filter_map(|key| Some((key, self.lines.get(key)?)));
         due.map(|(key, line)| Due { key: key.clone(), change: line.change, number: line.number }).collect()
     }
 
     /// Notes that the remote layer has been told of `due`, unless another change has come since.
     pub(super) fn settle(&mut self, due: &Due) {
-        let Some(line) = self.lines.get_mut(&due.key) else { return };
+        let Some(line) = self.lines.get(&due.key) else { return };
         if line.number != due.number {
             return;
         }
-        line.told = true;
+        self.untold.remove(&due.key);
         if line.change == Change::Discarded {
             self.lines.remove(&due.key);
         }
@@ -79,18 +89,20 @@ impl Ledger {
 
     /// The remote layer has forgotten everything, and has to be told of all memberships again.
     pub(super) fn forget_told(&mut self) {
-        self.lines.values_mut().for_each(|line| line.told = false);
+        self.untold.extend(self.lines.keys().cloned());
     }
 
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
         self.lines.clear();
+        self.untold.clear();
     }
 
     /// Forgets what has expired.
     pub(super) fn prune(&mut self) {
         let now = Instant::now();
         self.lines.retain(|_, line| now < line.at + self.group_expiry);
+        self.untold.retain(|key| self.lines.contains_key(key));
     }
 }
 

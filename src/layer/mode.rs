@@ -50,6 +50,9 @@ impl Modes {
     /// Of `shards` servers, all of which are there until somebody says otherwise.
     pub(crate) fn new(shards: usize, events: broadcast::Sender<Event>) -> Arc<Self> {
         let status = ShardStatus { mode: Mode::Remote, since: SystemTime::now(), reason: None, stayed_local: 0 };
+        for shard in 0..shards {
+            metrics::gauge!("channel_layer_local_only", "shard" => shard.to_string()).set(0.0);
+        }
         let shards = Mutex::new(vec![status; shards]);
         Arc::new(Self { shards, overall: watch::Sender::new(Mode::Remote), events })
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use rand::distr::{Alphanumeric, SampleString};
+use tokio::sync::Semaphore;
 
 use super::shard::Shard;
 use crate::error::{BoxError, Result};
@@ -27,6 +28,8 @@ const LEFTOVERS_LIVE: Duration = Duration::from_secs(10);
 pub(crate) struct Checkup {
     /// Held only to read or replace a result.
     last: Vec<Mutex<Option<Measured>>>,
+    /// Whoever asks while a probe is under way waits for it and is told of the same.
+    turns: Vec<Semaphore>,
 }
 
 #[derive(Clone)]
@@ -39,7 +42,8 @@ struct Measured {
 impl Checkup {
     /// Of a layer with so many shards.
     pub(crate) fn new(shards: usize) -> Self {
-        Self { last: (0..shards).map(|_| Mutex::default()).collect() }
+        let last = (0..shards).map(|_| Mutex::default()).collect();
+        Self { last, turns: (0..shards).map(|_| Semaphore::new(1)).collect() }
     }
 
     /// How `shards` are; `travel` has a message travel through one of them.
@@ -62,6 +66,8 @@ impl Checkup {
     }
 
     async fn measured(&self, shard: &Shard, travel: impl Future<Output = Result<(), BoxError>>) -> Measured {
+        // It is never closed, so that there always is a turn.
+        let _turn = self.turns[shard.index].acquire().await;
         let last = self.last[shard.index].lock().clone();
         if let Some(last) = last.filter(|last| last.at.elapsed() < FRESH) {
             return last;
@@ -104,8 +110,11 @@ pub(crate) async fn travel(
     // Without `LT`, which servers before 7.0 do not know.
     command.arg(key).arg(u64::try_from(LEFTOVERS_LIVE.as_millis()).unwrap_or(u64::MAX));
     shard.run(&command).await.map_err(|fault| fault.into_error(shard.index))?;
-    layer.receive(&[channel.as_str()]).await?;
-    Ok(())
+    // It is there, and this takes none of the connections on which readers wait.
+    match layer.try_receive(&[channel.as_str()]).await? {
+        Some(_) => Ok(()),
+        None => Err("the message was not there".into()),
+    }
 }
 
 /// What the servers say of their load.

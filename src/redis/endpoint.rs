@@ -57,7 +57,7 @@ impl Endpoint {
     }
 
     fn new(info: ConnectionInfo, config: &Config) -> Self {
-        let info = info.set_tcp_settings(tcp_settings(config.tcp_keepalive));
+        let info = info.set_tcp_settings(tcp_settings(config.tcp_keepalive, config.command_timeout));
         Self { info, tls: config.tls.clone() }
     }
 
@@ -74,11 +74,19 @@ impl Endpoint {
     }
 }
 
-fn tcp_settings(keepalive: Duration) -> TcpSettings {
+fn tcp_settings(keepalive: Duration, patience: Duration) -> TcpSettings {
     // A probe every few seconds after that finds a dead connection soon, where the system's own pace takes 11 minutes.
     let interval = (keepalive / 3).max(Duration::from_secs(1));
     let keepalive = socket2::TcpKeepalive::new().with_time(keepalive).with_interval(interval).with_retries(3);
-    TcpSettings::default().set_nodelay(true).set_keepalive(keepalive)
+    let settings = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
+    // What was given up shall not arrive after all: without this the kernel goes on sending what is in the buffers of a
+    // connection that was closed, for minutes, and it would come behind what was sent after it.
+    let settings = settings.set_linger_time(Duration::ZERO);
+    #[cfg(target_os = "linux")]
+    let settings = settings.set_user_timeout(patience);
+    #[cfg(not(target_os = "linux"))]
+    let _ = patience;
+    settings
 }
 
 /// Without a choice rustls panics in programs where other crates have built it with a second provider.
@@ -113,4 +121,18 @@ fn read_pem(option: &'static str, path: &Path, kind: &str) -> Result<Vec<u8>, En
         return Err(refuse(format!("it holds no {} in PEM", kind.to_lowercase())));
     }
     Ok(pem)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_sent_any_more_over_a_connection_that_was_given_up() {
+        let patience = Duration::from_secs(3);
+        let endpoint = Endpoint::at("redis://a", &Config::new().command_timeout(patience)).unwrap();
+        let settings = endpoint.info.tcp_settings();
+        assert_eq!(settings.user_timeout(), Some(patience));
+        assert!(format!("{settings:?}").contains("linger_time: Some(0ns)"), "{settings:?}");
+    }
 }

@@ -28,6 +28,11 @@ impl Fault {
         Self { may_have_run: false, broken: false, outage: true, cause: Cause(Arc::new(cause)) }
     }
 
+    /// A command that was not sent, though the server is there.
+    pub(crate) fn busy(cause: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self { outage: false, ..Self::unsent(cause) }
+    }
+
     /// An answer that the command cannot give, from a server that is not what it should be.
     pub(crate) fn unexpected(answer: &str) -> Self {
         let cause: Box<dyn std::error::Error + Send + Sync> = format!("unexpected answer: {answer}").into();

@@ -99,7 +99,8 @@ impl RedisLayer {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`], [`Error::UnsupportedServer`] if a server is older than 7.0.
+    /// [`Error::InvalidConfig`], [`Error::UnsupportedServer`] if a server is older than 7.0; [`Error::Redis`] if sentinels
+    /// are named and no [`services`](Config::services), and none of them tells which there are.
     pub async fn connect_or_wait(config: Config) -> Result<Self> {
         Self::connect_to(config, false).await
     }

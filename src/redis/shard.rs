@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use deadpool_redis::{PoolError, TimeoutType};
 use parking_lot::Mutex;
 use redis::{Cmd, RedisError, Value};
 use tokio::sync::{Notify, broadcast, watch};
@@ -64,6 +65,10 @@ struct NotConnected;
 #[derive(Debug, thiserror::Error)]
 #[error("the sentinels name another master")]
 struct MasterMoved;
+
+#[derive(Debug, thiserror::Error)]
+#[error("all {0} connections of pool_size are taken by readers that wait")]
+struct AllTaken(usize);
 
 impl Shard {
     pub(crate) fn new(index: usize, options: ShardOptions, events: broadcast::Sender<Event>) -> Self {
@@ -181,11 +186,12 @@ impl Shard {
 
     async fn reconnect(&self) {
         let mut backoff = Backoff::new(self.needs.timing.backoff, self.origin.longest_pause());
-        metrics::counter!("channel_layer_reconnects_total").increment(1);
+        let lost = self.vitals.was_reached();
         while let Err(error) = self.open().await {
             self.state.send_replace(State::Down(Fault::unsent(error)));
             tokio::time::sleep(backoff.pause()).await;
         }
+        metrics::counter!("channel_layer_reconnects_total").increment(u64::from(lost));
     }
 
     /// Notes that the link of this generation is of no more use.
@@ -259,7 +265,7 @@ impl Shard {
         let mut link = self.link()?;
         let asked = Instant::now();
         let mut answer = answer(&mut link, command).await;
-        metrics::histogram!("channel_layer_round_trip_seconds").record(asked.elapsed());
+        record_round_trip(asked);
         if answer.as_ref().is_err_and(is_unknown_script) {
             // Somebody made the server forget its scripts; the command has not run.
             self.load_scripts(&mut link).await?;
@@ -281,7 +287,9 @@ impl Shard {
 
     async fn run_all_once(&self, commands: &redis::Pipeline) -> Result<Vec<Value>, Fault> {
         let mut link = self.link()?;
+        let asked = Instant::now();
         let mut answers = answers(&mut link, commands).await;
+        record_round_trip(asked);
         if answers.as_ref().is_err_and(is_unknown_script) {
             self.load_scripts(&mut link).await?;
             answers = self::answers(&mut link, commands).await;
@@ -289,14 +297,24 @@ impl Shard {
         answers.map_err(|error| self.judge(link.generation, error))
     }
 
-    /// Runs `count` commands that do not block in one round trip; gives the answer to each.
-    pub(crate) async fn run_each(&self, commands: &redis::Pipeline, count: usize) -> Vec<Result<Value, Fault>> {
+    /// Runs `count` commands that do not block in one round trip, over the link of `generation` if that is given; gives the
+    /// answer to each.
+    pub(crate) async fn run_each(
+        &self,
+        commands: &redis::Pipeline,
+        count: usize,
+        generation: Option<u64>,
+    ) -> Vec<Result<Value, Fault>> {
         let mut link = match self.link() {
-            Ok(link) => link,
+            Ok(link) if generation.is_none_or(|generation| link.generation == generation) => link,
+            Ok(_) => return vec![Err(Fault::unsent(NotConnected)); count],
             Err(fault) => return vec![Err(fault); count],
         };
         let judge = |error| self.judge(link.generation, error);
-        match link.commands.send_packed_commands(commands, 0, count).await {
+        let asked = Instant::now();
+        let answers = link.commands.send_packed_commands(commands, 0, count).await;
+        record_round_trip(asked);
+        match answers {
             Ok(answers) if answers.len() == count => {
                 answers.into_iter().map(|answer| answer.extract_error().map_err(judge)).collect()
             }
@@ -338,7 +356,9 @@ impl Shard {
             transaction.add_command(command);
         }
         transaction.cmd("EXEC");
+        let asked = Instant::now();
         let answers = link.commands.send_packed_commands(&transaction, 0, transaction.len()).await;
+        record_round_trip(asked);
         answers.and_then(executed).map_err(|error| self.judge(link.generation, error))
     }
 
@@ -348,9 +368,12 @@ impl Shard {
         if let Some(held) = held.filter(|held| held.generation == link.generation) {
             return Ok(held);
         }
-        BlockingConnection::take(&link).await.map_err(|error| {
-            self.suspicion.notify_one();
-            Fault::unsent(error)
+        BlockingConnection::take(&link).await.map_err(|error| match error {
+            PoolError::Timeout(TimeoutType::Wait) => Fault::busy(AllTaken(self.needs.pool_size)),
+            error => {
+                self.suspicion.notify_one();
+                Fault::unsent(error)
+            }
         })
     }
 
@@ -403,6 +426,10 @@ impl Retry {
         tokio::time::sleep(self.backoff.pause()).await;
         true
     }
+}
+
+fn record_round_trip(asked: Instant) {
+    metrics::histogram!("channel_layer_round_trip_seconds").record(asked.elapsed());
 }
 
 /// The answer to `command`, or the error that it is.

@@ -41,6 +41,11 @@ impl Vitals {
         seen.role = Some(greeting.role.clone());
     }
 
+    /// Whether it has ever been reached.
+    pub(crate) fn was_reached(&self) -> bool {
+        self.seen.lock().server.is_some()
+    }
+
     /// It was lost.
     pub(crate) fn went_down(&self) {
         let mut seen = self.seen.lock();

@@ -60,6 +60,21 @@ pub async fn waiting_calls_give_closed(kind: &Kind) {
     }
 }
 
+pub async fn dropping_the_layer_ends_its_receivers(kind: &Kind) {
+    let backend = kind.start(Options::default()).await;
+    let layer = backend.layer();
+    let mut waiting = JoinSet::new();
+    for source in ["a", "a!", "a?b"] {
+        let mut receiver = layer.receiver(&[source]).unwrap();
+        waiting.spawn(async move { receiver.recv().await });
+    }
+    sleep(Duration::from_millis(50)).await;
+    drop((backend, layer));
+    for result in within(DEADLINE, "the end of all that waits", waiting.join_all()).await {
+        assert_closed("a receiver of a dropped layer", result);
+    }
+}
+
 pub async fn closing_a_receiver_puts_back_in_order(kind: &Kind) {
     let backend = kind.start(Options::default()).await;
     let (layer, peer) = (backend.layer(), backend.peer().await);

@@ -83,6 +83,7 @@ conformance! {
         capacity::is_shared_by_local_parts if Capacity,
         capacity::refuses_above_capacity if Capacity,
         capacity::takes_the_first_rule_that_matches if Capacity,
+        closing::dropping_the_layer_ends_its_receivers,
         closing::a_dropped_close_of_a_receiver_goes_on,
         closing::closing_a_receiver_puts_back_in_order,
         closing::closing_finishes_sends_under_way,

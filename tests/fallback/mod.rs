@@ -8,7 +8,7 @@ use metrics_util::debugging::DebuggingRecorder;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::pubsub::tools::{config, event, mode, next, number, numbered, up_to};
+use crate::pubsub::tools::{config, event, mode, next, number, numbered, somebody_waits, up_to};
 use crate::support::{Counts, DEADLINE, Proxy, RedisServer, eventually, within};
 
 type Layer = FallbackLayer<RedisLayer>;
@@ -77,6 +77,38 @@ async fn a_layer_starts_without_redis_and_finds_it_later() {
     mode(&layer, Mode::Remote).await;
     redis(&server).await.group_send("room", numbered(2)).await.unwrap();
     assert_eq!(next(&mut receiver).await, 2);
+}
+
+#[tokio::test]
+async fn readers_without_a_connection_are_no_outage() {
+    let server = RedisServer::start();
+    let layer = connect(config([&*server.url()]).pool_size(1).connect_timeout(Duration::from_millis(300))).await;
+    let mut first = layer.receiver(&["first?a"]).unwrap();
+    let waiting = tokio::spawn(async move { first.recv().await });
+    somebody_waits(&server.url()).await;
+    let mut second = layer.receiver(&["second?a"]).unwrap();
+    for _ in 0..2 {
+        // One of them has no connection, and is told.
+        let told = within(DEADLINE, "the want of a connection", second.recv()).await.unwrap_err();
+        assert!(std::error::Error::source(&told).unwrap().to_string().contains("pool_size"), "{told:?}");
+        assert_eq!(layer.status().mode, Mode::Remote);
+    }
+    waiting.abort();
+}
+
+#[tokio::test]
+async fn nothing_waits_for_attempts_while_redis_is_away() {
+    let mut server = RedisServer::start();
+    let patient = config([&*server.url()]).retry_attempts(5).retry_backoff(Duration::from_secs(1));
+    let layer = connect(patient).await;
+    server.stop();
+    mode(&layer, Mode::LocalOnly).await;
+    layer.send("work", numbered(1)).await.unwrap();
+    let began = Instant::now();
+    assert_eq!(number(&layer.try_receive(&["work"]).await.unwrap().unwrap()), 1);
+    assert!(layer.try_receive(&["work"]).await.unwrap().is_none());
+    assert!(!layer.health().await.shards.is_empty());
+    assert!(began.elapsed() < Duration::from_millis(900), "it took {:?}", began.elapsed());
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use channel_layer::{ChannelLayer, Config, Error, Event, Fallback, Mode, PubSubLayer, Receiver};
-use metrics_util::debugging::DebuggingRecorder;
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tokio::time::Instant;
 
 use super::tools::{RECOVERY, ask, config, connect_with, event, mode, next, numbered, up_to};
@@ -290,4 +290,92 @@ async fn a_layer_that_shall_fail_says_so_at_once_and_comes_back() {
     server.stop();
     let refused = PubSubLayer::connect(config([&*server.url()]).fallback(Fallback::Fail)).await.unwrap_err();
     assert!(matches!(refused, Error::Redis { .. }), "{refused:?}");
+}
+
+/// Makes the server take no connection beside this one and that of one layer for commands, and kills those that are
+/// subscribed.
+async fn subscribe_no_more(connection: &mut redis::aio::MultiplexedConnection) {
+    let () = redis::cmd("CONFIG").arg(&["SET", "maxclients", "2"]).query_async(connection).await.unwrap();
+    let _: i64 = redis::cmd("CLIENT").arg(&["KILL", "TYPE", "pubsub"]).query_async(connection).await.unwrap();
+}
+
+#[tokio::test]
+async fn nothing_is_published_that_this_process_does_not_hear() {
+    let server = RedisServer::start();
+    let layer = connect_with(config([&*server.url()]).fallback(Fallback::Fail)).await;
+    let mut receiver = layer.receiver(&["send.ada!"]).unwrap();
+    layer.group_add("room", "send.ada!1").await.unwrap();
+    let mut connection = server.connection().await;
+    subscribe_no_more(&mut connection).await;
+    mode(&layer, Mode::Down).await;
+    // The server is there, but what it would pass on here is not heard.
+    let refused = layer.group_send("room", numbered(1)).await.unwrap_err();
+    assert!(matches!(refused, Error::Redis { shard: 0, .. }), "{refused:?}");
+    let () = redis::cmd("CONFIG").arg(&["SET", "maxclients", "100"]).query_async(&mut connection).await.unwrap();
+    mode(&layer, Mode::Remote).await;
+    layer.group_send("room", numbered(2)).await.unwrap();
+    assert_eq!(next(&mut receiver).await, 2);
+}
+
+#[tokio::test]
+async fn the_reason_is_told_where_the_server_is_there() {
+    let server = RedisServer::start();
+    let layer = connect_with(config([&*server.url()])).await;
+    layer.subscribe(&["work"]).await.unwrap();
+    let mut connection = server.connection().await;
+    subscribe_no_more(&mut connection).await;
+    mode(&layer, Mode::LocalOnly).await;
+    let health = layer.health().await;
+    assert!(health.fallback_mode && health.is_ready(), "{health:?}");
+    assert!(health.shards[0].reason.is_some(), "{health:?}");
+}
+
+/// Commands that write and publish wait, and all others are answered, as in a planned failover.
+#[tokio::test]
+async fn a_server_that_is_paused_for_writes_is_left_alone() {
+    let server = RedisServer::start();
+    let layer = connect_with(config([&*server.url()])).await;
+    let mut receiver = layer.receiver(&["work"]).unwrap();
+    layer.subscribe(&["work"]).await.unwrap();
+    ask(&server.url(), "CLIENT PAUSE 60000 WRITE").await;
+    // It waits for its answer once.
+    layer.send("work", numbered(1)).await.unwrap();
+    mode(&layer, Mode::LocalOnly).await;
+    let mut events = layer.events();
+    let began = Instant::now();
+    let mut number = 2;
+    while began.elapsed() < Duration::from_secs(4) {
+        let sent = Instant::now();
+        layer.send("work", numbered(number)).await.unwrap();
+        assert!(sent.elapsed() < Duration::from_millis(500), "it took {:?}", sent.elapsed());
+        assert_eq!(next(&mut receiver).await, number);
+        number += 1;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    while let Ok(event) = events.try_recv() {
+        assert!(!matches!(event, Event::Remote { .. }), "after {number} messages");
+    }
+    ask(&server.url(), "CLIENT UNPAUSE").await;
+    mode(&layer, Mode::Remote).await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn figures_tell_of_what_is_published() {
+    let recorder = DebuggingRecorder::new();
+    let snapshots = recorder.snapshotter();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let mut server = RedisServer::start();
+    server.stop();
+    let layer = connect_with(config([&*server.url()])).await;
+    server.start_again();
+    mode(&layer, Mode::Remote).await;
+    layer.send("work", numbered(1)).await.unwrap();
+    let figures: Vec<_> = snapshots.snapshot().into_vec().into_iter().map(|(key, _, _, value)| (key, value)).collect();
+    let figure = |name: &str| figures.iter().find(|(key, _)| key.key().name() == name).map(|(_, value)| value);
+    assert!(
+        matches!(figure("channel_layer_round_trip_seconds"), Some(DebugValue::Histogram(seconds)) if !seconds.is_empty())
+    );
+    // It was not lost, but never there.
+    assert!(matches!(figure("channel_layer_reconnects_total"), None | Some(DebugValue::Counter(0))));
+    assert_eq!(figure("channel_layer_local_only"), Some(&DebugValue::Gauge(0.0.into())));
 }

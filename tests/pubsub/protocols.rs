@@ -3,7 +3,7 @@
 use channel_layer::{ChannelLayer, Error, PubSubLayer};
 
 use super::tools::{ask, config, connect, connect_with, next, number, numbered};
-use crate::support::{DEADLINE, FakeServer, RedisServer, within};
+use crate::support::{DEADLINE, FakeServer, RedisServer, eventually, within};
 
 #[tokio::test]
 async fn a_server_without_resp3_is_spoken_to_in_resp2() {
@@ -56,6 +56,28 @@ async fn what_the_server_refuses_is_said_to_those_who_asked() {
         layer.send("allowed", numbered(2)).await.unwrap();
         assert_eq!(number(&within(DEADLINE, "the message", layer.receive(&["allowed"])).await.unwrap()), 2);
     }
+}
+
+#[tokio::test]
+async fn what_the_server_refuses_later_is_said_and_asked_for_again() {
+    let server = RedisServer::start();
+    ask(&server.url(), "ACL SETUSER limited on >pw +@all allchannels").await;
+    let url = server.url().replace("redis://", "redis://limited:pw@");
+    let layer = connect_with(config([&*url])).await;
+    let mut receiver = layer.receiver(&["work"]).unwrap();
+    layer.subscribe(&["work"]).await.unwrap();
+    // Redis closes the connections of those who have lost a channel.
+    ask(&server.url(), "ACL SETUSER limited resetchannels &channel-layer*").await;
+    let told = within(DEADLINE, "the refusal", receiver.recv()).await.unwrap_err();
+    assert!(matches!(told, Error::Redis { shard: 0, .. }), "{told:?}");
+    let health = layer.health().await;
+    let reason = health.shards[0].reason.as_deref();
+    assert!(!health.is_ready() && reason.is_some_and(|reason| reason.contains("refused")), "{health:?}");
+
+    ask(&server.url(), "ACL SETUSER limited allchannels").await;
+    eventually("the subscription", async || layer.health().await.is_ready().then_some(())).await;
+    layer.send("work", numbered(1)).await.unwrap();
+    assert_eq!(number(&within(DEADLINE, "the message", receiver.recv()).await.unwrap()), 1);
 }
 
 #[tokio::test]

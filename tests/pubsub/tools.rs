@@ -5,7 +5,7 @@ use std::time::Duration;
 use channel_layer::{ChannelLayer, Config, Delivery, Event, Message, Mode, PubSubLayer, Receiver, message};
 use tokio::sync::broadcast;
 
-use crate::support::{DEADLINE, within};
+use crate::support::{DEADLINE, eventually, within};
 
 /// How long a fault may keep messages from arriving, once what was wrong is over.
 pub const RECOVERY: Duration = Duration::from_secs(15);
@@ -68,6 +68,15 @@ pub async fn event(events: &mut broadcast::Receiver<Event>, what: &str, matches:
         }
     };
     within(RECOVERY, what, waiting).await
+}
+
+/// Waits until somebody waits on the server at `url` for a message of a list.
+pub async fn somebody_waits(url: &str) {
+    eventually("a read that waits", async || {
+        let list: String = redis::from_redis_value(ask(url, "CLIENT LIST").await).unwrap();
+        list.lines().any(|line| line.contains(" cmd=blmpop") && line.contains(" flags=b")).then_some(())
+    })
+    .await;
 }
 
 /// Runs a command on the server at `url`.

@@ -60,11 +60,9 @@ async fn a_message_travels_through_every_server_and_leaves_nothing() {
 async fn what_a_lost_probe_leaves_lives_shortly() {
     let server = RedisServer::start();
     let site = Site::on(std::slice::from_ref(&server));
-    // One connection reads, and it is taken, so that a probe is sent and cannot be read.
-    let config = site.config().pool_size(1).connect_timeout(Duration::from_millis(300)).expiry(Duration::from_mins(10));
-    let layer = connect(config.command_timeout(Duration::from_secs(2))).await;
-    let reading = layer.clone();
-    let reading = tokio::spawn(async move { reading.receive(&["taken?a"]).await });
+    let layer = connect(site.config().expiry(Duration::from_mins(10))).await;
+    let mut connection = server.connection().await;
+    let () = super::tools::ask(&mut connection, redis::cmd("ACL").arg(&["SETUSER", "default", "-lmpop"])).await;
     let health = eventually("a probe that does not arrive", async || {
         let health = layer.health().await;
         (health.status == Status::Unhealthy).then_some(health)
@@ -72,13 +70,35 @@ async fn what_a_lost_probe_leaves_lives_shortly() {
     .await;
     assert!(health.shards[0].probe.as_ref().unwrap().error.is_some());
     assert_eq!(health.shards[0].state, ShardState::Up);
-    let mut connection = server.connection().await;
     for key in super::tools::all_keys(&mut connection, &site.list("channel-layer.health*")).await {
         let ttl = super::tools::ttl(&mut connection, &key).await;
         assert!((0..=10_000).contains(&ttl), "{key} lives for {ttl} ms");
     }
+}
+
+#[tokio::test]
+async fn readers_that_take_all_connections_do_not_make_the_process_unready() {
+    let server = RedisServer::start();
+    let config = Site::on(std::slice::from_ref(&server)).config();
+    let layer = connect(config.pool_size(1).connect_timeout(Duration::from_millis(300))).await;
+    let reading = layer.clone();
+    let reading = tokio::spawn(async move { reading.receive(&["taken?a"]).await });
+    crate::pubsub::tools::somebody_waits(&server.url()).await;
+    let mut other = layer.receiver(&["other?a"]).unwrap();
+    let refused = within(DEADLINE, "a connection that is not there", other.recv()).await.unwrap_err();
+    assert!(refused.is_transient() && !refused.may_have_run(), "{refused:?}");
+    let health = layer.health().await;
+    assert!(health.is_ready(), "{health:?}");
     layer.send("taken?a", numbered(1)).await.unwrap();
     within(DEADLINE, "the reader", reading).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn those_who_ask_at_once_are_told_of_one_probe() {
+    let layer = Site::on(&shared_servers()[..1]).layer().await;
+    let asked = futures_util::future::join_all((0..50).map(|_| layer.health())).await;
+    assert!(asked.iter().all(channel_layer::Health::is_ready));
+    assert_eq!(layer.global_statistics().await.unwrap().messages_count, 1);
 }
 
 #[tokio::test]

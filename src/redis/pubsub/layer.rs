@@ -15,12 +15,12 @@ use super::inbox::Inbox;
 use super::interest::Interest;
 use super::publish::{Letter, Publisher};
 use super::source::PubSubSource;
-use super::station::Station;
+use super::station::{Behaviour, Station};
 use super::topic::{Target, Topics};
 use super::wire::Wire;
 use crate::config::{Config, Fallback};
 use crate::error::{Error, Result};
-use crate::health::{Health, RedisStats, Status};
+use crate::health::{Health, RedisStats};
 use crate::layer::{ChannelLayer, Delivery, Event, Mode, Modes, Receiver, ShardStatus, Source, Statistics};
 use crate::memory::MemoryLayer;
 use crate::message::Message;
@@ -54,6 +54,7 @@ const SWEEPS: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 /// - **Groups** are known only where their members are read: a `!` or `?` channel is added in the process that reads it.
 /// - **Several servers** share the Redis channels by the hash that Python uses. The order of messages holds for each
 ///   server alone, and process-local channels are listened to on all of them.
+/// - **Deployments** on one server share its channels, whatever their prefixes and databases; only groups have the prefix.
 /// - **Names** of channels that begin with the prefix and `__group__` stand for groups, as they do for Python.
 ///
 /// # Without Redis
@@ -112,7 +113,8 @@ impl PubSubLayer {
     /// # Errors
     ///
     /// [`Error::InvalidConfig`], [`Error::UnsupportedServer`] if a server is older than 5.0, or 7.0 for
-    /// [`sharded_pubsub`](Config::sharded_pubsub); with [`Fallback::Fail`] [`Error::Redis`] if none can be reached.
+    /// [`sharded_pubsub`](Config::sharded_pubsub); with [`Fallback::Fail`] [`Error::Redis`] if none can be reached, and
+    /// always if sentinels are named and no [`services`](Config::services), and none of them tells which there are.
     pub async fn connect(config: Config) -> Result<Self> {
         config.validate()?;
         if config.key_prefix().contains(['!', '?', '*', '[', '\\']) {
@@ -139,7 +141,8 @@ impl PubSubLayer {
         let topics = Arc::new(Topics::new(config.key_prefix(), config.sharded_pubsub, shards.len()));
         let wire = Arc::new(Wire::new(config)?);
         let modes = Modes::new(shards.len(), events.clone());
-        let behaviour = (fallback, config.return_after);
+        let publish = if config.sharded_pubsub { "SPUBLISH" } else { "PUBLISH" };
+        let behaviour = Behaviour { fallback, return_after: config.return_after, publish };
         let station = |shard: &Arc<Shard>| {
             Arc::new(Station::new(shard.clone(), Timing::of(config), behaviour, modes.clone(), events.clone()))
         };
@@ -155,8 +158,7 @@ impl PubSubLayer {
             upkeep.spawn(station.clone().run(inbox.clone(), drained.clone()));
         }
         upkeep.spawn(sweep(inbox.clone(), config.expiry, closing.clone()));
-        let command = if config.sharded_pubsub { "SPUBLISH" } else { "PUBLISH" };
-        let publisher = Publisher::start(&stations, &inbox, &modes, command, &work, &closing);
+        let publisher = Publisher::start(&stations, &inbox, &modes, &work, &closing);
         upkeep.spawn(servers::drain(work, closing.clone(), drained.clone()));
         upkeep.close();
         let prefix = config.key_prefix().to_owned();
@@ -371,8 +373,12 @@ impl ChannelLayer for PubSubLayer {
         for (shard, status) in self.status().into_iter().enumerate() {
             match status.mode {
                 Mode::Remote => {}
-                Mode::LocalOnly => health.falls_back(shard),
-                Mode::Down => health.status = Status::Unhealthy,
+                Mode::LocalOnly => health.falls_back(shard, status.reason),
+                Mode::Down => health.fails(shard, status.reason),
+            }
+            // Without a fallback for them: messages of others do not arrive.
+            if let Some(fault) = self.inbox.interest.stations()[shard].refusal() {
+                health.fails(shard, Some(format!("a subscription was refused: {fault}")));
             }
         }
         health
@@ -403,6 +409,8 @@ impl ChannelLayer for PubSubLayer {
 impl Drop for PubSubLayer {
     fn drop(&mut self) {
         self.closing.cancel();
+        // Receivers hold it too, and do not keep the layer open.
+        self.inbox.memory.shut();
     }
 }
 

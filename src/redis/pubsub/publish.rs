@@ -46,13 +46,12 @@ impl Publisher {
         stations: &[Arc<Station>],
         inbox: &Arc<Inbox>,
         modes: &Arc<Modes>,
-        command: &'static str,
         tasks: &TaskTracker,
         closing: &CancellationToken,
     ) -> Self {
         let start_lane = |station: &Arc<Station>| {
             let (sender, queue) = mpsc::unbounded_channel();
-            let lane = Lane { station: station.clone(), inbox: inbox.clone(), modes: modes.clone(), command };
+            let lane = Lane { station: station.clone(), inbox: inbox.clone(), modes: modes.clone() };
             tasks.spawn(lane.run(queue, closing.clone()));
             sender
         };
@@ -71,7 +70,6 @@ struct Lane {
     station: Arc<Station>,
     inbox: Arc<Inbox>,
     modes: Arc<Modes>,
-    command: &'static str,
 }
 
 impl Lane {
@@ -109,7 +107,14 @@ impl Lane {
         let reach = self.station.reach();
         match (&reach, self.station.fallback) {
             (Reach::Away(_), Fallback::Local) => self.keep(batch),
-            _ => self.publish(batch, &reach).await,
+            (Reach::Away(fault), Fallback::Fail) => {
+                for letter in batch {
+                    self.fail(letter, fault.clone());
+                }
+            }
+            // Over another link than that over which this process hears it would reach everybody else alone.
+            (Reach::There(_, generation), _) => self.publish(batch, &reach, Some(*generation)).await,
+            (Reach::Unknown, _) => self.publish(batch, &reach, None).await,
         }
     }
 
@@ -122,14 +127,14 @@ impl Lane {
         }
     }
 
-    async fn publish(&self, batch: Vec<Letter>, reach: &Reach) {
+    async fn publish(&self, batch: Vec<Letter>, reach: &Reach, generation: Option<u64>) {
         metrics::histogram!("channel_layer_batch_size").record(u32::try_from(batch.len()).unwrap_or(u32::MAX));
         let mut pipeline = redis::pipe();
         for letter in &batch {
-            pipeline.cmd(self.command).arg(&letter.topic).arg(&letter.payload[..]);
+            pipeline.cmd(self.station.publish).arg(&letter.topic).arg(&letter.payload[..]);
         }
         let mut unsent = Vec::new();
-        let answers = self.station.shard.run_each(&pipeline, batch.len()).await;
+        let answers = self.station.shard.run_each(&pipeline, batch.len(), generation).await;
         for (letter, answer) in batch.into_iter().zip(answers) {
             match answer {
                 Ok(reached) => published(letter, &reached),

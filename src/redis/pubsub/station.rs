@@ -27,6 +27,10 @@ use crate::redis::shard::Shard;
 /// How often a subscribed connection is asked whether it is there: nothing else tells of a half-open one.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 const SHORTEST: Duration = Duration::from_millis(10);
+/// A Redis channel that nobody listens to.
+const NOBODY: &str = "channel-layer.nobody";
+/// How often what the server refused is asked for again: somebody may have changed the rights.
+const INSIST_EVERY: Duration = Duration::from_secs(3);
 /// After a connection has lasted so long the next one is opened at once.
 const LASTING: Duration = Duration::from_secs(10);
 
@@ -34,14 +38,27 @@ const LASTING: Duration = Duration::from_secs(10);
 pub(super) struct Station {
     pub(super) shard: Arc<Shard>,
     pub(super) fallback: Fallback,
+    /// The command that publishes.
+    pub(super) publish: &'static str,
     timing: Timing,
     return_after: Duration,
     /// Held to note wishes or to take them.
     wishes: Mutex<Wishes>,
     wished: Notify,
+    /// Counts what the server refused.
+    refusals: watch::Sender<u64>,
     progress: watch::Sender<Progress>,
     modes: Arc<Modes>,
     events: broadcast::Sender<Event>,
+}
+
+/// What stations are told to do.
+#[derive(Clone, Copy)]
+pub(super) struct Behaviour {
+    pub(super) fallback: Fallback,
+    pub(super) return_after: Duration,
+    /// The command that publishes.
+    pub(super) publish: &'static str,
 }
 
 /// How far a station is.
@@ -83,17 +100,20 @@ impl Station {
     pub(super) fn new(
         shard: Arc<Shard>,
         timing: Timing,
-        (fallback, return_after): (Fallback, Duration),
+        behaviour: Behaviour,
         modes: Arc<Modes>,
         events: broadcast::Sender<Event>,
     ) -> Self {
+        let Behaviour { fallback, return_after, publish } = behaviour;
         Self {
             shard,
             fallback,
+            publish,
             timing,
             return_after,
             wishes: Mutex::default(),
             wished: Notify::new(),
+            refusals: watch::Sender::new(0),
             progress: watch::Sender::new(Progress { reach: Reach::Unknown, told: 0 }),
             modes,
             events,
@@ -143,12 +163,21 @@ impl Station {
     /// Waits until the server has refused `subscription`; for ever if it never does.
     pub(super) async fn refused(&self, subscription: &Subscription, wish: Wish) -> Error {
         let answered = |progress: &Progress| matches!(progress.reach, Reach::There(..)) && progress.told >= wish;
+        let mut refusals = self.refusals.subscribe();
         let _ = self.progress().wait_for(answered).await;
-        let refusal = self.wishes.lock().refusal(subscription);
-        match refusal {
-            Some(fault) => fault.into_error(self.shard.index),
-            None => std::future::pending().await,
+        loop {
+            let refusal = self.wishes.lock().refusal(subscription);
+            if let Some(fault) = refusal {
+                return fault.into_error(self.shard.index);
+            }
+            // The sender lives in `self`, so that the wait cannot fail.
+            let _ = refusals.changed().await;
         }
+    }
+
+    /// Why something is not subscribed that should be, if it is.
+    pub(super) fn refusal(&self) -> Option<Fault> {
+        self.wishes.lock().any_refusal()
     }
 
     /// Waits until everything has arrived that was published before the call, if anything arrives at all.
@@ -227,10 +256,13 @@ impl Station {
         if let Err(fault) = self.tell(subscriber, all, &mut held).await {
             return fault;
         }
-        if !steady.is_zero()
-            && let Ended::Lost(fault) = self.attend(link, subscriber, &mut held, Some(proven)).await
-        {
-            return fault;
+        if !steady.is_zero() {
+            if let Ended::Lost(fault) = self.attend(link, subscriber, &mut held, Some(proven)).await {
+                return fault;
+            }
+            if let Err(fault) = self.takes_messages(link).await {
+                return fault;
+            }
         }
         *last = Some(link.generation);
         self.arrive(subscriber.clone(), link.generation);
@@ -238,6 +270,15 @@ impl Station {
             Ended::Lost(fault) => fault,
             Ended::Proven => Fault::unexpected("the subscription ended"),
         }
+    }
+
+    /// Finds out whether the server takes messages: one that is paused for writes answers everything else. That it refuses
+    /// this one is no outage.
+    async fn takes_messages(&self, link: &Link) -> Result<(), Fault> {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd(self.publish).arg(NOBODY).arg("");
+        let answers = self.shard.run_each(&pipeline, 1, Some(link.generation)).await;
+        answers.into_iter().find_map(|answer| answer.err().filter(|fault| fault.outage)).map_or(Ok(()), Err)
     }
 
     /// Keeps the connection up to date until it is lost, or `until`.
@@ -252,6 +293,8 @@ impl Station {
         let every = if until.is_some() { ASK_EVERY.min(self.return_after / 4) } else { ASK_EVERY };
         let mut ask = interval(every.max(SHORTEST));
         ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut insist = interval(INSIST_EVERY);
+        insist.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let end = async {
             match until {
                 Some(until) => sleep_until(until).await,
@@ -269,6 +312,12 @@ impl Station {
                         self.tell(subscriber, change, held).await.map(|()| false)
                     }
                     _ = ask.tick() => subscriber.catch_up().await.map(|()| false),
+                    _ = insist.tick() => {
+                        let mut wishes = self.wishes.lock();
+                        wishes.insist();
+                        self.wished.notify_one();
+                        Ok(false)
+                    }
                 }
             };
             let step = tokio::select! {
@@ -299,10 +348,17 @@ impl Station {
         }
         let refused = subscriber.subscribe(&subscribe).await?;
         held.extend(subscribe);
+        for (subscription, _) in &refused {
+            held.remove(subscription);
+        }
+        self.wishes.lock().grant(held);
         for (subscription, fault) in refused {
-            warn!(shard = self.shard.index, ?subscription, %fault, "a subscription was refused");
-            held.remove(&subscription);
+            let known = self.wishes.lock().refusal(&subscription).is_some();
+            if !known {
+                warn!(shard = self.shard.index, ?subscription, %fault, "a subscription was refused");
+            }
             self.wishes.lock().refuse(&subscription, fault);
+            self.refusals.send_modify(|refusals| *refusals += 1);
         }
         self.progress.send_modify(|progress| progress.told = up_to);
         Ok(())

@@ -60,11 +60,26 @@ impl Wishes {
         Change { subscribe: self.wanted.keys().cloned().collect(), unsubscribe: Vec::new(), up_to: self.last }
     }
 
-    /// Notes that the server refused `subscription`, which is tried again over the next connection.
+    /// Asks again for what the server refused.
+    pub(super) fn insist(&mut self) {
+        self.changed.extend(self.refused.keys().cloned());
+    }
+
+    /// Notes that the server has `granted` these.
+    pub(super) fn grant(&mut self, granted: &HashSet<Subscription>) {
+        self.refused.retain(|subscription, _| !granted.contains(subscription));
+    }
+
+    /// Notes that the server refused `subscription`, which is asked for again later.
     pub(super) fn refuse(&mut self, subscription: &Subscription, fault: Fault) {
         if self.wanted.contains_key(subscription) {
             self.refused.insert(subscription.clone(), fault);
         }
+    }
+
+    /// Why the server refused something, if it did.
+    pub(super) fn any_refusal(&self) -> Option<Fault> {
+        self.refused.values().next().cloned()
     }
 
     /// Why the server refused `subscription`, if it did.
@@ -110,6 +125,12 @@ mod tests {
         assert!(wishes.refusal(&of("a")).is_some());
         wishes.take_all();
         assert!(wishes.refusal(&of("a")).is_none());
+        wishes.refuse(&of("a"), Fault::unexpected("no"));
+        assert_eq!(wishes.take_change(&HashSet::new()).subscribe, []);
+        wishes.insist();
+        assert_eq!(wishes.take_change(&HashSet::new()).subscribe, [of("a")]);
+        wishes.grant(&[of("a")].into());
+        assert!(wishes.any_refusal().is_none());
         wishes.refuse(&of("a"), Fault::unexpected("no"));
         wishes.give_up(&of("a"));
         wishes.refuse(&of("a"), Fault::unexpected("no"));

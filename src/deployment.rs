@@ -47,7 +47,7 @@ pub struct Deployment {
 pub enum LayerKind {
     /// [`MemoryLayer`]
     Memory,
-    /// [`RedisLayer`](crate::RedisLayer), behind a [`FallbackLayer`] where `fallback` is `local`; or another layer in the
+    /// [`RedisLayer`](crate::RedisLayer), behind a [`FallbackLayer`](crate::FallbackLayer) where `fallback` is `local`; or another layer in the
     /// [format](Config::format) of the configuration.
     Redis,
     /// [`PubSubLayer`]

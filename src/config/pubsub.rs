@@ -33,7 +33,9 @@ impl Config {
     }
 
     /// What becomes of calls while their server is away. Defaults to [`Fallback::Local`] for a
-    /// [`PubSubLayer`](crate::PubSubLayer), and to [`Fallback::Fail`] for other layers.
+    /// [`PubSubLayer`](crate::PubSubLayer), and to [`Fallback::Fail`] for other layers. With [`Fallback::Local`]
+    /// [`connect`](crate::connect()) puts a [`FallbackLayer`](crate::FallbackLayer) before a
+    /// [`RedisLayer`](crate::RedisLayer), which by itself always fails.
     #[must_use]
     pub fn fallback(mut self, fallback: Fallback) -> Self {
         self.fallback = Some(fallback);

@@ -143,8 +143,8 @@ impl Config {
     }
 
     /// How often a command is tried again if it cannot have run: there was no connection, or the server refused it
-    /// because it starts or is no master any more. What may have run is never tried again. Defaults to 0: callers hear of
-    /// an outage at once.
+    /// because it starts or is no master any more. What may have run is never tried again. A layer that publishes or falls
+    /// back does not wait for that. Defaults to 0: callers hear of an outage at once.
     #[must_use]
     pub fn retry_attempts(mut self, attempts: usize) -> Self {
         self.retry_attempts = attempts;

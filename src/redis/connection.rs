@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use deadpool_redis::{Manager, Pool, PoolError, Runtime};
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisError, Value};
+use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, Value};
 
 use super::endpoint::EndpointError;
 use super::script::Script;
@@ -95,6 +95,14 @@ pub(crate) enum ConnectError {
     Sentinel(#[from] SentinelError),
     #[error("{server} is no master, but {role}")]
     NoMaster { server: String, role: String },
+}
+
+impl ConnectError {
+    /// Whether the server is there, and wants another user or password.
+    pub(crate) fn is_refused_login(&self) -> bool {
+        let Self::Redis(error) = self else { return false };
+        error.kind() == ErrorKind::AuthenticationFailed || error.code() == Some("NOAUTH")
+    }
 }
 
 impl Timing {

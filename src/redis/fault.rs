@@ -30,7 +30,12 @@ impl Fault {
 
     /// A command that was not sent, though the server is there.
     pub(crate) fn busy(cause: impl std::error::Error + Send + Sync + 'static) -> Self {
-        Self { outage: false, ..Self::unsent(cause) }
+        Self::unsent(cause).of_a_server_that_is_there()
+    }
+
+    /// The same cause, where it is that a server is not willing.
+    pub(crate) fn of_a_server_that_is_there(self) -> Self {
+        Self { outage: false, ..self }
     }
 
     /// An answer that the command cannot give, from a server that is not what it should be.

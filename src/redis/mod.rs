@@ -1,5 +1,6 @@
 //! The layer on Redis, in its native format.
 
+mod answer;
 pub(crate) mod batch;
 pub(crate) mod checkup;
 pub(crate) mod clock;

@@ -11,7 +11,7 @@ use super::connection::Needs;
 use super::origin;
 use super::shard::{Shard, ShardOptions};
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::layer::Event;
 
 /// Events that a slow listener can be behind before it misses the oldest.
@@ -33,7 +33,9 @@ pub(crate) async fn connect(
     let results = join_all(shards.iter().map(|shard| shard.connect())).await;
     let enough = !some_needed || results.iter().any(Result::is_ok);
     let mut failed = results.into_iter().filter_map(Result::err);
-    match failed.find(|error| !enough || !error.is_transient()) {
+    // Who does without servers may go on for ever where a login is wrong, and nobody would be told.
+    let wrong = |error: &Error| !error.is_transient() || (!some_needed && !error.is_outage());
+    match failed.find(|error| !enough || wrong(error)) {
         Some(error) => Err(error),
         None => Ok((identities, shards)),
     }

@@ -10,6 +10,7 @@ use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::answer::{Retry, answer, answers, executed, is_unknown_script, record_round_trip};
 use super::clock::Clock;
 use super::connection::{self, BlockingConnection, ConnectError, Greeting, Link, Needs};
 use super::fault::Fault;
@@ -22,8 +23,6 @@ use crate::layer::Event;
 
 /// How often a server that is there is asked for its time and its epoch.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
-/// The longest pause before a command is tried again.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// One server. [`supervise`](Self::supervise) keeps it connected until the layer closes.
 pub(crate) struct Shard {
@@ -99,9 +98,11 @@ impl Shard {
                 Err(Error::UnsupportedServer { shard: self.index, version, needed: needed.to_string() })
             }
             Err(error) => {
+                let refused = error.is_refused_login();
                 let fault = Fault::unsent(error);
                 self.state.send_replace(State::Down(fault.clone()));
-                Err(fault.into_error(self.index))
+                let told = if refused { fault.of_a_server_that_is_there() } else { fault };
+                Err(told.into_error(self.index))
             }
         }
     }
@@ -329,8 +330,7 @@ impl Shard {
     }
 
     fn retry(&self) -> Retry {
-        let backoff = Backoff::new(self.needs.timing.backoff, LONGEST_PAUSE);
-        Retry { attempts: self.needs.retry_attempts, backoff }
+        Retry::new(self.needs.retry_attempts, self.needs.timing.backoff)
     }
 
     /// Loads the scripts again for a command that has not run without them.
@@ -408,57 +408,6 @@ impl Shard {
     pub(crate) fn host(&self) -> &str {
         &self.host
     }
-}
-
-/// What is left of trying a command again.
-struct Retry {
-    attempts: usize,
-    backoff: Backoff,
-}
-
-impl Retry {
-    /// Waits for the next attempt; there is none after what may have run.
-    async fn wait_after(&mut self, fault: &Fault) -> bool {
-        if fault.may_have_run || self.attempts == 0 {
-            return false;
-        }
-        self.attempts -= 1;
-        tokio::time::sleep(self.backoff.pause()).await;
-        true
-    }
-}
-
-fn record_round_trip(asked: Instant) {
-    metrics::histogram!("channel_layer_round_trip_seconds").record(asked.elapsed());
-}
-
-/// The answer to `command`, or the error that it is.
-async fn answer(link: &mut Link, command: &Cmd) -> Result<Value, RedisError> {
-    link.commands.send_packed_command(command).await?.extract_error()
-}
-
-/// The answers to `commands`, or the first error among them.
-async fn answers(link: &mut Link, commands: &redis::Pipeline) -> Result<Vec<Value>, RedisError> {
-    let answers = link.commands.send_packed_commands(commands, 0, commands.len()).await?;
-    answers.into_iter().map(Value::extract_error).collect()
-}
-
-/// What the commands of a transaction gave, from the answers to `MULTI`, to each of them and to `EXEC`. If one was refused,
-/// none has run.
-fn executed(mut answers: Vec<Value>) -> Result<Vec<Value>, RedisError> {
-    let executed = answers.pop();
-    for answer in answers {
-        answer.extract_error()?;
-    }
-    match executed {
-        Some(Value::Array(values)) => Ok(values),
-        Some(Value::ServerError(error)) => Err(error.into()),
-        _ => Err((redis::ErrorKind::UnexpectedReturnType, "EXEC gave something else than a list").into()),
-    }
-}
-
-fn is_unknown_script(error: &RedisError) -> bool {
-    error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::NoScript)
 }
 
 impl std::fmt::Debug for Shard {

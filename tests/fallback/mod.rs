@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use channel_layer::{ChannelLayer, Config, Event, Fallback, FallbackLayer, Mode, RedisLayer, layer_from_config};
+use channel_layer::{
+    ChannelLayer, Config, Error, Event, Fallback, FallbackLayer, Mode, PubSubLayer, RedisLayer, layer_from_config,
+};
 use metrics_util::debugging::DebuggingRecorder;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::pubsub::tools::{config, event, mode, next, number, numbered, somebody_waits, up_to};
+use crate::pubsub::tools::{ask, config, event, mode, next, number, numbered, somebody_waits, up_to};
 use crate::support::{Counts, DEADLINE, Proxy, RedisServer, eventually, within};
 
 type Layer = FallbackLayer<RedisLayer>;
@@ -77,6 +79,21 @@ async fn a_layer_starts_without_redis_and_finds_it_later() {
     mode(&layer, Mode::Remote).await;
     redis(&server).await.group_send("room", numbered(2)).await.unwrap();
     assert_eq!(next(&mut receiver).await, 2);
+}
+
+#[tokio::test]
+async fn a_wrong_login_at_the_start_is_an_error_and_no_outage() {
+    let server = RedisServer::start();
+    ask(&server.url(), "CONFIG SET requirepass secret").await;
+    for wrong in [server.url(), server.url().replace("redis://", "redis://:other@")] {
+        let config = config([&*wrong]).fallback(Fallback::Local);
+        for refused in [
+            FallbackLayer::connect(config.clone()).await.map(drop).unwrap_err(),
+            PubSubLayer::connect(config).await.map(drop).unwrap_err(),
+        ] {
+            assert!(matches!(refused, Error::Redis { shard: 0, .. }), "{refused:?}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -149,7 +166,7 @@ async fn memberships_hold_on_both_sides_of_an_outage() {
     assert_eq!(members(&redis(&server).await).await, expected);
     // The same when it comes back empty.
     redis(&server).await.flush().await.unwrap();
-    crate::pubsub::tools::ask(&server.url(), "FLUSHALL").await;
+    ask(&server.url(), "FLUSHALL").await;
     let other = redis(&server).await;
     let again = async || (members(&other).await == expected).then_some(());
     eventually("the memberships of before", again).await;

@@ -2,9 +2,12 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::interest::Interest;
@@ -17,6 +20,9 @@ use crate::name::ChannelName;
 
 /// Different causes of unreadable messages that are logged.
 const CAUSES: usize = 64;
+
+/// How often it is looked for channels and groups that nobody here needs any more, within these limits.
+const SWEEPS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
 /// Delivers messages to the queues of this process.
 pub(super) struct Inbox {
@@ -81,4 +87,18 @@ fn addressed(target: Target, opened: &Opened) -> Option<Target> {
         (Target::Channel(channel), _) if channel.as_str().ends_with(['!', '?']) => None,
         (target, _) => Some(target),
     }
+}
+
+/// Closes what nobody here needs any more, until `closing`.
+pub(super) async fn sweep(inbox: Arc<Inbox>, expiry: Duration, closing: CancellationToken) {
+    let (shortest, longest) = SWEEPS;
+    let mut due = interval((expiry / 4).clamp(shortest, longest));
+    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let sweeping = async {
+        loop {
+            due.tick().await;
+            inbox.interest.sweep(|group| inbox.memory.has_members(group.as_str()));
+        }
+    };
+    closing.run_until_cancelled(sweeping).await;
 }

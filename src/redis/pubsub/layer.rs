@@ -7,11 +7,10 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use rand::distr::{Alphanumeric, SampleString};
 use tokio::sync::{broadcast, oneshot, watch};
-use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::inbox::Inbox;
+use super::inbox::{self, Inbox};
 use super::interest::Interest;
 use super::publish::{Letter, Publisher};
 use super::source::PubSubSource;
@@ -36,8 +35,6 @@ const NEW_NAME: usize = 12;
 const OLDEST_SERVER: Version = Version(5, 0);
 /// The first version with `SPUBLISH`.
 const OLDEST_SHARDED: Version = Version(7, 0);
-/// How often it is looked for channels and groups that nobody here needs any more, within these limits.
-const SWEEPS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
 /// A channel layer on the publish and subscribe of Redis, in the wire format of the `pubsub` layer of Python's
 /// `channels_redis`: quick, and kept nowhere.
@@ -88,8 +85,8 @@ pub struct PubSubLayer {
     wire: Arc<Wire>,
     prefix: String,
     publisher: Publisher,
-    shards: Vec<Arc<Shard>>,
-    checkup: Checkup,
+    pub(super) shards: Vec<Arc<Shard>>,
+    pub(super) checkup: Checkup,
     modes: Arc<Modes>,
     events: broadcast::Sender<Event>,
     /// Cancelled when the layer closes or is dropped.
@@ -157,7 +154,7 @@ impl PubSubLayer {
             upkeep.spawn(shard.clone().supervise(drained.clone()));
             upkeep.spawn(station.clone().run(inbox.clone(), drained.clone()));
         }
-        upkeep.spawn(sweep(inbox.clone(), config.expiry, closing.clone()));
+        upkeep.spawn(inbox::sweep(inbox.clone(), config.expiry, closing.clone()));
         let publisher = Publisher::start(&stations, &inbox, &modes, &work, &closing);
         upkeep.spawn(servers::drain(work, closing.clone(), drained.clone()));
         upkeep.close();
@@ -369,19 +366,7 @@ impl ChannelLayer for PubSubLayer {
     }
 
     async fn health(&self) -> Health {
-        let mut health = self.checkup.health(&self.shards, |shard| self.travel(shard)).await;
-        for (shard, status) in self.status().into_iter().enumerate() {
-            match status.mode {
-                Mode::Remote => {}
-                Mode::LocalOnly => health.falls_back(shard, status.reason),
-                Mode::Down => health.fails(shard, status.reason),
-            }
-            // Without a fallback for them: messages of others do not arrive.
-            if let Some(fault) = self.inbox.interest.stations()[shard].refusal() {
-                health.fails(shard, Some(format!("a subscription was refused: {fault}")));
-            }
-        }
-        health
+        self.examine().await
     }
 
     async fn redis_stats(&self) -> Result<Vec<RedisStats>> {
@@ -418,18 +403,4 @@ impl std::fmt::Debug for PubSubLayer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PubSubLayer").field("shards", &self.shards).finish_non_exhaustive()
     }
-}
-
-/// Closes what nobody here needs any more, until `closing`.
-async fn sweep(inbox: Arc<Inbox>, expiry: Duration, closing: CancellationToken) {
-    let (shortest, longest) = SWEEPS;
-    let mut due = interval((expiry / 4).clamp(shortest, longest));
-    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let sweeping = async {
-        loop {
-            due.tick().await;
-            inbox.interest.sweep(|group| inbox.memory.has_members(group.as_str()));
-        }
-    };
-    closing.run_until_cancelled(sweeping).await;
 }

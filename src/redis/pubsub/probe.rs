@@ -5,7 +5,8 @@ use super::layer::PubSubLayer;
 use super::station::Reach;
 use super::topic::Target;
 use crate::error::BoxError;
-use crate::layer::ChannelLayer;
+use crate::health::Health;
+use crate::layer::{ChannelLayer, Mode};
 use crate::message;
 use crate::message::Message;
 use crate::name::ChannelName;
@@ -17,8 +18,25 @@ use crate::redis::shard::Shard;
 struct Stayed;
 
 impl PubSubLayer {
+    /// How the servers are, and whether messages arrive through them.
+    pub(super) async fn examine(&self) -> Health {
+        let mut health = self.checkup.health(&self.shards, |shard| self.travel(shard)).await;
+        for (shard, status) in self.status().into_iter().enumerate() {
+            match status.mode {
+                Mode::Remote => {}
+                Mode::LocalOnly => health.falls_back(shard, status.reason),
+                Mode::Down => health.fails(shard, status.reason),
+            }
+            // Without a fallback for them: messages of others do not arrive.
+            if let Some(fault) = self.inbox.interest.stations()[shard].refusal() {
+                health.fails(shard, Some(format!("a subscription was refused: {fault}")));
+            }
+        }
+        health
+    }
+
     /// Publishes a message through `shard` and hears it, on a channel that nobody else has.
-    pub(super) async fn travel(&self, shard: &Shard) -> Result<(), BoxError> {
+    async fn travel(&self, shard: &Shard) -> Result<(), BoxError> {
         let interest = &self.inbox.interest;
         if let Reach::Away(fault) = interest.stations()[shard.index].reach() {
             return Err(fault.to_string().into());

@@ -5,13 +5,13 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::gate::Gate;
 use super::inbox::Inbox;
 use super::subscriber::{Deliver, Subscriber};
 use super::topic::Subscription;
@@ -85,15 +85,6 @@ enum Ended {
     Lost(Fault),
     /// It has answered for long enough.
     Proven,
-}
-
-/// Passes messages of one connection on until it is shut. After that none of them can come late, behind messages that
-/// stayed in this process.
-struct Gate {
-    /// Held while a message is delivered.
-    open: Mutex<bool>,
-    inbox: Arc<Inbox>,
-    shard: usize,
 }
 
 impl Station {
@@ -238,7 +229,7 @@ impl Station {
 
     /// Hears what comes over `link` until that ends. Once it has been `steady` for so long, messages go there.
     async fn follow(&self, link: &Link, inbox: &Arc<Inbox>, steady: Duration, last: &mut Option<u64>) -> Fault {
-        let gate = Arc::new(Gate { open: Mutex::new(true), inbox: inbox.clone(), shard: self.shard.index });
+        let gate = Arc::new(Gate::new(inbox.clone(), self.shard.index));
         let shut = gate.clone();
         let deliver: Deliver = Arc::new(move |topic, payload| gate.pass(topic, &payload));
         let fault = match Subscriber::open(&link.client, &self.timing, deliver).await {
@@ -392,18 +383,5 @@ impl Station {
     fn set_reach(&self, reach: Reach) -> Reach {
         let told = self.progress.borrow().told;
         self.progress.send_replace(Progress { reach, told }).reach
-    }
-}
-
-impl Gate {
-    fn pass(&self, topic: &[u8], payload: &Bytes) {
-        let open = self.open.lock();
-        if *open {
-            self.inbox.take_in(self.shard, topic, payload);
-        }
-    }
-
-    fn shut(&self) {
-        *self.open.lock() = false;
     }
 }

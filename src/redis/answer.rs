@@ -1,0 +1,70 @@
+//! Commands over a link: their answers, how long these take, and trying again what cannot have run.
+
+use std::time::{Duration, Instant};
+
+use redis::{Cmd, RedisError, Value};
+
+use super::connection::Link;
+use super::fault::Fault;
+use crate::backoff::Backoff;
+
+/// The longest pause before a command is tried again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// What is left of trying a command again.
+pub(super) struct Retry {
+    attempts: usize,
+    backoff: Backoff,
+}
+
+impl Retry {
+    /// So many attempts, the first after the pause `first`.
+    pub(super) fn new(attempts: usize, first: Duration) -> Self {
+        Self { attempts, backoff: Backoff::new(first, LONGEST_PAUSE) }
+    }
+
+    /// Waits for the next attempt; there is none after what may have run.
+    pub(super) async fn wait_after(&mut self, fault: &Fault) -> bool {
+        if fault.may_have_run || self.attempts == 0 {
+            return false;
+        }
+        self.attempts -= 1;
+        tokio::time::sleep(self.backoff.pause()).await;
+        true
+    }
+}
+
+/// Measures a command that was sent when `asked`, and is answered now.
+pub(super) fn record_round_trip(asked: Instant) {
+    metrics::histogram!("channel_layer_round_trip_seconds").record(asked.elapsed());
+}
+
+/// The answer to `command`, or the error that it is.
+pub(super) async fn answer(link: &mut Link, command: &Cmd) -> Result<Value, RedisError> {
+    link.commands.send_packed_command(command).await?.extract_error()
+}
+
+/// The answers to `commands`, or the first error among them.
+pub(super) async fn answers(link: &mut Link, commands: &redis::Pipeline) -> Result<Vec<Value>, RedisError> {
+    let answers = link.commands.send_packed_commands(commands, 0, commands.len()).await?;
+    answers.into_iter().map(Value::extract_error).collect()
+}
+
+/// What the commands of a transaction gave, from the answers to `MULTI`, to each of them and to `EXEC`. If one was refused,
+/// none has run.
+pub(super) fn executed(mut answers: Vec<Value>) -> Result<Vec<Value>, RedisError> {
+    let executed = answers.pop();
+    for answer in answers {
+        answer.extract_error()?;
+    }
+    match executed {
+        Some(Value::Array(values)) => Ok(values),
+        Some(Value::ServerError(error)) => Err(error.into()),
+        _ => Err((redis::ErrorKind::UnexpectedReturnType, "EXEC gave something else than a list").into()),
+    }
+}
+
+/// Whether the server does not know a script, so that the command has not run.
+pub(super) fn is_unknown_script(error: &RedisError) -> bool {
+    error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::NoScript)
+}

@@ -6,7 +6,7 @@ pub use everyone::QueueDepths;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -14,7 +14,7 @@ use rand::Rng;
 use rand::distr::Alphanumeric;
 use tokio::time::sleep;
 
-use super::asgi::{Reply, code};
+use super::asgi::Reply;
 use super::limits::{Admission, Gate, Refused};
 use super::lost::Lost;
 use super::options::SocketOptions;
@@ -38,7 +38,8 @@ pub(crate) struct Connections {
     next: AtomicU64,
     options: SocketOptions,
     gate: Arc<Gate>,
-    closing: AtomicBool,
+    /// With which code all are closed; 0 while they are not.
+    closing: AtomicU16,
 }
 
 impl Connections {
@@ -56,7 +57,7 @@ impl Connections {
             next: AtomicU64::new(1),
             options,
             gate: Arc::new(Gate::new(&options)),
-            closing: AtomicBool::new(false),
+            closing: AtomicU16::new(0),
         })
     }
 
@@ -73,8 +74,9 @@ impl Connections {
         self.queues.insert(id, queue.clone());
         // Either this sees that the server is closing, or the server, which looks through the map after it has said
         // so, sees this connection.
-        if self.closing.load(Ordering::SeqCst) {
-            queue.close(code::GOING_AWAY, "going away");
+        let closing = self.closing.load(Ordering::SeqCst);
+        if closing != 0 {
+            queue.close(closing, "going away");
         }
         metrics::gauge!("channel_layer_connections").increment(1.0);
         Ok(Connection { connections: self.clone(), id, queue, _admission: admission })
@@ -111,8 +113,13 @@ impl Connections {
     ///
     /// As [`close_all`](Self::close_all).
     pub(crate) async fn drain(&self, over: Duration, code: u16) {
-        self.closing.store(true, Ordering::SeqCst);
+        self.closing.store(code, Ordering::SeqCst);
         self.close_all(over, code, "going away").await;
+    }
+
+    /// Whether all are closed, and those that come.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::SeqCst) != 0
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -159,6 +166,7 @@ impl Drop for Connection {
 
 #[cfg(test)]
 mod tests {
+    use super::super::asgi::code;
     use super::*;
 
     #[test]
@@ -180,10 +188,10 @@ mod tests {
     async fn a_connection_opened_during_a_drain_is_told_to_close() {
         let connections = Connections::new(SocketOptions::default()).unwrap();
         let before = connections.open(None).unwrap();
-        connections.drain(Duration::ZERO, code::GOING_AWAY).await;
+        connections.drain(Duration::ZERO, code::SERVICE_RESTART).await;
         let after = connections.open(None).unwrap();
         for connection in [before, after] {
-            assert_eq!(connection.queue().take_one().await.unwrap_err().code, 1001);
+            assert_eq!(connection.queue().take_one().await.unwrap_err().code, 1012);
         }
     }
 

@@ -1,10 +1,15 @@
 //! Each limit, and that it is free again for the next one.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use channel_layer::hub::HubError;
 use channel_layer::server::SocketOptions;
+use channel_layer::{Hub, MemoryLayer};
 use tokio_tungstenite::tungstenite::Error as ClientError;
 
 use super::{App, Socket, TAKE_YOUR_TIME, hears_until, is_closed, says};
+use crate::support::{DEADLINE, within};
 
 fn status(refused: Result<Socket, ClientError>) -> u16 {
     match refused {
@@ -85,4 +90,27 @@ async fn too_large_a_frame_or_message_closes_with_1009() {
         assert_eq!(is_closed(&mut socket).await, (1009, "too large".to_owned()));
         assert_eq!(app.closed(&client).await.code, 1009);
     }
+}
+
+#[tokio::test]
+async fn a_client_is_in_no_more_rooms_than_allowed() {
+    let app = App::with(Hub::builder(Arc::new(MemoryLayer::new())).max_rooms_per_client(2)).await;
+    let (_socket, client) = app.enter("one").await;
+    client.join("two").await.unwrap();
+    assert!(matches!(client.join("three").await, Err(HubError::TooManyRooms)));
+    client.join("two").await.unwrap();
+    client.leave("one");
+    client.join("three").await.unwrap();
+    assert_eq!(client.rooms().len(), 2);
+}
+
+#[tokio::test]
+async fn a_hub_that_restarts_closes_with_1012_and_then_refuses_with_503() {
+    let app = App::with(Hub::builder(Arc::new(MemoryLayer::new())).restarts(true)).await;
+    let (mut socket, _client) = app.enter("lobby").await;
+    let hub = app.hub.clone();
+    let closing = tokio::spawn(async move { hub.close(Duration::ZERO).await });
+    assert_eq!(is_closed(&mut socket).await.0, 1012);
+    within(DEADLINE, "the close", closing).await.unwrap();
+    assert_eq!(status(app.try_enter("lobby").await), 503);
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::super::asgi::code;
 use super::super::queue::Pushed;
-use super::index::{Barred, Member, Moved, push};
+use super::index::{Barred, Entry, Member, Moved, push};
 use super::{ClientId, Hub, HubError, Payload};
 
 /// A connection of a [`Hub`]. Cheap to clone, and may be kept beyond the end of the connection: what is done with it
@@ -51,22 +51,22 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`HubError::Gone`], or [`HubError::Layer`] if messages of other processes cannot be asked for; then the client is
-    /// not in the room, unless it was before.
+    /// [`HubError::Gone`]; [`HubError::TooManyRooms`]; [`HubError::Layer`] if messages of other processes cannot be asked
+    /// for, and then the client is in the room only if it was before, or another call is bringing it there.
     pub async fn join(&self, room: &str) -> Result<(), HubError> {
-        let moved = self.hub.inner().index.join(&self.member, room)?;
-        let entered = moved.entered;
-        let joined = self.settle(moved).await;
-        if joined.is_err() && entered {
-            self.leave(room);
-        }
-        joined
+        let inner = self.hub.inner();
+        let moved = inner.index.join(&self.member, room, inner.rooms_per_client).inspect_err(|barred| {
+            if *barred == Barred::Rooms {
+                metrics::counter!("channel_layer_refused_total", "limit" => "rooms").increment(1);
+            }
+        });
+        self.settle(moved?).await
     }
 
     /// Leaves a room: nothing that is broadcast there from now on is sent to this client.
     pub fn leave(&self, room: &str) {
         let inner = self.hub.inner();
-        inner.keeper.emptied(inner.index.leave(&self.member, room).emptied);
+        inner.keeper.emptied(inner.index.leave(&self.member, room));
     }
 
     /// Says to which user this client belongs. It gets what is sent to that user from now on, and what is sent to the
@@ -79,8 +79,8 @@ impl Client {
     /// # Errors
     ///
     /// [`HubError::Gone`]; [`HubError::TooManyConnections`] if the user has as many as one may have, and then this one is
-    /// closed with 1008; [`HubError::Layer`], and then the client belongs to nobody, unless it was
-    /// this user's before.
+    /// closed with 1008; [`HubError::Layer`], and then the client belongs to that user only if it did before, or another
+    /// call is seeing to it; otherwise to nobody.
     pub async fn set_user(&self, user: Option<&str>) -> Result<(), HubError> {
         let inner = self.hub.inner();
         let limit = inner.options.connections_per_user;
@@ -92,16 +92,7 @@ impl Client {
             }
             moved => moved?,
         };
-        let entered = moved.entered;
-        let set = self.settle(moved).await;
-        if set.is_err()
-            && entered
-            && self.user().as_deref() == user
-            && let Ok(moved) = inner.index.set_user(&self.member, None, None)
-        {
-            inner.keeper.emptied(moved.emptied);
-        }
-        set
+        self.settle(moved).await
     }
 
     /// Sends to this client alone; does not wait for it to read.
@@ -126,10 +117,33 @@ impl Client {
     async fn settle(&self, moved: Moved) -> Result<(), HubError> {
         let keeper = &self.hub.inner().keeper;
         keeper.emptied(moved.emptied);
-        match moved.unsubscribed {
-            Some(audience) => keeper.subscribe(audience).await.map_err(HubError::Layer),
-            None => Ok(()),
+        let Some(entry) = moved.unsubscribed else { return Ok(()) };
+        let audience = entry.audience.clone();
+        let mut entering = Entering { client: self, entry: Some(entry) };
+        let subscribed = keeper.subscribe(audience).await;
+        entering.end(subscribed.is_ok());
+        subscribed.map_err(HubError::Layer)
+    }
+}
+
+/// A call that waits for messages to come; one that is dropped has failed.
+struct Entering<'a> {
+    client: &'a Client,
+    entry: Option<Entry>,
+}
+
+impl Entering<'_> {
+    fn end(&mut self, comes: bool) {
+        if let Some(entry) = self.entry.take() {
+            let inner = self.client.hub.inner();
+            inner.keeper.emptied(inner.index.settle(&self.client.member, entry, comes));
         }
+    }
+}
+
+impl Drop for Entering<'_> {
+    fn drop(&mut self) {
+        self.end(false);
     }
 }
 

@@ -16,6 +16,9 @@ pub enum HubError {
     /// The user has as many connections as one may have.
     #[error("the user has too many connections")]
     TooManyConnections,
+    /// The client is in as many rooms as one may be in.
+    #[error("the client is in too many rooms")]
+    TooManyRooms,
     /// The layer failed. What concerns this process alone has been done.
     #[error("the channel layer failed")]
     Layer(#[source] Arc<Error>),
@@ -38,6 +41,7 @@ impl From<Barred> for HubError {
         match barred {
             Barred::Departed => Self::Gone,
             Barred::Full => Self::TooManyConnections,
+            Barred::Rooms => Self::TooManyRooms,
         }
     }
 }

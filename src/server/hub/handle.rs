@@ -6,15 +6,13 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use rand::Rng;
-use rand::distr::Alphanumeric;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::super::asgi::code;
 use super::super::connection::Connections;
 use super::super::frame::Frame;
+use super::super::limits::Refused;
 use super::super::options::SocketOptions;
 use super::super::origin::Origins;
 use super::super::upgrade::Upgrade;
@@ -23,10 +21,8 @@ use super::keeper::Keeper;
 use super::names::{Kind, Names};
 use super::others::Others;
 use super::status::{Mode, Status};
-use super::{ClientId, Handler, HubError, Payload, gauges, reader, serve, wire};
-use crate::error::Result;
+use super::{ClientId, Handler, HubBuilder, HubError, Payload, serve, wire};
 use crate::layer::ChannelLayer;
-use crate::steady::SteadyReceiver;
 
 /// The sockets of this process, and its share of the rooms and users of all processes. See the [module](super).
 ///
@@ -37,11 +33,17 @@ pub struct Hub {
     _running: Arc<DropGuard>,
 }
 
+/// How long the end of the tasks may take, which the layer has a part in.
+const END_WITHIN: Duration = Duration::from_secs(10);
+
 pub(crate) struct Inner {
     pub(crate) layer: Arc<dyn ChannelLayer>,
     pub(crate) name: String,
     pub(crate) options: SocketOptions,
-    origins: Origins,
+    pub(crate) origins: Origins,
+    pub(crate) rooms_per_client: usize,
+    /// The code that a close closes clients with.
+    pub(crate) close_code: u16,
     pub(crate) names: Arc<Names>,
     pub(crate) connections: Arc<Connections>,
     pub(crate) index: Arc<Index>,
@@ -49,85 +51,8 @@ pub(crate) struct Inner {
     pub(crate) others: Arc<Others>,
     /// Counts the sockets, for the close to wait for.
     pub(crate) tracker: TaskTracker,
-    tasks: TaskTracker,
-    stop: CancellationToken,
-}
-
-/// What a hub is started with.
-#[must_use]
-pub struct HubBuilder {
-    layer: Arc<dyn ChannelLayer>,
-    name: String,
-    options: SocketOptions,
-    origins: Origins,
-}
-
-impl HubBuilder {
-    /// The hubs of different programs on one layer need different names: up to 40 letters, digits, `_`, `.` and `-`.
-    /// Defaults to `main`.
-    pub fn name(mut self, name: &str) -> Self {
-        name.clone_into(&mut self.name);
-        self
-    }
-
-    /// How sockets are held: their queues, times and limits.
-    pub fn sockets(mut self, options: SocketOptions) -> Self {
-        self.options = options;
-        self
-    }
-
-    /// The sites whose pages may open WebSockets, as browsers name them in `Origin`: `https://example.org`, or
-    /// `https://*.example.org` for every name below it. A handshake from another one is refused with 403. Where clients
-    /// are known by cookies it has to be set, for a browser sends them whichever page asks. Defaults to all.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::InvalidConfig`](crate::Error::InvalidConfig) for what is no origin.
-    pub fn allowed_origins<T: AsRef<str>>(mut self, origins: impl IntoIterator<Item = T>) -> Result<Self> {
-        self.origins = Origins::parse(origins)?;
-        Ok(self)
-    }
-
-    /// Starts the hub, and makes it known to the processes that are there already. One that ended without closing is
-    /// waited for, 2 s at the longest.
-    ///
-    /// # Cancel safety
-    ///
-    /// When dropped, the tasks that were started end.
-    ///
-    /// # Errors
-    ///
-    /// [`HubError::Layer`] if the name is not valid or the layer cannot be reached.
-    pub async fn start(self) -> Result<Hub, HubError> {
-        let Self { layer, name, options, origins } = self;
-        let process: String = rand::rng().sample_iter(Alphanumeric).take(16).map(char::from).collect();
-        let names = Arc::new(Names::new(&name, &process)?);
-        let receiver = layer.receiver(&[names.channel().as_str()])?;
-        let index = Arc::new(Index::default());
-        let stop = CancellationToken::new();
-        let inner = Arc::new(Inner {
-            connections: Connections::on(names.channel().clone(), options),
-            keeper: Arc::new(Keeper::new(layer.clone(), names.clone(), index.clone())),
-            others: Arc::new(Others::new(layer.clone(), names.clone())),
-            tracker: TaskTracker::new(),
-            tasks: TaskTracker::new(),
-            stop: stop.clone(),
-            layer,
-            name,
-            options,
-            origins,
-            names,
-            index,
-        });
-        let hub = Hub { inner: inner.clone(), _running: Arc::new(stop.clone().drop_guard()) };
-        let receiver = SteadyReceiver::new(receiver, "messages of other processes");
-        inner.tasks.spawn(reader::read(receiver, inner.clone(), stop.clone()));
-        inner.tasks.spawn(inner.keeper.clone().run(stop.clone()));
-        inner.tasks.spawn(gauges::keep(inner.clone(), stop.clone()));
-        inner.others.come().await?;
-        inner.tasks.spawn(inner.others.clone().watch(inner.keeper.clone(), stop));
-        Ok(hub)
-    }
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
 }
 
 impl Hub {
@@ -146,17 +71,19 @@ impl Hub {
 
     /// A hub over `layer`, to be set up.
     pub fn builder(layer: Arc<dyn ChannelLayer>) -> HubBuilder {
-        HubBuilder { layer, name: "main".to_owned(), options: SocketOptions::default(), origins: Origins::default() }
+        HubBuilder::new(layer)
     }
 
-    /// The answer to a request for a WebSocket: its client is handled by `handler` from now on, or it is refused with 503
-    /// if there are too many or the hub is closed, and with 403 if a page of another site asks.
+    /// The answer to a request for a WebSocket: its client is handled by `handler` from now on. Or it is refused: with 403
+    /// if a page of another site asks than [may](HubBuilder::allowed_origins), with 503 if there are too many clients or
+    /// the hub is closing.
     pub fn upgrade(&self, upgrade: Upgrade, handler: impl Handler) -> Response {
         if !self.inner.origins.permit(upgrade.origins()) {
+            metrics::counter!("channel_layer_refused_total", "limit" => "origin").increment(1);
             return StatusCode::FORBIDDEN.into_response();
         }
-        if self.inner.stop.is_cancelled() {
-            return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        if self.inner.connections.is_closing() {
+            return Refused::Closing.into_response();
         }
         match self.inner.connections.open(upgrade.address()) {
             Ok(connection) => serve::open(self.clone(), upgrade, connection, handler),
@@ -240,8 +167,8 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// [`HubError::Gone`] if it was connected to this process and is no more, or is one of another hub; whether it is
-    /// still connected to another process is not known. [`HubError::Layer`].
+    /// [`HubError::Gone`] if it was connected to this process and is no more, or is a client of a hub with another name;
+    /// whether it has gone from another process is not known. [`HubError::Layer`].
     pub async fn send_to(&self, client: &ClientId, payload: impl Into<Payload>) -> Result<(), HubError> {
         let (channel, payload) = (client.channel(), payload.into());
         if !self.inner.names.has(client) {
@@ -286,24 +213,33 @@ impl Hub {
         }
     }
 
-    /// Closes all clients with 1001 after what is queued for them, spread evenly over `over` so that they do not come
-    /// back all at once; then leaves the groups and puts back what was not read. The layer stays open.
+    /// Closes all clients with 1001, or [1012](HubBuilder::restarts), after what is queued for them, spread evenly over
+    /// `over` so that they do not come back all at once; then leaves the groups and puts back what was not read, for some
+    /// seconds at the longest if the layer does not answer. The layer stays open.
     ///
     /// # Cancel safety
     ///
     /// When dropped, it is closed in part; a second call goes on.
     pub async fn close(&self, over: Duration) {
         let inner = &self.inner;
-        inner.connections.drain(over, code::GOING_AWAY).await;
+        inner.connections.drain(over, inner.close_code).await;
         inner.tracker.close();
         let options = &inner.options;
         let patience = options.write_timeout + options.close_timeout;
-        if tokio::time::timeout(patience, inner.tracker.wait()).await.is_err() {
+        if timeout(patience, inner.tracker.wait()).await.is_err() {
             tracing::warn!(connections = inner.connections.len(), "the close does not wait any longer");
         }
         inner.stop.cancel();
         inner.tasks.close();
-        inner.tasks.wait().await;
+        if timeout(END_WITHIN, inner.tasks.wait()).await.is_err() {
+            tracing::warn!("the layer does not answer, and the close does not wait for it any longer");
+        }
+    }
+
+    /// The hub runs for as long as this or a clone of it is kept.
+    pub(crate) fn new(inner: Arc<Inner>) -> Self {
+        let running = inner.stop.clone().drop_guard();
+        Self { inner, _running: Arc::new(running) }
     }
 
     pub(crate) fn inner(&self) -> &Arc<Inner> {
@@ -360,11 +296,5 @@ impl Inner {
 impl fmt::Debug for Hub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Hub").field("name", &self.inner.name).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for HubBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HubBuilder").field("name", &self.name).finish_non_exhaustive()
     }
 }

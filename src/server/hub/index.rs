@@ -4,7 +4,7 @@
 //! member: whoever changes one changes the other under that lock. A member that has departed is in no crowd and enters
 //! none. Locks are taken in this order: a member, the map (for a look-up alone), crowds (two of them by name), a queue.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -28,8 +28,39 @@ pub(crate) struct Member {
 #[derive(Debug, Default)]
 struct Places {
     departed: bool,
-    rooms: HashSet<Arc<str>>,
-    user: Option<Arc<str>>,
+    rooms: HashMap<Arc<str>, Place>,
+    user: Option<(Arc<str>, Place)>,
+}
+
+/// Whether a member stays where it is.
+#[derive(Debug)]
+enum Place {
+    /// Whatever becomes of further calls.
+    Taken,
+    /// If one of the calls that share this and wait for messages to come there succeeds.
+    Awaited(Arc<()>),
+}
+
+impl Place {
+    fn new(subscribed: bool) -> Self {
+        if subscribed { Self::Taken } else { Self::Awaited(Arc::default()) }
+    }
+
+    /// A further call enters. Gives what it shares with the others, if it depends on it whether the member stays.
+    fn enter(&mut self, subscribed: bool) -> Option<Arc<()>> {
+        if subscribed {
+            *self = Self::Taken;
+        }
+        match self {
+            Self::Taken => None,
+            Self::Awaited(shared) => Some(shared.clone()),
+        }
+    }
+
+    /// Whether this is the place that those who share `shared` wait for.
+    fn is_of(&self, shared: &Arc<()>) -> bool {
+        matches!(self, Self::Awaited(awaited) if Arc::ptr_eq(awaited, shared))
+    }
 }
 
 impl Member {
@@ -42,11 +73,11 @@ impl Member {
     }
 
     pub(crate) fn rooms(&self) -> Vec<Arc<str>> {
-        self.places.lock().rooms.iter().cloned().collect()
+        self.places.lock().rooms.keys().cloned().collect()
     }
 
     pub(crate) fn user(&self) -> Option<Arc<str>> {
-        self.places.lock().user.clone()
+        self.places.lock().user.as_ref().map(|(name, _)| name.clone())
     }
 }
 
@@ -74,41 +105,60 @@ pub(crate) enum Barred {
     Departed,
     /// The user has as many connections as one may have.
     Full,
+    /// The member is in as many rooms as one may be in.
+    Rooms,
+}
+
+/// A call that waits for messages of other processes to come where the member is now.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Entry {
+    pub(crate) audience: Audience,
+    /// Shared by the calls on which it depends whether the member stays.
+    shared: Option<Arc<()>>,
+}
+
+impl Entry {
+    /// A call enters a place, and waits if messages do not come there yet.
+    fn into(audience: Audience, place: &mut Place, subscribed: bool) -> Option<Self> {
+        let shared = place.enter(subscribed);
+        (!subscribed).then_some(Self { audience, shared })
+    }
 }
 
 /// What a change of place came to.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Moved {
-    /// Where the member is now, if messages of other processes do not come there yet.
-    pub(crate) unsubscribed: Option<Audience>,
+    /// Where the member is now, if messages of other processes do not come there yet; to be told how that ended.
+    pub(crate) unsubscribed: Option<Entry>,
     /// Where nobody is any more.
     pub(crate) emptied: Option<Audience>,
-    /// The member was not there before.
-    pub(crate) entered: bool,
 }
 
 impl Index {
-    /// Puts a member into a room.
-    pub(crate) fn join(&self, member: &Member, room: &str) -> Result<Moved, Barred> {
+    /// Puts a member into a room, unless it is in `limit` others.
+    pub(crate) fn join(&self, member: &Member, room: &str, limit: usize) -> Result<Moved, Barred> {
         let mut places = member.places.lock();
         if places.departed {
             return Err(Barred::Departed);
         }
-        let name = places.rooms.get(room).cloned().unwrap_or_else(|| Arc::from(room));
+        let name = match places.rooms.get_key_value(room) {
+            Some((name, _)) => name.clone(),
+            None if places.rooms.len() >= limit => return Err(Barred::Rooms),
+            None => Arc::from(room),
+        };
         let subscribed = self.with_crowd(Kind::Room, &name, |crowd| {
             crowd.members.insert(member.id, member.queue.clone());
             crowd.subscribed
         });
-        let entered = places.rooms.insert(name.clone());
-        let unsubscribed = (!subscribed).then_some(Audience { kind: Kind::Room, name });
-        Ok(Moved { unsubscribed, emptied: None, entered })
+        let place = places.rooms.entry(name.clone()).or_insert_with(|| Place::new(subscribed));
+        Ok(Moved { unsubscribed: Entry::into(Audience { kind: Kind::Room, name }, place, subscribed), emptied: None })
     }
 
-    /// Takes a member out of a room.
-    pub(crate) fn leave(&self, member: &Member, room: &str) -> Moved {
+    /// Takes a member out of a room; gives where nobody is any more.
+    pub(crate) fn leave(&self, member: &Member, room: &str) -> Option<Audience> {
         let mut places = member.places.lock();
-        let emptied = places.rooms.take(room).and_then(|name| self.remove(member, Kind::Room, name));
-        Moved { emptied, ..Moved::default() }
+        let (name, _) = places.rooms.remove_entry(room)?;
+        self.remove(member, Kind::Room, name)
     }
 
     /// Makes a member belong to `user`, of whom `limit` may be here, or to nobody. The member leaves the one and enters
@@ -123,22 +173,57 @@ impl Index {
         if places.departed {
             return Err(Barred::Departed);
         }
-        if places.user == user {
-            return Ok(self.unsubscribed(user));
+        if let Some((name, place)) = &mut places.user
+            && user.as_ref() == Some(name)
+        {
+            let subscribed = self.find(Kind::User, name).is_none_or(|crowd| crowd.lock().subscribed);
+            let audience = Audience { kind: Kind::User, name: name.clone() };
+            return Ok(Moved { unsubscribed: Entry::into(audience, place, subscribed), emptied: None });
         }
-        let (subscribed, emptied) = self.change_user(member, places.user.as_ref(), user.as_ref(), limit)?;
-        let emptied = places.user.take().filter(|_| emptied).map(|name| Audience { kind: Kind::User, name });
-        places.user.clone_from(&user);
-        let unsubscribed = user.filter(|_| !subscribed).map(|name| Audience { kind: Kind::User, name });
-        Ok(Moved { unsubscribed, emptied, entered: true })
+        let old = places.user.as_ref().map(|(name, _)| name);
+        let (subscribed, emptied) = self.change_user(member, old, user.as_ref(), limit)?;
+        let emptied = places.user.take().filter(|_| emptied).map(|(name, _)| Audience { kind: Kind::User, name });
+        let mut moved = Moved { unsubscribed: None, emptied };
+        if let Some(name) = user {
+            let (_, place) = places.user.insert((name.clone(), Place::new(subscribed)));
+            moved.unsubscribed = Entry::into(Audience { kind: Kind::User, name }, place, subscribed);
+        }
+        Ok(moved)
+    }
+
+    /// Notes whether messages come where a call has entered. If they do not the member goes, unless another call still
+    /// waits there or one has succeeded; gives where nobody is any more.
+    pub(crate) fn settle(&self, member: &Member, entry: Entry, comes: bool) -> Option<Audience> {
+        let mut places = member.places.lock();
+        // Dropped before the lock, so that the last of several calls finds itself the last.
+        let Entry { audience: Audience { kind, name }, shared } = entry;
+        let shared = shared?;
+        let place = match kind {
+            Kind::Room => places.rooms.get_mut(&name),
+            Kind::User => places.user.as_mut().filter(|(user, _)| *user == name).map(|(_, place)| place),
+        };
+        let place = place.filter(|place| place.is_of(&shared))?;
+        if comes {
+            *place = Place::Taken;
+            return None;
+        }
+        // That of the place, and this one.
+        if Arc::strong_count(&shared) > 2 {
+            return None;
+        }
+        match kind {
+            Kind::Room => drop(places.rooms.remove(&name)),
+            Kind::User => places.user = None,
+        }
+        self.remove(member, kind, name)
     }
 
     /// Takes a member out of everything, for good; gives the rooms it was in, and where nobody is any more.
     pub(crate) fn depart(&self, member: &Member) -> (Vec<Arc<str>>, Vec<Audience>) {
         let mut places = member.places.lock();
         places.departed = true;
-        let rooms: Vec<_> = std::mem::take(&mut places.rooms).into_iter().collect();
-        let user = places.user.take();
+        let rooms: Vec<_> = std::mem::take(&mut places.rooms).into_keys().collect();
+        let user = places.user.take().map(|(name, _)| name);
         let rooms_emptied = rooms.iter().filter_map(|room| self.remove(member, Kind::Room, room.clone()));
         let emptied = rooms_emptied.chain(user.and_then(|user| self.remove(member, Kind::User, user))).collect();
         (rooms, emptied)
@@ -230,12 +315,6 @@ impl Index {
         let mut crowd = crowd.lock();
         crowd.members.remove(&member.id);
         crowd.members.is_empty().then_some(Audience { kind, name })
-    }
-
-    fn unsubscribed(&self, user: Option<Arc<str>>) -> Moved {
-        let name = user.filter(|user| self.find(Kind::User, user).is_some_and(|crowd| !crowd.lock().subscribed));
-        let unsubscribed = name.map(|name| Audience { kind: Kind::User, name });
-        Moved { unsubscribed, ..Moved::default() }
     }
 
     /// Moves a member from the crowd of one user to that of another, under the locks of both; gives whether messages
@@ -373,7 +452,7 @@ mod tests {
 
     fn act(index: &Index, members: &[Member], step: &Step) {
         match *step {
-            Step::Join(member, room) => drop(index.join(&members[member], room)),
+            Step::Join(member, room) => drop(index.join(&members[member], room, usize::MAX)),
             Step::Leave(member, room) => drop(index.leave(&members[member], room)),
             Step::SetUser(member, user) => drop(index.set_user(&members[member], user.map(Arc::from), None)),
             Step::Depart(member) => drop(index.depart(&members[member])),
@@ -415,7 +494,7 @@ mod tests {
                     scope.spawn(move || {
                         for at in 0..steps {
                             let name = NAMES[(at + worker) % NAMES.len()];
-                            let _ = index.join(member, name);
+                            let _ = index.join(member, name, usize::MAX);
                             let _ = index.set_user(member, Some(NAMES[at % NAMES.len()].into()), None);
                             index.send(Kind::Room, name, frame);
                             index.leave(member, name);
@@ -457,16 +536,44 @@ mod tests {
     fn what_comes_of_a_change_is_told() {
         let (index, members) = (Index::default(), members());
         let room = audience(Kind::Room, "a");
-        assert_eq!(index.join(&members[0], "a").unwrap().unsubscribed, Some(room.clone()));
+        let join = |member: usize| index.join(&members[member], "a", 1);
+        let entry = join(0).unwrap().unsubscribed.unwrap();
+        assert_eq!(entry.audience, room);
         assert!(index.set_subscribed(&room, true));
-        let entered = Moved { entered: true, ..Moved::default() };
-        assert_eq!(index.join(&members[1], "a"), Ok(entered), "messages come already");
-        assert_eq!(index.join(&members[1], "a"), Ok(Moved::default()), "it is there already");
-        assert_eq!(index.leave(&members[0], "a").emptied, None);
+        assert_eq!(index.settle(&members[0], entry, true), None);
+        assert_eq!(join(1), Ok(Moved::default()), "messages come already");
+        assert_eq!(index.join(&members[1], "b", 1), Err(Barred::Rooms));
+        assert_eq!(index.leave(&members[0], "a"), None);
         let (rooms, emptied) = index.depart(&members[1]);
         assert_eq!((&*rooms[0], emptied), ("a", vec![room.clone()]));
-        assert_eq!(index.join(&members[1], "a"), Err(Barred::Departed));
+        assert_eq!(join(1), Err(Barred::Departed));
         assert!(index.retire(&room));
-        assert_eq!(index.join(&members[0], "a").unwrap().unsubscribed, Some(room));
+        assert_eq!(join(0).unwrap().unsubscribed.unwrap().audience, room);
+    }
+
+    #[test]
+    fn a_call_that_fails_takes_nobody_out_whom_another_has_brought_in() {
+        let (index, members) = (Index::default(), members());
+        let (member, room) = (&members[0], audience(Kind::Room, "a"));
+        let join = || index.join(member, "a", 1).unwrap().unsubscribed.unwrap();
+        let set_user = || index.set_user(member, Some("ada".into()), None).unwrap().unsubscribed.unwrap();
+        let enter: [&dyn Fn() -> Entry; 2] = [&join, &set_user];
+        for enter in enter {
+            let (first, second) = (enter(), enter());
+            assert_eq!(index.settle(member, first, false), None, "the other one still waits");
+            assert_eq!(index.settle(member, second, true), None);
+            let late = enter();
+            assert_eq!(index.settle(member, late, false), None, "it was there before");
+        }
+        assert_eq!((member.rooms().len(), member.user().as_deref()), (1, Some("ada")));
+        index.leave(member, "a");
+        let (first, second) = (join(), join());
+        assert_eq!(index.settle(member, first, false), None);
+        assert_eq!(index.settle(member, second, false), Some(room), "all have failed");
+        let before = join();
+        index.leave(member, "a");
+        let _again = join();
+        assert_eq!(index.settle(member, before, false), None, "it has left that place itself");
+        assert_eq!(member.rooms().len(), 1);
     }
 }

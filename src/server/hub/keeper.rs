@@ -1,36 +1,33 @@
 //! Keeps this process in the groups of the rooms and users that it has members of.
 //!
-//! One task changes memberships, in rounds: what has changed is brought to the layer, many groups at a time and each of
-//! them once, and what changes meanwhile waits for the next round. So an add and a discard of one group are never under
-//! way together, however clients come and go.
+//! One task changes memberships, many groups at a time and each of them once, so that an add and a discard of one group are
+//! never under way together, however clients come and go. Who waits for a group is answered when that group is done.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use futures_util::stream;
+use futures_util::stream::{self, FuturesUnordered};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::groups::{Groups, Held, Outcome, Settled, Task, Waiting};
 use super::index::Index;
 use super::names::{Audience, Names};
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::layer::ChannelLayer;
-
-/// Groups changed at the same time.
-const AT_ONCE: usize = 64;
-
-/// When what failed is tried again.
-const RETRY: Duration = Duration::from_secs(1);
-
-/// How long the groups may take that are left at the end.
-const LEAVING: Duration = Duration::from_secs(5);
 
 /// Renewals come at least this often; expiries may be days.
 const RENEW_EVERY: Duration = Duration::from_hours(1);
+
+/// Groups left at the same time, in the end.
+const LEFT_AT_ONCE: usize = 64;
+
+/// How long the end waits for the layer. A group that is not left forgets this process by itself.
+pub(crate) const LEAVE_WITHIN: Duration = Duration::from_secs(5);
 
 pub(crate) struct Keeper {
     layer: Arc<dyn ChannelLayer>,
@@ -41,41 +38,14 @@ pub(crate) struct Keeper {
     changed: Notify,
 }
 
-/// Shared by all who wait for one change.
-type Outcome = Result<(), Arc<Error>>;
-
+/// What was asked for and the task has not seen yet.
 #[derive(Default)]
 struct Pending {
-    changed: HashSet<Audience>,
-    waiting: Vec<(Audience, oneshot::Sender<Outcome>)>,
+    emptied: HashSet<Audience>,
+    wanted: HashMap<Audience, Waiting>,
     lost: bool,
-    /// Nothing will be changed any more.
+    /// There is no task any more.
     ended: bool,
-}
-
-/// What of the memberships that are held a round looks at, beside what has changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Scope {
-    Changes,
-    /// Those of which a change failed, too.
-    Failures,
-    /// All, before they expire.
-    Renewal,
-}
-
-/// What is known of a group that this process was added to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Held {
-    Member,
-    /// A change failed, and may have taken place.
-    Unknown,
-}
-
-/// How one change went.
-struct Settled {
-    audience: Audience,
-    held: Option<Held>,
-    result: Outcome,
 }
 
 /// How often memberships are renewed: thrice before they end.
@@ -100,7 +70,7 @@ impl Keeper {
             if pending.ended {
                 return Err(Arc::new(Error::Closed));
             }
-            pending.waiting.push((audience, done));
+            pending.wanted.entry(audience).or_default().push(done);
         }
         self.changed.notify_one();
         settled.await.unwrap_or_else(|_ended| Err(Arc::new(Error::Closed)))
@@ -109,8 +79,9 @@ impl Keeper {
     /// Notes that audiences have no members here any more.
     pub(crate) fn emptied(&self, audiences: impl IntoIterator<Item = Audience>) {
         let mut audiences = audiences.into_iter().peekable();
+        // Most who come and go leave nothing empty.
         if audiences.peek().is_some() {
-            self.pending.lock().changed.extend(audiences);
+            self.pending.lock().note_emptied(audiences);
             self.changed.notify_one();
         }
     }
@@ -121,126 +92,99 @@ impl Keeper {
         self.changed.notify_one();
     }
 
-    /// Works until `stop`, and then leaves all groups.
+    /// Works until `stop`, and then leaves all groups, for some seconds at the longest.
     pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let every = renewal(self.layer.group_expiry());
-        let mut held = HashMap::new();
-        // Points in time, so that however much changes meanwhile they come.
-        let (mut renewal, mut retry) = (Instant::now() + every, None::<Instant>);
+        let mut groups = Groups::new(renewal(self.layer.group_expiry()));
+        let mut under_way = FuturesUnordered::new();
         loop {
-            tokio::select! {
-                () = self.changed.notified() => {}
-                () = sleep_until(retry.map_or(renewal, |retry| retry.min(renewal))) => {}
-                () = stop.cancelled() => break,
-            };
-            let now = Instant::now();
-            let scope = match retry {
-                _ if now >= renewal => Scope::Renewal,
-                Some(retry) if now >= retry => Scope::Failures,
-                _ => Scope::Changes,
-            };
-            if scope == Scope::Renewal {
-                renewal = now + every;
+            while let Some(task) = groups.next() {
+                under_way.push(self.carry_out(task));
             }
-            let failed = self.round(&mut held, scope).await.then(|| Instant::now() + RETRY);
-            retry = if scope == Scope::Changes { retry.or(failed) } else { failed };
+            let due = groups.next_due();
+            tokio::select! {
+                () = self.changed.notified() => self.look(&mut groups),
+                Some((task, result)) = under_way.next() => self.conclude(&mut groups, task, result),
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => groups.fall_due(Instant::now()),
+                () = stop.cancelled() => break,
+            }
         }
         // Whoever waits is told by the drop.
         *self.pending.lock() = Pending { ended: true, ..Pending::default() };
-        let leaving = held.into_keys().map(async |audience| {
-            // A group that cannot be left forgets this process by itself.
-            let _ =
-                self.layer.group_discard(&self.names.group(audience.kind, &audience.name), self.names.member()).await;
-        });
-        let _ = timeout(LEAVING, stream::iter(leaving).for_each_concurrent(AT_ONCE, |left| left)).await;
+        let leaving = async {
+            while let Some((task, result)) = under_way.next().await {
+                self.conclude(&mut groups, task, result);
+            }
+            let held = stream::iter(groups.into_held());
+            held.for_each_concurrent(LEFT_AT_ONCE, async |audience| drop(self.discard(&audience).await)).await;
+        };
+        if timeout(LEAVE_WITHIN, leaving).await.is_err() {
+            tracing::warn!("groups could not be left in time, and forget this process when its memberships expire");
+        }
     }
 
-    /// Gives whether something failed.
-    async fn round(&self, held: &mut HashMap<Audience, Held>, scope: Scope) -> bool {
-        let Pending { changed: mut audiences, waiting, lost, .. } = std::mem::take(&mut *self.pending.lock());
+    /// Takes over what was asked for.
+    fn look(&self, groups: &mut Groups) {
+        let Pending { emptied, wanted, lost, .. } = std::mem::take(&mut *self.pending.lock());
         if lost {
-            for (audience, held) in held.iter_mut() {
-                self.index.set_subscribed(audience, false);
-                *held = Held::Unknown;
+            for audience in groups.lost() {
+                self.index.set_subscribed(&audience, false);
             }
         }
-        let looked_at = |held: &Held| match scope {
-            Scope::Changes => lost,
-            Scope::Failures => *held == Held::Unknown,
-            Scope::Renewal => true,
-        };
-        audiences.extend(held.iter().filter(|(_, held)| looked_at(held)).map(|(audience, _)| audience.clone()));
-        let mut waiters: HashMap<Audience, Vec<_>> = HashMap::new();
-        for (audience, done) in waiting {
-            audiences.insert(audience.clone());
-            waiters.entry(audience).or_default().push(done);
+        for audience in emptied {
+            groups.emptied(audience);
         }
-        let known: Vec<_> = audiences.into_iter().map(|audience| (held.get(&audience).copied(), audience)).collect();
-        let settling = known.into_iter().map(|(known, audience)| self.settle(audience, known, scope));
-        let mut settling = stream::iter(settling).buffer_unordered(AT_ONCE);
-        let mut failures = Failures::default();
-        while let Some(Settled { audience, held: now, result }) = settling.next().await {
-            failures.note(&result);
-            // At once: another group may take as long as the layer may.
-            for done in waiters.remove(&audience).into_iter().flatten() {
-                // Nobody may wait any more.
-                let _ = done.send(result.clone());
-            }
-            match now {
-                Some(now) => held.insert(audience, now),
-                None => held.remove(&audience),
-            };
+        for (audience, waiting) in wanted {
+            groups.want(audience, waiting);
         }
-        failures.report()
     }
 
     /// Brings one group to what it should be.
-    async fn settle(&self, audience: Audience, known: Option<Held>, scope: Scope) -> Settled {
-        let group = self.names.group(audience.kind, &audience.name);
-        let (held, result) = if self.index.retire(&audience) {
-            match known {
-                None => (None, Ok(())),
-                Some(_) => match self.layer.group_discard(&group, self.names.member()).await {
-                    Ok(()) => (None, Ok(())),
-                    Err(error) => (Some(Held::Unknown), Err(error)),
-                },
+    async fn carry_out(&self, task: Task) -> (Task, Result<Held>) {
+        let result = if self.index.retire(&task.audience) {
+            match task.held {
+                Held::No => Ok(Held::No),
+                Held::Member | Held::Unknown => self.discard(&task.audience).await.map(|()| Held::No),
             }
-        } else if known == Some(Held::Member) && scope != Scope::Renewal {
-            (known, Ok(()))
+        } else if task.held == Held::Member && !task.renew {
+            Ok(Held::Member)
         } else {
-            match self.layer.group_add(&group, self.names.member()).await {
-                Ok(()) => (Some(Held::Member), Ok(())),
-                Err(error) => (Some(Held::Unknown), Err(error)),
-            }
+            let group = self.names.group(task.audience.kind, &task.audience.name);
+            self.layer.group_add(&group, self.names.member()).await.map(|()| Held::Member)
         };
-        if held == Some(Held::Member) {
+        (task, result)
+    }
+
+    async fn discard(&self, audience: &Audience) -> Result<()> {
+        self.layer.group_discard(&self.names.group(audience.kind, &audience.name), self.names.member()).await
+    }
+
+    /// Notes how a group is now, and tells those who waited. An outage is logged once, and so is its end.
+    fn conclude(&self, groups: &mut Groups, task: Task, result: Result<Held>) {
+        let audience = task.audience.clone();
+        let failing_before = groups.failing();
+        let Settled { subscribed, waiting, outcome } = groups.settle(task, result, Instant::now());
+        match &outcome {
+            Err(error) if failing_before == 0 => {
+                let error = &**error as &dyn std::error::Error;
+                tracing::warn!(error, "a group could not be changed, trying again; so are others from now on");
+            }
+            Ok(()) if failing_before > 0 && groups.failing() == 0 => tracing::info!("all groups are as they should be"),
+            _ => {}
+        }
+        if subscribed {
             self.index.set_subscribed(&audience, true);
         }
-        Settled { audience, held, result: result.map_err(Arc::new) }
+        for done in waiting {
+            // Nobody may wait any more.
+            let _ = done.send(outcome.clone());
+        }
     }
 }
 
-/// What failed in one round.
-#[derive(Default)]
-struct Failures {
-    first: Option<Arc<Error>>,
-    groups: usize,
-}
-
-impl Failures {
-    fn note(&mut self, result: &Outcome) {
-        if let Err(error) = result {
-            self.groups += 1;
-            self.first.get_or_insert_with(|| error.clone());
+impl Pending {
+    fn note_emptied(&mut self, audiences: impl Iterator<Item = Audience>) {
+        if !self.ended {
+            self.emptied.extend(audiences);
         }
-    }
-
-    /// One line for all that failed together; gives whether there were any.
-    fn report(self) -> bool {
-        if let Some(error) = &self.first {
-            let (error, groups): (&dyn std::error::Error, _) = (&**error, self.groups);
-            tracing::warn!(error, groups, "groups could not be changed, trying again");
-        }
-        self.first.is_some()
     }
 }

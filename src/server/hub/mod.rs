@@ -62,9 +62,11 @@
 //! number of processes alone. Its channel takes the messages for all its clients: raise its capacity, by
 //! [`CapacityRule::glob`](crate::CapacityRule::glob)`("hub.*", 10_000)`.
 
+mod builder;
 mod client;
 mod error;
 mod gauges;
+mod groups;
 mod handle;
 mod handler;
 mod index;
@@ -77,12 +79,15 @@ mod presence;
 mod reader;
 mod serve;
 mod status;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 pub use super::connection::QueueDepths;
+pub use builder::HubBuilder;
 pub use client::Client;
 pub use error::HubError;
-pub use handle::{Hub, HubBuilder};
+pub use handle::Hub;
 pub use handler::{Closed, Handler};
 pub use names::ClientId;
 pub use page::status_page;

@@ -9,7 +9,7 @@ use crate::crypto;
 use crate::name::{ChannelName, GroupName, InvalidName, MAX_NAME_LENGTH};
 
 /// Who a message is for.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Audience {
     pub(crate) kind: Kind,
     pub(crate) name: Arc<str>,
@@ -76,7 +76,8 @@ impl Names {
 
     /// Whether a client is one of this hub, in whichever process.
     pub(crate) fn has(&self, client: &ClientId) -> bool {
-        client.0.as_str().starts_with(&self.prefix)
+        // The name of another hub may begin with that of this one and a dot; that of a process has none.
+        client.0.non_local().strip_prefix(&self.prefix).is_some_and(|process| !process.contains('.'))
     }
 
     /// The group of those who are in a room or belong to a user. Names may be any text: one that cannot be part of a
@@ -103,6 +104,15 @@ impl ClientId {
     pub(crate) fn channel(&self) -> &ChannelName {
         &self.0
     }
+
+    /// Whether it is `hub.<name>.<process>!<number>`.
+    fn is_client(&self) -> bool {
+        let process = self.0.non_local().strip_prefix("hub.").and_then(|process| process.strip_suffix('!'));
+        let named = process.and_then(|process| process.rsplit_once('.'));
+        let number = self.0.local().and_then(|local| Some((local, u64::from_str_radix(local, 16).ok()?)));
+        named.is_some_and(|(hub, process)| !hub.is_empty() && !process.is_empty())
+            && number.is_some_and(|(local, number)| format!("{number:x}") == local)
+    }
 }
 
 impl fmt::Display for ClientId {
@@ -111,18 +121,13 @@ impl fmt::Display for ClientId {
     }
 }
 
+/// Reads the text form of an id, and nothing else that may be the name of a channel: ids may come from outside.
 impl FromStr for ClientId {
     type Err = InvalidName;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let channel = ChannelName::parse_target(text)?;
-        // Any other channel would be one that whoever names a client could send to.
-        let client = channel.local().is_some_and(|local| u64::from_str_radix(local, 16).is_ok());
-        if client && text.starts_with("hub.") {
-            Ok(Self(channel))
-        } else {
-            Err(InvalidName::new("client", text, "no hub has given it out"))
-        }
+        let id = Self(ChannelName::parse_target(text)?);
+        if id.is_client() { Ok(id) } else { Err(InvalidName::new("client", text, "it is no client of a hub")) }
     }
 }
 
@@ -147,10 +152,25 @@ mod tests {
     }
 
     #[test]
-    fn a_client_has_a_name_that_no_other_channel_has() {
-        let client: ClientId = "hub.chat.p1!2a".parse().unwrap();
-        assert!(Names::new("chat", "p2").unwrap().has(&client) && !Names::new("chats", "p1").unwrap().has(&client));
-        for other in ["asgi.delay", "websocket.send.p1!2a", "hub.chat.p1!process", "hub.chat.p1!", "http.body?2a"] {
+    fn an_id_is_that_of_a_client_and_no_other_channel() {
+        let id = "hub.chat.v2.p1!2f".parse::<ClientId>().unwrap();
+        assert_eq!(id.to_string(), "hub.chat.v2.p1!2f");
+        for (hub, its) in [("chat.v2", true), ("chat", false), ("other", false)] {
+            assert_eq!(Names::new(hub, "p2").unwrap().has(&id), its, "{hub}");
+        }
+        for other in [
+            "asgi.delay",
+            "websocket.receive",
+            "websocket.send.p1!2f",
+            "hub.chat.p1!process",
+            "hub.chat.p1!2F",
+            "hub.chat.p1!02f",
+            "hub.chat.p1!",
+            "hub.chat.p1?2f",
+            "hub.p1!2f",
+            "hub..p1!2f",
+            "",
+        ] {
             assert!(other.parse::<ClientId>().is_err(), "{other}");
         }
     }

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::time::{Instant, interval, timeout_at};
+use tokio::sync::{Notify, broadcast};
+use tokio::time::{Instant, interval, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use parking_lot::Mutex;
 
-use super::keeper::{Keeper, renewal};
+use super::keeper::{Keeper, LEAVE_WITHIN, renewal};
 use super::names::Names;
 use super::presence::{LEASE, LOOK_EVERY, Look, Presence};
 use super::wire;
@@ -85,11 +85,21 @@ impl Others {
 
     /// Looks at the group until `stop`, stays in it, and sees to it that groups are made again when the layer has lost
     /// them; leaves it in the end.
-    pub(crate) async fn watch(self: Arc<Self>, keeper: Arc<Keeper>, stop: CancellationToken) {
+    pub(crate) async fn watch(
+        self: Arc<Self>,
+        keeper: Arc<Keeper>,
+        events: broadcast::Receiver<Event>,
+        stop: CancellationToken,
+    ) {
+        stop.run_until_cancelled(self.keep_watch(&keeper, events)).await;
+        self.go().await;
+    }
+
+    async fn keep_watch(&self, keeper: &Keeper, mut events: broadcast::Receiver<Event>) {
         let mut looks = interval(LOOK_EVERY);
         let (every, mut renewed) = (renewal(self.layer.group_expiry()), Instant::now());
-        let mut events = self.layer.events();
-        let mut ended = false;
+        // The others have not been told of a loss.
+        let (mut ended, mut untold) = (false, false);
         loop {
             let lost = tokio::select! {
                 _ = looks.tick() => false,
@@ -98,18 +108,20 @@ impl Others {
                     // Which events were missed is unknown.
                     matches!(event, Ok(Event::DataLost { .. }) | Err(RecvError::Lagged(_)))
                 }
-                () = stop.cancelled() => break,
             };
             if lost {
+                self.presence.lock().lost(Instant::now());
                 keeper.lost();
             }
+            untold |= lost;
             let due = renewed.elapsed() >= every;
-            match self.stay(lost, due).await {
+            match self.stay(due, untold).await {
                 Ok(missing) => {
+                    untold = false;
                     if due {
                         renewed = Instant::now();
                     }
-                    if missing {
+                    if missing && !lost {
                         keeper.lost();
                     }
                 }
@@ -119,30 +131,31 @@ impl Others {
                 }
             }
         }
-        // Otherwise the others believe in this process until its membership ends.
-        let _ = self.layer.group_discard(self.names.everyone(), self.names.member()).await;
     }
 
-    /// Looks, and comes again if that is due or this process is missing; gives whether it was.
-    ///
-    /// After a loss every process is missing, and whoever is back first would believe to be alone: so all greet.
-    async fn stay(&self, lost: bool, due: bool) -> Result<bool> {
-        if due || lost {
+    /// Leaves the group of all processes. Otherwise the others believe in this one until its membership ends.
+    pub(crate) async fn go(&self) {
+        let leaving = self.layer.group_discard(self.names.everyone(), self.names.member());
+        if !matches!(timeout(LEAVE_WITHIN, leaving).await, Ok(Ok(()))) {
+            tracing::debug!("the other processes of the hub cannot be told that this one ends");
+        }
+    }
+
+    /// Looks, comes again if that is due or this process is missing, and greets the others if it is missing or data was
+    /// lost; gives whether it was missing.
+    async fn stay(&self, due: bool, lost: bool) -> Result<bool> {
+        let lists = self.layer.lists_all_members();
+        // Before this process adds itself, for then nobody can tell.
+        let missing = lists && !self.look().await?.myself;
+        if due || lost || missing {
             self.layer.group_add(self.names.everyone(), self.names.member()).await?;
         }
-        if lost {
+        if !lists {
+            self.presence.lock().answers();
+        } else if lost || missing {
             self.layer.group_send(self.names.everyone(), wire::hello(self.names.member())).await?;
         }
-        if !self.layer.lists_all_members() {
-            self.presence.lock().answers();
-            return Ok(false);
-        }
-        if self.look().await?.myself {
-            return Ok(false);
-        }
-        self.layer.group_add(self.names.everyone(), self.names.member()).await?;
-        self.layer.group_send(self.names.everyone(), wire::hello(self.names.member())).await?;
-        Ok(true)
+        Ok(missing)
     }
 
     async fn look(&self) -> Result<Look> {

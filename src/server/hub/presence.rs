@@ -23,6 +23,8 @@ pub(crate) struct Presence {
     alone_until: Option<Instant>,
     /// When another process was last heard of directly. A look that began before that proves nothing.
     greeted: Option<Instant>,
+    /// Until when it may not believe to be alone.
+    doubted_until: Option<Instant>,
     /// Whether the last look succeeded.
     reachable: bool,
     /// Who has not answered the greeting yet.
@@ -60,6 +62,13 @@ impl Presence {
         self.alone_until = None;
     }
 
+    /// The group has gone with the data of the layer. Others come back into it in their own time, and until they have had
+    /// some, who finds itself alone there only came first.
+    pub(crate) fn lost(&mut self, now: Instant) {
+        self.alone_until = None;
+        self.doubted_until = Some(now + LEASE);
+    }
+
     /// This process greets `others`.
     pub(crate) fn greets(&mut self, others: Vec<String>) {
         self.awaited = others.into_iter().collect();
@@ -72,7 +81,7 @@ impl Presence {
     }
 
     pub(crate) fn is_alone(&self, now: Instant) -> bool {
-        self.alone_until.is_some_and(|until| now < until)
+        self.alone_until.is_some_and(|until| now < until) && self.doubted_until.is_none_or(|until| now >= until)
     }
 
     pub(crate) fn is_reachable(&self) -> bool {
@@ -118,6 +127,18 @@ mod tests {
         assert!(!presence.is_alone(began + Duration::from_millis(2)));
         presence.looked(&look(began + Duration::from_millis(3), &[]));
         assert!(presence.is_alone(began + Duration::from_millis(4)), "the other one has gone");
+    }
+
+    #[test]
+    fn who_comes_first_after_a_loss_is_not_alone_for_that() {
+        let now = Instant::now();
+        let mut presence = Presence::default();
+        presence.looked(&look(now, &[]));
+        presence.lost(now);
+        presence.looked(&look(now, &[]));
+        assert!(!presence.is_alone(now));
+        presence.looked(&look(now + LEASE, &[]));
+        assert!(presence.is_alone(now + LEASE));
     }
 
     #[test]

@@ -38,6 +38,9 @@ pub enum Refused {
     /// There are too many handshakes in this second.
     #[error("there are too many handshakes")]
     Pace,
+    /// The server is closing.
+    #[error("the server is closing")]
+    Closing,
 }
 
 impl Refused {
@@ -46,6 +49,7 @@ impl Refused {
             Self::Full => "connections",
             Self::Address => "address",
             Self::Pace => "handshakes",
+            Self::Closing => "closing",
         }
     }
 }

@@ -1,0 +1,284 @@
+//! A hub whose layer fails for some groups, or does not answer.
+
+use std::collections::HashMap;
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use tokio::sync::broadcast;
+use tokio::time::{sleep, timeout};
+
+use super::super::connection::Connection;
+use super::index::Member;
+use super::{Client, ClientId, Hub, HubError, Mode, wire};
+use crate::error::{Error, Result};
+use crate::layer::{ChannelLayer, Delivery, Event, Receiver, Statistics};
+use crate::message::Message;
+use crate::name::ChannelName;
+use crate::{Config, MemoryLayer, message};
+
+/// Longer than anything takes here; time is paused.
+const DEADLINE: Duration = Duration::from_mins(2);
+
+const LOBBY: &str = "hub.main.room.is.lobby";
+
+async fn within<T>(future: impl Future<Output = T>) -> T {
+    timeout(DEADLINE, future).await.expect("it ends in time")
+}
+
+#[derive(Clone, Copy)]
+enum Fault {
+    Fails,
+    Hangs,
+}
+
+struct Faulty {
+    memory: MemoryLayer,
+    /// By group or channel.
+    faults: Mutex<HashMap<String, Fault>>,
+    /// What was called, and for which group or channel.
+    calls: Mutex<Vec<(&'static str, String)>>,
+    events: broadcast::Sender<Event>,
+}
+
+impl Faulty {
+    fn set(&self, name: &str, fault: Option<Fault>) {
+        match fault {
+            Some(fault) => self.faults.lock().insert(name.to_owned(), fault),
+            None => self.faults.lock().remove(name),
+        };
+    }
+
+    fn calls(&self, of: &'static str, name: &str) -> usize {
+        self.calls.lock().iter().filter(|call| call.0 == of && call.1 == name).count()
+    }
+
+    async fn called(&self, of: &'static str, name: &str, times: usize) {
+        within(async {
+            while self.calls(of, name) < times {
+                sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await;
+    }
+
+    async fn meets(&self, of: &'static str, name: &str) -> Result<()> {
+        self.calls.lock().push((of, name.to_owned()));
+        let fault = self.faults.lock().get(name).copied();
+        match fault {
+            None => Ok(()),
+            Some(Fault::Fails) => Err(Error::Redis { shard: 0, source: "it is away".into() }),
+            Some(Fault::Hangs) => pending().await,
+        }
+    }
+}
+
+#[async_trait]
+impl ChannelLayer for Faulty {
+    async fn send(&self, channel: &str, message: Message) -> Result<()> {
+        self.meets("send", channel).await?;
+        self.memory.send(channel, message).await
+    }
+
+    async fn receive(&self, channels: &[&str]) -> Result<Delivery> {
+        self.memory.receive(channels).await
+    }
+
+    async fn try_receive(&self, channels: &[&str]) -> Result<Option<Delivery>> {
+        self.memory.try_receive(channels).await
+    }
+
+    fn receiver(&self, channels: &[&str]) -> Result<Receiver> {
+        self.memory.receiver(channels)
+    }
+
+    async fn new_channel(&self, pattern: &str) -> Result<ChannelName> {
+        self.memory.new_channel(pattern).await
+    }
+
+    async fn group_add(&self, group: &str, channel: &str) -> Result<()> {
+        self.meets("group_add", group).await?;
+        self.memory.group_add(group, channel).await
+    }
+
+    async fn group_discard(&self, group: &str, channel: &str) -> Result<()> {
+        self.meets("group_discard", group).await?;
+        self.memory.group_discard(group, channel).await
+    }
+
+    async fn group_channels(&self, group: &str) -> Result<Vec<ChannelName>> {
+        self.memory.group_channels(group).await
+    }
+
+    async fn group_send(&self, group: &str, message: Message) -> Result<()> {
+        self.meets("group_send", group).await?;
+        self.memory.group_send(group, message).await
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.memory.flush().await
+    }
+
+    async fn global_statistics(&self) -> Result<Statistics> {
+        self.memory.global_statistics().await
+    }
+
+    async fn channel_statistics(&self, channel: &str) -> Result<Statistics> {
+        self.memory.channel_statistics(channel).await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.memory.close().await
+    }
+
+    fn group_expiry(&self) -> Duration {
+        self.memory.group_expiry()
+    }
+
+    fn events(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+}
+
+async fn start() -> (Arc<Faulty>, Hub) {
+    let memory = MemoryLayer::with_config(&Config::new().group_expiry(Duration::from_secs(30))).unwrap();
+    let events = broadcast::channel(8).0;
+    let layer = Arc::new(Faulty { memory, faults: Mutex::default(), calls: Mutex::default(), events });
+    let hub = Hub::start(layer.clone()).await.unwrap();
+    (layer, hub)
+}
+
+/// A client without a socket.
+fn client(hub: &Hub) -> (Connection, Client) {
+    let connection = hub.inner().connections.open(None).unwrap();
+    let member = Arc::new(Member::new(connection.id(), connection.queue().clone()));
+    let id = ClientId::new(connection.name().unwrap());
+    (connection, Client::new(hub.clone(), id, member))
+}
+
+/// Joins and leaves rooms more often than anything is tried again.
+async fn keep_busy(client: &Client, time: Duration) {
+    let begun = tokio::time::Instant::now();
+    while begun.elapsed() < time {
+        client.join("busy").await.unwrap();
+        client.leave("busy");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_failed_is_tried_again_on_a_busy_hub() {
+    let (layer, hub) = start().await;
+    let (_connection, client) = client(&hub);
+    client.join("lobby").await.unwrap();
+    layer.set(LOBBY, Some(Fault::Fails));
+    client.leave("lobby");
+    layer.called("group_discard", LOBBY, 1).await;
+    layer.set(LOBBY, None);
+    keep_busy(&client, Duration::from_secs(3)).await;
+    assert!(layer.group_channels(LOBBY).await.unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn groups_are_renewed_at_their_time_while_another_one_fails() {
+    let (layer, hub) = start().await;
+    let ((connection, client), (_other, busy)) = (client(&hub), client(&hub));
+    client.join("lobby").await.unwrap();
+    let broken = "hub.main.room.is.broken";
+    layer.set(broken, Some(Fault::Fails));
+    // One that stays in the room, so that it is tried again.
+    let stays = Member::new(99, connection.queue().clone());
+    let _entry = hub.inner().index.join(&stays, "broken", 1).unwrap();
+    client.join("broken").await.unwrap_err();
+    keep_busy(&busy, Duration::from_secs(65)).await;
+    // At the beginning and every 10 s, a third of the expiry.
+    assert_eq!(layer.calls("group_add", LOBBY), 7);
+    let tried = layer.calls("group_add", broken);
+    assert!((4..15).contains(&tried), "pauses grow: {tried}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_join_waits_for_its_own_group_alone() {
+    let (layer, hub) = start().await;
+    let ((_one, stuck), (_other, client)) = (client(&hub), client(&hub));
+    layer.set(LOBBY, Some(Fault::Hangs));
+    let joining = tokio::spawn(async move { stuck.join("lobby").await });
+    layer.called("group_add", LOBBY, 1).await;
+    within(client.join("elsewhere")).await.unwrap();
+    joining.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_fails_leaves_a_client_where_it_was() {
+    let (layer, hub) = start().await;
+    let (_connection, client) = client(&hub);
+    client.join("lobby").await.unwrap();
+    client.set_user(Some("ada")).await.unwrap();
+    for group in [LOBBY, "hub.main.user.is.ada"] {
+        layer.set(group, Some(Fault::Fails));
+    }
+    layer.memory.flush().await.unwrap();
+    layer.events.send(Event::DataLost { shard: 0 }).unwrap();
+    layer.called("group_add", LOBBY, 2).await;
+    layer.called("group_add", "hub.main.user.is.ada", 2).await;
+    client.join("lobby").await.unwrap_err();
+    client.set_user(Some("ada")).await.unwrap_err();
+    assert_eq!((client.rooms().len(), client.user().as_deref()), (1, Some("ada")));
+    assert_eq!((hub.count("lobby"), client.join("elsewhere").await.is_ok()), (1, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_joins_after_the_close_is_told_so() {
+    let (_layer, hub) = start().await;
+    let (connection, client) = client(&hub);
+    within(hub.close(Duration::ZERO)).await;
+    for refused in [within(client.join("lobby")).await, within(client.set_user(Some("ada"))).await] {
+        assert!(matches!(refused, Err(HubError::Layer(_))), "{refused:?}");
+    }
+    assert!(client.rooms().is_empty() && client.user().is_none());
+    drop(connection);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_ends_though_the_layer_does_not_answer() {
+    let (layer, hub) = start().await;
+    let (connection, client) = client(&hub);
+    client.join("lobby").await.unwrap();
+    for group in [LOBBY, "hub.main.all"] {
+        layer.set(group, Some(Fault::Hangs));
+    }
+    drop(connection);
+    within(hub.close(Duration::ZERO)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_for_clients_do_not_wait_for_the_answer_to_a_greeting() {
+    let (layer, hub) = start().await;
+    let (connection, client) = client(&hub);
+    let other = "hub.main.other!process";
+    layer.set(other, Some(Fault::Hangs));
+    layer.send(hub.inner().names.member(), wire::hello(other)).await.unwrap();
+    layer.called("send", other, 1).await;
+    layer.send(&client.id().to_string(), message! { "text": "hello" }).await.unwrap();
+    let reply = within(connection.queue().take_one()).await.unwrap();
+    assert!(reply.data.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_loss_of_data_a_process_greets_the_others_and_does_not_believe_to_be_alone() {
+    let (layer, hub) = start().await;
+    within(async {
+        while hub.status().mode != Mode::Alone {
+            sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    let before = layer.calls("group_send", "hub.main.all");
+    layer.memory.flush().await.unwrap();
+    layer.events.send(Event::DataLost { shard: 0 }).unwrap();
+    layer.called("group_send", "hub.main.all", before + 1).await;
+    sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(hub.status().mode, Mode::Together, "others may come back yet");
+}

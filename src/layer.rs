@@ -37,7 +37,7 @@ pub use mode::{Mode, ShardStatus};
 /// - **No silent loss.** Messages that are not delivered are counted in the metric `channel_layer_dropped_total` with
 ///   a `reason`.
 ///
-/// All but `send_many`, `group_send_many`, `lists_all_members`, `health`, `redis_stats`, `events`, `mode` and `outage`
+/// All but `send_many`, `give_back`, `group_send_many`, `lists_all_members`, `health`, `redis_stats`, `events`, `mode` and `outage`
 /// have to be written by an implementation.
 #[async_trait]
 pub trait ChannelLayer: Send + Sync + 'static {
@@ -66,6 +66,19 @@ pub trait ChannelLayer: Send + Sync + 'static {
             results.push(self.send(channel, message.clone()).await);
         }
         results
+    }
+
+    /// Sends messages that a reader took and does not get to, back to the end of their channels; gives one result for
+    /// each, in their order. A channel takes them whatever its capacity, for they had their places there before. Their
+    /// expiry begins anew.
+    ///
+    /// An implementation that does not write it refuses them where the channel is full.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, each message is either sent once or not at all.
+    async fn give_back(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
+        self.send_many(messages).await
     }
 
     /// Waits for a message on any of `channels` and takes it.

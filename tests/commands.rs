@@ -175,3 +175,13 @@ async fn the_doctor_warns_of_clocks_that_differ() {
     let warned = ["119.", "120."].iter().any(|off| said.contains(&format!("warning: the clock of shard 0 is {off}")));
     assert!(warned && said.contains("s ahead of that of this machine"), "{said}");
 }
+
+#[tokio::test]
+async fn a_worker_on_pubsub_is_refused_with_the_reason() {
+    let shell = Shell::start();
+    let mut command = shell.command(&["worker", "echo", "--format", "pubsub"]);
+    let output = within(DEADLINE, "the end of the command", command.stderr(Stdio::piped()).output()).await.unwrap();
+    assert!(!output.status.success());
+    let reason = String::from_utf8_lossy(&output.stderr);
+    assert!(reason.contains("every worker gets every message"), "{reason}");
+}

@@ -84,15 +84,33 @@ impl<F> DjangoLayer<F> {
         }
     }
 
-    fn post(&self, channel: &str, message: &Message) -> Result<(ChannelName, Posted)> {
+    fn post(&self, channel: &str, message: &Message, past_capacity: bool) -> Result<(ChannelName, Posted)> {
         self.base.check_open()?;
         let channel = ChannelName::parse_target(channel)?;
         // What has a `?` in its name is not for Python.
         if channel.kind() != ChannelKind::SingleReader {
             self.check_type(message);
         }
-        let posted = self.sender.post(self.wire.letter(&channel, message, self.now())?);
-        Ok((channel, posted))
+        let mut letter = self.wire.letter(&channel, message, self.now())?;
+        if past_capacity {
+            letter.capacity = usize::MAX;
+        }
+        Ok((channel, self.sender.post(letter)))
+    }
+
+    async fn send_all(&self, messages: &[(&str, Message)], past_capacity: bool) -> Vec<Result<()>> {
+        // All are queued before the first is waited for, so that they travel together.
+        let post = |(channel, message): &(&str, Message)| self.post(channel, message, past_capacity);
+        let posted: Vec<_> = messages.iter().map(post).collect();
+        posted.iter().flatten().for_each(|(_, posted)| self.sender.go(posted));
+        let mut results = Vec::with_capacity(posted.len());
+        for posted in posted {
+            results.push(match posted {
+                Ok(posted) => self.finish(posted).await,
+                Err(error) => Err(error),
+            });
+        }
+        results
     }
 
     async fn finish(&self, (channel, posted): (ChannelName, Posted)) -> Result<()> {
@@ -163,23 +181,17 @@ impl<F> DjangoLayer<F> {
 #[async_trait]
 impl<F: 'static> ChannelLayer for DjangoLayer<F> {
     async fn send(&self, channel: &str, message: Message) -> Result<()> {
-        let posted = self.post(channel, &message)?;
+        let posted = self.post(channel, &message, false)?;
         self.sender.go(&posted.1);
         self.finish(posted).await
     }
 
     async fn send_many(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
-        // All are queued before the first is waited for, so that they travel together.
-        let posted: Vec<_> = messages.iter().map(|(channel, message)| self.post(channel, message)).collect();
-        posted.iter().flatten().for_each(|(_, posted)| self.sender.go(posted));
-        let mut results = Vec::with_capacity(posted.len());
-        for posted in posted {
-            results.push(match posted {
-                Ok(posted) => self.finish(posted).await,
-                Err(error) => Err(error),
-            });
-        }
-        results
+        self.send_all(messages, false).await
+    }
+
+    async fn give_back(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
+        self.send_all(messages, true).await
     }
 
     async fn receive(&self, channels: &[&str]) -> Result<Delivery> {

@@ -235,6 +235,20 @@ impl<L: ChannelLayer> ChannelLayer for FallbackLayer<L> {
         results
     }
 
+    async fn give_back(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
+        if self.guard.look(&*self.remote) {
+            let given = self.local.give_back(messages).await;
+            self.guard.modes.count_local(0, given.iter().filter(|result| result.is_ok()).count());
+            return given;
+        }
+        let given = self.remote.give_back(messages).await;
+        let mut results = Vec::with_capacity(given.len());
+        for (result, (channel, message)) in given.into_iter().zip(messages) {
+            results.push(self.settle_send(result, channel, message).await);
+        }
+        results
+    }
+
     async fn receive(&self, channels: &[&str]) -> Result<Delivery> {
         let (mut remote, mut local) = (pin!(self.receive_remote(channels)), pin!(self.local.receive(channels)));
         // As for a receiver: what waits in the layer that is not used is older.

@@ -135,6 +135,13 @@ impl Part<'_, '_> {
     }
 }
 
+/// The results of both layers, as the messages stand.
+fn in_their_order(messages: &[(&str, Message)], local: Vec<Result<()>>, remote: Vec<Result<()>>) -> Vec<Result<()>> {
+    let (mut local, mut remote) = (local.into_iter(), remote.into_iter());
+    let next = |(channel, _): &(&str, Message)| if is_local(channel) { local.next() } else { remote.next() };
+    messages.iter().filter_map(next).collect()
+}
+
 fn is_local(channel: &str) -> bool {
     ChannelKind::of(channel) == ChannelKind::Normal
 }
@@ -154,9 +161,13 @@ impl<L: ChannelLayer, R: ChannelLayer> ChannelLayer for HybridLayer<L, R> {
     async fn send_many(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
         let (local, remote): (Vec<_>, Vec<_>) = messages.iter().cloned().partition(|(channel, _)| is_local(channel));
         let (local, remote) = tokio::join!(self.local.send_many(&local), self.remote.send_many(&remote));
-        let (mut local, mut remote) = (local.into_iter(), remote.into_iter());
-        let next = |(channel, _): &(&str, Message)| if is_local(channel) { local.next() } else { remote.next() };
-        messages.iter().filter_map(next).collect()
+        in_their_order(messages, local, remote)
+    }
+
+    async fn give_back(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
+        let (local, remote): (Vec<_>, Vec<_>) = messages.iter().cloned().partition(|(channel, _)| is_local(channel));
+        let (local, remote) = tokio::join!(self.local.give_back(&local), self.remote.give_back(&remote));
+        in_their_order(messages, local, remote)
     }
 
     async fn receive(&self, channels: &[&str]) -> Result<Delivery> {

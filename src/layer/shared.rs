@@ -36,6 +36,16 @@ impl<L: ChannelLayer + ?Sized> ChannelLayer for Arc<L> {
         (**self).send_many(messages)
     }
 
+    fn give_back<'a, 'b, 'c, 'f>(&'a self, messages: &'b [(&'c str, Message)]) -> Pending<'f, Vec<Result<()>>>
+    where
+        'a: 'f,
+        'b: 'f,
+        'c: 'f,
+        Self: 'f,
+    {
+        (**self).give_back(messages)
+    }
+
     fn receive<'a, 'b, 'c, 'f>(&'a self, channels: &'b [&'c str]) -> Pending<'f, Result<Delivery>>
     where
         'a: 'f,

@@ -139,14 +139,14 @@ impl Channel {
         &self.name
     }
 
-    /// Whether `message` was not refused for want of room.
-    pub(super) fn push(&self, message: Message, to: To) -> Result<bool> {
+    /// Whether `message` was not refused for want of room, which one that goes back needs none of.
+    pub(super) fn push(&self, message: Message, to: To, back: bool) -> Result<bool> {
         let mut state = self.state.lock();
         self.shared.check_open()?;
         let now = Instant::now();
         self.retire_counts(&mut state.counts, now);
         state.counts.last = Some(now);
-        if state.queue.len() >= self.capacity {
+        if !back && state.queue.len() >= self.capacity {
             state.drop_expired(now);
             if state.queue.len() >= self.capacity {
                 state.counts.full += 1;

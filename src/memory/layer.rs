@@ -121,7 +121,7 @@ impl MemoryLayer {
     /// Puts `message` into the queue of `channel`, whatever its size; gives whether there was room.
     pub(crate) fn deliver(&self, channel: &str, message: Message) -> Result<bool> {
         let (queue, to) = self.inner.target(channel)?;
-        self.inner.push(&queue, message, to)
+        self.inner.push(&queue, message, to, false)
     }
 
     /// Puts `message` into the queues of all members of `group`, whatever its size.
@@ -131,7 +131,7 @@ impl MemoryLayer {
             return Ok(());
         };
         for (name, to) in group.routes() {
-            if !self.inner.push(&self.inner.channel(&name), message.clone(), to)? {
+            if !self.inner.push(&self.inner.channel(&name), message.clone(), to, false)? {
                 drops::count(DropReason::Full, 1);
             }
         }
@@ -181,9 +181,9 @@ impl Inner {
         Ok((channel.unwrap_or_else(|| self.channel(&name.to_non_local())), To::Local(name)))
     }
 
-    /// Whether there was room for `message`.
-    fn push(self: &Arc<Self>, channel: &Channel, message: Message, to: To) -> Result<bool> {
-        let fits = channel.push(message, to)?;
+    /// Whether there was room for `message`, or it goes `back`.
+    fn push(self: &Arc<Self>, channel: &Channel, message: Message, to: To, back: bool) -> Result<bool> {
+        let fits = channel.push(message, to, back)?;
         if fits {
             self.channel_sweeper.ring(self, Self::sweep_channels);
         }
@@ -260,6 +260,16 @@ impl ChannelLayer for MemoryLayer {
             return Ok(());
         }
         Err(Error::ChannelFull { channel: ChannelName::parse(channel)? })
+    }
+
+    async fn give_back(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
+        let give = |(channel, message): &(&str, Message)| {
+            self.inner.shared.check_open()?;
+            self.inner.check_size(message)?;
+            let (queue, to) = self.inner.target(channel)?;
+            self.inner.push(&queue, message.clone(), to, true).map(|_| ())
+        };
+        messages.iter().map(give).collect()
     }
 
     async fn receive(&self, channels: &[&str]) -> Result<Delivery> {

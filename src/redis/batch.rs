@@ -178,7 +178,7 @@ impl Batch {
         }
         for messages in &self.channels {
             let is_due = is_due(messages[0].channel.non_local());
-            command.arg(messages[0].capacity).arg(usize::from(is_due)).arg(messages.len());
+            command.arg(capacity(messages)).arg(usize::from(is_due)).arg(messages.len());
             for message in messages {
                 command.arg(&message.entry[..]);
             }
@@ -193,7 +193,7 @@ impl Batch {
         add_times(&mut settling, expiry, stamp);
         let mut commands = Vec::with_capacity(self.channels.len() + 1);
         for messages in &self.channels {
-            settling.arg(messages[0].capacity).arg(messages.len());
+            settling.arg(capacity(messages)).arg(messages.len());
             let bytes: usize = messages.iter().map(Weight::bytes).sum();
             let mut command = Cmd::with_capacity(messages.len() + 2, bytes + 128);
             command.arg("RPUSH").arg(keys.channel(messages[0].channel.non_local()));
@@ -246,6 +246,11 @@ impl Batch {
             let _ = message.done.send(Outcome::Failed { shard, fault: fault.clone() });
         }
     }
+}
+
+/// How much their channel may hold with these messages: of those that travel together, one may go past its capacity.
+fn capacity(messages: &[Outgoing]) -> usize {
+    messages.iter().map(|message| message.capacity).max().unwrap_or(0)
 }
 
 fn add_times(command: &mut Cmd, expiry: Duration, stamp: u64) {

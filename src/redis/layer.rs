@@ -153,10 +153,28 @@ impl RedisLayer {
         Ok(plain.into())
     }
 
-    fn post(&self, channel: &str, message: &Message) -> Result<(ChannelName, Posted)> {
-        let channel = ChannelName::parse_target(channel)?;
-        let letter = Letter { channel: channel.clone(), to: Recipient::Channel, plain: self.encode(message)? };
+    fn post(&self, channel: &str, message: &Message, past_capacity: bool) -> Result<(ChannelName, Posted)> {
+        let (channel, plain) = (ChannelName::parse_target(channel)?, self.encode(message)?);
+        let letter = Letter { channel: channel.clone(), to: Recipient::Channel, plain, past_capacity };
         Ok((channel, self.sender.post(letter)))
+    }
+
+    async fn send_all(&self, messages: &[(&str, Message)], past_capacity: bool) -> Vec<Result<()>> {
+        let post = |(channel, message): &(&str, Message)| {
+            self.check_open()?;
+            self.post(channel, message, past_capacity)
+        };
+        // All are queued before the first is waited for, so that they travel together.
+        let posted: Vec<_> = messages.iter().map(post).collect();
+        posted.iter().flatten().for_each(|(_, posted)| self.sender.go(posted));
+        let mut results = Vec::with_capacity(posted.len());
+        for posted in posted {
+            results.push(match posted {
+                Ok(posted) => self.finish(posted).await,
+                Err(error) => Err(error),
+            });
+        }
+        results
     }
 
     async fn finish(&self, (channel, posted): (ChannelName, Posted)) -> Result<()> {
@@ -212,27 +230,17 @@ impl RedisLayer {
 impl ChannelLayer for RedisLayer {
     async fn send(&self, channel: &str, message: Message) -> Result<()> {
         self.check_open()?;
-        let posted = self.post(channel, &message)?;
+        let posted = self.post(channel, &message, false)?;
         self.sender.go(&posted.1);
         self.finish(posted).await
     }
 
     async fn send_many(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
-        let post = |(channel, message): &(&str, Message)| {
-            self.check_open()?;
-            self.post(channel, message)
-        };
-        // All are queued before the first is waited for, so that they travel together.
-        let posted: Vec<_> = messages.iter().map(post).collect();
-        posted.iter().flatten().for_each(|(_, posted)| self.sender.go(posted));
-        let mut results = Vec::with_capacity(posted.len());
-        for posted in posted {
-            results.push(match posted {
-                Ok(posted) => self.finish(posted).await,
-                Err(error) => Err(error),
-            });
-        }
-        results
+        self.send_all(messages, false).await
+    }
+
+    async fn give_back(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
+        self.send_all(messages, true).await
     }
 
     async fn receive(&self, channels: &[&str]) -> Result<Delivery> {

@@ -55,6 +55,8 @@ pub(super) struct Letter {
     pub(super) to: Recipient,
     /// The encoded message, not sealed yet.
     pub(super) plain: Bytes,
+    /// It had its place in the channel before.
+    pub(super) past_capacity: bool,
 }
 
 /// Whether a letter is for the channel that it goes to, or for the members of a group there.
@@ -136,7 +138,7 @@ impl Sender {
         let (group, plain) = (group.clone(), plain.clone());
         routes.iter().map(move |Route { channel, version }| {
             let to = Recipient::Group { group: group.clone(), version: *version };
-            Letter { channel: channel.clone(), to, plain: plain.clone() }
+            Letter { channel: channel.clone(), to, plain: plain.clone(), past_capacity: false }
         })
     }
 
@@ -195,11 +197,12 @@ impl Sender {
         let shards = self.lanes.len();
         let pinned = posted.letter.channel.kind().has_one_reader();
         let candidates = if pinned { 1 } else { shards };
-        let whole = self.capacity.of(&posted.letter.channel);
+        let past_capacity = posted.letter.past_capacity;
+        let whole = if past_capacity { usize::MAX } else { self.capacity.of(&posted.letter.channel) };
         while posted.tried.count < candidates {
             let index = (posted.tried.first + posted.tried.count) % shards;
             posted.tried.count += 1;
-            let capacity = if pinned { whole } else { share_of_capacity(whole, index, shards) };
+            let capacity = if pinned || past_capacity { whole } else { share_of_capacity(whole, index, shards) };
             if capacity == 0 {
                 continue;
             }

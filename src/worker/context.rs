@@ -132,9 +132,9 @@ impl Context {
         self.layer.group_send(group, self.traced(message)).await
     }
 
-    /// Sends the message to the end of its channel again, waiting while that is full.
-    pub(crate) async fn send_back(self, patience: Duration) -> Result<()> {
-        send_waiting(&*self.layer, self.delivery.channel.as_str(), self.delivery.message, patience).await
+    /// The channel and the message, for going back.
+    pub(crate) fn into_parts(self) -> (ChannelName, Message) {
+        (self.delivery.channel, self.delivery.message)
     }
 
     fn traced(&self, message: Message) -> Message {

@@ -11,12 +11,13 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument, Span};
 
+use super::back::give_back;
 use super::context::Context;
 use super::faults::Faults;
 use super::handlers::Handler;
 use super::lines::{Entered, Lines, Ordered};
 use crate::drops::{self, DropReason};
-use crate::layer::Delivery;
+use crate::layer::{ChannelLayer, Delivery};
 use crate::message;
 use crate::message::Value;
 
@@ -83,6 +84,7 @@ pub(crate) fn line_of(delivery: &Delivery) -> Option<ByteString> {
 }
 
 pub(crate) struct Crew {
+    layer: Arc<dyn ChannelLayer>,
     /// One for each handler that runs. Jobs that wait in a line hold none, so that one connection, whatever it sends,
     /// keeps one.
     hands: Arc<Semaphore>,
@@ -127,12 +129,10 @@ const SHORTEST_LINE: usize = 16;
 /// The close code for that (RFC 6455's registry).
 const TRY_AGAIN_LATER: i64 = 1013;
 
-/// How long all that goes back after a shutdown may wait for room.
-const SEND_BACK: Duration = Duration::from_secs(5);
-
 impl Crew {
-    pub(crate) fn new(concurrency: usize, backlog: usize) -> Self {
+    pub(crate) fn new(layer: Arc<dyn ChannelLayer>, concurrency: usize, backlog: usize) -> Self {
         Self {
+            layer,
             hands: Arc::new(Semaphore::new(concurrency)),
             places: Arc::new(Semaphore::new((concurrency + backlog).min(Semaphore::MAX_PERMITS))),
             lines: Arc::new(Lines::new((backlog / LINES).max(SHORTEST_LINE))),
@@ -218,7 +218,7 @@ impl Crew {
         }
     }
 
-    /// Waits for what was taken, sends back what has not begun by then, and stops the rest.
+    /// Waits for what was taken, gives back what has not begun by then, and stops the rest.
     pub(crate) async fn finish(mut self, patience: Duration) {
         let all = async { while self.tasks.join_next().await.is_some() {} };
         if timeout(patience, all).await.is_ok() {
@@ -229,12 +229,7 @@ impl Crew {
         tracing::warn!(unfinished, waiting = waiting.len(), "handlers did not finish in time and are stopped");
         Faults::stopped(unfinished);
         self.tasks.shutdown().await;
-        let end = Instant::now() + SEND_BACK;
-        for job in waiting {
-            if let Err(error) = job.context.send_back(end.saturating_duration_since(Instant::now())).await {
-                tracing::debug!(%error, "a message could not be sent back");
-                drops::count(DropReason::Stopped, 1);
-            }
-        }
+        let waiting: Vec<_> = waiting.into_iter().map(|job| job.context.into_parts()).collect();
+        give_back(&*self.layer, &waiting).await;
     }
 }

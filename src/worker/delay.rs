@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::time::DelayQueue;
 
+use super::back::give_back;
 use crate::backoff::send_waiting;
 use crate::drops::{self, DropReason};
 use crate::error::{Error, Result};
@@ -30,9 +31,8 @@ pub(crate) const CHANNEL: &str = "asgi.delay";
 ///
 /// A message is sent once, not before its time, and when its channel is full within 10 s after it, or else counted as
 /// dropped under `full`. What waits is in the memory of the process: a shutdown sends it back to `asgi.delay` with the
-/// delay that is left, **a crash loses it**. Give `asgi.delay` a capacity for that: what does not fit, and is not taken by
-/// another one within 10 s, is counted as dropped under `stopped`. What has to happen belongs in a database, with the delay as its alarm.
-/// While nobody runs one, delayed messages expire as all others.
+/// delay that is left, whatever that may hold; **a crash loses it**. What has to happen belongs in a database, with the
+/// delay as its alarm. While nobody runs one, delayed messages expire as all others.
 #[must_use]
 pub struct DelayServer {
     layer: Arc<dyn ChannelLayer>,
@@ -102,19 +102,15 @@ impl DelayServer {
     }
 
     async fn send_back(&self, mut waiting: DelayQueue<Delayed>) {
-        let now = Instant::now();
+        let (now, mut messages) = (Instant::now(), Vec::with_capacity(waiting.len()));
+        let Ok(channel) = ChannelName::parse(CHANNEL) else { return };
         while let Some(key) = waiting.peek() {
             let expired = waiting.remove(&key);
             let left = expired.deadline().saturating_duration_since(now);
-            let Delayed { channel, content } = expired.into_inner();
-            let message = message(&channel, left, content);
-            let patience = self.patience.saturating_sub(now.elapsed());
-            if let Err(error) = send_waiting(&*self.layer, CHANNEL, message, patience).await {
-                let lost = waiting.len() + 1;
-                tracing::warn!(error = &error as &dyn std::error::Error, lost, "delayed messages are lost");
-                return drops::count(DropReason::Stopped, lost);
-            }
+            let Delayed { channel: target, content } = expired.into_inner();
+            messages.push((channel.clone(), message(&target, left, content)));
         }
+        give_back(&*self.layer, &messages).await;
     }
 }
 

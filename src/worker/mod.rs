@@ -18,6 +18,7 @@
 //! # }
 //! ```
 
+mod back;
 mod context;
 mod crew;
 mod delay;

@@ -105,8 +105,8 @@ impl Worker {
     }
 
     /// Works until `shutdown` completes; then takes no more messages, puts back what the layer has read and not handed
-    /// over, and finishes what was taken. What has not begun when the time for that is over is sent back to the end of
-    /// its channel, and handlers that still run are stopped. While the layer's servers are away it waits for them.
+    /// over, and finishes what was taken. What has not begun when the time for that is over goes back to the end of
+    /// its channel, whatever that may hold, and handlers that still run are stopped. While the layer's servers are away it waits for them.
     ///
     /// # Cancel safety
     ///
@@ -118,7 +118,7 @@ impl Worker {
     /// no handler or a pattern matches none, [`Error::Closed`] if the layer closes before `shutdown`.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<()> {
         let mut receiver = SteadyReceiver::new(self.layer.receiver(&self.handlers.channels()?)?, "messages");
-        let mut crew = Crew::new(self.concurrency, self.backlog);
+        let mut crew = Crew::new(self.layer.clone(), self.concurrency, self.backlog);
         let worked = self.work(&mut receiver, &mut crew, shutdown).await;
         receiver.close().await;
         crew.finish(self.drain_timeout).await;

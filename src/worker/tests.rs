@@ -298,8 +298,8 @@ async fn what_a_shutdown_has_no_time_for_goes_back() {
 }
 
 #[tokio::test]
-async fn what_goes_back_waits_for_room() {
-    let config = Config::new().channel_capacity(CapacityRule::glob("work", 2));
+async fn what_goes_back_needs_no_room() {
+    let config = Config::new().channel_capacity(CapacityRule::glob("work", 4));
     let layer: Arc<dyn ChannelLayer> = Arc::new(MemoryLayer::with_config(&config).unwrap());
     let (begun, mut beginning) = mpsc::unbounded_channel();
     let handler = move |context: Context| {
@@ -309,27 +309,30 @@ async fn what_goes_back_waits_for_room() {
             std::future::pending::<Result<(), BoxError>>().await
         }
     };
-    let (stop, running) = run(Worker::new(layer.clone()).on("work", handler).drain_timeout(Duration::from_millis(50)));
-    for order in 1..=6 {
-        let message = message! { "reply_channel": "c", "order": order };
-        crate::backoff::send_waiting(&*layer, "work", message, Duration::from_secs(10)).await.unwrap();
-    }
-    assert_eq!(within(beginning.recv()).await, Some(Some(1)));
-    within(async {
+    let worker = Worker::new(layer.clone()).on("work", handler).concurrency(2).drain_timeout(Duration::from_millis(50));
+    let (stop, running) = run(worker);
+    let empty = async || {
         while layer.channel_statistics("work").await.unwrap().messages_pending > 0 {
             tokio::task::yield_now().await;
         }
-    })
-    .await;
-    stop.send(()).unwrap();
-    // The worker has ended its reads.
-    while layer.channel_statistics("work").await.unwrap().messages_pending < 2 {
-        tokio::task::yield_now().await;
+    };
+    for order in 1..=4 {
+        layer.send("work", message! { "reply_channel": "c", "order": order }).await.unwrap();
+        within(empty()).await;
     }
-    for order in 2..=6 {
+    // The second hand; nothing more is taken then.
+    layer.send("work", message! { "reply_channel": "other", "order": 0 }).await.unwrap();
+    for order in [1, 0] {
+        assert_eq!(within(beginning.recv()).await, Some(Some(order)));
+    }
+    for order in 5..=8 {
+        layer.send("work", message! { "reply_channel": "c", "order": order }).await.unwrap();
+    }
+    stop.send(()).unwrap();
+    within(running).await.unwrap().unwrap();
+    for order in [5, 6, 7, 8, 2, 3, 4] {
         assert_eq!(within(layer.receive(&["work"])).await.unwrap().message.int("order"), Some(order));
     }
-    within(running).await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -394,27 +397,29 @@ async fn a_delayed_message_comes_when_its_time_has_come() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn delayed_messages_that_go_back_wait_for_room() {
-    let config = Config::new().channel_capacity(CapacityRule::glob("asgi.delay", 2));
+async fn delayed_messages_that_go_back_need_no_room() {
+    let config = Config::new().channel_capacity(CapacityRule::glob("asgi.delay", 10));
     let layer: Arc<dyn ChannelLayer> = Arc::new(MemoryLayer::with_config(&config).unwrap());
     let (stop, stopped) = oneshot::channel::<()>();
     let running = tokio::spawn(DelayServer::new(layer.clone()).run(async {
         let _ = stopped.await;
     }));
-    for number in 0..5 {
-        let content = message! { "number": number };
-        let message = message! { "channel": "jobs", "delay": 60_000 + number, "content": content };
-        crate::backoff::send_waiting(&*layer, "asgi.delay", message, Duration::from_secs(10)).await.unwrap();
+    for number in 0..500 {
+        let message =
+            message! { "channel": "jobs", "delay": 60_000 + number, "content": message! { "number": number } };
+        let sent = crate::backoff::send_waiting(&*layer, "asgi.delay", message, Duration::from_secs(10));
+        within(sent).await.unwrap();
     }
-    while layer.channel_statistics("asgi.delay").await.unwrap().messages_pending > 0 {
-        tokio::task::yield_now().await;
-    }
+    within(async {
+        while layer.channel_statistics("asgi.delay").await.unwrap().messages_pending > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     stop.send(()).unwrap();
-    for number in 0..5 {
-        // Somebody else takes them, one by one.
-        tokio::time::sleep(Duration::from_millis(1_500)).await;
-        let left = layer.receive(&["asgi.delay"]).await.unwrap().message;
+    within(running).await.unwrap().unwrap();
+    for number in 0..500 {
+        let left = within(layer.receive(&["asgi.delay"])).await.unwrap().message;
         assert_eq!(left.get("content").unwrap().as_map().unwrap().get("number").unwrap().as_int(), Some(number));
     }
-    running.await.unwrap().unwrap();
 }

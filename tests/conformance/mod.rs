@@ -79,6 +79,7 @@ conformance! {
         capacity::a_group_send_takes_one_place_for_all_members_of_a_process if OnePlacePerProcess,
         capacity::a_received_message_makes_room if Capacity,
         capacity::expired_messages_are_not_counted if Capacity,
+        capacity::given_back_messages_need_no_room if Capacity,
         capacity::gives_each_message_of_many_its_own_result if Capacity,
         capacity::is_shared_by_local_parts if Capacity,
         capacity::refuses_above_capacity if Capacity,

@@ -12,7 +12,7 @@ const REPLIES_CAPACITY: usize = 10_000;
 /// Room for a moment in which all clients speak or come back at once.
 const REQUESTS_CAPACITY: usize = 1_000;
 
-/// All that a delay server holds, when it goes back at its end.
+/// Room for many delayed messages that come at once.
 const DELAYED_CAPACITY: usize = 10_000;
 
 /// Other options are read from the environment: `CHANNEL_LAYER_` and the option in capitals, or `REDIS_URL` and others.
@@ -54,6 +54,18 @@ impl LayerOptions {
         let mut deployment = self.deployment()?.on_servers()?;
         deployment.config = deployment.config.fallback(Fallback::Fail);
         Ok(deployment.connect().await?)
+    }
+
+    /// For workers.
+    pub(crate) async fn connect_shared(&self) -> Result<Arc<dyn ChannelLayer>, BoxError> {
+        if self.deployment()?.is_pubsub() {
+            return Err(
+                "on pubsub every worker gets every message, and each would answer every client: use another format, \
+                        or demo, which answers its own clients"
+                    .into(),
+            );
+        }
+        self.connect_redis().await
     }
 
     /// The options and the layer that the command and its environment ask for.

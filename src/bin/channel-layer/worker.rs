@@ -39,7 +39,7 @@ enum Application {
 impl Work {
     pub(crate) async fn run(self) -> Result<(), BoxError> {
         let stop = stop_signal()?;
-        let layer: Arc<dyn ChannelLayer> = Arc::new(self.layer.connect_redis().await?);
+        let layer = self.layer.connect_shared().await?;
         print_line("Working")?;
         let (worked, delayed) = tokio::join!(
             // Where one ends the other is of no use.

@@ -1,0 +1,39 @@
+//! Messages that a shutdown has no time for.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use crate::drops::{self, DropReason};
+use crate::layer::ChannelLayer;
+use crate::message::Message;
+use crate::name::ChannelName;
+
+/// How long all of them may take. A layer whose servers are away does not hold up the end.
+const WITHIN: Duration = Duration::from_secs(5);
+
+/// How many go back in one call.
+const AT_ONCE: usize = 1_000;
+
+/// Gives messages back to the ends of their channels, whatever these may hold; counts those that cannot go back.
+pub(super) async fn give_back(layer: &dyn ChannelLayer, messages: &[(ChannelName, Message)]) {
+    let until = Instant::now() + WITHIN;
+    let (mut lost, mut why) = (0, None);
+    for messages in messages.chunks(AT_ONCE) {
+        let messages: Vec<_> = messages.iter().map(|(channel, message)| (channel.as_str(), message.clone())).collect();
+        match timeout_at(until, layer.give_back(&messages)).await {
+            Ok(results) => {
+                for error in results.into_iter().filter_map(Result::err) {
+                    lost += 1;
+                    why.get_or_insert(error);
+                }
+            }
+            Err(_late) => lost += messages.len(),
+        }
+    }
+    if lost > 0 {
+        let why = why.as_ref().map(|error| error as &dyn std::error::Error);
+        tracing::warn!(error = why, lost, "messages could not be given back");
+        drops::count(DropReason::Stopped, lost);
+    }
+}

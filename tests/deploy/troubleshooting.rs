@@ -30,7 +30,8 @@ fn its_commands_work() {
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
+        let complained = String::from_utf8_lossy(&output.stderr);
         // redis-cli succeeds whatever the server answers.
-        assert!(output.status.success() && !said.starts_with("ERR"), "{command}: {said}");
+        assert!(output.status.success() && !said.starts_with("ERR"), "{command}: {said}{complained}");
     }
 }

@@ -1,7 +1,7 @@
 //! How heavy the heavy tests are, and what they need of the system.
 
 /// Set to `full` by continuous integration.
-const VARIABLE: &str = "CHANNEL_LAYER_TEST_LOAD";
+const VARIABLE: &str = "TEST_LOAD";
 
 /// A number of clients: all of them where the heavy tests are asked for, a tenth otherwise.
 ///

@@ -9,6 +9,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, Value};
 
 use super::endpoint::EndpointError;
+use super::fault;
 use super::script::Script;
 use super::sentinel::SentinelError;
 use crate::config::Config;
@@ -53,6 +54,8 @@ pub(crate) struct Needs {
     pub(crate) pool_size: usize,
     /// How often a command is tried again that cannot have run.
     pub(crate) retry_attempts: usize,
+    /// Whether servers have to take writes. To publish is not to write.
+    pub(crate) writable: bool,
     /// The oldest version that will do.
     pub(crate) min_version: Version,
     /// What is loaded whenever a server is reached.
@@ -73,7 +76,7 @@ pub(crate) struct Greeting {
     pub(crate) version: String,
     /// `master` or `slave`, as the server calls it.
     pub(crate) role: String,
-    /// The epoch of its data: ours if it had none.
+    /// The epoch of its data: ours if it had none, and nothing if it took none.
     pub(crate) epoch: Option<String>,
 }
 
@@ -127,12 +130,13 @@ impl Needs {
     ) -> Self {
         let timing = Timing::of(config);
         let (pool_size, retry_attempts) = (config.pool_size, config.retry_attempts);
-        Self { timing, pool_size, retry_attempts, min_version, scripts, epoch_key }
+        Self { timing, pool_size, retry_attempts, writable: true, min_version, scripts, epoch_key }
     }
 }
 
 impl Link {
-    /// Opens the shared connection, checks the server's version and, where it has to be a `master`, its role, loads the scripts and reads or makes the epoch.
+    /// Opens the shared connection, checks the server's version and its role, loads the scripts and reads or makes the
+    /// epoch. A replica will not do where a `master` is needed, nor where it takes no writes and has to.
     pub(crate) async fn open(
         client: &Arc<Client>,
         master: bool,
@@ -162,19 +166,17 @@ async fn open_commands(
     if Version::parse(&version).is_none_or(|version| version < needs.min_version) {
         return Err(ConnectError::TooOld { version, needed: needs.min_version });
     }
-    if master && role != "master" {
+    let read_only = needs.writable && field("slave_read_only:") == "1";
+    if role != "master" && (master || read_only) {
         let server = client.get_connection_info().addr().to_string();
         return Err(ConnectError::NoMaster { server, role });
     }
     load_scripts(&mut commands, needs.scripts).await?;
     let epoch = match &needs.epoch_key {
-        Some(key) => {
-            // Two commands, since servers before 7.0 do not take `NX` and `GET` in one.
-            let mut pipeline = redis::pipe();
-            pipeline.cmd("SET").arg(key).arg(new_epoch()).arg("NX").ignore();
-            let (epoch,) = pipeline.cmd("GET").arg(key).query_async(&mut commands).await?;
-            epoch
-        }
+        Some(key) => match redis::cmd("GET").arg(key).query_async(&mut commands).await? {
+            Some(known) => Some(known),
+            None => make_epoch(&mut commands, key).await?,
+        },
         None => None,
     };
     Ok((commands, Greeting { version, role, epoch }))
@@ -213,9 +215,18 @@ pub(crate) async fn probe(
     Ok((asked, Duration::from_secs(seconds) + Duration::from_micros(micros), epoch))
 }
 
-/// An epoch that no data has had yet.
-pub(crate) fn new_epoch() -> String {
-    format!("{:032x}", rand::random::<u128>())
+/// Gives the data its epoch if it has none; tells which it has. There is none as long as the server takes no writes for
+/// want of memory, disk or replicas: who only reads can be served all the same, and makes room.
+pub(crate) async fn make_epoch(
+    connection: &mut MultiplexedConnection,
+    key: &str,
+) -> Result<Option<String>, RedisError> {
+    let epoch = format!("{:032x}", rand::random::<u128>());
+    match redis::cmd("SET").arg(key).arg(epoch).arg("NX").query_async::<Value>(connection).await {
+        Err(error) if !error.code().is_some_and(fault::is_shortage) => Err(error),
+        // Asked for apart, since servers before 7.0 do not take `NX` and `GET` in one.
+        _ => redis::cmd("GET").arg(key).query_async(connection).await,
+    }
 }
 
 impl Version {

@@ -58,19 +58,13 @@ impl Fault {
 
 /// Whether an error with this code is the answer to a command that has not run.
 fn is_refusal(code: &str) -> bool {
-    const REFUSALS: [&str; 10] = [
-        "NOSCRIPT",
-        "EXECABORT",
-        "NOPERM",
-        "NOAUTH",
-        "OOM",
-        "MISCONF",
-        "NOREPLICAS",
-        "BUSY",
-        "CLUSTERDOWN",
-        "TRYAGAIN",
-    ];
-    REFUSALS.contains(&code)
+    const REFUSALS: [&str; 7] = ["NOSCRIPT", "EXECABORT", "NOPERM", "NOAUTH", "BUSY", "CLUSTERDOWN", "TRYAGAIN"];
+    is_shortage(code) || REFUSALS.contains(&code)
+}
+
+/// Whether an error with this code says that a server takes no writes for want of memory, disk or replicas.
+pub(super) fn is_shortage(code: &str) -> bool {
+    ["OOM", "MISCONF", "NOREPLICAS"].contains(&code)
 }
 
 impl From<RedisError> for Fault {

@@ -177,9 +177,7 @@ impl Shard {
         self.vitals.answered(asked.elapsed());
         if let (Some(key), None) = (key, &epoch) {
             // Somebody emptied the server under us. The next one that connects shall see an epoch.
-            let mut command = redis::cmd("SET");
-            command.arg(key).arg(connection::new_epoch()).arg("NX");
-            answer(&mut link, &command).await?;
+            connection::make_epoch(&mut link.commands, key).await?;
         }
         self.compare_epoch(epoch);
         Ok(())

@@ -14,6 +14,7 @@ mod push_script;
 mod put_back_script;
 mod quarantine;
 mod racing;
+mod refusing;
 mod restarts;
 mod retrying;
 mod rotation;

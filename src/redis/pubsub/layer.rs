@@ -120,7 +120,7 @@ impl PubSubLayer {
         }
         let (events, _) = broadcast::channel(servers::EVENTS);
         let min_version = if config.sharded_pubsub { OLDEST_SHARDED } else { OLDEST_SERVER };
-        let needs = Needs { pool_size: 1, ..Needs::new(&config, min_version, &[], None) };
+        let needs = Needs { pool_size: 1, writable: false, ..Needs::new(&config, min_version, &[], None) };
         let fallback = config.fallback.unwrap_or(Fallback::Local);
         let (_, shards) = servers::connect(&config, &needs, &events, fallback == Fallback::Fail).await?;
         let layer = Self::start(shards, &config, fallback, events)?;

@@ -1,0 +1,53 @@
+//! Servers that are there and take no writes: without memory, or made a replica.
+
+use channel_layer::{ChannelLayer, Event};
+use redis::AsyncCommands;
+
+use super::tools::{Site, ask, event, events_so_far, numbered, take, take_number};
+use crate::support::{RedisServer, eventually};
+
+async fn limit_memory(server: &RedisServer, bytes: usize) {
+    let () = ask(&mut server.connection().await, redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(bytes)).await;
+}
+
+#[tokio::test]
+async fn a_layer_connects_to_a_server_without_memory_and_reads_what_waits_there() {
+    let server = RedisServer::start();
+    let site = Site::on(std::slice::from_ref(&server));
+    let full = site.layer().await;
+    full.group_add("g", "l!member").await.unwrap();
+    full.group_send("g", numbered(0)).await.unwrap();
+    for (n, channel) in ["l!a", "n", "s?a"].into_iter().enumerate() {
+        full.send(channel, numbered(i64::try_from(n).unwrap() + 1)).await.unwrap();
+    }
+    full.close().await.unwrap();
+    limit_memory(&server, 1).await;
+    let layer = site.layer().await;
+    layer.send("n", numbered(9)).await.unwrap_err();
+    let first = take(&layer, "l!").await;
+    assert_eq!(first.channel.as_str(), "l!member");
+    for (n, source) in [(1, "l!"), (2, "n"), (3, "s?a")] {
+        assert_eq!(take_number(&layer, source).await, n, "{source}");
+    }
+    limit_memory(&server, 0).await;
+    layer.send("n", numbered(4)).await.unwrap();
+    assert_eq!(take_number(&layer, "n").await, 4);
+}
+
+#[tokio::test]
+async fn a_server_emptied_while_it_has_no_memory_stays_in_use() {
+    let server = RedisServer::start();
+    let site = Site::on(std::slice::from_ref(&server));
+    let layer = site.layer().await;
+    let mut events = layer.events();
+    limit_memory(&server, 1).await;
+    let mut connection = server.connection().await;
+    let () = ask(&mut connection, &redis::cmd("FLUSHALL")).await;
+    event(&mut events, "the loss", |event| *event == Event::DataLost { shard: 0 }).await;
+    limit_memory(&server, 0).await;
+    eventually("an epoch", async || connection.exists(site.key("epoch")).await.ok().filter(|there: &bool| *there))
+        .await;
+    layer.send("n", numbered(1)).await.unwrap();
+    assert_eq!(take_number(&layer, "n").await, 1);
+    assert_eq!(events_so_far(&mut events), [], "the loss is told once, and the server was there all the time");
+}

@@ -381,9 +381,20 @@ impl Shard {
         let _ = self.run(command).await;
     }
 
-    /// Tells that a connection of this shard broke, and why.
+    /// Has the server asked at once whether it is there, since a connection to it broke.
     pub(crate) fn suspect(&self) {
         self.suspicion.notify_one();
+    }
+
+    /// Notes that a blocking read by a connection of `generation` ended with `fault` and the connection is of no more use.
+    /// It may have broken alone, but what a server refuses on one, as a master that became a replica does, it refuses on
+    /// all.
+    pub(crate) fn read_failed(&self, generation: u64, fault: &Fault) {
+        if fault.may_have_run {
+            self.suspect();
+        } else {
+            self.lost(generation, fault.clone());
+        }
     }
 
     /// How long one blocking read waits.

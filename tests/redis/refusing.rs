@@ -1,10 +1,11 @@
 //! Servers that are there and take no writes: without memory, or made a replica.
 
-use channel_layer::{ChannelLayer, Event};
+use channel_layer::{ChannelLayer, Error, Event, RedisLayer};
 use redis::AsyncCommands;
 
-use super::tools::{Site, ask, event, events_so_far, numbered, take, take_number};
-use crate::support::{RedisServer, eventually};
+use super::restarts::wait_for_blocked;
+use super::tools::{Site, ask, event, events_so_far, number, numbered, take, take_number};
+use crate::support::{DEADLINE, RedisServer, eventually, within};
 
 async fn limit_memory(server: &RedisServer, bytes: usize) {
     let () = ask(&mut server.connection().await, redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(bytes)).await;
@@ -50,4 +51,30 @@ async fn a_server_emptied_while_it_has_no_memory_stays_in_use() {
     layer.send("n", numbered(1)).await.unwrap();
     assert_eq!(take_number(&layer, "n").await, 1);
     assert_eq!(events_so_far(&mut events), [], "the loss is told once, and the server was there all the time");
+}
+
+#[tokio::test]
+async fn a_master_that_is_demoted_is_told_to_those_who_only_read() {
+    for (channel, source) in [("n", "n"), ("l!a", "l!")] {
+        let server = RedisServer::start();
+        let site = Site::on(std::slice::from_ref(&server));
+        let (layer, sender) = (site.layer().await, site.layer().await);
+        let mut events = layer.events();
+        let mut receiver = layer.receiver(&[source]).unwrap();
+        let waiting = tokio::spawn(async move { (receiver.recv().await, receiver) });
+        wait_for_blocked(&server, 1).await;
+        let mut connection = server.connection().await;
+        // Of a master that nobody can reach.
+        let () = ask(&mut connection, redis::cmd("REPLICAOF").arg("127.0.0.1").arg(1)).await;
+        event(&mut events, "the outage", |event| matches!(event, Event::ShardDown { shard: 0, .. })).await;
+        let (waited, mut receiver) = within(DEADLINE, "the news", waiting).await.unwrap();
+        assert!(matches!(waited, Err(Error::Redis { shard: 0, .. })), "{waited:?}");
+        let refused = within(DEADLINE, "a refusal", RedisLayer::connect(site.config())).await;
+        assert!(matches!(refused, Err(Error::Redis { shard: 0, .. })), "{refused:?}");
+
+        let () = ask(&mut connection, redis::cmd("REPLICAOF").arg("NO").arg("ONE")).await;
+        event(&mut events, "the end of the outage", |event| *event == Event::ShardUp { shard: 0 }).await;
+        eventually("a send", async || sender.send(channel, numbered(1)).await.ok()).await;
+        assert_eq!(number(&within(DEADLINE, "a message", receiver.recv()).await.unwrap()), 1);
+    }
 }

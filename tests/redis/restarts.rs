@@ -20,7 +20,7 @@ fn is_up(event: &Event) -> bool {
 }
 
 /// The next message; an outage before it may be told, once.
-async fn recv_after_outage(receiver: &mut Receiver) -> Delivery {
+pub(super) async fn recv_after_outage(receiver: &mut Receiver) -> Delivery {
     let first = within(DEADLINE, "a message or the news of an outage", receiver.recv()).await;
     match first {
         Err(Error::Redis { shard: 0, .. }) => within(DEADLINE, "a message", receiver.recv()).await.unwrap(),
@@ -38,7 +38,7 @@ fn waiting_readers(layer: &Layer) -> JoinSet<(&'static str, i64)> {
     waiting
 }
 
-async fn wait_for_blocked(server: &RedisServer, clients: usize) {
+pub(super) async fn wait_for_blocked(server: &RedisServer, clients: usize) {
     let mut connection = server.connection().await;
     eventually("readers that wait", async || {
         let info: String = ask(&mut connection, redis::cmd("INFO").arg("clients")).await;

@@ -99,8 +99,8 @@ impl Lane {
         let answer = read(&self.shard, &mut connection, &command, stop).await.map_err(Fault::from);
         match answer {
             Err(fault) if fault.broken => {
+                self.shard.read_failed(connection.generation, &fault);
                 connection.discard();
-                self.shard.suspect();
                 self.announce(fault.may_have_run);
                 Err(fault)
             }

@@ -98,6 +98,11 @@ impl MemoryLayer {
         Self::build(config, Some(overflow))
     }
 
+    /// As [`close`](ChannelLayer::close), which has nothing to wait for.
+    pub(crate) fn end(&self) {
+        self.inner.close();
+    }
+
     fn build(config: &Config, overflow: Option<Overflow>) -> Result<Self> {
         config.validate()?;
         let shared = Shared::new(config.expiry, overflow);
@@ -369,7 +374,7 @@ impl ChannelLayer for MemoryLayer {
     }
 
     async fn close(&self) -> Result<()> {
-        self.inner.close();
+        self.end();
         Ok(())
     }
 

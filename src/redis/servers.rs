@@ -41,10 +41,18 @@ pub(crate) async fn connect(
     }
 }
 
-/// When `closing`, waits until readers have put back and lanes have sent what they hold; then says so by `drained`.
-pub(crate) async fn drain(work: TaskTracker, closing: CancellationToken, drained: CancellationToken) {
-    closing.cancelled().await;
-    work.close();
-    work.wait().await;
-    drained.cancel();
+/// When `closing`, waits until readers have put back and lanes have sent what they hold; then says so by `drained`. If the
+/// runtime ends before, the layer is closed and drained all the same: nobody is left to do its work.
+pub(crate) fn drain(
+    work: TaskTracker,
+    closing: CancellationToken,
+    drained: CancellationToken,
+) -> impl Future<Output = ()> + Send {
+    let ending = (closing.clone().drop_guard(), drained.drop_guard());
+    async move {
+        closing.cancelled().await;
+        work.close();
+        work.wait().await;
+        drop(ending);
+    }
 }

@@ -18,6 +18,7 @@ mod refusing;
 mod restarts;
 mod retrying;
 mod rotation;
+mod runtimes;
 mod sentinel;
 mod shards;
 mod starting;

@@ -89,16 +89,34 @@ fn addressed(target: Target, opened: &Opened) -> Option<Target> {
     }
 }
 
-/// Closes what nobody here needs any more, until `closing`.
-pub(super) async fn sweep(inbox: Arc<Inbox>, expiry: Duration, closing: CancellationToken) {
-    let (shortest, longest) = SWEEPS;
-    let mut due = interval((expiry / 4).clamp(shortest, longest));
-    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let sweeping = async {
-        loop {
-            due.tick().await;
-            inbox.interest.sweep(|group| inbox.memory.has_members(group.as_str()));
-        }
-    };
-    closing.run_until_cancelled(sweeping).await;
+/// Closes what nobody here needs any more, until `closing`, and then all. It is all closed, too, if the runtime ends, as
+/// nothing can come any more.
+pub(super) fn sweep(
+    inbox: Arc<Inbox>,
+    expiry: Duration,
+    closing: CancellationToken,
+) -> impl Future<Output = ()> + Send {
+    let ending = Ending(inbox.clone());
+    async move {
+        let (shortest, longest) = SWEEPS;
+        let mut due = interval((expiry / 4).clamp(shortest, longest));
+        due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let sweeping = async {
+            loop {
+                due.tick().await;
+                inbox.interest.sweep(|group| inbox.memory.has_members(group.as_str()));
+            }
+        };
+        closing.run_until_cancelled(sweeping).await;
+        drop(ending);
+    }
+}
+
+/// Ends the queues of a layer when it is dropped.
+struct Ending(Arc<Inbox>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.memory.end();
+    }
 }

@@ -12,6 +12,7 @@ use super::format::Format;
 use super::holders::Holders;
 use super::lane::Lane;
 use super::parcel::{self, Parcel};
+use crate::drops::{self, DropReason};
 use crate::layer::{Event, Sink};
 use crate::name::ChannelName;
 use crate::redis::fault::Fault;
@@ -40,7 +41,7 @@ pub(super) struct Reader {
     state: Mutex<State>,
     /// The work of the task, which looks at the state whenever it is told that it has changed.
     pub(super) work: Arc<Routine>,
-    /// Cancelled when the task has put everything back.
+    /// Cancelled when the task has ended and, unless that was with its runtime, put everything back.
     pub(super) ended: CancellationToken,
 }
 
@@ -80,6 +81,10 @@ pub(super) enum Phase {
     /// Nothing is there any more, and nothing comes.
     Finished,
 }
+
+#[derive(Debug, thiserror::Error)]
+#[error("the runtime of the layer has ended")]
+struct RuntimeEnded;
 
 /// A reader that waits for what another one holds.
 pub(super) struct Successor {
@@ -121,8 +126,28 @@ impl Reader {
             state.successors.push(Successor { reader: successor, ticket, done });
         }
         self.notify();
-        // One that ends without an answer has put everything back.
+        // One that ends without an answer has put everything back, or nobody can.
         let _ = given.await;
+    }
+
+    /// Ends the reader, whose task has ended: by itself, with nothing left, or with its runtime, wherever it was.
+    pub(super) fn finish(self: &Arc<Self>) {
+        let mut state = self.state();
+        state.reach(Phase::Finished);
+        let left = std::mem::take(&mut state.parcels);
+        if let Some(first) = left.front() {
+            drops::count(DropReason::ShardDown, left.iter().map(Parcel::left).sum());
+            state.lost = Some((first.shard.index, Fault::unsent(RuntimeEnded)));
+            (*self.surroundings.lost.lock()).clone_from(&state.lost);
+        }
+        // Their successors begin, as nothing is left to wait for.
+        let (looks, successors) = (std::mem::take(&mut state.looks), std::mem::take(&mut state.successors));
+        let waiters = state.all_waiters();
+        drop(state);
+        drop((looks, successors));
+        self.surroundings.holders.release(self);
+        self.ended.cancel();
+        waiters.into_iter().for_each(Waker::wake);
     }
 
     /// Moves the parcels of single-reader channels that `successor` reads too before those that it has.

@@ -86,11 +86,22 @@ impl Readers {
 
     fn start(&self, reader: Arc<Reader>, may_end: impl Fn(&Reader) -> bool + Send + Sync + 'static) {
         let work = reader.work.clone();
+        // The runtime may have ended, now or later; then the task is dropped wherever it is, even before it begins.
+        let ending = Ending(reader.clone());
         let run = async move {
-            task::run(reader.clone(), may_end).await;
-            reader.surroundings.holders.release(&reader);
+            task::run(reader, may_end).await;
+            drop(ending);
         };
         self.tasks.spawn_on(work.run(run, self.runtime.clone()), &self.runtime);
+    }
+}
+
+/// The end of a reader, which comes with that of its task.
+struct Ending(Arc<Reader>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.finish();
     }
 }
 

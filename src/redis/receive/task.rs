@@ -28,7 +28,8 @@ const LINGER_LONG: Duration = Duration::from_secs(1);
 /// How long to wait for a server that is away when something has to go back to it now.
 const PUT_BACK_PATIENCE: Duration = Duration::from_secs(4);
 
-/// The task of a reader. `may_end` says, when nothing has been wanted for a while, whether nobody can come back.
+/// The task of a reader, which is [finished](Reader::finish) when it ends. `may_end` says, when nothing has been wanted
+/// for a while, whether nobody can come back.
 pub(super) async fn run(reader: Arc<Reader>, may_end: impl Fn(&Reader) -> bool) {
     let mut lanes = reader.lanes();
     let mut task = Task {
@@ -342,13 +343,6 @@ impl Task<'_> {
         waiters.into_iter().for_each(Waker::wake);
         self.hand_over(u64::MAX);
         self.put_back(|_| true, PUT_BACK_PATIENCE).await;
-        {
-            let mut state = self.reader.state();
-            state.reach(Phase::Finished);
-            // Their successors begin, as nothing is left to wait for.
-            state.successors.clear();
-        }
-        self.reader.ended.cancel();
     }
 }
 

@@ -1,0 +1,82 @@
+//! Layers that outlive the runtime which connected them.
+
+use channel_layer::{ChannelLayer, Error, PubSubLayer, Result};
+use tokio::runtime::{Builder, Runtime};
+
+use super::tools::{Site, number, numbered};
+use crate::support::{DEADLINE, RedisServer, within};
+
+fn runtime() -> Runtime {
+    Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+}
+
+#[track_caller]
+fn assert_closed<T: std::fmt::Debug>(what: &str, result: Result<T>) {
+    assert!(matches!(result, Err(Error::Closed)), "{what} gives {result:?}");
+}
+
+/// What every call gives that waits on `layer` when its runtime ends, and that comes after it.
+fn ends_with(ended: Runtime, layer: &(impl ChannelLayer + Clone)) {
+    let other = runtime();
+    let waiting: Vec<_> = ["n", "l!", "s?a"]
+        .into_iter()
+        .flat_map(|source| {
+            let (reading, mut receiver) = (layer.clone(), layer.receiver(&[source]).unwrap());
+            [
+                other.spawn(async move { reading.receive(&[source]).await }),
+                other.spawn(async move { receiver.recv().await }),
+            ]
+        })
+        .collect();
+    // Most wait by now, and those that do not get the same answer.
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    let mut idle = layer.receiver(&["idle"]).unwrap();
+    drop(ended);
+    other.block_on(within(DEADLINE, "the end of all calls", async {
+        for waiting in waiting {
+            assert_closed("a waiting call", waiting.await.unwrap());
+        }
+        assert_closed("recv", idle.recv().await);
+        idle.close().await.unwrap();
+        for source in ["n", "l!", "s?a", "another"] {
+            assert_closed("receive", layer.receive(&[source]).await);
+            assert_closed("try_receive", layer.try_receive(&[source]).await);
+        }
+        assert_closed("send", layer.send("n", numbered(1)).await);
+        assert_closed("group_add", layer.group_add("g", "n").await);
+    }));
+}
+
+#[test]
+fn a_layer_closes_with_its_runtime_and_tells_what_it_held() {
+    let server = RedisServer::start();
+    let site = Site::on(std::slice::from_ref(&server));
+    let ended = runtime();
+    let layer = ended.block_on(site.layer());
+    let mut holding = layer.receiver(&["held?a"]).unwrap();
+    ended.block_on(async {
+        for n in 0..3 {
+            layer.send("held?a", numbered(n)).await.unwrap();
+        }
+        assert_eq!(number(&within(DEADLINE, "the first", holding.recv()).await.unwrap()), 0);
+    });
+    ends_with(ended, &layer);
+    runtime().block_on(within(DEADLINE, "the end of closing", async {
+        let closed = holding.close().await;
+        assert!(matches!(closed, Err(Error::Redis { shard: 0, .. })), "two messages are lost: {closed:?}");
+        let closed = layer.close().await;
+        assert!(matches!(closed, Err(Error::Redis { shard: 0, .. })), "two messages are lost: {closed:?}");
+        layer.close().await.unwrap();
+    }));
+}
+
+#[test]
+fn a_layer_that_publishes_closes_with_its_runtime() {
+    let server = RedisServer::start();
+    let site = Site::on(std::slice::from_ref(&server));
+    let ended = runtime();
+    let connected = ended.block_on(within(DEADLINE, "a connection", PubSubLayer::connect(site.config())));
+    let layer = std::sync::Arc::new(connected.unwrap());
+    ends_with(ended, &layer);
+    runtime().block_on(within(DEADLINE, "the end of closing", layer.close())).unwrap();
+}

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use redis::{Cmd, RedisError, Value};
+use tokio_util::sync::CancellationToken;
 
 use super::connection::Link;
 use super::fault::Fault;
@@ -12,25 +13,25 @@ use crate::backoff::Backoff;
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// What is left of trying a command again.
-pub(super) struct Retry {
+pub(super) struct Retry<'s> {
     attempts: usize,
     backoff: Backoff,
+    hurry: &'s CancellationToken,
 }
 
-impl Retry {
-    /// So many attempts, the first after the pause `first`.
-    pub(super) fn new(attempts: usize, first: Duration) -> Self {
-        Self { attempts, backoff: Backoff::new(first, LONGEST_PAUSE) }
+impl<'s> Retry<'s> {
+    /// So many attempts, the first after the pause `first`, until `hurry` is cancelled.
+    pub(super) fn new(attempts: usize, first: Duration, hurry: &'s CancellationToken) -> Self {
+        Self { attempts, backoff: Backoff::new(first, LONGEST_PAUSE), hurry }
     }
 
-    /// Waits for the next attempt; there is none after what may have run.
+    /// Waits for the next attempt; there is none after what may have run, nor when the layer closes.
     pub(super) async fn wait_after(&mut self, fault: &Fault) -> bool {
         if fault.may_have_run || self.attempts == 0 {
             return false;
         }
         self.attempts -= 1;
-        tokio::time::sleep(self.backoff.pause()).await;
-        true
+        self.hurry.run_until_cancelled(tokio::time::sleep(self.backoff.pause())).await.is_some()
     }
 }
 

@@ -169,7 +169,8 @@ impl Groups {
         let shard = self.topology.shard_of_group(group);
         for route in self.routes(group).await?.list.iter() {
             if route.channel.as_str().ends_with('!') {
-                let changes = self.fetch(shard, group, &route.channel, 0).await;
+                let answer = shard.run(&self.members_command(group, &route.channel, 0)).await;
+                let changes = answer.and_then(|answer| parse_changes(answer, route.channel.as_str()));
                 let changes = changes.map_err(|fault| fault.into_error(shard.index))?;
                 let expired = now_microseconds(shard).saturating_sub(microseconds(self.expiry));
                 let live = changes.added.into_iter().filter(|(_, added)| *added > expired);
@@ -209,7 +210,9 @@ impl Groups {
                 known
             };
             let generation = link?.generation;
-            let mut changes = self.fetch(shard, group, route, known).await?;
+            // Messages that have been popped stand behind this one, so that it is not for long that it may wait.
+            let answer = shard.run_once(&self.members_command(group, route, known)).await?;
+            let mut changes = parse_changes(answer, route.as_str())?;
             // The answer is of this moment, and a group that is gone by now has no version of its own.
             changes.version = changes.version.max(version);
             let mut fetched = place.fetched.lock();
@@ -226,14 +229,13 @@ impl Groups {
         Horizon { ended, added: ended.saturating_sub(microseconds(self.expiry)) }
     }
 
-    async fn fetch(&self, shard: &Shard, group: &GroupName, route: &ChannelName, known: u64) -> Result<Changes, Fault> {
+    fn members_command(&self, group: &GroupName, route: &ChannelName, known: u64) -> Cmd {
         let keys = self.topology.keys.route(group, route.as_str());
         let mut command =
             script::GROUP_MEMBERS.call(&[self.topology.keys.group(group), keys.members, keys.joined, keys.left]);
         command.arg(route.as_str()).arg(known);
         command.arg(milliseconds(self.expiry)).arg(milliseconds(self.remembered));
-        let answer = shard.run(&command).await?;
-        parse_changes(answer, route.as_str())
+        command
     }
 
     fn place(&self, group: &GroupName, route: &ChannelName) -> Arc<Place> {

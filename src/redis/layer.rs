@@ -137,7 +137,7 @@ impl RedisLayer {
         upkeep.spawn(writing);
         let native = Native::new(topology.clone(), envelope.clone(), groups.clone(), quarantine, closing.clone());
         let readers = Readers::new(topology.places.clone(), Box::new(native), events.clone(), &work, &closing);
-        upkeep.spawn(servers::drain(work, closing.clone(), drained.clone()));
+        upkeep.spawn(servers::drain(topology.shards.clone(), work, closing.clone(), drained.clone()));
         upkeep.close();
         let checkup = Checkup::new(topology.shards.len());
         Ok(Self { topology, envelope, groups, sender, readers, checkup, events, closing, drained, upkeep })

@@ -41,9 +41,11 @@ pub(crate) async fn connect(
     }
 }
 
-/// When `closing`, waits until readers have put back and lanes have sent what they hold; then says so by `drained`. If the
-/// runtime ends before, the layer is closed and drained all the same: nobody is left to do its work.
+/// When `closing`, has nobody wait for servers that are away, and waits until readers have put back and lanes have sent what
+/// they hold; then says so by `drained`. If the runtime ends before, the layer is closed and drained all the same: nobody is
+/// left to do its work.
 pub(crate) fn drain(
+    shards: Vec<Arc<Shard>>,
     work: TaskTracker,
     closing: CancellationToken,
     drained: CancellationToken,
@@ -51,6 +53,9 @@ pub(crate) fn drain(
     let ending = (closing.clone().drop_guard(), drained.drop_guard());
     async move {
         closing.cancelled().await;
+        for shard in shards {
+            shard.hurry();
+        }
         work.close();
         work.wait().await;
         drop(ending);

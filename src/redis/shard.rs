@@ -40,6 +40,8 @@ pub(crate) struct Shard {
     epoch: Mutex<Option<String>>,
     /// Asks the supervisor to look at once.
     suspicion: Notify,
+    /// Cancelled when no command may wait for the server any more.
+    hurry: CancellationToken,
     events: broadcast::Sender<Event>,
 }
 
@@ -82,6 +84,7 @@ impl Shard {
             vitals: Vitals::new(),
             epoch: Mutex::new(None),
             suspicion: Notify::new(),
+            hurry: CancellationToken::new(),
             events,
         }
     }
@@ -249,7 +252,8 @@ impl Shard {
         }
     }
 
-    /// Runs a command that does not block; tries again as configured while it cannot have run.
+    /// Runs a command that does not block; tries again as configured while it cannot have run and the layer is open. That
+    /// may take minutes: it is for what callers of the layer wait for, and not for what holds up others or has a limit.
     pub(crate) async fn run(&self, command: &Cmd) -> Result<Value, Fault> {
         let mut retry = self.retry();
         loop {
@@ -260,7 +264,8 @@ impl Shard {
         }
     }
 
-    async fn run_once(&self, command: &Cmd) -> Result<Value, Fault> {
+    /// Runs a command that does not block, once.
+    pub(crate) async fn run_once(&self, command: &Cmd) -> Result<Value, Fault> {
         let mut link = self.link()?;
         let asked = Instant::now();
         let mut answer = answer(&mut link, command).await;
@@ -284,7 +289,8 @@ impl Shard {
         }
     }
 
-    async fn run_all_once(&self, commands: &redis::Pipeline) -> Result<Vec<Value>, Fault> {
+    /// As [`run_all`](Self::run_all), once.
+    pub(crate) async fn run_all_once(&self, commands: &redis::Pipeline) -> Result<Vec<Value>, Fault> {
         let mut link = self.link()?;
         let asked = Instant::now();
         let mut answers = answers(&mut link, commands).await;
@@ -327,8 +333,8 @@ impl Shard {
         self.needs.retry_attempts > 0
     }
 
-    fn retry(&self) -> Retry {
-        Retry::new(self.needs.retry_attempts, self.needs.timing.backoff)
+    fn retry(&self) -> Retry<'_> {
+        Retry::new(self.needs.retry_attempts, self.needs.timing.backoff, &self.hurry)
     }
 
     /// Loads the scripts again for a command that has not run without them.
@@ -375,10 +381,9 @@ impl Shard {
         })
     }
 
-    /// Ends the read that blocks in `connection`, which then answers nothing.
-    pub(crate) async fn unblock(&self, command: &Cmd) {
-        // If it fails the read ends by its own timeout.
-        let _ = self.run(command).await;
+    /// Ends all waiting for a server that is away.
+    pub(crate) fn hurry(&self) {
+        self.hurry.cancel();
     }
 
     /// Has the server asked at once whether it is there, since a connection to it broke.

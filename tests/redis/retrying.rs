@@ -2,10 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use channel_layer::{ChannelLayer, Error, Event, Format};
+use channel_layer::{ChannelLayer, Delivery, Error, Event, Format, Receiver};
+use tokio::task::JoinHandle;
 
-use super::tools::{Site, connect, number, numbered, take_number};
+use super::restarts::{recv_after_outage, wait_for_blocked};
+use super::tools::{Layer, Site, connect, event, number, numbered, take_number};
 use crate::support::{DEADLINE, RedisServer, eventually, within};
+
+const SHORT: Duration = Duration::from_millis(500);
 
 #[tokio::test]
 async fn what_cannot_have_run_waits_for_the_server_when_attempts_are_configured() {
@@ -42,7 +46,7 @@ async fn layers_in_the_formats_of_python_wait_for_the_server_as_well() {
         let layer = channel_layer::connect(config).await.unwrap();
         let mut events = layer.events();
         server.stop();
-        super::tools::event(&mut events, "the outage", |event| matches!(event, Event::ShardDown { .. })).await;
+        event(&mut events, "the outage", |event| matches!(event, Event::ShardDown { .. })).await;
         let waiting = layer.clone();
         let sent = tokio::spawn(async move { waiting.send("s?b", numbered(2)).await });
         server.start_again();
@@ -76,5 +80,65 @@ async fn idle_connections_are_probed_by_the_kernel() {
     assert!(ours.len() >= 2, "the shared connection and one that reads are open");
     for row in ours {
         assert!(row[5].starts_with("02:"), "no keepalive on {row:?}");
+    }
+}
+
+/// A layer that tries again for minutes, which holds four messages and waits for others.
+async fn patient_and_at_work(server: &RedisServer) -> (Layer, Receiver, JoinHandle<channel_layer::Result<Delivery>>) {
+    let config = Site::on(std::slice::from_ref(server)).config().retry_attempts(30);
+    let layer = connect(config.command_timeout(SHORT).blocking_timeout(SHORT)).await;
+    for n in 0..5 {
+        layer.send("s?a", numbered(n)).await.unwrap();
+    }
+    let mut holding = layer.receiver(&["s?a"]).unwrap();
+    assert_eq!(number(&within(DEADLINE, "the first", holding.recv()).await.unwrap()), 0);
+    let mut waiting = layer.receiver(&["n"]).unwrap();
+    let waiting = tokio::spawn(async move { waiting.recv().await });
+    wait_for_blocked(server, 1).await;
+    (layer, holding, waiting)
+}
+
+#[tokio::test]
+async fn closing_does_not_wait_for_a_server_that_is_away_whatever_the_attempts() {
+    for freezes in [false, true] {
+        let mut server = RedisServer::start();
+        let (layer, _holding, waiting) = patient_and_at_work(&server).await;
+        let mut events = layer.events();
+        if freezes {
+            server.freeze();
+        } else {
+            server.stop();
+        }
+        let sending = layer.clone();
+        let sending = tokio::spawn(async move {
+            // The first may have been on its way when the server went.
+            let _ = sending.send("s?b", numbered(0)).await;
+            sending.send("s?b", numbered(1)).await
+        });
+        event(&mut events, "the outage", |event| matches!(event, Event::ShardDown { .. })).await;
+        let closed = within(DEADLINE, "the end of closing", layer.close()).await;
+        assert!(
+            matches!(closed, Err(Error::Redis { shard: 0, .. })),
+            "four messages could not be put back: {closed:?}"
+        );
+        within(DEADLINE, "the end of the wait", waiting).await.unwrap().unwrap_err();
+        within(DEADLINE, "the end of the send", sending).await.unwrap().unwrap_err();
+        if freezes {
+            server.thaw();
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_next_reader_does_not_wait_for_what_cannot_go_back_whatever_the_attempts() {
+    let mut server = RedisServer::start();
+    let (layer, holding, _waiting) = patient_and_at_work(&server).await;
+    let mut events = layer.events();
+    server.stop();
+    event(&mut events, "the outage", |event| matches!(event, Event::ShardDown { .. })).await;
+    drop(holding);
+    let mut next = layer.receiver(&["s?a"]).unwrap();
+    for n in 1..5 {
+        assert_eq!(number(&recv_after_outage(&mut next).await), n);
     }
 }

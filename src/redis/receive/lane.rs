@@ -22,6 +22,8 @@ const FIRST_AHEAD: usize = 16;
 /// Pauses between attempts after a failure, doubling from the first to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// The pause before the server is told again to end a read.
+const TELL_AGAIN: Duration = Duration::from_millis(20);
 
 /// Channels of one shard that are read together: either all have one reader, or none has.
 pub(super) struct Lane {
@@ -66,7 +68,7 @@ impl Lane {
     /// Not cancel safe: what Redis answers to a dropped future is lost.
     pub(super) async fn take(&mut self, wanted: usize) -> Result<Option<Read>, Fault> {
         let command = self.format().take(&self.rotated_keys(), self.count(wanted));
-        match self.shard.run(&command).await {
+        match self.shard.run_once(&command).await {
             Ok(answer) => self.parse(answer).await,
             Err(fault) => {
                 self.announce(fault.may_have_run);
@@ -193,11 +195,15 @@ async fn read(
         () = stop.cancelled() => {}
     }
     // A command that the server has not begun yet is not ended, so that it has to be told again.
-    loop {
-        shard.unblock(&unblock).await;
-        tokio::select! {
-            answer = &mut answer => return answer,
-            () = tokio::time::sleep(Duration::from_millis(20)) => {}
+    let tell = async {
+        loop {
+            // If it fails the read ends by its own timeout, or with its connection.
+            let _ = shard.run_once(&unblock).await;
+            tokio::time::sleep(TELL_AGAIN).await;
         }
+    };
+    tokio::select! {
+        answer = &mut answer => answer,
+        never = tell => never,
     }
 }

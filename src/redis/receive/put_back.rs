@@ -26,8 +26,8 @@ pub(super) struct PutBack {
     pub(super) lost: Option<(usize, Fault)>,
 }
 
-/// Puts parcels back, each at the head of its channel in the order in which they stand. Tries again until `deadline` as
-/// long as it is known that nothing was put back.
+/// Puts parcels back, each at the head of its channel in the order in which they stand. As long as it is known that nothing
+/// was put back it is tried again, for the last time at `deadline`.
 pub(super) async fn put_back(format: &dyn Format, parcels: Vec<Parcel>, deadline: Instant) -> PutBack {
     let mut by_channel: Vec<Vec<Parcel>> = Vec::new();
     for parcel in parcels {
@@ -75,7 +75,7 @@ async fn put_back_chunk(format: &dyn Format, parcels: &[Parcel], deadline: Insta
     let Parcel { shard, source, .. } = &parcels[0];
     let command = format.put_back(&format.key(source.non_local()), parcels);
     loop {
-        match shard.run(&command).await {
+        match shard.run_once(&command).await {
             Ok(answer) => {
                 if let redis::Value::Int(expired) = answer {
                     drops::count(DropReason::Expired, usize::try_from(expired).unwrap_or(0));

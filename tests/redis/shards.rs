@@ -5,8 +5,9 @@ use std::time::Duration;
 use channel_layer::{CapacityRule, ChannelLayer, Error, Event};
 use redis::AsyncCommands;
 
+use super::restarts::wait_for_blocked;
 use super::tools::{Layer, Site, connect, event, number, numbered, take, take_number, take_numbers};
-use crate::support::{DEADLINE, RedisServer, shared_servers, within};
+use crate::support::{DEADLINE, Proxy, RedisServer, shared_servers, within};
 
 async fn start() -> (Site, Layer) {
     let site = Site::on(shared_servers());
@@ -301,4 +302,26 @@ async fn a_channel_whose_only_shard_is_down_is_not_called_full() {
     event(&mut events, "the loss of a shard", |event| matches!(event, Event::ShardDown { shard: 0, .. })).await;
     let refused = layer.send("normal", numbered(0)).await;
     assert!(matches!(refused, Err(Error::Redis { shard: 0, .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_half_open_connection_to_one_server_does_not_hold_up_the_others() {
+    let servers = [RedisServer::start(), RedisServer::start(), RedisServer::start()];
+    let proxy = Proxy::before(&servers[1].url()).await;
+    let site = Site::at([servers[0].url(), proxy.url(), servers[2].url()]);
+    let layer = site.layer().await;
+    let direct = connect(site.config().hosts([servers[0].url(), servers[2].url()])).await;
+    let reading = layer.clone();
+    let waiting = tokio::spawn(async move { take_number(&reading, "n").await });
+    wait_for_blocked(&servers[1], 1).await;
+    proxy.freeze();
+    direct.send("n", numbered(0)).await.unwrap();
+    assert_eq!(within(DEADLINE, "the first", waiting).await.unwrap(), 0);
+    for n in 1..4 {
+        // Longer than a reader goes on when nobody waits.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        direct.send("n", numbered(n)).await.unwrap();
+        let next = within(Duration::from_secs(5), "the next", layer.receive(&["n"])).await.unwrap();
+        assert_eq!(number(&next), n);
+    }
 }

@@ -10,6 +10,7 @@ mod put_back;
 mod quarantine;
 mod reader;
 mod readers;
+mod reads;
 mod sorter;
 mod task;
 

@@ -5,9 +5,8 @@
 //! not been taken.
 
 use std::collections::HashMap;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Poll, Waker};
+use std::task::Waker;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -18,6 +17,7 @@ use super::lane::{Lane, Read};
 use super::parcel::Parcel;
 use super::put_back::{PutBack, put_back};
 use super::reader::{Phase, Reader, Successor};
+use super::reads::{Reads, Report, wait};
 use crate::drops::{self, DropReason};
 use crate::redis::fault::Fault;
 
@@ -167,7 +167,8 @@ impl Task<'_> {
     /// Answers those who want to know what is there, without waiting for what is not.
     async fn look(&mut self, lanes: &mut [Lane]) {
         let looks = std::mem::take(&mut self.reader.state().looks);
-        let found = self.sweep(lanes, looks.len()).await;
+        let mut lanes: Vec<_> = lanes.iter_mut().enumerate().collect();
+        let found = self.sweep(&mut lanes, looks.len()).await;
         for look in looks {
             // Who asked takes from the buffer, or has gone.
             let _ = look.send(found);
@@ -175,8 +176,8 @@ impl Task<'_> {
     }
 
     /// Takes what is there from one lane after the other until `wanted` entries are in the buffer; tells whether
-    /// anything was there.
-    async fn sweep(&mut self, lanes: &mut [Lane], wanted: usize) -> bool {
+    /// anything was there. Each lane comes with its place.
+    async fn sweep(&mut self, lanes: &mut [(usize, &mut Lane)], wanted: usize) -> bool {
         let count = lanes.len();
         let mut found = false;
         for step in 0..count {
@@ -186,45 +187,53 @@ impl Task<'_> {
                 found = true;
                 break;
             }
-            let place = (self.first + step) % count;
-            let result = lanes[place].take(missing).await;
-            self.note(place, &lanes[place], &result);
+            let (place, lane) = &mut lanes[(self.first + step) % count];
+            let result = lane.take(missing).await;
+            self.note(*place, lane, &result);
             if let Ok(Some(read)) = result {
                 found = true;
-                self.accept(&lanes[place], read).await;
+                self.accept(lane, read).await;
             }
         }
-        self.first = (self.first + 1) % count;
+        self.first = (self.first + 1) % self.lanes;
         found
     }
 
     /// Reads from all lanes until nobody waits any more.
     async fn read(&mut self, lanes: &mut [Lane]) {
-        if lanes.len() > 1 {
-            // With messages waiting everywhere, blocking reads would take more than is wanted, one from each shard.
-            let missing = self.reader.state().missing();
-            self.sweep(lanes, missing).await;
-        }
-        let stop = CancellationToken::new();
         let reader = self.reader;
+        let (several, mut swept) = (lanes.len() > 1, false);
         let mut idle: Vec<_> = lanes.iter_mut().enumerate().collect();
         let mut reads = Reads(Vec::new());
+        // Ends the reads that began since it was made. A connection that carries nothing any more ends its read late, and
+        // the other lanes begin again without it.
+        let mut stop = Arc::new(CancellationToken::new());
         let mut satisfied_since = None;
         loop {
             let changed = reader.work.signalled();
             let (missing, over) = {
                 let mut state = reader.state();
-                let over = state.phase != Phase::Serving || !state.successors.is_empty();
-                (state.missing(), over || state.has_looks())
+                let over = state.phase != Phase::Serving || !state.successors.is_empty() || state.has_looks();
+                (state.missing(), over || reader.surroundings.closing.is_cancelled())
             };
-            if over || reader.surroundings.closing.is_cancelled() {
+            if over {
                 stop.cancel();
             }
-            if missing > 0 && !stop.is_cancelled() {
+            if missing > 0 && !over {
                 satisfied_since = None;
+                if stop.is_cancelled() {
+                    (stop, swept) = (Arc::default(), false);
+                }
+                if several && !swept {
+                    // With messages waiting everywhere, blocking reads would take more than is wanted, one from each
+                    // shard.
+                    swept = true;
+                    self.sweep(&mut idle, missing).await;
+                    continue;
+                }
                 for (place, lane) in idle.drain(..) {
                     let failed = self.down.get(&place).map(|down| down.fault.clone());
-                    reads.0.push(Box::pin(wait(lane, place, missing, failed, &stop)));
+                    reads.0.push(Box::pin(wait(lane, place, missing, failed, stop.clone())));
                 }
             } else {
                 satisfied_since.get_or_insert_with(Instant::now);
@@ -344,48 +353,6 @@ impl Task<'_> {
         self.hand_over(u64::MAX);
         self.put_back(|_| true, PUT_BACK_PATIENCE).await;
     }
-}
-
-/// Reads under way. They are few, so that all are asked when one may have ended. A `FuturesUnordered` would wake the task
-/// once more whenever it has asked all in vain, which on an idle channel is at every message.
-struct Reads<F>(Vec<Pin<Box<F>>>);
-
-impl<F: Future> Reads<F> {
-    /// Waits until one has ended; the one that began last is asked last.
-    async fn next(&mut self) -> F::Output {
-        std::future::poll_fn(|cx| {
-            for place in 0..self.0.len() {
-                if let Poll::Ready(output) = self.0[place].as_mut().poll(cx) {
-                    drop(self.0.remove(place));
-                    return Poll::Ready(output);
-                }
-            }
-            Poll::Pending
-        })
-        .await
-    }
-}
-
-/// How a read by one lane ended, with the lane.
-struct Report<'l> {
-    lane: &'l mut Lane,
-    place: usize,
-    result: Result<Option<Read>, Fault>,
-}
-
-/// Lets `lane` read; one that failed recovers first, which counts as a read that brought nothing.
-async fn wait<'l>(
-    lane: &'l mut Lane,
-    place: usize,
-    missing: usize,
-    failed: Option<Fault>,
-    stop: &CancellationToken,
-) -> Report<'l> {
-    let result = match failed {
-        None => lane.wait(missing, stop).await,
-        Some(fault) => lane.recover(stop).await.then_some(None).ok_or(fault),
-    };
-    Report { lane, place, result }
 }
 
 async fn rest(since: Instant, pause: Option<(Duration, Step)>) -> Step {

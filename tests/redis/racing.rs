@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use channel_layer::{ChannelLayer, Delivery};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::tools::{Layer, Site, connect, number, numbered};
-use crate::support::{DEADLINE, Moments, eventually, shared_servers, within};
+use super::tools::{Layer, Site, ask, connect, number, numbered};
+use crate::support::{DEADLINE, Moments, RedisServer, eventually, shared_servers, within};
 
 const MESSAGES: usize = 3000;
 
@@ -168,4 +169,33 @@ async fn receivers_that_come_and_go_in_two_layers_lose_and_double_nothing() {
     })
     .await;
     assert_each_once(&got);
+}
+
+/// How many blocking reads the server has begun.
+async fn reads(server: &RedisServer) -> u64 {
+    let stats: String = ask(&mut server.connection().await, redis::cmd("INFO").arg("commandstats")).await;
+    let calls = stats.lines().find_map(|line| line.strip_prefix("cmdstat_blmpop:calls=")?.split(',').next());
+    calls.map_or(0, |calls| calls.parse().unwrap())
+}
+
+#[tokio::test]
+async fn two_readers_of_a_channel_that_can_have_one_take_turns_in_peace() {
+    let server = RedisServer::start();
+    let layer = Site::on(std::slice::from_ref(&server)).layer().await;
+    let mut waiting = JoinSet::new();
+    let mut receiver = layer.receiver(&["l!"]).unwrap();
+    waiting.spawn(async move { receiver.recv().await });
+    let reading = layer.clone();
+    waiting.spawn(async move { reading.receive(&["l!"]).await });
+    // Long enough for thousands of reads.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let begun = reads(&server).await;
+    assert!((1..50).contains(&begun), "{begun} reads");
+    let mut got = Vec::new();
+    for n in 0..2 {
+        layer.send("l!a", numbered(n)).await.unwrap();
+        let next = within(DEADLINE, "a message", waiting.join_next()).await.unwrap();
+        got.push(number(&next.unwrap().unwrap()));
+    }
+    assert_eq!(got, [0, 1]);
 }

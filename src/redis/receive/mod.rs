@@ -1,6 +1,7 @@
 //! The way in: blocking reads on connections of their own, shared by those who wait for the same channels.
 
 mod consumer;
+mod contest;
 mod format;
 mod holders;
 mod lane;

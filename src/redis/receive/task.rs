@@ -12,7 +12,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::contest::Contest;
 use super::format::Sorter;
+use super::holders::Contested;
 use super::lane::{Lane, Read};
 use super::parcel::Parcel;
 use super::put_back::{PutBack, put_back};
@@ -39,15 +41,17 @@ pub(super) async fn run(reader: Arc<Reader>, may_end: impl Fn(&Reader) -> bool) 
         first: 0,
         stuck: false,
         sorter: reader.surroundings.format.sorter(),
+        contest: Contest::default(),
     };
     loop {
         match task.next_step(&lanes).await {
             Step::Read => {
-                task.take_over().await;
-                task.read(&mut lanes).await;
+                if task.take_over(false).await {
+                    task.read(&mut lanes).await;
+                }
             }
             Step::Look => {
-                task.take_over().await;
+                task.take_over(true).await;
                 task.look(&mut lanes).await;
             }
             Step::Rest => {
@@ -96,6 +100,7 @@ struct Task<'r> {
     /// Something could not be put back the last time, and is kept.
     stuck: bool,
     sorter: Box<dyn Sorter>,
+    contest: Contest,
 }
 
 /// A lane that fails.
@@ -111,7 +116,8 @@ impl Task<'_> {
         let idle_since = Instant::now();
         loop {
             let changed = self.reader.work.signalled();
-            let (holds, blocks_others, gone) = {
+            let turn_of_other = self.contest.pause();
+            let (wanted, holds, blocks_others, gone) = {
                 let mut state = self.reader.state();
                 if state.is_closed() || self.reader.surroundings.closing.is_cancelled() {
                     return Step::End;
@@ -122,7 +128,7 @@ impl Task<'_> {
                 if state.has_looks() {
                     return Step::Look;
                 }
-                if state.missing() > 0 {
+                if state.missing() > 0 && turn_of_other.is_none() {
                     return Step::Read;
                 }
                 if state.phase == Phase::Abandoned && !self.stuck {
@@ -133,7 +139,7 @@ impl Task<'_> {
                 let connected = lanes.iter().any(Lane::is_connected);
                 let holds = !wanted && (!state.parcels.is_empty() || connected);
                 let gone = state.users == 0;
-                (holds, shared || gone && connected, gone)
+                (wanted, holds, shared || gone && connected, gone)
             };
             let pause = match (blocks_others, holds || gone) {
                 (true, _) if !self.stuck => Some((LINGER, Step::Rest)),
@@ -143,15 +149,25 @@ impl Task<'_> {
             tokio::select! {
                 () = changed => {}
                 () = self.reader.surroundings.closing.cancelled() => {}
+                () = until(turn_of_other.filter(|_| wanted)) => {}
                 step = rest(idle_since, pause) => return step,
             }
         }
     }
 
     /// Takes over what other readers of the same channels hold, so that the order in a channel survives a change of its
-    /// reader.
-    async fn take_over(&mut self) {
-        let Some(claim) = self.reader.surroundings.holders.claim(self.reader) else { return };
+    /// reader. Unless it is `at_once`, one that waits itself gets its turn before; then nothing may be read yet.
+    async fn take_over(&mut self, at_once: bool) -> bool {
+        let insists = at_once || self.contest.has_yielded();
+        let claim = match self.reader.surroundings.holders.claim(self.reader, insists) {
+            Err(Contested) => {
+                self.contest.yields();
+                return false;
+            }
+            Ok(claim) => claim,
+        };
+        self.contest.is_won(!insists);
+        let Some(claim) = claim else { return true };
         for predecessor in claim.predecessors {
             let mut given = std::pin::pin!(predecessor.hand_over_to(self.reader.clone(), claim.ticket));
             loop {
@@ -162,6 +178,7 @@ impl Task<'_> {
                 }
             }
         }
+        true
     }
 
     /// Answers those who want to know what is there, without waiting for what is not.
@@ -355,6 +372,13 @@ impl Task<'_> {
     }
 }
 
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn rest(since: Instant, pause: Option<(Duration, Step)>) -> Step {
     match pause {
         Some((time, step)) => {
@@ -366,8 +390,5 @@ async fn rest(since: Instant, pause: Option<(Duration, Step)>) -> Step {
 }
 
 async fn rest_since(satisfied: Option<Instant>) {
-    match satisfied {
-        Some(since) => tokio::time::sleep_until(since + LINGER).await,
-        None => std::future::pending().await,
-    }
+    until(satisfied.map(|since| since + LINGER)).await;
 }

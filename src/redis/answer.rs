@@ -13,7 +13,7 @@ use crate::backoff::Backoff;
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// What is left of trying a command again.
-pub(super) struct Retry<'s> {
+pub(crate) struct Retry<'s> {
     attempts: usize,
     backoff: Backoff,
     hurry: &'s CancellationToken,
@@ -26,7 +26,7 @@ impl<'s> Retry<'s> {
     }
 
     /// Waits for the next attempt; there is none after what may have run, nor when the layer closes.
-    pub(super) async fn wait_after(&mut self, fault: &Fault) -> bool {
+    pub(crate) async fn wait_after(&mut self, fault: &Fault) -> bool {
         if fault.may_have_run || self.attempts == 0 {
             return false;
         }

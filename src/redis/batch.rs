@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use redis::{Cmd, Value};
 use tokio::sync::oneshot;
 
+use super::envelope::{Context, Envelope};
 use super::fault::Fault;
 use super::frame;
 use super::keys::Keys;
@@ -47,8 +49,35 @@ pub(crate) enum Outcome {
 pub(super) struct Outgoing {
     pub(super) channel: ChannelName,
     pub(super) capacity: usize,
+    /// Stamped when it is sent.
     pub(super) entry: Vec<u8>,
+    /// What the body is made of when it is sent; nothing where it is there already.
+    pub(super) unsealed: Option<Unsealed>,
     pub(super) done: oneshot::Sender<Outcome>,
+}
+
+/// The body of an entry that is to be sealed. A message may wait for long before it is sent, and opens for as long as it
+/// lives only if it is sealed when that begins.
+pub(super) struct Unsealed {
+    pub(super) plain: Bytes,
+    /// Where in the entry the body begins.
+    pub(super) start: usize,
+    /// The group that it is bound to, if it is for its members.
+    pub(super) group: Option<GroupName>,
+}
+
+impl Outgoing {
+    /// Makes the entry one that is sent at `now_ms` and expires at `stamp`.
+    fn date(&mut self, envelope: &Envelope, now_ms: u64, stamp: u64) {
+        frame::set_expires(&mut self.entry, stamp);
+        let Some(Unsealed { plain, start, group }) = &self.unsealed else { return };
+        let context = match group {
+            Some(group) => Context::Group { group: group.as_str(), channel: self.channel.non_local() },
+            None => Context::Channel(self.channel.as_str()),
+        };
+        self.entry.truncate(*start);
+        envelope.write(plain, context, now_ms, &mut self.entry);
+    }
 }
 
 /// What has to be true of a group for messages to its members to be sent.
@@ -62,7 +91,7 @@ pub(super) struct Condition {
 }
 
 /// How a batch is sent.
-pub(super) enum Way<'a> {
+enum Way<'a> {
     /// By its lane, which knows which channels have had their times to live set.
     Lane(&'a mut Renewals),
     /// Only if something is true of a group.
@@ -80,7 +109,7 @@ pub(super) struct Batch {
 
 impl Weight for Outgoing {
     fn bytes(&self) -> usize {
-        self.entry.len()
+        self.entry.len() + self.unsealed.as_ref().map_or(0, |unsealed| unsealed.plain.len())
     }
 }
 
@@ -104,53 +133,88 @@ impl Batch {
         }
     }
 
-    /// Sends the messages to `shard`, where they live for `expiry`, and tells each what became of it.
-    ///
-    /// If there is a condition and it does not hold, nothing is sent and nobody is told; then the result is what the
-    /// server says of the group.
-    pub(super) async fn send(mut self, shard: &Shard, keys: &Keys, expiry: Duration, way: Way<'_>) -> Option<Value> {
-        metrics::histogram!("channel_layer_batch_size").record(u32::try_from(self.entries).unwrap_or(u32::MAX));
-        // Without a reading of the clock the server finds the stamps far off.
-        let stamp = shard.clock.now_ms().unwrap_or(0) + milliseconds(expiry);
-        for message in self.channels.iter_mut().flatten() {
-            frame::set_expires(&mut message.entry, stamp);
-        }
-        let answer = match way {
-            Way::If(condition) => shard.run(&self.call(keys, expiry, stamp, Some(condition), |_| true)).await,
-            Way::Lane(renewals) => {
-                let answer = self.push(shard, keys, expiry, stamp, renewals).await;
-                if answer.is_err() {
-                    renewals.forget();
-                }
-                answer
+    /// Sends the messages to `shard`, as often as configured while they cannot have arrived, and tells each what became
+    /// of it.
+    pub(super) async fn send(mut self, shard: &Shard, keys: &Keys, envelope: &Envelope, renewals: &mut Renewals) {
+        self.measure();
+        let mut retry = shard.retry();
+        let answer = loop {
+            let answer = self.push(shard, keys, envelope, Way::Lane(renewals)).await;
+            if answer.is_err() {
+                renewals.forget();
+            }
+            match answer {
+                Err(fault) if retry.wait_after(&fault).await => {}
+                answer => break answer,
             }
         };
-        match answer.and_then(|answer| parse_answer(answer, self.channels.len())) {
-            Ok(Answer::Appended { accepted, expired }) => {
-                drops::count(DropReason::Expired, expired);
-                self.finish(shard.index, &accepted);
-            }
-            Ok(Answer::OtherRoutes(routes)) => return Some(routes),
-            Err(fault) => self.fail(shard.index, &fault),
-        }
-        None
+        self.settle(shard.index, answer);
     }
 
-    /// Appends the messages, which expire at `stamp`.
-    async fn push(
-        &self,
+    /// Sends the messages to `shard` if the condition holds, and tells each what became of it. Otherwise nothing is sent
+    /// and nobody is told; the result may be what the server says of the group.
+    pub(super) async fn send_if(
+        mut self,
+        condition: &Condition,
         shard: &Shard,
         keys: &Keys,
-        expiry: Duration,
-        stamp: u64,
-        renewals: &mut Renewals,
-    ) -> Result<Value, Fault> {
-        let bytes: usize = self.messages().map(|message| message.entry.len()).sum();
-        if bytes < LARGE || bytes / self.entries < LARGE_ENTRY {
-            renewals.begin(Instant::now());
-            let call = self.call(keys, expiry, stamp, None, |channel| renewals.is_due(channel));
-            return shard.run(&call).await;
+        envelope: &Envelope,
+    ) -> Result<(), Option<Value>> {
+        self.measure();
+        match self.push(shard, keys, envelope, Way::If(condition)).await {
+            Ok(Answer::OtherRoutes(routes)) => Err(Some(routes)),
+            Err(fault) if !fault.may_have_run => Err(None),
+            answer => {
+                self.settle(shard.index, answer);
+                Ok(())
+            }
         }
+    }
+
+    /// Sends the messages once.
+    async fn push(&mut self, shard: &Shard, keys: &Keys, envelope: &Envelope, way: Way<'_>) -> Result<Answer, Fault> {
+        let expiry = envelope.expiry();
+        let now = shard.now_ms()?;
+        let stamp = now + milliseconds(expiry);
+        self.channels.iter_mut().flatten().for_each(|message| message.date(envelope, now, stamp));
+        let call = match way {
+            Way::If(condition) => self.call(keys, expiry, stamp, Some(condition), |_| true),
+            Way::Lane(_) if self.is_large() => {
+                return parse_answer(self.append(shard, keys, expiry, stamp).await?, self.channels.len());
+            }
+            Way::Lane(renewals) => {
+                renewals.begin(Instant::now());
+                self.call(keys, expiry, stamp, None, |channel| renewals.is_due(channel))
+            }
+        };
+        let answer = shard.run_once(&call).await?;
+        parse_answer(answer, self.channels.len())
+    }
+
+    fn measure(&self) {
+        metrics::histogram!("channel_layer_batch_size").record(u32::try_from(self.entries).unwrap_or(u32::MAX));
+    }
+
+    /// Tells each message what became of it.
+    fn settle(self, shard: usize, answer: Result<Answer, Fault>) {
+        match answer {
+            Ok(Answer::Appended { accepted, expired }) => {
+                drops::count(DropReason::Expired, expired);
+                self.finish(shard, &accepted);
+            }
+            Ok(Answer::OtherRoutes(_)) => self.fail(shard, &Fault::unexpected("routes that nobody asked for")),
+            Err(fault) => self.fail(shard, &fault),
+        }
+    }
+
+    /// Whether it is better appended by a transaction.
+    fn is_large(&self) -> bool {
+        let bytes: usize = self.messages().map(|message| message.entry.len()).sum();
+        bytes >= LARGE && bytes / self.entries >= LARGE_ENTRY
+    }
+
+    /// Appends large messages, which expire at `stamp`.
+    async fn append(&self, shard: &Shard, keys: &Keys, expiry: Duration, stamp: u64) -> Result<Value, Fault> {
         let mut answers = shard.run_transaction(self.transaction(keys, expiry, stamp)).await?;
         let settled = answers.pop().ok_or_else(|| Fault::unexpected("an empty transaction"))?;
         settled.extract_error().map_err(Fault::from)

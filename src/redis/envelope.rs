@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::clock::Clock;
 use super::frame::{Address, Entry, Text};
 use super::receive::Unreadable;
 use crate::codec;
@@ -84,11 +83,10 @@ impl Envelope {
         Ok(())
     }
 
-    /// Writes the encoded message `plain` behind what is in `out`, sealed where there are keys.
-    pub(super) fn write(&self, plain: &[u8], context: Context<'_>, clock: &Clock, out: &mut Vec<u8>) {
+    /// Writes the encoded message `plain` behind what is in `out`, sealed, where there are keys, at `now_ms`.
+    pub(super) fn write(&self, plain: &[u8], context: Context<'_>, now_ms: u64, out: &mut Vec<u8>) {
         match &self.key_ring {
-            // Without a reading of the clock there is no connection, and the frame will not be sent.
-            Some(key_ring) => key_ring.seal(&context.parts(), clock.now_ms().unwrap_or(0), plain, out),
+            Some(key_ring) => key_ring.seal(&context.parts(), now_ms, plain, out),
             None => out.extend_from_slice(plain),
         }
     }

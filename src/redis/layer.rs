@@ -46,7 +46,8 @@ const NEW_NAMES: usize = 10;
 /// all that are up, each holding its share of their capacity.
 ///
 /// [`close`](ChannelLayer::close) it before the runtime ends, so that what has been read and not handed over goes back;
-/// dropping it does so in the background.
+/// dropping it does so in the background. It works on the runtime that connected it: when that has ended, calls from
+/// another give [`Error::Closed`].
 ///
 /// ```no_run
 /// use channel_layer::{ChannelLayer, Config, RedisLayer, message};
@@ -132,7 +133,7 @@ impl RedisLayer {
             upkeep.spawn(shard.clone().supervise(drained.clone()));
         }
         let capacity = config.capacities()?;
-        let sender = Sender::start(topology.clone(), envelope.clone(), capacity, config.expiry, &work, &closing);
+        let sender = Sender::start(topology.clone(), envelope.clone(), capacity, &work, &closing);
         let (quarantine, writing) = Quarantine::new(&topology.keys, events.clone(), drained.clone());
         upkeep.spawn(writing);
         let native = Native::new(topology.clone(), envelope.clone(), groups.clone(), quarantine, closing.clone());
@@ -198,9 +199,8 @@ impl RedisLayer {
         if !self.sender.fits_one_call(&routes.list, plain.len(), shard) {
             return Err(None);
         }
-        let letters = Sender::letters(group, plain, &routes.list);
-        let sent = self.sender.send_if(&condition, letters, shard).await;
-        sent.map_err(|told| self.groups.note_routes(group, &told).ok())
+        let sent = self.sender.send_if(&condition, plain, &routes.list, shard).await;
+        sent.map_err(|told| self.groups.note_routes(group, &told?).ok())
     }
 
     /// Waits for all of `posted`; a full channel is counted and is no error.

@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
 use redis::Value;
@@ -16,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::batch::{Batch, Condition, Outcome, Outgoing, Way};
-use super::envelope::{Context, Envelope};
+use super::batch::{Batch, Condition, Outcome, Outgoing, Unsealed};
+use super::envelope::Envelope;
 use super::frame::{self, Address};
 use super::outbox::{MAX_ENTRIES, Outbox, Queue};
 use super::renewals::Renewals;
@@ -90,14 +89,13 @@ impl Sender {
         topology: Arc<Topology>,
         envelope: Arc<Envelope>,
         capacity: Capacity,
-        expiry: Duration,
         tasks: &TaskTracker,
         closing: &CancellationToken,
     ) -> Self {
         let start_lane = |shard: &Arc<Shard>| {
             let work = Arc::<Routine>::default();
             let (queue, outbox) = Outbox::new(work.clone(), closing.clone());
-            let lane = run_lane(shard.clone(), topology.clone(), expiry, outbox);
+            let lane = run_lane(shard.clone(), topology.clone(), envelope.clone(), outbox);
             tasks.spawn(work.run(lane, Handle::current()));
             queue
         };
@@ -151,28 +149,25 @@ impl Sender {
         routes.len() <= MAX_ENTRIES && routes.len() * size <= MAX_CONDITIONAL_BYTES && routes.iter().all(is_there)
     }
 
-    /// Sends letters that [fit one call](Self::fits_one_call) to `shard` if the condition holds; otherwise gives what
-    /// the server says of the group.
+    /// Sends to `routes`, to which letters [fit one call](Self::fits_one_call) on `shard`, if the condition holds;
+    /// otherwise nothing is sent, and the result may be what the server says of the group.
     pub(super) async fn send_if(
         &self,
         condition: &Condition,
-        letters: impl Iterator<Item = Letter>,
+        plain: &Bytes,
+        routes: &[Route],
         shard: &Shard,
-    ) -> Result<Vec<Posted>, Value> {
+    ) -> Result<Vec<Posted>, Option<Value>> {
         let mut batch = Batch::default();
         let mut posted = Vec::new();
-        for letter in letters {
-            let (done, outcome) = oneshot::channel();
-            let capacity = self.capacity.of(&letter.channel);
-            let entry = self.entry(&letter, shard);
-            batch.add(Outgoing { channel: letter.channel.clone(), capacity, entry, done });
+        for letter in Self::letters(&condition.group, plain, routes) {
+            let (outgoing, outcome) = self.outgoing(&letter, self.capacity.of(&letter.channel));
+            batch.add(outgoing);
             let tried = Tried { first: shard.index, count: 1, was_full: false, failed: None };
             posted.push(Posted { lane: lane_of(&letter.channel), letter, tried, at: Some((shard.index, outcome)) });
         }
-        match batch.send(shard, &self.topology.keys, self.envelope.expiry(), Way::If(condition)).await {
-            None => Ok(posted),
-            Some(routes) => Err(routes),
-        }
+        batch.send_if(condition, shard, &self.topology.keys, &self.envelope).await?;
+        Ok(posted)
     }
 
     /// Waits until `posted` has been sent or refused.
@@ -213,9 +208,7 @@ impl Sender {
                 posted.tried.failed = Some(Outcome::Failed { shard: index, fault });
                 continue;
             }
-            let (done, outcome) = oneshot::channel();
-            let entry = self.entry(&posted.letter, shard);
-            let outgoing = Outgoing { channel: posted.letter.channel.clone(), capacity, entry, done };
+            let (outgoing, outcome) = self.outgoing(&posted.letter, capacity);
             // A closed lane drops the outgoing message and with it `done`, which is how the caller learns of it.
             self.lanes[index][posted.lane].add(outgoing);
             posted.at = Some((index, outcome));
@@ -223,19 +216,25 @@ impl Sender {
         }
     }
 
-    /// The entry of `letter` for `shard`, by whose clock it is sealed; its lane will stamp it.
-    fn entry(&self, letter: &Letter, shard: &Shard) -> Vec<u8> {
-        let (address, context) = match (&letter.to, letter.channel.local()) {
+    /// What a lane needs to send `letter`, and what becomes of it.
+    fn outgoing(&self, letter: &Letter, capacity: usize) -> (Outgoing, oneshot::Receiver<Outcome>) {
+        let (address, group) = match (&letter.to, letter.channel.local()) {
             (Recipient::Group { group, version }, _) => {
-                let context = Context::Group { group: group.as_str(), channel: letter.channel.non_local() };
-                (Address::Group { group: group.as_str(), version: *version }, context)
+                (Address::Group { group: group.as_str(), version: *version }, Some(group))
             }
-            (Recipient::Channel, Some(local)) => (Address::Local(local), Context::Channel(letter.channel.as_str())),
-            (Recipient::Channel, None) => (Address::Channel, Context::Channel(letter.channel.as_str())),
+            (Recipient::Channel, Some(local)) => (Address::Local(local), None),
+            (Recipient::Channel, None) => (Address::Channel, None),
         };
-        let mut entry = frame::begin(UNSTAMPED, &address, self.envelope.seals(), letter.plain.len() + 160);
-        self.envelope.write(&letter.plain, context, &shard.clock, &mut entry);
-        entry
+        let seals = self.envelope.seals();
+        let mut entry = frame::begin(UNSTAMPED, &address, seals, letter.plain.len() + 160);
+        let unsealed = if seals {
+            Some(Unsealed { plain: letter.plain.clone(), start: entry.len(), group: group.cloned() })
+        } else {
+            entry.extend_from_slice(&letter.plain);
+            None
+        };
+        let (done, outcome) = oneshot::channel();
+        (Outgoing { channel: letter.channel.clone(), capacity, entry, unsealed, done }, outcome)
     }
 }
 
@@ -253,10 +252,10 @@ fn lane_of(channel: &ChannelName) -> usize {
 }
 
 /// Sends the messages of some channels to one shard, one batch at a time.
-async fn run_lane(shard: Arc<Shard>, topology: Arc<Topology>, expiry: Duration, mut outbox: Outbox<Outgoing>) {
+async fn run_lane(shard: Arc<Shard>, topology: Arc<Topology>, envelope: Arc<Envelope>, mut outbox: Outbox<Outgoing>) {
     let mut renewals = Renewals::new();
     while let Some(messages) = outbox.next_batch().await {
         let batch: Batch = messages.into_iter().collect();
-        batch.send(&shard, &topology.keys, expiry, Way::Lane(&mut renewals)).await;
+        batch.send(&shard, &topology.keys, &envelope, &mut renewals).await;
     }
 }

@@ -221,6 +221,15 @@ impl Shard {
         }
     }
 
+    /// The time of the server in ms since the epoch, if it is there.
+    pub(crate) fn now_ms(&self) -> Result<u64, Fault> {
+        match &*self.state.borrow() {
+            // It told its time before it counted as up.
+            State::Up(_) => self.clock.now_ms().ok_or_else(|| Fault::unsent(NotConnected)),
+            State::Down(fault) => Err(fault.clone()),
+        }
+    }
+
     /// Whether the server is there.
     pub(crate) fn is_up(&self) -> bool {
         matches!(&*self.state.borrow(), State::Up(_))
@@ -333,7 +342,8 @@ impl Shard {
         self.needs.retry_attempts > 0
     }
 
-    fn retry(&self) -> Retry<'_> {
+    /// How a command that cannot have run is tried again.
+    pub(crate) fn retry(&self) -> Retry<'_> {
         Retry::new(self.needs.retry_attempts, self.needs.timing.backoff, &self.hurry)
     }
 
@@ -351,7 +361,7 @@ impl Shard {
         fault
     }
 
-    /// Runs commands in one transaction, which is not tried again; gives what they gave, errors among it.
+    /// Runs commands in one transaction, once; gives what they gave, errors among it.
     pub(crate) async fn run_transaction(&self, commands: Vec<Cmd>) -> Result<Vec<Value>, Fault> {
         let mut link = self.link()?;
         let mut transaction = redis::pipe();

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use channel_layer::{ChannelLayer, Delivery, Error, Event, Format, Receiver};
+use channel_layer::{ChannelLayer, Config, Delivery, Error, Event, Format, Receiver, message};
 use tokio::task::JoinHandle;
 
 use super::restarts::{recv_after_outage, wait_for_blocked};
-use super::tools::{Layer, Site, connect, event, number, numbered, take_number};
-use crate::support::{DEADLINE, RedisServer, eventually, within};
+use super::tools::{Layer, Site, connect, event, number, numbered, take_number, take_numbers};
+use crate::support::{DEADLINE, RedisServer, eventually, interrupted, within};
 
 const SHORT: Duration = Duration::from_millis(500);
 
@@ -35,6 +35,66 @@ async fn what_cannot_have_run_waits_for_the_server_when_attempts_are_configured(
     let (sent, patient) = within(DEADLINE, "a send that waited", sent).await.unwrap();
     sent.unwrap();
     assert_eq!(take_number(&patient, "s?b").await, 2);
+}
+
+/// A layer that tries again for minutes, once it knows that its server is away.
+async fn patient_without(server: &mut RedisServer, config: Config) -> Layer {
+    let layer = connect(config.retry_attempts(100).retry_backoff(Duration::from_millis(50))).await;
+    let mut events = layer.events();
+    server.stop();
+    event(&mut events, "the outage", |event| matches!(event, Event::ShardDown { .. })).await;
+    layer
+}
+
+#[tokio::test]
+async fn large_messages_wait_for_the_server_too_and_are_not_overtaken() {
+    let mut server = RedisServer::start();
+    let config = Site::on(std::slice::from_ref(&server)).config();
+    let layer = patient_without(&mut server, config).await;
+    let mut senders = Vec::new();
+    let large = |number| message! { "number": number, "body": vec![b'x'; 40_000] };
+    for message in [large(0), numbered(1), large(2), numbered(3)] {
+        let mut sending = Box::pin(layer.send("s?a", message));
+        assert!(interrupted(1, DEADLINE, &mut sending).await.is_none(), "it waits");
+        senders.push(sending);
+    }
+    server.start_again();
+    for sending in senders {
+        within(DEADLINE, "a send that waited", sending).await.unwrap();
+    }
+    assert_eq!(take_numbers(&layer, "s?a").await, [0, 1, 2, 3]);
+}
+
+#[tokio::test]
+async fn what_waited_for_longer_than_it_may_be_old_opens_all_the_same() {
+    let mut server = RedisServer::start();
+    let config = Site::on(std::slice::from_ref(&server)).config();
+    let config = config.symmetric_encryption_keys(["secret"]).expiry(Duration::from_secs(2));
+    let layer = patient_without(&mut server, config).await;
+    let mut sending = Box::pin(layer.send("s?a", numbered(1)));
+    assert!(interrupted(1, DEADLINE, &mut sending).await.is_none(), "it waits");
+    // The expiry, and the 10 s for which a body opens longer.
+    tokio::time::sleep(Duration::from_secs(13)).await;
+    server.start_again();
+    let (sent, received) =
+        within(DEADLINE, "the message", async { tokio::join!(sending, recv_after_outage_of(&layer, "s?a")) }).await;
+    sent.unwrap();
+    assert_eq!(received, 1);
+}
+
+#[tokio::test]
+async fn what_waits_for_a_server_that_was_never_there_opens() {
+    let mut servers = [RedisServer::start(), RedisServer::start()];
+    let site = Site::on(&servers);
+    let pinned = site.pinned_channels(&*site.layer().await, &servers).await;
+    servers[1].stop();
+    let config = site.config().symmetric_encryption_keys(["secret"]).retry_attempts(100);
+    let layer = connect(config.retry_backoff(Duration::from_millis(50))).await;
+    let mut sending = Box::pin(layer.send(&pinned[1], numbered(1)));
+    assert!(interrupted(1, DEADLINE, &mut sending).await.is_none(), "it waits");
+    servers[1].start_again();
+    within(DEADLINE, "a send that waited", sending).await.unwrap();
+    assert_eq!(take_number(&layer, &pinned[1]).await, 1);
 }
 
 #[tokio::test]
@@ -81,6 +141,12 @@ async fn idle_connections_are_probed_by_the_kernel() {
     for row in ours {
         assert!(row[5].starts_with("02:"), "no keepalive on {row:?}");
     }
+}
+
+/// The number of the next message; an outage before it may be told, once.
+async fn recv_after_outage_of(layer: &Layer, channel: &str) -> i64 {
+    let mut receiver = layer.receiver(&[channel]).unwrap();
+    number(&recv_after_outage(&mut receiver).await)
 }
 
 /// A layer that tries again for minutes, which holds four messages and waits for others.

@@ -31,6 +31,8 @@ struct Contents<T> {
     waiting: VecDeque<T>,
     /// Whether a batch is under way, after which the queue is looked at again.
     busy: bool,
+    /// Calls under way beside the lane, which sends nothing until they have ended.
+    beside: usize,
     /// Whether the receiving end has gone.
     closed: bool,
 }
@@ -57,10 +59,40 @@ impl<T> Queue<T> {
     pub(crate) fn go(&self) {
         let idle = {
             let contents = self.contents.lock();
-            !contents.busy && !contents.waiting.is_empty()
+            !contents.busy && contents.beside == 0 && !contents.waiting.is_empty()
         };
         if idle {
             self.work.drive();
+        }
+    }
+
+    /// Lets the caller send beside the lane, which sends nothing meanwhile; nothing if it has something to send itself,
+    /// which must not be overtaken.
+    pub(crate) fn beside(&self) -> Option<Beside<T>> {
+        let mut contents = self.contents.lock();
+        let idle = !contents.busy && !contents.closed && contents.waiting.is_empty();
+        idle.then(|| {
+            contents.beside += 1;
+            Beside { contents: self.contents.clone(), work: self.work.clone() }
+        })
+    }
+}
+
+/// That somebody sends beside an idle lane, until it is dropped.
+pub(crate) struct Beside<T> {
+    contents: Arc<Mutex<Contents<T>>>,
+    work: Arc<Routine>,
+}
+
+impl<T> Drop for Beside<T> {
+    fn drop(&mut self) {
+        let lane_goes_on = {
+            let mut contents = self.contents.lock();
+            contents.beside -= 1;
+            contents.beside == 0 && !contents.waiting.is_empty()
+        };
+        if lane_goes_on {
+            self.work.wake();
         }
     }
 }
@@ -68,7 +100,7 @@ impl<T> Queue<T> {
 impl<T: Weight> Outbox<T> {
     /// A queue and its receiving end, which is to be emptied by what runs as `work`.
     pub(crate) fn new(work: Arc<Routine>, closing: CancellationToken) -> (Queue<T>, Self) {
-        let contents = Contents { waiting: VecDeque::new(), busy: false, closed: false };
+        let contents = Contents { waiting: VecDeque::new(), busy: false, beside: 0, closed: false };
         let contents = Arc::new(Mutex::new(contents));
         let queue = Queue { contents: contents.clone(), work: work.clone() };
         (queue, Self { contents, work, closing, last: 0 })
@@ -94,7 +126,7 @@ impl<T: Weight> Outbox<T> {
             tokio::select! {
                 biased;
                 () = self.work.signalled() => {}
-                () = self.closing.cancelled() => {}
+                () = self.closing.cancelled(), if !self.closing.is_cancelled() => {}
             }
         }
     }
@@ -103,7 +135,8 @@ impl<T: Weight> Outbox<T> {
     fn take(&self) -> Vec<T> {
         let mut contents = self.contents.lock();
         let (mut batch, mut bytes) = (Vec::with_capacity(contents.waiting.len().min(MAX_ENTRIES)), 0);
-        while batch.len() < MAX_ENTRIES
+        while contents.beside == 0
+            && batch.len() < MAX_ENTRIES
             && bytes < MAX_BYTES
             && let Some(next) = contents.waiting.pop_front()
         {

@@ -18,7 +18,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::batch::{Batch, Condition, Outcome, Outgoing, Unsealed};
 use super::envelope::Envelope;
 use super::frame::{self, Address};
-use super::outbox::{MAX_ENTRIES, Outbox, Queue};
+use super::outbox::{Beside, MAX_ENTRIES, Outbox, Queue};
 use super::renewals::Renewals;
 use super::ring::share_of_capacity;
 use super::routes::Route;
@@ -149,8 +149,16 @@ impl Sender {
         routes.len() <= MAX_ENTRIES && routes.len() * size <= MAX_CONDITIONAL_BYTES && routes.iter().all(is_there)
     }
 
-    /// Sends to `routes`, to which letters [fit one call](Self::fits_one_call) on `shard`, if the condition holds;
-    /// otherwise nothing is sent, and the result may be what the server says of the group.
+    /// Lets the caller send to these routes on `shard` beside their lanes, which send nothing meanwhile; nothing if
+    /// anything of theirs is under way, or waits, that could be overtaken.
+    fn beside_lanes(&self, routes: &[Route], shard: &Shard) -> Option<Vec<Beside<Outgoing>>> {
+        let lanes = self.lanes[shard.index].iter().enumerate();
+        let taken = lanes.filter(|(lane, _)| routes.iter().any(|route| lane_of(&route.channel) == *lane));
+        taken.map(|(_, queue)| queue.beside()).collect()
+    }
+
+    /// Sends to `routes`, to which letters [fit one call](Self::fits_one_call) on `shard`, if the condition holds and
+    /// nothing is overtaken; otherwise nothing is sent, and the result may be what the server says of the group.
     pub(super) async fn send_if(
         &self,
         condition: &Condition,
@@ -158,6 +166,7 @@ impl Sender {
         routes: &[Route],
         shard: &Shard,
     ) -> Result<Vec<Posted>, Option<Value>> {
+        let _lanes_wait = self.beside_lanes(routes, shard).ok_or(None)?;
         let mut batch = Batch::default();
         let mut posted = Vec::new();
         for letter in Self::letters(&condition.group, plain, routes) {

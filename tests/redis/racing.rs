@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::tools::{Layer, Site, ask, connect, number, numbered};
-use crate::support::{DEADLINE, Moments, RedisServer, eventually, shared_servers, within};
+use crate::support::{DEADLINE, Moments, Proxy, RedisServer, eventually, interrupted, shared_servers, within};
 
 const MESSAGES: usize = 3000;
 
@@ -198,4 +198,30 @@ async fn two_readers_of_a_channel_that_can_have_one_take_turns_in_peace() {
         got.push(number(&next.unwrap().unwrap()));
     }
     assert_eq!(got, [0, 1]);
+}
+
+#[tokio::test]
+async fn a_group_send_does_not_overtake_what_waits_in_a_lane() {
+    let server = RedisServer::start();
+    let proxy = Proxy::before(&server.url()).await;
+    let layer = Site::at([proxy.url()]).layer().await;
+    layer.group_add("g", "l!a").await.unwrap();
+    let mut receiver = layer.receiver(&["l!"]).unwrap();
+    // From the third on its routes are known.
+    for n in 0..4 {
+        layer.group_send("g", numbered(n)).await.unwrap();
+        assert_eq!(number(&within(DEADLINE, "a message", receiver.recv()).await.unwrap()), n);
+    }
+    proxy.stall();
+    let mut under_way = Box::pin(layer.send("l!a", numbered(4)));
+    assert!(interrupted(1, DEADLINE, &mut under_way).await.is_none(), "the answer does not come");
+    let dropped = interrupted(1, DEADLINE, layer.send("l!a", numbered(5))).await;
+    assert!(dropped.is_none(), "it waits for the one before");
+    let mut group = Box::pin(layer.group_send("g", numbered(6)));
+    assert!(interrupted(1, DEADLINE, &mut group).await.is_none(), "the answer does not come");
+    proxy.resume();
+    within(DEADLINE, "both sends", async { tokio::try_join!(under_way, group) }).await.unwrap();
+    for n in 4..7 {
+        assert_eq!(number(&within(DEADLINE, "a message", receiver.recv()).await.unwrap()), n);
+    }
 }

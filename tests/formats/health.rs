@@ -70,7 +70,7 @@ async fn a_probe_that_nobody_can_read_makes_the_layer_unhealthy_though_its_serve
     for format in FORMATS {
         let server = RedisServer::start();
         let mut command = redis::cmd("ACL");
-        command.arg(&["SETUSER", "sender", "on", ">p", "allkeys", "+@all", "-bzpopmin", "-lpop", "-blpop"]);
+        command.arg(&["SETUSER", "sender", "on", ">p", "allkeys", "+@all", "-zpopmin", "-bzpopmin", "-lpop", "-blpop"]);
         let () = command.query_async(&mut server.connection().await).await.unwrap();
         let url = format!("redis://sender:p@127.0.0.1:{}", server.port());
         let layer = channel_layer::connect(Config::new().host(url).format(format)).await.unwrap();

@@ -203,6 +203,8 @@ async fn the_next_reader_does_not_wait_for_what_cannot_go_back_whatever_the_atte
     server.stop();
     event(&mut events, "the outage", |event| matches!(event, Event::ShardDown { .. })).await;
     drop(holding);
+    // Long enough to begin to put back.
+    tokio::time::sleep(Duration::from_millis(100)).await;
     let mut next = layer.receiver(&["s?a"]).unwrap();
     for n in 1..5 {
         assert_eq!(number(&recv_after_outage(&mut next).await), n);

@@ -47,21 +47,21 @@ RATIOS = [
     Ratio(
         *("django_send_vs_channels_redis", "django_send", OURS_AS_CHANNELS_REDIS, CHANNELS_REDIS),
         at_least=20,
-        label="send in the format of channels_redis, over channels_redis",
+        label="send in its format, over channels_redis",
     ),
     Ratio(
         *("django_e2e_vs_channels_redis", "django_e2e", OURS_AS_CHANNELS_REDIS, CHANNELS_REDIS),
         at_least=20,
-        label="end to end in the format of channels_redis, over channels_redis",
+        label="end to end in its format, over channels_redis",
     ),
     Ratio(
         *("django_group_1000_vs_channels_redis", "django_group_1000", OURS_AS_CHANNELS_REDIS, CHANNELS_REDIS),
         at_least=10,
-        label="group send in the format of channels_redis, over channels_redis",
+        label="group in its format, over channels_redis",
     ),
     Ratio(
         *("asgi_send_vs_asgi_redis", "asgi_send", OURS_AS_ASGI_REDIS, ASGI_REDIS),
         at_least=10,
-        label="send in the format of asgi_redis, over asgi_redis",
+        label="send in its format, over asgi_redis",
     ),
 ]

@@ -183,6 +183,18 @@ async fn counters_are_hashes_of_two_fields() {
 }
 
 #[tokio::test]
+async fn what_has_expired_is_not_pending_though_its_list_is_there() {
+    let (site, _, server) = start().await;
+    let brief = connect(site.config().expiry(Duration::from_millis(100))).await;
+    brief.send("brief", numbered(0)).await.unwrap();
+    eventually("nothing that waits", async || {
+        (brief.channel_statistics("brief").await.unwrap().messages_pending == 0).then_some(())
+    })
+    .await;
+    assert!(ttl(&mut server.connection().await, &site.list("brief")).await > 0);
+}
+
+#[tokio::test]
 async fn a_list_lives_as_long_as_its_last_message() {
     let (site, layer, server) = start().await;
     let brief = connect(site.config().expiry(Duration::from_secs(20))).await;

@@ -1,8 +1,10 @@
 //! Traces across processes: where a message stands in one, as W3C Trace Context says it.
 
 use std::fmt;
+use std::future::Future;
 
 use rand::Rng;
+use tokio::task_local;
 
 use crate::message::Message;
 
@@ -32,6 +34,10 @@ pub struct TraceParent {
 
 const SAMPLED: u8 = 1;
 
+task_local! {
+    static CURRENT: TraceParent;
+}
+
 impl TraceParent {
     /// The first step of a new trace, which is recorded.
     pub fn root() -> Self {
@@ -43,6 +49,33 @@ impl TraceParent {
     #[must_use]
     pub fn child(self) -> Self {
         Self { span: rand::rng().random_range(1..=u64::MAX), ..self }
+    }
+
+    /// Runs `future` at this place: what a [`Hub`](crate::hub::Hub) sends in it is a further step. A task that it spawns
+    /// is not part of it.
+    ///
+    /// # Cancel safety
+    ///
+    /// That of `future`.
+    ///
+    /// ```
+    /// use channel_layer::trace::TraceParent;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let place = TraceParent::root();
+    /// place.scope(async { assert_eq!(TraceParent::current(), Some(place)) }).await;
+    /// assert_eq!(TraceParent::current(), None);
+    /// # }
+    /// ```
+    pub fn scope<F: Future>(self, future: F) -> impl Future<Output = F::Output> {
+        CURRENT.scope(self, future)
+    }
+
+    /// The place at which the task runs, if it is in the [`scope`](Self::scope) of one. Handlers of a hub that
+    /// [traces](crate::hub::HubBuilder::trace) are, and those of a worker whose message has one.
+    pub fn current() -> Option<Self> {
+        CURRENT.try_with(|place| *place).ok()
     }
 
     /// Reads the text form; nothing if it is none of a version that is known.
@@ -73,7 +106,7 @@ impl TraceParent {
 
     /// Tells `tracing` that this step is done.
     pub(crate) fn tell(self, step: &'static str, channel: &str) {
-        if tracing::enabled!(target: TARGET, tracing::Level::DEBUG) {
+        if is_told() {
             tracing::debug!(target: TARGET, trace_id = self.trace_id(), span_id = self.span_id(), channel, "{step}");
         }
     }
@@ -93,6 +126,11 @@ impl fmt::Display for TraceParent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace, self.span, self.flags)
     }
+}
+
+/// Whether anybody listens to what is told of steps.
+pub(crate) fn is_told() -> bool {
+    tracing::enabled!(target: TARGET, tracing::Level::DEBUG)
 }
 
 /// Exactly so many lower-case digits.

@@ -1,6 +1,7 @@
 //! Requests to ASGI messages, and replies of the application to what a socket has to do: no I/O.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::http::Version;
 use axum::http::header::{HeaderMap, SEC_WEBSOCKET_PROTOCOL};
@@ -52,7 +53,7 @@ pub(crate) struct Reply {
     pub(crate) close: Option<u16>,
     pub(crate) accept: Option<bool>,
     /// Where it stands in a trace, if that is of interest.
-    pub(crate) trace: Option<Box<TraceParent>>,
+    pub(crate) trace: Option<Arc<TraceParent>>,
 }
 
 /// What a reply means while the handshake waits.
@@ -67,6 +68,12 @@ pub(crate) enum Opening {
 }
 
 impl Reply {
+    /// Data and nothing else, at a place in a trace if there is one.
+    pub(crate) fn of(frame: Frame, trace: Option<TraceParent>) -> Self {
+        let trace = trace.filter(|_| trace::is_told()).map(Arc::new);
+        Self { data: Some(frame), trace, ..Self::default() }
+    }
+
     /// What it takes on the wire.
     pub(crate) fn size(&self) -> usize {
         self.data.as_ref().map_or(0, Frame::size)
@@ -105,12 +112,11 @@ impl ReplyReader {
             (Some(Value::Text(_)), Some(Value::Bytes(_))) => return Err("it has both text and bytes"),
             _ => return Err("text is not text or bytes are not bytes"),
         };
-        let traced = tracing::enabled!(target: trace::TARGET, tracing::Level::DEBUG);
         Ok(Reply {
             data,
             close: close_code(message.get("close"))?,
             accept: accept(message.get("accept"))?,
-            trace: if traced { TraceParent::of(message).map(Box::new) } else { None },
+            trace: if trace::is_told() { TraceParent::of(message).map(Arc::new) } else { None },
         })
     }
 
@@ -159,6 +165,11 @@ fn close_code(value: Option<&Value>) -> Result<Option<u16>, &'static str> {
         Some(Value::Int(code)) => Ok(Some(u16::try_from(*code).map_or(code::INTERNAL_ERROR, code::sendable))),
         Some(_) => Err("close is neither a bool nor a code"),
     }
+}
+
+/// Where a request stands in a trace, if it says so.
+pub(crate) fn trace_of(request: &HeaderMap) -> Option<TraceParent> {
+    TraceParent::parse(request.get(trace::KEY)?.to_str().ok()?)
 }
 
 /// The message for `websocket.connect`.

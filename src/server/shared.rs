@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::asgi::trace_of;
 use super::connection::Connections;
 use super::http::{Exchanges, HttpSettings};
 use super::origin::Origins;
@@ -56,8 +57,7 @@ impl Shared {
         if !self.trace {
             return message;
         }
-        let said = request.and_then(|headers| headers.get(trace::KEY)).and_then(|said| said.to_str().ok());
-        let place = said.and_then(TraceParent::parse).map_or_else(TraceParent::root, TraceParent::child);
+        let place = request.and_then(trace_of).map_or_else(TraceParent::root, TraceParent::child);
         place.tell("sent to the application", channel);
         message.with(trace::KEY, place.to_string())
     }

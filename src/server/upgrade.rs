@@ -16,7 +16,8 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tungstenite::handshake::derive_accept_key;
 
-use super::asgi::subprotocols;
+use super::asgi::{subprotocols, trace_of};
+use crate::trace::TraceParent;
 
 /// The byte stream below an open socket.
 pub(crate) type Stream = TokioIo<Upgraded>;
@@ -30,6 +31,7 @@ pub struct Upgrade {
     origins: Vec<HeaderValue>,
     /// The subprotocols that the client speaks, the ones it likes best first.
     offered: Vec<String>,
+    trace: Option<TraceParent>,
     chosen: Option<HeaderValue>,
 }
 
@@ -60,6 +62,10 @@ impl Upgrade {
 
     pub(crate) fn origins(&self) -> &[HeaderValue] {
         &self.origins
+    }
+
+    pub(crate) fn trace(&self) -> Option<TraceParent> {
+        self.trace
     }
 
     pub(crate) fn address(&self) -> Option<IpAddr> {
@@ -104,7 +110,8 @@ impl<S: Sync> FromRequestParts<S> for Upgrade {
         let address = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
         let origins = parts.headers.get_all(ORIGIN).iter().cloned().collect();
         let offered = subprotocols(&parts.headers).map(str::to_owned).collect();
-        Ok(Self { accept, address, upgraded, origins, offered, chosen: None })
+        let trace = trace_of(&parts.headers);
+        Ok(Self { accept, address, upgraded, origins, offered, trace, chosen: None })
     }
 }
 

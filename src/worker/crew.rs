@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use futures_util::FutureExt;
+use futures_util::future::Either;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -51,10 +52,16 @@ impl Job {
         let channel = self.context.channel().clone();
         let begun = Instant::now();
         let span = span(&self.context);
-        if let Some(trace) = self.context.trace() {
-            trace.tell("taken by a handler", channel.non_local());
-        }
-        match AssertUnwindSafe((self.handler)(self.context)).catch_unwind().instrument(span).await {
+        let trace = self.context.trace();
+        let handling = (self.handler)(self.context);
+        let handling = match trace {
+            Some(trace) => {
+                trace.tell("taken by a handler", channel.non_local());
+                Either::Right(trace.scope(handling))
+            }
+            None => Either::Left(handling),
+        };
+        match AssertUnwindSafe(handling).catch_unwind().instrument(span).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => faults.failed(&channel, &*error),
             Err(_panic) => faults.panicked(&channel),

@@ -356,6 +356,7 @@ async fn a_pattern_handles_the_channels_that_are_read() {
 async fn what_a_handler_sends_is_a_step_of_its_messages_trace() {
     let layer = layer();
     let handler = |context: Context| async move {
+        assert_eq!(TraceParent::current(), context.trace());
         context.group_send("all", message! {}).await?;
         context.reply(message! {}).await
     };

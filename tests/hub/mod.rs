@@ -8,6 +8,7 @@ mod processes;
 mod rooms;
 mod security;
 mod slow;
+mod traces;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error as ClientError, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
@@ -91,8 +93,16 @@ impl App {
     }
 
     pub async fn try_enter(&self, room: &str) -> Result<Socket, ClientError> {
-        let url = format!("ws://{}/{room}", self.address);
-        within(DEADLINE, "a handshake", connect_async(url)).await.map(|(socket, _)| socket)
+        self.try_with(self.url(room)).await
+    }
+
+    /// What happens to a request for a WebSocket.
+    pub async fn try_with(&self, request: impl IntoClientRequest + Unpin) -> Result<Socket, ClientError> {
+        within(DEADLINE, "a handshake", connect_async(request)).await.map(|(socket, _)| socket)
+    }
+
+    pub fn url(&self, room: &str) -> String {
+        format!("ws://{}/{room}", self.address)
     }
 
     /// How a client ended, once it has.

@@ -16,7 +16,7 @@ fn config(server: &RedisServer, prefix: &str) -> Config {
     Config::new().hosts([server.url()]).prefix(prefix).channel_capacity(CapacityRule::glob("hub.*", 10_000))
 }
 
-async fn redis(server: &RedisServer, prefix: &str) -> Arc<dyn ChannelLayer> {
+pub async fn redis(server: &RedisServer, prefix: &str) -> Arc<dyn ChannelLayer> {
     Arc::new(RedisLayer::connect(config(server, prefix)).await.unwrap())
 }
 

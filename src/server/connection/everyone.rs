@@ -1,7 +1,6 @@
 //! What concerns all connections of a hub, or any of them by its channel.
 
 use super::super::asgi::Reply;
-use super::super::frame::Frame;
 use super::super::queue::{Pushed, Queue};
 use super::Connections;
 use crate::name::{ChannelName, InvalidName};
@@ -19,14 +18,14 @@ pub struct QueueDepths {
 }
 
 impl Connections {
-    /// Queues a frame for a client, as [`push`](Self::push); counts it where the client does not get it.
-    pub(crate) fn send(&self, client: &str, frame: Frame) -> Option<()> {
-        self.push(client, Reply { data: Some(frame), ..Reply::default() }).map(Pushed::count)
+    /// Queues a reply for a client, as [`push`](Self::push); counts it where the client does not get it.
+    pub(crate) fn send(&self, client: &str, reply: Reply) -> Option<()> {
+        self.push(client, reply).map(Pushed::count)
     }
 
-    /// Queues a frame for every client; gives how many there are.
-    pub(crate) fn push_all(&self, frame: &Frame) -> usize {
-        let push = |queue: &Queue| queue.push(Reply { data: Some(frame.clone()), ..Reply::default() }).count();
+    /// Queues a reply for every client; gives how many there are.
+    pub(crate) fn push_all(&self, reply: &Reply) -> usize {
+        let push = |queue: &Queue| queue.push(reply.clone()).count();
         self.queues.iter().map(|queue| push(&queue)).count()
     }
 

@@ -30,6 +30,7 @@ pub struct HubBuilder {
     options: SocketOptions,
     origins: Origins,
     rooms_per_client: usize,
+    trace: bool,
     close_code: u16,
 }
 
@@ -41,6 +42,7 @@ impl HubBuilder {
             options: SocketOptions::default(),
             origins: Origins::default(),
             rooms_per_client: 1_000,
+            trace: false,
             close_code: code::GOING_AWAY,
         }
     }
@@ -84,6 +86,16 @@ impl HubBuilder {
         self
     }
 
+    /// Whether each method of a [`Handler`](super::Handler) runs at a place in a [trace](crate::trace): `connect` at a step of
+    /// the trace of the client's request, if that has one (`traceparent`), and every other one in a new trace. What is sent
+    /// there is a further step, and travels with its place to the sockets of all processes; so is what is sent in a
+    /// [scope](crate::trace::TraceParent::scope) of the app's own, whatever this says. Each step is told to `tracing` under
+    /// the target `channel_layer::trace` at level debug. Defaults to `false`.
+    pub fn trace(mut self, enabled: bool) -> Self {
+        self.trace = enabled;
+        self
+    }
+
     /// Starts the hub, and makes it known to the processes that are there already. One that ended without closing is
     /// waited for, 2 s at the longest.
     ///
@@ -95,7 +107,7 @@ impl HubBuilder {
     ///
     /// [`HubError::Layer`] if the name is not valid or the layer cannot be reached.
     pub async fn start(self) -> Result<Hub, HubError> {
-        let Self { layer, name, options, origins, rooms_per_client, close_code } = self;
+        let Self { layer, name, options, origins, rooms_per_client, trace, close_code } = self;
         let process: String = rand::rng().sample_iter(Alphanumeric).take(16).map(char::from).collect();
         let names = Arc::new(Names::new(&name, &process)?);
         let receiver = layer.receiver(&[names.channel().as_str()])?;
@@ -113,6 +125,7 @@ impl HubBuilder {
             options,
             origins,
             rooms_per_client,
+            trace,
             close_code,
             names,
             index,

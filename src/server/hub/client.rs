@@ -3,10 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::super::asgi::code;
+use super::super::asgi::{Reply, code};
 use super::super::queue::Pushed;
 use super::index::{Barred, Entry, Member, Moved, push};
-use super::{ClientId, Hub, HubError, Payload};
+use super::{ClientId, Hub, HubError, Payload, steps};
 
 /// A connection of a [`Hub`]. Cheap to clone, and may be kept beyond the end of the connection: what is done with it
 /// then gives [`HubError::Gone`].
@@ -101,7 +101,8 @@ impl Client {
     ///
     /// [`HubError::Gone`] if it is closing.
     pub fn send(&self, payload: impl Into<Payload>) -> Result<(), HubError> {
-        match push(self.member.queue(), &payload.into().into()) {
+        let reply = Reply::of(payload.into().into(), steps::sending(self.id.channel().as_str()));
+        match push(self.member.queue(), reply) {
             Pushed::Ending | Pushed::Overflowed(_) => Err(HubError::Gone),
             Pushed::Queued | Pushed::Replaced(_) | Pushed::Dropped => Ok(()),
         }

@@ -10,8 +10,8 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use super::super::asgi::Reply;
 use super::super::connection::Connections;
-use super::super::frame::Frame;
 use super::super::limits::Refused;
 use super::super::options::SocketOptions;
 use super::super::origin::Origins;
@@ -21,8 +21,9 @@ use super::keeper::Keeper;
 use super::names::{Kind, Names};
 use super::others::Others;
 use super::status::{Mode, Status};
-use super::{ClientId, Handler, HubBuilder, HubError, Payload, serve, wire};
+use super::{ClientId, Handler, HubBuilder, HubError, Payload, serve, steps, wire};
 use crate::layer::ChannelLayer;
+use crate::trace::TraceParent;
 
 /// The sockets of this process, and its share of the rooms and users of all processes. See the [module](super).
 ///
@@ -42,6 +43,8 @@ pub(crate) struct Inner {
     pub(crate) options: SocketOptions,
     pub(crate) origins: Origins,
     pub(crate) rooms_per_client: usize,
+    /// Whether handlers are at places in traces.
+    pub(crate) trace: bool,
     /// The code that a close closes clients with.
     pub(crate) close_code: u16,
     pub(crate) names: Arc<Names>,
@@ -118,14 +121,15 @@ impl Hub {
     ) -> Vec<Result<usize, HubError>> {
         let messages: Vec<_> = messages.into_iter().map(|(room, payload)| (room, payload.into())).collect();
         let alone = self.inner.others.are_none();
+        let trace = steps::sending(self.inner.names.member());
         let here: Vec<_> =
-            messages.iter().map(|(room, payload)| self.send_here(Some((Kind::Room, *room)), payload)).collect();
+            messages.iter().map(|(room, payload)| self.send_here(Some((Kind::Room, *room)), payload, trace)).collect();
         if alone {
             return here.into_iter().map(Ok).collect();
         }
         let remote = messages.into_iter().map(|(room, payload)| {
             let to = Some((Kind::Room, room));
-            (self.group(to), wire::content(self.inner.names.member(), to, payload))
+            (self.group(to), wire::content(self.inner.names.member(), to, payload, trace))
         });
         let remote: Vec<_> = remote.collect();
         let remote: Vec<_> = remote.iter().map(|(group, message)| (group.as_str(), message.clone())).collect();
@@ -174,12 +178,12 @@ impl Hub {
         if !self.inner.names.has(client) {
             return Err(HubError::Gone);
         }
+        let trace = steps::sending(channel.as_str());
         if channel.non_local() == self.inner.names.channel().as_str() {
             let local = channel.local().unwrap_or_default();
-            return self.inner.connections.send(local, payload.into()).ok_or(HubError::Gone);
+            return self.inner.connections.send(local, Reply::of(payload.into(), trace)).ok_or(HubError::Gone);
         }
-        let message = crate::Message::new().with(payload.key(), payload);
-        Ok(self.inner.layer.send(channel.as_str(), message).await?)
+        Ok(self.inner.layer.send(channel.as_str(), wire::to_client(payload, trace)).await?)
     }
 
     /// The clients of this process that are in a room, in no order.
@@ -250,19 +254,21 @@ impl Hub {
         let began = Instant::now();
         // Before the message is handed over here, for a process that comes later does not miss it.
         let alone = self.inner.others.are_none();
-        let here = self.send_here(to, &payload);
+        let trace = steps::sending(self.inner.names.member());
+        let here = self.send_here(to, &payload, trace);
         if !alone {
-            let message = wire::content(self.inner.names.member(), to, payload);
+            let message = wire::content(self.inner.names.member(), to, payload, trace);
             self.inner.layer.group_send(&self.group(to), message).await?;
         }
         metrics::histogram!("channel_layer_broadcast_seconds").record(began.elapsed());
         Ok(here)
     }
 
-    fn send_here(&self, to: Option<(Kind, &str)>, payload: &Payload) -> usize {
+    fn send_here(&self, to: Option<(Kind, &str)>, payload: &Payload, trace: Option<TraceParent>) -> usize {
+        let reply = || Reply::of(payload.clone().into(), trace);
         self.inner.fan_out(|hub| match to {
-            Some((kind, name)) => hub.index.send(kind, name, || payload.clone().into()),
-            None => hub.connections.push_all(&Frame::from(payload.clone())),
+            Some((kind, name)) => hub.index.send(kind, name, reply),
+            None => hub.connections.push_all(&reply()),
         })
     }
 

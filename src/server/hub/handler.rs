@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::super::asgi::code;
 use super::super::frame::Data;
 use super::super::websocket::{Closing, Inbox};
+use super::steps::Steps;
 use super::{Client, Payload};
 use crate::error::BoxError;
 
@@ -55,15 +56,24 @@ pub struct Closed {
 pub(crate) struct Handling<H> {
     pub(crate) handler: H,
     pub(crate) client: Client,
+    pub(crate) steps: Steps,
+}
+
+impl<H: Handler> Handling<H> {
+    pub(crate) async fn ended(mut self, closed: Closed) {
+        let disconnect = self.handler.disconnect(&self.client, closed);
+        self.steps.run(self.client.id(), disconnect).await;
+    }
 }
 
 impl<H: Handler> Inbox for Handling<H> {
     async fn opened(&mut self) -> Result<(), Closing> {
-        self.handler.connect(&self.client).await.map_err(failed)
+        self.steps.run(self.client.id(), self.handler.connect(&self.client)).await.map_err(failed)
     }
 
     async fn receive(&mut self, data: Data) -> Result<(), Closing> {
-        self.handler.message(&self.client, data.into()).await.map_err(failed)
+        let message = self.handler.message(&self.client, data.into());
+        self.steps.run(self.client.id(), message).await.map_err(failed)
     }
 }
 

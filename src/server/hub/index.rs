@@ -12,7 +12,6 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 
 use super::super::asgi::Reply;
-use super::super::frame::Frame;
 use super::super::queue::{Pushed, Queue};
 use super::names::{Audience, Kind};
 
@@ -229,13 +228,13 @@ impl Index {
         (rooms, emptied)
     }
 
-    /// Queues a frame for all of a room or user; gives how many there are.
-    pub(crate) fn send(&self, kind: Kind, name: &str, frame: impl FnOnce() -> Frame) -> usize {
+    /// Queues a reply for all of a room or user; gives how many there are.
+    pub(crate) fn send(&self, kind: Kind, name: &str, reply: impl FnOnce() -> Reply) -> usize {
         let Some(crowd) = self.find(kind, name) else { return 0 };
-        let frame = frame();
+        let reply = reply();
         let crowd = crowd.lock();
         for queue in crowd.members.values() {
-            push(queue, &frame);
+            push(queue, reply.clone());
         }
         crowd.members.len()
     }
@@ -358,9 +357,9 @@ impl Index {
     }
 }
 
-/// Queues a frame; counts it where no client gets it.
-pub(crate) fn push(queue: &Queue, frame: &Frame) -> Pushed {
-    let pushed = queue.push(Reply { data: Some(frame.clone()), ..Reply::default() });
+/// Queues a reply; counts it where no client gets it.
+pub(crate) fn push(queue: &Queue, reply: Reply) -> Pushed {
+    let pushed = queue.push(reply);
     pushed.count();
     pushed
 }
@@ -442,8 +441,8 @@ mod tests {
         (0..MEMBERS).map(|id| Member::new(id as u64, queue())).collect()
     }
 
-    fn frame() -> Frame {
-        Data::Text("hi".into()).into()
+    fn hi() -> Reply {
+        Reply::of(Data::Text("hi".into()).into(), None)
     }
 
     fn audience(kind: Kind, name: &str) -> Audience {
@@ -457,7 +456,7 @@ mod tests {
             Step::SetUser(member, user) => drop(index.set_user(&members[member], user.map(Arc::from), None)),
             Step::Depart(member) => drop(index.depart(&members[member])),
             Step::Retire(kind, name) => drop(index.retire(&audience(kind, name))),
-            Step::Send(kind, name) => drop(index.send(kind, name, frame)),
+            Step::Send(kind, name) => drop(index.send(kind, name, hi)),
         }
     }
 
@@ -496,7 +495,7 @@ mod tests {
                             let name = NAMES[(at + worker) % NAMES.len()];
                             let _ = index.join(member, name, usize::MAX);
                             let _ = index.set_user(member, Some(NAMES[at % NAMES.len()].into()), None);
-                            index.send(Kind::Room, name, frame);
+                            index.send(Kind::Room, name, hi);
                             index.leave(member, name);
                         }
                     });

@@ -79,6 +79,7 @@ mod presence;
 mod reader;
 mod serve;
 mod status;
+mod steps;
 #[cfg(test)]
 mod tests;
 mod wire;

@@ -40,11 +40,11 @@ fn hand_over(delivery: &Delivery, replies: &mut ReplyReader, hub: &Inner) {
         Ok(Letter::Answer(channel)) => hub.others.answered(&channel),
         // It has been handed over here before it was sent.
         Ok(Letter::Content { from, .. }) if from == hub.names.member() => {}
-        Ok(Letter::Content { to: Address::Everyone, frame, .. }) => {
-            hub.fan_out(|hub| hub.connections.push_all(&frame));
+        Ok(Letter::Content { to: Address::Everyone, reply, .. }) => {
+            hub.fan_out(|hub| hub.connections.push_all(&reply));
         }
-        Ok(Letter::Content { to: Address::Some(kind @ (Kind::Room | Kind::User), name), frame, .. }) => {
-            hub.fan_out(|hub| hub.index.send(kind, &name, || frame));
+        Ok(Letter::Content { to: Address::Some(kind @ (Kind::Room | Kind::User), name), reply, .. }) => {
+            hub.fan_out(|hub| hub.index.send(kind, &name, || reply));
         }
         Err(reason) => ignore(delivery, reason),
     }

@@ -13,6 +13,7 @@ use super::super::websocket;
 use super::handle::Inner;
 use super::handler::Handling;
 use super::index::Member;
+use super::steps::Steps;
 use super::{Client, ClientId, Closed, Handler, Hub};
 
 /// A member of the index for as long as it is kept. The only place that takes a member out.
@@ -38,18 +39,19 @@ impl Drop for Stay {
 
 pub(crate) fn open(hub: Hub, upgrade: Upgrade, connection: Connection, handler: impl Handler) -> Response {
     let running = hub.inner().tracker.token();
+    let steps = Steps::new(hub.inner().trace, upgrade.trace());
     upgrade.open(async move |stream| {
-        serve(hub, stream, connection, handler).await;
+        serve(hub, stream, connection, handler, steps).await;
         drop(running);
     })
 }
 
-async fn serve(hub: Hub, stream: Stream, connection: Connection, handler: impl Handler) {
+async fn serve(hub: Hub, stream: Stream, connection: Connection, handler: impl Handler, steps: Steps) {
     let Ok(id) = connection.name() else { return };
     let inner = hub.inner().clone();
     let member = Arc::new(Member::new(connection.id(), connection.queue().clone()));
     let stay = Stay { hub: inner.clone(), member: member.clone() };
-    let mut handling = Handling { handler, client: Client::new(hub, ClientId::new(id), member) };
+    let mut handling = Handling { handler, client: Client::new(hub, ClientId::new(id), member), steps };
     // Nothing of a hub ends with its groups: memberships are renewed.
     let end = websocket::run(
         stream,
@@ -62,5 +64,5 @@ async fn serve(hub: Hub, stream: Stream, connection: Connection, handler: impl H
     .await;
     let closed = Closed { code: end.code(), reason: end.reason(), ..stay.end() };
     drop((stay, connection));
-    handling.handler.disconnect(&handling.client, closed).await;
+    handling.ended(closed).await;
 }

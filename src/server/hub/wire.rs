@@ -1,17 +1,17 @@
 //! What the processes of a hub tell each other, as messages of the layer.
 
-use super::super::asgi::ReplyReader;
-use super::super::frame::Frame;
+use super::super::asgi::{Reply, ReplyReader};
 use super::Payload;
 use super::names::Kind;
 use crate::message;
 use crate::message::{Message, Value};
+use crate::trace::{self, TraceParent};
 
 /// A message of another process.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Letter {
     /// For the clients of the receiving process.
-    Content { from: String, to: Address, frame: Frame },
+    Content { from: String, to: Address, reply: Reply },
     /// A process has come; its channel.
     Hello(String),
     /// The answer to that; the channel of who answers.
@@ -24,13 +24,27 @@ pub(crate) enum Address {
     Some(Kind, String),
 }
 
-/// A message to clients, from the process on `channel`.
-pub(crate) fn content(channel: &str, to: Option<(Kind, &str)>, payload: Payload) -> Message {
+/// A message to clients, from the process on `channel`, at a place in a trace if there is one.
+pub(crate) fn content(
+    channel: &str,
+    to: Option<(Kind, &str)>,
+    payload: Payload,
+    trace: Option<TraceParent>,
+) -> Message {
     let (key, value): (_, Value) = match to {
         Some((kind, name)) => (kind.label(), name.into()),
         None => ("everyone", true.into()),
     };
-    message! { "from": channel }.with(key, value).with(payload.key(), payload)
+    to_client(payload, trace).with("from", channel).with(key, value)
+}
+
+/// A message to a client, on its own channel.
+pub(crate) fn to_client(payload: Payload, trace: Option<TraceParent>) -> Message {
+    let message = message! {}.with(payload.key(), payload);
+    match trace {
+        Some(trace) => message.with(trace::KEY, trace.to_string()),
+        None => message,
+    }
 }
 
 pub(crate) fn hello(channel: &str) -> Message {
@@ -57,8 +71,12 @@ pub(crate) fn read(message: &Message, replies: &mut ReplyReader) -> Result<Lette
     let everyone = || message.get("everyone").map(|_| Address::Everyone);
     let to = named(Kind::Room).or_else(|| named(Kind::User)).or_else(everyone).ok_or("it is for nobody")?;
     let from = message.text("from").ok_or("it is from nobody")?.to_owned();
-    let frame = replies.read(message)?.data.ok_or("it has neither text nor bytes")?;
-    Ok(Letter::Content { from, to, frame })
+    // Clients of a hub are not closed by messages to their room.
+    let reply = Reply { close: None, accept: None, ..replies.read(message)? };
+    if reply.data.is_none() {
+        return Err("it has neither text nor bytes");
+    }
+    Ok(Letter::Content { from, to, reply })
 }
 
 #[cfg(test)]
@@ -68,15 +86,15 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let read = |message: &Message| read(message, &mut ReplyReader::default());
-        let frame = |payload: &Payload| Frame::from(payload.clone());
+        let reply = |payload: &Payload| Reply::of(payload.clone().into(), None);
         for payload in [Payload::from("hi"), Payload::from(vec![0, 255])] {
             for (to, address) in [
                 (None, Address::Everyone),
                 (Some((Kind::Room, "lobby")), Address::Some(Kind::Room, "lobby".to_owned())),
                 (Some((Kind::User, "ada")), Address::Some(Kind::User, "ada".to_owned())),
             ] {
-                let letter = Letter::Content { from: "p!".to_owned(), to: address, frame: frame(&payload) };
-                assert_eq!(read(&content("p!", to, payload.clone())), Ok(letter));
+                let letter = Letter::Content { from: "p!".to_owned(), to: address, reply: reply(&payload) };
+                assert_eq!(read(&content("p!", to, payload.clone(), None)), Ok(letter));
             }
         }
         assert_eq!(read(&hello("p!x")), Ok(Letter::Hello("p!x".to_owned())));

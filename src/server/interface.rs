@@ -146,6 +146,20 @@ impl InterfaceServer {
         self
     }
 
+    /// How long a client may take for its whole body before it is refused with 408; the time that the application takes for
+    /// it does not count. Defaults to 5 minutes.
+    pub fn upload_timeout(mut self, timeout: Duration) -> Self {
+        self.http.upload_timeout = timeout;
+        self
+    }
+
+    /// How long a client may take nothing of a response before it is cut off; on HTTP/2, where a client says itself how
+    /// much it takes, up to twice that. Defaults to 30 s.
+    pub fn stall_timeout(mut self, timeout: Duration) -> Self {
+        self.transport.stall_timeout = timeout;
+        self
+    }
+
     /// How long a client may take for the handshake of TLS, and for the head of each request, silence before it
     /// included; on HTTP/2 no request may have been under way for so long, or twice that. Defaults to 10 s.
     pub fn header_timeout(mut self, timeout: Duration) -> Self {

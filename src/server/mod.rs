@@ -48,6 +48,7 @@ mod settings;
 mod shared;
 mod socket;
 mod status;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod transport;

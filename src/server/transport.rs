@@ -15,7 +15,7 @@ use axum::response::IntoResponse;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
@@ -27,6 +27,7 @@ use super::asgi::Peer;
 use super::listener::{Stream, Tls, is_http2};
 use super::shared::Shared;
 use super::status::{self, Count};
+use super::streams::Streams;
 use super::unwritten::Unwritten;
 
 /// For how long nothing has to be written before a connection without requests ends in a shutdown.
@@ -38,13 +39,16 @@ const HTTP2_PING: Duration = Duration::from_secs(25);
 /// How many requests an HTTP/2 client may have under way.
 const HTTP2_STREAMS: u32 = 100;
 
+/// How many bytes of a response may wait between an HTTP/2 stream and a connection that takes them slowly.
+const HTTP2_SEND_BUFFER: usize = 64 * 1024;
+
 /// What is asked of a connection, whatever its requests are.
 #[derive(Clone, Debug)]
 pub(crate) struct Transport {
     pub(crate) tls: Option<Tls>,
     /// How long the client may take for the handshake of TLS, and for the head of each request.
     pub(crate) header_timeout: Duration,
-    /// How long nothing may move while something is to be written.
+    /// How long nothing may move while something is to be written, or waits for an HTTP/2 client to allow it.
     pub(crate) stall_timeout: Duration,
     /// On each listener; sockets that are open do not count.
     pub(crate) max_connections: usize,
@@ -130,11 +134,12 @@ where
     let stream = TokioIo::new(unwritten.watch(Box::pin(stream)));
     let ending = Ending { requests, taken, unwritten, http2 };
     if http2 {
-        let mut builder = http2::Builder::new(TokioExecutor::new());
+        let mut builder = http2::Builder::new(Streams::new(transport.stall_timeout));
         builder
             .timer(TokioTimer::new())
             .keep_alive_interval(HTTP2_PING)
             .max_concurrent_streams(HTTP2_STREAMS)
+            .max_send_buf_size(HTTP2_SEND_BUFFER)
             .max_header_list_size(u32::try_from(transport.max_header_size).unwrap_or(u32::MAX));
         let connection = pin!(builder.serve_connection(stream, service));
         return until_shutdown(connection, http2::Connection::graceful_shutdown, ending, shared).await;

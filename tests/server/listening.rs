@@ -4,6 +4,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::{Body, to_bytes};
 use channel_layer::server::{Listening, Tls};
 use channel_layer::{ChannelLayer, InterfaceServer, MemoryLayer};
 use tokio::net::{TcpStream, UnixStream};
@@ -129,7 +130,7 @@ async fn a_client_that_can_speaks_http_2() {
     let executor = hyper_util::rt::TokioExecutor::new();
     let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, stream).await.unwrap();
     tokio::spawn(connection);
-    let request = hyper::Request::get("https://example.org/two").body(axum::body::Body::empty()).unwrap();
+    let request = hyper::Request::get("https://example.org/two").body(Body::empty()).unwrap();
     let answer = tokio::spawn(async move { sender.send_request(request).await });
     let message = certified.server.next("http.request").await;
     assert_eq!((message.text("http_version"), message.text("path")), (Some("2"), Some("/two")));
@@ -147,9 +148,32 @@ async fn an_http_2_client_without_requests_is_cut_off() {
     // One that introduces itself, and asks nothing.
     let stream = hyper_util::rt::TokioIo::new(certified.connect().await);
     let executor = hyper_util::rt::TokioExecutor::new();
-    let (_sender, connection) =
-        hyper::client::conn::http2::handshake::<_, _, axum::body::Body>(executor, stream).await.unwrap();
+    let (_sender, connection) = hyper::client::conn::http2::handshake::<_, _, Body>(executor, stream).await.unwrap();
     let _ = within(DEADLINE, "the end of the connection", connection).await;
+}
+
+#[tokio::test]
+async fn an_http_2_client_that_takes_nothing_of_its_response_is_cut_off() {
+    let certified = Certified::with(&["h2"], |server| server.stall_timeout(Duration::from_millis(300))).await;
+    let stream = hyper_util::rt::TokioIo::new(certified.connect().await);
+    let (mut sender, connection) = hyper::client::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
+        .initial_stream_window_size(20_000)
+        .handshake(stream)
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let mut get = async |last: bool| {
+        let request = hyper::Request::get("https://example.org/").body(Body::empty()).unwrap();
+        let answer = tokio::spawn(sender.send_request(request));
+        let message = certified.server.next("http.request").await;
+        certified.server.reply(&message, ok(&"x".repeat(1_000_000)).with("more_content", !last)).await;
+        Body::new(within(DEADLINE, "the head of a response", answer).await.unwrap().unwrap().into_body())
+    };
+    let (unread, read) = (get(false).await, get(true).await);
+    let all = within(DEADLINE, "a response", to_bytes(read, usize::MAX)).await.unwrap();
+    assert_eq!(all.len(), 1_000_000, "who reads on the same connection gets all");
+    certified.server.next("http.disconnect").await;
+    within(DEADLINE, "the end of a response", to_bytes(unread, usize::MAX)).await.unwrap_err();
 }
 
 #[test]

@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use channel_layer::ChannelLayer;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::client::Client;
 use super::running::{Running, ok};
 
 #[tokio::test]
@@ -36,6 +39,22 @@ async fn a_client_that_takes_too_long_over_its_body_is_408() {
     let mut client = server.sent("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf").await;
     assert!(client.head().await.starts_with("HTTP/1.1 408 "));
     assert!(server.nothing_on("http.request").await);
+}
+
+#[tokio::test]
+async fn a_client_that_sends_its_body_a_byte_at_a_time_is_408() {
+    let server = Running::with(|server| server.upload_timeout(Duration::from_millis(300))).await;
+    let (read, mut write) = TcpStream::connect(&server.address).await.unwrap().into_split();
+    let writing = tokio::spawn(async move {
+        let mut pace = tokio::time::interval(Duration::from_millis(20));
+        write.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n").await.unwrap();
+        while write.write_all(b"x").await.is_ok() {
+            pace.tick().await;
+        }
+    });
+    let head = Client::over(tokio::io::join(read, tokio::io::sink())).head().await;
+    assert!(head.starts_with("HTTP/1.1 408 "), "{head}");
+    writing.abort();
 }
 
 #[tokio::test]

@@ -91,6 +91,12 @@ struct Times {
     /// For a client to send each part of its body
     #[arg(long, value_name = "S", env = "CHANNEL_SERVER_BODY_TIMEOUT", default_value = "30", value_parser = seconds)]
     body_timeout: Duration,
+    /// For a client to send all of its body
+    #[arg(long, value_name = "S", env = "CHANNEL_SERVER_UPLOAD_TIMEOUT", default_value = "300", value_parser = seconds)]
+    upload_timeout: Duration,
+    /// For a client to take some of a response
+    #[arg(long, value_name = "S", env = "CHANNEL_SERVER_STALL_TIMEOUT", default_value = "30", value_parser = seconds)]
+    stall_timeout: Duration,
     /// For a client to take what is written to it
     #[arg(long, value_name = "S", env = "CHANNEL_SERVER_WRITE_TIMEOUT", default_value = "10", value_parser = seconds)]
     write_timeout: Duration,
@@ -284,6 +290,8 @@ impl Serve {
             .response_timeout(times.response_timeout)
             .header_timeout(times.header_timeout)
             .body_timeout(times.body_timeout)
+            .upload_timeout(times.upload_timeout)
+            .stall_timeout(times.stall_timeout)
             .send_patience(times.send_patience)
             .close_spread(times.close_spread)
             .shutdown_delay(times.shutdown_delay)

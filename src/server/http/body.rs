@@ -6,8 +6,9 @@ use axum::body::Body;
 use axum::http::StatusCode;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
+use super::settings::HttpSettings;
 use crate::backoff::send_waiting;
 use crate::error::Result;
 use crate::layer::ChannelLayer;
@@ -21,15 +22,25 @@ pub(super) struct Upload {
     body: axum::body::BodyDataStream,
     /// Read, and not given out yet.
     rest: Bytes,
+    /// For each part.
     patience: Duration,
+    /// How long the client may still take. The application's time is not its.
+    time: Duration,
     /// How many more bytes the client may send.
     allowance: usize,
     ended: bool,
 }
 
 impl Upload {
-    pub(super) fn new(body: Body, patience: Duration, limit: usize) -> Self {
-        Self { body: body.into_data_stream(), rest: Bytes::new(), patience, allowance: limit, ended: false }
+    pub(super) fn new(body: Body, settings: &HttpSettings) -> Self {
+        Self {
+            body: body.into_data_stream(),
+            rest: Bytes::new(),
+            patience: settings.body_timeout,
+            time: settings.upload_timeout,
+            allowance: settings.max_body_size,
+            ended: false,
+        }
     }
 
     /// Whether everything has been given out.
@@ -66,7 +77,9 @@ impl Upload {
         if self.ended {
             return Ok(None);
         }
-        let frame = timeout(self.patience, self.body.next()).await.map_err(|_| StatusCode::REQUEST_TIMEOUT)?;
+        let (begun, patience) = (Instant::now(), self.patience.min(self.time));
+        let frame = timeout(patience, self.body.next()).await.map_err(|_| StatusCode::REQUEST_TIMEOUT)?;
+        self.time = self.time.saturating_sub(begun.elapsed());
         let Some(frame) = frame else {
             self.ended = true;
             return Ok(None);
@@ -97,5 +110,43 @@ impl Upload {
             })?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures_util::stream;
+    use tokio::time::sleep;
+
+    use super::*;
+
+    fn upload(pause: Duration) -> Upload {
+        let parts = stream::repeat_with(|| Ok::<_, Infallible>(Bytes::from(vec![0; CHUNK])));
+        let body = parts.then(move |part| async move {
+            sleep(pause).await;
+            part
+        });
+        Upload::new(Body::from_stream(body), &HttpSettings { max_body_size: usize::MAX, ..HttpSettings::default() })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_has_so_much_time_for_all_parts_together() {
+        let mut upload = upload(Duration::from_secs(29));
+        let mut chunks = 0;
+        while upload.chunk().await.is_ok() {
+            chunks += 1;
+        }
+        assert_eq!(chunks, 10, "29 s for each, and 5 minutes for all");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_that_the_application_takes_is_not_the_clients() {
+        let mut upload = upload(Duration::from_secs(1));
+        for _ in 0..100 {
+            assert!(upload.chunk().await.is_ok());
+            sleep(Duration::from_mins(1)).await;
+        }
     }
 }

@@ -34,7 +34,7 @@ pub(crate) async fn answer(shared: Arc<Shared>, peer: Peer, request: Request) ->
     }
     let (mut parts, body) = request.into_parts();
     name_host(&mut parts);
-    let upload = Upload::new(body, shared.http.body_timeout, shared.http.max_body_size);
+    let upload = Upload::new(body, &shared.http);
     match ask(&shared, peer, &parts, upload).await {
         Ok((conversation, first)) => conversation.respond(first),
         Err(status) => status.into_response(),

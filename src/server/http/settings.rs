@@ -10,6 +10,8 @@ pub(crate) struct HttpSettings {
     pub(crate) response_timeout: Duration,
     /// How long the client may take for each part of its body.
     pub(crate) body_timeout: Duration,
+    /// How long it may take for all parts together.
+    pub(crate) upload_timeout: Duration,
     pub(crate) max_body_size: usize,
     /// How much of a response may wait for a client that reads more slowly than the application writes.
     pub(crate) response_buffer: usize,
@@ -21,6 +23,7 @@ impl Default for HttpSettings {
             enabled: true,
             response_timeout: Duration::from_mins(2),
             body_timeout: Duration::from_secs(30),
+            upload_timeout: Duration::from_mins(5),
             max_body_size: 16 * 1024 * 1024,
             response_buffer: 16 * 1024 * 1024,
         }

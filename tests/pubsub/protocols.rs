@@ -1,5 +1,7 @@
 //! A server that speaks RESP2 alone serves as well, and what a server refuses is said.
 
+use std::time::{Duration, Instant};
+
 use channel_layer::{ChannelLayer, Error, PubSubLayer};
 
 use super::tools::{ask, config, connect, connect_with, next, number, numbered};
@@ -31,6 +33,32 @@ async fn a_server_without_resp3_is_spoken_to_in_resp2() {
         assert_eq!(number(&found), round);
     }
     layer.group_discard("room", "send.p!ada").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_resp2_a_flood_of_messages_holds_up_no_subscription() {
+    // The server closes no connection that falls behind.
+    let server = RedisServer::with(&["--client-output-buffer-limit", "pubsub 0 0 0", "--rename-command", "HELLO", ""]);
+    let layer = connect_with(config([&*server.url()]).command_timeout(Duration::from_mins(1))).await;
+    let mut events = layer.events();
+    layer.subscribe(&["work"]).await.unwrap();
+    // Many seconds of work for who reads them: a map with a list of 10,000 numbers, as MessagePack.
+    let large = [&b"\x81\xa4list\xdc\x27\x10"[..], &[1; 10_000]].concat();
+    let mut flood = redis::pipe();
+    for _ in 0..6000 {
+        flood.cmd("PUBLISH").arg("work").arg(&large).ignore();
+    }
+    let () = flood.query_async(&mut server.connection().await).await.unwrap();
+    let began = Instant::now();
+    let mut number = 0;
+    // For longer than until the connection is asked whether it is there.
+    while began.elapsed() < Duration::from_secs(2) {
+        let name = format!("other{number}");
+        within(Duration::from_secs(3), "a subscription", layer.subscribe(&[&name])).await.unwrap();
+        number += 1;
+    }
+    let event = events.try_recv();
+    assert!(event.is_err(), "{event:?}");
 }
 
 #[tokio::test]

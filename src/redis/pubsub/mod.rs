@@ -6,6 +6,7 @@ mod interest;
 mod layer;
 mod probe;
 mod publish;
+mod resp2;
 mod source;
 mod station;
 mod subscriber;

@@ -280,10 +280,6 @@ impl Station {
         held: &mut HashSet<Subscription>,
         until: Option<Instant>,
     ) -> Ended {
-        // While it has to prove itself it is asked more often.
-        let every = if until.is_some() { ASK_EVERY.min(self.return_after / 4) } else { ASK_EVERY };
-        let mut ask = interval(every.max(SHORTEST));
-        ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut insist = interval(INSIST_EVERY);
         insist.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let end = async {
@@ -292,17 +288,18 @@ impl Station {
                 None => std::future::pending().await,
             }
         };
+        // While it has to prove itself it is asked more often.
+        let every = if until.is_some() { ASK_EVERY.min(self.return_after / 4) } else { ASK_EVERY };
         let (mut end, mut gone) = (pin!(end), pin!(self.shard.gone(link.generation)));
-        let mut lost = pin!(subscriber.lost());
+        let (mut lost, mut silent) = (pin!(subscriber.lost()), pin!(silent(subscriber, every.max(SHORTEST))));
         loop {
             let step = async {
                 tokio::select! {
-                    () = &mut end => Ok(true),
+                    () = &mut end => subscriber.catch_up().await.map(|()| true),
                     () = self.wished.notified() => {
                         let change = self.wishes.lock().take_change(held);
                         self.tell(subscriber, change, held).await.map(|()| false)
                     }
-                    _ = ask.tick() => subscriber.catch_up().await.map(|()| false),
                     _ = insist.tick() => {
                         let mut wishes = self.wishes.lock();
                         wishes.insist();
@@ -315,6 +312,7 @@ impl Station {
                 biased;
                 fault = &mut gone => Err(fault),
                 fault = &mut lost => Err(fault),
+                fault = &mut silent => Err(fault),
                 step = step => step,
             };
             match step {
@@ -383,5 +381,18 @@ impl Station {
     fn set_reach(&self, reach: Reach) -> Reach {
         let told = self.progress.borrow().told;
         self.progress.send_replace(Progress { reach, told }).reach
+    }
+}
+
+/// Asks `subscriber` so often whether it is there; ends when it does not answer. Where much has come the answer waits for its
+/// turn behind that, which holds up nothing else.
+async fn silent(subscriber: &Subscriber, every: Duration) -> Fault {
+    let mut ask = interval(every);
+    ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ask.tick().await;
+        if let Err(fault) = subscriber.catch_up().await {
+            return fault;
+        }
     }
 }

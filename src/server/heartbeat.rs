@@ -10,6 +10,9 @@ use super::options::SocketOptions;
 /// Longer times count as this: a year is for ever, and can be added to an instant.
 pub(crate) const LONGEST: Duration = Duration::from_hours(365 * 24);
 
+/// In bytes a second. Who takes a frame more slowly than that, and says nothing, counts as dead.
+const LEAST_RATE: u64 = 1024;
+
 #[derive(Debug)]
 pub(crate) struct Heartbeat {
     interval: Duration,
@@ -43,6 +46,17 @@ impl Heartbeat {
     /// When to look again.
     pub(crate) fn next(&self) -> Instant {
         self.answer.unwrap_or(self.ping).min(self.expires)
+    }
+
+    /// The ping cannot be written before so many bytes, which a client on a slow line takes its time for.
+    pub(crate) fn waits_behind(&mut self, bytes: usize) {
+        let time = Duration::from_secs(bytes as u64 / LEAST_RATE).min(LONGEST);
+        self.answer = self.answer.map(|answer| answer + time);
+    }
+
+    /// The ping is written.
+    pub(crate) fn pinged(&mut self, now: Instant) {
+        self.answer = self.answer.map(|answer| answer.min(now + self.patience));
     }
 
     /// `heard`: whether anything came from the client since the last beat.
@@ -92,6 +106,20 @@ mod tests {
         let mut heart = Heartbeat::new(now, now + LONGEST, &options);
         assert!(heart.next() > now + Duration::from_hours(30 * 24));
         assert_eq!(heart.beat(now + Duration::from_hours(24), false), Beat::Wait);
+    }
+
+    #[test]
+    fn a_ping_that_waits_behind_a_frame_has_time_to_get_out() {
+        let now = Instant::now();
+        let mut heart = Heartbeat::new(now, now + LONGEST, &SocketOptions::default());
+        let first = heart.next();
+        assert_eq!(heart.beat(first, false), Beat::Ping);
+        heart.waits_behind(100 * 1024);
+        assert_eq!(heart.next(), first + Duration::from_secs(110));
+        heart.pinged(first + Duration::from_secs(5));
+        assert_eq!(heart.next(), first + Duration::from_secs(15));
+        heart.pinged(first + Duration::from_secs(6));
+        assert_eq!(heart.next(), first + Duration::from_secs(15));
     }
 
     #[test]

@@ -138,6 +138,17 @@ impl<Stream: AsyncRead + AsyncWrite + Unpin> Socket<Stream> {
         waiting - self.out.frames.len()
     }
 
+    /// Bytes of the frame that is on its way, which nothing can come before.
+    pub(crate) fn on_its_way(&self) -> usize {
+        let first = self.out.frames.front().filter(|_| self.out.written > 0);
+        first.map_or(0, |frame| frame.size() - self.out.written)
+    }
+
+    /// Whether pings, pongs and close frames are written.
+    pub(crate) fn has_spoken(&self) -> bool {
+        self.out.control.is_empty()
+    }
+
     /// How many frames are not written, or not to their end.
     pub(crate) fn unwritten(&self) -> usize {
         self.out.frames.len()

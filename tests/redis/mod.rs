@@ -4,6 +4,7 @@ mod acl;
 mod closing;
 mod connections;
 mod encryption;
+mod failover;
 mod flushing;
 mod foreign;
 mod group_scripts;

@@ -1,23 +1,11 @@
-//! Masters that are found through sentinels, and what happens when they fail.
+//! Masters that are found through sentinels.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use channel_layer::{ChannelLayer, Config, Error, Format, Host, PubSubLayer, RedisLayer};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use channel_layer::{ChannelLayer, Config, Error, Host, RedisLayer};
 
-use super::tools::{ask, connect, number, numbered, take_number};
-use crate::support::{
-    DEADLINE, RedisServer, Replicated, ReservedPort, eventually, random_prefix, shared_servers, within,
-};
-
-/// A failover, from the kill to the first send through another master.
-const FAILOVER: Duration = Duration::from_secs(15);
-
-/// How old an acknowledged message can be that the replicas, or a reader's connection, do not have yet.
-const IN_FLIGHT: Duration = Duration::from_secs(1);
+use super::tools::{ask, connect, numbered, take_number};
+use crate::support::{RedisServer, Replicated, ReservedPort, eventually, random_prefix, shared_servers};
 
 fn config(sentinels: impl IntoIterator<Item = Host>) -> Config {
     Config::new()
@@ -47,101 +35,6 @@ fn said(error: &Error) -> String {
     text
 }
 
-/// Sends numbers to one channel, one after the other; gives when each was acknowledged.
-fn sending(
-    layer: Arc<RedisLayer>,
-    channel: &'static str,
-    stop: CancellationToken,
-) -> JoinHandle<BTreeMap<i64, Instant>> {
-    tokio::spawn(async move {
-        let mut acknowledged = BTreeMap::new();
-        for n in 0.. {
-            if stop.is_cancelled() {
-                break;
-            }
-            match layer.send(channel, numbered(n)).await {
-                Ok(()) => drop(acknowledged.insert(n, Instant::now())),
-                // There is no master; who sends for a living waits a little.
-                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
-            }
-        }
-        acknowledged
-    })
-}
-
-/// Receives until told to stop and nothing is left; gives everything in the order of arrival.
-fn receiving(layer: Arc<RedisLayer>, channel: &'static str, stop: CancellationToken) -> JoinHandle<Vec<i64>> {
-    tokio::spawn(async move {
-        let mut numbers = Vec::new();
-        let mut receiver = layer.receiver(&[channel]).unwrap();
-        while let Some(result) = stop.run_until_cancelled(receiver.recv()).await {
-            numbers.extend(result.iter().map(number));
-        }
-        receiver.close().await.unwrap();
-        while let Some(delivery) = layer.try_receive(&[channel]).await.unwrap() {
-            numbers.push(number(&delivery));
-        }
-        numbers
-    })
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_master_is_replaced_under_load_without_loss_of_what_was_settled() {
-    let mut service = Replicated::start().await;
-    let config = config(service.sentinel_hosts()).services(["messages"]);
-    let (writer, reader) = (connect(config.clone()).await, connect(config).await);
-    let channels = [("n", "n"), ("l!a", "l!"), ("s?a", "s?a")];
-    let (stop_sending, stop_receiving) = (CancellationToken::new(), CancellationToken::new());
-    let senders = channels.map(|(to, _)| sending(writer.clone(), to, stop_sending.clone()));
-    let receivers = channels.map(|(_, from)| receiving(reader.clone(), from, stop_receiving.clone()));
-    // Replication is under way and messages flow.
-    eventually("some load", async || (writer.global_statistics().await.unwrap().messages_count > 500).then_some(()))
-        .await;
-
-    service.servers[0].stop();
-    let killed = Instant::now();
-    within(FAILOVER, "sends through another master", async {
-        loop {
-            // The old master does not come back, so that only another one can take it.
-            if writer.send("probe?a", numbered(0)).await.is_ok() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
-    // The reader may not have noticed yet, and says so once.
-    let read = eventually("reads from another master", async || reader.receive(&["probe?a"]).await.ok()).await;
-    assert_eq!(number(&read), 0);
-    for (to, _) in channels {
-        let sent = async || Some(writer.channel_statistics(to).await.ok()?.messages_count);
-        let before = eventually("figures of the new master", &sent).await;
-        let more = async || sent().await.filter(|count| *count > before);
-        eventually("load through the new master", more).await;
-    }
-
-    stop_sending.cancel();
-    let mut sent = Vec::new();
-    for sender in senders {
-        sent.push(within(DEADLINE, "a sender", sender).await.unwrap());
-    }
-    stop_receiving.cancel();
-    for (((to, _), acknowledged), receiver) in channels.into_iter().zip(sent).zip(receivers) {
-        let received = within(DEADLINE, "a receiver", receiver).await.unwrap();
-        let once: BTreeSet<_> = received.iter().copied().collect();
-        assert_eq!(once.len(), received.len(), "{to}: something came twice");
-        assert!(received.is_sorted(), "{to}: something came out of order");
-        let lost: Vec<_> = acknowledged.iter().filter(|(n, _)| !once.contains(n)).map(|(_, at)| *at).collect();
-        assert!(
-            lost.iter().all(|at| *at < killed && killed.duration_since(*at) < IN_FLIGHT),
-            "{to}: {} lost, not all of them in flight",
-            lost.len()
-        );
-        let later = acknowledged.values().filter(|at| **at > killed).count();
-        assert!(later > 0, "{to}: nothing was sent through the new master");
-    }
-}
-
 #[tokio::test]
 async fn a_master_that_is_demoted_while_connections_hold_is_left_within_the_refresh_interval() {
     let service = Replicated::start().await;
@@ -164,63 +57,6 @@ async fn a_master_that_is_demoted_while_connections_hold_is_left_within_the_refr
     .await;
     eventually("a send through it", async || layer.send("s?a", numbered(1)).await.ok()).await;
     assert_eq!([take_number(&layer, "s?a").await, take_number(&layer, "s?a").await], [0, 1]);
-}
-
-#[tokio::test]
-async fn what_is_published_follows_a_failover() {
-    let mut service = Replicated::start().await;
-    let config = config(service.sentinel_hosts()).services(["messages"]).return_after(Duration::ZERO);
-    let connect = async || PubSubLayer::connect(config.clone()).await.unwrap();
-    let (reader, writer) = (connect().await, connect().await);
-    let mut receiver = reader.receiver(&["l!"]).unwrap();
-    reader.group_add("g", "l!a").await.unwrap();
-    writer.group_send("g", numbered(0)).await.unwrap();
-    assert_eq!(number(&within(DEADLINE, "a message", receiver.recv()).await.unwrap()), 0);
-    service.servers[0].stop();
-    let publishing = async {
-        loop {
-            writer.group_send("g", numbered(1)).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    let delivered = async {
-        tokio::select! {
-            delivery = receiver.recv() => number(&delivery.unwrap()),
-            () = publishing => unreachable!("it goes on for ever"),
-        }
-    };
-    assert_eq!(within(FAILOVER, "a message through another master", delivered).await, 1);
-}
-
-#[tokio::test]
-async fn layers_in_the_formats_of_python_follow_a_failover() {
-    let mut service = Replicated::start().await;
-    let config = config(service.sentinel_hosts()).services(["messages"]);
-    let mut layers = Vec::new();
-    for format in [Format::ChannelsRedis, Format::AsgiRedis] {
-        let config = config.clone().prefix(random_prefix()).format(format);
-        let layer = channel_layer::connect(config).await.unwrap();
-        layer.group_add("g", "l!a").await.unwrap();
-        layer.group_send("g", numbered(0)).await.unwrap();
-        assert_eq!(number(&within(DEADLINE, "a message", layer.receive(&["l!"])).await.unwrap()), 0);
-        layers.push(layer);
-    }
-    // A replica has the groups.
-    let replicas = service.servers[1..].len();
-    let held: usize = ask(&mut service.servers[0].connection().await, redis::cmd("WAIT").arg(replicas).arg(5000)).await;
-    assert_eq!(held, replicas);
-    service.servers[0].stop();
-    for layer in layers {
-        within(FAILOVER, "a send through another master", async {
-            while layer.group_send("g", numbered(1)).await.is_err() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        })
-        .await;
-        // The reader may not have noticed yet, and says so once.
-        let read = eventually("a read from another master", async || layer.receive(&["l!"]).await.ok()).await;
-        assert_eq!(number(&read), 1);
-    }
 }
 
 #[tokio::test]

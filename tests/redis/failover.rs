@@ -1,0 +1,351 @@
+//! A master is killed under load: another one takes its place, and nobody starts anything again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use channel_layer::{
+    ChannelLayer, Config, Event, FallbackLayer, Format, Mode, PubSubLayer, Receiver, RedisLayer, message,
+};
+use parking_lot::Mutex;
+use tokio::sync::broadcast;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::tools::{ask, event, number, numbered};
+use crate::support::{DEADLINE, Replicated, eventually, random_prefix, within};
+
+/// A failover, from the kill until everything arrives again.
+const FAILOVER: Duration = Duration::from_secs(15);
+
+/// How old an acknowledged message can be that the replicas, or a reader's connection, do not have yet.
+const IN_FLIGHT: Duration = Duration::from_secs(1);
+
+/// What is read, and on which channels what is sent arrives: the last of them through a group.
+const READ: [&str; 3] = ["n", "s?a", "l!"];
+const ARRIVING: [&str; 4] = ["n", "s?a", "l!a", MEMBER];
+const GROUP: &str = "g";
+const MEMBER: &str = "l!g";
+
+/// A sender, and the channel on which its messages arrive.
+type Stream = (i64, String);
+/// The numbers that were acknowledged, and when.
+type Acknowledged = BTreeMap<i64, Instant>;
+
+/// Sends numbers from some layers to every channel and the group, each time after the one before was acknowledged.
+struct Load {
+    senders: Vec<(Stream, JoinHandle<Acknowledged>)>,
+    stop: CancellationToken,
+}
+
+/// Reads everything, in the order of its coming.
+struct Ear {
+    layer: Arc<dyn ChannelLayer>,
+    heard: Arc<Mutex<BTreeMap<Stream, Vec<i64>>>>,
+    stop: CancellationToken,
+    reading: JoinHandle<()>,
+}
+
+fn config(service: &Replicated) -> Config {
+    Config::new()
+        .sentinels(service.sentinel_hosts())
+        .services(["messages"])
+        .prefix(random_prefix())
+        .stats_prefix(format!("{}-meta:", random_prefix()))
+        .capacity(100_000)
+        .blocking_timeout(Duration::from_secs(1))
+        .return_after(Duration::from_millis(200))
+}
+
+impl Load {
+    fn of<'l>(layers: impl IntoIterator<Item = &'l Arc<dyn ChannelLayer>>) -> Self {
+        let stop = CancellationToken::new();
+        let mut senders = Vec::new();
+        for (sender, layer) in (0..).zip(layers) {
+            for channel in ARRIVING {
+                let sending = tokio::spawn(send_all(layer.clone(), sender, channel, stop.clone()));
+                senders.push(((sender, channel.to_owned()), sending));
+            }
+        }
+        Self { senders, stop }
+    }
+
+    async fn end(self) -> BTreeMap<Stream, Acknowledged> {
+        self.stop.cancel();
+        let mut all = BTreeMap::new();
+        for (stream, sending) in self.senders {
+            all.insert(stream, within(DEADLINE, "a sender", sending).await.unwrap());
+        }
+        all
+    }
+}
+
+async fn send_all(
+    layer: Arc<dyn ChannelLayer>,
+    sender: i64,
+    channel: &'static str,
+    stop: CancellationToken,
+) -> Acknowledged {
+    let mut acknowledged = Acknowledged::new();
+    for number in 0.. {
+        if stop.is_cancelled() {
+            break;
+        }
+        let message = message! { "number": number, "sender": sender };
+        let sent = match channel {
+            MEMBER => layer.group_send(GROUP, message).await,
+            channel => layer.send(channel, message).await,
+        };
+        // Without a master there may be errors; who sends for a living waits a little.
+        let pause = if sent.is_ok() { 1 } else { 10 };
+        if sent.is_ok() {
+            acknowledged.insert(number, Instant::now());
+        }
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+    }
+    acknowledged
+}
+
+impl Ear {
+    fn of(layer: &Arc<dyn ChannelLayer>) -> Self {
+        let (heard, stop) = (Arc::default(), CancellationToken::new());
+        let receiver = layer.receiver(&READ).unwrap();
+        let reading = tokio::spawn(read_all(receiver, Arc::clone(&heard), stop.clone()));
+        Self { layer: layer.clone(), heard, stop, reading }
+    }
+
+    /// Waits until more has come of every stream of `senders`.
+    async fn more(&self, senders: &[i64], what: &str) {
+        let count = || {
+            let heard = self.heard.lock();
+            let streams = senders.iter().flat_map(|sender| ARRIVING.map(|channel| (*sender, channel.to_owned())));
+            streams.map(|stream| heard.get(&stream).map_or(0, Vec::len)).collect::<Vec<_>>()
+        };
+        let before = count();
+        let grown = async || count().iter().zip(&before).all(|(now, before)| *now > before + 20).then_some(());
+        eventually(what, grown).await;
+    }
+
+    /// What came, with all that is still there.
+    async fn end(self) -> BTreeMap<Stream, Vec<i64>> {
+        self.stop.cancel();
+        within(DEADLINE, "a reader", self.reading).await.unwrap();
+        while let Some(delivery) = self.layer.try_receive(&READ).await.unwrap() {
+            note(&self.heard, &delivery);
+        }
+        std::mem::take(&mut *self.heard.lock())
+    }
+}
+
+async fn read_all(mut receiver: Receiver, heard: Arc<Mutex<BTreeMap<Stream, Vec<i64>>>>, stop: CancellationToken) {
+    while let Some(result) = stop.run_until_cancelled(receiver.recv()).await {
+        // It is said once that the master is away.
+        if let Ok(delivery) = result {
+            note(&heard, &delivery);
+        }
+    }
+    receiver.close().await.unwrap();
+}
+
+fn note(heard: &Mutex<BTreeMap<Stream, Vec<i64>>>, delivery: &channel_layer::Delivery) {
+    let sender = delivery.message.int("sender").unwrap();
+    heard.lock().entry((sender, delivery.channel.to_string())).or_default().push(number(delivery));
+}
+
+/// Checks that everything came in order and once, and that only what `may_be_lost` is missing, which is told sender and time
+/// of its acknowledgement.
+fn check(
+    sent: &BTreeMap<Stream, Acknowledged>,
+    heard: &BTreeMap<Stream, Vec<i64>>,
+    may_be_lost: impl Fn(i64, Instant) -> bool,
+) {
+    for (stream, acknowledged) in sent {
+        let numbers = heard.get(stream).map_or(&[][..], Vec::as_slice);
+        assert!(numbers.is_sorted_by(|a, b| a < b), "{stream:?}: something came twice or out of order");
+        let once: BTreeSet<_> = numbers.iter().collect();
+        let lost: Vec<_> = acknowledged.iter().filter(|(number, _)| !once.contains(number)).collect();
+        let unexplained = lost.iter().filter(|(_, at)| !may_be_lost(stream.0, **at)).count();
+        assert_eq!(unexplained, 0, "{stream:?}: {} of {} are lost", lost.len(), acknowledged.len());
+    }
+}
+
+/// Waits until every replica has all that was written so far.
+async fn replicated(service: &Replicated) {
+    let mut master = service.servers[0].connection().await;
+    let () = ask(&mut master, redis::cmd("SET").arg(&["a mark", "behind everything"])).await;
+    let replicas = service.servers.len() - 1;
+    let held: usize = ask(&mut master, redis::cmd("WAIT").arg(replicas).arg(10_000)).await;
+    assert_eq!(held, replicas);
+}
+
+/// Where the layer has its only server.
+async fn server(layer: &Arc<dyn ChannelLayer>) -> Option<String> {
+    layer.health().await.shards.remove(0).server
+}
+
+/// Waits until messages leave the process again.
+async fn remote(layer: &Arc<dyn ChannelLayer>) {
+    let mut mode = layer.mode();
+    within(FAILOVER, "the return", mode.wait_for(|mode| *mode == Mode::Remote)).await.unwrap();
+}
+
+fn is_down(event: &Event) -> bool {
+    matches!(event, Event::ShardDown { shard: 0, .. })
+}
+
+fn is_up(event: &Event) -> bool {
+    matches!(event, Event::ShardUp { shard: 0 })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_master_is_replaced_under_load_without_loss_of_what_was_settled() {
+    let mut service = Replicated::start().await;
+    let config = config(&service);
+    let connect = async || Arc::new(RedisLayer::connect(config.clone()).await.unwrap()) as Arc<dyn ChannelLayer>;
+    let layers = [connect().await, connect().await];
+    let [writer, reader] = &layers;
+    reader.group_add(GROUP, MEMBER).await.unwrap();
+    replicated(&service).await;
+    let mut events = [layers[0].events(), layers[1].events()];
+    let (load, ear) = (Load::of([writer]), Ear::of(reader));
+    ear.more(&[0], "some load").await;
+    let before = server(writer).await;
+
+    service.servers[0].stop();
+    let killed = Instant::now();
+    for events in &mut events {
+        event(events, "the loss", is_down).await;
+        event(events, "another master", is_up).await;
+    }
+    assert!(killed.elapsed() < FAILOVER, "it took {:?}", killed.elapsed());
+    ear.more(&[0], "load through the new master").await;
+    assert_ne!(server(writer).await, before);
+    assert_eq!(server(writer).await, server(reader).await);
+
+    let sent = load.end().await;
+    check(&sent, &ear.end().await, |_, at| at < killed && killed.duration_since(at) < IN_FLIGHT);
+}
+
+/// Two processes that go on alone until there is another master; one of them reads.
+struct Publishing {
+    layers: [Arc<dyn ChannelLayer>; 2],
+    events: [broadcast::Receiver<Event>; 2],
+    load: Load,
+    ear: Ear,
+}
+
+impl Publishing {
+    async fn start(config: Config) -> Self {
+        let connect = async || Arc::new(PubSubLayer::connect(config.clone()).await.unwrap()) as Arc<dyn ChannelLayer>;
+        let layers = [connect().await, connect().await];
+        let reader = &layers[1];
+        let ear = Ear::of(reader);
+        reader.group_add(GROUP, MEMBER).await.unwrap();
+        let events = [layers[0].events(), layers[1].events()];
+        let load = Load::of(&layers);
+        ear.more(&[0, 1], "some load").await;
+        Self { layers, events, load, ear }
+    }
+
+    /// Checks that both say that they are alone, and why.
+    async fn are_alone(&mut self) {
+        for (layer, events) in self.layers.iter().zip(&mut self.events) {
+            event(events, "the loss of messages", |event| matches!(event, Event::SubscriptionLost { .. })).await;
+            event(events, "the beginning", |event| matches!(event, Event::LocalOnly { .. })).await;
+            assert_eq!(*layer.mode().borrow(), Mode::LocalOnly);
+            let health = layer.health().await;
+            assert!(health.fallback_mode && health.shards[0].reason.is_some(), "{health:?}");
+        }
+        // What the reader itself sends arrives meanwhile.
+        self.ear.more(&[1], "what its own process sends").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_published_follows_a_failover_under_load() {
+    let mut service = Replicated::start().await;
+    let config = config(&service);
+    let mut all = Vec::new();
+    // They share a server and no names.
+    for sharded in [false, true] {
+        all.push(Publishing::start(config.clone().sharded_pubsub(sharded)).await);
+    }
+    let before = server(&all[0].layers[0]).await;
+
+    service.servers[0].stop();
+    let killed = Instant::now();
+    for publishing in &mut all {
+        publishing.are_alone().await;
+    }
+    for layer in all.iter().flat_map(|publishing| &publishing.layers) {
+        remote(layer).await;
+        assert_ne!(server(layer).await, before);
+    }
+    let returned = Instant::now();
+    assert!(killed.elapsed() < FAILOVER, "it took {:?}", killed.elapsed());
+    for Publishing { load, ear, .. } in all {
+        ear.more(&[0, 1], "load through the new master").await;
+        let sent = load.end().await;
+        assert!(sent.values().all(|acknowledged| acknowledged.values().any(|at| *at > returned)));
+        let settled = |at: Instant| at < killed && killed.duration_since(at) > IN_FLIGHT;
+        check(&sent, &ear.end().await, |sender, at| match sender {
+            // What stays in its process while that is alone reaches nobody.
+            0 => !settled(at) && at < returned,
+            // What is sent in the process that reads arrives there all the while.
+            _ => !settled(at) && at < killed + IN_FLIGHT,
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_layer_that_falls_back_follows_a_failover_under_load() {
+    let mut service = Replicated::start().await;
+    let layer = Arc::new(FallbackLayer::connect(config(&service)).await.unwrap()) as Arc<dyn ChannelLayer>;
+    layer.group_add(GROUP, MEMBER).await.unwrap();
+    replicated(&service).await;
+    let mut events = layer.events();
+    let (load, ear) = (Load::of([&layer]), Ear::of(&layer));
+    ear.more(&[0], "some load").await;
+    let before = server(&layer).await;
+
+    service.servers[0].stop();
+    let killed = Instant::now();
+    event(&mut events, "the beginning", |event| matches!(event, Event::LocalOnly { .. })).await;
+    assert!(layer.health().await.fallback_mode);
+    ear.more(&[0], "load in the process").await;
+    remote(&layer).await;
+    assert!(killed.elapsed() < FAILOVER, "it took {:?}", killed.elapsed());
+    assert_ne!(server(&layer).await, before);
+    ear.more(&[0], "load through the new master").await;
+
+    let sent = load.end().await;
+    check(&sent, &ear.end().await, |_, at| at < killed + IN_FLIGHT && at + IN_FLIGHT > killed);
+}
+
+#[tokio::test]
+async fn layers_in_the_formats_of_python_follow_a_failover() {
+    let mut service = Replicated::start().await;
+    let config = config(&service);
+    let mut layers = Vec::new();
+    for format in [Format::ChannelsRedis, Format::AsgiRedis] {
+        let config = config.clone().prefix(random_prefix()).format(format);
+        let layer = channel_layer::connect(config).await.unwrap();
+        layer.group_add("g", "l!a").await.unwrap();
+        layer.group_send("g", numbered(0)).await.unwrap();
+        assert_eq!(number(&within(DEADLINE, "a message", layer.receive(&["l!"])).await.unwrap()), 0);
+        layers.push(layer);
+    }
+    replicated(&service).await;
+    service.servers[0].stop();
+    for layer in layers {
+        within(FAILOVER, "a send through another master", async {
+            while layer.group_send("g", numbered(1)).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+        // The reader may not have noticed yet, and says so once.
+        let read = eventually("a read from another master", async || layer.receive(&["l!"]).await.ok()).await;
+        assert_eq!(number(&read), 1);
+    }
+}

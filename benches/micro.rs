@@ -104,11 +104,17 @@ fn one_key(size: usize) -> Message {
 }
 
 fn frame_begin() -> Operation {
-    Box::new(|| used(frame::begin(given(NOW), given(&LOCAL), false, 300)))
+    let mut entry = Vec::with_capacity(300);
+    Box::new(move || {
+        entry.clear();
+        frame::begin(given(NOW), given(&LOCAL), false, &mut entry);
+        used(entry.len());
+    })
 }
 
 fn frame_parse() -> Operation {
-    let mut entry = frame::begin(NOW, &LOCAL, false, 300);
+    let mut entry = Vec::new();
+    frame::begin(NOW, &LOCAL, false, &mut entry);
     entry.extend_from_slice(&encoded(SMALL));
     let entry = Bytes::from(entry);
     Box::new(move || used(frame::Entry::parse(given(entry.clone()))))

@@ -148,12 +148,12 @@ impl Sender {
             posted.tried += 1;
             // Where no other server will do, the lane tries again as configured.
             let waits = posted.letter.pinned && shard.is_patient();
-            if !waits && let Err(fault) = shard.link() {
+            if !waits && let Some(fault) = shard.fault() {
                 posted.failed = Some(Outcome::Failed { shard: index, fault });
                 continue;
             }
             let (done, outcome) = oneshot::channel();
-            let is_last = (posted.tried..candidates).all(|more| self.shard_after(posted.first, more).link().is_err());
+            let is_last = (posted.tried..candidates).all(|more| !self.shard_after(posted.first, more).is_up());
             let Letter { channel, capacity, body, .. } = posted.letter.clone();
             // A closed lane drops the outgoing message and with it `done`, which is how the caller learns of it.
             self.lanes[index][posted.lane].add(Outgoing { channel, capacity, body, is_last, done });

@@ -4,20 +4,19 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use redis::{Cmd, Value};
 use tokio::sync::oneshot;
 
-use super::envelope::{Context, Envelope};
+use super::envelope::Envelope;
 use super::fault::Fault;
-use super::frame;
 use super::keys::Keys;
+use super::letter::Letter;
 use super::outbox::Weight;
 use super::renewals::{Renewals, SLACK};
 use super::script;
 use super::shard::Shard;
 use crate::drops::{self, DropReason};
-use crate::name::{ChannelName, GroupName};
+use crate::name::GroupName;
 
 /// How far stamps by the estimate of the server's clock may be off before the server writes them anew. Less than the
 /// time that a batch waits on a busy server would only cost; more would show in short expiries.
@@ -47,36 +46,16 @@ pub(crate) enum Outcome {
 
 /// A message on its way to one shard, and somebody who waits to hear what became of it.
 pub(super) struct Outgoing {
-    pub(super) channel: ChannelName,
-    pub(super) capacity: usize,
-    /// Stamped when it is sent.
-    pub(super) entry: Vec<u8>,
-    /// What the body is made of when it is sent; nothing where it is there already.
-    pub(super) unsealed: Option<Unsealed>,
-    pub(super) done: oneshot::Sender<Outcome>,
-}
-
-/// The body of an entry that is to be sealed. A message may wait for long before it is sent, and opens for as long as it
-/// lives only if it is sealed when that begins.
-pub(super) struct Unsealed {
-    pub(super) plain: Bytes,
-    /// Where in the entry the body begins.
-    pub(super) start: usize,
-    /// The group that it is bound to, if it is for its members.
-    pub(super) group: Option<GroupName>,
+    letter: Letter,
+    capacity: usize,
+    done: oneshot::Sender<Outcome>,
 }
 
 impl Outgoing {
-    /// Makes the entry one that is sent at `now_ms` and expires at `stamp`.
-    fn date(&mut self, envelope: &Envelope, now_ms: u64, stamp: u64) {
-        frame::set_expires(&mut self.entry, stamp);
-        let Some(Unsealed { plain, start, group }) = &self.unsealed else { return };
-        let context = match group {
-            Some(group) => Context::Group { group: group.as_str(), channel: self.channel.non_local() },
-            None => Context::Channel(self.channel.as_str()),
-        };
-        self.entry.truncate(*start);
-        envelope.write(plain, context, now_ms, &mut self.entry);
+    /// For a shard on which its channel may hold `capacity` messages; what becomes of it there comes by the receiver.
+    pub(super) fn new(letter: Letter, capacity: usize) -> (Self, oneshot::Receiver<Outcome>) {
+        let (done, outcome) = oneshot::channel();
+        (Self { letter, capacity, done }, outcome)
     }
 }
 
@@ -98,6 +77,34 @@ enum Way<'a> {
     If(&'a Condition),
 }
 
+/// One attempt to send a batch.
+struct Departure<'a> {
+    envelope: &'a Envelope,
+    keys: &'a Keys,
+    /// By the estimate of the server's clock, as is when the messages expire.
+    now_ms: u64,
+    expires: u64,
+}
+
+impl Departure<'_> {
+    fn add_times(&self, command: &mut Cmd) {
+        let expiry = self.envelope.expiry();
+        command.arg(milliseconds(expiry)).arg(self.expires);
+        for time in [STAMP_TOLERANCE, expiry + SLACK, CHANNEL_STATS_LIVE, GLOBAL_STATS_LIVE] {
+            command.arg(milliseconds(time));
+        }
+    }
+
+    fn add_entries(&self, command: &mut Cmd, messages: &[Outgoing]) {
+        let mut entry = Vec::new();
+        for Outgoing { letter, .. } in messages {
+            entry.clear();
+            letter.write(self.envelope, self.now_ms, self.expires, &mut entry);
+            command.arg(&entry[..]);
+        }
+    }
+}
+
 /// Messages that travel together, by channel, in the order in which they came.
 #[derive(Default)]
 pub(super) struct Batch {
@@ -109,7 +116,7 @@ pub(super) struct Batch {
 
 impl Weight for Outgoing {
     fn bytes(&self) -> usize {
-        self.entry.len() + self.unsealed.as_ref().map_or(0, |unsealed| unsealed.plain.len())
+        self.letter.plain.len()
     }
 }
 
@@ -124,7 +131,7 @@ impl FromIterator<Outgoing> for Batch {
 impl Batch {
     pub(super) fn add(&mut self, outgoing: Outgoing) {
         self.entries += 1;
-        let name = outgoing.channel.non_local();
+        let name = outgoing.letter.channel.non_local();
         if let Some(place) = self.places.get(name) {
             self.channels[*place].push(outgoing);
         } else {
@@ -135,7 +142,7 @@ impl Batch {
 
     /// Sends the messages to `shard`, as often as configured while they cannot have arrived, and tells each what became
     /// of it.
-    pub(super) async fn send(mut self, shard: &Shard, keys: &Keys, envelope: &Envelope, renewals: &mut Renewals) {
+    pub(super) async fn send(self, shard: &Shard, keys: &Keys, envelope: &Envelope, renewals: &mut Renewals) {
         self.measure();
         let mut retry = shard.retry();
         let answer = loop {
@@ -154,7 +161,7 @@ impl Batch {
     /// Sends the messages to `shard` if the condition holds, and tells each what became of it. Otherwise nothing is sent
     /// and nobody is told; the result may be what the server says of the group.
     pub(super) async fn send_if(
-        mut self,
+        self,
         condition: &Condition,
         shard: &Shard,
         keys: &Keys,
@@ -172,19 +179,17 @@ impl Batch {
     }
 
     /// Sends the messages once.
-    async fn push(&mut self, shard: &Shard, keys: &Keys, envelope: &Envelope, way: Way<'_>) -> Result<Answer, Fault> {
-        let expiry = envelope.expiry();
-        let now = shard.now_ms()?;
-        let stamp = now + milliseconds(expiry);
-        self.channels.iter_mut().flatten().for_each(|message| message.date(envelope, now, stamp));
+    async fn push(&self, shard: &Shard, keys: &Keys, envelope: &Envelope, way: Way<'_>) -> Result<Answer, Fault> {
+        let now_ms = shard.now_ms()?;
+        let departure = Departure { envelope, keys, now_ms, expires: now_ms + milliseconds(envelope.expiry()) };
         let call = match way {
-            Way::If(condition) => self.call(keys, expiry, stamp, Some(condition), |_| true),
+            Way::If(condition) => self.call(&departure, Some(condition), |_| true),
             Way::Lane(_) if self.is_large() => {
-                return parse_answer(self.append(shard, keys, expiry, stamp).await?, self.channels.len());
+                return parse_answer(self.append(shard, &departure).await?, self.channels.len());
             }
             Way::Lane(renewals) => {
                 renewals.begin(Instant::now());
-                self.call(keys, expiry, stamp, None, |channel| renewals.is_due(channel))
+                self.call(&departure, None, |channel| renewals.is_due(channel))
             }
         };
         let answer = shard.run_once(&call).await?;
@@ -209,13 +214,13 @@ impl Batch {
 
     /// Whether it is better appended by a transaction.
     fn is_large(&self) -> bool {
-        let bytes: usize = self.messages().map(|message| message.entry.len()).sum();
+        let bytes: usize = self.messages().map(Weight::bytes).sum();
         bytes >= LARGE && bytes / self.entries >= LARGE_ENTRY
     }
 
-    /// Appends large messages, which expire at `stamp`.
-    async fn append(&self, shard: &Shard, keys: &Keys, expiry: Duration, stamp: u64) -> Result<Value, Fault> {
-        let mut answers = shard.run_transaction(self.transaction(keys, expiry, stamp)).await?;
+    /// Appends large messages.
+    async fn append(&self, shard: &Shard, departure: &Departure<'_>) -> Result<Value, Fault> {
+        let mut answers = shard.run_transaction(self.transaction(departure)).await?;
         let settled = answers.pop().ok_or_else(|| Fault::unexpected("an empty transaction"))?;
         settled.extract_error().map_err(Fault::from)
     }
@@ -227,43 +232,37 @@ impl Batch {
     /// The call of `push.lua`, which sets the times to live of channels for which that is due.
     fn call(
         &self,
-        keys: &Keys,
-        expiry: Duration,
-        stamp: u64,
+        departure: &Departure<'_>,
         condition: Option<&Condition>,
         mut is_due: impl FnMut(&str) -> bool,
     ) -> Cmd {
-        let mut names = self.names(keys);
-        names.extend(condition.map(|condition| keys.group(&condition.group)));
+        let mut names = self.names(departure.keys);
+        names.extend(condition.map(|condition| departure.keys.group(&condition.group)));
         let mut command = script::PUSH.call(&names);
-        add_times(&mut command, expiry, stamp);
+        departure.add_times(&mut command);
         if let Some(condition) = condition {
             command.arg(milliseconds(condition.group_expiry)).arg(&*condition.routes);
         }
         for messages in &self.channels {
-            let is_due = is_due(messages[0].channel.non_local());
+            let is_due = is_due(name(messages));
             command.arg(capacity(messages)).arg(usize::from(is_due)).arg(messages.len());
-            for message in messages {
-                command.arg(&message.entry[..]);
-            }
+            departure.add_entries(&mut command, messages);
         }
         command
     }
 
     /// The commands that append the messages, and the call of `push_large.lua` that settles them.
-    fn transaction(&self, keys: &Keys, expiry: Duration, stamp: u64) -> Vec<Cmd> {
+    fn transaction(&self, departure: &Departure<'_>) -> Vec<Cmd> {
         // A transaction goes on behind a script that is unknown, so that the script comes with it.
-        let mut settling = script::PUSH_LARGE.call_with_source(&self.names(keys));
-        add_times(&mut settling, expiry, stamp);
+        let mut settling = script::PUSH_LARGE.call_with_source(&self.names(departure.keys));
+        departure.add_times(&mut settling);
         let mut commands = Vec::with_capacity(self.channels.len() + 1);
         for messages in &self.channels {
             settling.arg(capacity(messages)).arg(messages.len());
             let bytes: usize = messages.iter().map(Weight::bytes).sum();
-            let mut command = Cmd::with_capacity(messages.len() + 2, bytes + 128);
-            command.arg("RPUSH").arg(keys.channel(messages[0].channel.non_local()));
-            for message in messages {
-                command.arg(&message.entry[..]);
-            }
+            let mut command = Cmd::with_capacity(messages.len() + 2, bytes + messages.len() * 128);
+            command.arg("RPUSH").arg(departure.keys.channel(name(messages)));
+            departure.add_entries(&mut command, messages);
             commands.push(command);
         }
         commands.push(settling);
@@ -274,7 +273,7 @@ impl Batch {
     fn names(&self, keys: &Keys) -> Vec<String> {
         let mut names = Vec::with_capacity(2 * self.channels.len() + 2);
         for messages in &self.channels {
-            let name = messages[0].channel.non_local();
+            let name = name(messages);
             names.extend([keys.channel(name), keys.channel_stats(name)]);
         }
         names.push(keys.global_stats());
@@ -294,7 +293,8 @@ impl Batch {
                     }
                     Ok(_) => Outcome::Full,
                     Err(_) => {
-                        let answer = format!("the key of channel {} holds no list", message.channel.non_local());
+                        let channel = message.letter.channel.non_local();
+                        let answer = format!("the key of channel {channel} holds no list");
                         Outcome::Failed { shard, fault: Fault::unexpected(&answer) }
                     }
                 };
@@ -312,16 +312,14 @@ impl Batch {
     }
 }
 
+/// What they are all for, by the non-local part of its name.
+fn name(messages: &[Outgoing]) -> &str {
+    messages[0].letter.channel.non_local()
+}
+
 /// How much their channel may hold with these messages: of those that travel together, one may go past its capacity.
 fn capacity(messages: &[Outgoing]) -> usize {
     messages.iter().map(|message| message.capacity).max().unwrap_or(0)
-}
-
-fn add_times(command: &mut Cmd, expiry: Duration, stamp: u64) {
-    command.arg(milliseconds(expiry)).arg(stamp);
-    for time in [STAMP_TOLERANCE, expiry + SLACK, CHANNEL_STATS_LIVE, GLOBAL_STATS_LIVE] {
-        command.arg(milliseconds(time));
-    }
 }
 
 /// What `push.lua` and `push_large.lua` return.

@@ -67,20 +67,9 @@ pub(crate) enum Fault {
     Stamp,
 }
 
-/// An entry that expires at `expires` and has its head and its address; the body comes behind them.
-pub(crate) fn begin<T: AsRef<str>>(expires: u64, address: &Address<T>, sealed: bool, capacity: usize) -> Vec<u8> {
-    let mut entry = Vec::with_capacity(capacity);
-    entry.extend_from_slice(&expires.to_be_bytes());
-    write_header(address, sealed, &mut entry);
-    entry
-}
-
-/// Changes when an entry expires.
-pub(crate) fn set_expires(entry: &mut [u8], expires: u64) {
-    entry[..STAMP].copy_from_slice(&expires.to_be_bytes());
-}
-
-fn write_header<T: AsRef<str>>(address: &Address<T>, sealed: bool, out: &mut Vec<u8>) {
+/// Begins an entry that expires at `expires`, behind what is in `out`; the body comes next.
+pub(crate) fn begin<T: AsRef<str>>(expires: u64, address: &Address<T>, sealed: bool, out: &mut Vec<u8>) {
+    out.extend_from_slice(&expires.to_be_bytes());
     let kind = match address {
         Address::Channel => 0,
         Address::Local(_) => 1,
@@ -141,7 +130,8 @@ impl Entry {
 
     /// The bytes of this entry.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = begin(self.expires, &self.address, self.sealed, STAMP + 32 + self.body.len());
+        let mut bytes = Vec::with_capacity(STAMP + 32 + self.body.len());
+        begin(self.expires, &self.address, self.sealed, &mut bytes);
         bytes.extend_from_slice(&self.body);
         bytes
     }

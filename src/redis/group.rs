@@ -194,11 +194,11 @@ impl Groups {
         let shard = self.topology.shard_of_group(group);
         let place = self.place(group, route);
         loop {
-            let link = shard.link();
+            let generation = shard.generation();
             let known = {
                 let mut fetched = place.fetched.lock();
                 // While the server is away, what is known of the version is still true.
-                let other_link = link.as_ref().is_ok_and(|link| fetched.generation != Some(link.generation));
+                let other_link = generation.as_ref().is_ok_and(|now| fetched.generation != Some(*now));
                 if other_link {
                     *fetched = Fetched::default();
                 }
@@ -206,10 +206,10 @@ impl Groups {
                 if known > 0 && known >= version {
                     return Ok(fetched.membership.at(version, sent, lasts));
                 }
-                fetched.generation = link.as_ref().map(|link| link.generation).ok();
+                fetched.generation = generation.as_ref().ok().copied();
                 known
             };
-            let generation = link?.generation;
+            let generation = generation?;
             // Messages that have been popped stand behind this one, so that it is not for long that it may wait.
             let answer = shard.run_once(&self.members_command(group, route, known)).await?;
             let mut changes = parse_changes(answer, route.as_str())?;

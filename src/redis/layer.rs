@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use rand::distr::{Alphanumeric, SampleString};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
@@ -17,11 +16,12 @@ use super::envelope::Envelope;
 use super::fault::Fault;
 use super::group::Groups;
 use super::keys::Keys;
+use super::letter::{Letter, Recipient};
 use super::receive::{Native, Quarantine, Readers};
 use super::ring::Ring;
 use super::routes::Routes;
 use super::script;
-use super::send::{Letter, Posted, Recipient, Sender};
+use super::send::{Posted, Sender};
 use super::servers;
 use super::statistics;
 use super::topology::Topology;
@@ -148,8 +148,8 @@ impl RedisLayer {
         if self.closing.is_cancelled() { Err(Error::Closed) } else { Ok(()) }
     }
 
-    fn encode(&self, message: &Message) -> Result<Bytes> {
-        let mut plain = Vec::with_capacity(128);
+    fn encode(&self, message: &Message) -> Result<Arc<[u8]>> {
+        let mut plain = Vec::with_capacity(256);
         self.envelope.encode(message, &mut plain)?;
         Ok(plain.into())
     }
@@ -161,10 +161,7 @@ impl RedisLayer {
     }
 
     async fn send_all(&self, messages: &[(&str, Message)], past_capacity: bool) -> Vec<Result<()>> {
-        let post = |(channel, message): &(&str, Message)| {
-            self.check_open()?;
-            self.post(channel, message, past_capacity)
-        };
+        let post = |(channel, message): &(&str, Message)| self.post(channel, message, past_capacity);
         // All are queued before the first is waited for, so that they travel together.
         let posted: Vec<_> = messages.iter().map(post).collect();
         posted.iter().flatten().for_each(|(_, posted)| self.sender.go(posted));
@@ -182,18 +179,20 @@ impl RedisLayer {
         match self.sender.outcome(posted).await {
             Outcome::Sent => Ok(()),
             Outcome::Full => Err(Error::ChannelFull { channel }),
+            // Looked at only here: the token has a lock, at which all senders would meet.
+            Outcome::Failed { fault, .. } if !fault.may_have_run && self.closing.is_cancelled() => Err(Error::Closed),
             Outcome::Failed { shard, fault } => Err(fault.into_error(shard)),
             Outcome::Closed => Err(Error::Closed),
         }
     }
 
-    fn post_to_routes(&self, group: &GroupName, plain: &Bytes, routes: &Routes) -> Vec<Posted> {
+    fn post_to_routes(&self, group: &GroupName, plain: &Arc<[u8]>, routes: &Routes) -> Vec<Posted> {
         Sender::letters(group, plain, &routes.list).map(|letter| self.sender.post(letter)).collect()
     }
 
     /// Sends to the routes that a group probably has, in one call that finds out whether it has them. If it has not, or
     /// it cannot be done in one call, nothing is sent; then the result may be the routes that it has.
-    async fn send_to_guess(&self, group: &GroupName, plain: &Bytes) -> Result<Vec<Posted>, Option<Routes>> {
+    async fn send_to_guess(&self, group: &GroupName, plain: &Arc<[u8]>) -> Result<Vec<Posted>, Option<Routes>> {
         let shard = self.topology.shard_of_group(group);
         let (routes, condition) = self.groups.guess(group).ok_or(None)?;
         if !self.sender.fits_one_call(&routes.list, plain.len(), shard) {
@@ -229,7 +228,6 @@ impl RedisLayer {
 #[async_trait]
 impl ChannelLayer for RedisLayer {
     async fn send(&self, channel: &str, message: Message) -> Result<()> {
-        self.check_open()?;
         let posted = self.post(channel, &message, false)?;
         self.sender.go(&posted.1);
         self.finish(posted).await

@@ -12,6 +12,7 @@ pub(crate) mod frame;
 mod group;
 mod keys;
 mod layer;
+mod letter;
 mod membership;
 pub(crate) mod origin;
 pub(crate) mod outbox;

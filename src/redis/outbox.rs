@@ -33,11 +33,12 @@ struct Contents<T> {
     busy: bool,
     /// Calls under way beside the lane, which sends nothing until they have ended.
     beside: usize,
-    /// Whether the receiving end has gone.
+    /// Whether nothing is taken any more.
     closed: bool,
 }
 
-/// The receiving end of a lane's queue. It ends when `closing` is cancelled and everything has been taken.
+/// The receiving end of a lane's queue. It takes nothing more when `closing` is cancelled, and ends when all that came before
+/// has been taken.
 pub(crate) struct Outbox<T> {
     contents: Arc<Mutex<Contents<T>>>,
     work: Arc<Routine>,
@@ -115,25 +116,27 @@ impl<T: Weight> Outbox<T> {
             tokio::task::yield_now().await;
         }
         loop {
-            let batch = self.take();
+            let closing = self.closing.is_cancelled();
+            let (batch, ended) = self.take(closing);
+            if ended {
+                return None;
+            }
             if !batch.is_empty() {
                 self.last = batch.len();
                 return Some(batch);
             }
-            if self.closing.is_cancelled() && self.close() {
-                return None;
-            }
             tokio::select! {
                 biased;
                 () = self.work.signalled() => {}
-                () = self.closing.cancelled(), if !self.closing.is_cancelled() => {}
+                () = self.closing.cancelled(), if !closing => {}
             }
         }
     }
 
-    /// Takes what travels next; without anything the lane is idle.
-    fn take(&self) -> Vec<T> {
+    /// Takes what travels next; without anything the lane is idle. Tells whether, `closing`, nothing is left nor will come.
+    fn take(&self, closing: bool) -> (Vec<T>, bool) {
         let mut contents = self.contents.lock();
+        contents.closed |= closing;
         let (mut batch, mut bytes) = (Vec::with_capacity(contents.waiting.len().min(MAX_ENTRIES)), 0);
         while contents.beside == 0
             && batch.len() < MAX_ENTRIES
@@ -144,14 +147,8 @@ impl<T: Weight> Outbox<T> {
             batch.push(next);
         }
         contents.busy = !batch.is_empty();
-        batch
-    }
-
-    /// Takes no further messages if none is there.
-    fn close(&self) -> bool {
-        let mut contents = self.contents.lock();
-        contents.closed = contents.waiting.is_empty();
-        contents.closed
+        let ended = closing && batch.is_empty() && contents.waiting.is_empty();
+        (batch, ended)
     }
 }
 

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bytes::Bytes;
 use redis::Value;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -15,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::batch::{Batch, Condition, Outcome, Outgoing, Unsealed};
+use super::batch::{Batch, Condition, Outcome, Outgoing};
 use super::envelope::Envelope;
-use super::frame::{self, Address};
+use super::letter::{Letter, Recipient};
 use super::outbox::{Beside, MAX_ENTRIES, Outbox, Queue};
 use super::renewals::Renewals;
 use super::ring::share_of_capacity;
@@ -31,8 +30,6 @@ use crate::name::{ChannelName, GroupName};
 /// Lanes of a shard. More overlap more round trips, and make each batch smaller: with 256 senders on two processors two
 /// lanes send a tenth more than four and a fifth more than one or eight.
 const LANES: usize = 2;
-/// The stamp of an entry whose lane has not sent it yet.
-const UNSTAMPED: u64 = 0;
 /// The most bytes that are sent on a condition: if it does not hold they have travelled in vain.
 const MAX_CONDITIONAL_BYTES: usize = 1 << 18;
 
@@ -45,24 +42,6 @@ pub(super) struct Sender {
     lanes: Vec<Vec<Queue<Outgoing>>>,
     /// The shard whose turn it is to take the next message to a normal channel.
     turn: AtomicUsize,
-}
-
-/// An encoded message and who it is for.
-#[derive(Clone, Debug)]
-pub(super) struct Letter {
-    pub(super) channel: ChannelName,
-    pub(super) to: Recipient,
-    /// The encoded message, not sealed yet.
-    pub(super) plain: Bytes,
-    /// It had its place in the channel before.
-    pub(super) past_capacity: bool,
-}
-
-/// Whether a letter is for the channel that it goes to, or for the members of a group there.
-#[derive(Clone, Debug)]
-pub(super) enum Recipient {
-    Channel,
-    Group { group: GroupName, version: u64 },
 }
 
 /// A letter that has been queued, and the shards that can still be tried if the one it went to does not take it.
@@ -130,7 +109,7 @@ impl Sender {
     /// The letters of one message to the members of a group, one for each of its routes.
     pub(super) fn letters<'r>(
         group: &GroupName,
-        plain: &Bytes,
+        plain: &Arc<[u8]>,
         routes: &'r [Route],
     ) -> impl Iterator<Item = Letter> + use<'r> {
         let (group, plain) = (group.clone(), plain.clone());
@@ -162,7 +141,7 @@ impl Sender {
     pub(super) async fn send_if(
         &self,
         condition: &Condition,
-        plain: &Bytes,
+        plain: &Arc<[u8]>,
         routes: &[Route],
         shard: &Shard,
     ) -> Result<Vec<Posted>, Option<Value>> {
@@ -170,7 +149,7 @@ impl Sender {
         let mut batch = Batch::default();
         let mut posted = Vec::new();
         for letter in Self::letters(&condition.group, plain, routes) {
-            let (outgoing, outcome) = self.outgoing(&letter, self.capacity.of(&letter.channel));
+            let (outgoing, outcome) = Outgoing::new(letter.clone(), self.capacity.of(&letter.channel));
             batch.add(outgoing);
             let tried = Tried { first: shard.index, count: 1, was_full: false, failed: None };
             posted.push(Posted { lane: lane_of(&letter.channel), letter, tried, at: Some((shard.index, outcome)) });
@@ -213,37 +192,16 @@ impl Sender {
             let shard = &self.topology.shards[index];
             // Where no other server will do, the lane tries again as configured.
             let waits = pinned && shard.is_patient();
-            if !waits && let Err(fault) = shard.link() {
+            if !waits && let Some(fault) = shard.fault() {
                 posted.tried.failed = Some(Outcome::Failed { shard: index, fault });
                 continue;
             }
-            let (outgoing, outcome) = self.outgoing(&posted.letter, capacity);
+            let (outgoing, outcome) = Outgoing::new(posted.letter.clone(), capacity);
             // A closed lane drops the outgoing message and with it `done`, which is how the caller learns of it.
             self.lanes[index][posted.lane].add(outgoing);
             posted.at = Some((index, outcome));
             return;
         }
-    }
-
-    /// What a lane needs to send `letter`, and what becomes of it.
-    fn outgoing(&self, letter: &Letter, capacity: usize) -> (Outgoing, oneshot::Receiver<Outcome>) {
-        let (address, group) = match (&letter.to, letter.channel.local()) {
-            (Recipient::Group { group, version }, _) => {
-                (Address::Group { group: group.as_str(), version: *version }, Some(group))
-            }
-            (Recipient::Channel, Some(local)) => (Address::Local(local), None),
-            (Recipient::Channel, None) => (Address::Channel, None),
-        };
-        let seals = self.envelope.seals();
-        let mut entry = frame::begin(UNSTAMPED, &address, seals, letter.plain.len() + 160);
-        let unsealed = if seals {
-            Some(Unsealed { plain: letter.plain.clone(), start: entry.len(), group: group.cloned() })
-        } else {
-            entry.extend_from_slice(&letter.plain);
-            None
-        };
-        let (done, outcome) = oneshot::channel();
-        (Outgoing { channel: letter.channel.clone(), capacity, entry, unsealed, done }, outcome)
     }
 }
 

@@ -221,6 +221,19 @@ impl Shard {
         }
     }
 
+    /// By what the present connections are told apart from others.
+    pub(crate) fn generation(&self) -> Result<u64, Fault> {
+        match &*self.state.borrow() {
+            State::Up(link) => Ok(link.generation),
+            State::Down(fault) => Err(fault.clone()),
+        }
+    }
+
+    /// Why the server is not there, if it is not.
+    pub(crate) fn fault(&self) -> Option<Fault> {
+        self.generation().err()
+    }
+
     /// The time of the server in ms since the epoch, if it is there.
     pub(crate) fn now_ms(&self) -> Result<u64, Fault> {
         match &*self.state.borrow() {
@@ -419,7 +432,7 @@ impl Shard {
 
     /// What is known of it, without asking.
     pub(crate) fn health(&self) -> ShardHealth {
-        let reason = self.link().err().map(|fault| fault.to_string());
+        let reason = self.fault().map(|fault| fault.to_string());
         self.vitals.report(self.index, &self.host, reason, self.epoch.lock().clone(), self.clock.offset_seconds())
     }
 

@@ -208,7 +208,7 @@ impl Station {
         // The link over which messages came last: if it still stands, the server has not been away.
         let mut last = None;
         loop {
-            if let Err(fault) = self.shard.link() {
+            if let Some(fault) = self.shard.fault() {
                 self.depart(&fault);
             }
             let link = self.shard.up().await;

@@ -106,7 +106,7 @@ impl EntrySorter {
                     return Some(members);
                 }
                 Err(fault) => {
-                    let away = fault.broken || shard.link().is_err();
+                    let away = fault.broken || !shard.is_up();
                     if !away || tokio::time::timeout_at(deadline, shard.up()).await.is_err() {
                         break;
                     }

@@ -1,86 +1,25 @@
 //! The tasks that run handlers: how many at once, in which order, and what becomes of them at the end.
 
-use std::panic::AssertUnwindSafe;
+use std::future::ready;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytestring::ByteString;
-use futures_util::FutureExt;
-use futures_util::future::Either;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
-use tracing::{Instrument, Span};
+use tokio::time::timeout;
 
 use super::back::give_back;
 use super::context::Context;
 use super::faults::Faults;
 use super::handlers::Handler;
-use super::lines::{Entered, Lines, Ordered};
+use super::job::{Job, Unbegun};
+use super::lines::{Entered, Lines};
 use crate::drops::{self, DropReason};
 use crate::layer::{ChannelLayer, Delivery};
 use crate::message;
 use crate::message::Value;
-
-/// A message and its handler.
-pub(crate) struct Job {
-    handler: Handler,
-    context: Context,
-    /// In its sender's count of messages, if it counts.
-    order: Option<i64>,
-    /// A place among those that this worker has taken.
-    _place: OwnedSemaphorePermit,
-}
-
-impl Ordered for Job {
-    fn comes_before(&self, other: &Self) -> bool {
-        matches!((self.order, other.order), (Some(this), Some(other)) if this < other)
-    }
-
-    /// A client may send as many frames as it likes; of everything else there is little for each.
-    fn is_bounded(&self) -> bool {
-        self.context.channel().as_str() == FRAMES
-    }
-}
-
-impl Job {
-    pub(crate) fn new(handler: Handler, context: Context, place: OwnedSemaphorePermit) -> Self {
-        Self { order: context.message().int("order"), handler, context, _place: place }
-    }
-
-    async fn run(self, faults: &Faults) {
-        let channel = self.context.channel().clone();
-        let begun = Instant::now();
-        let span = span(&self.context);
-        let trace = self.context.trace();
-        let handling = (self.handler)(self.context);
-        let handling = match trace {
-            Some(trace) => {
-                trace.tell("taken by a handler", channel.non_local());
-                Either::Right(trace.scope(handling))
-            }
-            None => Either::Left(handling),
-        };
-        match AssertUnwindSafe(handling).catch_unwind().instrument(span).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => faults.failed(&channel, &*error),
-            Err(_panic) => faults.panicked(&channel),
-        }
-        metrics::histogram!("channel_layer_worker_seconds", "channel" => channel.non_local().to_owned())
-            .record(begun.elapsed().as_secs_f64());
-    }
-}
-
-/// What a handler does, for `tracing`.
-fn span(context: &Context) -> Span {
-    let channel = context.channel().non_local();
-    match context.trace() {
-        Some(trace) => {
-            tracing::debug_span!("handle", channel, trace_id = trace.trace_id(), span_id = trace.span_id())
-        }
-        None => tracing::debug_span!("handle", channel),
-    }
-}
 
 /// What stands in one line: messages about the same connection.
 pub(crate) fn line_of(delivery: &Delivery) -> Option<ByteString> {
@@ -101,6 +40,8 @@ pub(crate) struct Crew {
     /// A line waits for a hand.
     wanted: Arc<Notify>,
     faults: Arc<Faults>,
+    /// For what is dropped in the end before its turn.
+    unbegun: Arc<Unbegun>,
     tasks: JoinSet<()>,
 }
 
@@ -126,9 +67,6 @@ impl Room {
     }
 }
 
-/// Where clients' frames come.
-const FRAMES: &str = "websocket.receive";
-
 /// Frames of one client may take up so much of the backlog, so that one that floods does not stop the others.
 const LINES: usize = 10;
 const SHORTEST_LINE: usize = 16;
@@ -145,6 +83,7 @@ impl Crew {
             lines: Arc::new(Lines::new((backlog / LINES).max(SHORTEST_LINE))),
             wanted: Arc::default(),
             faults: Arc::default(),
+            unbegun: Arc::default(),
             tasks: JoinSet::new(),
         }
     }
@@ -179,8 +118,14 @@ impl Crew {
         self.wanted.notified().await;
     }
 
-    /// Runs a job with this hand, or puts it into its line if that is being worked through.
-    pub(crate) fn take(&mut self, line: Option<ByteString>, job: Job, hand: OwnedSemaphorePermit) {
+    /// Has a message handled with this hand, or puts it into its line if that is being worked through.
+    pub(crate) fn take(
+        &mut self,
+        line: Option<ByteString>,
+        (handler, context): (Handler, Context),
+        (place, hand): (OwnedSemaphorePermit, OwnedSemaphorePermit),
+    ) {
+        let job = Job::new(handler, context, self.unbegun.clone(), place);
         // Finished tasks leave their result behind until it is looked at.
         while self.tasks.try_join_next().is_some() {}
         let faults = self.faults.clone();
@@ -194,7 +139,7 @@ impl Crew {
         let first = match self.lines.enter(&line, job) {
             Entered::First(first) => first,
             Entered::Waits => return,
-            Entered::TooLong(job, first_time) => return self.turn_away(job, first_time),
+            Entered::TooLong(job, told) => return self.turn_away(line, job, told),
         };
         let (lines, hands, wanted) = (self.lines.clone(), self.hands.clone(), self.wanted.clone());
         self.tasks.spawn(async move {
@@ -202,10 +147,7 @@ impl Crew {
             drop(hand);
             // Between two jobs of a line others have their turn.
             loop {
-                if hands.available_permits() == 0 {
-                    wanted.notify_one();
-                }
-                let Ok(_hand) = hands.acquire().await else { return };
+                let Some(_hand) = hand_of_others(&hands, &wanted).await else { return };
                 let Some(job) = lines.next(&line) else { return };
                 job.run(&faults).await;
             }
@@ -213,16 +155,20 @@ impl Crew {
     }
 
     /// Drops a frame of a client that sends faster than its frames can be handled, and has the client closed.
-    fn turn_away(&mut self, job: Job, first_time: bool) {
+    fn turn_away(&mut self, line: ByteString, job: Job, told: bool) {
         drops::count(DropReason::Overflow, 1);
-        if first_time {
-            tracing::info!(channel = job.context.reply_channel(), "a client floods the worker and is closed");
-            self.tasks.spawn(async move {
-                if let Err(error) = job.context.reply(message! { "close": TRY_AGAIN_LATER }).await {
-                    tracing::debug!(%error, "a client that floods the worker could not be closed");
-                }
-            });
+        let Some(context) = job.turn_away() else { return };
+        if told {
+            return;
         }
+        tracing::info!(channel = context.reply_channel(), "a client floods the worker and is closed");
+        let lines = self.lines.clone();
+        self.tasks.spawn(async move {
+            if let Err(error) = context.reply(message! { "close": TRY_AGAIN_LATER }).await {
+                tracing::debug!(%error, "a client that floods the worker could not be closed");
+                lines.untell(&line);
+            }
+        });
     }
 
     /// Waits for what was taken, gives back what has not begun by then, and stops the rest.
@@ -232,11 +178,79 @@ impl Crew {
             return;
         }
         let waiting = self.lines.drain();
-        let unfinished = self.tasks.len();
-        tracing::warn!(unfinished, waiting = waiting.len(), "handlers did not finish in time and are stopped");
-        Faults::stopped(unfinished);
+        let (running, waits) = (self.faults.running(), waiting.len());
+        tracing::warn!(running, waiting = waits, "handlers did not finish in time and are stopped");
         self.tasks.shutdown().await;
-        let waiting: Vec<_> = waiting.into_iter().map(|job| job.context.into_parts()).collect();
-        give_back(&*self.layer, &waiting).await;
+        // Behind what came before them, and has not begun either.
+        drop(waiting);
+        let unbegun = std::mem::take(&mut *self.unbegun.lock());
+        give_back(&*self.layer, &unbegun).await;
+    }
+}
+
+/// Waits for a hand, and has who holds one without need lay it down. It stands in line before it asks for that: otherwise
+/// the hand could be taken up again before its turn.
+async fn hand_of_others<'a>(hands: &'a Semaphore, wanted: &Notify) -> Option<SemaphorePermit<'a>> {
+    let mut hand = pin!(hands.acquire());
+    tokio::select! {
+        biased;
+        hand = &mut hand => return hand.ok(),
+        () = ready(()) => wanted.notify_one(),
+    }
+    hand.await.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::handlers::boxed;
+    use super::super::tests::within;
+    use super::*;
+    use crate::error::BoxError;
+    use crate::memory::MemoryLayer;
+
+    fn crew() -> (Arc<MemoryLayer>, Crew) {
+        let layer = Arc::new(MemoryLayer::new());
+        (layer.clone(), Crew::new(layer, 2, 10))
+    }
+
+    fn context(layer: &Arc<MemoryLayer>, number: i64) -> Context {
+        let delivery = Delivery::new("work".parse().unwrap(), message! { "number": number });
+        Context::new(layer.clone(), delivery, Duration::ZERO)
+    }
+
+    #[tokio::test]
+    async fn a_message_whose_handler_has_not_begun_goes_back() {
+        let (layer, mut crew) = crew();
+        let room = crew.room().await.unwrap().take().unwrap();
+        crew.take(None, (boxed(|_: Context| async { Ok::<_, BoxError>(()) }), context(&layer, 1)), room);
+        crew.tasks.abort_all();
+        crew.tasks.spawn(std::future::pending());
+        crew.finish(Duration::ZERO).await;
+        assert_eq!(layer.try_receive(&["work"]).await.unwrap().unwrap().message.int("number"), Some(1));
+    }
+
+    #[tokio::test]
+    async fn a_line_that_waits_for_a_hand_is_no_handler_that_is_stopped() {
+        let recorder = metrics_util::debugging::DebuggingRecorder::new();
+        let _recording = metrics::set_default_local_recorder(&recorder);
+        let (layer, mut crew) = crew();
+        let (open, gate) = tokio::sync::watch::channel(false);
+        let handler = boxed(move |_: Context| {
+            let mut gate = gate.clone();
+            async move { gate.wait_for(|open| *open).await.map(drop) }
+        });
+        let mut room = crew.room().await.unwrap();
+        for number in [1, 2] {
+            crew.take(Some("line".into()), (handler.clone(), context(&layer, number)), room.take().unwrap());
+        }
+        // The other hand, and that of the first handler as soon as it ends.
+        let _kept = crew.room().await.unwrap();
+        let (_kept, ()) = tokio::join!(crew.room(), async { open.send(true).unwrap() });
+        within(crew.hand_is_wanted()).await;
+        within(crew.finish(Duration::ZERO)).await;
+        assert_eq!(layer.try_receive(&["work"]).await.unwrap().unwrap().message.int("number"), Some(2));
+        let counted = recorder.snapshotter().snapshot().into_vec();
+        let name = |counted: &(metrics_util::CompositeKey, _, _, _)| counted.0.key().name().to_owned();
+        assert_eq!(counted.iter().map(name).collect::<Vec<_>>(), ["channel_layer_worker_seconds"]);
     }
 }

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::error::Error;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
-use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::name::ChannelName;
@@ -16,6 +17,29 @@ const SILENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Faults {
     /// By kind and channel; held for a look-up, never across an await.
     logged: Mutex<HashMap<(&'static str, String), Logged>>,
+    running: AtomicUsize,
+}
+
+/// A handler at work.
+#[derive(Debug)]
+pub(crate) struct Running<'a> {
+    faults: &'a Faults,
+    ended: bool,
+}
+
+impl Running<'_> {
+    pub(crate) fn end(mut self) {
+        self.ended = true;
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.faults.running.fetch_sub(1, Ordering::Relaxed);
+        if !self.ended {
+            metrics::counter!("channel_layer_worker_failures_total", "kind" => "stopped").increment(1);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -38,8 +62,15 @@ impl Faults {
         }
     }
 
-    pub(crate) fn stopped(handlers: usize) {
-        metrics::counter!("channel_layer_worker_failures_total", "kind" => "stopped").increment(handlers as u64);
+    /// A handler begins; it counts as stopped unless it ends.
+    pub(crate) fn begin(&self) -> Running<'_> {
+        self.running.fetch_add(1, Ordering::Relaxed);
+        Running { faults: self, ended: false }
+    }
+
+    /// How many handlers are at work.
+    pub(crate) fn running(&self) -> usize {
+        self.running.load(Ordering::Relaxed)
     }
 
     /// How many faults were not logged before this one, if this one is to be.

@@ -4,6 +4,9 @@ use std::collections::{HashMap, VecDeque};
 
 use bytestring::ByteString;
 use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::floods::Floods;
 
 /// A line exists while a task works through it.
 #[derive(Debug)]
@@ -11,14 +14,14 @@ pub(crate) struct Lines<J> {
     /// How many jobs of those that are bounded may wait in one line.
     longest: usize,
     /// Held for a push or a pop, never across an await.
-    waiting: Mutex<HashMap<ByteString, Line<J>>>,
+    state: Mutex<State<J>>,
 }
 
 #[derive(Debug)]
-struct Line<J> {
-    jobs: VecDeque<J>,
-    /// It has been too long.
-    overrun: bool,
+struct State<J> {
+    waiting: HashMap<ByteString, VecDeque<J>>,
+    /// Lines that have been too long.
+    floods: Floods,
 }
 
 /// What became of a job.
@@ -28,33 +31,52 @@ pub(crate) enum Entered<J> {
     /// until that is nothing.
     First(J),
     Waits,
-    /// The line is too long for it, for the first time or not.
+    /// The line is too long for it, or has been; and whether its client has been told.
     TooLong(J, bool),
 }
 
 impl<J: Ordered> Lines<J> {
     pub(crate) fn new(longest: usize) -> Self {
-        Self { longest, waiting: Mutex::default() }
+        Self { longest, state: Mutex::new(State { waiting: HashMap::new(), floods: Floods::default() }) }
     }
 
     /// Puts a job into its line, behind those that do not come after it.
     pub(crate) fn enter(&self, line: &ByteString, job: J) -> Entered<J> {
-        let mut waiting = self.waiting.lock();
-        let Some(Line { jobs, overrun }) = waiting.get_mut(line) else {
-            waiting.insert(line.clone(), Line { jobs: VecDeque::new(), overrun: false });
+        let State { waiting, floods } = &mut *self.state.lock();
+        if job.is_bounded() && self.is_too_long(waiting.get(line), line, floods) {
+            return Entered::TooLong(job, !floods.tell(line));
+        }
+        let Some(jobs) = waiting.get_mut(line) else {
+            waiting.insert(line.clone(), VecDeque::new());
             return Entered::First(job);
         };
-        if jobs.len() >= self.longest && job.is_bounded() {
-            return Entered::TooLong(job, !std::mem::replace(overrun, true));
-        }
         let after = jobs.iter().rev().take_while(|other| job.comes_before(other)).count();
         jobs.insert(jobs.len() - after, job);
         Entered::Waits
     }
 
+    /// Whether it has no room for a job that is bounded. Once it had none it has none any more: what comes then follows on
+    /// something that is missing.
+    fn is_too_long(&self, jobs: Option<&VecDeque<J>>, line: &ByteString, floods: &mut Floods) -> bool {
+        let now = Instant::now();
+        if floods.include(line, now) {
+            return true;
+        }
+        let long = jobs.is_some_and(|jobs| jobs.len() >= self.longest);
+        if long {
+            floods.begin(line, now);
+        }
+        long
+    }
+
+    /// The client of a line that has been too long could not be told.
+    pub(crate) fn untell(&self, line: &ByteString) {
+        self.state.lock().floods.untell(line);
+    }
+
     pub(crate) fn next(&self, line: &ByteString) -> Option<J> {
-        let mut waiting = self.waiting.lock();
-        let job = waiting.get_mut(line).and_then(|line| line.jobs.pop_front());
+        let State { waiting, .. } = &mut *self.state.lock();
+        let job = waiting.get_mut(line).and_then(VecDeque::pop_front);
         if job.is_none() {
             waiting.remove(line);
         }
@@ -63,7 +85,7 @@ impl<J: Ordered> Lines<J> {
 
     /// Takes out all jobs that wait.
     pub(crate) fn drain(&self) -> Vec<J> {
-        self.waiting.lock().values_mut().flat_map(|line| std::mem::take(&mut line.jobs)).collect()
+        self.state.lock().waiting.values_mut().flat_map(std::mem::take).collect()
     }
 }
 
@@ -101,7 +123,7 @@ mod tests {
         assert_eq!([lines.next(&ada), lines.next(&ada), lines.next(&ada)], [Some(2), Some(4), None]);
         assert_eq!(lines.enter(&ada, 5), Entered::First(5));
         assert_eq!([lines.next(&ada), lines.next(&bob)], [None, None]);
-        assert!(lines.waiting.lock().is_empty());
+        assert!(lines.state.lock().waiting.is_empty());
     }
 
     #[test]
@@ -112,10 +134,21 @@ mod tests {
         for job in [4, 2, 5, 3, 3] {
             assert_eq!(lines.enter(&line, job), Entered::Waits);
         }
-        assert_eq!(lines.enter(&line, 6), Entered::TooLong(6, true));
-        assert_eq!(lines.enter(&line, 7), Entered::TooLong(7, false));
-        assert_eq!(lines.enter(&line, 100), Entered::Waits, "what is not bounded");
-        assert_eq!(lines.drain(), [2, 3, 3, 4, 5, 100]);
+        assert_eq!(lines.drain(), [2, 3, 3, 4, 5]);
         assert_eq!(lines.next(&line), None);
+    }
+
+    #[test]
+    fn nothing_follows_on_what_found_the_line_too_long() {
+        let (lines, ada, bob) = (Lines::new(2), "ada".into(), "bob".into());
+        assert_eq!(lines.enter(&ada, 1), Entered::First(1));
+        assert_eq!([lines.enter(&ada, 2), lines.enter(&ada, 3)], [Entered::Waits, Entered::Waits]);
+        assert_eq!(lines.enter(&ada, 4), Entered::TooLong(4, false));
+        assert_eq!([lines.next(&ada), lines.next(&ada)], [Some(2), Some(3)]);
+        assert_eq!(lines.enter(&ada, 5), Entered::TooLong(5, true), "though there is room");
+        assert_eq!(lines.next(&ada), None);
+        assert_eq!(lines.enter(&ada, 6), Entered::TooLong(6, true), "though the line has ended");
+        assert_eq!(lines.enter(&ada, 100), Entered::First(100), "what is not bounded, such as its end");
+        assert_eq!(lines.enter(&bob, 7), Entered::First(7));
     }
 }

@@ -23,7 +23,9 @@ mod context;
 mod crew;
 mod delay;
 mod faults;
+mod floods;
 mod handlers;
+mod job;
 mod lines;
 mod run;
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::context::Context;
-use super::crew::{Crew, Job, line_of};
+use super::crew::{Crew, line_of};
 use super::handlers::{Handlers, boxed};
 use crate::error::{BoxError, Error, Result};
 use crate::layer::ChannelLayer;
@@ -145,11 +145,11 @@ impl Worker {
             };
             for delivery in taken.drain(..) {
                 if let Some(handler) = self.handlers.of(&delivery.channel)
-                    && let Some((place, hand)) = room.take()
+                    && let Some(taken) = room.take()
                 {
                     let line = if self.in_order { line_of(&delivery) } else { None };
                     let context = Context::new(self.layer.clone(), delivery, self.reply_patience);
-                    crew.take(line, Job::new(handler.clone(), context, place), hand);
+                    crew.take(line, (handler.clone(), context), taken);
                 }
             }
         }

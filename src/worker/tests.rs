@@ -21,7 +21,7 @@ fn layer() -> Arc<dyn ChannelLayer> {
     Arc::new(MemoryLayer::with_config(&config).unwrap())
 }
 
-async fn within<F: Future>(future: F) -> F::Output {
+pub(super) async fn within<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(Duration::from_secs(10), future).await.expect("nothing happens within 10 s")
 }
 
@@ -154,58 +154,82 @@ async fn a_worker_without_a_usable_channel_does_not_start() {
     assert!(within(Worker::new(layer()).run(std::future::pending())).await.is_err());
 }
 
-#[tokio::test]
-async fn a_connection_that_floods_a_worker_holds_up_no_other() {
-    let config = Config::new().channel_capacity(CapacityRule::glob("*", 1_000));
-    let layer: Arc<dyn ChannelLayer> = Arc::new(MemoryLayer::with_config(&config).unwrap());
-    let (tell, mut told) = mpsc::unbounded_channel();
-    let handler = move |context: Context| {
-        let tell = tell.clone();
-        async move {
-            if context.reply_channel() == Some("flood") {
-                std::future::pending::<()>().await;
+/// A worker with two hands on a layer with much room. What comes from `out.p!flood` waits until the gate is open.
+struct Flooded {
+    layer: Arc<dyn ChannelLayer>,
+    /// Who sent what is handled, and its order.
+    told: mpsc::UnboundedReceiver<(String, i64)>,
+    gate: tokio::sync::watch::Sender<bool>,
+    channel: &'static str,
+    _running: (oneshot::Sender<()>, JoinHandle<Result<()>>),
+}
+
+impl Flooded {
+    fn start(channel: &'static str) -> Self {
+        let config = Config::new().channel_capacity(CapacityRule::glob("*", 10_000));
+        let layer: Arc<dyn ChannelLayer> = Arc::new(MemoryLayer::with_config(&config).unwrap());
+        let ((tell, told), (gate, opened)) = (mpsc::unbounded_channel(), tokio::sync::watch::channel(false));
+        let handler = move |context: Context| {
+            let (tell, mut opened) = (tell.clone(), opened.clone());
+            async move {
+                let who = context.reply_channel().unwrap().to_owned();
+                if who == "out.p!flood" {
+                    opened.wait_for(|open| *open).await?;
+                }
+                tell.send((who, context.message().int("order").unwrap()))?;
+                Ok::<_, BoxError>(())
             }
-            tell.send(context.message().int("number").unwrap())?;
-            Ok::<_, BoxError>(())
+        };
+        let running = run(Worker::new(layer.clone()).on(channel, handler).concurrency(2));
+        Self { layer, told, gate, channel, _running: running }
+    }
+
+    async fn send(&self, who: &str, orders: std::ops::Range<i64>) {
+        for order in orders {
+            self.layer.send(self.channel, message! { "reply_channel": who, "order": order }).await.unwrap();
         }
-    };
-    let (_stop, _running) = run(Worker::new(layer.clone()).on("work", handler).concurrency(2));
-    for _ in 0..500 {
-        layer.send("work", message! { "reply_channel": "flood", "number": 0 }).await.unwrap();
     }
-    for number in 0..100 {
-        layer.send("work", message! { "reply_channel": format!("quiet.{number}"), "number": number }).await.unwrap();
+
+    async fn next(&mut self) -> (String, i64) {
+        within(self.told.recv()).await.unwrap()
     }
-    for number in 0..100 {
-        assert_eq!(within(told.recv()).await.unwrap(), number);
+
+    async fn handles(&mut self, who: &str, orders: std::ops::Range<i64>) {
+        for order in orders {
+            assert_eq!(self.next().await, (who.to_owned(), order));
+        }
     }
 }
 
 #[tokio::test]
+async fn a_connection_that_floods_a_worker_holds_up_no_other() {
+    let mut flooded = Flooded::start("work");
+    flooded.send("out.p!flood", 0..500).await;
+    flooded.send("out.p!quiet", 0..100).await;
+    flooded.handles("out.p!quiet", 0..100).await;
+}
+
+#[tokio::test]
+async fn of_a_client_that_has_flooded_a_worker_nothing_is_handled_behind_a_gap() {
+    let mut flooded = Flooded::start("websocket.receive");
+    flooded.send("out.p!flood", 0..3_000).await;
+    // These come behind the others, so that all of them have been looked at.
+    flooded.send("out.p!quiet", 0..1).await;
+    flooded.handles("out.p!quiet", 0..1).await;
+    flooded.gate.send(true).unwrap();
+    flooded.handles("out.p!flood", 0..101).await;
+    flooded.send("out.p!flood", 3_000..3_010).await;
+    flooded.send("out.p!quiet", 1..2).await;
+    flooded.handles("out.p!quiet", 1..2).await;
+}
+
+#[tokio::test]
 async fn a_client_that_floods_a_worker_beyond_its_backlog_is_closed_and_holds_up_no_other() {
-    let config = Config::new().channel_capacity(CapacityRule::glob("*", 10_000));
-    let layer: Arc<dyn ChannelLayer> = Arc::new(MemoryLayer::with_config(&config).unwrap());
-    let (tell, mut told) = mpsc::unbounded_channel();
-    let handler = move |context: Context| {
-        let tell = tell.clone();
-        async move {
-            if context.reply_channel() == Some("out.p!flood") {
-                std::future::pending::<()>().await;
-            }
-            tell.send(context.message().int("order").unwrap())?;
-            Ok::<_, BoxError>(())
-        }
-    };
-    let (_stop, _running) = run(Worker::new(layer.clone()).on("websocket.receive", handler).concurrency(2));
-    for order in 0..3_000 {
-        layer.send("websocket.receive", message! { "reply_channel": "out.p!flood", "order": order }).await.unwrap();
-    }
-    for order in 0..10 {
-        layer.send("websocket.receive", message! { "reply_channel": "out.p!quiet", "order": order }).await.unwrap();
-    }
-    for order in 0..10 {
-        assert_eq!(within(told.recv()).await.unwrap(), order);
-    }
+    let mut flooded = Flooded::start("websocket.receive");
+    flooded.send("out.p!flood", 0..3_000).await;
+    flooded.send("out.p!quiet", 0..10).await;
+    flooded.handles("out.p!quiet", 0..10).await;
+    let layer = &flooded.layer;
     let close = within(layer.receive(&["out.p!"])).await.unwrap();
     assert_eq!((close.channel.as_str(), close.message.int("close")), ("out.p!flood", Some(1013)));
     assert!(layer.try_receive(&["out.p!"]).await.unwrap().is_none(), "it is told once");

@@ -118,7 +118,7 @@ impl Config {
             "format" => self.format = text(option, raw)?.parse()?,
             "random_prefix_length" => self.random_prefix_length = whole(option, &raw)?,
             "serializer" | "serializer_format" => self.serializer = choice(option, &raw, &SERIALIZERS)?,
-            "stats_prefix" => self.stats_prefix = text(option, raw)?,
+            "stats_prefix" => self.stats_prefix = Some(text(option, raw)?),
             "max_message_size" => self.max_message_size = whole(option, &raw)?,
             "connect_timeout" => self.connect_timeout = seconds(option, &raw)?,
             "command_timeout" => self.command_timeout = seconds(option, &raw)?,

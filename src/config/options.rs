@@ -63,7 +63,8 @@ pub struct Config {
     pub(crate) format: Format,
     pub(crate) serializer: Serializer,
     pub(crate) random_prefix_length: usize,
-    pub(crate) stats_prefix: String,
+    /// Its default depends on the format.
+    pub(super) stats_prefix: Option<String>,
     pub(crate) max_message_size: usize,
     pub(crate) connect_timeout: Duration,
     pub(crate) command_timeout: Duration,
@@ -117,7 +118,7 @@ impl Default for Config {
             format: Format::default(),
             serializer: Serializer::default(),
             random_prefix_length: 12,
-            stats_prefix: "asgi-meta:".into(),
+            stats_prefix: None,
             max_message_size: 8 << 20,
             connect_timeout: Duration::from_secs(1),
             command_timeout: Duration::from_secs(4),
@@ -225,10 +226,12 @@ impl Config {
         self
     }
 
-    /// What the keys of statistics in Redis begin with. Defaults to `asgi-meta:`.
+    /// What the keys of statistics in Redis begin with. Layers with the same one count together, and a flush of one
+    /// deletes what the other has counted. Defaults to [`prefix`](Self::prefix) and `-meta:`, and in the format of
+    /// `asgi_redis` to `asgi-meta:` whatever the prefix, as in Python.
     #[must_use]
     pub fn stats_prefix(mut self, stats_prefix: impl Into<String>) -> Self {
-        self.stats_prefix = stats_prefix.into();
+        self.stats_prefix = Some(stats_prefix.into());
         self
     }
 
@@ -276,7 +279,8 @@ impl Config {
     }
 
     fn check_prefixes(&self) -> Result<()> {
-        for (option, value) in [("prefix", self.key_prefix()), ("stats_prefix", &self.stats_prefix)] {
+        let stats_prefix = self.stats_key_prefix();
+        for (option, value) in [("prefix", self.key_prefix()), ("stats_prefix", &stats_prefix)] {
             if value.is_empty() {
                 return Err(Error::config(option, "\"\"", "it cannot be empty"));
             }
@@ -285,9 +289,9 @@ impl Config {
             }
         }
         let keys = format!("{}:", self.key_prefix());
-        if keys.starts_with(&self.stats_prefix) || self.stats_prefix.starts_with(&keys) {
+        if keys.starts_with(&stats_prefix) || stats_prefix.starts_with(&keys) {
             let reason = format!("its keys cannot be told from those of prefix = {}", self.key_prefix());
-            return Err(Error::config("stats_prefix", &self.stats_prefix, reason));
+            return Err(Error::config("stats_prefix", stats_prefix, reason));
         }
         Ok(())
     }
@@ -300,6 +304,16 @@ impl Config {
     /// What keys begin with in a format with another default.
     pub(crate) fn prefix_or<'c>(&'c self, default: &'c str) -> &'c str {
         self.prefix.as_deref().unwrap_or(default)
+    }
+
+    /// What keys of statistics begin with in most formats.
+    pub(crate) fn stats_key_prefix(&self) -> String {
+        self.stats_prefix_or(&format!("{}-meta:", self.key_prefix()))
+    }
+
+    /// What keys of statistics begin with in a format with another default.
+    pub(crate) fn stats_prefix_or(&self, default: &str) -> String {
+        self.stats_prefix.as_deref().unwrap_or(default).to_owned()
     }
 
     /// The capacities of all channels, compiled.
@@ -347,7 +361,7 @@ impl fmt::Debug for Config {
             .field("format", &self.format)
             .field("serializer", &self.serializer)
             .field("random_prefix_length", &self.random_prefix_length)
-            .field("stats_prefix", &self.stats_prefix)
+            .field("stats_prefix", &self.stats_key_prefix())
             .field("max_message_size", &self.max_message_size)
             .field("connect_timeout", &self.connect_timeout)
             .field("command_timeout", &self.command_timeout)
@@ -409,7 +423,7 @@ mod tests {
             (new().prefix("a{b}"), "prefix = a{b}"),
             (new().prefix("a\n"), "prefix = a\\n"),
             (new().stats_prefix(""), "stats_prefix = \"\""),
-            (new().prefix("asgi-meta"), "stats_prefix = asgi-meta:"),
+            (new().prefix("shop").stats_prefix("shop:"), "stats_prefix = shop:"),
             (new().stats_prefix("asgi:stats"), "stats_prefix = asgi:stats"),
             (new().stats_prefix("as"), "stats_prefix = as: its keys cannot be told from those of prefix = asgi"),
             (new().expiry(Duration::ZERO), "expiry = 0ns"),

@@ -32,6 +32,7 @@ use crate::redis::statistics::Scan;
 
 /// What keys begin with where nothing is configured, as in Python.
 const PREFIX: &str = "asgi:";
+const STATS_PREFIX: &str = "asgi-meta:";
 /// Stands for the name of a channel in the counters of all channels.
 const GLOBAL: &str = "#global#";
 const MESSAGES: &str = ":messages_count";
@@ -92,7 +93,7 @@ impl DjangoLayer<AsgiRedis> {
         };
         let lists = Arc::new(Lists {
             keys: Keys { prefix: config.prefix_or(PREFIX).to_owned() },
-            stats_prefix: config.stats_prefix.clone(),
+            stats_prefix: config.stats_prefix_or(STATS_PREFIX),
             payload,
             capacity: config.capacities()?,
             garbage: Garbage::default(),

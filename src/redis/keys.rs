@@ -24,8 +24,8 @@ pub(super) struct RouteKeys {
 }
 
 impl Keys {
-    pub(super) fn new(prefix: &str, stats_prefix: &str) -> Self {
-        Self { prefix: prefix.to_owned(), stats_prefix: stats_prefix.to_owned() }
+    pub(super) fn new(prefix: impl Into<String>, stats_prefix: impl Into<String>) -> Self {
+        Self { prefix: prefix.into(), stats_prefix: stats_prefix.into() }
     }
 
     /// List: the entries that wait in a channel, by the non-local part of its name.
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn a_prefix_that_begins_with_ours_is_spared() {
         for theirs in ["asgi:channel", "asgi:group", "asgi:members", "asgi:staging", "asgi2", "asgi-meta"] {
-            let other = Keys::new(theirs, &format!("{theirs}-meta:"));
+            let other = Keys::new(theirs, format!("{theirs}-meta:"));
             let group = GroupName::parse("chat").unwrap();
             let route = other.route(&group, "p!");
             for key in [other.channel("a"), other.group(&group), route.members, other.channel_stats("a")] {

@@ -108,7 +108,7 @@ impl RedisLayer {
 
     async fn connect_to(config: Config, some_needed: bool) -> Result<Self> {
         config.validate()?;
-        let keys = Keys::new(config.key_prefix(), &config.stats_prefix);
+        let keys = Keys::new(config.key_prefix(), config.stats_key_prefix());
         let (events, _) = broadcast::channel(servers::EVENTS);
         let needs = Needs::new(&config, OLDEST_SERVER, &script::NATIVE, Some(keys.epoch()));
         let (identities, shards) = servers::connect(&config, &needs, &events, some_needed).await?;

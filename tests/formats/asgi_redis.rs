@@ -173,6 +173,15 @@ async fn counters_are_where_python_has_them() {
 }
 
 #[tokio::test]
+async fn counters_stay_where_python_keeps_them_whatever_the_prefix() {
+    let server = RedisServer::start();
+    let layer = AsgiRedisLayer::connect(Config::new().host(server.url()).prefix("shop:")).await.unwrap();
+    layer.send("work", sent()).await.unwrap();
+    let count: i64 = server.connection().await.get("asgi-meta:work:messages_count").await.unwrap();
+    assert_eq!(count, 1);
+}
+
+#[tokio::test]
 async fn a_refusal_counts_once_however_many_servers_were_tried() {
     let site = Site::start().await;
     let layer = AsgiRedisLayer::connect(site.config_on(3).capacity(1)).await.unwrap();

@@ -38,8 +38,7 @@ async fn a_flush_spares_neighbours() {
     let mut neighbours = Vec::new();
     for ending in [":channel", ":group", ":staging", "2", "-meta", "-meta:x", "*", "?", "[a]", "\\"] {
         let prefix = format!("{}{ending}", site.prefix);
-        let config = site.config().stats_prefix(format!("{prefix}.stats:")).prefix(prefix);
-        let layer = connect(config).await;
+        let layer = connect(site.config().prefix(prefix)).await;
         layer.send("kept", numbered(1)).await.unwrap();
         layer.send("kept!x", numbered(2)).await.unwrap();
         layer.group_add("kept", "kept!x").await.unwrap();
@@ -54,6 +53,7 @@ async fn a_flush_spares_neighbours() {
     ours.flush().await.unwrap();
     assert_eq!(site.keys(&servers[0]).await, before);
     for (ending, layer) in neighbours {
+        assert_eq!(layer.global_statistics().await.unwrap().messages_count, 2, "{ending}");
         assert_eq!(take_number(&layer, "kept").await, 1, "{ending}");
         assert_eq!(layer.group_channels("kept").await.unwrap().len(), 1, "{ending}");
     }
@@ -65,9 +65,9 @@ async fn a_prefix_that_is_a_pattern_flushes_itself_only() {
     let site = Site::on(servers);
     for pattern in ["*", "?", "[x]", "[^y]", "\\x"] {
         let prefix = format!("{}{pattern}", site.prefix);
-        let layer = connect(site.config().stats_prefix(format!("{prefix}.stats:")).prefix(&prefix)).await;
+        let layer = connect(site.config().prefix(&prefix)).await;
         let literal = format!("{}x", site.prefix);
-        let other = connect(site.config().stats_prefix(format!("{literal}.stats:")).prefix(literal)).await;
+        let other = connect(site.config().prefix(literal)).await;
         layer.send("a", numbered(0)).await.unwrap();
         other.send("a", numbered(1)).await.unwrap();
         layer.flush().await.unwrap();

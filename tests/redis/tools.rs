@@ -36,7 +36,6 @@ impl Site {
         Config::new()
             .hosts(self.urls.iter().cloned())
             .prefix(&self.prefix)
-            .stats_prefix(format!("{}-meta:", self.prefix))
             .capacity(100_000)
             .connect_timeout(DEADLINE)
             .command_timeout(DEADLINE)

@@ -1,9 +1,14 @@
 //! Messages: immutable maps of the eight ASGI value types, cheap to clone.
 
+mod convert;
+mod map;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 use bytestring::ByteString;
+
+pub use map::{Iter, Map};
 
 /// The key that Python's layers add to route a message inside a process; a message may not carry it.
 pub const RESERVED_KEY: &str = "__asgi_channel__";
@@ -26,6 +31,16 @@ pub const RESERVED_KEY: &str = "__asgi_channel__";
 pub struct Message(Arc<Map>);
 
 /// One value of a message. Text and bytes are different types and stay so on every layer.
+///
+/// Vectors, arrays and slices of `u8` become a byte string, those of every other type that converts into a value a list.
+/// A single `u8` converts into none, so that integers without a type cannot be taken for bytes.
+///
+/// ```
+/// use channel_layer::Value;
+///
+/// assert_eq!(Value::from(vec![1, 2]), Value::List(vec![Value::Int(1), Value::Int(2)]));
+/// assert_eq!(Value::from(b"\x01\x02"), Value::Bytes(vec![1, 2].into()));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Value {
     /// Nothing: Python's `None`.
@@ -46,12 +61,6 @@ pub enum Value {
     /// A map from text to values.
     Map(Map),
 }
-
-/// A map from text to [`Value`], ordered by key.
-///
-/// Messages have few keys, so that a sorted vector beats a tree in size and in speed.
-#[derive(Clone, Default, PartialEq)]
-pub struct Map(Vec<(ByteString, Value)>);
 
 impl Message {
     /// A message without keys.
@@ -95,54 +104,6 @@ impl Message {
         let mut map = self.into_map();
         map.insert(key, value);
         map.into()
-    }
-}
-
-impl Map {
-    /// A map without keys.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// The value of `key`.
-    pub fn get(&self, key: &str) -> Option<&Value> {
-        self.find(key).ok().map(|at| &self.0[at].1)
-    }
-
-    /// Sets `key` to `value`; gives the value that it had.
-    pub fn insert(&mut self, key: impl Into<ByteString>, value: impl Into<Value>) -> Option<Value> {
-        let (key, value) = (key.into(), value.into());
-        match self.find(&key) {
-            Ok(at) => Some(std::mem::replace(&mut self.0[at].1, value)),
-            Err(at) => {
-                self.0.insert(at, (key, value));
-                None
-            }
-        }
-    }
-
-    /// Takes `key` out.
-    pub fn remove(&mut self, key: &str) -> Option<Value> {
-        self.find(key).ok().map(|at| self.0.remove(at).1)
-    }
-
-    /// How many keys there are.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there are no keys.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Keys and values, by key.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {
-        self.0.iter().map(|(key, value)| (&**key, value))
-    }
-
-    fn find(&self, key: &str) -> Result<usize, usize> {
-        self.0.binary_search_by(|(other, _)| (**other).cmp(key))
     }
 }
 
@@ -216,19 +177,22 @@ impl Value {
 
 /// Builds a [`Message`] from keys and anything that converts into a [`Value`].
 ///
-/// Maps inside are messages themselves, lists come from [`Value::list`].
+/// Maps inside are messages themselves, lists are arrays, vectors, slices or [`Value::list`] of any iterator. Integers
+/// without a type are numbers and never bytes.
 ///
 /// ```
-/// use channel_layer::{message, Value};
+/// use channel_layer::message;
 ///
 /// let message = message! {
 ///     "type": "chat.message",
 ///     "body": b"\x00\x01",
-///     "tags": Value::list(["a", "b"]),
+///     "tags": ["a", "b"],
+///     "ids": vec![1, 2, 3],
 ///     "from": message! { "name": "ada", "id": 7 },
 ///     "reply_to": None::<i64>,
 /// };
-/// assert_eq!(message.map().len(), 5);
+/// assert_eq!(message.map().len(), 6);
+/// assert_eq!(message.get("ids").and_then(|ids| ids.as_list()).map(<[_]>::len), Some(3));
 /// ```
 #[macro_export]
 macro_rules! message {
@@ -240,35 +204,16 @@ macro_rules! message {
     };
 }
 
-impl<K: Into<ByteString>, V: Into<Value>> FromIterator<(K, V)> for Map {
-    /// Where a key comes twice the later value stays.
-    fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
-        let mut entries: Vec<_> = pairs.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
-        // Sorting keeps equal keys in their order, so that the last of each run is the one that came last.
-        entries.sort_by(|(a, _): &(ByteString, Value), (b, _)| a.cmp(b));
-        entries.dedup_by(|later, earlier| {
-            let same = later.0 == earlier.0;
-            if same {
-                std::mem::swap(later, earlier);
-            }
-            same
-        });
-        Self(entries)
-    }
-}
-
 impl<K: Into<ByteString>, V: Into<Value>> FromIterator<(K, V)> for Message {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
         Map::from_iter(pairs).into()
     }
 }
 
-impl IntoIterator for Map {
-    type Item = (ByteString, Value);
-    type IntoIter = std::vec::IntoIter<Self::Item>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
+impl<K: Into<ByteString>, V: Into<Value>, const N: usize> From<[(K, V); N]> for Message {
+    /// Where a key comes twice the later value stays.
+    fn from(pairs: [(K, V); N]) -> Self {
+        pairs.into_iter().collect()
     }
 }
 
@@ -284,122 +229,51 @@ impl From<Message> for Map {
     }
 }
 
-impl From<Message> for Value {
-    fn from(message: Message) -> Self {
-        Self::Map(message.into_map())
-    }
-}
-
 impl std::fmt::Debug for Message {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         std::fmt::Debug::fmt(&self.0, f)
     }
 }
 
-impl std::fmt::Debug for Map {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_map().entries(self.iter()).finish()
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl From<f32> for Value {
-    fn from(value: f32) -> Self {
-        Self::Float(value.into())
+    fn ints<const N: usize>(ints: [i64; N]) -> Value {
+        Value::List(ints.map(Value::Int).to_vec())
     }
-}
 
-impl From<f64> for Value {
-    fn from(value: f64) -> Self {
-        Self::Float(value)
+    #[test]
+    fn integers_without_a_type_are_a_list_and_no_bytes() {
+        let message = crate::message! {
+            "vector": vec![1, 2, 3], "array": [1, 2, 3], "reference": &[1, 2, 3], "slice": &[1, 2, 3][..],
+            "maybe": Some(vec![1, 2, 3]),
+        };
+        for (key, value) in message.map() {
+            assert_eq!(value, &ints([1, 2, 3]), "{key}");
+        }
     }
-}
 
-impl From<bool> for Value {
-    fn from(value: bool) -> Self {
-        Self::Bool(value)
+    #[test]
+    fn only_vectors_arrays_and_slices_of_u8_are_bytes() {
+        let bytes = Value::Bytes(Bytes::from_static(b"ab"));
+        let values: [Value; 5] =
+            [b"ab".into(), (*b"ab").into(), b"ab".to_vec().into(), b"ab".as_slice().into(), Bytes::from("ab").into()];
+        assert!(values.iter().all(|value| *value == bytes), "{values:?}");
+        assert_eq!(Value::from(vec![1i64, 2]), ints([1, 2]));
+        assert_eq!(Value::from([[1u16], [2]]), Value::List(vec![ints([1]), ints([2])]));
+        assert_eq!(Value::from(vec!["a"]), Value::List(vec![Value::from("a")]));
+        assert_eq!(Value::from(Vec::<Value>::new()), Value::List(Vec::new()));
     }
-}
 
-impl From<i64> for Value {
-    fn from(value: i64) -> Self {
-        Self::Int(value)
-    }
-}
-
-impl From<i32> for Value {
-    fn from(value: i32) -> Self {
-        Self::Int(value.into())
-    }
-}
-
-impl From<u32> for Value {
-    fn from(value: u32) -> Self {
-        Self::Int(value.into())
-    }
-}
-
-impl From<u16> for Value {
-    fn from(value: u16) -> Self {
-        Self::Int(value.into())
-    }
-}
-
-impl From<&str> for Value {
-    fn from(value: &str) -> Self {
-        Self::Text(value.into())
-    }
-}
-
-impl From<String> for Value {
-    fn from(value: String) -> Self {
-        Self::Text(value.into())
-    }
-}
-
-impl From<ByteString> for Value {
-    fn from(value: ByteString) -> Self {
-        Self::Text(value)
-    }
-}
-
-impl From<Bytes> for Value {
-    fn from(value: Bytes) -> Self {
-        Self::Bytes(value)
-    }
-}
-
-impl From<Vec<u8>> for Value {
-    fn from(value: Vec<u8>) -> Self {
-        Self::Bytes(value.into())
-    }
-}
-
-impl From<&[u8]> for Value {
-    fn from(value: &[u8]) -> Self {
-        Self::Bytes(Bytes::copy_from_slice(value))
-    }
-}
-
-impl<const N: usize> From<&[u8; N]> for Value {
-    fn from(value: &[u8; N]) -> Self {
-        value.as_slice().into()
-    }
-}
-
-impl From<Vec<Value>> for Value {
-    fn from(values: Vec<Value>) -> Self {
-        Self::List(values)
-    }
-}
-
-impl From<Map> for Value {
-    fn from(map: Map) -> Self {
-        Self::Map(map)
-    }
-}
-
-impl<V: Into<Value>> From<Option<V>> for Value {
-    fn from(value: Option<V>) -> Self {
-        value.map_or(Self::None, Into::into)
+    #[test]
+    fn maps_grow_and_give_out_their_pairs() {
+        let mut map = Map::from([("b", 1), ("a", 2), ("b", 3)]);
+        map.extend([("c", 4), ("a", 5)]);
+        let pairs: Vec<_> = (&map).into_iter().collect();
+        let int = Value::Int;
+        assert_eq!(pairs, [("a", &int(5)), ("b", &int(3)), ("c", &int(4))]);
+        assert_eq!(map.iter().len(), 3);
+        assert_eq!(Message::from([("a", 5), ("b", 3), ("c", 4)]), map.into());
     }
 }

@@ -50,7 +50,7 @@ mod tests {
         let integers = [0, 127, 128, 255, 256, 65_535, 65_536, 4_294_967_295, 4_294_967_296, i64::MAX];
         let negative = [-1, -32, -33, -128, -129, -32_768, -32_769, -2_147_483_648, -2_147_483_649, i64::MIN];
         let texts = [String::new(), "x".repeat(31), "x".repeat(32), "\u{e9}\u{1f600}\0\n\"".to_owned()];
-        let bytes = [vec![], vec![0, 0xff], vec![1; 40]];
+        let bytes = [vec![], vec![0_u8, 0xff], vec![1; 40]];
         [
             (message! { "type": "a.b" }, "81a474797065a3612e62"),
             (

@@ -181,7 +181,7 @@ async fn a_client_that_does_not_read_is_closed_and_delays_nobody() {
     let server = Running::start_with(|server| server.sockets(SocketOptions::new().queue(1_000, 1024 * 1024))).await;
     let (_slow, slow) = server.accepted().await;
     let (mut quick, reply_channel) = server.accepted().await;
-    let flood = message! { "bytes": vec![0; 256 * 1024] };
+    let flood = message! { "bytes": vec![0_u8; 256 * 1024] };
     while server.layer.try_receive(&["websocket.disconnect"]).await.unwrap().is_none() {
         server.send(&slow, flood.clone()).await;
         server.send(&reply_channel, message! { "text": "still here" }).await;

@@ -34,7 +34,7 @@ pub async fn keeps_text_and_bytes_apart(kind: &Kind) {
     layer.send("types", message).await.unwrap();
     let received = take(&layer, &["types"]).await.message;
     let received = received.get("values").and_then(Value::as_map).unwrap();
-    for (key, value) in values.map().iter() {
+    for (key, value) in values.map() {
         assert_eq!(received.get(key), Some(value), "{key}");
         assert_eq!(received.get(key).unwrap().as_text().is_some(), value.as_text().is_some(), "{key}");
     }

@@ -177,11 +177,13 @@ async fn the_doctor_warns_of_clocks_that_differ() {
 }
 
 #[tokio::test]
-async fn a_worker_on_pubsub_is_refused_with_the_reason() {
+async fn servers_and_workers_on_pubsub_are_refused_with_the_reason() {
     let shell = Shell::start();
-    let mut command = shell.command(&["worker", "echo", "--format", "pubsub"]);
-    let output = within(DEADLINE, "the end of the command", command.stderr(Stdio::piped()).output()).await.unwrap();
-    assert!(!output.status.success());
-    let reason = String::from_utf8_lossy(&output.stderr);
-    assert!(reason.contains("every worker gets every message"), "{reason}");
+    for arguments in [["worker", "echo"], ["serve", "--listen=127.0.0.1:0"]] {
+        let mut command = shell.command(&[arguments[0], arguments[1], "--format", "pubsub"]);
+        let output = within(DEADLINE, "the end of the command", command.stderr(Stdio::piped()).output()).await.unwrap();
+        assert!(!output.status.success());
+        let reason = String::from_utf8_lossy(&output.stderr);
+        assert!(reason.contains("every worker gets every message"), "{reason}");
+    }
 }

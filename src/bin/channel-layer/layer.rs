@@ -56,7 +56,7 @@ impl LayerOptions {
         Ok(deployment.connect().await?)
     }
 
-    /// For workers.
+    /// For workers, and for servers, which workers answer.
     pub(crate) async fn connect_shared(&self) -> Result<Arc<dyn ChannelLayer>, BoxError> {
         if self.deployment()?.is_pubsub() {
             return Err(

@@ -256,7 +256,7 @@ impl Serve {
         for place in &self.listen {
             listening.extend(place.listen().await?);
         }
-        let layer = Arc::new(self.layer.connect_redis().await?);
+        let layer = Arc::new(self.layer.connect_shared().await?);
         let mut server = self.set(InterfaceServer::new(layer.clone()))?;
         if self.pages.chat {
             server = chat::pages(server, layer.clone());

@@ -229,7 +229,7 @@ impl Hub {
         inner.connections.drain(over, inner.close_code).await;
         inner.tracker.close();
         let options = &inner.options;
-        let patience = options.write_timeout + options.close_timeout;
+        let patience = options.write_timeout.saturating_add(options.close_timeout);
         if timeout(patience, inner.tracker.wait()).await.is_err() {
             tracing::warn!(connections = inner.connections.len(), "the close does not wait any longer");
         }

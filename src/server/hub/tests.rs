@@ -31,6 +31,8 @@ async fn within<T>(future: impl Future<Output = T>) -> T {
 #[derive(Clone, Copy)]
 enum Fault {
     Fails,
+    /// After a second.
+    FailsLate,
     Hangs,
 }
 
@@ -70,6 +72,10 @@ impl Faulty {
         match fault {
             None => Ok(()),
             Some(Fault::Fails) => Err(Error::Redis { shard: 0, source: "it is away".into() }),
+            Some(Fault::FailsLate) => {
+                sleep(Duration::from_secs(1)).await;
+                Err(Error::Redis { shard: 0, source: "it is away".into() })
+            }
             Some(Fault::Hangs) => pending().await,
         }
     }
@@ -227,6 +233,23 @@ async fn a_call_that_fails_leaves_a_client_where_it_was() {
     client.set_user(Some("ada")).await.unwrap_err();
     assert_eq!((client.rooms().len(), client.user().as_deref()), (1, Some("ada")));
     assert_eq!((hub.count("lobby"), client.join("elsewhere").await.is_ok()), (1, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_join_that_fails_leaves_a_client_where_another_one_brings_it() {
+    let (layer, hub) = start().await;
+    let (_connection, client) = client(&hub);
+    layer.set(LOBBY, Some(Fault::FailsLate));
+    let first = tokio::spawn({
+        let client = client.clone();
+        async move { client.join("lobby").await }
+    });
+    layer.called("group_add", LOBBY, 1).await;
+    layer.set(LOBBY, None);
+    within(client.join("lobby")).await.unwrap();
+    within(first).await.unwrap().unwrap_err();
+    assert_eq!((client.rooms().len(), hub.count("lobby")), (1, 1));
+    assert_eq!(layer.group_channels(LOBBY).await.unwrap().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -55,7 +55,7 @@ pub(crate) struct Tracked {
     body: Body,
     /// What is left of a part that is handed over in pieces.
     rest: Bytes,
-    /// Of a stream of HTTP/2.
+    /// Of a client that is given pieces.
     progress: Option<Progress>,
     status: StatusCode,
     bytes: u64,
@@ -66,7 +66,7 @@ pub(crate) struct Tracked {
 
 impl Tracked {
     pub(crate) fn new(body: Body, status: StatusCode, entry: Option<Entry>, busy: TaskTrackerToken) -> Self {
-        let progress = Progress::of_stream();
+        let progress = Progress::current().filter(Progress::is_in_pieces);
         Self { body, rest: Bytes::new(), progress, status, bytes: 0, entry, _busy: busy }
     }
 

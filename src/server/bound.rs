@@ -120,7 +120,7 @@ fn share(server: InterfaceServer) -> Result<(Arc<Shared>, Router)> {
     } = server;
     let shared = Shared {
         connections: Connections::new(settings.sockets)?,
-        exchanges: Exchanges::new(http.response_buffer)?,
+        exchanges: Exchanges::new(http.response_buffer, http.response_memory)?,
         layer,
         settings,
         http,

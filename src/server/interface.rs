@@ -134,6 +134,13 @@ impl InterfaceServer {
         self
     }
 
+    /// How much all responses together may hold that wait for their clients, in bytes. When it is more the client for which
+    /// most waits is cut off. Defaults to 1 GiB.
+    pub fn response_memory(mut self, bytes: usize) -> Self {
+        self.http.response_memory = bytes;
+        self
+    }
+
     /// How large the body of a request may be, in bytes; a larger one is refused with 413. Defaults to 16 MiB.
     pub fn max_body_size(mut self, bytes: usize) -> Self {
         self.http.max_body_size = bytes;

@@ -1,5 +1,5 @@
-//! The requests of an HTTP/2 connection, each with a task of its own, which ends when its client takes nothing of the
-//! response.
+//! How responses get to their clients: those of HTTP/2, each in a task of its own, and those of a connection of HTTP/1, end
+//! when they have to.
 //!
 //! An HTTP/2 client says how much it takes of each response, and may go on talking without ever taking any. Nothing is
 //! pending on its connection then, and hyper waits without a deadline.
@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hyper::rt::Executor;
+use tokio::sync::Notify;
 use tokio::task_local;
 use tokio::time::sleep;
 
@@ -35,11 +36,11 @@ impl Streams {
 /// The tasks end with their connection.
 impl<Stream: Future<Output = ()> + Send + 'static> Executor<Stream> for Streams {
     fn execute(&self, stream: Stream) {
-        let (progress, patience) = (Progress::default(), self.patience);
+        let (progress, patience) = (Progress::in_pieces(), self.patience);
         tokio::spawn(async move {
             tokio::select! {
-                () = PROGRESS.scope(progress.clone(), stream) => {}
                 // What is dropped without an end is reset.
+                _ended = progress.run(stream) => {}
                 () = progress.stops(patience) => {
                     lost::count_slow_consumer();
                     tracing::info!("an HTTP/2 client takes nothing of a response, which is cut off");
@@ -49,7 +50,7 @@ impl<Stream: Future<Output = ()> + Send + 'static> Executor<Stream> for Streams 
     }
 }
 
-/// How a response gets to its client.
+/// How a response of HTTP/2 gets to its client, or those of a connection of HTTP/1 do.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Progress(Arc<State>);
 
@@ -59,12 +60,42 @@ struct State {
     pieces: AtomicUsize,
     /// Whether it is the client that has to do something.
     waits_for_client: AtomicBool,
+    in_pieces: bool,
+    cut_off: Notify,
 }
 
 impl Progress {
-    /// That of the stream in whose task this is called.
-    pub(crate) fn of_stream() -> Option<Self> {
+    /// Of a client that says how much it takes, and is given no more than a piece at once.
+    fn in_pieces() -> Self {
+        Self(Arc::new(State { in_pieces: true, ..State::default() }))
+    }
+
+    pub(crate) fn is_in_pieces(&self) -> bool {
+        self.0.in_pieces
+    }
+
+    /// That of the stream or connection in whose task this is called.
+    pub(crate) fn current() -> Option<Self> {
         PROGRESS.try_with(Clone::clone).ok()
+    }
+
+    /// Runs what makes and writes responses; nothing comes of it if they are cut off.
+    pub(crate) async fn run<Writing: Future>(&self, writing: Writing) -> Option<Writing::Output> {
+        tokio::select! {
+            biased;
+            () = self.is_cut_off() => None,
+            done = PROGRESS.scope(self.clone(), writing) => Some(done),
+        }
+    }
+
+    /// Ends what is written, and frees what it holds.
+    pub(crate) fn cut_off(&self) {
+        lost::count_slow_consumer();
+        self.0.cut_off.notify_one();
+    }
+
+    pub(crate) async fn is_cut_off(&self) {
+        self.0.cut_off.notified().await;
     }
 
     /// A piece is handed over, and the next one is asked for when the client takes this one.

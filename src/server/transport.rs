@@ -27,7 +27,7 @@ use super::asgi::Peer;
 use super::listener::{Stream, Tls, is_http2};
 use super::shared::Shared;
 use super::status::{self, Count};
-use super::streams::Streams;
+use super::streams::{Progress, Streams};
 use super::unwritten::Unwritten;
 
 /// For how long nothing has to be written before a connection without requests ends in a shutdown.
@@ -151,7 +151,9 @@ where
         .max_header_size(transport.max_header_size)
         .max_buf_size(transport.max_header_size.max(SMALLEST_BUFFER));
     let connection = pin!(builder.serve_connection(stream, service).with_upgrades());
-    until_shutdown(connection, http1::UpgradeableConnection::graceful_shutdown, ending, shared).await
+    let graceful_shutdown = http1::UpgradeableConnection::graceful_shutdown;
+    let served = Progress::default().run(until_shutdown(connection, graceful_shutdown, ending, shared)).await;
+    served.unwrap_or(Ok(()))
 }
 
 /// What a connection has to do yet before it may end.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::body::{Body, to_bytes};
 use channel_layer::server::{Listening, Tls};
 use channel_layer::{ChannelLayer, InterfaceServer, MemoryLayer};
+use hyper::client::conn::http2::SendRequest;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -152,28 +153,57 @@ async fn an_http_2_client_without_requests_is_cut_off() {
     let _ = within(DEADLINE, "the end of the connection", connection).await;
 }
 
+/// A client of HTTP/2 that takes 20,000 bytes of a response before it is read.
+struct Http2<'a> {
+    server: &'a Running,
+    sender: SendRequest<Body>,
+}
+
+impl<'a> Http2<'a> {
+    async fn connect(certified: &'a Certified) -> Self {
+        let stream = hyper_util::rt::TokioIo::new(certified.connect().await);
+        let mut builder = hyper::client::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new());
+        let (sender, connection) = builder.initial_stream_window_size(20_000).handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        Self { server: &certified.server, sender }
+    }
+
+    /// The body of a response of so many bytes, after which there is no more or the application has yet to go on.
+    async fn get(&mut self, bytes: usize, last: bool) -> Body {
+        let request = hyper::Request::get("https://example.org/").body(Body::empty()).unwrap();
+        let answer = tokio::spawn(self.sender.send_request(request));
+        let message = self.server.next("http.request").await;
+        self.server.reply(&message, ok(&"x".repeat(bytes)).with("more_content", !last)).await;
+        Body::new(within(DEADLINE, "the head of a response", answer).await.unwrap().unwrap().into_body())
+    }
+}
+
+async fn all_of(body: Body) -> Result<usize, axum::Error> {
+    within(DEADLINE, "the end of a response", to_bytes(body, usize::MAX)).await.map(|bytes| bytes.len())
+}
+
+#[tokio::test]
+async fn the_http_2_client_for_which_most_waits_is_cut_off() {
+    let certified = Certified::with(&["h2"], |server| server.response_memory(3_000_000)).await;
+    let mut client = Http2::connect(&certified).await;
+    let large = client.get(1_500_000, true).await;
+    let small = client.get(1_000_000, true).await;
+    let last = client.get(1_000_000, true).await;
+    assert!(all_of(large).await.is_err());
+    for body in [small, last] {
+        assert_eq!(all_of(body).await.unwrap(), 1_000_000);
+    }
+}
+
 #[tokio::test]
 async fn an_http_2_client_that_takes_nothing_of_its_response_is_cut_off() {
     let certified = Certified::with(&["h2"], |server| server.stall_timeout(Duration::from_millis(300))).await;
-    let stream = hyper_util::rt::TokioIo::new(certified.connect().await);
-    let (mut sender, connection) = hyper::client::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
-        .initial_stream_window_size(20_000)
-        .handshake(stream)
-        .await
-        .unwrap();
-    tokio::spawn(connection);
-    let mut get = async |last: bool| {
-        let request = hyper::Request::get("https://example.org/").body(Body::empty()).unwrap();
-        let answer = tokio::spawn(sender.send_request(request));
-        let message = certified.server.next("http.request").await;
-        certified.server.reply(&message, ok(&"x".repeat(1_000_000)).with("more_content", !last)).await;
-        Body::new(within(DEADLINE, "the head of a response", answer).await.unwrap().unwrap().into_body())
-    };
-    let (unread, read) = (get(false).await, get(true).await);
-    let all = within(DEADLINE, "a response", to_bytes(read, usize::MAX)).await.unwrap();
-    assert_eq!(all.len(), 1_000_000, "who reads on the same connection gets all");
+    let mut client = Http2::connect(&certified).await;
+    let unread = client.get(1_000_000, false).await;
+    let read = client.get(1_000_000, true).await;
+    assert_eq!(all_of(read).await.unwrap(), 1_000_000, "who reads on the same connection gets all");
     certified.server.next("http.disconnect").await;
-    within(DEADLINE, "the end of a response", to_bytes(unread, usize::MAX)).await.unwrap_err();
+    all_of(unread).await.unwrap_err();
 }
 
 #[test]

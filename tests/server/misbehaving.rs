@@ -58,6 +58,19 @@ async fn a_client_that_sends_its_body_a_byte_at_a_time_is_408() {
 }
 
 #[tokio::test]
+async fn a_response_of_more_than_all_may_hold_is_cut_off() {
+    let server = Running::with(|server| server.response_memory(500_000)).await;
+    let mut client = server.sent("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let request = server.next("http.request").await;
+    server.reply(&request, ok(&"x".repeat(1_000_000))).await;
+    assert!(client.rest().await.len() < 1_000_000);
+    let mut client = server.sent("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let request = server.next("http.request").await;
+    server.reply(&request, ok(&format!("{}end", "x".repeat(400_000)))).await;
+    client.until("end").await;
+}
+
+#[tokio::test]
 async fn connections_beyond_the_limit_wait_for_others_to_end() {
     let server = Running::with(|server| server.max_http_connections(1)).await;
     let idle = server.sent("GET / HTTP/1.1\r\n").await;

@@ -135,6 +135,9 @@ struct Limits {
     /// Bytes of a response that may wait for its client
     #[arg(long, value_name = "BYTES", env = "CHANNEL_SERVER_RESPONSE_BUFFER", default_value_t = 16 << 20)]
     response_buffer: usize,
+    /// Bytes of all responses that may wait for their clients
+    #[arg(long, value_name = "BYTES", env = "CHANNEL_SERVER_RESPONSE_MEMORY", default_value_t = 1 << 30)]
+    response_memory: usize,
     /// Bytes of a message that a client may send
     #[arg(long, value_name = "BYTES", env = "CHANNEL_SERVER_MAX_MESSAGE_SIZE", default_value_t = 1 << 20)]
     max_message_size: usize,
@@ -301,6 +304,7 @@ impl Serve {
             .max_header_size(limits.max_header_size, limits.max_url_size)
             .max_body_size(limits.max_body_size)
             .response_buffer(limits.response_buffer)
+            .response_memory(limits.response_memory)
             .on_data_loss(match limits.on_data_loss {
                 Loss::Close => DataLoss::Close,
                 Loss::Stay => DataLoss::Stay,

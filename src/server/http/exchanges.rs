@@ -8,12 +8,14 @@ use rand::distr::{Alphanumeric, SampleString};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::memory::{Holder, Memory};
 use super::response::Part;
 use crate::drops::{self, DropReason};
 use crate::layer::{Delivery, Receiver};
 use crate::name::{ChannelName, InvalidName};
 use crate::server::connection::BATCH;
 use crate::server::lost::{self, Lost};
+use crate::server::streams::Progress;
 use crate::steady::SteadyReceiver;
 use crate::trace::TraceParent;
 
@@ -25,6 +27,7 @@ pub(crate) struct Exchanges {
     next: AtomicU64,
     /// How many bytes may wait for one client.
     buffer: usize,
+    memory: Arc<Memory>,
 }
 
 /// The way to a request.
@@ -33,6 +36,7 @@ struct Line {
     /// Bounded by the bytes in it.
     parts: mpsc::UnboundedSender<Result<Part, Broken>>,
     bytes: Arc<AtomicUsize>,
+    holder: Arc<Holder>,
 }
 
 /// The application sent something that is no part of a response.
@@ -40,10 +44,11 @@ struct Line {
 pub(crate) struct Broken;
 
 impl Exchanges {
-    pub(crate) fn new(buffer: usize) -> Result<Arc<Self>, InvalidName> {
+    pub(crate) fn new(buffer: usize, memory: usize) -> Result<Arc<Self>, InvalidName> {
         let process = Alphanumeric.sample_string(&mut rand::rng(), 16);
         let channel = ChannelName::parse(&format!("http.response.{process}!"))?;
-        Ok(Arc::new(Self { channel, open: DashMap::new(), next: AtomicU64::new(1), buffer }))
+        let memory = Memory::new(memory);
+        Ok(Arc::new(Self { channel, open: DashMap::new(), next: AtomicU64::new(1), buffer, memory }))
     }
 
     /// The process-local channel on which responses to all requests arrive.
@@ -56,7 +61,8 @@ impl Exchanges {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, parts) = mpsc::unbounded_channel();
         let bytes = Arc::new(AtomicUsize::new(0));
-        self.open.insert(id, Line { parts: sender, bytes: bytes.clone() });
+        let holder = self.memory.share(Progress::current());
+        self.open.insert(id, Line { parts: sender, bytes: bytes.clone(), holder });
         metrics::gauge!("channel_layer_http_requests").increment(1.0);
         Exchange { exchanges: self.clone(), id, parts, bytes }
     }
@@ -76,6 +82,7 @@ impl Exchanges {
             self.open.remove(&id);
             return Pushed::TooSlow;
         }
+        let part = part.map(|part| Part { content: line.holder.hold(part.content), ..part });
         if line.parts.send(part).is_ok() { Pushed::Queued } else { Pushed::Gone }
     }
 }
@@ -175,7 +182,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_is_found_by_the_local_part_of_its_reply_channel() {
-        let exchanges = Exchanges::new(100).unwrap();
+        let exchanges = Exchanges::new(100, 1_000).unwrap();
         let mut exchange = exchanges.open();
         let channel: ChannelName = exchange.reply_channel().parse().unwrap();
         assert_eq!(channel.non_local(), exchanges.channel().as_str());
@@ -188,7 +195,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_waits_for_a_client_is_bounded() {
-        let exchanges = Exchanges::new(100).unwrap();
+        let exchanges = Exchanges::new(100, 1_000).unwrap();
         let mut exchange = exchanges.open();
         for _ in 0..10 {
             assert!(matches!(exchanges.push("1", Ok(part(80))), Pushed::Queued));

@@ -3,6 +3,7 @@
 mod body;
 mod exchange;
 mod exchanges;
+mod memory;
 mod response;
 mod settings;
 

@@ -15,6 +15,8 @@ pub(crate) struct HttpSettings {
     pub(crate) max_body_size: usize,
     /// How much of a response may wait for a client that reads more slowly than the application writes.
     pub(crate) response_buffer: usize,
+    /// How much all responses may hold that wait for their clients.
+    pub(crate) response_memory: usize,
 }
 
 impl Default for HttpSettings {
@@ -26,6 +28,7 @@ impl Default for HttpSettings {
             upload_timeout: Duration::from_mins(5),
             max_body_size: 16 * 1024 * 1024,
             response_buffer: 16 * 1024 * 1024,
+            response_memory: 1024 * 1024 * 1024,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from pathlib import Path
 
 from .children import Crew, Failed, ask_all, await_count, stopped
 from .figures import percentile
@@ -14,8 +15,9 @@ from .sizes import CHANGES_PER_SECOND, GROUP, PROCESSES, SENDS_PER_SECOND, SMALL
 
 # Between calls, so that the deliveries of one do not delay the next.
 CALM_US = 60_000
-# The most calls whose cost for Redis is counted.
+# The most calls whose cost for Redis is counted. In the time between them all deliveries come and all readers wait again.
 CALLS_ALONE = 20
+ALONE_US = 5000
 # Redis' CPU is counted for these.
 COUNTED = {OURS, ASGI_REDIS, CHANNELS_REDIS}
 
@@ -59,6 +61,15 @@ class Members:
             raise Failed(f"{self.peer.name}: {came} of {wanted} deliveries to {group} came")
         return answer | {"rate": came / (last - answer["start"]) * 1e9}
 
+    def waiting_us(self):
+        """How long the sender and the server have been ready to run and have waited for a processor, so far."""
+        threads = [
+            thread
+            for process in (self.sender.process, self.server.process)
+            for thread in Path(f"/proc/{process.pid}/task").iterdir()
+        ]
+        return sum(int((thread / "schedstat").read_text().split()[1]) for thread in threads) / 1e3
+
     def counted(self, action, calls):
         """What the calls of `action` cost the server, per call, and what it gave."""
         self.server.begin_cpu()
@@ -75,8 +86,10 @@ def flat(the):
 
     def contestant(group, pause):
         def measure():
+            before = members.waiting_us()
             answer = members.send(group, the.sizes.flat_calls, CALM_US, pause)
-            return {"p50": percentile(answer["nanos"], 0.5) / 1e3}
+            waited = (members.waiting_us() - before) / the.sizes.flat_calls
+            return {"p50": percentile(answer["nanos"], 0.5) / 1e3, "waited": waited}
 
         return measure
 
@@ -111,7 +124,7 @@ def of_layer(stack, peer, calls):
             members.outside = members.server.shares_outside_scripts(lambda: members.send(group, 1))
         # Calls that follow each other at once would share the reads of the receivers: each has a time of its own.
         alone = min(calls, CALLS_ALONE)
-        cpu, _ = members.counted(lambda: members.send(group, alone, CALM_US), alone)
+        cpu, _ = members.counted(lambda: members.send(group, alone, ALONE_US), alone)
         answer = members.send(group, calls)
         return {"rate": answer["rate"], "redis_us": cpu, "p50": percentile(answer["nanos"], 0.5) / 1e3}
 

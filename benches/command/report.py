@@ -21,6 +21,7 @@ SHOWN = {
     "p99": lambda value: f"p99 {duration(value)}",
     "p99.9": lambda value: f"p99.9 {duration(value)}",
     "floor": lambda value: f"{duration(value)} without a server between",
+    "waited": lambda value: f"{duration(value)} of waiting for a processor",
     "redis_us": lambda value: f"{duration(value)} of Redis per call",
     "cpu": lambda value: f"{duration(value)} of processors each",
     "bytes": lambda value: f"{value:.0f} B",
@@ -169,6 +170,8 @@ NOTES = """How to read them:
   client are what it takes.
 - What an echo or a handshake takes of processors is that of the server, the worker and Redis together, from
   `/proc/<pid>/stat`; of axum by hand that of the server alone. The client's is in neither.
+- Waiting for a processor, per call, is that of the threads of sender and Redis together that were ready to run, from
+  `/proc/<pid>/task/<tid>/schedstat`.
 - "Elsewhere" in the time of a call: the processes of the members stand still during the calls and read afterwards, as if
   they had processors of their own. Here they share those of the sender and of Redis.
 - `latency` has one message under way at a time, a millisecond after the last; beside it is a PING at the same pace."""

@@ -51,6 +51,10 @@ impl Weight for Outgoing {
     fn bytes(&self) -> usize {
         self.body.len()
     }
+
+    fn is_awaited(&self) -> bool {
+        !self.done.is_closed()
+    }
 }
 
 /// The sending half of a layer.
@@ -171,16 +175,41 @@ fn lane_of(channel: &ChannelName) -> usize {
 async fn run_lane(shard: Arc<Shard>, wire: Arc<dyn Wire>, mut outbox: Outbox<Outgoing>) {
     while let Some(messages) = outbox.next_batch().await {
         metrics::histogram!("channel_layer_batch_size").record(u32::try_from(messages.len()).unwrap_or(u32::MAX));
+        send_batch(messages, &shard, &*wire, || outbox.forget_the_unawaited()).await;
+    }
+}
+
+/// Sends messages as often as configured while they cannot have arrived, and tells each what became of it. What another
+/// shard may take does not wait for this one, nor what nobody waits for. `waited` is called after each pause.
+async fn send_batch(mut messages: Vec<Outgoing>, shard: &Shard, wire: &dyn Wire, waited: impl Fn()) {
+    let mut retry = shard.retry();
+    while !messages.is_empty() {
         let channels = by_channel(messages);
-        match shard.run(&wire.send(&channels)).await.and_then(|answer| accepted(answer, channels.len())) {
+        let answer = shard.run_once(&wire.send(&channels)).await;
+        let fault = match answer.and_then(|answer| accepted(answer, channels.len())) {
             Ok((accepted, expired)) => {
                 drops::count(DropReason::Expired, expired);
-                finish(channels, &accepted, shard.index);
+                return finish(channels, &accepted, shard.index);
             }
-            Err(fault) => channels.into_iter().flatten().for_each(|message| {
-                let _ = message.done.send(Outcome::Failed { shard: shard.index, fault: fault.clone() });
-            }),
+            Err(fault) => fault,
+        };
+        messages = channels.into_iter().flatten().collect();
+        if !fault.may_have_run {
+            let (kept, others) = messages.into_iter().partition(|message| message.is_last);
+            fail(others, shard.index, &fault);
+            messages = kept;
         }
+        if messages.is_empty() || !retry.wait_after(&fault).await {
+            return fail(messages, shard.index, &fault);
+        }
+        messages.retain(Weight::is_awaited);
+        waited();
+    }
+}
+
+fn fail(messages: Vec<Outgoing>, shard: usize, fault: &Fault) {
+    for message in messages {
+        let _ = message.done.send(Outcome::Failed { shard, fault: fault.clone() });
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use redis::{Cmd, Value};
 use tokio::sync::oneshot;
 
@@ -16,12 +17,12 @@ use super::renewals::{Renewals, SLACK};
 use super::script;
 use super::shard::Shard;
 use crate::drops::{self, DropReason};
-use crate::name::GroupName;
+use crate::name::{ChannelKind, GroupName};
 
 /// How far stamps by the estimate of the server's clock may be off before the server writes them anew. Less than the
 /// time that a batch waits on a busy server would only cost; more would show in short expiries.
 const STAMP_TOLERANCE: Duration = Duration::from_millis(50);
-/// How long the counters of a channel, and those of all channels, outlive the last send.
+/// How long the counters of a channel, and those of all channels, outlive the last send at most.
 const CHANNEL_STATS_LIVE: Duration = Duration::from_hours(1);
 const GLOBAL_STATS_LIVE: Duration = Duration::from_hours(24);
 
@@ -48,14 +49,24 @@ pub(crate) enum Outcome {
 pub(super) struct Outgoing {
     letter: Letter,
     capacity: usize,
+    /// Whether a refusal, or a failure, by this shard is one of the message: no other will be tried.
+    is_last: bool,
     done: oneshot::Sender<Outcome>,
 }
 
 impl Outgoing {
     /// For a shard on which its channel may hold `capacity` messages; what becomes of it there comes by the receiver.
-    pub(super) fn new(letter: Letter, capacity: usize) -> (Self, oneshot::Receiver<Outcome>) {
+    pub(super) fn new(letter: Letter, capacity: usize, is_last: bool) -> (Self, oneshot::Receiver<Outcome>) {
         let (done, outcome) = oneshot::channel();
-        (Self { letter, capacity, done }, outcome)
+        (Self { letter, capacity, is_last, done }, outcome)
+    }
+
+    fn channel(&self) -> &str {
+        self.letter.channel.non_local()
+    }
+
+    fn goes_like(&self, other: &Self) -> bool {
+        (self.capacity, self.is_last) == (other.capacity, other.is_last)
     }
 }
 
@@ -67,14 +78,6 @@ pub(super) struct Condition {
     pub(super) group_expiry: Duration,
     /// Its routes and their versions, as the server tells them, with spaces between.
     pub(super) routes: Arc<str>,
-}
-
-/// How a batch is sent.
-enum Way<'a> {
-    /// By its lane, which knows which channels have had their times to live set.
-    Lane(&'a mut Renewals),
-    /// Only if something is true of a group.
-    If(&'a Condition),
 }
 
 /// One attempt to send a batch.
@@ -90,9 +93,17 @@ impl Departure<'_> {
     fn add_times(&self, command: &mut Cmd) {
         let expiry = self.envelope.expiry();
         command.arg(milliseconds(expiry)).arg(self.expires);
-        for time in [STAMP_TOLERANCE, expiry + SLACK, CHANNEL_STATS_LIVE, GLOBAL_STATS_LIVE] {
+        for time in [STAMP_TOLERANCE, expiry + SLACK, GLOBAL_STATS_LIVE] {
             command.arg(milliseconds(time));
         }
+    }
+
+    /// How long the counters of a letter's channel live. Names with a `?` are made for one purpose each, and would pile up.
+    fn counters_live(&self, letter: &Letter) -> u64 {
+        milliseconds(match letter.channel.kind() {
+            ChannelKind::SingleReader => CHANNEL_STATS_LIVE.min(self.envelope.expiry() + SLACK),
+            _ => CHANNEL_STATS_LIVE,
+        })
     }
 
     fn add_entries(&self, command: &mut Cmd, messages: &[Outgoing]) {
@@ -105,11 +116,12 @@ impl Departure<'_> {
     }
 }
 
-/// Messages that travel together, by channel, in the order in which they came.
+/// Messages that travel together, by channel, in the order in which they came. A channel is there again where messages of
+/// which another number may be there, or of which refusals mean something else, come after others.
 #[derive(Default)]
 pub(super) struct Batch {
     channels: Vec<Vec<Outgoing>>,
-    /// The place of each channel, by the non-local part of its name.
+    /// The last place of each channel, by the non-local part of its name.
     places: HashMap<Box<str>, usize>,
     entries: usize,
 }
@@ -117,6 +129,10 @@ pub(super) struct Batch {
 impl Weight for Outgoing {
     fn bytes(&self) -> usize {
         self.letter.plain.len()
+    }
+
+    fn is_awaited(&self) -> bool {
+        !self.done.is_closed()
     }
 }
 
@@ -131,31 +147,48 @@ impl FromIterator<Outgoing> for Batch {
 impl Batch {
     pub(super) fn add(&mut self, outgoing: Outgoing) {
         self.entries += 1;
-        let name = outgoing.letter.channel.non_local();
-        if let Some(place) = self.places.get(name) {
-            self.channels[*place].push(outgoing);
-        } else {
-            self.places.insert(name.into(), self.channels.len());
-            self.channels.push(vec![outgoing]);
+        match self.places.get(outgoing.channel()) {
+            Some(place) if self.channels[*place][0].goes_like(&outgoing) => self.channels[*place].push(outgoing),
+            _ => {
+                self.places.insert(outgoing.channel().into(), self.channels.len());
+                self.channels.push(vec![outgoing]);
+            }
         }
     }
 
     /// Sends the messages to `shard`, as often as configured while they cannot have arrived, and tells each what became
-    /// of it.
-    pub(super) async fn send(self, shard: &Shard, keys: &Keys, envelope: &Envelope, renewals: &mut Renewals) {
+    /// of it. What another shard may take does not wait for this one, nor what nobody waits for. `waited` is called after
+    /// each pause.
+    pub(super) async fn send(
+        mut self,
+        shard: &Shard,
+        keys: &Keys,
+        envelope: &Envelope,
+        renewals: &Mutex<Renewals>,
+        waited: impl Fn(),
+    ) {
         self.measure();
         let mut retry = shard.retry();
-        let answer = loop {
-            let answer = self.push(shard, keys, envelope, Way::Lane(renewals)).await;
-            if answer.is_err() {
-                renewals.forget();
+        while !self.channels.is_empty() {
+            let fault = match self.push(shard, keys, envelope, None, renewals).await {
+                Err(fault) if !fault.may_have_run => fault,
+                answer => return self.settle(shard.index, answer),
+            };
+            self.keep(|message| message.is_last).fail(shard.index, &fault);
+            if self.channels.is_empty() || !retry.wait_after(&fault).await {
+                return self.fail(shard.index, &fault);
             }
-            match answer {
-                Err(fault) if retry.wait_after(&fault).await => {}
-                answer => break answer,
-            }
-        };
-        self.settle(shard.index, answer);
+            drop(self.keep(Outgoing::is_awaited));
+            waited();
+        }
+    }
+
+    /// Keeps the messages of which this is true, and gives the others.
+    fn keep(&mut self, is_kept: impl Fn(&Outgoing) -> bool) -> Self {
+        let all = std::mem::take(self).channels.into_iter().flatten();
+        let (kept, others): (Vec<_>, Vec<_>) = all.partition(is_kept);
+        *self = kept.into_iter().collect();
+        others.into_iter().collect()
     }
 
     /// Sends the messages to `shard` if the condition holds, and tells each what became of it. Otherwise nothing is sent
@@ -166,9 +199,10 @@ impl Batch {
         shard: &Shard,
         keys: &Keys,
         envelope: &Envelope,
+        renewals: &Mutex<Renewals>,
     ) -> Result<(), Option<Value>> {
         self.measure();
-        match self.push(shard, keys, envelope, Way::If(condition)).await {
+        match self.push(shard, keys, envelope, Some(condition), renewals).await {
             Ok(Answer::OtherRoutes(routes)) => Err(Some(routes)),
             Err(fault) if !fault.may_have_run => Err(None),
             answer => {
@@ -178,22 +212,29 @@ impl Batch {
         }
     }
 
-    /// Sends the messages once.
-    async fn push(&self, shard: &Shard, keys: &Keys, envelope: &Envelope, way: Way<'_>) -> Result<Answer, Fault> {
+    /// Sends the messages once, if the condition holds.
+    async fn push(
+        &self,
+        shard: &Shard,
+        keys: &Keys,
+        envelope: &Envelope,
+        condition: Option<&Condition>,
+        renewals: &Mutex<Renewals>,
+    ) -> Result<Answer, Fault> {
         let now_ms = shard.now_ms()?;
         let departure = Departure { envelope, keys, now_ms, expires: now_ms + milliseconds(envelope.expiry()) };
-        let call = match way {
-            Way::If(condition) => self.call(&departure, Some(condition), |_| true),
-            Way::Lane(_) if self.is_large() => {
-                return parse_answer(self.append(shard, &departure).await?, self.channels.len());
-            }
-            Way::Lane(renewals) => {
-                renewals.begin(Instant::now());
-                self.call(&departure, None, |channel| renewals.is_due(channel))
-            }
-        };
-        let answer = shard.run_once(&call).await?;
-        parse_answer(answer, self.channels.len())
+        if condition.is_none() && self.is_large() {
+            return parse_answer(self.append(shard, &departure).await?, self.channels.len());
+        }
+        let begun = Instant::now();
+        let names = self.channels.iter().map(|messages| messages[0].channel());
+        let due = renewals.lock().due(begun, names.clone());
+        let answer = shard.run_once(&self.call(&departure, condition, &due)).await?;
+        let answer = parse_answer(answer, self.channels.len())?;
+        if matches!(answer, Answer::Appended { .. }) {
+            renewals.lock().done(begun, names.zip(due).filter(|(_, due)| *due).map(|(name, _)| name));
+        }
+        Ok(answer)
     }
 
     fn measure(&self) {
@@ -212,8 +253,11 @@ impl Batch {
         }
     }
 
-    /// Whether it is better appended by a transaction.
+    /// Whether it is better appended by a transaction, which can hold a channel once.
     fn is_large(&self) -> bool {
+        if self.channels.len() > self.places.len() {
+            return false;
+        }
         let bytes: usize = self.messages().map(Weight::bytes).sum();
         bytes >= LARGE && bytes / self.entries >= LARGE_ENTRY
     }
@@ -229,13 +273,8 @@ impl Batch {
         self.channels.iter().flatten()
     }
 
-    /// The call of `push.lua`, which sets the times to live of channels for which that is due.
-    fn call(
-        &self,
-        departure: &Departure<'_>,
-        condition: Option<&Condition>,
-        mut is_due: impl FnMut(&str) -> bool,
-    ) -> Cmd {
+    /// The call of `push.lua`, which sets the times to live of those channels for which that is due.
+    fn call(&self, departure: &Departure<'_>, condition: Option<&Condition>, due: &[bool]) -> Cmd {
         let mut names = self.names(departure.keys);
         names.extend(condition.map(|condition| departure.keys.group(&condition.group)));
         let mut command = script::PUSH.call(&names);
@@ -243,9 +282,10 @@ impl Batch {
         if let Some(condition) = condition {
             command.arg(milliseconds(condition.group_expiry)).arg(&*condition.routes);
         }
-        for messages in &self.channels {
-            let is_due = is_due(name(messages));
-            command.arg(capacity(messages)).arg(usize::from(is_due)).arg(messages.len());
+        for (messages, is_due) in self.channels.iter().zip(due) {
+            let Outgoing { letter, capacity, is_last, .. } = &messages[0];
+            command.arg(*capacity).arg(departure.counters_live(letter));
+            command.arg(usize::from(*is_due)).arg(usize::from(*is_last)).arg(messages.len());
             departure.add_entries(&mut command, messages);
         }
         command
@@ -258,10 +298,12 @@ impl Batch {
         departure.add_times(&mut settling);
         let mut commands = Vec::with_capacity(self.channels.len() + 1);
         for messages in &self.channels {
-            settling.arg(capacity(messages)).arg(messages.len());
+            let Outgoing { letter, capacity, is_last, .. } = &messages[0];
+            settling.arg(*capacity).arg(departure.counters_live(letter));
+            settling.arg(usize::from(*is_last)).arg(messages.len());
             let bytes: usize = messages.iter().map(Weight::bytes).sum();
             let mut command = Cmd::with_capacity(messages.len() + 2, bytes + messages.len() * 128);
-            command.arg("RPUSH").arg(departure.keys.channel(name(messages)));
+            command.arg("RPUSH").arg(departure.keys.channel(messages[0].channel()));
             departure.add_entries(&mut command, messages);
             commands.push(command);
         }
@@ -273,7 +315,7 @@ impl Batch {
     fn names(&self, keys: &Keys) -> Vec<String> {
         let mut names = Vec::with_capacity(2 * self.channels.len() + 2);
         for messages in &self.channels {
-            let name = name(messages);
+            let name = messages[0].channel();
             names.extend([keys.channel(name), keys.channel_stats(name)]);
         }
         names.push(keys.global_stats());
@@ -293,8 +335,7 @@ impl Batch {
                     }
                     Ok(_) => Outcome::Full,
                     Err(_) => {
-                        let channel = message.letter.channel.non_local();
-                        let answer = format!("the key of channel {channel} holds no list");
+                        let answer = format!("the key of channel {} holds no list", message.channel());
                         Outcome::Failed { shard, fault: Fault::unexpected(&answer) }
                     }
                 };
@@ -310,16 +351,6 @@ impl Batch {
             let _ = message.done.send(Outcome::Failed { shard, fault: fault.clone() });
         }
     }
-}
-
-/// What they are all for, by the non-local part of its name.
-fn name(messages: &[Outgoing]) -> &str {
-    messages[0].letter.channel.non_local()
-}
-
-/// How much their channel may hold with these messages: of those that travel together, one may go past its capacity.
-fn capacity(messages: &[Outgoing]) -> usize {
-    messages.iter().map(|message| message.capacity).max().unwrap_or(0)
 }
 
 /// What `push.lua` and `push_large.lua` return.

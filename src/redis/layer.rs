@@ -287,6 +287,7 @@ impl ChannelLayer for RedisLayer {
     }
 
     async fn group_send(&self, group: &str, message: Message) -> Result<()> {
+        let _under_way = self.sender.call();
         self.check_open()?;
         let group = GroupName::parse(group)?;
         let plain = self.encode(&message)?;
@@ -302,6 +303,7 @@ impl ChannelLayer for RedisLayer {
     }
 
     async fn group_send_many(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
+        let _under_way = self.sender.call();
         let prepare = |(group, message): &(&str, Message)| {
             self.check_open()?;
             Ok((GroupName::parse(group)?, self.encode(message)?))

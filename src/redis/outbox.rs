@@ -18,6 +18,9 @@ const MAX_BYTES: usize = 1 << 20;
 pub(crate) trait Weight {
     /// How many bytes it has in Redis.
     fn bytes(&self) -> usize;
+
+    /// Whether somebody waits to hear what becomes of it.
+    fn is_awaited(&self) -> bool;
 }
 
 /// The sending end of a lane's queue.
@@ -131,6 +134,11 @@ impl<T: Weight> Outbox<T> {
                 () = self.closing.cancelled(), if !closing => {}
             }
         }
+    }
+
+    /// Drops messages whose senders have gone: while a server is away, nothing else would bound how many wait.
+    pub(crate) fn forget_the_unawaited(&self) {
+        self.contents.lock().waiting.retain(T::is_awaited);
     }
 
     /// Takes what travels next; without anything the lane is idle. Tells whether, `closing`, nothing is left nor will come.

@@ -10,7 +10,7 @@ const EVERY: Duration = Duration::from_secs(15);
 /// [`EVERY`] and what a script allows a call to be late.
 pub(super) const SLACK: Duration = Duration::from_secs(30);
 
-/// The channels of one lane.
+/// The channels of one lane, or of what is sent beside lanes.
 #[derive(Debug)]
 pub(super) struct Renewals {
     since: Instant,
@@ -23,22 +23,20 @@ impl Renewals {
         Self { since: Instant::now(), done: HashSet::new() }
     }
 
-    /// Begins a batch: what was done too long ago is forgotten.
-    pub(super) fn begin(&mut self, now: Instant) {
+    /// For each of `channels`, whether it is to be done by a call that begins `now`.
+    pub(super) fn due<'c>(&mut self, now: Instant, channels: impl Iterator<Item = &'c str>) -> Vec<bool> {
         if now.saturating_duration_since(self.since) >= EVERY {
-            self.forget();
+            self.done.clear();
             self.since = now;
         }
+        channels.map(|channel| !self.done.contains(channel)).collect()
     }
 
-    /// Whether it is to be done for a channel now; from here on it counts as done.
-    pub(super) fn is_due(&mut self, channel: &str) -> bool {
-        !self.done.contains(channel) && self.done.insert(channel.into())
-    }
-
-    /// Takes nothing for done: a call may not have run.
-    pub(super) fn forget(&mut self) {
-        self.done.clear();
+    /// Notes that a call which began at `begun` has done it for `channels`.
+    pub(super) fn done<'c>(&mut self, begun: Instant, channels: impl Iterator<Item = &'c str>) {
+        if begun >= self.since {
+            self.done.extend(channels.map(Box::from));
+        }
     }
 }
 
@@ -46,25 +44,41 @@ impl Renewals {
 mod tests {
     use super::*;
 
+    fn is_due(renewals: &mut Renewals, now: Instant, channel: &str) -> bool {
+        renewals.due(now, [channel].into_iter()) == [true]
+    }
+
     #[test]
     fn each_channel_is_due_once_in_a_while() {
         let mut renewals = Renewals::new();
         let start = renewals.since;
-        let mut due_at = |seconds, channel: &str| {
-            renewals.begin(start + Duration::from_secs(seconds));
-            renewals.is_due(channel)
+        let mut is_due_at = |seconds, channel| {
+            let now = start + Duration::from_secs(seconds);
+            let is_due = is_due(&mut renewals, now, channel);
+            renewals.done(now, is_due.then_some(channel).into_iter());
+            is_due
         };
         let asked = [(0, "a"), (0, "b"), (14, "a"), (15, "a"), (15, "b"), (29, "a"), (30, "b"), (30, "c")];
-        let due: Vec<_> = asked.into_iter().map(|(seconds, channel)| due_at(seconds, channel)).collect();
+        let due: Vec<_> = asked.into_iter().map(|(seconds, channel)| is_due_at(seconds, channel)).collect();
         assert_eq!(due, [true, true, false, true, true, false, true, true]);
     }
 
     #[test]
-    fn after_a_failure_all_are_due() {
+    fn what_no_call_has_done_is_due_again() {
         let mut renewals = Renewals::new();
-        assert!(renewals.is_due("a") && !renewals.is_due("a"));
-        renewals.forget();
-        assert!(renewals.is_due("a"));
+        let start = renewals.since;
+        assert!(is_due(&mut renewals, start, "a"));
+        assert!(is_due(&mut renewals, start, "a"));
+    }
+
+    #[test]
+    fn a_call_that_began_too_long_ago_does_not_count() {
+        let mut renewals = Renewals::new();
+        let start = renewals.since;
+        let later = start + EVERY;
+        assert!(is_due(&mut renewals, start, "a") && is_due(&mut renewals, later, "b"));
+        renewals.done(start, ["a"].into_iter());
+        assert!(is_due(&mut renewals, later, "a"));
     }
 
     #[test]

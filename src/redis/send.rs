@@ -7,11 +7,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use parking_lot::Mutex;
 use redis::Value;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::batch::{Batch, Condition, Outcome, Outgoing};
@@ -42,6 +44,10 @@ pub(super) struct Sender {
     lanes: Vec<Vec<Queue<Outgoing>>>,
     /// The shard whose turn it is to take the next message to a normal channel.
     turn: AtomicUsize,
+    /// Those under way that send to more than one channel, of which no part is to be refused when the layer closes.
+    calls: TaskTracker,
+    /// Of the channels of each shard that are sent to beside its lanes. Held only to make a call.
+    renewals: Vec<Mutex<Renewals>>,
 }
 
 /// A letter that has been queued, and the shards that can still be tried if the one it went to does not take it.
@@ -63,7 +69,8 @@ struct Tried {
 }
 
 impl Sender {
-    /// Starts the lanes on `tasks`; they end when `closing` is cancelled and their queues are empty.
+    /// Starts the lanes on `tasks`; they end when `closing` is cancelled, no [call](Self::call) is under way, and their
+    /// queues are empty.
     pub(super) fn start(
         topology: Arc<Topology>,
         envelope: Arc<Envelope>,
@@ -71,9 +78,11 @@ impl Sender {
         tasks: &TaskTracker,
         closing: &CancellationToken,
     ) -> Self {
+        let (calls, ending) = (TaskTracker::new(), CancellationToken::new());
+        tasks.spawn(end_lanes(calls.clone(), closing.clone(), ending.clone().drop_guard()));
         let start_lane = |shard: &Arc<Shard>| {
             let work = Arc::<Routine>::default();
-            let (queue, outbox) = Outbox::new(work.clone(), closing.clone());
+            let (queue, outbox) = Outbox::new(work.clone(), ending.clone());
             let lane = run_lane(shard.clone(), topology.clone(), envelope.clone(), outbox);
             tasks.spawn(work.run(lane, Handle::current()));
             queue
@@ -82,7 +91,14 @@ impl Sender {
             topology.shards.iter().map(|shard| (0..LANES).map(|_| start_lane(shard)).collect()).collect::<Vec<_>>();
         // Processes that start together shall not all begin with the same shard.
         let turn = AtomicUsize::new(rand::random_range(0..topology.shards.len()));
-        Self { topology, envelope, capacity, lanes, turn }
+        let renewals = lanes.iter().map(|_| Mutex::new(Renewals::new())).collect();
+        Self { topology, envelope, capacity, lanes, turn, calls, renewals }
+    }
+
+    /// Lets the lanes go on until what this gives has been dropped. If the layer is open when somebody has it, all that
+    /// they post meanwhile is sent.
+    pub(super) fn call(&self) -> TaskTrackerToken {
+        self.calls.token()
     }
 
     /// Queues `letter`, which [`go`](Self::go) then sends; letters to one channel are sent in the order of these calls.
@@ -149,12 +165,12 @@ impl Sender {
         let mut batch = Batch::default();
         let mut posted = Vec::new();
         for letter in Self::letters(&condition.group, plain, routes) {
-            let (outgoing, outcome) = Outgoing::new(letter.clone(), self.capacity.of(&letter.channel));
+            let (outgoing, outcome) = Outgoing::new(letter.clone(), self.capacity.of(&letter.channel), true);
             batch.add(outgoing);
             let tried = Tried { first: shard.index, count: 1, was_full: false, failed: None };
             posted.push(Posted { lane: lane_of(&letter.channel), letter, tried, at: Some((shard.index, outcome)) });
         }
-        batch.send_if(condition, shard, &self.topology.keys, &self.envelope).await?;
+        batch.send_if(condition, shard, &self.topology.keys, &self.envelope, &self.renewals[shard.index]).await?;
         Ok(posted)
     }
 
@@ -182,10 +198,12 @@ impl Sender {
         let candidates = if pinned { 1 } else { shards };
         let past_capacity = posted.letter.past_capacity;
         let whole = if past_capacity { usize::MAX } else { self.capacity.of(&posted.letter.channel) };
+        let room_at = |index| if pinned || past_capacity { whole } else { share_of_capacity(whole, index, shards) };
+        let first = posted.tried.first;
         while posted.tried.count < candidates {
-            let index = (posted.tried.first + posted.tried.count) % shards;
+            let index = (first + posted.tried.count) % shards;
             posted.tried.count += 1;
-            let capacity = if pinned || past_capacity { whole } else { share_of_capacity(whole, index, shards) };
+            let capacity = room_at(index);
             if capacity == 0 {
                 continue;
             }
@@ -196,7 +214,9 @@ impl Sender {
                 posted.tried.failed = Some(Outcome::Failed { shard: index, fault });
                 continue;
             }
-            let (outgoing, outcome) = Outgoing::new(posted.letter.clone(), capacity);
+            let mut others = (posted.tried.count..candidates).map(|count| (first + count) % shards);
+            let is_last = !others.any(|other| room_at(other) > 0 && self.topology.shards[other].is_up());
+            let (outgoing, outcome) = Outgoing::new(posted.letter.clone(), capacity, is_last);
             // A closed lane drops the outgoing message and with it `done`, which is how the caller learns of it.
             self.lanes[index][posted.lane].add(outgoing);
             posted.at = Some((index, outcome));
@@ -218,11 +238,19 @@ fn lane_of(channel: &ChannelName) -> usize {
     usize::try_from(xxh3_64(channel.non_local().as_bytes()) % LANES as u64).expect("a lane's number is small")
 }
 
+/// When `closing`, waits for `calls` before the lanes end.
+async fn end_lanes(calls: TaskTracker, closing: CancellationToken, lanes: DropGuard) {
+    closing.cancelled().await;
+    calls.close();
+    calls.wait().await;
+    drop(lanes);
+}
+
 /// Sends the messages of some channels to one shard, one batch at a time.
 async fn run_lane(shard: Arc<Shard>, topology: Arc<Topology>, envelope: Arc<Envelope>, mut outbox: Outbox<Outgoing>) {
-    let mut renewals = Renewals::new();
+    let renewals = Mutex::new(Renewals::new());
     while let Some(messages) = outbox.next_batch().await {
         let batch: Batch = messages.into_iter().collect();
-        batch.send(&shard, &topology.keys, &envelope, &mut renewals).await;
+        batch.send(&shard, &topology.keys, &envelope, &renewals, || outbox.forget_the_unawaited()).await;
     }
 }

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use channel_layer::{ChannelLayer, Error};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::tools::{Layer, Site, ask, connect, number, numbered, take_numbers};
 use crate::support::{DEADLINE, RedisServer, eventually, shared_servers, within};
@@ -151,4 +153,28 @@ async fn closing_ends_where_the_server_refuses_for_good_what_is_put_back() {
     let () = ask(&mut server.connection().await, redis::cmd("ACL").arg("SETUSER").arg("default").arg("-evalsha")).await;
     let closed = within(DEADLINE, "the end of the receiver", receiver.close()).await;
     assert!(matches!(closed, Err(Error::Redis { .. })), "{closed:?}");
+}
+
+#[tokio::test]
+async fn closing_waits_for_a_group_send_under_way() {
+    let server = RedisServer::start();
+    let mut connection = server.connection().await;
+    let site = Site::on(std::slice::from_ref(&server));
+    let layer = site.layer().await;
+    layer.group_add("g", "p!a").await.unwrap();
+    // From the second on the group is known, and messages go beside the lanes.
+    for n in 0..3 {
+        layer.group_send("g", numbered(n)).await.unwrap();
+    }
+    let () = ask(&mut connection, redis::cmd("CLIENT").arg("PAUSE").arg(60_000).arg("WRITE")).await;
+    let mut sending = Box::pin(layer.group_send("g", numbered(3)));
+    assert!(timeout(Duration::from_millis(100), &mut sending).await.is_err(), "no answer comes");
+    let mut closing = Box::pin(layer.close());
+    assert!(timeout(Duration::from_millis(300), &mut closing).await.is_err(), "it waits");
+    let () = ask(&mut connection, redis::cmd("CLIENT").arg("UNPAUSE")).await;
+    let (sent, closed) = within(DEADLINE, "both", async { tokio::join!(sending, closing) }).await;
+    sent.unwrap();
+    closed.unwrap();
+    let again = site.layer().await;
+    assert_eq!(take_numbers(&again, "p!").await, [0, 1, 2, 3]);
 }

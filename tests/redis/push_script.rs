@@ -22,13 +22,20 @@ const SLACK: Duration = Duration::from_secs(30);
 struct Push {
     /// Whether it is the one for large entries, which a transaction has appended before it.
     large: bool,
+    /// Whether what this server refuses is refused for good.
+    refusals_count: bool,
     prefix: String,
     connection: MultiplexedConnection,
 }
 
 impl Push {
     async fn start(large: bool) -> Self {
-        Self { large, prefix: random_prefix(), connection: shared_servers()[0].connection().await }
+        Self {
+            large,
+            refusals_count: true,
+            prefix: random_prefix(),
+            connection: shared_servers()[0].connection().await,
+        }
     }
 
     async fn each_way() -> [Self; 2] {
@@ -64,19 +71,19 @@ impl Push {
         }
         command.arg(self.key("global"));
         command.arg(milliseconds(lifetime)).arg(stamp);
-        for time in [STAMP_TOLERANCE, lifetime + SLACK, CHANNEL_STATS, GLOBAL_STATS] {
+        for time in [STAMP_TOLERANCE, lifetime + SLACK, GLOBAL_STATS] {
             command.arg(milliseconds(time));
         }
         let mut transaction = redis::pipe();
         transaction.atomic();
         for (name, capacity, frames) in channels {
             let entries: Vec<_> = frames.iter().map(|frame| entry(stamp, frame)).collect();
-            command.arg(*capacity);
+            command.arg(*capacity).arg(milliseconds(CHANNEL_STATS));
             if self.large {
-                command.arg(frames.len());
+                command.arg(usize::from(self.refusals_count)).arg(frames.len());
                 transaction.rpush(self.key(name), entries);
             } else {
-                command.arg(usize::from(renew)).arg(frames.len()).arg(entries);
+                command.arg(usize::from(renew)).arg(usize::from(self.refusals_count)).arg(frames.len()).arg(entries);
             }
         }
         if !self.large {
@@ -93,10 +100,10 @@ impl Push {
         let mut command = redis::cmd("EVAL");
         command.arg(SOURCE).arg(4).arg(self.key("a")).arg(self.key("stats-a")).arg(self.key("global"));
         command.arg(self.key("group")).arg(milliseconds(LIFETIME)).arg(0);
-        for time in [STAMP_TOLERANCE, LIFETIME + SLACK, CHANNEL_STATS, GLOBAL_STATS, MEMBERSHIP] {
+        for time in [STAMP_TOLERANCE, LIFETIME + SLACK, GLOBAL_STATS, MEMBERSHIP] {
             command.arg(milliseconds(time));
         }
-        command.arg(routes).arg(10).arg(1).arg(1).arg(entry(0, frame));
+        command.arg(routes).arg(10).arg(milliseconds(CHANNEL_STATS)).arg(1).arg(1).arg(1).arg(entry(0, frame));
         ask(&mut self.connection, &command).await
     }
 
@@ -231,6 +238,28 @@ async fn takes_the_first_frames_up_to_the_capacity() {
         assert_eq!(push.counters("stats-b").await, (Some(1), None));
         assert_eq!(push.counters("global").await, (Some(4), Some(4)));
     }
+}
+
+#[tokio::test]
+async fn refusals_count_only_where_no_other_server_may_take_what_is_refused() {
+    for mut push in Push::each_way().await {
+        push.refusals_count = false;
+        assert_eq!(push.run(&[("a", 1, &["1", "2", "3"])]).await, [1, 0]);
+        assert_eq!(push.counters("stats-a").await, (Some(1), None));
+        push.refusals_count = true;
+        assert_eq!(push.run(&[("a", 1, &["2", "3"])]).await, [0, 0]);
+        assert_eq!(push.counters("stats-a").await, (Some(1), Some(2)));
+        assert_eq!(push.counters("global").await, (Some(1), Some(2)));
+    }
+}
+
+#[tokio::test]
+async fn a_channel_that_comes_again_with_another_capacity_has_that_for_what_comes_with_it() {
+    let mut push = Push::start(false).await;
+    let runs: [(&str, usize, &[&str]); 4] =
+        [("a", 2, &["1", "2", "3"]), ("a", 9, &["4", "5"]), ("b", 1, &["6"]), ("a", 2, &["7"])];
+    assert_eq!(push.run(&runs).await, [2, 2, 1, 0, 0]);
+    assert_eq!(push.frames("a").await, ["1", "2", "4", "5"]);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 
 use super::restarts::{recv_after_outage, wait_for_blocked};
 use super::tools::{Layer, Site, connect, event, number, numbered, take_number, take_numbers};
-use crate::support::{DEADLINE, RedisServer, eventually, interrupted, within};
+use crate::support::{DEADLINE, Proxy, RedisServer, eventually, interrupted, within};
 
 const SHORT: Duration = Duration::from_millis(500);
 
@@ -35,6 +35,36 @@ async fn what_cannot_have_run_waits_for_the_server_when_attempts_are_configured(
     let (sent, patient) = within(DEADLINE, "a send that waited", sent).await.unwrap();
     sent.unwrap();
     assert_eq!(take_number(&patient, "s?b").await, 2);
+}
+
+#[tokio::test]
+async fn messages_that_another_server_takes_do_not_wait_for_one_that_is_away() {
+    let servers = [RedisServer::start(), RedisServer::start()];
+    let proxy = Proxy::before(&servers[1].url()).await;
+    let config = Site::at([servers[0].url(), proxy.url()]).config().capacity(1000).command_timeout(SHORT);
+    let layer = connect(config.retry_attempts(100)).await;
+    // What is under way is lost to us, and what comes behind it waits in the same lane.
+    proxy.refuse_new();
+    proxy.freeze();
+    let sends = (0..40).map(|n| layer.send("n", numbered(n)));
+    let sent = within(DEADLINE, "all sends", futures_util::future::join_all(sends)).await;
+    let failed = sent.iter().filter(|sent| sent.is_err()).count();
+    assert_eq!(failed, 1, "{sent:?}");
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_does_not_wait_for_a_server_that_is_away() {
+    let mut server = RedisServer::start();
+    let config = Site::on(std::slice::from_ref(&server)).config();
+    let layer = patient_without(&mut server, config).await;
+    for n in 0..100 {
+        assert!(interrupted(1, DEADLINE, layer.send("s?a", numbered(n))).await.is_none(), "it waits");
+    }
+    let mut last = Box::pin(layer.send("s?a", numbered(100)));
+    assert!(interrupted(1, DEADLINE, &mut last).await.is_none(), "it waits");
+    server.start_again();
+    within(DEADLINE, "the send that is waited for", last).await.unwrap();
+    assert_eq!(take_numbers(&layer, "s?a").await, [100]);
 }
 
 /// A layer that tries again for minutes, once it knows that its server is away.

@@ -44,6 +44,35 @@ async fn the_capacity_of_a_normal_channel_is_exact_in_total() {
 }
 
 #[tokio::test]
+async fn a_refusal_counts_once_whatever_the_number_of_servers() {
+    let (site, layer) = start().await;
+    let narrow = connect(site.config().capacity(3)).await;
+    for n in 0..5 {
+        assert_eq!(narrow.send("n", numbered(n)).await.is_ok(), n < 3);
+    }
+    for statistics in [layer.channel_statistics("n").await.unwrap(), layer.global_statistics().await.unwrap()] {
+        assert_eq!((statistics.messages_count, statistics.channel_full_count), (3, 2));
+    }
+}
+
+#[tokio::test]
+async fn what_is_given_back_makes_no_room_for_what_travels_with_it() {
+    let site = Site::on(&shared_servers()[..1]);
+    let layer = connect(site.config().capacity(2)).await;
+    for n in 0..2 {
+        layer.send("n", numbered(n)).await.unwrap();
+    }
+    let (back, more) = ([("n", numbered(2))], [("n", numbered(3)), ("n", numbered(4))]);
+    // All behind the first, which is under way, and so in one batch.
+    let (first, back, more) =
+        tokio::join!(layer.send("n", numbered(9)), layer.give_back(&back), layer.send_many(&more));
+    assert!(matches!(first, Err(Error::ChannelFull { .. })), "{first:?}");
+    assert!(back[0].is_ok(), "{back:?}");
+    assert!(more.iter().all(|sent| matches!(sent, Err(Error::ChannelFull { .. }))), "{more:?}");
+    assert_eq!(take_numbers(&layer, "n").await, [0, 1, 2]);
+}
+
+#[tokio::test]
 async fn a_pinned_channel_has_its_whole_capacity_on_one_shard() {
     let site = Site::on(shared_servers());
     let layer = connect(site.config().capacity(10)).await;

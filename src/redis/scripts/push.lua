@@ -15,12 +15,12 @@
 -- ARGV[2]: when they expire by the sender's estimate, in ms: their stamp.
 -- ARGV[3]: how far the estimate may be off, in ms.
 -- ARGV[4]: how long a list lives after a send for which its time to live is set, in ms.
--- ARGV[5]: the same for the counters of a channel.
--- ARGV[6]: the same for the counters of all channels.
--- ARGV[7], ARGV[8], if there is a condition: how long a membership lasts, in ms, and the routes of the group and their
+-- ARGV[5]: the same for the counters of all channels.
+-- ARGV[6], ARGV[7], if there is a condition: how long a membership lasts, in ms, and the routes of the group and their
 -- versions, as group_routes.lua tells them, with spaces between.
--- ARGV[7... or 9...]: for each channel its capacity, whether its times to live are set (1) or not (0), the number n of its
--- entries, then the n entries.
+-- ARGV[6... or 8...]: for each channel its capacity, how long its counters live, in ms, whether its times to live are set
+-- (1) or not (0), whether refusals count (1), or not (0) as another server may take what this one refuses, the number n of
+-- its entries, then the n entries. A channel may come again with another capacity.
 -- Returns: for each channel how many of its entries were appended, from the first on (-1: its key holds no list); last,
 -- how many expired entries were dropped to make room. If the group has other routes: these, as group_routes.lua does,
 -- as the only element.
@@ -70,23 +70,23 @@ local function count(stats, field, by, lives, renew)
     end
 end
 
-local at, last = 7, #KEYS
+local at, last = 6, #KEYS
 if #KEYS % 2 == 0 then
-    local live = string.format('(%.0f', time[1] * 1000000 + time[2] - tonumber(ARGV[7]) * 1000)
+    local live = string.format('(%.0f', time[1] * 1000000 + time[2] - tonumber(ARGV[6]) * 1000)
     local routes = call('ZRANGE', KEYS[last], live, '+inf', 'BYSCORE', 'WITHSCORES')
-    if table.concat(routes, ' ') ~= ARGV[8] then
+    if table.concat(routes, ' ') ~= ARGV[7] then
         return { routes }
     end
-    at, last = 9, last - 1
+    at, last = 8, last - 1
 end
 
 for i = 1, last - 1, 2 do
     local list, stats = KEYS[i], KEYS[i + 1]
-    local capacity, entries = tonumber(ARGV[at]), tonumber(ARGV[at + 2])
+    local capacity, lives, entries = tonumber(ARGV[at]), ARGV[at + 1], tonumber(ARGV[at + 4])
     -- A sender that is wrong about the time may be wrong about when it asked last, too.
-    local renew = stamp or ARGV[at + 1] == '1'
+    local renew = stamp or ARGV[at + 2] == '1'
     renewed = renewed or renew
-    local length = append(list, at + 3, at + 2 + entries)
+    local length = append(list, at + 5, at + 4 + entries)
     local accepted = -1
     if type(length) == 'number' then
         accepted = entries
@@ -96,8 +96,10 @@ for i = 1, last - 1, 2 do
             accepted = entries - math.max(0, math.min(entries, length - capacity))
             if accepted < entries then
                 call('RPOP', list, entries - accepted)
-                refused = refused + entries - accepted
-                count(stats, 'channel_full_count', entries - accepted, ARGV[5], renew)
+                if ARGV[at + 3] == '1' then
+                    refused = refused + entries - accepted
+                    count(stats, 'channel_full_count', entries - accepted, lives, renew)
+                end
             end
         end
         if length <= entries then
@@ -108,21 +110,21 @@ for i = 1, last - 1, 2 do
         end
         if accepted > 0 then
             sent = sent + accepted
-            count(stats, 'messages_count', accepted, ARGV[5], renew)
+            count(stats, 'messages_count', accepted, lives, renew)
         end
     elseif not string.find(length.err, 'WRONGTYPE', 1, true) then
         return length
     end
     results[#results + 1] = accepted
-    at = at + 3 + entries
+    at = at + 5 + entries
 end
 
 local totals = KEYS[last]
 if sent > 0 then
-    count(totals, 'messages_count', sent, ARGV[6], renewed)
+    count(totals, 'messages_count', sent, ARGV[5], renewed)
 end
 if refused > 0 then
-    count(totals, 'channel_full_count', refused, ARGV[6], renewed)
+    count(totals, 'channel_full_count', refused, ARGV[5], renewed)
 end
 results[#results + 1] = expired
 return results

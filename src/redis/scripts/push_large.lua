@@ -9,9 +9,9 @@
 -- ARGV[2]: when they expire by the sender's estimate, in ms: their stamp.
 -- ARGV[3]: how far the estimate may be off, in ms. If it is further off, the stamps are written anew.
 -- ARGV[4]: how long a list lives after this, in ms.
--- ARGV[5]: the same for the counters of a channel.
--- ARGV[6]: the same for the counters of all channels.
--- ARGV[7...]: for each channel its capacity and the number of entries that were appended.
+-- ARGV[5]: the same for the counters of all channels.
+-- ARGV[6...]: for each channel its capacity, how long its counters live, in ms, whether refusals count (1), or not (0) as
+-- another server may take what this one refuses, and the number of entries that were appended.
 -- Returns: for each channel how many of its entries stay, from the first on (-1: its key holds no list); last, how many
 -- expired entries were dropped to make room.
 
@@ -54,9 +54,10 @@ local function count(stats, field, by, lives)
     redis.pcall('PEXPIRE', stats, lives)
 end
 
+local at = 6
 for i = 1, #KEYS - 1, 2 do
     local list, stats = KEYS[i], KEYS[i + 1]
-    local capacity, entries = tonumber(ARGV[i + 6]), tonumber(ARGV[i + 7])
+    local capacity, lives, entries = tonumber(ARGV[at]), ARGV[at + 1], tonumber(ARGV[at + 3])
     local accepted = -1
     local length = redis.pcall('LLEN', list)
     if type(length) == 'number' then
@@ -64,8 +65,10 @@ for i = 1, #KEYS - 1, 2 do
         accepted = math.max(0, math.min(entries, capacity - length))
         if accepted < entries then
             redis.call('RPOP', list, entries - accepted)
-            refused = refused + entries - accepted
-            count(stats, 'channel_full_count', entries - accepted, ARGV[5])
+            if ARGV[at + 2] == '1' then
+                refused = refused + entries - accepted
+                count(stats, 'channel_full_count', entries - accepted, lives)
+            end
         end
         if accepted > 0 then
             if stamp then
@@ -77,18 +80,19 @@ for i = 1, #KEYS - 1, 2 do
                 redis.call('PEXPIRE', list, ARGV[4], 'GT')
             end
             sent = sent + accepted
-            count(stats, 'messages_count', accepted, ARGV[5])
+            count(stats, 'messages_count', accepted, lives)
         end
     end
     results[#results + 1] = accepted
+    at = at + 4
 end
 
 local totals = KEYS[#KEYS]
 if sent > 0 then
-    count(totals, 'messages_count', sent, ARGV[6])
+    count(totals, 'messages_count', sent, ARGV[5])
 end
 if refused > 0 then
-    count(totals, 'channel_full_count', refused, ARGV[6])
+    count(totals, 'channel_full_count', refused, ARGV[5])
 end
 results[#results + 1] = expired
 return results

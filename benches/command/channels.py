@@ -1,6 +1,6 @@
 """The loads on channels: what each contestant does in one round, and the ratios that come of it."""
 
-from .children import Crew, Failed, ask_all, await_count, await_quiet
+from .children import Crew, Failed, ask_all, await_count, await_quiet, processor_seconds
 from .figures import percentile
 from .load import Load, rate
 from .peers import ASGI_REDIS, CHANNELS_REDIS, ENCRYPTED, OURS, REDIS_BENCHMARK, REDIS_RS, binary, run
@@ -82,15 +82,24 @@ RATIOS = [
 ]
 
 
+def spending(server, *participants):
+    """Tells, when it is called, what the processes have taken of the processors since, in us."""
+    processes = [one.process for one in (server, *participants)]
+    before = processor_seconds(processes)
+    return lambda: (processor_seconds(processes) - before) * 1e6
+
+
 def send(server, peer, count):
     """Nobody reads; every sender waits for its message to be accepted."""
     server.clear()
     with Crew() as crew:
         sender = peer.start(crew, server, "sender")
         channels = [f"bench.send.{number}" for number in range(CHANNELS)]
+        spent = spending(server, sender)
         answer = sender.ask("send", channels=channels, count=count, senders=SENDERS, size=SMALL, mark="none")
+        cpu = spent() / count
     server.clear()
-    return {"rate": rate(count, answer)}
+    return {"rate": rate(count, answer), "cpu": cpu}
 
 
 def end_to_end(server, peer, count, size):
@@ -100,15 +109,17 @@ def end_to_end(server, peer, count, size):
         receiver = peer.start(crew, server, "receiver")
         sender = peer.start(crew, server, "sender")
         targets = receiver.ask("serve", process=PROCESS, clients=CLIENTS, mark="none")["targets"]
+        spent = spending(server, sender, receiver)
         sender.tell("send", channels=targets, count=count, senders=SENDERS, size=size, mark="none")
         answer = sender.hear()
         came = await_count([receiver], count)
+        cpu = spent() / count
         taken = receiver.ask("collect")
     server.clear()
     lost = count - came
     if peer.name.startswith(OURS) and lost:
         raise Failed(f"{peer.name}: {lost} of {count} messages did not arrive")
-    return {"rate": rate(came, answer, taken["last"]), "lost": lost}
+    return {"rate": rate(came, answer, taken["last"]), "cpu": cpu, "lost": lost}
 
 
 def limit(server, count):
@@ -136,15 +147,18 @@ def queue(server, peer, count):
         workers = [peer.start(crew, server, f"worker-{number}") for number in range(WORKERS)]
         sender = peer.start(crew, server, "sender")
         ask_all(workers, "receive", channel=QUEUE, mark="id")
+        spent = spending(server, sender, *workers)
         answer = sender.ask("send", channels=[QUEUE], count=count, senders=QUEUE_SENDERS, size=SMALL, mark="id")
         # Duplicates count, too, so that their number tells nothing of the end.
         await_quiet(workers)
+        cpu = spent() / count
         taken = ask_all(workers, "collect")
     server.clear()
     ids = [number for worker in taken for number in worker["ids"]]
     distinct = set(ids)
     return {
         "rate": rate(len(distinct), answer, max(worker["last"] for worker in taken)),
+        "cpu": cpu,
         "lost": count - len(distinct),
         "duplicated": len(ids) - len(distinct),
     }

@@ -18,6 +18,7 @@ LIBC = ctypes.CDLL(None)
 PATIENCE = 120
 # The longest that a step of the setup may take.
 SETUP_PATIENCE = 1800
+TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Failed(Exception):
@@ -47,6 +48,17 @@ def end(process):
     if process.poll() is None:
         process.kill()
     process.wait()
+
+
+def processor_seconds(processes):
+    """What processes have taken of the processors."""
+    return sum(_processor_seconds(process.pid) for process in processes)
+
+
+def _processor_seconds(pid):
+    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
+        fields = stat.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 def call(arguments, **options):

@@ -42,7 +42,10 @@ ALL_OURS = (OURS, OURS_AS_CHANNELS_REDIS, OURS_AS_ASGI_REDIS, HUB)
 # Why a target may be missed where the loads share few processors, and what shows it.
 CEILINGS = {
     "send_vs_rpush": "both keep the two processors busy, so that the ratio is that of the processor time of one message, in "
-    "the program and in Redis together, which `cargo bench --bench layer -- send` prints.",
+    "the program and in Redis together, which stands beside the rates.",
+    "queue_vs_channels_redis": "a worker that takes one message at a time reads each in a trip of its own, which takes of the "
+    "processors, beside the rates, hardly more than it does with redis-rs by hand. Nor is the rate of channels_redis "
+    "steady: how often several workers deliver the same message varies.",
     "group_flatness": "the processes of the members share the processors with the sender and with Redis, and what they do "
     "for 100,000 members at once delays the answer to the sender. What the call itself does is the same: with these "
     "processes standing still (`group_flatness_elsewhere`) it takes as long for 100,000 members as for 100.",

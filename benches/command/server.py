@@ -7,7 +7,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 
-from .children import Crew, Failed, end, start
+from .children import Crew, Failed, end, processor_seconds, start
 from .figures import percentile
 from .load import Load, rate
 from .paths import PEERS
@@ -16,7 +16,6 @@ from .ratios import Figure, Ratio
 from .sizes import CLIENTS, GAP_US, SMALL
 
 PATIENCE = 20
-TICKS = os.sysconf("SC_CLK_TCK")
 AT_ONCE = 50
 # It cannot be run as a module.
 DAPHNE_COMMAND = "from daphne.cli import CommandLineInterface; CommandLineInterface.entrypoint()"
@@ -65,13 +64,7 @@ class Serving:
 
     def seconds(self):
         """What they have taken of the processors."""
-        return sum(seconds(process.pid) for process in self.processes)
-
-
-def seconds(pid):
-    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
-        fields = stat.read().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+        return processor_seconds(self.processes)
 
 
 @contextlib.contextmanager

@@ -92,6 +92,8 @@ fn is_secure(scheme: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderValue;
+
     use super::*;
 
     fn seen(from: Option<&str>, headers: &[(&'static str, &'static str)]) -> (Option<String>, bool) {
@@ -122,6 +124,16 @@ mod tests {
         assert_eq!(client("10.0.0.1:1", "198.51.100.1, 203.0.113.9, 10.9.9.9"), "203.0.113.9:0");
         assert_eq!(client("10.0.0.1:1", "198.51.100.1, nonsense, 10.9.9.9"), "10.9.9.9:0");
         assert_eq!(client("10.0.0.1:1", "nonsense"), "10.0.0.1:1");
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_hide_nobody() {
+        let headers = HeaderMap::from_iter([(
+            "x-forwarded-for".parse().unwrap(),
+            HeaderValue::from_bytes(b"\xff, 203.0.113.9, 10.0.0.2").unwrap(),
+        )]);
+        let trusted = TrustedProxies::parse(["10.0.0.0/8"]).unwrap();
+        assert_eq!(trusted.client(&headers), Some("203.0.113.9:0".parse().unwrap()));
     }
 
     #[test]

@@ -297,9 +297,13 @@ mod tests {
 
     /// A socket over a pipe that takes a few bytes at a time, and its client.
     async fn connected(pipe: usize) -> (Socket<DuplexStream>, WebSocketStream<DuplexStream>) {
+        with(SocketOptions::new(), pipe).await
+    }
+
+    async fn with(options: SocketOptions, pipe: usize) -> (Socket<DuplexStream>, WebSocketStream<DuplexStream>) {
         let (server, client) = duplex(pipe);
         let client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
-        (Socket::new(server, &SocketOptions::new()), client)
+        (Socket::new(server, &options), client)
     }
 
     fn frame(size: usize) -> Frame {
@@ -363,6 +367,23 @@ mod tests {
         };
         let ((), read) = tokio::join!(writing, client.read_to_end(&mut seen));
         assert_eq!(read.unwrap(), 102);
+    }
+
+    #[tokio::test]
+    async fn the_answer_to_a_ping_costs_a_client_nothing() {
+        let (mut socket, mut client) = with(SocketOptions::new().max_messages_per_second(1), 10_000).await;
+        let mut read = async |socket: &mut Socket<_>, message: Message| {
+            client.send(message).await.unwrap();
+            poll_fn(|cx| socket.poll_read(cx)).await.map(drop)
+        };
+        let pong = || Message::Pong(Bytes::new());
+        for _ in 0..3 {
+            socket.ping();
+            read(&mut socket, pong()).await.unwrap();
+        }
+        read(&mut socket, "one".into()).await.unwrap();
+        let unasked = read(&mut socket, pong()).await;
+        assert!(matches!(unasked, Err(ReadFault::TooFast(TooFast::Messages))), "{unasked:?}");
     }
 
     #[tokio::test]

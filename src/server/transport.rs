@@ -24,6 +24,7 @@ use tower_service::Service;
 
 use super::access_log::{Entry, Tracked};
 use super::asgi::Peer;
+use super::heartbeat::LONGEST;
 use super::listener::{Stream, Tls, is_http2};
 use super::shared::Shared;
 use super::status::{self, Count};
@@ -129,7 +130,7 @@ where
     let mut stream = TimeoutStream::new(stream);
     // Of a socket the other timeout is the one that counts, and is to come first.
     let sockets = shared.settings.sockets.write_timeout.saturating_add(Duration::from_secs(1));
-    stream.set_write_timeout(Some(transport.stall_timeout.max(sockets)));
+    stream.set_write_timeout(Some(transport.stall_timeout.max(sockets).min(LONGEST)));
     let unwritten = Unwritten::default();
     let stream = TokioIo::new(unwritten.watch(Box::pin(stream)));
     let ending = Ending { requests, taken, unwritten, http2 };
@@ -147,7 +148,7 @@ where
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(transport.header_timeout)
+        .header_read_timeout(transport.header_timeout.min(LONGEST))
         .max_header_size(transport.max_header_size)
         .max_buf_size(transport.max_header_size.max(SMALLEST_BUFFER));
     let connection = pin!(builder.serve_connection(stream, service).with_upgrades());

@@ -422,6 +422,23 @@ async fn a_delayed_message_comes_when_its_time_has_come() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn messages_that_are_due_and_find_no_room_count_among_those_that_wait() {
+    let config = Config::new().channel_capacity(CapacityRule::glob("jobs", 1));
+    let layer: Arc<dyn ChannelLayer> = Arc::new(MemoryLayer::with_config(&config).unwrap());
+    layer.send("jobs", message! {}).await.unwrap();
+    let (_stop, stopped) = oneshot::channel::<()>();
+    let _running = tokio::spawn(DelayServer::new(layer.clone()).limit(2).run(async {
+        let _ = stopped.await;
+    }));
+    for _ in 0..5 {
+        layer.send("asgi.delay", message! { "channel": "jobs", "delay": 0, "content": message! {} }).await.unwrap();
+    }
+    // Time stands still but for this, and the two that are taken try for 10 s.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(layer.channel_statistics("asgi.delay").await.unwrap().messages_pending, 3);
+}
+
+#[tokio::test(start_paused = true)]
 async fn delayed_messages_that_go_back_need_no_room() {
     let config = Config::new().channel_capacity(CapacityRule::glob("asgi.delay", 10));
     let layer: Arc<dyn ChannelLayer> = Arc::new(MemoryLayer::with_config(&config).unwrap());

@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use tokio_tungstenite::client_async;
 
 use super::App;
-use crate::support::scaled;
+use crate::support::{eventually, scaled};
 
 /// How many clients come where the heavy tests are asked for.
 const CONNECTS: usize = 20_000;
@@ -56,6 +56,8 @@ async fn twenty_thousand_clients_come_and_go_and_leave_nothing_behind() {
     over.store(true, Ordering::Relaxed);
     broadcasting.await.unwrap();
     app.is_empty().await;
+    // A handler is told after its client has been taken out of everything.
+    eventually("the end of each client", async || (app.closes() >= connects).then_some(())).await;
     assert_eq!(app.closes(), connects, "each has one end");
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use channel_layer::message;
+use channel_layer::server::SocketOptions;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -44,6 +45,28 @@ async fn a_response_that_its_client_reads_slowly_is_finished() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(client.rest().await.len(), 7_000_000);
     server.ended().await;
+}
+
+#[tokio::test]
+async fn a_server_may_wait_for_its_clients_without_an_end() {
+    let endless = Duration::MAX;
+    let server = Running::with(|server| {
+        let sockets = SocketOptions::new().write_timeout(endless);
+        server
+            .header_timeout(endless)
+            .body_timeout(endless)
+            .upload_timeout(endless)
+            .stall_timeout(endless)
+            .sockets(sockets)
+    })
+    .await;
+    let mut client = server.sent(GET).await;
+    let message = server.next("http.request").await;
+    server.reply(&message, message! { "status": 200, "content": vec![b'x'; 7_000_000] }).await;
+    assert!(client.head().await.starts_with("HTTP/1.1 200"));
+    // Long enough for the server to have to wait.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    client.until(&"x".repeat(7_000_000)).await;
 }
 
 #[tokio::test]

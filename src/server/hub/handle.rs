@@ -119,12 +119,14 @@ impl Hub {
         &self,
         messages: impl IntoIterator<Item = (&str, P)>,
     ) -> Vec<Result<usize, HubError>> {
+        let began = Instant::now();
         let messages: Vec<_> = messages.into_iter().map(|(room, payload)| (room, payload.into())).collect();
         let alone = self.inner.others.are_none();
         let trace = steps::sending(self.inner.names.member());
         let here: Vec<_> =
             messages.iter().map(|(room, payload)| self.send_here(Some((Kind::Room, *room)), payload, trace)).collect();
         if alone {
+            broadcast_took(began);
             return here.into_iter().map(Ok).collect();
         }
         let remote = messages.into_iter().map(|(room, payload)| {
@@ -134,6 +136,7 @@ impl Hub {
         let remote: Vec<_> = remote.collect();
         let remote: Vec<_> = remote.iter().map(|(group, message)| (group.as_str(), message.clone())).collect();
         let sent = self.inner.layer.group_send_many(&remote).await;
+        broadcast_took(began);
         sent.into_iter().zip(here).map(|(sent, here)| sent.map(|()| here).map_err(HubError::from)).collect()
     }
 
@@ -260,7 +263,7 @@ impl Hub {
             let message = wire::content(self.inner.names.member(), to, payload, trace);
             self.inner.layer.group_send(&self.group(to), message).await?;
         }
-        metrics::histogram!("channel_layer_broadcast_seconds").record(began.elapsed());
+        broadcast_took(began);
         Ok(here)
     }
 
@@ -278,6 +281,10 @@ impl Hub {
             None => self.inner.names.everyone().to_owned(),
         }
     }
+}
+
+fn broadcast_took(began: Instant) {
+    metrics::histogram!("channel_layer_broadcast_seconds").record(began.elapsed());
 }
 
 impl Inner {

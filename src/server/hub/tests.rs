@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use metrics_util::debugging::DebugValue;
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 use tokio::time::{sleep, timeout};
@@ -304,4 +305,33 @@ async fn after_a_loss_of_data_a_process_greets_the_others_and_does_not_believe_t
     layer.called("group_send", "hub.main.all", before + 1).await;
     sleep(Duration::from_millis(1_500)).await;
     assert_eq!(hub.status().mode, Mode::Together, "others may come back yet");
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_call_that_broadcasts_is_timed() {
+    let recorder = metrics_util::debugging::DebuggingRecorder::new();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let (layer, hub) = start().await;
+    let broadcast = async || {
+        hub.broadcast("lobby", "hi").await.unwrap();
+        assert!(hub.broadcast_many([("lobby", "hi"), ("elsewhere", "hi")]).await.iter().all(Result::is_ok));
+    };
+    let becomes = async |mode| {
+        within(async {
+            while hub.status().mode != mode {
+                sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+    };
+    becomes(Mode::Alone).await;
+    broadcast().await;
+    layer.send(hub.inner().names.member(), wire::hello("hub.main.other!process")).await.unwrap();
+    becomes(Mode::Together).await;
+    broadcast().await;
+    let timed = recorder.snapshotter().snapshot().into_vec().into_iter().map(|(key, _, _, value)| match value {
+        DebugValue::Histogram(times) if key.key().name() == "channel_layer_broadcast_seconds" => times.len(),
+        _ => 0,
+    });
+    assert_eq!(timed.sum::<usize>(), 4);
 }

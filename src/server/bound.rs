@@ -9,7 +9,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use axum::{Extension, Router};
 use tokio::runtime::Handle;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
@@ -19,7 +19,9 @@ use super::connection::Connections;
 use super::dispatch::{dispatch, shed_on_data_loss};
 use super::http::{self, Exchanges};
 use super::interface::InterfaceServer;
+use super::limits::Gate;
 use super::listener::{Address, Listening};
+use super::options::SocketOptions;
 use super::settings::DataLoss;
 use super::shared::Shared;
 use super::status::{self, Watch};
@@ -118,7 +120,9 @@ fn share(server: InterfaceServer) -> Result<(Arc<Shared>, Router)> {
         status_page,
         trace,
     } = server;
+    let limits = SocketOptions::new().max_connections_per_address(transport.max_connections_per_address);
     let shared = Shared {
+        gate: Arc::new(Gate::new(&limits)),
         connections: Connections::new(settings.sockets)?,
         exchanges: Exchanges::new(http.response_buffer, http.response_memory)?,
         layer,
@@ -168,16 +172,34 @@ async fn accept(listening: Listening, router: Router, shared: Arc<Shared>) {
             tokio::select! {
                 // Those beyond the limit wait in the backlog of the system.
                 (stream, peer) = &mut accepting, if connections.len() < shared.transport.max_connections => {
-                    connections.spawn(transport::serve(stream, peer, router.clone(), shared.clone()));
                     accepting.set(listening.accept());
+                    // Otherwise it is closed without a word, for it has asked nothing yet.
+                    if let Ok(admission) = shared.gate.admit(peer.client.map(|client| client.ip())) {
+                        let serving = transport::serve(stream, peer, router.clone(), shared.clone());
+                        connections.spawn(async move {
+                            serving.await;
+                            drop(admission);
+                        });
+                    }
                 }
-                Some(_ended) = connections.join_next() => {}
+                Some(ended) = connections.join_next() => note(&ended),
                 () = shared.stopping.cancelled() => break,
             }
         }
     }
     drop(listening);
-    while connections.join_next().await.is_some() {}
+    while let Some(ended) = connections.join_next().await {
+        note(&ended);
+    }
+}
+
+/// A panic ends one connection and nothing else, and has to be heard of all the same.
+fn note(ended: &Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!("a page or route panicked, and its connection ended");
+    }
 }
 
 async fn drain(shared: &Shared, accepting: Vec<AbortOnDropHandle<()>>) {

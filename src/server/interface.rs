@@ -189,6 +189,13 @@ impl InterfaceServer {
         self
     }
 
+    /// How many such connections there may be from one address, or from one /64 of IPv6; 0 is no limit. Further ones are closed
+    /// at once. Behind a proxy all come from its address. Defaults to no limit.
+    pub fn max_http_connections_per_address(mut self, connections: usize) -> Self {
+        self.transport.max_connections_per_address = connections;
+        self
+    }
+
     /// Speaks TLS on all its TCP and unix sockets. Defaults to none: a proxy before the server does that.
     pub fn tls(mut self, tls: Tls) -> Self {
         self.transport.tls = Some(tls);

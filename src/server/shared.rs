@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use super::asgi::trace_of;
 use super::connection::Connections;
 use super::http::{Exchanges, HttpSettings};
+use super::limits::Gate;
 use super::origin::Origins;
 use super::page::Page;
 use super::proxy::TrustedProxies;
@@ -29,6 +30,8 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) http: HttpSettings,
     pub(crate) transport: Transport,
+    /// For connections that are no open sockets.
+    pub(crate) gate: Arc<Gate>,
     pub(crate) origins: Origins,
     pub(crate) proxies: TrustedProxies,
     pub(crate) root_path: ByteString,

@@ -53,6 +53,8 @@ pub(crate) struct Transport {
     pub(crate) stall_timeout: Duration,
     /// On each listener; sockets that are open do not count.
     pub(crate) max_connections: usize,
+    /// From one address, whatever the listener; 0 is no limit.
+    pub(crate) max_connections_per_address: usize,
     pub(crate) max_header_size: usize,
     pub(crate) max_url_size: usize,
     pub(crate) access_log: bool,
@@ -65,6 +67,7 @@ impl Default for Transport {
             header_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(30),
             max_connections: 10_000,
+            max_connections_per_address: 0,
             max_header_size: 32 * 1024,
             max_url_size: 8 * 1024,
             access_log: false,

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
+use axum::Router;
+use axum::routing::get;
 use channel_layer::ChannelLayer;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::Instant;
 
 use super::client::Client;
 use super::running::{Running, ok};
+use crate::support::{Log, eventually};
 
 #[tokio::test]
 async fn a_client_that_takes_too_long_over_its_headers_is_cut_off() {
@@ -82,6 +85,49 @@ async fn connections_beyond_the_limit_wait_for_others_to_end() {
     let message = server.next("http.request").await;
     server.reply(&message, ok("at last")).await;
     client.until("at last").await;
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_of_an_address_are_closed_and_others_taken() {
+    let server = Running::with(|server| server.max_http_connections_per_address(2)).await;
+    let from = async |address: &str| {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{address}:0").parse().unwrap()).unwrap();
+        let mut client = Client::over(socket.connect(server.address.parse().unwrap()).await.unwrap());
+        client.send("GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        client
+    };
+    let answered = async |client: &mut Client| {
+        let message = server.next("http.request").await;
+        server.reply(&message, ok("here")).await;
+        client.until("here").await;
+    };
+    let (mut first, mut second) = (from("127.0.0.2").await, from("127.0.0.2").await);
+    answered(&mut first).await;
+    answered(&mut second).await;
+    from("127.0.0.2").await.closes().await;
+    answered(&mut from("127.0.0.3").await).await;
+    drop(first);
+    eventually("a place for another one", async || {
+        let _third = from("127.0.0.2").await;
+        let asked = tokio::time::timeout(Duration::from_millis(100), server.layer.receive(&["http.request"])).await;
+        asked.is_ok().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_route_that_panics_ends_its_connection_and_is_heard_of() {
+    let log = Log::default();
+    let _guard = log.keep();
+    let route = get(async || -> &'static str { panic!("as the test wants it") });
+    let server = Running::with(|server| server.routes(Router::new().route("/panic", route))).await;
+    assert_eq!(server.sent("GET /panic HTTP/1.1\r\nHost: a\r\n\r\n").await.rest().await, "");
+    eventually("a line about it", async || log.text().contains("a page or route panicked").then_some(())).await;
+    let mut client = server.sent("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let message = server.next("http.request").await;
+    server.reply(&message, ok("goes on")).await;
+    client.until("goes on").await;
 }
 
 #[tokio::test]

@@ -162,6 +162,9 @@ struct Limits {
     /// Connections on each listener that are no open sockets; further ones wait
     #[arg(long, value_name = "N", env = "CHANNEL_SERVER_MAX_HTTP_CONNECTIONS", default_value_t = 10_000)]
     max_http_connections: usize,
+    /// Such connections from one address; 0 is no limit
+    #[arg(long, value_name = "N", env = "CHANNEL_SERVER_MAX_HTTP_CONNECTIONS_PER_ADDRESS", default_value_t = 0)]
+    max_http_connections_per_address: usize,
     /// Handshakes in a second; 0 is no limit
     #[arg(long, value_name = "N", env = "CHANNEL_SERVER_MAX_HANDSHAKES_PER_SECOND", default_value_t = 0)]
     max_handshakes_per_second: u32,
@@ -301,6 +304,7 @@ impl Serve {
             .drain_timeout(times.drain_timeout)
             .restarts(limits.on_shutdown == Farewell::Restart)
             .max_http_connections(limits.max_http_connections)
+            .max_http_connections_per_address(limits.max_http_connections_per_address)
             .max_header_size(limits.max_header_size, limits.max_url_size)
             .max_body_size(limits.max_body_size)
             .response_buffer(limits.response_buffer)

@@ -160,8 +160,8 @@ impl InterfaceServer {
         self
     }
 
-    /// How long a client may take nothing of a response before it is cut off; on HTTP/2, where a client says itself how
-    /// much it takes, up to twice that. Defaults to 30 s.
+    /// How long a client may take nothing of a response before it is cut off. On HTTP/2, where a client says itself how much
+    /// it takes, it has to take 16 KiB in that time, or up to twice that. Defaults to 30 s.
     pub fn stall_timeout(mut self, timeout: Duration) -> Self {
         self.transport.stall_timeout = timeout;
         self

@@ -11,6 +11,7 @@ mod group_scripts;
 mod health;
 mod keys;
 mod large;
+mod latency;
 mod push_script;
 mod put_back_script;
 mod quarantine;

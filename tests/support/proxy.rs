@@ -1,12 +1,19 @@
-//! A TCP proxy before a server, which can freeze, cut and refuse connections as networks do.
+//! A TCP proxy before a server, which can freeze, delay, cut and refuse connections as networks do.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
+
+/// Pieces that a connection holds that are on their way; who sends more than that has to wait.
+const ON_THE_WAY: usize = 64;
+/// The most bytes of a piece.
+const PIECE: usize = 1 << 16;
 
 /// Passes connections to a server on; ends, with all its connections, when dropped.
 pub struct Proxy {
@@ -29,6 +36,8 @@ struct State {
     next: u64,
     /// New connections are closed at once.
     refusing: bool,
+    /// How long everything is on its way, there and back each.
+    delay: Duration,
 }
 
 impl Proxy {
@@ -65,6 +74,11 @@ impl Proxy {
     /// The end of [`stall`](Self::stall).
     pub fn resume(&self) {
         self.state.send_modify(|state| state.stalled = false);
+    }
+
+    /// Has everything arrive so much later, there and back each, in the same order and at the same rate.
+    pub fn delay(&self, delay: Duration) {
+        self.state.send_modify(|state| state.delay = delay);
     }
 
     /// Closes every present connection. New ones work.
@@ -130,28 +144,63 @@ enum Direction {
     Back,
 }
 
+/// Copies until one of the ends is closed, and what is on its way has arrived.
 async fn copy(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
+    from: OwnedReadHalf,
+    to: OwnedWriteHalf,
     number: u64,
+    direction: Direction,
+    state: watch::Receiver<State>,
+) {
+    let (sender, on_the_way) = mpsc::channel(ON_THE_WAY);
+    let taking = async {
+        take(from, sender, direction, state.clone()).await;
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = taking => {}
+        () = give(on_the_way, to, number, direction, &state) => {}
+    }
+}
+
+/// Takes pieces from one end, each with the time at which it arrives at the other.
+async fn take(
+    mut from: OwnedReadHalf,
+    sender: mpsc::Sender<(Instant, Vec<u8>)>,
     direction: Direction,
     mut state: watch::Receiver<State>,
 ) {
-    let mut buffer = vec![0; 1 << 16];
+    let mut buffer = vec![0; PIECE];
     loop {
         if direction == Direction::Back && state.wait_for(|state| !state.stalled).await.is_err() {
             return;
         }
-        let read = from.read(&mut buffer).await;
+        let Ok(read @ 1..) = from.read(&mut buffer).await else { return };
+        let arrives = Instant::now() + state.borrow().delay;
+        if sender.send((arrives, buffer[..read].to_vec())).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Gives them to the other end.
+async fn give(
+    mut on_the_way: mpsc::Receiver<(Instant, Vec<u8>)>,
+    mut to: OwnedWriteHalf,
+    number: u64,
+    direction: Direction,
+    state: &watch::Receiver<State>,
+) {
+    while let Some((arrives, piece)) = on_the_way.recv().await {
+        sleep_until(arrives).await;
         let now = *state.borrow();
         if number < now.frozen {
             std::future::pending::<()>().await;
         }
-        let Ok(read @ 1..) = read else { return };
         if direction == Direction::Back && number < now.deaf {
             continue;
         }
-        if to.write_all(&buffer[..read]).await.is_err() {
+        if to.write_all(&piece).await.is_err() {
             return;
         }
     }

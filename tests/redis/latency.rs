@@ -1,0 +1,81 @@
+//! A slow link to the server: everything takes longer, and nothing else is different.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use channel_layer::health::Status;
+use channel_layer::{ChannelLayer, Event, Mode, PubSubLayer, RedisLayer};
+use futures_util::future::join_all;
+
+use super::tools::{number, numbered};
+use crate::pubsub::tools::config;
+use crate::support::{DEADLINE, Proxy, RedisServer, within};
+
+/// On each way.
+const DELAY: Duration = Duration::from_millis(150);
+/// Each waits for its answer before the next, so that they take many round trips.
+const IN_A_ROW: i64 = 10;
+/// All at the same time, so that they take few.
+const AT_ONCE: i64 = 1000;
+
+/// Sends from `far`, which has the slow link, to `near` and back: one after the other, and many at once.
+async fn talks(far: Arc<dyn ChannelLayer>, near: Arc<dyn ChannelLayer>) {
+    let mut events = far.events();
+    for (sender, reader, channel) in [(&far, &near, "near!"), (&near, &far, "far!")] {
+        let mut receiver = reader.receiver(&[channel]).unwrap();
+        let member = format!("{channel}1");
+        reader.group_add(channel.trim_end_matches('!'), &member).await.unwrap();
+        let began = Instant::now();
+        let sending = async {
+            for n in 0..IN_A_ROW {
+                sender.group_send(channel.trim_end_matches('!'), numbered(n)).await.unwrap();
+            }
+            let rest: Vec<_> = (IN_A_ROW..AT_ONCE).map(|n| (&*member, numbered(n))).collect();
+            assert!(sender.send_many(&rest).await.into_iter().all(|result| result.is_ok()));
+            join_all((AT_ONCE..2 * AT_ONCE).map(|n| sender.send(&member, numbered(n)))).await
+        };
+        let reading = async {
+            for n in 0..2 * AT_ONCE {
+                assert_eq!(number(&receiver.recv().await.unwrap()), n);
+            }
+        };
+        let (sent, ()) = within(DEADLINE, "all messages", async { tokio::join!(sending, reading) }).await;
+        assert!(sent.into_iter().all(|result| result.is_ok()));
+        // A round trip for each would take ten minutes.
+        assert!(began.elapsed() > DELAY && began.elapsed() < DEADLINE);
+        assert!(within(DEADLINE, "a look", reader.try_receive(&[channel])).await.unwrap().is_none());
+        receiver.close().await.unwrap();
+    }
+    assert_eq!(*far.mode().borrow(), Mode::Remote);
+    let lost = std::iter::from_fn(|| events.try_recv().ok()).find(|event| {
+        matches!(event, Event::ShardDown { .. } | Event::SubscriptionLost { .. } | Event::ReadInterrupted { .. })
+    });
+    assert_eq!(lost, None);
+    let health = within(DEADLINE, "health", far.health()).await;
+    let shard = &health.shards[0];
+    let travelled = shard.probe.as_ref().unwrap().round_trip;
+    assert_eq!(health.status, Status::Healthy);
+    assert!(shard.latency.min(travelled) >= Some(2 * DELAY), "{shard:?}");
+}
+
+#[tokio::test]
+async fn what_is_published_keeps_its_order_and_comes_once() {
+    let server = RedisServer::start();
+    let proxy = Proxy::before(&server.url()).await;
+    proxy.delay(DELAY);
+    let config = |url: &str| config([url]).command_timeout(DEADLINE);
+    let far = PubSubLayer::connect(config(&proxy.url())).await.unwrap();
+    let near = PubSubLayer::connect(config(&server.url())).await.unwrap();
+    talks(Arc::new(far), Arc::new(near)).await;
+}
+
+#[tokio::test]
+async fn what_is_kept_keeps_its_order_and_comes_once() {
+    let server = RedisServer::start();
+    let proxy = Proxy::before(&server.url()).await;
+    proxy.delay(DELAY);
+    let config = |url: &str| config([url]).command_timeout(DEADLINE);
+    let far = RedisLayer::connect(config(&proxy.url())).await.unwrap();
+    let near = RedisLayer::connect(config(&server.url())).await.unwrap();
+    talks(Arc::new(far), Arc::new(near)).await;
+}

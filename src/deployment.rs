@@ -12,6 +12,9 @@ use crate::redis::PubSubLayer;
 /// How often a command is tried again where it is only said that it shall be.
 const RETRY_ATTEMPTS: usize = 3;
 
+/// Options that not every layer takes at every value, or that name files.
+const CHECKED_LATER: [&str; 5] = ["prefix", "fallback", "tls_ca_file", "tls_cert_file", "tls_key_file"];
+
 /// The options of a deployment and the layer that it wants.
 ///
 /// [`from_env`](Self::from_env) reads variables of two families. Those that begin with `CHANNEL_LAYER_` are the options of
@@ -39,6 +42,16 @@ pub struct Deployment {
     pub layer: LayerKind,
     /// Whether the environment says that there is no Redis.
     disabled: bool,
+    /// Where options come from that are checked again when the layer is made.
+    origins: Vec<Origin>,
+}
+
+/// A variable that has set an option. It is no secret.
+#[derive(Clone, Debug)]
+struct Origin {
+    option: &'static str,
+    value: String,
+    variable: String,
 }
 
 /// A layer to choose.
@@ -87,7 +100,7 @@ impl Deployment {
     pub fn of(config: Config) -> Self {
         let on_redis = config.names_servers() || config.format != Format::Native;
         let layer = if on_redis { LayerKind::Redis } else { LayerKind::Memory };
-        Self { config, layer, disabled: false }
+        Self { config, layer, disabled: false, origins: Vec::new() }
     }
 
     /// What the environment asks for.
@@ -107,6 +120,7 @@ impl Deployment {
         let enabled = redis.truth("ENABLED")?;
         let mut deployment = Self::of(config.with_vars(variables.iter().cloned())?);
         deployment.disabled = enabled == Some(false);
+        deployment.origins = origins(&variables);
         deployment.layer = match (enabled, redis.truth("PUBSUB_ENABLED")?) {
             (Some(false), _) => LayerKind::Memory,
             (_, Some(true)) => LayerKind::PubSub,
@@ -155,11 +169,38 @@ impl Deployment {
     ///
     /// [`Error::InvalidConfig`], and those of [`RedisLayer::connect`](crate::RedisLayer::connect).
     pub async fn connect(self) -> Result<Arc<dyn ChannelLayer>> {
-        Ok(match self.layer {
-            LayerKind::Memory => Arc::new(MemoryLayer::with_config(&self.config)?),
-            LayerKind::Redis => crate::connect::connect(self.config).await?,
-            LayerKind::PubSub => Arc::new(PubSubLayer::connect(self.config).await?),
-        })
+        let Self { config, layer, origins, .. } = self;
+        make(layer, config).await.map_err(|error| of_origin(error, &origins))
+    }
+}
+
+async fn make(layer: LayerKind, config: Config) -> Result<Arc<dyn ChannelLayer>> {
+    Ok(match layer {
+        LayerKind::Memory => Arc::new(MemoryLayer::with_config(&config)?),
+        LayerKind::Redis => crate::connect::connect(config).await?,
+        LayerKind::PubSub => Arc::new(PubSubLayer::connect(config).await?),
+    })
+}
+
+fn origins(variables: &[(String, String)]) -> Vec<Origin> {
+    let from = |(option, variable): (&'static str, String)| {
+        let (_, value) = variables.iter().find(|(name, _)| *name == variable)?;
+        Some(Origin { option, value: value.trim().to_owned(), variable })
+    };
+    let ours = CHECKED_LATER.map(|option| (option, format!("CHANNEL_LAYER_{}", option.to_ascii_uppercase())));
+    // Where both set the option, the first is the one that counts.
+    ours.into_iter().chain([("prefix", "REDIS_CHANNEL_PREFIX".to_owned())]).filter_map(from).collect()
+}
+
+/// The same error, naming the variable that has set the option to the value that is wrong, if one has.
+fn of_origin(error: Error, origins: &[Origin]) -> Error {
+    match error {
+        Error::InvalidConfig { option, value, reason } => {
+            let origin = origins.iter().find(|origin| origin.option == option && origin.value == value);
+            let option = origin.map_or(option, |origin| origin.variable.clone());
+            Error::InvalidConfig { option, value, reason }
+        }
+        other => other,
     }
 }
 
@@ -351,5 +392,35 @@ mod tests {
             let error = read(&[(variable, value)]).expect_err(variable).to_string();
             assert!(error.contains(fault) && !error.contains("secret"), "{error}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_a_layer_refuses_is_named_by_variable_too() {
+        let pubsub = ("REDIS_PUBSUB_ENABLED", "true");
+        let tls = ("REDIS_URL", "rediss://127.0.0.1:1");
+        for (variables, fault) in [
+            (vec![pubsub, ("REDIS_CHANNEL_PREFIX", "a*")], "REDIS_CHANNEL_PREFIX = a*: on a layer that publishes"),
+            (
+                vec![pubsub, ("CHANNEL_LAYER_PREFIX", "a*"), ("REDIS_CHANNEL_PREFIX", "b")],
+                "CHANNEL_LAYER_PREFIX = a*: ",
+            ),
+            (vec![tls, ("CHANNEL_LAYER_TLS_CA_FILE", "/nowhere")], "CHANNEL_LAYER_TLS_CA_FILE = /nowhere: "),
+            (
+                vec![("CHANNEL_LAYER_FORMAT", "asgi_redis"), ("CHANNEL_LAYER_FALLBACK", "local")],
+                "CHANNEL_LAYER_FALLBACK = local: it needs",
+            ),
+        ] {
+            let error = read(&variables).expect("each is good in itself").connect().await.map(drop).expect_err(fault);
+            assert!(error.to_string().contains(fault), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_value_that_did_not_come_from_a_variable_is_named_by_option() {
+        let mut deployment =
+            read(&[("REDIS_PUBSUB_ENABLED", "true"), ("REDIS_CHANNEL_PREFIX", "a")]).expect("it is good");
+        deployment.config = deployment.config.prefix("b*");
+        let error = deployment.connect().await.map(drop).expect_err("it is a pattern").to_string();
+        assert!(error.contains("invalid configuration: prefix = b*"), "{error}");
     }
 }

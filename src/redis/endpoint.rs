@@ -12,7 +12,8 @@ use redis::{
 };
 use rustls::crypto::{CryptoProvider, ring};
 
-use crate::config::{Config, ServiceLogin, TlsFiles};
+use crate::config::{Config, Host, ServiceLogin, TlsFiles};
+use crate::error::Error;
 
 /// An address with everything that connections to it need.
 #[derive(Clone)]
@@ -29,6 +30,16 @@ pub(crate) enum EndpointError {
     File { option: &'static str, path: String, reason: String },
     #[error(transparent)]
     Redis(#[from] RedisError),
+}
+
+impl EndpointError {
+    /// As the error of a configuration with this `host` for `option`, unless another option is wrong.
+    pub(crate) fn of_option(self, option: String, host: &Host) -> Error {
+        match self {
+            Self::File { option, path, reason } => Error::config(option, path, reason),
+            Self::Redis(error) => Error::config(option, host, error),
+        }
+    }
 }
 
 impl Endpoint {

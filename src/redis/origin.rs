@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::{Client, ConnectionAddr};
 
 use super::connection::ConnectError;
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, EndpointError};
 use super::sentinel::{Address, Sentinels};
 use crate::config::{Config, Host};
 use crate::error::{Error, Result};
@@ -40,7 +40,7 @@ pub(crate) async fn all(config: &Config) -> Result<Vec<(String, Origin)>> {
 }
 
 fn fixed(at: usize, host: &Host, config: &Config) -> Result<(String, Origin)> {
-    let refuse = |error| Error::config(format!("hosts[{at}]"), host, error);
+    let refuse = |error: EndpointError| error.of_option(format!("hosts[{at}]"), host);
     let endpoint = Endpoint::at(host.url(), config).map_err(refuse)?;
     // What is wrong with files shall be told at once.
     endpoint.client().map_err(refuse)?;

@@ -11,7 +11,7 @@ use redis::{AsyncConnectionConfig, FromRedisValue, RedisError};
 
 use super::endpoint::{Endpoint, EndpointError};
 use crate::config::{Config, Host};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 const DEFAULT_PORT: u16 = 26379;
 
@@ -58,7 +58,7 @@ impl Sentinels {
     /// Those of `config`.
     pub(crate) fn new(config: &Config) -> Result<Self> {
         let sentinel = |(at, host): (usize, &Host)| {
-            let refuse = |error| Error::config(format!("sentinels[{at}]"), host, error);
+            let refuse = |error: EndpointError| error.of_option(format!("sentinels[{at}]"), host);
             let endpoint = Endpoint::at(&host.url_with_port(DEFAULT_PORT), config).map_err(refuse)?;
             endpoint.client().map_err(refuse)?;
             Ok(Sentinel { name: host.to_string(), endpoint })

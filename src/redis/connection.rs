@@ -12,6 +12,7 @@ use super::endpoint::EndpointError;
 use super::fault;
 use super::script::Script;
 use super::sentinel::SentinelError;
+use super::trust;
 use crate::config::Config;
 
 /// How long connections may take for what.
@@ -101,10 +102,13 @@ pub(crate) enum ConnectError {
 }
 
 impl ConnectError {
-    /// Whether the server is there, and wants another user or password.
-    pub(crate) fn is_refused_login(&self) -> bool {
+    /// Whether the server is there, and one of the two does not accept the other: it wants another user or password, or a
+    /// certificate is not trusted. One that has only expired is no mistake of who starts a program now.
+    pub(crate) fn is_refusal(&self) -> bool {
         let Self::Redis(error) = self else { return false };
-        error.kind() == ErrorKind::AuthenticationFailed || error.code() == Some("NOAUTH")
+        error.kind() == ErrorKind::AuthenticationFailed
+            || error.code() == Some("NOAUTH")
+            || trust::broken(error).is_some_and(trust::is_mistake)
     }
 }
 

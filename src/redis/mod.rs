@@ -29,6 +29,7 @@ pub(crate) mod servers;
 pub(crate) mod shard;
 pub(crate) mod statistics;
 pub(crate) mod topology;
+mod trust;
 mod vitals;
 
 pub use layer::RedisLayer;

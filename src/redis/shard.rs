@@ -101,7 +101,7 @@ impl Shard {
                 Err(Error::UnsupportedServer { shard: self.index, version, needed: needed.to_string() })
             }
             Err(error) => {
-                let refused = error.is_refused_login();
+                let refused = error.is_refusal();
                 let fault = Fault::unsent(error);
                 self.state.send_replace(State::Down(fault.clone()));
                 let told = if refused { fault.of_a_server_that_is_there() } else { fault };

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use channel_layer::{ChannelLayer, Config, Error, RedisLayer, message};
+use channel_layer::{ChannelLayer, Config, Error, Fallback, FallbackLayer, Mode, PubSubLayer, RedisLayer, message};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tempfile::TempDir;
 
@@ -29,10 +29,16 @@ impl Files {
         params.distinguished_name.push(DnType::CommonName, random_prefix());
         let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         files.write("ca.pem", &ca.pem());
-        for (name, names) in [("server", vec!["127.0.0.1".into()]), ("client", vec![]), ("named", vec!["other".into()])]
+        let here = || vec!["127.0.0.1".into()];
+        for (name, names) in
+            [("server", here()), ("client", vec![]), ("named", vec!["other".into()]), ("expired", here())]
         {
             let key = KeyPair::generate().unwrap();
-            let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &ca).unwrap();
+            let mut params = CertificateParams::new(names).unwrap();
+            if name == "expired" {
+                params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+            }
+            let certificate = params.signed_by(&key, &ca).unwrap();
             files.write(&format!("{name}.pem"), &certificate.pem());
             files.write(&format!("{name}.key"), &key.serialize_pem());
         }
@@ -148,6 +154,52 @@ async fn a_server_that_wants_a_certificate_of_us_gets_it() {
         let (error, said) = refusal(config).await;
         assert!(matches!(error, Error::Redis { shard: 0, .. }), "{said}");
     }
+}
+
+/// What the layers that go on without a server say of `config` at the start; nothing if they start alone.
+async fn refused_though_it_falls_back(config: Config) -> [Option<Error>; 2] {
+    let config = config.fallback(Fallback::Local);
+    let alone = async |layer: &dyn ChannelLayer| {
+        assert_eq!(*layer.mode().borrow(), Mode::LocalOnly);
+        layer.send("n", numbered(1)).await.unwrap();
+        layer.health().await.shards.remove(0).reason.unwrap()
+    };
+    let falls_back = within(DEADLINE, "a layer", FallbackLayer::connect(config.clone())).await;
+    let publishes = within(DEADLINE, "a layer", PubSubLayer::connect(config)).await;
+    if let (Ok(falls_back), Ok(publishes)) = (&falls_back, &publishes) {
+        for reason in [alone(falls_back).await, alone(publishes).await] {
+            assert!(reason.contains("expired"), "{reason}");
+        }
+    }
+    [falls_back.err(), publishes.err()]
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_not_trusted_is_no_outage_at_the_start() {
+    let (server, named, other) =
+        (TlsServer::start("server", &[]), TlsServer::start("named", &ANY_CLIENT), Files::new());
+    let ours = server.config().tls_ca_file(server.files.path("ca.pem"));
+    let strange =
+        |files: &Files| ours.clone().tls_cert_file(files.path("client.pem")).tls_key_file(files.path("client.key"));
+    for (config, mistake) in [
+        (server.config().tls_ca_file(other.path("ca.pem")), "UnknownIssuer"),
+        (named.config().tls_ca_file(named.files.path("ca.pem")), "not valid for name"),
+        (ours.clone(), "CertificateRequired"),
+        (strange(&other), "UnknownCA"),
+    ] {
+        for refused in refused_though_it_falls_back(config).await {
+            let refused = refused.unwrap_or_else(|| panic!("it started in spite of {mistake}"));
+            let cause = std::error::Error::source(&refused).unwrap().to_string();
+            assert!(matches!(refused, Error::Redis { shard: 0, .. }) && cause.contains(mistake), "{cause}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_layer_that_falls_back_starts_beside_a_certificate_that_has_expired() {
+    let server = TlsServer::start("expired", &ANY_CLIENT);
+    let refused = refused_though_it_falls_back(server.config().tls_ca_file(server.files.path("ca.pem"))).await;
+    assert!(refused.iter().all(Option::is_none), "{refused:?}");
 }
 
 #[tokio::test]

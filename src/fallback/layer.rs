@@ -6,15 +6,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{broadcast, watch};
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::guard::Guard;
-use super::ledger::{Change, Key, Ledger};
+use super::ledger::{Change, Ledger};
 use super::source::FallbackSource;
 use crate::config::Config;
-use crate::drops::{self, DropReason};
 use crate::error::Result;
 use crate::health::{Health, RedisStats};
 use crate::layer::{ChannelLayer, Delivery, Event, Mode, Modes, Receiver, ShardStatus, Statistics};
@@ -25,8 +23,6 @@ use crate::redis::RedisLayer;
 
 /// Events that a slow listener can be behind before it misses the oldest.
 const EVENTS: usize = 256;
-/// How long a remote layer that fails again at once is left alone.
-const PAUSE: Duration = Duration::from_millis(250);
 
 /// A layer that uses another one while its servers are there, and a [`MemoryLayer`] of this process while one of them is
 /// away: sends and groups then go on between the members of this process, and no call fails for the outage.
@@ -67,9 +63,9 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// # }
 /// ```
 pub struct FallbackLayer<L> {
-    remote: Arc<L>,
-    local: MemoryLayer,
-    guard: Arc<Guard>,
+    pub(super) remote: Arc<L>,
+    pub(super) local: MemoryLayer,
+    pub(super) guard: Arc<Guard>,
     events: broadcast::Sender<Event>,
     closing: CancellationToken,
     tasks: TaskTracker,
@@ -129,84 +125,6 @@ impl<L: ChannelLayer> FallbackLayer<L> {
     /// Whether the layer has fallen back, since when and why, and how many messages have stayed in this process.
     pub fn status(&self) -> ShardStatus {
         self.guard.modes.status().remove(0)
-    }
-
-    async fn send_local(&self, channel: &str, message: Message) -> Result<()> {
-        self.local.send(channel, message).await?;
-        self.guard.modes.count_local(0, 1);
-        Ok(())
-    }
-
-    async fn group_send_local(&self, group: &str, message: Message) -> Result<()> {
-        self.local.group_send(group, message).await?;
-        self.guard.modes.count_local(0, 1);
-        Ok(())
-    }
-
-    /// What a send comes to that the remote layer gave this result for.
-    async fn settle_send(&self, result: Result<()>, channel: &str, message: &Message) -> Result<()> {
-        match result {
-            Err(error) if self.guard.judge(&error) && !error.may_have_run() => {
-                self.send_local(channel, message.clone()).await
-            }
-            result => self.forgive(result),
-        }
-    }
-
-    /// An outage is no failure of the call. What it was may have taken place.
-    fn forgive(&self, result: Result<()>) -> Result<()> {
-        match result {
-            Err(error) if self.guard.judge(&error) => {
-                drops::count(DropReason::Unconfirmed, 1);
-                Ok(())
-            }
-            result => result,
-        }
-    }
-
-    /// Changes a membership that has been changed here already.
-    async fn change(&self, key: Key, change: Change) -> Result<()> {
-        if self.guard.look(&*self.remote) {
-            let mut ledger = self.guard.ledger.lock();
-            if self.guard.is_local() {
-                ledger.note(key, change, false);
-                return Ok(());
-            }
-        }
-        let (group, channel) = (key.0.as_str(), key.1.as_str());
-        let done = match change {
-            Change::Added => self.remote.group_add(group, channel).await,
-            Change::Discarded => self.remote.group_discard(group, channel).await,
-        };
-        let told = match done {
-            // To make or to end a membership twice is no harm.
-            Err(error) if self.guard.judge(&error) => false,
-            Err(error) => return Err(error),
-            Ok(()) => true,
-        };
-        self.guard.ledger.lock().note(key, change, told);
-        Ok(())
-    }
-
-    /// Receives from the remote layer, however long its outages last.
-    async fn receive_remote(&self, channels: &[&str]) -> Result<Delivery> {
-        loop {
-            for _ in 0..2 {
-                match self.remote.receive(channels).await {
-                    // The next call waits until the server is back.
-                    Err(error) if self.guard.judge(&error) => {}
-                    result => return result,
-                }
-            }
-            sleep(PAUSE).await;
-        }
-    }
-
-    async fn try_receive_remote(&self, channels: &[&str]) -> Result<Option<Delivery>> {
-        match self.remote.try_receive(channels).await {
-            Err(error) if self.guard.judge(&error) => Ok(None),
-            result => result,
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! `FallbackLayer`: another layer while its servers are there, and this process alone while they are not.
 
+mod calls;
 mod guard;
 mod layer;
 mod ledger;

@@ -4,6 +4,7 @@ mod answer;
 pub(crate) mod batch;
 pub(crate) mod checkup;
 pub(crate) mod clock;
+mod commands;
 pub(crate) mod connection;
 pub(crate) mod endpoint;
 mod envelope;

@@ -4,37 +4,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::future::join_all;
 use rand::distr::{Alphanumeric, SampleString};
 use tokio::sync::{broadcast, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::inbox::{self, Inbox};
-use super::interest::Interest;
+use super::inbox::Inbox;
 use super::publish::{Letter, Publisher};
 use super::source::PubSubSource;
-use super::station::{Behaviour, Station};
 use super::topic::{Target, Topics};
 use super::wire::Wire;
-use crate::config::{Config, Fallback};
 use crate::error::{Error, Result};
 use crate::health::{Health, RedisStats};
 use crate::layer::{ChannelLayer, Delivery, Event, Mode, Modes, Receiver, ShardStatus, Source, Statistics};
-use crate::memory::MemoryLayer;
 use crate::message::Message;
 use crate::name::{ChannelKind, ChannelName, GroupName};
 use crate::redis::checkup::{self, Checkup};
-use crate::redis::connection::{Needs, Timing, Version};
-use crate::redis::servers;
 use crate::redis::shard::Shard;
 
 /// Random characters of a new channel's name.
 const NEW_NAME: usize = 12;
-/// The first version of Redis that closes connections which fall behind by more than they should.
-const OLDEST_SERVER: Version = Version(5, 0);
-/// The first version with `SPUBLISH`.
-const OLDEST_SHARDED: Version = Version(7, 0);
 
 /// A channel layer on the publish and subscribe of Redis, in the wire format of the `pubsub` layer of Python's
 /// `channels_redis`: quick, and kept nowhere.
@@ -44,7 +33,7 @@ const OLDEST_SHARDED: Version = Version(7, 0);
 /// *open* in a process while a receiver of it lives and for the expiry after that, and after
 /// [`subscribe`](Self::subscribe) or [`new_channel`](ChannelLayer::new_channel) for the expiry. A queue holds as many
 /// messages as the channel has capacity; above it the oldest go, or the newest, as
-/// [`overflow`](Config::overflow) says. `send` never gives [`Error::ChannelFull`].
+/// [`overflow`](crate::Config::overflow) says. `send` never gives [`Error::ChannelFull`].
 ///
 /// - **Normal channels** give each message to every process that reads them, and there to one reader. To share work
 ///   inside each process put a [`HybridLayer`](crate::HybridLayer) with a [`MemoryLayer`](crate::MemoryLayer) before it.
@@ -57,11 +46,11 @@ const OLDEST_SHARDED: Version = Version(7, 0);
 /// # Without Redis
 ///
 /// While a server is away, from the start or later, everything goes on between the members of this process, unless
-/// [`fallback`](Config::fallback) says that calls shall fail. No call waits for a server that is known to be away; those
+/// [`fallback`](crate::Config::fallback) says that calls shall fail. No call waits for a server that is known to be away; those
 /// that were waiting when it went are answered within the command timeout. What the server had not taken then stays
 /// here; what it may have taken is not sent twice, and counted as dropped under the reason `unconfirmed`.
 ///
-/// Messages go to the server again when it has answered for [`return_after`](Config::return_after) and everything is
+/// Messages go to the server again when it has answered for [`return_after`](crate::Config::return_after) and everything is
 /// subscribed. What stayed here is counted and not sent later. So the order of one sender's messages holds through both
 /// changes. Each server of several has its own state: [`status`](Self::status), [`mode`](ChannelLayer::mode),
 /// [`Event::LocalOnly`] and [`Event::Remote`], the metrics `channel_layer_local_only` and
@@ -71,7 +60,7 @@ const OLDEST_SHARDED: Version = Version(7, 0);
 /// use channel_layer::{ChannelLayer, Config, PubSubLayer, message};
 ///
 /// # async fn example() -> channel_layer::Result<()> {
-/// let layer = PubSubLayer::connect(Config::new().host("redis://127.0.0.1:6379")).await?;
+/// let layer = PubSubLayer::connect(crate::Config::new().host("redis://127.0.0.1:6379")).await?;
 /// let mut receiver = layer.receiver(&["websocket.send.server1!"])?;
 /// layer.group_add("room", "websocket.send.server1!ada").await?;
 /// layer.group_send("room", message! { "text": "hello" }).await?;
@@ -82,87 +71,24 @@ const OLDEST_SHARDED: Version = Version(7, 0);
 pub struct PubSubLayer {
     pub(super) inbox: Arc<Inbox>,
     pub(super) topics: Arc<Topics>,
-    wire: Arc<Wire>,
-    prefix: String,
-    publisher: Publisher,
+    pub(super) wire: Arc<Wire>,
+    pub(super) prefix: String,
+    pub(super) publisher: Publisher,
     pub(super) shards: Vec<Arc<Shard>>,
     pub(super) checkup: Checkup,
-    modes: Arc<Modes>,
-    events: broadcast::Sender<Event>,
+    pub(super) modes: Arc<Modes>,
+    pub(super) events: broadcast::Sender<Event>,
     /// Cancelled when the layer closes or is dropped.
-    closing: CancellationToken,
+    pub(super) closing: CancellationToken,
     /// Cancelled when all lanes have ended after that.
-    drained: CancellationToken,
-    upkeep: TaskTracker,
+    pub(super) drained: CancellationToken,
+    pub(super) upkeep: TaskTracker,
 }
 
 /// What came of a message that was given to a lane.
 pub(super) type Posted = oneshot::Receiver<Result<()>>;
 
 impl PubSubLayer {
-    /// Connects to the servers of `config`. Those that cannot be reached are tried again in the background; with
-    /// [`Fallback::Local`], the default, none needs to be there.
-    ///
-    /// # Cancel safety
-    ///
-    /// When dropped, all connections are closed.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::InvalidConfig`], [`Error::UnsupportedServer`] if a server is older than 5.0, or 7.0 for
-    /// [`sharded_pubsub`](Config::sharded_pubsub); with [`Fallback::Fail`] [`Error::Redis`] if none can be reached, and
-    /// always if sentinels are named and no [`services`](Config::services), and none of them tells which there are.
-    pub async fn connect(config: Config) -> Result<Self> {
-        config.validate()?;
-        if config.key_prefix().contains(['!', '?', '*', '[', '\\']) {
-            let reason = "on a layer that publishes it cannot have characters of patterns and channel types";
-            return Err(Error::config("prefix", config.key_prefix(), reason));
-        }
-        let (events, _) = broadcast::channel(servers::EVENTS);
-        let min_version = if config.sharded_pubsub { OLDEST_SHARDED } else { OLDEST_SERVER };
-        let needs = Needs { pool_size: 1, writable: false, ..Needs::new(&config, min_version, &[], None) };
-        let fallback = config.fallback.unwrap_or(Fallback::Local);
-        let (_, shards) = servers::connect(&config, &needs, &events, fallback == Fallback::Fail).await?;
-        let layer = Self::start(shards, &config, fallback, events)?;
-        join_all(layer.inbox.interest.stations().iter().map(|station| station.settled())).await;
-        Ok(layer)
-    }
-
-    /// Starts everything that works in the background.
-    fn start(
-        shards: Vec<Arc<Shard>>,
-        config: &Config,
-        fallback: Fallback,
-        events: broadcast::Sender<Event>,
-    ) -> Result<Self> {
-        let topics = Arc::new(Topics::new(config.key_prefix(), config.sharded_pubsub, shards.len()));
-        let wire = Arc::new(Wire::new(config)?);
-        let modes = Modes::new(shards.len(), events.clone());
-        let publish = if config.sharded_pubsub { "SPUBLISH" } else { "PUBLISH" };
-        let behaviour = Behaviour { fallback, return_after: config.return_after, publish };
-        let station = |shard: &Arc<Shard>| {
-            Arc::new(Station::new(shard.clone(), Timing::of(config), behaviour, modes.clone(), events.clone()))
-        };
-        let stations: Vec<_> = shards.iter().map(station).collect();
-        let memory = MemoryLayer::dropping(config, config.overflow)?;
-        let interest = Interest::new(topics.clone(), stations.clone(), config.expiry);
-        let inbox = Arc::new(Inbox::new(memory, interest, topics.clone(), wire.clone()));
-
-        let (closing, drained) = (CancellationToken::new(), CancellationToken::new());
-        let (work, upkeep) = (TaskTracker::new(), TaskTracker::new());
-        for (shard, station) in shards.iter().zip(&stations) {
-            upkeep.spawn(shard.clone().supervise(drained.clone()));
-            upkeep.spawn(station.clone().run(inbox.clone(), drained.clone()));
-        }
-        upkeep.spawn(inbox::sweep(inbox.clone(), config.expiry, closing.clone()));
-        let publisher = Publisher::start(&stations, &inbox, &modes, &work, &closing);
-        upkeep.spawn(servers::drain(shards.clone(), work, closing.clone(), drained.clone()));
-        upkeep.close();
-        let prefix = config.key_prefix().to_owned();
-        let checkup = Checkup::new(shards.len());
-        Ok(Self { inbox, topics, wire, prefix, publisher, shards, checkup, modes, events, closing, drained, upkeep })
-    }
-
     /// Opens `channels` in this process: messages that are sent from now on wait here to be read, for the expiry. A
     /// reader needs no such call, unless a message may be sent before it is there.
     ///

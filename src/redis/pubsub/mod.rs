@@ -1,5 +1,6 @@
 //! The layer on Redis' publish and subscribe, in the wire format of `channels_redis.pubsub`.
 
+mod connect;
 mod gate;
 mod inbox;
 mod interest;

@@ -379,3 +379,25 @@ async fn figures_tell_of_what_is_published() {
     assert!(matches!(figure("channel_layer_reconnects_total"), None | Some(DebugValue::Counter(0))));
     assert_eq!(figure("channel_layer_local_only"), Some(&DebugValue::Gauge(0.0.into())));
 }
+
+#[tokio::test(flavor = "current_thread")]
+async fn each_loss_of_a_server_or_of_a_subscription_is_counted_once() {
+    let recorder = DebuggingRecorder::new();
+    let mut counts = Counts::of(&recorder);
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let mut server = RedisServer::start();
+    let layer = connect_with(config([&*server.url()])).await;
+    // Without a subscription no connection is of the kind that is killed.
+    layer.subscribe(&["work"]).await.unwrap();
+    let mut events = layer.events();
+    for alone in [true, false, true] {
+        if alone {
+            ask(&server.url(), "CLIENT KILL TYPE pubsub").await;
+        } else {
+            server.restart();
+        }
+        event(&mut events, "the loss", |event| matches!(event, Event::LocalOnly { .. })).await;
+        event(&mut events, "its end", |event| matches!(event, Event::Remote { .. })).await;
+    }
+    assert_eq!(counts.counter("channel_layer_reconnects_total"), 3);
+}

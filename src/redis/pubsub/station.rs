@@ -255,7 +255,9 @@ impl Station {
                 return fault;
             }
         }
-        *last = Some(link.generation);
+        // A link that was lost with it has been counted.
+        let lost_alone = last.replace(link.generation) == Some(link.generation);
+        metrics::counter!("channel_layer_reconnects_total").increment(u64::from(lost_alone));
         self.arrive(subscriber.clone(), link.generation);
         match self.attend(link, subscriber, &mut held, None).await {
             Ended::Lost(fault) => fault,

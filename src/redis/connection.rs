@@ -40,8 +40,10 @@ pub(crate) struct Link {
     /// Connections of which each carries one blocking read at a time. An answer later than the read's own timeout and
     /// [`SILENCE`] is an error there.
     pub(crate) blocking: Pool,
-    /// Opens further connections to the very same server, as for a subscription.
+    /// Opens further connections, as for a subscription: where its name leads then.
     pub(crate) client: Arc<Client>,
+    /// Which server this is, as it says itself.
+    pub(crate) identity: Identity,
     /// Another with each link, so that what was learnt over an earlier one can be told apart.
     pub(crate) generation: u64,
 }
@@ -70,6 +72,11 @@ pub(crate) struct Needs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Version(pub(crate) u32, pub(crate) u32);
 
+/// Tells servers apart: another with each start of each. Nothing of a node of a cluster, all of which pass on what is
+/// published on one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identity(Option<String>);
+
 /// What a server says of itself when it is reached.
 #[derive(Debug)]
 pub(crate) struct Greeting {
@@ -79,6 +86,7 @@ pub(crate) struct Greeting {
     pub(crate) role: String,
     /// The epoch of its data: ours if it had none, and nothing if it took none.
     pub(crate) epoch: Option<String>,
+    identity: Identity,
 }
 
 /// Why a server could not be reached.
@@ -151,7 +159,8 @@ impl Link {
         let (commands, greeting) =
             tokio::time::timeout(limit, opening).await.map_err(|_| ConnectError::Timeout(limit))??;
         let blocking = blocking_pool(client, &needs.timing, needs.pool_size)?;
-        Ok((Self { commands, blocking, client: client.clone(), generation: rand::random() }, greeting))
+        let identity = greeting.identity.clone();
+        Ok((Self { commands, blocking, client: client.clone(), identity, generation: rand::random() }, greeting))
     }
 }
 
@@ -165,7 +174,7 @@ async fn open_commands(
         .set_response_timeout(Some(needs.timing.command));
     let mut commands = client.get_multiplexed_async_connection_with_config(&config).await?;
     let info: String = redis::cmd("INFO").query_async(&mut commands).await?;
-    let field = |name| info.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("unknown").trim().to_owned();
+    let field = |name| field(&info, name).unwrap_or("unknown").to_owned();
     let (version, role) = (field("redis_version:"), field("role:"));
     if Version::parse(&version).is_none_or(|version| version < needs.min_version) {
         return Err(ConnectError::TooOld { version, needed: needs.min_version });
@@ -183,7 +192,24 @@ async fn open_commands(
         },
         None => None,
     };
-    Ok((commands, Greeting { version, role, epoch }))
+    Ok((commands, Greeting { version, role, epoch, identity: Identity::in_info(&info) }))
+}
+
+/// What `info` says under `name`, which ends with a colon.
+fn field<'i>(info: &'i str, name: &str) -> Option<&'i str> {
+    info.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
+}
+
+impl Identity {
+    /// That of the server that answers over `connection`.
+    pub(crate) async fn of(connection: &mut MultiplexedConnection) -> Result<Self, RedisError> {
+        let info: String = redis::cmd("INFO").arg("server").query_async(connection).await?;
+        Ok(Self::in_info(&info))
+    }
+
+    fn in_info(info: &str) -> Self {
+        Self(field(info, "run_id:").filter(|_| field(info, "redis_mode:") != Some("cluster")).map(str::to_owned))
+    }
 }
 
 /// Makes the server know `scripts`.
@@ -301,7 +327,15 @@ impl BlockingConnection {
 
 #[cfg(test)]
 mod tests {
-    use super::Version;
+    use super::{Identity, Version};
+
+    #[test]
+    fn servers_are_told_apart_and_nodes_of_a_cluster_are_not() {
+        let of = |mode: &str, id: &str| Identity::in_info(&format!("# Server\r\nredis_mode:{mode}\r\nrun_id:{id}\r\n"));
+        assert_eq!(of("standalone", "a"), of("standalone", "a"));
+        assert_ne!(of("standalone", "a"), of("standalone", "b"));
+        assert_eq!(of("cluster", "a"), of("cluster", "b"));
+    }
 
     #[test]
     fn versions_are_compared_by_number() {

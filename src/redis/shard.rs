@@ -196,7 +196,7 @@ impl Shard {
     }
 
     /// Notes that the link of this generation is of no more use.
-    pub(super) fn lost(&self, generation: u64, fault: Fault) {
+    pub(crate) fn lost(&self, generation: u64, fault: Fault) {
         let reason = fault.to_string();
         let changed = self.state.send_if_modified(|state| {
             let current = matches!(state, State::Up(link) if link.generation == generation);

@@ -112,6 +112,23 @@ async fn a_half_open_connection_is_noticed() {
 }
 
 #[tokio::test]
+async fn a_name_that_leads_to_another_server_is_followed_with_all_connections() {
+    let (old, new) = (RedisServer::start(), RedisServer::start());
+    let proxy = Proxy::before(&old.url()).await;
+    let mut pair = Pair::start(config([&*proxy.url()]), config([&*new.url()])).await;
+    proxy.lead_to(&new.url());
+    // What holds is left alone, until a connection is needed.
+    pair.ada.group_send("room", numbered(0)).await.unwrap();
+    assert_eq!(next(&mut pair.heard_by_ada).await, 0);
+    let mut events = pair.ada.events();
+    ask(&old.url(), "CLIENT KILL TYPE pubsub").await;
+    event(&mut events, "the loss", |event| matches!(event, Event::LocalOnly { .. })).await;
+    event(&mut events, "the other server", |event| matches!(event, Event::ShardUp { .. })).await;
+    mode(&pair.ada, Mode::Remote).await;
+    pair.talk(1).await;
+}
+
+#[tokio::test]
 async fn a_send_that_hangs_is_answered_and_not_repeated() {
     let server = RedisServer::start();
     let proxy = Proxy::before(&server.url()).await;

@@ -262,3 +262,19 @@ async fn readers_that_nobody_uses_leave_their_connections_to_others() {
         assert_eq!(take_number(&layer, &channel).await, n);
     }
 }
+
+#[tokio::test]
+async fn a_name_that_leads_to_another_master_is_followed() {
+    let (old, new) = (RedisServer::start(), RedisServer::start());
+    let proxy = Proxy::before(&old.url()).await;
+    let site = Site::at([proxy.url()]);
+    let (writer, reader) = (site.layer().await, site.layer().await);
+    let reading = waiting(reader.receiver(&["l!"]).unwrap());
+    the_blocked(&old).await;
+    // A failover as those make it who give the name another address: the old master is a replica of the new one.
+    proxy.lead_to(&new.url());
+    let port = new.port().to_string();
+    let () = ask(&mut old.connection().await, redis::cmd("REPLICAOF").arg(&["127.0.0.1", &port])).await;
+    eventually("a send through the new master", async || writer.send("l!a", numbered(1)).await.ok()).await;
+    assert_eq!(number_of(reading).await.0, 1);
+}

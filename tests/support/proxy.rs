@@ -19,6 +19,8 @@ const PIECE: usize = 1 << 16;
 pub struct Proxy {
     port: u16,
     state: watch::Sender<State>,
+    /// Where new connections lead.
+    address: watch::Sender<String>,
     accepting: JoinHandle<()>,
 }
 
@@ -43,12 +45,17 @@ struct State {
 impl Proxy {
     /// A proxy on a free port of the loopback address for the server at `url`.
     pub async fn before(url: &str) -> Self {
-        let address = url.trim_start_matches("redis://").split('/').next().unwrap().to_owned();
+        let address = watch::Sender::new(address(url));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let state = watch::Sender::new(State::default());
-        let accepting = tokio::spawn(accept(listener, address, state.clone()));
-        Self { port, state, accepting }
+        let accepting = tokio::spawn(accept(listener, address.subscribe(), state.clone()));
+        Self { port, state, address, accepting }
+    }
+
+    /// Leads new connections to the server at `url`, as a name does that has got another address.
+    pub fn lead_to(&self, url: &str) {
+        self.address.send_replace(address(url));
     }
 
     /// The URL by which the server is reached through the proxy.
@@ -110,7 +117,11 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, address: String, state: watch::Sender<State>) {
+fn address(url: &str) -> String {
+    url.trim_start_matches("redis://").split('/').next().unwrap().to_owned()
+}
+
+async fn accept(listener: TcpListener, address: watch::Receiver<String>, state: watch::Sender<State>) {
     while let Ok((client, _)) = listener.accept().await {
         let mut number = None;
         state.send_modify(|state| {
@@ -120,7 +131,7 @@ async fn accept(listener: TcpListener, address: String, state: watch::Sender<Sta
             }
         });
         if let Some(number) = number {
-            tokio::spawn(carry(client, address.clone(), number, state.subscribe()));
+            tokio::spawn(carry(client, address.borrow().clone(), number, state.subscribe()));
         }
     }
 }

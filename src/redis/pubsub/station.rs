@@ -87,6 +87,11 @@ enum Ended {
     Proven,
 }
 
+/// What is published over the link would not be heard.
+#[derive(Debug, thiserror::Error)]
+#[error("the name of the server leads to another one than before")]
+struct Elsewhere;
+
 impl Station {
     pub(super) fn new(
         shard: Arc<Shard>,
@@ -241,6 +246,15 @@ impl Station {
     }
 
     async fn serve(&self, link: &Link, subscriber: &Subscriber, steady: Duration, last: &mut Option<u64>) -> Fault {
+        match subscriber.identity().await {
+            Ok(Some(identity)) if identity != link.identity => {
+                let fault = Fault::unsent(Elsewhere);
+                self.shard.lost(link.generation, fault.clone());
+                return fault;
+            }
+            Err(fault) => return fault,
+            Ok(_) => {}
+        }
         let proven = Instant::now() + steady;
         let mut held = HashSet::new();
         let all = self.wishes.lock().take_all();

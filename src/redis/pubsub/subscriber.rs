@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::resp2::Resp2;
 use super::topic::Subscription;
-use crate::redis::connection::Timing;
+use crate::redis::connection::{Identity, Timing};
 use crate::redis::fault::Fault;
 
 /// How many subscriptions one pipeline asks for.
@@ -90,6 +90,18 @@ impl Subscriber {
         let lost = CancellationToken::new();
         let connection = Resp2::open(client, deliver, lost.clone()).await?;
         Ok(Self { protocol: Protocol::Resp2(connection), patience: timing.command, lost })
+    }
+
+    /// Which server it leads to; in RESP2 it cannot be asked.
+    ///
+    /// # Errors
+    ///
+    /// A fault of the connection.
+    pub(super) async fn identity(&self) -> Result<Option<Identity>, Fault> {
+        match &self.protocol {
+            Protocol::Resp3(connection) => Ok(Some(Identity::of(&mut connection.clone()).await?)),
+            Protocol::Resp2(_) => Ok(None),
+        }
     }
 
     /// Waits until the connection is known to be lost.

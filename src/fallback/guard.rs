@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::ledger::{Change, Due, Ledger};
 use crate::error::{Error, Result};
+use crate::health::ShardHealth;
 use crate::layer::{ChannelLayer, Event, Mode, Modes};
 
 /// How often the servers are looked at. Most outages are known before, from an event or a call that failed.
@@ -141,7 +142,8 @@ impl Guard {
         }
     }
 
-    /// Waits until all servers have been there for as long as is asked of them.
+    /// Waits until all servers have been there for as long as is asked of them, and a message has come through or was refused:
+    /// one that is paused for writes answers everything else.
     async fn prove(&self, remote: &impl ChannelLayer) {
         let mut look = interval(LOOK_EVERY.min(self.return_after / 4).max(Duration::from_millis(10)));
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -151,10 +153,19 @@ impl Guard {
             let now = Instant::now();
             let away = remote.outage().is_some();
             since = if away { None } else { since.or(Some(now)) };
-            if since.is_some_and(|since| now >= since + self.return_after) {
+            if let Some(since) = since.filter(|since| now >= *since + self.return_after)
+                && Self::answers_probes(remote, since).await
+            {
                 return;
             }
         }
+    }
+
+    /// Whether a message was sent through each server after `since`, when it was there again, and did not find it away.
+    async fn answers_probes(remote: &impl ChannelLayer, since: Instant) -> bool {
+        let health = remote.health().await;
+        let is_new = |shard: &ShardHealth| shard.probe.as_ref().is_none_or(|probe| probe.age <= since.elapsed());
+        remote.outage().is_none() && health.shards.iter().all(is_new)
     }
 
     /// Tells the remote layer of all changes of memberships that it does not know of, and returns to it when there are

@@ -289,6 +289,47 @@ async fn a_server_has_to_prove_itself_before_messages_go_to_it() {
     assert!(up.elapsed() > return_after / 2, "after {:?}", up.elapsed());
 }
 
+/// Commands that write wait, and all others are answered, as in a planned failover.
+#[tokio::test]
+async fn a_server_that_is_paused_for_writes_is_left_alone() {
+    let server = RedisServer::start();
+    let layer = connect(config([&*server.url()])).await;
+    let mut receiver = layer.receiver(&["work"]).unwrap();
+    ask(&server.url(), "CLIENT PAUSE 60000 WRITE").await;
+    // It waits for its answer once.
+    layer.send("work", numbered(1)).await.unwrap();
+    mode(&layer, Mode::LocalOnly).await;
+    let mut events = layer.events();
+    let began = Instant::now();
+    let mut number = 2;
+    while began.elapsed() < Duration::from_secs(5) {
+        let sent = Instant::now();
+        layer.send("work", numbered(number)).await.unwrap();
+        assert!(sent.elapsed() < Duration::from_millis(500), "it took {:?}", sent.elapsed());
+        assert_eq!(next(&mut receiver).await, number);
+        number += 1;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    while let Ok(event) = events.try_recv() {
+        assert!(!matches!(event, Event::Remote { .. }), "after {number} messages");
+    }
+    ask(&server.url(), "CLIENT UNPAUSE").await;
+    mode(&layer, Mode::Remote).await;
+}
+
+#[tokio::test]
+async fn what_refuses_messages_is_no_outage_that_lasts() {
+    let mut server = RedisServer::start();
+    let layer = connect(config([&*server.url()])).await;
+    server.stop();
+    mode(&layer, Mode::LocalOnly).await;
+    server.start_again();
+    ask(&server.url(), "CONFIG SET maxmemory 1").await;
+    mode(&layer, Mode::Remote).await;
+    let refused = layer.send("work", numbered(1)).await.unwrap_err();
+    assert!(matches!(refused, Error::Redis { shard: 0, .. }), "{refused:?}");
+}
+
 #[tokio::test]
 async fn a_flush_that_cannot_reach_the_server_says_so() {
     let mut server = RedisServer::start();

@@ -242,6 +242,7 @@ impl Station {
             Err(fault) => fault,
         };
         shut.shut();
+        self.wishes.lock().hang_up();
         fault
     }
 

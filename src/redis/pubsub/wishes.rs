@@ -12,6 +12,8 @@ pub(super) type Wish = u64;
 #[derive(Default)]
 pub(super) struct Wishes {
     wanted: HashMap<Subscription, Wish>,
+    /// Whether there is a connection that is told of changes. A new one is told everything.
+    listening: bool,
     /// Changed since the server was told last.
     changed: HashSet<Subscription>,
     last: Wish,
@@ -32,7 +34,7 @@ impl Wishes {
     pub(super) fn want(&mut self, subscription: &Subscription) -> Wish {
         self.last += 1;
         self.wanted.insert(subscription.clone(), self.last);
-        self.changed.insert(subscription.clone());
+        self.note(subscription);
         self.last
     }
 
@@ -41,7 +43,14 @@ impl Wishes {
         self.last += 1;
         self.wanted.remove(subscription);
         self.refused.remove(subscription);
-        self.changed.insert(subscription.clone());
+        self.note(subscription);
+    }
+
+    /// In a long outage much may come and go, of which nobody has to hear.
+    fn note(&mut self, subscription: &Subscription) {
+        if self.listening {
+            self.changed.insert(subscription.clone());
+        }
     }
 
     /// What to do on a connection that has `held` so far.
@@ -55,9 +64,16 @@ impl Wishes {
 
     /// What to do on a new connection.
     pub(super) fn take_all(&mut self) -> Change {
+        self.listening = true;
         self.changed.clear();
         self.refused.clear();
         Change { subscribe: self.wanted.keys().cloned().collect(), unsubscribe: Vec::new(), up_to: self.last }
+    }
+
+    /// The connection has ended.
+    pub(super) fn hang_up(&mut self) {
+        self.listening = false;
+        self.changed = HashSet::new();
     }
 
     /// Asks again for what the server refused.
@@ -115,6 +131,27 @@ mod tests {
         let change = wishes.take_change(&held);
         assert_eq!(change, Change { subscribe: vec![of("d")], unsubscribe: vec![of("a")], up_to: 7 });
         assert_eq!(wishes.take_change(&held), Change { up_to: 7, ..Change::default() });
+    }
+
+    #[test]
+    fn what_comes_and_goes_while_nobody_listens_leaves_nothing() {
+        let mut wishes = Wishes::default();
+        let come_and_go = |wishes: &mut Wishes| {
+            for name in 0..1000 {
+                wishes.want(&of(&name.to_string()));
+                wishes.give_up(&of(&name.to_string()));
+            }
+        };
+        come_and_go(&mut wishes);
+        assert!(wishes.changed.is_empty());
+        assert_eq!(wishes.take_all().subscribe, []);
+        come_and_go(&mut wishes);
+        assert_eq!(wishes.changed.len(), 1000);
+        wishes.want(&of("stays"));
+        wishes.hang_up();
+        come_and_go(&mut wishes);
+        assert!(wishes.changed.is_empty());
+        assert_eq!(wishes.take_all().subscribe, [of("stays")]);
     }
 
     #[test]

@@ -75,13 +75,16 @@ async fn a_command_that_ends_at_once_does_not_talk_to_itself_and_a_server_goes_o
     let mut redis = RedisServer::start();
     redis.stop();
     let url = redis.url();
-    for variables in [
-        [("CHANNEL_LAYER_FALLBACK", "local"), ("CHANNEL_LAYER_HOSTS", &*url)],
-        [("REDIS_PUBSUB_ENABLED", "true"), ("REDIS_URL", &*url)],
+    for (server, variables) in [
+        (
+            &["serve", "--listen", "127.0.0.1:0", "--health"][..],
+            [("CHANNEL_LAYER_FALLBACK", "local"), ("CHANNEL_LAYER_HOSTS", &*url)],
+        ),
+        (&["demo", "--port", "0"], [("REDIS_PUBSUB_ENABLED", "true"), ("REDIS_URL", &*url)]),
     ] {
         assert!(!said(&["send", "work", "{}"], &variables).await.0, "{variables:?}");
-        let server = Program::start(&["serve", "--listen", "127.0.0.1:0", "--health"], &variables).await;
-        let health = get(server.address(), "/health/redis").await;
+        let server = Program::start(server, &variables).await;
+        let health = get(server.address().trim_start_matches("http://"), "/health/redis").await;
         assert!(health.contains(r#""fallback_mode":true"#), "{health}");
     }
 }

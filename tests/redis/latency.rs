@@ -1,10 +1,11 @@
-//! A slow link to the server: everything takes longer, and nothing else is different.
+//! A slow link to the server: everything takes longer, and nothing else is different. Over a link that carries nothing any
+//! more calls end.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use channel_layer::health::Status;
-use channel_layer::{ChannelLayer, Event, Mode, PubSubLayer, RedisLayer};
+use channel_layer::{ChannelLayer, Event, FallbackLayer, Mode, PubSubLayer, RedisLayer};
 use futures_util::future::join_all;
 
 use super::tools::{number, numbered};
@@ -17,6 +18,9 @@ const DELAY: Duration = Duration::from_millis(150);
 const IN_A_ROW: i64 = 10;
 /// All at the same time, so that they take few.
 const AT_ONCE: i64 = 1000;
+
+/// What a busy machine may take for everything else.
+const MARGIN: Duration = Duration::from_millis(2500);
 
 /// Sends from `far`, which has the slow link, to `near` and back: one after the other, and many at once.
 async fn talks(far: Arc<dyn ChannelLayer>, near: Arc<dyn ChannelLayer>) {
@@ -78,4 +82,29 @@ async fn what_is_kept_keeps_its_order_and_comes_once() {
     let far = RedisLayer::connect(config(&proxy.url())).await.unwrap();
     let near = RedisLayer::connect(config(&server.url())).await.unwrap();
     talks(Arc::new(far), Arc::new(near)).await;
+}
+
+#[tokio::test]
+async fn a_look_over_a_half_open_connection_ends_with_the_command_timeout() {
+    let server = RedisServer::start();
+    let proxy = Proxy::before(&server.url()).await;
+    let config = config([&*proxy.url()]);
+    let patience = Duration::from_secs(3);
+    let layers: [Arc<dyn ChannelLayer>; 3] = [
+        Arc::new(RedisLayer::connect(config.clone().command_timeout(patience)).await.unwrap()),
+        Arc::new(PubSubLayer::connect(config.clone().command_timeout(patience)).await.unwrap()),
+        Arc::new(FallbackLayer::connect(config.command_timeout(patience)).await.unwrap()),
+    ];
+    for layer in &layers {
+        layer.try_receive(&["n", "l!", "s?a"]).await.unwrap();
+    }
+    proxy.freeze();
+    proxy.refuse_new();
+    for layer in layers {
+        // Once to find out, and then it is known.
+        for most in [2 * patience + MARGIN, MARGIN] {
+            let look = within(most, "a look", layer.try_receive(&["n", "l!", "new?a"])).await;
+            assert!(look.is_err() || look.is_ok_and(|found| found.is_none()));
+        }
+    }
 }

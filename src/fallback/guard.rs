@@ -163,8 +163,9 @@ impl Guard {
 
     /// Whether a message was sent through each server after `since`, when it was there again, and did not find it away.
     async fn answers_probes(remote: &impl ChannelLayer, since: Instant) -> bool {
+        let there_for = since.elapsed();
         let health = remote.health().await;
-        let is_new = |shard: &ShardHealth| shard.probe.as_ref().is_none_or(|probe| probe.age <= since.elapsed());
+        let is_new = |shard: &ShardHealth| shard.probe.as_ref().is_none_or(|probe| probe.age <= there_for);
         remote.outage().is_none() && health.shards.iter().all(is_new)
     }
 

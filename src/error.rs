@@ -52,14 +52,8 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// A sealed message could not be opened, or a message could not be sealed.
-    #[error("message cannot be opened: {reason}")]
-    Decrypt {
-        /// Why, without a word of its content.
-        reason: &'static str,
-    },
-    /// A Redis server failed, or could not be reached. Whether the operation took place is unknown, unless the source
-    /// says that there was no connection.
+    /// A Redis server failed, or could not be reached. [`may_have_run`](Self::may_have_run) says whether the operation may
+    /// have taken place all the same.
     #[error("redis shard {shard} failed")]
     Redis {
         /// Position of the server in the configured hosts.
@@ -90,23 +84,40 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the same call may succeed later without a change: the channel was full, or a server was away.
+    /// Whether the same call may succeed later without a change: the channel was full, or a server was away, busy, or short
+    /// of memory, disk or replicas. What a server refuses for good, as a key of another type or a command that the user may
+    /// not give, is not.
+    ///
+    /// That does not make it safe to call again: see [`may_have_run`](Self::may_have_run).
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::ChannelFull { .. } | Self::Redis { .. })
+        matches!(self, Self::ChannelFull { .. }) || self.server_fault(|fault| fault.transient)
     }
 
     /// Whether the operation may have taken place although it failed: a server was lost before it answered.
+    ///
+    /// Who then sends again may send twice, so try again only what cannot have run. A group send has in any case reached
+    /// the members on the servers that did not fail.
+    ///
+    /// ```
+    /// use channel_layer::Error;
+    ///
+    /// fn is_worth_another_try(error: &Error) -> bool {
+    ///     error.is_transient() && !error.may_have_run()
+    /// }
+    /// ```
     pub fn may_have_run(&self) -> bool {
-        match self {
-            Self::Redis { source, .. } => source.downcast_ref::<ServerFault>().is_none_or(|fault| fault.may_have_run),
-            _ => false,
-        }
+        self.server_fault(|fault| fault.may_have_run)
     }
 
     /// Whether a server is away, and not only unwilling.
     pub(crate) fn is_outage(&self) -> bool {
+        self.server_fault(|fault| fault.outage)
+    }
+
+    /// What a server's fault says; the worst where nothing is known of it, and nothing where no server failed.
+    fn server_fault(&self, says: fn(&ServerFault) -> bool) -> bool {
         match self {
-            Self::Redis { source, .. } => source.downcast_ref::<ServerFault>().is_none_or(|fault| fault.outage),
+            Self::Redis { source, .. } => source.downcast_ref::<ServerFault>().is_none_or(says),
             _ => false,
         }
     }
@@ -129,6 +140,7 @@ impl Error {
 pub(crate) struct ServerFault {
     pub(crate) may_have_run: bool,
     pub(crate) outage: bool,
+    pub(crate) transient: bool,
     pub(crate) cause: Arc<dyn std::error::Error + Send + Sync>,
 }
 

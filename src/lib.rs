@@ -61,8 +61,9 @@
 //!
 //! What may surprise:
 //!
-//! - **At most once.** After [`Error::Redis`] it is unknown whether a message was sent, and nothing is sent again. Ask
-//!   [`Error::is_transient`] whether trying again makes sense.
+//! - **At most once.** After an error nothing is sent again by itself. Send again only if
+//!   [`!error.may_have_run()`](Error::may_have_run); otherwise the message may have arrived, and would come twice.
+//!   [`Error::is_transient`] says whether trying again can help at all.
 //! - **Capacity.** [`Error::ChannelFull`] is how a channel says that its readers do not keep up: wait and try again, or
 //!   give up. A group send never gives it; members whose channel is full miss the message, which is counted.
 //! - **Shared capacity.** All clients of a process share the capacity of its `!` channel. Raise it there:

@@ -24,7 +24,8 @@ use cbc::cipher::{BlockDecryptMut, BlockEncryptMut, InnerIvInit, KeyInit};
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Result};
+use super::Unopened;
+use crate::error::Result;
 
 const VERSION: u8 = 0x80;
 const TIME: usize = 8;
@@ -59,11 +60,11 @@ impl FernetKeys {
 
     /// What `token` holds, if one of the keys made it. With a `ttl` it must not be older, nor from more than a minute
     /// ahead; without one its time is not looked at, as in Python.
-    pub(crate) fn open(&self, token: &[u8], now: Duration, ttl: Option<Duration>) -> Result<Vec<u8>> {
-        let token = URL_SAFE.decode(token).map_err(|_| refusal("it is no token"))?;
-        let parts = Parts::of(&token).ok_or(refusal("it is no token"))?;
+    pub(crate) fn open(&self, token: &[u8], now: Duration, ttl: Option<Duration>) -> Result<Vec<u8>, Unopened> {
+        let token = URL_SAFE.decode(token).map_err(|_| Unopened("it is no token"))?;
+        let parts = Parts::of(&token).ok_or(Unopened("it is no token"))?;
         let Some(key) = self.keys.iter().find(|key| key.signed(&parts)) else {
-            return Err(refusal("it was changed, or its key is unknown"));
+            return Err(Unopened("it was changed, or its key is unknown"));
         };
         if let Some(ttl) = ttl {
             check_time(Duration::from_secs(parts.time), now, ttl)?;
@@ -103,10 +104,10 @@ impl Key {
         self.signer.clone().chain_update(parts.signed).verify_slice(parts.tag).is_ok()
     }
 
-    fn decrypt(&self, parts: &Parts<'_>) -> Result<Vec<u8>> {
+    fn decrypt(&self, parts: &Parts<'_>) -> Result<Vec<u8>, Unopened> {
         cbc::Decryptor::inner_iv_init(self.cipher.clone(), parts.iv.into())
             .decrypt_padded_vec_mut::<Pkcs7>(parts.ciphertext)
-            .map_err(|_| refusal("its padding is wrong"))
+            .map_err(|_| Unopened("its padding is wrong"))
     }
 }
 
@@ -131,20 +132,16 @@ impl<'a> Parts<'a> {
     }
 }
 
-fn check_time(sealed: Duration, now: Duration, ttl: Duration) -> Result<()> {
+fn check_time(sealed: Duration, now: Duration, ttl: Duration) -> Result<(), Unopened> {
     // Python counts whole seconds.
     let now = Duration::from_secs(now.as_secs());
     if sealed.saturating_add(ttl) < now {
-        return Err(refusal("it was sealed too long ago"));
+        return Err(Unopened("it was sealed too long ago"));
     }
     if now.saturating_add(CLOCK_TOLERANCE) < sealed {
-        return Err(refusal("it was sealed in the future"));
+        return Err(Unopened("it was sealed in the future"));
     }
     Ok(())
-}
-
-fn refusal(reason: &'static str) -> Error {
-    Error::Decrypt { reason }
 }
 
 impl fmt::Debug for FernetKeys {
@@ -191,10 +188,7 @@ mod tests {
     }
 
     fn open_at(keys: &FernetKeys, token: &[u8], now: Duration, ttl: Option<Duration>) -> Result<Vec<u8>, &'static str> {
-        keys.open(token, now, ttl).map_err(|error| match error {
-            Error::Decrypt { reason } => reason,
-            other => panic!("{other}"),
-        })
+        keys.open(token, now, ttl).map_err(|Unopened(reason)| reason)
     }
 
     #[test]

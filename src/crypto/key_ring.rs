@@ -26,7 +26,8 @@ use hkdf::Hkdf;
 use parking_lot::{Mutex, RwLock};
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Result};
+use super::Unopened;
+use crate::error::Result;
 
 /// Bytes that sealing adds to a body.
 pub(crate) const OVERHEAD: usize = HEADER + TAG;
@@ -114,8 +115,14 @@ impl KeyRing {
 
     /// The body that `sealed` holds, if it was sealed with a key of this ring, for this context, at most `max_age_ms`
     /// ago.
-    pub(crate) fn open(&self, sealed: &[u8], context: &[&[u8]], now_ms: u64, max_age_ms: u64) -> Result<Vec<u8>> {
-        let parts = Parts::of(sealed).ok_or(refusal("it is truncated"))?;
+    pub(crate) fn open(
+        &self,
+        sealed: &[u8],
+        context: &[&[u8]],
+        now_ms: u64,
+        max_age_ms: u64,
+    ) -> Result<Vec<u8>, Unopened> {
+        let parts = Parts::of(sealed).ok_or(Unopened("it is truncated"))?;
         let mut known = false;
         for (index, key) in self.keys.iter().enumerate().filter(|(_, key)| key.id == parts.id) {
             known = true;
@@ -124,7 +131,7 @@ impl KeyRing {
                 return check_age(parts.sealed_at_ms, now_ms, max_age_ms).map(|()| plain);
             }
         }
-        Err(refusal(if known { "it was changed, or sealed for another place" } else { "its key is unknown" }))
+        Err(Unopened(if known { "it was changed, or sealed for another place" } else { "its key is unknown" }))
     }
 
     fn open_with(&self, index: usize, key: &Key, parts: &Parts<'_>, context: &[&[u8]]) -> Option<Vec<u8>> {
@@ -171,18 +178,14 @@ pub(crate) fn digest(bytes: &[u8]) -> u128 {
     digest[..16].iter().fold(0, |number, byte| number << 8 | u128::from(*byte))
 }
 
-fn check_age(sealed_at_ms: u64, now_ms: u64, max_age_ms: u64) -> Result<()> {
+fn check_age(sealed_at_ms: u64, now_ms: u64, max_age_ms: u64) -> Result<(), Unopened> {
     if sealed_at_ms > now_ms.saturating_add(CLOCK_TOLERANCE_MS) {
-        return Err(refusal("it was sealed in the future"));
+        return Err(Unopened("it was sealed in the future"));
     }
     if now_ms.saturating_sub(sealed_at_ms) > max_age_ms {
-        return Err(refusal("it was sealed too long ago"));
+        return Err(Unopened("it was sealed too long ago"));
     }
     Ok(())
-}
-
-fn refusal(reason: &'static str) -> Error {
-    Error::Decrypt { reason }
 }
 
 fn widen(counter: [u8; NONCE]) -> Nonce<aes_gcm::aead::consts::U12> {
@@ -296,6 +299,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::error::Error;
 
     const NOW: u64 = 1_700_000_000_000;
     const MAX_AGE: u64 = 70_000;
@@ -319,11 +323,8 @@ mod tests {
         reason(ring.open(sealed, CONTEXT, NOW, MAX_AGE))
     }
 
-    fn reason<T>(result: Result<T>) -> Result<T, &'static str> {
-        result.map_err(|error| match error {
-            Error::Decrypt { reason } => reason,
-            other => panic!("{other}"),
-        })
+    fn reason<T>(result: Result<T, Unopened>) -> Result<T, &'static str> {
+        result.map_err(|Unopened(reason)| reason)
     }
 
     #[test]

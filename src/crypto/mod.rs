@@ -8,6 +8,11 @@ pub(crate) use key_ring::{KeyRing, digest, key_id};
 
 use crate::error::{Error, Result};
 
+/// Why something that is sealed does not open, without a word of its content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("message cannot be opened: {0}")]
+pub(crate) struct Unopened(pub(crate) &'static str);
+
 /// Refuses empty keys; `option` names where they come from.
 fn check(option: &str, keys: &[String]) -> Result<()> {
     match keys.iter().position(String::is_empty) {

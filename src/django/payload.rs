@@ -99,8 +99,7 @@ impl Payload {
             None => body,
             Some(keys) => {
                 let opened = keys.open(&body, now, Some(self.expiry + LEEWAY));
-                let undecryptable = |error: Error| unreadable(DropReason::Undecryptable, error.to_string());
-                opened.map_err(undecryptable)?.into()
+                opened.map_err(|error| unreadable(DropReason::Undecryptable, error.to_string()))?.into()
             }
         };
         if plain.len() > self.max_message_size + ROUTING {

@@ -9,6 +9,7 @@ use crate::error::{Error, ServerFault};
 
 /// Why a command did not succeed; cheap to clone, so that each caller of a batch gets it.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each answers a question of its own")]
 pub(crate) struct Fault {
     /// Whether the command may have taken place all the same.
     pub(crate) may_have_run: bool,
@@ -16,6 +17,8 @@ pub(crate) struct Fault {
     pub(crate) broken: bool,
     /// Whether there is no server to talk to, rather than one that refused.
     pub(crate) outage: bool,
+    /// Whether the same command may succeed later.
+    transient: bool,
     cause: Cause,
 }
 
@@ -25,7 +28,7 @@ struct Cause(Arc<dyn std::error::Error + Send + Sync>);
 impl Fault {
     /// A command that was not sent for want of a connection.
     pub(crate) fn unsent(cause: impl std::error::Error + Send + Sync + 'static) -> Self {
-        Self { may_have_run: false, broken: false, outage: true, cause: Cause(Arc::new(cause)) }
+        Self { may_have_run: false, broken: false, outage: true, transient: true, cause: Cause(Arc::new(cause)) }
     }
 
     /// A command that was not sent, though the server is there.
@@ -41,7 +44,7 @@ impl Fault {
     /// An answer that the command cannot give, from a server that is not what it should be.
     pub(crate) fn unexpected(answer: &str) -> Self {
         let cause: Box<dyn std::error::Error + Send + Sync> = format!("unexpected answer: {answer}").into();
-        Self { may_have_run: true, broken: false, outage: false, cause: Cause(cause.into()) }
+        Self { may_have_run: true, broken: false, outage: false, transient: false, cause: Cause(cause.into()) }
     }
 
     /// The same cause for a command that will not be sent because of it.
@@ -51,15 +54,19 @@ impl Fault {
 
     /// As the error of a call that needed `shard`.
     pub(crate) fn into_error(self, shard: usize) -> Error {
-        let Self { may_have_run, outage, cause: Cause(cause), .. } = self;
-        Error::Redis { shard, source: Box::new(ServerFault { may_have_run, outage, cause }) }
+        let Self { may_have_run, outage, transient, cause: Cause(cause), .. } = self;
+        Error::Redis { shard, source: Box::new(ServerFault { may_have_run, outage, transient, cause }) }
     }
 }
 
 /// Whether an error with this code is the answer to a command that has not run.
 fn is_refusal(code: &str) -> bool {
-    const REFUSALS: [&str; 7] = ["NOSCRIPT", "EXECABORT", "NOPERM", "NOAUTH", "BUSY", "CLUSTERDOWN", "TRYAGAIN"];
-    is_shortage(code) || REFUSALS.contains(&code)
+    is_passing(code) || ["NOPERM", "NOAUTH"].contains(&code)
+}
+
+/// Whether an error with this code is the answer to a command that has not run, and may run later.
+fn is_passing(code: &str) -> bool {
+    is_shortage(code) || ["NOSCRIPT", "EXECABORT", "BUSY", "CLUSTERDOWN", "TRYAGAIN"].contains(&code)
 }
 
 /// Whether an error with this code says that a server takes no writes for want of memory, disk or replicas.
@@ -77,7 +84,8 @@ impl From<RedisError> for Fault {
             ErrorKind::Server(_) | ErrorKind::Extension => (!error.code().is_some_and(is_refusal), false),
             _ => (!error.is_connection_refusal(), true),
         };
-        Self { may_have_run, broken, outage: broken, cause: Cause(Arc::new(error)) }
+        let transient = broken || error.code().is_some_and(is_passing);
+        Self { may_have_run, broken, outage: broken, transient, cause: Cause(Arc::new(error)) }
     }
 }
 

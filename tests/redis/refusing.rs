@@ -24,7 +24,8 @@ async fn a_layer_connects_to_a_server_without_memory_and_reads_what_waits_there(
     full.close().await.unwrap();
     limit_memory(&server, 1).await;
     let layer = site.layer().await;
-    layer.send("n", numbered(9)).await.unwrap_err();
+    let refused = layer.send("n", numbered(9)).await.unwrap_err();
+    assert!(refused.is_transient() && !refused.may_have_run(), "{refused:?}");
     let first = take(&layer, "l!").await;
     assert_eq!(first.channel.as_str(), "l!member");
     for (n, source) in [(1, "l!"), (2, "n"), (3, "s?a")] {
@@ -76,5 +77,25 @@ async fn a_master_that_is_demoted_is_told_to_those_who_only_read() {
         event(&mut events, "the end of the outage", |event| *event == Event::ShardUp { shard: 0 }).await;
         eventually("a send", async || sender.send(channel, numbered(1)).await.ok()).await;
         assert_eq!(number(&within(DEADLINE, "a message", receiver.recv()).await.unwrap()), 1);
+    }
+}
+
+#[tokio::test]
+async fn what_a_server_refuses_for_good_is_not_worth_another_try() {
+    let server = RedisServer::start();
+    let site = Site::on(std::slice::from_ref(&server));
+    let layer = site.layer().await;
+    let mut connection = server.connection().await;
+    for key in [site.list("n"), site.key("group:{g}")] {
+        let () = connection.set(key, "somebody else's").await.unwrap();
+    }
+    let errors = [layer.send("n", numbered(1)).await.unwrap_err(), layer.group_add("g", "n").await.unwrap_err()];
+    // Only what the layer needs to go on.
+    let user = ["SETUSER", "default", "nocommands", "+time", "+get", "+ping"];
+    let () = ask(&mut connection, redis::cmd("ACL").arg(&user)).await;
+    let forbidden = layer.send("m", numbered(1)).await.unwrap_err();
+    assert!(!forbidden.may_have_run(), "{forbidden:?}");
+    for error in errors.iter().chain([&forbidden]) {
+        assert!(matches!(error, Error::Redis { shard: 0, .. }) && !error.is_transient(), "{error:?}");
     }
 }

@@ -27,7 +27,8 @@ pub use mode::{Mode, ShardStatus};
 /// # Contract
 ///
 /// - **At most once.** A message is given to one reader, once. A call that fails for a reason other than
-///   [`Error::Redis`] has done nothing; after `Error::Redis` it may have taken place, and nothing is sent again.
+///   [`Error::Redis`] has done nothing; after `Error::Redis` it may have taken place if
+///   [`may_have_run`](Error::may_have_run) says so, and nothing is sent again.
 /// - **Order.** From one writer to one reader of a `!` or `?` channel messages arrive in the order of the calls, each
 ///   awaited before the next, through batches and group sends alike.
 /// - **Expiry.** A message that has waited for the layer's expiry is never delivered.
@@ -38,7 +39,7 @@ pub use mode::{Mode, ShardStatus};
 ///   a `reason`.
 ///
 /// All but `send_many`, `give_back`, `group_send_many`, `lists_all_members`, `health`, `redis_stats`, `events`, `mode` and `outage`
-/// have to be written by an implementation.
+/// have to be written by an implementation. An `Arc` of a layer is a layer, and `Arc::from` makes one of a `Box`.
 #[async_trait]
 pub trait ChannelLayer: Send + Sync + 'static {
     /// Sends `message` to `channel`; does not wait for a reader.
@@ -269,15 +270,16 @@ pub trait ChannelLayer: Send + Sync + 'static {
     /// connection after this time at the latest.
     fn group_expiry(&self) -> Duration;
 
-    /// What happens to the servers behind the layer, from now on. Events that are not read in time are skipped.
+    /// What happens to the servers behind the layer, from now on. Events that are not read in time are skipped. They end
+    /// with the layer; where it has no servers nothing ever comes, and no end.
     fn events(&self) -> broadcast::Receiver<Event> {
-        broadcast::channel(1).1
+        mode::no_events()
     }
 
     /// How messages are carried now, and every change of it. Always [`Mode::Remote`] for a layer that fails when a
-    /// server is away, or that has none.
+    /// server is away, or that has none; nobody is ever told of a change then.
     fn mode(&self) -> watch::Receiver<Mode> {
-        watch::channel(Mode::Remote).1
+        mode::always_remote()
     }
 
     /// A server behind the layer that cannot be reached, by its position in the configured hosts, as far as that is known

@@ -1,6 +1,6 @@
 //! Whether a layer reaches its servers, and what it does while it does not.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
@@ -34,6 +34,18 @@ pub struct ShardStatus {
     pub reason: Option<String>,
     /// Messages that stayed in this process, since the layer was made.
     pub stayed_local: u64,
+}
+
+/// The events of layers without servers: none, and no end.
+pub(super) fn no_events() -> broadcast::Receiver<Event> {
+    static EVENTS: LazyLock<broadcast::Sender<Event>> = LazyLock::new(|| broadcast::Sender::new(1));
+    EVENTS.subscribe()
+}
+
+/// The mode of layers that do not change it.
+pub(super) fn always_remote() -> watch::Receiver<Mode> {
+    static MODE: LazyLock<watch::Sender<Mode>> = LazyLock::new(watch::Sender::default);
+    MODE.subscribe()
 }
 
 /// The modes of all servers of a layer: changes them, and tells everybody who wants to know.

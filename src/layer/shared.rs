@@ -187,9 +187,11 @@ impl<L: ChannelLayer + ?Sized> ChannelLayer for Arc<L> {
     fn events(&self) -> broadcast::Receiver<Event> {
         (**self).events()
     }
+
     fn mode(&self) -> watch::Receiver<Mode> {
         (**self).mode()
     }
+
     fn outage(&self) -> Option<usize> {
         (**self).outage()
     }

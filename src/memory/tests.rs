@@ -11,13 +11,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::runtime::{Builder, Handle};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::MemoryLayer;
 use crate::config::Config;
 use crate::error::Error;
-use crate::layer::ChannelLayer;
+use crate::layer::{ChannelLayer, Mode};
 use crate::message;
 
 const CHANNEL: &str = "work";
@@ -321,4 +322,13 @@ async fn cancelled_readers_lose_and_repeat_nothing() {
     }
     assert_eq!(seen.len(), usize::try_from(MESSAGES * WRITERS).expect("small"));
     assert_eq!(seen.iter().collect::<HashSet<_>>().len(), seen.len());
+}
+
+#[test]
+fn nothing_happens_to_the_servers_of_a_layer_that_has_none() {
+    let layer = MemoryLayer::new();
+    let (mut events, mut mode) = (layer.events(), layer.mode());
+    assert!(events.recv().now_or_never().is_none(), "a loop around it would spin");
+    assert!(mode.changed().now_or_never().is_none(), "a loop around it would spin");
+    assert_eq!(*mode.borrow(), Mode::Remote);
 }

@@ -28,7 +28,9 @@ const LOCAL_GROUP: &str = "__hybrid__.";
 ///
 /// Members of groups on normal channels are served by the local layer of the sender. They are known everywhere: the
 /// remote layer keeps them in a group of its own, named `__hybrid__.` and 32 hexadecimal digits of the SHA-256 digest
-/// of the group's name, into which nobody else should put anything.
+/// of the group's name, into which nobody else should put anything. Over a remote layer that does not
+/// [list all members](ChannelLayer::lists_all_members), as a [`PubSubLayer`](crate::PubSubLayer), a send serves only those
+/// of its own process.
 ///
 /// Both layers should accept messages of the same size: a group message is refused as a whole only by the remote one.
 ///
@@ -130,8 +132,20 @@ struct Part<'l, 'c> {
 }
 
 impl Part<'_, '_> {
+    async fn receive(&self) -> Result<Delivery> {
+        self.layer.receive(&self.channels).await
+    }
+
     async fn try_receive(&self) -> Result<Option<Delivery>> {
         if self.channels.is_empty() { Ok(None) } else { self.layer.try_receive(&self.channels).await }
+    }
+
+    /// What is at hand here in place of what the other layer failed to give; its error if there is nothing.
+    async fn or_else_at_hand(&self, error: Error) -> Result<Delivery> {
+        match self.try_receive().await {
+            Ok(Some(delivery)) => Ok(delivery),
+            _ => Err(error),
+        }
     }
 }
 
@@ -173,18 +187,24 @@ impl<L: ChannelLayer, R: ChannelLayer> ChannelLayer for HybridLayer<L, R> {
     async fn receive(&self, channels: &[&str]) -> Result<Delivery> {
         let [first, second] = self.in_turn(channels)?;
         if first.channels.is_empty() {
-            return second.layer.receive(&second.channels).await;
+            return second.receive().await;
         }
         if second.channels.is_empty() {
-            return first.layer.receive(&first.channels).await;
+            return first.receive().await;
         }
         // A layer whose answer has a way to come would never be in time where the other always has one at hand.
-        if let Some(delivery) = first.try_receive().await? {
-            return Ok(delivery);
+        match first.try_receive().await {
+            Ok(Some(delivery)) => return Ok(delivery),
+            Ok(None) => {}
+            Err(error) => return second.or_else_at_hand(error).await,
         }
-        tokio::select! {
-            delivery = first.layer.receive(&first.channels) => delivery,
-            delivery = second.layer.receive(&second.channels) => delivery,
+        let (received, other) = tokio::select! {
+            received = first.receive() => (received, &second),
+            received = second.receive() => (received, &first),
+        };
+        match received {
+            Ok(delivery) => Ok(delivery),
+            Err(error) => other.or_else_at_hand(error).await,
         }
     }
 
@@ -306,10 +326,12 @@ impl<L: ChannelLayer, R: ChannelLayer> ChannelLayer for HybridLayer<L, R> {
     fn events(&self) -> broadcast::Receiver<Event> {
         self.remote.events()
     }
+
     /// That of the remote layer.
     fn mode(&self) -> watch::Receiver<Mode> {
         self.remote.mode()
     }
+
     /// That of the remote layer.
     fn outage(&self) -> Option<usize> {
         self.remote.outage()

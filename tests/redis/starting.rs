@@ -3,9 +3,9 @@
 use std::error::Error as _;
 use std::time::{Duration, Instant};
 
-use channel_layer::{CapacityRule, ChannelLayer, Config, Error, Event, RedisLayer};
+use channel_layer::{CapacityRule, ChannelLayer, Config, Error, Event, HybridLayer, MemoryLayer, RedisLayer};
 
-use super::tools::{Site, ask, connect, event, numbered, take_number};
+use super::tools::{Site, ask, connect, event, number, numbered, take_number};
 use crate::support::{DEADLINE, FakeServer, RedisServer, ReservedPort, eventually, within};
 
 async fn refusal(config: Config) -> Error {
@@ -84,6 +84,22 @@ async fn a_server_that_is_away_is_named() {
     assert!(matches!(error, Error::Redis { .. }), "{error:?}");
     let error = refusal(Config::new().host("unix:///nowhere/redis.sock")).await;
     assert!(matches!(error, Error::Redis { shard: 0, .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn an_outage_of_the_remote_layer_does_not_keep_back_what_is_on_the_local_one() {
+    let closed = ReservedPort::new();
+    let remote = RedisLayer::connect_or_wait(Site::at([url_of(&closed)]).config()).await.unwrap();
+    let layer = HybridLayer::new(MemoryLayer::new(), remote);
+    for n in 0..20 {
+        layer.send("work", numbered(n)).await.unwrap();
+    }
+    for n in 0..20 {
+        let delivery = within(DEADLINE, "a message", layer.receive(&["work", "reply!"])).await.unwrap();
+        assert_eq!(number(&delivery), n);
+    }
+    let nothing = within(DEADLINE, "the outage", layer.receive(&["work", "reply!"])).await;
+    assert!(matches!(nothing, Err(Error::Redis { .. })), "{nothing:?}");
 }
 
 #[tokio::test]

@@ -9,6 +9,9 @@ use crate::error::{Error, Result};
 use crate::layer::ChannelLayer;
 use crate::message::Message;
 
+/// The longest pause while a server is away.
+pub(crate) const LONGEST_OUTAGE_PAUSE: Duration = Duration::from_secs(10);
+
 /// Pauses that double from a first one up to a longest one, each shortened at random by up to half, so that those who
 /// failed together do not come back together.
 #[derive(Debug)]
@@ -24,7 +27,7 @@ impl Backoff {
 
     /// For a server that is away: 250 ms to 10 s.
     pub(crate) fn outage() -> Self {
-        Self::new(Duration::from_millis(250), Duration::from_secs(10))
+        Self::new(Duration::from_millis(250), LONGEST_OUTAGE_PAUSE)
     }
 
     /// For a channel that is full: 5 ms to 500 ms.

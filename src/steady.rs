@@ -2,25 +2,27 @@
 
 use std::error::Error as StdError;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, LONGEST_OUTAGE_PAUSE};
 use crate::error::{Error, Result};
 use crate::layer::{Delivery, Receiver};
 
-/// A [`Receiver`] that waits while the servers of the layer are away. An outage is logged once, and so is its end.
+/// A [`Receiver`] that waits while the servers of the layer are away. An outage is logged once, and so is the first message
+/// after it.
 #[derive(Debug)]
 pub(crate) struct SteadyReceiver {
     receiver: Receiver,
     /// What is read, for the log.
     what: &'static str,
     backoff: Backoff,
-    failing: bool,
+    /// The end of the last pause, if nothing has arrived since.
+    resumed: Option<Instant>,
 }
 
 impl SteadyReceiver {
     pub(crate) fn new(receiver: Receiver, what: &'static str) -> Self {
-        Self { receiver, what, backoff: Backoff::outage(), failing: false }
+        Self { receiver, what, backoff: Backoff::outage(), resumed: None }
     }
 
     /// Waits for a message.
@@ -77,9 +79,8 @@ impl SteadyReceiver {
     }
 
     fn works(&mut self) {
-        if std::mem::take(&mut self.failing) {
+        if self.resumed.take().is_some() {
             tracing::info!("{} arrive again", self.what);
-            self.backoff = Backoff::outage();
         }
     }
 
@@ -87,10 +88,81 @@ impl SteadyReceiver {
         if let Error::Closed = error {
             return Err(error);
         }
-        if !std::mem::replace(&mut self.failing, true) {
+        let now = Instant::now();
+        // A receiver that has waited for longer than any pause was there for messages, though none came.
+        let is_same =
+            self.resumed.is_some_and(|resumed| now.saturating_duration_since(resumed) <= LONGEST_OUTAGE_PAUSE);
+        if !is_same {
             tracing::warn!(error = &error as &dyn StdError, "{} do not arrive, trying again", self.what);
+            self.backoff = Backoff::outage();
         }
-        sleep(self.backoff.pause()).await;
+        let resumed = now + self.backoff.pause();
+        self.resumed = Some(resumed);
+        sleep_until(resumed).await;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::pin::Pin;
+    use std::task::{Context, Poll, ready};
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+    use tokio::time::{Sleep, sleep};
+
+    use super::*;
+    use crate::layer::{Sink, Source};
+    use crate::message::Message;
+    use crate::name::ChannelName;
+
+    /// What comes after which time: a message or an outage.
+    struct Script {
+        steps: VecDeque<(Duration, bool)>,
+        waiting: Option<Pin<Box<Sleep>>>,
+    }
+
+    #[async_trait]
+    impl Source for Script {
+        fn poll_recv_many(&mut self, cx: &mut Context<'_>, sink: Sink<'_>, _: usize) -> Poll<Result<usize>> {
+            let &(after, arrives) = self.steps.front().expect("nobody asks beyond the last step");
+            ready!(self.waiting.get_or_insert_with(|| Box::pin(sleep(after))).as_mut().poll(cx));
+            self.waiting = None;
+            self.steps.pop_front();
+            if arrives {
+                sink(Delivery::new(ChannelName::parse("a").expect("it is a name"), Message::new()));
+                return Poll::Ready(Ok(1));
+            }
+            Poll::Ready(Err(Error::Redis { shard: 0, source: "away".into() }))
+        }
+
+        fn pause(&mut self) {}
+
+        async fn close(&mut self) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    /// How long a message takes to arrive behind 20 outages, each of which is noticed so long after the last pause.
+    async fn time_behind_outages(apart: Duration) -> Duration {
+        let mut steps: VecDeque<_> = (0..20).map(|_| (apart, false)).collect();
+        steps.push_back((Duration::ZERO, true));
+        let start = Instant::now();
+        SteadyReceiver::new(Receiver::new(Script { steps, waiting: None }), "messages").recv().await.expect("it comes");
+        start.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_for_outages_far_apart_stay_short() {
+        let time = time_behind_outages(Duration::from_secs(30)).await;
+        assert!(time <= Duration::from_secs(20 * 30 + 6), "{time:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_in_an_outage_that_goes_on_grow() {
+        let time = time_behind_outages(Duration::ZERO).await;
+        assert!(time >= Duration::from_mins(1), "{time:?}");
     }
 }

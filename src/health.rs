@@ -69,6 +69,7 @@ pub struct ShardHealth {
 /// Whether a server can be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum ShardState {
     /// It can.
     Up,

@@ -90,7 +90,7 @@ impl InvalidName {
 }
 
 impl ChannelName {
-    /// Parses the name of a channel to send to or to add to a group.
+    /// Parses the name of a channel, whole or up to its type character.
     ///
     /// # Errors
     ///
@@ -101,7 +101,7 @@ impl ChannelName {
         Ok(Self { text: name.into(), kind, non_local })
     }
 
-    /// Parses the name of a channel to send to: as [`parse`](Self::parse), and process-local names need a local part.
+    /// Parses the name of a channel to send to or to add to a group: as [`parse`](Self::parse), and process-local names need a local part.
     ///
     /// # Errors
     ///
@@ -234,6 +234,14 @@ const fn is_name_byte(byte: u8) -> bool {
 /// The name of a group, checked when it is parsed and cheap to clone.
 ///
 /// The characters are those of a channel name, without a type character.
+///
+/// ```
+/// use channel_layer::GroupName;
+///
+/// let group = GroupName::try_from("chat.room-17")?;
+/// assert_eq!(group, "chat.room-17");
+/// # Ok::<(), channel_layer::InvalidName>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GroupName(Arc<str>);
 
@@ -317,6 +325,34 @@ impl PartialEq<str> for ChannelName {
 impl PartialEq<&str> for ChannelName {
     fn eq(&self, other: &&str) -> bool {
         &*self.text == *other
+    }
+}
+
+impl PartialEq<str> for GroupName {
+    fn eq(&self, other: &str) -> bool {
+        &*self.0 == other
+    }
+}
+
+impl PartialEq<&str> for GroupName {
+    fn eq(&self, other: &&str) -> bool {
+        &*self.0 == *other
+    }
+}
+
+impl TryFrom<&str> for ChannelName {
+    type Error = InvalidName;
+
+    fn try_from(name: &str) -> Result<Self, InvalidName> {
+        Self::parse(name)
+    }
+}
+
+impl TryFrom<&str> for GroupName {
+    type Error = InvalidName;
+
+    fn try_from(name: &str) -> Result<Self, InvalidName> {
+        Self::parse(name)
     }
 }
 

@@ -8,6 +8,7 @@ use crate::message::{Map, Message, Value};
 
 /// How messages become bytes in the formats that Django Channels shares with this crate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Serializer {
     /// MessagePack, with text and bytes apart: `msgpack` in a configuration.
     #[default]

@@ -6,6 +6,7 @@ use super::options::Config;
 
 /// What becomes of a message for a reader whose queue is full, on a layer that cannot refuse it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Overflow {
     /// The message that has waited longest goes: `drop_oldest` in a configuration. What arrives is as fresh as can be.
     #[default]
@@ -16,6 +17,7 @@ pub enum Overflow {
 
 /// What becomes of calls that need a server which is away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Fallback {
     /// They fail: `fail` in a configuration.
     Fail,

@@ -122,10 +122,7 @@ impl Site {
 
     /// A message with every kind of value that the serializer carries.
     pub fn contents(&self) -> Message {
-        match self.serializer {
-            Serializer::MessagePack => contents::for_message_pack(),
-            Serializer::Json => contents::for_json(),
-        }
+        if self.serializer == Serializer::Json { contents::for_json() } else { contents::for_message_pack() }
     }
 
     /// A layer of Python's.

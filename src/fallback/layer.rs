@@ -282,9 +282,9 @@ impl<L: ChannelLayer> ChannelLayer for FallbackLayer<L> {
 
     async fn close(&self) -> Result<()> {
         self.closing.cancel();
-        self.local.close().await?;
-        self.tasks.wait().await;
-        self.remote.close().await
+        // All begin at once, so that all go on if this is dropped.
+        let (local, (), remote) = tokio::join!(self.local.close(), self.tasks.wait(), self.remote.close());
+        local.and(remote)
     }
 
     /// That of the remote layer, unhealthy in an outage of it.

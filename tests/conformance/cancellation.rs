@@ -13,7 +13,9 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::backend::{Kind, Options};
-use super::tools::{Layer, number, numbered, numbers_on, rest, take, take_until_quiet};
+use super::tools::{
+    Layer, assert_none, number, numbered, numbers_on, rest, send_numbers, take, take_many, take_until_quiet,
+};
 use crate::support::{DEADLINE, Moments, within};
 
 const CHANNELS: [&str; 3] = ["cut.normal", "cut!a", "cut?a"];
@@ -259,4 +261,88 @@ pub async fn a_dropped_send_many_arrives_once_or_not_at_all(kind: &Kind) {
 
 pub async fn a_dropped_group_send_arrives_once_or_not_at_all(kind: &Kind) {
     write_all(kind, 8, async |layer, number| layer.group_send("cut", numbered(number)).await).await;
+}
+
+pub async fn a_dropped_group_send_many_arrives_once_or_not_at_all(kind: &Kind) {
+    write_all(kind, 9, async |layer, number| {
+        layer.group_send_many(&[("cut", numbered(number))]).await.into_iter().collect()
+    })
+    .await;
+}
+
+pub async fn a_dropped_give_back_arrives_once_or_not_at_all(kind: &Kind) {
+    write_all(kind, 10, async |layer, number| {
+        layer.give_back(&CHANNELS.map(|channel| (channel, numbered(number)))).await.into_iter().collect()
+    })
+    .await;
+}
+
+pub async fn a_dropped_change_of_a_group_is_made_or_not(kind: &Kind) {
+    let layer = kind.start(Options::default()).await.layer();
+    let mut moments = Moments::new(11);
+    for (member, number) in CHANNELS.into_iter().cycle().zip(0..60) {
+        moments.cut(layer.group_add("cut", member)).await.transpose().unwrap();
+        let members = layer.group_channels("cut").await.unwrap();
+        assert!(members.is_empty() || members == [member], "{members:?}");
+        moments.cut(layer.group_discard("cut", member)).await.transpose().unwrap();
+        let left = layer.group_channels("cut").await.unwrap();
+        assert!(left.is_empty() || left == members, "{left:?}");
+        // Nothing that was dropped stands in the way of what comes after it.
+        layer.group_add("cut", member).await.unwrap();
+        layer.group_send("cut", numbered(number)).await.unwrap();
+        let delivery = take(&layer, &SOURCES).await;
+        assert_eq!((delivery.channel.as_str(), delivery.message), (member, numbered(number)));
+        layer.group_discard("cut", member).await.unwrap();
+        assert!(layer.group_channels("cut").await.unwrap().is_empty());
+    }
+    assert_none(layer.try_receive(&SOURCES).await.unwrap());
+}
+
+pub async fn a_dropped_question_changes_nothing(kind: &Kind) {
+    let layer = kind.start(Options::default()).await.layer();
+    for channel in CHANNELS {
+        send_numbers(&layer, channel, 0..5).await;
+    }
+    let mut moments = Moments::new(12);
+    for _ in 0..20 {
+        moments.cut(layer.new_channel("cut.new?")).await.transpose().unwrap();
+        moments.cut(layer.group_channels("cut")).await.transpose().unwrap();
+        moments.cut(layer.global_statistics()).await.transpose().unwrap();
+        moments.cut(layer.channel_statistics("cut!")).await.transpose().unwrap();
+        // Of a server that is away there are none.
+        moments.cut(layer.redis_stats()).await.and_then(Result::ok);
+        moments.cut(layer.health()).await;
+    }
+    within(DEADLINE, "an answer behind those that were dropped", layer.health()).await;
+    let taken = take_many(&layer, &SOURCES, 15).await;
+    for channel in CHANNELS {
+        let mut got = numbers_on(channel, &taken);
+        if channel == "cut.normal" {
+            got.sort_unstable();
+        }
+        assert_eq!(got, [0, 1, 2, 3, 4], "what came on {channel}");
+    }
+    assert_none(layer.try_receive(&SOURCES).await.unwrap());
+}
+
+pub async fn a_dropped_flush_leaves_a_layer_that_works(kind: &Kind) {
+    if !kind.flushes {
+        return;
+    }
+    let layer = kind.start(Options::default()).await.layer();
+    let mut moments = Moments::new(13);
+    for number in 0..30 {
+        for channel in CHANNELS {
+            layer.send(channel, numbered(number)).await.unwrap();
+            layer.group_add("cut", channel).await.unwrap();
+        }
+        moments.cut(layer.flush()).await.transpose().unwrap();
+    }
+    layer.flush().await.unwrap();
+    assert_none(layer.try_receive(&SOURCES).await.unwrap());
+    assert!(layer.group_channels("cut").await.unwrap().is_empty());
+    for channel in CHANNELS {
+        layer.send(channel, numbered(1)).await.unwrap();
+    }
+    take_many(&layer, &SOURCES, CHANNELS.len()).await;
 }

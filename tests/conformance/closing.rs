@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use channel_layer::{Error, Result};
+use futures_util::future::maybe_done;
+use futures_util::poll;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::backend::{Kind, Options};
 use super::guarantees::Promise;
-use super::tools::{assert_none, number, numbered, numbers, send_numbers, take_many, take_until_quiet};
+use super::tools::{Layer, assert_none, number, numbered, numbers, numbers_on, send_numbers, take, take_many};
 use crate::support::{DEADLINE, interrupted, within};
 
 #[track_caller]
@@ -142,31 +144,86 @@ pub async fn closing_leaves_unread_messages_to_others(kind: &Kind) {
     }
 }
 
+pub async fn a_dropped_close_goes_on(kind: &Kind) {
+    let backend = kind.start(Options::default()).await;
+    let (closing, other) = (backend.peer().await, backend.layer());
+    send_numbers(&closing, "close?a", 0..5).await;
+    let mut receiver = closing.receiver(&["close?a"]).unwrap();
+    assert_eq!(number(&within(DEADLINE, "the first message", receiver.recv()).await.unwrap()), 0);
+    interrupted(1, DEADLINE, closing.close()).await.transpose().unwrap();
+    assert_closed("receive", within(DEADLINE, "a receive after closing", closing.receive(&["close?a"])).await);
+    if kind.promises(Promise::Drain) {
+        assert_eq!(numbers(&take_many(&other, &["close?a"], 4).await), [1, 2, 3, 4]);
+        assert_none(other.try_receive(&["close?a"]).await.unwrap());
+    }
+    within(DEADLINE, "the end of closing", closing.close()).await.unwrap();
+    assert_closed("send", closing.send("close?a", numbered(5)).await);
+}
+
 pub async fn closing_finishes_sends_under_way(kind: &Kind) {
     let backend = kind.start(Options::default()).await;
     let (closing, other) = (backend.peer().await, backend.layer());
-    let mut senders = JoinSet::new();
-    for number in 0..50 {
-        let layer = closing.clone();
-        senders.spawn(async move {
-            let result = layer.send("way?a", numbered(number)).await;
-            result.map(|()| number)
-        });
+    for (channel, source) in [("way", "way"), ("way!a", "way!"), ("way?a", "way?a")] {
+        send_numbers(&closing, channel, [0]).await;
+        take(&closing, &[source]).await;
     }
-    tokio::task::yield_now().await;
-    closing.close().await.unwrap();
+    let channels = ["way", "way!a", "way?a"].into_iter().cycle();
+    let sends = channels.zip(0..60).map(|(channel, number)| closing.send(channel, numbered(number)));
+    for result in close_behind(&closing, sends).await {
+        result.unwrap();
+    }
+    if kind.promises(Promise::Drain) {
+        let sources = ["way", "way!", "way?a"];
+        let mut got = numbers(&take_many(&other, &sources, 60).await);
+        got.sort_unstable();
+        assert_eq!(got, (0..60).collect::<Vec<_>>());
+        assert_none(other.try_receive(&sources).await.unwrap());
+    }
+}
+
+pub async fn a_group_send_that_meets_closing_reaches_all_members_or_says_that_it_reached_none(kind: &Kind) {
+    let backend = kind.start(Options::default()).await;
+    let (closing, other) = (backend.peer().await, backend.layer());
+    let (members, sources) = (["way!a", "way?a", "way?b"], ["way!", "way?a", "way?b"]);
+    for member in members {
+        closing.group_add("way", member).await.unwrap();
+    }
+    // The layer learns where the members are.
+    for number in 0..3 {
+        closing.group_send("way", numbered(number)).await.unwrap();
+    }
+    take_many(&closing, &sources, 9).await;
     let mut sent = Vec::new();
-    for result in within(DEADLINE, "the end of all sends", senders.join_all()).await {
+    let sends = (0..20).map(|number| closing.group_send("way", numbered(number)));
+    for (number, result) in (0..).zip(close_behind(&closing, sends).await) {
         match result {
-            Ok(number) => sent.push(number),
-            Err(error) => assert_closed::<()>("a send", Err(error)),
+            Ok(()) => sent.push(number),
+            error => assert_closed("a group send", error),
         }
     }
     if kind.promises(Promise::Drain) {
-        sent.sort_unstable();
-        let mut got = numbers(&take_many(&other, &["way?a"], sent.len()).await);
-        got.extend(numbers(&take_until_quiet(&other, &["way?a"]).await));
-        got.sort_unstable();
-        assert_eq!(got, sent);
+        let got = take_many(&other, &sources, members.len() * sent.len()).await;
+        for member in members {
+            assert_eq!(numbers_on(member, &got), sent, "what came on {member}");
+        }
+        assert_none(other.try_receive(&sources).await.unwrap());
     }
+}
+
+/// Closes a layer while `sends` are under way, each of which has begun; gives what became of them.
+async fn close_behind(
+    closing: &Layer,
+    sends: impl Iterator<Item = impl Future<Output = Result<()>>>,
+) -> Vec<Result<()>> {
+    let mut sends: Vec<_> = sends.map(|send| Box::pin(maybe_done(send))).collect();
+    for send in &mut sends {
+        let _begun = poll!(send.as_mut());
+    }
+    within(DEADLINE, "the end of closing", closing.close()).await.unwrap();
+    let mut results = Vec::new();
+    for send in &mut sends {
+        within(DEADLINE, "the end of a send", send.as_mut()).await;
+        results.push(send.as_mut().take_output().expect("it has ended"));
+    }
+    results
 }

@@ -57,7 +57,7 @@ pub async fn each_message_expires_for_itself_on_a_busy_channel(kind: &Kind) {
     }
 }
 
-pub async fn a_waiting_reader_gets_no_expired_message(kind: &Kind) {
+pub async fn a_reader_that_comes_late_gets_no_expired_message(kind: &Kind) {
     let backend = kind.start(two_seconds()).await;
     let layer = backend.layer();
     let reader = backend.peer().await;

@@ -10,6 +10,7 @@ mod flushing;
 mod groups;
 mod guarantees;
 mod load;
+mod loss;
 mod membership;
 mod names;
 mod order;
@@ -65,7 +66,12 @@ conformance! {
     asgi_redis_sharded: AsgiRedis<3>;
 
     {
+        cancellation::a_dropped_change_of_a_group_is_made_or_not,
+        cancellation::a_dropped_flush_leaves_a_layer_that_works,
+        cancellation::a_dropped_give_back_arrives_once_or_not_at_all,
         cancellation::a_dropped_group_send_arrives_once_or_not_at_all,
+        cancellation::a_dropped_group_send_many_arrives_once_or_not_at_all,
+        cancellation::a_dropped_question_changes_nothing,
         cancellation::a_dropped_reader_leaves_its_turn_to_the_next,
         cancellation::a_dropped_receive_loses_nothing,
         cancellation::a_dropped_receiver_loses_nothing,
@@ -85,7 +91,9 @@ conformance! {
         capacity::refuses_above_capacity if Capacity,
         capacity::takes_the_first_rule_that_matches if Capacity,
         closing::dropping_the_layer_ends_its_receivers,
+        closing::a_dropped_close_goes_on,
         closing::a_dropped_close_of_a_receiver_goes_on,
+        closing::a_group_send_that_meets_closing_reaches_all_members_or_says_that_it_reached_none,
         closing::closing_a_receiver_puts_back_in_order,
         closing::closing_finishes_sends_under_way,
         closing::closing_leaves_unread_messages_to_others,
@@ -102,7 +110,7 @@ conformance! {
         expiry::a_group_message_expires,
         expiry::a_message_expires,
         expiry::a_message_that_a_receiver_holds_expires,
-        expiry::a_waiting_reader_gets_no_expired_message,
+        expiry::a_reader_that_comes_late_gets_no_expired_message,
         expiry::each_message_expires_for_itself_on_a_busy_channel,
         expiry::putting_back_keeps_the_expiry,
         flushing::deletes_groups,
@@ -124,6 +132,8 @@ conformance! {
         load::every_operation_reaches_its_reader_whatever_the_name,
         load::many_writers_and_readers_lose_and_double_nothing,
         load::waiting_readers_are_all_served,
+        loss::a_group_message_for_a_full_member_is_counted if NoSilentLoss,
+        loss::expired_messages_are_counted if NoSilentLoss,
         membership::a_change_after_many_sends_counts_for_the_next,
         membership::a_member_added_after_the_send_does_not_get_it,
         membership::a_member_added_before_the_send_gets_it,

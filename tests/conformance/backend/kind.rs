@@ -22,6 +22,7 @@ pub struct Kind {
     limit: Duration,
     start: fn(Options) -> LocalBoxFuture<'static, Started>,
     runtime: fn() -> Runtime,
+    one_thread: fn() -> Runtime,
 }
 
 impl Kind {
@@ -30,7 +31,16 @@ impl Kind {
             Box::pin(async { Started(Box::new(B::start(options).await)) })
         };
         let (column, lacks, flushes, like_python) = (B::COLUMN, B::LACKS, B::FLUSHES, B::LIKE_PYTHON);
-        Self { column, lacks, flushes, like_python, limit: B::LIMIT, start, runtime: B::runtime }
+        Self {
+            column,
+            lacks,
+            flushes,
+            like_python,
+            limit: B::LIMIT,
+            start,
+            runtime: B::runtime,
+            one_thread: B::one_thread,
+        }
     }
 
     /// Starts the layer, empty.
@@ -46,6 +56,11 @@ impl Kind {
     /// Runs a test of it, to its end or to the limit.
     pub fn run(&self, name: &str, test: impl Future<Output = ()>) {
         (self.runtime)().block_on(within(self.limit, name, test));
+    }
+
+    /// Runs what is to stay on this thread, with all that it starts, to its end or to the limit.
+    pub fn run_on_one_thread(&self, test: impl Future<Output = ()>) {
+        (self.one_thread)().block_on(within(self.limit, "what runs on one thread", test));
     }
 }
 

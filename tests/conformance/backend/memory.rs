@@ -41,6 +41,10 @@ impl Backend for Memory {
     fn runtime() -> Runtime {
         Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime starts")
     }
+
+    fn one_thread() -> Runtime {
+        Self::runtime()
+    }
 }
 
 /// [`MemoryLayer`] on several threads, where tasks really run at the same time.

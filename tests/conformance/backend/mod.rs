@@ -11,7 +11,7 @@ mod redis;
 pub use django::{AsgiRedis, ChannelsRedis};
 pub use fallback::{Fallback, FallbackAlone};
 pub use hybrid::{HybridMemory, HybridRedis};
-pub use kind::Kind;
+pub use kind::{Kind, Started};
 pub use memory::{Memory, MemoryThreaded};
 pub use pubsub::{PubSub, PubSubAlone, PubSubOnSeveral, PubSubSharded};
 pub use redis::{Redis, RedisEncrypted};
@@ -61,6 +61,11 @@ pub trait Backend: Sized + 'static {
     /// The runtime that a test of it runs on.
     fn runtime() -> Runtime {
         Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime starts")
+    }
+
+    /// A runtime without threads of its own.
+    fn one_thread() -> Runtime {
+        Builder::new_current_thread().enable_all().build().expect("a runtime starts")
     }
 }
 

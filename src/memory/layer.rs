@@ -243,13 +243,6 @@ impl Default for MemoryLayer {
     }
 }
 
-impl MemoryLayer {
-    /// As [`close`](ChannelLayer::close), which waits for nothing.
-    pub(crate) fn shut(&self) {
-        self.inner.close();
-    }
-}
-
 impl Drop for MemoryLayer {
     fn drop(&mut self) {
         self.inner.close();

@@ -8,7 +8,7 @@ use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 
 use super::tools::{Layer, Site, all_keys, ask, connect, entries, event, now_ms, numbered, take_number};
-use crate::support::{Counts, RedisServer, eventually, shared_servers};
+use crate::support::{Counts, DEADLINE, RedisServer, eventually, shared_servers, within};
 
 const MARKERS: [&str; 4] = ["marker-in-a-name", "marker-in-a-text", "marker-in-bytes", "marker-in-a-list"];
 
@@ -57,12 +57,13 @@ async fn leave_messages(site: &Site, layer: &Layer, server: &RedisServer) {
     layer.group_send("g", message.clone()).await.unwrap();
     for source in ["n", "l!", "s?a"] {
         let mut receiver = layer.receiver(&[source]).unwrap();
-        assert_eq!(receiver.recv().await.unwrap().message, message);
+        assert_eq!(within(DEADLINE, "a message", receiver.recv()).await.unwrap().message, message);
         receiver.close().await.unwrap();
     }
     let mut receiver = layer.receiver(&["l!"]).unwrap();
-    receiver.recv().await.unwrap();
-    receiver.recv().await.unwrap();
+    for _ in 0..2 {
+        within(DEADLINE, "a message of the group", receiver.recv()).await.unwrap();
+    }
     receiver.close().await.unwrap();
     let mut connection = server.connection().await;
     let entry = entries(&mut connection, &site.list("n")).await.remove(0);

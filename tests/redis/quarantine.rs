@@ -4,8 +4,8 @@ use channel_layer::{ChannelLayer, Event};
 use metrics_util::debugging::DebuggingRecorder;
 use redis::AsyncCommands;
 
-use super::tools::{Site, connect, entries, event, events_so_far, numbered, take_number, ttl};
-use crate::support::{Counts, eventually, shared_servers};
+use super::tools::{Site, connect, entries, event, events_so_far, number, numbered, take_number, ttl};
+use crate::support::{Counts, DEADLINE, eventually, shared_servers, within};
 
 #[tokio::test]
 async fn keeps_the_last_ones_for_days_and_counts_all() {
@@ -20,7 +20,7 @@ async fn keeps_the_last_ones_for_days_and_counts_all() {
         let garbage: Vec<_> = (0..500).map(|n| format!("{round}-{n}")).collect();
         let () = connection.rpush(site.list("flood!"), garbage).await.unwrap();
         layer.send("flood!a", numbered(round)).await.unwrap();
-        assert_eq!(super::tools::number(&receiver.recv().await.unwrap()), round);
+        assert_eq!(number(&within(DEADLINE, "the next message", receiver.recv()).await.unwrap()), round);
         let newest = format!("{round}-499");
         eventually("the last of them", async || {
             let newest = newest.as_bytes();

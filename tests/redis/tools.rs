@@ -78,7 +78,7 @@ impl Site {
                     *place = Some(name.to_string());
                 }
             }
-            layer.receive(&[name.as_str()]).await.unwrap();
+            take(layer, name.as_str()).await;
         }
         names.into_iter().flatten().collect()
     }

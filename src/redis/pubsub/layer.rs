@@ -321,7 +321,7 @@ impl Drop for PubSubLayer {
     fn drop(&mut self) {
         self.closing.cancel();
         // Receivers hold it too, and do not keep the layer open.
-        self.inbox.memory.shut();
+        self.inbox.memory.end();
     }
 }
 

@@ -9,11 +9,11 @@
 //! | 4 | nonce: how often the subkey had been used |
 //! | 8 | time of sealing, milliseconds since the epoch |
 //! | as many as the body | ciphertext of AES-256-GCM |
-//! | 16 | tag, over the above, a label of this format and the context |
+//! | 16 | tag, over the above and the context |
 //!
-//! with integers in big-endian order. A configured key never encrypts itself: HKDF-SHA256 derives from it, with a salt
-//! drawn by this process, a subkey whose nonces count up. So no nonce comes twice however many processes share the key,
-//! and the 2^32 messages that random nonces allow a key do not limit it.
+//! with integers in big-endian order. A configured key never encrypts itself: HKDF-SHA256 derives from it, with a label
+//! of this format and a salt drawn by this process, a subkey whose nonces count up. So no nonce comes twice however many
+//! processes share the key, and the 2^32 messages that random nonces allow a key do not limit it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -41,7 +41,6 @@ const TAG: usize = 16;
 
 const ID_INFO: &[u8] = b"channel-layer 1 key id";
 const SUBKEY_INFO: &[u8] = b"channel-layer 1 subkey";
-const LABEL: &[u8] = b"channel-layer 1 sealed";
 
 /// How often a subkey is used before another salt is drawn; half of what its nonces could count.
 const SUBKEY_USES: u64 = 1 << 31;
@@ -198,17 +197,18 @@ fn widen(counter: [u8; NONCE]) -> Nonce<aes_gcm::aead::consts::U12> {
 /// for. Each part follows its length, so that no two contexts run together into the same bytes; the key, the salt and the
 /// nonce are covered by being used.
 fn bind(context: &[&[u8]], sealed_at_ms: u64, bound: &mut Vec<u8>) {
-    bound.extend_from_slice(LABEL);
     bound.extend_from_slice(&sealed_at_ms.to_be_bytes());
     for part in context {
-        bound.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        bound.extend_from_slice(
+            &u32::try_from(part.len()).expect("names and addresses are far below 4 GiB").to_be_bytes(),
+        );
         bound.extend_from_slice(part);
     }
 }
 
 /// How many bytes [`bind`] appends.
 fn bound_size(context: &[&[u8]]) -> usize {
-    LABEL.len() + TIME + context.iter().map(|part| 8 + part.len()).sum::<usize>()
+    TIME + context.iter().map(|part| size_of::<u32>() + part.len()).sum::<usize>()
 }
 
 impl Key {
@@ -266,24 +266,31 @@ impl<'a> Parts<'a> {
 /// Two generations bound the memory: when the younger is full the older is forgotten and the younger takes its place.
 #[derive(Default)]
 struct Openers {
+    /// The one that was asked for last: messages of one sender often follow each other.
+    last: Option<((usize, Salt), Arc<Aes256Gcm>)>,
     young: HashMap<(usize, Salt), Arc<Aes256Gcm>>,
     old: HashMap<(usize, Salt), Arc<Aes256Gcm>>,
 }
 
 impl Openers {
     fn get(&mut self, of: &(usize, Salt)) -> Option<Arc<Aes256Gcm>> {
-        if let Some(cipher) = self.young.get(of) {
+        if let Some((_, cipher)) = self.last.as_ref().filter(|(last, _)| last == of) {
             return Some(Arc::clone(cipher));
         }
-        let cipher = self.old.remove(of)?;
-        self.insert(*of, Arc::clone(&cipher));
-        Some(cipher)
+        if let Some(cipher) = self.young.get(of) {
+            self.last = Some((*of, Arc::clone(cipher)));
+        } else {
+            let cipher = self.old.remove(of)?;
+            self.insert(*of, cipher);
+        }
+        self.last.as_ref().map(|(_, cipher)| Arc::clone(cipher))
     }
 
     fn insert(&mut self, of: (usize, Salt), cipher: Arc<Aes256Gcm>) {
         if self.young.len() >= REMEMBERED {
             self.old = std::mem::take(&mut self.young);
         }
+        self.last = Some((of, Arc::clone(&cipher)));
         self.young.insert(of, cipher);
     }
 }

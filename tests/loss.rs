@@ -10,7 +10,7 @@ use crate::support::{Counts, eventually, random_prefix, shared_servers};
 const EXPIRY: Duration = Duration::from_secs(2);
 
 fn config() -> Config {
-    Config::new().prefix(random_prefix()).expiry(EXPIRY).capacity(3)
+    Config::new().prefix(random_prefix()).expiry(EXPIRY).capacity(3).max_message_size(1 << 19)
 }
 
 #[tokio::test]

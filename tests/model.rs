@@ -205,7 +205,7 @@ fn compare(cases: u32, start: impl AsyncFn(Config) -> Arc<dyn ChannelLayer>) {
     let config = proptest::test_runner::Config { cases, failure_persistence: None, ..Default::default() };
     let result = TestRunner::new(config).run(&vec(operation(), 1..80), |operations| {
         runtime.block_on(async {
-            let layer = start(Config::new().capacity(CAPACITY)).await;
+            let layer = start(Config::new().capacity(CAPACITY).max_message_size(1 << 19)).await;
             let mut both = Both { model: Model::default(), layer };
             for (number, operation) in (0..).zip(&operations) {
                 both.apply(operation, number).await?;

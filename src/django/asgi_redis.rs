@@ -318,6 +318,10 @@ impl Format for Reading {
         self.0.keys.channel(non_local)
     }
 
+    fn largest(&self) -> usize {
+        self.0.payload.max_message_size
+    }
+
     fn take(&self, keys: &[&str], count: usize) -> Cmd {
         let mut command = script::LIST_TAKE.call(keys);
         command.arg(count).arg(&self.0.keys.prefix);

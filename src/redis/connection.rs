@@ -28,8 +28,8 @@ pub(crate) struct Timing {
     pub(crate) backoff: Duration,
 }
 
-/// A read that is silent this much longer than it should block means a dead connection. On a half-open one nothing
-/// else would ever tell.
+/// A read that is silent this much longer than it should block and an answer may take means a dead connection. On a
+/// half-open one nothing else would ever tell.
 const SILENCE: Duration = Duration::from_secs(2);
 
 /// The connections to a server, from when it was reached until it was lost; cheap to clone.
@@ -37,8 +37,8 @@ const SILENCE: Duration = Duration::from_secs(2);
 pub(crate) struct Link {
     /// Carries all commands that do not block, of all tasks.
     pub(crate) commands: MultiplexedConnection,
-    /// Connections of which each carries one blocking read at a time. An answer later than the read's own timeout and
-    /// [`SILENCE`] is an error there.
+    /// Connections of which each carries one blocking read at a time. An answer later than the read's own timeout, that
+    /// of commands and [`SILENCE`] is an error there.
     pub(crate) blocking: Pool,
     /// Opens further connections, as for a subscription: where its name leads then.
     pub(crate) client: Arc<Client>,
@@ -277,7 +277,7 @@ impl fmt::Display for Version {
 fn blocking_pool(client: &Client, timing: &Timing, size: usize) -> Result<Pool, ConnectError> {
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(timing.connect))
-        .set_response_timeout(Some(timing.blocking + SILENCE));
+        .set_response_timeout(Some(timing.blocking + timing.command + SILENCE));
     let manager = Manager::new_with_config(client.get_connection_info().clone(), config)?;
     Ok(Pool::builder(manager)
         .max_size(size)

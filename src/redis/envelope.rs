@@ -34,6 +34,11 @@ pub(super) enum Context<'a> {
     Group { group: &'a str, channel: &'a str },
 }
 
+    /// How many bytes an encoded message may have.
+    pub(super) fn max_message_size(&self) -> usize {
+        self.max_message_size
+    }
+
 impl<'a> Context<'a> {
     /// What the entry with this address is bound to, which came in the list of `source` and is for `channel`.
     pub(super) fn of(address: &'a Address<Text>, source: &'a ChannelName, channel: &'a ChannelName) -> Self {

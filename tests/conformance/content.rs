@@ -108,7 +108,7 @@ pub async fn carries_empty_and_nested_values(kind: &Kind) {
 }
 
 pub async fn carries_a_megabyte(kind: &Kind) {
-    let layer = kind.start(Options::default()).await.layer();
+    let layer = kind.start(Options { max_message_size: 8 << 20, ..Options::default() }).await.layer();
     // The message, not only its largest value, has to fit where the limit is 1 MiB.
     let body: Vec<u8> = (0..1_000_000_u32).map(|at| at.to_le_bytes()[usize::from(at % 3 == 0)]).collect();
     carry(&layer, &message! { "body": Bytes::from(body) }).await;

@@ -27,6 +27,7 @@ impl Site {
 
     pub fn config_on(&self, servers: usize) -> Config {
         Config::new()
+            .max_message_size(1 << 19)
             .hosts(shared_servers()[..servers].iter().map(RedisServer::url))
             .prefix(&self.prefix)
             .stats_prefix(self.stats_prefix())

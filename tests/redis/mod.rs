@@ -23,6 +23,7 @@ mod rotation;
 mod runtimes;
 mod sentinel;
 mod shards;
+mod slow_networks;
 mod starting;
 mod tls;
 mod tools;

@@ -98,7 +98,7 @@ async fn refusal(config: Config) -> (Error, String) {
 
 /// Sends and reads on every kind of connection that a layer has.
 async fn works(config: Config) {
-    let layer = connect(config).await;
+    let layer = connect(config.max_message_size(2 << 20)).await;
     let reading = layer.clone();
     let waiting = tokio::spawn(async move { reading.receive(&["l!"]).await });
     layer.group_add("g", "l!a").await.unwrap();

@@ -31,12 +31,14 @@ impl Site {
         Self { prefix: random_prefix(), urls: urls.into_iter().collect() }
     }
 
-    /// What its layers have in common. Nothing is full and nothing takes too long unless a test says so.
+    /// What its layers have in common. Nothing is full and nothing takes too long unless a test says so, and messages are
+    /// small enough for a first read to take several.
     pub fn config(&self) -> Config {
         Config::new()
             .hosts(self.urls.iter().cloned())
             .prefix(&self.prefix)
             .capacity(100_000)
+            .max_message_size(1 << 19)
             .connect_timeout(DEADLINE)
             .command_timeout(DEADLINE)
             .blocking_timeout(DEADLINE)

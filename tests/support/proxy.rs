@@ -8,7 +8,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// Pieces that a connection holds that are on their way; who sends more than that has to wait.
 const ON_THE_WAY: usize = 64;
@@ -32,6 +32,8 @@ struct State {
     deaf: u64,
     /// Nothing comes back from the server for now.
     stalled: bool,
+    /// How many bytes a second come back from the server over each connection, if that is limited.
+    pace: Option<u32>,
     /// Connections with a number below this are closed.
     cut: u64,
     /// The number of the next connection.
@@ -86,6 +88,11 @@ impl Proxy {
     /// Has everything arrive so much later, there and back each, in the same order and at the same rate.
     pub fn delay(&self, delay: Duration) {
         self.state.send_modify(|state| state.delay = delay);
+    }
+
+    /// Lets so many bytes a second come back from the server over each connection.
+    pub fn slow_down(&self, pace: u32) {
+        self.state.send_modify(|state| state.pace = Some(pace));
     }
 
     /// Closes every present connection. New ones work.
@@ -210,6 +217,9 @@ async fn give(
         }
         if direction == Direction::Back && number < now.deaf {
             continue;
+        }
+        if let (Direction::Back, Some(pace)) = (direction, now.pace) {
+            sleep(Duration::from_secs(1) * u32::try_from(piece.len()).unwrap() / pace).await;
         }
         if to.write_all(&piece).await.is_err() {
             return;

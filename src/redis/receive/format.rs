@@ -21,6 +21,9 @@ pub(crate) trait Format: Send + Sync + 'static {
     /// The key that holds what waits in a channel, by the non-local part of its name.
     fn key(&self, non_local: &str) -> String;
 
+    /// How many bytes a message may have.
+    fn largest(&self) -> usize;
+
     /// The command that takes up to `count` messages that are there from the first of `keys` that has any.
     fn take(&self, keys: &[&str], count: usize) -> Cmd;
 

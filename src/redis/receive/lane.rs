@@ -14,11 +14,15 @@ use crate::redis::connection::BlockingConnection;
 use crate::redis::fault::Fault;
 use crate::redis::shard::Shard;
 
-/// A read aims at so many bytes, so that large messages come a few at a time.
+/// A read aims at so many bytes, so that large messages come a few at a time: an answer that does not arrive in time is
+/// lost, and all of it is in memory at once.
 const READ_BYTES: usize = 1 << 20;
-/// The most entries that one read takes ahead.
-const MOST_AHEAD: usize = 256;
-const FIRST_AHEAD: usize = 16;
+/// The most entries that one read takes.
+const MOST_ENTRIES: usize = 256;
+/// A read that knows nothing of the sizes takes so many bytes at most, if every message is as large as it may be.
+const FIRST_BYTES: usize = 8 << 20;
+/// How many times as many the next read takes at most.
+const GROWTH: usize = 16;
 /// Pauses between attempts after a failure, doubling from the first to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -35,8 +39,10 @@ pub(super) struct Lane {
     connection: Option<BlockingConnection>,
     /// Whether its channels have one reader, who gets nothing while the shard is away.
     pub(super) has_one_reader: bool,
-    /// How many entries to take ahead of demand; nothing where messages are for whoever asks first.
-    ahead: Option<usize>,
+    /// How many entries one read may take, by the sizes of those that came last.
+    fits: usize,
+    /// Whether it takes as many as fit, and not only what is wanted; else messages are for whoever asks first.
+    ahead: bool,
     pause: Duration,
     surroundings: Arc<Surroundings>,
 }
@@ -57,10 +63,19 @@ impl Lane {
         ahead: bool,
         surroundings: Arc<Surroundings>,
     ) -> Self {
-        let ahead = ahead.then_some(FIRST_AHEAD);
         let has_one_reader = channels.iter().any(|channel| channel.kind().has_one_reader());
-        let (connection, pause) = (None, FIRST_PAUSE);
-        Self { has_one_reader, shard, channels, keys, first: 0, connection, ahead, pause, surroundings }
+        Self {
+            has_one_reader,
+            shard,
+            channels,
+            keys,
+            first: 0,
+            connection: None,
+            fits: first_fits(&*surroundings.format),
+            ahead,
+            pause: FIRST_PAUSE,
+            surroundings,
+        }
     }
 
     /// Takes up to `wanted` entries that are there now.
@@ -71,7 +86,7 @@ impl Lane {
         match self.shard.run_once(&command).await {
             Ok(answer) => self.parse(answer).await,
             Err(fault) => {
-                self.announce(fault.may_have_run);
+                self.interrupted(fault.may_have_run);
                 Err(fault)
             }
         }
@@ -103,7 +118,7 @@ impl Lane {
             Err(fault) if fault.broken => {
                 self.shard.read_failed(connection.generation, &fault);
                 connection.discard();
-                self.announce(fault.may_have_run);
+                self.interrupted(fault.may_have_run);
                 Err(fault)
             }
             answer => {
@@ -144,31 +159,32 @@ impl Lane {
     }
 
     fn count(&self, wanted: usize) -> usize {
-        self.ahead.map_or(wanted, |ahead| ahead.max(wanted)).clamp(1, MOST_AHEAD)
+        if self.ahead { self.fits } else { wanted.clamp(1, self.fits) }
     }
 
     async fn parse(&mut self, answer: Value) -> Result<Option<Read>, Fault> {
         self.pause = FIRST_PAUSE;
         let popped = self.format().popped(&self.shard, answer).await;
-        let Some(Popped { key, raw }) = popped.inspect_err(|_| self.announce(true))? else {
+        let Some(Popped { key, raw }) = popped.inspect_err(|_| self.interrupted(true))? else {
             return Ok(None);
         };
         let place = self.keys.iter().position(|known| known.as_bytes() == key);
         let place = place.ok_or_else(|| Fault::unexpected("a pop gave a key that it was not asked for"))?;
         self.first = (place + 1) % self.keys.len();
-        self.look_ahead(&raw);
+        self.measure(&raw);
         Ok(Some(Read { channel: self.channels[place].clone(), raw }))
     }
 
-    fn look_ahead(&mut self, raw: &[Raw]) {
-        if let Some(ahead) = &mut self.ahead {
-            let bytes: usize = raw.iter().map(|raw| raw.body.len()).sum();
-            *ahead = (READ_BYTES * raw.len() / bytes.max(1)).clamp(1, MOST_AHEAD);
-        }
+    fn measure(&mut self, raw: &[Raw]) {
+        let bytes: usize = raw.iter().map(|raw| raw.body.len()).sum();
+        let fits = (READ_BYTES * raw.len() / bytes.max(1)).min(self.fits * GROWTH);
+        self.fits = fits.clamp(1, MOST_ENTRIES);
     }
 
-    /// Tells that what Redis may have popped for a connection that broke is lost.
-    fn announce(&self, may_have_popped: bool) {
+    /// Tells that what Redis may have popped for a connection that broke is lost. It may have been too much for the
+    /// connection, so that the next read is small.
+    fn interrupted(&mut self, may_have_popped: bool) {
+        self.fits = first_fits(self.format());
         if may_have_popped {
             let event = Event::ReadInterrupted {
                 shard: self.shard.index,
@@ -178,6 +194,10 @@ impl Lane {
             let _ = self.surroundings.events.send(event);
         }
     }
+}
+
+fn first_fits(format: &dyn Format) -> usize {
+    (FIRST_BYTES / format.largest()).clamp(1, GROWTH)
 }
 
 /// Runs a blocking read; a cancelled `stop` ends the wait on the server, so that the answer is always heard.

@@ -62,6 +62,10 @@ impl Format for Native {
     }
 
     fn wait(&self, keys: &[&str], count: usize, timeout: Duration) -> Cmd {
+    fn largest(&self) -> usize {
+        self.0.envelope.max_message_size()
+    }
+
         let mut command = redis::cmd("BLMPOP");
         command.arg(timeout.as_secs_f64()).arg(keys.len()).arg(keys).arg("LEFT").arg("COUNT").arg(count);
         command

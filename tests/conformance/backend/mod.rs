@@ -69,7 +69,8 @@ pub trait Backend: Sized + 'static {
     }
 }
 
-/// What tests configure. Nothing expires and nothing is full unless a test says so.
+/// What tests configure. Nothing expires and nothing is full unless a test says so, and messages are small enough for a
+/// first read to take several.
 #[derive(Clone)]
 pub struct Options {
     pub capacity: usize,
@@ -86,7 +87,7 @@ impl Default for Options {
             channel_capacity: &[],
             expiry: Duration::from_hours(1),
             group_expiry: Duration::from_hours(24),
-            max_message_size: 8 << 20,
+            max_message_size: 1 << 19,
         }
     }
 }

@@ -21,6 +21,8 @@ use crate::name::{ChannelName, GroupName};
 const FORGET_AFTER: Duration = Duration::from_mins(1);
 /// How much longer than the expiry of messages the end of a membership is remembered.
 const REMEMBER_LONGER: Duration = Duration::from_mins(1);
+/// How far the version of a message may lie beyond what is known here of the time of its group's server.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(10);
 
 /// The groups of a layer, and what its readers know of their members.
 #[derive(Debug)]
@@ -182,14 +184,15 @@ impl Groups {
         Ok(channels)
     }
 
-    /// The members that `group` had on `route`, which ends in `!`, at `version` and at the time `sent_ms`.
+    /// The members that `group` had on `route`, which ends in `!`, at `version` and at the time `sent_ms`; nothing if it
+    /// cannot have had that version yet.
     pub(super) async fn members_at(
         &self,
         group: &GroupName,
         route: &ChannelName,
         version: u64,
         sent_ms: u64,
-    ) -> Result<Arc<[ChannelName]>, Fault> {
+    ) -> Result<Option<Arc<[ChannelName]>>, Fault> {
         let (sent, lasts) = (sent_ms.saturating_mul(1000), microseconds(self.expiry));
         let shard = self.topology.shard_of_group(group);
         let place = self.place(group, route);
@@ -204,7 +207,7 @@ impl Groups {
                 }
                 let known = fetched.membership.version();
                 if known > 0 && known >= version {
-                    return Ok(fetched.membership.at(version, sent, lasts));
+                    return Ok(Some(fetched.membership.at(version, sent, lasts)));
                 }
                 fetched.generation = generation.as_ref().ok().copied();
                 known
@@ -212,13 +215,16 @@ impl Groups {
             let generation = generation?;
             // Messages that have been popped stand behind this one, so that it is not for long that it may wait.
             let answer = shard.run_once(&self.members_command(group, route, known)).await?;
-            let mut changes = parse_changes(answer, route.as_str())?;
-            // The answer is of this moment, and a group that is gone by now has no version of its own.
-            changes.version = changes.version.max(version);
+            let changes = parse_changes(answer, route.as_str())?;
+            if version > changes.version && version > now_microseconds(shard).saturating_add(microseconds(CLOCK_TOLERANCE)) {
+                return Ok(None);
+            }
             let mut fetched = place.fetched.lock();
             if fetched.generation == Some(generation) {
+                // What a message says of its version is never taken for what the server told: it may come from anybody,
+                // and whoever knows a later version asks no more. A group that is gone, with its version, is asked for again.
                 fetched.membership.apply(changes, self.horizon(shard));
-                return Ok(fetched.membership.at(version, sent, lasts));
+                return Ok(Some(fetched.membership.at(version, sent, lasts)));
             }
         }
     }

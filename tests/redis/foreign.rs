@@ -153,6 +153,48 @@ async fn addresses_that_do_not_fit_the_channel() {
 }
 
 #[tokio::test]
+async fn versions_that_a_group_cannot_have_yet() {
+    let (site, layer) = start().await;
+    let server = &shared_servers()[0];
+    layer.group_add("g", "l!a").await.unwrap();
+    layer.group_send("g", numbered(1)).await.unwrap();
+    assert_eq!(take(&layer, "l!").await.channel, *"l!a");
+    let in_an_hour = (now_ms(&mut server.connection().await).await + 3_600_000) * 1000;
+    for version in [u64::MAX, u64::MAX / 2, 1 << 53, in_an_hour] {
+        let entry = [&[VERSION | 2, 1, b'g'], &version.to_be_bytes()[..], b"\x80"].concat();
+        check(&site, &layer, "l!a", "l!", &stamped(server, &entry).await, "undecodable").await;
+        // The group goes on: who leaves gets nothing more, and who joins does.
+        for (joins, leaves) in [("l!b", "l!a"), ("l!a", "l!b")] {
+            layer.group_add("g", joins).await.unwrap();
+            layer.group_discard("g", leaves).await.unwrap();
+            for n in 2..4 {
+                layer.group_send("g", numbered(n)).await.unwrap();
+                let delivery = take(&layer, "l!").await;
+                assert_eq!((number(&delivery), delivery.channel.as_str()), (n, joins), "after version {version}");
+            }
+            assert!(layer.try_receive(&["l!"]).await.unwrap().is_none());
+        }
+    }
+}
+
+#[tokio::test]
+async fn versions_that_nobody_gave() {
+    let (site, layer) = start().await;
+    let server = &shared_servers()[0];
+    layer.group_add("g", "l!a").await.unwrap();
+    // Not later than the server's time may be, and later than any version of the group.
+    let soon = (now_ms(&mut server.connection().await).await + 5000) * 1000;
+    let entry = [&[VERSION | 2, 1, b'g'], &soon.to_be_bytes()[..], b"\x80"].concat();
+    let entry = stamped(server, &entry).await;
+    let () = server.connection().await.rpush(site.list("l!"), entry).await.unwrap();
+    assert_eq!(take(&layer, "l!").await.channel, *"l!a");
+    layer.group_add("g", "l!b").await.unwrap();
+    layer.group_discard("g", "l!a").await.unwrap();
+    layer.group_send("g", numbered(1)).await.unwrap();
+    assert_eq!(take(&layer, "l!").await.channel, *"l!b");
+}
+
+#[tokio::test]
 async fn a_sealed_message_where_there_are_no_keys() {
     let (site, layer) = start().await;
     let bytes = stamped(&shared_servers()[0], &[VERSION | 8, 1, 2, 3]).await;

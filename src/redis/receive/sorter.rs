@@ -27,6 +27,14 @@ pub(super) struct EntrySorter {
     given_up: HashSet<usize>,
 }
 
+/// What is told of the members of a group.
+enum Told {
+    Members(Arc<[ChannelName]>),
+    /// It cannot have had that version yet.
+    NoSuchVersion,
+    Nothing,
+}
+
 #[async_trait]
 impl Sorter for EntrySorter {
     async fn parcels(&mut self, shard: &Arc<Shard>, source: &ChannelName, raw: Vec<Raw>) -> Vec<Parcel> {
@@ -68,9 +76,17 @@ impl EntrySorter {
                     return self.refuse(shard, bytes, "its group has no valid name");
                 };
                 let sent = entry.expires.saturating_sub(milliseconds(self.native.envelope.expiry()));
-                let channels = self.members(&group, source, *version, sent).await?;
-                let anybody = !channels.is_empty();
-                anybody.then(|| Parcel::to_members(shard.clone(), source.clone(), entry, channels))
+                match self.members(&group, source, *version, sent).await {
+                    Told::Members(channels) if channels.is_empty() => None,
+                    Told::Members(channels) => {
+                        Some(Parcel::to_members(shard.clone(), source.clone(), entry, channels))
+                    }
+                    Told::NoSuchVersion => self.refuse(shard, bytes, "its group cannot have its version yet"),
+                    Told::Nothing => {
+                        drops::count(DropReason::ShardDown, 1);
+                        None
+                    }
+                }
             }
             Address::Channel | Address::Group { .. } if !to_local => {
                 Some(Parcel::to_one(shard.clone(), source.clone(), entry, source.clone()))
@@ -85,15 +101,15 @@ impl EntrySorter {
         None
     }
 
-    /// The members of a group at the version and time of a send. A message is dropped if the group's server does not
-    /// tell them: when it refuses, or is away for long.
+    /// The members of a group at the version and time of a send. Its server tells nothing when it refuses, or is away
+    /// for long.
     async fn members(
         &mut self,
         group: &GroupName,
         route: &ChannelName,
         version: u64,
         sent: u64,
-    ) -> Option<Arc<[ChannelName]>> {
+    ) -> Told {
         let Inner { groups, topology, closing, .. } = &*self.native;
         let shard = topology.shard_of_group(group);
         // Only the first message for a server that is away is worth waiting for; those behind it have waited too.
@@ -103,7 +119,7 @@ impl EntrySorter {
             match groups.members_at(group, route, version, sent).await {
                 Ok(members) => {
                     self.given_up.remove(&shard.index);
-                    return Some(members);
+                    return members.map_or(Told::NoSuchVersion, Told::Members);
                 }
                 Err(fault) => {
                     let away = fault.broken || !shard.is_up();
@@ -114,7 +130,6 @@ impl EntrySorter {
             }
         }
         self.given_up.insert(shard.index);
-        drops::count(DropReason::ShardDown, 1);
-        None
+        Told::Nothing
     }
 }

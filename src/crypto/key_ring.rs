@@ -121,13 +121,27 @@ impl KeyRing {
         now_ms: u64,
         max_age_ms: u64,
     ) -> Result<Vec<u8>, Unopened> {
+        let (plain, sealed_at_ms) = self.open_of_any_age(sealed, context)?;
+        check_age(sealed_at_ms, now_ms, max_age_ms).map(|()| plain)
+    }
+
+    /// The body that `sealed` holds for the context `from`, sealed for the context `to`. Its time stays as it is.
+    pub(crate) fn seal_again(&self, sealed: &[u8], from: &[&[u8]], to: &[&[u8]]) -> Result<Vec<u8>, Unopened> {
+        let (plain, sealed_at_ms) = self.open_of_any_age(sealed, from)?;
+        let mut out = Vec::new();
+        self.seal(to, sealed_at_ms, &plain, &mut out);
+        Ok(out)
+    }
+
+    /// The body that `sealed` holds, and when it was sealed.
+    fn open_of_any_age(&self, sealed: &[u8], context: &[&[u8]]) -> Result<(Vec<u8>, u64), Unopened> {
         let parts = Parts::of(sealed).ok_or(Unopened("it is truncated"))?;
         let mut known = false;
         for (index, key) in self.keys.iter().enumerate().filter(|(_, key)| key.id == parts.id) {
             known = true;
             // Ids are short, so that two keys of a ring may share one. A repeated key changes nothing.
             if let Some(plain) = self.open_with(index, key, &parts, context) {
-                return check_age(parts.sealed_at_ms, now_ms, max_age_ms).map(|()| plain);
+                return Ok((plain, parts.sealed_at_ms));
             }
         }
         Err(Unopened(if known { "it was changed, or sealed for another place" } else { "its key is unknown" }))

@@ -331,7 +331,7 @@ impl Format for Reading {
         Box::new(self.clone())
     }
 
-    fn open(&self, _: &Entry, _: &ChannelName, _: &ChannelName, _: u64) -> Result<Message, Unreadable> {
+    fn open(&self, _: &Entry, _: &ChannelName, _: u64) -> Result<Message, Unreadable> {
         Err(undecodable("it is of the native format"))
     }
 

@@ -109,7 +109,6 @@ impl Departure<'_> {
     fn add_entries(&self, command: &mut Cmd, messages: &[Outgoing]) {
         let mut entry = Vec::new();
         for Outgoing { letter, .. } in messages {
-            entry.clear();
             letter.write(self.envelope, self.now_ms, self.expires, &mut entry);
             command.arg(&entry[..]);
         }

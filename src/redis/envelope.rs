@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::frame::{Address, Entry, Text};
+use super::frame::{self, Address, Entry, Text};
 use super::receive::Unreadable;
 use crate::codec;
 use crate::crypto;
@@ -12,7 +12,6 @@ use crate::crypto::KeyRing;
 use crate::drops::DropReason;
 use crate::error::{Error, Result};
 use crate::message::Message;
-use crate::name::ChannelName;
 
 /// How much longer than its expiry a sealed message opens: the estimate of the server's clock may be off by so much.
 const LEEWAY: Duration = Duration::from_secs(10);
@@ -25,39 +24,6 @@ pub(super) struct Envelope {
     expiry: Duration,
 }
 
-/// What a sealed body is bound to, so that it opens nowhere else.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Context<'a> {
-    /// A channel, by its full name.
-    Channel(&'a str),
-    /// A group, and the channel that holds the message for its members, by its non-local part.
-    Group { group: &'a str, channel: &'a str },
-}
-
-    /// How many bytes an encoded message may have.
-    pub(super) fn max_message_size(&self) -> usize {
-        self.max_message_size
-    }
-
-impl<'a> Context<'a> {
-    /// What the entry with this address is bound to, which came in the list of `source` and is for `channel`.
-    pub(super) fn of(address: &'a Address<Text>, source: &'a ChannelName, channel: &'a ChannelName) -> Self {
-        match address {
-            Address::Channel | Address::Local(_) => Self::Channel(channel.as_str()),
-            Address::Group { group, .. } | Address::Rest { group, .. } => {
-                Self::Group { group, channel: source.as_str() }
-            }
-        }
-    }
-
-    fn parts(&self) -> [&[u8]; 3] {
-        match self {
-            Self::Channel(channel) => [b"channel", channel.as_bytes(), b""],
-            Self::Group { group, channel } => [b"group", group.as_bytes(), channel.as_bytes()],
-        }
-    }
-}
-
 impl Envelope {
     pub(super) fn new(key_ring: Option<KeyRing>, max_message_size: usize, expiry: Duration) -> Self {
         Self { key_ring, max_message_size, expiry }
@@ -66,6 +32,11 @@ impl Envelope {
     /// How long messages live.
     pub(super) fn expiry(&self) -> Duration {
         self.expiry
+    }
+
+    /// How many bytes an encoded message may have.
+    pub(super) fn max_message_size(&self) -> usize {
+        self.max_message_size
     }
 
     /// Whether bodies are sealed.
@@ -88,23 +59,43 @@ impl Envelope {
         Ok(())
     }
 
-    /// Writes the encoded message `plain` behind what is in `out`, sealed, where there are keys, at `now_ms`.
-    pub(super) fn write(&self, plain: &[u8], context: Context<'_>, now_ms: u64, out: &mut Vec<u8>) {
+    /// Writes the encoded message `plain` behind what is in `entry`, head and address of one for `list`, at `now_ms`; sealed
+    /// where there are keys. A sealed body is bound to the list and to all of head and address, so that it opens in no other
+    /// list and for nobody else.
+    pub(super) fn write(&self, plain: &[u8], list: &str, now_ms: u64, entry: &mut Vec<u8>) {
         match &self.key_ring {
-            Some(key_ring) => key_ring.seal(&context.parts(), now_ms, plain, out),
-            None => out.extend_from_slice(plain),
+            Some(key_ring) => {
+                let header = frame::header(entry).to_vec();
+                key_ring.seal(&[list.as_bytes(), &header], now_ms, plain, entry);
+            }
+            None => entry.extend_from_slice(plain),
         }
     }
 
-    /// The message in `entry`.
-    pub(super) fn open(&self, entry: &Entry, context: Context<'_>, now_ms: u64) -> Result<Message, Unreadable> {
+    /// The same entry of `list` for others. It opens as long as before.
+    pub(super) fn readdress(&self, entry: &Entry, list: &str, address: Address<Text>) -> Entry {
+        let mut other = Entry { address, ..entry.clone() };
+        if let (Some(key_ring), true) = (&self.key_ring, entry.sealed) {
+            let (from, to) = (entry.header(), other.header());
+            let context = |header| [list.as_bytes(), header];
+            // One that does not open here stays as it is, and opens nowhere.
+            if let Ok(body) = key_ring.seal_again(&entry.body, &context(&from), &context(&to)) {
+                other.body = body.into();
+            }
+        }
+        other
+    }
+
+    /// The message in `entry`, which came in `list`.
+    pub(super) fn open(&self, entry: &Entry, list: &str, now_ms: u64) -> Result<Message, Unreadable> {
         let body = match (&self.key_ring, entry.sealed) {
             (_, false) if self.seals() => return Err(undecryptable("it is not sealed")),
             (_, false) => entry.body.clone(),
             (None, true) => return Err(undecryptable("it is sealed, and no keys are configured")),
             (Some(key_ring), true) => {
                 let opens_for = u64::try_from((self.expiry + LEEWAY).as_millis()).unwrap_or(u64::MAX);
-                let opened = key_ring.open(&entry.body, &context.parts(), now_ms, opens_for);
+                let context: [&[u8]; 2] = [list.as_bytes(), &entry.header()];
+                let opened = key_ring.open(&entry.body, &context, now_ms, opens_for);
                 Bytes::from(opened.map_err(|error| {
                     let key = crypto::key_id(&entry.body).unwrap_or(0);
                     undecryptable(&format!("{error} (key {key:08x})"))

@@ -70,6 +70,15 @@ pub(crate) enum Fault {
 /// Begins an entry that expires at `expires`, behind what is in `out`; the body comes next.
 pub(crate) fn begin<T: AsRef<str>>(expires: u64, address: &Address<T>, sealed: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(&expires.to_be_bytes());
+    write_header(address, sealed, out);
+}
+
+/// Head and address of the entry that is begun in `entry`.
+pub(crate) fn header(entry: &[u8]) -> &[u8] {
+    &entry[STAMP..]
+}
+
+fn write_header<T: AsRef<str>>(address: &Address<T>, sealed: bool, out: &mut Vec<u8>) {
     let kind = match address {
         Address::Channel => 0,
         Address::Local(_) => 1,
@@ -126,6 +135,13 @@ impl Entry {
             _ => return Err(Fault::Address),
         };
         Ok(Self { expires, address, sealed: head & SEALED != 0, body: bytes })
+    }
+
+    /// Head and address, which have only one form as bytes.
+    pub(crate) fn header(&self) -> Vec<u8> {
+        let mut header = Vec::with_capacity(32);
+        write_header(&self.address, self.sealed, &mut header);
+        header
     }
 
     /// The bytes of this entry.

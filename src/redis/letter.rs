@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::envelope::{Context, Envelope};
+use super::envelope::Envelope;
 use super::frame::{self, Address};
 use crate::name::{ChannelName, GroupName};
 
@@ -26,20 +26,15 @@ pub(super) enum Recipient {
 }
 
 impl Letter {
-    /// Appends its entry, sent at `now_ms` and expiring at `stamp`, to `out`.
-    pub(super) fn write(&self, envelope: &Envelope, now_ms: u64, stamp: u64, out: &mut Vec<u8>) {
-        let (address, context) = match (&self.to, self.channel.local()) {
-            (Recipient::Group { group, version }, _) => {
-                let group = group.as_str();
-                (
-                    Address::Group { group, version: *version },
-                    Context::Group { group, channel: self.channel.non_local() },
-                )
-            }
-            (Recipient::Channel, Some(local)) => (Address::Local(local), Context::Channel(self.channel.as_str())),
-            (Recipient::Channel, None) => (Address::Channel, Context::Channel(self.channel.as_str())),
+    /// Makes `entry` its entry, sent at `now_ms` and expiring at `stamp`.
+    pub(super) fn write(&self, envelope: &Envelope, now_ms: u64, stamp: u64, entry: &mut Vec<u8>) {
+        let address = match (&self.to, self.channel.local()) {
+            (Recipient::Group { group, version }, _) => Address::Group { group: group.as_str(), version: *version },
+            (Recipient::Channel, Some(local)) => Address::Local(local),
+            (Recipient::Channel, None) => Address::Channel,
         };
-        frame::begin(stamp, &address, envelope.seals(), out);
-        envelope.write(&self.plain, context, now_ms, out);
+        entry.clear();
+        frame::begin(stamp, &address, envelope.seals(), entry);
+        envelope.write(&self.plain, self.channel.non_local(), now_ms, entry);
     }
 }

@@ -7,7 +7,7 @@ use metrics_util::debugging::DebuggingRecorder;
 use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 
-use super::tools::{Layer, Site, all_keys, ask, connect, entries, event, now_ms, numbered, take_number};
+use super::tools::{Layer, Site, all_keys, ask, connect, entries, event, now_ms, number, numbered, take_number};
 use crate::support::{Counts, DEADLINE, RedisServer, eventually, shared_servers, within};
 
 const MARKERS: [&str; 4] = ["marker-in-a-name", "marker-in-a-text", "marker-in-bytes", "marker-in-a-list"];
@@ -118,6 +118,12 @@ impl Stranger {
 
     /// Puts `entry` into `list` and checks that it does not open there, and that the message behind it does.
     async fn assert_refused(&mut self, entry: &[u8], list: &str, channel: &str, what: &str) {
+        let refused = self.refused(entry, list, channel, what).await;
+        assert_eq!(refused, Refused { undecryptable: 1, undecodable: 0 }, "{what}");
+    }
+
+    /// Puts `entry` into `list`, checks that nothing comes of it but the message behind it, and tells how it was counted.
+    async fn refused(&mut self, entry: &[u8], list: &str, channel: &str, what: &str) -> Refused {
         let recorder = DebuggingRecorder::new();
         let mut counts = Counts::of(&recorder);
         let local = metrics::set_default_local_recorder(&recorder);
@@ -126,8 +132,31 @@ impl Stranger {
         self.layer.send(channel, numbered(2)).await.unwrap();
         assert_eq!(take_number(&self.layer, list).await, 2, "{what}");
         drop(local);
-        assert_eq!(counts.dropped("undecryptable"), 1, "{what}");
+        Refused { undecryptable: counts.dropped("undecryptable"), undecodable: counts.dropped("undecodable") }
     }
+
+    /// The entry of a message to the members of `g` on `l!`, and what is left of it when the first of `l!a`, `l!b` and `l!c`
+    /// has got it.
+    async fn sent_to_group(&mut self) -> [Vec<u8>; 2] {
+        for member in ["l!a", "l!b", "l!c"] {
+            self.layer.group_add("g", member).await.unwrap();
+        }
+        self.layer.group_send("g", numbered(1)).await.unwrap();
+        let whole = entries(&mut self.connection, &self.site.list("l!")).await.pop().unwrap();
+        let mut receiver = self.layer.receiver(&["l!"]).unwrap();
+        assert_eq!(number(&within(DEADLINE, "the first of three", receiver.recv()).await.unwrap()), 1);
+        within(DEADLINE, "the end of the receiver", receiver.close()).await.unwrap();
+        let rest = entries(&mut self.connection, &self.site.list("l!")).await.pop().unwrap();
+        assert_eq!((whole[8], rest[8]), (0x1a, 0x1b));
+        [whole, rest]
+    }
+}
+
+/// How many entries were refused, and why.
+#[derive(Debug, PartialEq)]
+struct Refused {
+    undecryptable: u64,
+    undecodable: u64,
 }
 
 #[tokio::test]
@@ -182,16 +211,76 @@ async fn a_group_message_moved_to_another_channel_does_not_open() {
 #[tokio::test]
 async fn no_changed_byte_opens() {
     let mut stranger = Stranger::start(|config| config).await;
-    let entry = stranger.sent("n", "n").await;
-    // Behind the stamp and the head, which Redis may change.
-    for place in 9..entry.len() {
-        let mut changed = entry.clone();
-        changed[place] ^= 1;
-        stranger.assert_refused(&changed, "n", "n", &format!("byte {place} changed")).await;
+    let [group, rest] = stranger.sent_to_group().await;
+    let (normal, local) = (stranger.sent("n", "n").await, stranger.sent("l!a", "l!").await);
+    for (entry, list, channel) in [(normal, "n", "n"), (local, "l!", "l!a"), (group, "l!", "l!a"), (rest, "l!", "l!a")] {
+        // Behind the stamp, which Redis may change: head, address and body.
+        for place in 8..entry.len() {
+            for bit in [1, 0x80] {
+                let mut changed = entry.clone();
+                changed[place] ^= bit;
+                let what = format!("{list}, head {:x}, byte {place} changed", entry[8]);
+                let refused = stranger.refused(&changed, list, channel, &what).await;
+                // Another group, or this one at another version, may have no members, so that there is nobody to open it.
+                let may_be_for_nobody = entry[8] == 0x1a && (9..19).contains(&place);
+                assert!(may_be_for_nobody || refused.undecryptable + refused.undecodable > 0, "{what}");
+            }
+        }
+        for length in 9..entry.len() {
+            let what = format!("{list}, head {:x}, cut to {length} bytes", entry[8]);
+            let refused = stranger.refused(&entry[..length], list, channel, &what).await;
+            assert!(refused.undecryptable + refused.undecodable > 0, "{what}");
+        }
     }
-    for length in 9..entry.len() {
-        stranger.assert_refused(&entry[..length], "n", "n", &format!("cut to {length} bytes")).await;
+}
+
+#[tokio::test]
+async fn a_group_message_opens_for_nobody_whom_redis_adds_to_it() {
+    let mut stranger = Stranger::start(|config| config).await;
+    stranger.layer.group_add("g", "l!left").await.unwrap();
+    stranger.layer.group_send("g", numbered(0)).await.unwrap();
+    let earlier = entries(&mut stranger.connection, &stranger.site.list("l!")).await.pop().unwrap();
+    assert_eq!(take_number(&stranger.layer, "l!").await, 0);
+    stranger.layer.group_discard("g", "l!left").await.unwrap();
+    let [whole, rest] = stranger.sent_to_group().await;
+    let forged = [&whole[..11], &earlier[11..19], &whole[19..]].concat();
+    stranger.assert_refused(&forged, "l!", "l!a", "a member of before").await;
+    // Head, group, version, count and local parts of kind 3.
+    let locals = |names: &[&str]| {
+        let count = u32::try_from(names.len()).unwrap().to_be_bytes();
+        let names = names.iter().flat_map(|name| [&[u8::try_from(name.len()).unwrap()], name.as_bytes()].concat());
+        count.into_iter().chain(names).collect::<Vec<_>>()
+    };
+    let (address, body) = whole[9..].split_at(2 + 8);
+    let forged = [&whole[..8], &[0x1b], address, &locals(&["stranger"])[..], body].concat();
+    stranger.assert_refused(&forged, "l!", "l!a", "a stranger by name").await;
+    let body = rest.split_at(9 + 2 + 8 + 4 + 2 * 2).1;
+    for names in [&["stranger", "c"][..], &["b"], &["c", "b", "a"]] {
+        let forged = [&rest[..9], address, &locals(names)[..], body].concat();
+        let refused = stranger.refused(&forged, "l!", "l!a", &format!("what is left for {names:?}")).await;
+        let all = u64::try_from(names.len()).unwrap();
+        assert_eq!(refused, Refused { undecryptable: all, undecodable: 0 }, "what is left for {names:?}");
     }
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_group_message_opens_in_another_process_and_goes_back_again() {
+    let mut stranger = Stranger::start(|config| config).await;
+    let [_, rest] = stranger.sent_to_group().await;
+    assert_eq!(&rest[9..11], b"\x01g");
+    let other = connect(keyed(&stranger.site)).await;
+    let mut taken = Vec::new();
+    for layer in [&other, &stranger.layer] {
+        let mut receiver = layer.receiver(&["l!"]).unwrap();
+        let delivery = within(DEADLINE, "one more", receiver.recv()).await.unwrap();
+        assert_eq!(number(&delivery), 1);
+        taken.push(delivery.channel.to_string());
+        within(DEADLINE, "the end of the receiver", receiver.close()).await.unwrap();
+    }
+    taken.sort();
+    taken.dedup();
+    assert_eq!(taken.len(), 2);
+    assert!(stranger.layer.try_receive(&["l!"]).await.unwrap().is_none());
 }
 
 #[tokio::test]

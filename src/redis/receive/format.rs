@@ -41,14 +41,8 @@ pub(crate) trait Format: Send + Sync + 'static {
     /// A sorter for the task of one reader.
     fn sorter(&self) -> Box<dyn Sorter>;
 
-    /// The message in an entry of the native format, which came in the list of `source` and is for `channel`.
-    fn open(
-        &self,
-        entry: &Entry,
-        source: &ChannelName,
-        channel: &ChannelName,
-        now_ms: u64,
-    ) -> Result<Message, Unreadable>;
+    /// The message in an entry of the native format, which came in the list of `source`.
+    fn open(&self, entry: &Entry, source: &ChannelName, now_ms: u64) -> Result<Message, Unreadable>;
 
     /// Keeps or forgets an entry that gave no message, which has been counted.
     fn refuse(&self, shard: &Arc<Shard>, entry: Bytes, reason: String);

@@ -15,9 +15,9 @@ use super::sorter::EntrySorter;
 use crate::message::Message;
 use crate::name::ChannelName;
 use crate::redis::batch::milliseconds;
-use crate::redis::envelope::{Context, Envelope};
+use crate::redis::envelope::Envelope;
 use crate::redis::fault::Fault;
-use crate::redis::frame::Entry;
+use crate::redis::frame::{Address, Entry, Text};
 use crate::redis::group::Groups;
 use crate::redis::renewals::SLACK;
 use crate::redis::script;
@@ -47,12 +47,23 @@ impl Native {
     ) -> Self {
         Self(Arc::new(Inner { topology, envelope, groups, quarantine, closing }))
     }
+
+    /// The bytes of an entry for those who have not got it.
+    fn entry_of_the_rest(&self, parcel: &Parcel) -> Vec<u8> {
+        let (Some(entry), Some(rest)) = (parcel.entry(), parcel.rest()) else { return parcel.to_bytes() };
+        let locals = rest.iter().filter_map(|channel| channel.local().map(Text::from)).collect();
+        self.0.envelope.readdress(entry, parcel.source.as_str(), rest_of(&entry.address, locals)).to_bytes()
+    }
 }
 
 #[async_trait]
 impl Format for Native {
     fn key(&self, non_local: &str) -> String {
         self.0.topology.keys.channel(non_local)
+    }
+
+    fn largest(&self) -> usize {
+        self.0.envelope.max_message_size()
     }
 
     fn take(&self, keys: &[&str], count: usize) -> Cmd {
@@ -62,10 +73,6 @@ impl Format for Native {
     }
 
     fn wait(&self, keys: &[&str], count: usize, timeout: Duration) -> Cmd {
-    fn largest(&self) -> usize {
-        self.0.envelope.max_message_size()
-    }
-
         let mut command = redis::cmd("BLMPOP");
         command.arg(timeout.as_secs_f64()).arg(keys.len()).arg(keys).arg("LEFT").arg("COUNT").arg(count);
         command
@@ -94,17 +101,11 @@ impl Format for Native {
         Box::new(EntrySorter::new(self.0.clone()))
     }
 
-    fn open(
-        &self,
-        entry: &Entry,
-        source: &ChannelName,
-        channel: &ChannelName,
-        now_ms: u64,
-    ) -> Result<Message, Unreadable> {
+    fn open(&self, entry: &Entry, source: &ChannelName, now_ms: u64) -> Result<Message, Unreadable> {
         let sent_ms = entry.expires.saturating_sub(milliseconds(self.0.envelope.expiry()));
         let age = Duration::from_millis(now_ms.saturating_sub(sent_ms));
         metrics::histogram!("channel_layer_queue_age_seconds").record(age);
-        self.0.envelope.open(entry, Context::of(&entry.address, source, channel), now_ms)
+        self.0.envelope.open(entry, source.as_str(), now_ms)
     }
 
     fn refuse(&self, shard: &Arc<Shard>, entry: Bytes, reason: String) {
@@ -115,8 +116,17 @@ impl Format for Native {
         let mut command = script::PUT_BACK.call(&[key]);
         command.arg(milliseconds(self.0.envelope.expiry() + SLACK));
         for parcel in parcels {
-            command.arg(&parcel.to_entry()[..]);
+            command.arg(&self.entry_of_the_rest(parcel)[..]);
         }
         command
+    }
+}
+
+fn rest_of(address: &Address<Text>, locals: Vec<Text>) -> Address<Text> {
+    match address {
+        Address::Group { group, version } | Address::Rest { group, version, .. } => {
+            Address::Rest { group: group.clone(), version: *version, locals }
+        }
+        other => other.clone(),
     }
 }

@@ -8,7 +8,7 @@ use crate::drops::{self, DropReason};
 use crate::layer::{Delivery, Sink};
 use crate::message::Message;
 use crate::name::ChannelName;
-use crate::redis::frame::{Address, Entry, Text};
+use crate::redis::frame::Entry;
 use crate::redis::shard::Shard;
 
 /// One message that was taken, and whom it still has to reach.
@@ -112,14 +112,10 @@ impl Parcel {
     }
 
     fn message(&mut self, format: &dyn Format, now: u64) -> Result<Message, Unreadable> {
-        let channel = match &self.to {
-            Recipients::One(channel) => channel,
-            Recipients::Members { .. } => &self.source,
-        };
         match &mut self.content {
             Content::Entry { message: Some(message), .. } | Content::Open { message, .. } => Ok(message.clone()),
             Content::Entry { entry, message } => {
-                Ok(message.insert(format.open(entry, &self.source, channel, now)?).clone())
+                Ok(message.insert(format.open(entry, &self.source, now)?).clone())
             }
         }
     }
@@ -166,25 +162,20 @@ impl Parcel {
         }
     }
 
-    /// The bytes of a native entry for those who have not got it.
-    pub(super) fn to_entry(&self) -> Vec<u8> {
-        match (&self.content, self.rest()) {
-            (Content::Entry { entry, .. }, None) => entry.to_bytes(),
-            (Content::Entry { entry, .. }, Some(rest)) => {
-                let locals = rest.iter().filter_map(|channel| channel.local().map(Text::from)).collect();
-                Entry { address: rest_of(&entry.address, locals), ..entry.clone() }.to_bytes()
-            }
-            (Content::Open { raw, .. }, _) => raw.body.to_vec(),
+    /// The native entry that it was made from, if it is of that format.
+    pub(super) fn entry(&self) -> Option<&Entry> {
+        match &self.content {
+            Content::Entry { entry, .. } => Some(entry),
+            Content::Open { .. } => None,
         }
     }
-}
 
-fn rest_of(address: &Address<Text>, locals: Vec<Text>) -> Address<Text> {
-    match address {
-        Address::Group { group, version } | Address::Rest { group, version, .. } => {
-            Address::Rest { group: group.clone(), version: *version, locals }
+    /// What Redis gave.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        match &self.content {
+            Content::Entry { entry, .. } => entry.to_bytes(),
+            Content::Open { raw, .. } => raw.body.to_vec(),
         }
-        other => other.clone(),
     }
 }
 
@@ -202,7 +193,7 @@ pub(super) fn take_next(parcels: &mut VecDeque<Parcel>, format: &dyn Format, sin
                 }
             }
             Taken::Expired => {}
-            Taken::Unreadable(fault) => format.refuse(&parcel.shard, parcel.to_entry().into(), fault.reason),
+            Taken::Unreadable(fault) => format.refuse(&parcel.shard, parcel.to_bytes().into(), fault.reason),
         }
         parcels.pop_front();
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use deadpool_redis::{Manager, Pool, PoolError, Runtime};
+use deadpool_redis::{Manager, Pool, PoolError, Runtime, TimeoutType};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, Value};
 
@@ -31,6 +31,13 @@ pub(crate) struct Timing {
 /// A read that is silent this much longer than it should block and an answer may take means a dead connection. On a
 /// half-open one nothing else would ever tell.
 const SILENCE: Duration = Duration::from_secs(2);
+
+impl Timing {
+    /// How long the answer of a read may be on its way.
+    pub(crate) fn answer(&self) -> Duration {
+        self.command + SILENCE
+    }
+}
 
 /// The connections to a server, from when it was reached until it was lost; cheap to clone.
 #[derive(Clone)]
@@ -277,7 +284,7 @@ impl fmt::Display for Version {
 fn blocking_pool(client: &Client, timing: &Timing, size: usize) -> Result<Pool, ConnectError> {
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(timing.connect))
-        .set_response_timeout(Some(timing.blocking + timing.command + SILENCE));
+        .set_response_timeout(Some(timing.blocking + timing.answer()));
     let manager = Manager::new_with_config(client.get_connection_info().clone(), config)?;
     Ok(Pool::builder(manager)
         .max_size(size)
@@ -297,10 +304,13 @@ pub(crate) struct BlockingConnection {
 }
 
 impl BlockingConnection {
-    /// Takes a connection from the pool of `link` or opens one.
-    pub(crate) async fn take(link: &Link) -> Result<Self, PoolError> {
+    /// Takes a connection from the pool of `link` or opens one, which answers within `patience`.
+    pub(crate) async fn take(link: &Link, patience: Duration) -> Result<Self, PoolError> {
         let mut connection = link.blocking.get().await?;
-        let id = redis::cmd("CLIENT").arg("ID").query_async(&mut connection).await.map_err(PoolError::Backend)?;
+        let mut command = redis::cmd("CLIENT");
+        command.arg("ID");
+        let id = tokio::time::timeout(patience, command.query_async(&mut connection)).await;
+        let id = id.map_err(|_| PoolError::Timeout(TimeoutType::Recycle))?.map_err(PoolError::Backend)?;
         Ok(Self { generation: link.generation, connection, id })
     }
 

@@ -216,7 +216,9 @@ impl Groups {
             // Messages that have been popped stand behind this one, so that it is not for long that it may wait.
             let answer = shard.run_once(&self.members_command(group, route, known)).await?;
             let changes = parse_changes(answer, route.as_str())?;
-            if version > changes.version && version > now_microseconds(shard).saturating_add(microseconds(CLOCK_TOLERANCE)) {
+            if version > changes.version
+                && version > now_microseconds(shard).saturating_add(microseconds(CLOCK_TOLERANCE))
+            {
                 return Ok(None);
             }
             let mut fetched = place.fetched.lock();

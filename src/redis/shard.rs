@@ -279,7 +279,7 @@ impl Shard {
         if let Some(held) = held.filter(|held| held.generation == link.generation) {
             return Ok(held);
         }
-        BlockingConnection::take(&link).await.map_err(|error| match error {
+        BlockingConnection::take(&link, self.patience()).await.map_err(|error| match error {
             PoolError::Timeout(TimeoutType::Wait) => Fault::busy(AllTaken(self.needs.pool_size)),
             error => {
                 self.suspicion.notify_one();
@@ -312,6 +312,11 @@ impl Shard {
     /// How long one blocking read waits.
     pub(crate) fn blocking_timeout(&self) -> Duration {
         self.needs.timing.blocking
+    }
+
+    /// How long the answer of a blocking read may be on its way.
+    pub(crate) fn answer_time(&self) -> Duration {
+        self.needs.timing.answer()
     }
 
     /// What is known of it, without asking.

@@ -122,6 +122,52 @@ async fn through(proxy: &Proxy) -> Layer {
     connect(config.blocking_timeout(BLOCKING).command_timeout(BLOCKING).connect_timeout(BLOCKING)).await
 }
 
+/// Lets reads block for longer than a test waits.
+fn patient(config: channel_layer::Config) -> channel_layer::Config {
+    config.blocking_timeout(3 * DEADLINE).command_timeout(BLOCKING)
+}
+
+#[tokio::test]
+async fn a_read_ends_with_its_link_however_long_it_may_block() {
+    let server = RedisServer::start();
+    let proxy = Proxy::before(&server.url()).await;
+    let site = Site::at([proxy.url()]);
+    let layer = connect(patient(site.config())).await;
+    let direct = connect(site.config().hosts([server.url()])).await;
+    let mut events = layer.events();
+    for (channel, source) in [("n", "n"), ("l!a", "l!"), ("s?a", "s?a")] {
+        let reader = waiting(layer.receiver(&[source]).unwrap());
+        let deaf = the_blocked(&server).await;
+        proxy.freeze();
+        event(&mut events, "the loss of the link", |event| matches!(event, Event::ShardDown { .. })).await;
+        eventually("another read instead", async || {
+            let blocked = blocked(&server).await;
+            (blocked.len() == 1 && blocked[0] != deaf).then_some(())
+        })
+        .await;
+        direct.send(channel, numbered(1)).await.unwrap();
+        let (delivery, receiver) = within(DEADLINE, "a message", reader).await.unwrap();
+        assert_eq!(number(&delivery.unwrap()), 1, "{source}");
+        receiver.close().await.unwrap();
+    }
+    let interrupted = |event: &Event| matches!(event, Event::ReadInterrupted { .. });
+    assert!(!events_so_far(&mut events).iter().any(interrupted), "nothing was lost");
+}
+
+#[tokio::test]
+async fn a_layer_closes_over_half_open_connections_however_long_reads_may_block() {
+    let server = RedisServer::start();
+    let proxy = Proxy::before(&server.url()).await;
+    let layer = connect(patient(Site::at([proxy.url()]).config())).await;
+    let reader = waiting(layer.receiver(&["l!"]).unwrap());
+    the_blocked(&server).await;
+    proxy.freeze();
+    proxy.refuse_new();
+    within(DEADLINE, "the end of closing", layer.close()).await.unwrap();
+    let (ended, _) = within(DEADLINE, "the end of the wait", reader).await.unwrap();
+    assert!(matches!(ended, Err(Error::Closed | Error::Redis { .. })), "{ended:?}");
+}
+
 #[tokio::test]
 async fn a_read_on_a_half_open_connection_ends_and_begins_again() {
     let server = RedisServer::start();

@@ -213,7 +213,8 @@ async fn no_changed_byte_opens() {
     let mut stranger = Stranger::start(|config| config).await;
     let [group, rest] = stranger.sent_to_group().await;
     let (normal, local) = (stranger.sent("n", "n").await, stranger.sent("l!a", "l!").await);
-    for (entry, list, channel) in [(normal, "n", "n"), (local, "l!", "l!a"), (group, "l!", "l!a"), (rest, "l!", "l!a")] {
+    for (entry, list, channel) in [(normal, "n", "n"), (local, "l!", "l!a"), (group, "l!", "l!a"), (rest, "l!", "l!a")]
+    {
         // Behind the stamp, which Redis may change: head, address and body.
         for place in 8..entry.len() {
             for bit in [1, 0x80] {

@@ -37,6 +37,8 @@ pub(super) struct Lane {
     /// The channel that is looked at first in the next read: the one behind that which gave something last.
     first: usize,
     connection: Option<BlockingConnection>,
+    /// Ends the read on a connection that was given up.
+    left_behind: Option<Cmd>,
     /// Whether its channels have one reader, who gets nothing while the shard is away.
     pub(super) has_one_reader: bool,
     /// How many entries one read may take, by the sizes of those that came last.
@@ -71,6 +73,7 @@ impl Lane {
             keys,
             first: 0,
             connection: None,
+            left_behind: None,
             fits: first_fits(&*surroundings.format),
             ahead,
             pause: FIRST_PAUSE,
@@ -110,6 +113,7 @@ impl Lane {
         {
             return Ok(Some(read));
         }
+        self.end_what_was_left_behind().await?;
         let mut connection = self.shard.blocking(self.connection.take()).await?;
         let timeout = self.shard.blocking_timeout();
         let command = self.format().wait(&self.rotated_keys(), self.count(wanted), timeout);
@@ -117,6 +121,8 @@ impl Lane {
         match answer {
             Err(fault) if fault.broken => {
                 self.shard.read_failed(connection.generation, &fault);
+                // The server may go on waiting for messages that nobody would hear of.
+                self.left_behind = Some(connection.unblock());
                 connection.discard();
                 self.interrupted(fault.may_have_run);
                 Err(fault)
@@ -126,6 +132,18 @@ impl Lane {
                 self.parse(answer?).await
             }
         }
+    }
+
+    /// Ends the read on a connection that was given up, if the server still waits in it: what it gave there would be lost.
+    /// Where it has come back since, the id may be that of another reader, which then begins its read again.
+    async fn end_what_was_left_behind(&mut self) -> Result<(), Fault> {
+        if let Some(unblock) = &self.left_behind {
+            match self.shard.run_once(unblock).await {
+                Err(fault) if fault.outage => return Err(fault),
+                _ => self.left_behind = None,
+            }
+        }
+        Ok(())
     }
 
     /// Waits until another attempt makes sense; tells whether it does, and not `stop` has ended the wait.
@@ -200,30 +218,43 @@ fn first_fits(format: &dyn Format) -> usize {
     (FIRST_BYTES / format.largest()).clamp(1, GROWTH)
 }
 
-/// Runs a blocking read; a cancelled `stop` ends the wait on the server, so that the answer is always heard.
+/// Runs a blocking read. A cancelled `stop` ends the wait on the server, so that the answer is always heard; so does the
+/// end of the link that the connection belongs to, over the next one, since nothing else may tell that the connection is
+/// dead too. If the server has a message for it then, it has the time of an answer to arrive.
 async fn read(
     shard: &Shard,
     connection: &mut BlockingConnection,
     command: &Cmd,
     stop: &CancellationToken,
 ) -> Result<Value, RedisError> {
-    let unblock = connection.unblock();
+    let (unblock, generation) = (connection.unblock(), connection.generation);
     let mut answer = std::pin::pin!(connection.run(command));
     tokio::select! {
         biased;
         answer = &mut answer => return answer,
         () = stop.cancelled() => {}
+        _ = shard.gone(generation) => {}
     }
     // A command that the server has not begun yet is not ended, so that it has to be told again.
     let tell = async {
         loop {
             // If it fails the read ends by its own timeout, or with its connection.
-            let _ = shard.run_once(&unblock).await;
+            let told = shard.run_once(&unblock).await;
+            if matches!(told, Ok(Value::Int(1))) && shard.generation().is_ok_and(|now| now != generation) {
+                // It has ended with nothing, whether or not that can be heard.
+                return Ok(Value::Nil);
+            }
             tokio::time::sleep(TELL_AGAIN).await;
         }
     };
+    let late = async {
+        shard.gone(generation).await;
+        tokio::time::sleep(shard.answer_time()).await;
+    };
     tokio::select! {
+        biased;
         answer = &mut answer => answer,
-        never = tell => never,
+        ended = tell => ended,
+        () = late => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
     }
 }

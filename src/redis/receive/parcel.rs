@@ -114,9 +114,7 @@ impl Parcel {
     fn message(&mut self, format: &dyn Format, now: u64) -> Result<Message, Unreadable> {
         match &mut self.content {
             Content::Entry { message: Some(message), .. } | Content::Open { message, .. } => Ok(message.clone()),
-            Content::Entry { entry, message } => {
-                Ok(message.insert(format.open(entry, &self.source, now)?).clone())
-            }
+            Content::Entry { entry, message } => Ok(message.insert(format.open(entry, &self.source, now)?).clone()),
         }
     }
 

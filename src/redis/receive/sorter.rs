@@ -78,9 +78,7 @@ impl EntrySorter {
                 let sent = entry.expires.saturating_sub(milliseconds(self.native.envelope.expiry()));
                 match self.members(&group, source, *version, sent).await {
                     Told::Members(channels) if channels.is_empty() => None,
-                    Told::Members(channels) => {
-                        Some(Parcel::to_members(shard.clone(), source.clone(), entry, channels))
-                    }
+                    Told::Members(channels) => Some(Parcel::to_members(shard.clone(), source.clone(), entry, channels)),
                     Told::NoSuchVersion => self.refuse(shard, bytes, "its group cannot have its version yet"),
                     Told::Nothing => {
                         drops::count(DropReason::ShardDown, 1);
@@ -103,13 +101,7 @@ impl EntrySorter {
 
     /// The members of a group at the version and time of a send. Its server tells nothing when it refuses, or is away
     /// for long.
-    async fn members(
-        &mut self,
-        group: &GroupName,
-        route: &ChannelName,
-        version: u64,
-        sent: u64,
-    ) -> Told {
+    async fn members(&mut self, group: &GroupName, route: &ChannelName, version: u64, sent: u64) -> Told {
         let Inner { groups, topology, closing, .. } = &*self.native;
         let shard = topology.shard_of_group(group);
         // Only the first message for a server that is away is worth waiting for; those behind it have waited too.

@@ -28,7 +28,7 @@ use crate::redis::frame::Entry;
 use crate::redis::receive::{Format, Parcel, Popped, Raw, Sorter, Unreadable};
 use crate::redis::ring::Ring;
 use crate::redis::shard::Shard;
-use crate::redis::statistics::Scan;
+use crate::redis::statistics::{CHANNELS_AT_ONCE, Scan};
 
 /// The longest beginning of a new channel: with a dot, the mark and twice 32 digits it has 99 bytes, and Python takes no
 /// names that are longer.
@@ -223,21 +223,23 @@ impl SortedSets {
     async fn pending(&self, shard: &Shard, keys: &[String]) -> Result<Statistics, Fault> {
         let now = now_of(shard);
         let oldest = now.saturating_sub(self.payload.expiry).as_secs_f64();
-        let mut commands = redis::pipe();
-        for key in keys {
-            commands.cmd("ZCOUNT").arg(key).arg(oldest).arg("+inf");
-            commands.cmd("ZRANGEBYSCORE").arg(key).arg(oldest).arg("+inf").arg("WITHSCORES").arg("LIMIT").arg(0).arg(1);
+        let mut total = Statistics::default();
+        for keys in keys.chunks(CHANNELS_AT_ONCE) {
+            let mut command = script::ZSET_PENDING.call(keys);
+            command.arg(oldest);
+            let Value::Array(answer) = shard.run(&command).await? else {
+                return Err(Fault::unexpected("zset_pending.lua returned something else than a list"));
+            };
+            for pair in answer.chunks(2) {
+                let [Value::Int(count), oldest] = pair else { continue };
+                total = total.merge(Statistics {
+                    messages_pending: u64::try_from(*count).unwrap_or(0),
+                    messages_max_age: score(oldest).map_or(Duration::ZERO, |sent| now.saturating_sub(sent)),
+                    ..Statistics::default()
+                });
+            }
         }
-        let answers = shard.run_all(&commands).await?;
-        let parts = answers.chunks(2).map(|pair| match pair {
-            [Value::Int(count), Value::Array(oldest)] => Statistics {
-                messages_pending: u64::try_from(*count).unwrap_or(0),
-                messages_max_age: oldest.get(1).and_then(score).map_or(Duration::ZERO, |sent| now.saturating_sub(sent)),
-                ..Statistics::default()
-            },
-            _ => Statistics::default(),
-        });
-        Ok(parts.fold(Statistics::default(), Statistics::merge))
+        Ok(total)
     }
 
     fn parcel(&self, shard: &Arc<Shard>, source: &ChannelName, raw: Raw) -> Result<Parcel, Unreadable> {

@@ -13,13 +13,15 @@ pub(crate) struct Script {
 pub(crate) static PUSH: Script = Script::new(include_str!("scripts/push.lua"));
 pub(crate) static PUSH_LARGE: Script = Script::new(include_str!("scripts/push_large.lua"));
 pub(crate) static PUT_BACK: Script = Script::new(include_str!("scripts/put_back.lua"));
+pub(crate) static PENDING: Script = Script::new(include_str!("scripts/pending.lua"));
 pub(crate) static GROUP_ADD: Script = Script::new(include_str!("scripts/group_add.lua"));
 pub(crate) static GROUP_DISCARD: Script = Script::new(include_str!("scripts/group_discard.lua"));
 pub(crate) static GROUP_ROUTES: Script = Script::new(include_str!("scripts/group_routes.lua"));
 pub(crate) static GROUP_MEMBERS: Script = Script::new(include_str!("scripts/group_members.lua"));
 
 /// The scripts of the native format.
-pub(crate) static NATIVE: [&Script; 6] = [&PUSH, &PUT_BACK, &GROUP_ADD, &GROUP_DISCARD, &GROUP_ROUTES, &GROUP_MEMBERS];
+pub(crate) static NATIVE: [&Script; 7] =
+    [&PUSH, &PUT_BACK, &PENDING, &GROUP_ADD, &GROUP_DISCARD, &GROUP_ROUTES, &GROUP_MEMBERS];
 
 impl Script {
     pub(crate) const fn new(source: &'static str) -> Self {

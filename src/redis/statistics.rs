@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
-use redis::{FromRedisValue, Pipeline, Value};
+use redis::{FromRedisValue, Value};
 
 use super::fault::Fault;
 use super::frame;
 use super::keys::glob_escaped;
+use super::script;
 use super::shard::Shard;
 use super::topology::Topology;
 use crate::error::Result;
@@ -16,6 +17,8 @@ use crate::name::ChannelName;
 
 /// Keys that one step of a scan looks at.
 const SCAN_STEP: usize = 1000;
+/// Channels that one script looks at. It reads two messages of each, and everybody else waits meanwhile.
+pub(crate) const CHANNELS_AT_ONCE: usize = 16;
 
 /// The figures of `channel` on all shards where its messages can lie.
 pub(super) async fn of_channel(topology: &Topology, expiry: Duration, channel: &ChannelName) -> Result<Statistics> {
@@ -121,22 +124,25 @@ async fn counters(shard: &Shard, key: &str) -> Result<Statistics> {
 
 /// How many entries wait in `lists`, and since when.
 async fn pending(shard: &Shard, lists: &[String], expiry: Duration) -> Result<Statistics> {
-    let mut commands = Pipeline::new();
-    for list in lists {
-        commands.cmd("LLEN").arg(list);
-        commands.cmd("LINDEX").arg(list).arg(0);
-        commands.cmd("LINDEX").arg(list).arg(-1);
+    let mut total = Statistics::default();
+    for lists in lists.chunks(CHANNELS_AT_ONCE) {
+        let pending: Vec<Value> = answer(shard, &script::PENDING.call(lists)).await?;
+        let now = shard.clock.now_ms().unwrap_or(0);
+        total = pending.chunks(3).map(|told| pending_in(told, now, expiry)).fold(total, Statistics::merge);
     }
-    let answers = shard.run_all(&commands).await.map_err(|fault| fault.into_error(shard.index))?;
-    let now = shard.clock.now_ms().unwrap_or(0);
-    let expiry = u64::try_from(expiry.as_millis()).unwrap_or(u64::MAX);
-    let parts = answers.chunks(3).map(|of_list| match of_list {
+    Ok(total)
+}
+
+/// What `pending.lua` told of one list.
+fn pending_in(told: &[Value], now: u64, expiry: Duration) -> Statistics {
+    match told {
         // A list may outlive its last message.
         [_, _, Value::BulkString(last)] if frame::expires(last).is_some_and(|expires| expires <= now) => {
             Statistics::default()
         }
-        [Value::Int(length), Value::BulkString(head), _] => {
-            let sent = frame::expires(head).unwrap_or(now).saturating_sub(expiry);
+        [Value::Int(length @ 1..), Value::BulkString(first), _] => {
+            let expiry = u64::try_from(expiry.as_millis()).unwrap_or(u64::MAX);
+            let sent = frame::expires(first).unwrap_or(now).saturating_sub(expiry);
             Statistics {
                 messages_pending: u64::try_from(*length).unwrap_or(0),
                 messages_max_age: Duration::from_millis(now.saturating_sub(sent)),
@@ -144,8 +150,7 @@ async fn pending(shard: &Shard, lists: &[String], expiry: Duration) -> Result<St
             }
         }
         _ => Statistics::default(),
-    });
-    Ok(sum(parts))
+    }
 }
 
 async fn answer<T: FromRedisValue>(shard: &Shard, command: &redis::Cmd) -> Result<T> {

@@ -25,5 +25,6 @@ mod sentinel;
 mod shards;
 mod slow_networks;
 mod starting;
+mod statistics;
 mod tls;
 mod tools;

@@ -6,7 +6,7 @@ use channel_layer::{CapacityRule, ChannelLayer, Error, Event};
 use redis::AsyncCommands;
 
 use super::restarts::wait_for_blocked;
-use super::tools::{Layer, Site, connect, event, number, numbered, take, take_number, take_numbers};
+use super::tools::{Layer, Site, connect, entries, event, number, numbered, take, take_number, take_numbers};
 use crate::support::{DEADLINE, Proxy, RedisServer, shared_servers, within};
 
 async fn start() -> (Site, Layer) {
@@ -263,37 +263,71 @@ async fn one_shot_receives_of_normal_channels_survive_a_killed_shard() {
     assert!(layer.try_receive(&["n"]).await.unwrap().is_none());
 }
 
-/// A group whose members lie on a shard that lives, and the group itself on one that is killed.
-#[tokio::test]
-async fn direct_messages_pass_group_messages_whose_group_is_away() {
-    let mut servers = [RedisServer::start(), RedisServer::start()];
-    let site = Site::on(&servers);
-    let layer = connect(site.config().command_timeout(Duration::from_millis(500))).await;
+/// A group on the first server with a member on the second one: the group, what its process reads, and the member.
+async fn apart(site: &Site, layer: &Layer, servers: &[RedisServer; 2]) -> (String, String, String) {
     let (mut group, mut process) = (None, None);
     for n in 0.. {
         let (name, local) = (format!("name{n}"), format!("name{n}!"));
         layer.group_add(&name, "probe").await.unwrap();
         if servers[0].connection().await.exists(site.key(&format!("group:{{{name}}}"))).await.unwrap() {
-            group = Some(name.clone());
+            group = Some(name);
         }
         layer.send(&format!("{local}a"), numbered(0)).await.unwrap();
         if servers[1].connection().await.exists(site.list(&local)).await.unwrap() {
-            process = Some(name);
+            process = Some(local.clone());
         }
-        take(&layer, &local).await;
+        take(layer, &local).await;
         if group.is_some() && process.is_some() {
             break;
         }
     }
-    let (group, process) = (group.unwrap(), process.unwrap());
-    let (source, member) = (format!("{process}!"), format!("{process}!a"));
+    let (group, source) = (group.unwrap(), process.unwrap());
+    let member = format!("{source}a");
     layer.group_add(&group, &member).await.unwrap();
+    (group, source, member)
+}
+
+#[tokio::test]
+async fn direct_messages_pass_group_messages_whose_group_is_away() {
+    let mut servers = [RedisServer::start(), RedisServer::start()];
+    let site = Site::on(&servers);
+    let layer = connect(site.config().command_timeout(Duration::from_millis(500))).await;
+    let (group, source, member) = apart(&site, &layer, &servers).await;
     layer.group_send(&group, numbered(1)).await.unwrap();
     layer.send(&member, numbered(2)).await.unwrap();
     let mut events = layer.events();
     servers[0].stop();
     event(&mut events, "the outage", |event| matches!(event, Event::ShardDown { shard: 0, .. })).await;
     assert_eq!(take_number(&layer, &source).await, 2);
+}
+
+#[tokio::test]
+async fn closing_puts_group_messages_back_whose_group_is_away() {
+    for closes_the_layer in [false, true] {
+        let mut servers = [RedisServer::start(), RedisServer::start()];
+        let site = Site::on(&servers);
+        let layer = connect(site.config().command_timeout(Duration::from_millis(500))).await;
+        let (group, source, member) = apart(&site, &layer, &servers).await;
+        layer.group_send(&group, numbered(1)).await.unwrap();
+        layer.send(&member, numbered(2)).await.unwrap();
+        let mut there = servers[1].connection().await;
+        let sent = entries(&mut there, &site.list(&source)).await;
+        let mut events = layer.events();
+        servers[0].stop();
+        event(&mut events, "the outage", |event| matches!(event, Event::ShardDown { shard: 0, .. })).await;
+        let mut receiver = layer.receiver(&[&source]).unwrap();
+        // It waits for the group of the first message, and nobody waits for it.
+        let read = tokio::time::timeout(Duration::from_millis(200), receiver.recv()).await;
+        assert!(read.is_err(), "{read:?}");
+        let left = entries(&mut there, &site.list(&source)).await;
+        assert!(left.is_empty(), "{} entries have not been taken", left.len());
+        if closes_the_layer {
+            within(DEADLINE, "the end of closing", layer.close()).await.unwrap();
+        } else {
+            within(DEADLINE, "the end of the receiver", receiver.close()).await.unwrap();
+        }
+        assert_eq!(entries(&mut there, &site.list(&source)).await, sent);
+    }
 }
 
 #[tokio::test]

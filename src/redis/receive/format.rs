@@ -56,7 +56,7 @@ pub(crate) trait Format: Send + Sync + 'static {
 #[async_trait]
 pub(crate) trait Sorter: Send + Sync {
     /// The parcels of what was taken from `source`. Those for nobody, and those that are no messages, are counted and
-    /// left out.
+    /// left out; of some it may not be known who they are for.
     async fn parcels(&mut self, shard: &Arc<Shard>, source: &ChannelName, raw: Vec<Raw>) -> Vec<Parcel>;
 }
 

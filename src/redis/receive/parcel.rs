@@ -33,6 +33,8 @@ enum Content {
 
 #[derive(Debug)]
 enum Recipients {
+    /// They could not be found out: it is there to go back.
+    Unknown,
     One(ChannelName),
     /// Members of a group; those before `next` have got it.
     Members {
@@ -55,6 +57,12 @@ impl Parcel {
     pub(super) fn to_one(shard: Arc<Shard>, source: ChannelName, entry: Entry, channel: ChannelName) -> Self {
         let (expires, content) = (entry.expires, Content::Entry { entry, message: None });
         Self { shard, source, expires, content, to: Recipients::One(channel) }
+    }
+
+    /// A group message whose members could not be found out.
+    pub(super) fn to_unknown(shard: Arc<Shard>, source: ChannelName, entry: Entry) -> Self {
+        let (expires, content) = (entry.expires, Content::Entry { entry, message: None });
+        Self { shard, source, expires, content, to: Recipients::Unknown }
     }
 
     pub(super) fn to_members(
@@ -96,6 +104,11 @@ impl Parcel {
             }
         };
         match &mut self.to {
+            // Only a reader that ends keeps one, and drops it where its successor takes over instead of Redis.
+            Recipients::Unknown => {
+                drops::count(DropReason::ShardDown, 1);
+                Taken::Deliveries { count: 0, more: false }
+            }
             Recipients::One(channel) => {
                 sink(Delivery::new(channel.clone(), message));
                 Taken::Deliveries { count: 1, more: false }
@@ -121,7 +134,7 @@ impl Parcel {
     /// How many recipients have not got it.
     pub(super) fn left(&self) -> usize {
         match &self.to {
-            Recipients::One(_) => 1,
+            Recipients::Unknown | Recipients::One(_) => 1,
             Recipients::Members { channels, next } => channels.len() - next,
         }
     }
@@ -132,6 +145,11 @@ impl Parcel {
             Recipients::Members { channels, next } if *next > 0 => Some(&channels[*next..]),
             _ => None,
         }
+    }
+
+    /// Whether it could not be found out who it is for.
+    pub(super) fn is_for_unknown(&self) -> bool {
+        matches!(self.to, Recipients::Unknown)
     }
 
     /// Whether its channel has one reader.

@@ -80,10 +80,7 @@ impl EntrySorter {
                     Told::Members(channels) if channels.is_empty() => None,
                     Told::Members(channels) => Some(Parcel::to_members(shard.clone(), source.clone(), entry, channels)),
                     Told::NoSuchVersion => self.refuse(shard, bytes, "its group cannot have its version yet"),
-                    Told::Nothing => {
-                        drops::count(DropReason::ShardDown, 1);
-                        None
-                    }
+                    Told::Nothing => Some(Parcel::to_unknown(shard.clone(), source.clone(), entry)),
                 }
             }
             Address::Channel | Address::Group { .. } if !to_local => {
@@ -115,7 +112,8 @@ impl EntrySorter {
                 }
                 Err(fault) => {
                     let away = fault.broken || !shard.is_up();
-                    if !away || tokio::time::timeout_at(deadline, shard.up()).await.is_err() {
+                    let up = closing.run_until_cancelled(shard.up());
+                    if !away || !matches!(tokio::time::timeout_at(deadline, up).await, Ok(Some(_))) {
                         break;
                     }
                 }

@@ -302,9 +302,15 @@ impl Task<'_> {
 
     /// Puts what a lane has popped into the buffer.
     async fn accept(&mut self, lane: &Lane, read: Read) {
-        let parcels = self.sorter.parcels(&lane.shard, &read.channel, read.raw).await;
+        let mut parcels = self.sorter.parcels(&lane.shard, &read.channel, read.raw).await;
         let waiters: Vec<_> = {
             let mut state = self.reader.state();
+            // Before one whose group is away all others would have to wait. Only when everything goes back it does too.
+            if !state.is_closed() && !self.reader.surroundings.closing.is_cancelled() {
+                let before = parcels.len();
+                parcels.retain(|parcel| !parcel.is_for_unknown());
+                drops::count(DropReason::ShardDown, before - parcels.len());
+            }
             let count = parcels.len();
             state.parcels.extend(parcels);
             (0..count).map_while(|_| state.next_waiter()).collect()

@@ -108,7 +108,9 @@ pub trait ChannelLayer: Send + Sync + 'static {
     /// As [`receive`](Self::receive).
     async fn try_receive(&self, channels: &[&str]) -> Result<Option<Delivery>>;
 
-    /// A long-lived reader of `channels`, the fast way to read much. Reads nothing before it is asked.
+    /// A long-lived reader of `channels`, the fast way to read much. Reads nothing before it is asked; then, on Redis, from
+    /// channels with one reader up to 256 messages or about 1 MiB ahead, which make room in the channel and go back if
+    /// nobody asks for them.
     ///
     /// # Errors
     ///
@@ -196,7 +198,8 @@ pub trait ChannelLayer: Send + Sync + 'static {
         results
     }
 
-    /// Deletes all messages, groups and statistics of this layer, and of no other that shares its servers.
+    /// Deletes all messages, groups and statistics of this layer, and of no other that shares its servers. What readers have
+    /// taken ahead, in any process, is not deleted: it is handed over, or goes back.
     ///
     /// # Cancel safety
     ///

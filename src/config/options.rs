@@ -171,7 +171,8 @@ impl Config {
         self
     }
 
-    /// How many unread messages a channel holds where no rule says otherwise, at least 1. Defaults to 100.
+    /// How many unread messages a channel holds where no rule says otherwise, at least 1. What a
+    /// [`Receiver`](crate::Receiver) has taken ahead of its channel on Redis is not in it any more. Defaults to 100.
     #[must_use]
     pub fn capacity(mut self, capacity: usize) -> Self {
         self.capacity = capacity;

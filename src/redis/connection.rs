@@ -248,8 +248,16 @@ pub(crate) async fn probe(
     let answers: Vec<Value> = pipeline.query_async(connection).await?;
     let mut answers = answers.into_iter();
     let (seconds, micros): (u64, u64) = redis::from_redis_value(answers.next().unwrap_or(Value::Nil))?;
+    let time = time(seconds, micros).ok_or((ErrorKind::UnexpectedReturnType, "TIME gave a time that is none"))?;
     let epoch = redis::from_redis_value(answers.next().unwrap_or(Value::Nil))?;
-    Ok((asked, Duration::from_secs(seconds) + Duration::from_micros(micros), epoch))
+    Ok((asked, time, epoch))
+}
+
+/// The time since the epoch that a server told, if it can be one: Lua's numbers are exact for so many microseconds, and there
+/// is room for what is added to it.
+fn time(seconds: u64, micros: u64) -> Option<Duration> {
+    let time = Duration::from_secs(seconds).checked_add(Duration::from_micros(micros))?;
+    (time.as_micros() < 1 << 53).then_some(time)
 }
 
 /// Gives the data its epoch if it has none; tells which it has. There is none as long as the server takes no writes for
@@ -337,7 +345,7 @@ impl BlockingConnection {
 
 #[cfg(test)]
 mod tests {
-    use super::{Identity, Version};
+    use super::{Identity, Version, time};
 
     #[test]
     fn servers_are_told_apart_and_nodes_of_a_cluster_are_not() {
@@ -345,6 +353,15 @@ mod tests {
         assert_eq!(of("standalone", "a"), of("standalone", "a"));
         assert_ne!(of("standalone", "a"), of("standalone", "b"));
         assert_eq!(of("cluster", "a"), of("cluster", "b"));
+    }
+
+    #[test]
+    fn times_that_are_none_are_refused() {
+        assert!(time(1_800_000_000, 999_999).is_some());
+        for (seconds, micros) in [(u64::MAX, u64::MAX), (u64::MAX, 0), (0, u64::MAX), (1 << 53, 0), (10_000_000_000, 0)]
+        {
+            assert_eq!(time(seconds, micros), None, "{seconds} {micros}");
+        }
     }
 
     #[test]

@@ -22,6 +22,9 @@ use bytes::{Buf, Bytes};
 const VERSION: u8 = 1;
 const SEALED: u8 = 0b1000;
 const STAMP: usize = 8;
+/// More members of one group than one process can serve. Each takes 32 bytes of memory, of an entry that anybody may have
+/// made up.
+const MOST_LOCALS: u32 = 1 << 20;
 /// Lua's numbers are exact below this, and all times are far below.
 const LATEST: u64 = 1 << 53;
 
@@ -63,6 +66,8 @@ pub(crate) enum Fault {
     Version,
     #[error("its address is of an unknown kind or not text")]
     Address,
+    #[error("it is for more members than a process can have")]
+    Members,
     #[error("it expires at a time that is none")]
     Stamp,
 }
@@ -129,6 +134,9 @@ impl Entry {
                 let group = read_text(&mut bytes)?;
                 let version = bytes.try_get_u64().map_err(truncated)?;
                 let count = bytes.try_get_u32().map_err(truncated)?;
+                if count > MOST_LOCALS {
+                    return Err(Fault::Members);
+                }
                 let locals = (0..count).map(|_| read_text(&mut bytes)).collect::<Result<_, _>>()?;
                 Address::Rest { group, version, locals }
             }
@@ -224,6 +232,19 @@ mod tests {
         assert_eq!(Entry::parse(bytes.clone().into()), Err(Fault::Address));
         bytes[..8].copy_from_slice(&u64::MAX.to_be_bytes());
         assert_eq!(Entry::parse(bytes.into()), Err(Fault::Stamp));
+    }
+
+    #[test]
+    fn more_members_than_there_can_be_are_refused_unread() {
+        let rest = Address::Rest { group: Text::from("g"), version: 7, locals: vec![] };
+        let mut bytes = entry(rest, false).to_bytes();
+        let count = STAMP + 1 + 2 + 8;
+        bytes.truncate(count);
+        bytes.extend_from_slice(&(MOST_LOCALS + 1).to_be_bytes());
+        bytes.resize(bytes.len() + MOST_LOCALS as usize + 1, 0);
+        assert_eq!(Entry::parse(bytes.clone().into()), Err(Fault::Members));
+        bytes[count..count + 4].copy_from_slice(&MOST_LOCALS.to_be_bytes());
+        assert!(Entry::parse(bytes.into()).is_ok());
     }
 
     proptest! {

@@ -507,7 +507,7 @@ mod tests {
 
     const GOLDEN_ID: u32 = 0x1a58_757d;
     const GOLDEN: &str = "1a58757d125665697edb9140843dc1c4f1e55c13000000000000018bcfe56800\
-        bf3b71705da57d49a2d8ef662c3064b7b46b33510a9a2537db006c78aea95c39e3a079d776bb";
+        bf3b71705da57d49a2d8ef662c3064b7b46b33510a9a56b19267b6df818f7bf343699832f403";
 
     #[test]
     fn what_was_sealed_by_the_first_release_opens() {

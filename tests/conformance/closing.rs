@@ -1,16 +1,18 @@
 //! Who closes gives back what was not read, and everyone who waits learns of it.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use channel_layer::{Error, Result};
-use futures_util::future::maybe_done;
+use futures_util::future::{join_all, maybe_done};
 use futures_util::poll;
+use tokio::join;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::backend::{Kind, Options};
 use super::guarantees::Promise;
-use super::tools::{Layer, assert_none, number, numbered, numbers, numbers_on, send_numbers, take, take_many};
+use super::tools::{Layer, assert_none, number, numbered, numbers, send_numbers, take, take_many};
 use crate::support::{DEADLINE, interrupted, within};
 
 #[track_caller]
@@ -181,35 +183,6 @@ pub async fn closing_finishes_sends_under_way(kind: &Kind) {
     }
 }
 
-pub async fn a_group_send_that_meets_closing_reaches_all_members_or_says_that_it_reached_none(kind: &Kind) {
-    let backend = kind.start(Options::default()).await;
-    let (closing, other) = (backend.peer().await, backend.layer());
-    let (members, sources) = (["way!a", "way?a", "way?b"], ["way!", "way?a", "way?b"]);
-    for member in members {
-        closing.group_add("way", member).await.unwrap();
-    }
-    // The layer learns where the members are.
-    for number in 0..3 {
-        closing.group_send("way", numbered(number)).await.unwrap();
-    }
-    take_many(&closing, &sources, 9).await;
-    let mut sent = Vec::new();
-    let sends = (0..20).map(|number| closing.group_send("way", numbered(number)));
-    for (number, result) in (0..).zip(close_behind(&closing, sends).await) {
-        match result {
-            Ok(()) => sent.push(number),
-            error => assert_closed("a group send", error),
-        }
-    }
-    if kind.promises(Promise::Drain) {
-        let got = take_many(&other, &sources, members.len() * sent.len()).await;
-        for member in members {
-            assert_eq!(numbers_on(member, &got), sent, "what came on {member}");
-        }
-        assert_none(other.try_receive(&sources).await.unwrap());
-    }
-}
-
 /// Closes a layer while `sends` are under way, each of which has begun; gives what became of them.
 async fn close_behind(
     closing: &Layer,
@@ -219,11 +192,8 @@ async fn close_behind(
     for send in &mut sends {
         let _begun = poll!(send.as_mut());
     }
-    within(DEADLINE, "the end of closing", closing.close()).await.unwrap();
-    let mut results = Vec::new();
-    for send in &mut sends {
-        within(DEADLINE, "the end of a send", send.as_mut()).await;
-        results.push(send.as_mut().take_output().expect("it has ended"));
-    }
-    results
+    let all = join_all(sends.iter_mut().map(Pin::as_mut));
+    let (closed, _) = within(DEADLINE, "the end of closing", async { join!(closing.close(), all) }).await;
+    closed.unwrap();
+    sends.iter_mut().map(|send| send.as_mut().take_output().expect("it has ended")).collect()
 }

@@ -12,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::ledger::{Change, Due, Ledger};
 use crate::error::{Error, Result};
-use crate::health::ShardHealth;
 use crate::layer::{ChannelLayer, Event, Mode, Modes};
 
 /// How often the servers are looked at. Most outages are known before, from an event or a call that failed.
@@ -147,26 +146,29 @@ impl Guard {
     async fn prove(&self, remote: &impl ChannelLayer) {
         let mut look = interval(LOOK_EVERY.min(self.return_after / 4).max(Duration::from_millis(10)));
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut since = None;
+        let (mut since, mut heard) = (None, remote.events());
         loop {
             look.tick().await;
             let now = Instant::now();
-            let away = remote.outage().is_some();
+            let away = was_lost(&mut heard) || remote.outage().is_some();
             since = if away { None } else { since.or(Some(now)) };
-            if let Some(since) = since.filter(|since| now >= *since + self.return_after)
-                && Self::answers_probes(remote, since).await
-            {
-                return;
+            if let Some(began) = since.filter(|since| now >= *since + self.return_after) {
+                let answered = Self::answers_probes(remote, began).await;
+                if was_lost(&mut heard) {
+                    since = None;
+                } else if answered {
+                    return;
+                }
             }
         }
     }
 
-    /// Whether a message was sent through each server after `since`, when it was there again, and did not find it away.
+    /// Whether a message was sent through each server after `since`, when it was there again. If one found its server away
+    /// that shows in the events, since the server may be connected to again already.
     async fn answers_probes(remote: &impl ChannelLayer, since: Instant) -> bool {
         let there_for = since.elapsed();
         let health = remote.health().await;
-        let is_new = |shard: &ShardHealth| shard.probe.as_ref().is_none_or(|probe| probe.age <= there_for);
-        remote.outage().is_none() && health.shards.iter().all(is_new)
+        health.shards.iter().all(|shard| shard.probe.as_ref().is_none_or(|probe| probe.age <= there_for))
     }
 
     /// Tells the remote layer of all changes of memberships that it does not know of, and returns to it when there are
@@ -216,6 +218,19 @@ impl Guard {
         loop {
             sleep(PRUNE_EVERY).await;
             self.ledger.lock().prune();
+        }
+    }
+}
+
+/// Whether a server was lost by what was `heard` since the last call.
+fn was_lost(heard: &mut broadcast::Receiver<Event>) -> bool {
+    use broadcast::error::TryRecvError;
+    let mut lost = false;
+    loop {
+        match heard.try_recv() {
+            Ok(event) => lost |= matches!(event, Event::ShardDown { .. }),
+            Err(TryRecvError::Lagged(_)) => lost = true,
+            Err(TryRecvError::Empty | TryRecvError::Closed) => return lost,
         }
     }
 }

@@ -171,10 +171,12 @@ pub async fn closing_finishes_sends_under_way(kind: &Kind) {
     }
     let channels = ["way", "way!a", "way?a"].into_iter().cycle();
     let sends = channels.zip(0..60).map(|(channel, number)| closing.send(channel, numbered(number)));
-    for result in close_behind(&closing, sends).await {
-        result.unwrap();
-    }
+    let results = close_behind(&closing, sends).await;
+    // A layer that drains nothing may have to open a channel before a send is under way.
     if kind.promises(Promise::Drain) {
+        for result in results {
+            result.unwrap();
+        }
         let sources = ["way", "way!", "way?a"];
         let mut got = numbers(&take_many(&other, &sources, 60).await);
         got.sort_unstable();

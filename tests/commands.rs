@@ -181,12 +181,10 @@ async fn the_doctor_warns_of_clocks_that_differ() {
 
 #[tokio::test]
 async fn servers_and_workers_on_pubsub_are_refused_with_the_reason() {
-    let shell = Shell::start();
     for arguments in [["worker", "echo"], ["serve", "--listen=127.0.0.1:0"]] {
-        let mut command = shell.command(&[arguments[0], arguments[1], "--format", "pubsub"]);
-        let output = within(DEADLINE, "the end of the command", command.stderr(Stdio::piped()).output()).await.unwrap();
-        assert!(!output.status.success());
-        let reason = String::from_utf8_lossy(&output.stderr);
-        assert!(reason.contains("every worker gets every message"), "{reason}");
+        for variables in [&[("REDIS_PUBSUB_ENABLED", "true")][..], &[]] {
+            let (succeeds, reason) = said(&[arguments[0], arguments[1], "--format", "pubsub"], variables).await;
+            assert!(!succeeds && reason.contains("every worker gets every message"), "{reason}");
+        }
     }
 }

@@ -44,11 +44,6 @@ impl LayerOptions {
         Ok(Arc::new(HybridLayer::new(local, deployment.connect().await?)))
     }
 
-    /// For commands that have no meaning inside one process; without an option they use the server on this machine.
-    pub(crate) async fn connect_redis(&self) -> Result<Arc<dyn ChannelLayer>, BoxError> {
-        Ok(self.deployment()?.on_servers()?.connect().await?)
-    }
-
     /// For commands that end at once: without a server they fail, and do not talk to themselves.
     pub(crate) async fn connect_once(&self) -> Result<Arc<dyn ChannelLayer>, BoxError> {
         let mut deployment = self.deployment()?.on_servers()?;
@@ -56,16 +51,17 @@ impl LayerOptions {
         Ok(deployment.connect().await?)
     }
 
-    /// For workers, and for servers, which workers answer.
+    /// For workers, and for servers, which workers answer; without an option they use the server on this machine.
     pub(crate) async fn connect_shared(&self) -> Result<Arc<dyn ChannelLayer>, BoxError> {
-        if self.deployment()?.is_pubsub() {
+        let deployment = self.deployment()?.on_servers()?;
+        if deployment.is_pubsub() {
             return Err(
                 "on pubsub every worker gets every message, and each would answer every client: use another format, \
                         or demo, which answers its own clients"
                     .into(),
             );
         }
-        self.connect_redis().await
+        Ok(deployment.connect().await?)
     }
 
     /// The options and the layer that the command and its environment ask for.

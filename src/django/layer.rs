@@ -15,13 +15,13 @@ use super::base::Base;
 use super::groups::Groups;
 use super::send::{Posted, Sender};
 use super::wire::Wire;
-use crate::drops::{self, DropReason};
 use crate::error::{Error, Result};
 use crate::health::{Health, RedisStats};
 use crate::layer::{ChannelLayer, Delivery, Event, Receiver, Statistics};
 use crate::message::Message;
 use crate::name::{ChannelKind, ChannelName, GroupName};
 use crate::redis::batch::Outcome;
+use crate::redis::calls::Parts;
 use crate::redis::checkup::{self, Checkup};
 use crate::redis::fault::Fault;
 use crate::redis::receive::{Format, Readers};
@@ -118,7 +118,7 @@ impl<F> DjangoLayer<F> {
             Outcome::Sent => Ok(()),
             Outcome::Full => Err(Error::ChannelFull { channel }),
             Outcome::Failed { shard, fault } => Err(fault.into_error(shard)),
-            Outcome::Closed => Err(Error::Closed),
+            Outcome::Closed { .. } => Err(Error::Closed),
         }
     }
 
@@ -137,21 +137,13 @@ impl<F> DjangoLayer<F> {
         Ok(letters.into_iter().map(|letter| self.sender.post(letter)).collect())
     }
 
-    /// Waits for all of `posted`; a full channel is counted and is no error.
+    /// Waits for all of `posted`.
     async fn finish_group(&self, posted: Vec<Posted>) -> Result<()> {
-        let mut result = Ok(());
+        let mut parts = Parts::default();
         for posted in posted {
-            match self.sender.outcome(posted).await {
-                Outcome::Sent => {}
-                Outcome::Full => drops::count(DropReason::Full, 1),
-                Outcome::Failed { shard, fault } => {
-                    drops::count(DropReason::ShardDown, 1);
-                    result = result.and(Err(fault.into_error(shard)));
-                }
-                Outcome::Closed => result = Err(Error::Closed),
-            }
+            parts.add(self.sender.outcome(posted).await);
         }
-        result
+        parts.result()
     }
 
     fn sources(&self, channels: &[&str]) -> Result<Vec<ChannelName>> {
@@ -232,6 +224,7 @@ impl<F: 'static> ChannelLayer for DjangoLayer<F> {
     }
 
     async fn group_send(&self, group: &str, message: Message) -> Result<()> {
+        let _under_way = self.sender.call();
         let members = self.recipients(group, &message).await?;
         let posted = self.post_to_members(&members, &message)?;
         for posted in &posted {
@@ -241,6 +234,7 @@ impl<F: 'static> ChannelLayer for DjangoLayer<F> {
     }
 
     async fn group_send_many(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
+        let _under_way = self.sender.call();
         let members = join_all(messages.iter().map(|(group, message)| self.recipients(group, message))).await;
         let post =
             |((_, message), members): (&(&str, Message), Result<Vec<_>>)| self.post_to_members(&members?, message);

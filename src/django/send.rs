@@ -13,11 +13,13 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::wire::Wire;
 use crate::drops::{self, DropReason};
 use crate::name::ChannelName;
 use crate::redis::batch::Outcome;
+use crate::redis::calls::Calls;
 use crate::redis::fault::Fault;
 use crate::redis::outbox::{Outbox, Queue, Weight};
 use crate::redis::routine::Routine;
@@ -64,6 +66,7 @@ pub(super) struct Sender {
     lanes: Vec<Vec<Queue<Outgoing>>>,
     /// The shard whose turn it is to take the next message that any may take.
     turn: AtomicUsize,
+    calls: Calls,
 }
 
 /// A letter that has been queued, and the shards that can still be tried if the one it went to does not take it.
@@ -80,22 +83,31 @@ pub(super) struct Posted {
 }
 
 impl Sender {
-    /// Starts the lanes on `tasks`; they end when `closing` is cancelled and their queues are empty.
+    /// Starts the lanes on `tasks`; they end when `closing` is cancelled, no [call](Self::call) is under way, and their
+    /// queues are empty.
     pub(super) fn start(
         places: Arc<Places>,
         wire: &Arc<dyn Wire>,
         tasks: &TaskTracker,
         closing: &CancellationToken,
     ) -> Self {
+        let patience = places.shards.iter().map(|shard| shard.patience()).max().unwrap_or_default();
+        // One trip for the members, and one to send.
+        let (calls, ending) = Calls::new(tasks, closing, 2 * patience);
         let start_lane = |shard: &Arc<Shard>| {
             let work = Arc::<Routine>::default();
-            let (queue, outbox) = Outbox::new(work.clone(), closing.clone());
+            let (queue, outbox) = Outbox::new(work.clone(), ending.clone());
             tasks.spawn(work.run(run_lane(shard.clone(), wire.clone(), outbox), Handle::current()));
             queue
         };
         let lanes = places.shards.iter().map(|shard| (0..LANES).map(|_| start_lane(shard)).collect()).collect();
         // Python's senders begin with the first host, and so do its workers, which wait on one host at a time.
-        Self { places, lanes, turn: AtomicUsize::new(0) }
+        Self { places, lanes, turn: AtomicUsize::new(0), calls }
+    }
+
+    /// Begins a call that sends to more than one channel; see [`Calls::begin`].
+    pub(super) fn call(&self) -> TaskTrackerToken {
+        self.calls.begin()
     }
 
     /// Queues `letter`, which [`go`](Self::go) then sends; letters to one channel are sent in the order of these calls.
@@ -120,14 +132,14 @@ impl Sender {
 
     /// Waits until `posted` has been sent or refused.
     pub(super) async fn outcome(&self, mut posted: Posted) -> Outcome {
-        while let Some((_, done)) = posted.at.take() {
+        while let Some((shard, done)) = posted.at.take() {
             match done.await {
                 Ok(Outcome::Full) => posted.was_full = true,
                 Ok(Outcome::Failed { shard, fault }) if !fault.may_have_run => {
                     posted.failed = Some(Outcome::Failed { shard, fault });
                 }
                 Ok(outcome) => return outcome,
-                Err(_) => return Outcome::Closed,
+                Err(_) => return Outcome::Closed { shard },
             }
             self.post_to_next(&mut posted);
             self.go(&posted);

@@ -1,6 +1,7 @@
 //! The layer on Redis: the trait over the way out, the way in and the groups.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::batch::Outcome;
+use super::calls::Parts;
 use super::checkup::{self, Checkup};
 use super::connection::{Needs, Version};
 use super::envelope::Envelope;
@@ -26,7 +28,6 @@ use super::servers;
 use super::statistics;
 use super::topology::Topology;
 use crate::config::Config;
-use crate::drops::{self, DropReason};
 use crate::error::{Error, Result};
 use crate::health::{Health, RedisStats};
 use crate::layer::{ChannelLayer, Delivery, Event, Receiver, Statistics};
@@ -68,7 +69,9 @@ pub struct RedisLayer {
     readers: Readers,
     checkup: Checkup,
     events: broadcast::Sender<Event>,
-    /// Cancelled when the layer closes or is dropped.
+    /// Whether the layer closes or is dropped.
+    closed: AtomicBool,
+    /// Cancelled then, and when the runtime has ended.
     closing: CancellationToken,
     /// Cancelled when readers and lanes have ended after that.
     drained: CancellationToken,
@@ -141,11 +144,23 @@ impl RedisLayer {
         upkeep.spawn(servers::drain(topology.shards.clone(), work, closing.clone(), drained.clone()));
         upkeep.close();
         let checkup = Checkup::new(topology.shards.len());
-        Ok(Self { topology, envelope, groups, sender, readers, checkup, events, closing, drained, upkeep })
+        let closed = AtomicBool::new(false);
+        Ok(Self { topology, envelope, groups, sender, readers, checkup, events, closed, closing, drained, upkeep })
     }
 
+    /// Also where the runtime has ended with which the layer works.
     fn check_open(&self) -> Result<()> {
         if self.closing.is_cancelled() { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    /// For what lanes refuse where the runtime has ended: the token has a lock, at which all senders would meet.
+    fn check_not_closed(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    fn begin_to_close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.closing.cancel();
     }
 
     fn encode(&self, message: &Message) -> Result<Arc<[u8]>> {
@@ -161,7 +176,10 @@ impl RedisLayer {
     }
 
     async fn send_all(&self, messages: &[(&str, Message)], past_capacity: bool) -> Vec<Result<()>> {
-        let post = |(channel, message): &(&str, Message)| self.post(channel, message, past_capacity);
+        let post = |(channel, message): &(&str, Message)| {
+            self.check_not_closed()?;
+            self.post(channel, message, past_capacity)
+        };
         // All are queued before the first is waited for, so that they travel together.
         let posted: Vec<_> = messages.iter().map(post).collect();
         posted.iter().flatten().for_each(|(_, posted)| self.sender.go(posted));
@@ -179,10 +197,9 @@ impl RedisLayer {
         match self.sender.outcome(posted).await {
             Outcome::Sent => Ok(()),
             Outcome::Full => Err(Error::ChannelFull { channel }),
-            // Looked at only here: the token has a lock, at which all senders would meet.
             Outcome::Failed { fault, .. } if !fault.may_have_run && self.closing.is_cancelled() => Err(Error::Closed),
             Outcome::Failed { shard, fault } => Err(fault.into_error(shard)),
-            Outcome::Closed => Err(Error::Closed),
+            Outcome::Closed { .. } => Err(Error::Closed),
         }
     }
 
@@ -202,21 +219,13 @@ impl RedisLayer {
         sent.map_err(|told| self.groups.note_routes(group, &told?).ok())
     }
 
-    /// Waits for all of `posted`; a full channel is counted and is no error.
+    /// Waits for all of `posted`.
     async fn finish_routes(&self, posted: Vec<Posted>) -> Result<()> {
-        let mut result = Ok(());
+        let mut parts = Parts::default();
         for posted in posted {
-            match self.sender.outcome(posted).await {
-                Outcome::Sent => {}
-                Outcome::Full => drops::count(DropReason::Full, 1),
-                Outcome::Failed { shard, fault } => {
-                    drops::count(DropReason::ShardDown, 1);
-                    result = result.and(Err(fault.into_error(shard)));
-                }
-                Outcome::Closed => result = Err(Error::Closed),
-            }
+            parts.add(self.sender.outcome(posted).await);
         }
-        result
+        parts.result()
     }
 
     fn sources(&self, channels: &[&str]) -> Result<Vec<ChannelName>> {
@@ -228,6 +237,7 @@ impl RedisLayer {
 #[async_trait]
 impl ChannelLayer for RedisLayer {
     async fn send(&self, channel: &str, message: Message) -> Result<()> {
+        self.check_not_closed()?;
         let posted = self.post(channel, &message, false)?;
         self.sender.go(&posted.1);
         self.finish(posted).await
@@ -350,7 +360,7 @@ impl ChannelLayer for RedisLayer {
     }
 
     async fn close(&self) -> Result<()> {
-        self.closing.cancel();
+        self.begin_to_close();
         self.drained.cancelled().await;
         self.upkeep.wait().await;
         match self.readers.lost() {
@@ -387,7 +397,7 @@ impl ChannelLayer for RedisLayer {
 
 impl Drop for RedisLayer {
     fn drop(&mut self) {
-        self.closing.cancel();
+        self.begin_to_close();
     }
 }
 

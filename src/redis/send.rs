@@ -11,12 +11,13 @@ use parking_lot::Mutex;
 use redis::Value;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::batch::{Batch, Condition, Outcome, Outgoing};
+use super::calls::Calls;
 use super::envelope::Envelope;
 use super::letter::{Letter, Recipient};
 use super::outbox::{Beside, MAX_ENTRIES, Outbox, Queue};
@@ -45,7 +46,7 @@ pub(super) struct Sender {
     /// The shard whose turn it is to take the next message to a normal channel.
     turn: AtomicUsize,
     /// Those under way that send to more than one channel, of which no part is to be refused when the layer closes.
-    calls: TaskTracker,
+    calls: Calls,
     /// Of the channels of each shard that are sent to beside its lanes. Held only to make a call.
     renewals: Vec<Mutex<Renewals>>,
 }
@@ -78,8 +79,9 @@ impl Sender {
         tasks: &TaskTracker,
         closing: &CancellationToken,
     ) -> Self {
-        let (calls, ending) = (TaskTracker::new(), CancellationToken::new());
-        tasks.spawn(end_lanes(calls.clone(), closing.clone(), ending.clone().drop_guard()));
+        let patience = topology.shards.iter().map(|shard| shard.patience()).max().unwrap_or_default();
+        // One trip for the routes, and one to send.
+        let (calls, ending) = Calls::new(tasks, closing, 2 * patience);
         let start_lane = |shard: &Arc<Shard>| {
             let work = Arc::<Routine>::default();
             let (queue, outbox) = Outbox::new(work.clone(), ending.clone());
@@ -95,10 +97,9 @@ impl Sender {
         Self { topology, envelope, capacity, lanes, turn, calls, renewals }
     }
 
-    /// Lets the lanes go on until what this gives has been dropped. If the layer is open when somebody has it, all that
-    /// they post meanwhile is sent.
+    /// Begins a call that sends to more than one channel; see [`Calls::begin`].
     pub(super) fn call(&self) -> TaskTrackerToken {
-        self.calls.token()
+        self.calls.begin()
     }
 
     /// Queues `letter`, which [`go`](Self::go) then sends; letters to one channel are sent in the order of these calls.
@@ -176,14 +177,14 @@ impl Sender {
 
     /// Waits until `posted` has been sent or refused.
     pub(super) async fn outcome(&self, mut posted: Posted) -> Outcome {
-        while let Some((_, done)) = posted.at.take() {
+        while let Some((shard, done)) = posted.at.take() {
             match done.await {
                 Ok(Outcome::Full) => posted.tried.was_full = true,
                 Ok(Outcome::Failed { shard, fault }) if !fault.may_have_run => {
                     posted.tried.failed = Some(Outcome::Failed { shard, fault });
                 }
                 Ok(outcome) => return outcome,
-                Err(_) => return Outcome::Closed,
+                Err(_) => return Outcome::Closed { shard },
             }
             self.post_to_next(&mut posted);
             self.go(&posted);
@@ -236,14 +237,6 @@ impl Tried {
 
 fn lane_of(channel: &ChannelName) -> usize {
     usize::try_from(xxh3_64(channel.non_local().as_bytes()) % LANES as u64).expect("a lane's number is small")
-}
-
-/// When `closing`, waits for `calls` before the lanes end.
-async fn end_lanes(calls: TaskTracker, closing: CancellationToken, lanes: DropGuard) {
-    closing.cancelled().await;
-    calls.close();
-    calls.wait().await;
-    drop(lanes);
 }
 
 /// Sends the messages of some channels to one shard, one batch at a time.

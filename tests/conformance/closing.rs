@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use super::backend::{Kind, Options};
 use super::guarantees::Promise;
-use super::tools::{Layer, assert_none, number, numbered, numbers, send_numbers, take, take_many};
+use super::tools::{Layer, assert_none, number, numbered, numbers, numbers_on, send_numbers, take, take_many};
 use crate::support::{DEADLINE, interrupted, within};
 
 #[track_caller]
@@ -181,6 +181,38 @@ pub async fn closing_finishes_sends_under_way(kind: &Kind) {
         let mut got = numbers(&take_many(&other, &sources, 60).await);
         got.sort_unstable();
         assert_eq!(got, (0..60).collect::<Vec<_>>());
+        assert_none(other.try_receive(&sources).await.unwrap());
+    }
+}
+
+pub async fn a_group_send_that_meets_closing_reaches_all_members_or_says_that_it_reached_none(kind: &Kind) {
+    let backend = kind.start(Options::default()).await;
+    let (closing, other) = (backend.peer().await, backend.layer());
+    let (members, sources) = (["way!a", "way?a", "way?b"], ["way!", "way?a", "way?b"]);
+    for member in members {
+        closing.group_add("way", member).await.unwrap();
+    }
+    // The layer learns where the members are.
+    for number in 0..3 {
+        closing.group_send("way", numbered(number)).await.unwrap();
+    }
+    take_many(&closing, &sources, 9).await;
+    let mut sent = Vec::new();
+    let sends = (0..20).map(|number| closing.group_send("way", numbered(number)));
+    for (number, result) in (0..).zip(close_behind(&closing, sends).await) {
+        match result {
+            Ok(()) => sent.push(number),
+            error => assert_closed("a group send", error),
+        }
+    }
+    if kind.promises(Promise::Drain) {
+        let got = take_many(&other, &sources, members.len() * sent.len()).await;
+        for member in members {
+            // They were under way at the same time, so that none was behind another.
+            let mut numbers = numbers_on(member, &got);
+            numbers.sort_unstable();
+            assert_eq!(numbers, sent, "what came on {member}");
+        }
         assert_none(other.try_receive(&sources).await.unwrap());
     }
 }

@@ -95,6 +95,7 @@ conformance! {
         closing::a_dropped_close_of_a_receiver_goes_on,
         closing::closing_a_receiver_puts_back_in_order,
         closing::closing_finishes_sends_under_way,
+        closing::a_group_send_that_meets_closing_reaches_all_members_or_says_that_it_reached_none,
         closing::closing_leaves_unread_messages_to_others,
         closing::later_calls_give_closed,
         closing::waiting_calls_give_closed,

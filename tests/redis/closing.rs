@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use channel_layer::{ChannelLayer, Error};
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -177,4 +178,29 @@ async fn closing_waits_for_a_group_send_under_way() {
     closed.unwrap();
     let again = site.layer().await;
     assert_eq!(take_numbers(&again, "p!").await, [0, 1, 2, 3]);
+}
+
+#[tokio::test]
+async fn closing_does_not_wait_for_a_call_that_nobody_goes_on_with() {
+    let server = RedisServer::start();
+    let mut connection = server.connection().await;
+    let site = Site::on(std::slice::from_ref(&server));
+    let layer = connect(site.config().command_timeout(Duration::from_secs(1))).await;
+    layer.group_add("g", "p!a").await.unwrap();
+    let () = ask(&mut connection, redis::cmd("CLIENT").arg("PAUSE").arg(60_000).arg("WRITE")).await;
+    let mut sending = Box::pin(layer.group_send("g", numbered(0)));
+    assert!(timeout(Duration::from_millis(100), &mut sending).await.is_err(), "no answer comes");
+    within(DEADLINE, "the end of closing", layer.close()).await.unwrap();
+    drop(sending);
+}
+
+#[tokio::test]
+async fn nothing_is_sent_once_closing_has_begun_even_if_it_was_given_up() {
+    let site = Site::on(&shared_servers()[..1]);
+    let layer = site.layer().await;
+    drop(Box::pin(layer.close()).as_mut().now_or_never());
+    let sent = layer.send("s?a", numbered(0)).await;
+    assert!(matches!(sent, Err(Error::Closed)), "{sent:?}");
+    let sent = layer.send_many(&[("s?a", numbered(1))]).await;
+    assert!(matches!(sent[..], [Err(Error::Closed)]), "{sent:?}");
 }

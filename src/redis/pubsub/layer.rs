@@ -60,7 +60,7 @@ const NEW_NAME: usize = 12;
 /// use channel_layer::{ChannelLayer, Config, PubSubLayer, message};
 ///
 /// # async fn example() -> channel_layer::Result<()> {
-/// let layer = PubSubLayer::connect(crate::Config::new().host("redis://127.0.0.1:6379")).await?;
+/// let layer = PubSubLayer::connect(Config::new().host("redis://127.0.0.1:6379")).await?;
 /// let mut receiver = layer.receiver(&["websocket.send.server1!"])?;
 /// layer.group_add("room", "websocket.send.server1!ada").await?;
 /// layer.group_send("room", message! { "text": "hello" }).await?;

@@ -221,14 +221,38 @@ impl Groups {
             {
                 return Ok(None);
             }
-            let mut fetched = place.fetched.lock();
-            if fetched.generation == Some(generation) {
-                // What a message says of its version is never taken for what the server told: it may come from anybody,
-                // and whoever knows a later version asks no more. A group that is gone, with its version, is asked for again.
+            let is_known = changes.version >= version;
+            {
+                let mut fetched = place.fetched.lock();
+                if fetched.generation != Some(generation) {
+                    continue;
+                }
                 fetched.membership.apply(changes, self.horizon(shard));
-                return Ok(Some(fetched.membership.at(version, sent, lasts)));
+                if is_known {
+                    return Ok(Some(fetched.membership.at(version, sent, lasts)));
+                }
             }
+            return self.members_before_the_end(group, route, version, sent).await.map(Some);
         }
+    }
+
+    /// The members that a group had at a version of which its server does not know any more, as the group has ended since; of
+    /// those it still tells. What the message says of its version is believed for this message alone: it may come from
+    /// anybody, and whoever knows a later version asks no more.
+    async fn members_before_the_end(
+        &self,
+        group: &GroupName,
+        route: &ChannelName,
+        version: u64,
+        sent: u64,
+    ) -> Result<Arc<[ChannelName]>, Fault> {
+        let shard = self.topology.shard_of_group(group);
+        let answer = shard.run_once(&self.members_command(group, route, 0)).await?;
+        let mut changes = parse_changes(answer, route.as_str())?;
+        changes.version = changes.version.max(version);
+        let mut membership = Membership::default();
+        membership.apply(changes, self.horizon(shard));
+        Ok(membership.at(version, sent, microseconds(self.expiry)))
     }
 
     /// What ended so long ago that no message from before can be waiting.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use channel_layer::{ChannelLayer, Error};
 use redis::AsyncCommands;
 
-use super::tools::{Layer, Site, ask, assert_lives, connect, entries, numbered, take_number, ttl};
+use super::tools::{Layer, Site, ask, assert_lives, connect, entries, numbered, take_number, take_numbers, ttl};
 use crate::support::{DEADLINE, RedisServer, eventually, shared_servers, within};
 
 const EXPIRY: Duration = Duration::from_mins(1);
@@ -88,6 +88,21 @@ async fn a_receive_leaves_no_list() {
     let mut all: Vec<_> = counters.iter().map(|(key, lives)| (key.as_str(), "hash", *lives)).collect();
     all.push(("-meta:global", "hash", DAY));
     assert_keys(&site, server, &all).await;
+}
+
+#[tokio::test]
+async fn a_group_message_reaches_its_members_when_the_group_has_ended_meanwhile() {
+    let (site, layer, server) = start().await;
+    for member in ["p!x", "p!y"] {
+        layer.group_add("g", member).await.unwrap();
+    }
+    layer.group_send("g", numbered(1)).await.unwrap();
+    // The group, and the memory of who has left, expire before its members do.
+    let mut connection = server.connection().await;
+    let gone: i64 = connection.del(&[site.key("group:{g}"), site.key("left:{g}:p!")]).await.unwrap();
+    assert_eq!(gone, 2);
+    let late = site.layer().await;
+    assert_eq!(take_numbers(&late, "p!").await, [1, 1]);
 }
 
 #[tokio::test]

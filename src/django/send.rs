@@ -49,13 +49,16 @@ pub(super) struct Outgoing {
     done: oneshot::Sender<Outcome>,
 }
 
+impl Outgoing {
+    /// Whether it waits for a server that takes nothing: no other will do, and somebody wants to know.
+    fn stays(&self) -> bool {
+        self.is_last && !self.done.is_closed()
+    }
+}
+
 impl Weight for Outgoing {
     fn bytes(&self) -> usize {
         self.body.len()
-    }
-
-    fn is_awaited(&self) -> bool {
-        !self.done.is_closed()
     }
 }
 
@@ -187,13 +190,14 @@ fn lane_of(channel: &ChannelName) -> usize {
 async fn run_lane(shard: Arc<Shard>, wire: Arc<dyn Wire>, mut outbox: Outbox<Outgoing>) {
     while let Some(messages) = outbox.next_batch().await {
         metrics::histogram!("channel_layer_batch_size").record(u32::try_from(messages.len()).unwrap_or(u32::MAX));
-        send_batch(messages, &shard, &*wire, || outbox.forget_the_unawaited()).await;
+        let others_go = |fault: &Fault| fail(outbox.release(Outgoing::stays), shard.index, fault);
+        send_batch(messages, &shard, &*wire, others_go).await;
     }
 }
 
-/// Sends messages as often as configured while they cannot have arrived, and tells each what became of it. What another
-/// shard may take does not wait for this one, nor what nobody waits for. `waited` is called after each pause.
-async fn send_batch(mut messages: Vec<Outgoing>, shard: &Shard, wire: &dyn Wire, waited: impl Fn()) {
+/// Sends messages as often as configured while they cannot have arrived, and tells each what became of it. Only what
+/// [stays](Outgoing::stays) waits for the next attempt; `others_go` is told why before and after each pause.
+async fn send_batch(mut messages: Vec<Outgoing>, shard: &Shard, wire: &dyn Wire, others_go: impl Fn(&Fault)) {
     let mut retry = shard.retry();
     while !messages.is_empty() {
         let channels = by_channel(messages);
@@ -206,17 +210,24 @@ async fn send_batch(mut messages: Vec<Outgoing>, shard: &Shard, wire: &dyn Wire,
             Err(fault) => fault,
         };
         messages = channels.into_iter().flatten().collect();
-        if !fault.may_have_run {
-            let (kept, others) = messages.into_iter().partition(|message| message.is_last);
-            fail(others, shard.index, &fault);
-            messages = kept;
+        if fault.may_have_run {
+            return fail(messages, shard.index, &fault);
         }
+        messages = those_that_stay(messages, shard.index, &fault);
+        others_go(&fault);
         if messages.is_empty() || !retry.wait_after(&fault).await {
             return fail(messages, shard.index, &fault);
         }
-        messages.retain(Weight::is_awaited);
-        waited();
+        messages = those_that_stay(messages, shard.index, &fault);
+        others_go(&fault);
     }
+}
+
+/// Fails all others.
+fn those_that_stay(messages: Vec<Outgoing>, shard: usize, fault: &Fault) -> Vec<Outgoing> {
+    let (kept, others) = messages.into_iter().partition(Outgoing::stays);
+    fail(others, shard, fault);
+    kept
 }
 
 fn fail(messages: Vec<Outgoing>, shard: usize, fault: &Fault) {

@@ -67,6 +67,17 @@ impl Outgoing {
         self.letter.channel.non_local()
     }
 
+    /// Whether it waits for a server that takes nothing: no other will do, and somebody wants to know. While a server is away,
+    /// nothing else would bound how many messages wait.
+    pub(super) fn stays(&self) -> bool {
+        self.is_last && !self.done.is_closed()
+    }
+
+    /// Tells what became of it; the caller may have gone.
+    pub(super) fn fail(self, shard: usize, fault: &Fault) {
+        let _ = self.done.send(Outcome::Failed { shard, fault: fault.clone() });
+    }
+
     fn goes_like(&self, other: &Self) -> bool {
         (self.capacity, self.is_last) == (other.capacity, other.is_last)
     }
@@ -131,10 +142,6 @@ impl Weight for Outgoing {
     fn bytes(&self) -> usize {
         self.letter.plain.len()
     }
-
-    fn is_awaited(&self) -> bool {
-        !self.done.is_closed()
-    }
 }
 
 impl FromIterator<Outgoing> for Batch {
@@ -158,15 +165,15 @@ impl Batch {
     }
 
     /// Sends the messages to `shard`, as often as configured while they cannot have arrived, and tells each what became
-    /// of it. What another shard may take does not wait for this one, nor what nobody waits for. `waited` is called after
-    /// each pause.
+    /// of it. Only what [stays](Outgoing::stays) waits for the next attempt; `others_go` is told why before and after each
+    /// pause.
     pub(super) async fn send(
         mut self,
         shard: &Shard,
         keys: &Keys,
         envelope: &Envelope,
         renewals: &Mutex<Renewals>,
-        waited: impl Fn(),
+        others_go: impl Fn(&Fault),
     ) {
         self.measure();
         let mut retry = shard.retry();
@@ -175,12 +182,13 @@ impl Batch {
                 Err(fault) if !fault.may_have_run => fault,
                 answer => return self.settle(shard.index, answer),
             };
-            self.keep(|message| message.is_last).fail(shard.index, &fault);
+            self.keep(Outgoing::stays).fail(shard.index, &fault);
+            others_go(&fault);
             if self.channels.is_empty() || !retry.wait_after(&fault).await {
                 return self.fail(shard.index, &fault);
             }
-            drop(self.keep(Outgoing::is_awaited));
-            waited();
+            self.keep(Outgoing::stays).fail(shard.index, &fault);
+            others_go(&fault);
         }
     }
 
@@ -348,9 +356,7 @@ impl Batch {
     }
 
     fn fail(self, shard: usize, fault: &Fault) {
-        for message in self.channels.into_iter().flatten() {
-            let _ = message.done.send(Outcome::Failed { shard, fault: fault.clone() });
-        }
+        self.channels.into_iter().flatten().for_each(|message| message.fail(shard, fault));
     }
 }
 

@@ -18,9 +18,6 @@ const MAX_BYTES: usize = 1 << 20;
 pub(crate) trait Weight {
     /// How many bytes it has in Redis.
     fn bytes(&self) -> usize;
-
-    /// Whether somebody waits to hear what becomes of it.
-    fn is_awaited(&self) -> bool;
 }
 
 /// The sending end of a lane's queue.
@@ -136,9 +133,12 @@ impl<T: Weight> Outbox<T> {
         }
     }
 
-    /// Drops messages whose senders have gone: while a server is away, nothing else would bound how many wait.
-    pub(crate) fn forget_the_unawaited(&self) {
-        self.contents.lock().waiting.retain(T::is_awaited);
+    /// Takes out what does not stay, while nothing is sent.
+    pub(crate) fn release(&self, stays: impl Fn(&T) -> bool) -> Vec<T> {
+        let mut contents = self.contents.lock();
+        let (kept, released) = std::mem::take(&mut contents.waiting).into_iter().partition::<Vec<_>, _>(stays);
+        contents.waiting = kept.into();
+        released
     }
 
     /// Takes what travels next; without anything the lane is idle. Tells whether, `closing`, nothing is left nor will come.

@@ -19,6 +19,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::batch::{Batch, Condition, Outcome, Outgoing};
 use super::calls::Calls;
 use super::envelope::Envelope;
+use super::fault::Fault;
 use super::letter::{Letter, Recipient};
 use super::outbox::{Beside, MAX_ENTRIES, Outbox, Queue};
 use super::renewals::Renewals;
@@ -244,6 +245,9 @@ async fn run_lane(shard: Arc<Shard>, topology: Arc<Topology>, envelope: Arc<Enve
     let renewals = Mutex::new(Renewals::new());
     while let Some(messages) = outbox.next_batch().await {
         let batch: Batch = messages.into_iter().collect();
-        batch.send(&shard, &topology.keys, &envelope, &renewals, || outbox.forget_the_unawaited()).await;
+        let others_go = |fault: &Fault| {
+            outbox.release(Outgoing::stays).into_iter().for_each(|message| message.fail(shard.index, fault));
+        };
+        batch.send(&shard, &topology.keys, &envelope, &renewals, others_go).await;
     }
 }

@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use channel_layer::{ChannelLayer, Config, Delivery, Error, Event, Format, Receiver, message};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use super::restarts::{recv_after_outage, wait_for_blocked};
-use super::tools::{Layer, Site, connect, event, number, numbered, take_number, take_numbers};
+use super::tools::{Layer, Site, ask, connect, event, number, numbered, take_number, take_numbers};
 use crate::support::{DEADLINE, Proxy, RedisServer, eventually, interrupted, within};
 
 const SHORT: Duration = Duration::from_millis(500);
@@ -50,6 +51,26 @@ async fn messages_that_another_server_takes_do_not_wait_for_one_that_is_away() {
     let sent = within(DEADLINE, "all sends", futures_util::future::join_all(sends)).await;
     let failed = sent.iter().filter(|sent| sent.is_err()).count();
     assert_eq!(failed, 1, "{sent:?}");
+}
+
+#[tokio::test]
+async fn messages_that_another_server_takes_do_not_wait_behind_one_that_is_refused() {
+    let servers = [RedisServer::start(), RedisServer::start()];
+    let site = Site::on(&servers);
+    let layer = connect(site.config().capacity(1000).retry_attempts(100)).await;
+    let pinned = site.pinned_channels(&layer, &servers).await;
+    let mut connection = servers[0].connection().await;
+    let () = ask(&mut connection, redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(1)).await;
+    let mut refused = Box::pin(layer.send(&pinned[0], numbered(0)));
+    assert!(timeout(SHORT, &mut refused).await.is_err(), "it waits");
+    // Some of these channels take the same lane.
+    let names: Vec<_> = (0..40).map(|n| format!("n{}", n % 8)).collect();
+    let sends = names.iter().map(|name| layer.send(name, numbered(0)));
+    for sent in within(DEADLINE, "all sends", futures_util::future::join_all(sends)).await {
+        sent.unwrap();
+    }
+    let () = ask(&mut connection, redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(0)).await;
+    within(DEADLINE, "the message that was refused", refused).await.unwrap();
 }
 
 #[tokio::test]

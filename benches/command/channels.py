@@ -25,7 +25,7 @@ def large_end_to_ends(the):
 
 
 def queues(the):
-    return the.each(the.sizes.queue, queue)
+    return the.each(the.sizes.queue, queue, the.sizes.quiet)
 
 
 def latencies(the):
@@ -140,7 +140,7 @@ def limit(server, count):
     return {"rate": 1 / (1 / rates["rpush"] + 1 / rates["lpop"])} | rates
 
 
-def queue(server, peer, count):
+def queue(server, peer, count, quiet):
     """Workers take one message at a time from one channel; what they took is compared with what was sent."""
     server.clear()
     with Crew() as crew:
@@ -150,7 +150,7 @@ def queue(server, peer, count):
         spent = spending(server, sender, *workers)
         answer = sender.ask("send", channels=[QUEUE], count=count, senders=QUEUE_SENDERS, size=SMALL, mark="id")
         # Duplicates count, too, so that their number tells nothing of the end.
-        await_quiet(workers)
+        await_quiet(workers, quiet)
         cpu = spent() / count
         taken = ask_all(workers, "collect")
     server.clear()

@@ -154,7 +154,7 @@ def stopped(members):
             member.process.send_signal(signal.SIGCONT)
 
 
-def await_quiet(receivers, stall=3.0):
+def await_quiet(receivers, stall):
     """Waits until nothing has come to the receivers for a while."""
     return await_count(receivers, math.inf, stall)
 

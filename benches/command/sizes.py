@@ -36,6 +36,8 @@ class Sizes:
     end_to_end_large: dict
     limit: int
     queue: dict
+    # How long nothing comes when all has come, in seconds.
+    quiet: float
     latency: dict
     pings: int
     group_sizes: list
@@ -61,12 +63,13 @@ QUICK = Sizes(
     end_to_end_large={OURS: 25_000, ENCRYPTED: 25_000, CHANNELS_REDIS: 800, PUBSUB: 2000, ASGI_REDIS: 1500},
     limit=500_000,
     queue={OURS: 40_000, REDIS_RS: 40_000, CHANNELS_REDIS: 1500, ASGI_REDIS: 4000},
-    latency={OURS: 1000, CHANNELS_REDIS: 300, ASGI_REDIS: 300},
-    pings=1000,
+    quiet=1.0,
+    latency={OURS: 500, CHANNELS_REDIS: 200, ASGI_REDIS: 200},
+    pings=500,
     group_sizes=[100, 100_000],
     group_calls={OURS: 100, CHANNELS_REDIS: 3, PUBSUB: 5, ASGI_REDIS: 1, SOCKETIOXIDE: 20, SOCKET_IO: 10},
     flat_calls=15,
-    churn_seconds=3.0,
+    churn_seconds=2.0,
     memory=1_000_000,
     broadcasts={HUB: 50, AXUM: 50},
     rooms={HUB: 50, SOCKETIOXIDE: 20, SOCKET_IO: 10},
@@ -83,6 +86,7 @@ FULL = Sizes(
     end_to_end_large={OURS: 40_000, ENCRYPTED: 40_000, CHANNELS_REDIS: 2000, PUBSUB: 5000, ASGI_REDIS: 4000},
     limit=1_000_000,
     queue={OURS: 100_000, REDIS_RS: 100_000, CHANNELS_REDIS: 2000, ASGI_REDIS: 4000},
+    quiet=3.0,
     latency={OURS: 3000, CHANNELS_REDIS: 1000, ASGI_REDIS: 1000},
     pings=3000,
     group_sizes=[10, 100, 1000, 10_000, 100_000],

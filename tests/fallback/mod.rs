@@ -10,7 +10,9 @@ use metrics_util::debugging::DebuggingRecorder;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::pubsub::tools::{ask, config, event, mode, next, number, numbered, somebody_waits, up_to};
+use crate::pubsub::tools::{
+    ask, config, event, mode, next, number, numbered, somebody_waits, stays_here_while_writes_are_paused, up_to,
+};
 use crate::support::{Counts, DEADLINE, Proxy, RedisServer, eventually, within};
 
 type Layer = FallbackLayer<RedisLayer>;
@@ -295,26 +297,7 @@ async fn a_server_that_is_paused_for_writes_is_left_alone() {
     let server = RedisServer::start();
     let layer = connect(config([&*server.url()])).await;
     let mut receiver = layer.receiver(&["work"]).unwrap();
-    ask(&server.url(), "CLIENT PAUSE 60000 WRITE").await;
-    // It waits for its answer once.
-    layer.send("work", numbered(1)).await.unwrap();
-    mode(&layer, Mode::LocalOnly).await;
-    let mut events = layer.events();
-    let began = Instant::now();
-    let mut number = 2;
-    while began.elapsed() < Duration::from_secs(5) {
-        let sent = Instant::now();
-        layer.send("work", numbered(number)).await.unwrap();
-        assert!(sent.elapsed() < Duration::from_millis(500), "it took {:?}", sent.elapsed());
-        assert_eq!(next(&mut receiver).await, number);
-        number += 1;
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    while let Ok(event) = events.try_recv() {
-        assert!(!matches!(event, Event::Remote { .. }), "after {number} messages");
-    }
-    ask(&server.url(), "CLIENT UNPAUSE").await;
-    mode(&layer, Mode::Remote).await;
+    stays_here_while_writes_are_paused(&layer, &mut receiver, &server.url()).await;
 }
 
 #[tokio::test]

@@ -7,7 +7,9 @@ use channel_layer::{ChannelLayer, Config, Error, Event, Fallback, Mode, PubSubLa
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tokio::time::Instant;
 
-use super::tools::{RECOVERY, ask, config, connect_with, event, mode, next, numbered, up_to};
+use super::tools::{
+    RECOVERY, ask, config, connect_with, event, mode, next, numbered, stays_here_while_writes_are_paused, up_to,
+};
 use crate::support::{Counts, DEADLINE, Proxy, RedisServer, eventually, within};
 
 /// Two processes with a member each in one room; the faults are those of `ada`.
@@ -354,26 +356,7 @@ async fn a_server_that_is_paused_for_writes_is_left_alone() {
     let layer = connect_with(config([&*server.url()])).await;
     let mut receiver = layer.receiver(&["work"]).unwrap();
     layer.subscribe(&["work"]).await.unwrap();
-    ask(&server.url(), "CLIENT PAUSE 60000 WRITE").await;
-    // It waits for its answer once.
-    layer.send("work", numbered(1)).await.unwrap();
-    mode(&layer, Mode::LocalOnly).await;
-    let mut events = layer.events();
-    let began = Instant::now();
-    let mut number = 2;
-    while began.elapsed() < Duration::from_secs(4) {
-        let sent = Instant::now();
-        layer.send("work", numbered(number)).await.unwrap();
-        assert!(sent.elapsed() < Duration::from_millis(500), "it took {:?}", sent.elapsed());
-        assert_eq!(next(&mut receiver).await, number);
-        number += 1;
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    while let Ok(event) = events.try_recv() {
-        assert!(!matches!(event, Event::Remote { .. }), "after {number} messages");
-    }
-    ask(&server.url(), "CLIENT UNPAUSE").await;
-    mode(&layer, Mode::Remote).await;
+    stays_here_while_writes_are_paused(&layer, &mut receiver, &server.url()).await;
 }
 
 #[tokio::test(flavor = "current_thread")]

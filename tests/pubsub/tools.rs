@@ -1,6 +1,6 @@
 //! Short forms for tests of the pub/sub layer.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use channel_layer::{ChannelLayer, Config, Delivery, Event, Message, Mode, PubSubLayer, Receiver, message};
 use tokio::sync::broadcast;
@@ -86,4 +86,26 @@ pub async fn ask(url: &str, command: &str) -> redis::Value {
     let mut asked = redis::cmd(words.next().unwrap());
     asked.arg(words.collect::<Vec<_>>());
     asked.query_async(&mut connection).await.unwrap()
+}
+
+/// Pauses writes for a while, in which a layer whose `receiver` reads `work` has to stay on its own and let no message wait.
+pub async fn stays_here_while_writes_are_paused(layer: &impl ChannelLayer, receiver: &mut Receiver, url: &str) {
+    ask(url, "CLIENT PAUSE 60000 WRITE").await;
+    // It waits for its answer once.
+    layer.send("work", numbered(1)).await.unwrap();
+    mode(layer, Mode::LocalOnly).await;
+    let mut events = layer.events();
+    let began = Instant::now();
+    let mut number = 2;
+    while began.elapsed() < Duration::from_secs(5) {
+        within(Duration::from_millis(500), "a send", layer.send("work", numbered(number))).await.unwrap();
+        assert_eq!(next(receiver).await, number);
+        number += 1;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    while let Ok(event) = events.try_recv() {
+        assert!(!matches!(event, Event::Remote { .. }), "after {number} messages");
+    }
+    ask(url, "CLIENT UNPAUSE").await;
+    mode(layer, Mode::Remote).await;
 }

@@ -263,8 +263,9 @@ async fn one_shot_receives_of_normal_channels_survive_a_killed_shard() {
     assert!(layer.try_receive(&["n"]).await.unwrap().is_none());
 }
 
-/// A group on the first server with a member on the second one: the group, what its process reads, and the member.
-async fn apart(site: &Site, layer: &Layer, servers: &[RedisServer; 2]) -> (String, String, String) {
+/// Gives a group on the first server a member on the second one, and sends a message to the group and then one to the member;
+/// gives what the member's process reads.
+async fn send_apart(site: &Site, layer: &Layer, servers: &[RedisServer; 2]) -> String {
     let (mut group, mut process) = (None, None);
     for n in 0.. {
         let (name, local) = (format!("name{n}"), format!("name{n}!"));
@@ -284,7 +285,9 @@ async fn apart(site: &Site, layer: &Layer, servers: &[RedisServer; 2]) -> (Strin
     let (group, source) = (group.unwrap(), process.unwrap());
     let member = format!("{source}a");
     layer.group_add(&group, &member).await.unwrap();
-    (group, source, member)
+    layer.group_send(&group, numbered(1)).await.unwrap();
+    layer.send(&member, numbered(2)).await.unwrap();
+    source
 }
 
 #[tokio::test]
@@ -292,9 +295,7 @@ async fn direct_messages_pass_group_messages_whose_group_is_away() {
     let mut servers = [RedisServer::start(), RedisServer::start()];
     let site = Site::on(&servers);
     let layer = connect(site.config().command_timeout(Duration::from_millis(500))).await;
-    let (group, source, member) = apart(&site, &layer, &servers).await;
-    layer.group_send(&group, numbered(1)).await.unwrap();
-    layer.send(&member, numbered(2)).await.unwrap();
+    let source = send_apart(&site, &layer, &servers).await;
     let mut events = layer.events();
     servers[0].stop();
     event(&mut events, "the outage", |event| matches!(event, Event::ShardDown { shard: 0, .. })).await;
@@ -307,9 +308,7 @@ async fn closing_puts_group_messages_back_whose_group_is_away() {
         let mut servers = [RedisServer::start(), RedisServer::start()];
         let site = Site::on(&servers);
         let layer = connect(site.config().command_timeout(Duration::from_millis(500))).await;
-        let (group, source, member) = apart(&site, &layer, &servers).await;
-        layer.group_send(&group, numbered(1)).await.unwrap();
-        layer.send(&member, numbered(2)).await.unwrap();
+        let source = send_apart(&site, &layer, &servers).await;
         let mut there = servers[1].connection().await;
         let sent = entries(&mut there, &site.list(&source)).await;
         let mut events = layer.events();

@@ -57,7 +57,7 @@
 //!
 //! They are the contract of the trait, and every layer is tested against them: at most once, order from one writer to
 //! one reader, expiry, capacity, futures that may be dropped at any time, and a count of everything that is not
-//! delivered. The README has the table of what each layer lacks by design.
+//! delivered. `docs/guarantees.md` has the table of the promises that each layer lacks by design.
 //!
 //! What may surprise:
 //!
@@ -139,7 +139,27 @@ pub use server::InterfaceServer;
 pub use server::hub::{self, Hub};
 pub use worker::Worker;
 
-/// The example of the README, as a test.
+/// Every Rust block of the README and of the pages in `docs/`, as a test.
 #[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
+mod pages {
+    macro_rules! pages {
+        ($($name:ident: $path:literal),+ $(,)?) => {
+            $(#[doc = include_str!($path)] mod $name {})+
+        };
+    }
+
+    pages! {
+        readme: "../README.md",
+        getting_started: "../docs/getting-started.md",
+        concepts: "../docs/concepts.md",
+        guarantees: "../docs/guarantees.md",
+        configuration: "../docs/configuration.md",
+        interface_server: "../docs/interface-server.md",
+        hub: "../docs/hub.md",
+        worker: "../docs/worker.md",
+        django: "../docs/django.md",
+        encryption: "../docs/encryption.md",
+        operations: "../docs/operations.md",
+        troubleshooting: "../docs/troubleshooting.md",
+    }
+}

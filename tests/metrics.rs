@@ -1,4 +1,4 @@
-//! The table of metrics in README.md and what the code records.
+//! The table of metrics in docs/operations.md and what the code records.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,9 +8,9 @@ use regex::Regex;
 
 /// The metrics of the table, each with its kind.
 pub fn documented() -> BTreeMap<String, String> {
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let page = fs::read_to_string(root().join("docs/operations.md")).unwrap();
     let row = Regex::new(r"(?m)^\| `(channel_layer_\w+)` \| (counter|gauge|histogram)").unwrap();
-    row.captures_iter(&readme).map(|row| (row[1].to_owned(), row[2].to_owned())).collect()
+    row.captures_iter(&page).map(|row| (row[1].to_owned(), row[2].to_owned())).collect()
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The table in README.md of which layer runs on what: the tests that it names are there.
+//! The table in docs/operations.md of which layer runs on what: the tests that it names are there.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -15,8 +15,8 @@ fn tests() -> HashSet<String> {
 
 #[test]
 fn each_test_that_is_named_exists() {
-    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let section = readme.split("### Which layer runs on what").nth(1).unwrap().split("\n## ").next().unwrap();
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md")).unwrap();
+    let section = page.split("### Which layer runs on what").nth(1).unwrap().split("\n## ").next().unwrap();
     let tests = tests();
     let named: Vec<_> = Regex::new(r"`(\w+(?:::\w+)+)`").unwrap().captures_iter(section).collect();
     assert!(named.len() > 20 && tests.len() > 1000, "{} of {}", named.len(), tests.len());

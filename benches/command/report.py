@@ -1,4 +1,4 @@
-"""What was measured, for programs (results.json) and for people (BENCHMARKS.md and its chart)."""
+"""What was measured, for programs (results.json) and for people (docs/benchmarks.md and its chart)."""
 
 import json
 
@@ -8,10 +8,10 @@ from .figures import duration, number
 from .paths import ROOT, TARGET
 from .peers import HUB, OURS, OURS_AS_ASGI_REDIS, OURS_AS_CHANNELS_REDIS
 
-PAGE = ROOT / "BENCHMARKS.md"
-CHART = ROOT / "benches" / "ratios.svg"
+PAGE = ROOT / "docs" / "benchmarks.md"
+CHART = ROOT / "docs" / "images" / "ratios.svg"
 README = ROOT / "README.md"
-# Between these lines of README stands what this command writes there.
+# This command replaces the text between these two lines of the README.
 BEGIN, END = "<!-- from scripts/bench -->\n", "<!-- end -->\n"
 
 # How each figure is told, in this order.
@@ -75,19 +75,29 @@ def finish(result, write):
     CHART.write_text(chart.draw(spreads))
     PAGE.write_text(page(result, spreads))
     before, rest = README.read_text().split(BEGIN)
-    README.write_text(before + BEGIN + short(result, spreads) + END + rest.split(END)[1])
+    README.write_text(before + BEGIN + headline(spreads) + END + rest.split(END)[1])
     print(f"\nwritten: {TARGET / 'results.json'}, {PAGE}, {CHART}")
 
 
+# The ratios of the README's one line.
+HEADLINE = ("send_vs_rpush", "e2e_vs_channels_redis", "queue_vs_asgi_redis", "echo_vs_daphne", "room_vs_socketio")
+
+
+def headline(spreads):
+    """The README's line: a few of the charted ratios."""
+    told = [f"{one.label} {number(spreads[one.key]['median'])} x" for one in RATIOS if one.key in HEADLINE and spreads.get(one.key)]
+    return "; ".join(told) + ".\n"
+
+
 def short(result, spreads):
-    """The charted ratios with the figures that they are made of."""
+    """The charted ratios, each with its two figures."""
     rows = []
     for one in RATIOS:
         if getattr(one, "label", None) and spreads.get(one.key):
             found = ratios.medians(result["rounds"], one.load)
             ours, theirs = (SHOWN[one.figure](found[name][one.figure]) for name in (one.ours, one.theirs))
             rows.append([one.label, ours, theirs, f"{number(spreads[one.key]['median'])} x"])
-    return table(["load, over whom", "channel-layer", "theirs", ""], rows) + "\n"
+    return table(["load, over", "channel-layer", "peer", "ratio"], rows)
 
 
 def summary(spreads):
@@ -115,7 +125,9 @@ def page(result, spreads):
         f"Written by `{result['command']}`, which starts its own servers, installs the peers under `target/`, and runs "
         "the same loads on all of them in one run, interleaved, in an order that rotates. A ratio is the median of the "
         "ratios of the rounds, each of two figures of the same round; beside it are the lowest and the highest.",
-        "![Rates over those of the peers](benches/ratios.svg)",
+        "![Rates over those of the peers](images/ratios.svg)",
+        "## Summary",
+        short(result, spreads),
         "## Ratios",
         table(["key", "ratio", "to reach", "reached", "lowest to highest"], summary(spreads)),
         *missed(spreads),

@@ -95,7 +95,7 @@ async fn an_instance_tells_how_it_is() {
     let documented = crate::metrics::documented();
     for line in figures.lines().filter_map(|line| line.strip_prefix("# TYPE channel_layer_")) {
         let name = format!("channel_layer_{}", line.split(' ').next().unwrap());
-        assert!(documented.contains_key(&name), "{name} is not in README.md");
+        assert!(documented.contains_key(&name), "{name} is not in docs/operations.md");
     }
 }
 

@@ -1,8 +1,8 @@
-//! What each layer lacks by design is what the README says it lacks.
+//! What each layer lacks by design is what docs/guarantees.md says it lacks.
 
 use super::backend::Kind;
 
-/// A row of the README's table of guarantees.
+/// A row of the page's table of guarantees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Promise {
     AtMostOnce,
@@ -53,17 +53,23 @@ impl Promise {
     }
 }
 
-pub async fn are_those_of_the_readme(kind: &Kind) {
-    let table = Table::of_readme();
+pub async fn are_those_of_the_page(kind: &Kind) {
+    let table = Table::of_the_page();
     let names: Vec<_> = table.rows.iter().map(|row| row[0].as_str()).collect();
-    assert_eq!(names, Promise::ALL.map(Promise::name), "the rows of the table in README.md");
+    assert_eq!(names, Promise::ALL.map(Promise::name), "the rows of the table in docs/guarantees.md");
     for (promise, row) in Promise::ALL.into_iter().zip(&table.rows) {
         let expected = if kind.promises(promise) { "yes" } else { "no" };
-        assert_eq!(row[table.column(kind.column)], expected, "{} for {} in README.md", promise.name(), kind.column);
+        assert_eq!(
+            row[table.column(kind.column)],
+            expected,
+            "{} for {} in docs/guarantees.md",
+            promise.name(),
+            kind.column
+        );
     }
 }
 
-/// The first table under the heading `## Guarantees`. Backticks and what follows a comma in a cell are left
+/// The first table of docs/guarantees.md. Backticks and what follows a comma in a cell are left
 /// out, so that a cell can give its reason.
 struct Table {
     head: Vec<String>,
@@ -71,13 +77,11 @@ struct Table {
 }
 
 impl Table {
-    fn of_readme() -> Self {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
-        let readme = std::fs::read_to_string(path).expect("README.md can be read");
-        let section = readme.split("\n## Guarantees\n").nth(1).expect("README.md has a section '## Guarantees'");
-        let mut lines =
-            section.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
-        let head = cells(lines.next().expect("the section '## Guarantees' has a table"));
+    fn of_the_page() -> Self {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/guarantees.md");
+        let page = std::fs::read_to_string(path).expect("docs/guarantees.md can be read");
+        let mut lines = page.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
+        let head = cells(lines.next().expect("docs/guarantees.md has a table"));
         let rows: Vec<_> = lines.skip(1).map(cells).collect();
         assert!(rows.iter().all(|row| row.len() == head.len()), "every row of the guarantees has {} cells", head.len());
         Self { head, rows }
@@ -85,7 +89,7 @@ impl Table {
 
     fn column(&self, name: &str) -> usize {
         let at = self.head.iter().position(|cell| cell == name);
-        at.unwrap_or_else(|| panic!("the table of guarantees in README.md has no column {name}"))
+        at.unwrap_or_else(|| panic!("the table of guarantees in docs/guarantees.md has no column {name}"))
     }
 }
 

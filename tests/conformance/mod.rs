@@ -125,7 +125,7 @@ conformance! {
         groups::reaches_members_in_many_processes,
         groups::sending_to_nobody_is_no_error,
         groups::the_rest_of_a_group_message_is_there_for_whoever_reads_next,
-        guarantees::are_those_of_the_readme,
+        guarantees::are_those_of_the_page,
         load::a_busy_channel_does_not_starve_a_quiet_one,
         load::a_busy_process_local_channel_does_not_starve_a_normal_one,
         load::a_receiver_of_a_busy_channel_does_not_starve_a_quiet_one,

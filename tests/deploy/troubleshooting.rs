@@ -8,7 +8,7 @@ use crate::support::RedisServer;
 
 /// The lines of its blocks of commands.
 fn commands() -> Vec<String> {
-    let page = read("deploy/TROUBLESHOOTING.md");
+    let page = read("docs/troubleshooting.md");
     let blocks = page.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
     blocks.flat_map(str::lines).filter(|line| !line.starts_with("export ")).map(str::to_owned).collect()
 }

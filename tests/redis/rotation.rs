@@ -6,7 +6,7 @@ use metrics_util::debugging::DebuggingRecorder;
 use super::tools::{Layer, Site, connect, entries, event, number, numbered, take, take_number};
 use crate::support::{Counts, eventually, shared_servers};
 
-/// The steps of a rotation, as README gives them.
+/// The steps of a rotation, as docs/encryption.md gives them.
 const STEPS: usize = 4;
 
 fn step(config: Config, step: usize) -> Config {

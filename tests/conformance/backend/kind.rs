@@ -12,7 +12,7 @@ use crate::support::within;
 
 /// A layer that tests can start, and what it says of itself.
 pub struct Kind {
-    /// Its column in the README's table of guarantees.
+    /// Its column in the table in docs/guarantees.md.
     pub column: &'static str,
     lacks: &'static [Promise],
     /// Whether a flush can do its work.

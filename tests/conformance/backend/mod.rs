@@ -26,7 +26,7 @@ use super::tools::Layer;
 
 /// A layer, and what a test has to know about it.
 pub trait Backend: Sized + 'static {
-    /// Its column in the README's table of guarantees.
+    /// Its column in the table in docs/guarantees.md.
     const COLUMN: &'static str;
 
     /// What it does not promise, by design.

@@ -1,16 +1,16 @@
-//! Clients that do not keep to HTTP.
+//! Clients and applications that do not keep to HTTP.
 
 use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use channel_layer::ChannelLayer;
+use channel_layer::{ChannelLayer, Value, message};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::Instant;
 
 use super::client::Client;
-use super::running::{Running, ok};
+use super::running::{Running, header, ok};
 use crate::support::{Log, eventually};
 
 #[tokio::test]
@@ -210,4 +210,20 @@ async fn a_handshake_that_is_none_is_refused() {
         assert!(head.starts_with("HTTP/1.1 4"), "{head}");
     }
     assert!(server.nothing_on("websocket.connect").await);
+}
+
+#[tokio::test]
+async fn a_response_with_too_many_headers_is_502_and_costs_no_other_request() {
+    let server = Running::start().await;
+    for count in [25_000, 40_000] {
+        let mut client = server.sent("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let request = server.next("http.request").await;
+        let headers = Value::list((0..count).map(|number| header(&format!("x-{number}"), "1")));
+        server.reply(&request, message! { "status": 200, "headers": headers }).await;
+        assert!(client.head().await.starts_with("HTTP/1.1 502 "));
+        let mut next = server.sent("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let request = server.next("http.request").await;
+        server.reply(&request, ok("goes on")).await;
+        next.until("goes on").await;
+    }
 }

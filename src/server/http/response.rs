@@ -6,6 +6,10 @@ use bytes::Bytes;
 
 use crate::message::{Message, Value};
 
+/// A response with more headers is refused. A [`HeaderMap`] holds 24,576 names, and panics where one is added beyond them;
+/// what passes here leaves room for those that the server adds.
+const MAX_HEADERS: usize = 10_000;
+
 /// A response or a chunk of one.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Part {
@@ -57,6 +61,9 @@ fn headers(value: Option<&Value>) -> Result<HeaderMap, &'static str> {
         Some(Value::List(pairs)) => pairs.as_slice(),
         Some(_) => return Err("headers are not a list"),
     };
+    if pairs.len() > MAX_HEADERS {
+        return Err("there are too many headers");
+    }
     let mut headers = HeaderMap::with_capacity(pairs.len());
     for pair in pairs {
         let (name, value) = header(pair).ok_or("a header is not a pair of a name and a value, as bytes")?;
@@ -99,6 +106,21 @@ mod tests {
         assert_eq!(head.headers.get_all("set-cookie").iter().collect::<Vec<_>>(), ["a=1", "b=2"]);
         assert_eq!(head.headers.len(), 2);
         assert_eq!(part.content, "gone");
+    }
+
+    #[test]
+    fn the_headers_of_a_response_are_bounded() {
+        let read = |names: &mut dyn Iterator<Item = String>| {
+            let pairs = names.map(|name| pair(name.as_bytes(), b"1"));
+            Part::read(&message! { "status": 200, "headers": Value::list(pairs) })
+        };
+        let names = |count: usize| (0..count).map(|number| format!("x-{number}"));
+        let most = read(&mut names(MAX_HEADERS)).unwrap().head.unwrap();
+        assert_eq!(most.headers.len(), MAX_HEADERS);
+        for count in [MAX_HEADERS + 1, 25_000, 40_000] {
+            assert!(read(&mut names(count)).is_err(), "{count}");
+            assert!(read(&mut names(1).cycle().take(count)).is_err(), "{count} of one name");
+        }
     }
 
     #[test]

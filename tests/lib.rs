@@ -10,6 +10,7 @@ mod commands;
 mod conformance;
 mod deploy;
 mod django;
+mod documents;
 mod fallback;
 mod formats;
 mod hub;

@@ -7,6 +7,7 @@
 
 mod chat;
 mod commands;
+mod composite;
 mod conformance;
 mod deploy;
 mod django;

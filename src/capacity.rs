@@ -1,5 +1,7 @@
 //! Capacities by channel: ordered globs and regexes over the non-local part of a name, of which the first match decides.
 
+use std::fmt;
+
 use globset::{GlobBuilder, GlobMatcher};
 use regex::{Regex, RegexBuilder};
 
@@ -53,6 +55,16 @@ impl CapacityRule {
     /// `capacity` for the channels that the regex `pattern` matches from their start.
     pub fn regex(pattern: impl Into<String>, capacity: usize) -> Self {
         Self::Regex { pattern: pattern.into(), capacity }
+    }
+}
+
+impl fmt::Display for CapacityRule {
+    /// As in the table of a configuration file.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Glob { pattern, capacity } => write!(f, "{pattern:?} = {capacity}"),
+            Self::Regex { pattern, capacity } => write!(f, "{:?} = {capacity}", format!("re:{pattern}")),
+        }
     }
 }
 

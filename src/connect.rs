@@ -34,6 +34,12 @@ use crate::redis::{PubSubLayer, RedisLayer};
 ///
 /// Those of [`RedisLayer::connect`]; [`Error::InvalidConfig`] if the format knows no fallback.
 pub async fn connect(config: Config) -> Result<Arc<dyn ChannelLayer>> {
+    // Errors of files and formats name the variable too.
+    let named = config.clone();
+    connect_to(config).await.map_err(|error| named.with_source(error))
+}
+
+async fn connect_to(config: Config) -> Result<Arc<dyn ChannelLayer>> {
     let local = config.fallback == Some(Fallback::Local);
     Ok(match config.format {
         Format::AsgiRedis | Format::ChannelsRedis if local => {

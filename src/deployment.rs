@@ -1,19 +1,11 @@
 //! Which layer a deployment asks for: by its environment, or by its options.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::config::{Config, Format};
+use crate::config::{Config, Format, RedisVariables};
 use crate::error::{Error, Result};
 use crate::layer::ChannelLayer;
 use crate::memory::MemoryLayer;
-use crate::redis::PubSubLayer;
-
-/// How often a command is tried again where it is only said that it shall be.
-const RETRY_ATTEMPTS: usize = 3;
-
-/// Options that not every layer takes at every value, or that name files.
-const CHECKED_LATER: [&str; 5] = ["prefix", "fallback", "tls_ca_file", "tls_cert_file", "tls_key_file"];
 
 /// The options of a deployment and the layer that it wants.
 ///
@@ -23,8 +15,10 @@ const CHECKED_LATER: [&str; 5] = ["prefix", "fallback", "tls_ca_file", "tls_cert
 /// | variable | meaning |
 /// |---|---|
 /// | `REDIS_ENABLED` | `false`: a layer in memory, for this process alone. Defaults to true if servers are named, by either family, or a `format` |
-/// | `REDIS_PUBSUB_ENABLED` | `true`: a [`PubSubLayer`], unless `REDIS_ENABLED` is `false`. Defaults to false |
+/// | `REDIS_PUBSUB_ENABLED` | `true`: a [`PubSubLayer`](crate::PubSubLayer), unless `REDIS_ENABLED` is `false`. Defaults to false |
 /// | `REDIS_URL` | the one host |
+/// | `REDIS_HOST`, `REDIS_PORT` | the one host, where there is no `REDIS_URL` |
+/// | `REDIS_USERNAME`, `REDIS_PASSWORD`, `REDIS_DB` | the login and the database of that host, where its URL has none |
 /// | `REDIS_CHANNEL_PREFIX` | `prefix` |
 /// | `REDIS_POOL_SIZE` | `pool_size` |
 /// | `REDIS_MAX_CONNECTIONS` | connections to a server; bounds `pool_size` so that all together are no more |
@@ -40,18 +34,8 @@ pub struct Deployment {
     pub config: Config,
     /// Which layer it is.
     pub layer: LayerKind,
-    /// Whether the environment says that there is no Redis.
-    disabled: bool,
-    /// Where options come from that are checked again when the layer is made.
-    origins: Vec<Origin>,
-}
-
-/// A variable that has set an option. It is no secret.
-#[derive(Clone, Debug)]
-struct Origin {
-    option: &'static str,
-    value: String,
-    variable: String,
+    /// Whether there is a Redis server, if the environment says so.
+    enabled: Option<bool>,
 }
 
 /// A layer to choose.
@@ -63,7 +47,7 @@ pub enum LayerKind {
     /// [`RedisLayer`](crate::RedisLayer), behind a [`FallbackLayer`](crate::FallbackLayer) where `fallback` is `local`; or another layer in the
     /// [format](Config::format) of the configuration.
     Redis,
-    /// [`PubSubLayer`]
+    /// [`PubSubLayer`](crate::PubSubLayer)
     PubSub,
 }
 
@@ -76,7 +60,7 @@ pub enum LayerKind {
 /// # Errors
 ///
 /// [`Error::InvalidConfig`] naming the variable and its value, and those of [`RedisLayer::connect`](crate::RedisLayer::connect) and
-/// [`PubSubLayer::connect`].
+/// [`PubSubLayer::connect`](crate::PubSubLayer::connect).
 pub async fn layer_from_env() -> Result<Arc<dyn ChannelLayer>> {
     Deployment::from_env()?.connect().await
 }
@@ -98,9 +82,7 @@ pub async fn layer_from_config(config: Config) -> Result<Arc<dyn ChannelLayer>> 
 impl Deployment {
     /// On Redis if `config` names hosts, sentinels or a format other than the native one, else in memory.
     pub fn of(config: Config) -> Self {
-        let on_redis = config.names_servers() || config.format != Format::Native;
-        let layer = if on_redis { LayerKind::Redis } else { LayerKind::Memory };
-        Self { config, layer, disabled: false, origins: Vec::new() }
+        Self { layer: LayerKind::of(&config, None), config, enabled: None }
     }
 
     /// What the environment asks for.
@@ -109,39 +91,24 @@ impl Deployment {
     ///
     /// [`Error::InvalidConfig`] naming the variable and its value, which is left out if it may be secret.
     pub fn from_env() -> Result<Self> {
-        Self::from_vars(Config::env_vars(&["CHANNEL_LAYER_", "REDIS_"])?)
+        Self::from_vars(&Config::env_vars()?)
     }
 
-    fn from_vars(variables: Vec<(String, String)>) -> Result<Self> {
-        let redis = variables.iter().filter_map(|(name, value)| Some((name.strip_prefix("REDIS_")?, value.trim())));
-        let redis = RedisVariables(redis.filter(|(_, value)| !value.is_empty()).collect());
-        let has = |option: &str| variables.iter().any(|(name, _)| name.strip_prefix("CHANNEL_LAYER_") == Some(option));
-        let config = redis.config(has("HOSTS") || has("SENTINELS"))?;
-        let enabled = redis.truth("ENABLED")?;
-        let mut deployment = Self::of(config.with_vars(variables.iter().cloned())?);
-        deployment.disabled = enabled == Some(false);
-        deployment.origins = origins(&variables);
-        deployment.layer = match (enabled, redis.truth("PUBSUB_ENABLED")?) {
-            (Some(false), _) => LayerKind::Memory,
-            (_, Some(true)) => LayerKind::PubSub,
-            (Some(true), _) => LayerKind::Redis,
-            (None, _) => deployment.layer,
-        };
-        if deployment.layer == LayerKind::PubSub
-            && matches!(deployment.config.format, Format::AsgiRedis | Format::ChannelsRedis)
-        {
-            return Err(redis.refuse("PUBSUB_ENABLED", "CHANNEL_LAYER_FORMAT names a format that keeps messages"));
-        }
-        Ok(deployment)
+    fn from_vars(variables: &[(String, String)]) -> Result<Self> {
+        let enabled = RedisVariables::of(variables).enabled()?;
+        let config = Config::from_vars(variables)?;
+        Ok(Self { layer: LayerKind::of(&config, enabled), config, enabled })
     }
 
-    /// Whether the layer is a [`PubSubLayer`], where each process that reads a normal channel gets its messages.
+    /// This deployment with the options of `config`, and the layer that they ask for.
+    #[must_use]
+    pub fn with_config(self, config: Config) -> Self {
+        Self { layer: LayerKind::of(&config, self.enabled), config, ..self }
+    }
+
+    /// Whether the layer is a [`PubSubLayer`](crate::PubSubLayer), where each process that reads a normal channel gets its messages.
     pub fn is_pubsub(&self) -> bool {
-        match self.layer {
-            LayerKind::PubSub => true,
-            LayerKind::Redis => self.config.format == Format::PubSub,
-            LayerKind::Memory => false,
-        }
+        self.layer == LayerKind::PubSub
     }
 
     /// The same for what has no meaning inside one process: on the default host where no server is named.
@@ -151,7 +118,7 @@ impl Deployment {
     /// [`Error::InvalidConfig`] if the environment says that there is no Redis.
     pub fn on_servers(mut self) -> Result<Self> {
         if self.layer == LayerKind::Memory {
-            if self.disabled {
+            if self.enabled == Some(false) {
                 return Err(Error::config("REDIS_ENABLED", "false", "a server is needed to reach other processes"));
             }
             self.layer = LayerKind::Redis;
@@ -169,112 +136,22 @@ impl Deployment {
     ///
     /// [`Error::InvalidConfig`], and those of [`RedisLayer::connect`](crate::RedisLayer::connect).
     pub async fn connect(self) -> Result<Arc<dyn ChannelLayer>> {
-        let Self { config, layer, origins, .. } = self;
-        make(layer, config).await.map_err(|error| of_origin(error, &origins))
+        match self.layer {
+            LayerKind::Memory => Ok(Arc::new(MemoryLayer::with_config(&self.config)?)),
+            LayerKind::Redis => crate::connect::connect(self.config).await,
+            LayerKind::PubSub => crate::connect::connect(self.config.format(Format::PubSub)).await,
+        }
     }
 }
 
-async fn make(layer: LayerKind, config: Config) -> Result<Arc<dyn ChannelLayer>> {
-    Ok(match layer {
-        LayerKind::Memory => Arc::new(MemoryLayer::with_config(&config)?),
-        LayerKind::Redis => crate::connect::connect(config).await?,
-        LayerKind::PubSub => Arc::new(PubSubLayer::connect(config).await?),
-    })
-}
-
-fn origins(variables: &[(String, String)]) -> Vec<Origin> {
-    let from = |(option, variable): (&'static str, String)| {
-        let (_, value) = variables.iter().find(|(name, _)| *name == variable)?;
-        Some(Origin { option, value: value.trim().to_owned(), variable })
-    };
-    let ours = CHECKED_LATER.map(|option| (option, format!("CHANNEL_LAYER_{}", option.to_ascii_uppercase())));
-    // Where both set the option, the first is the one that counts.
-    ours.into_iter().chain([("prefix", "REDIS_CHANNEL_PREFIX".to_owned())]).filter_map(from).collect()
-}
-
-/// The same error, naming the variable that has set the option to the value that is wrong, if one has.
-fn of_origin(error: Error, origins: &[Origin]) -> Error {
-    match error {
-        Error::InvalidConfig { option, value, reason } => {
-            let origin = origins.iter().find(|origin| origin.option == option && origin.value == value);
-            let option = origin.map_or(option, |origin| origin.variable.clone());
-            Error::InvalidConfig { option, value, reason }
+impl LayerKind {
+    fn of(config: &Config, enabled: Option<bool>) -> Self {
+        let named = config.names_servers() || config.format != Format::Native;
+        match enabled.unwrap_or(named) {
+            false => Self::Memory,
+            true if config.format == Format::PubSub => Self::PubSub,
+            true => Self::Redis,
         }
-        other => other,
-    }
-}
-
-/// The variables that begin with `REDIS_`, without that, and not empty.
-struct RedisVariables<'v>(BTreeMap<&'v str, &'v str>);
-
-impl RedisVariables<'_> {
-    /// The options that they set; the URL is left to others if servers are `named` elsewhere.
-    fn config(&self, named: bool) -> Result<Config> {
-        let mut config = Config::new();
-        if let (Some(url), false) = (self.0.get("URL"), named) {
-            config = config.host(*url);
-        }
-        if let Some(prefix) = self.0.get("CHANNEL_PREFIX") {
-            config = config.prefix(*prefix);
-        }
-        if let Some(timeout) = self.number("SOCKET_TIMEOUT")? {
-            let timeout = std::time::Duration::try_from_secs_f64(timeout)
-                .map_err(|_| self.refuse("SOCKET_TIMEOUT", "a number of seconds is expected"))?;
-            config = config.command_timeout(timeout).connect_timeout(timeout);
-        }
-        if let Some(size) = self.number("POOL_SIZE")? {
-            config = config.pool_size(size);
-        }
-        if let Some(most) = self.number::<usize>("MAX_CONNECTIONS")? {
-            let Some(blocking @ 1..) = most.checked_sub(1) else {
-                return Err(self.refuse("MAX_CONNECTIONS", "one connection for commands and one to read are needed"));
-            };
-            config.pool_size = config.pool_size.min(blocking);
-        }
-        let attempts = self.number("RETRY_ATTEMPTS")?;
-        config = config.retry_attempts(match self.truth("RETRY_ON_TIMEOUT")? {
-            Some(false) => 0,
-            Some(true) => attempts.unwrap_or(RETRY_ATTEMPTS),
-            None => attempts.unwrap_or(0),
-        });
-        config.validate().map_err(of_variable)?;
-        Ok(config)
-    }
-
-    fn truth(&self, name: &str) -> Result<Option<bool>> {
-        let Some(value) = self.0.get(name) else { return Ok(None) };
-        match value.to_ascii_lowercase().as_str() {
-            "true" | "1" | "yes" | "on" => Ok(Some(true)),
-            "false" | "0" | "no" | "off" => Ok(Some(false)),
-            _ => Err(self.refuse(name, "true or false is expected")),
-        }
-    }
-
-    fn number<N: std::str::FromStr>(&self, name: &str) -> Result<Option<N>> {
-        let parse = |value: &&str| value.parse().map_err(|_| self.refuse(name, "a number is expected"));
-        self.0.get(name).map(parse).transpose()
-    }
-
-    /// None of those that are shown can be secret.
-    fn refuse(&self, name: &str, reason: &str) -> Error {
-        Error::config(format!("REDIS_{name}"), self.0.get(name).unwrap_or(&""), reason)
-    }
-}
-
-/// The same error, naming the variable instead of the option.
-fn of_variable(error: Error) -> Error {
-    match error {
-        Error::InvalidConfig { option, value, reason } => {
-            let variable = match option.split(['[', '.']).next().unwrap_or_default() {
-                "hosts" => "REDIS_URL",
-                "prefix" | "stats_prefix" => "REDIS_CHANNEL_PREFIX",
-                "pool_size" => "REDIS_POOL_SIZE",
-                "command_timeout" | "connect_timeout" => "REDIS_SOCKET_TIMEOUT",
-                other => other,
-            };
-            Error::InvalidConfig { option: variable.to_owned(), value, reason }
-        }
-        other => other,
     }
 }
 
@@ -285,7 +162,8 @@ mod tests {
     use super::*;
 
     fn read(variables: &[(&str, &str)]) -> Result<Deployment> {
-        Deployment::from_vars(variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect())
+        let variables: Vec<_> = variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Deployment::from_vars(&variables)
     }
 
     fn chosen(variables: &[(&str, &str)]) -> LayerKind {
@@ -312,9 +190,11 @@ mod tests {
 
     #[test]
     fn a_format_of_redis_is_used_on_redis() {
-        for format in ["channels_redis", "asgi_redis", "pubsub"] {
+        for (format, layer) in
+            [("channels_redis", LayerKind::Redis), ("asgi_redis", LayerKind::Redis), ("pubsub", LayerKind::PubSub)]
+        {
             let format = ("CHANNEL_LAYER_FORMAT", format);
-            assert_eq!(chosen(&[format]), LayerKind::Redis, "{format:?}");
+            assert_eq!(chosen(&[format]), layer, "{format:?}");
             assert_eq!(chosen(&[format, ("REDIS_ENABLED", "false")]), LayerKind::Memory, "{format:?}");
         }
         assert_eq!(chosen(&[("CHANNEL_LAYER_FORMAT", "native")]), LayerKind::Memory);
@@ -377,19 +257,20 @@ mod tests {
     fn wrong_values_are_refused_by_variable_and_secrets_are_not_shown() {
         for (variable, value, fault) in [
             ("REDIS_ENABLED", "maybe", "REDIS_ENABLED = maybe: true or false"),
-            ("REDIS_URL", "http://:secret@a", "REDIS_URL = http://a: the scheme"),
+            ("REDIS_URL", "http://:secret@a", "REDIS_URL = http://...: the scheme"),
             ("REDIS_URL", "redis://user:secret", "REDIS_URL = redis://...: it is no URL"),
-            ("REDIS_POOL_SIZE", "many", "REDIS_POOL_SIZE = many: a number"),
-            ("REDIS_POOL_SIZE", "0", "REDIS_POOL_SIZE = 0: at least one"),
+            ("REDIS_POOL_SIZE", "many", "REDIS_POOL_SIZE = \"many\": a whole number"),
+            ("REDIS_POOL_SIZE", "0", "REDIS_POOL_SIZE = 0: it must be from 1 to 65535"),
             ("REDIS_MAX_CONNECTIONS", "1", "REDIS_MAX_CONNECTIONS = 1: one connection for commands"),
             ("REDIS_SOCKET_TIMEOUT", "-1", "REDIS_SOCKET_TIMEOUT = -1: a number of seconds"),
-            ("REDIS_SOCKET_TIMEOUT", "0", "REDIS_SOCKET_TIMEOUT = 0ns: it must be from"),
+            ("REDIS_SOCKET_TIMEOUT", "0", "REDIS_SOCKET_TIMEOUT = 0 s: it must be from"),
             ("REDIS_CHANNEL_PREFIX", "a{b}", "REDIS_CHANNEL_PREFIX = a{b}"),
             ("REDIS_RETRY_ON_TIMEOUT", "2", "REDIS_RETRY_ON_TIMEOUT = 2"),
             ("REDIS_RETRY_ATTEMPTS", "1.5", "REDIS_RETRY_ATTEMPTS = 1.5"),
             ("CHANNEL_LAYER_POOL_SIZE", "0", "CHANNEL_LAYER_POOL_SIZE = 0"),
         ] {
-            let error = read(&[(variable, value)]).expect_err(variable).to_string();
+            let checked = read(&[(variable, value)]).and_then(|deployment| deployment.config.validate());
+            let error = checked.expect_err(variable).to_string();
             assert!(error.contains(fault) && !error.contains("secret"), "{error}");
         }
     }

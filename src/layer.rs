@@ -1,7 +1,6 @@
 //! The contract: what every channel layer promises to interface servers and workers.
 
 mod mode;
-mod parts;
 mod shared;
 
 use std::fmt;
@@ -20,7 +19,6 @@ use crate::name::ChannelName;
 
 pub(crate) use mode::Modes;
 pub use mode::{Mode, ShardStatus};
-pub(crate) use parts::Parts;
 
 /// Carries messages between processes over named channels and groups.
 ///

@@ -7,11 +7,10 @@
 
 mod chat;
 mod commands;
-mod composite;
+mod configuration;
 mod conformance;
 mod deploy;
 mod django;
-mod documents;
 mod fallback;
 mod formats;
 mod hub;

@@ -1,33 +1,36 @@
 //! Options from environment variables.
 
-use super::file::OPTIONS;
 use super::options::Config;
-use super::raw::Raw;
+use super::redis_variables::{self, RedisVariables};
+use super::table::Row;
 use crate::error::{Error, Result};
 
-const PREFIX: &str = "CHANNEL_LAYER_";
+/// What the variables of options begin with.
+pub(super) const PREFIX: &str = "CHANNEL_LAYER_";
 
 impl Config {
-    /// Reads options from the environment: `CHANNEL_LAYER_` and the name of the option in capitals. Those that are not
-    /// set keep their defaults.
+    /// Reads options from the environment: `CHANNEL_LAYER_` and the name of the option in capitals, and the variables
+    /// that begin with `REDIS_` as [`Deployment`](crate::Deployment) lists them. Options that are not set keep their
+    /// defaults. Setters may change them after that: nothing is checked before [`validate`](Self::validate), or before a
+    /// layer is made.
     ///
     /// Times are in seconds; those for hosts, sentinels and services are lists separated by commas, or JSON; `CHANNEL_LAYER_CHANNEL_CAPACITY`
     /// is JSON; the variables for keys are a JSON list, or one key as it is.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] naming the variable, if no option belongs to it or its value cannot work.
+    /// [`Error::InvalidConfig`] naming the variable, if no option belongs to it or its value has the wrong type.
     pub fn from_env() -> Result<Self> {
-        Self::from_vars(Self::env_vars(&[PREFIX])?)
+        Self::from_vars(&Self::env_vars()?)
     }
 
-    /// The variables of the environment that begin with one of `prefixes`.
-    pub(crate) fn env_vars(prefixes: &[&str]) -> Result<Vec<(String, String)>> {
+    /// The variables of the environment that may be ours.
+    pub(crate) fn env_vars() -> Result<Vec<(String, String)>> {
         let mut variables = Vec::new();
         for (variable, value) in std::env::vars_os() {
             // A name that is not Unicode is not one of ours.
             let Some(variable) = variable.to_str() else { continue };
-            if !prefixes.iter().any(|prefix| variable.starts_with(prefix)) {
+            if !variable.starts_with(PREFIX) && !variable.starts_with(redis_variables::PREFIX) {
                 continue;
             }
             let value = value.into_string().map_err(|_| Error::config(variable, "...", "it is not Unicode"))?;
@@ -36,30 +39,25 @@ impl Config {
         Ok(variables)
     }
 
-    /// As [`from_env`](Self::from_env), of the given variables; those without our prefix belong to others.
-    pub(crate) fn from_vars(variables: impl IntoIterator<Item = (String, String)>) -> Result<Self> {
-        Self::new().with_vars(variables)
-    }
-
-    /// These options, changed by `variables`.
-    pub(crate) fn with_vars(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Result<Self> {
+    /// As [`from_env`](Self::from_env), from these variables; others are passed over.
+    pub(crate) fn from_vars(variables: &[(String, String)]) -> Result<Self> {
+        let mut config = Self::new();
+        RedisVariables::of(variables).apply(&mut config)?;
         for (variable, value) in variables {
-            let Some(name) = variable.strip_prefix(PREFIX).filter(|name| !is_service_link(name, &value)) else {
+            let Some(name) = variable.strip_prefix(PREFIX).filter(|name| !is_service_link(name, value)) else {
                 continue;
             };
-            let option = OPTIONS.iter().find(|option| option.to_ascii_uppercase() == name);
-            let option = option.ok_or_else(|| Error::config(&variable, "...", "no option belongs to this variable"))?;
-            let raw = parse(option, &value).map_err(|reason| Error::config(&variable, "...", reason))?;
-            self.set(option, raw).map_err(of_variable)?;
+            let row = Row::named(&name.to_ascii_lowercase()).filter(|_| name == name.to_ascii_uppercase());
+            let row = row.ok_or_else(|| Error::config(variable, "...", "no option belongs to this variable"))?;
+            config.assign_variable(row, variable, value)?;
         }
-        self.validate().map_err(of_variable)?;
-        Ok(self)
+        Ok(config)
     }
 }
 
 /// Whether Kubernetes made the variable with this `name` behind our prefix, for a Service whose name begins like it: each
 /// container of the namespace gets `..._SERVICE_HOST`, `..._PORT`, `..._PORT_80_TCP_ADDR` and so on.
-fn is_service_link(name: &str, value: &str) -> bool {
+pub(super) fn is_service_link(name: &str, value: &str) -> bool {
     let ends = |end: &str| name == end || name.strip_suffix(end).is_some_and(|before| before.ends_with('_'));
     let has = |part: &str| name.starts_with(part) || name.contains(&format!("_{part}"));
     let of_port = ["TCP", "UDP", "SCTP"].iter().any(|protocol| {
@@ -70,64 +68,18 @@ fn is_service_link(name: &str, value: &str) -> bool {
     ends("SERVICE_HOST") || has("SERVICE_PORT") || of_port || (ends("PORT") && value.contains("://"))
 }
 
-/// What `value` means for `option`, which then checks it.
-fn parse(option: &str, value: &str) -> Result<Raw, String> {
-    let json = || serde_json::from_str(value).map_err(|error| format!("it is no JSON: {error}"));
-    let is_list = value.trim_start().starts_with('[');
-    match option {
-        "prefix" | "stats_prefix" | "format" | "serializer" | "serializer_format" | "overflow" | "fallback"
-        | "tls_ca_file" | "tls_cert_file" | "tls_key_file" | "service_username" | "service_password" => {
-            Ok(Raw::Text(value.into()))
-        }
-        "channel_capacity" => json(),
-        "hosts" | "sentinels" | "services" | "symmetric_encryption_keys" | "accept_only_keys" if is_list => json(),
-        "service_tls" | "sharded_pubsub" => Ok(truth(value)),
-        "hosts" | "sentinels" | "services" => Ok(Raw::List(split(value).map(|host| Raw::Text(host.into())).collect())),
-        "symmetric_encryption_keys" | "accept_only_keys" => Ok(Raw::List(vec![Raw::Text(value.into())])),
-        _ => Ok(number(value)),
-    }
-}
-
-fn split(value: &str) -> impl Iterator<Item = &str> {
-    value.split(',').map(str::trim).filter(|part| !part.is_empty())
-}
-
-fn truth(value: &str) -> Raw {
-    match value.trim() {
-        "true" | "1" => Raw::Bool(true),
-        "false" | "0" => Raw::Bool(false),
-        _ => Raw::Text(value.into()),
-    }
-}
-
-fn number(value: &str) -> Raw {
-    let value = value.trim();
-    let whole = value.parse().map(Raw::Integer);
-    whole.or_else(|_| value.parse().map(Raw::Float)).unwrap_or_else(|_| Raw::Text(value.into()))
-}
-
-/// The same error, naming the variable instead of the option.
-fn of_variable(error: Error) -> Error {
-    match error {
-        Error::InvalidConfig { option, value, reason } => {
-            let (name, place) = option.split_at(option.find(['[', '.']).unwrap_or(option.len()));
-            let option = format!("{PREFIX}{}{place}", name.to_ascii_uppercase());
-            Error::InvalidConfig { option, value, reason }
-        }
-        other => other,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
     use crate::capacity::CapacityRule;
+    use crate::config::table::OPTIONS;
     use crate::config::{Format, Host, Serializer};
 
     fn read(variables: &[(&str, &str)]) -> Result<Config> {
-        Config::from_vars(variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())))
+        let variables: Vec<_> = variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Config::from_vars(&variables)
     }
 
     #[test]
@@ -220,16 +172,16 @@ mod tests {
             ("CHANNEL_LAYER_EXPIRY", "soon", "CHANNEL_LAYER_EXPIRY = \"soon\": a number of seconds"),
             ("CHANNEL_LAYER_EXPIRY", "NaN", "CHANNEL_LAYER_EXPIRY = NaN"),
             ("CHANNEL_LAYER_EXPIRY", "", "CHANNEL_LAYER_EXPIRY = \"\""),
-            ("CHANNEL_LAYER_EXPIRY", "0", "CHANNEL_LAYER_EXPIRY = 0ns: it must be from"),
+            ("CHANNEL_LAYER_EXPIRY", "0", "CHANNEL_LAYER_EXPIRY = 0 s: it must be from"),
             ("CHANNEL_LAYER_HOSTS", "", "CHANNEL_LAYER_HOSTS = []: at least one host"),
-            ("CHANNEL_LAYER_HOSTS", "redis://a,b://:secret@c", "CHANNEL_LAYER_HOSTS[1] = b://c: the scheme"),
+            ("CHANNEL_LAYER_HOSTS", "redis://a,b://:secret@c", "CHANNEL_LAYER_HOSTS[1] = ...: the scheme"),
             (
                 "CHANNEL_LAYER_SENTINELS",
                 "redis://:secret@a/1",
                 "CHANNEL_LAYER_SENTINELS[0] = redis://a/1: a sentinel has",
             ),
             ("CHANNEL_LAYER_SERVICES", "a", "CHANNEL_LAYER_SERVICES = a: sentinels are needed"),
-            ("CHANNEL_LAYER_SERVICE_TLS", "yes", "CHANNEL_LAYER_SERVICE_TLS = \"yes\": true or false"),
+            ("CHANNEL_LAYER_SERVICE_TLS", "maybe", "CHANNEL_LAYER_SERVICE_TLS = \"maybe\": true or false"),
             ("CHANNEL_LAYER_CAPACITY", "-1", "CHANNEL_LAYER_CAPACITY = -1"),
             ("CHANNEL_LAYER_CHANNEL_CAPACITY", "{", "CHANNEL_LAYER_CHANNEL_CAPACITY = ...: it is no JSON"),
             ("CHANNEL_LAYER_CHANNEL_CAPACITY", r#"{"a": 1.5}"#, "CHANNEL_LAYER_CHANNEL_CAPACITY.a = 1.5"),
@@ -237,7 +189,8 @@ mod tests {
             ("CHANNEL_LAYER_SYMMETRIC_ENCRYPTION_KEYS", r#"["secret""#, "it is no JSON"),
             ("CHANNEL_LAYER_HOSTS", r#"["redis://a", ["secret"]]"#, "CHANNEL_LAYER_HOSTS[1] = a list"),
         ] {
-            let error = read(&[(variable, value)]).expect_err(variable).to_string();
+            let checked = read(&[(variable, value)]).and_then(|config| config.validate());
+            let error = checked.expect_err(variable).to_string();
             assert!(error.contains(fault) && !error.contains("secret"), "{error}");
         }
     }
@@ -260,8 +213,8 @@ mod tests {
         for (name, value) in [("PORT", "6379"), ("SERVICE_USERNAME", "a"), ("SUPPORT", "a://b"), ("PORT_TCP", "1")] {
             assert!(!is_service_link(name, value), "{name}");
         }
-        for option in OPTIONS {
-            assert!(!is_service_link(&option.to_ascii_uppercase(), "a://b"), "{option}");
+        for row in OPTIONS {
+            assert!(!is_service_link(&row.name.to_ascii_uppercase(), "a://b"), "{}", row.name);
         }
     }
 }

@@ -6,54 +6,10 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use super::options::Config;
-use super::pubsub::{Fallback, Overflow};
 use super::raw::Raw;
-use super::value::{choice, database, hosts, keys, names, rules, seconds, secret, text, truth, whole};
-use crate::codec::serializer::Serializer;
+use super::table::{OPTIONS, Row};
+use super::value::shown;
 use crate::error::{Error, Result};
-
-/// All options, under their names in files.
-pub(super) const OPTIONS: &[&str] = &[
-    "hosts",
-    "prefix",
-    "expiry",
-    "group_expiry",
-    "capacity",
-    "channel_capacity",
-    "symmetric_encryption_keys",
-    "accept_only_keys",
-    "format",
-    "random_prefix_length",
-    "serializer",
-    "serializer_format",
-    "stats_prefix",
-    "max_message_size",
-    "connect_timeout",
-    "command_timeout",
-    "blocking_timeout",
-    "pool_size",
-    "overflow",
-    "fallback",
-    "return_after",
-    "sharded_pubsub",
-    "retry_attempts",
-    "retry_backoff",
-    "tcp_keepalive",
-    "tls_ca_file",
-    "tls_cert_file",
-    "tls_key_file",
-    "sentinels",
-    "services",
-    "service_username",
-    "service_password",
-    "service_db",
-    "service_tls",
-    "sentinel_refresh_interval",
-];
-
-const SERIALIZERS: [(&str, Serializer); 2] = [("msgpack", Serializer::MessagePack), ("json", Serializer::Json)];
-const OVERFLOWS: [(&str, Overflow); 2] = [("drop_oldest", Overflow::DropOldest), ("drop_newest", Overflow::DropNewest)];
-const FALLBACKS: [(&str, Fallback); 2] = [("fail", Fallback::Fail), ("local", Fallback::Local)];
 
 impl Config {
     /// Reads options from a JSON object; those that are missing or null keep their defaults.
@@ -97,53 +53,36 @@ impl Config {
         };
         let mut config = Self::new();
         for (option, raw) in options {
-            config.set(&option, raw)?;
+            config.assign(Row::named(&option).ok_or_else(|| unknown(&option))?, &option, raw)?;
         }
         Ok(config)
     }
 
-    /// Sets the option named `option`; null leaves it as it is.
-    pub(super) fn set(&mut self, option: &str, raw: Raw) -> Result<()> {
-        match option {
-            _ if !OPTIONS.contains(&option) => return Err(unknown(option)),
-            _ if raw == Raw::Null => {}
-            "hosts" => self.hosts = Some(hosts(option, raw)?),
-            "prefix" => self.prefix = Some(text(option, raw)?),
-            "expiry" => self.expiry = seconds(option, &raw)?,
-            "group_expiry" => self.group_expiry = seconds(option, &raw)?,
-            "capacity" => self.capacity = whole(option, &raw)?,
-            "channel_capacity" => self.channel_capacity = rules(raw)?,
-            "symmetric_encryption_keys" => self.symmetric_encryption_keys = keys(option, raw)?,
-            "accept_only_keys" => self.accept_only_keys = keys(option, raw)?,
-            "format" => self.format = text(option, raw)?.parse()?,
-            "random_prefix_length" => self.random_prefix_length = whole(option, &raw)?,
-            "serializer" | "serializer_format" => self.serializer = choice(option, &raw, &SERIALIZERS)?,
-            "stats_prefix" => self.stats_prefix = Some(text(option, raw)?),
-            "max_message_size" => self.max_message_size = whole(option, &raw)?,
-            "connect_timeout" => self.connect_timeout = seconds(option, &raw)?,
-            "command_timeout" => self.command_timeout = seconds(option, &raw)?,
-            "blocking_timeout" => self.blocking_timeout = seconds(option, &raw)?,
-            "pool_size" => self.pool_size = whole(option, &raw)?,
-            "overflow" => self.overflow = choice(option, &raw, &OVERFLOWS)?,
-            "fallback" => self.fallback = Some(choice(option, &raw, &FALLBACKS)?),
-            "return_after" => self.return_after = seconds(option, &raw)?,
-            "sharded_pubsub" => self.sharded_pubsub = truth(option, &raw)?,
-            "retry_attempts" => self.retry_attempts = whole(option, &raw)?,
-            "retry_backoff" => self.retry_backoff = seconds(option, &raw)?,
-            "tcp_keepalive" => self.tcp_keepalive = seconds(option, &raw)?,
-            "tls_ca_file" => self.tls.ca = Some(text(option, raw)?.into()),
-            "tls_cert_file" => self.tls.cert = Some(text(option, raw)?.into()),
-            "tls_key_file" => self.tls.key = Some(text(option, raw)?.into()),
-            "sentinels" => self.sentinels = hosts(option, raw)?,
-            "services" => self.services = names(option, raw)?,
-            "service_username" => self.service_login.username = Some(text(option, raw)?),
-            "service_password" => self.service_login.password = Some(secret(option, raw)?),
-            "service_db" => self.service_login.db = database(option, &raw)?,
-            "service_tls" => self.service_login.tls = truth(option, &raw)?,
-            "sentinel_refresh_interval" => self.sentinel_refresh_interval = seconds(option, &raw)?,
-            _ => return Err(unknown(option)),
-        }
-        Ok(())
+    /// Sets an option by its name, from a text as its variable has it.
+    ///
+    /// ```
+    /// let config = channel_layer::Config::new().set("expiry", "2.5")?.set("hosts", "redis://a, redis://b")?;
+    /// # Ok::<(), channel_layer::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] if the option is unknown, or the text is no value for it.
+    pub fn set(mut self, option: &str, text: &str) -> Result<Self> {
+        let row = Row::named(option).ok_or_else(|| unknown(option))?;
+        self.assign_text(row, option, text)?;
+        Ok(self)
+    }
+
+    /// Sets the option of `row` from a text. Errors call it `name`.
+    pub(super) fn assign_text(&mut self, row: &Row, name: &str, text: &str) -> Result<()> {
+        let raw = (row.slot)(self).raw_of(text).map_err(|reason| Error::config(name, "...", reason))?;
+        self.assign(row, name, raw)
+    }
+
+    /// Sets the option of `row`; null leaves it as it is. Errors call it `name`.
+    fn assign(&mut self, row: &Row, name: &str, raw: Raw) -> Result<()> {
+        if raw == Raw::Null { Ok(()) } else { (row.slot)(self).set(name, raw) }
     }
 }
 
@@ -153,7 +92,8 @@ fn unreadable(format: &str, fault: impl fmt::Display) -> Error {
 
 /// The value is left out: a misspelt option may well hold a key.
 fn unknown(option: &str) -> Error {
-    Error::config(option, "...", format_args!("there is no such option; there are {}", OPTIONS.join(", ")))
+    let known: Vec<_> = OPTIONS.iter().map(|row| row.name).collect();
+    Error::config(shown(option), "...", format_args!("there is no such option; there are {}", known.join(", ")))
 }
 
 impl<'de> Deserialize<'de> for Config {
@@ -168,7 +108,7 @@ mod tests {
 
     use super::*;
     use crate::capacity::CapacityRule;
-    use crate::config::Host;
+    use crate::config::{Host, Serializer};
 
     fn json(json: &str) -> Config {
         Config::from_json(json).expect("it is a configuration")
@@ -228,7 +168,7 @@ mod tests {
 
     #[test]
     fn every_option_has_its_name_and_null_keeps_the_default() {
-        let nulls: Vec<_> = OPTIONS.iter().map(|option| format!("{option:?}: null")).collect();
+        let nulls: Vec<_> = OPTIONS.iter().map(|row| format!("{:?}: null", row.name)).collect();
         assert_eq!(json(&format!("{{{}}}", nulls.join(","))), Config::new());
         let config = json(
             r#"{"accept_only_keys": ["k"], "max_message_size": 2000, "connect_timeout": 2, "command_timeout": 3,
@@ -312,10 +252,10 @@ mod tests {
             (r#"{"service_tls": "true"}"#, "service_tls = \"true\": true or false"),
             (r#"{"service_db": 1e3}"#, "service_db = 1000"),
             (r#"{"hosts": [["a", 1, "secret"]]}"#, "hosts[0] = a list: a host and a port"),
-            (r#"{"hosts": [["a", 65536]]}"#, "hosts[0] = 65536: the port"),
+            (r#"{"hosts": [["a", 65536]]}"#, "hosts[0] = {port = ...}: 65536 is out of range"),
             (
                 r#"{"hosts": ["redis://a", {"address": "redis://b", "socket_timeout": 5}]}"#,
-                "hosts[1] = {socket_timeout = ...}: there is no such part",
+                "hosts[1] = {socket_timeout = ...}: it is no part of a host: set the option command_timeout",
             ),
             (
                 r#"{"hosts": [{"host": "a", "password": 5}]}"#,

@@ -1,5 +1,8 @@
 //! `Format`: the choice between the ways in which messages are kept in Redis.
 
+use super::raw::Raw;
+use super::slot::{Slot, Words};
+use crate::codec::serializer::Serializer;
 use crate::error::Error;
 
 /// How messages and groups are kept in Redis. Layers of different formats do not see each other.
@@ -20,16 +23,25 @@ pub enum Format {
     PubSub,
 }
 
+impl Words for Format {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("native", Self::Native),
+        ("asgi_redis", Self::AsgiRedis),
+        ("channels_redis", Self::ChannelsRedis),
+        ("pubsub", Self::PubSub),
+    ];
+}
+
+impl Words for Serializer {
+    const WORDS: &'static [(&'static str, Self)] = &[("msgpack", Self::MessagePack), ("json", Self::Json)];
+}
+
 impl std::str::FromStr for Format {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self, Error> {
-        match name {
-            "native" => Ok(Self::Native),
-            "asgi_redis" => Ok(Self::AsgiRedis),
-            "channels_redis" => Ok(Self::ChannelsRedis),
-            "pubsub" => Ok(Self::PubSub),
-            _ => Err(Error::config("format", name, "it must be native, asgi_redis, channels_redis or pubsub")),
-        }
+        let mut format = None;
+        Slot::Word(&mut format).set("format", Raw::Text(name.into()))?;
+        Ok(format.unwrap_or_default())
     }
 }

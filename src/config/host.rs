@@ -2,13 +2,8 @@
 
 use std::fmt;
 
-use url::Url;
-
-const DEFAULT_PORT: u16 = 6379;
-
-/// Parameters that the query of a URL may have, without and with a socket.
-const TCP_PARAMETERS: &[&str] = &["protocol"];
-const UNIX_PARAMETERS: &[&str] = &["db", "user", "pass", "protocol"];
+use super::server::{Address, DEFAULT_PORT, Server};
+use super::value;
 
 /// A Redis server: its URL, and a name that stays the same when the server moves.
 ///
@@ -16,7 +11,10 @@ const UNIX_PARAMETERS: &[&str] = &["db", "user", "pass", "protocol"];
 /// |---|---|
 /// | `redis://[user[:password]@]host[:port][/db]` | TCP; port 6379 and database 0 where they are left out |
 /// | `rediss://...` | the same over TLS; `#insecure` at the end accepts any certificate, and so anybody in between |
-/// | `unix:///path[?db=0&user=...&pass=...]` | a unix socket; `redis+unix` is the same |
+/// | `unix:///path[?db=0&username=...&password=...]` | a unix socket; `redis+unix` is the same |
+///
+/// `valkey://` and `valkeys://` are the same as `redis://` and `rediss://`. The database, the user and the password may
+/// also be parameters, as redis-py has them: `redis://host?db=3`.
 ///
 /// Where several hosts share the load, each channel and group has its place by a hash of the host's name, or of its
 /// address and database where it has no name. So credentials can change freely, and a named host can move.
@@ -34,13 +32,6 @@ pub struct Host {
     url: String,
 }
 
-/// Where a server is, without how to log in.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Address {
-    Tcp { host: String, port: u16, db: u32 },
-    Unix { path: String, db: u32 },
-}
-
 impl Host {
     /// The server at `url`.
     pub fn new(url: impl Into<String>) -> Self {
@@ -54,23 +45,19 @@ impl Host {
         self
     }
 
-    /// The URL, credentials included.
-    pub(crate) fn url(&self) -> &str {
-        &self.url
+    /// The URL as connections take it, credentials included.
+    pub(crate) fn url(&self) -> String {
+        self.url_with_port(DEFAULT_PORT)
     }
 
-    /// The URL, credentials included, with `port` where it names none.
+    /// As [`url`](Self::url), with `port` where it names none.
     pub(crate) fn url_with_port(&self, port: u16) -> String {
-        let Ok(mut url) = Url::parse(&self.url) else { return self.url.clone() };
-        if url.port().is_some() || url.set_port(Some(port)).is_err() {
-            return self.url.clone();
-        }
-        url.into()
+        Server::read(&self.url).map_or_else(|_| self.url.clone(), |server| server.url_with_port(port))
     }
 
     /// Whether it is reached over TLS.
     pub(super) fn is_tls(&self) -> bool {
-        Url::parse(&self.url).is_ok_and(|url| url.scheme() == "rediss")
+        Server::read(&self.url).is_ok_and(|server| server.is_tls())
     }
 
     /// What sharding hashes: the name, else address and database in one spelling, never credentials.
@@ -88,75 +75,21 @@ impl Host {
 
     /// Where the server is, or what is wrong with the URL; the reason repeats nothing of it that may be secret.
     pub(super) fn address(&self) -> Result<Address, String> {
-        let url = Url::parse(&self.url).map_err(|error| format!("it is no URL: {error}"))?;
-        let (allowed, address) = match url.scheme() {
-            "redis" | "rediss" => (TCP_PARAMETERS, tcp_address(&url)?),
-            "unix" | "redis+unix" => (UNIX_PARAMETERS, unix_address(&url)?),
-            _ => return Err("the scheme must be redis, rediss, unix or redis+unix".into()),
-        };
-        check_parameters(&url, allowed)?;
-        match url.fragment() {
-            Some("insecure") if url.scheme() == "rediss" => Ok(address),
-            Some(_) => Err("a fragment is allowed only as rediss://...#insecure".into()),
-            None => Ok(address),
+        Server::read(&self.url).map(|server| server.address)
+    }
+
+    /// The URL without what may be secret, for people. Nothing but the scheme is shown of a text that is no good URL: a
+    /// password may stand anywhere in it.
+    fn redacted(&self) -> String {
+        match Server::read(&self.url) {
+            Ok(server) => server.to_string(),
+            Err(_) if self.url.is_empty() => String::new(),
+            Err(_) => match self.url.split_once("://") {
+                Some((scheme @ ("redis" | "rediss" | "unix" | "http" | "https"), _)) => format!("{scheme}://..."),
+                _ => "...".into(),
+            },
         }
     }
-
-    /// The URL without what may be secret, for people. It holds for texts that are no URL too.
-    pub(super) fn redacted(&self) -> String {
-        let scheme = self.url.split_once("://").map(|(scheme, _)| format!("{scheme}://")).unwrap_or_default();
-        let (url, query) = self.url.split_once('?').unwrap_or((&self.url, ""));
-        match url.rsplit_once('@') {
-            // The '?' may stand in a password, so that the text before it is the beginning of one.
-            _ if query.contains('@') => format!("{scheme}..."),
-            Some((_, after)) => format!("{scheme}{after}"),
-            // What stands where the port should be may be a password whose '@' was forgotten.
-            None if !scheme.is_empty() && Url::parse(url).is_err() => format!("{scheme}..."),
-            None => url.to_owned(),
-        }
-    }
-}
-
-fn tcp_address(url: &Url) -> Result<Address, String> {
-    let host = url.host_str().filter(|host| !host.is_empty()).ok_or("the host is missing")?.to_ascii_lowercase();
-    if matches!(host.as_str(), "0.0.0.0" | "[::]") {
-        return Err("a wildcard address cannot be connected to".into());
-    }
-    let port = url.port().unwrap_or(DEFAULT_PORT);
-    if port == 0 {
-        return Err("port 0 cannot be connected to".into());
-    }
-    let db = match url.path().trim_matches('/') {
-        "" => 0,
-        db => parse_db(db)?,
-    };
-    Ok(Address::Tcp { host, port, db })
-}
-
-fn unix_address(url: &Url) -> Result<Address, String> {
-    let path = url.to_file_path().ok().filter(|path| path.as_os_str().len() > 1);
-    let path = path.and_then(|path| path.into_os_string().into_string().ok());
-    let path = path.ok_or("it must have an absolute path, as in unix:///run/redis.sock")?;
-    let db = url.query_pairs().find(|(name, _)| name == "db").map_or(Ok(0), |(_, db)| parse_db(&db))?;
-    Ok(Address::Unix { path, db })
-}
-
-fn parse_db(db: &str) -> Result<u32, String> {
-    db.parse().map_err(|_| "the database must be a number, as in redis://localhost:6379/0".into())
-}
-
-fn check_parameters(url: &Url, allowed: &[&str]) -> Result<(), String> {
-    for (name, value) in url.query_pairs() {
-        if !allowed.contains(&&*name) {
-            // Anything else may be the end of a password with a '?' in it.
-            let is_name = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') && !value.contains('@');
-            return Err(format!("parameter {} is not supported", if is_name { &name } else { "..." }));
-        }
-        if name == "protocol" && !matches!(&*value, "2" | "resp2" | "3" | "resp3") {
-            return Err("parameter protocol must be resp2 or resp3".into());
-        }
-    }
-    Ok(())
 }
 
 /// A server given in parts, as Python's configurations may have it.
@@ -166,57 +99,41 @@ pub(super) struct Parts {
     pub(super) name: Option<String>,
     pub(super) host: Option<String>,
     pub(super) port: Option<u16>,
+    pub(super) path: Option<String>,
     pub(super) db: Option<u32>,
     pub(super) username: Option<String>,
     pub(super) password: Option<String>,
+    pub(super) tls: bool,
+    pub(super) certificates: Option<String>,
 }
 
 impl Parts {
     /// The host of these parts, or what is wrong with them.
     pub(super) fn into_host(self) -> Result<Host, String> {
-        let text = match (self.url, self.host) {
-            (Some(_), Some(_)) => return Err("it has both a url and a host".into()),
-            (Some(_), None) if self.port.is_some() => return Err("the port of a url belongs into the url".into()),
-            (Some(url), None) => url,
-            (None, host) => {
-                tcp_url(host.as_deref().unwrap_or("localhost"), self.port.unwrap_or(DEFAULT_PORT), self.db.unwrap_or(0))
+        let mut server = match (self.url, self.path, self.host) {
+            (Some(_), _, Some(_)) => return Err("it has both a url and a host".into()),
+            (Some(_), ..) if self.port.is_some() => return Err("the port of a url belongs into the url".into()),
+            (Some(url), ..) => Server::read(&url)?,
+            (None, Some(path), _) => Server::read(&format!("unix://{path}"))?,
+            (None, None, host) => {
+                let (host, port) = (host.as_deref().unwrap_or("localhost"), self.port.unwrap_or(DEFAULT_PORT));
+                Server::read(&tcp_url(host, port))?
             }
         };
-        let mut host = Host { name: self.name, url: text };
-        if self.db.is_some() || self.username.is_some() || self.password.is_some() {
-            let address = host.address()?;
-            let mut url = Url::parse(&host.url).map_err(|error| format!("it is no URL: {error}"))?;
-            match address {
-                Address::Tcp { .. } => {
-                    self.db.inspect(|db| url.set_path(&db.to_string()));
-                    let set = |done: Result<(), ()>| done.map_err(|()| "it cannot have credentials".to_owned());
-                    self.username.map_or(Ok(()), |user| set(url.set_username(&user)))?;
-                    self.password.map_or(Ok(()), |password| set(url.set_password(Some(&password))))?;
-                }
-                Address::Unix { .. } => {
-                    let db = self.db.map(|db| db.to_string());
-                    replace_parameters(&mut url, &[("db", db), ("user", self.username), ("pass", self.password)]);
-                }
-            }
-            host.url = url.into();
+        self.db.inspect(|db| server.set_db(*db));
+        self.username.map_or(Ok(()), |username| server.set_username(&username))?;
+        self.password.map_or(Ok(()), |password| server.set_password(&password))?;
+        if self.tls {
+            server.set_tls()?;
         }
-        Ok(host)
+        self.certificates.map_or(Ok(()), |required| server.set_certificates(&required))?;
+        Ok(Host { name: self.name, url: server.url.into() })
     }
 }
 
-fn replace_parameters(url: &mut Url, given: &[(&str, Option<String>)]) {
-    let kept: Vec<(String, String)> = url
-        .query_pairs()
-        .filter(|(name, _)| !given.iter().any(|(other, value)| other == name && value.is_some()))
-        .map(|(name, value)| (name.into_owned(), value.into_owned()))
-        .collect();
-    let given = given.iter().filter_map(|(name, value)| value.as_deref().map(|value| (*name, value)));
-    url.query_pairs_mut().clear().extend_pairs(kept).extend_pairs(given);
-}
-
-fn tcp_url(host: &str, port: u16, db: u32) -> String {
+fn tcp_url(host: &str, port: u16) -> String {
     let is_ipv6 = host.contains(':') && !host.starts_with('[');
-    if is_ipv6 { format!("redis://[{host}]:{port}/{db}") } else { format!("redis://{host}:{port}/{db}") }
+    if is_ipv6 { format!("redis://[{host}]:{port}/0") } else { format!("redis://{host}:{port}/0") }
 }
 
 impl From<&str> for Host {
@@ -233,16 +150,7 @@ impl From<String> for Host {
 
 impl From<(&str, u16)> for Host {
     fn from((host, port): (&str, u16)) -> Self {
-        Self::new(tcp_url(host, port, 0))
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp { host, port, db } => write!(f, "{host}:{port}/{db}"),
-            Self::Unix { path, db } => write!(f, "{path}?db={db}"),
-        }
+        Self::new(tcp_url(host, port))
     }
 }
 
@@ -250,7 +158,7 @@ impl fmt::Display for Host {
     /// The name and the URL, without credentials.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.name {
-            Some(name) => write!(f, "{name} ({})", self.redacted()),
+            Some(name) => write!(f, "{} ({})", value::shown(name), self.redacted()),
             None => f.write_str(&self.redacted()),
         }
     }
@@ -258,7 +166,10 @@ impl fmt::Display for Host {
 
 impl fmt::Debug for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Host").field("name", &self.name).field("url", &self.redacted()).finish()
+        f.debug_struct("Host")
+            .field("name", &self.name.as_deref().map(value::shown))
+            .field("url", &self.redacted())
+            .finish()
     }
 }
 
@@ -325,7 +236,7 @@ mod tests {
             ("redis://[::]", "wildcard"),
             ("redis://localhost/first", "database"),
             ("redis://localhost/-1", "database"),
-            ("redis://localhost?ssl_cert_reqs=none", "parameter ssl_cert_reqs is not supported"),
+            ("redis://localhost?ssl_cert_reqs=optional", "ssl_cert_reqs must be"),
             ("redis://localhost?protocol=4", "parameter protocol must be"),
             ("redis://localhost#insecure", "fragment"),
             ("unix://", "absolute path"),

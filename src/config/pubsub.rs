@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::options::Config;
+use super::slot::Words;
 
 /// What becomes of a message for a reader whose queue is full, on a layer that cannot refuse it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,6 +24,15 @@ pub enum Fallback {
     Fail,
     /// They go on between the members of this process: `local` in a configuration.
     Local,
+}
+
+impl Words for Overflow {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("drop_oldest", Self::DropOldest), ("drop_newest", Self::DropNewest)];
+}
+
+impl Words for Fallback {
+    const WORDS: &'static [(&'static str, Self)] = &[("fail", Self::Fail), ("local", Self::Local)];
 }
 
 impl Config {
@@ -84,7 +94,7 @@ mod tests {
             ("CHANNEL_LAYER_SHARDED_PUBSUB", "true"),
         ];
         let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        assert_eq!(Config::from_vars(variables).expect("they are good"), chosen());
+        assert_eq!(Config::from_vars(&variables).expect("they are good"), chosen());
     }
 
     #[test]

@@ -5,8 +5,10 @@ use std::fmt;
 use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::value::shown;
+
 /// A value of a file as it stands there. Tables keep their order, which decides between rules for capacities.
-#[derive(PartialEq)]
+#[derive(Clone, PartialEq)]
 pub(super) enum Raw {
     Null,
     Bool(bool),
@@ -38,13 +40,13 @@ impl fmt::Display for Raw {
             Self::Bool(value) => write!(f, "{value}"),
             Self::Integer(value) => write!(f, "{value}"),
             Self::Float(value) => write!(f, "{value}"),
-            Self::Text(text) => write!(f, "{text:?}"),
+            Self::Text(text) => write!(f, "{:?}", shown(text)),
             Self::List(values) => {
                 let shown: Vec<_> = values.iter().map(Self::to_string).collect();
                 write!(f, "[{}]", shown.join(", "))
             }
             Self::Table(entries) => {
-                let shown: Vec<_> = entries.iter().map(|(key, value)| format!("{key:?}: {value}")).collect();
+                let shown: Vec<_> = entries.iter().map(|(key, value)| format!("{:?}: {value}", shown(key))).collect();
                 write!(f, "{{{}}}", shown.join(", "))
             }
         }
@@ -108,9 +110,9 @@ impl<'de> Visitor<'de> for RawVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Raw, A::Error> {
         let mut entries: Vec<(String, Raw)> = Vec::new();
-        while let Some((key, value)) = access.next_entry()? {
+        while let Some((key, value)) = access.next_entry::<String, Raw>()? {
             if entries.iter().any(|(other, _)| *other == key) {
-                return Err(A::Error::custom(format_args!("{key:?} is given twice")));
+                return Err(A::Error::custom(format_args!("{:?} is given twice", shown(&key))));
             }
             entries.push((key, value));
         }

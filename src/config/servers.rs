@@ -1,17 +1,12 @@
 //! The options that say where the servers are, how to log in, and how patient connections are.
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::host::{Address, Host};
-use super::options::{Config, TlsFiles};
-use crate::error::{Error, Result};
+use super::host::Host;
+use super::options::Config;
 
 const DEFAULT_HOST: &str = "redis://127.0.0.1:6379/0";
-
-/// What the kernel takes as the idle time before it probes a connection.
-const KEEPALIVES: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(32_767);
 
 impl Config {
     /// Adds a Redis server; channels and groups are spread over all that are added. Defaults to the one at
@@ -176,90 +171,4 @@ impl Config {
     pub(crate) fn names_servers(&self) -> bool {
         self.hosts.is_some() || !self.sentinels.is_empty()
     }
-
-    pub(super) fn check_servers(&self) -> Result<()> {
-        if self.sentinels.is_empty() {
-            check_hosts(&self.host_list())?;
-            if !self.services.is_empty() {
-                let services = self.services.join(", ");
-                return Err(Error::config("services", services, "sentinels are needed to find them"));
-            }
-        } else {
-            self.check_sentinels()?;
-        }
-        self.check_tls()?;
-        if self.pool_size == 0 {
-            return Err(Error::config("pool_size", 0, "at least one connection is needed to read"));
-        }
-        if !KEEPALIVES.contains(&self.tcp_keepalive) {
-            let value = format!("{:?}", self.tcp_keepalive);
-            return Err(Error::config("tcp_keepalive", value, "it must be from 1 s to 32767 s"));
-        }
-        Ok(())
-    }
-
-    fn check_sentinels(&self) -> Result<()> {
-        if self.hosts.is_some() {
-            return Err(Error::config("hosts", "...", "sentinels tell where the servers are; give one or the other"));
-        }
-        for (at, sentinel) in self.sentinels.iter().enumerate() {
-            let refuse = |reason: &str| Error::config(format!("sentinels[{at}]"), sentinel, reason);
-            match sentinel.address().map_err(|reason| refuse(&reason))? {
-                Address::Tcp { db: 0, .. } => {}
-                Address::Tcp { .. } => return Err(refuse("a sentinel has no databases")),
-                Address::Unix { .. } => return Err(refuse("a sentinel is reached over TCP")),
-            }
-        }
-        let mut seen = HashSet::new();
-        for (at, service) in self.services.iter().enumerate() {
-            let refuse = |reason| Err(Error::config(format!("services[{at}]"), service.escape_debug(), reason));
-            if service.is_empty() || service.chars().any(|char| char.is_whitespace() || char.is_control()) {
-                return refuse("a name cannot be empty or have spaces or control characters");
-            }
-            if !seen.insert(service) {
-                return refuse("it is given twice");
-            }
-        }
-        Ok(())
-    }
-
-    fn check_tls(&self) -> Result<()> {
-        let (option, path) = match &self.tls {
-            TlsFiles { cert: Some(path), key: None, .. } => {
-                return Err(Error::config("tls_cert_file", path.display(), "its key is missing: tls_key_file"));
-            }
-            TlsFiles { key: Some(path), cert: None, .. } => {
-                return Err(Error::config("tls_key_file", path.display(), "its certificate is missing: tls_cert_file"));
-            }
-            TlsFiles { ca: Some(path), .. } => ("tls_ca_file", path),
-            TlsFiles { cert: Some(path), .. } => ("tls_cert_file", path),
-            _ => return Ok(()),
-        };
-        let servers = if self.sentinels.is_empty() { self.host_list() } else { self.sentinels.clone() };
-        if self.service_login.tls || servers.iter().any(Host::is_tls) {
-            return Ok(());
-        }
-        Err(Error::config(option, path.display(), "no server is reached over TLS: rediss://, or service_tls"))
-    }
-}
-
-fn check_hosts(hosts: &[Host]) -> Result<()> {
-    if hosts.is_empty() {
-        return Err(Error::config("hosts", "[]", "at least one host is needed"));
-    }
-    let (mut addresses, mut identities) = (HashSet::new(), HashSet::new());
-    for (at, host) in hosts.iter().enumerate() {
-        let refuse = |reason: &str| Error::config(format!("hosts[{at}]"), host, reason);
-        let address = host.address().map_err(|reason| refuse(&reason))?;
-        if host.given_name().is_some_and(|name| name.is_empty() || name.chars().any(char::is_control)) {
-            return Err(refuse("a name cannot be empty or have control characters"));
-        }
-        if !addresses.insert(address.to_string()) {
-            return Err(refuse("another host has the same address and database"));
-        }
-        if !identities.insert(host.identity()) {
-            return Err(refuse("another host has the same name"));
-        }
-    }
-    Ok(())
 }

@@ -4,27 +4,45 @@ use std::time::Duration;
 
 use super::host::{Host, Parts};
 use super::raw::Raw;
-use crate::capacity::{self, CapacityRule};
+use super::server::OPTIONS_OF_REDIS_PY;
+use crate::capacity::CapacityRule;
 use crate::error::{Error, Result};
 
 /// What a glob in the keys of `channel_capacity` begins with when it is a regex.
 const REGEX_MARK: &str = "re:";
+
+/// The parts that a table of a host may have.
+const PARTS: [&str; 10] =
+    ["url", "address", "name", "host", "port", "db", "username", "password", "unix_socket_path", "ssl"];
+
+/// `text` for people, unless it looks like the address of a server or a connection string, which may hold a password.
+pub(super) fn shown(text: &str) -> &str {
+    let lower = text.to_ascii_lowercase();
+    let has_password = text.contains('=') && ["passw", "pwd"].iter().any(|word| lower.contains(word));
+    if has_password || text.contains("://") || text.contains('@') { "..." } else { text }
+}
+
+/// The number in the text of a variable, or the text.
+pub(super) fn number_in(text: &str) -> Raw {
+    let text = text.trim();
+    let whole = text.parse().map(Raw::Integer);
+    whole.or_else(|_| text.parse().map(Raw::Float)).unwrap_or_else(|_| Raw::Text(text.into()))
+}
+
+/// The truth value in the text of a variable, or the text.
+pub(super) fn truth_in(text: &str) -> Raw {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Raw::Bool(true),
+        "false" | "0" | "no" | "off" => Raw::Bool(false),
+        _ => Raw::Text(text.into()),
+    }
+}
 
 pub(super) fn text(option: &str, raw: Raw) -> Result<String> {
     match raw {
         Raw::Text(text) => Ok(text),
         other => Err(Error::config(option, other, "text is expected")),
     }
-}
-
-/// What the text stands for in a list of words.
-pub(super) fn choice<T: Copy>(option: &str, raw: &Raw, words: &[(&str, T)]) -> Result<T> {
-    let Raw::Text(text) = raw else { return Err(Error::config(option, raw, "text is expected")) };
-    let found = words.iter().find(|(word, _)| word == text);
-    found.map(|(_, value)| *value).ok_or_else(|| {
-        let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
-        Error::config(option, text, format_args!("it must be {}", known.join(" or ")))
-    })
 }
 
 pub(super) fn truth(option: &str, raw: &Raw) -> Result<bool> {
@@ -94,21 +112,24 @@ fn host(raw: Raw) -> Result<Host, (String, String)> {
     match raw {
         Raw::Text(url) => Ok(url.into()),
         Raw::List(pair) => match <[Raw; 2]>::try_from(pair) {
-            Ok([Raw::Text(host), Raw::Integer(port)]) => match u16::try_from(port) {
-                Ok(port) => Ok((host.as_str(), port).into()),
-                Err(_) => Err((port.to_string(), "the port must be from 1 to 65535".into())),
-            },
+            Ok([Raw::Text(host), port]) => {
+                let parts = [("host", Raw::Text(host)), ("port", port)];
+                table(kind, parts.map(|(part, raw)| (part.to_owned(), raw)).into())
+            }
             _ => Err((kind.into(), "a host and a port are expected".into())),
         },
-        Raw::Table(parts) => {
-            let mut collected = Parts::default();
-            for (part, raw) in parts {
-                set_part(&mut collected, &part, raw).map_err(|reason| (format!("{{{part} = ...}}"), reason))?;
-            }
-            collected.into_host().map_err(|reason| (kind.into(), reason))
-        }
+        Raw::Table(parts) => table(kind, parts),
         _ => Err((kind.into(), "a url, a list of host and port, or a table is expected".into())),
     }
+}
+
+fn table(kind: &str, parts: Vec<(String, Raw)>) -> Result<Host, (String, String)> {
+    let mut collected = Parts::default();
+    for (part, raw) in parts {
+        let named = |reason| (format!("{{{} = ...}}", shown(&part)), reason);
+        set_part(&mut collected, &part, raw).map_err(named)?;
+    }
+    collected.into_host().map_err(|reason| (kind.into(), reason))
 }
 
 fn set_part(parts: &mut Parts, part: &str, raw: Raw) -> Result<(), String> {
@@ -125,46 +146,64 @@ fn set_part(parts: &mut Parts, part: &str, raw: Raw) -> Result<(), String> {
         "url" | "address" => text(&mut parts.url, raw),
         "name" => text(&mut parts.name, raw),
         "host" => text(&mut parts.host, raw),
+        "unix_socket_path" | "path" => text(&mut parts.path, raw),
         "username" => text(&mut parts.username, raw),
         "password" => text(&mut parts.password, raw),
+        // In redis-py nothing stands for no check.
+        "ssl_cert_reqs" if raw == Raw::Null => text(&mut parts.certificates, Raw::Text("none".into())),
+        "ssl_cert_reqs" => text(&mut parts.certificates, raw),
+        "ssl" => match raw {
+            Raw::Bool(tls) => {
+                parts.tls = tls;
+                Ok(())
+            }
+            other => Err(format!("true or false is expected, not {}", other.kind())),
+        },
         "port" => number(raw).map(|port| parts.port = port),
         "db" => number(raw).map(|db| parts.db = db),
-        _ => Err("there is no such part; there are url, address, name, host, port, db, username, password".into()),
+        _ => Err(match OPTIONS_OF_REDIS_PY.iter().find(|(theirs, _)| *theirs == part) {
+            Some((_, ours)) => format!("it is no part of a host: set the option {ours}"),
+            None => format!("there is no such part; there are {}", PARTS.join(", ")),
+        }),
     }
 }
 
+/// A number, also one that is given as text, as from the environment of a Django site.
 fn number<N: TryFrom<i128>>(raw: Raw) -> Result<Option<N>, String> {
     match raw {
         Raw::Null => Ok(None),
         Raw::Integer(number) => N::try_from(number).map(Some).map_err(|_| format!("{number} is out of range")),
+        Raw::Text(text) => match number_in(&text) {
+            raw @ Raw::Integer(_) => number(raw),
+            _ => Err("a whole number is expected, not this text".into()),
+        },
         other => Err(format!("a whole number is expected, not {}", other.kind())),
     }
 }
 
-pub(super) fn rules(raw: Raw) -> Result<Vec<CapacityRule>> {
+pub(super) fn rules(option: &str, raw: Raw) -> Result<Vec<CapacityRule>> {
     match raw {
-        Raw::Table(entries) => entries.into_iter().map(|(pattern, raw)| keyed_rule(&pattern, &raw)).collect(),
-        Raw::List(tables) => tables.iter().map(listed_rule).collect(),
-        other => Err(Error::config(capacity::OPTION, other, "a table of patterns, or a list of tables, is expected")),
+        Raw::Table(entries) => entries.iter().map(|(pattern, raw)| keyed_rule(option, pattern, raw)).collect(),
+        Raw::List(tables) => tables.iter().map(|table| listed_rule(option, table)).collect(),
+        other => Err(Error::config(option, other, "a table of patterns, or a list of tables, is expected")),
     }
 }
 
-fn keyed_rule(pattern: &str, raw: &Raw) -> Result<CapacityRule> {
-    let capacity = whole(&format!("{}.{pattern}", capacity::OPTION), raw)?;
+fn keyed_rule(option: &str, pattern: &str, raw: &Raw) -> Result<CapacityRule> {
+    let capacity = whole(&format!("{option}.{}", shown(pattern)), raw)?;
     Ok(match pattern.strip_prefix(REGEX_MARK) {
         Some(regex) => CapacityRule::regex(regex, capacity),
         None => CapacityRule::glob(pattern, capacity),
     })
 }
 
-fn listed_rule(raw: &Raw) -> Result<CapacityRule> {
-    let refuse = |raw: &Raw| {
-        Err(Error::config(capacity::OPTION, raw, "a table of capacity and either glob or regex is expected"))
-    };
+fn listed_rule(option: &str, raw: &Raw) -> Result<CapacityRule> {
+    let refuse =
+        |raw: &Raw| Err(Error::config(option, raw, "a table of capacity and either glob or regex is expected"));
     let Raw::Table(entries) = raw else { return refuse(raw) };
     let get = |name: &str| entries.iter().find(|(key, _)| key == name).map(|(_, value)| value);
     let Some(capacity) = get("capacity").filter(|_| entries.len() == 2) else { return refuse(raw) };
-    let capacity = whole(capacity::OPTION, capacity)?;
+    let capacity = whole(option, capacity)?;
     match (get("glob"), get("regex")) {
         (Some(Raw::Text(pattern)), None) => Ok(CapacityRule::glob(pattern, capacity)),
         (None, Some(Raw::Text(pattern))) => Ok(CapacityRule::regex(pattern, capacity)),

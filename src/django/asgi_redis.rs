@@ -17,7 +17,7 @@ use super::send::{Letter, Outgoing};
 use super::wire::Wire;
 use crate::capacity::Capacity;
 use crate::codec::serializer::Serializer;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::drops::{self, DropReason};
 use crate::error::Result;
 use crate::layer::Statistics;
@@ -30,9 +30,6 @@ use crate::redis::receive::{Format, Parcel, Popped, Raw, Sorter, Unreadable};
 use crate::redis::shard::Shard;
 use crate::redis::statistics::Scan;
 
-/// What keys begin with where nothing is configured, as in Python.
-const PREFIX: &str = "asgi:";
-const STATS_PREFIX: &str = "asgi-meta:";
 /// Stands for the name of a channel in the counters of all channels.
 const GLOBAL: &str = "#global#";
 const MESSAGES: &str = ":messages_count";
@@ -82,8 +79,8 @@ impl DjangoLayer<AsgiRedis> {
     /// [`Error::InvalidConfig`](crate::Error::InvalidConfig), [`Error::UnsupportedServer`](crate::Error::UnsupportedServer)
     /// if a server is older than 6.0, [`Error::Redis`](crate::Error::Redis) if none can be reached.
     pub async fn connect(config: Config) -> Result<Self> {
-        config.validate()?;
-        let base = Base::connect(&config, config.prefix_or(PREFIX), &script::ASGI_REDIS).await?;
+        let config = config.checked_for(config::Format::AsgiRedis)?;
+        let base = Base::connect(&config, config.key_prefix(), &script::ASGI_REDIS).await?;
         let payload = Payload {
             serializer: Serializer::MessagePack,
             keys: config.fernet_keys()?,
@@ -92,8 +89,8 @@ impl DjangoLayer<AsgiRedis> {
             max_message_size: config.max_message_size,
         };
         let lists = Arc::new(Lists {
-            keys: Keys { prefix: config.prefix_or(PREFIX).to_owned() },
-            stats_prefix: config.stats_prefix_or(STATS_PREFIX),
+            keys: Keys { prefix: config.key_prefix().to_owned() },
+            stats_prefix: config.stats_key_prefix(),
             payload,
             capacity: config.capacities()?,
             garbage: Garbage::default(),

@@ -17,7 +17,7 @@ use super::script;
 use super::send::{Letter, Outgoing};
 use super::wire::Wire;
 use crate::capacity::Capacity;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::error::{Error, Result};
 use crate::layer::Statistics;
 use crate::message::{Message, Value as Routed};
@@ -75,7 +75,7 @@ impl DjangoLayer<ChannelsRedis> {
     /// [`Error::InvalidConfig`], [`Error::UnsupportedServer`] if a server is older than 6.0, [`Error::Redis`] if none
     /// can be reached.
     pub async fn connect(config: Config) -> Result<Self> {
-        config.validate()?;
+        let config = config.checked_for(config::Format::ChannelsRedis)?;
         let base = Base::connect(&config, config.key_prefix(), &script::CHANNELS_REDIS).await?;
         let payload = Payload {
             serializer: config.serializer,

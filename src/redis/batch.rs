@@ -42,7 +42,9 @@ pub(crate) enum Outcome {
         fault: Fault,
     },
     /// The layer has been closed.
-    Closed,
+    Closed {
+        shard: usize,
+    },
 }
 
 /// A message on its way to one shard, and somebody who waits to hear what became of it.

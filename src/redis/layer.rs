@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::batch::Outcome;
-use super::calls::Sends;
+use super::calls::Parts;
 use super::checkup::{self, Checkup};
 use super::connection::{Needs, Version};
 use super::envelope::Envelope;
@@ -27,7 +27,7 @@ use super::send::{Posted, Sender};
 use super::servers;
 use super::statistics;
 use super::topology::Topology;
-use crate::config::Config;
+use crate::config::{Config, Format};
 use crate::error::{Error, Result};
 use crate::health::{Health, RedisStats};
 use crate::layer::{ChannelLayer, Delivery, Event, Receiver, Statistics};
@@ -110,7 +110,7 @@ impl RedisLayer {
     }
 
     async fn connect_to(config: Config, some_needed: bool) -> Result<Self> {
-        config.validate()?;
+        let config = config.checked_for(Format::Native)?;
         let keys = Keys::new(config.key_prefix(), config.stats_key_prefix());
         let (events, _) = broadcast::channel(servers::EVENTS);
         let needs = Needs::new(&config, OLDEST_SERVER, &script::NATIVE, Some(keys.epoch()));
@@ -199,7 +199,7 @@ impl RedisLayer {
             Outcome::Full => Err(Error::ChannelFull { channel }),
             Outcome::Failed { fault, .. } if !fault.may_have_run && self.closing.is_cancelled() => Err(Error::Closed),
             Outcome::Failed { shard, fault } => Err(fault.into_error(shard)),
-            Outcome::Closed => Err(Error::Closed),
+            Outcome::Closed { .. } => Err(Error::Closed),
         }
     }
 
@@ -221,11 +221,11 @@ impl RedisLayer {
 
     /// Waits for all of `posted`.
     async fn finish_routes(&self, posted: Vec<Posted>) -> Result<()> {
-        let mut sends = Sends::default();
+        let mut parts = Parts::default();
         for posted in posted {
-            sends.add(self.sender.outcome(posted).await);
+            parts.add(self.sender.outcome(posted).await);
         }
-        sends.result()
+        parts.result()
     }
 
     fn sources(&self, channels: &[&str]) -> Result<Vec<ChannelName>> {

@@ -41,7 +41,7 @@ pub(crate) async fn all(config: &Config) -> Result<Vec<(String, Origin)>> {
 
 fn fixed(at: usize, host: &Host, config: &Config) -> Result<(String, Origin)> {
     let refuse = |error: EndpointError| error.of_option(format!("hosts[{at}]"), host);
-    let endpoint = Endpoint::at(host.url(), config).map_err(refuse)?;
+    let endpoint = Endpoint::at(&host.url(), config).map_err(refuse)?;
     // What is wrong with files shall be told at once.
     endpoint.client().map_err(refuse)?;
     Ok((host.identity(), Origin::Fixed(Box::new(endpoint))))

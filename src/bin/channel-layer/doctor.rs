@@ -21,8 +21,10 @@ pub(crate) struct Doctor {
 impl Doctor {
     pub(crate) async fn run(self) -> Result<(), BoxError> {
         let deployment = self.layer.deployment()?;
-        print_line(&format!("options: {:?}", deployment.config))?;
         print_line(&format!("layer: {:?}", deployment.layer))?;
+        for setting in deployment.config.settings() {
+            print_line(&format!("option {setting}"))?;
+        }
         let layer = deployment.connect().await?;
         let health = layer.health().await;
         for shard in &health.shards {

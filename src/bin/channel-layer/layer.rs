@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use channel_layer::{
-    BoxError, CapacityRule, ChannelLayer, Deployment, Fallback, Format, Host, HybridLayer, LayerKind, MemoryLayer,
+    BoxError, CapacityRule, ChannelLayer, Deployment, Fallback, Format, Host, HybridLayer, MemoryLayer,
 };
 use clap::Args;
 
@@ -66,26 +66,24 @@ impl LayerOptions {
 
     /// The options and the layer that the command and its environment ask for.
     pub(crate) fn deployment(&self) -> Result<Deployment, BoxError> {
-        let mut deployment = Deployment::from_env()?;
+        let deployment = Deployment::from_env()?;
         // Rules of the environment come first, and the first that matches decides.
         let mut config = deployment
             .config
+            .clone()
             .channel_capacity(CapacityRule::glob("websocket.send.*", REPLIES_CAPACITY))
             .channel_capacity(CapacityRule::glob("websocket.*", REQUESTS_CAPACITY))
             .channel_capacity(CapacityRule::glob("asgi.delay", DELAYED_CAPACITY));
-        if !self.redis.is_empty() {
-            config = config.hosts(self.redis.clone()).sentinels::<Host>([]);
-            if deployment.layer == LayerKind::Memory {
-                deployment.layer = LayerKind::Redis;
-            }
-        }
         if !self.encryption_key.is_empty() {
             config = config.symmetric_encryption_keys(self.encryption_key.clone());
         }
         if let Some(format) = self.format {
             config = config.format(format);
         }
-        deployment.config = config;
-        Ok(deployment)
+        if self.redis.is_empty() {
+            return Ok(deployment.with_config(config));
+        }
+        // A server that is named is used, whatever the environment says.
+        Ok(Deployment::of(config.hosts(self.redis.clone()).sentinels::<Host>([]).services::<String>([])))
     }
 }

@@ -14,8 +14,8 @@ use super::publish::Publisher;
 use super::station::{Behaviour, Station};
 use super::topic::Topics;
 use super::wire::Wire;
-use crate::config::{Config, Fallback};
-use crate::error::{Error, Result};
+use crate::config::{Config, Fallback, Format};
+use crate::error::Result;
 use crate::layer::{Event, Modes};
 use crate::memory::MemoryLayer;
 use crate::redis::checkup::Checkup;
@@ -38,15 +38,12 @@ impl PubSubLayer {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`], [`Error::UnsupportedServer`] if a server is older than 5.0, or 7.0 for
-    /// [`sharded_pubsub`](Config::sharded_pubsub); with [`Fallback::Fail`] [`Error::Redis`] if none can be reached, and
+    /// [`Error::InvalidConfig`](crate::Error::InvalidConfig),
+    /// [`Error::UnsupportedServer`](crate::Error::UnsupportedServer) if a server is older than 5.0, or 7.0 for
+    /// [`sharded_pubsub`](Config::sharded_pubsub); with [`Fallback::Fail`] [`Error::Redis`](crate::Error::Redis) if none can be reached, and
     /// always if sentinels are named and no [`services`](Config::services), and none of them tells which there are.
     pub async fn connect(config: Config) -> Result<Self> {
-        config.validate()?;
-        if config.key_prefix().contains(['!', '?', '*', '[', '\\']) {
-            let reason = "on a layer that publishes it cannot have characters of patterns and channel types";
-            return Err(Error::config("prefix", config.key_prefix(), reason));
-        }
+        let config = config.checked_for(Format::PubSub)?;
         let (events, _) = broadcast::channel(servers::EVENTS);
         let min_version = if config.sharded_pubsub { OLDEST_SHARDED } else { OLDEST_SERVER };
         let needs = Needs { pool_size: 1, writable: false, ..Needs::new(&config, min_version, &[], None) };

@@ -102,8 +102,8 @@ impl PubSubLayer {
     pub async fn subscribe(&self, channels: &[&str]) -> Result<()> {
         self.check_open()?;
         for channel in ChannelName::parse_sources(channels)? {
-            // The channel stays open here, whatever the server says.
-            self.open(&channel).await.map_err(Error::of_a_part)?;
+            let wished = self.inbox.interest.keep(&channel);
+            self.inbox.interest.granted(&wished).await?;
         }
         Ok(())
     }
@@ -122,8 +122,7 @@ impl PubSubLayer {
     pub async fn new_specific_channel(&self, prefix: &str) -> Result<ChannelName> {
         let name = format!("{}{prefix}{:032x}", self.prefix, rand::random::<u128>());
         let channel = ChannelName::parse_source(&name)?;
-        self.check_open()?;
-        self.open(&channel).await?;
+        self.subscribe(&[channel.as_str()]).await?;
         Ok(channel)
     }
 
@@ -134,12 +133,6 @@ impl PubSubLayer {
 
     fn check_open(&self) -> Result<()> {
         if self.closing.is_cancelled() { Err(Error::Closed) } else { Ok(()) }
-    }
-
-    /// Opens `channel`, which has no local part, for the expiry; waits until its server has confirmed that.
-    async fn open(&self, channel: &ChannelName) -> Result<()> {
-        let wished = self.inbox.interest.keep(channel);
-        self.inbox.interest.granted(&wished).await
     }
 
     /// Has `message` published for `target`, and `kept` delivered in its place if it stays in this process.
@@ -210,7 +203,8 @@ impl ChannelLayer for PubSubLayer {
         self.check_open()?;
         let names = ChannelName::parse_sources(channels)?;
         for channel in &names {
-            self.open(channel).await?;
+            let wished = self.inbox.interest.keep(channel);
+            self.inbox.interest.granted(&wished).await?;
         }
         if let Some(delivery) = self.inbox.memory.try_receive(channels).await? {
             metrics::counter!("channel_layer_received_total").increment(1);
@@ -229,8 +223,7 @@ impl ChannelLayer for PubSubLayer {
     async fn new_channel(&self, pattern: &str) -> Result<ChannelName> {
         let suffix = Alphanumeric.sample_string(&mut rand::rng(), NEW_NAME);
         let channel = ChannelName::from_pattern(pattern, &suffix)?;
-        self.check_open()?;
-        self.open(&channel).await?;
+        self.subscribe(&[channel.as_str()]).await?;
         Ok(channel)
     }
 
@@ -245,8 +238,7 @@ impl ChannelLayer for PubSubLayer {
         self.inbox.interest.catch_up_group(&name).await;
         self.inbox.memory.group_add(group, channel).await?;
         let wished = self.inbox.interest.join(&name);
-        // It is a member here, whatever the server says.
-        self.inbox.interest.granted(&wished).await.map_err(Error::of_a_part)
+        self.inbox.interest.granted(&wished).await
     }
 
     async fn group_discard(&self, group: &str, channel: &str) -> Result<()> {

@@ -1,0 +1,240 @@
+//! The check of a configuration: each option by its range, and the options with each other.
+
+use std::collections::HashSet;
+
+use super::format::Format;
+use super::host::Host;
+use super::options::{Config, TlsFiles};
+use super::server::Address;
+use super::table::OPTIONS;
+use super::value;
+use crate::error::{Error, Result};
+
+impl Config {
+    /// Checks every option, without connecting to anything. A layer does the same when it is made.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`], naming the first option whose value cannot work, or the variable that has set it.
+    pub fn validate(&self) -> Result<()> {
+        self.check().map_err(|error| self.with_source(error))
+    }
+
+    /// This configuration for a layer of `format`, if it is valid there.
+    pub(crate) fn checked_for(self, format: Format) -> Result<Self> {
+        let config = self.format(format);
+        config.validate().map(|()| config)
+    }
+
+    fn check(&self) -> Result<()> {
+        let mut copy = self.clone();
+        OPTIONS.iter().try_for_each(|row| (row.slot)(&mut copy).check(row.name))?;
+        if self.sentinels.is_empty() {
+            check_hosts(&self.host_list())?;
+            if !self.services.is_empty() {
+                let services = self.services.join(", ");
+                return Err(Error::config("services", services, "sentinels are needed to find them"));
+            }
+        } else {
+            self.check_sentinels()?;
+        }
+        self.check_tls()?;
+        self.check_prefixes()?;
+        self.capacities()?;
+        self.key_ring()?;
+        Ok(())
+    }
+
+    fn check_sentinels(&self) -> Result<()> {
+        if self.hosts.is_some() {
+            return Err(Error::config("hosts", "...", "sentinels tell where the servers are; give one or the other"));
+        }
+        for (at, sentinel) in self.sentinels.iter().enumerate() {
+            let refuse = |reason: &str| Error::config(format!("sentinels[{at}]"), sentinel, reason);
+            match sentinel.address().map_err(|reason| refuse(&reason))? {
+                Address::Tcp { db: 0, .. } => {}
+                Address::Tcp { .. } => return Err(refuse("a sentinel has no databases")),
+                Address::Unix { .. } => return Err(refuse("a sentinel is reached over TCP")),
+            }
+        }
+        let mut seen = HashSet::new();
+        for (at, service) in self.services.iter().enumerate() {
+            let refuse = |reason| Err(Error::config(format!("services[{at}]"), service.escape_debug(), reason));
+            if service.is_empty() || service.chars().any(|char| char.is_whitespace() || char.is_control()) {
+                return refuse("a name cannot be empty or have spaces or control characters");
+            }
+            if !seen.insert(service) {
+                return refuse("it is given twice");
+            }
+        }
+        Ok(())
+    }
+
+    fn check_tls(&self) -> Result<()> {
+        let (option, path) = match &self.tls {
+            TlsFiles { cert: Some(path), key: None, .. } => {
+                return Err(Error::config("tls_cert_file", path.display(), "its key is missing: tls_key_file"));
+            }
+            TlsFiles { key: Some(path), cert: None, .. } => {
+                return Err(Error::config("tls_key_file", path.display(), "its certificate is missing: tls_cert_file"));
+            }
+            TlsFiles { ca: Some(path), .. } => ("tls_ca_file", path),
+            TlsFiles { cert: Some(path), .. } => ("tls_cert_file", path),
+            _ => return Ok(()),
+        };
+        let servers = if self.sentinels.is_empty() { self.host_list() } else { self.sentinels.clone() };
+        if self.service_login.tls || servers.iter().any(Host::is_tls) {
+            return Ok(());
+        }
+        Err(Error::config(option, path.display(), "no server is reached over TLS: rediss://, or service_tls"))
+    }
+
+    fn check_prefixes(&self) -> Result<()> {
+        let (prefix, stats_prefix) = (self.key_prefix(), self.stats_key_prefix());
+        let native = self.format == Format::Native;
+        for (option, value) in [("prefix", prefix), ("stats_prefix", &stats_prefix)] {
+            let refuse = |reason| Err(Error::config(option, value::shown(value).escape_debug(), reason));
+            if value.is_empty() && (native || option == "stats_prefix") {
+                return Err(Error::config(option, "\"\"", "it cannot be empty, except the prefix in Python's formats"));
+            }
+            if value.chars().any(|char| char.is_control() || matches!(char, '{' | '}')) {
+                return refuse("it cannot have braces or control characters");
+            }
+        }
+        if self.format == Format::PubSub && prefix.contains(['!', '?', '*', '[', '\\']) {
+            let reason = "on a layer that publishes it cannot have characters of patterns and channel types";
+            return Err(Error::config("prefix", value::shown(prefix), reason));
+        }
+        let keys = format!("{prefix}:");
+        if native && (keys.starts_with(&stats_prefix) || stats_prefix.starts_with(&keys)) {
+            let reason = format!("its keys cannot be told from those of prefix = {}", value::shown(prefix));
+            return Err(Error::config("stats_prefix", value::shown(&stats_prefix), reason));
+        }
+        Ok(())
+    }
+}
+
+fn check_hosts(hosts: &[Host]) -> Result<()> {
+    if hosts.is_empty() {
+        return Err(Error::config("hosts", "[]", "at least one host is needed"));
+    }
+    let (mut addresses, mut identities) = (HashSet::new(), HashSet::new());
+    for (at, host) in hosts.iter().enumerate() {
+        let refuse = |reason: &str| Error::config(format!("hosts[{at}]"), host, reason);
+        let address = host.address().map_err(|reason| refuse(&reason))?;
+        if host.given_name().is_some_and(|name| name.is_empty() || name.chars().any(char::is_control)) {
+            return Err(refuse("a name cannot be empty or have control characters"));
+        }
+        if !addresses.insert(address.to_string()) {
+            return Err(refuse("another host has the same address and database"));
+        }
+        if !identities.insert(host.identity()) {
+            return Err(refuse("another host has the same name"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::capacity::CapacityRule;
+
+    fn refusal(config: &Config) -> String {
+        config.validate().expect_err("it is refused").to_string()
+    }
+
+    #[test]
+    fn the_defaults_are_valid() {
+        Config::new().validate().expect("they are good");
+        assert_eq!(Config::new().host_list(), ["redis://127.0.0.1:6379/0".into()]);
+    }
+
+    #[test]
+    fn a_host_replaces_the_default_and_the_next_joins_it() {
+        let config = Config::new().host("redis://a").host(("b", 1));
+        assert_eq!(config.host_list(), [Host::from("redis://a"), Host::from("redis://b:1/0")]);
+        config.validate().expect("they are good");
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_by_name() {
+        let new = Config::new;
+        let hosts = |urls: &[&str]| new().hosts(urls.iter().copied());
+        let named =
+            |one: &str, two: &str| new().host(Host::new("redis://a").name(one)).host(Host::new("redis://b").name(two));
+        assert!(new().symmetric_encryption_keys(["k"]).fernet_keys().is_ok_and(|keys| keys.is_some()));
+        for (config, fault) in vec![
+            (hosts(&[]), "hosts = []"),
+            (hosts(&["redis://a", "http://u:secret@b"]), "hosts[1] = http://...: the scheme must be"),
+            (
+                hosts(&["redis://a", "redis://:x@A:6379/0"]),
+                "hosts[1] = redis://A:6379/0: another host has the same address",
+            ),
+            (named("x", "x"), "hosts[1] = x (redis://b): another host has the same name"),
+            (named("x", ""), "hosts[1] =  (redis://b): a name cannot be empty"),
+            (new().prefix(""), "prefix = \"\""),
+            (new().prefix("a{b}"), "prefix = a{b}"),
+            (new().prefix("a\n"), "prefix = a\\n"),
+            (new().stats_prefix(""), "stats_prefix = \"\""),
+            (new().prefix("shop").stats_prefix("shop:"), "stats_prefix = shop:"),
+            (new().stats_prefix("asgi:stats"), "stats_prefix = asgi:stats"),
+            (new().stats_prefix("as"), "stats_prefix = as: its keys cannot be told from those of prefix = asgi"),
+            (new().expiry(Duration::ZERO), "expiry = 0 s"),
+            (new().expiry(Duration::MAX), "expiry = "),
+            (new().group_expiry(Duration::ZERO), "group_expiry = 0 s"),
+            (new().connect_timeout(Duration::ZERO), "connect_timeout = 0 s"),
+            (new().command_timeout(Duration::from_micros(999)), "command_timeout = 0.000999 s"),
+            (new().blocking_timeout(Duration::ZERO), "blocking_timeout = 0 s"),
+            (new().capacity(0), "capacity = 0"),
+            (new().channel_capacity(CapacityRule::glob("*", 0)), "channel_capacity = *: capacity 0"),
+            (new().channel_capacity(CapacityRule::regex("(", 1)), "channel_capacity = (: "),
+            (new().symmetric_encryption_keys(["secret", ""]), "symmetric_encryption_keys[1] = \"\""),
+            (new().accept_only_keys(["secret"]), "symmetric_encryption_keys = []"),
+            (new().max_message_size(1023), "max_message_size = 1023"),
+            (new().max_message_size(usize::MAX), "max_message_size = "),
+            (new().pool_size(0), "pool_size = 0"),
+            (new().return_after(Duration::MAX), "return_after = "),
+            (new().retry_backoff(Duration::ZERO), "retry_backoff = 0 s"),
+            (new().tcp_keepalive(Duration::ZERO), "tcp_keepalive = 0 s: it must be from 1 s"),
+            (new().sentinel_refresh_interval(Duration::ZERO), "sentinel_refresh_interval = 0 s"),
+            (new().services(["a"]), "services = a: sentinels are needed"),
+            (new().sentinel("redis://a").host("redis://b"), "hosts = ...: sentinels tell where"),
+            (new().sentinel("redis://a/1"), "sentinels[0] = redis://a/1: a sentinel has no databases"),
+            (new().sentinel("unix:///s"), "sentinels[0] = unix:///s: a sentinel is reached over TCP"),
+            (new().sentinel("http://:secret@a"), "sentinels[0] = http://...: the scheme must be"),
+            (new().sentinel("redis://a").services(["x", "x"]), "services[1] = x: it is given twice"),
+            (new().sentinel("redis://a").services(["x", " "]), "services[1] =  : a name cannot be empty"),
+            (new().host("rediss://a").tls_cert_file("/c"), "tls_cert_file = /c: its key is missing"),
+            (new().host("rediss://a").tls_key_file("/k"), "tls_key_file = /k: its certificate is missing"),
+            (new().tls_ca_file("/ca"), "tls_ca_file = /ca: no server is reached over TLS"),
+            (new().sentinel("redis://a").tls_ca_file("/ca"), "tls_ca_file = /ca: no server is reached over TLS"),
+            (new().random_prefix_length(1025), "random_prefix_length = 1025: it must be from 0 to 1024 bytes"),
+        ] {
+            let error = refusal(&config);
+            assert!(error.contains(fault) && !error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let config = Config::new()
+            .host("redis://user:secret@a")
+            .symmetric_encryption_keys(["secret one"])
+            .accept_only_keys(["secret two", "secret three"])
+            .sentinel("redis://user:secret@b")
+            .service_username("secret")
+            .service_password("secret");
+        let shown = format!("{config:?}");
+        assert!(!shown.contains("secret") && !shown.contains("user:"), "{shown}");
+        assert!(shown.contains("[2 redacted]") && shown.contains("redis://a"), "{shown}");
+    }
+
+    #[test]
+    fn encryption_is_on_when_there_are_keys() {
+        assert!(Config::new().key_ring().expect("no keys are good").is_none());
+        assert!(Config::new().symmetric_encryption_keys(["secret"]).key_ring().expect("the key is good").is_some());
+    }
+}

@@ -1,0 +1,124 @@
+//! What the table of options says to people: the reference, and the values in force.
+
+use std::fmt::{self, Write};
+
+use super::format::Format;
+use super::options::Config;
+use super::pubsub::Fallback;
+use super::slot::Slot;
+use super::table::{OPTIONS, Row};
+
+/// What there is to know about an option.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct OptionInfo {
+    /// Its name in files.
+    pub name: &'static str,
+    /// Its name in the environment.
+    pub variable: String,
+    /// What it is for.
+    pub summary: &'static str,
+    /// Which values it takes, with their unit.
+    pub accepts: String,
+    /// Its default, in Markdown.
+    pub default: String,
+    /// Further names of it: in files those of Python's layers, in the environment those of other deployments.
+    pub aliases: Vec<&'static str>,
+    /// The ends of its range, or all its words, as [`Config::set`] takes them; empty where values have no order.
+    pub ends: Vec<String>,
+}
+
+/// The value of an option that is in force.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Setting {
+    /// The name of the option.
+    pub option: &'static str,
+    /// The value, without secrets.
+    pub value: String,
+    /// The variable that has set it, if one has.
+    pub variable: Option<String>,
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} = {}", self.option, self.value)?;
+        self.variable.as_ref().map_or(Ok(()), |variable| write!(f, " (from {variable})"))
+    }
+}
+
+impl Config {
+    /// All options.
+    pub fn options() -> impl Iterator<Item = OptionInfo> {
+        OPTIONS.iter().map(|row| {
+            let mut config = Self::new();
+            let slot = (row.slot)(&mut config);
+            OptionInfo {
+                name: row.name,
+                variable: row.variable(),
+                summary: row.summary,
+                accepts: slot.accepted(),
+                default: row.default.map_or_else(|| slot.default(), str::to_owned),
+                aliases: [row.aliases, row.variables].concat(),
+                ends: slot.ends(),
+            }
+        })
+    }
+
+    /// The value of each option that a layer of this configuration has, without secrets.
+    pub fn settings(&self) -> Vec<Setting> {
+        let mut filled = self.filled();
+        let setting = |row: &'static Row| {
+            let variable = self.source(row).map(str::to_owned);
+            Setting { option: row.name, value: (row.slot)(&mut filled).shown(), variable }
+        };
+        OPTIONS.iter().map(setting).collect()
+    }
+
+    /// The reference of all options as a table in Markdown.
+    pub fn reference() -> String {
+        let mut table = String::from("| option | variable | values | default | meaning |\n|---|---|---|---|---|\n");
+        for OptionInfo { name, variable, summary, accepts, default, aliases, .. } in Self::options() {
+            let also: Vec<_> = aliases.iter().map(|alias| format!("`{alias}`")).collect();
+            let also = if also.is_empty() { String::new() } else { format!(" Also {}.", also.join(", ")) };
+            writeln!(table, "| `{name}` | `{variable}` | {accepts} | {default} | {summary}{also} |")
+                .expect("a String takes every text");
+        }
+        table
+    }
+
+    /// This configuration with the defaults that depend on other options.
+    fn filled(&self) -> Self {
+        let mut config = self.clone();
+        config.prefix = Some(self.key_prefix().to_owned());
+        config.stats_prefix = Some(self.stats_key_prefix());
+        if self.sentinels.is_empty() {
+            config.hosts = Some(self.host_list());
+        }
+        config.fallback = Some(self.fallback.unwrap_or(match self.format {
+            Format::PubSub => Fallback::Local,
+            _ => Fallback::Fail,
+        }));
+        config
+    }
+}
+
+impl Slot<'_> {
+    /// The value of a new configuration, in Markdown.
+    fn default(&self) -> String {
+        match self {
+            Self::Word(_) => format!("`{}`", self.shown()),
+            _ => self.shown(),
+        }
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Config");
+        for Setting { option, value, .. } in self.settings() {
+            shown.field(option, &format_args!("{value}"));
+        }
+        shown.finish()
+    }
+}

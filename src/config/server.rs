@@ -1,0 +1,282 @@
+//! The URL of a server: read in every spelling that Redis clients have, written in the one that connections take.
+
+use std::fmt;
+
+use url::Url;
+
+pub(super) const DEFAULT_PORT: u16 = 6379;
+
+/// What redis-py calls something that is an option of the whole configuration here.
+pub(super) const OPTIONS_OF_REDIS_PY: &[(&str, &str)] = &[
+    ("socket_timeout", "command_timeout"),
+    ("socket_connect_timeout", "connect_timeout"),
+    ("ssl_ca_certs", "tls_ca_file"),
+    ("ssl_certfile", "tls_cert_file"),
+    ("ssl_keyfile", "tls_key_file"),
+    ("max_connections", "pool_size"),
+    ("retry_on_timeout", "retry_attempts"),
+    ("socket_keepalive", "tcp_keepalive"),
+    ("health_check_interval", "tcp_keepalive"),
+    ("sentinels", "sentinels"),
+    ("master_name", "services"),
+];
+
+/// Where a server is, without how to log in.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Address {
+    Tcp { host: String, port: u16, db: u32 },
+    Unix { path: String, db: u32 },
+}
+
+/// A server whose URL has been read.
+pub(super) struct Server {
+    /// With user and password where connections look for them, and the scheme `redis`, `rediss` or `unix`.
+    pub(super) url: Url,
+    pub(super) address: Address,
+}
+
+impl Server {
+    /// Reads `text`, or says what is wrong with it; the reason repeats nothing of it that may be secret.
+    pub(super) fn read(text: &str) -> Result<Self, String> {
+        Self::parse(text).map_err(|reason| if is_unescaped(text) { format!("{reason}; {ESCAPING}") } else { reason })
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let mut url =
+            Url::parse(text).map_err(|error| format!("it is no URL such as redis://localhost:6379: {error}"))?;
+        let scheme = match url.scheme() {
+            "redis" | "valkey" => "redis",
+            "rediss" | "valkeys" => "rediss",
+            "unix" | "redis+unix" | "valkey+unix" => "unix",
+            _ => return Err("the scheme must be redis, rediss, valkey, valkeys, unix or redis+unix".into()),
+        };
+        url.set_scheme(scheme).map_err(|()| "the scheme must be redis, rediss or unix")?;
+        let parameters: Vec<_> = url.query_pairs().into_owned().collect();
+        url.set_query(None);
+        let address = if scheme == "unix" { unix_address(&url)? } else { tcp_address(&url)? };
+        match url.fragment() {
+            Some("insecure") if scheme == "rediss" => {}
+            Some(_) => return Err("a fragment is allowed only as rediss://...#insecure".into()),
+            None => {}
+        }
+        let mut server = Self { url, address };
+        parameters.iter().try_for_each(|(name, value)| server.set_parameter(name, value))?;
+        Ok(server)
+    }
+
+    fn set_parameter(&mut self, name: &str, value: &str) -> Result<(), String> {
+        match name {
+            "db" => self.set_db(parse_db(value)?),
+            "user" | "username" => return self.set_username(value),
+            "pass" | "password" => return self.set_password(value),
+            "protocol" if matches!(value, "2" | "resp2" | "3" | "resp3") => self.set_query("protocol", value),
+            "protocol" => return Err("parameter protocol must be resp2 or resp3".into()),
+            "ssl_cert_reqs" => return self.set_certificates(value),
+            _ => {
+                // Anything else may be the end of a password with a '?' in it.
+                return Err(match OPTIONS_OF_REDIS_PY.iter().find(|(other, _)| *other == name) {
+                    Some((_, ours)) => format!("parameter {name} is not supported: set the option {ours}"),
+                    None => {
+                        "a parameter is not supported; there are db, username, password, protocol and ssl_cert_reqs"
+                            .into()
+                    }
+                });
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_db(&mut self, number: u32) {
+        match &mut self.address {
+            Address::Tcp { db, .. } => {
+                *db = number;
+                self.url.set_path(&number.to_string());
+            }
+            Address::Unix { db, .. } => {
+                *db = number;
+                self.set_query("db", &number.to_string());
+            }
+        }
+    }
+
+    pub(super) fn set_username(&mut self, username: &str) -> Result<(), String> {
+        if self.is_unix() {
+            self.set_query("user", username);
+            return Ok(());
+        }
+        self.url.set_username(username).map_err(|()| "it cannot have credentials".into())
+    }
+
+    pub(super) fn set_password(&mut self, password: &str) -> Result<(), String> {
+        if self.is_unix() {
+            self.set_query("pass", password);
+            return Ok(());
+        }
+        self.url.set_password(Some(password)).map_err(|()| "it cannot have credentials".into())
+    }
+
+    /// Has connections use TLS.
+    pub(super) fn set_tls(&mut self) -> Result<(), String> {
+        if self.is_unix() {
+            return Err("a unix socket has no TLS".into());
+        }
+        self.url.set_scheme("rediss").map_err(|()| "it cannot have TLS".into())
+    }
+
+    /// Has connections check certificates as `ssl_cert_reqs` of redis-py asks for.
+    pub(super) fn set_certificates(&mut self, required: &str) -> Result<(), String> {
+        match required {
+            "none" if self.is_tls() => {
+                self.url.set_fragment(Some("insecure"));
+                Ok(())
+            }
+            "required" | "none" => Ok(()),
+            _ => Err("ssl_cert_reqs must be required or none; none accepts any certificate, as #insecure does".into()),
+        }
+    }
+
+    fn set_query(&mut self, name: &str, value: &str) {
+        let kept: Vec<_> = self.url.query_pairs().into_owned().filter(|(other, _)| other != name).collect();
+        self.url.query_pairs_mut().clear().extend_pairs(kept).append_pair(name, value);
+    }
+
+    fn is_unix(&self) -> bool {
+        matches!(self.address, Address::Unix { .. })
+    }
+
+    pub(super) fn is_tls(&self) -> bool {
+        self.url.scheme() == "rediss"
+    }
+
+    pub(super) fn has_password(&self) -> bool {
+        self.url.password().is_some() || self.url.query_pairs().any(|(name, _)| name == "pass")
+    }
+
+    /// Whether it names a database other than the first.
+    pub(super) fn has_db(&self) -> bool {
+        let (Address::Tcp { db, .. } | Address::Unix { db, .. }) = &self.address;
+        *db != 0
+    }
+
+    /// The URL, credentials included, with `port` where it names none.
+    pub(super) fn url_with_port(&self, port: u16) -> String {
+        let mut url = self.url.clone();
+        if url.port().is_none() && !self.is_unix() {
+            // Every URL over TCP has a host, and so takes a port.
+            let _ = url.set_port(Some(port));
+        }
+        url.into()
+    }
+}
+
+impl fmt::Display for Server {
+    /// The URL without credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.address {
+            Address::Tcp { .. } => {
+                write!(f, "{}://{}", self.url.scheme(), self.url.host_str().unwrap_or_default())?;
+                self.url.port().map_or(Ok(()), |port| write!(f, ":{port}"))?;
+                f.write_str(self.url.path())?;
+                self.url.fragment().map_or(Ok(()), |fragment| write!(f, "#{fragment}"))
+            }
+            Address::Unix { path, .. } if path.contains([',', '=', '@']) => f.write_str("unix://..."),
+            Address::Unix { path, db: 0 } => write!(f, "unix://{path}"),
+            Address::Unix { path, db } => write!(f, "unix://{path}?db={db}"),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port, db } => write!(f, "{host}:{port}/{db}"),
+            Self::Unix { path, db } => write!(f, "{path}?db={db}"),
+        }
+    }
+}
+
+const ESCAPING: &str = "in a user or a password write # as %23, / as %2F, ? as %3F, : as %3A, @ as %40 and % as %25";
+
+/// Whether an `@` stands behind the place where the address ends, as it does when a password has one of the characters
+/// that end it.
+fn is_unescaped(text: &str) -> bool {
+    let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+    rest.split_once(['/', '?', '#']).is_some_and(|(_, behind)| behind.contains('@'))
+}
+
+fn tcp_address(url: &Url) -> Result<Address, String> {
+    let host = url.host_str().filter(|host| !host.is_empty()).ok_or("the host is missing")?.to_ascii_lowercase();
+    // Connection strings of other products have options, and so passwords, behind commas.
+    let plain = |host: &str| host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+    if !plain(&host) && !host.starts_with('[') {
+        return Err("the host has characters that no name of a host has".into());
+    }
+    if matches!(host.as_str(), "0.0.0.0" | "[::]") {
+        return Err("a wildcard address cannot be connected to".into());
+    }
+    let port = url.port().unwrap_or(DEFAULT_PORT);
+    if port == 0 {
+        return Err("port 0 cannot be connected to".into());
+    }
+    let db = match url.path().trim_matches('/') {
+        "" => 0,
+        db => parse_db(db)?,
+    };
+    Ok(Address::Tcp { host, port, db })
+}
+
+fn unix_address(url: &Url) -> Result<Address, String> {
+    let path = url.to_file_path().ok().filter(|path| path.as_os_str().len() > 1);
+    let path = path.and_then(|path| path.into_os_string().into_string().ok());
+    let path = path.ok_or("it must have an absolute path, as in unix:///run/redis.sock")?;
+    Ok(Address::Unix { path, db: 0 })
+}
+
+fn parse_db(db: &str) -> Result<u32, String> {
+    db.parse().map_err(|_| "the database must be a number, as in redis://localhost:6379/0".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> String {
+        Server::read(text).unwrap_or_else(|reason| panic!("{text}: {reason}")).url_with_port(DEFAULT_PORT)
+    }
+
+    #[test]
+    fn every_spelling_becomes_the_url_that_connections_take() {
+        for (text, expected) in [
+            ("redis://a", "redis://a:6379"),
+            ("valkey://u:p@a:1/2", "redis://u:p@a:1/2"),
+            ("valkeys://a:1", "rediss://a:1"),
+            ("redis://a?db=3", "redis://a:6379/3"),
+            ("redis://a/1?db=3&password=p%40&username=u", "redis://u:p%40@a:6379/3"),
+            ("rediss://:p@a:1?ssl_cert_reqs=none", "rediss://:p@a:1#insecure"),
+            ("rediss://a:1/0?ssl_cert_reqs=required", "rediss://a:1/0"),
+            ("redis://a:1?protocol=3", "redis://a:1?protocol=3"),
+            ("unix:///run/redis.sock?db=2&password=p", "unix:///run/redis.sock?db=2&pass=p"),
+            ("redis+unix:///run/redis.sock?username=u&pass=p", "unix:///run/redis.sock?user=u&pass=p"),
+        ] {
+            assert_eq!(url(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_parameter_of_redis_py_is_refused_with_the_name_of_our_option() {
+        for (parameter, option) in OPTIONS_OF_REDIS_PY {
+            let refused = Server::read(&format!("redis://a?{parameter}=1")).err().expect(parameter);
+            assert!(refused.ends_with(&format!("set the option {option}")), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_password_that_ends_the_address_hints_at_escaping() {
+        for url in ["redis://:a#b@h", "redis://u:a/b@h", "redis://:1?b@h", "redis://u:1/b@h:1", "rediss://:1#b@h/0"] {
+            let refused = Server::read(url).err().expect(url);
+            assert!(refused.contains("write # as %23"), "{url}: {refused}");
+        }
+        let refused = Server::read("redis://h/first").err().expect("it is refused");
+        assert!(!refused.contains("%23"), "{refused}");
+    }
+}

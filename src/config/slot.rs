@@ -1,0 +1,212 @@
+//! `Slot`: the field of an option, with everything that follows from its type and its range.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::host::Host;
+use super::raw::Raw;
+use super::table::CENTURY;
+use super::value;
+use crate::capacity::CapacityRule;
+use crate::error::{Error, Result};
+
+/// Redis takes memory for each of its databases when it starts.
+pub(super) const DATABASES: RangeInclusive<u32> = 0..=65_535;
+
+/// The field of an option, and which values it takes.
+pub(super) enum Slot<'c> {
+    Time(&'c mut Duration, RangeInclusive<Duration>),
+    /// The text is the unit.
+    Count(&'c mut usize, RangeInclusive<usize>, &'static str),
+    Database(&'c mut u32),
+    Truth(&'c mut bool),
+    Word(&'c mut dyn Word),
+    Text(&'c mut Option<String>),
+    Secret(&'c mut Option<String>),
+    Path(&'c mut Option<PathBuf>),
+    Names(&'c mut Vec<String>),
+    Keys(&'c mut Vec<String>),
+    Hosts(&'c mut Option<Vec<Host>>),
+    Sentinels(&'c mut Vec<Host>),
+    Rules(&'c mut Vec<CapacityRule>),
+}
+
+/// A choice between words.
+pub(super) trait Word {
+    /// All words of the choice.
+    fn words(&self) -> Vec<&'static str>;
+    /// The word of the current value, if one is chosen.
+    fn word(&self) -> Option<&'static str>;
+    /// Chooses `word`; returns whether it is one of the words.
+    fn choose(&mut self, word: &str) -> bool;
+}
+
+/// An enumeration whose values have words in a configuration.
+pub(super) trait Words: Copy + PartialEq + 'static {
+    /// Each value with its word.
+    const WORDS: &'static [(&'static str, Self)];
+}
+
+impl<T: Words> Word for Option<T> {
+    fn words(&self) -> Vec<&'static str> {
+        T::WORDS.iter().map(|(word, _)| *word).collect()
+    }
+
+    fn word(&self) -> Option<&'static str> {
+        T::WORDS.iter().find(|(_, value)| Some(*value) == *self).map(|(word, _)| *word)
+    }
+
+    fn choose(&mut self, word: &str) -> bool {
+        let found = T::WORDS.iter().find(|(other, _)| *other == word);
+        found.inspect(|(_, value)| *self = Some(*value)).is_some()
+    }
+}
+
+impl<T: Words> Word for T {
+    fn words(&self) -> Vec<&'static str> {
+        Some(*self).words()
+    }
+
+    fn word(&self) -> Option<&'static str> {
+        Some(*self).word()
+    }
+
+    fn choose(&mut self, word: &str) -> bool {
+        let mut chosen = None;
+        let found = chosen.choose(word);
+        *self = chosen.unwrap_or(*self);
+        found
+    }
+}
+
+impl Slot<'_> {
+    /// Sets the field from the value that a file has for `option`.
+    pub(super) fn set(self, option: &str, raw: Raw) -> Result<()> {
+        match self {
+            Self::Time(time, _) => *time = value::seconds(option, &raw)?,
+            Self::Count(count, ..) => *count = value::whole(option, &raw)?,
+            Self::Database(db) => *db = value::database(option, &raw)?,
+            Self::Truth(truth) => *truth = value::truth(option, &raw)?,
+            Self::Word(word) => {
+                let text = value::text(option, raw)?;
+                if !word.choose(&text) {
+                    let reason = format!("it must be {}", either(&word.words()));
+                    return Err(Error::config(option, value::shown(&text), reason));
+                }
+            }
+            Self::Text(text) => *text = Some(value::text(option, raw)?),
+            Self::Secret(secret) => *secret = Some(value::secret(option, raw)?),
+            Self::Path(path) => *path = Some(value::text(option, raw)?.into()),
+            Self::Names(names) => *names = value::names(option, raw)?,
+            Self::Keys(keys) => *keys = value::keys(option, raw)?,
+            Self::Hosts(hosts) => *hosts = Some(value::hosts(option, raw)?),
+            Self::Sentinels(sentinels) => *sentinels = value::hosts(option, raw)?,
+            Self::Rules(rules) => *rules = value::rules(option, raw)?,
+        }
+        Ok(())
+    }
+
+    /// The value that a file would have for the `text` of a variable.
+    pub(super) fn raw_of(&self, text: &str) -> Result<Raw, String> {
+        let json = || serde_json::from_str(text).map_err(|error| format!("it is no JSON: {error}"));
+        let list = |parts: Vec<&str>| Raw::List(parts.into_iter().map(|part| Raw::Text(part.into())).collect());
+        let is_list = text.trim_start().starts_with('[');
+        Ok(match self {
+            Self::Time(..) | Self::Count(..) | Self::Database(_) => value::number_in(text),
+            Self::Truth(_) => value::truth_in(text),
+            Self::Word(_) | Self::Text(_) | Self::Secret(_) | Self::Path(_) => Raw::Text(text.into()),
+            Self::Names(_) | Self::Keys(_) | Self::Hosts(_) | Self::Sentinels(_) if is_list => json()?,
+            Self::Rules(_) => json()?,
+            Self::Keys(_) => list(vec![text]),
+            Self::Names(_) | Self::Hosts(_) | Self::Sentinels(_) => {
+                list(text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect())
+            }
+        })
+    }
+
+    /// Checks that the value of `option` is in its range.
+    pub(super) fn check(&self, option: &str) -> Result<()> {
+        let in_range = match self {
+            Self::Time(time, range) => range.contains(time),
+            Self::Count(count, range, _) => range.contains(count),
+            Self::Database(db) => DATABASES.contains(db),
+            _ => true,
+        };
+        if in_range {
+            return Ok(());
+        }
+        Err(Error::config(option, self.shown(), format!("it must be {}", self.accepted())))
+    }
+
+    /// The value for people, without secrets.
+    pub(super) fn shown(&self) -> String {
+        let text = |text: &Option<String>| text.as_ref().map_or_else(none, |text| format!("{:?}", value::shown(text)));
+        let redacted = |count: usize| if count == 0 { none() } else { format!("[{count} redacted]") };
+        let list = |hosts: &[Host]| hosts.iter().map(Host::to_string).collect::<Vec<_>>().join(", ");
+        match self {
+            Self::Time(time, _) => seconds(**time),
+            Self::Count(count, ..) => count.to_string(),
+            Self::Database(db) => db.to_string(),
+            Self::Truth(truth) => truth.to_string(),
+            Self::Word(word) => word.word().map_or_else(none, str::to_owned),
+            Self::Text(value) => text(value),
+            Self::Secret(secret) => redacted(secret.iter().count()),
+            Self::Path(path) => path.as_ref().map_or_else(none, |path| path.display().to_string()),
+            Self::Names(names) if names.is_empty() => none(),
+            Self::Names(names) => names.join(", "),
+            Self::Keys(keys) => redacted(keys.len()),
+            Self::Hosts(hosts) => hosts.as_ref().map_or_else(none, |hosts| list(hosts)),
+            Self::Sentinels(sentinels) if sentinels.is_empty() => none(),
+            Self::Sentinels(sentinels) => list(sentinels),
+            Self::Rules(rules) if rules.is_empty() => none(),
+            Self::Rules(rules) => rules.iter().map(CapacityRule::to_string).collect::<Vec<_>>().join(", "),
+        }
+    }
+
+    /// Which values the option takes, with their unit.
+    pub(super) fn accepted(&self) -> String {
+        match self {
+            Self::Time(_, range) => format!("from {} to {}", seconds(*range.start()), seconds(*range.end())),
+            Self::Count(_, range, unit) => format!("from {} to {} {unit}", range.start(), range.end()),
+            Self::Database(_) => format!("from {} to {}", DATABASES.start(), DATABASES.end()),
+            Self::Truth(_) => "true or false".into(),
+            Self::Word(word) => either(&word.words()),
+            Self::Text(_) => "text".into(),
+            Self::Secret(_) => "text, secret".into(),
+            Self::Path(_) => "the path of a file".into(),
+            Self::Names(_) => "a list of names".into(),
+            Self::Keys(_) => "a list of texts, secret".into(),
+            Self::Hosts(_) | Self::Sentinels(_) => "a list of hosts".into(),
+            Self::Rules(_) => "a table of patterns and numbers".into(),
+        }
+    }
+
+    /// The ends of the range, or all words of a choice, as the text of a variable; empty where values have no order.
+    pub(super) fn ends(&self) -> Vec<String> {
+        match self {
+            Self::Time(_, range) => [range.start(), range.end()].map(|time| time.as_secs_f64().to_string()).into(),
+            Self::Count(_, range, _) => vec![range.start().to_string(), range.end().to_string()],
+            Self::Database(_) => vec![DATABASES.start().to_string(), DATABASES.end().to_string()],
+            Self::Truth(_) => vec!["false".into(), "true".into()],
+            Self::Word(word) => word.words().into_iter().map(str::to_owned).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn none() -> String {
+    "none".into()
+}
+
+fn seconds(time: Duration) -> String {
+    if time == CENTURY { "100 years".into() } else { format!("{} s", time.as_secs_f64()) }
+}
+
+/// The words with "or" before the last one.
+fn either(words: &[&str]) -> String {
+    match words.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => words.concat(),
+    }
+}

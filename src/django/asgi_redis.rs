@@ -139,7 +139,7 @@ impl Wire for Lists {
         for messages in channels {
             let name = messages[0].channel.non_local();
             keys.extend([self.keys.channel(name), self.counter(name, MESSAGES), self.counter(name, REFUSALS)]);
-            keys.extend(messages.iter().map(|_| format!("{}{:032x}", self.keys.prefix, rand::random::<u128>())));
+            keys.extend(messages.iter().map(|_| self.new_key()));
         }
         let mut command = script::LIST_SEND.call(&keys);
         command.arg(milliseconds(self.payload.expiry));
@@ -189,6 +189,11 @@ impl Wire for Lists {
 }
 
 impl Lists {
+    /// A key for one message, which nothing else has.
+    fn new_key(&self) -> String {
+        format!("{}{:032x}", self.keys.prefix, rand::random::<u128>())
+    }
+
     fn counter(&self, name: &str, what: &str) -> String {
         format!("{}{name}{what}", self.stats_prefix)
     }
@@ -256,58 +261,52 @@ impl Lists {
             Routing::One(_) => return Err(undecodable("its routing names a channel elsewhere")),
             Routing::None | Routing::Many(_) => source.clone(),
         };
-        let expires = Label::of(&raw).map_or(0, |label| label.expires);
+        let expires = expires(&raw).unwrap_or(0);
         Ok(Parcel::open(shard.clone(), source.clone(), expires, (raw, message), [channel].into()))
     }
 
     /// A message that has been taken. One without an end gets the one that it should have.
-    fn raw(&self, shard: &Shard, key: &[u8], body: Vec<u8>, remaining: i64) -> Raw {
+    fn raw(&self, shard: &Shard, body: Vec<u8>, remaining: i64) -> Raw {
         let remaining = u64::try_from(remaining).unwrap_or_else(|_| milliseconds(self.payload.expiry));
         let expires = shard.clock.now_ms().unwrap_or(0).saturating_add(remaining);
-        Raw { body: body.into(), label: Label { expires, key }.to_bytes() }
+        Raw { body: body.into(), label: Bytes::copy_from_slice(&expires.to_be_bytes()) }
     }
 }
 
-/// What has to be known of a message to put it back: when it expires, and its key.
-struct Label<'a> {
-    expires: u64,
-    key: &'a [u8],
-}
-
-impl<'a> Label<'a> {
-    fn of(raw: &'a Raw) -> Option<Self> {
-        let (expires, key) = raw.label.split_first_chunk()?;
-        Some(Self { expires: u64::from_be_bytes(*expires), key })
-    }
-
-    fn to_bytes(&self) -> Bytes {
-        [&self.expires.to_be_bytes(), self.key].concat().into()
-    }
+/// When a message expires, in ms since the epoch: what its [`Raw`] has as its label.
+fn expires(raw: &Raw) -> Option<u64> {
+    raw.label[..].try_into().ok().map(u64::from_be_bytes)
 }
 
 fn parse<T: FromRedisValue>(answer: Value) -> Result<T, Fault> {
     redis::from_redis_value(answer).map_err(|error| Fault::unexpected(&error.to_string()))
 }
 
-/// The message under `key`, which nobody else can find any more, and its remaining time in ms. A server that is away is
-/// waited for as long as for an answer.
+/// The message under `key` and its remaining time in ms, or `None` if it has expired. No list has the key any more, so that
+/// nobody else takes the message. An answer may be lost, and the message is there for the next attempt: it is deleted after
+/// it has been read. A server that is away is waited for as long as for two answers.
 ///
 /// Not cancel safe: the message may be lost.
 async fn fetch(shard: &Shard, key: &[u8]) -> Result<Option<(Vec<u8>, i64)>, Fault> {
     let command = script::LIST_FETCH.call(&[key]);
     let began = Instant::now();
-    loop {
-        match shard.run(&command).await {
-            Ok(answer) => return parse(answer),
-            // Trying again is safe: there is one message, and one who looks for it.
-            Err(_) if began.elapsed() < shard.patience() => tokio::time::sleep(FETCH_PAUSE).await,
+    let message: Option<(Vec<u8>, i64)> = loop {
+        match shard.run_once(&command).await {
+            Ok(answer) => break parse(answer)?,
+            Err(_) if began.elapsed() < 2 * shard.patience() => tokio::time::sleep(FETCH_PAUSE).await,
             Err(fault) => return Err(fault),
         }
+    };
+    if message.is_some() {
+        // A message that cannot be deleted now expires unseen.
+        let _ = shard.run_once(redis::cmd("DEL").arg(key)).await;
     }
+    Ok(message)
 }
 
-/// What `list_take.lua` returns: a list, what was taken from it, and how many keys had no message any more.
-type Taken = (Vec<u8>, Vec<(Vec<u8>, Vec<u8>, i64)>, usize);
+/// What `list_take.lua` returns: a list, the messages taken from it with their remaining times, and how many keys had no
+/// message any more.
+type Taken = (Vec<u8>, Vec<(Vec<u8>, i64)>, usize);
 
 #[async_trait]
 impl Format for Reading {
@@ -348,11 +347,11 @@ impl Format for Reading {
                 None
             };
             let missing = usize::from(fetched.is_none());
-            raw.extend(fetched.map(|(body, remaining)| self.0.raw(shard, &message, body, remaining)));
+            raw.extend(fetched.map(|(body, remaining)| self.0.raw(shard, body, remaining)));
             (list, missing)
         } else {
             let (list, taken, missing): Taken = parse(answer)?;
-            raw.extend(taken.into_iter().map(|(key, body, remaining)| self.0.raw(shard, &key, body, remaining)));
+            raw.extend(taken.into_iter().map(|(body, remaining)| self.0.raw(shard, body, remaining)));
             (list, missing)
         };
         drops::count(DropReason::Expired, missing);
@@ -370,12 +369,13 @@ impl Format for Reading {
     fn refuse(&self, _: &Arc<Shard>, _: Bytes, _: String) {}
 
     fn put_back(&self, list: &str, parcels: &[Parcel]) -> Cmd {
-        let labelled =
-            || parcels.iter().filter_map(|parcel| parcel.raw().and_then(|(raw, _)| Some((raw, Label::of(raw)?))));
-        let keys: Vec<_> = std::iter::once(list.as_bytes()).chain(labelled().map(|(_, label)| label.key)).collect();
+        let messages: Vec<_> = parcels.iter().filter_map(|parcel| parcel.raw()).map(|(raw, _)| raw).collect();
+        // New keys, since what deletes a message that has been read may still be under way.
+        let keys = messages.iter().map(|_| self.0.new_key());
+        let keys: Vec<_> = std::iter::once(list.to_owned()).chain(keys).collect();
         let mut command = script::LIST_PUT_BACK.call(&keys);
-        for (raw, label) in labelled() {
-            command.arg(label.expires).arg(&raw.body[..]);
+        for raw in messages {
+            command.arg(expires(raw).unwrap_or(0)).arg(&raw.body[..]);
         }
         command
     }

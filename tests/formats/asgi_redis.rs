@@ -8,7 +8,7 @@ use metrics_util::debugging::DebuggingRecorder;
 use redis::AsyncCommands;
 
 use super::site::{EXPIRY, Site, assert_lives, script_calls, take};
-use crate::support::{Counts, DEADLINE, RedisServer, eventually, shared_servers, within};
+use crate::support::{Counts, DEADLINE, Proxy, RedisServer, eventually, shared_servers, within};
 
 /// `{"a": 1}` as `msgpack.packb` writes it, without the header of the map.
 const BODY: &[u8] = b"\xa1a\x01";
@@ -211,11 +211,7 @@ async fn reader_that_may_not_fetch() -> (RedisServer, Site, AsgiRedisLayer, toki
             }
         }
     });
-    eventually("a read that waits", async || {
-        let info: String = redis::cmd("INFO").arg("clients").query_async(&mut site.redis.clone()).await.unwrap();
-        info.contains("blocked_clients:1").then_some(())
-    })
-    .await;
+    waits(&mut site).await;
     site.may("-evalsha").await;
     site.python_sends("work", "1", &[b"\x81", BODY].concat()).await;
     eventually("a key that is taken", async || {
@@ -224,6 +220,15 @@ async fn reader_that_may_not_fetch() -> (RedisServer, Site, AsgiRedisLayer, toki
     })
     .await;
     (server, site, layer, reading)
+}
+
+/// Waits until a reader waits at the server.
+async fn waits(site: &mut Site) {
+    eventually("a read that waits", async || {
+        let info: String = redis::cmd("INFO").arg("clients").query_async(&mut site.redis).await.unwrap();
+        info.contains("blocked_clients:1").then_some(())
+    })
+    .await;
 }
 
 impl Site {
@@ -257,6 +262,31 @@ async fn a_message_whose_key_is_taken_and_that_cannot_be_fetched_is_counted_and_
     site.may("+evalsha").await;
     site.python_sends("work", "2", &[b"\x81", BODY].concat()).await;
     assert_eq!(within(DEADLINE, "the next message", reading).await.unwrap().message, sent());
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_message_whose_answer_is_lost_while_it_is_fetched_is_fetched_again() {
+    let recorder = DebuggingRecorder::new();
+    let mut counts = Counts::of(&recorder);
+    let _local = metrics::set_default_local_recorder(&recorder);
+    let server = RedisServer::start();
+    let mut site = Site { redis: server.connection().await, ..Site::start().await };
+    let proxy = Proxy::before(&server.url()).await;
+    let layer = AsgiRedisLayer::connect(site.config().hosts([proxy.url()])).await.unwrap();
+    let mut receiver = layer.receiver(&["work"]).unwrap();
+    for number in 0..5 {
+        let reading = tokio::spawn(async move { (receiver.recv().await, receiver) });
+        waits(&mut site).await;
+        let id = format!("m{number}");
+        // Only the call that fetches the message has its key.
+        proxy.lose_answer_to(site.key(&id).as_bytes());
+        site.python_sends("work", &id, &[b"\x81", BODY].concat()).await;
+        let (delivery, same) = within(DEADLINE, "the message", reading).await.unwrap();
+        assert_eq!(delivery.unwrap().message, sent());
+        receiver = same;
+    }
+    assert_eq!(counts.dropped("expired"), 0);
+    eventually("nothing that is left", async || site.keys().await.is_empty().then_some(())).await;
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! A TCP proxy before a server, which can freeze, delay, cut and refuse connections as networks do.
 
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,6 +23,8 @@ pub struct Proxy {
     state: watch::Sender<State>,
     /// Where new connections lead.
     address: watch::Sender<String>,
+    /// The answer to a command with these bytes is lost, once.
+    unanswered: Arc<Mutex<Option<Vec<u8>>>>,
     accepting: JoinHandle<()>,
 }
 
@@ -51,13 +55,19 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let state = watch::Sender::new(State::default());
-        let accepting = tokio::spawn(accept(listener, address.subscribe(), state.clone()));
-        Self { port, state, address, accepting }
+        let unanswered = Arc::default();
+        let accepting = accept(listener, address.subscribe(), state.clone(), Arc::clone(&unanswered));
+        Self { port, state, address, unanswered, accepting: tokio::spawn(accepting) }
     }
 
     /// Leads new connections to the server at `url`, as a name does that has got another address.
     pub fn lead_to(&self, url: &str) {
         self.address.send_replace(address(url));
+    }
+
+    /// Closes the connection that carries the next command with `bytes` in place of its answer.
+    pub fn lose_answer_to(&self, bytes: &[u8]) {
+        *self.unanswered.lock().unwrap() = Some(bytes.to_vec());
     }
 
     /// The URL by which the server is reached through the proxy.
@@ -128,7 +138,12 @@ fn address(url: &str) -> String {
     url.trim_start_matches("redis://").split('/').next().unwrap().to_owned()
 }
 
-async fn accept(listener: TcpListener, address: watch::Receiver<String>, state: watch::Sender<State>) {
+async fn accept(
+    listener: TcpListener,
+    address: watch::Receiver<String>,
+    state: watch::Sender<State>,
+    unanswered: Arc<Mutex<Option<Vec<u8>>>>,
+) {
     while let Ok((client, _)) = listener.accept().await {
         let mut number = None;
         state.send_modify(|state| {
@@ -138,20 +153,39 @@ async fn accept(listener: TcpListener, address: watch::Receiver<String>, state: 
             }
         });
         if let Some(number) = number {
-            tokio::spawn(carry(client, address.borrow().clone(), number, state.subscribe()));
+            let losses = Losses { unanswered: unanswered.clone(), is_next: Arc::default() };
+            tokio::spawn(carry(client, address.borrow().clone(), number, state.subscribe(), losses));
+        }
+    }
+}
+
+/// Which answer a connection loses.
+#[derive(Clone)]
+struct Losses {
+    unanswered: Arc<Mutex<Option<Vec<u8>>>>,
+    /// Whether the next answer is lost.
+    is_next: Arc<AtomicBool>,
+}
+
+impl Losses {
+    fn sent(&self, piece: &[u8]) {
+        let mut unanswered = self.unanswered.lock().unwrap();
+        if unanswered.as_ref().is_some_and(|bytes| piece.windows(bytes.len()).any(|window| window == bytes)) {
+            *unanswered = None;
+            self.is_next.store(true, Ordering::Release);
         }
     }
 }
 
 /// Carries one connection until either end closes it or it is cut.
-async fn carry(client: TcpStream, address: String, number: u64, state: watch::Receiver<State>) {
+async fn carry(client: TcpStream, address: String, number: u64, state: watch::Receiver<State>, losses: Losses) {
     let Ok(server) = TcpStream::connect(address).await else { return };
     let mut cut = state.clone();
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     tokio::select! {
-        () = copy(from_client, to_server, number, Direction::Out, state.clone()) => {}
-        () = copy(from_server, to_client, number, Direction::Back, state.clone()) => {}
+        () = copy(from_client, to_server, number, Direction::Out, state.clone(), losses.clone()) => {}
+        () = copy(from_server, to_client, number, Direction::Back, state.clone(), losses) => {}
         _ = cut.wait_for(|state| number < state.cut) => {}
     }
 }
@@ -169,6 +203,7 @@ async fn copy(
     number: u64,
     direction: Direction,
     state: watch::Receiver<State>,
+    losses: Losses,
 ) {
     let (sender, on_the_way) = mpsc::channel(ON_THE_WAY);
     let taking = async {
@@ -177,7 +212,7 @@ async fn copy(
     };
     tokio::select! {
         () = taking => {}
-        () = give(on_the_way, to, number, direction, &state) => {}
+        () = give(on_the_way, to, number, direction, &state, &losses) => {}
     }
 }
 
@@ -208,6 +243,7 @@ async fn give(
     number: u64,
     direction: Direction,
     state: &watch::Receiver<State>,
+    losses: &Losses,
 ) {
     while let Some((arrives, piece)) = on_the_way.recv().await {
         sleep_until(arrives).await;
@@ -217,6 +253,11 @@ async fn give(
         }
         if direction == Direction::Back && number < now.deaf {
             continue;
+        }
+        match direction {
+            Direction::Out => losses.sent(&piece),
+            Direction::Back if losses.is_next.load(Ordering::Acquire) => return,
+            Direction::Back => {}
         }
         if let (Direction::Back, Some(pace)) = (direction, now.pace) {
             sleep(Duration::from_secs(1) * u32::try_from(piece.len()).unwrap() / pace).await;

@@ -1,13 +1,15 @@
--- Takes the message of asgi_redis whose key has been taken from its channel.
+-- Reads the message of asgi_redis whose key has been taken from its channel. The message stays, since the answer may be
+-- lost and asked for again.
 --
 -- KEYS[1]: the key of the message.
 -- ARGV: nothing.
 -- Returns: the message and its remaining time in ms; nothing if it is not there any more.
 
 local body = redis.pcall('GET', KEYS[1])
-if type(body) ~= 'string' then
-    return false
+if type(body) == 'string' then
+    return { body, redis.call('PTTL', KEYS[1]) }
 end
-local remaining = redis.call('PTTL', KEYS[1])
-redis.call('DEL', KEYS[1])
-return { body, remaining }
+if body and not string.find(body.err, 'WRONGTYPE', 1, true) then
+    return body
+end
+return false

@@ -1,7 +1,7 @@
 -- Puts messages of asgi_redis back at the head of their channel, whatever its capacity.
 --
 -- KEYS[1]: the list of the channel.
--- KEYS[2...]: the keys of the messages, in the order in which they were taken.
+-- KEYS[2...]: new keys for the messages, in the order in which they were taken.
 -- ARGV: for each message when it expires, in ms since the epoch, and its bytes.
 -- Returns: how many of them had expired and were left out.
 

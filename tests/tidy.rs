@@ -128,6 +128,44 @@ fn every_script_has_a_header() {
     assert_clean("scripts without a header that names purpose, KEYS, ARGV and what they return", &wrong);
 }
 
+/// Redis runs a script that says nothing of itself on a server without memory until it adds data, and then refuses only its
+/// first write. `#!lua`, which servers before 7.0 do not know, has everything checked before the script begins.
+#[test]
+fn no_script_adds_data_behind_another_write() {
+    let command = Regex::new(r"call\(\s*'([A-Z]+)'").unwrap();
+    let adding = ["SET", "RPUSH", "LPUSH", "ZADD", "HINCRBY", "INCRBY"];
+    let reading = ["TIME", "GET", "EXISTS", "PTTL", "LLEN", "LINDEX", "ZCOUNT", "ZSCORE", "ZRANGE", "ZCARD"];
+    let reading = [&reading[..], &["ZRANGEBYSCORE", "ZREVRANGEBYSCORE"]].concat();
+    let mut wrong = Vec::new();
+    for file in Source::of_kind("src", "lua") {
+        let commands = command.captures_iter(&file.text).map(|found| found[1].to_owned());
+        let mut writes = commands.filter(|command| !reading.contains(&&**command)).peekable();
+        let first_adds = writes.peek().is_none_or(|first| adding.contains(&&**first));
+        let adds = writes.any(|command| adding.contains(&&*command));
+        if adds && !first_adds && !file.text.starts_with("#!lua") {
+            wrong.push(file.path.clone());
+        }
+        if file.path.starts_with("redis/") && !file.text.starts_with("#!lua") {
+            wrong.push(format!("{} has no flags, though its servers know them", file.path));
+        }
+    }
+    assert_clean("scripts that a server without memory does not refuse in time", &wrong);
+}
+
+#[test]
+fn no_script_takes_an_error_for_an_answer() {
+    let used = Regex::new(r"(\w+) = [^\n]*\bpcall\('").unwrap();
+    let mut wrong = Vec::new();
+    for file in Source::of_kind("src", "lua") {
+        let unchecked = used
+            .captures_iter(&file.text)
+            .map(|found| found[1].to_owned())
+            .filter(|name| !file.text.contains(&format!("string.find({name}.err, 'WRONGTYPE', 1, true)")));
+        wrong.extend(unchecked.map(|name| format!("{}: {name}", file.path)));
+    }
+    assert_clean("answers that may be an error other than WRONGTYPE", &wrong);
+}
+
 #[test]
 fn files_are_short() {
     let mut long = Vec::new();

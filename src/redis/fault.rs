@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use redis::{ErrorKind, RedisError, ServerErrorKind};
+use redis::{ErrorKind, RedisError};
 
 use crate::error::{Error, ServerFault};
 
@@ -70,14 +70,38 @@ impl Fault {
     }
 }
 
-/// Whether an error with this code is the answer to a command that has not run.
-fn is_refusal(code: &str) -> bool {
-    is_passing(code) || ["NOPERM", "NOAUTH"].contains(&code)
+/// What a server answered, as its code and its words. An error inside a script comes with its place: behind the words since
+/// Redis 7.0, as in `READONLY You can't write. script: ..., on @user_script:1.`, and before the code in older ones, as in
+/// `ERR Error running script (...): @user_script:1: @user_script: 1: -READONLY You can't write.`
+fn answer(error: &RedisError) -> Option<(&str, &str)> {
+    if !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) {
+        return None;
+    }
+    let (code, words) = (error.code()?, error.detail().unwrap_or_default());
+    let is_of_a_script = code == "@user_script:" || words.contains("@user_script:");
+    let inside = words.split_once(": -").and_then(|(_, inside)| inside.split_once(' '));
+    match inside {
+        Some(inside) if is_of_a_script => Some(inside),
+        _ => Some((code, words.rsplit_once(" script: ").filter(|_| is_of_a_script).map_or(words, |(words, _)| words))),
+    }
+}
+
+/// `error` in the words of the server, if it answered.
+pub(super) fn words(error: &RedisError) -> String {
+    match answer(error) {
+        Some((code, words)) => format!("{code} {words}"),
+        None => error.to_string(),
+    }
+}
+
+/// Whether an error with this code says that the server is starting, is a replica now, or has lost its master.
+fn is_away(code: &str) -> bool {
+    ["LOADING", "MASTERDOWN", "READONLY"].contains(&code)
 }
 
 /// Whether an error with this code is the answer to a command that has not run, and may run later.
 fn is_passing(code: &str) -> bool {
-    is_shortage(code) || ["NOSCRIPT", "EXECABORT", "BUSY", "CLUSTERDOWN", "TRYAGAIN"].contains(&code)
+    is_shortage(code) || is_away(code) || ["NOSCRIPT", "EXECABORT", "BUSY", "CLUSTERDOWN", "TRYAGAIN"].contains(&code)
 }
 
 /// Whether an error with this code says that a server takes no writes for want of memory, disk or replicas.
@@ -85,18 +109,20 @@ pub(super) fn is_shortage(code: &str) -> bool {
     ["OOM", "MISCONF", "NOREPLICAS"].contains(&code)
 }
 
+/// Whether an error says that the user may not run a command, which then has not run. A script may have run up to a command
+/// in it that the user may not run.
+fn is_forbidden(code: &str, words: &str) -> bool {
+    code == "NOAUTH" || (code == "NOPERM" && !words.contains("in script"))
+}
+
 impl From<RedisError> for Fault {
     fn from(error: RedisError) -> Self {
-        let (may_have_run, broken) = match error.kind() {
-            // Refused before they ran: by a server that is starting, is a replica now, or lacks the permission.
-            ErrorKind::Server(
-                ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown | ServerErrorKind::ReadOnly,
-            ) => (false, true),
-            ErrorKind::Server(_) | ErrorKind::Extension => (!error.code().is_some_and(is_refusal), false),
-            _ => (!error.is_connection_refusal(), true),
+        let (may_have_run, broken, transient) = match answer(&error) {
+            Some((code, words)) => (!is_passing(code) && !is_forbidden(code, words), is_away(code), is_passing(code)),
+            None => (!error.is_connection_refusal(), true, true),
         };
-        let transient = broken || error.code().is_some_and(is_passing);
-        Self { may_have_run, broken, outage: broken, transient, cause: Cause(Arc::new(error)) }
+        let cause: Box<dyn std::error::Error + Send + Sync> = words(&error).into();
+        Self { may_have_run, broken, outage: broken, transient, cause: Cause(cause.into()) }
     }
 }
 
@@ -121,5 +147,58 @@ impl fmt::Debug for Cause {
 impl std::error::Error for Cause {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.0.source()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::{RedisError, Value};
+
+    use super::Fault;
+
+    fn fault(answer: &str) -> Fault {
+        match redis::parse_redis_value(format!("-{answer}\r\n").as_bytes()).expect("it is an answer") {
+            Value::ServerError(error) => RedisError::from(error).into(),
+            value => panic!("{value:?} is no error"),
+        }
+    }
+
+    #[test]
+    fn an_error_inside_a_script_is_the_one_of_the_server_in_every_version() {
+        let place = "script: e42b219adb530be371a041bd9852ac32a854e14e, on @user_script:1.";
+        let raised = "ERR Error running script (call to f_e42b): @user_script:1: @user_script: 1: -";
+        for refusal in [
+            "READONLY You can't write against a read only replica.",
+            "OOM command not allowed when used memory > 'maxmemory'.",
+            "NOREPLICAS Not enough good replicas to write.",
+        ] {
+            for answer in [
+                refusal.to_owned(),
+                format!("{refusal} {place}"),
+                format!("{raised}{refusal}"),
+                format!("@user_script: 1: -{refusal}"),
+            ] {
+                let fault = fault(&answer);
+                assert!(fault.transient && !fault.may_have_run, "{answer}");
+                assert_eq!(fault.broken, refusal.starts_with("READONLY"), "{answer}");
+                assert_eq!(fault.to_string(), refusal);
+            }
+        }
+    }
+
+    #[test]
+    fn a_command_that_is_forbidden_has_not_run_and_a_script_with_one_may_have() {
+        for (answer, may_have_run) in [
+            ("NOPERM User u has no permissions to run the 'evalsha' command", false),
+            ("NOPERM ACL failure in script: User u has no permissions to run the 'get' command", true),
+            (
+                "ERR The user executing the script can't run this command or subcommand script: e4, on @user_script:1.",
+                true,
+            ),
+            ("NOAUTH Authentication required.", false),
+        ] {
+            let fault = fault(answer);
+            assert_eq!((fault.may_have_run, fault.broken, fault.transient), (may_have_run, false, false), "{answer}");
+        }
     }
 }

@@ -4,4 +4,5 @@ mod asgi_redis;
 mod channels_redis;
 mod choosing;
 mod health;
+mod refusing;
 mod site;

@@ -16,6 +16,10 @@ local lifetime = tonumber(ARGV[1])
 local results, expired, sent, refused = {}, 0, 0, 0
 local key, at = 3, 4
 
+-- Redis refuses writes for want of memory only up to the first write of a script, and room is made before messages are
+-- added. So the first write is one that adds nothing, since the key is new, and is refused where a message would be.
+redis.call('SET', KEYS[6], '', 'XX')
+
 local function make_room(list, length, wanted, capacity)
     while length > 0 and length + wanted > capacity and redis.call('EXISTS', redis.call('LINDEX', list, 0)) == 0 do
         redis.call('LPOP', list)
@@ -53,6 +57,8 @@ while key <= #KEYS do
             refused = refused + wanted - accepted
             count(KEYS[key + 2], wanted - accepted, ARGV[2])
         end
+    elseif not string.find(length.err, 'WRONGTYPE', 1, true) then
+        return length
     end
     results[#results + 1] = accepted
     key = key + 3 + wanted

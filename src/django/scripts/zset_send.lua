@@ -3,6 +3,9 @@
 -- Messages are scored by the time of this server, and behind every message that is there already: equal scores would be
 -- read in the order of their bytes. What another sender's clock put more than a second ahead is not followed.
 --
+-- Redis refuses writes for want of memory only up to the first write of a script. So messages are added before expired
+-- ones are removed.
+--
 -- KEYS: the sorted set of each channel.
 -- ARGV[1]: how long messages live, in ms.
 -- ARGV[2...]: for each channel its capacity, the number n of its messages, then the n messages.
@@ -13,7 +16,7 @@ local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
 local lifetime = tonumber(ARGV[1])
 local oldest = string.format('%.6f', now - lifetime / 1000)
-local results, expired, at = {}, 0, 2
+local results, sets, expired, at = {}, {}, 0, 2
 
 local function next_score(key)
     local near = redis.call('ZREVRANGEBYSCORE', key, string.format('%.6f', now + 1), string.format('%.6f', now),
@@ -27,10 +30,10 @@ end
 for i, key in ipairs(KEYS) do
     local capacity, count = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
     local accepted = -1
-    local dropped = redis.pcall('ZREMRANGEBYSCORE', key, '-inf', oldest)
-    if type(dropped) == 'number' then
-        expired = expired + dropped
-        accepted = math.max(0, math.min(count, capacity - redis.call('ZCARD', key)))
+    local waiting = redis.pcall('ZCOUNT', key, '(' .. oldest, '+inf')
+    if type(waiting) == 'number' then
+        sets[#sets + 1] = key
+        accepted = math.max(0, math.min(count, capacity - waiting))
         if accepted > 0 then
             local score, added = next_score(key), {}
             for n = 1, accepted do
@@ -42,10 +45,15 @@ for i, key in ipairs(KEYS) do
                 redis.call('PEXPIRE', key, ARGV[1])
             end
         end
+    elseif not string.find(waiting.err, 'WRONGTYPE', 1, true) then
+        return waiting
     end
     results[i] = accepted
     at = at + 2 + count
 end
 
+for _, key in ipairs(sets) do
+    expired = expired + redis.call('ZREMRANGEBYSCORE', key, '-inf', oldest)
+end
 results[#results + 1] = expired
 return results

@@ -1,3 +1,4 @@
+#!lua
 -- Adds a member to a group or renews its membership.
 --
 -- A version is the time of a change in microseconds, made to grow with every change of a route. It is the score of the

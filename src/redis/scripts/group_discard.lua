@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Ends the membership of a process-local member in a group, if there is one.
 --
 -- KEYS[1]: the group, a sorted set of routes, each with the version of its last change.

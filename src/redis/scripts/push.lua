@@ -1,3 +1,4 @@
+#!lua
 -- Appends entries to channels, each channel up to its capacity, and counts them.
 --
 -- The entries come with the stamp that the sender expects by its estimate of this clock, so that they go into the list
@@ -64,8 +65,7 @@ end
 
 -- A key that holds no counters must not fail messages that are appended already.
 local function count(stats, field, by, lives, renew)
-    local total = pcall('HINCRBY', stats, field, by)
-    if renew or total == by then
+    if pcall('HINCRBY', stats, field, by) == by or renew then
         pcall('PEXPIRE', stats, lives)
     end
 end

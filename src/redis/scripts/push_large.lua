@@ -1,8 +1,11 @@
+#!lua flags=allow-oom
 -- Settles entries that commands before it in the same transaction have appended to channels: takes back what is above
 -- the capacity of a channel, and counts.
 --
 -- It does for large entries what push.lua does for small ones. Lua hashes every string that it is given, byte by byte,
 -- which for large entries takes longer than all else.
+--
+-- The server has checked its memory before the transaction. The entries are there, so that this script has to run.
 --
 -- KEYS: for each channel its list and the hash of its counters; last the hash of the counters of all channels.
 -- ARGV[1]: how long the entries live, in ms.
@@ -82,6 +85,8 @@ for i = 1, #KEYS - 1, 2 do
             sent = sent + accepted
             count(stats, 'messages_count', accepted, lives)
         end
+    elseif not string.find(length.err, 'WRONGTYPE', 1, true) then
+        return length
     end
     results[#results + 1] = accepted
     at = at + 4

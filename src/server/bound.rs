@@ -25,6 +25,7 @@ use super::options::SocketOptions;
 use super::settings::DataLoss;
 use super::shared::Shared;
 use super::status::{self, Watch};
+use super::upgrade::is_upgrade;
 use super::{gauges, handshake, transport};
 use crate::error::Result;
 
@@ -230,7 +231,7 @@ async fn drain(shared: &Shared, accepting: Vec<AbortOnDropHandle<()>>) {
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 async fn answer(shared: Arc<Shared>, peer: Peer, request: Request) -> Response {
-    if handshake::is_upgrade(request.headers()) {
+    if is_upgrade(request.version(), request.headers()) {
         return handshake::answer(shared, peer, request).await;
     }
     if let Some(page) = status::answer(&shared, request.method(), request.uri().path()) {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Request};
-use axum::http::header::{ORIGIN, UPGRADE};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
+use axum::http::header::ORIGIN;
 use axum::response::{IntoResponse, Response};
 
 use super::asgi::{Peer, Reply, decode_path};
@@ -15,10 +15,6 @@ use super::status::Count;
 use super::upgrade::Upgrade;
 use super::websocket;
 use crate::error::Error;
-
-pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
-    headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
-}
 
 /// Answers a request for a WebSocket, and counts how.
 pub(crate) async fn answer(shared: Arc<Shared>, peer: Peer, request: Request) -> Response {

@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::Request;
-use axum::http::StatusCode;
-use axum::response::IntoResponse;
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, StatusCode, Version};
+use axum::response::{IntoResponse, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -24,8 +24,11 @@ use tower_service::Service;
 
 use super::access_log::{Entry, Tracked};
 use super::asgi::Peer;
+use super::chunked;
+use super::content;
 use super::heartbeat::LONGEST;
 use super::listener::{Stream, Tls, is_http2};
+use super::request::normalize;
 use super::shared::Shared;
 use super::status::{self, Count};
 use super::streams::{Progress, Streams};
@@ -120,10 +123,13 @@ where
             taken.fetch_add(1, Ordering::Relaxed);
             let (busy, router, shared) = (requests.token(), router.clone(), shared.clone());
             async move {
-                let request = request.map(Body::new);
+                let (request, clean_end) = chunked::watch(request);
                 let peer = shared.proxies.resolve(peer, request.headers());
                 let entry = shared.transport.access_log.then(|| Entry::new(peer.client, &request));
-                let response = respond(request, peer, router, &shared).await;
+                let mut response = respond(request, peer, router, &shared).await;
+                if clean_end.is_some_and(|end| !end.is_reached()) {
+                    close_behind(&mut response);
+                }
                 let status = response.status();
                 Ok::<_, Infallible>(response.map(|body| Tracked::new(body, status, entry, busy)))
             }
@@ -234,19 +240,50 @@ async fn until_shutdown<C: Future<Output = hyper::Result<()>>>(
     }
 }
 
-async fn respond(mut request: Request, peer: Peer, mut router: Router, shared: &Shared) -> axum::response::Response {
+async fn respond(mut request: Request, peer: Peer, router: Router, shared: &Shared) -> Response {
+    let (method, version) = (request.method().clone(), request.version());
+    let shown = !status::is_own(shared, request.uri().path());
+    let response = match check(&mut request, shared) {
+        Ok(()) => {
+            request.extensions_mut().insert(peer);
+            answer(request, router, shared).await
+        }
+        Err(status) => {
+            let mut response = status.into_response();
+            if version != Version::HTTP_2 {
+                close_behind(&mut response);
+            }
+            response
+        }
+    };
+    count(response.status(), shown, shared);
+    content::strip(&method, response)
+}
+
+fn check(request: &mut Request, shared: &Shared) -> Result<(), StatusCode> {
     let length = request.uri().path_and_query().map_or(0, |url| url.as_str().len());
     if length > shared.transport.max_url_size {
-        return StatusCode::URI_TOO_LONG.into_response();
+        return Err(StatusCode::URI_TOO_LONG);
     }
+    normalize(request)
+}
+
+/// Makes the response of HTTP/1 the last one on its connection.
+fn close_behind(response: &mut Response) {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+}
+
+async fn answer(request: Request, mut router: Router, shared: &Shared) -> Response {
     // Whatever route tells of readiness cannot know that the server is about to go.
     if shared.leaving.is_cancelled() && request.uri().path() == READY {
         return (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n").into_response();
     }
-    let shown = !status::is_own(shared, request.uri().path());
-    request.extensions_mut().insert(peer);
     let Ok(response) = router.call(request).await;
-    let (class, counted) = match response.status().as_u16() / 100 {
+    response
+}
+
+fn count(status: StatusCode, shown: bool, shared: &Shared) {
+    let (class, counted) = match status.as_u16() / 100 {
         1 => ("1xx", None),
         2 => ("2xx", Some(Count::Succeeded)),
         3 => ("3xx", Some(Count::Redirected)),
@@ -259,5 +296,4 @@ async fn respond(mut request: Request, peer: Peer, mut router: Router, shared: &
     {
         shared.tally.add(counted, 1);
     }
-    response
 }

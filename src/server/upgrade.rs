@@ -7,16 +7,19 @@ use std::net::{IpAddr, SocketAddr};
 use axum::body::Body;
 use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::header::{
-    CONNECTION, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    ALLOW, CONNECTION, CONTENT_LENGTH, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tungstenite::handshake::derive_accept_key;
 
 use super::asgi::{subprotocols, trace_of};
+use super::host;
+use super::request::{is, list};
 use crate::trace::TraceParent;
 
 /// The byte stream below an open socket.
@@ -134,10 +137,19 @@ pub enum NotWebSocket {
     /// The version of the protocol is not 13.
     #[error("Sec-WebSocket-Version has to be 13")]
     Version,
-    /// `Sec-WebSocket-Key` is missing or is not 16 bytes in base64.
-    #[error("Sec-WebSocket-Key has to be 16 bytes in base64")]
+    /// `Sec-WebSocket-Version` is repeated.
+    #[error("Sec-WebSocket-Version has to be sent once")]
+    Versions,
+    /// `Sec-WebSocket-Key` is missing, repeated, or not 16 bytes in base64.
+    #[error("Sec-WebSocket-Key has to be sent once, and be 16 bytes in base64")]
     Key,
-    /// The connection cannot become a WebSocket, as one of HTTP/1.0 or HTTP/2.
+    /// `Host` is missing, repeated or invalid.
+    #[error("Host has to be sent once, and be a host with or without a port")]
+    Host,
+    /// The request has content.
+    #[error("a request that opens a WebSocket has no content")]
+    Content,
+    /// The connection cannot become a WebSocket.
     #[error("this connection cannot become a WebSocket")]
     Connection,
 }
@@ -147,9 +159,12 @@ impl IntoResponse for NotWebSocket {
         let status = match self {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Headers | Self::Version => StatusCode::UPGRADE_REQUIRED,
-            Self::Key | Self::Connection => StatusCode::BAD_REQUEST,
+            Self::Versions | Self::Key | Self::Host | Self::Content | Self::Connection => StatusCode::BAD_REQUEST,
         };
         let mut response = (status, self.to_string()).into_response();
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+        }
         if status == StatusCode::UPGRADE_REQUIRED {
             let headers = response.headers_mut();
             headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
@@ -159,24 +174,37 @@ impl IntoResponse for NotWebSocket {
     }
 }
 
+/// Whether a request asks for a WebSocket, well or not. An upgrade of HTTP/1.0 is to be ignored, and HTTP/2 has none (RFC
+/// 9110, section 7.8).
+pub(crate) fn is_upgrade(version: Version, headers: &HeaderMap) -> bool {
+    version == Version::HTTP_11 && list(headers, &UPGRADE).any(|protocol| is(protocol, "websocket"))
+}
+
 fn key(request: &Parts) -> Result<&HeaderValue, NotWebSocket> {
+    let headers = &request.headers;
     if request.method != Method::GET {
         return Err(NotWebSocket::Method);
     }
-    if !has(&request.headers, &CONNECTION, "upgrade") || !has(&request.headers, &UPGRADE, "websocket") {
+    let may_upgrade = list(headers, &CONNECTION).any(|option| is(option, "upgrade"));
+    if !may_upgrade || !is_upgrade(request.version, headers) {
         return Err(NotWebSocket::Headers);
     }
-    if request.headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
-        return Err(NotWebSocket::Version);
+    host::resolve(request.version, &request.uri, headers).map_err(|_| NotWebSocket::Host)?;
+    // What follows the head would be taken for frames by one side and for content by the other.
+    let length = headers.get(CONTENT_LENGTH);
+    if headers.contains_key(TRANSFER_ENCODING) || length.is_some_and(|length| length != "0") {
+        return Err(NotWebSocket::Content);
     }
-    let key = request.headers.get(SEC_WEBSOCKET_KEY).ok_or(NotWebSocket::Key)?;
-    if is_key(key.as_bytes()) { Ok(key) } else { Err(NotWebSocket::Key) }
-}
-
-/// Whether a header, which is a list, has `token`.
-fn has(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
-    let mut values = headers.get_all(name).iter().flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
-    values.any(|value| value.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+    match (list(headers, &SEC_WEBSOCKET_VERSION).next(), list(headers, &SEC_WEBSOCKET_VERSION).count()) {
+        (Some(b"13"), 1) => {}
+        (_, 0 | 1) => return Err(NotWebSocket::Version),
+        _ => return Err(NotWebSocket::Versions),
+    }
+    let mut keys = headers.get_all(SEC_WEBSOCKET_KEY).iter();
+    match (keys.next(), keys.next()) {
+        (Some(key), None) if is_key(key.as_bytes()) => Ok(key),
+        _ => Err(NotWebSocket::Key),
+    }
 }
 
 /// 16 bytes make 22 characters of base64 and two of padding.
@@ -192,7 +220,7 @@ mod tests {
     use super::*;
 
     fn request(method: &str, headers: &[(&str, &str)]) -> Parts {
-        let mut request = Request::builder().method(method);
+        let mut request = Request::builder().method(method).header("host", "example.org");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -221,6 +249,25 @@ mod tests {
             assert_eq!(with(3, bad), Err(NotWebSocket::Key), "{bad}");
         }
         assert_eq!(key(&request("POST", &GOOD)).unwrap_err(), NotWebSocket::Method);
+    }
+
+    #[test]
+    fn a_header_that_may_not_be_repeated_is_refused_if_it_is() {
+        let with = |name, value| key(&request("GET", &[&GOOD[..], &[(name, value)]].concat())).map(|_| ()).unwrap_err();
+        assert_eq!(with("sec-websocket-version", "13"), NotWebSocket::Versions);
+        assert_eq!(with("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="), NotWebSocket::Key);
+        assert_eq!(with("host", "example.org"), NotWebSocket::Host);
+        assert_eq!(with("content-length", "1"), NotWebSocket::Content);
+        assert_eq!(with("transfer-encoding", "chunked"), NotWebSocket::Content);
+    }
+
+    #[test]
+    fn websocket_may_be_one_of_several_protocols_and_not_of_http_1_0() {
+        let mut request = request("GET", &GOOD);
+        request.headers.insert(UPGRADE, HeaderValue::from_static("h2c, WebSocket"));
+        assert!(key(&request).is_ok());
+        request.version = Version::HTTP_10;
+        assert_eq!(key(&request).unwrap_err(), NotWebSocket::Headers);
     }
 
     #[test]

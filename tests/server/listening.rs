@@ -8,11 +8,9 @@ use axum::body::{Body, to_bytes};
 use channel_layer::server::{Listening, Tls};
 use channel_layer::{ChannelLayer, InterfaceServer, MemoryLayer};
 use hyper::client::conn::http2::SendRequest;
-use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio::net::UnixStream;
 
+use super::certified::Certified;
 use super::client::Client;
 use super::running::{Running, ok};
 use crate::support::{DEADLINE, within};
@@ -75,38 +73,6 @@ async fn one_server_listens_in_several_places() {
     let server = Running::serve(layer, bound.and(Listening::unix(&path).unwrap()));
     answers(&server, server.connect().await).await;
     answers(&server, Client::over(UnixStream::connect(&path).await.unwrap())).await;
-}
-
-struct Certified {
-    server: Running,
-    connector: TlsConnector,
-}
-
-impl Certified {
-    async fn start(protocols: &[&str]) -> Self {
-        Self::with(protocols, |server| server).await
-    }
-
-    async fn with(protocols: &[&str], set: impl FnOnce(InterfaceServer) -> InterfaceServer) -> Self {
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let tls = Tls::from_pem(made.cert.pem().as_bytes(), made.signing_key.serialize_pem().as_bytes()).unwrap();
-        let server = Running::with(|server| set(server.tls(tls))).await;
-        let mut roots = RootCertStore::empty();
-        roots.add(made.cert.der().clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
-        Self { server, connector: TlsConnector::from(Arc::new(config)) }
-    }
-
-    async fn connect(&self) -> tokio_rustls::client::TlsStream<TcpStream> {
-        let stream = TcpStream::connect(&self.server.address).await.unwrap();
-        self.connector.connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap()
-    }
 }
 
 #[tokio::test]

@@ -1,13 +1,14 @@
 //! One HTTP request as the application sees it: asked once, answered in parts, and told once if the client has left.
 
+use std::convert::Infallible;
 use std::future::pending;
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::header::{CONTENT_LENGTH, HOST};
+use axum::http::header::CONTENT_LENGTH;
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, Method, StatusCode, Version};
+use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -24,6 +25,7 @@ use crate::error::{BoxError, Error, Result};
 use crate::message;
 use crate::name::ChannelName;
 use crate::server::asgi::{self, Peer, decode_path};
+use crate::server::content;
 use crate::server::shared::Shared;
 
 /// Asks the application and gives its answer. 503 if it cannot be asked, 504 if it does not answer in time, 502 if its
@@ -32,21 +34,11 @@ pub(crate) async fn answer(shared: Arc<Shared>, peer: Peer, request: Request) ->
     if !shared.http.enabled || request.method() == Method::CONNECT {
         return StatusCode::NOT_FOUND.into_response();
     }
-    let (mut parts, body) = request.into_parts();
-    name_host(&mut parts);
+    let (parts, body) = request.into_parts();
     let upload = Upload::new(body, &shared.http);
     match ask(&shared, peer, &parts, upload).await {
         Ok((conversation, first)) => conversation.respond(first),
         Err(status) => status.into_response(),
-    }
-}
-
-/// A request of HTTP/2 has its host beside the headers, where the application would miss it.
-fn name_host(request: &mut Parts) {
-    if request.version == Version::HTTP_2
-        && let Some(host) = request.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok())
-    {
-        request.headers.entry(HOST).or_insert(host);
     }
 }
 
@@ -61,7 +53,7 @@ async fn ask(
         // Nobody has heard of the request yet, and its client may take long.
         () = shared.stopping.cancelled() => return Err(StatusCode::SERVICE_UNAVAILABLE),
     };
-    let mut conversation = Conversation::new(shared, decode_path(request.uri.path()), request.method == Method::HEAD);
+    let mut conversation = Conversation::new(shared, decode_path(request.uri.path()), request.method.clone());
     conversation.ask(request, peer, beginning, upload).await.map_err(|error| {
         tracing::debug!(%error, "a request cannot be passed on");
         refusal(&error)
@@ -87,22 +79,21 @@ struct Conversation {
     reply_channel: String,
     path: ByteString,
     uploading: Option<Uploading>,
-    /// The client wants the head of a response alone.
-    head_only: bool,
+    method: Method,
     announced: bool,
     finished: bool,
     _running: TaskTrackerToken,
 }
 
 impl Conversation {
-    fn new(shared: &Arc<Shared>, path: ByteString, head_only: bool) -> Self {
+    fn new(shared: &Arc<Shared>, path: ByteString, method: Method) -> Self {
         let exchange = shared.exchanges.open();
         Self {
             reply_channel: exchange.reply_channel(),
             exchange: Some(exchange),
             path,
             uploading: None,
-            head_only,
+            method,
             announced: false,
             finished: false,
             _running: shared.tracker.token(),
@@ -160,17 +151,18 @@ impl Conversation {
     fn respond(self, first: Part) -> Response {
         let Part { head, content, more } = first;
         let mut head = head.unwrap_or_default();
-        let bodiless = self.head_only || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        if !more && !bodiless {
+        let has_content = content::is_allowed(&self.method, head.status);
+        if !more && has_content {
             // What the application says of the length, and says wrongly, would become part of the next response.
             head.headers.remove(CONTENT_LENGTH);
         }
-        let body = match (more, bodiless) {
-            (true, true) => {
+        let body = match (more, has_content) {
+            (true, true) => Body::from_stream(stream::try_unfold((self, Some(content)), further)),
+            (true, false) => {
                 self.hear_out();
-                Body::empty()
+                of_unknown_length()
             }
-            (true, false) => Body::from_stream(stream::try_unfold((self, Some(content)), further)),
+            (false, false) if content.is_empty() => of_unknown_length(),
             (false, _) => Body::from(content),
         };
         let mut response = Response::new(body);
@@ -185,6 +177,11 @@ impl Conversation {
         let rest = async move { while !self.finished && self.next().await.is_ok() {} };
         tracker.spawn_on(rest, &runtime);
     }
+}
+
+/// No content, where nothing is to be said of the length that another response would have.
+fn of_unknown_length() -> Body {
+    Body::from_stream(stream::empty::<Result<Bytes, Infallible>>())
 }
 
 type Coming = (Conversation, Option<Bytes>);

@@ -76,7 +76,11 @@ fn headers(value: Option<&Value>) -> Result<HeaderMap, &'static str> {
 
 fn header(pair: &Value) -> Option<(HeaderName, HeaderValue)> {
     let [name, value] = pair.as_list()? else { return None };
-    Some((HeaderName::from_bytes(name.as_bytes()?).ok()?, HeaderValue::from_bytes(value.as_bytes()?).ok()?))
+    let value = HeaderValue::from_bytes(value.as_bytes()?).ok()?;
+    // Spaces around a value are no part of it in HTTP/1, and malformed in HTTP/2.
+    let trimmed = value.as_bytes().trim_ascii();
+    let value = if trimmed.len() < value.len() { HeaderValue::from_bytes(trimmed).ok()? } else { value };
+    Some((HeaderName::from_bytes(name.as_bytes()?).ok()?, value))
 }
 
 /// These are between the server and its client (RFC 9110, section 7.6.1), and the application does not know how the

@@ -1,0 +1,27 @@
+//! Which responses have content (RFC 9110, section 6.4.1).
+
+use axum::body::Body;
+use axum::http::header::CONTENT_LENGTH;
+use axum::http::{Method, StatusCode};
+use axum::response::Response;
+
+/// Whether the response to a request with this method may have content.
+pub(crate) fn is_allowed(method: &Method, status: StatusCode) -> bool {
+    method != Method::HEAD && !status.is_informational() && !is_without(status)
+}
+
+fn is_without(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+/// Takes out of a response what it must not have. A length stays in the response to a HEAD request alone, which says what
+/// GET would give.
+pub(crate) fn strip(method: &Method, mut response: Response) -> Response {
+    if is_allowed(method, response.status()) {
+        return response;
+    }
+    if is_without(response.status()) {
+        response.headers_mut().remove(CONTENT_LENGTH);
+    }
+    response.map(|_| Body::empty())
+}

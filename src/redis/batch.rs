@@ -1,7 +1,6 @@
 //! Messages to one shard that travel in one script call.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -14,6 +13,7 @@ use super::keys::Keys;
 use super::letter::Letter;
 use super::outbox::Weight;
 use super::renewals::{Renewals, SLACK};
+use super::routes::Routes;
 use super::script;
 use super::shard::Shard;
 use crate::drops::{self, DropReason};
@@ -87,10 +87,7 @@ impl Outgoing {
 #[derive(Clone, Debug)]
 pub(super) struct Condition {
     pub(super) group: GroupName,
-    /// How long a membership lasts.
-    pub(super) group_expiry: Duration,
-    /// Its routes and their versions, as the server tells them, with spaces between.
-    pub(super) routes: Arc<str>,
+    pub(super) routes: Routes,
 }
 
 /// One attempt to send a batch.
@@ -282,15 +279,18 @@ impl Batch {
         self.channels.iter().flatten()
     }
 
-    /// The call of `push.lua`, which sets the times to live of those channels for which that is due.
+    /// The call of `push.lua`, which sets the times to live of the counters for which that is due.
     fn call(&self, departure: &Departure<'_>, condition: Option<&Condition>, due: &[bool]) -> Cmd {
         let mut names = self.names(departure.keys);
-        names.extend(condition.map(|condition| departure.keys.group(&condition.group)));
+        if let Some(Condition { group, .. }) = condition {
+            names.extend([departure.keys.group(group), departure.keys.route_ends(group)]);
+        }
         let mut command = script::PUSH.call(&names);
         departure.add_times(&mut command);
-        if let Some(condition) = condition {
-            command.arg(milliseconds(condition.group_expiry)).arg(&*condition.routes);
-        }
+        match condition {
+            Some(Condition { routes, .. }) => command.arg(routes.until).arg(&*routes.text),
+            None => command.arg(0),
+        };
         for (messages, is_due) in self.channels.iter().zip(due) {
             let Outgoing { letter, capacity, is_last, .. } = &messages[0];
             command.arg(*capacity).arg(departure.counters_live(letter));

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::batch::milliseconds;
 use super::frame::{self, Address, Entry, Text};
 use super::receive::Unreadable;
 use crate::codec;
@@ -13,7 +14,7 @@ use crate::drops::DropReason;
 use crate::error::{Error, Result};
 use crate::message::Message;
 
-/// How much longer than its expiry a sealed message opens: the estimate of the server's clock may be off by so much.
+/// How much longer than it lives a sealed message opens: the estimate of the server's clock may be off by so much.
 const LEEWAY: Duration = Duration::from_secs(10);
 
 /// What every body goes through on its way out and in.
@@ -29,7 +30,7 @@ impl Envelope {
         Self { key_ring, max_message_size, expiry }
     }
 
-    /// How long messages live.
+    /// How long the messages that are sent here live.
     pub(super) fn expiry(&self) -> Duration {
         self.expiry
     }
@@ -59,8 +60,8 @@ impl Envelope {
         Ok(())
     }
 
-    /// Writes the encoded message `plain` behind what is in `entry`, head and address of one for `list`, at `now_ms`; sealed
-    /// where there are keys. A sealed body is bound to the list and to all of head and address, so that it opens in no other
+    /// Writes the encoded message `plain` behind what is in `entry`, the header of one for `list`, at `now_ms`; sealed
+    /// where there are keys. A sealed body is bound to the list and to all of head, lifetime and address, so that it opens in no other
     /// list and for nobody else.
     pub(super) fn write(&self, plain: &[u8], list: &str, now_ms: u64, entry: &mut Vec<u8>) {
         match &self.key_ring {
@@ -93,7 +94,7 @@ impl Envelope {
             (_, false) => entry.body.clone(),
             (None, true) => return Err(undecryptable("it is sealed, and no keys are configured")),
             (Some(key_ring), true) => {
-                let opens_for = u64::try_from((self.expiry + LEEWAY).as_millis()).unwrap_or(u64::MAX);
+                let opens_for = entry.lifetime.saturating_add(milliseconds(LEEWAY));
                 let context: [&[u8]; 2] = [list.as_bytes(), &entry.header()];
                 let opened = key_ring.open(&entry.body, &context, now_ms, opens_for);
                 Bytes::from(opened.map_err(|error| {

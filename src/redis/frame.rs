@@ -1,17 +1,18 @@
 //! Entries of a channel's list to bytes and back.
 //!
 //! ```text
-//! entry   = stamp frame
-//! stamp   = u64          when the entry expires, ms since the epoch by Redis' clock
-//! frame   = head address body
-//! head    = u8           version (high 4 bits), sealed (bit 3), kind of address (low 3 bits)
-//! address =              kind 0: the channel that the list belongs to
+//! entry    = stamp frame
+//! stamp    = u64         when the entry expires, ms since the epoch by Redis' clock
+//! frame    = head lifetime address body
+//! head     = u8          version (high 4 bits), sealed (bit 3), kind of address (low 3 bits)
+//! lifetime = u64         how long after it was sent the entry expires, in ms
+//! address  =             kind 0: the channel that the list belongs to
 //!         | text         kind 1: a local part of it
 //!         | text u64     kind 2: the members of a group, at a version of the route's membership
 //!         | text u64 u32 (text)*
 //!                        kind 3: these local parts, which are what is left of a group message
-//! text    = u8 bytes
-//! body    = MessagePack, or sealed MessagePack
+//! text     = u8 bytes
+//! body     = MessagePack, or sealed MessagePack
 //! ```
 //!
 //! Numbers are big-endian.
@@ -22,6 +23,8 @@ use bytes::{Buf, Bytes};
 const VERSION: u8 = 1;
 const SEALED: u8 = 0b1000;
 const STAMP: usize = 8;
+/// Where the lifetime stands.
+const LIFETIME: std::ops::Range<usize> = STAMP + 1..STAMP + 9;
 /// More members of one group than one process can serve. Each takes 32 bytes of memory, of an entry that anybody may have
 /// made up.
 const MOST_LOCALS: u32 = 1 << 20;
@@ -46,6 +49,8 @@ pub(crate) enum Address<T> {
 pub(crate) struct Entry {
     /// When it expires, in ms since the epoch by Redis' clock.
     pub(crate) expires: u64,
+    /// How long after it was sent it expires, in ms.
+    pub(crate) lifetime: u64,
     /// Who it is for.
     pub(crate) address: Address<Text>,
     /// Whether the body is sealed.
@@ -72,18 +77,18 @@ pub(crate) enum Fault {
     Stamp,
 }
 
-/// Begins an entry that expires at `expires`, behind what is in `out`; the body comes next.
-pub(crate) fn begin<T: AsRef<str>>(expires: u64, address: &Address<T>, sealed: bool, out: &mut Vec<u8>) {
+/// Begins an entry that expires at `expires`, `lifetime` after it was sent, behind what is in `out`; the body comes next.
+pub(crate) fn begin<T: AsRef<str>>(expires: u64, lifetime: u64, address: &Address<T>, sealed: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(&expires.to_be_bytes());
-    write_header(address, sealed, out);
+    write_header(lifetime, address, sealed, out);
 }
 
-/// Head and address of the entry that is begun in `entry`.
+/// Head, lifetime and address of the entry that is begun in `entry`.
 pub(crate) fn header(entry: &[u8]) -> &[u8] {
     &entry[STAMP..]
 }
 
-fn write_header<T: AsRef<str>>(address: &Address<T>, sealed: bool, out: &mut Vec<u8>) {
+fn write_header<T: AsRef<str>>(lifetime: u64, address: &Address<T>, sealed: bool, out: &mut Vec<u8>) {
     let kind = match address {
         Address::Channel => 0,
         Address::Local(_) => 1,
@@ -91,6 +96,7 @@ fn write_header<T: AsRef<str>>(address: &Address<T>, sealed: bool, out: &mut Vec
         Address::Rest { .. } => 3,
     };
     out.push(VERSION << 4 | if sealed { SEALED } else { 0 } | kind);
+    out.extend_from_slice(&lifetime.to_be_bytes());
     match address {
         Address::Channel => {}
         Address::Local(local) => write_text(local.as_ref(), out),
@@ -126,6 +132,7 @@ impl Entry {
         if head >> 4 != VERSION {
             return Err(Fault::Version);
         }
+        let lifetime = bytes.try_get_u64().map_err(truncated)?;
         let address = match head & 0b111 {
             0 => Address::Channel,
             1 => Address::Local(read_text(&mut bytes)?),
@@ -142,28 +149,39 @@ impl Entry {
             }
             _ => return Err(Fault::Address),
         };
-        Ok(Self { expires, address, sealed: head & SEALED != 0, body: bytes })
+        Ok(Self { expires, lifetime, address, sealed: head & SEALED != 0, body: bytes })
     }
 
-    /// Head and address, which have only one form as bytes.
+    /// When it was sent, in ms since the epoch by Redis' clock.
+    pub(crate) fn sent(&self) -> u64 {
+        self.expires.saturating_sub(self.lifetime)
+    }
+
+    /// Head, lifetime and address, which have only one form as bytes.
     pub(crate) fn header(&self) -> Vec<u8> {
-        let mut header = Vec::with_capacity(32);
-        write_header(&self.address, self.sealed, &mut header);
+        let mut header = Vec::with_capacity(40);
+        write_header(self.lifetime, &self.address, self.sealed, &mut header);
         header
     }
 
     /// The bytes of this entry.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(STAMP + 32 + self.body.len());
-        begin(self.expires, &self.address, self.sealed, &mut bytes);
+        let mut bytes = Vec::with_capacity(STAMP + 40 + self.body.len());
+        begin(self.expires, self.lifetime, &self.address, self.sealed, &mut bytes);
         bytes.extend_from_slice(&self.body);
         bytes
     }
 }
 
-/// When an entry expires, from its first bytes; nothing for what is too short to be an entry.
+/// When an entry expires, from its first bytes; `None` for what is too short to be an entry.
 pub(crate) fn expires(entry: &[u8]) -> Option<u64> {
     entry.first_chunk().map(|stamp| u64::from_be_bytes(*stamp))
+}
+
+/// When an entry was sent, from its first bytes; `None` for what is too short to be an entry.
+pub(crate) fn sent(entry: &[u8]) -> Option<u64> {
+    let lifetime = entry.get(LIFETIME)?.first_chunk().map(|lifetime| u64::from_be_bytes(*lifetime))?;
+    Some(expires(entry)?.saturating_sub(lifetime))
 }
 
 fn read_text(bytes: &mut Bytes) -> Result<Text, Fault> {
@@ -185,7 +203,13 @@ mod tests {
     use super::*;
 
     fn entry(address: Address<Text>, sealed: bool) -> Entry {
-        Entry { expires: 1_700_000_000_123, address, sealed, body: Bytes::from_static(b"\x81\xa1a\x01") }
+        Entry {
+            expires: 1_700_000_000_123,
+            lifetime: 60_000,
+            address,
+            sealed,
+            body: Bytes::from_static(b"\x81\xa1a\x01"),
+        }
     }
 
     fn addresses() -> [Address<Text>; 4] {
@@ -202,6 +226,7 @@ mod tests {
         for address in addresses() {
             for sealed in [false, true] {
                 let entry = entry(address.clone(), sealed);
+                assert_eq!(sent(&entry.to_bytes()), Some(1_700_000_000_123 - 60_000));
                 assert_eq!(Entry::parse(entry.to_bytes().into()), Ok(entry));
             }
         }
@@ -210,7 +235,10 @@ mod tests {
     #[test]
     fn the_format_does_not_change() {
         let bytes = entry(Address::Group { group: "chat".into(), version: 5 }, true).to_bytes();
-        assert_eq!(bytes, b"\0\0\x01\x8b\xcf\xe5\x68\x7b\x1a\x04chat\0\0\0\0\0\0\0\x05\x81\xa1a\x01");
+        assert_eq!(
+            bytes,
+            b"\0\0\x01\x8b\xcf\xe5\x68\x7b\x1a\0\0\0\0\0\0\xea\x60\x04chat\0\0\0\0\0\0\0\x05\x81\xa1a\x01"
+        );
     }
 
     #[test]
@@ -238,7 +266,7 @@ mod tests {
     fn more_members_than_there_can_be_are_refused_unread() {
         let rest = Address::Rest { group: Text::from("g"), version: 7, locals: vec![] };
         let mut bytes = entry(rest, false).to_bytes();
-        let count = STAMP + 1 + 2 + 8;
+        let count = LIFETIME.end + 2 + 8;
         bytes.truncate(count);
         bytes.extend_from_slice(&(MOST_LOCALS + 1).to_be_bytes());
         bytes.resize(bytes.len() + MOST_LOCALS as usize + 1, 0);

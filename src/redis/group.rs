@@ -1,6 +1,6 @@
 //! Groups: members are added under their route, messages go once to each route, and readers know who is behind it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,8 +9,8 @@ use redis::{Cmd, Value};
 
 use super::batch::{Condition, milliseconds};
 use super::fault::Fault;
-use super::membership::{Changes, Ended, Horizon, Membership};
-use super::routes::{Route, RouteMemory, Routes};
+use super::membership::{Changes, Ended, Membership};
+use super::routes::{NEVER, Route, RouteMemory, Routes};
 use super::script;
 use super::shard::Shard;
 use super::topology::Topology;
@@ -29,8 +29,8 @@ const CLOCK_TOLERANCE: Duration = Duration::from_secs(10);
 pub(super) struct Groups {
     topology: Arc<Topology>,
     expiry: Duration,
-    /// How long ended memberships matter: as long as messages that were sent before.
-    remembered: Duration,
+    /// For how long after its end a membership matters, in ms: as long as messages that were sent before can wait.
+    remembered: u64,
     /// Held only to find, add or forget a place.
     known: Mutex<Known>,
     memory: RouteMemory,
@@ -62,7 +62,8 @@ struct Fetched {
 impl Groups {
     pub(super) fn new(topology: Arc<Topology>, expiry: Duration, message_expiry: Duration) -> Self {
         let known = Mutex::new(Known { routes: HashMap::new(), swept: Instant::now() });
-        Self { topology, expiry, remembered: message_expiry + REMEMBER_LONGER, known, memory: RouteMemory::new() }
+        let remembered = milliseconds(message_expiry + REMEMBER_LONGER);
+        Self { topology, expiry, remembered, known, memory: RouteMemory::new() }
     }
 
     /// How long a membership lasts after the last add.
@@ -73,39 +74,28 @@ impl Groups {
     /// Makes `channel` a member, or renews its membership.
     pub(super) async fn add(&self, group: &GroupName, channel: &ChannelName) -> Result<()> {
         let mut command = self.member_command(&script::GROUP_ADD, group, channel);
-        command.arg(channel.non_local()).arg(milliseconds(self.expiry)).arg(milliseconds(self.remembered));
-        if let Some(local) = channel.local() {
-            command.arg(local);
-        }
+        command.arg(channel.non_local()).arg(milliseconds(self.expiry)).arg(self.remembered).arg(channel.local());
         self.run(group, &command).await.map(|_| ())
     }
 
     /// Ends the membership of `channel`.
     pub(super) async fn discard(&self, group: &GroupName, channel: &ChannelName) -> Result<()> {
-        let command = match channel.local() {
-            Some(local) => {
-                let mut command = self.member_command(&script::GROUP_DISCARD, group, channel);
-                command.arg(channel.non_local()).arg(milliseconds(self.expiry)).arg(milliseconds(self.remembered));
-                command.arg(local);
-                command
-            }
-            None => {
-                let mut command = redis::cmd("ZREM");
-                command.arg(self.topology.keys.group(group)).arg(channel.as_str());
-                command
-            }
-        };
+        let mut command = self.member_command(&script::GROUP_DISCARD, group, channel);
+        command.arg(channel.non_local()).arg(self.remembered).arg(channel.local());
         self.run(group, &command).await.map(|_| ())
     }
 
     /// A call of `script` with the keys of the group, and with those of the route for a process-local member.
     fn member_command(&self, script: &script::Script, group: &GroupName, channel: &ChannelName) -> Cmd {
-        let key = self.topology.keys.group(group);
-        if channel.local().is_none() {
-            return script.call(&[key]);
+        let mut keys = self.group_keys(group);
+        if channel.local().is_some() {
+            keys.extend(self.topology.keys.route(group, channel.non_local()).all());
         }
-        let route = self.topology.keys.route(group, channel.non_local());
-        script.call(&[key, route.members, route.joined, route.left])
+        script.call(&keys)
+    }
+
+    fn group_keys(&self, group: &GroupName) -> Vec<String> {
+        vec![self.topology.keys.group(group), self.topology.keys.route_ends(group)]
     }
 
     async fn run(&self, group: &GroupName, command: &Cmd) -> Result<Value> {
@@ -113,19 +103,39 @@ impl Groups {
         shard.run(command).await.map_err(|fault| fault.into_error(shard.index))
     }
 
-    /// The routes of `group`.
+    /// The routes of `group`, which remembers its members for as long as messages that are sent here can wait.
     pub(super) async fn routes(&self, group: &GroupName) -> Result<Routes> {
         let shard = self.topology.shard_of_group(group);
-        let answer = shard.run(&self.routes_command(group)).await;
-        let routes = answer.and_then(|answer| self.note_routes(group, &answer));
-        routes.map_err(|fault| fault.into_error(shard.index))
+        self.ask_routes(shard, group).await.map_err(|fault| fault.into_error(shard.index))
+    }
+
+    async fn ask_routes(&self, shard: &Shard, group: &GroupName) -> Result<Routes, Fault> {
+        loop {
+            let routes = self.note_routes(group, &shard.run(&self.routes_command(group)).await?)?;
+            if self.suffices(&routes) {
+                return Ok(routes);
+            }
+            // It does nothing if the routes have changed since, and then they are asked for again.
+            let mut keys = self.group_keys(group);
+            for route in routes.list.iter().filter(|route| route.is_local()) {
+                keys.extend(self.topology.keys.route(group, route.channel.as_str()).all());
+            }
+            let mut command = script::GROUP_REMEMBER.call(&keys);
+            command.arg(self.remembered).arg(routes.count);
+            shard.run(&command).await?;
+        }
+    }
+
+    /// Whether a group with these `routes` remembers its members for long enough. Another process with a shorter expiry may
+    /// have added them all.
+    pub(super) fn suffices(&self, routes: &Routes) -> bool {
+        routes.remembered >= self.remembered || !routes.list.iter().any(Route::is_local)
     }
 
     /// The routes that `group` had twice in a row when it was asked, and the condition that it still has them.
-    pub(super) fn guess(&self, group: &GroupName) -> Option<(Routes, Condition)> {
-        let routes = self.memory.guess(group)?;
-        let condition = Condition { group: group.clone(), group_expiry: self.expiry, routes: routes.text.clone() };
-        Some((routes, condition))
+    pub(super) fn guess(&self, group: &GroupName) -> Option<Condition> {
+        let routes = self.memory.guess(group).filter(|routes| self.suffices(routes))?;
+        Some(Condition { group: group.clone(), routes })
     }
 
     /// Takes in what a server says of a group's routes.
@@ -153,16 +163,20 @@ impl Groups {
                 let routes = answers.as_ref().map_err(Clone::clone).and_then(|answers| {
                     answers.get(answer).map_or_else(|| Err(Fault::unexpected("a missing answer")), parse_routes)
                 });
-                results[place] = routes.map_err(|fault| (shard, fault));
+                results[place] = match routes {
+                    Ok(routes) if !self.suffices(&routes) => {
+                        self.ask_routes(&self.topology.shards[shard], &groups[place]).await
+                    }
+                    routes => routes,
+                }
+                .map_err(|fault| (shard, fault));
             }
         }
         results
     }
 
     fn routes_command(&self, group: &GroupName) -> Cmd {
-        let mut command = script::GROUP_ROUTES.call(&[self.topology.keys.group(group)]);
-        command.arg(milliseconds(self.expiry));
-        command
+        script::GROUP_ROUTES.call(&self.group_keys(group))
     }
 
     /// All members of `group`.
@@ -170,12 +184,12 @@ impl Groups {
         let mut channels = Vec::new();
         let shard = self.topology.shard_of_group(group);
         for route in self.routes(group).await?.list.iter() {
-            if route.channel.as_str().ends_with('!') {
+            if route.is_local() {
                 let answer = shard.run(&self.members_command(group, &route.channel, 0)).await;
                 let changes = answer.and_then(|answer| parse_changes(answer, route.channel.as_str()));
                 let changes = changes.map_err(|fault| fault.into_error(shard.index))?;
-                let expired = now_microseconds(shard).saturating_sub(microseconds(self.expiry));
-                let live = changes.added.into_iter().filter(|(_, added)| *added > expired);
+                let now = now_microseconds(shard);
+                let live = changes.members.into_iter().filter(|(_, ends)| *ends > now);
                 channels.extend(live.map(|(channel, _)| channel));
             } else {
                 channels.push(route.channel.clone());
@@ -193,7 +207,7 @@ impl Groups {
         version: u64,
         sent_ms: u64,
     ) -> Result<Option<Arc<[ChannelName]>>, Fault> {
-        let (sent, lasts) = (sent_ms.saturating_mul(1000), microseconds(self.expiry));
+        let sent = sent_ms.saturating_mul(1000);
         let shard = self.topology.shard_of_group(group);
         let place = self.place(group, route);
         loop {
@@ -207,7 +221,7 @@ impl Groups {
                 }
                 let known = fetched.membership.version();
                 if known > 0 && known >= version {
-                    return Ok(Some(fetched.membership.at(version, sent, lasts)));
+                    return Ok(Some(fetched.membership.at(version, sent)));
                 }
                 fetched.generation = generation.as_ref().ok().copied();
                 known
@@ -227,9 +241,9 @@ impl Groups {
                 if fetched.generation != Some(generation) {
                     continue;
                 }
-                fetched.membership.apply(changes, self.horizon(shard));
+                fetched.membership.apply(changes, now_microseconds(shard));
                 if is_known {
-                    return Ok(Some(fetched.membership.at(version, sent, lasts)));
+                    return Ok(Some(fetched.membership.at(version, sent)));
                 }
             }
             return self.members_before_the_end(group, route, version, sent).await.map(Some);
@@ -251,22 +265,15 @@ impl Groups {
         let mut changes = parse_changes(answer, route.as_str())?;
         changes.version = changes.version.max(version);
         let mut membership = Membership::default();
-        membership.apply(changes, self.horizon(shard));
-        Ok(membership.at(version, sent, microseconds(self.expiry)))
-    }
-
-    /// What ended so long ago that no message from before can be waiting.
-    fn horizon(&self, shard: &Shard) -> Horizon {
-        let ended = now_microseconds(shard).saturating_sub(microseconds(self.remembered));
-        Horizon { ended, added: ended.saturating_sub(microseconds(self.expiry)) }
+        membership.apply(changes, now_microseconds(shard));
+        Ok(membership.at(version, sent))
     }
 
     fn members_command(&self, group: &GroupName, route: &ChannelName, known: u64) -> Cmd {
-        let keys = self.topology.keys.route(group, route.as_str());
-        let mut command =
-            script::GROUP_MEMBERS.call(&[self.topology.keys.group(group), keys.members, keys.joined, keys.left]);
+        let mut keys = vec![self.topology.keys.group(group)];
+        keys.extend(self.topology.keys.route(group, route.as_str()).all());
+        let mut command = script::GROUP_MEMBERS.call(&keys);
         command.arg(route.as_str()).arg(known);
-        command.arg(milliseconds(self.expiry)).arg(milliseconds(self.remembered));
         command
     }
 
@@ -295,23 +302,39 @@ fn microseconds(time: Duration) -> u64 {
 }
 
 fn parse_routes(answer: &Value) -> Result<Routes, Fault> {
-    // A route whose name is none was added by somebody else, and is no reason to miss the others.
-    let route = |(name, version)| Some(Route { channel: ChannelName::parse(name).ok()?, version });
-    let list = pairs(answer)?.into_iter().filter_map(route).collect();
-    let Value::Array(values) = answer else { return Ok(Routes::none()) };
-    let texts = values.iter().map(text).collect::<Result<Vec<_>, _>>()?;
-    Ok(Routes { list, text: texts.join(" ").into() })
+    let unexpected = || Fault::unexpected("group_routes.lua returned something else than three lists");
+    let Value::Array(parts) = answer else { return Err(unexpected()) };
+    let [Value::Array(told), Value::Array(ended), next_to_end] = &parts[..] else { return Err(unexpected()) };
+    let ended = ended.iter().map(text).collect::<Result<HashSet<_>, _>>()?;
+    let (mut list, mut count, mut remembered) = (Vec::with_capacity(told.len() / 2), 0, 0);
+    for (name, version) in pairs(&parts[0])? {
+        if name.is_empty() {
+            remembered = version;
+            continue;
+        }
+        count += 1;
+        // A route whose name is none was added by somebody else, and is no reason to miss the others.
+        if let (false, Ok(channel)) = (ended.contains(name), ChannelName::parse(name)) {
+            list.push(Route { channel, version });
+        }
+    }
+    let texts = told.iter().map(text).collect::<Result<Vec<_>, _>>()?;
+    let until = pairs(next_to_end)?.first().map_or(NEVER, |(_, ends)| *ends);
+    Ok(Routes { list: list.into(), text: texts.join(" ").into(), count, until, remembered })
 }
 
 fn parse_changes(answer: Value, route: &str) -> Result<Changes, Fault> {
-    let unexpected = || Fault::unexpected("group_members.lua returned something else than a version and three lists");
+    let unexpected =
+        || Fault::unexpected("group_members.lua returned something else than three numbers and three lists");
     let Value::Array(parts) = answer else { return Err(unexpected()) };
-    let [version, partial, added, joined, ended] = &parts[..] else { return Err(unexpected()) };
+    let [version, partial, Value::Int(remembered), present, joined, ended] = &parts[..] else {
+        return Err(unexpected());
+    };
     // A member whose name is none was added by somebody else, and is no reason to miss the others.
     let member = |local| ChannelName::from_parts(route, local).ok();
     let members = |list| {
         let members = pairs(list)?.into_iter();
-        Ok::<_, Fault>(members.filter_map(|(local, version)| Some((member(local)?, version))).collect::<Vec<_>>())
+        Ok::<_, Fault>(members.filter_map(|(local, number)| Some((member(local)?, number))).collect::<Vec<_>>())
     };
     let ended = pairs(ended)?.into_iter().filter_map(|(text, told)| {
         let mut parts = text.splitn(3, ' ');
@@ -321,7 +344,9 @@ fn parse_changes(answer: Value, route: &str) -> Result<Changes, Fault> {
     Ok(Changes {
         version: number(text(version)?)?,
         partial: *partial == Value::Int(1),
-        added: members(added)?,
+        // A group that has ended does not say, and takes the memory of it along.
+        remembered: u64::try_from(*remembered).ok().filter(|ms| *ms > 0).map_or(u64::MAX, |ms| ms.saturating_mul(1000)),
+        members: members(present)?,
         joined: members(joined)?,
         ended: ended.collect(),
     })

@@ -12,15 +12,23 @@ pub(super) struct Keys {
     stats_prefix: String,
 }
 
-/// The keys of the members that one group has on one process-local route.
+/// The keys of the members that one group has on one process-local route, in the order in which scripts take them.
 #[derive(Debug)]
 pub(super) struct RouteKeys {
     /// Sorted set: local part, version of its last add.
     pub(super) members: String,
     /// Sorted set: local part, version at which its present membership began.
     pub(super) joined: String,
+    /// Sorted set: local part, time at which its membership ends.
+    pub(super) ends: String,
     /// Sorted set: local part and beginning of a membership that has ended, version of its end.
     pub(super) left: String,
+}
+
+impl RouteKeys {
+    pub(super) fn all(self) -> [String; 4] {
+        [self.members, self.joined, self.ends, self.left]
+    }
 }
 
 impl Keys {
@@ -38,10 +46,15 @@ impl Keys {
         format!("{}:group:{{{group}}}", self.prefix)
     }
 
+    /// Sorted set: the routes of a group, each with the time at which its last membership ends.
+    pub(super) fn route_ends(&self, group: &GroupName) -> String {
+        format!("{}:route-ends:{{{group}}}", self.prefix)
+    }
+
     /// The members of `group` whose names begin with `route`, which ends in `!`.
     pub(super) fn route(&self, group: &GroupName, route: &str) -> RouteKeys {
         let key = |kind| format!("{}:{kind}:{{{group}}}:{route}", self.prefix);
-        RouteKeys { members: key("members"), joined: key("joined"), left: key("left") }
+        RouteKeys { members: key("members"), joined: key("joined"), ends: key("ends"), left: key("left") }
     }
 
     /// Hash: the counters of a channel.
@@ -95,8 +108,8 @@ impl Keys {
         };
         match kind {
             "channel" => braced(name).is_some_and(|name| ChannelName::parse(name).is_ok()),
-            "group" => braced(name).is_some_and(|name| GroupName::parse(name).is_ok()),
-            "members" | "joined" | "left" => name.split_once(':').is_some_and(|(group, route)| {
+            "group" | "route-ends" => braced(name).is_some_and(|name| GroupName::parse(name).is_ok()),
+            "members" | "joined" | "ends" | "left" => name.split_once(':').is_some_and(|(group, route)| {
                 braced(group).is_some_and(|group| GroupName::parse(group).is_ok()) && ChannelName::parse(route).is_ok()
             }),
             _ => false,
@@ -140,8 +153,10 @@ mod tests {
         for key in [
             keys().channel("http.request"),
             keys().group(&group),
+            keys().route_ends(&group),
             route.members,
             route.joined,
+            route.ends,
             route.left,
             keys().channel_stats("websocket.send.p!"),
             keys().global_stats(),

@@ -211,12 +211,13 @@ impl RedisLayer {
     /// it cannot be done in one call, nothing is sent; then the result may be the routes that it has.
     async fn send_to_guess(&self, group: &GroupName, plain: &Arc<[u8]>) -> Result<Vec<Posted>, Option<Routes>> {
         let shard = self.topology.shard_of_group(group);
-        let (routes, condition) = self.groups.guess(group).ok_or(None)?;
-        if !self.sender.fits_one_call(&routes.list, plain.len(), shard) {
+        let condition = self.groups.guess(group).ok_or(None)?;
+        if !self.sender.fits_one_call(&condition.routes.list, plain.len(), shard) {
             return Err(None);
         }
-        let sent = self.sender.send_if(&condition, plain, &routes.list, shard).await;
-        sent.map_err(|told| self.groups.note_routes(group, &told?).ok())
+        let sent = self.sender.send_if(&condition, plain, shard).await;
+        let told = |answer| self.groups.note_routes(group, &answer).ok().filter(|routes| self.groups.suffices(routes));
+        sent.map_err(|answer| answer.and_then(told))
     }
 
     /// Waits for all of `posted`.
@@ -351,12 +352,12 @@ impl ChannelLayer for RedisLayer {
 
     async fn global_statistics(&self) -> Result<Statistics> {
         self.check_open()?;
-        statistics::global(&self.topology, self.envelope.expiry()).await
+        statistics::global(&self.topology).await
     }
 
     async fn channel_statistics(&self, channel: &str) -> Result<Statistics> {
         self.check_open()?;
-        statistics::of_channel(&self.topology, self.envelope.expiry(), &ChannelName::parse(channel)?).await
+        statistics::of_channel(&self.topology, &ChannelName::parse(channel)?).await
     }
 
     async fn close(&self) -> Result<()> {

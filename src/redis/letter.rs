@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::batch::milliseconds;
 use super::envelope::Envelope;
 use super::frame::{self, Address};
 use crate::name::{ChannelName, GroupName};
@@ -34,7 +35,7 @@ impl Letter {
             (Recipient::Channel, None) => Address::Channel,
         };
         entry.clear();
-        frame::begin(stamp, &address, envelope.seals(), entry);
+        frame::begin(stamp, milliseconds(envelope.expiry()), &address, envelope.seals(), entry);
         envelope.write(&self.plain, self.channel.non_local(), now_ms, entry);
     }
 }

@@ -8,8 +8,8 @@ use crate::name::ChannelName;
 
 /// The members of one group on one process-local route, and those that left lately.
 ///
-/// Versions grow with every change and are times in microseconds, by the clock of the group's shard, so that they tell
-/// the age of a membership too.
+/// Versions grow with every change and are times in microseconds by the clock of the group's shard, as are the ends of
+/// memberships.
 #[derive(Debug, Default)]
 pub(super) struct Membership {
     /// All changes up to this version are known.
@@ -26,8 +26,8 @@ struct Member {
     channel: ChannelName,
     /// The version that made it a member.
     joined: u64,
-    /// The version of its last add.
-    added: u64,
+    /// When its membership ends.
+    ends: u64,
 }
 
 /// A membership that has ended: messages sent before its end are still for it.
@@ -41,20 +41,11 @@ pub(super) struct Ended {
     pub(super) told: u64,
 }
 
-/// From when on what has ended still matters.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Horizon {
-    /// Memberships that ended before are forgotten.
-    pub(super) ended: u64,
-    /// So are members that were last added before.
-    pub(super) added: u64,
-}
-
 #[derive(Debug)]
 struct Present {
     channels: Arc<[ChannelName]>,
-    /// They are the members for adds that expired up to any of these times.
-    expired: Range<u64>,
+    /// They are the members at any of these times.
+    times: Range<u64>,
 }
 
 /// What a server knows of a route's members: everything, or what has changed since a version.
@@ -63,8 +54,10 @@ pub(super) struct Changes {
     pub(super) version: u64,
     /// Whether members that are not named stay as they were known.
     pub(super) partial: bool,
-    /// Members and the versions of their last adds.
-    pub(super) added: Vec<(ChannelName, u64)>,
+    /// For how long after its end a membership is remembered, in microseconds: as long as messages can wait.
+    pub(super) remembered: u64,
+    /// Members and when their memberships end.
+    pub(super) members: Vec<(ChannelName, u64)>,
     /// Members and the versions that made them members.
     pub(super) joined: Vec<(ChannelName, u64)>,
     pub(super) ended: Vec<Ended>,
@@ -76,8 +69,8 @@ impl Membership {
         self.version
     }
 
-    /// Takes in what a server told to somebody who knew less than all.
-    pub(super) fn apply(&mut self, changes: Changes, horizon: Horizon) {
+    /// Takes in what a server told at the time `now` to a caller that knew less than all.
+    pub(super) fn apply(&mut self, changes: Changes, now: u64) {
         if changes.version <= self.version {
             // Another answer came first and told more.
             return;
@@ -96,48 +89,47 @@ impl Membership {
             self.ended.push(ended);
         }
         let joined: HashMap<_, _> = changes.joined.iter().map(|(channel, joined)| (key(channel), *joined)).collect();
-        for (channel, added) in changes.added {
+        for (channel, ends) in changes.members {
             let joined = joined.get(key(&channel)).copied();
             match self.members.get_mut(key(&channel)) {
                 Some(member) => {
-                    member.added = added;
+                    member.ends = ends;
                     member.joined = joined.unwrap_or(member.joined);
                 }
                 None => {
-                    let member = Member { joined: joined.unwrap_or(added), added, channel: channel.clone() };
+                    let member = Member { joined: joined.unwrap_or(changes.version), ends, channel: channel.clone() };
                     self.members.insert(key(&channel).into(), member);
                 }
             }
         }
-        self.members.retain(|_, member| member.added >= horizon.added);
-        self.ended.retain(|ended| ended.told >= horizon.ended);
+        let forgotten = now.saturating_sub(changes.remembered);
+        self.members.retain(|_, member| member.ends >= forgotten);
+        self.ended.retain(|ended| ended.told >= forgotten);
         self.version = changes.version;
         self.present = None;
     }
 
-    /// Who was a member at `version`, without those whose membership, `lasts` after their last add, had expired at
-    /// `sent`. All are in microseconds.
-    pub(super) fn at(&mut self, version: u64, sent: u64, lasts: u64) -> Arc<[ChannelName]> {
-        let expired = sent.saturating_sub(lasts);
+    /// The members at `version`, without those whose memberships had ended at the time `sent`.
+    pub(super) fn at(&mut self, version: u64, sent: u64) -> Arc<[ChannelName]> {
         if version < self.version {
-            return self.back_then(version, sent, expired);
+            return self.back_then(version, sent);
         }
         match &self.present {
-            Some(present) if present.expired.contains(&expired) => present.channels.clone(),
+            Some(present) if present.times.contains(&sent) => present.channels.clone(),
             _ => {
-                let added = || self.members.values().map(|member| member.added);
-                let youngest_expired = added().filter(|added| *added <= expired).max().unwrap_or(0);
-                let oldest_live = added().filter(|added| *added > expired).min().unwrap_or(u64::MAX);
-                let live = self.members.values().filter(|member| member.added > expired);
+                let ends = || self.members.values().map(|member| member.ends);
+                let last_ended = ends().filter(|ends| *ends <= sent).max().unwrap_or(0);
+                let next_to_end = ends().filter(|ends| *ends > sent).min().unwrap_or(u64::MAX);
+                let live = self.members.values().filter(|member| member.ends > sent);
                 let channels: Arc<[_]> = live.map(|member| member.channel.clone()).collect();
-                self.present = Some(Present { channels: channels.clone(), expired: youngest_expired..oldest_live });
+                self.present = Some(Present { channels: channels.clone(), times: last_ended..next_to_end });
                 channels
             }
         }
     }
 
-    fn back_then(&self, version: u64, sent: u64, expired: u64) -> Arc<[ChannelName]> {
-        let still = self.members.values().filter(|member| member.joined <= version && member.added > expired);
+    fn back_then(&self, version: u64, sent: u64) -> Arc<[ChannelName]> {
+        let still = self.members.values().filter(|member| member.joined <= version && member.ends > sent);
         let ended_since = self.ended.iter().filter(|ended| {
             let told_later = ended.joined <= version && version < ended.told;
             // One that expired ended before that was told.
@@ -163,7 +155,8 @@ mod tests {
         Changes {
             version,
             partial: false,
-            added: members.iter().map(|(local, _, added)| (channel(local), *added)).collect(),
+            remembered: u64::MAX,
+            members: members.iter().map(|(local, _, added)| (channel(local), *added + LASTS)).collect(),
             joined: members.iter().map(|(local, joined, _)| (channel(local), *joined)).collect(),
             ended: Vec::new(),
         }
@@ -182,15 +175,14 @@ mod tests {
     }
 
     fn leaves(local: &str, joined: u64, version: u64) -> Changes {
-        Changes { version, partial: true, ended: vec![ended(local, joined, version, version)], ..Changes::default() }
+        Changes { partial: true, ended: vec![ended(local, joined, version, version)], ..all(version, &[]) }
     }
 
-    const FORGET_NOTHING: Horizon = Horizon { ended: 0, added: 0 };
+    const NOW: u64 = 3000;
     const LASTS: u64 = 1000;
 
     fn at(membership: &mut Membership, version: u64) -> Vec<String> {
-        let mut locals: Vec<_> =
-            membership.at(version, version, LASTS).iter().map(|name| key(name).to_owned()).collect();
+        let mut locals: Vec<_> = membership.at(version, version).iter().map(|name| key(name).to_owned()).collect();
         locals.sort();
         locals
     }
@@ -198,9 +190,9 @@ mod tests {
     #[test]
     fn each_version_has_its_members() {
         let mut known = Membership::default();
-        known.apply(all(2, &[("a", 1, 1), ("b", 2, 2)]), FORGET_NOTHING);
-        known.apply(joins("c", 3), FORGET_NOTHING);
-        known.apply(leaves("a", 1, 4), FORGET_NOTHING);
+        known.apply(all(2, &[("a", 1, 1), ("b", 2, 2)]), NOW);
+        known.apply(joins("c", 3), NOW);
+        known.apply(leaves("a", 1, 4), NOW);
         assert_eq!(at(&mut known, 1), ["a"]);
         assert_eq!(at(&mut known, 2), ["a", "b"]);
         assert_eq!(at(&mut known, 3), ["a", "b", "c"]);
@@ -210,18 +202,18 @@ mod tests {
     #[test]
     fn a_renewed_member_keeps_its_beginning() {
         let mut known = Membership::default();
-        known.apply(all(1, &[("a", 1, 1)]), FORGET_NOTHING);
-        known.apply(renews("a", 5), FORGET_NOTHING);
+        known.apply(all(1, &[("a", 1, 1)]), NOW);
+        known.apply(renews("a", 5), NOW);
         assert_eq!(at(&mut known, 1), ["a"]);
-        assert_eq!(known.at(5, 5 + LASTS - 1, LASTS).len(), 1);
+        assert_eq!(known.at(5, 5 + LASTS - 1).len(), 1);
     }
 
     #[test]
     fn who_left_and_came_back_was_away_between() {
         let mut known = Membership::default();
-        known.apply(all(1, &[("a", 1, 1)]), FORGET_NOTHING);
-        known.apply(leaves("a", 1, 3), FORGET_NOTHING);
-        known.apply(joins("a", 5), FORGET_NOTHING);
+        known.apply(all(1, &[("a", 1, 1)]), NOW);
+        known.apply(leaves("a", 1, 3), NOW);
+        known.apply(joins("a", 5), NOW);
         assert_eq!(at(&mut known, 2), ["a"]);
         assert_eq!(at(&mut known, 3), Vec::<String>::new());
         assert_eq!(at(&mut known, 4), Vec::<String>::new());
@@ -231,8 +223,8 @@ mod tests {
     #[test]
     fn leaving_and_coming_back_told_at_once_are_both_known() {
         let mut known = Membership::default();
-        known.apply(all(1, &[("a", 1, 1)]), FORGET_NOTHING);
-        known.apply(Changes { ended: vec![ended("a", 1, 3, 3)], ..joins("a", 5) }, FORGET_NOTHING);
+        known.apply(all(1, &[("a", 1, 1)]), NOW);
+        known.apply(Changes { ended: vec![ended("a", 1, 3, 3)], ..joins("a", 5) }, NOW);
         assert_eq!(at(&mut known, 2), ["a"]);
         assert_eq!(at(&mut known, 4), Vec::<String>::new());
         assert_eq!(at(&mut known, 5), ["a"]);
@@ -241,39 +233,39 @@ mod tests {
     #[test]
     fn members_expire_by_the_time_of_the_send() {
         let mut known = Membership::default();
-        known.apply(all(20, &[("a", 10, 10), ("b", 20, 20)]), FORGET_NOTHING);
+        known.apply(all(20, &[("a", 10, 10), ("b", 20, 20)]), NOW);
         for (sent, members) in [(20, 2), (1009, 2), (1010, 1), (1019, 1), (1020, 0), (1009, 2)] {
-            assert_eq!(known.at(20, sent, LASTS).len(), members, "{sent}");
+            assert_eq!(known.at(20, sent).len(), members, "{sent}");
         }
     }
 
     #[test]
     fn who_expired_and_came_back_was_away_between() {
         let mut known = Membership::default();
-        known.apply(all(1, &[("a", 1, 1), ("b", 1, 1)]), FORGET_NOTHING);
-        known.apply(Changes { ended: vec![ended("a", 1, 1001, 2000)], ..joins("a", 2000) }, FORGET_NOTHING);
-        assert_eq!(known.at(1, 1000, LASTS).len(), 2);
-        assert_eq!(known.at(1, 1500, LASTS).len(), 0);
-        assert_eq!(known.at(2000, 2000, LASTS).len(), 1);
+        known.apply(all(1, &[("a", 1, 1), ("b", 1, 1)]), NOW);
+        known.apply(Changes { ended: vec![ended("a", 1, 1001, 2000)], ..joins("a", 2000) }, NOW);
+        assert_eq!(known.at(1, 1000).len(), 2);
+        assert_eq!(known.at(1, 1500).len(), 0);
+        assert_eq!(known.at(2000, 2000).len(), 1);
     }
 
     #[test]
     fn the_whole_truth_replaces_what_was_known() {
         let mut known = Membership::default();
-        known.apply(all(2, &[("a", 1, 1), ("b", 2, 2)]), FORGET_NOTHING);
-        known.apply(all(9, &[("c", 9, 9)]), FORGET_NOTHING);
+        known.apply(all(2, &[("a", 1, 1), ("b", 2, 2)]), NOW);
+        known.apply(all(9, &[("c", 9, 9)]), NOW);
         assert_eq!(at(&mut known, 9), ["c"]);
     }
 
     #[test]
     fn answers_that_overtook_each_other_do_no_harm() {
         let mut known = Membership::default();
-        known.apply(all(1, &[("a", 1, 1)]), FORGET_NOTHING);
+        known.apply(all(1, &[("a", 1, 1)]), NOW);
         let early = Changes { ended: vec![ended("a", 1, 2, 2)], ..joins("b", 3) };
         let mut late = leaves("b", 3, 4);
         late.ended.push(ended("a", 1, 2, 2));
-        known.apply(late, FORGET_NOTHING);
-        known.apply(early, FORGET_NOTHING);
+        known.apply(late, NOW);
+        known.apply(early, NOW);
         assert_eq!(at(&mut known, 1), ["a"]);
         assert_eq!(at(&mut known, 3), ["b"]);
         assert_eq!(at(&mut known, 4), Vec::<String>::new());
@@ -282,9 +274,23 @@ mod tests {
     #[test]
     fn old_endings_are_forgotten() {
         let mut known = Membership::default();
-        known.apply(all(1, &[("a", 1, 1)]), FORGET_NOTHING);
-        known.apply(leaves("a", 1, 3), FORGET_NOTHING);
-        known.apply(joins("b", 9), Horizon { ended: 4, added: 0 });
-        assert_eq!(at(&mut known, 2), Vec::<String>::new());
+        known.apply(all(2, &[("a", 1, 1), ("b", 2, 2)]), NOW);
+        known.apply(leaves("a", 1, 3), NOW);
+        assert_eq!(at(&mut known, 2), ["a", "b"]);
+        known.apply(Changes { remembered: NOW - 4, ..joins("c", 9) }, NOW);
+        assert_eq!(at(&mut known, 2), ["b"]);
+        known.apply(Changes { remembered: NOW - 4 - LASTS, ..joins("d", 10) }, NOW);
+        assert_eq!(known.at(10, 10).len(), 2, "b has ended long ago");
+    }
+
+    #[test]
+    fn each_membership_ends_at_a_time_of_its_own() {
+        let mut known = Membership::default();
+        let mut changes = all(2, &[("short", 1, 1), ("long", 2, 2)]);
+        changes.members[0].1 = 10;
+        known.apply(changes, NOW);
+        for (sent, members) in [(9, 2), (10, 1), (1001, 1), (1002, 0), (9, 2)] {
+            assert_eq!(known.at(2, sent).len(), members, "{sent}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Which channels have had their times to live set lately, so that it need not be done for each message.
+//! Which channels have had the times to live of their counters set lately, so that it need not be done for each message.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 /// How long a time to live that has been set will do.
 const EVERY: Duration = Duration::from_secs(15);
 
-/// By how much a list outlives its last message at most: more than what it may lack of its time to live, which is
-/// [`EVERY`] and what a script allows a call to be late.
+/// By how much a list outlives its last message, so that a reader that comes soon counts what has expired. The counters
+/// of a `?` channel live as long: more than [`EVERY`], for which they are not renewed.
 pub(super) const SLACK: Duration = Duration::from_secs(30);
 
 /// The channels of one lane, or of what is sent beside lanes.
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_lives_on_between_two_renewals() {
+    fn counters_live_on_between_two_renewals() {
         assert!(SLACK > EVERY + Duration::from_secs(1));
     }
 }

@@ -11,6 +11,9 @@ use crate::name::{ChannelName, GroupName};
 /// Groups that nobody has sent to in this time are forgotten.
 const FORGET_AFTER: Duration = Duration::from_mins(1);
 
+/// Later than the end of any route.
+pub(super) const NEVER: u64 = (1 << 53) - 1;
+
 /// One of the places to which a group's messages go.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Route {
@@ -20,18 +23,31 @@ pub(super) struct Route {
     pub(super) version: u64,
 }
 
+impl Route {
+    /// Whether its members are process-local.
+    pub(super) fn is_local(&self) -> bool {
+        self.channel.as_str().ends_with('!')
+    }
+}
+
 /// All routes of a group at one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Routes {
     pub(super) list: Arc<[Route]>,
-    /// As the server told them, with spaces between.
+    /// As the server told them, with spaces between: those included that have ended.
     pub(super) text: Arc<str>,
+    /// How many stand in the text.
+    pub(super) count: usize,
+    /// The time in microseconds, by the group's server, at which the first of them ends.
+    pub(super) until: u64,
+    /// For how long after a membership ends the group remembers it, in ms.
+    pub(super) remembered: u64,
 }
 
 impl Routes {
     /// Those of a group without members.
     pub(super) fn none() -> Self {
-        Self { list: Arc::default(), text: "".into() }
+        Self { list: Arc::default(), text: "".into(), count: 0, until: NEVER, remembered: 0 }
     }
 }
 
@@ -98,7 +114,7 @@ mod tests {
 
     fn routes(version: u64) -> Routes {
         let channel = ChannelName::parse("p!").unwrap();
-        Routes { list: [Route { channel, version }].into(), text: format!("p! {version}").into() }
+        Routes { list: [Route { channel, version }].into(), text: format!("p! {version}").into(), ..Routes::none() }
     }
 
     #[test]

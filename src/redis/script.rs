@@ -18,10 +18,11 @@ pub(crate) static GROUP_ADD: Script = Script::new(include_str!("scripts/group_ad
 pub(crate) static GROUP_DISCARD: Script = Script::new(include_str!("scripts/group_discard.lua"));
 pub(crate) static GROUP_ROUTES: Script = Script::new(include_str!("scripts/group_routes.lua"));
 pub(crate) static GROUP_MEMBERS: Script = Script::new(include_str!("scripts/group_members.lua"));
+pub(crate) static GROUP_REMEMBER: Script = Script::new(include_str!("scripts/group_remember.lua"));
 
 /// The scripts of the native format.
-pub(crate) static NATIVE: [&Script; 7] =
-    [&PUSH, &PUT_BACK, &PENDING, &GROUP_ADD, &GROUP_DISCARD, &GROUP_ROUTES, &GROUP_MEMBERS];
+pub(crate) static NATIVE: [&Script; 8] =
+    [&PUSH, &PUT_BACK, &PENDING, &GROUP_ADD, &GROUP_DISCARD, &GROUP_ROUTES, &GROUP_MEMBERS, &GROUP_REMEMBER];
 
 impl Script {
     pub(crate) const fn new(source: &'static str) -> Self {

@@ -154,15 +154,15 @@ impl Sender {
         taken.map(|(_, queue)| queue.beside()).collect()
     }
 
-    /// Sends to `routes`, to which letters [fit one call](Self::fits_one_call) on `shard`, if the condition holds and
+    /// Sends to the routes of the condition, to which letters [fit one call](Self::fits_one_call) on `shard`, if it holds and
     /// nothing is overtaken; otherwise nothing is sent, and the result may be what the server says of the group.
     pub(super) async fn send_if(
         &self,
         condition: &Condition,
         plain: &Arc<[u8]>,
-        routes: &[Route],
         shard: &Shard,
     ) -> Result<Vec<Posted>, Option<Value>> {
+        let routes = &condition.routes.list;
         let _lanes_wait = self.beside_lanes(routes, shard).ok_or(None)?;
         let mut batch = Batch::default();
         let mut posted = Vec::new();

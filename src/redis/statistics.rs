@@ -21,26 +21,26 @@ const SCAN_STEP: usize = 1000;
 pub(crate) const CHANNELS_AT_ONCE: usize = 16;
 
 /// The figures of `channel` on all shards where its messages can lie.
-pub(super) async fn of_channel(topology: &Topology, expiry: Duration, channel: &ChannelName) -> Result<Statistics> {
+pub(super) async fn of_channel(topology: &Topology, channel: &ChannelName) -> Result<Statistics> {
     let name = channel.non_local();
     let shards = topology.shards_of_channel(channel);
     let parts = try_join_all(shards.iter().map(|shard| async move {
         let counters = counters(shard, &topology.keys.channel_stats(name)).await?;
         let lists = [topology.keys.channel(name)];
-        Ok::<_, crate::Error>(counters.merge(pending(shard, &lists, expiry).await?))
+        Ok::<_, crate::Error>(counters.merge(pending(shard, &lists).await?))
     }));
     parts.await.map(sum)
 }
 
 /// The figures of all channels on all shards.
-pub(super) async fn global(topology: &Topology, expiry: Duration) -> Result<Statistics> {
+pub(super) async fn global(topology: &Topology) -> Result<Statistics> {
     let parts = try_join_all(topology.shards.iter().map(|shard| async move {
         let mut total = counters(shard, &topology.keys.global_stats()).await?;
         let mut scan = Scan::new(shard, topology.keys.scan_channels());
         while let Some(keys) = scan.next().await? {
             let lists: Vec<_> = keys.into_iter().filter(|key| topology.keys.parse_channel(key).is_some()).collect();
             if !lists.is_empty() {
-                total = total.merge(pending(shard, &lists, expiry).await?);
+                total = total.merge(pending(shard, &lists).await?);
             }
         }
         Ok::<_, crate::Error>(total)
@@ -123,26 +123,25 @@ async fn counters(shard: &Shard, key: &str) -> Result<Statistics> {
 }
 
 /// How many entries wait in `lists`, and since when.
-async fn pending(shard: &Shard, lists: &[String], expiry: Duration) -> Result<Statistics> {
+async fn pending(shard: &Shard, lists: &[String]) -> Result<Statistics> {
     let mut total = Statistics::default();
     for lists in lists.chunks(CHANNELS_AT_ONCE) {
         let pending: Vec<Value> = answer(shard, &script::PENDING.call(lists)).await?;
         let now = shard.clock.now_ms().unwrap_or(0);
-        total = pending.chunks(3).map(|told| pending_in(told, now, expiry)).fold(total, Statistics::merge);
+        total = pending.chunks(3).map(|told| pending_in(told, now)).fold(total, Statistics::merge);
     }
     Ok(total)
 }
 
 /// What `pending.lua` told of one list.
-fn pending_in(told: &[Value], now: u64, expiry: Duration) -> Statistics {
+fn pending_in(told: &[Value], now: u64) -> Statistics {
     match told {
         // A list may outlive its last message.
         [_, _, Value::BulkString(last)] if frame::expires(last).is_some_and(|expires| expires <= now) => {
             Statistics::default()
         }
         [Value::Int(length @ 1..), Value::BulkString(first), _] => {
-            let expiry = u64::try_from(expiry.as_millis()).unwrap_or(u64::MAX);
-            let sent = frame::expires(first).unwrap_or(now).saturating_sub(expiry);
+            let sent = frame::sent(first).unwrap_or(now);
             Statistics {
                 messages_pending: u64::try_from(*length).unwrap_or(0),
                 messages_max_age: Duration::from_millis(now.saturating_sub(sent)),

@@ -87,6 +87,10 @@ async fn the_user_of_the_native_format_may_do_all_that_a_layer_does() {
         while layer.try_receive(&[from]).await.unwrap().is_some() {}
         layer.channel_statistics(to).await.unwrap();
     }
+    // A sender with a longer expiry than the group remembers its members for.
+    layer.group_add("g", "l!a").await.unwrap();
+    connect(config().expiry(Duration::from_mins(10))).await.group_send("g", numbered(5)).await.unwrap();
+    assert_eq!(number(&within(DEADLINE, "a message", layer.receive(&["l!"])).await.unwrap()), 5);
     layer.new_channel("new?").await.unwrap();
     // Bytes that are no message go to quarantine.
     let _: i64 = connection.rpush("asgi:channel:{bad?a}", "no entry").await.unwrap();

@@ -181,18 +181,18 @@ async fn a_message_moved_to_another_channel_does_not_open() {
 #[tokio::test]
 async fn a_message_readdressed_in_its_list_does_not_open() {
     let mut stranger = Stranger::start(|config| config).await;
-    // Address of kind 1: the length of the local part, and the local part.
+    // Address of kind 1, behind head and lifetime: the length of the local part, and the local part.
     let mut entry = stranger.sent("l!a", "l!").await;
-    assert_eq!(entry[8..11], [0x19, 1, b'a']);
-    entry[10] = b'b';
+    assert_eq!((entry[8], &entry[17..19]), (0x19, b"\x01a".as_slice()));
+    entry[18] = b'b';
     stranger.assert_refused(&entry, "l!", "l!a", "to another local part").await;
     for group in ["h", "g"] {
         stranger.layer.group_add(group, "l!a").await.unwrap();
     }
     stranger.layer.group_send("g", numbered(1)).await.unwrap();
     let mut entry = entries(&mut stranger.connection, &stranger.site.list("l!")).await.pop().unwrap();
-    assert_eq!(entry[8..11], [0x1a, 1, b'g']);
-    entry[10] = b'h';
+    assert_eq!((entry[8], &entry[17..19]), (0x1a, b"\x01g".as_slice()));
+    entry[18] = b'h';
     stranger.assert_refused(&entry, "l!", "l!a", "to another group").await;
 }
 
@@ -222,8 +222,8 @@ async fn no_changed_byte_opens() {
                 changed[place] ^= bit;
                 let what = format!("{list}, head {:x}, byte {place} changed", entry[8]);
                 let refused = stranger.refused(&changed, list, channel, &what).await;
-                // Another group, or this one at another version, may have no members, so that there is nobody to open it.
-                let may_be_for_nobody = entry[8] == 0x1a && (9..19).contains(&place);
+                // Another group, or this one at another version or time, may have no members, so that there is nobody to open it.
+                let may_be_for_nobody = entry[8] == 0x1a && (9..27).contains(&place);
                 assert!(may_be_for_nobody || refused.undecryptable + refused.undecodable > 0, "{what}");
             }
         }
@@ -244,18 +244,18 @@ async fn a_group_message_opens_for_nobody_whom_redis_adds_to_it() {
     assert_eq!(take_number(&stranger.layer, "l!").await, 0);
     stranger.layer.group_discard("g", "l!left").await.unwrap();
     let [whole, rest] = stranger.sent_to_group().await;
-    let forged = [&whole[..11], &earlier[11..19], &whole[19..]].concat();
+    let forged = [&whole[..19], &earlier[19..27], &whole[27..]].concat();
     stranger.assert_refused(&forged, "l!", "l!a", "a member of before").await;
-    // Head, group, version, count and local parts of kind 3.
+    // Head, lifetime, group, version, count and local parts of kind 3.
     let locals = |names: &[&str]| {
         let count = u32::try_from(names.len()).unwrap().to_be_bytes();
         let names = names.iter().flat_map(|name| [&[u8::try_from(name.len()).unwrap()], name.as_bytes()].concat());
         count.into_iter().chain(names).collect::<Vec<_>>()
     };
-    let (address, body) = whole[9..].split_at(2 + 8);
+    let (address, body) = whole[9..].split_at(8 + 2 + 8);
     let forged = [&whole[..8], &[0x1b], address, &locals(&["stranger"])[..], body].concat();
     stranger.assert_refused(&forged, "l!", "l!a", "a stranger by name").await;
-    let body = rest.split_at(9 + 2 + 8 + 4 + 2 * 2).1;
+    let body = rest.split_at(9 + 8 + 2 + 8 + 4 + 2 * 2).1;
     for names in [&["stranger", "c"][..], &["b"], &["c", "b", "a"]] {
         let forged = [&rest[..9], address, &locals(names)[..], body].concat();
         let refused = stranger.refused(&forged, "l!", "l!a", &format!("what is left for {names:?}")).await;
@@ -268,7 +268,7 @@ async fn a_group_message_opens_for_nobody_whom_redis_adds_to_it() {
 async fn what_is_left_of_a_group_message_opens_in_another_process_and_goes_back_again() {
     let mut stranger = Stranger::start(|config| config).await;
     let [_, rest] = stranger.sent_to_group().await;
-    assert_eq!(&rest[9..11], b"\x01g");
+    assert_eq!(&rest[17..19], b"\x01g");
     let other = connect(keyed(&stranger.site)).await;
     let mut taken = Vec::new();
     for layer in [&other, &stranger.layer] {

@@ -9,10 +9,13 @@ use crate::support::{Counts, DEADLINE, RedisServer, eventually, shared_servers, 
 
 const VERSION: u8 = 0x10;
 
-/// A stamp of an entry that does not expire during a test, and `rest`.
+/// An entry that was sent now and does not expire during a test. The first byte of `rest` is its head, which is followed by
+/// the lifetime.
 async fn stamped(server: &RedisServer, rest: &[u8]) -> Vec<u8> {
-    let expires = now_ms(&mut server.connection().await).await + 60_000;
-    [&expires.to_be_bytes(), rest].concat()
+    let lifetime = 60_000_u64;
+    let expires = now_ms(&mut server.connection().await).await + lifetime;
+    let (head, rest) = rest.split_at(1);
+    [&expires.to_be_bytes(), head, &lifetime.to_be_bytes(), rest].concat()
 }
 
 /// Puts `bytes` between two messages to `channel` and checks that those two arrive, in order, and that the bytes go to

@@ -12,10 +12,18 @@ const ADD: &str = include_str!("../../src/redis/scripts/group_add.lua");
 const DISCARD: &str = include_str!("../../src/redis/scripts/group_discard.lua");
 const MEMBERS: &str = include_str!("../../src/redis/scripts/group_members.lua");
 const ROUTES: &str = include_str!("../../src/redis/scripts/group_routes.lua");
+const REMEMBER: &str = include_str!("../../src/redis/scripts/group_remember.lua");
 
 const LASTS: Duration = Duration::from_secs(100);
 const REMEMBERED: Duration = Duration::from_secs(50);
 const SECOND: u64 = 1_000_000;
+/// By how much the keys of a group live longer than they have to.
+const SLACK: Duration = Duration::from_secs(30);
+
+const GROUP: usize = 0;
+const ROUTE_ENDS: usize = 1;
+const ENDS: usize = 4;
+const LEFT: usize = 5;
 
 /// A group with one process-local route, `p!`.
 struct Group {
@@ -26,10 +34,12 @@ struct Group {
 }
 
 /// What `group_members.lua` tells.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Default, PartialEq)]
 struct Told {
     version: u64,
     only_changes: bool,
+    remembered: u64,
+    /// With the ends of their memberships.
     members: Vec<(String, u64)>,
     joined: Vec<(String, u64)>,
     left: Vec<(String, u64)>,
@@ -41,8 +51,14 @@ impl Group {
         Self { key: random_prefix(), connection, lasts: LASTS, remembered: REMEMBERED }
     }
 
-    fn keys(&self) -> [String; 4] {
-        ["", ":members", ":joined", ":left"].map(|kind| format!("{}{kind}", self.key))
+    fn keys(&self) -> [String; 6] {
+        ["", ":route-ends", ":members", ":joined", ":ends", ":left"].map(|kind| format!("{}{kind}", self.key))
+    }
+
+    /// The same group as another process sees it, whose memberships last so long and which needs members to be remembered for
+    /// so long.
+    fn seen_with(&self, lasts: Duration, remembered: Duration) -> Self {
+        Self { key: self.key.clone(), connection: self.connection.clone(), lasts, remembered }
     }
 
     async fn add(&mut self, member: &str) -> u64 {
@@ -52,35 +68,62 @@ impl Group {
     }
 
     async fn add_route(&mut self, route: &str) -> u64 {
-        let mut command = call(ADD, &self.keys()[..1]);
+        let mut command = call(ADD, &self.keys()[..2]);
         command.arg(route).arg(ms(self.lasts)).arg(ms(self.remembered));
         ask(&mut self.connection, &command).await
     }
 
     async fn discard(&mut self, member: &str) -> Option<u64> {
         let mut command = call(DISCARD, &self.keys());
-        command.arg("p!").arg(ms(self.lasts)).arg(ms(self.remembered)).arg(member);
+        command.arg("p!").arg(ms(self.remembered)).arg(member);
+        ask(&mut self.connection, &command).await
+    }
+
+    async fn discard_route(&mut self, route: &str) -> Option<u64> {
+        let mut command = call(DISCARD, &self.keys()[..2]);
+        command.arg(route).arg(ms(self.remembered));
         ask(&mut self.connection, &command).await
     }
 
     async fn members(&mut self, known: u64) -> Told {
-        let mut command = call(MEMBERS, &self.keys());
-        command.arg("p!").arg(known).arg(ms(self.lasts)).arg(ms(self.remembered));
-        let (version, only_changes, members, joined, left): (u64, i64, Vec<String>, Vec<String>, Vec<String>) =
-            ask(&mut self.connection, &command).await;
+        let [group, _, rest @ ..] = self.keys();
+        let mut command = call(MEMBERS, &[&[group], &rest[..]].concat());
+        command.arg("p!").arg(known);
+        let (version, only_changes, remembered, members, joined, left) =
+            ask::<Answer>(&mut self.connection, &command).await;
         Told {
             version,
             only_changes: only_changes == 1,
+            remembered,
             members: pairs(members),
             joined: pairs(joined),
             left: pairs(left).into_iter().filter(|(text, _)| !text.is_empty()).collect(),
         }
     }
 
-    async fn routes(&mut self) -> Vec<(String, u64)> {
-        let mut command = call(ROUTES, &self.keys()[..1]);
-        command.arg(ms(self.lasts));
-        pairs(ask(&mut self.connection, &command).await)
+    /// The routes that have not ended, and when the first of them ends.
+    async fn routes(&mut self) -> (Vec<(String, u64)>, Option<u64>) {
+        let command = call(ROUTES, &self.keys()[..2]);
+        let (routes, ended, next_to_end): (Vec<String>, Vec<String>, Vec<String>) =
+            ask(&mut self.connection, &command).await;
+        let is_live = |(route, _): &(String, u64)| !route.is_empty() && !ended.contains(route);
+        (pairs(routes).into_iter().filter(is_live).collect(), pairs(next_to_end).first().map(|(_, ends)| *ends))
+    }
+
+    async fn route_names(&mut self) -> Vec<String> {
+        self.routes().await.0.into_iter().map(|(route, _)| route).collect()
+    }
+
+    async fn remember(&mut self, routes: usize) -> bool {
+        let mut command = call(REMEMBER, &self.keys());
+        command.arg(ms(self.remembered)).arg(routes);
+        ask(&mut self.connection, &command).await
+    }
+
+    /// Moves the end of a membership, and that of its route, into the past.
+    async fn end(&mut self, member: &str, by: u64) {
+        self.age(ENDS, member, by).await;
+        self.age(ROUTE_ENDS, "p!", by).await;
     }
 
     /// Moves a score of one of the keys into the past.
@@ -91,6 +134,8 @@ impl Group {
         let () = self.connection.zadd(key, member, score - by as f64).await.unwrap();
     }
 }
+
+type Answer = (u64, i64, u64, Vec<String>, Vec<String>, Vec<String>);
 
 fn call(source: &str, keys: &[String]) -> redis::Cmd {
     let mut command = redis::cmd("EVAL");
@@ -145,25 +190,84 @@ async fn adding_again_renews_and_keeps_the_beginning() {
     let first = group.add("a").await;
     let second = group.add("a").await;
     let told = group.members(0).await;
-    assert_eq!(told.members, [("a".to_owned(), second)]);
+    assert_eq!(told.members, [("a".to_owned(), second + 100 * SECOND)]);
     assert_eq!(told.joined, [("a".to_owned(), first)]);
-    assert_eq!(group.routes().await, [("p!".to_owned(), second)]);
-    for (key, lives) in group.keys().iter().zip([LASTS, LASTS + REMEMBERED, LASTS + REMEMBERED, REMEMBERED]) {
-        assert_lives(ttl(&mut group.connection, key).await, lives);
+    assert_eq!(told.remembered, ms(REMEMBERED));
+    assert_eq!(group.routes().await, (vec![("p!".to_owned(), second)], Some(second + 100 * SECOND)));
+    for (place, key) in group.keys().iter().enumerate() {
+        let needed = if place == LEFT { REMEMBERED } else { LASTS + REMEMBERED };
+        assert_lives(ttl(&mut group.connection, key).await, needed + SLACK);
     }
 }
 
 #[tokio::test]
 async fn adding_after_the_membership_has_expired_begins_it_anew() {
     let mut group = Group::start().await;
-    let first = group.add("a").await - 101 * SECOND;
-    group.age(1, "a", 101 * SECOND).await;
-    group.age(2, "a", 101 * SECOND).await;
-    assert_eq!(group.members(0).await.members, [("a".to_owned(), first)], "messages from before may wait for it");
+    let first = group.add("a").await;
+    group.end("a", 101 * SECOND).await;
+    let ended = first - SECOND;
+    assert_eq!(group.members(0).await.members, [("a".to_owned(), ended)], "messages from before may wait for it");
     let again = group.add("a").await;
     let told = group.members(0).await;
     assert_eq!(told.joined, [("a".to_owned(), again)]);
-    assert_eq!(told.left, [(format!("{first} {} a", first + 100 * SECOND), again)]);
+    assert_eq!(told.left, [(format!("{first} {ended} a"), again)]);
+}
+
+#[tokio::test]
+async fn no_process_shortens_the_memberships_of_another() {
+    let mut long = Group::start().await;
+    let mut short = long.seen_with(Duration::from_secs(2), Duration::from_secs(1));
+    let first = long.add("a").await;
+    let ends = first + 100 * SECOND;
+    // An add of the other one neither ends it earlier nor sweeps it away.
+    short.add("b").await;
+    short.add("a").await;
+    assert_eq!(long.members(0).await.members.last(), Some(&("a".to_owned(), ends)));
+    let version = short.discard("b").await.expect("it was a member");
+    assert_eq!(long.routes().await, (vec![("p!".to_owned(), version)], Some(ends)));
+    short.add_route("other").await;
+    for (place, key) in long.keys().iter().enumerate() {
+        let needed = if place == LEFT { REMEMBERED } else { LASTS + REMEMBERED };
+        assert_lives(ttl(&mut long.connection, key).await, needed + SLACK);
+    }
+}
+
+#[tokio::test]
+async fn no_process_shortens_the_memory_of_another() {
+    let mut long = Group::start().await;
+    let mut short = long.seen_with(Duration::from_secs(2), Duration::from_secs(1));
+    long.add("expired").await;
+    let joined = long.add("gone").await;
+    long.end("expired", 110 * SECOND).await;
+    let left = short.discard("gone").await.expect("it was a member");
+    let ended = format!("{joined} {left} gone");
+    long.age(LEFT, &ended, 20 * SECOND).await;
+    short.add("a").await;
+    let told = short.members(0).await;
+    assert_eq!(names(&told.members), ["expired", "a"]);
+    assert_eq!(names(&told.left), [ended]);
+    let left = &long.keys()[LEFT];
+    assert_lives(ttl(&mut long.connection, left).await, REMEMBERED + SLACK);
+}
+
+#[tokio::test]
+async fn a_group_remembers_for_longer_when_a_sender_needs_it() {
+    let mut short = Group::start().await;
+    let mut long = short.seen_with(LASTS, REMEMBERED * 10);
+    assert!(!long.remember(1).await, "there is no such group");
+    assert!(!long.connection.exists::<_, bool>(&long.key).await.unwrap());
+    short.add("a").await;
+    assert!(!long.remember(2).await, "it has other routes than the sender knows");
+    assert!(long.remember(1).await);
+    assert!(short.remember(1).await, "it remembers for longer than that");
+    assert_eq!(short.members(0).await.remembered, ms(REMEMBERED * 10));
+    for (place, key) in long.keys().iter().enumerate() {
+        let needed = if place == LEFT { REMEMBERED * 10 } else { LASTS + REMEMBERED * 10 };
+        assert_lives(ttl(&mut long.connection, key).await, needed + SLACK);
+    }
+    short.end("a", 400 * SECOND).await;
+    short.add("b").await;
+    assert_eq!(names(&short.members(0).await.members), ["a", "b"]);
 }
 
 #[tokio::test]
@@ -173,11 +277,11 @@ async fn expired_members_are_swept_by_the_adds_of_others() {
         group.add(&format!("old{n}")).await;
     }
     for n in 0..150 {
-        group.age(1, &format!("old{n}"), 151 * SECOND).await;
+        group.age(ENDS, &format!("old{n}"), 151 * SECOND).await;
     }
     for left in [50 + 1, 2, 3] {
         group.add(&format!("new{left}")).await;
-        for key in &group.keys()[1..3] {
+        for key in &group.keys()[2..5] {
             assert_eq!(group.connection.zcard::<_, i64>(key).await.unwrap(), left, "{key}");
         }
     }
@@ -193,7 +297,7 @@ async fn who_leaves_is_remembered_with_beginning_and_end() {
     assert_eq!((told.version, told.only_changes), (left, false));
     assert_eq!(names(&told.members), ["b"]);
     assert_eq!(told.left, [(format!("{joined} {left} a"), left)]);
-    assert_eq!(group.routes().await, [("p!".to_owned(), left)]);
+    assert_eq!(group.routes().await.0, [("p!".to_owned(), left)]);
 }
 
 #[tokio::test]
@@ -203,7 +307,7 @@ async fn discarding_nobody_changes_nothing() {
     let version = group.add("a").await;
     assert_eq!(group.discard("b").await, None);
     assert_eq!(group.members(0).await.version, version);
-    group.age(1, "a", 101 * SECOND).await;
+    group.end("a", 101 * SECOND).await;
     assert_eq!(group.discard("a").await, None, "its membership had expired");
 }
 
@@ -212,9 +316,13 @@ async fn old_endings_are_trimmed() {
     let mut group = Group::start().await;
     let joined = group.add("a").await;
     let left = group.discard("a").await.expect("it was a member");
-    group.age(3, &format!("{joined} {left} a"), 51 * SECOND).await;
+    group.age(LEFT, &format!("{joined} {left} a"), 51 * SECOND).await;
+    group.age(LEFT, "", 60 * SECOND).await;
     group.add("b").await;
     assert_eq!(group.members(0).await.left, []);
+    // A reader that knows less than what is left of the memory is told everything.
+    assert!(!group.members(left - 51 * SECOND).await.only_changes);
+    assert!(group.members(left - 40 * SECOND).await.only_changes);
 }
 
 #[tokio::test]
@@ -230,7 +338,7 @@ async fn who_knows_a_version_is_told_what_has_changed_since() {
     let c = group.add("c").await;
     let told = group.members(b).await;
     assert!(told.only_changes);
-    assert_eq!(told.members, [("a".to_owned(), renewed), ("c".to_owned(), c)]);
+    assert_eq!(told.members, [("a".to_owned(), renewed + 100 * SECOND), ("c".to_owned(), c + 100 * SECOND)]);
     assert_eq!(told.joined, [("c".to_owned(), c)]);
     assert_eq!(told.left, [(format!("{b} {gone} b"), gone)]);
     let all = group.members(0).await;
@@ -244,23 +352,24 @@ async fn who_knows_too_little_is_told_everything() {
     let first = group.add("a").await;
     // Before the memory of endings began.
     assert!(!group.members(first - 2).await.only_changes);
-    // Longer ago than endings are remembered.
-    group.age(3, "", 200 * SECOND).await;
-    assert!(!group.members(first - 51 * SECOND).await.only_changes);
-    assert!(group.members(first - 40 * SECOND).await.only_changes);
-    // The memory of endings is gone.
-    let () = group.connection.del(&group.keys()[3]).await.unwrap();
+    // More changes than one answer is meant to have.
+    for n in 0..1001 {
+        group.add(&n.to_string()).await;
+    }
     let told = group.members(first).await;
-    assert!(!told.only_changes);
-    assert_eq!(names(&told.members), ["a"]);
+    assert_eq!((told.only_changes, told.members.len()), (false, 1002));
+    assert_eq!(group.members(told.version - 1).await.members.len(), 1);
+    // The memory of endings is gone.
+    let () = group.connection.del(&group.keys()[LEFT]).await.unwrap();
+    assert!(!group.members(told.version - 1).await.only_changes);
 }
 
 #[tokio::test]
 async fn a_group_that_has_gone_tells_nobody() {
     let mut group = Group::start().await;
     let told = group.members(5).await;
-    assert_eq!(told, Told { version: 0, only_changes: false, members: vec![], joined: vec![], left: vec![] });
-    assert_eq!(group.routes().await, []);
+    assert_eq!(told, Told::default());
+    assert_eq!(group.routes().await, (vec![], None));
 }
 
 #[tokio::test]
@@ -269,10 +378,13 @@ async fn routes_of_expired_members_are_left_out() {
     group.add_route("normal").await;
     group.add_route("single?x").await;
     group.add("a").await;
-    assert_eq!(names(&group.routes().await), ["normal", "single?x", "p!"]);
-    group.age(0, "single?x", 101 * SECOND).await;
-    assert_eq!(names(&group.routes().await), ["normal", "p!"]);
-    assert_lives(ttl(&mut group.connection, &group.key).await, LASTS);
+    assert_eq!(group.route_names().await, ["normal", "single?x", "p!"]);
+    group.age(ROUTE_ENDS, "single?x", 101 * SECOND).await;
+    assert_eq!(group.route_names().await, ["normal", "p!"]);
+    // The next add removes them.
+    group.add("b").await;
+    let routes: Vec<String> = group.connection.zrange(&group.keys()[GROUP], 0, -1).await.unwrap();
+    assert_eq!(routes, ["", "normal", "p!"]);
 }
 
 #[tokio::test]
@@ -281,6 +393,8 @@ async fn one_process_leaving_leaves_the_others() {
     group.add_route("normal").await;
     group.add("a").await;
     group.discard("a").await.expect("it was a member");
-    assert_eq!(names(&group.routes().await), ["normal"]);
-    assert_eq!(group.connection.exists::<_, i64>(&group.keys()[1..3]).await.unwrap(), 0);
+    assert_eq!(group.route_names().await, ["normal"]);
+    assert_eq!(group.connection.exists::<_, i64>(&group.keys()[2..5]).await.unwrap(), 0);
+    assert_eq!(group.discard_route("normal").await, None);
+    assert_eq!(group.routes().await, (vec![], None));
 }

@@ -8,9 +8,12 @@ use redis::AsyncCommands;
 use super::tools::{Layer, Site, ask, assert_lives, connect, entries, numbered, take_number, take_numbers, ttl};
 use crate::support::{DEADLINE, RedisServer, eventually, shared_servers, within};
 
-const EXPIRY: Duration = Duration::from_mins(1);
 /// A list outlives its last message.
 const LIST: Duration = Duration::from_secs(90);
+/// For how long ended memberships are remembered.
+const REMEMBERED: Duration = Duration::from_mins(2);
+/// By how much the keys of a group live longer than they have to.
+const SLACK: Duration = Duration::from_secs(30);
 const DAY: Duration = Duration::from_hours(24);
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -122,24 +125,28 @@ async fn what_is_put_back_is_the_same_bytes_with_the_time_that_is_left() {
 }
 
 #[tokio::test]
-async fn an_add_leaves_a_route_and_for_local_members_three_sets_more() {
+async fn an_add_leaves_a_route_and_its_end_and_for_local_members_four_sets_more() {
     let (site, layer, server) = start().await;
     layer.group_add("g", "normal").await.unwrap();
     layer.group_add("g", "single?x").await.unwrap();
-    assert_keys(&site, server, &[(":group:{g}", "zset", DAY)]).await;
+    let lives = DAY + SLACK;
+    assert_keys(&site, server, &[(":group:{g}", "zset", lives), (":route-ends:{g}", "zset", lives)]).await;
     layer.group_add("g", "local!one").await.unwrap();
     layer.group_add("g", "local!two").await.unwrap();
+    // Messages that were sent before a membership ended may wait for it a little longer.
+    let lives = DAY + REMEMBERED + SLACK;
     let all = [
-        (":group:{g}", "zset", DAY),
-        // Messages that were sent before a membership ended may wait for it a little longer.
-        (":members:{g}:local!", "zset", DAY + EXPIRY * 2),
-        (":joined:{g}:local!", "zset", DAY + EXPIRY * 2),
-        (":left:{g}:local!", "zset", EXPIRY * 2),
+        (":group:{g}", "zset", lives),
+        (":route-ends:{g}", "zset", lives),
+        (":members:{g}:local!", "zset", lives),
+        (":joined:{g}:local!", "zset", lives),
+        (":ends:{g}:local!", "zset", lives),
+        (":left:{g}:local!", "zset", REMEMBERED + SLACK),
     ];
     assert_keys(&site, server, &all).await;
     let mut connection = server.connection().await;
     let routes: Vec<String> = connection.zrange(site.key("group:{g}"), 0, -1).await.unwrap();
-    assert_eq!(routes, ["normal", "single?x", "local!"]);
+    assert_eq!(routes, ["", "normal", "single?x", "local!"]);
     let members: Vec<String> = connection.zrange(site.key("members:{g}:local!"), 0, -1).await.unwrap();
     assert_eq!(members, ["one", "two"]);
 }
@@ -155,12 +162,14 @@ async fn a_discard_takes_away_what_the_add_made() {
     }
     let mut connection = server.connection().await;
     let routes: Vec<String> = connection.zrange(site.key("group:{g}"), 0, -1).await.unwrap();
-    assert_eq!(routes, ["local!"]);
+    assert_eq!(routes, ["", "local!"]);
     layer.group_discard("g", "local!two").await.unwrap();
-    // Who has left is remembered as long as messages from before can arrive.
-    assert_keys(&site, server, &[(":left:{g}:local!", "zset", EXPIRY * 2)]).await;
+    // Members that have left are remembered for as long as messages from before can arrive.
+    let memory = [(":group:{g}", "zset", REMEMBERED), (":left:{g}:local!", "zset", REMEMBERED + SLACK)];
+    assert_keys(&site, server, &memory).await;
     layer.group_discard("other", "local!never").await.unwrap();
-    assert_keys(&site, server, &[(":left:{g}:local!", "zset", EXPIRY * 2)]).await;
+    layer.group_discard("other", "never").await.unwrap();
+    assert_keys(&site, server, &memory).await;
 }
 
 #[tokio::test]
@@ -175,7 +184,7 @@ async fn a_group_send_leaves_one_entry_for_each_route() {
         let found = entries(&mut connection, &site.list(list)).await;
         assert_eq!(found.len(), 1, "{list}");
         // The kind of address that stands for a group, and the group's name.
-        assert_eq!(found[0][8..11], [0x12, 1, b'g'], "{list}");
+        assert_eq!((found[0][8], &found[0][17..19]), (0x12, b"\x01g".as_slice()), "{list}");
         assert_lives(ttl(&mut connection, &site.list(list)).await, LIST);
     }
     let counted: i64 = connection.hget(format!("{}-meta:global", site.prefix), "messages_count").await.unwrap();

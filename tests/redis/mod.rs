@@ -12,6 +12,7 @@ mod health;
 mod keys;
 mod large;
 mod latency;
+mod mixed_settings;
 mod push_script;
 mod put_back_script;
 mod quarantine;

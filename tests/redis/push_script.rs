@@ -13,7 +13,8 @@ const LARGE: &str = include_str!("../../src/redis/scripts/push_large.lua");
 const LIFETIME: Duration = Duration::from_secs(100);
 const CHANNEL_STATS: Duration = Duration::from_secs(200);
 const GLOBAL_STATS: Duration = Duration::from_mins(5);
-const MEMBERSHIP: Duration = Duration::from_secs(100);
+/// Later than any time, in microseconds.
+const NEVER: u64 = 1 << 52;
 const STAMP_TOLERANCE: Duration = Duration::from_secs(20);
 /// By how much a list outlives what is sent.
 const SLACK: Duration = Duration::from_secs(30);
@@ -74,6 +75,9 @@ impl Push {
         for time in [STAMP_TOLERANCE, lifetime + SLACK, GLOBAL_STATS] {
             command.arg(milliseconds(time));
         }
+        if !self.large {
+            command.arg(0);
+        }
         let mut transaction = redis::pipe();
         transaction.atomic();
         for (name, capacity, frames) in channels {
@@ -95,23 +99,25 @@ impl Push {
         redis::from_redis_value(answers.pop().unwrap()).unwrap()
     }
 
-    /// Appends a frame to a channel if the group has these routes and versions.
-    async fn run_if(&mut self, routes: &str, frame: &str) -> redis::Value {
+    /// Appends a frame to a channel if the group has these routes and versions, and it is not yet `until`.
+    async fn run_if(&mut self, until: u64, routes: &str, frame: &str) -> redis::Value {
         let mut command = redis::cmd("EVAL");
-        command.arg(SOURCE).arg(4).arg(self.key("a")).arg(self.key("stats-a")).arg(self.key("global"));
-        command.arg(self.key("group")).arg(milliseconds(LIFETIME)).arg(0);
-        for time in [STAMP_TOLERANCE, LIFETIME + SLACK, GLOBAL_STATS, MEMBERSHIP] {
+        command.arg(SOURCE).arg(5).arg(self.key("a")).arg(self.key("stats-a")).arg(self.key("global"));
+        command.arg(self.key("group")).arg(self.key("ends")).arg(milliseconds(LIFETIME)).arg(0);
+        for time in [STAMP_TOLERANCE, LIFETIME + SLACK, GLOBAL_STATS] {
             command.arg(milliseconds(time));
         }
-        command.arg(routes).arg(10).arg(milliseconds(CHANNEL_STATS)).arg(1).arg(1).arg(1).arg(entry(0, frame));
-        ask(&mut self.connection, &command).await
+        command.arg(until).arg(routes).arg(10).arg(milliseconds(CHANNEL_STATS)).arg(1).arg(1).arg(1);
+        ask(&mut self.connection, command.arg(entry(0, frame))).await
     }
 
-    /// Gives the group a route whose last change was so long ago; gives its version.
-    async fn add_route(&mut self, route: &str, age: Duration) -> u64 {
-        let version = (now_ms(&mut self.connection).await - milliseconds(age)) * 1000;
+    /// Gives the group a route that ends so long from now, or has ended so long ago; returns its version and its end.
+    async fn add_route(&mut self, route: &str, ends_in: i64) -> (u64, u64) {
+        let now = now_ms(&mut self.connection).await;
+        let (version, ends) = (now * 1000, now.saturating_add_signed(ends_in * 1000) * 1000);
         let () = self.connection.zadd(self.key("group"), route, version).await.unwrap();
-        version
+        let () = self.connection.zadd(self.key("ends"), route, ends).await.unwrap();
+        (version, ends)
     }
 
     /// The frames in a list, without their stamps.
@@ -172,17 +178,28 @@ async fn writes_the_stamps_of_a_sender_anew_who_is_wrong_about_the_time() {
 #[tokio::test]
 async fn appends_on_the_condition_that_a_group_has_certain_routes() {
     let mut push = Push::start(false).await;
-    assert_eq!(push.run_if("", "to nobody").await, appended());
-    let p = push.add_route("p!", Duration::from_secs(50)).await;
-    assert_eq!(push.run_if("", "0").await, told(&[("p!", p)]));
-    assert_eq!(push.run_if(&format!("p! {p}"), "1").await, appended());
-    let q = push.add_route("q!", Duration::ZERO).await;
-    push.add_route("gone!", 2 * MEMBERSHIP).await;
-    assert_eq!(push.run_if(&format!("p! {p}"), "2").await, told(&[("p!", p), ("q!", q)]));
-    assert_eq!(push.run_if(&format!("p! {p} q! {}", q - 1), "3").await, told(&[("p!", p), ("q!", q)]));
-    assert_eq!(push.run_if(&format!("p! {p} q! {q}"), "4").await, appended());
+    assert_eq!(push.run_if(NEVER, "", "to nobody").await, appended());
+    let (p, p_ends) = push.add_route("p!", 50).await;
+    assert_eq!(push.run_if(NEVER, "", "0").await, told(&[("p!", p)], &[], ("p!", p_ends)));
+    assert_eq!(push.run_if(p_ends, &format!("p! {p}"), "1").await, appended());
+    let (q, q_ends) = push.add_route("q!", 40).await;
+    let both = told(&[("p!", p), ("q!", q)], &[], ("q!", q_ends));
+    assert_eq!(push.run_if(p_ends, &format!("p! {p}"), "2").await, both);
+    assert_eq!(push.run_if(p_ends, &format!("p! {p} q! {}", q - 1), "3").await, both);
+    assert_eq!(push.run_if(q_ends, &format!("p! {p} q! {q}"), "4").await, appended());
     assert_eq!(push.frames("a").await, ["to nobody", "1", "4"]);
     assert_eq!(push.counters("global").await, (Some(3), None));
+}
+
+#[tokio::test]
+async fn the_condition_ends_with_the_first_of_the_routes() {
+    let mut push = Push::start(false).await;
+    let (gone, gone_ended) = push.add_route("gone!", -1).await;
+    let (p, p_ends) = push.add_route("p!", 50).await;
+    let routes = format!("gone! {gone} p! {p}");
+    let answer = told(&[("gone!", gone), ("p!", p)], &["gone!"], ("p!", p_ends));
+    assert_eq!(push.run_if(gone_ended, &routes, "0").await, answer);
+    assert_eq!(push.run_if(p_ends, &routes, "1").await, appended());
 }
 
 /// The answer of a call that appended its one frame.
@@ -191,10 +208,15 @@ fn appended() -> redis::Value {
 }
 
 /// The answer of a call whose condition does not hold.
-fn told(routes: &[(&str, u64)]) -> redis::Value {
-    let texts = routes.iter().flat_map(|(route, version)| [(*route).to_owned(), version.to_string()]);
-    let texts = texts.map(|text| redis::Value::BulkString(text.into_bytes())).collect();
-    redis::Value::Array(vec![redis::Value::Array(texts)])
+fn told(routes: &[(&str, u64)], ended: &[&str], next_to_end: (&str, u64)) -> redis::Value {
+    let list = |texts: Vec<String>| {
+        redis::Value::Array(texts.into_iter().map(|text| redis::Value::BulkString(text.into_bytes())).collect())
+    };
+    let pairs = |pairs: &[(&str, u64)]| {
+        list(pairs.iter().flat_map(|(route, number)| [(*route).to_owned(), number.to_string()]).collect())
+    };
+    let ended = list(ended.iter().map(ToString::to_string).collect());
+    redis::Value::Array(vec![redis::Value::Array(vec![pairs(routes), ended, pairs(&[next_to_end])])])
 }
 
 #[tokio::test]
@@ -339,7 +361,7 @@ async fn a_key_that_holds_no_counters_fails_no_frames() {
 }
 
 #[tokio::test]
-async fn a_list_never_lives_shorter_than_before() {
+async fn a_list_and_its_counters_never_live_shorter_than_before() {
     for mut push in Push::each_way().await {
         let key = push.key("a");
         push.run(&[("a", 9, &["1"])]).await;
@@ -350,17 +372,37 @@ async fn a_list_never_lives_shorter_than_before() {
         for (name, lifetime) in [("stats-a", CHANNEL_STATS), ("global", GLOBAL_STATS)] {
             let key = push.key(name);
             assert_lives(ttl(&mut push.connection, &key).await, lifetime);
+            // Another sender counts for longer, and what this one refuses is counted for the first time.
+            let () = push.connection.pexpire(&key, milliseconds(lifetime * 2).try_into().unwrap()).await.unwrap();
+        }
+        push.run(&[("a", 3, &["4", "5"])]).await;
+        for (name, lifetime) in [("stats-a", CHANNEL_STATS), ("global", GLOBAL_STATS)] {
+            let key = push.key(name);
+            assert_lives(ttl(&mut push.connection, &key).await, lifetime * 2);
         }
     }
 }
 
 #[tokio::test]
-async fn times_to_live_are_set_for_what_is_new_and_otherwise_when_asked() {
+async fn a_list_that_another_sender_made_anew_lives_as_long_as_what_is_sent_to_it() {
+    let mut push = Push::start(false).await;
+    let key = push.key("a");
+    push.run(&[("a", 9, &["1"])]).await;
+    let () = push.connection.del(&key).await.unwrap();
+    push.run_for(Duration::from_secs(1), &[("a", 9, &["2"])]).await;
+    // The first sender has set times to live lately, and does not ask for it.
+    let stamp = now_ms(&mut push.connection).await + milliseconds(LIFETIME);
+    push.run_stamped(LIFETIME, stamp, false, &[("a", 9, &["3"])]).await;
+    assert_lives(ttl(&mut push.connection, &key).await, LIFETIME + SLACK);
+}
+
+#[tokio::test]
+async fn times_to_live_of_counters_are_set_for_what_is_new_and_otherwise_when_asked() {
     let mut push = Push::start(false).await;
     let keys = ["a", "stats-a", "global"].map(|name| push.key(name));
     let shortened = Duration::from_secs(50);
     for (renew, late, lives) in [
-        (false, 0, [shortened; 3]),
+        (false, 0, [LIFETIME + SLACK, shortened, shortened]),
         (true, 0, [LIFETIME + SLACK, CHANNEL_STATS, GLOBAL_STATS]),
         // Who is wrong about the time may be late.
         (false, milliseconds(STAMP_TOLERANCE * 2), [LIFETIME + SLACK, CHANNEL_STATS, GLOBAL_STATS]),

@@ -102,8 +102,7 @@ impl Format for Native {
     }
 
     fn open(&self, entry: &Entry, source: &ChannelName, now_ms: u64) -> Result<Message, Unreadable> {
-        let sent_ms = entry.expires.saturating_sub(milliseconds(self.0.envelope.expiry()));
-        let age = Duration::from_millis(now_ms.saturating_sub(sent_ms));
+        let age = Duration::from_millis(now_ms.saturating_sub(entry.sent()));
         metrics::histogram!("channel_layer_queue_age_seconds").record(age);
         self.0.envelope.open(entry, source.as_str(), now_ms)
     }
@@ -114,7 +113,7 @@ impl Format for Native {
 
     fn put_back(&self, key: &str, parcels: &[Parcel]) -> Cmd {
         let mut command = script::PUT_BACK.call(&[key]);
-        command.arg(milliseconds(self.0.envelope.expiry() + SLACK));
+        command.arg(milliseconds(SLACK));
         for parcel in parcels {
             command.arg(&self.entry_of_the_rest(parcel)[..]);
         }

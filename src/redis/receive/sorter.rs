@@ -13,7 +13,6 @@ use super::native::Inner;
 use super::parcel::Parcel;
 use crate::drops::{self, DropReason};
 use crate::name::{ChannelName, GroupName};
-use crate::redis::batch::milliseconds;
 use crate::redis::frame::{Address, Entry, Text};
 use crate::redis::shard::Shard;
 
@@ -75,8 +74,7 @@ impl EntrySorter {
                 let Ok(group) = GroupName::parse(group) else {
                     return self.refuse(shard, bytes, "its group has no valid name");
                 };
-                let sent = entry.expires.saturating_sub(milliseconds(self.native.envelope.expiry()));
-                match self.members(&group, source, *version, sent).await {
+                match self.members(&group, source, *version, entry.sent()).await {
                     Told::Members(channels) if channels.is_empty() => None,
                     Told::Members(channels) => Some(Parcel::to_members(shard.clone(), source.clone(), entry, channels)),
                     Told::NoSuchVersion => self.refuse(shard, bytes, "its group cannot have its version yet"),

@@ -1,46 +1,73 @@
 #!lua flags=allow-oom
--- Ends the membership of a process-local member in a group, if there is one.
+-- Ends a membership in a group, if there is one.
 --
--- KEYS[1]: the group, a sorted set of routes, each with the version of its last change.
--- KEYS[2]: the members of the route, local parts with the version of their last add.
--- KEYS[3]: the beginnings of their memberships.
--- KEYS[4]: the memberships that have ended: beginning, end and local part, with the version of the change that told so
+-- KEYS[1], KEYS[2]: the group and the ends of its routes; see group_add.lua.
+-- For a process-local member also:
+-- KEYS[3], KEYS[4], KEYS[5]: the members of the route, the beginnings and the ends of their memberships.
+-- KEYS[6]: the memberships that have ended: beginning, end and local part, with the version of the change that told so
 -- (for one that expired, that of the next add); and an empty member with the version from which on they are complete.
 -- ARGV[1]: the route: the non-local part of the member's name.
--- ARGV[2]: how long a membership lasts, in ms.
--- ARGV[3]: how long ended memberships are remembered, in ms.
--- ARGV[4]: the local part.
--- Returns: the version of this change, or nothing where there was no member.
+-- ARGV[2]: how long the caller needs ended memberships to be remembered, in ms.
+-- ARGV[3]: the local part, for a process-local member.
+-- Returns: the version of this change, or nothing where there was no process-local member.
 
-local group, members, joined, left = unpack(KEYS)
-local route, lasts, remembered, member = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
-local time = redis.call('TIME')
+local call = redis.call
+local group, route_ends, members, joined, ends, left = unpack(KEYS)
+local route, member = ARGV[1], ARGV[3]
+local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
 
-local added = tonumber(redis.call('ZSCORE', members, member) or 0)
-if added + lasts * 1000 <= now then
+local function text(number)
+    return string.format('%.0f', number)
+end
+
+local known = call('ZMSCORE', group, route, '')
+local last, remembered = tonumber(known[1] or 0), math.max(tonumber(known[2] or 0), tonumber(ARGV[2]))
+
+local function remove_route()
+    call('ZREM', group, route)
+    call('ZREM', route_ends, route)
+    -- A group without routes only says how long ended memberships are remembered.
+    if call('EXISTS', route_ends) == 0 then
+        call('PEXPIRE', group, text(remembered))
+    end
+end
+
+if not member then
+    remove_route()
     return false
 end
-local began = redis.call('ZSCORE', joined, member) or '0'
-redis.call('ZREM', members, member)
-redis.call('ZREM', joined, member)
 
-local last = tonumber(redis.call('ZSCORE', group, route) or 0)
-local latest_end = redis.call('ZRANGE', left, -1, -1, 'WITHSCORES')
-last = math.max(last, tonumber(latest_end[2] or 0))
-local version = string.format('%.0f', math.max(now, last + 1))
-
-if redis.call('EXISTS', left) == 0 then
-    redis.call('ZADD', left, string.format('%.0f', tonumber(version) - 1), '')
+if tonumber(call('ZSCORE', ends, member) or 0) <= now then
+    return false
 end
-redis.call('ZREMRANGEBYSCORE', left, '-inf', string.format('(%.0f', now - remembered * 1000))
-redis.call('ZADD', left, version, string.format('%.0f ', tonumber(began)) .. version .. ' ' .. member)
-redis.call('PEXPIRE', left, remembered)
+local began = call('ZSCORE', joined, member) or '0'
+for _, key in ipairs({ members, joined, ends }) do
+    call('ZREM', key, member)
+end
 
-local live = string.format('(%.0f', now - lasts * 1000)
-if redis.call('ZCOUNT', members, live, '+inf') == 0 then
-    redis.call('ZREM', group, route)
+local latest_end = call('ZRANGE', left, -1, -1, 'WITHSCORES')
+last = math.max(last, tonumber(latest_end[2] or 0))
+local version = text(math.max(now, last + 1))
+
+local forgotten = text(now - remembered * 1000)
+local complete_from = call('ZSCORE', left, '')
+if not complete_from then
+    call('ZADD', left, text(tonumber(version) - 1), '')
+elseif call('ZREMRANGEBYSCORE', left, '(' .. text(tonumber(complete_from)), forgotten) > 0 then
+    call('ZADD', left, forgotten, '')
+end
+call('ZADD', left, version, text(tonumber(began)) .. ' ' .. version .. ' ' .. member)
+if call('PTTL', left) < remembered then
+    call('PEXPIRE', left, text(remembered + 30000))
+end
+
+-- The route ends with the last membership that is left.
+local last_to_end = call('ZRANGE', ends, -1, -1, 'WITHSCORES')
+if tonumber(last_to_end[2] or 0) <= now then
+    remove_route()
 else
-    redis.call('ZADD', group, version, route)
+    call('ZADD', group, version, route)
+    call('ZADD', route_ends, text(tonumber(last_to_end[2])), route)
 end
 return version

@@ -1,11 +1,15 @@
 #!lua flags=no-writes
--- Reads the routes of a group, without those whose members have all expired.
+-- Reads the routes of a group.
 --
--- KEYS[1]: the group, a sorted set of routes, each with the version of its last change.
--- ARGV[1]: how long a membership lasts, in ms.
--- Returns: the routes, each followed by its version.
+-- KEYS[1], KEYS[2]: the group and the ends of its routes; see group_add.lua.
+-- ARGV: none.
+-- Returns: three lists: all routes with their versions, and the empty route with the time in ms for which members are
+-- remembered; those of the routes that have ended; the route that ends next, with its end.
 
 local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
-local live = string.format('(%.0f', now - tonumber(ARGV[1]) * 1000)
-return redis.call('ZRANGE', KEYS[1], live, '+inf', 'BYSCORE', 'WITHSCORES')
+local now = string.format('%.0f', time[1] * 1000000 + time[2])
+return {
+    redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES'),
+    redis.call('ZRANGE', KEYS[2], '-inf', now, 'BYSCORE'),
+    redis.call('ZRANGE', KEYS[2], '(' .. now, '+inf', 'BYSCORE', 'WITHSCORES', 'LIMIT', 0, 1),
+}

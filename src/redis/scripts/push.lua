@@ -4,27 +4,28 @@
 -- The entries come with the stamp that the sender expects by its estimate of this clock, so that they go into the list
 -- as they are. If the estimate is off, the stamps are written anew.
 --
--- A list and its counters outlive their last message by a while, so that their times to live need not be set for each:
--- the sender asks for it now and then, and a list or a hash that is new gets one in any case.
+-- Times to live are only ever extended, as other senders may have asked for longer ones. That of a list is looked after in
+-- each call, since another sender may have made it anew; that of counters when the sender asks, now and then, or when they
+-- are new.
 --
 -- It can be asked to do so only if a group has certain routes. Then the versions of the routes, which the entries hold,
 -- are those of this moment, as if the sender had read them now.
 --
 -- KEYS: for each channel its list and the hash of its counters; then the hash of the counters of all channels; last, if
--- there is a condition, the group.
+-- there is a condition, the group and the ends of its routes.
 -- ARGV[1]: how long the entries live, in ms.
 -- ARGV[2]: when they expire by the sender's estimate, in ms: their stamp.
 -- ARGV[3]: how far the estimate may be off, in ms.
--- ARGV[4]: how long a list lives after a send for which its time to live is set, in ms.
--- ARGV[5]: the same for the counters of all channels.
--- ARGV[6], ARGV[7], if there is a condition: how long a membership lasts, in ms, and the routes of the group and their
--- versions, as group_routes.lua tells them, with spaces between.
--- ARGV[6... or 8...]: for each channel its capacity, how long its counters live, in ms, whether its times to live are set
--- (1) or not (0), whether refusals count (1), or not (0) as another server may take what this one refuses, the number n of
--- its entries, then the n entries. A channel may come again with another capacity.
+-- ARGV[4]: how long a list lives after a send, in ms.
+-- ARGV[5]: how long the counters of all channels live after a send for which their time to live is set, in ms.
+-- ARGV[6]: 0, or if there is a condition the time in microseconds before which none of the group's routes ends.
+-- ARGV[7], if there is a condition: the routes and their versions as group_routes.lua tells them, with spaces between.
+-- ARGV[7... or 8...]: for each channel its capacity, how long its counters live, in ms, whether that is set (1) or not
+-- (0), whether refusals count (1), or not (0) as another server may take what this one refuses, the number n of its
+-- entries, then the n entries. A channel may come again with another capacity.
 -- Returns: for each channel how many of its entries were appended, from the first on (-1: its key holds no list); last,
--- how many expired entries were dropped to make room. If the group has other routes: these, as group_routes.lua does,
--- as the only element.
+-- how many expired entries were dropped to make room. If the condition does not hold: the routes of the group, as
+-- group_routes.lua tells them, as the only element.
 
 local call, pcall = redis.call, redis.pcall
 local time = call('TIME')
@@ -65,19 +66,23 @@ end
 
 -- A key that holds no counters must not fail messages that are appended already.
 local function count(stats, field, by, lives, renew)
-    if pcall('HINCRBY', stats, field, by) == by or renew then
-        pcall('PEXPIRE', stats, lives)
+    if (pcall('HINCRBY', stats, field, by) == by or renew) and pcall('PEXPIRE', stats, lives, 'NX') == 0 then
+        pcall('PEXPIRE', stats, lives, 'GT')
     end
 end
 
-local at, last = 6, #KEYS
-if #KEYS % 2 == 0 then
-    local live = string.format('(%.0f', time[1] * 1000000 + time[2] - tonumber(ARGV[6]) * 1000)
-    local routes = call('ZRANGE', KEYS[last], live, '+inf', 'BYSCORE', 'WITHSCORES')
-    if table.concat(routes, ' ') ~= ARGV[7] then
-        return { routes }
+local at, last = 7, #KEYS
+if ARGV[6] ~= '0' then
+    local now = string.format('%.0f', time[1] * 1000000 + time[2])
+    local routes = call('ZRANGE', KEYS[last - 1], 0, -1, 'WITHSCORES')
+    if tonumber(now) >= tonumber(ARGV[6]) or table.concat(routes, ' ') ~= ARGV[7] then
+        return { {
+            routes,
+            call('ZRANGE', KEYS[last], '-inf', now, 'BYSCORE'),
+            call('ZRANGE', KEYS[last], '(' .. now, '+inf', 'BYSCORE', 'WITHSCORES', 'LIMIT', 0, 1),
+        } }
     end
-    at, last = 8, last - 1
+    at, last = 8, last - 2
 end
 
 for i = 1, last - 1, 2 do
@@ -105,7 +110,7 @@ for i = 1, last - 1, 2 do
         if length <= entries then
             -- It holds nothing else, and is new.
             call('PEXPIRE', list, ARGV[4])
-        elseif renew then
+        else
             call('PEXPIRE', list, ARGV[4], 'GT')
         end
         if accepted > 0 then

@@ -54,7 +54,9 @@ end
 -- A key that holds no counters must not fail messages that are appended already.
 local function count(stats, field, by, lives)
     redis.pcall('HINCRBY', stats, field, by)
-    redis.pcall('PEXPIRE', stats, lives)
+    if redis.pcall('PEXPIRE', stats, lives, 'NX') == 0 then
+        redis.pcall('PEXPIRE', stats, lives, 'GT')
+    end
 end
 
 local at = 6

@@ -2,7 +2,7 @@
 -- Puts entries that were popped and not handed over back at the head of their channel, whatever its capacity.
 --
 -- KEYS[1]: the channel's list.
--- ARGV[1]: how long the list lives after this, in ms.
+-- ARGV[1]: by how much a list outlives its last entry, in ms.
 -- ARGV[2...]: the entries, stamps included, in the order in which they were popped.
 -- Returns: how many of them had expired and were dropped.
 
@@ -21,8 +21,7 @@ for n = #ARGV, 2, -1 do
     end
 end
 
--- The list may hold nothing else. It has to live as long as after a send, since those who send rely on that.
-local lives = math.max(latest - now, tonumber(ARGV[1]))
+local lives = latest - now + tonumber(ARGV[1])
 if latest > 0 and redis.call('PTTL', list) < lives then
     redis.call('PEXPIRE', list, string.format('%.0f', lives))
 end

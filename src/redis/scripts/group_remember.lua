@@ -1,0 +1,25 @@
+#!lua
+-- Makes a group remember its members for longer: a caller is about to send messages that may wait for so long.
+--
+-- KEYS[1], KEYS[2]: the group and the ends of its routes; see group_add.lua.
+-- KEYS[3...]: all keys of each of its process-local routes.
+-- ARGV[1]: how long the caller needs members to be remembered, in ms.
+-- ARGV[2]: how many routes the caller knows.
+-- Returns: 1 if the group remembers them for so long, 0 if it has other routes and nothing was done.
+
+local before = redis.call('ZSCORE', KEYS[1], '')
+local routes = redis.call('ZCARD', KEYS[1]) - (before and 1 or 0)
+if routes ~= tonumber(ARGV[2]) then
+    return 0
+end
+local longer = tonumber(ARGV[1]) - tonumber(before or 0)
+if longer > 0 then
+    redis.call('ZADD', KEYS[1], ARGV[1], '')
+    for _, key in ipairs(KEYS) do
+        local lives = redis.call('PTTL', key)
+        if lives > 0 then
+            redis.call('PEXPIRE', key, string.format('%.0f', lives + longer))
+        end
+    end
+end
+return 1

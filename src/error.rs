@@ -95,8 +95,9 @@ impl Error {
 
     /// Whether the operation may have taken place although it failed: a server was lost before it answered.
     ///
-    /// Who then sends again may send twice, so try again only what cannot have run. A group send has in any case reached
-    /// the members on the servers that did not fail.
+    /// Who then sends again may send twice, so try again only what cannot have run. A call that several servers or layers
+    /// carry out may have run if any of them did its part: a group send has in any case reached the members on the servers
+    /// that did not fail.
     ///
     /// ```
     /// use channel_layer::Error;
@@ -112,6 +113,26 @@ impl Error {
     /// Whether a server is away, and not only unwilling.
     pub(crate) fn is_outage(&self) -> bool {
         self.server_fault(|fault| fault.outage)
+    }
+
+    /// The same failure of a call of which another part ran, or may have run.
+    pub(crate) fn of_a_part(self) -> Self {
+        match self {
+            Self::Redis { shard, source } => {
+                let source = match source.downcast::<ServerFault>() {
+                    Ok(fault) => Box::new(ServerFault { may_have_run: true, ..*fault }),
+                    // Of an unknown cause the worst is assumed already.
+                    Err(source) => source,
+                };
+                Self::Redis { shard, source }
+            }
+            // Only this variant says that something ran.
+            other => {
+                let cause = Arc::new(other);
+                let fault = ServerFault { may_have_run: true, outage: false, transient: false, cause };
+                Self::Redis { shard: 0, source: Box::new(fault) }
+            }
+        }
     }
 
     /// What a server's fault says; the worst where nothing is known of it, and nothing where no server failed.

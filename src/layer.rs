@@ -1,6 +1,7 @@
 //! The contract: what every channel layer promises to interface servers and workers.
 
 mod mode;
+mod parts;
 mod shared;
 
 use std::fmt;
@@ -19,6 +20,7 @@ use crate::name::ChannelName;
 
 pub(crate) use mode::Modes;
 pub use mode::{Mode, ShardStatus};
+pub(crate) use parts::Parts;
 
 /// Carries messages between processes over named channels and groups.
 ///

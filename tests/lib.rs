@@ -7,10 +7,12 @@
 
 mod chat;
 mod commands;
+mod composite;
 mod configuration;
 mod conformance;
 mod deploy;
 mod django;
+mod documents;
 mod fallback;
 mod formats;
 mod hub;

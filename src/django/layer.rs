@@ -21,11 +21,11 @@ use crate::layer::{ChannelLayer, Delivery, Event, Receiver, Statistics};
 use crate::message::Message;
 use crate::name::{ChannelKind, ChannelName, GroupName};
 use crate::redis::batch::Outcome;
-use crate::redis::calls::Parts;
+use crate::redis::calls::Sends;
 use crate::redis::checkup::{self, Checkup};
 use crate::redis::fault::Fault;
 use crate::redis::receive::{Format, Readers};
-use crate::redis::statistics::Scan;
+use crate::redis::statistics::{self, Scan};
 
 /// Random characters of a new channel's name, and how many names are tried.
 const NEW_NAME: usize = 12;
@@ -118,7 +118,7 @@ impl<F> DjangoLayer<F> {
             Outcome::Sent => Ok(()),
             Outcome::Full => Err(Error::ChannelFull { channel }),
             Outcome::Failed { shard, fault } => Err(fault.into_error(shard)),
-            Outcome::Closed { .. } => Err(Error::Closed),
+            Outcome::Closed => Err(Error::Closed),
         }
     }
 
@@ -139,11 +139,11 @@ impl<F> DjangoLayer<F> {
 
     /// Waits for all of `posted`.
     async fn finish_group(&self, posted: Vec<Posted>) -> Result<()> {
-        let mut parts = Parts::default();
+        let mut sends = Sends::default();
         for posted in posted {
-            parts.add(self.sender.outcome(posted).await);
+            sends.add(self.sender.outcome(posted).await);
         }
-        parts.result()
+        sends.result()
     }
 
     fn sources(&self, channels: &[&str]) -> Result<Vec<ChannelName>> {
@@ -252,21 +252,13 @@ impl<F: 'static> ChannelLayer for DjangoLayer<F> {
 
     async fn flush(&self) -> Result<()> {
         self.base.check_open()?;
-        let shards = self.base.places.shards.iter().map(|shard| async move {
-            for (prefix, kind) in self.wire.flushed() {
-                let mut scan = Scan::of_kind(shard, prefix, kind);
-                while let Some(mut keys) = scan.next().await? {
-                    keys.retain(|key| self.wire.owns(key, kind));
-                    if !keys.is_empty() {
-                        let mut command = redis::cmd("UNLINK");
-                        command.arg(keys);
-                        shard.run(&command).await.map_err(|fault| fault.into_error(shard.index))?;
-                    }
-                }
-            }
-            Ok::<_, Error>(())
-        });
-        try_join_all(shards).await.map(|_| ())
+        let mut scans = Vec::new();
+        for shard in &self.base.places.shards {
+            let kinds = self.wire.flushed().into_iter();
+            scans.extend(kinds.map(|(prefix, kind)| Scan::of_kind(shard, prefix, kind)));
+        }
+        let is_ours = |key: &str, kind: Option<&str>| kind.is_some_and(|kind| self.wire.owns(key, kind));
+        statistics::delete(scans, &is_ours).await
     }
 
     async fn global_statistics(&self) -> Result<Statistics> {

@@ -135,14 +135,14 @@ impl Sender {
 
     /// Waits until `posted` has been sent or refused.
     pub(super) async fn outcome(&self, mut posted: Posted) -> Outcome {
-        while let Some((shard, done)) = posted.at.take() {
+        while let Some((_, done)) = posted.at.take() {
             match done.await {
                 Ok(Outcome::Full) => posted.was_full = true,
                 Ok(Outcome::Failed { shard, fault }) if !fault.may_have_run => {
                     posted.failed = Some(Outcome::Failed { shard, fault });
                 }
                 Ok(outcome) => return outcome,
-                Err(_) => return Outcome::Closed { shard },
+                Err(_) => return Outcome::Closed,
             }
             self.post_to_next(&mut posted);
             self.go(&posted);

@@ -48,28 +48,32 @@ impl<L: ChannelLayer> FallbackLayer<L> {
         }
     }
 
-    /// Changes a membership that has been changed here already.
+    /// Changes a membership in both layers, or in neither if the remote one refuses.
     pub(super) async fn change(&self, key: Key, change: Change) -> Result<()> {
-        if self.guard.look(&*self.remote) {
-            let mut ledger = self.guard.ledger.lock();
-            if self.guard.is_local() {
-                ledger.note(key, change, false);
-                return Ok(());
-            }
+        let later = self.is_noted_for_later(&key, change);
+        if !later {
+            let told = match change.make(&*self.remote, &key).await {
+                // To make or to end a membership twice is no harm.
+                Err(error) if self.guard.judge(&error) => false,
+                result => result.map(|()| true)?,
+            };
+            self.guard.ledger.lock().note(key.clone(), change, told);
         }
-        let (group, channel) = (key.0.as_str(), key.1.as_str());
-        let done = match change {
-            Change::Added => self.remote.group_add(group, channel).await,
-            Change::Discarded => self.remote.group_discard(group, channel).await,
-        };
-        let told = match done {
-            // To make or to end a membership twice is no harm.
-            Err(error) if self.guard.judge(&error) => false,
-            Err(error) => return Err(error),
-            Ok(()) => true,
-        };
-        self.guard.ledger.lock().note(key, change, told);
-        Ok(())
+        // It fails only if the layer closes meanwhile.
+        change.make(&self.local, &key).await.map_err(|error| if later { error } else { error.of_a_part() })
+    }
+
+    /// Notes a change for the return if the layer has fallen back; returns whether it has.
+    fn is_noted_for_later(&self, key: &Key, change: Change) -> bool {
+        if !self.guard.look(&*self.remote) {
+            return false;
+        }
+        let mut ledger = self.guard.ledger.lock();
+        let is_local = self.guard.is_local();
+        if is_local {
+            ledger.note(key.clone(), change, false);
+        }
+        is_local
     }
 
     /// Receives from the remote layer, however long its outages last.

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, broadcast};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::ledger::{Change, Due, Ledger};
+use super::ledger::{Due, Ledger};
 use crate::error::{Error, Result};
 use crate::layer::{ChannelLayer, Event, Mode, Modes};
 
@@ -193,11 +193,7 @@ impl Guard {
     }
 
     async fn tell_one(&self, remote: &impl ChannelLayer, due: &Due) -> Result<()> {
-        let (group, channel) = &due.key;
-        let done = match due.change {
-            Change::Added => remote.group_add(group.as_str(), channel.as_str()).await,
-            Change::Discarded => remote.group_discard(group.as_str(), channel.as_str()).await,
-        };
+        let done = due.change.make(remote, &due.key).await;
         if let Err(error) = &done {
             self.judge(error);
         } else {

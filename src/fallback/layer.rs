@@ -15,7 +15,7 @@ use super::source::FallbackSource;
 use crate::config::Config;
 use crate::error::Result;
 use crate::health::{Health, RedisStats};
-use crate::layer::{ChannelLayer, Delivery, Event, Mode, Modes, Receiver, ShardStatus, Statistics};
+use crate::layer::{ChannelLayer, Delivery, Event, Mode, Modes, Parts, Receiver, ShardStatus, Statistics};
 use crate::memory::MemoryLayer;
 use crate::message::Message;
 use crate::name::{ChannelName, GroupName};
@@ -45,7 +45,7 @@ const EVENTS: usize = 256;
 /// - **What is known at once.** A call does not wait for a server that is known to be away. Those that were under way when
 ///   it went wait for the command timeout at the most.
 ///
-/// [`flush`](ChannelLayer::flush) cannot empty a server that is away, and gives the error. Figures are those of the layer
+/// [`flush`](ChannelLayer::flush) cannot empty a server that is away: it empties this process and returns the error. Figures are those of the layer
 /// that is used. [`mode`](ChannelLayer::mode), [`status`](Self::status), [`Event::LocalOnly`] and [`Event::Remote`] with
 /// shard 0, metrics and the log tell of every change.
 ///
@@ -215,13 +215,11 @@ impl<L: ChannelLayer> ChannelLayer for FallbackLayer<L> {
 
     async fn group_add(&self, group: &str, channel: &str) -> Result<()> {
         let key = (GroupName::parse(group)?, ChannelName::parse_target(channel)?);
-        self.local.group_add(group, channel).await?;
         self.change(key, Change::Added).await
     }
 
     async fn group_discard(&self, group: &str, channel: &str) -> Result<()> {
         let key = (GroupName::parse(group)?, ChannelName::parse_target(channel)?);
-        self.local.group_discard(group, channel).await?;
         self.change(key, Change::Discarded).await
     }
 
@@ -261,9 +259,9 @@ impl<L: ChannelLayer> ChannelLayer for FallbackLayer<L> {
     }
 
     async fn flush(&self) -> Result<()> {
-        self.local.flush().await?;
+        let local = self.local.flush().await;
         self.guard.ledger.lock().clear();
-        self.remote.flush().await
+        Parts::from_iter([local, self.remote.flush().await]).result()
     }
 
     async fn global_statistics(&self) -> Result<Statistics> {
@@ -284,7 +282,7 @@ impl<L: ChannelLayer> ChannelLayer for FallbackLayer<L> {
         self.closing.cancel();
         // All begin at once, so that all go on if this is dropped.
         let (local, (), remote) = tokio::join!(self.local.close(), self.tasks.wait(), self.remote.close());
-        local.and(remote)
+        Parts::from_iter([local, remote]).result()
     }
 
     /// That of the remote layer, unhealthy in an outage of it.

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::error::Result;
+use crate::layer::ChannelLayer;
 use crate::name::{ChannelName, GroupName};
 
 /// A membership, by the names of its group and its channel.
@@ -15,6 +17,16 @@ pub(super) type Key = (GroupName, ChannelName);
 pub(super) enum Change {
     Added,
     Discarded,
+}
+
+impl Change {
+    /// Makes this change of the membership `key` in `layer`.
+    pub(super) async fn make(self, layer: &impl ChannelLayer, (group, channel): &Key) -> Result<()> {
+        match self {
+            Self::Added => layer.group_add(group.as_str(), channel.as_str()).await,
+            Self::Discarded => layer.group_discard(group.as_str(), channel.as_str()).await,
+        }
+    }
 }
 
 /// The last change of each membership, as this process made it.

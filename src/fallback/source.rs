@@ -10,7 +10,7 @@ use tokio::time::{Sleep, sleep};
 
 use super::guard::Guard;
 use crate::error::Result;
-use crate::layer::{Receiver, Sink, Source};
+use crate::layer::{Parts, Receiver, Sink, Source};
 
 /// How long a remote layer that fails again at once is left alone.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -95,7 +95,7 @@ impl Source for FallbackSource {
         let (remote, local) = tokio::join!(self.remote.put_back(), self.local.put_back());
         match remote {
             Err(error) if self.guard.judge(&error) => local,
-            remote => remote.and(local),
+            remote => Parts::from_iter([remote, local]).result(),
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::crypto;
 use crate::drops::{self, DropReason};
 use crate::error::{Error, Result};
 use crate::health::{Health, RedisStats};
-use crate::layer::{ChannelLayer, Delivery, Event, Mode, Receiver, Statistics};
+use crate::layer::{ChannelLayer, Delivery, Event, Mode, Parts, Receiver, Statistics};
 use crate::message::Message;
 use crate::name::{ChannelKind, ChannelName, GroupName};
 
@@ -110,18 +110,15 @@ impl<L: ChannelLayer, R: ChannelLayer> HybridLayer<L, R> {
         self.remote.group_channels(&local_group(group)?).await
     }
 
-    /// Sends to members on normal channels, each message with its position; gives those that failed.
-    async fn send_to_members(&self, sends: &[(usize, ChannelName, Message)]) -> Vec<(usize, Error)> {
+    /// Sends to members on normal channels; each message has the position of its call in `calls`, which take the results.
+    async fn send_to_members(&self, sends: &[(usize, ChannelName, Message)], calls: &mut [Parts]) {
         let messages: Vec<_> = sends.iter().map(|(_, channel, message)| (channel.as_str(), message.clone())).collect();
-        let mut failed = Vec::new();
         for ((at, ..), result) in sends.iter().zip(self.local.send_many(&messages).await) {
             match result {
-                Ok(()) => {}
                 Err(Error::ChannelFull { .. }) => drops::count(DropReason::Full, 1),
-                Err(error) => failed.push((*at, error)),
+                result => calls[*at].add(result),
             }
         }
-        failed
     }
 }
 
@@ -266,27 +263,27 @@ impl<L: ChannelLayer, R: ChannelLayer> ChannelLayer for HybridLayer<L, R> {
 
     async fn group_send_many(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
         let groups = messages.iter().map(|(group, _)| *group);
-        let (mut results, members) = tokio::join!(self.remote.group_send_many(messages), self.local_members(groups));
+        let (results, members) = tokio::join!(self.remote.group_send_many(messages), self.local_members(groups));
+        let mut calls: Vec<Parts> = Vec::with_capacity(messages.len());
         let mut sends = Vec::new();
-        for (at, (result, members)) in results.iter_mut().zip(members).enumerate() {
+        for (at, (result, members)) in results.into_iter().zip(members).enumerate() {
             // A message that the remote layer refused must not reach anybody; one that a server failed must.
-            if !matches!(result, Ok(()) | Err(Error::Redis { .. })) {
-                continue;
-            }
+            let goes_on = matches!(result, Ok(()) | Err(Error::Redis { .. }));
+            let mut call = Parts::from_iter([result]);
             match members {
+                _ if !goes_on => {}
                 Ok(members) => sends.extend(members.iter().map(|member| (at, member.clone(), messages[at].1.clone()))),
-                Err(error) => *result = std::mem::replace(result, Ok(())).and(Err(error)),
+                Err(error) => call.add(Err(error)),
             }
+            calls.push(call);
         }
-        for (at, error) in self.send_to_members(&sends).await {
-            results[at] = std::mem::replace(&mut results[at], Ok(())).and(Err(error));
-        }
-        results
+        self.send_to_members(&sends, &mut calls).await;
+        calls.into_iter().map(Parts::result).collect()
     }
 
     async fn flush(&self) -> Result<()> {
         let (local, remote) = tokio::join!(self.local.flush(), self.remote.flush());
-        local.and(remote)
+        Parts::from_iter([local, remote]).result()
     }
 
     async fn global_statistics(&self) -> Result<Statistics> {
@@ -300,7 +297,7 @@ impl<L: ChannelLayer, R: ChannelLayer> ChannelLayer for HybridLayer<L, R> {
 
     async fn close(&self) -> Result<()> {
         let (local, remote) = tokio::join!(self.local.close(), self.remote.close());
-        local.and(remote)
+        Parts::from_iter([local, remote]).result()
     }
 
     /// Of both layers; servers of the remote one come first, and each layer counts its own from 0.

@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::error::Result;
-use crate::layer::{Receiver, Sink, Source};
+use crate::layer::{Parts, Receiver, Sink, Source};
 
 /// How long a side that has nothing at hand may keep the other waiting, so that an answer that has a way to come arrives.
 const GRACE: Duration = Duration::from_millis(10);
@@ -125,6 +125,6 @@ impl Source for HybridSource {
     async fn close(&mut self) -> Result<()> {
         let [first, second] = &mut self.sides;
         let (first, second) = tokio::join!(first.receiver.put_back(), second.receiver.put_back());
-        first.and(second)
+        Parts::from_iter([first, second]).result()
     }
 }

@@ -135,9 +135,14 @@ impl MemoryLayer {
             GroupName::parse(group)?;
             return Ok(());
         };
+        let mut some_sent = false;
         for (name, to) in group.routes() {
-            if !self.inner.push(&self.inner.channel(&name), message.clone(), to, false)? {
-                drops::count(DropReason::Full, 1);
+            match self.inner.push(&self.inner.channel(&name), message.clone(), to, false) {
+                Ok(true) => some_sent = true,
+                Ok(false) => drops::count(DropReason::Full, 1),
+                // The layer closes meanwhile, and drops what has been sent in the same way.
+                Err(_) if some_sent => drops::count(DropReason::Closed, 1),
+                Err(error) => return Err(error),
             }
         }
         Ok(())

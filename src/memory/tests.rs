@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::MemoryLayer;
 use crate::config::Config;
 use crate::error::Error;
-use crate::layer::{ChannelLayer, Mode};
+use crate::layer::{ChannelLayer, Mode, Source};
 use crate::message;
 
 const CHANNEL: &str = "work";
@@ -147,6 +147,31 @@ async fn closing_wakes_all_and_what_comes_later_is_refused() {
     assert!(matches!(poll(second.as_mut(), &count2), Poll::Ready(Err(Error::Closed))));
     assert!(matches!(layer.send(CHANNEL, message! {}).await, Err(Error::Closed)));
     assert!(matches!(layer.receiver(&[CHANNEL]), Err(Error::Closed)));
+}
+
+/// Closes a layer when it is woken.
+struct Closes(Arc<MemoryLayer>);
+
+impl Wake for Closes {
+    fn wake(self: Arc<Self>) {
+        self.0.end();
+    }
+}
+
+#[tokio::test]
+async fn a_group_send_that_meets_closing_half_way_does_not_say_that_it_has_done_nothing() {
+    let layer = Arc::new(MemoryLayer::new());
+    let waker = Waker::from(Arc::new(Closes(layer.clone())));
+    let mut readers = Vec::new();
+    for channel in ["first", "second"] {
+        layer.group_add("room", channel).await.unwrap();
+        let mut source = layer.source(&[channel]).unwrap();
+        assert!(source.poll_recv_many(&mut Context::from_waker(&waker), &mut |_| {}, 1).is_pending());
+        readers.push(source);
+    }
+    // The first member is sent to, and its reader closes the layer before the second one is.
+    layer.group_send("room", message! {}).await.unwrap();
+    assert!(matches!(layer.group_send("room", message! {}).await, Err(Error::Closed)));
 }
 
 #[tokio::test]

@@ -42,9 +42,7 @@ pub(crate) enum Outcome {
         fault: Fault,
     },
     /// The layer has been closed.
-    Closed {
-        shard: usize,
-    },
+    Closed,
 }
 
 /// A message on its way to one shard, and somebody who waits to hear what became of it.

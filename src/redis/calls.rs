@@ -7,9 +7,9 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::batch::Outcome;
-use super::fault::Fault;
 use crate::drops::{self, DropReason};
 use crate::error::{Error, Result};
+use crate::layer::Parts;
 
 /// Those of a layer that are under way.
 pub(crate) struct Calls(TaskTracker);
@@ -43,71 +43,24 @@ async fn end_lanes(calls: TaskTracker, closing: CancellationToken, patience: Dur
 
 /// What became of the parts of a group message.
 #[derive(Default)]
-pub(crate) struct Parts {
-    /// Whether one of them was sent, or may have been.
-    some_sent: bool,
-    /// The first failure.
-    failed: Option<(usize, Fault)>,
-    closed: Option<usize>,
-}
+pub(crate) struct Sends(Parts);
 
-impl Parts {
+impl Sends {
     /// Notes what became of one; a full channel is counted and is no error.
     pub(crate) fn add(&mut self, outcome: Outcome) {
         match outcome {
-            Outcome::Sent => self.some_sent = true,
+            Outcome::Sent => self.0.add(Ok(())),
             Outcome::Full => drops::count(DropReason::Full, 1),
             Outcome::Failed { shard, fault } => {
                 drops::count(DropReason::ShardDown, 1);
-                self.some_sent |= fault.may_have_run;
-                self.failed.get_or_insert((shard, fault));
+                self.0.add(Err(fault.into_error(shard)));
             }
-            Outcome::Closed { shard } => self.closed = Some(shard),
+            Outcome::Closed => self.0.add(Err(Error::Closed)),
         }
     }
 
-    /// What the call gives.
+    /// The result of the call.
     pub(crate) fn result(self) -> Result<()> {
-        match (self.failed, self.closed) {
-            (Some((shard, fault)), _) => Err(fault.of_a_part(self.some_sent).into_error(shard)),
-            (None, Some(shard)) if self.some_sent => Err(Fault::cut_off().into_error(shard)),
-            (None, Some(_)) => Err(Error::Closed),
-            (None, None) => Ok(()),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn result(outcomes: impl IntoIterator<Item = Outcome>) -> Result<()> {
-        let mut parts = Parts::default();
-        outcomes.into_iter().for_each(|outcome| parts.add(outcome));
-        parts.result()
-    }
-
-    fn failed() -> Outcome {
-        Outcome::Failed { shard: 1, fault: Fault::unexpected("none").before_sending() }
-    }
-
-    fn closed() -> Outcome {
-        Outcome::Closed { shard: 0 }
-    }
-
-    #[test]
-    fn a_message_that_reached_nobody_fails_as_if_it_had_not_been_sent() {
-        assert!(matches!(result([closed(), closed()]), Err(Error::Closed)));
-        let error = result([failed(), closed()]).unwrap_err();
-        assert!(matches!(error, Error::Redis { shard: 1, .. }) && !error.may_have_run(), "{error:?}");
-    }
-
-    #[test]
-    fn a_message_that_reached_some_may_have_run() {
-        for others in [closed(), failed()] {
-            let error = result([Outcome::Sent, others]).unwrap_err();
-            assert!(matches!(error, Error::Redis { .. }) && error.may_have_run(), "{error:?}");
-        }
-        assert!(result([Outcome::Sent, Outcome::Full]).is_ok());
+        self.0.result()
     }
 }

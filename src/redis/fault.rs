@@ -47,17 +47,6 @@ impl Fault {
         Self { may_have_run: true, broken: false, outage: false, transient: false, cause: Cause(cause.into()) }
     }
 
-    /// A call of which a part was done before the layer closed.
-    pub(crate) fn cut_off() -> Self {
-        let cause: Box<dyn std::error::Error + Send + Sync> = "the layer was closed before all was sent".into();
-        Self { may_have_run: true, broken: false, outage: false, transient: false, cause: Cause(cause.into()) }
-    }
-
-    /// The same cause for a call of which other parts may have been done.
-    pub(crate) fn of_a_part(self, others_ran: bool) -> Self {
-        Self { may_have_run: self.may_have_run || others_ran, ..self }
-    }
-
     /// The same cause for a command that will not be sent because of it.
     pub(crate) fn before_sending(self) -> Self {
         Self { may_have_run: false, ..self }

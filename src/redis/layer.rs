@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::batch::Outcome;
-use super::calls::Parts;
+use super::calls::Sends;
 use super::checkup::{self, Checkup};
 use super::connection::{Needs, Version};
 use super::envelope::Envelope;
@@ -199,7 +199,7 @@ impl RedisLayer {
             Outcome::Full => Err(Error::ChannelFull { channel }),
             Outcome::Failed { fault, .. } if !fault.may_have_run && self.closing.is_cancelled() => Err(Error::Closed),
             Outcome::Failed { shard, fault } => Err(fault.into_error(shard)),
-            Outcome::Closed { .. } => Err(Error::Closed),
+            Outcome::Closed => Err(Error::Closed),
         }
     }
 
@@ -222,11 +222,11 @@ impl RedisLayer {
 
     /// Waits for all of `posted`.
     async fn finish_routes(&self, posted: Vec<Posted>) -> Result<()> {
-        let mut parts = Parts::default();
+        let mut sends = Sends::default();
         for posted in posted {
-            parts.add(self.sender.outcome(posted).await);
+            sends.add(self.sender.outcome(posted).await);
         }
-        parts.result()
+        sends.result()
     }
 
     fn sources(&self, channels: &[&str]) -> Result<Vec<ChannelName>> {

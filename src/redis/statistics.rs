@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use redis::{FromRedisValue, Value};
 
 use super::fault::Fault;
@@ -12,7 +12,7 @@ use super::script;
 use super::shard::Shard;
 use super::topology::Topology;
 use crate::error::Result;
-use crate::layer::Statistics;
+use crate::layer::{Parts, Statistics};
 use crate::name::ChannelName;
 
 /// Keys that one step of a scan looks at.
@@ -50,21 +50,25 @@ pub(super) async fn global(topology: &Topology) -> Result<Statistics> {
 
 /// Deletes every key of this deployment but the epochs.
 pub(super) async fn flush(topology: &Topology) -> Result<()> {
-    let shards = topology.shards.iter().map(|shard| async move {
-        for pattern in topology.keys.scan_patterns() {
-            let mut scan = Scan::new(shard, pattern);
-            while let Some(mut keys) = scan.next().await? {
-                keys.retain(|key| topology.keys.is_flushed(key));
-                if !keys.is_empty() {
-                    let mut command = redis::cmd("UNLINK");
-                    command.arg(keys);
-                    shard.run(&command).await.map_err(|fault| fault.into_error(shard.index))?;
-                }
+    let patterns = topology.keys.scan_patterns();
+    let scans = topology.shards.iter().flat_map(|shard| patterns.iter().map(|all| Scan::new(shard, all.clone())));
+    delete(scans.collect(), &|key, _| topology.keys.is_flushed(key)).await
+}
+
+/// Deletes the keys that the scans find, if `is_ours` says so of the key and the type of keys that was looked for.
+pub(crate) async fn delete(scans: Vec<Scan<'_>>, is_ours: &(dyn Fn(&str, Option<&str>) -> bool + Sync)) -> Result<()> {
+    let deleted = join_all(scans.into_iter().map(|mut scan| async move {
+        let mut deleted = Parts::default();
+        while let Some(step) = scan.delete_next(is_ours).await.transpose() {
+            let failed = step.is_err();
+            deleted.add(step);
+            if failed {
+                break;
             }
         }
-        Ok::<_, crate::Error>(())
-    });
-    try_join_all(shards).await.map(|_| ())
+        deleted.result()
+    }));
+    deleted.await.into_iter().collect::<Parts>().result()
 }
 
 /// A walk over the keys of a shard that match a pattern.
@@ -89,6 +93,18 @@ impl<'s> Scan<'s> {
 
     pub(crate) async fn next(&mut self) -> Result<Option<Vec<String>>> {
         self.next_step().await.map_err(|fault| fault.into_error(self.shard.index))
+    }
+
+    /// Deletes the keys of the next step that are ours; returns `None` behind the last step.
+    async fn delete_next(&mut self, is_ours: &(dyn Fn(&str, Option<&str>) -> bool + Sync)) -> Result<Option<()>> {
+        let Some(mut keys) = self.next().await? else { return Ok(None) };
+        keys.retain(|key| is_ours(key, self.kind));
+        if !keys.is_empty() {
+            let mut command = redis::cmd("UNLINK");
+            command.arg(keys);
+            self.shard.run(&command).await.map_err(|fault| fault.into_error(self.shard.index))?;
+        }
+        Ok(Some(()))
     }
 
     /// As [`next`](Self::next), for those who say themselves which shard failed.

@@ -102,8 +102,8 @@ impl PubSubLayer {
     pub async fn subscribe(&self, channels: &[&str]) -> Result<()> {
         self.check_open()?;
         for channel in ChannelName::parse_sources(channels)? {
-            let wished = self.inbox.interest.keep(&channel);
-            self.inbox.interest.granted(&wished).await?;
+            // The channel stays open here, whatever the server says.
+            self.open(&channel).await.map_err(Error::of_a_part)?;
         }
         Ok(())
     }
@@ -122,7 +122,8 @@ impl PubSubLayer {
     pub async fn new_specific_channel(&self, prefix: &str) -> Result<ChannelName> {
         let name = format!("{}{prefix}{:032x}", self.prefix, rand::random::<u128>());
         let channel = ChannelName::parse_source(&name)?;
-        self.subscribe(&[channel.as_str()]).await?;
+        self.check_open()?;
+        self.open(&channel).await?;
         Ok(channel)
     }
 
@@ -133,6 +134,12 @@ impl PubSubLayer {
 
     fn check_open(&self) -> Result<()> {
         if self.closing.is_cancelled() { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    /// Opens `channel`, which has no local part, for the expiry; waits until its server has confirmed that.
+    async fn open(&self, channel: &ChannelName) -> Result<()> {
+        let wished = self.inbox.interest.keep(channel);
+        self.inbox.interest.granted(&wished).await
     }
 
     /// Has `message` published for `target`, and `kept` delivered in its place if it stays in this process.
@@ -203,8 +210,7 @@ impl ChannelLayer for PubSubLayer {
         self.check_open()?;
         let names = ChannelName::parse_sources(channels)?;
         for channel in &names {
-            let wished = self.inbox.interest.keep(channel);
-            self.inbox.interest.granted(&wished).await?;
+            self.open(channel).await?;
         }
         if let Some(delivery) = self.inbox.memory.try_receive(channels).await? {
             metrics::counter!("channel_layer_received_total").increment(1);
@@ -223,7 +229,8 @@ impl ChannelLayer for PubSubLayer {
     async fn new_channel(&self, pattern: &str) -> Result<ChannelName> {
         let suffix = Alphanumeric.sample_string(&mut rand::rng(), NEW_NAME);
         let channel = ChannelName::from_pattern(pattern, &suffix)?;
-        self.subscribe(&[channel.as_str()]).await?;
+        self.check_open()?;
+        self.open(&channel).await?;
         Ok(channel)
     }
 
@@ -238,7 +245,8 @@ impl ChannelLayer for PubSubLayer {
         self.inbox.interest.catch_up_group(&name).await;
         self.inbox.memory.group_add(group, channel).await?;
         let wished = self.inbox.interest.join(&name);
-        self.inbox.interest.granted(&wished).await
+        // It is a member here, whatever the server says.
+        self.inbox.interest.granted(&wished).await.map_err(Error::of_a_part)
     }
 
     async fn group_discard(&self, group: &str, channel: &str) -> Result<()> {

@@ -1,0 +1,110 @@
+//! The documents: every relative link leads to a file and a heading, in the repository and in the packaged crate.
+
+use std::collections::HashSet;
+use std::path::{Component, Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+static LINK: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\]\(([^()\s]+)\)").unwrap());
+
+#[test]
+fn every_link_leads_somewhere() {
+    let files = listed("git", &["ls-files"]);
+    let pages: Vec<_> = files.iter().filter(|file| is_page(file)).collect();
+    assert!(pages.len() > 10, "{pages:?}");
+    let broken: Vec<_> = pages.iter().flat_map(|page| broken(page, &files)).collect();
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn every_link_leads_somewhere_in_the_packaged_crate() {
+    let files = listed(env!("CARGO"), &["package", "--list", "--allow-dirty", "--offline"]);
+    let pages: Vec<_> = files.iter().filter(|file| is_page(file)).collect();
+    assert!(pages.len() > 10, "{pages:?}");
+    let broken: Vec<_> = pages.iter().flat_map(|page| broken(page, &files)).collect();
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn the_summary_and_the_contents_name_every_page() {
+    let files = listed("git", &["ls-files"]);
+    for contents in ["docs/SUMMARY.md", "docs/README.md"] {
+        let linked: HashSet<_> = links(Path::new(contents)).into_iter().map(|link| target(contents, &link).0).collect();
+        let missing: Vec<_> = files
+            .iter()
+            .filter(|file| is_page(file) && file.parent() == Some(Path::new("docs")))
+            .filter(|file| !file.ends_with("README.md") && !file.ends_with("SUMMARY.md") && !linked.contains(*file))
+            .collect();
+        assert!(missing.is_empty(), "{contents} does not name {missing:?}");
+    }
+}
+
+#[test]
+fn anchors_are_made_of_headings_as_hosting_sites_make_them() {
+    assert_eq!(anchor("When something fails"), "when-something-fails");
+    assert_eq!(anchor("`RedisLayer`: the way in, and out"), "redislayer-the-way-in-and-out");
+}
+
+/// The links of a page that lead to no file among `files`, or to no heading there.
+fn broken(page: &Path, files: &HashSet<PathBuf>) -> Vec<String> {
+    let name = page.display().to_string();
+    let leads = |link: &str| {
+        let (file, heading) = target(&name, link);
+        let there = files.contains(&file) || files.iter().any(|other| other.starts_with(&file));
+        there && heading.is_none_or(|heading| anchors(&file).contains(&heading))
+    };
+    links(page).into_iter().filter(|link| !leads(link)).map(|link| format!("{name}: {link}")).collect()
+}
+
+/// The relative links of a page, outside of code blocks.
+fn links(page: &Path) -> Vec<String> {
+    let text = prose(page);
+    let links = LINK.captures_iter(&text).map(|link| link[1].to_owned());
+    links.filter(|link| !link.contains("://") && !link.starts_with("mailto:")).collect()
+}
+
+/// The file of a link and its heading, if it names one.
+fn target(page: &str, link: &str) -> (PathBuf, Option<String>) {
+    let (file, heading) = link.split_once('#').map_or((link, None), |(file, heading)| (file, Some(heading.to_owned())));
+    if file.is_empty() {
+        return (page.into(), heading);
+    }
+    let mut path = PathBuf::new();
+    for part in Path::new(page).parent().unwrap().join(file).components() {
+        match part {
+            Component::ParentDir => assert!(path.pop(), "{page}: {link} leaves the project"),
+            Component::CurDir => {}
+            part => path.push(part),
+        }
+    }
+    (path, heading)
+}
+
+fn anchors(page: &Path) -> HashSet<String> {
+    prose(page).lines().filter(|line| line.starts_with('#')).map(|line| anchor(line.trim_start_matches('#'))).collect()
+}
+
+/// The anchor of a heading: lower case, hyphens for spaces, without punctuation.
+fn anchor(heading: &str) -> String {
+    let kept = heading.trim().chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.collect::<String>().to_lowercase().replace(' ', "-")
+}
+
+/// A page without its code blocks.
+fn prose(page: &Path) -> String {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap_or_default();
+    let blocks = text.split("\n```").enumerate().filter(|(number, _)| number % 2 == 0);
+    blocks.map(|(_, block)| block).collect::<Vec<_>>().join("\n")
+}
+
+fn is_page(file: &Path) -> bool {
+    file.extension().is_some_and(|extension| extension == "md")
+}
+
+fn listed(program: &str, arguments: &[&str]) -> HashSet<PathBuf> {
+    let output = Command::new(program).args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().lines().map(PathBuf::from).collect()
+}

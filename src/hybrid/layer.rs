@@ -189,11 +189,10 @@ impl<L: ChannelLayer, R: ChannelLayer> ChannelLayer for HybridLayer<L, R> {
         if second.channels.is_empty() {
             return first.receive().await;
         }
-        // A layer whose answer has a way to come would never be in time where the other always has one at hand.
-        match first.try_receive().await {
-            Ok(Some(delivery)) => return Ok(delivery),
-            Ok(None) => {}
-            Err(error) => return second.or_else_at_hand(error).await,
+        // A layer whose answer has a way to come would never be in time where the other always has one at hand. An outage
+        // is told by the call that waits: one that does not wait would be told of it every time.
+        if let Ok(Some(delivery)) = first.try_receive().await {
+            return Ok(delivery);
         }
         let (received, other) = tokio::select! {
             received = first.receive() => (received, &second),

@@ -13,6 +13,7 @@ mod keys;
 mod large;
 mod latency;
 mod mixed_settings;
+mod outages;
 mod push_script;
 mod put_back_script;
 mod quarantine;

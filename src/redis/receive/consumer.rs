@@ -17,7 +17,7 @@ pub(crate) struct Consumer {
     id: u64,
     /// How much it waits for; 0 while it does not wait.
     waiting: usize,
-    /// The last outage that it was told of.
+    /// The last report of an outage that it knows of.
     told: u64,
 }
 
@@ -31,8 +31,9 @@ impl Consumer {
         let told = {
             let mut state = reader.state();
             state.users += 1;
-            // An outage that lasts is news to somebody who comes, unless other servers may have something to read.
-            if state.outage.is_some() && state.outage_is_total { state.outages - 1 } else { state.outages }
+            // A call that was answered at once would not wait for the server, and a loop of such calls would let nothing
+            // else run.
+            state.reports
         };
         Self { reader, id: NEXT_ID.fetch_add(1, Ordering::Relaxed), waiting: 0, told }
     }
@@ -125,10 +126,8 @@ impl Source for Consumer {
             received(taken);
             return Poll::Ready(Ok(taken));
         }
-        if state.outages > self.told
-            && let Some((shard, fault)) = state.outage.clone()
-        {
-            self.told = state.outages;
+        let is_news = state.reports > std::mem::replace(&mut self.told, state.reports);
+        if is_news && let Some((shard, fault)) = state.outage.clone() {
             let left = self.leave_line(&mut state);
             drop(state);
             left.pass_on();

@@ -45,6 +45,8 @@ pub(super) struct Lane {
     fits: usize,
     /// Whether it takes as many as fit, and not only what is wanted; else messages are for whoever asks first.
     ahead: bool,
+    /// The link over which the last read began; `None` if the shard was away.
+    link: Option<u64>,
     pause: Duration,
     surroundings: Arc<Surroundings>,
 }
@@ -76,6 +78,7 @@ impl Lane {
             left_behind: None,
             fits: first_fits(&*surroundings.format),
             ahead,
+            link: None,
             pause: FIRST_PAUSE,
             surroundings,
         }
@@ -86,6 +89,7 @@ impl Lane {
     /// Not cancel safe: what Redis answers to a dropped future is lost.
     pub(super) async fn take(&mut self, wanted: usize) -> Result<Option<Read>, Fault> {
         let command = self.format().take(&self.rotated_keys(), self.count(wanted));
+        self.link = self.shard.generation().ok();
         match self.shard.run_once(&command).await {
             Ok(answer) => self.parse(answer).await,
             Err(fault) => {
@@ -100,6 +104,7 @@ impl Lane {
     ///
     /// Not cancel safe: what Redis answers to a dropped future is lost.
     pub(super) async fn wait(&mut self, wanted: usize, stop: &CancellationToken) -> Result<Option<Read>, Fault> {
+        self.link = self.shard.generation().ok();
         match self.wait_once(wanted, stop).await {
             // A connection may break alone: what a second one meets is the state of the server.
             Err(fault) if fault.broken && !stop.is_cancelled() => self.wait_once(wanted, stop).await,
@@ -146,15 +151,20 @@ impl Lane {
         Ok(())
     }
 
-    /// Waits until another attempt makes sense; tells whether it does, and not `stop` has ended the wait.
+    /// Waits until another attempt makes sense: at once when the shard has another link, after a pause over the same one.
+    /// Returns `false` if `stop` has ended the wait.
     pub(super) async fn recover(&mut self, stop: &CancellationToken) -> bool {
+        let (shard, link) = (self.shard.clone(), self.link);
         let attempt = async {
-            tokio::time::sleep(self.pause).await;
-            self.shard.up().await;
+            if let Some(link) = link {
+                tokio::select! {
+                    () = tokio::time::sleep(self.pause) => self.pause = (self.pause * 2).min(LONGEST_PAUSE),
+                    _ = shard.gone(link) => {}
+                }
+            }
+            shard.up().await;
         };
-        let recovered = stop.run_until_cancelled(attempt).await.is_some();
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-        recovered
+        stop.run_until_cancelled(attempt).await.is_some()
     }
 
     /// Gives the connection back to those who wait for one.

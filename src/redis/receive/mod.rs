@@ -12,6 +12,7 @@ mod quarantine;
 mod reader;
 mod readers;
 mod reads;
+mod reports;
 mod sorter;
 mod task;
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{broadcast, oneshot};
@@ -29,6 +30,13 @@ pub(super) struct Surroundings {
     pub(super) closing: CancellationToken,
     /// What readers could not put back when they ended, and why.
     pub(super) lost: Mutex<Option<(usize, Fault)>>,
+}
+
+impl Surroundings {
+    /// The first pause before something is tried again.
+    pub(super) fn retry_pause(&self) -> Duration {
+        self.places.shards.iter().map(|shard| shard.needs.timing.backoff).max().unwrap_or_default()
+    }
 }
 
 /// What consumers and the task of one reader share.
@@ -59,12 +67,10 @@ pub(super) struct State {
     pub(super) looks: Vec<oneshot::Sender<bool>>,
     /// Readers of some of the same channels that begin when they have got what is here.
     pub(super) successors: Vec<Successor>,
-    /// Grows with each outage.
-    pub(super) outages: u64,
+    /// How often consumers have been told of an outage.
+    pub(super) reports: u64,
     /// The shard that is away, and why, as long as no messages can come.
     pub(super) outage: Option<(usize, Fault)>,
-    /// Whether the outage leaves nothing that could be read meanwhile.
-    pub(super) outage_is_total: bool,
     /// What could not be put back, and why.
     pub(super) lost: Option<(usize, Fault)>,
 }

@@ -19,7 +19,8 @@ use super::lane::{Lane, Read};
 use super::parcel::Parcel;
 use super::put_back::{PutBack, put_back};
 use super::reader::{Phase, Reader, Successor};
-use super::reads::{Reads, Report, wait};
+use super::reads::{Progress, Reads, Report, wait};
+use super::reports::Reports;
 use crate::drops::{self, DropReason};
 use crate::redis::fault::Fault;
 
@@ -40,6 +41,7 @@ pub(super) async fn run(reader: Arc<Reader>, may_end: impl Fn(&Reader) -> bool) 
         lanes: lanes.len(),
         first: 0,
         stuck: false,
+        reports: Reports::new(reader.surroundings.retry_pause()),
         sorter: reader.surroundings.format.sorter(),
         contest: Contest::default(),
     };
@@ -99,6 +101,7 @@ struct Task<'r> {
     first: usize,
     /// Something could not be put back the last time, and is kept.
     stuck: bool,
+    reports: Reports,
     sorter: Box<dyn Sorter>,
     contest: Contest,
 }
@@ -205,9 +208,9 @@ impl Task<'_> {
                 break;
             }
             let (place, lane) = &mut lanes[(self.first + step) % count];
-            let result = lane.take(missing).await;
+            let result = lane.take(missing).await.map(Progress::Read);
             self.note(*place, lane, &result);
-            if let Ok(Some(read)) = result {
+            if let Ok(Progress::Read(Some(read))) = result {
                 found = true;
                 self.accept(lane, read).await;
             }
@@ -226,8 +229,10 @@ impl Task<'_> {
         // the other lanes begin again without it.
         let mut stop = Arc::new(CancellationToken::new());
         let mut satisfied_since = None;
+        self.reports.waiting_begins();
         loop {
             let changed = reader.work.signalled();
+            let report = self.report_due();
             let (missing, over) = {
                 let mut state = reader.state();
                 let over = state.phase != Phase::Serving || !state.successors.is_empty() || state.has_looks();
@@ -261,12 +266,13 @@ impl Task<'_> {
             tokio::select! {
                 Report { lane, place, result } = reads.next() => {
                     self.note(place, lane, &result);
-                    if let Ok(Some(read)) = result {
+                    if let Ok(Progress::Read(Some(read))) = result {
                         self.accept(lane, read).await;
                     }
                     idle.push((place, lane));
                 }
                 () = changed => {}
+                () = until(report) => self.report(),
                 () = reader.surroundings.closing.cancelled(), if !stop.is_cancelled() => {}
                 () = rest_since(satisfied_since), if !stop.is_cancelled() => stop.cancel(),
             }
@@ -274,7 +280,7 @@ impl Task<'_> {
     }
 
     /// Keeps count of the lanes that fail; tells consumers when nothing can come any more.
-    fn note(&mut self, place: usize, lane: &Lane, result: &Result<Option<Read>, Fault>) {
+    fn note(&mut self, place: usize, lane: &Lane, result: &Result<Progress, Fault>) {
         let changed = match result {
             Ok(_) => self.down.remove(&place).is_some(),
             Err(fault) => {
@@ -283,21 +289,44 @@ impl Task<'_> {
                 true
             }
         };
+        if matches!(result, Ok(Progress::Read(_))) && self.outage().is_none() {
+            self.reports.outage_ended();
+        }
         if !changed {
             return;
         }
-        let all = self.down.len() == self.lanes;
-        let outage = self.down.values().find(|down| all || down.has_one_reader);
-        let mut state = self.reader.state();
-        let mut told = Vec::new();
-        if outage.is_some() && state.outage.is_none() {
-            state.outages += 1;
-            told = state.all_waiters();
+        self.reader.state().outage = self.outage().map(|down| (down.shard, down.fault.clone()));
+        if self.report_due().is_some_and(|due| due <= Instant::now()) {
+            self.report();
         }
-        state.outage = outage.map(|down| (down.shard, down.fault.clone()));
-        state.outage_is_total = all;
-        drop(state);
-        told.into_iter().for_each(Waker::wake);
+    }
+
+    /// A lane that fails, if that keeps messages from consumers.
+    fn outage(&self) -> Option<&Down> {
+        self.down.values().find(|down| self.is_cut_off() || down.has_one_reader)
+    }
+
+    /// Whether all lanes fail.
+    fn is_cut_off(&self) -> bool {
+        self.down.len() == self.lanes
+    }
+
+    /// When consumers are to be told of the present outage. A `Receiver` hears of it once. Calls of `receive` come and go,
+    /// and each is told unless messages may come from another server.
+    fn report_due(&self) -> Option<Instant> {
+        self.outage()?;
+        self.reports.due(!self.reader.owned && self.is_cut_off())
+    }
+
+    /// Tells consumers of the present outage.
+    fn report(&mut self) {
+        self.reports.made();
+        let waiters = {
+            let mut state = self.reader.state();
+            state.reports += 1;
+            state.all_waiters()
+        };
+        waiters.into_iter().for_each(Waker::wake);
     }
 
     /// Puts what a lane has popped into the buffer.

@@ -127,15 +127,17 @@ impl InterfaceServer {
         self
     }
 
-    /// How much of a response may wait for its client, in bytes, before the client is cut off: a reader of all
-    /// responses waits for none. Defaults to 16 MiB.
+    /// How much of a response may wait for its client, in bytes of memory, before the client is cut off: the reader of all
+    /// responses waits for none. Each part counts as 256 bytes beside its content, and each header as 128 beside its own.
+    /// Defaults to 16 MiB.
     pub fn response_buffer(mut self, bytes: usize) -> Self {
         self.http.response_buffer = bytes;
         self
     }
 
-    /// How much all responses together may hold that wait for their clients, in bytes. When it is more the client for which
-    /// most waits is cut off. Defaults to 1 GiB.
+    /// How much all responses together may hold that wait for their clients, in bytes of memory as in
+    /// [`response_buffer`](Self::response_buffer). When it is more the client for which most waits is cut off. Defaults to
+    /// 1 GiB.
     pub fn response_memory(mut self, bytes: usize) -> Self {
         self.http.response_memory = bytes;
         self

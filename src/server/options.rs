@@ -87,8 +87,8 @@ impl SocketOptions {
         Self::default()
     }
 
-    /// How much may wait for one client. A single message that is larger than `bytes` passes where nothing else waits.
-    /// Defaults to 1,000 messages and 1 MiB.
+    /// How much may wait for one client: messages, and the bytes that they take in memory, 128 for each beside its own. A
+    /// single message that is larger than `bytes` passes where nothing else waits. Defaults to 1,000 messages and 1 MiB.
     pub fn queue(mut self, messages: usize, bytes: usize) -> Self {
         self.queue = QueueLimits { messages, bytes };
         self

@@ -14,6 +14,9 @@ use crate::drops;
 /// What a socket takes at once is in memory beside the queue.
 const BYTES_AT_ONCE: usize = 256 * 1024;
 
+/// What a reply takes in memory beside its bytes, rounded up: the reply, its place in the queue, and its frame.
+const OVERHEAD: usize = 128;
+
 /// Places that an empty queue keeps.
 const SPARE: usize = 64;
 
@@ -30,6 +33,7 @@ pub(crate) struct Queue {
 #[derive(Debug, Default)]
 struct State {
     replies: VecDeque<Reply>,
+    /// What they take in memory.
     bytes: usize,
     /// The last reply closes the socket, and nothing may follow it.
     closes: bool,
@@ -96,7 +100,7 @@ impl Queue {
         pushed
     }
 
-    /// How many replies wait, and how many bytes.
+    /// How many replies wait, and how many bytes of memory they take.
     pub(crate) fn depth(&self) -> (usize, usize) {
         let state = self.state.lock();
         (state.replies.len(), state.bytes)
@@ -172,20 +176,20 @@ impl State {
                 Pushed::Replaced(before - self.replies.len())
             }
         };
-        self.bytes += reply.size();
+        self.bytes += cost(&reply);
         self.closes = reply.close.is_some();
         self.replies.push_back(reply);
         pushed
     }
 
     fn fits(&self, reply: &Reply, limits: QueueLimits) -> bool {
-        let room = self.replies.len() < limits.messages && self.bytes + reply.size() <= limits.bytes;
+        let room = self.replies.len() < limits.messages && self.bytes + cost(reply) <= limits.bytes;
         room || self.replies.is_empty()
     }
 
     fn pop(&mut self) -> Option<Reply> {
         let reply = self.replies.pop_front()?;
-        self.bytes -= reply.size();
+        self.bytes -= cost(&reply);
         if self.replies.is_empty() && self.replies.capacity() > SPARE {
             self.replies = VecDeque::new();
         }
@@ -208,14 +212,27 @@ impl State {
     }
 }
 
+/// What a reply takes in memory. A frame that many queues share counts in each of them.
+fn cost(reply: &Reply) -> usize {
+    OVERHEAD + reply.size()
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::frame::Data;
     use super::*;
 
-    fn reply(size: usize) -> Reply {
-        // Two bytes are the head of the frame.
-        Reply { data: Some(Data::Binary(vec![0; size - 2].into()).into()), ..Reply::default() }
+    /// Of so many bytes in memory.
+    fn reply(cost: usize) -> Reply {
+        let head = match cost - OVERHEAD {
+            ..128 => 2,
+            128..65_540 => 4,
+            _ => 10,
+        };
+        let reply =
+            Reply { data: Some(Data::Binary(vec![0; cost - OVERHEAD - head].into()).into()), ..Reply::default() };
+        assert_eq!(super::cost(&reply), cost);
+        reply
     }
 
     fn queue(messages: usize, bytes: usize, policy: SlowConsumer) -> Queue {
@@ -224,65 +241,75 @@ mod tests {
 
     async fn take(queue: &Queue) -> Result<Vec<usize>, Ending> {
         let mut sizes = Vec::new();
-        queue.take(|reply| sizes.push(reply.size())).await.map(|()| sizes)
+        queue.take(|reply| sizes.push(cost(&reply))).await.map(|()| sizes)
     }
 
     #[tokio::test]
     async fn too_many_messages_close_the_socket_at_once() {
-        let queue = queue(2, 100, SlowConsumer::Close);
-        assert_eq!([queue.push(reply(2)), queue.push(reply(2))], [Pushed::Queued, Pushed::Queued]);
-        assert_eq!(queue.push(reply(2)), Pushed::Overflowed(3));
-        assert_eq!(queue.push(reply(2)), Pushed::Ending);
+        let queue = queue(2, 1_000, SlowConsumer::Close);
+        assert_eq!([queue.push(reply(200)), queue.push(reply(200))], [Pushed::Queued, Pushed::Queued]);
+        assert_eq!(queue.push(reply(200)), Pushed::Overflowed(3));
+        assert_eq!(queue.push(reply(200)), Pushed::Ending);
         assert_eq!(queue.overflowed().await, TOO_SLOW);
         assert_eq!(take(&queue).await, Err(TOO_SLOW));
     }
 
     #[tokio::test]
     async fn bytes_count_until_they_are_taken() {
-        let queue = queue(10, 100, SlowConsumer::Close);
-        assert_eq!([queue.push(reply(60)), queue.push(reply(40))], [Pushed::Queued, Pushed::Queued]);
-        assert_eq!(queue.take_one().await, Ok(reply(60)));
-        assert_eq!(queue.push(reply(60)), Pushed::Queued);
-        assert_eq!(take(&queue).await, Ok(vec![40, 60]));
-        assert_eq!(queue.push(reply(101)), Pushed::Queued, "one large message alone fits");
-        assert_eq!(queue.push(reply(2)), Pushed::Overflowed(2));
+        let queue = queue(10, 1_000, SlowConsumer::Close);
+        assert_eq!([queue.push(reply(600)), queue.push(reply(400))], [Pushed::Queued, Pushed::Queued]);
+        assert_eq!(queue.take_one().await, Ok(reply(600)));
+        assert_eq!(queue.push(reply(600)), Pushed::Queued);
+        assert_eq!(take(&queue).await, Ok(vec![400, 600]));
+        assert_eq!(queue.push(reply(1_001)), Pushed::Queued, "one large message alone fits");
+        assert_eq!(queue.push(reply(200)), Pushed::Overflowed(2));
+    }
+
+    #[tokio::test]
+    async fn replies_without_data_are_bounded_by_bytes_as_well() {
+        let empty = [Reply { accept: Some(true), ..Reply::default() }, Reply::default(), reply(OVERHEAD + 2)];
+        for reply in empty {
+            let queue = queue(usize::MAX, 1 << 20, SlowConsumer::Close);
+            let queued = (0..10_000).take_while(|_| queue.push(reply.clone()) == Pushed::Queued).count();
+            assert!((1..10_000).contains(&queued), "{queued}");
+        }
     }
 
     #[tokio::test]
     async fn the_oldest_make_room_if_that_is_the_policy() {
-        let queue = queue(3, 100, SlowConsumer::DropOldest);
-        for size in [10, 11, 12] {
+        let queue = queue(3, 1_000, SlowConsumer::DropOldest);
+        for size in [210, 211, 212] {
             assert_eq!(queue.push(reply(size)), Pushed::Queued);
         }
-        assert_eq!(queue.push(reply(13)), Pushed::Replaced(1));
-        assert_eq!(queue.push(reply(80)), Pushed::Replaced(2), "bytes count as well");
-        assert_eq!(take(&queue).await, Ok(vec![13, 80]));
+        assert_eq!(queue.push(reply(213)), Pushed::Replaced(1));
+        assert_eq!(queue.push(reply(780)), Pushed::Replaced(2), "bytes count as well");
+        assert_eq!(take(&queue).await, Ok(vec![213, 780]));
     }
 
     #[tokio::test]
     async fn the_newest_are_left_out_if_that_is_the_policy() {
-        let queue = queue(2, 100, SlowConsumer::DropNewest);
-        for size in [10, 11] {
+        let queue = queue(2, 1_000, SlowConsumer::DropNewest);
+        for size in [210, 211] {
             assert_eq!(queue.push(reply(size)), Pushed::Queued);
         }
-        assert_eq!(queue.push(reply(12)), Pushed::Dropped);
+        assert_eq!(queue.push(reply(212)), Pushed::Dropped);
         assert_eq!(
             queue.push(Reply { close: Some(4000), ..Reply::default() }),
             Pushed::Queued,
             "a close comes through"
         );
-        assert_eq!(queue.push(reply(12)), Pushed::Ending);
-        assert_eq!(take(&queue).await, Ok(vec![10, 11, 0]));
+        assert_eq!(queue.push(reply(212)), Pushed::Ending);
+        assert_eq!(take(&queue).await, Ok(vec![210, 211, OVERHEAD]));
     }
 
     #[tokio::test]
     async fn an_orderly_close_lets_the_queue_out_first() {
-        let queue = queue(10, 100, SlowConsumer::Close);
-        queue.push(reply(2));
+        let queue = queue(10, 1_000, SlowConsumer::Close);
+        queue.push(reply(200));
         queue.close(1001, "going away");
         queue.close(1012, "never");
-        assert_eq!(queue.push(reply(2)), Pushed::Ending);
-        assert_eq!(take(&queue).await, Ok(vec![2]));
+        assert_eq!(queue.push(reply(200)), Pushed::Ending);
+        assert_eq!(take(&queue).await, Ok(vec![200]));
         assert_eq!(take(&queue).await, Err(Ending { code: 1001, reason: "going away", at_once: false }));
     }
 

@@ -74,6 +74,27 @@ async fn a_response_of_more_than_all_may_hold_is_cut_off() {
 }
 
 #[tokio::test]
+async fn parts_without_content_do_not_pile_up_for_a_client_that_does_not_read() {
+    let log = Log::default();
+    let _guard = log.keep();
+    let server = Running::with(|server| server.response_buffer(1 << 20)).await;
+    let _client = server.sent("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let request = server.next("http.request").await;
+    // More than the operating system takes.
+    let first = message! { "status": 200, "content": vec![0_u8; 7 << 20], "more_content": true };
+    server.reply(&request, first).await;
+    let channel = request.text("reply_channel").unwrap();
+    for _ in 0..20_000 {
+        let part = message! { "content": b"", "more_content": true };
+        while server.layer.send(channel, part.clone()).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    }
+    eventually("a line about it", async || log.text().contains("does not keep up with its response").then_some(()))
+        .await;
+}
+
+#[tokio::test]
 async fn connections_beyond_the_limit_wait_for_others_to_end() {
     let server = Running::with(|server| server.max_http_connections(1)).await;
     let idle = server.sent("GET / HTTP/1.1\r\n").await;

@@ -132,10 +132,10 @@ struct Limits {
     /// Bytes of the body of a request
     #[arg(long, value_name = "BYTES", env = "CHANNEL_SERVER_MAX_BODY_SIZE", default_value_t = 16 << 20)]
     max_body_size: usize,
-    /// Bytes of a response that may wait for its client
+    /// Bytes of memory that a response may take while it waits for its client
     #[arg(long, value_name = "BYTES", env = "CHANNEL_SERVER_RESPONSE_BUFFER", default_value_t = 16 << 20)]
     response_buffer: usize,
-    /// Bytes of all responses that may wait for their clients
+    /// Bytes of memory that all responses may take while they wait for their clients
     #[arg(long, value_name = "BYTES", env = "CHANNEL_SERVER_RESPONSE_MEMORY", default_value_t = 1 << 30)]
     response_memory: usize,
     /// Bytes of a message that a client may send
@@ -147,7 +147,7 @@ struct Limits {
     /// Messages that may wait for a client
     #[arg(long, value_name = "N", env = "CHANNEL_SERVER_QUEUE_MESSAGES", default_value_t = 1_000)]
     queue_messages: usize,
-    /// Bytes that may wait for a client
+    /// Bytes of memory that these messages may take
     #[arg(long, value_name = "BYTES", env = "CHANNEL_SERVER_QUEUE_BYTES", default_value_t = 1 << 20)]
     queue_bytes: usize,
     /// What becomes of a client for which more waits

@@ -11,7 +11,7 @@ use crate::name::{ChannelName, InvalidName};
 pub struct QueueDepths {
     /// Messages that wait for all clients together.
     pub messages: usize,
-    /// Bytes that wait for all clients together.
+    /// Bytes of memory that these messages take.
     pub bytes: usize,
     /// Messages that wait for the client that has most of them.
     pub longest: usize,

@@ -187,16 +187,18 @@ fn of_unknown_length() -> Body {
 type Coming = (Conversation, Option<Bytes>);
 
 /// The next content of a response and what comes after it; an error cuts the connection, so that the client can tell
-/// that the response is not whole.
-async fn further((mut conversation, content): Coming) -> Result<Option<(Bytes, Coming)>, BoxError> {
-    if let Some(content) = content {
-        return Ok(Some((content, (conversation, None))));
+/// that the response is not whole. Parts without content reach no client: HTTP/2 would send a frame for each, which no window
+/// holds back.
+async fn further((mut conversation, mut content): Coming) -> Result<Option<(Bytes, Coming)>, BoxError> {
+    loop {
+        if let Some(content) = content.take().filter(|content| !content.is_empty()) {
+            return Ok(Some((content, (conversation, None))));
+        }
+        if conversation.finished {
+            return Ok(None);
+        }
+        content = Some(conversation.next().await?.content);
     }
-    if conversation.finished {
-        return Ok(None);
-    }
-    let part = conversation.next().await?;
-    Ok(Some((part.content, (conversation, None))))
 }
 
 /// Why a response does not go on.

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::memory::{Holder, Memory};
-use super::response::Part;
+use super::response::{PART_OVERHEAD, Part};
 use crate::drops::{self, DropReason};
 use crate::layer::{Delivery, Receiver};
 use crate::name::{ChannelName, InvalidName};
@@ -25,7 +25,7 @@ pub(crate) struct Exchanges {
     channel: ChannelName,
     open: DashMap<u64, Line>,
     next: AtomicU64,
-    /// How many bytes may wait for one client.
+    /// How much may wait for one client, in bytes of memory.
     buffer: usize,
     memory: Arc<Memory>,
 }
@@ -33,10 +33,17 @@ pub(crate) struct Exchanges {
 /// The way to a request.
 #[derive(Debug)]
 struct Line {
-    /// Bounded by the bytes in it.
-    parts: mpsc::UnboundedSender<Result<Part, Broken>>,
+    /// Bounded by the memory that the parts in it take.
+    parts: mpsc::UnboundedSender<Waiting>,
     bytes: Arc<AtomicUsize>,
     holder: Arc<Holder>,
+}
+
+/// A part that waits for its client, and what it takes in memory.
+#[derive(Debug)]
+struct Waiting {
+    part: Result<Part, Broken>,
+    size: usize,
 }
 
 /// The application sent something that is no part of a response.
@@ -75,15 +82,16 @@ impl Exchanges {
     fn push(&self, client: &str, part: Result<Part, Broken>) -> Pushed {
         let Ok(id) = u64::from_str_radix(client, 16) else { return Pushed::Gone };
         let Some(line) = self.open.get(&id) else { return Pushed::Gone };
-        let size = part.as_ref().map_or(0, |part| part.content.len());
+        let overhead = part.as_ref().map_or(PART_OVERHEAD, Part::overhead);
+        let size = overhead + part.as_ref().map_or(0, |part| part.content.len());
         if line.bytes.fetch_add(size, Ordering::Relaxed) > self.buffer {
             drop(line);
             // Without its line the request finds out that nothing more comes.
             self.open.remove(&id);
             return Pushed::TooSlow;
         }
-        let part = part.map(|part| Part { content: line.holder.hold(part.content), ..part });
-        if line.parts.send(part).is_ok() { Pushed::Queued } else { Pushed::Gone }
+        let part = part.map(|part| Part { content: line.holder.hold(part.content, overhead), ..part });
+        if line.parts.send(Waiting { part, size }).is_ok() { Pushed::Queued } else { Pushed::Gone }
     }
 }
 
@@ -136,7 +144,7 @@ fn hand_over(delivery: &Delivery, exchanges: &Exchanges) {
 pub(crate) struct Exchange {
     exchanges: Arc<Exchanges>,
     id: u64,
-    parts: mpsc::UnboundedReceiver<Result<Part, Broken>>,
+    parts: mpsc::UnboundedReceiver<Waiting>,
     bytes: Arc<AtomicUsize>,
 }
 
@@ -152,8 +160,7 @@ impl Exchange {
     ///
     /// When dropped, nothing has been taken.
     pub(crate) async fn next(&mut self) -> Option<Result<Part, Broken>> {
-        let part = self.parts.recv().await?;
-        let size = part.as_ref().map_or(0, |part| part.content.len());
+        let Waiting { part, size } = self.parts.recv().await?;
         self.bytes.fetch_sub(size, Ordering::Relaxed);
         Some(part)
     }
@@ -175,6 +182,8 @@ impl Drop for Exchange {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message;
+    use crate::message::Value;
 
     fn part(size: usize) -> Part {
         Part { head: None, content: vec![0; size].into(), more: true }
@@ -182,7 +191,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_is_found_by_the_local_part_of_its_reply_channel() {
-        let exchanges = Exchanges::new(100, 1_000).unwrap();
+        let exchanges = Exchanges::new(1_000, 10_000).unwrap();
         let mut exchange = exchanges.open();
         let channel: ChannelName = exchange.reply_channel().parse().unwrap();
         assert_eq!(channel.non_local(), exchanges.channel().as_str());
@@ -195,16 +204,32 @@ mod tests {
 
     #[tokio::test]
     async fn what_waits_for_a_client_is_bounded() {
-        let exchanges = Exchanges::new(100, 1_000).unwrap();
+        let exchanges = Exchanges::new(10_000, 100_000).unwrap();
         let mut exchange = exchanges.open();
         for _ in 0..10 {
-            assert!(matches!(exchanges.push("1", Ok(part(80))), Pushed::Queued));
-            assert_eq!(exchange.next().await, Some(Ok(part(80))));
+            assert!(matches!(exchanges.push("1", Ok(part(8_000))), Pushed::Queued));
+            assert_eq!(exchange.next().await, Some(Ok(part(8_000))));
         }
-        assert!(matches!(exchanges.push("1", Ok(part(101))), Pushed::Queued), "one large part alone fits");
+        assert!(matches!(exchanges.push("1", Ok(part(10_001))), Pushed::Queued), "one large part alone fits");
         assert!(matches!(exchanges.push("1", Ok(part(1))), Pushed::TooSlow));
         assert!(matches!(exchanges.push("1", Ok(part(1))), Pushed::Gone));
-        assert_eq!(exchange.next().await, Some(Ok(part(101))));
+        assert_eq!(exchange.next().await, Some(Ok(part(10_001))));
         assert_eq!(exchange.next().await, None);
+    }
+
+    #[tokio::test]
+    async fn parts_without_content_are_bounded_as_well() {
+        let headed = || {
+            let headers = (0..100).map(|number| Value::list([format!("x-{number}").as_bytes(), b"1"]));
+            Part::read(&message! { "status": 200, "headers": Value::list(headers), "more_content": true }).unwrap()
+        };
+        let parts: [(&dyn Fn() -> Result<Part, Broken>, usize); 3] =
+            [(&|| Ok(part(0)), 4_096), (&|| Err(Broken), 4_096), (&|| Ok(headed()), 100)];
+        for (part, most) in parts {
+            let exchanges = Exchanges::new(1 << 20, 1 << 30).unwrap();
+            let _exchange = exchanges.open();
+            let queued = (0..10_000).take_while(|_| matches!(exchanges.push("1", part()), Pushed::Queued)).count();
+            assert!((10..=most + 1).contains(&queued), "{queued}");
+        }
     }
 }

@@ -54,10 +54,12 @@ pub(super) struct Holder {
 }
 
 impl Holder {
-    /// Counts bytes until the last of them is dropped. If it is too much, the client for which most waits is cut off.
-    pub(super) fn hold(self: &Arc<Self>, bytes: Bytes) -> Bytes {
+    /// Counts bytes, and what is in memory beside them, until the last of them is dropped. If it is too much, the client for
+    /// which most waits is cut off.
+    pub(super) fn hold(self: &Arc<Self>, bytes: Bytes, overhead: usize) -> Bytes {
+        let size = bytes.len() + overhead;
         let mut state = self.memory.state.lock();
-        state.add(self.id, bytes.len());
+        state.add(self.id, size);
         while state.held > self.memory.limit
             && let Some(progress) = state.cut_off_largest()
         {
@@ -65,7 +67,7 @@ impl Holder {
             progress.cut_off();
         }
         drop(state);
-        Bytes::from_owner(Held { bytes, holder: self.clone() })
+        Bytes::from_owner(Held { bytes, size, holder: self.clone() })
     }
 }
 
@@ -78,6 +80,7 @@ impl Drop for Holder {
 /// Bytes that are counted.
 struct Held {
     bytes: Bytes,
+    size: usize,
     holder: Arc<Holder>,
 }
 
@@ -89,7 +92,7 @@ impl AsRef<[u8]> for Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.holder.memory.state.lock().subtract(self.holder.id, self.bytes.len());
+        self.holder.memory.state.lock().subtract(self.holder.id, self.size);
     }
 }
 
@@ -137,11 +140,15 @@ mod tests {
     fn bytes_count_until_the_last_of_them_is_dropped() {
         let memory = Memory::new(100);
         let holder = memory.share(None);
-        let mut first = holder.hold(bytes(60));
+        let mut first = holder.hold(bytes(50), 10);
         let rest = first.split_off(1);
         drop((holder, first));
         assert_eq!(memory.state.lock().held, 60);
         drop(rest);
+        assert_eq!(left(&memory), (0, 0));
+        let empty = memory.share(None).hold(Bytes::new(), 10);
+        assert_eq!(memory.state.lock().held, 10, "what has no bytes counts as well");
+        drop(empty);
         assert_eq!(left(&memory), (0, 0));
     }
 
@@ -151,10 +158,10 @@ mod tests {
         let progress: Vec<_> = (0..3).map(|_| Progress::default()).collect();
         let holders: Vec<_> = progress.iter().map(|progress| memory.share(Some(progress.clone()))).collect();
         let sizes = [30, 60, 10];
-        let held: Vec<_> = holders.iter().zip(sizes).map(|(holder, size)| holder.hold(bytes(size))).collect();
+        let held: Vec<_> = holders.iter().zip(sizes).map(|(holder, size)| holder.hold(bytes(size), 0)).collect();
         let cut_off = || progress.iter().map(|progress| progress.is_cut_off().now_or_never().is_some());
         assert!(!cut_off().any(|cut_off| cut_off), "it is just enough");
-        let more = holders[0].hold(bytes(5));
+        let more = holders[0].hold(bytes(5), 0);
         assert_eq!(cut_off().collect::<Vec<_>>(), [false, true, false]);
         assert_eq!(memory.state.lock().held, 45, "what is about to be freed counts no more");
         drop((holders, held, more));

@@ -25,7 +25,19 @@ pub(crate) struct Head {
     pub(crate) headers: HeaderMap,
 }
 
+/// What a part takes in memory beside its content, rounded up: the part itself, its place in a queue, and what counts it.
+pub(super) const PART_OVERHEAD: usize = 256;
+
+/// What a header takes in a map beside its name and value, rounded up.
+const HEADER_OVERHEAD: usize = 128;
+
 impl Part {
+    /// What it takes in memory beside its content.
+    pub(super) fn overhead(&self) -> usize {
+        let header = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + HEADER_OVERHEAD;
+        PART_OVERHEAD + self.head.as_ref().map_or(0, |head| head.headers.iter().map(header).sum())
+    }
+
     /// # Errors
     ///
     /// Why the message is no part of a response.

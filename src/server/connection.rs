@@ -68,7 +68,7 @@ impl Connections {
 
     /// Registers a connection from an address, if that is known, for as long as what it gives is kept.
     pub(crate) fn open(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Connection, Refused> {
-        let admission = self.gate.admit(address)?;
+        let admission = Some(self.gate.admit(address)?);
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let queue = Arc::new(Queue::new(&self.options));
         self.queues.insert(id, queue.clone());
@@ -79,7 +79,7 @@ impl Connections {
             queue.close(closing, "going away");
         }
         metrics::gauge!("channel_layer_connections").increment(1.0);
-        Ok(Connection { connections: self.clone(), id, queue, _admission: admission })
+        Ok(Connection { connections: self.clone(), id, queue, admission })
     }
 
     /// Queues a reply for the client that a reply channel's local part names; `None` if it is not here any more.
@@ -122,8 +122,9 @@ impl Connections {
         self.closing.load(Ordering::SeqCst) != 0
     }
 
+    /// How many clients are connected.
     pub(crate) fn len(&self) -> usize {
-        self.queues.len()
+        self.gate.open()
     }
 }
 
@@ -133,7 +134,8 @@ pub(crate) struct Connection {
     connections: Arc<Connections>,
     id: u64,
     queue: Arc<Queue>,
-    _admission: Admission,
+    /// While its client is there.
+    admission: Option<Admission>,
 }
 
 impl Connection {
@@ -154,13 +156,20 @@ impl Connection {
     pub(crate) fn reply_channel(&self) -> String {
         format!("{}{:x}", self.connections.channel, self.id)
     }
+
+    /// The client has gone, and counts against no limit any more. Replies still find the queue until this is dropped.
+    pub(crate) fn release(&mut self) {
+        if self.admission.take().is_some() {
+            metrics::gauge!("channel_layer_connections").decrement(1.0);
+        }
+    }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
         self.connections.queues.remove(&self.id);
         drops::count(Lost::ClientGone, self.queue.end());
-        metrics::gauge!("channel_layer_connections").decrement(1.0);
+        self.release();
     }
 }
 
@@ -179,9 +188,22 @@ mod tests {
             assert_eq!(connections.push(channel.local().unwrap(), Reply::default()), Some(Pushed::Queued));
         }
         drop(opened);
-        assert_eq!(connections.len(), 0);
+        assert_eq!((connections.len(), connections.queues.len()), (0, 0));
         assert_eq!(connections.push("1", Reply::default()), None);
         assert_eq!(connections.push("not a number", Reply::default()), None);
+    }
+
+    #[test]
+    fn a_client_that_has_gone_counts_no_more_and_replies_still_find_its_queue() {
+        let connections = Connections::new(SocketOptions::new().max_connections(1)).unwrap();
+        let mut gone = connections.open(None).unwrap();
+        assert!(connections.open(None).is_err());
+        gone.release();
+        assert_eq!(connections.len(), 0);
+        let _next = connections.open(None).unwrap();
+        assert_eq!(connections.push("1", Reply::default()), Some(Pushed::Queued));
+        drop(gone);
+        assert_eq!((connections.len(), connections.queues.len()), (1, 1));
     }
 
     #[tokio::test]

@@ -20,9 +20,9 @@ use crate::backoff::send_waiting;
 use crate::drops;
 use crate::error::{Error, Result};
 
-/// Dropping it takes the connection out of the registry and sends `websocket.disconnect` if the application has heard
-/// of it, wherever the connection had come to, and once it has decided about the handshake. That is the only place that
-/// does either.
+/// Dropping it gives back what the connection takes of the limits, takes it out of the registry, and sends
+/// `websocket.disconnect` if the application has heard of it, wherever the connection had come to. The last two wait until
+/// the application has decided about the handshake. No other place does any of these.
 #[derive(Debug)]
 pub(crate) struct Session {
     shared: Arc<Shared>,
@@ -74,13 +74,13 @@ impl Session {
     /// Sends `websocket.connect`.
     pub(crate) async fn connect(&mut self, request: &axum::http::request::Parts, peer: Peer) -> Result<()> {
         let message = asgi::connect(&self.reply_channel, request, &self.path, &self.shared.root_path, peer);
-        // Whether a send that is dropped or fails in Redis took place is unknown; then the application hears of the
+        // Whether a send took place that is dropped, or whose server is lost, is unknown; then the application hears of the
         // end too, rather than never.
         self.announced = true;
         let message = self.shared.traced("websocket.connect", message, Some(&request.headers));
         let sent = self.shared.layer.send("websocket.connect", message).await;
         if let Err(error) = &sent {
-            self.announced = matches!(error, Error::Redis { .. });
+            self.announced = error.may_have_run();
         }
         sent
     }
@@ -153,7 +153,11 @@ async fn decision(queue: &Queue, patience: Duration) -> Decision {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let connection = self.connection.take();
+        let mut connection = self.connection.take();
+        if let Some(connection) = &mut connection {
+            // The client has gone, however long it takes to tell the application.
+            connection.release();
+        }
         if !self.announced {
             return;
         }

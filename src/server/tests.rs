@@ -272,6 +272,27 @@ async fn a_client_that_leaves_during_the_handshake_is_gone_once_the_application_
 }
 
 #[tokio::test]
+async fn a_client_that_left_during_the_handshake_takes_no_place_of_another() {
+    let server = Running::start_with(|server| server.sockets(SocketOptions::new().max_connections(1))).await;
+    let client = server.client();
+    server.next("websocket.connect").await;
+    client.abort();
+    // The server notices in its own time that the client has gone; the application never decides.
+    let admitted = within(async {
+        loop {
+            let mut client = server.client();
+            tokio::select! {
+                connect = server.layer.receive(&["websocket.connect"]) => return (client, connect.unwrap().message),
+                refused = &mut client => assert_eq!(status(refused.unwrap()), 503),
+            }
+        }
+    });
+    let (client, connect) = admitted.await;
+    server.send(connect.text("reply_channel").unwrap(), message! { "accept": true }).await;
+    within(client).await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn a_client_that_left_during_the_handshake_does_not_hold_up_a_shutdown() {
     let mut server = Running::start().await;
     let client = server.client();

@@ -153,3 +153,29 @@ async fn without_redis_clients_are_told_to_come_back_and_can() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn handshakes_that_failed_without_redis_take_no_place_of_others() {
+    let mut redis = RedisServer::start();
+    let url = redis.url();
+    let arguments =
+        ["serve", "--listen", "127.0.0.1:0", "--redis", &url, "--max-connections", "3", "--on-data-loss", "stay"];
+    let (server, _worker) = (Program::start(&arguments, &[]).await, echo(&redis).await);
+    let mut socket = open(&server).await;
+    socket.send(Frame::text("hello")).await.unwrap();
+    assert_eq!(next(&mut socket).await, Frame::text("hello"));
+    drop(socket);
+    redis.stop();
+    for _ in 0..5 {
+        let refused = within(DEADLINE, "an answer", connect_async(format!("ws://{}/", server.address()))).await;
+        assert!(refused.unwrap_err().to_string().contains("503"));
+    }
+    redis.start_again();
+    let mut sockets = Vec::new();
+    while sockets.len() < 3 {
+        let opened = eventually("a place for one more", async || {
+            connect_async(format!("ws://{}/", server.address())).await.ok()
+        });
+        sockets.push(opened.await.0);
+    }
+}

@@ -113,11 +113,11 @@ impl Conversation {
             message = message.with("body_channel", channel.as_str());
         }
         let message = self.shared.traced("http.request", message, Some(&request.headers));
-        // After a failure in Redis it is unknown whether the application has it.
+        // Whether a send took place that is dropped, or whose server is lost, is unknown.
         self.announced = true;
         let sent = layer.send("http.request", message).await;
         if let Err(error) = sent {
-            self.announced = matches!(error, Error::Redis { .. });
+            self.announced = error.may_have_run();
             return Err(error);
         }
         self.uploading = body_channel.map(|channel| Uploading::begin(&self.shared, channel, rest));

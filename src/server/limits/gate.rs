@@ -80,6 +80,11 @@ impl Gate {
         admitted
     }
 
+    /// How many are in.
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
     fn try_admit(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Admission, Refused> {
         let limit = self.limit.map_or(usize::MAX, NonZeroUsize::get);
         let more = |open: usize| (open < limit).then_some(open + 1);
@@ -139,10 +144,6 @@ mod tests {
         Arc::new(Gate::new(&options))
     }
 
-    fn open(gate: &Gate) -> usize {
-        gate.open.load(Ordering::Relaxed)
-    }
-
     fn from(gate: &Arc<Gate>, address: &str) -> Result<Admission, Refused> {
         gate.admit(Some(address.parse().unwrap()))
     }
@@ -155,7 +156,7 @@ mod tests {
         assert_eq!(gate.admit(None).unwrap_err(), Refused::Full);
         drop(first);
         assert!(gate.admit(None).is_ok());
-        assert_eq!(open(&gate), 1);
+        assert_eq!(gate.open(), 1);
     }
 
     #[test]
@@ -178,7 +179,7 @@ mod tests {
             let admitted: Vec<_> = (0..20).map(|host| from(&gate, &format!("10.0.0.{host}"))).collect();
             assert_eq!(admitted.iter().filter(|admitted| admitted.is_ok()).count(), 10);
         }
-        assert_eq!((open(&gate), gate.by_address.len()), (0, 0));
+        assert_eq!((gate.open(), gate.by_address.len()), (0, 0));
     }
 
     #[test]
@@ -187,6 +188,6 @@ mod tests {
         let admitted: Vec<_> = (0..10).map(|_| gate.admit(None)).collect();
         assert_eq!(admitted.iter().filter(|admitted| admitted.is_ok()).count(), 5);
         assert_eq!(admitted[9].as_ref().unwrap_err(), &Refused::Pace);
-        assert_eq!(open(&gate), 5);
+        assert_eq!(gate.open(), 5);
     }
 }

@@ -150,7 +150,7 @@ async fn messages_that_cannot_be_printed_go_back() {
 #[tokio::test]
 async fn the_doctor_tells_what_is_set_and_whether_messages_arrive() {
     let mut shell = Shell::start();
-    let said = shell.prints(&["doctor", "--encryption-key", "secret"]).await;
+    let said = shell.prints(&["doctor", "--encryption-key", "a secret of 32 bytes, not guessed"]).await;
     let version = said.split_once(", version ").expect("it names the version").1;
     assert!(version.starts_with(char::is_numeric), "{said}");
     assert!(said.contains("probe arrived in") && said.contains("messages arrive through every server"), "{said}");
@@ -158,6 +158,53 @@ async fn the_doctor_tells_what_is_set_and_whether_messages_arrive() {
     assert!(!said.contains("warning"), "{said}");
     shell.redis.stop();
     assert!(!shell.output(&["doctor"]).await.status.success());
+}
+
+#[tokio::test]
+async fn the_doctor_shows_what_is_in_force_and_which_variable_has_set_it() {
+    let redis = RedisServer::start();
+    let url = redis.url();
+    let variables = [("REDIS_URL", &*url), ("CHANNEL_LAYER_EXPIRY", "30")];
+    let (succeeds, told) = said(&["doctor", "--format", "asgi_redis"], &variables).await;
+    assert!(succeeds, "{told}");
+    for line in [
+        "option prefix = \"asgi:\"\n",
+        "option stats_prefix = \"asgi-meta:\"\n",
+        "option expiry = 30 s (from CHANNEL_LAYER_EXPIRY)\n",
+        &format!("option hosts = {url} (from REDIS_URL)\n"),
+        "option group_expiry = 86400 s\n",
+    ] {
+        assert!(told.contains(line), "{line}: {told}");
+    }
+}
+
+#[tokio::test]
+async fn the_doctor_warns_of_short_keys_by_their_length() {
+    let said = Shell::start().prints(&["doctor", "--encryption-key", "secret"]).await;
+    assert!(said.contains("warning: symmetric_encryption_keys[0] has 6 bytes"), "{said}");
+    assert!(!said.contains("secret\"") && !said.contains("= secret"), "{said}");
+}
+
+#[tokio::test]
+async fn no_command_shows_what_may_be_a_password() {
+    for host in [
+        "cache.example.net:6380,password=geheim,ssl=True,abortConnect=False",
+        "redis://127.0.0.1:1,password=geheim",
+        "redis://:geheim#geheim@127.0.0.1:1",
+        "redis://user:geheim",
+        "redis://127.0.0.1:1?password=geheim",
+        "unix:///nowhere/redis.sock?password=geheim",
+    ] {
+        for (arguments, variables) in [
+            (&["doctor", "--redis", host][..], &[][..]),
+            (&["doctor"], &[("CHANNEL_LAYER_HOSTS", host)]),
+            (&["doctor"], &[("REDIS_URL", host)]),
+            (&["send", "a", "{}"], &[("CHANNEL_LAYER_SENTINELS", host)]),
+        ] {
+            let (succeeds, told) = said(arguments, variables).await;
+            assert!(!succeeds && !told.contains("geheim"), "{host}: {told}");
+        }
+    }
 }
 
 #[tokio::test]

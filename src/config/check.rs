@@ -10,6 +10,9 @@ use super::table::OPTIONS;
 use super::value;
 use crate::error::{Error, Result};
 
+/// Keys with fewer bytes are warned of.
+const SHORTEST_KEY: usize = 16;
+
 impl Config {
     /// Checks every option, without connecting to anything. A layer does the same when it is made.
     ///
@@ -23,7 +26,22 @@ impl Config {
     /// This configuration for a layer of `format`, if it is valid there.
     pub(crate) fn checked_for(self, format: Format) -> Result<Self> {
         let config = self.format(format);
-        config.validate().map(|()| config)
+        config.validate()?;
+        config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+        Ok(config)
+    }
+
+    /// What works and is not safe: keys that are short enough to be guessed.
+    pub fn warnings(&self) -> Vec<String> {
+        let lists = [
+            ("symmetric_encryption_keys", &self.symmetric_encryption_keys),
+            ("accept_only_keys", &self.accept_only_keys),
+        ];
+        let keys = lists.into_iter().flat_map(|(option, keys)| {
+            keys.iter().enumerate().map(move |(at, key)| (format!("{option}[{at}]"), key.len()))
+        });
+        let short = keys.filter(|(_, bytes)| *bytes < SHORTEST_KEY);
+        short.map(|(key, bytes)| format!("{key} has {bytes} bytes; use at least 32 random ones")).collect()
     }
 
     fn check(&self) -> Result<()> {
@@ -32,8 +50,8 @@ impl Config {
         if self.sentinels.is_empty() {
             check_hosts(&self.host_list())?;
             if !self.services.is_empty() {
-                let services = self.services.join(", ");
-                return Err(Error::config("services", services, "sentinels are needed to find them"));
+                let services: Vec<_> = self.services.iter().map(|name| value::shown(name)).collect();
+                return Err(Error::config("services", services.join(", "), "sentinels are needed to find them"));
             }
         } else {
             self.check_sentinels()?;
@@ -59,7 +77,8 @@ impl Config {
         }
         let mut seen = HashSet::new();
         for (at, service) in self.services.iter().enumerate() {
-            let refuse = |reason| Err(Error::config(format!("services[{at}]"), service.escape_debug(), reason));
+            let refuse =
+                |reason| Err(Error::config(format!("services[{at}]"), value::shown(service).escape_debug(), reason));
             if service.is_empty() || service.chars().any(|char| char.is_whitespace() || char.is_control()) {
                 return refuse("a name cannot be empty or have spaces or control characters");
             }
@@ -230,6 +249,15 @@ mod tests {
         let shown = format!("{config:?}");
         assert!(!shown.contains("secret") && !shown.contains("user:"), "{shown}");
         assert!(shown.contains("[2 redacted]") && shown.contains("redis://a"), "{shown}");
+    }
+
+    #[test]
+    fn the_content_of_a_file_in_place_of_its_path_is_refused_and_not_shown() {
+        let config =
+            Config::new().host("rediss://a").tls_cert_file("/c").tls_key_file("-----BEGIN PRIVATE KEY-----secret");
+        let error = refusal(&config);
+        assert!(error.contains("tls_key_file = ...: it must be the path") && !error.contains("secret"), "{error}");
+        assert!(!format!("{config:?}").contains("secret"));
     }
 
     #[test]

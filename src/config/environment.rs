@@ -196,6 +196,50 @@ mod tests {
     }
 
     #[test]
+    fn sources_are_merged_before_anything_is_checked() {
+        let ca = read(&[("CHANNEL_LAYER_TLS_CA_FILE", "/ca")]).expect("another source may name a server");
+        let error = ca.validate().expect_err("no server is reached over TLS").to_string();
+        assert!(error.contains("CHANNEL_LAYER_TLS_CA_FILE = /ca: no server"), "{error}");
+        ca.host("rediss://a").validate().expect("the server is reached over TLS");
+        let services = read(&[("CHANNEL_LAYER_SERVICES", "a")]).expect("another source may name sentinels");
+        services.sentinel("redis://s").validate().expect("there is a sentinel");
+        let expiry = read(&[("CHANNEL_LAYER_EXPIRY", "0")]).expect("a setter may replace it");
+        expiry.expiry(Duration::from_secs(1)).validate().expect("it is replaced");
+        let error = read(&[("CHANNEL_LAYER_EXPIRY", "5")]).expect("it is good").expiry(Duration::ZERO).validate();
+        assert!(error.expect_err("it is replaced").to_string().contains("configuration: expiry = 0 s"));
+    }
+
+    #[test]
+    fn the_names_of_other_deployments_are_read_too() {
+        let url =
+            read(&[("REDIS_URL", "redis://a"), ("REDIS_PASSWORD", "p/w"), ("REDIS_DB", "2"), ("REDIS_HOST", "b")]);
+        assert_eq!(url.expect("they are good"), Config::new().host("redis://:p%2Fw@a/2"));
+        let own = read(&[("REDIS_URL", "redis://u:own@a/1"), ("REDIS_PASSWORD", "p"), ("REDIS_DB", "2")]);
+        assert_eq!(own.expect("they are good"), Config::new().host("redis://u:own@a/1"));
+        let parts = [
+            ("REDIS_HOST", "a"),
+            ("REDIS_PORT", "7"),
+            ("REDIS_USERNAME", "u"),
+            ("REDIS_PASSWORD", "p"),
+            ("REDIS_DB", "2"),
+        ];
+        assert_eq!(read(&parts).expect("they are good"), Config::new().host("redis://u:p@a:7/2"));
+        let linked = [("REDIS_HOST", "a"), ("REDIS_PORT", "tcp://10.0.0.1:6379")];
+        assert_eq!(read(&linked).expect("Kubernetes has made the port"), Config::new().host("redis://a:6379/0"));
+        let pubsub = [("REDIS_PUBSUB_ENABLED", "true"), ("REDIS_CHANNEL_PREFIX", "c")];
+        assert_eq!(read(&pubsub).expect("they are good"), Config::new().format(Format::PubSub).prefix("c"));
+        for (variable, value, fault) in [
+            ("REDIS_PORT", "70000", "REDIS_PORT = 70000: a whole number in its range"),
+            ("REDIS_DB", "first", "REDIS_DB = first: a whole number"),
+            ("REDIS_HOST", "a b", "REDIS_HOST = a b: it is no URL"),
+            ("REDIS_HOST", "a,password=secret", "REDIS_HOST = ...: the host has characters"),
+        ] {
+            let error = read(&[(variable, value)]).expect_err(variable).to_string();
+            assert!(error.contains(fault), "{error}");
+        }
+    }
+
+    #[test]
     fn what_kubernetes_makes_of_a_service_belongs_to_others() {
         for (name, value) in [
             ("SERVICE_HOST", "10.0.0.1"),

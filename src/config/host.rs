@@ -176,6 +176,7 @@ impl fmt::Debug for Host {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     fn identity(url: &str) -> String {
         Host::new(url).identity()
@@ -263,10 +264,44 @@ mod tests {
             "redis://localhost?password=secret",
             "unix:///run/redis.sock?user=user&pass=1@secret",
             "unix:///run/redis.sock?user=user&pass=secret",
+            "unix:///run/redis.sock?password=secret",
+            "unix:///run/redis.sock,password=secret",
+            "unix://user:secret@/run/redis.sock",
+            "unix://user:secret@localhost/run/redis.sock",
+            "cache.example.net:6380,password=secret,ssl=True,abortConnect=False",
+            "Server=localhost;Port=6379;Password=secret",
+            "host=localhost port=6379 password=secret",
+            "redis://localhost:6379,password=secret",
+            "redis://localhost,password=secret",
+            "redis://localhost/0,password=secret",
+            "redis://localhost/0#secret",
+            "redis://localhost/secret",
+            "redis://localhost?secret",
+            "redis://localhost?secret=1",
+            "redis://localhost?protocol=secret",
+            "rediss://localhost?ssl_cert_reqs=secret",
+            "redis://default:secret:6379",
+            "redis://:sec#secret@localhost",
+            "redis://secret#@localhost",
+            "redis://:secret@[::1",
+            "redis:secret@localhost",
+            "redis:/:secret@localhost",
+            "//:secret@localhost",
+            "localhost:6379:secret",
+            "secret",
+            "https://user:secret@localhost",
+            "redis-sentinel://:secret@localhost",
+            "secret://localhost",
         ] {
             let host = Host::new(url);
             let reason = host.address().err().unwrap_or_default();
-            for shown in [host.to_string(), format!("{host:?}"), host.identity(), reason] {
+            let config = Config::new().host(url);
+            let refused = config.validate().map_or_else(|error| error.to_string(), |()| String::new());
+            let json = format!(r#"{{"hosts": [{{"host": {url:?}, "db": 1}}, [{url:?}, "1"]]}}"#);
+            let read = Config::from_json(&json).and_then(|config| config.validate());
+            let read = read.map_or_else(|error| error.to_string(), |()| String::new());
+            let shown = [host.to_string(), format!("{host:?} {config:?}"), host.identity(), reason, refused];
+            for shown in shown.into_iter().chain((url != "secret").then_some(read)) {
                 assert!(!shown.contains("secret") && !shown.contains("user:"), "{url}: {shown}");
             }
         }

@@ -179,7 +179,6 @@ impl fmt::Display for Server {
                 f.write_str(self.url.path())?;
                 self.url.fragment().map_or(Ok(()), |fragment| write!(f, "#{fragment}"))
             }
-            Address::Unix { path, .. } if path.contains([',', '=', '@']) => f.write_str("unix://..."),
             Address::Unix { path, db: 0 } => write!(f, "unix://{path}"),
             Address::Unix { path, db } => write!(f, "unix://{path}?db={db}"),
         }
@@ -195,6 +194,9 @@ impl fmt::Display for Address {
     }
 }
 
+/// Connection strings of other products have options, and so passwords, behind commas.
+const CONNECTION_STRING: &str =
+    "the host has characters that no host has; options belong behind a ?, as in redis://host?db=1";
 const ESCAPING: &str = "in a user or a password write # as %23, / as %2F, ? as %3F, : as %3A, @ as %40 and % as %25";
 
 /// Whether an `@` stands behind the place where the address ends, as it does when a password has one of the characters
@@ -206,10 +208,9 @@ fn is_unescaped(text: &str) -> bool {
 
 fn tcp_address(url: &Url) -> Result<Address, String> {
     let host = url.host_str().filter(|host| !host.is_empty()).ok_or("the host is missing")?.to_ascii_lowercase();
-    // Connection strings of other products have options, and so passwords, behind commas.
     let plain = |host: &str| host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
     if !plain(&host) && !host.starts_with('[') {
-        return Err("the host has characters that no name of a host has".into());
+        return Err(CONNECTION_STRING.into());
     }
     if matches!(host.as_str(), "0.0.0.0" | "[::]") {
         return Err("a wildcard address cannot be connected to".into());
@@ -229,6 +230,9 @@ fn unix_address(url: &Url) -> Result<Address, String> {
     let path = url.to_file_path().ok().filter(|path| path.as_os_str().len() > 1);
     let path = path.and_then(|path| path.into_os_string().into_string().ok());
     let path = path.ok_or("it must have an absolute path, as in unix:///run/redis.sock")?;
+    if path.contains([',', '=']) {
+        return Err(CONNECTION_STRING.into());
+    }
     Ok(Address::Unix { path, db: 0 })
 }
 

@@ -127,6 +127,11 @@ impl Slot<'_> {
 
     /// Checks that the value of `option` is in its range.
     pub(super) fn check(&self, option: &str) -> Result<()> {
+        if let Self::Path(Some(path)) = self
+            && path.to_string_lossy().contains(value::PEM)
+        {
+            return Err(Error::config(option, "...", "it must be the path of a file, not its content"));
+        }
         let in_range = match self {
             Self::Time(time, range) => range.contains(time),
             Self::Count(count, range, _) => range.contains(count),
@@ -152,9 +157,9 @@ impl Slot<'_> {
             Self::Word(word) => word.word().map_or_else(none, str::to_owned),
             Self::Text(value) => text(value),
             Self::Secret(secret) => redacted(secret.iter().count()),
-            Self::Path(path) => path.as_ref().map_or_else(none, |path| path.display().to_string()),
+            Self::Path(path) => path.as_ref().map_or_else(none, |path| value::shown(&path.to_string_lossy()).into()),
             Self::Names(names) if names.is_empty() => none(),
-            Self::Names(names) => names.join(", "),
+            Self::Names(names) => names.iter().map(|name| value::shown(name)).collect::<Vec<_>>().join(", "),
             Self::Keys(keys) => redacted(keys.len()),
             Self::Hosts(hosts) => hosts.as_ref().map_or_else(none, |hosts| list(hosts)),
             Self::Sentinels(sentinels) if sentinels.is_empty() => none(),

@@ -11,15 +11,20 @@ use crate::error::{Error, Result};
 /// What a glob in the keys of `channel_capacity` begins with when it is a regex.
 const REGEX_MARK: &str = "re:";
 
+/// What the content of a file of keys begins with.
+pub(super) const PEM: &str = "-----BEGIN";
+
 /// The parts that a table of a host may have.
 const PARTS: [&str; 10] =
     ["url", "address", "name", "host", "port", "db", "username", "password", "unix_socket_path", "ssl"];
 
-/// `text` for people, unless it looks like the address of a server or a connection string, which may hold a password.
+/// `text` for people, unless it looks like the address of a server, a connection string or a key in PEM, which may be in the
+/// wrong place.
 pub(super) fn shown(text: &str) -> &str {
     let lower = text.to_ascii_lowercase();
     let has_password = text.contains('=') && ["passw", "pwd"].iter().any(|word| lower.contains(word));
-    if has_password || text.contains("://") || text.contains('@') { "..." } else { text }
+    let is_secret = has_password || ["://", "@", PEM].iter().any(|mark| text.contains(mark));
+    if is_secret { "..." } else { text }
 }
 
 /// The number in the text of a variable, or the text.

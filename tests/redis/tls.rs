@@ -6,6 +6,8 @@ use channel_layer::{ChannelLayer, Config, Error, Fallback, FallbackLayer, Mode, 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tempfile::TempDir;
 
+use tokio::process::Command;
+
 use super::tools::{Site, ask, connect, number, numbered, publishes, shares_with_python, take_number};
 use crate::support::{DEADLINE, RedisServer, ReservedPort, random_prefix, within};
 
@@ -116,6 +118,16 @@ async fn all_connections_are_made_over_tls_and_checked_by_the_authority_given() 
     let () =
         ask(&mut server.server.connection().await, redis::cmd("CONFIG").arg(&["SET", "requirepass", "secret"])).await;
     works(server.config_as(":secret@", "").tls_ca_file(server.files.path("ca.pem"))).await;
+}
+
+#[tokio::test]
+async fn an_authority_in_the_environment_serves_a_server_that_an_option_names() {
+    let server = TlsServer::start("server", &ANY_CLIENT);
+    let mut send = Command::new(env!("CARGO_BIN_EXE_channel-layer"));
+    send.args(["send", "work", "{}", "--redis", &format!("rediss://127.0.0.1:{}", server.port.number())]);
+    send.env_clear().env("CHANNEL_LAYER_TLS_CA_FILE", server.files.path("ca.pem")).kill_on_drop(true);
+    let output = within(DEADLINE, "the end of the command", send.output()).await.unwrap();
+    assert!(output.status.success(), "{output:?}");
 }
 
 #[tokio::test]

@@ -25,6 +25,9 @@ impl Doctor {
         for setting in deployment.config.settings() {
             print_line(&format!("option {setting}"))?;
         }
+        for warning in deployment.config.warnings() {
+            print_line(&format!("warning: {warning}"))?;
+        }
         let layer = deployment.connect().await?;
         let health = layer.health().await;
         for shard in &health.shards {

@@ -30,6 +30,7 @@ pub(crate) mod code {
     pub(crate) const INTERNAL_ERROR: u16 = 1011;
     pub(crate) const SERVICE_RESTART: u16 = 1012;
     pub(crate) const TRY_AGAIN_LATER: u16 = 1013;
+    pub(crate) const BAD_GATEWAY: u16 = 1014;
 
     /// A code that may not travel in a close frame becomes 1011, for the socket has to close.
     pub(crate) fn sendable(code: u16) -> u16 {

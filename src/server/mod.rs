@@ -30,6 +30,7 @@ mod connection;
 mod content;
 mod dispatch;
 mod frame;
+mod gateway_code;
 mod gauges;
 mod handshake;
 mod health;

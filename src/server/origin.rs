@@ -68,9 +68,13 @@ impl Allowed {
             Self::Below { scheme, suffix } => origin
                 .strip_prefix(scheme.as_str())
                 .and_then(|host| host.strip_suffix(suffix.as_str()))
-                .is_some_and(|name| !name.is_empty()),
+                .is_some_and(|name| !name.is_empty() && name.bytes().all(is_of_a_name)),
         }
     }
+}
+
+fn is_of_a_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')
 }
 
 #[cfg(test)]
@@ -97,6 +101,10 @@ mod tests {
             "https://.example.com:8443",
             "https://evilexample.com:8443",
             "https://example.org.evil.net",
+            "https://evil.net/.example.com:8443",
+            "https://evil.net?.example.com:8443",
+            "https://evil.net:1.example.com:8443",
+            "https://a@b.example.com:8443",
             "null",
             "",
         ] {

@@ -17,6 +17,7 @@ use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext}
 use tungstenite::{Error, Message, Utf8Bytes};
 
 use super::frame::Frame;
+use super::gateway_code::GatewayCode;
 use super::limits::{Pace, TooFast};
 use super::options::SocketOptions;
 
@@ -32,6 +33,7 @@ const SLICES: usize = 1 + 2 * FRAMES_AT_ONCE;
 pub(crate) struct Socket<Stream> {
     stream: Stream,
     context: WebSocketContext,
+    gateway_code: GatewayCode,
     pace: Pace,
     out: Out,
     /// A ping of this side is not answered yet.
@@ -60,15 +62,32 @@ impl<Stream: AsyncRead + AsyncWrite + Unpin> Socket<Stream> {
             .max_message_size(Some(options.max_message_size))
             .max_frame_size(Some(options.max_frame_size.min(options.max_message_size)));
         let context = WebSocketContext::new(Role::Server, Some(config));
-        Self { stream, context, pace: Pace::new(options), out: Out::default(), pinged: false }
+        Self {
+            stream,
+            context,
+            gateway_code: GatewayCode::default(),
+            pace: Pace::new(options),
+            out: Out::default(),
+            pinged: false,
+        }
     }
 
     /// The next message of the client. What it asks for in return, such as a pong, is ready to be written then.
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, ReadFault>> {
-        let mut bridge = Bridge { stream: &mut self.stream, cx, control: &mut self.out.control, received: 0 };
-        let read = self.context.read(&mut bridge);
+        let mut bridge = Bridge {
+            stream: &mut self.stream,
+            cx,
+            gateway_code: &mut self.gateway_code,
+            control: &mut self.out.control,
+            received: 0,
+        };
+        let mut read = self.context.read(&mut bridge);
+        let written = bridge.control.len();
         // Once the closing handshake is complete this fails, and there is nothing to flush.
         let _ = self.context.flush(&mut bridge);
+        if let Ok(Message::Close(Some(frame))) = &mut read {
+            bridge.gateway_code.restore(frame, &mut bridge.control[written..]);
+        }
         // Counted as they come: fragments of a message without an end are no message yet.
         self.pace.bytes(bridge.received)?;
         match read {
@@ -125,7 +144,13 @@ impl<Stream: AsyncRead + AsyncWrite + Unpin> Socket<Stream> {
 
     fn control(&mut self, act: impl FnOnce(&mut WebSocketContext, &mut Bridge<'_, '_, Stream>) -> Result<(), Error>) {
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        let mut bridge = Bridge { stream: &mut self.stream, cx: &mut cx, control: &mut self.out.control, received: 0 };
+        let mut bridge = Bridge {
+            stream: &mut self.stream,
+            cx: &mut cx,
+            gateway_code: &mut self.gateway_code,
+            control: &mut self.out.control,
+            received: 0,
+        };
         // It fails after the closing handshake has begun, when there is nothing more to say.
         let _ = act(&mut self.context, &mut bridge).and_then(|()| self.context.flush(&mut bridge));
     }
@@ -254,6 +279,7 @@ impl Out {
 struct Bridge<'a, 'cx, Stream> {
     stream: &'a mut Stream,
     cx: &'a mut Context<'cx>,
+    gateway_code: &'a mut GatewayCode,
     control: &'a mut Vec<u8>,
     /// Bytes read.
     received: usize,
@@ -265,6 +291,7 @@ impl<Stream: AsyncRead + Unpin> Read for Bridge<'_, '_, Stream> {
         match Pin::new(&mut *self.stream).poll_read(self.cx, &mut buffer) {
             Poll::Ready(read) => {
                 read?;
+                self.gateway_code.replace(buffer.filled_mut());
                 self.received += buffer.filled().len();
                 Ok(buffer.filled().len())
             }
@@ -384,6 +411,44 @@ mod tests {
         read(&mut socket, "one".into()).await.unwrap();
         let unasked = read(&mut socket, pong()).await;
         assert!(matches!(unasked, Err(ReadFault::TooFast(TooFast::Messages))), "{unasked:?}");
+    }
+
+    #[tokio::test]
+    async fn every_registered_close_code_of_a_client_passes_and_comes_back() {
+        for (pipe, code, passes) in
+            [(1, 1014, 1014), (3, 1014, 1014), (10_000, 1014, 1014), (7, 1013, 1013), (7, 1004, 1002)]
+        {
+            let (mut socket, mut client) = connected(pipe).await;
+            let frame = |code: u16| CloseFrame { code: code.into(), reason: "why".into() };
+            let closing = async {
+                // Heads of every length, and payloads that look like the code.
+                for size in [0, 2, 300, 70_000] {
+                    client.send(Message::binary(b"\x03\xf6".repeat(size))).await.unwrap();
+                    client.send(Message::Ping(Bytes::from_static(b"\x88\x02\x03\xf6"))).await.unwrap();
+                }
+                client.close(Some(frame(code))).await.unwrap();
+                while let Some(Ok(message)) = client.next().await {
+                    if let Message::Close(reply) = message {
+                        return reply;
+                    }
+                }
+                None
+            };
+            let serving = async {
+                let mut messages = 0;
+                loop {
+                    let read = poll_fn(|cx| socket.poll_read(cx)).await.unwrap();
+                    messages += 1;
+                    if let Message::Close(Some(frame)) = read {
+                        write(&mut socket).await;
+                        return (frame, messages);
+                    }
+                }
+            };
+            let ((read, messages), reply) = tokio::join!(serving, closing);
+            assert_eq!((u16::from(read.code), messages), (passes, 9), "{pipe}");
+            assert_eq!(reply.map(|reply| u16::from(reply.code)), Some(passes), "{pipe}");
+        }
     }
 
     #[tokio::test]

@@ -1,0 +1,84 @@
+//! Close code 1014 (bad gateway) of a client. It was registered after RFC 6455, and tungstenite takes it for a protocol
+//! error.
+//!
+//! tungstenite does not show the close frames that it refuses. So it reads code 1013 in the place of 1014, and the message
+//! and the reply that it makes of the frame are changed back.
+
+use std::io::Cursor;
+
+use tungstenite::protocol::CloseFrame;
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::{Control, OpCode};
+
+use super::asgi::code::{BAD_GATEWAY, TRY_AGAIN_LATER};
+
+/// The longest head of a frame, and a code at the beginning of its payload.
+const LONGEST: usize = 14 + 2;
+
+/// In the second byte of the two codes.
+const DIFFERENCE: u8 = BAD_GATEWAY.to_be_bytes()[1] ^ TRY_AGAIN_LATER.to_be_bytes()[1];
+
+/// Follows the frames of a client through the bytes that it sends.
+#[derive(Debug, Default)]
+pub(crate) struct GatewayCode {
+    /// The head of the frame that is being read, and the code if it is a close frame.
+    head: [u8; LONGEST],
+    len: usize,
+    /// Bytes of the payload that have yet to come.
+    payload: u64,
+    replaced: bool,
+}
+
+impl GatewayCode {
+    /// Replaces the code if it stands in the next bytes of the client.
+    pub(crate) fn replace(&mut self, bytes: &mut [u8]) {
+        let mut at = 0;
+        while at < bytes.len() {
+            if self.payload == 0 {
+                self.take_head(&mut bytes[at]);
+                at += 1;
+            } else {
+                let taken = (bytes.len() - at).min(usize::try_from(self.payload).unwrap_or(usize::MAX));
+                self.payload -= taken as u64;
+                at += taken;
+            }
+        }
+    }
+
+    fn take_head(&mut self, byte: &mut u8) {
+        self.head[self.len] = *byte;
+        self.len += 1;
+        let mut head = Cursor::new(&self.head[..self.len]);
+        let (header, payload) = match FrameHeader::parse(&mut head) {
+            Ok(Some(parsed)) => parsed,
+            Ok(None) => return,
+            // tungstenite refuses the frame, and nothing after it is read.
+            Err(_) => (FrameHeader::default(), u64::MAX),
+        };
+        let code = &self.head[usize::try_from(head.position()).unwrap_or(LONGEST)..self.len];
+        let has_code = header.opcode == OpCode::Control(Control::Close) && (2..=125).contains(&payload);
+        if has_code && code.len() < 2 {
+            return;
+        }
+        if let (&[high, low], Some(mask)) = (code, header.mask)
+            && u16::from_be_bytes([high ^ mask[0], low ^ mask[1]]) == BAD_GATEWAY
+        {
+            *byte ^= DIFFERENCE;
+            self.replaced = true;
+        }
+        self.payload = payload - code.len() as u64;
+        self.len = 0;
+    }
+
+    /// Changes the code back in a close frame that tungstenite has read, and in its reply to it if it has written one.
+    pub(crate) fn restore(&self, frame: &mut CloseFrame, reply: &mut [u8]) {
+        if !self.replaced {
+            return;
+        }
+        frame.code = BAD_GATEWAY.into();
+        // A head of two bytes, the code, and the reason of the client.
+        if reply.len() == 4 + frame.reason.len() {
+            reply[2..4].copy_from_slice(&BAD_GATEWAY.to_be_bytes());
+        }
+    }
+}

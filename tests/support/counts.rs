@@ -1,6 +1,6 @@
 //! What a layer counts in its metrics, seen by one test alone.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 
@@ -21,17 +21,28 @@ impl Counts {
 
     /// How many messages were dropped for `reason`.
     pub fn dropped(&mut self, reason: &str) -> u64 {
-        self.counter(&format!("channel_layer_dropped_total reason={reason}"))
+        self.all_dropped().get(reason).copied().unwrap_or(0)
+    }
+
+    /// How many messages were dropped, by reason.
+    pub fn all_dropped(&mut self) -> BTreeMap<String, u64> {
+        self.look();
+        let reason = |name: &str| Some(name.strip_prefix("channel_layer_dropped_total reason=")?.to_owned());
+        self.seen.iter().filter_map(|(name, &counted)| Some((reason(name)?, counted))).collect()
     }
 
     /// A counter by its name, followed by a space and each label.
     pub fn counter(&mut self, name: &str) -> u64 {
+        self.look();
+        self.seen.get(name).copied().unwrap_or(0)
+    }
+
+    fn look(&mut self) {
         for (key, _, _, value) in self.snapshots.snapshot().into_vec() {
             let DebugValue::Counter(counted) = value else { continue };
             let labels = key.key().labels().map(|label| format!(" {}={}", label.key(), label.value()));
             let full = [key.key().name().to_owned()].into_iter().chain(labels).collect();
             *self.seen.entry(full).or_default() += counted;
         }
-        self.seen.get(name).copied().unwrap_or(0)
     }
 }

@@ -100,9 +100,10 @@ impl Proxy {
         self.state.send_modify(|state| state.delay = delay);
     }
 
-    /// Lets so many bytes a second come back from the server over each connection.
-    pub fn slow_down(&self, pace: u32) {
-        self.state.send_modify(|state| state.pace = Some(pace));
+    /// Lets so many bytes a second come back from the server over each connection; `None` lets all through.
+    pub fn slow_down(&self, pace: impl Into<Option<u32>>) {
+        let pace = pace.into();
+        self.state.send_modify(|state| state.pace = pace);
     }
 
     /// Closes every present connection. New ones work.

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -12,6 +13,11 @@ use super::ReservedPort;
 
 /// Longer than a server needs for an answer, or to start, on a busy machine.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
+
+/// The source of a library that gives a server its own time of day.
+const CLOCK_SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/clock.c");
+/// The file in the directory of a server with the seconds that its clock is ahead.
+const CLOCK_FILE: &str = "clock";
 
 /// The shell that supervises the server: it knows the server's process id, so that no other process is ever signalled,
 /// and when the pipe to its parent closes, however the parent ended, it kills the server and removes the directory. It
@@ -64,6 +70,32 @@ impl RedisServer {
         Self::launched(&new_dir(), &[&["--save", ""], arguments].concat(), Address::Tcp(ReservedPort::new()))
     }
 
+    /// Starts a server with more arguments and a clock that [`set_clock`](Self::set_clock) sets.
+    pub fn with_clock(arguments: &[&str]) -> Self {
+        let dir = new_dir();
+        let (file, library) = (dir.join(CLOCK_FILE), dir.join("clock.so"));
+        std::fs::write(&file, 0_i64.to_ne_bytes()).expect("the directory was just made");
+        let cc = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
+        let compiled = Command::new(cc).args(["-shared", "-fPIC", "-O1", CLOCK_SOURCE, "-o"]).arg(&library).status();
+        assert!(
+            compiled.is_ok_and(|status| status.success()),
+            "the C compiler that Rust links with compiles {CLOCK_SOURCE}"
+        );
+        let environment = [("LD_PRELOAD", &*library), ("CLOCK_FILE", &file)];
+        let arguments = [&["--save", ""], arguments].concat();
+        let mut server = Self::supervise(&dir, &arguments, &environment, Address::Tcp(ReservedPort::new()));
+        server.start_again();
+        server
+    }
+
+    /// Sets the clock of a server that was started [with one](Self::with_clock): to this many seconds ahead of, or
+    /// behind, that of the machine.
+    pub fn set_clock(&self, seconds: i64) {
+        // In place, since the server has mapped the file.
+        let file = std::fs::OpenOptions::new().write(true).open(self.dir.join(CLOCK_FILE));
+        file.and_then(|file| file.write_all_at(&seconds.to_ne_bytes(), 0)).expect("the server has a clock");
+    }
+
     /// Starts a sentinel with the lines of its configuration.
     pub fn sentinel(configuration: &str) -> Self {
         let dir = new_dir();
@@ -82,18 +114,19 @@ impl RedisServer {
     }
 
     fn launched(dir: &Path, arguments: &[&str], address: Address) -> Self {
-        let mut server = Self::supervise(dir, arguments, address);
+        let mut server = Self::supervise(dir, arguments, &[], address);
         server.start_again();
         server
     }
 
-    fn supervise(dir: &Path, arguments: &[&str], address: Address) -> Self {
+    fn supervise(dir: &Path, arguments: &[&str], environment: &[(&str, &Path)], address: Address) -> Self {
         let there = Command::new("redis-server").arg("--version").stdout(Stdio::null()).status();
         assert!(there.is_ok(), "redis-server is not installed: run scripts/test, which installs it");
         let mut supervisor = Command::new("sh")
             .args(["-c", SUPERVISOR, "redis-supervisor"])
             .arg(dir)
             .args(arguments)
+            .envs(environment.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -127,11 +160,16 @@ impl RedisServer {
 
     /// A connection to look at its keys with.
     pub async fn connection(&self) -> redis::aio::MultiplexedConnection {
-        let client = redis::Client::open(self.url()).expect("the URL of a server is valid");
+        Self::connection_to(&self.url()).await.expect("the server answers")
+    }
+
+    /// The same for a server that is at `url`, if it is there.
+    pub async fn connection_to(url: &str) -> redis::RedisResult<redis::aio::MultiplexedConnection> {
+        let client = redis::Client::open(url)?;
         // By default an answer later than 500 ms is an error, which a busy machine may well need.
         let patient = redis::AsyncConnectionConfig::new();
         let patient = patient.set_connection_timeout(Some(ANSWER_DEADLINE)).set_response_timeout(Some(ANSWER_DEADLINE));
-        client.get_multiplexed_async_connection_with_config(&patient).await.expect("the server answers")
+        client.get_multiplexed_async_connection_with_config(&patient).await
     }
 
     /// Kills the server at once and waits until it has ended.
@@ -202,7 +240,8 @@ impl RedisServer {
         }
     }
 
-    fn log(&self) -> String {
+    /// What it has logged.
+    pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
 }

@@ -45,6 +45,24 @@ async fn a_frozen_server_goes_on_when_thawed() {
     assert_eq!(within(DEADLINE, "the thawed server", value(&server)).await.as_deref(), Some("value"));
 }
 
+/// The clock of a server, in seconds since 1970.
+async fn time(server: &RedisServer) -> i64 {
+    let (seconds, _): (i64, i64) = redis::cmd("TIME").query_async(&mut server.connection().await).await.unwrap();
+    seconds
+}
+
+#[tokio::test]
+async fn the_clock_of_a_server_can_be_set() {
+    let mut server = RedisServer::with_clock(&[]);
+    let start = time(&server).await;
+    for ahead in [1000, -1000] {
+        server.set_clock(ahead);
+        assert!((0..100).contains(&(time(&server).await - start - ahead)));
+    }
+    server.restart();
+    assert!((0..100).contains(&(time(&server).await - start + 1000)));
+}
+
 #[tokio::test]
 async fn a_server_and_its_directory_end_when_dropped() {
     let server = RedisServer::start();

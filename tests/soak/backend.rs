@@ -1,0 +1,149 @@
+//! The kinds of layers, how a process starts each, and what each promises.
+
+use std::sync::Arc;
+
+use channel_layer::django::{AsgiRedisLayer, ChannelsRedisLayer};
+use channel_layer::{
+    CapacityRule, ChannelLayer, Config, FallbackLayer, Host, HybridLayer, MemoryLayer, PubSubLayer, RedisLayer, Result,
+};
+
+use super::oracle::{Copies, Kind, Order, Rules};
+use super::plan::{PROCESSES, Plan};
+
+/// A layer, and the servers below it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    Memory,
+    Native,
+    NativeSharded,
+    NativeEncrypted,
+    AsgiRedis,
+    ChannelsRedis,
+    HybridMemory,
+    HybridRedis,
+    PubSub,
+    Fallback,
+}
+
+/// What a process needs to start its layer.
+pub struct Start<'p> {
+    pub plan: &'p Plan,
+    pub process: usize,
+    /// The URLs of the servers, as this process reaches them.
+    pub servers: Vec<String>,
+    /// The layer that all processes share, where the layer is in memory.
+    pub memory: Arc<MemoryLayer>,
+}
+
+impl Backend {
+    /// The name of its test.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Native => "native",
+            Self::NativeSharded => "native_sharded",
+            Self::NativeEncrypted => "native_encrypted",
+            Self::AsgiRedis => "asgi_redis",
+            Self::ChannelsRedis => "channels_redis",
+            Self::HybridMemory => "hybrid_memory",
+            Self::HybridRedis => "hybrid_redis",
+            Self::PubSub => "pubsub",
+            Self::Fallback => "fallback",
+        }
+    }
+
+    /// How many servers it needs.
+    pub fn servers(self) -> usize {
+        match self {
+            Self::Memory => 0,
+            Self::NativeSharded => 3,
+            // The second one is that of normal channels.
+            Self::HybridRedis => 2,
+            _ => 1,
+        }
+    }
+
+    /// Whether processes may have different expiries.
+    pub const MIXES_EXPIRIES: bool = false;
+
+    /// Promises that this layer breaks today.
+    pub fn does_not_keep_yet(self, kind: Kind) -> bool {
+        let is_hybrid = matches!(self, Self::HybridMemory | Self::HybridRedis);
+        match kind {
+            // Readers do not wait for a server that was lost a moment ago, and a closed layer keeps connections.
+            Kind::Spinning | Kind::Left => true,
+            // A group send that reached one of the two layers says that nothing has run.
+            Kind::RefusedButSent => is_hybrid,
+            _ => false,
+        }
+    }
+
+    /// Starts the layer of a process.
+    pub async fn start(self, start: &Start<'_>) -> Result<Arc<dyn ChannelLayer>> {
+        let Start { plan, process, servers, memory } = start;
+        let config = |servers: &[String]| config(plan, *process, servers);
+        let all = config(servers);
+        Ok(match self {
+            Self::Memory => Arc::clone(memory) as Arc<_>,
+            Self::Native | Self::NativeSharded => Arc::new(RedisLayer::connect(all).await?),
+            Self::NativeEncrypted => {
+                Arc::new(RedisLayer::connect(all.symmetric_encryption_keys(["the key of this round"])).await?)
+            }
+            Self::AsgiRedis => Arc::new(AsgiRedisLayer::connect(all).await?),
+            Self::ChannelsRedis => Arc::new(ChannelsRedisLayer::connect(all).await?),
+            Self::HybridMemory => {
+                let local = MemoryLayer::with_config(&config(&[]))?;
+                Arc::new(HybridLayer::new(local, RedisLayer::connect(all).await?))
+            }
+            Self::HybridRedis => {
+                let (remote, local) = servers.split_at(1);
+                let local = RedisLayer::connect(config(local)).await?;
+                Arc::new(HybridLayer::new(local, RedisLayer::connect(config(remote)).await?))
+            }
+            Self::PubSub => Arc::new(PubSubLayer::connect(all).await?),
+            Self::Fallback => Arc::new(FallbackLayer::connect(all).await?),
+        })
+    }
+
+    /// The layer in memory that all processes of a round share.
+    pub fn memory(plan: &Plan) -> MemoryLayer {
+        MemoryLayer::with_config(&config(plan, 0, &[])).unwrap()
+    }
+
+    /// What it promises in a round.
+    pub fn rules(self, plan: &Plan) -> Rules {
+        let falls_back = matches!(self, Self::PubSub | Self::Fallback);
+        let silent = (0..PROCESSES).map(|process| (Plan::silent_route(process), plan.silent_capacity));
+        Rules {
+            copies: if self == Self::PubSub { Copies::OneInEachProcess } else { Copies::One },
+            order: if self == Self::Fallback && !plan.faults.is_empty() { Order::Unknown } else { Order::Route },
+            losses_are_told: self != Self::PubSub,
+            goes_on_alone: falls_back,
+            counts_members: self == Self::AsgiRedis,
+            capacities: if falls_back { [].into() } else { silent.collect() },
+            steady_clock: !plan.steps_clock,
+        }
+    }
+}
+
+/// The options of a process on `servers`.
+fn config(plan: &Plan, process: usize, servers: &[String]) -> Config {
+    let settings = &plan.settings[process];
+    // Processes reach a server by different addresses, and its name says that it is the same one.
+    let named = servers.iter().enumerate().map(|(at, url)| Host::new(url.clone()).name(format!("server {at}")));
+    let config = Config::new()
+        .prefix(PREFIX)
+        .stats_prefix(STATS_PREFIX)
+        .expiry(settings.expiry)
+        .group_expiry(settings.group_expiry)
+        .capacity(settings.capacity)
+        .channel_capacity(CapacityRule::glob("full.*", plan.silent_capacity))
+        .command_timeout(settings.command_timeout)
+        .blocking_timeout(settings.blocking_timeout)
+        .retry_attempts(settings.retry_attempts);
+    if servers.is_empty() { config } else { config.hosts(named) }
+}
+
+/// What all keys begin with.
+pub const PREFIX: &str = "soak";
+pub const STATS_PREFIX: &str = "soak-meta:";

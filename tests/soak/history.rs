@@ -1,0 +1,154 @@
+//! The history of a round: what every actor did and saw, in the order in which it was recorded.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+/// A point in time, counted from the start of the round.
+pub type Moment = Duration;
+
+/// Names a message: its writer, and its position among the messages of that writer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MessageId {
+    pub writer: u32,
+    pub number: u32,
+}
+
+/// Where a message is sent to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    Channel(String),
+    Group(String),
+}
+
+/// How a call ended, as its caller knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It returned `Ok`.
+    Done,
+    /// It was refused because the channel was full.
+    Full,
+    /// It failed, and the error says that nothing has run.
+    NotRun,
+    /// It was cancelled, or failed with an error that says that it may have run.
+    Unknown,
+}
+
+/// One thing that happened in a process.
+#[derive(Clone, Debug)]
+pub struct Record {
+    pub at: Moment,
+    /// Which start of which process; processes are numbered in the order in which they start.
+    pub process: usize,
+    pub event: Event,
+}
+
+/// What happened. Reports show it as it stands.
+#[derive(Clone, Debug)]
+#[allow(dead_code)]
+pub enum Event {
+    /// A writer calls `send` or `group_send`. The message may be dropped when `expiry` has passed.
+    Sending { id: MessageId, to: Target, expiry: Duration },
+    /// That call has ended.
+    Sent { id: MessageId, outcome: Outcome },
+    /// A reader got a message from a call that began at `asked`.
+    Received { id: MessageId, channel: String, asked: Moment },
+    /// A reader got an error in place of a message.
+    ReadFailed { reader: String, reason: String },
+    /// A call to `group_add` (if `joins`) or `group_discard` begins. A membership lasts for `expiry`.
+    Changing { change: u32, group: String, channel: String, joins: bool, expiry: Duration },
+    /// That call has ended.
+    Changed { change: u32, outcome: Outcome },
+    /// From now on messages and memberships may be deleted: a flush, or a server that restarts without its data.
+    Wiping { wipe: u32, reason: &'static str },
+    /// The end of that.
+    Wiped { wipe: u32 },
+    /// The layer announced that a connection broke while it read these routes.
+    Interrupted { routes: Vec<String> },
+    /// The process is cut off from others, as far as its layer says so: it hears nobody, or keeps its messages.
+    CutOff,
+    /// The process is connected to the others again.
+    Connected,
+    /// A fault was injected, or ended.
+    Fault(String),
+    /// The process was started, reading these routes.
+    Started { routes: Vec<String> },
+    /// The process closes its layer; it may already be partly closed.
+    Closing,
+    /// The process was killed while it read these routes.
+    Killed { routes: Vec<String> },
+    /// What the process counted as dropped, when it ended.
+    Counted { reason: String, messages: u64 },
+    /// So many messages wait on a route.
+    Waiting { route: String, messages: u64 },
+    /// A call did not end within its deadline.
+    Overdue { call: String },
+    /// Something is left that should be gone, or is wrong with what is left.
+    Left { what: String },
+}
+
+/// Collects the records of a round.
+pub struct History {
+    start: Instant,
+    records: Mutex<Vec<Record>>,
+    numbers: AtomicU32,
+}
+
+impl History {
+    pub fn new() -> Self {
+        Self { start: Instant::now(), records: Mutex::default(), numbers: AtomicU32::new(0) }
+    }
+
+    /// A number that names something in this history, and nothing else.
+    pub fn number(&self) -> u32 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub fn now(&self) -> Moment {
+        self.start.elapsed()
+    }
+
+    /// Appends `event`. Whoever calls it without an `await` after the event cannot be interrupted in between.
+    pub fn record(&self, process: usize, event: Event) {
+        let mut records = self.records.lock();
+        // Under the lock, so that times never decrease.
+        records.push(Record { at: self.start.elapsed(), process, event });
+    }
+
+    /// How many records there are.
+    pub fn len(&self) -> usize {
+        self.records.lock().len()
+    }
+
+    pub fn records(&self) -> Vec<Record> {
+        self.records.lock().clone()
+    }
+}
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}#{}", self.writer, self.number)
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Channel(name) => f.write_str(name),
+            Self::Group(name) => write!(f, "group {name}"),
+        }
+    }
+}
+
+/// The part of a channel's name up to and including the `!`, which decides where its messages are kept.
+pub fn route(channel: &str) -> &str {
+    channel.find('!').map_or(channel, |at| &channel[..=at])
+}
+
+/// Whether a channel has one reader, which gets messages in order.
+pub fn has_one_reader(channel: &str) -> bool {
+    channel.contains(['!', '?'])
+}

@@ -1,0 +1,79 @@
+//! Rules about what was delivered: that it was sent, once, in order, in time, and to whom it may concern.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::super::history::{MessageId, Moment, Outcome, Target, has_one_reader, route};
+use super::facts::{Delivered, Facts, Message};
+use super::membership::Membership;
+use super::{Copies, Kind, Order, Rules, Violation};
+
+/// How much later than its expiry a message may be handed over: what clocks of processes and servers differ by.
+const EXPIRY_TOLERANCE: Duration = Duration::from_secs(2);
+
+pub fn violations(facts: &Facts<'_>, rules: &Rules) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let mut seen = BTreeSet::new();
+    let mut last: BTreeMap<_, MessageId> = BTreeMap::new();
+    for delivered in &facts.deliveries {
+        let Delivered { id, channel, .. } = delivered;
+        let Some(message) = facts.messages.get(id) else {
+            found.push(violation(Kind::Invented, delivered, "nobody sent it".into()));
+            continue;
+        };
+        let reader = (rules.copies == Copies::OneInEachProcess).then_some(delivered.process);
+        if !seen.insert((*id, *channel, reader)) {
+            found.push(violation(Kind::Duplicate, delivered, "it had been delivered before".into()));
+        }
+        found.extend(wrong_receiver(facts, message, delivered));
+        if matches!(message.outcome, Outcome::Full | Outcome::NotRun) {
+            let text = format!("its call ended with {:?}", message.outcome);
+            found.push(violation(Kind::RefusedButSent, delivered, text));
+        }
+        let sent = message.end.unwrap_or(Moment::MAX);
+        if rules.steady_clock && delivered.asked > sent.saturating_add(message.expiry + EXPIRY_TOLERANCE) {
+            let text = format!("it was sent by {sent:?} and lives for {:?}", message.expiry);
+            found.push(violation(Kind::DeliveredLate, delivered, text));
+        }
+        if has_one_reader(channel) && rules.order != Order::Unknown {
+            let stream = match rules.order {
+                Order::Channel => (id.writer, *channel, group_of(message)),
+                _ => (id.writer, route(channel), None),
+            };
+            if let Some(later) = last.get(&stream).filter(|last| **last > *id) {
+                found.push(violation(Kind::Reordered, delivered, format!("{later} came before it")));
+            }
+            last.insert(stream, *id);
+        }
+    }
+    found
+}
+
+fn group_of<'r>(message: &Message<'r>) -> Option<&'r str> {
+    match message.to {
+        Target::Channel(_) => None,
+        Target::Group(group) => Some(group),
+    }
+}
+
+/// Whether a channel got what was sent to another, or to a group that it was no member of.
+fn wrong_receiver(facts: &Facts<'_>, message: &Message<'_>, delivered: &Delivered<'_>) -> Option<Violation> {
+    match message.to {
+        Target::Channel(name) if name == delivered.channel => None,
+        Target::Channel(name) => Some(violation(Kind::Invented, delivered, format!("it was sent to {name}"))),
+        Target::Group(group) => {
+            // A call that failed or was cancelled may take effect later.
+            let end = if message.outcome == Outcome::Done { message.end } else { None };
+            let end = end.unwrap_or(delivered.at);
+            let membership = facts.memberships.during(group, delivered.channel, message.start, end);
+            (membership == Membership::Stranger)
+                .then(|| violation(Kind::NoMember, delivered, format!("it was no member of {group}")))
+        }
+    }
+}
+
+fn violation(kind: Kind, delivered: &Delivered<'_>, text: String) -> Violation {
+    let Delivered { id, channel, process, at, .. } = delivered;
+    let text = format!("{id} on {channel} at {at:?} in process {process}: {text}");
+    Violation { kind, route: Some(route(channel).to_owned()), id: Some(*id), text }
+}

@@ -1,0 +1,142 @@
+//! A history, folded into tables.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::super::history::{Event, MessageId, Moment, Outcome, Record, Target};
+use super::membership::{Change, Memberships};
+
+/// How long a call that was cancelled, or whose process was killed, may still take effect on a server.
+pub const AFTERMATH: Duration = Duration::from_secs(10);
+/// The most messages that a broken connection or a killed process takes along, for each route that it read: one read of
+/// 256, and as many that had been read and not handed over.
+const ONE_READ: usize = 256;
+const READ_AND_HELD: usize = 512;
+
+/// A message, and what its writer knows of it.
+#[derive(Debug)]
+pub struct Message<'r> {
+    pub to: &'r Target,
+    pub process: usize,
+    pub start: Moment,
+    /// `None` if the call never returned.
+    pub end: Option<Moment>,
+    pub outcome: Outcome,
+    pub expiry: Duration,
+}
+
+/// A message, as a reader got it.
+#[derive(Debug)]
+pub struct Delivered<'r> {
+    pub id: MessageId,
+    pub channel: &'r str,
+    pub process: usize,
+    pub asked: Moment,
+    pub at: Moment,
+}
+
+/// Messages that may be lost without being counted: up to `room` of those on `routes` that were sent before `until`.
+#[derive(Clone, Debug)]
+pub struct Allowance {
+    pub routes: Vec<String>,
+    pub until: Moment,
+    pub room: usize,
+}
+
+/// A time in which messages and memberships may have been deleted.
+#[derive(Clone, Copy, Debug)]
+pub struct Wipe {
+    pub start: Moment,
+    pub end: Moment,
+}
+
+/// Everything that rules ask about a history.
+#[derive(Debug, Default)]
+pub struct Facts<'r> {
+    pub messages: BTreeMap<MessageId, Message<'r>>,
+    /// In the order in which readers got them.
+    pub deliveries: Vec<Delivered<'r>>,
+    pub memberships: Memberships<'r>,
+    pub wipes: Vec<Wipe>,
+    pub allowances: Vec<Allowance>,
+    /// Dropped messages of all processes by reason.
+    pub counted: BTreeMap<&'r str, u64>,
+    /// When which process was cut off from the others, and until when.
+    pub cut_off: Vec<(usize, Moment, Moment)>,
+    pub end: Moment,
+}
+
+impl<'r> Facts<'r> {
+    pub fn of(records: &'r [Record]) -> Self {
+        let mut facts = Self { end: records.last().map_or(Moment::ZERO, |last| last.at), ..Self::default() };
+        let mut changes: BTreeMap<u32, Change<'r>> = BTreeMap::new();
+        let mut wipes: BTreeMap<u32, Wipe> = BTreeMap::new();
+        let mut cut_off: BTreeMap<usize, Moment> = BTreeMap::new();
+        for Record { at, process, event } in records {
+            let (at, process) = (*at, *process);
+            match event {
+                Event::Sending { id, to, expiry } => {
+                    let (outcome, expiry) = (Outcome::Unknown, *expiry);
+                    facts.messages.insert(*id, Message { to, process, start: at, end: None, outcome, expiry });
+                }
+                Event::Sent { id, outcome } => {
+                    if let Some(message) = facts.messages.get_mut(id) {
+                        (message.end, message.outcome) = (Some(at), *outcome);
+                    }
+                }
+                Event::Received { id, channel, asked } => {
+                    facts.deliveries.push(Delivered { id: *id, channel, process, asked: *asked, at });
+                }
+                Event::Changing { change, group, channel, joins, expiry } => {
+                    changes.insert(*change, Change::starting(at, group, channel, *joins, *expiry));
+                }
+                Event::Changed { change, outcome } => {
+                    if let Some(change) = changes.get_mut(change) {
+                        (change.end, change.outcome) = (at, *outcome);
+                    }
+                }
+                Event::Wiping { wipe, .. } => {
+                    wipes.insert(*wipe, Wipe { start: at, end: at + AFTERMATH });
+                }
+                Event::Wiped { wipe } => {
+                    if let Some(wipe) = wipes.get_mut(wipe) {
+                        wipe.end = at;
+                    }
+                }
+                Event::Interrupted { routes } => facts.allow(routes, at, ONE_READ),
+                Event::Killed { routes } => facts.allow(routes, at, READ_AND_HELD),
+                Event::CutOff => {
+                    cut_off.entry(process).or_insert(at);
+                }
+                Event::Connected => {
+                    facts.cut_off.extend(cut_off.remove(&process).map(|since| (process, since, at)));
+                }
+                Event::Counted { reason, messages } => *facts.counted.entry(reason).or_default() += messages,
+                _ => {}
+            }
+        }
+        facts.cut_off.extend(cut_off.into_iter().map(|(process, since)| (process, since, facts.end)));
+        facts.wipes = wipes.into_values().collect();
+        facts.memberships = Memberships::of(changes.into_values(), &facts.wipes);
+        facts
+    }
+
+    fn allow(&mut self, routes: &[String], at: Moment, room: usize) {
+        self.allowances.push(Allowance { routes: routes.to_vec(), until: at + AFTERMATH, room });
+    }
+
+    /// Whether a message that was sent from `start` on may have been deleted.
+    pub fn wiped_since(&self, start: Moment) -> bool {
+        self.wipes.iter().any(|wipe| wipe.end >= start)
+    }
+
+    /// Whether a message may have been dropped because nobody read it in time.
+    pub fn may_have_expired(&self, message: &Message<'_>) -> bool {
+        message.start + message.expiry <= self.end
+    }
+
+    /// Whether a process was cut off at some moment from `start` to `end`.
+    pub fn was_cut_off(&self, process: usize, start: Moment, end: Moment) -> bool {
+        self.cut_off.iter().any(|&(cut, since, until)| cut == process && since <= end && until >= start)
+    }
+}

@@ -1,0 +1,137 @@
+//! Rules about what was not delivered: each message is explained by a counter or an announcement.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::super::history::{MessageId, Moment, Outcome, Target, route};
+use super::facts::{Allowance, Facts};
+use super::{Copies, Kind, Rules, Violation};
+
+/// Reasons for which messages are dropped, and that a round without foreign writers and keys never has.
+const IMPOSSIBLE: &[&str] = &["undecodable", "undecryptable", "malformed"];
+
+/// A message that somebody should have got and did not.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Missing<'r> {
+    start: Moment,
+    id: MessageId,
+    /// The channel; the route where a group message counts once for all members on it.
+    channel: &'r str,
+    by_group: bool,
+}
+
+/// Messages that were sent, have to be delivered and were not, in the order in which they were sent.
+fn missing<'r>(facts: &Facts<'r>) -> BTreeSet<Missing<'r>> {
+    let delivered: BTreeSet<_> = facts.deliveries.iter().map(|delivered| (delivered.id, delivered.channel)).collect();
+    let mut missing = BTreeSet::new();
+    for (&id, message) in &facts.messages {
+        let (Outcome::Done, Some(end)) = (message.outcome, message.end) else { continue };
+        let (start, by_group) = (message.start, matches!(message.to, Target::Group(_)));
+        if facts.wiped_since(start) || facts.may_have_expired(message) {
+            continue;
+        }
+        let receivers = match message.to {
+            Target::Channel(channel) => vec![channel.as_str()],
+            Target::Group(group) => facts.memberships.members(group, start, end),
+        };
+        let lost = receivers.into_iter().filter(|channel| !delivered.contains(&(id, *channel)));
+        missing.extend(lost.map(|channel| Missing { start, id, channel, by_group }));
+    }
+    missing
+}
+
+pub fn violations(facts: &Facts<'_>, rules: &Rules) -> Vec<Violation> {
+    let mut found = wrongly_counted(facts, rules);
+    if !rules.losses_are_told {
+        return found;
+    }
+    let mut unexplained = in_places(missing(facts), rules);
+    unexplained.retain(|lost| !is_cut_off(facts, rules, lost));
+    let mut allowances = facts.allowances.clone();
+    // Those that end first serve only the oldest messages.
+    allowances.sort_by_key(|allowance| allowance.until);
+    unexplained.retain(|lost| {
+        let covers = |allowance: &&mut Allowance| {
+            let is_read = allowance.routes.iter().any(|read| read == route(lost.channel));
+            allowance.room > 0 && lost.start <= allowance.until && is_read
+        };
+        allowances.iter_mut().find(covers).map(|allowance| allowance.room -= 1).is_none()
+    });
+    let mut refused = count(facts, &["full"]);
+    unexplained.retain(|lost| !(lost.by_group && take(&mut refused)));
+    let others = facts.counted.iter().filter(|(reason, _)| !["full", "expired"].contains(reason));
+    let mut dropped = others.map(|(_, messages)| messages).sum();
+    unexplained.retain(|_| !take(&mut dropped));
+    found.extend(unexplained.into_iter().map(|Missing { start, id, channel, .. }| Violation {
+        kind: Kind::Lost,
+        route: Some(route(channel).to_owned()),
+        id: Some(id),
+        text: format!("{id} to {channel}, sent at {start:?}, was not delivered, counted or announced"),
+    }));
+    found
+}
+
+/// Joins the members of a group that share a place, where one loss is counted for all of them.
+fn in_places<'r>(missing: BTreeSet<Missing<'r>>, rules: &Rules) -> BTreeSet<Missing<'r>> {
+    let place = |lost: &Missing<'r>| {
+        let is_shared = lost.by_group && !rules.counts_members;
+        if is_shared { route(lost.channel) } else { lost.channel }
+    };
+    missing.into_iter().map(|lost| Missing { channel: place(&lost), ..lost }).collect()
+}
+
+/// Whether the writer of a message kept it to its own process, as it does while the servers are away.
+fn is_cut_off(facts: &Facts<'_>, rules: &Rules, lost: &Missing<'_>) -> bool {
+    let Some(message) = facts.messages.get(&lost.id).filter(|_| rules.goes_on_alone) else { return false };
+    facts.was_cut_off(message.process, message.start, message.end.unwrap_or(message.start))
+}
+
+fn wrongly_counted(facts: &Facts<'_>, rules: &Rules) -> Vec<Violation> {
+    let wrong = |text| Violation { kind: Kind::WronglyCounted, route: None, id: None, text };
+    let mut found = Vec::new();
+    let mut possible: BTreeMap<&str, u64> = IMPOSSIBLE.iter().map(|reason| (*reason, 0)).collect();
+    if rules.steady_clock && !facts.messages.values().any(|message| facts.may_have_expired(message)) {
+        possible.insert("expired", 0);
+    }
+    if !rules.steady_clock {
+        // A token that seems to come from the future does not open.
+        possible.remove("undecryptable");
+    }
+    for (reason, limit) in possible {
+        let counted = count(facts, &[reason]);
+        if counted > limit {
+            let text = format!("{counted} messages were counted as {reason}, and at most {limit} can have been");
+            found.push(wrong(text));
+        }
+    }
+    let (counted, limit) = (facts.counted.values().sum::<u64>(), undelivered(facts));
+    if found.is_empty() && rules.copies == Copies::One && counted > limit {
+        let text = format!("{counted} messages were counted as dropped, and only {limit} were not delivered");
+        found.push(wrong(text));
+    }
+    found
+}
+
+/// How many copies of messages can have been dropped at all: those that nobody got.
+fn undelivered(facts: &Facts<'_>) -> u64 {
+    let delivered: BTreeSet<_> = facts.deliveries.iter().map(|delivered| (delivered.id, delivered.channel)).collect();
+    let copies = facts.messages.iter().map(|(&id, message)| match message.to {
+        Target::Channel(channel) => usize::from(!delivered.contains(&(id, channel))),
+        Target::Group(group) => {
+            let end = message.end.filter(|_| message.outcome == Outcome::Done).unwrap_or(facts.end);
+            let members = facts.memberships.possible_members(group, message.start, end);
+            members.into_iter().filter(|channel| !delivered.contains(&(id, *channel))).count()
+        }
+    });
+    copies.sum::<usize>() as u64
+}
+
+fn count(facts: &Facts<'_>, reasons: &[&str]) -> u64 {
+    reasons.iter().filter_map(|reason| facts.counted.get(reason)).sum()
+}
+
+/// Takes one of `left`; `false` if there is none.
+fn take(left: &mut u64) -> bool {
+    let some = *left > 0;
+    *left -= u64::from(some);
+    some
+}

@@ -58,6 +58,7 @@ const LARGE: usize = 10_000;
 const CONTEXT: [&[u8]; 3] = [b"channel", b"websocket.send.aBcDeFgHiJkL!mNoPqRsTuVwX", b""];
 const LOCAL: frame::Address<&str> = frame::Address::Local("mNoPqRsTuVwX");
 const NOW: u64 = 1_700_000_000_000;
+const LIFETIME: u64 = 60_000;
 const DAY: u64 = 86_400_000;
 
 fn main() {
@@ -107,14 +108,14 @@ fn frame_begin() -> Operation {
     let mut entry = Vec::with_capacity(300);
     Box::new(move || {
         entry.clear();
-        frame::begin(given(NOW), given(&LOCAL), false, &mut entry);
+        frame::begin(given(NOW), given(LIFETIME), given(&LOCAL), false, &mut entry);
         used(entry.len());
     })
 }
 
 fn frame_parse() -> Operation {
     let mut entry = Vec::new();
-    frame::begin(NOW, &LOCAL, false, &mut entry);
+    frame::begin(NOW, LIFETIME, &LOCAL, false, &mut entry);
     entry.extend_from_slice(&encoded(SMALL));
     let entry = Bytes::from(entry);
     Box::new(move || used(frame::Entry::parse(given(entry.clone()))))

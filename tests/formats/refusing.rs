@@ -46,7 +46,8 @@ impl Refusal {
 }
 
 fn lines(error: &dyn std::error::Error) -> String {
-    std::iter::successors(Some(error), |error| error.source()).map(|error| format!("{error}\n")).collect()
+    let errors = std::iter::successors(Some(error), |error| error.source());
+    errors.fold(String::new(), |lines, error| format!("{lines}{error}\n"))
 }
 
 async fn run(server: &RedisServer, command: &[&str]) {

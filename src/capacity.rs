@@ -1,6 +1,7 @@
 //! Capacities by channel: ordered globs and regexes over the non-local part of a name, of which the first match decides.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use globset::{GlobBuilder, GlobMatcher};
 use regex::{Regex, RegexBuilder};
@@ -10,6 +11,9 @@ use crate::name::ChannelName;
 
 /// The option that holds the rules, for errors.
 pub(crate) const OPTION: &str = "channel_capacity";
+
+/// The capacities that a channel may have; Redis counts no longer lists.
+pub(crate) const CAPACITIES: RangeInclusive<usize> = 1..=u32::MAX as usize;
 
 /// Bytes that a compiled regex, and its cache, may take; patterns such as `(a{1000}){1000}` want far more.
 const REGEX_SIZE: usize = 1 << 20;
@@ -84,9 +88,6 @@ enum Pattern {
 impl Capacity {
     /// Compiles `rules`, to be tried in their order before `default`.
     pub(crate) fn new(rules: &[CapacityRule], default: usize) -> Result<Self> {
-        if default == 0 {
-            return Err(Error::config("capacity", 0, "a channel must hold at least one message"));
-        }
         let rules = rules.iter().map(compile).collect::<Result<_>>()?;
         Ok(Self { rules, default })
     }
@@ -118,8 +119,9 @@ fn compile(rule: &CapacityRule) -> Result<(Pattern, usize)> {
         CapacityRule::Glob { pattern, capacity } | CapacityRule::Regex { pattern, capacity } => (pattern, *capacity),
     };
     let refuse = |reason: String| Error::config(OPTION, shorten(pattern), reason);
-    if capacity == 0 {
-        return Err(refuse("capacity 0: a channel must hold at least one message".into()));
+    if !CAPACITIES.contains(&capacity) {
+        let (least, most) = (CAPACITIES.start(), CAPACITIES.end());
+        return Err(refuse(format!("capacity {capacity}: it must be from {least} to {most}")));
     }
     if pattern.is_empty() || pattern.len() > PATTERN_LENGTH {
         return Err(refuse(format!("a pattern has 1 to {PATTERN_LENGTH} bytes")));
@@ -302,14 +304,13 @@ mod tests {
             (CapacityRule::regex("((a{900}){900}){900}", 1), "size limit"),
             (CapacityRule::glob("*", 0), "channel_capacity = *: capacity 0"),
             (CapacityRule::regex("a", 0), "channel_capacity = a: capacity 0"),
+            (CapacityRule::glob("*", usize::MAX), "it must be from 1 to 4294967295"),
             (CapacityRule::glob("", 1), "1 to 1000 bytes"),
             (CapacityRule::glob("a".repeat(1_001), 1), "...: a pattern has 1 to 1000 bytes"),
         ] {
             let error = refusal(rule);
             assert!(error.contains(fault), "{error}");
         }
-        let error = Capacity::new(&[], 0).expect_err("it is refused").to_string();
-        assert_eq!(error, "invalid configuration: capacity = 0: a channel must hold at least one message");
     }
 
     /// `fnmatch` by its definition, without classes.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::options::Config;
 use super::slot::Slot;
+use crate::capacity::CAPACITIES;
 
 /// The longest lifetime. In milliseconds since the epoch it stays exact in the floats of Lua.
 pub(super) const CENTURY: Duration = Duration::from_hours(100 * 366 * 24);
@@ -22,8 +23,6 @@ const KEEPALIVES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::
 const MESSAGE_SIZES: RangeInclusive<usize> = 1 << 10..=256 << 20;
 /// One address can open 65,535 connections to a server. A pool takes memory for all its connections when it is made.
 const POOL_SIZES: RangeInclusive<usize> = 1..=65_535;
-/// The numbers that Lua and every count in Redis represent exactly.
-pub(super) const CAPACITIES: RangeInclusive<usize> = 1..=u32::MAX as usize;
 
 /// One option.
 pub(super) struct Row {

@@ -18,6 +18,7 @@ mod push_script;
 mod put_back_script;
 mod quarantine;
 mod racing;
+mod ranges;
 mod refusing;
 mod restarts;
 mod retrying;

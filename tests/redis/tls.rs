@@ -12,14 +12,14 @@ use super::tools::{Site, ask, connect, number, numbered, publishes, shares_with_
 use crate::support::{DEADLINE, RedisServer, ReservedPort, random_prefix, within};
 
 /// A server that speaks TLS beside its plain port, and the files around it.
-struct TlsServer {
-    server: RedisServer,
-    port: ReservedPort,
-    files: Files,
+pub struct TlsServer {
+    pub server: RedisServer,
+    pub port: ReservedPort,
+    pub files: Files,
 }
 
 /// An authority and what it has signed, in a directory of their own.
-struct Files {
+pub struct Files {
     dir: TempDir,
 }
 
@@ -47,7 +47,7 @@ impl Files {
         files
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -57,7 +57,7 @@ impl Files {
 }
 
 impl TlsServer {
-    fn start(certificate: &str, more: &[&str]) -> Self {
+    pub fn start(certificate: &str, more: &[&str]) -> Self {
         let (files, port) = (Files::new(), ReservedPort::new());
         let text = |path: PathBuf| path.to_str().unwrap().to_owned();
         let (ca, key) = (text(files.path("ca.pem")), text(files.path(&format!("{certificate}.key"))));
@@ -85,7 +85,7 @@ impl TlsServer {
     }
 }
 
-const ANY_CLIENT: [&str; 2] = ["--tls-auth-clients", "no"];
+pub const ANY_CLIENT: [&str; 2] = ["--tls-auth-clients", "no"];
 
 async fn refusal(config: Config) -> (Error, String) {
     let error = within(DEADLINE, "a refusal", RedisLayer::connect(config)).await.expect_err("it is refused");

@@ -130,8 +130,12 @@ fn stop_signal() -> io::Result<CancellationToken> {
     Ok(stop)
 }
 
+/// The longest time that an option takes. Clocks can add it to the present.
+const LONGEST: Duration = Duration::from_hours(100 * 366 * 24);
+
 /// Parses a time in seconds.
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
-    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+    let time = Duration::try_from_secs_f64(seconds).ok().filter(|time| *time <= LONGEST);
+    time.ok_or_else(|| "it must be from 0 to 100 years".into())
 }

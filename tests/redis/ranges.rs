@@ -1,0 +1,96 @@
+//! Every option at both ends of its range, on a real server.
+
+use channel_layer::config::OptionInfo;
+use channel_layer::{Config, Error, Fallback, Format, connect};
+
+use super::tls::{ANY_CLIENT, TlsServer};
+use super::tools::{number, numbered};
+use crate::support::{RedisServer, eventually, random_prefix};
+
+const FORMATS: [Format; 4] = [Format::Native, Format::ChannelsRedis, Format::AsgiRedis, Format::PubSub];
+
+/// A server with plain and TLS connections and as many databases as an option can name, and a sentinel that knows both
+/// of its ports.
+struct Servers {
+    redis: TlsServer,
+    sentinel: RedisServer,
+}
+
+impl Servers {
+    fn start() -> Self {
+        let redis = TlsServer::start("server", &[&ANY_CLIENT[..], &["--databases", "65536"]].concat());
+        let (plain, tls) = (redis.server.port(), redis.port.number());
+        let lines = format!("sentinel monitor plain 127.0.0.1 {plain} 1\nsentinel monitor tls 127.0.0.1 {tls} 1\n");
+        Self { redis, sentinel: RedisServer::sentinel(&lines) }
+    }
+
+    /// A configuration in which `option` takes effect when it is set to `value`.
+    fn config(&self, option: &OptionInfo, value: &str, format: Format) -> Config {
+        let config = Config::new().format(format).prefix(random_prefix());
+        let config = if option.name.starts_with("service") || option.name.starts_with("sentinel") {
+            let tls = (option.name, value) == ("service_tls", "true");
+            let config = config.sentinel(self.sentinel.url()).services([if tls { "tls" } else { "plain" }]);
+            if tls { config.tls_ca_file(self.redis.files.path("ca.pem")) } else { config }
+        } else {
+            config.host(self.redis.server.url()).fallback(Fallback::Fail)
+        };
+        config.set(option.name, value).unwrap()
+    }
+}
+
+/// Sends and reads; a message or a member may have expired where a lifetime is at its lower end.
+async fn exercise(config: Config, expires: bool) -> Result<(), Error> {
+    let layer = connect(config).await?;
+    let channel = layer.new_channel("end?").await?;
+    layer.send(channel.as_str(), numbered(1)).await?;
+    if expires {
+        layer.try_receive(&[channel.as_str()]).await?;
+    } else {
+        assert_eq!(number(&layer.receive(&[channel.as_str()]).await?), 1);
+    }
+    layer.group_add("group", channel.as_str()).await?;
+    layer.group_send("group", numbered(2)).await?;
+    if !expires {
+        assert_eq!(number(&layer.receive(&[channel.as_str()]).await?), 2);
+    }
+    layer.close().await
+}
+
+#[tokio::test]
+async fn every_option_works_at_both_ends_of_its_range() {
+    let servers = Servers::start();
+    let mut ends = 0;
+    for option in Config::options().filter(|option| option.name != "format") {
+        for (at, end) in option.ends.iter().enumerate() {
+            let keeps_nothing = |format: &Format| matches!(format, Format::ChannelsRedis | Format::AsgiRedis);
+            for format in FORMATS.into_iter().filter(|format| end != "local" || !keeps_nothing(format)) {
+                let expires = at == 0 && option.name.ends_with("expiry");
+                let what = format!("{} = {end} in the format {format:?}", option.name);
+                // The shortest timeouts pass on a busy machine too, at some time.
+                eventually(&what, async || match exercise(servers.config(&option, end, format), expires).await {
+                    Ok(()) => Some(()),
+                    Err(error) if error.is_transient() => None,
+                    Err(error) => panic!("{what}: {error:?}"),
+                })
+                .await;
+            }
+            ends += 1;
+        }
+    }
+    assert!(ends >= 40, "{ends}");
+}
+
+#[test]
+fn every_option_is_refused_beyond_its_range() {
+    let refused = |option: &OptionInfo, value: String| {
+        let checked = Config::new().set(option.name, &value).and_then(|config| config.validate());
+        let error = checked.expect_err(option.name).to_string();
+        assert!(error.contains(option.name), "{value}: {error}");
+    };
+    for option in Config::options() {
+        let ends: Vec<f64> = option.ends.iter().filter_map(|end| end.parse().ok()).collect();
+        let [lowest, highest] = ends[..] else { continue };
+        refused(&option, format!("{}", highest + 1.0));
+        refused(&option, format!("{}", if lowest == 0.0 { -1.0 } else { lowest / 2.0 }));
+    }
+}

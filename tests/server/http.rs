@@ -222,6 +222,76 @@ async fn a_wrong_length_of_the_application_does_not_reach_the_next_response() {
     assert!(client.until("next").await.starts_with("HTTP/1.1 200"));
 }
 
+/// The beginning of a response in parts, with these lengths.
+fn begun(lengths: &[&str], content: &str) -> Message {
+    let headers = Value::list(lengths.iter().map(|length| header("Content-Length", length)));
+    message! { "status": 200, "headers": headers, "content": content.as_bytes(), "more_content": true }
+}
+
+#[tokio::test]
+async fn a_length_of_a_response_in_parts_that_is_none_is_502() {
+    let server = Running::start().await;
+    for lengths in [&["five"] as &[_], &["-1"], &["5, 5"], &["5", "6"], &["1"]] {
+        let mut client = server.sent(GET).await;
+        let message = server.next("http.request").await;
+        server.reply(&message, begun(lengths, "hello")).await;
+        let head = client.head().await;
+        assert!(head.starts_with("HTTP/1.1 502 "), "{lengths:?}: {head}");
+        server.next("http.disconnect").await;
+    }
+}
+
+#[tokio::test]
+async fn a_response_in_parts_that_says_its_length_has_it_or_is_cut_off() {
+    let server = Running::start().await;
+    for (rest, wanted) in [("lo", Some("hello")), ("l", None), ("lo, more", None)] {
+        let mut client = server.sent(&[GET, GET].concat()).await;
+        let message = server.next("http.request").await;
+        server.reply(&message, begun(&["5", "5"], "hel")).await;
+        let head = client.head().await;
+        assert!(head.contains("content-length: 5\r\n") && head.matches("content-length").count() == 1, "{head}");
+        server.reply(&message, message! { "content": rest.as_bytes() }).await;
+        match wanted {
+            Some(content) => {
+                assert_eq!(client.until(content).await, content);
+                let message = server.next("http.request").await;
+                server.reply(&message, ok("next")).await;
+                client.until("next").await;
+            }
+            None => assert_eq!(client.rest().await, "hel", "{rest}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_status_that_is_none_of_a_response_is_502() {
+    let server = Running::start().await;
+    for status in [0, 99, 100, 101, 103, 199, 600, 999, 1000, -200] {
+        let mut client = server.sent(GET).await;
+        let message = server.next("http.request").await;
+        server.reply(&message, message! { "status": status, "content": b"never" }).await;
+        let head = client.head().await;
+        assert!(head.starts_with("HTTP/1.1 502 "), "{status}: {head}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_says_it_is_too_large_is_413_before_it_is_sent() {
+    let server = Running::with(|server| server.max_body_size(1_000_000)).await;
+    let request = |length, expect| format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n{expect}\r\n");
+    for expect in ["", "Expect: 100-continue\r\n"] {
+        let head = server.sent(&request(1_000_001, expect)).await.head().await;
+        assert!(head.starts_with("HTTP/1.1 413 "), "{head}");
+    }
+    assert!(server.nothing_on("http.request").await);
+    let mut client = server.sent(&request(5, "Expect: 100-continue\r\n")).await;
+    assert!(client.head().await.starts_with("HTTP/1.1 100 "));
+    client.send("hello").await;
+    let message = server.next("http.request").await;
+    server.reply(&message, ok("fits")).await;
+    client.until("fits").await;
+}
+
 #[tokio::test]
 async fn a_response_in_parts_without_a_body_is_heard_out() {
     let server = Running::start().await;

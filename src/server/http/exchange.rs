@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use bytestring::ByteString;
 use futures_util::stream;
+use http_body::Body as _;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
@@ -35,6 +36,10 @@ pub(crate) async fn answer(shared: Arc<Shared>, peer: Peer, request: Request) ->
         return StatusCode::NOT_FOUND.into_response();
     }
     let (parts, body) = request.into_parts();
+    // Before anything of it is asked for, as by `100 Continue`.
+    if body.size_hint().lower() > u64::try_from(shared.http.max_body_size).unwrap_or(u64::MAX) {
+        return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+    }
     let upload = Upload::new(body, &shared.http);
     match ask(&shared, peer, &parts, upload).await {
         Ok((conversation, first)) => conversation.respond(first),
@@ -82,6 +87,8 @@ struct Conversation {
     method: Method,
     announced: bool,
     finished: bool,
+    /// How much of the content is to come yet, if the response says.
+    left: Option<u64>,
     _running: TaskTrackerToken,
 }
 
@@ -96,6 +103,7 @@ impl Conversation {
             method,
             announced: false,
             finished: false,
+            left: None,
             _running: shared.tracker.token(),
             shared: shared.clone(),
         }
@@ -127,10 +135,13 @@ impl Conversation {
     async fn first(&mut self) -> Result<Part, StatusCode> {
         loop {
             match self.next().await {
-                Ok(part) if part.head.is_some() => return Ok(part),
+                Ok(part) if part.head.is_some() => {
+                    self.left = self.promised(&part);
+                    return self.count(&part).map(|()| part).map_err(|_wrong_length| StatusCode::BAD_GATEWAY);
+                }
                 Ok(_) => tracing::debug!(channel = self.reply_channel, "a chunk before its response is ignored"),
                 Err(Fault::Silent) => return Err(StatusCode::GATEWAY_TIMEOUT),
-                Err(Fault::Broken | Fault::TooSlow) => return Err(StatusCode::BAD_GATEWAY),
+                Err(Fault::Broken | Fault::Length | Fault::TooSlow) => return Err(StatusCode::BAD_GATEWAY),
                 Err(Fault::Upload(status)) => return Err(status),
             }
         }
@@ -144,14 +155,43 @@ impl Conversation {
             status = broken(&mut self.uploading) => return Err(Fault::Upload(status)),
         };
         let part = part.ok_or(Fault::TooSlow)?.map_err(|Broken| Fault::Broken)?;
+        self.count(&part)?;
         self.finished |= !part.more;
         Ok(part)
+    }
+
+    /// How much content comes with the first part of a response and those after it, if its headers say so.
+    fn promised(&self, first: &Part) -> Option<u64> {
+        let head = first.head.as_ref().filter(|head| first.more && self.has_content(head.status))?;
+        head.length
+    }
+
+    /// Whether the client gets the content of a response.
+    fn has_content(&self, status: StatusCode) -> bool {
+        content::is_allowed(&self.method, status)
+    }
+
+    /// Takes a part off the content that is to come. More than the headers say would become part of the next response, and
+    /// with less the client would wait for the rest.
+    fn count(&mut self, part: &Part) -> Result<(), Fault> {
+        let Some(left) = &mut self.left else { return Ok(()) };
+        match left.checked_sub(part.content.len() as u64) {
+            Some(rest) if part.more || rest == 0 => *left = rest,
+            _ => {
+                tracing::warn!(
+                    channel = self.reply_channel,
+                    "the content of a response has not the length that it says"
+                );
+                return Err(Fault::Length);
+            }
+        }
+        Ok(())
     }
 
     fn respond(self, first: Part) -> Response {
         let Part { head, content, more } = first;
         let mut head = head.unwrap_or_default();
-        let has_content = content::is_allowed(&self.method, head.status);
+        let has_content = self.has_content(head.status);
         if !more && has_content {
             // What the application says of the length, and says wrongly, would become part of the next response.
             head.headers.remove(CONTENT_LENGTH);
@@ -208,6 +248,8 @@ enum Fault {
     Silent,
     #[error("the application sent something else than a response")]
     Broken,
+    #[error("the content of the response has not the length that it says")]
+    Length,
     #[error("the client does not read its response")]
     TooSlow,
     #[error("the rest of the request does not come")]

@@ -1,6 +1,6 @@
 //! What the application sends for a request, read from its messages: no I/O.
 
-use axum::http::header::{CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use axum::http::header::{CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use bytes::Bytes;
 
@@ -23,6 +23,8 @@ pub(crate) struct Part {
 pub(crate) struct Head {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
+    /// What the headers say of the length of the content.
+    pub(crate) length: Option<u64>,
 }
 
 /// What a part takes in memory beside its content, rounded up: the part itself, its place in a queue, and what counts it.
@@ -42,10 +44,6 @@ impl Part {
     ///
     /// Why the message is no part of a response.
     pub(crate) fn read(message: &Message) -> Result<Self, &'static str> {
-        let head = match message.get("status") {
-            None | Some(Value::None) => None,
-            Some(status) => Some(Head { status: read_status(status)?, headers: headers(message.get("headers"))? }),
-        };
         let content = match message.get("content") {
             None | Some(Value::None) => Bytes::new(),
             Some(Value::Bytes(content)) => content.clone(),
@@ -56,15 +54,50 @@ impl Part {
             Some(Value::Bool(more)) => *more,
             Some(_) => return Err("more_content is not a bool"),
         };
+        let head = match message.get("status") {
+            None | Some(Value::None) => None,
+            Some(status) => Some(Head::read(read_status(status)?, headers(message.get("headers"))?, more)?),
+        };
         Ok(Self { head, content, more })
     }
+}
+
+impl Head {
+    /// A content that comes in parts has the length that the headers say; one that is here already says it itself.
+    fn read(status: StatusCode, mut headers: HeaderMap, more: bool) -> Result<Self, &'static str> {
+        let length = match length(&headers) {
+            Err(_) if !more => {
+                headers.remove(CONTENT_LENGTH);
+                None
+            }
+            length => length?,
+        };
+        if let Some(length) = length {
+            // The same length may have been said twice.
+            headers.insert(CONTENT_LENGTH, length.into());
+        }
+        Ok(Self { status, headers, length })
+    }
+}
+
+/// The one length that the headers say (RFC 9110, section 8.6).
+fn length(headers: &HeaderMap) -> Result<Option<u64>, &'static str> {
+    let mut length = None;
+    for value in headers.get_all(CONTENT_LENGTH) {
+        let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+        let said = digits.and_then(|digits| digits.parse().ok()).ok_or("content-length is no length")?;
+        if *length.get_or_insert(said) != said {
+            return Err("content-length says two lengths");
+        }
+    }
+    Ok(length)
 }
 
 fn read_status(status: &Value) -> Result<StatusCode, &'static str> {
     let code = status.as_int().and_then(|code| u16::try_from(code).ok());
     let status = code.and_then(|code| StatusCode::from_u16(code).ok());
-    // What is below 200 is no answer yet.
-    status.filter(|status| !status.is_informational()).ok_or("status is not one of a response")
+    // What is below 200 is no answer yet, and RFC 9110 has no classes above 5xx.
+    status.filter(|status| (200..600).contains(&status.as_u16())).ok_or("status is not one of a response")
 }
 
 fn headers(value: Option<&Value>) -> Result<HeaderMap, &'static str> {
@@ -140,6 +173,29 @@ mod tests {
     }
 
     #[test]
+    fn a_length_is_one_number_or_the_content_says_it() {
+        let read = |lengths: &[&str], more: bool| {
+            let headers = lengths.iter().map(|length| pair(b"Content-Length", length.as_bytes()));
+            let message = message! { "status": 200, "headers": Value::list(headers), "more_content": more };
+            Part::read(&message).map(|part| part.head.unwrap())
+        };
+        for more in [true, false] {
+            for lengths in [&["5"] as &[_], &["5", "5"], &["005", "5"]] {
+                let head = read(lengths, more).unwrap();
+                assert_eq!(head.headers.get_all(CONTENT_LENGTH).iter().collect::<Vec<_>>(), ["5"]);
+                assert_eq!(head.length, Some(5));
+            }
+        }
+        for lengths in
+            [&["5", "6"] as &[_], &["5, 5"], &["+5"], &["-5"], &["five"], &[""], &["0x5"], &["18446744073709551616"]]
+        {
+            assert!(read(lengths, true).is_err(), "{lengths:?}");
+            let whole = read(lengths, false).unwrap();
+            assert_eq!((whole.length, whole.headers.len()), (None, 0), "{lengths:?}");
+        }
+    }
+
+    #[test]
     fn a_chunk_has_no_head() {
         let part = Part::read(&message! { "content": b"more", "more_content": true }).unwrap();
         assert_eq!(part, Part { head: None, content: "more".into(), more: true });
@@ -149,7 +205,13 @@ mod tests {
     fn what_is_no_response_is_refused() {
         for message in [
             message! { "status": 101 },
+            message! { "status": 100 },
+            message! { "status": 103, "more_content": true },
+            message! { "status": 600 },
+            message! { "status": 999 },
             message! { "status": 1000 },
+            message! { "status": 0 },
+            message! { "status": -200 },
             message! { "status": "200" },
             message! { "status": 200, "headers": "none" },
             message! { "status": 200, "headers": Value::list([pair(b"a b", b"c")]) },

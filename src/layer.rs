@@ -275,6 +275,11 @@ pub trait ChannelLayer: Send + Sync + 'static {
     /// connection after this time at the latest.
     fn group_expiry(&self) -> Duration;
 
+    /// The size of the largest message that the layer takes, in bytes of its encoded form. Defaults to no limit.
+    fn max_message_size(&self) -> usize {
+        usize::MAX
+    }
+
     /// What happens to the servers behind the layer, from now on. Events that are not read in time are skipped. They end
     /// with the layer; where it has no servers nothing ever comes, and no end.
     fn events(&self) -> broadcast::Receiver<Event> {

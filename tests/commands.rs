@@ -235,3 +235,48 @@ async fn servers_and_workers_on_pubsub_are_refused_with_the_reason() {
         }
     }
 }
+
+#[tokio::test]
+async fn clients_may_send_no_larger_messages_than_the_layer_takes() {
+    let redis = RedisServer::start();
+    let url = redis.url();
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--redis", &*url];
+    let cases: [(&[&str], &[(&str, &str)], &str); 3] = [
+        (&["--max-message-size", "8388609"], &[], "8388609"),
+        (&[], &[("CHANNEL_LAYER_MAX_MESSAGE_SIZE", "1048575")], "1048575"),
+        (&[], &[("CHANNEL_SERVER_MAX_MESSAGE_SIZE", "9000000")], "9000000"),
+    ];
+    for (arguments, variables, size) in cases {
+        let (good, text) = said(&[&serve[..], arguments].concat(), variables).await;
+        assert!(!good, "{text}");
+        for part in ["--max-message-size", "CHANNEL_LAYER_MAX_MESSAGE_SIZE", size] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(!text.contains("Serving"), "{text}");
+    }
+    let equal = [&serve[..], &["--max-message-size", "8388608"]].concat();
+    assert!(Program::start(&equal, &[]).await.line.starts_with("Serving"));
+}
+
+#[tokio::test]
+async fn what_an_operator_says_of_capacities_goes_before_what_the_program_does() {
+    let redis = RedisServer::start();
+    let url = redis.url();
+    let cases = [
+        ("CHANNEL_LAYER_CAPACITY", "2", 2),
+        ("CHANNEL_LAYER_CHANNEL_CAPACITY", r#"{"websocket.*": 2}"#, 2),
+        ("CHANNEL_LAYER_CHANNEL_CAPACITY", r#"{"http.*": 2}"#, 101),
+    ];
+    for (number, (variable, value, room)) in cases.into_iter().enumerate() {
+        let layer = RedisLayer::connect(Config::new().hosts([&*url]).capacity(1_000)).await.unwrap();
+        let channel = format!("websocket.of-case-{number}");
+        for _ in 0..room - 1 {
+            layer.send(&channel, message! {}).await.unwrap();
+        }
+        let send = ["send", &*channel, "{}", "--redis", &*url];
+        let (fits, text) = said(&send, &[(variable, value)]).await;
+        assert!(fits, "{variable}: {text}");
+        let (fits, text) = said(&send, &[(variable, value)]).await;
+        assert_eq!(fits, room == 101, "{variable}: {text}");
+    }
+}

@@ -12,6 +12,9 @@ use crate::codec::serializer::Serializer;
 use crate::crypto::{FernetKeys, KeyRing};
 use crate::error::Result;
 
+/// Unread messages of a channel.
+pub(super) const DEFAULT_CAPACITY: usize = 100;
+
 /// The options of a layer. Each setter takes the configuration and gives it back.
 ///
 /// A layer checks them all once, when it is made; [`validate`](Self::validate) does the same earlier. Files and the
@@ -46,7 +49,8 @@ pub struct Config {
     pub(super) prefix: Option<String>,
     pub(crate) expiry: Duration,
     pub(crate) group_expiry: Duration,
-    pub(crate) capacity: usize,
+    /// Nothing stands for the default, and for rules that are one.
+    pub(super) capacity: Option<usize>,
     pub(crate) channel_capacity: Vec<CapacityRule>,
     pub(super) symmetric_encryption_keys: Vec<String>,
     pub(super) accept_only_keys: Vec<String>,
@@ -103,7 +107,7 @@ impl Default for Config {
             prefix: None,
             expiry: Duration::from_mins(1),
             group_expiry: Duration::from_hours(24),
-            capacity: 100,
+            capacity: None,
             channel_capacity: Vec::new(),
             symmetric_encryption_keys: Vec::new(),
             accept_only_keys: Vec::new(),
@@ -168,7 +172,7 @@ impl Config {
     /// [`Receiver`](crate::Receiver) has taken ahead of its channel on Redis is not in it any more. Defaults to 100.
     #[must_use]
     pub fn capacity(mut self, capacity: usize) -> Self {
-        self.capacity = capacity;
+        self.capacity = Some(capacity);
         self
     }
 
@@ -177,6 +181,13 @@ impl Config {
     pub fn channel_capacity(mut self, rule: CapacityRule) -> Self {
         self.channel_capacity.push(rule);
         self
+    }
+
+    /// Adds a rule behind all others, unless [`capacity`](Self::capacity) is set: for programs that know what their channels
+    /// need where nobody says. Call it when everything else is set.
+    #[must_use]
+    pub fn default_channel_capacity(self, rule: CapacityRule) -> Self {
+        if self.capacity.is_some() { self } else { self.channel_capacity(rule) }
     }
 
     /// Encrypts messages: the first key seals, all of them open. Any text is a key; at least 32 bytes that cannot be
@@ -253,7 +264,7 @@ impl Config {
 
     /// The capacities of all channels, compiled.
     pub(crate) fn capacities(&self) -> Result<Capacity> {
-        Capacity::new(&self.channel_capacity, self.capacity)
+        Capacity::new(&self.channel_capacity, self.capacity.unwrap_or(DEFAULT_CAPACITY))
     }
 
     /// The keys, if messages are to be encrypted as Django Channels does it.

@@ -4,7 +4,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::options::Config;
+use super::options::{Config, DEFAULT_CAPACITY};
 use super::slot::Slot;
 use crate::capacity::CAPACITIES;
 
@@ -88,7 +88,7 @@ pub(super) const OPTIONS: &[Row] = &[
     ),
     row(
         "capacity",
-        |c| Slot::Count(&mut c.capacity, CAPACITIES, "unread messages"),
+        |c| Slot::Count(c.capacity.get_or_insert(DEFAULT_CAPACITY), CAPACITIES, "unread messages"),
         "How many unread messages a channel holds; what a `Receiver` has taken ahead does not count.",
     ),
     row(

@@ -40,6 +40,7 @@ pub struct DjangoLayer<F> {
     sender: Sender,
     readers: Readers,
     checkup: Checkup,
+    max_message_size: usize,
     /// Whether a consumer of Django Channels would fail at messages without a type.
     wants_type: bool,
     /// Whether that has been said.
@@ -57,6 +58,7 @@ impl<F> DjangoLayer<F> {
     ) -> Self {
         let groups = Groups { places: base.places.clone(), keys: wire.keys().clone(), expiry: group_expiry };
         let sender = Sender::start(base.places.clone(), &wire, &base.work, &base.closing);
+        let max_message_size = format.largest();
         let readers = Readers::new(base.places.clone(), format, base.events.clone(), &base.work, &base.closing);
         let checkup = Checkup::new(base.places.shards.len());
         Self {
@@ -66,6 +68,7 @@ impl<F> DjangoLayer<F> {
             groups,
             sender,
             readers,
+            max_message_size,
             wants_type,
             warned: AtomicBool::new(false),
             format: PhantomData,
@@ -302,6 +305,10 @@ impl<F: 'static> ChannelLayer for DjangoLayer<F> {
 
     fn group_expiry(&self) -> Duration {
         self.groups.expiry
+    }
+
+    fn max_message_size(&self) -> usize {
+        self.max_message_size
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {

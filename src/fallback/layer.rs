@@ -305,6 +305,10 @@ impl<L: ChannelLayer> ChannelLayer for FallbackLayer<L> {
         self.remote.group_expiry()
     }
 
+    fn max_message_size(&self) -> usize {
+        self.local.max_message_size().min(self.remote.max_message_size())
+    }
+
     fn events(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()
     }

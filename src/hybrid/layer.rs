@@ -317,6 +317,10 @@ impl<L: ChannelLayer, R: ChannelLayer> ChannelLayer for HybridLayer<L, R> {
         self.remote.group_expiry()
     }
 
+    fn max_message_size(&self) -> usize {
+        self.local.max_message_size().min(self.remote.max_message_size())
+    }
+
     /// Those of the remote layer, which holds what a client depends on. The servers of both layers are counted from 0,
     /// so that events of both together could not be told apart; the others come from [`local`](Self::local).
     fn events(&self) -> broadcast::Receiver<Event> {

@@ -184,6 +184,10 @@ impl<L: ChannelLayer + ?Sized> ChannelLayer for Arc<L> {
         (**self).group_expiry()
     }
 
+    fn max_message_size(&self) -> usize {
+        (**self).max_message_size()
+    }
+
     fn events(&self) -> broadcast::Receiver<Event> {
         (**self).events()
     }

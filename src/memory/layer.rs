@@ -379,4 +379,8 @@ impl ChannelLayer for MemoryLayer {
     fn group_expiry(&self) -> Duration {
         self.inner.group_expiry
     }
+
+    fn max_message_size(&self) -> usize {
+        self.inner.max_message_size
+    }
 }

@@ -387,6 +387,10 @@ impl ChannelLayer for RedisLayer {
         self.groups.expiry()
     }
 
+    fn max_message_size(&self) -> usize {
+        self.envelope.max_message_size()
+    }
+
     fn events(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()
     }

@@ -65,9 +65,11 @@ impl BoundServer {
     ///
     /// # Errors
     ///
+    /// [`Error::InvalidConfig`](crate::Error::InvalidConfig) as [`InterfaceServer::validate`],
     /// [`Error::Closed`](crate::Error::Closed) if the layer is closed at the start.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<()> {
         let Self { server, listening, .. } = self;
+        server.validate()?;
         let (shared, routes) = share(server)?;
         let reading = read(&shared)?;
         let _shedding = (shared.settings.data_loss == DataLoss::Close).then(|| {

@@ -21,7 +21,7 @@ use super::page::Page;
 use super::proxy::TrustedProxies;
 use super::settings::{DataLoss, Settings};
 use super::transport::Transport;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::layer::ChannelLayer;
 
 /// An interface server: takes clients' connections and exchanges ASGI messages with an application behind a channel
@@ -218,7 +218,7 @@ impl InterfaceServer {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`](crate::Error::InvalidConfig) for what is no origin.
+    /// [`Error::InvalidConfig`] for what is no origin.
     pub fn allowed_origins<T: AsRef<str>>(mut self, origins: impl IntoIterator<Item = T>) -> Result<Self> {
         self.origins = Origins::parse(origins)?;
         Ok(self)
@@ -263,6 +263,22 @@ impl InterfaceServer {
     pub fn page(mut self, path: &str, content_type: &'static str, body: impl Into<Bytes>) -> Self {
         self.pages.insert(path.to_owned(), Page { content_type, body: body.into() });
         self
+    }
+
+    /// Checks that a message of a client fits into one of the layer. [`serve`](BoundServer::serve) does the same.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] with both limits, if [`SocketOptions::max_message_size`] is above that of the layer.
+    pub fn validate(&self) -> Result<()> {
+        let (clients, layer) = (self.settings.sockets.max_message_size, self.layer.max_message_size());
+        if clients <= layer {
+            return Ok(());
+        }
+        let reason = format!(
+            "it is above the limit of the layer, Config::max_message_size (CHANNEL_LAYER_MAX_MESSAGE_SIZE) = {layer}"
+        );
+        Err(Error::config("SocketOptions::max_message_size (--max-message-size)", clients, reason))
     }
 
     /// Listens at a TCP address; connections wait until [`serve`](BoundServer::serve).

@@ -7,6 +7,9 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version
 
 use super::host;
 
+/// How many headers a request may have, as in hyper's HTTP/1.
+const MAX_HEADERS: usize = 100;
+
 /// Refuses a malformed request, and brings every other one into one form: `Host` names the authority of the target, and
 /// the cookies of HTTP/2 are one header.
 ///
@@ -21,6 +24,10 @@ pub(crate) fn normalize(request: &mut Request) -> Result<(), StatusCode> {
     if version == Version::HTTP_2 {
         check_fields(request.headers())?;
         join_cookies(request.headers_mut());
+        // hyper counts those of HTTP/1.
+        if request.headers().len() > MAX_HEADERS {
+            return Err(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+        }
     }
     check_transfer_coding(request.headers())?;
     if version != Version::HTTP_10

@@ -192,3 +192,28 @@ async fn a_response_without_content_ends_with_its_head() {
         assert_eq!(within(DEADLINE, "the response", client.answer()).await, expected, "{method} {status} {more}");
     }
 }
+
+#[tokio::test]
+async fn a_request_has_100_headers_at_the_most() {
+    let certified = Certified::start(&["h2"]).await;
+    let stream = hyper_util::rt::TokioIo::new(certified.connect().await);
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, stream).await.unwrap();
+    tokio::spawn(connection);
+    for (count, status) in [(100, 200), (101, 431)] {
+        let mut request = hyper::Request::get("https://localhost/");
+        for number in 0..count {
+            request = request.header(format!("x-{number}"), "1");
+        }
+        let response = sender.send_request(request.body(axum::body::Body::empty()).unwrap());
+        let answering = async {
+            if status == 200 {
+                let message = certified.server.next("http.request").await;
+                certified.server.reply(&message, super::running::ok("fine")).await;
+            }
+        };
+        let (response, ()) = tokio::join!(within(DEADLINE, "a response", response), answering);
+        assert_eq!(response.unwrap().status(), status, "{count} headers");
+    }
+    assert!(certified.server.nothing_on("http.request").await);
+}

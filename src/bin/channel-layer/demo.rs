@@ -37,6 +37,7 @@ impl Demo {
         let layer = self.layer.connect().await?;
         let routes = health_routes(layer.clone()).merge(metrics_route()?);
         let server = InterfaceServer::new(layer.clone()).http(false).status_page(self.status).routes(routes);
+        server.validate()?;
         let server = chat::pages(server, layer.clone()).listen(listener.try_into()?);
         let address = server.local_addr().clone();
 

@@ -67,13 +67,13 @@ impl LayerOptions {
     /// The options and the layer that the command and its environment ask for.
     pub(crate) fn deployment(&self) -> Result<Deployment, BoxError> {
         let deployment = Deployment::from_env()?;
-        // Rules of the environment come first, and the first that matches decides.
+        // What the environment says goes before these.
         let mut config = deployment
             .config
             .clone()
-            .channel_capacity(CapacityRule::glob("websocket.send.*", REPLIES_CAPACITY))
-            .channel_capacity(CapacityRule::glob("websocket.*", REQUESTS_CAPACITY))
-            .channel_capacity(CapacityRule::glob("asgi.delay", DELAYED_CAPACITY));
+            .default_channel_capacity(CapacityRule::glob("websocket.send.*", REPLIES_CAPACITY))
+            .default_channel_capacity(CapacityRule::glob("websocket.*", REQUESTS_CAPACITY))
+            .default_channel_capacity(CapacityRule::glob("asgi.delay", DELAYED_CAPACITY));
         if !self.encryption_key.is_empty() {
             config = config.symmetric_encryption_keys(self.encryption_key.clone());
         }

@@ -264,6 +264,7 @@ impl Serve {
         }
         let layer = Arc::new(self.layer.connect_shared().await?);
         let mut server = self.set(InterfaceServer::new(layer.clone()))?;
+        server.validate()?;
         if self.pages.chat {
             server = chat::pages(server, layer.clone());
         }

@@ -312,6 +312,10 @@ impl ChannelLayer for PubSubLayer {
         self.inbox.memory.group_expiry()
     }
 
+    fn max_message_size(&self) -> usize {
+        self.wire.max_message_size()
+    }
+
     fn events(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()
     }

@@ -52,6 +52,11 @@ impl Wire {
         Ok(Self { serializer: config.serializer, keys, max_message_size: config.max_message_size })
     }
 
+    /// How many bytes an encoded message may have.
+    pub(super) fn max_message_size(&self) -> usize {
+        self.max_message_size
+    }
+
     /// The payload of `message`, which says that it is for `channel` if that is given.
     ///
     /// # Errors

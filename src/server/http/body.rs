@@ -20,6 +20,8 @@ const CHUNK: usize = 256 * 1024;
 /// A body that is being read, within its limits.
 pub(super) struct Upload {
     body: axum::body::BodyDataStream,
+    /// How much of it is in one message.
+    chunk: usize,
     /// Read, and not given out yet.
     rest: Bytes,
     /// For each part.
@@ -32,9 +34,11 @@ pub(super) struct Upload {
 }
 
 impl Upload {
-    pub(super) fn new(body: Body, settings: &HttpSettings) -> Self {
+    /// Its chunks fit into messages of `max_message_size` with the head of the request.
+    pub(super) fn new(body: Body, settings: &HttpSettings, max_message_size: usize) -> Self {
         Self {
             body: body.into_data_stream(),
+            chunk: CHUNK.min(max_message_size / 2),
             rest: Bytes::new(),
             patience: settings.body_timeout,
             time: settings.upload_timeout,
@@ -58,17 +62,17 @@ impl Upload {
         // Most bodies are one frame, which is passed on as it is.
         let first = if first.is_empty() { self.frame().await?.unwrap_or_default() } else { first };
         let mut chunk = first;
-        if chunk.len() < CHUNK && !self.ended {
+        if chunk.len() < self.chunk && !self.ended {
             let mut whole = BytesMut::from(chunk);
-            while whole.len() < CHUNK
+            while whole.len() < self.chunk
                 && let Some(frame) = self.frame().await?
             {
                 whole.extend_from_slice(&frame);
             }
             chunk = whole.freeze();
         }
-        if chunk.len() > CHUNK {
-            self.rest = chunk.split_off(CHUNK);
+        if chunk.len() > self.chunk {
+            self.rest = chunk.split_off(self.chunk);
         }
         Ok(chunk)
     }
@@ -128,7 +132,8 @@ mod tests {
             sleep(pause).await;
             part
         });
-        Upload::new(Body::from_stream(body), &HttpSettings { max_body_size: usize::MAX, ..HttpSettings::default() })
+        let settings = HttpSettings { max_body_size: usize::MAX, ..HttpSettings::default() };
+        Upload::new(Body::from_stream(body), &settings, usize::MAX)
     }
 
     #[tokio::test(start_paused = true)]

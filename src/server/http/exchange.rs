@@ -40,7 +40,7 @@ pub(crate) async fn answer(shared: Arc<Shared>, peer: Peer, request: Request) ->
     if body.size_hint().lower() > u64::try_from(shared.http.max_body_size).unwrap_or(u64::MAX) {
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     }
-    let upload = Upload::new(body, &shared.http);
+    let upload = Upload::new(body, &shared.http, shared.layer.max_message_size());
     match ask(&shared, peer, &parts, upload).await {
         Ok((conversation, first)) => conversation.respond(first),
         Err(status) => status.into_response(),

@@ -26,7 +26,7 @@ use crate::name::ChannelName;
 use crate::redis::batch::milliseconds;
 use crate::redis::fault::Fault;
 use crate::redis::frame::Entry;
-use crate::redis::receive::{Format, Parcel, Popped, Raw, Sorter, Unreadable};
+use crate::redis::receive::{Format, Parcel, Popped, READ_BYTES, Raw, Sorter, Unreadable};
 use crate::redis::shard::Shard;
 use crate::redis::statistics::Scan;
 
@@ -314,20 +314,20 @@ impl Format for Reading {
         self.0.keys.channel(non_local)
     }
 
-    fn largest(&self) -> usize {
-        self.0.payload.max_message_size
-    }
-
-    fn take(&self, keys: &[&str], count: usize) -> Cmd {
+    fn take(&self, keys: &[&str], count: usize) -> Vec<Cmd> {
         let mut command = script::LIST_TAKE.call(keys);
-        command.arg(count).arg(&self.0.keys.prefix);
-        command
+        command.arg(count).arg(READ_BYTES).arg(&self.0.keys.prefix);
+        vec![command]
     }
 
-    fn wait(&self, keys: &[&str], _: usize, timeout: Duration) -> Cmd {
+    fn wait(&self, keys: &[&str], timeout: Duration) -> Cmd {
         let mut command = redis::cmd("BLPOP");
         command.arg(keys).arg(timeout.as_secs_f64());
         command
+    }
+
+    fn length(&self, _: &str) -> Option<Cmd> {
+        None
     }
 
     fn takes_first(&self, _: usize) -> bool {

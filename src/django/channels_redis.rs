@@ -25,7 +25,7 @@ use crate::name::{ChannelName, InvalidName};
 use crate::redis::batch::milliseconds;
 use crate::redis::fault::Fault;
 use crate::redis::frame::Entry;
-use crate::redis::receive::{Format, Parcel, Popped, Raw, Sorter, Unreadable};
+use crate::redis::receive::{Format, Parcel, Popped, READ_BYTES, Raw, Sorter, Unreadable};
 use crate::redis::ring::Ring;
 use crate::redis::shard::Shard;
 use crate::redis::statistics::{CHANNELS_AT_ONCE, Scan};
@@ -290,20 +290,20 @@ impl Format for Reading {
         self.0.keys.channel(non_local)
     }
 
-    fn largest(&self) -> usize {
-        self.0.payload.max_message_size
-    }
-
-    fn take(&self, keys: &[&str], count: usize) -> Cmd {
+    fn take(&self, keys: &[&str], count: usize) -> Vec<Cmd> {
         let mut command = script::ZSET_TAKE.call(keys);
-        command.arg(count);
-        command
+        command.arg(count).arg(READ_BYTES);
+        vec![command]
     }
 
-    fn wait(&self, keys: &[&str], _: usize, timeout: Duration) -> Cmd {
+    fn wait(&self, keys: &[&str], timeout: Duration) -> Cmd {
         let mut command = redis::cmd("BZPOPMIN");
         command.arg(keys).arg(timeout.as_secs_f64());
         command
+    }
+
+    fn length(&self, _: &str) -> Option<Cmd> {
+        None
     }
 
     fn takes_first(&self, count: usize) -> bool {

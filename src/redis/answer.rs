@@ -51,6 +51,17 @@ pub(super) async fn answers(link: &mut Link, commands: &redis::Pipeline) -> Resu
     answers.into_iter().map(Value::extract_error).collect()
 }
 
+/// `commands` in one transaction.
+pub(super) fn transaction(commands: Vec<Cmd>) -> redis::Pipeline {
+    let mut transaction = redis::pipe();
+    transaction.cmd("MULTI");
+    for command in commands {
+        transaction.add_command(command);
+    }
+    transaction.cmd("EXEC");
+    transaction
+}
+
 /// What the commands of a transaction gave, from the answers to `MULTI`, to each of them and to `EXEC`. If one was refused,
 /// none has run.
 pub(super) fn executed(mut answers: Vec<Value>) -> Result<Vec<Value>, RedisError> {

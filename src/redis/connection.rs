@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use deadpool_redis::{Manager, Pool, PoolError, Runtime, TimeoutType};
+use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, Value};
 
@@ -51,6 +52,8 @@ pub(crate) struct Link {
     pub(crate) client: Arc<Client>,
     /// Which server this is, as it says itself.
     pub(crate) identity: Identity,
+    /// When the server last answered a probe over it.
+    pub(crate) heard: Heard,
     /// Another with each link, so that what was learnt over an earlier one can be told apart.
     pub(crate) generation: u64,
 }
@@ -167,7 +170,8 @@ impl Link {
             tokio::time::timeout(limit, opening).await.map_err(|_| ConnectError::Timeout(limit))??;
         let blocking = blocking_pool(client, &needs.timing, needs.pool_size)?;
         let identity = greeting.identity.clone();
-        Ok((Self { commands, blocking, client: client.clone(), identity, generation: rand::random() }, greeting))
+        let (client, heard) = (client.clone(), Heard::now());
+        Ok((Self { commands, blocking, client, identity, heard, generation: rand::random() }, greeting))
     }
 }
 
@@ -307,34 +311,53 @@ fn blocking_pool(client: &Client, timing: &Timing, size: usize) -> Result<Pool, 
 pub(crate) struct BlockingConnection {
     /// The link that it belongs to.
     pub(crate) generation: u64,
+    /// When something was last heard over that link.
+    pub(crate) heard: Heard,
+    pub(crate) client: ServerClient,
     connection: deadpool_redis::Connection,
-    id: i64,
+}
+
+/// A connection as its server knows it.
+#[derive(Clone, Debug)]
+pub(crate) struct ServerClient {
+    pub(crate) server: Identity,
+    pub(crate) id: i64,
+}
+
+/// When something was last heard over a link.
+#[derive(Clone, Debug)]
+pub(crate) struct Heard(Arc<Mutex<tokio::time::Instant>>);
+
+impl Heard {
+    fn now() -> Self {
+        Self(Arc::new(Mutex::new(tokio::time::Instant::now())))
+    }
+
+    pub(crate) fn note(&self) {
+        *self.0.lock() = tokio::time::Instant::now();
+    }
+
+    pub(crate) fn last(&self) -> tokio::time::Instant {
+        *self.0.lock()
+    }
 }
 
 impl BlockingConnection {
     /// Takes a connection from the pool of `link` or opens one, which answers within `patience`.
     pub(crate) async fn take(link: &Link, patience: Duration) -> Result<Self, PoolError> {
         let mut connection = link.blocking.get().await?;
-        let mut command = redis::cmd("CLIENT");
-        command.arg("ID");
-        let id = tokio::time::timeout(patience, command.query_async(&mut connection)).await;
-        let id = id.map_err(|_| PoolError::Timeout(TimeoutType::Recycle))?.map_err(PoolError::Backend)?;
-        Ok(Self { generation: link.generation, connection, id })
+        let mut commands = redis::pipe();
+        commands.cmd("CLIENT").arg("ID").cmd("INFO").arg("server");
+        let told = tokio::time::timeout(patience, commands.query_async::<(i64, String)>(&mut connection)).await;
+        let (id, info) = told.map_err(|_| PoolError::Timeout(TimeoutType::Recycle))?.map_err(PoolError::Backend)?;
+        // A name may lead to another server now than when the link was made.
+        let client = ServerClient { server: Identity::in_info(&info), id };
+        Ok(Self { generation: link.generation, heard: link.heard.clone(), client, connection })
     }
 
-    /// Runs one command and waits for its answer, which is nothing if anybody ended the wait on the server.
-    pub(crate) async fn run(&mut self, command: &redis::Cmd) -> Result<Value, RedisError> {
-        match self.connection.send_packed_command(command).await?.extract_error() {
-            Err(error) if error.code() == Some("UNBLOCKED") => Ok(Value::Nil),
-            answer => answer,
-        }
-    }
-
-    /// The command for another connection that ends the read that blocks in this one.
-    pub(crate) fn unblock(&self) -> redis::Cmd {
-        let mut command = redis::cmd("CLIENT");
-        command.arg("UNBLOCK").arg(self.id);
-        command
+    /// Sends commands together and waits for their answers, errors among them.
+    pub(crate) async fn run(&mut self, commands: &redis::Pipeline) -> Result<Vec<Value>, RedisError> {
+        self.connection.send_packed_commands(commands, 0, commands.len()).await
     }
 
     /// Closes the connection instead of giving it back.

@@ -12,6 +12,7 @@ pub(crate) struct Script {
 
 pub(crate) static PUSH: Script = Script::new(include_str!("scripts/push.lua"));
 pub(crate) static PUSH_LARGE: Script = Script::new(include_str!("scripts/push_large.lua"));
+pub(crate) static BOUND_POP: Script = Script::new(include_str!("scripts/bound_pop.lua"));
 pub(crate) static PUT_BACK: Script = Script::new(include_str!("scripts/put_back.lua"));
 pub(crate) static PENDING: Script = Script::new(include_str!("scripts/pending.lua"));
 pub(crate) static GROUP_ADD: Script = Script::new(include_str!("scripts/group_add.lua"));

@@ -20,8 +20,9 @@ use crate::error::{Error, Result};
 use crate::health::ShardHealth;
 use crate::layer::Event;
 
-/// How often a server that is there is asked for its time and its epoch.
-const PROBE_EVERY: Duration = Duration::from_secs(1);
+/// How often a server that is there is asked for its time and its epoch. With the time that an answer may take it is how
+/// soon a server that falls silent is left.
+const PROBE_EVERY: Duration = Duration::from_millis(500);
 
 /// One server. [`supervise`](Self::supervise) keeps it connected until the layer closes.
 pub(crate) struct Shard {
@@ -65,6 +66,10 @@ pub(super) struct NotConnected;
 #[derive(Debug, thiserror::Error)]
 #[error("the sentinels name another master")]
 struct MasterMoved;
+
+#[derive(Debug, thiserror::Error)]
+#[error("its name leads to another server now")]
+struct NameMoved;
 
 #[derive(Debug, thiserror::Error)]
 #[error("all {0} connections of pool_size are taken by readers that wait")]
@@ -175,6 +180,7 @@ impl Shard {
     async fn probe(&self, mut link: Link) -> Result<(), RedisError> {
         let key = self.needs.epoch_key.as_deref();
         let (asked, time, epoch) = connection::probe(&mut link.commands, key).await?;
+        link.heard.note();
         self.clock.observe(asked, time);
         self.vitals.answered(asked.elapsed());
         if let (Some(key), None) = (key, &epoch) {
@@ -279,13 +285,20 @@ impl Shard {
         if let Some(held) = held.filter(|held| held.generation == link.generation) {
             return Ok(held);
         }
-        BlockingConnection::take(&link, self.patience()).await.map_err(|error| match error {
+        let connection = BlockingConnection::take(&link, self.patience()).await.map_err(|error| match error {
             PoolError::Timeout(TimeoutType::Wait) => Fault::busy(AllTaken(self.needs.pool_size)),
             error => {
                 self.suspicion.notify_one();
                 Fault::unsent(error)
             }
-        })
+        })?;
+        if connection.client.server != link.identity {
+            let fault = Fault::unsent(NameMoved);
+            self.lost(link.generation, fault.clone());
+            connection.discard();
+            return Err(fault);
+        }
+        Ok(connection)
     }
 
     /// Ends all waiting for a server that is away.

@@ -324,3 +324,82 @@ async fn a_name_that_leads_to_another_master_is_followed() {
     eventually("a send through the new master", async || writer.send("l!a", numbered(1)).await.ok()).await;
     assert_eq!(number_of(reading).await.0, 1);
 }
+
+/// How long readers may take to come back after a server has fallen silent, with the default timeouts.
+const BACK: Duration = Duration::from_secs(8);
+
+#[tokio::test]
+async fn a_server_that_falls_silent_is_left_soon() {
+    let server = RedisServer::start();
+    let proxy = Proxy::before(&server.url()).await;
+    let site = Site::at([proxy.url()]);
+    let config = channel_layer::Config::new().host(proxy.url()).prefix(&site.prefix);
+    let layer = connect(config.clone()).await;
+    let direct = connect(config.hosts([server.url()])).await;
+    let reader = waiting(layer.receiver(&["s?a"]).unwrap());
+    // The read ends on the server before the link counts as lost, and nobody hears of it.
+    eventually("a read that has waited for two seconds", async || {
+        let list: String = ask(&mut server.connection().await, redis::cmd("CLIENT").arg("LIST")).await;
+        list.lines().any(|line| line.contains(" cmd=blmpop") && line.contains(" idle=2 ")).then_some(())
+    })
+    .await;
+    proxy.freeze();
+    let silent = Instant::now();
+    let sender = layer.clone();
+    let sending = tokio::spawn(async move {
+        while sender.send("n", numbered(0)).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        silent.elapsed()
+    });
+    eventually("the end of the read", async || blocked(&server).await.is_empty().then_some(())).await;
+    direct.send("s?a", numbered(1)).await.unwrap();
+    let (first, mut receiver) = within(DEADLINE, "news", reader).await.unwrap();
+    let delivery = match first {
+        Err(Error::Redis { .. }) => within(DEADLINE, "a message", receiver.recv()).await,
+        other => other,
+    };
+    assert_eq!(number(&delivery.unwrap()), 1);
+    assert!(silent.elapsed() < BACK, "{:?}", silent.elapsed());
+    let sent = within(DEADLINE, "a send", sending).await.unwrap();
+    assert!(sent < BACK, "{sent:?}");
+}
+
+#[tokio::test]
+async fn a_read_that_another_server_knows_nothing_of_counts_as_lost() {
+    let (old, new) = (RedisServer::start(), RedisServer::start());
+    // What lets the ids on the new server be those of the old one.
+    let mut before = Vec::new();
+    for _ in 0..50 {
+        before.push(old.connection().await);
+    }
+    let proxy = Proxy::before(&old.url()).await;
+    let site = Site::at([proxy.url()]);
+    let config = site.config().blocking_timeout(DEADLINE).command_timeout(BLOCKING);
+    let layer = connect(config.clone()).await;
+    let mut events = layer.events();
+    let reader = waiting(layer.receiver(&["s?a"]).unwrap());
+    let id: i64 = the_blocked(&old).await.parse().unwrap();
+    let mut stranger = new.connection().await;
+    while ask::<i64>(&mut stranger, redis::cmd("CLIENT").arg("ID")).await < id {
+        before.push(std::mem::replace(&mut stranger, new.connection().await));
+    }
+    assert_eq!(ask::<i64>(&mut stranger, redis::cmd("CLIENT").arg("ID")).await, id, "ids are given in turn");
+    let blocked_stranger = tokio::spawn(async move {
+        let mut wait = redis::cmd("BLMPOP");
+        wait.arg(0).arg(1).arg("strange").arg("LEFT");
+        wait.query_async::<Option<(String, Vec<i64>)>>(&mut stranger).await
+    });
+    assert_eq!(the_blocked(&new).await, id.to_string());
+
+    proxy.lead_to(&new.url());
+    proxy.freeze();
+    // It is popped for a connection that carries nothing any more.
+    let direct = connect(config.hosts([old.url()])).await;
+    direct.send("s?a", numbered(1)).await.unwrap();
+    eventually("the end of the read", async || blocked(&old).await.is_empty().then_some(())).await;
+    event(&mut events, "the loss", |event| matches!(event, Event::ReadInterrupted { .. })).await;
+    assert!(!blocked_stranger.is_finished(), "the read of a stranger was ended");
+    layer.send("s?a", numbered(2)).await.unwrap();
+    assert_eq!(number_of(reader).await.0, 2);
+}

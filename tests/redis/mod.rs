@@ -1,6 +1,7 @@
 //! What only the layer on Redis promises: its keys, its scripts, and that it outlives what happens to servers.
 
 mod acl;
+mod bound_pop_script;
 mod closing;
 mod connections;
 mod encryption;

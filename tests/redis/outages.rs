@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::tools::{Site, ask, connect, event, number, numbered};
 use crate::support::{DEADLINE, RedisServer, eventually, within};
 
-type AnyLayer = Arc<dyn ChannelLayer>;
+pub(super) type AnyLayer = Arc<dyn ChannelLayer>;
 
 /// The first pause of a layer that tries again, by default.
 const PAUSE: Duration = Duration::from_millis(250);

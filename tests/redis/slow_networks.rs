@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use channel_layer::{ChannelLayer, Event, Message, message};
+use channel_layer::{ChannelLayer, Event, Format, HybridLayer, MemoryLayer, Message, message};
 
-use super::tools::{Layer, Site, connect, events_so_far, number};
-use crate::support::{DEADLINE, Proxy, shared_servers, within};
+use super::outages::AnyLayer;
+use super::tools::{Layer, Site, ask, connect, events_so_far, number, numbered, take_number};
+use crate::support::{DEADLINE, Proxy, RedisServer, shared_servers, within};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// What the network carries in a second, and the size of a message.
@@ -56,4 +57,130 @@ async fn large_messages_arrive_on_a_channel_that_is_read_ahead() {
 async fn large_messages_arrive_where_many_are_wanted_at_once() {
     let (layer, _proxy) = with_messages("n").await;
     assert_all_arrive(&layer, "n").await;
+}
+
+/// Small messages, which tell a reader nothing of the large ones that come behind them.
+const SMALL: i64 = 600;
+
+/// A layer of a kind that stores its messages in Redis.
+async fn layer_of(kind: &str, site: &Site, url: String) -> AnyLayer {
+    let config = site.config().max_message_size(2 << 20).hosts([url]).blocking_timeout(SECOND).command_timeout(SECOND);
+    let format = match kind {
+        "native" => return connect(config).await,
+        "hybrid" => return std::sync::Arc::new(HybridLayer::new(MemoryLayer::new(), connect(config).await)),
+        "channels_redis" => Format::ChannelsRedis,
+        _ => Format::AsgiRedis,
+    };
+    channel_layer::connect(config.format(format)).await.unwrap()
+}
+
+/// Reads small messages and then large ones, over a network on which these take longer together than an answer may.
+async fn small_then_large(kind: &str, channel: &str, source: &str) {
+    let server = &shared_servers()[0];
+    let proxy = Proxy::before(&server.url()).await;
+    let site = Site::at([proxy.url()]);
+    let (layer, writer) = (layer_of(kind, &site, proxy.url()).await, layer_of(kind, &site, server.url()).await);
+    let mut events = layer.events();
+    let mut receiver = layer.receiver(&[source]).unwrap();
+    let (mut taken, mut numbers) = (Vec::new(), Vec::new());
+    for number in 0..SMALL {
+        writer.send(channel, numbered(number)).await.unwrap();
+    }
+    while numbers.len() < usize::try_from(SMALL).unwrap() {
+        within(DEADLINE, "small messages", receiver.recv_many(&mut taken, 256)).await.unwrap();
+        numbers.extend(taken.drain(..).map(|delivery| number(&delivery)));
+    }
+    for number in 0..MESSAGES {
+        writer.send(channel, large(SMALL + number)).await.unwrap();
+    }
+    proxy.slow_down(PACE);
+    while numbers.len() < usize::try_from(SMALL + MESSAGES).unwrap() {
+        within(DEADLINE, "large messages", receiver.recv_many(&mut taken, 256)).await.unwrap();
+        numbers.extend(taken.drain(..).map(|delivery| number(&delivery)));
+    }
+    assert_eq!(numbers, (0..SMALL + MESSAGES).collect::<Vec<_>>(), "{kind}");
+    assert!(!events_so_far(&mut events).iter().any(|event| matches!(event, Event::ReadInterrupted { .. })), "{kind}");
+}
+
+#[tokio::test]
+async fn large_messages_behind_small_ones_arrive_on_a_channel_that_is_read_ahead() {
+    small_then_large("native", "l!a", "l!").await;
+}
+
+#[tokio::test]
+async fn large_messages_behind_small_ones_arrive_where_many_are_wanted_at_once() {
+    small_then_large("native", "n", "n").await;
+}
+
+#[tokio::test]
+async fn large_messages_behind_small_ones_arrive_through_a_hybrid_layer() {
+    small_then_large("hybrid", "l!a", "l!").await;
+}
+
+#[tokio::test]
+async fn large_messages_behind_small_ones_arrive_in_the_format_of_channels_redis() {
+    small_then_large("channels_redis", "l!a", "l!").await;
+}
+
+#[tokio::test]
+async fn large_messages_behind_small_ones_arrive_in_the_format_of_asgi_redis() {
+    small_then_large("asgi_redis", "l!a", "l!").await;
+}
+
+/// How often the server has executed any of `commands`.
+async fn calls(server: &RedisServer, commands: &[&str]) -> u64 {
+    let stats: String = ask(&mut server.connection().await, redis::cmd("INFO").arg("commandstats")).await;
+    let of = |command: &&str| {
+        let begin = format!("cmdstat_{command}:calls=");
+        let calls = stats.lines().find_map(|line| line.strip_prefix(&begin)?.split(',').next());
+        calls.map_or(0, |calls| calls.parse::<u64>().unwrap())
+    };
+    commands.iter().map(of).sum()
+}
+
+#[tokio::test]
+async fn many_small_messages_take_few_round_trips() {
+    const MANY: i64 = 1000;
+    let server = RedisServer::start();
+    let layer = Site::on(std::slice::from_ref(&server)).layer().await;
+    for (channel, source) in [("l!a", "l!"), ("n", "n")] {
+        for n in 0..MANY {
+            layer.send(channel, numbered(n)).await.unwrap();
+        }
+        let before = calls(&server, &["blmpop", "lmpop"]).await;
+        let mut receiver = layer.receiver(&[source]).unwrap();
+        let (mut taken, mut numbers) = (Vec::new(), Vec::new());
+        while numbers.len() < usize::try_from(MANY).unwrap() {
+            within(DEADLINE, "messages", receiver.recv_many(&mut taken, 256)).await.unwrap();
+            numbers.extend(taken.drain(..).map(|delivery| number(&delivery)));
+        }
+        assert_eq!(numbers, (0..MANY).collect::<Vec<_>>());
+        // One message, then 256 at a time with one that completes what is wanted, and one read that waits for more.
+        let trips = calls(&server, &["blmpop", "lmpop"]).await - before;
+        assert!(trips <= 12, "{source}: {trips} round trips");
+        receiver.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn messages_that_come_one_at_a_time_are_not_looked_for_in_vain() {
+    const MESSAGES: i64 = 50;
+    let server = RedisServer::start();
+    let layer = Site::on(std::slice::from_ref(&server)).layer().await;
+    let mut receiver = layer.receiver(&["l!"]).unwrap();
+    for n in 0..MESSAGES {
+        layer.send("l!a", numbered(n)).await.unwrap();
+        assert_eq!(number(&within(DEADLINE, "a message", receiver.recv()).await.unwrap()), n);
+    }
+    assert_eq!(calls(&server, &["lmpop"]).await, 0);
+    drop(receiver);
+    assert!(calls(&server, &["blmpop"]).await <= u64::try_from(MESSAGES).unwrap() + 1);
+    // A message that is there takes one command, whatever is behind it.
+    for n in 0..3 {
+        layer.send("n", numbered(n)).await.unwrap();
+    }
+    for n in 0..3 {
+        assert_eq!(take_number(&layer, "n").await, n);
+    }
+    assert_eq!(calls(&server, &["lmpop"]).await, 0);
 }

@@ -5,15 +5,16 @@
 --
 -- KEYS: the lists of the channels, in the order in which to look at them.
 -- ARGV[1]: how many messages to take at most.
--- ARGV[2]: what keys of messages begin with.
+-- ARGV[2]: the number of bytes after which no further message is taken.
+-- ARGV[3]: what keys of messages begin with.
 -- Returns: the list, then message and remaining time in ms of each message, and how many keys had no message any more;
 -- nothing if all lists are empty.
 
-local prefix = ARGV[2]
+local most, budget, prefix = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
 
 for _, list in ipairs(KEYS) do
-    local taken, missing, count = {}, 0, 0
-    while count < tonumber(ARGV[1]) do
+    local taken, missing, count, bytes = {}, 0, 0, 0
+    while count < most and bytes < budget do
         local key = redis.call('LINDEX', list, 0)
         if not key then
             break
@@ -30,6 +31,7 @@ for _, list in ipairs(KEYS) do
         if type(body) == 'string' then
             taken[#taken + 1] = { body, redis.call('PTTL', key) }
             redis.call('DEL', key)
+            bytes = bytes + #body
         else
             missing = missing + 1
         end

@@ -15,25 +15,36 @@ use crate::redis::fault::Fault;
 use crate::redis::frame::Entry;
 use crate::redis::shard::Shard;
 
+/// A read takes no further message once it has so many bytes: an answer that does not arrive in time is lost, and all of
+/// it is in memory at once. The exception is a read of a channel that holds no more than [`SMALL_CHANNEL`].
+pub(crate) const READ_BYTES: usize = 1 << 20;
+/// A channel of no more bytes may be emptied by one read: about as much as a read of `READ_BYTES` and a last message of the
+/// largest size that is allowed by default.
+pub(crate) const SMALL_CHANNEL: usize = 2 << 20;
+
 /// How messages are taken out of Redis, who they are for, and how they go back.
 #[async_trait]
 pub(crate) trait Format: Send + Sync + 'static {
     /// The key that holds what waits in a channel, by the non-local part of its name.
     fn key(&self, non_local: &str) -> String;
 
-    /// How many bytes a message may have.
-    fn largest(&self) -> usize;
+    /// The commands, in one transaction if there are several, that take messages from the first of `keys` that has any: up
+    /// to `count`, and no further one after [`READ_BYTES`]. From several keys a format may take one message only.
+    fn take(&self, keys: &[&str], count: usize) -> Vec<Cmd>;
 
-    /// The command that takes up to `count` messages that are there from the first of `keys` that has any.
-    fn take(&self, keys: &[&str], count: usize) -> Cmd;
+    /// The command that waits up to `timeout` for the first of `keys` to have any, and takes one message.
+    fn wait(&self, keys: &[&str], timeout: Duration) -> Cmd;
 
-    /// The command that waits up to `timeout` for the first of `keys` to have any, and takes up to `count`.
-    fn wait(&self, keys: &[&str], count: usize, timeout: Duration) -> Cmd;
+    /// The command that tells how many messages are there under `key`; `None` for a format that
+    /// [takes first](Self::takes_first).
+    fn length(&self, key: &str) -> Option<Cmd>;
 
-    /// Whether `count` messages that are there come faster by [`take`](Self::take) than by [`wait`](Self::wait).
+    /// Whether to look for `count` messages that are there before each [`wait`](Self::wait), not only behind one that
+    /// left something.
     fn takes_first(&self, count: usize) -> bool;
 
-    /// What the answer to either brought; `shard` is there for what has to be asked beyond it.
+    /// What the answer to either brought, that to a transaction being a list; `shard` is there for what has to be asked
+    /// beyond it.
     ///
     /// Not cancel safe: what a dropped future had taken is lost.
     async fn popped(&self, shard: &Shard, answer: Value) -> Result<Option<Popped>, Fault>;

@@ -3,31 +3,26 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use redis::{Cmd, RedisError, Value};
+use redis::{Cmd, Pipeline, RedisError, Value};
 use tokio_util::sync::CancellationToken;
 
-use super::format::{Format, Popped, Raw};
+use super::blocking::{read, wait_answers};
+use super::format::{Format, Popped, READ_BYTES, Raw};
 use super::reader::Surroundings;
 use crate::layer::Event;
 use crate::name::ChannelName;
-use crate::redis::connection::BlockingConnection;
+use crate::redis::answer::{executed, transaction};
+use crate::redis::connection::{BlockingConnection, ServerClient};
 use crate::redis::fault::Fault;
 use crate::redis::shard::Shard;
 
-/// A read aims at so many bytes, so that large messages come a few at a time: an answer that does not arrive in time is
-/// lost, and all of it is in memory at once.
-const READ_BYTES: usize = 1 << 20;
 /// The most entries that one read takes.
 const MOST_ENTRIES: usize = 256;
-/// A read that knows nothing of the sizes takes so many bytes at most, if every message is as large as it may be.
-const FIRST_BYTES: usize = 8 << 20;
-/// How many times as many the next read takes at most.
+/// How many entries the first read takes at most, and how many times as many the next one.
 const GROWTH: usize = 16;
 /// Pauses between attempts after a failure, doubling from the first to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// The pause before the server is told again to end a read.
-const TELL_AGAIN: Duration = Duration::from_millis(20);
 
 /// Channels of one shard that are read together: either all have one reader, or none has.
 pub(super) struct Lane {
@@ -37,12 +32,14 @@ pub(super) struct Lane {
     /// The channel that is looked at first in the next read: the one behind that which gave something last.
     first: usize,
     connection: Option<BlockingConnection>,
-    /// Ends the read on a connection that was given up.
-    left_behind: Option<Cmd>,
+    /// A connection that was given up in the middle of a read.
+    left_behind: Option<ServerClient>,
     /// Whether its channels have one reader, who gets nothing while the shard is away.
     pub(super) has_one_reader: bool,
-    /// How many entries one read may take, by the sizes of those that came last.
+    /// How many entries one read aims at, by the sizes of those that came last.
     fits: usize,
+    /// The channel from which the last read has left something.
+    more: Option<usize>,
     /// Whether it takes as many as fit, and not only what is wanted; else messages are for whoever asks first.
     ahead: bool,
     /// The link over which the last read began; `None` if the shard was away.
@@ -76,7 +73,8 @@ impl Lane {
             first: 0,
             connection: None,
             left_behind: None,
-            fits: first_fits(&*surroundings.format),
+            fits: GROWTH,
+            more: None,
             ahead,
             link: None,
             pause: FIRST_PAUSE,
@@ -88,10 +86,16 @@ impl Lane {
     ///
     /// Not cancel safe: what Redis answers to a dropped future is lost.
     pub(super) async fn take(&mut self, wanted: usize) -> Result<Option<Read>, Fault> {
-        let command = self.format().take(&self.rotated_keys(), self.count(wanted));
+        let count = self.count(wanted);
+        let mut commands = self.format().take(&self.rotated_keys(), count);
         self.link = self.shard.generation().ok();
-        match self.shard.run_once(&command).await {
-            Ok(answer) => self.parse(answer).await,
+        let answer = if commands.len() > 1 {
+            self.shard.run_transaction(commands).await.map(Value::Array)
+        } else {
+            self.shard.run_once(&commands.remove(0)).await
+        };
+        match answer {
+            Ok(answer) => Ok(self.parse(answer).await?.map(|(_, read)| read)),
             Err(fault) => {
                 self.interrupted(fault.may_have_run);
                 Err(fault)
@@ -113,37 +117,87 @@ impl Lane {
     }
 
     async fn wait_once(&mut self, wanted: usize, stop: &CancellationToken) -> Result<Option<Read>, Fault> {
-        if self.format().takes_first(self.count(wanted))
+        let count = self.count(wanted);
+        if self.format().takes_first(count)
             && let Some(read) = self.take(wanted).await?
         {
             return Ok(Some(read));
         }
+        // One entry alone comes as well by a wait.
+        if count > 1
+            && let Some(read) = self.take_more(count, stop).await?
+        {
+            return Ok(Some(read));
+        }
+        let mut wait = redis::pipe();
+        wait.add_command(self.format().wait(&self.rotated_keys(), self.shard.blocking_timeout()));
+        if count > 1 {
+            // What is behind the message is known when it comes, and nothing is asked in vain.
+            self.keys.iter().filter_map(|key| self.format().length(key)).for_each(|length| {
+                wait.add_command(length);
+            });
+        }
+        let mut answers = self.run(&wait, wait_answers, stop).await?;
+        let lengths = answers.split_off(answers.len().min(1));
+        let Some((place, mut read)) = self.parse(answers.pop().unwrap_or(Value::Nil)).await? else { return Ok(None) };
+        // Its size is known now.
+        let rest = self.count(wanted) - 1;
+        if rest > 0 && matches!(lengths.get(place), Some(Value::Int(1..))) {
+            self.more = Some(place);
+            // Should it fail, what has been taken is there all the same, and the next read tells.
+            if let Ok(Some(behind)) = self.take_more(rest, stop).await {
+                read.raw.extend(behind.raw);
+            }
+        }
+        Ok(Some(read))
+    }
+
+    /// Takes up to `count` entries from a channel from which the last read has left something.
+    async fn take_more(&mut self, count: usize, stop: &CancellationToken) -> Result<Option<Read>, Fault> {
+        let Some(place) = self.more.take() else { return Ok(None) };
+        let answer = match <[Cmd; 1]>::try_from(self.format().take(&[&self.keys[place]], count)) {
+            Ok([command]) => {
+                let mut alone = redis::pipe();
+                alone.add_command(command);
+                self.run(&alone, wait_answers, stop).await?.pop().unwrap_or(Value::Nil)
+            }
+            Err(commands) => Value::Array(self.run(&transaction(commands), executed, stop).await?),
+        };
+        let Some((place, read)) = self.parse(answer).await? else { return Ok(None) };
+        // Other channels have their turns before there is another read of the same one.
+        self.more = (self.keys.len() == 1 && is_full(&read.raw, count)).then_some(place);
+        Ok(Some(read))
+    }
+
+    /// Runs commands on a connection of this lane.
+    async fn run(
+        &mut self,
+        commands: &Pipeline,
+        judge: fn(Vec<Value>) -> Result<Vec<Value>, RedisError>,
+        stop: &CancellationToken,
+    ) -> Result<Vec<Value>, Fault> {
         self.end_what_was_left_behind().await?;
         let mut connection = self.shard.blocking(self.connection.take()).await?;
-        let timeout = self.shard.blocking_timeout();
-        let command = self.format().wait(&self.rotated_keys(), self.count(wanted), timeout);
-        let answer = read(&self.shard, &mut connection, &command, stop).await.map_err(Fault::from);
-        match answer {
+        match read(&self.shard, &mut connection, commands, stop).await.and_then(judge).map_err(Fault::from) {
             Err(fault) if fault.broken => {
                 self.shard.read_failed(connection.generation, &fault);
                 // The server may go on waiting for messages that nobody would hear of.
-                self.left_behind = Some(connection.unblock());
+                self.left_behind = Some(connection.client.clone());
                 connection.discard();
                 self.interrupted(fault.may_have_run);
                 Err(fault)
             }
             answer => {
                 self.connection = Some(connection);
-                self.parse(answer?).await
+                answer
             }
         }
     }
 
     /// Ends the read on a connection that was given up, if the server still waits in it: what it gave there would be lost.
-    /// Where it has come back since, the id may be that of another reader, which then begins its read again.
     async fn end_what_was_left_behind(&mut self) -> Result<(), Fault> {
-        if let Some(unblock) = &self.left_behind {
-            match self.shard.run_once(unblock).await {
+        if let Some(client) = &self.left_behind {
+            match self.shard.unblock(client).await {
                 Err(fault) if fault.outage => return Err(fault),
                 _ => self.left_behind = None,
             }
@@ -190,7 +244,8 @@ impl Lane {
         if self.ahead { self.fits } else { wanted.clamp(1, self.fits) }
     }
 
-    async fn parse(&mut self, answer: Value) -> Result<Option<Read>, Fault> {
+    /// What an answer has brought, with the place of its channel.
+    async fn parse(&mut self, answer: Value) -> Result<Option<(usize, Read)>, Fault> {
         self.pause = FIRST_PAUSE;
         let popped = self.format().popped(&self.shard, answer).await;
         let Some(Popped { key, raw }) = popped.inspect_err(|_| self.interrupted(true))? else {
@@ -200,19 +255,18 @@ impl Lane {
         let place = place.ok_or_else(|| Fault::unexpected("a pop gave a key that it was not asked for"))?;
         self.first = (place + 1) % self.keys.len();
         self.measure(&raw);
-        Ok(Some(Read { channel: self.channels[place].clone(), raw }))
+        Ok(Some((place, Read { channel: self.channels[place].clone(), raw })))
     }
 
     fn measure(&mut self, raw: &[Raw]) {
-        let bytes: usize = raw.iter().map(|raw| raw.body.len()).sum();
-        let fits = (READ_BYTES * raw.len() / bytes.max(1)).min(self.fits * GROWTH);
+        let fits = (READ_BYTES * raw.len() / bytes(raw).max(1)).min(self.fits * GROWTH);
         self.fits = fits.clamp(1, MOST_ENTRIES);
     }
 
     /// Tells that what Redis may have popped for a connection that broke is lost. It may have been too much for the
     /// connection, so that the next read is small.
     fn interrupted(&mut self, may_have_popped: bool) {
-        self.fits = first_fits(self.format());
+        self.fits = 1;
         if may_have_popped {
             let event = Event::ReadInterrupted {
                 shard: self.shard.index,
@@ -224,47 +278,11 @@ impl Lane {
     }
 }
 
-fn first_fits(format: &dyn Format) -> usize {
-    (FIRST_BYTES / format.largest()).clamp(1, GROWTH)
+/// Whether a read that aimed at `count` messages has brought as much as one read may.
+fn is_full(raw: &[Raw], count: usize) -> bool {
+    raw.len() >= count || bytes(raw) >= READ_BYTES
 }
 
-/// Runs a blocking read. A cancelled `stop` ends the wait on the server, so that the answer is always heard; so does the
-/// end of the link that the connection belongs to, over the next one, since nothing else may tell that the connection is
-/// dead too. If the server has a message for it then, it has the time of an answer to arrive.
-async fn read(
-    shard: &Shard,
-    connection: &mut BlockingConnection,
-    command: &Cmd,
-    stop: &CancellationToken,
-) -> Result<Value, RedisError> {
-    let (unblock, generation) = (connection.unblock(), connection.generation);
-    let mut answer = std::pin::pin!(connection.run(command));
-    tokio::select! {
-        biased;
-        answer = &mut answer => return answer,
-        () = stop.cancelled() => {}
-        _ = shard.gone(generation) => {}
-    }
-    // A command that the server has not begun yet is not ended, so that it has to be told again.
-    let tell = async {
-        loop {
-            // If it fails the read ends by its own timeout, or with its connection.
-            let told = shard.run_once(&unblock).await;
-            if matches!(told, Ok(Value::Int(1))) && shard.generation().is_ok_and(|now| now != generation) {
-                // It has ended with nothing, whether or not that can be heard.
-                return Ok(Value::Nil);
-            }
-            tokio::time::sleep(TELL_AGAIN).await;
-        }
-    };
-    let late = async {
-        shard.gone(generation).await;
-        tokio::time::sleep(shard.answer_time()).await;
-    };
-    tokio::select! {
-        biased;
-        answer = &mut answer => answer,
-        ended = tell => ended,
-        () = late => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
-    }
+fn bytes(raw: &[Raw]) -> usize {
+    raw.iter().map(|raw| raw.body.len()).sum()
 }

@@ -1,5 +1,6 @@
 //! The way in: blocking reads on connections of their own, shared by those who wait for the same channels.
 
+mod blocking;
 mod consumer;
 mod contest;
 mod format;
@@ -16,7 +17,7 @@ mod reports;
 mod sorter;
 mod task;
 
-pub(crate) use format::{Format, Popped, Raw, Sorter, Unreadable};
+pub(crate) use format::{Format, Popped, READ_BYTES, Raw, Sorter, Unreadable};
 pub(super) use native::Native;
 pub(crate) use parcel::Parcel;
 pub(super) use quarantine::Quarantine;

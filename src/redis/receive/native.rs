@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use redis::{Cmd, Value};
+use redis::{Cmd, RedisError, Value};
 use tokio_util::sync::CancellationToken;
 
-use super::format::{Format, Popped, Raw, Sorter, Unreadable};
+use super::format::{Format, Popped, READ_BYTES, Raw, SMALL_CHANNEL, Sorter, Unreadable};
 use super::parcel::Parcel;
 use super::quarantine::Quarantine;
 use super::sorter::EntrySorter;
@@ -62,20 +62,29 @@ impl Format for Native {
         self.0.topology.keys.channel(non_local)
     }
 
-    fn largest(&self) -> usize {
-        self.0.envelope.max_message_size()
+    fn take(&self, keys: &[&str], count: usize) -> Vec<Cmd> {
+        match keys {
+            [list] if count > 1 => {
+                let gate = gate(list);
+                // A transaction goes on behind a script that is unknown, so that the script comes with it.
+                let mut bound = script::BOUND_POP.call_with_source(&[list, &*gate]);
+                bound.arg(count).arg(SMALL_CHANNEL).arg(READ_BYTES);
+                vec![bound, pop(&[&gate, list], count)]
+            }
+            keys => vec![pop(keys, 1)],
+        }
     }
 
-    fn take(&self, keys: &[&str], count: usize) -> Cmd {
-        let mut command = redis::cmd("LMPOP");
-        command.arg(keys.len()).arg(keys).arg("LEFT").arg("COUNT").arg(count);
-        command
-    }
-
-    fn wait(&self, keys: &[&str], count: usize, timeout: Duration) -> Cmd {
+    fn wait(&self, keys: &[&str], timeout: Duration) -> Cmd {
         let mut command = redis::cmd("BLMPOP");
-        command.arg(timeout.as_secs_f64()).arg(keys.len()).arg(keys).arg("LEFT").arg("COUNT").arg(count);
+        command.arg(timeout.as_secs_f64()).arg(keys.len()).arg(keys).arg("LEFT");
         command
+    }
+
+    fn length(&self, key: &str) -> Option<Cmd> {
+        let mut command = redis::cmd("LLEN");
+        command.arg(key);
+        Some(command)
     }
 
     fn takes_first(&self, _: usize) -> bool {
@@ -84,11 +93,22 @@ impl Format for Native {
 
     async fn popped(&self, _: &Shard, answer: Value) -> Result<Option<Popped>, Fault> {
         let unexpected = || Fault::unexpected("a pop gave something else than a key and a list");
-        let Value::Array(parts) = answer else {
-            return if answer == Value::Nil { Ok(None) } else { Err(unexpected()) };
+        let two = |answer| match answer {
+            Value::Nil => Ok(None),
+            Value::Array(parts) => <[Value; 2]>::try_from(parts).map(Some).map_err(|_| unexpected()),
+            _ => Err(unexpected()),
         };
-        let Ok([Value::BulkString(key), Value::Array(values)]) = <[Value; 2]>::try_from(parts) else {
-            return Err(unexpected());
+        let taken = match two(answer)? {
+            // Of a transaction: what its script has taken, or else what it has left to the pop.
+            Some([taken @ Value::Array(_), _]) => two(taken)?,
+            Some([Value::Nil, popped]) => two(popped.extract_error()?)?,
+            Some([Value::ServerError(error), _]) => return Err(RedisError::from(error).into()),
+            other => other,
+        };
+        let (key, values) = match taken {
+            Some([Value::BulkString(key), Value::Array(values)]) => (key, values),
+            None => return Ok(None),
+            _ => return Err(unexpected()),
         };
         let raw = values.into_iter().filter_map(|value| match value {
             Value::BulkString(entry) => Some(Raw { body: entry.into(), label: Bytes::new() }),
@@ -119,6 +139,18 @@ impl Format for Native {
         }
         command
     }
+}
+
+/// The command that takes up to `count` entries from the first of `keys` that has any.
+fn pop(keys: &[&str], count: usize) -> Cmd {
+    let mut command = redis::cmd("LMPOP");
+    command.arg(keys.len()).arg(keys).arg("LEFT").arg("COUNT").arg(count);
+    command
+}
+
+/// The key that keeps a pop from `list` when it would be too large. It is in the same slot.
+fn gate(list: &str) -> String {
+    format!("{list}:gate")
 }
 
 fn rest_of(address: &Address<Text>, locals: Vec<Text>) -> Address<Text> {

@@ -119,6 +119,10 @@ impl Wire for Lists {
         &self.keys
     }
 
+    fn max_message_size(&self) -> usize {
+        self.payload.max_message_size
+    }
+
     fn check(&self, message: &Message) -> Result<()> {
         self.payload.check(message)
     }

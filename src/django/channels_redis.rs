@@ -127,6 +127,10 @@ impl Wire for SortedSets {
         &self.keys
     }
 
+    fn max_message_size(&self) -> usize {
+        self.payload.max_message_size
+    }
+
     fn check(&self, message: &Message) -> Result<()> {
         self.payload.check(message)
     }

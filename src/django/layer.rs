@@ -58,7 +58,7 @@ impl<F> DjangoLayer<F> {
     ) -> Self {
         let groups = Groups { places: base.places.clone(), keys: wire.keys().clone(), expiry: group_expiry };
         let sender = Sender::start(base.places.clone(), &wire, &base.work, &base.closing);
-        let max_message_size = format.largest();
+        let max_message_size = wire.max_message_size();
         let readers = Readers::new(base.places.clone(), format, base.events.clone(), &base.work, &base.closing);
         let checkup = Checkup::new(base.places.shards.len());
         Self {

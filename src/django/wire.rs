@@ -19,6 +19,9 @@ use crate::redis::shard::Shard;
 pub(super) trait Wire: Send + Sync + 'static {
     fn keys(&self) -> &Keys;
 
+    /// How many bytes a message may have.
+    fn max_message_size(&self) -> usize;
+
     /// Whether `message` can be carried.
     fn check(&self, message: &Message) -> Result<()>;
 

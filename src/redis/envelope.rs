@@ -35,6 +35,11 @@ impl Envelope {
         self.expiry
     }
 
+    /// How many bytes an encoded message may have.
+    pub(super) fn max_message_size(&self) -> usize {
+        self.max_message_size
+    }
+
     /// Whether bodies are sealed.
     pub(super) fn seals(&self) -> bool {
         self.key_ring.is_some()

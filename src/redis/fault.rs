@@ -18,7 +18,7 @@ pub(crate) struct Fault {
     /// Whether there is no server to talk to, rather than one that refused.
     pub(crate) outage: bool,
     /// Whether the same command may succeed later.
-    transient: bool,
+    pub(crate) transient: bool,
     cause: Cause,
 }
 

@@ -21,8 +21,6 @@ use crate::name::{ChannelName, GroupName};
 const FORGET_AFTER: Duration = Duration::from_mins(1);
 /// How much longer than the expiry of messages the end of a membership is remembered.
 const REMEMBER_LONGER: Duration = Duration::from_mins(1);
-/// How far the version of a message may lie beyond what is known here of the time of its group's server.
-const CLOCK_TOLERANCE: Duration = Duration::from_secs(10);
 
 /// The groups of a layer, and what its readers know of their members.
 #[derive(Debug)]
@@ -198,18 +196,19 @@ impl Groups {
         Ok(channels)
     }
 
-    /// The members that `group` had on `route`, which ends in `!`, at `version` and at the time `sent_ms`; nothing if it
-    /// cannot have had that version yet.
+    /// The members that `group` had on `route`, which ends in `!`, at `version` and at the time `sent_ms`. Of a version that
+    /// the group does not have, they are those that it has now.
     pub(super) async fn members_at(
         &self,
         group: &GroupName,
         route: &ChannelName,
         version: u64,
         sent_ms: u64,
-    ) -> Result<Option<Arc<[ChannelName]>>, Fault> {
-        let sent = sent_ms.saturating_mul(1000);
+    ) -> Result<Arc<[ChannelName]>, Fault> {
         let shard = self.topology.shard_of_group(group);
         let place = self.place(group, route);
+        // No message was sent later than now, whatever the clocks of two servers say.
+        let sent = sent_ms.saturating_mul(1000).min(now_microseconds(shard));
         loop {
             let generation = shard.generation();
             let known = {
@@ -221,7 +220,7 @@ impl Groups {
                 }
                 let known = fetched.membership.version();
                 if known > 0 && known >= version {
-                    return Ok(Some(fetched.membership.at(version, sent)));
+                    return Ok(fetched.membership.at(version, sent));
                 }
                 fetched.generation = generation.as_ref().ok().copied();
                 known
@@ -230,11 +229,6 @@ impl Groups {
             // Messages that have been popped stand behind this one, so that it is not for long that it may wait.
             let answer = shard.run_once(&self.members_command(group, route, known)).await?;
             let changes = parse_changes(answer, route.as_str())?;
-            if version > changes.version
-                && version > now_microseconds(shard).saturating_add(microseconds(CLOCK_TOLERANCE))
-            {
-                return Ok(None);
-            }
             let is_known = changes.version >= version;
             {
                 let mut fetched = place.fetched.lock();
@@ -243,17 +237,17 @@ impl Groups {
                 }
                 fetched.membership.apply(changes, now_microseconds(shard));
                 if is_known {
-                    return Ok(Some(fetched.membership.at(version, sent)));
+                    return Ok(fetched.membership.at(version, sent));
                 }
             }
-            return self.members_before_the_end(group, route, version, sent).await.map(Some);
+            return self.members_of_another_version(group, route, version, sent).await;
         }
     }
 
-    /// The members that a group had at a version of which its server does not know any more, as the group has ended since; of
-    /// those it still tells. What the message says of its version is believed for this message alone: it may come from
-    /// anybody, and whoever knows a later version asks no more.
-    async fn members_before_the_end(
+    /// The members of a group whose server does not know `version`: the group has ended since, or the server has lost its
+    /// data, or its clock has stepped back. The version is believed for this message alone: the message may come from anybody,
+    /// and a reader that knows a later version asks no more.
+    async fn members_of_another_version(
         &self,
         group: &GroupName,
         route: &ChannelName,
@@ -295,10 +289,6 @@ impl Groups {
 
 fn now_microseconds(shard: &Shard) -> u64 {
     shard.clock.now_ms().unwrap_or(0).saturating_mul(1000)
-}
-
-fn microseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn parse_routes(answer: &Value) -> Result<Routes, Fault> {

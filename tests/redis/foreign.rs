@@ -164,8 +164,10 @@ async fn versions_that_a_group_cannot_have_yet() {
     assert_eq!(take(&layer, "l!").await.channel, *"l!a");
     let in_an_hour = (now_ms(&mut server.connection().await).await + 3_600_000) * 1000;
     for version in [u64::MAX, u64::MAX / 2, 1 << 53, in_an_hour] {
+        // The clock of the group's server may have stepped back since: the message goes to those who are members now.
         let entry = [&[VERSION | 2, 1, b'g'], &version.to_be_bytes()[..], b"\x80"].concat();
-        check(&site, &layer, "l!a", "l!", &stamped(server, &entry).await, "undecodable").await;
+        let () = server.connection().await.rpush(site.list("l!"), stamped(server, &entry).await).await.unwrap();
+        assert_eq!(take(&layer, "l!").await.channel, *"l!a");
         // The group goes on: who leaves gets nothing more, and who joins does.
         for (joins, leaves) in [("l!b", "l!a"), ("l!a", "l!b")] {
             layer.group_add("g", joins).await.unwrap();

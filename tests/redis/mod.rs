@@ -10,6 +10,7 @@ mod flushing;
 mod foreign;
 mod group_scripts;
 mod health;
+mod held;
 mod keys;
 mod large;
 mod latency;

@@ -6,7 +6,7 @@ use channel_layer::{CapacityRule, ChannelLayer, Error, Event};
 use redis::AsyncCommands;
 
 use super::restarts::wait_for_blocked;
-use super::tools::{Layer, Site, connect, entries, event, number, numbered, take, take_number, take_numbers};
+use super::tools::{Layer, Site, connect, event, number, numbered, take, take_number, take_numbers};
 use crate::support::{DEADLINE, Proxy, RedisServer, shared_servers, within};
 
 async fn start() -> (Site, Layer) {
@@ -261,72 +261,6 @@ async fn one_shot_receives_of_normal_channels_survive_a_killed_shard() {
         assert_eq!(take_number(&layer, "n").await, n);
     }
     assert!(layer.try_receive(&["n"]).await.unwrap().is_none());
-}
-
-/// Gives a group on the first server a member on the second one, and sends a message to the group and then one to the member;
-/// gives what the member's process reads.
-async fn send_apart(site: &Site, layer: &Layer, servers: &[RedisServer; 2]) -> String {
-    let (mut group, mut process) = (None, None);
-    for n in 0.. {
-        let (name, local) = (format!("name{n}"), format!("name{n}!"));
-        layer.group_add(&name, "probe").await.unwrap();
-        if servers[0].connection().await.exists(site.key(&format!("group:{{{name}}}"))).await.unwrap() {
-            group = Some(name);
-        }
-        layer.send(&format!("{local}a"), numbered(0)).await.unwrap();
-        if servers[1].connection().await.exists(site.list(&local)).await.unwrap() {
-            process = Some(local.clone());
-        }
-        take(layer, &local).await;
-        if group.is_some() && process.is_some() {
-            break;
-        }
-    }
-    let (group, source) = (group.unwrap(), process.unwrap());
-    let member = format!("{source}a");
-    layer.group_add(&group, &member).await.unwrap();
-    layer.group_send(&group, numbered(1)).await.unwrap();
-    layer.send(&member, numbered(2)).await.unwrap();
-    source
-}
-
-#[tokio::test]
-async fn direct_messages_pass_group_messages_whose_group_is_away() {
-    let mut servers = [RedisServer::start(), RedisServer::start()];
-    let site = Site::on(&servers);
-    let layer = connect(site.config().command_timeout(Duration::from_millis(500))).await;
-    let source = send_apart(&site, &layer, &servers).await;
-    let mut events = layer.events();
-    servers[0].stop();
-    event(&mut events, "the outage", |event| matches!(event, Event::ShardDown { shard: 0, .. })).await;
-    assert_eq!(take_number(&layer, &source).await, 2);
-}
-
-#[tokio::test]
-async fn closing_puts_group_messages_back_whose_group_is_away() {
-    for closes_the_layer in [false, true] {
-        let mut servers = [RedisServer::start(), RedisServer::start()];
-        let site = Site::on(&servers);
-        let layer = connect(site.config().command_timeout(Duration::from_millis(500))).await;
-        let source = send_apart(&site, &layer, &servers).await;
-        let mut there = servers[1].connection().await;
-        let sent = entries(&mut there, &site.list(&source)).await;
-        let mut events = layer.events();
-        servers[0].stop();
-        event(&mut events, "the outage", |event| matches!(event, Event::ShardDown { shard: 0, .. })).await;
-        let mut receiver = layer.receiver(&[&source]).unwrap();
-        // It waits for the group of the first message, and nobody waits for it.
-        let read = tokio::time::timeout(Duration::from_millis(200), receiver.recv()).await;
-        assert!(read.is_err(), "{read:?}");
-        let left = entries(&mut there, &site.list(&source)).await;
-        assert!(left.is_empty(), "{} entries have not been taken", left.len());
-        if closes_the_layer {
-            within(DEADLINE, "the end of closing", layer.close()).await.unwrap();
-        } else {
-            within(DEADLINE, "the end of the receiver", receiver.close()).await.unwrap();
-        }
-        assert_eq!(entries(&mut there, &site.list(&source)).await, sent);
-    }
 }
 
 #[tokio::test]

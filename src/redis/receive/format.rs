@@ -1,5 +1,6 @@
 //! `Format`: how a layer keeps its messages in Redis, as far as reading them goes.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,6 +70,12 @@ pub(crate) trait Sorter: Send + Sync {
     /// The parcels of what was taken from `source`. Those for nobody, and those that are no messages, are counted and
     /// left out; of some it may not be known who they are for.
     async fn parcels(&mut self, shard: &Arc<Shard>, source: &ChannelName, raw: Vec<Raw>) -> Vec<Parcel>;
+
+    /// Asks again who `held` are for, of whom that was not known. Those for nobody are left out, and those that have expired
+    /// are counted too.
+    async fn ask_again(&mut self, held: VecDeque<Parcel>) -> Vec<Parcel> {
+        held.into()
+    }
 }
 
 /// What one read took from one key, in order.

@@ -1,9 +1,11 @@
 //! The way in: blocking reads on connections of their own, shared by those who wait for the same channels.
 
+mod accept;
 mod blocking;
 mod consumer;
 mod contest;
 mod format;
+mod held;
 mod holders;
 mod lane;
 mod native;
@@ -16,6 +18,7 @@ mod reads;
 mod reports;
 mod sorter;
 mod task;
+mod timer;
 
 pub(crate) use format::{Format, Popped, READ_BYTES, Raw, Sorter, Unreadable};
 pub(super) use native::Native;

@@ -7,8 +7,8 @@ use super::format::{Format, Raw, Unreadable};
 use crate::drops::{self, DropReason};
 use crate::layer::{Delivery, Sink};
 use crate::message::Message;
-use crate::name::ChannelName;
-use crate::redis::frame::Entry;
+use crate::name::{ChannelName, GroupName};
+use crate::redis::frame::{Address, Entry};
 use crate::redis::shard::Shard;
 
 /// One message that was taken, and whom it still has to reach.
@@ -90,8 +90,7 @@ impl Parcel {
     /// Hands the message to the next recipients, `limit` at most, which is at least 1. They are many where a group is
     /// large, so that what concerns all of them is done once.
     fn hand_over(&mut self, format: &dyn Format, sink: Sink<'_>, limit: usize) -> Taken {
-        // Every entry came over a connection that has told the time.
-        let now = self.shard.clock.now_ms().unwrap_or(0);
+        let now = self.now();
         if self.expires <= now {
             drops::count(DropReason::Expired, self.left());
             return Taken::Expired;
@@ -104,7 +103,7 @@ impl Parcel {
             }
         };
         match &mut self.to {
-            // Only a reader that ends keeps one, and drops it where its successor takes over instead of Redis.
+            // Only a reader that ends has one here, to put it back.
             Recipients::Unknown => {
                 drops::count(DropReason::ShardDown, 1);
                 Taken::Deliveries { count: 0, more: false }
@@ -145,6 +144,30 @@ impl Parcel {
             Recipients::Members { channels, next } if *next > 0 => Some(&channels[*next..]),
             _ => None,
         }
+    }
+
+    /// The group of one that is for its members, with the version and the time in ms of its send.
+    pub(super) fn group(&self) -> Option<(GroupName, u64, u64)> {
+        let entry = self.entry()?;
+        match &entry.address {
+            Address::Group { group, version } => Some((GroupName::parse(group).ok()?, *version, entry.sent())),
+            _ => None,
+        }
+    }
+
+    /// Notes who it is for.
+    pub(super) fn address(&mut self, channels: Arc<[ChannelName]>) {
+        self.to = Recipients::Members { channels, next: 0 };
+    }
+
+    /// Whether it has expired, by the clock of its shard.
+    pub(super) fn has_expired(&self) -> bool {
+        self.expires <= self.now()
+    }
+
+    fn now(&self) -> u64 {
+        // Every entry came over a connection that has told the time.
+        self.shard.clock.now_ms().unwrap_or(0)
     }
 
     /// Whether it could not be found out who it is for.

@@ -10,6 +10,7 @@ use tokio::sync::{broadcast, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::format::Format;
+use super::held::Held;
 use super::holders::Holders;
 use super::lane::Lane;
 use super::parcel::{self, Parcel};
@@ -56,6 +57,8 @@ pub(super) struct Reader {
 #[derive(Default)]
 pub(super) struct State {
     pub(super) parcels: VecDeque<Parcel>,
+    /// What came too, and is for members that are not known yet.
+    pub(super) held: Held,
     /// Deliveries that consumers wait for, all together.
     pub(super) wanted: usize,
     /// Consumers that wait, first come first served, each once.
@@ -140,8 +143,8 @@ impl Reader {
     pub(super) fn finish(self: &Arc<Self>) {
         let mut state = self.state();
         state.reach(Phase::Finished);
-        let left = std::mem::take(&mut state.parcels);
-        if let Some(first) = left.front() {
+        let left = state.take_all();
+        if let Some(first) = left.first() {
             drops::count(DropReason::ShardDown, left.iter().map(Parcel::left).sum());
             state.lost = Some((first.shard.index, Fault::unsent(RuntimeEnded)));
             (*self.surroundings.lost.lock()).clone_from(&state.lost);
@@ -161,9 +164,9 @@ impl Reader {
         let is_theirs = |parcel: &Parcel| parcel.has_one_reader() && successor.channels.contains(&parcel.source);
         let theirs = {
             let mut state = self.state();
-            let (theirs, ours): (VecDeque<_>, _) = std::mem::take(&mut state.parcels).into_iter().partition(is_theirs);
-            state.parcels = ours;
-            Vec::from(theirs)
+            let (theirs, ours) = state.take_all().into_iter().partition::<Vec<_>, _>(is_theirs);
+            state.prepend(ours);
+            theirs
         };
         // The states are held one after the other, so that two readers can do so to each other.
         let mut heirs = successor.state();
@@ -224,8 +227,17 @@ impl State {
     /// Puts parcels before those that are there.
     pub(super) fn prepend(&mut self, parcels: Vec<Parcel>) {
         for parcel in parcels.into_iter().rev() {
-            self.parcels.push_front(parcel);
+            if parcel.is_for_unknown() {
+                self.held.push_front(parcel);
+            } else {
+                self.parcels.push_front(parcel);
+            }
         }
+    }
+
+    /// Takes out all parcels: those that were held have been here for longer.
+    pub(super) fn take_all(&mut self) -> Vec<Parcel> {
+        self.held.take().into_iter().chain(std::mem::take(&mut self.parcels)).collect()
     }
 
     /// Whether somebody asks what is there now. Those who have gone are forgotten: a look for nobody could take over

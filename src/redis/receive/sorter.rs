@@ -1,6 +1,6 @@
 //! Popped entries to parcels: who each is for.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,8 +16,9 @@ use crate::name::{ChannelName, GroupName};
 use crate::redis::frame::{Address, Entry, Text};
 use crate::redis::shard::Shard;
 
-/// How long to wait for the shard of a group whose message has been popped.
-const GROUP_PATIENCE: Duration = Duration::from_secs(4);
+/// How long all messages wait for the shard of a group whose message has been popped: about as long as it takes to connect
+/// again, so that their order holds when a connection breaks.
+const GROUP_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Finds out who the entries of one reader are for.
 pub(super) struct EntrySorter {
@@ -29,9 +30,10 @@ pub(super) struct EntrySorter {
 /// What is told of the members of a group.
 enum Told {
     Members(Arc<[ChannelName]>),
-    /// It cannot have had that version yet.
-    NoSuchVersion,
-    Nothing,
+    /// Nothing while its server is away, or cannot answer now.
+    NotNow,
+    /// Nothing, and its server will not say more.
+    Never,
 }
 
 #[async_trait]
@@ -40,6 +42,33 @@ impl Sorter for EntrySorter {
         let mut parcels = Vec::with_capacity(raw.len());
         for Raw { body, .. } in raw {
             parcels.extend(self.parcel(shard, source, body).await);
+        }
+        parcels
+    }
+
+    async fn ask_again(&mut self, held: VecDeque<Parcel>) -> Vec<Parcel> {
+        let mut parcels = Vec::with_capacity(held.len());
+        // What a group's server does not tell for one message, it does not tell for those behind it either.
+        let mut unanswered = HashSet::new();
+        for mut parcel in held {
+            if parcel.has_expired() {
+                drops::count(DropReason::Expired, parcel.left());
+                continue;
+            }
+            if let Some((group, version, sent)) = parcel.group().filter(|(group, ..)| !unanswered.contains(group)) {
+                match self.members(&group, &parcel.source.clone(), version, sent).await {
+                    Told::Members(channels) if channels.is_empty() => continue,
+                    Told::Members(channels) => parcel.address(channels),
+                    Told::NotNow => {
+                        unanswered.insert(group);
+                    }
+                    Told::Never => {
+                        drops::count(DropReason::ShardDown, 1);
+                        continue;
+                    }
+                }
+            }
+            parcels.push(parcel);
         }
         parcels
     }
@@ -77,8 +106,11 @@ impl EntrySorter {
                 match self.members(&group, source, *version, entry.sent()).await {
                     Told::Members(channels) if channels.is_empty() => None,
                     Told::Members(channels) => Some(Parcel::to_members(shard.clone(), source.clone(), entry, channels)),
-                    Told::NoSuchVersion => self.refuse(shard, bytes, "its group cannot have its version yet"),
-                    Told::Nothing => Some(Parcel::to_unknown(shard.clone(), source.clone(), entry)),
+                    Told::NotNow => Some(Parcel::to_unknown(shard.clone(), source.clone(), entry)),
+                    Told::Never => {
+                        drops::count(DropReason::ShardDown, 1);
+                        None
+                    }
                 }
             }
             Address::Channel | Address::Group { .. } if !to_local => {
@@ -94,30 +126,29 @@ impl EntrySorter {
         None
     }
 
-    /// The members of a group at the version and time of a send. Its server tells nothing when it refuses, or is away
-    /// for long.
+    /// The members of a group at the version and time of a send.
     async fn members(&mut self, group: &GroupName, route: &ChannelName, version: u64, sent: u64) -> Told {
         let Inner { groups, topology, closing, .. } = &*self.native;
         let shard = topology.shard_of_group(group);
         // Only the first message for a server that is away is worth waiting for; those behind it have waited too.
         let waits = !closing.is_cancelled() && !self.given_up.contains(&shard.index);
         let deadline = Instant::now() + if waits { GROUP_PATIENCE } else { Duration::ZERO };
-        loop {
+        let transient = loop {
             match groups.members_at(group, route, version, sent).await {
                 Ok(members) => {
                     self.given_up.remove(&shard.index);
-                    return members.map_or(Told::NoSuchVersion, Told::Members);
+                    return Told::Members(members);
                 }
                 Err(fault) => {
                     let away = fault.broken || !shard.is_up();
                     let up = closing.run_until_cancelled(shard.up());
                     if !away || !matches!(tokio::time::timeout_at(deadline, up).await, Ok(Some(_))) {
-                        break;
+                        break away || fault.transient;
                     }
                 }
             }
-        }
+        };
         self.given_up.insert(shard.index);
-        Told::Nothing
+        if transient { Told::NotNow } else { Told::Never }
     }
 }

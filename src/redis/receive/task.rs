@@ -12,15 +12,17 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::accept::{accept, ask_again};
 use super::contest::Contest;
 use super::format::Sorter;
 use super::holders::Contested;
-use super::lane::{Lane, Read};
+use super::lane::Lane;
 use super::parcel::Parcel;
 use super::put_back::{PutBack, put_back};
 use super::reader::{Phase, Reader, Successor};
 use super::reads::{Progress, Reads, Report, wait};
 use super::reports::Reports;
+use super::timer::until;
 use crate::drops::{self, DropReason};
 use crate::redis::fault::Fault;
 
@@ -140,7 +142,7 @@ impl Task<'_> {
                 let wanted = state.wanted > 0;
                 let shared = !wanted && state.parcels.iter().any(|parcel| !parcel.has_one_reader());
                 let connected = lanes.iter().any(Lane::is_connected);
-                let holds = !wanted && (!state.parcels.is_empty() || connected);
+                let holds = !wanted && (!state.parcels.is_empty() || !state.held.is_empty() || connected);
                 let gone = state.users == 0;
                 (wanted, holds, shared || gone && connected, gone)
             };
@@ -149,11 +151,17 @@ impl Task<'_> {
                 (false, false) => None,
                 _ => Some((LINGER_LONG, Step::Sleep)),
             };
+            // A consumer that was woken takes what is here without a word.
+            let look_again = wanted.then(|| turn_of_other.unwrap_or_else(|| Instant::now() + LINGER_LONG));
             tokio::select! {
                 () = changed => {}
                 () = self.reader.surroundings.closing.cancelled() => {}
-                () = until(turn_of_other.filter(|_| wanted)) => {}
-                step = rest(idle_since, pause) => return step,
+                () = until(look_again) => {}
+                () = until(pause.as_ref().map(|(time, _)| idle_since + *time)) => {
+                    if let Some((_, step)) = pause {
+                        return step;
+                    }
+                }
             }
         }
     }
@@ -212,7 +220,7 @@ impl Task<'_> {
             self.note(*place, lane, &result);
             if let Ok(Progress::Read(Some(read))) = result {
                 found = true;
-                self.accept(lane, read).await;
+                accept(self.reader, &mut *self.sorter, &lane.shard, read).await;
             }
         }
         self.first = (self.first + 1) % self.lanes;
@@ -233,10 +241,10 @@ impl Task<'_> {
         loop {
             let changed = reader.work.signalled();
             let report = self.report_due();
-            let (missing, over) = {
+            let (missing, over, ask_again_at) = {
                 let mut state = reader.state();
                 let over = state.phase != Phase::Serving || !state.successors.is_empty() || state.has_looks();
-                (state.missing(), over || reader.surroundings.closing.is_cancelled())
+                (state.missing(), over || reader.surroundings.closing.is_cancelled(), state.held.ask_again_at())
             };
             if over {
                 stop.cancel();
@@ -267,14 +275,15 @@ impl Task<'_> {
                 Report { lane, place, result } = reads.next() => {
                     self.note(place, lane, &result);
                     if let Ok(Progress::Read(Some(read))) = result {
-                        self.accept(lane, read).await;
+                        accept(self.reader, &mut *self.sorter, &lane.shard, read).await;
                     }
                     idle.push((place, lane));
                 }
                 () = changed => {}
                 () = until(report) => self.report(),
+                () = until(ask_again_at) => ask_again(reader, &mut *self.sorter).await,
                 () = reader.surroundings.closing.cancelled(), if !stop.is_cancelled() => {}
-                () = rest_since(satisfied_since), if !stop.is_cancelled() => stop.cancel(),
+                () = until(satisfied_since.map(|since| since + LINGER)), if !stop.is_cancelled() => stop.cancel(),
             }
         }
     }
@@ -329,24 +338,6 @@ impl Task<'_> {
         waiters.into_iter().for_each(Waker::wake);
     }
 
-    /// Puts what a lane has popped into the buffer.
-    async fn accept(&mut self, lane: &Lane, read: Read) {
-        let mut parcels = self.sorter.parcels(&lane.shard, &read.channel, read.raw).await;
-        let waiters: Vec<_> = {
-            let mut state = self.reader.state();
-            // Before one whose group is away all others would have to wait. Only when everything goes back it does too.
-            if !state.is_closed() && !self.reader.surroundings.closing.is_cancelled() {
-                let before = parcels.len();
-                parcels.retain(|parcel| !parcel.is_for_unknown());
-                drops::count(DropReason::ShardDown, before - parcels.len());
-            }
-            let count = parcels.len();
-            state.parcels.extend(parcels);
-            (0..count).map_while(|_| state.next_waiter()).collect()
-        };
-        waiters.into_iter().for_each(Waker::wake);
-    }
-
     /// Puts the parcels that `chosen` picks back at the heads of their channels, if still nobody wants anything. Those
     /// whose server is away for longer than `patience` are kept.
     async fn put_back(&mut self, chosen: impl Fn(&Parcel) -> bool, patience: Duration) {
@@ -355,8 +346,8 @@ impl Task<'_> {
             if state.wanted > 0 && !state.is_closed() {
                 return;
             }
-            let (parcels, others) = std::mem::take(&mut state.parcels).into_iter().partition::<Vec<_>, _>(chosen);
-            state.parcels = others.into();
+            let (parcels, others) = state.take_all().into_iter().partition::<Vec<_>, _>(chosen);
+            state.prepend(others);
             parcels
         };
         let PutBack { kept, refused, lost } =
@@ -405,25 +396,4 @@ impl Task<'_> {
         self.hand_over(u64::MAX);
         self.put_back(|_| true, PUT_BACK_PATIENCE).await;
     }
-}
-
-async fn until(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time).await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn rest(since: Instant, pause: Option<(Duration, Step)>) -> Step {
-    match pause {
-        Some((time, step)) => {
-            tokio::time::sleep_until(since + time).await;
-            step
-        }
-        None => std::future::pending().await,
-    }
-}
-
-async fn rest_since(satisfied: Option<Instant>) {
-    until(satisfied.map(|since| since + LINGER)).await;
 }

@@ -186,6 +186,39 @@ async fn the_doctor_warns_of_short_keys_by_their_length() {
 }
 
 #[tokio::test]
+async fn a_variable_of_the_server_that_no_option_has_is_refused() {
+    for (variable, value, refused) in [
+        ("CHANNEL_SERVER_LISTENS", "127.0.0.1:0", true),
+        ("CHANNEL_SERVER_listen", "127.0.0.1:0", true),
+        ("CHANNEL_SERVER_ACCEPT_TIMEOUT", "5", false),
+        ("CHANNEL_SERVER_SERVICE_HOST", "10.0.0.1", false),
+        ("CHANNEL_SERVER_PORT", "tcp://10.0.0.1:80", false),
+    ] {
+        // Without a server to use it ends, whatever it makes of the variable.
+        let variables = [(variable, value), ("REDIS_ENABLED", "false")];
+        let (succeeds, told) = said(&["serve", "--listen", "127.0.0.1:0"], &variables).await;
+        let fault = format!("{variable} = ...: no option belongs to this variable");
+        assert!(!succeeds && told.contains(&fault) == refused, "{told}");
+    }
+}
+
+#[tokio::test]
+async fn an_empty_prefix_works_in_the_formats_of_python() {
+    let redis = RedisServer::start();
+    let url = redis.url();
+    for format in ["pubsub", "channels_redis", "asgi_redis"] {
+        let variables = [("CHANNEL_LAYER_PREFIX", ""), ("CHANNEL_LAYER_HOSTS", &*url)];
+        let (succeeds, told) = said(&["send", "--format", format, format, r#"{"type":"a.b"}"#], &variables).await;
+        assert!(succeeds, "{format}: {told}");
+    }
+    let layer = ChannelsRedisLayer::connect(Config::new().host(&*url).prefix("")).await.unwrap();
+    layer.send("tasks", message! { "type": "a.b" }).await.unwrap();
+    assert_eq!(redis::cmd("EXISTS").arg("tasks").query_async::<u8>(&mut redis.connection().await).await.unwrap(), 1);
+    let delivery = within(DEADLINE, "the message", layer.receive(&["tasks"])).await.unwrap();
+    assert_eq!(delivery.message.text("type"), Some("a.b"));
+}
+
+#[tokio::test]
 async fn no_command_shows_what_may_be_a_password() {
     for host in [
         "cache.example.net:6380,password=geheim,ssl=True,abortConnect=False",

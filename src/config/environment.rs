@@ -48,11 +48,32 @@ impl Config {
                 continue;
             };
             let row = Row::named(&name.to_ascii_lowercase()).filter(|_| name == name.to_ascii_uppercase());
-            let row = row.ok_or_else(|| Error::config(variable, "...", "no option belongs to this variable"))?;
+            let row = row.ok_or_else(|| unknown(variable))?;
             config.assign_variable(row, variable, value)?;
         }
         Ok(config)
     }
+}
+
+/// Checks that every variable of the environment that begins with `prefix` is one of `known`. What Kubernetes makes of a
+/// Service with such a name is passed over.
+///
+/// # Errors
+///
+/// [`Error::InvalidConfig`] naming the variable.
+pub fn check_variables(prefix: &str, known: &[&str]) -> Result<()> {
+    for (variable, value) in std::env::vars_os() {
+        let (variable, value) = (variable.to_string_lossy(), value.to_string_lossy());
+        let ours = variable.strip_prefix(prefix).is_some_and(|name| !is_service_link(name, &value));
+        if ours && !known.contains(&&*variable) {
+            return Err(unknown(&variable));
+        }
+    }
+    Ok(())
+}
+
+fn unknown(variable: &str) -> Error {
+    Error::config(variable, "...", "no option belongs to this variable")
 }
 
 /// Whether Kubernetes made the variable with this `name` behind our prefix, for a Service whose name begins like it: each

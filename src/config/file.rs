@@ -6,6 +6,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use super::options::Config;
+use super::python;
 use super::raw::Raw;
 use super::table::{OPTIONS, Row};
 use super::value::shown;
@@ -52,7 +53,7 @@ impl Config {
             return Err(Error::config("configuration", raw.kind(), "a table of options is expected"));
         };
         let mut config = Self::new();
-        for (option, raw) in options {
+        for (option, raw) in python::translated(options)? {
             config.assign(Row::named(&option).ok_or_else(|| unknown(&option))?, &option, raw)?;
         }
         Ok(config)
@@ -74,10 +75,16 @@ impl Config {
         Ok(self)
     }
 
-    /// Sets the option of `row` from a text. Errors call it `name`.
-    pub(super) fn assign_text(&mut self, row: &Row, name: &str, text: &str) -> Result<()> {
+    /// Sets the option of `row` from a text; returns the options that were set, of which a host may name several. Errors
+    /// call it `name`.
+    pub(super) fn assign_text(&mut self, row: &Row, name: &str, text: &str) -> Result<Vec<&'static Row>> {
         let raw = (row.slot)(self).raw_of(text).map_err(|reason| Error::config(name, "...", reason))?;
-        self.assign(row, name, raw)
+        let options = python::translated(vec![(row.name.to_owned(), raw)])?;
+        let set = |(option, raw): (String, Raw)| {
+            let row = Row::named(&option).ok_or_else(|| unknown(&option))?;
+            self.assign(row, name, raw).map(|()| row)
+        };
+        options.into_iter().map(set).collect()
     }
 
     /// Sets the option of `row`; null leaves it as it is. Errors call it `name`.
@@ -92,8 +99,11 @@ fn unreadable(format: &str, fault: impl fmt::Display) -> Error {
 
 /// The value is left out: a misspelt option may well hold a key.
 fn unknown(option: &str) -> Error {
-    let known: Vec<_> = OPTIONS.iter().map(|row| row.name).collect();
-    Error::config(shown(option), "...", format_args!("there is no such option; there are {}", known.join(", ")))
+    let hint = python::option_for(option).map_or_else(
+        || format!("there are {}", OPTIONS.iter().map(|row| row.name).collect::<Vec<_>>().join(", ")),
+        |ours| format!("set the option {ours}"),
+    );
+    Error::config(shown(option), "...", format_args!("there is no such option; {hint}"))
 }
 
 impl<'de> Deserialize<'de> for Config {
@@ -254,8 +264,8 @@ mod tests {
             (r#"{"hosts": [["a", 1, "secret"]]}"#, "hosts[0] = a list: a host and a port"),
             (r#"{"hosts": [["a", 65536]]}"#, "hosts[0] = {port = ...}: 65536 is out of range"),
             (
-                r#"{"hosts": ["redis://a", {"address": "redis://b", "socket_timeout": 5}]}"#,
-                "hosts[1] = {socket_timeout = ...}: it is no part of a host: set the option command_timeout",
+                r#"{"hosts": ["redis://a", {"address": "redis://b", "max_connections": 5}]}"#,
+                "hosts[1] = {max_connections = ...}: it is no part of a host: set the option pool_size",
             ),
             (
                 r#"{"hosts": [{"host": "a", "password": 5}]}"#,

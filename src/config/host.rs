@@ -120,9 +120,14 @@ impl Parts {
                 Server::read(&tcp_url(host, port))?
             }
         };
-        self.db.inspect(|db| server.set_db(*db));
-        self.username.map_or(Ok(()), |username| server.set_username(&username))?;
-        self.password.map_or(Ok(()), |password| server.set_password(&password))?;
+        // As in redis-py, what the URL has wins.
+        if !server.has_db() {
+            self.db.inspect(|db| server.set_db(*db));
+        }
+        if !server.has_login() {
+            self.username.map_or(Ok(()), |username| server.set_username(&username))?;
+            self.password.map_or(Ok(()), |password| server.set_password(&password))?;
+        }
         if self.tls {
             server.set_tls()?;
         }
@@ -319,7 +324,7 @@ mod tests {
         };
         assert_eq!(parts.into_host().expect("they are good").url(), "redis://u%40:p%2F%3A%40@h:1/2");
         let parts =
-            Parts { url: Some("unix:///s?db=1".into()), db: Some(2), password: Some("p&".into()), ..Parts::default() };
+            Parts { url: Some("unix:///s".into()), db: Some(2), password: Some("p&".into()), ..Parts::default() };
         assert_eq!(parts.into_host().expect("they are good").url(), "unix:///s?db=2&pass=p%26");
         let parts = Parts { password: Some("p".into()), ..Parts::default() };
         assert_eq!(parts.into_host().expect("they are good").url(), "redis://:p@localhost:6379/0");

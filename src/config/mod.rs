@@ -10,6 +10,7 @@ mod format;
 mod host;
 mod options;
 mod pubsub;
+mod python;
 mod raw;
 mod redis_variables;
 mod reference;
@@ -20,6 +21,7 @@ mod source;
 mod table;
 mod value;
 
+pub use environment::check_variables;
 pub use format::Format;
 pub use host::Host;
 pub use options::Config;

@@ -19,7 +19,7 @@ pub(super) const DEFAULT_CAPACITY: usize = 100;
 ///
 /// A layer checks them all once, when it is made; [`validate`](Self::validate) does the same earlier. Files and the
 /// environment have the same options under the same names, times in seconds. Those that Python's `channels_redis` and
-/// `asgi_redis` have are called as there, in the `CONFIG` of a Django site; what they hand to redis-py is unknown here.
+/// `asgi_redis` have are called as there, in the `CONFIG` of a Django site, and the forms of hosts that those have are read as well.
 ///
 /// ```
 /// use std::time::Duration;

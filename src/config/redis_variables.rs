@@ -7,7 +7,6 @@ use super::format::Format;
 use super::host::{Host, Parts};
 use super::options::Config;
 use super::raw::Raw;
-use super::server::Server;
 use super::table::{OPTIONS, Row};
 use super::value::{number_in, truth_in};
 use crate::error::{Error, Result};
@@ -88,16 +87,9 @@ impl<'v> RedisVariables<'v> {
         let (username, password) = (text("REDIS_USERNAME"), text("REDIS_PASSWORD"));
         let (port, db) = (self.whole("REDIS_PORT")?, self.whole("REDIS_DB")?);
         if let Some(url) = text("REDIS_URL") {
-            let Ok(server) = Server::read(&url) else { return Ok(Some(("REDIS_URL", url.into()))) };
-            let (has_login, has_db) = (server.has_password(), server.has_db());
-            let parts = Parts {
-                url: Some(url),
-                db: db.filter(|_| !has_db),
-                username: username.filter(|_| !has_login),
-                password: password.filter(|_| !has_login),
-                ..Parts::default()
-            };
-            let host = parts.into_host().map_err(|reason| self.refuse("REDIS_PASSWORD", &reason))?;
+            // A URL that cannot be read is refused with everything else.
+            let parts = Parts { url: Some(url.clone()), db, username, password, ..Parts::default() };
+            let host = parts.into_host().unwrap_or_else(|_| url.into());
             return Ok(Some(("REDIS_URL", host)));
         }
         let variables = ["REDIS_HOST", "REDIS_PORT", "REDIS_USERNAME", "REDIS_PASSWORD", "REDIS_DB"];

@@ -4,22 +4,9 @@ use std::fmt;
 
 use url::Url;
 
-pub(super) const DEFAULT_PORT: u16 = 6379;
+use super::python::option_for;
 
-/// What redis-py calls something that is an option of the whole configuration here.
-pub(super) const OPTIONS_OF_REDIS_PY: &[(&str, &str)] = &[
-    ("socket_timeout", "command_timeout"),
-    ("socket_connect_timeout", "connect_timeout"),
-    ("ssl_ca_certs", "tls_ca_file"),
-    ("ssl_certfile", "tls_cert_file"),
-    ("ssl_keyfile", "tls_key_file"),
-    ("max_connections", "pool_size"),
-    ("retry_on_timeout", "retry_attempts"),
-    ("socket_keepalive", "tcp_keepalive"),
-    ("health_check_interval", "tcp_keepalive"),
-    ("sentinels", "sentinels"),
-    ("master_name", "services"),
-];
+pub(super) const DEFAULT_PORT: u16 = 6379;
 
 /// Where a server is, without how to log in.
 #[derive(Debug, PartialEq, Eq)]
@@ -74,8 +61,8 @@ impl Server {
             "ssl_cert_reqs" => return self.set_certificates(value),
             _ => {
                 // Anything else may be the end of a password with a '?' in it.
-                return Err(match OPTIONS_OF_REDIS_PY.iter().find(|(other, _)| *other == name) {
-                    Some((_, ours)) => format!("parameter {name} is not supported: set the option {ours}"),
+                return Err(match option_for(name) {
+                    Some(ours) => format!("parameter {name} is not supported: set the option {ours}"),
                     None => {
                         "a parameter is not supported; there are db, username, password, protocol and ssl_cert_reqs"
                             .into()
@@ -148,8 +135,10 @@ impl Server {
         self.url.scheme() == "rediss"
     }
 
-    pub(super) fn has_password(&self) -> bool {
-        self.url.password().is_some() || self.url.query_pairs().any(|(name, _)| name == "pass")
+    /// Whether it names a user or a password.
+    pub(super) fn has_login(&self) -> bool {
+        let in_query = |name: &str| matches!(name, "user" | "pass");
+        self.url.authority().contains('@') || self.url.query_pairs().any(|(name, _)| in_query(&name))
     }
 
     /// Whether it names a database other than the first.
@@ -268,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_parameter_of_redis_py_is_refused_with_the_name_of_our_option() {
-        for (parameter, option) in OPTIONS_OF_REDIS_PY {
+        for (parameter, option) in [("socket_timeout", "command_timeout"), ("max_connections", "pool_size")] {
             let refused = Server::read(&format!("redis://a?{parameter}=1")).err().expect(parameter);
             assert!(refused.ends_with(&format!("set the option {option}")), "{refused}");
         }

@@ -26,8 +26,9 @@ impl PartialEq for Sources {
 impl Config {
     /// Sets the option of `row` to the value of `variable`.
     pub(super) fn assign_variable(&mut self, row: &'static Row, variable: &str, value: &str) -> Result<()> {
-        self.assign_text(row, variable, value)?;
-        self.came_from(row, variable);
+        for row in self.assign_text(row, variable, value)? {
+            self.came_from(row, variable);
+        }
         Ok(())
     }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::host::{Host, Parts};
+use super::python::option_for;
 use super::raw::Raw;
-use super::server::OPTIONS_OF_REDIS_PY;
 use crate::capacity::CapacityRule;
 use crate::error::{Error, Result};
 
@@ -166,8 +166,8 @@ fn set_part(parts: &mut Parts, part: &str, raw: Raw) -> Result<(), String> {
         },
         "port" => number(raw).map(|port| parts.port = port),
         "db" => number(raw).map(|db| parts.db = db),
-        _ => Err(match OPTIONS_OF_REDIS_PY.iter().find(|(theirs, _)| *theirs == part) {
-            Some((_, ours)) => format!("it is no part of a host: set the option {ours}"),
+        _ => Err(match option_for(part) {
+            Some(ours) => format!("it is no part of a host: set the option {ours}"),
             None => format!("there is no such part; there are {}", PARTS.join(", ")),
         }),
     }

@@ -17,7 +17,7 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -65,7 +65,10 @@ async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.command.unwrap_or(Command::Demo(arguments.demo)) {
         Command::Demo(demo) => demo.run().await,
-        Command::Serve(serve) => serve.run().await,
+        Command::Serve(serve) => match check_server_variables() {
+            Ok(()) => serve.run().await,
+            Err(error) => Err(error.into()),
+        },
         Command::Worker(worker) => worker.run().await,
         Command::Send(send) => send.run().await,
         Command::Receive(receive) => receive.run().await,
@@ -81,6 +84,14 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Refuses a variable of the interface server that none of its options has.
+fn check_server_variables() -> channel_layer::Result<()> {
+    let arguments = Arguments::command();
+    let serve = arguments.find_subcommand("serve").into_iter().flat_map(clap::Command::get_arguments);
+    let known: Vec<_> = serve.filter_map(|argument| argument.get_env()?.to_str()).collect();
+    channel_layer::config::check_variables("CHANNEL_SERVER_", &known)
 }
 
 /// An error and its causes in one line; some libraries repeat a cause in the text of what it caused.

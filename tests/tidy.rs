@@ -50,6 +50,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("ipnet", &["server/"]),
     ("filedescriptor", &["server/"]),
     ("tungstenite", &["server/"]),
+    ("socket2", &["server/listener/"]),
     ("clap", &["bin/"]),
 ];
 

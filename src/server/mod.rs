@@ -40,6 +40,7 @@ mod http;
 pub mod hub;
 mod interface;
 mod limits;
+mod linger;
 mod listener;
 mod lost;
 mod options;

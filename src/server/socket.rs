@@ -19,6 +19,7 @@ use tungstenite::{Error, Message, Utf8Bytes};
 use super::frame::Frame;
 use super::gateway_code::GatewayCode;
 use super::limits::{Pace, TooFast};
+use super::linger::poll_discard;
 use super::options::SocketOptions;
 
 /// Held by every socket, most of which are idle. tungstenite's default is 128 KiB.
@@ -114,15 +115,7 @@ impl<Stream: AsyncRead + AsyncWrite + Unpin> Socket<Stream> {
 
     /// Says that nothing more will be written, and reads until nothing more comes.
     pub(crate) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
-        loop {
-            let mut bytes = [0; 1024];
-            let mut buffer = ReadBuf::new(&mut bytes);
-            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
-            if buffer.filled().is_empty() {
-                return Poll::Ready(Ok(()));
-            }
-        }
+        poll_discard(&mut self.stream, cx)
     }
 
     /// Appends a data frame to what is to be written.

@@ -27,6 +27,7 @@ use super::asgi::Peer;
 use super::chunked;
 use super::content;
 use super::heartbeat::LONGEST;
+use super::linger::linger;
 use super::listener::{Stream, Tls, is_http2};
 use super::request::normalize;
 use super::shared::Shared;
@@ -160,10 +161,17 @@ where
         .header_read_timeout(transport.header_timeout.min(LONGEST))
         .max_header_size(transport.max_header_size)
         .max_buf_size(transport.max_header_size.max(SMALLEST_BUFFER));
-    let connection = pin!(builder.serve_connection(stream, service).with_upgrades());
+    let mut connection = builder.serve_connection(stream, service).with_upgrades();
     let graceful_shutdown = http1::UpgradeableConnection::graceful_shutdown;
-    let served = Progress::default().run(until_shutdown(connection, graceful_shutdown, ending, shared)).await;
-    served.unwrap_or(Ok(()))
+    let until_shutdown = until_shutdown(Pin::new(&mut connection), graceful_shutdown, ending, shared);
+    let Some(served) = Progress::default().run(until_shutdown).await else { return Ok(()) };
+    if let Some(parts) = connection.into_parts() {
+        tokio::select! {
+            () = linger(parts.io.into_inner()) => {}
+            () = shared.stopping.cancelled() => {}
+        }
+    }
+    served
 }
 
 /// What a connection has to do yet before it may end.

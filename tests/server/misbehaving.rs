@@ -61,6 +61,33 @@ async fn a_client_that_sends_its_body_a_byte_at_a_time_is_408() {
 }
 
 #[tokio::test]
+async fn a_client_that_goes_on_sending_gets_the_answer_that_refuses_it() {
+    let server = Running::with(|server| server.max_body_size(1_000)).await;
+    let mut client = server.sent("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2000000\r\n\r\n").await;
+    for _ in 0..10 {
+        client.send(vec![b'x'; 100_000]).await;
+    }
+    let answer = client.rest().await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    // A connection that was reset would take none of this.
+    for _ in 0..10 {
+        client.send(vec![b'x'; 100_000]).await;
+    }
+}
+
+#[tokio::test]
+async fn the_system_takes_little_for_a_client_that_reads_nothing() {
+    let server = Running::with(|server| server.response_buffer(500_000)).await;
+    let _client = server.sent("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let request = server.next("http.request").await;
+    server.reply(&request, ok("").with("more_content", true)).await;
+    for _ in 0..20 {
+        server.reply(&request, message! { "content": vec![b'x'; 100_000], "more_content": true }).await;
+    }
+    server.next("http.disconnect").await;
+}
+
+#[tokio::test]
 async fn a_response_of_more_than_all_may_hold_is_cut_off() {
     let server = Running::with(|server| server.response_memory(500_000)).await;
     let mut client = server.sent("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;

@@ -10,6 +10,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream, ToSocketAddrs, UnixListener, UnixStream};
 use tokio::time::sleep;
 
@@ -21,6 +23,11 @@ pub use self::tls::{InvalidTls, Tls};
 
 /// How long nothing is accepted when there are no file descriptors left, or the system fails otherwise.
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// How many bytes the system takes for a client before it can send them. It would take 4 MB otherwise, and say only after a
+/// third of that that there is room again: a client that takes 40 kB/s would count as one that takes nothing.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const UNSENT: u32 = 128 * 1024;
 
 /// Something that takes clients' connections.
 #[derive(Debug)]
@@ -118,6 +125,8 @@ impl Listening {
                 let (stream, client) = listener.accept().await?;
                 // Small frames are not to wait for each other.
                 stream.set_nodelay(true)?;
+                #[cfg(any(target_os = "linux", target_os = "android"))]
+                SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT)?;
                 let peer = Peer { client: Some(client), server: Some(stream.local_addr()?), secure: false };
                 Ok((Stream::Tcp(stream), peer))
             }

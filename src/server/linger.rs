@@ -1,0 +1,38 @@
+//! The end of a connection whose client may still be sending.
+//!
+//! A connection that is closed while bytes of the client wait unread is reset, and with that the client may lose the last
+//! response (RFC 9112, section 9.6). So this side stops writing, and reads on for a while.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::timeout;
+
+/// How long a client may take to read the last response and close the connection.
+const LONGEST: Duration = Duration::from_secs(5);
+
+/// Waits until the client closes the connection, for a while.
+pub(crate) async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+    // However it ends, nothing more is to be done with the stream.
+    let _ = timeout(LONGEST, poll_fn(|cx| poll_discard(&mut stream, cx))).await;
+}
+
+/// Says that nothing more will be written, and reads until nothing more comes.
+pub(crate) fn poll_discard<S>(stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<()>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    ready!(Pin::new(&mut *stream).poll_shutdown(cx))?;
+    loop {
+        let mut bytes = [0; 1024];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        ready!(Pin::new(&mut *stream).poll_read(cx, &mut buffer))?;
+        if buffer.filled().is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+    }
+}

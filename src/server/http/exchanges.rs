@@ -14,7 +14,7 @@ use crate::drops::{self, DropReason};
 use crate::layer::{Delivery, Receiver};
 use crate::name::{ChannelName, InvalidName};
 use crate::server::connection::BATCH;
-use crate::server::lost::{self, Lost};
+use crate::server::lost::Lost;
 use crate::server::streams::Progress;
 use crate::steady::SteadyReceiver;
 use crate::trace::TraceParent;
@@ -85,9 +85,11 @@ impl Exchanges {
         let overhead = part.as_ref().map_or(PART_OVERHEAD, Part::overhead);
         let size = overhead + part.as_ref().map_or(0, |part| part.content.len());
         if line.bytes.fetch_add(size, Ordering::Relaxed) > self.buffer {
+            let holder = line.holder.clone();
             drop(line);
-            // Without its line the request finds out that nothing more comes.
             self.open.remove(&id);
+            // The client may take none of what waits for it, and the request would not find out that nothing more comes.
+            holder.cut_off();
             return Pushed::TooSlow;
         }
         let part = part.map(|part| Part { content: line.holder.hold(part.content, overhead), ..part });
@@ -132,7 +134,6 @@ fn hand_over(delivery: &Delivery, exchanges: &Exchanges) {
         Some(Pushed::Queued) => {}
         Some(Pushed::TooSlow) => {
             tracing::info!(channel = %delivery.channel, "a client does not keep up with its response and is cut off");
-            lost::count_slow_consumer();
             drops::count(Lost::SlowConsumer, 1);
         }
         Some(Pushed::Gone) | None => drops::count(Lost::ClientGone, 1),

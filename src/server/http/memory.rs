@@ -69,6 +69,14 @@ impl Holder {
         drop(state);
         Bytes::from_owner(Held { bytes, size, holder: self.clone() })
     }
+
+    /// Cuts the client off, if it is not yet.
+    pub(super) fn cut_off(&self) {
+        let progress = self.memory.state.lock().cut_off(self.id);
+        if let Some(progress) = progress {
+            progress.cut_off();
+        }
+    }
 }
 
 impl Drop for Holder {
@@ -111,10 +119,15 @@ impl State {
         }
     }
 
-    /// What it holds is about to be freed, and counts no more.
     fn cut_off_largest(&mut self) -> Option<Progress> {
-        let candidates = self.shares.values_mut().filter(|share| !share.cut_off && share.progress.is_some());
-        let share = candidates.max_by_key(|share| share.bytes)?;
+        let candidates = self.shares.iter().filter(|(_, share)| !share.cut_off && share.progress.is_some());
+        let (&id, _) = candidates.max_by_key(|(_, share)| share.bytes)?;
+        self.cut_off(id)
+    }
+
+    /// What the response holds is about to be freed, and counts no more.
+    fn cut_off(&mut self, id: u64) -> Option<Progress> {
+        let share = self.shares.get_mut(&id).filter(|share| !share.cut_off)?;
         share.cut_off = true;
         self.held -= std::mem::take(&mut share.bytes);
         share.progress.clone()

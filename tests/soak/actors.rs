@@ -3,7 +3,7 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use channel_layer::{ChannelName, Delivery, Error, Event as LayerEvent, Message, Receiver, Result, message};
+use channel_layer::{ChannelName, Delivery, Error, Event as LayerEvent, Message, Mode, Receiver, Result, message};
 use futures_util::StreamExt;
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -187,7 +187,8 @@ impl Reading<'_> {
             match self.cancelling.run(&self.context, call, looking).await {
                 Some(Ok(Some(delivery))) => self.received(asked, &delivery),
                 Some(Ok(None)) => sleep(Duration::from_millis(5)).await,
-                Some(Err(error)) => self.failed(&error).await,
+                // It does not wait for a server that is away.
+                Some(Err(_)) => sleep(PAUSE).await,
                 None => {}
             }
         }
@@ -278,6 +279,10 @@ pub async fn measure(context: Context) {
 
 /// Records what the layer announces, until it is told to stop.
 pub async fn watch(context: Context, mut events: broadcast::Receiver<LayerEvent>) {
+    // What was announced before somebody listened.
+    if *context.layer.mode().borrow() != Mode::Remote {
+        context.record(Event::CutOff);
+    }
     loop {
         let event = tokio::select! {
             // What was announced before it was told to stop is recorded.

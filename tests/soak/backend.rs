@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use channel_layer::django::{AsgiRedisLayer, ChannelsRedisLayer};
 use channel_layer::{
-    CapacityRule, ChannelLayer, Config, FallbackLayer, Host, HybridLayer, MemoryLayer, PubSubLayer, RedisLayer, Result,
+    CapacityRule, ChannelLayer, Config, Event, FallbackLayer, Host, HybridLayer, MemoryLayer, PubSubLayer, RedisLayer,
+    Result,
 };
+use tokio::sync::broadcast;
 
 use super::oracle::{Copies, Kind, Order, Rules};
 use super::plan::{PROCESSES, Plan};
@@ -33,6 +35,12 @@ pub struct Start<'p> {
     pub servers: Vec<String>,
     /// The layer that all processes share, where the layer is in memory.
     pub memory: Arc<MemoryLayer>,
+}
+
+/// The layer of a process, and where it announces what happens to its servers.
+pub struct Started {
+    pub layer: Arc<dyn ChannelLayer>,
+    pub events: Vec<broadcast::Receiver<Event>>,
 }
 
 impl Backend {
@@ -63,27 +71,28 @@ impl Backend {
         }
     }
 
-    /// Whether processes may have different expiries.
-    pub const MIXES_EXPIRIES: bool = false;
-
-    /// Promises that this layer breaks today.
-    pub fn does_not_keep_yet(self, kind: Kind) -> bool {
-        let is_hybrid = matches!(self, Self::HybridMemory | Self::HybridRedis);
-        match kind {
-            // Readers do not wait for a server that was lost a moment ago, and a closed layer keeps connections.
-            Kind::Spinning | Kind::Left => true,
-            // A group send that reached one of the two layers says that nothing has run.
-            Kind::RefusedButSent => is_hybrid,
-            _ => false,
+    /// Whether processes may have different expiries, of messages and of memberships: where each message and each
+    /// membership carries its own.
+    pub fn mixes_expiries(self) -> (bool, bool) {
+        match self {
+            Self::Memory | Self::ChannelsRedis | Self::PubSub => (false, false),
+            Self::AsgiRedis => (true, false),
+            _ => (true, true),
         }
     }
 
+    /// Promises that this layer breaks today.
+    pub fn does_not_keep_yet(self, kind: Kind) -> bool {
+        // A closed layer keeps connections until it is dropped.
+        self != Self::Memory && kind == Kind::Left
+    }
+
     /// Starts the layer of a process.
-    pub async fn start(self, start: &Start<'_>) -> Result<Arc<dyn ChannelLayer>> {
+    pub async fn start(self, start: &Start<'_>) -> Result<Started> {
         let Start { plan, process, servers, memory } = start;
         let config = |servers: &[String]| config(plan, *process, servers);
         let all = config(servers);
-        Ok(match self {
+        let layer: Arc<dyn ChannelLayer> = match self {
             Self::Memory => Arc::clone(memory) as Arc<_>,
             Self::Native | Self::NativeSharded => Arc::new(RedisLayer::connect(all).await?),
             Self::NativeEncrypted => {
@@ -98,11 +107,16 @@ impl Backend {
             Self::HybridRedis => {
                 let (remote, local) = servers.split_at(1);
                 let local = RedisLayer::connect(config(local)).await?;
-                Arc::new(HybridLayer::new(local, RedisLayer::connect(config(remote)).await?))
+                let layer = HybridLayer::new(local, RedisLayer::connect(config(remote)).await?);
+                // The layer announces what happens to its remote part alone.
+                let events = vec![layer.events(), layer.local().events()];
+                return Ok(Started { layer: Arc::new(layer), events });
             }
             Self::PubSub => Arc::new(PubSubLayer::connect(all).await?),
             Self::Fallback => Arc::new(FallbackLayer::connect(all).await?),
-        })
+        };
+        let events = vec![layer.events()];
+        Ok(Started { layer, events })
     }
 
     /// The layer in memory that all processes of a round share.
@@ -116,8 +130,9 @@ impl Backend {
         let silent = (0..PROCESSES).map(|process| (Plan::silent_route(process), plan.silent_capacity));
         Rules {
             copies: if self == Self::PubSub { Copies::OneInEachProcess } else { Copies::One },
-            order: if self == Self::Fallback && !plan.faults.is_empty() { Order::Unknown } else { Order::Route },
-            losses_are_told: self != Self::PubSub,
+            order: if self == Self::Fallback { Order::UnlessCutOff } else { Order::Route },
+            // What is published while a reader is cut off is gone.
+            losses_are_told: self != Self::PubSub || plan.faults.is_empty(),
             goes_on_alone: falls_back,
             counts_members: self == Self::AsgiRedis,
             capacities: if falls_back { [].into() } else { silent.collect() },

@@ -77,6 +77,16 @@ fn hybrid_redis() {
     soak(Backend::HybridRedis);
 }
 
+#[test]
+fn pubsub() {
+    soak(Backend::PubSub);
+}
+
+#[test]
+fn fallback() {
+    soak(Backend::Fallback);
+}
+
 /// Runs rounds of `backend` until the time is over.
 fn soak(backend: Backend) {
     let end = Instant::now() + Duration::from_secs(variable("SOAK_SECONDS").unwrap_or(SECONDS));

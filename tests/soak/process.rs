@@ -63,7 +63,7 @@ pub struct Process {
     counts: Counts,
     pub writers: Vec<JoinHandle<()>>,
     pub readers: Vec<JoinHandle<()>>,
-    pub watcher: Option<JoinHandle<()>>,
+    pub watchers: Vec<JoinHandle<()>>,
 }
 
 impl Process {
@@ -82,7 +82,7 @@ impl Process {
 
     pub fn new(context: Context, runtime: Runtime, recorder: &'static DebuggingRecorder) -> Self {
         let counts = Counts::of(recorder);
-        Self { context, runtime, recorder, counts, writers: Vec::new(), readers: Vec::new(), watcher: None }
+        Self { context, runtime, recorder, counts, writers: Vec::new(), readers: Vec::new(), watchers: Vec::new() }
     }
 
     /// Runs `work` in the process.
@@ -134,7 +134,7 @@ impl Process {
         self.stop_writing().await;
         self.stop_reading().await;
         self.context.watching.cancel();
-        join(&self.context, "the watcher", &mut self.watcher.take().into_iter().collect()).await;
+        join(&self.context, "a watcher", &mut self.watchers).await;
         self.wait_for_tasks().await;
     }
 

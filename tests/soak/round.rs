@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::actors;
-use super::backend::{Backend, Start};
+use super::backend::{Backend, Start, Started};
 use super::history::{Event, History, Record};
 use super::oracle;
 use super::plan::{Fault, NORMAL, PROCESSES, Plan};
@@ -73,19 +73,20 @@ impl Round {
             let start = Start { plan: &plan, process: slot, servers: urls, memory };
             loop {
                 match plan.backend.start(&start).await {
-                    Ok(layer) => return layer,
+                    Ok(started) => return started,
                     Err(error) => history.record(number, Event::Fault(format!("cannot connect: {}", chain(&error)))),
                 }
                 sleep(Duration::from_millis(100)).await;
             }
         });
-        let Ok(layer) = timeout(CALL_DEADLINE, connecting).await else {
+        let Ok(started) = timeout(CALL_DEADLINE, connecting).await else {
             self.history.record(number, Event::Overdue { call: "connect".to_owned() });
             runtime.shutdown_background();
             return None;
         };
+        let Started { layer, events } = started.expect("connecting does not panic");
         let context = Context {
-            layer: layer.expect("connecting does not panic"),
+            layer,
             history: Arc::clone(&self.history),
             plan: Arc::clone(&self.plan),
             slot,
@@ -96,6 +97,9 @@ impl Round {
         };
         context.record(Event::Started { routes: Plan::routes(slot) });
         let mut process = Process::new(context, runtime, recorder);
+        for events in events {
+            process.watchers.push(process.spawn(actors::watch(process.context.clone(), events)));
+        }
         self.start_actors(&mut process);
         Some(process)
     }
@@ -103,7 +107,6 @@ impl Round {
     fn start_actors(&self, process: &mut Process) {
         let context = process.context.clone();
         let settings = &self.plan.settings[context.slot];
-        process.watcher = Some(process.spawn(actors::watch(context.clone(), context.layer.events())));
         for writer in 0..settings.writers {
             let writer = u32::try_from(context.process * 10 + writer).expect("there are few processes");
             process.writers.push(process.spawn(actors::write(context.clone(), writer)));

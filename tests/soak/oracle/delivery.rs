@@ -25,7 +25,10 @@ pub fn violations(facts: &Facts<'_>, rules: &Rules) -> Vec<Violation> {
         if !seen.insert((*id, *channel, reader)) {
             found.push(violation(Kind::Duplicate, delivered, "it had been delivered before".into()));
         }
-        found.extend(wrong_receiver(facts, message, delivered));
+        let may_change = rules.goes_on_alone && was_cut_off(facts, message, delivered);
+        found.extend(
+            wrong_receiver(facts, message, delivered).filter(|found| found.kind != Kind::NoMember || !may_change),
+        );
         if matches!(message.outcome, Outcome::Full | Outcome::NotRun) {
             let text = format!("its call ended with {:?}", message.outcome);
             found.push(violation(Kind::RefusedButSent, delivered, text));
@@ -35,12 +38,10 @@ pub fn violations(facts: &Facts<'_>, rules: &Rules) -> Vec<Violation> {
             let text = format!("it was sent by {sent:?} and lives for {:?}", message.expiry);
             found.push(violation(Kind::DeliveredLate, delivered, text));
         }
-        if has_one_reader(channel) && rules.order != Order::Unknown {
-            let stream = match rules.order {
-                Order::Channel => (id.writer, *channel, group_of(message)),
-                _ => (id.writer, route(channel), None),
-            };
-            if let Some(later) = last.get(&stream).filter(|last| **last > *id) {
+        if has_one_reader(channel) {
+            let stream = (id.writer, route(channel));
+            let may_come_late = rules.order == Order::UnlessCutOff && was_cut_off(facts, message, delivered);
+            if let Some(later) = last.get(&stream).filter(|last| **last > *id && !may_come_late) {
                 found.push(violation(Kind::Reordered, delivered, format!("{later} came before it")));
             }
             last.insert(stream, *id);
@@ -49,11 +50,10 @@ pub fn violations(facts: &Facts<'_>, rules: &Rules) -> Vec<Violation> {
     found
 }
 
-fn group_of<'r>(message: &Message<'r>) -> Option<&'r str> {
-    match message.to {
-        Target::Channel(_) => None,
-        Target::Group(group) => Some(group),
-    }
+/// Whether the writer or the reader of a message was cut off while it was on its way.
+fn was_cut_off(facts: &Facts<'_>, message: &Message<'_>, delivered: &Delivered<'_>) -> bool {
+    let processes = [message.process, delivered.process];
+    processes.into_iter().any(|process| facts.was_cut_off(process, message.start, delivered.at))
 }
 
 /// Whether a channel got what was sent to another, or to a group that it was no member of.

@@ -13,6 +13,9 @@ pub const AFTERMATH: Duration = Duration::from_secs(10);
 const ONE_READ: usize = 256;
 const READ_AND_HELD: usize = 512;
 
+/// How much later than it happens it may be announced that a process is cut off, or is not any more.
+const NOTICE: Duration = Duration::from_secs(2);
+
 /// A message, and what its writer knows of it.
 #[derive(Debug)]
 pub struct Message<'r> {
@@ -92,7 +95,7 @@ impl<'r> Facts<'r> {
                 }
                 Event::Changed { change, outcome } => {
                     if let Some(change) = changes.get_mut(change) {
-                        (change.end, change.outcome) = (at, *outcome);
+                        (change.end, change.outcome, change.process) = (at, *outcome, process);
                     }
                 }
                 Event::Wiping { wipe, .. } => {
@@ -117,6 +120,12 @@ impl<'r> Facts<'r> {
         }
         facts.cut_off.extend(cut_off.into_iter().map(|(process, since)| (process, since, facts.end)));
         facts.wipes = wipes.into_values().collect();
+        // What a process that is cut off changes is known to others later.
+        for change in changes.values_mut().filter(|change| change.outcome == Outcome::Done) {
+            if facts.was_cut_off(change.process, change.start, change.end) {
+                change.outcome = Outcome::Unknown;
+            }
+        }
         facts.memberships = Memberships::of(changes.into_values(), &facts.wipes);
         facts
     }
@@ -137,6 +146,7 @@ impl<'r> Facts<'r> {
 
     /// Whether a process was cut off at some moment from `start` to `end`.
     pub fn was_cut_off(&self, process: usize, start: Moment, end: Moment) -> bool {
-        self.cut_off.iter().any(|&(cut, since, until)| cut == process && since <= end && until >= start)
+        let meets = |since: Moment, until: Moment| since <= end + NOTICE && until + NOTICE >= start;
+        self.cut_off.iter().any(|&(cut, since, until)| cut == process && meets(since, until))
     }
 }

@@ -11,6 +11,8 @@ use super::facts::{AFTERMATH, Wipe};
 pub struct Change<'r> {
     pub start: Moment,
     pub end: Moment,
+    /// The process that made it.
+    pub process: usize,
     pub group: &'r str,
     pub channel: &'r str,
     pub joins: bool,
@@ -21,7 +23,16 @@ pub struct Change<'r> {
 impl<'r> Change<'r> {
     /// A change whose end is not known yet.
     pub fn starting(start: Moment, group: &'r str, channel: &'r str, joins: bool, expiry: Duration) -> Self {
-        Self { start, end: start + AFTERMATH, group, channel, joins, expiry, outcome: Outcome::Unknown }
+        Self {
+            start,
+            end: start + AFTERMATH,
+            process: usize::MAX,
+            group,
+            channel,
+            joins,
+            expiry,
+            outcome: Outcome::Unknown,
+        }
     }
 }
 

@@ -44,11 +44,8 @@ pub enum Copies {
 pub enum Order {
     /// Everything on one route.
     Route,
-    /// Everything on one channel that came in the same way: directly, or by one group.
-    #[cfg_attr(not(test), allow(dead_code))]
-    Channel,
-    /// Nothing is known, since the layer goes on without its server.
-    Unknown,
+    /// The same, but for messages that waited while their writer or their reader was cut off.
+    UnlessCutOff,
 }
 
 /// A promise that was broken.

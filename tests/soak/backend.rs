@@ -9,6 +9,7 @@ use channel_layer::{
 };
 use tokio::sync::broadcast;
 
+use super::hub;
 use super::oracle::{Copies, Kind, Order, Rules};
 use super::plan::{PROCESSES, Plan};
 
@@ -25,6 +26,8 @@ pub enum Backend {
     HybridRedis,
     PubSub,
     Fallback,
+    /// Hubs on [`Native`](Self::Native).
+    Hub,
 }
 
 /// What a process needs to start its layer.
@@ -57,6 +60,7 @@ impl Backend {
             Self::HybridRedis => "hybrid_redis",
             Self::PubSub => "pubsub",
             Self::Fallback => "fallback",
+            Self::Hub => "hub",
         }
     }
 
@@ -75,7 +79,7 @@ impl Backend {
     /// membership carries its own.
     pub fn mixes_expiries(self) -> (bool, bool) {
         match self {
-            Self::Memory | Self::ChannelsRedis | Self::PubSub => (false, false),
+            Self::Memory | Self::ChannelsRedis | Self::PubSub | Self::Hub => (false, false),
             Self::AsgiRedis => (true, false),
             _ => (true, true),
         }
@@ -94,7 +98,7 @@ impl Backend {
         let all = config(servers);
         let layer: Arc<dyn ChannelLayer> = match self {
             Self::Memory => Arc::clone(memory) as Arc<_>,
-            Self::Native | Self::NativeSharded => Arc::new(RedisLayer::connect(all).await?),
+            Self::Native | Self::NativeSharded | Self::Hub => Arc::new(RedisLayer::connect(all).await?),
             Self::NativeEncrypted => {
                 Arc::new(RedisLayer::connect(all.symmetric_encryption_keys(["the key of this round"])).await?)
             }
@@ -126,6 +130,9 @@ impl Backend {
 
     /// What it promises in a round.
     pub fn rules(self, plan: &Plan) -> Rules {
+        if self == Self::Hub {
+            return hub::rules(plan);
+        }
         let falls_back = matches!(self, Self::PubSub | Self::Fallback);
         let silent = (0..PROCESSES).map(|process| (Plan::silent_route(process), plan.silent_capacity));
         Rules {
@@ -134,6 +141,8 @@ impl Backend {
             // What is published while a reader is cut off is gone.
             losses_are_told: self != Self::PubSub || plan.faults.is_empty(),
             goes_on_alone: falls_back,
+            reaches_others: true,
+            joins_at_arrival: false,
             counts_members: self == Self::AsgiRedis,
             capacities: if falls_back { [].into() } else { silent.collect() },
             steady_clock: !plan.steps_clock,
@@ -153,6 +162,7 @@ fn config(plan: &Plan, process: usize, servers: &[String]) -> Config {
         .group_expiry(settings.group_expiry)
         .capacity(settings.capacity)
         .channel_capacity(CapacityRule::glob("full.*", plan.silent_capacity))
+        .channel_capacity(CapacityRule::glob("hub.*", 100_000))
         .command_timeout(settings.command_timeout)
         .blocking_timeout(settings.blocking_timeout)
         .retry_attempts(settings.retry_attempts);

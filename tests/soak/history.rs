@@ -18,7 +18,7 @@ pub struct MessageId {
 }
 
 /// Where a message is sent to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Target {
     Channel(String),
     Group(String),

@@ -17,6 +17,7 @@
 mod actors;
 mod backend;
 mod history;
+mod hub;
 mod oracle;
 mod plan;
 mod process;
@@ -85,6 +86,11 @@ fn pubsub() {
 #[test]
 fn fallback() {
     soak(Backend::Fallback);
+}
+
+#[test]
+fn hub() {
+    soak(Backend::Hub);
 }
 
 /// Runs rounds of `backend` until the time is over.

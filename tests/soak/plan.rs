@@ -8,6 +8,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
 use super::backend::Backend;
+use super::hub;
 
 /// Processes of a round. Each has its own routes, and all share the normal channels.
 pub const PROCESSES: usize = 3;
@@ -173,6 +174,9 @@ impl Plan {
             }
             14 => Fault::Delay { process, server, delay: time(300), delayed: time(4000) },
             15 => Fault::Refuse { process, server, refused: time(3000) },
+            // Clients that stay have to have a process that lasts, and a hub finds out late that it was flushed.
+            16 | 17 if self.backend == Backend::Hub && process < hub::LASTING => return None,
+            18 if self.backend == Backend::Hub => return None,
             16 => Fault::Restart { process },
             17 => Fault::KillProcess { process },
             18 => Fault::Flush { process },

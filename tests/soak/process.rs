@@ -8,10 +8,11 @@ use channel_layer::ChannelLayer;
 use metrics_util::debugging::DebuggingRecorder;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::history::{Event, History};
+use super::hub::Site;
 use super::plan::Plan;
 use crate::support::Counts;
 
@@ -21,6 +22,9 @@ pub const CALL_DEADLINE: Duration = Duration::from_mins(1);
 
 /// How soon tasks, connections and keys are gone after the call that ends them.
 pub const REST: Duration = Duration::from_secs(1);
+
+/// How long a hub takes to close all of its clients.
+const SPREAD: Duration = Duration::from_millis(200);
 
 /// What every actor of a process has.
 #[derive(Clone)]
@@ -64,6 +68,8 @@ pub struct Process {
     pub writers: Vec<JoinHandle<()>>,
     pub readers: Vec<JoinHandle<()>>,
     pub watchers: Vec<JoinHandle<()>>,
+    /// Where the process is one of a site.
+    pub site: Option<Site>,
 }
 
 impl Process {
@@ -82,7 +88,16 @@ impl Process {
 
     pub fn new(context: Context, runtime: Runtime, recorder: &'static DebuggingRecorder) -> Self {
         let counts = Counts::of(recorder);
-        Self { context, runtime, recorder, counts, writers: Vec::new(), readers: Vec::new(), watchers: Vec::new() }
+        Self {
+            context,
+            runtime,
+            recorder,
+            counts,
+            writers: Vec::new(),
+            readers: Vec::new(),
+            watchers: Vec::new(),
+            site: None,
+        }
     }
 
     /// Runs `work` in the process.
@@ -122,6 +137,10 @@ impl Process {
     /// Closes the layer, with the actors still at work, and waits until nothing of it is left at work.
     pub async fn close(&mut self, must_succeed: bool) {
         self.context.record(Event::Closing);
+        if let Some(site) = self.site.take() {
+            let closing = self.spawn(async move { site.hub.close(SPREAD).await });
+            self.context.soon(|| "close of a hub".to_owned(), closing).await;
+        }
         let layer = Arc::clone(&self.context.layer);
         let closing = self.spawn(async move { layer.close().await });
         match self.context.soon(|| "close".to_owned(), closing).await {
@@ -148,12 +167,29 @@ impl Process {
         context.record(Event::Killed { routes });
     }
 
+    /// Waits until the hub has nothing left of clients, which have all gone.
+    pub async fn wait_for_an_empty_hub(&self) {
+        let Some(site) = &self.site else { return };
+        let end = Instant::now() + REST;
+        loop {
+            let status = site.hub.status();
+            let left = status.connections + status.rooms + status.users + status.queues.messages;
+            if left == 0 {
+                return;
+            }
+            if Instant::now() > end {
+                return self.context.record(Event::Left { what: format!("clients of a hub: {status:?}") });
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Waits until the closed layer has no task left.
     async fn wait_for_tasks(&self) {
         let tasks = || self.runtime.metrics().num_alive_tasks();
         let gone = async {
             while tasks() > 0 {
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                sleep(Duration::from_millis(10)).await;
             }
         };
         if timeout(REST, gone).await.is_err() {

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::actors;
 use super::backend::{Backend, Start, Started};
 use super::history::{Event, History, Record};
+use super::hub::Audience;
 use super::oracle;
 use super::plan::{Fault, NORMAL, PROCESSES, Plan};
 use super::process::{CALL_DEADLINE, Context, Process, REST, chain};
@@ -31,6 +32,9 @@ pub async fn run(plan: Plan) -> Vec<Record> {
         let process = round.start_process(slot).await;
         *round.processes[slot].lock().await = process;
     }
+    if let Some(audience) = &round.audience {
+        audience.open().await;
+    }
     round.inject_faults().await;
     round.come_to_rest().await;
     round.look_at_keys().await;
@@ -45,6 +49,8 @@ struct Round {
     /// `None` where one could not be started.
     processes: [Mutex<Option<Process>>; PROCESSES],
     started: AtomicUsize,
+    /// Where the processes are those of a site.
+    audience: Option<Audience>,
     memory: Arc<MemoryLayer>,
 }
 
@@ -52,9 +58,12 @@ impl Round {
     async fn start(plan: Plan) -> Self {
         let servers = Servers::start(&plan).await;
         let memory = Arc::new(Backend::memory(&plan));
+        let history = Arc::new(History::new());
+        let audience = (plan.backend == Backend::Hub).then(|| Audience::new(plan.seed, Arc::clone(&history)));
         Self {
             plan: Arc::new(plan),
-            history: Arc::new(History::new()),
+            history,
+            audience,
             servers,
             processes: Default::default(),
             started: AtomicUsize::new(0),
@@ -100,7 +109,10 @@ impl Round {
         for events in events {
             process.watchers.push(process.spawn(actors::watch(process.context.clone(), events)));
         }
-        self.start_actors(&mut process);
+        match &self.audience {
+            Some(audience) => audience.start_site(&mut process).await,
+            None => self.start_actors(&mut process),
+        }
         Some(process)
     }
 
@@ -170,6 +182,26 @@ impl Round {
                 process.stop_writing().await;
             }
         }
+        match &self.audience {
+            Some(audience) => audience.stop_visits(),
+            None => self.read_silent_routes().await,
+        }
+        self.wait_for_arrival().await;
+        if let Some(audience) = &self.audience {
+            let mut processes = Vec::new();
+            for slot in &self.processes {
+                processes.push(slot.lock().await);
+            }
+            audience.close(processes.iter().filter_map(|process| process.as_ref())).await;
+        }
+        for slot in &self.processes {
+            if let Some(process) = &mut *slot.lock().await {
+                process.stop_reading().await;
+            }
+        }
+    }
+
+    async fn read_silent_routes(&self) {
         // Only now, so that nothing has made room on these routes while anybody wrote.
         for slot in &self.processes {
             if let Some(process) = &mut *slot.lock().await {
@@ -177,6 +209,10 @@ impl Round {
                 process.readers.push(process.spawn(actors::read(process.context.clone(), silent)));
             }
         }
+    }
+
+    /// Waits until everything has arrived, or nothing does any more.
+    async fn wait_for_arrival(&self) {
         let end = Instant::now() + ARRIVAL_DEADLINE;
         let (mut length, mut since) = (self.history.len(), Instant::now());
         loop {
@@ -195,11 +231,6 @@ impl Round {
             }
             if now != length {
                 (length, since) = (now, Instant::now());
-            }
-        }
-        for slot in &self.processes {
-            if let Some(process) = &mut *slot.lock().await {
-                process.stop_reading().await;
             }
         }
     }
@@ -244,6 +275,10 @@ impl Round {
                     self.left(format!("key {key} on server {server} lives forever"));
                 }
             }
+        }
+        if self.audience.is_some() {
+            // Hubs make their groups again.
+            return;
         }
         let flusher = self.processes[0].lock().await;
         let Some(flusher) = flusher.as_ref().map(|process| &process.context) else { return };

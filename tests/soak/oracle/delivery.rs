@@ -27,7 +27,8 @@ pub fn violations(facts: &Facts<'_>, rules: &Rules) -> Vec<Violation> {
         }
         let may_change = rules.goes_on_alone && was_cut_off(facts, message, delivered);
         found.extend(
-            wrong_receiver(facts, message, delivered).filter(|found| found.kind != Kind::NoMember || !may_change),
+            wrong_receiver(facts, rules, message, delivered)
+                .filter(|found| found.kind != Kind::NoMember || !may_change),
         );
         if matches!(message.outcome, Outcome::Full | Outcome::NotRun) {
             let text = format!("its call ended with {:?}", message.outcome);
@@ -39,7 +40,10 @@ pub fn violations(facts: &Facts<'_>, rules: &Rules) -> Vec<Violation> {
             found.push(violation(Kind::DeliveredLate, delivered, text));
         }
         if has_one_reader(channel) {
-            let stream = (id.writer, route(channel));
+            let stream = match rules.order {
+                Order::Group => (id.writer, *channel, Some(message.to)),
+                Order::Route | Order::UnlessCutOff => (id.writer, route(channel), None),
+            };
             let may_come_late = rules.order == Order::UnlessCutOff && was_cut_off(facts, message, delivered);
             if let Some(later) = last.get(&stream).filter(|last| **last > *id && !may_come_late) {
                 found.push(violation(Kind::Reordered, delivered, format!("{later} came before it")));
@@ -57,13 +61,19 @@ fn was_cut_off(facts: &Facts<'_>, message: &Message<'_>, delivered: &Delivered<'
 }
 
 /// Whether a channel got what was sent to another, or to a group that it was no member of.
-fn wrong_receiver(facts: &Facts<'_>, message: &Message<'_>, delivered: &Delivered<'_>) -> Option<Violation> {
+fn wrong_receiver(
+    facts: &Facts<'_>,
+    rules: &Rules,
+    message: &Message<'_>,
+    delivered: &Delivered<'_>,
+) -> Option<Violation> {
     match message.to {
         Target::Channel(name) if name == delivered.channel => None,
         Target::Channel(name) => Some(violation(Kind::Invented, delivered, format!("it was sent to {name}"))),
         Target::Group(group) => {
             // A call that failed or was cancelled may take effect later.
-            let end = if message.outcome == Outcome::Done { message.end } else { None };
+            let is_exact = message.outcome == Outcome::Done && !rules.joins_at_arrival;
+            let end = message.end.filter(|_| is_exact);
             let end = end.unwrap_or(delivered.at);
             let membership = facts.memberships.during(group, delivered.channel, message.start, end);
             (membership == Membership::Stranger)

@@ -44,8 +44,9 @@ pub fn violations(facts: &Facts<'_>, rules: &Rules) -> Vec<Violation> {
     if !rules.losses_are_told {
         return found;
     }
-    let mut unexplained = in_places(missing(facts), rules);
-    unexplained.retain(|lost| !is_cut_off(facts, rules, lost));
+    let mut unexplained = missing(facts);
+    unexplained.retain(|lost| !is_cut_off(facts, rules, lost) && is_to_arrive(facts, rules, lost));
+    let mut unexplained = in_places(unexplained, rules);
     let mut allowances = facts.allowances.clone();
     // Those that end first serve only the oldest messages.
     allowances.sort_by_key(|allowance| allowance.until);
@@ -83,6 +84,15 @@ fn in_places<'r>(missing: BTreeSet<Missing<'r>>, rules: &Rules) -> BTreeSet<Miss
 fn is_cut_off(facts: &Facts<'_>, rules: &Rules, lost: &Missing<'_>) -> bool {
     let Some(message) = facts.messages.get(&lost.id).filter(|_| rules.goes_on_alone) else { return false };
     facts.was_cut_off(message.process, message.start, message.end.unwrap_or(message.start))
+}
+
+/// Whether a message has to reach the process that it is for.
+fn is_to_arrive(facts: &Facts<'_>, rules: &Rules, lost: &Missing<'_>) -> bool {
+    let Some(message) = facts.messages.get(&lost.id).filter(|_| !rules.reaches_others) else { return true };
+    match message.to {
+        Target::Group(group) => facts.memberships.process(group, lost.channel) == Some(message.process),
+        Target::Channel(_) => false,
+    }
 }
 
 fn wrongly_counted(facts: &Facts<'_>, rules: &Rules) -> Vec<Violation> {

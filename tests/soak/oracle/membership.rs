@@ -64,6 +64,11 @@ impl<'r> Memberships<'r> {
         Self { changes, wipes: wipes.to_vec() }
     }
 
+    /// The process of a member: the one that changed its membership last.
+    pub fn process(&self, group: &str, channel: &str) -> Option<usize> {
+        Some(self.changes.get(group)?.get(channel)?.last()?.process)
+    }
+
     /// The channels that were members of `group` all through a send from `start` to `end`.
     pub fn members(&self, group: &str, start: Moment, end: Moment) -> Vec<&'r str> {
         self.channels(group, |channel| self.during(group, channel, start, end) == Membership::Member)

@@ -24,6 +24,10 @@ pub struct Rules {
     pub losses_are_told: bool,
     /// Whether a process that is cut off goes on alone, so that its messages reach nobody else.
     pub goes_on_alone: bool,
+    /// Whether processes other than that of the writer have to get messages.
+    pub reaches_others: bool,
+    /// Whether a group message may reach those who are members when it arrives, though they were not when it was sent.
+    pub joins_at_arrival: bool,
     /// Whether each member of a group takes a place of its own, and is counted apart when it misses a message.
     pub counts_members: bool,
     /// The capacities of routes that nobody reads before the end.
@@ -44,7 +48,9 @@ pub enum Copies {
 pub enum Order {
     /// Everything on one route.
     Route,
-    /// The same, but for messages that waited while their writer or their reader was cut off.
+    /// Everything on one channel that was sent to it directly or by the same group.
+    Group,
+    /// Everything on one route, but for messages that waited while their writer or their reader was cut off.
     UnlessCutOff,
 }
 

@@ -94,6 +94,8 @@ fn rules() -> Rules {
         order: Order::Route,
         losses_are_told: true,
         goes_on_alone: false,
+        reaches_others: true,
+        joins_at_arrival: false,
         counts_members: false,
         capacities: [("full!".to_owned(), 2)].into(),
         steady_clock: true,
@@ -332,4 +334,38 @@ fn a_reader_that_gets_errors_without_a_pause_is_found() {
     errors(21, Duration::ZERO).shows(&[Kind::Spinning]);
     errors(20, Duration::ZERO).shows(&[]);
     errors(100, Duration::from_millis(60)).shows(&[]);
+}
+
+#[test]
+fn order_by_group_is_that_of_each_way_to_a_channel() {
+    let by_group = Rules { order: Order::Group, ..rules() };
+    let story = || Story::default().join("p!a").group_send(1).group_send(2).send(3, "p!a").send(4, "p!a");
+    story().receive(3, "p!a").receive(4, "p!a").receive(1, "p!a").receive(2, "p!a").shows_by(&by_group, &[]);
+    let swapped = story().receive(2, "p!a").receive(1, "p!a").receive(4, "p!a").receive(3, "p!a");
+    swapped.shows_by(&by_group, &[Kind::Reordered, Kind::Reordered]);
+}
+
+#[test]
+fn what_need_not_reach_others_has_to_reach_members_of_the_same_process() {
+    let near = Rules { reaches_others: false, ..rules() };
+    let send = |process| {
+        let id = id(1);
+        let to = Target::Group("g".into());
+        let story = Story::default().join("p!a").add(process, Event::Sending { id, to, expiry: 60 * SECOND });
+        story.add(process, Event::Sent { id, outcome: Outcome::Done })
+    };
+    // The member is in process 1.
+    send(0).shows_by(&near, &[]);
+    send(1).shows_by(&near, &[Kind::Lost]);
+    send(0).shows(&[Kind::Lost]);
+}
+
+#[test]
+fn a_member_at_arrival_may_get_what_was_sent_before() {
+    let at_arrival = Rules { joins_at_arrival: true, ..rules() };
+    let early = || Story::default().group_send(1).join("p!a").receive(1, "p!a");
+    early().shows(&[Kind::NoMember]);
+    early().shows_by(&at_arrival, &[]);
+    let left = Story::default().join("p!a").change("p!a", false, Outcome::Done).group_send(1).receive(1, "p!a");
+    left.shows_by(&at_arrival, &[Kind::NoMember]);
 }

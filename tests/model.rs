@@ -7,7 +7,7 @@ use channel_layer::{ChannelLayer, ChannelName, Config, Delivery, Error, MemoryLa
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
-use proptest::test_runner::TestRunner;
+use proptest::test_runner::{self, FileFailurePersistence, TestRunner};
 use tokio::runtime::Builder;
 
 use crate::support::{random_prefix, shared_servers};
@@ -202,7 +202,15 @@ fn was_sent(result: channel_layer::Result<()>) -> Result<bool, TestCaseError> {
 /// Runs `cases` random sequences of operations, each on a layer that `start` makes.
 fn compare(cases: u32, start: impl AsyncFn(Config) -> Arc<dyn ChannelLayer>) {
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let config = proptest::test_runner::Config { cases, failure_persistence: None, ..Default::default() };
+    // Without the macro of proptest no place follows from the test. Seeds that failed are run first from then on, and belong
+    // into the repository.
+    let failures = FileFailurePersistence::Direct("tests/model.proptest-regressions");
+    let config = test_runner::Config {
+        cases,
+        failure_persistence: Some(Box::new(failures)),
+        source_file: Some(file!()),
+        ..Default::default()
+    };
     let result = TestRunner::new(config).run(&vec(operation(), 1..80), |operations| {
         runtime.block_on(async {
             let layer = start(Config::new().capacity(CAPACITY).max_message_size(1 << 19)).await;

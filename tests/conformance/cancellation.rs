@@ -326,9 +326,6 @@ pub async fn a_dropped_question_changes_nothing(kind: &Kind) {
 }
 
 pub async fn a_dropped_flush_leaves_a_layer_that_works(kind: &Kind) {
-    if !kind.flushes {
-        return;
-    }
     let layer = kind.start(Options::default()).await.layer();
     let mut moments = Moments::new(13);
     for number in 0..30 {

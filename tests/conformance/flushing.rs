@@ -4,9 +4,6 @@ use super::backend::{Kind, Options};
 use super::tools::{assert_none, numbered, sorted_channels, take, take_all};
 
 pub async fn deletes_messages(kind: &Kind) {
-    if !kind.flushes {
-        return;
-    }
     let backend = kind.start(Options::default()).await;
     let layer = backend.layer();
     let channels = ["flush", "flush!a", "flush?a"];
@@ -27,9 +24,6 @@ pub async fn deletes_messages(kind: &Kind) {
 }
 
 pub async fn deletes_groups(kind: &Kind) {
-    if !kind.flushes {
-        return;
-    }
     let layer = kind.start(Options::default()).await.layer();
     for member in ["flush", "flush!a", "flush?a"] {
         layer.group_add("group", member).await.unwrap();
@@ -42,9 +36,6 @@ pub async fn deletes_groups(kind: &Kind) {
 }
 
 pub async fn forgets_members_that_were_cached(kind: &Kind) {
-    if !kind.flushes {
-        return;
-    }
     let backend = kind.start(Options::default()).await;
     let (layer, reader) = (backend.layer(), backend.peer().await);
     for round in 0..3 {
@@ -58,9 +49,6 @@ pub async fn forgets_members_that_were_cached(kind: &Kind) {
 }
 
 pub async fn deletes_statistics(kind: &Kind) {
-    if !kind.flushes {
-        return;
-    }
     let layer = kind.start(Options::default()).await.layer();
     layer.send("flush!a", numbered(1)).await.unwrap();
     layer.flush().await.unwrap();

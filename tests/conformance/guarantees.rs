@@ -53,6 +53,21 @@ impl Promise {
     }
 }
 
+impl Kind {
+    /// Checks that a layer has the tests of the promises that it makes, as far as there are tests of one promise alone, and
+    /// of no other.
+    pub fn has_tests_of(&self, tested: &[&str]) {
+        let tested_alone =
+            [Promise::Capacity, Promise::Drain, Promise::NoSilentLoss, Promise::OnePlacePerProcess, Promise::Order];
+        let made = tested_alone.into_iter().filter(|promise| self.promises(*promise));
+        let mut made: Vec<_> = made.map(|promise| format!("{promise:?}")).collect();
+        // No promise of the table, but nothing that a layer without its server can do.
+        made.extend(self.flushes.then(|| "Flush".to_owned()));
+        made.sort();
+        assert_eq!(tested, made, "the promises of this layer in tests/conformance/mod.rs, by name");
+    }
+}
+
 pub async fn are_those_of_the_page(kind: &Kind) {
     let table = Table::of_the_page();
     let names: Vec<_> = table.rows.iter().map(|row| row[0].as_str()).collect();

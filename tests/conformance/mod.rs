@@ -24,150 +24,187 @@ use backend::{
     PubSubAlone, PubSubOnSeveral, PubSubSharded, Redis, RedisEncrypted,
 };
 
-/// Makes a module for each backend, and in it a test of each function of the list; those behind an `if` have nothing to
-/// say of a backend that does not make this promise.
+/// Makes a module for each backend, and in it the tests of the promises that stand behind it, beside those that every backend
+/// has. A promise that a backend lacks has no tests there, and one that it makes cannot be left out:
+/// `has_the_tests_of_what_it_promises` compares the list with what the backend says of itself.
 macro_rules! conformance {
-    ($($backend:ident: $type:ty),+ $(,)?; $tests:tt) => {
+    ($($backend:ident: $type:ty, $($promise:ident)*;)+) => {
         $(mod $backend {
             use super::*;
 
-            conformance!(@tests $type, $tests);
+            tests_of!(every: $type);
+            $(tests_of!($promise: $type);)*
+
+            #[test]
+            fn has_the_tests_of_what_it_promises() {
+                Kind::of::<$type>().has_tests_of(&[$(stringify!($promise)),*]);
+            }
         })+
     };
-    (@tests $type:ty, { $($theme:ident::$test:ident $(if $promise:ident)?),+ $(,)? }) => {
+}
+
+/// Makes a test of each function.
+macro_rules! tests {
+    ($type:ty: $($theme:ident::$test:ident,)+) => {
         $(#[test]
         fn $test() {
             let kind = Kind::of::<$type>();
-            $(if !kind.promises(guarantees::Promise::$promise) {
-                return;
-            })?
             kind.run(stringify!($test), $theme::$test(&kind));
         })+
     };
 }
 
-conformance! {
-    memory: Memory,
-    memory_threaded: MemoryThreaded,
-    redis: Redis<1>,
-    redis_sharded: Redis<3>,
-    redis_encrypted: RedisEncrypted,
-    hybrid: HybridMemory,
-    hybrid_redis: HybridRedis,
-    fallback: Fallback,
-    fallback_alone: FallbackAlone,
-    pubsub: PubSub,
-    pubsub_sharded: PubSubSharded,
-    pubsub_on_several: PubSubOnSeveral,
-    pubsub_alone: PubSubAlone,
-    channels_redis: ChannelsRedis<1>,
-    channels_redis_sharded: ChannelsRedis<3>,
-    asgi_redis: AsgiRedis<1>,
-    asgi_redis_sharded: AsgiRedis<3>;
+/// The tests of one promise, or of what every layer promises.
+macro_rules! tests_of {
+    (every: $type:ty) => {
+        tests! { $type:
+            cancellation::a_dropped_change_of_a_group_is_made_or_not,
+            cancellation::a_dropped_give_back_arrives_once_or_not_at_all,
+            cancellation::a_dropped_group_send_arrives_once_or_not_at_all,
+            cancellation::a_dropped_group_send_many_arrives_once_or_not_at_all,
+            cancellation::a_dropped_question_changes_nothing,
+            cancellation::a_dropped_reader_leaves_its_turn_to_the_next,
+            cancellation::a_dropped_receive_loses_nothing,
+            cancellation::a_dropped_receiver_loses_nothing,
+            cancellation::a_dropped_recv_loses_nothing,
+            cancellation::a_dropped_recv_many_loses_nothing,
+            cancellation::a_dropped_send_arrives_once_or_not_at_all,
+            cancellation::a_dropped_send_many_arrives_once_or_not_at_all,
+            cancellation::a_dropped_try_receive_loses_nothing,
+            cancellation::readers_that_come_and_go_lose_nothing,
+            closing::dropping_the_layer_ends_its_receivers,
+            closing::a_dropped_close_goes_on,
+            closing::a_dropped_close_of_a_receiver_goes_on,
+            closing::closing_a_receiver_puts_back_in_order,
+            closing::a_group_send_that_meets_closing_reaches_all_members_or_says_that_it_reached_none,
+            closing::later_calls_give_closed,
+            closing::waiting_calls_give_closed,
+            content::carries_a_megabyte,
+            content::carries_empty_and_nested_values,
+            content::carries_every_float,
+            content::carries_every_integer,
+            content::keeps_text_and_bytes_apart,
+            content::refuses_a_message_over_the_limit,
+            content::refuses_the_reserved_key,
+            content::stays_as_it_was_when_sent,
+            expiry::a_group_message_expires,
+            expiry::a_message_expires,
+            expiry::a_message_that_a_receiver_holds_expires,
+            expiry::a_reader_that_comes_late_gets_no_expired_message,
+            expiry::each_message_expires_for_itself_on_a_busy_channel,
+            expiry::putting_back_keeps_the_expiry,
+            groups::a_group_may_have_members_of_every_kind,
+            groups::group_send_many_reaches_each_group_in_order,
+            groups::lists_its_members,
+            groups::reaches_every_member,
+            groups::reaches_every_process_local_member,
+            groups::reaches_members_in_many_processes,
+            groups::sending_to_nobody_is_no_error,
+            groups::the_rest_of_a_group_message_is_there_for_whoever_reads_next,
+            guarantees::are_those_of_the_page,
+            load::a_busy_channel_does_not_starve_a_quiet_one,
+            load::a_busy_process_local_channel_does_not_starve_a_normal_one,
+            load::a_receiver_of_a_busy_channel_does_not_starve_a_quiet_one,
+            load::every_operation_reaches_its_reader_whatever_the_name,
+            load::many_writers_and_readers_lose_and_double_nothing,
+            load::waiting_readers_are_all_served,
+            membership::a_change_after_many_sends_counts_for_the_next,
+            membership::a_member_added_after_the_send_does_not_get_it,
+            membership::a_member_added_before_the_send_gets_it,
+            membership::a_member_discarded_after_the_send_still_gets_it,
+            membership::a_member_discarded_before_the_send_does_not_get_it,
+            membership::a_member_that_expires_after_the_send_still_gets_it,
+            membership::adding_again_renews,
+            membership::adding_twice_delivers_once,
+            membership::ends_after_the_group_expiry,
+            membership::follows_every_change,
+            names::accepts_the_longest_names,
+            names::completes_patterns_to_new_channels,
+            names::refuses_bad_group_names,
+            names::refuses_bad_names_to_receive_from,
+            names::refuses_bad_names_to_send_to,
+            names::refuses_bad_patterns,
+            names::refuses_to_receive_from_nothing,
+            order::holds_on_a_channel_of_new_channel,
+            readers::a_limit_of_zero_counts_as_one,
+            readers::a_receiver_is_a_stream,
+            readers::a_receiver_reads_nothing_before_it_is_asked,
+            readers::a_receiver_reads_several_channels,
+            readers::dropping_a_receiver_puts_back,
+            readers::recv_many_takes_what_is_there_up_to_the_limit,
+            sending::keeps_channels_apart,
+            sending::names_the_local_part_that_a_message_was_sent_to,
+            sending::reaches_a_reader_in_another_process,
+            sending::reaches_a_reader_that_waits,
+            sending::send_many_reaches_every_channel,
+            sending::try_receive_does_not_wait,
+            sending::try_receive_finds_what_is_there_beside_a_reader_that_waits,
+            statistics::tell_the_age_of_the_oldest_message,
+        }
+    };
+    (Capacity: $type:ty) => {
+        tests! { $type:
+            capacity::a_full_channel_misses_a_group_send_and_others_get_it,
+            capacity::a_received_message_makes_room,
+            capacity::expired_messages_are_not_counted,
+            capacity::given_back_messages_need_no_room,
+            capacity::gives_each_message_of_many_its_own_result,
+            capacity::is_shared_by_local_parts,
+            capacity::refuses_above_capacity,
+            capacity::takes_the_first_rule_that_matches,
+            statistics::count_messages_and_refusals,
+        }
+    };
+    (Drain: $type:ty) => {
+        tests! { $type:
+            closing::closing_finishes_sends_under_way,
+            closing::closing_leaves_unread_messages_to_others,
+        }
+    };
+    (Flush: $type:ty) => {
+        tests! { $type:
+            cancellation::a_dropped_flush_leaves_a_layer_that_works,
+            flushing::deletes_groups,
+            flushing::deletes_messages,
+            flushing::deletes_statistics,
+            flushing::forgets_members_that_were_cached,
+        }
+    };
+    (NoSilentLoss: $type:ty) => {
+        tests! { $type:
+            loss::a_group_message_for_a_full_member_is_counted,
+            loss::expired_messages_are_counted,
+        }
+    };
+    (OnePlacePerProcess: $type:ty) => {
+        tests! { $type:
+            capacity::a_group_send_takes_one_place_for_all_members_of_a_process,
+        }
+    };
+    (Order: $type:ty) => {
+        tests! { $type:
+            order::holds_from_writer_to_reader,
+            order::holds_through_readers_of_every_kind,
+        }
+    };
+}
 
-    {
-        cancellation::a_dropped_change_of_a_group_is_made_or_not,
-        cancellation::a_dropped_flush_leaves_a_layer_that_works,
-        cancellation::a_dropped_give_back_arrives_once_or_not_at_all,
-        cancellation::a_dropped_group_send_arrives_once_or_not_at_all,
-        cancellation::a_dropped_group_send_many_arrives_once_or_not_at_all,
-        cancellation::a_dropped_question_changes_nothing,
-        cancellation::a_dropped_reader_leaves_its_turn_to_the_next,
-        cancellation::a_dropped_receive_loses_nothing,
-        cancellation::a_dropped_receiver_loses_nothing,
-        cancellation::a_dropped_recv_loses_nothing,
-        cancellation::a_dropped_recv_many_loses_nothing,
-        cancellation::a_dropped_send_arrives_once_or_not_at_all,
-        cancellation::a_dropped_send_many_arrives_once_or_not_at_all,
-        cancellation::a_dropped_try_receive_loses_nothing,
-        cancellation::readers_that_come_and_go_lose_nothing,
-        capacity::a_full_channel_misses_a_group_send_and_others_get_it if Capacity,
-        capacity::a_group_send_takes_one_place_for_all_members_of_a_process if OnePlacePerProcess,
-        capacity::a_received_message_makes_room if Capacity,
-        capacity::expired_messages_are_not_counted if Capacity,
-        capacity::given_back_messages_need_no_room if Capacity,
-        capacity::gives_each_message_of_many_its_own_result if Capacity,
-        capacity::is_shared_by_local_parts if Capacity,
-        capacity::refuses_above_capacity if Capacity,
-        capacity::takes_the_first_rule_that_matches if Capacity,
-        closing::dropping_the_layer_ends_its_receivers,
-        closing::a_dropped_close_goes_on,
-        closing::a_dropped_close_of_a_receiver_goes_on,
-        closing::closing_a_receiver_puts_back_in_order,
-        closing::closing_finishes_sends_under_way,
-        closing::a_group_send_that_meets_closing_reaches_all_members_or_says_that_it_reached_none,
-        closing::closing_leaves_unread_messages_to_others,
-        closing::later_calls_give_closed,
-        closing::waiting_calls_give_closed,
-        content::carries_a_megabyte,
-        content::carries_empty_and_nested_values,
-        content::carries_every_float,
-        content::carries_every_integer,
-        content::keeps_text_and_bytes_apart,
-        content::refuses_a_message_over_the_limit,
-        content::refuses_the_reserved_key,
-        content::stays_as_it_was_when_sent,
-        expiry::a_group_message_expires,
-        expiry::a_message_expires,
-        expiry::a_message_that_a_receiver_holds_expires,
-        expiry::a_reader_that_comes_late_gets_no_expired_message,
-        expiry::each_message_expires_for_itself_on_a_busy_channel,
-        expiry::putting_back_keeps_the_expiry,
-        flushing::deletes_groups,
-        flushing::deletes_messages,
-        flushing::deletes_statistics,
-        flushing::forgets_members_that_were_cached,
-        groups::a_group_may_have_members_of_every_kind,
-        groups::group_send_many_reaches_each_group_in_order,
-        groups::lists_its_members,
-        groups::reaches_every_member,
-        groups::reaches_every_process_local_member,
-        groups::reaches_members_in_many_processes,
-        groups::sending_to_nobody_is_no_error,
-        groups::the_rest_of_a_group_message_is_there_for_whoever_reads_next,
-        guarantees::are_those_of_the_page,
-        load::a_busy_channel_does_not_starve_a_quiet_one,
-        load::a_busy_process_local_channel_does_not_starve_a_normal_one,
-        load::a_receiver_of_a_busy_channel_does_not_starve_a_quiet_one,
-        load::every_operation_reaches_its_reader_whatever_the_name,
-        load::many_writers_and_readers_lose_and_double_nothing,
-        load::waiting_readers_are_all_served,
-        loss::a_group_message_for_a_full_member_is_counted if NoSilentLoss,
-        loss::expired_messages_are_counted if NoSilentLoss,
-        membership::a_change_after_many_sends_counts_for_the_next,
-        membership::a_member_added_after_the_send_does_not_get_it,
-        membership::a_member_added_before_the_send_gets_it,
-        membership::a_member_discarded_after_the_send_still_gets_it,
-        membership::a_member_discarded_before_the_send_does_not_get_it,
-        membership::a_member_that_expires_after_the_send_still_gets_it,
-        membership::adding_again_renews,
-        membership::adding_twice_delivers_once,
-        membership::ends_after_the_group_expiry,
-        membership::follows_every_change,
-        names::accepts_the_longest_names,
-        names::completes_patterns_to_new_channels,
-        names::refuses_bad_group_names,
-        names::refuses_bad_names_to_receive_from,
-        names::refuses_bad_names_to_send_to,
-        names::refuses_bad_patterns,
-        names::refuses_to_receive_from_nothing,
-        order::holds_from_writer_to_reader if Order,
-        order::holds_on_a_channel_of_new_channel,
-        order::holds_through_readers_of_every_kind if Order,
-        readers::a_limit_of_zero_counts_as_one,
-        readers::a_receiver_is_a_stream,
-        readers::a_receiver_reads_nothing_before_it_is_asked,
-        readers::a_receiver_reads_several_channels,
-        readers::dropping_a_receiver_puts_back,
-        readers::recv_many_takes_what_is_there_up_to_the_limit,
-        sending::keeps_channels_apart,
-        sending::names_the_local_part_that_a_message_was_sent_to,
-        sending::reaches_a_reader_in_another_process,
-        sending::reaches_a_reader_that_waits,
-        sending::send_many_reaches_every_channel,
-        sending::try_receive_does_not_wait,
-        sending::try_receive_finds_what_is_there_beside_a_reader_that_waits,
-        statistics::count_messages_and_refusals if Capacity,
-        statistics::tell_the_age_of_the_oldest_message,
-    }
+conformance! {
+    memory: Memory, Capacity Flush NoSilentLoss OnePlacePerProcess Order;
+    memory_threaded: MemoryThreaded, Capacity Flush NoSilentLoss OnePlacePerProcess Order;
+    redis: Redis<1>, Capacity Drain Flush NoSilentLoss OnePlacePerProcess Order;
+    redis_sharded: Redis<3>, Capacity Drain Flush NoSilentLoss OnePlacePerProcess Order;
+    redis_encrypted: RedisEncrypted, Capacity Drain Flush NoSilentLoss OnePlacePerProcess Order;
+    hybrid: HybridMemory, Capacity Flush NoSilentLoss OnePlacePerProcess Order;
+    hybrid_redis: HybridRedis, Capacity Drain Flush NoSilentLoss OnePlacePerProcess Order;
+    fallback: Fallback, Capacity Drain Flush NoSilentLoss OnePlacePerProcess Order;
+    fallback_alone: FallbackAlone, Capacity NoSilentLoss OnePlacePerProcess Order;
+    pubsub: PubSub, Flush Order;
+    pubsub_sharded: PubSubSharded, Flush Order;
+    pubsub_on_several: PubSubOnSeveral, Flush;
+    pubsub_alone: PubSubAlone, Flush Order;
+    channels_redis: ChannelsRedis<1>, Capacity Drain Flush NoSilentLoss OnePlacePerProcess Order;
+    channels_redis_sharded: ChannelsRedis<3>, Capacity Drain Flush NoSilentLoss OnePlacePerProcess Order;
+    asgi_redis: AsgiRedis<1>, Capacity Drain Flush NoSilentLoss Order;
+    asgi_redis_sharded: AsgiRedis<3>, Capacity Drain Flush NoSilentLoss Order;
 }

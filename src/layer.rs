@@ -40,8 +40,8 @@ pub(crate) use parts::Parts;
 /// - **No silent loss.** Messages that are not delivered are counted in the metric `channel_layer_dropped_total` with
 ///   a `reason`.
 ///
-/// All but `send_many`, `give_back`, `group_send_many`, `lists_all_members`, `health`, `redis_stats`, `events`, `mode` and `outage`
-/// have to be written by an implementation. An `Arc` of a layer is a layer, and `Arc::from` makes one of a `Box`.
+/// All but `send_many`, `give_back`, `group_add_for`, `group_send_many`, `lists_all_members`, `health`, `redis_stats`, `events`,
+/// `mode` and `outage` have to be written by an implementation. An `Arc` of a layer is a layer, and `Arc::from` makes one of a `Box`.
 #[async_trait]
 pub trait ChannelLayer: Send + Sync + 'static {
     /// Sends `message` to `channel`; does not wait for a reader.
@@ -141,6 +141,23 @@ pub trait ChannelLayer: Send + Sync + 'static {
     ///
     /// [`Error::InvalidName`], [`Error::Redis`], [`Error::Closed`].
     async fn group_add(&self, group: &str, channel: &str) -> Result<()>;
+
+    /// Makes `channel` a member of `group`, as [`group_add`](Self::group_add), for no longer than `lasts`: for one whose
+    /// membership was made earlier, and is to keep its end. A membership that lasts longer stays as it is.
+    ///
+    /// An implementation that does not write it gives the whole [`group_expiry`](Self::group_expiry).
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, the membership is either made or not.
+    ///
+    /// # Errors
+    ///
+    /// As [`group_add`](Self::group_add).
+    async fn group_add_for(&self, group: &str, channel: &str, lasts: Duration) -> Result<()> {
+        let _ = lasts;
+        self.group_add(group, channel).await
+    }
 
     /// Ends the membership of `channel` in `group`; no error if there was none.
     ///

@@ -98,6 +98,11 @@ impl Message {
         Arc::unwrap_or_clone(self.0)
     }
 
+    /// Bytes of memory that its content takes, without what it shares with other messages.
+    pub(crate) fn footprint(&self) -> usize {
+        self.0.footprint()
+    }
+
     /// This message with `key` set to `value`.
     #[must_use]
     pub fn with(self, key: impl Into<ByteString>, value: impl Into<Value>) -> Self {
@@ -166,6 +171,17 @@ impl Value {
         match self {
             Self::Map(map) => Some(map),
             _ => None,
+        }
+    }
+
+    /// Bytes that it takes beside itself.
+    fn footprint(&self) -> usize {
+        match self {
+            Self::None | Self::Bool(_) | Self::Int(_) | Self::Float(_) => 0,
+            Self::Text(text) => text.len(),
+            Self::Bytes(bytes) => bytes.len(),
+            Self::List(values) => size_of_val(values.as_slice()) + values.iter().map(Self::footprint).sum::<usize>(),
+            Self::Map(map) => map.footprint(),
         }
     }
 

@@ -26,6 +26,7 @@ pub use format::Format;
 pub use host::Host;
 pub use options::Config;
 pub(crate) use options::{ServiceLogin, TlsFiles};
+pub(crate) use pubsub::PUBSUB_CAPACITY;
 pub use pubsub::{Fallback, Overflow};
 pub(crate) use redis_variables::RedisVariables;
 pub use reference::{OptionInfo, Setting};

@@ -12,7 +12,7 @@ use crate::codec::serializer::Serializer;
 use crate::crypto::{FernetKeys, KeyRing};
 use crate::error::Result;
 
-/// Unread messages of a channel.
+/// The capacity of a channel on layers that refuse messages above it. It is that of `asgi_redis`.
 pub(super) const DEFAULT_CAPACITY: usize = 100;
 
 /// The options of a layer. Each setter takes the configuration and gives it back.
@@ -49,7 +49,7 @@ pub struct Config {
     pub(super) prefix: Option<String>,
     pub(crate) expiry: Duration,
     pub(crate) group_expiry: Duration,
-    /// Nothing stands for the default, and for rules that are one.
+    /// Nothing stands for the default, which depends on the layer, and for rules that are one.
     pub(super) capacity: Option<usize>,
     pub(crate) channel_capacity: Vec<CapacityRule>,
     pub(super) symmetric_encryption_keys: Vec<String>,
@@ -65,6 +65,7 @@ pub struct Config {
     pub(crate) blocking_timeout: Duration,
     pub(crate) pool_size: usize,
     pub(crate) overflow: Overflow,
+    pub(crate) max_queue_size: usize,
     /// Nothing stands for the default of each layer.
     pub(crate) fallback: Option<Fallback>,
     pub(crate) return_after: Duration,
@@ -121,6 +122,7 @@ impl Default for Config {
             blocking_timeout: Duration::from_secs(5),
             pool_size: 256,
             overflow: Overflow::default(),
+            max_queue_size: 64 << 20,
             fallback: None,
             return_after: Duration::from_secs(2),
             sharded_pubsub: false,
@@ -169,7 +171,8 @@ impl Config {
     }
 
     /// How many unread messages a channel holds where no rule says otherwise, at least 1. What a
-    /// [`Receiver`](crate::Receiver) has taken ahead of its channel on Redis is not in it any more. Defaults to 100.
+    /// [`Receiver`](crate::Receiver) has taken ahead of its channel on Redis is not in it any more. Defaults to 100, and for a
+    /// [`PubSubLayer`](crate::PubSubLayer), which drops messages above it, to 10,000.
     #[must_use]
     pub fn capacity(mut self, capacity: usize) -> Self {
         self.capacity = Some(capacity);
@@ -264,7 +267,12 @@ impl Config {
 
     /// The capacities of all channels, compiled.
     pub(crate) fn capacities(&self) -> Result<Capacity> {
-        Capacity::new(&self.channel_capacity, self.capacity.unwrap_or(DEFAULT_CAPACITY))
+        self.capacities_or(DEFAULT_CAPACITY)
+    }
+
+    /// The capacities of all channels of a layer with another default, compiled.
+    pub(crate) fn capacities_or(&self, default: usize) -> Result<Capacity> {
+        Capacity::new(&self.channel_capacity, self.capacity.unwrap_or(default))
     }
 
     /// The keys, if messages are to be encrypted as Django Channels does it.

@@ -26,6 +26,10 @@ pub enum Fallback {
     Local,
 }
 
+/// The capacity of a channel on a layer that drops messages above it: room for a burst. The queues of Python's layer have no
+/// bound.
+pub(crate) const PUBSUB_CAPACITY: usize = 10_000;
+
 impl Words for Overflow {
     const WORDS: &'static [(&'static str, Self)] =
         &[("drop_oldest", Self::DropOldest), ("drop_newest", Self::DropNewest)];
@@ -37,10 +41,19 @@ impl Words for Fallback {
 
 impl Config {
     /// What becomes of a message for a channel of a [`PubSubLayer`](crate::PubSubLayer) that has its
-    /// [`capacity`](Self::capacity) of unread messages. Defaults to [`Overflow::DropOldest`].
+    /// [`capacity`](Self::capacity) of unread messages, or as many as [`max_queue_size`](Self::max_queue_size) allows.
+    /// Defaults to [`Overflow::DropOldest`].
     #[must_use]
     pub fn overflow(mut self, overflow: Overflow) -> Self {
         self.overflow = overflow;
+        self
+    }
+
+    /// Bytes of memory that the unread messages of one channel of a [`PubSubLayer`](crate::PubSubLayer) take, from 1 KiB to
+    /// 2 GiB. One message fits, however large it is. Defaults to 64 MiB.
+    #[must_use]
+    pub fn max_queue_size(mut self, bytes: usize) -> Self {
+        self.max_queue_size = bytes;
         self
     }
 
@@ -78,6 +91,7 @@ mod tests {
     fn chosen() -> Config {
         Config::new()
             .overflow(Overflow::DropNewest)
+            .max_queue_size(2000)
             .fallback(Fallback::Fail)
             .return_after(Duration::from_millis(500))
             .sharded_pubsub(true)
@@ -85,10 +99,11 @@ mod tests {
 
     #[test]
     fn files_and_the_environment_have_the_same_options() {
-        let json = r#"{"overflow": "drop_newest", "fallback": "fail", "return_after": 0.5, "sharded_pubsub": true}"#;
+        let json = r#"{"overflow": "drop_newest", "max_queue_size": 2000, "fallback": "fail", "return_after": 0.5, "sharded_pubsub": true}"#;
         assert_eq!(Config::from_json(json).expect("it is a configuration"), chosen());
         let variables = [
             ("CHANNEL_LAYER_OVERFLOW", "drop_newest"),
+            ("CHANNEL_LAYER_MAX_QUEUE_SIZE", "2000"),
             ("CHANNEL_LAYER_FALLBACK", "fail"),
             ("CHANNEL_LAYER_RETURN_AFTER", "0.5"),
             ("CHANNEL_LAYER_SHARDED_PUBSUB", "true"),

@@ -3,8 +3,8 @@
 use std::fmt::{self, Write};
 
 use super::format::Format;
-use super::options::Config;
-use super::pubsub::Fallback;
+use super::options::{Config, DEFAULT_CAPACITY};
+use super::pubsub::{Fallback, PUBSUB_CAPACITY};
 use super::slot::Slot;
 use super::table::{OPTIONS, Row};
 
@@ -95,6 +95,10 @@ impl Config {
         if self.sentinels.is_empty() {
             config.hosts = Some(self.host_list());
         }
+        config.capacity = Some(self.capacity.unwrap_or(match self.format {
+            Format::PubSub => PUBSUB_CAPACITY,
+            _ => DEFAULT_CAPACITY,
+        }));
         config.fallback = Some(self.fallback.unwrap_or(match self.format {
             Format::PubSub => Fallback::Local,
             _ => Fallback::Fail,

@@ -20,6 +20,7 @@ const BACKOFFS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::
 /// The range of `TCP_KEEPIDLE` in Linux.
 const KEEPALIVES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(32_767);
 /// Redis takes strings of up to 512 MiB. Encryption makes a third more of a message, and every format adds some bytes.
+const QUEUE_SIZES: RangeInclusive<usize> = 1 << 10..=1 << 31;
 const MESSAGE_SIZES: RangeInclusive<usize> = 1 << 10..=256 << 20;
 /// One address can open 65,535 connections to a server. A pool takes memory for all its connections when it is made.
 const POOL_SIZES: RangeInclusive<usize> = 1..=65_535;
@@ -90,7 +91,8 @@ pub(super) const OPTIONS: &[Row] = &[
         "capacity",
         |c| Slot::Count(c.capacity.get_or_insert(DEFAULT_CAPACITY), CAPACITIES, "unread messages"),
         "How many unread messages a channel holds; what a `Receiver` has taken ahead does not count.",
-    ),
+    )
+    .defaults_to("100, for a `PubSubLayer` 10000"),
     row(
         "channel_capacity",
         |c| Slot::Rules(&mut c.channel_capacity),
@@ -168,6 +170,11 @@ pub(super) const OPTIONS: &[Row] = &[
         "overflow",
         |c| Slot::Word(&mut c.overflow),
         "Which message a `PubSubLayer` drops when the queue of a reader is full.",
+    ),
+    row(
+        "max_queue_size",
+        |c| Slot::Count(&mut c.max_queue_size, QUEUE_SIZES, "bytes"),
+        "Memory that the unread messages of a channel of a `PubSubLayer` take; one message always fits.",
     ),
     row(
         "fallback",

@@ -237,6 +237,13 @@ impl<L: ChannelLayer, R: ChannelLayer> ChannelLayer for HybridLayer<L, R> {
         self.remote.group_add(group, channel).await
     }
 
+    async fn group_add_for(&self, group: &str, channel: &str, lasts: Duration) -> Result<()> {
+        if is_local(channel) {
+            return self.remote.group_add_for(&local_group(group)?, channel, lasts).await;
+        }
+        self.remote.group_add_for(group, channel, lasts).await
+    }
+
     async fn group_discard(&self, group: &str, channel: &str) -> Result<()> {
         if is_local(channel) {
             return self.remote.group_discard(&local_group(group)?, channel).await;

@@ -89,6 +89,21 @@ impl<L: ChannelLayer + ?Sized> ChannelLayer for Arc<L> {
         (**self).group_add(group, channel)
     }
 
+    fn group_add_for<'a, 'b, 'c, 'f>(
+        &'a self,
+        group: &'b str,
+        channel: &'c str,
+        lasts: Duration,
+    ) -> Pending<'f, Result<()>>
+    where
+        'a: 'f,
+        'b: 'f,
+        'c: 'f,
+        Self: 'f,
+    {
+        (**self).group_add_for(group, channel, lasts)
+    }
+
     fn group_discard<'a, 'b, 'c, 'f>(&'a self, group: &'b str, channel: &'c str) -> Pending<'f, Result<()>>
     where
         'a: 'f,

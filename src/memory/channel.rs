@@ -2,17 +2,18 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::queue::{Entry, Queue, To};
 use crate::config::Overflow;
 use crate::drops::{self, DropReason};
 use crate::error::{Error, Result};
-use crate::layer::{Delivery, Sink, Statistics};
+use crate::layer::{Sink, Statistics};
 use crate::message::Message;
 use crate::name::{ChannelKind, ChannelName};
 
@@ -34,12 +35,22 @@ pub(super) struct Channel {
     state: Mutex<State>,
 }
 
+/// How a layer that cannot refuse a message makes room for it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) overflow: Overflow,
+    /// Bytes of the unread messages of a channel.
+    pub(crate) bytes: usize,
+}
+
 /// What all channels of a layer have in common.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) expiry: Duration,
-    /// What becomes of messages above capacity; nothing if they are refused.
-    overflow: Option<Overflow>,
+    /// What becomes of messages for which there is no room; `None` if they are refused.
+    bounds: Option<Bounds>,
+    /// Counts epochs for a layer that is made of this one; 0 elsewhere.
+    epoch: Arc<AtomicU64>,
     /// Written before the channels are closed one by one and read under their locks, so that none is missed.
     pub(super) closed: AtomicBool,
     /// What channels had counted before an hour of silence. Locked while a channel is, and locks nothing itself.
@@ -48,32 +59,9 @@ pub(super) struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    queue: VecDeque<Entry>,
+    queue: Queue,
     waiters: Waiters,
     counts: Counts,
-}
-
-#[derive(Debug)]
-struct Entry {
-    expires: Instant,
-    message: Message,
-    to: To,
-}
-
-/// Whom an entry of the queue is for.
-#[derive(Clone, Debug)]
-pub(super) enum To {
-    /// The channel that has the queue.
-    Channel,
-    /// One process-local channel of it.
-    Local(ChannelName),
-    /// The members of a group at the time of the send. They share one entry, which stays at the head until the last of
-    /// them is served.
-    Members {
-        members: Arc<[ChannelName]>,
-        /// Position of the first who has not been served.
-        next: usize,
-    },
 }
 
 /// Who waits for messages, the longest first.
@@ -99,8 +87,8 @@ struct Counts {
 }
 
 impl Shared {
-    pub(super) fn new(expiry: Duration, overflow: Option<Overflow>) -> Self {
-        Self { expiry, overflow, closed: AtomicBool::new(false), past: Mutex::default() }
+    pub(super) fn new(expiry: Duration, bounds: Option<Bounds>, epoch: Arc<AtomicU64>) -> Self {
+        Self { expiry, bounds, epoch, closed: AtomicBool::new(false), past: Mutex::default() }
     }
 
     pub(super) fn check_open(&self) -> Result<()> {
@@ -146,24 +134,36 @@ impl Channel {
         let now = Instant::now();
         self.retire_counts(&mut state.counts, now);
         state.counts.last = Some(now);
-        if !back && state.queue.len() >= self.capacity {
-            state.drop_expired(now);
-            if state.queue.len() >= self.capacity {
-                state.counts.full += 1;
-                drops::count(DropReason::Overflow, usize::from(self.shared.overflow.is_some()));
-                match self.shared.overflow {
-                    None => return Ok(false),
-                    Some(Overflow::DropNewest) => return Ok(true),
-                    Some(Overflow::DropOldest) => drop(state.queue.pop_front()),
-                }
-            }
+        let size = self.shared.bounds.map_or(0, |_| message.footprint() + size_of::<Entry>());
+        if !back && !self.make_room(&mut state, size, now) {
+            return Ok(self.shared.bounds.is_some());
         }
         state.counts.messages += 1;
-        state.queue.push_back(Entry { expires: now + self.shared.expiry, message, to });
+        let (expires, epoch) = (now + self.shared.expiry, self.shared.epoch.load(Ordering::SeqCst));
+        state.queue.push(Entry { expires, epoch, size, message, to });
         let next = state.wake_next();
         drop(state);
         wake(next);
         Ok(true)
+    }
+
+    /// Makes room for a message of `size` if that may be done; returns whether there is room.
+    fn make_room(&self, state: &mut State, size: usize, now: Instant) -> bool {
+        let bytes = self.shared.bounds.map_or(usize::MAX, |bounds| bounds.bytes);
+        let has_room = |queue: &Queue| queue.len() < self.capacity && queue.fits(size, bytes);
+        if has_room(&state.queue) {
+            return true;
+        }
+        state.queue.drop_expired(now);
+        while !has_room(&state.queue) {
+            state.counts.full += 1;
+            drops::count(DropReason::Overflow, usize::from(self.shared.bounds.is_some()));
+            match self.shared.bounds {
+                Some(Bounds { overflow: Overflow::DropOldest, .. }) => drop(state.queue.pop()),
+                _ => return false,
+            }
+        }
+        true
     }
 
     /// Gives up to `limit` messages to `sink`, and how many they were; where there is none, `waker` takes its place
@@ -177,7 +177,7 @@ impl Channel {
     ) -> Result<usize> {
         let mut state = self.state.lock();
         self.shared.check_open()?;
-        let taken = state.take(&self.name, sink, limit);
+        let taken = state.queue.take(&self.name, u64::MAX, sink, limit);
         if taken == 0 {
             let old = state.waiters.wait(ticket, waker);
             drop(state);
@@ -192,12 +192,11 @@ impl Channel {
         Ok(taken)
     }
 
-    /// Takes one message if there is one.
-    pub(super) fn try_take(&self) -> Result<Option<Delivery>> {
+    /// Hands up to `limit` messages that were sent before `epoch` to `sink`, without waiting; returns how many.
+    pub(super) fn take_older(&self, epoch: u64, sink: Sink<'_>, limit: usize) -> Result<usize> {
         let mut state = self.state.lock();
         self.shared.check_open()?;
-        let mut taken = None;
-        state.take(&self.name, &mut |delivery| taken = Some(delivery), 1);
+        let taken = state.queue.take(&self.name, epoch, sink, limit);
         let next = state.wake_next();
         drop(state);
         wake(next);
@@ -239,11 +238,8 @@ impl Channel {
     /// Frees what has expired; gives when the next thing will have, and nothing if the channel is empty.
     pub(super) fn sweep(&self, now: Instant) -> Option<Instant> {
         let mut state = self.state.lock();
-        state.drop_expired(now);
-        if state.queue.capacity() / 4 > state.queue.len() {
-            let keep = state.queue.len() * 2;
-            state.queue.shrink_to(keep);
-        }
+        state.queue.drop_expired(now);
+        state.queue.shrink();
         self.retire_counts(&mut state.counts, now);
         let head = state.queue.front().map(|entry| entry.expires);
         head.or_else(|| state.counts.last.map(|last| last + self.counts_expiry()))
@@ -286,34 +282,6 @@ impl Channel {
 }
 
 impl State {
-    fn take(&mut self, channel: &ChannelName, sink: Sink<'_>, limit: usize) -> usize {
-        if self.queue.is_empty() {
-            return 0;
-        }
-        self.drop_expired(Instant::now());
-        let mut taken = 0;
-        while taken < limit
-            && let Some(head) = self.queue.front_mut()
-        {
-            taken += 1;
-            if let Some(delivery) = head.next_but_last() {
-                sink(delivery);
-            } else if let Some(last) = self.queue.pop_front() {
-                sink(last.into_delivery(channel));
-            }
-        }
-        taken
-    }
-
-    /// All messages wait equally long, so that the expired ones are at the head.
-    fn drop_expired(&mut self, now: Instant) {
-        let before = self.queue.len();
-        while self.queue.front().is_some_and(|entry| now >= entry.expires) {
-            self.queue.pop_front();
-        }
-        drops::count(DropReason::Expired, before - self.queue.len());
-    }
-
     /// Takes the first who waits out of the line if there is something for it.
     fn wake_next(&mut self) -> Option<Waker> {
         if self.waiters.woken >= self.queue.len() {
@@ -322,28 +290,6 @@ impl State {
         let (_, waker) = self.waiters.list.pop_front()?;
         self.waiters.woken += 1;
         Some(waker)
-    }
-}
-
-impl Entry {
-    /// The next delivery of an entry that has more than one left.
-    fn next_but_last(&mut self) -> Option<Delivery> {
-        let To::Members { members, next } = &mut self.to else { return None };
-        if *next + 1 >= members.len() {
-            return None;
-        }
-        let member = members[*next].clone();
-        *next += 1;
-        Some(Delivery::new(member, self.message.clone()))
-    }
-
-    fn into_delivery(self, channel: &ChannelName) -> Delivery {
-        let channel = match self.to {
-            To::Channel => channel.clone(),
-            To::Local(name) => name,
-            To::Members { members, next } => members[next].clone(),
-        };
-        Delivery::new(channel, self.message)
     }
 }
 

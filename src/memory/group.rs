@@ -1,13 +1,13 @@
 //! One group in memory: its members by route, with the lists that group sends share.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::channel::To;
+use super::queue::To;
 use crate::name::ChannelName;
 
 /// The members of a group, by the non-local part of their names.
@@ -34,9 +34,9 @@ struct Snapshot {
 }
 
 impl Group {
-    pub(super) fn add(&self, channel: ChannelName, group_expiry: Duration) {
+    /// Makes `channel` a member until `expires` at least.
+    pub(super) fn add(&self, channel: ChannelName, expires: Instant) {
         let mut routes = self.routes.lock();
-        let expires = Instant::now() + group_expiry;
         if let Some(route) = routes.get_mut(channel.non_local()) {
             route.add(channel, expires);
         } else {
@@ -58,10 +58,16 @@ impl Group {
         routes.is_empty()
     }
 
-    pub(super) fn channels(&self, now: Instant) -> Vec<ChannelName> {
+    /// The members, each with the end of its membership.
+    pub(super) fn members(&self, now: Instant) -> Vec<(ChannelName, Instant)> {
         let routes = self.routes.lock();
         let members = routes.values().flat_map(|route| &route.members);
-        members.filter(|(_, expires)| **expires > now).map(|(member, _)| member.clone()).collect()
+        members.filter(|(_, expires)| **expires > now).map(|(member, expires)| (member.clone(), *expires)).collect()
+    }
+
+    /// When the membership of `channel` ends, if there is one.
+    pub(super) fn end(&self, channel: &ChannelName) -> Option<Instant> {
+        self.routes.lock().get(channel.non_local())?.members.get(channel).copied()
     }
 
     /// The queues that a message to this group goes to, and for whom.
@@ -94,8 +100,15 @@ impl Group {
 
 impl Route {
     fn add(&mut self, channel: ChannelName, expires: Instant) {
-        if self.members.insert(channel, expires).is_none() {
-            self.snapshot = None;
+        match self.members.entry(channel) {
+            Entry::Occupied(mut member) => {
+                let end = member.get_mut();
+                *end = expires.max(*end);
+            }
+            Entry::Vacant(member) => {
+                member.insert(expires);
+                self.snapshot = None;
+            }
         }
     }
 

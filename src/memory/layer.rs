@@ -1,7 +1,7 @@
 //! `MemoryLayer` and its part of the contract.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,14 +10,15 @@ use rand::distr::Alphanumeric;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::channel::{Channel, Shared, To};
+use super::channel::{Bounds, Channel, Shared};
 use super::group::Group;
+use super::queue::To;
 use super::receive::MemorySource;
 use super::registry::Registry;
 use super::sweep::Sweeper;
 use crate::capacity::Capacity;
 use crate::codec;
-use crate::config::{Config, Overflow};
+use crate::config::{Config, PUBSUB_CAPACITY};
 use crate::drops::{self, DropReason};
 use crate::error::{Error, Result};
 use crate::layer::{ChannelLayer, Delivery, Receiver, Source, Statistics};
@@ -90,12 +91,17 @@ impl MemoryLayer {
     ///
     /// [`Error::InvalidConfig`] as [`Config::validate`].
     pub fn with_config(config: &Config) -> Result<Self> {
-        Self::build(config, None)
+        Self::build(config, config.capacities()?, None, Arc::default())
     }
 
-    /// A layer that refuses no message for want of room, but drops one and counts it.
-    pub(crate) fn dropping(config: &Config, overflow: Overflow) -> Result<Self> {
-        Self::build(config, Some(overflow))
+    /// A layer that refuses no message for want of room, but drops some and counts them.
+    pub(crate) fn dropping(config: &Config, bounds: Bounds) -> Result<Self> {
+        Self::build(config, config.capacities_or(PUBSUB_CAPACITY)?, Some(bounds), Arc::default())
+    }
+
+    /// A layer in which messages can be told apart by the `epoch` in which they were sent.
+    pub(crate) fn with_epoch(config: &Config, epoch: Arc<AtomicU64>) -> Result<Self> {
+        Self::build(config, config.capacities()?, None, epoch)
     }
 
     /// As [`close`](ChannelLayer::close), which has nothing to wait for.
@@ -103,13 +109,13 @@ impl MemoryLayer {
         self.inner.close();
     }
 
-    fn build(config: &Config, overflow: Option<Overflow>) -> Result<Self> {
+    fn build(config: &Config, capacity: Capacity, bounds: Option<Bounds>, epoch: Arc<AtomicU64>) -> Result<Self> {
         config.validate()?;
-        let shared = Shared::new(config.expiry, overflow);
+        let shared = Shared::new(config.expiry, bounds, epoch);
         let group_expiry = config.group_expiry;
         let closed = CancellationToken::new();
         let inner = Inner {
-            capacity: config.capacities()?,
+            capacity,
             group_expiry,
             max_message_size: config.max_message_size,
             channel_sweeper: Sweeper::new(shared.expiry, closed.clone()),
@@ -155,7 +161,7 @@ impl MemoryLayer {
 
     /// Reads `channels`; for layers that are made of this one.
     pub(crate) fn source(&self, channels: &[&str]) -> Result<MemorySource> {
-        self.inner.shared.check_open()?;
+        self.inner.check_open()?;
         let names = ChannelName::parse_sources(channels)?;
         let channels = names.into_iter().map(|name| self.inner.channel(&name)).collect();
         Ok(MemorySource::new(Arc::clone(&self.inner), channels, self.inner.next_turn()))
@@ -163,6 +169,10 @@ impl MemoryLayer {
 }
 
 impl Inner {
+    pub(super) fn check_open(&self) -> Result<()> {
+        self.shared.check_open()
+    }
+
     fn check_size(&self, message: &Message) -> Result<()> {
         let size = codec::encoded_size(message)?;
         let limit = self.max_message_size;
@@ -209,7 +219,11 @@ impl Inner {
         }
     }
 
-    fn next_turn(&self) -> usize {
+    pub(super) fn turn(&self) -> usize {
+        self.turn.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn next_turn(&self) -> usize {
         self.turn.fetch_add(1, Ordering::Relaxed)
     }
 
@@ -221,6 +235,11 @@ impl Inner {
             due.is_none()
         });
         next.or_else(|| self.shared.sweep_past(now))
+    }
+
+    /// Frees memberships that end, from now on.
+    pub(super) fn watch_groups(self: &Arc<Self>) {
+        self.group_sweeper.ring(self, Self::sweep_groups);
     }
 
     fn sweep_groups(&self, now: Instant) -> Option<Instant> {
@@ -257,7 +276,7 @@ impl Drop for MemoryLayer {
 #[async_trait]
 impl ChannelLayer for MemoryLayer {
     async fn send(&self, channel: &str, message: Message) -> Result<()> {
-        self.inner.shared.check_open()?;
+        self.inner.check_open()?;
         self.inner.check_size(&message)?;
         if self.deliver(channel, message)? {
             return Ok(());
@@ -267,7 +286,7 @@ impl ChannelLayer for MemoryLayer {
 
     async fn give_back(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
         let give = |(channel, message): &(&str, Message)| {
-            self.inner.shared.check_open()?;
+            self.inner.check_open()?;
             self.inner.check_size(message)?;
             let (queue, to) = self.inner.target(channel)?;
             self.inner.push(&queue, message.clone(), to, true).map(|_| ())
@@ -283,17 +302,7 @@ impl ChannelLayer for MemoryLayer {
     }
 
     async fn try_receive(&self, channels: &[&str]) -> Result<Option<Delivery>> {
-        self.inner.shared.check_open()?;
-        let names = ChannelName::parse_sources(channels)?;
-        let first = self.inner.next_turn() % names.len();
-        for name in names[first..].iter().chain(&names[..first]) {
-            let Some(channel) = self.inner.channels.get(name.as_str()) else { continue };
-            if let Some(delivery) = channel.try_take()? {
-                return Ok(Some(delivery));
-            }
-            self.inner.release(channel);
-        }
-        Ok(None)
+        self.try_receive_older(channels, u64::MAX)
     }
 
     fn receiver(&self, channels: &[&str]) -> Result<Receiver> {
@@ -301,7 +310,7 @@ impl ChannelLayer for MemoryLayer {
     }
 
     async fn new_channel(&self, pattern: &str) -> Result<ChannelName> {
-        self.inner.shared.check_open()?;
+        self.inner.check_open()?;
         loop {
             let suffix: String = rand::rng().sample_iter(Alphanumeric).take(SUFFIX_LENGTH).map(char::from).collect();
             let name = ChannelName::from_pattern(pattern, &suffix)?;
@@ -312,41 +321,34 @@ impl ChannelLayer for MemoryLayer {
     }
 
     async fn group_add(&self, group: &str, channel: &str) -> Result<()> {
-        self.inner.shared.check_open()?;
-        let group = GroupName::parse(group)?;
-        let channel = ChannelName::parse_target(channel)?;
-        self.inner.groups.get_or_insert(&group, Group::default).add(channel, self.inner.group_expiry);
-        self.inner.group_sweeper.ring(&self.inner, Inner::sweep_groups);
-        Ok(())
+        self.group_add_for(group, channel, self.inner.group_expiry).await
+    }
+
+    async fn group_add_for(&self, group: &str, channel: &str, lasts: Duration) -> Result<()> {
+        self.inner.check_open()?;
+        let until = Instant::now() + lasts.min(self.inner.group_expiry);
+        self.join(&GroupName::parse(group)?, ChannelName::parse_target(channel)?, until)
     }
 
     async fn group_discard(&self, group: &str, channel: &str) -> Result<()> {
-        self.inner.shared.check_open()?;
-        let name = GroupName::parse(group)?;
-        let channel = ChannelName::parse_target(channel)?;
-        let Some(group) = self.inner.groups.get(name.as_str()) else { return Ok(()) };
-        if group.discard(&channel) {
-            drop(group);
-            self.inner.groups.remove_if(name.as_str(), Group::is_empty);
-        }
-        Ok(())
+        self.inner.check_open()?;
+        self.part(&GroupName::parse(group)?, &ChannelName::parse_target(channel)?)
     }
 
     async fn group_channels(&self, group: &str) -> Result<Vec<ChannelName>> {
-        self.inner.shared.check_open()?;
-        let name = GroupName::parse(group)?;
-        let group = self.inner.groups.get(name.as_str());
-        Ok(group.map_or_else(Vec::new, |group| group.channels(Instant::now())))
+        self.inner.check_open()?;
+        let members = self.members(&GroupName::parse(group)?);
+        Ok(members.into_iter().map(|(channel, _)| channel).collect())
     }
 
     async fn group_send(&self, group: &str, message: Message) -> Result<()> {
-        self.inner.shared.check_open()?;
+        self.inner.check_open()?;
         self.inner.check_size(&message)?;
         self.deliver_to_group(group, &message)
     }
 
     async fn flush(&self) -> Result<()> {
-        self.inner.shared.check_open()?;
+        self.inner.check_open()?;
         self.inner.groups.clear();
         self.inner.channels.values().iter().for_each(|channel| channel.flush());
         self.inner.channels.remove_spent(Channel::is_spent);
@@ -355,7 +357,7 @@ impl ChannelLayer for MemoryLayer {
     }
 
     async fn global_statistics(&self) -> Result<Statistics> {
-        self.inner.shared.check_open()?;
+        self.inner.check_open()?;
         let now = Instant::now();
         let channels = self.inner.channels.values();
         let mut total =
@@ -365,7 +367,7 @@ impl ChannelLayer for MemoryLayer {
     }
 
     async fn channel_statistics(&self, channel: &str) -> Result<Statistics> {
-        self.inner.shared.check_open()?;
+        self.inner.check_open()?;
         let name = ChannelName::parse(channel)?;
         let queue = self.inner.channels.get(name.non_local());
         Ok(queue.map_or_else(Statistics::default, |queue| queue.statistics(Instant::now())))

@@ -3,11 +3,14 @@
 mod channel;
 mod group;
 mod layer;
+mod members;
+mod queue;
 mod receive;
 mod registry;
 mod sweep;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use channel::Bounds;
 pub use layer::MemoryLayer;
 pub(crate) use receive::MemorySource;

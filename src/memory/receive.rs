@@ -5,10 +5,12 @@ use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 
+use super::MemoryLayer;
 use super::channel::{Channel, Ticket};
 use super::layer::Inner;
 use crate::error::Result;
-use crate::layer::{Sink, Source};
+use crate::layer::{Delivery, Sink, Source};
+use crate::name::ChannelName;
 
 /// Reads some channels in turn. It holds no message: one leaves its queue in the poll that hands it over.
 #[derive(Debug)]
@@ -27,6 +29,26 @@ impl MemorySource {
         Self { inner, turn: turn % channels.len().max(1), channels }
     }
 
+    /// Hands up to `limit` messages that were sent before `epoch` to `sink`, without waiting; returns how many.
+    pub(crate) fn take_older(&mut self, epoch: u64, sink: Sink<'_>, limit: usize) -> Result<usize> {
+        let mut taken = 0;
+        let (before, first) = self.channels.split_at(self.turn);
+        for (channel, _) in first.iter().chain(before) {
+            match channel.take_older(epoch, sink, limit - taken) {
+                Ok(more) => taken += more,
+                Err(_) if taken > 0 => break,
+                Err(error) => return Err(error),
+            }
+            if taken == limit {
+                break;
+            }
+        }
+        if taken > 0 {
+            self.turn = (self.turn + 1) % self.channels.len();
+        }
+        Ok(taken)
+    }
+
     fn take(&mut self, cx: &mut Context<'_>, sink: Sink<'_>, limit: usize) -> Result<usize> {
         let mut taken = 0;
         let (before, first) = self.channels.split_at_mut(self.turn);
@@ -40,6 +62,26 @@ impl MemorySource {
             if taken == limit {
                 break;
             }
+        }
+        Ok(taken)
+    }
+}
+
+impl MemoryLayer {
+    /// Takes a message that was sent before `epoch` from any of `channels`, if there is one.
+    pub(crate) fn try_receive_older(&self, channels: &[&str], epoch: u64) -> Result<Option<Delivery>> {
+        self.inner.check_open()?;
+        let names = ChannelName::parse_sources(channels)?;
+        let first = self.inner.turn() % names.len();
+        let mut taken = None;
+        for name in names[first..].iter().chain(&names[..first]) {
+            let Some(channel) = self.inner.channels.get(name.as_str()) else { continue };
+            if channel.take_older(epoch, &mut |delivery| taken = Some(delivery), 1)? > 0 {
+                // One that takes nothing, and another that asks beside it, leave the turn as it is.
+                self.inner.next_turn();
+                break;
+            }
+            self.inner.release(channel);
         }
         Ok(taken)
     }

@@ -43,6 +43,11 @@ impl<N: Eq + Hash + Clone + Borrow<str>, T> Registry<N, T> {
         self.0.clear();
     }
 
+    /// All names.
+    pub(super) fn names(&self) -> Vec<N> {
+        self.0.iter().map(|entry| entry.key().clone()).collect()
+    }
+
     /// All values, to work on without a lock of the registry.
     pub(super) fn values(&self) -> Vec<Arc<T>> {
         self.0.iter().map(|entry| Arc::clone(entry.value())).collect()

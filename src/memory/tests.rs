@@ -15,8 +15,8 @@ use futures_util::FutureExt;
 use tokio::runtime::{Builder, Handle};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::MemoryLayer;
-use crate::config::Config;
+use super::{Bounds, MemoryLayer};
+use crate::config::{Config, Overflow};
 use crate::error::Error;
 use crate::layer::{ChannelLayer, Mode, Source};
 use crate::message;
@@ -147,6 +147,41 @@ async fn closing_wakes_all_and_what_comes_later_is_refused() {
     assert!(matches!(poll(second.as_mut(), &count2), Poll::Ready(Err(Error::Closed))));
     assert!(matches!(layer.send(CHANNEL, message! {}).await, Err(Error::Closed)));
     assert!(matches!(layer.receiver(&[CHANNEL]), Err(Error::Closed)));
+}
+
+/// What is left of messages with these numbers of bytes, and how many were dropped, in a layer whose queues hold 10,000 bytes.
+async fn kept(overflow: Overflow, sizes: &[usize]) -> (Vec<usize>, u64) {
+    let layer = MemoryLayer::dropping(&Config::new(), Bounds { overflow, bytes: 10_000 }).unwrap();
+    for size in sizes {
+        layer.send(CHANNEL, message! { "body": vec![0u8; *size] }).await.unwrap();
+    }
+    let mut kept = Vec::new();
+    while let Some(delivery) = layer.try_receive(&[CHANNEL]).await.unwrap() {
+        kept.push(delivery.message.bytes("body").unwrap().len());
+    }
+    (kept, layer.channel_statistics(CHANNEL).await.unwrap().channel_full_count)
+}
+
+#[tokio::test]
+async fn a_queue_that_drops_messages_is_bounded_in_bytes() {
+    use Overflow::{DropNewest, DropOldest};
+    assert_eq!(kept(DropOldest, &[4000, 4001, 4002, 4003]).await, (vec![4002, 4003], 2));
+    assert_eq!(kept(DropNewest, &[4000, 4001, 4002, 4003, 1]).await, (vec![4000, 4001, 1], 2));
+    // One large message takes the place of many small ones, and of any size it has a place alone.
+    assert_eq!(kept(DropOldest, &[1, 2, 3, 20_000]).await, (vec![20_000], 3));
+    assert_eq!(kept(DropNewest, &[20_000, 1]).await, (vec![20_000], 1));
+}
+
+#[tokio::test]
+async fn a_queue_is_bounded_by_what_messages_take_and_not_by_their_bytes_on_the_way() {
+    let layer =
+        MemoryLayer::dropping(&Config::new(), Bounds { overflow: Overflow::DropOldest, bytes: 1 << 20 }).unwrap();
+    for _ in 0..100 {
+        // One byte each when they are encoded.
+        layer.send(CHANNEL, message! { "list": vec![1i64; 10_000] }).await.unwrap();
+    }
+    let pending = layer.channel_statistics(CHANNEL).await.unwrap().messages_pending;
+    assert!((1..10).contains(&pending), "{pending}");
 }
 
 /// Closes a layer when it is woken.

@@ -57,6 +57,12 @@ impl Map {
         Iter(self.0.iter())
     }
 
+    /// Bytes that its keys and values take.
+    pub(super) fn footprint(&self) -> usize {
+        let pairs = self.0.iter().map(|(key, value)| key.len() + value.footprint());
+        size_of_val(self.0.as_slice()) + pairs.sum::<usize>()
+    }
+
     fn find(&self, key: &str) -> Result<usize, usize> {
         self.0.binary_search_by(|(other, _)| (**other).cmp(key))
     }

@@ -22,6 +22,9 @@ const FORGET_AFTER: Duration = Duration::from_mins(1);
 /// How much longer than the expiry of messages the end of a membership is remembered.
 const REMEMBER_LONGER: Duration = Duration::from_mins(1);
 
+/// A membership that is made lasts at least so long.
+const SHORTEST: Duration = Duration::from_millis(1);
+
 /// The groups of a layer, and what its readers know of their members.
 #[derive(Debug)]
 pub(super) struct Groups {
@@ -69,10 +72,14 @@ impl Groups {
         self.expiry
     }
 
-    /// Makes `channel` a member, or renews its membership.
-    pub(super) async fn add(&self, group: &GroupName, channel: &ChannelName) -> Result<()> {
+    /// Makes `channel` a member for `lasts`, at the most the expiry, or renews its membership.
+    pub(super) async fn add(&self, group: &GroupName, channel: &ChannelName, lasts: Duration) -> Result<()> {
         let mut command = self.member_command(&script::GROUP_ADD, group, channel);
-        command.arg(channel.non_local()).arg(milliseconds(self.expiry)).arg(self.remembered).arg(channel.local());
+        command
+            .arg(channel.non_local())
+            .arg(milliseconds(lasts.clamp(SHORTEST, self.expiry)))
+            .arg(self.remembered)
+            .arg(channel.local());
         self.run(group, &command).await.map(|_| ())
     }
 

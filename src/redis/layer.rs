@@ -283,8 +283,12 @@ impl ChannelLayer for RedisLayer {
     }
 
     async fn group_add(&self, group: &str, channel: &str) -> Result<()> {
+        self.group_add_for(group, channel, self.groups.expiry()).await
+    }
+
+    async fn group_add_for(&self, group: &str, channel: &str, lasts: Duration) -> Result<()> {
         self.check_open()?;
-        self.groups.add(&GroupName::parse(group)?, &ChannelName::parse_target(channel)?).await
+        self.groups.add(&GroupName::parse(group)?, &ChannelName::parse_target(channel)?, lasts).await
     }
 
     async fn group_discard(&self, group: &str, channel: &str) -> Result<()> {

@@ -1,10 +1,10 @@
 //! A queue that is full drops by the policy, and counts.
 
-use channel_layer::{ChannelLayer, Overflow};
+use channel_layer::{ChannelLayer, Config, Overflow};
 use metrics_util::debugging::DebuggingRecorder;
 
-use super::tools::{config, connect_with, number, numbered};
-use crate::support::{Counts, RedisServer};
+use super::tools::{config, connect_with, number, numbered, up_to};
+use crate::support::{Counts, DEADLINE, RedisServer, within};
 
 async fn kept(overflow: Overflow) -> (Vec<i64>, u64) {
     let recorder = DebuggingRecorder::new();
@@ -22,6 +22,32 @@ async fn kept(overflow: Overflow) -> (Vec<i64>, u64) {
     }
     assert_eq!(layer.channel_statistics("slow").await.unwrap().channel_full_count, 2);
     (kept, counts.dropped("overflow"))
+}
+
+#[tokio::test]
+async fn a_burst_waits_in_a_queue_of_the_default_length() {
+    let server = RedisServer::start();
+    let layer = connect_with(Config::new().host(server.url())).await;
+    layer.subscribe(&["slow"]).await.unwrap();
+    let burst: Vec<_> = (0..10_001).map(|number| ("slow", numbered(number))).collect();
+    for result in layer.send_many(&burst).await {
+        result.unwrap();
+    }
+    let mut receiver = layer.receiver(&["slow"]).unwrap();
+    let last = within(DEADLINE, "the whole burst", up_to(&mut receiver, 10_000)).await;
+    assert_eq!(last, (1..=10_000).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_queue_is_bounded_in_bytes() {
+    let server = RedisServer::start();
+    let layer = connect_with(config([&*server.url()]).max_queue_size(1 << 20)).await;
+    layer.subscribe(&["slow"]).await.unwrap();
+    for number in 0..20 {
+        layer.send("slow", numbered(number).with("body", vec![0u8; 100_000])).await.unwrap();
+    }
+    let mut receiver = layer.receiver(&["slow"]).unwrap();
+    assert_eq!(up_to(&mut receiver, 19).await, (10..20).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "current_thread")]

@@ -17,7 +17,7 @@ use super::wire::Wire;
 use crate::config::{Config, Fallback, Format};
 use crate::error::Result;
 use crate::layer::{Event, Modes};
-use crate::memory::MemoryLayer;
+use crate::memory::{Bounds, MemoryLayer};
 use crate::redis::checkup::Checkup;
 use crate::redis::connection::{Needs, Timing, Version};
 use crate::redis::servers;
@@ -27,7 +27,6 @@ use crate::redis::shard::Shard;
 const OLDEST_SERVER: Version = Version(5, 0);
 /// The first version with `SPUBLISH`.
 const OLDEST_SHARDED: Version = Version(7, 0);
-
 impl PubSubLayer {
     /// Connects to the servers of `config`. Those that cannot be reached are tried again in the background; with
     /// [`Fallback::Local`], the default, none needs to be there.
@@ -70,7 +69,8 @@ impl PubSubLayer {
             Arc::new(Station::new(shard.clone(), Timing::of(config), behaviour, modes.clone(), events.clone()))
         };
         let stations: Vec<_> = shards.iter().map(station).collect();
-        let memory = MemoryLayer::dropping(config, config.overflow)?;
+        let bounds = Bounds { overflow: config.overflow, bytes: config.max_queue_size };
+        let memory = MemoryLayer::dropping(config, bounds)?;
         let interest = Interest::new(topics.clone(), stations.clone(), config.expiry);
         let inbox = Arc::new(Inbox::new(memory, interest, topics.clone(), wire.clone()));
 

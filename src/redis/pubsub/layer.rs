@@ -32,7 +32,8 @@ const NEW_NAME: usize = 12;
 /// own until its expiry. Redis holds nothing, so that no message waits for a reader who is not there yet. A channel is
 /// *open* in a process while a receiver of it lives and for the expiry after that, and after
 /// [`subscribe`](Self::subscribe) or [`new_channel`](ChannelLayer::new_channel) for the expiry. A queue holds as many
-/// messages as the channel has capacity; above it the oldest go, or the newest, as
+/// messages as the channel has [capacity](crate::Config::capacity), 10,000 by default, and as fit into
+/// [`max_queue_size`](crate::Config::max_queue_size); above that the oldest go, or the newest, as
 /// [`overflow`](crate::Config::overflow) says. `send` never gives [`Error::ChannelFull`].
 ///
 /// - **Normal channels** give each message to every process that reads them, and there to one reader. To share work

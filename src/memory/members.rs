@@ -1,0 +1,45 @@
+//! Memberships in memory, for a layer that keeps those of another layer in one of this kind.
+
+use tokio::time::Instant;
+
+use super::MemoryLayer;
+use super::group::Group;
+use crate::error::Result;
+use crate::name::{ChannelName, GroupName};
+
+impl MemoryLayer {
+    /// Makes `channel` a member of `group`, `until` then at least.
+    pub(crate) fn join(&self, group: &GroupName, channel: ChannelName, until: Instant) -> Result<()> {
+        self.inner.check_open()?;
+        self.inner.groups.get_or_insert(group, Group::default).add(channel, until);
+        self.inner.watch_groups();
+        Ok(())
+    }
+
+    /// Ends the membership of `channel` in `group`, if there is one.
+    pub(crate) fn part(&self, group: &GroupName, channel: &ChannelName) -> Result<()> {
+        self.inner.check_open()?;
+        let Some(members) = self.inner.groups.get(group.as_str()) else { return Ok(()) };
+        if members.discard(channel) {
+            drop(members);
+            self.inner.groups.remove_if(group.as_str(), Group::is_empty);
+        }
+        Ok(())
+    }
+
+    /// The groups that have members.
+    pub(crate) fn groups(&self) -> Vec<GroupName> {
+        self.inner.groups.names()
+    }
+
+    /// The members of `group`, each with the end of its membership.
+    pub(crate) fn members(&self, group: &GroupName) -> Vec<(ChannelName, Instant)> {
+        let members = self.inner.groups.get(group.as_str());
+        members.map_or_else(Vec::new, |members| members.members(Instant::now()))
+    }
+
+    /// When the membership of `channel` in `group` ends, if there is one.
+    pub(crate) fn membership_end(&self, group: &GroupName, channel: &ChannelName) -> Option<Instant> {
+        self.inner.groups.get(group.as_str())?.end(channel)
+    }
+}

@@ -1,5 +1,6 @@
 //! The contract: what every channel layer promises to interface servers and workers.
 
+mod hysteresis;
 mod mode;
 mod parts;
 mod shared;
@@ -18,6 +19,7 @@ use crate::health::{Health, RedisStats};
 use crate::message::Message;
 use crate::name::ChannelName;
 
+pub(crate) use hysteresis::Hysteresis;
 pub(crate) use mode::Modes;
 pub use mode::{Mode, ShardStatus};
 pub(crate) use parts::Parts;

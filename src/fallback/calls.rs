@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use super::journal::{Change, Key};
 use super::layer::FallbackLayer;
-use super::ledger::{Change, Key};
 use crate::drops::{self, DropReason};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::layer::{ChannelLayer, Delivery};
 use crate::message::Message;
 
@@ -50,30 +50,21 @@ impl<L: ChannelLayer> FallbackLayer<L> {
 
     /// Changes a membership in both layers, or in neither if the remote one refuses.
     pub(super) async fn change(&self, key: Key, change: Change) -> Result<()> {
-        let later = self.is_noted_for_later(&key, change);
-        if !later {
-            let told = match change.make(&*self.remote, &key).await {
-                // To make or to end a membership twice is no harm.
-                Err(error) if self.guard.judge(&error) => false,
-                result => result.map(|()| true)?,
-            };
-            self.guard.ledger.lock().note(key.clone(), change, told);
+        if self.guard.look(&*self.remote) {
+            let mut journal = self.guard.journal.lock();
+            // Between the return and a change that goes to the remote layer itself none is missed.
+            if self.guard.is_local() {
+                return self.guard.note(&mut journal, key, change, false);
+            }
         }
+        let told = match change.make(&*self.remote, &key).await {
+            // To make or to end a membership twice is no harm.
+            Err(error) if self.guard.judge(&error) => false,
+            result => result.map(|()| true)?,
+        };
+        let noted = self.guard.note(&mut self.guard.journal.lock(), key, change, told);
         // It fails only if the layer closes meanwhile.
-        change.make(&self.local, &key).await.map_err(|error| if later { error } else { error.of_a_part() })
-    }
-
-    /// Notes a change for the return if the layer has fallen back; returns whether it has.
-    fn is_noted_for_later(&self, key: &Key, change: Change) -> bool {
-        if !self.guard.look(&*self.remote) {
-            return false;
-        }
-        let mut ledger = self.guard.ledger.lock();
-        let is_local = self.guard.is_local();
-        if is_local {
-            ledger.note(key.clone(), change, false);
-        }
-        is_local
+        noted.map_err(Error::of_a_part)
     }
 
     /// Receives from the remote layer, however long its outages last.
@@ -88,6 +79,12 @@ impl<L: ChannelLayer> FallbackLayer<L> {
             }
             sleep(PAUSE).await;
         }
+    }
+
+    /// Takes a message that stayed here in an earlier outage than this one: it is older than all that waits elsewhere.
+    pub(super) fn try_receive_older(&self, channels: &[&str]) -> Result<Option<Delivery>> {
+        let epoch = self.guard.epoch();
+        if epoch % 2 == 1 { self.local.try_receive_older(channels, epoch) } else { Ok(None) }
     }
 
     pub(super) async fn try_receive_remote(&self, channels: &[&str]) -> Result<Option<Delivery>> {

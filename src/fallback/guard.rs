@@ -10,13 +10,14 @@ use tokio::sync::{Notify, broadcast};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::ledger::{Due, Ledger};
+use super::journal::{Change, Due, Key, MembershipJournal};
 use crate::error::{Error, Result};
-use crate::layer::{ChannelLayer, Event, Mode, Modes};
+use crate::layer::{ChannelLayer, Event, Hysteresis, Mode, Modes};
+use crate::memory::MemoryLayer;
 
 /// How often the servers are looked at. Most outages are known before, from an event or a call that failed.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How often memberships that have expired are forgotten.
+/// How often changes that do not matter any more are forgotten.
 const PRUNE_EVERY: Duration = Duration::from_mins(1);
 /// How many memberships are told of at once.
 const TOLD_AT_ONCE: usize = 64;
@@ -26,25 +27,39 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// What the layer, its receivers and the task that leads back share.
 pub(super) struct Guard {
     pub(super) modes: Arc<Modes>,
-    /// Held to note a change, or to find that there is none left and to return. So every change is either told before the
-    /// return or goes to the remote layer itself.
-    pub(super) ledger: Mutex<Ledger>,
+    /// The layer of this process. It has the memberships that this process has made, each until its end.
+    pub(super) local: Arc<MemoryLayer>,
+    /// Held to change a membership here and to note that, or to find that no change is left and to return. So every
+    /// change is either told before the return or goes to the remote layer itself.
+    pub(super) journal: Mutex<MembershipJournal>,
+    /// Counts how often the remote layer may have lost memberships.
+    pub(super) losses: AtomicU64,
     return_after: Duration,
     /// Counts the outages, odd while there is one. Changed under `turn`.
-    epoch: AtomicU64,
+    epoch: Arc<AtomicU64>,
     /// Held to change epoch and mode together, so that they always say the same.
-    turn: Mutex<()>,
-    left: Notify,
+    turn: Mutex<Hysteresis>,
+    pub(super) left: Notify,
 }
 
 impl Guard {
-    pub(super) fn new(ledger: Ledger, return_after: Duration, modes: Arc<Modes>) -> Self {
+    /// Of a remote layer that is there. `local` knows messages by `epoch`.
+    pub(super) fn new(
+        local: Arc<MemoryLayer>,
+        epoch: Arc<AtomicU64>,
+        return_after: Duration,
+        modes: Arc<Modes>,
+    ) -> Self {
+        let mut hysteresis = Hysteresis::new(return_after);
+        hysteresis.arrived();
         Self {
             modes,
-            ledger: Mutex::new(ledger),
+            local,
+            journal: Mutex::default(),
+            losses: AtomicU64::new(0),
             return_after,
-            epoch: AtomicU64::new(0),
-            turn: Mutex::new(()),
+            epoch,
+            turn: Mutex::new(hysteresis),
             left: Notify::new(),
         }
     }
@@ -59,12 +74,13 @@ impl Guard {
         self.epoch() % 2 == 1
     }
 
-    /// Keeps messages in this process from now on.
+    /// Keeps messages in this process from now on, if they do not stay here already.
     pub(super) fn leave(&self, reason: &str) {
         {
-            let _turn = self.turn.lock();
+            let mut hysteresis = self.turn.lock();
             let change = |epoch: u64| epoch.is_multiple_of(2).then_some(epoch + 1);
             if self.epoch.fetch_update(Ordering::SeqCst, Ordering::SeqCst, change).is_ok() {
+                hysteresis.departed();
                 self.modes.leave(0, Mode::LocalOnly, reason);
             }
         }
@@ -88,6 +104,17 @@ impl Guard {
         true
     }
 
+    /// Changes a membership of this process, and notes whether the remote layer has been `told`.
+    pub(super) fn note(&self, journal: &mut MembershipJournal, key: Key, change: Change, told: bool) -> Result<()> {
+        let until = Instant::now() + self.local.group_expiry();
+        match change {
+            Change::Added => self.local.join(&key.0, key.1.clone(), until)?,
+            Change::Discarded => self.local.part(&key.0, &key.1)?,
+        }
+        journal.note(key, change, until, told);
+        Ok(())
+    }
+
     /// Passes the events of `remote` on, and leads back to it after each outage, until `closing`.
     pub(super) async fn watch(
         self: Arc<Self>,
@@ -97,7 +124,7 @@ impl Guard {
     ) {
         let heard = self.listen(&*remote, &events);
         let work = async {
-            tokio::join!(heard, self.lead_back(&*remote), self.prune());
+            tokio::join!(heard, self.lead_back(&*remote), self.follow_discards(&*remote), self.prune());
         };
         closing.run_until_cancelled(work).await;
     }
@@ -107,16 +134,17 @@ impl Guard {
         loop {
             match heard.recv().await {
                 Ok(event) => {
-                    if let Event::DataLost { .. } = event {
-                        self.ledger.lock().forget_told();
-                        self.left.notify_one();
+                    match &event {
+                        Event::DataLost { .. } => self.tell_all_again(),
+                        Event::ShardDown { reason, .. } => self.explain(reason),
+                        _ => {}
                     }
                     // Nobody may listen.
                     let _ = events.send(event);
                     self.look(remote);
                 }
                 // What was missed shows in the next look; that data was lost may have been among it.
-                Err(broadcast::error::RecvError::Lagged(_)) => self.ledger.lock().forget_told(),
+                Err(broadcast::error::RecvError::Lagged(_)) => self.tell_all_again(),
                 Err(broadcast::error::RecvError::Closed) => return std::future::pending().await,
             }
         }
@@ -141,7 +169,7 @@ impl Guard {
         }
     }
 
-    /// Waits until all servers have been there for as long as is asked of them, and a message has come through or was refused:
+    /// Waits until all servers have been there for as long as is required of them, and a message has come through or was refused:
     /// one that is paused for writes answers everything else.
     async fn prove(&self, remote: &impl ChannelLayer) {
         let mut look = interval(LOOK_EVERY.min(self.return_after / 4).max(Duration::from_millis(10)));
@@ -152,7 +180,7 @@ impl Guard {
             let now = Instant::now();
             let away = was_lost(&mut heard) || remote.outage().is_some();
             since = if away { None } else { since.or(Some(now)) };
-            if let Some(began) = since.filter(|since| now >= *since + self.return_after) {
+            if let Some(began) = since.filter(|since| now >= *since + self.turn.lock().required(*since)) {
                 let answered = Self::answers_probes(remote, began).await;
                 if was_lost(&mut heard) {
                     since = None;
@@ -176,8 +204,8 @@ impl Guard {
     async fn tell(&self, remote: &impl ChannelLayer, epoch: u64) -> Result<()> {
         loop {
             let due = {
-                let mut ledger = self.ledger.lock();
-                let due = ledger.due();
+                let mut journal = self.journal.lock();
+                let due = journal.due();
                 if due.is_empty() {
                     self.arrive(epoch);
                     return Ok(());
@@ -193,19 +221,29 @@ impl Guard {
     }
 
     async fn tell_one(&self, remote: &impl ChannelLayer, due: &Due) -> Result<()> {
-        let done = due.change.make(remote, &due.key).await;
+        let done = due.tell(remote).await;
         if let Err(error) = &done {
             self.judge(error);
         } else {
-            self.ledger.lock().settle(due);
+            let mut journal = self.journal.lock();
+            journal.settle(due, self.present(&due.key));
         }
         done
     }
 
+    /// Gives the reason of an outage that goes on.
+    fn explain(&self, reason: &str) {
+        let _turn = self.turn.lock();
+        if self.is_local() {
+            self.modes.leave(0, Mode::LocalOnly, reason);
+        }
+    }
+
     /// Ends the outage of `epoch`, if that is one and not over.
     fn arrive(&self, epoch: u64) {
-        let _turn = self.turn.lock();
+        let mut hysteresis = self.turn.lock();
         if epoch % 2 == 1 && self.epoch.compare_exchange(epoch, epoch + 1, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+            hysteresis.arrived();
             self.modes.arrive(0);
         }
     }
@@ -213,7 +251,7 @@ impl Guard {
     async fn prune(&self) {
         loop {
             sleep(PRUNE_EVERY).await;
-            self.ledger.lock().prune();
+            self.journal.lock().prune();
         }
     }
 }
@@ -239,7 +277,7 @@ mod tests {
     fn only_the_outage_in_which_servers_have_proven_themselves_is_over() {
         let (events, _) = broadcast::channel(1);
         let modes = Modes::new(1, events);
-        let guard = Guard::new(Ledger::new(Duration::from_mins(1)), Duration::ZERO, modes.clone());
+        let guard = Guard::new(Arc::default(), Arc::default(), Duration::ZERO, modes.clone());
         let state = || (guard.is_local(), *modes.watch().borrow());
         guard.arrive(0);
         assert_eq!(state(), (false, Mode::Remote));

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::guard::Guard;
-use super::ledger::{Change, Ledger};
+use super::journal::Change;
 use super::source::FallbackSource;
 use crate::config::Config;
 use crate::error::Result;
@@ -35,13 +35,16 @@ const EVENTS: usize = 256;
 /// - **Nothing comes twice.** Each message goes to one of the layers. One that the remote layer may have taken when it
 ///   failed is not sent again; nor is one to a group, some of whose members may have it. It is counted as dropped under
 ///   the reason `unconfirmed`, and the call succeeds. One that it has certainly not taken stays here.
-/// - **Order.** Receivers read both layers, in the order in which one sender's messages came to them. There is one
-///   exception: what waited on a server when it went away is there when it returns, behind what was sent meanwhile.
+/// - **Order.** Receivers read both layers, in the order in which one sender's messages came to them: first what stayed here
+///   in earlier outages, then what the remote layer has, then what stayed here in the present one. There is one exception:
+///   what waited on a server when it went away is there when it returns, behind what was sent meanwhile.
 /// - **What stayed here** is not sent on later. Nobody outside of this process gets it; if nobody inside reads its channel
 ///   it expires, or fills the channel, which `send` says.
 /// - **Memberships** are kept in both layers. Those that this process makes or ends in an outage are made or ended
-///   remotely before messages go there again, and all that it has made are made again if a server has lost its data. In an
-///   outage a group has those members that this process has added, whoever reads them, and not those that others added.
+///   remotely before messages go there again, and all that it has made are made again if a server has lost its data; they
+///   keep their ends. In an outage a group has those members that this process has added, whoever reads them, and not those
+///   that others added. What others discard is discarded here within about 10 s, later where this process has added members
+///   to thousands of groups; a member that was discarded later than that before an outage is still one.
 /// - **What is known at once.** A call does not wait for a server that is known to be away. Those that were under way when
 ///   it went wait for the command timeout at the most.
 ///
@@ -64,7 +67,7 @@ const EVENTS: usize = 256;
 /// ```
 pub struct FallbackLayer<L> {
     pub(super) remote: Arc<L>,
-    pub(super) local: MemoryLayer,
+    pub(super) local: Arc<MemoryLayer>,
     pub(super) guard: Arc<Guard>,
     events: broadcast::Sender<Event>,
     closing: CancellationToken,
@@ -104,12 +107,12 @@ impl<L: ChannelLayer> FallbackLayer<L> {
     ///
     /// Outside of a tokio runtime.
     pub fn new(remote: L, config: &Config) -> Result<Self> {
-        let local = MemoryLayer::with_config(config)?;
+        let epoch = Arc::default();
+        let local = Arc::new(MemoryLayer::with_epoch(config, Arc::clone(&epoch))?);
         let remote = Arc::new(remote);
         let (events, _) = broadcast::channel(EVENTS);
         let modes = Modes::new(1, events.clone());
-        let ledger = Ledger::new(remote.group_expiry());
-        let guard = Arc::new(Guard::new(ledger, config.return_after, modes));
+        let guard = Arc::new(Guard::new(local.clone(), epoch, config.return_after, modes));
         guard.look(&*remote);
         let (closing, tasks) = (CancellationToken::new(), TaskTracker::new());
         tasks.spawn(guard.clone().watch(remote.clone(), events.clone(), closing.clone()));
@@ -168,6 +171,9 @@ impl<L: ChannelLayer> ChannelLayer for FallbackLayer<L> {
     }
 
     async fn receive(&self, channels: &[&str]) -> Result<Delivery> {
+        if let Some(older) = self.try_receive_older(channels)? {
+            return Ok(older);
+        }
         let (mut remote, mut local) = (pin!(self.receive_remote(channels)), pin!(self.local.receive(channels)));
         // As for a receiver: what waits in the layer that is not used is older.
         if self.guard.is_local() {
@@ -187,6 +193,9 @@ impl<L: ChannelLayer> ChannelLayer for FallbackLayer<L> {
 
     async fn try_receive(&self, channels: &[&str]) -> Result<Option<Delivery>> {
         if self.guard.look(&*self.remote) {
+            if let Some(older) = self.try_receive_older(channels)? {
+                return Ok(Some(older));
+            }
             return match self.try_receive_remote(channels).await? {
                 None => self.local.try_receive(channels).await,
                 some => Ok(some),
@@ -199,7 +208,7 @@ impl<L: ChannelLayer> ChannelLayer for FallbackLayer<L> {
     }
 
     fn receiver(&self, channels: &[&str]) -> Result<Receiver> {
-        let (remote, local) = (self.remote.receiver(channels)?, self.local.receiver(channels)?);
+        let (remote, local) = (self.remote.receiver(channels)?, self.local.source(channels)?);
         Ok(Receiver::new(FallbackSource::new(self.guard.clone(), remote, local)))
     }
 
@@ -260,7 +269,7 @@ impl<L: ChannelLayer> ChannelLayer for FallbackLayer<L> {
 
     async fn flush(&self) -> Result<()> {
         let local = self.local.flush().await;
-        self.guard.ledger.lock().clear();
+        self.guard.journal.lock().clear();
         Parts::from_iter([local, self.remote.flush().await]).result()
     }
 
@@ -325,6 +334,8 @@ impl<L: ChannelLayer> ChannelLayer for FallbackLayer<L> {
 impl<L> Drop for FallbackLayer<L> {
     fn drop(&mut self) {
         self.closing.cancel();
+        // Receivers hold it too, and do not keep the layer open.
+        self.local.end();
     }
 }
 

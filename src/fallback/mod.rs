@@ -2,8 +2,11 @@
 
 mod calls;
 mod guard;
+mod journal;
 mod layer;
-mod ledger;
+mod members;
 mod source;
+#[cfg(test)]
+mod tests;
 
 pub use layer::FallbackLayer;

@@ -11,6 +11,7 @@ use tokio::time::{Sleep, sleep};
 use super::guard::Guard;
 use crate::error::Result;
 use crate::layer::{Parts, Receiver, Sink, Source};
+use crate::memory::MemorySource;
 
 /// How long a remote layer that fails again at once is left alone.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -18,12 +19,12 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// Reads two receivers, in the order in which one sender's messages may have come to them. It holds nothing itself.
 ///
 /// Messages go to one layer at a time, so what waits in the other is older: after a return what is local, in an outage
-/// what the remote receiver had taken before. When that is empty the two take turns, for others may still write to the
-/// remote layer.
+/// what the remote receiver had taken before, and behind what stayed here in earlier outages. When that is empty the two
+/// take turns, for others may still write to the remote layer.
 pub(super) struct FallbackSource {
     guard: Arc<Guard>,
     remote: Receiver,
-    local: Receiver,
+    local: MemorySource,
     /// The outage in which the remote receiver had nothing left.
     emptied: u64,
     /// Whose turn it is then.
@@ -32,7 +33,7 @@ pub(super) struct FallbackSource {
 }
 
 impl FallbackSource {
-    pub(super) fn new(guard: Arc<Guard>, remote: Receiver, local: Receiver) -> Self {
+    pub(super) fn new(guard: Arc<Guard>, remote: Receiver, local: MemorySource) -> Self {
         Self { guard, remote, local, emptied: 0, remote_next: false, pause: None }
     }
 
@@ -76,7 +77,15 @@ impl FallbackSource {
 impl Source for FallbackSource {
     fn poll_recv_many(&mut self, cx: &mut Context<'_>, sink: Sink<'_>, limit: usize) -> Poll<Result<usize>> {
         let epoch = self.guard.epoch();
-        let remote_first = epoch % 2 == 1 && (self.emptied != epoch || self.remote_next);
+        let is_local = epoch % 2 == 1;
+        if is_local {
+            let older = self.local.take_older(epoch, sink, limit);
+            if !matches!(older, Ok(0)) {
+                self.pause();
+                return Poll::Ready(older);
+            }
+        }
+        let remote_first = is_local && (self.emptied != epoch || self.remote_next);
         if let Poll::Ready(result) = self.poll_side(remote_first, cx, sink, limit) {
             return Poll::Ready(result);
         }
@@ -92,7 +101,7 @@ impl Source for FallbackSource {
     }
 
     async fn close(&mut self) -> Result<()> {
-        let (remote, local) = tokio::join!(self.remote.put_back(), self.local.put_back());
+        let (remote, local) = tokio::join!(self.remote.put_back(), self.local.close());
         match remote {
             Err(error) if self.guard.judge(&error) => local,
             remote => Parts::from_iter([remote, local]).result(),

@@ -1,11 +1,13 @@
 //! Short forms for tests of the pub/sub layer.
 
+use std::cell::Cell;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use channel_layer::{ChannelLayer, Config, Delivery, Event, Message, Mode, PubSubLayer, Receiver, message};
 use tokio::sync::broadcast;
 
-use crate::support::{DEADLINE, eventually, within};
+use crate::support::{Counts, DEADLINE, RedisServer, eventually, within};
 
 /// How long a fault may keep messages from arriving, once what was wrong is over.
 pub const RECOVERY: Duration = Duration::from_secs(15);
@@ -86,6 +88,90 @@ pub async fn ask(url: &str, command: &str) -> redis::Value {
     let mut asked = redis::cmd(words.next().unwrap());
     asked.arg(words.collect::<Vec<_>>());
     asked.query_async(&mut connection).await.unwrap()
+}
+
+/// What became of a message, as the counters of its layer said when it had been sent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fate {
+    /// It went to the server.
+    Remote,
+    /// It stayed in this process.
+    StayedHere,
+    /// It may have gone to the server, and was counted.
+    Unconfirmed,
+}
+
+/// Sends numbered messages while the server goes and comes twice. They have to arrive in their order and once each. What is
+/// missing has to be counted, or to have gone to the server and been the last there when it went: what it held, or had on the
+/// way to the reader, is gone with it.
+pub async fn order_holds(
+    layer: &impl ChannelLayer,
+    receiver: &mut Receiver,
+    server: &mut RedisServer,
+    counts: Counts,
+    send: impl AsyncFn(Message),
+) {
+    let stop = Cell::new(false);
+    let reading = async {
+        let mut got = Vec::new();
+        for _ in 0..2 {
+            for expected in [Mode::LocalOnly, Mode::Remote] {
+                if expected == Mode::Remote {
+                    server.start_again();
+                } else {
+                    server.stop();
+                }
+                let mut reached = pin!(mode(layer, expected));
+                loop {
+                    tokio::select! {
+                        biased;
+                        delivery = receiver.recv() => got.push(number(&delivery.unwrap())),
+                        () = &mut reached => break,
+                    }
+                }
+            }
+        }
+        stop.set(true);
+        got
+    };
+    let (fates, mut got) = tokio::join!(send_until(&stop, counts, send), reading);
+    let last = i64::try_from(fates.len()).unwrap() - 1;
+    if got.last() != Some(&last) {
+        got.extend(up_to(receiver, last).await);
+    }
+    assert!(got.is_sorted_by(|a, b| a < b), "out of order or twice: {got:?}");
+    assert!(fates.contains(&Fate::StayedHere));
+    let mut gone = None;
+    for (number, fate) in (0..).zip(&fates) {
+        let arrived = got.binary_search(&number).is_ok();
+        match fate {
+            Fate::StayedHere => assert!(arrived, "{number} stayed here and is missing"),
+            Fate::Remote if arrived => assert_eq!(gone, None, "it is missing, and {number} came behind it"),
+            Fate::Remote => gone = gone.or(Some(number)),
+            Fate::Unconfirmed => {}
+        }
+        if *fate == Fate::StayedHere {
+            gone = None;
+        }
+    }
+}
+
+async fn send_until(stop: &Cell<bool>, mut counts: Counts, send: impl AsyncFn(Message)) -> Vec<Fate> {
+    let mut fates = Vec::new();
+    let (mut stayed, mut unconfirmed) = (0, 0);
+    while !stop.get() {
+        send(numbered(i64::try_from(fates.len()).unwrap())).await;
+        let before = (stayed, unconfirmed);
+        stayed = counts.counter("channel_layer_stayed_local_total");
+        unconfirmed = counts.dropped("unconfirmed");
+        fates.push(match before {
+            (before, _) if stayed > before => Fate::StayedHere,
+            (_, before) if unconfirmed > before => Fate::Unconfirmed,
+            _ => Fate::Remote,
+        });
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    fates
 }
 
 /// Pauses writes for a while, in which a layer whose `receiver` reads `work` has to stay on its own and let no message wait.

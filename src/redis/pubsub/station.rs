@@ -19,7 +19,7 @@ use super::wishes::{Change, Wish, Wishes};
 use crate::backoff::Backoff;
 use crate::config::Fallback;
 use crate::error::{Error, Result};
-use crate::layer::{Event, Mode, Modes};
+use crate::layer::{Event, Hysteresis, Mode, Modes};
 use crate::redis::connection::{Link, Timing};
 use crate::redis::fault::Fault;
 use crate::redis::shard::Shard;
@@ -32,7 +32,7 @@ const NOBODY: &str = "channel-layer.nobody";
 /// How often what the server refused is asked for again: somebody may have changed the rights.
 const INSIST_EVERY: Duration = Duration::from_secs(3);
 /// After a connection has lasted so long the next one is opened at once.
-const LASTING: Duration = Duration::from_secs(10);
+const LASTING: Duration = Duration::from_secs(1);
 
 /// One server. [`run`](Self::run) keeps it subscribed until the layer closes.
 pub(super) struct Station {
@@ -78,6 +78,13 @@ pub(super) enum Reach {
     There(Subscriber, u64),
     /// They do not, and why. With [`Fallback::Local`] messages stay in this process.
     Away(Fault),
+}
+
+/// What a station remembers of the connections that it has had.
+struct Past {
+    /// The link beside which messages came last.
+    generation: Option<u64>,
+    hysteresis: Hysteresis,
 }
 
 /// How serving a connection ended.
@@ -210,18 +217,16 @@ impl Station {
 
     async fn keep_subscribed(&self, inbox: &Arc<Inbox>) {
         let mut backoff = Backoff::outage();
-        // The link over which messages came last: if it still stands, the server has not been away.
-        let mut last = None;
+        let mut past = Past { generation: None, hysteresis: Hysteresis::new(self.return_after) };
         loop {
             if let Some(fault) = self.shard.fault() {
                 self.depart(&fault);
             }
             let link = self.shard.up().await;
             let began = Instant::now();
-            let first = last.is_none() && matches!(self.progress.borrow().reach, Reach::Unknown);
-            let trusted = first || last == Some(link.generation) || self.fallback == Fallback::Fail;
-            let steady = if trusted { Duration::ZERO } else { self.return_after };
-            let fault = self.follow(&link, inbox, steady, &mut last).await;
+            let proof = self.required_proof(&link, &past);
+            let fault = self.follow(&link, inbox, proof, &mut past).await;
+            past.hysteresis.departed();
             self.depart(&fault);
             self.shard.suspect();
             if began.elapsed() > LASTING {
@@ -232,13 +237,25 @@ impl Station {
         }
     }
 
-    /// Hears what comes over `link` until that ends. Once it has been `steady` for so long, messages go there.
-    async fn follow(&self, link: &Link, inbox: &Arc<Inbox>, steady: Duration, last: &mut Option<u64>) -> Fault {
+    /// How long `link` has to hold before messages go there, and then the server has to take one; `None` if they go there
+    /// at once.
+    fn required_proof(&self, link: &Link, past: &Past) -> Option<Duration> {
+        let first = past.generation.is_none() && matches!(self.progress.borrow().reach, Reach::Unknown);
+        if first || self.fallback == Fallback::Fail {
+            return None;
+        }
+        // If the link still stands, only the subscription was lost.
+        let stands = past.generation == Some(link.generation);
+        Some(if stands { Duration::ZERO } else { past.hysteresis.required(Instant::now()) })
+    }
+
+    /// Hears what comes over `link` until that ends. Messages go there when it has given the `proof` that is required.
+    async fn follow(&self, link: &Link, inbox: &Arc<Inbox>, proof: Option<Duration>, past: &mut Past) -> Fault {
         let gate = Arc::new(Gate::new(inbox.clone(), self.shard.index));
         let shut = gate.clone();
         let deliver: Deliver = Arc::new(move |topic, payload| gate.pass(topic, &payload));
         let fault = match Subscriber::open(&link.client, &self.timing, deliver).await {
-            Ok(subscriber) => self.serve(link, &subscriber, steady, last).await,
+            Ok(subscriber) => self.serve(link, &subscriber, proof, past).await,
             Err(fault) => fault,
         };
         shut.shut();
@@ -246,7 +263,7 @@ impl Station {
         fault
     }
 
-    async fn serve(&self, link: &Link, subscriber: &Subscriber, steady: Duration, last: &mut Option<u64>) -> Fault {
+    async fn serve(&self, link: &Link, subscriber: &Subscriber, proof: Option<Duration>, past: &mut Past) -> Fault {
         match subscriber.identity().await {
             Ok(Some(identity)) if identity != link.identity => {
                 let fault = Fault::unsent(Elsewhere);
@@ -256,14 +273,14 @@ impl Station {
             Err(fault) => return fault,
             Ok(_) => {}
         }
-        let proven = Instant::now() + steady;
+        let began = Instant::now();
         let mut held = HashSet::new();
         let all = self.wishes.lock().take_all();
         if let Err(fault) = self.tell(subscriber, all, &mut held).await {
             return fault;
         }
-        if !steady.is_zero() {
-            if let Ended::Lost(fault) = self.attend(link, subscriber, &mut held, Some(proven)).await {
+        if let Some(time) = proof {
+            if let Ended::Lost(fault) = self.attend(link, subscriber, &mut held, Some(began + time)).await {
                 return fault;
             }
             if let Err(fault) = self.takes_messages(link).await {
@@ -271,8 +288,9 @@ impl Station {
             }
         }
         // A link that was lost with it has been counted.
-        let lost_alone = last.replace(link.generation) == Some(link.generation);
+        let lost_alone = past.generation.replace(link.generation) == Some(link.generation);
         metrics::counter!("channel_layer_reconnects_total").increment(u64::from(lost_alone));
+        past.hysteresis.arrived();
         self.arrive(subscriber.clone(), link.generation);
         match self.attend(link, subscriber, &mut held, None).await {
             Ended::Lost(fault) => fault,

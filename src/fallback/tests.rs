@@ -1,0 +1,292 @@
+//! What becomes of messages and memberships when the remote layer goes and comes, with one whose faults are told.
+
+// A test that unwraps says what it expected by failing there.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::broadcast;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::FallbackLayer;
+use crate::config::Config;
+use crate::error::Result;
+use crate::layer::{ChannelLayer, Delivery, Event, Mode, Receiver, Statistics};
+use crate::memory::MemoryLayer;
+use crate::message;
+use crate::message::Message;
+use crate::name::ChannelName;
+use crate::redis::fault::Fault;
+
+const MEMBER: &str = "push.proc!ada";
+const SOURCE: &str = "push.proc!";
+const GROUP_EXPIRY: Duration = Duration::from_mins(10);
+/// Longer than anything that the layer does in the background takes.
+const LONG: Duration = Duration::from_mins(1);
+
+/// A server in memory. In an outage nothing can be sent to it, and what it has can be read.
+struct Remote {
+    memory: MemoryLayer,
+    away: AtomicBool,
+    events: broadcast::Sender<Event>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("away")]
+struct Away;
+
+impl Remote {
+    fn check(&self) -> Result<()> {
+        if self.away.load(Ordering::SeqCst) { Err(Fault::unsent(Away).into_error(0)) } else { Ok(()) }
+    }
+
+    async fn lose_data(&self) {
+        self.memory.flush().await.unwrap();
+        self.events.send(Event::DataLost { shard: 0 }).unwrap();
+    }
+}
+
+#[async_trait]
+impl ChannelLayer for Remote {
+    async fn send(&self, channel: &str, message: Message) -> Result<()> {
+        self.check()?;
+        self.memory.send(channel, message).await
+    }
+
+    async fn receive(&self, channels: &[&str]) -> Result<Delivery> {
+        self.memory.receive(channels).await
+    }
+
+    async fn try_receive(&self, channels: &[&str]) -> Result<Option<Delivery>> {
+        self.memory.try_receive(channels).await
+    }
+
+    fn receiver(&self, channels: &[&str]) -> Result<Receiver> {
+        self.memory.receiver(channels)
+    }
+
+    async fn new_channel(&self, pattern: &str) -> Result<ChannelName> {
+        self.memory.new_channel(pattern).await
+    }
+
+    async fn group_add(&self, group: &str, channel: &str) -> Result<()> {
+        self.check()?;
+        self.memory.group_add(group, channel).await
+    }
+
+    async fn group_add_for(&self, group: &str, channel: &str, lasts: Duration) -> Result<()> {
+        self.check()?;
+        self.memory.group_add_for(group, channel, lasts).await
+    }
+
+    async fn group_discard(&self, group: &str, channel: &str) -> Result<()> {
+        self.check()?;
+        self.memory.group_discard(group, channel).await
+    }
+
+    async fn group_channels(&self, group: &str) -> Result<Vec<ChannelName>> {
+        self.check()?;
+        self.memory.group_channels(group).await
+    }
+
+    async fn group_send(&self, group: &str, message: Message) -> Result<()> {
+        self.check()?;
+        self.memory.group_send(group, message).await
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.memory.flush().await
+    }
+
+    async fn global_statistics(&self) -> Result<Statistics> {
+        self.memory.global_statistics().await
+    }
+
+    async fn channel_statistics(&self, channel: &str) -> Result<Statistics> {
+        self.memory.channel_statistics(channel).await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.memory.close().await
+    }
+
+    fn group_expiry(&self) -> Duration {
+        self.memory.group_expiry()
+    }
+
+    fn events(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+
+    fn outage(&self) -> Option<usize> {
+        self.away.load(Ordering::SeqCst).then_some(0)
+    }
+}
+
+fn layer() -> FallbackLayer<Remote> {
+    let config = Config::new().group_expiry(GROUP_EXPIRY).expiry(LONG * 100);
+    let memory = MemoryLayer::with_config(&config).unwrap();
+    let (events, _) = broadcast::channel(16);
+    FallbackLayer::new(Remote { memory, away: AtomicBool::new(false), events }, &config).unwrap()
+}
+
+/// Waits until the layer says that it is in this mode.
+async fn mode(layer: &FallbackLayer<Remote>, expected: Mode) {
+    let mut modes = layer.mode();
+    timeout(LONG, modes.wait_for(|mode| *mode == expected)).await.unwrap().unwrap();
+}
+
+async fn leave(layer: &FallbackLayer<Remote>) {
+    layer.remote().away.store(true, Ordering::SeqCst);
+    mode(layer, Mode::LocalOnly).await;
+}
+
+async fn arrive(layer: &FallbackLayer<Remote>) {
+    layer.remote().away.store(false, Ordering::SeqCst);
+    mode(layer, Mode::Remote).await;
+}
+
+async fn send(layer: &FallbackLayer<Remote>, number: i64) {
+    layer.send(MEMBER, message! { "number": number }).await.unwrap();
+}
+
+fn number(delivery: Delivery) -> i64 {
+    delivery.message.int("number").unwrap()
+}
+
+async fn members(layer: &impl ChannelLayer) -> Vec<ChannelName> {
+    layer.group_channels("room").await.unwrap()
+}
+
+/// A layer in its second outage: 1 was sent in the first one, 2 between them, and 3 in the second one.
+async fn in_the_second_outage() -> FallbackLayer<Remote> {
+    let layer = layer();
+    leave(&layer).await;
+    send(&layer, 1).await;
+    arrive(&layer).await;
+    send(&layer, 2).await;
+    leave(&layer).await;
+    send(&layer, 3).await;
+    layer
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_stayed_here_in_an_earlier_outage_comes_before_what_was_sent_remotely_after_it() {
+    let layer = in_the_second_outage().await;
+    let mut receiver = layer.receiver(&[SOURCE]).unwrap();
+    for expected in 1..=3 {
+        assert_eq!(number(receiver.recv().await.unwrap()), expected);
+    }
+    let layer = in_the_second_outage().await;
+    for expected in 1..=3 {
+        assert_eq!(number(layer.receive(&[SOURCE]).await.unwrap()), expected);
+    }
+    let layer = in_the_second_outage().await;
+    for expected in 1..=3 {
+        assert_eq!(number(layer.try_receive(&[SOURCE]).await.unwrap().unwrap()), expected);
+    }
+    assert!(layer.try_receive(&[SOURCE]).await.unwrap().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_membership_that_is_made_again_keeps_its_end() {
+    let layer = layer();
+    let end = Instant::now() + GROUP_EXPIRY;
+    layer.group_add("room", MEMBER).await.unwrap();
+    sleep(GROUP_EXPIRY / 2).await;
+    layer.remote().lose_data().await;
+    sleep(LONG).await;
+    assert_eq!(members(layer.remote()).await, [MEMBER]);
+    tokio::time::sleep_until(end).await;
+    assert!(members(layer.remote()).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_membership_that_was_made_in_an_outage_keeps_its_end() {
+    let layer = layer();
+    leave(&layer).await;
+    let end = Instant::now() + GROUP_EXPIRY;
+    layer.group_add("room", MEMBER).await.unwrap();
+    sleep(GROUP_EXPIRY / 2).await;
+    arrive(&layer).await;
+    assert_eq!(members(layer.remote()).await, [MEMBER]);
+    tokio::time::sleep_until(end).await;
+    assert!(members(layer.remote()).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_another_process_discarded_does_not_come_back() {
+    let layer = layer();
+    for member in [MEMBER, "push.proc!bob"] {
+        layer.group_add("room", member).await.unwrap();
+    }
+    layer.remote().memory.group_discard("room", MEMBER).await.unwrap();
+    sleep(LONG).await;
+    leave(&layer).await;
+    assert_eq!(members(&layer).await, ["push.proc!bob"]);
+    arrive(&layer).await;
+    layer.remote().lose_data().await;
+    sleep(LONG).await;
+    assert_eq!(members(layer.remote()).await, ["push.proc!bob"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_was_added_again_after_another_process_discarded_it_stays() {
+    let layer = layer();
+    layer.group_add("room", MEMBER).await.unwrap();
+    for _ in 0..100 {
+        layer.remote().memory.group_discard("room", MEMBER).await.unwrap();
+        sleep(Duration::from_millis(1700)).await;
+        layer.group_add("room", MEMBER).await.unwrap();
+    }
+    sleep(LONG).await;
+    leave(&layer).await;
+    assert_eq!(members(&layer).await, [MEMBER]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn data_that_is_lost_is_not_taken_for_members_that_were_discarded() {
+    let layer = layer();
+    layer.group_add("room", MEMBER).await.unwrap();
+    for after in (0..10_000).step_by(700).map(Duration::from_millis) {
+        sleep(after).await;
+        layer.remote().memory.flush().await.unwrap();
+        // A server is found to have lost its data some time after that.
+        sleep(Duration::from_secs(2)).await;
+        layer.remote().lose_data().await;
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(members(layer.remote()).await, [MEMBER], "after {after:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_kept_of_memberships_that_the_remote_layer_knows_but_the_membership() {
+    let layer = layer();
+    for number in 0..1000 {
+        layer.group_add("room", &format!("push.proc!{number}")).await.unwrap();
+    }
+    assert!(layer.guard.journal.lock().due().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_an_outage_makes_the_remote_layer_prove_itself() {
+    let config = Config::new().return_after(LONG * 10);
+    let memory = MemoryLayer::with_config(&config).unwrap();
+    let (events, _) = broadcast::channel(16);
+    let layer = FallbackLayer::new(Remote { memory, away: AtomicBool::new(false), events }, &config).unwrap();
+    leave(&layer).await;
+    sleep(Duration::from_millis(500)).await;
+    let back = Instant::now();
+    arrive(&layer).await;
+    assert!(back.elapsed() <= Duration::from_millis(500), "after {:?}", back.elapsed());
+    sleep(LONG * 20).await;
+    leave(&layer).await;
+    sleep(Duration::from_secs(2)).await;
+    layer.remote().away.store(false, Ordering::SeqCst);
+    sleep(LONG * 9).await;
+    assert_eq!(*layer.mode().borrow(), Mode::LocalOnly);
+    sleep(LONG * 2).await;
+    assert_eq!(*layer.mode().borrow(), Mode::Remote);
+}

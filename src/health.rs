@@ -132,6 +132,12 @@ impl Health {
         self.status != Status::Unhealthy || (self.fallback_mode && self.shards.iter().all(goes_on))
     }
 
+    /// A line for each server of which it is known why it cannot be reached, or why messages do not arrive through it.
+    pub(crate) fn reasons(&self) -> String {
+        let reason = |shard: &ShardHealth| Some(format!("{}: {}\n", shard.host, shard.reason.as_ref()?));
+        self.shards.iter().filter_map(reason).collect()
+    }
+
     /// Notes that what would go through the server at this position stays in this process, and why.
     pub(crate) fn falls_back(&mut self, shard: usize, reason: Option<String>) {
         self.fails(shard, reason);

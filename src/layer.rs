@@ -3,6 +3,7 @@
 mod hysteresis;
 mod mode;
 mod parts;
+mod reasons;
 mod shared;
 
 use std::fmt;
@@ -23,6 +24,7 @@ pub(crate) use hysteresis::Hysteresis;
 pub(crate) use mode::Modes;
 pub use mode::{Mode, ShardStatus};
 pub(crate) use parts::Parts;
+pub(crate) use reasons::Reasons;
 
 /// Carries messages between processes over named channels and groups.
 ///
@@ -365,7 +367,8 @@ impl Statistics {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Event {
-    /// A server cannot be reached; its part of the channels and groups is away.
+    /// A server cannot be reached; its part of the channels and groups is away. Sent again when the reason is another one than
+    /// before.
     ShardDown {
         /// Position of the server in the configured hosts.
         shard: usize,
@@ -404,7 +407,8 @@ pub enum Event {
         /// Position of the server in the configured hosts.
         shard: usize,
     },
-    /// Messages for names on a server stay in this process until it is back.
+    /// Messages for names on a server stay in this process until it is back. Sent again when the reason is another one than
+    /// before.
     LocalOnly {
         /// Position of the server in the configured hosts.
         shard: usize,

@@ -19,6 +19,7 @@ mod hub;
 mod loss;
 mod metrics;
 mod model;
+mod password;
 mod pubsub;
 mod redis;
 mod server;

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tokio::sync::{broadcast, watch};
 use tracing::{info, warn};
 
-use super::Event;
+use super::{Event, Reasons};
 
 /// How a layer carries messages now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,8 +51,8 @@ pub(super) fn always_remote() -> watch::Receiver<Mode> {
 /// The modes of all servers of a layer: changes them, and tells everybody who wants to know.
 #[derive(Debug)]
 pub(crate) struct Modes {
-    /// Held to change one status or to copy all.
-    shards: Mutex<Vec<ShardStatus>>,
+    /// Held to change one status or to copy all. Each with the reasons of its outage.
+    shards: Mutex<Vec<(ShardStatus, Reasons)>>,
     /// The worst of all.
     overall: watch::Sender<Mode>,
     events: broadcast::Sender<Event>,
@@ -65,26 +65,34 @@ impl Modes {
         for shard in 0..shards {
             metrics::gauge!("channel_layer_local_only", "shard" => shard.to_string()).set(0.0);
         }
-        let shards = Mutex::new(vec![status; shards]);
+        let shards = Mutex::new(vec![(status, Reasons::default()); shards]);
         Arc::new(Self { shards, overall: watch::Sender::new(Mode::Remote), events })
     }
 
-    /// Says that `shard` is away, why, and what becomes of its messages: `mode` is not [`Mode::Remote`].
+    /// Says that `shard` is away, why, and what becomes of its messages: `mode` is not [`Mode::Remote`]. While it is away
+    /// each new reason is told.
     pub(crate) fn leave(&self, shard: usize, mode: Mode, reason: &str) {
-        if !self.set(shard, mode, Some(reason.to_owned())) {
-            return;
-        }
-        if mode == Mode::LocalOnly {
-            warn!(shard, reason, "messages stay in this process");
+        let left = self.set(shard, mode, Some(reason.to_owned()));
+        let is_news = self.explain(shard, reason);
+        if mode == Mode::LocalOnly && is_news {
+            let what = if left { "messages stay in this process" } else { "messages still stay in this process" };
+            warn!(shard, reason, "{what}");
             let _ = self.events.send(Event::LocalOnly { shard, reason: reason.to_owned() });
         }
     }
 
+    /// Notes the reason of an outage; returns whether it is a new one.
+    fn explain(&self, shard: usize, reason: &str) -> bool {
+        let (status, reasons) = &mut self.shards.lock()[shard];
+        status.reason = Some(reason.to_owned());
+        reasons.is_new(reason)
+    }
+
     /// Says that `shard` is used again.
     pub(crate) fn arrive(&self, shard: usize) {
-        let was_local = self.shards.lock()[shard].mode == Mode::LocalOnly;
+        let was_local = self.shards.lock()[shard].0.mode == Mode::LocalOnly;
         if self.set(shard, Mode::Remote, None) && was_local {
-            let stayed_local = self.shards.lock()[shard].stayed_local;
+            let stayed_local = self.shards.lock()[shard].0.stayed_local;
             info!(shard, stayed_local, "messages leave this process again");
             let _ = self.events.send(Event::Remote { shard });
         }
@@ -92,13 +100,13 @@ impl Modes {
 
     /// Counts messages that stayed in this process.
     pub(crate) fn count_local(&self, shard: usize, messages: usize) {
-        self.shards.lock()[shard].stayed_local += messages as u64;
+        self.shards.lock()[shard].0.stayed_local += messages as u64;
         metrics::counter!("channel_layer_stayed_local_total").increment(messages as u64);
     }
 
     /// The status of each server.
     pub(crate) fn status(&self) -> Vec<ShardStatus> {
-        self.shards.lock().clone()
+        self.shards.lock().iter().map(|(status, _)| status.clone()).collect()
     }
 
     /// The worst mode of all servers, whenever it changes.
@@ -109,15 +117,16 @@ impl Modes {
     /// Whether that was a change.
     fn set(&self, shard: usize, mode: Mode, reason: Option<String>) -> bool {
         let mut shards = self.shards.lock();
-        let status = &mut shards[shard];
+        let (status, reasons) = &mut shards[shard];
         if status.mode == mode {
             return false;
         }
+        *reasons = Reasons::default();
         *status = ShardStatus { mode, since: SystemTime::now(), reason, stayed_local: status.stayed_local };
         let local = f64::from(u8::from(mode == Mode::LocalOnly));
         metrics::gauge!("channel_layer_local_only", "shard" => shard.to_string()).set(local);
         // Under the lock, so that of two changes the later one stays.
-        let worst = shards.iter().map(|status| status.mode).max().unwrap_or_default();
+        let worst = shards.iter().map(|(status, _)| status.mode).max().unwrap_or_default();
         self.overall.send_if_modified(|overall| std::mem::replace(overall, worst) != worst);
         true
     }

@@ -18,7 +18,7 @@ use super::vitals::Vitals;
 use crate::backoff::Backoff;
 use crate::error::{Error, Result};
 use crate::health::ShardHealth;
-use crate::layer::Event;
+use crate::layer::{Event, Reasons};
 
 /// How often a server that is there is asked for its time and its epoch. With the time that an answer may take it is how
 /// soon a server that falls silent is left.
@@ -194,11 +194,26 @@ impl Shard {
     async fn reconnect(&self) {
         let mut backoff = Backoff::new(self.needs.timing.backoff, self.origin.longest_pause());
         let lost = self.vitals.was_reached();
+        let mut reasons = Reasons::default();
+        // The first one has been told, by the log or to the caller that connects.
+        if let Some(fault) = self.fault() {
+            reasons.is_new(&fault.to_string());
+        }
         while let Err(error) = self.open().await {
-            self.state.send_replace(State::Down(Fault::unsent(error)));
+            self.stays_down(Fault::unsent(error), &mut reasons);
             tokio::time::sleep(backoff.pause()).await;
         }
         metrics::counter!("channel_layer_reconnects_total").increment(u64::from(lost));
+    }
+
+    /// Notes why the server cannot be reached again, and tells each new reason.
+    fn stays_down(&self, fault: Fault, reasons: &mut Reasons) {
+        let reason = fault.to_string();
+        self.state.send_replace(State::Down(fault));
+        if reasons.is_new(&reason) {
+            warn!(shard = self.index, host = self.host, reason, "redis shard is still down");
+            let _ = self.events.send(Event::ShardDown { shard: self.index, reason });
+        }
     }
 
     /// Notes that the link of this generation is of no more use.
@@ -255,10 +270,17 @@ impl Shard {
 
     /// Waits until the server is there.
     pub(crate) async fn up(&self) -> Link {
+        self.up_or(|_| {}).await
+    }
+
+    /// Waits until the server is there; shows why it is not to `away`, whenever it has been tried.
+    pub(crate) async fn up_or(&self, mut away: impl FnMut(&Fault)) -> Link {
         let mut states = self.state.subscribe();
         loop {
-            if let State::Up(link) = &*states.borrow_and_update() {
-                return link.clone();
+            let state = states.borrow_and_update().clone();
+            match state {
+                State::Up(link) => return link,
+                State::Down(fault) => away(&fault),
             }
             // The sender lives in `self`, so that the wait cannot fail.
             let _ = states.changed().await;

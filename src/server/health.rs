@@ -28,7 +28,7 @@ const COUNTS: [f64; 9] = [1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 1000.0]
 /// | path | answer |
 /// |---|---|
 /// | `/live` | 200 while the process answers at all |
-/// | `/ready` | 200 while it should get work, 503 when messages do not arrive: the probe has failed |
+/// | `/ready` | 200 while it should get work, 503 when messages do not arrive: the probe has failed. Either way a line for each server of which something is wrong |
 /// | `/health/redis` | [`Health`] as JSON, with the same status as `/ready` |
 ///
 /// Both ask [`ChannelLayer::health`], and so send a message through every server.
@@ -56,7 +56,8 @@ async fn mode(State(layer): State<Arc<dyn ChannelLayer>>) -> &'static str {
 
 async fn ready(State(layer): State<Arc<dyn ChannelLayer>>) -> Response {
     let health = layer.health().await;
-    (status_of(&health), if health.is_ready() { "ready\n" } else { "not ready\n" }).into_response()
+    let verdict = if health.is_ready() { "ready\n" } else { "not ready\n" };
+    (status_of(&health), format!("{verdict}{}", health.reasons())).into_response()
 }
 
 async fn redis(State(layer): State<Arc<dyn ChannelLayer>>) -> Response {

@@ -118,7 +118,11 @@ async fn a_server_that_does_not_answer_makes_the_process_unready_until_it_does()
     assert!(shard["probe"]["round_trip_seconds"].is_f64() && shard["probe"]["age_seconds"].is_f64(), "{shard}");
 
     server.freeze();
-    eventually("503", async || (get(&address, "/ready").await == (503, "not ready\n".into())).then_some(())).await;
+    eventually("503", async || {
+        let (status, body) = get(&address, "/ready").await;
+        (status == 503 && body.starts_with("not ready\n")).then_some(())
+    })
+    .await;
     assert_eq!(get(&address, "/live").await.0, 200);
     let (status, body) = get(&address, "/health/redis").await;
     let json: Value = serde_json::from_str(&body).unwrap();
@@ -132,6 +136,23 @@ async fn a_server_that_does_not_answer_makes_the_process_unready_until_it_does()
         let json: Value = serde_json::from_str(&body).unwrap();
         let shard = &json["shards"][0];
         (status == 503 && shard["state"] == "down" && shard["reason"].is_string()).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_process_that_is_ready_without_its_server_says_why_it_is_without_it() {
+    let server = RedisServer::start();
+    let layer = Arc::new(PubSubLayer::connect(Site::on(std::slice::from_ref(&server)).config()).await.unwrap());
+    let address = served(layer).await;
+    assert_eq!(get(&address, "/ready").await, (200, "ready\n".into()));
+    let mut connection = server.connection().await;
+    let () = redis::cmd("CONFIG").arg(&["SET", "requirepass", "other"]).query_async(&mut connection).await.unwrap();
+    let _: i64 = redis::cmd("CLIENT").arg(&["KILL", "TYPE", "normal"]).query_async(&mut connection).await.unwrap();
+    eventually("the reason", async || {
+        let (status, body) = get(&address, "/ready").await;
+        assert!(body.starts_with("ready\n") || status == 503, "{body}");
+        (status == 200 && body.to_ascii_lowercase().contains("noauth")).then_some(())
     })
     .await;
 }

@@ -219,10 +219,7 @@ impl Station {
         let mut backoff = Backoff::outage();
         let mut past = Past { generation: None, hysteresis: Hysteresis::new(self.return_after) };
         loop {
-            if let Some(fault) = self.shard.fault() {
-                self.depart(&fault);
-            }
-            let link = self.shard.up().await;
+            let link = self.shard.up_or(|fault| self.depart(fault)).await;
             let began = Instant::now();
             let proof = self.required_proof(&link, &past);
             let fault = self.follow(&link, inbox, proof, &mut past).await;

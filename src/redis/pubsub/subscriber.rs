@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ProtocolVersion, PushInfo, PushKind, RedisError, Value};
+use redis::{AsyncConnectionConfig, Client, ErrorKind, ProtocolVersion, PushInfo, PushKind, RedisError, Value};
 use tokio_util::sync::CancellationToken;
 
 use super::resp2::Resp2;
@@ -52,7 +52,7 @@ impl Subscriber {
         let opening = async {
             match Self::open_resp3(client, timing, deliver.clone()).await {
                 // The server answered, but not as RESP3 wants it: it is too old, or the user may not say `HELLO`.
-                Err(error) if !error.is_io_error() && !error.is_timeout() => {
+                Err(error) if !error.is_io_error() && !error.is_timeout() && !is_login(&error) => {
                     Self::open_resp2(client, timing, deliver).await
                 }
                 opened => opened,
@@ -137,6 +137,10 @@ impl Subscriber {
             };
             for (subscription, answer) in some.iter().zip(answers.map_err(Fault::from)?) {
                 if let Err(error) = answer {
+                    if is_login(&error) {
+                        // Nothing at all is granted on this connection, not even to nobody.
+                        return Err(Fault::unsent(error));
+                    }
                     refused.push((subscription.clone(), Fault::from(error)));
                 }
             }
@@ -163,6 +167,11 @@ impl Subscriber {
         let answered = tokio::time::timeout(self.patience, answer).await;
         answered.map_err(|_| Fault::unsent(Silence::Unanswered(self.patience)))
     }
+}
+
+/// Whether the server wants another login.
+fn is_login(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::AuthenticationFailed || error.code() == Some("NOAUTH")
 }
 
 impl Subscription {

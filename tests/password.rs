@@ -1,0 +1,98 @@
+//! The password of a server changes while layers are connected: why they cannot come back is told, once.
+
+use channel_layer::{ChannelLayer, Event, FallbackLayer, PubSubLayer, RedisLayer};
+
+use crate::pubsub::tools::{config, event};
+use crate::support::{Log, RedisServer, eventually};
+
+fn is_told(text: &str) -> bool {
+    text.to_ascii_lowercase().contains("noauth")
+}
+
+async fn total_connections(connection: &mut redis::aio::MultiplexedConnection) -> u64 {
+    let info: String = redis::cmd("INFO").arg("stats").query_async(connection).await.unwrap();
+    let line = info.lines().find_map(|line| line.strip_prefix("total_connections_received:")).unwrap();
+    line.trim().parse().unwrap()
+}
+
+/// Changes the password of `server` under `layer`, which is then to say in events, health and the log why it stays alone.
+async fn tells_why(layer: impl ChannelLayer, server: &RedisServer, log: &Log, expected: fn(&Event) -> Option<&str>) {
+    let mut connection = server.connection().await;
+    let mut events = layer.events();
+    let () = redis::cmd("CONFIG").arg(&["SET", "requirepass", "other"]).query_async(&mut connection).await.unwrap();
+    for kind in ["normal", "pubsub"] {
+        let _: i64 = redis::cmd("CLIENT").arg(&["KILL", "TYPE", kind]).query_async(&mut connection).await.unwrap();
+    }
+    event(&mut events, "the reason", |event| expected(event).is_some_and(is_told)).await;
+    let before = total_connections(&mut connection).await;
+    eventually("more attempts", async || (total_connections(&mut connection).await >= before + 3).then_some(())).await;
+    let reason = layer.health().await.shards.swap_remove(0).reason;
+    assert!(reason.as_deref().is_some_and(is_told), "{reason:?}");
+    let log = log.text();
+    // What is behind the time of a line.
+    let mut told: Vec<_> =
+        log.lines().filter_map(|line| line.trim().split_once(' ')).map(|(_, line)| line.trim()).collect();
+    told.retain(|line| line.starts_with("WARN") && is_told(line));
+    told.sort_unstable();
+    let lines = told.len();
+    told.dedup();
+    assert!(lines > 0 && lines == told.len(), "{log}");
+}
+
+fn down(event: &Event) -> Option<&str> {
+    match event {
+        Event::ShardDown { shard: 0, reason } => Some(reason),
+        _ => None,
+    }
+}
+
+fn local_only(event: &Event) -> Option<&str> {
+    match event {
+        Event::LocalOnly { shard: 0, reason } => Some(reason),
+        _ => None,
+    }
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_layer_tells_why() {
+    let log = Log::default();
+    let _guard = log.keep();
+    let server = RedisServer::start();
+    let layer = RedisLayer::connect(config([&*server.url()])).await.unwrap();
+    tells_why(layer, &server, &log, down).await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_layer_that_falls_back_tells_why() {
+    let log = Log::default();
+    let _guard = log.keep();
+    let server = RedisServer::start();
+    let layer = FallbackLayer::connect(config([&*server.url()])).await.unwrap();
+    tells_why(layer, &server, &log, local_only).await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_layer_that_publishes_tells_why() {
+    let log = Log::default();
+    let _guard = log.keep();
+    let server = RedisServer::start();
+    let layer = PubSubLayer::connect(config([&*server.url()])).await.unwrap();
+    tells_why(layer, &server, &log, local_only).await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_layer_that_loses_only_its_subscription_tells_why() {
+    let log = Log::default();
+    let _guard = log.keep();
+    let server = RedisServer::start();
+    let layer = PubSubLayer::connect(config([&*server.url()])).await.unwrap();
+    layer.subscribe(&["work"]).await.unwrap();
+    let mut connection = server.connection().await;
+    let mut events = layer.events();
+    let () = redis::cmd("CONFIG").arg(&["SET", "requirepass", "other"]).query_async(&mut connection).await.unwrap();
+    let _: i64 = redis::cmd("CLIENT").arg(&["KILL", "TYPE", "pubsub"]).query_async(&mut connection).await.unwrap();
+    event(&mut events, "the reason", |event| local_only(event).is_some_and(is_told)).await;
+    let health = layer.health().await;
+    assert!(health.shards[0].reason.as_deref().is_some_and(is_told), "{health:?}");
+    assert!(is_told(&log.text()));
+}

@@ -101,7 +101,7 @@ async fn small_entries_in_front_of_large_ones_do_not_bring_those_along() {
 
 #[tokio::test]
 async fn a_list_of_many_small_entries_is_large_too() {
-    let (mut list, all) = List::of([10; 5000]).await;
+    let (mut list, all) = List::of(vec![10; 5000]).await;
     assert_eq!(list.take(256).await, Taken::ByScript(all[..256].to_vec()));
 }
 

@@ -104,6 +104,9 @@ pub mod django;
 mod drops;
 pub mod error;
 pub mod fallback;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod health;
 pub mod hybrid;
 pub mod layer;

@@ -21,6 +21,7 @@ const ROWS: &[&[&str]] = &[
     &["connect"],
     &["deployment"],
     &["server", "worker"],
+    &["fuzzing"],
 ];
 
 /// Each dependency with the files and folders under `src` that may use it. The formats of Python's layers go through

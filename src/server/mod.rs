@@ -30,6 +30,8 @@ mod connection;
 mod content;
 mod dispatch;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod gateway_code;
 mod gauges;
 mod handshake;

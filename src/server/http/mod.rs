@@ -4,7 +4,7 @@ mod body;
 mod exchange;
 mod exchanges;
 mod memory;
-mod response;
+pub(super) mod response;
 mod settings;
 
 pub(crate) use exchange::answer;

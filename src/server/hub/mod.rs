@@ -82,7 +82,7 @@ mod status;
 mod steps;
 #[cfg(test)]
 mod tests;
-mod wire;
+pub(super) mod wire;
 
 pub use super::connection::QueueDepths;
 pub use builder::HubBuilder;

@@ -251,19 +251,18 @@ async fn until_shutdown<C: Future<Output = hyper::Result<()>>>(
 async fn respond(mut request: Request, peer: Peer, router: Router, shared: &Shared) -> Response {
     let (method, version) = (request.method().clone(), request.version());
     let shown = !status::is_own(shared, request.uri().path());
-    let response = match check(&mut request, shared) {
+    let (mut response, well_formed) = match check(&mut request, shared) {
         Ok(()) => {
             request.extensions_mut().insert(peer);
-            answer(request, router, shared).await
+            (answer(request, router, shared).await, true)
         }
-        Err(status) => {
-            let mut response = status.into_response();
-            if version != Version::HTTP_2 {
-                close_behind(&mut response);
-            }
-            response
-        }
+        Err(status) => (status.into_response(), false),
     };
+    // The rest of the body is not waited for.
+    let given_up = matches!(response.status(), StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE);
+    if version != Version::HTTP_2 && (given_up || !well_formed) {
+        close_behind(&mut response);
+    }
     count(response.status(), shown, shared);
     content::strip(&method, response)
 }

@@ -167,6 +167,7 @@ impl IntoResponse for NotWebSocket {
         }
         if status == StatusCode::UPGRADE_REQUIRED {
             let headers = response.headers_mut();
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
             headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         }
@@ -275,5 +276,6 @@ mod tests {
         let response = NotWebSocket::Version.into_response();
         assert_eq!(response.status(), 426);
         assert_eq!(response.headers()["sec-websocket-version"], "13");
+        assert_eq!(response.headers()["connection"], "upgrade");
     }
 }

@@ -22,23 +22,28 @@ const UNKNOWN: u8 = 0xb;
 const LONG: u8 = 0x7e;
 const MASKED: u8 = 0x80;
 
+/// The rest of a handshake.
+const HANDSHAKE: &str = "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
 impl Raw {
     async fn enter(app: &App) -> Self {
+        let request = format!("GET /lobby HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\n{HANDSHAKE}\r\n", app.address);
+        let (raw, answer) = Self::ask(app, &request).await;
+        assert!(answer.starts_with("http/1.1 101 "), "{answer}");
+        assert!(answer.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="), "{answer}");
+        raw
+    }
+
+    /// A client that has sent `request`, and the head of the answer in lower case.
+    async fn ask(app: &App, request: &str) -> (Self, String) {
         let mut stream = TcpStream::connect(app.address).await.unwrap();
-        let request = format!(
-            "GET /lobby HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-            app.address
-        );
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         while !answer.ends_with(b"\r\n\r\n") {
             answer.push(within(DEADLINE, "the answer to a handshake", stream.read_u8()).await.unwrap());
         }
-        let answer = String::from_utf8(answer).unwrap().to_ascii_lowercase();
-        assert!(answer.starts_with("http/1.1 101 "), "{answer}");
-        assert!(answer.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="), "{answer}");
-        Self(stream)
+        (Self(stream), String::from_utf8(answer).unwrap().to_ascii_lowercase())
     }
 
     /// Sends a frame, masked by zeros.
@@ -113,6 +118,26 @@ fn offences() -> Vec<(&'static str, Vec<u8>, u16)> {
         ("a frame larger than memory", [&[FINAL | BINARY, 0xff, 0x7f][..], &[0xff; 11]].concat(), 1009),
         ("fragments that are too large together", [masked(BINARY, &[0; 100]), masked(FINAL, &[0; 100])].concat(), 1009),
     ]
+}
+
+#[tokio::test]
+async fn a_handshake_is_one_or_is_refused() {
+    let app = App::start().await;
+    let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    for (headers, status) in [
+        ("Host: a\r\nUpgrade: websocket\r\n", 101),
+        ("Host: a\r\nUpgrade: h2c, WebSocket\r\n", 101),
+        ("Host: a\r\nUpgrade: h2c\r\n", 426),
+        ("Upgrade: websocket\r\n", 400),
+        ("Host: a b\r\nUpgrade: websocket\r\n", 400),
+        ("Host: a\r\nHost: a\r\nUpgrade: websocket\r\n", 400),
+        ("Host: a\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n", 400),
+        (&format!("Host: a\r\nUpgrade: websocket\r\n{key}"), 400),
+        ("Host: a\r\nUpgrade: websocket\r\nContent-Length: 5\r\n", 400),
+    ] {
+        let (_raw, answer) = Raw::ask(&app, &format!("GET /lobby HTTP/1.1\r\n{headers}{HANDSHAKE}\r\n")).await;
+        assert!(answer.starts_with(&format!("http/1.1 {status} ")), "{status} for {headers:?}: {answer}");
+    }
 }
 
 #[tokio::test]

@@ -40,7 +40,8 @@ async fn a_client_that_sends_a_byte_at_a_time_is_cut_off_all_the_same() {
 async fn a_client_that_takes_too_long_over_its_body_is_408() {
     let server = Running::with(|server| server.body_timeout(Duration::from_millis(100))).await;
     let mut client = server.sent("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf").await;
-    assert!(client.head().await.starts_with("HTTP/1.1 408 "));
+    let head = client.head().await;
+    assert!(head.starts_with("HTTP/1.1 408 ") && head.contains("\r\nconnection: close\r\n"), "{head}");
     assert!(server.nothing_on("http.request").await);
 }
 
@@ -68,7 +69,7 @@ async fn a_client_that_goes_on_sending_gets_the_answer_that_refuses_it() {
         client.send(vec![b'x'; 100_000]).await;
     }
     let answer = client.rest().await;
-    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("\r\nconnection: close\r\n"), "{answer}");
     // A connection that was reset would take none of this.
     for _ in 0..10 {
         client.send(vec![b'x'; 100_000]).await;

@@ -152,6 +152,11 @@ impl ChannelName {
         Self::parse(&format!("{pattern}{suffix}")).map_err(|error| InvalidName::new("channel", pattern, error.reason))
     }
 
+    /// Whether [`from_parts`](Self::from_parts) of this name, which ends in `!`, and `local` makes a name.
+    pub(crate) fn takes_local(&self, local: &str) -> bool {
+        !local.is_empty() && self.text.len() + local.len() <= MAX_NAME_LENGTH && local.bytes().all(is_name_byte)
+    }
+
     /// A member of a group: `non_local`, which ends in `!`, with its local part.
     pub(crate) fn from_parts(non_local: &str, local: &str) -> Result<Self, InvalidName> {
         let mut name = String::with_capacity(non_local.len() + local.len());

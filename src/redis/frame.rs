@@ -25,9 +25,6 @@ const SEALED: u8 = 0b1000;
 const STAMP: usize = 8;
 /// Where the lifetime stands.
 const LIFETIME: std::ops::Range<usize> = STAMP + 1..STAMP + 9;
-/// More members of one group than one process can serve. Each takes 32 bytes of memory, of an entry that anybody may have
-/// made up.
-const MOST_LOCALS: u32 = 1 << 20;
 /// Lua's numbers are exact below this, and all times are far below.
 const LATEST: u64 = 1 << 53;
 
@@ -41,7 +38,16 @@ pub(crate) enum Address<T> {
     /// The members that `group` has on this route at `version`; on a normal or single-reader channel, the channel.
     Group { group: T, version: u64 },
     /// What is left of a group message that was handed over in part.
-    Rest { group: T, version: u64, locals: Vec<T> },
+    Rest { group: T, version: u64, locals: Locals },
+}
+
+/// Local parts as they stand in an entry. Anybody may have made the entry up, so that they take no memory of their own: each
+/// is taken out when it is needed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Locals {
+    count: u32,
+    /// That many texts.
+    texts: Bytes,
 }
 
 /// An entry taken apart; the texts and the body are slices of it.
@@ -71,8 +77,6 @@ pub(crate) enum Fault {
     Version,
     #[error("its address is of an unknown kind or not text")]
     Address,
-    #[error("it is for more members than a process can have")]
-    Members,
     #[error("it expires at a time that is none")]
     Stamp,
 }
@@ -107,11 +111,8 @@ fn write_header<T: AsRef<str>>(lifetime: u64, address: &Address<T>, sealed: bool
         Address::Rest { group, version, locals } => {
             write_text(group.as_ref(), out);
             out.extend_from_slice(&version.to_be_bytes());
-            let count = u32::try_from(locals.len()).expect("one process has fewer than 2^32 members");
-            out.extend_from_slice(&count.to_be_bytes());
-            for local in locals {
-                write_text(local.as_ref(), out);
-            }
+            out.extend_from_slice(&locals.count.to_be_bytes());
+            out.extend_from_slice(&locals.texts);
         }
     }
 }
@@ -119,6 +120,47 @@ fn write_header<T: AsRef<str>>(lifetime: u64, address: &Address<T>, sealed: bool
 fn write_text(text: &str, out: &mut Vec<u8>) {
     out.push(u8::try_from(text.len()).expect("names have at most 100 bytes"));
     out.extend_from_slice(text.as_bytes());
+}
+
+impl Locals {
+    /// Takes them from the beginning of `bytes`.
+    fn read(bytes: &mut Bytes) -> Result<Self, Fault> {
+        let count = bytes.try_get_u32().map_err(truncated)?;
+        let mut length = 0;
+        for _ in 0..count {
+            length += 1 + usize::from(*bytes.get(length).ok_or(Fault::Truncated)?);
+        }
+        if length > bytes.len() {
+            return Err(Fault::Truncated);
+        }
+        Ok(Self { count, texts: bytes.split_to(length) })
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        usize::try_from(self.count).unwrap_or(usize::MAX)
+    }
+}
+
+impl Iterator for Locals {
+    /// `None` where it is not UTF-8.
+    type Item = Option<Text>;
+
+    fn next(&mut self) -> Option<Option<Text>> {
+        self.count = self.count.checked_sub(1)?;
+        Some(read_text(&mut self.texts).ok())
+    }
+}
+
+impl<'t> FromIterator<&'t str> for Locals {
+    fn from_iter<I: IntoIterator<Item = &'t str>>(locals: I) -> Self {
+        let (mut count, mut texts) = (0, Vec::new());
+        for local in locals {
+            write_text(local, &mut texts);
+            count += 1;
+        }
+        Self { count, texts: texts.into() }
+    }
 }
 
 impl Entry {
@@ -140,12 +182,7 @@ impl Entry {
             3 => {
                 let group = read_text(&mut bytes)?;
                 let version = bytes.try_get_u64().map_err(truncated)?;
-                let count = bytes.try_get_u32().map_err(truncated)?;
-                if count > MOST_LOCALS {
-                    return Err(Fault::Members);
-                }
-                let locals = (0..count).map(|_| read_text(&mut bytes)).collect::<Result<_, _>>()?;
-                Address::Rest { group, version, locals }
+                Address::Rest { group, version, locals: Locals::read(&mut bytes)? }
             }
             _ => return Err(Fault::Address),
         };
@@ -217,7 +254,7 @@ mod tests {
             Address::Channel,
             Address::Local("client".into()),
             Address::Group { group: "chat".into(), version: u64::MAX },
-            Address::Rest { group: "chat".into(), version: 7, locals: vec!["a".into(), "b".into()] },
+            Address::Rest { group: "chat".into(), version: 7, locals: ["a", "b"].into_iter().collect() },
         ]
     }
 
@@ -263,16 +300,24 @@ mod tests {
     }
 
     #[test]
-    fn more_members_than_there_can_be_are_refused_unread() {
-        let rest = Address::Rest { group: Text::from("g"), version: 7, locals: vec![] };
+    fn local_parts_are_slices_of_their_entry() {
+        let names: Vec<String> = (0..1000).map(|n| n.to_string()).collect();
+        let locals: Locals = names.iter().map(String::as_str).collect();
+        let bytes = Bytes::from(entry(Address::Rest { group: Text::from("g"), version: 7, locals }, false).to_bytes());
+        let all = bytes.as_ptr_range();
+        let Address::Rest { locals, .. } = Entry::parse(bytes).unwrap().address else { panic!("it has another kind") };
+        assert!(all.contains(&locals.texts.as_ptr()));
+        assert_eq!(locals.len(), 1000);
+        assert!(locals.clone().flatten().all(|local| all.contains(&local.as_ptr())));
+        assert!(locals.flatten().map(|local| local.to_string()).eq(names));
+    }
+
+    #[test]
+    fn more_members_than_an_entry_has_room_for_are_noticed() {
+        let rest = Address::Rest { group: Text::from("g"), version: 7, locals: Locals::default() };
         let mut bytes = entry(rest, false).to_bytes();
-        let count = LIFETIME.end + 2 + 8;
-        bytes.truncate(count);
-        bytes.extend_from_slice(&(MOST_LOCALS + 1).to_be_bytes());
-        bytes.resize(bytes.len() + MOST_LOCALS as usize + 1, 0);
-        assert_eq!(Entry::parse(bytes.clone().into()), Err(Fault::Members));
-        bytes[count..count + 4].copy_from_slice(&MOST_LOCALS.to_be_bytes());
-        assert!(Entry::parse(bytes.into()).is_ok());
+        bytes[LIFETIME.end + 2 + 8..][..4].copy_from_slice(&u32::MAX.to_be_bytes());
+        assert_eq!(Entry::parse(bytes.into()), Err(Fault::Truncated));
     }
 
     proptest! {

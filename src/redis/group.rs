@@ -9,7 +9,7 @@ use redis::{Cmd, Value};
 
 use super::batch::{Condition, milliseconds};
 use super::fault::Fault;
-use super::membership::{Changes, Ended, Membership};
+use super::membership::{Changes, Ended, Membership, Recipients};
 use super::routes::{NEVER, Route, RouteMemory, Routes};
 use super::script;
 use super::shard::Shard;
@@ -55,7 +55,7 @@ struct Place {
 
 #[derive(Debug, Default)]
 struct Fetched {
-    membership: Membership,
+    membership: Arc<Membership>,
     /// The link over which it was fetched. A server that was lost may have come back with other data.
     generation: Option<u64>,
 }
@@ -211,7 +211,7 @@ impl Groups {
         route: &ChannelName,
         version: u64,
         sent_ms: u64,
-    ) -> Result<Arc<[ChannelName]>, Fault> {
+    ) -> Result<Recipients, Fault> {
         let shard = self.topology.shard_of_group(group);
         let place = self.place(group, route);
         // No message was sent later than now, whatever the clocks of two servers say.
@@ -227,7 +227,7 @@ impl Groups {
                 }
                 let known = fetched.membership.version();
                 if known > 0 && known >= version {
-                    return Ok(fetched.membership.at(version, sent));
+                    return Ok(Recipients::new(fetched.membership.clone(), version, sent));
                 }
                 fetched.generation = generation.as_ref().ok().copied();
                 known
@@ -242,9 +242,9 @@ impl Groups {
                 if fetched.generation != Some(generation) {
                     continue;
                 }
-                fetched.membership.apply(changes, now_microseconds(shard));
+                Arc::make_mut(&mut fetched.membership).apply(changes, now_microseconds(shard));
                 if is_known {
-                    return Ok(fetched.membership.at(version, sent));
+                    return Ok(Recipients::new(fetched.membership.clone(), version, sent));
                 }
             }
             return self.members_of_another_version(group, route, version, sent).await;
@@ -260,14 +260,14 @@ impl Groups {
         route: &ChannelName,
         version: u64,
         sent: u64,
-    ) -> Result<Arc<[ChannelName]>, Fault> {
+    ) -> Result<Recipients, Fault> {
         let shard = self.topology.shard_of_group(group);
         let answer = shard.run_once(&self.members_command(group, route, 0)).await?;
         let mut changes = parse_changes(answer, route.as_str())?;
         changes.version = changes.version.max(version);
         let mut membership = Membership::default();
         membership.apply(changes, now_microseconds(shard));
-        Ok(membership.at(version, sent))
+        Ok(Recipients::new(Arc::new(membership), version, sent))
     }
 
     fn members_command(&self, group: &GroupName, route: &ChannelName, known: u64) -> Cmd {

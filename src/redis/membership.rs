@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use crate::name::ChannelName;
 
 /// The members of one group on one process-local route, and those that left lately.
@@ -14,16 +16,23 @@ use crate::name::ChannelName;
 pub(super) struct Membership {
     /// All changes up to this version are known.
     version: u64,
-    /// By local part.
-    members: HashMap<Box<str>, Member>,
+    members: HashMap<ChannelName, Member>,
     ended: Vec<Ended>,
-    /// The members at `version`.
-    present: Option<Present>,
+    /// The members at `version`. Held only to look or to replace them.
+    present: Mutex<Option<Present>>,
 }
 
+/// The members of a group as of one send. They are listed when the message is handed over: as long as it waits it only shares
+/// what its reader knows of the group, however many members there are and whatever the message says.
 #[derive(Clone, Debug)]
+pub(super) struct Recipients {
+    membership: Arc<Membership>,
+    version: u64,
+    sent: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
 struct Member {
-    channel: ChannelName,
     /// The version that made it a member.
     joined: u64,
     /// When its membership ends.
@@ -83,64 +92,87 @@ impl Membership {
             if changes.partial && ended.told <= self.version {
                 continue;
             }
-            if self.members.get(key(&ended.channel)).is_some_and(|member| member.joined < ended.told) {
-                self.members.remove(key(&ended.channel));
+            if self.members.get(&ended.channel).is_some_and(|member| member.joined < ended.told) {
+                self.members.remove(&ended.channel);
             }
             self.ended.push(ended);
         }
-        let joined: HashMap<_, _> = changes.joined.iter().map(|(channel, joined)| (key(channel), *joined)).collect();
+        let joined: HashMap<_, _> = changes.joined.into_iter().collect();
         for (channel, ends) in changes.members {
-            let joined = joined.get(key(&channel)).copied();
-            match self.members.get_mut(key(&channel)) {
-                Some(member) => {
-                    member.ends = ends;
-                    member.joined = joined.unwrap_or(member.joined);
-                }
-                None => {
-                    let member = Member { joined: joined.unwrap_or(changes.version), ends, channel: channel.clone() };
-                    self.members.insert(key(&channel).into(), member);
-                }
-            }
+            let joined = joined.get(&channel).copied();
+            let known = self.members.get(&channel).map(|member| member.joined);
+            let joined = joined.or(known).unwrap_or(changes.version);
+            self.members.insert(channel, Member { joined, ends });
         }
         let forgotten = now.saturating_sub(changes.remembered);
         self.members.retain(|_, member| member.ends >= forgotten);
         self.ended.retain(|ended| ended.told >= forgotten);
         self.version = changes.version;
-        self.present = None;
+        *self.present.get_mut() = None;
     }
 
     /// The members at `version`, without those whose memberships had ended at the time `sent`.
-    pub(super) fn at(&mut self, version: u64, sent: u64) -> Arc<[ChannelName]> {
+    fn at(&self, version: u64, sent: u64) -> Arc<[ChannelName]> {
         if version < self.version {
-            return self.back_then(version, sent);
+            return self.back_then(version, sent).cloned().collect();
         }
-        match &self.present {
+        let mut present = self.present.lock();
+        match &*present {
             Some(present) if present.times.contains(&sent) => present.channels.clone(),
             _ => {
                 let ends = || self.members.values().map(|member| member.ends);
                 let last_ended = ends().filter(|ends| *ends <= sent).max().unwrap_or(0);
                 let next_to_end = ends().filter(|ends| *ends > sent).min().unwrap_or(u64::MAX);
-                let live = self.members.values().filter(|member| member.ends > sent);
-                let channels: Arc<[_]> = live.map(|member| member.channel.clone()).collect();
-                self.present = Some(Present { channels: channels.clone(), times: last_ended..next_to_end });
+                let channels: Arc<[_]> = self.present(sent).cloned().collect();
+                *present = Some(Present { channels: channels.clone(), times: last_ended..next_to_end });
                 channels
             }
         }
     }
 
-    fn back_then(&self, version: u64, sent: u64) -> Arc<[ChannelName]> {
-        let still = self.members.values().filter(|member| member.joined <= version && member.ends > sent);
-        let ended_since = self.ended.iter().filter(|ended| {
+    fn present(&self, sent: u64) -> impl Iterator<Item = &ChannelName> {
+        self.members.iter().filter(move |(_, member)| member.ends > sent).map(|(channel, _)| channel)
+    }
+
+    fn back_then(&self, version: u64, sent: u64) -> impl Iterator<Item = &ChannelName> {
+        let still = move |member: &Member| member.joined <= version && member.ends > sent;
+        let still = self.members.iter().filter(move |(_, member)| still(member)).map(|(channel, _)| channel);
+        let ended_since = self.ended.iter().filter(move |ended| {
             let told_later = ended.joined <= version && version < ended.told;
             // One that expired ended before that was told.
             told_later && (ended.until == ended.told || sent < ended.until)
         });
-        still.map(|member| &member.channel).chain(ended_since.map(|ended| &ended.channel)).cloned().collect()
+        still.chain(ended_since.map(|ended| &ended.channel))
     }
 }
 
-fn key(channel: &ChannelName) -> &str {
-    channel.local().unwrap_or_default()
+impl Clone for Membership {
+    fn clone(&self) -> Self {
+        let (members, ended) = (self.members.clone(), self.ended.clone());
+        Self { version: self.version, members, ended, present: Mutex::default() }
+    }
+}
+
+impl Recipients {
+    /// Those that were members at `version` and at the time `sent`, in microseconds.
+    pub(super) fn new(membership: Arc<Membership>, version: u64, sent: u64) -> Self {
+        Self { membership, version, sent }
+    }
+
+    /// Whether there were none.
+    pub(super) fn is_empty(&self) -> bool {
+        let Self { membership, version, sent } = self;
+        if *version < membership.version {
+            membership.back_then(*version, *sent).next().is_none()
+        } else {
+            membership.present(*sent).next().is_none()
+        }
+    }
+
+    /// Their names.
+    pub(super) fn list(&self) -> Arc<[ChannelName]> {
+        self.membership.at(self.version, self.sent)
+    }
 }
 
 #[cfg(test)]
@@ -181,8 +213,9 @@ mod tests {
     const NOW: u64 = 3000;
     const LASTS: u64 = 1000;
 
-    fn at(membership: &mut Membership, version: u64) -> Vec<String> {
-        let mut locals: Vec<_> = membership.at(version, version).iter().map(|name| key(name).to_owned()).collect();
+    fn at(membership: &Membership, version: u64) -> Vec<String> {
+        let mut locals: Vec<_> =
+            membership.at(version, version).iter().map(|name| name.local().unwrap().to_owned()).collect();
         locals.sort();
         locals
     }
@@ -193,10 +226,10 @@ mod tests {
         known.apply(all(2, &[("a", 1, 1), ("b", 2, 2)]), NOW);
         known.apply(joins("c", 3), NOW);
         known.apply(leaves("a", 1, 4), NOW);
-        assert_eq!(at(&mut known, 1), ["a"]);
-        assert_eq!(at(&mut known, 2), ["a", "b"]);
-        assert_eq!(at(&mut known, 3), ["a", "b", "c"]);
-        assert_eq!(at(&mut known, 4), ["b", "c"]);
+        assert_eq!(at(&known, 1), ["a"]);
+        assert_eq!(at(&known, 2), ["a", "b"]);
+        assert_eq!(at(&known, 3), ["a", "b", "c"]);
+        assert_eq!(at(&known, 4), ["b", "c"]);
     }
 
     #[test]
@@ -204,7 +237,7 @@ mod tests {
         let mut known = Membership::default();
         known.apply(all(1, &[("a", 1, 1)]), NOW);
         known.apply(renews("a", 5), NOW);
-        assert_eq!(at(&mut known, 1), ["a"]);
+        assert_eq!(at(&known, 1), ["a"]);
         assert_eq!(known.at(5, 5 + LASTS - 1).len(), 1);
     }
 
@@ -214,10 +247,10 @@ mod tests {
         known.apply(all(1, &[("a", 1, 1)]), NOW);
         known.apply(leaves("a", 1, 3), NOW);
         known.apply(joins("a", 5), NOW);
-        assert_eq!(at(&mut known, 2), ["a"]);
-        assert_eq!(at(&mut known, 3), Vec::<String>::new());
-        assert_eq!(at(&mut known, 4), Vec::<String>::new());
-        assert_eq!(at(&mut known, 5), ["a"]);
+        assert_eq!(at(&known, 2), ["a"]);
+        assert_eq!(at(&known, 3), Vec::<String>::new());
+        assert_eq!(at(&known, 4), Vec::<String>::new());
+        assert_eq!(at(&known, 5), ["a"]);
     }
 
     #[test]
@@ -225,9 +258,9 @@ mod tests {
         let mut known = Membership::default();
         known.apply(all(1, &[("a", 1, 1)]), NOW);
         known.apply(Changes { ended: vec![ended("a", 1, 3, 3)], ..joins("a", 5) }, NOW);
-        assert_eq!(at(&mut known, 2), ["a"]);
-        assert_eq!(at(&mut known, 4), Vec::<String>::new());
-        assert_eq!(at(&mut known, 5), ["a"]);
+        assert_eq!(at(&known, 2), ["a"]);
+        assert_eq!(at(&known, 4), Vec::<String>::new());
+        assert_eq!(at(&known, 5), ["a"]);
     }
 
     #[test]
@@ -254,7 +287,7 @@ mod tests {
         let mut known = Membership::default();
         known.apply(all(2, &[("a", 1, 1), ("b", 2, 2)]), NOW);
         known.apply(all(9, &[("c", 9, 9)]), NOW);
-        assert_eq!(at(&mut known, 9), ["c"]);
+        assert_eq!(at(&known, 9), ["c"]);
     }
 
     #[test]
@@ -266,9 +299,9 @@ mod tests {
         late.ended.push(ended("a", 1, 2, 2));
         known.apply(late, NOW);
         known.apply(early, NOW);
-        assert_eq!(at(&mut known, 1), ["a"]);
-        assert_eq!(at(&mut known, 3), ["b"]);
-        assert_eq!(at(&mut known, 4), Vec::<String>::new());
+        assert_eq!(at(&known, 1), ["a"]);
+        assert_eq!(at(&known, 3), ["b"]);
+        assert_eq!(at(&known, 4), Vec::<String>::new());
     }
 
     #[test]
@@ -276,9 +309,9 @@ mod tests {
         let mut known = Membership::default();
         known.apply(all(2, &[("a", 1, 1), ("b", 2, 2)]), NOW);
         known.apply(leaves("a", 1, 3), NOW);
-        assert_eq!(at(&mut known, 2), ["a", "b"]);
+        assert_eq!(at(&known, 2), ["a", "b"]);
         known.apply(Changes { remembered: NOW - 4, ..joins("c", 9) }, NOW);
-        assert_eq!(at(&mut known, 2), ["b"]);
+        assert_eq!(at(&known, 2), ["b"]);
         known.apply(Changes { remembered: NOW - 4 - LASTS, ..joins("d", 10) }, NOW);
         assert_eq!(known.at(10, 10).len(), 2, "b has ended long ago");
     }
@@ -292,5 +325,18 @@ mod tests {
         for (sent, members) in [(9, 2), (10, 1), (1001, 1), (1002, 0), (9, 2)] {
             assert_eq!(known.at(2, sent).len(), members, "{sent}");
         }
+    }
+
+    #[test]
+    fn what_waits_keeps_the_members_of_its_send_and_lists_them_only_when_asked() {
+        let mut known = Arc::new(Membership::default());
+        Arc::make_mut(&mut known).apply(all(1, &[("a", 1, 1)]), NOW);
+        let waiting: Vec<_> = (0..100).map(|sent| Recipients::new(known.clone(), 1, sent)).collect();
+        assert_eq!(Arc::strong_count(&known), 101, "all of them share what is known");
+        Arc::make_mut(&mut known).apply(leaves("a", 1, 3), NOW);
+        Arc::make_mut(&mut known).apply(Changes { remembered: 0, ..joins("b", 9) }, NOW);
+        assert!(waiting.iter().all(|recipients| !recipients.is_empty() && *recipients.list() == [channel("a")]));
+        assert!(Recipients::new(known.clone(), 3, 3).is_empty());
+        assert!(Recipients::new(known, 9, 9 + LASTS).is_empty());
     }
 }

@@ -8,6 +8,7 @@ mod encryption;
 mod failover;
 mod flushing;
 mod foreign;
+mod forged;
 mod group_scripts;
 mod health;
 mod held;

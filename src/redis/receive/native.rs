@@ -17,7 +17,7 @@ use crate::name::ChannelName;
 use crate::redis::batch::milliseconds;
 use crate::redis::envelope::Envelope;
 use crate::redis::fault::Fault;
-use crate::redis::frame::{Address, Entry, Text};
+use crate::redis::frame::{Address, Entry, Locals, Text};
 use crate::redis::group::Groups;
 use crate::redis::renewals::SLACK;
 use crate::redis::script;
@@ -50,8 +50,7 @@ impl Native {
 
     /// The bytes of an entry for those who have not got it.
     fn entry_of_the_rest(&self, parcel: &Parcel) -> Vec<u8> {
-        let (Some(entry), Some(rest)) = (parcel.entry(), parcel.rest()) else { return parcel.to_bytes() };
-        let locals = rest.iter().filter_map(|channel| channel.local().map(Text::from)).collect();
+        let (Some(entry), Some(locals)) = (parcel.entry(), parcel.rest_of_locals()) else { return parcel.to_bytes() };
         self.0.envelope.readdress(entry, parcel.source.as_str(), rest_of(&entry.address, locals)).to_bytes()
     }
 }
@@ -153,7 +152,7 @@ fn gate(list: &str) -> String {
     format!("{list}:gate")
 }
 
-fn rest_of(address: &Address<Text>, locals: Vec<Text>) -> Address<Text> {
+fn rest_of(address: &Address<Text>, locals: Locals) -> Address<Text> {
     match address {
         Address::Group { group, version } | Address::Rest { group, version, .. } => {
             Address::Rest { group: group.clone(), version: *version, locals }

@@ -8,7 +8,8 @@ use crate::drops::{self, DropReason};
 use crate::layer::{Delivery, Sink};
 use crate::message::Message;
 use crate::name::{ChannelName, GroupName};
-use crate::redis::frame::{Address, Entry};
+use crate::redis::frame::{Address, Entry, Locals};
+use crate::redis::membership::Recipients;
 use crate::redis::shard::Shard;
 
 /// One message that was taken, and whom it still has to reach.
@@ -20,7 +21,7 @@ pub(crate) struct Parcel {
     /// When it expires, in ms since the epoch by the shard's clock.
     expires: u64,
     content: Content,
-    to: Recipients,
+    to: To,
 }
 
 #[derive(Debug)]
@@ -32,14 +33,22 @@ enum Content {
 }
 
 #[derive(Debug)]
-enum Recipients {
+enum To {
     /// They could not be found out: it is there to go back.
     Unknown,
     One(ChannelName),
+    /// The members that a group had. They are listed when the first of them gets it, and no sooner: the message has to be
+    /// genuine before it may take memory for each.
+    Group(Recipients),
     /// Members of a group; those before `next` have got it.
     Members {
         channels: Arc<[ChannelName]>,
         next: usize,
+    },
+    /// The local parts that have not got it, of those for which it came; their names are made when they get it.
+    Rest {
+        locals: Locals,
+        came_for: usize,
     },
 }
 
@@ -56,23 +65,25 @@ pub(super) enum Taken {
 impl Parcel {
     pub(super) fn to_one(shard: Arc<Shard>, source: ChannelName, entry: Entry, channel: ChannelName) -> Self {
         let (expires, content) = (entry.expires, Content::Entry { entry, message: None });
-        Self { shard, source, expires, content, to: Recipients::One(channel) }
+        Self { shard, source, expires, content, to: To::One(channel) }
     }
 
     /// A group message whose members could not be found out.
     pub(super) fn to_unknown(shard: Arc<Shard>, source: ChannelName, entry: Entry) -> Self {
         let (expires, content) = (entry.expires, Content::Entry { entry, message: None });
-        Self { shard, source, expires, content, to: Recipients::Unknown }
+        Self { shard, source, expires, content, to: To::Unknown }
     }
 
-    pub(super) fn to_members(
-        shard: Arc<Shard>,
-        source: ChannelName,
-        entry: Entry,
-        channels: Arc<[ChannelName]>,
-    ) -> Self {
+    pub(super) fn to_members(shard: Arc<Shard>, source: ChannelName, entry: Entry, members: Recipients) -> Self {
         let (expires, content) = (entry.expires, Content::Entry { entry, message: None });
-        Self { shard, source, expires, content, to: Recipients::Members { channels, next: 0 } }
+        Self { shard, source, expires, content, to: To::Group(members) }
+    }
+
+    /// What is left of a group message, for `locals`, which are names of channels with `source`.
+    pub(super) fn to_rest(shard: Arc<Shard>, source: ChannelName, entry: Entry, locals: Locals) -> Self {
+        let (expires, content) = (entry.expires, Content::Entry { entry, message: None });
+        let came_for = locals.len();
+        Self { shard, source, expires, content, to: To::Rest { locals, came_for } }
     }
 
     /// A message of another format than the native one, for some channels, of which there is one at least.
@@ -83,7 +94,7 @@ impl Parcel {
         (raw, message): (Raw, Message),
         channels: Arc<[ChannelName]>,
     ) -> Self {
-        let to = Recipients::Members { channels, next: 0 };
+        let to = To::Members { channels, next: 0 };
         Self { shard, source, expires, content: Content::Open { raw, message }, to }
     }
 
@@ -102,23 +113,38 @@ impl Parcel {
                 return Taken::Unreadable(unreadable);
             }
         };
+        if let To::Group(members) = &self.to {
+            self.to = To::Members { channels: members.list(), next: 0 };
+        }
         match &mut self.to {
             // Only a reader that ends has one here, to put it back.
-            Recipients::Unknown => {
+            To::Unknown | To::Group(_) => {
                 drops::count(DropReason::ShardDown, 1);
                 Taken::Deliveries { count: 0, more: false }
             }
-            Recipients::One(channel) => {
+            To::One(channel) => {
                 sink(Delivery::new(channel.clone(), message));
                 Taken::Deliveries { count: 1, more: false }
             }
-            Recipients::Members { channels, next } => {
+            To::Members { channels, next } => {
                 let (first, end) = (*next, channels.len().min(next.saturating_add(limit)));
                 for channel in &channels[first..end] {
                     sink(Delivery::new(channel.clone(), message.clone()));
                 }
                 *next = end;
                 Taken::Deliveries { count: end - first, more: end < channels.len() }
+            }
+            To::Rest { locals, .. } => {
+                let mut count = 0;
+                for local in locals.take(limit) {
+                    count += 1;
+                    // It was one when the message came.
+                    let channel = local.and_then(|local| ChannelName::from_parts(self.source.as_str(), &local).ok());
+                    if let Some(channel) = channel {
+                        sink(Delivery::new(channel, message.clone()));
+                    }
+                }
+                Taken::Deliveries { count, more: locals.len() > 0 }
             }
         }
     }
@@ -133,15 +159,25 @@ impl Parcel {
     /// How many recipients have not got it.
     pub(super) fn left(&self) -> usize {
         match &self.to {
-            Recipients::Unknown | Recipients::One(_) => 1,
-            Recipients::Members { channels, next } => channels.len() - next,
+            To::Unknown | To::One(_) => 1,
+            To::Group(members) => members.list().len(),
+            To::Members { channels, next } => channels.len() - next,
+            To::Rest { locals, .. } => locals.len(),
         }
     }
 
-    /// Those who have not got it, if others have.
+    /// The local parts of those who have not got it, if others have.
+    pub(super) fn rest_of_locals(&self) -> Option<Locals> {
+        match &self.to {
+            To::Rest { locals, came_for } => (locals.len() < *came_for).then(|| locals.clone()),
+            _ => Some(self.rest()?.iter().filter_map(ChannelName::local).collect()),
+        }
+    }
+
+    /// The members of a group who have not got it, if others have.
     pub(crate) fn rest(&self) -> Option<&[ChannelName]> {
         match &self.to {
-            Recipients::Members { channels, next } if *next > 0 => Some(&channels[*next..]),
+            To::Members { channels, next } if *next > 0 => Some(&channels[*next..]),
             _ => None,
         }
     }
@@ -156,8 +192,8 @@ impl Parcel {
     }
 
     /// Notes who it is for.
-    pub(super) fn address(&mut self, channels: Arc<[ChannelName]>) {
-        self.to = Recipients::Members { channels, next: 0 };
+    pub(super) fn address(&mut self, members: Recipients) {
+        self.to = To::Group(members);
     }
 
     /// Whether it has expired, by the clock of its shard.
@@ -172,7 +208,7 @@ impl Parcel {
 
     /// Whether it could not be found out who it is for.
     pub(super) fn is_for_unknown(&self) -> bool {
-        matches!(self.to, Recipients::Unknown)
+        matches!(self.to, To::Unknown)
     }
 
     /// Whether its channel has one reader.

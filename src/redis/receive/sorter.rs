@@ -14,6 +14,7 @@ use super::parcel::Parcel;
 use crate::drops::{self, DropReason};
 use crate::name::{ChannelName, GroupName};
 use crate::redis::frame::{Address, Entry, Text};
+use crate::redis::membership::Recipients;
 use crate::redis::shard::Shard;
 
 /// How long all messages wait for the shard of a group whose message has been popped: about as long as it takes to connect
@@ -29,7 +30,7 @@ pub(super) struct EntrySorter {
 
 /// What is told of the members of a group.
 enum Told {
-    Members(Arc<[ChannelName]>),
+    Members(Recipients),
     /// Nothing while its server is away, or cannot answer now.
     NotNow,
     /// Nothing, and its server will not say more.
@@ -57,8 +58,8 @@ impl Sorter for EntrySorter {
             }
             if let Some((group, version, sent)) = parcel.group().filter(|(group, ..)| !unanswered.contains(group)) {
                 match self.members(&group, &parcel.source.clone(), version, sent).await {
-                    Told::Members(channels) if channels.is_empty() => continue,
-                    Told::Members(channels) => parcel.address(channels),
+                    Told::Members(members) if members.is_empty() => continue,
+                    Told::Members(members) => parcel.address(members),
                     Told::NotNow => {
                         unanswered.insert(group);
                     }
@@ -93,19 +94,19 @@ impl EntrySorter {
                 Err(error) => self.refuse(shard, bytes, &error.to_string()),
             },
             Address::Rest { locals, .. } if to_local => {
-                match locals.iter().map(member).collect::<Result<Vec<_>, _>>() {
-                    Ok(channels) if channels.is_empty() => None,
-                    Ok(channels) => Some(Parcel::to_members(shard.clone(), source.clone(), entry, channels.into())),
-                    Err(error) => self.refuse(shard, bytes, &error.to_string()),
+                if !locals.clone().all(|local| local.is_some_and(|local| source.takes_local(&local))) {
+                    return self.refuse(shard, bytes, "it is for a member that has no valid name");
                 }
+                let locals = locals.clone();
+                (locals.len() > 0).then(|| Parcel::to_rest(shard.clone(), source.clone(), entry, locals))
             }
             Address::Group { group, version } if to_local => {
                 let Ok(group) = GroupName::parse(group) else {
                     return self.refuse(shard, bytes, "its group has no valid name");
                 };
                 match self.members(&group, source, *version, entry.sent()).await {
-                    Told::Members(channels) if channels.is_empty() => None,
-                    Told::Members(channels) => Some(Parcel::to_members(shard.clone(), source.clone(), entry, channels)),
+                    Told::Members(members) if members.is_empty() => None,
+                    Told::Members(members) => Some(Parcel::to_members(shard.clone(), source.clone(), entry, members)),
                     Told::NotNow => Some(Parcel::to_unknown(shard.clone(), source.clone(), entry)),
                     Told::Never => {
                         drops::count(DropReason::ShardDown, 1);

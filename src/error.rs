@@ -1,8 +1,5 @@
 //! The one error type of the crate.
 
-use std::fmt;
-use std::sync::Arc;
-
 use crate::name::{ChannelName, InvalidName};
 
 /// What a backend library reported, behind one type so that backends can change.
@@ -13,7 +10,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What can go wrong with a channel layer.
 ///
-/// `Display` prints this level only; [`source`](std::error::Error::source) has the cause.
+/// `Display` says all of it, the cause and the address of a server included, so that there is no
+/// [`source`](std::error::Error::source) to print behind it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -54,19 +52,20 @@ pub enum Error {
     },
     /// A Redis server failed, or could not be reached. [`may_have_run`](Self::may_have_run) says whether the operation may
     /// have taken place all the same.
-    #[error("redis shard {shard} failed")]
+    #[error("{cause}")]
     Redis {
         /// Position of the server in the configured hosts.
         shard: usize,
-        /// What the connection reported.
-        #[source]
-        source: BoxError,
+        /// What failed, at which address, and why. It is printed as the error itself.
+        cause: BoxError,
     },
     /// A Redis server is too old to be used.
-    #[error("redis shard {shard} has version {version}, and {needed} or later is needed")]
+    #[error("Redis at {address} has version {version}, and {needed} or later is needed")]
     UnsupportedServer {
         /// Position of the server in the configured hosts.
         shard: usize,
+        /// Where the server is, without credentials.
+        address: String,
         /// The version that it reports.
         version: String,
         /// The oldest version that will do.
@@ -118,19 +117,19 @@ impl Error {
     /// The same failure of a call of which another part ran, or may have run.
     pub(crate) fn of_a_part(self) -> Self {
         match self {
-            Self::Redis { shard, source } => {
-                let source = match source.downcast::<ServerFault>() {
+            Self::Redis { shard, cause } => {
+                let cause = match cause.downcast::<ServerFault>() {
                     Ok(fault) => Box::new(ServerFault { may_have_run: true, ..*fault }),
                     // Of an unknown cause the worst is assumed already.
-                    Err(source) => source,
+                    Err(cause) => cause,
                 };
-                Self::Redis { shard, source }
+                Self::Redis { shard, cause }
             }
             // Only this variant says that something ran.
             other => {
-                let cause = Arc::new(other);
-                let fault = ServerFault { may_have_run: true, outage: false, transient: false, cause };
-                Self::Redis { shard: 0, source: Box::new(fault) }
+                let text = other.to_string();
+                let fault = ServerFault { may_have_run: true, outage: false, transient: false, text };
+                Self::Redis { shard: 0, cause: Box::new(fault) }
             }
         }
     }
@@ -138,7 +137,7 @@ impl Error {
     /// What a server's fault says; the worst where nothing is known of it, and nothing where no server failed.
     fn server_fault(&self, says: fn(&ServerFault) -> bool) -> bool {
         match self {
-            Self::Redis { source, .. } => source.downcast_ref::<ServerFault>().is_none_or(says),
+            Self::Redis { cause, .. } => cause.downcast_ref::<ServerFault>().is_none_or(says),
             _ => false,
         }
     }
@@ -156,23 +155,12 @@ impl Error {
     }
 }
 
-/// The source of [`Error::Redis`]: what the connection reported, and what that means.
-#[derive(Debug)]
+/// The cause of [`Error::Redis`]: what the connection reported, and what that means.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
 pub(crate) struct ServerFault {
     pub(crate) may_have_run: bool,
     pub(crate) outage: bool,
     pub(crate) transient: bool,
-    pub(crate) cause: Arc<dyn std::error::Error + Send + Sync>,
-}
-
-impl fmt::Display for ServerFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.cause.fmt(f)
-    }
-}
-
-impl std::error::Error for ServerFault {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.cause.source()
-    }
+    pub(crate) text: String,
 }

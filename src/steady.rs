@@ -135,7 +135,7 @@ mod tests {
                 sink(Delivery::new(ChannelName::parse("a").expect("it is a name"), Message::new()));
                 return Poll::Ready(Ok(1));
             }
-            Poll::Ready(Err(Error::Redis { shard: 0, source: "away".into() }))
+            Poll::Ready(Err(Error::Redis { shard: 0, cause: "away".into() }))
         }
 
         fn pause(&mut self) {}

@@ -41,15 +41,14 @@ impl Groups {
         let mut command = script::GROUP_MEMBERS.call(&[self.keys.group(group)]);
         command.arg(milliseconds(self.expiry));
         let answer = self.run(group, &command).await?;
-        let names: Vec<Vec<u8>> = FromRedisValue::from_redis_value(answer).map_err(|error| {
-            Fault::unexpected(&error.to_string()).into_error(self.places.shard_of_group(group).index)
-        })?;
+        let names: Vec<Vec<u8>> = FromRedisValue::from_redis_value(answer)
+            .map_err(|error| self.places.shard_of_group(group).error(Fault::unexpected(&error.to_string())))?;
         let name = |name: &Vec<u8>| ChannelName::parse_target(std::str::from_utf8(name).ok()?).ok();
         Ok(names.iter().filter_map(name).collect())
     }
 
     async fn run(&self, group: &GroupName, command: &Cmd) -> Result<Value> {
         let shard = self.places.shard_of_group(group);
-        shard.run(command).await.map_err(|fault| fault.into_error(shard.index))
+        shard.run(command).await.map_err(|fault| shard.error(fault))
     }
 }

@@ -120,7 +120,7 @@ impl<F> DjangoLayer<F> {
         match self.sender.outcome(posted).await {
             Outcome::Sent => Ok(()),
             Outcome::Full => Err(Error::ChannelFull { channel }),
-            Outcome::Failed { shard, fault } => Err(fault.into_error(shard)),
+            Outcome::Failed { shard, fault } => Err(self.base.places.error(shard, fault)),
             Outcome::Closed => Err(Error::Closed),
         }
     }
@@ -144,7 +144,7 @@ impl<F> DjangoLayer<F> {
     async fn finish_group(&self, posted: Vec<Posted>) -> Result<()> {
         let mut sends = Sends::default();
         for posted in posted {
-            sends.add(self.sender.outcome(posted).await);
+            sends.add(&self.base.places, self.sender.outcome(posted).await);
         }
         sends.result()
     }
@@ -165,11 +165,11 @@ impl<F> DjangoLayer<F> {
             shard = home.index;
             let mut command = redis::cmd("EXISTS");
             command.arg(self.wire.keys().channel(channel.as_str()));
-            if home.run(&command).await.map_err(|fault| fault.into_error(shard))? == redis::Value::Int(0) {
+            if home.run(&command).await.map_err(|fault| home.error(fault))? == redis::Value::Int(0) {
                 return Ok(channel);
             }
         }
-        Err(Fault::unexpected("all new names are taken").into_error(shard))
+        Err(self.base.places.error(shard, Fault::unexpected("all new names are taken")))
     }
 }
 
@@ -266,9 +266,10 @@ impl<F: 'static> ChannelLayer for DjangoLayer<F> {
 
     async fn global_statistics(&self) -> Result<Statistics> {
         self.base.check_open()?;
-        let parts = self.base.places.shards.iter().map(|shard| async move {
-            self.wire.global_statistics(shard).await.map_err(|fault| fault.into_error(shard.index))
-        });
+        let parts =
+            self.base.places.shards.iter().map(|shard| async move {
+                self.wire.global_statistics(shard).await.map_err(|fault| shard.error(fault))
+            });
         Ok(try_join_all(parts).await?.into_iter().fold(Statistics::default(), Statistics::merge))
     }
 
@@ -277,7 +278,7 @@ impl<F: 'static> ChannelLayer for DjangoLayer<F> {
         let channel = &ChannelName::parse(channel)?;
         let parts = self.base.places.shards_of_channel(channel).iter().map(|shard| async move {
             let statistics = self.wire.channel_statistics(shard, channel.non_local()).await;
-            statistics.map_err(|fault| fault.into_error(shard.index))
+            statistics.map_err(|fault| shard.error(fault))
         });
         Ok(try_join_all(parts).await?.into_iter().fold(Statistics::default(), Statistics::merge))
     }
@@ -285,7 +286,7 @@ impl<F: 'static> ChannelLayer for DjangoLayer<F> {
     async fn close(&self) -> Result<()> {
         self.base.close().await;
         match self.readers.lost() {
-            Some((shard, fault)) => Err(fault.into_error(shard)),
+            Some((shard, fault)) => Err(self.base.places.error(shard, fault)),
             None => Ok(()),
         }
     }

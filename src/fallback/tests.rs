@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::FallbackLayer;
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::layer::{ChannelLayer, Delivery, Event, Mode, Receiver, Statistics};
 use crate::memory::MemoryLayer;
 use crate::message;
@@ -33,13 +33,13 @@ struct Remote {
     events: broadcast::Sender<Event>,
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("away")]
-struct Away;
+fn away() -> Error {
+    Error::Redis { shard: 0, cause: Box::new(Fault::unsent("it is away").at("127.0.0.1:6379")) }
+}
 
 impl Remote {
     fn check(&self) -> Result<()> {
-        if self.away.load(Ordering::SeqCst) { Err(Fault::unsent(Away).into_error(0)) } else { Ok(()) }
+        if self.away.load(Ordering::SeqCst) { Err(away()) } else { Ok(()) }
     }
 
     async fn lose_data(&self) {

@@ -56,7 +56,8 @@ mod tests {
     }
 
     fn failed() -> Result<()> {
-        Err(Fault::unexpected("none").before_sending().into_error(1))
+        let fault = Fault::unexpected("none").before_sending();
+        Err(Error::Redis { shard: 1, cause: Box::new(fault.at("127.0.0.1:6379")) })
     }
 
     fn closed() -> Result<()> {

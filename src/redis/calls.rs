@@ -7,6 +7,7 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::batch::Outcome;
+use super::topology::Places;
 use crate::drops::{self, DropReason};
 use crate::error::{Error, Result};
 use crate::layer::Parts;
@@ -47,13 +48,13 @@ pub(crate) struct Sends(Parts);
 
 impl Sends {
     /// Notes what became of one; a full channel is counted and is no error.
-    pub(crate) fn add(&mut self, outcome: Outcome) {
+    pub(crate) fn add(&mut self, places: &Places, outcome: Outcome) {
         match outcome {
             Outcome::Sent => self.0.add(Ok(())),
             Outcome::Full => drops::count(DropReason::Full, 1),
             Outcome::Failed { shard, fault } => {
                 drops::count(DropReason::ShardDown, 1);
-                self.0.add(Err(fault.into_error(shard)));
+                self.0.add(Err(places.error(shard, fault)));
             }
             Outcome::Closed => self.0.add(Err(Error::Closed)),
         }

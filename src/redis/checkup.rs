@@ -78,7 +78,7 @@ impl Checkup {
         // A command that hangs comes to its own end first, which tells whether its server is there.
         let outcome = match tokio::time::timeout(shard.patience() + MARGIN, travel).await {
             Ok(Ok(())) => Ok(began.elapsed()),
-            Ok(Err(error)) => Err(error_line(&*error)),
+            Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err(format!("no message arrived within {:?}", shard.patience())),
         };
         let measured = Measured { at: Instant::now(), outcome };
@@ -112,7 +112,7 @@ pub(crate) async fn travel(
     let mut command = redis::cmd("PEXPIRE");
     // Without `LT`, which servers before 7.0 do not know.
     command.arg(key).arg(u64::try_from(LEFTOVERS_LIVE.as_millis()).unwrap_or(u64::MAX));
-    shard.run(&command).await.map_err(|fault| fault.into_error(shard.index))?;
+    shard.run(&command).await.map_err(|fault| shard.error(fault))?;
     // It is there, and this takes none of the connections on which readers wait.
     match layer.try_receive(&[channel.as_str()]).await? {
         Some(_) => Ok(()),
@@ -123,7 +123,7 @@ pub(crate) async fn travel(
 /// What the servers say of their load.
 pub(crate) async fn stats(shards: &[Arc<Shard>]) -> Result<Vec<RedisStats>> {
     let asked = join_all(shards.iter().map(|shard| async move {
-        let info = shard.run(&redis::cmd("INFO")).await.map_err(|fault| fault.into_error(shard.index))?;
+        let info = shard.run(&redis::cmd("INFO")).await.map_err(|fault| shard.error(fault))?;
         let info: String = redis::from_redis_value(info).unwrap_or_default();
         Ok(parse_info(shard.index, &info))
     }));
@@ -142,21 +142,6 @@ fn parse_info(shard: usize, info: &str) -> RedisStats {
         pubsub_patterns: field("pubsub_patterns"),
         total_commands_processed: field("total_commands_processed"),
     }
-}
-
-/// An error and its causes in one line.
-fn error_line(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        // Some print what caused them as well.
-        let text = error.to_string();
-        if !line.ends_with(&text) {
-            line = format!("{line}: {text}");
-        }
-        cause = error.source();
-    }
-    line
 }
 
 #[cfg(test)]

@@ -9,11 +9,9 @@ use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, Value};
 
-use super::endpoint::EndpointError;
+use super::connect_error::ConnectError;
 use super::fault;
 use super::script::Script;
-use super::sentinel::SentinelError;
-use super::trust;
 use crate::config::Config;
 
 /// How long connections may take for what.
@@ -69,6 +67,8 @@ pub(crate) struct Needs {
     pub(crate) retry_attempts: usize,
     /// Whether servers have to take writes. To publish is not to write.
     pub(crate) writable: bool,
+    /// Whether a node of a Redis Cluster will do.
+    pub(crate) on_cluster: bool,
     /// The oldest version that will do.
     pub(crate) min_version: Version,
     /// What is loaded whenever a server is reached.
@@ -99,37 +99,6 @@ pub(crate) struct Greeting {
     identity: Identity,
 }
 
-/// Why a server could not be reached.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ConnectError {
-    #[error(transparent)]
-    Redis(#[from] RedisError),
-    #[error("no answer within {0:?}")]
-    Timeout(Duration),
-    /// Trying again will not help before somebody changes the server.
-    #[error("the server has version {version}, and {needed} or later is needed")]
-    TooOld { version: String, needed: Version },
-    #[error("the pool of connections cannot be built")]
-    Pool(#[from] deadpool_redis::BuildError),
-    #[error(transparent)]
-    Endpoint(#[from] EndpointError),
-    #[error(transparent)]
-    Sentinel(#[from] SentinelError),
-    #[error("{server} is no master, but {role}")]
-    NoMaster { server: String, role: String },
-}
-
-impl ConnectError {
-    /// Whether the server is there, and one of the two does not accept the other: it wants another user or password, or a
-    /// certificate is not trusted. One that has only expired is no mistake of who starts a program now.
-    pub(crate) fn is_refusal(&self) -> bool {
-        let Self::Redis(error) = self else { return false };
-        error.kind() == ErrorKind::AuthenticationFailed
-            || error.code() == Some("NOAUTH")
-            || trust::broken(error).is_some_and(trust::is_mistake)
-    }
-}
-
 impl Timing {
     /// What `config` says.
     pub(crate) fn of(config: &Config) -> Self {
@@ -152,7 +121,8 @@ impl Needs {
     ) -> Self {
         let timing = Timing::of(config);
         let (pool_size, retry_attempts) = (config.pool_size, config.retry_attempts);
-        Self { timing, pool_size, retry_attempts, writable: true, min_version, scripts, epoch_key }
+        let (writable, on_cluster) = (true, false);
+        Self { timing, pool_size, retry_attempts, writable, on_cluster, min_version, scripts, epoch_key }
     }
 }
 
@@ -166,8 +136,11 @@ impl Link {
     ) -> Result<(Self, Greeting), ConnectError> {
         let limit = needs.timing.connect + needs.timing.command;
         let opening = open_commands(client, master, needs);
-        let (commands, greeting) =
-            tokio::time::timeout(limit, opening).await.map_err(|_| ConnectError::Timeout(limit))??;
+        let opened = tokio::time::timeout(limit, opening).await.unwrap_or(Err(ConnectError::Timeout(limit)));
+        let (commands, greeting) = match opened {
+            Ok(opened) => opened,
+            Err(error) => return Err(error.explained(client, needs.timing.command).await),
+        };
         let blocking = blocking_pool(client, &needs.timing, needs.pool_size)?;
         let identity = greeting.identity.clone();
         let (client, heard) = (client.clone(), Heard::now());
@@ -186,14 +159,18 @@ async fn open_commands(
     let mut commands = client.get_multiplexed_async_connection_with_config(&config).await?;
     let info: String = redis::cmd("INFO").query_async(&mut commands).await?;
     let field = |name| field(&info, name).unwrap_or("unknown").to_owned();
-    let (version, role) = (field("redis_version:"), field("role:"));
+    let (mode, version, role) = (field("redis_mode:"), field("redis_version:"), field("role:"));
+    match &*mode {
+        "sentinel" => return Err(ConnectError::Sentinel),
+        "cluster" if !needs.on_cluster => return Err(ConnectError::Cluster),
+        _ => {}
+    }
     if Version::parse(&version).is_none_or(|version| version < needs.min_version) {
         return Err(ConnectError::TooOld { version, needed: needs.min_version });
     }
     let read_only = needs.writable && field("slave_read_only:") == "1";
     if role != "master" && (master || read_only) {
-        let server = client.get_connection_info().addr().to_string();
-        return Err(ConnectError::NoMaster { server, role });
+        return Err(ConnectError::Replica);
     }
     load_scripts(&mut commands, needs.scripts).await?;
     let epoch = match &needs.epoch_key {

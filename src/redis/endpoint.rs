@@ -12,6 +12,7 @@ use redis::{
 };
 use rustls::crypto::{CryptoProvider, ring};
 
+use super::fault;
 use crate::config::{Config, Host, ServiceLogin, TlsFiles};
 use crate::error::Error;
 
@@ -28,7 +29,7 @@ pub(crate) enum EndpointError {
     /// A file of the options is of no use.
     #[error("{option} = {path}: {reason}")]
     File { option: &'static str, path: String, reason: String },
-    #[error(transparent)]
+    #[error("{}", fault::words(.0))]
     Redis(#[from] RedisError),
 }
 
@@ -72,6 +73,11 @@ impl Endpoint {
         Self { info, tls: config.tls.clone() }
     }
 
+    /// Where it is, for people.
+    pub(crate) fn address(&self) -> String {
+        shown(self.info.addr())
+    }
+
     /// A client for it, with the certificates that the files hold now.
     pub(crate) fn client(&self) -> Result<Arc<Client>, EndpointError> {
         let client = match self.info.addr() {
@@ -82,6 +88,16 @@ impl Endpoint {
             _ => Client::open(self.info.clone())?,
         };
         Ok(Arc::new(client))
+    }
+}
+
+/// Where a server is, for people.
+pub(crate) fn shown(address: &ConnectionAddr) -> String {
+    match address {
+        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } if host.contains(':') => {
+            format!("[{host}]:{port}")
+        }
+        other => other.to_string(),
     }
 }
 
@@ -101,7 +117,7 @@ fn tcp_settings(keepalive: Duration, patience: Duration) -> TcpSettings {
 }
 
 /// Without a choice rustls panics in programs where other crates have built it with a second provider.
-fn choose_cryptography() {
+pub(super) fn choose_cryptography() {
     if CryptoProvider::get_default().is_none() {
         // It fails if another thread was faster, which is as good.
         let _ = ring::default_provider().install_default();

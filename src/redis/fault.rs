@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use redis::{ErrorKind, RedisError};
 
-use crate::error::{Error, ServerFault};
+use super::connect_error::ConnectError;
+use super::trust;
+use crate::error::ServerFault;
 
 /// Why a command did not succeed; cheap to clone, so that each caller of a batch gets it.
 #[derive(Clone, Debug)]
@@ -19,32 +21,32 @@ pub(crate) struct Fault {
     pub(crate) outage: bool,
     /// Whether the same command may succeed later.
     pub(crate) transient: bool,
-    cause: Cause,
+    /// What is said before the address of the server.
+    failed: &'static str,
+    cause: Arc<str>,
 }
-
-#[derive(Clone)]
-struct Cause(Arc<dyn std::error::Error + Send + Sync>);
 
 impl Fault {
     /// A command that was not sent for want of a connection.
-    pub(crate) fn unsent(cause: impl std::error::Error + Send + Sync + 'static) -> Self {
-        Self { may_have_run: false, broken: false, outage: true, transient: true, cause: Cause(Arc::new(cause)) }
+    pub(crate) fn unsent(cause: impl fmt::Display) -> Self {
+        let cause = cause.to_string().into();
+        Self { may_have_run: false, broken: false, outage: true, transient: true, failed: "Redis", cause }
     }
 
     /// A command that was not sent, though the server is there.
-    pub(crate) fn busy(cause: impl std::error::Error + Send + Sync + 'static) -> Self {
-        Self::unsent(cause).of_a_server_that_is_there()
-    }
-
-    /// The same cause, where it is that a server is not willing.
-    pub(crate) fn of_a_server_that_is_there(self) -> Self {
-        Self { outage: false, ..self }
+    pub(crate) fn busy(cause: impl fmt::Display) -> Self {
+        Self { outage: false, ..Self::unsent(cause) }
     }
 
     /// An answer that the command cannot give, from a server that is not what it should be.
     pub(crate) fn unexpected(answer: &str) -> Self {
-        let cause: Box<dyn std::error::Error + Send + Sync> = format!("unexpected answer: {answer}").into();
-        Self { may_have_run: true, broken: false, outage: false, transient: false, cause: Cause(cause.into()) }
+        let cause = format!("unexpected answer: {answer}");
+        Self { may_have_run: true, transient: false, ..Self::busy(cause) }
+    }
+
+    /// The same cause, of commands that have no server until it ends.
+    pub(super) fn of_an_outage(self) -> Self {
+        Self { outage: true, transient: true, ..self }
     }
 
     /// The same cause for a command that will not be sent because of it.
@@ -52,21 +54,28 @@ impl Fault {
         Self { may_have_run: false, ..self }
     }
 
-    /// As the error of a call that needed `shard`.
-    pub(crate) fn into_error(self, shard: usize) -> Error {
-        let Self { may_have_run, outage, transient, cause: Cause(cause), .. } = self;
-        Error::Redis { shard, source: Box::new(ServerFault { may_have_run, outage, transient, cause }) }
+    /// What is told of it when it concerns the server at `address`.
+    pub(crate) fn at(self, address: &str) -> ServerFault {
+        let Self { may_have_run, outage, transient, .. } = self;
+        ServerFault { may_have_run, outage, transient, text: self.line(address) }
+    }
+
+    /// It and the address of its server, in one line.
+    pub(super) fn line(&self, address: &str) -> String {
+        format!("{} at {address}: {}", self.failed, self.cause)
     }
 }
 
 /// What a server answered, as its code and its words. An error inside a script comes with its place: behind the words since
 /// Redis 7.0, as in `READONLY You can't write. script: ..., on @user_script:1.`, and before the code in older ones, as in
 /// `ERR Error running script (...): @user_script:1: @user_script: 1: -READONLY You can't write.`
-fn answer(error: &RedisError) -> Option<(&str, &str)> {
+pub(super) fn answer(error: &RedisError) -> Option<(&str, &str)> {
     if !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) {
         return None;
     }
     let (code, words) = (error.code()?, error.detail().unwrap_or_default());
+    // It repeats what was sent, which may be secret.
+    let words = words.split(", with args beginning with").next().unwrap_or(words);
     let is_of_a_script = code == "@user_script:" || words.contains("@user_script:");
     let inside = words.split_once(": -").and_then(|(_, inside)| inside.split_once(' '));
     match inside {
@@ -75,12 +84,29 @@ fn answer(error: &RedisError) -> Option<(&str, &str)> {
     }
 }
 
-/// `error` in the words of the server, if it answered.
+/// What has happened, in one line, and the server's own words if it answered.
 pub(super) fn words(error: &RedisError) -> String {
-    match answer(error) {
-        Some((code, words)) => format!("{code} {words}"),
-        None => error.to_string(),
+    if let Some((code, words)) = answer(error) {
+        return format!("{code} {words}");
     }
+    if error.kind() == ErrorKind::AuthenticationFailed {
+        return "authentication failed: wrong user name or password".into();
+    }
+    if error.is_timeout() {
+        return "no answer in time".into();
+    }
+    match (trust::broken(error), trust::io_error(error)) {
+        (Some(fault), _) => trust::words(fault),
+        (None, Some(fault)) => io_words(&fault.to_string()),
+        (None, None) => error.to_string(),
+    }
+}
+
+/// A fault of the system without its number, as in `Connection refused (os error 111)`, and as part of a sentence.
+fn io_words(text: &str) -> String {
+    let text = text.split(" (os error ").next().unwrap_or(text);
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
 }
 
 /// Whether an error with this code says that the server is starting, is a replica now, or has lost its master.
@@ -106,36 +132,20 @@ fn is_forbidden(code: &str, words: &str) -> bool {
 
 impl From<RedisError> for Fault {
     fn from(error: RedisError) -> Self {
-        let (may_have_run, broken, transient) = match answer(&error) {
-            Some((code, words)) => (!is_passing(code) && !is_forbidden(code, words), is_away(code), is_passing(code)),
-            None => (!error.is_connection_refusal(), true, true),
+        let (may_have_run, broken, transient, failed) = match answer(&error) {
+            Some((code, words)) => {
+                (!is_passing(code) && !is_forbidden(code, words), is_away(code), is_passing(code), "Redis")
+            }
+            None => (!error.is_connection_refusal(), true, true, "lost the connection to Redis"),
         };
-        let cause: Box<dyn std::error::Error + Send + Sync> = words(&error).into();
-        Self { may_have_run, broken, outage: broken, transient, cause: Cause(cause.into()) }
+        Self { may_have_run, broken, outage: broken, transient, failed, cause: words(&error).into() }
     }
 }
 
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.cause.fmt(f)
-    }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl fmt::Debug for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl std::error::Error for Cause {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source()
+impl From<ConnectError> for Fault {
+    fn from(error: ConnectError) -> Self {
+        let (outage, transient) = (!error.is_refusal(), !error.is_permanent());
+        Self { outage, transient, failed: "cannot connect to Redis", ..Self::unsent(error) }
     }
 }
 
@@ -170,7 +180,7 @@ mod tests {
                 let fault = fault(&answer);
                 assert!(fault.transient && !fault.may_have_run, "{answer}");
                 assert_eq!(fault.broken, refusal.starts_with("READONLY"), "{answer}");
-                assert_eq!(fault.to_string(), refusal);
+                assert_eq!(fault.line("a:1"), format!("Redis at a:1: {refusal}"));
             }
         }
     }

@@ -105,13 +105,13 @@ impl Groups {
 
     async fn run(&self, group: &GroupName, command: &Cmd) -> Result<Value> {
         let shard = self.topology.shard_of_group(group);
-        shard.run(command).await.map_err(|fault| fault.into_error(shard.index))
+        shard.run(command).await.map_err(|fault| shard.error(fault))
     }
 
     /// The routes of `group`, which remembers its members for as long as messages that are sent here can wait.
     pub(super) async fn routes(&self, group: &GroupName) -> Result<Routes> {
         let shard = self.topology.shard_of_group(group);
-        self.ask_routes(shard, group).await.map_err(|fault| fault.into_error(shard.index))
+        self.ask_routes(shard, group).await.map_err(|fault| shard.error(fault))
     }
 
     async fn ask_routes(&self, shard: &Shard, group: &GroupName) -> Result<Routes, Fault> {
@@ -192,7 +192,7 @@ impl Groups {
             if route.is_local() {
                 let answer = shard.run(&self.members_command(group, &route.channel, 0)).await;
                 let changes = answer.and_then(|answer| parse_changes(answer, route.channel.as_str()));
-                let changes = changes.map_err(|fault| fault.into_error(shard.index))?;
+                let changes = changes.map_err(|fault| shard.error(fault))?;
                 let now = now_microseconds(shard);
                 let live = changes.members.into_iter().filter(|(_, ends)| *ends > now);
                 channels.extend(live.map(|(channel, _)| channel));

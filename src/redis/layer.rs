@@ -198,7 +198,7 @@ impl RedisLayer {
             Outcome::Sent => Ok(()),
             Outcome::Full => Err(Error::ChannelFull { channel }),
             Outcome::Failed { fault, .. } if !fault.may_have_run && self.closing.is_cancelled() => Err(Error::Closed),
-            Outcome::Failed { shard, fault } => Err(fault.into_error(shard)),
+            Outcome::Failed { shard, fault } => Err(self.topology.error(shard, fault)),
             Outcome::Closed => Err(Error::Closed),
         }
     }
@@ -224,7 +224,7 @@ impl RedisLayer {
     async fn finish_routes(&self, posted: Vec<Posted>) -> Result<()> {
         let mut sends = Sends::default();
         for posted in posted {
-            sends.add(self.sender.outcome(posted).await);
+            sends.add(&self.topology, self.sender.outcome(posted).await);
         }
         sends.result()
     }
@@ -275,11 +275,11 @@ impl ChannelLayer for RedisLayer {
             shard = home.index;
             let mut command = redis::cmd("EXISTS");
             command.arg(self.topology.keys.channel(channel.as_str()));
-            if home.run(&command).await.map_err(|fault| fault.into_error(shard))? == redis::Value::Int(0) {
+            if home.run(&command).await.map_err(|fault| home.error(fault))? == redis::Value::Int(0) {
                 return Ok(channel);
             }
         }
-        Err(Fault::unexpected("all new names are taken").into_error(shard))
+        Err(self.topology.error(shard, Fault::unexpected("all new names are taken")))
     }
 
     async fn group_add(&self, group: &str, channel: &str) -> Result<()> {
@@ -334,7 +334,7 @@ impl ChannelLayer for RedisLayer {
                 let place = groups.binary_search(&group).expect("every group that parsed is in the list");
                 match &routes[place] {
                     Ok(routes) => Ok(self.post_to_routes(&group, &plain, routes)),
-                    Err((shard, fault)) => Err(fault.clone().into_error(*shard)),
+                    Err((shard, fault)) => Err(self.topology.error(*shard, fault.clone())),
                 }
             }));
         }
@@ -369,7 +369,7 @@ impl ChannelLayer for RedisLayer {
         self.drained.cancelled().await;
         self.upkeep.wait().await;
         match self.readers.lost() {
-            Some((shard, fault)) => Err(fault.into_error(shard)),
+            Some((shard, fault)) => Err(self.topology.error(shard, fault)),
             None => Ok(()),
         }
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use redis::{Client, ConnectionAddr};
 
-use super::connection::ConnectError;
-use super::endpoint::{Endpoint, EndpointError};
+use super::connect_error::ConnectError;
+use super::endpoint::{Endpoint, EndpointError, shown};
 use super::sentinel::{Address, Sentinels};
 use crate::config::{Config, Host};
 use crate::error::{Error, Result};
@@ -49,7 +49,7 @@ fn fixed(at: usize, host: &Host, config: &Config) -> Result<(String, Origin)> {
 
 async fn discover(sentinels: &Sentinels) -> Result<Vec<String>> {
     // There are no shards yet; what fails is what would have been the first.
-    sentinels.services().await.map_err(|error| Error::Redis { shard: 0, source: error.into() })
+    sentinels.services().await.map_err(|error| Error::Redis { shard: 0, cause: error.into() })
 }
 
 impl Origin {
@@ -61,6 +61,23 @@ impl Origin {
                 let (host, port) = service.sentinels.master(&service.name).await?;
                 Ok(Endpoint::of_service(host, port, &service.config)?.client()?)
             }
+        }
+    }
+
+    /// How errors say where the server is, as long as nothing more is known.
+    pub(crate) fn place(&self) -> String {
+        match self {
+            Self::Fixed(endpoint) => endpoint.address(),
+            Self::Service(service) => format!("the master of service {}", service.name),
+        }
+    }
+
+    /// How errors say where the server of `client` is.
+    pub(crate) fn address(&self, client: &Client) -> String {
+        let address = shown(client.get_connection_info().addr());
+        match self {
+            Self::Fixed(_) => address,
+            Self::Service(service) => format!("{address}, the master of service {}", service.name),
         }
     }
 

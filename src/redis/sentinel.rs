@@ -10,6 +10,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, FromRedisValue, RedisError};
 
 use super::endpoint::{Endpoint, EndpointError};
+use super::fault;
 use crate::config::{Config, Host};
 use crate::error::Result;
 
@@ -48,7 +49,7 @@ pub(crate) enum SentinelError {
 enum Failure {
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
-    #[error(transparent)]
+    #[error("{}", fault::words(.0))]
     Redis(#[from] RedisError),
     #[error("no answer within {0:?}")]
     Timeout(Duration),

@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::clock::Clock;
-use super::connection::{self, BlockingConnection, ConnectError, Greeting, Link, Needs};
+use super::connect_error::ConnectError;
+use super::connection::{self, BlockingConnection, Greeting, Link, Needs};
 use super::fault::Fault;
 use super::origin::Origin;
 use super::vitals::Vitals;
@@ -33,6 +34,8 @@ pub(crate) struct Shard {
     /// How the host is named in logs: without credentials.
     host: String,
     origin: Origin,
+    /// Where the server was last found, as errors say it. Held only to read or replace it.
+    address: Mutex<Arc<str>>,
     pub(super) needs: Needs,
     state: watch::Sender<State>,
     vitals: Vitals,
@@ -82,6 +85,7 @@ impl Shard {
             index,
             clock: Clock::default(),
             host,
+            address: Mutex::new(origin.place().into()),
             origin,
             needs,
             state: watch::Sender::new(State::Down(Fault::unsent(NotConnected))),
@@ -102,21 +106,22 @@ impl Shard {
         match self.open().await {
             Ok(()) => Ok(()),
             Err(ConnectError::TooOld { version, needed }) => {
-                Err(Error::UnsupportedServer { shard: self.index, version, needed: needed.to_string() })
+                let (address, needed) = (self.address().to_string(), needed.to_string());
+                Err(Error::UnsupportedServer { shard: self.index, address, version, needed })
             }
             Err(error) => {
-                let refused = error.is_refusal();
-                let fault = Fault::unsent(error);
-                self.state.send_replace(State::Down(fault.clone()));
-                let told = if refused { fault.of_a_server_that_is_there() } else { fault };
-                Err(told.into_error(self.index))
+                let fault = Fault::from(error);
+                // That the other does not accept us may end before the next attempt; now it is worth an error.
+                self.state.send_replace(State::Down(fault.clone().of_an_outage()));
+                Err(self.error(fault))
             }
         }
     }
 
     async fn open(&self) -> Result<(), ConnectError> {
-        let (mut link, greeting) =
-            Link::open(&self.origin.locate().await?, self.origin.is_service(), &self.needs).await?;
+        let client = self.origin.locate().await?;
+        *self.address.lock() = self.origin.address(&client).into();
+        let (mut link, greeting) = Link::open(&client, self.origin.is_service(), &self.needs).await?;
         let (asked, time, _) = connection::probe(&mut link.commands, None).await?;
         self.clock.observe(asked, time);
         self.vitals.answered(asked.elapsed());
@@ -197,10 +202,10 @@ impl Shard {
         let mut reasons = Reasons::default();
         // The first one has been told, by the log or to the caller that connects.
         if let Some(fault) = self.fault() {
-            reasons.is_new(&fault.to_string());
+            reasons.is_new(&fault.line(&self.address()));
         }
         while let Err(error) = self.open().await {
-            self.stays_down(Fault::unsent(error), &mut reasons);
+            self.stays_down(Fault::from(error).of_an_outage(), &mut reasons);
             tokio::time::sleep(backoff.pause()).await;
         }
         metrics::counter!("channel_layer_reconnects_total").increment(u64::from(lost));
@@ -208,7 +213,7 @@ impl Shard {
 
     /// Notes why the server cannot be reached again, and tells each new reason.
     fn stays_down(&self, fault: Fault, reasons: &mut Reasons) {
-        let reason = fault.to_string();
+        let reason = fault.line(&self.address());
         self.state.send_replace(State::Down(fault));
         if reasons.is_new(&reason) {
             warn!(shard = self.index, host = self.host, reason, "redis shard is still down");
@@ -218,7 +223,7 @@ impl Shard {
 
     /// Notes that the link of this generation is of no more use.
     pub(crate) fn lost(&self, generation: u64, fault: Fault) {
-        let reason = fault.to_string();
+        let reason = fault.line(&self.address());
         let changed = self.state.send_if_modified(|state| {
             let current = matches!(state, State::Up(link) if link.generation == generation);
             if current {
@@ -307,13 +312,15 @@ impl Shard {
         if let Some(held) = held.filter(|held| held.generation == link.generation) {
             return Ok(held);
         }
-        let connection = BlockingConnection::take(&link, self.patience()).await.map_err(|error| match error {
-            PoolError::Timeout(TimeoutType::Wait) => Fault::busy(AllTaken(self.needs.pool_size)),
-            error => {
+        let connection = match BlockingConnection::take(&link, self.patience()).await {
+            Ok(connection) => connection,
+            Err(PoolError::Timeout(TimeoutType::Wait)) => return Err(Fault::busy(AllTaken(self.needs.pool_size))),
+            Err(error) => {
                 self.suspicion.notify_one();
-                Fault::unsent(error)
+                let explained = ConnectError::from(error).explained(&link.client, self.patience()).await;
+                return Err(Fault::from(explained).of_an_outage());
             }
-        })?;
+        };
         if connection.client.server != link.identity {
             let fault = Fault::unsent(NameMoved);
             self.lost(link.generation, fault.clone());
@@ -356,13 +363,22 @@ impl Shard {
 
     /// What is known of it, without asking.
     pub(crate) fn health(&self) -> ShardHealth {
-        let reason = self.fault().map(|fault| fault.to_string());
+        let reason = self.fault().map(|fault| fault.line(&self.address()));
         self.vitals.report(self.index, &self.host, reason, self.epoch.lock().clone(), self.clock.offset_seconds())
     }
 
     /// How long a command and its answer may take.
     pub(crate) fn patience(&self) -> Duration {
         self.needs.timing.command
+    }
+
+    /// The error of a call that met this fault of the server.
+    pub(crate) fn error(&self, fault: Fault) -> Error {
+        Error::Redis { shard: self.index, cause: Box::new(fault.at(&self.address())) }
+    }
+
+    fn address(&self) -> Arc<str> {
+        self.address.lock().clone()
     }
 
     /// How the host is named in logs.

@@ -92,7 +92,7 @@ impl<'s> Scan<'s> {
     }
 
     pub(crate) async fn next(&mut self) -> Result<Option<Vec<String>>> {
-        self.next_step().await.map_err(|fault| fault.into_error(self.shard.index))
+        self.next_step().await.map_err(|fault| self.shard.error(fault))
     }
 
     /// Deletes the keys of the next step that are ours; returns `None` behind the last step.
@@ -102,7 +102,7 @@ impl<'s> Scan<'s> {
         if !keys.is_empty() {
             let mut command = redis::cmd("UNLINK");
             command.arg(keys);
-            self.shard.run(&command).await.map_err(|fault| fault.into_error(self.shard.index))?;
+            self.shard.run(&command).await.map_err(|fault| self.shard.error(fault))?;
         }
         Ok(Some(()))
     }
@@ -169,7 +169,7 @@ fn pending_in(told: &[Value], now: u64) -> Statistics {
 }
 
 async fn answer<T: FromRedisValue>(shard: &Shard, command: &redis::Cmd) -> Result<T> {
-    shard.run(command).await.and_then(parse).map_err(|fault| fault.into_error(shard.index))
+    shard.run(command).await.and_then(parse).map_err(|fault| shard.error(fault))
 }
 
 fn parse<T: FromRedisValue>(answer: Value) -> Result<T, Fault> {

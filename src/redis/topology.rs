@@ -3,9 +3,11 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
+use super::fault::Fault;
 use super::keys::Keys;
 use super::ring::Ring;
 use super::shard::Shard;
+use crate::error::Error;
 use crate::name::{ChannelName, GroupName};
 
 /// All shards, and the ring that places names on them.
@@ -26,6 +28,11 @@ impl Places {
     /// `ring` and `shards` come from the same hosts in the same order.
     pub(crate) fn new(shards: Vec<Arc<Shard>>, ring: Ring) -> Self {
         Self { shards, ring }
+    }
+
+    /// The error of a call that met this fault of a shard.
+    pub(crate) fn error(&self, shard: usize, fault: Fault) -> Error {
+        self.shards[shard].error(fault)
     }
 
     /// The one shard that holds a `!` or `?` channel.

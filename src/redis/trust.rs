@@ -7,13 +7,45 @@ use std::sync::Arc;
 use redis::RedisError;
 use rustls::{AlertDescription, CertificateError};
 
-/// The fault of TLS behind `error`, if there is one.
-pub(super) fn broken(error: &RedisError) -> Option<&rustls::Error> {
+/// The fault of input or output behind `error`, if there is one.
+pub(super) fn io_error(error: &RedisError) -> Option<&io::Error> {
     let cause = error.source()?;
     // The crate shares its causes between the copies of an error.
     let shared = cause.downcast_ref::<Arc<dyn Error + Send + Sync>>();
-    let cause = shared.map_or(cause, |shared| &**shared);
-    cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref()
+    shared.map_or(cause, |shared| &**shared).downcast_ref()
+}
+
+/// The fault of TLS behind `error`, if there is one.
+pub(super) fn broken(error: &RedisError) -> Option<&rustls::Error> {
+    io_error(error)?.get_ref()?.downcast_ref()
+}
+
+/// Whether one side has looked at a certificate, or at its want, and has refused the other.
+pub(super) fn is_judgement(fault: &rustls::Error) -> bool {
+    matches!(fault, rustls::Error::InvalidCertificate(_) | rustls::Error::AlertReceived(_))
+}
+
+/// What is wrong, and what to do.
+pub(super) fn words(fault: &rustls::Error) -> String {
+    use AlertDescription as Alert;
+    let advice = match fault {
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "tls_ca_file, or the public authorities where it is not set, have not signed the server's certificate"
+        }
+        // The crate has no name for it: what `openssl req -x509` makes unless it is told otherwise.
+        rustls::Error::InvalidCertificate(CertificateError::Other(other))
+            if other.to_string() == "CaUsedAsEndEntity" =>
+        {
+            "the server's certificate is that of an authority (CA:TRUE), and no server's own; make it with \
+             basicConstraints=critical,CA:FALSE"
+        }
+        rustls::Error::AlertReceived(Alert::CertificateRequired) => {
+            "the server wants a certificate of this program: set tls_cert_file and tls_key_file"
+        }
+        rustls::Error::AlertReceived(Alert::UnknownCA) => "the server does not trust the certificate in tls_cert_file",
+        _ => return fault.to_string(),
+    };
+    format!("{fault}: {advice}")
 }
 
 /// Whether it stays until somebody changes what is configured here or there.

@@ -78,7 +78,7 @@ async fn full_memory_refuses_messages_and_keeps_those_that_wait() {
     let limit = |bytes: &str| redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(bytes).to_owned();
     let () = limit("1").query_async(&mut connection).await.unwrap();
     let refused = layer.send("tasks", message! { "number": 2 }).await;
-    assert!(matches!(&refused, Err(Error::Redis { source, .. }) if source.to_string().contains("OOM")), "{refused:?}");
+    assert!(matches!(&refused, Err(Error::Redis { cause, .. }) if cause.to_string().contains("OOM")), "{refused:?}");
     assert_eq!(layer.receive(&["tasks"]).await.unwrap().message.int("number"), Some(1));
 
     let () = limit("512mb").query_async(&mut connection).await.unwrap();

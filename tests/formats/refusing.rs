@@ -39,15 +39,10 @@ impl Refusal {
     #[track_caller]
     fn assert_is(&self, result: Result<(), Error>, what: &str) {
         let error = result.expect_err(what);
-        let said = lines(&error);
+        let said = error.to_string();
         assert!(said.contains(self.code), "{what}: {said} instead of {}", self.code);
         assert!(error.is_transient() && !error.may_have_run(), "{what}: {error:?}");
     }
-}
-
-fn lines(error: &dyn std::error::Error) -> String {
-    let errors = std::iter::successors(Some(error), |error| error.source());
-    errors.fold(String::new(), |lines, error| format!("{lines}{error}\n"))
 }
 
 async fn run(server: &RedisServer, command: &[&str]) {

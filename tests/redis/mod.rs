@@ -6,6 +6,7 @@ mod closing;
 mod connections;
 mod encryption;
 mod failover;
+mod first_contact;
 mod flushing;
 mod foreign;
 mod forged;

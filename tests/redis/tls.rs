@@ -1,6 +1,7 @@
 //! Connections over TLS, with authorities made here.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use channel_layer::{ChannelLayer, Config, Error, Fallback, FallbackLayer, Mode, PubSubLayer, RedisLayer, message};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
@@ -89,12 +90,7 @@ pub const ANY_CLIENT: [&str; 2] = ["--tls-auth-clients", "no"];
 
 async fn refusal(config: Config) -> (Error, String) {
     let error = within(DEADLINE, "a refusal", RedisLayer::connect(config)).await.expect_err("it is refused");
-    let mut said = error.to_string();
-    let mut cause = std::error::Error::source(&error);
-    while let Some(error) = cause {
-        said = format!("{said}: {error}");
-        cause = error.source();
-    }
+    let said = error.to_string();
     (error, said)
 }
 
@@ -144,6 +140,20 @@ async fn a_certificate_for_another_name_is_refused() {
     let server = TlsServer::start("named", &ANY_CLIENT);
     let (_, said) = refusal(server.config().tls_ca_file(server.files.path("ca.pem"))).await;
     assert!(said.contains("not valid for name"), "{said}");
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_tls_where_it_should_not_or_the_reverse_is_named() {
+    let server = TlsServer::start("server", &ANY_CLIENT);
+    let (port, plain) = (server.port.number(), server.server.port());
+    let (_, said) = refusal(Site::at([format!("redis://127.0.0.1:{port}")]).config()).await;
+    let expected = format!("cannot connect to Redis at 127.0.0.1:{port}: the server speaks TLS: ");
+    assert!(said.starts_with(&expected), "{said}");
+    // It waits for the end of what it takes for a command.
+    let config = Site::at([format!("rediss://127.0.0.1:{plain}")]).config().connect_timeout(Duration::from_millis(500));
+    let (_, said) = refusal(config.command_timeout(Duration::from_secs(1))).await;
+    let expected = format!("cannot connect to Redis at 127.0.0.1:{plain}: the server does not speak TLS: ");
+    assert!(said.starts_with(&expected), "{said}");
 }
 
 #[tokio::test]
@@ -201,8 +211,8 @@ async fn a_certificate_that_is_not_trusted_is_no_outage_at_the_start() {
     ] {
         for refused in refused_though_it_falls_back(config).await {
             let refused = refused.unwrap_or_else(|| panic!("it started in spite of {mistake}"));
-            let cause = std::error::Error::source(&refused).unwrap().to_string();
-            assert!(matches!(refused, Error::Redis { shard: 0, .. }) && cause.contains(mistake), "{cause}");
+            let said = refused.to_string();
+            assert!(matches!(refused, Error::Redis { shard: 0, .. }) && said.contains(mistake), "{said}");
         }
     }
 }

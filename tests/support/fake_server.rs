@@ -39,6 +39,15 @@ impl FakeServer {
         .await
     }
 
+    /// A server that says `greeting` to whoever connects, and closes the connection.
+    pub async fn greeting(greeting: &'static str) -> Self {
+        Self::start(move |mut stream: TcpStream| async move {
+            // The client may have gone.
+            let _ = stream.write_all(greeting.as_bytes()).await;
+        })
+        .await
+    }
+
     /// A server that accepts connections and says nothing.
     pub async fn silent() -> Self {
         Self::start(|mut stream: TcpStream| async move { while let Ok(1..) = stream.read(&mut [0; 4096]).await {} })

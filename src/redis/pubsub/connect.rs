@@ -45,7 +45,8 @@ impl PubSubLayer {
         let config = config.checked_for(Format::PubSub)?;
         let (events, _) = broadcast::channel(servers::EVENTS);
         let min_version = if config.sharded_pubsub { OLDEST_SHARDED } else { OLDEST_SERVER };
-        let needs = Needs { pool_size: 1, writable: false, ..Needs::new(&config, min_version, &[], None) };
+        let on_cluster = !config.sharded_pubsub;
+        let needs = Needs { pool_size: 1, writable: false, on_cluster, ..Needs::new(&config, min_version, &[], None) };
         let fallback = config.fallback.unwrap_or(Fallback::Local);
         let (_, shards) = servers::connect(&config, &needs, &events, fallback == Fallback::Fail).await?;
         let layer = Self::start(shards, &config, fallback, events)?;

@@ -29,7 +29,8 @@ impl PubSubLayer {
             }
             // Without a fallback for them: messages of others do not arrive.
             if let Some(fault) = self.inbox.interest.stations()[shard].refusal() {
-                health.fails(shard, Some(format!("a subscription was refused: {fault}")));
+                let refusal = self.shards[shard].error(fault);
+                health.fails(shard, Some(format!("a subscription was refused: {refusal}")));
             }
         }
         health
@@ -39,7 +40,7 @@ impl PubSubLayer {
     async fn travel(&self, shard: &Shard) -> Result<(), BoxError> {
         let interest = &self.inbox.interest;
         if let Reach::Away(fault) = interest.stations()[shard.index].reach() {
-            return Err(fault.to_string().into());
+            return Err(shard.error(fault).into());
         }
         let place = |channel: &ChannelName| ((), self.topics.address(&Target::Channel(channel.clone())).shard);
         let (channel, ()) = checkup::channel_on(shard, place)?;

@@ -160,7 +160,7 @@ impl Lane {
             drops::count(DropReason::Unconfirmed, 1);
             Ok(())
         } else {
-            Err(fault.into_error(self.station.shard.index))
+            Err(self.station.shard.error(fault))
         };
         let _ = letter.done.send(result);
     }

@@ -93,7 +93,7 @@ impl Outage {
             match reach {
                 Reach::Away(fault) if !self.told => {
                     self.told = true;
-                    return Poll::Ready(fault.into_error(self.station.shard.index));
+                    return Poll::Ready(self.station.shard.error(fault));
                 }
                 Reach::There(..) => self.told = false,
                 _ => {}

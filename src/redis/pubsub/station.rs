@@ -160,7 +160,7 @@ impl Station {
             (Reach::Away(fault), Fallback::Fail) => Some(fault),
             _ => self.wishes.lock().refusal(subscription),
         };
-        fault.map_or(Ok(()), |fault| Err(fault.into_error(self.shard.index)))
+        fault.map_or(Ok(()), |fault| Err(self.shard.error(fault)))
     }
 
     /// Waits until the server has refused `subscription`; for ever if it never does.
@@ -171,7 +171,7 @@ impl Station {
         loop {
             let refusal = self.wishes.lock().refusal(subscription);
             if let Some(fault) = refusal {
-                return fault.into_error(self.shard.index);
+                return self.shard.error(fault);
             }
             // The sender lives in `self`, so that the wait cannot fail.
             let _ = refusals.changed().await;
@@ -376,6 +376,7 @@ impl Station {
         for (subscription, fault) in refused {
             let known = self.wishes.lock().refusal(&subscription).is_some();
             if !known {
+                let fault = self.shard.error(fault.clone());
                 warn!(shard = self.shard.index, ?subscription, %fault, "a subscription was refused");
             }
             self.wishes.lock().refuse(&subscription, fault);
@@ -398,7 +399,7 @@ impl Station {
     }
 
     fn depart(&self, fault: &Fault) {
-        let (shard, reason) = (self.shard.index, fault.to_string());
+        let (shard, reason) = (self.shard.index, self.shard.error(fault.clone()).to_string());
         let before = self.set_reach(Reach::Away(fault.clone().before_sending()));
         if matches!(before, Reach::There(..)) {
             if self.fallback == Fallback::Fail {

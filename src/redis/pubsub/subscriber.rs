@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::resp2::Resp2;
 use super::topic::Subscription;
+use crate::redis::connect_error::ConnectError;
 use crate::redis::connection::{Identity, Timing};
 use crate::redis::fault::Fault;
 
@@ -59,7 +60,10 @@ impl Subscriber {
             }
         };
         let opened = tokio::time::timeout(limit, opening).await;
-        opened.map_err(|_| Fault::unsent(Silence::Unanswered(limit)))?.map_err(Fault::unsent)
+        match opened.map_err(|_| ConnectError::Timeout(limit)).and_then(|opened| opened.map_err(ConnectError::from)) {
+            Ok(subscriber) => Ok(subscriber),
+            Err(error) => Err(Fault::from(error.explained(client, timing.command).await).of_an_outage()),
+        }
     }
 
     async fn open_resp3(client: &Client, timing: &Timing, deliver: Deliver) -> Result<Self, RedisError> {

@@ -67,7 +67,8 @@ impl Consumer {
             // What was found may be unreadable, or another caller was faster: then there may be more behind it.
             if !found {
                 let outage = self.reader.state().outage.clone();
-                return outage.map_or(Ok(None), |(shard, fault)| Err(fault.into_error(shard)));
+                let places = &self.reader.surroundings.places;
+                return outage.map_or(Ok(None), |(shard, fault)| Err(places.error(shard, fault)));
             }
         }
     }
@@ -131,7 +132,7 @@ impl Source for Consumer {
             let left = self.leave_line(&mut state);
             drop(state);
             left.pass_on();
-            return Poll::Ready(Err(fault.into_error(shard)));
+            return Poll::Ready(Err(reader.surroundings.places.error(shard, fault)));
         }
         let mut outdated = None;
         match state.waiters.iter_mut().find(|(id, _)| *id == self.id) {
@@ -159,7 +160,7 @@ impl Source for Consumer {
         self.reader.notify();
         self.reader.ended.cancelled().await;
         match self.reader.state().lost.take() {
-            Some((shard, fault)) => Err(fault.into_error(shard)),
+            Some((shard, fault)) => Err(self.reader.surroundings.places.error(shard, fault)),
             None => Ok(()),
         }
     }

@@ -81,7 +81,7 @@ async fn write(
         commands.cmd("LTRIM").arg(&key).arg(0).arg(KEPT - 1);
         commands.cmd("PEXPIRE").arg(&key).arg(LIVES_MS);
         if let Err(fault) = shard.run_all_once(&commands).await {
-            warn!(shard = shard.index, host = shard.host(), %fault, "an unreadable entry could not be kept");
+            warn!(shard = shard.index, host = shard.host(), fault = %shard.error(fault), "an unreadable entry could not be kept");
         }
     }
 }

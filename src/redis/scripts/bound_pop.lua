@@ -18,8 +18,7 @@ local count, small, budget = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV
 -- The memory of the whole list if it has no more nodes than are sampled, or if 0 stands for all; else an estimate. Where
 -- the command is not allowed the list counts as large.
 local function usage(samples)
-    local bytes = redis.pcall('MEMORY', 'USAGE', list, 'SAMPLES', samples)
-    return type(bytes) == 'number' and bytes or math.huge
+    return tonumber(redis.pcall('MEMORY', 'USAGE', list, 'SAMPLES', samples)) or math.huge
 end
 
 local length = redis.call('LLEN', list)

@@ -72,10 +72,10 @@ impl Faulty {
         let fault = self.faults.lock().get(name).copied();
         match fault {
             None => Ok(()),
-            Some(Fault::Fails) => Err(Error::Redis { shard: 0, source: "it is away".into() }),
+            Some(Fault::Fails) => Err(Error::Redis { shard: 0, cause: "it is away".into() }),
             Some(Fault::FailsLate) => {
                 sleep(Duration::from_secs(1)).await;
-                Err(Error::Redis { shard: 0, source: "it is away".into() })
+                Err(Error::Redis { shard: 0, cause: "it is away".into() })
             }
             Some(Fault::Hangs) => pending().await,
         }

@@ -18,12 +18,14 @@ fn its_commands_work() {
     let redis = RedisServer::start();
     let program = Path::new(env!("CARGO_BIN_EXE_channel-layer")).parent().unwrap().display().to_string();
     let path = format!("{program}:{}", std::env::var("PATH").unwrap());
+    let dir = tempfile::tempdir().unwrap();
     let commands = commands();
     assert!(commands.len() > 20, "{commands:?}");
     for command in commands {
         let command = command.replace("<group>", "room");
         let output = Command::new("sh")
             .args(["-c", &command])
+            .current_dir(dir.path())
             .env("PATH", &path)
             .envs([("REDIS", redis.url()), ("CHANNEL_LAYER_HOSTS", redis.url())])
             .stdin(Stdio::null())

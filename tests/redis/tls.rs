@@ -1,6 +1,7 @@
 //! Connections over TLS, with authorities made here.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use channel_layer::{ChannelLayer, Config, Error, Fallback, FallbackLayer, Mode, PubSubLayer, RedisLayer, message};
@@ -59,7 +60,11 @@ impl Files {
 
 impl TlsServer {
     pub fn start(certificate: &str, more: &[&str]) -> Self {
-        let (files, port) = (Files::new(), ReservedPort::new());
+        Self::with(Files::new(), certificate, more)
+    }
+
+    fn with(files: Files, certificate: &str, more: &[&str]) -> Self {
+        let port = ReservedPort::new();
         let text = |path: PathBuf| path.to_str().unwrap().to_owned();
         let (ca, key) = (text(files.path("ca.pem")), text(files.path(&format!("{certificate}.key"))));
         let certificate = text(files.path(&format!("{certificate}.pem")));
@@ -154,6 +159,46 @@ async fn a_server_that_speaks_tls_where_it_should_not_or_the_reverse_is_named() 
     let (_, said) = refusal(config.command_timeout(Duration::from_secs(1))).await;
     let expected = format!("cannot connect to Redis at 127.0.0.1:{plain}: the server does not speak TLS: ");
     assert!(said.starts_with(&expected), "{said}");
+}
+
+/// What `openssl` writes into a directory.
+fn openssl(dir: &Path, command: &str) {
+    let made = Command::new("sh").args(["-c", command]).current_dir(dir).output().unwrap();
+    assert!(made.status.success(), "{command}: {}", String::from_utf8_lossy(&made.stderr));
+}
+
+#[tokio::test]
+async fn the_certificate_that_the_manual_makes_works() {
+    let files = Files::new();
+    let page = include_str!("../../docs/troubleshooting.md");
+    let command = page.lines().find(|line| line.starts_with("openssl req")).expect("the page has the command");
+    openssl(files.dir.path(), command);
+    let server = TlsServer::with(files, "redis", &ANY_CLIENT);
+    let named = |host: &str| {
+        let config = Site::at([format!("rediss://{host}:{}", server.port.number())]).config();
+        config.tls_ca_file(server.files.path("redis.pem"))
+    };
+    works(named("127.0.0.1")).await;
+    publishes(named("localhost")).await;
+}
+
+/// `openssl req -x509` makes one unless it is told otherwise.
+#[tokio::test]
+async fn a_certificate_of_an_authority_that_is_the_servers_own_is_refused_with_what_to_do() {
+    let files = Files::new();
+    let names = "-subj /CN=own -addext subjectAltName=IP:127.0.0.1";
+    openssl(
+        files.dir.path(),
+        &format!("openssl req -x509 -newkey rsa:2048 -nodes -keyout own.key -out own.pem {names}"),
+    );
+    let server = TlsServer::with(files, "own", &ANY_CLIENT);
+    let (_, said) = refusal(server.config().tls_ca_file(server.files.path("own.pem"))).await;
+    let expected = format!("cannot connect to Redis at 127.0.0.1:{}: invalid peer certificate: ", server.port.number());
+    assert!(said.starts_with(&expected), "{said}");
+    assert!(said.contains("is that of an authority (CA:TRUE)") && said.contains("CA:FALSE"), "{said}");
+    for refused in refused_though_it_falls_back(server.config().tls_ca_file(server.files.path("own.pem"))).await {
+        assert!(refused.is_some(), "it is a mistake, and no outage");
+    }
 }
 
 #[tokio::test]

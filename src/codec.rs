@@ -3,19 +3,18 @@
 //! Text and bytes keep their own MessagePack families, so that they stay apart on the wire as they are in [`Value`].
 
 mod json;
+mod read;
 pub(crate) mod serializer;
 mod size;
 
-use std::fmt;
-
 use bytes::Bytes;
-use bytestring::ByteString;
-use serde::de::{self, DeserializeOwned, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::error::{Error, Result};
 use crate::message::{Map, Message, RESERVED_KEY, Value};
 
+use read::{MapSeed, ValueSeed};
 pub(crate) use size::encoded_size;
 
 /// How many maps and lists may be inside each other, the message itself included.
@@ -23,9 +22,6 @@ pub(crate) use size::encoded_size;
 /// Decoding, comparing and dropping a value recurse, so that a few kilobytes of nested lists from a hostile writer would
 /// otherwise overflow the stack.
 pub(crate) const MAX_DEPTH: usize = 128;
-
-/// A length that an encoded message claims is believed only so far when memory is set aside for it.
-const TRUSTED_LENGTH: usize = 64;
 
 /// Appends `message` to `out`; leaves `out` as it was if the message cannot be carried.
 pub(crate) fn encode(message: &Message, out: &mut Vec<u8>) -> Result<()> {
@@ -46,6 +42,9 @@ pub(crate) fn decode(bytes: &Bytes) -> Result<Message> {
 }
 
 fn read(bytes: &Bytes) -> Result<Map> {
+    if let Some(other) = other_than_map(bytes.first()) {
+        return Err(Error::decode(format_args!("{other} in place of a map")));
+    }
     let mut reader = rmp_serde::Deserializer::from_read_ref(&bytes[..]);
     let map = MapSeed { source: Some(bytes), depth: MAX_DEPTH }.deserialize(&mut reader).map_err(Error::decode)?;
     // The reader does not tell where it stands, but only at the end does one more value fail for want of its first byte.
@@ -53,6 +52,22 @@ fn read(bytes: &Bytes) -> Result<Map> {
         Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(map),
         _ => Err(Error::decode("more bytes follow it")),
     }
+}
+
+/// What a value of MessagePack is that begins with this byte, unless it is a map. The library would show the value.
+fn other_than_map(first: Option<&u8>) -> Option<&'static str> {
+    Some(match first? {
+        0x80..=0x8f | 0xde | 0xdf => return None,
+        0x90..=0x9f | 0xdc | 0xdd => "a list",
+        0xa0..=0xbf | 0xd9..=0xdb => "text",
+        0xc0 => "none",
+        0xc1 => "a byte without a meaning",
+        0xc2 | 0xc3 => "a truth value",
+        0xc4..=0xc6 => "bytes",
+        0xca | 0xcb => "a float",
+        0xc7..=0xc9 | 0xd4..=0xd8 => "an extension",
+        _ => "an integer",
+    })
 }
 
 impl Message {
@@ -126,223 +141,6 @@ fn check_depth(value: &Value, depth: usize) -> Result<()> {
 }
 
 const TOO_DEEP: &str = "maps and lists are nested more than 128 levels deep";
-
-/// Reads any value. With a source, what is borrowed from it becomes a slice of it instead of a copy.
-#[derive(Clone, Copy)]
-struct ValueSeed<'s> {
-    source: Option<&'s Bytes>,
-    /// How many levels of maps and lists may still follow.
-    depth: usize,
-}
-
-/// Reads a map with text keys.
-#[derive(Clone, Copy)]
-struct MapSeed<'s> {
-    source: Option<&'s Bytes>,
-    depth: usize,
-}
-
-/// Reads a key, which must be text.
-#[derive(Clone, Copy)]
-struct KeySeed<'s> {
-    source: Option<&'s Bytes>,
-}
-
-/// The part of `source` that `part` is, or a copy where it was not read from a source.
-fn share(source: Option<&Bytes>, part: &[u8]) -> Bytes {
-    source.map_or_else(|| Bytes::copy_from_slice(part), |source| source.slice_ref(part))
-}
-
-fn share_text<E: de::Error>(source: Option<&Bytes>, part: &str) -> Result<ByteString, E> {
-    ByteString::try_from(share(source, part.as_bytes())).map_err(E::custom)
-}
-
-/// Whether `part` was written as a byte string of MessagePack.
-///
-/// The reader presents text that is not UTF-8 as if it were a byte string, and only the header before it tells. The
-/// headers cannot be taken for each other: each ends in the length, and a text header of one size read as a byte string
-/// header of another would need a length that differs from its own.
-fn is_byte_string(source: &Bytes, part: &[u8]) -> bool {
-    let start = (part.as_ptr() as usize).wrapping_sub(source.as_ptr() as usize);
-    let Some(before) = source.get(..start) else { return false };
-    let Ok(length) = u32::try_from(part.len()) else { return false };
-    let [_, _, high, low] = length.to_be_bytes();
-    (length < 1 << 8 && before.ends_with(&[0xc4, low]))
-        || (length < 1 << 16 && before.ends_with(&[0xc5, high, low]))
-        || before.ends_with(&length.to_be_bytes()) && before.len() > 4 && before[before.len() - 5] == 0xc6
-}
-
-impl<'de> DeserializeSeed<'de> for ValueSeed<'_> {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for MapSeed<'_> {
-    type Value = Map;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Map, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for KeySeed<'_> {
-    type Value = ByteString;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<ByteString, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for ValueSeed<'_> {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("none, a truth value, an integer, a float, text, bytes, a list or a map")
-    }
-
-    fn visit_unit<E: de::Error>(self) -> Result<Value, E> {
-        Ok(Value::None)
-    }
-
-    fn visit_none<E: de::Error>(self) -> Result<Value, E> {
-        Ok(Value::None)
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        self.deserialize(deserializer)
-    }
-
-    fn visit_newtype_struct<D: Deserializer<'de>>(self, _: D) -> Result<Value, D::Error> {
-        Err(de::Error::custom("extension types are not supported"))
-    }
-
-    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
-    }
-
-    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Value, E> {
-        Ok(Value::Int(value))
-    }
-
-    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Value, E> {
-        let outside = |_| E::custom(format_args!("integer {value} is outside the range of i64"));
-        i64::try_from(value).map(Value::Int).map_err(outside)
-    }
-
-    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Value, E> {
-        Ok(Value::Float(value))
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Value, E> {
-        Ok(Value::Text(text.into()))
-    }
-
-    fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Value, E> {
-        share_text(self.source, text).map(Value::Text)
-    }
-
-    fn visit_string<E: de::Error>(self, text: String) -> Result<Value, E> {
-        Ok(Value::Text(text.into()))
-    }
-
-    fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Value, E> {
-        Ok(Value::Bytes(Bytes::copy_from_slice(bytes)))
-    }
-
-    fn visit_borrowed_bytes<E: de::Error>(self, bytes: &'de [u8]) -> Result<Value, E> {
-        match self.source {
-            Some(source) if !is_byte_string(source, bytes) => Err(E::custom("text is not UTF-8")),
-            source => Ok(Value::Bytes(share(source, bytes))),
-        }
-    }
-
-    fn visit_byte_buf<E: de::Error>(self, bytes: Vec<u8>) -> Result<Value, E> {
-        Ok(Value::Bytes(bytes.into()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
-        let depth = self.depth.checked_sub(1).ok_or_else(|| de::Error::custom(TOO_DEEP))?;
-        let mut values = Vec::with_capacity(access.size_hint().unwrap_or(0).min(TRUSTED_LENGTH));
-        while let Some(value) = access.next_element_seed(Self { depth, ..self })? {
-            values.push(value);
-        }
-        Ok(Value::List(values))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, access: A) -> Result<Value, A::Error> {
-        MapSeed { source: self.source, depth: self.depth }.visit_map(access).map(Value::Map)
-    }
-}
-
-impl<'de> Visitor<'de> for MapSeed<'_> {
-    type Value = Map;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a map from text to values")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Map, A::Error> {
-        let depth = self.depth.checked_sub(1).ok_or_else(|| de::Error::custom(TOO_DEEP))?;
-        let mut entries = Vec::with_capacity(access.size_hint().unwrap_or(0).min(TRUSTED_LENGTH));
-        while let Some(key) = access.next_key_seed(KeySeed { source: self.source })? {
-            entries.push((key, access.next_value_seed(ValueSeed { source: self.source, depth })?));
-        }
-        Ok(entries.into_iter().collect())
-    }
-}
-
-impl KeySeed<'_> {
-    fn refuse<T, E: de::Error>(key: impl fmt::Display) -> Result<T, E> {
-        Err(E::custom(format_args!("key {key} is not text")))
-    }
-}
-
-impl<'de> Visitor<'de> for KeySeed<'_> {
-    type Value = ByteString;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text key")
-    }
-
-    fn visit_str<E: de::Error>(self, key: &str) -> Result<ByteString, E> {
-        Ok(key.into())
-    }
-
-    fn visit_borrowed_str<E: de::Error>(self, key: &'de str) -> Result<ByteString, E> {
-        share_text(self.source, key)
-    }
-
-    fn visit_string<E: de::Error>(self, key: String) -> Result<ByteString, E> {
-        Ok(key.into())
-    }
-
-    fn visit_bool<E: de::Error>(self, key: bool) -> Result<ByteString, E> {
-        Self::refuse(key)
-    }
-
-    fn visit_i64<E: de::Error>(self, key: i64) -> Result<ByteString, E> {
-        Self::refuse(key)
-    }
-
-    fn visit_u64<E: de::Error>(self, key: u64) -> Result<ByteString, E> {
-        Self::refuse(key)
-    }
-
-    fn visit_f64<E: de::Error>(self, key: f64) -> Result<ByteString, E> {
-        Self::refuse(key)
-    }
-
-    fn visit_unit<E: de::Error>(self) -> Result<ByteString, E> {
-        Self::refuse("none")
-    }
-
-    fn visit_bytes<E: de::Error>(self, key: &[u8]) -> Result<ByteString, E> {
-        Self::refuse(format_args!("of {} bytes", key.len()))
-    }
-}
 
 impl Serialize for Value {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -77,8 +77,8 @@ pub enum Error {
         /// What was asked for.
         operation: &'static str,
     },
-    /// The layer has been closed.
-    #[error("the channel layer is closed")]
+    /// The layer has been closed, or the runtime that connected it has ended.
+    #[error("the channel layer is closed: by `close`, or because the runtime that connected it has ended")]
     Closed,
 }
 

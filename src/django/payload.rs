@@ -106,7 +106,7 @@ impl Payload {
             // Values take more memory than their bytes, and only this bounds them.
             return Err(undecodable("it is larger than the limit"));
         }
-        let mut map = self.serializer.decode(&plain).map_err(|_| undecodable("it is no message"))?;
+        let mut map = self.serializer.decode(&plain).map_err(|error| undecodable(&error.to_string()))?;
         let routing = take_routing(&mut map).ok_or_else(|| undecodable("its routing names no channel"))?;
         Ok((map.into(), routing))
     }

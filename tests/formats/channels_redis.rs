@@ -192,6 +192,24 @@ async fn a_group_send_is_one_call_for_the_members_and_one_for_each_lane() {
 }
 
 #[tokio::test]
+async fn what_is_no_message_is_told_with_its_place_and_without_its_content() {
+    let log = Log::default();
+    let _guard = log.keep();
+    let (mut site, layer) = start().await;
+    for (body, reason) in [
+        (&b"\x82\xa1a\x01\x07\xa6secret"[..], "key 2: an integer in place of text"),
+        (b"\xa6secret", "text in place of a map"),
+        (b"\x81\xa1a\x92\xa6secret\xa2\xff\xfe", "value 1: element 2: text is not UTF-8"),
+    ] {
+        site.python_adds("work", body, 1.0).await;
+        layer.send("work", typed()).await.unwrap();
+        take(&layer, "work").await;
+        assert!(log.text().contains(reason), "{}", log.text());
+    }
+    assert!(!log.text().contains("secret"), "{}", log.text());
+}
+
+#[tokio::test]
 async fn a_message_that_would_end_a_consumer_is_warned_of_once() {
     let log = Log::default();
     let _guard = log.keep();

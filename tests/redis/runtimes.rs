@@ -12,7 +12,9 @@ fn runtime() -> Runtime {
 
 #[track_caller]
 fn assert_closed<T: std::fmt::Debug>(what: &str, result: Result<T>) {
-    assert!(matches!(result, Err(Error::Closed)), "{what} gives {result:?}");
+    let error = result.expect_err(what);
+    assert!(matches!(error, Error::Closed), "{what} gives {error:?}");
+    assert!(error.to_string().contains("the runtime that connected it has ended"), "{error}");
 }
 
 /// What every call gives that waits on `layer` when its runtime ends, and that comes after it.

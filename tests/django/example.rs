@@ -4,6 +4,7 @@
 use std::future::pending;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
 use channel_layer::django::ChannelsRedisLayer;
 use channel_layer::{ChannelLayer, Config, message};
@@ -17,6 +18,9 @@ use crate::support::{DEADLINE, RedisServer, within};
 #[path = "../../examples/django/worker.rs"]
 mod program;
 
+/// redis-py 8 waits for an answer for 5 s by itself.
+const LONGER_THAN_A_READ: Duration = Duration::from_secs(7);
+
 struct Site {
     redis: RedisServer,
     server: PythonServer,
@@ -24,10 +28,13 @@ struct Site {
 
 impl Site {
     async fn start() -> Self {
+        Self::of("examples/django", "chatsite.asgi:application").await
+    }
+
+    async fn of(folder: &str, application: &str) -> Self {
         let redis = RedisServer::start();
-        let daphne = ["daphne", "--endpoint", "tcp:0:interface=127.0.0.1", "chatsite.asgi:application"];
-        let server =
-            PythonServer::start("channels_redis", "examples/django", &daphne, &[("REDIS_URL", &redis.url())]).await;
+        let daphne = ["daphne", "--endpoint", "tcp:0:interface=127.0.0.1", application];
+        let server = PythonServer::start("channels_redis", folder, &daphne, &[("REDIS_URL", &redis.url())]).await;
         Self { redis, server }
     }
 
@@ -73,6 +80,21 @@ async fn a_worker_answers_its_consumer() {
         end = program::worker(site.layer().await).run(pending()) => panic!("the worker ended: {end:?}"),
         () = uses => {}
     }
+}
+
+/// redis-py ends a read that waits for 5 s, unless the settings forbid it. The time has to pass: it is Python's.
+#[tokio::test]
+async fn the_site_of_the_documentation_hears_after_it_was_idle() {
+    let site = Site::of("tests/django/peer", "documented:application").await;
+    let mut client = site.client().await;
+    let layer = site.layer().await;
+    let worker = tokio::spawn(program::worker(layer.clone()).run(pending()));
+    tokio::time::sleep(LONGER_THAN_A_READ).await;
+    layer.group_send("chat", message! { "type": "chat.message", "text": "hello" }).await.unwrap();
+    assert_eq!(hears(&mut client).await, json!({"text": "hello"}));
+    client.sends(Frame::text(r#"{"text": "and two more"}"#)).await;
+    assert_eq!(hears(&mut client).await, json!({"words": 3}));
+    worker.abort();
 }
 
 #[tokio::test]

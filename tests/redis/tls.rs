@@ -1,7 +1,6 @@
 //! Connections over TLS, with authorities made here.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use channel_layer::{ChannelLayer, Config, Error, Fallback, FallbackLayer, Mode, PubSubLayer, RedisLayer, message};
@@ -162,8 +161,8 @@ async fn a_server_that_speaks_tls_where_it_should_not_or_the_reverse_is_named() 
 }
 
 /// What `openssl` writes into a directory.
-fn openssl(dir: &Path, command: &str) {
-    let made = Command::new("sh").args(["-c", command]).current_dir(dir).output().unwrap();
+async fn openssl(dir: &Path, command: &str) {
+    let made = Command::new("sh").args(["-c", command]).current_dir(dir).output().await.unwrap();
     assert!(made.status.success(), "{command}: {}", String::from_utf8_lossy(&made.stderr));
 }
 
@@ -172,7 +171,7 @@ async fn the_certificate_that_the_manual_makes_works() {
     let files = Files::new();
     let page = include_str!("../../docs/troubleshooting.md");
     let command = page.lines().find(|line| line.starts_with("openssl req")).expect("the page has the command");
-    openssl(files.dir.path(), command);
+    openssl(files.dir.path(), command).await;
     let server = TlsServer::with(files, "redis", &ANY_CLIENT);
     let named = |host: &str| {
         let config = Site::at([format!("rediss://{host}:{}", server.port.number())]).config();
@@ -187,10 +186,8 @@ async fn the_certificate_that_the_manual_makes_works() {
 async fn a_certificate_of_an_authority_that_is_the_servers_own_is_refused_with_what_to_do() {
     let files = Files::new();
     let names = "-subj /CN=own -addext subjectAltName=IP:127.0.0.1";
-    openssl(
-        files.dir.path(),
-        &format!("openssl req -x509 -newkey rsa:2048 -nodes -keyout own.key -out own.pem {names}"),
-    );
+    let command = format!("openssl req -x509 -newkey rsa:2048 -nodes -keyout own.key -out own.pem {names}");
+    openssl(files.dir.path(), &command).await;
     let server = TlsServer::with(files, "own", &ANY_CLIENT);
     let (_, said) = refusal(server.config().tls_ca_file(server.files.path("own.pem"))).await;
     let expected = format!("cannot connect to Redis at 127.0.0.1:{}: invalid peer certificate: ", server.port.number());

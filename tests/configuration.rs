@@ -18,3 +18,20 @@ fn the_table_of_options_in_the_documents_is_that_of_the_program() {
         assert!(text[start..end] == reference, "out of date: run WRITE_DOCS=1 cargo test --test lib configuration");
     }
 }
+
+#[test]
+fn the_setter_of_every_option_says_its_range_and_its_default() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/config");
+    let sources = fs::read_dir(folder).unwrap().map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap());
+    let sources: String = sources.collect();
+    for option in Config::options() {
+        let setter = sources.find(&format!("    pub fn {}", option.name)).unwrap_or_else(|| panic!("{}", option.name));
+        let lines = sources[..setter].lines().rev().skip_while(|line| !line.contains("///"));
+        let mut lines: Vec<_> = lines.map_while(|line| line.trim().strip_prefix("///")).map(str::trim).collect();
+        lines.reverse();
+        let said = lines.join(" ");
+        assert!(said.contains("Defaults to "), "{}: {said}", option.name);
+        let ranged = option.accepts.starts_with("from ");
+        assert!(!ranged || said.contains(&option.accepts), "{}: {said} has not: {}", option.name, option.accepts);
+    }
+}

@@ -170,7 +170,7 @@ impl Config {
         self
     }
 
-    /// How many unread messages a channel holds where no rule says otherwise, at least 1. What a
+    /// How many messages a channel holds where no rule says otherwise, from 1 to 4294967295 unread messages. What a
     /// [`Receiver`](crate::Receiver) has taken ahead of its channel on Redis is not in it any more. Defaults to 100, and for a
     /// [`PubSubLayer`](crate::PubSubLayer), which drops messages above it, to 10,000.
     #[must_use]
@@ -226,7 +226,7 @@ impl Config {
         self
     }
 
-    /// Random bytes before each message in the format of `channels_redis`, up to 1024, as the site has it. They make messages
+    /// Random bytes before each message in the format of `channels_redis`, from 0 to 1024 bytes, as the site has it. They make messages
     /// with the same content differ; with none, equal messages that wait at the same time become one. Defaults to 12.
     #[must_use]
     pub fn random_prefix_length(mut self, bytes: usize) -> Self {
@@ -243,7 +243,7 @@ impl Config {
         self
     }
 
-    /// Bytes that an encoded message may have, from 1 KiB to 512 MiB. Defaults to 8 MiB.
+    /// Bytes that an encoded message may have, from 1024 to 268435456 bytes. Defaults to 8 MiB.
     #[must_use]
     pub fn max_message_size(mut self, bytes: usize) -> Self {
         self.max_message_size = bytes;

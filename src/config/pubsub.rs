@@ -49,8 +49,8 @@ impl Config {
         self
     }
 
-    /// Bytes of memory that the unread messages of one channel of a [`PubSubLayer`](crate::PubSubLayer) take, from 1 KiB to
-    /// 2 GiB. One message fits, however large it is. Defaults to 64 MiB.
+    /// Bytes of memory that the unread messages of one channel of a [`PubSubLayer`](crate::PubSubLayer) take, from 1024 to
+    /// 2147483648 bytes. One message fits, however large it is. Defaults to 64 MiB.
     #[must_use]
     pub fn max_queue_size(mut self, bytes: usize) -> Self {
         self.max_queue_size = bytes;
@@ -67,8 +67,8 @@ impl Config {
         self
     }
 
-    /// How long a server that was away has to answer again before messages go to it, at the most 100 years; it keeps a
-    /// server that comes and goes from tearing conversations apart. Defaults to 2 s.
+    /// How long a server that was unreachable has to answer again before messages go to it, from 0 s to 100 years. It keeps
+    /// a server that comes and goes from tearing conversations apart. Defaults to 2 s.
     #[must_use]
     pub fn return_after(mut self, time: Duration) -> Self {
         self.return_after = time;

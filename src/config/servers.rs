@@ -64,7 +64,7 @@ impl Config {
         self
     }
 
-    /// The database of the masters. Defaults to 0.
+    /// The database of the masters, from 0 to 65535. Defaults to 0.
     #[must_use]
     pub fn service_db(mut self, db: u32) -> Self {
         self.service_login.db = db;
@@ -78,7 +78,7 @@ impl Config {
         self
     }
 
-    /// How often the sentinels are asked whether a master is still the master, at least 1 ms. Defaults to 10 s.
+    /// How often the sentinels are asked whether a master is still the master, from 1 ms to 1 day. Defaults to 10 s.
     #[must_use]
     pub fn sentinel_refresh_interval(mut self, interval: Duration) -> Self {
         self.sentinel_refresh_interval = interval;
@@ -109,35 +109,36 @@ impl Config {
         self
     }
 
-    /// How long connecting to a server may take, at least 1 ms. Defaults to 1 s.
+    /// How long connecting to a server may take, from 10 ms to 1 day. Defaults to 1 s.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// How long a server may take to answer a command, at least 1 ms. Defaults to 4 s.
+    /// How long a server may take to answer a command, from 10 ms to 1 day. Defaults to 4 s.
     #[must_use]
     pub fn command_timeout(mut self, timeout: Duration) -> Self {
         self.command_timeout = timeout;
         self
     }
 
-    /// How long one blocking read waits in Redis before it is asked again, at least 1 ms. Defaults to 5 s.
+    /// How long one blocking read waits in Redis before it is repeated, from 1 ms to 1 day. Defaults to 5 s.
     #[must_use]
     pub fn blocking_timeout(mut self, timeout: Duration) -> Self {
         self.blocking_timeout = timeout;
         self
     }
 
-    /// Connections for blocking reads, for each host, at least 1; as many readers can wait at once. Defaults to 256.
+    /// Connections for blocking reads on each host, from 1 to 65535 connections. As many readers can wait at once.
+    /// Defaults to 256.
     #[must_use]
     pub fn pool_size(mut self, connections: usize) -> Self {
         self.pool_size = connections;
         self
     }
 
-    /// How often a command is tried again if it cannot have run: there was no connection, or the server refused it
+    /// How often a command is tried again, from 0 to 4294967295 attempts, if it cannot have run: there was no connection, or the server refused it
     /// because it starts or is no master any more. What may have run is never tried again. A layer that publishes or falls
     /// back does not wait for that. Defaults to 0: callers hear of an outage at once.
     #[must_use]
@@ -146,16 +147,16 @@ impl Config {
         self
     }
 
-    /// The pause before a command or a connection is tried again, at least 1 ms; each further one is twice as long, up to
-    /// 10 s, and shortened at random by up to half. Defaults to 250 ms.
+    /// The pause before a command or a connection is tried again, from 1 ms to 10 s. Each further one is twice as long, up
+    /// to 10 s, and shortened at random by up to half. Defaults to 250 ms.
     #[must_use]
     pub fn retry_backoff(mut self, pause: Duration) -> Self {
         self.retry_backoff = pause;
         self
     }
 
-    /// How long a TCP connection may be idle before the kernel probes whether the other end is there, from 1 s to 9 h.
-    /// Defaults to 30 s.
+    /// How long a TCP connection may be idle before the kernel probes whether the other end is there, from 1 s to
+    /// 32767 s. Defaults to 30 s.
     #[must_use]
     pub fn tcp_keepalive(mut self, idle: Duration) -> Self {
         self.tcp_keepalive = idle;

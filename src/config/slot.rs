@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::host::Host;
 use super::raw::Raw;
-use super::table::CENTURY;
+use super::table::{CENTURY, DAY};
 use super::value;
 use crate::capacity::CapacityRule;
 use crate::error::{Error, Result};
@@ -172,7 +172,7 @@ impl Slot<'_> {
     /// Which values the option takes, with their unit.
     pub(super) fn accepted(&self) -> String {
         match self {
-            Self::Time(_, range) => format!("from {} to {}", seconds(*range.start()), seconds(*range.end())),
+            Self::Time(_, range) => format!("from {} to {}", rounded(*range.start()), rounded(*range.end())),
             Self::Count(_, range, unit) => format!("from {} to {} {unit}", range.start(), range.end()),
             Self::Database(_) => format!("from {} to {}", DATABASES.start(), DATABASES.end()),
             Self::Truth(_) => "true or false".into(),
@@ -205,7 +205,17 @@ fn none() -> String {
 }
 
 fn seconds(time: Duration) -> String {
-    if time == CENTURY { "100 years".into() } else { format!("{} s", time.as_secs_f64()) }
+    format!("{} s", time.as_secs_f64())
+}
+
+/// The end of a range in its largest unit.
+fn rounded(time: Duration) -> String {
+    match time {
+        CENTURY => "100 years".into(),
+        DAY => "1 day".into(),
+        time if time.subsec_millis() > 0 => format!("{} ms", time.as_millis()),
+        time => seconds(time),
+    }
 }
 
 /// The words with "or" before the last one.

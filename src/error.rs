@@ -77,6 +77,9 @@ pub enum Error {
         /// What was asked for.
         operation: &'static str,
     },
+    /// The layer panicked: a bug. The operation may have taken place.
+    #[error("the channel layer panicked")]
+    Panicked,
     /// The layer has been closed, or the runtime that connected it has ended.
     #[error("the channel layer is closed: by `close`, or because the runtime that connected it has ended")]
     Closed,
@@ -106,7 +109,7 @@ impl Error {
     /// }
     /// ```
     pub fn may_have_run(&self) -> bool {
-        self.server_fault(|fault| fault.may_have_run)
+        matches!(self, Self::Panicked) || self.server_fault(|fault| fault.may_have_run)
     }
 
     /// Whether a server is away, and not only unwilling.

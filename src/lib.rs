@@ -117,6 +117,7 @@ pub mod redis;
 #[cfg(feature = "server")]
 pub mod server;
 mod steady;
+mod supervise;
 pub mod trace;
 pub mod worker;
 

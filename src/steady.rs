@@ -7,8 +7,9 @@ use tokio::time::{Instant, sleep_until};
 use crate::backoff::{Backoff, LONGEST_OUTAGE_PAUSE};
 use crate::error::{Error, Result};
 use crate::layer::{Delivery, Receiver};
+use crate::supervise::contained;
 
-/// A [`Receiver`] that waits while the servers of the layer are away. An outage is logged once, and so is the first message
+/// A [`Receiver`] that waits while the servers of the layer are away, and after a panic of the layer. An outage is logged once, and so is the first message
 /// after it.
 #[derive(Debug)]
 pub(crate) struct SteadyReceiver {
@@ -36,7 +37,7 @@ impl SteadyReceiver {
     /// [`Error::Closed`] alone.
     pub(crate) async fn recv(&mut self) -> Result<Delivery> {
         loop {
-            match self.receiver.recv().await {
+            match contained(self.what, self.receiver.recv()).await.unwrap_or(Err(Error::Panicked)) {
                 Ok(delivery) => {
                     self.works();
                     return Ok(delivery);
@@ -57,7 +58,8 @@ impl SteadyReceiver {
     /// [`Error::Closed`] alone.
     pub(crate) async fn recv_many(&mut self, deliveries: &mut Vec<Delivery>, limit: usize) -> Result<()> {
         loop {
-            match self.receiver.recv_many(deliveries, limit).await {
+            let received = contained(self.what, self.receiver.recv_many(deliveries, limit)).await;
+            match received.unwrap_or(Err(Error::Panicked)) {
                 Ok(_) => {
                     self.works();
                     return Ok(());
@@ -117,6 +119,7 @@ mod tests {
     use crate::layer::{Sink, Source};
     use crate::message::Message;
     use crate::name::ChannelName;
+    use crate::supervise::trap;
 
     /// What comes after which time: a message or an outage.
     struct Script {
@@ -164,5 +167,17 @@ mod tests {
     async fn pauses_in_an_outage_that_goes_on_grow() {
         let time = time_behind_outages(Duration::ZERO).await;
         assert!(time >= Duration::from_mins(1), "{time:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_of_the_layer_is_an_outage() {
+        let steps = VecDeque::from([(Duration::ZERO, true), (Duration::ZERO, true)]);
+        let receiver = Receiver::new(Script { steps, waiting: None });
+        let mut receiver = SteadyReceiver::new(receiver, "messages");
+        trap::arm("messages");
+        receiver.recv().await.expect("it comes");
+        trap::arm("messages");
+        receiver.recv_many(&mut Vec::new(), 1).await.expect("it comes");
+        assert!(!trap::is_armed());
     }
 }

@@ -9,7 +9,7 @@ use regex::Regex;
 
 /// The modules of the crate in rows; a module imports only from rows before its own.
 const ROWS: &[&[&str]] = &[
-    &["name", "drops", "health"],
+    &["name", "drops", "health", "supervise"],
     &["message"],
     &["error", "trace"],
     &["layer", "capacity", "crypto"],

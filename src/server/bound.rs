@@ -20,7 +20,7 @@ use super::dispatch::{dispatch, shed_on_data_loss};
 use super::http::{self, Exchanges};
 use super::interface::InterfaceServer;
 use super::limits::Gate;
-use super::listener::{Address, Listening};
+use super::listener::{Address, Listening, Stream};
 use super::options::SocketOptions;
 use super::settings::DataLoss;
 use super::shared::Shared;
@@ -28,6 +28,7 @@ use super::status::{self, Watch};
 use super::upgrade::is_upgrade;
 use super::{gauges, handshake, transport};
 use crate::error::Result;
+use crate::supervise::contain;
 
 /// An [`InterfaceServer`] that listens.
 #[derive(Debug)]
@@ -176,14 +177,7 @@ async fn accept(listening: Listening, router: Router, shared: Arc<Shared>) {
                 // Those beyond the limit wait in the backlog of the system.
                 (stream, peer) = &mut accepting, if connections.len() < shared.transport.max_connections => {
                     accepting.set(listening.accept());
-                    // Otherwise it is closed without a word, for it has asked nothing yet.
-                    if let Ok(admission) = shared.gate.admit(peer.client.map(|client| client.ip())) {
-                        let serving = transport::serve(stream, peer, router.clone(), shared.clone());
-                        connections.spawn(async move {
-                            serving.await;
-                            drop(admission);
-                        });
-                    }
+                    contain("acceptor", || take(stream, peer, &router, &shared, &mut connections));
                 }
                 Some(ended) = connections.join_next() => note(&ended),
                 () = shared.stopping.cancelled() => break,
@@ -194,6 +188,16 @@ async fn accept(listening: Listening, router: Router, shared: Arc<Shared>) {
     while let Some(ended) = connections.join_next().await {
         note(&ended);
     }
+}
+
+/// Serves a connection, if the limits let it in. Otherwise it is closed without a word, for it has asked nothing yet.
+fn take(stream: Stream, peer: Peer, router: &Router, shared: &Arc<Shared>, connections: &mut JoinSet<()>) {
+    let Ok(admission) = shared.gate.admit(peer.client.map(|client| client.ip())) else { return };
+    let serving = transport::serve(stream, peer, router.clone(), shared.clone());
+    connections.spawn(async move {
+        serving.await;
+        drop(admission);
+    });
 }
 
 /// A panic ends one connection and nothing else, and has to be heard of all the same.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::asgi::{ReplyReader, code};
@@ -15,6 +16,10 @@ use super::status::{Count, Tally};
 use crate::drops::{self, DropReason};
 use crate::layer::{Delivery, Event, Receiver};
 use crate::steady::SteadyReceiver;
+use crate::supervise::{contain, contained};
+
+/// Between two attempts to close sockets, the first of which panicked.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Hands replies to their connections until `stop` or the end of the layer.
 pub(crate) async fn dispatch(
@@ -32,7 +37,11 @@ pub(crate) async fn dispatch(
             () = stop.cancelled() => break,
         }
         tally.add(Count::RepliesOut, batch.len());
-        batch.drain(..).for_each(|delivery| hand_over(&delivery, &mut replies, &connections));
+        for delivery in batch.drain(..) {
+            if contain("dispatch of replies", || hand_over(&delivery, &mut replies, &connections)).is_none() {
+                drops::count(DropReason::Malformed, 1);
+            }
+        }
     }
     receiver.close().await;
 }
@@ -67,7 +76,11 @@ pub(crate) async fn shed_on_data_loss(
             // Which events were missed is unknown, and a socket that lost its groups unnoticed would stay deaf.
             Ok(Event::DataLost { .. }) | Err(RecvError::Lagged(_)) => {
                 tracing::warn!(connections = connections.len(), "the layer lost its data, clients have to come back");
-                connections.close_all(over, code::SERVICE_RESTART, "the server lost its groups").await;
+                let close = || connections.close_all(over, code::SERVICE_RESTART, "the server lost its groups");
+                // A socket that is not closed would stay deaf.
+                while contained("data loss", close()).await.is_none() {
+                    sleep(PAUSE).await;
+                }
             }
             Ok(_) => {}
             Err(RecvError::Closed) => return,
@@ -79,6 +92,7 @@ pub(crate) async fn shed_on_data_loss(
 mod tests {
     use super::super::options::SocketOptions;
     use super::*;
+    use crate::supervise::trap::{arm, is_armed};
 
     #[tokio::test]
     async fn sockets_are_told_to_come_back_when_the_layer_lost_its_data() {
@@ -90,5 +104,18 @@ mod tests {
         drop(send);
         shed_on_data_loss(events, connections, Duration::ZERO).await;
         assert_eq!(connection.queue().take_one().await.unwrap_err().code, 1012);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_leaves_no_socket_open_that_has_to_close() {
+        let connections = Connections::new(SocketOptions::default()).unwrap();
+        let connection = connections.open(None).unwrap();
+        let (send, events) = broadcast::channel(4);
+        send.send(Event::DataLost { shard: 0 }).unwrap();
+        drop(send);
+        arm("data loss");
+        shed_on_data_loss(events, connections, Duration::ZERO).await;
+        assert_eq!(connection.queue().take_one().await.unwrap_err().code, 1012);
+        assert!(!is_armed());
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::interval;
 
 use super::connection::{Connections, QueueDepths};
+use crate::supervise::contain;
 
 /// How often an exporter may see something new.
 pub(crate) const EVERY: Duration = Duration::from_secs(5);
@@ -19,7 +20,7 @@ pub(crate) async fn keep(connections: Arc<Connections>) {
     let mut ticks = interval(EVERY);
     loop {
         ticks.tick().await;
-        set(INTERFACE, connections.depths());
+        contain("gauges", || set(INTERFACE, connections.depths()));
     }
 }
 

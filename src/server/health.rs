@@ -9,11 +9,13 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::error::BoxError;
 use crate::health::Health;
 use crate::layer::{ChannelLayer, Mode};
+use crate::supervise::contain;
 
 /// Histograms without a scrape are summed up this often.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
@@ -83,15 +85,16 @@ pub fn metrics_route() -> Result<Router, BoxError> {
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)?
         .set_buckets_for_metric(Matcher::Suffix("_size".into()), &COUNTS)?;
     let handle = builder.install_recorder()?;
-    let upkeep = handle.clone();
-    let upkeep = tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(UPKEEP_EVERY).await;
-            upkeep.run_upkeep();
-        }
-    });
+    let upkeep = tokio::spawn(keep_up(handle.clone()));
     let exporter = Arc::new(Exporter { handle, _upkeep: AbortOnDropHandle::new(upkeep) });
     Ok(Router::new().route("/metrics", get(figures)).with_state(exporter))
+}
+
+async fn keep_up(handle: PrometheusHandle) {
+    loop {
+        sleep(UPKEEP_EVERY).await;
+        contain("upkeep of metrics", || handle.run_upkeep());
+    }
 }
 
 struct Exporter {
@@ -102,4 +105,20 @@ struct Exporter {
 
 async fn figures(State(exporter): State<Arc<Exporter>>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], exporter.handle.render()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::supervise::trap::{arm, is_armed};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_costs_one_upkeep() {
+        let upkeep = tokio::spawn(keep_up(PrometheusBuilder::new().build_recorder().handle()));
+        for _ in 0..2 {
+            arm("upkeep of metrics");
+            sleep(UPKEEP_EVERY * 2).await;
+            assert!(!is_armed() && !upkeep.is_finished());
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! The interface server with real sockets, in front of an application that each test plays itself.
 
+mod panics;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -19,9 +19,13 @@ use crate::message;
 use crate::message::Message;
 use crate::name::ChannelName;
 use crate::steady::SteadyReceiver;
+use crate::supervise::{contain, contained};
 
 /// The channel for messages that are to be sent later.
 pub(crate) const CHANNEL: &str = "asgi.delay";
+
+/// The task that keeps and sends delayed messages.
+const TASK: &str = "delay server";
 
 /// Carries out delayed messages: each on `asgi.delay` names a `channel`, a `delay` in milliseconds, and the `content`,
 /// a message that it sends to that channel when the delay is over (the delay protocol of ASGI 1.x). Any number of
@@ -75,18 +79,27 @@ impl DelayServer {
         let worked = loop {
             tokio::select! {
                 delivery = receiver.recv(), if waiting.len() + sending.len() < self.limit => match delivery {
-                    Ok(delivery) => match parse(&delivery.message) {
-                        Some((delay, delayed)) => { waiting.insert(delayed, delay); }
-                        None => {
+                    Ok(delivery) => {
+                        let kept = contain(TASK, || {
+                            let (delay, delayed) = parse(&delivery.message)?;
+                            waiting.insert(delayed, delay);
+                            Some(())
+                        });
+                        if kept.flatten().is_none() {
                             tracing::warn!("a delayed message is none and is dropped");
                             drops::count(DropReason::Malformed, 1);
                         }
-                    },
+                    }
                     Err(closed) => break Err(closed),
                 },
                 Some(due) = waiting.next() => {
                     // Ends within the patience; a full channel holds up no other.
-                    sending.spawn(send(self.layer.clone(), due.into_inner(), self.patience));
+                    let sent = send(self.layer.clone(), due.into_inner(), self.patience);
+                    sending.spawn(async move {
+                        if contained(TASK, sent).await.is_none() {
+                            drops::count(DropReason::Stopped, 1);
+                        }
+                    });
                 }
                 Some(_sent) = sending.join_next() => {}
                 () = &mut shutdown => break Ok(()),

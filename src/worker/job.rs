@@ -16,6 +16,7 @@ use super::handlers::Handler;
 use super::lines::Ordered;
 use crate::message::Message;
 use crate::name::ChannelName;
+use crate::supervise::contained;
 
 /// Where clients' frames come.
 const FRAMES: &str = "websocket.receive";
@@ -53,7 +54,13 @@ impl Job {
         self.context.take()
     }
 
-    pub(super) async fn run(mut self, faults: &Faults) {
+    /// Runs the handler. Where something of it panics outside of its future, as its error may, that costs this message and
+    /// none behind it.
+    pub(super) async fn run(self, faults: &Faults) {
+        contained("handler", self.handle(faults)).await;
+    }
+
+    async fn handle(mut self, faults: &Faults) {
         let Some(context) = self.context.take() else { return };
         let channel = context.channel().clone();
         let (begun, running) = (Instant::now(), faults.begin());

@@ -9,11 +9,13 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::context::Context;
-use super::crew::{Crew, line_of};
+use super::crew::{Crew, Room, line_of};
 use super::handlers::{Handlers, boxed};
+use crate::drops::{self, DropReason};
 use crate::error::{BoxError, Error, Result};
-use crate::layer::ChannelLayer;
+use crate::layer::{ChannelLayer, Delivery};
 use crate::steady::SteadyReceiver;
+use crate::supervise::contain;
 
 /// Takes messages from channels and gives each to the handler of its channel.
 ///
@@ -144,14 +146,20 @@ impl Worker {
                 () = &mut shutdown => return Ok(()),
             };
             for delivery in taken.drain(..) {
-                if let Some(handler) = self.handlers.of(&delivery.channel)
-                    && let Some(taken) = room.take()
-                {
-                    let line = if self.in_order { line_of(&delivery) } else { None };
-                    let context = Context::new(self.layer.clone(), delivery, self.reply_patience);
-                    crew.take(line, (handler.clone(), context), taken);
+                if contain("worker", || self.take(delivery, &mut room, crew)).is_none() {
+                    drops::count(DropReason::Malformed, 1);
                 }
             }
+        }
+    }
+
+    fn take(&self, delivery: Delivery, room: &mut Room, crew: &mut Crew) {
+        if let Some(handler) = self.handlers.of(&delivery.channel)
+            && let Some(taken) = room.take()
+        {
+            let line = if self.in_order { line_of(&delivery) } else { None };
+            let context = Context::new(self.layer.clone(), delivery, self.reply_patience);
+            crew.take(line, (handler.clone(), context), taken);
         }
     }
 }

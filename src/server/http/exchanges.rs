@@ -17,6 +17,7 @@ use crate::server::connection::BATCH;
 use crate::server::lost::Lost;
 use crate::server::streams::Progress;
 use crate::steady::SteadyReceiver;
+use crate::supervise::contain;
 use crate::trace::TraceParent;
 
 #[derive(Debug)]
@@ -104,6 +105,9 @@ enum Pushed {
     Gone,
 }
 
+/// The task that gives responses to their requests.
+const DISPATCH: &str = "dispatch of responses";
+
 /// Gives responses to their requests until `stop` or the end of the layer.
 pub(crate) async fn dispatch(receiver: Receiver, exchanges: Arc<Exchanges>, stop: CancellationToken) {
     let mut receiver = SteadyReceiver::new(receiver, "responses");
@@ -113,7 +117,11 @@ pub(crate) async fn dispatch(receiver: Receiver, exchanges: Arc<Exchanges>, stop
             taken = receiver.recv_many(&mut batch, BATCH) => if taken.is_err() { break },
             () = stop.cancelled() => break,
         }
-        batch.drain(..).for_each(|delivery| hand_over(&delivery, &exchanges));
+        for delivery in batch.drain(..) {
+            if contain(DISPATCH, || hand_over(&delivery, &exchanges)).is_none() {
+                contain(DISPATCH, || give(&delivery, Err(Broken), &exchanges));
+            }
+        }
     }
     receiver.close().await;
 }
@@ -127,6 +135,11 @@ fn hand_over(delivery: &Delivery, exchanges: &Exchanges) {
         tracing::warn!(channel = %delivery.channel, reason, "the application sent a response that is none");
         Broken
     });
+    give(delivery, part, exchanges);
+}
+
+/// Gives what a message holds to its request, and counts it if that does not get it.
+fn give(delivery: &Delivery, part: Result<Part, Broken>, exchanges: &Exchanges) {
     if part.is_err() {
         drops::count(DropReason::Malformed, 1);
     }

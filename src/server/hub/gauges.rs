@@ -8,13 +8,14 @@ use tokio_util::sync::CancellationToken;
 use super::super::gauges::{self, EVERY};
 use super::handle::Inner;
 use super::names::Kind;
+use crate::supervise::contain;
 
 /// Sets the gauges until `stop`, and to zero then.
 pub(crate) async fn keep(hub: Arc<Inner>, stop: CancellationToken) {
     let mut ticks = interval(EVERY);
     loop {
         tokio::select! {
-            _ = ticks.tick() => set(&hub),
+            _ = ticks.tick() => drop(contain("gauges of the hub", || set(&hub))),
             () = stop.cancelled() => return set(&hub),
         }
     }

@@ -19,6 +19,10 @@ use super::index::Index;
 use super::names::{Audience, Names};
 use crate::error::{Error, Result};
 use crate::layer::ChannelLayer;
+use crate::supervise::{contain, contained};
+
+/// The task that changes memberships.
+const TASK: &str = "groups of the hub";
 
 /// Renewals come at least this often; expiries may be days.
 const RENEW_EVERY: Duration = Duration::from_hours(1);
@@ -102,8 +106,14 @@ impl Keeper {
             }
             let due = groups.next_due();
             tokio::select! {
-                () = self.changed.notified() => self.look(&mut groups),
-                Some((task, result)) = under_way.next() => self.conclude(&mut groups, task, result),
+                () = self.changed.notified() => if contain(TASK, || self.look(&mut groups)).is_none() {
+                    // What it had not taken over yet.
+                    self.changed.notify_one();
+                },
+                Some((task, result)) = under_way.next() => {
+                    // Whoever waits is told by the drop.
+                    contain(TASK, || self.conclude(&mut groups, task, result));
+                }
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => groups.fall_due(Instant::now()),
                 () = stop.cancelled() => break,
             }
@@ -138,20 +148,24 @@ impl Keeper {
         }
     }
 
-    /// Brings one group to what it should be.
+    /// Brings one group to what it should be. A panic of the layer is a failure, after which it is tried again.
     async fn carry_out(&self, task: Task) -> (Task, Result<Held>) {
-        let result = if self.index.retire(&task.audience) {
-            match task.held {
-                Held::No => Ok(Held::No),
-                Held::Member | Held::Unknown => self.discard(&task.audience).await.map(|()| Held::No),
+        let changed = contained("groups of the hub, in the layer", self.change(&task)).await;
+        (task, changed.unwrap_or(Err(Error::Panicked)))
+    }
+
+    async fn change(&self, task: &Task) -> Result<Held> {
+        if self.index.retire(&task.audience) {
+            if task.held != Held::No {
+                self.discard(&task.audience).await?;
             }
-        } else if task.held == Held::Member && !task.renew {
-            Ok(Held::Member)
-        } else {
+            return Ok(Held::No);
+        }
+        if task.held != Held::Member || task.renew {
             let group = self.names.group(task.audience.kind, &task.audience.name);
-            self.layer.group_add(&group, self.names.member()).await.map(|()| Held::Member)
-        };
-        (task, result)
+            self.layer.group_add(&group, self.names.member()).await?;
+        }
+        Ok(Held::Member)
     }
 
     async fn discard(&self, audience: &Audience) -> Result<()> {

@@ -81,7 +81,7 @@ mod serve;
 mod status;
 mod steps;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 pub(super) mod wire;
 
 pub use super::connection::QueueDepths;

@@ -13,8 +13,9 @@ use super::keeper::{Keeper, LEAVE_WITHIN, renewal};
 use super::names::Names;
 use super::presence::{LEASE, LOOK_EVERY, Look, Presence};
 use super::wire;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::layer::{ChannelLayer, Event};
+use crate::supervise::contained;
 
 pub(crate) struct Others {
     layer: Arc<dyn ChannelLayer>,
@@ -115,7 +116,8 @@ impl Others {
             }
             untold |= lost;
             let due = renewed.elapsed() >= every;
-            match self.stay(due, untold).await {
+            let stayed = contained("processes of the hub", self.stay(due, untold)).await;
+            match stayed.unwrap_or(Err(Error::Panicked)) {
                 Ok(missing) => {
                     untold = false;
                     if due {

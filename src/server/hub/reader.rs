@@ -13,6 +13,7 @@ use super::wire::{self, Address, Letter};
 use crate::drops::{self, DropReason};
 use crate::layer::Delivery;
 use crate::steady::SteadyReceiver;
+use crate::supervise::contain;
 
 /// Hands over what other processes send, until `stop` or the end of the layer.
 pub(crate) async fn read(mut receiver: SteadyReceiver, hub: Arc<Inner>, stop: CancellationToken) {
@@ -26,7 +27,11 @@ pub(crate) async fn read(mut receiver: SteadyReceiver, hub: Arc<Inner>, stop: Ca
         if read.is_err() {
             break;
         }
-        batch.drain(..).for_each(|delivery| hand_over(&delivery, &mut replies, &hub));
+        for delivery in batch.drain(..) {
+            if contain("reader of the hub", || hand_over(&delivery, &mut replies, &hub)).is_none() {
+                drops::count(DropReason::Malformed, 1);
+            }
+        }
     }
     receiver.close().await;
 }

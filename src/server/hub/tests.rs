@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::layer::{ChannelLayer, Delivery, Event, Receiver, Statistics};
 use crate::message::Message;
 use crate::name::ChannelName;
+use crate::supervise::trap::{arm, is_armed};
 use crate::{Config, MemoryLayer, message};
 
 /// Longer than anything takes here; time is paused.
@@ -35,9 +36,10 @@ enum Fault {
     /// After a second.
     FailsLate,
     Hangs,
+    Panics,
 }
 
-struct Faulty {
+pub(in crate::server) struct Faulty {
     memory: MemoryLayer,
     /// By group or channel.
     faults: Mutex<HashMap<String, Fault>>,
@@ -47,6 +49,10 @@ struct Faulty {
 }
 
 impl Faulty {
+    pub(in crate::server) fn tell(&self, event: Event) {
+        self.events.send(event).unwrap();
+    }
+
     fn set(&self, name: &str, fault: Option<Fault>) {
         match fault {
             Some(fault) => self.faults.lock().insert(name.to_owned(), fault),
@@ -78,6 +84,7 @@ impl Faulty {
                 Err(Error::Redis { shard: 0, cause: "it is away".into() })
             }
             Some(Fault::Hangs) => pending().await,
+            Some(Fault::Panics) => panic!("as the test wants it"),
         }
     }
 }
@@ -149,10 +156,15 @@ impl ChannelLayer for Faulty {
     }
 }
 
-async fn start() -> (Arc<Faulty>, Hub) {
+/// A layer without faults yet.
+pub(in crate::server) fn faulty() -> Arc<Faulty> {
     let memory = MemoryLayer::with_config(&Config::new().group_expiry(Duration::from_secs(30))).unwrap();
     let events = broadcast::channel(8).0;
-    let layer = Arc::new(Faulty { memory, faults: Mutex::default(), calls: Mutex::default(), events });
+    Arc::new(Faulty { memory, faults: Mutex::default(), calls: Mutex::default(), events })
+}
+
+async fn start() -> (Arc<Faulty>, Hub) {
+    let layer = faulty();
     let hub = Hub::start(layer.clone()).await.unwrap();
     (layer, hub)
 }
@@ -334,4 +346,71 @@ async fn every_call_that_broadcasts_is_timed() {
         _ => 0,
     });
     assert_eq!(timed.sum::<usize>(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_of_the_layer_costs_one_change_of_a_group() {
+    let (layer, hub) = start().await;
+    let (_connection, client) = client(&hub);
+    layer.set(LOBBY, Some(Fault::Panics));
+    for _ in 0..2 {
+        let panicked = within(client.join("lobby")).await;
+        assert!(matches!(&panicked, Err(HubError::Layer(error)) if error.may_have_run()), "{panicked:?}");
+        within(client.join("elsewhere")).await.unwrap();
+        client.leave("elsewhere");
+    }
+    layer.set(LOBBY, None);
+    within(client.join("lobby")).await.unwrap();
+    assert_eq!(layer.group_channels(LOBBY).await.unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_a_task_of_the_hub_costs_one_item() {
+    let (layer, hub) = start().await;
+    let (connection, client) = client(&hub);
+    let alone = || hub.status().mode == Mode::Alone;
+    for task in ["groups of the hub", "gauges of the hub", "processes of the hub"] {
+        for _ in 0..2 {
+            arm(task);
+            let joining = within(client.join("lobby")).await;
+            assert!(joining.is_ok() || task == "groups of the hub", "{task}: {joining:?}");
+            client.leave("lobby");
+            within(async {
+                while is_armed() || !alone() {
+                    sleep(Duration::from_millis(100)).await;
+                }
+            })
+            .await;
+        }
+        within(client.join("lobby")).await.unwrap();
+        client.leave("lobby");
+    }
+    arm("reader of the hub");
+    for text in ["lost", "comes"] {
+        layer.send(&client.id().to_string(), message! { "text": text }).await.unwrap();
+    }
+    let reply = within(connection.queue().take_one()).await.unwrap();
+    assert_eq!(reply.data.unwrap().payload(), "comes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_of_the_layer_does_not_end_the_watch_for_other_processes() {
+    let (layer, hub) = start().await;
+    let everyone = "hub.main.all";
+    layer.set(everyone, Some(Fault::Panics));
+    layer.memory.flush().await.unwrap();
+    layer.tell(Event::DataLost { shard: 0 });
+    within(async {
+        while hub.status().mode != Mode::CutOff {
+            sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await;
+    layer.set(everyone, None);
+    within(async {
+        while hub.status().mode != Mode::Alone {
+            sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await;
 }

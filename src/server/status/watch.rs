@@ -12,6 +12,7 @@ use super::tally::Totals;
 use crate::layer::{ChannelLayer, Event, Statistics};
 use crate::server::connection::QueueDepths;
 use crate::server::shared::Shared;
+use crate::supervise::{contain, contained};
 
 /// How often the layer is asked, and for how long after a view.
 const ASK_EVERY: Duration = Duration::from_secs(2);
@@ -110,8 +111,10 @@ impl Watch {
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             second.tick().await;
-            let sample = Sample { totals: shared.tally.totals(), connections: shared.connections.len() };
-            self.state.lock().history.add(sample);
+            contain("history of the status page", || {
+                let sample = Sample { totals: shared.tally.totals(), connections: shared.connections.len() };
+                self.state.lock().history.add(sample);
+            });
         }
     }
 
@@ -120,8 +123,9 @@ impl Watch {
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             second.tick().await;
-            if self.is_asked_for() {
-                let layer = ask(&*shared.layer, shared).await;
+            if self.is_asked_for()
+                && let Some(layer) = contained("layer of the status page", ask(&*shared.layer, shared)).await
+            {
                 self.state.lock().layer = layer;
             }
         }
@@ -131,7 +135,7 @@ impl Watch {
         let mut events = shared.layer.events();
         loop {
             match events.recv().await {
-                Ok(event) => self.note(&event),
+                Ok(event) => drop(contain("events of the status page", || self.note(&event))),
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return,
             }

@@ -4,6 +4,7 @@ mod certified;
 mod client;
 mod content;
 mod deployed;
+mod extremes;
 mod http;
 mod http2;
 mod listening;

@@ -38,7 +38,7 @@ impl Upload {
     pub(super) fn new(body: Body, settings: &HttpSettings, max_message_size: usize) -> Self {
         Self {
             body: body.into_data_stream(),
-            chunk: CHUNK.min(max_message_size / 2),
+            chunk: (max_message_size / 2).clamp(1, CHUNK),
             rest: Bytes::new(),
             patience: settings.body_timeout,
             time: settings.upload_timeout,

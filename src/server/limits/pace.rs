@@ -109,6 +109,16 @@ mod tests {
     }
 
     #[test]
+    fn the_largest_limits_are_limits() {
+        let largest = SocketOptions::new().max_messages_per_second(u32::MAX).max_bytes_per_second(u32::MAX);
+        let mut pace = Pace::new(&largest);
+        assert!((0..1_000).all(|_| pace.message().is_ok() && pace.bytes(1_000).is_ok()));
+        pace.waited(Duration::MAX);
+        pace.caught_up();
+        assert!(pace.message().is_ok());
+    }
+
+    #[test]
     fn without_limits_nothing_is_too_fast() {
         let mut pace = Pace::default();
         assert!((0..10_000).all(|_| pace.message().is_ok() && pace.bytes(1_000_000).is_ok()));

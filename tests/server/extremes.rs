@@ -1,0 +1,79 @@
+//! Settings at the ends of their ranges.
+
+use std::time::Duration;
+
+use channel_layer::InterfaceServer;
+use channel_layer::server::SocketOptions;
+use futures_util::{SinkExt, StreamExt};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio_tungstenite::connect_async;
+use tokio_tungstenite::tungstenite::Message as Frame;
+
+use super::certified::Certified;
+use super::running::{Running, ok};
+use crate::support::{DEADLINE, within};
+
+fn largest(server: InterfaceServer) -> InterfaceServer {
+    let (longest, most) = (Duration::MAX, usize::MAX);
+    let sockets = SocketOptions::new()
+        .queue(most, most)
+        .write_timeout(longest)
+        .ping(longest, longest)
+        .close_timeout(longest)
+        .max_frame_size(most)
+        .max_connections(most)
+        .max_connections_per_address(most)
+        .max_connections_per_user(most)
+        .max_handshakes_per_second(u32::MAX)
+        .max_messages_per_second(u32::MAX)
+        .max_bytes_per_second(u32::MAX);
+    server
+        .sockets(sockets)
+        .accept_timeout(longest)
+        .send_patience(longest)
+        .drain_timeout(longest)
+        .response_timeout(longest)
+        .response_buffer(most)
+        .response_memory(most)
+        .max_body_size(most)
+        .body_timeout(longest)
+        .upload_timeout(longest)
+        .stall_timeout(longest)
+        .header_timeout(longest)
+        .max_header_size(most, most)
+        .max_http_connections(most)
+        .max_http_connections_per_address(most)
+}
+
+#[tokio::test]
+async fn the_largest_settings_work() {
+    let mut server = Running::with(largest).await;
+    let mut client = server.sent("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello").await;
+    let message = server.next("http.request").await;
+    server.reply(&message, ok("fine")).await;
+    client.until("fine").await;
+    let opening = tokio::spawn(connect_async(format!("ws://{}/", server.address)));
+    let connect = server.next("websocket.connect").await;
+    server.reply(&connect, channel_layer::message! { "accept": true, "text": "hello" }).await;
+    let (mut socket, _) = within(DEADLINE, "the handshake", opening).await.unwrap().unwrap();
+    assert_eq!(within(DEADLINE, "a frame", socket.next()).await.unwrap().unwrap(), Frame::text("hello"));
+    socket.send(Frame::text("hi")).await.unwrap();
+    assert_eq!(server.next("websocket.receive").await.text("text"), Some("hi"));
+    drop((client, socket));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_largest_settings_work_for_http_2() {
+    let certified = Certified::with(&["h2"], largest).await;
+    let stream = TokioIo::new(certified.connect().await);
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+    tokio::spawn(connection);
+    let request = hyper::Request::get("https://localhost/").body(axum::body::Body::empty()).unwrap();
+    let answering = async {
+        let message = certified.server.next("http.request").await;
+        certified.server.reply(&message, ok("fine")).await;
+    };
+    let (response, ()) = tokio::join!(within(DEADLINE, "a response", sender.send_request(request)), answering);
+    assert_eq!(response.unwrap().status(), 200);
+}

@@ -301,6 +301,7 @@ fn what_cannot_be_is_not_counted() {
     }
     let expired = Story::default().send(1, "work").pass(61 * SECOND);
     expired.count("expired", 1).shows(&[]);
+    Story::default().send(1, "work").wipe().count("expired", 1).shows(&[]);
 }
 
 #[test]

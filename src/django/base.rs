@@ -42,7 +42,7 @@ impl Base {
         for shard in &shards {
             upkeep.spawn(shard.clone().supervise(drained.clone()));
         }
-        upkeep.spawn(servers::drain(shards.clone(), work.clone(), closing.clone(), drained));
+        upkeep.spawn(servers::drain(shards.clone(), work.clone(), closing.clone(), drained, std::future::ready(())));
         upkeep.close();
         let places = Arc::new(Places::new(shards.clone(), Ring::crc(shards.len())));
         Ok(Self { places, events, closing, work, upkeep })

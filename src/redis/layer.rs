@@ -137,11 +137,17 @@ impl RedisLayer {
         }
         let capacity = config.capacities()?;
         let sender = Sender::start(topology.clone(), envelope.clone(), capacity, &work, &closing);
-        let (quarantine, writing) = Quarantine::new(&topology.keys, events.clone(), drained.clone());
-        upkeep.spawn(writing);
+        let read = CancellationToken::new();
+        let (quarantine, writing) = Quarantine::new(&topology.keys, events.clone(), read.clone());
+        let writing = upkeep.spawn(writing);
+        let quarantined = async move {
+            read.cancel();
+            // An error would be that of its runtime.
+            let _ = writing.await;
+        };
         let native = Native::new(topology.clone(), envelope.clone(), groups.clone(), quarantine, closing.clone());
         let readers = Readers::new(topology.places.clone(), Box::new(native), events.clone(), &work, &closing);
-        upkeep.spawn(servers::drain(topology.shards.clone(), work, closing.clone(), drained.clone()));
+        upkeep.spawn(servers::drain(topology.shards.clone(), work, closing.clone(), drained.clone(), quarantined));
         upkeep.close();
         let checkup = Checkup::new(topology.shards.len());
         let closed = AtomicBool::new(false);

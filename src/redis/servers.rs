@@ -42,13 +42,14 @@ pub(crate) async fn connect(
 }
 
 /// When `closing`, has nobody wait for servers that are away, and waits until readers have put back and lanes have sent what
-/// they hold; then says so by `drained`. If the runtime ends before, the layer is closed and drained all the same: nobody is
-/// left to do its work.
+/// they hold, and then for what has to follow it, `behind`; then says so by `drained`, which closes the connections. If the
+/// runtime ends before, the layer is closed and drained all the same: nobody is left to do its work.
 pub(crate) fn drain(
     shards: Vec<Arc<Shard>>,
     work: TaskTracker,
     closing: CancellationToken,
     drained: CancellationToken,
+    behind: impl Future<Output = ()> + Send,
 ) -> impl Future<Output = ()> + Send {
     let ending = (closing.clone().drop_guard(), drained.drop_guard());
     async move {
@@ -58,6 +59,7 @@ pub(crate) fn drain(
         }
         work.close();
         work.wait().await;
+        behind.await;
         drop(ending);
     }
 }

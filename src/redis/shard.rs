@@ -71,6 +71,10 @@ pub(super) struct NotConnected;
 struct MasterMoved;
 
 #[derive(Debug, thiserror::Error)]
+#[error("the layer is closed")]
+struct LayerClosed;
+
+#[derive(Debug, thiserror::Error)]
 #[error("its name leads to another server now")]
 struct NameMoved;
 
@@ -149,7 +153,7 @@ impl Shard {
         }
     }
 
-    /// Keeps the server connected until `closing`; asks it for its time now and then.
+    /// Keeps the server connected until `closing`, and then closes its connections; asks it for its time now and then.
     pub(crate) async fn supervise(self: Arc<Self>, closing: CancellationToken) {
         let work = async {
             loop {
@@ -158,6 +162,8 @@ impl Shard {
             }
         };
         closing.run_until_cancelled(work).await;
+        self.vitals.went_down();
+        self.state.send_replace(State::Down(Fault::unsent(LayerClosed)));
     }
 
     /// Ends when the server is lost.

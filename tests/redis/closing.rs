@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use channel_layer::{ChannelLayer, Error};
+use channel_layer::{ChannelLayer, Error, Format};
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
@@ -203,4 +203,55 @@ async fn nothing_is_sent_once_closing_has_begun_even_if_it_was_given_up() {
     assert!(matches!(sent, Err(Error::Closed)), "{sent:?}");
     let sent = layer.send_many(&[("s?a", numbered(1))]).await;
     assert!(matches!(sent[..], [Err(Error::Closed)]), "{sent:?}");
+}
+
+#[tokio::test]
+async fn a_closed_layer_keeps_no_connection() {
+    let server = RedisServer::start();
+    let mut connection = server.connection().await;
+    let mut layers = Vec::new();
+    for format in [Format::Native, Format::ChannelsRedis, Format::AsgiRedis, Format::PubSub] {
+        let config = Site::on(std::slice::from_ref(&server)).config().format(format);
+        let layer = channel_layer::connect(config).await.unwrap();
+        let mut receiver = layer.receiver(&["l!"]).unwrap();
+        layer.group_add("g", "l!a").await.unwrap();
+        layer.group_send("g", numbered(1)).await.unwrap();
+        assert_eq!(number(&within(DEADLINE, "a message", receiver.recv()).await.unwrap()), 1);
+        within(DEADLINE, "the end of closing", layer.close()).await.unwrap();
+        layers.push((layer, receiver));
+    }
+    eventually("the end of all connections but one", async || {
+        let clients: String = ask(&mut connection, redis::cmd("INFO").arg("clients")).await;
+        clients.contains("connected_clients:1\r\n").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn closing_does_not_fail_for_what_was_lost_long_before() {
+    for closes_the_layer in [false, true] {
+        let server = RedisServer::start();
+        let mut connection = server.connection().await;
+        let site = Site::on(std::slice::from_ref(&server));
+        let layer = site.layer().await;
+        for n in 0..5 {
+            layer.send("s?a", numbered(n)).await.unwrap();
+        }
+        let mut receiver = layer.receiver(&["s?a"]).unwrap();
+        assert_eq!(number(&within(DEADLINE, "the first", receiver.recv()).await.unwrap()), 0);
+        // What nobody comes for is put back, and the answer is an error that does not say that nothing has happened.
+        let () = ask(&mut connection, redis::cmd("SET").arg(site.list("s?a")).arg("no list")).await;
+        eventually("an attempt to put back", async || {
+            let errors: String = ask(&mut connection, redis::cmd("INFO").arg("errorstats")).await;
+            errors.contains("errorstat_WRONGTYPE").then_some(())
+        })
+        .await;
+        let () = ask(&mut connection, redis::cmd("DEL").arg(site.list("s?a"))).await;
+        layer.send("s?a", numbered(5)).await.unwrap();
+        assert_eq!(number(&within(DEADLINE, "the next", receiver.recv()).await.unwrap()), 5);
+        if !closes_the_layer {
+            within(DEADLINE, "the end of the receiver", receiver.close()).await.unwrap();
+        }
+        within(DEADLINE, "the end of closing", layer.close()).await.unwrap();
+    }
 }

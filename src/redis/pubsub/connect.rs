@@ -83,7 +83,7 @@ impl PubSubLayer {
         }
         upkeep.spawn(inbox::sweep(inbox.clone(), config.expiry, closing.clone()));
         let publisher = Publisher::start(&stations, &inbox, &modes, &work, &closing);
-        upkeep.spawn(servers::drain(shards.clone(), work, closing.clone(), drained.clone()));
+        upkeep.spawn(servers::drain(shards.clone(), work, closing.clone(), drained.clone(), std::future::ready(())));
         upkeep.close();
         let prefix = config.key_prefix().to_owned();
         let checkup = Checkup::new(shards.len());

@@ -29,7 +29,7 @@ pub(super) struct Surroundings {
     pub(super) holders: Holders,
     /// Cancelled when the layer closes.
     pub(super) closing: CancellationToken,
-    /// What readers could not put back when they ended, and why.
+    /// What readers could not put back when the layer closed, and why.
     pub(super) lost: Mutex<Option<(usize, Fault)>>,
 }
 
@@ -74,7 +74,7 @@ pub(super) struct State {
     pub(super) reports: u64,
     /// The shard that is away, and why, as long as no messages can come.
     pub(super) outage: Option<(usize, Fault)>,
-    /// What could not be put back, and why.
+    /// What could not be put back when the reader ended, and why.
     pub(super) lost: Option<(usize, Fault)>,
 }
 

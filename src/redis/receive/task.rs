@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use super::accept::{accept, ask_again};
 use super::contest::Contest;
@@ -354,14 +355,18 @@ impl Task<'_> {
             put_back(&*self.reader.surroundings.format, parcels, Instant::now() + patience).await;
         self.stuck = !kept.is_empty();
         let mut state = self.reader.state();
-        if state.is_closed() {
-            drops::count(DropReason::ShardDown, kept.iter().map(Parcel::left).sum());
-            state.lost = lost.or(refused);
-        } else {
-            state.lost = lost;
+        if !state.is_closed() {
             state.prepend(kept);
+            drop(state);
+            if let Some((shard, fault)) = lost {
+                // A close that may come much later has not failed for that.
+                warn!(shard, %fault, "messages that nobody came for could not be put back");
+            }
+            return;
         }
-        if state.lost.is_some() {
+        drops::count(DropReason::ShardDown, kept.iter().map(Parcel::left).sum());
+        state.lost = lost.or(refused);
+        if state.lost.is_some() && self.reader.surroundings.closing.is_cancelled() {
             (*self.reader.surroundings.lost.lock()).clone_from(&state.lost);
         }
     }

@@ -24,12 +24,12 @@ pub(crate) fn contain<T>(task: &'static str, handle: impl FnOnce() -> T) -> Opti
 ///
 /// That of `handling`.
 pub(crate) async fn contained<T>(task: &'static str, handling: impl Future<Output = T>) -> Option<T> {
-    let handling = AssertUnwindSafe(async {
-        #[cfg(test)]
+    #[cfg(test)]
+    let handling = async {
         trap::spring(task);
         handling.await
-    });
-    handling.catch_unwind().await.inspect_err(|_| count(task)).ok()
+    };
+    AssertUnwindSafe(handling).catch_unwind().await.inspect_err(|_| count(task)).ok()
 }
 
 /// The message of the panic is printed by the hook of the process.
@@ -76,15 +76,8 @@ mod tests {
         assert_eq!(contain("a", || 1), Some(1));
         assert_eq!(contain("a", || -> i32 { panic!("as the test wants it") }), None);
         assert_eq!(contained("a", async { 2 }).await, Some(2));
-        assert_eq!(
-            contained("a", async {
-                if true {
-                    panic!("as the test wants it")
-                }
-            })
-            .await,
-            None
-        );
+        let panics = async || -> i32 { panic!("as the test wants it") };
+        assert_eq!(contained("a", panics()).await, None);
         let counted = recorder.snapshotter().snapshot().into_vec();
         assert_eq!(counted.len(), 1);
         assert_eq!(counted[0].3, metrics_util::debugging::DebugValue::Counter(2));

@@ -22,6 +22,10 @@ pub fn answer(bytes: &[u8]) {
 
 /// Headers that proxies and clients set: the values of `x-forwarded-for`, `x-forwarded-proto` and `traceparent`, one a
 /// line.
+///
+/// # Panics
+///
+/// If a proxy sets what only this side may set: that is what the target looks for.
 pub fn proxy_headers(bytes: &[u8]) {
     let proxies = TrustedProxies::parse(["10.0.0.0/8", "unix"]).expect("they are good");
     let mut headers = HeaderMap::new();

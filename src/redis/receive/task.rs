@@ -360,7 +360,8 @@ impl Task<'_> {
             drop(state);
             if let Some((shard, fault)) = lost {
                 // A close that may come much later has not failed for that.
-                warn!(shard, %fault, "messages that nobody came for could not be put back");
+                let error = self.reader.surroundings.places.error(shard, fault);
+                warn!(shard, %error, "messages that nobody came for could not be put back");
             }
             return;
         }

@@ -195,7 +195,7 @@ async fn a_room_or_a_name_that_cannot_be_is_refused_with_a_reason() {
 async fn what_cannot_start_says_why() {
     let cases: [(&[&str], &str); 4] = [
         (&["--redis", "redis://127.0.0.1:1"], "cannot connect to Redis at 127.0.0.1:1: connection refused"),
-        (&["--redis", "http://example.org"], "http://example.org"),
+        (&["--redis", "http://example.org"], "hosts[0] = http://..."),
         (&["--encryption-key", ""], "symmetric_encryption_keys"),
         (&["--host", "192.0.2.1"], "cannot listen at 192.0.2.1:8000"),
     ];

@@ -45,6 +45,6 @@ fn layer_default(option: &str) -> u64 {
 }
 
 fn seconds_in(shown: &str, option: &str) -> u64 {
-    let found = Regex::new(&format!(r"\b{option}: (\d+)s")).unwrap().captures(shown);
+    let found = Regex::new(&format!(r"\b{option}: (\d+) ?s\b")).unwrap().captures(shown);
     found.unwrap_or_else(|| panic!("{option} is not in {shown}"))[1].parse().unwrap()
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use channel_layer::health::{ShardState, Status};
-use channel_layer::server::health_routes;
+use channel_layer::server::{SocketOptions, health_routes};
 use channel_layer::{ChannelLayer, HybridLayer, InterfaceServer, MemoryLayer, PubSubLayer};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -26,7 +26,10 @@ async fn get(address: &str, path: &str) -> (u16, String) {
 
 /// Serves the routes of `layer`; gives the address.
 async fn served(layer: Arc<dyn ChannelLayer>) -> String {
-    let server = InterfaceServer::new(layer.clone()).routes(health_routes(layer)).bind("127.0.0.1:0").await.unwrap();
+    // The layers of a site take no larger messages.
+    let sockets = SocketOptions::new().max_message_size(1 << 19);
+    let server = InterfaceServer::new(layer.clone()).sockets(sockets).routes(health_routes(layer));
+    let server = server.bind("127.0.0.1:0").await.unwrap();
     let address = server.local_addr().to_string();
     tokio::spawn(server.serve(std::future::pending()));
     address

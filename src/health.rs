@@ -133,6 +133,7 @@ impl Health {
     }
 
     /// A line for each server of which it is known why it cannot be reached, or why messages do not arrive through it.
+    #[cfg(feature = "server")]
     pub(crate) fn reasons(&self) -> String {
         let reason = |shard: &ShardHealth| Some(format!("{}: {}\n", shard.host, shard.reason.as_ref()?));
         self.shards.iter().filter_map(reason).collect()

@@ -1,6 +1,6 @@
 //! The options of a layer: set in code, read from JSON, TOML or the environment, checked once.
 //!
-//! [`table`] declares each option once, with its type and range. A new option is a field of [`Config`] with its default, a
+//! `table.rs` declares each option once, with its type and range. A new option is a field of [`Config`] with its default, a
 //! setter, and a row of that table.
 
 mod check;

@@ -1,7 +1,15 @@
 //! What is logged, seen by one test alone.
 
 use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
+
+use tracing::Dispatch;
+use tracing::subscriber::NoSubscriber;
+
+/// A second subscriber beside that of a test. With one alone, `tracing` asks the thread that comes first to a line of the
+/// program whether the line is wanted, and keeps the answer for all threads: a test without a log would silence it for one
+/// that has a log.
+static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::new()));
 
 /// What is written to the log.
 #[derive(Clone, Default)]
@@ -10,6 +18,7 @@ pub struct Log(Arc<Mutex<Vec<u8>>>);
 impl Log {
     /// Keeps everything that is logged on this thread, which is all that a runtime of one thread does.
     pub fn keep(&self) -> tracing::subscriber::DefaultGuard {
+        LazyLock::force(&SECOND);
         let writer = self.clone();
         let subscriber = tracing_subscriber::fmt()
             .with_max_level(tracing::Level::TRACE)

@@ -387,14 +387,8 @@ impl Format for Reading {
 
 #[async_trait]
 impl Sorter for Reading {
-    async fn parcels(&mut self, shard: &Arc<Shard>, source: &ChannelName, raw: Vec<Raw>) -> Vec<Parcel> {
-        let mut parcels = Vec::with_capacity(raw.len());
-        for raw in raw {
-            match self.0.parcel(shard, source, raw) {
-                Ok(parcel) => parcels.push(parcel),
-                Err(unreadable) => self.0.garbage.count(shard, source, unreadable),
-            }
-        }
-        parcels
+    async fn parcel(&mut self, shard: &Arc<Shard>, source: &ChannelName, raw: Raw) -> Option<Parcel> {
+        let parcel = self.0.parcel(shard, source, raw);
+        parcel.map_err(|unreadable| self.0.garbage.count(shard, source, unreadable)).ok()
     }
 }

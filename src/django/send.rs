@@ -18,13 +18,14 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::wire::Wire;
 use crate::drops::{self, DropReason};
 use crate::name::ChannelName;
-use crate::redis::batch::Outcome;
+use crate::redis::batch::{Outcome, TASK};
 use crate::redis::calls::Calls;
 use crate::redis::fault::Fault;
 use crate::redis::outbox::{Outbox, Queue, Weight};
 use crate::redis::routine::Routine;
 use crate::redis::shard::Shard;
 use crate::redis::topology::Places;
+use crate::supervise::contained;
 
 /// Lanes of a shard, as in the native layer.
 const LANES: usize = 2;
@@ -135,14 +136,15 @@ impl Sender {
 
     /// Waits until `posted` has been sent or refused.
     pub(super) async fn outcome(&self, mut posted: Posted) -> Outcome {
-        while let Some((_, done)) = posted.at.take() {
+        while let Some((shard, done)) = posted.at.take() {
             match done.await {
                 Ok(Outcome::Full) => posted.was_full = true,
                 Ok(Outcome::Failed { shard, fault }) if !fault.may_have_run => {
                     posted.failed = Some(Outcome::Failed { shard, fault });
                 }
                 Ok(outcome) => return outcome,
-                Err(_) => return Outcome::Closed,
+                Err(_) if self.lanes[shard][posted.lane].is_closed() => return Outcome::Closed,
+                Err(_) => return Outcome::Failed { shard, fault: Fault::panicked() },
             }
             self.post_to_next(&mut posted);
             self.go(&posted);
@@ -191,7 +193,7 @@ async fn run_lane(shard: Arc<Shard>, wire: Arc<dyn Wire>, mut outbox: Outbox<Out
     while let Some(messages) = outbox.next_batch().await {
         metrics::histogram!("channel_layer_batch_size").record(u32::try_from(messages.len()).unwrap_or(u32::MAX));
         let others_go = |fault: &Fault| fail(outbox.release(Outgoing::stays), shard.index, fault);
-        send_batch(messages, &shard, &*wire, others_go).await;
+        contained(TASK, send_batch(messages, &shard, &*wire, others_go)).await;
     }
 }
 
@@ -201,8 +203,8 @@ async fn send_batch(mut messages: Vec<Outgoing>, shard: &Shard, wire: &dyn Wire,
     let mut retry = shard.retry();
     while !messages.is_empty() {
         let channels = by_channel(messages);
-        let answer = shard.run_once(&wire.send(&channels)).await;
-        let fault = match answer.and_then(|answer| accepted(answer, channels.len())) {
+        let sending = async { accepted(shard.run_once(&wire.send(&channels)).await?, channels.len()) };
+        let fault = match contained(TASK, sending).await.unwrap_or_else(|| Err(Fault::panicked())) {
             Ok((accepted, expired)) => {
                 drops::count(DropReason::Expired, expired);
                 return finish(channels, &accepted, shard.index);

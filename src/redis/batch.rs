@@ -18,6 +18,7 @@ use super::script;
 use super::shard::Shard;
 use crate::drops::{self, DropReason};
 use crate::name::{ChannelKind, GroupName};
+use crate::supervise::contained;
 
 /// How far stamps by the estimate of the server's clock may be off before the server writes them anew. Less than the
 /// time that a batch waits on a busy server would only cost; more would show in short expiries.
@@ -30,6 +31,9 @@ const GLOBAL_STATS_LIVE: Duration = Duration::from_hours(24);
 /// and hashed, but its entries are not.
 const LARGE: usize = 1 << 15;
 const LARGE_ENTRY: usize = 1 << 10;
+
+/// What lanes are called where panics are counted.
+pub(crate) const TASK: &str = "sender to Redis";
 
 /// What became of a message.
 #[derive(Clone, Debug)]
@@ -173,7 +177,8 @@ impl Batch {
         self.measure();
         let mut retry = shard.retry();
         while !self.channels.is_empty() {
-            let fault = match self.push(shard, keys, envelope, None, renewals).await {
+            let pushed = contained(TASK, self.push(shard, keys, envelope, None, renewals)).await;
+            let fault = match pushed.unwrap_or_else(|| Err(Fault::panicked())) {
                 Err(fault) if !fault.may_have_run => fault,
                 answer => return self.settle(shard.index, answer),
             };

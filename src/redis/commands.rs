@@ -6,42 +6,11 @@ use std::time::Instant;
 use redis::{Cmd, RedisError, Value};
 
 use super::answer::{Retry, answer, answers, executed, is_unknown_script, record_round_trip, transaction};
-use super::connection::{self, Link, ServerClient};
+use super::connection::{self, Link};
 use super::fault::Fault;
 use super::shard::{NotConnected, Shard};
 
-/// What became of the read of a client that was told to end it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unblocked {
-    /// It waited and has taken nothing.
-    Ended,
-    /// It does not wait: it has not begun, has its answer, or is not there any more.
-    NotWaiting,
-    /// It is a client of another server than the one that is here now.
-    Elsewhere,
-}
-
 impl Shard {
-    /// Ends the read in which `client` waits. A client of another server may have the same id, and is left alone.
-    ///
-    /// While writes are paused (`CLIENT PAUSE`), Redis 7.0 crashes when a postponed read is ended. So a write comes
-    /// first, which the server postpones as well, and with it what follows on the connection. The epoch is a string, so
-    /// that `ZREM` changes nothing.
-    pub(crate) async fn unblock(&self, client: &ServerClient) -> Result<Unblocked, Fault> {
-        let link = self.link()?;
-        if link.identity != client.server {
-            return Ok(Unblocked::Elsewhere);
-        }
-        let mut commands = redis::pipe();
-        if let Some(key) = &self.needs.epoch_key {
-            commands.cmd("ZREM").arg(key).arg("");
-        }
-        commands.cmd("CLIENT").arg("UNBLOCK").arg(client.id);
-        let answer = self.run_each(&commands, commands.len(), Some(link.generation)).await.pop();
-        let ended = matches!(answer.transpose()?, Some(Value::Int(1)));
-        Ok(if ended { Unblocked::Ended } else { Unblocked::NotWaiting })
-    }
-
     /// Runs a command that does not block; tries again as configured while it cannot have run and the layer is open. That
     /// may take minutes: it is for what callers of the layer wait for, and not for what holds up others or has a limit.
     pub(crate) async fn run(&self, command: &Cmd) -> Result<Value, Fault> {

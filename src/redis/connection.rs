@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use deadpool_redis::{Manager, Pool, PoolError, Runtime, TimeoutType};
+use deadpool_redis::{Manager, Pool, Runtime};
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, Value};
@@ -195,7 +195,7 @@ impl Identity {
         Ok(Self::in_info(&info))
     }
 
-    fn in_info(info: &str) -> Self {
+    pub(super) fn in_info(info: &str) -> Self {
         Self(field(info, "run_id:").filter(|_| field(info, "redis_mode:") != Some("cluster")).map(str::to_owned))
     }
 }
@@ -284,23 +284,6 @@ fn blocking_pool(client: &Client, timing: &Timing, size: usize) -> Result<Pool, 
         .build()?)
 }
 
-/// A connection that blocks in one read at a time, and the id by which the server can be told to end that read.
-pub(crate) struct BlockingConnection {
-    /// The link that it belongs to.
-    pub(crate) generation: u64,
-    /// When something was last heard over that link.
-    pub(crate) heard: Heard,
-    pub(crate) client: ServerClient,
-    connection: deadpool_redis::Connection,
-}
-
-/// A connection as its server knows it.
-#[derive(Clone, Debug)]
-pub(crate) struct ServerClient {
-    pub(crate) server: Identity,
-    pub(crate) id: i64,
-}
-
 /// When something was last heard over a link.
 #[derive(Clone, Debug)]
 pub(crate) struct Heard(Arc<Mutex<tokio::time::Instant>>);
@@ -316,30 +299,6 @@ impl Heard {
 
     pub(crate) fn last(&self) -> tokio::time::Instant {
         *self.0.lock()
-    }
-}
-
-impl BlockingConnection {
-    /// Takes a connection from the pool of `link` or opens one, which answers within `patience`.
-    pub(crate) async fn take(link: &Link, patience: Duration) -> Result<Self, PoolError> {
-        let mut connection = link.blocking.get().await?;
-        let mut commands = redis::pipe();
-        commands.cmd("CLIENT").arg("ID").cmd("INFO").arg("server");
-        let told = tokio::time::timeout(patience, commands.query_async::<(i64, String)>(&mut connection)).await;
-        let (id, info) = told.map_err(|_| PoolError::Timeout(TimeoutType::Recycle))?.map_err(PoolError::Backend)?;
-        // A name may lead to another server now than when the link was made.
-        let client = ServerClient { server: Identity::in_info(&info), id };
-        Ok(Self { generation: link.generation, heard: link.heard.clone(), client, connection })
-    }
-
-    /// Sends commands together and waits for their answers, errors among them.
-    pub(crate) async fn run(&mut self, commands: &redis::Pipeline) -> Result<Vec<Value>, RedisError> {
-        self.connection.send_packed_commands(commands, 0, commands.len()).await
-    }
-
-    /// Closes the connection instead of giving it back.
-    pub(crate) fn discard(self) {
-        drop(deadpool_redis::Connection::take(self.connection));
     }
 }
 

@@ -49,6 +49,11 @@ impl Fault {
         Self { outage: true, transient: true, ..self }
     }
 
+    /// A command whose sender panicked.
+    pub(crate) fn panicked() -> Self {
+        Self { may_have_run: true, transient: false, ..Self::busy("the task that sent it panicked") }
+    }
+
     /// The same cause for a command that will not be sent because of it.
     pub(crate) fn before_sending(self) -> Self {
         Self { may_have_run: false, ..self }

@@ -2,6 +2,7 @@
 
 mod answer;
 pub(crate) mod batch;
+mod blocking;
 pub(crate) mod calls;
 pub(crate) mod checkup;
 pub(crate) mod clock;

@@ -56,6 +56,11 @@ impl<T> Queue<T> {
         }
     }
 
+    /// Whether nothing is taken any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.contents.lock().closed
+    }
+
     /// Lets the lane send what waits, now or when the batch under way has been answered.
     pub(crate) fn go(&self) {
         let idle = {

@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::batch::{Batch, Condition, Outcome, Outgoing};
+use super::batch::{Batch, Condition, Outcome, Outgoing, TASK};
 use super::calls::Calls;
 use super::envelope::Envelope;
 use super::fault::Fault;
@@ -30,6 +30,7 @@ use super::shard::Shard;
 use super::topology::Topology;
 use crate::capacity::Capacity;
 use crate::name::{ChannelName, GroupName};
+use crate::supervise::contained;
 
 /// Lanes of a shard. More overlap more round trips, and make each batch smaller: with 256 senders on two processors two
 /// lanes send a tenth more than four and a fifth more than one or eight.
@@ -178,14 +179,15 @@ impl Sender {
 
     /// Waits until `posted` has been sent or refused.
     pub(super) async fn outcome(&self, mut posted: Posted) -> Outcome {
-        while let Some((_, done)) = posted.at.take() {
+        while let Some((shard, done)) = posted.at.take() {
             match done.await {
                 Ok(Outcome::Full) => posted.tried.was_full = true,
                 Ok(Outcome::Failed { shard, fault }) if !fault.may_have_run => {
                     posted.tried.failed = Some(Outcome::Failed { shard, fault });
                 }
                 Ok(outcome) => return outcome,
-                Err(_) => return Outcome::Closed,
+                Err(_) if self.lanes[shard][posted.lane].is_closed() => return Outcome::Closed,
+                Err(_) => return Outcome::Failed { shard, fault: Fault::panicked() },
             }
             self.post_to_next(&mut posted);
             self.go(&posted);
@@ -248,6 +250,6 @@ async fn run_lane(shard: Arc<Shard>, topology: Arc<Topology>, envelope: Arc<Enve
         let others_go = |fault: &Fault| {
             outbox.release(Outgoing::stays).into_iter().for_each(|message| message.fail(shard.index, fault));
         };
-        batch.send(&shard, &topology.keys, &envelope, &renewals, others_go).await;
+        contained(TASK, batch.send(&shard, &topology.keys, &envelope, &renewals, others_go)).await;
     }
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_redis::{PoolError, TimeoutType};
 use parking_lot::Mutex;
 use redis::RedisError;
 use tokio::sync::{Notify, broadcast, watch};
@@ -12,7 +11,7 @@ use tracing::{info, warn};
 
 use super::clock::Clock;
 use super::connect_error::ConnectError;
-use super::connection::{self, BlockingConnection, Greeting, Link, Needs};
+use super::connection::{self, Greeting, Link, Needs};
 use super::fault::Fault;
 use super::origin::Origin;
 use super::vitals::Vitals;
@@ -20,6 +19,7 @@ use crate::backoff::Backoff;
 use crate::error::{Error, Result};
 use crate::health::ShardHealth;
 use crate::layer::{Event, Reasons};
+use crate::supervise::contained;
 
 /// How often a server that is there is asked for its time and its epoch. With the time that an answer may take it is how
 /// soon a server that falls silent is left.
@@ -73,14 +73,6 @@ struct MasterMoved;
 #[derive(Debug, thiserror::Error)]
 #[error("the layer is closed")]
 struct LayerClosed;
-
-#[derive(Debug, thiserror::Error)]
-#[error("its name leads to another server now")]
-struct NameMoved;
-
-#[derive(Debug, thiserror::Error)]
-#[error("all {0} connections of pool_size are taken by readers that wait")]
-struct AllTaken(usize);
 
 impl Shard {
     pub(crate) fn new(index: usize, options: ShardOptions, events: broadcast::Sender<Event>) -> Self {
@@ -157,8 +149,13 @@ impl Shard {
     pub(crate) async fn supervise(self: Arc<Self>, closing: CancellationToken) {
         let work = async {
             loop {
-                self.watch_link().await;
-                self.reconnect().await;
+                let connected = async {
+                    self.watch_link().await;
+                    self.reconnect().await;
+                };
+                if contained("connection to Redis", connected).await.is_none() {
+                    tokio::time::sleep(self.needs.timing.backoff).await;
+                }
             }
         };
         closing.run_until_cancelled(work).await;
@@ -312,30 +309,6 @@ impl Shard {
         }
     }
 
-    /// A connection for blocking reads: `held`, if it still belongs to the present link.
-    pub(crate) async fn blocking(&self, held: Option<BlockingConnection>) -> Result<BlockingConnection, Fault> {
-        let link = self.link()?;
-        if let Some(held) = held.filter(|held| held.generation == link.generation) {
-            return Ok(held);
-        }
-        let connection = match BlockingConnection::take(&link, self.patience()).await {
-            Ok(connection) => connection,
-            Err(PoolError::Timeout(TimeoutType::Wait)) => return Err(Fault::busy(AllTaken(self.needs.pool_size))),
-            Err(error) => {
-                self.suspicion.notify_one();
-                let explained = ConnectError::from(error).explained(&link.client, self.patience()).await;
-                return Err(Fault::from(explained).of_an_outage());
-            }
-        };
-        if connection.client.server != link.identity {
-            let fault = Fault::unsent(NameMoved);
-            self.lost(link.generation, fault.clone());
-            connection.discard();
-            return Err(fault);
-        }
-        Ok(connection)
-    }
-
     /// Ends all waiting for a server that is away.
     pub(crate) fn hurry(&self) {
         self.hurry.cancel();
@@ -344,27 +317,6 @@ impl Shard {
     /// Has the server asked at once whether it is there, since a connection to it broke.
     pub(crate) fn suspect(&self) {
         self.suspicion.notify_one();
-    }
-
-    /// Notes that a blocking read by a connection of `generation` ended with `fault` and the connection is of no more use.
-    /// It may have broken alone, but what a server refuses on one, as a master that became a replica does, it refuses on
-    /// all.
-    pub(crate) fn read_failed(&self, generation: u64, fault: &Fault) {
-        if fault.may_have_run {
-            self.suspect();
-        } else {
-            self.lost(generation, fault.clone());
-        }
-    }
-
-    /// How long one blocking read waits.
-    pub(crate) fn blocking_timeout(&self) -> Duration {
-        self.needs.timing.blocking
-    }
-
-    /// How long the answer of a blocking read may be on its way.
-    pub(crate) fn answer_time(&self) -> Duration {
-        self.needs.timing.answer()
     }
 
     /// What is known of it, without asking.

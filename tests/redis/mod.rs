@@ -18,6 +18,7 @@ mod large;
 mod latency;
 mod mixed_settings;
 mod outages;
+mod panics;
 mod push_script;
 mod put_back_script;
 mod quarantine;

@@ -17,6 +17,7 @@ use crate::drops::{self, DropReason};
 use crate::memory::MemoryLayer;
 use crate::message::Message;
 use crate::name::ChannelName;
+use crate::supervise::contain;
 
 /// Different causes of unreadable messages that are logged.
 const CAUSES: usize = 64;
@@ -104,7 +105,9 @@ pub(super) fn sweep(
         let sweeping = async {
             loop {
                 due.tick().await;
-                inbox.interest.sweep(|group| inbox.memory.has_members(group.as_str()));
+                contain("sweep of publish and subscribe", || {
+                    inbox.interest.sweep(|group| inbox.memory.has_members(group.as_str()));
+                });
             }
         };
         closing.run_until_cancelled(sweeping).await;

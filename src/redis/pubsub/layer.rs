@@ -20,6 +20,7 @@ use crate::layer::{ChannelLayer, Delivery, Event, Mode, Modes, Receiver, ShardSt
 use crate::message::Message;
 use crate::name::{ChannelKind, ChannelName, GroupName};
 use crate::redis::checkup::{self, Checkup};
+use crate::redis::fault::Fault;
 use crate::redis::shard::Shard;
 
 /// Random characters of a new channel's name.
@@ -87,7 +88,7 @@ pub struct PubSubLayer {
 }
 
 /// What came of a message that was given to a lane.
-pub(super) type Posted = oneshot::Receiver<Result<()>>;
+pub(super) type Posted = (usize, oneshot::Receiver<Result<()>>);
 
 impl PubSubLayer {
     /// Opens `channels` in this process: messages that are sent from now on wait here to be read, for the expiry. A
@@ -154,7 +155,7 @@ impl PubSubLayer {
         let (done, posted) = oneshot::channel();
         let letter = Letter { target, topic: address.topic, payload, message: kept, done };
         self.publisher.post(address.shard, letter);
-        Ok(posted)
+        Ok((address.shard, posted))
     }
 
     fn post_to_channel(&self, channel: &str, message: &Message) -> Result<Posted> {
@@ -167,37 +168,42 @@ impl PubSubLayer {
         self.post(Target::Group(GroupName::parse(group)?), message, message.clone())
     }
 
+    /// Waits until what was posted has been published or kept.
+    pub(super) async fn outcome(&self, (shard, posted): Posted) -> Result<()> {
+        match posted.await {
+            Ok(result) => result,
+            Err(_) if self.closing.is_cancelled() => Err(Error::Closed),
+            Err(_) => Err(self.shards[shard].error(Fault::panicked())),
+        }
+    }
+
+    /// All are queued before the first is waited for, so that they travel together.
+    async fn outcomes(&self, posted: Vec<Result<Posted>>) -> Vec<Result<()>> {
+        let mut results = Vec::with_capacity(posted.len());
+        for posted in posted {
+            results.push(match posted {
+                Ok(posted) => self.outcome(posted).await,
+                Err(error) => Err(error),
+            });
+        }
+        results
+    }
+
     fn source(&self, channels: &[&str]) -> Result<PubSubSource> {
         self.check_open()?;
         PubSubSource::new(self.inbox.clone(), ChannelName::parse_sources(channels)?)
     }
 }
 
-async fn outcome(posted: Posted) -> Result<()> {
-    posted.await.unwrap_or(Err(Error::Closed))
-}
-
-/// All are queued before the first is waited for, so that they travel together.
-async fn outcomes(posted: Vec<Result<Posted>>) -> Vec<Result<()>> {
-    let mut results = Vec::with_capacity(posted.len());
-    for posted in posted {
-        results.push(match posted {
-            Ok(posted) => outcome(posted).await,
-            Err(error) => Err(error),
-        });
-    }
-    results
-}
-
 #[async_trait]
 impl ChannelLayer for PubSubLayer {
     async fn send(&self, channel: &str, message: Message) -> Result<()> {
-        outcome(self.post_to_channel(channel, &message)?).await
+        self.outcome(self.post_to_channel(channel, &message)?).await
     }
 
     async fn send_many(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
         let post = |(channel, message): &(&str, Message)| self.post_to_channel(channel, message);
-        outcomes(messages.iter().map(post).collect()).await
+        self.outcomes(messages.iter().map(post).collect()).await
     }
 
     async fn receive(&self, channels: &[&str]) -> Result<Delivery> {
@@ -268,12 +274,12 @@ impl ChannelLayer for PubSubLayer {
     }
 
     async fn group_send(&self, group: &str, message: Message) -> Result<()> {
-        outcome(self.post_to_group(group, &message)?).await
+        self.outcome(self.post_to_group(group, &message)?).await
     }
 
     async fn group_send_many(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
         let post = |(group, message): &(&str, Message)| self.post_to_group(group, message);
-        outcomes(messages.iter().map(post).collect()).await
+        self.outcomes(messages.iter().map(post).collect()).await
     }
 
     async fn flush(&self) -> Result<()> {

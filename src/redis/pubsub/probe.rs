@@ -48,7 +48,8 @@ impl PubSubLayer {
         self.subscribe(&[channel.as_str()]).await?;
         // One that stays in this process does not say so.
         let probe = message! { "published": true };
-        self.post(Target::Channel(channel.clone()), &probe, Message::default())?.await??;
+        let posted = self.post(Target::Channel(channel.clone()), &probe, Message::default())?;
+        self.outcome(posted).await?;
         let heard = self.receive(&[channel.as_str()]).await?.message;
         if heard == probe { Ok(()) } else { Err(Stayed.into()) }
     }

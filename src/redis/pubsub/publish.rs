@@ -19,7 +19,9 @@ use crate::drops::{self, DropReason};
 use crate::error::Result;
 use crate::layer::Modes;
 use crate::message::Message;
+use crate::redis::batch::TASK;
 use crate::redis::fault::Fault;
+use crate::supervise::contained;
 
 /// The most messages of a batch, and the bytes after which it takes no more.
 const MAX_MESSAGES: usize = 1000;
@@ -99,7 +101,7 @@ impl Lane {
                 bytes += letter.payload.len();
                 batch.push(letter);
             }
-            self.send(batch).await;
+            contained(TASK, self.send(batch)).await;
         }
     }
 

@@ -23,7 +23,10 @@ use crate::layer::{Event, Hysteresis, Mode, Modes};
 use crate::redis::connection::{Link, Timing};
 use crate::redis::fault::Fault;
 use crate::redis::shard::Shard;
+use crate::supervise::{contain, contained};
 
+/// What stations are called where panics are counted.
+const TASK: &str = "subscription to Redis";
 /// How often a subscribed connection is asked whether it is there: nothing else tells of a half-open one.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 const SHORTEST: Duration = Duration::from_millis(10);
@@ -250,11 +253,16 @@ impl Station {
     async fn follow(&self, link: &Link, inbox: &Arc<Inbox>, proof: Option<Duration>, past: &mut Past) -> Fault {
         let gate = Arc::new(Gate::new(inbox.clone(), self.shard.index));
         let shut = gate.clone();
-        let deliver: Deliver = Arc::new(move |topic, payload| gate.pass(topic, &payload));
-        let fault = match Subscriber::open(&link.client, &self.timing, deliver).await {
-            Ok(subscriber) => self.serve(link, &subscriber, proof, past).await,
-            Err(fault) => fault,
+        let deliver: Deliver = Arc::new(move |topic, payload| {
+            contain(TASK, || gate.pass(topic, &payload));
+        });
+        let subscribed = async {
+            match Subscriber::open(&link.client, &self.timing, deliver).await {
+                Ok(subscriber) => self.serve(link, &subscriber, proof, past).await,
+                Err(fault) => fault,
+            }
         };
+        let fault = contained(TASK, subscribed).await.unwrap_or_else(Fault::panicked);
         shut.shut();
         self.wishes.lock().hang_up();
         fault

@@ -5,13 +5,25 @@ use std::task::Waker;
 
 use super::format::Sorter;
 use super::lane::Read;
-use super::reader::Reader;
+use super::reader::{PANICKED, Reader, TASK};
+use crate::drops::{self, DropReason};
 use crate::redis::shard::Shard;
+use crate::supervise::contained;
 
 /// Puts what was read from `shard` into the buffer. A message whose group's server is away is held: all others would have to
 /// wait behind it.
 pub(super) async fn accept(reader: &Reader, sorter: &mut dyn Sorter, shard: &Arc<Shard>, read: Read) {
-    let parcels = sorter.parcels(shard, &read.channel, read.raw).await;
+    let mut parcels = Vec::with_capacity(read.raw.len());
+    for raw in read.raw {
+        let body = raw.body.clone();
+        match contained(TASK, sorter.parcel(shard, &read.channel, raw)).await {
+            Some(parcel) => parcels.extend(parcel),
+            None => {
+                drops::count(DropReason::Undecodable, 1);
+                reader.surroundings.format.refuse(shard, body, PANICKED.to_owned());
+            }
+        }
+    }
     // What is held for the same groups comes first.
     ask_again(reader, sorter).await;
     let waiters: Vec<_> = {

@@ -5,8 +5,7 @@ use std::time::Duration;
 use redis::{Pipeline, RedisError, Value};
 use tokio_util::sync::CancellationToken;
 
-use crate::redis::commands::Unblocked;
-use crate::redis::connection::BlockingConnection;
+use crate::redis::blocking::{BlockingConnection, Unblocked};
 use crate::redis::shard::Shard;
 
 /// The pause before the server is told again to end a read.

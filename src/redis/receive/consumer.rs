@@ -63,7 +63,8 @@ impl Consumer {
                 looked
             };
             self.reader.notify();
-            let found = looked.await.map_err(|_| Error::Closed)?;
+            // Nobody answers if the reader has ended, or begins anew.
+            let Ok(found) = looked.await else { continue };
             // What was found may be unreadable, or another caller was faster: then there may be more behind it.
             if !found {
                 let outage = self.reader.state().outage.clone();

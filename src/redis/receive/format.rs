@@ -67,9 +67,9 @@ pub(crate) trait Format: Send + Sync + 'static {
 /// Finds out who messages are for; each reader has one.
 #[async_trait]
 pub(crate) trait Sorter: Send + Sync {
-    /// The parcels of what was taken from `source`. Those for nobody, and those that are no messages, are counted and
-    /// left out; of some it may not be known who they are for.
-    async fn parcels(&mut self, shard: &Arc<Shard>, source: &ChannelName, raw: Vec<Raw>) -> Vec<Parcel>;
+    /// The parcel of what was taken from `source`. One for nobody, and what is no message, is counted and left out; of some
+    /// it may not be known who they are for.
+    async fn parcel(&mut self, shard: &Arc<Shard>, source: &ChannelName, raw: Raw) -> Option<Parcel>;
 
     /// Asks again who `held` are for, of whom that was not known. Those for nobody are left out, and those that have expired
     /// are counted too.

@@ -12,7 +12,7 @@ use super::reader::Surroundings;
 use crate::layer::Event;
 use crate::name::ChannelName;
 use crate::redis::answer::{executed, transaction};
-use crate::redis::connection::{BlockingConnection, ServerClient};
+use crate::redis::blocking::{BlockingConnection, ServerClient};
 use crate::redis::fault::Fault;
 use crate::redis::shard::Shard;
 
@@ -32,6 +32,8 @@ pub(super) struct Lane {
     /// The channel that is looked at first in the next read: the one behind that which gave something last.
     first: usize,
     connection: Option<BlockingConnection>,
+    /// Whether a read is under way whose answer nobody would hear if the lane were dropped.
+    reads: bool,
     /// A connection that was given up in the middle of a read.
     left_behind: Option<ServerClient>,
     /// Whether its channels have one reader, who gets nothing while the shard is away.
@@ -72,6 +74,7 @@ impl Lane {
             keys,
             first: 0,
             connection: None,
+            reads: false,
             left_behind: None,
             fits: GROWTH,
             more: None,
@@ -89,11 +92,13 @@ impl Lane {
         let count = self.count(wanted);
         let mut commands = self.format().take(&self.rotated_keys(), count);
         self.link = self.shard.generation().ok();
+        self.reads = true;
         let answer = if commands.len() > 1 {
             self.shard.run_transaction(commands).await.map(Value::Array)
         } else {
             self.shard.run_once(&commands.remove(0)).await
         };
+        self.reads = false;
         match answer {
             Ok(answer) => Ok(self.parse(answer).await?.map(|(_, read)| read)),
             Err(fault) => {
@@ -178,7 +183,10 @@ impl Lane {
     ) -> Result<Vec<Value>, Fault> {
         self.end_what_was_left_behind().await?;
         let mut connection = self.shard.blocking(self.connection.take()).await?;
-        match read(&self.shard, &mut connection, commands, stop).await.and_then(judge).map_err(Fault::from) {
+        self.reads = true;
+        let answers = read(&self.shard, &mut connection, commands, stop).await;
+        self.reads = false;
+        match answers.and_then(judge).map_err(Fault::from) {
             Err(fault) if fault.broken => {
                 self.shard.read_failed(connection.generation, &fault);
                 // The server may go on waiting for messages that nobody would hear of.
@@ -274,6 +282,14 @@ impl Lane {
                 at: SystemTime::now(),
             };
             let _ = self.surroundings.events.send(event);
+        }
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        if self.reads {
+            self.interrupted(true);
         }
     }
 }

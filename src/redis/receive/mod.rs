@@ -4,6 +4,7 @@ mod accept;
 mod blocking;
 mod consumer;
 mod contest;
+mod failures;
 mod format;
 mod held;
 mod holders;

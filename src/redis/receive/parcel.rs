@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::format::{Format, Raw, Unreadable};
+use super::reader::{PANICKED, TASK};
 use crate::drops::{self, DropReason};
 use crate::layer::{Delivery, Sink};
 use crate::message::Message;
@@ -11,6 +12,7 @@ use crate::name::{ChannelName, GroupName};
 use crate::redis::frame::{Address, Entry, Locals};
 use crate::redis::membership::Recipients;
 use crate::redis::shard::Shard;
+use crate::supervise::contain;
 
 /// One message that was taken, and whom it still has to reach.
 #[derive(Debug)]
@@ -152,7 +154,11 @@ impl Parcel {
     fn message(&mut self, format: &dyn Format, now: u64) -> Result<Message, Unreadable> {
         match &mut self.content {
             Content::Entry { message: Some(message), .. } | Content::Open { message, .. } => Ok(message.clone()),
-            Content::Entry { entry, message } => Ok(message.insert(format.open(entry, &self.source, now)?).clone()),
+            Content::Entry { entry, message } => {
+                let opened = contain(TASK, || format.open(entry, &self.source, now));
+                let panicked = || Unreadable { drop: DropReason::Undecodable, reason: PANICKED.to_owned() };
+                Ok(message.insert(opened.ok_or_else(panicked)??).clone())
+            }
         }
     }
 

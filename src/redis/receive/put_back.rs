@@ -6,8 +6,10 @@ use tokio::time::Instant;
 
 use super::format::Format;
 use super::parcel::Parcel;
+use super::reader::TASK;
 use crate::drops::{self, DropReason};
 use crate::redis::fault::Fault;
+use crate::supervise::contained;
 
 /// The most bytes and entries that are put back in one call.
 const MAX_BYTES: usize = 1 << 20;
@@ -44,7 +46,8 @@ pub(super) async fn put_back(format: &dyn Format, parcels: Vec<Parcel>, deadline
         // The last ones first, because each call puts its entries before those of the call before.
         while !parcels.is_empty() {
             let chunk = parcels.split_off(last_chunk(&parcels));
-            match put_back_chunk(format, &chunk, deadline).await {
+            let put_back = contained(TASK, put_back_chunk(format, &chunk, deadline)).await;
+            match put_back.unwrap_or_else(|| Err(Fault::panicked())) {
                 Ok(()) => {}
                 Err(fault) if fault.may_have_run => {
                     drops::count(DropReason::ShardDown, chunk.iter().map(Parcel::left).sum());

@@ -11,6 +11,7 @@ use tracing::warn;
 use crate::layer::Event;
 use crate::redis::keys::Keys;
 use crate::redis::shard::Shard;
+use crate::supervise::contained;
 
 /// The most entries that a shard's list keeps, older ones falling out, and the largest: 256 MiB at the worst.
 const KEPT: isize = 256;
@@ -69,19 +70,25 @@ async fn write(
             }
         };
         let Some(Unreadable { shard, entry, reason }) = next else { return };
-        if told.len() < CAUSES && told.insert((shard.index, reason.clone())) {
-            warn!(shard = shard.index, host = shard.host(), reason, "entries that cannot be read go to quarantine");
-            let _ = events.send(Event::Quarantined { shard: shard.index, reason });
-        }
-        if entry.len() > LARGEST {
-            continue;
-        }
-        let mut commands = redis::pipe();
-        commands.cmd("LPUSH").arg(&key).arg(&entry[..]);
-        commands.cmd("LTRIM").arg(&key).arg(0).arg(KEPT - 1);
-        commands.cmd("PEXPIRE").arg(&key).arg(LIVES_MS);
-        if let Err(fault) = shard.run_all_once(&commands).await {
-            warn!(shard = shard.index, host = shard.host(), fault = %shard.error(fault), "an unreadable entry could not be kept");
-        }
+        let keeping = async {
+            if told.len() < CAUSES && told.insert((shard.index, reason.clone())) {
+                warn!(shard = shard.index, host = shard.host(), reason, "entries that cannot be read go to quarantine");
+                let _ = events.send(Event::Quarantined { shard: shard.index, reason });
+            }
+            if entry.len() <= LARGEST {
+                keep(&shard, &key, &entry).await;
+            }
+        };
+        contained("quarantine", keeping).await;
+    }
+}
+
+async fn keep(shard: &Shard, key: &str, entry: &[u8]) {
+    let mut commands = redis::pipe();
+    commands.cmd("LPUSH").arg(key).arg(entry);
+    commands.cmd("LTRIM").arg(key).arg(0).arg(KEPT - 1);
+    commands.cmd("PEXPIRE").arg(key).arg(LIVES_MS);
+    if let Err(fault) = shard.run_all_once(&commands).await {
+        warn!(shard = shard.index, host = shard.host(), fault = %shard.error(fault), "an unreadable entry could not be kept");
     }
 }

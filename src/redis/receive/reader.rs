@@ -21,6 +21,11 @@ use crate::redis::fault::Fault;
 use crate::redis::routine::Routine;
 use crate::redis::topology::Places;
 
+/// What readers are called where panics are counted.
+pub(super) const TASK: &str = "reader of Redis";
+/// Why a message is in quarantine at which a reader panicked.
+pub(super) const PANICKED: &str = "a panic while it was read";
+
 /// What all readers of a layer need.
 pub(super) struct Surroundings {
     pub(super) places: Arc<Places>,
@@ -137,6 +142,11 @@ impl Reader {
         self.notify();
         // One that ends without an answer has put everything back, or nobody can.
         let _ = given.await;
+    }
+
+    /// Notes that the task begins anew, after a panic: it knows of no outage.
+    pub(super) fn begin_anew(&self) {
+        self.state().outage = None;
     }
 
     /// Ends the reader, whose task has ended: by itself, with nothing left, or with its runtime, wherever it was.

@@ -12,12 +12,13 @@ use tokio_util::task::TaskTracker;
 use super::consumer::Consumer;
 use super::format::Format;
 use super::holders::Holders;
-use super::reader::{Phase, Reader, Surroundings};
+use super::reader::{Phase, Reader, Surroundings, TASK};
 use super::task;
 use crate::layer::Event;
 use crate::name::ChannelName;
 use crate::redis::fault::Fault;
 use crate::redis::topology::Places;
+use crate::supervise::contained;
 
 /// Starts readers, and lets calls of `receive` for the same channels share one.
 pub(crate) struct Readers {
@@ -89,7 +90,10 @@ impl Readers {
         // The runtime may have ended, now or later; then the task is dropped wherever it is, even before it begins.
         let ending = Ending(reader.clone());
         let run = async move {
-            task::run(reader, may_end).await;
+            while contained(TASK, task::run(&reader, &may_end)).await.is_none() {
+                reader.begin_anew();
+                tokio::time::sleep(reader.surroundings.retry_pause()).await;
+            }
             drop(ending);
         };
         self.tasks.spawn_on(work.run(run, self.runtime.clone()), &self.runtime);

@@ -33,18 +33,10 @@ impl<F: Future> Reads<F> {
 pub(super) struct Report<'l> {
     pub(super) lane: &'l mut Lane,
     pub(super) place: usize,
-    pub(super) result: Result<Progress, Fault>,
+    pub(super) result: Result<Option<Read>, Fault>,
 }
 
-/// What a lane has done without a failure.
-pub(super) enum Progress {
-    /// A lane that had failed can try again.
-    Recovered,
-    /// The server has answered.
-    Read(Option<Read>),
-}
-
-/// Lets `lane` read; a lane that failed only recovers.
+/// Lets `lane` read; one that failed recovers first, which counts as a read that brought nothing.
 pub(super) async fn wait(
     lane: &mut Lane,
     place: usize,
@@ -53,8 +45,8 @@ pub(super) async fn wait(
     stop: Arc<CancellationToken>,
 ) -> Report<'_> {
     let result = match failed {
-        None => lane.wait(missing, &stop).await.map(Progress::Read),
-        Some(fault) => lane.recover(&stop).await.then_some(Progress::Recovered).ok_or(fault),
+        None => lane.wait(missing, &stop).await,
+        Some(fault) => lane.recover(&stop).await.then_some(None).ok_or(fault),
     };
     Report { lane, place, result }
 }

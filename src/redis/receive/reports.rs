@@ -47,7 +47,7 @@ impl Reports {
         }
     }
 
-    /// Notes that a server has answered a read.
+    /// Notes that nothing keeps messages from callers any more.
     pub(super) fn outage_ended(&mut self) {
         self.told = false;
     }

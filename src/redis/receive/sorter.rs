@@ -11,11 +11,13 @@ use tokio::time::Instant;
 use super::format::{Raw, Sorter};
 use super::native::Inner;
 use super::parcel::Parcel;
+use super::reader::TASK;
 use crate::drops::{self, DropReason};
 use crate::name::{ChannelName, GroupName};
 use crate::redis::frame::{Address, Entry, Text};
 use crate::redis::membership::Recipients;
 use crate::redis::shard::Shard;
+use crate::supervise::contained;
 
 /// How long all messages wait for the shard of a group whose message has been popped: about as long as it takes to connect
 /// again, so that their order holds when a connection breaks.
@@ -39,12 +41,8 @@ enum Told {
 
 #[async_trait]
 impl Sorter for EntrySorter {
-    async fn parcels(&mut self, shard: &Arc<Shard>, source: &ChannelName, raw: Vec<Raw>) -> Vec<Parcel> {
-        let mut parcels = Vec::with_capacity(raw.len());
-        for Raw { body, .. } in raw {
-            parcels.extend(self.parcel(shard, source, body).await);
-        }
-        parcels
+    async fn parcel(&mut self, shard: &Arc<Shard>, source: &ChannelName, raw: Raw) -> Option<Parcel> {
+        self.sort(shard, source, raw.body).await
     }
 
     async fn ask_again(&mut self, held: VecDeque<Parcel>) -> Vec<Parcel> {
@@ -57,7 +55,8 @@ impl Sorter for EntrySorter {
                 continue;
             }
             if let Some((group, version, sent)) = parcel.group().filter(|(group, ..)| !unanswered.contains(group)) {
-                match self.members(&group, &parcel.source.clone(), version, sent).await {
+                let source = parcel.source.clone();
+                match contained(TASK, self.members(&group, &source, version, sent)).await.unwrap_or(Told::Never) {
                     Told::Members(members) if members.is_empty() => continue,
                     Told::Members(members) => parcel.address(members),
                     Told::NotNow => {
@@ -81,7 +80,7 @@ impl EntrySorter {
     }
 
     /// Finds out who an entry is for; nothing if it is for nobody, or no entry of ours.
-    async fn parcel(&mut self, shard: &Arc<Shard>, source: &ChannelName, bytes: Bytes) -> Option<Parcel> {
+    async fn sort(&mut self, shard: &Arc<Shard>, source: &ChannelName, bytes: Bytes) -> Option<Parcel> {
         let entry = match Entry::parse(bytes.clone()) {
             Ok(entry) => entry,
             Err(fault) => return self.refuse(shard, bytes, &fault.to_string()),

@@ -4,7 +4,6 @@
 //! lost. When nobody wants anything any more it ends its reads on the server and, after a moment, puts back what has
 //! not been taken.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
@@ -15,14 +14,14 @@ use tracing::warn;
 
 use super::accept::{accept, ask_again};
 use super::contest::Contest;
+use super::failures::Failures;
 use super::format::Sorter;
 use super::holders::Contested;
-use super::lane::Lane;
+use super::lane::{Lane, Read};
 use super::parcel::Parcel;
 use super::put_back::{PutBack, put_back};
 use super::reader::{Phase, Reader, Successor};
-use super::reads::{Progress, Reads, Report, wait};
-use super::reports::Reports;
+use super::reads::{Reads, Report, wait};
 use super::timer::until;
 use crate::drops::{self, DropReason};
 use crate::redis::fault::Fault;
@@ -36,15 +35,14 @@ const PUT_BACK_PATIENCE: Duration = Duration::from_secs(4);
 
 /// The task of a reader, which is [finished](Reader::finish) when it ends. `may_end` says, when nothing has been wanted
 /// for a while, whether nobody can come back.
-pub(super) async fn run(reader: Arc<Reader>, may_end: impl Fn(&Reader) -> bool) {
+pub(super) async fn run(reader: &Arc<Reader>, may_end: &impl Fn(&Reader) -> bool) {
     let mut lanes = reader.lanes();
     let mut task = Task {
-        reader: &reader,
-        down: HashMap::new(),
+        reader,
         lanes: lanes.len(),
+        failures: Failures::new(reader, lanes.len()),
         first: 0,
         stuck: false,
-        reports: Reports::new(reader.surroundings.retry_pause()),
         sorter: reader.surroundings.format.sorter(),
         contest: Contest::default(),
     };
@@ -70,7 +68,7 @@ pub(super) async fn run(reader: Arc<Reader>, may_end: impl Fn(&Reader) -> bool) 
             Step::Sleep => {
                 task.put_back(|_| true, Duration::ZERO).await;
                 lanes.iter_mut().for_each(Lane::release);
-                if !task.stuck && may_end(&reader) {
+                if !task.stuck && may_end(reader) {
                     break;
                 }
             }
@@ -97,23 +95,14 @@ enum Step {
 
 struct Task<'r> {
     reader: &'r Arc<Reader>,
-    /// The lanes that fail, by place.
-    down: HashMap<usize, Down>,
     lanes: usize,
+    failures: Failures,
     /// The lane that is asked first.
     first: usize,
     /// Something could not be put back the last time, and is kept.
     stuck: bool,
-    reports: Reports,
     sorter: Box<dyn Sorter>,
     contest: Contest,
-}
-
-/// A lane that fails.
-struct Down {
-    shard: usize,
-    has_one_reader: bool,
-    fault: Fault,
 }
 
 impl Task<'_> {
@@ -217,9 +206,9 @@ impl Task<'_> {
                 break;
             }
             let (place, lane) = &mut lanes[(self.first + step) % count];
-            let result = lane.take(missing).await.map(Progress::Read);
+            let result = lane.take(missing).await;
             self.note(*place, lane, &result);
-            if let Ok(Progress::Read(Some(read))) = result {
+            if let Ok(Some(read)) = result {
                 found = true;
                 accept(self.reader, &mut *self.sorter, &lane.shard, read).await;
             }
@@ -238,10 +227,10 @@ impl Task<'_> {
         // the other lanes begin again without it.
         let mut stop = Arc::new(CancellationToken::new());
         let mut satisfied_since = None;
-        self.reports.waiting_begins();
+        self.failures.waiting_begins();
         loop {
             let changed = reader.work.signalled();
-            let report = self.report_due();
+            let report = self.failures.report_due();
             let (missing, over, ask_again_at) = {
                 let mut state = reader.state();
                 let over = state.phase != Phase::Serving || !state.successors.is_empty() || state.has_looks();
@@ -263,7 +252,7 @@ impl Task<'_> {
                     continue;
                 }
                 for (place, lane) in idle.drain(..) {
-                    let failed = self.down.get(&place).map(|down| down.fault.clone());
+                    let failed = self.failures.of(place);
                     reads.0.push(Box::pin(wait(lane, place, missing, failed, stop.clone())));
                 }
             } else {
@@ -275,7 +264,7 @@ impl Task<'_> {
             tokio::select! {
                 Report { lane, place, result } = reads.next() => {
                     self.note(place, lane, &result);
-                    if let Ok(Progress::Read(Some(read))) = result {
+                    if let Ok(Some(read)) = result {
                         accept(self.reader, &mut *self.sorter, &lane.shard, read).await;
                     }
                     idle.push((place, lane));
@@ -289,48 +278,18 @@ impl Task<'_> {
         }
     }
 
-    /// Keeps count of the lanes that fail; tells consumers when nothing can come any more.
-    fn note(&mut self, place: usize, lane: &Lane, result: &Result<Progress, Fault>) {
-        let changed = match result {
-            Ok(_) => self.down.remove(&place).is_some(),
-            Err(fault) => {
-                let down = Down { shard: lane.shard.index, has_one_reader: lane.has_one_reader, fault: fault.clone() };
-                self.down.insert(place, down);
-                true
-            }
-        };
-        if matches!(result, Ok(Progress::Read(_))) && self.outage().is_none() {
-            self.reports.outage_ended();
-        }
-        if !changed {
-            return;
-        }
-        self.reader.state().outage = self.outage().map(|down| (down.shard, down.fault.clone()));
-        if self.report_due().is_some_and(|due| due <= Instant::now()) {
+    /// Notes how a read by a lane has ended; tells consumers when nothing can come any more.
+    fn note(&mut self, place: usize, lane: &Lane, result: &Result<Option<Read>, Fault>) {
+        let Some(outage) = self.failures.note(place, lane, result) else { return };
+        self.reader.state().outage = outage;
+        if self.failures.report_due().is_some_and(|due| due <= Instant::now()) {
             self.report();
         }
     }
 
-    /// A lane that fails, if that keeps messages from consumers.
-    fn outage(&self) -> Option<&Down> {
-        self.down.values().find(|down| self.is_cut_off() || down.has_one_reader)
-    }
-
-    /// Whether all lanes fail.
-    fn is_cut_off(&self) -> bool {
-        self.down.len() == self.lanes
-    }
-
-    /// When consumers are to be told of the present outage. A `Receiver` hears of it once. Calls of `receive` come and go,
-    /// and each is told unless messages may come from another server.
-    fn report_due(&self) -> Option<Instant> {
-        self.outage()?;
-        self.reports.due(!self.reader.owned && self.is_cut_off())
-    }
-
     /// Tells consumers of the present outage.
     fn report(&mut self) {
-        self.reports.made();
+        self.failures.reported();
         let waiters = {
             let mut state = self.reader.state();
             state.reports += 1;

@@ -1,0 +1,87 @@
+//! The lanes of a reader that fail, and what that means for its consumers.
+
+use std::collections::HashMap;
+
+use tokio::time::Instant;
+
+use super::lane::{Lane, Read};
+use super::reader::Reader;
+use super::reports::Reports;
+use crate::redis::fault::Fault;
+
+/// Which lanes fail, and when consumers are told.
+pub(super) struct Failures {
+    /// By the places of the lanes.
+    down: HashMap<usize, Down>,
+    /// How many lanes there are.
+    lanes: usize,
+    reports: Reports,
+    /// Whether an outage is reported again while it lasts: a `Receiver` hears of it once, but calls of `receive` come and go.
+    repeats: bool,
+}
+
+struct Down {
+    shard: usize,
+    has_one_reader: bool,
+    fault: Fault,
+}
+
+impl Failures {
+    /// None yet, of so many lanes.
+    pub(super) fn new(reader: &Reader, lanes: usize) -> Self {
+        let reports = Reports::new(reader.surroundings.retry_pause());
+        Self { down: HashMap::new(), lanes, reports, repeats: !reader.owned }
+    }
+
+    /// Notes how a read has ended; returns the present outage if that has changed anything.
+    pub(super) fn note(
+        &mut self,
+        place: usize,
+        lane: &Lane,
+        result: &Result<Option<Read>, Fault>,
+    ) -> Option<Option<(usize, Fault)>> {
+        match result {
+            Ok(_) => drop(self.down.remove(&place)?),
+            Err(fault) => {
+                let down = Down { shard: lane.shard.index, has_one_reader: lane.has_one_reader, fault: fault.clone() };
+                self.down.insert(place, down);
+            }
+        }
+        let outage = self.outage().map(|down| (down.shard, down.fault.clone()));
+        if outage.is_none() {
+            self.reports.outage_ended();
+        }
+        Some(outage)
+    }
+
+    /// Why the lane at this place fails, if it does.
+    pub(super) fn of(&self, place: usize) -> Option<Fault> {
+        self.down.get(&place).map(|down| down.fault.clone())
+    }
+
+    /// When consumers are to be told of the present outage. Nobody is told twice while messages may come from another server.
+    pub(super) fn report_due(&self) -> Option<Instant> {
+        self.outage()?;
+        self.reports.due(self.repeats && self.is_cut_off())
+    }
+
+    /// Notes that consumers are told of the present outage.
+    pub(super) fn reported(&mut self) {
+        self.reports.made();
+    }
+
+    /// Notes that consumers have just begun to wait.
+    pub(super) fn waiting_begins(&mut self) {
+        self.reports.waiting_begins();
+    }
+
+    /// A lane that fails, if that keeps messages from consumers.
+    fn outage(&self) -> Option<&Down> {
+        self.down.values().find(|down| self.is_cut_off() || down.has_one_reader)
+    }
+
+    /// Whether all lanes fail.
+    fn is_cut_off(&self) -> bool {
+        self.down.len() == self.lanes
+    }
+}

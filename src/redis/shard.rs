@@ -153,7 +153,7 @@ impl Shard {
                     self.watch_link().await;
                     self.reconnect().await;
                 };
-                if contained("connection to Redis", connected).await.is_none() {
+                if contained("connection to Redis", Box::pin(connected)).await.is_none() {
                     tokio::time::sleep(self.needs.timing.backoff).await;
                 }
             }

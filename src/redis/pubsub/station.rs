@@ -262,7 +262,7 @@ impl Station {
                 Err(fault) => fault,
             }
         };
-        let fault = contained(TASK, subscribed).await.unwrap_or_else(Fault::panicked);
+        let fault = contained(TASK, Box::pin(subscribed)).await.unwrap_or_else(Fault::panicked);
         shut.shut();
         self.wishes.lock().hang_up();
         fault

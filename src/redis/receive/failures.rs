@@ -33,25 +33,25 @@ impl Failures {
         Self { down: HashMap::new(), lanes, reports, repeats: !reader.owned }
     }
 
-    /// Notes how a read has ended; returns the present outage if that has changed anything.
-    pub(super) fn note(
-        &mut self,
-        place: usize,
-        lane: &Lane,
-        result: &Result<Option<Read>, Fault>,
-    ) -> Option<Option<(usize, Fault)>> {
+    /// Records how a read ended. Returns whether that can have changed the present outage.
+    pub(super) fn note(&mut self, place: usize, lane: &Lane, result: &Result<Option<Read>, Fault>) -> bool {
         match result {
-            Ok(_) => drop(self.down.remove(&place)?),
+            Ok(_) if self.down.remove(&place).is_none() => return false,
+            Ok(_) => {}
             Err(fault) => {
                 let down = Down { shard: lane.shard.index, has_one_reader: lane.has_one_reader, fault: fault.clone() };
                 self.down.insert(place, down);
             }
         }
-        let outage = self.outage().map(|down| (down.shard, down.fault.clone()));
-        if outage.is_none() {
+        if self.outage().is_none() {
             self.reports.outage_ended();
         }
-        Some(outage)
+        true
+    }
+
+    /// The shard and the fault of the present outage.
+    pub(super) fn present(&self) -> Option<(usize, Fault)> {
+        self.outage().map(|down| (down.shard, down.fault.clone()))
     }
 
     /// Why the lane at this place fails, if it does.

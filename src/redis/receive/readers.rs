@@ -90,7 +90,7 @@ impl Readers {
         // The runtime may have ended, now or later; then the task is dropped wherever it is, even before it begins.
         let ending = Ending(reader.clone());
         let run = async move {
-            while contained(TASK, task::run(&reader, &may_end)).await.is_none() {
+            while contained(TASK, Box::pin(task::run(&reader, &may_end))).await.is_none() {
                 reader.begin_anew();
                 tokio::time::sleep(reader.surroundings.retry_pause()).await;
             }

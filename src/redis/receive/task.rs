@@ -280,8 +280,10 @@ impl Task<'_> {
 
     /// Notes how a read by a lane has ended; tells consumers when nothing can come any more.
     fn note(&mut self, place: usize, lane: &Lane, result: &Result<Option<Read>, Fault>) {
-        let Some(outage) = self.failures.note(place, lane, result) else { return };
-        self.reader.state().outage = outage;
+        if !self.failures.note(place, lane, result) {
+            return;
+        }
+        self.reader.state().outage = self.failures.present();
         if self.failures.report_due().is_some_and(|due| due <= Instant::now()) {
             self.report();
         }

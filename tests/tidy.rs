@@ -51,7 +51,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("ipnet", &["server/"]),
     ("filedescriptor", &["server/"]),
     ("tungstenite", &["server/"]),
-    ("socket2", &["redis/", "server/listener/"]),
+    ("socket2", &["redis/", "server/transport/listener/"]),
     ("clap", &["bin/"]),
 ];
 

@@ -15,20 +15,20 @@ use crate::message::Message;
 const PAUSE: Duration = Duration::from_millis(250);
 
 impl<L: ChannelLayer> FallbackLayer<L> {
-    pub(super) async fn send_local(&self, channel: &str, message: Message) -> Result<()> {
+    pub(crate) async fn send_local(&self, channel: &str, message: Message) -> Result<()> {
         self.local.send(channel, message).await?;
         self.guard.modes.count_local(0, 1);
         Ok(())
     }
 
-    pub(super) async fn group_send_local(&self, group: &str, message: Message) -> Result<()> {
+    pub(crate) async fn group_send_local(&self, group: &str, message: Message) -> Result<()> {
         self.local.group_send(group, message).await?;
         self.guard.modes.count_local(0, 1);
         Ok(())
     }
 
     /// What a send comes to that the remote layer gave this result for.
-    pub(super) async fn settle_send(&self, result: Result<()>, channel: &str, message: &Message) -> Result<()> {
+    pub(crate) async fn settle_send(&self, result: Result<()>, channel: &str, message: &Message) -> Result<()> {
         match result {
             Err(error) if self.guard.judge(&error) && !error.may_have_run() => {
                 self.send_local(channel, message.clone()).await
@@ -38,7 +38,7 @@ impl<L: ChannelLayer> FallbackLayer<L> {
     }
 
     /// An outage is no failure of the call. What it was may have taken place.
-    pub(super) fn forgive(&self, result: Result<()>) -> Result<()> {
+    pub(crate) fn forgive(&self, result: Result<()>) -> Result<()> {
         match result {
             Err(error) if self.guard.judge(&error) => {
                 drops::count(DropReason::Unconfirmed, 1);
@@ -49,7 +49,7 @@ impl<L: ChannelLayer> FallbackLayer<L> {
     }
 
     /// Changes a membership in both layers, or in neither if the remote one refuses.
-    pub(super) async fn change(&self, key: Key, change: Change) -> Result<()> {
+    pub(crate) async fn change(&self, key: Key, change: Change) -> Result<()> {
         if self.guard.look(&*self.remote) {
             let mut journal = self.guard.journal.lock();
             // Between the return and a change that goes to the remote layer itself none is missed.
@@ -68,7 +68,7 @@ impl<L: ChannelLayer> FallbackLayer<L> {
     }
 
     /// Receives from the remote layer, however long its outages last.
-    pub(super) async fn receive_remote(&self, channels: &[&str]) -> Result<Delivery> {
+    pub(crate) async fn receive_remote(&self, channels: &[&str]) -> Result<Delivery> {
         loop {
             for _ in 0..2 {
                 match self.remote.receive(channels).await {
@@ -82,12 +82,12 @@ impl<L: ChannelLayer> FallbackLayer<L> {
     }
 
     /// Takes a message that stayed here in an earlier outage than this one: it is older than all that waits elsewhere.
-    pub(super) fn try_receive_older(&self, channels: &[&str]) -> Result<Option<Delivery>> {
+    pub(crate) fn try_receive_older(&self, channels: &[&str]) -> Result<Option<Delivery>> {
         let epoch = self.guard.epoch();
         if epoch % 2 == 1 { self.local.try_receive_older(channels, epoch) } else { Ok(None) }
     }
 
-    pub(super) async fn try_receive_remote(&self, channels: &[&str]) -> Result<Option<Delivery>> {
+    pub(crate) async fn try_receive_remote(&self, channels: &[&str]) -> Result<Option<Delivery>> {
         match self.remote.try_receive(channels).await {
             Err(error) if self.guard.judge(&error) => Ok(None),
             result => result,

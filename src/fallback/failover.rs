@@ -10,8 +10,8 @@ use tokio::sync::{Notify, broadcast};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::journal::{Change, Due, Key, MembershipJournal};
 use crate::error::{Error, Result};
+use crate::fallback::journal::{Change, Due, Key, MembershipJournal};
 use crate::layer::{ChannelLayer, Event, Hysteresis, Mode, Modes};
 use crate::memory::MemoryLayer;
 
@@ -25,26 +25,26 @@ const TOLD_AT_ONCE: usize = 64;
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// What the layer, its receivers and the task that leads back share.
-pub(super) struct Guard {
-    pub(super) modes: Arc<Modes>,
+pub(crate) struct Guard {
+    pub(crate) modes: Arc<Modes>,
     /// The layer of this process. It has the memberships that this process has made, each until its end.
-    pub(super) local: Arc<MemoryLayer>,
+    pub(crate) local: Arc<MemoryLayer>,
     /// Held to change a membership here and to note that, or to find that no change is left and to return. So every
     /// change is either told before the return or goes to the remote layer itself.
-    pub(super) journal: Mutex<MembershipJournal>,
+    pub(crate) journal: Mutex<MembershipJournal>,
     /// Counts how often the remote layer may have lost memberships.
-    pub(super) losses: AtomicU64,
+    pub(crate) losses: AtomicU64,
     return_after: Duration,
     /// Counts the outages, odd while there is one. Changed under `turn`.
     epoch: Arc<AtomicU64>,
     /// Held to change epoch and mode together, so that they always say the same.
     turn: Mutex<Hysteresis>,
-    pub(super) left: Notify,
+    pub(crate) left: Notify,
 }
 
 impl Guard {
     /// Of a remote layer that is there. `local` knows messages by `epoch`.
-    pub(super) fn new(
+    pub(crate) fn new(
         local: Arc<MemoryLayer>,
         epoch: Arc<AtomicU64>,
         return_after: Duration,
@@ -65,17 +65,17 @@ impl Guard {
     }
 
     /// Counts the outages: odd while messages stay in this process.
-    pub(super) fn epoch(&self) -> u64 {
+    pub(crate) fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::SeqCst)
     }
 
     /// Whether messages stay in this process.
-    pub(super) fn is_local(&self) -> bool {
+    pub(crate) fn is_local(&self) -> bool {
         self.epoch() % 2 == 1
     }
 
     /// Keeps messages in this process from now on, if they do not stay here already.
-    pub(super) fn leave(&self, reason: &str) {
+    pub(crate) fn leave(&self, reason: &str) {
         {
             let mut hysteresis = self.turn.lock();
             let change = |epoch: u64| epoch.is_multiple_of(2).then_some(epoch + 1);
@@ -88,7 +88,7 @@ impl Guard {
     }
 
     /// Leaves if a server of `remote` is known to be away; gives whether messages stay in this process.
-    pub(super) fn look(&self, remote: &impl ChannelLayer) -> bool {
+    pub(crate) fn look(&self, remote: &impl ChannelLayer) -> bool {
         if let Some(shard) = remote.outage() {
             self.leave(&format!("server {shard} cannot be reached"));
         }
@@ -96,7 +96,7 @@ impl Guard {
     }
 
     /// Leaves if `error` says that a server is away; gives whether it does.
-    pub(super) fn judge(&self, error: &Error) -> bool {
+    pub(crate) fn judge(&self, error: &Error) -> bool {
         if !error.is_outage() {
             return false;
         }
@@ -105,7 +105,7 @@ impl Guard {
     }
 
     /// Changes a membership of this process, and notes whether the remote layer has been `told`.
-    pub(super) fn note(&self, journal: &mut MembershipJournal, key: Key, change: Change, told: bool) -> Result<()> {
+    pub(crate) fn note(&self, journal: &mut MembershipJournal, key: Key, change: Change, told: bool) -> Result<()> {
         let until = Instant::now() + self.local.group_expiry();
         match change {
             Change::Added => self.local.join(&key.0, key.1.clone(), until)?,
@@ -116,7 +116,7 @@ impl Guard {
     }
 
     /// Passes the events of `remote` on, and leads back to it after each outage, until `closing`.
-    pub(super) async fn watch(
+    pub(crate) async fn watch(
         self: Arc<Self>,
         remote: Arc<impl ChannelLayer>,
         events: broadcast::Sender<Event>,

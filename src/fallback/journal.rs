@@ -9,11 +9,11 @@ use crate::layer::ChannelLayer;
 use crate::name::{ChannelName, GroupName};
 
 /// A membership, by the names of its group and its channel.
-pub(super) type Key = (GroupName, ChannelName);
+pub(crate) type Key = (GroupName, ChannelName);
 
 /// What a call makes of a membership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Change {
+pub(crate) enum Change {
     Added,
     Discarded,
 }
@@ -23,7 +23,7 @@ pub(super) enum Change {
 /// It holds nothing of a membership that the remote layer knows: the layer of this process has those, for the case that
 /// the remote one loses its data.
 #[derive(Debug, Default)]
-pub(super) struct MembershipJournal {
+pub(crate) struct MembershipJournal {
     untold: HashMap<Key, Line>,
     last: u64,
 }
@@ -39,8 +39,8 @@ struct Line {
 
 /// A change that the remote layer has to be told of.
 #[derive(Clone, Debug)]
-pub(super) struct Due {
-    pub(super) key: Key,
+pub(crate) struct Due {
+    pub(crate) key: Key,
     change: Change,
     until: Instant,
     number: u64,
@@ -48,7 +48,7 @@ pub(super) struct Due {
 
 impl Change {
     /// Makes this change of the membership `key` in `layer`.
-    pub(super) async fn make(self, layer: &impl ChannelLayer, (group, channel): &Key) -> Result<()> {
+    pub(crate) async fn make(self, layer: &impl ChannelLayer, (group, channel): &Key) -> Result<()> {
         match self {
             Self::Added => layer.group_add(group.as_str(), channel.as_str()).await,
             Self::Discarded => layer.group_discard(group.as_str(), channel.as_str()).await,
@@ -58,7 +58,7 @@ impl Change {
 
 impl Due {
     /// Tells `layer` of the change. A membership keeps its end.
-    pub(super) async fn tell(&self, layer: &impl ChannelLayer) -> Result<()> {
+    pub(crate) async fn tell(&self, layer: &impl ChannelLayer) -> Result<()> {
         let (group, channel) = (self.key.0.as_str(), self.key.1.as_str());
         let left = self.until.saturating_duration_since(Instant::now());
         match self.change {
@@ -71,7 +71,7 @@ impl Due {
 
 impl MembershipJournal {
     /// Notes the last change of a membership, which matters `until` then, and whether the remote layer has been `told`.
-    pub(super) fn note(&mut self, key: Key, change: Change, until: Instant, told: bool) {
+    pub(crate) fn note(&mut self, key: Key, change: Change, until: Instant, told: bool) {
         if told {
             self.untold.remove(&key);
             return;
@@ -81,7 +81,7 @@ impl MembershipJournal {
     }
 
     /// Notes memberships that the remote layer may have lost. Changes that it has not been told of are newer.
-    pub(super) fn note_lost(&mut self, memberships: impl IntoIterator<Item = (Key, Instant)>) {
+    pub(crate) fn note_lost(&mut self, memberships: impl IntoIterator<Item = (Key, Instant)>) {
         for (key, until) in memberships {
             self.last += 1;
             self.untold.entry(key).or_insert(Line { change: Change::Added, until, number: self.last });
@@ -89,12 +89,12 @@ impl MembershipJournal {
     }
 
     /// Whether the remote layer has to be told of a change of this membership.
-    pub(super) fn is_untold(&self, key: &Key) -> bool {
+    pub(crate) fn is_untold(&self, key: &Key) -> bool {
         self.untold.contains_key(key)
     }
 
     /// What the remote layer has to be told of.
-    pub(super) fn due(&mut self) -> Vec<Due> {
+    pub(crate) fn due(&mut self) -> Vec<Due> {
         self.prune();
         let due = |(key, line): (&Key, &Line)| {
             let Line { change, until, number } = *line;
@@ -105,7 +105,7 @@ impl MembershipJournal {
 
     /// Notes that the remote layer has been told of `due`. If a call has told it of a later change meanwhile, that may have
     /// arrived first, and what is true `now` of the membership has to be told once more.
-    pub(super) fn settle(&mut self, due: &Due, now: (Change, Instant)) {
+    pub(crate) fn settle(&mut self, due: &Due, now: (Change, Instant)) {
         match self.untold.get(&due.key) {
             Some(line) if line.number == due.number => drop(self.untold.remove(&due.key)),
             Some(_) => {}
@@ -114,12 +114,12 @@ impl MembershipJournal {
     }
 
     /// Forgets everything.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.untold = HashMap::new();
     }
 
     /// Forgets changes that do not matter any more.
-    pub(super) fn prune(&mut self) {
+    pub(crate) fn prune(&mut self) {
         let now = Instant::now();
         self.untold.retain(|_, line| now < line.until);
         if self.untold.is_empty() {

@@ -9,11 +9,11 @@ use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::guard::Guard;
 use super::journal::Change;
 use super::source::FallbackSource;
 use crate::config::Config;
 use crate::error::Result;
+use crate::fallback::failover::Guard;
 use crate::health::{Health, RedisStats};
 use crate::layer::{ChannelLayer, Delivery, Event, Mode, Modes, Parts, Receiver, ShardStatus, Statistics};
 use crate::memory::MemoryLayer;
@@ -66,9 +66,9 @@ const EVENTS: usize = 256;
 /// # }
 /// ```
 pub struct FallbackLayer<L> {
-    pub(super) remote: Arc<L>,
-    pub(super) local: Arc<MemoryLayer>,
-    pub(super) guard: Arc<Guard>,
+    pub(crate) remote: Arc<L>,
+    pub(crate) local: Arc<MemoryLayer>,
+    pub(crate) guard: Arc<Guard>,
     events: broadcast::Sender<Event>,
     closing: CancellationToken,
     tasks: TaskTracker,

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::guard::Guard;
 use super::journal::{Change, Key};
 use crate::error::Result;
+use crate::fallback::failover::Guard;
 use crate::layer::ChannelLayer;
 use crate::name::ChannelName;
 
@@ -22,7 +22,7 @@ const PAUSE_PER_GROUP: Duration = Duration::from_millis(5);
 
 impl Guard {
     /// Has the remote layer told of all memberships that this process has made, since it may have lost them.
-    pub(super) fn tell_all_again(&self) {
+    pub(crate) fn tell_all_again(&self) {
         self.losses.fetch_add(1, Ordering::SeqCst);
         let mut journal = self.journal.lock();
         for group in self.local.groups() {
@@ -34,7 +34,7 @@ impl Guard {
     }
 
     /// What is true of a membership of this process now, and until when that matters.
-    pub(super) fn present(&self, key: &Key) -> (Change, Instant) {
+    pub(crate) fn present(&self, key: &Key) -> (Change, Instant) {
         match self.local.membership_end(&key.0, &key.1) {
             Some(ends) => (Change::Added, ends),
             None => (Change::Discarded, Instant::now() + self.local.group_expiry()),
@@ -43,7 +43,7 @@ impl Guard {
 
     /// Ends memberships here that others have ended remotely. Otherwise they would be members here in the next outage, and
     /// everywhere when the remote layer has lost its data and is told of them again.
-    pub(super) async fn follow_discards(&self, remote: &impl ChannelLayer) {
+    pub(crate) async fn follow_discards(&self, remote: &impl ChannelLayer) {
         loop {
             let losses = self.losses();
             let ended =

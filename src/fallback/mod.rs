@@ -1,7 +1,7 @@
 //! `FallbackLayer`: another layer while its servers are there, and this process alone while they are not.
 
 mod calls;
-mod guard;
+mod failover;
 mod journal;
 mod layer;
 mod members;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::{Sleep, sleep};
 
-use super::guard::Guard;
 use crate::error::Result;
+use crate::fallback::failover::Guard;
 use crate::layer::{Parts, Receiver, Sink, Source};
 use crate::memory::MemorySource;
 
@@ -21,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// Messages go to one layer at a time, so what waits in the other is older: after a return what is local, in an outage
 /// what the remote receiver had taken before, and behind what stayed here in earlier outages. When that is empty the two
 /// take turns, for others may still write to the remote layer.
-pub(super) struct FallbackSource {
+pub(crate) struct FallbackSource {
     guard: Arc<Guard>,
     remote: Receiver,
     local: MemorySource,
@@ -33,7 +33,7 @@ pub(super) struct FallbackSource {
 }
 
 impl FallbackSource {
-    pub(super) fn new(guard: Arc<Guard>, remote: Receiver, local: MemorySource) -> Self {
+    pub(crate) fn new(guard: Arc<Guard>, remote: Receiver, local: MemorySource) -> Self {
         Self { guard, remote, local, emptied: 0, remote_next: false, pause: None }
     }
 

@@ -3,11 +3,12 @@
 use axum::http::header::{HeaderMap, HeaderValue};
 use bytes::Bytes;
 
-use super::asgi::{self, Peer, ReplyReader};
 use super::http::response::Part;
-use super::hub::wire;
-use super::proxy::TrustedProxies;
 use crate::codec;
+use crate::server::asgi::messages as asgi;
+use crate::server::asgi::messages::{Peer, ReplyReader};
+use crate::server::hub::peers::wire;
+use crate::server::transport::proxy::TrustedProxies;
 
 /// Answers of an application, in `MessagePack`: as a reply to a socket, a part of a response, and from another hub.
 pub fn answer(bytes: &[u8]) {

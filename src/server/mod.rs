@@ -22,54 +22,24 @@
 //! message to the queue of its client and never waits for one: a client that does not read is closed with 1013, or its
 //! response cut off, when its queue is full, and nobody else notices. A handshake is answered when the application has accepted it.
 
-mod access_log;
 mod asgi;
-mod bound;
-mod chunked;
-mod connection;
-mod content;
-mod dispatch;
-mod frame;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
-mod gateway_code;
-mod gauges;
-mod handshake;
-mod health;
-mod heartbeat;
-mod host;
 mod http;
 pub mod hub;
 mod interface;
 mod limits;
-mod linger;
-mod listener;
-mod lost;
 mod options;
-mod origin;
-mod page;
-mod proxy;
-mod queue;
-mod request;
-mod session;
-mod settings;
-mod shared;
-mod socket;
 mod status;
-mod streams;
-#[cfg(test)]
-mod tests;
 mod transport;
-mod unwritten;
-mod upgrade;
 mod websocket;
 
-pub use bound::BoundServer;
-pub use health::{health_routes, metrics_route, mode_route};
-pub use interface::InterfaceServer;
+pub use interface::bound::BoundServer;
+pub use interface::server::InterfaceServer;
+pub use interface::settings::DataLoss;
 pub use limits::Refused;
-pub use listener::{Address, InvalidTls, Listening, Tls};
 pub use options::{SlowConsumer, SocketOptions};
-pub use proxy::TrustedProxies;
-pub use settings::DataLoss;
-pub use upgrade::{NotWebSocket, Upgrade};
+pub use status::health::{health_routes, metrics_route, mode_route};
+pub use transport::listener::{Address, InvalidTls, Listening, Tls};
+pub use transport::proxy::TrustedProxies;
+pub use websocket::upgrade::{NotWebSocket, Upgrade};

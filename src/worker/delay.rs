@@ -10,7 +10,6 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::time::DelayQueue;
 
-use super::back::give_back;
 use crate::backoff::send_waiting;
 use crate::drops::{self, DropReason};
 use crate::error::{Error, Result};
@@ -20,6 +19,7 @@ use crate::message::Message;
 use crate::name::ChannelName;
 use crate::steady::SteadyReceiver;
 use crate::supervise::{contain, contained};
+use crate::worker::requeue::give_back;
 
 /// The channel for messages that are to be sent later.
 pub(crate) const CHANNEL: &str = "asgi.delay";

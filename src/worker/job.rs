@@ -13,19 +13,19 @@ use tracing::{Instrument, Span};
 use super::context::Context;
 use super::faults::Faults;
 use super::handlers::Handler;
-use super::lines::Ordered;
 use crate::message::Message;
 use crate::name::ChannelName;
 use crate::supervise::contained;
+use crate::worker::queues::Ordered;
 
 /// Where clients' frames come.
 const FRAMES: &str = "websocket.receive";
 
 /// Messages whose handlers have not begun, and never will.
-pub(super) type Unbegun = Mutex<Vec<(ChannelName, Message)>>;
+pub(crate) type Unbegun = Mutex<Vec<(ChannelName, Message)>>;
 
 /// A message and its handler. One that is dropped before its handler has begun goes back.
-pub(super) struct Job {
+pub(crate) struct Job {
     handler: Handler,
     /// Until the handler begins.
     context: Option<Context>,
@@ -38,7 +38,7 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub(super) fn new(handler: Handler, context: Context, unbegun: Arc<Unbegun>, place: OwnedSemaphorePermit) -> Self {
+    pub(crate) fn new(handler: Handler, context: Context, unbegun: Arc<Unbegun>, place: OwnedSemaphorePermit) -> Self {
         Self {
             order: context.message().int("order"),
             is_frame: context.channel().as_str() == FRAMES,
@@ -50,13 +50,13 @@ impl Job {
     }
 
     /// The message, which no handler gets.
-    pub(super) fn turn_away(mut self) -> Option<Context> {
+    pub(crate) fn turn_away(mut self) -> Option<Context> {
         self.context.take()
     }
 
     /// Runs the handler. Where something of it panics outside of its future, as its error may, that costs this message and
     /// none behind it.
-    pub(super) async fn run(self, faults: &Faults) {
+    pub(crate) async fn run(self, faults: &Faults) {
         contained("handler", self.handle(faults)).await;
     }
 

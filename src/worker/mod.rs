@@ -18,15 +18,15 @@
 //! # }
 //! ```
 
-mod back;
 mod context;
-mod crew;
 mod delay;
 mod faults;
-mod floods;
 mod handlers;
 mod job;
-mod lines;
+mod overload;
+mod pool;
+mod queues;
+mod requeue;
 mod run;
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 const MEMORY: Duration = Duration::from_mins(2);
 
 #[derive(Debug, Default)]
-pub(super) struct Floods {
+pub(crate) struct Floods {
     known: HashMap<ByteString, Flood>,
     /// When to look whether one is to be forgotten; one for each.
     ends: VecDeque<(Instant, ByteString)>,
@@ -26,23 +26,23 @@ struct Flood {
 
 impl Floods {
     /// Whether a message of this connection, which comes now, is to be refused.
-    pub(super) fn include(&mut self, line: &ByteString, now: Instant) -> bool {
+    pub(crate) fn include(&mut self, line: &ByteString, now: Instant) -> bool {
         self.forget(now);
         self.known.get_mut(line).map(|flood| flood.until = now + MEMORY).is_some()
     }
 
-    pub(super) fn begin(&mut self, line: &ByteString, now: Instant) {
+    pub(crate) fn begin(&mut self, line: &ByteString, now: Instant) {
         self.known.insert(line.clone(), Flood { until: now + MEMORY, told: false });
         self.ends.push_back((now + MEMORY, line.clone()));
     }
 
     /// Whether the client has yet to be told; it is now.
-    pub(super) fn tell(&mut self, line: &ByteString) -> bool {
+    pub(crate) fn tell(&mut self, line: &ByteString) -> bool {
         self.known.get_mut(line).is_some_and(|flood| !std::mem::replace(&mut flood.told, true))
     }
 
     /// The client could not be told.
-    pub(super) fn untell(&mut self, line: &ByteString) {
+    pub(crate) fn untell(&mut self, line: &ByteString) {
         if let Some(flood) = self.known.get_mut(line) {
             flood.told = false;
         }

@@ -10,16 +10,16 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::back::give_back;
-use super::context::Context;
-use super::faults::Faults;
-use super::handlers::Handler;
-use super::job::{Job, Unbegun};
-use super::lines::{Entered, Lines};
 use crate::drops::{self, DropReason};
 use crate::layer::{ChannelLayer, Delivery};
 use crate::message;
 use crate::message::Value;
+use crate::worker::context::Context;
+use crate::worker::faults::Faults;
+use crate::worker::handlers::Handler;
+use crate::worker::job::{Job, Unbegun};
+use crate::worker::queues::{Entered, Lines};
+use crate::worker::requeue::give_back;
 
 /// What stands in one line: messages about the same connection.
 pub(crate) fn line_of(delivery: &Delivery) -> Option<ByteString> {
@@ -202,11 +202,11 @@ async fn hand_of_others<'a>(hands: &'a Semaphore, wanted: &Notify) -> Option<Sem
 
 #[cfg(test)]
 mod tests {
-    use super::super::handlers::boxed;
-    use super::super::tests::within;
     use super::*;
     use crate::error::BoxError;
     use crate::memory::MemoryLayer;
+    use crate::worker::handlers::boxed;
+    use crate::worker::tests::within;
 
     fn crew() -> (Arc<MemoryLayer>, Crew) {
         let layer = Arc::new(MemoryLayer::new());

@@ -6,7 +6,7 @@ use bytestring::ByteString;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::floods::Floods;
+use crate::worker::overload::Floods;
 
 /// A line exists while a task works through it.
 #[derive(Debug)]

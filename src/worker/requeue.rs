@@ -16,7 +16,7 @@ const WITHIN: Duration = Duration::from_secs(5);
 const AT_ONCE: usize = 1_000;
 
 /// Gives messages back to the ends of their channels, whatever these may hold; counts those that cannot go back.
-pub(super) async fn give_back(layer: &dyn ChannelLayer, messages: &[(ChannelName, Message)]) {
+pub(crate) async fn give_back(layer: &dyn ChannelLayer, messages: &[(ChannelName, Message)]) {
     let until = Instant::now() + WITHIN;
     let (mut lost, mut why) = (0, None);
     for messages in messages.chunks(AT_ONCE) {

@@ -9,13 +9,13 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::context::Context;
-use super::crew::{Crew, Room, line_of};
 use super::handlers::{Handlers, boxed};
 use crate::drops::{self, DropReason};
 use crate::error::{BoxError, Error, Result};
 use crate::layer::{ChannelLayer, Delivery};
 use crate::steady::SteadyReceiver;
 use crate::supervise::contain;
+use crate::worker::pool::{Crew, Room, line_of};
 
 /// Takes messages from channels and gives each to the handler of its channel.
 ///

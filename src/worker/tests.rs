@@ -22,7 +22,7 @@ fn layer() -> Arc<dyn ChannelLayer> {
     Arc::new(MemoryLayer::with_config(&config).unwrap())
 }
 
-pub(super) async fn within<F: Future>(future: F) -> F::Output {
+pub(crate) async fn within<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(Duration::from_secs(10), future).await.expect("nothing happens within 10 s")
 }
 

@@ -14,13 +14,13 @@ use rand::Rng;
 use rand::distr::Alphanumeric;
 use tokio::time::sleep;
 
-use super::asgi::Reply;
-use super::limits::{Admission, Gate, Refused};
-use super::lost::Lost;
-use super::options::SocketOptions;
-use super::queue::{Pushed, Queue};
 use crate::drops;
 use crate::name::{ChannelName, InvalidName};
+use crate::server::asgi::lost::Lost;
+use crate::server::asgi::messages::Reply;
+use crate::server::limits::{Admission, Gate, Refused};
+use crate::server::options::SocketOptions;
+use crate::server::websocket::queue::{Pushed, Queue};
 
 /// How many messages for clients are taken from the layer at once.
 pub(crate) const BATCH: usize = 256;
@@ -175,8 +175,8 @@ impl Drop for Connection {
 
 #[cfg(test)]
 mod tests {
-    use super::super::asgi::code;
     use super::*;
+    use crate::server::asgi::messages::code;
 
     #[test]
     fn a_client_is_found_by_the_local_part_of_its_reply_channel() {

@@ -8,13 +8,13 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::asgi::{ReplyReader, code};
-use super::connection::{BATCH, Connections};
-use super::lost::Lost;
-use super::queue::Pushed;
-use super::status::{Count, Tally};
 use crate::drops::{self, DropReason};
 use crate::layer::{Delivery, Event, Receiver};
+use crate::server::asgi::connections::{BATCH, Connections};
+use crate::server::asgi::lost::Lost;
+use crate::server::asgi::messages::{ReplyReader, code};
+use crate::server::status::{Count, Tally};
+use crate::server::websocket::queue::Pushed;
 use crate::steady::SteadyReceiver;
 use crate::supervise::{contain, contained};
 
@@ -90,8 +90,8 @@ pub(crate) async fn shed_on_data_loss(
 
 #[cfg(test)]
 mod tests {
-    use super::super::options::SocketOptions;
     use super::*;
+    use crate::server::options::SocketOptions;
     use crate::supervise::trap::{arm, is_armed};
 
     #[tokio::test]

@@ -10,9 +10,9 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use tungstenite::Utf8Bytes;
 
-use super::frame::{Data, Frame};
 use crate::message;
 use crate::message::{Message, Value};
+use crate::server::websocket::frame::{Data, Frame};
 use crate::trace::{self, TraceParent};
 
 /// Close codes of RFC 6455 and its registry that this server uses.

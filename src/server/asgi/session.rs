@@ -7,18 +7,19 @@ use bytestring::ByteString;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::asgi::{self, Opening, Peer, Reply, code};
-use super::connection::Connection;
-use super::frame::Data;
-use super::limits::Refused;
-use super::lost::Lost;
-use super::queue::Queue;
-use super::shared::Shared;
-use super::status::Count;
-use super::websocket::{Closing, Inbox};
 use crate::backoff::send_waiting;
 use crate::drops;
 use crate::error::{Error, Result};
+use crate::server::asgi::connections::Connection;
+use crate::server::asgi::lost::Lost;
+use crate::server::asgi::messages as asgi;
+use crate::server::asgi::messages::{Opening, Peer, Reply, code};
+use crate::server::interface::shared::Shared;
+use crate::server::limits::Refused;
+use crate::server::status::Count;
+use crate::server::websocket::frame::Data;
+use crate::server::websocket::protocol::{Closing, Inbox};
+use crate::server::websocket::queue::Queue;
 
 /// Dropping it gives back what the connection takes of the limits, takes it out of the registry, and sends
 /// `websocket.disconnect` if the application has heard of it, wherever the connection had come to. The last two wait until

@@ -18,7 +18,7 @@ use crate::message;
 const CHUNK: usize = 256 * 1024;
 
 /// A body that is being read, within its limits.
-pub(super) struct Upload {
+pub(crate) struct Upload {
     body: axum::body::BodyDataStream,
     /// How much of it is in one message.
     chunk: usize,
@@ -35,7 +35,7 @@ pub(super) struct Upload {
 
 impl Upload {
     /// Its chunks fit into messages of `max_message_size` with the head of the request.
-    pub(super) fn new(body: Body, settings: &HttpSettings, max_message_size: usize) -> Self {
+    pub(crate) fn new(body: Body, settings: &HttpSettings, max_message_size: usize) -> Self {
         Self {
             body: body.into_data_stream(),
             chunk: (max_message_size / 2).clamp(1, CHUNK),
@@ -48,7 +48,7 @@ impl Upload {
     }
 
     /// Whether everything has been given out.
-    pub(super) fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.ended && self.rest.is_empty()
     }
 
@@ -57,7 +57,7 @@ impl Upload {
     /// # Errors
     ///
     /// The status for a client that is too slow, sends too much, or breaks off.
-    pub(super) async fn chunk(&mut self) -> Result<Bytes, StatusCode> {
+    pub(crate) async fn chunk(&mut self) -> Result<Bytes, StatusCode> {
         let first = std::mem::take(&mut self.rest);
         // Most bodies are one frame, which is passed on as it is.
         let first = if first.is_empty() { self.frame().await?.unwrap_or_default() } else { first };
@@ -99,7 +99,7 @@ impl Upload {
     ///
     /// As [`chunk`](Self::chunk), and 503 if the application does not take it. The application does not hear of that
     /// here.
-    pub(super) async fn send(
+    pub(crate) async fn send(
         mut self,
         layer: &dyn ChannelLayer,
         channel: &str,

@@ -25,9 +25,10 @@ use super::response::Part;
 use crate::error::{BoxError, Error, Result};
 use crate::message;
 use crate::name::ChannelName;
-use crate::server::asgi::{self, Peer, decode_path};
-use crate::server::content;
-use crate::server::shared::Shared;
+use crate::server::asgi::messages as asgi;
+use crate::server::asgi::messages::{Peer, decode_path};
+use crate::server::http::content;
+use crate::server::interface::shared::Shared;
 
 /// Asks the application and gives its answer. 503 if it cannot be asked, 504 if it does not answer in time, 502 if its
 /// answer is none.

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::server::streams::Progress;
+use crate::server::transport::streams::Progress;
 
 /// What all responses of a process may hold.
 #[derive(Debug)]
-pub(super) struct Memory {
+pub(crate) struct Memory {
     limit: usize,
     /// Held to count, never across an await.
     state: Mutex<State>,
@@ -33,12 +33,12 @@ struct Share {
 }
 
 impl Memory {
-    pub(super) fn new(limit: usize) -> Arc<Self> {
+    pub(crate) fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self { limit, state: Mutex::default() })
     }
 
     /// For a response that gets to its client by `progress`; counted for as long as this or anything that it holds is kept.
-    pub(super) fn share(self: &Arc<Self>, progress: Option<Progress>) -> Arc<Holder> {
+    pub(crate) fn share(self: &Arc<Self>, progress: Option<Progress>) -> Arc<Holder> {
         let mut state = self.state.lock();
         let id = state.next;
         state.next += 1;
@@ -48,7 +48,7 @@ impl Memory {
 }
 
 #[derive(Debug)]
-pub(super) struct Holder {
+pub(crate) struct Holder {
     memory: Arc<Memory>,
     id: u64,
 }
@@ -56,7 +56,7 @@ pub(super) struct Holder {
 impl Holder {
     /// Counts bytes, and what is in memory beside them, until the last of them is dropped. If it is too much, the client for
     /// which most waits is cut off.
-    pub(super) fn hold(self: &Arc<Self>, bytes: Bytes, overhead: usize) -> Bytes {
+    pub(crate) fn hold(self: &Arc<Self>, bytes: Bytes, overhead: usize) -> Bytes {
         let size = bytes.len() + overhead;
         let mut state = self.memory.state.lock();
         state.add(self.id, size);
@@ -71,7 +71,7 @@ impl Holder {
     }
 
     /// Cuts the client off, if it is not yet.
-    pub(super) fn cut_off(&self) {
+    pub(crate) fn cut_off(&self) {
         let progress = self.memory.state.lock().cut_off(self.id);
         if let Some(progress) = progress {
             progress.cut_off();

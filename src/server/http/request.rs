@@ -5,7 +5,7 @@ use axum::http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST, TRANSFER_ENCODING
 use axum::http::uri::{Scheme, Uri};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 
-use super::host;
+use crate::server::http::host;
 
 /// How many headers a request may have, as in hyper's HTTP/1.
 const MAX_HEADERS: usize = 100;

@@ -28,14 +28,14 @@ pub(crate) struct Head {
 }
 
 /// What a part takes in memory beside its content, rounded up: the part itself, its place in a queue, and what counts it.
-pub(super) const PART_OVERHEAD: usize = 256;
+pub(crate) const PART_OVERHEAD: usize = 256;
 
 /// What a header takes in a map beside its name and value, rounded up.
 const HEADER_OVERHEAD: usize = 128;
 
 impl Part {
     /// What it takes in memory beside its content.
-    pub(super) fn overhead(&self) -> usize {
+    pub(crate) fn overhead(&self) -> usize {
         let header = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + HEADER_OVERHEAD;
         PART_OVERHEAD + self.head.as_ref().map_or(0, |head| head.headers.iter().map(header).sum())
     }

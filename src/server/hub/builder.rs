@@ -8,18 +8,20 @@ use rand::distr::Alphanumeric;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::super::asgi::code;
-use super::super::connection::Connections;
 use super::super::options::SocketOptions;
-use super::super::origin::Origins;
 use super::handle::Inner;
-use super::index::Index;
-use super::keeper::Keeper;
 use super::names::Names;
-use super::others::Others;
-use super::{Hub, HubError, gauges, reader};
+use super::{Hub, HubError};
 use crate::error::Result;
 use crate::layer::ChannelLayer;
+use crate::server::asgi::connections::Connections;
+use crate::server::asgi::messages::code;
+use crate::server::hub::membership::index::Index;
+use crate::server::hub::membership::reconciler::Keeper;
+use crate::server::hub::peers::discovery::Others;
+use crate::server::hub::peers::reader;
+use crate::server::hub::status::gauges;
+use crate::server::limits::origin::Origins;
 use crate::steady::SteadyReceiver;
 
 /// What a hub is started with.

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::super::asgi::{Reply, code};
-use super::super::queue::Pushed;
-use super::index::{Barred, Entry, Member, Moved, push};
-use super::{ClientId, Hub, HubError, Payload, steps};
+use super::{ClientId, Hub, HubError, Payload};
+use crate::server::asgi::messages::{Reply, code};
+use crate::server::hub::membership::index::{Barred, Entry, Member, Moved, push};
+use crate::server::hub::status::spans as steps;
+use crate::server::websocket::queue::Pushed;
 
 /// A connection of a [`Hub`]. Cheap to clone, and may be kept beyond the end of the connection: what is done with it
 /// then gives [`HubError::Gone`].

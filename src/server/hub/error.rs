@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::index::Barred;
 use crate::error::Error;
 use crate::name::InvalidName;
+use crate::server::hub::membership::index::Barred;
 
 /// Why something was not done.
 #[derive(Clone, Debug, thiserror::Error)]

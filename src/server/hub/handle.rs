@@ -10,19 +10,21 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::super::asgi::Reply;
-use super::super::connection::Connections;
 use super::super::limits::Refused;
 use super::super::options::SocketOptions;
-use super::super::origin::Origins;
-use super::super::upgrade::Upgrade;
-use super::index::Index;
-use super::keeper::Keeper;
 use super::names::{Kind, Names};
-use super::others::Others;
-use super::status::{Mode, Status};
-use super::{ClientId, Handler, HubBuilder, HubError, Payload, serve, steps, wire};
+use super::{ClientId, Handler, HubBuilder, HubError, Payload, serve};
 use crate::layer::ChannelLayer;
+use crate::server::asgi::connections::Connections;
+use crate::server::asgi::messages::Reply;
+use crate::server::hub::membership::index::Index;
+use crate::server::hub::membership::reconciler::Keeper;
+use crate::server::hub::peers::discovery::Others;
+use crate::server::hub::peers::wire;
+use crate::server::hub::status::spans as steps;
+use crate::server::hub::status::state::{Mode, Status};
+use crate::server::limits::origin::Origins;
+use crate::server::websocket::upgrade::Upgrade;
 use crate::trace::TraceParent;
 
 /// The sockets of this process, and its share of the rooms and users of all processes. See the [module](super).

@@ -3,12 +3,12 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use super::super::asgi::code;
-use super::super::frame::Data;
-use super::super::websocket::{Closing, Inbox};
-use super::steps::Steps;
 use super::{Client, Payload};
 use crate::error::BoxError;
+use crate::server::asgi::messages::code;
+use crate::server::hub::status::spans::Steps;
+use crate::server::websocket::frame::Data;
+use crate::server::websocket::protocol::{Closing, Inbox};
 
 /// Handles one client, from its connect to its disconnect. Each client has a handler of its own, which may keep what it
 /// knows of it.

@@ -65,32 +65,24 @@
 mod builder;
 mod client;
 mod error;
-mod gauges;
-mod groups;
 mod handle;
 mod handler;
-mod index;
-mod keeper;
+mod membership;
 mod names;
-mod others;
-mod page;
 mod payload;
-mod presence;
-mod reader;
+pub(crate) mod peers;
 mod serve;
 mod status;
-mod steps;
 #[cfg(test)]
-pub(super) mod tests;
-pub(super) mod wire;
+pub(crate) mod tests;
 
-pub use super::connection::QueueDepths;
+pub use crate::server::asgi::connections::QueueDepths;
 pub use builder::HubBuilder;
 pub use client::Client;
 pub use error::HubError;
 pub use handle::Hub;
 pub use handler::{Closed, Handler};
 pub use names::ClientId;
-pub use page::status_page;
 pub use payload::Payload;
-pub use status::{Mode, Status};
+pub use status::page::status_page;
+pub use status::state::{Mode, Status};

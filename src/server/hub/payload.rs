@@ -4,8 +4,8 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use tungstenite::Utf8Bytes;
 
-use super::super::frame::{Data, Frame};
 use crate::message::Value;
+use crate::server::websocket::frame::{Data, Frame};
 
 /// One message of a WebSocket. Cheap to clone: the bytes are shared.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use axum::response::Response;
 use tokio::time::Instant;
 
-use super::super::asgi::Reply;
-use super::super::connection::Connection;
-use super::super::heartbeat::LONGEST;
-use super::super::upgrade::{Stream, Upgrade};
-use super::super::websocket;
 use super::handle::Inner;
 use super::handler::Handling;
-use super::index::Member;
-use super::steps::Steps;
 use super::{Client, ClientId, Closed, Handler, Hub};
+use crate::server::asgi::connections::Connection;
+use crate::server::asgi::messages::Reply;
+use crate::server::hub::membership::index::Member;
+use crate::server::hub::status::spans::Steps;
+use crate::server::websocket::heartbeat::LONGEST;
+use crate::server::websocket::protocol as websocket;
+use crate::server::websocket::upgrade::{Stream, Upgrade};
 
 /// A member of the index for as long as it is kept. The only place that takes a member out.
 struct Stay {

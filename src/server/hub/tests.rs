@@ -11,13 +11,14 @@ use parking_lot::Mutex;
 use tokio::sync::broadcast;
 use tokio::time::{sleep, timeout};
 
-use super::super::connection::Connection;
-use super::index::Member;
-use super::{Client, ClientId, Hub, HubError, Mode, wire};
+use super::{Client, ClientId, Hub, HubError, Mode};
 use crate::error::{Error, Result};
 use crate::layer::{ChannelLayer, Delivery, Event, Receiver, Statistics};
 use crate::message::Message;
 use crate::name::ChannelName;
+use crate::server::asgi::connections::Connection;
+use crate::server::hub::membership::index::Member;
+use crate::server::hub::peers::wire;
 use crate::supervise::trap::{arm, is_armed};
 use crate::{Config, MemoryLayer, message};
 
@@ -39,7 +40,7 @@ enum Fault {
     Panics,
 }
 
-pub(in crate::server) struct Faulty {
+pub(crate) struct Faulty {
     memory: MemoryLayer,
     /// By group or channel.
     faults: Mutex<HashMap<String, Fault>>,
@@ -49,7 +50,7 @@ pub(in crate::server) struct Faulty {
 }
 
 impl Faulty {
-    pub(in crate::server) fn tell(&self, event: Event) {
+    pub(crate) fn tell(&self, event: Event) {
         self.events.send(event).unwrap();
     }
 
@@ -157,7 +158,7 @@ impl ChannelLayer for Faulty {
 }
 
 /// A layer without faults yet.
-pub(in crate::server) fn faulty() -> Arc<Faulty> {
+pub(crate) fn faulty() -> Arc<Faulty> {
     let memory = MemoryLayer::with_config(&Config::new().group_expiry(Duration::from_secs(30))).unwrap();
     let events = broadcast::channel(8).0;
     Arc::new(Faulty { memory, faults: Mutex::default(), calls: Mutex::default(), events })

@@ -14,20 +14,24 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use super::asgi::Peer;
-use super::connection::Connections;
-use super::dispatch::{dispatch, shed_on_data_loss};
-use super::http::{self, Exchanges};
-use super::interface::InterfaceServer;
-use super::limits::Gate;
-use super::listener::{Address, Listening, Stream};
-use super::options::SocketOptions;
-use super::settings::DataLoss;
-use super::shared::Shared;
-use super::status::{self, Watch};
-use super::upgrade::is_upgrade;
-use super::{gauges, handshake, transport};
 use crate::error::Result;
+use crate::server::asgi::connections::Connections;
+use crate::server::asgi::dispatch::{dispatch, shed_on_data_loss};
+use crate::server::asgi::messages::Peer;
+use crate::server::http;
+use crate::server::http::Exchanges;
+use crate::server::interface::server::InterfaceServer;
+use crate::server::interface::settings::DataLoss;
+use crate::server::interface::shared::Shared;
+use crate::server::limits::Gate;
+use crate::server::options::SocketOptions;
+use crate::server::status;
+use crate::server::status::Watch;
+use crate::server::status::gauges;
+use crate::server::transport::connection as transport;
+use crate::server::transport::listener::{Address, Listening, Stream};
+use crate::server::websocket::handshake;
+use crate::server::websocket::upgrade::is_upgrade;
 use crate::supervise::contain;
 
 /// An [`InterfaceServer`] that listens.
@@ -40,7 +44,7 @@ pub struct BoundServer {
 }
 
 impl BoundServer {
-    pub(super) fn new(server: InterfaceServer, listening: Listening) -> Self {
+    pub(crate) fn new(server: InterfaceServer, listening: Listening) -> Self {
         Self { server, address: listening.address().clone(), listening: vec![listening] }
     }
 

@@ -11,34 +11,34 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use tokio::net::ToSocketAddrs;
 
-use super::asgi::code;
-use super::bound::BoundServer;
-use super::http::HttpSettings;
-use super::listener::{Listening, Tls};
-use super::options::SocketOptions;
-use super::origin::Origins;
-use super::page::Page;
-use super::proxy::TrustedProxies;
-use super::settings::{DataLoss, Settings};
-use super::transport::Transport;
 use crate::error::{Error, Result};
 use crate::layer::ChannelLayer;
+use crate::server::asgi::messages::code;
+use crate::server::http::HttpSettings;
+use crate::server::interface::bound::BoundServer;
+use crate::server::interface::settings::{DataLoss, Settings};
+use crate::server::limits::origin::Origins;
+use crate::server::options::SocketOptions;
+use crate::server::status::page::Page;
+use crate::server::transport::connection::Transport;
+use crate::server::transport::listener::{Listening, Tls};
+use crate::server::transport::proxy::TrustedProxies;
 
 /// An interface server: takes clients' connections and exchanges ASGI messages with an application behind a channel
-/// layer. See the [module](super) for how it works.
+/// layer. See the [module](crate::server) for how it works.
 #[must_use]
 pub struct InterfaceServer {
-    pub(super) layer: Arc<dyn ChannelLayer>,
-    pub(super) settings: Settings,
-    pub(super) http: HttpSettings,
-    pub(super) transport: Transport,
-    pub(super) origins: Origins,
-    pub(super) proxies: TrustedProxies,
-    pub(super) root_path: ByteString,
-    pub(super) pages: HashMap<String, Page>,
-    pub(super) routes: Router,
-    pub(super) status_page: bool,
-    pub(super) trace: bool,
+    pub(crate) layer: Arc<dyn ChannelLayer>,
+    pub(crate) settings: Settings,
+    pub(crate) http: HttpSettings,
+    pub(crate) transport: Transport,
+    pub(crate) origins: Origins,
+    pub(crate) proxies: TrustedProxies,
+    pub(crate) root_path: ByteString,
+    pub(crate) pages: HashMap<String, Page>,
+    pub(crate) routes: Router,
+    pub(crate) status_page: bool,
+    pub(crate) trace: bool,
 }
 
 impl InterfaceServer {

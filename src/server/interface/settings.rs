@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::asgi::code;
-use super::options::SocketOptions;
+use crate::server::asgi::messages::code;
+use crate::server::options::SocketOptions;
 
 /// What an interface server does with its sockets when the layer came back without its data, so that their groups are
 /// gone.

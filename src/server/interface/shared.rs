@@ -10,19 +10,19 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::asgi::trace_of;
-use super::connection::Connections;
-use super::http::{Exchanges, HttpSettings};
-use super::limits::Gate;
-use super::origin::Origins;
-use super::page::Page;
-use super::proxy::TrustedProxies;
-use super::settings::Settings;
-use super::status::{Tally, Watch};
-use super::transport::Transport;
 use crate::backoff::send_waiting;
 use crate::layer::ChannelLayer;
 use crate::message::Message;
+use crate::server::asgi::connections::Connections;
+use crate::server::asgi::messages::trace_of;
+use crate::server::http::{Exchanges, HttpSettings};
+use crate::server::interface::settings::Settings;
+use crate::server::limits::Gate;
+use crate::server::limits::origin::Origins;
+use crate::server::status::page::Page;
+use crate::server::status::{Tally, Watch};
+use crate::server::transport::connection::Transport;
+use crate::server::transport::proxy::TrustedProxies;
 use crate::trace::{self, TraceParent};
 
 pub(crate) struct Shared {

@@ -15,7 +15,6 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error as ClientError, Message as Frame};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-use super::{InterfaceServer, SocketOptions};
 use crate::capacity::CapacityRule;
 use crate::config::Config;
 use crate::error::Result;
@@ -23,6 +22,7 @@ use crate::layer::ChannelLayer;
 use crate::memory::MemoryLayer;
 use crate::message;
 use crate::message::Message;
+use crate::server::{InterfaceServer, SocketOptions};
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 

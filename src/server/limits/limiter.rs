@@ -12,7 +12,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
-use super::super::options::SocketOptions;
+use crate::server::options::SocketOptions;
 
 /// Counts the sockets of this process against the limits.
 #[derive(Debug)]

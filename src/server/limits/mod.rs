@@ -1,8 +1,9 @@
 //! What clients may take: sockets, addresses, handshakes, and the pace of their messages.
 
-mod gate;
-mod pace;
+mod limiter;
+pub(crate) mod origin;
+mod rate;
 
-pub use gate::Refused;
-pub(crate) use gate::{Admission, Gate};
-pub(crate) use pace::{Pace, TooFast};
+pub use limiter::Refused;
+pub(crate) use limiter::{Admission, Gate};
+pub(crate) use rate::{Pace, TooFast};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
-use super::super::options::SocketOptions;
+use crate::server::options::SocketOptions;
 
 /// The limits of one socket. Without limits it takes no memory to speak of.
 #[derive(Debug, Default)]

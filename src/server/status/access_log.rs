@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::streams::Progress;
+use crate::server::transport::streams::Progress;
 
 /// The target of the lines, for filters.
 const TARGET: &str = "channel_layer::access";

@@ -34,25 +34,25 @@ impl Tally {
         self.0[count as usize].fetch_add(more as u64, Ordering::Relaxed);
     }
 
-    pub(super) fn totals(&self) -> Totals {
+    pub(crate) fn totals(&self) -> Totals {
         Totals(array::from_fn(|at| self.0[at].load(Ordering::Relaxed)))
     }
 }
 
 /// All counts at one time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Totals([u64; COUNTS]);
+pub(crate) struct Totals([u64; COUNTS]);
 
 impl Totals {
-    pub(super) fn of(&self, count: Count) -> u64 {
+    pub(crate) fn of(&self, count: Count) -> u64 {
         self.0[count as usize]
     }
 
-    pub(super) fn handshakes(&self) -> u64 {
+    pub(crate) fn handshakes(&self) -> u64 {
         [Count::Accepted, Count::Refused, Count::TimedOut, Count::Turned].map(|count| self.of(count)).iter().sum()
     }
 
-    pub(super) fn responses(&self) -> u64 {
+    pub(crate) fn responses(&self) -> u64 {
         let counts = [Count::Succeeded, Count::Redirected, Count::ClientError, Count::ServerError];
         counts.map(|count| self.of(count)).iter().sum()
     }

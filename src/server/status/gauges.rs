@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::interval;
 
-use super::connection::{Connections, QueueDepths};
+use crate::server::asgi::connections::{Connections, QueueDepths};
 use crate::supervise::contain;
 
 /// How often an exporter may see something new.

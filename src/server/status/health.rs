@@ -25,7 +25,7 @@ const SECONDS: [f64; 14] =
 const COUNTS: [f64; 9] = [1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 1000.0];
 
 /// Routes for those who watch over this process and its `layer`; mount them with
-/// [`InterfaceServer::routes`](super::InterfaceServer::routes), or in any axum program.
+/// [`InterfaceServer::routes`](crate::server::InterfaceServer::routes), or in any axum program.
 ///
 /// | path | answer |
 /// |---|---|

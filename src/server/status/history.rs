@@ -2,27 +2,27 @@
 
 use std::collections::VecDeque;
 
-use super::tally::Totals;
+use crate::server::status::counters::Totals;
 
 /// How many seconds are kept.
-pub(super) const SECONDS: usize = 120;
+pub(crate) const SECONDS: usize = 120;
 /// Over how many of the last seconds a rate is taken.
 const RATE_OVER: usize = 10;
 
 /// What the server looked like at one second.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Sample {
-    pub(super) totals: Totals,
-    pub(super) connections: usize,
+pub(crate) struct Sample {
+    pub(crate) totals: Totals,
+    pub(crate) connections: usize,
 }
 
 #[derive(Clone, Debug, Default)]
-pub(super) struct History {
+pub(crate) struct History {
     samples: VecDeque<Sample>,
 }
 
 impl History {
-    pub(super) fn add(&mut self, sample: Sample) {
+    pub(crate) fn add(&mut self, sample: Sample) {
         // One more than seconds: a rate needs two.
         if self.samples.len() > SECONDS {
             self.samples.pop_front();
@@ -31,7 +31,7 @@ impl History {
     }
 
     /// How much a total grew per second lately.
-    pub(super) fn rate(&self, of: impl Fn(&Totals) -> u64) -> f64 {
+    pub(crate) fn rate(&self, of: impl Fn(&Totals) -> u64) -> f64 {
         let span = RATE_OVER.min(self.samples.len().saturating_sub(1));
         let (Some(last), Some(first)) = (self.samples.back(), self.samples.iter().rev().nth(span)) else { return 0.0 };
         let grown = of(&last.totals).saturating_sub(of(&first.totals));
@@ -42,21 +42,21 @@ impl History {
     }
 
     /// By how much a total grew in each second, the oldest first.
-    pub(super) fn growth(&self, of: impl Fn(&Totals) -> u64) -> Vec<u64> {
+    pub(crate) fn growth(&self, of: impl Fn(&Totals) -> u64) -> Vec<u64> {
         let totals = self.samples.iter().map(|sample| of(&sample.totals));
         totals.clone().zip(totals.skip(1)).map(|(before, after)| after.saturating_sub(before)).collect()
     }
 
     /// The sockets at each second, the oldest first.
-    pub(super) fn connections(&self) -> Vec<u64> {
+    pub(crate) fn connections(&self) -> Vec<u64> {
         self.samples.iter().map(|sample| sample.connections as u64).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tally::{Count, Tally};
     use super::*;
+    use crate::server::status::counters::{Count, Tally};
 
     #[test]
     fn a_rate_is_that_of_the_last_seconds() {

@@ -1,7 +1,11 @@
 //! The status page: what an operator wants to see of one interface server at a glance.
 
+pub(crate) mod access_log;
+mod counters;
+pub(crate) mod gauges;
+pub(crate) mod health;
 mod history;
-mod tally;
+pub(crate) mod page;
 pub(crate) mod view;
 mod watch;
 
@@ -9,10 +13,10 @@ use axum::http::Method;
 use axum::response::Response;
 use bytes::Bytes;
 
-use super::page::Page;
-use super::shared::Shared;
+use crate::server::interface::shared::Shared;
+use crate::server::status::page::Page;
 
-pub(crate) use tally::{Count, Tally};
+pub(crate) use counters::{Count, Tally};
 pub(crate) use watch::Watch;
 
 /// Where the page is, and what it loads.

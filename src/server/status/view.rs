@@ -4,14 +4,14 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::history::SECONDS;
-use super::tally::{Count, Totals};
 use super::watch::{Health, Shard, View};
-use crate::server::connection::QueueDepths;
+use crate::server::asgi::connections::QueueDepths;
+use crate::server::status::counters::{Count, Totals};
 
 const WIDTH: u64 = 240;
 const HEIGHT: u64 = 48;
 
-pub(super) fn render(view: &View) -> String {
+pub(crate) fn render(view: &View) -> String {
     let mut page = String::with_capacity(16 * 1024);
     // Writing to a string does not fail.
     let _ = write(&mut page, view);

@@ -8,10 +8,10 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::history::{History, Sample};
-use super::tally::Totals;
 use crate::layer::{ChannelLayer, Event, Statistics};
-use crate::server::connection::QueueDepths;
-use crate::server::shared::Shared;
+use crate::server::asgi::connections::QueueDepths;
+use crate::server::interface::shared::Shared;
+use crate::server::status::counters::Totals;
 use crate::supervise::{contain, contained};
 
 /// How often the layer is asked, and for how long after a view.
@@ -42,13 +42,13 @@ struct State {
 
 /// What the layer has answered last.
 #[derive(Clone, Debug, Default)]
-pub(super) struct LayerState {
-    pub(super) health: Health,
-    pub(super) channels: Vec<(String, Statistics)>,
+pub(crate) struct LayerState {
+    pub(crate) health: Health,
+    pub(crate) channels: Vec<(String, Statistics)>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Health {
+pub(crate) enum Health {
     /// It has not been asked lately.
     #[default]
     Unknown,
@@ -58,26 +58,26 @@ pub(super) enum Health {
 
 /// What became of a server of the layer since the start.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Shard {
-    pub(super) up: bool,
-    pub(super) since: Instant,
-    pub(super) outages: u32,
-    pub(super) data_losses: u32,
-    pub(super) reads_interrupted: u32,
+pub(crate) struct Shard {
+    pub(crate) up: bool,
+    pub(crate) since: Instant,
+    pub(crate) outages: u32,
+    pub(crate) data_losses: u32,
+    pub(crate) reads_interrupted: u32,
 }
 
 /// All that the page shows.
 #[derive(Debug)]
-pub(super) struct View {
-    pub(super) uptime: Duration,
-    pub(super) leaving: bool,
-    pub(super) connections: usize,
-    pub(super) requests: usize,
-    pub(super) queues: QueueDepths,
-    pub(super) totals: Totals,
-    pub(super) history: History,
-    pub(super) layer: LayerState,
-    pub(super) shards: BTreeMap<usize, Shard>,
+pub(crate) struct View {
+    pub(crate) uptime: Duration,
+    pub(crate) leaving: bool,
+    pub(crate) connections: usize,
+    pub(crate) requests: usize,
+    pub(crate) queues: QueueDepths,
+    pub(crate) totals: Totals,
+    pub(crate) history: History,
+    pub(crate) layer: LayerState,
+    pub(crate) shards: BTreeMap<usize, Shard>,
 }
 
 impl Watch {
@@ -85,7 +85,7 @@ impl Watch {
         Self { begun: Instant::now(), state: Mutex::default() }
     }
 
-    pub(super) fn look(&self, shared: &Shared) -> View {
+    pub(crate) fn look(&self, shared: &Shared) -> View {
         let mut state = self.state.lock();
         state.viewed = Some(Instant::now());
         View {

@@ -22,18 +22,19 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
-use super::access_log::{Entry, Tracked};
-use super::asgi::Peer;
-use super::chunked;
-use super::content;
-use super::heartbeat::LONGEST;
-use super::linger::linger;
-use super::listener::{Stream, Tls, is_http2};
-use super::request::normalize;
-use super::shared::Shared;
-use super::status::{self, Count};
-use super::streams::{Progress, Streams};
-use super::unwritten::Unwritten;
+use crate::server::asgi::messages::Peer;
+use crate::server::http::chunked;
+use crate::server::http::content;
+use crate::server::http::request::normalize;
+use crate::server::interface::shared::Shared;
+use crate::server::status;
+use crate::server::status::Count;
+use crate::server::status::access_log::{Entry, Tracked};
+use crate::server::transport::linger::linger;
+use crate::server::transport::listener::{Stream, Tls, is_http2};
+use crate::server::transport::pending_writes::Unwritten;
+use crate::server::transport::streams::{Progress, Streams};
+use crate::server::websocket::heartbeat::LONGEST;
 
 /// For how long nothing has to be written before a connection without requests ends in a shutdown.
 const LAST_BYTES: Duration = Duration::from_millis(500);

@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use axum::http::HeaderMap;
 use ipnet::IpNet;
 
-use super::asgi::Peer;
 use crate::error::{Error, Result};
+use crate::server::asgi::messages::Peer;
 
 /// The proxies before an interface server, by address.
 ///

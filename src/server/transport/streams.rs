@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::task_local;
 use tokio::time::sleep;
 
-use super::lost;
+use crate::server::asgi::lost;
 
 task_local! {
     static PROGRESS: Progress;

@@ -10,7 +10,7 @@ use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, OpCode};
 
-use super::asgi::code::{BAD_GATEWAY, TRY_AGAIN_LATER};
+use crate::server::asgi::messages::code::{BAD_GATEWAY, TRY_AGAIN_LATER};
 
 /// The longest head of a frame, and a code at the beginning of its payload.
 const LONGEST: usize = 14 + 2;

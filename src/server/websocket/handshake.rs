@@ -7,14 +7,14 @@ use axum::http::StatusCode;
 use axum::http::header::ORIGIN;
 use axum::response::{IntoResponse, Response};
 
-use super::asgi::{Peer, Reply, decode_path};
-use super::heartbeat::LONGEST;
-use super::session::{Decision, Session};
-use super::shared::Shared;
-use super::status::Count;
-use super::upgrade::Upgrade;
-use super::websocket;
 use crate::error::Error;
+use crate::server::asgi::messages::{Peer, Reply, decode_path};
+use crate::server::asgi::session::{Decision, Session};
+use crate::server::interface::shared::Shared;
+use crate::server::status::Count;
+use crate::server::websocket::heartbeat::LONGEST;
+use crate::server::websocket::protocol as websocket;
+use crate::server::websocket::upgrade::Upgrade;
 
 /// Answers a request for a WebSocket, and counts how.
 pub(crate) async fn answer(shared: Arc<Shared>, peer: Peer, request: Request) -> Response {

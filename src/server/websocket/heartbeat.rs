@@ -5,7 +5,7 @@ use std::time::Duration;
 use rand::Rng;
 use tokio::time::Instant;
 
-use super::options::SocketOptions;
+use crate::server::options::SocketOptions;
 
 /// Longer times count as this: a year is for ever, and can be added to an instant.
 pub(crate) const LONGEST: Duration = Duration::from_hours(365 * 24);

@@ -3,7 +3,7 @@
 //! One task holds the socket. Reading and writing go on beside each other in it, so that a client that does not read
 //! is still heard, and a frame that waits for room on its channel holds up nothing but the frames after it.
 
-mod signs;
+mod signals;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -18,15 +18,15 @@ use tokio::time::{Instant, timeout};
 use tungstenite::error::{Error as Fault, ProtocolError};
 use tungstenite::{Message, Utf8Bytes};
 
-use super::asgi::{Reply, code};
-use super::frame::Data;
-use super::limits::TooFast;
-use super::lost::Lost;
-use super::options::SocketOptions;
-use super::queue::{Ending, Queue};
-use super::socket::{ReadFault, Socket};
 use crate::drops;
-use signs::Signs;
+use crate::server::asgi::lost::Lost;
+use crate::server::asgi::messages::{Reply, code};
+use crate::server::limits::TooFast;
+use crate::server::options::SocketOptions;
+use crate::server::websocket::frame::Data;
+use crate::server::websocket::queue::{Ending, Queue};
+use crate::server::websocket::socket::{ReadFault, Socket};
+use signals::Signs;
 use writer::Writer;
 
 /// Who gets what a client sends.

@@ -5,11 +5,12 @@ use std::collections::VecDeque;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::asgi::{Reply, code};
-use super::lost::{self, Lost};
-use super::options::{QueueLimits, SlowConsumer, SocketOptions};
-use super::socket::FRAMES_AT_ONCE;
 use crate::drops;
+use crate::server::asgi::lost;
+use crate::server::asgi::lost::Lost;
+use crate::server::asgi::messages::{Reply, code};
+use crate::server::options::{QueueLimits, SlowConsumer, SocketOptions};
+use crate::server::websocket::socket::FRAMES_AT_ONCE;
 
 /// What a socket takes at once is in memory beside the queue.
 const BYTES_AT_ONCE: usize = 256 * 1024;
@@ -219,8 +220,8 @@ fn cost(reply: &Reply) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::frame::Data;
     use super::*;
+    use crate::server::websocket::frame::Data;
 
     /// Of so many bytes in memory.
     fn reply(cost: usize) -> Reply {

@@ -16,11 +16,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext};
 use tungstenite::{Error, Message, Utf8Bytes};
 
-use super::frame::Frame;
-use super::gateway_code::GatewayCode;
-use super::limits::{Pace, TooFast};
-use super::linger::poll_discard;
-use super::options::SocketOptions;
+use crate::server::limits::{Pace, TooFast};
+use crate::server::options::SocketOptions;
+use crate::server::transport::linger::poll_discard;
+use crate::server::websocket::frame::Frame;
+use crate::server::websocket::gateway_code::GatewayCode;
 
 /// Held by every socket, most of which are idle. tungstenite's default is 128 KiB.
 const READ_BUFFER: usize = 4 * 1024;
@@ -312,8 +312,8 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
     use tokio_tungstenite::WebSocketStream;
 
-    use super::super::frame::Data;
     use super::*;
+    use crate::server::websocket::frame::Data;
 
     /// A socket over a pipe that takes a few bytes at a time, and its client.
     async fn connected(pipe: usize) -> (Socket<DuplexStream>, WebSocketStream<DuplexStream>) {

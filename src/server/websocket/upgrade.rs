@@ -17,9 +17,9 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tungstenite::handshake::derive_accept_key;
 
-use super::asgi::{subprotocols, trace_of};
-use super::host;
-use super::request::{is, list};
+use crate::server::asgi::messages::{subprotocols, trace_of};
+use crate::server::http::host;
+use crate::server::http::request::{is, list};
 use crate::trace::TraceParent;
 
 /// The byte stream below an open socket.

@@ -1,9 +1,9 @@
 //! What concerns all connections of a hub, or any of them by its channel.
 
-use super::super::asgi::Reply;
-use super::super::queue::{Pushed, Queue};
-use super::Connections;
 use crate::name::{ChannelName, InvalidName};
+use crate::server::asgi::connections::Connections;
+use crate::server::asgi::messages::Reply;
+use crate::server::websocket::queue::{Pushed, Queue};
 
 /// What waits for the clients of this process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

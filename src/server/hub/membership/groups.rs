@@ -10,9 +10,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::names::Audience;
 use crate::backoff::Backoff;
 use crate::error::Error;
+use crate::server::hub::names::Audience;
 
 /// Changes under way that clients wait for.
 const WANTED_AT_ONCE: usize = 256;
@@ -270,8 +270,8 @@ impl Groups {
 
 #[cfg(test)]
 mod tests {
-    use super::super::names::Kind;
     use super::*;
+    use crate::server::hub::names::Kind;
 
     const EVERY: Duration = Duration::from_hours(1);
 

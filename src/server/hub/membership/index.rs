@@ -17,9 +17,9 @@ use std::sync::Arc;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
-use super::super::asgi::Reply;
-use super::super::queue::{Pushed, Queue};
-use super::names::{Audience, Kind};
+use crate::server::asgi::messages::Reply;
+use crate::server::hub::names::{Audience, Kind};
+use crate::server::websocket::queue::{Pushed, Queue};
 use member::Place;
 
 /// All crowds of this process.

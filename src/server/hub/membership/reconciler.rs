@@ -14,11 +14,11 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::groups::{Groups, Held, Outcome, Settled, Task, Waiting};
-use super::index::Index;
-use super::names::{Audience, Names};
 use crate::error::{Error, Result};
 use crate::layer::ChannelLayer;
+use crate::server::hub::membership::groups::{Groups, Held, Outcome, Settled, Task, Waiting};
+use crate::server::hub::membership::index::Index;
+use crate::server::hub::names::{Audience, Names};
 use crate::supervise::{contain, contained};
 
 /// The task that changes memberships.

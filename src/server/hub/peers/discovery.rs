@@ -9,12 +9,12 @@ use tokio_util::sync::CancellationToken;
 
 use parking_lot::Mutex;
 
-use super::keeper::{Keeper, LEAVE_WITHIN, renewal};
-use super::names::Names;
-use super::presence::{LEASE, LOOK_EVERY, Look, Presence};
-use super::wire;
 use crate::error::{Error, Result};
 use crate::layer::{ChannelLayer, Event};
+use crate::server::hub::membership::reconciler::{Keeper, LEAVE_WITHIN, renewal};
+use crate::server::hub::names::Names;
+use crate::server::hub::peers::presence::{LEASE, LOOK_EVERY, Look, Presence};
+use crate::server::hub::peers::wire;
 use crate::supervise::contained;
 
 pub(crate) struct Others {

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::super::asgi::ReplyReader;
-use super::super::connection::BATCH;
-use super::super::lost::Lost;
-use super::handle::Inner;
-use super::names::Kind;
-use super::wire::{self, Address, Letter};
 use crate::drops::{self, DropReason};
 use crate::layer::Delivery;
+use crate::server::asgi::connections::BATCH;
+use crate::server::asgi::lost::Lost;
+use crate::server::asgi::messages::ReplyReader;
+use crate::server::hub::handle::Inner;
+use crate::server::hub::names::Kind;
+use crate::server::hub::peers::wire;
+use crate::server::hub::peers::wire::{Address, Letter};
 use crate::steady::SteadyReceiver;
 use crate::supervise::contain;
 

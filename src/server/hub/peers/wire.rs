@@ -1,10 +1,10 @@
 //! What the processes of a hub tell each other, as messages of the layer.
 
-use super::super::asgi::{Reply, ReplyReader};
-use super::Payload;
-use super::names::Kind;
 use crate::message;
 use crate::message::{Message, Value};
+use crate::server::asgi::messages::{Reply, ReplyReader};
+use crate::server::hub::Payload;
+use crate::server::hub::names::Kind;
 use crate::trace::{self, TraceParent};
 
 /// A message of another process.

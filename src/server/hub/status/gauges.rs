@@ -5,9 +5,10 @@ use std::sync::Arc;
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
-use super::super::gauges::{self, EVERY};
-use super::handle::Inner;
-use super::names::Kind;
+use crate::server::hub::handle::Inner;
+use crate::server::hub::names::Kind;
+use crate::server::status::gauges;
+use crate::server::status::gauges::EVERY;
 use crate::supervise::contain;
 
 /// Sets the gauges until `stop`, and to zero then.

@@ -8,9 +8,11 @@ use axum::extract::State;
 use axum::http::Method;
 use axum::routing::get;
 
-use super::super::status::view::{self, thousands};
-use super::super::status::{self, PATH, STYLE_PATH};
-use super::{Hub, Mode, Status};
+use crate::server::hub::{Hub, Mode, Status};
+use crate::server::status;
+use crate::server::status::view;
+use crate::server::status::view::thousands;
+use crate::server::status::{PATH, STYLE_PATH};
 
 /// How many rooms are shown, the largest first.
 const ROOMS: usize = 20;

@@ -4,7 +4,7 @@ use std::future::Future;
 
 use futures_util::future::Either;
 
-use super::ClientId;
+use crate::server::hub::ClientId;
 use crate::trace::TraceParent;
 
 /// The step of a message to clients, if who sends it is at a place in a trace.

@@ -1,7 +1,7 @@
 //! How a hub stands.
 
-use super::super::connection::QueueDepths;
-use super::super::options::SocketOptions;
+use crate::server::asgi::connections::QueueDepths;
+use crate::server::options::SocketOptions;
 
 /// Figures of a hub in this process.
 #[derive(Clone, Debug)]

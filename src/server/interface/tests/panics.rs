@@ -2,11 +2,11 @@
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::*;
 use crate::layer::Event;
-use crate::server::connection::Connections;
-use crate::server::gauges;
+use crate::server::asgi::connections::Connections;
 use crate::server::hub::tests::faulty;
+use crate::server::interface::tests::*;
+use crate::server::status::gauges;
 use crate::supervise::trap::{arm, is_armed};
 
 async fn sprung() {

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener;
 
 use filedescriptor::FileDescriptor;
 
-use super::Listening;
+use crate::server::transport::listener::Listening;
 
 /// The first file descriptor that is passed on (`sd_listen_fds(3)`).
 const FIRST: RawFd = 3;

@@ -15,11 +15,11 @@ use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream, ToSocketAddrs, UnixListener, UnixStream};
 use tokio::time::sleep;
 
-use self::unix::SocketFile;
-use super::asgi::Peer;
+use crate::server::asgi::messages::Peer;
+use crate::server::transport::listener::unix::SocketFile;
 
-pub(crate) use self::tls::is_http2;
-pub use self::tls::{InvalidTls, Tls};
+pub(crate) use crate::server::transport::listener::tls::is_http2;
+pub use crate::server::transport::listener::tls::{InvalidTls, Tls};
 
 /// How long nothing is accepted when there are no file descriptors left, or the system fails otherwise.
 const PAUSE: Duration = Duration::from_millis(500);

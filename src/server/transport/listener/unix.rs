@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::net::UnixListener;
 
-use super::{Address, Listener, Listening};
+use crate::server::transport::listener::{Address, Listener, Listening};
 
 impl Listening {
     /// Listens on a unix socket. A socket that nobody listens on any more is replaced, anything else at `path` is an
@@ -35,7 +35,7 @@ fn remove_if_abandoned(path: &Path) -> io::Result<()> {
 
 /// The file of a socket, removed with it unless another process has put its own in the place.
 #[derive(Debug)]
-pub(super) struct SocketFile {
+pub(crate) struct SocketFile {
     path: PathBuf,
     inode: (u64, u64),
 }

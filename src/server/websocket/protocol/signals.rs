@@ -6,23 +6,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Notify;
 
 #[derive(Debug, Default)]
-pub(super) struct Signs {
+pub(crate) struct Signs {
     /// Something came from the client since this was last looked at.
-    pub(super) heard: AtomicBool,
+    pub(crate) heard: AtomicBool,
     /// What came last is being passed on, and nothing more is read until that is done. A client is not silent meanwhile.
     busy: AtomicBool,
     /// A close frame was sent; what still comes is not for the application.
-    pub(super) closing: AtomicBool,
+    pub(crate) closing: AtomicBool,
     /// A ping came, and its pong waits to be written.
-    pub(super) pinged: Notify,
+    pub(crate) pinged: Notify,
     /// The pong has been written.
-    pub(super) ponged: Notify,
+    pub(crate) ponged: Notify,
     /// The connection is over, and nothing more has to be read.
-    pub(super) over: Notify,
+    pub(crate) over: Notify,
 }
 
 impl Signs {
-    pub(super) async fn busy_with<T>(&self, passing: impl Future<Output = T>) -> T {
+    pub(crate) async fn busy_with<T>(&self, passing: impl Future<Output = T>) -> T {
         self.busy.store(true, Ordering::Relaxed);
         let passed = passing.await;
         self.busy.store(false, Ordering::Relaxed);
@@ -30,7 +30,7 @@ impl Signs {
     }
 
     /// Whether the client counts as alive since this was last asked.
-    pub(super) fn is_alive(&self) -> bool {
+    pub(crate) fn is_alive(&self) -> bool {
         self.heard.swap(false, Ordering::Relaxed) || self.busy.load(Ordering::Relaxed)
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::*;
-use crate::server::frame::Frame;
+use crate::server::websocket::frame::Frame;
+use crate::server::websocket::protocol::*;
 
 /// What frames of the server begin with.
 const TEXT: u8 = 0x81;

@@ -10,15 +10,16 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-use super::signs::Signs;
-use super::{Closing, End};
 use crate::drops;
-use crate::server::asgi::{Reply, code};
-use crate::server::heartbeat::{Beat, Heartbeat, LONGEST};
-use crate::server::lost::{self, Lost};
+use crate::server::asgi::lost;
+use crate::server::asgi::lost::Lost;
+use crate::server::asgi::messages::{Reply, code};
 use crate::server::options::SocketOptions;
-use crate::server::queue::Queue;
-use crate::server::socket::Socket;
+use crate::server::websocket::heartbeat::{Beat, Heartbeat, LONGEST};
+use crate::server::websocket::protocol::signals::Signs;
+use crate::server::websocket::protocol::{Closing, End};
+use crate::server::websocket::queue::Queue;
+use crate::server::websocket::socket::Socket;
 
 const TOO_SLOW: Closing = Closing { code: code::TRY_AGAIN_LATER, reason: "too slow" };
 const EXPIRED: Closing = Closing { code: code::GOING_AWAY, reason: "the session is over" };
@@ -26,7 +27,7 @@ const EXPIRED: Closing = Closing { code: code::GOING_AWAY, reason: "the session 
 /// How long a client that does not read may take for the close frame.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
-pub(super) struct Writer<'a, Stream> {
+pub(crate) struct Writer<'a, Stream> {
     socket: &'a Mutex<Socket<Stream>>,
     queue: &'a Queue,
     signs: &'a Signs,
@@ -41,7 +42,7 @@ pub(super) struct Writer<'a, Stream> {
 }
 
 impl<'a, Stream: AsyncRead + AsyncWrite + Unpin> Writer<'a, Stream> {
-    pub(super) fn new(
+    pub(crate) fn new(
         socket: &'a Mutex<Socket<Stream>>,
         queue: &'a Queue,
         signs: &'a Signs,
@@ -52,7 +53,7 @@ impl<'a, Stream: AsyncRead + AsyncWrite + Unpin> Writer<'a, Stream> {
         Self { socket, queue, signs, heartbeat, options, closing: None, pong: false, ping: false }
     }
 
-    pub(super) fn feed(&mut self, reply: Reply) {
+    pub(crate) fn feed(&mut self, reply: Reply) {
         if let Some(trace) = reply.trace {
             trace.tell("written to the socket", "");
         }
@@ -63,7 +64,7 @@ impl<'a, Stream: AsyncRead + AsyncWrite + Unpin> Writer<'a, Stream> {
     }
 
     /// Writes replies and pings until the connection has to end; then says goodbye if somebody may hear it.
-    pub(super) async fn run(&mut self) -> End {
+    pub(crate) async fn run(&mut self) -> End {
         let Err(end) = self.write().await;
         self.signs.closing.store(true, Ordering::Relaxed);
         self.signs.ponged.notify_one();
@@ -169,7 +170,7 @@ impl<'a, Stream: AsyncRead + AsyncWrite + Unpin> Writer<'a, Stream> {
     }
 
     /// Ends a connection whose reading side came to its end first: the closing handshake is completed, for a moment.
-    pub(super) async fn finish(&mut self, end: &End) {
+    pub(crate) async fn finish(&mut self, end: &End) {
         if *end == End::Lost {
             return;
         }

@@ -5,28 +5,28 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::super::super::queue::Queue;
-use super::super::names::Audience;
+use crate::server::hub::names::Audience;
+use crate::server::websocket::queue::Queue;
 
 /// A connection as rooms and users see it.
 #[derive(Debug)]
 pub(crate) struct Member {
-    pub(super) id: u64,
-    pub(super) queue: Arc<Queue>,
+    pub(crate) id: u64,
+    pub(crate) queue: Arc<Queue>,
     /// Held for a change of place, never across an await.
-    pub(super) places: Mutex<Places>,
+    pub(crate) places: Mutex<Places>,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Places {
-    pub(super) departed: bool,
-    pub(super) rooms: HashMap<Arc<str>, Place>,
-    pub(super) user: Option<(Arc<str>, Place)>,
+pub(crate) struct Places {
+    pub(crate) departed: bool,
+    pub(crate) rooms: HashMap<Arc<str>, Place>,
+    pub(crate) user: Option<(Arc<str>, Place)>,
 }
 
 /// Whether a member stays where it is.
 #[derive(Debug)]
-pub(super) enum Place {
+pub(crate) enum Place {
     /// Whatever becomes of further calls.
     Taken,
     /// If one of the calls that share this and wait for messages to come there succeeds.
@@ -34,7 +34,7 @@ pub(super) enum Place {
 }
 
 impl Place {
-    pub(super) fn new(subscribed: bool) -> Self {
+    pub(crate) fn new(subscribed: bool) -> Self {
         if subscribed { Self::Taken } else { Self::Awaited(Arc::default()) }
     }
 
@@ -50,7 +50,7 @@ impl Place {
     }
 
     /// Whether this is the place that those who share `shared` wait for.
-    pub(super) fn is_of(&self, shared: &Arc<()>) -> bool {
+    pub(crate) fn is_of(&self, shared: &Arc<()>) -> bool {
         matches!(self, Self::Awaited(awaited) if Arc::ptr_eq(awaited, shared))
     }
 }
@@ -78,12 +78,12 @@ impl Member {
 pub(crate) struct Entry {
     pub(crate) audience: Audience,
     /// Shared by the calls on which it depends whether the member stays.
-    pub(super) shared: Option<Arc<()>>,
+    pub(crate) shared: Option<Arc<()>>,
 }
 
 impl Entry {
     /// A call enters a place, and waits if messages do not come there yet.
-    pub(super) fn into(audience: Audience, place: &mut Place, subscribed: bool) -> Option<Self> {
+    pub(crate) fn into(audience: Audience, place: &mut Place, subscribed: bool) -> Option<Self> {
         let shared = place.enter(subscribed);
         (!subscribed).then_some(Self { audience, shared })
     }

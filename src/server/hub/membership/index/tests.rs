@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::super::super::frame::Data;
-use super::super::super::options::SocketOptions;
-use super::*;
+use crate::server::hub::membership::index::*;
+use crate::server::options::SocketOptions;
+use crate::server::websocket::frame::Data;
 
 const MEMBERS: usize = 4;
 const NAMES: [&str; 3] = ["a", "b", "c"];

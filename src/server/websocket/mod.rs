@@ -1,0 +1,13 @@
+//! WebSockets: the handshake, frames, and the protocol of one open socket.
+//!
+//! [`upgrade`] checks the request and answers it, [`protocol`] runs the open socket, and [`queue`] holds the frames that wait
+//! for one client. An encoded [`frame`] is shared by all sockets that it goes to.
+
+pub(crate) mod frame;
+pub(crate) mod gateway_code;
+pub(crate) mod handshake;
+pub(crate) mod heartbeat;
+pub(crate) mod protocol;
+pub(crate) mod queue;
+pub(crate) mod socket;
+pub(crate) mod upgrade;

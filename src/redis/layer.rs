@@ -145,7 +145,7 @@ impl RedisLayer {
             // An error would be that of its runtime.
             let _ = writing.await;
         };
-        let native = Native::new(topology.clone(), envelope.clone(), groups.clone(), quarantine, closing.clone());
+        let native = Native::new(topology.clone(), envelope.clone(), groups.clone(), quarantine);
         let readers = Readers::new(topology.places.clone(), Box::new(native), events.clone(), &work, &closing);
         upkeep.spawn(servers::drain(topology.shards.clone(), work, closing.clone(), drained.clone(), quarantined));
         upkeep.close();

@@ -174,6 +174,25 @@ pub async fn a_member_that_expires_after_the_send_still_gets_it(kind: &Kind) {
     assert_eq!(sorted_channels(&take_all(&reader, &["kind!"]).await), ["kind!returns"]);
 }
 
+pub async fn a_member_added_after_the_send_does_not_get_it_when_all_have_expired(kind: &Kind) {
+    let expiry = Duration::from_secs(2);
+    let backend = kind.start(Options { group_expiry: expiry, ..Options::default() }).await;
+    let (layer, reader) = (backend.layer(), backend.peer().await);
+    for (_, stays, _) in KINDS {
+        layer.group_add("group", stays).await.unwrap();
+    }
+    layer.group_send("group", numbered(1)).await.unwrap();
+    for (_, _, comes) in KINDS {
+        layer.group_add("group", comes).await.unwrap();
+    }
+    backend.pass(expiry + Duration::from_millis(500)).await;
+    // The layer may forget what has ended when another process adds a member.
+    reader.group_add("group", "other!a").await.unwrap();
+    for (source, _, comes) in KINDS {
+        assert!(!gets_it(&reader, source, comes).await, "{comes} became a member after the send");
+    }
+}
+
 pub async fn adding_again_renews(kind: &Kind) {
     let backend = kind.start(Options { group_expiry: Duration::from_secs(2), ..Options::default() }).await;
     let (layer, reader) = (backend.layer(), backend.peer().await);

@@ -110,6 +110,7 @@ macro_rules! tests_of {
             load::waiting_readers_are_all_served,
             membership::a_change_after_many_sends_counts_for_the_next,
             membership::a_member_added_after_the_send_does_not_get_it,
+            membership::a_member_added_after_the_send_does_not_get_it_when_all_have_expired,
             membership::a_member_added_before_the_send_gets_it,
             membership::a_member_discarded_after_the_send_still_gets_it,
             membership::a_member_discarded_before_the_send_does_not_get_it,

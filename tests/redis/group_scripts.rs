@@ -22,6 +22,7 @@ const SLACK: Duration = Duration::from_secs(30);
 
 const GROUP: usize = 0;
 const ROUTE_ENDS: usize = 1;
+const MEMBERS_KEY: usize = 2;
 const ENDS: usize = 4;
 const LEFT: usize = 5;
 
@@ -182,6 +183,25 @@ async fn versions_grow_when_the_servers_clock_was_ahead_before() {
     // The last member leaves, and the route with it; the end is remembered and keeps the versions growing.
     assert_eq!(group.discard("a").await, Some(ahead + 3));
     assert_eq!(group.add("c").await, ahead + 4);
+}
+
+#[tokio::test]
+async fn the_version_of_a_route_outlives_it() {
+    let mut group = Group::start().await;
+    group.add("a").await;
+    let last = group.add("b").await;
+    for member in ["a", "b"] {
+        group.end(member, 101 * SECOND).await;
+    }
+    // This removes the route from the group.
+    group.add_route("normal").await;
+    assert_eq!(group.route_names().await, ["normal"]);
+    assert_eq!(group.members(0).await.version, last);
+
+    let ahead = last + 1000 * SECOND;
+    #[expect(clippy::cast_precision_loss, reason = "times in microseconds are exact in a float")]
+    let () = group.connection.zadd(&group.keys()[MEMBERS_KEY], "b", ahead as f64).await.unwrap();
+    assert_eq!(group.add("c").await, ahead + 1);
 }
 
 #[tokio::test]

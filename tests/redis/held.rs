@@ -1,4 +1,5 @@
-//! Group messages that are read while the server of their group is away: they wait for it, and others pass them.
+//! Group messages that are read while the server of their group is away: they wait for it, and others wait behind them unless
+//! it stays away.
 
 use std::time::Duration;
 
@@ -77,7 +78,40 @@ impl Apart {
 }
 
 #[tokio::test]
-async fn messages_wait_for_their_group_and_others_pass_them() {
+async fn messages_of_its_channel_wait_behind_a_message_that_waits_for_its_group() {
+    let mut apart = Apart::start(|config| config).await;
+    apart.send_to_group(1).await;
+    for n in 2..20 {
+        apart.send_to_member(n).await;
+    }
+    apart.lose_group().await;
+    let mut receiver = apart.layer.receiver(&[&apart.source]).unwrap();
+    let passed = tokio::time::timeout(Duration::from_secs(1), receiver.recv()).await;
+    assert!(passed.is_err(), "{passed:?}");
+    apart.servers[0].restart();
+    for n in 1..20 {
+        apart.receives(&mut receiver, n).await;
+    }
+}
+
+#[tokio::test]
+async fn what_goes_back_keeps_its_order_around_a_message_that_waits_for_its_group() {
+    let mut apart = Apart::start(|config| config).await;
+    apart.send_to_member(1).await;
+    apart.send_to_member(2).await;
+    apart.send_to_group(3).await;
+    apart.send_to_member(4).await;
+    let sent = apart.waiting().await;
+    apart.lose_group().await;
+    let mut receiver = apart.layer.receiver(&[&apart.source]).unwrap();
+    apart.receives(&mut receiver, 1).await;
+    eventually("that all are read", async || apart.waiting().await.is_empty().then_some(())).await;
+    within(DEADLINE, "the end of the receiver", receiver.close()).await.unwrap();
+    assert_eq!(apart.waiting().await, sent[1..]);
+}
+
+#[tokio::test]
+async fn others_pass_a_message_whose_group_stays_away() {
     let mut apart = Apart::start(|config| config).await;
     apart.send_to_group(1).await;
     apart.send_to_member(2).await;
@@ -213,7 +247,7 @@ async fn closing_puts_back_in_order_what_waits_for_a_group() {
         let sent = apart.waiting().await;
         apart.lose_group().await;
         let mut receiver = apart.layer.receiver(&[&apart.source]).unwrap();
-        // Its task waits for the group of the first message, and the receiver does not wait for it.
+        // The reader has taken both, and the first waits for its group.
         let read = tokio::time::timeout(Duration::from_millis(200), receiver.recv()).await;
         assert!(read.is_err(), "{read:?}");
         let left = apart.waiting().await;

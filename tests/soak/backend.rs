@@ -1,6 +1,7 @@
 //! The kinds of layers, how a process starts each, and what each promises.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use channel_layer::django::{AsgiRedisLayer, ChannelsRedisLayer};
 use channel_layer::{
@@ -138,6 +139,7 @@ impl Backend {
         Rules {
             copies: if self == Self::PubSub { Copies::OneInEachProcess } else { Copies::One },
             order: if self == Self::Fallback { Order::UnlessCutOff } else { Order::Route },
+            groups_hold_up_for: (self == Self::NativeSharded).then_some(Duration::from_secs(5)),
             // What is published while a reader is cut off is gone.
             losses_are_told: self != Self::PubSub || plan.faults.is_empty(),
             goes_on_alone: falls_back,

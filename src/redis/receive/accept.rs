@@ -5,13 +5,13 @@ use std::task::Waker;
 
 use super::format::Sorter;
 use super::lane::Read;
+use super::parcel::Parcel;
 use super::reader::{PANICKED, Reader, TASK};
 use crate::drops::{self, DropReason};
 use crate::redis::shard::Shard;
 use crate::supervise::contained;
 
-/// Puts what was read from `shard` into the buffer. A message whose group's server is away is held: all others would have to
-/// wait behind it.
+/// Puts what was read from `shard` into the buffer. A message whose group's server is away is held.
 pub(super) async fn accept(reader: &Reader, sorter: &mut dyn Sorter, shard: &Arc<Shard>, read: Read) {
     let mut parcels = Vec::with_capacity(read.raw.len());
     for raw in read.raw {
@@ -24,36 +24,28 @@ pub(super) async fn accept(reader: &Reader, sorter: &mut dyn Sorter, shard: &Arc
             }
         }
     }
-    // What is held for the same groups comes first.
+    // What is held came before.
     ask_again(reader, sorter).await;
-    let waiters: Vec<_> = {
-        let mut state = reader.state();
-        // What goes back goes in the order in which it came.
-        let ends = state.is_closed() || reader.surroundings.closing.is_cancelled();
-        let before = state.parcels.len();
-        for parcel in parcels {
-            if parcel.is_for_unknown() && !ends {
-                state.held.push(parcel);
-            } else {
-                state.parcels.push_back(parcel);
-            }
-        }
-        (before..state.parcels.len()).map_while(|_| state.next_waiter()).collect()
-    };
-    waiters.into_iter().for_each(Waker::wake);
+    push(reader, parcels);
 }
 
-/// Asks again who messages are for that are held, and puts those of which it is known now before all others.
+/// Asks again for the members of messages that are held, and puts those messages into the buffer that need not wait any more.
 pub(super) async fn ask_again(reader: &Reader, sorter: &mut dyn Sorter) {
     let held = reader.state().held.take();
     if held.is_empty() {
         return;
     }
-    let parcels = sorter.ask_again(held).await;
+    push(reader, sorter.ask_again(held).await);
+}
+
+/// Puts parcels behind all others, and wakes consumers for those that can be taken.
+fn push(reader: &Reader, parcels: Vec<Parcel>) {
     let waiters: Vec<_> = {
         let mut state = reader.state();
         let before = state.parcels.len();
-        state.prepend(parcels);
+        for parcel in parcels {
+            state.push(parcel);
+        }
         (before..state.parcels.len()).map_while(|_| state.next_waiter()).collect()
     };
     waiters.into_iter().for_each(Waker::wake);

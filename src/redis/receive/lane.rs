@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::blocking::{read, wait_answers};
 use super::format::{Format, Popped, READ_BYTES, Raw};
+use super::held::Held;
 use super::reader::Surroundings;
 use crate::layer::Event;
 use crate::name::ChannelName;
@@ -232,6 +233,11 @@ impl Lane {
     /// Gives the connection back to those who wait for one.
     pub(super) fn release(&mut self) {
         self.connection = None;
+    }
+
+    /// Whether a held message blocks one of its channels: what a read would bring could not be handed over.
+    pub(super) fn is_blocked_by(&self, held: &Held) -> bool {
+        self.shard.is_up() && self.channels.iter().any(|channel| held.blocks(channel, &self.shard))
     }
 
     /// Whether it holds a connection.

@@ -6,7 +6,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use redis::{Cmd, RedisError, Value};
-use tokio_util::sync::CancellationToken;
 
 use super::format::{Format, Popped, READ_BYTES, Raw, SMALL_CHANNEL, Sorter, Unreadable};
 use super::parcel::Parcel;
@@ -33,8 +32,6 @@ pub(super) struct Inner {
     pub(super) envelope: Arc<Envelope>,
     pub(super) groups: Arc<Groups>,
     pub(super) quarantine: Quarantine,
-    /// Cancelled when the layer closes.
-    pub(super) closing: CancellationToken,
 }
 
 impl Native {
@@ -43,9 +40,8 @@ impl Native {
         envelope: Arc<Envelope>,
         groups: Arc<Groups>,
         quarantine: Quarantine,
-        closing: CancellationToken,
     ) -> Self {
-        Self(Arc::new(Inner { topology, envelope, groups, quarantine, closing }))
+        Self(Arc::new(Inner { topology, envelope, groups, quarantine }))
     }
 
     /// The bytes of an entry for those who have not got it.

@@ -2,6 +2,9 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::format::{Format, Raw, Unreadable};
 use super::reader::{PANICKED, TASK};
@@ -36,8 +39,10 @@ enum Content {
 
 #[derive(Debug)]
 enum To {
-    /// They could not be found out: it is there to go back.
-    Unknown,
+    /// They have not been found out since then.
+    Unknown {
+        since: Instant,
+    },
     One(ChannelName),
     /// The members that a group had. They are listed when the first of them gets it, and no sooner: the message has to be
     /// genuine before it may take memory for each.
@@ -73,7 +78,7 @@ impl Parcel {
     /// A group message whose members could not be found out.
     pub(super) fn to_unknown(shard: Arc<Shard>, source: ChannelName, entry: Entry) -> Self {
         let (expires, content) = (entry.expires, Content::Entry { entry, message: None });
-        Self { shard, source, expires, content, to: To::Unknown }
+        Self { shard, source, expires, content, to: To::Unknown { since: Instant::now() } }
     }
 
     pub(super) fn to_members(shard: Arc<Shard>, source: ChannelName, entry: Entry, members: Recipients) -> Self {
@@ -119,8 +124,8 @@ impl Parcel {
             self.to = To::Members { channels: members.list(), next: 0 };
         }
         match &mut self.to {
-            // Only a reader that ends has one here, to put it back.
-            To::Unknown | To::Group(_) => {
+            // These are held, or were listed above.
+            To::Unknown { .. } | To::Group(_) => {
                 drops::count(DropReason::ShardDown, 1);
                 Taken::Deliveries { count: 0, more: false }
             }
@@ -165,7 +170,7 @@ impl Parcel {
     /// How many recipients have not got it.
     pub(super) fn left(&self) -> usize {
         match &self.to {
-            To::Unknown | To::One(_) => 1,
+            To::Unknown { .. } | To::One(_) => 1,
             To::Group(members) => members.list().len(),
             To::Members { channels, next } => channels.len() - next,
             To::Rest { locals, .. } => locals.len(),
@@ -197,6 +202,14 @@ impl Parcel {
         }
     }
 
+    /// The name of that group.
+    pub(super) fn group_name(&self) -> Option<&str> {
+        match &self.entry()?.address {
+            Address::Group { group, .. } => Some(group),
+            _ => None,
+        }
+    }
+
     /// Notes who it is for.
     pub(super) fn address(&mut self, members: Recipients) {
         self.to = To::Group(members);
@@ -212,9 +225,12 @@ impl Parcel {
         self.shard.clock.now_ms().unwrap_or(0)
     }
 
-    /// Whether it could not be found out who it is for.
-    pub(super) fn is_for_unknown(&self) -> bool {
-        matches!(self.to, To::Unknown)
+    /// For how long its recipients have not been found out; `None` if they are known.
+    pub(super) fn unknown_for(&self) -> Option<Duration> {
+        match self.to {
+            To::Unknown { since } => Some(since.elapsed()),
+            _ => None,
+        }
     }
 
     /// Whether its channel has one reader.

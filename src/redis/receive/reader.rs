@@ -62,7 +62,7 @@ pub(super) struct Reader {
 #[derive(Default)]
 pub(super) struct State {
     pub(super) parcels: VecDeque<Parcel>,
-    /// What came too, and is for members that are not known yet.
+    /// What came later and waits for members that are not known yet.
     pub(super) held: Held,
     /// Deliveries that consumers wait for, all together.
     pub(super) wanted: usize,
@@ -234,20 +234,25 @@ impl State {
         if self.is_closed() { 0 } else { self.wanted.saturating_sub(self.parcels.len()) }
     }
 
-    /// Puts parcels before those that are there.
-    pub(super) fn prepend(&mut self, parcels: Vec<Parcel>) {
-        for parcel in parcels.into_iter().rev() {
-            if parcel.is_for_unknown() {
-                self.held.push_front(parcel);
-            } else {
-                self.parcels.push_front(parcel);
-            }
+    /// Puts a parcel behind all others of its channel. It is held if its recipients are not known, or if it has to wait behind
+    /// one that is held.
+    pub(super) fn push(&mut self, parcel: Parcel) {
+        if parcel.unknown_for().is_some() || self.held.holds_back(&parcel) {
+            self.held.push(parcel);
+        } else {
+            self.parcels.push_back(parcel);
         }
     }
 
-    /// Takes out all parcels: those that were held have been here for longer.
+    /// Puts parcels before those that are there.
+    pub(super) fn prepend(&mut self, parcels: Vec<Parcel>) {
+        let behind = self.take_all();
+        parcels.into_iter().chain(behind).for_each(|parcel| self.push(parcel));
+    }
+
+    /// Takes out all parcels, those of each channel in their order: what is held came later.
     pub(super) fn take_all(&mut self) -> Vec<Parcel> {
-        self.held.take().into_iter().chain(std::mem::take(&mut self.parcels)).collect()
+        std::mem::take(&mut self.parcels).into_iter().chain(self.held.take()).collect()
     }
 
     /// Whether somebody asks what is there now. Those who have gone are forgotten: a look for nobody could take over

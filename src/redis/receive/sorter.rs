@@ -2,11 +2,9 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::time::Instant;
 
 use super::format::{Raw, Sorter};
 use super::native::Inner;
@@ -19,16 +17,8 @@ use crate::redis::membership::Recipients;
 use crate::redis::shard::Shard;
 use crate::supervise::contained;
 
-/// How long all messages wait for the shard of a group whose message has been popped: about as long as it takes to connect
-/// again, so that their order holds when a connection breaks.
-const GROUP_PATIENCE: Duration = Duration::from_millis(500);
-
 /// Finds out who the entries of one reader are for.
-pub(super) struct EntrySorter {
-    native: Arc<Inner>,
-    /// Shards of groups that were waited for in vain.
-    given_up: HashSet<usize>,
-}
+pub(super) struct EntrySorter(Arc<Inner>);
 
 /// What is told of the members of a group.
 enum Told {
@@ -54,7 +44,8 @@ impl Sorter for EntrySorter {
                 drops::count(DropReason::Expired, parcel.left());
                 continue;
             }
-            if let Some((group, version, sent)) = parcel.group().filter(|(group, ..)| !unanswered.contains(group)) {
+            let asked = parcel.unknown_for().and_then(|_| parcel.group());
+            if let Some((group, version, sent)) = asked.filter(|(group, ..)| !unanswered.contains(group)) {
                 let source = parcel.source.clone();
                 match contained(TASK, self.members(&group, &source, version, sent)).await.unwrap_or(Told::Never) {
                     Told::Members(members) if members.is_empty() => continue,
@@ -76,7 +67,7 @@ impl Sorter for EntrySorter {
 
 impl EntrySorter {
     pub(super) fn new(native: Arc<Inner>) -> Self {
-        Self { native, given_up: HashSet::new() }
+        Self(native)
     }
 
     /// Finds out who an entry is for; nothing if it is for nobody, or no entry of ours.
@@ -122,33 +113,17 @@ impl EntrySorter {
 
     fn refuse(&self, shard: &Arc<Shard>, bytes: Bytes, reason: &str) -> Option<Parcel> {
         drops::count(DropReason::Undecodable, 1);
-        self.native.quarantine.keep(shard, bytes, reason.to_owned());
+        self.0.quarantine.keep(shard, bytes, reason.to_owned());
         None
     }
 
     /// The members of a group at the version and time of a send.
-    async fn members(&mut self, group: &GroupName, route: &ChannelName, version: u64, sent: u64) -> Told {
-        let Inner { groups, topology, closing, .. } = &*self.native;
-        let shard = topology.shard_of_group(group);
-        // Only the first message for a server that is away is worth waiting for; those behind it have waited too.
-        let waits = !closing.is_cancelled() && !self.given_up.contains(&shard.index);
-        let deadline = Instant::now() + if waits { GROUP_PATIENCE } else { Duration::ZERO };
-        let transient = loop {
-            match groups.members_at(group, route, version, sent).await {
-                Ok(members) => {
-                    self.given_up.remove(&shard.index);
-                    return Told::Members(members);
-                }
-                Err(fault) => {
-                    let away = fault.broken || !shard.is_up();
-                    let up = closing.run_until_cancelled(shard.up());
-                    if !away || !matches!(tokio::time::timeout_at(deadline, up).await, Ok(Some(_))) {
-                        break away || fault.transient;
-                    }
-                }
-            }
-        };
-        self.given_up.insert(shard.index);
-        if transient { Told::NotNow } else { Told::Never }
+    async fn members(&self, group: &GroupName, route: &ChannelName, version: u64, sent: u64) -> Told {
+        let Inner { groups, topology, .. } = &*self.0;
+        match groups.members_at(group, route, version, sent).await {
+            Ok(members) => Told::Members(members),
+            Err(fault) if fault.broken || fault.transient || !topology.shard_of_group(group).is_up() => Told::NotNow,
+            Err(_) => Told::Never,
+        }
     }
 }

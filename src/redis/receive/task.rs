@@ -184,9 +184,10 @@ impl Task<'_> {
 
     /// Answers those who want to know what is there, without waiting for what is not.
     async fn look(&mut self, lanes: &mut [Lane]) {
+        ask_again(self.reader, &mut *self.sorter).await;
         let looks = std::mem::take(&mut self.reader.state().looks);
         let mut lanes: Vec<_> = lanes.iter_mut().enumerate().collect();
-        let found = self.sweep(&mut lanes, looks.len()).await;
+        let found = self.sweep(&mut lanes, looks.len()).await || !self.reader.state().parcels.is_empty();
         for look in looks {
             // Who asked takes from the buffer, or has gone.
             let _ = look.send(found);
@@ -206,6 +207,9 @@ impl Task<'_> {
                 break;
             }
             let (place, lane) = &mut lanes[(self.first + step) % count];
+            if lane.is_blocked_by(&self.reader.state().held) {
+                continue;
+            }
             let result = lane.take(missing).await;
             self.note(*place, lane, &result);
             if let Ok(Some(read)) = result {
@@ -251,15 +255,16 @@ impl Task<'_> {
                     self.sweep(&mut idle, missing).await;
                     continue;
                 }
-                for (place, lane) in idle.drain(..) {
+                let is_free = |(_, lane): &mut (usize, &mut Lane)| !lane.is_blocked_by(&reader.state().held);
+                for (place, lane) in idle.extract_if(.., is_free) {
                     let failed = self.failures.of(place);
                     reads.0.push(Box::pin(wait(lane, place, missing, failed, stop.clone())));
                 }
             } else {
                 satisfied_since.get_or_insert_with(Instant::now);
-            }
-            if reads.0.is_empty() {
-                return;
+                if reads.0.is_empty() {
+                    return;
+                }
             }
             tokio::select! {
                 Report { lane, place, result } = reads.next() => {

@@ -46,8 +46,10 @@ end
 local known = call('ZMSCORE', group, route, '')
 local last, remembered = tonumber(known[1] or 0), math.max(tonumber(known[2] or 0), tonumber(ARGV[3]))
 if member then
+    -- A route that has ended is not in the group any more.
+    local latest_add = call('ZRANGE', members, -1, -1, 'WITHSCORES')
     local latest_end = call('ZRANGE', left, -1, -1, 'WITHSCORES')
-    last = math.max(last, tonumber(latest_end[2] or 0))
+    last = math.max(last, tonumber(latest_add[2] or 0), tonumber(latest_end[2] or 0))
 end
 local version, until_then = text(math.max(now, last + 1)), text(now + lasts * 1000)
 

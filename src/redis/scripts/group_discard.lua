@@ -42,12 +42,13 @@ if tonumber(call('ZSCORE', ends, member) or 0) <= now then
     return false
 end
 local began = call('ZSCORE', joined, member) or '0'
+local latest_add = call('ZRANGE', members, -1, -1, 'WITHSCORES')
 for _, key in ipairs({ members, joined, ends }) do
     call('ZREM', key, member)
 end
 
 local latest_end = call('ZRANGE', left, -1, -1, 'WITHSCORES')
-last = math.max(last, tonumber(latest_end[2] or 0))
+last = math.max(last, tonumber(latest_add[2] or 0), tonumber(latest_end[2] or 0))
 local version = text(math.max(now, last + 1))
 
 local forgotten = text(now - remembered * 1000)

@@ -19,9 +19,11 @@ local now = time[1] * 1000000 + time[2]
 -- Arguments of one call; a caller that knows so little is told everything.
 local MOST_CHANGES = 1000
 
+-- A route that has ended is not in the group any more, but messages that were sent before can still wait for its members.
 local scores = call('ZMSCORE', group, ARGV[1], '')
+local latest_add = call('ZRANGE', members, -1, -1, 'WITHSCORES')
 local latest_end = call('ZRANGE', left, -1, -1, 'WITHSCORES')
-local version = math.max(tonumber(scores[1] or 0), tonumber(latest_end[2] or 0))
+local version = math.max(tonumber(scores[1] or 0), tonumber(latest_add[2] or 0), tonumber(latest_end[2] or 0))
 local remembered = tonumber(scores[2] or 0)
 
 local function text(number)

@@ -44,11 +44,18 @@ pub fn violations(facts: &Facts<'_>, rules: &Rules) -> Vec<Violation> {
                 Order::Group => (id.writer, *channel, Some(message.to)),
                 Order::Route | Order::UnlessCutOff => (id.writer, route(channel), None),
             };
-            let may_come_late = rules.order == Order::UnlessCutOff && was_cut_off(facts, message, delivered);
-            if let Some(later) = last.get(&stream).filter(|last| **last > *id && !may_come_late) {
-                found.push(violation(Kind::Reordered, delivered, format!("{later} came before it")));
+            let waited = matches!(message.to, Target::Group(_)).then(|| delivered.at.saturating_sub(message.start));
+            let was_passed = waited.zip(rules.groups_hold_up_for).is_some_and(|(waited, longest)| waited > longest);
+            let may_come_late =
+                was_passed || rules.order == Order::UnlessCutOff && was_cut_off(facts, message, delivered);
+            match last.get(&stream).filter(|last| **last > *id) {
+                Some(_) if may_come_late => {}
+                Some(later) => {
+                    found.push(violation(Kind::Reordered, delivered, format!("{later} came before it")));
+                    last.insert(stream, *id);
+                }
+                None => _ = last.insert(stream, *id),
             }
-            last.insert(stream, *id);
         }
     }
     found

@@ -10,6 +10,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use super::history::{MessageId, Record};
 use facts::Facts;
@@ -20,6 +21,8 @@ use facts::Facts;
 pub struct Rules {
     pub copies: Copies,
     pub order: Order,
+    /// How long other messages wait behind a group message whose group cannot be reached; `None` if they always do.
+    pub groups_hold_up_for: Option<Duration>,
     /// Whether each message that is not delivered is counted or announced.
     pub losses_are_told: bool,
     /// Whether a process that is cut off goes on alone, so that its messages reach nobody else.

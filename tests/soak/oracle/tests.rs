@@ -92,6 +92,7 @@ fn rules() -> Rules {
     Rules {
         copies: Copies::One,
         order: Order::Route,
+        groups_hold_up_for: None,
         losses_are_told: true,
         goes_on_alone: false,
         reaches_others: true,
@@ -335,6 +336,20 @@ fn a_reader_that_gets_errors_without_a_pause_is_found() {
     errors(21, Duration::ZERO).shows(&[Kind::Spinning]);
     errors(20, Duration::ZERO).shows(&[]);
     errors(100, Duration::from_millis(60)).shows(&[]);
+}
+
+#[test]
+fn messages_pass_one_of_a_group_that_has_held_them_up_for_long() {
+    let several = Rules { groups_hold_up_for: Some(5 * SECOND), ..rules() };
+    let sent = || Story::default().join("p!a").group_send(1).send(2, "p!a").send(3, "p!a").group_send(4);
+    let passed = |story: Story| story.receive(2, "p!a").receive(1, "p!a").receive(3, "p!a").receive(4, "p!a");
+    passed(sent().pass(5 * SECOND)).shows_by(&several, &[]);
+    passed(sent().pass(4 * SECOND)).shows_by(&several, &[Kind::Reordered]);
+    passed(sent().pass(5 * SECOND)).shows(&[Kind::Reordered]);
+    let direct = sent().pass(5 * SECOND).receive(1, "p!a").receive(3, "p!a").receive(2, "p!a").receive(4, "p!a");
+    direct.shows_by(&several, &[Kind::Reordered]);
+    let early = sent().pass(5 * SECOND).receive(2, "p!a").receive(1, "p!a").receive(4, "p!a").receive(3, "p!a");
+    early.shows_by(&several, &[Kind::Reordered]);
 }
 
 #[test]

@@ -64,6 +64,22 @@ pub struct ShardHealth {
     pub fallback_mode: bool,
     /// The last message that was sent through it to find out whether messages arrive.
     pub probe: Option<Probe>,
+    /// Settings of other processes of the deployment that should agree with those of this one and do not. They are compared
+    /// when the server is reached and every 20 s; a layer that only publishes does not compare.
+    pub setting_differences: Vec<SettingDifference>,
+}
+
+/// A setting that two processes of a deployment do not have alike, so that messages between them are lost, hidden or live
+/// for another time.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[non_exhaustive]
+pub struct SettingDifference {
+    /// The name of the option.
+    pub option: String,
+    /// Its value in this process. Of keys it has their ids, and of these the first is that of the key that seals.
+    pub ours: String,
+    /// Its value in another process.
+    pub theirs: String,
 }
 
 /// Whether a server can be reached.
@@ -166,6 +182,12 @@ impl Health {
         let mut shards = self.shards;
         shards.append(&mut other.shards);
         Self { status, fallback_mode: self.fallback_mode || other.fallback_mode, shards }
+    }
+}
+
+impl SettingDifference {
+    pub(crate) fn new(option: impl Into<String>, ours: impl Into<String>, theirs: impl Into<String>) -> Self {
+        Self { option: option.into(), ours: ours.into(), theirs: theirs.into() }
     }
 }
 

@@ -312,3 +312,15 @@ async fn what_an_operator_says_of_capacities_goes_before_what_the_program_does()
         assert_eq!(fits, room == 101, "{variable}: {text}");
     }
 }
+
+#[tokio::test]
+async fn the_doctor_warns_of_processes_with_other_settings() {
+    let shell = Shell::start();
+    let config = Config::new().hosts([shell.redis.url()]).expiry(Duration::from_secs(30));
+    let _layer = RedisLayer::connect(config).await.unwrap();
+    let said = shell.prints(&["doctor"]).await;
+    let warning = "warning: shard 0: expiry is 60 s here and 30 s in another process of this deployment; ";
+    assert!(said.contains(warning), "{said}");
+    let said = shell.prints(&["doctor", "--format", "channels_redis"]).await;
+    assert!(said.contains("warning: shard 0: format is channels_redis here and native in another process"), "{said}");
+}

@@ -9,7 +9,7 @@ use super::pubsub::{Fallback, Overflow};
 use super::source::Sources;
 use crate::capacity::{Capacity, CapacityRule};
 use crate::codec::serializer::Serializer;
-use crate::crypto::{FernetKeys, KeyRing};
+use crate::crypto::{self, FernetKeys, KeyRing};
 use crate::error::Result;
 
 /// The capacity of a channel on layers that refuse messages above it. It is that of `asgi_redis`.
@@ -289,5 +289,10 @@ impl Config {
             return Ok(None);
         }
         KeyRing::new(&self.symmetric_encryption_keys, &self.accept_only_keys).map(Some)
+    }
+
+    /// The ids of all keys that open messages, that of the key that seals first.
+    pub(crate) fn key_ids(&self) -> impl Iterator<Item = u32> {
+        self.symmetric_encryption_keys.iter().chain(&self.accept_only_keys).map(|key| crypto::id_of_key(key))
     }
 }

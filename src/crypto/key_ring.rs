@@ -185,6 +185,11 @@ pub(crate) fn key_id(sealed: &[u8]) -> Option<u32> {
     sealed.first_chunk().copied().map(u32::from_be_bytes)
 }
 
+/// The id of the configured key `text`, as sealed bodies name it.
+pub(crate) fn id_of_key(text: &str) -> u32 {
+    u32::from_be_bytes(Key::new(text).id)
+}
+
 /// 128 bits of the SHA-256 digest of `bytes`, which nobody can make two texts agree in.
 pub(crate) fn digest(bytes: &[u8]) -> u128 {
     let digest: [u8; 32] = Sha256::digest(bytes).into();
@@ -503,6 +508,7 @@ mod tests {
         let sealed = seal(&ring(&["correct horse battery staple"], &[]), b"hi");
         assert_eq!(key_id(&sealed), Some(GOLDEN_ID));
         assert_eq!(key_id(&sealed[..3]), None);
+        assert_eq!(id_of_key("correct horse battery staple"), GOLDEN_ID);
     }
 
     const GOLDEN_ID: u32 = 0x1a58_757d;

@@ -4,7 +4,7 @@ mod fernet;
 mod key_ring;
 
 pub(crate) use fernet::FernetKeys;
-pub(crate) use key_ring::{KeyRing, digest, key_id};
+pub(crate) use key_ring::{KeyRing, digest, id_of_key, key_id};
 
 use crate::error::{Error, Result};
 

@@ -12,6 +12,7 @@ use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, Value};
 use super::connect_error::ConnectError;
 use super::fault;
 use super::script::Script;
+use super::settings::Settings;
 use crate::config::Config;
 
 /// How long connections may take for what.
@@ -76,6 +77,8 @@ pub(crate) struct Needs {
     /// The key of the epoch of a server's data. Without one nothing is written to the server, and nobody learns that
     /// its data is lost.
     pub(crate) epoch_key: Option<String>,
+    /// The settings that processes compare through a server. None without an epoch.
+    pub(crate) settings: Option<Settings>,
 }
 
 /// Major and minor number of a server's version.
@@ -122,7 +125,8 @@ impl Needs {
         let timing = Timing::of(config);
         let (pool_size, retry_attempts) = (config.pool_size, config.retry_attempts);
         let (writable, on_cluster) = (true, false);
-        Self { timing, pool_size, retry_attempts, writable, on_cluster, min_version, scripts, epoch_key }
+        let settings = epoch_key.is_some().then(|| Settings::of(config));
+        Self { timing, pool_size, retry_attempts, writable, on_cluster, min_version, scripts, epoch_key, settings }
     }
 }
 

@@ -31,6 +31,7 @@ pub(crate) mod script;
 mod send;
 pub(crate) mod sentinel;
 pub(crate) mod servers;
+mod settings;
 pub(crate) mod shard;
 pub(crate) mod statistics;
 pub(crate) mod topology;

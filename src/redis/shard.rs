@@ -38,7 +38,7 @@ pub(crate) struct Shard {
     address: Mutex<Arc<str>>,
     pub(super) needs: Needs,
     state: watch::Sender<State>,
-    vitals: Vitals,
+    pub(super) vitals: Vitals,
     /// The epoch of the data that was there when the server was last reached. Held only to compare and replace it.
     epoch: Mutex<Option<String>>,
     /// Asks the supervisor to look at once.
@@ -121,6 +121,7 @@ impl Shard {
         let (asked, time, _) = connection::probe(&mut link.commands, None).await?;
         self.clock.observe(asked, time);
         self.vitals.answered(asked.elapsed());
+        self.exchange_settings(&link).await;
         let server = link.client.get_connection_info().addr().to_string();
         let Greeting { version, role, .. } = &greeting;
         info!(shard = self.index, host = self.host, server, version, role, "redis shard is up");
@@ -167,6 +168,7 @@ impl Shard {
     async fn watch_link(&self) {
         let Ok(link) = self.link() else { return };
         let mut moved = std::pin::pin!(self.origin.moved(&link.client));
+        let mut settings = std::pin::pin!(self.keep_exchanging_settings(&link));
         loop {
             if let Err(error) = self.probe(link.clone()).await {
                 self.lost(link.generation, error.into());
@@ -176,6 +178,7 @@ impl Shard {
             tokio::select! {
                 () = tokio::time::sleep(PROBE_EVERY) => {}
                 () = self.suspicion.notified() => {}
+                () = &mut settings => {}
                 () = &mut moved => {
                     self.lost(link.generation, Fault::unsent(MasterMoved));
                     return;

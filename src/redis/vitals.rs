@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 
 use super::connection::Greeting;
-use crate::health::{ShardHealth, ShardState};
+use crate::health::{SettingDifference, ShardHealth, ShardState};
 
 /// What was last seen of a server.
 #[derive(Debug)]
@@ -22,13 +22,16 @@ struct Seen {
     version: Option<String>,
     role: Option<String>,
     latency: Option<Duration>,
+    /// Settings of other processes that differ, as they were compared last.
+    differences: Vec<SettingDifference>,
 }
 
 impl Vitals {
     /// Of a server that has not been reached yet.
     pub(crate) fn new() -> Self {
         let (state, since) = (ShardState::Down, SystemTime::now());
-        Self { seen: Mutex::new(Seen { state, since, server: None, version: None, role: None, latency: None }) }
+        let (server, version, role, latency, differences) = (None, None, None, None, Vec::new());
+        Self { seen: Mutex::new(Seen { state, since, server, version, role, latency, differences }) }
     }
 
     /// It was reached at the address `server`.
@@ -59,6 +62,13 @@ impl Vitals {
         self.seen.lock().latency = Some(latency);
     }
 
+    /// Notes how the settings of other processes differ. Returns the differences that were not there before.
+    pub(crate) fn differ(&self, differences: Vec<SettingDifference>) -> Vec<SettingDifference> {
+        let mut seen = self.seen.lock();
+        let before = std::mem::replace(&mut seen.differences, differences);
+        seen.differences.iter().filter(|difference| !before.contains(difference)).cloned().collect()
+    }
+
     /// All of it, with what others know.
     pub(crate) fn report(
         &self,
@@ -68,7 +78,7 @@ impl Vitals {
         epoch: Option<String>,
         clock_offset_seconds: Option<f64>,
     ) -> ShardHealth {
-        let Seen { state, since, server, version, role, latency } = self.seen.lock().clone();
+        let Seen { state, since, server, version, role, latency, differences } = self.seen.lock().clone();
         let host = host.to_owned();
         let fallback_mode = false;
         ShardHealth {
@@ -85,6 +95,7 @@ impl Vitals {
             epoch,
             fallback_mode,
             probe: None,
+            setting_differences: differences,
         }
     }
 }

@@ -30,6 +30,7 @@ mod retrying;
 mod rotation;
 mod runtimes;
 mod sentinel;
+mod settings;
 mod shards;
 mod slow_networks;
 mod starting;

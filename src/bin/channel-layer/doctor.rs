@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use channel_layer::health::{Probe, RedisStats, ShardHealth, Status};
+use channel_layer::health::{Probe, RedisStats, SettingDifference, ShardHealth, Status};
 use channel_layer::{BoxError, ChannelLayer, Health};
 use clap::Args;
 
@@ -40,7 +40,9 @@ impl Doctor {
                 stats.shard, stats.connected_clients, stats.used_memory, stats.total_commands_processed
             ))?;
         }
-        for warning in health.shards.iter().filter_map(clock_warning).chain(stats.iter().filter_map(memory_warning)) {
+        let clocks = health.shards.iter().filter_map(clock_warning);
+        let settings = health.shards.iter().flat_map(setting_warnings);
+        for warning in clocks.chain(settings).chain(stats.iter().filter_map(memory_warning)) {
             print_line(&format!("warning: {warning}"))?;
         }
         layer.close().await?;
@@ -80,6 +82,17 @@ fn clock_warning(shard: &ShardHealth) -> Option<String> {
          Django sites go by the clocks of their machines",
         shard.shard
     ))
+}
+
+fn setting_warnings(shard: &ShardHealth) -> impl Iterator<Item = String> {
+    let warning = |SettingDifference { option, ours, theirs, .. }: &SettingDifference| {
+        let shard = shard.shard;
+        format!(
+            "shard {shard}: {option} is {ours} here and {theirs} in another process of this deployment; messages between them \
+             may be lost or not seen: set it alike in all processes (a process that has ended counts for a minute)"
+        )
+    };
+    shard.setting_differences.iter().map(warning)
 }
 
 fn memory_warning(stats: &RedisStats) -> Option<String> {

@@ -80,9 +80,12 @@ pub enum Error {
     /// The layer panicked: a bug. The operation may have taken place.
     #[error("the channel layer panicked")]
     Panicked,
-    /// The layer has been closed, or the runtime that connected it has ended.
-    #[error("the channel layer is closed: by `close`, or because the runtime that connected it has ended")]
+    /// The layer has been closed.
+    #[error("the channel layer is closed")]
     Closed,
+    /// The tokio runtime on which the layer was connected has ended, and with it the tasks of the layer.
+    #[error("the runtime that connected the channel layer has ended")]
+    RuntimeEnded,
 }
 
 impl Error {
@@ -110,6 +113,12 @@ impl Error {
     /// ```
     pub fn may_have_run(&self) -> bool {
         matches!(self, Self::Panicked) || self.server_fault(|fault| fault.may_have_run)
+    }
+
+    /// Whether the layer works no more, so that every call fails: [`Closed`](Self::Closed) or
+    /// [`RuntimeEnded`](Self::RuntimeEnded).
+    pub fn is_closed(&self) -> bool {
+        matches!(self, Self::Closed | Self::RuntimeEnded)
     }
 
     /// Whether a server is away, and not only unwilling.

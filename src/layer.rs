@@ -528,7 +528,7 @@ impl Stream for Receiver {
         let polled = self.source.poll_recv_many(cx, &mut |delivery| taken = Some(delivery), 1);
         polled.map(|result| match result {
             Ok(_) => taken.map(Ok),
-            Err(Error::Closed) => {
+            Err(Error::Closed | Error::RuntimeEnded) => {
                 self.ended = true;
                 None
             }

@@ -34,7 +34,7 @@ impl SteadyReceiver {
     ///
     /// # Errors
     ///
-    /// [`Error::Closed`] alone.
+    /// [`Error::Closed`] and [`Error::RuntimeEnded`] alone.
     pub(crate) async fn recv(&mut self) -> Result<Delivery> {
         loop {
             match contained(self.what, self.receiver.recv()).await.unwrap_or(Err(Error::Panicked)) {
@@ -55,7 +55,7 @@ impl SteadyReceiver {
     ///
     /// # Errors
     ///
-    /// [`Error::Closed`] alone.
+    /// [`Error::Closed`] and [`Error::RuntimeEnded`] alone.
     pub(crate) async fn recv_many(&mut self, deliveries: &mut Vec<Delivery>, limit: usize) -> Result<()> {
         loop {
             let received = contained(self.what, self.receiver.recv_many(deliveries, limit)).await;
@@ -87,7 +87,7 @@ impl SteadyReceiver {
     }
 
     async fn fails(&mut self, error: Error) -> Result<()> {
-        if let Error::Closed = error {
+        if error.is_closed() {
             return Err(error);
         }
         let now = Instant::now();

@@ -8,8 +8,9 @@ use tokio_util::task::TaskTracker;
 
 use super::keys;
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::layer::Event;
+use crate::redis::closing::Closing;
 use crate::redis::connection::{Needs, Version};
 use crate::redis::ring::Ring;
 use crate::redis::script::Script;
@@ -23,8 +24,7 @@ const OLDEST_SERVER: Version = Version(6, 0);
 pub(super) struct Base {
     pub(super) places: Arc<Places>,
     pub(super) events: broadcast::Sender<Event>,
-    /// Cancelled when the layer closes or is dropped.
-    pub(super) closing: CancellationToken,
+    pub(super) closing: Closing,
     /// Readers and lanes.
     pub(super) work: TaskTracker,
     /// Supervisors of the servers, which end when all work has.
@@ -37,30 +37,36 @@ impl Base {
         let (events, _) = broadcast::channel(servers::EVENTS);
         let needs = Needs::new(config, OLDEST_SERVER, scripts, Some(keys::epoch(prefix)));
         let (_, shards) = servers::connect(config, &needs, &events, true).await?;
-        let (closing, drained) = (CancellationToken::new(), CancellationToken::new());
+        let (closing, drained) = (Closing::default(), CancellationToken::new());
         let (work, upkeep) = (TaskTracker::new(), TaskTracker::new());
         for shard in &shards {
             upkeep.spawn(shard.clone().supervise(drained.clone()));
         }
-        upkeep.spawn(servers::drain(shards.clone(), work.clone(), closing.clone(), drained, std::future::ready(())));
+        upkeep.spawn(servers::drain(
+            shards.clone(),
+            work.clone(),
+            closing.token().clone(),
+            drained,
+            std::future::ready(()),
+        ));
         upkeep.close();
         let places = Arc::new(Places::new(shards.clone(), Ring::crc(shards.len())));
         Ok(Self { places, events, closing, work, upkeep })
     }
 
     pub(super) fn check_open(&self) -> Result<()> {
-        if self.closing.is_cancelled() { Err(Error::Closed) } else { Ok(()) }
+        self.closing.check()
     }
 
     /// Ends all work and waits for it.
     pub(super) async fn close(&self) {
-        self.closing.cancel();
+        self.closing.close();
         self.upkeep.wait().await;
     }
 }
 
 impl Drop for Base {
     fn drop(&mut self) {
-        self.closing.cancel();
+        self.closing.close();
     }
 }

@@ -57,7 +57,7 @@ impl<F> DjangoLayer<F> {
         wants_type: bool,
     ) -> Self {
         let groups = Groups { places: base.places.clone(), keys: wire.keys().clone(), expiry: group_expiry };
-        let sender = Sender::start(base.places.clone(), &wire, &base.work, &base.closing);
+        let sender = Sender::start(base.places.clone(), &wire, &base.work, base.closing.token());
         let max_message_size = wire.max_message_size();
         let readers = Readers::new(base.places.clone(), format, base.events.clone(), &base.work, &base.closing);
         let checkup = Checkup::new(base.places.shards.len());
@@ -121,7 +121,7 @@ impl<F> DjangoLayer<F> {
             Outcome::Sent => Ok(()),
             Outcome::Full => Err(Error::ChannelFull { channel }),
             Outcome::Failed { shard, fault } => Err(self.base.places.error(shard, fault)),
-            Outcome::Closed => Err(Error::Closed),
+            Outcome::Closed => Err(self.base.closing.error()),
         }
     }
 
@@ -146,7 +146,7 @@ impl<F> DjangoLayer<F> {
         for posted in posted {
             sends.add(&self.base.places, self.sender.outcome(posted).await);
         }
-        sends.result()
+        sends.result().map_err(|error| self.base.closing.explain(error))
     }
 
     fn sources(&self, channels: &[&str]) -> Result<Vec<ChannelName>> {

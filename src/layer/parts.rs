@@ -23,7 +23,7 @@ impl Parts {
         };
         self.some_ran |= error.may_have_run();
         // The failure of a server explains more than the end of a layer; among equals the first one is reported.
-        if matches!(self.failed, None | Some(Error::Closed)) {
+        if self.failed.as_ref().is_none_or(Error::is_closed) {
             self.failed = Some(error);
         }
     }

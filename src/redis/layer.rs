@@ -1,7 +1,6 @@
 //! The layer on Redis: the trait over the way out, the way in and the groups.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::batch::Outcome;
 use super::calls::Sends;
 use super::checkup::{self, Checkup};
+use super::closing::Closing;
 use super::connection::{Needs, Version};
 use super::envelope::Envelope;
 use super::fault::Fault;
@@ -48,7 +48,7 @@ const NEW_NAMES: usize = 10;
 ///
 /// [`close`](ChannelLayer::close) it before the runtime ends, so that what has been read and not handed over goes back;
 /// dropping it does so in the background. It works on the runtime that connected it: when that has ended, calls from
-/// another give [`Error::Closed`].
+/// another give [`Error::RuntimeEnded`].
 ///
 /// ```no_run
 /// use channel_layer::{ChannelLayer, Config, RedisLayer, message};
@@ -69,11 +69,8 @@ pub struct RedisLayer {
     readers: Readers,
     checkup: Checkup,
     events: broadcast::Sender<Event>,
-    /// Whether the layer closes or is dropped.
-    closed: AtomicBool,
-    /// Cancelled then, and when the runtime has ended.
-    closing: CancellationToken,
-    /// Cancelled when readers and lanes have ended after that.
+    closing: Closing,
+    /// Cancelled when readers and lanes have ended after the layer.
     drained: CancellationToken,
     upkeep: TaskTracker,
 }
@@ -130,13 +127,13 @@ impl RedisLayer {
     ) -> Result<Self> {
         let (topology, envelope) = (Arc::new(topology), Arc::new(envelope));
         let groups = Arc::new(Groups::new(topology.clone(), config.group_expiry, config.expiry));
-        let (closing, drained) = (CancellationToken::new(), CancellationToken::new());
+        let (closing, drained) = (Closing::default(), CancellationToken::new());
         let (work, upkeep) = (TaskTracker::new(), TaskTracker::new());
         for shard in &topology.shards {
             upkeep.spawn(shard.clone().supervise(drained.clone()));
         }
         let capacity = config.capacities()?;
-        let sender = Sender::start(topology.clone(), envelope.clone(), capacity, &work, &closing);
+        let sender = Sender::start(topology.clone(), envelope.clone(), capacity, &work, closing.token());
         let read = CancellationToken::new();
         let (quarantine, writing) = Quarantine::new(&topology.keys, events.clone(), read.clone());
         let writing = upkeep.spawn(writing);
@@ -147,26 +144,16 @@ impl RedisLayer {
         };
         let native = Native::new(topology.clone(), envelope.clone(), groups.clone(), quarantine);
         let readers = Readers::new(topology.places.clone(), Box::new(native), events.clone(), &work, &closing);
-        upkeep.spawn(servers::drain(topology.shards.clone(), work, closing.clone(), drained.clone(), quarantined));
+        upkeep.spawn(servers::drain(
+            topology.shards.clone(),
+            work,
+            closing.token().clone(),
+            drained.clone(),
+            quarantined,
+        ));
         upkeep.close();
         let checkup = Checkup::new(topology.shards.len());
-        let closed = AtomicBool::new(false);
-        Ok(Self { topology, envelope, groups, sender, readers, checkup, events, closed, closing, drained, upkeep })
-    }
-
-    /// Also where the runtime has ended with which the layer works.
-    fn check_open(&self) -> Result<()> {
-        if self.closing.is_cancelled() { Err(Error::Closed) } else { Ok(()) }
-    }
-
-    /// For what lanes refuse where the runtime has ended: the token has a lock, at which all senders would meet.
-    fn check_not_closed(&self) -> Result<()> {
-        if self.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
-    }
-
-    fn begin_to_close(&self) {
-        self.closed.store(true, Ordering::Release);
-        self.closing.cancel();
+        Ok(Self { topology, envelope, groups, sender, readers, checkup, events, closing, drained, upkeep })
     }
 
     fn encode(&self, message: &Message) -> Result<Arc<[u8]>> {
@@ -183,7 +170,7 @@ impl RedisLayer {
 
     async fn send_all(&self, messages: &[(&str, Message)], past_capacity: bool) -> Vec<Result<()>> {
         let post = |(channel, message): &(&str, Message)| {
-            self.check_not_closed()?;
+            self.closing.check_not_closed()?;
             self.post(channel, message, past_capacity)
         };
         // All are queued before the first is waited for, so that they travel together.
@@ -203,9 +190,11 @@ impl RedisLayer {
         match self.sender.outcome(posted).await {
             Outcome::Sent => Ok(()),
             Outcome::Full => Err(Error::ChannelFull { channel }),
-            Outcome::Failed { fault, .. } if !fault.may_have_run && self.closing.is_cancelled() => Err(Error::Closed),
+            Outcome::Failed { fault, .. } if !fault.may_have_run && self.closing.has_ended() => {
+                Err(self.closing.error())
+            }
             Outcome::Failed { shard, fault } => Err(self.topology.error(shard, fault)),
-            Outcome::Closed => Err(Error::Closed),
+            Outcome::Closed => Err(self.closing.error()),
         }
     }
 
@@ -232,11 +221,11 @@ impl RedisLayer {
         for posted in posted {
             sends.add(&self.topology, self.sender.outcome(posted).await);
         }
-        sends.result()
+        sends.result().map_err(|error| self.closing.explain(error))
     }
 
     fn sources(&self, channels: &[&str]) -> Result<Vec<ChannelName>> {
-        self.check_open()?;
+        self.closing.check()?;
         ChannelName::parse_sources(channels).map_err(Error::from)
     }
 }
@@ -244,7 +233,7 @@ impl RedisLayer {
 #[async_trait]
 impl ChannelLayer for RedisLayer {
     async fn send(&self, channel: &str, message: Message) -> Result<()> {
-        self.check_not_closed()?;
+        self.closing.check_not_closed()?;
         let posted = self.post(channel, &message, false)?;
         self.sender.go(&posted.1);
         self.finish(posted).await
@@ -271,7 +260,7 @@ impl ChannelLayer for RedisLayer {
     }
 
     async fn new_channel(&self, pattern: &str) -> Result<ChannelName> {
-        self.check_open()?;
+        self.closing.check()?;
         // That a name is taken is as good as impossible; a server that says so every time is at fault.
         let mut shard = 0;
         for _ in 0..NEW_NAMES {
@@ -293,23 +282,23 @@ impl ChannelLayer for RedisLayer {
     }
 
     async fn group_add_for(&self, group: &str, channel: &str, lasts: Duration) -> Result<()> {
-        self.check_open()?;
+        self.closing.check()?;
         self.groups.add(&GroupName::parse(group)?, &ChannelName::parse_target(channel)?, lasts).await
     }
 
     async fn group_discard(&self, group: &str, channel: &str) -> Result<()> {
-        self.check_open()?;
+        self.closing.check()?;
         self.groups.discard(&GroupName::parse(group)?, &ChannelName::parse_target(channel)?).await
     }
 
     async fn group_channels(&self, group: &str) -> Result<Vec<ChannelName>> {
-        self.check_open()?;
+        self.closing.check()?;
         self.groups.channels(&GroupName::parse(group)?).await
     }
 
     async fn group_send(&self, group: &str, message: Message) -> Result<()> {
         let _under_way = self.sender.call();
-        self.check_open()?;
+        self.closing.check()?;
         let group = GroupName::parse(group)?;
         let plain = self.encode(&message)?;
         let posted = match self.send_to_guess(&group, &plain).await {
@@ -326,7 +315,7 @@ impl ChannelLayer for RedisLayer {
     async fn group_send_many(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
         let _under_way = self.sender.call();
         let prepare = |(group, message): &(&str, Message)| {
-            self.check_open()?;
+            self.closing.check()?;
             Ok((GroupName::parse(group)?, self.encode(message)?))
         };
         let prepared: Vec<Result<_>> = messages.iter().map(prepare).collect();
@@ -356,22 +345,22 @@ impl ChannelLayer for RedisLayer {
     }
 
     async fn flush(&self) -> Result<()> {
-        self.check_open()?;
+        self.closing.check()?;
         statistics::flush(&self.topology).await
     }
 
     async fn global_statistics(&self) -> Result<Statistics> {
-        self.check_open()?;
+        self.closing.check()?;
         statistics::global(&self.topology).await
     }
 
     async fn channel_statistics(&self, channel: &str) -> Result<Statistics> {
-        self.check_open()?;
+        self.closing.check()?;
         statistics::of_channel(&self.topology, &ChannelName::parse(channel)?).await
     }
 
     async fn close(&self) -> Result<()> {
-        self.begin_to_close();
+        self.closing.close();
         self.drained.cancelled().await;
         self.upkeep.wait().await;
         match self.readers.lost() {
@@ -389,7 +378,7 @@ impl ChannelLayer for RedisLayer {
     }
 
     async fn redis_stats(&self) -> Result<Vec<RedisStats>> {
-        self.check_open()?;
+        self.closing.check()?;
         checkup::stats(&self.topology.shards).await
     }
 
@@ -412,7 +401,7 @@ impl ChannelLayer for RedisLayer {
 
 impl Drop for RedisLayer {
     fn drop(&mut self) {
-        self.begin_to_close();
+        self.closing.close();
     }
 }
 

@@ -6,6 +6,7 @@ mod blocking;
 pub(crate) mod calls;
 pub(crate) mod checkup;
 pub(crate) mod clock;
+pub(crate) mod closing;
 mod commands;
 mod connect_error;
 pub(crate) mod connection;

@@ -1,6 +1,6 @@
 //! Layers that outlive the runtime which connected them.
 
-use channel_layer::{ChannelLayer, Error, PubSubLayer, Result};
+use channel_layer::{ChannelLayer, Error, Format, PubSubLayer, Result};
 use tokio::runtime::{Builder, Runtime};
 
 use super::tools::{Site, number, numbered};
@@ -11,10 +11,10 @@ fn runtime() -> Runtime {
 }
 
 #[track_caller]
-fn assert_closed<T: std::fmt::Debug>(what: &str, result: Result<T>) {
+fn assert_ended<T: std::fmt::Debug>(what: &str, result: Result<T>) {
     let error = result.expect_err(what);
-    assert!(matches!(error, Error::Closed), "{what} gives {error:?}");
-    assert!(error.to_string().contains("the runtime that connected it has ended"), "{error}");
+    assert!(matches!(error, Error::RuntimeEnded), "{what} returned {error:?}");
+    assert_eq!(error.to_string(), "the runtime that connected the channel layer has ended");
 }
 
 /// What every call gives that waits on `layer` when its runtime ends, and that comes after it.
@@ -36,16 +36,16 @@ fn ends_with(ended: Runtime, layer: &(impl ChannelLayer + Clone)) {
     drop(ended);
     other.block_on(within(DEADLINE, "the end of all calls", async {
         for waiting in waiting {
-            assert_closed("a waiting call", waiting.await.unwrap());
+            assert_ended("a waiting call", waiting.await.unwrap());
         }
-        assert_closed("recv", idle.recv().await);
+        assert_ended("recv", idle.recv().await);
         idle.close().await.unwrap();
         for source in ["n", "l!", "s?a", "another"] {
-            assert_closed("receive", layer.receive(&[source]).await);
-            assert_closed("try_receive", layer.try_receive(&[source]).await);
+            assert_ended("receive", layer.receive(&[source]).await);
+            assert_ended("try_receive", layer.try_receive(&[source]).await);
         }
-        assert_closed("send", layer.send("n", numbered(1)).await);
-        assert_closed("group_add", layer.group_add("g", "n").await);
+        assert_ended("send", layer.send("n", numbered(1)).await);
+        assert_ended("group_add", layer.group_add("g", "n").await);
     }));
 }
 
@@ -81,4 +81,19 @@ fn a_layer_that_publishes_closes_with_its_runtime() {
     let layer = std::sync::Arc::new(connected.unwrap());
     ends_with(ended, &layer);
     runtime().block_on(within(DEADLINE, "the end of closing", layer.close())).unwrap();
+}
+
+#[test]
+fn a_layer_in_a_format_of_python_ends_with_its_runtime() {
+    let server = RedisServer::start();
+    for format in [Format::ChannelsRedis, Format::AsgiRedis] {
+        let config = Site::on(std::slice::from_ref(&server)).config().format(format);
+        let ended = runtime();
+        let layer = ended.block_on(within(DEADLINE, "a connection", channel_layer::connect(config))).unwrap();
+        ends_with(ended, &layer);
+        runtime().block_on(within(DEADLINE, "the end of closing", layer.close())).unwrap();
+        // It was closed now, and says so.
+        let receiver = layer.receiver(&["n"]);
+        assert!(matches!(receiver, Err(Error::Closed)), "{receiver:?}");
+    }
 }

@@ -162,8 +162,8 @@ async fn what_has_ended_and_what_is_too_much_is_dropped() {
     let now = now_ms(&mut connection).await;
     let ended = r#"{"options":{"expiry":"1 s"},"keys":[]}"#;
     let _: i64 = connection.zadd(key(&site), ended, now - 1).await.unwrap();
-    let later: Vec<_> = (0..200).map(|n| (now + 10_000, format!("foreign {n}"))).collect();
-    let _: i64 = connection.zadd_multiple(key(&site), &later).await.unwrap();
+    let foreign: Vec<_> = (0..200).map(|n| (now + 10_000, format!("foreign {n}"))).collect();
+    let _: i64 = connection.zadd_multiple(key(&site), &foreign).await.unwrap();
     let layer = site.layer().await;
     assert_eq!(differences(&layer.health().await), []);
     assert_eq!(connection.zcard::<_, usize>(key(&site)).await.unwrap(), 64);

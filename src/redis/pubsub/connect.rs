@@ -19,6 +19,7 @@ use crate::error::Result;
 use crate::layer::{Event, Modes};
 use crate::memory::{Bounds, MemoryLayer};
 use crate::redis::checkup::Checkup;
+use crate::redis::closing::Closing;
 use crate::redis::connection::{Needs, Timing, Version};
 use crate::redis::servers;
 use crate::redis::shard::Shard;
@@ -73,17 +74,24 @@ impl PubSubLayer {
         let bounds = Bounds { overflow: config.overflow, bytes: config.max_queue_size };
         let memory = MemoryLayer::dropping(config, bounds)?;
         let interest = Interest::new(topics.clone(), stations.clone(), config.expiry);
-        let inbox = Arc::new(Inbox::new(memory, interest, topics.clone(), wire.clone()));
+        let closing = Closing::default();
+        let inbox = Arc::new(Inbox::new(memory, interest, topics.clone(), wire.clone(), closing.clone()));
 
-        let (closing, drained) = (CancellationToken::new(), CancellationToken::new());
+        let drained = CancellationToken::new();
         let (work, upkeep) = (TaskTracker::new(), TaskTracker::new());
         for (shard, station) in shards.iter().zip(&stations) {
             upkeep.spawn(shard.clone().supervise(drained.clone()));
             upkeep.spawn(station.clone().run(inbox.clone(), drained.clone()));
         }
-        upkeep.spawn(inbox::sweep(inbox.clone(), config.expiry, closing.clone()));
-        let publisher = Publisher::start(&stations, &inbox, &modes, &work, &closing);
-        upkeep.spawn(servers::drain(shards.clone(), work, closing.clone(), drained.clone(), std::future::ready(())));
+        upkeep.spawn(inbox::sweep(inbox.clone(), config.expiry, closing.token().clone()));
+        let publisher = Publisher::start(&stations, &inbox, &modes, &work, closing.token());
+        upkeep.spawn(servers::drain(
+            shards.clone(),
+            work,
+            closing.token().clone(),
+            drained.clone(),
+            std::future::ready(()),
+        ));
         upkeep.close();
         let prefix = config.key_prefix().to_owned();
         let checkup = Checkup::new(shards.len());

@@ -17,6 +17,7 @@ use crate::drops::{self, DropReason};
 use crate::memory::MemoryLayer;
 use crate::message::Message;
 use crate::name::ChannelName;
+use crate::redis::closing::Closing;
 use crate::supervise::contain;
 
 /// Different causes of unreadable messages that are logged.
@@ -31,13 +32,20 @@ pub(super) struct Inbox {
     pub(super) interest: Interest,
     topics: Arc<Topics>,
     wire: Arc<Wire>,
+    pub(super) closing: Closing,
     /// Why messages could not be read so far. Held to look and to add.
     logged: Mutex<HashSet<String>>,
 }
 
 impl Inbox {
-    pub(super) fn new(memory: MemoryLayer, interest: Interest, topics: Arc<Topics>, wire: Arc<Wire>) -> Self {
-        Self { memory, interest, topics, wire, logged: Mutex::default() }
+    pub(super) fn new(
+        memory: MemoryLayer,
+        interest: Interest,
+        topics: Arc<Topics>,
+        wire: Arc<Wire>,
+        closing: Closing,
+    ) -> Self {
+        Self { memory, interest, topics, wire, closing, logged: Mutex::default() }
     }
 
     /// Takes in what came from `shard` on the Redis channel `topic`.

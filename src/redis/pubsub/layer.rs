@@ -20,6 +20,7 @@ use crate::layer::{ChannelLayer, Delivery, Event, Mode, Modes, Receiver, ShardSt
 use crate::message::Message;
 use crate::name::{ChannelKind, ChannelName, GroupName};
 use crate::redis::checkup::{self, Checkup};
+use crate::redis::closing::Closing;
 use crate::redis::fault::Fault;
 use crate::redis::shard::Shard;
 
@@ -80,9 +81,8 @@ pub struct PubSubLayer {
     pub(super) checkup: Checkup,
     pub(super) modes: Arc<Modes>,
     pub(super) events: broadcast::Sender<Event>,
-    /// Cancelled when the layer closes or is dropped.
-    pub(super) closing: CancellationToken,
-    /// Cancelled when all lanes have ended after that.
+    pub(super) closing: Closing,
+    /// Cancelled when all lanes have ended after the layer.
     pub(super) drained: CancellationToken,
     pub(super) upkeep: TaskTracker,
 }
@@ -135,7 +135,7 @@ impl PubSubLayer {
     }
 
     fn check_open(&self) -> Result<()> {
-        if self.closing.is_cancelled() { Err(Error::Closed) } else { Ok(()) }
+        self.closing.check()
     }
 
     /// Opens `channel`, which has no local part, for the expiry; waits until its server has confirmed that.
@@ -172,7 +172,7 @@ impl PubSubLayer {
     pub(super) async fn outcome(&self, (shard, posted): Posted) -> Result<()> {
         match posted.await {
             Ok(result) => result,
-            Err(_) if self.closing.is_cancelled() => Err(Error::Closed),
+            Err(_) if self.closing.has_ended() => Err(self.closing.error()),
             Err(_) => Err(self.shards[shard].error(Fault::panicked())),
         }
     }
@@ -266,6 +266,7 @@ impl ChannelLayer for PubSubLayer {
     }
 
     async fn group_channels(&self, group: &str) -> Result<Vec<ChannelName>> {
+        self.check_open()?;
         self.inbox.memory.group_channels(group).await
     }
 
@@ -291,15 +292,17 @@ impl ChannelLayer for PubSubLayer {
     }
 
     async fn global_statistics(&self) -> Result<Statistics> {
+        self.check_open()?;
         self.inbox.memory.global_statistics().await
     }
 
     async fn channel_statistics(&self, channel: &str) -> Result<Statistics> {
+        self.check_open()?;
         self.inbox.memory.channel_statistics(channel).await
     }
 
     async fn close(&self) -> Result<()> {
-        self.closing.cancel();
+        self.closing.close();
         self.inbox.memory.close().await?;
         self.drained.cancelled().await;
         self.upkeep.wait().await;
@@ -338,7 +341,7 @@ impl ChannelLayer for PubSubLayer {
 
 impl Drop for PubSubLayer {
     fn drop(&mut self) {
-        self.closing.cancel();
+        self.closing.close();
         // Receivers hold it too, and do not keep the layer open.
         self.inbox.memory.end();
     }

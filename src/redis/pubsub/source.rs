@@ -42,7 +42,7 @@ impl PubSubSource {
         channels.sort();
         channels.dedup();
         let names: Vec<_> = channels.iter().map(ChannelName::as_str).collect();
-        let queues = inbox.memory.source(&names)?;
+        let queues = inbox.memory.source(&names).map_err(|error| inbox.closing.explain(error))?;
         let wished = Wished::all(channels.iter().map(|channel| inbox.interest.enter(channel)));
         let stations = inbox.interest.stations_of(&channels).into_iter();
         let outages = stations.filter(|station| station.fallback == Fallback::Fail).map(Outage::of).collect();
@@ -109,7 +109,7 @@ impl Source for PubSubSource {
             if let Ok(taken) = result {
                 metrics::counter!("channel_layer_received_total").increment(taken as u64);
             }
-            return Poll::Ready(result);
+            return Poll::Ready(result.map_err(|error| self.inbox.closing.explain(error)));
         }
         self.poll_fault(cx).map(Err)
     }

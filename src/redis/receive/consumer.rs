@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use tokio::sync::oneshot;
 
 use super::reader::{Phase, Reader, State};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::layer::{Delivery, Sink, Source};
 
 /// One consumer of a reader: a [`Receiver`](crate::Receiver), or one call of `receive`.
@@ -51,7 +51,7 @@ impl Consumer {
             let looked = {
                 let mut state = self.reader.state();
                 if state.is_closed() {
-                    return Err(Error::Closed);
+                    return Err(self.reader.surroundings.closing.error());
                 }
                 let mut taken = None;
                 if self.reader.take(&mut state, &mut |delivery| taken = Some(delivery), 1) > 0 {
@@ -116,8 +116,8 @@ impl Source for Consumer {
     fn poll_recv_many(&mut self, cx: &mut Context<'_>, sink: Sink<'_>, limit: usize) -> Poll<Result<usize>> {
         let reader = self.reader.clone();
         let mut state = reader.state();
-        if state.is_closed() || reader.surroundings.closing.is_cancelled() {
-            return Poll::Ready(Err(Error::Closed));
+        if state.is_closed() || reader.surroundings.closing.has_ended() {
+            return Poll::Ready(Err(reader.surroundings.closing.error()));
         }
         let taken = reader.take(&mut state, sink, limit);
         if taken > 0 {

@@ -17,6 +17,7 @@ use super::parcel::{self, Parcel};
 use crate::drops::{self, DropReason};
 use crate::layer::{Event, Sink};
 use crate::name::ChannelName;
+use crate::redis::closing::Closing;
 use crate::redis::fault::Fault;
 use crate::redis::routine::Routine;
 use crate::redis::topology::Places;
@@ -32,8 +33,7 @@ pub(super) struct Surroundings {
     pub(super) format: Box<dyn Format>,
     pub(super) events: broadcast::Sender<Event>,
     pub(super) holders: Holders,
-    /// Cancelled when the layer closes.
-    pub(super) closing: CancellationToken,
+    pub(super) closing: Closing,
     /// What readers could not put back when the layer closed, and why.
     pub(super) lost: Mutex<Option<(usize, Fault)>>,
 }

@@ -6,7 +6,6 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::broadcast;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::consumer::Consumer;
@@ -16,6 +15,7 @@ use super::reader::{Phase, Reader, Surroundings, TASK};
 use super::task;
 use crate::layer::Event;
 use crate::name::ChannelName;
+use crate::redis::closing::Closing;
 use crate::redis::fault::Fault;
 use crate::redis::topology::Places;
 use crate::supervise::contained;
@@ -33,13 +33,13 @@ pub(crate) struct Readers {
 type Shared = Mutex<HashMap<Box<[ChannelName]>, Arc<Reader>>>;
 
 impl Readers {
-    /// Readers run on `tasks`, in this runtime, and end when `closing` is cancelled.
+    /// Readers run on `tasks`, in this runtime, and end with the layer.
     pub(crate) fn new(
         places: Arc<Places>,
         format: Box<dyn Format>,
         events: broadcast::Sender<Event>,
         tasks: &TaskTracker,
-        closing: &CancellationToken,
+        closing: &Closing,
     ) -> Self {
         let surroundings = Surroundings {
             places,

@@ -114,7 +114,7 @@ impl Task<'_> {
             let turn_of_other = self.contest.pause();
             let (wanted, holds, blocks_others, gone) = {
                 let mut state = self.reader.state();
-                if state.is_closed() || self.reader.surroundings.closing.is_cancelled() {
+                if state.is_closed() || self.reader.surroundings.closing.has_ended() {
                     return Step::End;
                 }
                 if !state.successors.is_empty() {
@@ -145,7 +145,7 @@ impl Task<'_> {
             let look_again = wanted.then(|| turn_of_other.unwrap_or_else(|| Instant::now() + LINGER_LONG));
             tokio::select! {
                 () = changed => {}
-                () = self.reader.surroundings.closing.cancelled() => {}
+                () = self.reader.surroundings.closing.token().cancelled() => {}
                 () = until(look_again) => {}
                 () = until(pause.as_ref().map(|(time, _)| idle_since + *time)) => {
                     if let Some((_, step)) = pause {
@@ -238,7 +238,7 @@ impl Task<'_> {
             let (missing, over, ask_again_at) = {
                 let mut state = reader.state();
                 let over = state.phase != Phase::Serving || !state.successors.is_empty() || state.has_looks();
-                (state.missing(), over || reader.surroundings.closing.is_cancelled(), state.held.ask_again_at())
+                (state.missing(), over || reader.surroundings.closing.has_ended(), state.held.ask_again_at())
             };
             if over {
                 stop.cancel();
@@ -277,7 +277,7 @@ impl Task<'_> {
                 () = changed => {}
                 () = until(report) => self.report(),
                 () = until(ask_again_at) => ask_again(reader, &mut *self.sorter).await,
-                () = reader.surroundings.closing.cancelled(), if !stop.is_cancelled() => {}
+                () = reader.surroundings.closing.token().cancelled(), if !stop.is_cancelled() => {}
                 () = until(satisfied_since.map(|since| since + LINGER)), if !stop.is_cancelled() => stop.cancel(),
             }
         }
@@ -333,7 +333,7 @@ impl Task<'_> {
         }
         drops::count(DropReason::ShardDown, kept.iter().map(Parcel::left).sum());
         state.lost = lost.or(refused);
-        if state.lost.is_some() && self.reader.surroundings.closing.is_cancelled() {
+        if state.lost.is_some() && self.reader.surroundings.closing.has_ended() {
             (*self.reader.surroundings.lost.lock()).clone_from(&state.lost);
         }
     }

@@ -120,7 +120,7 @@ fn refusal(error: &Error) -> Closing {
     let (code, reason) = match error {
         Error::MessageTooLarge { .. } => (code::TOO_LARGE, "too large"),
         Error::ChannelFull { .. } | Error::Redis { .. } => (code::TRY_AGAIN_LATER, "overloaded"),
-        Error::Closed => (code::GOING_AWAY, "going away"),
+        Error::Closed | Error::RuntimeEnded => (code::GOING_AWAY, "going away"),
         _ => (code::INTERNAL_ERROR, "internal error"),
     };
     Closing { code, reason }

@@ -70,7 +70,9 @@ async fn ask(
 
 fn refusal(error: &Error) -> StatusCode {
     match error {
-        Error::ChannelFull { .. } | Error::Redis { .. } | Error::Closed => StatusCode::SERVICE_UNAVAILABLE,
+        Error::ChannelFull { .. } | Error::Redis { .. } | Error::Closed | Error::RuntimeEnded => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         Error::MessageTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     }

@@ -73,7 +73,9 @@ async fn try_answer(shared: &Arc<Shared>, peer: Peer, request: Request) -> Resul
 fn refusal(error: &Error) -> Denied {
     match error {
         Error::ChannelFull { .. } => Denied::new("full", StatusCode::SERVICE_UNAVAILABLE),
-        Error::Redis { .. } | Error::Closed => Denied::new("unavailable", StatusCode::SERVICE_UNAVAILABLE),
+        Error::Redis { .. } | Error::Closed | Error::RuntimeEnded => {
+            Denied::new("unavailable", StatusCode::SERVICE_UNAVAILABLE)
+        }
         Error::MessageTooLarge { .. } => Denied::new("too_large", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
         _ => Denied::new("error", StatusCode::INTERNAL_SERVER_ERROR),
     }

@@ -1,0 +1,55 @@
+//! Whether a layer works, and why it does not any more.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{Error, Result};
+
+/// The end of a layer: it is closed or dropped, or the runtime ends that it works on. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Closing {
+    /// Cancelled at the end, whatever its cause.
+    token: CancellationToken,
+    /// Whether the layer was closed or dropped.
+    closed: Arc<AtomicBool>,
+}
+
+impl Closing {
+    /// Ends the layer because it is closed or dropped.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.token.cancel();
+    }
+
+    /// The token that is cancelled at the end. Cancelling it ends the layer because its runtime has ended.
+    pub(crate) fn token(&self) -> &CancellationToken {
+        &self.token
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.token.is_cancelled()
+    }
+
+    /// Fails when the layer has ended.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.has_ended() { Err(self.error()) } else { Ok(()) }
+    }
+
+    /// Fails when the layer was closed or dropped. The token has a lock that all senders would contend for; a sender learns
+    /// from its send queue that the runtime has ended.
+    pub(crate) fn check_not_closed(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    /// The error of calls on a layer that has ended.
+    pub(crate) fn error(&self) -> Error {
+        if self.closed.load(Ordering::Acquire) { Error::Closed } else { Error::RuntimeEnded }
+    }
+
+    /// `error`, or the cause of the end where `error` says that a part of the layer is closed.
+    pub(crate) fn explain(&self, error: Error) -> Error {
+        if matches!(error, Error::Closed) { self.error() } else { error }
+    }
+}

@@ -111,6 +111,11 @@ impl Deployment {
         self.layer == LayerKind::PubSub
     }
 
+    /// The format in which the layer keeps messages in Redis.
+    pub fn format(&self) -> Format {
+        if self.is_pubsub() { Format::PubSub } else { self.config.format }
+    }
+
     /// The same for what has no meaning inside one process: on the default host where no server is named.
     ///
     /// # Errors

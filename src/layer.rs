@@ -420,7 +420,8 @@ pub enum Event {
         /// Position of the server in the configured hosts.
         shard: usize,
     },
-    /// Messages that do not open or are no messages of ours were moved to the quarantine list. Sent once per cause.
+    /// Messages that do not open or are no messages of ours were moved to
+    /// [quarantine](crate::RedisLayer::quarantine). Sent once per cause.
     Quarantined {
         /// Position of the server in the configured hosts.
         shard: usize,

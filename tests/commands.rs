@@ -125,6 +125,50 @@ async fn a_message_reaches_a_group_of_a_django_site() {
 }
 
 #[tokio::test]
+async fn messages_in_quarantine_are_listed_shown_restored_and_dropped() {
+    const KEY: [&str; 2] = ["--encryption-key", "a secret of 32 bytes, not guessed"];
+    let shell = Shell::start();
+    let keyed = |arguments: &[&'static str]| [arguments, &KEY].concat();
+    assert_eq!(shell.prints(&["quarantine", "list"]).await, "the quarantine is empty\n");
+    for message in [r#"{"number":0}"#, r#"{"number":1}"#, r#"{"number":2}"#] {
+        shell.prints(&keyed(&["send", "tasks", message])).await;
+    }
+    // A reader without the key.
+    let layer = RedisLayer::connect(Config::new().hosts([shell.redis.url()])).await.unwrap();
+    assert!(layer.try_receive(&["tasks"]).await.unwrap().is_none());
+    layer.close().await.unwrap();
+
+    let listed = shell.prints(&["quarantine", "list"]).await;
+    assert!(listed.starts_with("shard 0: 3 entries, "), "{listed}");
+    assert_eq!(listed.matches(" tasks: ").count(), 3, "{listed}");
+    assert!(listed.contains("it is sealed, and no keys are configured"), "{listed}");
+    let lines = shell.prints(&keyed(&["quarantine", "list", "--json"])).await;
+    let entries: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(entries.iter().all(|entry| entry["state"] == "readable" && entry["channel"] == "tasks"), "{lines}");
+    let id = |n: usize| entries[n]["id"].as_str().unwrap();
+
+    let shown = shell.prints(&[&["quarantine", "show", id(0)][..], &KEY].concat()).await;
+    assert!(shown.contains(r#""lifetime": 60.0"#) && !shown.contains("number"), "{shown}");
+    let shown = shell.prints(&[&["quarantine", "show", id(0), "--payload"][..], &KEY].concat()).await;
+    assert!(shown.contains(r#""number": 0"#), "{shown}");
+
+    assert_eq!(shell.prints(&["quarantine", "drop", id(1)]).await, "1 of 1 entries deleted\n");
+    assert!(!shell.output(&["quarantine", "drop", id(1)]).await.status.success());
+    let unreadable = shell.output(&["quarantine", "restore", "--all"]).await;
+    assert!(!unreadable.status.success());
+    assert_eq!(String::from_utf8(unreadable.stdout).unwrap().matches("cannot be read").count(), 2);
+    let restored = shell.prints(&keyed(&["quarantine", "restore", "--channel", "tasks"])).await;
+    assert_eq!(restored, format!("{} restored\n{} restored\n2 of 2 entries restored\n", id(0), id(2)));
+    let received = shell.prints(&keyed(&["receive", "tasks", "--count", "2"])).await;
+    assert!(received.contains(r#"{"number":0}"#) && received.contains(r#"{"number":2}"#), "{received}");
+
+    for format in ["channels_redis", "asgi_redis", "pubsub"] {
+        assert!(!shell.output(&["quarantine", "list", "--format", format]).await.status.success());
+    }
+    assert!(!shell.output(&["quarantine", "restore"]).await.status.success());
+}
+
+#[tokio::test]
 async fn bytes_are_printed_as_numbers() {
     let shell = Shell::start();
     let layer = RedisLayer::connect(Config::new().hosts([shell.redis.url()])).await.unwrap();

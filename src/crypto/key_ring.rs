@@ -133,6 +133,14 @@ impl KeyRing {
         Ok(out)
     }
 
+    /// The body that `sealed` holds, however old it is, sealed for the same context at `now_ms`.
+    pub(crate) fn seal_anew(&self, sealed: &[u8], context: &[&[u8]], now_ms: u64) -> Result<Vec<u8>, Unopened> {
+        let (plain, _) = self.open_of_any_age(sealed, context)?;
+        let mut out = Vec::new();
+        self.seal(context, now_ms, &plain, &mut out);
+        Ok(out)
+    }
+
     /// The body that `sealed` holds, and when it was sealed.
     fn open_of_any_age(&self, sealed: &[u8], context: &[&[u8]]) -> Result<(Vec<u8>, u64), Unopened> {
         let parts = Parts::of(sealed).ok_or(Unopened("it is truncated"))?;

@@ -370,7 +370,7 @@ impl Format for Reading {
         Err(undecodable("it is of the native format"))
     }
 
-    fn refuse(&self, _: &Arc<Shard>, _: Bytes, _: String) {}
+    fn refuse(&self, _: &Arc<Shard>, _: &ChannelName, _: Bytes, _: String) {}
 
     fn put_back(&self, list: &str, parcels: &[Parcel]) -> Cmd {
         let messages: Vec<_> = parcels.iter().filter_map(|parcel| parcel.raw()).map(|(raw, _)| raw).collect();

@@ -341,7 +341,7 @@ impl Format for Reading {
         Err(undecodable("it is of the native format"))
     }
 
-    fn refuse(&self, _: &Arc<Shard>, _: Bytes, _: String) {}
+    fn refuse(&self, _: &Arc<Shard>, _: &ChannelName, _: Bytes, _: String) {}
 
     fn put_back(&self, key: &str, parcels: &[Parcel]) -> Cmd {
         let mut command = script::ZSET_PUT_BACK.call(&[key]);

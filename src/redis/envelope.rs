@@ -87,14 +87,33 @@ impl Envelope {
         other
     }
 
+    /// The same entry of `list` as if it were sent at `now_ms`. One whose body does not open stays as it is.
+    pub(super) fn renew(&self, entry: &Entry, list: &str, now_ms: u64) -> Entry {
+        let mut other = Entry { expires: entry.expires_if_sent(now_ms), ..entry.clone() };
+        if let (Some(key_ring), true) = (&self.key_ring, entry.sealed)
+            && let Ok(body) = key_ring.seal_anew(&entry.body, &[list.as_bytes(), &entry.header()], now_ms)
+        {
+            other.body = body.into();
+        }
+        other
+    }
+
     /// The message in `entry`, which came in `list`.
     pub(super) fn open(&self, entry: &Entry, list: &str, now_ms: u64) -> Result<Message, Unreadable> {
+        self.open_within(entry, list, now_ms, entry.lifetime.saturating_add(milliseconds(LEEWAY)))
+    }
+
+    /// As [`open`](Self::open), however long ago the body was sealed.
+    pub(super) fn open_late(&self, entry: &Entry, list: &str, now_ms: u64) -> Result<Message, Unreadable> {
+        self.open_within(entry, list, now_ms, u64::MAX)
+    }
+
+    fn open_within(&self, entry: &Entry, list: &str, now_ms: u64, opens_for: u64) -> Result<Message, Unreadable> {
         let body = match (&self.key_ring, entry.sealed) {
             (_, false) if self.seals() => return Err(undecryptable("it is not sealed")),
             (_, false) => entry.body.clone(),
             (None, true) => return Err(undecryptable("it is sealed, and no keys are configured")),
             (Some(key_ring), true) => {
-                let opens_for = entry.lifetime.saturating_add(milliseconds(LEEWAY));
                 let context: [&[u8]; 2] = [list.as_bytes(), &entry.header()];
                 let opened = key_ring.open(&entry.body, &context, now_ms, opens_for);
                 Bytes::from(opened.map_err(|error| {

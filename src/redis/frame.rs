@@ -163,6 +163,16 @@ impl<'t> FromIterator<&'t str> for Locals {
     }
 }
 
+impl<T> Address<T> {
+    /// The group of a group message.
+    pub(crate) fn group(&self) -> Option<&T> {
+        match self {
+            Self::Group { group, .. } | Self::Rest { group, .. } => Some(group),
+            Self::Channel | Self::Local(_) => None,
+        }
+    }
+}
+
 impl Entry {
     /// Takes the bytes of an entry apart.
     pub(crate) fn parse(mut bytes: Bytes) -> Result<Self, Fault> {
@@ -192,6 +202,11 @@ impl Entry {
     /// When it was sent, in ms since the epoch by Redis' clock.
     pub(crate) fn sent(&self) -> u64 {
         self.expires.saturating_sub(self.lifetime)
+    }
+
+    /// When it would expire if it were sent at `now`.
+    pub(crate) fn expires_if_sent(&self, now: u64) -> u64 {
+        now.saturating_add(self.lifetime).min(LATEST - 1)
     }
 
     /// Head, lifetime and address, which have only one form as bytes.

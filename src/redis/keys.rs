@@ -67,9 +67,14 @@ impl Keys {
         format!("{}global", self.stats_prefix)
     }
 
-    /// List: entries that could not be opened or decoded.
+    /// Stream: records of the entries that no reader could read.
     pub(super) fn quarantine(&self) -> String {
         format!("{}:quarantine", self.prefix)
+    }
+
+    /// Set: the records in quarantine whose entries have been restored to a channel.
+    pub(super) fn restored(&self, non_local: &str) -> String {
+        format!("{}:restored:{{{non_local}}}", self.prefix)
     }
 
     /// String: the random epoch of a shard's data.
@@ -107,7 +112,7 @@ impl Keys {
             return rest == "quarantine";
         };
         match kind {
-            "channel" => braced(name).is_some_and(|name| ChannelName::parse(name).is_ok()),
+            "channel" | "restored" => braced(name).is_some_and(|name| ChannelName::parse(name).is_ok()),
             "group" | "route-ends" => braced(name).is_some_and(|name| GroupName::parse(name).is_ok()),
             "members" | "joined" | "ends" | "left" => name.split_once(':').is_some_and(|(group, route)| {
                 braced(group).is_some_and(|group| GroupName::parse(group).is_ok()) && ChannelName::parse(route).is_ok()
@@ -161,6 +166,7 @@ mod tests {
             keys().channel_stats("websocket.send.p!"),
             keys().global_stats(),
             keys().quarantine(),
+            keys().restored("http.request"),
         ] {
             assert!(keys().is_flushed(&key), "{key}");
         }

@@ -19,7 +19,8 @@ use super::fault::Fault;
 use super::group::Groups;
 use super::keys::Keys;
 use super::letter::{Letter, Recipient};
-use super::receive::{Native, Quarantine, Readers};
+use super::quarantine::Quarantine;
+use super::receive::{Native, QuarantineWriter, Readers};
 use super::ring::Ring;
 use super::routes::Routes;
 use super::script;
@@ -106,6 +107,11 @@ impl RedisLayer {
         Self::connect_to(config, false).await
     }
 
+    /// The entries that no reader could read, on all servers: to look at them, to restore them or to delete them.
+    pub fn quarantine(&self) -> Quarantine<'_> {
+        Quarantine::new(&self.topology, &self.envelope, &self.closing)
+    }
+
     async fn connect_to(config: Config, some_needed: bool) -> Result<Self> {
         let config = config.checked_for(Format::Native)?;
         let keys = Keys::new(config.key_prefix(), config.stats_key_prefix());
@@ -135,7 +141,7 @@ impl RedisLayer {
         let capacity = config.capacities()?;
         let sender = Sender::start(topology.clone(), envelope.clone(), capacity, &work, closing.token());
         let read = CancellationToken::new();
-        let (quarantine, writing) = Quarantine::new(&topology.keys, events.clone(), read.clone());
+        let (quarantine, writing) = QuarantineWriter::new(&topology.keys, events.clone(), read.clone());
         let writing = upkeep.spawn(writing);
         let quarantined = async move {
             read.cancel();

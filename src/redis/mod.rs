@@ -23,6 +23,7 @@ mod membership;
 pub(crate) mod origin;
 pub(crate) mod outbox;
 mod pubsub;
+pub mod quarantine;
 pub(crate) mod receive;
 mod renewals;
 pub(crate) mod ring;

@@ -14,6 +14,8 @@ pub(crate) static PUSH: Script = Script::new(include_str!("scripts/push.lua"));
 pub(crate) static PUSH_LARGE: Script = Script::new(include_str!("scripts/push_large.lua"));
 pub(crate) static BOUND_POP: Script = Script::new(include_str!("scripts/bound_pop.lua"));
 pub(crate) static PUT_BACK: Script = Script::new(include_str!("scripts/put_back.lua"));
+pub(crate) static QUARANTINE: Script = Script::new(include_str!("scripts/quarantine.lua"));
+pub(crate) static RESTORE: Script = Script::new(include_str!("scripts/restore.lua"));
 pub(crate) static PENDING: Script = Script::new(include_str!("scripts/pending.lua"));
 pub(crate) static GROUP_ADD: Script = Script::new(include_str!("scripts/group_add.lua"));
 pub(crate) static GROUP_DISCARD: Script = Script::new(include_str!("scripts/group_discard.lua"));
@@ -22,8 +24,18 @@ pub(crate) static GROUP_MEMBERS: Script = Script::new(include_str!("scripts/grou
 pub(crate) static GROUP_REMEMBER: Script = Script::new(include_str!("scripts/group_remember.lua"));
 
 /// The scripts of the native format.
-pub(crate) static NATIVE: [&Script; 8] =
-    [&PUSH, &PUT_BACK, &PENDING, &GROUP_ADD, &GROUP_DISCARD, &GROUP_ROUTES, &GROUP_MEMBERS, &GROUP_REMEMBER];
+pub(crate) static NATIVE: [&Script; 10] = [
+    &PUSH,
+    &PUT_BACK,
+    &QUARANTINE,
+    &RESTORE,
+    &PENDING,
+    &GROUP_ADD,
+    &GROUP_DISCARD,
+    &GROUP_ROUTES,
+    &GROUP_MEMBERS,
+    &GROUP_REMEMBER,
+];
 
 impl Script {
     pub(crate) const fn new(source: &'static str) -> Self {

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use channel_layer::health::Status;
+use channel_layer::redis::quarantine::Restored;
 use channel_layer::{Bytes, ChannelLayer, Config, Format, message};
 use redis::AsyncCommands;
 
 use super::tools::{Site, ask, connect, number, numbered, publishes, shares_with_python};
-use crate::support::{DEADLINE, RedisServer, within};
+use crate::support::{DEADLINE, RedisServer, eventually, within};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/redis/users.acl");
 
@@ -92,9 +93,20 @@ async fn the_user_of_the_native_format_may_do_all_that_a_layer_does() {
     connect(config().expiry(Duration::from_mins(10))).await.group_send("g", numbered(5)).await.unwrap();
     assert_eq!(number(&within(DEADLINE, "a message", layer.receive(&["l!"])).await.unwrap()), 5);
     layer.new_channel("new?").await.unwrap();
-    // Bytes that are no message go to quarantine.
+    // Bytes that are no message go to quarantine, and so does a message whose key the reader lacks.
     let _: i64 = connection.rpush("asgi:channel:{bad?a}", "no entry").await.unwrap();
     assert!(layer.try_receive(&["bad?a"]).await.unwrap().is_none());
+    let keyed = connect(config().symmetric_encryption_keys(["a key"])).await;
+    keyed.send("bad?a", numbered(6)).await.unwrap();
+    assert!(layer.try_receive(&["bad?a"]).await.unwrap().is_none());
+    let entries = eventually("both in quarantine", async || {
+        let entries = keyed.quarantine().entries().await.unwrap();
+        (entries.len() == 2).then_some(entries)
+    })
+    .await;
+    assert_eq!(keyed.quarantine().restore(&[entries[1].id]).await.unwrap(), [Restored::Restored]);
+    assert_eq!(keyed.quarantine().delete(&[entries[0].id]).await.unwrap(), 1);
+    assert_eq!(number(&within(DEADLINE, "a message", keyed.receive(&["bad?a"])).await.unwrap()), 6);
     assert_eq!(layer.health().await.status, Status::Healthy);
     layer.redis_stats().await.unwrap();
     layer.global_statistics().await.unwrap();

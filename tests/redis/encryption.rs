@@ -7,7 +7,9 @@ use metrics_util::debugging::DebuggingRecorder;
 use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 
-use super::tools::{Layer, Site, all_keys, ask, connect, entries, event, now_ms, number, numbered, take_number};
+use super::tools::{
+    Layer, Site, all_keys, ask, connect, entries, event, now_ms, number, numbered, quarantined, take_number,
+};
 use crate::support::{Counts, DEADLINE, RedisServer, eventually, shared_servers, within};
 
 const MARKERS: [&str; 4] = ["marker-in-a-name", "marker-in-a-text", "marker-in-bytes", "marker-in-a-list"];
@@ -27,13 +29,23 @@ async fn dump(server: &RedisServer) -> Vec<u8> {
             "list" => redis::cmd("LRANGE").arg(&key).arg(0).arg(-1).clone(),
             "hash" => redis::cmd("HGETALL").arg(&key).clone(),
             "zset" => redis::cmd("ZRANGE").arg(&key).arg(0).arg(-1).arg("WITHSCORES").clone(),
+            "stream" => redis::cmd("XRANGE").arg(&key).arg("-").arg("+").clone(),
+            "set" => redis::cmd("SMEMBERS").arg(&key).clone(),
             other => panic!("{key} is a {other}"),
         };
-        let values: Vec<Vec<u8>> = ask(&mut connection, &command).await;
         dump.extend(key.into_bytes());
-        dump.extend(values.concat());
+        extend(&mut dump, ask(&mut connection, &command).await);
     }
     dump
+}
+
+/// Appends every byte of `value` to `dump`.
+fn extend(dump: &mut Vec<u8>, value: redis::Value) {
+    match value {
+        redis::Value::BulkString(bytes) => dump.extend(bytes),
+        redis::Value::Array(values) => values.into_iter().for_each(|value| extend(dump, value)),
+        _ => {}
+    }
 }
 
 fn holds(dump: &[u8], marker: &str) -> bool {
@@ -85,9 +97,8 @@ async fn nothing_of_a_message_can_be_read_in_redis() {
     plain.flush().await.unwrap();
     let layer = connect(keyed(&site)).await;
     leave_messages(&site, &layer, &server).await;
-    let key = site.key("quarantine");
     eventually("the quarantine", async || {
-        (entries(&mut server.connection().await, &key).await.len() == 1).then_some(())
+        (quarantined(&mut server.connection().await, &site).await.len() == 1).then_some(())
     })
     .await;
     let seen = dump(&server).await;

@@ -3,7 +3,7 @@
 use channel_layer::ChannelLayer;
 use redis::AsyncCommands;
 
-use super::tools::{Site, connect, numbered, take_number};
+use super::tools::{Site, ask, connect, numbered, take_number};
 use crate::support::shared_servers;
 
 #[tokio::test]
@@ -18,7 +18,9 @@ async fn a_flush_leaves_the_epochs_only() {
         layer.group_send(&format!("g{n}"), numbered(n)).await.unwrap();
     }
     for server in shared_servers() {
-        let () = server.connection().await.lpush(site.key("quarantine"), "bytes").await.unwrap();
+        let record = redis::cmd("XADD").arg(site.key("quarantine")).arg(&["*", "entry", "bytes"]).clone();
+        let _: String = ask(&mut server.connection().await, &record).await;
+        let () = server.connection().await.sadd(site.key("restored:{n}"), "1-1").await.unwrap();
         assert!(site.keys(server).await.len() > 20);
     }
     layer.flush().await.unwrap();

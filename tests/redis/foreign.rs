@@ -4,7 +4,7 @@ use channel_layer::ChannelLayer;
 use metrics_util::debugging::DebuggingRecorder;
 use redis::AsyncCommands;
 
-use super::tools::{Layer, Site, connect, entries, now_ms, number, numbered, take, take_number};
+use super::tools::{Layer, Site, connect, now_ms, number, numbered, quarantined, take, take_number};
 use crate::support::{Counts, DEADLINE, RedisServer, eventually, shared_servers, within};
 
 const VERSION: u8 = 0x10;
@@ -34,7 +34,7 @@ async fn check(site: &Site, layer: &Layer, channel: &str, source: &str, bytes: &
     let second = take(layer, source).await;
     assert_eq!((number(&second), second.channel.as_str()), (2, channel));
     let kept = eventually("the quarantine", async || {
-        let kept = entries(&mut server.connection().await, &site.key("quarantine")).await;
+        let kept = quarantined(&mut server.connection().await, site).await;
         (!kept.is_empty()).then_some(kept)
     });
     let shown = &bytes[..bytes.len().min(40)];

@@ -26,6 +26,7 @@ mod racing;
 mod ranges;
 mod refusing;
 mod restarts;
+mod restoring;
 mod retrying;
 mod rotation;
 mod runtimes;

@@ -5,7 +5,7 @@ use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, Share
 use parking_lot::Mutex;
 use redis::AsyncCommands;
 
-use super::tools::{Site, ask, connect, event, number, numbered};
+use super::tools::{Site, ask, connect, event, number, numbered, quarantined};
 use crate::support::{DEADLINE, RedisServer, eventually, shared_servers, within};
 
 const ROUND_TRIP: &str = "channel_layer_round_trip_seconds";
@@ -70,8 +70,7 @@ async fn a_panic_while_a_message_is_opened_costs_that_message() {
     }
     let mut connection = server.connection().await;
     eventually("the entry in quarantine", async || {
-        let kept: usize = connection.llen(site.key("quarantine")).await.unwrap();
-        (kept == 1).then_some(())
+        (quarantined(&mut connection, &site).await.len() == 1).then_some(())
     })
     .await;
 }
@@ -145,8 +144,8 @@ async fn a_panic_of_the_quarantine_costs_one_entry() {
         eventually("the panic", async || (!trap.is_armed()).then_some(())).await;
     }
     eventually("the second entry in quarantine", async || {
-        let kept: Vec<String> = connection.lrange(site.key("quarantine"), 0, 0).await.unwrap();
-        (kept == ["no entry 1"]).then_some(())
+        let kept = quarantined(&mut server.connection().await, &site).await;
+        kept.last().is_some_and(|last| last == b"no entry 1").then_some(())
     })
     .await;
     reading.abort();

@@ -1,11 +1,11 @@
-//! The list of what could not be read: bounded, and told once for each cause.
+//! What could not be read: kept within bounds, and announced once for each cause.
 
 use channel_layer::{ChannelLayer, Event};
 use metrics_util::debugging::DebuggingRecorder;
 use redis::AsyncCommands;
 
-use super::tools::{Site, connect, entries, event, events_so_far, number, numbered, take_number, ttl};
-use crate::support::{Counts, DEADLINE, eventually, shared_servers, within};
+use super::tools::{Site, ask, connect, event, events_so_far, now_ms, number, numbered, quarantined, take_number, ttl};
+use crate::support::{Counts, DEADLINE, RedisServer, eventually, shared_servers, within};
 
 #[tokio::test]
 async fn keeps_the_last_ones_for_days_and_counts_all() {
@@ -23,17 +23,57 @@ async fn keeps_the_last_ones_for_days_and_counts_all() {
         assert_eq!(number(&within(DEADLINE, "the next message", receiver.recv()).await.unwrap()), round);
         let newest = format!("{round}-499");
         eventually("the last of them", async || {
-            let newest = newest.as_bytes();
-            let kept = entries(&mut shared_servers()[0].connection().await, &site.key("quarantine")).await;
-            kept.first().is_some_and(|first| first == newest).then_some(())
+            let kept = quarantined(&mut shared_servers()[0].connection().await, &site).await;
+            kept.last().is_some_and(|last| last == newest.as_bytes()).then_some(())
         })
         .await;
     }
-    let kept = entries(&mut connection, &site.key("quarantine")).await;
+    let kept = quarantined(&mut connection, &site).await;
     assert_eq!(kept.len(), 256);
-    assert_eq!(kept.last().unwrap(), b"2-244");
+    assert_eq!(kept[0], b"2-244");
     assert!(ttl(&mut connection, &site.key("quarantine")).await > 2 * 86_400_000);
     assert_eq!(counts.dropped("undecodable"), 1500);
+}
+
+#[tokio::test]
+async fn drops_records_after_three_days() {
+    let site = Site::on(&shared_servers()[..1]);
+    let layer = connect(site.config()).await;
+    let mut connection = shared_servers()[0].connection().await;
+    let day = 86_400_000;
+    let now = now_ms(&mut connection).await;
+    for (age, entry) in [(3 * day + 60_000, "old"), (3 * day - 60_000, "recent")] {
+        let id = format!("{}-0", now - age);
+        let record = redis::cmd("XADD").arg(site.key("quarantine")).arg(&[&id, "entry", entry]).clone();
+        let _: String = ask(&mut connection, &record).await;
+    }
+    let () = connection.rpush(site.list("n"), "garbage").await.unwrap();
+    assert!(layer.try_receive(&["n"]).await.unwrap().is_none());
+    eventually("the new record", async || {
+        let kept = quarantined(&mut shared_servers()[0].connection().await, &site).await;
+        (kept == [&b"recent"[..], b"garbage"]).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn is_bounded_where_the_server_does_not_say_how_much_memory_a_key_takes() {
+    let server = RedisServer::start();
+    let mut connection = server.connection().await;
+    let rules = ["SETUSER", "u", "on", ">p", "~*", "&*", "+@all", "-memory|usage"];
+    let () = ask(&mut connection, redis::cmd("ACL").arg(&rules)).await;
+    let site = Site::at([format!("redis://u:p@127.0.0.1:{}", server.port())]);
+    let layer = connect(site.config()).await;
+    let garbage: Vec<_> = (0..20).map(|n| n.to_string()).collect();
+    let () = connection.rpush(site.list("s?a"), &garbage).await.unwrap();
+    let mut receiver = layer.receiver(&["s?a"]).unwrap();
+    let reading = tokio::spawn(async move { receiver.recv().await });
+    eventually("the last sixteen", async || {
+        let kept = quarantined(&mut server.connection().await, &site).await;
+        kept.iter().eq(garbage[4..].iter().map(String::as_bytes)).then_some(())
+    })
+    .await;
+    reading.abort();
 }
 
 #[tokio::test]
@@ -54,7 +94,7 @@ async fn tells_each_cause_once() {
         assert!(reason.contains(said), "{reason}");
     }
     eventually("all of them", async || {
-        let kept = entries(&mut shared_servers()[0].connection().await, &site.key("quarantine")).await;
+        let kept = quarantined(&mut shared_servers()[0].connection().await, &site).await;
         (kept.len() == 20).then_some(())
     })
     .await;
@@ -62,7 +102,7 @@ async fn tells_each_cause_once() {
 }
 
 #[tokio::test]
-async fn a_key_that_holds_no_list_does_not_stop_the_reader() {
+async fn a_key_that_holds_no_stream_does_not_stop_the_reader() {
     let site = Site::on(&shared_servers()[..1]);
     let layer = connect(site.config()).await;
     let mut connection = shared_servers()[0].connection().await;

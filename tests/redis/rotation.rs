@@ -3,7 +3,7 @@
 use channel_layer::{ChannelLayer, Config, Event};
 use metrics_util::debugging::DebuggingRecorder;
 
-use super::tools::{Layer, Site, connect, entries, event, number, numbered, take, take_number};
+use super::tools::{Layer, Site, connect, event, number, numbered, quarantined, take, take_number};
 use crate::support::{Counts, eventually, shared_servers};
 
 /// The steps of a rotation, as docs/encryption.md gives them.
@@ -83,9 +83,8 @@ async fn a_step_left_out_is_told_and_its_messages_are_kept() {
     let Event::Quarantined { reason, .. } = &told else { panic!("{told:?}") };
     assert!(reason.contains("key is unknown"), "{reason}");
     assert_eq!(counts.dropped("undecryptable"), 5);
-    let key = site.key("quarantine");
     eventually("all five in quarantine", async || {
-        (entries(&mut shared_servers()[0].connection().await, &key).await.len() == 5).then_some(())
+        (quarantined(&mut shared_servers()[0].connection().await, &site).await.len() == 5).then_some(())
     })
     .await;
 }

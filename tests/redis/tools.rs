@@ -1,6 +1,6 @@
 //! A deployment of its own for each test, its keys, and short forms for what the tests do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -113,6 +113,13 @@ pub async fn ask<T: FromRedisValue>(connection: &mut MultiplexedConnection, comm
 
 pub async fn entries(connection: &mut MultiplexedConnection, list: &str) -> Vec<Vec<u8>> {
     connection.lrange(list, 0, -1).await.unwrap()
+}
+
+/// The entries in quarantine, from the oldest to the newest.
+pub async fn quarantined(connection: &mut MultiplexedConnection, site: &Site) -> Vec<Vec<u8>> {
+    let command = redis::cmd("XRANGE").arg(site.key("quarantine")).arg("-").arg("+").clone();
+    let records: Vec<(String, HashMap<String, Vec<u8>>)> = ask(connection, &command).await;
+    records.into_iter().map(|(_, mut fields)| fields.remove("entry").unwrap()).collect()
 }
 
 /// The time to live of `key` in ms; -1 if it lives for good, -2 if there is no such key.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use channel_layer::{
-    BoxError, CapacityRule, ChannelLayer, Deployment, Fallback, Format, Host, HybridLayer, MemoryLayer,
+    BoxError, CapacityRule, ChannelLayer, Deployment, Fallback, Format, Host, HybridLayer, MemoryLayer, RedisLayer,
 };
 use clap::Args;
 
@@ -49,6 +49,15 @@ impl LayerOptions {
         let mut deployment = self.deployment()?.on_servers()?;
         deployment.config = deployment.config.fallback(Fallback::Fail);
         Ok(deployment.connect().await?)
+    }
+
+    /// For commands that only the native format has, and that end at once.
+    pub(crate) async fn connect_native(&self) -> Result<RedisLayer, BoxError> {
+        let deployment = self.deployment()?.on_servers()?;
+        if deployment.format() != Format::Native {
+            return Err("this command needs the format native: no other format has a quarantine".into());
+        }
+        Ok(RedisLayer::connect(deployment.config).await?)
     }
 
     /// For workers, and for servers, which workers answer; without an option they use the server on this machine.

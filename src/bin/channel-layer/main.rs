@@ -6,6 +6,7 @@ mod doctor;
 mod flush;
 mod group;
 mod layer;
+mod quarantine;
 mod receive;
 mod send;
 mod serve;
@@ -53,6 +54,9 @@ enum Command {
     Stats(stats::Stats),
     /// Look at the options and the servers, and send a message through each of them.
     Doctor(doctor::Doctor),
+    /// List, restore or delete the messages that no reader could read.
+    #[command(subcommand)]
+    Quarantine(quarantine::Quarantine),
     /// Delete all messages, groups and statistics.
     Flush(flush::Flush),
 }
@@ -75,6 +79,7 @@ async fn main() -> ExitCode {
         Command::Group(group) => group.run().await,
         Command::Stats(stats) => stats.run().await,
         Command::Doctor(doctor) => doctor.run().await,
+        Command::Quarantine(quarantine) => quarantine.run().await,
         Command::Flush(flush) => flush.run().await,
     };
     match done {

@@ -20,7 +20,7 @@ pub(super) async fn accept(reader: &Reader, sorter: &mut dyn Sorter, shard: &Arc
             Some(parcel) => parcels.extend(parcel),
             None => {
                 drops::count(DropReason::Undecodable, 1);
-                reader.surroundings.format.refuse(shard, body, PANICKED.to_owned());
+                reader.surroundings.format.refuse(shard, &read.channel, body, PANICKED.to_owned());
             }
         }
     }

@@ -56,8 +56,8 @@ pub(crate) trait Format: Send + Sync + 'static {
     /// The message in an entry of the native format, which came in the list of `source`.
     fn open(&self, entry: &Entry, source: &ChannelName, now_ms: u64) -> Result<Message, Unreadable>;
 
-    /// Keeps or forgets an entry that gave no message, which has been counted.
-    fn refuse(&self, shard: &Arc<Shard>, entry: Bytes, reason: String);
+    /// Keeps or forgets an entry from the list of `source` that gave no message, which has been counted.
+    fn refuse(&self, shard: &Arc<Shard>, source: &ChannelName, entry: Bytes, reason: String);
 
     /// The command that puts parcels of one channel back at its head, in order, for those who have not got them. It
     /// answers how many had expired.

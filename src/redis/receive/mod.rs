@@ -1,6 +1,7 @@
 //! The way in: blocking reads on connections of their own, shared by those who wait for the same channels.
 
 mod accept;
+mod address;
 mod blocking;
 mod consumer;
 mod contest;
@@ -21,8 +22,9 @@ mod sorter;
 mod task;
 mod timer;
 
+pub(super) use address::addressee;
 pub(crate) use format::{Format, Popped, READ_BYTES, Raw, Sorter, Unreadable};
 pub(super) use native::Native;
 pub(crate) use parcel::Parcel;
-pub(super) use quarantine::Quarantine;
+pub(super) use quarantine::{LIVES_MS, QuarantineWriter};
 pub(crate) use readers::Readers;

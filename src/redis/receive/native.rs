@@ -9,7 +9,7 @@ use redis::{Cmd, RedisError, Value};
 
 use super::format::{Format, Popped, READ_BYTES, Raw, SMALL_CHANNEL, Sorter, Unreadable};
 use super::parcel::Parcel;
-use super::quarantine::Quarantine;
+use super::quarantine::QuarantineWriter;
 use super::sorter::EntrySorter;
 use crate::message::Message;
 use crate::name::ChannelName;
@@ -31,7 +31,7 @@ pub(super) struct Inner {
     pub(super) topology: Arc<Topology>,
     pub(super) envelope: Arc<Envelope>,
     pub(super) groups: Arc<Groups>,
-    pub(super) quarantine: Quarantine,
+    pub(super) quarantine: QuarantineWriter,
 }
 
 impl Native {
@@ -39,7 +39,7 @@ impl Native {
         topology: Arc<Topology>,
         envelope: Arc<Envelope>,
         groups: Arc<Groups>,
-        quarantine: Quarantine,
+        quarantine: QuarantineWriter,
     ) -> Self {
         Self(Arc::new(Inner { topology, envelope, groups, quarantine }))
     }
@@ -122,8 +122,8 @@ impl Format for Native {
         self.0.envelope.open(entry, source.as_str(), now_ms)
     }
 
-    fn refuse(&self, shard: &Arc<Shard>, entry: Bytes, reason: String) {
-        self.0.quarantine.keep(shard, entry, reason);
+    fn refuse(&self, shard: &Arc<Shard>, source: &ChannelName, entry: Bytes, reason: String) {
+        self.0.quarantine.keep(shard, source, entry, reason);
     }
 
     fn put_back(&self, key: &str, parcels: &[Parcel]) -> Cmd {

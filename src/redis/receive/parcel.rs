@@ -290,7 +290,9 @@ pub(super) fn take_next(parcels: &mut VecDeque<Parcel>, format: &dyn Format, sin
                 }
             }
             Taken::Expired => {}
-            Taken::Unreadable(fault) => format.refuse(&parcel.shard, parcel.to_bytes().into(), fault.reason),
+            Taken::Unreadable(fault) => {
+                format.refuse(&parcel.shard, &parcel.source, parcel.to_bytes().into(), fault.reason);
+            }
         }
         parcels.pop_front();
     }

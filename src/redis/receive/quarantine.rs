@@ -1,4 +1,4 @@
-//! Where entries go that are no message of ours: a bounded list beside the channels, for somebody to look at.
+//! Moves entries that no reader can read to a bounded stream beside the channels.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -9,34 +9,37 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::layer::Event;
+use crate::name::ChannelName;
 use crate::redis::keys::Keys;
+use crate::redis::script;
 use crate::redis::shard::Shard;
 use crate::supervise::contained;
 
-/// The most entries that a shard's list keeps, older ones falling out, and the largest: 256 MiB at the worst.
-const KEPT: isize = 256;
-const LARGEST: usize = 1 << 20;
-/// How long the list outlives the last entry that came: long enough for somebody to see it the next morning.
-const LIVES_MS: u64 = 3 * 86_400_000;
+/// How many records a shard keeps at most, and how many bytes they may take together. The oldest ones are dropped.
+const KEPT: usize = 256;
+const KEPT_BYTES: usize = 16 << 20;
+/// How long a record is kept: an operator may look only after a weekend.
+pub(in crate::redis) const LIVES_MS: u64 = 3 * 86_400_000;
 /// Entries that wait to be written. What comes faster is counted as dropped and not kept.
 const WAITING: usize = 1024;
 /// Different causes that are told apart; beyond them nothing is logged, as each would be an attacker's choice.
 const CAUSES: usize = 256;
 
-/// Takes unreadable entries and writes them away in the background.
+/// Takes unreadable entries and writes them to quarantine in the background.
 #[derive(Debug)]
-pub(in crate::redis) struct Quarantine {
+pub(in crate::redis) struct QuarantineWriter {
     queue: mpsc::Sender<Unreadable>,
 }
 
 struct Unreadable {
     shard: Arc<Shard>,
+    source: ChannelName,
     entry: Bytes,
     reason: String,
 }
 
-impl Quarantine {
-    /// The quarantine and the task that writes, which ends with `closing` once it has written what waits.
+impl QuarantineWriter {
+    /// The writer and its task that writes, which ends with `closing` once it has written what waits.
     pub(in crate::redis) fn new(
         keys: &Keys,
         events: broadcast::Sender<Event>,
@@ -46,10 +49,10 @@ impl Quarantine {
         (Self { queue }, write(waiting, keys.quarantine(), events, closing))
     }
 
-    /// Keeps `entry`, which could not be read for `reason`.
-    pub(super) fn keep(&self, shard: &Arc<Shard>, entry: Bytes, reason: String) {
+    /// Keeps `entry` from the list of `source`, which could not be read for `reason`.
+    pub(super) fn keep(&self, shard: &Arc<Shard>, source: &ChannelName, entry: Bytes, reason: String) {
         // A full queue means a flood of bad entries, of which the first ones tell enough.
-        let _ = self.queue.try_send(Unreadable { shard: shard.clone(), entry, reason });
+        let _ = self.queue.try_send(Unreadable { shard: shard.clone(), source: source.clone(), entry, reason });
     }
 }
 
@@ -69,26 +72,27 @@ async fn write(
                 continue;
             }
         };
-        let Some(Unreadable { shard, entry, reason }) = next else { return };
+        let Some(unreadable) = next else { return };
         let keeping = async {
+            let Unreadable { shard, reason, .. } = &unreadable;
             if told.len() < CAUSES && told.insert((shard.index, reason.clone())) {
                 warn!(shard = shard.index, host = shard.host(), reason, "entries that cannot be read go to quarantine");
-                let _ = events.send(Event::Quarantined { shard: shard.index, reason });
+                let _ = events.send(Event::Quarantined { shard: shard.index, reason: reason.clone() });
             }
-            if entry.len() <= LARGEST {
-                keep(&shard, &key, &entry).await;
+            // One that is larger than all may be together would push out every other.
+            if unreadable.entry.len() <= KEPT_BYTES {
+                keep(&key, &unreadable).await;
             }
         };
         contained("quarantine", keeping).await;
     }
 }
 
-async fn keep(shard: &Shard, key: &str, entry: &[u8]) {
-    let mut commands = redis::pipe();
-    commands.cmd("LPUSH").arg(key).arg(entry);
-    commands.cmd("LTRIM").arg(key).arg(0).arg(KEPT - 1);
-    commands.cmd("PEXPIRE").arg(key).arg(LIVES_MS);
-    if let Err(fault) = shard.run_all_once(&commands).await {
+async fn keep(key: &str, unreadable: &Unreadable) {
+    let Unreadable { shard, source, entry, reason } = unreadable;
+    let mut command = script::QUARANTINE.call(&[key]);
+    command.arg(source.as_str()).arg(reason).arg(&entry[..]).arg(KEPT).arg(KEPT_BYTES).arg(LIVES_MS);
+    if let Err(fault) = shard.run_once(&command).await {
         warn!(shard = shard.index, host = shard.host(), fault = %shard.error(fault), "an unreadable entry could not be kept");
     }
 }

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use super::address::{Addressee, addressee};
 use super::format::{Raw, Sorter};
 use super::native::Inner;
 use super::parcel::Parcel;
 use super::reader::TASK;
 use crate::drops::{self, DropReason};
 use crate::name::{ChannelName, GroupName};
-use crate::redis::frame::{Address, Entry, Text};
+use crate::redis::frame::Entry;
 use crate::redis::membership::Recipients;
 use crate::redis::shard::Shard;
 use crate::supervise::contained;
@@ -74,46 +75,29 @@ impl EntrySorter {
     async fn sort(&mut self, shard: &Arc<Shard>, source: &ChannelName, bytes: Bytes) -> Option<Parcel> {
         let entry = match Entry::parse(bytes.clone()) {
             Ok(entry) => entry,
-            Err(fault) => return self.refuse(shard, bytes, &fault.to_string()),
+            Err(fault) => return self.refuse(shard, source, bytes, fault.to_string()),
         };
-        let to_local = source.as_str().ends_with('!');
-        let member = |local: &Text| ChannelName::from_parts(source.as_str(), local);
-        match &entry.address {
-            Address::Local(local) if to_local => match member(local) {
-                Ok(channel) => Some(Parcel::to_one(shard.clone(), source.clone(), entry, channel)),
-                Err(error) => self.refuse(shard, bytes, &error.to_string()),
-            },
-            Address::Rest { locals, .. } if to_local => {
-                if !locals.clone().all(|local| local.is_some_and(|local| source.takes_local(&local))) {
-                    return self.refuse(shard, bytes, "it is for a member that has no valid name");
-                }
-                let locals = locals.clone();
+        match addressee(&entry, source) {
+            Ok(Addressee::Channel(channel)) => Some(Parcel::to_one(shard.clone(), source.clone(), entry, channel)),
+            Ok(Addressee::Rest(locals)) => {
                 (locals.len() > 0).then(|| Parcel::to_rest(shard.clone(), source.clone(), entry, locals))
             }
-            Address::Group { group, version } if to_local => {
-                let Ok(group) = GroupName::parse(group) else {
-                    return self.refuse(shard, bytes, "its group has no valid name");
-                };
-                match self.members(&group, source, *version, entry.sent()).await {
-                    Told::Members(members) if members.is_empty() => None,
-                    Told::Members(members) => Some(Parcel::to_members(shard.clone(), source.clone(), entry, members)),
-                    Told::NotNow => Some(Parcel::to_unknown(shard.clone(), source.clone(), entry)),
-                    Told::Never => {
-                        drops::count(DropReason::ShardDown, 1);
-                        None
-                    }
+            Ok(Addressee::Group(group, version)) => match self.members(&group, source, version, entry.sent()).await {
+                Told::Members(members) if members.is_empty() => None,
+                Told::Members(members) => Some(Parcel::to_members(shard.clone(), source.clone(), entry, members)),
+                Told::NotNow => Some(Parcel::to_unknown(shard.clone(), source.clone(), entry)),
+                Told::Never => {
+                    drops::count(DropReason::ShardDown, 1);
+                    None
                 }
-            }
-            Address::Channel | Address::Group { .. } if !to_local => {
-                Some(Parcel::to_one(shard.clone(), source.clone(), entry, source.clone()))
-            }
-            _ => self.refuse(shard, bytes, "its address does not fit its channel"),
+            },
+            Err(reason) => self.refuse(shard, source, bytes, reason),
         }
     }
 
-    fn refuse(&self, shard: &Arc<Shard>, bytes: Bytes, reason: &str) -> Option<Parcel> {
+    fn refuse(&self, shard: &Arc<Shard>, source: &ChannelName, bytes: Bytes, reason: String) -> Option<Parcel> {
         drops::count(DropReason::Undecodable, 1);
-        self.0.quarantine.keep(shard, bytes, reason.to_owned());
+        self.0.quarantine.keep(shard, source, bytes, reason);
         None
     }
 

@@ -1,0 +1,199 @@
+//! `channel-layer quarantine`: the messages that no reader could read.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use channel_layer::redis::quarantine::{QuarantineEntry, QuarantineId, QuarantineState, Restored};
+use channel_layer::{BoxError, ChannelLayer, ChannelName, RedisLayer};
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use crate::layer::LayerOptions;
+use crate::print_line;
+
+#[derive(Subcommand)]
+pub(crate) enum Quarantine {
+    /// Print what is there by server, from the oldest entry to the newest; never a message
+    List {
+        /// Print one line of JSON for each entry
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        layer: LayerOptions,
+    },
+    /// Print all that is known of an entry, as JSON
+    Show {
+        /// The entry, as `list` names it
+        id: QuarantineId,
+        /// Print the message too, if its key is at hand; it may hold secrets of your users
+        #[arg(long)]
+        payload: bool,
+        #[command(flatten)]
+        layer: LayerOptions,
+    },
+    /// Put entries back at the heads of their channels
+    ///
+    /// Needs the keys with which they are sealed. An entry that cannot be read stays in quarantine.
+    Restore {
+        #[command(flatten)]
+        choice: Choice,
+        /// Give each entry its whole lifetime anew, expired or not. Somebody who may write to Redis could have put a copy of
+        /// an earlier message there: it would be delivered again
+        #[arg(long)]
+        reset_expiry: bool,
+        #[command(flatten)]
+        layer: LayerOptions,
+    },
+    /// Delete entries
+    Drop {
+        #[command(flatten)]
+        choice: Choice,
+        #[command(flatten)]
+        layer: LayerOptions,
+    },
+}
+
+/// Which entries.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Choice {
+    /// The entries, as `list` names them
+    #[arg(value_name = "ID")]
+    ids: Vec<QuarantineId>,
+    /// All entries of a channel
+    #[arg(long)]
+    channel: Option<String>,
+    /// All entries
+    #[arg(long)]
+    all: bool,
+}
+
+impl Choice {
+    async fn ids(&self, layer: &RedisLayer) -> Result<Vec<QuarantineId>, BoxError> {
+        if !self.ids.is_empty() {
+            return Ok(self.ids.clone());
+        }
+        let channel = self.channel.as_deref().map(ChannelName::parse).transpose()?;
+        let chosen = |entry: &QuarantineEntry| match &channel {
+            Some(channel) => entry.channel.as_ref().is_some_and(|other| other.as_str() == channel.non_local()),
+            None => true,
+        };
+        Ok(layer.quarantine().entries().await?.iter().filter(|entry| chosen(entry)).map(|entry| entry.id).collect())
+    }
+}
+
+impl Quarantine {
+    pub(crate) async fn run(self) -> Result<(), BoxError> {
+        let (Self::List { layer, .. }
+        | Self::Show { layer, .. }
+        | Self::Restore { layer, .. }
+        | Self::Drop { layer, .. }) = &self;
+        let layer = layer.connect_native().await?;
+        let done = match &self {
+            Self::List { json, .. } => list(&layer, *json).await,
+            Self::Show { id, payload, .. } => show(&layer, *id, *payload).await,
+            Self::Restore { choice, reset_expiry, .. } => restore(&layer, choice, *reset_expiry).await,
+            Self::Drop { choice, .. } => drop_entries(&layer, choice).await,
+        };
+        layer.close().await?;
+        done
+    }
+}
+
+async fn list(layer: &RedisLayer, json: bool) -> Result<(), BoxError> {
+    let entries = layer.quarantine().entries().await?;
+    if json {
+        return Ok(entries.iter().try_for_each(|entry| print_line(&describe(entry).to_string()))?);
+    }
+    if entries.is_empty() {
+        print_line("the quarantine is empty")?;
+    }
+    for entries in entries.chunk_by(|one, other| one.id.shard() == other.id.shard()) {
+        let bytes: usize = entries.iter().map(|entry| entry.size).sum();
+        print_line(&format!("shard {}: {} entries, {bytes} bytes", entries[0].id.shard(), entries.len()))?;
+        entries.iter().try_for_each(|entry| print_line(&line(entry)))?;
+    }
+    Ok(())
+}
+
+async fn show(layer: &RedisLayer, id: QuarantineId, payload: bool) -> Result<(), BoxError> {
+    let entry = layer.quarantine().entry(id).await?.ok_or_else(|| format!("{id} is not in quarantine"))?;
+    let mut shown = describe(&entry);
+    if payload {
+        shown["message"] = serde_json::to_value(layer.quarantine().message(id).await?)?;
+    }
+    Ok(print_line(&format!("{shown:#}"))?)
+}
+
+async fn restore(layer: &RedisLayer, choice: &Choice, reset_expiry: bool) -> Result<(), BoxError> {
+    let ids = choice.ids(layer).await?;
+    let quarantine = layer.quarantine();
+    let outcomes = if reset_expiry { quarantine.restore_anew(&ids).await? } else { quarantine.restore(&ids).await? };
+    for (id, outcome) in ids.iter().zip(&outcomes) {
+        print_line(&format!("{id} {}", said(outcome)))?;
+    }
+    verdict("restored", outcomes.iter().filter(|outcome| **outcome == Restored::Restored).count(), ids.len())
+}
+
+async fn drop_entries(layer: &RedisLayer, choice: &Choice) -> Result<(), BoxError> {
+    let ids = choice.ids(layer).await?;
+    let deleted = layer.quarantine().delete(&ids).await?;
+    verdict("deleted", deleted, ids.len())
+}
+
+/// Fails unless all entries were dealt with.
+fn verdict(done: &str, count: usize, of: usize) -> Result<(), BoxError> {
+    let line = format!("{count} of {of} entries {done}");
+    if count == of { Ok(print_line(&line)?) } else { Err(line.into()) }
+}
+
+fn said(outcome: &Restored) -> String {
+    match outcome {
+        Restored::Restored => "restored".to_owned(),
+        Restored::Gone => "is not in quarantine: it has been restored or deleted".to_owned(),
+        Restored::Expired => "has expired: --reset-expiry gives it a new lifetime".to_owned(),
+        Restored::Unreadable(reason) => format!("cannot be read: {}", reason.escape_debug()),
+        _ => "not restored".to_owned(),
+    }
+}
+
+fn state(state: &QuarantineState) -> (&'static str, Option<&str>) {
+    match state {
+        QuarantineState::Readable => ("readable", None),
+        QuarantineState::Expired => ("expired", None),
+        QuarantineState::Unreadable(reason) => ("unreadable", Some(reason)),
+        _ => ("unknown", None),
+    }
+}
+
+fn line(entry: &QuarantineEntry) -> String {
+    let channel = entry.channel.as_ref().map_or("unknown channel", ChannelName::as_str);
+    let (state, why) = state(&entry.state);
+    let mut line = format!("{} {channel}: {} bytes, here for {} s", entry.id, entry.size, entry.age.as_secs());
+    // Other programs may have written the record.
+    let _ = write!(line, ", because {}; now {state}", entry.reason.escape_debug());
+    if let Some(why) = why {
+        let _ = write!(line, ": {}", why.escape_debug());
+    }
+    line
+}
+
+fn describe(entry: &QuarantineEntry) -> serde_json::Value {
+    let (state, why) = state(&entry.state);
+    let seconds = |time: &Duration| time.as_secs_f64();
+    let head = entry.head.as_ref();
+    json!({
+        "id": entry.id.to_string(),
+        "shard": entry.id.shard(),
+        "channel": entry.channel.as_ref().map(ChannelName::as_str),
+        "group": head.and_then(|head| head.group.as_deref()),
+        "reason": entry.reason,
+        "age": entry.age.as_secs_f64(),
+        "bytes": entry.size,
+        "sent": head.map(|head| seconds(&head.sent)),
+        "lifetime": head.map(|head| seconds(&head.lifetime)),
+        "key": head.and_then(|head| head.key_id).map(|id| format!("{id:08x}")),
+        "state": state,
+        "unreadable": why,
+    })
+}

@@ -1,0 +1,259 @@
+//! Entries that no reader could read: to look at, to restore and to delete.
+
+mod record;
+mod restore;
+
+use std::time::Duration;
+
+use self::record::Record;
+pub use self::record::{InvalidQuarantineId, QuarantineId};
+pub use self::restore::Restored;
+use super::closing::Closing;
+use super::envelope::Envelope;
+use super::fault::Fault;
+use super::frame::Entry;
+use super::receive::addressee;
+use super::shard::Shard;
+use super::topology::Topology;
+use crate::crypto;
+use crate::error::Result;
+use crate::message::Message;
+use crate::name::ChannelName;
+
+/// Records that one read takes. All records of a server have 16 MiB together at most.
+const PAGE: usize = 4;
+
+/// The quarantine of a [`RedisLayer`](crate::RedisLayer): the entries that a reader took and could not read, by the
+/// servers on which they were.
+///
+/// A reader cannot read an entry that was sealed with a key that the reader lacks, or that is no message of this format.
+/// It counts the entry as dropped, and moves the entry to the stream `<prefix>:quarantine` of the same server. Each server
+/// keeps the last 256 entries, at most 16 MiB of them, for 3 days.
+///
+/// ```no_run
+/// use channel_layer::redis::quarantine::QuarantineState;
+///
+/// # async fn example(layer: channel_layer::RedisLayer) -> channel_layer::Result<()> {
+/// let quarantine = layer.quarantine();
+/// let entries = quarantine.entries().await?;
+/// let readable: Vec<_> =
+///     entries.iter().filter(|entry| entry.state == QuarantineState::Readable).map(|entry| entry.id).collect();
+/// quarantine.restore(&readable).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Quarantine<'l> {
+    topology: &'l Topology,
+    envelope: &'l Envelope,
+    closing: &'l Closing,
+}
+
+/// What is known of an entry in quarantine. Its message is not in here: see [`Quarantine::message`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct QuarantineEntry {
+    /// The name of the entry, the same until it is restored or deleted.
+    pub id: QuarantineId,
+    /// The channel in whose list it was, up to the `!` if the channel is process-local. `None` if the record has no valid
+    /// name: then this layer has not written the record.
+    pub channel: Option<ChannelName>,
+    /// Why the reader could not read it.
+    pub reason: String,
+    /// How long it has been in quarantine, by the clock of its server.
+    pub age: Duration,
+    /// Bytes of the entry.
+    pub size: usize,
+    /// What the head of the entry says. `None` if the bytes are no entry.
+    pub head: Option<QuarantineHead>,
+    /// Whether this layer can read it now.
+    pub state: QuarantineState,
+}
+
+/// What stands in front of the body of an entry. Only an entry that opens is known to be genuine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct QuarantineHead {
+    /// How long after it was sent the message expires.
+    pub lifetime: Duration,
+    /// How long ago it was sent, by the clock of its server.
+    pub sent: Duration,
+    /// The id of the key with which it is sealed, as logs have it. `None` if it is not sealed.
+    pub key_id: Option<u32>,
+    /// The group to which it was sent, if it is a group message.
+    pub group: Option<String>,
+}
+
+/// Whether an entry in quarantine can be read now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum QuarantineState {
+    /// This layer can read it: [`Quarantine::restore`] puts it back.
+    Readable,
+    /// The message has expired, and this layer could read it otherwise: [`Quarantine::restore_anew`] puts it back.
+    Expired,
+    /// This layer cannot read it, for this reason.
+    Unreadable(String),
+}
+
+impl<'l> Quarantine<'l> {
+    pub(super) fn new(topology: &'l Topology, envelope: &'l Envelope, closing: &'l Closing) -> Self {
+        Self { topology, envelope, closing }
+    }
+
+    /// All entries of all servers, by server and from the oldest to the newest.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, nothing has changed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Redis`](crate::Error::Redis) if a server cannot be reached; [`Error::Closed`](crate::Error::Closed) and
+    /// [`Error::RuntimeEnded`](crate::Error::RuntimeEnded).
+    pub async fn entries(&self) -> Result<Vec<QuarantineEntry>> {
+        self.closing.check()?;
+        let mut entries = Vec::new();
+        for shard in &self.topology.shards {
+            let mut after = None;
+            loop {
+                let page = self.page(shard, after).await.map_err(|fault| shard.error(fault))?;
+                let now = shard.now_ms().map_err(|fault| shard.error(fault))?;
+                let Some(last) = page.last() else { break };
+                after = Some(last.id);
+                entries.extend(page.iter().map(|record| self.describe(shard, record, now)));
+            }
+        }
+        Ok(entries)
+    }
+
+    /// One entry; `None` if it is not there any more.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, nothing has changed.
+    ///
+    /// # Errors
+    ///
+    /// As [`entries`](Self::entries).
+    pub async fn entry(&self, id: QuarantineId) -> Result<Option<QuarantineEntry>> {
+        let Some((shard, record)) = self.find(id).await? else { return Ok(None) };
+        let now = shard.now_ms().map_err(|fault| shard.error(fault))?;
+        Ok(Some(self.describe(shard, &record, now)))
+    }
+
+    /// The message of an entry, expired or not; `None` if this layer cannot read it, or if it is not there any more.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, nothing has changed.
+    ///
+    /// # Errors
+    ///
+    /// As [`entries`](Self::entries).
+    pub async fn message(&self, id: QuarantineId) -> Result<Option<Message>> {
+        let Some((shard, record)) = self.find(id).await? else { return Ok(None) };
+        let now = shard.now_ms().map_err(|fault| shard.error(fault))?;
+        Ok(self.open(shard, &record, now).ok().map(|opened| opened.message))
+    }
+
+    /// Deletes entries, and returns how many of them were there.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, some of the entries may have been deleted.
+    ///
+    /// # Errors
+    ///
+    /// As [`entries`](Self::entries). Some of the entries may have been deleted.
+    pub async fn delete(&self, ids: &[QuarantineId]) -> Result<usize> {
+        self.closing.check()?;
+        let mut deleted = 0;
+        for shard in &self.topology.shards {
+            let ids: Vec<_> = ids.iter().filter(|id| id.shard() == shard.index).copied().collect();
+            deleted += self.remove(shard, &ids).await.map_err(|fault| shard.error(fault))?;
+        }
+        Ok(deleted)
+    }
+
+    /// The next records of a server after the one of the id `after`.
+    async fn page(&self, shard: &Shard, after: Option<QuarantineId>) -> Result<Vec<Record>, Fault> {
+        let mut command = redis::cmd("XRANGE");
+        command.arg(self.topology.keys.quarantine());
+        match after {
+            Some(id) => command.arg(format!("({}", id.of_stream())),
+            None => command.arg("-"),
+        };
+        command.arg("+").arg("COUNT").arg(PAGE);
+        Record::parse_all(shard.index, shard.run(&command).await?)
+    }
+
+    async fn find(&self, id: QuarantineId) -> Result<Option<(&'l Shard, Record)>> {
+        self.closing.check()?;
+        let Some(shard) = self.topology.shards.get(id.shard()) else { return Ok(None) };
+        let mut command = redis::cmd("XRANGE");
+        command.arg(self.topology.keys.quarantine()).arg(id.of_stream()).arg(id.of_stream());
+        let records = shard.run(&command).await.and_then(|answer| Record::parse_all(shard.index, answer));
+        let records = records.map_err(|fault| shard.error(fault))?;
+        Ok(records.into_iter().next().map(|record| (&**shard, record)))
+    }
+
+    async fn remove(&self, shard: &Shard, ids: &[QuarantineId]) -> Result<usize, Fault> {
+        if ids.is_empty() {
+            return Ok(0);
+        }
+        let mut command = redis::cmd("XDEL");
+        command.arg(self.topology.keys.quarantine());
+        for id in ids {
+            command.arg(id.of_stream());
+        }
+        let removed = redis::from_redis_value(shard.run(&command).await?);
+        removed.map_err(|error| Fault::unexpected(&error.to_string()))
+    }
+
+    fn describe(&self, shard: &Shard, record: &Record, now: u64) -> QuarantineEntry {
+        let since = |then: u64| Duration::from_millis(now.saturating_sub(then));
+        let head = Entry::parse(record.entry.clone()).ok().map(|entry| QuarantineHead {
+            lifetime: Duration::from_millis(entry.lifetime),
+            sent: since(entry.sent()),
+            key_id: entry.sealed.then(|| crypto::key_id(&entry.body)).flatten(),
+            group: entry.address.group().map(ToString::to_string),
+        });
+        QuarantineEntry {
+            id: record.id,
+            channel: record.channel.clone(),
+            reason: record.reason.clone(),
+            age: since(record.id.time_ms()),
+            size: record.entry.len(),
+            head,
+            state: match self.open(shard, record, now) {
+                Ok(Opened { expired: false, .. }) => QuarantineState::Readable,
+                Ok(Opened { expired: true, .. }) => QuarantineState::Expired,
+                Err(reason) => QuarantineState::Unreadable(reason),
+            },
+        }
+    }
+
+    /// Reads a record as a reader of its channel would, except that the message may have expired.
+    fn open(&self, shard: &Shard, record: &Record, now: u64) -> Result<Opened, String> {
+        let channel = record.channel.clone().ok_or("its channel is unknown")?;
+        let is_here = self.topology.shards_of_channel(&channel).iter().any(|other| other.index == shard.index);
+        if !is_here {
+            return Err("its channel is on another server now".to_owned());
+        }
+        let entry = Entry::parse(record.entry.clone()).map_err(|fault| fault.to_string())?;
+        addressee(&entry, &channel)?;
+        let late = self.envelope.open_late(&entry, channel.as_str(), now);
+        let message = late.map_err(|unreadable| unreadable.reason)?;
+        let expired = entry.expires <= now || self.envelope.open(&entry, channel.as_str(), now).is_err();
+        Ok(Opened { channel, entry, message, expired })
+    }
+}
+
+/// An entry in quarantine that can be read.
+struct Opened {
+    channel: ChannelName,
+    entry: Entry,
+    message: Message,
+    expired: bool,
+}

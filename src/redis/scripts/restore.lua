@@ -1,0 +1,41 @@
+#!lua
+-- Puts entries from quarantine back at the head of their channel, whatever its capacity. It remembers the records of these
+-- entries, so that each is restored once, however often this is called.
+--
+-- KEYS[1]: the channel's list.
+-- KEYS[2]: the set of the records that have been restored to this channel.
+-- ARGV[1]: by how much a list outlives its last entry, in ms.
+-- ARGV[2]: how long a restored record is remembered, in ms.
+-- ARGV[3...]: for each record, oldest first, its id and its entry, stamp included.
+-- Returns: for each record 1 if its entry was restored, 0 if it had been restored before, -1 if its entry has expired.
+
+local list, restored = KEYS[1], KEYS[2]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local answer, latest = {}, 0
+
+for n = #ARGV - 1, 3, -2 do
+    local id, entry = ARGV[n], ARGV[n + 1]
+    local expires = struct.unpack('>I8', entry)
+    local result
+    if redis.call('SISMEMBER', restored, id) == 1 then
+        result = 0
+    elseif expires <= now then
+        result = -1
+    else
+        redis.call('LPUSH', list, entry)
+        redis.call('SADD', restored, id)
+        latest = math.max(latest, expires)
+        result = 1
+    end
+    answer[(n - 1) / 2] = result
+end
+
+if latest > 0 then
+    redis.call('PEXPIRE', restored, ARGV[2])
+    local lives = latest - now + tonumber(ARGV[1])
+    if redis.call('PTTL', list) < lives then
+        redis.call('PEXPIRE', list, string.format('%.0f', lives))
+    end
+end
+return answer

@@ -1,12 +1,29 @@
 //! What one sender sends arrives in its order, however many send beside it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use channel_layer::ChannelLayer;
 use tokio::task::JoinSet;
 
-use super::tools::{connect, number, numbered};
-use crate::support::{DEADLINE, RedisServer, within};
+use super::tools::{connect, next, number, numbered};
+use crate::support::{DEADLINE, Proxy, RedisServer, within};
+
+#[tokio::test]
+async fn a_member_does_not_get_what_was_sent_before_it_joined_a_group_that_its_process_has_just_left() {
+    let server = RedisServer::start();
+    let proxy = Proxy::before(&server.url()).await;
+    let (sender, layer) = (connect([&*server.url()]).await, connect([&*proxy.url()]).await);
+    let mut receiver = layer.receiver(&["send.p!"]).unwrap();
+    layer.group_add("room", "send.p!before").await.unwrap();
+    // The server hears of what the process does later, and the process hears of messages later.
+    proxy.delay(Duration::from_millis(200));
+    layer.group_discard("room", "send.p!before").await.unwrap();
+    sender.group_send("room", numbered(1)).await.unwrap();
+    layer.group_add("room", "send.p!after").await.unwrap();
+    sender.group_send("room", numbered(2)).await.unwrap();
+    assert_eq!(next(&mut receiver).await, 2);
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_senders_keep_their_order_each() {

@@ -11,6 +11,7 @@ use rand::seq::IndexedRandom;
 use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::backend::Backend;
 use super::history::{Event, MessageId, Outcome, Target};
 use super::plan::{GROUPS, NORMAL, PROCESSES, Plan, stream};
 use super::process::{Context, chain};
@@ -19,24 +20,29 @@ use crate::support::Moments;
 /// The most messages of one call.
 const MOST_AT_ONCE: usize = 20;
 /// The pause of an actor after an error, as any caller makes one.
-const PAUSE: Duration = Duration::from_millis(10);
+pub const PAUSE: Duration = Duration::from_millis(10);
 
 /// What the calls of a round are cancelled by: some are not, the others at moments that the seed decides.
-struct Cancelling {
+pub struct Cancelling {
     of_100: u32,
     moments: Moments,
     rng: StdRng,
 }
 
 impl Cancelling {
-    fn new(context: &Context, name: &str) -> Self {
+    pub fn new(context: &Context, name: &str) -> Self {
         let mut rng = stream(context.plan.seed, name);
         let of_100 = context.plan.settings[context.slot].cancelled;
         Self { of_100, moments: Moments::new(rng.random()), rng }
     }
 
     /// Awaits `call`, or drops it on the way; `None` if it was dropped, or did not end in time.
-    async fn run<F: Future>(&mut self, context: &Context, name: impl FnOnce() -> String, call: F) -> Option<F::Output> {
+    pub async fn run<F: Future>(
+        &mut self,
+        context: &Context,
+        name: impl FnOnce() -> String,
+        call: F,
+    ) -> Option<F::Output> {
         if self.rng.random_range(0..100) < self.of_100 {
             return self.moments.cut(call).await;
         }
@@ -44,7 +50,7 @@ impl Cancelling {
     }
 }
 
-fn outcome<T>(result: &Result<T>) -> Outcome {
+pub fn outcome<T>(result: &Result<T>) -> Outcome {
     match result {
         Ok(_) => Outcome::Done,
         Err(Error::ChannelFull { .. }) => Outcome::Full,
@@ -73,7 +79,7 @@ pub async fn write(context: Context, writer: u32) {
             let expiry = context.plan.settings[context.slot].expiry;
             let target = if to_group { Target::Group(to.to_owned()) } else { Target::Channel(to.to_owned()) };
             context.record(Event::Sending { id, to: target, expiry });
-            messages.push((id, to, content(id, context.plan.sizes.draw(&mut rng))));
+            messages.push((id, to, content(id, context.plan.sizes.draw(&mut rng), !to_group)));
         }
         let call = || format!("a send of {count} by writer {writer}");
         let results = cancelling.run(&context, call, send(&context, &messages, to_group)).await;
@@ -98,16 +104,17 @@ async fn send(context: &Context, messages: &[(MessageId, &str, Message)], to_gro
     if to_group { layer.group_send_many(&messages).await } else { layer.send_many(&messages).await }
 }
 
-fn content(id: MessageId, size: usize) -> Message {
+pub fn content(id: MessageId, size: usize, is_direct: bool) -> Message {
     message! {
         "type": "soak.message",
         "writer": i64::from(id.writer),
         "number": i64::from(id.number),
+        "direct": i64::from(is_direct),
         "padding": "x".repeat(size),
     }
 }
 
-fn id_of(message: &Message) -> Option<MessageId> {
+pub fn id_of(message: &Message) -> Option<MessageId> {
     let part = |key| message.int(key).and_then(|part| u32::try_from(part).ok());
     Some(MessageId { writer: part("writer")?, number: part("number")? })
 }
@@ -157,6 +164,24 @@ impl Reading<'_> {
         self.context.record(event);
     }
 
+    /// Whether the reader gives a message back, as workers do with what they have no time for. On publish and subscribe all
+    /// processes would get it once more.
+    fn gives_back(&mut self, delivery: &Delivery) -> bool {
+        let is_of_workers = NORMAL.contains(&delivery.channel.as_str()) && self.context.plan.backend != Backend::PubSub;
+        is_of_workers && delivery.message.int("direct") == Some(1) && self.rng.random_bool(0.1)
+    }
+
+    async fn give_back(&mut self, delivery: &Delivery) {
+        let Some(id) = id_of(&delivery.message) else { return };
+        let expiry = self.context.plan.settings[self.context.slot].expiry;
+        self.context.record(Event::GivingBack { id, expiry });
+        let messages = [(delivery.channel.as_str(), delivery.message.clone())];
+        let giving = self.context.layer.give_back(&messages);
+        let results = self.cancelling.run(&self.context, || format!("give_back of {id}"), giving).await;
+        let outcome = results.as_ref().map_or(Outcome::Unknown, |results| outcome(&results[0]));
+        self.context.record(Event::GivenBack { id, outcome });
+    }
+
     async fn failed(&self, error: &Error) {
         if !matches!(error, Error::Closed) {
             let (reader, reason) = (self.name.clone(), chain(error));
@@ -172,6 +197,7 @@ impl Reading<'_> {
             let receiving = self.context.layer.receive(&self.routes);
             // Cancelled at a random poll, or when the reader goes on otherwise.
             match self.cancelling.moments.cut(timeout(until - Instant::now(), receiving)).await {
+                Some(Ok(Ok(delivery))) if self.gives_back(&delivery) => self.give_back(&delivery).await,
                 Some(Ok(Ok(delivery))) => self.received(asked, &delivery),
                 Some(Ok(Err(error))) => self.failed(&error).await,
                 Some(Err(_)) | None => {}

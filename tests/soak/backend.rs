@@ -11,7 +11,7 @@ use channel_layer::{
 use tokio::sync::broadcast;
 
 use super::hub;
-use super::oracle::{Copies, Kind, Order, Rules};
+use super::oracle::{Copies, Order, Rules};
 use super::plan::{PROCESSES, Plan};
 
 /// A layer, and the servers below it.
@@ -86,12 +86,6 @@ impl Backend {
         }
     }
 
-    /// Promises that this layer breaks today.
-    pub fn does_not_keep_yet(self, kind: Kind) -> bool {
-        // A closed layer keeps connections until it is dropped.
-        self != Self::Memory && kind == Kind::Left
-    }
-
     /// Starts the layer of a process.
     pub async fn start(self, start: &Start<'_>) -> Result<Started> {
         let Start { plan, process, servers, memory } = start;
@@ -140,12 +134,12 @@ impl Backend {
             copies: if self == Self::PubSub { Copies::OneInEachProcess } else { Copies::One },
             order: if self == Self::Fallback { Order::UnlessCutOff } else { Order::Route },
             groups_hold_up_for: (self == Self::NativeSharded).then_some(Duration::from_secs(5)),
-            // What is published while a reader is cut off is gone.
-            losses_are_told: self != Self::PubSub || plan.faults.is_empty(),
+            losses_are_told: true,
             goes_on_alone: falls_back,
             reaches_others: true,
             joins_at_arrival: false,
             counts_members: self == Self::AsgiRedis,
+            silent: (0..PROCESSES).map(Plan::silent_route).collect(),
             capacities: if falls_back { [].into() } else { silent.collect() },
             steady_clock: !plan.steps_clock,
         }

@@ -56,6 +56,14 @@ pub enum Event {
     Sent { id: MessageId, outcome: Outcome },
     /// A reader got a message from a call that began at `asked`.
     Received { id: MessageId, channel: String, asked: Moment },
+    /// A reader got a message and gives it back to the end of its channel. It may be dropped when `expiry` has passed.
+    GivingBack { id: MessageId, expiry: Duration },
+    /// That call has ended.
+    GivenBack { id: MessageId, outcome: Outcome },
+    /// The only reader of a message has ended.
+    Abandoned { id: MessageId },
+    /// `new_channel` returned this name.
+    Named { channel: String },
     /// A reader got an error in place of a message.
     ReadFailed { reader: String, reason: String },
     /// A call to `group_add` (if `joins`) or `group_discard` begins. A membership lasts for `expiry`.

@@ -155,8 +155,8 @@ impl Plan {
             0 => Fault::KillServer { server, away: time(3000) },
             1 => Fault::FreezeServer { server, frozen: time(6000) },
             2 => {
-                // Redis 7.0 crashes when it is told to unblock a reader while writes are paused.
-                Fault::PauseClients { server, paused: time(3000), writes_only: self.backend == Backend::PubSub }
+                let paused = time(3000);
+                Fault::PauseClients { server, paused, writes_only: rng.random() }
             }
             3 => Fault::KillClients { server },
             4 => Fault::FlushScripts { server },
@@ -194,7 +194,12 @@ impl Plan {
         format!("full.p{process}!")
     }
 
-    /// All routes that a process reads in the end.
+    /// With what the names of the new channels of a process begin.
+    pub fn reply_pattern(process: usize) -> String {
+        format!("reply.p{process}?")
+    }
+
+    /// All routes that a process reads in the end, but for its new channels.
     pub fn routes(process: usize) -> Vec<String> {
         let single = Self::single_routes(process).into_iter();
         single.chain([Self::silent_route(process)]).chain(NORMAL.map(str::to_owned)).collect()

@@ -21,7 +21,7 @@ use crate::support::Counts;
 pub const CALL_DEADLINE: Duration = Duration::from_mins(1);
 
 /// How soon tasks, connections and keys are gone after the call that ends them.
-pub const REST: Duration = Duration::from_secs(1);
+pub const REST: Duration = Duration::from_secs(10);
 
 /// How long a hub takes to close all of its clients.
 const SPREAD: Duration = Duration::from_millis(200);
@@ -159,7 +159,8 @@ impl Process {
 
     /// Ends the process at once.
     pub async fn kill(self) {
-        let routes = Plan::routes(self.context.slot);
+        let mut routes = Plan::routes(self.context.slot);
+        routes.push(Plan::reply_pattern(self.context.slot));
         // Before, for a message that is popped meanwhile may be lost already.
         self.context.record(Event::Killed { routes: routes.clone() });
         let context = self.context.clone();

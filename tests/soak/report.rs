@@ -135,7 +135,12 @@ impl<'r> Excerpt<'r> {
             Event::Received { id, channel, .. } => {
                 self.messages.contains(id) && (self.route.is_empty() || route(channel) == self.route)
             }
-            Event::Sending { id, .. } | Event::Sent { id, .. } => self.messages.contains(id),
+            Event::Sending { id, .. }
+            | Event::Sent { id, .. }
+            | Event::GivingBack { id, .. }
+            | Event::GivenBack { id, .. }
+            | Event::Abandoned { id } => self.messages.contains(id),
+            Event::Named { channel } => channel == self.route,
             Event::Changing { change, .. } | Event::Changed { change, .. } => self.changes.contains(change),
             Event::Waiting { route, .. } => route == self.route,
             _ => true,
@@ -145,7 +150,12 @@ impl<'r> Excerpt<'r> {
 
 fn id_of(record: &Record) -> Option<MessageId> {
     match record.event {
-        Event::Sending { id, .. } | Event::Sent { id, .. } | Event::Received { id, .. } => Some(id),
+        Event::Sending { id, .. }
+        | Event::Sent { id, .. }
+        | Event::GivingBack { id, .. }
+        | Event::GivenBack { id, .. }
+        | Event::Abandoned { id }
+        | Event::Received { id, .. } => Some(id),
         _ => None,
     }
 }

@@ -18,6 +18,7 @@ use super::hub::Audience;
 use super::oracle;
 use super::plan::{Fault, NORMAL, PROCESSES, Plan};
 use super::process::{CALL_DEADLINE, Context, Process, REST, chain};
+use super::requests;
 use super::servers::Servers;
 
 /// How long nothing has to arrive before what is missing counts as lost.
@@ -123,6 +124,8 @@ impl Round {
             let writer = u32::try_from(context.process * 10 + writer).expect("there are few processes");
             process.writers.push(process.spawn(actors::write(context.clone(), writer)));
         }
+        let requests = u32::try_from(context.process * 10 + settings.writers).expect("there are few processes");
+        process.readers.push(process.spawn(requests::request(context.clone(), requests)));
         process.writers.push(process.spawn(actors::change_groups(context.clone())));
         process.writers.push(process.spawn(actors::measure(context.clone())));
         let single = Plan::single_routes(context.slot).to_vec();
@@ -282,10 +285,18 @@ impl Round {
         }
         let flusher = self.processes[0].lock().await;
         let Some(flusher) = flusher.as_ref().map(|process| &process.context) else { return };
-        match flusher.soon(|| "flush".to_owned(), flusher.layer.flush()).await {
-            Some(Err(error)) => self.left(format!("flush failed: {}", chain(&error))),
-            None => return,
-            Some(Ok(())) => {}
+        let flushing = async {
+            // The layer may not have tried again since the last fault.
+            while let Err(error) = flusher.layer.flush().await {
+                if !error.is_transient() {
+                    self.left(format!("flush failed: {}", chain(&error)));
+                    break;
+                }
+                sleep(Duration::from_millis(100)).await;
+            }
+        };
+        if flusher.soon(|| "flush".to_owned(), flushing).await.is_none() {
+            return;
         }
         for server in 0..self.servers.count() {
             let mut connection = self.servers.connection(server).await;
@@ -305,6 +316,7 @@ impl Round {
                 closed.push(process);
             }
         }
+        self.servers.thaw();
         for server in 0..self.servers.count() {
             let mut connection = self.servers.connection(server).await;
             let left = eventually_empty(async || clients(&mut connection).await).await;

@@ -113,6 +113,11 @@ impl Servers {
         }
     }
 
+    /// Lets half-open connections end that their processes have closed.
+    pub fn thaw(&self) {
+        self.servers.iter().flat_map(|server| &server.proxies).for_each(Proxy::thaw);
+    }
+
     async fn kill(&self, server: usize, away: Duration, history: &History) {
         let server = &self.servers[server];
         let _turn = server.turn.lock().await;

@@ -80,6 +80,11 @@ impl Proxy {
         self.state.send_modify(|state| state.frozen = state.next);
     }
 
+    /// Lets half-open connections carry again what they held up, to the end of those that were closed meanwhile.
+    pub fn thaw(&self) {
+        self.state.send_modify(|state| state.frozen = 0);
+    }
+
     /// Lets nothing more come back from the server over present connections; what is sent there arrives. New ones work.
     pub fn deafen(&self) {
         self.state.send_modify(|state| state.deaf = state.next);
@@ -248,10 +253,10 @@ async fn give(
 ) {
     while let Some((arrives, piece)) = on_the_way.recv().await {
         sleep_until(arrives).await;
-        let now = *state.borrow();
-        if number < now.frozen {
-            std::future::pending::<()>().await;
+        if state.clone().wait_for(|state| number >= state.frozen).await.is_err() {
+            return;
         }
+        let now = *state.borrow();
         if direction == Direction::Back && number < now.deaf {
             continue;
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use redis::AsyncCommands;
 
-use super::{DEADLINE, RedisServer, eventually, shared_servers, shared_unix_server, within};
+use super::{DEADLINE, Proxy, RedisServer, eventually, shared_servers, shared_unix_server, within};
 
 async fn value(server: &RedisServer) -> Option<String> {
     server.connection().await.get("key").await.unwrap()
@@ -80,4 +80,18 @@ async fn shared_servers_are_four() {
     urls.dedup();
     assert_eq!(urls.len(), 4);
     let _: i64 = redis::cmd("DBSIZE").query_async(&mut shared_unix_server().connection().await).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_half_open_connection_carries_what_it_held_up_when_thawed() {
+    let server = RedisServer::start();
+    let proxy = Proxy::before(&server.url()).await;
+    let mut connection = RedisServer::connection_to(&proxy.url()).await.unwrap();
+    proxy.freeze();
+    let ping = redis::cmd("PING");
+    let mut answer = std::pin::pin!(ping.query_async::<String>(&mut connection));
+    let early = tokio::time::timeout(Duration::from_millis(100), &mut answer).await;
+    assert!(early.is_err(), "{early:?}");
+    proxy.thaw();
+    assert_eq!(within(DEADLINE, "the answer", answer).await.unwrap(), "PONG");
 }

@@ -152,12 +152,11 @@ impl Interest {
         join_all(self.stations.iter().map(|station| station.catch_up())).await;
     }
 
-    /// Waits until everything has arrived that was published for `group` before the call.
+    /// Waits until everything has arrived that was published for `group` before the call. It may still arrive although the
+    /// process has left the group: the server may not have unsubscribed it yet.
     pub(super) async fn catch_up_group(&self, group: &GroupName) {
-        if self.state.lock().groups.contains_key(group) {
-            let (shard, _) = self.topics.of_members(group);
-            self.stations[shard].catch_up().await;
-        }
+        let (shard, _) = self.topics.of_members(group);
+        self.stations[shard].catch_up().await;
     }
 
     /// All servers, by their position.

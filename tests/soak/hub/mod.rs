@@ -31,6 +31,7 @@ pub fn rules(plan: &Plan) -> Rules {
         reaches_others: plan.faults.is_empty(),
         joins_at_arrival: true,
         counts_members: true,
+        silent: [].into(),
         capacities: [].into(),
         steady_clock: true,
     }

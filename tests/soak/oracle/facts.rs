@@ -26,6 +26,8 @@ pub struct Message<'r> {
     pub end: Option<Moment>,
     pub outcome: Outcome,
     pub expiry: Duration,
+    /// Whether a reader has given it back: what its writer knows does not matter any more.
+    pub was_given_back: bool,
 }
 
 /// A message, as a reader got it.
@@ -53,6 +55,15 @@ pub struct Wipe {
     pub end: Moment,
 }
 
+/// A process, from its start to the moment at which it begins to end.
+#[derive(Clone, Debug)]
+pub struct Run<'r> {
+    pub process: usize,
+    pub routes: &'r [String],
+    pub since: Moment,
+    pub until: Moment,
+}
+
 /// Everything that rules ask about a history.
 #[derive(Debug, Default)]
 pub struct Facts<'r> {
@@ -64,6 +75,7 @@ pub struct Facts<'r> {
     pub allowances: Vec<Allowance>,
     /// Dropped messages of all processes by reason.
     pub counted: BTreeMap<&'r str, u64>,
+    pub runs: Vec<Run<'r>>,
     /// When which process was cut off from the others, and until when.
     pub cut_off: Vec<(usize, Moment, Moment)>,
     pub end: Moment,
@@ -80,11 +92,28 @@ impl<'r> Facts<'r> {
             match event {
                 Event::Sending { id, to, expiry } => {
                     let (outcome, expiry) = (Outcome::Unknown, *expiry);
-                    facts.messages.insert(*id, Message { to, process, start: at, end: None, outcome, expiry });
+                    let (start, end, was_given_back) = (at, None, false);
+                    facts.messages.insert(*id, Message { to, process, start, end, outcome, expiry, was_given_back });
                 }
                 Event::Sent { id, outcome } => {
+                    if let Some(message) = facts.messages.get_mut(id).filter(|message| !message.was_given_back) {
+                        (message.end, message.outcome) = (Some(at), *outcome);
+                    }
+                }
+                Event::GivingBack { id, expiry } => {
+                    if let Some(message) = facts.messages.get_mut(id) {
+                        let (to, end, outcome, expiry) = (message.to, None, Outcome::Unknown, *expiry);
+                        *message = Message { to, process, start: at, end, outcome, expiry, was_given_back: true };
+                    }
+                }
+                Event::GivenBack { id, outcome } => {
                     if let Some(message) = facts.messages.get_mut(id) {
                         (message.end, message.outcome) = (Some(at), *outcome);
+                    }
+                }
+                Event::Abandoned { id } => {
+                    if let Some(message) = facts.messages.get_mut(id) {
+                        message.outcome = Outcome::Unknown;
                     }
                 }
                 Event::Received { id, channel, asked } => {
@@ -107,7 +136,14 @@ impl<'r> Facts<'r> {
                     }
                 }
                 Event::Interrupted { routes } => facts.allow(routes, at, ONE_READ),
-                Event::Killed { routes } => facts.allow(routes, at, READ_AND_HELD),
+                Event::Started { routes } => {
+                    facts.runs.push(Run { process, routes, since: at, until: Moment::MAX });
+                }
+                Event::Closing => facts.end_run(process, at),
+                Event::Killed { routes } => {
+                    facts.end_run(process, at);
+                    facts.allow(routes, at, READ_AND_HELD);
+                }
                 Event::CutOff => {
                     cut_off.entry(process).or_insert(at);
                 }
@@ -128,6 +164,11 @@ impl<'r> Facts<'r> {
         }
         facts.memberships = Memberships::of(changes.into_values(), &facts.wipes);
         facts
+    }
+
+    fn end_run(&mut self, process: usize, at: Moment) {
+        let runs = self.runs.iter_mut().filter(|run| run.process == process);
+        runs.for_each(|run| run.until = run.until.min(at));
     }
 
     fn allow(&mut self, routes: &[String], at: Moment, room: usize) {

@@ -1,6 +1,7 @@
 //! Rules about what was not delivered: each message is explained by a counter or an announcement.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::super::history::{MessageId, Moment, Outcome, Target, route};
 use super::facts::{Allowance, Facts};
@@ -8,6 +9,11 @@ use super::{Copies, Kind, Rules, Violation};
 
 /// Reasons for which messages are dropped, and that a round without foreign writers and keys never has.
 const IMPOSSIBLE: &[&str] = &["undecodable", "undecryptable", "malformed"];
+
+/// How long a process may take to open its channels.
+const OPENING: Duration = Duration::from_secs(2);
+/// How long a connection may carry nothing before that is announced: the longest command timeout, and the pause between probes.
+const UNNOTICED: Duration = Duration::from_secs(6);
 
 /// A message that somebody should have got and did not.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,21 +51,24 @@ pub fn violations(facts: &Facts<'_>, rules: &Rules) -> Vec<Violation> {
         return found;
     }
     let mut unexplained = missing(facts);
-    unexplained.retain(|lost| !is_cut_off(facts, rules, lost) && is_to_arrive(facts, rules, lost));
+    unexplained.retain(|lost| {
+        !is_cut_off(facts, rules, lost) && is_to_arrive(facts, rules, lost) && has_reader(facts, rules, lost)
+    });
     let mut unexplained = in_places(unexplained, rules);
     let mut allowances = facts.allowances.clone();
     // Those that end first serve only the oldest messages.
     allowances.sort_by_key(|allowance| allowance.until);
     unexplained.retain(|lost| {
         let covers = |allowance: &&mut Allowance| {
-            let is_read = allowance.routes.iter().any(|read| read == route(lost.channel));
+            let is_read = allowance.routes.iter().any(|read| has_route(read, lost.channel));
             allowance.room > 0 && lost.start <= allowance.until && is_read
         };
         allowances.iter_mut().find(covers).map(|allowance| allowance.room -= 1).is_none()
     });
     let mut refused = count(facts, &["full"]);
     unexplained.retain(|lost| !(lost.by_group && take(&mut refused)));
-    let others = facts.counted.iter().filter(|(reason, _)| !["full", "expired"].contains(reason));
+    // What nobody was there to read has been left out.
+    let others = facts.counted.iter().filter(|(reason, _)| !["full", "expired", "no_reader"].contains(reason));
     let mut dropped = others.map(|(_, messages)| messages).sum();
     unexplained.retain(|_| !take(&mut dropped));
     found.extend(unexplained.into_iter().map(|Missing { start, id, channel, .. }| Violation {
@@ -69,6 +78,11 @@ pub fn violations(facts: &Facts<'_>, rules: &Rules) -> Vec<Violation> {
         text: format!("{id} to {channel}, sent at {start:?}, was not delivered, counted or announced"),
     }));
     found
+}
+
+/// Whether `channel` is on a route, or is a new channel whose name begins with a pattern.
+fn has_route(read: &str, channel: &str) -> bool {
+    read == route(channel) || read.ends_with('?') && channel.starts_with(read)
 }
 
 /// Joins the members of a group that share a place, where one loss is counted for all of them.
@@ -93,6 +107,24 @@ fn is_to_arrive(facts: &Facts<'_>, rules: &Rules, lost: &Missing<'_>) -> bool {
         Target::Group(group) => facts.memberships.process(group, lost.channel) == Some(message.process),
         Target::Channel(_) => false,
     }
+}
+
+/// Whether a process was there that had to hear a message where only those get it that are connected when it is sent.
+fn has_reader(facts: &Facts<'_>, rules: &Rules, lost: &Missing<'_>) -> bool {
+    let Some(message) = facts.messages.get(&lost.id).filter(|_| rules.copies == Copies::OneInEachProcess) else {
+        return true;
+    };
+    let until = message.end.unwrap_or(message.start) + UNNOTICED;
+    let mut runs = facts.runs.iter().filter(|run| {
+        let reads =
+            run.routes.iter().any(|read| read == route(lost.channel)) && !rules.silent.contains(route(lost.channel));
+        // Memberships end with their process.
+        reads && (!lost.by_group || facts.memberships.process_alone(lost.channel) == Some(run.process))
+    });
+    runs.any(|run| {
+        let is_there = run.since + OPENING <= message.start && until <= run.until;
+        is_there && !facts.was_cut_off(run.process, message.start, until)
+    })
 }
 
 fn wrongly_counted(facts: &Facts<'_>, rules: &Rules) -> Vec<Violation> {

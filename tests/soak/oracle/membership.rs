@@ -69,6 +69,13 @@ impl<'r> Memberships<'r> {
         Some(self.changes.get(group)?.get(channel)?.last()?.process)
     }
 
+    /// The process that has made all changes of the memberships of `channel`, if one has.
+    pub fn process_alone(&self, channel: &str) -> Option<usize> {
+        let mut changes = self.changes.values().filter_map(|channels| channels.get(channel)).flatten();
+        let process = changes.next()?.process;
+        changes.all(|change| change.process == process).then_some(process)
+    }
+
     /// The channels that were members of `group` all through a send from `start` to `end`.
     pub fn members(&self, group: &str, start: Moment, end: Moment) -> Vec<&'r str> {
         self.channels(group, |channel| self.during(group, channel, start, end) == Membership::Member)
@@ -99,7 +106,8 @@ impl<'r> Memberships<'r> {
                 Outcome::Done if !overlaps => target,
                 _ => Membership::Unclear,
             };
-            if change.joins && change.outcome == Outcome::Done {
+            // A renewal during the send may come after it.
+            if change.joins && change.outcome == Outcome::Done && !overlaps {
                 (since, ends) = (change.start, change.start + change.expiry);
             }
         }

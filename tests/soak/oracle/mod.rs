@@ -8,7 +8,7 @@ mod resources;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -33,7 +33,9 @@ pub struct Rules {
     pub joins_at_arrival: bool,
     /// Whether each member of a group takes a place of its own, and is counted apart when it misses a message.
     pub counts_members: bool,
-    /// The capacities of routes that nobody reads before the end.
+    /// Routes that nobody reads before the end.
+    pub silent: BTreeSet<String>,
+    /// The capacities of those routes.
     pub capacities: BTreeMap<String, usize>,
     /// Whether the clocks of the servers ran without steps.
     pub steady_clock: bool,

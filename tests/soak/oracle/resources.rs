@@ -1,6 +1,6 @@
 //! Rules about capacity, time, and what is left behind.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::super::history::{Event, Moment, Outcome, Record, Target, route};
@@ -12,11 +12,15 @@ const MOST_ERRORS: usize = 20;
 
 pub fn violations(records: &[Record], facts: &Facts<'_>, rules: &Rules) -> Vec<Violation> {
     let mut found = above_capacity(records, facts, rules);
+    let mut named = BTreeSet::new();
     let mut failed: BTreeMap<(usize, &str), Vec<Moment>> = BTreeMap::new();
     for Record { at, process, event } in records {
         let (kind, text) = match event {
             Event::Overdue { call } => (Kind::Overdue, format!("{call} had not ended at {at:?}")),
             Event::Left { what } => (Kind::Left, what.clone()),
+            Event::Named { channel } if !named.insert(channel) => {
+                (Kind::Duplicate, format!("new_channel returned {channel} again at {at:?}"))
+            }
             Event::ReadFailed { reader, .. } => {
                 failed.entry((*process, reader)).or_default().push(*at);
                 continue;

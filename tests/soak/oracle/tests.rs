@@ -59,6 +59,12 @@ impl Story {
         self.change(channel, true, Outcome::Done)
     }
 
+    /// A reader of process 1 takes a message and gives it back.
+    fn give_back(self, number: u32, outcome: Outcome) -> Self {
+        let id = id(number);
+        self.add(1, Event::GivingBack { id, expiry: 60 * SECOND }).add(1, Event::GivenBack { id, outcome })
+    }
+
     fn wipe(self) -> Self {
         self.add(0, Event::Wiping { wipe: 0, reason: "flush" }).add(0, Event::Wiped { wipe: 0 })
     }
@@ -98,6 +104,7 @@ fn rules() -> Rules {
         reaches_others: true,
         joins_at_arrival: false,
         counts_members: false,
+        silent: ["full!".to_owned()].into(),
         capacities: [("full!".to_owned(), 2)].into(),
         steady_clock: true,
     }
@@ -336,6 +343,74 @@ fn a_reader_that_gets_errors_without_a_pause_is_found() {
     errors(21, Duration::ZERO).shows(&[Kind::Spinning]);
     errors(20, Duration::ZERO).shows(&[]);
     errors(100, Duration::from_millis(60)).shows(&[]);
+}
+
+#[test]
+fn a_message_that_was_given_back_has_to_come_again() {
+    let given_back = |outcome| Story::default().send(1, "work").give_back(1, outcome);
+    given_back(Outcome::Done).receive(1, "work").shows(&[]);
+    given_back(Outcome::Done).shows(&[Kind::Lost]);
+    given_back(Outcome::Done).receive(1, "work").receive(1, "work").shows(&[Kind::Duplicate]);
+    given_back(Outcome::Unknown).shows(&[]);
+    given_back(Outcome::NotRun).shows(&[]);
+    given_back(Outcome::NotRun).receive(1, "work").shows(&[Kind::RefusedButSent]);
+    let id = id(1);
+    // Its reader was faster than the answer to its writer.
+    let sending = Event::Sending { id, to: Target::Channel("work".into()), expiry: 60 * SECOND };
+    let late = Event::Sent { id, outcome: Outcome::Done };
+    Story::default().add(0, sending).give_back(1, Outcome::Unknown).add(0, late).shows(&[]);
+}
+
+#[test]
+fn each_new_channel_is_new() {
+    let named = |story: Story, channel: &str| story.add(0, Event::Named { channel: channel.into() });
+    named(named(Story::default(), "reply?a"), "reply?b").shows(&[]);
+    named(named(Story::default(), "reply?a"), "reply?a").shows(&[Kind::Duplicate]);
+}
+
+#[test]
+fn what_was_sent_to_the_new_channel_of_a_reader_that_ended_is_not_lost() {
+    Story::default().send(1, "reply?a").shows(&[Kind::Lost]);
+    Story::default().send(1, "reply?a").add(1, Event::Abandoned { id: id(1) }).shows(&[]);
+    let killed =
+        |pattern: &str| Story::default().send(1, "reply?a").add(1, Event::Killed { routes: vec![pattern.into()] });
+    killed("reply?").shows(&[]);
+    killed("answer?").shows(&[Kind::Lost]);
+}
+
+#[test]
+fn a_renewal_during_a_send_does_not_tell_that_the_membership_was_there() {
+    let renewed = |story: Story| {
+        let (change, id) = (900, id(1));
+        let (group, channel, expiry) = ("g".into(), "p!a".into(), 30 * SECOND);
+        let story = story.add(1, Event::Changing { change, group, channel, joins: true, expiry });
+        let story = story.add(0, Event::Sending { id, to: Target::Group("g".into()), expiry: 60 * SECOND });
+        let story = story.add(0, Event::Sent { id, outcome: Outcome::Done });
+        story.add(1, Event::Changed { change, outcome: Outcome::Done })
+    };
+    renewed(Story::default().join("p!a")).shows(&[Kind::Lost]);
+    renewed(Story::default().join("p!a").wipe()).shows(&[]);
+    renewed(Story::default().join("p!a").pass(31 * SECOND)).shows(&[]);
+}
+
+#[test]
+fn on_publish_and_subscribe_a_message_is_for_processes_that_are_there() {
+    let published = Rules { copies: Copies::OneInEachProcess, ..rules() };
+    let started = || {
+        let routes = ["p!", "full!"].map(str::to_owned).to_vec();
+        Story::default().add(1, Event::Started { routes }).pass(3 * SECOND)
+    };
+    let rest = |story: Story| story.pass(20 * SECOND).add(1, Event::Closing);
+    rest(started().send(1, "p!a")).shows_by(&published, &[Kind::Lost]);
+    rest(started().send(1, "p!a").receive(1, "p!a")).shows_by(&published, &[]);
+    rest(started().send(1, "full!a").send(2, "other!a")).shows_by(&published, &[]);
+    rest(started().send(1, "p!a").count("no_reader", 1)).shows_by(&published, &[Kind::Lost]);
+    rest(started().send(1, "p!a").count("overflow", 1)).shows_by(&published, &[]);
+    rest(started().send(1, "p!a").add(1, Event::CutOff)).shows_by(&published, &[]);
+    rest(started().send(1, "p!a").add(1, Event::Closing)).shows_by(&published, &[]);
+    rest(started().join("p!a").group_send(1)).shows_by(&published, &[Kind::Lost]);
+    rest(started().join("p!a").group_send(1).receive(1, "p!a")).shows_by(&published, &[]);
+    Story::default().send(1, "p!a").shows_by(&published, &[]);
 }
 
 #[test]

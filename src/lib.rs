@@ -161,6 +161,7 @@ mod pages {
         interface_server: "../docs/interface-server.md",
         hub: "../docs/hub.md",
         worker: "../docs/worker.md",
+        testing: "../docs/testing.md",
         django: "../docs/django.md",
         encryption: "../docs/encryption.md",
         operations: "../docs/operations.md",

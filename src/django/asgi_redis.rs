@@ -1,20 +1,20 @@
 //! The format of `asgi_redis`: a list of keys for each channel, and under each key a message.
 
+use std::future::ready;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use redis::{Cmd, FromRedisValue, Value};
 
-use super::base::Base;
+use super::OLDEST_SERVER;
 use super::garbage::Garbage;
-use super::keys::Keys;
-use super::layer::DjangoLayer;
+use super::groups::Groups;
+use super::keys::{self, Keys};
 use super::payload::{Payload, Routing, undecodable};
 use super::script;
-use super::send::{Letter, Outgoing};
-use super::wire::Wire;
 use crate::capacity::Capacity;
 use crate::codec::serializer::Serializer;
 use crate::config::{self, Config};
@@ -22,13 +22,20 @@ use crate::drops::{self, DropReason};
 use crate::error::Result;
 use crate::layer::Statistics;
 use crate::message::{Message, Value as Routed};
-use crate::name::ChannelName;
-use crate::redis::batch::milliseconds;
+use crate::name::{ChannelName, GroupName};
+use crate::redis::connection::Version;
 use crate::redis::fault::Fault;
 use crate::redis::frame::Entry;
-use crate::redis::receive::{Format, Parcel, Popped, READ_BYTES, Raw, Sorter, Unreadable};
+use crate::redis::receive::{Parcel, Popped, READ_BYTES, Raw, ReadFormat, Sorter, Unreadable};
+use crate::redis::ring::Ring;
+use crate::redis::script::Script;
+use crate::redis::send::batch::milliseconds;
+use crate::redis::send::{Batch, OutboundMessage, Pushed, WriteFormat};
 use crate::redis::shard::Shard;
 use crate::redis::statistics::Scan;
+use crate::redis::stored::StoredLayer;
+use crate::redis::stored_format::{Background, Started, StoredFormat};
+use crate::redis::topology::Places;
 
 /// Stands for the name of a channel in the counters of all channels.
 const GLOBAL: &str = "#global#";
@@ -40,10 +47,6 @@ const GLOBAL_STATS_LIVE: Duration = Duration::from_hours(24);
 
 /// Pauses between attempts to fetch a message whose key has been taken.
 const FETCH_PAUSE: Duration = Duration::from_millis(50);
-
-/// The format of `asgi_redis`, as the parameter of a [`DjangoLayer`].
-#[derive(Debug)]
-pub enum AsgiRedis {}
 
 /// A channel layer that shares its channels and groups with Django sites on Channels 1.x and `asgi_redis` 1.x, and with
 /// their interface servers.
@@ -63,46 +66,14 @@ pub enum AsgiRedis {}
 /// # Ok(())
 /// # }
 /// ```
-pub type AsgiRedisLayer = DjangoLayer<AsgiRedis>;
+pub type AsgiRedisLayer = StoredLayer<AsgiRedis>;
 
-impl DjangoLayer<AsgiRedis> {
-    /// Connects to the servers of `config`.
-    ///
-    /// Servers that cannot be reached are tried again in the background, as long as one can be reached now.
-    ///
-    /// # Cancel safety
-    ///
-    /// When dropped, all connections are closed.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::InvalidConfig`](crate::Error::InvalidConfig), [`Error::UnsupportedServer`](crate::Error::UnsupportedServer)
-    /// if a server is older than 6.0, [`Error::Redis`](crate::Error::Redis) if none can be reached.
-    pub async fn connect(config: Config) -> Result<Self> {
-        let config = config.checked_for(config::Format::AsgiRedis)?;
-        let base = Base::connect(&config, config.key_prefix(), &script::ASGI_REDIS).await?;
-        let payload = Payload {
-            serializer: Serializer::MessagePack,
-            keys: config.fernet_keys()?,
-            random_prefix: 0,
-            expiry: config.expiry,
-            max_message_size: config.max_message_size,
-        };
-        let lists = Arc::new(Lists {
-            keys: Keys { prefix: config.key_prefix().to_owned() },
-            stats_prefix: config.stats_key_prefix(),
-            payload,
-            capacity: config.capacities()?,
-            garbage: Garbage::default(),
-        });
-        let reading = Reading(lists.clone());
-        Ok(Self::start(base, lists, Box::new(reading), config.group_expiry, false))
-    }
-}
-
-/// Writes lists of keys of messages.
-struct Lists {
+/// The format of `asgi_redis`, as the parameter of a [`StoredLayer`].
+#[derive(Debug)]
+pub struct AsgiRedis {
+    places: Arc<Places>,
     keys: Keys,
+    groups: Groups,
     stats_prefix: String,
     payload: Payload,
     capacity: Capacity,
@@ -111,54 +82,126 @@ struct Lists {
 
 /// Reads them.
 #[derive(Clone)]
-struct Reading(Arc<Lists>);
+struct Reading(Arc<AsgiRedis>);
 
-#[async_trait]
-impl Wire for Lists {
-    fn keys(&self) -> &Keys {
-        &self.keys
+impl WriteFormat for AsgiRedis {
+    type Body = Bytes;
+
+    /// The first shard: Python's senders begin with it, and so do its workers, which wait on one host at a time.
+    fn first_shard(&self, _: usize) -> usize {
+        0
+    }
+
+    /// The whole capacity: Python counts on each host by itself.
+    fn capacity_on(&self, _: usize, capacity: usize, _: usize) -> usize {
+        capacity
+    }
+
+    async fn push(&self, shard: &Shard, batch: &Batch<Bytes>) -> Result<Pushed, Fault> {
+        let mut keys = vec![self.counter(GLOBAL, MESSAGES), self.counter(GLOBAL, REFUSALS)];
+        for (run, name) in batch.runs().iter().zip(batch.names()) {
+            keys.extend([self.keys.channel(name), self.counter(name, MESSAGES), self.counter(name, REFUSALS)]);
+            keys.extend(run.iter().map(|_| self.new_key()));
+        }
+        let mut command = script::LIST_SEND.call(&keys);
+        command.arg(milliseconds(self.payload.expiry));
+        command.arg(CHANNEL_STATS_LIVE.as_secs()).arg(GLOBAL_STATS_LIVE.as_secs());
+        for run in batch.runs() {
+            command.arg(run[0].capacity).arg(i32::from(run[0].is_last)).arg(run.len());
+            for message in run {
+                command.arg(&message.body[..]);
+            }
+        }
+        Pushed::parse(shard.run_once(&command).await?, batch.runs().len())
+    }
+}
+
+impl StoredFormat for AsgiRedis {
+    const FORMAT: config::Format = config::Format::AsgiRedis;
+    const OLDEST_SERVER: Version = OLDEST_SERVER;
+    const SCRIPTS: &'static [&'static Script] = &script::ASGI_REDIS;
+
+    type GroupMessage = Message;
+    type Recipients = Vec<ChannelName>;
+
+    fn epoch_key(config: &Config) -> String {
+        keys::epoch(config.key_prefix())
+    }
+
+    fn ring(identities: &[String]) -> Ring {
+        Ring::crc(identities.len())
+    }
+
+    fn start(config: &Config, places: &Arc<Places>, _: &Background<'_>) -> Result<Started<Self>> {
+        let keys = Keys { prefix: config.key_prefix().to_owned() };
+        let payload = Payload {
+            serializer: Serializer::MessagePack,
+            keys: config.fernet_keys()?,
+            random_prefix: 0,
+            expiry: config.expiry,
+            max_message_size: config.max_message_size,
+        };
+        let format = Arc::new(Self {
+            places: places.clone(),
+            groups: Groups { places: places.clone(), keys: keys.clone(), expiry: config.group_expiry },
+            keys,
+            stats_prefix: config.stats_key_prefix(),
+            payload,
+            capacity: config.capacities()?,
+            garbage: Garbage::default(),
+        });
+        Ok(Started { reading: Box::new(Reading(format.clone())), format, drain: ready(()).boxed() })
+    }
+
+    fn channel_key(&self, non_local: &str) -> String {
+        self.keys.channel(non_local)
     }
 
     fn max_message_size(&self) -> usize {
         self.payload.max_message_size
     }
 
-    fn check(&self, message: &Message) -> Result<()> {
-        self.payload.check(message)
-    }
-
-    fn letter(&self, channel: &ChannelName, message: &Message, now: Duration) -> Result<Letter> {
+    fn message(&self, channel: ChannelName, message: &Message) -> Result<OutboundMessage<Bytes>> {
         let routing = channel.local().map(|_| Routed::from(channel.as_str()));
-        let body = self.payload.encode(message, routing.as_ref(), now)?;
-        let pinned = channel.kind().has_one_reader();
-        Ok(Letter { channel: channel.clone(), capacity: self.capacity.of(channel), body, pinned })
+        let body = self.payload.encode(message, routing.as_ref(), self.places.now())?;
+        let capacity = self.capacity.of(&channel);
+        Ok(OutboundMessage { capacity, pinned: channel.kind().has_one_reader(), channel, body })
     }
 
-    fn group_letters(&self, members: &[ChannelName], message: &Message, now: Duration) -> Result<Vec<Letter>> {
-        members.iter().map(|member| self.letter(member, message, now)).collect()
+    fn group_message(&self, message: &Message) -> Result<Message> {
+        // A message that cannot be sent fails even if the group has no members.
+        self.payload.check(message)?;
+        Ok(message.clone())
     }
 
-    fn send(&self, channels: &[Vec<Outgoing>]) -> Cmd {
-        let mut keys = vec![self.counter(GLOBAL, MESSAGES), self.counter(GLOBAL, REFUSALS)];
-        for messages in channels {
-            let name = messages[0].channel.non_local();
-            keys.extend([self.keys.channel(name), self.counter(name, MESSAGES), self.counter(name, REFUSALS)]);
-            keys.extend(messages.iter().map(|_| self.new_key()));
-        }
-        let mut command = script::LIST_SEND.call(&keys);
-        command.arg(milliseconds(self.payload.expiry));
-        command.arg(CHANNEL_STATS_LIVE.as_secs()).arg(GLOBAL_STATS_LIVE.as_secs());
-        for messages in channels {
-            command.arg(messages[0].capacity).arg(i32::from(messages[0].is_last)).arg(messages.len());
-            for message in messages {
-                command.arg(&message.body[..]);
-            }
-        }
-        command
+    async fn recipients(&self, groups: &[GroupName]) -> Vec<Result<Vec<ChannelName>, (usize, Fault)>> {
+        self.groups.members_of_all(groups).await
     }
 
-    fn new_local_channel(&self, _: &str) -> Option<Result<ChannelName>> {
-        None
+    /// A message for each member, as Python sends it.
+    fn messages_to(
+        &self,
+        _: &GroupName,
+        message: &Message,
+        recipients: &Vec<ChannelName>,
+    ) -> Result<Vec<OutboundMessage<Bytes>>> {
+        recipients.iter().map(|member| self.message(member.clone(), message)).collect()
+    }
+
+    fn group_expiry(&self) -> Duration {
+        self.groups.expiry
+    }
+
+    async fn group_add(&self, group: &GroupName, channel: &ChannelName, lasts: Duration) -> Result<()> {
+        self.groups.add(group, channel, lasts).await
+    }
+
+    async fn group_discard(&self, group: &GroupName, channel: &ChannelName) -> Result<()> {
+        self.groups.discard(group, channel).await
+    }
+
+    async fn group_channels(&self, group: &GroupName) -> Result<Vec<ChannelName>> {
+        self.groups.channels(group).await
     }
 
     async fn channel_statistics(&self, shard: &Shard, non_local: &str) -> Result<Statistics, Fault> {
@@ -169,7 +212,7 @@ impl Wire for Lists {
     async fn global_statistics(&self, shard: &Shard) -> Result<Statistics, Fault> {
         let mut total = self.counters(shard, GLOBAL).await?;
         let mut scan = Scan::of_kind(shard, &self.keys.prefix, "list");
-        while let Some(keys) = scan.next_step().await? {
+        while let Some(keys) = scan.next().await? {
             let lists: Vec<_> = keys.into_iter().filter(|key| self.keys.parse_channel(key).is_some()).collect();
             if !lists.is_empty() {
                 total = total.merge(self.pending(shard, &lists).await?);
@@ -178,21 +221,23 @@ impl Wire for Lists {
         Ok(total)
     }
 
-    fn flushed(&self) -> Vec<(&str, &'static str)> {
+    fn scans<'s>(&self, shard: &'s Shard) -> Vec<Scan<'s>> {
         let prefix = self.keys.prefix.as_str();
-        vec![(prefix, "list"), (prefix, "string"), (prefix, "zset"), (&self.stats_prefix, "string")]
+        [(prefix, "list"), (prefix, "string"), (prefix, "zset"), (&self.stats_prefix, "string")]
+            .map(|(prefix, kind)| Scan::of_kind(shard, prefix, kind))
+            .into()
     }
 
-    fn owns(&self, key: &str, kind: &str) -> bool {
+    fn is_flushed(&self, key: &str, kind: Option<&str>) -> bool {
         match kind {
-            "list" => self.keys.parse_channel(key).is_some(),
-            "zset" => self.keys.is_group(key),
+            Some("list") => self.keys.parse_channel(key).is_some(),
+            Some("zset") => self.keys.is_group(key),
             _ => self.is_message(key) || self.is_counter(key),
         }
     }
 }
 
-impl Lists {
+impl AsgiRedis {
     /// A key for one message, which nothing else has.
     fn new_key(&self) -> String {
         format!("{}{:032x}", self.keys.prefix, rand::random::<u128>())
@@ -313,7 +358,7 @@ async fn fetch(shard: &Shard, key: &[u8]) -> Result<Option<(Vec<u8>, i64)>, Faul
 type Taken = (Vec<u8>, Vec<(Vec<u8>, i64)>, usize);
 
 #[async_trait]
-impl Format for Reading {
+impl ReadFormat for Reading {
     fn key(&self, non_local: &str) -> String {
         self.0.keys.channel(non_local)
     }

@@ -1,42 +1,46 @@
 //! The format of `channels_redis`: a sorted set for each channel, scored by time.
 
 use std::collections::HashMap;
+use std::future::ready;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use redis::{Cmd, Value};
+use tracing::warn;
 
-use super::base::Base;
+use super::OLDEST_SERVER;
 use super::garbage::Garbage;
-use super::keys::Keys;
-use super::layer::DjangoLayer;
+use super::groups::Groups;
+use super::keys::{self, Keys};
 use super::payload::{Payload, Routing, undecodable};
 use super::script;
-use super::send::{Letter, Outgoing};
-use super::wire::Wire;
 use crate::capacity::Capacity;
 use crate::config::{self, Config};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::layer::Statistics;
 use crate::message::{Message, Value as Routed};
-use crate::name::{ChannelName, InvalidName};
-use crate::redis::batch::milliseconds;
+use crate::name::{ChannelKind, ChannelName, GroupName, InvalidName};
+use crate::redis::connection::Version;
 use crate::redis::fault::Fault;
 use crate::redis::frame::Entry;
-use crate::redis::receive::{Format, Parcel, Popped, READ_BYTES, Raw, Sorter, Unreadable};
+use crate::redis::receive::{Parcel, Popped, READ_BYTES, Raw, ReadFormat, Sorter, Unreadable};
 use crate::redis::ring::Ring;
+use crate::redis::script::Script;
+use crate::redis::send::batch::milliseconds;
+use crate::redis::send::{Batch, OutboundMessage, Pushed, WriteFormat};
 use crate::redis::shard::Shard;
 use crate::redis::statistics::{CHANNELS_AT_ONCE, Scan};
+use crate::redis::stored::StoredLayer;
+use crate::redis::stored_format::{Background, Started, StoredFormat};
+use crate::redis::topology::Places;
 
 /// The longest beginning of a new channel: with a dot, the mark and twice 32 digits it has 99 bytes, and Python takes no
 /// names that are longer.
 const LONGEST_LOCAL_PREFIX: usize = 33;
-
-/// The format of `channels_redis`, as the parameter of a [`DjangoLayer`].
-#[derive(Debug)]
-pub enum ChannelsRedis {}
 
 /// A channel layer that shares its channels and groups with Django sites on `channels_redis` 3.0 to 4.x
 /// (`channels_redis.core.RedisChannelLayer`).
@@ -59,58 +63,26 @@ pub enum ChannelsRedis {}
 /// # Ok(())
 /// # }
 /// ```
-pub type ChannelsRedisLayer = DjangoLayer<ChannelsRedis>;
+pub type ChannelsRedisLayer = StoredLayer<ChannelsRedis>;
 
-impl DjangoLayer<ChannelsRedis> {
-    /// Connects to the servers of `config`.
-    ///
-    /// Servers that cannot be reached are tried again in the background, as long as one can be reached now.
-    ///
-    /// # Cancel safety
-    ///
-    /// When dropped, all connections are closed.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::InvalidConfig`], [`Error::UnsupportedServer`] if a server is older than 6.0, [`Error::Redis`] if none
-    /// can be reached.
-    pub async fn connect(config: Config) -> Result<Self> {
-        let config = config.checked_for(config::Format::ChannelsRedis)?;
-        let base = Base::connect(&config, config.key_prefix(), &script::CHANNELS_REDIS).await?;
-        let payload = Payload {
-            serializer: config.serializer,
-            keys: config.fernet_keys()?,
-            random_prefix: config.random_prefix_length,
-            expiry: config.expiry,
-            max_message_size: config.max_message_size,
-        };
-        let zsets = Arc::new(SortedSets {
-            keys: Keys { prefix: config.key_prefix().to_owned() },
-            payload,
-            capacity: config.capacities()?,
-            ring: Ring::crc(base.places.shards.len()),
-            client: hexadecimal(),
-            garbage: Garbage::default(),
-        });
-        let reading = Reading(zsets.clone());
-        Ok(Self::start(base, zsets, Box::new(reading), config.group_expiry, true))
-    }
-}
-
-/// Writes sorted sets of messages.
-struct SortedSets {
+/// The format of `channels_redis`, as the parameter of a [`StoredLayer`].
+#[derive(Debug)]
+pub struct ChannelsRedis {
+    places: Arc<Places>,
     keys: Keys,
+    groups: Groups,
     payload: Payload,
     capacity: Capacity,
-    ring: Ring,
     /// This layer's part of the names of its channels.
     client: String,
     garbage: Garbage,
+    /// Whether a message without a type was sent, which is logged once.
+    warned: AtomicBool,
 }
 
 /// Reads them.
 #[derive(Clone)]
-struct Reading(Arc<SortedSets>);
+struct Reading(Arc<ChannelsRedis>);
 
 fn hexadecimal() -> String {
     format!("{:032x}", rand::random::<u128>())
@@ -121,78 +93,145 @@ fn now_of(shard: &Shard) -> Duration {
     Duration::from_millis(shard.clock.now_ms().unwrap_or(0))
 }
 
-#[async_trait]
-impl Wire for SortedSets {
-    fn keys(&self) -> &Keys {
-        &self.keys
+impl WriteFormat for ChannelsRedis {
+    type Body = Bytes;
+
+    /// The first shard: Python's senders begin with it, and so do its workers, which wait on one host at a time.
+    fn first_shard(&self, _: usize) -> usize {
+        0
+    }
+
+    /// The whole capacity: Python counts on each host by itself.
+    fn capacity_on(&self, _: usize, capacity: usize, _: usize) -> usize {
+        capacity
+    }
+
+    async fn push(&self, shard: &Shard, batch: &Batch<Bytes>) -> Result<Pushed, Fault> {
+        let keys: Vec<_> = batch.names().map(|name| self.keys.channel(name)).collect();
+        let mut command = script::ZSET_SEND.call(&keys);
+        command.arg(milliseconds(self.payload.expiry));
+        for run in batch.runs() {
+            command.arg(run[0].capacity).arg(run.len());
+            for message in run {
+                command.arg(&message.body[..]);
+            }
+        }
+        Pushed::parse(shard.run_once(&command).await?, batch.runs().len())
+    }
+}
+
+impl StoredFormat for ChannelsRedis {
+    const FORMAT: config::Format = config::Format::ChannelsRedis;
+    const OLDEST_SERVER: Version = OLDEST_SERVER;
+    const SCRIPTS: &'static [&'static Script] = &script::CHANNELS_REDIS;
+
+    type GroupMessage = Message;
+    type Recipients = Vec<ChannelName>;
+
+    fn epoch_key(config: &Config) -> String {
+        keys::epoch(config.key_prefix())
+    }
+
+    fn ring(identities: &[String]) -> Ring {
+        Ring::crc(identities.len())
+    }
+
+    fn start(config: &Config, places: &Arc<Places>, _: &Background<'_>) -> Result<Started<Self>> {
+        let keys = Keys { prefix: config.key_prefix().to_owned() };
+        let payload = Payload {
+            serializer: config.serializer,
+            keys: config.fernet_keys()?,
+            random_prefix: config.random_prefix_length,
+            expiry: config.expiry,
+            max_message_size: config.max_message_size,
+        };
+        let format = Arc::new(Self {
+            places: places.clone(),
+            groups: Groups { places: places.clone(), keys: keys.clone(), expiry: config.group_expiry },
+            keys,
+            payload,
+            capacity: config.capacities()?,
+            client: hexadecimal(),
+            garbage: Garbage::default(),
+            warned: AtomicBool::new(false),
+        });
+        Ok(Started { reading: Box::new(Reading(format.clone())), format, drain: ready(()).boxed() })
+    }
+
+    fn channel_key(&self, non_local: &str) -> String {
+        self.keys.channel(non_local)
     }
 
     fn max_message_size(&self) -> usize {
         self.payload.max_message_size
     }
 
-    fn check(&self, message: &Message) -> Result<()> {
-        self.payload.check(message)
-    }
-
-    fn letter(&self, channel: &ChannelName, message: &Message, now: Duration) -> Result<Letter> {
+    fn message(&self, channel: ChannelName, message: &Message) -> Result<OutboundMessage<Bytes>> {
+        // Python cannot read a channel with a `?` in its name.
+        if channel.kind() != ChannelKind::SingleReader {
+            self.check_type(message);
+        }
         let routing = channel.local().map(|_| Routed::from(channel.as_str()));
-        let body = self.payload.encode(message, routing.as_ref(), now)?;
-        let pinned = channel.kind().has_one_reader();
-        Ok(Letter { channel: channel.clone(), capacity: self.capacity.of_name(channel.as_str()), body, pinned })
+        let body = self.payload.encode(message, routing.as_ref(), self.places.now())?;
+        let capacity = self.capacity.of_name(channel.as_str());
+        Ok(OutboundMessage { capacity, pinned: channel.kind().has_one_reader(), channel, body })
     }
 
-    fn group_letters(&self, members: &[ChannelName], message: &Message, now: Duration) -> Result<Vec<Letter>> {
+    fn group_message(&self, message: &Message) -> Result<Message> {
+        self.check_type(message);
+        // A message that cannot be sent fails even if the group has no members.
+        self.payload.check(message)?;
+        Ok(message.clone())
+    }
+
+    async fn recipients(&self, groups: &[GroupName]) -> Vec<Result<Vec<ChannelName>, (usize, Fault)>> {
+        self.groups.members_of_all(groups).await
+    }
+
+    /// One message for all members of a process, as Python sends it.
+    fn messages_to(
+        &self,
+        _: &GroupName,
+        message: &Message,
+        recipients: &Vec<ChannelName>,
+    ) -> Result<Vec<OutboundMessage<Bytes>>> {
         let mut places = HashMap::new();
         let mut keys: Vec<Vec<&ChannelName>> = Vec::new();
-        for member in members {
+        for member in recipients {
             let place = *places.entry(member.non_local()).or_insert(keys.len());
             match keys.get_mut(place) {
                 Some(members) => members.push(member),
                 None => keys.push(vec![member]),
             }
         }
-        let letter = |members: Vec<&ChannelName>| {
+        let now = self.places.now();
+        let message = |members: Vec<&ChannelName>| {
             let routing = Routed::list(members.iter().map(|member| member.as_str()));
             let body = self.payload.encode(message, Some(&routing), now)?;
             let capacity = self.capacity.of_name(members[0].as_str());
-            Ok(Letter { channel: members[0].clone(), capacity, body, pinned: true })
+            Ok(OutboundMessage { channel: members[0].clone(), capacity, body, pinned: true })
         };
-        keys.into_iter().map(letter).collect()
-    }
-
-    fn send(&self, channels: &[Vec<Outgoing>]) -> Cmd {
-        let keys: Vec<_> = channels.iter().map(|messages| self.keys.channel(messages[0].channel.non_local())).collect();
-        let mut command = script::ZSET_SEND.call(&keys);
-        command.arg(milliseconds(self.payload.expiry));
-        for messages in channels {
-            command.arg(messages[0].capacity).arg(messages.len());
-            for message in messages {
-                command.arg(&message.body[..]);
-            }
-        }
-        command
+        keys.into_iter().map(message).collect()
     }
 
     fn new_local_channel(&self, prefix: &str) -> Option<Result<ChannelName>> {
-        if let Err(error) = ChannelName::parse(prefix) {
-            return Some(Err(error.into()));
-        }
-        if prefix.len() > LONGEST_LOCAL_PREFIX {
-            return Some(Err(
-                InvalidName::new("channel", prefix, "what is added to it makes it too long for Python").into()
-            ));
-        }
-        let process = format!("{prefix}.{}!", self.client);
-        // Python places what it sends by the full name and what it reads by the part up to the `!`. So both have to fall
-        // on the same server, which one of a few names does.
-        let home = self.ring.shard_of(&process);
-        let mut name = process + &hexadecimal();
-        while self.ring.shard_of(&name) != home {
-            name.truncate(name.len() - 32);
-            name.push_str(&hexadecimal());
-        }
-        Some(ChannelName::parse_target(&name).map_err(Error::from))
+        Some(self.local_channel(prefix))
+    }
+
+    fn group_expiry(&self) -> Duration {
+        self.groups.expiry
+    }
+
+    async fn group_add(&self, group: &GroupName, channel: &ChannelName, lasts: Duration) -> Result<()> {
+        self.groups.add(group, channel, lasts).await
+    }
+
+    async fn group_discard(&self, group: &GroupName, channel: &ChannelName) -> Result<()> {
+        self.groups.discard(group, channel).await
+    }
+
+    async fn group_channels(&self, group: &GroupName) -> Result<Vec<ChannelName>> {
+        self.groups.channels(group).await
     }
 
     async fn channel_statistics(&self, shard: &Shard, non_local: &str) -> Result<Statistics, Fault> {
@@ -202,7 +241,7 @@ impl Wire for SortedSets {
     async fn global_statistics(&self, shard: &Shard) -> Result<Statistics, Fault> {
         let mut total = Statistics::default();
         let mut scan = Scan::of_kind(shard, &self.keys.prefix, "zset");
-        while let Some(keys) = scan.next_step().await? {
+        while let Some(keys) = scan.next().await? {
             let channels: Vec<_> = keys.into_iter().filter(|key| self.keys.parse_channel(key).is_some()).collect();
             if !channels.is_empty() {
                 total = total.merge(self.pending(shard, &channels).await?);
@@ -211,18 +250,43 @@ impl Wire for SortedSets {
         Ok(total)
     }
 
-    fn flushed(&self) -> Vec<(&str, &'static str)> {
-        vec![(&self.keys.prefix, "zset")]
+    fn scans<'s>(&self, shard: &'s Shard) -> Vec<Scan<'s>> {
+        vec![Scan::of_kind(shard, &self.keys.prefix, "zset")]
     }
 
-    fn owns(&self, key: &str, _: &str) -> bool {
-        // Where a reader of Python's keeps what it is about to hand over.
+    fn is_flushed(&self, key: &str, _: Option<&str>) -> bool {
+        // Python's reader keeps the messages that it is about to hand over under this suffix.
         let key = key.strip_suffix("$inflight").unwrap_or(key);
         self.keys.parse_channel(key).is_some() || self.keys.is_group(key)
     }
 }
 
-impl SortedSets {
+impl ChannelsRedis {
+    /// Warns once of messages without a type, at which consumers of Django Channels fail.
+    fn check_type(&self, message: &Message) {
+        if message.text("type").is_none() && !self.warned.swap(true, Ordering::Relaxed) {
+            warn!("a message without a text as its type was sent; consumers of Django Channels fail at such messages");
+        }
+    }
+
+    fn local_channel(&self, prefix: &str) -> Result<ChannelName> {
+        ChannelName::parse(prefix)?;
+        if prefix.len() > LONGEST_LOCAL_PREFIX {
+            let reason = "what is added to it makes it too long for Python";
+            return Err(InvalidName::new("channel", prefix, reason).into());
+        }
+        let process = format!("{prefix}.{}!", self.client);
+        // Python hashes the full name of a channel that it sends to, and the part up to the `!` of one that it reads. So both
+        // have to lie on the same server, which holds for one of a few names.
+        let home = self.places.shard_of_name(&process);
+        let mut name = process + &hexadecimal();
+        while self.places.shard_of_name(&name) != home {
+            name.truncate(name.len() - 32);
+            name.push_str(&hexadecimal());
+        }
+        Ok(ChannelName::parse_target(&name)?)
+    }
+
     /// How many messages wait under `keys`, and since when.
     async fn pending(&self, shard: &Shard, keys: &[String]) -> Result<Statistics, Fault> {
         let now = now_of(shard);
@@ -289,7 +353,7 @@ fn time(score: &str) -> Option<Duration> {
 }
 
 #[async_trait]
-impl Format for Reading {
+impl ReadFormat for Reading {
     fn key(&self, non_local: &str) -> String {
         self.0.keys.channel(non_local)
     }

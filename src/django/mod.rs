@@ -9,17 +9,17 @@
 //! where Python takes each process' own.
 
 mod asgi_redis;
-mod base;
 mod channels_redis;
 mod garbage;
 mod groups;
 mod keys;
-mod layer;
 mod payload;
 mod script;
-mod send;
-mod wire;
 
 pub use asgi_redis::{AsgiRedis, AsgiRedisLayer};
 pub use channels_redis::{ChannelsRedis, ChannelsRedisLayer};
-pub use layer::DjangoLayer;
+
+use crate::redis::connection::Version;
+
+/// `BZPOPMIN` and the commands of the scripts came with Redis 5.0, the `TYPE` of a `SCAN` with 6.0.
+const OLDEST_SERVER: Version = Version(6, 0);

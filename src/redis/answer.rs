@@ -21,7 +21,7 @@ pub(crate) struct Retry<'s> {
 
 impl<'s> Retry<'s> {
     /// So many attempts, the first after the pause `first`, until `hurry` is cancelled.
-    pub(super) fn new(attempts: usize, first: Duration, hurry: &'s CancellationToken) -> Self {
+    pub(crate) fn new(attempts: usize, first: Duration, hurry: &'s CancellationToken) -> Self {
         Self { attempts, backoff: Backoff::new(first, LONGEST_PAUSE), hurry }
     }
 
@@ -36,23 +36,23 @@ impl<'s> Retry<'s> {
 }
 
 /// Measures a command that was sent when `asked`, and is answered now.
-pub(super) fn record_round_trip(asked: Instant) {
+pub(crate) fn record_round_trip(asked: Instant) {
     metrics::histogram!("channel_layer_round_trip_seconds").record(asked.elapsed());
 }
 
 /// The answer to `command`, or the error that it is.
-pub(super) async fn answer(link: &mut Link, command: &Cmd) -> Result<Value, RedisError> {
+pub(crate) async fn answer(link: &mut Link, command: &Cmd) -> Result<Value, RedisError> {
     link.commands.send_packed_command(command).await?.extract_error()
 }
 
 /// The answers to `commands`, or the first error among them.
-pub(super) async fn answers(link: &mut Link, commands: &redis::Pipeline) -> Result<Vec<Value>, RedisError> {
+pub(crate) async fn answers(link: &mut Link, commands: &redis::Pipeline) -> Result<Vec<Value>, RedisError> {
     let answers = link.commands.send_packed_commands(commands, 0, commands.len()).await?;
     answers.into_iter().map(Value::extract_error).collect()
 }
 
 /// `commands` in one transaction.
-pub(super) fn transaction(commands: Vec<Cmd>) -> redis::Pipeline {
+pub(crate) fn transaction(commands: Vec<Cmd>) -> redis::Pipeline {
     let mut transaction = redis::pipe();
     transaction.cmd("MULTI");
     for command in commands {
@@ -64,7 +64,7 @@ pub(super) fn transaction(commands: Vec<Cmd>) -> redis::Pipeline {
 
 /// What the commands of a transaction gave, from the answers to `MULTI`, to each of them and to `EXEC`. If one was refused,
 /// none has run.
-pub(super) fn executed(mut answers: Vec<Value>) -> Result<Vec<Value>, RedisError> {
+pub(crate) fn executed(mut answers: Vec<Value>) -> Result<Vec<Value>, RedisError> {
     let executed = answers.pop();
     for answer in answers {
         answer.extract_error()?;
@@ -77,6 +77,6 @@ pub(super) fn executed(mut answers: Vec<Value>) -> Result<Vec<Value>, RedisError
 }
 
 /// Whether the server does not know a script, so that the command has not run.
-pub(super) fn is_unknown_script(error: &RedisError) -> bool {
+pub(crate) fn is_unknown_script(error: &RedisError) -> bool {
     error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::NoScript)
 }

@@ -83,7 +83,7 @@ pub(crate) struct Needs {
 
 /// Major and minor number of a server's version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Version(pub(crate) u32, pub(crate) u32);
+pub struct Version(pub(crate) u32, pub(crate) u32);
 
 /// Tells servers apart: another with each start of each. Nothing of a node of a cluster, all of which pass on what is
 /// published on one.
@@ -199,7 +199,7 @@ impl Identity {
         Ok(Self::in_info(&info))
     }
 
-    pub(super) fn in_info(info: &str) -> Self {
+    pub(crate) fn in_info(info: &str) -> Self {
         Self(field(info, "run_id:").filter(|_| field(info, "redis_mode:") != Some("cluster")).map(str::to_owned))
     }
 }

@@ -43,13 +43,13 @@ pub(crate) enum Mismatch {
 
 impl Mismatch {
     /// Whether it stays so until somebody changes the configuration here or there.
-    pub(super) fn is_mistake(&self) -> bool {
+    pub(crate) fn is_mistake(&self) -> bool {
         !matches!(self, Self::Full(_))
     }
 }
 
 /// What answers at the address of `client`; `None` if it is a Redis server with which nothing is wrong, or says nothing.
-pub(super) async fn of(client: &Client, patience: Duration) -> Option<Mismatch> {
+pub(crate) async fn of(client: &Client, patience: Duration) -> Option<Mismatch> {
     let (host, port, tls) = match client.get_connection_info().addr() {
         ConnectionAddr::Tcp(host, port) => (host, *port, false),
         ConnectionAddr::TcpTls { host, port, .. } => (host, *port, true),

@@ -117,7 +117,7 @@ fn tcp_settings(keepalive: Duration, patience: Duration) -> TcpSettings {
 }
 
 /// Without a choice rustls panics in programs where other crates have built it with a second provider.
-pub(super) fn choose_cryptography() {
+pub(crate) fn choose_cryptography() {
     if CryptoProvider::get_default().is_none() {
         // It fails if another thread was faster, which is as good.
         let _ = ring::default_provider().install_default();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::batch::milliseconds;
+use super::send::batch::milliseconds;
 use super::frame::{self, Address, Entry, Text};
 use super::receive::Unreadable;
 use crate::codec;
@@ -19,29 +19,29 @@ const LEEWAY: Duration = Duration::from_secs(10);
 
 /// What every body goes through on its way out and in.
 #[derive(Debug)]
-pub(super) struct Envelope {
+pub(crate) struct Envelope {
     key_ring: Option<KeyRing>,
     max_message_size: usize,
     expiry: Duration,
 }
 
 impl Envelope {
-    pub(super) fn new(key_ring: Option<KeyRing>, max_message_size: usize, expiry: Duration) -> Self {
+    pub(crate) fn new(key_ring: Option<KeyRing>, max_message_size: usize, expiry: Duration) -> Self {
         Self { key_ring, max_message_size, expiry }
     }
 
     /// How long the messages that are sent here live.
-    pub(super) fn expiry(&self) -> Duration {
+    pub(crate) fn expiry(&self) -> Duration {
         self.expiry
     }
 
     /// How many bytes an encoded message may have.
-    pub(super) fn max_message_size(&self) -> usize {
+    pub(crate) fn max_message_size(&self) -> usize {
         self.max_message_size
     }
 
     /// Whether bodies are sealed.
-    pub(super) fn seals(&self) -> bool {
+    pub(crate) fn seals(&self) -> bool {
         self.key_ring.is_some()
     }
 
@@ -50,7 +50,7 @@ impl Envelope {
     /// # Errors
     ///
     /// [`Error::Codec`], [`Error::MessageTooLarge`].
-    pub(super) fn encode(&self, message: &Message, out: &mut Vec<u8>) -> Result<()> {
+    pub(crate) fn encode(&self, message: &Message, out: &mut Vec<u8>) -> Result<()> {
         let start = out.len();
         codec::encode(message, out)?;
         let size = out.len() - start;
@@ -63,7 +63,7 @@ impl Envelope {
     /// Writes the encoded message `plain` behind what is in `entry`, the header of one for `list`, at `now_ms`; sealed
     /// where there are keys. A sealed body is bound to the list and to all of head, lifetime and address, so that it opens in no other
     /// list and for nobody else.
-    pub(super) fn write(&self, plain: &[u8], list: &str, now_ms: u64, entry: &mut Vec<u8>) {
+    pub(crate) fn write(&self, plain: &[u8], list: &str, now_ms: u64, entry: &mut Vec<u8>) {
         match &self.key_ring {
             Some(key_ring) => {
                 let header = frame::header(entry).to_vec();
@@ -74,7 +74,7 @@ impl Envelope {
     }
 
     /// The same entry of `list` for others. It opens as long as before.
-    pub(super) fn readdress(&self, entry: &Entry, list: &str, address: Address<Text>) -> Entry {
+    pub(crate) fn readdress(&self, entry: &Entry, list: &str, address: Address<Text>) -> Entry {
         let mut other = Entry { address, ..entry.clone() };
         if let (Some(key_ring), true) = (&self.key_ring, entry.sealed) {
             let (from, to) = (entry.header(), other.header());
@@ -88,7 +88,7 @@ impl Envelope {
     }
 
     /// The same entry of `list` as if it were sent at `now_ms`. One whose body does not open stays as it is.
-    pub(super) fn renew(&self, entry: &Entry, list: &str, now_ms: u64) -> Entry {
+    pub(crate) fn renew(&self, entry: &Entry, list: &str, now_ms: u64) -> Entry {
         let mut other = Entry { expires: entry.expires_if_sent(now_ms), ..entry.clone() };
         if let (Some(key_ring), true) = (&self.key_ring, entry.sealed)
             && let Ok(body) = key_ring.seal_anew(&entry.body, &[list.as_bytes(), &entry.header()], now_ms)
@@ -99,12 +99,12 @@ impl Envelope {
     }
 
     /// The message in `entry`, which came in `list`.
-    pub(super) fn open(&self, entry: &Entry, list: &str, now_ms: u64) -> Result<Message, Unreadable> {
+    pub(crate) fn open(&self, entry: &Entry, list: &str, now_ms: u64) -> Result<Message, Unreadable> {
         self.open_within(entry, list, now_ms, entry.lifetime.saturating_add(milliseconds(LEEWAY)))
     }
 
     /// As [`open`](Self::open), however long ago the body was sealed.
-    pub(super) fn open_late(&self, entry: &Entry, list: &str, now_ms: u64) -> Result<Message, Unreadable> {
+    pub(crate) fn open_late(&self, entry: &Entry, list: &str, now_ms: u64) -> Result<Message, Unreadable> {
         self.open_within(entry, list, now_ms, u64::MAX)
     }
 

@@ -12,7 +12,7 @@ use crate::error::ServerFault;
 /// Why a command did not succeed; cheap to clone, so that each caller of a batch gets it.
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each answers a question of its own")]
-pub(crate) struct Fault {
+pub struct Fault {
     /// Whether the command may have taken place all the same.
     pub(crate) may_have_run: bool,
     /// Whether the connection is of no more use.
@@ -45,7 +45,7 @@ impl Fault {
     }
 
     /// The same cause, of commands that have no server until it ends.
-    pub(super) fn of_an_outage(self) -> Self {
+    pub(crate) fn of_an_outage(self) -> Self {
         Self { outage: true, transient: true, ..self }
     }
 
@@ -66,7 +66,7 @@ impl Fault {
     }
 
     /// It and the address of its server, in one line.
-    pub(super) fn line(&self, address: &str) -> String {
+    pub(crate) fn line(&self, address: &str) -> String {
         format!("{} at {address}: {}", self.failed, self.cause)
     }
 }
@@ -74,7 +74,7 @@ impl Fault {
 /// What a server answered, as its code and its words. An error inside a script comes with its place: behind the words since
 /// Redis 7.0, as in `READONLY You can't write. script: ..., on @user_script:1.`, and before the code in older ones, as in
 /// `ERR Error running script (...): @user_script:1: @user_script: 1: -READONLY You can't write.`
-pub(super) fn answer(error: &RedisError) -> Option<(&str, &str)> {
+pub(crate) fn answer(error: &RedisError) -> Option<(&str, &str)> {
     if !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) {
         return None;
     }
@@ -90,7 +90,7 @@ pub(super) fn answer(error: &RedisError) -> Option<(&str, &str)> {
 }
 
 /// What has happened, in one line, and the server's own words if it answered.
-pub(super) fn words(error: &RedisError) -> String {
+pub(crate) fn words(error: &RedisError) -> String {
     if let Some((code, words)) = answer(error) {
         return format!("{code} {words}");
     }
@@ -125,7 +125,7 @@ fn is_passing(code: &str) -> bool {
 }
 
 /// Whether an error with this code says that a server takes no writes for want of memory, disk or replicas.
-pub(super) fn is_shortage(code: &str) -> bool {
+pub(crate) fn is_shortage(code: &str) -> bool {
     ["OOM", "MISCONF", "NOREPLICAS"].contains(&code)
 }
 

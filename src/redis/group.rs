@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use redis::{Cmd, Value};
 
-use super::batch::{Condition, milliseconds};
 use super::fault::Fault;
 use super::membership::{Changes, Ended, Membership, Recipients};
+use super::native::write::Condition;
 use super::routes::{NEVER, Route, RouteMemory, Routes};
 use super::script;
+use super::send::batch::milliseconds;
 use super::shard::Shard;
 use super::topology::Topology;
 use crate::error::Result;
@@ -27,7 +28,7 @@ const SHORTEST: Duration = Duration::from_millis(1);
 
 /// The groups of a layer, and what its readers know of their members.
 #[derive(Debug)]
-pub(super) struct Groups {
+pub(crate) struct Groups {
     topology: Arc<Topology>,
     expiry: Duration,
     /// For how long after its end a membership matters, in ms: as long as messages that were sent before can wait.
@@ -61,19 +62,19 @@ struct Fetched {
 }
 
 impl Groups {
-    pub(super) fn new(topology: Arc<Topology>, expiry: Duration, message_expiry: Duration) -> Self {
+    pub(crate) fn new(topology: Arc<Topology>, expiry: Duration, message_expiry: Duration) -> Self {
         let known = Mutex::new(Known { routes: HashMap::new(), swept: Instant::now() });
         let remembered = milliseconds(message_expiry + REMEMBER_LONGER);
         Self { topology, expiry, remembered, known, memory: RouteMemory::new() }
     }
 
     /// How long a membership lasts after the last add.
-    pub(super) fn expiry(&self) -> Duration {
+    pub(crate) fn expiry(&self) -> Duration {
         self.expiry
     }
 
     /// Makes `channel` a member for `lasts`, at the most the expiry, or renews its membership.
-    pub(super) async fn add(&self, group: &GroupName, channel: &ChannelName, lasts: Duration) -> Result<()> {
+    pub(crate) async fn add(&self, group: &GroupName, channel: &ChannelName, lasts: Duration) -> Result<()> {
         let mut command = self.member_command(&script::GROUP_ADD, group, channel);
         command
             .arg(channel.non_local())
@@ -84,7 +85,7 @@ impl Groups {
     }
 
     /// Ends the membership of `channel`.
-    pub(super) async fn discard(&self, group: &GroupName, channel: &ChannelName) -> Result<()> {
+    pub(crate) async fn discard(&self, group: &GroupName, channel: &ChannelName) -> Result<()> {
         let mut command = self.member_command(&script::GROUP_DISCARD, group, channel);
         command.arg(channel.non_local()).arg(self.remembered).arg(channel.local());
         self.run(group, &command).await.map(|_| ())
@@ -109,9 +110,8 @@ impl Groups {
     }
 
     /// The routes of `group`, which remembers its members for as long as messages that are sent here can wait.
-    pub(super) async fn routes(&self, group: &GroupName) -> Result<Routes> {
-        let shard = self.topology.shard_of_group(group);
-        self.ask_routes(shard, group).await.map_err(|fault| shard.error(fault))
+    pub(crate) async fn routes(&self, group: &GroupName) -> Result<Routes, Fault> {
+        self.ask_routes(self.topology.shard_of_group(group), group).await
     }
 
     async fn ask_routes(&self, shard: &Shard, group: &GroupName) -> Result<Routes, Fault> {
@@ -133,25 +133,25 @@ impl Groups {
 
     /// Whether a group with these `routes` remembers its members for long enough. Another process with a shorter expiry may
     /// have added them all.
-    pub(super) fn suffices(&self, routes: &Routes) -> bool {
+    pub(crate) fn suffices(&self, routes: &Routes) -> bool {
         routes.remembered >= self.remembered || !routes.list.iter().any(Route::is_local)
     }
 
     /// The routes that `group` had twice in a row when it was asked, and the condition that it still has them.
-    pub(super) fn guess(&self, group: &GroupName) -> Option<Condition> {
+    pub(crate) fn guess(&self, group: &GroupName) -> Option<Condition> {
         let routes = self.memory.guess(group).filter(|routes| self.suffices(routes))?;
         Some(Condition { group: group.clone(), routes })
     }
 
     /// Takes in what a server says of a group's routes.
-    pub(super) fn note_routes(&self, group: &GroupName, answer: &Value) -> Result<Routes, Fault> {
+    pub(crate) fn note_routes(&self, group: &GroupName, answer: &Value) -> Result<Routes, Fault> {
         let routes = parse_routes(answer)?;
         self.memory.note(group, &routes);
         Ok(routes)
     }
 
     /// The routes of each of `groups`, in one round trip per shard; or the shard that failed, and why.
-    pub(super) async fn routes_of_all(&self, groups: &[GroupName]) -> Vec<Result<Routes, (usize, Fault)>> {
+    pub(crate) async fn routes_of_all(&self, groups: &[GroupName]) -> Vec<Result<Routes, (usize, Fault)>> {
         let mut results: Vec<_> = groups.iter().map(|_| Ok(Routes::none())).collect();
         let asked = futures_util::future::join_all(self.topology.shards.iter().map(|shard| async move {
             let here = |group: &GroupName| self.topology.shard_of_group(group).index == shard.index;
@@ -185,10 +185,10 @@ impl Groups {
     }
 
     /// All members of `group`.
-    pub(super) async fn channels(&self, group: &GroupName) -> Result<Vec<ChannelName>> {
+    pub(crate) async fn channels(&self, group: &GroupName) -> Result<Vec<ChannelName>> {
         let mut channels = Vec::new();
         let shard = self.topology.shard_of_group(group);
-        for route in self.routes(group).await?.list.iter() {
+        for route in self.routes(group).await.map_err(|fault| shard.error(fault))?.list.iter() {
             if route.is_local() {
                 let answer = shard.run(&self.members_command(group, &route.channel, 0)).await;
                 let changes = answer.and_then(|answer| parse_changes(answer, route.channel.as_str()));
@@ -205,7 +205,7 @@ impl Groups {
 
     /// The members that `group` had on `route`, which ends in `!`, at `version` and at the time `sent_ms`. Of a version that
     /// the group does not have, they are those that it has now.
-    pub(super) async fn members_at(
+    pub(crate) async fn members_at(
         &self,
         group: &GroupName,
         route: &ChannelName,

@@ -7,100 +7,100 @@ use crate::name::{ChannelName, GroupName};
 
 /// The keys of one deployment: everything begins with its prefix or its prefix for statistics.
 #[derive(Clone, Debug)]
-pub(super) struct Keys {
+pub(crate) struct Keys {
     prefix: String,
     stats_prefix: String,
 }
 
 /// The keys of the members that one group has on one process-local route, in the order in which scripts take them.
 #[derive(Debug)]
-pub(super) struct RouteKeys {
+pub(crate) struct RouteKeys {
     /// Sorted set: local part, version of its last add.
-    pub(super) members: String,
+    pub(crate) members: String,
     /// Sorted set: local part, version at which its present membership began.
-    pub(super) joined: String,
+    pub(crate) joined: String,
     /// Sorted set: local part, time at which its membership ends.
-    pub(super) ends: String,
+    pub(crate) ends: String,
     /// Sorted set: local part and beginning of a membership that has ended, version of its end.
-    pub(super) left: String,
+    pub(crate) left: String,
 }
 
 impl RouteKeys {
-    pub(super) fn all(self) -> [String; 4] {
+    pub(crate) fn all(self) -> [String; 4] {
         [self.members, self.joined, self.ends, self.left]
     }
 }
 
 impl Keys {
-    pub(super) fn new(prefix: impl Into<String>, stats_prefix: impl Into<String>) -> Self {
+    pub(crate) fn new(prefix: impl Into<String>, stats_prefix: impl Into<String>) -> Self {
         Self { prefix: prefix.into(), stats_prefix: stats_prefix.into() }
     }
 
     /// List: the entries that wait in a channel, by the non-local part of its name.
-    pub(super) fn channel(&self, non_local: &str) -> String {
+    pub(crate) fn channel(&self, non_local: &str) -> String {
         format!("{}:channel:{{{non_local}}}", self.prefix)
     }
 
     /// Sorted set: the routes of a group, each with the version of its last change.
-    pub(super) fn group(&self, group: &GroupName) -> String {
+    pub(crate) fn group(&self, group: &GroupName) -> String {
         format!("{}:group:{{{group}}}", self.prefix)
     }
 
     /// Sorted set: the routes of a group, each with the time at which its last membership ends.
-    pub(super) fn route_ends(&self, group: &GroupName) -> String {
+    pub(crate) fn route_ends(&self, group: &GroupName) -> String {
         format!("{}:route-ends:{{{group}}}", self.prefix)
     }
 
     /// The members of `group` whose names begin with `route`, which ends in `!`.
-    pub(super) fn route(&self, group: &GroupName, route: &str) -> RouteKeys {
+    pub(crate) fn route(&self, group: &GroupName, route: &str) -> RouteKeys {
         let key = |kind| format!("{}:{kind}:{{{group}}}:{route}", self.prefix);
         RouteKeys { members: key("members"), joined: key("joined"), ends: key("ends"), left: key("left") }
     }
 
     /// Hash: the counters of a channel.
-    pub(super) fn channel_stats(&self, non_local: &str) -> String {
+    pub(crate) fn channel_stats(&self, non_local: &str) -> String {
         format!("{}{{{non_local}}}", self.stats_prefix)
     }
 
     /// Hash: the counters of all channels on a shard.
-    pub(super) fn global_stats(&self) -> String {
+    pub(crate) fn global_stats(&self) -> String {
         format!("{}global", self.stats_prefix)
     }
 
     /// Stream: records of the entries that no reader could read.
-    pub(super) fn quarantine(&self) -> String {
+    pub(crate) fn quarantine(&self) -> String {
         format!("{}:quarantine", self.prefix)
     }
 
     /// Set: the records in quarantine whose entries have been restored to a channel.
-    pub(super) fn restored(&self, non_local: &str) -> String {
+    pub(crate) fn restored(&self, non_local: &str) -> String {
         format!("{}:restored:{{{non_local}}}", self.prefix)
     }
 
     /// String: the random epoch of a shard's data.
-    pub(super) fn epoch(&self) -> String {
+    pub(crate) fn epoch(&self) -> String {
         format!("{}:epoch", self.prefix)
     }
 
     /// Patterns for `SCAN` that between them match every key that [`is_flushed`](Self::is_flushed).
-    pub(super) fn scan_patterns(&self) -> [String; 2] {
+    pub(crate) fn scan_patterns(&self) -> [String; 2] {
         [format!("{}:*", glob_escaped(&self.prefix)), format!("{}*", glob_escaped(&self.stats_prefix))]
     }
 
     /// The pattern for `SCAN` that matches every channel's list.
-    pub(super) fn scan_channels(&self) -> String {
+    pub(crate) fn scan_channels(&self) -> String {
         format!("{}:channel:*", glob_escaped(&self.prefix))
     }
 
     /// The channel whose list `key` is.
-    pub(super) fn parse_channel<'k>(&self, key: &'k str) -> Option<&'k str> {
+    pub(crate) fn parse_channel<'k>(&self, key: &'k str) -> Option<&'k str> {
         let name = braced(key.strip_prefix(&self.prefix)?.strip_prefix(":channel:")?)?;
         ChannelName::parse(name).is_ok().then_some(name)
     }
 
     /// Whether `key` holds messages, groups or statistics of this deployment. A deployment whose prefix merely begins
     /// with ours has a colon where our keys have a name.
-    pub(super) fn is_flushed(&self, key: &str) -> bool {
+    pub(crate) fn is_flushed(&self, key: &str) -> bool {
         self.is_data(key) || self.is_stats(key)
     }
 

@@ -13,7 +13,7 @@ use crate::name::ChannelName;
 /// Versions grow with every change and are times in microseconds by the clock of the group's shard, as are the ends of
 /// memberships.
 #[derive(Debug, Default)]
-pub(super) struct Membership {
+pub(crate) struct Membership {
     /// All changes up to this version are known.
     version: u64,
     members: HashMap<ChannelName, Member>,
@@ -25,7 +25,7 @@ pub(super) struct Membership {
 /// The members of a group as of one send. They are listed when the message is handed over: as long as it waits it only shares
 /// what its reader knows of the group, however many members there are and whatever the message says.
 #[derive(Clone, Debug)]
-pub(super) struct Recipients {
+pub(crate) struct Recipients {
     membership: Arc<Membership>,
     version: u64,
     sent: u64,
@@ -41,13 +41,13 @@ struct Member {
 
 /// A membership that has ended: messages sent before its end are still for it.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Ended {
-    pub(super) channel: ChannelName,
-    pub(super) joined: u64,
+pub(crate) struct Ended {
+    pub(crate) channel: ChannelName,
+    pub(crate) joined: u64,
     /// When it ended.
-    pub(super) until: u64,
+    pub(crate) until: u64,
     /// The version of the change by which that became known: later than the end for a membership that expired.
-    pub(super) told: u64,
+    pub(crate) told: u64,
 }
 
 #[derive(Debug)]
@@ -59,27 +59,27 @@ struct Present {
 
 /// What a server knows of a route's members: everything, or what has changed since a version.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Changes {
-    pub(super) version: u64,
+pub(crate) struct Changes {
+    pub(crate) version: u64,
     /// Whether members that are not named stay as they were known.
-    pub(super) partial: bool,
+    pub(crate) partial: bool,
     /// For how long after its end a membership is remembered, in microseconds: as long as messages can wait.
-    pub(super) remembered: u64,
+    pub(crate) remembered: u64,
     /// Members and when their memberships end.
-    pub(super) members: Vec<(ChannelName, u64)>,
+    pub(crate) members: Vec<(ChannelName, u64)>,
     /// Members and the versions that made them members.
-    pub(super) joined: Vec<(ChannelName, u64)>,
-    pub(super) ended: Vec<Ended>,
+    pub(crate) joined: Vec<(ChannelName, u64)>,
+    pub(crate) ended: Vec<Ended>,
 }
 
 impl Membership {
     /// The version up to which everything is known.
-    pub(super) fn version(&self) -> u64 {
+    pub(crate) fn version(&self) -> u64 {
         self.version
     }
 
     /// Takes in what a server told at the time `now` to a caller that knew less than all.
-    pub(super) fn apply(&mut self, changes: Changes, now: u64) {
+    pub(crate) fn apply(&mut self, changes: Changes, now: u64) {
         if changes.version <= self.version {
             // Another answer came first and told more.
             return;
@@ -155,12 +155,12 @@ impl Clone for Membership {
 
 impl Recipients {
     /// Those that were members at `version` and at the time `sent`, in microseconds.
-    pub(super) fn new(membership: Arc<Membership>, version: u64, sent: u64) -> Self {
+    pub(crate) fn new(membership: Arc<Membership>, version: u64, sent: u64) -> Self {
         Self { membership, version, sent }
     }
 
     /// Whether there were none.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         let Self { membership, version, sent } = self;
         if *version < membership.version {
             membership.back_then(*version, *sent).next().is_none()
@@ -170,7 +170,7 @@ impl Recipients {
     }
 
     /// Their names.
-    pub(super) fn list(&self) -> Arc<[ChannelName]> {
+    pub(crate) fn list(&self) -> Arc<[ChannelName]> {
         self.membership.at(self.version, self.sent)
     }
 }

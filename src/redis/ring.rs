@@ -7,7 +7,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// The shards of a layer.
 #[derive(Clone, Debug)]
-pub(crate) enum Ring {
+pub enum Ring {
     /// Each known by a hash of its host's identity.
     Rendezvous(Vec<u64>),
     /// So many, placed as in Python's layers.

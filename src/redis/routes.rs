@@ -12,41 +12,41 @@ use crate::name::{ChannelName, GroupName};
 const FORGET_AFTER: Duration = Duration::from_mins(1);
 
 /// Later than the end of any route.
-pub(super) const NEVER: u64 = (1 << 53) - 1;
+pub(crate) const NEVER: u64 = (1 << 53) - 1;
 
 /// One of the places to which a group's messages go.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Route {
+pub(crate) struct Route {
     /// The non-local part of the names of its members.
-    pub(super) channel: ChannelName,
+    pub(crate) channel: ChannelName,
     /// The version of its last change.
-    pub(super) version: u64,
+    pub(crate) version: u64,
 }
 
 impl Route {
     /// Whether its members are process-local.
-    pub(super) fn is_local(&self) -> bool {
+    pub(crate) fn is_local(&self) -> bool {
         self.channel.as_str().ends_with('!')
     }
 }
 
 /// All routes of a group at one moment.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Routes {
-    pub(super) list: Arc<[Route]>,
+pub struct Routes {
+    pub(crate) list: Arc<[Route]>,
     /// As the server told them, with spaces between: those included that have ended.
-    pub(super) text: Arc<str>,
+    pub(crate) text: Arc<str>,
     /// How many stand in the text.
-    pub(super) count: usize,
+    pub(crate) count: usize,
     /// The time in microseconds, by the group's server, at which the first of them ends.
-    pub(super) until: u64,
+    pub(crate) until: u64,
     /// For how long after a membership ends the group remembers it, in ms.
-    pub(super) remembered: u64,
+    pub(crate) remembered: u64,
 }
 
 impl Routes {
     /// Those of a group without members.
-    pub(super) fn none() -> Self {
+    pub(crate) fn none() -> Self {
         Self { list: Arc::default(), text: "".into(), count: 0, until: NEVER, remembered: 0 }
     }
 }
@@ -55,7 +55,7 @@ impl Routes {
 /// they still are, which saves a round trip; one that changes all the time is asked for them first, which saves sending
 /// its messages in vain.
 #[derive(Debug)]
-pub(super) struct RouteMemory {
+pub(crate) struct RouteMemory {
     /// Held only to look or to change.
     known: Mutex<Known>,
 }
@@ -75,12 +75,12 @@ struct Remembered {
 }
 
 impl RouteMemory {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { known: Mutex::new(Known { groups: HashMap::new(), swept: Instant::now() }) }
     }
 
     /// The routes that `group` probably has.
-    pub(super) fn guess(&self, group: &GroupName) -> Option<Routes> {
+    pub(crate) fn guess(&self, group: &GroupName) -> Option<Routes> {
         let mut known = self.known.lock();
         let remembered = known.groups.get_mut(group).filter(|remembered| remembered.steady)?;
         remembered.used = Instant::now();
@@ -88,7 +88,7 @@ impl RouteMemory {
     }
 
     /// Notes that the server told these `routes` of `group`.
-    pub(super) fn note(&self, group: &GroupName, routes: &Routes) {
+    pub(crate) fn note(&self, group: &GroupName, routes: &Routes) {
         let now = Instant::now();
         let mut known = self.known.lock();
         if now.duration_since(known.swept) > FORGET_AFTER {

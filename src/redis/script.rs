@@ -5,7 +5,8 @@ use std::sync::OnceLock;
 use redis::{Cmd, ToRedisArgs};
 
 /// A script and its SHA-1, by which it is called once a server has loaded it.
-pub(crate) struct Script {
+#[derive(Debug)]
+pub struct Script {
     source: &'static str,
     sha: OnceLock<String>,
 }

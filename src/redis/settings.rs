@@ -10,7 +10,7 @@ use redis::{RedisError, Value};
 use serde::{Deserialize, Serialize};
 use tracing::{debug, warn};
 
-use super::batch::milliseconds;
+use super::send::batch::milliseconds;
 use super::connection::Link;
 use super::shard::Shard;
 use crate::config::{Config, Format};
@@ -47,7 +47,7 @@ struct Description {
 }
 
 impl Settings {
-    pub(super) fn of(config: &Config) -> Self {
+    pub(crate) fn of(config: &Config) -> Self {
         // No key of a deployment begins like this, so that neither our `flush` nor that of Python's layers deletes it.
         Self { key: format!("channel-layer:settings:{}", config.key_prefix()), own: Description::of(config) }
     }
@@ -128,7 +128,7 @@ impl Description {
 impl Shard {
     /// Renews the description of this process' settings on the server, and compares it with those of other processes. A
     /// server that refuses is asked again next time: messages do not depend on it.
-    pub(super) async fn exchange_settings(&self, link: &Link) {
+    pub(crate) async fn exchange_settings(&self, link: &Link) {
         let (Some(settings), Some(now_ms)) = (&self.needs.settings, self.clock.now_ms()) else { return };
         let Ok(commands) = settings.renew(now_ms) else { return };
         let answers = link.commands.clone().send_packed_commands(&commands, 0, commands.len()).await;
@@ -139,7 +139,7 @@ impl Shard {
     }
 
     /// Does so again and again; never ends.
-    pub(super) async fn keep_exchanging_settings(&self, link: &Link) {
+    pub(crate) async fn keep_exchanging_settings(&self, link: &Link) {
         loop {
             tokio::time::sleep(RENEW_EVERY).await;
             self.exchange_settings(link).await;

@@ -26,7 +26,7 @@ use crate::supervise::contained;
 const PROBE_EVERY: Duration = Duration::from_millis(500);
 
 /// One server. [`supervise`](Self::supervise) keeps it connected until the layer closes.
-pub(crate) struct Shard {
+pub struct Shard {
     /// Position in the configured hosts.
     pub(crate) index: usize,
     /// The server's clock.
@@ -36,15 +36,15 @@ pub(crate) struct Shard {
     origin: Origin,
     /// Where the server was last found, as errors say it. Held only to read or replace it.
     address: Mutex<Arc<str>>,
-    pub(super) needs: Needs,
+    pub(crate) needs: Needs,
     state: watch::Sender<State>,
-    pub(super) vitals: Vitals,
+    pub(crate) vitals: Vitals,
     /// The epoch of the data that was there when the server was last reached. Held only to compare and replace it.
     epoch: Mutex<Option<String>>,
     /// Asks the supervisor to look at once.
     suspicion: Notify,
     /// Cancelled when no command may wait for the server any more.
-    pub(super) hurry: CancellationToken,
+    pub(crate) hurry: CancellationToken,
     events: broadcast::Sender<Event>,
 }
 
@@ -64,7 +64,7 @@ pub(crate) struct ShardOptions {
 
 #[derive(Debug, thiserror::Error)]
 #[error("not connected yet")]
-pub(super) struct NotConnected;
+pub(crate) struct NotConnected;
 
 #[derive(Debug, thiserror::Error)]
 #[error("the sentinels name another master")]

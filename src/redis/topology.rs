@@ -2,6 +2,7 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::fault::Fault;
 use super::keys::Keys;
@@ -12,22 +13,33 @@ use crate::name::{ChannelName, GroupName};
 
 /// All shards, and the ring that places names on them.
 #[derive(Debug)]
-pub(crate) struct Places {
+pub struct Places {
     pub(crate) shards: Vec<Arc<Shard>>,
     ring: Ring,
 }
 
 /// The places of a layer in the native format, and the keys that names have there.
 #[derive(Debug)]
-pub(super) struct Topology {
-    pub(super) places: Arc<Places>,
-    pub(super) keys: Keys,
+pub(crate) struct Topology {
+    pub(crate) places: Arc<Places>,
+    pub(crate) keys: Keys,
 }
 
 impl Places {
     /// `ring` and `shards` come from the same hosts in the same order.
     pub(crate) fn new(shards: Vec<Arc<Shard>>, ring: Ring) -> Self {
         Self { shards, ring }
+    }
+
+    /// The time by the clock of a server that is up, counted from the epoch; zero if no server has told its time.
+    pub(crate) fn now(&self) -> Duration {
+        let time = self.shards.iter().find_map(|shard| shard.clock.now_ms());
+        Duration::from_millis(time.unwrap_or(0))
+    }
+
+    /// The index of the shard for a name of any kind.
+    pub(crate) fn shard_of_name(&self, name: &str) -> usize {
+        self.ring.shard_of(name)
     }
 
     /// The error of a call that met this fault of a shard.
@@ -52,13 +64,6 @@ impl Places {
         } else {
             &self.shards
         }
-    }
-}
-
-impl Topology {
-    /// As [`Places::new`].
-    pub(super) fn new(shards: Vec<Arc<Shard>>, ring: Ring, keys: Keys) -> Self {
-        Self { places: Arc::new(Places::new(shards, ring)), keys }
     }
 }
 

@@ -8,7 +8,7 @@ use redis::RedisError;
 use rustls::{AlertDescription, CertificateError};
 
 /// The fault of input or output behind `error`, if there is one.
-pub(super) fn io_error(error: &RedisError) -> Option<&io::Error> {
+pub(crate) fn io_error(error: &RedisError) -> Option<&io::Error> {
     let cause = error.source()?;
     // The crate shares its causes between the copies of an error.
     let shared = cause.downcast_ref::<Arc<dyn Error + Send + Sync>>();
@@ -16,17 +16,17 @@ pub(super) fn io_error(error: &RedisError) -> Option<&io::Error> {
 }
 
 /// The fault of TLS behind `error`, if there is one.
-pub(super) fn broken(error: &RedisError) -> Option<&rustls::Error> {
+pub(crate) fn broken(error: &RedisError) -> Option<&rustls::Error> {
     io_error(error)?.get_ref()?.downcast_ref()
 }
 
 /// Whether one side has looked at a certificate, or at its want, and has refused the other.
-pub(super) fn is_judgement(fault: &rustls::Error) -> bool {
+pub(crate) fn is_judgement(fault: &rustls::Error) -> bool {
     matches!(fault, rustls::Error::InvalidCertificate(_) | rustls::Error::AlertReceived(_))
 }
 
 /// What is wrong, and what to do.
-pub(super) fn words(fault: &rustls::Error) -> String {
+pub(crate) fn words(fault: &rustls::Error) -> String {
     use AlertDescription as Alert;
     let advice = match fault {
         rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
@@ -49,7 +49,7 @@ pub(super) fn words(fault: &rustls::Error) -> String {
 }
 
 /// Whether it stays until somebody changes what is configured here or there.
-pub(super) fn is_mistake(fault: &rustls::Error) -> bool {
+pub(crate) fn is_mistake(fault: &rustls::Error) -> bool {
     use AlertDescription as Alert;
     use CertificateError as Certificate;
     match fault {

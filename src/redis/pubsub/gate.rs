@@ -9,7 +9,7 @@ use super::inbox::Inbox;
 
 /// Passes messages of one connection on until it is shut. After that none of them can come late, behind messages that
 /// stayed in this process.
-pub(super) struct Gate {
+pub(crate) struct Gate {
     /// Held while a message is delivered.
     open: Mutex<bool>,
     inbox: Arc<Inbox>,
@@ -18,12 +18,12 @@ pub(super) struct Gate {
 
 impl Gate {
     /// An open one, before `inbox`.
-    pub(super) fn new(inbox: Arc<Inbox>, shard: usize) -> Self {
+    pub(crate) fn new(inbox: Arc<Inbox>, shard: usize) -> Self {
         Self { open: Mutex::new(true), inbox, shard }
     }
 
     /// Passes on what came on the Redis channel `topic`, if it is open.
-    pub(super) fn pass(&self, topic: &[u8], payload: &Bytes) {
+    pub(crate) fn pass(&self, topic: &[u8], payload: &Bytes) {
         let open = self.open.lock();
         if *open {
             self.inbox.take_in(self.shard, topic, payload);
@@ -31,7 +31,7 @@ impl Gate {
     }
 
     /// Waits for what is being passed on, and lets nothing more through.
-    pub(super) fn shut(&self) {
+    pub(crate) fn shut(&self) {
         *self.open.lock() = false;
     }
 }

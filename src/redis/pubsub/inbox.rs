@@ -27,18 +27,18 @@ const CAUSES: usize = 64;
 const SWEEPS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
 /// Delivers messages to the queues of this process.
-pub(super) struct Inbox {
-    pub(super) memory: MemoryLayer,
-    pub(super) interest: Interest,
+pub(crate) struct Inbox {
+    pub(crate) memory: MemoryLayer,
+    pub(crate) interest: Interest,
     topics: Arc<Topics>,
     wire: Arc<Wire>,
-    pub(super) closing: Closing,
+    pub(crate) closing: Closing,
     /// Why messages could not be read so far. Held to look and to add.
     logged: Mutex<HashSet<String>>,
 }
 
 impl Inbox {
-    pub(super) fn new(
+    pub(crate) fn new(
         memory: MemoryLayer,
         interest: Interest,
         topics: Arc<Topics>,
@@ -49,7 +49,7 @@ impl Inbox {
     }
 
     /// Takes in what came from `shard` on the Redis channel `topic`.
-    pub(super) fn take_in(&self, shard: usize, topic: &[u8], payload: &Bytes) {
+    pub(crate) fn take_in(&self, shard: usize, topic: &[u8], payload: &Bytes) {
         let target = std::str::from_utf8(topic).ok().and_then(|topic| self.topics.target(topic));
         let opened = self.wire.open(payload).and_then(|opened| {
             let target = target.and_then(|target| addressed(target, &opened)).ok_or_else(Unreadable::unaddressed)?;
@@ -71,7 +71,7 @@ impl Inbox {
     /// Delivers `message` to those in this process whom it is for; gives whether there can be any.
     ///
     /// The layer in memory refuses nothing unless it is closed, and then nobody reads.
-    pub(super) fn deliver(&self, target: &Target, message: Message) -> bool {
+    pub(crate) fn deliver(&self, target: &Target, message: Message) -> bool {
         match target {
             Target::Channel(channel) if self.interest.is_open(channel) => {
                 self.memory.deliver(channel.as_str(), message).is_ok()
@@ -100,7 +100,7 @@ fn addressed(target: Target, opened: &Opened) -> Option<Target> {
 
 /// Closes what nobody here needs any more, until `closing`, and then all. It is all closed, too, if the runtime ends, as
 /// nothing can come any more.
-pub(super) fn sweep(
+pub(crate) fn sweep(
     inbox: Arc<Inbox>,
     expiry: Duration,
     closing: CancellationToken,

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::name::{ChannelName, GroupName};
 
 /// Keeps the servers subscribed to what is open.
-pub(super) struct Interest {
+pub(crate) struct Interest {
     topics: Arc<Topics>,
     stations: Vec<Arc<Station>>,
     /// How long a channel stays open without a reader.
@@ -41,20 +41,20 @@ struct Opening {
 
 /// Subscriptions that have been asked for, and the stations that were asked.
 #[derive(Clone)]
-pub(super) struct Wished(Vec<(usize, Subscription, Wish)>);
+pub(crate) struct Wished(Vec<(usize, Subscription, Wish)>);
 
 impl Interest {
-    pub(super) fn new(topics: Arc<Topics>, stations: Vec<Arc<Station>>, linger: Duration) -> Self {
+    pub(crate) fn new(topics: Arc<Topics>, stations: Vec<Arc<Station>>, linger: Duration) -> Self {
         Self { topics, stations, linger, state: Mutex::default() }
     }
 
     /// Whether messages for `channel` are kept here.
-    pub(super) fn is_open(&self, channel: &ChannelName) -> bool {
+    pub(crate) fn is_open(&self, channel: &ChannelName) -> bool {
         self.state.lock().channels.contains_key(channel.non_local())
     }
 
     /// Opens `channel`, which has no local part, for a reader that will [`leave`](Self::leave).
-    pub(super) fn enter(&self, channel: &ChannelName) -> Wished {
+    pub(crate) fn enter(&self, channel: &ChannelName) -> Wished {
         let mut state = self.state.lock();
         let opening = self.open(&mut state, channel);
         opening.readers += 1;
@@ -62,7 +62,7 @@ impl Interest {
     }
 
     /// The reverse of one [`enter`](Self::enter). The channel stays open for a while.
-    pub(super) fn leave(&self, channel: &ChannelName) {
+    pub(crate) fn leave(&self, channel: &ChannelName) {
         let until = Instant::now() + self.linger;
         if let Some(opening) = self.state.lock().channels.get_mut(channel) {
             opening.readers -= 1;
@@ -71,7 +71,7 @@ impl Interest {
     }
 
     /// Opens `channel`, which has no local part, for a while.
-    pub(super) fn keep(&self, channel: &ChannelName) -> Wished {
+    pub(crate) fn keep(&self, channel: &ChannelName) -> Wished {
         let until = Instant::now() + self.linger;
         let mut state = self.state.lock();
         let opening = self.open(&mut state, channel);
@@ -80,7 +80,7 @@ impl Interest {
     }
 
     /// Closes `channel`, which has no local part, unless it has a reader.
-    pub(super) fn close(&self, channel: &ChannelName) {
+    pub(crate) fn close(&self, channel: &ChannelName) {
         let mut state = self.state.lock();
         if let Some(opening) = state.channels.get(channel)
             && opening.readers == 0
@@ -91,7 +91,7 @@ impl Interest {
     }
 
     /// Listens for messages to `group`, which has a member here.
-    pub(super) fn join(&self, group: &GroupName) -> Wished {
+    pub(crate) fn join(&self, group: &GroupName) -> Wished {
         let mut state = self.state.lock();
         if let Some(wished) = state.groups.get(group) {
             return wished.clone();
@@ -102,7 +102,7 @@ impl Interest {
     }
 
     /// Listens no more for messages to `group`, unless `has_members` says, as of now, that it has a member here.
-    pub(super) fn part(&self, group: &GroupName, has_members: impl FnOnce() -> bool) {
+    pub(crate) fn part(&self, group: &GroupName, has_members: impl FnOnce() -> bool) {
         let mut state = self.state.lock();
         if !has_members()
             && let Some(wished) = state.groups.remove(group)
@@ -112,7 +112,7 @@ impl Interest {
     }
 
     /// Closes channels that have had no reader for long, and listens no more for groups without members.
-    pub(super) fn sweep(&self, has_members: impl Fn(&GroupName) -> bool) {
+    pub(crate) fn sweep(&self, has_members: impl Fn(&GroupName) -> bool) {
         let now = Instant::now();
         let mut state = self.state.lock();
         state.channels.retain(|_, opening| self.stays(opening.readers > 0 || now < opening.until, &opening.wished));
@@ -120,7 +120,7 @@ impl Interest {
     }
 
     /// Closes everything that nobody reads, and listens for no group.
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         let mut state = self.state.lock();
         state.channels.retain(|_, opening| self.stays(opening.readers > 0, &opening.wished));
         state.groups.retain(|_, wished| self.stays(false, wished));
@@ -131,7 +131,7 @@ impl Interest {
     /// # Errors
     ///
     /// [`Error::Redis`] of a server that is away or refused.
-    pub(super) async fn granted(&self, wished: &Wished) -> Result<()> {
+    pub(crate) async fn granted(&self, wished: &Wished) -> Result<()> {
         for (shard, subscription, wish) in &wished.0 {
             self.stations[*shard].granted(subscription, *wish).await?;
         }
@@ -139,7 +139,7 @@ impl Interest {
     }
 
     /// Waits until a server has refused any of `wished`; for ever if none does.
-    pub(super) async fn refused(&self, wished: &Wished) -> Error {
+    pub(crate) async fn refused(&self, wished: &Wished) -> Error {
         let refused = wished.0.iter().map(|(shard, subscription, wish)| {
             let station = &self.stations[*shard];
             Box::pin(station.refused(subscription, *wish))
@@ -148,24 +148,24 @@ impl Interest {
     }
 
     /// Waits until everything has arrived that was published before the call, for channels and for groups alike.
-    pub(super) async fn catch_up(&self) {
+    pub(crate) async fn catch_up(&self) {
         join_all(self.stations.iter().map(|station| station.catch_up())).await;
     }
 
     /// Waits until everything has arrived that was published for `group` before the call. It may still arrive although the
     /// process has left the group: the server may not have unsubscribed it yet.
-    pub(super) async fn catch_up_group(&self, group: &GroupName) {
+    pub(crate) async fn catch_up_group(&self, group: &GroupName) {
         let (shard, _) = self.topics.of_members(group);
         self.stations[shard].catch_up().await;
     }
 
     /// All servers, by their position.
-    pub(super) fn stations(&self) -> &[Arc<Station>] {
+    pub(crate) fn stations(&self) -> &[Arc<Station>] {
         &self.stations
     }
 
     /// The stations that messages for these channels come from.
-    pub(super) fn stations_of(&self, channels: &[ChannelName]) -> Vec<Arc<Station>> {
+    pub(crate) fn stations_of(&self, channels: &[ChannelName]) -> Vec<Arc<Station>> {
         let sources = channels.iter().flat_map(|channel| self.topics.of_source(channel));
         let shards: HashSet<_> = sources.map(|(shard, _)| shard).collect();
         shards.into_iter().map(|shard| self.stations[shard].clone()).collect()
@@ -204,7 +204,7 @@ impl Interest {
 
 impl Wished {
     /// All of these together.
-    pub(super) fn all(wished: impl Iterator<Item = Self>) -> Self {
+    pub(crate) fn all(wished: impl Iterator<Item = Self>) -> Self {
         Self(wished.flat_map(|wished| wished.0).collect())
     }
 }

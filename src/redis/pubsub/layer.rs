@@ -72,23 +72,23 @@ const NEW_NAME: usize = 12;
 /// # }
 /// ```
 pub struct PubSubLayer {
-    pub(super) inbox: Arc<Inbox>,
-    pub(super) topics: Arc<Topics>,
-    pub(super) wire: Arc<Wire>,
-    pub(super) prefix: String,
-    pub(super) publisher: Publisher,
-    pub(super) shards: Vec<Arc<Shard>>,
-    pub(super) checkup: Checkup,
-    pub(super) modes: Arc<Modes>,
-    pub(super) events: broadcast::Sender<Event>,
-    pub(super) closing: Closing,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) topics: Arc<Topics>,
+    pub(crate) wire: Arc<Wire>,
+    pub(crate) prefix: String,
+    pub(crate) publisher: Publisher,
+    pub(crate) shards: Vec<Arc<Shard>>,
+    pub(crate) checkup: Checkup,
+    pub(crate) modes: Arc<Modes>,
+    pub(crate) events: broadcast::Sender<Event>,
+    pub(crate) closing: Closing,
     /// Cancelled when all lanes have ended after the layer.
-    pub(super) drained: CancellationToken,
-    pub(super) upkeep: TaskTracker,
+    pub(crate) drained: CancellationToken,
+    pub(crate) upkeep: TaskTracker,
 }
 
 /// What came of a message that was given to a lane.
-pub(super) type Posted = (usize, oneshot::Receiver<Result<()>>);
+pub(crate) type Posted = (usize, oneshot::Receiver<Result<()>>);
 
 impl PubSubLayer {
     /// Opens `channels` in this process: messages that are sent from now on wait here to be read, for the expiry. A
@@ -145,7 +145,7 @@ impl PubSubLayer {
     }
 
     /// Has `message` published for `target`, and `kept` delivered in its place if it stays in this process.
-    pub(super) fn post(&self, target: Target, message: &Message, kept: Message) -> Result<Posted> {
+    pub(crate) fn post(&self, target: Target, message: &Message, kept: Message) -> Result<Posted> {
         let address = self.topics.address(&target);
         let named = match &target {
             Target::Channel(channel) if address.shared => Some(channel.as_str()),
@@ -169,7 +169,7 @@ impl PubSubLayer {
     }
 
     /// Waits until what was posted has been published or kept.
-    pub(super) async fn outcome(&self, (shard, posted): Posted) -> Result<()> {
+    pub(crate) async fn outcome(&self, (shard, posted): Posted) -> Result<()> {
         match posted.await {
             Ok(result) => result,
             Err(_) if self.closing.has_ended() => Err(self.closing.error()),

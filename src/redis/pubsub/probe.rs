@@ -19,7 +19,7 @@ struct Stayed;
 
 impl PubSubLayer {
     /// How the servers are, and whether messages arrive through them.
-    pub(super) async fn examine(&self) -> Health {
+    pub(crate) async fn examine(&self) -> Health {
         let mut health = self.checkup.health(&self.shards, |shard| self.travel(shard)).await;
         for (shard, status) in self.status().into_iter().enumerate() {
             match status.mode {

@@ -19,8 +19,8 @@ use crate::drops::{self, DropReason};
 use crate::error::Result;
 use crate::layer::Modes;
 use crate::message::Message;
-use crate::redis::batch::TASK;
 use crate::redis::fault::Fault;
+use crate::redis::send::batch::TASK;
 use crate::supervise::contained;
 
 /// The most messages of a batch, and the bytes after which it takes no more.
@@ -28,23 +28,23 @@ const MAX_MESSAGES: usize = 1000;
 const MAX_BYTES: usize = 1 << 20;
 
 /// A message on its way out, and somebody who waits to hear what became of it.
-pub(super) struct Letter {
-    pub(super) target: Target,
-    pub(super) topic: String,
-    pub(super) payload: Vec<u8>,
+pub(crate) struct Letter {
+    pub(crate) target: Target,
+    pub(crate) topic: String,
+    pub(crate) payload: Vec<u8>,
     /// What those in this process get if the server is away.
-    pub(super) message: Message,
-    pub(super) done: oneshot::Sender<Result<()>>,
+    pub(crate) message: Message,
+    pub(crate) done: oneshot::Sender<Result<()>>,
 }
 
 /// The lanes of all servers, by their position.
-pub(super) struct Publisher {
+pub(crate) struct Publisher {
     lanes: Vec<mpsc::UnboundedSender<Letter>>,
 }
 
 impl Publisher {
     /// Starts the lanes on `tasks`; they end when `closing` is cancelled and their queues are empty.
-    pub(super) fn start(
+    pub(crate) fn start(
         stations: &[Arc<Station>],
         inbox: &Arc<Inbox>,
         modes: &Arc<Modes>,
@@ -61,7 +61,7 @@ impl Publisher {
     }
 
     /// Queues `letter` for `shard`.
-    pub(super) fn post(&self, shard: usize, letter: Letter) {
+    pub(crate) fn post(&self, shard: usize, letter: Letter) {
         // A closed lane drops the letter and with it `done`, which is how the caller learns of it.
         let _ = self.lanes[shard].send(letter);
     }

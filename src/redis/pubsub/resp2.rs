@@ -24,7 +24,7 @@ type Mark = oneshot::Sender<()>;
 
 /// A connection in RESP2; cheap to clone. It closes with its last clone.
 #[derive(Clone)]
-pub(super) struct Resp2 {
+pub(crate) struct Resp2 {
     sink: PubSubSink,
     marks: mpsc::UnboundedSender<Mark>,
     _reading: Arc<AbortOnDropHandle<()>>,
@@ -36,7 +36,7 @@ struct Closed;
 
 impl Resp2 {
     /// Opens a connection to the server of `client`, whose messages go to `deliver`; `lost` is cancelled when it ends.
-    pub(super) async fn open(client: &Client, deliver: Deliver, lost: CancellationToken) -> Result<Self, RedisError> {
+    pub(crate) async fn open(client: &Client, deliver: Deliver, lost: CancellationToken) -> Result<Self, RedisError> {
         let info = client.get_connection_info().clone();
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
         let client = Client::open(info.set_redis_settings(settings))?;
@@ -48,7 +48,7 @@ impl Resp2 {
     }
 
     /// One command for all of a kind. What is refused with others is asked for alone, since one bad name fails them all.
-    pub(super) async fn tell(&self, all: &[Subscription], command: Command) -> Result<Answers, RedisError> {
+    pub(crate) async fn tell(&self, all: &[Subscription], command: Command) -> Result<Answers, RedisError> {
         let mut kinds: HashMap<&str, Vec<(usize, &str)>> = HashMap::new();
         for (at, subscription) in all.iter().enumerate() {
             let (name, topic) = command(subscription);
@@ -83,7 +83,7 @@ impl Resp2 {
     }
 
     /// Waits until everything is delivered that was published before the call.
-    pub(super) async fn catch_up(&self) -> Result<(), Fault> {
+    pub(crate) async fn catch_up(&self) -> Result<(), Fault> {
         // Its answer comes behind them, and then they are all in the stream.
         self.sink.clone().ping::<Value>().await.map_err(Fault::from)?;
         let (told, passed) = oneshot::channel();

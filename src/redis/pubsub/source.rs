@@ -18,7 +18,7 @@ use crate::memory::MemorySource;
 use crate::name::ChannelName;
 
 /// Keeps some channels open, and reads their queues in this process. It holds no message itself.
-pub(super) struct PubSubSource {
+pub(crate) struct PubSubSource {
     inbox: Arc<Inbox>,
     /// Without a name that is there twice.
     channels: Vec<ChannelName>,
@@ -38,7 +38,7 @@ struct Outage {
 
 impl PubSubSource {
     /// Of `channels`, which have no local part.
-    pub(super) fn new(inbox: Arc<Inbox>, mut channels: Vec<ChannelName>) -> Result<Self> {
+    pub(crate) fn new(inbox: Arc<Inbox>, mut channels: Vec<ChannelName>) -> Result<Self> {
         channels.sort();
         channels.dedup();
         let names: Vec<_> = channels.iter().map(ChannelName::as_str).collect();

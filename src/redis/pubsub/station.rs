@@ -38,11 +38,11 @@ const INSIST_EVERY: Duration = Duration::from_secs(3);
 const LASTING: Duration = Duration::from_secs(1);
 
 /// One server. [`run`](Self::run) keeps it subscribed until the layer closes.
-pub(super) struct Station {
-    pub(super) shard: Arc<Shard>,
-    pub(super) fallback: Fallback,
+pub(crate) struct Station {
+    pub(crate) shard: Arc<Shard>,
+    pub(crate) fallback: Fallback,
     /// The command that publishes.
-    pub(super) publish: &'static str,
+    pub(crate) publish: &'static str,
     timing: Timing,
     return_after: Duration,
     /// Held to note wishes or to take them.
@@ -57,24 +57,24 @@ pub(super) struct Station {
 
 /// What stations are told to do.
 #[derive(Clone, Copy)]
-pub(super) struct Behaviour {
-    pub(super) fallback: Fallback,
-    pub(super) return_after: Duration,
+pub(crate) struct Behaviour {
+    pub(crate) fallback: Fallback,
+    pub(crate) return_after: Duration,
     /// The command that publishes.
-    pub(super) publish: &'static str,
+    pub(crate) publish: &'static str,
 }
 
 /// How far a station is.
 #[derive(Clone)]
-pub(super) struct Progress {
-    pub(super) reach: Reach,
+pub(crate) struct Progress {
+    pub(crate) reach: Reach,
     /// The server has been told of the changes up to this one.
     told: Wish,
 }
 
 /// Whether messages of a server arrive.
 #[derive(Clone)]
-pub(super) enum Reach {
+pub(crate) enum Reach {
     /// Nobody has tried yet.
     Unknown,
     /// They do, over this connection, which belongs to the link of this generation.
@@ -103,7 +103,7 @@ enum Ended {
 struct Elsewhere;
 
 impl Station {
-    pub(super) fn new(
+    pub(crate) fn new(
         shard: Arc<Shard>,
         timing: Timing,
         behaviour: Behaviour,
@@ -127,20 +127,20 @@ impl Station {
     }
 
     /// Asks for `subscription`.
-    pub(super) fn want(&self, subscription: &Subscription) -> Wish {
+    pub(crate) fn want(&self, subscription: &Subscription) -> Wish {
         let wish = self.wishes.lock().want(subscription);
         self.wished.notify_one();
         wish
     }
 
     /// Asks for `subscription` no more.
-    pub(super) fn give_up(&self, subscription: &Subscription) {
+    pub(crate) fn give_up(&self, subscription: &Subscription) {
         self.wishes.lock().give_up(subscription);
         self.wished.notify_one();
     }
 
     /// How far the station is, and every change of it.
-    pub(super) fn progress(&self) -> watch::Receiver<Progress> {
+    pub(crate) fn progress(&self) -> watch::Receiver<Progress> {
         self.progress.subscribe()
     }
 
@@ -149,7 +149,7 @@ impl Station {
     /// # Errors
     ///
     /// [`Error::Redis`] if the server refused, or is away and nothing stays in this process.
-    pub(super) async fn granted(&self, subscription: &Subscription, wish: Wish) -> Result<()> {
+    pub(crate) async fn granted(&self, subscription: &Subscription, wish: Wish) -> Result<()> {
         let mut progress = self.progress();
         let done = |progress: &Progress| match progress.reach {
             Reach::Unknown => false,
@@ -167,7 +167,7 @@ impl Station {
     }
 
     /// Waits until the server has refused `subscription`; for ever if it never does.
-    pub(super) async fn refused(&self, subscription: &Subscription, wish: Wish) -> Error {
+    pub(crate) async fn refused(&self, subscription: &Subscription, wish: Wish) -> Error {
         let answered = |progress: &Progress| matches!(progress.reach, Reach::There(..)) && progress.told >= wish;
         let mut refusals = self.refusals.subscribe();
         let _ = self.progress().wait_for(answered).await;
@@ -182,37 +182,37 @@ impl Station {
     }
 
     /// Why something is not subscribed that should be, if it is.
-    pub(super) fn refusal(&self) -> Option<Fault> {
+    pub(crate) fn refusal(&self) -> Option<Fault> {
         self.wishes.lock().any_refusal()
     }
 
     /// Waits until everything has arrived that was published before the call, if anything arrives at all.
-    pub(super) async fn catch_up(&self) {
+    pub(crate) async fn catch_up(&self) {
         let Reach::There(subscriber, _) = self.reach() else { return };
         // If the connection fails the station finds out for itself; here it means that nothing more can arrive.
         let _ = subscriber.catch_up().await;
     }
 
     /// Whether messages of the server arrive now.
-    pub(super) fn reach(&self) -> Reach {
+    pub(crate) fn reach(&self) -> Reach {
         self.progress.borrow().reach.clone()
     }
 
     /// Waits until messages of the server do not arrive any more as they did when this was its `reach`.
-    pub(super) async fn departed(&self, reach: &Reach) {
+    pub(crate) async fn departed(&self, reach: &Reach) {
         let Reach::There(_, before) = reach else { return };
         let same = |progress: &Progress| matches!(progress.reach, Reach::There(_, present) if present == *before);
         let _ = self.progress().wait_for(|progress| !same(progress)).await;
     }
 
     /// Waits until it is known whether messages of the server arrive.
-    pub(super) async fn settled(&self) {
+    pub(crate) async fn settled(&self) {
         let unknown = |progress: &Progress| matches!(progress.reach, Reach::Unknown);
         let _ = self.progress().wait_for(|progress| !unknown(progress)).await;
     }
 
     /// Keeps a connection to the server subscribed until `closing`; messages go to `inbox`.
-    pub(super) async fn run(self: Arc<Self>, inbox: Arc<Inbox>, closing: CancellationToken) {
+    pub(crate) async fn run(self: Arc<Self>, inbox: Arc<Inbox>, closing: CancellationToken) {
         closing.run_until_cancelled(self.keep_subscribed(&inbox)).await;
         // Whoever waits for the server finds the layer closed.
         self.progress.send_modify(|progress| progress.reach = Reach::Away(Fault::unsent(Error::Closed)));

@@ -19,11 +19,11 @@ use crate::redis::fault::Fault;
 const AT_ONCE: usize = 1000;
 
 /// Takes topic and payload of a message, in the task of the connection and in the order of their coming.
-pub(super) type Deliver = Arc<dyn Fn(&[u8], Bytes) + Send + Sync>;
+pub(crate) type Deliver = Arc<dyn Fn(&[u8], Bytes) + Send + Sync>;
 
 /// A connection that is subscribed to something; cheap to clone. It closes with its last clone.
 #[derive(Clone)]
-pub(super) struct Subscriber {
+pub(crate) struct Subscriber {
     protocol: Protocol,
     /// How long an answer may take.
     patience: Duration,
@@ -48,7 +48,7 @@ enum Silence {
 
 impl Subscriber {
     /// Opens a connection to the server of `client`, whose messages go to `deliver`.
-    pub(super) async fn open(client: &Client, timing: &Timing, deliver: Deliver) -> Result<Self, Fault> {
+    pub(crate) async fn open(client: &Client, timing: &Timing, deliver: Deliver) -> Result<Self, Fault> {
         let limit = timing.connect + timing.command;
         let opening = async {
             match Self::open_resp3(client, timing, deliver.clone()).await {
@@ -101,7 +101,7 @@ impl Subscriber {
     /// # Errors
     ///
     /// A fault of the connection.
-    pub(super) async fn identity(&self) -> Result<Option<Identity>, Fault> {
+    pub(crate) async fn identity(&self) -> Result<Option<Identity>, Fault> {
         match &self.protocol {
             Protocol::Resp3(connection) => Ok(Some(Identity::of(&mut connection.clone()).await?)),
             Protocol::Resp2(_) => Ok(None),
@@ -109,7 +109,7 @@ impl Subscriber {
     }
 
     /// Waits until the connection is known to be lost.
-    pub(super) async fn lost(&self) -> Fault {
+    pub(crate) async fn lost(&self) -> Fault {
         self.lost.cancelled().await;
         Fault::unsent(Silence::Closed)
     }
@@ -119,7 +119,7 @@ impl Subscriber {
     /// # Errors
     ///
     /// A fault of the connection.
-    pub(super) async fn subscribe(&self, all: &[Subscription]) -> Result<Vec<(Subscription, Fault)>, Fault> {
+    pub(crate) async fn subscribe(&self, all: &[Subscription]) -> Result<Vec<(Subscription, Fault)>, Fault> {
         self.tell(all, Subscription::command).await
     }
 
@@ -128,7 +128,7 @@ impl Subscriber {
     /// # Errors
     ///
     /// A fault of the connection.
-    pub(super) async fn unsubscribe(&self, all: &[Subscription]) -> Result<(), Fault> {
+    pub(crate) async fn unsubscribe(&self, all: &[Subscription]) -> Result<(), Fault> {
         self.tell(all, Subscription::reverse).await.map(drop)
     }
 
@@ -157,7 +157,7 @@ impl Subscriber {
     /// # Errors
     ///
     /// A fault of the connection.
-    pub(super) async fn catch_up(&self) -> Result<(), Fault> {
+    pub(crate) async fn catch_up(&self) -> Result<(), Fault> {
         match &self.protocol {
             Protocol::Resp3(connection) => {
                 let mut connection = connection.clone();
@@ -197,8 +197,8 @@ impl Subscription {
 }
 
 /// What is said for a subscription, and of which topic.
-pub(super) type Command = fn(&Subscription) -> (&'static str, &str);
-pub(super) type Answers = Vec<Result<(), RedisError>>;
+pub(crate) type Command = fn(&Subscription) -> (&'static str, &str);
+pub(crate) type Answers = Vec<Result<(), RedisError>>;
 
 /// One command for each, so that each has one answer.
 async fn tell_resp3(

@@ -12,7 +12,7 @@ use super::super::ring::crc_shard;
 
 /// The Redis channels of a layer.
 #[derive(Clone, Debug)]
-pub(super) struct Topics {
+pub(crate) struct Topics {
     group_prefix: String,
     sharded: bool,
     shards: usize,
@@ -20,23 +20,23 @@ pub(super) struct Topics {
 
 /// Whom a message is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Target {
+pub(crate) enum Target {
     Channel(ChannelName),
     Group(GroupName),
 }
 
 /// Where a message is published.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Address {
-    pub(super) shard: usize,
-    pub(super) topic: String,
+pub(crate) struct Address {
+    pub(crate) shard: usize,
+    pub(crate) topic: String,
     /// Whether the message has to say whom it is for, because several names share the topic.
-    pub(super) shared: bool,
+    pub(crate) shared: bool,
 }
 
 /// What a server is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Subscription {
+pub(crate) enum Subscription {
     /// `SUBSCRIBE`.
     Channel(String),
     /// `PSUBSCRIBE`.
@@ -46,12 +46,12 @@ pub(super) enum Subscription {
 }
 
 impl Topics {
-    pub(super) fn new(prefix: &str, sharded: bool, shards: usize) -> Self {
+    pub(crate) fn new(prefix: &str, sharded: bool, shards: usize) -> Self {
         Self { group_prefix: format!("{prefix}__group__"), sharded, shards }
     }
 
     /// Where a message for `target` is published.
-    pub(super) fn address(&self, target: &Target) -> Address {
+    pub(crate) fn address(&self, target: &Target) -> Address {
         let (topic, shared) = match target {
             Target::Channel(channel) if self.sharded => (channel.non_local().to_owned(), channel.local().is_some()),
             Target::Channel(channel) => (channel.as_str().to_owned(), false),
@@ -61,7 +61,7 @@ impl Topics {
     }
 
     /// What has to be subscribed to read `channel`, which has no local part, and on which server.
-    pub(super) fn of_source(&self, channel: &ChannelName) -> Vec<(usize, Subscription)> {
+    pub(crate) fn of_source(&self, channel: &ChannelName) -> Vec<(usize, Subscription)> {
         let topic = channel.as_str().to_owned();
         let shard = crc_shard(&topic, self.shards);
         if self.sharded {
@@ -75,14 +75,14 @@ impl Topics {
     }
 
     /// What has to be subscribed for the members of `group`, and on which server.
-    pub(super) fn of_members(&self, group: &GroupName) -> (usize, Subscription) {
+    pub(crate) fn of_members(&self, group: &GroupName) -> (usize, Subscription) {
         let topic = self.of_group(group);
         let shard = crc_shard(&topic, self.shards);
         (shard, if self.sharded { Subscription::Sharded(topic) } else { Subscription::Channel(topic) })
     }
 
     /// Whom a message on the Redis channel `topic` is for, as far as that tells.
-    pub(super) fn target(&self, topic: &str) -> Option<Target> {
+    pub(crate) fn target(&self, topic: &str) -> Option<Target> {
         if let Some(group) = topic.strip_prefix(&self.group_prefix) {
             return GroupName::parse(group).ok().map(Target::Group);
         }

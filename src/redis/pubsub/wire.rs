@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::message::{Message, RESERVED_KEY, Value};
 
 /// What every message goes through on its way out and in.
-pub(super) struct Wire {
+pub(crate) struct Wire {
     serializer: Serializer,
     keys: Option<FernetKeys>,
     max_message_size: usize,
@@ -22,22 +22,22 @@ pub(super) struct Wire {
 
 /// A message, and the full name of the channel that it is for, if it says so.
 #[derive(Debug)]
-pub(super) struct Opened {
-    pub(super) message: Message,
-    pub(super) channel: Option<String>,
+pub(crate) struct Opened {
+    pub(crate) message: Message,
+    pub(crate) channel: Option<String>,
 }
 
 /// Why a payload gives no message.
 #[derive(Debug)]
-pub(super) struct Unreadable {
-    pub(super) drop: DropReason,
+pub(crate) struct Unreadable {
+    pub(crate) drop: DropReason,
     /// What is wrong, the same text for the same cause, and never a word of the content.
-    pub(super) reason: String,
+    pub(crate) reason: String,
 }
 
 impl Unreadable {
     /// It is for nobody.
-    pub(super) fn unaddressed() -> Self {
+    pub(crate) fn unaddressed() -> Self {
         Self { drop: DropReason::Undecodable, reason: "it came on the Redis channel of no channel or group".into() }
     }
 
@@ -47,13 +47,13 @@ impl Unreadable {
 }
 
 impl Wire {
-    pub(super) fn new(config: &Config) -> Result<Self> {
+    pub(crate) fn new(config: &Config) -> Result<Self> {
         let keys = config.fernet_keys()?;
         Ok(Self { serializer: config.serializer, keys, max_message_size: config.max_message_size })
     }
 
     /// How many bytes an encoded message may have.
-    pub(super) fn max_message_size(&self) -> usize {
+    pub(crate) fn max_message_size(&self) -> usize {
         self.max_message_size
     }
 
@@ -62,7 +62,7 @@ impl Wire {
     /// # Errors
     ///
     /// [`Error::Codec`], [`Error::MessageTooLarge`].
-    pub(super) fn seal(&self, message: &Message, channel: Option<&str>) -> Result<Vec<u8>> {
+    pub(crate) fn seal(&self, message: &Message, channel: Option<&str>) -> Result<Vec<u8>> {
         let mut plain = Vec::with_capacity(128);
         let routing = channel.map(Value::from);
         self.serializer.encode(message, routing.as_ref(), &mut plain)?;
@@ -77,7 +77,7 @@ impl Wire {
     }
 
     /// The message in `payload`.
-    pub(super) fn open(&self, payload: &Bytes) -> Result<Opened, Unreadable> {
+    pub(crate) fn open(&self, payload: &Bytes) -> Result<Opened, Unreadable> {
         let plain = match &self.keys {
             None => payload.clone(),
             Some(keys) => match keys.open(payload, now(), None) {

@@ -6,11 +6,11 @@ use super::topic::Subscription;
 use crate::redis::fault::Fault;
 
 /// The number of a change; the server has been told of a change when it has been told of all up to its number.
-pub(super) type Wish = u64;
+pub(crate) type Wish = u64;
 
 /// What one server should be subscribed to.
 #[derive(Default)]
-pub(super) struct Wishes {
+pub(crate) struct Wishes {
     wanted: HashMap<Subscription, Wish>,
     /// Whether there is a connection that is told of changes. A new one is told everything.
     listening: bool,
@@ -23,15 +23,15 @@ pub(super) struct Wishes {
 
 /// What has to be done so that a server knows all changes up to one.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Change {
-    pub(super) subscribe: Vec<Subscription>,
-    pub(super) unsubscribe: Vec<Subscription>,
-    pub(super) up_to: Wish,
+pub(crate) struct Change {
+    pub(crate) subscribe: Vec<Subscription>,
+    pub(crate) unsubscribe: Vec<Subscription>,
+    pub(crate) up_to: Wish,
 }
 
 impl Wishes {
     /// Wants `subscription`.
-    pub(super) fn want(&mut self, subscription: &Subscription) -> Wish {
+    pub(crate) fn want(&mut self, subscription: &Subscription) -> Wish {
         self.last += 1;
         self.wanted.insert(subscription.clone(), self.last);
         self.note(subscription);
@@ -39,7 +39,7 @@ impl Wishes {
     }
 
     /// Wants `subscription` no more.
-    pub(super) fn give_up(&mut self, subscription: &Subscription) {
+    pub(crate) fn give_up(&mut self, subscription: &Subscription) {
         self.last += 1;
         self.wanted.remove(subscription);
         self.refused.remove(subscription);
@@ -54,7 +54,7 @@ impl Wishes {
     }
 
     /// What to do on a connection that has `held` so far.
-    pub(super) fn take_change(&mut self, held: &HashSet<Subscription>) -> Change {
+    pub(crate) fn take_change(&mut self, held: &HashSet<Subscription>) -> Change {
         let changed = std::mem::take(&mut self.changed);
         let (wanted, unwanted): (Vec<_>, Vec<_>) = changed.into_iter().partition(|one| self.wanted.contains_key(one));
         let subscribe = wanted.into_iter().filter(|one| !held.contains(one)).collect();
@@ -63,7 +63,7 @@ impl Wishes {
     }
 
     /// What to do on a new connection.
-    pub(super) fn take_all(&mut self) -> Change {
+    pub(crate) fn take_all(&mut self) -> Change {
         self.listening = true;
         self.changed.clear();
         self.refused.clear();
@@ -71,35 +71,35 @@ impl Wishes {
     }
 
     /// The connection has ended.
-    pub(super) fn hang_up(&mut self) {
+    pub(crate) fn hang_up(&mut self) {
         self.listening = false;
         self.changed = HashSet::new();
     }
 
     /// Asks again for what the server refused.
-    pub(super) fn insist(&mut self) {
+    pub(crate) fn insist(&mut self) {
         self.changed.extend(self.refused.keys().cloned());
     }
 
     /// Notes that the server has `granted` these.
-    pub(super) fn grant(&mut self, granted: &HashSet<Subscription>) {
+    pub(crate) fn grant(&mut self, granted: &HashSet<Subscription>) {
         self.refused.retain(|subscription, _| !granted.contains(subscription));
     }
 
     /// Notes that the server refused `subscription`, which is asked for again later.
-    pub(super) fn refuse(&mut self, subscription: &Subscription, fault: Fault) {
+    pub(crate) fn refuse(&mut self, subscription: &Subscription, fault: Fault) {
         if self.wanted.contains_key(subscription) {
             self.refused.insert(subscription.clone(), fault);
         }
     }
 
     /// Why the server refused something, if it did.
-    pub(super) fn any_refusal(&self) -> Option<Fault> {
+    pub(crate) fn any_refusal(&self) -> Option<Fault> {
         self.refused.values().next().cloned()
     }
 
     /// Why the server refused `subscription`, if it did.
-    pub(super) fn refusal(&self, subscription: &Subscription) -> Option<Fault> {
+    pub(crate) fn refusal(&self, subscription: &Subscription) -> Option<Fault> {
         self.refused.get(subscription).cloned()
     }
 }

@@ -97,7 +97,7 @@ pub enum QuarantineState {
 }
 
 impl<'l> Quarantine<'l> {
-    pub(super) fn new(topology: &'l Topology, envelope: &'l Envelope, closing: &'l Closing) -> Self {
+    pub(crate) fn new(topology: &'l Topology, envelope: &'l Envelope, closing: &'l Closing) -> Self {
         Self { topology, envelope, closing }
     }
 

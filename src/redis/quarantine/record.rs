@@ -35,12 +35,12 @@ impl QuarantineId {
     }
 
     /// When the entry came into quarantine, in ms since the epoch by the server's clock.
-    pub(super) fn time_ms(self) -> u64 {
+    pub(crate) fn time_ms(self) -> u64 {
         self.time_ms
     }
 
     /// The id that the record has in the stream of its server.
-    pub(super) fn of_stream(self) -> String {
+    pub(crate) fn of_stream(self) -> String {
         format!("{}-{}", self.time_ms, self.number)
     }
 
@@ -67,17 +67,17 @@ impl FromStr for QuarantineId {
 
 /// An entry in quarantine, and what its reader wrote of it.
 #[derive(Debug)]
-pub(super) struct Record {
-    pub(super) id: QuarantineId,
+pub(crate) struct Record {
+    pub(crate) id: QuarantineId,
     /// The channel in whose list the entry was, if that has a valid name.
-    pub(super) channel: Option<ChannelName>,
-    pub(super) reason: String,
-    pub(super) entry: Bytes,
+    pub(crate) channel: Option<ChannelName>,
+    pub(crate) reason: String,
+    pub(crate) entry: Bytes,
 }
 
 impl Record {
     /// The records in the answer of `XRANGE` on `shard`. Other programs may have written some of them.
-    pub(super) fn parse_all(shard: usize, answer: Value) -> Result<Vec<Self>, Fault> {
+    pub(crate) fn parse_all(shard: usize, answer: Value) -> Result<Vec<Self>, Fault> {
         let records: Vec<(String, HashMap<Vec<u8>, Bytes>)> =
             redis::from_redis_value(answer).map_err(|error| Fault::unexpected(&error.to_string()))?;
         let record = |(id, mut fields): (String, HashMap<Vec<u8>, Bytes>)| {

@@ -7,10 +7,10 @@ use redis::Value;
 use super::{Opened, Quarantine, QuarantineId};
 use crate::error::Result;
 use crate::name::ChannelName;
-use crate::redis::batch::milliseconds;
+use crate::redis::send::batch::milliseconds;
 use crate::redis::fault::Fault;
 use crate::redis::receive::LIVES_MS;
-use crate::redis::renewals::SLACK;
+use crate::redis::native::ttl_refresh::SLACK;
 use crate::redis::script;
 use crate::redis::shard::Shard;
 

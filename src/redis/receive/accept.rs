@@ -12,7 +12,7 @@ use crate::redis::shard::Shard;
 use crate::supervise::contained;
 
 /// Puts what was read from `shard` into the buffer. A message whose group's server is away is held.
-pub(super) async fn accept(reader: &Reader, sorter: &mut dyn Sorter, shard: &Arc<Shard>, read: Read) {
+pub(crate) async fn accept(reader: &Reader, sorter: &mut dyn Sorter, shard: &Arc<Shard>, read: Read) {
     let mut parcels = Vec::with_capacity(read.raw.len());
     for raw in read.raw {
         let body = raw.body.clone();
@@ -30,7 +30,7 @@ pub(super) async fn accept(reader: &Reader, sorter: &mut dyn Sorter, shard: &Arc
 }
 
 /// Asks again for the members of messages that are held, and puts those messages into the buffer that need not wait any more.
-pub(super) async fn ask_again(reader: &Reader, sorter: &mut dyn Sorter) {
+pub(crate) async fn ask_again(reader: &Reader, sorter: &mut dyn Sorter) {
     let held = reader.state().held.take();
     if held.is_empty() {
         return;

@@ -4,7 +4,7 @@ use crate::name::{ChannelName, GroupName};
 use crate::redis::frame::{Address, Entry, Locals, Text};
 
 /// The recipients of an entry.
-pub(in crate::redis) enum Addressee {
+pub(crate) enum Addressee {
     /// One channel.
     Channel(ChannelName),
     /// The members that a group had on this route at a version.
@@ -14,7 +14,7 @@ pub(in crate::redis) enum Addressee {
 }
 
 /// Who `entry`, which was in the list of `source`, is for; the reason if its address does not fit that list.
-pub(in crate::redis) fn addressee(entry: &Entry, source: &ChannelName) -> Result<Addressee, String> {
+pub(crate) fn addressee(entry: &Entry, source: &ChannelName) -> Result<Addressee, String> {
     let to_local = source.as_str().ends_with('!');
     let valid = |local: Option<Text>| local.is_some_and(|local| source.takes_local(&local));
     match &entry.address {

@@ -15,7 +15,7 @@ const TELL_AGAIN: Duration = Duration::from_millis(20);
 /// answer is always heard. So does the end of the link that the connection belongs to, over the next one, since nothing else
 /// may tell that the connection is dead too. The answer then has to come within the time of an answer, counted from when
 /// something was last heard over that link.
-pub(super) async fn read(
+pub(crate) async fn read(
     shard: &Shard,
     connection: &mut BlockingConnection,
     commands: &Pipeline,
@@ -55,7 +55,7 @@ pub(super) async fn read(
 
 /// The answers to a wait and to what was asked behind it, or the error that the first is. It is nothing if anybody ended
 /// the wait on the server.
-pub(super) fn wait_answers(mut answers: Vec<Value>) -> Result<Vec<Value>, RedisError> {
+pub(crate) fn wait_answers(mut answers: Vec<Value>) -> Result<Vec<Value>, RedisError> {
     if let Some(first) = answers.first_mut() {
         *first = match std::mem::replace(first, Value::Nil).extract_error() {
             Err(error) if error.code() == Some("UNBLOCKED") => Value::Nil,

@@ -27,7 +27,7 @@ const MOST_WANTED: usize = 1000;
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 impl Consumer {
-    pub(super) fn new(reader: Arc<Reader>) -> Self {
+    pub(crate) fn new(reader: Arc<Reader>) -> Self {
         let told = {
             let mut state = reader.state();
             state.users += 1;
@@ -144,7 +144,7 @@ impl Source for Consumer {
         self.wait_for(&mut state, limit.min(MOST_WANTED));
         drop(state);
         drop(outdated);
-        reader.work.drive();
+        reader.work.poll_inline();
         Poll::Pending
     }
 

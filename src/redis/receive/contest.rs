@@ -10,7 +10,7 @@ const LONGEST_TURN: Duration = Duration::from_secs(1);
 
 /// With another reader that waits for a channel which can have one. They take turns, each a longer one than the last:
 /// otherwise they would end each other's reads all the time.
-pub(super) struct Contest {
+pub(crate) struct Contest {
     /// When the other one will have had its turn, if it has one.
     until: Option<Instant>,
     /// How long the next turn is.
@@ -25,13 +25,13 @@ impl Default for Contest {
 
 impl Contest {
     /// Gives the other one its turn.
-    pub(super) fn yields(&mut self) {
+    pub(crate) fn yields(&mut self) {
         self.until = Some(Instant::now() + self.turn);
         self.turn = (self.turn * 2).min(LONGEST_TURN);
     }
 
     /// The channels are this reader's, which it found uncontested or had waited for.
-    pub(super) fn is_won(&mut self, uncontested: bool) {
+    pub(crate) fn is_won(&mut self, uncontested: bool) {
         self.until = None;
         if uncontested {
             self.turn = FIRST_TURN;
@@ -39,12 +39,12 @@ impl Contest {
     }
 
     /// Whether the other one has been given a turn.
-    pub(super) fn has_yielded(&self) -> bool {
+    pub(crate) fn has_yielded(&self) -> bool {
         self.until.is_some()
     }
 
     /// When the turn of the other one ends, if it goes on.
-    pub(super) fn pause(&self) -> Option<Instant> {
+    pub(crate) fn pause(&self) -> Option<Instant> {
         self.until.filter(|until| *until > Instant::now())
     }
 }

@@ -10,7 +10,7 @@ use super::reports::Reports;
 use crate::redis::fault::Fault;
 
 /// Which lanes fail, and when consumers are told.
-pub(super) struct Failures {
+pub(crate) struct Failures {
     /// By the places of the lanes.
     down: HashMap<usize, Down>,
     /// How many lanes there are.
@@ -28,13 +28,13 @@ struct Down {
 
 impl Failures {
     /// None yet, of so many lanes.
-    pub(super) fn new(reader: &Reader, lanes: usize) -> Self {
+    pub(crate) fn new(reader: &Reader, lanes: usize) -> Self {
         let reports = Reports::new(reader.surroundings.retry_pause());
         Self { down: HashMap::new(), lanes, reports, repeats: !reader.owned }
     }
 
     /// Records how a read ended. Returns whether that can have changed the present outage.
-    pub(super) fn note(&mut self, place: usize, lane: &Lane, result: &Result<Option<Read>, Fault>) -> bool {
+    pub(crate) fn note(&mut self, place: usize, lane: &Lane, result: &Result<Option<Read>, Fault>) -> bool {
         match result {
             Ok(_) if self.down.remove(&place).is_none() => return false,
             Ok(_) => {}
@@ -50,28 +50,28 @@ impl Failures {
     }
 
     /// The shard and the fault of the present outage.
-    pub(super) fn present(&self) -> Option<(usize, Fault)> {
+    pub(crate) fn present(&self) -> Option<(usize, Fault)> {
         self.outage().map(|down| (down.shard, down.fault.clone()))
     }
 
     /// Why the lane at this place fails, if it does.
-    pub(super) fn of(&self, place: usize) -> Option<Fault> {
+    pub(crate) fn of(&self, place: usize) -> Option<Fault> {
         self.down.get(&place).map(|down| down.fault.clone())
     }
 
     /// When consumers are to be told of the present outage. Nobody is told twice while messages may come from another server.
-    pub(super) fn report_due(&self) -> Option<Instant> {
+    pub(crate) fn report_due(&self) -> Option<Instant> {
         self.outage()?;
         self.reports.due(self.repeats && self.is_cut_off())
     }
 
     /// Notes that consumers are told of the present outage.
-    pub(super) fn reported(&mut self) {
+    pub(crate) fn reported(&mut self) {
         self.reports.made();
     }
 
     /// Notes that consumers have just begun to wait.
-    pub(super) fn waiting_begins(&mut self) {
+    pub(crate) fn waiting_begins(&mut self) {
         self.reports.waiting_begins();
     }
 

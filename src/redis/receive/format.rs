@@ -1,4 +1,4 @@
-//! `Format`: how a layer keeps its messages in Redis, as far as reading them goes.
+//! `ReadFormat`: how a stored format reads messages.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub(crate) const SMALL_CHANNEL: usize = 2 << 20;
 
 /// How messages are taken out of Redis, who they are for, and how they go back.
 #[async_trait]
-pub(crate) trait Format: Send + Sync + 'static {
+pub(crate) trait ReadFormat: Send + Sync + 'static {
     /// The key that holds what waits in a channel, by the non-local part of its name.
     fn key(&self, non_local: &str) -> String;
 

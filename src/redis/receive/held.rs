@@ -23,7 +23,7 @@ const KEEP_ORDER: Duration = Duration::from_secs(5);
 /// A bounded buffer of group messages that wait for the server of their group, and of newer messages of the same channels that
 /// keep their order behind them. The first held message of a channel is always one without known members.
 #[derive(Default)]
-pub(super) struct Held {
+pub(crate) struct Held {
     parcels: VecDeque<Parcel>,
     bytes: usize,
     /// When the members were last asked for.
@@ -32,7 +32,7 @@ pub(super) struct Held {
 
 impl Held {
     /// Keeps `parcel` behind the others. If there is no room for it, it is dropped and counted.
-    pub(super) fn push(&mut self, parcel: Parcel) {
+    pub(crate) fn push(&mut self, parcel: Parcel) {
         if self.parcels.len() >= MOST || self.bytes + parcel.size() > MOST_BYTES {
             drops::count(DropReason::ShardDown, parcel.left());
             return;
@@ -43,7 +43,7 @@ impl Held {
 
     /// Whether `parcel` has to wait behind a held message of its channel. Messages of one group wait for each other however
     /// long it takes.
-    pub(super) fn holds_back(&self, parcel: &Parcel) -> bool {
+    pub(crate) fn holds_back(&self, parcel: &Parcel) -> bool {
         let is_of_its_group = |held: &Parcel| {
             let group = parcel.group_name();
             held.source == parcel.source && group.is_some() && held.group_name() == group
@@ -53,22 +53,22 @@ impl Held {
 
     /// Whether all messages of `source`, which are on `shard`, have to wait behind a held one. While `shard` is down nothing is
     /// gained by letting them pass.
-    pub(super) fn blocks(&self, source: &ChannelName, shard: &Shard) -> bool {
+    pub(crate) fn blocks(&self, source: &ChannelName, shard: &Shard) -> bool {
         let oldest = self.parcels.iter().find(|held| held.source == *source);
         oldest.is_some_and(|oldest| !shard.is_up() || oldest.unknown_for().is_some_and(|time| time < KEEP_ORDER))
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.parcels.is_empty()
     }
 
     /// When to ask for the members again; `None` if no message is held.
-    pub(super) fn ask_again_at(&self) -> Option<Instant> {
+    pub(crate) fn ask_again_at(&self) -> Option<Instant> {
         (!self.is_empty()).then(|| self.asked.map_or_else(Instant::now, |asked| asked + ASK_AGAIN))
     }
 
     /// Takes all messages out, in order, to ask for their members.
-    pub(super) fn take(&mut self) -> VecDeque<Parcel> {
+    pub(crate) fn take(&mut self) -> VecDeque<Parcel> {
         self.bytes = 0;
         self.asked = Some(Instant::now());
         std::mem::take(&mut self.parcels)

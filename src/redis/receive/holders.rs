@@ -12,7 +12,7 @@ use crate::name::ChannelName;
 /// For each `!` and `?` channel the reader of this process that claimed it last. Such a channel has one reader at a
 /// time, but a program may read it by a receiver now and by single calls later.
 #[derive(Default)]
-pub(super) struct Holders {
+pub(crate) struct Holders {
     /// Held only to read or change it; taken before the state of a reader.
     claims: Mutex<Claims>,
 }
@@ -38,18 +38,18 @@ impl Claims {
 ///
 /// Claims are in one order, by their tickets, and each waits for earlier ones alone, so that no two wait for each
 /// other.
-pub(super) struct Claim {
-    pub(super) ticket: u64,
-    pub(super) predecessors: Vec<Arc<Reader>>,
+pub(crate) struct Claim {
+    pub(crate) ticket: u64,
+    pub(crate) predecessors: Vec<Arc<Reader>>,
 }
 
 /// A channel of one reader that another reader waits for at the same time.
-pub(super) struct Contested;
+pub(crate) struct Contested;
 
 impl Holders {
     /// Makes `reader` the holder of its channels; the claim is nothing if it was, or nobody was. Unless it `insists`, it
     /// becomes the holder of none while another one waits for any of them.
-    pub(super) fn claim(&self, reader: &Arc<Reader>, insists: bool) -> Result<Option<Claim>, Contested> {
+    pub(crate) fn claim(&self, reader: &Arc<Reader>, insists: bool) -> Result<Option<Claim>, Contested> {
         let mut predecessors: Vec<Arc<Reader>> = Vec::new();
         let mut claims = self.claims.lock();
         let channels = || reader.channels.iter().filter(|channel| channel.kind().has_one_reader());
@@ -83,7 +83,7 @@ impl Holders {
     }
 
     /// Forgets `reader`, which has ended.
-    pub(super) fn release(&self, reader: &Arc<Reader>) {
+    pub(crate) fn release(&self, reader: &Arc<Reader>) {
         let mut claims = self.claims.lock();
         for channel in &reader.channels {
             if claims.holders.get(channel).is_some_and(|holder| holder.as_ptr() == Arc::as_ptr(reader)) {

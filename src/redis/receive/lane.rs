@@ -7,7 +7,7 @@ use redis::{Cmd, Pipeline, RedisError, Value};
 use tokio_util::sync::CancellationToken;
 
 use super::blocking::{read, wait_answers};
-use super::format::{Format, Popped, READ_BYTES, Raw};
+use super::format::{ReadFormat, Popped, READ_BYTES, Raw};
 use super::held::Held;
 use super::reader::Surroundings;
 use crate::layer::Event;
@@ -26,8 +26,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Channels of one shard that are read together: either all have one reader, or none has.
-pub(super) struct Lane {
-    pub(super) shard: Arc<Shard>,
+pub(crate) struct Lane {
+    pub(crate) shard: Arc<Shard>,
     channels: Vec<ChannelName>,
     keys: Vec<String>,
     /// The channel that is looked at first in the next read: the one behind that which gave something last.
@@ -38,7 +38,7 @@ pub(super) struct Lane {
     /// A connection that was given up in the middle of a read.
     left_behind: Option<ServerClient>,
     /// Whether its channels have one reader, who gets nothing while the shard is away.
-    pub(super) has_one_reader: bool,
+    pub(crate) has_one_reader: bool,
     /// How many entries one read aims at, by the sizes of those that came last.
     fits: usize,
     /// The channel from which the last read has left something.
@@ -53,14 +53,14 @@ pub(super) struct Lane {
 
 /// What one read brought: messages of one channel, in order.
 #[derive(Debug)]
-pub(super) struct Read {
-    pub(super) channel: ChannelName,
-    pub(super) raw: Vec<Raw>,
+pub(crate) struct Read {
+    pub(crate) channel: ChannelName,
+    pub(crate) raw: Vec<Raw>,
 }
 
 impl Lane {
     /// A lane over `channels` with these `keys`; it reads `ahead` of demand if their only reader wants much.
-    pub(super) fn new(
+    pub(crate) fn new(
         shard: Arc<Shard>,
         channels: Vec<ChannelName>,
         keys: Vec<String>,
@@ -89,7 +89,7 @@ impl Lane {
     /// Takes up to `wanted` entries that are there now.
     ///
     /// Not cancel safe: what Redis answers to a dropped future is lost.
-    pub(super) async fn take(&mut self, wanted: usize) -> Result<Option<Read>, Fault> {
+    pub(crate) async fn take(&mut self, wanted: usize) -> Result<Option<Read>, Fault> {
         let count = self.count(wanted);
         let mut commands = self.format().take(&self.rotated_keys(), count);
         self.link = self.shard.generation().ok();
@@ -113,7 +113,7 @@ impl Lane {
     /// has been long or `stop` is cancelled.
     ///
     /// Not cancel safe: what Redis answers to a dropped future is lost.
-    pub(super) async fn wait(&mut self, wanted: usize, stop: &CancellationToken) -> Result<Option<Read>, Fault> {
+    pub(crate) async fn wait(&mut self, wanted: usize, stop: &CancellationToken) -> Result<Option<Read>, Fault> {
         self.link = self.shard.generation().ok();
         match self.wait_once(wanted, stop).await {
             // A connection may break alone: what a second one meets is the state of the server.
@@ -216,7 +216,7 @@ impl Lane {
 
     /// Waits until another attempt makes sense: at once when the shard has another link, after a pause over the same one.
     /// Returns `false` if `stop` has ended the wait.
-    pub(super) async fn recover(&mut self, stop: &CancellationToken) -> bool {
+    pub(crate) async fn recover(&mut self, stop: &CancellationToken) -> bool {
         let (shard, link) = (self.shard.clone(), self.link);
         let attempt = async {
             if let Some(link) = link {
@@ -231,21 +231,21 @@ impl Lane {
     }
 
     /// Gives the connection back to those who wait for one.
-    pub(super) fn release(&mut self) {
+    pub(crate) fn release(&mut self) {
         self.connection = None;
     }
 
     /// Whether a held message blocks one of its channels: what a read would bring could not be handed over.
-    pub(super) fn is_blocked_by(&self, held: &Held) -> bool {
+    pub(crate) fn is_blocked_by(&self, held: &Held) -> bool {
         self.shard.is_up() && self.channels.iter().any(|channel| held.blocks(channel, &self.shard))
     }
 
     /// Whether it holds a connection.
-    pub(super) fn is_connected(&self) -> bool {
+    pub(crate) fn is_connected(&self) -> bool {
         self.connection.is_some()
     }
 
-    fn format(&self) -> &dyn Format {
+    fn format(&self) -> &dyn ReadFormat {
         &*self.surroundings.format
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::format::{Format, Raw, Unreadable};
+use super::format::{ReadFormat, Raw, Unreadable};
 use super::reader::{PANICKED, TASK};
 use crate::drops::{self, DropReason};
 use crate::layer::{Delivery, Sink};
@@ -20,9 +20,9 @@ use crate::supervise::contain;
 /// One message that was taken, and whom it still has to reach.
 #[derive(Debug)]
 pub(crate) struct Parcel {
-    pub(super) shard: Arc<Shard>,
+    pub(crate) shard: Arc<Shard>,
     /// The channel in which it was, by its non-local part.
-    pub(super) source: ChannelName,
+    pub(crate) source: ChannelName,
     /// When it expires, in ms since the epoch by the shard's clock.
     expires: u64,
     content: Content,
@@ -60,7 +60,7 @@ enum To {
 }
 
 /// What a parcel gave to a reader that asked.
-pub(super) enum Taken {
+pub(crate) enum Taken {
     /// So many deliveries; the parcel has more if `more` is set.
     Deliveries { count: usize, more: bool },
     /// It had expired, and was counted.
@@ -70,24 +70,24 @@ pub(super) enum Taken {
 }
 
 impl Parcel {
-    pub(super) fn to_one(shard: Arc<Shard>, source: ChannelName, entry: Entry, channel: ChannelName) -> Self {
+    pub(crate) fn to_one(shard: Arc<Shard>, source: ChannelName, entry: Entry, channel: ChannelName) -> Self {
         let (expires, content) = (entry.expires, Content::Entry { entry, message: None });
         Self { shard, source, expires, content, to: To::One(channel) }
     }
 
     /// A group message whose members could not be found out.
-    pub(super) fn to_unknown(shard: Arc<Shard>, source: ChannelName, entry: Entry) -> Self {
+    pub(crate) fn to_unknown(shard: Arc<Shard>, source: ChannelName, entry: Entry) -> Self {
         let (expires, content) = (entry.expires, Content::Entry { entry, message: None });
         Self { shard, source, expires, content, to: To::Unknown { since: Instant::now() } }
     }
 
-    pub(super) fn to_members(shard: Arc<Shard>, source: ChannelName, entry: Entry, members: Recipients) -> Self {
+    pub(crate) fn to_members(shard: Arc<Shard>, source: ChannelName, entry: Entry, members: Recipients) -> Self {
         let (expires, content) = (entry.expires, Content::Entry { entry, message: None });
         Self { shard, source, expires, content, to: To::Group(members) }
     }
 
     /// What is left of a group message, for `locals`, which are names of channels with `source`.
-    pub(super) fn to_rest(shard: Arc<Shard>, source: ChannelName, entry: Entry, locals: Locals) -> Self {
+    pub(crate) fn to_rest(shard: Arc<Shard>, source: ChannelName, entry: Entry, locals: Locals) -> Self {
         let (expires, content) = (entry.expires, Content::Entry { entry, message: None });
         let came_for = locals.len();
         Self { shard, source, expires, content, to: To::Rest { locals, came_for } }
@@ -107,7 +107,7 @@ impl Parcel {
 
     /// Hands the message to the next recipients, `limit` at most, which is at least 1. They are many where a group is
     /// large, so that what concerns all of them is done once.
-    fn hand_over(&mut self, format: &dyn Format, sink: Sink<'_>, limit: usize) -> Taken {
+    fn hand_over(&mut self, format: &dyn ReadFormat, sink: Sink<'_>, limit: usize) -> Taken {
         let now = self.now();
         if self.expires <= now {
             drops::count(DropReason::Expired, self.left());
@@ -156,7 +156,7 @@ impl Parcel {
         }
     }
 
-    fn message(&mut self, format: &dyn Format, now: u64) -> Result<Message, Unreadable> {
+    fn message(&mut self, format: &dyn ReadFormat, now: u64) -> Result<Message, Unreadable> {
         match &mut self.content {
             Content::Entry { message: Some(message), .. } | Content::Open { message, .. } => Ok(message.clone()),
             Content::Entry { entry, message } => {
@@ -168,7 +168,7 @@ impl Parcel {
     }
 
     /// How many recipients have not got it.
-    pub(super) fn left(&self) -> usize {
+    pub(crate) fn left(&self) -> usize {
         match &self.to {
             To::Unknown { .. } | To::One(_) => 1,
             To::Group(members) => members.list().len(),
@@ -178,7 +178,7 @@ impl Parcel {
     }
 
     /// The local parts of those who have not got it, if others have.
-    pub(super) fn rest_of_locals(&self) -> Option<Locals> {
+    pub(crate) fn rest_of_locals(&self) -> Option<Locals> {
         match &self.to {
             To::Rest { locals, came_for } => (locals.len() < *came_for).then(|| locals.clone()),
             _ => Some(self.rest()?.iter().filter_map(ChannelName::local).collect()),
@@ -194,7 +194,7 @@ impl Parcel {
     }
 
     /// The group of one that is for its members, with the version and the time in ms of its send.
-    pub(super) fn group(&self) -> Option<(GroupName, u64, u64)> {
+    pub(crate) fn group(&self) -> Option<(GroupName, u64, u64)> {
         let entry = self.entry()?;
         match &entry.address {
             Address::Group { group, version } => Some((GroupName::parse(group).ok()?, *version, entry.sent())),
@@ -203,7 +203,7 @@ impl Parcel {
     }
 
     /// The name of that group.
-    pub(super) fn group_name(&self) -> Option<&str> {
+    pub(crate) fn group_name(&self) -> Option<&str> {
         match &self.entry()?.address {
             Address::Group { group, .. } => Some(group),
             _ => None,
@@ -211,12 +211,12 @@ impl Parcel {
     }
 
     /// Notes who it is for.
-    pub(super) fn address(&mut self, members: Recipients) {
+    pub(crate) fn address(&mut self, members: Recipients) {
         self.to = To::Group(members);
     }
 
     /// Whether it has expired, by the clock of its shard.
-    pub(super) fn has_expired(&self) -> bool {
+    pub(crate) fn has_expired(&self) -> bool {
         self.expires <= self.now()
     }
 
@@ -226,7 +226,7 @@ impl Parcel {
     }
 
     /// For how long its recipients have not been found out; `None` if they are known.
-    pub(super) fn unknown_for(&self) -> Option<Duration> {
+    pub(crate) fn unknown_for(&self) -> Option<Duration> {
         match self.to {
             To::Unknown { since } => Some(since.elapsed()),
             _ => None,
@@ -234,12 +234,12 @@ impl Parcel {
     }
 
     /// Whether its channel has one reader.
-    pub(super) fn has_one_reader(&self) -> bool {
+    pub(crate) fn has_one_reader(&self) -> bool {
         self.source.kind().has_one_reader()
     }
 
     /// About how many bytes it has in Redis.
-    pub(super) fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         match &self.content {
             Content::Entry { entry, .. } => entry.body.len(),
             Content::Open { raw, .. } => raw.body.len() + raw.label.len(),
@@ -260,7 +260,7 @@ impl Parcel {
     }
 
     /// The native entry that it was made from, if it is of that format.
-    pub(super) fn entry(&self) -> Option<&Entry> {
+    pub(crate) fn entry(&self) -> Option<&Entry> {
         match &self.content {
             Content::Entry { entry, .. } => Some(entry),
             Content::Open { .. } => None,
@@ -268,7 +268,7 @@ impl Parcel {
     }
 
     /// What Redis gave.
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
         match &self.content {
             Content::Entry { entry, .. } => entry.to_bytes(),
             Content::Open { raw, .. } => raw.body.to_vec(),
@@ -277,7 +277,7 @@ impl Parcel {
 }
 
 /// Takes up to `limit` deliveries out of `parcels`, dropping what has expired and what cannot be read; gives how many.
-pub(super) fn take_next(parcels: &mut VecDeque<Parcel>, format: &dyn Format, sink: Sink<'_>, limit: usize) -> usize {
+pub(crate) fn take_next(parcels: &mut VecDeque<Parcel>, format: &dyn ReadFormat, sink: Sink<'_>, limit: usize) -> usize {
     let mut taken = 0;
     while taken < limit
         && let Some(parcel) = parcels.front_mut()

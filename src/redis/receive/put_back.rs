@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::format::Format;
+use super::format::ReadFormat;
 use super::parcel::Parcel;
 use super::reader::TASK;
 use crate::drops::{self, DropReason};
@@ -19,18 +19,18 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// What became of parcels that were to go back.
 #[derive(Default)]
-pub(super) struct PutBack {
+pub(crate) struct PutBack {
     /// Still here: their server is away or refuses, and surely has not got them.
-    pub(super) kept: Vec<Parcel>,
+    pub(crate) kept: Vec<Parcel>,
     /// The shard that they are kept for, and why.
-    pub(super) refused: Option<(usize, Fault)>,
+    pub(crate) refused: Option<(usize, Fault)>,
     /// A shard whose parcels may be lost, and why.
-    pub(super) lost: Option<(usize, Fault)>,
+    pub(crate) lost: Option<(usize, Fault)>,
 }
 
 /// Puts parcels back, each at the head of its channel in the order in which they stand. As long as it is known that nothing
 /// was put back it is tried again, for the last time at `deadline`.
-pub(super) async fn put_back(format: &dyn Format, parcels: Vec<Parcel>, deadline: Instant) -> PutBack {
+pub(crate) async fn put_back(format: &dyn ReadFormat, parcels: Vec<Parcel>, deadline: Instant) -> PutBack {
     let mut by_channel: Vec<Vec<Parcel>> = Vec::new();
     for parcel in parcels {
         let home = |parcels: &&mut Vec<Parcel>| {
@@ -74,7 +74,7 @@ fn last_chunk(parcels: &[Parcel]) -> usize {
     start
 }
 
-async fn put_back_chunk(format: &dyn Format, parcels: &[Parcel], deadline: Instant) -> Result<(), Fault> {
+async fn put_back_chunk(format: &dyn ReadFormat, parcels: &[Parcel], deadline: Instant) -> Result<(), Fault> {
     let Parcel { shard, source, .. } = &parcels[0];
     let command = format.put_back(&format.key(source.non_local()), parcels);
     loop {

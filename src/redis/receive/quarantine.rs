@@ -19,7 +19,7 @@ use crate::supervise::contained;
 const KEPT: usize = 256;
 const KEPT_BYTES: usize = 16 << 20;
 /// How long a record is kept: an operator may look only after a weekend.
-pub(in crate::redis) const LIVES_MS: u64 = 3 * 86_400_000;
+pub(crate) const LIVES_MS: u64 = 3 * 86_400_000;
 /// Entries that wait to be written. What comes faster is counted as dropped and not kept.
 const WAITING: usize = 1024;
 /// Different causes that are told apart; beyond them nothing is logged, as each would be an attacker's choice.
@@ -27,7 +27,7 @@ const CAUSES: usize = 256;
 
 /// Takes unreadable entries and writes them to quarantine in the background.
 #[derive(Debug)]
-pub(in crate::redis) struct QuarantineWriter {
+pub(crate) struct QuarantineWriter {
     queue: mpsc::Sender<Unreadable>,
 }
 
@@ -40,7 +40,7 @@ struct Unreadable {
 
 impl QuarantineWriter {
     /// The writer and its task that writes, which ends with `closing` once it has written what waits.
-    pub(in crate::redis) fn new(
+    pub(crate) fn new(
         keys: &Keys,
         events: broadcast::Sender<Event>,
         closing: CancellationToken,
@@ -50,7 +50,7 @@ impl QuarantineWriter {
     }
 
     /// Keeps `entry` from the list of `source`, which could not be read for `reason`.
-    pub(super) fn keep(&self, shard: &Arc<Shard>, source: &ChannelName, entry: Bytes, reason: String) {
+    pub(crate) fn keep(&self, shard: &Arc<Shard>, source: &ChannelName, entry: Bytes, reason: String) {
         // A full queue means a flood of bad entries, of which the first ones tell enough.
         let _ = self.queue.try_send(Unreadable { shard: shard.clone(), source: source.clone(), entry, reason });
     }

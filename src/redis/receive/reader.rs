@@ -9,7 +9,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{broadcast, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::format::Format;
+use super::format::ReadFormat;
 use super::held::Held;
 use super::holders::Holders;
 use super::lane::Lane;
@@ -19,73 +19,73 @@ use crate::layer::{Event, Sink};
 use crate::name::ChannelName;
 use crate::redis::closing::Closing;
 use crate::redis::fault::Fault;
-use crate::redis::routine::Routine;
+use crate::redis::driven::DrivenTask;
 use crate::redis::topology::Places;
 
 /// What readers are called where panics are counted.
-pub(super) const TASK: &str = "reader of Redis";
+pub(crate) const TASK: &str = "reader of Redis";
 /// Why a message is in quarantine at which a reader panicked.
-pub(super) const PANICKED: &str = "a panic while it was read";
+pub(crate) const PANICKED: &str = "a panic while it was read";
 
 /// What all readers of a layer need.
-pub(super) struct Surroundings {
-    pub(super) places: Arc<Places>,
-    pub(super) format: Box<dyn Format>,
-    pub(super) events: broadcast::Sender<Event>,
-    pub(super) holders: Holders,
-    pub(super) closing: Closing,
+pub(crate) struct Surroundings {
+    pub(crate) places: Arc<Places>,
+    pub(crate) format: Box<dyn ReadFormat>,
+    pub(crate) events: broadcast::Sender<Event>,
+    pub(crate) holders: Holders,
+    pub(crate) closing: Closing,
     /// What readers could not put back when the layer closed, and why.
-    pub(super) lost: Mutex<Option<(usize, Fault)>>,
+    pub(crate) lost: Mutex<Option<(usize, Fault)>>,
 }
 
 impl Surroundings {
     /// The first pause before something is tried again.
-    pub(super) fn retry_pause(&self) -> Duration {
+    pub(crate) fn retry_pause(&self) -> Duration {
         self.places.shards.iter().map(|shard| shard.needs.timing.backoff).max().unwrap_or_default()
     }
 }
 
 /// What consumers and the task of one reader share.
-pub(super) struct Reader {
-    pub(super) surroundings: Arc<Surroundings>,
-    pub(super) channels: Box<[ChannelName]>,
+pub(crate) struct Reader {
+    pub(crate) surroundings: Arc<Surroundings>,
+    pub(crate) channels: Box<[ChannelName]>,
     /// Whether it belongs to one consumer and ends with it.
-    pub(super) owned: bool,
+    pub(crate) owned: bool,
     /// Held only to look and to take, never while waiting for anything.
     state: Mutex<State>,
     /// The work of the task, which looks at the state whenever it is told that it has changed.
-    pub(super) work: Arc<Routine>,
+    pub(crate) work: Arc<DrivenTask>,
     /// Cancelled when the task has ended and, unless that was with its runtime, put everything back.
-    pub(super) ended: CancellationToken,
+    pub(crate) ended: CancellationToken,
 }
 
 #[derive(Default)]
-pub(super) struct State {
-    pub(super) parcels: VecDeque<Parcel>,
+pub(crate) struct State {
+    pub(crate) parcels: VecDeque<Parcel>,
     /// What came later and waits for members that are not known yet.
-    pub(super) held: Held,
+    pub(crate) held: Held,
     /// Deliveries that consumers wait for, all together.
-    pub(super) wanted: usize,
+    pub(crate) wanted: usize,
     /// Consumers that wait, first come first served, each once.
-    pub(super) waiters: VecDeque<(u64, Waker)>,
+    pub(crate) waiters: VecDeque<(u64, Waker)>,
     /// Consumers that exist.
-    pub(super) users: usize,
-    pub(super) phase: Phase,
+    pub(crate) users: usize,
+    pub(crate) phase: Phase,
     /// Those who asked for what is there now; each is told whether anything was.
-    pub(super) looks: Vec<oneshot::Sender<bool>>,
+    pub(crate) looks: Vec<oneshot::Sender<bool>>,
     /// Readers of some of the same channels that begin when they have got what is here.
-    pub(super) successors: Vec<Successor>,
+    pub(crate) successors: Vec<Successor>,
     /// How often consumers have been told of an outage.
-    pub(super) reports: u64,
+    pub(crate) reports: u64,
     /// The shard that is away, and why, as long as no messages can come.
-    pub(super) outage: Option<(usize, Fault)>,
+    pub(crate) outage: Option<(usize, Fault)>,
     /// What could not be put back when the reader ended, and why.
-    pub(super) lost: Option<(usize, Fault)>,
+    pub(crate) lost: Option<(usize, Fault)>,
 }
 
 /// How far a reader is on its way to its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Phase {
+pub(crate) enum Phase {
     #[default]
     Serving,
     /// The consumer that owned it has gone: it ends when everything has gone back.
@@ -101,15 +101,15 @@ pub(super) enum Phase {
 struct RuntimeEnded;
 
 /// A reader that waits for what another one holds.
-pub(super) struct Successor {
-    pub(super) reader: Arc<Reader>,
+pub(crate) struct Successor {
+    pub(crate) reader: Arc<Reader>,
     /// The number of its claim.
-    pub(super) ticket: u64,
-    pub(super) done: oneshot::Sender<()>,
+    pub(crate) ticket: u64,
+    pub(crate) done: oneshot::Sender<()>,
 }
 
 impl Reader {
-    pub(super) fn new(surroundings: Arc<Surroundings>, channels: Box<[ChannelName]>, owned: bool) -> Self {
+    pub(crate) fn new(surroundings: Arc<Surroundings>, channels: Box<[ChannelName]>, owned: bool) -> Self {
         Self {
             surroundings,
             channels,
@@ -120,17 +120,17 @@ impl Reader {
         }
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
 
     /// Tells the task to look at the state.
-    pub(super) fn notify(&self) {
+    pub(crate) fn notify(&self) {
         self.work.wake();
     }
 
     /// Waits until `successor` has got what was popped here from channels of both and nobody here waits for.
-    pub(super) async fn hand_over_to(&self, successor: Arc<Self>, ticket: u64) {
+    pub(crate) async fn hand_over_to(&self, successor: Arc<Self>, ticket: u64) {
         let (done, given) = oneshot::channel();
         {
             let mut state = self.state();
@@ -145,12 +145,12 @@ impl Reader {
     }
 
     /// Notes that the task begins anew, after a panic: it knows of no outage.
-    pub(super) fn begin_anew(&self) {
+    pub(crate) fn begin_anew(&self) {
         self.state().outage = None;
     }
 
     /// Ends the reader, whose task has ended: by itself, with nothing left, or with its runtime, wherever it was.
-    pub(super) fn finish(self: &Arc<Self>) {
+    pub(crate) fn finish(self: &Arc<Self>) {
         let mut state = self.state();
         state.reach(Phase::Finished);
         let left = state.take_all();
@@ -170,7 +170,7 @@ impl Reader {
     }
 
     /// Moves the parcels of single-reader channels that `successor` reads too before those that it has.
-    pub(super) fn bequeath(&self, successor: &Self) {
+    pub(crate) fn bequeath(&self, successor: &Self) {
         let is_theirs = |parcel: &Parcel| parcel.has_one_reader() && successor.channels.contains(&parcel.source);
         let theirs = {
             let mut state = self.state();
@@ -192,12 +192,12 @@ impl Reader {
     }
 
     /// Takes up to `limit` deliveries out of the buffer; gives how many.
-    pub(super) fn take(&self, state: &mut State, sink: Sink<'_>, limit: usize) -> usize {
+    pub(crate) fn take(&self, state: &mut State, sink: Sink<'_>, limit: usize) -> usize {
         parcel::take_next(&mut state.parcels, &*self.surroundings.format, sink, limit)
     }
 
     /// The lanes that read these channels: one per shard for the normal ones, one per shard for the others.
-    pub(super) fn lanes(&self) -> Vec<Lane> {
+    pub(crate) fn lanes(&self) -> Vec<Lane> {
         let Surroundings { places, format, .. } = &*self.surroundings;
         let mut grouped: Vec<((usize, bool), Vec<ChannelName>)> = Vec::new();
         for channel in &self.channels {
@@ -220,23 +220,23 @@ impl Reader {
 
 impl State {
     /// Enters a phase, unless it is further already.
-    pub(super) fn reach(&mut self, phase: Phase) {
+    pub(crate) fn reach(&mut self, phase: Phase) {
         self.phase = self.phase.max(phase);
     }
 
     /// Whether nothing may be taken any more.
-    pub(super) fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.phase >= Phase::Closed
     }
 
     /// How many entries have to be read to satisfy those who wait.
-    pub(super) fn missing(&self) -> usize {
+    pub(crate) fn missing(&self) -> usize {
         if self.is_closed() { 0 } else { self.wanted.saturating_sub(self.parcels.len()) }
     }
 
     /// Puts a parcel behind all others of its channel. It is held if its recipients are not known, or if it has to wait behind
     /// one that is held.
-    pub(super) fn push(&mut self, parcel: Parcel) {
+    pub(crate) fn push(&mut self, parcel: Parcel) {
         if parcel.unknown_for().is_some() || self.held.holds_back(&parcel) {
             self.held.push(parcel);
         } else {
@@ -245,19 +245,19 @@ impl State {
     }
 
     /// Puts parcels before those that are there.
-    pub(super) fn prepend(&mut self, parcels: Vec<Parcel>) {
+    pub(crate) fn prepend(&mut self, parcels: Vec<Parcel>) {
         let behind = self.take_all();
         parcels.into_iter().chain(behind).for_each(|parcel| self.push(parcel));
     }
 
     /// Takes out all parcels, those of each channel in their order: what is held came later.
-    pub(super) fn take_all(&mut self) -> Vec<Parcel> {
+    pub(crate) fn take_all(&mut self) -> Vec<Parcel> {
         std::mem::take(&mut self.parcels).into_iter().chain(self.held.take()).collect()
     }
 
     /// Whether somebody asks what is there now. Those who have gone are forgotten: a look for nobody could take over
     /// channels from another reader.
-    pub(super) fn has_looks(&mut self) -> bool {
+    pub(crate) fn has_looks(&mut self) -> bool {
         self.looks.retain(|look| !look.is_closed());
         !self.looks.is_empty()
     }
@@ -265,13 +265,13 @@ impl State {
     /// Takes out the consumer that has waited longest, to be woken when the state is not held any more: wakers are the
     /// code of others.
     #[must_use]
-    pub(super) fn next_waiter(&mut self) -> Option<Waker> {
+    pub(crate) fn next_waiter(&mut self) -> Option<Waker> {
         self.waiters.pop_front().map(|(_, waker)| waker)
     }
 
     /// Takes out all that wait, likewise.
     #[must_use]
-    pub(super) fn all_waiters(&mut self) -> Vec<Waker> {
+    pub(crate) fn all_waiters(&mut self) -> Vec<Waker> {
         self.waiters.drain(..).map(|(_, waker)| waker).collect()
     }
 }

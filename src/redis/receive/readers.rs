@@ -9,7 +9,7 @@ use tokio::sync::broadcast;
 use tokio_util::task::TaskTracker;
 
 use super::consumer::Consumer;
-use super::format::Format;
+use super::format::ReadFormat;
 use super::holders::Holders;
 use super::reader::{Phase, Reader, Surroundings, TASK};
 use super::task;
@@ -36,7 +36,7 @@ impl Readers {
     /// Readers run on `tasks`, in this runtime, and end with the layer.
     pub(crate) fn new(
         places: Arc<Places>,
-        format: Box<dyn Format>,
+        format: Box<dyn ReadFormat>,
         events: broadcast::Sender<Event>,
         tasks: &TaskTracker,
         closing: &Closing,

@@ -11,11 +11,11 @@ use crate::redis::fault::Fault;
 
 /// Reads under way. They are few, so that all are asked when one may have ended. A `FuturesUnordered` would wake the task
 /// once more whenever it has asked all in vain, which on an idle channel is at every message.
-pub(super) struct Reads<F>(pub(super) Vec<Pin<Box<F>>>);
+pub(crate) struct Reads<F>(pub(crate) Vec<Pin<Box<F>>>);
 
 impl<F: Future> Reads<F> {
     /// Waits until one has ended; the one that began last is asked last.
-    pub(super) async fn next(&mut self) -> F::Output {
+    pub(crate) async fn next(&mut self) -> F::Output {
         std::future::poll_fn(|cx| {
             for place in 0..self.0.len() {
                 if let Poll::Ready(output) = self.0[place].as_mut().poll(cx) {
@@ -30,14 +30,14 @@ impl<F: Future> Reads<F> {
 }
 
 /// How a read by one lane ended, with the lane.
-pub(super) struct Report<'l> {
-    pub(super) lane: &'l mut Lane,
-    pub(super) place: usize,
-    pub(super) result: Result<Option<Read>, Fault>,
+pub(crate) struct Report<'l> {
+    pub(crate) lane: &'l mut Lane,
+    pub(crate) place: usize,
+    pub(crate) result: Result<Option<Read>, Fault>,
 }
 
 /// Lets `lane` read; one that failed recovers first, which counts as a read that brought nothing.
-pub(super) async fn wait(
+pub(crate) async fn wait(
     lane: &mut Lane,
     place: usize,
     missing: usize,

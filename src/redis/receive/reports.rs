@@ -9,7 +9,7 @@ use crate::backoff::LONGEST_OUTAGE_PAUSE;
 /// The times at which the callers of one reader are told of an outage: when it begins, and again after pauses that double
 /// while it lasts. No two reports come within a pause, even if the server returns and is lost again in between: a caller
 /// that loops without a pause of its own then waits for the server instead of spinning.
-pub(super) struct Reports {
+pub(crate) struct Reports {
     first_pause: Duration,
     /// The pause behind the last report.
     pause: Duration,
@@ -20,17 +20,17 @@ pub(super) struct Reports {
 }
 
 impl Reports {
-    pub(super) fn new(first_pause: Duration) -> Self {
+    pub(crate) fn new(first_pause: Duration) -> Self {
         Self { first_pause, pause: first_pause, next: None, told: false }
     }
 
     /// When the present outage is to be reported; `None` if it has been, unless it is reported again.
-    pub(super) fn due(&self, again: bool) -> Option<Instant> {
+    pub(crate) fn due(&self, again: bool) -> Option<Instant> {
         (again || !self.told).then(|| self.next.unwrap_or_else(Instant::now))
     }
 
     /// Notes that the outage is reported now.
-    pub(super) fn made(&mut self) {
+    pub(crate) fn made(&mut self) {
         let now = Instant::now();
         // A report long after it could have been made begins a new series.
         let continues = self.next.is_some_and(|next| now <= next + self.pause);
@@ -41,14 +41,14 @@ impl Reports {
     }
 
     /// Notes that callers have just begun to wait: in an outage that has been reported they wait at least one pause.
-    pub(super) fn waiting_begins(&mut self) {
+    pub(crate) fn waiting_begins(&mut self) {
         if self.told {
             self.next = self.next.max(Some(Instant::now() + self.first_pause));
         }
     }
 
     /// Notes that nothing keeps messages from callers any more.
-    pub(super) fn outage_ended(&mut self) {
+    pub(crate) fn outage_ended(&mut self) {
         self.told = false;
     }
 }

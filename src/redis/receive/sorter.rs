@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::address::{Addressee, addressee};
 use super::format::{Raw, Sorter};
-use super::native::Inner;
+use crate::redis::native::reading::Inner;
 use super::parcel::Parcel;
 use super::reader::TASK;
 use crate::drops::{self, DropReason};
@@ -19,7 +19,7 @@ use crate::redis::shard::Shard;
 use crate::supervise::contained;
 
 /// Finds out who the entries of one reader are for.
-pub(super) struct EntrySorter(Arc<Inner>);
+pub(crate) struct EntrySorter(Arc<Inner>);
 
 /// What is told of the members of a group.
 enum Told {
@@ -67,7 +67,7 @@ impl Sorter for EntrySorter {
 }
 
 impl EntrySorter {
-    pub(super) fn new(native: Arc<Inner>) -> Self {
+    pub(crate) fn new(native: Arc<Inner>) -> Self {
         Self(native)
     }
 

@@ -35,7 +35,7 @@ const PUT_BACK_PATIENCE: Duration = Duration::from_secs(4);
 
 /// The task of a reader, which is [finished](Reader::finish) when it ends. `may_end` says, when nothing has been wanted
 /// for a while, whether nobody can come back.
-pub(super) async fn run(reader: &Arc<Reader>, may_end: &impl Fn(&Reader) -> bool) {
+pub(crate) async fn run(reader: &Arc<Reader>, may_end: &impl Fn(&Reader) -> bool) {
     let mut lanes = reader.lanes();
     let mut task = Task {
         reader,

@@ -7,35 +7,35 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use redis::{Cmd, RedisError, Value};
 
-use super::format::{Format, Popped, READ_BYTES, Raw, SMALL_CHANNEL, Sorter, Unreadable};
-use super::parcel::Parcel;
-use super::quarantine::QuarantineWriter;
-use super::sorter::EntrySorter;
+use crate::redis::receive::format::{ReadFormat, Popped, READ_BYTES, Raw, SMALL_CHANNEL, Sorter, Unreadable};
+use crate::redis::receive::parcel::Parcel;
+use crate::redis::receive::quarantine::QuarantineWriter;
+use crate::redis::receive::sorter::EntrySorter;
 use crate::message::Message;
 use crate::name::ChannelName;
-use crate::redis::batch::milliseconds;
+use crate::redis::send::batch::milliseconds;
 use crate::redis::envelope::Envelope;
 use crate::redis::fault::Fault;
 use crate::redis::frame::{Address, Entry, Locals, Text};
 use crate::redis::group::Groups;
-use crate::redis::renewals::SLACK;
+use super::ttl_refresh::SLACK;
 use crate::redis::script;
 use crate::redis::shard::Shard;
 use crate::redis::topology::Topology;
 
 /// Reads lists of entries.
-pub(in crate::redis) struct Native(Arc<Inner>);
+pub(crate) struct NativeReader(Arc<Inner>);
 
 /// What a reader of the native format needs.
-pub(super) struct Inner {
-    pub(super) topology: Arc<Topology>,
-    pub(super) envelope: Arc<Envelope>,
-    pub(super) groups: Arc<Groups>,
-    pub(super) quarantine: QuarantineWriter,
+pub(crate) struct Inner {
+    pub(crate) topology: Arc<Topology>,
+    pub(crate) envelope: Arc<Envelope>,
+    pub(crate) groups: Arc<Groups>,
+    pub(crate) quarantine: QuarantineWriter,
 }
 
-impl Native {
-    pub(in crate::redis) fn new(
+impl NativeReader {
+    pub(crate) fn new(
         topology: Arc<Topology>,
         envelope: Arc<Envelope>,
         groups: Arc<Groups>,
@@ -52,7 +52,7 @@ impl Native {
 }
 
 #[async_trait]
-impl Format for Native {
+impl ReadFormat for NativeReader {
     fn key(&self, non_local: &str) -> String {
         self.0.topology.keys.channel(non_local)
     }

@@ -7,10 +7,10 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::batch::Outcome;
-use super::topology::Places;
 use crate::drops::{self, DropReason};
 use crate::error::{Error, Result};
 use crate::layer::Parts;
+use crate::redis::topology::Places;
 
 /// Those of a layer that are under way.
 pub(crate) struct Calls(TaskTracker);

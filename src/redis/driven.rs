@@ -1,8 +1,8 @@
-//! Work in the background that those who need it move on themselves, instead of waking its task.
+//! `DrivenTask`: a background future that callers may also poll inline.
 //!
-//! A task that is woken by another takes a turn of the scheduler, and after a few such turns in a row the scheduler wakes
-//! a further thread. Who has just given the work something to do can as well poll it: then the command is on its way
-//! before the caller even waits.
+//! Waking a task costs a turn of the scheduler, and after a few such turns in a row the scheduler wakes another thread. A
+//! caller that has just given the future something to do polls it instead, so that the command is on its way before the
+//! caller starts to wait.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,24 +13,24 @@ use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
-/// A future that is run by a task, and polled in between by others in the name of that task.
+/// A future that a task runs, and that callers poll in the name of that task.
 #[derive(Default)]
-pub(crate) struct Routine {
+pub(crate) struct DrivenTask {
     /// Held while the future is polled, which never waits.
     running: Mutex<Option<Running>>,
-    /// Tells the future that there is something to do.
+    /// Raised when the future has something to do.
     signal: Signal,
 }
 
 struct Running {
     future: Pin<Box<dyn Future<Output = ()> + Send>>,
-    /// Of the task. Whoever polls, the future wakes the task.
+    /// The waker of the task. The future wakes the task, whichever caller polled it.
     waker: Waker,
     runtime: Handle,
 }
 
-impl Routine {
-    /// What the task has to run. When it is dropped or done, so is `future`.
+impl DrivenTask {
+    /// Returns the future that the task has to run. `future` is dropped when the returned future is dropped or complete.
     pub(crate) fn run(
         self: Arc<Self>,
         future: impl Future<Output = ()> + Send + 'static,
@@ -46,16 +46,16 @@ impl Routine {
         self.signal.raised().await;
     }
 
-    /// Tells the future, by way of its task, that there is something to do.
+    /// Signals the future and wakes its task.
     pub(crate) fn wake(&self) {
         self.signal.raise();
         self.signal.waker.wake();
     }
 
-    /// Tells the future that there is something to do, and lets it do it now.
-    pub(crate) fn drive(&self) {
+    /// Signals the future and polls it on this thread.
+    pub(crate) fn poll_inline(&self) {
         self.signal.raise();
-        // Somebody may poll it now, and have looked for signals already.
+        // Another thread may be polling it, and may have looked at the signal already.
         let Some(mut running) = self.running.try_lock() else { return self.signal.waker.wake() };
         let Some(Running { future, waker, runtime }) = &mut *running else { return };
         let _inside = runtime.enter();
@@ -68,8 +68,8 @@ impl Routine {
     }
 }
 
-/// The task's part.
-struct Task(Arc<Routine>);
+/// The part that the task runs.
+struct Task(Arc<DrivenTask>);
 
 impl Future for Task {
     type Output = ();
@@ -90,7 +90,7 @@ impl Future for Task {
 
 impl Drop for Task {
     fn drop(&mut self) {
-        // The future may hold what holds it.
+        // The future may own an `Arc` of this task, so it is dropped outside the lock.
         let ended = self.0.running.lock().take();
         drop(ended);
     }
@@ -108,7 +108,7 @@ impl Signal {
         self.raised.store(true, Ordering::Release);
     }
 
-    /// Waits until it is raised, and lowers it.
+    /// Waits until the flag is raised, and lowers it.
     fn raised(&self) -> impl Future<Output = ()> {
         std::future::poll_fn(|cx| {
             self.waker.register(cx.waker());

@@ -1,0 +1,273 @@
+//! `Native`, the native format as the parameter of a layer, and `RedisLayer`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use super::message::{Content, Recipient};
+use super::reading::NativeReader;
+use super::statistics;
+use super::ttl_refresh::TtlRefresh;
+use super::write::{Answer, BatchWriter, Condition};
+use crate::capacity::Capacity;
+use crate::config::{self, Config};
+use crate::error::Result;
+use crate::layer::Statistics;
+use crate::message::Message;
+use crate::name::{ChannelName, GroupName};
+use crate::redis::connection::Version;
+use crate::redis::envelope::Envelope;
+use crate::redis::fault::Fault;
+use crate::redis::group::Groups;
+use crate::redis::keys::Keys;
+use crate::redis::quarantine::Quarantine;
+use crate::redis::receive::QuarantineWriter;
+use crate::redis::ring::{Ring, share_of_capacity};
+use crate::redis::routes::Routes;
+use crate::redis::script::{self, Script};
+use crate::redis::send::queue::MAX_MESSAGES;
+use crate::redis::send::{Batch, OutboundMessage, PendingSend, Pushed, Sender, WriteFormat};
+use crate::redis::shard::Shard;
+use crate::redis::statistics::Scan;
+use crate::redis::stored::StoredLayer;
+use crate::redis::stored_format::{Background, Started, StoredFormat};
+use crate::redis::topology::{Places, Topology};
+
+/// The most bytes that are sent on a condition. If the condition does not hold, they were sent in vain.
+const MAX_CONDITIONAL_BYTES: usize = 1 << 18;
+
+/// A channel layer on one or more Redis servers, version 7.0 or later.
+///
+/// Messages wait in lists, and group memberships in sorted sets. All guarantees of
+/// [`ChannelLayer`](crate::ChannelLayer) hold between any number of processes. Each `!` or `?` channel and each group lies on
+/// one server. A normal channel is spread over all servers that are up, and each of them holds its share of the capacity.
+///
+/// ```no_run
+/// use channel_layer::{ChannelLayer, Config, RedisLayer, message};
+///
+/// # async fn example() -> channel_layer::Result<()> {
+/// let layer = RedisLayer::connect(Config::new().host("redis://127.0.0.1:6379/0")).await?;
+/// layer.send("thumbnails.make", message! { "path": "cat.png" }).await?;
+/// let delivery = layer.receive(&["thumbnails.make"]).await?;
+/// assert_eq!(delivery.message.text("path"), Some("cat.png"));
+/// # Ok(())
+/// # }
+/// ```
+pub type RedisLayer = StoredLayer<Native>;
+
+impl RedisLayer {
+    /// The entries that no reader could read, on all servers. They can be listed, restored and deleted.
+    pub fn quarantine(&self) -> Quarantine<'_> {
+        Quarantine::new(&self.format.topology, &self.format.envelope, &self.closing)
+    }
+}
+
+/// The native format, as the parameter of a [`StoredLayer`].
+#[derive(Debug)]
+pub struct Native {
+    topology: Arc<Topology>,
+    envelope: Arc<Envelope>,
+    groups: Arc<Groups>,
+    capacity: Capacity,
+    /// By shard. Held only to prepare and to settle a call.
+    ttl_refresh: Vec<Mutex<TtlRefresh>>,
+}
+
+impl WriteFormat for Native {
+    type Body = Content;
+
+    /// A random shard, so that processes that start together do not all begin with the same one.
+    fn first_shard(&self, shards: usize) -> usize {
+        rand::random_range(0..shards)
+    }
+
+    fn capacity_on(&self, shard: usize, capacity: usize, shards: usize) -> usize {
+        share_of_capacity(capacity, shard, shards)
+    }
+
+    async fn push(&self, shard: &Shard, batch: &Batch<Content>) -> Result<Pushed, Fault> {
+        self.writer(shard, batch)?.push(shard, &self.ttl_refresh[shard.index]).await
+    }
+}
+
+impl Native {
+    fn writer<'a>(&'a self, shard: &Shard, batch: &'a Batch<Content>) -> Result<BatchWriter<'a>, Fault> {
+        Ok(BatchWriter::new(&self.envelope, &self.topology.keys, batch, shard.now_ms()?))
+    }
+
+    fn encode(&self, message: &Message) -> Result<Arc<[u8]>> {
+        let mut plain = Vec::with_capacity(256);
+        self.envelope.encode(message, &mut plain)?;
+        Ok(plain.into())
+    }
+
+    fn to_routes(&self, group: &GroupName, plain: &Arc<[u8]>, routes: &Routes) -> Vec<OutboundMessage<Content>> {
+        let message = |channel: &ChannelName, version| OutboundMessage {
+            channel: channel.clone(),
+            capacity: self.capacity.of(channel),
+            pinned: channel.kind().has_one_reader(),
+            body: Content { to: Recipient::Group { group: group.clone(), version }, plain: plain.clone() },
+        };
+        routes.list.iter().map(|route| message(&route.channel, route.version)).collect()
+    }
+
+    /// Whether messages of `size` bytes to these routes fit into one call to `shard`.
+    fn fits_one_call(&self, routes: &Routes, size: usize, shard: &Shard) -> bool {
+        let is_there = |channel| match self.topology.shards_of_channel(channel) {
+            [home] => home.index == shard.index,
+            _ => false,
+        };
+        let list = &routes.list;
+        list.len() <= MAX_MESSAGES
+            && list.len() * size <= MAX_CONDITIONAL_BYTES
+            && list.iter().all(|route| is_there(&route.channel))
+    }
+}
+
+impl StoredFormat for Native {
+    const FORMAT: config::Format = config::Format::Native;
+    /// `BLMPOP` came with Redis 7.0. Valkey reports such a version too.
+    const OLDEST_SERVER: Version = Version(7, 0);
+    const SCRIPTS: &'static [&'static Script] = &script::NATIVE;
+
+    type GroupMessage = Arc<[u8]>;
+    type Recipients = Routes;
+
+    fn epoch_key(config: &Config) -> String {
+        keys(config).epoch()
+    }
+
+    fn ring(identities: &[String]) -> Ring {
+        Ring::new(identities.iter().map(String::as_str))
+    }
+
+    fn start(config: &Config, places: &Arc<Places>, background: &Background<'_>) -> Result<Started<Self>> {
+        let topology = Arc::new(Topology { places: places.clone(), keys: keys(config) });
+        let envelope = Arc::new(Envelope::new(config.key_ring()?, config.max_message_size, config.expiry));
+        let groups = Arc::new(Groups::new(topology.clone(), config.group_expiry, config.expiry));
+        let read = CancellationToken::new();
+        let (quarantine, writing) = QuarantineWriter::new(&topology.keys, background.events.clone(), read.clone());
+        let writing = background.upkeep.spawn(writing);
+        let drain = async move {
+            read.cancel();
+            // The task fails only if its runtime ends.
+            let _ = writing.await;
+        };
+        let reading = NativeReader::new(topology.clone(), envelope.clone(), groups.clone(), quarantine);
+        let ttl_refresh = places.shards.iter().map(|_| Mutex::new(TtlRefresh::new())).collect();
+        let format = Self { topology, envelope, groups, capacity: config.capacities()?, ttl_refresh };
+        Ok(Started { format: Arc::new(format), reading: Box::new(reading), drain: drain.boxed() })
+    }
+
+    fn channel_key(&self, non_local: &str) -> String {
+        self.topology.keys.channel(non_local)
+    }
+
+    fn max_message_size(&self) -> usize {
+        self.envelope.max_message_size()
+    }
+
+    fn message(&self, channel: ChannelName, message: &Message) -> Result<OutboundMessage<Content>> {
+        Ok(OutboundMessage {
+            capacity: self.capacity.of(&channel),
+            pinned: channel.kind().has_one_reader(),
+            channel,
+            body: Content { to: Recipient::Channel, plain: self.encode(message)? },
+        })
+    }
+
+    fn group_message(&self, message: &Message) -> Result<Arc<[u8]>> {
+        self.encode(message)
+    }
+
+    async fn recipients(&self, groups: &[GroupName]) -> Vec<Result<Routes, (usize, Fault)>> {
+        match groups {
+            // The routes of a single group are remembered for the next send.
+            [group] => {
+                let shard = self.topology.shard_of_group(group).index;
+                vec![self.groups.routes(group).await.map_err(|fault| (shard, fault))]
+            }
+            groups => self.groups.routes_of_all(groups).await,
+        }
+    }
+
+    fn messages_to(
+        &self,
+        group: &GroupName,
+        message: &Arc<[u8]>,
+        recipients: &Routes,
+    ) -> Result<Vec<OutboundMessage<Content>>> {
+        Ok(self.to_routes(group, message, recipients))
+    }
+
+    /// Sends to the routes that the group probably has, in one call that checks whether it has them.
+    async fn send_at_once(
+        &self,
+        sender: &Sender<Self>,
+        group: &GroupName,
+        message: &Arc<[u8]>,
+    ) -> Result<Vec<PendingSend<Content>>, Option<Routes>> {
+        let shard = self.topology.shard_of_group(group);
+        let condition: Condition = self.groups.guess(group).ok_or(None)?;
+        if !self.fits_one_call(&condition.routes, message.len(), shard) {
+            return Err(None);
+        }
+        let channels = condition.routes.list.iter().map(|route| &route.channel);
+        let _permits = sender.bypass(shard, channels).ok_or(None)?;
+        let messages = self.to_routes(group, message, &condition.routes);
+        let (batch, pending) = Sender::<Self>::assemble(messages, shard);
+        batch.record_size();
+        let writer = self.writer(shard, &batch).map_err(|_| None)?;
+        let result = match writer.push_if(&condition, shard, &self.ttl_refresh[shard.index]).await {
+            Ok(Answer::Pushed(pushed)) => Ok(pushed),
+            Ok(Answer::OtherRoutes(answer)) => {
+                let routes = self.groups.note_routes(group, &answer).ok();
+                return Err(routes.filter(|routes| self.groups.suffices(routes)));
+            }
+            Err(fault) if !fault.may_have_run => return Err(None),
+            Err(fault) => Err(fault),
+        };
+        batch.finish(shard.index, result);
+        Ok(pending)
+    }
+
+    fn group_expiry(&self) -> Duration {
+        self.groups.expiry()
+    }
+
+    async fn group_add(&self, group: &GroupName, channel: &ChannelName, lasts: Duration) -> Result<()> {
+        self.groups.add(group, channel, lasts).await
+    }
+
+    async fn group_discard(&self, group: &GroupName, channel: &ChannelName) -> Result<()> {
+        self.groups.discard(group, channel).await
+    }
+
+    async fn group_channels(&self, group: &GroupName) -> Result<Vec<ChannelName>> {
+        self.groups.channels(group).await
+    }
+
+    async fn channel_statistics(&self, shard: &Shard, non_local: &str) -> Result<Statistics, Fault> {
+        statistics::of_channel(shard, &self.topology.keys, non_local).await
+    }
+
+    async fn global_statistics(&self, shard: &Shard) -> Result<Statistics, Fault> {
+        statistics::global(shard, &self.topology.keys).await
+    }
+
+    fn scans<'s>(&self, shard: &'s Shard) -> Vec<Scan<'s>> {
+        self.topology.keys.scan_patterns().into_iter().map(|pattern| Scan::new(shard, pattern)).collect()
+    }
+
+    /// Every key but the epoch of the data.
+    fn is_flushed(&self, key: &str, _: Option<&str>) -> bool {
+        self.topology.keys.is_flushed(key)
+    }
+}
+
+fn keys(config: &Config) -> Keys {
+    Keys::new(config.key_prefix(), config.stats_key_prefix())
+}

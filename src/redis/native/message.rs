@@ -1,0 +1,52 @@
+//! The content of a message while it waits to be sent, and the entry that it becomes.
+
+use std::sync::Arc;
+
+use crate::name::{ChannelName, GroupName};
+use crate::redis::envelope::Envelope;
+use crate::redis::frame::{self, Address};
+use crate::redis::send::batch::milliseconds;
+use crate::redis::send::queue::Weight;
+
+/// An encoded message and its recipient.
+#[derive(Clone, Debug)]
+pub struct Content {
+    pub(crate) to: Recipient,
+    /// The encoded message. It is sealed when it is sent: it may wait for a long time before that, and a sealed message opens
+    /// only for a limited time.
+    pub(crate) plain: Arc<[u8]>,
+}
+
+/// Whether a message is for the channel that it goes to, or for the members of a group there.
+#[derive(Clone, Debug)]
+pub(crate) enum Recipient {
+    Channel,
+    Group { group: GroupName, version: u64 },
+}
+
+impl Weight for Content {
+    fn bytes(&self) -> usize {
+        self.plain.len()
+    }
+}
+
+impl Content {
+    /// Replaces `entry` by the entry of this message for `channel`, sent at `now_ms` and expiring at `expires`.
+    pub(crate) fn write(
+        &self,
+        channel: &ChannelName,
+        envelope: &Envelope,
+        now_ms: u64,
+        expires: u64,
+        entry: &mut Vec<u8>,
+    ) {
+        let address = match (&self.to, channel.local()) {
+            (Recipient::Group { group, version }, _) => Address::Group { group: group.as_str(), version: *version },
+            (Recipient::Channel, Some(local)) => Address::Local(local),
+            (Recipient::Channel, None) => Address::Channel,
+        };
+        entry.clear();
+        frame::begin(expires, milliseconds(envelope.expiry()), &address, envelope.seals(), entry);
+        envelope.write(&self.plain, channel.non_local(), now_ms, entry);
+    }
+}

@@ -1,0 +1,74 @@
+//! Statistics of channels in the native format.
+
+use std::time::Duration;
+
+use redis::Value;
+
+use crate::layer::Statistics;
+use crate::redis::fault::Fault;
+use crate::redis::frame;
+use crate::redis::keys::Keys;
+use crate::redis::script;
+use crate::redis::shard::Shard;
+use crate::redis::statistics::{CHANNELS_AT_ONCE, Scan, parse};
+
+/// The statistics of a channel on `shard`, by the non-local part of its name.
+pub(crate) async fn of_channel(shard: &Shard, keys: &Keys, non_local: &str) -> Result<Statistics, Fault> {
+    let counters = counters(shard, &keys.channel_stats(non_local)).await?;
+    Ok(counters.merge(pending(shard, &[keys.channel(non_local)]).await?))
+}
+
+/// The statistics of all channels on `shard`.
+pub(crate) async fn global(shard: &Shard, keys: &Keys) -> Result<Statistics, Fault> {
+    let mut total = counters(shard, &keys.global_stats()).await?;
+    let mut scan = Scan::new(shard, keys.scan_channels());
+    while let Some(found) = scan.next().await? {
+        let lists: Vec<_> = found.into_iter().filter(|key| keys.parse_channel(key).is_some()).collect();
+        if !lists.is_empty() {
+            total = total.merge(pending(shard, &lists).await?);
+        }
+    }
+    Ok(total)
+}
+
+/// The counters in one hash.
+async fn counters(shard: &Shard, key: &str) -> Result<Statistics, Fault> {
+    let mut command = redis::cmd("HMGET");
+    command.arg(key).arg("messages_count").arg("channel_full_count");
+    let (messages, full): (Option<u64>, Option<u64>) = parse(shard.run(&command).await?)?;
+    Ok(Statistics {
+        messages_count: messages.unwrap_or(0),
+        channel_full_count: full.unwrap_or(0),
+        ..Statistics::default()
+    })
+}
+
+/// How many entries wait in `lists`, and the age of the oldest.
+async fn pending(shard: &Shard, lists: &[String]) -> Result<Statistics, Fault> {
+    let mut total = Statistics::default();
+    for lists in lists.chunks(CHANNELS_AT_ONCE) {
+        let pending: Vec<Value> = parse(shard.run(&script::PENDING.call(lists)).await?)?;
+        let now = shard.clock.now_ms().unwrap_or(0);
+        total = pending.chunks(3).map(|figures| pending_in(figures, now)).fold(total, Statistics::merge);
+    }
+    Ok(total)
+}
+
+/// The figures that `pending.lua` returned for one list.
+fn pending_in(figures: &[Value], now: u64) -> Statistics {
+    match figures {
+        // A list may outlive its last message.
+        [_, _, Value::BulkString(last)] if frame::expires(last).is_some_and(|expires| expires <= now) => {
+            Statistics::default()
+        }
+        [Value::Int(length @ 1..), Value::BulkString(first), _] => {
+            let sent = frame::sent(first).unwrap_or(now);
+            Statistics {
+                messages_pending: u64::try_from(*length).unwrap_or(0),
+                messages_max_age: Duration::from_millis(now.saturating_sub(sent)),
+                ..Statistics::default()
+            }
+        }
+        _ => Statistics::default(),
+    }
+}

@@ -1,0 +1,193 @@
+//! Writing a batch in the native format: the calls of `push.lua` and `push_large.lua`.
+
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use redis::{Cmd, Value};
+
+use super::message::Content;
+use super::ttl_refresh::{SLACK, TtlRefresh};
+use crate::name::{ChannelKind, ChannelName, GroupName};
+use crate::redis::envelope::Envelope;
+use crate::redis::fault::Fault;
+use crate::redis::keys::Keys;
+use crate::redis::routes::Routes;
+use crate::redis::script;
+use crate::redis::send::batch::milliseconds;
+use crate::redis::send::queue::Weight;
+use crate::redis::send::{Batch, Outgoing, Pushed};
+use crate::redis::shard::Shard;
+
+/// How far the estimate of the server's clock may be off before the server stamps the entries anew. A smaller value costs
+/// time on a busy server, where batches wait; a larger one shows in short expiries.
+const STAMP_TOLERANCE: Duration = Duration::from_millis(50);
+/// How long the counters of a channel, and the counters of all channels, outlive the last send at most.
+const CHANNEL_STATS_LIVE: Duration = Duration::from_hours(1);
+const GLOBAL_STATS_LIVE: Duration = Duration::from_hours(24);
+
+/// A batch of at least this many bytes, with entries of at least this many on average, is appended by a transaction: its
+/// script is sent with it and hashed, but its entries are not.
+const LARGE: usize = 1 << 15;
+const LARGE_ENTRY: usize = 1 << 10;
+
+/// The condition under which messages to the members of a group are sent: the group still has these routes.
+#[derive(Clone, Debug)]
+pub(crate) struct Condition {
+    pub(crate) group: GroupName,
+    pub(crate) routes: Routes,
+}
+
+/// The answer of a push with a condition.
+pub(crate) enum Answer {
+    Pushed(Pushed),
+    /// The condition does not hold. This is the server's list of routes.
+    OtherRoutes(Value),
+}
+
+/// One attempt to write a batch.
+pub(crate) struct BatchWriter<'a> {
+    envelope: &'a Envelope,
+    keys: &'a Keys,
+    batch: &'a Batch<Content>,
+    /// The time of the server by its estimate, and the time at which the messages expire.
+    now_ms: u64,
+    expires: u64,
+}
+
+impl<'a> BatchWriter<'a> {
+    pub(crate) fn new(envelope: &'a Envelope, keys: &'a Keys, batch: &'a Batch<Content>, now_ms: u64) -> Self {
+        Self { envelope, keys, batch, now_ms, expires: now_ms + milliseconds(envelope.expiry()) }
+    }
+
+    /// Writes the batch.
+    pub(crate) async fn push(&self, shard: &Shard, refresh: &Mutex<TtlRefresh>) -> Result<Pushed, Fault> {
+        if self.is_large() {
+            return self.append(shard).await;
+        }
+        match self.call(shard, None, refresh).await? {
+            Answer::Pushed(pushed) => Ok(pushed),
+            Answer::OtherRoutes(_) => Err(Fault::unexpected("push.lua returned routes without a condition")),
+        }
+    }
+
+    /// Writes the batch if `condition` holds.
+    pub(crate) async fn push_if(
+        &self,
+        condition: &Condition,
+        shard: &Shard,
+        refresh: &Mutex<TtlRefresh>,
+    ) -> Result<Answer, Fault> {
+        self.call(shard, Some(condition), refresh).await
+    }
+
+    async fn call(
+        &self,
+        shard: &Shard,
+        condition: Option<&Condition>,
+        refresh: &Mutex<TtlRefresh>,
+    ) -> Result<Answer, Fault> {
+        let begun = Instant::now();
+        let due = refresh.lock().due(begun, self.batch.names());
+        let mut answer = shard.run_once(&self.push_command(condition, &due)).await?;
+        if let Value::Array(values) = &mut answer
+            && matches!(&values[..], [Value::Array(_)])
+            && let Some(routes) = values.pop()
+        {
+            return Ok(Answer::OtherRoutes(routes));
+        }
+        let pushed = Pushed::parse(answer, self.batch.runs().len())?;
+        refresh.lock().done(begun, self.batch.names().zip(due).filter(|(_, due)| *due).map(|(name, _)| name));
+        Ok(Answer::Pushed(pushed))
+    }
+
+    /// Whether a transaction suits the batch better. A transaction can append to a channel only once.
+    fn is_large(&self) -> bool {
+        if self.batch.repeats_a_channel() {
+            return false;
+        }
+        let bytes: usize = self.batch.runs().iter().flatten().map(Weight::bytes).sum();
+        bytes >= LARGE && bytes / self.batch.message_count() >= LARGE_ENTRY
+    }
+
+    async fn append(&self, shard: &Shard) -> Result<Pushed, Fault> {
+        let mut answers = shard.run_transaction(self.transaction()).await?;
+        let answer = answers.pop().ok_or_else(|| Fault::unexpected("an empty transaction"))?;
+        Pushed::parse(answer.extract_error().map_err(Fault::from)?, self.batch.runs().len())
+    }
+
+    /// The call of `push.lua`. `due` says for each run whether it sets the time to live of the channel's counters.
+    fn push_command(&self, condition: Option<&Condition>, due: &[bool]) -> Cmd {
+        let mut names = self.names();
+        if let Some(Condition { group, .. }) = condition {
+            names.extend([self.keys.group(group), self.keys.route_ends(group)]);
+        }
+        let mut command = script::PUSH.call(&names);
+        self.add_times(&mut command);
+        match condition {
+            Some(Condition { routes, .. }) => command.arg(routes.until).arg(&*routes.text),
+            None => command.arg(0),
+        };
+        for (run, is_due) in self.batch.runs().iter().zip(due) {
+            let Outgoing { channel, capacity, is_last, .. } = &run[0];
+            command.arg(*capacity).arg(self.counters_live(channel));
+            command.arg(usize::from(*is_due)).arg(usize::from(*is_last)).arg(run.len());
+            self.add_entries(&mut command, run);
+        }
+        command
+    }
+
+    /// The commands that append the entries, and the call of `push_large.lua` that applies capacity and expiry to them.
+    fn transaction(&self) -> Vec<Cmd> {
+        // A transaction goes on after a script that is unknown, so the source comes with it.
+        let mut settling = script::PUSH_LARGE.call_with_source(&self.names());
+        self.add_times(&mut settling);
+        let mut commands = Vec::with_capacity(self.batch.runs().len() + 1);
+        for run in self.batch.runs() {
+            let Outgoing { channel, capacity, is_last, .. } = &run[0];
+            settling.arg(*capacity).arg(self.counters_live(channel));
+            settling.arg(usize::from(*is_last)).arg(run.len());
+            let bytes: usize = run.iter().map(Weight::bytes).sum();
+            let mut command = Cmd::with_capacity(run.len() + 2, bytes + run.len() * 128);
+            command.arg("RPUSH").arg(self.keys.channel(channel.non_local()));
+            self.add_entries(&mut command, run);
+            commands.push(command);
+        }
+        commands.push(settling);
+        commands
+    }
+
+    /// The keys of each channel's list and counters, and the key of the counters of all channels.
+    fn names(&self) -> Vec<String> {
+        let mut names = Vec::with_capacity(2 * self.batch.runs().len() + 2);
+        for name in self.batch.names() {
+            names.extend([self.keys.channel(name), self.keys.channel_stats(name)]);
+        }
+        names.push(self.keys.global_stats());
+        names
+    }
+
+    fn add_times(&self, command: &mut Cmd) {
+        let expiry = self.envelope.expiry();
+        command.arg(milliseconds(expiry)).arg(self.expires);
+        for time in [STAMP_TOLERANCE, expiry + SLACK, GLOBAL_STATS_LIVE] {
+            command.arg(milliseconds(time));
+        }
+    }
+
+    /// How long the counters of a channel live. A name with a `?` is made for one purpose, and counters of such names would
+    /// pile up.
+    fn counters_live(&self, channel: &ChannelName) -> u64 {
+        milliseconds(match channel.kind() {
+            ChannelKind::SingleReader => CHANNEL_STATS_LIVE.min(self.envelope.expiry() + SLACK),
+            _ => CHANNEL_STATS_LIVE,
+        })
+    }
+
+    fn add_entries(&self, command: &mut Cmd, messages: &[Outgoing<Content>]) {
+        let mut entry = Vec::new();
+        for Outgoing { channel, body, .. } in messages {
+            body.write(channel, self.envelope, self.now_ms, self.expires, &mut entry);
+            command.arg(&entry[..]);
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! `Batch`: messages to one shard that travel in one call.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use redis::Value;
+use tokio::sync::oneshot;
+
+use super::format::{OutboundMessage, WriteFormat};
+use super::queue::Weight;
+use crate::drops::{self, DropReason};
+use crate::name::ChannelName;
+use crate::redis::fault::Fault;
+use crate::redis::shard::Shard;
+use crate::supervise::contained;
+
+/// The name of the sending tasks in the metric of panics.
+pub(crate) const TASK: &str = "sender to Redis";
+
+/// The result of sending one message.
+#[derive(Clone, Debug)]
+pub(crate) enum Outcome {
+    Sent,
+    /// The channel was at capacity.
+    Full,
+    Failed {
+        shard: usize,
+        fault: Fault,
+    },
+    /// The layer was closed before the message was sent.
+    Closed,
+}
+
+/// A message on its way to one shard, with the sender of its outcome.
+pub struct Outgoing<B> {
+    pub(crate) channel: ChannelName,
+    /// How many messages the channel may hold on the shard.
+    pub(crate) capacity: usize,
+    /// Whether a refusal or a failure by this shard is final, because no other shard will be tried.
+    pub(crate) is_last: bool,
+    pub(crate) body: B,
+    outcome: oneshot::Sender<Outcome>,
+}
+
+impl<B> Outgoing<B> {
+    /// `message` for a shard where its channel may hold `capacity` messages, and the receiver of its outcome there.
+    pub(crate) fn new(
+        message: OutboundMessage<B>,
+        capacity: usize,
+        is_last: bool,
+    ) -> (Self, oneshot::Receiver<Outcome>) {
+        let (outcome, receiver) = oneshot::channel();
+        let OutboundMessage { channel, body, .. } = message;
+        (Self { channel, capacity, is_last, body, outcome }, receiver)
+    }
+
+    /// Whether the message waits for a server that is unreachable: no other shard can take it, and its caller still waits.
+    /// During an outage only callers bound how many messages wait.
+    pub(crate) fn stays(&self) -> bool {
+        self.is_last && !self.outcome.is_closed()
+    }
+
+    /// Reports `outcome`. The caller may have dropped its future.
+    fn finish(self, outcome: Outcome) {
+        let _ = self.outcome.send(outcome);
+    }
+
+    pub(crate) fn fail(self, shard: usize, fault: &Fault) {
+        self.finish(Outcome::Failed { shard, fault: fault.clone() });
+    }
+}
+
+impl<B: Weight> Weight for Outgoing<B> {
+    fn bytes(&self) -> usize {
+        self.body.bytes()
+    }
+}
+
+/// Messages of one channel that follow each other and share a capacity and the meaning of a refusal.
+pub(crate) type Run<B> = Vec<Outgoing<B>>;
+
+/// Messages grouped by channel, each channel's in the order in which they came. A channel occurs again when a message with
+/// another capacity, or another meaning of a refusal, follows.
+pub struct Batch<B> {
+    runs: Vec<Run<B>>,
+    /// The last run of each channel, by the non-local part of its name.
+    last_runs: HashMap<Box<str>, usize>,
+    messages: usize,
+}
+
+/// What a script that adds messages returns.
+pub struct Pushed {
+    /// For each run how many of its messages were added, from the first on; -1 if its key holds another type of value.
+    accepted: Vec<i64>,
+    /// How many expired messages were removed to make room.
+    expired: usize,
+}
+
+impl<B> FromIterator<Outgoing<B>> for Batch<B> {
+    fn from_iter<I: IntoIterator<Item = Outgoing<B>>>(messages: I) -> Self {
+        let mut batch = Self { runs: Vec::new(), last_runs: HashMap::new(), messages: 0 };
+        messages.into_iter().for_each(|message| batch.add(message));
+        batch
+    }
+}
+
+impl<B> Batch<B> {
+    fn add(&mut self, message: Outgoing<B>) {
+        self.messages += 1;
+        let name = message.channel.non_local();
+        if let Some(run) = self.last_runs.get(name).map(|run| &mut self.runs[*run])
+            && (run[0].capacity, run[0].is_last) == (message.capacity, message.is_last)
+        {
+            run.push(message);
+        } else {
+            self.last_runs.insert(name.into(), self.runs.len());
+            self.runs.push(vec![message]);
+        }
+    }
+
+    pub(crate) fn runs(&self) -> &[Run<B>] {
+        &self.runs
+    }
+
+    /// How many messages it has.
+    pub(crate) fn message_count(&self) -> usize {
+        self.messages
+    }
+
+    /// Whether a channel has more than one run.
+    pub(crate) fn repeats_a_channel(&self) -> bool {
+        self.runs.len() > self.last_runs.len()
+    }
+
+    /// The non-local part of the channel of each run.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> + Clone {
+        self.runs.iter().map(|run| run[0].channel.non_local())
+    }
+
+    /// Sends the messages to `shard` and reports the outcome of each. An attempt that cannot have run is repeated as often as
+    /// configured, but only with the messages that [stay](Outgoing::stays). `on_fault` is called before and after each pause.
+    pub(crate) async fn send<F: WriteFormat<Body = B>>(mut self, format: &F, shard: &Shard, on_fault: impl Fn(&Fault)) {
+        self.record_size();
+        let mut retry = shard.retry();
+        while !self.runs.is_empty() {
+            let pushed = contained(TASK, format.push(shard, &self)).await;
+            let fault = match pushed.unwrap_or_else(|| Err(Fault::panicked())) {
+                Err(fault) if !fault.may_have_run => fault,
+                result => return self.finish(shard.index, result),
+            };
+            self.fail_the_impatient(shard.index, &fault);
+            on_fault(&fault);
+            if self.runs.is_empty() || !retry.wait_after(&fault).await {
+                return self.finish(shard.index, Err(fault));
+            }
+            self.fail_the_impatient(shard.index, &fault);
+            on_fault(&fault);
+        }
+    }
+
+    pub(crate) fn record_size(&self) {
+        metrics::histogram!("channel_layer_batch_size").record(u32::try_from(self.messages).unwrap_or(u32::MAX));
+    }
+
+    /// Fails all messages but those that stay.
+    fn fail_the_impatient(&mut self, shard: usize, fault: &Fault) {
+        let (kept, others): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.runs).into_iter().flatten().partition(Outgoing::stays);
+        *self = kept.into_iter().collect();
+        for message in others {
+            message.fail(shard, fault);
+        }
+    }
+
+    /// Reports the outcome of each message.
+    pub(crate) fn finish(self, shard: usize, result: Result<Pushed, Fault>) {
+        match result {
+            Ok(Pushed { accepted, expired }) => {
+                drops::count(DropReason::Expired, expired);
+                let sent: usize =
+                    self.runs.into_iter().zip(accepted).map(|(run, taken)| settle(run, shard, taken)).sum();
+                metrics::counter!("channel_layer_sent_total").increment(sent as u64);
+            }
+            Err(fault) => self.runs.into_iter().flatten().for_each(|message| message.fail(shard, &fault)),
+        }
+    }
+}
+
+/// Reports the outcomes of a run of which `accepted` messages were added. Returns how many that are.
+fn settle<B>(run: Run<B>, shard: usize, accepted: i64) -> usize {
+    let Ok(accepted) = usize::try_from(accepted) else {
+        let reason = format!("the key of channel {} holds no messages", run[0].channel.non_local());
+        for message in run {
+            message.fail(shard, &Fault::unexpected(&reason));
+        }
+        return 0;
+    };
+    let sent = accepted.min(run.len());
+    for (place, message) in run.into_iter().enumerate() {
+        // A message whose caller dropped its future counts as sent too.
+        message.finish(if place < accepted { Outcome::Sent } else { Outcome::Full });
+    }
+    sent
+}
+
+impl Pushed {
+    /// The answer of a script: a number for each of `runs`, and last how many expired messages were removed.
+    pub(crate) fn parse(answer: Value, runs: usize) -> Result<Self, Fault> {
+        let unexpected =
+            || Fault::unexpected("a script that sends returned something else than a number for each channel");
+        let mut accepted: Vec<i64> = redis::from_redis_value(answer).map_err(|_| unexpected())?;
+        let expired = accepted.pop().ok_or_else(unexpected)?;
+        if accepted.len() != runs {
+            return Err(unexpected());
+        }
+        Ok(Self { accepted, expired: usize::try_from(expired).unwrap_or(0) })
+    }
+}
+
+pub(crate) fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

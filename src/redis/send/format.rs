@@ -1,0 +1,41 @@
+//! `WriteFormat`: how a stored format writes messages.
+
+use super::batch::{Batch, Pushed};
+use super::queue::Weight;
+use crate::name::ChannelName;
+use crate::redis::fault::Fault;
+use crate::redis::shard::Shard;
+
+/// The writing half of a stored format.
+///
+/// The sender decides when and to which shard messages go. The format decides what they look like there.
+pub trait WriteFormat: Send + Sync + 'static {
+    /// The content of a message while it waits to be sent.
+    type Body: Weight + Clone + Send + Sync + 'static;
+
+    /// The index of the shard that takes the first message to a normal channel; the following messages go round.
+    fn first_shard(&self, shards: usize) -> usize;
+
+    /// The part of a normal channel's `capacity` that `shard`, one of `shards`, may hold.
+    fn capacity_on(&self, shard: usize, capacity: usize, shards: usize) -> usize;
+
+    /// Adds the messages of `batch` to their channels on `shard`, in one attempt.
+    fn push(&self, shard: &Shard, batch: &Batch<Self::Body>) -> impl Future<Output = Result<Pushed, Fault>> + Send;
+}
+
+/// A message in the form of its format, and its destination.
+#[derive(Clone, Debug)]
+pub struct OutboundMessage<B> {
+    pub(crate) channel: ChannelName,
+    /// How many messages the channel may hold; [`usize::MAX`] for a message that goes past the capacity.
+    pub(crate) capacity: usize,
+    /// Whether only the shard of the channel's name can take it.
+    pub(crate) pinned: bool,
+    pub(crate) body: B,
+}
+
+impl Weight for bytes::Bytes {
+    fn bytes(&self) -> usize {
+        self.len()
+    }
+}

@@ -1,0 +1,211 @@
+//! `Sender`: queues messages for shards and returns what happened to them.
+//!
+//! Each shard has a few queues, and a channel always uses the same one. A queue sends the messages that gathered during its
+//! previous batch, so no message waits for company. A queue has one batch under way, so the order within a channel holds
+//! whatever happens to a batch.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::batch::{Batch, Outcome, Outgoing, TASK};
+use super::calls::Calls;
+use super::format::{OutboundMessage, WriteFormat};
+use super::queue::{BatchReceiver, BypassPermit, Queue};
+use crate::name::ChannelName;
+use crate::redis::driven::DrivenTask;
+use crate::redis::fault::Fault;
+use crate::redis::shard::Shard;
+use crate::redis::topology::Places;
+use crate::supervise::contained;
+
+/// Queues of a shard. More queues overlap more round trips and make each batch smaller: with 256 senders on two processors
+/// two queues send a tenth more than four and a fifth more than one or eight.
+const QUEUES: usize = 2;
+
+/// The sending half of a layer.
+pub struct Sender<F: WriteFormat> {
+    places: Arc<Places>,
+    format: Arc<F>,
+    /// By shard, then by queue.
+    queues: Vec<Vec<Queue<Outgoing<F::Body>>>>,
+    /// The shard that takes the next message to a normal channel.
+    turn: AtomicUsize,
+    /// Calls that send to more than one channel. The layer refuses no part of them while it closes.
+    calls: Calls,
+}
+
+/// A message that has been queued, and the shards that can still take it if the present one does not.
+pub struct PendingSend<B> {
+    message: OutboundMessage<B>,
+    attempts: Attempts,
+    queue: usize,
+    /// The shard that has it now, and its outcome there.
+    at: Option<(usize, oneshot::Receiver<Outcome>)>,
+}
+
+/// The shards that a message has been offered to.
+struct Attempts {
+    first: usize,
+    count: usize,
+    was_full: bool,
+    failed: Option<Outcome>,
+}
+
+impl<F: WriteFormat> Sender<F> {
+    /// Starts the queues on `tasks`. They end when `closing` is cancelled, no [call](Self::call) is under way, and they are
+    /// empty.
+    pub(crate) fn start(places: Arc<Places>, format: Arc<F>, tasks: &TaskTracker, closing: &CancellationToken) -> Self {
+        let timeout = places.shards.iter().map(|shard| shard.patience()).max().unwrap_or_default();
+        // One round trip for the members of a group, and one to send.
+        let (calls, ending) = Calls::new(tasks, closing, 2 * timeout);
+        let start_queue = |shard: &Arc<Shard>| {
+            let work = Arc::<DrivenTask>::default();
+            let (queue, batches) = BatchReceiver::new(work.clone(), ending.clone());
+            tasks.spawn(work.run(send_batches(shard.clone(), format.clone(), batches), Handle::current()));
+            queue
+        };
+        let queues: Vec<Vec<_>> =
+            places.shards.iter().map(|shard| (0..QUEUES).map(|_| start_queue(shard)).collect()).collect();
+        let turn = AtomicUsize::new(format.first_shard(queues.len()));
+        Self { places, format, queues, turn, calls }
+    }
+
+    /// Begins a call that sends to more than one channel; see [`Calls::begin`].
+    pub(crate) fn call(&self) -> TaskTrackerToken {
+        self.calls.begin()
+    }
+
+    /// Queues `message` without sending it; [`flush`](Self::flush) does that. Messages to one channel are sent in the order of
+    /// these calls.
+    pub(crate) fn enqueue(&self, message: OutboundMessage<F::Body>) -> PendingSend<F::Body> {
+        let first = if message.pinned {
+            self.places.shard_of_channel(&message.channel).index
+        } else {
+            self.turn.fetch_add(1, Ordering::Relaxed) % self.queues.len()
+        };
+        let attempts = Attempts { first, count: 0, was_full: false, failed: None };
+        let mut pending = PendingSend { queue: queue_of(&message.channel), message, attempts, at: None };
+        self.enqueue_at_next(&mut pending);
+        pending
+    }
+
+    /// Sends a queued message, with everything else on its queue.
+    pub(crate) fn flush(&self, pending: &PendingSend<F::Body>) {
+        if let Some((shard, _)) = pending.at {
+            self.queues[shard][pending.queue].flush();
+        }
+    }
+
+    /// Waits until the message has been sent or refused.
+    pub(crate) async fn outcome(&self, mut pending: PendingSend<F::Body>) -> Outcome {
+        while let Some((shard, outcome)) = pending.at.take() {
+            match outcome.await {
+                Ok(Outcome::Full) => pending.attempts.was_full = true,
+                Ok(Outcome::Failed { shard, fault }) if !fault.may_have_run => {
+                    pending.attempts.failed = Some(Outcome::Failed { shard, fault });
+                }
+                Ok(outcome) => return outcome,
+                Err(_) if self.queues[shard][pending.queue].is_closed() => return Outcome::Closed,
+                Err(_) => return Outcome::Failed { shard, fault: Fault::panicked() },
+            }
+            self.enqueue_at_next(&mut pending);
+            self.flush(&pending);
+        }
+        pending.attempts.verdict()
+    }
+
+    /// Permits to send to `channels` on `shard` past their queues, which send nothing meanwhile. Returns `None` if a queue has
+    /// messages that could be overtaken.
+    pub(crate) fn bypass<'c>(
+        &self,
+        shard: &Shard,
+        channels: impl Iterator<Item = &'c ChannelName> + Clone,
+    ) -> Option<Vec<BypassPermit<Outgoing<F::Body>>>> {
+        let queues = self.queues[shard.index].iter().enumerate();
+        let used = queues.filter(|(place, _)| channels.clone().any(|channel| queue_of(channel) == *place));
+        used.map(|(_, queue)| queue.bypass()).collect()
+    }
+
+    /// `messages` as one batch for `shard`, outside the queues.
+    pub(crate) fn assemble(
+        messages: Vec<OutboundMessage<F::Body>>,
+        shard: &Shard,
+    ) -> (Batch<F::Body>, Vec<PendingSend<F::Body>>) {
+        let assemble = |message: OutboundMessage<F::Body>| {
+            let (outgoing, outcome) = Outgoing::new(message.clone(), message.capacity, true);
+            let attempts = Attempts { first: shard.index, count: 1, was_full: false, failed: None };
+            let queue = queue_of(&message.channel);
+            (outgoing, PendingSend { message, attempts, queue, at: Some((shard.index, outcome)) })
+        };
+        let (outgoing, pending): (Vec<_>, Vec<_>) = messages.into_iter().map(assemble).unzip();
+        (outgoing.into_iter().collect(), pending)
+    }
+
+    /// Queues a message at the next shard that may take it, if one is left.
+    fn enqueue_at_next(&self, pending: &mut PendingSend<F::Body>) {
+        let PendingSend { message, attempts, queue, at } = pending;
+        let shards = self.queues.len();
+        let candidates = if message.pinned { 1 } else { shards };
+        let is_whole = message.pinned || message.capacity == usize::MAX;
+        let capacity_on = |shard| {
+            if is_whole { message.capacity } else { self.format.capacity_on(shard, message.capacity, shards) }
+        };
+        while attempts.count < candidates {
+            let index = (attempts.first + attempts.count) % shards;
+            attempts.count += 1;
+            let capacity = capacity_on(index);
+            if capacity == 0 {
+                continue;
+            }
+            let shard = &self.places.shards[index];
+            // If no other shard can take the message, the queue repeats the attempt as configured.
+            let waits = message.pinned && shard.is_patient();
+            if !waits && let Some(fault) = shard.fault() {
+                attempts.failed = Some(Outcome::Failed { shard: index, fault });
+                continue;
+            }
+            let mut others = (attempts.count..candidates).map(|count| (attempts.first + count) % shards);
+            let is_last = !others.any(|other| capacity_on(other) > 0 && self.places.shards[other].is_up());
+            let (outgoing, outcome) = Outgoing::new(message.clone(), capacity, is_last);
+            // A closed queue drops the message with its outcome, which tells the caller.
+            self.queues[index][*queue].add(outgoing);
+            *at = Some((index, outcome));
+            return;
+        }
+    }
+}
+
+impl Attempts {
+    fn verdict(self) -> Outcome {
+        match self.failed {
+            Some(failed) if !self.was_full => failed,
+            _ => Outcome::Full,
+        }
+    }
+}
+
+fn queue_of(channel: &ChannelName) -> usize {
+    usize::try_from(xxh3_64(channel.non_local().as_bytes()) % QUEUES as u64).expect("the number of a queue is small")
+}
+
+/// The task of a queue: sends one batch at a time.
+async fn send_batches<F: WriteFormat>(
+    shard: Arc<Shard>,
+    format: Arc<F>,
+    mut batches: BatchReceiver<Outgoing<F::Body>>,
+) {
+    while let Some(messages) = batches.next().await {
+        let batch: Batch<F::Body> = messages.into_iter().collect();
+        let on_fault = |fault: &Fault| {
+            batches.release(Outgoing::stays).into_iter().for_each(|message| message.fail(shard.index, fault));
+        };
+        contained(TASK, batch.send(&*format, &shard, on_fault)).await;
+    }
+}

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::send::batch::milliseconds;
 use super::frame::{self, Address, Entry, Text};
 use super::receive::Unreadable;
+use super::send::batch::milliseconds;
 use crate::codec;
 use crate::crypto;
 use crate::crypto::KeyRing;

@@ -10,8 +10,8 @@ use redis::{RedisError, Value};
 use serde::{Deserialize, Serialize};
 use tracing::{debug, warn};
 
-use super::send::batch::milliseconds;
 use super::connection::Link;
+use super::send::batch::milliseconds;
 use super::shard::Shard;
 use crate::config::{Config, Format};
 use crate::health::SettingDifference;

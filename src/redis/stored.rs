@@ -145,7 +145,9 @@ impl<F: StoredFormat> StoredLayer<F> {
         match self.sender.outcome(pending).await {
             Outcome::Sent => Ok(()),
             Outcome::Full => Err(Error::ChannelFull { channel }),
-            Outcome::Failed { fault, .. } if !fault.may_have_run && self.closing.has_ended() => Err(self.closing.error()),
+            Outcome::Failed { fault, .. } if !fault.may_have_run && self.closing.has_ended() => {
+                Err(self.closing.error())
+            }
             Outcome::Failed { shard, fault } => Err(self.places.error(shard, fault)),
             Outcome::Closed => Err(self.closing.error()),
         }

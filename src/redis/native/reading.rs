@@ -7,19 +7,19 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use redis::{Cmd, RedisError, Value};
 
-use crate::redis::receive::format::{ReadFormat, Popped, READ_BYTES, Raw, SMALL_CHANNEL, Sorter, Unreadable};
-use crate::redis::receive::parcel::Parcel;
-use crate::redis::receive::quarantine::QuarantineWriter;
-use crate::redis::receive::sorter::EntrySorter;
+use super::ttl_refresh::SLACK;
 use crate::message::Message;
 use crate::name::ChannelName;
-use crate::redis::send::batch::milliseconds;
 use crate::redis::envelope::Envelope;
 use crate::redis::fault::Fault;
 use crate::redis::frame::{Address, Entry, Locals, Text};
 use crate::redis::group::Groups;
-use super::ttl_refresh::SLACK;
+use crate::redis::receive::format::{Popped, READ_BYTES, Raw, ReadFormat, SMALL_CHANNEL, Sorter, Unreadable};
+use crate::redis::receive::parcel::Parcel;
+use crate::redis::receive::quarantine::QuarantineWriter;
+use crate::redis::receive::sorter::EntrySorter;
 use crate::redis::script;
+use crate::redis::send::batch::milliseconds;
 use crate::redis::shard::Shard;
 use crate::redis::topology::Topology;
 

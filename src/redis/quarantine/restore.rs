@@ -7,11 +7,11 @@ use redis::Value;
 use super::{Opened, Quarantine, QuarantineId};
 use crate::error::Result;
 use crate::name::ChannelName;
-use crate::redis::send::batch::milliseconds;
 use crate::redis::fault::Fault;
-use crate::redis::receive::LIVES_MS;
 use crate::redis::native::ttl_refresh::SLACK;
+use crate::redis::receive::LIVES_MS;
 use crate::redis::script;
+use crate::redis::send::batch::milliseconds;
 use crate::redis::shard::Shard;
 
 /// Bytes after which no further entry is put back in the same call.

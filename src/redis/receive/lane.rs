@@ -7,7 +7,7 @@ use redis::{Cmd, Pipeline, RedisError, Value};
 use tokio_util::sync::CancellationToken;
 
 use super::blocking::{read, wait_answers};
-use super::format::{ReadFormat, Popped, READ_BYTES, Raw};
+use super::format::{Popped, READ_BYTES, Raw, ReadFormat};
 use super::held::Held;
 use super::reader::Surroundings;
 use crate::layer::Event;

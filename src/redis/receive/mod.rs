@@ -22,7 +22,7 @@ pub(crate) mod task;
 pub(crate) mod timer;
 
 pub(crate) use address::addressee;
-pub(crate) use format::{ReadFormat, Popped, READ_BYTES, Raw, Sorter, Unreadable};
+pub(crate) use format::{Popped, READ_BYTES, Raw, ReadFormat, Sorter, Unreadable};
 pub(crate) use parcel::Parcel;
 pub(crate) use quarantine::{LIVES_MS, QuarantineWriter};
 pub(crate) use readers::Readers;

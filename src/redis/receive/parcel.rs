@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::format::{ReadFormat, Raw, Unreadable};
+use super::format::{Raw, ReadFormat, Unreadable};
 use super::reader::{PANICKED, TASK};
 use crate::drops::{self, DropReason};
 use crate::layer::{Delivery, Sink};
@@ -277,7 +277,12 @@ impl Parcel {
 }
 
 /// Takes up to `limit` deliveries out of `parcels`, dropping what has expired and what cannot be read; gives how many.
-pub(crate) fn take_next(parcels: &mut VecDeque<Parcel>, format: &dyn ReadFormat, sink: Sink<'_>, limit: usize) -> usize {
+pub(crate) fn take_next(
+    parcels: &mut VecDeque<Parcel>,
+    format: &dyn ReadFormat,
+    sink: Sink<'_>,
+    limit: usize,
+) -> usize {
     let mut taken = 0;
     while taken < limit
         && let Some(parcel) = parcels.front_mut()

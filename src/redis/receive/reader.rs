@@ -18,8 +18,8 @@ use crate::drops::{self, DropReason};
 use crate::layer::{Event, Sink};
 use crate::name::ChannelName;
 use crate::redis::closing::Closing;
-use crate::redis::fault::Fault;
 use crate::redis::driven::DrivenTask;
+use crate::redis::fault::Fault;
 use crate::redis::topology::Places;
 
 /// What readers are called where panics are counted.

@@ -8,13 +8,13 @@ use bytes::Bytes;
 
 use super::address::{Addressee, addressee};
 use super::format::{Raw, Sorter};
-use crate::redis::native::reading::Inner;
 use super::parcel::Parcel;
 use super::reader::TASK;
 use crate::drops::{self, DropReason};
 use crate::name::{ChannelName, GroupName};
 use crate::redis::frame::Entry;
 use crate::redis::membership::Recipients;
+use crate::redis::native::reading::Inner;
 use crate::redis::shard::Shard;
 use crate::supervise::contained;
 

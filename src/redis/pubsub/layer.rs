@@ -242,6 +242,10 @@ impl ChannelLayer for PubSubLayer {
     }
 
     async fn group_add(&self, group: &str, channel: &str) -> Result<()> {
+        self.group_add_for(group, channel, self.group_expiry()).await
+    }
+
+    async fn group_add_for(&self, group: &str, channel: &str, lasts: Duration) -> Result<()> {
         self.check_open()?;
         let (name, member) = (GroupName::parse(group)?, ChannelName::parse_target(channel)?);
         if member.kind() != ChannelKind::Normal && !self.inbox.interest.is_open(&member) {
@@ -250,7 +254,7 @@ impl ChannelLayer for PubSubLayer {
         }
         // What was sent to the group before is for those who were members then.
         self.inbox.interest.catch_up_group(&name).await;
-        self.inbox.memory.group_add(group, channel).await?;
+        self.inbox.memory.group_add_for(group, channel, lasts).await?;
         let wished = self.inbox.interest.join(&name);
         // It is a member here, whatever the server says.
         self.inbox.interest.granted(&wished).await.map_err(Error::of_a_part)

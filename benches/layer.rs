@@ -97,11 +97,11 @@ async fn ends(bench: &mut Bench, report: &mut Report) {
 }
 
 async fn group_sends(bench: &mut Bench, report: &mut Report) {
-    groups::fill(&bench.layer, MEMBERS).await;
+    groups::fill(&*bench.layer, MEMBERS).await;
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        ours.push(Latencies::of(groups::group_send(&bench.layer, CALLS).await));
-        theirs.push(Latencies::of(groups::send_many(&bench.layer, CALLS).await));
+        ours.push(Latencies::of(groups::group_send(&*bench.layer, CALLS).await));
+        theirs.push(Latencies::of(groups::send_many(&*bench.layer, CALLS).await));
     }
     bench.clear().await;
     let load = format!("group_send: {MEMBERS} members, {} processes", groups::PROCESSES);
@@ -111,7 +111,7 @@ async fn group_sends(bench: &mut Bench, report: &mut Report) {
 async fn latencies(bench: &mut Bench, report: &mut Report) {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        ours.push(Latencies::of(latency::send_to_receive(&bench.layer, PINGS).await));
+        ours.push(Latencies::of(latency::send_to_receive(&*bench.layer, PINGS).await));
         theirs.push(Latencies::of(latency::ping(&mut bench.connection, PINGS).await));
     }
     compare_times(report, "send to receive, idle", "PING", &ours, &theirs);

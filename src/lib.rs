@@ -116,7 +116,6 @@ pub mod name;
 pub mod redis;
 #[cfg(feature = "server")]
 pub mod server;
-mod steady;
 mod supervise;
 pub mod trace;
 pub mod worker;

@@ -9,12 +9,12 @@ use regex::Regex;
 
 /// The modules of the crate in rows; a module imports only from rows before its own.
 const ROWS: &[&[&str]] = &[
-    &["name", "drops", "health", "supervise"],
+    &["name", "drops", "health", "supervise", "backoff"],
     &["message"],
     &["error", "trace"],
     &["layer", "capacity", "crypto"],
-    &["codec", "backoff"],
-    &["config", "steady"],
+    &["codec"],
+    &["config"],
     &["memory"],
     &["hybrid", "redis"],
     &["fallback", "django"],

@@ -1,4 +1,4 @@
-//! What becomes of calls that meet an outage.
+//! How `FallbackLayer` handles calls that fail because of an outage.
 
 use std::time::Duration;
 
@@ -11,36 +11,38 @@ use crate::error::{Error, Result};
 use crate::layer::{ChannelLayer, Delivery};
 use crate::message::Message;
 
-/// How long a remote layer that fails again at once is left alone.
+/// Pause after the remote layer has failed twice in a row.
 const PAUSE: Duration = Duration::from_millis(250);
 
-impl<L: ChannelLayer> FallbackLayer<L> {
+impl<L: ChannelLayer + ?Sized> FallbackLayer<L> {
     pub(crate) async fn send_local(&self, channel: &str, message: Message) -> Result<()> {
         self.local.send(channel, message).await?;
-        self.guard.modes.count_local(0, 1);
+        self.state.modes.count_local(0, 1);
         Ok(())
     }
 
     pub(crate) async fn group_send_local(&self, group: &str, message: Message) -> Result<()> {
         self.local.group_send(group, message).await?;
-        self.guard.modes.count_local(0, 1);
+        self.state.modes.count_local(0, 1);
         Ok(())
     }
 
-    /// What a send comes to that the remote layer gave this result for.
-    pub(crate) async fn settle_send(&self, result: Result<()>, channel: &str, message: &Message) -> Result<()> {
+    /// Returns the result of a send. Sends to the local layer if `result` is an outage and the remote layer has
+    /// certainly not taken the message.
+    pub(crate) async fn finish_send(&self, result: Result<()>, channel: &str, message: &Message) -> Result<()> {
         match result {
-            Err(error) if self.guard.judge(&error) && !error.may_have_run() => {
+            Err(error) if self.state.check_error(&error) && !error.may_have_run() => {
                 self.send_local(channel, message.clone()).await
             }
-            result => self.forgive(result),
+            result => self.ignore_outage(result),
         }
     }
 
-    /// An outage is no failure of the call. What it was may have taken place.
-    pub(crate) fn forgive(&self, result: Result<()>) -> Result<()> {
+    /// Turns an outage into `Ok(())`, because it is no failure of this layer. The remote call may have taken effect, so
+    /// the message is counted as unconfirmed.
+    pub(crate) fn ignore_outage(&self, result: Result<()>) -> Result<()> {
         match result {
-            Err(error) if self.guard.judge(&error) => {
+            Err(error) if self.state.check_error(&error) => {
                 drops::count(DropReason::Unconfirmed, 1);
                 Ok(())
             }
@@ -48,32 +50,33 @@ impl<L: ChannelLayer> FallbackLayer<L> {
         }
     }
 
-    /// Changes a membership in both layers, or in neither if the remote one refuses.
+    /// Changes a membership in both layers, or in neither if the remote one refuses the change.
     pub(crate) async fn change(&self, key: Key, change: Change) -> Result<()> {
-        if self.guard.look(&*self.remote) {
-            let mut journal = self.guard.journal.lock();
-            // Between the return and a change that goes to the remote layer itself none is missed.
-            if self.guard.is_local() {
-                return self.guard.note(&mut journal, key, change, false);
+        if self.state.check_outage(&*self.remote) {
+            let mut journal = self.state.journal.lock();
+            // Checked again under the lock: a change must either be recorded before the return or go to the remote
+            // layer.
+            if self.state.is_local() {
+                return self.state.record(&mut journal, key, change, false);
             }
         }
-        let told = match change.make(&*self.remote, &key).await {
-            // To make or to end a membership twice is no harm.
-            Err(error) if self.guard.judge(&error) => false,
+        let synced = match change.apply(&*self.remote, &key).await {
+            // An outage may have applied the change. Replaying it is harmless.
+            Err(error) if self.state.check_error(&error) => false,
             result => result.map(|()| true)?,
         };
-        let noted = self.guard.note(&mut self.guard.journal.lock(), key, change, told);
-        // It fails only if the layer closes meanwhile.
-        noted.map_err(Error::of_a_part)
+        let recorded = self.state.record(&mut self.state.journal.lock(), key, change, synced);
+        // Recording fails only if the layer is closed meanwhile.
+        recorded.map_err(Error::of_a_part)
     }
 
-    /// Receives from the remote layer, however long its outages last.
+    /// Receives from the remote layer and retries through outages.
     pub(crate) async fn receive_remote(&self, channels: &[&str]) -> Result<Delivery> {
         loop {
             for _ in 0..2 {
                 match self.remote.receive(channels).await {
-                    // The next call waits until the server is back.
-                    Err(error) if self.guard.judge(&error) => {}
+                    // The next call of `receive` waits until the server is back.
+                    Err(error) if self.state.check_error(&error) => {}
                     result => return result,
                 }
             }
@@ -81,15 +84,15 @@ impl<L: ChannelLayer> FallbackLayer<L> {
         }
     }
 
-    /// Takes a message that stayed here in an earlier outage than this one: it is older than all that waits elsewhere.
+    /// Takes a message that stayed here in an earlier outage. It is older than all messages that wait elsewhere.
     pub(crate) fn try_receive_older(&self, channels: &[&str]) -> Result<Option<Delivery>> {
-        let epoch = self.guard.epoch();
+        let epoch = self.state.epoch();
         if epoch % 2 == 1 { self.local.try_receive_older(channels, epoch) } else { Ok(None) }
     }
 
     pub(crate) async fn try_receive_remote(&self, channels: &[&str]) -> Result<Option<Delivery>> {
         match self.remote.try_receive(channels).await {
-            Err(error) if self.guard.judge(&error) => Ok(None),
+            Err(error) if self.state.check_error(&error) => Ok(None),
             result => result,
         }
     }

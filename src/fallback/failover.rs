@@ -1,4 +1,4 @@
-//! Which of the two layers carries messages, and the way back.
+//! `FailoverState`: which of the two layers is in use, and the return to the remote layer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,39 +11,39 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Result};
-use crate::fallback::journal::{Change, Due, Key, MembershipJournal};
+use crate::fallback::journal::{Change, Key, MembershipJournal, PendingChange};
 use crate::layer::{ChannelLayer, Event, Hysteresis, Mode, Modes};
 use crate::memory::MemoryLayer;
 
-/// How often the servers are looked at. Most outages are known before, from an event or a call that failed.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How often changes that do not matter any more are forgotten.
+/// Interval of checking the servers. Most outages are noticed earlier, from an event or a failed call.
+const CHECK_EVERY: Duration = Duration::from_millis(100);
+/// Interval of removing changes that no longer matter from the journal.
 const PRUNE_EVERY: Duration = Duration::from_mins(1);
-/// How many memberships are told of at once.
-const TOLD_AT_ONCE: usize = 64;
-/// How long telling the remote layer of memberships pauses when it fails.
+/// Number of membership changes that are replayed concurrently.
+const REPLAYS_AT_ONCE: usize = 64;
+/// Pause after a failed replay.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// What the layer, its receivers and the task that leads back share.
-pub(crate) struct Guard {
+/// State shared by the layer, its receivers and the failover task.
+pub(crate) struct FailoverState {
     pub(crate) modes: Arc<Modes>,
-    /// The layer of this process. It has the memberships that this process has made, each until its end.
+    /// The local layer. It holds the memberships that this process has made, each until its end.
     pub(crate) local: Arc<MemoryLayer>,
-    /// Held to change a membership here and to note that, or to find that no change is left and to return. So every
-    /// change is either told before the return or goes to the remote layer itself.
+    /// Locked while a membership is changed here and recorded, and while the layer returns because no change is
+    /// pending. Every change is therefore either replayed before the return or sent to the remote layer directly.
     pub(crate) journal: Mutex<MembershipJournal>,
-    /// Counts how often the remote layer may have lost memberships.
+    /// Number of times that the remote layer may have lost memberships.
     pub(crate) losses: AtomicU64,
     return_after: Duration,
-    /// Counts the outages, odd while there is one. Changed under `turn`.
+    /// Number of changes of mode; odd during an outage. Changed while `transition` is locked.
     epoch: Arc<AtomicU64>,
-    /// Held to change epoch and mode together, so that they always say the same.
-    turn: Mutex<Hysteresis>,
-    pub(crate) left: Notify,
+    /// Locked to change epoch and mode together.
+    transition: Mutex<Hysteresis>,
+    pub(crate) wake: Notify,
 }
 
-impl Guard {
-    /// Of a remote layer that is there. `local` knows messages by `epoch`.
+impl FailoverState {
+    /// Starts with a reachable remote layer. `local` marks messages with `epoch`.
     pub(crate) fn new(
         local: Arc<MemoryLayer>,
         epoch: Arc<AtomicU64>,
@@ -59,12 +59,12 @@ impl Guard {
             losses: AtomicU64::new(0),
             return_after,
             epoch,
-            turn: Mutex::new(hysteresis),
-            left: Notify::new(),
+            transition: Mutex::new(hysteresis),
+            wake: Notify::new(),
         }
     }
 
-    /// Counts the outages: odd while messages stay in this process.
+    /// Returns the number of changes of mode: odd while messages stay in this process.
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::SeqCst)
     }
@@ -74,115 +74,115 @@ impl Guard {
         self.epoch() % 2 == 1
     }
 
-    /// Keeps messages in this process from now on, if they do not stay here already.
-    pub(crate) fn leave(&self, reason: &str) {
+    /// Falls back to the local layer, unless it is in use already.
+    pub(crate) fn fall_back(&self, reason: &str) {
         {
-            let mut hysteresis = self.turn.lock();
+            let mut hysteresis = self.transition.lock();
             let change = |epoch: u64| epoch.is_multiple_of(2).then_some(epoch + 1);
             if self.epoch.fetch_update(Ordering::SeqCst, Ordering::SeqCst, change).is_ok() {
                 hysteresis.departed();
                 self.modes.leave(0, Mode::LocalOnly, reason);
             }
         }
-        self.left.notify_one();
+        self.wake.notify_one();
     }
 
-    /// Leaves if a server of `remote` is known to be away; gives whether messages stay in this process.
-    pub(crate) fn look(&self, remote: &impl ChannelLayer) -> bool {
+    /// Falls back if `remote` knows that a server is unreachable. Returns whether messages stay in this process.
+    pub(crate) fn check_outage(&self, remote: &(impl ChannelLayer + ?Sized)) -> bool {
         if let Some(shard) = remote.outage() {
-            self.leave(&format!("server {shard} cannot be reached"));
+            self.fall_back(&format!("server {shard} cannot be reached"));
         }
         self.is_local()
     }
 
-    /// Leaves if `error` says that a server is away; gives whether it does.
-    pub(crate) fn judge(&self, error: &Error) -> bool {
+    /// Falls back if `error` reports an unreachable server. Returns whether it does.
+    pub(crate) fn check_error(&self, error: &Error) -> bool {
         if !error.is_outage() {
             return false;
         }
-        self.leave(&error.to_string());
+        self.fall_back(&error.to_string());
         true
     }
 
-    /// Changes a membership of this process, and notes whether the remote layer has been `told`.
-    pub(crate) fn note(&self, journal: &mut MembershipJournal, key: Key, change: Change, told: bool) -> Result<()> {
+    /// Changes a membership of this process. `synced` says whether the remote layer has received the change.
+    pub(crate) fn record(&self, journal: &mut MembershipJournal, key: Key, change: Change, synced: bool) -> Result<()> {
         let until = Instant::now() + self.local.group_expiry();
         match change {
             Change::Added => self.local.join(&key.0, key.1.clone(), until)?,
             Change::Discarded => self.local.part(&key.0, &key.1)?,
         }
-        journal.note(key, change, until, told);
+        journal.record(key, change, until, synced);
         Ok(())
     }
 
-    /// Passes the events of `remote` on, and leads back to it after each outage, until `closing`.
+    /// Runs the failover task until `closing`: forwards the events of `remote`, and returns to it after each outage.
     pub(crate) async fn watch(
         self: Arc<Self>,
-        remote: Arc<impl ChannelLayer>,
+        remote: Arc<impl ChannelLayer + ?Sized>,
         events: broadcast::Sender<Event>,
         closing: CancellationToken,
     ) {
-        let heard = self.listen(&*remote, &events);
+        let forwarding = self.forward_events(&*remote, &events);
         let work = async {
-            tokio::join!(heard, self.lead_back(&*remote), self.follow_discards(&*remote), self.prune());
+            tokio::join!(forwarding, self.recover(&*remote), self.sync_discards(&*remote), self.prune());
         };
         closing.run_until_cancelled(work).await;
     }
 
-    async fn listen(&self, remote: &impl ChannelLayer, events: &broadcast::Sender<Event>) {
-        let mut heard = remote.events();
+    async fn forward_events(&self, remote: &(impl ChannelLayer + ?Sized), sender: &broadcast::Sender<Event>) {
+        let mut events = remote.events();
         loop {
-            match heard.recv().await {
+            match events.recv().await {
                 Ok(event) => {
                     match &event {
-                        Event::DataLost { .. } => self.tell_all_again(),
-                        Event::ShardDown { reason, .. } => self.explain(reason),
+                        Event::DataLost { .. } => self.replay_all(),
+                        Event::ShardDown { reason, .. } => self.update_reason(reason),
                         _ => {}
                     }
-                    // Nobody may listen.
-                    let _ = events.send(event);
-                    self.look(remote);
+                    // Fails only if there is no receiver.
+                    let _ = sender.send(event);
+                    self.check_outage(remote);
                 }
-                // What was missed shows in the next look; that data was lost may have been among it.
-                Err(broadcast::error::RecvError::Lagged(_)) => self.tell_all_again(),
+                // The next check finds a missed outage. A missed event may have been a loss of data.
+                Err(broadcast::error::RecvError::Lagged(_)) => self.replay_all(),
                 Err(broadcast::error::RecvError::Closed) => return std::future::pending().await,
             }
         }
     }
 
-    async fn lead_back(&self, remote: &impl ChannelLayer) {
-        let mut look = interval(LOOK_EVERY);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    async fn recover(&self, remote: &(impl ChannelLayer + ?Sized)) {
+        let mut ticks = interval(CHECK_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = look.tick() => {}
-                () = self.left.notified() => {}
+                _ = ticks.tick() => {}
+                () = self.wake.notified() => {}
             }
-            self.look(remote);
+            self.check_outage(remote);
             let epoch = self.epoch();
             if self.is_local() {
-                self.prove(remote).await;
+                self.wait_until_stable(remote).await;
             }
-            if self.tell(remote, epoch).await.is_err() {
+            if self.replay(remote, epoch).await.is_err() {
                 sleep(PAUSE).await;
             }
         }
     }
 
-    /// Waits until all servers have been there for as long as is required of them, and a message has come through or was refused:
-    /// one that is paused for writes answers everything else.
-    async fn prove(&self, remote: &impl ChannelLayer) {
-        let mut look = interval(LOOK_EVERY.min(self.return_after / 4).max(Duration::from_millis(10)));
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut since, mut heard) = (None, remote.events());
+    /// Waits until all servers have been reachable for the required time and have taken or refused a probe message. A
+    /// server that is paused for writes answers all commands but writes.
+    async fn wait_until_stable(&self, remote: &(impl ChannelLayer + ?Sized)) {
+        let mut ticks = interval(CHECK_EVERY.min(self.return_after / 4).max(Duration::from_millis(10)));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut since, mut events) = (None, remote.events());
         loop {
-            look.tick().await;
+            ticks.tick().await;
             let now = Instant::now();
-            let away = was_lost(&mut heard) || remote.outage().is_some();
-            since = if away { None } else { since.or(Some(now)) };
-            if let Some(began) = since.filter(|since| now >= *since + self.turn.lock().required(*since)) {
-                let answered = Self::answers_probes(remote, began).await;
-                if was_lost(&mut heard) {
+            let lost = was_lost(&mut events) || remote.outage().is_some();
+            since = if lost { None } else { since.or(Some(now)) };
+            if let Some(began) = since.filter(|since| now >= *since + self.transition.lock().required(*since)) {
+                let answered = Self::probes_succeed(remote, began).await;
+                if was_lost(&mut events) {
                     since = None;
                 } else if answered {
                     return;
@@ -191,57 +191,57 @@ impl Guard {
         }
     }
 
-    /// Whether a message was sent through each server after `since`, when it was there again. If one found its server away
-    /// that shows in the events, since the server may be connected to again already.
-    async fn answers_probes(remote: &impl ChannelLayer, since: Instant) -> bool {
-        let there_for = since.elapsed();
+    /// Whether each server took a probe message after `since`, when it was reachable again. If a probe found its server
+    /// unreachable, the events show it, because the server may be connected again already.
+    async fn probes_succeed(remote: &(impl ChannelLayer + ?Sized), since: Instant) -> bool {
+        let since = since.elapsed();
         let health = remote.health().await;
-        health.shards.iter().all(|shard| shard.probe.as_ref().is_none_or(|probe| probe.age <= there_for))
+        health.shards.iter().all(|shard| shard.probe.as_ref().is_none_or(|probe| probe.age <= since))
     }
 
-    /// Tells the remote layer of all changes of memberships that it does not know of, and returns to it when there are
-    /// none left and the outage is that of `epoch`, after which the servers have proven themselves.
-    async fn tell(&self, remote: &impl ChannelLayer, epoch: u64) -> Result<()> {
+    /// Replays all pending membership changes to the remote layer. When none is left, returns to the remote layer if
+    /// `epoch` is the present outage, because the servers have been probed during it.
+    async fn replay(&self, remote: &(impl ChannelLayer + ?Sized), epoch: u64) -> Result<()> {
         loop {
-            let due = {
+            let changes = {
                 let mut journal = self.journal.lock();
-                let due = journal.due();
-                if due.is_empty() {
-                    self.arrive(epoch);
+                let changes = journal.pending_changes();
+                if changes.is_empty() {
+                    self.return_to_remote(epoch);
                     return Ok(());
                 }
-                due
+                changes
             };
-            // Each membership is there once, so that no two of these are about the same.
-            for some in due.chunks(TOLD_AT_ONCE) {
-                let telling: Vec<_> = some.iter().map(|due| self.tell_one(remote, due)).collect();
-                try_join_all(telling).await?;
+            // Each membership has one pending change, so the concurrent replays do not conflict.
+            for batch in changes.chunks(REPLAYS_AT_ONCE) {
+                let replays: Vec<_> = batch.iter().map(|change| self.replay_one(remote, change)).collect();
+                try_join_all(replays).await?;
             }
         }
     }
 
-    async fn tell_one(&self, remote: &impl ChannelLayer, due: &Due) -> Result<()> {
-        let done = due.tell(remote).await;
-        if let Err(error) = &done {
-            self.judge(error);
+    async fn replay_one(&self, remote: &(impl ChannelLayer + ?Sized), change: &PendingChange) -> Result<()> {
+        let result = change.replay(remote).await;
+        if let Err(error) = &result {
+            self.check_error(error);
         } else {
             let mut journal = self.journal.lock();
-            journal.settle(due, self.present(&due.key));
+            journal.confirm(change, self.current(&change.key));
         }
-        done
+        result
     }
 
-    /// Gives the reason of an outage that goes on.
-    fn explain(&self, reason: &str) {
-        let _turn = self.turn.lock();
+    /// Updates the reason of the present outage.
+    fn update_reason(&self, reason: &str) {
+        let _transition = self.transition.lock();
         if self.is_local() {
             self.modes.leave(0, Mode::LocalOnly, reason);
         }
     }
 
-    /// Ends the outage of `epoch`, if that is one and not over.
-    fn arrive(&self, epoch: u64) {
-        let mut hysteresis = self.turn.lock();
+    /// Ends the outage `epoch`. Does nothing if `epoch` is no outage, or if it has ended.
+    fn return_to_remote(&self, epoch: u64) {
+        let mut hysteresis = self.transition.lock();
         if epoch % 2 == 1 && self.epoch.compare_exchange(epoch, epoch + 1, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
             hysteresis.arrived();
             self.modes.arrive(0);
@@ -256,12 +256,12 @@ impl Guard {
     }
 }
 
-/// Whether a server was lost by what was `heard` since the last call.
-fn was_lost(heard: &mut broadcast::Receiver<Event>) -> bool {
+/// Whether `events` report a lost server since the last call.
+fn was_lost(events: &mut broadcast::Receiver<Event>) -> bool {
     use broadcast::error::TryRecvError;
     let mut lost = false;
     loop {
-        match heard.try_recv() {
+        match events.try_recv() {
             Ok(event) => lost |= matches!(event, Event::ShardDown { .. }),
             Err(TryRecvError::Lagged(_)) => lost = true,
             Err(TryRecvError::Empty | TryRecvError::Closed) => return lost,
@@ -274,21 +274,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_outage_in_which_servers_have_proven_themselves_is_over() {
+    fn only_the_outage_that_was_probed_ends() {
         let (events, _) = broadcast::channel(1);
         let modes = Modes::new(1, events);
-        let guard = Guard::new(Arc::default(), Arc::default(), Duration::ZERO, modes.clone());
-        let state = || (guard.is_local(), *modes.watch().borrow());
-        guard.arrive(0);
-        assert_eq!(state(), (false, Mode::Remote));
-        // It began while memberships were told, before anything was proven.
-        guard.leave("gone");
-        guard.arrive(0);
-        assert_eq!(state(), (true, Mode::LocalOnly));
-        guard.arrive(1);
-        assert_eq!(state(), (false, Mode::Remote));
-        guard.leave("gone again");
-        guard.arrive(1);
-        assert_eq!(state(), (true, Mode::LocalOnly));
+        let state = FailoverState::new(Arc::default(), Arc::default(), Duration::ZERO, modes.clone());
+        let seen = || (state.is_local(), *modes.watch().borrow());
+        state.return_to_remote(0);
+        assert_eq!(seen(), (false, Mode::Remote));
+        // The outage began during the replay, before any probe.
+        state.fall_back("gone");
+        state.return_to_remote(0);
+        assert_eq!(seen(), (true, Mode::LocalOnly));
+        state.return_to_remote(1);
+        assert_eq!(seen(), (false, Mode::Remote));
+        state.fall_back("gone again");
+        state.return_to_remote(1);
+        assert_eq!(seen(), (true, Mode::LocalOnly));
     }
 }

@@ -1,4 +1,4 @@
-//! Changes of memberships that the remote layer has not been told of.
+//! `MembershipJournal`: membership changes that the remote layer has not received.
 
 use std::collections::HashMap;
 
@@ -8,38 +8,38 @@ use crate::error::Result;
 use crate::layer::ChannelLayer;
 use crate::name::{ChannelName, GroupName};
 
-/// A membership, by the names of its group and its channel.
+/// A membership: its group and its channel.
 pub(crate) type Key = (GroupName, ChannelName);
 
-/// What a call makes of a membership.
+/// A change of a membership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
     Added,
     Discarded,
 }
 
-/// The last change of each membership that the remote layer has to be told of.
+/// The last change of each membership that the remote layer has not received.
 ///
-/// It holds nothing of a membership that the remote layer knows: the layer of this process has those, for the case that
-/// the remote one loses its data.
+/// The journal holds no membership that the remote layer knows. The local layer holds those, in case the remote layer
+/// loses its data.
 #[derive(Debug, Default)]
 pub(crate) struct MembershipJournal {
-    untold: HashMap<Key, Line>,
+    pending: HashMap<Key, Entry>,
     last: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Line {
+struct Entry {
     change: Change,
-    /// The end of the membership, or of all that can have been there when it was discarded.
+    /// End of the membership. After a discard, the latest end that the discarded membership can have had.
     until: Instant,
-    /// Tells changes of one membership apart.
+    /// Tells changes of the same membership apart.
     number: u64,
 }
 
-/// A change that the remote layer has to be told of.
+/// A change to replay to the remote layer.
 #[derive(Clone, Debug)]
-pub(crate) struct Due {
+pub(crate) struct PendingChange {
     pub(crate) key: Key,
     change: Change,
     until: Instant,
@@ -47,8 +47,8 @@ pub(crate) struct Due {
 }
 
 impl Change {
-    /// Makes this change of the membership `key` in `layer`.
-    pub(crate) async fn make(self, layer: &impl ChannelLayer, (group, channel): &Key) -> Result<()> {
+    /// Applies this change to the membership `key` in `layer`.
+    pub(crate) async fn apply(self, layer: &(impl ChannelLayer + ?Sized), (group, channel): &Key) -> Result<()> {
         match self {
             Self::Added => layer.group_add(group.as_str(), channel.as_str()).await,
             Self::Discarded => layer.group_discard(group.as_str(), channel.as_str()).await,
@@ -56,9 +56,9 @@ impl Change {
     }
 }
 
-impl Due {
-    /// Tells `layer` of the change. A membership keeps its end.
-    pub(crate) async fn tell(&self, layer: &impl ChannelLayer) -> Result<()> {
+impl PendingChange {
+    /// Replays the change to `layer`. A membership keeps its end.
+    pub(crate) async fn replay(&self, layer: &(impl ChannelLayer + ?Sized)) -> Result<()> {
         let (group, channel) = (self.key.0.as_str(), self.key.1.as_str());
         let left = self.until.saturating_duration_since(Instant::now());
         match self.change {
@@ -70,61 +70,62 @@ impl Due {
 }
 
 impl MembershipJournal {
-    /// Notes the last change of a membership, which matters `until` then, and whether the remote layer has been `told`.
-    pub(crate) fn note(&mut self, key: Key, change: Change, until: Instant, told: bool) {
-        if told {
-            self.untold.remove(&key);
+    /// Records the last change of a membership. The change matters until `until`. `synced` says whether the remote
+    /// layer has received it.
+    pub(crate) fn record(&mut self, key: Key, change: Change, until: Instant, synced: bool) {
+        if synced {
+            self.pending.remove(&key);
             return;
         }
         self.last += 1;
-        self.untold.insert(key, Line { change, until, number: self.last });
+        self.pending.insert(key, Entry { change, until, number: self.last });
     }
 
-    /// Notes memberships that the remote layer may have lost. Changes that it has not been told of are newer.
-    pub(crate) fn note_lost(&mut self, memberships: impl IntoIterator<Item = (Key, Instant)>) {
+    /// Records memberships that the remote layer may have lost. Changes that are already pending are newer and stay.
+    pub(crate) fn record_lost(&mut self, memberships: impl IntoIterator<Item = (Key, Instant)>) {
         for (key, until) in memberships {
             self.last += 1;
-            self.untold.entry(key).or_insert(Line { change: Change::Added, until, number: self.last });
+            self.pending.entry(key).or_insert(Entry { change: Change::Added, until, number: self.last });
         }
     }
 
-    /// Whether the remote layer has to be told of a change of this membership.
-    pub(crate) fn is_untold(&self, key: &Key) -> bool {
-        self.untold.contains_key(key)
+    /// Whether the remote layer has yet to receive a change of this membership.
+    pub(crate) fn is_pending(&self, key: &Key) -> bool {
+        self.pending.contains_key(key)
     }
 
-    /// What the remote layer has to be told of.
-    pub(crate) fn due(&mut self) -> Vec<Due> {
+    /// Returns the changes to replay.
+    pub(crate) fn pending_changes(&mut self) -> Vec<PendingChange> {
         self.prune();
-        let due = |(key, line): (&Key, &Line)| {
-            let Line { change, until, number } = *line;
-            Due { key: key.clone(), change, until, number }
+        let change = |(key, entry): (&Key, &Entry)| {
+            let Entry { change, until, number } = *entry;
+            PendingChange { key: key.clone(), change, until, number }
         };
-        self.untold.iter().map(due).collect()
+        self.pending.iter().map(change).collect()
     }
 
-    /// Notes that the remote layer has been told of `due`. If a call has told it of a later change meanwhile, that may have
-    /// arrived first, and what is true `now` of the membership has to be told once more.
-    pub(crate) fn settle(&mut self, due: &Due, now: (Change, Instant)) {
-        match self.untold.get(&due.key) {
-            Some(line) if line.number == due.number => drop(self.untold.remove(&due.key)),
+    /// Records that the remote layer has received `change`. If a call sent a later change to the remote layer
+    /// meanwhile, the two may have arrived in either order, so the `current` state becomes pending once more.
+    pub(crate) fn confirm(&mut self, change: &PendingChange, current: (Change, Instant)) {
+        match self.pending.get(&change.key) {
+            Some(entry) if entry.number == change.number => drop(self.pending.remove(&change.key)),
             Some(_) => {}
-            None => self.note(due.key.clone(), now.0, now.1, false),
+            None => self.record(change.key.clone(), current.0, current.1, false),
         }
     }
 
-    /// Forgets everything.
+    /// Removes all changes.
     pub(crate) fn clear(&mut self) {
-        self.untold = HashMap::new();
+        self.pending = HashMap::new();
     }
 
-    /// Forgets changes that do not matter any more.
+    /// Removes changes that no longer matter.
     pub(crate) fn prune(&mut self) {
         let now = Instant::now();
-        self.untold.retain(|_, line| now < line.until);
-        if self.untold.is_empty() {
-            // After an outage with many changes it would keep their room.
-            self.untold.shrink_to_fit();
+        self.pending.retain(|_, entry| now < entry.until);
+        if self.pending.is_empty() {
+            // Frees the memory of an outage with many changes.
+            self.pending.shrink_to_fit();
         }
     }
 }
@@ -145,60 +146,61 @@ mod tests {
         Instant::now() + EXPIRY
     }
 
-    fn due(journal: &mut MembershipJournal) -> Vec<(String, Change, Instant)> {
-        let due = journal.due().into_iter().map(|due| (due.key.1.to_string(), due.change, due.until));
-        let mut due: Vec<_> = due.collect();
-        due.sort_by(|(a, ..), (b, ..)| a.cmp(b));
-        due
+    fn pending(journal: &mut MembershipJournal) -> Vec<(String, Change, Instant)> {
+        let changes = journal.pending_changes().into_iter();
+        let mut changes: Vec<_> =
+            changes.map(|change| (change.key.1.to_string(), change.change, change.until)).collect();
+        changes.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+        changes
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_last_change_of_each_membership_is_due() {
+    async fn the_last_change_of_each_membership_is_pending() {
         let mut journal = MembershipJournal::default();
-        journal.note(key("told"), Change::Added, end(), true);
-        journal.note(key("came"), Change::Added, end(), false);
-        journal.note(key("went"), Change::Added, end(), false);
-        journal.note(key("went"), Change::Discarded, end(), false);
-        journal.note(key("both"), Change::Added, end(), false);
-        journal.note(key("both"), Change::Discarded, end(), true);
-        let expected = [("came".to_owned(), Change::Added, end()), ("went".to_owned(), Change::Discarded, end())];
-        assert_eq!(due(&mut journal), expected);
+        journal.record(key("synced"), Change::Added, end(), true);
+        journal.record(key("added"), Change::Added, end(), false);
+        journal.record(key("discarded"), Change::Added, end(), false);
+        journal.record(key("discarded"), Change::Discarded, end(), false);
+        journal.record(key("both"), Change::Added, end(), false);
+        journal.record(key("both"), Change::Discarded, end(), true);
+        let expected = [("added".to_owned(), Change::Added, end()), ("discarded".to_owned(), Change::Discarded, end())];
+        assert_eq!(pending(&mut journal), expected);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_change_that_comes_while_another_is_told_stays_due() {
+    async fn a_change_during_a_replay_stays_pending() {
         let mut journal = MembershipJournal::default();
         let now = (Change::Discarded, end());
-        journal.note(key("a"), Change::Added, end(), false);
-        let telling = journal.due();
-        journal.note(key("a"), Change::Discarded, end(), false);
-        journal.settle(&telling[0], now);
-        assert_eq!(due(&mut journal), [("a".to_owned(), Change::Discarded, end())]);
-        let telling = journal.due();
-        journal.settle(&telling[0], now);
-        assert_eq!(due(&mut journal), []);
+        journal.record(key("a"), Change::Added, end(), false);
+        let replaying = journal.pending_changes();
+        journal.record(key("a"), Change::Discarded, end(), false);
+        journal.confirm(&replaying[0], now);
+        assert_eq!(pending(&mut journal), [("a".to_owned(), Change::Discarded, end())]);
+        let replaying = journal.pending_changes();
+        journal.confirm(&replaying[0], now);
+        assert_eq!(pending(&mut journal), []);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_change_that_a_call_tells_while_another_is_told_is_told_again() {
+    async fn a_change_sent_during_a_replay_is_replayed() {
         let mut journal = MembershipJournal::default();
-        journal.note(key("a"), Change::Added, end(), false);
-        let telling = journal.due();
-        journal.note(key("a"), Change::Discarded, end(), true);
-        journal.settle(&telling[0], (Change::Discarded, end()));
-        assert_eq!(due(&mut journal), [("a".to_owned(), Change::Discarded, end())]);
+        journal.record(key("a"), Change::Added, end(), false);
+        let replaying = journal.pending_changes();
+        journal.record(key("a"), Change::Discarded, end(), true);
+        journal.confirm(&replaying[0], (Change::Discarded, end()));
+        assert_eq!(pending(&mut journal), [("a".to_owned(), Change::Discarded, end())]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_was_lost_is_due_unless_it_has_changed_or_ended() {
+    async fn a_lost_membership_is_pending_unless_it_changed_or_ended() {
         let mut journal = MembershipJournal::default();
         let (soon, late) = (Instant::now() + EXPIRY / 2, end());
-        journal.note(key("went"), Change::Discarded, late, false);
-        journal.note_lost([(key("went"), late), (key("stays"), late), (key("ends"), soon)]);
+        journal.record(key("discarded"), Change::Discarded, late, false);
+        journal.record_lost([(key("discarded"), late), (key("stays"), late), (key("ends"), soon)]);
         tokio::time::advance(EXPIRY / 2).await;
-        let expected = [("stays".to_owned(), Change::Added, late), ("went".to_owned(), Change::Discarded, late)];
-        assert_eq!(due(&mut journal), expected);
+        let expected = [("discarded".to_owned(), Change::Discarded, late), ("stays".to_owned(), Change::Added, late)];
+        assert_eq!(pending(&mut journal), expected);
         tokio::time::advance(EXPIRY / 2).await;
-        assert_eq!(due(&mut journal), []);
+        assert_eq!(pending(&mut journal), []);
     }
 }

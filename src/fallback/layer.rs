@@ -1,4 +1,4 @@
-//! `FallbackLayer` and its part of the contract.
+//! `FallbackLayer`: a remote layer with a local layer for its outages.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::journal::Change;
 use super::source::FallbackSource;
 use crate::config::Config;
 use crate::error::Result;
-use crate::fallback::failover::Guard;
+use crate::fallback::failover::FailoverState;
 use crate::health::{Health, RedisStats};
 use crate::layer::{ChannelLayer, Delivery, Event, Mode, Modes, Parts, Receiver, ShardStatus, Statistics};
 use crate::memory::MemoryLayer;
@@ -21,36 +21,40 @@ use crate::message::Message;
 use crate::name::{ChannelName, GroupName};
 use crate::redis::RedisLayer;
 
-/// Events that a slow listener can be behind before it misses the oldest.
+/// Number of events that a slow receiver may lag behind before it misses the oldest.
 const EVENTS: usize = 256;
 
-/// A layer that uses another one while its servers are there, and a [`MemoryLayer`] of this process while one of them is
-/// away: sends and groups then go on between the members of this process, and no call fails for the outage.
+/// Wraps a layer and falls back to a [`MemoryLayer`] of this process while one of its servers is unreachable.
 ///
-/// The layer falls back as a whole: with several servers as soon as one is away, since a group and its members may be on
-/// different ones. It returns when all have answered for [`return_after`](Config::return_after).
+/// During an outage, sends and groups keep working between the members of this process, and no call fails because of
+/// the outage. The layer falls back as a whole: one unreachable server of several is enough, because a group and its
+/// members may be on different servers. It returns when all servers have answered for
+/// [`return_after`](Config::return_after).
 ///
-/// # What holds when it changes over
+/// # Behaviour at a change of mode
 ///
-/// - **Nothing comes twice.** Each message goes to one of the layers. One that the remote layer may have taken when it
-///   failed is not sent again; nor is one to a group, some of whose members may have it. It is counted as dropped under
-///   the reason `unconfirmed`, and the call succeeds. One that it has certainly not taken stays here.
-/// - **Order.** Receivers read both layers, in the order in which one sender's messages came to them: first what stayed here
-///   in earlier outages, then what the remote layer has, then what stayed here in the present one. There is one exception:
-///   what waited on a server when it went away is there when it returns, behind what was sent meanwhile.
-/// - **What stayed here** is not sent on later. Nobody outside of this process gets it; if nobody inside reads its channel
-///   it expires, or fills the channel, which `send` says.
-/// - **Memberships** are kept in both layers. Those that this process makes or ends in an outage are made or ended
-///   remotely before messages go there again, and all that it has made are made again if a server has lost its data; they
-///   keep their ends. In an outage a group has those members that this process has added, whoever reads them, and not those
-///   that others added. What others discard is discarded here within about 10 s, later where this process has added members
-///   to thousands of groups; a member that was discarded later than that before an outage is still one.
-/// - **What is known at once.** A call does not wait for a server that is known to be away. Those that were under way when
-///   it went wait for the command timeout at the most.
+/// - **No duplicates.** Each message goes to one of the two layers. If the remote layer may have taken a message when
+///   it failed, the message is not sent again. The same holds for a group message, because some members may have it.
+///   Such a message is counted as dropped under the reason `unconfirmed`, and the call succeeds. A message that the
+///   remote layer has certainly not taken stays in this process.
+/// - **Order.** Receivers read both layers in the order in which one sender's messages reached them: first the messages
+///   that stayed here in earlier outages, then the messages of the remote layer, then the messages that stayed here in
+///   the present outage. There is one exception: messages that waited on a server when it became unreachable arrive
+///   after its return, behind the messages that were sent meanwhile.
+/// - **Messages that stayed here** are not sent on later. No other process gets them. If no reader in this process
+///   takes them they expire, or fill the channel; `send` then returns [`ChannelFull`](crate::Error::ChannelFull).
+/// - **Memberships** are kept in both layers. Changes that this process makes during an outage are replayed to the
+///   remote layer before messages go there again. If a server loses its data, all memberships of this process are added
+///   again. Replayed memberships keep their ends. During an outage a group consists of the members that this process
+///   added, whichever process reads them; members that others added are missing. Members that other processes discard
+///   are discarded here within about 10 s, or later if this process has added members to thousands of groups. A member
+///   that was discarded less than that time before an outage is still a member during it.
+/// - **No waiting.** A call does not wait for a server that is known to be unreachable. Calls in progress when the
+///   server became unreachable wait for at most the command timeout.
 ///
-/// [`flush`](ChannelLayer::flush) cannot empty a server that is away: it empties this process and returns the error. Figures are those of the layer
-/// that is used. [`mode`](ChannelLayer::mode), [`status`](Self::status), [`Event::LocalOnly`] and [`Event::Remote`] with
-/// shard 0, metrics and the log tell of every change.
+/// During an outage [`flush`](ChannelLayer::flush) empties this process and returns the error of the server. Statistics
+/// are those of the layer in use. [`mode`](ChannelLayer::mode), [`status`](Self::status), [`Event::LocalOnly`] and
+/// [`Event::Remote`] with shard 0, metrics and the log report every change.
 ///
 /// ```no_run
 /// use channel_layer::{ChannelLayer, Config, FallbackLayer, Mode, message};
@@ -65,17 +69,17 @@ const EVENTS: usize = 256;
 /// # Ok(())
 /// # }
 /// ```
-pub struct FallbackLayer<L> {
+pub struct FallbackLayer<L: ?Sized> {
     pub(crate) remote: Arc<L>,
     pub(crate) local: Arc<MemoryLayer>,
-    pub(crate) guard: Arc<Guard>,
+    pub(crate) state: Arc<FailoverState>,
     events: broadcast::Sender<Event>,
     closing: CancellationToken,
     tasks: TaskTracker,
 }
 
 impl FallbackLayer<RedisLayer> {
-    /// Falls back from a [`RedisLayer`] with this configuration, of which no server has to be there now.
+    /// Wraps a [`RedisLayer`] with this configuration. None of its servers has to be reachable.
     ///
     /// # Cancel safety
     ///
@@ -83,21 +87,22 @@ impl FallbackLayer<RedisLayer> {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`](crate::Error::InvalidConfig), and
-    /// [`Error::UnsupportedServer`](crate::Error::UnsupportedServer) if a server is there and too old; otherwise as
+    /// [`Error::InvalidConfig`](crate::Error::InvalidConfig);
+    /// [`Error::UnsupportedServer`](crate::Error::UnsupportedServer) if a reachable server is too old; otherwise as
     /// [`RedisLayer::connect_or_wait`].
     pub async fn connect(config: Config) -> Result<Self> {
-        // Falling back is the answer to a server that is away, and not waiting for it.
+        // The layer falls back instead of retrying.
         let remote = config.clone().retry_attempts(0);
         Self::new(RedisLayer::connect_or_wait(remote).await?, &config)
     }
 }
 
-impl<L: ChannelLayer> FallbackLayer<L> {
-    /// Falls back from `remote`, which it closes with itself. The layer of this process has the expiry, capacities and
-    /// message size of `config`, which should be those of `remote`.
+impl<L: ChannelLayer + ?Sized> FallbackLayer<L> {
+    /// Wraps `remote`, which is closed together with this layer. The local layer takes expiry, capacities and message
+    /// size from `config`; they should equal those of `remote`.
     ///
-    /// Starts a task, which ends with the layer.
+    /// `remote` is given by value or in an [`Arc`], which may hold a `dyn ChannelLayer`. Starts a task that ends with
+    /// the layer.
     ///
     /// # Errors
     ///
@@ -105,45 +110,46 @@ impl<L: ChannelLayer> FallbackLayer<L> {
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime.
-    pub fn new(remote: L, config: &Config) -> Result<Self> {
+    /// If called outside of a tokio runtime.
+    pub fn new(remote: impl Into<Arc<L>>, config: &Config) -> Result<Self> {
         let epoch = Arc::default();
         let local = Arc::new(MemoryLayer::with_epoch(config, Arc::clone(&epoch))?);
-        let remote = Arc::new(remote);
+        let remote = remote.into();
         let (events, _) = broadcast::channel(EVENTS);
         let modes = Modes::new(1, events.clone());
-        let guard = Arc::new(Guard::new(local.clone(), epoch, config.return_after, modes));
-        guard.look(&*remote);
+        let state = Arc::new(FailoverState::new(local.clone(), epoch, config.return_after, modes));
+        state.check_outage(&*remote);
         let (closing, tasks) = (CancellationToken::new(), TaskTracker::new());
-        tasks.spawn(guard.clone().watch(remote.clone(), events.clone(), closing.clone()));
+        tasks.spawn(state.clone().watch(remote.clone(), events.clone(), closing.clone()));
         tasks.close();
-        Ok(Self { remote, local, guard, events, closing, tasks })
+        Ok(Self { remote, local, state, events, closing, tasks })
     }
 
-    /// The layer that is used while its servers are there.
+    /// The wrapped layer.
     pub fn remote(&self) -> &L {
         &self.remote
     }
 
-    /// Whether the layer has fallen back, since when and why, and how many messages have stayed in this process.
+    /// Reports whether the layer has fallen back, since when and why, and how many messages have stayed in this
+    /// process.
     pub fn status(&self) -> ShardStatus {
-        self.guard.modes.status().remove(0)
+        self.state.modes.status().remove(0)
     }
 }
 
 #[async_trait]
-impl<L: ChannelLayer> ChannelLayer for FallbackLayer<L> {
+impl<L: ChannelLayer + ?Sized> ChannelLayer for FallbackLayer<L> {
     async fn send(&self, channel: &str, message: Message) -> Result<()> {
-        if self.guard.look(&*self.remote) {
+        if self.state.check_outage(&*self.remote) {
             return self.send_local(channel, message).await;
         }
         let result = self.remote.send(channel, message.clone()).await;
-        self.settle_send(result, channel, &message).await
+        self.finish_send(result, channel, &message).await
     }
 
     async fn send_many(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
         let mut results = Vec::with_capacity(messages.len());
-        if self.guard.look(&*self.remote) {
+        if self.state.check_outage(&*self.remote) {
             for (channel, message) in messages {
                 results.push(self.send_local(channel, message.clone()).await);
             }
@@ -151,21 +157,21 @@ impl<L: ChannelLayer> ChannelLayer for FallbackLayer<L> {
         }
         let sent = self.remote.send_many(messages).await;
         for (result, (channel, message)) in sent.into_iter().zip(messages) {
-            results.push(self.settle_send(result, channel, message).await);
+            results.push(self.finish_send(result, channel, message).await);
         }
         results
     }
 
     async fn give_back(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
-        if self.guard.look(&*self.remote) {
+        if self.state.check_outage(&*self.remote) {
             let given = self.local.give_back(messages).await;
-            self.guard.modes.count_local(0, given.iter().filter(|result| result.is_ok()).count());
+            self.state.modes.count_local(0, given.iter().filter(|result| result.is_ok()).count());
             return given;
         }
         let given = self.remote.give_back(messages).await;
         let mut results = Vec::with_capacity(given.len());
         for (result, (channel, message)) in given.into_iter().zip(messages) {
-            results.push(self.settle_send(result, channel, message).await);
+            results.push(self.finish_send(result, channel, message).await);
         }
         results
     }
@@ -175,8 +181,8 @@ impl<L: ChannelLayer> ChannelLayer for FallbackLayer<L> {
             return Ok(older);
         }
         let (mut remote, mut local) = (pin!(self.receive_remote(channels)), pin!(self.local.receive(channels)));
-        // As for a receiver: what waits in the layer that is not used is older.
-        if self.guard.is_local() {
+        // As in `FallbackSource`: messages in the layer that is not in use are older.
+        if self.state.is_local() {
             tokio::select! {
                 biased;
                 delivery = &mut remote => delivery,
@@ -192,7 +198,7 @@ impl<L: ChannelLayer> ChannelLayer for FallbackLayer<L> {
     }
 
     async fn try_receive(&self, channels: &[&str]) -> Result<Option<Delivery>> {
-        if self.guard.look(&*self.remote) {
+        if self.state.check_outage(&*self.remote) {
             if let Some(older) = self.try_receive_older(channels)? {
                 return Ok(Some(older));
             }
@@ -209,13 +215,13 @@ impl<L: ChannelLayer> ChannelLayer for FallbackLayer<L> {
 
     fn receiver(&self, channels: &[&str]) -> Result<Receiver> {
         let (remote, local) = (self.remote.receiver(channels)?, self.local.source(channels)?);
-        Ok(Receiver::new(FallbackSource::new(self.guard.clone(), remote, local)))
+        Ok(Receiver::new(FallbackSource::new(self.state.clone(), remote, local)))
     }
 
     async fn new_channel(&self, pattern: &str) -> Result<ChannelName> {
-        if !self.guard.look(&*self.remote) {
+        if !self.state.check_outage(&*self.remote) {
             match self.remote.new_channel(pattern).await {
-                Err(error) if self.guard.judge(&error) => {}
+                Err(error) if self.state.check_error(&error) => {}
                 result => return result,
             }
         }
@@ -233,32 +239,32 @@ impl<L: ChannelLayer> ChannelLayer for FallbackLayer<L> {
     }
 
     async fn group_channels(&self, group: &str) -> Result<Vec<ChannelName>> {
-        if !self.guard.look(&*self.remote) {
+        if !self.state.check_outage(&*self.remote) {
             match self.remote.group_channels(group).await {
-                Err(error) if self.guard.judge(&error) => {}
+                Err(error) if self.state.check_error(&error) => {}
                 result => return result,
             }
         }
         self.local.group_channels(group).await
     }
 
-    /// As the remote layer does; in an outage those of this process alone are known.
+    /// As the remote layer. During an outage only the members that this process added are known.
     fn lists_all_members(&self) -> bool {
-        self.remote.lists_all_members() && !self.guard.is_local()
+        self.remote.lists_all_members() && !self.state.is_local()
     }
 
     async fn group_send(&self, group: &str, message: Message) -> Result<()> {
-        if self.guard.look(&*self.remote) {
+        if self.state.check_outage(&*self.remote) {
             return self.group_send_local(group, message).await;
         }
         let result = self.remote.group_send(group, message).await;
-        self.forgive(result)
+        self.ignore_outage(result)
     }
 
     async fn group_send_many(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
-        if !self.guard.look(&*self.remote) {
+        if !self.state.check_outage(&*self.remote) {
             let sent = self.remote.group_send_many(messages).await;
-            return sent.into_iter().map(|result| self.forgive(result)).collect();
+            return sent.into_iter().map(|result| self.ignore_outage(result)).collect();
         }
         let mut results = Vec::with_capacity(messages.len());
         for (group, message) in messages {
@@ -269,19 +275,19 @@ impl<L: ChannelLayer> ChannelLayer for FallbackLayer<L> {
 
     async fn flush(&self) -> Result<()> {
         let local = self.local.flush().await;
-        self.guard.journal.lock().clear();
+        self.state.journal.lock().clear();
         Parts::from_iter([local, self.remote.flush().await]).result()
     }
 
     async fn global_statistics(&self) -> Result<Statistics> {
-        if self.guard.look(&*self.remote) {
+        if self.state.check_outage(&*self.remote) {
             return self.local.global_statistics().await;
         }
         self.remote.global_statistics().await
     }
 
     async fn channel_statistics(&self, channel: &str) -> Result<Statistics> {
-        if self.guard.look(&*self.remote) {
+        if self.state.check_outage(&*self.remote) {
             return self.local.channel_statistics(channel).await;
         }
         self.remote.channel_statistics(channel).await
@@ -289,15 +295,15 @@ impl<L: ChannelLayer> ChannelLayer for FallbackLayer<L> {
 
     async fn close(&self) -> Result<()> {
         self.closing.cancel();
-        // All begin at once, so that all go on if this is dropped.
+        // All three start at once, so that all continue if this future is dropped.
         let (local, (), remote) = tokio::join!(self.local.close(), self.tasks.wait(), self.remote.close());
         Parts::from_iter([local, remote]).result()
     }
 
-    /// That of the remote layer, unhealthy in an outage of it.
+    /// Returns the health of the remote layer. It is unhealthy while the layer has fallen back.
     async fn health(&self) -> Health {
         let mut health = self.remote.health().await;
-        if self.guard.is_local() {
+        if self.state.is_local() {
             let reason = self.status().reason;
             for shard in 0..health.shards.len() {
                 health.falls_back(shard, reason.clone());
@@ -323,7 +329,7 @@ impl<L: ChannelLayer> ChannelLayer for FallbackLayer<L> {
     }
 
     fn mode(&self) -> watch::Receiver<Mode> {
-        self.guard.modes.watch()
+        self.state.modes.watch()
     }
 
     fn outage(&self) -> Option<usize> {
@@ -331,16 +337,16 @@ impl<L: ChannelLayer> ChannelLayer for FallbackLayer<L> {
     }
 }
 
-impl<L> Drop for FallbackLayer<L> {
+impl<L: ?Sized> Drop for FallbackLayer<L> {
     fn drop(&mut self) {
         self.closing.cancel();
-        // Receivers hold it too, and do not keep the layer open.
+        // Receivers hold the local layer too, and must not keep it open.
         self.local.end();
     }
 }
 
-impl<L: std::fmt::Debug> std::fmt::Debug for FallbackLayer<L> {
+impl<L: std::fmt::Debug + ?Sized> std::fmt::Debug for FallbackLayer<L> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FallbackLayer").field("remote", &self.remote).finish_non_exhaustive()
+        f.debug_struct("FallbackLayer").field("remote", &&*self.remote).finish_non_exhaustive()
     }
 }

@@ -1,4 +1,4 @@
-//! `FallbackLayer`: another layer while its servers are there, and this process alone while they are not.
+//! `FallbackLayer`: a remote layer that falls back to this process while its servers are unreachable.
 
 mod calls;
 mod failover;

@@ -1,4 +1,4 @@
-//! Reading the remote and the local layer at once: what stands behind a receiver of both.
+//! `FallbackSource`: the source of a receiver that reads the remote and the local layer.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,35 +9,36 @@ use async_trait::async_trait;
 use tokio::time::{Sleep, sleep};
 
 use crate::error::Result;
-use crate::fallback::failover::Guard;
+use crate::fallback::failover::FailoverState;
 use crate::layer::{Parts, Receiver, Sink, Source};
 use crate::memory::MemorySource;
 
-/// How long a remote layer that fails again at once is left alone.
+/// Pause after the remote receiver has failed twice in a row.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// Reads two receivers, in the order in which one sender's messages may have come to them. It holds nothing itself.
+/// Reads two receivers in the order in which one sender's messages may have reached them. It buffers nothing itself.
 ///
-/// Messages go to one layer at a time, so what waits in the other is older: after a return what is local, in an outage
-/// what the remote receiver had taken before, and behind what stayed here in earlier outages. When that is empty the two
-/// take turns, for others may still write to the remote layer.
+/// Messages go to one layer at a time, so messages in the other layer are older. After a return these are the local
+/// ones. During an outage these are the messages that stayed here in earlier outages, then those that the remote
+/// receiver had already taken. When the older layer is empty the two take turns, because other processes may still
+/// write to the remote layer.
 pub(crate) struct FallbackSource {
-    guard: Arc<Guard>,
+    state: Arc<FailoverState>,
     remote: Receiver,
     local: MemorySource,
-    /// The outage in which the remote receiver had nothing left.
-    emptied: u64,
-    /// Whose turn it is then.
+    /// The outage in which the remote receiver was found empty.
+    drained_epoch: u64,
+    /// Whether the remote receiver is next, once it was found empty.
     remote_next: bool,
     pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl FallbackSource {
-    pub(crate) fn new(guard: Arc<Guard>, remote: Receiver, local: MemorySource) -> Self {
-        Self { guard, remote, local, emptied: 0, remote_next: false, pause: None }
+    pub(crate) fn new(state: Arc<FailoverState>, remote: Receiver, local: MemorySource) -> Self {
+        Self { state, remote, local, drained_epoch: 0, remote_next: false, pause: None }
     }
 
-    /// An outage is no error here; the remote receiver is asked again, and is ready when it is over.
+    /// Polls the remote receiver. Hides outages: the receiver is polled again, and becomes ready after the outage.
     fn poll_remote(&mut self, cx: &mut Context<'_>, sink: Sink<'_>, limit: usize) -> Poll<Result<usize>> {
         for _ in 0..2 {
             if let Some(pause) = &mut self.pause {
@@ -47,7 +48,7 @@ impl FallbackSource {
                 self.pause = None;
             }
             match self.remote.poll_recv_many(cx, sink, limit) {
-                Poll::Ready(Err(error)) if self.guard.judge(&error) => {}
+                Poll::Ready(Err(error)) if self.state.check_error(&error) => {}
                 polled => return polled,
             }
         }
@@ -61,7 +62,7 @@ impl FallbackSource {
         let polled =
             if remote { self.poll_remote(cx, sink, limit) } else { self.local.poll_recv_many(cx, sink, limit) };
         if polled.is_ready() {
-            // Neither reads on for nobody.
+            // Stops the read of the side that was not needed.
             if remote {
                 self.local.pause();
             } else {
@@ -76,7 +77,7 @@ impl FallbackSource {
 #[async_trait]
 impl Source for FallbackSource {
     fn poll_recv_many(&mut self, cx: &mut Context<'_>, sink: Sink<'_>, limit: usize) -> Poll<Result<usize>> {
-        let epoch = self.guard.epoch();
+        let epoch = self.state.epoch();
         let is_local = epoch % 2 == 1;
         if is_local {
             let older = self.local.take_older(epoch, sink, limit);
@@ -85,12 +86,12 @@ impl Source for FallbackSource {
                 return Poll::Ready(older);
             }
         }
-        let remote_first = is_local && (self.emptied != epoch || self.remote_next);
+        let remote_first = is_local && (self.drained_epoch != epoch || self.remote_next);
         if let Poll::Ready(result) = self.poll_side(remote_first, cx, sink, limit) {
             return Poll::Ready(result);
         }
         if remote_first {
-            self.emptied = epoch;
+            self.drained_epoch = epoch;
         }
         self.poll_side(!remote_first, cx, sink, limit)
     }
@@ -103,7 +104,7 @@ impl Source for FallbackSource {
     async fn close(&mut self) -> Result<()> {
         let (remote, local) = tokio::join!(self.remote.put_back(), self.local.close());
         match remote {
-            Err(error) if self.guard.judge(&error) => local,
+            Err(error) if self.state.check_error(&error) => local,
             remote => Parts::from_iter([remote, local]).result(),
         }
     }

@@ -1,4 +1,4 @@
-//! What becomes of messages and memberships when the remote layer goes and comes, with one whose faults are told.
+//! Messages and memberships of a `FallbackLayer` across outages of a remote layer whose faults are simulated.
 
 // A test that unwraps says what it expected by failing there.
 #![allow(clippy::unwrap_used)]
@@ -23,23 +23,23 @@ use crate::redis::fault::Fault;
 const MEMBER: &str = "push.proc!ada";
 const SOURCE: &str = "push.proc!";
 const GROUP_EXPIRY: Duration = Duration::from_mins(10);
-/// Longer than anything that the layer does in the background takes.
+/// Longer than any background work of the layer.
 const LONG: Duration = Duration::from_mins(1);
 
-/// A server in memory. In an outage nothing can be sent to it, and what it has can be read.
+/// A server in memory. During an outage nothing can be sent to it; its messages can still be read.
 struct Remote {
     memory: MemoryLayer,
-    away: AtomicBool,
+    unreachable: AtomicBool,
     events: broadcast::Sender<Event>,
 }
 
-fn away() -> Error {
-    Error::Redis { shard: 0, cause: Box::new(Fault::unsent("it is away").at("127.0.0.1:6379")) }
+fn outage() -> Error {
+    Error::Redis { shard: 0, cause: Box::new(Fault::unsent("it is unreachable").at("127.0.0.1:6379")) }
 }
 
 impl Remote {
     fn check(&self) -> Result<()> {
-        if self.away.load(Ordering::SeqCst) { Err(away()) } else { Ok(()) }
+        if self.unreachable.load(Ordering::SeqCst) { Err(outage()) } else { Ok(()) }
     }
 
     async fn lose_data(&self) {
@@ -121,7 +121,7 @@ impl ChannelLayer for Remote {
     }
 
     fn outage(&self) -> Option<usize> {
-        self.away.load(Ordering::SeqCst).then_some(0)
+        self.unreachable.load(Ordering::SeqCst).then_some(0)
     }
 }
 
@@ -129,22 +129,22 @@ fn layer() -> FallbackLayer<Remote> {
     let config = Config::new().group_expiry(GROUP_EXPIRY).expiry(LONG * 100);
     let memory = MemoryLayer::with_config(&config).unwrap();
     let (events, _) = broadcast::channel(16);
-    FallbackLayer::new(Remote { memory, away: AtomicBool::new(false), events }, &config).unwrap()
+    FallbackLayer::new(Remote { memory, unreachable: AtomicBool::new(false), events }, &config).unwrap()
 }
 
-/// Waits until the layer says that it is in this mode.
+/// Waits until the layer is in mode `expected`.
 async fn mode(layer: &FallbackLayer<Remote>, expected: Mode) {
     let mut modes = layer.mode();
     timeout(LONG, modes.wait_for(|mode| *mode == expected)).await.unwrap().unwrap();
 }
 
-async fn leave(layer: &FallbackLayer<Remote>) {
-    layer.remote().away.store(true, Ordering::SeqCst);
+async fn go_down(layer: &FallbackLayer<Remote>) {
+    layer.remote().unreachable.store(true, Ordering::SeqCst);
     mode(layer, Mode::LocalOnly).await;
 }
 
-async fn arrive(layer: &FallbackLayer<Remote>) {
-    layer.remote().away.store(false, Ordering::SeqCst);
+async fn come_back(layer: &FallbackLayer<Remote>) {
+    layer.remote().unreachable.store(false, Ordering::SeqCst);
     mode(layer, Mode::Remote).await;
 }
 
@@ -163,17 +163,17 @@ async fn members(layer: &impl ChannelLayer) -> Vec<ChannelName> {
 /// A layer in its second outage: 1 was sent in the first one, 2 between them, and 3 in the second one.
 async fn in_the_second_outage() -> FallbackLayer<Remote> {
     let layer = layer();
-    leave(&layer).await;
+    go_down(&layer).await;
     send(&layer, 1).await;
-    arrive(&layer).await;
+    come_back(&layer).await;
     send(&layer, 2).await;
-    leave(&layer).await;
+    go_down(&layer).await;
     send(&layer, 3).await;
     layer
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_stayed_here_in_an_earlier_outage_comes_before_what_was_sent_remotely_after_it() {
+async fn messages_of_an_earlier_outage_precede_later_remote_messages() {
     let layer = in_the_second_outage().await;
     let mut receiver = layer.receiver(&[SOURCE]).unwrap();
     for expected in 1..=3 {
@@ -191,7 +191,7 @@ async fn what_stayed_here_in_an_earlier_outage_comes_before_what_was_sent_remote
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_membership_that_is_made_again_keeps_its_end() {
+async fn a_membership_replayed_after_data_loss_keeps_its_end() {
     let layer = layer();
     let end = Instant::now() + GROUP_EXPIRY;
     layer.group_add("room", MEMBER).await.unwrap();
@@ -204,36 +204,36 @@ async fn a_membership_that_is_made_again_keeps_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_membership_that_was_made_in_an_outage_keeps_its_end() {
+async fn a_membership_made_in_an_outage_keeps_its_end() {
     let layer = layer();
-    leave(&layer).await;
+    go_down(&layer).await;
     let end = Instant::now() + GROUP_EXPIRY;
     layer.group_add("room", MEMBER).await.unwrap();
     sleep(GROUP_EXPIRY / 2).await;
-    arrive(&layer).await;
+    come_back(&layer).await;
     assert_eq!(members(layer.remote()).await, [MEMBER]);
     tokio::time::sleep_until(end).await;
     assert!(members(layer.remote()).await.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_member_that_another_process_discarded_does_not_come_back() {
+async fn a_member_discarded_by_another_process_does_not_return() {
     let layer = layer();
     for member in [MEMBER, "push.proc!bob"] {
         layer.group_add("room", member).await.unwrap();
     }
     layer.remote().memory.group_discard("room", MEMBER).await.unwrap();
     sleep(LONG).await;
-    leave(&layer).await;
+    go_down(&layer).await;
     assert_eq!(members(&layer).await, ["push.proc!bob"]);
-    arrive(&layer).await;
+    come_back(&layer).await;
     layer.remote().lose_data().await;
     sleep(LONG).await;
     assert_eq!(members(layer.remote()).await, ["push.proc!bob"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_member_that_was_added_again_after_another_process_discarded_it_stays() {
+async fn a_member_added_again_after_a_discard_by_another_process_stays() {
     let layer = layer();
     layer.group_add("room", MEMBER).await.unwrap();
     for _ in 0..100 {
@@ -242,18 +242,18 @@ async fn a_member_that_was_added_again_after_another_process_discarded_it_stays(
         layer.group_add("room", MEMBER).await.unwrap();
     }
     sleep(LONG).await;
-    leave(&layer).await;
+    go_down(&layer).await;
     assert_eq!(members(&layer).await, [MEMBER]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn data_that_is_lost_is_not_taken_for_members_that_were_discarded() {
+async fn lost_data_does_not_count_as_discarded_members() {
     let layer = layer();
     layer.group_add("room", MEMBER).await.unwrap();
     for after in (0..10_000).step_by(700).map(Duration::from_millis) {
         sleep(after).await;
         layer.remote().memory.flush().await.unwrap();
-        // A server is found to have lost its data some time after that.
+        // The loss of data is noticed later.
         sleep(Duration::from_secs(2)).await;
         layer.remote().lose_data().await;
         sleep(Duration::from_secs(1)).await;
@@ -262,29 +262,29 @@ async fn data_that_is_lost_is_not_taken_for_members_that_were_discarded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_kept_of_memberships_that_the_remote_layer_knows_but_the_membership() {
+async fn the_journal_holds_no_membership_that_the_remote_layer_knows() {
     let layer = layer();
     for number in 0..1000 {
         layer.group_add("room", &format!("push.proc!{number}")).await.unwrap();
     }
-    assert!(layer.guard.journal.lock().due().is_empty());
+    assert!(layer.state.journal.lock().pending_changes().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_an_outage_makes_the_remote_layer_prove_itself() {
+async fn only_an_outage_delays_the_return() {
     let config = Config::new().return_after(LONG * 10);
     let memory = MemoryLayer::with_config(&config).unwrap();
     let (events, _) = broadcast::channel(16);
-    let layer = FallbackLayer::new(Remote { memory, away: AtomicBool::new(false), events }, &config).unwrap();
-    leave(&layer).await;
+    let layer = FallbackLayer::new(Remote { memory, unreachable: AtomicBool::new(false), events }, &config).unwrap();
+    go_down(&layer).await;
     sleep(Duration::from_millis(500)).await;
     let back = Instant::now();
-    arrive(&layer).await;
+    come_back(&layer).await;
     assert!(back.elapsed() <= Duration::from_millis(500), "after {:?}", back.elapsed());
     sleep(LONG * 20).await;
-    leave(&layer).await;
+    go_down(&layer).await;
     sleep(Duration::from_secs(2)).await;
-    layer.remote().away.store(false, Ordering::SeqCst);
+    layer.remote().unreachable.store(false, Ordering::SeqCst);
     sleep(LONG * 9).await;
     assert_eq!(*layer.mode().borrow(), Mode::LocalOnly);
     sleep(LONG * 2).await;

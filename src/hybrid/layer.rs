@@ -1,4 +1,4 @@
-//! `HybridLayer` and its part of the contract.
+//! `HybridLayer`: a local layer and a remote layer as one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,22 +17,24 @@ use crate::layer::{ChannelLayer, Delivery, Event, Mode, Parts, Receiver, Statist
 use crate::message::Message;
 use crate::name::{ChannelKind, ChannelName, GroupName};
 
-/// What the names of the groups begin with that hold members on normal channels. A digest of the name of the group that
-/// they belong to follows, because the name itself may be as long as a name can be.
+/// Prefix of the remote groups that hold members on normal channels. A digest of the group's name follows, because the
+/// name itself may have the maximal length already.
 const LOCAL_GROUP: &str = "__hybrid__.";
 
-/// Two layers as one: `L` carries normal channels, `R` carries `!` and `?` channels and knows the members of groups.
+/// Combines two layers: `L` carries normal channels, `R` carries `!` and `?` channels and the memberships of groups.
 ///
-/// Work that any worker of one machine or process can do stays there, while answers find the client's process wherever
-/// it is.
+/// Work that any worker on the same machine, or in the same process, can do stays there. Replies reach the client's
+/// process wherever it is.
 ///
-/// Members of groups on normal channels are served by the local layer of the sender. They are known everywhere: the
-/// remote layer keeps them in a group of its own, named `__hybrid__.` and 32 hexadecimal digits of the SHA-256 digest
-/// of the group's name, into which nobody else should put anything. Over a remote layer that does not
-/// [list all members](ChannelLayer::lists_all_members), as a [`PubSubLayer`](crate::PubSubLayer), a send serves only those
-/// of its own process.
+/// Group members on normal channels get their messages through the local layer of the sender. All processes know them,
+/// because the remote layer stores them in a separate group. Its name is `__hybrid__.` followed by 32 hexadecimal digits of
+/// the SHA-256 digest of the group's name; nothing else should use it. If the remote layer does not
+/// [list all members](ChannelLayer::lists_all_members), as [`PubSubLayer`](crate::PubSubLayer), a send reaches only the
+/// members on normal channels that its own process added.
 ///
-/// Both layers should accept messages of the same size: a group message is refused as a whole only by the remote one.
+/// Both layers should accept messages of the same size. Only the remote layer refuses a group message as a whole.
+///
+/// Each layer is given by value or in an [`Arc`], which may hold a `dyn ChannelLayer`.
 ///
 /// # Examples
 ///
@@ -41,7 +43,7 @@ const LOCAL_GROUP: &str = "__hybrid__.";
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> channel_layer::Result<()> {
-/// // The remote one would be a `RedisLayer`.
+/// // In production the remote layer is a `RedisLayer`.
 /// let layer = HybridLayer::new(MemoryLayer::new(), MemoryLayer::new());
 /// layer.send("http.request", message! { "path": "/" }).await?;
 /// layer.send("http.response.proc!7", message! { "status": 200 }).await?;
@@ -51,18 +53,30 @@ const LOCAL_GROUP: &str = "__hybrid__.";
 /// # Ok(())
 /// # }
 /// ```
+///
+/// With a layer that was chosen at run time:
+///
+/// ```
+/// use channel_layer::{ChannelLayer, HybridLayer, MemoryLayer, layer_from_env};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> channel_layer::Result<()> {
+/// let layer = HybridLayer::<_, dyn ChannelLayer>::new(MemoryLayer::new(), layer_from_env().await?);
+/// # layer.close().await
+/// # }
+/// ```
 #[derive(Debug)]
-pub struct HybridLayer<L, R> {
-    local: L,
-    remote: R,
-    /// Whether the next read of both layers asks the remote one first.
+pub struct HybridLayer<L: ?Sized, R: ?Sized> {
+    local: Arc<L>,
+    remote: Arc<R>,
+    /// Whether the next read of both layers polls the remote one first.
     remote_first: AtomicBool,
 }
 
-impl<L: ChannelLayer, R: ChannelLayer> HybridLayer<L, R> {
-    /// Puts two layers together, which it closes and flushes with itself.
-    pub fn new(local: L, remote: R) -> Self {
-        Self { local, remote, remote_first: AtomicBool::new(true) }
+impl<L: ChannelLayer + ?Sized, R: ChannelLayer + ?Sized> HybridLayer<L, R> {
+    /// Combines two layers. Flushing and closing the combined layer flushes and closes both.
+    pub fn new(local: impl Into<Arc<L>>, remote: impl Into<Arc<R>>) -> Self {
+        Self { local: local.into(), remote: remote.into(), remote_first: AtomicBool::new(true) }
     }
 
     /// The layer of normal channels.
@@ -75,23 +89,40 @@ impl<L: ChannelLayer, R: ChannelLayer> HybridLayer<L, R> {
         &self.remote
     }
 
-    fn layer_of(&self, channel: &str) -> &dyn ChannelLayer {
-        if is_local(channel) { &self.local } else { &self.remote }
-    }
-
-    /// The two layers as the next read should ask them, each with its part of `channels`. Who is second this time is
-    /// first the next.
-    fn in_turn<'c>(&self, channels: &[&'c str]) -> Result<[Part<'_, 'c>; 2]> {
+    /// Splits `channels` by layer. The two parts come in the order in which the next read polls them, which alternates.
+    fn parts_in_turn<'c>(&self, channels: &[&'c str]) -> Result<[Part<'c>; 2]> {
         ChannelName::parse_sources(channels)?;
         let (local, remote) = channels.iter().copied().partition(|channel| is_local(channel));
-        let local = Part { layer: &self.local, channels: local };
-        let remote = Part { layer: &self.remote, channels: remote };
+        let local = Part { side: Side::Local, channels: local };
+        let remote = Part { side: Side::Remote, channels: remote };
         let both = !local.channels.is_empty() && !remote.channels.is_empty();
         let remote_first = both && self.remote_first.fetch_xor(true, Ordering::Relaxed);
         Ok(if remote_first { [remote, local] } else { [local, remote] })
     }
 
-    /// For each of `groups` its members on normal channels, from one question per group.
+    async fn receive_part(&self, part: &Part<'_>) -> Result<Delivery> {
+        match part.side {
+            Side::Local => self.local.receive(&part.channels).await,
+            Side::Remote => self.remote.receive(&part.channels).await,
+        }
+    }
+
+    async fn try_receive_part(&self, part: &Part<'_>) -> Result<Option<Delivery>> {
+        match part.side {
+            _ if part.channels.is_empty() => Ok(None),
+            Side::Local => self.local.try_receive(&part.channels).await,
+            Side::Remote => self.remote.try_receive(&part.channels).await,
+        }
+    }
+
+    fn receiver_of(&self, part: &Part<'_>) -> Result<Receiver> {
+        match part.side {
+            Side::Local => self.local.receiver(&part.channels),
+            Side::Remote => self.remote.receiver(&part.channels),
+        }
+    }
+
+    /// Returns the members on normal channels of each of `groups`. Asks the remote layer once per group.
     async fn local_members<'g>(&self, groups: impl Iterator<Item = &'g str> + Send) -> Vec<Result<Arc<[ChannelName]>>> {
         let mut known: HashMap<&str, Arc<[ChannelName]>> = HashMap::new();
         let mut answers = Vec::new();
@@ -110,7 +141,7 @@ impl<L: ChannelLayer, R: ChannelLayer> HybridLayer<L, R> {
         self.remote.group_channels(&local_group(group)?).await
     }
 
-    /// Sends to members on normal channels; each message has the position of its call in `calls`, which take the results.
+    /// Sends to members on normal channels. Each message carries the index of its call, and `calls` collects the results.
     async fn send_to_members(&self, sends: &[(usize, ChannelName, Message)], calls: &mut [Parts]) {
         let messages: Vec<_> = sends.iter().map(|(_, channel, message)| (channel.as_str(), message.clone())).collect();
         for ((at, ..), result) in sends.iter().zip(self.local.send_many(&messages).await) {
@@ -122,32 +153,20 @@ impl<L: ChannelLayer, R: ChannelLayer> HybridLayer<L, R> {
     }
 }
 
-/// One of the layers, with the channels of a read that are its own.
-struct Part<'l, 'c> {
-    layer: &'l dyn ChannelLayer,
+/// The channels of one read that belong to one layer.
+struct Part<'c> {
+    side: Side,
     channels: Vec<&'c str>,
 }
 
-impl Part<'_, '_> {
-    async fn receive(&self) -> Result<Delivery> {
-        self.layer.receive(&self.channels).await
-    }
-
-    async fn try_receive(&self) -> Result<Option<Delivery>> {
-        if self.channels.is_empty() { Ok(None) } else { self.layer.try_receive(&self.channels).await }
-    }
-
-    /// What is at hand here in place of what the other layer failed to give; its error if there is nothing.
-    async fn or_else_at_hand(&self, error: Error) -> Result<Delivery> {
-        match self.try_receive().await {
-            Ok(Some(delivery)) => Ok(delivery),
-            _ => Err(error),
-        }
-    }
+#[derive(Clone, Copy)]
+enum Side {
+    Local,
+    Remote,
 }
 
-/// The results of both layers, as the messages stand.
-fn in_their_order(messages: &[(&str, Message)], local: Vec<Result<()>>, remote: Vec<Result<()>>) -> Vec<Result<()>> {
+/// Merges the results of both layers in the order of `messages`.
+fn merge_results(messages: &[(&str, Message)], local: Vec<Result<()>>, remote: Vec<Result<()>>) -> Vec<Result<()>> {
     let (mut local, mut remote) = (local.into_iter(), remote.into_iter());
     let next = |(channel, _): &(&str, Message)| if is_local(channel) { local.next() } else { remote.next() };
     messages.iter().filter_map(next).collect()
@@ -157,73 +176,76 @@ fn is_local(channel: &str) -> bool {
     ChannelKind::of(channel) == ChannelKind::Normal
 }
 
-/// The group of the remote layer that holds the members of `group` on normal channels.
+/// Returns the remote group that holds the members of `group` on normal channels.
 fn local_group(group: &str) -> Result<String> {
     let group = GroupName::parse(group)?;
     Ok(format!("{LOCAL_GROUP}{:032x}", crypto::digest(group.as_str().as_bytes())))
 }
 
 #[async_trait]
-impl<L: ChannelLayer, R: ChannelLayer> ChannelLayer for HybridLayer<L, R> {
+impl<L: ChannelLayer + ?Sized, R: ChannelLayer + ?Sized> ChannelLayer for HybridLayer<L, R> {
     async fn send(&self, channel: &str, message: Message) -> Result<()> {
-        self.layer_of(channel).send(channel, message).await
+        if is_local(channel) {
+            return self.local.send(channel, message).await;
+        }
+        self.remote.send(channel, message).await
     }
 
     async fn send_many(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
         let (local, remote): (Vec<_>, Vec<_>) = messages.iter().cloned().partition(|(channel, _)| is_local(channel));
         let (local, remote) = tokio::join!(self.local.send_many(&local), self.remote.send_many(&remote));
-        in_their_order(messages, local, remote)
+        merge_results(messages, local, remote)
     }
 
     async fn give_back(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
         let (local, remote): (Vec<_>, Vec<_>) = messages.iter().cloned().partition(|(channel, _)| is_local(channel));
         let (local, remote) = tokio::join!(self.local.give_back(&local), self.remote.give_back(&remote));
-        in_their_order(messages, local, remote)
+        merge_results(messages, local, remote)
     }
 
     async fn receive(&self, channels: &[&str]) -> Result<Delivery> {
-        let [first, second] = self.in_turn(channels)?;
+        let [first, second] = self.parts_in_turn(channels)?;
         if first.channels.is_empty() {
-            return second.receive().await;
+            return self.receive_part(&second).await;
         }
         if second.channels.is_empty() {
-            return first.receive().await;
+            return self.receive_part(&first).await;
         }
-        // A layer whose answer has a way to come would never be in time where the other always has one at hand. An outage
-        // is told by the call that waits: one that does not wait would be told of it every time.
-        if let Ok(Some(delivery)) = first.try_receive().await {
+        // Without this attempt a layer behind a network would always lose the race below against a layer that has a message
+        // ready. Its error is ignored: an outage is reported once, by the call that waits.
+        if let Ok(Some(delivery)) = self.try_receive_part(&first).await {
             return Ok(delivery);
         }
         let (received, other) = tokio::select! {
-            received = first.receive() => (received, &second),
-            received = second.receive() => (received, &first),
+            received = self.receive_part(&first) => (received, &second),
+            received = self.receive_part(&second) => (received, &first),
         };
         match received {
             Ok(delivery) => Ok(delivery),
-            Err(error) => other.or_else_at_hand(error).await,
+            // The other layer may have a message ready, although this one failed.
+            Err(error) => self.try_receive_part(other).await.ok().flatten().ok_or(error),
         }
     }
 
     async fn try_receive(&self, channels: &[&str]) -> Result<Option<Delivery>> {
-        let [first, second] = self.in_turn(channels)?;
-        let first = first.try_receive().await;
+        let [first, second] = self.parts_in_turn(channels)?;
+        let first = self.try_receive_part(&first).await;
         if let Ok(Some(_)) = first {
             return first;
         }
-        let second = second.try_receive().await?;
+        let second = self.try_receive_part(&second).await?;
         if second.is_some() { Ok(second) } else { first }
     }
 
     fn receiver(&self, channels: &[&str]) -> Result<Receiver> {
-        let [first, second] = self.in_turn(channels)?;
+        let [first, second] = self.parts_in_turn(channels)?;
         if first.channels.is_empty() {
-            return second.layer.receiver(&second.channels);
+            return self.receiver_of(&second);
         }
         if second.channels.is_empty() {
-            return first.layer.receiver(&first.channels);
+            return self.receiver_of(&first);
         }
-        let receivers = [first.layer.receiver(&first.channels)?, second.layer.receiver(&second.channels)?];
-        Ok(Receiver::new(HybridSource::new(receivers)))
+        Ok(Receiver::new(HybridSource::new([self.receiver_of(&first)?, self.receiver_of(&second)?])))
     }
 
     async fn new_channel(&self, pattern: &str) -> Result<ChannelName> {
@@ -273,11 +295,11 @@ impl<L: ChannelLayer, R: ChannelLayer> ChannelLayer for HybridLayer<L, R> {
         let mut calls: Vec<Parts> = Vec::with_capacity(messages.len());
         let mut sends = Vec::new();
         for (at, (result, members)) in results.into_iter().zip(members).enumerate() {
-            // A message that the remote layer refused must not reach anybody; one that a server failed must.
-            let goes_on = matches!(result, Ok(()) | Err(Error::Redis { .. }));
+            // A message that the remote layer refused must not reach any member. After the failure of a server it must.
+            let was_accepted = matches!(result, Ok(()) | Err(Error::Redis { .. }));
             let mut call = Parts::from_iter([result]);
             match members {
-                _ if !goes_on => {}
+                _ if !was_accepted => {}
                 Ok(members) => sends.extend(members.iter().map(|member| (at, member.clone(), messages[at].1.clone()))),
                 Err(error) => call.add(Err(error)),
             }
@@ -298,7 +320,10 @@ impl<L: ChannelLayer, R: ChannelLayer> ChannelLayer for HybridLayer<L, R> {
     }
 
     async fn channel_statistics(&self, channel: &str) -> Result<Statistics> {
-        self.layer_of(channel).channel_statistics(channel).await
+        if is_local(channel) {
+            return self.local.channel_statistics(channel).await;
+        }
+        self.remote.channel_statistics(channel).await
     }
 
     async fn close(&self) -> Result<()> {
@@ -306,13 +331,13 @@ impl<L: ChannelLayer, R: ChannelLayer> ChannelLayer for HybridLayer<L, R> {
         Parts::from_iter([local, remote]).result()
     }
 
-    /// Of both layers; servers of the remote one come first, and each layer counts its own from 0.
+    /// Reports both layers. Servers of the remote one come first, and each layer numbers its servers from 0.
     async fn health(&self) -> Health {
         let (local, remote) = tokio::join!(self.local.health(), self.remote.health());
         remote.merge(local)
     }
 
-    /// Of both layers; servers of the remote one come first, and each layer counts its own from 0.
+    /// Reports both layers. Servers of the remote one come first, and each layer numbers its servers from 0.
     async fn redis_stats(&self) -> Result<Vec<RedisStats>> {
         let (local, remote) = tokio::join!(self.local.redis_stats(), self.remote.redis_stats());
         let mut stats = remote?;
@@ -328,18 +353,18 @@ impl<L: ChannelLayer, R: ChannelLayer> ChannelLayer for HybridLayer<L, R> {
         self.local.max_message_size().min(self.remote.max_message_size())
     }
 
-    /// Those of the remote layer, which holds what a client depends on. The servers of both layers are counted from 0,
-    /// so that events of both together could not be told apart; the others come from [`local`](Self::local).
+    /// Returns the events of the remote layer, which clients depend on. Both layers number their servers from 0, so merged
+    /// events would be ambiguous. [`local`](Self::local) gives access to the events of the local layer.
     fn events(&self) -> broadcast::Receiver<Event> {
         self.remote.events()
     }
 
-    /// That of the remote layer.
+    /// Returns the mode of the remote layer.
     fn mode(&self) -> watch::Receiver<Mode> {
         self.remote.mode()
     }
 
-    /// That of the remote layer.
+    /// Returns the outage of the remote layer.
     fn outage(&self) -> Option<usize> {
         self.remote.outage()
     }

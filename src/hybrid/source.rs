@@ -1,4 +1,4 @@
-//! Reading two layers at once: what stands behind a receiver of both.
+//! `HybridSource`: the source of a receiver that reads two layers.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,73 +11,73 @@ use tokio::time::{Instant, Sleep, sleep};
 use crate::error::Result;
 use crate::layer::{Parts, Receiver, Sink, Source};
 
-/// How long a side that has nothing at hand may keep the other waiting, so that an answer that has a way to come arrives.
+/// How long a side without a message may delay the other side, so that an answer from a remote server can arrive.
 const GRACE: Duration = Duration::from_millis(10);
 
-/// How long a side that had nothing then is passed over while the other is busy. It bounds both how late a message on
-/// a quiet side can be and what waiting for it costs: a twentieth of the time.
-const PASSED_OVER: Duration = Duration::from_millis(200);
+/// How long a side that had no message is skipped while the other is busy. It bounds the latency of a message on a
+/// quiet side (200 ms) and the cost of waiting for it (a twentieth of the time).
+const SKIP_TIME: Duration = Duration::from_millis(200);
 
 /// Reads two receivers in turn.
 ///
-/// It asks the second only when the first has nothing, and stops at the first that hands over; nothing is ever held
-/// here. The side that was not asked is paused, so that neither reads on for nobody.
+/// It polls the second receiver only if the first has no message, and returns the messages of the first that has some.
+/// It buffers nothing. The side that was not polled is paused, so that it stops reading.
 pub(super) struct HybridSource {
     sides: [Side; 2],
-    /// Whose turn it is.
+    /// Index of the side whose turn it is.
     turn: usize,
-    /// Runs while the side whose turn it is may keep the other waiting.
+    /// Runs while the side whose turn it is may delay the other.
     grace: Option<Pin<Box<Sleep>>>,
 }
 
 struct Side {
     receiver: Receiver,
-    trust: Trust,
+    next: Turn,
 }
 
-/// What a side may claim when its turn comes.
+/// How a side is polled when its turn comes.
 #[derive(Clone, Copy)]
-enum Trust {
-    /// To be waited for: it has not been asked, or not for long.
-    Grace,
-    /// To be asked: it handed something over last time, or had all the time it needed.
-    Asked,
-    /// Nothing before this time, unless the other side has nothing either.
-    PassedOver(Instant),
+enum Turn {
+    /// The other side waits for it up to [`GRACE`]: it was not polled yet, or not for long.
+    WithGrace,
+    /// Polled without delaying the other side: it had a message last time, or all the time it needed.
+    Immediate,
+    /// Skipped until this time, unless the other side has no message either.
+    Skipped(Instant),
 }
 
 impl HybridSource {
     pub(super) fn new(receivers: [Receiver; 2]) -> Self {
-        Self { sides: receivers.map(|receiver| Side { receiver, trust: Trust::Grace }), turn: 0, grace: None }
+        Self { sides: receivers.map(|receiver| Side { receiver, next: Turn::WithGrace }), turn: 0, grace: None }
     }
 
-    /// Asks the side whose turn it is if it may be asked before the other; gives whether that is all for now.
-    fn poll_first(&mut self, cx: &mut Context<'_>, sink: Sink<'_>, limit: usize) -> First {
+    /// Polls the side whose turn it is, if it goes before the other.
+    fn poll_first(&mut self, cx: &mut Context<'_>, sink: Sink<'_>, limit: usize) -> FirstPoll {
         let side = &mut self.sides[self.turn];
         let now = Instant::now();
-        let wait = match side.trust {
-            Trust::PassedOver(until) if now < until => return First::NotAsked,
-            Trust::Asked => false,
-            Trust::Grace | Trust::PassedOver(_) => true,
+        let wait = match side.next {
+            Turn::Skipped(until) if now < until => return FirstPoll::Skipped,
+            Turn::Immediate => false,
+            Turn::WithGrace | Turn::Skipped(_) => true,
         };
         if let Poll::Ready(result) = side.receiver.poll_recv_many(cx, sink, limit) {
-            return First::Ready(result);
+            return FirstPoll::Ready(result);
         }
-        // Layers in memory work without a runtime, where there are no timers and nothing has a way to come.
+        // Layers in memory also work without a runtime. Then there are no timers, and no answer is on its way.
         if wait && Handle::try_current().is_ok() {
             let grace = self.grace.get_or_insert_with(|| Box::pin(sleep(GRACE)));
             if grace.as_mut().poll(cx).is_pending() {
-                return First::Grace;
+                return FirstPoll::Grace;
             }
         }
         self.grace = None;
-        side.trust = Trust::PassedOver(now + PASSED_OVER);
-        First::Nothing
+        side.next = Turn::Skipped(now + SKIP_TIME);
+        FirstPoll::Empty
     }
 
-    fn served(&mut self, by: usize, result: Result<usize>) -> Poll<Result<usize>> {
+    fn finish_poll(&mut self, by: usize, result: Result<usize>) -> Poll<Result<usize>> {
         let other = 1 - by;
-        self.sides[by].trust = Trust::Asked;
+        self.sides[by].next = Turn::Immediate;
         self.sides[other].receiver.pause();
         self.turn = other;
         self.grace = None;
@@ -85,39 +85,39 @@ impl HybridSource {
     }
 }
 
-/// What came of asking the side whose turn it is.
-enum First {
+/// The outcome of polling the side whose turn it is.
+enum FirstPoll {
     Ready(Result<usize>),
     Grace,
-    Nothing,
-    NotAsked,
+    Empty,
+    Skipped,
 }
 
 #[async_trait]
 impl Source for HybridSource {
     fn poll_recv_many(&mut self, cx: &mut Context<'_>, sink: Sink<'_>, limit: usize) -> Poll<Result<usize>> {
         let (first, second) = (self.turn, 1 - self.turn);
-        let asked = match self.poll_first(cx, sink, limit) {
-            First::Ready(result) => return self.served(first, result),
-            First::Grace => return Poll::Pending,
-            First::Nothing => true,
-            First::NotAsked => false,
+        let polled = match self.poll_first(cx, sink, limit) {
+            FirstPoll::Ready(result) => return self.finish_poll(first, result),
+            FirstPoll::Grace => return Poll::Pending,
+            FirstPoll::Empty => true,
+            FirstPoll::Skipped => false,
         };
         if let Poll::Ready(result) = self.sides[second].receiver.poll_recv_many(cx, sink, limit) {
-            return self.served(second, result);
+            return self.finish_poll(second, result);
         }
-        if !asked && let Poll::Ready(result) = self.sides[first].receiver.poll_recv_many(cx, sink, limit) {
-            return self.served(first, result);
+        if !polled && let Poll::Ready(result) = self.sides[first].receiver.poll_recv_many(cx, sink, limit) {
+            return self.finish_poll(first, result);
         }
-        // Both have now all the time until one of them has something.
-        self.sides.iter_mut().for_each(|side| side.trust = Trust::Asked);
+        // From now on both sides may wait until one of them has a message.
+        self.sides.iter_mut().for_each(|side| side.next = Turn::Immediate);
         Poll::Pending
     }
 
     fn pause(&mut self) {
-        // Whoever asks only for moments would wait for the same side for ever.
+        // Otherwise a caller with short timeouts would wait for the same side each time.
         if self.grace.take().is_some() {
-            self.sides[self.turn].trust = Trust::PassedOver(Instant::now() + PASSED_OVER);
+            self.sides[self.turn].next = Turn::Skipped(Instant::now() + SKIP_TIME);
         }
         self.sides.iter_mut().for_each(|side| side.receiver.pause());
     }

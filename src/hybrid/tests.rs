@@ -1,4 +1,4 @@
-//! What the two layers do together, and which of them does it.
+//! `HybridLayer`: which of the two layers carries a call, and how reads share them.
 
 // A test that unwraps says what it expected by failing there.
 #![allow(clippy::unwrap_used)]
@@ -25,8 +25,8 @@ const NORMAL: &str = "work";
 const LOCAL: &str = "push.proc!";
 const MEMBER: &str = "push.proc!ada";
 
-fn hybrid() -> HybridLayer<MemoryLayer, Arc<MemoryLayer>> {
-    HybridLayer::new(MemoryLayer::new(), Arc::new(MemoryLayer::new()))
+fn hybrid() -> HybridLayer<MemoryLayer, MemoryLayer> {
+    HybridLayer::new(MemoryLayer::new(), MemoryLayer::new())
 }
 
 async fn number(receiver: &mut Receiver) -> i64 {
@@ -50,10 +50,10 @@ async fn each_kind_of_channel_goes_to_its_layer() {
 }
 
 #[tokio::test]
-async fn members_on_normal_channels_are_known_everywhere_and_served_by_the_layer_of_the_sender() {
+async fn members_on_normal_channels_are_known_everywhere_and_reached_through_the_senders_layer() {
     let remote = Arc::new(MemoryLayer::new());
-    let here = HybridLayer::new(MemoryLayer::new(), Arc::clone(&remote));
-    let there = HybridLayer::new(MemoryLayer::new(), remote);
+    let here = HybridLayer::<_, MemoryLayer>::new(MemoryLayer::new(), Arc::clone(&remote));
+    let there = HybridLayer::<_, MemoryLayer>::new(MemoryLayer::new(), remote);
     here.group_add("room", NORMAL).await.unwrap();
     here.group_add("room", MEMBER).await.unwrap();
     there.group_send("room", message! {}).await.unwrap();
@@ -99,7 +99,7 @@ async fn a_group_message_that_the_remote_layer_refuses_reaches_nobody() {
 }
 
 #[tokio::test]
-async fn many_sends_give_their_results_in_their_order() {
+async fn send_many_returns_the_results_in_order() {
     let layer = hybrid();
     let results = layer
         .send_many(&[(NORMAL, message! {}), ("a!b!c", message! {}), (MEMBER, message! {}), ("", message! {})])
@@ -165,7 +165,7 @@ async fn a_dropped_read_of_both_layers_loses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_asks_only_for_moments_gets_what_is_at_hand() {
+async fn a_reader_with_short_timeouts_gets_waiting_messages() {
     let layer = hybrid();
     let mut receiver = layer.receiver(&[NORMAL, LOCAL]).unwrap();
     for n in 0..10 {
@@ -193,8 +193,7 @@ async fn both_layers_close_and_flush_together() {
     assert!(matches!(layer.remote().try_receive(&[LOCAL]).await, Err(Error::Closed)));
 }
 
-/// A source whose messages are there only some time after they were asked for, and that forgets a question when it is
-/// paused, as one behind a network may.
+/// A source that needs some time for each answer and cancels it when it is paused, as a source behind a network may.
 struct Distant {
     messages: VecDeque<i64>,
     answer: Option<Pin<Box<Sleep>>>,
@@ -233,7 +232,7 @@ async fn beside_a_busy_channel(messages: VecDeque<i64>) -> (MemoryLayer, Receive
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_busy_layer_does_not_starve_one_that_takes_time_to_answer() {
+async fn a_busy_layer_does_not_starve_a_slower_one() {
     let (_layer, mut receiver) = beside_a_busy_channel([0, 1, 2].into()).await;
     let start = Instant::now();
     let mut next = 0;
@@ -249,7 +248,7 @@ async fn a_busy_layer_does_not_starve_one_that_takes_time_to_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiting_for_a_quiet_layer_costs_a_busy_one_little() {
+async fn waiting_for_a_quiet_layer_barely_slows_a_busy_one() {
     let (_layer, mut receiver) = beside_a_busy_channel([].into()).await;
     let start = Instant::now();
     for _ in 0..1000 {

@@ -1,38 +1,39 @@
-//! How long a server that was lost has to answer again before messages go to it.
+//! `Hysteresis`: how long a lost server has to answer before it is used again.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A server that can be reached again within this time has not been away: only a connection to it broke.
+/// A server that is reachable again within this time was not down: only a connection to it broke.
 const BRIEF: Duration = Duration::from_secs(1);
 
-/// When a server was lost and came back, to tell a connection that broke from a server that was away or comes and goes.
+/// Times at which a server was lost and returned. They tell a broken connection from an outage and from a server that
+/// keeps failing.
 #[derive(Debug)]
 pub(crate) struct Hysteresis {
     return_after: Duration,
     /// Whether messages go to the server.
     used: bool,
-    /// When messages went to it again after it had been lost.
+    /// When the server was used again after it had been lost.
     returned: Option<Instant>,
-    /// Until when a server that is back counts as not having been away.
+    /// Until when a server that returns is used at once.
     forgiven_until: Option<Instant>,
 }
 
 impl Hysteresis {
-    /// Of a server that has not been used yet.
+    /// Starts with a server that has not been used yet.
     pub(crate) fn new(return_after: Duration) -> Self {
         Self { return_after, used: false, returned: None, forgiven_until: None }
     }
 
-    /// Notes that messages go to the server from now on.
+    /// Records that messages go to the server from now on.
     pub(crate) fn arrived(&mut self) {
         self.used = true;
         self.returned = self.forgiven_until.map(|_| Instant::now());
     }
 
-    /// Notes that messages do not go to the server any more. One that is lost soon after it returned has to answer for the
-    /// whole time: otherwise one that comes and goes would be used in turns.
+    /// Records that messages no longer go to the server. A server that is lost soon after its return has to answer for
+    /// the whole time. Otherwise a server that fails every few seconds would be used in between.
     pub(crate) fn departed(&mut self) {
         if !std::mem::take(&mut self.used) {
             return;
@@ -42,7 +43,7 @@ impl Hysteresis {
         self.forgiven_until = Some(if steady { now + BRIEF } else { now });
     }
 
-    /// How long a server that has answered since `back` has to answer before it is used.
+    /// Returns how long a server that has answered since `back` has to answer before it is used.
     pub(crate) fn required(&self, back: Instant) -> Duration {
         if self.forgiven_until.is_some_and(|until| back < until) { Duration::ZERO } else { self.return_after }
     }
@@ -57,11 +58,11 @@ mod tests {
     const RETURN_AFTER: Duration = Duration::from_secs(2);
     const MOMENT: Duration = Duration::from_millis(1);
 
-    /// What is required of a server that is back so long after it was lost.
+    /// Returns the required time for a server that returns `away` after it was lost.
     async fn required(hysteresis: &mut Hysteresis, away: Duration) -> Duration {
         hysteresis.departed();
         advance(away).await;
-        // It is found away again and again.
+        // Later failed attempts report the same outage again.
         hysteresis.departed();
         hysteresis.required(Instant::now())
     }

@@ -1,4 +1,4 @@
-//! Whether a layer reaches its servers, and what it does while it does not.
+//! `Mode`: whether a layer carries messages through its servers, and the status of each server.
 
 use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
@@ -9,57 +9,57 @@ use tracing::{info, warn};
 
 use super::{Event, Reasons};
 
-/// How a layer carries messages now.
+/// How a layer carries messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Mode {
     /// Between processes, through its servers.
     #[default]
     Remote,
-    /// Between the members of this process alone, because a server is away.
+    /// Between the members of this process only, because a server is unreachable.
     LocalOnly,
-    /// Not at all, because a server is away and the layer was told to fail then.
+    /// Not at all, because a server is unreachable and the layer is configured to fail.
     Down,
 }
 
-/// How one server of a layer is used now.
+/// Current use of one server of a layer.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ShardStatus {
     /// How messages for names on this server are carried.
     pub mode: Mode,
-    /// Since when.
+    /// Start of this mode.
     pub since: SystemTime,
-    /// Why, if the server is away.
+    /// Why the server is unreachable; `None` if it is reachable.
     pub reason: Option<String>,
-    /// Messages that stayed in this process, since the layer was made.
+    /// Number of messages that stayed in this process since the layer was created.
     pub stayed_local: u64,
 }
 
-/// The events of layers without servers: none, and no end.
+/// Returns the events of a layer without servers: a stream that yields nothing and does not end.
 pub(super) fn no_events() -> broadcast::Receiver<Event> {
     static EVENTS: LazyLock<broadcast::Sender<Event>> = LazyLock::new(|| broadcast::Sender::new(1));
     EVENTS.subscribe()
 }
 
-/// The mode of layers that do not change it.
+/// Returns the mode of a layer that never changes it.
 pub(super) fn always_remote() -> watch::Receiver<Mode> {
     static MODE: LazyLock<watch::Sender<Mode>> = LazyLock::new(watch::Sender::default);
     MODE.subscribe()
 }
 
-/// The modes of all servers of a layer: changes them, and tells everybody who wants to know.
+/// The modes of all servers of a layer. Reports each change to watchers and as an event.
 #[derive(Debug)]
 pub(crate) struct Modes {
-    /// Held to change one status or to copy all. Each with the reasons of its outage.
+    /// The status of each server, with the reasons of its outage. The lock is held to change one status or to copy all.
     shards: Mutex<Vec<(ShardStatus, Reasons)>>,
-    /// The worst of all.
+    /// The worst mode of all servers.
     overall: watch::Sender<Mode>,
     events: broadcast::Sender<Event>,
 }
 
 impl Modes {
-    /// Of `shards` servers, all of which are there until somebody says otherwise.
+    /// Starts with `shards` servers in [`Mode::Remote`].
     pub(crate) fn new(shards: usize, events: broadcast::Sender<Event>) -> Arc<Self> {
         let status = ShardStatus { mode: Mode::Remote, since: SystemTime::now(), reason: None, stayed_local: 0 };
         for shard in 0..shards {
@@ -69,8 +69,8 @@ impl Modes {
         Arc::new(Self { shards, overall: watch::Sender::new(Mode::Remote), events })
     }
 
-    /// Says that `shard` is away, why, and what becomes of its messages: `mode` is not [`Mode::Remote`]. While it is away
-    /// each new reason is told.
+    /// Marks `shard` as unreachable for `reason`. `mode`, which is not [`Mode::Remote`], says how its messages are
+    /// carried meanwhile. Each new reason of an outage is reported once.
     pub(crate) fn leave(&self, shard: usize, mode: Mode, reason: &str) {
         let left = self.set(shard, mode, Some(reason.to_owned()));
         let is_news = self.explain(shard, reason);
@@ -81,14 +81,14 @@ impl Modes {
         }
     }
 
-    /// Notes the reason of an outage; returns whether it is a new one.
+    /// Stores the reason of an outage. Returns whether it is new.
     fn explain(&self, shard: usize, reason: &str) -> bool {
         let (status, reasons) = &mut self.shards.lock()[shard];
         status.reason = Some(reason.to_owned());
         reasons.is_new(reason)
     }
 
-    /// Says that `shard` is used again.
+    /// Marks `shard` as used again.
     pub(crate) fn arrive(&self, shard: usize) {
         let was_local = self.shards.lock()[shard].0.mode == Mode::LocalOnly;
         if self.set(shard, Mode::Remote, None) && was_local {
@@ -104,17 +104,17 @@ impl Modes {
         metrics::counter!("channel_layer_stayed_local_total").increment(messages as u64);
     }
 
-    /// The status of each server.
+    /// Returns the status of each server.
     pub(crate) fn status(&self) -> Vec<ShardStatus> {
         self.shards.lock().iter().map(|(status, _)| status.clone()).collect()
     }
 
-    /// The worst mode of all servers, whenever it changes.
+    /// Returns the worst mode of all servers, and notifies of changes.
     pub(crate) fn watch(&self) -> watch::Receiver<Mode> {
         self.overall.subscribe()
     }
 
-    /// Whether that was a change.
+    /// Changes the status of a server. Returns `false` if it had this mode already.
     fn set(&self, shard: usize, mode: Mode, reason: Option<String>) -> bool {
         let mut shards = self.shards.lock();
         let (status, reasons) = &mut shards[shard];
@@ -125,7 +125,7 @@ impl Modes {
         *status = ShardStatus { mode, since: SystemTime::now(), reason, stayed_local: status.stayed_local };
         let local = f64::from(u8::from(mode == Mode::LocalOnly));
         metrics::gauge!("channel_layer_local_only", "shard" => shard.to_string()).set(local);
-        // Under the lock, so that of two changes the later one stays.
+        // Sent under the lock, so that the later of two changes stays.
         let worst = shards.iter().map(|(status, _)| status.mode).max().unwrap_or_default();
         self.overall.send_if_modified(|overall| std::mem::replace(overall, worst) != worst);
         true

@@ -1,16 +1,16 @@
-//! Calls that several layers, servers or members carry out together: one result, which knows of every part.
+//! `Parts`: one result for a call that several layers, servers or members carry out together.
 
 use crate::error::{Error, Result};
 
 /// The outcomes of the parts of one call.
 ///
-/// A caller may repeat a call that fails without [`may_have_run`](Error::may_have_run), so a call of which any part ran
-/// must not fail that way.
+/// A caller may repeat a call that fails without [`may_have_run`](Error::may_have_run). A call must therefore not fail
+/// that way if any part of it ran.
 #[derive(Debug, Default)]
 pub(crate) struct Parts {
     /// Whether a part ran, or may have run.
     some_ran: bool,
-    /// The failure that the call reports.
+    /// The error that the call reports.
     failed: Option<Error>,
 }
 
@@ -22,13 +22,13 @@ impl Parts {
             return;
         };
         self.some_ran |= error.may_have_run();
-        // The failure of a server explains more than the end of a layer; among equals the first one is reported.
+        // The error of a server explains more than the end of a layer. Among equals the first one is reported.
         if self.failed.as_ref().is_none_or(Error::is_closed) {
             self.failed = Some(error);
         }
     }
 
-    /// The result of the whole call: the failure of a part, which may have run if any part may have.
+    /// Returns the result of the whole call. The error of a part is marked `may_have_run` if any part may have run.
     pub(crate) fn result(self) -> Result<()> {
         match self.failed {
             Some(error) if self.some_ran => Err(error.of_a_part()),
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_of_which_no_part_ran_fails_as_if_it_had_not_been_made() {
+    fn a_call_without_a_part_that_ran_has_not_run() {
         assert!(matches!(result([closed(), closed()]), Err(Error::Closed)));
         for parts in [[failed(), closed()], [closed(), failed()]] {
             let error = result(parts).unwrap_err();
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_of_which_a_part_ran_may_have_run() {
+    fn a_call_with_a_part_that_ran_may_have_run() {
         for parts in [[Ok(()), closed()], [closed(), Ok(())], [Ok(()), failed()], [failed(), Ok(())]] {
             let error = result(parts).unwrap_err();
             assert!(matches!(error, Error::Redis { .. }) && error.may_have_run(), "{error:?}");

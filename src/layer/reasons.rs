@@ -1,19 +1,19 @@
-//! Why a server is away, said once for each reason.
+//! `Reasons`: the causes of an outage that were already reported.
 
 use std::collections::HashSet;
 
-/// The most reasons that are kept of one outage. Their texts may hold something that never repeats.
+/// Limit of stored reasons per outage. An error text may contain a part that never repeats.
 const MOST: usize = 16;
 
 /// The reasons of one outage that have been reported.
 ///
-/// A server that is tried again and again fails for the same few reasons, perhaps in turns. The first one is often only that
-/// a connection broke; a later one says what is wrong.
+/// A server that is retried fails for the same few reasons, sometimes alternating. The first reason is often only a
+/// broken connection; a later one names the fault.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reasons(HashSet<String>);
 
 impl Reasons {
-    /// Whether `reason` has not been reported in this outage; from now on it has.
+    /// Records `reason`. Returns whether it was not reported in this outage before.
     pub(crate) fn is_new(&mut self, reason: &str) -> bool {
         self.0.len() < MOST && self.0.insert(reason.to_owned())
     }

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::delay;
-use crate::backoff::send_waiting;
 use crate::error::{Error, Result};
-use crate::layer::{ChannelLayer, Delivery};
+use crate::layer::{ChannelLayer, Delivery, send_while_full};
 use crate::message::Message;
 use crate::name::ChannelName;
 use crate::trace::TraceParent;
@@ -75,7 +74,7 @@ impl Context {
     ///
     /// As [`ChannelLayer::send`].
     pub async fn send(&self, channel: &str, message: Message) -> Result<()> {
-        send_waiting(&*self.layer, channel, self.traced(message), self.reply_patience).await
+        send_while_full(&*self.layer, channel, self.traced(message), self.reply_patience).await
     }
 
     /// Has `message` sent to `channel` after `delay`, in whole milliseconds, by a [`DelayServer`](super::DelayServer),

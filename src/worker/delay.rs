@@ -10,14 +10,12 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::time::DelayQueue;
 
-use crate::backoff::send_waiting;
 use crate::drops::{self, DropReason};
 use crate::error::{Error, Result};
-use crate::layer::ChannelLayer;
+use crate::layer::{ChannelLayer, RetryingReceiver, send_while_full};
 use crate::message;
 use crate::message::Message;
 use crate::name::ChannelName;
-use crate::steady::SteadyReceiver;
 use crate::supervise::{contain, contained};
 use crate::worker::requeue::give_back;
 
@@ -72,7 +70,7 @@ impl DelayServer {
     ///
     /// [`Error::Closed`](crate::Error::Closed) if the layer closes before `shutdown`.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<()> {
-        let mut receiver = SteadyReceiver::new(self.layer.receiver(&[CHANNEL])?, "delayed messages");
+        let mut receiver = RetryingReceiver::new(self.layer.receiver(&[CHANNEL])?, "delayed messages");
         let mut waiting = DelayQueue::new();
         let mut sending = JoinSet::new();
         let mut shutdown = pin!(shutdown);
@@ -145,7 +143,7 @@ fn parse(message: &Message) -> Option<(Duration, Delayed)> {
 
 async fn send(layer: Arc<dyn ChannelLayer>, delayed: Delayed, patience: Duration) {
     let Delayed { channel, content } = delayed;
-    if let Err(error) = send_waiting(&*layer, channel.as_str(), content, patience).await {
+    if let Err(error) = send_while_full(&*layer, channel.as_str(), content, patience).await {
         tracing::warn!(%channel, error = &error as &dyn std::error::Error, "a delayed message could not be sent");
         let full = matches!(error, Error::ChannelFull { .. });
         drops::count(if full { DropReason::Full } else { DropReason::Stopped }, 1);

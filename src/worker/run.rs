@@ -12,8 +12,7 @@ use super::context::Context;
 use super::handlers::{Handlers, boxed};
 use crate::drops::{self, DropReason};
 use crate::error::{BoxError, Error, Result};
-use crate::layer::{ChannelLayer, Delivery};
-use crate::steady::SteadyReceiver;
+use crate::layer::{ChannelLayer, Delivery, RetryingReceiver};
 use crate::supervise::contain;
 use crate::worker::pool::{Crew, Room, line_of};
 
@@ -119,7 +118,7 @@ impl Worker {
     /// [`Error::InvalidName`] if a channel cannot be received from or there is none, [`Error::InvalidConfig`] if one has
     /// no handler or a pattern matches none, [`Error::Closed`] if the layer closes before `shutdown`.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<()> {
-        let mut receiver = SteadyReceiver::new(self.layer.receiver(&self.handlers.channels()?)?, "messages");
+        let mut receiver = RetryingReceiver::new(self.layer.receiver(&self.handlers.channels()?)?, "messages");
         let mut crew = Crew::new(self.layer.clone(), self.concurrency, self.backlog);
         let worked = self.work(&mut receiver, &mut crew, shutdown).await;
         receiver.close().await;
@@ -129,7 +128,7 @@ impl Worker {
 
     async fn work(
         &self,
-        receiver: &mut SteadyReceiver,
+        receiver: &mut RetryingReceiver,
         crew: &mut Crew,
         shutdown: impl Future<Output = ()>,
     ) -> Result<()> {

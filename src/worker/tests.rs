@@ -527,7 +527,7 @@ async fn delayed_messages_that_go_back_need_no_room() {
     for number in 0..500 {
         let message =
             message! { "channel": "jobs", "delay": 60_000 + number, "content": message! { "number": number } };
-        let sent = crate::backoff::send_waiting(&*layer, "asgi.delay", message, Duration::from_secs(10));
+        let sent = crate::layer::send_while_full(&*layer, "asgi.delay", message, Duration::from_secs(10));
         within(sent).await.unwrap();
     }
     within(async {

@@ -137,7 +137,7 @@ async fn a_deployment_chooses_it_by_an_option() {
     let health = layer.health().await;
     assert!(health.fallback_mode, "{health:?}");
     server.start_again();
-    mode(&layer, Mode::Remote).await;
+    mode(&*layer, Mode::Remote).await;
     assert!(!layer.health().await.fallback_mode);
 }
 

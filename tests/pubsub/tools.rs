@@ -53,7 +53,7 @@ pub async fn up_to(receiver: &mut Receiver, last: i64) -> Vec<i64> {
 }
 
 /// Waits until the layer says that it is in this mode.
-pub async fn mode(layer: &impl ChannelLayer, expected: Mode) {
+pub async fn mode(layer: &(impl ChannelLayer + ?Sized), expected: Mode) {
     let mut modes = layer.mode();
     let reached = modes.wait_for(|mode| *mode == expected);
     within(RECOVERY, &format!("the mode {expected:?}"), reached).await.unwrap();

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use channel_layer::health::{ShardState, Status};
 use channel_layer::server::{SocketOptions, health_routes};
-use channel_layer::{ChannelLayer, HybridLayer, InterfaceServer, MemoryLayer, PubSubLayer};
+use channel_layer::{ChannelLayer, HybridLayer, InterfaceServer, MemoryLayer, PubSubLayer, RedisLayer};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -175,7 +175,7 @@ async fn layers_inside_a_process_have_no_servers_to_tell_of() {
 #[tokio::test]
 async fn a_shared_hybrid_tells_of_its_servers() {
     let remote = Site::on(&shared_servers()[..2]).layer().await;
-    let layer: Arc<dyn ChannelLayer> = Arc::new(HybridLayer::new(MemoryLayer::new(), remote));
+    let layer: Arc<dyn ChannelLayer> = Arc::new(HybridLayer::<_, RedisLayer>::new(MemoryLayer::new(), remote));
     let health = layer.health().await;
     assert_eq!((health.status, health.shards.len()), (Status::Healthy, 2));
     assert_eq!(layer.redis_stats().await.unwrap().len(), 2);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use channel_layer::{ChannelLayer, Error, Event, Format, HybridLayer, MemoryLayer};
+use channel_layer::{ChannelLayer, Error, Event, Format, HybridLayer, MemoryLayer, RedisLayer};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
@@ -30,7 +30,7 @@ async fn layers(servers: &[RedisServer]) -> Vec<(&'static str, AnyLayer)> {
     vec![
         ("native", connect(one()).await),
         ("three shards", connect(Site::on(servers).config()).await),
-        ("hybrid", Arc::new(HybridLayer::new(MemoryLayer::new(), connect(one()).await))),
+        ("hybrid", Arc::new(HybridLayer::<_, RedisLayer>::new(MemoryLayer::new(), connect(one()).await))),
         ("channels_redis", format(Format::ChannelsRedis).await),
         ("asgi_redis", format(Format::AsgiRedis).await),
     ]

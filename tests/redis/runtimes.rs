@@ -1,5 +1,7 @@
 //! Layers that outlive the runtime which connected them.
 
+use std::sync::Arc;
+
 use channel_layer::{ChannelLayer, Error, Format, PubSubLayer, Result};
 use tokio::runtime::{Builder, Runtime};
 
@@ -18,12 +20,12 @@ fn assert_ended<T: std::fmt::Debug>(what: &str, result: Result<T>) {
 }
 
 /// What every call gives that waits on `layer` when its runtime ends, and that comes after it.
-fn ends_with(ended: Runtime, layer: &(impl ChannelLayer + Clone)) {
+fn ends_with(ended: Runtime, layer: &Arc<impl ChannelLayer + ?Sized>) {
     let other = runtime();
     let waiting: Vec<_> = ["n", "l!", "s?a"]
         .into_iter()
         .flat_map(|source| {
-            let (reading, mut receiver) = (layer.clone(), layer.receiver(&[source]).unwrap());
+            let (reading, mut receiver) = (Arc::clone(layer), layer.receiver(&[source]).unwrap());
             [
                 other.spawn(async move { reading.receive(&[source]).await }),
                 other.spawn(async move { receiver.recv().await }),
@@ -78,7 +80,7 @@ fn a_layer_that_publishes_closes_with_its_runtime() {
     let site = Site::on(std::slice::from_ref(&server));
     let ended = runtime();
     let connected = ended.block_on(within(DEADLINE, "a connection", PubSubLayer::connect(site.config())));
-    let layer = std::sync::Arc::new(connected.unwrap());
+    let layer = Arc::new(connected.unwrap());
     ends_with(ended, &layer);
     runtime().block_on(within(DEADLINE, "the end of closing", layer.close())).unwrap();
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use channel_layer::{ChannelLayer, Event, Format, HybridLayer, MemoryLayer, Message, message};
+use channel_layer::{ChannelLayer, Event, Format, HybridLayer, MemoryLayer, Message, RedisLayer, message};
 
 use super::outages::AnyLayer;
 use super::tools::{Layer, Site, ask, connect, events_so_far, number, numbered, take_number};
@@ -67,7 +67,9 @@ async fn layer_of(kind: &str, site: &Site, url: String) -> AnyLayer {
     let config = site.config().max_message_size(2 << 20).hosts([url]).blocking_timeout(SECOND).command_timeout(SECOND);
     let format = match kind {
         "native" => return connect(config).await,
-        "hybrid" => return std::sync::Arc::new(HybridLayer::new(MemoryLayer::new(), connect(config).await)),
+        "hybrid" => {
+            return std::sync::Arc::new(HybridLayer::<_, RedisLayer>::new(MemoryLayer::new(), connect(config).await));
+        }
         "channels_redis" => Format::ChannelsRedis,
         _ => Format::AsgiRedis,
     };

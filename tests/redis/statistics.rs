@@ -1,6 +1,6 @@
 //! Figures of channels: that they cost little, however large the messages are.
 
-use channel_layer::{Bytes, ChannelLayer, Format, message};
+use channel_layer::{Bytes, Format, message};
 
 use super::tools::{Site, ask};
 use crate::support::RedisServer;

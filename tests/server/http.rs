@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use channel_layer::{ChannelLayer, Message, Value, message};
+use channel_layer::{Message, Value, message};
 
 use super::running::{Running, header, ok};
 use crate::support::{DEADLINE, within};

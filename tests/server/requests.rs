@@ -1,6 +1,6 @@
 //! Requests of HTTP/1 as bytes, and the status of the answer: what RFC 9110, 9112 and 6455 say of each.
 
-use channel_layer::{ChannelLayer, Message, Value, message};
+use channel_layer::{Message, Value, message};
 
 use super::running::{Running, header, ok};
 use crate::support::{DEADLINE, within};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use channel_layer::{ChannelLayer, MemoryLayer};
+use channel_layer::MemoryLayer;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use channel_layer::health::{Probe, RedisStats, SettingDifference, ShardHealth, Status};
-use channel_layer::{BoxError, ChannelLayer, Health};
+use channel_layer::{BoxError, Health};
 use clap::Args;
 
 use crate::layer::LayerOptions;

@@ -1,6 +1,6 @@
 //! `channel-layer flush`: deletes all messages, groups and statistics of the layer.
 
-use channel_layer::{BoxError, ChannelLayer};
+use channel_layer::BoxError;
 use clap::Args;
 
 use crate::layer::LayerOptions;

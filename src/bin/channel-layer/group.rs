@@ -1,6 +1,6 @@
 //! `channel-layer group`: the members of a group.
 
-use channel_layer::{BoxError, ChannelLayer};
+use channel_layer::BoxError;
 use clap::Subcommand;
 
 use crate::layer::LayerOptions;

@@ -41,7 +41,7 @@ impl LayerOptions {
         // Every process that reads a normal channel gets its messages, and each would answer every client. So the worker of
         // a process answers the clients of that process.
         let local = MemoryLayer::with_config(&deployment.config)?;
-        Ok(Arc::new(HybridLayer::new(local, deployment.connect().await?)))
+        Ok(Arc::new(HybridLayer::<_, dyn ChannelLayer>::new(local, deployment.connect().await?)))
     }
 
     /// For commands that end at once: without a server they fail, and do not talk to themselves.

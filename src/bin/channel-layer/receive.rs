@@ -1,6 +1,6 @@
 //! `channel-layer receive`: messages of some channels, one line of JSON for each, in which byte strings are lists of numbers.
 
-use channel_layer::{BoxError, ChannelLayer, Delivery, Receiver};
+use channel_layer::{BoxError, Delivery, Receiver};
 use clap::Args;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;

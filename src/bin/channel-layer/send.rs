@@ -1,6 +1,6 @@
 //! `channel-layer send`: one message to a channel or to a group.
 
-use channel_layer::{BoxError, ChannelLayer, Message};
+use channel_layer::{BoxError, Message};
 use clap::Args;
 
 use crate::layer::LayerOptions;

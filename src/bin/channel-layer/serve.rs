@@ -3,13 +3,12 @@
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use channel_layer::server::{
     DataLoss, Listening, SlowConsumer, SocketOptions, Tls, TrustedProxies, health_routes, metrics_route,
 };
-use channel_layer::{BoxError, ChannelLayer, InterfaceServer};
+use channel_layer::{BoxError, InterfaceServer};
 use clap::{Args, ValueEnum};
 
 use crate::layer::LayerOptions;
@@ -262,7 +261,7 @@ impl Serve {
         for place in &self.listen {
             listening.extend(place.listen().await?);
         }
-        let layer = Arc::new(self.layer.connect_shared().await?);
+        let layer = self.layer.connect_shared().await?;
         let mut server = self.set(InterfaceServer::new(layer.clone()))?;
         server.validate()?;
         if self.pages.chat {

@@ -1,6 +1,6 @@
 //! `channel-layer stats`: figures of a channel, or of all together.
 
-use channel_layer::{BoxError, ChannelLayer};
+use channel_layer::BoxError;
 use clap::Args;
 use serde_json::json;
 

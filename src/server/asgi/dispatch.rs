@@ -9,13 +9,12 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::drops::{self, DropReason};
-use crate::layer::{Delivery, Event, Receiver};
+use crate::layer::{Delivery, Event, Receiver, RetryingReceiver};
 use crate::server::asgi::connections::{BATCH, Connections};
 use crate::server::asgi::lost::Lost;
 use crate::server::asgi::messages::{ReplyReader, code};
 use crate::server::status::{Count, Tally};
 use crate::server::websocket::queue::Pushed;
-use crate::steady::SteadyReceiver;
 use crate::supervise::{contain, contained};
 
 /// Between two attempts to close sockets, the first of which panicked.
@@ -28,7 +27,7 @@ pub(crate) async fn dispatch(
     tally: Arc<Tally>,
     stop: CancellationToken,
 ) {
-    let mut receiver = SteadyReceiver::new(receiver, "replies");
+    let mut receiver = RetryingReceiver::new(receiver, "replies");
     let mut replies = ReplyReader::default();
     let mut batch = Vec::new();
     loop {

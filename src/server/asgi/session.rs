@@ -7,9 +7,9 @@ use bytestring::ByteString;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::backoff::send_waiting;
 use crate::drops;
 use crate::error::{Error, Result};
+use crate::layer::send_while_full;
 use crate::server::asgi::connections::Connection;
 use crate::server::asgi::lost::Lost;
 use crate::server::asgi::messages as asgi;
@@ -107,7 +107,7 @@ impl Inbox for Session {
         let message = asgi::receive(&self.reply_channel, &self.path, self.order, data);
         let message = self.shared.traced("websocket.receive", message, None);
         let patience = self.shared.settings.send_patience;
-        let sent = send_waiting(&*self.shared.layer, "websocket.receive", message, patience).await;
+        let sent = send_while_full(&*self.shared.layer, "websocket.receive", message, patience).await;
         sent.map_err(|error| {
             tracing::debug!(%error, "a frame cannot be passed on");
             refusal(&error)

@@ -9,9 +9,8 @@ use futures_util::StreamExt;
 use tokio::time::{Instant, timeout};
 
 use super::settings::HttpSettings;
-use crate::backoff::send_waiting;
 use crate::error::Result;
-use crate::layer::ChannelLayer;
+use crate::layer::{ChannelLayer, send_while_full};
 use crate::message;
 
 /// How much of a body goes with the request, and at most in one message after it.
@@ -108,7 +107,7 @@ impl Upload {
         while !self.is_done() {
             let content = self.chunk().await?;
             let message = message! { "content": content, "more_content": !self.is_done() };
-            send_waiting(layer, channel, message, patience).await.map_err(|error| {
+            send_while_full(layer, channel, message, patience).await.map_err(|error| {
                 tracing::debug!(%error, "the application does not take the rest of a body");
                 StatusCode::SERVICE_UNAVAILABLE
             })?;

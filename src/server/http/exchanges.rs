@@ -11,12 +11,11 @@ use tokio_util::sync::CancellationToken;
 use super::memory::{Holder, Memory};
 use super::response::{PART_OVERHEAD, Part};
 use crate::drops::{self, DropReason};
-use crate::layer::{Delivery, Receiver};
+use crate::layer::{Delivery, Receiver, RetryingReceiver};
 use crate::name::{ChannelName, InvalidName};
 use crate::server::asgi::connections::BATCH;
 use crate::server::asgi::lost::Lost;
 use crate::server::transport::streams::Progress;
-use crate::steady::SteadyReceiver;
 use crate::supervise::contain;
 use crate::trace::TraceParent;
 
@@ -110,7 +109,7 @@ const DISPATCH: &str = "dispatch of responses";
 
 /// Gives responses to their requests until `stop` or the end of the layer.
 pub(crate) async fn dispatch(receiver: Receiver, exchanges: Arc<Exchanges>, stop: CancellationToken) {
-    let mut receiver = SteadyReceiver::new(receiver, "responses");
+    let mut receiver = RetryingReceiver::new(receiver, "responses");
     let mut batch = Vec::new();
     loop {
         tokio::select! {

@@ -13,7 +13,7 @@ use super::handle::Inner;
 use super::names::Names;
 use super::{Hub, HubError};
 use crate::error::Result;
-use crate::layer::ChannelLayer;
+use crate::layer::{ChannelLayer, RetryingReceiver};
 use crate::server::asgi::connections::Connections;
 use crate::server::asgi::messages::code;
 use crate::server::hub::membership::index::Index;
@@ -22,7 +22,6 @@ use crate::server::hub::peers::discovery::Others;
 use crate::server::hub::peers::reader;
 use crate::server::hub::status::gauges;
 use crate::server::limits::origin::Origins;
-use crate::steady::SteadyReceiver;
 
 /// What a hub is started with.
 #[must_use]
@@ -133,7 +132,7 @@ impl HubBuilder {
             index,
         });
         let hub = Hub::new(inner.clone());
-        let receiver = SteadyReceiver::new(receiver, "messages of other processes");
+        let receiver = RetryingReceiver::new(receiver, "messages of other processes");
         inner.tasks.spawn(reader::read(receiver, inner.clone(), stop.clone()));
         inner.tasks.spawn(inner.keeper.clone().run(stop.clone()));
         inner.tasks.spawn(gauges::keep(inner.clone(), stop.clone()));

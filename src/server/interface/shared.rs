@@ -10,8 +10,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::backoff::send_waiting;
-use crate::layer::ChannelLayer;
+use crate::layer::{ChannelLayer, send_while_full};
 use crate::message::Message;
 use crate::server::asgi::connections::Connections;
 use crate::server::asgi::messages::trace_of;
@@ -67,7 +66,7 @@ impl Shared {
 
     /// Tells the application that something has ended, if there is room on the channel in time.
     pub(crate) async fn farewell(&self, channel: &str, message: Message) {
-        if let Err(error) = send_waiting(&*self.layer, channel, message, self.settings.send_patience).await {
+        if let Err(error) = send_while_full(&*self.layer, channel, message, self.settings.send_patience).await {
             metrics::counter!("channel_layer_disconnects_lost_total").increment(1);
             tracing::debug!(channel, %error, "the application does not hear of an end");
         }

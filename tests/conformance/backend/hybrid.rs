@@ -3,7 +3,7 @@
 use std::slice::from_ref;
 use std::sync::Arc;
 
-use channel_layer::{HybridLayer, MemoryLayer};
+use channel_layer::{HybridLayer, MemoryLayer, RedisLayer};
 
 use super::super::guarantees::Promise;
 use super::super::tools::Layer;
@@ -26,7 +26,7 @@ impl Backend for HybridMemory {
     async fn start(options: Options) -> Self {
         let local = Arc::new(MemoryLayer::with_config(&options.config()).unwrap());
         let remote = Processes::start(on(&shared_servers()[..1], options.config())).await;
-        let first = Arc::new(HybridLayer::new(Arc::clone(&local), remote.first()));
+        let first = Arc::new(HybridLayer::<MemoryLayer, RedisLayer>::new(Arc::clone(&local), remote.first()));
         Self { local, remote, first }
     }
 
@@ -35,11 +35,11 @@ impl Backend for HybridMemory {
     }
 
     async fn peer(&self) -> Layer {
-        Arc::new(HybridLayer::new(Arc::clone(&self.local), self.remote.another().await))
+        Arc::new(HybridLayer::<MemoryLayer, RedisLayer>::new(Arc::clone(&self.local), self.remote.another().await))
     }
 }
 
-/// [`HybridLayer`] with a [`RedisLayer`](channel_layer::RedisLayer) of the machine for normal channels.
+/// [`HybridLayer`] with a [`RedisLayer`] of the machine for normal channels.
 pub struct HybridRedis {
     local: Processes,
     remote: Processes,
@@ -53,7 +53,7 @@ impl Backend for HybridRedis {
     async fn start(options: Options) -> Self {
         let local = Processes::start(on(from_ref(shared_unix_server()), options.config())).await;
         let remote = Processes::start(on(&shared_servers()[..1], options.config())).await;
-        let first = Arc::new(HybridLayer::new(local.first(), remote.first()));
+        let first = Arc::new(HybridLayer::<RedisLayer, RedisLayer>::new(local.first(), remote.first()));
         Self { local, remote, first }
     }
 
@@ -62,6 +62,6 @@ impl Backend for HybridRedis {
     }
 
     async fn peer(&self) -> Layer {
-        Arc::new(HybridLayer::new(self.local.another().await, self.remote.another().await))
+        Arc::new(HybridLayer::<RedisLayer, RedisLayer>::new(self.local.another().await, self.remote.another().await))
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::drops::{self, DropReason};
-use crate::layer::Delivery;
+use crate::layer::{Delivery, RetryingReceiver};
 use crate::server::asgi::connections::BATCH;
 use crate::server::asgi::lost::Lost;
 use crate::server::asgi::messages::ReplyReader;
@@ -13,11 +13,10 @@ use crate::server::hub::handle::Inner;
 use crate::server::hub::names::Kind;
 use crate::server::hub::peers::wire;
 use crate::server::hub::peers::wire::{Address, Letter};
-use crate::steady::SteadyReceiver;
 use crate::supervise::contain;
 
 /// Hands over what other processes send, until `stop` or the end of the layer.
-pub(crate) async fn read(mut receiver: SteadyReceiver, hub: Arc<Inner>, stop: CancellationToken) {
+pub(crate) async fn read(mut receiver: RetryingReceiver, hub: Arc<Inner>, stop: CancellationToken) {
     let mut replies = ReplyReader::default();
     let mut batch = Vec::with_capacity(BATCH);
     loop {

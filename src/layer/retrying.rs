@@ -1,27 +1,29 @@
-//! Receiving through outages: those who read for as long as they live have nothing else to do than to try again.
+//! Receiving and sending that retry through outages, panics and full channels.
 
 use std::error::Error as StdError;
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
+use super::{ChannelLayer, Delivery, Receiver};
 use crate::backoff::{Backoff, LONGEST_OUTAGE_PAUSE};
 use crate::error::{Error, Result};
-use crate::layer::{Delivery, Receiver};
+use crate::message::Message;
 use crate::supervise::contained;
 
-/// A [`Receiver`] that waits while the servers of the layer are away, and after a panic of the layer. An outage is logged once, and so is the first message
-/// after it.
+/// A [`Receiver`] that retries during an outage of the layer's servers and after a panic of the layer. The start of an
+/// outage is logged once, and so is the first message after it.
 #[derive(Debug)]
-pub(crate) struct SteadyReceiver {
+pub(crate) struct RetryingReceiver {
     receiver: Receiver,
-    /// What is read, for the log.
+    /// Description of the messages, for the log.
     what: &'static str,
     backoff: Backoff,
-    /// The end of the last pause, if nothing has arrived since.
+    /// End of the last pause; `None` once a message has arrived.
     resumed: Option<Instant>,
 }
 
-impl SteadyReceiver {
+impl RetryingReceiver {
     pub(crate) fn new(receiver: Receiver, what: &'static str) -> Self {
         Self { receiver, what, backoff: Backoff::outage(), resumed: None }
     }
@@ -34,20 +36,20 @@ impl SteadyReceiver {
     ///
     /// # Errors
     ///
-    /// [`Error::Closed`] and [`Error::RuntimeEnded`] alone.
+    /// Only [`Error::Closed`] and [`Error::RuntimeEnded`].
     pub(crate) async fn recv(&mut self) -> Result<Delivery> {
         loop {
             match contained(self.what, self.receiver.recv()).await.unwrap_or(Err(Error::Panicked)) {
                 Ok(delivery) => {
-                    self.works();
+                    self.recovered();
                     return Ok(delivery);
                 }
-                Err(error) => self.fails(error).await?,
+                Err(error) => self.wait_after(error).await?,
             }
         }
     }
 
-    /// Waits for messages and moves up to `limit` of those that are there to the end of `deliveries`.
+    /// Waits for a message, then moves up to `limit` waiting messages to the end of `deliveries`.
     ///
     /// # Cancel safety
     ///
@@ -55,21 +57,21 @@ impl SteadyReceiver {
     ///
     /// # Errors
     ///
-    /// [`Error::Closed`] and [`Error::RuntimeEnded`] alone.
+    /// Only [`Error::Closed`] and [`Error::RuntimeEnded`].
     pub(crate) async fn recv_many(&mut self, deliveries: &mut Vec<Delivery>, limit: usize) -> Result<()> {
         loop {
             let received = contained(self.what, self.receiver.recv_many(deliveries, limit)).await;
             match received.unwrap_or(Err(Error::Panicked)) {
                 Ok(_) => {
-                    self.works();
+                    self.recovered();
                     return Ok(());
                 }
-                Err(error) => self.fails(error).await?,
+                Err(error) => self.wait_after(error).await?,
             }
         }
     }
 
-    /// Puts back what was taken and not handed over.
+    /// Puts back messages that were taken and not handed over.
     ///
     /// # Cancel safety
     ///
@@ -80,28 +82,55 @@ impl SteadyReceiver {
         }
     }
 
-    fn works(&mut self) {
+    fn recovered(&mut self) {
         if self.resumed.take().is_some() {
             tracing::info!("{} arrive again", self.what);
         }
     }
 
-    async fn fails(&mut self, error: Error) -> Result<()> {
+    async fn wait_after(&mut self, error: Error) -> Result<()> {
         if error.is_closed() {
             return Err(error);
         }
         let now = Instant::now();
-        // A receiver that has waited for longer than any pause was there for messages, though none came.
-        let is_same =
+        // A receiver that waited for longer than any pause worked, though no message arrived.
+        let is_same_outage =
             self.resumed.is_some_and(|resumed| now.saturating_duration_since(resumed) <= LONGEST_OUTAGE_PAUSE);
-        if !is_same {
-            tracing::warn!(error = &error as &dyn StdError, "{} do not arrive, trying again", self.what);
+        if !is_same_outage {
+            tracing::warn!(error = &error as &dyn StdError, "cannot receive {}, retrying", self.what);
             self.backoff = Backoff::outage();
         }
         let resumed = now + self.backoff.pause();
         self.resumed = Some(resumed);
         sleep_until(resumed).await;
         Ok(())
+    }
+}
+
+/// Sends `message`, and retries while the channel is full until `timeout` has passed.
+///
+/// # Cancel safety
+///
+/// When dropped, the message is either sent once or not at all.
+pub(crate) async fn send_while_full(
+    layer: &dyn ChannelLayer,
+    channel: &str,
+    message: Message,
+    timeout: Duration,
+) -> Result<()> {
+    // `None` if the timeout is beyond the range of the clock.
+    let deadline = Instant::now().checked_add(timeout);
+    let mut backoff = Backoff::full_channel();
+    loop {
+        let full = match layer.send(channel, message.clone()).await {
+            Err(error @ Error::ChannelFull { .. }) => error,
+            result => return result,
+        };
+        let next_attempt = Instant::now() + backoff.pause();
+        if deadline.is_some_and(|deadline| next_attempt >= deadline) {
+            return Err(full);
+        }
+        sleep_until(next_attempt).await;
     }
 }
 
@@ -117,11 +146,12 @@ mod tests {
 
     use super::*;
     use crate::layer::{Sink, Source};
-    use crate::message::Message;
+    use crate::memory::MemoryLayer;
+    use crate::message;
     use crate::name::ChannelName;
     use crate::supervise::trap;
 
-    /// What comes after which time: a message or an outage.
+    /// A source that yields a message (`true`) or an outage (`false`) after each delay.
     struct Script {
         steps: VecDeque<(Duration, bool)>,
         waiting: Option<Pin<Box<Sleep>>>,
@@ -130,12 +160,12 @@ mod tests {
     #[async_trait]
     impl Source for Script {
         fn poll_recv_many(&mut self, cx: &mut Context<'_>, sink: Sink<'_>, _: usize) -> Poll<Result<usize>> {
-            let &(after, arrives) = self.steps.front().expect("nobody asks beyond the last step");
+            let &(after, arrives) = self.steps.front().expect("there is a step for each poll");
             ready!(self.waiting.get_or_insert_with(|| Box::pin(sleep(after))).as_mut().poll(cx));
             self.waiting = None;
             self.steps.pop_front();
             if arrives {
-                sink(Delivery::new(ChannelName::parse("a").expect("it is a name"), Message::new()));
+                sink(Delivery::new(ChannelName::parse("a").expect("the name is valid"), Message::new()));
                 return Poll::Ready(Ok(1));
             }
             Poll::Ready(Err(Error::Redis { shard: 0, cause: "away".into() }))
@@ -148,36 +178,50 @@ mod tests {
         }
     }
 
-    /// How long a message takes to arrive behind 20 outages, each of which is noticed so long after the last pause.
-    async fn time_behind_outages(apart: Duration) -> Duration {
+    /// Returns how long a message takes to arrive after 20 outages, each noticed `apart` after the last pause.
+    async fn time_after_outages(apart: Duration) -> Duration {
         let mut steps: VecDeque<_> = (0..20).map(|_| (apart, false)).collect();
         steps.push_back((Duration::ZERO, true));
         let start = Instant::now();
-        SteadyReceiver::new(Receiver::new(Script { steps, waiting: None }), "messages").recv().await.expect("it comes");
+        RetryingReceiver::new(Receiver::new(Script { steps, waiting: None }), "messages")
+            .recv()
+            .await
+            .expect("a message arrives");
         start.elapsed()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pauses_for_outages_far_apart_stay_short() {
-        let time = time_behind_outages(Duration::from_secs(30)).await;
+    async fn an_endless_timeout_waits_until_there_is_room() {
+        let layer = MemoryLayer::new();
+        for _ in 0..100 {
+            layer.send("full", message! {}).await.expect("there is room");
+        }
+        let (sent, taken) =
+            tokio::join!(send_while_full(&layer, "full", message! {}, Duration::MAX), layer.receive(&["full"]));
+        assert!(sent.is_ok() && taken.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_of_separate_outages_stay_short() {
+        let time = time_after_outages(Duration::from_secs(30)).await;
         assert!(time <= Duration::from_secs(20 * 30 + 6), "{time:?}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pauses_in_an_outage_that_goes_on_grow() {
-        let time = time_behind_outages(Duration::ZERO).await;
+    async fn pauses_of_one_outage_grow() {
+        let time = time_after_outages(Duration::ZERO).await;
         assert!(time >= Duration::from_mins(1), "{time:?}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_panic_of_the_layer_is_an_outage() {
+    async fn a_panic_of_the_layer_is_retried() {
         let steps = VecDeque::from([(Duration::ZERO, true), (Duration::ZERO, true)]);
         let receiver = Receiver::new(Script { steps, waiting: None });
-        let mut receiver = SteadyReceiver::new(receiver, "messages");
+        let mut receiver = RetryingReceiver::new(receiver, "messages");
         trap::arm("messages");
-        receiver.recv().await.expect("it comes");
+        receiver.recv().await.expect("a message arrives");
         trap::arm("messages");
-        receiver.recv_many(&mut Vec::new(), 1).await.expect("it comes");
+        receiver.recv_many(&mut Vec::new(), 1).await.expect("a message arrives");
         assert!(!trap::is_armed());
     }
 }

@@ -1,4 +1,5 @@
-//! Capacities by channel: ordered globs and regexes over the non-local part of a name, of which the first match decides.
+//! `Capacity`: the capacity of each channel, by ordered rules. The first glob or regex that matches the non-local part
+//! decides.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -9,16 +10,16 @@ use regex::{Regex, RegexBuilder};
 use crate::error::{Error, Result};
 use crate::name::ChannelName;
 
-/// The option that holds the rules, for errors.
+/// Name of the option with the rules, for errors.
 pub(crate) const OPTION: &str = "channel_capacity";
 
-/// The capacities that a channel may have; Redis counts no longer lists.
+/// Valid capacities. Redis counts no longer lists.
 pub(crate) const CAPACITIES: RangeInclusive<usize> = 1..=u32::MAX as usize;
 
-/// Bytes that a compiled regex, and its cache, may take; patterns such as `(a{1000}){1000}` want far more.
+/// Limit of a compiled regex and of its cache, in bytes. Patterns such as `(a{1000}){1000}` need far more.
 const REGEX_SIZE: usize = 1 << 20;
 
-/// Bytes that a pattern may have. Names have at most 100.
+/// Limit of a pattern, in bytes. Names have at most 100.
 const PATTERN_LENGTH: usize = 1_000;
 
 /// The capacity of the channels whose non-local part matches a pattern.
@@ -33,30 +34,31 @@ const PATTERN_LENGTH: usize = 1_000;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CapacityRule {
-    /// A glob with the meaning of Python's `fnmatch.fnmatchcase`: `*` stands for any text, `?` for one character,
-    /// `[ab]`, `[a-z]` and `[!a]` for one of a set; everything else stands for itself, and the whole name has to match.
+    /// A glob with the semantics of Python's `fnmatch.fnmatchcase`: `*` matches any text, `?` one character, and
+    /// `[ab]`, `[a-z]` and `[!a]` one character of a set. All other characters match themselves. The glob must match
+    /// the whole name.
     Glob {
         /// The glob.
         pattern: String,
-        /// How many unread messages a channel holds, at least 1.
+        /// Number of unread messages that a channel holds, at least 1.
         capacity: usize,
     },
-    /// A regex that has to match at the start of the name, as with `match` of Python's `re`.
+    /// A regex that must match at the start of the name, as with `match` of Python's `re`.
     Regex {
         /// The regex, in the syntax of the crate `regex`.
         pattern: String,
-        /// How many unread messages a channel holds, at least 1.
+        /// Number of unread messages that a channel holds, at least 1.
         capacity: usize,
     },
 }
 
 impl CapacityRule {
-    /// `capacity` for the channels that the glob `pattern` matches.
+    /// Sets `capacity` for the channels that the glob `pattern` matches.
     pub fn glob(pattern: impl Into<String>, capacity: usize) -> Self {
         Self::Glob { pattern: pattern.into(), capacity }
     }
 
-    /// `capacity` for the channels that the regex `pattern` matches from their start.
+    /// Sets `capacity` for the channels that the regex `pattern` matches at their start.
     pub fn regex(pattern: impl Into<String>, capacity: usize) -> Self {
         Self::Regex { pattern: pattern.into(), capacity }
     }
@@ -72,7 +74,7 @@ impl fmt::Display for CapacityRule {
     }
 }
 
-/// The capacity of every channel: compiled rules, and the capacity where none matches.
+/// The capacity of every channel: compiled rules, and the default capacity.
 #[derive(Clone, Debug)]
 pub(crate) struct Capacity {
     rules: Vec<(Pattern, usize)>,
@@ -86,18 +88,18 @@ enum Pattern {
 }
 
 impl Capacity {
-    /// Compiles `rules`, to be tried in their order before `default`.
+    /// Compiles `rules`, which are tried in order before `default`.
     pub(crate) fn new(rules: &[CapacityRule], default: usize) -> Result<Self> {
         let rules = rules.iter().map(compile).collect::<Result<_>>()?;
         Ok(Self { rules, default })
     }
 
-    /// How many unread messages `channel` holds.
+    /// Returns the number of unread messages that `channel` holds.
     pub(crate) fn of(&self, channel: &ChannelName) -> usize {
         self.of_name(channel.non_local())
     }
 
-    /// How many unread messages a channel holds where the rules are to match `name`.
+    /// Returns the capacity for a channel whose `name` the rules match.
     pub(crate) fn of_name(&self, name: &str) -> usize {
         self.rules.iter().find(|(pattern, _)| pattern.matches(name)).map_or(self.default, |(_, capacity)| *capacity)
     }
@@ -107,8 +109,8 @@ impl Pattern {
     fn matches(&self, name: &str) -> bool {
         match self {
             Self::Glob(glob) => glob.is_match(name),
-            // The leftmost match starts at 0 if any does. Writing `^` before the pattern would change what an
-            // alternative, a flag or a comment in it means.
+            // The leftmost match starts at 0 if any does. A `^` in front of the pattern would change the meaning of an
+            // alternative, a flag or a comment in it.
             Self::Regex(regex) => regex.find(name).is_some_and(|found| found.start() == 0),
         }
     }
@@ -148,10 +150,10 @@ fn shorten(pattern: &str) -> String {
     if cut < pattern.len() { format!("{}...", &pattern[..cut]) } else { pattern.to_owned() }
 }
 
-/// The glob in globset's syntax that means what `pattern` means to Python's `fnmatch`.
+/// Translates `pattern` of Python's `fnmatch` into a glob of globset.
 ///
-/// They differ in braces, which are literal to `fnmatch`; in `[` without its `]`, which is literal; in `[^`, which does
-/// not negate; and in `**`, which is one `*`.
+/// The two differ in braces, which are literal in `fnmatch`; in `[` without its `]`, which is literal; in `[^`, which
+/// does not negate; and in `**`, which equals `*`.
 fn from_fnmatch(pattern: &str) -> String {
     let mut glob = String::with_capacity(pattern.len() + 16);
     let mut rest = pattern.chars();
@@ -160,7 +162,7 @@ fn from_fnmatch(pattern: &str) -> String {
             '*' if glob.ends_with('*') => {}
             '[' => match split_class(rest.as_str()) {
                 Some((class, after)) => {
-                    // A member that no name has keeps `^` from coming first.
+                    // A character that occurs in no name keeps `^` from coming first.
                     let guard = if class.starts_with('^') { "\0" } else { "" };
                     glob.extend(["[", guard, class, "]"]);
                     rest = after.chars();
@@ -175,7 +177,7 @@ fn from_fnmatch(pattern: &str) -> String {
     glob
 }
 
-/// Splits what follows a `[` at the `]` that closes it; a `]` that comes first, or first after `!`, is a member.
+/// Splits the text after a `[` at the closing `]`. A `]` that comes first, or first after `!`, is a member of the set.
 fn split_class(rest: &str) -> Option<(&str, &str)> {
     let first = usize::from(rest.starts_with('!'));
     let skip = first + usize::from(rest[first..].starts_with(']'));
@@ -313,7 +315,7 @@ mod tests {
         }
     }
 
-    /// `fnmatch` by its definition, without classes.
+    /// Implements `fnmatch` by its definition, without sets.
     fn model(pattern: &[u8], name: &[u8]) -> bool {
         match (pattern.split_first(), name.split_first()) {
             (None, None) => true,

@@ -1,6 +1,6 @@
-//! Messages to and from MessagePack or JSON bytes, and to and from any serde type.
+//! Conversion of messages to and from MessagePack, JSON and serde types.
 //!
-//! Text and bytes keep their own MessagePack families, so that they stay apart on the wire as they are in [`Value`].
+//! Text and bytes use different MessagePack families, so they stay distinct on the wire as they are in [`Value`].
 
 mod json;
 mod read;
@@ -17,13 +17,13 @@ use crate::message::{Map, Message, RESERVED_KEY, Value};
 use read::{MapSeed, ValueSeed};
 pub(crate) use size::encoded_size;
 
-/// How many maps and lists may be inside each other, the message itself included.
+/// Maximal depth of nested maps and lists, including the message itself.
 ///
-/// Decoding, comparing and dropping a value recurse, so that a few kilobytes of nested lists from a hostile writer would
-/// otherwise overflow the stack.
+/// Decoding, comparing and dropping a value recurse. Without the limit, a few kilobytes of nested lists from a hostile
+/// sender would overflow the stack.
 pub(crate) const MAX_DEPTH: usize = 128;
 
-/// Appends `message` to `out`; leaves `out` as it was if the message cannot be carried.
+/// Appends `message` to `out`. Leaves `out` unchanged if the message cannot be encoded.
 pub(crate) fn encode(message: &Message, out: &mut Vec<u8>) -> Result<()> {
     refuse_reserved(message)?;
     write(message, None, out)
@@ -36,7 +36,7 @@ fn refuse_reserved(message: &Message) -> Result<()> {
     }
 }
 
-/// Reads the message that `bytes` holds, and nothing else; its texts and byte strings are slices of `bytes`.
+/// Decodes `bytes`, which must hold one message and nothing else. Its texts and byte strings are slices of `bytes`.
 pub(crate) fn decode(bytes: &Bytes) -> Result<Message> {
     read(bytes).map(Message::from)
 }
@@ -47,14 +47,16 @@ fn read(bytes: &Bytes) -> Result<Map> {
     }
     let mut reader = rmp_serde::Deserializer::from_read_ref(&bytes[..]);
     let map = MapSeed { source: Some(bytes), depth: MAX_DEPTH }.deserialize(&mut reader).map_err(Error::decode)?;
-    // The reader does not tell where it stands, but only at the end does one more value fail for want of its first byte.
+    // The reader does not report its position. Only at the end does reading one more value fail for want of its first
+    // byte.
     match <()>::deserialize(&mut reader) {
         Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(map),
         _ => Err(Error::decode("more bytes follow it")),
     }
 }
 
-/// What a value of MessagePack is that begins with this byte, unless it is a map. The library would show the value.
+/// Names the type of the MessagePack value that starts with this byte, or returns `None` for a map. The error of the
+/// library would print the value.
 fn other_than_map(first: Option<&u8>) -> Option<&'static str> {
     Some(match first? {
         0x80..=0x8f | 0xde | 0xdf => return None,
@@ -71,10 +73,10 @@ fn other_than_map(first: Option<&u8>) -> Option<&'static str> {
 }
 
 impl Message {
-    /// The message that `value` serializes to, which must be a map or a struct.
+    /// Serializes `value`, which must be a map or a struct, into a message.
     ///
-    /// Types that serialize differently for people and for machines (addresses, identifiers, times) choose the form for
-    /// people, so that other languages can read it.
+    /// Types with separate human-readable and compact forms (addresses, identifiers, times) use the human-readable one,
+    /// so that other languages can read it.
     ///
     /// ```
     /// # #[derive(serde::Serialize, serde::Deserialize, PartialEq, Debug)]
@@ -89,8 +91,8 @@ impl Message {
     ///
     /// # Errors
     ///
-    /// [`Error::Codec`] if it is not a map, has keys that are not text, integers outside the range of `i64`, or nests
-    /// more than 128 levels deep.
+    /// [`Error::Codec`] if `value` is not a map, has keys that are not text, contains integers outside the range of
+    /// `i64`, or nests more than 128 levels deep.
     pub fn from_serialize<T: Serialize + ?Sized>(value: &T) -> Result<Self> {
         let mut bytes = Vec::new();
         let mut writer = rmp_serde::Serializer::new(&mut bytes).with_struct_map().with_human_readable();
@@ -101,7 +103,7 @@ impl Message {
         })
     }
 
-    /// This message as a `T`.
+    /// Deserializes this message into a `T`.
     ///
     /// # Errors
     ///

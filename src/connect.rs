@@ -1,4 +1,4 @@
-//! A layer on Redis in the format that a configuration asks for.
+//! `connect`: a layer on Redis in the configured format.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use crate::fallback::FallbackLayer;
 use crate::layer::ChannelLayer;
 use crate::redis::{PubSubLayer, RedisLayer};
 
-/// Connects to the servers of `config`, in the [format](Config::format) that it names, and behind a [`FallbackLayer`] where
-/// [`fallback`](Config::fallback) is `local`.
+/// Connects to the servers of `config` in the configured [format](Config::format). Wraps the layer in a
+/// [`FallbackLayer`] if [`fallback`](Config::fallback) is `local`.
 ///
 /// ```no_run
 /// use channel_layer::{ChannelLayer, Config, message};
@@ -32,7 +32,7 @@ use crate::redis::{PubSubLayer, RedisLayer};
 ///
 /// # Errors
 ///
-/// Those of [`RedisLayer::connect`]; [`Error::InvalidConfig`] if the format knows no fallback.
+/// As [`RedisLayer::connect`], and [`Error::InvalidConfig`] if the format does not support a fallback.
 pub async fn connect(config: Config) -> Result<Arc<dyn ChannelLayer>> {
     // Errors of files and formats name the variable too.
     let named = config.clone();

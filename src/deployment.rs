@@ -1,4 +1,4 @@
-//! Which layer a deployment asks for: by its environment, or by its options.
+//! `Deployment`: the choice of a layer by environment variables or options.
 
 use std::sync::Arc;
 
@@ -7,10 +7,11 @@ use crate::error::{Error, Result};
 use crate::layer::ChannelLayer;
 use crate::memory::MemoryLayer;
 
-/// The options of a deployment and the layer that it wants.
+/// The options of a deployment and the layer that it uses.
 ///
-/// [`from_env`](Self::from_env) reads variables of two families. Those that begin with `CHANNEL_LAYER_` are the options of
-/// [`Config`]. These stand for the ones that deployments of servers with sockets often have:
+/// [`from_env`](Self::from_env) reads two families of variables. Variables that begin with `CHANNEL_LAYER_` are the
+/// options of [`Config`]. The following variables, common in deployments of socket servers, set some of the same
+/// options:
 ///
 /// | variable | meaning |
 /// |---|---|
@@ -26,32 +27,32 @@ use crate::memory::MemoryLayer;
 /// | `REDIS_RETRY_ON_TIMEOUT` | `true`: `retry_attempts` is 3 unless the next says otherwise; `false`: 0 |
 /// | `REDIS_RETRY_ATTEMPTS` | `retry_attempts` |
 ///
-/// Where both families set an option, `CHANNEL_LAYER_` wins. An empty `REDIS_` variable counts as not set.
-/// `REDIS_RETRY_ON_TIMEOUT` never sends twice: a command that a server may have run is not tried again.
+/// If both families set an option, `CHANNEL_LAYER_` wins. An empty `REDIS_` variable counts as unset.
+/// `REDIS_RETRY_ON_TIMEOUT` never sends twice: a command that a server may have run is not retried.
 #[derive(Clone, Debug)]
 pub struct Deployment {
     /// The options of the layer.
     pub config: Config,
-    /// Which layer it is.
+    /// The layer.
     pub layer: LayerKind,
-    /// Whether there is a Redis server, if the environment says so.
+    /// Whether Redis is enabled; `None` if the environment does not say.
     enabled: Option<bool>,
 }
 
-/// A layer to choose.
+/// The kinds of layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LayerKind {
     /// [`MemoryLayer`]
     Memory,
-    /// [`RedisLayer`](crate::RedisLayer), behind a [`FallbackLayer`](crate::FallbackLayer) where `fallback` is `local`; or another layer in the
-    /// [format](Config::format) of the configuration.
+    /// [`RedisLayer`](crate::RedisLayer), wrapped in a [`FallbackLayer`](crate::FallbackLayer) if `fallback` is
+    /// `local`; or another layer in the [format](Config::format) of the configuration.
     Redis,
     /// [`PubSubLayer`](crate::PubSubLayer)
     PubSub,
 }
 
-/// The layer that the environment asks for, as [`Deployment::from_env`] reads it.
+/// Connects the layer that the environment configures, as [`Deployment::from_env`] reads it.
 ///
 /// # Cancel safety
 ///
@@ -59,14 +60,14 @@ pub enum LayerKind {
 ///
 /// # Errors
 ///
-/// [`Error::InvalidConfig`] naming the variable and its value, and those of [`RedisLayer::connect`](crate::RedisLayer::connect) and
-/// [`PubSubLayer::connect`](crate::PubSubLayer::connect).
+/// [`Error::InvalidConfig`] naming the variable and its value, and those of
+/// [`RedisLayer::connect`](crate::RedisLayer::connect) and [`PubSubLayer::connect`](crate::PubSubLayer::connect).
 pub async fn layer_from_env() -> Result<Arc<dyn ChannelLayer>> {
     Deployment::from_env()?.connect().await
 }
 
-/// The layer that `config` asks for: on Redis if it names hosts, sentinels or a format other than the native one, else in
-/// memory.
+/// Connects the layer that `config` describes: on Redis if it names hosts, sentinels or a format other than the native
+/// one, otherwise in memory.
 ///
 /// # Cancel safety
 ///
@@ -80,16 +81,16 @@ pub async fn layer_from_config(config: Config) -> Result<Arc<dyn ChannelLayer>> 
 }
 
 impl Deployment {
-    /// On Redis if `config` names hosts, sentinels or a format other than the native one, else in memory.
+    /// Chooses Redis if `config` names hosts, sentinels or a format other than the native one, otherwise memory.
     pub fn of(config: Config) -> Self {
         Self { layer: LayerKind::of(&config, None), config, enabled: None }
     }
 
-    /// What the environment asks for.
+    /// Reads the environment.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] naming the variable and its value, which is left out if it may be secret.
+    /// [`Error::InvalidConfig`] naming the variable and its value; the value is omitted if it may be secret.
     pub fn from_env() -> Result<Self> {
         Self::from_vars(&Config::env_vars()?)
     }
@@ -100,27 +101,28 @@ impl Deployment {
         Ok(Self { layer: LayerKind::of(&config, enabled), config, enabled })
     }
 
-    /// This deployment with the options of `config`, and the layer that they ask for.
+    /// Replaces the options by `config`, and chooses the layer that they describe.
     #[must_use]
     pub fn with_config(self, config: Config) -> Self {
         Self { layer: LayerKind::of(&config, self.enabled), config, ..self }
     }
 
-    /// Whether the layer is a [`PubSubLayer`](crate::PubSubLayer), where each process that reads a normal channel gets its messages.
+    /// Whether the layer is a [`PubSubLayer`](crate::PubSubLayer). On it every process that reads a normal channel gets
+    /// all its messages.
     pub fn is_pubsub(&self) -> bool {
         self.layer == LayerKind::PubSub
     }
 
-    /// The format in which the layer keeps messages in Redis.
+    /// The format of messages in Redis.
     pub fn format(&self) -> Format {
         if self.is_pubsub() { Format::PubSub } else { self.config.format }
     }
 
-    /// The same for what has no meaning inside one process: on the default host where no server is named.
+    /// Requires a layer between processes: uses the default host if no server is named.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] if the environment says that there is no Redis.
+    /// [`Error::InvalidConfig`] if the environment disables Redis.
     pub fn on_servers(mut self) -> Result<Self> {
         if self.layer == LayerKind::Memory {
             if self.enabled == Some(false) {
@@ -131,7 +133,7 @@ impl Deployment {
         Ok(self)
     }
 
-    /// Makes the layer.
+    /// Connects the layer.
     ///
     /// # Cancel safety
     ///

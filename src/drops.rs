@@ -1,33 +1,33 @@
-//! Counting messages that are not delivered, so that none is lost silently.
+//! Counters of undelivered messages, so that no message is lost silently.
 
 /// Why a message was not delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DropReason {
-    /// It waited longer than the layer's expiry.
+    /// The message waited longer than the layer's expiry.
     Expired,
-    /// A channel was at capacity when the message came by way of a group.
+    /// A channel was full when a group message arrived for it.
     Full,
-    /// The queue of a reader that falls behind was full; of a layer that cannot refuse a message for that.
+    /// The queue of a slow reader was full, on a layer that cannot refuse a message for that.
     Overflow,
-    /// Nobody was listening when it was published.
+    /// No reader was subscribed when the message was published.
     NoReader,
-    /// The connection broke while it was being published, and it may have arrived or not.
+    /// The connection broke during the publish, and the message may have arrived or not.
     Unconfirmed,
-    /// It could not be opened with any configured key.
+    /// No configured key opens the message.
     Undecryptable,
-    /// Its bytes were no message.
+    /// The bytes are no valid message.
     Undecodable,
-    /// The layer closed, and nobody else can read what it held.
+    /// The layer closed, and no other reader can get what it held.
     Closed,
-    /// It was none that its reader understands.
+    /// The reader does not understand the message.
     Malformed,
-    /// A server was away when the message had to be put back, or its group looked up.
+    /// A server was unreachable when the message had to be put back, or when its group had to be looked up.
     ShardDown,
-    /// A worker was stopped before it had begun with it, and its channel took it back no more.
+    /// A worker was stopped before its handler started, and the channel did not take the message back.
     Stopped,
 }
 
-/// The label of the metric.
+/// The value of the metric's label `reason`.
 impl From<DropReason> for &'static str {
     fn from(reason: DropReason) -> Self {
         match reason {
@@ -46,7 +46,7 @@ impl From<DropReason> for &'static str {
     }
 }
 
-/// Counts `messages` as dropped, under the label of a reason.
+/// Counts `messages` as dropped for a reason.
 pub(crate) fn count(reason: impl Into<&'static str>, messages: usize) {
     if messages > 0 {
         metrics::counter!("channel_layer_dropped_total", "reason" => reason.into()).increment(messages as u64);

@@ -1,21 +1,21 @@
-//! The one error type of the crate.
+//! `Error`: the error type of the crate.
 
 use crate::name::{ChannelName, InvalidName};
 
-/// What a backend library reported, behind one type so that backends can change.
+/// The error of a backend library, type-erased so that backends can change.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The result of everything in this crate that can fail.
+/// The result of every fallible call of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong with a channel layer.
+/// An error of a channel layer.
 ///
-/// `Display` says all of it, the cause and the address of a server included, so that there is no
-/// [`source`](std::error::Error::source) to print behind it.
+/// `Display` prints the whole error, including the cause and the address of the server. There is therefore no
+/// [`source`](std::error::Error::source).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The channel holds as many messages as its capacity allows; the message was not sent.
+    /// The channel is at capacity; the message was not sent.
     #[error("channel {channel} is full")]
     ChannelFull {
         /// The channel as the caller named it.
@@ -32,7 +32,7 @@ pub enum Error {
     /// A channel or group name, or a pattern for one, is not valid.
     #[error(transparent)]
     InvalidName(#[from] InvalidName),
-    /// An option of the configuration has a value that cannot work.
+    /// An option of the configuration has an invalid value.
     #[error("invalid configuration: {option} = {value}: {reason}")]
     InvalidConfig {
         /// The option, under its name in configuration files.
@@ -50,13 +50,13 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// A Redis server failed, or could not be reached. [`may_have_run`](Self::may_have_run) says whether the operation may
-    /// have taken place all the same.
+    /// A Redis server failed or is unreachable. [`may_have_run`](Self::may_have_run) says whether the operation may
+    /// have taken effect nevertheless.
     #[error("{cause}")]
     Redis {
         /// Position of the server in the configured hosts.
         shard: usize,
-        /// What failed, at which address, and why. It is printed as the error itself.
+        /// What failed, on which server, and why. `Display` prints it as the error itself.
         cause: BoxError,
     },
     /// A Redis server is too old to be used.
@@ -64,20 +64,20 @@ pub enum Error {
     UnsupportedServer {
         /// Position of the server in the configured hosts.
         shard: usize,
-        /// Where the server is, without credentials.
+        /// The address of the server, without credentials.
         address: String,
         /// The version that it reports.
         version: String,
-        /// The oldest version that will do.
+        /// The oldest supported version.
         needed: String,
     },
     /// The layer does not offer this operation.
     #[error("this layer does not support {operation}")]
     Unsupported {
-        /// What was asked for.
+        /// The unsupported operation.
         operation: &'static str,
     },
-    /// The layer panicked: a bug. The operation may have taken place.
+    /// The layer panicked, which is a bug. The operation may have taken effect.
     #[error("the channel layer panicked")]
     Panicked,
     /// The layer has been closed.
@@ -89,20 +89,19 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the same call may succeed later without a change: the channel was full, or a server was away, busy, or short
-    /// of memory, disk or replicas. What a server refuses for good, as a key of another type or a command that the user may
-    /// not give, is not.
+    /// Whether the same call may succeed later without a change: the channel was full, or a server was unreachable,
+    /// busy, or short of memory, disk or replicas. Permanent refusals, such as a key of another type or a forbidden
+    /// command, are not transient.
     ///
-    /// That does not make it safe to call again: see [`may_have_run`](Self::may_have_run).
+    /// A transient error does not make a repetition safe: see [`may_have_run`](Self::may_have_run).
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::ChannelFull { .. }) || self.server_fault(|fault| fault.transient)
     }
 
-    /// Whether the operation may have taken place although it failed: a server was lost before it answered.
+    /// Whether the operation may have taken effect although it failed, because a server was lost before it answered.
     ///
-    /// Who then sends again may send twice, so try again only what cannot have run. A call that several servers or layers
-    /// carry out may have run if any of them did its part: a group send has in any case reached the members on the servers
-    /// that did not fail.
+    /// Repeating such a call may send twice. A call that several servers or layers carry out may have run if any of
+    /// them did its part. A group send, for example, has reached the members on the servers that did not fail.
     ///
     /// ```
     /// use channel_layer::Error;
@@ -115,29 +114,29 @@ impl Error {
         matches!(self, Self::Panicked) || self.server_fault(|fault| fault.may_have_run)
     }
 
-    /// Whether the layer works no more, so that every call fails: [`Closed`](Self::Closed) or
+    /// Whether the layer has stopped working, so that every call fails: [`Closed`](Self::Closed) or
     /// [`RuntimeEnded`](Self::RuntimeEnded).
     pub fn is_closed(&self) -> bool {
         matches!(self, Self::Closed | Self::RuntimeEnded)
     }
 
-    /// Whether a server is away, and not only unwilling.
+    /// Whether a server is unreachable, in contrast to a server that refuses.
     pub(crate) fn is_outage(&self) -> bool {
         self.server_fault(|fault| fault.outage)
     }
 
-    /// The same failure of a call of which another part ran, or may have run.
+    /// Returns the error of a whole call of which another part ran, or may have run.
     pub(crate) fn of_a_part(self) -> Self {
         match self {
             Self::Redis { shard, cause } => {
                 let cause = match cause.downcast::<ServerFault>() {
                     Ok(fault) => Box::new(ServerFault { may_have_run: true, ..*fault }),
-                    // Of an unknown cause the worst is assumed already.
+                    // An unknown cause counts as such already.
                     Err(cause) => cause,
                 };
                 Self::Redis { shard, cause }
             }
-            // Only this variant says that something ran.
+            // Only this variant can report that something ran.
             other => {
                 let text = other.to_string();
                 let fault = ServerFault { may_have_run: true, outage: false, transient: false, text };
@@ -146,7 +145,7 @@ impl Error {
         }
     }
 
-    /// What a server's fault says; the worst where nothing is known of it, and nothing where no server failed.
+    /// Evaluates the fault of a server: `true` if its cause is unknown, `false` if no server failed.
     fn server_fault(&self, says: fn(&ServerFault) -> bool) -> bool {
         match self {
             Self::Redis { cause, .. } => cause.downcast_ref::<ServerFault>().is_none_or(says),
@@ -167,7 +166,7 @@ impl Error {
     }
 }
 
-/// The cause of [`Error::Redis`]: what the connection reported, and what that means.
+/// The cause of [`Error::Redis`]: the text of the error, and its classification.
 #[derive(Debug, thiserror::Error)]
 #[error("{text}")]
 pub(crate) struct ServerFault {

@@ -1,8 +1,8 @@
-//! An ASGI-style channel layer: processes talk over named channels and groups, in memory or through Redis.
+//! An ASGI-style channel layer: processes communicate over named channels and groups, in memory or through Redis.
 //!
-//! A *channel* is a queue with a name. Code sends a [`Message`] to it, and whoever reads it gets the message once. A
-//! *group* is a set of channels that get the same message. Interface servers, which hold the sockets of clients, and
-//! workers, which hold the logic, need to know nothing of each other but names: that is the model of
+//! A *channel* is a named queue. Code sends a [`Message`] to it, and one reader gets the message once. A *group* is a
+//! set of channels that get the same message. Interface servers hold the sockets of clients, and workers hold the
+//! logic; they share only channel names. This is the model of
 //! [ASGI](https://asgi.readthedocs.io/en/latest/specs/channels.html) 1.x, whose terms this crate uses.
 //!
 //! ```
@@ -12,7 +12,7 @@
 //! # async fn main() -> channel_layer::Result<()> {
 //! let layer = MemoryLayer::new();
 //!
-//! // Work for whoever asks first.
+//! // A job for the first free worker.
 //! layer.send("thumbnails.make", message! { "path": "cat.png", "width": 120 }).await?;
 //! let job = layer.receive(&["thumbnails.make"]).await?;
 //! assert_eq!(job.message.int("width"), Some(120));
@@ -32,15 +32,15 @@
 //!
 //! # Layers
 //!
-//! Code is written against the trait [`ChannelLayer`], most often as an `Arc<dyn ChannelLayer>`; only the program that
-//! starts it all chooses one.
+//! Code is written against the trait [`ChannelLayer`], usually as an `Arc<dyn ChannelLayer>`. Only the program that
+//! starts everything chooses a layer.
 //!
 //! | layer | carries messages |
 //! |---|---|
 //! | [`MemoryLayer`] | inside one process |
 //! | [`RedisLayer`] | between any number of processes, over one or more Redis servers from version 7.0 |
 //! | [`PubSubLayer`] | between processes that read at the time, over publish and subscribe, also with Django; without Redis inside each process |
-//! | [`FallbackLayer`] | as another layer, and inside the process while a server of that is away |
+//! | [`FallbackLayer`] | as the layer that it wraps, and inside the process while a server of that layer is unreachable |
 //! | [`django::ChannelsRedisLayer`], [`django::AsgiRedisLayer`] | between Rust and Django Channels, in the formats of Python's layers |
 //! | [`HybridLayer`] | on two layers: normal channels on a local one, everything else on a remote one |
 //!
@@ -48,41 +48,41 @@
 //!
 //! # Names
 //!
-//! A [`ChannelName`] says who reads: any number of workers (`http.request`), one reader (`http.request.body?AbCd`, from
-//! [`new_channel`](ChannelLayer::new_channel)), or the process that reads all names which begin alike
-//! (`websocket.send.server1!ada` is read as `websocket.send.server1!`). The part up to the `!` decides where messages
-//! are kept and how many.
+//! The name of a channel determines its readers: any number of workers (`http.request`), one reader
+//! (`http.request.body?AbCd`, from [`new_channel`](ChannelLayer::new_channel)), or the process that reads all names
+//! with the same beginning (`websocket.send.server1!ada` is read as `websocket.send.server1!`). The part up to the `!`
+//! determines where messages are stored and which capacity applies. See [`ChannelName`].
 //!
 //! # Guarantees
 //!
-//! They are the contract of the trait, and every layer is tested against them: at most once, order from one writer to
-//! one reader, expiry, capacity, futures that may be dropped at any time, and a count of everything that is not
-//! delivered. `docs/guarantees.md` has the table of the promises that each layer lacks by design.
+//! The contract of the trait states them, and every layer is tested against it: at most once, order from one writer to
+//! one reader, expiry, capacity, futures that may be dropped at any time, and counters of all undelivered messages.
+//! `docs/guarantees.md` has the table of the guarantees that each layer lacks by design.
 //!
-//! What may surprise:
+//! Details that may surprise:
 //!
-//! - **At most once.** After an error nothing is sent again by itself. Send again only if
-//!   [`!error.may_have_run()`](Error::may_have_run); otherwise the message may have arrived, and would come twice.
-//!   [`Error::is_transient`] says whether trying again can help at all.
-//! - **Capacity.** [`Error::ChannelFull`] is how a channel says that its readers do not keep up: wait and try again, or
-//!   give up. A group send never gives it; members whose channel is full miss the message, which is counted.
+//! - **At most once.** After an error nothing is sent again automatically. Repeat a send only if
+//!   [`!error.may_have_run()`](Error::may_have_run); otherwise the message may arrive twice. [`Error::is_transient`]
+//!   says whether a repetition can help.
+//! - **Capacity.** [`Error::ChannelFull`] means that the readers of a channel do not keep up: retry later, or give up.
+//!   A group send never returns it. Members whose channel is full miss the message, which is counted.
 //! - **Shared capacity.** All clients of a process share the capacity of its `!` channel. Raise it there:
 //!   [`CapacityRule::glob`]`("websocket.send.*", 10_000)`.
-//! - **Closing.** [`close`](ChannelLayer::close) puts back what has been read and not handed over. Without it this
+//! - **Closing.** [`close`](ChannelLayer::close) puts back messages that were read and not handed over. Without it this
 //!   happens in the background, for which a runtime that ends leaves no time.
 //!
 //! # Reading
 //!
-//! [`receive`](ChannelLayer::receive) takes one message. A [`Receiver`] reads for long and fast: from channels with one
-//! reader it takes messages ahead, and [`recv_many`](Receiver::recv_many) gives many at once. Both belong into
-//! `tokio::select!` without fear, since a dropped future gives back what it held.
+//! [`receive`](ChannelLayer::receive) takes one message. A [`Receiver`] is the fast way to read continuously: it reads
+//! ahead from channels with one reader, and [`recv_many`](Receiver::recv_many) returns many messages at once. Both are
+//! safe in `tokio::select!`, because a dropped future loses no message.
 //!
 //! # Metrics and events
 //!
 //! Counters go to the [`metrics`](https://docs.rs/metrics) facade: `channel_layer_sent_total`,
 //! `channel_layer_received_total`, `channel_layer_dropped_total` with a `reason`, and the histogram
-//! `channel_layer_batch_size`. What happens to servers comes from [`events`](ChannelLayer::events) and, one line per
-//! fault, from [`tracing`](https://docs.rs/tracing).
+//! `channel_layer_batch_size`. Changes of servers are reported by [`events`](ChannelLayer::events) and, one line per
+//! fault, by [`tracing`](https://docs.rs/tracing).
 //!
 //! # Features
 //!

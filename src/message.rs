@@ -1,4 +1,4 @@
-//! Messages: immutable maps of the eight ASGI value types, cheap to clone.
+//! `Message` and `Value`: immutable maps of the eight ASGI value types.
 
 mod convert;
 mod map;
@@ -10,15 +10,15 @@ use bytestring::ByteString;
 
 pub use map::{Iter, Map};
 
-/// The key that Python's layers add to route a message inside a process; a message may not carry it.
+/// The key that Python's layers add to route a message inside a process. A message must not carry it.
 pub const RESERVED_KEY: &str = "__asgi_channel__";
 
 /// A message: a map from text to [`Value`], immutable and shared by its clones.
 ///
-/// A clone costs one reference count, however large the message, so that a group message is held once per process.
-/// Build one with [`message!`](crate::message!), from an iterator of pairs, or from any `Serialize` type with
-/// [`Message::from_serialize`]; read it with [`get`](Self::get) and the `as_` methods of [`Value`], or turn it into any
-/// `Deserialize` type with [`Message::to`].
+/// A clone costs one reference count, however large the message, so a process holds a group message once. Build a
+/// message with [`message!`](crate::message!), from an iterator of pairs, or from any `Serialize` type with
+/// [`Message::from_serialize`]. Read it with [`get`](Self::get) and the `as_` methods of [`Value`], or convert it into
+/// any `Deserialize` type with [`Message::to`].
 ///
 /// ```
 /// use channel_layer::{message, Value};
@@ -32,8 +32,8 @@ pub struct Message(Arc<Map>);
 
 /// One value of a message. Text and bytes are different types and stay so on every layer.
 ///
-/// Vectors, arrays and slices of `u8` become a byte string, those of every other type that converts into a value a list.
-/// A single `u8` converts into none, so that integers without a type cannot be taken for bytes.
+/// Vectors, arrays and slices of `u8` convert into a byte string, those of any other convertible type into a list. A
+/// single `u8` does not convert, so that integers without a type cannot be mistaken for bytes.
 ///
 /// ```
 /// use channel_layer::Value;
@@ -43,12 +43,12 @@ pub struct Message(Arc<Map>);
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Value {
-    /// Nothing: Python's `None`.
+    /// Python's `None`.
     #[default]
     None,
-    /// A truth value.
+    /// A boolean.
     Bool(bool),
-    /// A signed 64-bit integer, the largest range that every ASGI layer takes.
+    /// A signed 64-bit integer, the largest range that every ASGI layer supports.
     Int(i64),
     /// A 64-bit float.
     Float(f64),
@@ -63,47 +63,47 @@ pub enum Value {
 }
 
 impl Message {
-    /// A message without keys.
+    /// Creates a message without keys.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The value of `key`.
+    /// Returns the value of `key`.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.0.get(key)
     }
 
-    /// The value of `key` if it is text.
+    /// Returns the value of `key` if it is text.
     pub fn text(&self, key: &str) -> Option<&str> {
         self.get(key).and_then(Value::as_text)
     }
 
-    /// The value of `key` if it is a byte string.
+    /// Returns the value of `key` if it is a byte string.
     pub fn bytes(&self, key: &str) -> Option<&Bytes> {
         self.get(key).and_then(Value::as_bytes)
     }
 
-    /// The value of `key` if it is an integer.
+    /// Returns the value of `key` if it is an integer.
     pub fn int(&self, key: &str) -> Option<i64> {
         self.get(key).and_then(Value::as_int)
     }
 
-    /// All keys and values.
+    /// Returns all keys and values.
     pub fn map(&self) -> &Map {
         &self.0
     }
 
-    /// The map, without a copy where nobody else holds the message.
+    /// Returns the map. Copies it only if the message has other clones.
     pub fn into_map(self) -> Map {
         Arc::unwrap_or_clone(self.0)
     }
 
-    /// Bytes of memory that its content takes, without what it shares with other messages.
+    /// Returns the bytes of memory that the content takes, without what it shares with other messages.
     pub(crate) fn footprint(&self) -> usize {
         self.0.footprint()
     }
 
-    /// This message with `key` set to `value`.
+    /// Returns this message with `key` set to `value`.
     #[must_use]
     pub fn with(self, key: impl Into<ByteString>, value: impl Into<Value>) -> Self {
         let mut map = self.into_map();
@@ -113,12 +113,12 @@ impl Message {
 }
 
 impl Value {
-    /// A list of anything that is a value.
+    /// Converts an iterator of values into a list.
     pub fn list<V: Into<Value>>(values: impl IntoIterator<Item = V>) -> Self {
         Self::List(values.into_iter().map(Into::into).collect())
     }
 
-    /// The truth value, if it is one.
+    /// Returns the boolean, if it is one.
     pub fn as_bool(&self) -> Option<bool> {
         match self {
             Self::Bool(value) => Some(*value),
@@ -126,7 +126,7 @@ impl Value {
         }
     }
 
-    /// The integer, if it is one.
+    /// Returns the integer, if it is one.
     pub fn as_int(&self) -> Option<i64> {
         match self {
             Self::Int(value) => Some(*value),
@@ -134,7 +134,7 @@ impl Value {
         }
     }
 
-    /// The float, if it is one.
+    /// Returns the float, if it is one.
     pub fn as_float(&self) -> Option<f64> {
         match self {
             Self::Float(value) => Some(*value),
@@ -142,7 +142,7 @@ impl Value {
         }
     }
 
-    /// The text, if it is text.
+    /// Returns the text, if it is text.
     pub fn as_text(&self) -> Option<&str> {
         match self {
             Self::Text(value) => Some(value),
@@ -150,7 +150,7 @@ impl Value {
         }
     }
 
-    /// The byte string, if it is one.
+    /// Returns the byte string, if it is one.
     pub fn as_bytes(&self) -> Option<&Bytes> {
         match self {
             Self::Bytes(value) => Some(value),
@@ -158,7 +158,7 @@ impl Value {
         }
     }
 
-    /// The list, if it is one.
+    /// Returns the list, if it is one.
     pub fn as_list(&self) -> Option<&[Value]> {
         match self {
             Self::List(values) => Some(values),
@@ -166,7 +166,7 @@ impl Value {
         }
     }
 
-    /// The map, if it is one.
+    /// Returns the map, if it is one.
     pub fn as_map(&self) -> Option<&Map> {
         match self {
             Self::Map(map) => Some(map),
@@ -174,7 +174,7 @@ impl Value {
         }
     }
 
-    /// Bytes that it takes beside itself.
+    /// Returns the bytes of memory that the value takes besides its own size.
     fn footprint(&self) -> usize {
         match self {
             Self::None | Self::Bool(_) | Self::Int(_) | Self::Float(_) => 0,
@@ -185,16 +185,16 @@ impl Value {
         }
     }
 
-    /// Whether it is nothing.
+    /// Whether the value is `None`.
     pub fn is_none(&self) -> bool {
         matches!(self, Self::None)
     }
 }
 
-/// Builds a [`Message`] from keys and anything that converts into a [`Value`].
+/// Builds a [`Message`] from keys and values that convert into a [`Value`].
 ///
-/// Maps inside are messages themselves, lists are arrays, vectors, slices or [`Value::list`] of any iterator. Integers
-/// without a type are numbers and never bytes.
+/// Maps inside are messages; lists are arrays, vectors, slices or [`Value::list`] of any iterator. Integers without a
+/// type are numbers, never bytes.
 ///
 /// ```
 /// use channel_layer::message;
@@ -227,7 +227,7 @@ impl<K: Into<ByteString>, V: Into<Value>> FromIterator<(K, V)> for Message {
 }
 
 impl<K: Into<ByteString>, V: Into<Value>, const N: usize> From<[(K, V); N]> for Message {
-    /// Where a key comes twice the later value stays.
+    /// If a key occurs twice, the later value stays.
     fn from(pairs: [(K, V); N]) -> Self {
         pairs.into_iter().collect()
     }

@@ -1,16 +1,16 @@
-//! Channel and group names: the only code that knows what `!` and `?` mean.
+//! `ChannelName` and `GroupName`: the grammar of names. No other code interprets `!` and `?`.
 //!
-//! The grammar is that of the ASGI 1.x channel layer specification: ASCII letters, digits, `_`, `.` and `-`, and in a
-//! channel name at most one `!` or `?` with at least one character before it.
+//! The grammar is that of the ASGI 1.x channel layer specification: ASCII letters, digits, `_`, `.` and `-`. A channel
+//! name may contain one `!` or `?`, with at least one character before it.
 
 use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
-/// The longest name that is accepted, in bytes.
+/// Maximal length of a name, in bytes.
 pub const MAX_NAME_LENGTH: usize = 100;
 
-/// The name of a channel, checked when it is parsed and cheap to clone.
+/// A valid channel name. Cheap to clone.
 ///
 /// | kind | example | read by |
 /// |---|---|---|
@@ -30,11 +30,11 @@ pub const MAX_NAME_LENGTH: usize = 100;
 pub struct ChannelName {
     text: Arc<str>,
     kind: ChannelKind,
-    /// Length of the non-local part; the whole length where there is no local part.
+    /// Length of the non-local part; the whole length if there is no local part.
     non_local: u8,
 }
 
-/// What the type character of a channel name says about its readers.
+/// The kind of a channel, given by its type character. It determines the readers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ChannelKind {
     /// No type character: any number of readers.
@@ -46,12 +46,12 @@ pub enum ChannelKind {
 }
 
 impl ChannelKind {
-    /// Whether one reader takes everything, so that order can be promised.
+    /// Whether the channel has a single reader, so that order can be guaranteed.
     pub fn has_one_reader(self) -> bool {
         self != Self::Normal
     }
 
-    /// What the type character of `name` says if it is a valid name, without a look at the rest.
+    /// Returns the kind of `name` by its type character, without checking the rest of the name.
     pub(crate) fn of(name: &str) -> Self {
         match name.bytes().find(|byte| matches!(byte, b'!' | b'?')) {
             Some(b'!') => Self::ProcessLocal,
@@ -61,12 +61,12 @@ impl ChannelKind {
     }
 }
 
-/// Why a channel or group name was refused.
+/// The error for an invalid channel or group name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid {what} name {name:?}: {reason}")]
 pub struct InvalidName {
     what: &'static str,
-    /// Cut to a printable length where the input was longer.
+    /// Cut to a printable length if the input was longer.
     name: String,
     reason: &'static str,
 }
@@ -78,30 +78,31 @@ impl InvalidName {
         Self { what, name, reason }
     }
 
-    /// The refused name, shortened if it was over-long.
+    /// Returns the refused name, shortened if it was too long.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What is wrong with it.
+    /// Returns what is wrong with it.
     pub fn reason(&self) -> &'static str {
         self.reason
     }
 }
 
 impl ChannelName {
-    /// Parses the name of a channel, whole or up to its type character.
+    /// Parses a channel name, complete or up to its type character.
     ///
     /// # Errors
     ///
-    /// [`InvalidName`] if it is empty, longer than [`MAX_NAME_LENGTH`] bytes, has a character outside the grammar, or
-    /// more than one type character.
+    /// [`InvalidName`] if the name is empty, longer than [`MAX_NAME_LENGTH`] bytes, has a character outside the
+    /// grammar, or has more than one type character.
     pub fn parse(name: &str) -> Result<Self, InvalidName> {
         let (kind, non_local) = scan(name).map_err(|reason| InvalidName::new("channel", name, reason))?;
         Ok(Self { text: name.into(), kind, non_local })
     }
 
-    /// Parses the name of a channel to send to or to add to a group: as [`parse`](Self::parse), and process-local names need a local part.
+    /// Parses the name of a channel to send to or to add to a group: as [`parse`](Self::parse), and a process-local
+    /// name must have a local part.
     ///
     /// # Errors
     ///
@@ -115,12 +116,12 @@ impl ChannelName {
         }
     }
 
-    /// Parses the name of a channel to receive from: process-local names are given only up to and including the `!`.
+    /// Parses the name of a channel to receive from. A process-local name must end in its `!`.
     ///
     /// # Errors
     ///
-    /// [`InvalidName`] as for [`parse`](Self::parse), for process-local names with a local part, and for a
-    /// single-reader name with nothing after the `?`.
+    /// [`InvalidName`] as for [`parse`](Self::parse), for process-local names with a local part, and for single-reader
+    /// names without a character after the `?`.
     pub fn parse_source(name: &str) -> Result<Self, InvalidName> {
         let channel = Self::parse(name)?;
         if channel.local().is_some() {
@@ -132,7 +133,7 @@ impl ChannelName {
         Ok(channel)
     }
 
-    /// Parses the names of channels to receive from, of which there has to be one at least.
+    /// Parses the names of channels to receive from. At least one is required.
     pub(crate) fn parse_sources(names: &[&str]) -> Result<Vec<Self>, InvalidName> {
         if names.is_empty() {
             return Err(InvalidName::new("channel", "", "there is no channel to receive from"));
@@ -140,11 +141,11 @@ impl ChannelName {
         names.iter().map(|name| Self::parse_source(name)).collect()
     }
 
-    /// Parses a pattern for a new single-reader channel, which ends in `?`, and completes it with `suffix`.
+    /// Parses a pattern for a new single-reader channel, which ends in `?`, and appends `suffix`.
     ///
     /// # Errors
     ///
-    /// [`InvalidName`] if the pattern does not end in `?`, or the completed name is not valid.
+    /// [`InvalidName`] if the pattern does not end in `?`, or the resulting name is invalid.
     pub fn from_pattern(pattern: &str, suffix: &str) -> Result<Self, InvalidName> {
         if !pattern.ends_with('?') {
             return Err(InvalidName::new("channel", pattern, "a pattern for a new channel must end in '?'"));
@@ -152,12 +153,12 @@ impl ChannelName {
         Self::parse(&format!("{pattern}{suffix}")).map_err(|error| InvalidName::new("channel", pattern, error.reason))
     }
 
-    /// Whether [`from_parts`](Self::from_parts) of this name, which ends in `!`, and `local` makes a name.
+    /// Whether [`from_parts`](Self::from_parts) of this name, which ends in `!`, and `local` is a valid name.
     pub(crate) fn takes_local(&self, local: &str) -> bool {
         !local.is_empty() && self.text.len() + local.len() <= MAX_NAME_LENGTH && local.bytes().all(is_name_byte)
     }
 
-    /// A member of a group: `non_local`, which ends in `!`, with its local part.
+    /// Returns the name of a group member: `non_local`, which ends in `!`, followed by its local part.
     pub(crate) fn from_parts(non_local: &str, local: &str) -> Result<Self, InvalidName> {
         let mut name = String::with_capacity(non_local.len() + local.len());
         name.push_str(non_local);
@@ -165,23 +166,23 @@ impl ChannelName {
         Self::parse_target(&name)
     }
 
-    /// The whole name.
+    /// Returns the whole name.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// What its type character says.
+    /// Returns the kind of the channel.
     pub fn kind(&self) -> ChannelKind {
         self.kind
     }
 
-    /// The part up to and including `!` of a process-local name, the whole name otherwise. It alone decides where
-    /// messages are kept and what capacity they have.
+    /// Returns the part up to and including `!` of a process-local name, and the whole name otherwise. It alone
+    /// determines where messages are stored and which capacity applies.
     pub fn non_local(&self) -> &str {
         &self.text[..usize::from(self.non_local)]
     }
 
-    /// The non-local part as a name.
+    /// Returns the non-local part as a name.
     pub(crate) fn to_non_local(&self) -> Self {
         if self.local().is_none() {
             return self.clone();
@@ -189,14 +190,14 @@ impl ChannelName {
         Self { text: self.non_local().into(), ..*self }
     }
 
-    /// The part after `!` of a process-local name, if there is one.
+    /// Returns the part after `!` of a process-local name.
     pub fn local(&self) -> Option<&str> {
         let local = &self.text[usize::from(self.non_local)..];
         (!local.is_empty()).then_some(local)
     }
 }
 
-/// Checks the grammar in one pass; gives the kind and the length of the non-local part.
+/// Checks the grammar in one pass. Returns the kind and the length of the non-local part.
 fn scan(name: &str) -> Result<(ChannelKind, u8), &'static str> {
     let length = checked_length(name)?;
     let mut kind = ChannelKind::Normal;
@@ -236,9 +237,9 @@ const fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-')
 }
 
-/// The name of a group, checked when it is parsed and cheap to clone.
+/// A valid group name. Cheap to clone.
 ///
-/// The characters are those of a channel name, without a type character.
+/// It may contain the characters of a channel name, without a type character.
 ///
 /// ```
 /// use channel_layer::GroupName;
@@ -255,7 +256,8 @@ impl GroupName {
     ///
     /// # Errors
     ///
-    /// [`InvalidName`] if it is empty, longer than [`MAX_NAME_LENGTH`] bytes, or has a character outside the grammar.
+    /// [`InvalidName`] if the name is empty, longer than [`MAX_NAME_LENGTH`] bytes, or has a character outside the
+    /// grammar.
     pub fn parse(name: &str) -> Result<Self, InvalidName> {
         let refuse = |reason| InvalidName::new("group", name, reason);
         checked_length(name).map_err(refuse)?;
@@ -265,7 +267,7 @@ impl GroupName {
         Ok(Self(name.into()))
     }
 
-    /// The whole name.
+    /// Returns the whole name.
     pub fn as_str(&self) -> &str {
         &self.0
     }

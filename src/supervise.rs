@@ -1,14 +1,14 @@
-//! Panics in tasks that others depend on: each costs the item that was being handled, and the task goes on.
+//! Containment of panics in tasks that others depend on: a panic costs one item, and the task continues.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use futures_util::FutureExt;
 
-/// Handles one item of a task. Returns `None` if that panics.
+/// Handles one item of a task. Returns `None` if it panics.
 ///
-/// What the task has may be seen half changed afterwards: an item is not to leave anything between two states that have to
-/// go together.
+/// Afterwards the state of the task may be partly changed. Handling an item must therefore not leave state inconsistent
+/// at a point that can panic.
 pub(crate) fn contain<T>(task: &'static str, handle: impl FnOnce() -> T) -> Option<T> {
     let handle = AssertUnwindSafe(|| {
         #[cfg(test)]
@@ -18,11 +18,11 @@ pub(crate) fn contain<T>(task: &'static str, handle: impl FnOnce() -> T) -> Opti
     catch_unwind(handle).inspect_err(|_| count(task)).ok()
 }
 
-/// Handles one item of a task, as [`contain`].
+/// Handles one item of a task asynchronously, as [`contain`].
 ///
 /// # Cancel safety
 ///
-/// That of `handling`.
+/// As `handling`.
 pub(crate) async fn contained<T>(task: &'static str, handling: impl Future<Output = T>) -> Option<T> {
     #[cfg(test)]
     let handling = async {
@@ -32,13 +32,13 @@ pub(crate) async fn contained<T>(task: &'static str, handling: impl Future<Outpu
     AssertUnwindSafe(handling).catch_unwind().await.inspect_err(|_| count(task)).ok()
 }
 
-/// The message of the panic is printed by the hook of the process.
+/// The panic hook of the process prints the message of the panic.
 fn count(task: &'static str) {
     metrics::counter!("channel_layer_task_panics_total", "task" => task).increment(1);
-    tracing::error!(task, "a task panicked at what it was handling, and goes on with the next");
+    tracing::error!(task, "a task panicked while handling an item, and continues with the next");
 }
 
-/// Panics that tests want.
+/// Panics injected by tests.
 #[cfg(test)]
 pub(crate) mod trap {
     use std::cell::Cell;
@@ -47,12 +47,12 @@ pub(crate) mod trap {
         static ARMED: Cell<Option<&'static str>> = const { Cell::new(None) };
     }
 
-    /// Has the next item of `task` on this thread panic. A test has all its tasks on one thread.
+    /// Makes the next item of `task` on this thread panic. Tests run all their tasks on one thread.
     pub(crate) fn arm(task: &'static str) {
         ARMED.set(Some(task));
     }
 
-    /// Whether no item has come since.
+    /// Whether no item has been handled since.
     pub(crate) fn is_armed() -> bool {
         ARMED.get().is_some()
     }

@@ -1,4 +1,4 @@
-//! Traces across processes: where a message stands in one, as W3C Trace Context says it.
+//! `TraceParent`: the trace context of a message, as defined by W3C Trace Context.
 
 use std::fmt;
 use std::future::Future;
@@ -8,14 +8,14 @@ use tokio::task_local;
 
 use crate::message::Message;
 
-/// The key of a message under which it is carried, as text. Applications see it as any other key.
+/// The message key that carries the trace context, as text. Applications see it like any other key.
 pub const KEY: &str = "traceparent";
 
-/// The target of the events, at level debug, that tell of the steps of a trace in this crate.
+/// The target of the events that report the spans of this crate, at level debug.
 pub const TARGET: &str = "channel_layer::trace";
 
-/// A place in a trace: which trace, which step of it, and whether it is recorded (`traceparent`, version 00, of
-/// [W3C Trace Context](https://www.w3.org/TR/trace-context/)).
+/// A span of a trace: its trace, its id, and whether the trace is recorded (`traceparent`, version 00, of [W3C Trace
+/// Context](https://www.w3.org/TR/trace-context/)).
 ///
 /// ```
 /// use channel_layer::trace::TraceParent;
@@ -39,20 +39,20 @@ task_local! {
 }
 
 impl TraceParent {
-    /// The first step of a new trace, which is recorded.
+    /// Creates the root span of a new, recorded trace.
     pub fn root() -> Self {
         let mut random = rand::rng();
         Self { trace: random.random_range(1..=u128::MAX), span: random.random_range(1..=u64::MAX), flags: SAMPLED }
     }
 
-    /// A further step of the same trace.
+    /// Creates a child span in the same trace.
     #[must_use]
     pub fn child(self) -> Self {
         Self { span: rand::rng().random_range(1..=u64::MAX), ..self }
     }
 
-    /// Runs `future` at this place: what a [`Hub`](crate::hub::Hub) sends in it is a further step. A task that it spawns
-    /// is not part of it.
+    /// Runs `future` in this span. Messages that a [`Hub`](crate::hub::Hub) sends in it get child spans. Tasks that the
+    /// future spawns are not in the span.
     ///
     /// # Cancel safety
     ///
@@ -72,30 +72,30 @@ impl TraceParent {
         CURRENT.scope(self, future)
     }
 
-    /// The place at which the task runs, if it is in the [`scope`](Self::scope) of one. Handlers of a hub that
-    /// [traces](crate::hub::HubBuilder::trace) are, and those of a worker whose message has one.
+    /// Returns the span of the present task, if it runs in a [`scope`](Self::scope). Handlers of a hub that
+    /// [traces](crate::hub::HubBuilder::trace) do, and so do handlers of a worker whose message carries a span.
     pub fn current() -> Option<Self> {
         CURRENT.try_with(|place| *place).ok()
     }
 
-    /// Reads the text form; nothing if it is none of a version that is known.
+    /// Parses the text form. Returns `None` for invalid text or an unknown version.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('-');
         let (version, trace) = (hexadecimal::<2>(parts.next()?)?, hexadecimal::<32>(parts.next()?)?);
         let (span, flags) = (hexadecimal::<16>(parts.next()?)?, hexadecimal::<2>(parts.next()?)?);
-        // Later versions may have more at the end; 255 is none.
+        // Later versions may append fields. Version 255 is invalid.
         if version == 0xff || (version == 0 && parts.next().is_some()) || trace == 0 || span == 0 {
             return None;
         }
         Some(Self { trace, span: u64::try_from(span).ok()?, flags: u8::try_from(flags).ok()? & SAMPLED })
     }
 
-    /// Where `message` stands, if it says so.
+    /// Returns the span that `message` carries.
     pub fn of(message: &Message) -> Option<Self> {
         Self::parse(message.text(KEY)?)
     }
 
-    /// `message` as a further step of this one, unless it has a place of its own.
+    /// Returns `message` with a child of this span, unless it carries a span already.
     #[must_use]
     pub fn carried_by(self, message: Message) -> Message {
         if message.get(KEY).is_some() {
@@ -104,19 +104,19 @@ impl TraceParent {
         message.with(KEY, self.child().to_string())
     }
 
-    /// Tells `tracing` that this step is done.
+    /// Reports this span to `tracing`.
     pub(crate) fn tell(self, step: &'static str, channel: &str) {
         if is_told() {
             tracing::debug!(target: TARGET, trace_id = self.trace_id(), span_id = self.span_id(), channel, "{step}");
         }
     }
 
-    /// The trace, in hexadecimal digits.
+    /// Returns the trace id, in hexadecimal digits.
     pub fn trace_id(self) -> String {
         format!("{:032x}", self.trace)
     }
 
-    /// The step, in hexadecimal digits.
+    /// Returns the span id, in hexadecimal digits.
     pub fn span_id(self) -> String {
         format!("{:016x}", self.span)
     }
@@ -128,12 +128,12 @@ impl fmt::Display for TraceParent {
     }
 }
 
-/// Whether anybody listens to what is told of steps.
+/// Whether any subscriber listens to the reports of spans.
 pub(crate) fn is_told() -> bool {
     tracing::enabled!(target: TARGET, tracing::Level::DEBUG)
 }
 
-/// Exactly so many lower-case digits.
+/// Parses exactly `DIGITS` lower-case hexadecimal digits.
 fn hexadecimal<const DIGITS: usize>(text: &str) -> Option<u128> {
     let proper = text.len() == DIGITS && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     if proper { u128::from_str_radix(text, 16).ok() } else { None }

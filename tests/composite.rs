@@ -1,4 +1,4 @@
-//! A call that several layers or servers carry out together reports what any of them did.
+//! Errors of calls that several layers or servers carry out together report whether any part ran.
 
 use channel_layer::{ChannelLayer, Config, Error, Fallback, FallbackLayer, HybridLayer, Mode, PubSubLayer, RedisLayer};
 
@@ -9,7 +9,7 @@ async fn redis(config: Config) -> RedisLayer {
     within(DEADLINE, "a layer", RedisLayer::connect(config)).await.unwrap()
 }
 
-/// Checks that `error` is that of a server, and of a call that may have taken place.
+/// Checks that `error` comes from a server and from a call that may have taken effect.
 fn may_have_run(error: Error) {
     assert!(matches!(error, Error::Redis { .. }) && error.may_have_run(), "{error:?}");
 }
@@ -41,7 +41,7 @@ async fn a_group_send_that_only_the_local_layer_delivers_may_have_run() {
     let layer = HybridLayer::new(redis(config([&*near.url()])).await, redis(config([&*far.url()])).await);
     layer.group_add("room", "work").await.unwrap();
     layer.group_add("room", "send.p!1").await.unwrap();
-    // The members can be read, and nothing can be sent to those on the remote layer.
+    // The members can be read, and no message can be sent to those on the remote layer.
     ask(&far.url(), "CONFIG SET maxmemory 1").await;
     may_have_run(layer.group_send("room", numbered(1)).await.unwrap_err());
     assert_eq!(number(&layer.try_receive(&["work"]).await.unwrap().unwrap()), 1);

@@ -1,4 +1,4 @@
-//! Reading values, whatever the format: what is refused, and where it stands.
+//! Deserialization of values in any format, with errors that name the position.
 
 use std::fmt;
 
@@ -9,40 +9,40 @@ use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visit
 use super::{MAX_DEPTH, TOO_DEEP};
 use crate::message::{Map, Value};
 
-/// A length that an encoded message claims is believed only so far when memory is set aside for it.
+/// Limit of the capacity that is reserved for a length that the input claims.
 const TRUSTED_LENGTH: usize = 64;
 
-/// So many levels of maps and lists are named in an error.
+/// Number of levels of maps and lists that an error names.
 const NAMED_LEVELS: usize = 8;
 
-/// `error` of the key, value or element with this `number`, counted from 1, of a map or list inside which `depth` levels
-/// may follow.
+/// Adds the key, value or element number `number`, counted from 1, to `error`. `depth` levels may follow inside the map
+/// or list.
 fn within<E: de::Error>(place: &str, number: usize, depth: usize, error: E) -> E {
     if depth + NAMED_LEVELS < MAX_DEPTH { error } else { E::custom(format_args!("{place} {number}: {error}")) }
 }
 
-/// Reads any value. With a source, what is borrowed from it becomes a slice of it instead of a copy.
+/// Deserializes any value. With a source, borrowed text and bytes become slices of the source instead of copies.
 #[derive(Clone, Copy)]
 pub(super) struct ValueSeed<'s> {
     pub(super) source: Option<&'s Bytes>,
-    /// How many levels of maps and lists may still follow.
+    /// Number of further levels of maps and lists that are allowed.
     pub(super) depth: usize,
 }
 
-/// Reads a map with text keys.
+/// Deserializes a map with text keys.
 #[derive(Clone, Copy)]
 pub(super) struct MapSeed<'s> {
     pub(super) source: Option<&'s Bytes>,
     pub(super) depth: usize,
 }
 
-/// Reads a key, which must be text.
+/// Deserializes a key, which must be text.
 #[derive(Clone, Copy)]
 struct KeySeed<'s> {
     source: Option<&'s Bytes>,
 }
 
-/// The part of `source` that `part` is, or a copy where it was not read from a source.
+/// Returns the slice of `source` that `part` borrows, or a copy if it was not read from a source.
 fn share(source: Option<&Bytes>, part: &[u8]) -> Bytes {
     source.map_or_else(|| Bytes::copy_from_slice(part), |source| source.slice_ref(part))
 }
@@ -51,11 +51,11 @@ fn share_text<E: de::Error>(source: Option<&Bytes>, part: &str) -> Result<ByteSt
     ByteString::try_from(share(source, part.as_bytes())).map_err(E::custom)
 }
 
-/// Whether `part` was written as a byte string of MessagePack.
+/// Whether `part` was encoded as a MessagePack byte string.
 ///
-/// The reader presents text that is not UTF-8 as if it were a byte string, and only the header before it tells. The
-/// headers cannot be taken for each other: each ends in the length, and a text header of one size read as a byte string
-/// header of another would need a length that differs from its own.
+/// The reader presents text that is not UTF-8 as a byte string; only the header in front of it tells the difference.
+/// The headers are unambiguous: each ends in the length, and for a text header of one size to be read as a byte-string
+/// header of another, the length would have to differ from itself.
 fn is_byte_string(source: &Bytes, part: &[u8]) -> bool {
     let start = (part.as_ptr() as usize).wrapping_sub(source.as_ptr() as usize);
     let Some(before) = source.get(..start) else { return false };

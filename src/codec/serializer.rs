@@ -1,4 +1,4 @@
-//! `Serializer`: the choice between the encodings that Django Channels knows.
+//! `Serializer`: the encodings of Django Channels.
 
 use bytes::Bytes;
 
@@ -6,21 +6,21 @@ use super::{MAX_DEPTH, json};
 use crate::error::Result;
 use crate::message::{Map, Message, Value};
 
-/// How messages become bytes in the formats that Django Channels shares with this crate.
+/// The encoding of messages in the formats shared with Django Channels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Serializer {
-    /// MessagePack, with text and bytes apart: `msgpack` in a configuration.
+    /// MessagePack, with distinct text and bytes: `msgpack` in a configuration.
     #[default]
     MessagePack,
-    /// JSON as Python's `json` module writes it, ASCII only: `json` in a configuration. It has no byte strings; floats
+    /// JSON as Python's `json` module writes it, ASCII only: `json` in a configuration. It has no byte strings. Floats
     /// that are no numbers become `NaN`, `Infinity` and `-Infinity`, which Python reads and other readers may not.
     Json,
 }
 
 impl Serializer {
-    /// Appends `message` to `out`, with `routing` under the reserved key as the last one; leaves `out` as it was if the
-    /// message cannot be carried.
+    /// Appends `message` to `out`, with `routing` under the reserved key as its last key. Leaves `out` unchanged if the
+    /// message cannot be encoded.
     pub(crate) fn encode(self, message: &Message, routing: Option<&Value>, out: &mut Vec<u8>) -> Result<()> {
         super::refuse_reserved(message)?;
         let start = out.len();
@@ -31,7 +31,7 @@ impl Serializer {
         written.inspect_err(|_| out.truncate(start))
     }
 
-    /// Reads the map that `bytes` holds, and nothing else: a message, and the reserved key where there is one.
+    /// Decodes `bytes`, which must hold one map and nothing else: a message, with the reserved key if present.
     pub(crate) fn decode(self, bytes: &Bytes) -> Result<Map> {
         match self {
             Self::MessagePack => super::read(bytes),
@@ -45,8 +45,8 @@ mod tests {
     use super::*;
     use crate::message;
 
-    /// Messages, and what `msgpack.packb` of msgpack 1.1 makes of them in Python, in hexadecimal digits; all with keys in
-    /// the order of their names.
+    /// Messages and their encodings by `msgpack.packb` of msgpack 1.1 in Python, in hexadecimal digits. All keys are
+    /// sorted by name.
     fn golden() -> [(Message, &'static str); 7] {
         let integers = [0, 127, 128, 255, 256, 65_535, 65_536, 4_294_967_295, 4_294_967_296, i64::MAX];
         let negative = [-1, -32, -33, -128, -129, -32_768, -32_769, -2_147_483_648, -2_147_483_649, i64::MIN];

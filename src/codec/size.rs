@@ -1,10 +1,10 @@
-//! How large a message is when it is encoded, found without encoding it.
+//! The encoded size of a message, computed without encoding it.
 
 use super::{MAX_DEPTH, TOO_DEEP};
 use crate::error::{Error, Result};
 use crate::message::{Map, Message, Value};
 
-/// How many bytes [`encode`](super::encode) would append for `message`, without writing them; fails as it does.
+/// Returns the number of bytes that [`encode`](super::encode) would append for `message`. Fails as it does.
 pub(crate) fn encoded_size(message: &Message) -> Result<usize> {
     super::refuse_reserved(message)?;
     map_size(message.map(), MAX_DEPTH)
@@ -32,7 +32,7 @@ fn value_size(value: &Value, depth: usize) -> Result<usize> {
     }
 }
 
-/// The shortest form that holds `value`; values that are not negative use the unsigned forms.
+/// Returns the size of the shortest encoding of `value`. Values that are not negative use the unsigned forms.
 fn int_size(value: i64) -> usize {
     match value {
         -32..=0x7f => 1,
@@ -48,7 +48,7 @@ fn text_size(text: &str) -> Result<usize> {
     Ok(header + text.len())
 }
 
-/// The header of texts from 32 bytes and of all byte strings.
+/// Returns the size of the header of a text from 32 bytes, or of any byte string.
 fn long_header(length: usize) -> Result<usize> {
     match length {
         0..=0xff => Ok(2),
@@ -58,7 +58,7 @@ fn long_header(length: usize) -> Result<usize> {
     }
 }
 
-/// The header of lists and maps.
+/// Returns the size of the header of a list or map.
 fn container_header(length: usize) -> Result<usize> {
     match length {
         0..=15 => Ok(1),

@@ -1,4 +1,4 @@
-//! Messages there and back, and bytes that are none.
+//! Round trips of messages, and invalid input.
 
 use std::collections::BTreeMap;
 

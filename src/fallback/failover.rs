@@ -108,8 +108,8 @@ impl FailoverState {
     pub(crate) fn record(&self, journal: &mut MembershipJournal, key: Key, change: Change, synced: bool) -> Result<()> {
         let until = Instant::now() + self.local.group_expiry();
         match change {
-            Change::Added => self.local.join(&key.0, key.1.clone(), until)?,
-            Change::Discarded => self.local.part(&key.0, &key.1)?,
+            Change::Added => self.local.add_member(&key.0, key.1.clone(), until)?,
+            Change::Discarded => self.local.remove_member(&key.0, &key.1)?,
         }
         journal.record(key, change, until, synced);
         Ok(())

@@ -83,7 +83,7 @@ impl FailoverState {
             // A membership that was renewed, or that the remote layer has yet to receive, stays.
             if !journal.is_pending(&key) && self.local.membership_end(&key.0, &key.1) == Some(ends) {
                 // Fails only on a closed layer, whose memberships do not matter.
-                let _ = self.local.part(&key.0, &key.1);
+                let _ = self.local.remove_member(&key.0, &key.1);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! `HybridLayer`: normal channels close by, everything that belongs to a client far away.
+//! `HybridLayer`: normal channels on a local layer, all other channels and groups on a remote one.
 
 mod layer;
 mod source;

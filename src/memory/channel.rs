@@ -1,4 +1,4 @@
-//! One channel in memory: a fair queue of messages and of those who wait for them.
+//! `Channel`: one channel in memory, with a fair queue of its messages and of its waiters.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::queue::{Entry, Queue, To};
+use super::queue::{Entry, Queue, Recipients};
 use crate::config::Overflow;
 use crate::drops::{self, DropReason};
 use crate::error::{Error, Result};
@@ -17,44 +17,44 @@ use crate::layer::{Sink, Statistics};
 use crate::message::Message;
 use crate::name::{ChannelKind, ChannelName};
 
-/// Statistics of a channel start again after this long without a message.
+/// Idle time after which the statistics of a channel restart.
 const COUNTS_EXPIRY: Duration = Duration::from_hours(1);
 
-/// Statistics of the layer start again after this long without a message.
-const PAST_EXPIRY: Duration = Duration::from_hours(24);
+/// Idle time after which the statistics of the layer restart.
+const TOTAL_EXPIRY: Duration = Duration::from_hours(24);
 
-/// All messages that have one non-local part, in the order in which they were sent.
+/// All messages with the same non-local part, in the order in which they were sent.
 #[derive(Debug)]
 pub(super) struct Channel {
     /// The non-local part.
     name: ChannelName,
     capacity: usize,
     shared: Arc<Shared>,
-    /// Held for one push, one take or one registration; wakers run and are dropped after it is released, because they
-    /// are the code of others.
+    /// Locked for one push, one take or one registration. Wakers are run and dropped after it is released, because they
+    /// are foreign code.
     state: Mutex<State>,
 }
 
-/// How a layer that cannot refuse a message makes room for it.
+/// How a layer that refuses no message limits a channel.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
     pub(crate) overflow: Overflow,
-    /// Bytes of the unread messages of a channel.
+    /// Limit of the unread messages of a channel, in bytes.
     pub(crate) bytes: usize,
 }
 
-/// What all channels of a layer have in common.
+/// State shared by all channels of a layer.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) expiry: Duration,
-    /// What becomes of messages for which there is no room; `None` if they are refused.
+    /// Limits if messages are dropped when there is no room; `None` if they are refused.
     bounds: Option<Bounds>,
-    /// Counts epochs for a layer that is made of this one; 0 elsewhere.
+    /// The epoch counter of a layer that wraps this one; always 0 without one.
     epoch: Arc<AtomicU64>,
-    /// Written before the channels are closed one by one and read under their locks, so that none is missed.
+    /// Set before the channels are closed one by one, and read under their locks, so that no channel stays open.
     pub(super) closed: AtomicBool,
-    /// What channels had counted before an hour of silence. Locked while a channel is, and locks nothing itself.
-    past: Mutex<Counts>,
+    /// Counters of channels that became idle. Locked while a channel is locked; locks nothing itself.
+    idle: Mutex<Counts>,
 }
 
 #[derive(Debug, Default)]
@@ -64,11 +64,11 @@ struct State {
     counts: Counts,
 }
 
-/// Who waits for messages, the longest first.
+/// Futures that wait for messages, the longest waiting first.
 ///
-/// Whoever is woken leaves the list and counts in `woken` until it comes back, served or not. As long as there is
-/// something for them, `woken` is never less than the smaller of the queue and those who wait: [`State::wake_next`]
-/// restores this after every step that could break it, and so no wake-up is lost with a future that is dropped.
+/// A woken waiter leaves the list and counts in `woken` until it polls again or is dropped. `woken` is never less than
+/// the smaller of the number of messages and the number of waiters. [`State::wake_next`] restores this after every step
+/// that could break it, so no wake-up is lost when a future is dropped.
 #[derive(Debug, Default)]
 struct Waiters {
     list: VecDeque<(Ticket, Waker)>,
@@ -76,7 +76,7 @@ struct Waiters {
     woken: usize,
 }
 
-/// A waiter's place in the line, which it keeps when it was woken in vain.
+/// The position of a waiter in the list. A waiter that finds no message after a wake-up keeps it.
 pub(super) type Ticket = u64;
 
 #[derive(Debug, Default)]
@@ -88,32 +88,32 @@ struct Counts {
 
 impl Shared {
     pub(super) fn new(expiry: Duration, bounds: Option<Bounds>, epoch: Arc<AtomicU64>) -> Self {
-        Self { expiry, bounds, epoch, closed: AtomicBool::new(false), past: Mutex::default() }
+        Self { expiry, bounds, epoch, closed: AtomicBool::new(false), idle: Mutex::default() }
     }
 
     pub(super) fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Relaxed) { Err(Error::Closed) } else { Ok(()) }
     }
 
-    /// Adds what channels had counted that have been silent for long.
-    pub(super) fn add_past(&self, total: &mut Statistics) {
-        let past = self.past.lock();
-        total.messages_count += past.messages;
-        total.channel_full_count += past.full;
+    /// Adds the counters of idle channels.
+    pub(super) fn add_idle_counts(&self, total: &mut Statistics) {
+        let idle = self.idle.lock();
+        total.messages_count += idle.messages;
+        total.channel_full_count += idle.full;
     }
 
-    pub(super) fn forget_past(&self) {
-        *self.past.lock() = Counts::default();
+    pub(super) fn reset_idle_counts(&self) {
+        *self.idle.lock() = Counts::default();
     }
 
-    /// While all channels are silent: forgets what they had counted after a day, and gives when that will be.
-    pub(super) fn sweep_past(&self, now: Instant) -> Option<Instant> {
-        let mut past = self.past.lock();
-        let due = past.last? + PAST_EXPIRY;
+    /// While all channels are idle: resets the counters after a day. Returns the time of the reset.
+    pub(super) fn expire_idle_counts(&self, now: Instant) -> Option<Instant> {
+        let mut idle = self.idle.lock();
+        let due = idle.last? + TOTAL_EXPIRY;
         if now < due {
             return Some(due);
         }
-        *past = Counts::default();
+        *idle = Counts::default();
         None
     }
 }
@@ -127,27 +127,28 @@ impl Channel {
         &self.name
     }
 
-    /// Whether `message` was not refused for want of room, which one that goes back needs none of.
-    pub(super) fn push(&self, message: Message, to: To, back: bool) -> Result<bool> {
+    /// Appends `message`. Returns `false` if it is refused because the channel is full. The capacity does not apply if
+    /// `back` says that the message is given back.
+    pub(super) fn push(&self, message: Message, recipients: Recipients, ignore_capacity: bool) -> Result<bool> {
         let mut state = self.state.lock();
         self.shared.check_open()?;
         let now = Instant::now();
         self.retire_counts(&mut state.counts, now);
         state.counts.last = Some(now);
         let size = self.shared.bounds.map_or(0, |_| message.footprint() + size_of::<Entry>());
-        if !back && !self.make_room(&mut state, size, now) {
+        if !ignore_capacity && !self.make_room(&mut state, size, now) {
             return Ok(self.shared.bounds.is_some());
         }
         state.counts.messages += 1;
         let (expires, epoch) = (now + self.shared.expiry, self.shared.epoch.load(Ordering::SeqCst));
-        state.queue.push(Entry { expires, epoch, size, message, to });
+        state.queue.push(Entry { expires, epoch, size, message, recipients });
         let next = state.wake_next();
         drop(state);
         wake(next);
         Ok(true)
     }
 
-    /// Makes room for a message of `size` if that may be done; returns whether there is room.
+    /// Makes room for a message of `size` if the layer drops messages. Returns whether there is room.
     fn make_room(&self, state: &mut State, size: usize, now: Instant) -> bool {
         let bytes = self.shared.bounds.map_or(usize::MAX, |bounds| bounds.bytes);
         let has_room = |queue: &Queue| queue.len() < self.capacity && queue.fits(size, bytes);
@@ -166,8 +167,8 @@ impl Channel {
         true
     }
 
-    /// Gives up to `limit` messages to `sink`, and how many they were; where there is none, `waker` takes its place
-    /// in the line.
+    /// Hands up to `limit` messages to `sink` and returns their number. Without a message, adds `waker` to the list of
+    /// waiters.
     pub(super) fn poll(
         &self,
         ticket: &mut Option<Ticket>,
@@ -179,12 +180,12 @@ impl Channel {
         self.shared.check_open()?;
         let taken = state.queue.take(&self.name, u64::MAX, sink, limit);
         if taken == 0 {
-            let old = state.waiters.wait(ticket, waker);
+            let old = state.waiters.register(ticket, waker);
             drop(state);
             drop(old);
             return Ok(0);
         }
-        let old = ticket.take().and_then(|ticket| state.waiters.leave(ticket));
+        let old = ticket.take().and_then(|ticket| state.waiters.remove(ticket));
         let next = state.wake_next();
         drop(state);
         drop(old);
@@ -192,7 +193,7 @@ impl Channel {
         Ok(taken)
     }
 
-    /// Hands up to `limit` messages that were sent before `epoch` to `sink`, without waiting; returns how many.
+    /// Hands up to `limit` messages sent before `epoch` to `sink` without waiting. Returns their number.
     pub(super) fn take_older(&self, epoch: u64, sink: Sink<'_>, limit: usize) -> Result<usize> {
         let mut state = self.state.lock();
         self.shared.check_open()?;
@@ -203,17 +204,17 @@ impl Channel {
         Ok(taken)
     }
 
-    /// Gives the place in the line back; a wake-up that came for it goes to the next.
-    pub(super) fn leave(&self, ticket: Ticket) {
+    /// Removes a waiter. A wake-up that it has received goes to the next waiter.
+    pub(super) fn cancel_wait(&self, ticket: Ticket) {
         let mut state = self.state.lock();
-        let old = state.waiters.leave(ticket);
+        let old = state.waiters.remove(ticket);
         let next = state.wake_next();
         drop(state);
         drop(old);
         wake(next);
     }
 
-    /// Drops all messages and wakes all who wait; they and all who come later find the layer closed.
+    /// Drops all messages and wakes all waiters. They and all later callers find the layer closed.
     pub(super) fn close(&self) {
         let mut state = self.state.lock();
         let messages = std::mem::take(&mut state.queue);
@@ -226,7 +227,7 @@ impl Channel {
         }
     }
 
-    /// Drops messages and statistics without a trace. Who waits goes on waiting.
+    /// Drops messages and statistics without counting them. Waiters stay.
     pub(super) fn flush(&self) {
         let mut state = self.state.lock();
         let messages = std::mem::take(&mut state.queue);
@@ -235,7 +236,7 @@ impl Channel {
         drop(messages);
     }
 
-    /// Frees what has expired; gives when the next thing will have, and nothing if the channel is empty.
+    /// Frees expired messages and counters. Returns when to do so next; `None` if the channel is empty.
     pub(super) fn sweep(&self, now: Instant) -> Option<Instant> {
         let mut state = self.state.lock();
         state.queue.drop_expired(now);
@@ -245,8 +246,8 @@ impl Channel {
         head.or_else(|| state.counts.last.map(|last| last + self.counts_expiry()))
     }
 
-    /// Whether there is neither a message nor a figure in it.
-    pub(super) fn is_spent(&self) -> bool {
+    /// Whether the channel has neither messages nor counters.
+    pub(super) fn is_unused(&self) -> bool {
         let state = self.state.lock();
         state.queue.is_empty() && state.counts.last.is_none()
     }
@@ -263,26 +264,27 @@ impl Channel {
         }
     }
 
-    /// Moves counts that have rested to those of the whole layer.
+    /// Moves the counters of an idle channel to those of the layer.
     fn retire_counts(&self, counts: &mut Counts, now: Instant) {
         if counts.last.is_none_or(|last| now < last + self.counts_expiry()) {
             return;
         }
         let counts = std::mem::take(counts);
-        let mut past = self.shared.past.lock();
-        past.messages += counts.messages;
-        past.full += counts.full;
-        past.last = past.last.max(counts.last);
+        let mut idle = self.shared.idle.lock();
+        idle.messages += counts.messages;
+        idle.full += counts.full;
+        idle.last = idle.last.max(counts.last);
     }
 
-    /// The names of single-reader channels are made up for one answer each, so that their figures would pile up.
+    /// Counters of single-reader channels expire earlier. Their names are used for one answer each, so the counters
+    /// would pile up.
     fn counts_expiry(&self) -> Duration {
         if self.name.kind() == ChannelKind::SingleReader { self.shared.expiry } else { COUNTS_EXPIRY }
     }
 }
 
 impl State {
-    /// Takes the first who waits out of the line if there is something for it.
+    /// Removes the first waiter from the list if there is a message for it. Returns its waker.
     fn wake_next(&mut self) -> Option<Waker> {
         if self.waiters.woken >= self.queue.len() {
             return None;
@@ -294,8 +296,8 @@ impl State {
 }
 
 impl Waiters {
-    /// Puts `waker` into the line, at the place of its ticket if it has one; gives the waker that was there.
-    fn wait(&mut self, ticket: &mut Option<Ticket>, waker: &Waker) -> Option<Waker> {
+    /// Adds `waker` to the list, at the position of its ticket if it has one. Returns the waker that it replaces.
+    fn register(&mut self, ticket: &mut Option<Ticket>, waker: &Waker) -> Option<Waker> {
         let Some(kept) = *ticket else {
             *ticket = Some(self.next);
             self.list.push_back((self.next, waker.clone()));
@@ -313,7 +315,7 @@ impl Waiters {
         }
     }
 
-    fn leave(&mut self, ticket: Ticket) -> Option<Waker> {
+    fn remove(&mut self, ticket: Ticket) -> Option<Waker> {
         if let Ok(at) = self.find(ticket) {
             return self.list.remove(at).map(|(_, waker)| waker);
         }

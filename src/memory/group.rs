@@ -1,4 +1,4 @@
-//! One group in memory: its members by route, with the lists that group sends share.
+//! `Group`: one group in memory, with its members by route.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -7,34 +7,34 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::queue::To;
+use super::queue::Recipients;
 use crate::name::ChannelName;
 
 /// The members of a group, by the non-local part of their names.
 #[derive(Debug, Default)]
 pub(super) struct Group {
-    /// Held for one change or for the list of routes of one send, never while messages are pushed.
+    /// Locked for one change, or for the list of routes of one send. Never locked while messages are pushed.
     routes: Mutex<HashMap<ChannelName, Route>>,
 }
 
-/// The members that have one non-local part in common, and so one queue.
+/// The members with the same non-local part, and therefore the same queue.
 #[derive(Debug, Default)]
 struct Route {
-    /// When each membership ends.
+    /// The end of each membership.
     members: HashMap<ChannelName, Instant>,
     snapshot: Option<Snapshot>,
 }
 
-/// All members of a route, for every send until one of them changes.
+/// The list of a route's members, shared by all sends until a member changes.
 #[derive(Debug)]
 struct Snapshot {
     members: Arc<[ChannelName]>,
-    /// No membership ends before this. It may be early where memberships were renewed.
+    /// No membership ends before this time. It may be too early if memberships were renewed.
     until: Instant,
 }
 
 impl Group {
-    /// Makes `channel` a member until `expires` at least.
+    /// Makes `channel` a member until at least `expires`.
     pub(super) fn add(&self, channel: ChannelName, expires: Instant) {
         let mut routes = self.routes.lock();
         if let Some(route) = routes.get_mut(channel.non_local()) {
@@ -44,7 +44,7 @@ impl Group {
         }
     }
 
-    /// Ends the membership of `channel`; gives whether the group is empty now.
+    /// Ends the membership of `channel`. Returns whether the group is empty now.
     pub(super) fn discard(&self, channel: &ChannelName) -> bool {
         let mut routes = self.routes.lock();
         if let Some(route) = routes.get_mut(channel.non_local())
@@ -58,20 +58,20 @@ impl Group {
         routes.is_empty()
     }
 
-    /// The members, each with the end of its membership.
+    /// Returns the members, each with the end of its membership.
     pub(super) fn members(&self, now: Instant) -> Vec<(ChannelName, Instant)> {
         let routes = self.routes.lock();
         let members = routes.values().flat_map(|route| &route.members);
         members.filter(|(_, expires)| **expires > now).map(|(member, expires)| (member.clone(), *expires)).collect()
     }
 
-    /// When the membership of `channel` ends, if there is one.
+    /// Returns the end of the membership of `channel`, if there is one.
     pub(super) fn end(&self, channel: &ChannelName) -> Option<Instant> {
         self.routes.lock().get(channel.non_local())?.members.get(channel).copied()
     }
 
-    /// The queues that a message to this group goes to, and for whom.
-    pub(super) fn routes(&self) -> Vec<(ChannelName, To)> {
+    /// Returns the queues that a message to this group goes to, with the recipients in each.
+    pub(super) fn routes(&self) -> Vec<(ChannelName, Recipients)> {
         let mut routes = self.routes.lock();
         let now = Instant::now();
         let mut targets = Vec::with_capacity(routes.len());
@@ -79,14 +79,14 @@ impl Group {
             let members = route.snapshot(now);
             match &*members {
                 [] => {}
-                [only] if only == name => targets.push((name.clone(), To::Channel)),
-                _ => targets.push((name.clone(), To::Members { members, next: 0 })),
+                [only] if only == name => targets.push((name.clone(), Recipients::Channel)),
+                _ => targets.push((name.clone(), Recipients::Members { members, next: 0 })),
             }
         }
         targets
     }
 
-    /// Drops memberships that have ended; gives when the next one ends, and nothing if the group is empty.
+    /// Removes expired memberships. Returns when the next one expires; `None` if the group is empty.
     pub(super) fn sweep(&self, now: Instant) -> Option<Instant> {
         let mut routes = self.routes.lock();
         routes.retain(|_, route| !route.snapshot(now).is_empty());

@@ -1,4 +1,4 @@
-//! `MemoryLayer` and its part of the contract.
+//! `MemoryLayer` and its implementation of `ChannelLayer`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::channel::{Bounds, Channel, Shared};
 use super::group::Group;
-use super::queue::To;
+use super::queue::Recipients;
 use super::receive::MemorySource;
 use super::registry::Registry;
 use super::sweep::Sweeper;
@@ -25,16 +25,17 @@ use crate::layer::{ChannelLayer, Delivery, Receiver, Source, Statistics};
 use crate::message::Message;
 use crate::name::{ChannelKind, ChannelName, GroupName};
 
-/// Random characters after the pattern of a new channel; 62^12 names cannot be guessed or met twice.
+/// Number of random characters after the pattern of a new channel. 62^12 names cannot be guessed, and do not collide.
 const SUFFIX_LENGTH: usize = 12;
 
-/// The channel layer of one process: everything the contract promises, without a server.
+/// A channel layer inside one process. It keeps the whole contract without a server.
 ///
-/// Messages are lost when the layer is dropped or closed. What expires is freed in the background, by tasks that
-/// start with the first message or membership inside a tokio runtime and end with the layer. Receivers do not keep
-/// the layer open.
+/// Messages are lost when the layer is dropped or closed. Expired messages and memberships are freed by background
+/// tasks, which start with the first message or membership inside a tokio runtime and end with the layer. Receivers do
+/// not keep the layer open.
 ///
-/// Figures of a channel are kept for an hour after its last message, those of a single-reader channel for the expiry.
+/// Statistics of a channel are kept for an hour after its last message, those of a single-reader channel for the
+/// expiry.
 ///
 /// # Examples
 ///
@@ -58,7 +59,7 @@ pub struct MemoryLayer {
     pub(super) inner: Arc<Inner>,
 }
 
-/// What the layer and its receivers share.
+/// State shared by the layer and its receivers.
 #[derive(Debug)]
 pub(super) struct Inner {
     capacity: Capacity,
@@ -67,7 +68,7 @@ pub(super) struct Inner {
     shared: Arc<Shared>,
     pub(super) channels: Registry<ChannelName, Channel>,
     pub(super) groups: Registry<GroupName, Group>,
-    /// Which of several channels the next reader asks first.
+    /// Which of several channels the next reader polls first.
     turn: AtomicUsize,
     closed: CancellationToken,
     channel_sweeper: Sweeper,
@@ -75,7 +76,7 @@ pub(super) struct Inner {
 }
 
 impl MemoryLayer {
-    /// A layer with the defaults of [`Config`].
+    /// Creates a layer with the defaults of [`Config`].
     ///
     /// # Panics
     ///
@@ -84,8 +85,8 @@ impl MemoryLayer {
         Self::with_config(&Config::default()).expect("the default configuration is valid")
     }
 
-    /// A layer with the expiry, group expiry, capacities and message size of `config`. Hosts and keys have no meaning
-    /// here.
+    /// Creates a layer with the expiry, group expiry, capacities and message size of `config`. Hosts and keys are
+    /// ignored.
     ///
     /// # Errors
     ///
@@ -94,17 +95,17 @@ impl MemoryLayer {
         Self::build(config, config.capacities()?, None, Arc::default())
     }
 
-    /// A layer that refuses no message for want of room, but drops some and counts them.
+    /// Creates a layer that never refuses a message for lack of room. It drops messages and counts them.
     pub(crate) fn dropping(config: &Config, bounds: Bounds) -> Result<Self> {
         Self::build(config, config.capacities_or(PUBSUB_CAPACITY)?, Some(bounds), Arc::default())
     }
 
-    /// A layer in which messages can be told apart by the `epoch` in which they were sent.
+    /// Creates a layer that remembers for each message in which `epoch` it was sent.
     pub(crate) fn with_epoch(config: &Config, epoch: Arc<AtomicU64>) -> Result<Self> {
         Self::build(config, config.capacities()?, None, epoch)
     }
 
-    /// As [`close`](ChannelLayer::close), which has nothing to wait for.
+    /// Closes the layer, as [`close`](ChannelLayer::close) does, without waiting.
     pub(crate) fn end(&self) {
         self.inner.close();
     }
@@ -129,10 +130,10 @@ impl MemoryLayer {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Puts `message` into the queue of `channel`, whatever its size; gives whether there was room.
+    /// Puts `message` into the queue of `channel`, whatever its size. Returns whether there was room.
     pub(crate) fn deliver(&self, channel: &str, message: Message) -> Result<bool> {
-        let (queue, to) = self.inner.target(channel)?;
-        self.inner.push(&queue, message, to, false)
+        let (queue, recipients) = self.inner.target(channel)?;
+        self.inner.push(&queue, message, recipients, false)
     }
 
     /// Puts `message` into the queues of all members of `group`, whatever its size.
@@ -142,11 +143,11 @@ impl MemoryLayer {
             return Ok(());
         };
         let mut some_sent = false;
-        for (name, to) in group.routes() {
-            match self.inner.push(&self.inner.channel(&name), message.clone(), to, false) {
+        for (name, recipients) in group.routes() {
+            match self.inner.push(&self.inner.channel(&name), message.clone(), recipients, false) {
                 Ok(true) => some_sent = true,
                 Ok(false) => drops::count(DropReason::Full, 1),
-                // The layer closes meanwhile, and drops what has been sent in the same way.
+                // The layer was closed meanwhile. Closing also drops the messages that were already pushed.
                 Err(_) if some_sent => drops::count(DropReason::Closed, 1),
                 Err(error) => return Err(error),
             }
@@ -159,7 +160,7 @@ impl MemoryLayer {
         self.inner.groups.get(group).is_some_and(|group| !group.is_empty())
     }
 
-    /// Reads `channels`; for layers that are made of this one.
+    /// Returns a source that reads `channels`; for layers that wrap this one.
     pub(crate) fn source(&self, channels: &[&str]) -> Result<MemorySource> {
         self.inner.check_open()?;
         let names = ChannelName::parse_sources(channels)?;
@@ -179,43 +180,50 @@ impl Inner {
         if size > limit { Err(Error::MessageTooLarge { size, limit }) } else { Ok(()) }
     }
 
-    /// The channel with the non-local part `name`.
+    /// Returns the channel with the non-local part `name`.
     fn channel(&self, name: &ChannelName) -> Arc<Channel> {
         self.channels
             .get_or_insert(name, || Channel::new(name.clone(), self.capacity.of(name), Arc::clone(&self.shared)))
     }
 
-    /// The queue of the channel `name`, and whom a message to it is for.
-    fn target(&self, name: &str) -> Result<(Arc<Channel>, To)> {
-        // A name that has a queue was checked when that was made; only process-local names are more than their queue's.
+    /// Returns the queue of the channel `name`, and the recipient of a message to it.
+    fn target(&self, name: &str) -> Result<(Arc<Channel>, Recipients)> {
+        // A name with a queue was checked when the queue was created. Only process-local names are longer than the name
+        // of their queue.
         if ChannelKind::of(name) != ChannelKind::ProcessLocal
             && let Some(channel) = self.channels.get(name)
         {
-            return Ok((channel, To::Channel));
+            return Ok((channel, Recipients::Channel));
         }
         let name = ChannelName::parse_target(name)?;
         if name.local().is_none() {
-            return Ok((self.channel(&name), To::Channel));
+            return Ok((self.channel(&name), Recipients::Channel));
         }
         let channel = self.channels.get(name.non_local());
-        Ok((channel.unwrap_or_else(|| self.channel(&name.to_non_local())), To::Local(name)))
+        Ok((channel.unwrap_or_else(|| self.channel(&name.to_non_local())), Recipients::Local(name)))
     }
 
-    /// Whether there was room for `message`, or it goes `back`.
-    fn push(self: &Arc<Self>, channel: &Channel, message: Message, to: To, back: bool) -> Result<bool> {
-        let fits = channel.push(message, to, back)?;
+    /// Pushes `message` as [`Channel::push`] does, and schedules the removal of expired messages.
+    fn push(
+        self: &Arc<Self>,
+        channel: &Channel,
+        message: Message,
+        recipients: Recipients,
+        ignore_capacity: bool,
+    ) -> Result<bool> {
+        let fits = channel.push(message, recipients, ignore_capacity)?;
         if fits {
-            self.channel_sweeper.ring(self, Self::sweep_channels);
+            self.channel_sweeper.schedule(self, Self::sweep_channels);
         }
         Ok(fits)
     }
 
-    /// Lets go of a channel that was read, and clears it away if nothing is in it and it was the last hold.
+    /// Drops a handle of a channel. Removes the channel if it is empty and no other handle exists.
     pub(super) fn release(&self, channel: Arc<Channel>) {
-        if channel.is_spent() {
+        if channel.is_unused() {
             let name = channel.name().clone();
             drop(channel);
-            self.channels.remove_if(name.as_str(), Channel::is_spent);
+            self.channels.remove_if(name.as_str(), Channel::is_unused);
         }
     }
 
@@ -229,22 +237,22 @@ impl Inner {
 
     fn sweep_channels(&self, now: Instant) -> Option<Instant> {
         let mut next: Option<Instant> = None;
-        self.channels.remove_spent(|channel| {
+        self.channels.remove_unused(|channel| {
             let due = channel.sweep(now);
             next = next.into_iter().chain(due).min();
             due.is_none()
         });
-        next.or_else(|| self.shared.sweep_past(now))
+        next.or_else(|| self.shared.expire_idle_counts(now))
     }
 
-    /// Frees memberships that end, from now on.
-    pub(super) fn watch_groups(self: &Arc<Self>) {
-        self.group_sweeper.ring(self, Self::sweep_groups);
+    /// Schedules the removal of expired memberships.
+    pub(super) fn schedule_group_sweep(self: &Arc<Self>) {
+        self.group_sweeper.schedule(self, Self::sweep_groups);
     }
 
     fn sweep_groups(&self, now: Instant) -> Option<Instant> {
         let mut next: Option<Instant> = None;
-        self.groups.remove_spent(|group| {
+        self.groups.remove_unused(|group| {
             let due = group.sweep(now);
             next = next.into_iter().chain(due).min();
             due.is_none()
@@ -288,8 +296,8 @@ impl ChannelLayer for MemoryLayer {
         let give = |(channel, message): &(&str, Message)| {
             self.inner.check_open()?;
             self.inner.check_size(message)?;
-            let (queue, to) = self.inner.target(channel)?;
-            self.inner.push(&queue, message.clone(), to, true).map(|_| ())
+            let (queue, recipients) = self.inner.target(channel)?;
+            self.inner.push(&queue, message.clone(), recipients, true).map(|_| ())
         };
         messages.iter().map(give).collect()
     }
@@ -327,12 +335,12 @@ impl ChannelLayer for MemoryLayer {
     async fn group_add_for(&self, group: &str, channel: &str, lasts: Duration) -> Result<()> {
         self.inner.check_open()?;
         let until = Instant::now() + lasts.min(self.inner.group_expiry);
-        self.join(&GroupName::parse(group)?, ChannelName::parse_target(channel)?, until)
+        self.add_member(&GroupName::parse(group)?, ChannelName::parse_target(channel)?, until)
     }
 
     async fn group_discard(&self, group: &str, channel: &str) -> Result<()> {
         self.inner.check_open()?;
-        self.part(&GroupName::parse(group)?, &ChannelName::parse_target(channel)?)
+        self.remove_member(&GroupName::parse(group)?, &ChannelName::parse_target(channel)?)
     }
 
     async fn group_channels(&self, group: &str) -> Result<Vec<ChannelName>> {
@@ -351,8 +359,8 @@ impl ChannelLayer for MemoryLayer {
         self.inner.check_open()?;
         self.inner.groups.clear();
         self.inner.channels.values().iter().for_each(|channel| channel.flush());
-        self.inner.channels.remove_spent(Channel::is_spent);
-        self.inner.shared.forget_past();
+        self.inner.channels.remove_unused(Channel::is_unused);
+        self.inner.shared.reset_idle_counts();
         Ok(())
     }
 
@@ -362,7 +370,7 @@ impl ChannelLayer for MemoryLayer {
         let channels = self.inner.channels.values();
         let mut total =
             channels.iter().map(|channel| channel.statistics(now)).fold(Statistics::default(), Statistics::merge);
-        self.inner.shared.add_past(&mut total);
+        self.inner.shared.add_idle_counts(&mut total);
         Ok(total)
     }
 

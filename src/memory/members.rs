@@ -1,4 +1,4 @@
-//! Memberships in memory, for a layer that keeps those of another layer in one of this kind.
+//! Memberships with explicit ends, for a layer that mirrors the memberships of another layer here.
 
 use tokio::time::Instant;
 
@@ -8,16 +8,16 @@ use crate::error::Result;
 use crate::name::{ChannelName, GroupName};
 
 impl MemoryLayer {
-    /// Makes `channel` a member of `group`, `until` then at least.
-    pub(crate) fn join(&self, group: &GroupName, channel: ChannelName, until: Instant) -> Result<()> {
+    /// Makes `channel` a member of `group` until at least `until`.
+    pub(crate) fn add_member(&self, group: &GroupName, channel: ChannelName, until: Instant) -> Result<()> {
         self.inner.check_open()?;
         self.inner.groups.get_or_insert(group, Group::default).add(channel, until);
-        self.inner.watch_groups();
+        self.inner.schedule_group_sweep();
         Ok(())
     }
 
     /// Ends the membership of `channel` in `group`, if there is one.
-    pub(crate) fn part(&self, group: &GroupName, channel: &ChannelName) -> Result<()> {
+    pub(crate) fn remove_member(&self, group: &GroupName, channel: &ChannelName) -> Result<()> {
         self.inner.check_open()?;
         let Some(members) = self.inner.groups.get(group.as_str()) else { return Ok(()) };
         if members.discard(channel) {
@@ -27,18 +27,18 @@ impl MemoryLayer {
         Ok(())
     }
 
-    /// The groups that have members.
+    /// Returns the groups that have members.
     pub(crate) fn groups(&self) -> Vec<GroupName> {
         self.inner.groups.names()
     }
 
-    /// The members of `group`, each with the end of its membership.
+    /// Returns the members of `group`, each with the end of its membership.
     pub(crate) fn members(&self, group: &GroupName) -> Vec<(ChannelName, Instant)> {
         let members = self.inner.groups.get(group.as_str());
         members.map_or_else(Vec::new, |members| members.members(Instant::now()))
     }
 
-    /// When the membership of `channel` in `group` ends, if there is one.
+    /// Returns the end of the membership of `channel` in `group`, if there is one.
     pub(crate) fn membership_end(&self, group: &GroupName, channel: &ChannelName) -> Option<Instant> {
         self.inner.groups.get(group.as_str())?.end(channel)
     }

@@ -1,4 +1,4 @@
-//! `MemoryLayer`: the channel layer of one process, with every guarantee of the contract.
+//! `MemoryLayer`: the channel layer of one process, with all guarantees of the contract.
 
 mod channel;
 mod group;

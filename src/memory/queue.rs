@@ -1,4 +1,4 @@
-//! The messages that wait in one channel in memory, in the order in which they were sent.
+//! `Queue`: the waiting messages of one channel, in the order in which they were sent.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,33 +14,33 @@ use crate::name::ChannelName;
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     entries: VecDeque<Entry>,
-    /// The sizes of all entries.
+    /// Sum of the sizes of all entries.
     bytes: usize,
 }
 
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) expires: Instant,
-    /// The epoch in which it was sent, which never decreases along the queue.
+    /// The epoch in which the message was sent. It never decreases along the queue.
     pub(super) epoch: u64,
-    /// Bytes that it takes; 0 where they are not bounded.
+    /// Size in bytes; 0 if the layer has no limit in bytes.
     pub(super) size: usize,
     pub(super) message: Message,
-    pub(super) to: To,
+    pub(super) recipients: Recipients,
 }
 
-/// Whom an entry of the queue is for.
+/// The recipients of an entry.
 #[derive(Clone, Debug)]
-pub(super) enum To {
-    /// The channel that has the queue.
+pub(super) enum Recipients {
+    /// The channel of the queue.
     Channel,
-    /// One process-local channel of it.
+    /// One process-local channel.
     Local(ChannelName),
-    /// The members of a group at the time of the send. They share one entry, which stays at the head until the last of
-    /// them is served.
+    /// The members of a group at the time of the send. They share one entry, which stays at the head of the queue until
+    /// all of them have their delivery.
     Members {
         members: Arc<[ChannelName]>,
-        /// Position of the first who has not been served.
+        /// Index of the next member to deliver to.
         next: usize,
     },
 }
@@ -54,12 +54,12 @@ impl Queue {
         self.entries.is_empty()
     }
 
-    /// The entry that has waited longest.
+    /// Returns the oldest entry.
     pub(super) fn front(&self) -> Option<&Entry> {
         self.entries.front()
     }
 
-    /// Whether an entry of `size` fits beside the others into `bytes`. An empty queue holds any one entry.
+    /// Whether an entry of `size` fits into `bytes` together with the others. An empty queue accepts any entry.
     pub(super) fn fits(&self, size: usize, bytes: usize) -> bool {
         self.is_empty() || self.bytes.saturating_add(size) <= bytes
     }
@@ -69,14 +69,14 @@ impl Queue {
         self.entries.push_back(entry);
     }
 
-    /// Takes the entry that has waited longest out.
+    /// Removes the oldest entry.
     pub(super) fn pop(&mut self) -> Option<Entry> {
         let entry = self.entries.pop_front()?;
         self.bytes -= entry.size;
         Some(entry)
     }
 
-    /// Hands up to `limit` deliveries of entries from before `epoch` to `sink`; returns how many.
+    /// Hands up to `limit` deliveries of entries sent before `epoch` to `sink`. Returns their number.
     pub(super) fn take(&mut self, channel: &ChannelName, epoch: u64, sink: Sink<'_>, limit: usize) -> usize {
         if self.is_empty() {
             return 0;
@@ -87,7 +87,7 @@ impl Queue {
             && let Some(head) = self.entries.front_mut().filter(|head| head.epoch < epoch)
         {
             taken += 1;
-            if let Some(delivery) = head.next_but_last() {
+            if let Some(delivery) = head.next_of_several() {
                 sink(delivery);
             } else if let Some(last) = self.pop() {
                 sink(last.into_delivery(channel));
@@ -96,7 +96,7 @@ impl Queue {
         taken
     }
 
-    /// All messages wait equally long, so that the expired ones are at the head.
+    /// Drops expired messages. All messages live equally long, so these are at the head.
     pub(super) fn drop_expired(&mut self, now: Instant) {
         let before = self.len();
         while self.front().is_some_and(|entry| now >= entry.expires) {
@@ -105,7 +105,7 @@ impl Queue {
         drops::count(DropReason::Expired, before - self.len());
     }
 
-    /// Frees what a queue that was long once has reserved.
+    /// Frees the memory of a queue that was longer before.
     pub(super) fn shrink(&mut self) {
         if self.entries.capacity() / 4 > self.len() {
             self.entries.shrink_to(self.len() * 2);
@@ -114,9 +114,9 @@ impl Queue {
 }
 
 impl Entry {
-    /// The next delivery of an entry that has more than one left.
-    fn next_but_last(&mut self) -> Option<Delivery> {
-        let To::Members { members, next } = &mut self.to else { return None };
+    /// Returns the next delivery, unless it is the last one of the entry.
+    fn next_of_several(&mut self) -> Option<Delivery> {
+        let Recipients::Members { members, next } = &mut self.recipients else { return None };
         if *next + 1 >= members.len() {
             return None;
         }
@@ -126,10 +126,10 @@ impl Entry {
     }
 
     fn into_delivery(self, channel: &ChannelName) -> Delivery {
-        let channel = match self.to {
-            To::Channel => channel.clone(),
-            To::Local(name) => name,
-            To::Members { members, next } => members[next].clone(),
+        let channel = match self.recipients {
+            Recipients::Channel => channel.clone(),
+            Recipients::Local(name) => name,
+            Recipients::Members { members, next } => members[next].clone(),
         };
         Delivery::new(channel, self.message)
     }

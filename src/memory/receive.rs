@@ -1,4 +1,4 @@
-//! Reading in memory: what stands behind a receiver.
+//! `MemorySource`: the source of a receiver in memory.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,24 +12,25 @@ use crate::error::Result;
 use crate::layer::{Delivery, Sink, Source};
 use crate::name::ChannelName;
 
-/// Reads some channels in turn. It holds no message: one leaves its queue in the poll that hands it over.
+/// Reads some channels in turn. It buffers nothing: a message leaves its queue in the poll that hands it over.
 #[derive(Debug)]
 pub(crate) struct MemorySource {
     inner: Arc<Inner>,
-    /// Each with the place in its line while this source waits.
+    /// The channels, each with the ticket of this source while it waits.
     channels: Vec<(Arc<Channel>, Option<Ticket>)>,
-    /// The channel that is asked first. It moves on with each message, so that a busy one cannot starve the others.
+    /// Index of the channel that is polled first. It moves on after each delivery, so that a busy channel cannot starve
+    /// the others.
     turn: usize,
 }
 
 impl MemorySource {
-    /// Of at least one channel, beginning with the one at `turn`.
+    /// Reads `channels`, at least one, and starts with the one at index `turn`.
     pub(super) fn new(inner: Arc<Inner>, channels: Vec<Arc<Channel>>, turn: usize) -> Self {
         let channels: Vec<_> = channels.into_iter().map(|channel| (channel, None)).collect();
         Self { inner, turn: turn % channels.len().max(1), channels }
     }
 
-    /// Hands up to `limit` messages that were sent before `epoch` to `sink`, without waiting; returns how many.
+    /// Hands up to `limit` messages sent before `epoch` to `sink` without waiting. Returns their number.
     pub(crate) fn take_older(&mut self, epoch: u64, sink: Sink<'_>, limit: usize) -> Result<usize> {
         let mut taken = 0;
         let (before, first) = self.channels.split_at(self.turn);
@@ -55,7 +56,7 @@ impl MemorySource {
         for (channel, ticket) in first.iter_mut().chain(before) {
             match channel.poll(ticket, cx.waker(), sink, limit - taken) {
                 Ok(more) => taken += more,
-                // What has been handed over counts; the next poll finds the layer closed again.
+                // Messages that were handed over count. The next poll finds the layer closed again.
                 Err(_) if taken > 0 => break,
                 Err(error) => return Err(error),
             }
@@ -77,7 +78,7 @@ impl MemoryLayer {
         for name in names[first..].iter().chain(&names[..first]) {
             let Some(channel) = self.inner.channels.get(name.as_str()) else { continue };
             if channel.take_older(epoch, &mut |delivery| taken = Some(delivery), 1)? > 0 {
-                // One that takes nothing, and another that asks beside it, leave the turn as it is.
+                // A call that takes no message leaves the turn as it is.
                 self.inner.next_turn();
                 break;
             }
@@ -105,7 +106,7 @@ impl Source for MemorySource {
     fn pause(&mut self) {
         for (channel, ticket) in &mut self.channels {
             if let Some(ticket) = ticket.take() {
-                channel.leave(ticket);
+                channel.cancel_wait(ticket);
             }
         }
     }

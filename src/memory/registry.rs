@@ -1,4 +1,4 @@
-//! Named things that are made when they are first needed and go when nobody holds them.
+//! `Registry`: a concurrent map of named values that are created on first use and removed when unused.
 
 use std::borrow::Borrow;
 use std::hash::Hash;
@@ -8,8 +8,8 @@ use dashmap::DashMap;
 
 /// A concurrent map from names to shared values.
 ///
-/// A value is taken out only while the registry alone holds it. Whoever has one in hand can therefore use it at leisure
-/// and never works on one that others no longer find.
+/// A value is removed only while the registry holds the only handle. A caller with a handle therefore never works on a
+/// value that others can no longer find.
 #[derive(Debug)]
 pub(super) struct Registry<N: Eq + Hash, T>(DashMap<N, Arc<T>>);
 
@@ -23,32 +23,32 @@ impl<N: Eq + Hash + Clone + Borrow<str>, T> Registry<N, T> {
     }
 
     pub(super) fn get_or_insert(&self, name: &N, make: impl FnOnce() -> T) -> Arc<T> {
-        // Most names are there, and a look takes the shard's lock for reading only.
+        // Most names exist, and `get` locks the shard for reading only.
         self.get(name.borrow())
             .unwrap_or_else(|| Arc::clone(&self.0.entry(name.clone()).or_insert_with(|| Arc::new(make()))))
     }
 
-    /// Takes `name` out if nobody else holds its value and `spent` says that nothing is in it.
-    pub(super) fn remove_if(&self, name: &str, spent: impl FnOnce(&T) -> bool) {
-        self.0.remove_if(name, |_, value| Arc::strong_count(value) == 1 && spent(value));
+    /// Removes `name` if no other handle of its value exists and `unused` returns `true`.
+    pub(super) fn remove_if(&self, name: &str, unused: impl FnOnce(&T) -> bool) {
+        self.0.remove_if(name, |_, value| Arc::strong_count(value) == 1 && unused(value));
     }
 
-    /// Shows each value to `spent` and takes out those of which it says so and that nobody else holds.
-    pub(super) fn remove_spent(&self, mut spent: impl FnMut(&T) -> bool) {
-        self.0.retain(|_, value| !(spent(value) && Arc::strong_count(value) == 1));
+    /// Calls `unused` with each value, and removes those for which it returns `true` and no other handle exists.
+    pub(super) fn remove_unused(&self, mut unused: impl FnMut(&T) -> bool) {
+        self.0.retain(|_, value| !(unused(value) && Arc::strong_count(value) == 1));
     }
 
-    /// Takes everything out, held or not: what others do to their values meanwhile has happened before.
+    /// Removes all values, whether or not other handles exist. Changes through such handles count as made before.
     pub(super) fn clear(&self) {
         self.0.clear();
     }
 
-    /// All names.
+    /// Returns all names.
     pub(super) fn names(&self) -> Vec<N> {
         self.0.iter().map(|entry| entry.key().clone()).collect()
     }
 
-    /// All values, to work on without a lock of the registry.
+    /// Returns all values, to be used without a lock of the registry.
     pub(super) fn values(&self) -> Vec<Arc<T>> {
         self.0.iter().map(|entry| Arc::clone(entry.value())).collect()
     }

@@ -1,4 +1,4 @@
-//! The background task that frees what expires without anybody reading it.
+//! `Sweeper`: the background task that frees expired entries without a reader.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -9,70 +9,72 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-/// How many times, at the most, it looks at everything while one thing lives.
+/// Maximal number of sweeps during one lifetime.
 const SWEEPS_PER_LIFETIME: u32 = 4;
 
-/// Runs a sweep when something may have expired, and sleeps without a timer while there is nothing that could.
+/// Runs a sweep when something may have expired. The task sleeps without a timer while nothing can expire.
 ///
-/// The task is started by the first [`ring`](Self::ring) inside a runtime, and again if that runtime has gone. It holds
-/// what it sweeps only while it sweeps, and ends when `stop` is cancelled.
+/// The first call of [`schedule`](Self::schedule) inside a runtime starts the task, and so does the first call after
+/// that runtime has ended. The task holds a strong reference to its target only during a sweep, and ends when `stop` is
+/// cancelled.
 #[derive(Debug)]
 pub(super) struct Sweeper {
-    /// How long things live at the least from the moment they come in.
+    /// Minimal lifetime of an entry.
     lifetime: Duration,
     stop: CancellationToken,
-    alarm: Arc<Alarm>,
+    wakeup: Arc<Wakeup>,
 }
 
 #[derive(Debug)]
-struct Alarm {
-    /// Whether the task wants to hear of what comes in. It is set before a sweep reads under the locks that a newcomer
-    /// takes before it rings, so that one of the two sees the other.
+struct Wakeup {
+    /// Whether the task waits for a wake-up by new entries. Set before a sweep reads under the locks that a new entry
+    /// takes before it calls [`Sweeper::schedule`], so one of the two sees the other.
     armed: AtomicBool,
     running: AtomicBool,
-    rung: Notify,
+    notify: Notify,
 }
 
 impl Sweeper {
     pub(super) fn new(lifetime: Duration, stop: CancellationToken) -> Self {
-        let alarm = Alarm { armed: AtomicBool::new(true), running: AtomicBool::new(false), rung: Notify::new() };
-        Self { lifetime, stop, alarm: Arc::new(alarm) }
+        let wakeup = Wakeup { armed: AtomicBool::new(true), running: AtomicBool::new(false), notify: Notify::new() };
+        Self { lifetime, stop, wakeup: Arc::new(wakeup) }
     }
 
-    /// Says that something came in that will expire after the lifetime. `sweep` frees what has expired in `swept` and
-    /// gives when the next thing will have, if there is anything.
-    pub(super) fn ring<T, F>(&self, swept: &Arc<T>, sweep: F)
+    /// Announces an entry that expires after the lifetime. `sweep` frees the expired entries of `target` and returns
+    /// when the next one expires, or `None` if there is none.
+    pub(super) fn schedule<T, F>(&self, target: &Arc<T>, sweep: F)
     where
         T: Send + Sync + 'static,
         F: Fn(&T, Instant) -> Option<Instant> + Send + Sync + 'static,
     {
-        if self.alarm.armed.load(Ordering::Acquire) {
-            self.answer(swept, sweep);
+        if self.wakeup.armed.load(Ordering::Acquire) {
+            self.wake_task(target, sweep);
         }
     }
 
     #[cold]
-    fn answer<T, F>(&self, swept: &Arc<T>, sweep: F)
+    fn wake_task<T, F>(&self, target: &Arc<T>, sweep: F)
     where
         T: Send + Sync + 'static,
         F: Fn(&T, Instant) -> Option<Instant> + Send + Sync + 'static,
     {
         let Ok(runtime) = Handle::try_current() else { return };
-        if self.stop.is_cancelled() || !self.alarm.armed.swap(false, Ordering::AcqRel) {
+        if self.stop.is_cancelled() || !self.wakeup.armed.swap(false, Ordering::AcqRel) {
             return;
         }
-        self.alarm.rung.notify_one();
-        if !self.alarm.running.swap(true, Ordering::AcqRel) {
-            let running = Running(Arc::clone(&self.alarm));
-            let task = run(running, self.lifetime, Arc::downgrade(swept), sweep);
+        self.wakeup.notify.notify_one();
+        if !self.wakeup.running.swap(true, Ordering::AcqRel) {
+            let running = Running(Arc::clone(&self.wakeup));
+            let task = run(running, self.lifetime, Arc::downgrade(target), sweep);
             let stop = self.stop.clone();
             runtime.spawn(async move { stop.run_until_cancelled(task).await });
         }
     }
 }
 
-/// Held by the task; arms the alarm when the task goes, so that the next ring starts another.
-struct Running(Arc<Alarm>);
+/// Held by the task. Arms the wake-up when the task ends, so that the next call of [`Sweeper::schedule`] starts another
+/// task.
+struct Running(Arc<Wakeup>);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -81,29 +83,29 @@ impl Drop for Running {
     }
 }
 
-async fn run<T, F>(running: Running, lifetime: Duration, swept: Weak<T>, sweep: F)
+async fn run<T, F>(running: Running, lifetime: Duration, target: Weak<T>, sweep: F)
 where
     T: Send + Sync + 'static,
     F: Fn(&T, Instant) -> Option<Instant> + Send + Sync + 'static,
 {
-    let alarm = &running.0;
+    let wakeup = &running.0;
     loop {
-        // What rang the alarm has its lifetime before it.
-        alarm.rung.notified().await;
+        // The entry that woke the task lives for `lifetime` at least.
+        wakeup.notify.notified().await;
         sleep(lifetime).await;
         loop {
-            alarm.armed.store(true, Ordering::SeqCst);
+            wakeup.armed.store(true, Ordering::SeqCst);
             let now = Instant::now();
-            let Some(due) = swept.upgrade().map(|swept| sweep(&swept, now)) else { return };
+            let Some(due) = target.upgrade().map(|target| sweep(&target, now)) else { return };
             match due {
                 None => break,
-                // Whatever comes in lives less long than what is there, and has to be heard of.
+                // A new entry expires before the present ones, and has to wake the task.
                 Some(due) if due > now + lifetime => tokio::select! {
                     () = sleep_until(due) => {}
-                    () = alarm.rung.notified() => sleep(lifetime).await,
+                    () = wakeup.notify.notified() => sleep(lifetime).await,
                 },
                 Some(due) => {
-                    alarm.armed.store(false, Ordering::SeqCst);
+                    wakeup.armed.store(false, Ordering::SeqCst);
                     sleep_until(due.max(now + lifetime / SWEEPS_PER_LIFETIME)).await;
                 }
             }

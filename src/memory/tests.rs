@@ -1,4 +1,5 @@
-//! What the contract does not show of the layer in memory: who is woken, and what is freed.
+//! `MemoryLayer`: fairness, wake-ups, limits and the removal of expired entries, which the conformance suite does not
+//! cover.
 
 // A test that unwraps says what it expected by failing there.
 #![allow(clippy::unwrap_used)]
@@ -33,7 +34,7 @@ impl Wake for Count {
     }
 }
 
-/// A future that is polled by hand, and how often it has been woken.
+/// Polls a future by hand, and counts its wake-ups.
 macro_rules! waiting {
     ($future:expr => $pinned:ident, $count:ident) => {
         let mut $pinned = Box::pin($future);
@@ -56,7 +57,7 @@ fn short() -> MemoryLayer {
 }
 
 #[tokio::test]
-async fn one_message_wakes_one_waiter_the_first() {
+async fn one_message_wakes_the_first_waiter_only() {
     let layer = MemoryLayer::new();
     waiting!(layer.receive(&[CHANNEL]) => first, count1);
     waiting!(layer.receive(&[CHANNEL]) => second, count2);
@@ -68,7 +69,7 @@ async fn one_message_wakes_one_waiter_the_first() {
 }
 
 #[tokio::test]
-async fn a_woken_waiter_that_is_dropped_passes_the_wake_on() {
+async fn a_dropped_waiter_passes_its_wake_up_on() {
     let layer = MemoryLayer::new();
     waiting!(layer.receive(&[CHANNEL]) => first, count1);
     waiting!(layer.receive(&[CHANNEL]) => second, count2);
@@ -80,7 +81,7 @@ async fn a_woken_waiter_that_is_dropped_passes_the_wake_on() {
 }
 
 #[tokio::test]
-async fn a_waiter_served_elsewhere_passes_the_wake_on() {
+async fn a_waiter_served_by_another_channel_passes_its_wake_up_on() {
     let layer = MemoryLayer::new();
     waiting!(layer.receive(&["other", CHANNEL]) => both, count1);
     waiting!(layer.receive(&[CHANNEL]) => one, count2);
@@ -98,7 +99,7 @@ async fn a_waiter_served_elsewhere_passes_the_wake_on() {
 }
 
 #[tokio::test]
-async fn a_waiter_that_was_woken_in_vain_keeps_its_place() {
+async fn a_waiter_woken_without_a_message_keeps_its_place() {
     let layer = MemoryLayer::new();
     waiting!(layer.receive(&[CHANNEL]) => first, count1);
     waiting!(layer.receive(&[CHANNEL]) => _second, count2);
@@ -111,7 +112,7 @@ async fn a_waiter_that_was_woken_in_vain_keeps_its_place() {
 }
 
 #[tokio::test]
-async fn one_group_message_serves_all_who_wait_for_its_members() {
+async fn one_group_message_serves_all_waiting_readers() {
     let layer = MemoryLayer::new();
     for local in ["a", "b"] {
         layer.group_add("room", &format!("{LOCAL}{local}")).await.unwrap();
@@ -126,7 +127,7 @@ async fn one_group_message_serves_all_who_wait_for_its_members() {
 }
 
 #[tokio::test]
-async fn a_paused_receiver_is_not_woken_and_leaves_the_line_to_others() {
+async fn a_paused_receiver_is_not_woken() {
     let layer = MemoryLayer::new();
     let mut receiver = layer.receiver(&[CHANNEL]).unwrap();
     assert!(timeout(Duration::from_millis(1), receiver.recv()).await.is_err());
@@ -137,7 +138,7 @@ async fn a_paused_receiver_is_not_woken_and_leaves_the_line_to_others() {
 }
 
 #[tokio::test]
-async fn closing_wakes_all_and_what_comes_later_is_refused() {
+async fn closing_wakes_all_waiters_and_refuses_later_calls() {
     let layer = MemoryLayer::new();
     waiting!(layer.receive(&[CHANNEL]) => first, count1);
     waiting!(layer.receive(&["other", CHANNEL]) => second, count2);
@@ -149,7 +150,8 @@ async fn closing_wakes_all_and_what_comes_later_is_refused() {
     assert!(matches!(layer.receiver(&[CHANNEL]), Err(Error::Closed)));
 }
 
-/// What is left of messages with these numbers of bytes, and how many were dropped, in a layer whose queues hold 10,000 bytes.
+/// Returns the sizes of the messages that remain of `sizes`, and the number of dropped ones, in a layer whose queues
+/// hold 10,000 bytes.
 async fn kept(overflow: Overflow, sizes: &[usize]) -> (Vec<usize>, u64) {
     let layer = MemoryLayer::dropping(&Config::new(), Bounds { overflow, bytes: 10_000 }).unwrap();
     for size in sizes {
@@ -167,17 +169,17 @@ async fn a_queue_that_drops_messages_is_bounded_in_bytes() {
     use Overflow::{DropNewest, DropOldest};
     assert_eq!(kept(DropOldest, &[4000, 4001, 4002, 4003]).await, (vec![4002, 4003], 2));
     assert_eq!(kept(DropNewest, &[4000, 4001, 4002, 4003, 1]).await, (vec![4000, 4001, 1], 2));
-    // One large message takes the place of many small ones, and of any size it has a place alone.
+    // One large message replaces many small ones. An empty queue accepts a message of any size.
     assert_eq!(kept(DropOldest, &[1, 2, 3, 20_000]).await, (vec![20_000], 3));
     assert_eq!(kept(DropNewest, &[20_000, 1]).await, (vec![20_000], 1));
 }
 
 #[tokio::test]
-async fn a_queue_is_bounded_by_what_messages_take_and_not_by_their_bytes_on_the_way() {
+async fn a_queue_is_bounded_by_the_memory_of_its_messages() {
     let layer =
         MemoryLayer::dropping(&Config::new(), Bounds { overflow: Overflow::DropOldest, bytes: 1 << 20 }).unwrap();
     for _ in 0..100 {
-        // One byte each when they are encoded.
+        // Each takes one byte in its encoded form.
         layer.send(CHANNEL, message! { "list": vec![1i64; 10_000] }).await.unwrap();
     }
     let pending = layer.channel_statistics(CHANNEL).await.unwrap().messages_pending;
@@ -194,7 +196,7 @@ impl Wake for Closes {
 }
 
 #[tokio::test]
-async fn a_group_send_that_meets_closing_half_way_does_not_say_that_it_has_done_nothing() {
+async fn a_group_send_interrupted_by_a_close_succeeds_if_a_member_got_the_message() {
     let layer = Arc::new(MemoryLayer::new());
     let waker = Waker::from(Arc::new(Closes(layer.clone())));
     let mut readers = Vec::new();
@@ -204,7 +206,7 @@ async fn a_group_send_that_meets_closing_half_way_does_not_say_that_it_has_done_
         assert!(source.poll_recv_many(&mut Context::from_waker(&waker), &mut |_| {}, 1).is_pending());
         readers.push(source);
     }
-    // The first member is sent to, and its reader closes the layer before the second one is.
+    // The reader of the first member closes the layer before the message is pushed to the second one.
     layer.group_send("room", message! {}).await.unwrap();
     assert!(matches!(layer.group_send("room", message! {}).await, Err(Error::Closed)));
 }
@@ -232,7 +234,7 @@ async fn readers_that_wait_through_a_flush_are_served_after_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_expires_is_freed_without_a_reader() {
+async fn expired_entries_are_freed_without_a_reader() {
     let layer = short();
     layer.send(CHANNEL, message! {}).await.unwrap();
     layer.send("answer?abc", message! {}).await.unwrap();
@@ -251,7 +253,7 @@ async fn what_expires_is_freed_without_a_reader() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_later_message_is_freed_although_the_sweeper_waited_for_something_later_still() {
+async fn a_new_message_is_freed_before_an_older_deadline() {
     let layer = short();
     layer.send(CHANNEL, message! {}).await.unwrap();
     sleep(Duration::from_secs(1000)).await;
@@ -261,7 +263,7 @@ async fn a_later_message_is_freed_although_the_sweeper_waited_for_something_late
 }
 
 #[tokio::test]
-async fn a_channel_that_nobody_used_goes_with_its_reader() {
+async fn an_unused_channel_is_removed_with_its_reader() {
     let layer = MemoryLayer::new();
     let receiver = layer.receiver(&[CHANNEL]).unwrap();
     assert_eq!(layer.inner.channels.len(), 1);
@@ -278,7 +280,7 @@ async fn an_idle_layer_keeps_no_timer() {
     layer.send(CHANNEL, message! {}).await.unwrap();
     layer.receive(&[CHANNEL]).await.unwrap();
     sleep(Duration::from_hours(26)).await;
-    // With the clock paused, time would run as long as any timer is set, while a thread is waited for.
+    // With the clock paused, tokio advances time while any timer is set and a thread is being waited for.
     let before = Instant::now();
     let (done, wait) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
@@ -290,7 +292,7 @@ async fn an_idle_layer_keeps_no_timer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_sweepers_end_with_the_layer() {
+async fn the_sweeper_tasks_end_with_the_layer() {
     let tasks = || Handle::current().metrics().num_alive_tasks();
     let layer = short();
     assert_eq!(tasks(), 0);
@@ -330,7 +332,7 @@ fn a_layer_outlives_the_runtime_that_used_it_first() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn cancelled_readers_lose_and_repeat_nothing() {
+async fn cancelled_readers_lose_and_duplicate_nothing() {
     const MESSAGES: i64 = 20_000;
     const WRITERS: i64 = 4;
     let config = Config::new().capacity(usize::try_from(MESSAGES * WRITERS).expect("small"));
@@ -344,7 +346,7 @@ async fn cancelled_readers_lose_and_repeat_nothing() {
                 let mut seen = Vec::new();
                 while read.load(Ordering::Relaxed) < usize::try_from(MESSAGES * WRITERS).expect("small") {
                     let mut receive = pin!(layer.receive(&names[reader % 3..]));
-                    // Polled at most a few times, so that many are dropped when they have been woken.
+                    // Polled a few times only, so that many are dropped after a wake-up.
                     let mut polls = 0;
                     let polled = std::future::poll_fn(|cx| {
                         polls += 1;
@@ -385,7 +387,7 @@ async fn cancelled_readers_lose_and_repeat_nothing() {
 }
 
 #[test]
-fn nothing_happens_to_the_servers_of_a_layer_that_has_none() {
+fn a_layer_without_servers_has_no_events() {
     let layer = MemoryLayer::new();
     let (mut events, mut mode) = (layer.events(), layer.mode());
     assert!(events.recv().now_or_never().is_none(), "a loop around it would spin");

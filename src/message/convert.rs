@@ -1,4 +1,4 @@
-//! What converts into a value. A single `u8` does not, so that its arrays and no others can be byte strings.
+//! Conversions into `Value`. A single `u8` has none, so that only its arrays can be byte strings.
 
 use bytes::Bytes;
 use bytestring::ByteString;

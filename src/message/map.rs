@@ -1,4 +1,4 @@
-//! Maps: the keys and values of messages, and of maps inside them.
+//! `Map`: the keys and values of a message, or of a map inside one.
 
 use bytestring::ByteString;
 
@@ -6,26 +6,26 @@ use super::Value;
 
 /// A map from text to [`Value`], ordered by key.
 ///
-/// Messages have few keys, so that a sorted vector beats a tree in size and in speed.
+/// Messages have few keys. For those a sorted vector is smaller and faster than a tree.
 #[derive(Clone, Default, PartialEq)]
 pub struct Map(Vec<(ByteString, Value)>);
 
-/// The keys and values of a [`Map`], by key.
+/// Iterator over the keys and values of a [`Map`], ordered by key.
 #[derive(Clone, Debug)]
 pub struct Iter<'m>(std::slice::Iter<'m, (ByteString, Value)>);
 
 impl Map {
-    /// A map without keys.
+    /// Creates a map without keys.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The value of `key`.
+    /// Returns the value of `key`.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.find(key).ok().map(|at| &self.0[at].1)
     }
 
-    /// Sets `key` to `value`; gives the value that it had.
+    /// Sets `key` to `value`. Returns the previous value.
     pub fn insert(&mut self, key: impl Into<ByteString>, value: impl Into<Value>) -> Option<Value> {
         let (key, value) = (key.into(), value.into());
         match self.find(&key) {
@@ -37,27 +37,27 @@ impl Map {
         }
     }
 
-    /// Takes `key` out.
+    /// Removes `key` and returns its value.
     pub fn remove(&mut self, key: &str) -> Option<Value> {
         self.find(key).ok().map(|at| self.0.remove(at).1)
     }
 
-    /// How many keys there are.
+    /// Returns the number of keys.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are no keys.
+    /// Whether the map has no keys.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Keys and values, by key.
+    /// Returns the keys and values, ordered by key.
     pub fn iter(&self) -> Iter<'_> {
         Iter(self.0.iter())
     }
 
-    /// Bytes that its keys and values take.
+    /// Returns the bytes of memory that the keys and values take.
     pub(super) fn footprint(&self) -> usize {
         let pairs = self.0.iter().map(|(key, value)| key.len() + value.footprint());
         size_of_val(self.0.as_slice()) + pairs.sum::<usize>()
@@ -69,10 +69,10 @@ impl Map {
 }
 
 impl<K: Into<ByteString>, V: Into<Value>> FromIterator<(K, V)> for Map {
-    /// Where a key comes twice the later value stays.
+    /// If a key occurs twice, the later value stays.
     fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
         let mut entries: Vec<_> = pairs.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
-        // Sorting keeps equal keys in their order, so that the last of each run is the one that came last.
+        // Sorting is stable, so the last of each run of equal keys is the latest one.
         entries.sort_by(|(a, _): &(ByteString, Value), (b, _)| a.cmp(b));
         entries.dedup_by(|later, earlier| {
             let same = later.0 == earlier.0;
@@ -126,7 +126,7 @@ impl<K: Into<ByteString>, V: Into<Value>> Extend<(K, V)> for Map {
 }
 
 impl<K: Into<ByteString>, V: Into<Value>, const N: usize> From<[(K, V); N]> for Map {
-    /// Where a key comes twice the later value stays.
+    /// If a key occurs twice, the later value stays.
     fn from(pairs: [(K, V); N]) -> Self {
         pairs.into_iter().collect()
     }

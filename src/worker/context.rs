@@ -1,4 +1,4 @@
-//! What a handler gets: its message, and the ways to answer it.
+//! `Context`: the message of a handler, and the ways to answer it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::message::Message;
 use crate::name::ChannelName;
 use crate::trace::TraceParent;
 
-/// A message in the hands of a handler.
+/// The message that a handler works on, with the layer that it came from.
 #[derive(Clone)]
 pub struct Context {
     layer: Arc<dyn ChannelLayer>,
@@ -30,32 +30,32 @@ impl Context {
         &self.delivery.message
     }
 
-    /// The channel that it came on.
+    /// The channel that the message arrived on.
     pub fn channel(&self) -> &ChannelName {
         &self.delivery.channel
     }
 
-    /// Where its sender wants the answer, if it said so.
+    /// The channel for the reply, if the sender named one.
     pub fn reply_channel(&self) -> Option<&str> {
         self.message().text("reply_channel")
     }
 
-    /// Where the message stands in a trace, if it says so. What this context sends is a further step of it.
+    /// The trace span of the message, if it carries one. Messages sent through this context get child spans.
     pub fn trace(&self) -> Option<TraceParent> {
         self.trace
     }
 
-    /// The layer, for everything else.
+    /// The layer, for all other calls.
     pub fn layer(&self) -> &Arc<dyn ChannelLayer> {
         &self.layer
     }
 
-    /// Answers on the message's reply channel. While that is full it waits and tries again, for the worker's
-    /// [`reply_patience`](super::Worker::reply_patience) at the longest.
+    /// Replies on the message's reply channel. While that channel is full, retries for at most the worker's
+    /// [`reply_patience`](super::Worker::reply_patience).
     ///
     /// # Cancel safety
     ///
-    /// When dropped, the answer is either sent once or not at all.
+    /// When dropped, the reply is either sent once or not at all.
     ///
     /// # Errors
     ///
@@ -64,7 +64,7 @@ impl Context {
         self.send(self.wanted_reply_channel()?, message).await
     }
 
-    /// Sends to any channel, waiting while it is full as [`reply`](Self::reply) does.
+    /// Sends to any channel. Retries while it is full, as [`reply`](Self::reply) does.
     ///
     /// # Cancel safety
     ///
@@ -77,8 +77,8 @@ impl Context {
         send_while_full(&*self.layer, channel, self.traced(message), self.reply_patience).await
     }
 
-    /// Has `message` sent to `channel` after `delay`, in whole milliseconds, by a [`DelayServer`](super::DelayServer),
-    /// which says what that promises.
+    /// Has `message` sent to `channel` after `delay`, in whole milliseconds, by a [`DelayServer`](super::DelayServer).
+    /// See there for the guarantees.
     ///
     /// # Cancel safety
     ///
@@ -105,7 +105,7 @@ impl Context {
         self.layer.group_add(group, self.wanted_reply_channel()?).await
     }
 
-    /// Takes the reply channel out of `group`.
+    /// Removes the reply channel from `group`.
     ///
     /// # Cancel safety
     ///
@@ -131,7 +131,7 @@ impl Context {
         self.layer.group_send(group, self.traced(message)).await
     }
 
-    /// The channel and the message, for going back.
+    /// Returns the channel and the message, to give the message back.
     pub(crate) fn into_parts(self) -> (ChannelName, Message) {
         (self.delivery.channel, self.delivery.message)
     }

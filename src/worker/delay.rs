@@ -1,4 +1,4 @@
-//! Messages that are sent later: `asgi.delay`.
+//! `DelayServer`: messages that are sent later, through the channel `asgi.delay`.
 
 use std::future::Future;
 use std::pin::pin;
@@ -19,52 +19,55 @@ use crate::name::ChannelName;
 use crate::supervise::{contain, contained};
 use crate::worker::requeue::give_back;
 
-/// The channel for messages that are to be sent later.
+/// The channel for delayed messages.
 pub(crate) const CHANNEL: &str = "asgi.delay";
 
-/// The task that keeps and sends delayed messages.
+/// Name of the task in reports of panics.
 const TASK: &str = "delay server";
 
-/// Carries out delayed messages: each on `asgi.delay` names a `channel`, a `delay` in milliseconds, and the `content`,
-/// a message that it sends to that channel when the delay is over (the delay protocol of ASGI 1.x). Any number of
-/// processes may run one; each message is taken by one of them.
+/// Sends delayed messages when they are due.
 ///
-/// # What it promises
+/// Each message on `asgi.delay` names a `channel`, a `delay` in milliseconds, and the `content`, a message to send to
+/// that channel after the delay (the delay protocol of ASGI 1.x). Any number of processes may run a delay server; each
+/// message is taken by one of them.
 ///
-/// A message is sent once, not before its time, and when its channel is full within 10 s after it, or else counted as
-/// dropped under `full`. What waits is in the memory of the process: a shutdown sends it back to `asgi.delay` with the
-/// delay that is left, whatever that may hold; **a crash loses it**. What has to happen belongs in a database, with the
-/// delay as its alarm. While nobody runs one, delayed messages expire as all others.
+/// # Guarantees
+///
+/// A message is sent once and not before it is due. If its channel is full, the send is retried for 10 s; then the
+/// message is counted as dropped under `full`. Waiting messages are in the memory of the process. A shutdown returns
+/// them to `asgi.delay` with the remaining delay, whatever the capacity of that channel. **A crash loses them.** Store
+/// work that must happen in a database, and use the delay as its alarm. Without a delay server, delayed messages expire
+/// like all others.
 #[must_use]
 pub struct DelayServer {
     layer: Arc<dyn ChannelLayer>,
     limit: usize,
-    patience: Duration,
+    timeout: Duration,
 }
 
-/// A message and where it goes when its time has come.
+/// A message and its destination.
 struct Delayed {
     channel: ChannelName,
     content: Message,
 }
 
 impl DelayServer {
-    /// One for the messages of `layer`.
+    /// Creates a delay server for the messages of `layer`.
     pub fn new(layer: Arc<dyn ChannelLayer>) -> Self {
-        Self { layer, limit: 10_000, patience: Duration::from_secs(10) }
+        Self { layer, limit: 10_000, timeout: Duration::from_secs(10) }
     }
 
-    /// How many messages wait here at once, at least 1; further ones stay on `asgi.delay`. Defaults to 10,000.
+    /// Sets how many messages wait here at once, at least 1. Further messages stay on `asgi.delay`. Defaults to 10,000.
     pub fn limit(mut self, messages: usize) -> Self {
         self.limit = messages.max(1);
         self
     }
 
-    /// Works until `shutdown` completes, then sends back what waits.
+    /// Runs until `shutdown` completes, then gives the waiting messages back.
     ///
     /// # Cancel safety
     ///
-    /// When dropped, what waits here is lost.
+    /// When dropped, the waiting messages are lost.
     ///
     /// # Errors
     ///
@@ -84,15 +87,15 @@ impl DelayServer {
                             Some(())
                         });
                         if kept.flatten().is_none() {
-                            tracing::warn!("a delayed message is none and is dropped");
+                            tracing::warn!("dropping an invalid delayed message");
                             drops::count(DropReason::Malformed, 1);
                         }
                     }
                     Err(closed) => break Err(closed),
                 },
                 Some(due) = waiting.next() => {
-                    // Ends within the patience; a full channel holds up no other.
-                    let sent = send(self.layer.clone(), due.into_inner(), self.patience);
+                    // Ends within the timeout. A full channel does not delay messages to others.
+                    let sent = send(self.layer.clone(), due.into_inner(), self.timeout);
                     sending.spawn(async move {
                         if contained(TASK, sent).await.is_none() {
                             drops::count(DropReason::Stopped, 1);
@@ -105,14 +108,14 @@ impl DelayServer {
         };
         receiver.close().await;
         let all = async { while sending.join_next().await.is_some() {} };
-        if timeout(self.patience, all).await.is_err() {
+        if timeout(self.timeout, all).await.is_err() {
             drops::count(DropReason::Stopped, sending.len());
         }
-        self.send_back(waiting).await;
+        self.give_waiting_back(waiting).await;
         worked
     }
 
-    async fn send_back(&self, mut waiting: DelayQueue<Delayed>) {
+    async fn give_waiting_back(&self, mut waiting: DelayQueue<Delayed>) {
         let (now, mut messages) = (Instant::now(), Vec::with_capacity(waiting.len()));
         let Ok(channel) = ChannelName::parse(CHANNEL) else { return };
         while let Some(key) = waiting.peek() {
@@ -125,13 +128,13 @@ impl DelayServer {
     }
 }
 
-/// The message for `asgi.delay`.
+/// Returns the message for `asgi.delay`.
 pub(crate) fn message(channel: &ChannelName, delay: Duration, content: Message) -> Message {
     let milliseconds = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
     message! { "channel": channel.as_str(), "delay": milliseconds, "content": content }
 }
 
-/// The longest delay that is taken as it is; a timer goes no further.
+/// The limit delay; larger ones are cut. A timer cannot be set further ahead.
 const LONGEST: Duration = Duration::from_hours(365 * 24);
 
 fn parse(message: &Message) -> Option<(Duration, Delayed)> {
@@ -141,10 +144,10 @@ fn parse(message: &Message) -> Option<(Duration, Delayed)> {
     Some((delay, Delayed { channel, content }))
 }
 
-async fn send(layer: Arc<dyn ChannelLayer>, delayed: Delayed, patience: Duration) {
+async fn send(layer: Arc<dyn ChannelLayer>, delayed: Delayed, timeout: Duration) {
     let Delayed { channel, content } = delayed;
-    if let Err(error) = send_while_full(&*layer, channel.as_str(), content, patience).await {
-        tracing::warn!(%channel, error = &error as &dyn std::error::Error, "a delayed message could not be sent");
+    if let Err(error) = send_while_full(&*layer, channel.as_str(), content, timeout).await {
+        tracing::warn!(%channel, error = &error as &dyn std::error::Error, "cannot send a delayed message");
         let full = matches!(error, Error::ChannelFull { .. });
         drops::count(if full { DropReason::Full } else { DropReason::Stopped }, 1);
     }
@@ -161,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_delayed_message_is_refused() {
+    fn invalid_delayed_messages_are_refused() {
         let good = message! { "channel": "jobs", "delay": 5, "content": message! {} };
         assert!(parse(&good).is_some());
         for bad in [

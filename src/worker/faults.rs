@@ -1,4 +1,4 @@
-//! Handlers that fail: counted each, and logged without flooding.
+//! `Faults`: counts the failures of handlers, and logs them at a limited rate.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -10,17 +10,17 @@ use tokio::time::Instant;
 
 use crate::name::ChannelName;
 
-/// How long further faults of one kind on one channel are only counted.
-const SILENCE: Duration = Duration::from_secs(10);
+/// Time after a logged failure in which further failures of the same kind on the same channel are only counted.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
-    /// By kind and channel; held for a look-up, never across an await.
+    /// By kind and channel. Locked for a look-up, never across an await.
     logged: Mutex<HashMap<(&'static str, String), Logged>>,
     running: AtomicUsize,
 }
 
-/// A handler at work.
+/// Counts a running handler.
 #[derive(Debug)]
 pub(crate) struct Running<'a> {
     faults: &'a Faults,
@@ -45,35 +45,35 @@ impl Drop for Running<'_> {
 #[derive(Debug)]
 struct Logged {
     at: Instant,
-    /// How many came since then.
-    unsaid: u64,
+    /// Number of failures since then.
+    unlogged: u64,
 }
 
 impl Faults {
     pub(crate) fn failed(&self, channel: &ChannelName, error: &(dyn Error + 'static)) {
-        if let Some(unsaid) = self.count("error", channel) {
-            tracing::warn!(%channel, error, unsaid, "a handler failed");
+        if let Some(unlogged) = self.count("error", channel) {
+            tracing::warn!(%channel, error, unlogged, "a handler failed");
         }
     }
 
     pub(crate) fn panicked(&self, channel: &ChannelName) {
-        if let Some(unsaid) = self.count("panic", channel) {
-            tracing::error!(%channel, unsaid, "a handler panicked");
+        if let Some(unlogged) = self.count("panic", channel) {
+            tracing::error!(%channel, unlogged, "a handler panicked");
         }
     }
 
-    /// A handler begins; it counts as stopped unless it ends.
+    /// Starts a handler. It counts as stopped unless [`Running::end`] is called.
     pub(crate) fn begin(&self) -> Running<'_> {
         self.running.fetch_add(1, Ordering::Relaxed);
         Running { faults: self, ended: false }
     }
 
-    /// How many handlers are at work.
+    /// Returns the number of running handlers.
     pub(crate) fn running(&self) -> usize {
         self.running.load(Ordering::Relaxed)
     }
 
-    /// How many faults were not logged before this one, if this one is to be.
+    /// Counts a failure. Returns the number of unlogged failures before it, or `None` if it must not be logged either.
     fn count(&self, kind: &'static str, channel: &ChannelName) -> Option<u64> {
         metrics::counter!("channel_layer_worker_failures_total", "kind" => kind).increment(1);
         let now = Instant::now();
@@ -82,14 +82,14 @@ impl Faults {
         let mut first = false;
         let last = entry.or_insert_with(|| {
             first = true;
-            Logged { at: now, unsaid: 0 }
+            Logged { at: now, unlogged: 0 }
         });
-        if !first && now - last.at < SILENCE {
-            last.unsaid += 1;
+        if !first && now - last.at < LOG_INTERVAL {
+            last.unlogged += 1;
             return None;
         }
         last.at = now;
-        Some(std::mem::take(&mut last.unsaid))
+        Some(std::mem::take(&mut last.unlogged))
     }
 }
 
@@ -98,13 +98,13 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_fault_that_repeats_is_logged_now_and_then() {
+    async fn repeated_failures_are_logged_at_a_limited_rate() {
         let faults = Faults::default();
         let (one, other) = ("one".parse().unwrap(), "other".parse().unwrap());
         assert_eq!(faults.count("error", &one), Some(0));
         assert_eq!([faults.count("error", &one), faults.count("error", &one)], [None, None]);
         assert_eq!([faults.count("error", &other), faults.count("panic", &one)], [Some(0), Some(0)]);
-        tokio::time::advance(SILENCE).await;
+        tokio::time::advance(LOG_INTERVAL).await;
         assert_eq!(faults.count("error", &one), Some(2));
         assert_eq!(faults.count("error", &one), None);
     }

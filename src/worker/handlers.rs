@@ -1,4 +1,4 @@
-//! Which handler a message goes to: by the channel's whole name, or by a pattern.
+//! `Handlers`: the handler of each channel, by name or by pattern.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,7 +13,7 @@ use crate::name::ChannelName;
 type Handling = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 pub(crate) type Handler = Arc<dyn Fn(Context) -> Handling + Send + Sync>;
 
-/// A function of the user as a handler.
+/// Boxes a function of the application as a handler.
 pub(crate) fn boxed<H, F, E>(handler: H) -> Handler
 where
     H: Fn(Context) -> F + Send + Sync + 'static,
@@ -23,12 +23,12 @@ where
     let handler = Arc::new(handler);
     Arc::new(move |context| {
         let handler = handler.clone();
-        // The handler is called inside the future, so that a panic of the call itself is contained too.
+        // The call is made inside the future, so that a panic of the call itself is contained too.
         Box::pin(async move { handler(context).await.map_err(Into::into) })
     })
 }
 
-/// Handlers in the order in which they were set, and the channels to read.
+/// Handlers in the order of registration, and the channels to read.
 #[derive(Default)]
 pub(crate) struct Handlers {
     handlers: Vec<(Pattern, Handler)>,
@@ -36,7 +36,7 @@ pub(crate) struct Handlers {
 }
 
 impl Handlers {
-    /// A name is read as well; a pattern only says what becomes of channels that are read anyway.
+    /// Adds a handler. The channel of a handler with a name is read too; a pattern adds no channel.
     pub(crate) fn insert(&mut self, pattern: &str, handler: Handler) {
         let pattern = Pattern::new(pattern);
         if let Pattern::Name(name) = &pattern {
@@ -50,11 +50,11 @@ impl Handlers {
         self.channels.insert(channel.to_owned());
     }
 
-    /// The channels to read.
+    /// Returns the channels to read.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] if there is a channel without a handler, or a handler without a channel.
+    /// [`Error::InvalidConfig`] if a channel has no handler, or a handler no channel.
     pub(crate) fn channels(&self) -> Result<Vec<&str>> {
         let channels: Vec<_> = self.channels.iter().map(String::as_str).collect();
         if let Some(channel) = channels.iter().find(|channel| self.find(channel).is_none()) {
@@ -67,7 +67,7 @@ impl Handlers {
         Ok(channels)
     }
 
-    /// The handler for messages of `channel`: that of its name, or else the first one whose pattern matches.
+    /// Returns the handler of `channel`: the one with its name, otherwise the first whose pattern matches.
     pub(crate) fn of(&self, channel: &ChannelName) -> Option<&Handler> {
         self.find(channel.non_local())
     }
@@ -81,12 +81,12 @@ impl Handlers {
 #[derive(Debug, PartialEq, Eq)]
 enum Pattern {
     Name(String),
-    /// What stands before, between and after the stars.
+    /// The text before, between and after the stars.
     Stars(Vec<String>),
 }
 
 impl Pattern {
-    /// `*`, which no name has, stands for any text. `?` stands for itself: names have it.
+    /// `*`, which no name contains, matches any text. `?` matches itself, because names contain it.
     fn new(pattern: &str) -> Self {
         if pattern.contains('*') {
             return Self::Stars(pattern.split('*').map(str::to_owned).collect());
@@ -105,7 +105,7 @@ impl Pattern {
     }
 }
 
-/// Each part in the middle is taken at its first place: that leaves most for the others.
+/// Matches each middle part at its first occurrence, which leaves the most text for the parts after it.
 fn matches_stars(channel: &str, first: &str, middle: &[String], last: &str) -> bool {
     let Some(mut rest) = channel.strip_prefix(first) else { return false };
     for part in middle {
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_star_stands_for_any_text_and_nothing_else_does() {
+    fn only_a_star_matches_any_text() {
         for (pattern, channel) in [
             ("websocket.*", "websocket.receive"),
             ("*", "anything"),
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_goes_before_patterns_and_an_earlier_pattern_before_a_later_one() {
+    fn names_precede_patterns_and_earlier_patterns_precede_later_ones() {
         let handlers = handlers(&["web*", "websocket.*", "websocket.receive"], &["websocket.connect"]);
         let of = |channel: &str| handlers.of(&channel.parse().unwrap()).map(Arc::as_ptr);
         let at = |index: usize| Some(Arc::as_ptr(&handlers.handlers[index].1));

@@ -1,4 +1,4 @@
-//! A message on its way to its handler.
+//! `Job`: a message and its handler.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -18,44 +18,48 @@ use crate::name::ChannelName;
 use crate::supervise::contained;
 use crate::worker::queues::Ordered;
 
-/// Where clients' frames come.
+/// The channel of clients' frames.
 const FRAMES: &str = "websocket.receive";
 
-/// Messages whose handlers have not begun, and never will.
-pub(crate) type Unbegun = Mutex<Vec<(ChannelName, Message)>>;
+/// Messages whose handlers have not started and will not start.
+pub(crate) type Unstarted = Mutex<Vec<(ChannelName, Message)>>;
 
-/// A message and its handler. One that is dropped before its handler has begun goes back.
+/// A message and its handler. A job that is dropped before its handler starts is given back.
 pub(crate) struct Job {
     handler: Handler,
-    /// Until the handler begins.
+    /// `None` once the handler has started.
     context: Option<Context>,
-    /// In its sender's count of messages, if it counts.
+    /// The sender's number of the message, if it numbers its messages.
     order: Option<i64>,
     is_frame: bool,
-    unbegun: Arc<Unbegun>,
-    /// A place among those that this worker has taken.
-    _place: OwnedSemaphorePermit,
+    unstarted: Arc<Unstarted>,
+    /// The permit of a message that this worker has taken.
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Job {
-    pub(crate) fn new(handler: Handler, context: Context, unbegun: Arc<Unbegun>, place: OwnedSemaphorePermit) -> Self {
+    pub(crate) fn new(
+        handler: Handler,
+        context: Context,
+        unstarted: Arc<Unstarted>,
+        message_permit: OwnedSemaphorePermit,
+    ) -> Self {
         Self {
             order: context.message().int("order"),
             is_frame: context.channel().as_str() == FRAMES,
             handler,
             context: Some(context),
-            unbegun,
-            _place: place,
+            unstarted,
+            _permit: message_permit,
         }
     }
 
-    /// The message, which no handler gets.
-    pub(crate) fn turn_away(mut self) -> Option<Context> {
+    /// Returns the message without running its handler.
+    pub(crate) fn refuse(mut self) -> Option<Context> {
         self.context.take()
     }
 
-    /// Runs the handler. Where something of it panics outside of its future, as its error may, that costs this message and
-    /// none behind it.
+    /// Runs the handler. A panic outside of the handler's future, as in the drop of its error, costs this message only.
     pub(crate) async fn run(self, faults: &Faults) {
         contained("handler", self.handle(faults)).await;
     }
@@ -63,7 +67,7 @@ impl Job {
     async fn handle(mut self, faults: &Faults) {
         let Some(context) = self.context.take() else { return };
         let channel = context.channel().clone();
-        let (begun, running) = (Instant::now(), faults.begin());
+        let (started, running) = (Instant::now(), faults.begin());
         let (span, trace) = (span(&context), context.trace());
         let handling = (self.handler)(context);
         let handling = match trace {
@@ -80,30 +84,30 @@ impl Job {
         }
         running.end();
         metrics::histogram!("channel_layer_worker_seconds", "channel" => channel.non_local().to_owned())
-            .record(begun.elapsed().as_secs_f64());
+            .record(started.elapsed().as_secs_f64());
     }
 }
 
 impl Drop for Job {
     fn drop(&mut self) {
         if let Some(context) = self.context.take() {
-            self.unbegun.lock().push(context.into_parts());
+            self.unstarted.lock().push(context.into_parts());
         }
     }
 }
 
 impl Ordered for Job {
-    fn comes_before(&self, other: &Self) -> bool {
+    fn precedes(&self, other: &Self) -> bool {
         matches!((self.order, other.order), (Some(this), Some(other)) if this < other)
     }
 
-    /// A client may send as many frames as it likes; of everything else there is little for each.
+    /// A client may send any number of frames, but only few other messages.
     fn is_bounded(&self) -> bool {
         self.is_frame
     }
 }
 
-/// What a handler does, for `tracing`.
+/// Returns the `tracing` span of a handler.
 fn span(context: &Context) -> Span {
     let channel = context.channel().non_local();
     match context.trace() {

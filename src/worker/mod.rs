@@ -1,4 +1,4 @@
-//! Workers: code that takes messages from channels and answers them.
+//! Workers: take messages from channels and handle them.
 //!
 //! ```no_run
 //! # async fn run(layer: std::sync::Arc<dyn channel_layer::ChannelLayer>) -> channel_layer::Result<()> {

@@ -1,4 +1,5 @@
-//! Connections that sent more than could be handled. Nothing more is taken of one: what it sent in between is missing.
+//! `Overload`: connections that sent more than could be handled. Their later frames are dropped too, because frames
+//! between are missing.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -6,55 +7,56 @@ use std::time::Duration;
 use bytestring::ByteString;
 use tokio::time::Instant;
 
-/// How long a connection is remembered after the last message that was refused. Messages expire in a minute by default,
-/// and its end may have been told to another worker.
+/// How long a connection is remembered after its last refused message. Messages expire after one minute by default, and
+/// another worker may get the disconnect of the client.
 const MEMORY: Duration = Duration::from_mins(2);
 
 #[derive(Debug, Default)]
-pub(crate) struct Floods {
-    known: HashMap<ByteString, Flood>,
-    /// When to look whether one is to be forgotten; one for each.
+pub(crate) struct Overload {
+    known: HashMap<ByteString, Overloaded>,
+    /// Times at which to check whether a connection can be forgotten, one entry per connection.
     ends: VecDeque<(Instant, ByteString)>,
 }
 
 #[derive(Debug)]
-struct Flood {
+struct Overloaded {
     until: Instant,
-    /// The client has been told.
-    told: bool,
+    /// Whether the client was notified.
+    notified: bool,
 }
 
-impl Floods {
-    /// Whether a message of this connection, which comes now, is to be refused.
-    pub(crate) fn include(&mut self, line: &ByteString, now: Instant) -> bool {
+impl Overload {
+    /// Returns whether a message that arrives now has to be refused. If so, extends the time for which the connection
+    /// is remembered.
+    pub(crate) fn refuses(&mut self, key: &ByteString, now: Instant) -> bool {
         self.forget(now);
-        self.known.get_mut(line).map(|flood| flood.until = now + MEMORY).is_some()
+        self.known.get_mut(key).map(|entry| entry.until = now + MEMORY).is_some()
     }
 
-    pub(crate) fn begin(&mut self, line: &ByteString, now: Instant) {
-        self.known.insert(line.clone(), Flood { until: now + MEMORY, told: false });
-        self.ends.push_back((now + MEMORY, line.clone()));
+    pub(crate) fn begin(&mut self, key: &ByteString, now: Instant) {
+        self.known.insert(key.clone(), Overloaded { until: now + MEMORY, notified: false });
+        self.ends.push_back((now + MEMORY, key.clone()));
     }
 
-    /// Whether the client has yet to be told; it is now.
-    pub(crate) fn tell(&mut self, line: &ByteString) -> bool {
-        self.known.get_mut(line).is_some_and(|flood| !std::mem::replace(&mut flood.told, true))
+    /// Marks the client as notified. Returns whether it has to be notified now.
+    pub(crate) fn notify(&mut self, key: &ByteString) -> bool {
+        self.known.get_mut(key).is_some_and(|entry| !std::mem::replace(&mut entry.notified, true))
     }
 
-    /// The client could not be told.
-    pub(crate) fn untell(&mut self, line: &ByteString) {
-        if let Some(flood) = self.known.get_mut(line) {
-            flood.told = false;
+    /// Records that the client could not be notified.
+    pub(crate) fn unmark_notified(&mut self, key: &ByteString) {
+        if let Some(entry) = self.known.get_mut(key) {
+            entry.notified = false;
         }
     }
 
     fn forget(&mut self, now: Instant) {
         while self.ends.front().is_some_and(|(at, _)| *at <= now)
-            && let Some((_, line)) = self.ends.pop_front()
+            && let Some((_, key)) = self.ends.pop_front()
         {
-            match self.known.get(&line) {
-                Some(flood) if flood.until > now => self.ends.push_back((flood.until, line)),
-                _ => drop(self.known.remove(&line)),
+            match self.known.get(&key) {
+                Some(entry) if entry.until > now => self.ends.push_back((entry.until, key)),
+                _ => drop(self.known.remove(&key)),
             }
         }
     }
@@ -65,26 +67,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_is_remembered_for_a_while_after_its_last_message() {
-        let (mut floods, mut now) = (Floods::default(), Instant::now());
+    fn an_overloaded_connection_is_remembered_after_its_last_message() {
+        let (mut overload, mut now) = (Overload::default(), Instant::now());
         let (ada, bob) = ("ada".into(), "bob".into());
-        floods.begin(&ada, now);
-        floods.begin(&bob, now);
+        overload.begin(&ada, now);
+        overload.begin(&bob, now);
         for _ in 0..5 {
             now += MEMORY / 2;
-            assert!(floods.include(&ada, now));
+            assert!(overload.refuses(&ada, now));
         }
-        assert!(!floods.include(&bob, now) && floods.known.len() == 1);
-        assert!(!floods.include(&ada, now + MEMORY));
-        assert!(floods.known.is_empty() && floods.ends.is_empty());
+        assert!(!overload.refuses(&bob, now) && overload.known.len() == 1);
+        assert!(!overload.refuses(&ada, now + MEMORY));
+        assert!(overload.known.is_empty() && overload.ends.is_empty());
     }
 
     #[test]
-    fn a_client_is_told_once_unless_that_fails() {
-        let (mut floods, line) = (Floods::default(), "ada".into());
-        floods.begin(&line, Instant::now());
-        assert_eq!([floods.tell(&line), floods.tell(&line)], [true, false]);
-        floods.untell(&line);
-        assert_eq!([floods.tell(&line), floods.tell(&line)], [true, false]);
+    fn a_client_is_notified_once_unless_that_fails() {
+        let (mut overload, key) = (Overload::default(), "ada".into());
+        overload.begin(&key, Instant::now());
+        assert_eq!([overload.notify(&key), overload.notify(&key)], [true, false]);
+        overload.unmark_notified(&key);
+        assert_eq!([overload.notify(&key), overload.notify(&key)], [true, false]);
     }
 }

@@ -1,4 +1,4 @@
-//! The tasks that run handlers: how many at once, in which order, and what becomes of them at the end.
+//! `WorkerPool`: the tasks that run handlers, their number and their order.
 
 use std::future::ready;
 use std::pin::pin;
@@ -17,187 +17,189 @@ use crate::message::Value;
 use crate::worker::context::Context;
 use crate::worker::faults::Faults;
 use crate::worker::handlers::Handler;
-use crate::worker::job::{Job, Unbegun};
-use crate::worker::queues::{Entered, Lines};
+use crate::worker::job::{Job, Unstarted};
+use crate::worker::queues::{KeyedQueues, Pushed};
 use crate::worker::requeue::give_back;
 
-/// What stands in one line: messages about the same connection.
-pub(crate) fn line_of(delivery: &Delivery) -> Option<ByteString> {
+/// Returns the key of a message's queue. Messages with the same reply channel concern the same connection.
+pub(crate) fn queue_key(delivery: &Delivery) -> Option<ByteString> {
     match delivery.message.get("reply_channel") {
         Some(Value::Text(channel)) => Some(channel.clone()),
         _ => None,
     }
 }
 
-pub(crate) struct Crew {
+pub(crate) struct WorkerPool {
     layer: Arc<dyn ChannelLayer>,
-    /// One for each handler that runs. Jobs that wait in a line hold none, so that one connection, whatever it sends,
-    /// keeps one.
-    hands: Arc<Semaphore>,
-    /// One for each message that was taken and is not done with.
-    places: Arc<Semaphore>,
-    lines: Arc<Lines<Job>>,
-    /// A line waits for a hand.
+    /// One permit per running handler. Jobs that wait in a queue hold none, so that one connection occupies at most
+    /// one.
+    handlers: Arc<Semaphore>,
+    /// One permit per message that was taken and is not finished.
+    messages: Arc<Semaphore>,
+    queues: Arc<KeyedQueues<Job>>,
+    /// Notified when a queue waits for a handler permit.
     wanted: Arc<Notify>,
     faults: Arc<Faults>,
-    /// For what is dropped in the end before its turn.
-    unbegun: Arc<Unbegun>,
+    /// Jobs that were dropped before they started.
+    unstarted: Arc<Unstarted>,
     tasks: JoinSet<()>,
 }
 
-/// How many messages are taken at once: enough for trips to Redis to cost little, and few, for other workers are to get
-/// theirs.
+/// Limit of messages taken at once: enough to make round trips to Redis cheap, and few enough to leave messages for
+/// other workers.
 const AT_ONCE: usize = 16;
 
-/// For messages that are about to be taken.
-pub(crate) struct Room {
-    places: OwnedSemaphorePermit,
-    hands: OwnedSemaphorePermit,
+/// Permits for messages that are about to be taken.
+pub(crate) struct Permits {
+    messages: OwnedSemaphorePermit,
+    handlers: OwnedSemaphorePermit,
 }
 
-impl Room {
-    /// For how many there is room.
+impl Permits {
+    /// Returns for how many messages there are permits.
     pub(crate) fn size(&self) -> usize {
-        self.hands.num_permits()
+        self.handlers.num_permits()
     }
 
-    /// A place and a hand for one of them.
+    /// Takes the permits for one message.
     pub(crate) fn take(&mut self) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
-        self.places.split(1).zip(self.hands.split(1))
+        self.messages.split(1).zip(self.handlers.split(1))
     }
 }
 
-/// Frames of one client may take up so much of the backlog, so that one that floods does not stop the others.
-const LINES: usize = 10;
-const SHORTEST_LINE: usize = 16;
+/// Share of the backlog that the frames of one client may occupy (one in 10), so that a flooding client does not stop
+/// the others.
+const OVERLOAD_SHARE: usize = 10;
+const SHORTEST_LIMIT: usize = 16;
 
-/// The close code for that (RFC 6455's registry).
+/// The close code for overload (RFC 6455's registry).
 const TRY_AGAIN_LATER: i64 = 1013;
 
-impl Crew {
+impl WorkerPool {
     pub(crate) fn new(layer: Arc<dyn ChannelLayer>, concurrency: usize, backlog: usize) -> Self {
         Self {
             layer,
-            hands: Arc::new(Semaphore::new(concurrency)),
-            places: Arc::new(Semaphore::new((concurrency + backlog).min(Semaphore::MAX_PERMITS))),
-            lines: Arc::new(Lines::new((backlog / LINES).max(SHORTEST_LINE))),
+            handlers: Arc::new(Semaphore::new(concurrency)),
+            messages: Arc::new(Semaphore::new((concurrency + backlog).min(Semaphore::MAX_PERMITS))),
+            queues: Arc::new(KeyedQueues::new((backlog / OVERLOAD_SHARE).max(SHORTEST_LIMIT))),
             wanted: Arc::default(),
             faults: Arc::default(),
-            unbegun: Arc::default(),
+            unstarted: Arc::default(),
             tasks: JoinSet::new(),
         }
     }
 
-    /// Waits until there is a place for one more message, and a hand for it: taken before that, it would be kept from
-    /// other workers. Gives as many as are free then, up to [`AT_ONCE`].
+    /// Waits for the permits for one message. Without a free handler, a message taken here would be kept from other
+    /// workers. Returns up to [`AT_ONCE`] permits, as many as are free then.
     ///
     /// # Cancel safety
     ///
-    /// When dropped, nothing is taken.
-    pub(crate) async fn room(&self) -> Option<Room> {
-        let mut places = self.places.clone().acquire_owned().await.ok()?;
-        let mut hands = self.hands.clone().acquire_owned().await.ok()?;
-        let more = self.places.available_permits().min(self.hands.available_permits()).min(AT_ONCE - 1);
+    /// When dropped, no permit is taken.
+    pub(crate) async fn permits(&self) -> Option<Permits> {
+        let mut messages = self.messages.clone().acquire_owned().await.ok()?;
+        let mut handlers = self.handlers.clone().acquire_owned().await.ok()?;
+        let more = self.messages.available_permits().min(self.handlers.available_permits()).min(AT_ONCE - 1);
         let more = u32::try_from(more).unwrap_or(0);
-        // What somebody else takes between these lines is not needed: one of each is there.
-        if let Ok(place) = self.places.clone().try_acquire_many_owned(more)
-            && let Ok(hand) = self.hands.clone().try_acquire_many_owned(more)
+        // If another task takes permits between these queues, one of each is enough.
+        if let Ok(message_permit) = self.messages.clone().try_acquire_many_owned(more)
+            && let Ok(handler_permit) = self.handlers.clone().try_acquire_many_owned(more)
         {
-            places.merge(place);
-            hands.merge(hand);
+            messages.merge(message_permit);
+            handlers.merge(handler_permit);
         }
-        Some(Room { places, hands })
+        Some(Permits { messages, handlers })
     }
 
-    /// Waits until a line waits for a hand; who holds one and has nothing to do lays it down then.
+    /// Waits until a queue waits for a handler permit. The caller then releases the permits that it holds without work.
     ///
     /// # Cancel safety
     ///
-    /// When dropped, the next call tells of it.
-    pub(crate) async fn hand_is_wanted(&self) {
+    /// When dropped, the next call returns instead.
+    pub(crate) async fn permit_is_wanted(&self) {
         self.wanted.notified().await;
     }
 
-    /// Has a message handled with this hand, or puts it into its line if that is being worked through.
+    /// Runs a message with these permits, or queues it if its queue is being processed.
     pub(crate) fn take(
         &mut self,
-        line: Option<ByteString>,
+        key: Option<ByteString>,
         (handler, context): (Handler, Context),
-        (place, hand): (OwnedSemaphorePermit, OwnedSemaphorePermit),
+        (message_permit, handler_permit): (OwnedSemaphorePermit, OwnedSemaphorePermit),
     ) {
-        let job = Job::new(handler, context, self.unbegun.clone(), place);
-        // Finished tasks leave their result behind until it is looked at.
+        let job = Job::new(handler, context, self.unstarted.clone(), message_permit);
+        // A finished task keeps its result until it is joined.
         while self.tasks.try_join_next().is_some() {}
         let faults = self.faults.clone();
-        let Some(line) = line else {
+        let Some(key) = key else {
             self.tasks.spawn(async move {
                 job.run(&faults).await;
-                drop(hand);
+                drop(handler_permit);
             });
             return;
         };
-        let first = match self.lines.enter(&line, job) {
-            Entered::First(first) => first,
-            Entered::Waits => return,
-            Entered::TooLong(job, told) => return self.turn_away(line, job, told),
+        let first = match self.queues.push(&key, job) {
+            Pushed::Idle(first) => first,
+            Pushed::Queued => return,
+            Pushed::Overloaded(job, notified) => return self.refuse(key, job, notified),
         };
-        let (lines, hands, wanted) = (self.lines.clone(), self.hands.clone(), self.wanted.clone());
+        let (queues, handlers, wanted) = (self.queues.clone(), self.handlers.clone(), self.wanted.clone());
         self.tasks.spawn(async move {
             first.run(&faults).await;
-            drop(hand);
-            // Between two jobs of a line others have their turn.
+            drop(handler_permit);
+            // Between two jobs of a queue other queues get the permit.
             loop {
-                let Some(_hand) = hand_of_others(&hands, &wanted).await else { return };
-                let Some(job) = lines.next(&line) else { return };
+                let Some(_permit) = acquire_permit(&handlers, &wanted).await else { return };
+                let Some(job) = queues.next(&key) else { return };
                 job.run(&faults).await;
             }
         });
     }
 
     /// Drops a frame of a client that sends faster than its frames can be handled, and has the client closed.
-    fn turn_away(&mut self, line: ByteString, job: Job, told: bool) {
+    fn refuse(&mut self, key: ByteString, job: Job, notified: bool) {
         drops::count(DropReason::Overflow, 1);
-        let Some(context) = job.turn_away() else { return };
-        if told {
+        let Some(context) = job.refuse() else { return };
+        if notified {
             return;
         }
-        tracing::info!(channel = context.reply_channel(), "a client floods the worker and is closed");
-        let lines = self.lines.clone();
+        tracing::info!(channel = context.reply_channel(), "closing a client that floods the worker");
+        let queues = self.queues.clone();
         self.tasks.spawn(async move {
             if let Err(error) = context.reply(message! { "close": TRY_AGAIN_LATER }).await {
-                tracing::debug!(%error, "a client that floods the worker could not be closed");
-                lines.untell(&line);
+                tracing::debug!(%error, "cannot close a client that floods the worker");
+                queues.unmark_notified(&key);
             }
         });
     }
 
-    /// Waits for what was taken, gives back what has not begun by then, and stops the rest.
-    pub(crate) async fn finish(mut self, patience: Duration) {
+    /// Waits for the taken messages for `drain_timeout`. Then gives back those that have not started, and stops the
+    /// others.
+    pub(crate) async fn finish(mut self, drain_timeout: Duration) {
         let all = async { while self.tasks.join_next().await.is_some() {} };
-        if timeout(patience, all).await.is_ok() {
+        if timeout(drain_timeout, all).await.is_ok() {
             return;
         }
-        let waiting = self.lines.drain();
+        let waiting = self.queues.drain();
         let (running, waits) = (self.faults.running(), waiting.len());
         tracing::warn!(running, waiting = waits, "handlers did not finish in time and are stopped");
         self.tasks.shutdown().await;
-        // Behind what came before them, and has not begun either.
+        // After the jobs that were spawned before them and have not started either.
         drop(waiting);
-        let unbegun = std::mem::take(&mut *self.unbegun.lock());
-        give_back(&*self.layer, &unbegun).await;
+        let unstarted = std::mem::take(&mut *self.unstarted.lock());
+        give_back(&*self.layer, &unstarted).await;
     }
 }
 
-/// Waits for a hand, and has who holds one without need lay it down. It stands in line before it asks for that: otherwise
-/// the hand could be taken up again before its turn.
-async fn hand_of_others<'a>(hands: &'a Semaphore, wanted: &Notify) -> Option<SemaphorePermit<'a>> {
-    let mut hand = pin!(hands.acquire());
+/// Waits for a handler permit, and asks for the release of an idle one. It enters the queue of the semaphore first;
+/// otherwise the released permit could be taken again before its turn.
+async fn acquire_permit<'a>(handlers: &'a Semaphore, wanted: &Notify) -> Option<SemaphorePermit<'a>> {
+    let mut handler_permit = pin!(handlers.acquire());
     tokio::select! {
         biased;
-        hand = &mut hand => return hand.ok(),
+        handler_permit = &mut handler_permit => return handler_permit.ok(),
         () = ready(()) => wanted.notify_one(),
     }
-    hand.await.ok()
+    handler_permit.await.ok()
 }
 
 #[cfg(test)]
@@ -208,9 +210,9 @@ mod tests {
     use crate::worker::handlers::boxed;
     use crate::worker::tests::within;
 
-    fn crew() -> (Arc<MemoryLayer>, Crew) {
+    fn pool() -> (Arc<MemoryLayer>, WorkerPool) {
         let layer = Arc::new(MemoryLayer::new());
-        (layer.clone(), Crew::new(layer, 2, 10))
+        (layer.clone(), WorkerPool::new(layer, 2, 10))
     }
 
     fn context(layer: &Arc<MemoryLayer>, number: i64) -> Context {
@@ -219,35 +221,35 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_message_whose_handler_has_not_begun_goes_back() {
-        let (layer, mut crew) = crew();
-        let room = crew.room().await.unwrap().take().unwrap();
-        crew.take(None, (boxed(|_: Context| async { Ok::<_, BoxError>(()) }), context(&layer, 1)), room);
-        crew.tasks.abort_all();
-        crew.tasks.spawn(std::future::pending());
-        crew.finish(Duration::ZERO).await;
+    async fn a_message_whose_handler_has_not_started_is_given_back() {
+        let (layer, mut pool) = pool();
+        let permits = pool.permits().await.unwrap().take().unwrap();
+        pool.take(None, (boxed(|_: Context| async { Ok::<_, BoxError>(()) }), context(&layer, 1)), permits);
+        pool.tasks.abort_all();
+        pool.tasks.spawn(std::future::pending());
+        pool.finish(Duration::ZERO).await;
         assert_eq!(layer.try_receive(&["work"]).await.unwrap().unwrap().message.int("number"), Some(1));
     }
 
     #[tokio::test]
-    async fn a_line_that_waits_for_a_hand_is_no_handler_that_is_stopped() {
+    async fn a_queue_that_waits_for_a_permit_does_not_count_as_a_stopped_handler() {
         let recorder = metrics_util::debugging::DebuggingRecorder::new();
         let _recording = metrics::set_default_local_recorder(&recorder);
-        let (layer, mut crew) = crew();
+        let (layer, mut pool) = pool();
         let (open, gate) = tokio::sync::watch::channel(false);
         let handler = boxed(move |_: Context| {
             let mut gate = gate.clone();
             async move { gate.wait_for(|open| *open).await.map(drop) }
         });
-        let mut room = crew.room().await.unwrap();
+        let mut permits = pool.permits().await.unwrap();
         for number in [1, 2] {
-            crew.take(Some("line".into()), (handler.clone(), context(&layer, number)), room.take().unwrap());
+            pool.take(Some("key".into()), (handler.clone(), context(&layer, number)), permits.take().unwrap());
         }
-        // The other hand, and that of the first handler as soon as it ends.
-        let _kept = crew.room().await.unwrap();
-        let (_kept, ()) = tokio::join!(crew.room(), async { open.send(true).unwrap() });
-        within(crew.hand_is_wanted()).await;
-        within(crew.finish(Duration::ZERO)).await;
+        // The other handler_permit, and that of the first handler as soon as it ends.
+        let _kept = pool.permits().await.unwrap();
+        let (_kept, ()) = tokio::join!(pool.permits(), async { open.send(true).unwrap() });
+        within(pool.permit_is_wanted()).await;
+        within(pool.finish(Duration::ZERO)).await;
         assert_eq!(layer.try_receive(&["work"]).await.unwrap().unwrap().message.int("number"), Some(2));
         let counted = recorder.snapshotter().snapshot().into_vec();
         let name = |counted: &(metrics_util::CompositeKey, _, _, _)| counted.0.key().name().to_owned();

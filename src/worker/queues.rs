@@ -1,4 +1,4 @@
-//! Jobs of the same connection stand in line; lines of different connections go on beside each other.
+//! `KeyedQueues`: jobs with the same key run one after the other, jobs with different keys concurrently.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -6,95 +6,95 @@ use bytestring::ByteString;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::worker::overload::Floods;
+use crate::worker::overload::Overload;
 
-/// A line exists while a task works through it.
+/// The queues of waiting jobs. A queue exists while a task processes it.
 #[derive(Debug)]
-pub(crate) struct Lines<J> {
-    /// How many jobs of those that are bounded may wait in one line.
-    longest: usize,
-    /// Held for a push or a pop, never across an await.
+pub(crate) struct KeyedQueues<J> {
+    /// Limit of bounded jobs that wait in one queue.
+    limit: usize,
+    /// Locked for a push or a pop, never across an await.
     state: Mutex<State<J>>,
 }
 
 #[derive(Debug)]
 struct State<J> {
     waiting: HashMap<ByteString, VecDeque<J>>,
-    /// Lines that have been too long.
-    floods: Floods,
+    /// Queues that have exceeded the limit.
+    overload: Overload,
 }
 
-/// What became of a job.
+/// The result of pushing a job.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Entered<J> {
-    /// Nobody works through the line, and the caller has to: it does the job, then what [`next`](Lines::next) gives
-    /// until that is nothing.
-    First(J),
-    Waits,
-    /// The line is too long for it, or has been; and whether its client has been told.
-    TooLong(J, bool),
+pub(crate) enum Pushed<J> {
+    /// The queue is idle. The caller runs the job, and then each job that [`next`](KeyedQueues::next) returns until
+    /// that is `None`.
+    Idle(J),
+    Queued,
+    /// The queue has exceeded the limit. `true` if its client was notified.
+    Overloaded(J, bool),
 }
 
-impl<J: Ordered> Lines<J> {
-    pub(crate) fn new(longest: usize) -> Self {
-        Self { longest, state: Mutex::new(State { waiting: HashMap::new(), floods: Floods::default() }) }
+impl<J: Ordered> KeyedQueues<J> {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { limit, state: Mutex::new(State { waiting: HashMap::new(), overload: Overload::default() }) }
     }
 
-    /// Puts a job into its line, behind those that do not come after it.
-    pub(crate) fn enter(&self, line: &ByteString, job: J) -> Entered<J> {
-        let State { waiting, floods } = &mut *self.state.lock();
-        if job.is_bounded() && self.is_too_long(waiting.get(line), line, floods) {
-            return Entered::TooLong(job, !floods.tell(line));
+    /// Pushes a job into the queue of `key`, in front of the waiting jobs that it precedes.
+    pub(crate) fn push(&self, key: &ByteString, job: J) -> Pushed<J> {
+        let State { waiting, overload } = &mut *self.state.lock();
+        if job.is_bounded() && self.is_overloaded(waiting.get(key), key, overload) {
+            return Pushed::Overloaded(job, !overload.notify(key));
         }
-        let Some(jobs) = waiting.get_mut(line) else {
-            waiting.insert(line.clone(), VecDeque::new());
-            return Entered::First(job);
+        let Some(jobs) = waiting.get_mut(key) else {
+            waiting.insert(key.clone(), VecDeque::new());
+            return Pushed::Idle(job);
         };
-        let after = jobs.iter().rev().take_while(|other| job.comes_before(other)).count();
+        let after = jobs.iter().rev().take_while(|other| job.precedes(other)).count();
         jobs.insert(jobs.len() - after, job);
-        Entered::Waits
+        Pushed::Queued
     }
 
-    /// Whether it has no room for a job that is bounded. Once it had none it has none any more: what comes then follows on
-    /// something that is missing.
-    fn is_too_long(&self, jobs: Option<&VecDeque<J>>, line: &ByteString, floods: &mut Floods) -> bool {
+    /// Whether the queue refuses a bounded job. A queue that has refused one refuses all later ones, because they would
+    /// follow a gap.
+    fn is_overloaded(&self, jobs: Option<&VecDeque<J>>, key: &ByteString, overload: &mut Overload) -> bool {
         let now = Instant::now();
-        if floods.include(line, now) {
+        if overload.refuses(key, now) {
             return true;
         }
-        let long = jobs.is_some_and(|jobs| jobs.len() >= self.longest);
-        if long {
-            floods.begin(line, now);
+        let full = jobs.is_some_and(|jobs| jobs.len() >= self.limit);
+        if full {
+            overload.begin(key, now);
         }
-        long
+        full
     }
 
-    /// The client of a line that has been too long could not be told.
-    pub(crate) fn untell(&self, line: &ByteString) {
-        self.state.lock().floods.untell(line);
+    /// Records that the client of an overloaded queue could not be notified.
+    pub(crate) fn unmark_notified(&self, key: &ByteString) {
+        self.state.lock().overload.unmark_notified(key);
     }
 
-    pub(crate) fn next(&self, line: &ByteString) -> Option<J> {
+    pub(crate) fn next(&self, key: &ByteString) -> Option<J> {
         let State { waiting, .. } = &mut *self.state.lock();
-        let job = waiting.get_mut(line).and_then(VecDeque::pop_front);
+        let job = waiting.get_mut(key).and_then(VecDeque::pop_front);
         if job.is_none() {
-            waiting.remove(line);
+            waiting.remove(key);
         }
         job
     }
 
-    /// Takes out all jobs that wait.
+    /// Removes and returns all waiting jobs.
     pub(crate) fn drain(&self) -> Vec<J> {
         self.state.lock().waiting.values_mut().flat_map(std::mem::take).collect()
     }
 }
 
-/// Something with a place among others of its line.
+/// A job with a position among the others of its queue.
 pub(crate) trait Ordered {
-    /// Whether it is known to come before `other`, which entered first.
-    fn comes_before(&self, other: &Self) -> bool;
+    /// Whether the job precedes `other`, which was pushed first.
+    fn precedes(&self, other: &Self) -> bool;
 
-    /// Whether it may only wait in a line that is not too long.
+    /// Whether the queue limits jobs of this kind.
     fn is_bounded(&self) -> bool;
 }
 
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     impl Ordered for i32 {
-        fn comes_before(&self, other: &Self) -> bool {
+        fn precedes(&self, other: &Self) -> bool {
             self < other
         }
 
@@ -113,42 +113,42 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_worked_through_by_whoever_found_it_empty() {
-        let lines = Lines::new(5);
+    fn a_queue_is_processed_by_the_caller_that_found_it_idle() {
+        let queues = KeyedQueues::new(5);
         let (ada, bob) = ("ada".into(), "bob".into());
-        assert_eq!(lines.enter(&ada, 1), Entered::First(1));
-        assert_eq!(lines.enter(&ada, 2), Entered::Waits);
-        assert_eq!(lines.enter(&bob, 3), Entered::First(3));
-        assert_eq!(lines.enter(&ada, 4), Entered::Waits);
-        assert_eq!([lines.next(&ada), lines.next(&ada), lines.next(&ada)], [Some(2), Some(4), None]);
-        assert_eq!(lines.enter(&ada, 5), Entered::First(5));
-        assert_eq!([lines.next(&ada), lines.next(&bob)], [None, None]);
-        assert!(lines.state.lock().waiting.is_empty());
+        assert_eq!(queues.push(&ada, 1), Pushed::Idle(1));
+        assert_eq!(queues.push(&ada, 2), Pushed::Queued);
+        assert_eq!(queues.push(&bob, 3), Pushed::Idle(3));
+        assert_eq!(queues.push(&ada, 4), Pushed::Queued);
+        assert_eq!([queues.next(&ada), queues.next(&ada), queues.next(&ada)], [Some(2), Some(4), None]);
+        assert_eq!(queues.push(&ada, 5), Pushed::Idle(5));
+        assert_eq!([queues.next(&ada), queues.next(&bob)], [None, None]);
+        assert!(queues.state.lock().waiting.is_empty());
     }
 
     #[test]
-    fn what_overtook_another_on_the_way_waits_behind_it() {
-        let lines = Lines::new(5);
-        let line = "ada".into();
-        assert_eq!(lines.enter(&line, 1), Entered::First(1));
+    fn jobs_are_sorted_by_their_order() {
+        let queues = KeyedQueues::new(5);
+        let key = "ada".into();
+        assert_eq!(queues.push(&key, 1), Pushed::Idle(1));
         for job in [4, 2, 5, 3, 3] {
-            assert_eq!(lines.enter(&line, job), Entered::Waits);
+            assert_eq!(queues.push(&key, job), Pushed::Queued);
         }
-        assert_eq!(lines.drain(), [2, 3, 3, 4, 5]);
-        assert_eq!(lines.next(&line), None);
+        assert_eq!(queues.drain(), [2, 3, 3, 4, 5]);
+        assert_eq!(queues.next(&key), None);
     }
 
     #[test]
-    fn nothing_follows_on_what_found_the_line_too_long() {
-        let (lines, ada, bob) = (Lines::new(2), "ada".into(), "bob".into());
-        assert_eq!(lines.enter(&ada, 1), Entered::First(1));
-        assert_eq!([lines.enter(&ada, 2), lines.enter(&ada, 3)], [Entered::Waits, Entered::Waits]);
-        assert_eq!(lines.enter(&ada, 4), Entered::TooLong(4, false));
-        assert_eq!([lines.next(&ada), lines.next(&ada)], [Some(2), Some(3)]);
-        assert_eq!(lines.enter(&ada, 5), Entered::TooLong(5, true), "though there is room");
-        assert_eq!(lines.next(&ada), None);
-        assert_eq!(lines.enter(&ada, 6), Entered::TooLong(6, true), "though the line has ended");
-        assert_eq!(lines.enter(&ada, 100), Entered::First(100), "what is not bounded, such as its end");
-        assert_eq!(lines.enter(&bob, 7), Entered::First(7));
+    fn an_overloaded_queue_refuses_all_later_bounded_jobs() {
+        let (queues, ada, bob) = (KeyedQueues::new(2), "ada".into(), "bob".into());
+        assert_eq!(queues.push(&ada, 1), Pushed::Idle(1));
+        assert_eq!([queues.push(&ada, 2), queues.push(&ada, 3)], [Pushed::Queued, Pushed::Queued]);
+        assert_eq!(queues.push(&ada, 4), Pushed::Overloaded(4, false));
+        assert_eq!([queues.next(&ada), queues.next(&ada)], [Some(2), Some(3)]);
+        assert_eq!(queues.push(&ada, 5), Pushed::Overloaded(5, true), "though there is room");
+        assert_eq!(queues.next(&ada), None);
+        assert_eq!(queues.push(&ada, 6), Pushed::Overloaded(6, true), "though the queue is idle");
+        assert_eq!(queues.push(&ada, 100), Pushed::Idle(100), "what is not bounded, such as its end");
+        assert_eq!(queues.push(&bob, 7), Pushed::Idle(7));
     }
 }

@@ -1,4 +1,4 @@
-//! Messages that a shutdown has no time for.
+//! Gives messages back to the layer at a shutdown.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use crate::layer::ChannelLayer;
 use crate::message::Message;
 use crate::name::ChannelName;
 
-/// How long all of them may take. A layer whose servers are away does not hold up the end.
+/// Time limit for all of them. An unreachable server does not delay the shutdown further.
 const WITHIN: Duration = Duration::from_secs(5);
 
-/// How many go back in one call.
+/// Number of messages per call.
 const AT_ONCE: usize = 1_000;
 
-/// Gives messages back to the ends of their channels, whatever these may hold; counts those that cannot go back.
+/// Returns messages to the ends of their channels, whatever the capacity. Counts those that cannot be returned.
 pub(crate) async fn give_back(layer: &dyn ChannelLayer, messages: &[(ChannelName, Message)]) {
     let until = Instant::now() + WITHIN;
     let (mut lost, mut why) = (0, None);
@@ -33,7 +33,7 @@ pub(crate) async fn give_back(layer: &dyn ChannelLayer, messages: &[(ChannelName
     }
     if lost > 0 {
         let why = why.as_ref().map(|error| error as &dyn std::error::Error);
-        tracing::warn!(error = why, lost, "messages could not be given back");
+        tracing::warn!(error = why, lost, "cannot give messages back");
         drops::count(DropReason::Stopped, lost);
     }
 }

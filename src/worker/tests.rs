@@ -1,4 +1,4 @@
-//! The worker on an in-process layer.
+//! `Worker` on an in-process layer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -63,9 +63,9 @@ impl Drop for Trapped {
 }
 
 #[tokio::test]
-async fn a_panic_beside_a_handler_costs_its_message_and_not_those_behind_it() {
+async fn a_panic_outside_of_a_handler_costs_one_message() {
     let layer = layer();
-    let (tell, mut told) = mpsc::unbounded_channel();
+    let (tell, mut notified) = mpsc::unbounded_channel();
     let handler = move |context: Context| {
         let tell = tell.clone();
         async move {
@@ -80,7 +80,7 @@ async fn a_panic_beside_a_handler_costs_its_message_and_not_those_behind_it() {
         layer.send("work", message! { "reply_channel": "one", "number": number }).await.unwrap();
     }
     for number in 1..3 {
-        assert_eq!(within(told.recv()).await, Some(Some(number)));
+        assert_eq!(within(notified.recv()).await, Some(Some(number)));
     }
 }
 
@@ -119,7 +119,7 @@ async fn a_panic_of_the_delay_server_costs_one_message() {
     assert!(!is_armed(), "it has panicked when it took it");
     delayed(1).await;
     within(taken()).await;
-    // It panics when it sends that one.
+    // The task panics when it sends that message.
     arm("delay server");
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(!is_armed());
@@ -129,10 +129,10 @@ async fn a_panic_of_the_delay_server_costs_one_message() {
 }
 
 #[tokio::test]
-async fn messages_of_one_connection_are_handled_in_order_and_others_beside_them() {
+async fn messages_of_one_connection_are_handled_in_order_and_others_concurrently() {
     let layer = layer();
     let (gate_open, gate) = tokio::sync::watch::channel(false);
-    let (tell, mut told) = mpsc::unbounded_channel();
+    let (tell, mut notified) = mpsc::unbounded_channel();
     let handler = move |context: Context| {
         let (mut gate, tell) = (gate.clone(), tell.clone());
         async move {
@@ -151,11 +151,11 @@ async fn messages_of_one_connection_are_handled_in_order_and_others_beside_them(
         }
     }
     for number in 0..3 {
-        assert_eq!(within(told.recv()).await.unwrap(), ("quick".to_owned(), number));
+        assert_eq!(within(notified.recv()).await.unwrap(), ("quick".to_owned(), number));
     }
     gate_open.send(true).unwrap();
     for number in 0..3 {
-        assert_eq!(within(told.recv()).await.unwrap(), ("slow".to_owned(), number));
+        assert_eq!(within(notified.recv()).await.unwrap(), ("slow".to_owned(), number));
     }
 }
 
@@ -174,17 +174,17 @@ async fn a_reply_waits_until_its_channel_has_room() {
 }
 
 #[tokio::test]
-async fn a_shutdown_finishes_what_is_in_hand_and_leaves_the_rest() {
+async fn a_shutdown_finishes_taken_messages_and_leaves_the_rest() {
     let layer = layer();
     let finished = Arc::new(AtomicUsize::new(0));
-    let (begun, mut beginning) = mpsc::unbounded_channel();
+    let (started, mut beginning) = mpsc::unbounded_channel();
     let (open, gate) = tokio::sync::watch::channel(false);
     let handler = {
         let finished = finished.clone();
         move |_: Context| {
-            let (finished, begun, mut gate) = (finished.clone(), begun.clone(), gate.clone());
+            let (finished, started, mut gate) = (finished.clone(), started.clone(), gate.clone());
             async move {
-                begun.send(())?;
+                started.send(())?;
                 gate.wait_for(|open| *open).await?;
                 finished.fetch_add(1, Ordering::Relaxed);
                 Ok::<_, BoxError>(())
@@ -208,11 +208,11 @@ async fn a_shutdown_finishes_what_is_in_hand_and_leaves_the_rest() {
 #[tokio::test]
 async fn a_shutdown_does_not_wait_for_a_handler_that_hangs() {
     let layer = layer();
-    let (begun, mut beginning) = mpsc::unbounded_channel();
+    let (started, mut beginning) = mpsc::unbounded_channel();
     let handler = move |_: Context| {
-        let begun = begun.clone();
+        let started = started.clone();
         async move {
-            begun.send(())?;
+            started.send(())?;
             std::future::pending::<Result<(), BoxError>>().await
         }
     };
@@ -232,11 +232,11 @@ async fn a_worker_without_a_usable_channel_does_not_start() {
     assert!(within(Worker::new(layer()).run(std::future::pending())).await.is_err());
 }
 
-/// A worker with two hands on a layer with much room. What comes from `out.p!flood` waits until the gate is open.
+/// A worker with two handlers on a layer with much room. Messages from `out.p!flood` wait until the gate is open.
 struct Flooded {
     layer: Arc<dyn ChannelLayer>,
-    /// Who sent what is handled, and its order.
-    told: mpsc::UnboundedReceiver<(String, i64)>,
+    /// The sender and the order of each handled message.
+    notified: mpsc::UnboundedReceiver<(String, i64)>,
     gate: tokio::sync::watch::Sender<bool>,
     channel: &'static str,
     _running: (oneshot::Sender<()>, JoinHandle<Result<()>>),
@@ -246,7 +246,7 @@ impl Flooded {
     fn start(channel: &'static str) -> Self {
         let config = Config::new().channel_capacity(CapacityRule::glob("*", 10_000));
         let layer: Arc<dyn ChannelLayer> = Arc::new(MemoryLayer::with_config(&config).unwrap());
-        let ((tell, told), (gate, opened)) = (mpsc::unbounded_channel(), tokio::sync::watch::channel(false));
+        let ((tell, notified), (gate, opened)) = (mpsc::unbounded_channel(), tokio::sync::watch::channel(false));
         let handler = move |context: Context| {
             let (tell, mut opened) = (tell.clone(), opened.clone());
             async move {
@@ -259,7 +259,7 @@ impl Flooded {
             }
         };
         let running = run(Worker::new(layer.clone()).on(channel, handler).concurrency(2));
-        Self { layer, told, gate, channel, _running: running }
+        Self { layer, notified, gate, channel, _running: running }
     }
 
     async fn send(&self, who: &str, orders: std::ops::Range<i64>) {
@@ -269,7 +269,7 @@ impl Flooded {
     }
 
     async fn next(&mut self) -> (String, i64) {
-        within(self.told.recv()).await.unwrap()
+        within(self.notified.recv()).await.unwrap()
     }
 
     async fn handles(&mut self, who: &str, orders: std::ops::Range<i64>) {
@@ -280,7 +280,7 @@ impl Flooded {
 }
 
 #[tokio::test]
-async fn a_connection_that_floods_a_worker_holds_up_no_other() {
+async fn a_flooding_connection_delays_no_other() {
     let mut flooded = Flooded::start("work");
     flooded.send("out.p!flood", 0..500).await;
     flooded.send("out.p!quiet", 0..100).await;
@@ -288,10 +288,10 @@ async fn a_connection_that_floods_a_worker_holds_up_no_other() {
 }
 
 #[tokio::test]
-async fn of_a_client_that_has_flooded_a_worker_nothing_is_handled_behind_a_gap() {
+async fn no_frame_of_a_flooding_client_is_handled_behind_a_gap() {
     let mut flooded = Flooded::start("websocket.receive");
     flooded.send("out.p!flood", 0..3_000).await;
-    // These come behind the others, so that all of them have been looked at.
+    // These follow the others, so all of the others have been taken.
     flooded.send("out.p!quiet", 0..1).await;
     flooded.handles("out.p!quiet", 0..1).await;
     flooded.gate.send(true).unwrap();
@@ -302,7 +302,7 @@ async fn of_a_client_that_has_flooded_a_worker_nothing_is_handled_behind_a_gap()
 }
 
 #[tokio::test]
-async fn a_client_that_floods_a_worker_beyond_its_backlog_is_closed_and_holds_up_no_other() {
+async fn a_client_that_exceeds_its_backlog_is_closed_and_delays_no_other() {
     let mut flooded = Flooded::start("websocket.receive");
     flooded.send("out.p!flood", 0..3_000).await;
     flooded.send("out.p!quiet", 0..10).await;
@@ -310,14 +310,14 @@ async fn a_client_that_floods_a_worker_beyond_its_backlog_is_closed_and_holds_up
     let layer = &flooded.layer;
     let close = within(layer.receive(&["out.p!"])).await.unwrap();
     assert_eq!((close.channel.as_str(), close.message.int("close")), ("out.p!flood", Some(1013)));
-    assert!(layer.try_receive(&["out.p!"]).await.unwrap().is_none(), "it is told once");
+    assert!(layer.try_receive(&["out.p!"]).await.unwrap().is_none(), "it is notified once");
 }
 
 #[tokio::test]
-async fn a_hand_that_has_nothing_to_do_helps_a_line() {
+async fn an_idle_permit_goes_to_a_waiting_queue() {
     let layer = layer();
     let (open, gate) = tokio::sync::watch::channel(false);
-    let (tell, mut told) = mpsc::unbounded_channel();
+    let (tell, mut notified) = mpsc::unbounded_channel();
     let handler = move |context: Context| {
         let (mut gate, tell) = (gate.clone(), tell.clone());
         async move {
@@ -336,17 +336,17 @@ async fn a_hand_that_has_nothing_to_do_helps_a_line() {
         layer.send("work", message! { "reply_channel": who, "what": what }).await.unwrap();
     }
     for what in ["first", "endless"] {
-        assert_eq!(within(told.recv()).await.as_deref(), Some(what));
+        assert_eq!(within(notified.recv()).await.as_deref(), Some(what));
     }
     open.send(true).unwrap();
-    assert_eq!(within(told.recv()).await.as_deref(), Some("second"), "though nothing more comes");
+    assert_eq!(within(notified.recv()).await.as_deref(), Some("second"), "though nothing more comes");
 }
 
 #[tokio::test]
-async fn frames_that_wait_together_are_handled_in_their_order() {
+async fn waiting_frames_are_handled_in_their_order() {
     let layer = layer();
     let (open, gate) = tokio::sync::watch::channel(false);
-    let (tell, mut told) = mpsc::unbounded_channel();
+    let (tell, mut notified) = mpsc::unbounded_channel();
     let handler = move |context: Context| {
         let (mut gate, tell) = (gate.clone(), tell.clone());
         async move {
@@ -361,7 +361,7 @@ async fn frames_that_wait_together_are_handled_in_their_order() {
     for order in [1, 3, 4, 2] {
         layer.send("work", message! { "reply_channel": "c", "order": order }).await.unwrap();
     }
-    assert_eq!(within(told.recv()).await, Some(1));
+    assert_eq!(within(notified.recv()).await, Some(1));
     // All are taken, and three of them wait.
     within(async {
         while layer.channel_statistics("work").await.unwrap().messages_pending > 0 {
@@ -371,18 +371,18 @@ async fn frames_that_wait_together_are_handled_in_their_order() {
     .await;
     open.send(true).unwrap();
     for order in 2..=4 {
-        assert_eq!(within(told.recv()).await, Some(order));
+        assert_eq!(within(notified.recv()).await, Some(order));
     }
 }
 
 #[tokio::test]
-async fn what_a_shutdown_has_no_time_for_goes_back() {
+async fn a_shutdown_gives_unstarted_messages_back() {
     let layer = layer();
-    let (begun, mut beginning) = mpsc::unbounded_channel();
+    let (started, mut beginning) = mpsc::unbounded_channel();
     let handler = move |context: Context| {
-        let begun = begun.clone();
+        let started = started.clone();
         async move {
-            begun.send(context.message().int("order"))?;
+            started.send(context.message().int("order"))?;
             std::future::pending::<Result<(), BoxError>>().await
         }
     };
@@ -400,14 +400,14 @@ async fn what_a_shutdown_has_no_time_for_goes_back() {
 }
 
 #[tokio::test]
-async fn what_goes_back_needs_no_room() {
+async fn messages_given_back_need_no_room() {
     let config = Config::new().channel_capacity(CapacityRule::glob("work", 4));
     let layer: Arc<dyn ChannelLayer> = Arc::new(MemoryLayer::with_config(&config).unwrap());
-    let (begun, mut beginning) = mpsc::unbounded_channel();
+    let (started, mut beginning) = mpsc::unbounded_channel();
     let handler = move |context: Context| {
-        let begun = begun.clone();
+        let started = started.clone();
         async move {
-            begun.send(context.message().int("order"))?;
+            started.send(context.message().int("order"))?;
             std::future::pending::<Result<(), BoxError>>().await
         }
     };
@@ -422,7 +422,7 @@ async fn what_goes_back_needs_no_room() {
         layer.send("work", message! { "reply_channel": "c", "order": order }).await.unwrap();
         within(empty()).await;
     }
-    // The second hand; nothing more is taken then.
+    // The second permit. No more messages are taken then.
     layer.send("work", message! { "reply_channel": "other", "order": 0 }).await.unwrap();
     for order in [1, 0] {
         assert_eq!(within(beginning.recv()).await, Some(Some(order)));
@@ -438,9 +438,9 @@ async fn what_goes_back_needs_no_room() {
 }
 
 #[tokio::test]
-async fn a_pattern_handles_the_channels_that_are_read() {
+async fn a_pattern_handles_only_channels_that_are_read() {
     let layer = layer();
-    let (tell, mut told) = mpsc::unbounded_channel();
+    let (tell, mut notified) = mpsc::unbounded_channel();
     let handler = move |context: Context| {
         let tell = tell.clone();
         async move { tell.send(context.channel().to_string()) }
@@ -450,12 +450,12 @@ async fn a_pattern_handles_the_channels_that_are_read() {
     let (_stop, _running) = run(worker);
     for channel in ["websocket.connect", "websocket.receive"] {
         layer.send(channel, message! {}).await.unwrap();
-        assert_eq!(within(told.recv()).await.unwrap(), channel);
+        assert_eq!(within(notified.recv()).await.unwrap(), channel);
     }
 }
 
 #[tokio::test]
-async fn what_a_handler_sends_is_a_step_of_its_messages_trace() {
+async fn messages_of_a_handler_get_child_spans() {
     let layer = layer();
     let handler = |context: Context| async move {
         assert_eq!(TraceParent::current(), context.trace());
@@ -464,18 +464,18 @@ async fn what_a_handler_sends_is_a_step_of_its_messages_trace() {
     };
     let (_stop, _running) = run(Worker::new(layer.clone()).on("work", handler));
     layer.group_add("all", "members").await.unwrap();
-    let place = TraceParent::root();
-    layer.send("work", place.carried_by(message! { "reply_channel": "reply.proc!1" })).await.unwrap();
+    let trace = TraceParent::root();
+    layer.send("work", trace.carried_by(message! { "reply_channel": "reply.proc!1" })).await.unwrap();
     for channel in ["members", "reply.proc!"] {
         let sent = within(layer.receive(&[channel])).await.unwrap().message;
-        assert_eq!(TraceParent::of(&sent).unwrap().trace_id(), place.trace_id());
+        assert_eq!(TraceParent::of(&sent).unwrap().trace_id(), trace.trace_id());
     }
     layer.send("work", message! { "reply_channel": "reply.proc!1" }).await.unwrap();
     assert_eq!(within(layer.receive(&["reply.proc!"])).await.unwrap().message, message! {});
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_delayed_message_comes_when_its_time_has_come() {
+async fn a_delayed_message_arrives_when_it_is_due() {
     let layer = layer();
     let (stop, stopped) = oneshot::channel::<()>();
     let running = tokio::spawn(DelayServer::new(layer.clone()).run(async {
@@ -483,14 +483,14 @@ async fn a_delayed_message_comes_when_its_time_has_come() {
     }));
     let delivery = Delivery::new("work".parse().unwrap(), message! {});
     let context = Context::new(layer.clone(), delivery, Duration::from_secs(1));
-    let begun = tokio::time::Instant::now();
+    let started = tokio::time::Instant::now();
     for (seconds, text) in [(30, "later"), (10, "soon"), (50, "much later")] {
         context.send_later("jobs", Duration::from_secs(seconds), message! { "text": text }).await.unwrap();
     }
     layer.send("asgi.delay", message! { "delay": "nonsense" }).await.unwrap();
     for (seconds, text) in [(10, "soon"), (30, "later")] {
         assert_eq!(layer.receive(&["jobs"]).await.unwrap().message.text("text"), Some(text));
-        assert_eq!(begun.elapsed().as_secs(), seconds);
+        assert_eq!(started.elapsed().as_secs(), seconds);
     }
     stop.send(()).unwrap();
     running.await.unwrap().unwrap();
@@ -500,7 +500,7 @@ async fn a_delayed_message_comes_when_its_time_has_come() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn messages_that_are_due_and_find_no_room_count_among_those_that_wait() {
+async fn due_messages_without_room_count_towards_the_limit() {
     let config = Config::new().channel_capacity(CapacityRule::glob("jobs", 1));
     let layer: Arc<dyn ChannelLayer> = Arc::new(MemoryLayer::with_config(&config).unwrap());
     layer.send("jobs", message! {}).await.unwrap();
@@ -511,13 +511,13 @@ async fn messages_that_are_due_and_find_no_room_count_among_those_that_wait() {
     for _ in 0..5 {
         layer.send("asgi.delay", message! { "channel": "jobs", "delay": 0, "content": message! {} }).await.unwrap();
     }
-    // Time stands still but for this, and the two that are taken try for 10 s.
+    // The clock only advances here. Sends of the two due messages are retried for 10 s.
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(layer.channel_statistics("asgi.delay").await.unwrap().messages_pending, 3);
 }
 
 #[tokio::test(start_paused = true)]
-async fn delayed_messages_that_go_back_need_no_room() {
+async fn delayed_messages_given_back_need_no_room() {
     let config = Config::new().channel_capacity(CapacityRule::glob("asgi.delay", 10));
     let layer: Arc<dyn ChannelLayer> = Arc::new(MemoryLayer::with_config(&config).unwrap());
     let (stop, stopped) = oneshot::channel::<()>();

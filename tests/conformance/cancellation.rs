@@ -1,4 +1,4 @@
-//! A future that is dropped, at any moment, loses nothing and doubles nothing.
+//! A future that is dropped at any moment loses nothing and duplicates nothing.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ const CHANNELS: [&str; 3] = ["cut.normal", "cut!a", "cut?a"];
 const SOURCES: [&str; 3] = ["cut.normal", "cut!", "cut?a"];
 const PER_CHANNEL: i64 = 120;
 
-/// Sends to all channels, in bursts and with pauses, so that readers meet them full and empty.
+/// Sends to all channels, in bursts and with pauses, so that readers find them full and empty.
 async fn write(layer: Layer) {
     let mut random = StdRng::seed_from_u64(1);
     for number in 0..PER_CHANNEL {
@@ -35,7 +35,7 @@ async fn write(layer: Layer) {
     }
 }
 
-/// Reads with `step` until all that `write` sends is there, and checks it. A step may give nothing.
+/// Reads with `step` until all messages of `write` have arrived, and checks them. A step may return nothing.
 async fn read_all(kind: &Kind, ordered: bool, mut step: impl AsyncFnMut(&Layer, &mut Vec<Delivery>)) {
     let backend = kind.start(Options::default()).await;
     let reader = backend.peer().await;
@@ -109,7 +109,7 @@ pub async fn a_dropped_recv_many_loses_nothing(kind: &Kind) {
 
 pub async fn a_dropped_receiver_loses_nothing(kind: &Kind) {
     let mut moments = Moments::new(5);
-    // What a dropped receiver puts back in the background may come after what the next one reads meanwhile.
+    // Messages that a dropped receiver puts back in the background may follow those that the next one reads meanwhile.
     read_all(kind, false, async |layer, taken| {
         let mut receiver = layer.receiver(&SOURCES).unwrap();
         for _ in 0..3 {
@@ -129,12 +129,12 @@ pub async fn a_dropped_reader_leaves_its_turn_to_the_next(kind: &Kind) {
             let sources = [source];
             let mut first = Box::pin(layer.receive(&sources));
             assert!(poll!(&mut first).is_pending());
-            // A task of its own, which looks again only when it is woken.
+            // A separate task, which polls again only after a wake-up.
             let second = Arc::clone(second);
             let waiting = tokio::spawn(async move { second.receive(&[source]).await });
             sleep(Duration::from_millis(30)).await;
             layer.send(channel, numbered(1)).await.unwrap();
-            // The first in the line learns of the message, and is gone before it looks.
+            // The first waiter is woken for the message, and is dropped before it polls.
             sleep(Duration::from_millis(30)).await;
             drop(first);
             within(DEADLINE, "the message that the first reader did not take", waiting).await.unwrap().unwrap();
@@ -176,7 +176,7 @@ pub async fn readers_that_come_and_go_lose_nothing(kind: &Kind) {
     assert!(all_done.try_recv().is_err(), "more came than was sent");
 }
 
-/// Checks what came on `channel`: everything awaited in order, and of the rest nothing twice.
+/// Checks the messages of `channel`: the awaited ones in order, and none of the others twice.
 #[track_caller]
 fn assert_arrived(channel: &str, taken: &[Delivery], awaited: &[i64], tried: i64) {
     let got = numbers_on(channel, taken);
@@ -191,7 +191,8 @@ fn assert_arrived(channel: &str, taken: &[Delivery], awaited: &[i64], tried: i64
     assert_eq!(got, awaited, "the awaited messages on {channel}");
 }
 
-/// Writes with `step`, cut at many moments except for each tenth, while another task sends without a cut, and reads all.
+/// Writes with `step`, dropping nine of ten futures at various moments, while another task sends without drops, and
+/// reads everything.
 async fn write_all(kind: &Kind, seed: u64, step: impl AsyncFn(&Layer, i64) -> Result<()>) {
     const TRIED: i64 = 250;
     let backend = kind.start(Options::default()).await;
@@ -287,7 +288,7 @@ pub async fn a_dropped_change_of_a_group_is_made_or_not(kind: &Kind) {
         moments.cut(layer.group_discard("cut", member)).await.transpose().unwrap();
         let left = layer.group_channels("cut").await.unwrap();
         assert!(left.is_empty() || left == members, "{left:?}");
-        // Nothing that was dropped stands in the way of what comes after it.
+        // Dropped futures must not block what follows.
         layer.group_add("cut", member).await.unwrap();
         layer.group_send("cut", numbered(number)).await.unwrap();
         let delivery = take(&layer, &SOURCES).await;
@@ -309,7 +310,7 @@ pub async fn a_dropped_question_changes_nothing(kind: &Kind) {
         moments.cut(layer.group_channels("cut")).await.transpose().unwrap();
         moments.cut(layer.global_statistics()).await.transpose().unwrap();
         moments.cut(layer.channel_statistics("cut!")).await.transpose().unwrap();
-        // Of a server that is away there are none.
+        // An unreachable server has none.
         moments.cut(layer.redis_stats()).await.and_then(Result::ok);
         moments.cut(layer.health()).await;
     }

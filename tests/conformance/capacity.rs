@@ -19,8 +19,8 @@ fn assert_full(result: Result<()>, expected: &str) {
     }
 }
 
-/// How many messages `channel` takes before it is full, at most 50. A normal channel has its capacity on each of the
-/// servers that it is spread over.
+/// Returns how many messages `channel` takes before it is full, at most 50. A normal channel has its capacity on each
+/// of the servers that it is spread over.
 async fn fill(layer: &Layer, channel: &str) -> i64 {
     for sent in 0..50 {
         if let Err(error) = layer.send(channel, numbered(sent)).await {
@@ -83,7 +83,7 @@ pub async fn takes_the_first_rule_that_matches(kind: &Kind) {
     let rules: &[_] = &[("rule.special*", 4), ("rule.*", 2), ("rule.never*", 9), ("*!loud", 9)];
     let options = Options { channel_capacity: rules, ..of(3) };
     let layer = kind.start(options).await.layer();
-    // Rules look at the non-local part, so that no rule matches the last name.
+    // Rules match the non-local part, so no rule matches the last name.
     let loud = if kind.like_python { 9 } else { 3 };
     let expected = [("rule.special?a", 4), ("rule.a?a", 2), ("rule.never?a", 2), ("ruled?a", 3), ("r!loud", loud)];
     for (channel, capacity) in expected {
@@ -158,7 +158,7 @@ pub async fn given_back_messages_need_no_room(kind: &Kind) {
         assert_full(layer.send(channel, numbered(99)).await, channel);
         let mut taken = numbers(&take_all(&layer, &[source]).await);
         if channel == "full" {
-            // It may be spread over servers.
+            // The channel may be spread over servers.
             taken.sort_unstable();
         }
         assert!(taken.iter().copied().eq(0..filled + 5), "{channel}: {taken:?}");

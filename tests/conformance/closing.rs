@@ -1,4 +1,4 @@
-//! Who closes gives back what was not read, and everyone who waits learns of it.
+//! A close puts unread messages back, and ends all waiting calls.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -55,7 +55,7 @@ pub async fn waiting_calls_give_closed(kind: &Kind) {
         let mut receiver = layer.receiver(&[source]).unwrap();
         waiting.spawn(async move { receiver.recv().await });
     }
-    // Those that do not wait yet get the same answer, a little later.
+    // Calls that do not wait yet return the same error a little later.
     sleep(Duration::from_millis(50)).await;
     layer.close().await.unwrap();
     let ended = within(DEADLINE, "the end of all that waits", waiting.join_all()).await;
@@ -186,7 +186,7 @@ pub async fn a_group_send_that_meets_closing_reaches_all_members_or_says_that_it
     for member in members {
         closing.group_add("way", member).await.unwrap();
     }
-    // The layer learns where the members are.
+    // The layer learns the location of the members.
     for number in 0..3 {
         closing.group_send("way", numbered(number)).await.unwrap();
     }
@@ -202,7 +202,7 @@ pub async fn a_group_send_that_meets_closing_reaches_all_members_or_says_that_it
     if kind.promises(Promise::Drain) {
         let got = take_many(&other, &sources, members.len() * sent.len()).await;
         for member in members {
-            // They were under way at the same time, so that none was behind another.
+            // The sends were in flight at the same time, so none was queued behind another.
             let mut numbers = numbers_on(member, &got);
             numbers.sort_unstable();
             assert_eq!(numbers, sent, "what came on {member}");
@@ -211,7 +211,7 @@ pub async fn a_group_send_that_meets_closing_reaches_all_members_or_says_that_it
     }
 }
 
-/// Closes a layer while `sends` are under way, each of which has begun; gives what became of them.
+/// Closes a layer while `sends` are in flight. Each of them has been polled. Returns their results.
 async fn close_behind(
     closing: &Layer,
     sends: impl Iterator<Item = impl Future<Output = Result<()>>>,

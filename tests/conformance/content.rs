@@ -1,4 +1,4 @@
-//! What comes out is what was put in, of every type and size.
+//! Messages of every type and size arrive unchanged.
 
 use channel_layer::{Bytes, Error, Map, Message, Value, message};
 
@@ -13,7 +13,7 @@ async fn carry(layer: &Layer, message: &Message) {
     }
     layer.group_send("carry", message.clone()).await.unwrap();
     for source in ["carry", "carry!", "carry?a", "carry.group"] {
-        // Not assert_eq: a megabyte does not belong on the screen.
+        // `assert_eq` would print a megabyte.
         assert!(take(layer, &[source]).await.message == *message, "the message changed on {source}");
     }
 }
@@ -42,7 +42,7 @@ pub async fn keeps_text_and_bytes_apart(kind: &Kind) {
 
 pub async fn carries_every_integer(kind: &Kind) {
     let layer = kind.start(Options::default()).await.layer();
-    // Each power of two and its neighbours, so that no width of an encoding is left out.
+    // Each power of two and its neighbours, to cover every width of an encoding.
     let powers = (0..63).map(|bits| 1_i64 << bits).flat_map(|power| [power - 1, power, power + 1, -power, -power - 1]);
     let integers = powers.chain([0, i64::MAX - 1, i64::MAX, i64::MIN, i64::MIN + 1]);
     carry(&layer, &message! { "integers": Value::list(integers) }).await;
@@ -109,7 +109,7 @@ pub async fn carries_empty_and_nested_values(kind: &Kind) {
 
 pub async fn carries_a_megabyte(kind: &Kind) {
     let layer = kind.start(Options { max_message_size: 8 << 20, ..Options::default() }).await.layer();
-    // The message, not only its largest value, has to fit where the limit is 1 MiB.
+    // With a limit of 1 MiB the whole message has to fit, not only its largest value.
     let body: Vec<u8> = (0..1_000_000_u32).map(|at| at.to_le_bytes()[usize::from(at % 3 == 0)]).collect();
     carry(&layer, &message! { "body": Bytes::from(body) }).await;
 }

@@ -1,6 +1,7 @@
-//! A message that has waited for the expiry is never delivered, whatever happened to it meanwhile.
+//! A message that has waited for the expiry is never delivered.
 //!
-//! Times are far from the limits: with an expiry of 2 s a message of 1.2 s has to be there, one of 2.4 s may not.
+//! Times are far from the limits: with an expiry of 2 s, a message of 1.2 s has to be delivered and one of 2.4 s must
+//! not.
 
 use std::time::Duration;
 
@@ -80,7 +81,7 @@ pub async fn putting_back_keeps_the_expiry(kind: &Kind) {
         receiver.close().await.unwrap();
     }
     backend.pass(STEP).await;
-    // A second round trip of each, so that putting back would have renewed it.
+    // A second round trip of each, so that an expiry renewed by putting back would show.
     for source in ["back", "back!", "back?a"] {
         let mut receiver = layer.receiver(&[source]).unwrap();
         within(DEADLINE, "the second message", receiver.recv()).await.unwrap();

@@ -1,4 +1,4 @@
-//! A flush leaves nothing of the layer's behind.
+//! A flush removes everything that belongs to the layer.
 
 use super::backend::{Kind, Options};
 use super::tools::{assert_none, numbered, sorted_channels, take, take_all};

@@ -128,11 +128,11 @@ pub async fn the_rest_of_a_group_message_is_there_for_whoever_reads_next(kind: &
     }
     for round in 0..20 {
         layer.group_send("group", numbered(round)).await.unwrap();
-        // The two may come by different servers.
+        // The two may come from different servers.
         backend.arrived().await;
         layer.send("rest!a", numbered(100)).await.unwrap();
         backend.arrived().await;
-        // The second and third reader of the process ask for other channels too, or have a receiver of their own.
+        // The second and third reader of the process read other channels too, or have their own receiver.
         let first = take(&layer, &["rest!", "other!"]).await;
         let second = layer.try_receive(&["rest!"]).await.unwrap().expect("the other member's message is there");
         assert_eq!((number(&first), number(&second)), (round, round));

@@ -1,8 +1,8 @@
-//! What each layer lacks by design is what docs/guarantees.md says it lacks.
+//! Each layer lacks exactly the guarantees that docs/guarantees.md says it lacks.
 
 use super::backend::Kind;
 
-/// A row of the page's table of guarantees.
+/// A row of the table of guarantees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Promise {
     AtMostOnce,
@@ -16,7 +16,7 @@ pub enum Promise {
     Drain,
     /// A group message takes one place of a process, whatever the number of its members there.
     OnePlacePerProcess,
-    /// Statistics count what was sent and refused.
+    /// Statistics count sent and refused messages.
     Counters,
 }
 
@@ -35,7 +35,7 @@ impl Promise {
         Self::Counters,
     ];
 
-    /// Its name in the table.
+    /// The name of the guarantee in the table.
     fn name(self) -> &'static str {
         match self {
             Self::AtMostOnce => "at most once",
@@ -54,14 +54,14 @@ impl Promise {
 }
 
 impl Kind {
-    /// Checks that a layer has the tests of the promises that it makes, as far as there are tests of one promise alone, and
-    /// of no other.
+    /// Checks that a layer has the tests of the guarantees that it gives, and of no others. Only guarantees with
+    /// dedicated tests are checked.
     pub fn has_tests_of(&self, tested: &[&str]) {
         let tested_alone =
             [Promise::Capacity, Promise::Drain, Promise::NoSilentLoss, Promise::OnePlacePerProcess, Promise::Order];
         let made = tested_alone.into_iter().filter(|promise| self.promises(*promise));
         let mut made: Vec<_> = made.map(|promise| format!("{promise:?}")).collect();
-        // No promise of the table, but nothing that a layer without its server can do.
+        // Not in the table, but impossible for a layer without its server.
         made.extend(self.flushes.then(|| "Flush".to_owned()));
         made.sort();
         assert_eq!(tested, made, "the promises of this layer in tests/conformance/mod.rs, by name");
@@ -84,8 +84,8 @@ pub async fn are_those_of_the_page(kind: &Kind) {
     }
 }
 
-/// The first table of docs/guarantees.md. Backticks and what follows a comma in a cell are left
-/// out, so that a cell can give its reason.
+/// Returns the first table of docs/guarantees.md. Backticks, and the text after a comma in a cell, are removed, so that
+/// a cell can give its reason.
 struct Table {
     head: Vec<String>,
     rows: Vec<Vec<String>>,

@@ -1,4 +1,4 @@
-//! Many writers, many readers, many names: every message arrives once, and everyone gets a turn.
+//! Many writers, readers and names: every message arrives once, and no reader starves.
 
 use std::collections::BTreeSet;
 
@@ -76,7 +76,7 @@ pub async fn waiting_readers_are_all_served(kind: &Kind) {
 pub async fn every_operation_reaches_its_reader_whatever_the_name(kind: &Kind) {
     let backend = kind.start(Options::default()).await;
     let (layer, peer) = (backend.layer(), backend.peer().await);
-    // 24 names of each kind: that all fall on the same of three servers is out of the question.
+    // With 24 names of each kind, not all are on the same of three servers.
     for name in 0..24 {
         let (normal, single, process) = (format!("n{name}"), format!("s{name}?x"), format!("p{name}!"));
         let local = format!("{process}client");
@@ -101,7 +101,7 @@ pub async fn every_operation_reaches_its_reader_whatever_the_name(kind: &Kind) {
     }
 }
 
-/// Queues much on `busy` and one message on `quiet`; gives at which place a reader of both gets that one.
+/// Queues many messages on `busy` and one on `quiet`. Returns the position at which a reader of both gets the latter.
 async fn place_of_quiet(kind: &Kind, sources: [&str; 2], busy: &str, quiet: &str) -> usize {
     let backend = kind.start(Options::default()).await;
     let layer = backend.layer();
@@ -151,7 +151,7 @@ pub async fn a_receiver_of_a_busy_channel_does_not_starve_a_quiet_one(kind: &Kin
             if taken[before..].iter().any(|delivery| delivery.channel == "quiet!a") {
                 break;
             }
-            // The two may come from different servers, so that time counts and not the number of messages.
+            // The two may come from different servers, so the test measures time instead of the number of messages.
             assert!(round < 2000, "the quiet channel starves beside {busy}");
             sent += taken.len() - before;
             send_numbers(&layer, busy, vec![0; taken.len() - before]).await;

@@ -1,4 +1,4 @@
-//! No message is lost silently: what is not delivered is counted under a reason.
+//! No message is lost silently: undelivered messages are counted under a reason.
 
 use std::panic::resume_unwind;
 use std::thread;
@@ -10,7 +10,7 @@ use super::backend::{Kind, Options, Started};
 use super::tools::{numbered, numbers, send_numbers, take_many};
 use crate::support::Counts;
 
-/// Runs `test` on a thread of its own, with all that the layer does, so that nothing else is counted.
+/// Runs `test` and all tasks of the layer on a separate thread, so that nothing else is counted.
 fn counted(kind: &Kind, options: Options, test: impl AsyncFnOnce(&Started, &mut Counts) + Send) {
     let run = || {
         let recorder = DebuggingRecorder::new();
@@ -25,7 +25,7 @@ fn counted(kind: &Kind, options: Options, test: impl AsyncFnOnce(&Started, &mut 
     }
 }
 
-/// Messages expire behind the back of channels that go on living.
+/// Messages expire on channels that stay in use.
 pub async fn expired_messages_are_counted(kind: &Kind) {
     const STEP: Duration = Duration::from_millis(1200);
     let options = Options { expiry: Duration::from_secs(2), ..Options::default() };
@@ -36,7 +36,7 @@ pub async fn expired_messages_are_counted(kind: &Kind) {
             send_numbers(&layer, channel, [0, 1]).await;
         }
         backend.pass(STEP).await;
-        // So many that each server goes on having some of each channel.
+        // Enough messages for each server to keep some of each channel.
         for channel in channels {
             send_numbers(&layer, channel, 2..8).await;
         }

@@ -1,4 +1,4 @@
-//! Membership counts as of the send: who is a member then gets the message, and nobody else.
+//! A group message reaches the channels that are members at the time of the send, and no others.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use rand::{Rng, SeedableRng};
 use super::backend::{Kind, Options};
 use super::tools::{Layer, assert_none, numbered, sorted_channels, take_all};
 
-/// For each kind of channel: what to read, a member that stays, and one that comes and goes.
+/// For each kind of channel: the name to read, a permanent member, and one that joins and leaves.
 const KINDS: [(&str, &str, &str); 3] =
     [("kind!", "kind!stays", "kind!comes"), ("kind.a", "elsewhere", "kind.a"), ("kind?a", "elsewhere", "kind?a")];
 
-/// Sends to the group and tells whether `member` got it; the reader may remember who was a member before.
+/// Sends to the group and returns whether `member` got the message. The reader may remember former members.
 async fn is_reached(layer: &Layer, reader: &Layer, source: &str, member: &str) -> bool {
     layer.group_send("group", numbered(1)).await.unwrap();
     gets_it(reader, source, member).await
@@ -141,7 +141,7 @@ pub async fn a_change_after_many_sends_counts_for_the_next(kind: &Kind) {
     for (source, stays, comes) in KINDS {
         layer.group_add("group", stays).await.unwrap();
         for round in 0..6 {
-            // A layer may learn that the group does not change, and must notice at once that it does.
+            // A layer may learn that the group does not change, and must notice at once when it does.
             for _ in 0..round {
                 assert!(!is_reached(&layer, &reader, source, comes).await, "{comes} was not a member");
             }
@@ -186,7 +186,7 @@ pub async fn a_member_added_after_the_send_does_not_get_it_when_all_have_expired
         layer.group_add("group", comes).await.unwrap();
     }
     backend.pass(expiry + Duration::from_millis(500)).await;
-    // The layer may forget what has ended when another process adds a member.
+    // The layer may forget ended memberships when another process adds a member.
     reader.group_add("group", "other!a").await.unwrap();
     for (source, _, comes) in KINDS {
         assert!(!gets_it(&reader, source, comes).await, "{comes} became a member after the send");

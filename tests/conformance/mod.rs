@@ -1,4 +1,4 @@
-//! One suite for every channel layer: what the trait promises, each layer keeps, or says in `LACKS` that it does not.
+//! One suite for every channel layer. A layer keeps each guarantee of the trait, or lists it in `LACKS`.
 
 mod backend;
 mod cancellation;
@@ -24,9 +24,9 @@ use backend::{
     PubSubAlone, PubSubOnSeveral, PubSubSharded, Redis, RedisEncrypted,
 };
 
-/// Makes a module for each backend, and in it the tests of the promises that stand behind it, beside those that every backend
-/// has. A promise that a backend lacks has no tests there, and one that it makes cannot be left out:
-/// `has_the_tests_of_what_it_promises` compares the list with what the backend says of itself.
+/// Makes a module for each backend, with the tests of the guarantees that are listed for it and the tests that every
+/// backend has. A guarantee that a backend lacks has no tests there, and one that it gives cannot be left out:
+/// `has_the_tests_of_what_it_promises` compares the list with the backend.
 macro_rules! conformance {
     ($($backend:ident: $type:ty, $($promise:ident)*;)+) => {
         $(mod $backend {
@@ -54,7 +54,7 @@ macro_rules! tests {
     };
 }
 
-/// The tests of one promise, or of what every layer promises.
+/// The tests of one guarantee, or those of every layer.
 macro_rules! tests_of {
     (every: $type:ty) => {
         tests! { $type:

@@ -1,4 +1,4 @@
-//! Names that do not follow the grammar are refused by every operation, with an error that repeats them.
+//! Every operation refuses invalid names, with an error that repeats the name.
 
 use std::collections::HashSet;
 
@@ -7,7 +7,7 @@ use channel_layer::{ChannelKind, Error, Result};
 use super::backend::{Kind, Options};
 use super::tools::{numbered, take};
 
-/// Channel names that nobody may send to or receive from.
+/// Invalid names for sending and receiving.
 fn bad_channels() -> Vec<String> {
     let mut names: Vec<_> =
         ["", "a b", "caf\u{e9}", "a/b", "a:b", "a{b}", "a!b!c", "a?b?c", "a?b!c", "a!b?c", "!a", "?a", "!", "?", "a\n"]
@@ -27,7 +27,7 @@ fn bad_targets() -> Vec<String> {
 fn assert_refused<T: std::fmt::Debug>(result: Result<T>, name: &str) {
     let error = result.expect_err(&format!("the name {name:?} was to be refused"));
     assert!(matches!(error, Error::InvalidName(_)), "{name:?} gives {error:?}");
-    // The error may cut an over-long name short, and escapes what is not printable.
+    // The error may shorten a long name, and escapes characters that are not printable.
     let shown: String = name.chars().take(100).flat_map(char::escape_debug).collect();
     let text = error.to_string();
     assert!(text.contains(&shown) && text.len() < 400, "{text} does not name {name:?}");

@@ -1,4 +1,4 @@
-//! From one writer to one reader of a `!` or `?` channel messages arrive in the order of the calls.
+//! Messages from one writer to one reader of a `!` or `?` channel arrive in the order of the calls.
 
 use channel_layer::Delivery;
 use tokio::task::JoinSet;
@@ -30,7 +30,7 @@ async fn write(layer: Layer) {
     }
 }
 
-/// Other writers, so that what the one writer sends travels in batches with theirs. They end when dropped.
+/// Other writers, so that messages of the tested writer travel in batches with theirs. They end when dropped.
 fn disturb(layer: &Layer) -> JoinSet<()> {
     let mut others = JoinSet::new();
     for other in 0..8 {
@@ -52,7 +52,7 @@ fn assert_in_order(taken: &[Delivery]) {
     for channel in CHANNELS {
         assert_eq!(numbers_on(channel, taken), (0..PER_CHANNEL).collect::<Vec<_>>(), "what came on {channel}");
     }
-    // The local parts of a process share one order, in which only the members of one group send are free.
+    // The local parts of a process share one order. Only the order of the members of one group send is free.
     let process: Vec<_> = taken.iter().filter(|delivery| delivery.channel != "order?c").map(number).collect();
     assert!(process.is_sorted(), "the local parts of order! came in the order {process:?}");
 }
@@ -84,7 +84,7 @@ pub async fn holds_through_readers_of_every_kind(kind: &Kind) {
     let mut taken = Vec::new();
     let mut moments = Moments::new(3);
     while !all_are_there(&taken) {
-        // One reader at a time, which may be dropped half-way and gives back what it holds before the next one reads.
+        // One reader at a time. It may be dropped half-way, and puts its messages back before the next one reads.
         if let Some(received) = moments.cut(peer.receive(&SOURCES)).await {
             taken.push(received.unwrap());
         }
@@ -93,7 +93,7 @@ pub async fn holds_through_readers_of_every_kind(kind: &Kind) {
             received.unwrap();
         }
         receiver.close().await.unwrap();
-        // Dropped without a goodbye, twice in a row: the second may begin before the first has given anything back.
+        // Dropped without a close, twice in a row: the second reader may start before the first has put anything back.
         for _ in 0..2 {
             let mut receiver = peer.receiver(&SOURCES).unwrap();
             if let Some(received) = moments.cut(receiver.recv()).await {

@@ -1,4 +1,4 @@
-//! A receiver reads what it is asked for, as a stream or in batches, and keeps nothing to itself.
+//! A receiver reads only when polled, as a stream or in batches, and keeps no message to itself.
 
 use std::pin::pin;
 use std::task::Poll;
@@ -71,7 +71,7 @@ pub async fn a_receiver_reads_several_channels(kind: &Kind) {
         .map(|at| [format!("several.{at}"), format!("several!{at}"), format!("s?{at}")][at % 3].clone())
         .collect();
     let mut sources: Vec<_> = names.iter().map(|name| if name.contains('!') { "several!" } else { name }).collect();
-    // A channel may be named twice, and is still read once.
+    // A channel that is named twice is read once.
     sources.push("s?2");
     let mut receiver = peer.receiver(&sources).unwrap();
     for round in 0..2 {

@@ -1,4 +1,4 @@
-//! A message that was sent is received, once, by a reader of its channel.
+//! A sent message is received once, by a reader of its channel.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ pub async fn reaches_a_reader_that_waits(kind: &Kind) {
         let reader = backend.peer().await;
         let source = channel.strip_suffix("!a").map_or_else(|| channel.to_owned(), |process| format!("{process}!"));
         let waiting = tokio::spawn(async move { take(&reader, &[&source]).await });
-        // Whether the reader waits already when the message comes is the scheduler's choice; both have to work.
+        // The scheduler decides whether the reader waits before the message arrives. Both have to work.
         sleep(Duration::from_millis(20)).await;
         backend.layer().send(channel, numbered(7)).await.unwrap();
         let delivery = within(DEADLINE, "the waiting reader", waiting).await.unwrap();
@@ -63,7 +63,7 @@ pub async fn reaches_a_reader_in_another_process(kind: &Kind) {
 pub async fn try_receive_does_not_wait(kind: &Kind) {
     let layer = kind.start(Options::default()).await.layer();
     for channel in ["empty", "empty!", "empty?a"] {
-        // A blocked read lasts seconds; a look at three servers does not.
+        // A blocked read lasts seconds; one read attempt on three servers does not.
         let looked = timeout(Duration::from_secs(3), layer.try_receive(&[channel])).await;
         assert_none(looked.expect("try_receive does not wait for a message").unwrap());
     }

@@ -1,4 +1,4 @@
-//! Figures of channels and of the whole layer.
+//! Statistics of channels and of the whole layer.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ pub async fn count_messages_and_refusals(kind: &Kind) {
     take(&layer, &["count!"]).await;
 
     let counted = |count| if kind.promises(Promise::Counters) { count } else { 0 };
-    // A local part makes no difference: capacity and figures are those of the process.
+    // The local part makes no difference: capacity and statistics are those of the process.
     for name in ["count!", "count!a"] {
         let process = layer.channel_statistics(name).await.unwrap();
         let counts = (process.messages_count, process.channel_full_count, process.messages_pending);

@@ -1,4 +1,4 @@
-//! A layer that goes on inside the process while Redis is away, and what holds when it changes over.
+//! `FallbackLayer` on Redis: behaviour during an outage, and across its start and end.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ async fn redis(server: &RedisServer) -> RedisLayer {
 }
 
 #[tokio::test]
-async fn calls_go_on_while_redis_is_away_and_reach_it_when_it_is_back() {
+async fn calls_work_during_an_outage_and_reach_redis_after_it() {
     let mut server = RedisServer::start();
     let layer = connect(config([&*server.url()])).await;
     let mut events = layer.events();
@@ -104,7 +104,7 @@ async fn readers_without_a_connection_are_no_outage() {
     let waiting = tokio::spawn(async move { first.recv().await });
     somebody_waits(&server.url()).await;
     let mut second = layer.receiver(&["second?a"]).unwrap();
-    // One of them has no connection, and is told.
+    // One of the receivers has no connection, and its read fails.
     let told = within(DEADLINE, "the want of a connection", second.recv()).await.unwrap_err();
     assert!(told.to_string().contains("pool_size"), "{told:?}");
     assert_eq!(layer.status().mode, Mode::Remote);
@@ -112,7 +112,7 @@ async fn readers_without_a_connection_are_no_outage() {
 }
 
 #[tokio::test]
-async fn nothing_waits_for_attempts_while_redis_is_away() {
+async fn no_call_waits_for_retries_during_an_outage() {
     let mut server = RedisServer::start();
     let patient = config([&*server.url()]).retry_attempts(5).retry_backoff(Duration::from_secs(1));
     let layer = connect(patient).await;
@@ -127,7 +127,7 @@ async fn nothing_waits_for_attempts_while_redis_is_away() {
 }
 
 #[tokio::test]
-async fn a_deployment_chooses_it_by_an_option() {
+async fn a_deployment_enables_the_fallback_by_an_option() {
     let mut server = RedisServer::start();
     server.stop();
     let config = config([&*server.url()]).fallback(Fallback::Local);
@@ -142,7 +142,7 @@ async fn a_deployment_chooses_it_by_an_option() {
 }
 
 #[tokio::test]
-async fn memberships_hold_on_both_sides_of_an_outage() {
+async fn memberships_survive_an_outage() {
     let mut server = RedisServer::durable();
     let layer = connect(config([&*server.url()])).await;
     for member in ["send.p!stays", "send.p!goes"] {
@@ -162,7 +162,7 @@ async fn memberships_hold_on_both_sides_of_an_outage() {
     server.start_again();
     mode(&layer, Mode::Remote).await;
     assert_eq!(members(&redis(&server).await).await, expected);
-    // The same when it comes back empty.
+    // The same after the server returns empty.
     redis(&server).await.flush().await.unwrap();
     ask(&server.url(), "FLUSHALL").await;
     let other = redis(&server).await;
@@ -182,7 +182,7 @@ async fn the_order_of_a_sender_holds_when_redis_goes_and_comes() {
 }
 
 #[tokio::test]
-async fn what_waited_on_a_server_is_there_when_it_returns() {
+async fn messages_on_a_server_are_delivered_after_its_return() {
     let mut server = RedisServer::durable();
     let layer = connect(config([&*server.url()])).await;
     layer.send("send.p!1", numbered(1)).await.unwrap();
@@ -204,7 +204,7 @@ async fn a_send_that_may_have_arrived_is_not_repeated() {
     let proxy = Proxy::before(&server.url()).await;
     let layer = connect(config([&*proxy.url()])).await;
     layer.group_add("room", "send.p!1").await.unwrap();
-    // What goes to the server arrives there, and no answer comes back.
+    // Requests reach the server, and no answer comes back.
     proxy.deafen();
     within(DEADLINE, "an answer to a send", layer.send("send.p!1", numbered(1))).await.unwrap();
     assert_eq!(*layer.mode().borrow(), Mode::LocalOnly);
@@ -231,14 +231,14 @@ async fn a_half_open_connection_is_noticed() {
 }
 
 #[tokio::test]
-async fn a_server_has_to_prove_itself_before_messages_go_to_it() {
+async fn a_server_must_answer_for_a_while_before_it_is_used() {
     let mut server = RedisServer::start();
     let return_after = Duration::from_secs(2);
     let layer = connect(config([&*server.url()]).return_after(return_after)).await;
     let mut events = layer.events();
     server.stop();
     event(&mut events, "the loss", |event| matches!(event, Event::LocalOnly { .. })).await;
-    // What is back within a second has not been away.
+    // A server that is back within a second does not count as having been down.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     server.start_again();
     event(&mut events, "the server", |event| matches!(event, Event::ShardUp { .. })).await;
@@ -248,9 +248,9 @@ async fn a_server_has_to_prove_itself_before_messages_go_to_it() {
 }
 
 #[tokio::test]
-async fn other_processes_get_messages_again_at_once_when_only_connections_broke() {
+async fn broken_connections_do_not_delay_the_return() {
     let server = RedisServer::start();
-    // A server that was away would have to answer for longer than any test waits.
+    // After an outage the server would have to answer for longer than any test waits.
     let layer = connect(config([&*server.url()]).return_after(Duration::from_hours(1))).await;
     let mut events = layer.events();
     ask(&server.url(), "CLIENT KILL TYPE normal").await;
@@ -263,7 +263,7 @@ async fn other_processes_get_messages_again_at_once_when_only_connections_broke(
 
 /// Commands that write wait, and all others are answered, as in a planned failover.
 #[tokio::test]
-async fn a_server_that_is_paused_for_writes_is_left_alone() {
+async fn a_server_that_is_paused_for_writes_is_not_used() {
     let server = RedisServer::start();
     let layer = connect(config([&*server.url()])).await;
     let mut receiver = layer.receiver(&["work"]).unwrap();
@@ -271,7 +271,7 @@ async fn a_server_that_is_paused_for_writes_is_left_alone() {
 }
 
 #[tokio::test]
-async fn what_refuses_messages_is_no_outage_that_lasts() {
+async fn a_server_that_refuses_messages_is_no_lasting_outage() {
     let mut server = RedisServer::start();
     let layer = connect(config([&*server.url()])).await;
     server.stop();
@@ -284,7 +284,7 @@ async fn what_refuses_messages_is_no_outage_that_lasts() {
 }
 
 #[tokio::test]
-async fn a_flush_that_cannot_reach_the_server_says_so() {
+async fn a_flush_that_cannot_reach_the_server_fails() {
     let mut server = RedisServer::start();
     let layer = connect(config([&*server.url()])).await;
     server.stop();
@@ -296,7 +296,7 @@ async fn a_flush_that_cannot_reach_the_server_says_so() {
 }
 
 #[tokio::test]
-async fn with_several_servers_it_falls_back_as_a_whole() {
+async fn a_layer_with_several_servers_falls_back_as_a_whole() {
     let (mut first, second) = (RedisServer::start(), RedisServer::start());
     let urls = [first.url(), second.url()];
     let layer = connect(config(urls.iter().map(String::as_str))).await;

@@ -1,4 +1,4 @@
-//! Each limit, and that it is free again for the next one.
+//! The limits of a hub, and their release.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ fn status(refused: Result<Socket, ClientError>) -> u16 {
 }
 
 #[tokio::test]
-async fn one_connection_too_many_gets_503_until_one_has_gone() {
+async fn a_connection_over_the_limit_gets_503_until_another_ends() {
     for options in [SocketOptions::new().max_connections(2), SocketOptions::new().max_connections_per_address(2)] {
         let app = App::with_options(options).await;
         let (first, _second) = (app.enter("lobby").await, app.enter("lobby").await);
@@ -35,7 +35,7 @@ async fn too_many_handshakes_in_a_second_get_503() {
     let app = App::with_options(SocketOptions::new().max_handshakes_per_second(1)).await;
     let (_socket, client) = app.enter("lobby").await;
     let mut refused = 0;
-    // On a slow machine a second may pass between two of them.
+    // On a slow machine a second may pass between two handshakes.
     while refused == 0 {
         refused += usize::from(app.try_enter("lobby").await.is_err());
     }
@@ -43,7 +43,7 @@ async fn too_many_handshakes_in_a_second_get_503() {
 }
 
 #[tokio::test]
-async fn one_connection_too_many_of_a_user_is_closed_with_1008() {
+async fn a_connection_over_the_limit_of_a_user_is_closed_with_1008() {
     let app = App::with_options(SocketOptions::new().max_connections_per_user(1)).await;
     let ((_first, ada), (mut second, other)) = (app.enter("lobby").await, app.enter("lobby").await);
     ada.set_user(Some("ada")).await.unwrap();
@@ -72,7 +72,7 @@ async fn too_many_messages_or_bytes_in_a_second_close_with_1008() {
 }
 
 #[tokio::test]
-async fn what_came_while_a_handler_worked_is_not_too_much_at_once() {
+async fn messages_that_waited_for_a_handler_do_not_exceed_the_rate() {
     let app = App::with_options(SocketOptions::new().max_messages_per_second(2)).await;
     let (mut socket, _) = app.enter("lobby").await;
     for text in [TAKE_YOUR_TIME, "1", "2", "3", "4"] {
@@ -93,7 +93,7 @@ async fn too_large_a_frame_or_message_closes_with_1009() {
 }
 
 #[tokio::test]
-async fn a_client_is_in_no_more_rooms_than_allowed() {
+async fn a_client_cannot_exceed_its_limit_of_rooms() {
     let app = App::with(Hub::builder(Arc::new(MemoryLayer::new())).max_rooms_per_client(2)).await;
     let (_socket, client) = app.enter("one").await;
     client.join("two").await.unwrap();

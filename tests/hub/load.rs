@@ -1,4 +1,4 @@
-//! Many clients that come and go.
+//! Many clients that connect and disconnect.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,17 +10,17 @@ use tokio_tungstenite::client_async;
 use super::App;
 use crate::support::{eventually, scaled};
 
-/// How many clients come where the heavy tests are asked for.
+/// Number of clients if the heavy tests are enabled.
 const CONNECTS: usize = 20_000;
 
-/// How many of them are there together.
+/// Number of clients connected at the same time.
 const AT_ONCE: usize = 64;
 
 const ROOMS: usize = 10;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_thousand_clients_come_and_go_and_leave_nothing_behind() {
-    // On several addresses, for each has some 28,000 ports, which rest for a minute after use.
+    // Clients use several addresses, because each has some 28,000 ports, which rest for a minute after use.
     let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
     let app = App::listening(Hub::builder(Arc::new(MemoryLayer::new())), listener).await;
     let connects = scaled(CONNECTS);
@@ -33,7 +33,7 @@ async fn twenty_thousand_clients_come_and_go_and_leave_nothing_behind() {
                 number += 1;
                 hub.broadcast(&format!("room{}", number % ROOMS), "to a room").await.unwrap();
                 hub.broadcast_all("to all").await.unwrap();
-                // Somebody else's turn.
+                // Lets another task run.
                 tokio::time::sleep(std::time::Duration::from_millis(1)).await;
             }
         }
@@ -56,19 +56,19 @@ async fn twenty_thousand_clients_come_and_go_and_leave_nothing_behind() {
     over.store(true, Ordering::Relaxed);
     broadcasting.await.unwrap();
     app.is_empty().await;
-    // A handler is told after its client has been taken out of everything.
+    // A handler is called after its client has been removed from everything.
     eventually("the end of each client", async || (app.closes() >= connects).then_some(())).await;
     assert_eq!(app.closes(), connects, "each has one end");
 }
 
-/// Clients end in every way: by a close, without a word, or as soon as they are there.
+/// Ends clients in every way: by a close, without a word, or immediately after connecting.
 async fn come_and_go(number: usize, port: u16, hub: &Hub) {
     let host = [127, 0, 0, u8::try_from(1 + number % 100).unwrap()];
     let stream = tokio::net::TcpStream::connect((std::net::Ipv4Addr::from(host), port)).await.unwrap();
     let room = format!("room{}", number % ROOMS);
     let (mut socket, _) = client_async(format!("ws://localhost/{room}"), stream).await.unwrap();
     match number % 4 {
-        // Where this machine let it wait for long, it has been closed as too slow before.
+        // A client that this machine delayed for long may have been closed as too slow.
         0 => drop(socket.close(None).await),
         1 => {
             let _ = futures_util::SinkExt::send(&mut socket, "hello".into()).await;

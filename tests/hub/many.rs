@@ -1,8 +1,8 @@
 //! Ten thousand sockets at once.
 //!
-//! One process may not have as many files open as both sides need, so that the clients are in one of their own. That is a
-//! program in Python, which the tests need in any case: it needs no build, speaks what RFC 6455 says and nothing of this
-//! project's, and costs less than as many sockets of a client that was built for debugging.
+//! One process may not have as many files open as both sides need, so the clients run in a separate process. It is a
+//! Python program: the tests need Python anyway, it needs no build, it speaks RFC 6455 without code of this project,
+//! and it costs less than as many sockets of a client in a debug build.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -14,7 +14,7 @@ use super::App;
 use crate::support::{DEADLINE, needs_files, scaled, within};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_sockets_are_there_at_once_and_all_are_reached() {
+async fn ten_thousand_sockets_are_open_at_once_and_all_are_reached() {
     let sockets = scaled(10_000);
     needs_files(sockets);
     let app = App::start().await;
@@ -27,7 +27,7 @@ async fn ten_thousand_sockets_are_there_at_once_and_all_are_reached() {
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(clients.stdout.take().unwrap()).lines();
-    // A deadline for each step and not for all: the time that all take is that of the machine.
+    // A deadline for each step, not for all of them, because the total time depends on the machine.
     let mut says = async |line: String| {
         let said = within(DEADLINE, &line, lines.next_line()).await.unwrap();
         assert_eq!(said.as_ref(), Some(&line));
@@ -35,7 +35,7 @@ async fn ten_thousand_sockets_are_there_at_once_and_all_are_reached() {
     for count in 1..=sockets {
         says(format!("open {count}")).await;
     }
-    // The client has its answer before the server has its socket.
+    // The client gets its response before the server has its socket.
     while app.hub.count("lobby") < sockets {
         app.enters().await;
     }

@@ -1,4 +1,4 @@
-//! Clients that break the protocol: each is told by the close code of RFC 6455, and no other client notices.
+//! Clients that break the protocol: each is closed with the code of RFC 6455, and no other client is affected.
 
 use channel_layer::server::SocketOptions;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 use super::{App, hears};
 use crate::support::{DEADLINE, eventually, within};
 
-/// A client that sends what bytes it likes.
+/// A client that sends arbitrary bytes.
 struct Raw(TcpStream);
 
 const FINAL: u8 = 0x80;
@@ -18,11 +18,11 @@ const CLOSE: u8 = 8;
 const PING: u8 = 9;
 const PONG: u8 = 0xa;
 const UNKNOWN: u8 = 0xb;
-/// Two bytes of length follow.
+/// Marks two bytes of length.
 const LONG: u8 = 0x7e;
 const MASKED: u8 = 0x80;
 
-/// The rest of a handshake.
+/// The other headers of a handshake.
 const HANDSHAKE: &str = "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
                          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
@@ -35,7 +35,7 @@ impl Raw {
         raw
     }
 
-    /// A client that has sent `request`, and the head of the answer in lower case.
+    /// Connects and sends `request`. Returns the client with the head of the response in lower case.
     async fn ask(app: &App, request: &str) -> (Self, String) {
         let mut stream = TcpStream::connect(app.address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -46,7 +46,7 @@ impl Raw {
         (Self(stream), String::from_utf8(answer).unwrap().to_ascii_lowercase())
     }
 
-    /// Sends a frame, masked by zeros.
+    /// Sends a frame with a zero mask.
     async fn frame(&mut self, first: u8, payload: &[u8]) {
         let mut frame = vec![first];
         match payload.len() {
@@ -66,7 +66,7 @@ impl Raw {
         let _ = self.0.write_all(bytes).await;
     }
 
-    /// The next frame of the server: its first byte, and its payload.
+    /// Returns the first byte and the payload of the server's next frame.
     async fn reads(&mut self) -> Option<(u8, Vec<u8>)> {
         let read = async {
             let first = self.0.read_u8().await.ok()?;
@@ -79,7 +79,7 @@ impl Raw {
         within(DEADLINE, "a frame", read).await
     }
 
-    /// The code that the server closes with.
+    /// Returns the code with which the server closes.
     async fn is_closed(&mut self) -> Option<u16> {
         while let Some((first, payload)) = self.reads().await {
             if first == FINAL | CLOSE {
@@ -90,7 +90,7 @@ impl Raw {
     }
 }
 
-/// What a client does wrong, by bytes after the handshake, and the code it is told.
+/// Violations, as bytes after the handshake, with the expected close code.
 fn offences() -> Vec<(&'static str, Vec<u8>, u16)> {
     let masked = |first: u8, payload: &[u8]| {
         let length = u8::try_from(payload.len()).unwrap();
@@ -121,7 +121,7 @@ fn offences() -> Vec<(&'static str, Vec<u8>, u16)> {
 }
 
 #[tokio::test]
-async fn a_handshake_is_one_or_is_refused() {
+async fn an_invalid_handshake_is_refused() {
     let app = App::start().await;
     let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     for (headers, status) in [
@@ -141,7 +141,7 @@ async fn a_handshake_is_one_or_is_refused() {
 }
 
 #[tokio::test]
-async fn who_breaks_the_protocol_is_told_how() {
+async fn a_protocol_violation_has_its_close_code() {
     let app = App::with_options(SocketOptions::new().max_message_size(150)).await;
     let (mut other, _) = app.enter("lobby").await;
     for (offence, bytes, code) in offences() {
@@ -173,7 +173,7 @@ async fn bytes_may_come_one_by_one_and_fragments_between_pings() {
 }
 
 #[tokio::test]
-async fn a_close_code_of_the_client_comes_back() {
+async fn a_close_code_of_the_client_is_echoed() {
     let app = App::start().await;
     for (payload, code) in [(&b""[..], 1005), (&[3, 232], 1000), (&[15, 160, b'!'], 4000)] {
         let mut raw = Raw::enter(&app).await;
@@ -197,7 +197,7 @@ async fn fragments_without_an_end_count_as_bytes() {
 }
 
 #[tokio::test]
-async fn random_bytes_end_one_connection_and_nothing_else() {
+async fn random_bytes_end_only_their_connection() {
     let app = App::start().await;
     let (mut other, _) = app.enter("lobby").await;
     for seed in 0..50_u64 {
@@ -218,7 +218,7 @@ async fn random_bytes_end_one_connection_and_nothing_else() {
     assert_eq!(hears_until_text(&mut other, "still here").await, "still here");
 }
 
-/// Random bytes may have been a message to the room.
+/// Random bytes may form a message to the room.
 async fn hears_until_text(socket: &mut super::Socket, text: &str) -> String {
     loop {
         match within(DEADLINE, "a message", futures_util::StreamExt::next(socket)).await {

@@ -1,4 +1,4 @@
-//! The Hub with real sockets: axum apps with a room for each path, and clients that say what the test wants.
+//! The Hub with real sockets: axum apps with a room per path, and clients controlled by the tests.
 
 mod limits;
 mod load;
@@ -35,7 +35,7 @@ use crate::support::{DEADLINE, eventually, within};
 
 pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// An app with a hub, as one process of several would run it.
+/// An app with a hub. It stands for one process of several.
 pub struct App {
     pub hub: Hub,
     pub address: SocketAddr,
@@ -43,7 +43,7 @@ pub struct App {
     serving: AbortHandle,
 }
 
-/// What the handlers of an app were told.
+/// Calls of the handlers of an app.
 struct Seen {
     arrived: mpsc::UnboundedSender<Client>,
     arrivals: Mutex<mpsc::UnboundedReceiver<Client>>,
@@ -80,13 +80,13 @@ impl App {
         Self { hub, address, seen, serving }
     }
 
-    /// A client that is in `room`, from both sides.
+    /// Connects a client that joins `room`. Returns both sides.
     pub async fn enter(&self, room: &str) -> (Socket, Client) {
         let socket = self.try_enter(room).await.unwrap();
         (socket, self.enters().await)
     }
 
-    /// The next client that has joined its room.
+    /// Waits for the next client that has joined its room.
     pub async fn enters(&self) -> Client {
         let arrives = std::future::poll_fn(|cx| self.seen.arrivals.lock().poll_recv(cx));
         within(DEADLINE, "a client to arrive", arrives).await.unwrap()
@@ -96,7 +96,7 @@ impl App {
         self.try_with(self.url(room)).await
     }
 
-    /// What happens to a request for a WebSocket.
+    /// Sends a WebSocket request and returns the result.
     pub async fn try_with(&self, request: impl IntoClientRequest + Unpin) -> Result<Socket, ClientError> {
         within(DEADLINE, "a handshake", connect_async(request)).await.map(|(socket, _)| socket)
     }
@@ -105,7 +105,7 @@ impl App {
         format!("ws://{}/{room}", self.address)
     }
 
-    /// How a client ended, once it has.
+    /// Waits until a client has ended, and returns how.
     pub async fn closed(&self, client: &Client) -> Closed {
         let find =
             || self.seen.closed.lock().iter().find(|(id, _)| id == client.id()).map(|(_, closed)| closed.clone());
@@ -116,7 +116,7 @@ impl App {
         self.seen.closed.lock().len()
     }
 
-    /// Awaits that nothing is left of those who have gone.
+    /// Waits until nothing is left of the clients that have disconnected.
     pub async fn is_empty(&self) {
         eventually("everything to be back to zero", async || {
             let status = self.hub.status();
@@ -137,11 +137,11 @@ async fn enter(State((hub, seen)): State<(Hub, Arc<Seen>)>, Path(room): Path<Str
     hub.upgrade(upgrade, Visitor { room, seen })
 }
 
-/// What a handler takes [`TIME_TAKEN`] for.
+/// Message for which the handler works for [`TIME_TAKEN`].
 pub const TAKE_YOUR_TIME: &str = "take your time";
 pub const TIME_TAKEN: Duration = Duration::from_millis(2_500);
 
-/// Joins the room of its path, and says there what it is told.
+/// Joins the room of its path and repeats each message there.
 struct Visitor {
     room: String,
     seen: Arc<Seen>,
@@ -172,7 +172,7 @@ impl Handler for Visitor {
     }
 }
 
-/// What a client is told next.
+/// Returns the next message to a client.
 pub async fn hears(socket: &mut Socket) -> String {
     loop {
         match within(DEADLINE, "a message", socket.next()).await {
@@ -183,7 +183,7 @@ pub async fn hears(socket: &mut Socket) -> String {
     }
 }
 
-/// With which code and reason a client is closed; what it is told before that is passed over.
+/// Returns the code and the reason with which a client is closed. Skips messages before that.
 pub async fn is_closed(socket: &mut Socket) -> (u16, String) {
     let closed = async {
         while let Some(Ok(message)) = socket.next().await {
@@ -196,7 +196,7 @@ pub async fn is_closed(socket: &mut Socket) -> (u16, String) {
     within(DEADLINE, "a close frame", closed).await
 }
 
-/// What a client is told from now on, until the text `last`.
+/// Returns the messages to a client from now on, up to the text `last`.
 pub async fn hears_until(socket: &mut Socket, last: &str) -> Vec<String> {
     let mut heard = Vec::new();
     loop {
@@ -212,5 +212,5 @@ pub async fn says(socket: &mut Socket, text: &str) {
     within(DEADLINE, "a message to be sent", socket.send(Message::text(text))).await.unwrap();
 }
 
-/// Long enough for what should not happen to happen.
+/// Long enough for an unexpected message to arrive.
 pub const A_WHILE: Duration = Duration::from_millis(200);

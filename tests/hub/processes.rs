@@ -1,4 +1,4 @@
-//! Several processes of one hub: each app here has a layer of its own on the same servers, as another process would.
+//! Several processes of one hub. Each app has its own layer on the same servers, as another process would.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +43,7 @@ async fn a_message_reaches_a_room_in_all_processes_once() {
 }
 
 #[tokio::test]
-async fn every_layer_between_processes_will_do() {
+async fn a_hub_works_on_every_layer_between_processes() {
     let server = &shared_servers()[0];
     for pub_sub in [true, false] {
         let (prefix, mut apps) = (random_prefix(), Vec::new());
@@ -93,7 +93,7 @@ async fn users_single_clients_and_all_are_reached_in_other_processes() {
 }
 
 #[tokio::test]
-async fn each_sender_is_heard_in_order_everywhere() {
+async fn messages_of_each_sender_arrive_in_order_in_every_process() {
     let apps = two().await;
     let ((mut ada, _), (mut bob, _)) = (apps[0].enter("lobby").await, apps[1].enter("lobby").await);
     let senders = [0, 0, 1, 1].into_iter().enumerate().map(|(sender, app)| {
@@ -138,7 +138,7 @@ async fn one_process_alone_sends_nothing_through_the_layer() {
 }
 
 #[tokio::test]
-async fn who_joins_in_a_process_that_has_just_come_misses_nothing() {
+async fn a_client_that_joins_in_a_new_process_misses_nothing() {
     let layers: Vec<Arc<dyn ChannelLayer>> = {
         let memory: Arc<dyn ChannelLayer> = Arc::new(MemoryLayer::new());
         let (server, prefix) = (&shared_servers()[0], random_prefix());
@@ -150,7 +150,7 @@ async fn who_joins_in_a_process_that_has_just_come_misses_nothing() {
             eventually("the first to be alone", async || (first.hub.status().mode == Mode::Alone).then_some(())).await;
             let second = App::on(pair[1].clone()).await;
             let (mut socket, _) = second.enter("lobby").await;
-            // The very next message after the join.
+            // The first message after the join.
             first.hub.broadcast("lobby", format!("{round}")).await.unwrap();
             assert_eq!(hears(&mut socket).await, format!("{round}"));
             drop(socket);
@@ -160,7 +160,7 @@ async fn who_joins_in_a_process_that_has_just_come_misses_nothing() {
 }
 
 #[tokio::test]
-async fn hubs_with_different_names_do_not_hear_each_other() {
+async fn hubs_with_different_names_are_separate() {
     let layer: Arc<dyn ChannelLayer> = Arc::new(MemoryLayer::new());
     let (one, other) =
         (App::with(Hub::builder(layer.clone()).name("one")).await, App::with(Hub::builder(layer).name("other")).await);
@@ -204,7 +204,7 @@ async fn memberships_are_renewed_before_they_expire() {
 }
 
 #[tokio::test]
-async fn a_group_that_failed_is_tried_again_however_much_happens() {
+async fn a_failed_group_is_retried_while_others_change() {
     let (server, prefix) = (&shared_servers()[0], random_prefix());
     let config = config(server, &prefix).group_expiry(Duration::from_secs(3));
     let layer: Arc<dyn ChannelLayer> = Arc::new(RedisLayer::connect(config).await.unwrap());
@@ -219,7 +219,7 @@ async fn a_group_that_failed_is_tried_again_however_much_happens() {
     });
     let mut redis = server.connection().await;
     let key = format!("{prefix}:group:{{hub.main.room.is.lobby}}");
-    // A renewal fails while there is something else.
+    // A renewal fails while other groups change.
     let _: () = redis::pipe().del(&key).set(&key, "no group").query_async(&mut redis).await.unwrap();
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     let _: () = redis::pipe().del(&key).query_async(&mut redis).await.unwrap();
@@ -231,7 +231,7 @@ async fn a_group_that_failed_is_tried_again_however_much_happens() {
 }
 
 #[tokio::test]
-async fn groups_are_made_again_when_the_layer_has_lost_them() {
+async fn groups_are_added_again_after_a_loss_of_data() {
     let mut server = RedisServer::start();
     let prefix = random_prefix();
     let layers = [redis(&server, &prefix).await, redis(&server, &prefix).await];

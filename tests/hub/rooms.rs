@@ -11,7 +11,7 @@ use super::{App, TAKE_YOUR_TIME, TIME_TAKEN, hears, hears_until, is_closed, says
 use crate::support::{DEADLINE, within};
 
 #[tokio::test]
-async fn a_message_reaches_all_of_a_room_and_nobody_else() {
+async fn a_message_reaches_exactly_the_members_of_a_room() {
     let app = App::start().await;
     let ((mut ada, _), (mut bob, _), (mut eve, outside)) =
         (app.enter("lobby").await, app.enter("lobby").await, app.enter("cellar").await);
@@ -25,7 +25,7 @@ async fn a_message_reaches_all_of_a_room_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn who_leaves_hears_nothing_more_of_the_room() {
+async fn a_client_that_leaves_gets_no_more_messages_of_the_room() {
     let app = App::start().await;
     let (mut socket, client) = app.enter("lobby").await;
     assert_eq!(app.hub.broadcast("lobby", "before").await.unwrap(), 1);
@@ -81,7 +81,7 @@ async fn all_one_and_many_rooms_can_be_reached() {
 }
 
 #[tokio::test]
-async fn a_client_that_has_gone_is_in_no_room_and_can_enter_none() {
+async fn a_disconnected_client_is_in_no_room_and_can_join_none() {
     let app = App::start().await;
     let (mut socket, client) = app.enter("lobby").await;
     client.set_user(Some("ada")).await.unwrap();
@@ -108,7 +108,7 @@ async fn a_handler_that_fails_closes_its_client_with_1011() {
 }
 
 #[tokio::test]
-async fn the_server_closes_with_the_code_it_is_told_after_what_is_queued() {
+async fn the_server_closes_with_the_given_code_after_queued_messages() {
     let app = App::start().await;
     let (mut socket, client) = app.enter("lobby").await;
     client.send("last").unwrap();
@@ -121,7 +121,7 @@ async fn the_server_closes_with_the_code_it_is_told_after_what_is_queued() {
 }
 
 #[tokio::test]
-async fn a_close_sends_what_is_queued_and_says_1001_spread_over_time() {
+async fn a_close_sends_queued_messages_and_1001_spread_over_time() {
     let app = App::start().await;
     let mut clients = Vec::new();
     for _ in 0..10 {
@@ -147,10 +147,10 @@ async fn a_close_sends_what_is_queued_and_says_1001_spread_over_time() {
 }
 
 #[tokio::test]
-async fn a_client_that_answers_no_ping_has_gone() {
+async fn a_client_that_answers_no_ping_is_disconnected() {
     let times = Duration::from_millis(50);
     let app = App::with_options(SocketOptions::new().ping(times, times)).await;
-    // Nothing is read, so no pong is sent.
+    // The client reads nothing, so it sends no pong.
     let (_socket, client) = app.enter("lobby").await;
     assert_eq!(app.closed(&client).await.code, 1006);
     app.is_empty().await;
@@ -168,7 +168,7 @@ async fn a_client_is_not_silent_while_its_handler_works() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everybody_hears_each_sender_in_order_and_all_in_one_order() {
+async fn all_clients_get_the_messages_of_a_room_in_the_same_order() {
     let app = App::start().await;
     let mut sockets = Vec::new();
     for _ in 0..20 {

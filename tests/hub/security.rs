@@ -1,4 +1,4 @@
-//! Whom a hub lets in, and what it agrees on with them.
+//! Origins, subprotocols and a closed hub: which clients are accepted.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +30,7 @@ async fn speak(State(hub): State<Hub>, upgrade: Upgrade) -> Response {
     hub.upgrade(upgrade.protocols(["chat.v2", "chat.v1"]), Silent)
 }
 
-/// An app that allows pages of one site, and speaks two protocols.
+/// An app that allows pages of one site and supports two protocols.
 async fn app() -> String {
     let hub = Hub::builder(Arc::new(MemoryLayer::new())).allowed_origins(["https://example.org"]).unwrap();
     let app = Router::new().route("/", get(speak)).with_state(hub.start().await.unwrap());
@@ -67,7 +67,7 @@ async fn the_first_protocol_of_the_app_that_the_client_offers_is_chosen() {
 }
 
 #[tokio::test]
-async fn a_closed_hub_lets_nobody_in_and_answers_who_still_asks() {
+async fn a_closed_hub_refuses_requests_with_503() {
     let app = App::start().await;
     let (_socket, client) = app.enter("lobby").await;
     within(DEADLINE, "the close", app.hub.close(Duration::ZERO)).await;

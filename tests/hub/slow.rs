@@ -1,4 +1,4 @@
-//! Clients that do not read: memory stays bounded, and nobody waits for them.
+//! Clients that do not read: memory stays bounded, and no other client waits for them.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use tokio::net::TcpSocket;
 use super::{App, hears, hears_until};
 use crate::support::{DEADLINE, eventually, needs_files, scaled, within};
 
-/// Little enough that the operating system does not take what a client does not read.
+/// Small enough that the socket buffers do not take the messages that a client does not read.
 const SMALL: u32 = 4 * 1024;
 
-/// What a large message takes if each of many clients has a copy of its own.
+/// Memory of a large message if each of many clients had its own copy.
 const COPIES: usize = 1_000 * 1024 * 1024;
 
 fn kilobytes(count: usize) -> Payload {
@@ -21,7 +21,7 @@ fn kilobytes(count: usize) -> Payload {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_is_closed_and_others_do_not_wait() {
+async fn a_client_that_does_not_read_is_closed_and_delays_no_other() {
     let app = App::start().await;
     let ((_slow, slow), (mut quick, _)) = (app.enter("lobby").await, app.enter("cellar").await);
     let end = tokio::time::Instant::now() + DEADLINE;
@@ -37,11 +37,11 @@ async fn a_client_that_does_not_read_is_closed_and_others_do_not_wait() {
 }
 
 #[tokio::test]
-async fn a_client_may_miss_the_oldest_or_the_newest_instead() {
+async fn a_slow_client_may_miss_the_oldest_or_the_newest_messages_instead() {
     for (policy, last) in [(SlowConsumer::DropOldest, true), (SlowConsumer::DropNewest, false)] {
         let app = App::with_options(SocketOptions::new().slow_consumer(policy).queue(10, 1024 * 1024)).await;
         let (mut socket, client) = app.enter("lobby").await;
-        // More than the operating system takes: what is queued cannot get out until the client reads.
+        // More than the socket buffers take: queued messages stay queued until the client reads.
         for _ in 0..100 {
             client.send(kilobytes(100)).unwrap();
         }
@@ -77,7 +77,7 @@ async fn a_client_may_miss_the_oldest_or_the_newest_instead() {
 #[tokio::test]
 async fn a_large_message_to_many_slow_clients_is_in_memory_once() {
     let clients = scaled(1_000);
-    // Copies would take as much of however many clients there are.
+    // Copies would multiply the memory by the number of clients.
     let size = COPIES / clients;
     needs_files(2 * clients);
     let listener = TcpSocket::new_v4().unwrap();
@@ -98,7 +98,7 @@ async fn a_large_message_to_many_slow_clients_is_in_memory_once() {
     }
     let before = resident();
     assert_eq!(app.hub.broadcast("lobby", vec![7; size]).await.unwrap(), clients);
-    // Every socket has written what it can, and holds the rest.
+    // Every socket has written what its buffers take, and holds the rest.
     eventually("empty queues", async || (app.hub.status().queues.messages == 0).then_some(())).await;
     let held = resident().saturating_sub(before);
     eprintln!("{size} bytes to {clients} clients that do not read take {} MiB", held >> 20);
@@ -109,14 +109,14 @@ async fn a_large_message_to_many_slow_clients_is_in_memory_once() {
     }
 }
 
-/// Bytes of this process in memory.
+/// Returns the resident memory of this process, in bytes.
 fn resident() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
     statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
 }
 
 #[tokio::test]
-async fn queued_messages_come_when_a_slow_client_reads_again() {
+async fn queued_messages_arrive_when_a_slow_client_reads_again() {
     let app = App::start().await;
     let (mut socket, client) = app.enter("lobby").await;
     for number in 0..900 {

@@ -1,4 +1,4 @@
-//! Traces through hubs: from where something is sent to the sockets of all processes.
+//! Traces through hubs: from the sender to the sockets of all processes.
 
 use channel_layer::Hub;
 use channel_layer::hub::Client;
@@ -17,20 +17,20 @@ async fn two(traced: bool) -> [App; 2] {
     [app().await, app().await]
 }
 
-/// The traces of which `step` was told, in order.
+/// Returns the trace ids of the reported spans `step`, in order.
 fn traces(log: &Log, step: &str) -> Vec<String> {
     let told = |line: &&str| line.contains("channel_layer::trace") && line.contains(step);
     let trace = |line: &str| line.split_once("trace_id=\"").unwrap().1[..32].to_owned();
     log.text().lines().filter(told).map(trace).collect()
 }
 
-/// Awaits that `times` sockets are written to in a trace.
+/// Waits until `times` sockets are written to in a trace.
 async fn written(log: &Log, trace: &str, times: usize) {
     let here = || traces(log, "written to the socket").iter().filter(|other| *other == trace).count();
     eventually("the writes of a trace", async || (here() == times).then_some(())).await;
 }
 
-/// Sends in the scope of a place, and awaits that so many sockets are written to there.
+/// Sends in the scope of a span, and waits until as many sockets are written to in its trace.
 async fn traced<T>(log: &Log, sockets: usize, sending: impl Future<Output = T>) {
     let place = TraceParent::root();
     place.scope(sending).await;
@@ -54,7 +54,7 @@ async fn a_trace_goes_from_a_handler_to_the_sockets_of_all_processes() {
 }
 
 #[tokio::test]
-async fn a_handler_is_told_of_its_client_in_the_trace_of_the_request() {
+async fn connect_runs_in_the_trace_of_the_request() {
     let log = Log::default();
     let _guard = log.keep();
     let [app, _] = two(true).await;
@@ -70,7 +70,7 @@ async fn a_handler_is_told_of_its_client_in_the_trace_of_the_request() {
 }
 
 #[tokio::test]
-async fn whatever_is_sent_in_the_scope_of_a_place_is_a_step_of_its_trace() {
+async fn messages_sent_in_a_scope_get_child_spans() {
     let log = Log::default();
     let _guard = log.keep();
     let [one, other] = two(false).await;

@@ -63,7 +63,7 @@ async fn a_membership_outlives_those_of_a_process_with_a_shorter_group_expiry() 
     }
     pass(&shared_servers()[0], Duration::from_millis(1100)).await;
     for layer in [&long, &short] {
-        assert_eq!(members(layer).await, ["l!a", "n", "s?a"]);
+        assert_eq!(members(&**layer).await, ["l!a", "n", "s?a"]);
         layer.group_send("g", numbered(1)).await.unwrap();
         for source in ["n", "l!", "s?a"] {
             assert_eq!(take_numbers(layer, source).await, [1], "on {source}");

@@ -1,4 +1,4 @@
-//! JSON to values, as `json.loads` reads it.
+//! JSON reader with the semantics of `json.loads`.
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -7,7 +7,7 @@ use crate::codec::TOO_DEEP;
 use crate::error::{Error, Result};
 use crate::message::{Map, Value};
 
-/// Reads the map that `source` holds, and nothing else; texts without escapes are slices of it.
+/// Decodes `source`, which must hold one map and nothing else. Texts without escapes are slices of it.
 pub(in super::super) fn read(source: &Bytes, depth: usize) -> Result<Map> {
     let mut reader = Reader { source, at: 0 };
     reader.skip_space();
@@ -19,7 +19,7 @@ pub(in super::super) fn read(source: &Bytes, depth: usize) -> Result<Map> {
     if reader.at < source.len() { Err(reader.fault("more bytes follow the map")) } else { Ok(map) }
 }
 
-/// Where a reader stands.
+/// The position of a reader.
 struct Reader<'s> {
     source: &'s Bytes,
     at: usize,
@@ -156,7 +156,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The character behind a backslash.
+    /// Reads the character after a backslash.
     fn escape(&mut self) -> Result<char> {
         Ok(match self.next() {
             Some(plain @ (b'"' | b'\\' | b'/')) => plain.into(),
@@ -170,7 +170,7 @@ impl Reader<'_> {
         })
     }
 
-    /// Python writes half a surrogate pair where a text holds one, which is no Unicode.
+    /// Python writes half a surrogate pair if a text contains one. It is not valid Unicode.
     fn utf16(&mut self) -> Result<char> {
         let first = self.unit()?;
         let units = match first {
@@ -203,7 +203,7 @@ impl Reader<'_> {
         next
     }
 
-    /// Passes over `expected` if it is next; tells whether it was.
+    /// Skips `expected` if it is next. Returns whether it was.
     fn skip(&mut self, expected: &[u8]) -> bool {
         let found = self.source[self.at..].starts_with(expected);
         if found {
@@ -227,7 +227,7 @@ impl Reader<'_> {
         self.skip_while(|byte| byte.is_ascii_digit())
     }
 
-    /// Passes over what stands for itself in a text.
+    /// Skips characters that represent themselves in a text.
     fn skip_plain(&mut self) {
         self.skip_while(|byte| byte >= b' ' && byte != b'"' && byte != b'\\');
     }

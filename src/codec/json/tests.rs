@@ -1,4 +1,4 @@
-//! JSON there and back, as Python's `json` module does it.
+//! JSON round trips in the dialect of Python's `json` module.
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -31,7 +31,7 @@ fn nested(levels: usize) -> Value {
     (1..levels).fold(Value::None, |inner, _| Value::List(vec![inner]))
 }
 
-/// What `json.dumps` of Python 3.11 makes of a value.
+/// Compares with the output of `json.dumps` of Python 3.11.
 #[test]
 fn values_are_written_as_python_writes_them() {
     let map = message! { "b": Value::list([1, 2]), "a": None::<i64> };
@@ -170,7 +170,7 @@ fn values() -> impl Strategy<Value = Value> {
         Just(Value::None),
         any::<bool>().prop_map(Value::from),
         any::<i64>().prop_map(Value::from),
-        // Others are read by `serde_json` with an error in the last digit.
+        // `serde_json` reads other numbers with an error in the last digit.
         any::<i32>().prop_map(|value| Value::from(f64::from(value) / 64.0)),
         ".{0,40}".prop_map(Value::from),
     ];

@@ -1,4 +1,4 @@
-//! Values to JSON, byte for byte as `json.dumps` writes them without options.
+//! JSON writer, byte for byte as `json.dumps` without options.
 
 use std::io::Write;
 
@@ -10,7 +10,7 @@ use crate::message::{Map, RESERVED_KEY, Value};
 const LARGEST_PLAIN: i32 = 16;
 const SMALLEST_PLAIN: i32 = -4;
 
-/// Appends `map` to `out`, with `routing` as its last entry. What is in `out` after an error is of no use.
+/// Appends `map` to `out`, with `routing` as its last entry. After an error the content of `out` is unspecified.
 pub(in super::super) fn write(map: &Map, routing: Option<&Value>, depth: usize, out: &mut Vec<u8>) -> Result<()> {
     let inside = depth.checked_sub(1).ok_or_else(|| Error::encode(TOO_DEEP))?;
     let entries = map.iter().chain(routing.map(|value| (RESERVED_KEY, value)));
@@ -52,7 +52,7 @@ fn write_value(value: &Value, depth: usize, out: &mut Vec<u8>) -> Result<()> {
     Ok(())
 }
 
-/// Writes only ASCII, and what is not as UTF-16.
+/// Writes ASCII only. Other characters become UTF-16 escapes.
 fn write_text(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
     let mut plain = 0;
@@ -77,7 +77,7 @@ fn write_text(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// The fewest digits that give the same float again, placed as Python's `repr` does.
+/// Writes the fewest digits that yield the same float again, formatted as Python's `repr` does.
 fn write_float(value: f64, out: &mut Vec<u8>) {
     if value.is_nan() {
         return out.extend_from_slice(b"NaN");

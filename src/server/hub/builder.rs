@@ -1,4 +1,4 @@
-//! What a hub is started with, and its start.
+//! `HubBuilder`: the settings of a hub, and its start.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::super::options::SocketOptions;
-use super::handle::Inner;
+use super::inner::{Inner, Rooms, Settings, Tasks};
 use super::names::Names;
 use super::{Hub, HubError};
 use crate::error::Result;
@@ -17,138 +17,127 @@ use crate::layer::{ChannelLayer, RetryingReceiver};
 use crate::server::asgi::connections::Connections;
 use crate::server::asgi::messages::code;
 use crate::server::hub::membership::index::Index;
-use crate::server::hub::membership::reconciler::Keeper;
-use crate::server::hub::peers::discovery::Others;
+use crate::server::hub::membership::reconciler::MembershipReconciler;
+use crate::server::hub::peers::discovery::PeerDiscovery;
 use crate::server::hub::peers::reader;
 use crate::server::hub::status::gauges;
 use crate::server::limits::origin::Origins;
 
-/// What a hub is started with.
+/// Builds a [`Hub`].
 #[must_use]
 pub struct HubBuilder {
     layer: Arc<dyn ChannelLayer>,
-    name: String,
-    options: SocketOptions,
-    origins: Origins,
-    rooms_per_client: usize,
-    trace: bool,
-    close_code: u16,
+    settings: Settings,
 }
 
 impl HubBuilder {
     pub(crate) fn new(layer: Arc<dyn ChannelLayer>) -> Self {
-        Self {
-            layer,
+        let settings = Settings {
             name: "main".to_owned(),
-            options: SocketOptions::default(),
+            sockets: SocketOptions::default(),
             origins: Origins::default(),
             rooms_per_client: 1_000,
             trace: false,
             close_code: code::GOING_AWAY,
-        }
+        };
+        Self { layer, settings }
     }
 
-    /// The hubs of different programs on one layer need different names: up to 40 letters, digits, `_`, `.` and `-`.
-    /// Defaults to `main`.
+    /// Sets the name of the hub: up to 40 letters, digits, `_`, `.` and `-`. Hubs of different programs on one layer
+    /// need different names. Defaults to `main`.
     pub fn name(mut self, name: &str) -> Self {
-        name.clone_into(&mut self.name);
+        name.clone_into(&mut self.settings.name);
         self
     }
 
-    /// How sockets are held: their queues, times and limits.
+    /// Sets the queues, timeouts and limits of sockets.
     pub fn sockets(mut self, options: SocketOptions) -> Self {
-        self.options = options;
+        self.settings.sockets = options;
         self
     }
 
-    /// The sites whose pages may open WebSockets, such as `https://example.org` or `https://*.example.org`; with the port
-    /// if it is not the scheme's own. A browser sends a user's cookies whichever page asks, so who trusts cookies has to
-    /// say this. Requests without an `Origin`, which come from no browser, pass. Defaults to all.
+    /// Sets the sites whose pages may open WebSockets, such as `https://example.org` or `https://*.example.org`, with
+    /// the port if it is not the default of the scheme. Set this if the app trusts cookies: a browser sends a user's
+    /// cookies whichever page opens the WebSocket. Requests without an `Origin`, which come from no browser, pass.
+    /// Defaults to all sites.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`](crate::Error::InvalidConfig) for what is no origin.
+    /// [`Error::InvalidConfig`](crate::Error::InvalidConfig) for an invalid origin.
     pub fn allowed_origins<T: AsRef<str>>(mut self, origins: impl IntoIterator<Item = T>) -> Result<Self> {
-        self.origins = Origins::parse(origins)?;
+        self.settings.origins = Origins::parse(origins)?;
         Ok(self)
     }
 
-    /// How many rooms a client may be in at once; 0 is no limit. Each that has a client is a group on the layer, which is
-    /// renewed. Defaults to 1,000.
+    /// Sets how many rooms a client may be in at once; 0 is no limit. Each room with clients is a group on the layer
+    /// whose membership is renewed. Defaults to 1,000.
     pub fn max_rooms_per_client(mut self, rooms: usize) -> Self {
-        self.rooms_per_client = if rooms == 0 { usize::MAX } else { rooms };
+        self.settings.rooms_per_client = if rooms == 0 { usize::MAX } else { rooms };
         self
     }
 
-    /// Whether [`close`](Hub::close) closes clients with 1012 (the service restarts) rather than 1001 (it is going away).
+    /// Sets whether [`close`](Hub::close) closes clients with 1012 (service restart) instead of 1001 (going away).
     /// Defaults to `false`.
     pub fn restarts(mut self, restarts: bool) -> Self {
-        self.close_code = if restarts { code::SERVICE_RESTART } else { code::GOING_AWAY };
+        self.settings.close_code = if restarts { code::SERVICE_RESTART } else { code::GOING_AWAY };
         self
     }
 
-    /// Whether each method of a [`Handler`](super::Handler) runs at a place in a [trace](crate::trace): `connect` at a step of
-    /// the trace of the client's request, if that has one (`traceparent`), and every other one in a new trace. What is sent
-    /// there is a further step, and travels with its place to the sockets of all processes; so is what is sent in a
-    /// [scope](crate::trace::TraceParent::scope) of the app's own, whatever this says. Each step is told to `tracing` under
-    /// the target `channel_layer::trace` at level debug. Defaults to `false`.
+    /// Sets whether each method of a [`Handler`](super::Handler) runs in a span of a [trace](crate::trace). `connect`
+    /// runs in a child span of the client's request if that has one (`traceparent`); every other method starts a new
+    /// trace. A message sent in a span gets a child span, which travels with it to the sockets of all processes.
+    /// Messages sent in a [scope](crate::trace::TraceParent::scope) of the app have spans whatever this setting is.
+    /// Each span is logged to `tracing` under the target `channel_layer::trace` at level debug. Defaults to `false`.
     pub fn trace(mut self, enabled: bool) -> Self {
-        self.trace = enabled;
+        self.settings.trace = enabled;
         self
     }
 
-    /// Starts the hub, and makes it known to the processes that are there already. One that ended without closing is
-    /// waited for, 2 s at the longest.
+    /// Starts the hub and announces it to the other processes. Waits up to 2 s for a process that ended without
+    /// closing.
     ///
     /// # Cancel safety
     ///
-    /// When dropped, the tasks that were started end.
+    /// When dropped, the started tasks end.
     ///
     /// # Errors
     ///
-    /// [`HubError::Layer`] if the name is not valid or the layer cannot be reached.
+    /// [`HubError::Layer`] if the name is invalid or the layer is unreachable.
     pub async fn start(self) -> Result<Hub, HubError> {
-        let Self { layer, name, options, origins, rooms_per_client, trace, close_code } = self;
+        let Self { layer, settings } = self;
         let process: String = rand::rng().sample_iter(Alphanumeric).take(16).map(char::from).collect();
-        let names = Arc::new(Names::new(&name, &process)?);
+        let names = Arc::new(Names::new(&settings.name, &process)?);
         let receiver = layer.receiver(&[names.channel().as_str()])?;
         let index = Arc::new(Index::default());
+        let reconciler = Arc::new(MembershipReconciler::new(layer.clone(), names.clone(), index.clone()));
         let stop = CancellationToken::new();
         let inner = Arc::new(Inner {
-            connections: Connections::on(names.channel().clone(), options),
-            keeper: Arc::new(Keeper::new(layer.clone(), names.clone(), index.clone())),
-            others: Arc::new(Others::new(layer.clone(), names.clone())),
-            tracker: TaskTracker::new(),
-            tasks: TaskTracker::new(),
-            stop: stop.clone(),
+            connections: Connections::on(names.channel().clone(), settings.sockets),
+            rooms: Rooms { index, reconciler: reconciler.clone() },
+            peers: Arc::new(PeerDiscovery::new(layer.clone(), names.clone())),
+            tasks: Tasks { sockets: TaskTracker::new(), background: TaskTracker::new(), stop: stop.clone() },
+            settings,
             layer,
-            name,
-            options,
-            origins,
-            rooms_per_client,
-            trace,
-            close_code,
             names,
-            index,
         });
         let hub = Hub::new(inner.clone());
         let receiver = RetryingReceiver::new(receiver, "messages of other processes");
-        inner.tasks.spawn(reader::read(receiver, inner.clone(), stop.clone()));
-        inner.tasks.spawn(inner.keeper.clone().run(stop.clone()));
-        inner.tasks.spawn(gauges::keep(inner.clone(), stop.clone()));
+        inner.tasks.background.spawn(reader::read(receiver, inner.clone(), stop.clone()));
+        inner.tasks.background.spawn(reconciler.clone().run(stop.clone()));
+        inner.tasks.background.spawn(gauges::keep(inner.clone(), stop.clone()));
         let events = inner.layer.events();
-        if let Err(error) = inner.others.come().await {
-            // Otherwise the others count this process in until its membership ends.
-            inner.others.go().await;
+        if let Err(error) = inner.peers.announce().await {
+            // Otherwise the others count on this process until its membership expires.
+            inner.peers.leave().await;
             return Err(error.into());
         }
-        inner.tasks.spawn(inner.others.clone().watch(inner.keeper.clone(), events, stop));
+        inner.tasks.background.spawn(inner.peers.clone().watch(reconciler, events, stop));
         Ok(hub)
     }
 }
 
 impl fmt::Debug for HubBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HubBuilder").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("HubBuilder").field("name", &self.settings.name).finish_non_exhaustive()
     }
 }

@@ -1,16 +1,16 @@
-//! `Client`: one connection of a hub, for whoever wants to do something with it.
+//! `Client`: a handle of one connection of a hub.
 
 use std::fmt;
 use std::sync::Arc;
 
 use super::{ClientId, Hub, HubError, Payload};
 use crate::server::asgi::messages::{Reply, code};
-use crate::server::hub::membership::index::{Barred, Entry, Member, Moved, push};
-use crate::server::hub::status::spans as steps;
+use crate::server::hub::membership::index::{JoinRefused, Member, MembershipChange, PendingEntry, push};
+use crate::server::hub::status::spans;
 use crate::server::websocket::queue::Pushed;
 
-/// A connection of a [`Hub`]. Cheap to clone, and may be kept beyond the end of the connection: what is done with it
-/// then gives [`HubError::Gone`].
+/// A connection of a [`Hub`]. Cheap to clone. A clone may outlive the connection; its methods then return
+/// [`HubError::Gone`].
 #[derive(Clone)]
 pub struct Client {
     hub: Hub,
@@ -23,28 +23,28 @@ impl Client {
         Self { hub, id, member }
     }
 
-    /// Its name among all processes.
+    /// The identity of the client among all processes.
     pub fn id(&self) -> &ClientId {
         &self.id
     }
 
-    /// The hub that it is connected to.
+    /// The hub that the client is connected to.
     pub fn hub(&self) -> &Hub {
         &self.hub
     }
 
-    /// The rooms that it is in.
+    /// Returns the rooms that the client is in.
     pub fn rooms(&self) -> Vec<Arc<str>> {
         self.member.rooms()
     }
 
-    /// The user that it belongs to.
+    /// Returns the user that the client belongs to.
     pub fn user(&self) -> Option<Arc<str>> {
         self.member.user()
     }
 
-    /// Joins a room, whose name may be any text. What is broadcast there from now on, by whichever process, is sent to
-    /// this client; if it is in the room already nothing changes.
+    /// Joins a room, whose name may be any text. From now on the client gets all broadcasts to the room, from any
+    /// process. Does nothing if the client is in the room already.
     ///
     /// # Cancel safety
     ///
@@ -52,98 +52,99 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`HubError::Gone`]; [`HubError::TooManyRooms`]; [`HubError::Layer`] if messages of other processes cannot be asked
-    /// for, and then the client is in the room only if it was before, or another call is bringing it there.
+    /// [`HubError::Gone`]; [`HubError::TooManyRooms`]; [`HubError::Layer`] if the subscription to messages of other
+    /// processes fails. The client is then in the room only if it was before, or if another call is adding it.
     pub async fn join(&self, room: &str) -> Result<(), HubError> {
         let inner = self.hub.inner();
-        let moved = inner.index.join(&self.member, room, inner.rooms_per_client).inspect_err(|barred| {
-            if *barred == Barred::Rooms {
-                metrics::counter!("channel_layer_refused_total", "limit" => "rooms").increment(1);
-            }
-        });
-        self.settle(moved?).await
+        let change =
+            inner.rooms.index.join(&self.member, room, inner.settings.rooms_per_client).inspect_err(|refused| {
+                if *refused == JoinRefused::TooManyRooms {
+                    metrics::counter!("channel_layer_refused_total", "limit" => "rooms").increment(1);
+                }
+            });
+        self.settle(change?).await
     }
 
-    /// Leaves a room: nothing that is broadcast there from now on is sent to this client.
+    /// Leaves a room. The client gets no later broadcasts to it.
     pub fn leave(&self, room: &str) {
         let inner = self.hub.inner();
-        inner.keeper.emptied(inner.index.leave(&self.member, room));
+        inner.rooms.reconciler.mark_empty(inner.rooms.index.leave(&self.member, room));
     }
 
-    /// Says to which user this client belongs. It gets what is sent to that user from now on, and what is sent to the
-    /// user before no more.
+    /// Assigns this client to a user, or to no user. From now on it gets the messages to that user, and none to its
+    /// former user.
     ///
     /// # Cancel safety
     ///
-    /// When dropped, the client may belong to the one or the other.
+    /// When dropped, the client may belong to either user.
     ///
     /// # Errors
     ///
-    /// [`HubError::Gone`]; [`HubError::TooManyConnections`] if the user has as many as one may have, and then this one is
-    /// closed with 1008; [`HubError::Layer`], and then the client belongs to that user only if it did before, or another
-    /// call is seeing to it; otherwise to nobody.
+    /// [`HubError::Gone`]; [`HubError::TooManyConnections`] if the user has reached its limit of connections, and this
+    /// client is closed with 1008; [`HubError::Layer`] if the subscription fails. The client then belongs to that user
+    /// only if it did before, or if another call is assigning it; otherwise it belongs to no user.
     pub async fn set_user(&self, user: Option<&str>) -> Result<(), HubError> {
         let inner = self.hub.inner();
-        let limit = inner.options.connections_per_user;
-        let moved = match inner.index.set_user(&self.member, user.map(Arc::from), limit) {
-            Err(Barred::Full) => {
+        let limit = inner.settings.sockets.connections_per_user;
+        let change = match inner.rooms.index.set_user(&self.member, user.map(Arc::from), limit) {
+            Err(JoinRefused::TooManyConnections) => {
                 metrics::counter!("channel_layer_refused_total", "limit" => "user").increment(1);
                 self.member.queue().close(code::POLICY, "too many connections of this user");
                 return Err(HubError::TooManyConnections);
             }
-            moved => moved?,
+            change => change?,
         };
-        self.settle(moved).await
+        self.settle(change).await
     }
 
-    /// Sends to this client alone; does not wait for it to read.
+    /// Sends to this client only, without waiting for it to read.
     ///
     /// # Errors
     ///
     /// [`HubError::Gone`] if it is closing.
     pub fn send(&self, payload: impl Into<Payload>) -> Result<(), HubError> {
-        let reply = Reply::of(payload.into().into(), steps::sending(self.id.channel().as_str()));
+        let reply = Reply::of(payload.into().into(), spans::sending(self.id.channel().as_str()));
         match push(self.member.queue(), reply) {
             Pushed::Ending | Pushed::Overflowed(_) => Err(HubError::Gone),
             Pushed::Queued | Pushed::Replaced(_) | Pushed::Dropped => Ok(()),
         }
     }
 
-    /// Closes the connection with a code, after what is queued for it. A second call changes nothing.
+    /// Closes the connection with a code after the queued messages have been sent. A second call has no effect.
     ///
-    /// A code that may not travel becomes 1011, and a reason of more than 123 bytes is cut.
+    /// A code that must not be sent becomes 1011. A reason of more than 123 bytes is cut.
     pub fn close(&self, code: u16, reason: &'static str) {
         self.member.queue().close(code::sendable(code), &reason[..reason.floor_char_boundary(123)]);
     }
 
-    async fn settle(&self, moved: Moved) -> Result<(), HubError> {
-        let keeper = &self.hub.inner().keeper;
-        keeper.emptied(moved.emptied);
-        let Some(entry) = moved.unsubscribed else { return Ok(()) };
+    async fn settle(&self, change: MembershipChange) -> Result<(), HubError> {
+        let reconciler = &self.hub.inner().rooms.reconciler;
+        reconciler.mark_empty(change.emptied);
+        let Some(entry) = change.unsubscribed else { return Ok(()) };
         let audience = entry.audience.clone();
-        let mut entering = Entering { client: self, entry: Some(entry) };
-        let subscribed = keeper.subscribe(audience).await;
-        entering.end(subscribed.is_ok());
+        let mut joining = PendingJoin { client: self, entry: Some(entry) };
+        let subscribed = reconciler.subscribe(audience).await;
+        joining.end(subscribed.is_ok());
         subscribed.map_err(HubError::Layer)
     }
 }
 
-/// A call that waits for messages to come; one that is dropped has failed.
-struct Entering<'a> {
+/// A call that waits for a subscription. Dropping it counts as a failure.
+struct PendingJoin<'a> {
     client: &'a Client,
-    entry: Option<Entry>,
+    entry: Option<PendingEntry>,
 }
 
-impl Entering<'_> {
-    fn end(&mut self, comes: bool) {
+impl PendingJoin<'_> {
+    fn end(&mut self, subscribed: bool) {
         if let Some(entry) = self.entry.take() {
             let inner = self.client.hub.inner();
-            inner.keeper.emptied(inner.index.settle(&self.client.member, entry, comes));
+            inner.rooms.reconciler.mark_empty(inner.rooms.index.confirm(&self.client.member, entry, subscribed));
         }
     }
 }
 
-impl Drop for Entering<'_> {
+impl Drop for PendingJoin<'_> {
     fn drop(&mut self) {
         self.end(false);
     }

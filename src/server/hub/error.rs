@@ -1,25 +1,25 @@
-//! What can go wrong with a hub.
+//! `HubError`: the error of the hub.
 
 use std::sync::Arc;
 
 use crate::error::Error;
 use crate::name::InvalidName;
-use crate::server::hub::membership::index::Barred;
+use crate::server::hub::membership::index::JoinRefused;
 
-/// Why something was not done.
+/// An error of the hub.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HubError {
     /// The client is not connected any more.
     #[error("the client has gone")]
     Gone,
-    /// The user has as many connections as one may have.
+    /// The user has reached its limit of connections.
     #[error("the user has too many connections")]
     TooManyConnections,
-    /// The client is in as many rooms as one may be in.
+    /// The client has reached its limit of rooms.
     #[error("the client is in too many rooms")]
     TooManyRooms,
-    /// The layer failed. What concerns this process alone has been done.
+    /// The layer failed. The part of the call that concerns this process has been done.
     #[error("the channel layer failed")]
     Layer(#[source] Arc<Error>),
 }
@@ -36,12 +36,12 @@ impl From<InvalidName> for HubError {
     }
 }
 
-impl From<Barred> for HubError {
-    fn from(barred: Barred) -> Self {
-        match barred {
-            Barred::Departed => Self::Gone,
-            Barred::Full => Self::TooManyConnections,
-            Barred::Rooms => Self::TooManyRooms,
+impl From<JoinRefused> for HubError {
+    fn from(refused: JoinRefused) -> Self {
+        match refused {
+            JoinRefused::Departed => Self::Gone,
+            JoinRefused::TooManyConnections => Self::TooManyConnections,
+            JoinRefused::TooManyRooms => Self::TooManyRooms,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Rooms, users and broadcasts for the WebSockets of an axum app, across any number of its processes.
 //!
-//! A [`Hub`] stands on any [`ChannelLayer`](crate::ChannelLayer): on a `MemoryLayer` for one process, on a `RedisLayer`
-//! for many. The app routes requests to it, and says in a [`Handler`] what becomes of its clients:
+//! A [`Hub`] works on any [`ChannelLayer`](crate::ChannelLayer): on a `MemoryLayer` for one process, on a `RedisLayer`
+//! for many. The app routes requests to it and handles its clients in a [`Handler`]:
 //!
 //! ```
 //! use std::sync::Arc;
@@ -49,24 +49,26 @@
 //! # }
 //! ```
 //!
-//! # What is promised
+//! # Guarantees
 //!
-//! - A client that has joined gets what is broadcast from then on, in the order of each sender, once; after it has left,
-//!   or its connection has ended, nothing of it is left in any room.
-//! - A message is in memory once, whatever the number of clients. Each client has a bounded queue, and one that does not
-//!   keep up is closed or misses messages, as [`SocketOptions`](crate::server::SocketOptions) say. Nobody waits for it.
-//! - Between processes the promises are those of the layer: at most once, in order, and what is not delivered is counted.
-//!   Clients of the sender's own process get a message without the layer.
+//! - A client that has joined a room gets the later broadcasts once, in the order of each sender. After it has left, or
+//!   after its connection has ended, it is in no room.
+//! - A message is in memory once, whatever the number of clients. Each client has a bounded queue. A client that does
+//!   not keep up is closed or misses messages, as configured in [`SocketOptions`](crate::server::SocketOptions). No
+//!   sender waits for it.
+//! - Between processes the guarantees of the layer hold: at most once, in order, and undelivered messages are counted.
+//!   Clients in the sender's own process get a message without the layer.
 //!
-//! A process is one member of the group of each room that it has clients in, so that the layer's work depends on the
-//! number of processes alone. Its channel takes the messages for all its clients: raise its capacity, by
-//! [`CapacityRule::glob`](crate::CapacityRule::glob)`("hub.*", 10_000)`.
+//! A process is one member of the group of each room that it has clients in. The work of the layer therefore depends on
+//! the number of processes only. The channel of a process carries the messages for all its clients: raise its capacity
+//! with [`CapacityRule::glob`](crate::CapacityRule::glob)`("hub.*", 10_000)`.
 
 mod builder;
 mod client;
 mod error;
 mod handle;
 mod handler;
+mod inner;
 mod membership;
 mod names;
 mod payload;

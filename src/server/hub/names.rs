@@ -1,4 +1,4 @@
-//! The channels and groups of a hub: which names its clients, rooms and users have on the layer.
+//! `Names` and `ClientId`: the channels and groups of a hub.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use super::HubError;
 use crate::crypto;
 use crate::name::{ChannelName, GroupName, InvalidName, MAX_NAME_LENGTH};
 
-/// Who a message is for.
+/// The recipients of a message: a room or a user.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Audience {
     pub(crate) kind: Kind,
@@ -22,7 +22,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// Under which name it travels in messages and groups.
+    /// Name of the kind in messages and groups.
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Room => "room",
@@ -38,7 +38,8 @@ pub(crate) struct Names {
     prefix: String,
     /// `hub.<name>.<process>!`
     channel: ChannelName,
-    /// This process in the groups of the hub. Its local part is no number, and so no client.
+    /// The member that represents this process in the groups of the hub. Its local part is no number, so it is no
+    /// client.
     member: ChannelName,
     /// The group of all processes.
     everyone: GroupName,
@@ -47,7 +48,7 @@ pub(crate) struct Names {
 impl Names {
     /// # Errors
     ///
-    /// [`HubError::Layer`] if `hub` cannot be part of a name.
+    /// [`HubError::Layer`] if `hub` is not valid as a part of a name.
     pub(crate) fn new(hub: &str, process: &str) -> Result<Self, HubError> {
         let prefix = format!("hub.{hub}.");
         let parse = |name: String| ChannelName::parse(&name).map_err(HubError::from);
@@ -57,7 +58,7 @@ impl Names {
             everyone: GroupName::parse(&format!("{prefix}all")).map_err(HubError::from)?,
             prefix,
         };
-        // So that no room can have a name that is too long.
+        // Ensures that no room gets a group name that is too long.
         GroupName::parse(&names.group_text(Kind::Room, &"\u{e9}".repeat(MAX_NAME_LENGTH))).map_err(HubError::from)?;
         Ok(names)
     }
@@ -74,14 +75,14 @@ impl Names {
         self.everyone.as_str()
     }
 
-    /// Whether a client is one of this hub, in whichever process.
+    /// Whether `client` belongs to this hub, in any process.
     pub(crate) fn has(&self, client: &ClientId) -> bool {
-        // The name of another hub may begin with that of this one and a dot; that of a process has none.
+        // The name of another hub may begin with the name of this one and a dot. The name of a process has no dot.
         client.0.non_local().strip_prefix(&self.prefix).is_some_and(|process| !process.contains('.'))
     }
 
-    /// The group of those who are in a room or belong to a user. Names may be any text: one that cannot be part of a
-    /// group's name goes by its digest.
+    /// Returns the group of a room or a user. The name may be any text; one that is not valid in a group name is
+    /// replaced by its digest.
     pub(crate) fn group(&self, kind: Kind, name: &str) -> String {
         let plain = format!("{}{}.is.{name}", self.prefix, kind.label());
         if GroupName::parse(&plain).is_ok() { plain } else { self.group_text(kind, name) }
@@ -92,7 +93,7 @@ impl Names {
     }
 }
 
-/// Names a client among all processes of a hub. It is never used again.
+/// Identifies a client among all processes of a hub. It is never reused.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientId(ChannelName);
 
@@ -121,7 +122,7 @@ impl fmt::Display for ClientId {
     }
 }
 
-/// Reads the text form of an id, and nothing else that may be the name of a channel: ids may come from outside.
+/// Parses the text form of an id. Rejects the names of all other channels, because ids may come from untrusted sources.
 impl FromStr for ClientId {
     type Err = InvalidName;
 

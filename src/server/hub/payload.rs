@@ -1,4 +1,4 @@
-//! What clients and servers send each other: text or bytes.
+//! `Payload`: a message between a client and a server, text or bytes.
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -7,7 +7,7 @@ use tungstenite::Utf8Bytes;
 use crate::message::Value;
 use crate::server::websocket::frame::{Data, Frame};
 
-/// One message of a WebSocket. Cheap to clone: the bytes are shared.
+/// One WebSocket message. Cheap to clone: the bytes are shared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Payload {
     /// A text message.
@@ -17,7 +17,7 @@ pub enum Payload {
 }
 
 impl Payload {
-    /// The text, if it is text.
+    /// Returns the text of a text message.
     pub fn as_text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
@@ -25,7 +25,7 @@ impl Payload {
         }
     }
 
-    /// The bytes, of text as well.
+    /// Returns the bytes of a message of either kind.
     pub fn as_bytes(&self) -> &Bytes {
         match self {
             Self::Text(text) => text.as_bytes(),
@@ -33,7 +33,7 @@ impl Payload {
         }
     }
 
-    /// Under which key it travels in a message.
+    /// The key of this kind of payload in a message of the layer.
     pub(crate) fn key(&self) -> &'static str {
         match self {
             Self::Text(_) => "text",

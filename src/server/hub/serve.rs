@@ -5,64 +5,64 @@ use std::sync::Arc;
 use axum::response::Response;
 use tokio::time::Instant;
 
-use super::handle::Inner;
-use super::handler::Handling;
+use super::handler::HandlerInbox;
+use super::inner::Inner;
 use super::{Client, ClientId, Closed, Handler, Hub};
 use crate::server::asgi::connections::Connection;
 use crate::server::asgi::messages::Reply;
 use crate::server::hub::membership::index::Member;
-use crate::server::hub::status::spans::Steps;
+use crate::server::hub::status::spans::Spans;
 use crate::server::websocket::heartbeat::LONGEST;
 use crate::server::websocket::protocol as websocket;
 use crate::server::websocket::upgrade::{Stream, Upgrade};
 
-/// A member of the index for as long as it is kept. The only place that takes a member out.
-struct Stay {
+/// Keeps a member in the index. Dropping it is the only way in which a member is removed.
+struct MemberGuard {
     hub: Arc<Inner>,
     member: Arc<Member>,
 }
 
-impl Stay {
+impl MemberGuard {
     fn end(&self) -> Closed {
         let user = self.member.user();
-        let (rooms, emptied) = self.hub.index.depart(&self.member);
-        self.hub.keeper.emptied(emptied);
+        let (rooms, emptied) = self.hub.rooms.index.depart(&self.member);
+        self.hub.rooms.reconciler.mark_empty(emptied);
         Closed { code: 0, reason: String::new(), rooms, user }
     }
 }
 
-impl Drop for Stay {
+impl Drop for MemberGuard {
     fn drop(&mut self) {
         self.end();
     }
 }
 
 pub(crate) fn open(hub: Hub, upgrade: Upgrade, connection: Connection, handler: impl Handler) -> Response {
-    let running = hub.inner().tracker.token();
-    let steps = Steps::new(hub.inner().trace, upgrade.trace());
+    let running = hub.inner().tasks.sockets.token();
+    let spans = Spans::new(hub.inner().settings.trace, upgrade.trace());
     upgrade.open(async move |stream| {
-        serve(hub, stream, connection, handler, steps).await;
+        serve(hub, stream, connection, handler, spans).await;
         drop(running);
     })
 }
 
-async fn serve(hub: Hub, stream: Stream, connection: Connection, handler: impl Handler, steps: Steps) {
+async fn serve(hub: Hub, stream: Stream, connection: Connection, handler: impl Handler, spans: Spans) {
     let Ok(id) = connection.name() else { return };
     let inner = hub.inner().clone();
     let member = Arc::new(Member::new(connection.id(), connection.queue().clone()));
-    let stay = Stay { hub: inner.clone(), member: member.clone() };
-    let mut handling = Handling { handler, client: Client::new(hub, ClientId::new(id), member), steps };
-    // Nothing of a hub ends with its groups: memberships are renewed.
+    let guard = MemberGuard { hub: inner.clone(), member: member.clone() };
+    let mut inbox = HandlerInbox { handler, client: Client::new(hub, ClientId::new(id), member), spans };
+    // The connection has no deadline from its groups, because the hub renews their memberships.
     let end = websocket::run(
         stream,
-        &mut handling,
+        &mut inbox,
         connection.queue(),
-        &inner.options,
+        &inner.settings.sockets,
         Instant::now() + LONGEST,
         Reply::default(),
     )
     .await;
-    let closed = Closed { code: end.code(), reason: end.reason(), ..stay.end() };
-    drop((stay, connection));
-    handling.ended(closed).await;
+    let closed = Closed { code: end.code(), reason: end.reason(), ..guard.end() };
+    drop((guard, connection));
+    inbox.ended(closed).await;
 }

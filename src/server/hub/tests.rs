@@ -1,4 +1,4 @@
-//! A hub whose layer fails for some groups, or does not answer.
+//! A hub on a layer that fails for some groups, or does not answer.
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -22,7 +22,7 @@ use crate::server::hub::peers::wire;
 use crate::supervise::trap::{arm, is_armed};
 use crate::{Config, MemoryLayer, message};
 
-/// Longer than anything takes here; time is paused.
+/// Longer than any step of these tests; time is paused.
 const DEADLINE: Duration = Duration::from_mins(2);
 
 const LOBBY: &str = "hub.main.room.is.lobby";
@@ -34,7 +34,7 @@ async fn within<T>(future: impl Future<Output = T>) -> T {
 #[derive(Clone, Copy)]
 enum Fault {
     Fails,
-    /// After a second.
+    /// Answers after a second.
     FailsLate,
     Hangs,
     Panics,
@@ -44,7 +44,7 @@ pub(crate) struct Faulty {
     memory: MemoryLayer,
     /// By group or channel.
     faults: Mutex<HashMap<String, Fault>>,
-    /// What was called, and for which group or channel.
+    /// The method and the group or channel of each call.
     calls: Mutex<Vec<(&'static str, String)>>,
     events: broadcast::Sender<Event>,
 }
@@ -157,7 +157,7 @@ impl ChannelLayer for Faulty {
     }
 }
 
-/// A layer without faults yet.
+/// Returns a layer without faults.
 pub(crate) fn faulty() -> Arc<Faulty> {
     let memory = MemoryLayer::with_config(&Config::new().group_expiry(Duration::from_secs(30))).unwrap();
     let events = broadcast::channel(8).0;
@@ -170,7 +170,7 @@ async fn start() -> (Arc<Faulty>, Hub) {
     (layer, hub)
 }
 
-/// A client without a socket.
+/// Returns a client without a socket.
 fn client(hub: &Hub) -> (Connection, Client) {
     let connection = hub.inner().connections.open(None).unwrap();
     let member = Arc::new(Member::new(connection.id(), connection.queue().clone()));
@@ -178,7 +178,7 @@ fn client(hub: &Hub) -> (Connection, Client) {
     (connection, Client::new(hub.clone(), id, member))
 }
 
-/// Joins and leaves rooms more often than anything is tried again.
+/// Joins and leaves rooms more often than any retry.
 async fn keep_busy(client: &Client, time: Duration) {
     let begun = tokio::time::Instant::now();
     while begun.elapsed() < time {
@@ -189,7 +189,7 @@ async fn keep_busy(client: &Client, time: Duration) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_group_that_failed_is_tried_again_on_a_busy_hub() {
+async fn a_failed_group_is_retried_on_a_busy_hub() {
     let (layer, hub) = start().await;
     let (_connection, client) = client(&hub);
     client.join("lobby").await.unwrap();
@@ -202,25 +202,25 @@ async fn a_group_that_failed_is_tried_again_on_a_busy_hub() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn groups_are_renewed_at_their_time_while_another_one_fails() {
+async fn groups_are_renewed_on_schedule_while_another_one_fails() {
     let (layer, hub) = start().await;
     let ((connection, client), (_other, busy)) = (client(&hub), client(&hub));
     client.join("lobby").await.unwrap();
     let broken = "hub.main.room.is.broken";
     layer.set(broken, Some(Fault::Fails));
-    // One that stays in the room, so that it is tried again.
+    // A client that stays in the room, so that its group is retried.
     let stays = Member::new(99, connection.queue().clone());
-    let _entry = hub.inner().index.join(&stays, "broken", 1).unwrap();
+    let _entry = hub.inner().rooms.index.join(&stays, "broken", 1).unwrap();
     client.join("broken").await.unwrap_err();
     keep_busy(&busy, Duration::from_secs(65)).await;
-    // At the beginning and every 10 s, a third of the expiry.
+    // Once at the start and then every 10 s, a third of the expiry.
     assert_eq!(layer.calls("group_add", LOBBY), 7);
     let tried = layer.calls("group_add", broken);
     assert!((4..15).contains(&tried), "pauses grow: {tried}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_join_waits_for_its_own_group_alone() {
+async fn a_join_waits_for_its_own_group_only() {
     let (layer, hub) = start().await;
     let ((_one, stuck), (_other, client)) = (client(&hub), client(&hub));
     layer.set(LOBBY, Some(Fault::Hangs));
@@ -231,7 +231,7 @@ async fn a_join_waits_for_its_own_group_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_fails_leaves_a_client_where_it_was() {
+async fn a_failed_call_leaves_a_client_where_it_was() {
     let (layer, hub) = start().await;
     let (_connection, client) = client(&hub);
     client.join("lobby").await.unwrap();
@@ -250,7 +250,7 @@ async fn a_call_that_fails_leaves_a_client_where_it_was() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_join_that_fails_leaves_a_client_where_another_one_brings_it() {
+async fn a_failed_join_does_not_undo_another_one() {
     let (layer, hub) = start().await;
     let (_connection, client) = client(&hub);
     layer.set(LOBBY, Some(Fault::FailsLate));
@@ -267,7 +267,7 @@ async fn a_join_that_fails_leaves_a_client_where_another_one_brings_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_joins_after_the_close_is_told_so() {
+async fn a_join_after_the_close_fails() {
     let (_layer, hub) = start().await;
     let (connection, client) = client(&hub);
     within(hub.close(Duration::ZERO)).await;
@@ -279,7 +279,7 @@ async fn who_joins_after_the_close_is_told_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_close_ends_though_the_layer_does_not_answer() {
+async fn a_close_ends_although_the_layer_does_not_answer() {
     let (layer, hub) = start().await;
     let (connection, client) = client(&hub);
     client.join("lobby").await.unwrap();
@@ -291,7 +291,7 @@ async fn a_close_ends_though_the_layer_does_not_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn messages_for_clients_do_not_wait_for_the_answer_to_a_greeting() {
+async fn messages_to_clients_do_not_wait_for_the_answer_to_an_announcement() {
     let (layer, hub) = start().await;
     let (connection, client) = client(&hub);
     let other = "hub.main.other!process";
@@ -304,7 +304,7 @@ async fn messages_for_clients_do_not_wait_for_the_answer_to_a_greeting() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_loss_of_data_a_process_greets_the_others_and_does_not_believe_to_be_alone() {
+async fn after_a_loss_of_data_a_process_announces_itself_and_does_not_consider_itself_alone() {
     let (layer, hub) = start().await;
     within(async {
         while hub.status().mode != Mode::Alone {
@@ -395,7 +395,7 @@ async fn a_panic_in_a_task_of_the_hub_costs_one_item() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_of_the_layer_does_not_end_the_watch_for_other_processes() {
+async fn a_panic_of_the_layer_does_not_end_peer_discovery() {
     let (layer, hub) = start().await;
     let everyone = "hub.main.all";
     layer.set(everyone, Some(Fault::Panics));

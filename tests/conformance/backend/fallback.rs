@@ -1,4 +1,4 @@
-//! The layer that falls back: on Redis, and alone.
+//! `FallbackLayer`: with its server, and without.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::redis::on;
 use super::{Backend, Options};
 use crate::support::{RedisServer, shared_servers};
 
-/// [`FallbackLayer`] over a [`RedisLayer`] whose server is there.
+/// [`FallbackLayer`] over a [`RedisLayer`] with a running server.
 pub struct Fallback {
     config: Config,
     first: Arc<FallbackLayer<RedisLayer>>,
@@ -34,7 +34,7 @@ impl Backend for Fallback {
     }
 }
 
-/// The same with a server that is not there: what is left is the layer of the process.
+/// The same without a running server: only the layer of the process is used.
 pub struct FallbackAlone(Layer);
 
 impl Backend for FallbackAlone {

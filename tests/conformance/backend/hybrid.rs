@@ -1,4 +1,4 @@
-//! Two layers as one: normal channels near, the others on Redis.
+//! `HybridLayer`: normal channels on a local layer, all others on Redis.
 
 use std::slice::from_ref;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use super::redis::{Processes, on};
 use super::{Backend, Options};
 use crate::support::{shared_servers, shared_unix_server};
 
-/// [`HybridLayer`] with a [`MemoryLayer`] for normal channels. Its other instance has the same memory: two readers of
-/// one process with connections of their own.
+/// [`HybridLayer`] with a [`MemoryLayer`] for normal channels. Its other instance uses the same memory, like a second
+/// reader of the same process with its own connections.
 pub struct HybridMemory {
     local: Arc<MemoryLayer>,
     remote: Processes,

@@ -1,4 +1,4 @@
-//! Backends without their types: each test is compiled once, and not once for each layer.
+//! Type-erased backends, so that each test is compiled once instead of once per layer.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use super::super::tools::Layer;
 use super::{Backend, Options};
 use crate::support::within;
 
-/// A layer that tests can start, and what it says of itself.
+/// A layer that tests can start, with its properties.
 pub struct Kind {
     /// Its column in the table in docs/guarantees.md.
     pub column: &'static str,
     lacks: &'static [Promise],
-    /// Whether a flush can do its work.
+    /// Whether a flush can succeed.
     pub flushes: bool,
     /// As [`Backend::LIKE_PYTHON`].
     pub like_python: bool,
@@ -48,23 +48,23 @@ impl Kind {
         (self.start)(options).await
     }
 
-    /// Whether it promises `promise`.
+    /// Whether the layer gives the guarantee `promise`.
     pub fn promises(&self, promise: Promise) -> bool {
         !self.lacks.contains(&promise)
     }
 
-    /// Runs a test of it, to its end or to the limit.
+    /// Runs a test of the layer, to its end or to the time limit.
     pub fn run(&self, name: &str, test: impl Future<Output = ()>) {
         (self.runtime)().block_on(within(self.limit, name, test));
     }
 
-    /// Runs what is to stay on this thread, with all that it starts, to its end or to the limit.
+    /// Runs `work` and all that it spawns on this thread, to its end or to the time limit.
     pub fn run_on_one_thread(&self, test: impl Future<Output = ()>) {
         (self.one_thread)().block_on(within(self.limit, "what runs on one thread", test));
     }
 }
 
-/// A layer that has been started.
+/// A started layer.
 pub struct Started(Box<dyn Running>);
 
 impl Started {
@@ -73,12 +73,12 @@ impl Started {
         self.0.layer()
     }
 
-    /// Another instance of it, as another process would have.
+    /// Returns another instance of the layer, as another process would have.
     pub async fn peer(&self) -> Layer {
         self.0.peer().await
     }
 
-    /// Waits until what was sent is where readers look for it.
+    /// Waits until sent messages are visible to readers.
     pub async fn arrived(&self) {
         self.0.arrived().await;
     }

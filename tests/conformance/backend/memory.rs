@@ -1,4 +1,4 @@
-//! The layer of one process.
+//! `MemoryLayer`: the layer of one process.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,16 +10,16 @@ use super::super::guarantees::Promise;
 use super::super::tools::Layer;
 use super::{Backend, Options};
 
-/// What a layer that lives in one process does not promise.
+/// The guarantees that a layer inside one process lacks.
 const ONE_PROCESS: &[Promise] = &[Promise::BetweenProcesses, Promise::Drain];
 
-/// [`MemoryLayer`] on time that only passes when a test says so, or when all wait.
+/// [`MemoryLayer`] with paused time, which advances only when a test says so or when all tasks wait.
 pub struct Memory(Layer);
 
 impl Backend for Memory {
     const COLUMN: &'static str = "MemoryLayer";
     const LACKS: &'static [Promise] = ONE_PROCESS;
-    // Days pass in its tests; when all wait for nothing this passes at once.
+    // Days pass in its tests. When all tasks wait for something that never comes, this time passes at once.
     const LIMIT: Duration = Duration::from_hours(24 * 365);
 
     async fn start(options: Options) -> Self {
@@ -47,7 +47,7 @@ impl Backend for Memory {
     }
 }
 
-/// [`MemoryLayer`] on several threads, where tasks really run at the same time.
+/// [`MemoryLayer`] on several threads, where tasks run in parallel.
 pub struct MemoryThreaded(Layer);
 
 impl Backend for MemoryThreaded {

@@ -1,4 +1,4 @@
-//! The layers under test, each as its users would start it.
+//! The layers under test, each started as an application would start it.
 
 mod django;
 mod fallback;
@@ -24,21 +24,21 @@ use tokio::runtime::{Builder, Runtime};
 use super::guarantees::Promise;
 use super::tools::Layer;
 
-/// A layer, and what a test has to know about it.
+/// A layer under test, and its properties.
 pub trait Backend: Sized + 'static {
     /// Its column in the table in docs/guarantees.md.
     const COLUMN: &'static str;
 
-    /// What it does not promise, by design.
+    /// The guarantees that it lacks by design.
     const LACKS: &'static [Promise];
 
-    /// Whether a flush can do its work: not while what it should empty is away.
+    /// Whether a flush can succeed. It cannot while a server that it should empty is unreachable.
     const FLUSHES: bool = true;
 
-    /// Whether capacities go by full names, and new channels may be process-local, as in Python's `channels_redis`.
+    /// Whether capacities go by full names and new channels may be process-local, as in Python's `channels_redis`.
     const LIKE_PYTHON: bool = false;
 
-    /// How long a test of it may take, by its clock: several times what the longest one needs.
+    /// Time limit of a test, by its clock: several times the duration of the longest one.
     const LIMIT: Duration = Duration::from_mins(4);
 
     /// Starts the layer, empty.
@@ -47,10 +47,10 @@ pub trait Backend: Sized + 'static {
     /// The layer.
     fn layer(&self) -> Layer;
 
-    /// Another instance of it, as another process would have.
+    /// Returns another instance of it, as another process would have.
     async fn peer(&self) -> Layer;
 
-    /// Waits until what was sent is where readers look for it; most layers have it there when a send returns.
+    /// Waits until sent messages are visible to readers. On most layers they are when a send returns.
     async fn arrived(&self) {}
 
     /// Lets time pass.
@@ -58,7 +58,7 @@ pub trait Backend: Sized + 'static {
         tokio::time::sleep(time).await;
     }
 
-    /// The runtime that a test of it runs on.
+    /// The runtime of its tests.
     fn runtime() -> Runtime {
         Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime starts")
     }
@@ -69,8 +69,8 @@ pub trait Backend: Sized + 'static {
     }
 }
 
-/// What tests configure. Nothing expires and nothing is full unless a test says so, and messages are small enough for a
-/// first read to take several.
+/// The configuration of a test. Nothing expires and no channel is full unless the test says so. Messages are small
+/// enough for a first read to take several.
 #[derive(Clone)]
 pub struct Options {
     pub capacity: usize,

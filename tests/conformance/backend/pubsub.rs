@@ -1,4 +1,4 @@
-//! The layer on publish and subscribe, over each of its protocols, alone and without Redis.
+//! `PubSubLayer`: with each of its protocols, on one and on three servers, and without Redis.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,8 +26,9 @@ const LACKS_ON_SEVERAL: &[Promise] = &[
     Promise::OnePlacePerProcess,
 ];
 
-/// [`PubSubLayer`] on a server of its own, since channels have no prefix and would meet those of other tests. Its other instance is itself: whoever reads does so in the process that
-/// messages were sent to. What holds between processes has tests of its own.
+/// [`PubSubLayer`] on a dedicated server, because channels have no prefix and would collide with those of other tests.
+/// Its other instance is the same layer: the suite reads in the process that sends. Other tests cover several
+/// processes.
 pub struct PubSub(Arc<Open>);
 
 /// The same on three servers.
@@ -36,7 +37,7 @@ pub struct PubSubOnSeveral(Arc<Open>);
 /// The same with `SPUBLISH` and with keys.
 pub struct PubSubSharded(Arc<Open>);
 
-/// The same with a server that is not there.
+/// The same without a running server.
 pub struct PubSubAlone(Arc<Open>);
 
 impl Backend for PubSub {
@@ -126,8 +127,8 @@ impl Backend for PubSubAlone {
     }
 }
 
-/// A layer whose channels are open before anything is sent to them: the suite sends to readers that come later, for
-/// whom pub/sub keeps nothing unless it is told.
+/// A layer that opens channels before messages are sent to them. The suite sends before it reads, and pub/sub keeps
+/// nothing for a reader that comes later.
 struct Open(PubSubLayer, #[expect(dead_code, reason = "they end with it")] Vec<RedisServer>);
 
 impl Open {
@@ -136,14 +137,14 @@ impl Open {
         Arc::new(Self(layer, servers))
     }
 
-    /// A look at any channel waits for what is on its way to all of them.
+    /// A read attempt on any channel waits for messages on their way to all of them.
     async fn arrived(&self) {
         self.0.try_receive(&["any"]).await.unwrap();
     }
 
     async fn open(&self, channel: &str) {
         if let Ok(name) = ChannelName::parse_target(channel) {
-            // What is wrong with it the call itself will tell.
+            // The call itself reports an invalid name.
             self.0.subscribe(&[name.non_local()]).await.ok();
         }
     }

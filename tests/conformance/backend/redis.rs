@@ -1,4 +1,4 @@
-//! The layer on Redis: on one server, on three, and encrypted.
+//! `RedisLayer`: on one server, on three, and encrypted.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::super::tools::Layer;
 use super::{Backend, Options};
 use crate::support::{DEADLINE, RedisServer, random_prefix, shared_servers};
 
-/// [`RedisLayer`] on some of the shared servers, under a prefix of its own.
+/// [`RedisLayer`] on some of the shared servers, with a random prefix.
 pub struct Redis<const SHARDS: usize>(Processes);
 
 impl<const SHARDS: usize> Backend for Redis<SHARDS> {
@@ -50,19 +50,19 @@ impl Backend for RedisEncrypted {
     }
 }
 
-/// `config` on `servers`, apart from everything that is there already.
+/// Returns `config` on `servers`, separated from all other data by a random prefix.
 pub fn on(servers: &[RedisServer], config: Config) -> Config {
     let prefix = random_prefix();
     config
         .hosts(servers.iter().map(RedisServer::url))
         .stats_prefix(format!("{prefix}-meta:"))
         .prefix(prefix)
-        // Tests of many kinds run at once, and a busy machine is no outage.
+        // Many tests run at once, and a busy machine must not look like an outage.
         .connect_timeout(DEADLINE)
         .command_timeout(DEADLINE)
 }
 
-/// Instances of [`RedisLayer`] with the same configuration, as processes of one deployment have them.
+/// Instances of [`RedisLayer`] with the same configuration, as the processes of one deployment have.
 pub struct Processes {
     config: Config,
     first: Arc<RedisLayer>,

@@ -1,7 +1,7 @@
-//! What a process knows of its groups on the layer, and what is to be done about each: no I/O.
+//! `Groups`: the state of this process' groups on the layer, and the next change of each. No I/O.
 //!
-//! A group has one change under way at a time, and what is asked for meanwhile waits for that alone. Changes that a client
-//! waits for have places of their own, so that neither renewals nor groups that cannot be reached stand before them.
+//! A group has one change in flight at a time; later requests for the same group wait for it. Changes that a client
+//! waits for have their own slots, so that neither renewals nor unreachable groups delay them.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -14,64 +14,64 @@ use crate::backoff::Backoff;
 use crate::error::Error;
 use crate::server::hub::names::Audience;
 
-/// Changes under way that clients wait for.
-const WANTED_AT_ONCE: usize = 256;
+/// Limit of changes in flight that clients wait for.
+const REQUESTED_AT_ONCE: usize = 256;
 
-/// Changes under way that nobody waits for.
-const UPKEEP_AT_ONCE: usize = 64;
+/// Limit of changes in flight that no client waits for.
+const MAINTENANCE_AT_ONCE: usize = 64;
 
-/// When what failed is tried again: the first pause, and the longest that it grows to.
+/// First and longest pause before a failed change is retried.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
-/// How a change ended, shared by all who wait for it.
+/// The result of a change, shared by all callers that wait for it.
 pub(crate) type Outcome = Result<(), Arc<Error>>;
 
-pub(crate) type Waiting = Vec<oneshot::Sender<Outcome>>;
+pub(crate) type Waiters = Vec<oneshot::Sender<Outcome>>;
 
 /// Whether this process is a member of a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Held {
+pub(crate) enum MembershipState {
     #[default]
-    No,
+    Absent,
     Member,
-    /// A change failed, and may have taken place; or the layer has lost its groups.
+    /// A change failed and may have taken effect, or the layer lost its groups.
     Unknown,
 }
 
-/// A group that is to be brought to what it should be.
+/// One change of a group.
 #[derive(Debug)]
 pub(crate) struct Task {
     pub(crate) audience: Audience,
-    pub(crate) held: Held,
-    /// To be added again, though it is a member.
+    pub(crate) state: MembershipState,
+    /// Whether to add the process again although it is a member.
     pub(crate) renew: bool,
-    urgency: Urgency,
-    /// Who asked before it began.
-    waiting: Waiting,
+    priority: Priority,
+    /// The callers that asked before the change began.
+    waiting: Waiters,
 }
 
-/// What a task came to.
+/// The result of a task.
 #[derive(Debug)]
-pub(crate) struct Settled {
-    /// Messages of other processes come for the audience from now on.
+pub(crate) struct TaskOutcome {
+    /// Whether messages of other processes arrive for the audience now.
     pub(crate) subscribed: bool,
-    /// Who is to be told.
-    pub(crate) waiting: Waiting,
+    /// The callers to notify.
+    pub(crate) waiting: Waiters,
     pub(crate) outcome: Outcome,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Urgency {
-    Upkeep,
-    Wanted,
+enum Priority {
+    Maintenance,
+    Requested,
 }
 
 #[derive(Debug)]
 pub(crate) struct Groups {
     known: HashMap<Audience, Group>,
-    wanted: Line,
-    upkeep: Line,
-    /// When groups are to be renewed or tried again.
+    requested: TaskQueue,
+    maintenance: TaskQueue,
+    /// Times at which groups are renewed or retried.
     due: BTreeSet<(Instant, Audience)>,
     renew_every: Duration,
     failing: usize,
@@ -79,30 +79,31 @@ pub(crate) struct Groups {
 
 #[derive(Debug, Default)]
 struct Group {
-    held: Held,
-    under_way: bool,
-    /// Something is to be done, after what is under way.
-    queued: Option<Urgency>,
+    state: MembershipState,
+    in_flight: bool,
+    /// Priority of the next change, if one is queued.
+    queued: Option<Priority>,
     renew: bool,
-    /// What is under way may have been done before the layer lost its groups.
+    /// The layer lost its groups while the present change was in flight.
     outdated: bool,
-    waiting: Waiting,
+    waiting: Waiters,
     due: Option<Instant>,
-    /// The last change failed; the pauses until the next ones.
+    /// Pauses before retries, if the last change failed.
     retry: Option<Backoff>,
 }
 
-/// Groups whose turn is to come. One that is in another line, or under way, is passed over.
+/// Queued groups of one priority. `next_of` skips an entry whose group is in flight or was queued with another
+/// priority.
 #[derive(Debug)]
-struct Line {
+struct TaskQueue {
     waiting: VecDeque<Audience>,
-    under_way: usize,
-    at_once: usize,
+    in_flight: usize,
+    limit: usize,
 }
 
-impl Line {
-    fn new(at_once: usize) -> Self {
-        Self { waiting: VecDeque::new(), under_way: 0, at_once }
+impl TaskQueue {
+    fn new(limit: usize) -> Self {
+        Self { waiting: VecDeque::new(), in_flight: 0, limit }
     }
 }
 
@@ -110,47 +111,48 @@ impl Groups {
     pub(crate) fn new(renew_every: Duration) -> Self {
         Self {
             known: HashMap::new(),
-            wanted: Line::new(WANTED_AT_ONCE),
-            upkeep: Line::new(UPKEEP_AT_ONCE),
+            requested: TaskQueue::new(REQUESTED_AT_ONCE),
+            maintenance: TaskQueue::new(MAINTENANCE_AT_ONCE),
             due: BTreeSet::new(),
             renew_every,
             failing: 0,
         }
     }
 
-    /// Somebody waits for the messages of an audience.
-    pub(crate) fn want(&mut self, audience: Audience, waiting: Waiting) {
+    /// Requests messages for an audience. `waiting` is notified of the result.
+    pub(crate) fn request(&mut self, audience: Audience, waiting: Waiters) {
         self.known.entry(audience.clone()).or_default().waiting.extend(waiting);
-        self.queue(audience, Urgency::Wanted);
+        self.queue(audience, Priority::Requested);
     }
 
-    /// An audience has nobody any more.
-    pub(crate) fn emptied(&mut self, audience: Audience) {
-        self.queue(audience, Urgency::Upkeep);
+    /// Records that an audience has no members any more.
+    pub(crate) fn mark_empty(&mut self, audience: Audience) {
+        self.queue(audience, Priority::Maintenance);
     }
 
-    /// The layer has lost its groups; gives those that are to be made again.
-    pub(crate) fn lost(&mut self) -> Vec<Audience> {
-        let concerned = self.known.iter_mut().filter(|(_, group)| group.under_way || group.held != Held::No);
+    /// Records that the layer lost its groups. Returns those that have to be added again.
+    pub(crate) fn groups_lost(&mut self) -> Vec<Audience> {
+        let concerned =
+            self.known.iter_mut().filter(|(_, group)| group.in_flight || group.state != MembershipState::Absent);
         let mut lost = Vec::new();
         for (audience, group) in concerned {
-            group.outdated = group.under_way;
-            group.held = Held::Unknown;
+            group.outdated = group.in_flight;
+            group.state = MembershipState::Unknown;
             lost.push(audience.clone());
         }
         for audience in &lost {
-            self.queue(audience.clone(), Urgency::Upkeep);
+            self.queue(audience.clone(), Priority::Maintenance);
         }
         lost
     }
 
-    /// When the next group is due.
+    /// Returns the time at which the next group is due.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         self.due.first().map(|(at, _)| *at)
     }
 
-    /// Sees to the groups whose time has come.
-    pub(crate) fn fall_due(&mut self, now: Instant) {
+    /// Queues the groups that are due.
+    pub(crate) fn queue_due(&mut self, now: Instant) {
         while let Some((at, audience)) = self.due.pop_first() {
             if at > now {
                 self.due.insert((at, audience));
@@ -159,89 +161,89 @@ impl Groups {
             let group = self.known.entry(audience.clone()).or_default();
             group.due = None;
             group.renew = true;
-            self.queue(audience, Urgency::Upkeep);
+            self.queue(audience, Priority::Maintenance);
         }
     }
 
-    /// What to begin with now; [`settle`](Self::settle) has to follow.
+    /// Returns the next task to start. Each task has to be passed to [`complete`](Self::complete).
     pub(crate) fn next(&mut self) -> Option<Task> {
-        self.next_of(Urgency::Wanted).or_else(|| self.next_of(Urgency::Upkeep))
+        self.next_of(Priority::Requested).or_else(|| self.next_of(Priority::Maintenance))
     }
 
-    /// Notes how a task ended at `now`.
-    pub(crate) fn settle(&mut self, task: Task, result: Result<Held, Error>, now: Instant) -> Settled {
-        let Task { audience, urgency, mut waiting, .. } = task;
-        self.line(urgency).under_way -= 1;
+    /// Records the result of a task at `now`.
+    pub(crate) fn complete(&mut self, task: Task, result: Result<MembershipState, Error>, now: Instant) -> TaskOutcome {
+        let Task { audience, priority, mut waiting, .. } = task;
+        self.queue_of(priority).in_flight -= 1;
         let group = self.known.entry(audience.clone()).or_default();
-        group.under_way = false;
+        group.in_flight = false;
         let outdated = std::mem::take(&mut group.outdated);
         let failed_before = group.retry.is_some();
-        let (held, next, outcome) = match result {
-            Ok(held) => {
+        let (state, next, outcome) = match result {
+            Ok(state) => {
                 group.retry = None;
-                (held, (held == Held::Member).then_some(now + self.renew_every), Ok(()))
+                (state, (state == MembershipState::Member).then_some(now + self.renew_every), Ok(()))
             }
             Err(error) => {
                 let pause = group.retry.get_or_insert_with(|| Backoff::new(RETRY.0, RETRY.1)).pause();
-                (Held::Unknown, Some(now + pause), Err(Arc::new(error)))
+                (MembershipState::Unknown, Some(now + pause), Err(Arc::new(error)))
             }
         };
-        let held = if outdated { Held::Unknown } else { held };
+        let state = if outdated { MembershipState::Unknown } else { state };
         if outdated && outcome.is_ok() {
-            // They wait for what comes next.
+            // The callers wait for the next change.
             group.waiting.append(&mut waiting);
         }
-        group.held = held;
+        group.state = state;
         let failing = group.retry.is_some();
         self.failing = self.failing + usize::from(failing) - usize::from(failed_before);
         self.schedule(&audience, next);
-        self.go_on(audience);
-        Settled { subscribed: held == Held::Member, waiting, outcome }
+        self.requeue(audience);
+        TaskOutcome { subscribed: state == MembershipState::Member, waiting, outcome }
     }
 
-    /// How many groups could not be changed the last time.
+    /// Returns the number of groups whose last change failed.
     pub(crate) fn failing(&self) -> usize {
         self.failing
     }
 
-    /// All groups that this process may be in.
-    pub(crate) fn into_held(self) -> impl Iterator<Item = Audience> {
-        self.known.into_iter().filter(|(_, group)| group.held != Held::No).map(|(audience, _)| audience)
+    /// Returns all groups that this process may be a member of.
+    pub(crate) fn into_joined(self) -> impl Iterator<Item = Audience> {
+        self.known.into_iter().filter(|(_, group)| group.state != MembershipState::Absent).map(|(audience, _)| audience)
     }
 
-    fn line(&mut self, urgency: Urgency) -> &mut Line {
-        match urgency {
-            Urgency::Wanted => &mut self.wanted,
-            Urgency::Upkeep => &mut self.upkeep,
+    fn queue_of(&mut self, priority: Priority) -> &mut TaskQueue {
+        match priority {
+            Priority::Requested => &mut self.requested,
+            Priority::Maintenance => &mut self.maintenance,
         }
     }
 
-    fn queue(&mut self, audience: Audience, urgency: Urgency) {
+    fn queue(&mut self, audience: Audience, priority: Priority) {
         let group = self.known.entry(audience.clone()).or_default();
-        if group.queued >= Some(urgency) {
+        if group.queued >= Some(priority) {
             return;
         }
-        group.queued = Some(urgency);
-        if !group.under_way {
-            self.line(urgency).waiting.push_back(audience);
+        group.queued = Some(priority);
+        if !group.in_flight {
+            self.queue_of(priority).waiting.push_back(audience);
         }
     }
 
-    fn next_of(&mut self, urgency: Urgency) -> Option<Task> {
-        let line = self.line(urgency);
-        if line.under_way >= line.at_once {
+    fn next_of(&mut self, priority: Priority) -> Option<Task> {
+        let queue = self.queue_of(priority);
+        if queue.in_flight >= queue.limit {
             return None;
         }
-        while let Some(audience) = self.line(urgency).waiting.pop_front() {
+        while let Some(audience) = self.queue_of(priority).waiting.pop_front() {
             let Some(group) = self.known.get_mut(&audience) else { continue };
-            if group.under_way || group.queued != Some(urgency) {
+            if group.in_flight || group.queued != Some(priority) {
                 continue;
             }
             group.queued = None;
-            group.under_way = true;
+            group.in_flight = true;
             let (renew, waiting) = (std::mem::take(&mut group.renew), std::mem::take(&mut group.waiting));
-            let task = Task { held: group.held, renew, urgency, waiting, audience };
-            self.line(urgency).under_way += 1;
+            let task = Task { state: group.state, renew, priority, waiting, audience };
+            self.queue_of(priority).in_flight += 1;
             return Some(task);
         }
         None
@@ -255,14 +257,14 @@ impl Groups {
         self.due.extend(next.map(|next| (next, audience.clone())));
     }
 
-    /// Gives a group that is not under way any more its next turn, or forgets it.
-    fn go_on(&mut self, audience: Audience) {
+    /// Queues the next change of a group that is no longer in flight, or forgets the group.
+    fn requeue(&mut self, audience: Audience) {
         match self.known.get(&audience) {
-            Some(Group { queued: Some(urgency), .. }) => {
-                let urgency = *urgency;
-                self.line(urgency).waiting.push_back(audience);
+            Some(Group { queued: Some(priority), .. }) => {
+                let priority = *priority;
+                self.queue_of(priority).waiting.push_back(audience);
             }
-            Some(Group { held: Held::No, .. }) => drop(self.known.remove(&audience)),
+            Some(Group { state: MembershipState::Absent, .. }) => drop(self.known.remove(&audience)),
             _ => {}
         }
     }
@@ -279,7 +281,7 @@ mod tests {
         Audience { kind: Kind::Room, name: name.into() }
     }
 
-    fn failure() -> Result<Held, Error> {
+    fn failure() -> Result<MembershipState, Error> {
         Err(Error::Closed)
     }
 
@@ -287,43 +289,43 @@ mod tests {
         std::iter::from_fn(|| groups.next()).map(|task| task.audience.name.to_string()).collect()
     }
 
-    /// Groups of which this process is a member since `now`.
+    /// Returns groups that this process joined at `now`.
     fn joined(rooms: &[&str], now: Instant) -> Groups {
         let mut groups = Groups::new(EVERY);
         for name in rooms {
-            groups.want(room(name), Vec::new());
+            groups.request(room(name), Vec::new());
             let task = groups.next().unwrap();
-            assert!(groups.settle(task, Ok(Held::Member), now).subscribed);
+            assert!(groups.complete(task, Ok(MembershipState::Member), now).subscribed);
         }
         groups
     }
 
     #[test]
-    fn a_group_has_one_change_under_way_and_then_the_next() {
+    fn a_group_has_one_change_in_flight_at_a_time() {
         let mut groups = Groups::new(EVERY);
-        groups.want(room("a"), Vec::new());
+        groups.request(room("a"), Vec::new());
         let first = groups.next().unwrap();
-        groups.emptied(room("a"));
-        groups.want(room("a"), Vec::new());
+        groups.mark_empty(room("a"));
+        groups.request(room("a"), Vec::new());
         assert!(groups.next().is_none());
-        groups.settle(first, Ok(Held::Member), Instant::now());
+        groups.complete(first, Ok(MembershipState::Member), Instant::now());
         let second = groups.next().unwrap();
-        assert_eq!((second.held, second.renew), (Held::Member, false));
-        groups.settle(second, Ok(Held::No), Instant::now());
+        assert_eq!((second.state, second.renew), (MembershipState::Member, false));
+        groups.complete(second, Ok(MembershipState::Absent), Instant::now());
         assert!(groups.next().is_none() && groups.known.is_empty() && groups.due.is_empty());
     }
 
     #[test]
-    fn each_group_is_renewed_at_its_own_time_whatever_fails_beside_it() {
+    fn a_failing_group_does_not_change_the_schedule_of_others() {
         let begun = Instant::now();
         let mut groups = joined(&["a", "b"], begun);
-        groups.want(room("c"), Vec::new());
+        groups.request(room("c"), Vec::new());
         let task = groups.next().unwrap();
-        groups.settle(task, failure(), begun);
+        groups.complete(task, failure(), begun);
         assert_eq!(groups.failing(), 1);
-        groups.fall_due(begun + RETRY.0);
-        assert_eq!(names(&mut groups), ["c"], "what failed alone is tried again");
-        groups.fall_due(begun + EVERY);
+        groups.queue_due(begun + RETRY.0);
+        assert_eq!(names(&mut groups), ["c"], "only the failed change is retried");
+        groups.queue_due(begun + EVERY);
         assert_eq!(names(&mut groups).len(), 2);
     }
 
@@ -331,45 +333,45 @@ mod tests {
     fn pauses_before_a_retry_grow_and_end_with_success() {
         let mut now = Instant::now();
         let mut groups = joined(&[], now);
-        groups.want(room("a"), Vec::new());
+        groups.request(room("a"), Vec::new());
         let mut pauses = Vec::new();
         for _ in 0..8 {
             let task = groups.next().unwrap();
-            groups.settle(task, failure(), now);
+            groups.complete(task, failure(), now);
             let due = groups.next_due().unwrap();
             pauses.push(due - now);
             now = due;
-            groups.fall_due(now);
+            groups.queue_due(now);
         }
         assert!(pauses[0] <= RETRY.0 && pauses[7] >= RETRY.1 / 2 && pauses[7] <= RETRY.1, "{pauses:?}");
         let task = groups.next().unwrap();
-        groups.settle(task, Ok(Held::Member), now);
+        groups.complete(task, Ok(MembershipState::Member), now);
         assert_eq!((groups.failing(), groups.next_due()), (0, Some(now + EVERY)));
     }
 
     #[test]
-    fn who_is_waited_for_stands_behind_no_upkeep() {
+    fn requested_changes_do_not_wait_for_maintenance() {
         let now = Instant::now();
         let rooms: Vec<_> = (0..1_000).map(|number| number.to_string()).collect();
         let mut groups = joined(&rooms.iter().map(|name| &**name).collect::<Vec<_>>(), now);
-        groups.fall_due(now + EVERY);
-        assert_eq!(names(&mut groups).len(), UPKEEP_AT_ONCE);
-        groups.want(room("new"), Vec::new());
-        groups.want(room("999"), Vec::new());
+        groups.queue_due(now + EVERY);
+        assert_eq!(names(&mut groups).len(), MAINTENANCE_AT_ONCE);
+        groups.request(room("new"), Vec::new());
+        groups.request(room("999"), Vec::new());
         assert_eq!(names(&mut groups), ["new", "999"]);
     }
 
     #[test]
-    fn what_was_under_way_during_a_loss_is_done_again_before_anybody_is_told() {
+    fn a_change_in_flight_during_a_loss_is_repeated_before_callers_are_notified() {
         let mut groups = joined(&["a"], Instant::now());
-        let (done, _told) = oneshot::channel();
-        groups.want(room("b"), vec![done]);
+        let (done, _receiver) = oneshot::channel();
+        groups.request(room("b"), vec![done]);
         let task = groups.next().unwrap();
-        assert_eq!(groups.lost().len(), 2);
-        let settled = groups.settle(task, Ok(Held::Member), Instant::now());
-        assert!(!settled.subscribed && settled.waiting.is_empty());
+        assert_eq!(groups.groups_lost().len(), 2);
+        let outcome = groups.complete(task, Ok(MembershipState::Member), Instant::now());
+        assert!(!outcome.subscribed && outcome.waiting.is_empty());
         let again: Vec<_> = std::iter::from_fn(|| groups.next()).collect();
-        assert!(again.iter().all(|task| task.held == Held::Unknown) && again.len() == 2, "{again:?}");
+        assert!(again.iter().all(|task| task.state == MembershipState::Unknown) && again.len() == 2, "{again:?}");
         assert_eq!(again.iter().map(|task| task.waiting.len()).sum::<usize>(), 1);
     }
 }

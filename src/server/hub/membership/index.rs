@@ -1,14 +1,14 @@
-//! Who is in which room and belongs to which user, in this process.
+//! `Index`: the members of each room and each user, in this process.
 //!
-//! The places of a member and the crowds of rooms and users agree at every moment at which nobody holds the lock of the
-//! member: whoever changes one changes the other under that lock. A member that has departed is in no crowd and enters
-//! none. Locks are taken in this order: a member, the map (for a look-up alone), crowds (two of them by name), a queue.
+//! The memberships of a member and the members of rooms and users agree whenever the lock of the member is free: both
+//! are changed together under that lock. A departed member is in no room and enters none. Lock order: a member, the map
+//! (for a look-up only), rooms (two of them by name), a queue.
 
 mod member;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use member::{Entry, Member};
+pub(crate) use member::{Member, PendingEntry};
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -20,168 +20,175 @@ use parking_lot::Mutex;
 use crate::server::asgi::messages::Reply;
 use crate::server::hub::names::{Audience, Kind};
 use crate::server::websocket::queue::{Pushed, Queue};
-use member::Place;
+use member::Membership;
 
-/// All crowds of this process.
+/// All rooms and users with members in this process.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    rooms: DashMap<Arc<str>, Arc<Mutex<Crowd>>>,
-    users: DashMap<Arc<str>, Arc<Mutex<Crowd>>>,
+    rooms: DashMap<Arc<str>, Arc<Mutex<RoomMembers>>>,
+    users: DashMap<Arc<str>, Arc<Mutex<RoomMembers>>>,
 }
 
-/// The members of one room or user. Its lock is held while a message is queued for all of them, so that all get the
-/// messages of a room in one order, and nobody gets one after leaving.
+/// The members of one room or user. Its lock is held while a message is queued for all of them. All members therefore
+/// get the messages of a room in the same order, and a member gets none after it has left.
 #[derive(Debug, Default)]
-struct Crowd {
+struct RoomMembers {
     members: HashMap<u64, Arc<Queue>>,
-    /// Messages of other processes come.
+    /// Whether messages of other processes arrive.
     subscribed: bool,
-    /// It is out of the map, and nobody may enter it any more.
+    /// Removed from the map. No member may enter it any more.
     retired: bool,
 }
 
-/// Why a member cannot enter.
+/// Why a member cannot join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Barred {
+pub(crate) enum JoinRefused {
     Departed,
-    /// The user has as many connections as one may have.
-    Full,
-    /// The member is in as many rooms as one may be in.
-    Rooms,
+    /// The user has reached its limit of connections.
+    TooManyConnections,
+    /// The member has reached its limit of rooms.
+    TooManyRooms,
 }
 
-/// What a change of place came to.
+/// The result of a change of membership.
 #[derive(Debug, Default, PartialEq)]
-pub(crate) struct Moved {
-    /// Where the member is now, if messages of other processes do not come there yet; to be told how that ended.
-    pub(crate) unsubscribed: Option<Entry>,
-    /// Where nobody is any more.
+pub(crate) struct MembershipChange {
+    /// The new membership, if messages of other processes do not arrive yet. The caller reports the result of the
+    /// subscription with [`Index::confirm`].
+    pub(crate) unsubscribed: Option<PendingEntry>,
+    /// The audience that has no members any more.
     pub(crate) emptied: Option<Audience>,
 }
 
 impl Index {
-    /// Puts a member into a room, unless it is in `limit` others.
-    pub(crate) fn join(&self, member: &Member, room: &str, limit: usize) -> Result<Moved, Barred> {
-        let mut places = member.places.lock();
-        if places.departed {
-            return Err(Barred::Departed);
+    /// Adds a member to a room, unless it is in `limit` other rooms.
+    pub(crate) fn join(&self, member: &Member, room: &str, limit: usize) -> Result<MembershipChange, JoinRefused> {
+        let mut memberships = member.memberships.lock();
+        if memberships.departed {
+            return Err(JoinRefused::Departed);
         }
-        let name = match places.rooms.get_key_value(room) {
+        let name = match memberships.rooms.get_key_value(room) {
             Some((name, _)) => name.clone(),
-            None if places.rooms.len() >= limit => return Err(Barred::Rooms),
+            None if memberships.rooms.len() >= limit => return Err(JoinRefused::TooManyRooms),
             None => Arc::from(room),
         };
-        let subscribed = self.with_crowd(Kind::Room, &name, |crowd| {
-            crowd.members.insert(member.id, member.queue.clone());
-            crowd.subscribed
+        let subscribed = self.with_room(Kind::Room, &name, |room| {
+            room.members.insert(member.id, member.queue.clone());
+            room.subscribed
         });
-        let place = places.rooms.entry(name.clone()).or_insert_with(|| Place::new(subscribed));
-        Ok(Moved { unsubscribed: Entry::into(Audience { kind: Kind::Room, name }, place, subscribed), emptied: None })
+        let membership = memberships.rooms.entry(name.clone()).or_insert_with(|| Membership::new(subscribed));
+        Ok(MembershipChange {
+            unsubscribed: PendingEntry::into(Audience { kind: Kind::Room, name }, membership, subscribed),
+            emptied: None,
+        })
     }
 
-    /// Takes a member out of a room; gives where nobody is any more.
+    /// Removes a member from a room. Returns the audience if it has no members any more.
     pub(crate) fn leave(&self, member: &Member, room: &str) -> Option<Audience> {
-        let mut places = member.places.lock();
-        let (name, _) = places.rooms.remove_entry(room)?;
+        let mut memberships = member.memberships.lock();
+        let (name, _) = memberships.rooms.remove_entry(room)?;
         self.remove(member, Kind::Room, name)
     }
 
-    /// Makes a member belong to `user`, of whom `limit` may be here, or to nobody. The member leaves the one and enters
-    /// the other in one step.
+    /// Assigns a member to `user`, which may have `limit` members here, or to no user. The member leaves the old user
+    /// and enters the new one in one step.
     pub(crate) fn set_user(
         &self,
         member: &Member,
         user: Option<Arc<str>>,
         limit: Option<NonZeroUsize>,
-    ) -> Result<Moved, Barred> {
-        let mut places = member.places.lock();
-        if places.departed {
-            return Err(Barred::Departed);
+    ) -> Result<MembershipChange, JoinRefused> {
+        let mut memberships = member.memberships.lock();
+        if memberships.departed {
+            return Err(JoinRefused::Departed);
         }
-        if let Some((name, place)) = &mut places.user
+        if let Some((name, membership)) = &mut memberships.user
             && user.as_ref() == Some(name)
         {
-            let subscribed = self.find(Kind::User, name).is_none_or(|crowd| crowd.lock().subscribed);
+            let subscribed = self.find(Kind::User, name).is_none_or(|room| room.lock().subscribed);
             let audience = Audience { kind: Kind::User, name: name.clone() };
-            return Ok(Moved { unsubscribed: Entry::into(audience, place, subscribed), emptied: None });
+            return Ok(MembershipChange {
+                unsubscribed: PendingEntry::into(audience, membership, subscribed),
+                emptied: None,
+            });
         }
-        let old = places.user.as_ref().map(|(name, _)| name);
+        let old = memberships.user.as_ref().map(|(name, _)| name);
         let (subscribed, emptied) = self.change_user(member, old, user.as_ref(), limit)?;
-        let emptied = places.user.take().filter(|_| emptied).map(|(name, _)| Audience { kind: Kind::User, name });
-        let mut moved = Moved { unsubscribed: None, emptied };
+        let emptied = memberships.user.take().filter(|_| emptied).map(|(name, _)| Audience { kind: Kind::User, name });
+        let mut change = MembershipChange { unsubscribed: None, emptied };
         if let Some(name) = user {
-            let (_, place) = places.user.insert((name.clone(), Place::new(subscribed)));
-            moved.unsubscribed = Entry::into(Audience { kind: Kind::User, name }, place, subscribed);
+            let (_, membership) = memberships.user.insert((name.clone(), Membership::new(subscribed)));
+            change.unsubscribed = PendingEntry::into(Audience { kind: Kind::User, name }, membership, subscribed);
         }
-        Ok(moved)
+        Ok(change)
     }
 
-    /// Notes whether messages come where a call has entered. If they do not the member goes, unless another call still
-    /// waits there or one has succeeded; gives where nobody is any more.
-    pub(crate) fn settle(&self, member: &Member, entry: Entry, comes: bool) -> Option<Audience> {
-        let mut places = member.places.lock();
-        // Dropped before the lock, so that the last of several calls finds itself the last.
-        let Entry { audience: Audience { kind, name }, shared } = entry;
+    /// Records whether the subscription of `entry` succeeded. If not, the member is removed, unless another call still
+    /// waits for the same membership or has succeeded. Returns the audience if it has no members any more.
+    pub(crate) fn confirm(&self, member: &Member, entry: PendingEntry, subscribed: bool) -> Option<Audience> {
+        let mut memberships = member.memberships.lock();
+        // Dropped under the lock, so that the last of several calls finds itself the last.
+        let PendingEntry { audience: Audience { kind, name }, shared } = entry;
         let shared = shared?;
-        let place = match kind {
-            Kind::Room => places.rooms.get_mut(&name),
-            Kind::User => places.user.as_mut().filter(|(user, _)| *user == name).map(|(_, place)| place),
+        let membership = match kind {
+            Kind::Room => memberships.rooms.get_mut(&name),
+            Kind::User => memberships.user.as_mut().filter(|(user, _)| *user == name).map(|(_, membership)| membership),
         };
-        let place = place.filter(|place| place.is_of(&shared))?;
-        if comes {
-            *place = Place::Taken;
+        let membership = membership.filter(|membership| membership.is_of(&shared))?;
+        if subscribed {
+            *membership = Membership::Confirmed;
             return None;
         }
-        // That of the place, and this one.
+        // One for the membership and one for this call.
         if Arc::strong_count(&shared) > 2 {
             return None;
         }
         match kind {
-            Kind::Room => drop(places.rooms.remove(&name)),
-            Kind::User => places.user = None,
+            Kind::Room => drop(memberships.rooms.remove(&name)),
+            Kind::User => memberships.user = None,
         }
         self.remove(member, kind, name)
     }
 
-    /// Takes a member out of everything, for good; gives the rooms it was in, and where nobody is any more.
+    /// Removes a member from everything, for good. Returns its rooms, and the audiences without members.
     pub(crate) fn depart(&self, member: &Member) -> (Vec<Arc<str>>, Vec<Audience>) {
-        let mut places = member.places.lock();
-        places.departed = true;
-        let rooms: Vec<_> = std::mem::take(&mut places.rooms).into_keys().collect();
-        let user = places.user.take().map(|(name, _)| name);
+        let mut memberships = member.memberships.lock();
+        memberships.departed = true;
+        let rooms: Vec<_> = std::mem::take(&mut memberships.rooms).into_keys().collect();
+        let user = memberships.user.take().map(|(name, _)| name);
         let rooms_emptied = rooms.iter().filter_map(|room| self.remove(member, Kind::Room, room.clone()));
         let emptied = rooms_emptied.chain(user.and_then(|user| self.remove(member, Kind::User, user))).collect();
         (rooms, emptied)
     }
 
-    /// Queues a reply for all of a room or user; gives how many there are.
+    /// Queues a reply for all members of a room or user. Returns their number.
     pub(crate) fn send(&self, kind: Kind, name: &str, reply: impl FnOnce() -> Reply) -> usize {
-        let Some(crowd) = self.find(kind, name) else { return 0 };
+        let Some(room) = self.find(kind, name) else { return 0 };
         let reply = reply();
-        let crowd = crowd.lock();
-        for queue in crowd.members.values() {
+        let room = room.lock();
+        for queue in room.members.values() {
             push(queue, reply.clone());
         }
-        crowd.members.len()
+        room.members.len()
     }
 
-    /// The members of a room or user.
+    /// Returns the members of a room or user.
     pub(crate) fn members(&self, kind: Kind, name: &str) -> Vec<u64> {
-        self.find(kind, name).map(|crowd| crowd.lock().members.keys().copied().collect()).unwrap_or_default()
+        self.find(kind, name).map(|room| room.lock().members.keys().copied().collect()).unwrap_or_default()
     }
 
     pub(crate) fn count(&self, kind: Kind, name: &str) -> usize {
-        self.find(kind, name).map_or(0, |crowd| crowd.lock().members.len())
+        self.find(kind, name).map_or(0, |room| room.lock().members.len())
     }
 
-    /// How many rooms or users there are.
+    /// Returns the number of rooms or users with members.
     pub(crate) fn len(&self, kind: Kind) -> usize {
-        self.map(kind).iter().filter(|crowd| !crowd.lock().members.is_empty()).count()
+        self.map(kind).iter().filter(|room| !room.lock().members.is_empty()).count()
     }
 
-    /// The rooms with most members, and how many.
+    /// Returns the rooms with most members, and their sizes.
     pub(crate) fn largest_rooms(&self, limit: usize) -> Vec<(Arc<str>, usize)> {
-        let size = |room: &Arc<Mutex<Crowd>>| room.lock().members.len();
+        let size = |room: &Arc<Mutex<RoomMembers>>| room.lock().members.len();
         let mut rooms: Vec<_> = self.rooms.iter().map(|room| (room.key().clone(), size(&room))).collect();
         rooms.retain(|(_, size)| *size > 0);
         rooms.sort_by(|(one, size), (other, others)| others.cmp(size).then_with(|| one.cmp(other)));
@@ -189,101 +196,101 @@ impl Index {
         rooms
     }
 
-    /// Says whether messages of other processes come for an audience; gives whether anybody is there to get them.
+    /// Records whether messages of other processes arrive for an audience. Returns whether it has members.
     pub(crate) fn set_subscribed(&self, audience: &Audience, subscribed: bool) -> bool {
-        let Some(crowd) = self.find(audience.kind, &audience.name) else { return false };
-        let mut crowd = crowd.lock();
-        crowd.subscribed = subscribed;
-        !crowd.members.is_empty()
+        let Some(room) = self.find(audience.kind, &audience.name) else { return false };
+        let mut room = room.lock();
+        room.subscribed = subscribed;
+        !room.members.is_empty()
     }
 
-    /// Takes out a crowd without members; gives whether there is none now. Until then it stays, so that who comes back
-    /// at once finds messages coming.
+    /// Removes a room or user without members. Returns whether it has been removed. An empty room stays until then, so
+    /// that a member that returns at once finds it subscribed.
     pub(crate) fn retire(&self, audience: &Audience) -> bool {
-        let empty = |crowd: &mut Crowd| {
-            crowd.retired = crowd.members.is_empty();
-            crowd.retired
+        let empty = |room: &mut RoomMembers| {
+            room.retired = room.members.is_empty();
+            room.retired
         };
-        self.map(audience.kind).remove_if(&audience.name, |_, crowd| empty(&mut crowd.lock()));
+        self.map(audience.kind).remove_if(&audience.name, |_, room| empty(&mut room.lock()));
         self.find(audience.kind, &audience.name).is_none()
     }
 
-    fn map(&self, kind: Kind) -> &DashMap<Arc<str>, Arc<Mutex<Crowd>>> {
+    fn map(&self, kind: Kind) -> &DashMap<Arc<str>, Arc<Mutex<RoomMembers>>> {
         match kind {
             Kind::Room => &self.rooms,
             Kind::User => &self.users,
         }
     }
 
-    fn find(&self, kind: Kind, name: &str) -> Option<Arc<Mutex<Crowd>>> {
-        self.map(kind).get(name).map(|crowd| crowd.clone())
+    fn find(&self, kind: Kind, name: &str) -> Option<Arc<Mutex<RoomMembers>>> {
+        self.map(kind).get(name).map(|room| room.clone())
     }
 
-    fn find_or_make(&self, kind: Kind, name: &Arc<str>) -> Arc<Mutex<Crowd>> {
+    fn find_or_make(&self, kind: Kind, name: &Arc<str>) -> Arc<Mutex<RoomMembers>> {
         let found = self.find(kind, name);
         found.unwrap_or_else(|| self.map(kind).entry(name.clone()).or_default().clone())
     }
 
-    fn with_crowd<T>(&self, kind: Kind, name: &Arc<str>, act: impl FnOnce(&mut Crowd) -> T) -> T {
+    fn with_room<T>(&self, kind: Kind, name: &Arc<str>, act: impl FnOnce(&mut RoomMembers) -> T) -> T {
         loop {
-            let crowd = self.find_or_make(kind, name);
-            let mut crowd = crowd.lock();
-            // It was taken out of the map between the two lines above.
-            if !crowd.retired {
-                return act(&mut crowd);
+            let room = self.find_or_make(kind, name);
+            let mut room = room.lock();
+            // Otherwise the room was removed between the two lines above.
+            if !room.retired {
+                return act(&mut room);
             }
         }
     }
 
     fn remove(&self, member: &Member, kind: Kind, name: Arc<str>) -> Option<Audience> {
-        let crowd = self.find(kind, &name)?;
-        let mut crowd = crowd.lock();
-        crowd.members.remove(&member.id);
-        crowd.members.is_empty().then_some(Audience { kind, name })
+        let room = self.find(kind, &name)?;
+        let mut room = room.lock();
+        room.members.remove(&member.id);
+        room.members.is_empty().then_some(Audience { kind, name })
     }
 
-    /// Moves a member from the crowd of one user to that of another, under the locks of both; gives whether messages
-    /// come for the new one, and whether the old one has nobody left.
+    /// Moves a member from one user to another under the locks of both. Returns whether messages arrive for the new
+    /// one, and whether the old one is empty.
     fn change_user(
         &self,
         member: &Member,
         old: Option<&Arc<str>>,
         new: Option<&Arc<str>>,
         limit: Option<NonZeroUsize>,
-    ) -> Result<(bool, bool), Barred> {
+    ) -> Result<(bool, bool), JoinRefused> {
         loop {
             let (entered, left) =
                 (new.map(|name| self.find_or_make(Kind::User, name)), old.and_then(|name| self.find(Kind::User, name)));
-            // By name, so that two members that swap users do not wait for each other.
+            // In the order of names, so that two members that swap users do not deadlock.
             let (mut entered, mut left) = if new < old {
-                let entered = entered.as_ref().map(|crowd| crowd.lock());
-                (entered, left.as_ref().map(|crowd| crowd.lock()))
+                let entered = entered.as_ref().map(|room| room.lock());
+                (entered, left.as_ref().map(|room| room.lock()))
             } else {
-                let left = left.as_ref().map(|crowd| crowd.lock());
-                (entered.as_ref().map(|crowd| crowd.lock()), left)
+                let left = left.as_ref().map(|room| room.lock());
+                (entered.as_ref().map(|room| room.lock()), left)
             };
-            if entered.as_ref().is_some_and(|crowd| crowd.retired) {
+            if entered.as_ref().is_some_and(|room| room.retired) {
                 continue;
             }
-            if let Some((crowd, limit)) = entered.as_ref().zip(limit)
-                && crowd.members.len() >= limit.get()
+            if let Some((room, limit)) = entered.as_ref().zip(limit)
+                && room.members.len() >= limit.get()
             {
-                return Err(Barred::Full);
+                return Err(JoinRefused::TooManyConnections);
             }
-            let subscribed = entered.as_mut().is_none_or(|crowd| {
-                crowd.members.insert(member.id, member.queue.clone());
-                crowd.subscribed
+            let subscribed = entered.as_mut().is_none_or(|room| {
+                room.members.insert(member.id, member.queue.clone());
+                room.subscribed
             });
-            let emptied = left.as_mut().is_some_and(|crowd| {
-                crowd.members.remove(&member.id);
-                crowd.members.is_empty()
+            let emptied = left.as_mut().is_some_and(|room| {
+                room.members.remove(&member.id);
+                room.members.is_empty()
             });
             return Ok((subscribed, emptied));
         }
     }
 }
 
-/// Queues a reply; counts it where no client gets it.
+/// Queues a reply. Counts it if no client gets it.
 pub(crate) fn push(queue: &Queue, reply: Reply) -> Pushed {
     let pushed = queue.push(reply);
     pushed.count();

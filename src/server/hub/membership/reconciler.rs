@@ -1,7 +1,7 @@
-//! Keeps this process in the groups of the rooms and users that it has members of.
+//! `MembershipReconciler`: keeps this process in the groups of its rooms and users.
 //!
-//! One task changes memberships, many groups at a time and each of them once, so that an add and a discard of one group are
-//! never under way together, however clients come and go. Who waits for a group is answered when that group is done.
+//! One task changes memberships, many groups at a time and each group once. An add and a discard of the same group are
+//! therefore never in flight together. A caller that waits for a group is notified when its change is done.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -16,187 +16,189 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Result};
 use crate::layer::ChannelLayer;
-use crate::server::hub::membership::groups::{Groups, Held, Outcome, Settled, Task, Waiting};
+use crate::server::hub::membership::groups::{Groups, MembershipState, Outcome, Task, TaskOutcome, Waiters};
 use crate::server::hub::membership::index::Index;
 use crate::server::hub::names::{Audience, Names};
 use crate::supervise::{contain, contained};
 
-/// The task that changes memberships.
+/// Name of the task in reports of panics.
 const TASK: &str = "groups of the hub";
 
-/// Renewals come at least this often; expiries may be days.
+/// Longest time between renewals; the group expiry may be days.
 const RENEW_EVERY: Duration = Duration::from_hours(1);
 
-/// Groups left at the same time, in the end.
-const LEFT_AT_ONCE: usize = 64;
+/// Number of groups left concurrently at the end.
+const LEAVES_AT_ONCE: usize = 64;
 
-/// How long the end waits for the layer. A group that is not left forgets this process by itself.
+/// How long the end waits for the layer. A membership that was not removed expires.
 pub(crate) const LEAVE_WITHIN: Duration = Duration::from_secs(5);
 
-pub(crate) struct Keeper {
+pub(crate) struct MembershipReconciler {
     layer: Arc<dyn ChannelLayer>,
     names: Arc<Names>,
     index: Arc<Index>,
-    /// Held to note a change, never across an await.
+    /// Locked to record a request, never across an await.
     pending: Mutex<Pending>,
     changed: Notify,
 }
 
-/// What was asked for and the task has not seen yet.
+/// Requests that the task has not seen yet.
 #[derive(Default)]
 struct Pending {
     emptied: HashSet<Audience>,
-    wanted: HashMap<Audience, Waiting>,
+    requested: HashMap<Audience, Waiters>,
     lost: bool,
-    /// There is no task any more.
+    /// Whether the task has ended.
     ended: bool,
 }
 
-/// How often memberships are renewed: thrice before they end.
+/// Returns the time between renewals: a third of the group expiry at most.
 pub(crate) fn renewal(group_expiry: Duration) -> Duration {
     (group_expiry / 3).min(RENEW_EVERY)
 }
 
-impl Keeper {
+impl MembershipReconciler {
     pub(crate) fn new(layer: Arc<dyn ChannelLayer>, names: Arc<Names>, index: Arc<Index>) -> Self {
         Self { layer, names, index, pending: Mutex::default(), changed: Notify::new() }
     }
 
-    /// Waits until messages of other processes come for an audience that has members here.
+    /// Waits until messages of other processes arrive for an audience that has members here.
     ///
     /// # Cancel safety
     ///
-    /// When dropped, they come all the same, for as long as there are members.
+    /// When dropped, they arrive nevertheless while the audience has members.
     pub(crate) async fn subscribe(&self, audience: Audience) -> Outcome {
-        let (done, settled) = oneshot::channel();
+        let (done, result) = oneshot::channel();
         {
             let mut pending = self.pending.lock();
             if pending.ended {
                 return Err(Arc::new(Error::Closed));
             }
-            pending.wanted.entry(audience).or_default().push(done);
+            pending.requested.entry(audience).or_default().push(done);
         }
         self.changed.notify_one();
-        settled.await.unwrap_or_else(|_ended| Err(Arc::new(Error::Closed)))
+        result.await.unwrap_or_else(|_ended| Err(Arc::new(Error::Closed)))
     }
 
-    /// Notes that audiences have no members here any more.
-    pub(crate) fn emptied(&self, audiences: impl IntoIterator<Item = Audience>) {
+    /// Records that audiences have no members here any more.
+    pub(crate) fn mark_empty(&self, audiences: impl IntoIterator<Item = Audience>) {
         let mut audiences = audiences.into_iter().peekable();
-        // Most who come and go leave nothing empty.
+        // Most changes leave no audience empty.
         if audiences.peek().is_some() {
-            self.pending.lock().note_emptied(audiences);
+            self.pending.lock().mark_empty(audiences);
             self.changed.notify_one();
         }
     }
 
-    /// Notes that the layer has lost its groups.
-    pub(crate) fn lost(&self) {
+    /// Records that the layer lost its groups.
+    pub(crate) fn groups_lost(&self) {
         self.pending.lock().lost = true;
         self.changed.notify_one();
     }
 
-    /// Works until `stop`, and then leaves all groups, for some seconds at the longest.
+    /// Runs until `stop`. Then leaves all groups, for at most [`LEAVE_WITHIN`].
     pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut groups = Groups::new(renewal(self.layer.group_expiry()));
-        let mut under_way = FuturesUnordered::new();
+        let mut in_flight = FuturesUnordered::new();
         loop {
             while let Some(task) = groups.next() {
-                under_way.push(self.carry_out(task));
+                in_flight.push(self.run_task(task));
             }
             let due = groups.next_due();
             tokio::select! {
-                () = self.changed.notified() => if contain(TASK, || self.look(&mut groups)).is_none() {
-                    // What it had not taken over yet.
+                () = self.changed.notified() => if contain(TASK, || self.take_pending(&mut groups)).is_none() {
+                    // The requests that were not taken are still there.
                     self.changed.notify_one();
                 },
-                Some((task, result)) = under_way.next() => {
-                    // Whoever waits is told by the drop.
-                    contain(TASK, || self.conclude(&mut groups, task, result));
+                Some((task, result)) = in_flight.next() => {
+                    // After a panic, dropping the senders notifies the callers.
+                    contain(TASK, || self.complete(&mut groups, task, result));
                 }
-                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => groups.fall_due(Instant::now()),
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => groups.queue_due(Instant::now()),
                 () = stop.cancelled() => break,
             }
         }
-        // Whoever waits is told by the drop.
+        // Dropping the senders notifies the callers.
         *self.pending.lock() = Pending { ended: true, ..Pending::default() };
         let leaving = async {
-            while let Some((task, result)) = under_way.next().await {
-                self.conclude(&mut groups, task, result);
+            while let Some((task, result)) = in_flight.next().await {
+                self.complete(&mut groups, task, result);
             }
-            let held = stream::iter(groups.into_held());
-            held.for_each_concurrent(LEFT_AT_ONCE, async |audience| drop(self.discard(&audience).await)).await;
+            let joined = stream::iter(groups.into_joined());
+            joined.for_each_concurrent(LEAVES_AT_ONCE, async |audience| drop(self.discard(&audience).await)).await;
         };
         if timeout(LEAVE_WITHIN, leaving).await.is_err() {
-            tracing::warn!("groups could not be left in time, and forget this process when its memberships expire");
+            tracing::warn!("not all groups could be left in time; the remaining memberships expire");
         }
     }
 
-    /// Takes over what was asked for.
-    fn look(&self, groups: &mut Groups) {
-        let Pending { emptied, wanted, lost, .. } = std::mem::take(&mut *self.pending.lock());
+    /// Takes over the pending requests.
+    fn take_pending(&self, groups: &mut Groups) {
+        let Pending { emptied, requested, lost, .. } = std::mem::take(&mut *self.pending.lock());
         if lost {
-            for audience in groups.lost() {
+            for audience in groups.groups_lost() {
                 self.index.set_subscribed(&audience, false);
             }
         }
         for audience in emptied {
-            groups.emptied(audience);
+            groups.mark_empty(audience);
         }
-        for (audience, waiting) in wanted {
-            groups.want(audience, waiting);
+        for (audience, waiting) in requested {
+            groups.request(audience, waiting);
         }
     }
 
-    /// Brings one group to what it should be. A panic of the layer is a failure, after which it is tried again.
-    async fn carry_out(&self, task: Task) -> (Task, Result<Held>) {
+    /// Runs one task. A panic of the layer counts as a failure and is retried.
+    async fn run_task(&self, task: Task) -> (Task, Result<MembershipState>) {
         let changed = contained("groups of the hub, in the layer", self.change(&task)).await;
         (task, changed.unwrap_or(Err(Error::Panicked)))
     }
 
-    async fn change(&self, task: &Task) -> Result<Held> {
+    async fn change(&self, task: &Task) -> Result<MembershipState> {
         if self.index.retire(&task.audience) {
-            if task.held != Held::No {
+            if task.state != MembershipState::Absent {
                 self.discard(&task.audience).await?;
             }
-            return Ok(Held::No);
+            return Ok(MembershipState::Absent);
         }
-        if task.held != Held::Member || task.renew {
+        if task.state != MembershipState::Member || task.renew {
             let group = self.names.group(task.audience.kind, &task.audience.name);
             self.layer.group_add(&group, self.names.member()).await?;
         }
-        Ok(Held::Member)
+        Ok(MembershipState::Member)
     }
 
     async fn discard(&self, audience: &Audience) -> Result<()> {
         self.layer.group_discard(&self.names.group(audience.kind, &audience.name), self.names.member()).await
     }
 
-    /// Notes how a group is now, and tells those who waited. An outage is logged once, and so is its end.
-    fn conclude(&self, groups: &mut Groups, task: Task, result: Result<Held>) {
+    /// Records the result of a task and notifies its callers. The start and the end of an outage are logged once.
+    fn complete(&self, groups: &mut Groups, task: Task, result: Result<MembershipState>) {
         let audience = task.audience.clone();
         let failing_before = groups.failing();
-        let Settled { subscribed, waiting, outcome } = groups.settle(task, result, Instant::now());
+        let TaskOutcome { subscribed, waiting, outcome } = groups.complete(task, result, Instant::now());
         match &outcome {
             Err(error) if failing_before == 0 => {
                 let error = &**error as &dyn std::error::Error;
-                tracing::warn!(error, "a group could not be changed, trying again; so are others from now on");
+                tracing::warn!(error, "cannot change the membership of a group, retrying");
             }
-            Ok(()) if failing_before > 0 && groups.failing() == 0 => tracing::info!("all groups are as they should be"),
+            Ok(()) if failing_before > 0 && groups.failing() == 0 => {
+                tracing::info!("all group memberships are up to date again");
+            }
             _ => {}
         }
         if subscribed {
             self.index.set_subscribed(&audience, true);
         }
         for done in waiting {
-            // Nobody may wait any more.
+            // Fails only if the caller has stopped waiting.
             let _ = done.send(outcome.clone());
         }
     }
 }
 
 impl Pending {
-    fn note_emptied(&mut self, audiences: impl Iterator<Item = Audience>) {
+    fn mark_empty(&mut self, audiences: impl Iterator<Item = Audience>) {
         if !self.ended {
             self.emptied.extend(audiences);
         }

@@ -1,4 +1,4 @@
-//! The other processes of a hub: greeting them, and looking whether there are any.
+//! `PeerDiscovery`: announces this process, and finds out whether there are others.
 
 use std::sync::Arc;
 
@@ -11,162 +11,162 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::layer::{ChannelLayer, Event};
-use crate::server::hub::membership::reconciler::{Keeper, LEAVE_WITHIN, renewal};
+use crate::server::hub::membership::reconciler::{LEAVE_WITHIN, MembershipReconciler, renewal};
 use crate::server::hub::names::Names;
-use crate::server::hub::peers::presence::{LEASE, LOOK_EVERY, Look, Presence};
+use crate::server::hub::peers::state::{LEASE, POLL_EVERY, PeerPoll, PeerState};
 use crate::server::hub::peers::wire;
 use crate::supervise::contained;
 
-pub(crate) struct Others {
+pub(crate) struct PeerDiscovery {
     layer: Arc<dyn ChannelLayer>,
     names: Arc<Names>,
-    /// Held for a look or a change, never across an await.
-    presence: Mutex<Presence>,
+    /// Locked for one query or change, never across an await.
+    state: Mutex<PeerState>,
     all_answered: Notify,
 }
 
-impl Others {
+impl PeerDiscovery {
     pub(crate) fn new(layer: Arc<dyn ChannelLayer>, names: Arc<Names>) -> Self {
-        Self { layer, names, presence: Mutex::default(), all_answered: Notify::new() }
+        Self { layer, names, state: Mutex::default(), all_answered: Notify::new() }
     }
 
-    /// Whether nobody else can have clients in a room.
-    pub(crate) fn are_none(&self) -> bool {
-        self.presence.lock().is_alone(Instant::now())
+    /// Whether no other process can have clients.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.state.lock().is_alone(Instant::now())
     }
 
-    /// Whether the layer could be asked the last time.
-    pub(crate) fn are_reachable(&self) -> bool {
-        self.presence.lock().is_reachable()
+    /// Whether the last query of the layer succeeded.
+    pub(crate) fn is_reachable(&self) -> bool {
+        self.state.lock().is_reachable()
     }
 
-    /// Comes into the group of all processes, and waits until the others know.
-    pub(crate) async fn come(&self) -> Result<()> {
+    /// Joins the group of all processes, and waits until the others know this process.
+    pub(crate) async fn announce(&self) -> Result<()> {
         self.layer.group_add(self.names.everyone(), self.names.member()).await?;
         let known = Instant::now() + LEASE;
         if !self.layer.lists_all_members() {
-            // Then none of the others ever believes to be alone either.
-            self.presence.lock().answers();
+            // On such a layer no process ever considers itself alone.
+            self.state.lock().mark_reachable();
             return Ok(());
         }
-        let look = self.look().await?;
-        if look.others.is_empty() {
+        let poll = self.poll().await?;
+        if poll.others.is_empty() {
             return Ok(());
         }
-        self.presence.lock().greets(look.others);
+        self.state.lock().expect_answers(poll.others);
         self.layer.group_send(self.names.everyone(), wire::hello(self.names.member())).await?;
         if timeout_at(known, self.all_answered.notified()).await.is_err() {
-            tracing::info!("other processes of the hub do not answer, and may have ended without closing");
+            tracing::info!("some processes of the hub do not answer, and may have ended without closing");
         }
         Ok(())
     }
 
-    /// Another process greets: from now on nothing stays in this one. Gives whether it is to be answered.
-    pub(crate) fn greeted(&self, channel: &str) -> bool {
+    /// Handles the announcement of another process: from now on messages leave this process. Returns whether to answer.
+    pub(crate) fn on_hello(&self, channel: &str) -> bool {
         if channel == self.names.member() {
             return false;
         }
-        self.presence.lock().greeted(Instant::now());
+        self.state.lock().peer_seen(Instant::now());
         true
     }
 
-    /// Answers a greeting.
+    /// Answers an announcement.
     pub(crate) async fn answer(&self, channel: &str) {
         if let Err(error) = self.layer.send(channel, wire::answer(self.names.member())).await {
-            // It waits a moment longer then.
-            tracing::debug!(%error, "a greeting could not be answered");
+            // The other process then waits for the whole lease.
+            tracing::debug!(%error, "cannot answer the announcement of another process");
         }
     }
 
-    pub(crate) fn answered(&self, channel: &str) {
-        if self.presence.lock().answered(channel) {
+    pub(crate) fn on_answer(&self, channel: &str) {
+        if self.state.lock().answer_received(channel) {
             self.all_answered.notify_one();
         }
     }
 
-    /// Looks at the group until `stop`, stays in it, and sees to it that groups are made again when the layer has lost
-    /// them; leaves it in the end.
+    /// Polls the group and renews the membership of this process until `stop`. Has all groups added again if the layer
+    /// lost them. Leaves the group at the end.
     pub(crate) async fn watch(
         self: Arc<Self>,
-        keeper: Arc<Keeper>,
+        reconciler: Arc<MembershipReconciler>,
         events: broadcast::Receiver<Event>,
         stop: CancellationToken,
     ) {
-        stop.run_until_cancelled(self.keep_watch(&keeper, events)).await;
-        self.go().await;
+        stop.run_until_cancelled(self.run(&reconciler, events)).await;
+        self.leave().await;
     }
 
-    async fn keep_watch(&self, keeper: &Keeper, mut events: broadcast::Receiver<Event>) {
-        let mut looks = interval(LOOK_EVERY);
+    async fn run(&self, reconciler: &MembershipReconciler, mut events: broadcast::Receiver<Event>) {
+        let mut ticks = interval(POLL_EVERY);
         let (every, mut renewed) = (renewal(self.layer.group_expiry()), Instant::now());
-        // The others have not been told of a loss.
-        let (mut ended, mut untold) = (false, false);
+        // Whether a loss of data has yet to be announced to the others.
+        let (mut ended, mut unannounced) = (false, false);
         loop {
             let lost = tokio::select! {
-                _ = looks.tick() => false,
+                _ = ticks.tick() => false,
                 event = events.recv(), if !ended => {
                     ended = matches!(event, Err(RecvError::Closed));
-                    // Which events were missed is unknown.
+                    // A missed event may have been a loss of data.
                     matches!(event, Ok(Event::DataLost { .. }) | Err(RecvError::Lagged(_)))
                 }
             };
             if lost {
-                self.presence.lock().lost(Instant::now());
-                keeper.lost();
+                self.state.lock().data_lost(Instant::now());
+                reconciler.groups_lost();
             }
-            untold |= lost;
+            unannounced |= lost;
             let due = renewed.elapsed() >= every;
-            let stayed = contained("processes of the hub", self.stay(due, untold)).await;
-            match stayed.unwrap_or(Err(Error::Panicked)) {
+            let refreshed = contained("processes of the hub", self.refresh(due, unannounced)).await;
+            match refreshed.unwrap_or(Err(Error::Panicked)) {
                 Ok(missing) => {
-                    untold = false;
+                    unannounced = false;
                     if due {
                         renewed = Instant::now();
                     }
                     if missing && !lost {
-                        keeper.lost();
+                        reconciler.groups_lost();
                     }
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "the other processes of the hub are unknown");
-                    self.presence.lock().failed();
+                    tracing::debug!(%error, "cannot query the other processes of the hub");
+                    self.state.lock().poll_failed();
                 }
             }
         }
     }
 
-    /// Leaves the group of all processes. Otherwise the others believe in this one until its membership ends.
-    pub(crate) async fn go(&self) {
+    /// Leaves the group of all processes. Otherwise the others count on this process until its membership expires.
+    pub(crate) async fn leave(&self) {
         let leaving = self.layer.group_discard(self.names.everyone(), self.names.member());
         if !matches!(timeout(LEAVE_WITHIN, leaving).await, Ok(Ok(()))) {
-            tracing::debug!("the other processes of the hub cannot be told that this one ends");
+            tracing::debug!("cannot leave the group of the hub's processes");
         }
     }
 
-    /// Looks, comes again if that is due or this process is missing, and greets the others if it is missing or data was
-    /// lost; gives whether it was missing.
-    async fn stay(&self, due: bool, lost: bool) -> Result<bool> {
+    /// Polls the group. Adds this process again if that is due or it is missing. Announces it if it is missing or data
+    /// was lost. Returns whether it was missing.
+    async fn refresh(&self, due: bool, lost: bool) -> Result<bool> {
         let lists = self.layer.lists_all_members();
-        // Before this process adds itself, for then nobody can tell.
-        let missing = lists && !self.look().await?.myself;
+        // Checked before this process adds itself, which would hide it.
+        let missing = lists && !self.poll().await?.myself;
         if due || lost || missing {
             self.layer.group_add(self.names.everyone(), self.names.member()).await?;
         }
         if !lists {
-            self.presence.lock().answers();
+            self.state.lock().mark_reachable();
         } else if lost || missing {
             self.layer.group_send(self.names.everyone(), wire::hello(self.names.member())).await?;
         }
         Ok(missing)
     }
 
-    async fn look(&self) -> Result<Look> {
+    async fn poll(&self) -> Result<PeerPoll> {
         let began = Instant::now();
         let channels = self.layer.group_channels(self.names.everyone()).await?;
         let (myself, others): (Vec<_>, Vec<_>) =
             channels.into_iter().map(|channel| channel.to_string()).partition(|channel| channel == self.names.member());
-        let look = Look { began, myself: !myself.is_empty(), others };
-        self.presence.lock().looked(&look);
-        Ok(look)
+        let poll = PeerPoll { began, myself: !myself.is_empty(), others };
+        self.state.lock().polled(&poll);
+        Ok(poll)
     }
 }

@@ -1,4 +1,4 @@
-//! From the channel of this process to its clients: one reader, which waits for nobody but the layer.
+//! The reader task: delivers the messages of other processes to the clients of this one.
 
 use std::sync::Arc;
 
@@ -9,13 +9,13 @@ use crate::layer::{Delivery, RetryingReceiver};
 use crate::server::asgi::connections::BATCH;
 use crate::server::asgi::lost::Lost;
 use crate::server::asgi::messages::ReplyReader;
-use crate::server::hub::handle::Inner;
+use crate::server::hub::inner::Inner;
 use crate::server::hub::names::Kind;
 use crate::server::hub::peers::wire;
-use crate::server::hub::peers::wire::{Address, Letter};
+use crate::server::hub::peers::wire::{Address, HubMessage};
 use crate::supervise::contain;
 
-/// Hands over what other processes send, until `stop` or the end of the layer.
+/// Delivers messages of other processes until `stop` or the end of the layer.
 pub(crate) async fn read(mut receiver: RetryingReceiver, hub: Arc<Inner>, stop: CancellationToken) {
     let mut replies = ReplyReader::default();
     let mut batch = Vec::with_capacity(BATCH);
@@ -41,15 +41,15 @@ fn hand_over(delivery: &Delivery, replies: &mut ReplyReader, hub: &Inner) {
         return to_client(delivery, replies, hub);
     }
     match wire::read(&delivery.message, replies) {
-        Ok(Letter::Hello(channel)) => hub.greeted(channel),
-        Ok(Letter::Answer(channel)) => hub.others.answered(&channel),
-        // It has been handed over here before it was sent.
-        Ok(Letter::Content { from, .. }) if from == hub.names.member() => {}
-        Ok(Letter::Content { to: Address::Everyone, reply, .. }) => {
+        Ok(HubMessage::Hello(channel)) => hub.on_hello(channel),
+        Ok(HubMessage::Answer(channel)) => hub.peers.on_answer(&channel),
+        // The clients of this process got the message before it was sent.
+        Ok(HubMessage::Content { from, .. }) if from == hub.names.member() => {}
+        Ok(HubMessage::Content { to: Address::Everyone, reply, .. }) => {
             hub.fan_out(|hub| hub.connections.push_all(&reply));
         }
-        Ok(Letter::Content { to: Address::Some(kind @ (Kind::Room | Kind::User), name), reply, .. }) => {
-            hub.fan_out(|hub| hub.index.send(kind, &name, || reply));
+        Ok(HubMessage::Content { to: Address::Some(kind @ (Kind::Room | Kind::User), name), reply, .. }) => {
+            hub.fan_out(|hub| hub.rooms.index.send(kind, &name, || reply));
         }
         Err(reason) => ignore(delivery, reason),
     }
@@ -67,6 +67,6 @@ fn to_client(delivery: &Delivery, replies: &mut ReplyReader, hub: &Inner) {
 }
 
 fn ignore(delivery: &Delivery, reason: &str) {
-    tracing::debug!(channel = %delivery.channel, reason, "a message of another process is ignored");
+    tracing::debug!(channel = %delivery.channel, reason, "ignoring a message of another process");
     drops::count(DropReason::Malformed, 1);
 }

@@ -1,4 +1,4 @@
-//! What the processes of a hub tell each other, as messages of the layer.
+//! `HubMessage`: the messages between the processes of a hub.
 
 use crate::message;
 use crate::message::{Message, Value};
@@ -9,12 +9,12 @@ use crate::trace::{self, TraceParent};
 
 /// A message of another process.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Letter {
-    /// For the clients of the receiving process.
+pub(crate) enum HubMessage {
+    /// A message for clients of the receiving process.
     Content { from: String, to: Address, reply: Reply },
-    /// A process has come; its channel.
+    /// Announces a new process, with its channel.
     Hello(String),
-    /// The answer to that; the channel of who answers.
+    /// Answers an announcement, with the channel of the answering process.
     Answer(String),
 }
 
@@ -24,7 +24,7 @@ pub(crate) enum Address {
     Some(Kind, String),
 }
 
-/// A message to clients, from the process on `channel`, at a place in a trace if there is one.
+/// Encodes a message to clients, from the process on `channel`, with its trace span if there is one.
 pub(crate) fn content(
     channel: &str,
     to: Option<(Kind, &str)>,
@@ -38,7 +38,7 @@ pub(crate) fn content(
     to_client(payload, trace).with("from", channel).with(key, value)
 }
 
-/// A message to a client, on its own channel.
+/// Encodes a message to one client, for the client's own channel.
 pub(crate) fn to_client(payload: Payload, trace: Option<TraceParent>) -> Message {
     let message = message! {}.with(payload.key(), payload);
     match trace {
@@ -55,28 +55,28 @@ pub(crate) fn answer(channel: &str) -> Message {
     message! { "answer": channel }
 }
 
-/// Reads what came on the channel of this process.
+/// Decodes a message that arrived on the channel of this process.
 ///
 /// # Errors
 ///
-/// Why the message has to be ignored.
-pub(crate) fn read(message: &Message, replies: &mut ReplyReader) -> Result<Letter, &'static str> {
+/// The reason for which the message has to be ignored.
+pub(crate) fn read(message: &Message, replies: &mut ReplyReader) -> Result<HubMessage, &'static str> {
     if let Some(channel) = message.text("hello") {
-        return Ok(Letter::Hello(channel.to_owned()));
+        return Ok(HubMessage::Hello(channel.to_owned()));
     }
     if let Some(channel) = message.text("answer") {
-        return Ok(Letter::Answer(channel.to_owned()));
+        return Ok(HubMessage::Answer(channel.to_owned()));
     }
     let named = |kind: Kind| message.text(kind.label()).map(|name| Address::Some(kind, name.to_owned()));
     let everyone = || message.get("everyone").map(|_| Address::Everyone);
-    let to = named(Kind::Room).or_else(|| named(Kind::User)).or_else(everyone).ok_or("it is for nobody")?;
-    let from = message.text("from").ok_or("it is from nobody")?.to_owned();
-    // Clients of a hub are not closed by messages to their room.
+    let to = named(Kind::Room).or_else(|| named(Kind::User)).or_else(everyone).ok_or("no recipient")?;
+    let from = message.text("from").ok_or("no sender")?.to_owned();
+    // A message to a room must not close clients.
     let reply = Reply { close: None, accept: None, ..replies.read(message)? };
     if reply.data.is_none() {
-        return Err("it has neither text nor bytes");
+        return Err("neither text nor bytes");
     }
-    Ok(Letter::Content { from, to, reply })
+    Ok(HubMessage::Content { from, to, reply })
 }
 
 #[cfg(test)]
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read() {
+    fn messages_survive_a_round_trip() {
         let read = |message: &Message| read(message, &mut ReplyReader::default());
         let reply = |payload: &Payload| Reply::of(payload.clone().into(), None);
         for payload in [Payload::from("hi"), Payload::from(vec![0, 255])] {
@@ -93,16 +93,16 @@ mod tests {
                 (Some((Kind::Room, "lobby")), Address::Some(Kind::Room, "lobby".to_owned())),
                 (Some((Kind::User, "ada")), Address::Some(Kind::User, "ada".to_owned())),
             ] {
-                let letter = Letter::Content { from: "p!".to_owned(), to: address, reply: reply(&payload) };
-                assert_eq!(read(&content("p!", to, payload.clone(), None)), Ok(letter));
+                let expected = HubMessage::Content { from: "p!".to_owned(), to: address, reply: reply(&payload) };
+                assert_eq!(read(&content("p!", to, payload.clone(), None)), Ok(expected));
             }
         }
-        assert_eq!(read(&hello("p!x")), Ok(Letter::Hello("p!x".to_owned())));
-        assert_eq!(read(&answer("p!x")), Ok(Letter::Answer("p!x".to_owned())));
+        assert_eq!(read(&hello("p!x")), Ok(HubMessage::Hello("p!x".to_owned())));
+        assert_eq!(read(&answer("p!x")), Ok(HubMessage::Answer("p!x".to_owned())));
     }
 
     #[test]
-    fn what_is_no_letter_is_refused() {
+    fn invalid_messages_are_refused() {
         for message in [
             message! {},
             message! { "text": "hi" },

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
-use crate::server::hub::handle::Inner;
+use crate::server::hub::inner::Inner;
 use crate::server::hub::names::Kind;
 use crate::server::status::gauges;
 use crate::server::status::gauges::EVERY;
 use crate::supervise::contain;
 
-/// Sets the gauges until `stop`, and to zero then.
+/// Sets the gauges until `stop`, and then to zero.
 pub(crate) async fn keep(hub: Arc<Inner>, stop: CancellationToken) {
     let mut ticks = interval(EVERY);
     loop {
@@ -23,8 +23,8 @@ pub(crate) async fn keep(hub: Arc<Inner>, stop: CancellationToken) {
 }
 
 fn set(hub: &Inner) {
-    gauges::set(&hub.name, hub.connections.depths());
-    let name = || hub.name.clone();
-    gauges::set_one(metrics::gauge!("channel_layer_rooms", "hub" => name()), hub.index.len(Kind::Room));
-    gauges::set_one(metrics::gauge!("channel_layer_users", "hub" => name()), hub.index.len(Kind::User));
+    gauges::set(&hub.settings.name, hub.connections.depths());
+    let name = || hub.settings.name.clone();
+    gauges::set_one(metrics::gauge!("channel_layer_rooms", "hub" => name()), hub.rooms.index.len(Kind::Room));
+    gauges::set_one(metrics::gauge!("channel_layer_users", "hub" => name()), hub.rooms.index.len(Kind::User));
 }

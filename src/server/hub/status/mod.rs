@@ -1,4 +1,4 @@
-//! How a hub is doing: its state, its status page, its gauges and its trace spans.
+//! Status of a hub: its state, its status page, its gauges and its trace spans.
 
 pub(crate) mod gauges;
 pub(crate) mod page;

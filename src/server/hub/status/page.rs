@@ -1,4 +1,4 @@
-//! The status page of a hub: what an operator wants to see of its clients in this process.
+//! The status page of a hub, for operators.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use crate::server::status::view;
 use crate::server::status::view::thousands;
 use crate::server::status::{PATH, STYLE_PATH};
 
-/// How many rooms are shown, the largest first.
+/// Number of rooms shown, the largest first.
 const ROOMS: usize = 20;
 
-/// A page at `/status` for those who look after an app, with what it loads: clients, users, the largest rooms, and what
-/// waits for clients, in this process. It asks for itself again every 2 s, runs no script, and follows the colour scheme of
-/// the browser. It shows the names of rooms; let a proxy or a layer of the app keep it to whom they concern.
+/// Returns a router with a status page at `/status` and its style sheet: the clients, users, largest rooms and queued
+/// messages of this process. The page reloads every 2 s, runs no script, and follows the colour scheme of the browser.
+/// It shows the names of rooms; restrict access to it in your proxy or in a layer of the app.
 ///
 /// ```
 /// # fn mount(hub: channel_layer::Hub) -> axum::Router {
@@ -28,7 +28,7 @@ const ROOMS: usize = 20;
 /// ```
 pub fn status_page(hub: Hub) -> Router {
     let page = async |State(hub): State<Hub>, method: Method| {
-        let (status, rooms) = (hub.status(), hub.inner().index.largest_rooms(ROOMS));
+        let (status, rooms) = (hub.status(), hub.inner().rooms.index.largest_rooms(ROOMS));
         status::page_of(render(&status, &rooms)).answer(&method)
     };
     let style = async |method: Method| status::style().answer(&method);
@@ -69,7 +69,7 @@ fn write(page: &mut String, status: &Status, rooms: &[(Arc<str>, usize)]) -> std
     Ok(())
 }
 
-/// Names are whatever clients make them.
+/// Escapes HTML. Clients choose the names of rooms.
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

@@ -1,27 +1,27 @@
-//! How a hub stands.
+//! `Status`: the state of a hub in this process.
 
 use crate::server::asgi::connections::QueueDepths;
 use crate::server::options::SocketOptions;
 
-/// Figures of a hub in this process.
+/// The state of a hub in this process.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Status {
     /// The name of the hub.
     pub name: String,
-    /// The channel of this process, by which others know it.
+    /// The channel of this process, which identifies it to the others.
     pub process: String,
-    /// Clients connected here.
+    /// Number of clients connected to this process.
     pub connections: usize,
-    /// Rooms that have clients here.
+    /// Number of rooms with clients in this process.
     pub rooms: usize,
-    /// Users that have clients here.
+    /// Number of users with clients in this process.
     pub users: usize,
-    /// What waits for these clients.
+    /// Messages queued for these clients.
     pub queues: QueueDepths,
     /// Whether messages go to other processes.
     pub mode: Mode,
-    /// How sockets are held.
+    /// Settings of the sockets.
     pub options: SocketOptions,
 }
 
@@ -29,10 +29,10 @@ pub struct Status {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Mode {
-    /// There are no others, and messages stay in this process.
+    /// There are no other processes. Messages stay in this one.
     Alone,
-    /// There are others, or may be.
+    /// There are other processes, or there may be.
     Together,
-    /// The layer cannot be reached, and messages get to clients of this process only.
+    /// The layer is unreachable. Messages reach clients of this process only.
     CutOff,
 }

@@ -1,4 +1,4 @@
-//! One connection as rooms and users see it: where it is, and whether it stays there.
+//! `Member`: one connection in the index, with its memberships.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,56 +8,56 @@ use parking_lot::Mutex;
 use crate::server::hub::names::Audience;
 use crate::server::websocket::queue::Queue;
 
-/// A connection as rooms and users see it.
+/// A connection in the index.
 #[derive(Debug)]
 pub(crate) struct Member {
     pub(crate) id: u64,
     pub(crate) queue: Arc<Queue>,
-    /// Held for a change of place, never across an await.
-    pub(crate) places: Mutex<Places>,
+    /// Locked for a change of membership, never across an await.
+    pub(crate) memberships: Mutex<Memberships>,
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Places {
+pub(crate) struct Memberships {
     pub(crate) departed: bool,
-    pub(crate) rooms: HashMap<Arc<str>, Place>,
-    pub(crate) user: Option<(Arc<str>, Place)>,
+    pub(crate) rooms: HashMap<Arc<str>, Membership>,
+    pub(crate) user: Option<(Arc<str>, Membership)>,
 }
 
-/// Whether a member stays where it is.
+/// Whether a membership is final.
 #[derive(Debug)]
-pub(crate) enum Place {
-    /// Whatever becomes of further calls.
-    Taken,
-    /// If one of the calls that share this and wait for messages to come there succeeds.
-    Awaited(Arc<()>),
+pub(crate) enum Membership {
+    /// Stays, whatever the result of further calls.
+    Confirmed,
+    /// Stays if one of the calls that share this handle and wait for the subscription succeeds.
+    Pending(Arc<()>),
 }
 
-impl Place {
+impl Membership {
     pub(crate) fn new(subscribed: bool) -> Self {
-        if subscribed { Self::Taken } else { Self::Awaited(Arc::default()) }
+        if subscribed { Self::Confirmed } else { Self::Pending(Arc::default()) }
     }
 
-    /// A further call enters. Gives what it shares with the others, if it depends on it whether the member stays.
+    /// Adds a call. Returns the shared handle if the membership depends on the result of the call.
     fn enter(&mut self, subscribed: bool) -> Option<Arc<()>> {
         if subscribed {
-            *self = Self::Taken;
+            *self = Self::Confirmed;
         }
         match self {
-            Self::Taken => None,
-            Self::Awaited(shared) => Some(shared.clone()),
+            Self::Confirmed => None,
+            Self::Pending(shared) => Some(shared.clone()),
         }
     }
 
-    /// Whether this is the place that those who share `shared` wait for.
+    /// Whether this is the membership that the owners of `shared` wait for.
     pub(crate) fn is_of(&self, shared: &Arc<()>) -> bool {
-        matches!(self, Self::Awaited(awaited) if Arc::ptr_eq(awaited, shared))
+        matches!(self, Self::Pending(awaited) if Arc::ptr_eq(awaited, shared))
     }
 }
 
 impl Member {
     pub(crate) fn new(id: u64, queue: Arc<Queue>) -> Self {
-        Self { id, queue, places: Mutex::default() }
+        Self { id, queue, memberships: Mutex::default() }
     }
 
     pub(crate) fn queue(&self) -> &Queue {
@@ -65,26 +65,26 @@ impl Member {
     }
 
     pub(crate) fn rooms(&self) -> Vec<Arc<str>> {
-        self.places.lock().rooms.keys().cloned().collect()
+        self.memberships.lock().rooms.keys().cloned().collect()
     }
 
     pub(crate) fn user(&self) -> Option<Arc<str>> {
-        self.places.lock().user.as_ref().map(|(name, _)| name.clone())
+        self.memberships.lock().user.as_ref().map(|(name, _)| name.clone())
     }
 }
 
-/// A call that waits for messages of other processes to come where the member is now.
+/// A call that waits until messages of other processes arrive for a new membership.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Entry {
+pub(crate) struct PendingEntry {
     pub(crate) audience: Audience,
-    /// Shared by the calls on which it depends whether the member stays.
+    /// Handle shared by the calls that the membership depends on.
     pub(crate) shared: Option<Arc<()>>,
 }
 
-impl Entry {
-    /// A call enters a place, and waits if messages do not come there yet.
-    pub(crate) fn into(audience: Audience, place: &mut Place, subscribed: bool) -> Option<Self> {
-        let shared = place.enter(subscribed);
+impl PendingEntry {
+    /// Adds a call to `membership`. Returns an entry if the call has to wait for the subscription.
+    pub(crate) fn into(audience: Audience, membership: &mut Membership, subscribed: bool) -> Option<Self> {
+        let shared = membership.enter(subscribed);
         (!subscribed).then_some(Self { audience, shared })
     }
 }

@@ -1,4 +1,4 @@
-//! The index beside naive models of it, and under threads.
+//! `Index` compared with naive models, and under concurrency.
 
 use std::collections::BTreeSet;
 
@@ -35,7 +35,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What an index should know, told naively.
+/// A naive model of the index.
 #[derive(Default)]
 struct Model {
     here: BTreeSet<(Kind, &'static str, usize)>,
@@ -96,7 +96,7 @@ fn act(index: &Index, members: &[Member], step: &Step) {
 
 proptest! {
     #[test]
-    fn the_index_knows_what_a_naive_model_knows(steps in vec(step(), 0..60)) {
+    fn the_index_agrees_with_a_naive_model(steps in vec(step(), 0..60)) {
         let (index, members, mut model) = (Index::default(), members(), Model::default());
         for step in &steps {
             act(&index, &members, step);
@@ -115,38 +115,38 @@ proptest! {
     }
 }
 
-/// What becomes of calls that bring one member into one room or to one user.
+/// A call that brings one member into one room or to one user.
 #[derive(Clone, Debug)]
 enum Call {
     Enter,
-    /// The messages come, or do not, for one of the calls that wait.
+    /// Result of the subscription for one of the waiting calls.
     Settle(usize, bool),
     Leave,
-    /// Whether messages come for the audience.
+    /// Whether messages arrive for the audience.
     Subscribed(bool),
 }
 
 fn call() -> impl Strategy<Value = Call> {
     prop_oneof![
         4 => Just(Call::Enter),
-        6 => (0..8_usize, any::<bool>()).prop_map(|(at, comes)| Call::Settle(at, comes)),
+        6 => (0..8_usize, any::<bool>()).prop_map(|(at, subscribed)| Call::Settle(at, subscribed)),
         1 => Just(Call::Leave),
         2 => any::<bool>().prop_map(Call::Subscribed),
     ]
 }
 
-/// The same told naively: a member that has come stays while a call of this stay has succeeded or still waits.
+/// A naive model of one membership: it lasts while one of its calls has succeeded or still waits.
 #[derive(Default)]
-struct Stay {
+struct CallModel {
     number: usize,
     here: bool,
     taken: bool,
     subscribed: bool,
-    /// Of which stay.
+    /// The model that each waiting call belongs to.
     waiting: Vec<usize>,
 }
 
-impl Stay {
+impl CallModel {
     fn step(&mut self, call: &Call) {
         match *call {
             Call::Enter => {
@@ -156,17 +156,17 @@ impl Stay {
                     self.waiting.push(self.number);
                 }
             }
-            Call::Settle(at, comes) if at < self.waiting.len() => {
+            Call::Settle(at, subscribed) if at < self.waiting.len() => {
                 if self.waiting.remove(at) != self.number {
                     return;
                 }
-                self.taken |= comes;
+                self.taken |= subscribed;
                 if !self.taken && !self.waiting.contains(&self.number) {
                     self.end();
                 }
             }
             Call::Leave => self.end(),
-            // A crowd that nobody is in is not subscribed.
+            // An empty room is not subscribed.
             Call::Subscribed(subscribed) if self.here => self.subscribed = subscribed,
             Call::Settle(..) | Call::Subscribed(_) => {}
         }
@@ -179,50 +179,50 @@ impl Stay {
 
 proptest! {
     #[test]
-    fn a_member_stays_where_one_of_the_calls_that_brought_it_has_succeeded_or_still_waits(
+    fn a_membership_lasts_while_one_of_its_calls_has_succeeded_or_still_waits(
         kind in prop_oneof![Just(Kind::Room), Just(Kind::User)],
         calls in vec(call(), 0..40),
     ) {
-        let (index, members, mut stay) = (Index::default(), members(), Stay::default());
+        let (index, members, mut model) = (Index::default(), members(), CallModel::default());
         let (member, mut waiting, at) = (&members[0], Vec::new(), audience(kind, "a"));
         for call in &calls {
             match *call {
                 Call::Enter => {
-                    let moved = match kind {
+                    let change = match kind {
                         Kind::Room => index.join(member, "a", 1),
                         Kind::User => index.set_user(member, Some("a".into()), None),
                     };
-                    waiting.extend(moved.unwrap().unsubscribed);
+                    waiting.extend(change.unwrap().unsubscribed);
                 }
-                Call::Settle(at, comes) if at < waiting.len() => {
-                    index.settle(member, waiting.remove(at), comes);
+                Call::Settle(at, subscribed) if at < waiting.len() => {
+                    index.confirm(member, waiting.remove(at), subscribed);
                 }
                 Call::Leave => match kind {
                     Kind::Room => drop(index.leave(member, "a")),
                     Kind::User => drop(index.set_user(member, None, None)),
                 },
-                Call::Subscribed(subscribed) if stay.here => drop(index.set_subscribed(&at, subscribed)),
+                Call::Subscribed(subscribed) if model.here => drop(index.set_subscribed(&at, subscribed)),
                 Call::Settle(..) | Call::Subscribed(_) => {}
             }
             if index.count(kind, "a") == 0 {
                 index.retire(&at);
             }
-            stay.step(call);
-            prop_assert_eq!(index.count(kind, "a"), usize::from(stay.here));
-            prop_assert_eq!(member.rooms().len() + usize::from(member.user().is_some()), usize::from(stay.here));
+            model.step(call);
+            prop_assert_eq!(index.count(kind, "a"), usize::from(model.here));
+            prop_assert_eq!(member.rooms().len() + usize::from(member.user().is_some()), usize::from(model.here));
         }
     }
 }
 
 #[test]
-fn nobody_is_left_behind_when_everything_happens_at_once() {
+fn concurrent_changes_leave_no_member_behind() {
     let (index, steps) = (Index::default(), 3_000_usize);
     for _ in 0..5 {
         let members = members();
         std::thread::scope(|scope| {
             for (worker, member) in members.iter().enumerate() {
                 let index = &index;
-                // Two workers to each member: one goes on while the other lets it depart.
+                // Two threads per member: one continues while the other lets it depart.
                 scope.spawn(move || {
                     for at in 0..steps {
                         let name = NAMES[(at + worker) % NAMES.len()];
@@ -249,62 +249,62 @@ fn nobody_is_left_behind_when_everything_happens_at_once() {
 }
 
 #[test]
-fn a_user_has_no_more_connections_than_allowed() {
+fn a_user_cannot_exceed_its_limit_of_connections() {
     let (index, members) = (Index::default(), members());
     let set = |member: usize, user: &str| {
         index.set_user(&members[member], Some(user.into()), NonZeroUsize::new(1)).map(|_| ())
     };
     assert_eq!(set(0, "ada"), Ok(()));
-    assert_eq!(set(1, "ada"), Err(Barred::Full));
+    assert_eq!(set(1, "ada"), Err(JoinRefused::TooManyConnections));
     assert_eq!(set(0, "ada"), Ok(()), "it is that user's already");
     assert_eq!(set(1, "bob"), Ok(()));
-    assert_eq!(set(0, "bob"), Err(Barred::Full));
+    assert_eq!(set(0, "bob"), Err(JoinRefused::TooManyConnections));
     index.depart(&members[1]);
     assert_eq!(set(0, "bob"), Ok(()));
     assert_eq!(set(2, "ada"), Ok(()));
 }
 
 #[test]
-fn what_comes_of_a_change_is_told() {
+fn a_change_reports_subscriptions_and_empty_audiences() {
     let (index, members) = (Index::default(), members());
     let room = audience(Kind::Room, "a");
     let join = |member: usize| index.join(&members[member], "a", 1);
     let entry = join(0).unwrap().unsubscribed.unwrap();
     assert_eq!(entry.audience, room);
     assert!(index.set_subscribed(&room, true));
-    assert_eq!(index.settle(&members[0], entry, true), None);
-    assert_eq!(join(1), Ok(Moved::default()), "messages come already");
-    assert_eq!(index.join(&members[1], "b", 1), Err(Barred::Rooms));
+    assert_eq!(index.confirm(&members[0], entry, true), None);
+    assert_eq!(join(1), Ok(MembershipChange::default()), "messages come already");
+    assert_eq!(index.join(&members[1], "b", 1), Err(JoinRefused::TooManyRooms));
     assert_eq!(index.leave(&members[0], "a"), None);
     let (rooms, emptied) = index.depart(&members[1]);
     assert_eq!((&*rooms[0], emptied), ("a", vec![room.clone()]));
-    assert_eq!(join(1), Err(Barred::Departed));
+    assert_eq!(join(1), Err(JoinRefused::Departed));
     assert!(index.retire(&room));
     assert_eq!(join(0).unwrap().unsubscribed.unwrap().audience, room);
 }
 
 #[test]
-fn a_call_that_fails_takes_nobody_out_whom_another_has_brought_in() {
+fn a_failed_call_removes_no_member_that_another_call_added() {
     let (index, members) = (Index::default(), members());
     let (member, room) = (&members[0], audience(Kind::Room, "a"));
     let join = || index.join(member, "a", 1).unwrap().unsubscribed.unwrap();
     let set_user = || index.set_user(member, Some("ada".into()), None).unwrap().unsubscribed.unwrap();
-    let enter: [&dyn Fn() -> Entry; 2] = [&join, &set_user];
+    let enter: [&dyn Fn() -> PendingEntry; 2] = [&join, &set_user];
     for enter in enter {
         let (first, second) = (enter(), enter());
-        assert_eq!(index.settle(member, first, false), None, "the other one still waits");
-        assert_eq!(index.settle(member, second, true), None);
+        assert_eq!(index.confirm(member, first, false), None, "the other one still waits");
+        assert_eq!(index.confirm(member, second, true), None);
         let late = enter();
-        assert_eq!(index.settle(member, late, false), None, "it was there before");
+        assert_eq!(index.confirm(member, late, false), None, "it was there before");
     }
     assert_eq!((member.rooms().len(), member.user().as_deref()), (1, Some("ada")));
     index.leave(member, "a");
     let (first, second) = (join(), join());
-    assert_eq!(index.settle(member, first, false), None);
-    assert_eq!(index.settle(member, second, false), Some(room), "all have failed");
+    assert_eq!(index.confirm(member, first, false), None);
+    assert_eq!(index.confirm(member, second, false), Some(room), "all have failed");
     let before = join();
     index.leave(member, "a");
     let _again = join();
-    assert_eq!(index.settle(member, before, false), None, "it has left that place itself");
+    assert_eq!(index.confirm(member, before, false), None, "it has left that place itself");
     assert_eq!(member.rooms().len(), 1);
 }

@@ -1,8 +1,8 @@
 //! `Format`: the choice between the ways in which messages are kept in Redis.
 
-use super::raw::Raw;
 use super::slot::{Slot, Words};
 use crate::codec::serializer::Serializer;
+use crate::config::sources::raw::Raw;
 use crate::error::Error;
 
 /// How messages and groups are kept in Redis. Layers of different formats do not see each other.

@@ -56,7 +56,7 @@ impl Host {
     }
 
     /// Whether it is reached over TLS.
-    pub(super) fn is_tls(&self) -> bool {
+    pub(crate) fn is_tls(&self) -> bool {
         Server::read(&self.url).is_ok_and(|server| server.is_tls())
     }
 
@@ -69,12 +69,12 @@ impl Host {
         }
     }
 
-    pub(super) fn given_name(&self) -> Option<&str> {
+    pub(crate) fn given_name(&self) -> Option<&str> {
         self.name.as_deref()
     }
 
     /// Where the server is, or what is wrong with the URL; the reason repeats nothing of it that may be secret.
-    pub(super) fn address(&self) -> Result<Address, String> {
+    pub(crate) fn address(&self) -> Result<Address, String> {
         Server::read(&self.url).map(|server| server.address)
     }
 
@@ -94,22 +94,22 @@ impl Host {
 
 /// A server given in parts, as Python's configurations may have it.
 #[derive(Default)]
-pub(super) struct Parts {
-    pub(super) url: Option<String>,
-    pub(super) name: Option<String>,
-    pub(super) host: Option<String>,
-    pub(super) port: Option<u16>,
-    pub(super) path: Option<String>,
-    pub(super) db: Option<u32>,
-    pub(super) username: Option<String>,
-    pub(super) password: Option<String>,
-    pub(super) tls: bool,
-    pub(super) certificates: Option<String>,
+pub(crate) struct Parts {
+    pub(crate) url: Option<String>,
+    pub(crate) name: Option<String>,
+    pub(crate) host: Option<String>,
+    pub(crate) port: Option<u16>,
+    pub(crate) path: Option<String>,
+    pub(crate) db: Option<u32>,
+    pub(crate) username: Option<String>,
+    pub(crate) password: Option<String>,
+    pub(crate) tls: bool,
+    pub(crate) certificates: Option<String>,
 }
 
 impl Parts {
     /// The host of these parts, or what is wrong with them.
-    pub(super) fn into_host(self) -> Result<Host, String> {
+    pub(crate) fn into_host(self) -> Result<Host, String> {
         let mut server = match (self.url, self.path, self.host) {
             (Some(_), _, Some(_)) => return Err("it has both a url and a host".into()),
             (Some(_), ..) if self.port.is_some() => return Err("the port of a url belongs into the url".into()),

@@ -4,31 +4,26 @@
 //! setter, and a row of that table.
 
 mod check;
-mod environment;
-mod file;
 mod format;
 mod host;
 mod options;
 mod pubsub;
-mod python;
-mod raw;
-mod redis_variables;
 mod reference;
 mod server;
 mod servers;
 mod slot;
-mod source;
+mod sources;
 mod table;
 mod value;
 
-pub use environment::check_variables;
 pub use format::Format;
 pub use host::Host;
 pub use options::Config;
 pub(crate) use options::{ServiceLogin, TlsFiles};
 pub(crate) use pubsub::PUBSUB_CAPACITY;
 pub use pubsub::{Fallback, Overflow};
-pub(crate) use redis_variables::RedisVariables;
 pub use reference::{OptionInfo, Setting};
+pub use sources::environment::check_variables;
+pub(crate) use sources::redis_variables::RedisVariables;
 
 pub use crate::codec::serializer::Serializer;

@@ -6,14 +6,14 @@ use std::time::Duration;
 use super::format::Format;
 use super::host::Host;
 use super::pubsub::{Fallback, Overflow};
-use super::source::Sources;
 use crate::capacity::{Capacity, CapacityRule};
 use crate::codec::serializer::Serializer;
+use crate::config::sources::source::Sources;
 use crate::crypto::{self, FernetKeys, KeyRing};
 use crate::error::Result;
 
 /// The capacity of a channel on layers that refuse messages above it. It is that of `asgi_redis`.
-pub(super) const DEFAULT_CAPACITY: usize = 100;
+pub(crate) const DEFAULT_CAPACITY: usize = 100;
 
 /// The options of a layer. Each setter takes the configuration and gives it back.
 ///
@@ -44,21 +44,21 @@ pub(super) const DEFAULT_CAPACITY: usize = 100;
 #[derive(Clone, PartialEq)]
 pub struct Config {
     /// Nothing stands for the default host; an empty list that someone gave is an error.
-    pub(super) hosts: Option<Vec<Host>>,
+    pub(crate) hosts: Option<Vec<Host>>,
     /// Its default depends on the format.
-    pub(super) prefix: Option<String>,
+    pub(crate) prefix: Option<String>,
     pub(crate) expiry: Duration,
     pub(crate) group_expiry: Duration,
     /// Nothing stands for the default, which depends on the layer, and for rules that are one.
-    pub(super) capacity: Option<usize>,
+    pub(crate) capacity: Option<usize>,
     pub(crate) channel_capacity: Vec<CapacityRule>,
-    pub(super) symmetric_encryption_keys: Vec<String>,
-    pub(super) accept_only_keys: Vec<String>,
+    pub(crate) symmetric_encryption_keys: Vec<String>,
+    pub(crate) accept_only_keys: Vec<String>,
     pub(crate) format: Format,
     pub(crate) serializer: Serializer,
     pub(crate) random_prefix_length: usize,
     /// Its default depends on the format.
-    pub(super) stats_prefix: Option<String>,
+    pub(crate) stats_prefix: Option<String>,
     pub(crate) max_message_size: usize,
     pub(crate) connect_timeout: Duration,
     pub(crate) command_timeout: Duration,
@@ -79,7 +79,7 @@ pub struct Config {
     pub(crate) service_login: ServiceLogin,
     pub(crate) sentinel_refresh_interval: Duration,
     /// The variables that have set options.
-    pub(super) sources: Sources,
+    pub(crate) sources: Sources,
 }
 
 /// The files that connections over TLS need, if they need any.

@@ -4,27 +4,27 @@ use std::fmt;
 
 use url::Url;
 
-use super::python::option_for;
+use crate::config::sources::python::option_for;
 
-pub(super) const DEFAULT_PORT: u16 = 6379;
+pub(crate) const DEFAULT_PORT: u16 = 6379;
 
 /// Where a server is, without how to log in.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Address {
+pub(crate) enum Address {
     Tcp { host: String, port: u16, db: u32 },
     Unix { path: String, db: u32 },
 }
 
 /// A server whose URL has been read.
-pub(super) struct Server {
+pub(crate) struct Server {
     /// With user and password where connections look for them, and the scheme `redis`, `rediss` or `unix`.
-    pub(super) url: Url,
-    pub(super) address: Address,
+    pub(crate) url: Url,
+    pub(crate) address: Address,
 }
 
 impl Server {
     /// Reads `text`, or says what is wrong with it; the reason repeats nothing of it that may be secret.
-    pub(super) fn read(text: &str) -> Result<Self, String> {
+    pub(crate) fn read(text: &str) -> Result<Self, String> {
         Self::parse(text).map_err(|reason| if is_unescaped(text) { format!("{reason}; {ESCAPING}") } else { reason })
     }
 
@@ -73,7 +73,7 @@ impl Server {
         Ok(())
     }
 
-    pub(super) fn set_db(&mut self, number: u32) {
+    pub(crate) fn set_db(&mut self, number: u32) {
         match &mut self.address {
             Address::Tcp { db, .. } => {
                 *db = number;
@@ -86,7 +86,7 @@ impl Server {
         }
     }
 
-    pub(super) fn set_username(&mut self, username: &str) -> Result<(), String> {
+    pub(crate) fn set_username(&mut self, username: &str) -> Result<(), String> {
         if self.is_unix() {
             self.set_query("user", username);
             return Ok(());
@@ -94,7 +94,7 @@ impl Server {
         self.url.set_username(username).map_err(|()| "it cannot have credentials".into())
     }
 
-    pub(super) fn set_password(&mut self, password: &str) -> Result<(), String> {
+    pub(crate) fn set_password(&mut self, password: &str) -> Result<(), String> {
         if self.is_unix() {
             self.set_query("pass", password);
             return Ok(());
@@ -103,7 +103,7 @@ impl Server {
     }
 
     /// Has connections use TLS.
-    pub(super) fn set_tls(&mut self) -> Result<(), String> {
+    pub(crate) fn set_tls(&mut self) -> Result<(), String> {
         if self.is_unix() {
             return Err("a unix socket has no TLS".into());
         }
@@ -111,7 +111,7 @@ impl Server {
     }
 
     /// Has connections check certificates as `ssl_cert_reqs` of redis-py asks for.
-    pub(super) fn set_certificates(&mut self, required: &str) -> Result<(), String> {
+    pub(crate) fn set_certificates(&mut self, required: &str) -> Result<(), String> {
         match required {
             "none" if self.is_tls() => {
                 self.url.set_fragment(Some("insecure"));
@@ -131,24 +131,24 @@ impl Server {
         matches!(self.address, Address::Unix { .. })
     }
 
-    pub(super) fn is_tls(&self) -> bool {
+    pub(crate) fn is_tls(&self) -> bool {
         self.url.scheme() == "rediss"
     }
 
     /// Whether it names a user or a password.
-    pub(super) fn has_login(&self) -> bool {
+    pub(crate) fn has_login(&self) -> bool {
         let in_query = |name: &str| matches!(name, "user" | "pass");
         self.url.authority().contains('@') || self.url.query_pairs().any(|(name, _)| in_query(&name))
     }
 
     /// Whether it names a database other than the first.
-    pub(super) fn has_db(&self) -> bool {
+    pub(crate) fn has_db(&self) -> bool {
         let (Address::Tcp { db, .. } | Address::Unix { db, .. }) = &self.address;
         *db != 0
     }
 
     /// The URL, credentials included, with `port` where it names none.
-    pub(super) fn url_with_port(&self, port: u16) -> String {
+    pub(crate) fn url_with_port(&self, port: u16) -> String {
         let mut url = self.url.clone();
         if url.port().is_none() && !self.is_unix() {
             // Every URL over TCP has a host, and so takes a port.

@@ -5,17 +5,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::host::Host;
-use super::raw::Raw;
 use super::table::{CENTURY, DAY};
 use super::value;
 use crate::capacity::CapacityRule;
+use crate::config::sources::raw::Raw;
 use crate::error::{Error, Result};
 
 /// Redis takes memory for each of its databases when it starts.
-pub(super) const DATABASES: RangeInclusive<u32> = 0..=65_535;
+pub(crate) const DATABASES: RangeInclusive<u32> = 0..=65_535;
 
 /// The field of an option, and which values it takes.
-pub(super) enum Slot<'c> {
+pub(crate) enum Slot<'c> {
     Time(&'c mut Duration, RangeInclusive<Duration>),
     /// The text is the unit.
     Count(&'c mut usize, RangeInclusive<usize>, &'static str),
@@ -33,7 +33,7 @@ pub(super) enum Slot<'c> {
 }
 
 /// A choice between words.
-pub(super) trait Word {
+pub(crate) trait Word {
     /// All words of the choice.
     fn words(&self) -> Vec<&'static str>;
     /// The word of the current value, if one is chosen.
@@ -43,7 +43,7 @@ pub(super) trait Word {
 }
 
 /// An enumeration whose values have words in a configuration.
-pub(super) trait Words: Copy + PartialEq + 'static {
+pub(crate) trait Words: Copy + PartialEq + 'static {
     /// Each value with its word.
     const WORDS: &'static [(&'static str, Self)];
 }
@@ -82,7 +82,7 @@ impl<T: Words> Word for T {
 
 impl Slot<'_> {
     /// Sets the field from the value that a file has for `option`.
-    pub(super) fn set(self, option: &str, raw: Raw) -> Result<()> {
+    pub(crate) fn set(self, option: &str, raw: Raw) -> Result<()> {
         match self {
             Self::Time(time, _) => *time = value::seconds(option, &raw)?,
             Self::Count(count, ..) => *count = value::whole(option, &raw)?,
@@ -108,7 +108,7 @@ impl Slot<'_> {
     }
 
     /// The value that a file would have for the `text` of a variable.
-    pub(super) fn raw_of(&self, text: &str) -> Result<Raw, String> {
+    pub(crate) fn raw_of(&self, text: &str) -> Result<Raw, String> {
         let json = || serde_json::from_str(text).map_err(|error| format!("it is no JSON: {error}"));
         let list = |parts: Vec<&str>| Raw::List(parts.into_iter().map(|part| Raw::Text(part.into())).collect());
         let is_list = text.trim_start().starts_with('[');
@@ -126,7 +126,7 @@ impl Slot<'_> {
     }
 
     /// Checks that the value of `option` is in its range.
-    pub(super) fn check(&self, option: &str) -> Result<()> {
+    pub(crate) fn check(&self, option: &str) -> Result<()> {
         if let Self::Path(Some(path)) = self
             && path.to_string_lossy().contains(value::PEM)
         {
@@ -145,7 +145,7 @@ impl Slot<'_> {
     }
 
     /// The value for people, without secrets.
-    pub(super) fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         let text = |text: &Option<String>| text.as_ref().map_or_else(none, |text| format!("{:?}", value::shown(text)));
         let redacted = |count: usize| if count == 0 { none() } else { format!("[{count} redacted]") };
         let list = |hosts: &[Host]| hosts.iter().map(Host::to_string).collect::<Vec<_>>().join(", ");
@@ -170,7 +170,7 @@ impl Slot<'_> {
     }
 
     /// Which values the option takes, with their unit.
-    pub(super) fn accepted(&self) -> String {
+    pub(crate) fn accepted(&self) -> String {
         match self {
             Self::Time(_, range) => format!("from {} to {}", rounded(*range.start()), rounded(*range.end())),
             Self::Count(_, range, unit) => format!("from {} to {} {unit}", range.start(), range.end()),
@@ -188,7 +188,7 @@ impl Slot<'_> {
     }
 
     /// The ends of the range, or all words of a choice, as the text of a variable; empty where values have no order.
-    pub(super) fn ends(&self) -> Vec<String> {
+    pub(crate) fn ends(&self) -> Vec<String> {
         match self {
             Self::Time(_, range) => [range.start(), range.end()].map(|time| time.as_secs_f64().to_string()).into(),
             Self::Count(_, range, _) => vec![range.start().to_string(), range.end().to_string()],

@@ -9,12 +9,12 @@ use super::slot::Slot;
 use crate::capacity::CAPACITIES;
 
 /// The longest lifetime. In milliseconds since the epoch it stays exact in the floats of Lua.
-pub(super) const CENTURY: Duration = Duration::from_hours(100 * 366 * 24);
+pub(crate) const CENTURY: Duration = Duration::from_hours(100 * 366 * 24);
 const LIFETIMES: RangeInclusive<Duration> = Duration::from_millis(1)..=CENTURY;
 /// The kernel takes the timeout of a connection in milliseconds, as a signed 32-bit integer (24 days).
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(10)..=DAY;
 const PAUSES: RangeInclusive<Duration> = Duration::from_millis(1)..=DAY;
-pub(super) const DAY: Duration = Duration::from_hours(24);
+pub(crate) const DAY: Duration = Duration::from_hours(24);
 /// Later pauses are 10 s at most.
 const BACKOFFS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(10);
 /// The range of `TCP_KEEPIDLE` in Linux.
@@ -26,19 +26,19 @@ const MESSAGE_SIZES: RangeInclusive<usize> = 1 << 10..=256 << 20;
 const POOL_SIZES: RangeInclusive<usize> = 1..=65_535;
 
 /// One option.
-pub(super) struct Row {
+pub(crate) struct Row {
     /// Its name in files; in capitals behind `CHANNEL_LAYER_` it is the name of its variable.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     /// The field that holds it, and the values that it takes.
-    pub(super) slot: for<'c> fn(&'c mut Config) -> Slot<'c>,
+    pub(crate) slot: for<'c> fn(&'c mut Config) -> Slot<'c>,
     /// What it is for, in one sentence.
-    pub(super) summary: &'static str,
+    pub(crate) summary: &'static str,
     /// The default in words, where the value in a new configuration does not tell it.
-    pub(super) default: Option<&'static str>,
+    pub(crate) default: Option<&'static str>,
     /// Further names in files, which Python's layers have for it.
-    pub(super) aliases: &'static [&'static str],
+    pub(crate) aliases: &'static [&'static str],
     /// Further variables, which deployments of other programs have for it.
-    pub(super) variables: &'static [&'static str],
+    pub(crate) variables: &'static [&'static str],
 }
 
 const fn row(name: &'static str, slot: for<'c> fn(&'c mut Config) -> Slot<'c>) -> Row {
@@ -63,18 +63,18 @@ impl Row {
     }
 
     /// The option with this name or alias.
-    pub(super) fn named(name: &str) -> Option<&'static Self> {
+    pub(crate) fn named(name: &str) -> Option<&'static Self> {
         OPTIONS.iter().find(|row| row.name == name || row.aliases.contains(&name))
     }
 
     /// The name of its variable.
-    pub(super) fn variable(&self) -> String {
+    pub(crate) fn variable(&self) -> String {
         format!("CHANNEL_LAYER_{}", self.name.to_ascii_uppercase())
     }
 }
 
 /// All options, in the order in which people read them.
-pub(super) const OPTIONS: &[Row] = &[
+pub(crate) const OPTIONS: &[Row] = &[
     row("hosts", |c| Slot::Hosts(&mut c.hosts))
         .about("The Redis servers, over which channels and groups are spread.")
         .defaults_to("`redis://127.0.0.1:6379/0`"),

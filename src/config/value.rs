@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use super::host::{Host, Parts};
-use super::python::option_for;
-use super::raw::Raw;
 use crate::capacity::CapacityRule;
+use crate::config::sources::python::option_for;
+use crate::config::sources::raw::Raw;
 use crate::error::{Error, Result};
 
 /// What a glob in the keys of `channel_capacity` begins with when it is a regex.
 const REGEX_MARK: &str = "re:";
 
 /// What the content of a file of keys begins with.
-pub(super) const PEM: &str = "-----BEGIN";
+pub(crate) const PEM: &str = "-----BEGIN";
 
 /// The parts that a table of a host may have.
 const PARTS: [&str; 10] =
@@ -20,7 +20,7 @@ const PARTS: [&str; 10] =
 
 /// `text` for people, unless it looks like the address of a server, a connection string or a key in PEM, which may be in the
 /// wrong place.
-pub(super) fn shown(text: &str) -> &str {
+pub(crate) fn shown(text: &str) -> &str {
     let lower = text.to_ascii_lowercase();
     let has_password = text.contains('=') && ["passw", "pwd"].iter().any(|word| lower.contains(word));
     let is_secret = has_password || ["://", "@", PEM].iter().any(|mark| text.contains(mark));
@@ -28,14 +28,14 @@ pub(super) fn shown(text: &str) -> &str {
 }
 
 /// The number in the text of a variable, or the text.
-pub(super) fn number_in(text: &str) -> Raw {
+pub(crate) fn number_in(text: &str) -> Raw {
     let text = text.trim();
     let whole = text.parse().map(Raw::Integer);
     whole.or_else(|_| text.parse().map(Raw::Float)).unwrap_or_else(|_| Raw::Text(text.into()))
 }
 
 /// The truth value in the text of a variable, or the text.
-pub(super) fn truth_in(text: &str) -> Raw {
+pub(crate) fn truth_in(text: &str) -> Raw {
     match text.trim().to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" | "on" => Raw::Bool(true),
         "false" | "0" | "no" | "off" => Raw::Bool(false),
@@ -43,21 +43,21 @@ pub(super) fn truth_in(text: &str) -> Raw {
     }
 }
 
-pub(super) fn text(option: &str, raw: Raw) -> Result<String> {
+pub(crate) fn text(option: &str, raw: Raw) -> Result<String> {
     match raw {
         Raw::Text(text) => Ok(text),
         other => Err(Error::config(option, other, "text is expected")),
     }
 }
 
-pub(super) fn truth(option: &str, raw: &Raw) -> Result<bool> {
+pub(crate) fn truth(option: &str, raw: &Raw) -> Result<bool> {
     match raw {
         Raw::Bool(value) => Ok(*value),
         other => Err(Error::config(option, other, "true or false is expected")),
     }
 }
 
-pub(super) fn whole(option: &str, raw: &Raw) -> Result<usize> {
+pub(crate) fn whole(option: &str, raw: &Raw) -> Result<usize> {
     match raw {
         Raw::Integer(number) => usize::try_from(*number).ok(),
         _ => None,
@@ -65,7 +65,7 @@ pub(super) fn whole(option: &str, raw: &Raw) -> Result<usize> {
     .ok_or_else(|| Error::config(option, raw, "a whole number of 0 or more is expected"))
 }
 
-pub(super) fn seconds(option: &str, raw: &Raw) -> Result<Duration> {
+pub(crate) fn seconds(option: &str, raw: &Raw) -> Result<Duration> {
     match raw {
         Raw::Integer(seconds) => u64::try_from(*seconds).ok().map(Duration::from_secs),
         Raw::Float(seconds) => Duration::try_from_secs_f64(*seconds).ok(),
@@ -74,24 +74,24 @@ pub(super) fn seconds(option: &str, raw: &Raw) -> Result<Duration> {
     .ok_or_else(|| Error::config(option, raw, "a number of seconds of 0 or more is expected"))
 }
 
-pub(super) fn database(option: &str, raw: &Raw) -> Result<u32> {
+pub(crate) fn database(option: &str, raw: &Raw) -> Result<u32> {
     let refuse = || Error::config(option, raw, "the number of a database is expected");
     u32::try_from(whole(option, raw)?).map_err(|_| refuse())
 }
 
-pub(super) fn secret(option: &str, raw: Raw) -> Result<String> {
+pub(crate) fn secret(option: &str, raw: Raw) -> Result<String> {
     match raw {
         Raw::Text(text) => Ok(text),
         other => Err(Error::config(option, "...", format_args!("text is expected, not {}", other.kind()))),
     }
 }
 
-pub(super) fn names(option: &str, raw: Raw) -> Result<Vec<String>> {
+pub(crate) fn names(option: &str, raw: Raw) -> Result<Vec<String>> {
     let Raw::List(names) = raw else { return Err(Error::config(option, raw, "a list of names is expected")) };
     names.into_iter().enumerate().map(|(at, name)| text(&format!("{option}[{at}]"), name)).collect()
 }
 
-pub(super) fn keys(option: &str, raw: Raw) -> Result<Vec<String>> {
+pub(crate) fn keys(option: &str, raw: Raw) -> Result<Vec<String>> {
     let refuse =
         |what: &Raw| Error::config(option, "...", format_args!("a list of texts is expected, not {}", what.kind()));
     let Raw::List(keys) = raw else { return Err(refuse(&raw)) };
@@ -102,7 +102,7 @@ pub(super) fn keys(option: &str, raw: Raw) -> Result<Vec<String>> {
     keys.into_iter().map(text).collect()
 }
 
-pub(super) fn hosts(option: &str, raw: Raw) -> Result<Vec<Host>> {
+pub(crate) fn hosts(option: &str, raw: Raw) -> Result<Vec<Host>> {
     let Raw::List(hosts) = raw else {
         return Err(Error::config(option, raw.kind(), "a list is expected, even of one host"));
     };
@@ -186,7 +186,7 @@ fn number<N: TryFrom<i128>>(raw: Raw) -> Result<Option<N>, String> {
     }
 }
 
-pub(super) fn rules(option: &str, raw: Raw) -> Result<Vec<CapacityRule>> {
+pub(crate) fn rules(option: &str, raw: Raw) -> Result<Vec<CapacityRule>> {
     match raw {
         Raw::Table(entries) => entries.iter().map(|(pattern, raw)| keyed_rule(option, pattern, raw)).collect(),
         Raw::List(tables) => tables.iter().map(|table| listed_rule(option, table)).collect(),

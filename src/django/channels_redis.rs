@@ -24,19 +24,19 @@ use crate::error::Result;
 use crate::layer::Statistics;
 use crate::message::{Message, Value as Routed};
 use crate::name::{ChannelKind, ChannelName, GroupName, InvalidName};
-use crate::redis::connection::Version;
-use crate::redis::fault::Fault;
-use crate::redis::frame::Entry;
+use crate::redis::native::entry::Entry;
+use crate::redis::node::connection::Version;
+use crate::redis::node::fault::Fault;
+use crate::redis::node::script::Script;
+use crate::redis::node::shard::Shard;
 use crate::redis::receive::{Parcel, Popped, READ_BYTES, Raw, ReadFormat, Sorter, Unreadable};
-use crate::redis::ring::Ring;
-use crate::redis::script::Script;
 use crate::redis::send::batch::milliseconds;
 use crate::redis::send::{Batch, OutboundMessage, Pushed, WriteFormat};
-use crate::redis::shard::Shard;
-use crate::redis::statistics::{CHANNELS_AT_ONCE, Scan};
-use crate::redis::stored::StoredLayer;
-use crate::redis::stored_format::{Background, Started, StoredFormat};
-use crate::redis::topology::Places;
+use crate::redis::stored::format::{Background, Started, StoredFormat};
+use crate::redis::stored::layer::StoredLayer;
+use crate::redis::stored::scan::{CHANNELS_AT_ONCE, Scan};
+use crate::redis::topology::places::Places;
+use crate::redis::topology::ring::Ring;
 
 /// The longest beginning of a new channel: with a dot, the mark and twice 32 digits it has 99 bytes, and Python takes no
 /// names that are longer.

@@ -7,8 +7,8 @@ use tracing::warn;
 
 use crate::drops;
 use crate::name::ChannelName;
+use crate::redis::node::shard::Shard;
 use crate::redis::receive::Unreadable;
-use crate::redis::shard::Shard;
 
 /// Different causes that are told apart; beyond them nothing is logged, as each would be an attacker's choice.
 const CAUSES: usize = 256;

@@ -10,9 +10,9 @@ use super::keys::Keys;
 use super::script;
 use crate::error::Result;
 use crate::name::{ChannelName, GroupName};
-use crate::redis::fault::Fault;
+use crate::redis::node::fault::Fault;
 use crate::redis::send::batch::milliseconds;
-use crate::redis::topology::Places;
+use crate::redis::topology::places::Places;
 
 /// The groups of a layer.
 #[derive(Debug)]

@@ -19,7 +19,7 @@ mod script;
 pub use asgi_redis::{AsgiRedis, AsgiRedisLayer};
 pub use channels_redis::{ChannelsRedis, ChannelsRedisLayer};
 
-use crate::redis::connection::Version;
+use crate::redis::node::connection::Version;
 
 /// `BZPOPMIN` and the commands of the scripts came with Redis 5.0, the `TYPE` of a `SCAN` with 6.0.
 const OLDEST_SERVER: Version = Version(6, 0);

@@ -18,7 +18,7 @@ use crate::memory::MemoryLayer;
 use crate::message;
 use crate::message::Message;
 use crate::name::ChannelName;
-use crate::redis::fault::Fault;
+use crate::redis::node::fault::Fault;
 
 const MEMBER: &str = "push.proc!ada";
 const SOURCE: &str = "push.proc!";

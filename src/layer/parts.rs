@@ -49,7 +49,7 @@ impl FromIterator<Result<()>> for Parts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::redis::fault::Fault;
+    use crate::redis::node::fault::Fault;
 
     fn result(outcomes: impl IntoIterator<Item = Result<()>>) -> Result<()> {
         outcomes.into_iter().collect::<Parts>().result()

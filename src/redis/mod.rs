@@ -1,41 +1,20 @@
-//! The layer on Redis, in its native format.
+//! The layers on Redis: [`RedisLayer`] in the native format, and [`PubSubLayer`] on publish and subscribe.
+//!
+//! A message goes out through `send`, waits in a list of one server (`node`, chosen by `topology`), and comes in through
+//! `receive`. `groups` finds the members of a group message, and `native` is the stored format. `stored` joins them to a layer,
+//! for the formats of Python too.
 
-mod answer;
-mod blocking;
-pub(crate) mod checkup;
-pub(crate) mod clock;
 pub(crate) mod closing;
-mod commands;
-mod connect_error;
-pub(crate) mod connection;
-mod diagnosis;
-mod driven;
-pub(crate) mod endpoint;
-mod envelope;
-pub(crate) mod fault;
-pub(crate) mod frame;
-mod group;
-mod keys;
-mod membership;
-mod native;
-pub(crate) mod origin;
-mod pubsub;
+pub(crate) mod driven;
+pub(crate) mod groups;
+pub(crate) mod native;
+pub(crate) mod node;
+pub(crate) mod pubsub;
 pub mod quarantine;
 pub(crate) mod receive;
-pub(crate) mod ring;
-mod routes;
-pub(crate) mod script;
 pub(crate) mod send;
-pub(crate) mod sentinel;
-pub(crate) mod servers;
-mod settings;
-pub(crate) mod shard;
-pub(crate) mod statistics;
 pub(crate) mod stored;
-pub(crate) mod stored_format;
 pub(crate) mod topology;
-mod trust;
-mod vitals;
 
 pub use native::format::{Native, RedisLayer};
 pub use pubsub::PubSubLayer;

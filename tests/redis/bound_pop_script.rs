@@ -6,7 +6,7 @@ use redis::{AsyncCommands, Value};
 use super::tools::entries;
 use crate::support::{DEADLINE, random_prefix, shared_servers, within};
 
-const SOURCE: &str = include_str!("../../src/redis/scripts/bound_pop.lua");
+const SOURCE: &str = include_str!("../../src/redis/native/scripts/bound_pop.lua");
 /// Up to how many bytes a list is small, and the bytes after which no further entry is taken.
 const SMALL: usize = 20_000;
 const BUDGET: usize = 10_000;

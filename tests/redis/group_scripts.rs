@@ -8,11 +8,11 @@ use redis::aio::MultiplexedConnection;
 use super::tools::{ask, assert_lives, now_ms, ttl};
 use crate::support::{random_prefix, shared_servers};
 
-const ADD: &str = include_str!("../../src/redis/scripts/group_add.lua");
-const DISCARD: &str = include_str!("../../src/redis/scripts/group_discard.lua");
-const MEMBERS: &str = include_str!("../../src/redis/scripts/group_members.lua");
-const ROUTES: &str = include_str!("../../src/redis/scripts/group_routes.lua");
-const REMEMBER: &str = include_str!("../../src/redis/scripts/group_remember.lua");
+const ADD: &str = include_str!("../../src/redis/native/scripts/group_add.lua");
+const DISCARD: &str = include_str!("../../src/redis/native/scripts/group_discard.lua");
+const MEMBERS: &str = include_str!("../../src/redis/native/scripts/group_members.lua");
+const ROUTES: &str = include_str!("../../src/redis/native/scripts/group_routes.lua");
+const REMEMBER: &str = include_str!("../../src/redis/native/scripts/group_remember.lua");
 
 const LASTS: Duration = Duration::from_secs(100);
 const REMEMBERED: Duration = Duration::from_secs(50);

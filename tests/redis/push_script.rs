@@ -8,8 +8,8 @@ use redis::aio::MultiplexedConnection;
 use super::tools::{ask, assert_lives, entries, now_ms, ttl};
 use crate::support::{random_prefix, shared_servers};
 
-const SOURCE: &str = include_str!("../../src/redis/scripts/push.lua");
-const LARGE: &str = include_str!("../../src/redis/scripts/push_large.lua");
+const SOURCE: &str = include_str!("../../src/redis/native/scripts/push.lua");
+const LARGE: &str = include_str!("../../src/redis/native/scripts/push_large.lua");
 const LIFETIME: Duration = Duration::from_secs(100);
 const CHANNEL_STATS: Duration = Duration::from_secs(200);
 const GLOBAL_STATS: Duration = Duration::from_mins(5);

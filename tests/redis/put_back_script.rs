@@ -8,7 +8,7 @@ use redis::aio::MultiplexedConnection;
 use super::tools::{ask, assert_lives, entries, now_ms, ttl};
 use crate::support::{random_prefix, shared_servers};
 
-const SOURCE: &str = include_str!("../../src/redis/scripts/put_back.lua");
+const SOURCE: &str = include_str!("../../src/redis/native/scripts/put_back.lua");
 /// By how much a list outlives its last entry.
 const SLACK: Duration = Duration::from_secs(30);
 

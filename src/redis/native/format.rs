@@ -8,7 +8,6 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::message::{Content, Recipient};
-use super::reading::NativeReader;
 use super::statistics;
 use super::ttl_refresh::TtlRefresh;
 use super::write::{Answer, BatchWriter, Condition};
@@ -18,23 +17,25 @@ use crate::error::Result;
 use crate::layer::Statistics;
 use crate::message::Message;
 use crate::name::{ChannelName, GroupName};
-use crate::redis::connection::Version;
-use crate::redis::envelope::Envelope;
-use crate::redis::fault::Fault;
-use crate::redis::group::Groups;
-use crate::redis::keys::Keys;
+use crate::redis::groups::directory::Groups;
+use crate::redis::groups::routes::Routes;
+use crate::redis::native::body::Envelope;
+use crate::redis::native::keys::Keys;
+use crate::redis::native::read::NativeReader;
+use crate::redis::native::scripts;
+use crate::redis::node::connection::Version;
+use crate::redis::node::fault::Fault;
+use crate::redis::node::script::Script;
+use crate::redis::node::shard::Shard;
 use crate::redis::quarantine::Quarantine;
-use crate::redis::receive::QuarantineWriter;
-use crate::redis::ring::{Ring, share_of_capacity};
-use crate::redis::routes::Routes;
-use crate::redis::script::{self, Script};
+use crate::redis::quarantine::writer::QuarantineWriter;
 use crate::redis::send::queue::MAX_MESSAGES;
 use crate::redis::send::{Batch, OutboundMessage, PendingSend, Pushed, Sender, WriteFormat};
-use crate::redis::shard::Shard;
-use crate::redis::statistics::Scan;
-use crate::redis::stored::StoredLayer;
-use crate::redis::stored_format::{Background, Started, StoredFormat};
-use crate::redis::topology::{Places, Topology};
+use crate::redis::stored::format::{Background, Started, StoredFormat};
+use crate::redis::stored::layer::StoredLayer;
+use crate::redis::stored::scan::Scan;
+use crate::redis::topology::places::{Places, Topology};
+use crate::redis::topology::ring::{Ring, share_of_capacity};
 
 /// The most bytes that are sent on a condition. If the condition does not hold, they were sent in vain.
 const MAX_CONDITIONAL_BYTES: usize = 1 << 18;
@@ -131,7 +132,7 @@ impl StoredFormat for Native {
     const FORMAT: config::Format = config::Format::Native;
     /// `BLMPOP` came with Redis 7.0. Valkey reports such a version too.
     const OLDEST_SERVER: Version = Version(7, 0);
-    const SCRIPTS: &'static [&'static Script] = &script::NATIVE;
+    const SCRIPTS: &'static [&'static Script] = &scripts::NATIVE;
 
     type GroupMessage = Arc<[u8]>;
     type Recipients = Routes;

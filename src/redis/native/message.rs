@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use crate::name::{ChannelName, GroupName};
-use crate::redis::envelope::Envelope;
-use crate::redis::frame::{self, Address};
+use crate::redis::native::body::Envelope;
+use crate::redis::native::entry as frame;
+use crate::redis::native::entry::Address;
 use crate::redis::send::batch::milliseconds;
 use crate::redis::send::queue::Weight;
 

@@ -1,11 +1,15 @@
 //! The native format: lists of entries, and groups that remember their members.
 //!
-//! [`format`] implements [`StoredFormat`](super::stored_format::StoredFormat). [`write`] turns a batch into the call of a
-//! script, and [`reading`] turns what was popped into entries.
+//! [`format`] implements [`StoredFormat`](crate::redis::stored::format::StoredFormat). [`write`] turns a batch into the call of a
+//! script, and [`read`] turns what was popped into entries.
 
+pub(crate) mod body;
+pub(crate) mod entry;
 pub(crate) mod format;
+pub(crate) mod keys;
 pub(crate) mod message;
-pub(crate) mod reading;
-mod statistics;
+pub(crate) mod read;
+pub(crate) mod scripts;
+pub(crate) mod statistics;
 pub(crate) mod ttl_refresh;
 pub(crate) mod write;

@@ -5,12 +5,12 @@ use std::time::Duration;
 use redis::Value;
 
 use crate::layer::Statistics;
-use crate::redis::fault::Fault;
-use crate::redis::frame;
-use crate::redis::keys::Keys;
-use crate::redis::script;
-use crate::redis::shard::Shard;
-use crate::redis::statistics::{CHANNELS_AT_ONCE, Scan, parse};
+use crate::redis::native::entry as frame;
+use crate::redis::native::keys::Keys;
+use crate::redis::native::scripts;
+use crate::redis::node::fault::Fault;
+use crate::redis::node::shard::Shard;
+use crate::redis::stored::scan::{CHANNELS_AT_ONCE, Scan, parse};
 
 /// The statistics of a channel on `shard`, by the non-local part of its name.
 pub(crate) async fn of_channel(shard: &Shard, keys: &Keys, non_local: &str) -> Result<Statistics, Fault> {
@@ -47,7 +47,7 @@ async fn counters(shard: &Shard, key: &str) -> Result<Statistics, Fault> {
 async fn pending(shard: &Shard, lists: &[String]) -> Result<Statistics, Fault> {
     let mut total = Statistics::default();
     for lists in lists.chunks(CHANNELS_AT_ONCE) {
-        let pending: Vec<Value> = parse(shard.run(&script::PENDING.call(lists)).await?)?;
+        let pending: Vec<Value> = parse(shard.run(&scripts::PENDING.call(lists)).await?)?;
         let now = shard.clock.now_ms().unwrap_or(0);
         total = pending.chunks(3).map(|figures| pending_in(figures, now)).fold(total, Statistics::merge);
     }

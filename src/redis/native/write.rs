@@ -8,15 +8,15 @@ use redis::{Cmd, Value};
 use super::message::Content;
 use super::ttl_refresh::{SLACK, TtlRefresh};
 use crate::name::{ChannelKind, ChannelName, GroupName};
-use crate::redis::envelope::Envelope;
-use crate::redis::fault::Fault;
-use crate::redis::keys::Keys;
-use crate::redis::routes::Routes;
-use crate::redis::script;
+use crate::redis::groups::routes::Routes;
+use crate::redis::native::body::Envelope;
+use crate::redis::native::keys::Keys;
+use crate::redis::native::scripts;
+use crate::redis::node::fault::Fault;
+use crate::redis::node::shard::Shard;
 use crate::redis::send::batch::milliseconds;
 use crate::redis::send::queue::Weight;
 use crate::redis::send::{Batch, Outgoing, Pushed};
-use crate::redis::shard::Shard;
 
 /// How far the estimate of the server's clock may be off before the server stamps the entries anew. A smaller value costs
 /// time on a busy server, where batches wait; a larger one shows in short expiries.
@@ -121,7 +121,7 @@ impl<'a> BatchWriter<'a> {
         if let Some(Condition { group, .. }) = condition {
             names.extend([self.keys.group(group), self.keys.route_ends(group)]);
         }
-        let mut command = script::PUSH.call(&names);
+        let mut command = scripts::PUSH.call(&names);
         self.add_times(&mut command);
         match condition {
             Some(Condition { routes, .. }) => command.arg(routes.until).arg(&*routes.text),
@@ -139,7 +139,7 @@ impl<'a> BatchWriter<'a> {
     /// The commands that append the entries, and the call of `push_large.lua` that applies capacity and expiry to them.
     fn transaction(&self) -> Vec<Cmd> {
         // A transaction goes on after a script that is unknown, so the source comes with it.
-        let mut settling = script::PUSH_LARGE.call_with_source(&self.names());
+        let mut settling = scripts::PUSH_LARGE.call_with_source(&self.names());
         self.add_times(&mut settling);
         let mut commands = Vec::with_capacity(self.batch.runs().len() + 1);
         for run in self.batch.runs() {

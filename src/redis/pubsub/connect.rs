@@ -11,18 +11,18 @@ use super::inbox::{self, Inbox};
 use super::interest::Interest;
 use super::layer::PubSubLayer;
 use super::publish::Publisher;
-use super::station::{Behaviour, Station};
 use super::topic::Topics;
 use super::wire::Wire;
 use crate::config::{Config, Fallback, Format};
 use crate::error::Result;
 use crate::layer::{Event, Modes};
 use crate::memory::{Bounds, MemoryLayer};
-use crate::redis::checkup::Checkup;
 use crate::redis::closing::Closing;
-use crate::redis::connection::{Needs, Timing, Version};
-use crate::redis::servers;
-use crate::redis::shard::Shard;
+use crate::redis::node::connection::{Needs, Timing, Version};
+use crate::redis::node::shard::Shard;
+use crate::redis::pubsub::subscribe::manager::{Behaviour, Station};
+use crate::redis::topology::probe::Checkup;
+use crate::redis::topology::servers;
 
 /// The first version of Redis that closes connections which fall behind by more than they should.
 const OLDEST_SERVER: Version = Version(5, 0);

@@ -8,11 +8,11 @@ use futures_util::future::{join_all, select_all};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::station::Station;
 use super::topic::{Subscription, Topics};
-use super::wishes::Wish;
 use crate::error::{Error, Result};
 use crate::name::{ChannelName, GroupName};
+use crate::redis::pubsub::subscribe::desired::Wish;
+use crate::redis::pubsub::subscribe::manager::Station;
 
 /// Keeps the servers subscribed to what is open.
 pub(crate) struct Interest {

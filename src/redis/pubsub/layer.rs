@@ -19,10 +19,11 @@ use crate::health::{Health, RedisStats};
 use crate::layer::{ChannelLayer, Delivery, Event, Mode, Modes, Receiver, ShardStatus, Source, Statistics};
 use crate::message::Message;
 use crate::name::{ChannelKind, ChannelName, GroupName};
-use crate::redis::checkup::{self, Checkup};
 use crate::redis::closing::Closing;
-use crate::redis::fault::Fault;
-use crate::redis::shard::Shard;
+use crate::redis::node::fault::Fault;
+use crate::redis::node::shard::Shard;
+use crate::redis::topology::probe as checkup;
+use crate::redis::topology::probe::Checkup;
 
 /// Random characters of a new channel's name.
 const NEW_NAME: usize = 12;

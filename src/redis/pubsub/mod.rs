@@ -1,18 +1,14 @@
 //! The layer on Redis' publish and subscribe, in the wire format of `channels_redis.pubsub`.
 
-mod connect;
-mod gate;
-mod inbox;
-mod interest;
-mod layer;
-mod probe;
-mod publish;
-mod resp2;
-mod source;
-mod station;
-mod subscriber;
-mod topic;
-mod wire;
-mod wishes;
+pub(crate) mod connect;
+pub(crate) mod inbox;
+pub(crate) mod interest;
+pub(crate) mod layer;
+pub(crate) mod probe;
+pub(crate) mod publish;
+pub(crate) mod source;
+pub(crate) mod subscribe;
+pub(crate) mod topic;
+pub(crate) mod wire;
 
 pub use layer::PubSubLayer;

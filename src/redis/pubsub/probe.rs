@@ -2,7 +2,6 @@
 
 use super::interest::Interest;
 use super::layer::PubSubLayer;
-use super::station::Reach;
 use super::topic::Target;
 use crate::error::BoxError;
 use crate::health::Health;
@@ -10,8 +9,9 @@ use crate::layer::{ChannelLayer, Mode};
 use crate::message;
 use crate::message::Message;
 use crate::name::ChannelName;
-use crate::redis::checkup;
-use crate::redis::shard::Shard;
+use crate::redis::node::shard::Shard;
+use crate::redis::pubsub::subscribe::manager::Reach;
+use crate::redis::topology::probe as checkup;
 
 #[derive(Debug, thiserror::Error)]
 #[error("the message stayed in this process")]

@@ -12,14 +12,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::inbox::Inbox;
-use super::station::{Reach, Station};
 use super::topic::Target;
 use crate::config::Fallback;
 use crate::drops::{self, DropReason};
 use crate::error::Result;
 use crate::layer::Modes;
 use crate::message::Message;
-use crate::redis::fault::Fault;
+use crate::redis::node::fault::Fault;
+use crate::redis::pubsub::subscribe::manager::{Reach, Station};
 use crate::redis::send::batch::TASK;
 use crate::supervise::contained;
 

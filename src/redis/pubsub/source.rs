@@ -10,12 +10,12 @@ use tokio::sync::watch;
 
 use super::inbox::Inbox;
 use super::interest::Wished;
-use super::station::{Progress, Reach, Station};
 use crate::config::Fallback;
 use crate::error::{Error, Result};
 use crate::layer::{Sink, Source};
 use crate::memory::MemorySource;
 use crate::name::ChannelName;
+use crate::redis::pubsub::subscribe::manager::{Progress, Reach, Station};
 
 /// Keeps some channels open, and reads their queues in this process. It holds no message itself.
 pub(crate) struct PubSubSource {

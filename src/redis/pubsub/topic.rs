@@ -8,7 +8,7 @@
 
 use crate::name::{ChannelName, GroupName};
 
-use super::super::ring::crc_shard;
+use crate::redis::topology::ring::crc_shard;
 
 /// The Redis channels of a layer.
 #[derive(Clone, Debug)]

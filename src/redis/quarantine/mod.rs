@@ -2,6 +2,7 @@
 
 mod record;
 mod restore;
+pub(crate) mod writer;
 
 use std::time::Duration;
 
@@ -9,16 +10,16 @@ use self::record::Record;
 pub use self::record::{InvalidQuarantineId, QuarantineId};
 pub use self::restore::Restored;
 use super::closing::Closing;
-use super::envelope::Envelope;
-use super::fault::Fault;
-use super::frame::Entry;
 use super::receive::addressee;
-use super::shard::Shard;
-use super::topology::Topology;
 use crate::crypto;
 use crate::error::Result;
 use crate::message::Message;
 use crate::name::ChannelName;
+use crate::redis::native::body::Envelope;
+use crate::redis::native::entry::Entry;
+use crate::redis::node::fault::Fault;
+use crate::redis::node::shard::Shard;
+use crate::redis::topology::places::Topology;
 
 /// Records that one read takes. All records of a server have 16 MiB together at most.
 const PAGE: usize = 4;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use redis::Value;
 
 use crate::name::ChannelName;
-use crate::redis::fault::Fault;
+use crate::redis::node::fault::Fault;
 
 /// The name of an entry in quarantine: `<server>:<time>-<number>`, as `0:1732912345678-0`.
 ///

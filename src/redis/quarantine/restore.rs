@@ -7,12 +7,12 @@ use redis::Value;
 use super::{Opened, Quarantine, QuarantineId};
 use crate::error::Result;
 use crate::name::ChannelName;
-use crate::redis::fault::Fault;
+use crate::redis::native::scripts;
 use crate::redis::native::ttl_refresh::SLACK;
-use crate::redis::receive::LIVES_MS;
-use crate::redis::script;
+use crate::redis::node::fault::Fault;
+use crate::redis::node::shard::Shard;
+use crate::redis::quarantine::writer::LIVES_MS;
 use crate::redis::send::batch::milliseconds;
-use crate::redis::shard::Shard;
 
 /// Bytes after which no further entry is put back in the same call.
 const MAX_BYTES: usize = 1 << 20;
@@ -128,7 +128,7 @@ impl Quarantine<'_> {
         entries: &[Returning],
     ) -> Result<Vec<Restored>, Fault> {
         let keys = &self.topology.keys;
-        let mut command = script::RESTORE.call(&[keys.channel(channel.as_str()), keys.restored(channel.as_str())]);
+        let mut command = scripts::RESTORE.call(&[keys.channel(channel.as_str()), keys.restored(channel.as_str())]);
         command.arg(milliseconds(SLACK)).arg(REMEMBERED_MS);
         for Returning { id, bytes } in entries {
             command.arg(id.of_stream()).arg(&bytes[..]);

@@ -8,13 +8,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use redis::{Cmd, Value};
 
-use super::parcel::Parcel;
 use crate::drops::DropReason;
 use crate::message::Message;
 use crate::name::ChannelName;
-use crate::redis::fault::Fault;
-use crate::redis::frame::Entry;
-use crate::redis::shard::Shard;
+use crate::redis::native::entry::Entry;
+use crate::redis::node::fault::Fault;
+use crate::redis::node::shard::Shard;
+use crate::redis::receive::buffer::entry::Parcel;
 
 /// A read takes no further message once it has so many bytes: an answer that does not arrive in time is lost, and all of
 /// it is in memory at once. The exception is a read of a channel that holds no more than [`SMALL_CHANNEL`].

@@ -5,10 +5,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::format::ReadFormat;
-use super::parcel::Parcel;
 use super::reader::TASK;
 use crate::drops::{self, DropReason};
-use crate::redis::fault::Fault;
+use crate::redis::node::fault::Fault;
+use crate::redis::receive::buffer::entry::Parcel;
 use crate::supervise::contained;
 
 /// The most bytes and entries that are put back in one call.

@@ -10,17 +10,18 @@ use tokio::sync::{broadcast, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::format::ReadFormat;
-use super::held::Held;
-use super::holders::Holders;
-use super::lane::Lane;
-use super::parcel::{self, Parcel};
 use crate::drops::{self, DropReason};
 use crate::layer::{Event, Sink};
 use crate::name::ChannelName;
 use crate::redis::closing::Closing;
 use crate::redis::driven::DrivenTask;
-use crate::redis::fault::Fault;
-use crate::redis::topology::Places;
+use crate::redis::node::fault::Fault;
+use crate::redis::receive::buffer::entry as parcel;
+use crate::redis::receive::buffer::entry::Parcel;
+use crate::redis::receive::buffer::held::Held;
+use crate::redis::receive::fetch::fetch_loop::Lane;
+use crate::redis::receive::fetch::ownership::Holders;
+use crate::redis::topology::places::Places;
 
 /// What readers are called where panics are counted.
 pub(crate) const TASK: &str = "reader of Redis";

@@ -10,14 +10,14 @@ use tokio_util::task::TaskTracker;
 
 use super::consumer::Consumer;
 use super::format::ReadFormat;
-use super::holders::Holders;
 use super::reader::{Phase, Reader, Surroundings, TASK};
 use super::task;
 use crate::layer::Event;
 use crate::name::ChannelName;
 use crate::redis::closing::Closing;
-use crate::redis::fault::Fault;
-use crate::redis::topology::Places;
+use crate::redis::node::fault::Fault;
+use crate::redis::receive::fetch::ownership::Holders;
+use crate::redis::topology::places::Places;
 use crate::supervise::contained;
 
 /// Starts readers, and lets calls of `receive` for the same channels share one.

@@ -12,19 +12,19 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::accept::{accept, ask_again};
-use super::contest::Contest;
-use super::failures::Failures;
 use super::format::Sorter;
-use super::holders::Contested;
-use super::lane::{Lane, Read};
-use super::parcel::Parcel;
 use super::put_back::{PutBack, put_back};
 use super::reader::{Phase, Reader, Successor};
-use super::reads::{Reads, Report, wait};
 use super::timer::until;
 use crate::drops::{self, DropReason};
-use crate::redis::fault::Fault;
+use crate::redis::node::fault::Fault;
+use crate::redis::receive::buffer::accept::{accept, ask_again};
+use crate::redis::receive::buffer::entry::Parcel;
+use crate::redis::receive::fetch::contention::Contest;
+use crate::redis::receive::fetch::fetch_loop::{Lane, Read};
+use crate::redis::receive::fetch::ownership::Contested;
+use crate::redis::receive::fetch::reads::{Reads, Report, wait};
+use crate::redis::receive::outage::failures::Failures;
 
 /// How long reads go on when nobody wants anything, so that a loop around a receive does not stop and start them.
 const LINGER: Duration = Duration::from_millis(10);

@@ -10,8 +10,8 @@ use super::format::{OutboundMessage, WriteFormat};
 use super::queue::Weight;
 use crate::drops::{self, DropReason};
 use crate::name::ChannelName;
-use crate::redis::fault::Fault;
-use crate::redis::shard::Shard;
+use crate::redis::node::fault::Fault;
+use crate::redis::node::shard::Shard;
 use crate::supervise::contained;
 
 /// The name of the sending tasks in the metric of panics.

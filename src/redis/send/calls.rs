@@ -10,7 +10,7 @@ use super::batch::Outcome;
 use crate::drops::{self, DropReason};
 use crate::error::{Error, Result};
 use crate::layer::Parts;
-use crate::redis::topology::Places;
+use crate::redis::topology::places::Places;
 
 /// Those of a layer that are under way.
 pub(crate) struct Calls(TaskTracker);

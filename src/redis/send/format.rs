@@ -3,8 +3,8 @@
 use super::batch::{Batch, Pushed};
 use super::queue::Weight;
 use crate::name::ChannelName;
-use crate::redis::fault::Fault;
-use crate::redis::shard::Shard;
+use crate::redis::node::fault::Fault;
+use crate::redis::node::shard::Shard;
 
 /// The writing half of a stored format.
 ///

@@ -20,9 +20,9 @@ use super::format::{OutboundMessage, WriteFormat};
 use super::queue::{BatchReceiver, BypassPermit, Queue};
 use crate::name::ChannelName;
 use crate::redis::driven::DrivenTask;
-use crate::redis::fault::Fault;
-use crate::redis::shard::Shard;
-use crate::redis::topology::Places;
+use crate::redis::node::fault::Fault;
+use crate::redis::node::shard::Shard;
+use crate::redis::topology::places::Places;
 use crate::supervise::contained;
 
 /// Queues of a shard. More queues overlap more round trips and make each batch smaller: with 256 senders on two processors

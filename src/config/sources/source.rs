@@ -1,0 +1,60 @@
+//! Where values came from: a value that cannot work is named by the variable that has set it.
+
+use crate::config::options::Config;
+use crate::config::table::Row;
+use crate::error::{Error, Result};
+
+/// The variables that have set options.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sources(Vec<Source>);
+
+#[derive(Clone, Debug)]
+struct Source {
+    option: &'static str,
+    variable: String,
+    /// The value as people see it. A setter may have replaced it since.
+    shown: String,
+}
+
+impl PartialEq for Sources {
+    /// Configurations with the same values are equal, wherever the values came from.
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Config {
+    /// Sets the option of `row` to the value of `variable`.
+    pub(crate) fn assign_variable(&mut self, row: &'static Row, variable: &str, value: &str) -> Result<()> {
+        for row in self.assign_text(row, variable, value)? {
+            self.came_from(row, variable);
+        }
+        Ok(())
+    }
+
+    /// Notes that `variable` has set the option of `row`.
+    pub(crate) fn came_from(&mut self, row: &'static Row, variable: &str) {
+        let shown = (row.slot)(self).shown();
+        self.sources.0.retain(|source| source.option != row.name);
+        self.sources.0.push(Source { option: row.name, variable: variable.to_owned(), shown });
+    }
+
+    /// The variable that has set the option of `row` to its value.
+    pub(crate) fn source(&self, row: &Row) -> Option<&str> {
+        let source = self.sources.0.iter().find(|source| source.option == row.name)?;
+        (source.shown == (row.slot)(&mut self.clone()).shown()).then_some(&source.variable)
+    }
+
+    /// The same error, naming the variable instead of the option that it has set.
+    pub(crate) fn with_source(&self, error: Error) -> Error {
+        let Error::InvalidConfig { option, value, reason } = error else { return error };
+        let (name, place) = option.split_at(option.find(['[', '.']).unwrap_or(option.len()));
+        let option = match Row::named(name).and_then(|row| self.source(row)) {
+            // It names one host.
+            Some(variable) if variable.starts_with("REDIS_") => variable.to_owned(),
+            Some(variable) => format!("{variable}{place}"),
+            None => option,
+        };
+        Error::InvalidConfig { option, value, reason }
+    }
+}

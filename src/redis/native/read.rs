@@ -1,0 +1,158 @@
+//! The native format, as far as reading it goes: lists of entries.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use redis::{Cmd, RedisError, Value};
+
+use crate::message::Message;
+use crate::name::ChannelName;
+use crate::redis::groups::directory::Groups;
+use crate::redis::native::body::Envelope;
+use crate::redis::native::entry::{Address, Entry, Locals, Text};
+use crate::redis::native::scripts;
+use crate::redis::native::ttl_refresh::SLACK;
+use crate::redis::node::fault::Fault;
+use crate::redis::node::shard::Shard;
+use crate::redis::quarantine::writer::QuarantineWriter;
+use crate::redis::receive::buffer::entry::Parcel;
+use crate::redis::receive::buffer::resolver::EntrySorter;
+use crate::redis::receive::format::{Popped, READ_BYTES, Raw, ReadFormat, SMALL_CHANNEL, Sorter, Unreadable};
+use crate::redis::send::batch::milliseconds;
+use crate::redis::topology::places::Topology;
+
+/// Reads lists of entries.
+pub(crate) struct NativeReader(Arc<Inner>);
+
+/// What a reader of the native format needs.
+pub(crate) struct Inner {
+    pub(crate) topology: Arc<Topology>,
+    pub(crate) envelope: Arc<Envelope>,
+    pub(crate) groups: Arc<Groups>,
+    pub(crate) quarantine: QuarantineWriter,
+}
+
+impl NativeReader {
+    pub(crate) fn new(
+        topology: Arc<Topology>,
+        envelope: Arc<Envelope>,
+        groups: Arc<Groups>,
+        quarantine: QuarantineWriter,
+    ) -> Self {
+        Self(Arc::new(Inner { topology, envelope, groups, quarantine }))
+    }
+
+    /// The bytes of an entry for those who have not got it.
+    fn entry_of_the_rest(&self, parcel: &Parcel) -> Vec<u8> {
+        let (Some(entry), Some(locals)) = (parcel.entry(), parcel.rest_of_locals()) else { return parcel.to_bytes() };
+        self.0.envelope.readdress(entry, parcel.source.as_str(), rest_of(&entry.address, locals)).to_bytes()
+    }
+}
+
+#[async_trait]
+impl ReadFormat for NativeReader {
+    fn key(&self, non_local: &str) -> String {
+        self.0.topology.keys.channel(non_local)
+    }
+
+    fn take(&self, keys: &[&str], count: usize) -> Vec<Cmd> {
+        match keys {
+            [list] if count > 1 => {
+                let gate = gate(list);
+                // A transaction goes on behind a script that is unknown, so that the script comes with it.
+                let mut bound = scripts::BOUND_POP.call_with_source(&[list, &*gate]);
+                bound.arg(count).arg(SMALL_CHANNEL).arg(READ_BYTES);
+                vec![bound, pop(&[&gate, list], count)]
+            }
+            keys => vec![pop(keys, 1)],
+        }
+    }
+
+    fn wait(&self, keys: &[&str], timeout: Duration) -> Cmd {
+        let mut command = redis::cmd("BLMPOP");
+        command.arg(timeout.as_secs_f64()).arg(keys.len()).arg(keys).arg("LEFT");
+        command
+    }
+
+    fn length(&self, key: &str) -> Option<Cmd> {
+        let mut command = redis::cmd("LLEN");
+        command.arg(key);
+        Some(command)
+    }
+
+    fn takes_first(&self, _: usize) -> bool {
+        false
+    }
+
+    async fn popped(&self, _: &Shard, answer: Value) -> Result<Option<Popped>, Fault> {
+        let unexpected = || Fault::unexpected("a pop gave something else than a key and a list");
+        let two = |answer| match answer {
+            Value::Nil => Ok(None),
+            Value::Array(parts) => <[Value; 2]>::try_from(parts).map(Some).map_err(|_| unexpected()),
+            _ => Err(unexpected()),
+        };
+        let taken = match two(answer)? {
+            // Of a transaction: what its script has taken, or else what it has left to the pop.
+            Some([taken @ Value::Array(_), _]) => two(taken)?,
+            Some([Value::Nil, popped]) => two(popped.extract_error()?)?,
+            Some([Value::ServerError(error), _]) => return Err(RedisError::from(error).into()),
+            other => other,
+        };
+        let (key, values) = match taken {
+            Some([Value::BulkString(key), Value::Array(values)]) => (key, values),
+            None => return Ok(None),
+            _ => return Err(unexpected()),
+        };
+        let raw = values.into_iter().filter_map(|value| match value {
+            Value::BulkString(entry) => Some(Raw { body: entry.into(), label: Bytes::new() }),
+            _ => None,
+        });
+        Ok(Some(Popped { key, raw: raw.collect() }))
+    }
+
+    fn sorter(&self) -> Box<dyn Sorter> {
+        Box::new(EntrySorter::new(self.0.clone()))
+    }
+
+    fn open(&self, entry: &Entry, source: &ChannelName, now_ms: u64) -> Result<Message, Unreadable> {
+        let age = Duration::from_millis(now_ms.saturating_sub(entry.sent()));
+        metrics::histogram!("channel_layer_queue_age_seconds").record(age);
+        self.0.envelope.open(entry, source.as_str(), now_ms)
+    }
+
+    fn refuse(&self, shard: &Arc<Shard>, source: &ChannelName, entry: Bytes, reason: String) {
+        self.0.quarantine.keep(shard, source, entry, reason);
+    }
+
+    fn put_back(&self, key: &str, parcels: &[Parcel]) -> Cmd {
+        let mut command = scripts::PUT_BACK.call(&[key]);
+        command.arg(milliseconds(SLACK));
+        for parcel in parcels {
+            command.arg(&self.entry_of_the_rest(parcel)[..]);
+        }
+        command
+    }
+}
+
+/// The command that takes up to `count` entries from the first of `keys` that has any.
+fn pop(keys: &[&str], count: usize) -> Cmd {
+    let mut command = redis::cmd("LMPOP");
+    command.arg(keys.len()).arg(keys).arg("LEFT").arg("COUNT").arg(count);
+    command
+}
+
+/// The key that keeps a pop from `list` when it would be too large. It is in the same slot.
+fn gate(list: &str) -> String {
+    format!("{list}:gate")
+}
+
+fn rest_of(address: &Address<Text>, locals: Locals) -> Address<Text> {
+    match address {
+        Address::Group { group, version } | Address::Rest { group, version, .. } => {
+            Address::Rest { group: group.clone(), version: *version, locals }
+        }
+        other => other.clone(),
+    }
+}

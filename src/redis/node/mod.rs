@@ -1,0 +1,18 @@
+//! One Redis server: its connections, its commands and their errors, its clock, and whether it is up.
+//!
+//! A [`shard::Shard`] is either up, with a connection for commands and a pool for blocking reads, or down, with the fault
+//! that took it down. Every error of a server passes through [`fault::Fault`], which decides whether a command may have run.
+
+pub(crate) mod answer;
+pub(crate) mod blocking;
+pub(crate) mod clock;
+pub(crate) mod commands;
+pub(crate) mod connect_error;
+pub(crate) mod connection;
+pub(crate) mod endpoint;
+pub(crate) mod fault;
+pub(crate) mod script;
+pub(crate) mod settings;
+pub(crate) mod shard;
+pub(crate) mod source;
+pub(crate) mod status;

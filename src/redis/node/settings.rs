@@ -1,0 +1,282 @@
+//! The settings that the processes of a deployment tell each other, and the differences between them.
+//!
+//! Each server has one sorted set for a deployment. A member describes one set of settings, and its score is the time, in ms by
+//! the clock of the server, at which the description ends unless a process with these settings renews it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use redis::{RedisError, Value};
+use serde::{Deserialize, Serialize};
+use tracing::{debug, warn};
+
+use crate::config::{Config, Format};
+use crate::health::SettingDifference;
+use crate::redis::node::connection::Link;
+use crate::redis::node::shard::Shard;
+use crate::redis::send::batch::milliseconds;
+
+/// How often a process renews its description, and compares it with the others.
+const RENEW_EVERY: Duration = Duration::from_secs(20);
+/// How long a description lives. Two renewals may fail.
+const LIVES: Duration = Duration::from_mins(1);
+/// How many descriptions a server keeps. Those that end first go first.
+const KEPT: isize = 64;
+/// Bytes of the longest description that is read.
+const LONGEST: usize = 4096;
+
+/// The options that have to agree for messages to arrive and to live as long as their sender says.
+const AGREEING: [&str; 4] = ["format", "expiry", "group_expiry", "max_message_size"];
+/// The further ones of the format `channels_redis`.
+const AGREEING_OF_CHANNELS_REDIS: [&str; 2] = ["serializer", "random_prefix_length"];
+
+/// The settings of this process, and the key under which the deployment keeps its descriptions.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    key: String,
+    own: Description,
+}
+
+/// What a process tells of its settings. It holds no secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Description {
+    /// The options that have to agree, and their values as text.
+    options: BTreeMap<String, String>,
+    /// The ids of the keys that open messages. The first key seals. Empty without encryption.
+    keys: Vec<String>,
+}
+
+impl Settings {
+    pub(crate) fn of(config: &Config) -> Self {
+        // No key of a deployment begins like this, so that neither our `flush` nor that of Python's layers deletes it.
+        Self { key: format!("channel-layer:settings:{}", config.key_prefix()), own: Description::of(config) }
+    }
+
+    /// Renews the own description at `now_ms` by the server's clock, drops those that have ended, and reads the others.
+    fn renew(&self, now_ms: u64) -> Result<redis::Pipeline, serde_json::Error> {
+        let mut commands = redis::pipe();
+        let member = serde_json::to_string(&self.own)?;
+        commands.cmd("ZADD").arg(&self.key).arg(now_ms.saturating_add(milliseconds(LIVES))).arg(member);
+        commands.cmd("ZREMRANGEBYSCORE").arg(&self.key).arg("-inf").arg(now_ms);
+        commands.cmd("ZREMRANGEBYRANK").arg(&self.key).arg(0).arg(-KEPT - 1);
+        commands.cmd("PEXPIRE").arg(&self.key).arg(milliseconds(LIVES));
+        commands.cmd("ZRANGE").arg(&self.key).arg(0).arg(-1);
+        Ok(commands)
+    }
+
+    /// How the settings in `members` differ from the own ones. Each difference comes once.
+    fn compare(&self, members: &[Vec<u8>]) -> Vec<SettingDifference> {
+        let others = members.iter().filter_map(|member| Description::parse(member));
+        let mut differences: Vec<_> = others.flat_map(|other| self.own.differences(&other)).collect();
+        differences.sort();
+        differences.dedup();
+        differences
+    }
+}
+
+impl Description {
+    fn of(config: &Config) -> Self {
+        let is_channels_redis = config.format == Format::ChannelsRedis;
+        let agrees =
+            |option| AGREEING.contains(&option) || (is_channels_redis && AGREEING_OF_CHANNELS_REDIS.contains(&option));
+        let settings = config.settings().into_iter().filter(|setting| agrees(setting.option));
+        let options = settings.map(|setting| (setting.option.to_owned(), setting.value)).collect();
+        Self { options, keys: config.key_ids().map(|id| format!("{id:08x}")).collect() }
+    }
+
+    /// The description that `member` holds. A member that is none, or that would spoil a log, is ignored: another program or
+    /// a later version may have written it.
+    fn parse(member: &[u8]) -> Option<Self> {
+        let description: Self = serde_json::from_slice(Some(member).filter(|bytes| bytes.len() <= LONGEST)?).ok()?;
+        let mut texts = description.options.values().chain(&description.keys);
+        texts.all(|text| !text.contains(char::is_control)).then_some(description)
+    }
+
+    /// What the settings of `other` have otherwise. Options that only one of the two names are not compared.
+    fn differences(&self, other: &Self) -> Vec<SettingDifference> {
+        let difference = |option: &str| {
+            let (ours, theirs) = (self.options.get(option)?, other.options.get(option)?);
+            (ours != theirs).then(|| SettingDifference::new(option, ours.as_str(), theirs.as_str()))
+        };
+        // In another format all else has another meaning.
+        if let Some(format) = difference("format") {
+            return vec![format];
+        }
+        self.options.keys().filter_map(|option| difference(option)).chain(self.key_difference(other)).collect()
+    }
+
+    /// Lists of keys may differ, as they do while keys are changed, if each side opens what the other seals.
+    fn key_difference(&self, other: &Self) -> Option<SettingDifference> {
+        let agree = self.opens(other) && other.opens(self);
+        let difference = || SettingDifference::new("symmetric_encryption_keys", self.shown_keys(), other.shown_keys());
+        (!agree).then(difference)
+    }
+
+    /// Whether a process with these settings opens what one with the settings `other` sends.
+    fn opens(&self, other: &Self) -> bool {
+        match other.keys.first() {
+            Some(sealing) => self.keys.contains(sealing),
+            None => self.keys.is_empty(),
+        }
+    }
+
+    fn shown_keys(&self) -> String {
+        if self.keys.is_empty() { "none".to_owned() } else { format!("ids {}", self.keys.join(", ")) }
+    }
+}
+
+impl Shard {
+    /// Renews the description of this process' settings on the server, and compares it with those of other processes. A
+    /// server that refuses is asked again next time: messages do not depend on it.
+    pub(crate) async fn exchange_settings(&self, link: &Link) {
+        let (Some(settings), Some(now_ms)) = (&self.needs.settings, self.clock.now_ms()) else { return };
+        let Ok(commands) = settings.renew(now_ms) else { return };
+        let answers = link.commands.clone().send_packed_commands(&commands, 0, commands.len()).await;
+        match answers.and_then(others) {
+            Ok(members) => self.note_differences(settings.compare(&members)),
+            Err(error) => debug!(shard = self.index, host = self.host(), %error, "settings were not compared"),
+        }
+    }
+
+    /// Does so again and again; never ends.
+    pub(crate) async fn keep_exchanging_settings(&self, link: &Link) {
+        loop {
+            tokio::time::sleep(RENEW_EVERY).await;
+            self.exchange_settings(link).await;
+        }
+    }
+
+    fn note_differences(&self, differences: Vec<SettingDifference>) {
+        for SettingDifference { option, ours, theirs } in self.vitals.differ(differences) {
+            let (shard, host) = (self.index, self.host());
+            warn!(shard, host, option, ours, theirs, "another process of this deployment has other settings");
+        }
+    }
+}
+
+/// The descriptions in the answers to [`Settings::renew`]. They can be read where nothing can be written.
+fn others(answers: Vec<Value>) -> Result<Vec<Vec<u8>>, RedisError> {
+    let last = answers.into_iter().next_back().unwrap_or(Value::Nil);
+    Ok(redis::from_redis_value(last.extract_error()?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(change: impl FnOnce(Config) -> Config) -> Settings {
+        Settings::of(&change(Config::new()))
+    }
+
+    fn member(settings: &Settings) -> Vec<u8> {
+        serde_json::to_vec(&settings.own).expect("texts have a JSON form")
+    }
+
+    /// How the settings of two processes differ for each of them.
+    fn both(one: &Settings, other: &Settings) -> [Vec<SettingDifference>; 2] {
+        [one.compare(&[member(other)]), other.compare(&[member(one)])]
+    }
+
+    fn assert_differ(one: &Settings, other: &Settings, option: &str, one_value: &str, other_value: &str) {
+        let ours = SettingDifference::new(option, one_value, other_value);
+        let theirs = SettingDifference::new(option, other_value, one_value);
+        assert_eq!(both(one, other), [vec![ours], vec![theirs]]);
+    }
+
+    fn assert_agree(one: &Settings, other: &Settings) {
+        assert_eq!(both(one, other), [vec![], vec![]]);
+    }
+
+    fn keys(sealing: &[&str], accept_only: &[&str]) -> Settings {
+        let all = |keys: &[&str]| keys.iter().map(|&key| key.to_owned()).collect::<Vec<_>>();
+        settings(|config| config.symmetric_encryption_keys(all(sealing)).accept_only_keys(all(accept_only)))
+    }
+
+    #[test]
+    fn the_description_stays_as_it_is_and_holds_no_key() {
+        let described = String::from_utf8(member(&keys(&["correct horse battery staple"], &[]))).expect("it is text");
+        let expected = r#"{"options":{"expiry":"60 s","format":"native","group_expiry":"86400 s","max_message_size":"8388608"},"keys":["1a58757d"]}"#;
+        assert_eq!(described, expected);
+        let python = settings(|config| config.format(Format::ChannelsRedis)).own.options;
+        assert_eq!((&*python["serializer"], &*python["random_prefix_length"]), ("msgpack", "12"));
+    }
+
+    #[test]
+    fn settings_that_need_not_agree_are_not_compared() {
+        let other = settings(|config| config.capacity(1).pool_size(1).command_timeout(Duration::from_secs(1)));
+        assert_agree(&settings(|config| config), &other);
+    }
+
+    #[test]
+    fn an_option_that_has_to_agree_is_named_with_both_values() {
+        let default = settings(|config| config);
+        let short = Duration::from_secs(30);
+        assert_differ(&default, &settings(|config| config.expiry(short)), "expiry", "60 s", "30 s");
+        assert_differ(&default, &settings(|config| config.group_expiry(short)), "group_expiry", "86400 s", "30 s");
+        let size = "max_message_size";
+        assert_differ(&default, &settings(|config| config.max_message_size(1024)), size, "8388608", "1024");
+        let python = |config: Config| config.format(Format::ChannelsRedis);
+        let json = settings(|config| python(config).serializer(crate::config::Serializer::Json));
+        assert_differ(&settings(python), &json, "serializer", "msgpack", "json");
+    }
+
+    #[test]
+    fn of_another_format_nothing_else_is_compared() {
+        let other = settings(|config| config.format(Format::ChannelsRedis).symmetric_encryption_keys(["a"]));
+        assert_differ(&settings(|config| config), &other, "format", "native", "channels_redis");
+    }
+
+    #[test]
+    fn a_process_without_keys_differs_from_one_with_keys() {
+        let id = format!("ids {:08x}", crate::crypto::id_of_key("a"));
+        assert_differ(&keys(&[], &[]), &keys(&["a"], &[]), "symmetric_encryption_keys", "none", &id);
+    }
+
+    #[test]
+    fn keys_agree_if_each_side_opens_what_the_other_seals() {
+        let steps = [
+            keys(&["old"], &[]),
+            keys(&["old"], &["new"]),
+            keys(&["new", "old"], &[]),
+            keys(&["new"], &["old"]),
+            keys(&["new"], &[]),
+        ];
+        for (at, step) in steps.iter().enumerate() {
+            for (other, other_step) in steps.iter().enumerate() {
+                let differ = both(step, other_step).iter().all(|differences| !differences.is_empty());
+                let agree = both(step, other_step).iter().all(Vec::is_empty);
+                // The first step does not open what the last three seal, and the last does not open what the first two seal.
+                let expected = match (at.min(other), at.max(other)) {
+                    (0, 2..) | (1, 4) => differ,
+                    _ => agree,
+                };
+                assert!(expected, "steps {at} and {other}: {:?}", both(step, other_step));
+            }
+        }
+    }
+
+    #[test]
+    fn a_difference_comes_once_whatever_the_number_of_processes() {
+        let own = settings(|config| config);
+        let short = settings(|config| config.expiry(Duration::from_secs(30)));
+        let short_and_keyed =
+            settings(|config| config.expiry(Duration::from_secs(30)).symmetric_encryption_keys(["a"]));
+        let options: Vec<_> = own
+            .compare(&[member(&short), member(&own), member(&short_and_keyed)])
+            .into_iter()
+            .map(|difference| difference.option)
+            .collect();
+        assert_eq!(options, ["expiry", "symmetric_encryption_keys"]);
+    }
+
+    #[test]
+    fn what_is_no_description_is_ignored() {
+        let own = settings(|config| config);
+        let long = format!(r#"{{"options":{{"expiry":"{}"}},"keys":[]}}"#, "9".repeat(LONGEST));
+        for member in ["", "7", "{}", r#"{"options":{"expiry":"1\u001b[2J"},"keys":[]}"#, "\u{fffd}", &long] {
+            assert_eq!(own.compare(&[member.as_bytes().to_vec()]), [], "{member}");
+        }
+        let later = br#"{"options":{"expiry":"60 s","new":"x"},"keys":[],"more":1}"#;
+        assert_eq!(own.compare(&[later.to_vec()]), []);
+    }
+}

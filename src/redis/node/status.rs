@@ -1,0 +1,101 @@
+//! What is known of a server's state, for those who ask how it is.
+
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+
+use crate::health::{SettingDifference, ShardHealth, ShardState};
+use crate::redis::node::connection::Greeting;
+
+/// What was last seen of a server.
+#[derive(Debug)]
+pub(crate) struct Vitals {
+    /// Held only to read or change it.
+    seen: Mutex<Seen>,
+}
+
+#[derive(Clone, Debug)]
+struct Seen {
+    state: ShardState,
+    since: SystemTime,
+    server: Option<String>,
+    version: Option<String>,
+    role: Option<String>,
+    latency: Option<Duration>,
+    /// Settings of other processes that differ, as they were compared last.
+    differences: Vec<SettingDifference>,
+}
+
+impl Vitals {
+    /// Of a server that has not been reached yet.
+    pub(crate) fn new() -> Self {
+        let (state, since) = (ShardState::Down, SystemTime::now());
+        let (server, version, role, latency, differences) = (None, None, None, None, Vec::new());
+        Self { seen: Mutex::new(Seen { state, since, server, version, role, latency, differences }) }
+    }
+
+    /// It was reached at the address `server`.
+    pub(crate) fn came_up(&self, server: String, greeting: &Greeting) {
+        let mut seen = self.seen.lock();
+        seen.state = ShardState::Up;
+        seen.since = SystemTime::now();
+        seen.server = Some(server);
+        seen.version = Some(greeting.version.clone());
+        seen.role = Some(greeting.role.clone());
+    }
+
+    /// Whether it has ever been reached.
+    pub(crate) fn was_reached(&self) -> bool {
+        self.seen.lock().server.is_some()
+    }
+
+    /// It was lost.
+    pub(crate) fn went_down(&self) {
+        let mut seen = self.seen.lock();
+        seen.state = ShardState::Down;
+        seen.since = SystemTime::now();
+        seen.latency = None;
+    }
+
+    /// It answered in this time.
+    pub(crate) fn answered(&self, latency: Duration) {
+        self.seen.lock().latency = Some(latency);
+    }
+
+    /// Notes how the settings of other processes differ. Returns the differences that were not there before.
+    pub(crate) fn differ(&self, differences: Vec<SettingDifference>) -> Vec<SettingDifference> {
+        let mut seen = self.seen.lock();
+        let before = std::mem::replace(&mut seen.differences, differences);
+        seen.differences.iter().filter(|difference| !before.contains(difference)).cloned().collect()
+    }
+
+    /// All of it, with what others know.
+    pub(crate) fn report(
+        &self,
+        shard: usize,
+        host: &str,
+        reason: Option<String>,
+        epoch: Option<String>,
+        clock_offset_seconds: Option<f64>,
+    ) -> ShardHealth {
+        let Seen { state, since, server, version, role, latency, differences } = self.seen.lock().clone();
+        let host = host.to_owned();
+        let fallback_mode = false;
+        ShardHealth {
+            shard,
+            host,
+            state,
+            since,
+            reason,
+            server,
+            latency,
+            version,
+            role,
+            clock_offset_seconds,
+            epoch,
+            fallback_mode,
+            probe: None,
+            setting_differences: differences,
+        }
+    }
+}

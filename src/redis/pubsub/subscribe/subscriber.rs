@@ -1,0 +1,233 @@
+//! The connection over which published messages come: RESP3 where the server speaks it, else RESP2.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, ErrorKind, ProtocolVersion, PushInfo, PushKind, RedisError, Value};
+use tokio_util::sync::CancellationToken;
+
+use crate::redis::node::connect_error::ConnectError;
+use crate::redis::node::connection::{Identity, Timing};
+use crate::redis::node::fault::Fault;
+use crate::redis::pubsub::subscribe::resp2::Resp2;
+use crate::redis::pubsub::topic::Subscription;
+
+/// How many subscriptions one pipeline asks for.
+const AT_ONCE: usize = 1000;
+
+/// Takes topic and payload of a message, in the task of the connection and in the order of their coming.
+pub(crate) type Deliver = Arc<dyn Fn(&[u8], Bytes) + Send + Sync>;
+
+/// A connection that is subscribed to something; cheap to clone. It closes with its last clone.
+#[derive(Clone)]
+pub(crate) struct Subscriber {
+    protocol: Protocol,
+    /// How long an answer may take.
+    patience: Duration,
+    lost: CancellationToken,
+}
+
+#[derive(Clone)]
+enum Protocol {
+    /// Messages are pushed between the answers, in one order with them.
+    Resp3(MultiplexedConnection),
+    Resp2(Resp2),
+}
+
+/// Why nothing comes from a connection that still seems to be there.
+#[derive(Debug, thiserror::Error)]
+enum Silence {
+    #[error("the subscribed connection was closed")]
+    Closed,
+    #[error("the subscribed connection has not answered for {0:?}")]
+    Unanswered(Duration),
+}
+
+impl Subscriber {
+    /// Opens a connection to the server of `client`, whose messages go to `deliver`.
+    pub(crate) async fn open(client: &Client, timing: &Timing, deliver: Deliver) -> Result<Self, Fault> {
+        let limit = timing.connect + timing.command;
+        let opening = async {
+            match Self::open_resp3(client, timing, deliver.clone()).await {
+                // The server answered, but not as RESP3 wants it: it is too old, or the user may not say `HELLO`.
+                Err(error) if !error.is_io_error() && !error.is_timeout() && !is_login(&error) => {
+                    Self::open_resp2(client, timing, deliver).await
+                }
+                opened => opened,
+            }
+        };
+        let opened = tokio::time::timeout(limit, opening).await;
+        match opened.map_err(|_| ConnectError::Timeout(limit)).and_then(|opened| opened.map_err(ConnectError::from)) {
+            Ok(subscriber) => Ok(subscriber),
+            Err(error) => Err(Fault::from(error.explained(client, timing.command).await).of_an_outage()),
+        }
+    }
+
+    async fn open_resp3(client: &Client, timing: &Timing, deliver: Deliver) -> Result<Self, RedisError> {
+        let info = client.get_connection_info().clone();
+        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+        let client = Client::open(info.set_redis_settings(settings))?;
+        let lost = CancellationToken::new();
+        let push = {
+            let lost = lost.clone();
+            move |push: PushInfo| {
+                if push.kind == PushKind::Disconnection {
+                    lost.cancel();
+                } else if let Some((topic, payload)) = message(push) {
+                    deliver(&topic, payload.into());
+                }
+                Ok::<_, std::convert::Infallible>(())
+            }
+        };
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(timing.connect))
+            .set_response_timeout(Some(timing.command))
+            .set_push_sender(push);
+        let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+        Ok(Self { protocol: Protocol::Resp3(connection), patience: timing.command, lost })
+    }
+
+    async fn open_resp2(client: &Client, timing: &Timing, deliver: Deliver) -> Result<Self, RedisError> {
+        let lost = CancellationToken::new();
+        let connection = Resp2::open(client, deliver, lost.clone()).await?;
+        Ok(Self { protocol: Protocol::Resp2(connection), patience: timing.command, lost })
+    }
+
+    /// Which server it leads to; in RESP2 it cannot be asked.
+    ///
+    /// # Errors
+    ///
+    /// A fault of the connection.
+    pub(crate) async fn identity(&self) -> Result<Option<Identity>, Fault> {
+        match &self.protocol {
+            Protocol::Resp3(connection) => Ok(Some(Identity::of(&mut connection.clone()).await?)),
+            Protocol::Resp2(_) => Ok(None),
+        }
+    }
+
+    /// Waits until the connection is known to be lost.
+    pub(crate) async fn lost(&self) -> Fault {
+        self.lost.cancelled().await;
+        Fault::unsent(Silence::Closed)
+    }
+
+    /// Subscribes, and gives what the server refused, and why.
+    ///
+    /// # Errors
+    ///
+    /// A fault of the connection.
+    pub(crate) async fn subscribe(&self, all: &[Subscription]) -> Result<Vec<(Subscription, Fault)>, Fault> {
+        self.tell(all, Subscription::command).await
+    }
+
+    /// Ends subscriptions.
+    ///
+    /// # Errors
+    ///
+    /// A fault of the connection.
+    pub(crate) async fn unsubscribe(&self, all: &[Subscription]) -> Result<(), Fault> {
+        self.tell(all, Subscription::reverse).await.map(drop)
+    }
+
+    async fn tell(&self, all: &[Subscription], command: Command) -> Result<Vec<(Subscription, Fault)>, Fault> {
+        let mut refused = Vec::new();
+        for some in all.chunks(AT_ONCE) {
+            let answers = match &self.protocol {
+                Protocol::Resp3(connection) => tell_resp3(connection.clone(), some, command).await,
+                Protocol::Resp2(connection) => self.in_time(connection.tell(some, command)).await?,
+            };
+            for (subscription, answer) in some.iter().zip(answers.map_err(Fault::from)?) {
+                if let Err(error) = answer {
+                    if is_login(&error) {
+                        // Nothing at all is granted on this connection, not even to nobody.
+                        return Err(Fault::unsent(error));
+                    }
+                    refused.push((subscription.clone(), Fault::from(error)));
+                }
+            }
+        }
+        Ok(refused)
+    }
+
+    /// Waits until everything is delivered that was published before the call.
+    ///
+    /// # Errors
+    ///
+    /// A fault of the connection.
+    pub(crate) async fn catch_up(&self) -> Result<(), Fault> {
+        match &self.protocol {
+            Protocol::Resp3(connection) => {
+                let mut connection = connection.clone();
+                connection.send_packed_command(&redis::cmd("PING")).await.map(drop).map_err(Fault::from)
+            }
+            Protocol::Resp2(connection) => self.in_time(connection.catch_up()).await?,
+        }
+    }
+
+    async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Result<T, Fault> {
+        let answered = tokio::time::timeout(self.patience, answer).await;
+        answered.map_err(|_| Fault::unsent(Silence::Unanswered(self.patience)))
+    }
+}
+
+/// Whether the server wants another login.
+fn is_login(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::AuthenticationFailed || error.code() == Some("NOAUTH")
+}
+
+impl Subscription {
+    fn command(&self) -> (&'static str, &str) {
+        match self {
+            Self::Channel(topic) => ("SUBSCRIBE", topic),
+            Self::Pattern(pattern) => ("PSUBSCRIBE", pattern),
+            Self::Sharded(topic) => ("SSUBSCRIBE", topic),
+        }
+    }
+
+    fn reverse(&self) -> (&'static str, &str) {
+        match self {
+            Self::Channel(topic) => ("UNSUBSCRIBE", topic),
+            Self::Pattern(pattern) => ("PUNSUBSCRIBE", pattern),
+            Self::Sharded(topic) => ("SUNSUBSCRIBE", topic),
+        }
+    }
+}
+
+/// What is said for a subscription, and of which topic.
+pub(crate) type Command = fn(&Subscription) -> (&'static str, &str);
+pub(crate) type Answers = Vec<Result<(), RedisError>>;
+
+/// One command for each, so that each has one answer.
+async fn tell_resp3(
+    mut connection: MultiplexedConnection,
+    all: &[Subscription],
+    command: Command,
+) -> Result<Answers, RedisError> {
+    let mut pipeline = redis::pipe();
+    for subscription in all {
+        let (name, topic) = command(subscription);
+        pipeline.cmd(name).arg(topic);
+    }
+    let answers = connection.send_packed_commands(&pipeline, 0, all.len()).await?;
+    Ok(answers.into_iter().map(|answer| answer.extract_error().map(drop)).collect())
+}
+
+/// Topic and payload of a message that was pushed.
+fn message(push: PushInfo) -> Option<(Vec<u8>, Vec<u8>)> {
+    let expected = match push.kind {
+        PushKind::Message | PushKind::SMessage => 2,
+        PushKind::PMessage => 3,
+        _ => return None,
+    };
+    let mut data = push.data;
+    if data.len() != expected {
+        return None;
+    }
+    match (data.pop(), data.pop()) {
+        (Some(Value::BulkString(payload)), Some(Value::BulkString(topic))) => Some((topic, payload)),
+        _ => None,
+    }
+}

@@ -1,0 +1,36 @@
+//! Who an entry says it is for, as far as the entry and the list that it was in tell.
+
+use crate::name::{ChannelName, GroupName};
+use crate::redis::native::entry::{Address, Entry, Locals, Text};
+
+/// The recipients of an entry.
+pub(crate) enum Addressee {
+    /// One channel.
+    Channel(ChannelName),
+    /// The members that a group had on this route at a version.
+    Group(GroupName, u64),
+    /// The local parts that are left of a group message, which may be none.
+    Rest(Locals),
+}
+
+/// Who `entry`, which was in the list of `source`, is for; the reason if its address does not fit that list.
+pub(crate) fn addressee(entry: &Entry, source: &ChannelName) -> Result<Addressee, String> {
+    let to_local = source.as_str().ends_with('!');
+    let valid = |local: Option<Text>| local.is_some_and(|local| source.takes_local(&local));
+    match &entry.address {
+        Address::Local(local) if to_local => {
+            let member = ChannelName::from_parts(source.as_str(), local);
+            member.map(Addressee::Channel).map_err(|error| error.to_string())
+        }
+        Address::Rest { locals, .. } if to_local => {
+            let all = locals.clone().all(valid).then(|| Addressee::Rest(locals.clone()));
+            all.ok_or_else(|| "it is for a member that has no valid name".to_owned())
+        }
+        Address::Group { group, version } if to_local => match GroupName::parse(group) {
+            Ok(group) => Ok(Addressee::Group(group, *version)),
+            Err(_) => Err("its group has no valid name".to_owned()),
+        },
+        Address::Channel | Address::Group { .. } if !to_local => Ok(Addressee::Channel(source.clone())),
+        _ => Err("its address does not fit its channel".to_owned()),
+    }
+}

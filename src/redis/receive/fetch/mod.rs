@@ -1,0 +1,10 @@
+//! Fetching entries: one loop for each shard of a reader.
+//!
+//! [`fetch_loop`] decides how much to take, and [`blocking`] does one blocking read. [`ownership`] gives each `!` and `?` channel
+//! one reader, and [`contention`] makes readers of the same channel take turns.
+
+pub(crate) mod blocking;
+pub(crate) mod contention;
+pub(crate) mod fetch_loop;
+pub(crate) mod ownership;
+pub(crate) mod reads;

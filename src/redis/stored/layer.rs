@@ -1,0 +1,385 @@
+//! `StoredLayer`: the trait over the send path, the receive path and the groups of a stored format.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::future::try_join_all;
+use rand::distr::{Alphanumeric, SampleString};
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::health::{Health, RedisStats};
+use crate::layer::{ChannelLayer, Delivery, Event, Receiver, Statistics};
+use crate::message::Message;
+use crate::name::{ChannelName, GroupName};
+use crate::redis::closing::Closing;
+use crate::redis::node::connection::Needs;
+use crate::redis::node::fault::Fault;
+use crate::redis::receive::Readers;
+use crate::redis::send::calls::Sends;
+use crate::redis::send::{Outcome, PendingSend, Sender};
+use crate::redis::stored::format::{Background, Started, StoredFormat};
+use crate::redis::stored::scan as statistics;
+use crate::redis::topology::places::Places;
+use crate::redis::topology::probe as checkup;
+use crate::redis::topology::probe::Checkup;
+use crate::redis::topology::servers;
+
+/// Random characters of a new channel's name, and how many names are tried.
+const NEW_NAME: usize = 12;
+const NEW_NAMES: usize = 10;
+
+/// A channel layer that stores its messages in Redis, in the format `F`.
+///
+/// Use it by the name of its format: [`RedisLayer`](crate::RedisLayer),
+/// [`ChannelsRedisLayer`](crate::django::ChannelsRedisLayer) or [`AsgiRedisLayer`](crate::django::AsgiRedisLayer).
+///
+/// Call [`close`](ChannelLayer::close) before the runtime ends, so that messages that were read and not handed over go back.
+/// Dropping the layer returns them in the background. The layer works on the runtime that connected it: when that has ended,
+/// calls from another runtime return [`Error::RuntimeEnded`].
+pub struct StoredLayer<F: StoredFormat> {
+    pub(crate) format: Arc<F>,
+    pub(crate) places: Arc<Places>,
+    sender: Sender<F>,
+    readers: Readers,
+    checkup: Checkup,
+    events: broadcast::Sender<Event>,
+    pub(crate) closing: Closing,
+    /// Cancelled when readers and senders have ended after the layer was closed.
+    drained: CancellationToken,
+    upkeep: TaskTracker,
+}
+
+impl<F: StoredFormat> StoredLayer<F> {
+    /// Connects to the servers of `config`.
+    ///
+    /// At least one server has to be reachable. The others are tried again in the background.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, all connections are closed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`], [`Error::UnsupportedServer`] if a server is too old for the format, [`Error::Redis`] if no
+    /// server can be reached.
+    pub async fn connect(config: Config) -> Result<Self> {
+        Self::connect_to(config, true).await
+    }
+
+    /// Connects as [`connect`](Self::connect) does, but succeeds without a reachable server. Calls fail until one is reachable.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, all connections are closed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`], [`Error::UnsupportedServer`] if a server is too old for the format; [`Error::Redis`] if
+    /// sentinels are configured without [`services`](Config::services) and no sentinel can list them.
+    pub async fn connect_or_wait(config: Config) -> Result<Self> {
+        Self::connect_to(config, false).await
+    }
+
+    async fn connect_to(config: Config, some_needed: bool) -> Result<Self> {
+        let config = config.checked_for(F::FORMAT)?;
+        let (events, _) = broadcast::channel(servers::EVENTS);
+        let needs = Needs::new(&config, F::OLDEST_SERVER, F::SCRIPTS, Some(F::epoch_key(&config)));
+        let (identities, shards) = servers::connect(&config, &needs, &events, some_needed).await?;
+        let places = Places::new(shards, F::ring(&identities));
+        Self::start(&config, Arc::new(places), events)
+    }
+
+    /// Starts the background work.
+    fn start(config: &Config, places: Arc<Places>, events: broadcast::Sender<Event>) -> Result<Self> {
+        let (closing, drained) = (Closing::default(), CancellationToken::new());
+        let (work, upkeep) = (TaskTracker::new(), TaskTracker::new());
+        let background = Background { events: &events, upkeep: &upkeep };
+        let Started { format, reading, drain } = F::start(config, &places, &background)?;
+        for shard in &places.shards {
+            upkeep.spawn(shard.clone().supervise(drained.clone()));
+        }
+        let sender = Sender::start(places.clone(), format.clone(), &work, closing.token());
+        let readers = Readers::new(places.clone(), reading, events.clone(), &work, &closing);
+        let ending = closing.token().clone();
+        upkeep.spawn(servers::drain(places.shards.clone(), work, ending, drained.clone(), drain));
+        upkeep.close();
+        let checkup = Checkup::new(places.shards.len());
+        Ok(Self { format, places, sender, readers, checkup, events, closing, drained, upkeep })
+    }
+
+    fn enqueue(
+        &self,
+        channel: &str,
+        message: &Message,
+        past_capacity: bool,
+    ) -> Result<(ChannelName, PendingSend<F::Body>)> {
+        self.closing.check_not_closed()?;
+        let channel = ChannelName::parse_target(channel)?;
+        let mut message = self.format.message(channel.clone(), message)?;
+        if past_capacity {
+            message.capacity = usize::MAX;
+        }
+        Ok((channel, self.sender.enqueue(message)))
+    }
+
+    async fn send_all(&self, messages: &[(&str, Message)], past_capacity: bool) -> Vec<Result<()>> {
+        let enqueue = |(channel, message): &(&str, Message)| self.enqueue(channel, message, past_capacity);
+        // All are queued before the first is flushed, so that they travel together.
+        let pending: Vec<_> = messages.iter().map(enqueue).collect();
+        pending.iter().flatten().for_each(|(_, pending)| self.sender.flush(pending));
+        let mut results = Vec::with_capacity(pending.len());
+        for pending in pending {
+            results.push(match pending {
+                Ok(pending) => self.finish(pending).await,
+                Err(error) => Err(error),
+            });
+        }
+        results
+    }
+
+    async fn finish(&self, (channel, pending): (ChannelName, PendingSend<F::Body>)) -> Result<()> {
+        match self.sender.outcome(pending).await {
+            Outcome::Sent => Ok(()),
+            Outcome::Full => Err(Error::ChannelFull { channel }),
+            Outcome::Failed { fault, .. } if !fault.may_have_run && self.closing.has_ended() => {
+                Err(self.closing.error())
+            }
+            Outcome::Failed { shard, fault } => Err(self.places.error(shard, fault)),
+            Outcome::Closed => Err(self.closing.error()),
+        }
+    }
+
+    fn enqueue_to(
+        &self,
+        group: &GroupName,
+        message: &F::GroupMessage,
+        recipients: &F::Recipients,
+    ) -> Result<Vec<PendingSend<F::Body>>> {
+        let messages = self.format.messages_to(group, message, recipients)?;
+        Ok(messages.into_iter().map(|message| self.sender.enqueue(message)).collect())
+    }
+
+    /// The recipients of a group, from its server.
+    async fn recipients(&self, group: &GroupName) -> Result<F::Recipients> {
+        let mut recipients = self.format.recipients(std::slice::from_ref(group)).await;
+        let recipients = recipients.pop().expect("a format answers for every group");
+        recipients.map_err(|(shard, fault)| self.places.error(shard, fault))
+    }
+
+    /// Waits for all messages of a group send.
+    async fn finish_group(&self, pending: Vec<PendingSend<F::Body>>) -> Result<()> {
+        let mut sends = Sends::default();
+        for pending in pending {
+            sends.add(&self.places, self.sender.outcome(pending).await);
+        }
+        sends.result().map_err(|error| self.closing.explain(error))
+    }
+
+    fn sources(&self, channels: &[&str]) -> Result<Vec<ChannelName>> {
+        self.closing.check()?;
+        ChannelName::parse_sources(channels).map_err(Error::from)
+    }
+}
+
+#[async_trait]
+impl<F: StoredFormat> ChannelLayer for StoredLayer<F> {
+    async fn send(&self, channel: &str, message: Message) -> Result<()> {
+        let pending = self.enqueue(channel, &message, false)?;
+        self.sender.flush(&pending.1);
+        self.finish(pending).await
+    }
+
+    async fn send_many(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
+        self.send_all(messages, false).await
+    }
+
+    async fn give_back(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
+        self.send_all(messages, true).await
+    }
+
+    async fn receive(&self, channels: &[&str]) -> Result<Delivery> {
+        self.readers.shared(self.sources(channels)?).recv().await
+    }
+
+    async fn try_receive(&self, channels: &[&str]) -> Result<Option<Delivery>> {
+        self.readers.shared(self.sources(channels)?).try_recv().await
+    }
+
+    fn receiver(&self, channels: &[&str]) -> Result<Receiver> {
+        Ok(Receiver::new(self.readers.own(self.sources(channels)?)))
+    }
+
+    async fn new_channel(&self, pattern: &str) -> Result<ChannelName> {
+        self.closing.check()?;
+        if !pattern.ends_with('?')
+            && let Some(channel) = self.format.new_local_channel(pattern)
+        {
+            return channel;
+        }
+        // A random name is practically never taken. A server that says so every time is at fault.
+        let mut shard = 0;
+        for _ in 0..NEW_NAMES {
+            let suffix = Alphanumeric.sample_string(&mut rand::rng(), NEW_NAME);
+            let channel = ChannelName::from_pattern(pattern, &suffix)?;
+            let home = self.places.shard_of_channel(&channel);
+            shard = home.index;
+            let mut command = redis::cmd("EXISTS");
+            command.arg(self.format.channel_key(channel.as_str()));
+            if home.run(&command).await.map_err(|fault| home.error(fault))? == redis::Value::Int(0) {
+                return Ok(channel);
+            }
+        }
+        Err(self.places.error(shard, Fault::unexpected("all new names are taken")))
+    }
+
+    async fn group_add(&self, group: &str, channel: &str) -> Result<()> {
+        self.group_add_for(group, channel, self.format.group_expiry()).await
+    }
+
+    async fn group_add_for(&self, group: &str, channel: &str, lasts: Duration) -> Result<()> {
+        self.closing.check()?;
+        let (group, channel) = (GroupName::parse(group)?, ChannelName::parse_target(channel)?);
+        self.format.group_add(&group, &channel, lasts).await
+    }
+
+    async fn group_discard(&self, group: &str, channel: &str) -> Result<()> {
+        self.closing.check()?;
+        self.format.group_discard(&GroupName::parse(group)?, &ChannelName::parse_target(channel)?).await
+    }
+
+    async fn group_channels(&self, group: &str) -> Result<Vec<ChannelName>> {
+        self.closing.check()?;
+        self.format.group_channels(&GroupName::parse(group)?).await
+    }
+
+    async fn group_send(&self, group: &str, message: Message) -> Result<()> {
+        let _call = self.sender.call();
+        self.closing.check()?;
+        let group = GroupName::parse(group)?;
+        let message = self.format.group_message(&message)?;
+        let pending = match self.format.send_at_once(&self.sender, &group, &message).await {
+            Ok(pending) => pending,
+            Err(Some(recipients)) => self.enqueue_to(&group, &message, &recipients)?,
+            Err(None) => self.enqueue_to(&group, &message, &self.recipients(&group).await?)?,
+        };
+        for pending in &pending {
+            self.sender.flush(pending);
+        }
+        self.finish_group(pending).await
+    }
+
+    async fn group_send_many(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
+        let _call = self.sender.call();
+        let prepare = |(group, message): &(&str, Message)| {
+            self.closing.check()?;
+            Ok((GroupName::parse(group)?, self.format.group_message(message)?))
+        };
+        let prepared: Vec<Result<_>> = messages.iter().map(prepare).collect();
+        let mut groups: Vec<_> = prepared.iter().flatten().map(|(group, _)| group.clone()).collect();
+        groups.sort();
+        groups.dedup();
+        let recipients = self.format.recipients(&groups).await;
+        let enqueue = |prepared: Result<(GroupName, F::GroupMessage)>| {
+            let (group, message) = prepared?;
+            let place = groups.binary_search(&group).expect("every group that parsed is in the list");
+            match &recipients[place] {
+                Ok(recipients) => self.enqueue_to(&group, &message, recipients),
+                Err((shard, fault)) => Err(self.places.error(*shard, fault.clone())),
+            }
+        };
+        let pending: Vec<_> = prepared.into_iter().map(enqueue).collect();
+        pending.iter().flatten().flatten().for_each(|pending| self.sender.flush(pending));
+        let mut results = Vec::with_capacity(pending.len());
+        for pending in pending {
+            results.push(match pending {
+                Ok(pending) => self.finish_group(pending).await,
+                Err(error) => Err(error),
+            });
+        }
+        results
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.closing.check()?;
+        let scans = self.places.shards.iter().flat_map(|shard| self.format.scans(shard)).collect();
+        statistics::delete(scans, &|key, kind| self.format.is_flushed(key, kind)).await
+    }
+
+    async fn global_statistics(&self) -> Result<Statistics> {
+        self.closing.check()?;
+        let parts =
+            self.places.shards.iter().map(|shard| async move {
+                self.format.global_statistics(shard).await.map_err(|fault| shard.error(fault))
+            });
+        Ok(try_join_all(parts).await?.into_iter().fold(Statistics::default(), Statistics::merge))
+    }
+
+    async fn channel_statistics(&self, channel: &str) -> Result<Statistics> {
+        self.closing.check()?;
+        let channel = &ChannelName::parse(channel)?;
+        let parts = self.places.shards_of_channel(channel).iter().map(|shard| async move {
+            let statistics = self.format.channel_statistics(shard, channel.non_local()).await;
+            statistics.map_err(|fault| shard.error(fault))
+        });
+        Ok(try_join_all(parts).await?.into_iter().fold(Statistics::default(), Statistics::merge))
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.closing.close();
+        self.drained.cancelled().await;
+        self.upkeep.wait().await;
+        match self.readers.lost() {
+            Some((shard, fault)) => Err(self.places.error(shard, fault)),
+            None => Ok(()),
+        }
+    }
+
+    async fn health(&self) -> Health {
+        let place = |channel: &ChannelName| {
+            let key = self.format.channel_key(channel.non_local());
+            (key, self.places.shard_of_channel(channel).index)
+        };
+        self.checkup.health(&self.places.shards, |shard| checkup::travel(self, shard, place)).await
+    }
+
+    async fn redis_stats(&self) -> Result<Vec<RedisStats>> {
+        self.closing.check()?;
+        checkup::stats(&self.places.shards).await
+    }
+
+    fn group_expiry(&self) -> Duration {
+        self.format.group_expiry()
+    }
+
+    fn max_message_size(&self) -> usize {
+        self.format.max_message_size()
+    }
+
+    fn events(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+
+    fn outage(&self) -> Option<usize> {
+        self.places.shards.iter().position(|shard| !shard.is_up())
+    }
+}
+
+impl<F: StoredFormat> Drop for StoredLayer<F> {
+    fn drop(&mut self) {
+        self.closing.close();
+    }
+}
+
+impl<F: StoredFormat> std::fmt::Debug for StoredLayer<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoredLayer")
+            .field("format", &F::FORMAT)
+            .field("shards", &self.places.shards)
+            .finish_non_exhaustive()
+    }
+}

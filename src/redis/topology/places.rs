@@ -1,0 +1,76 @@
+//! The servers of a layer and which of them holds what.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::name::{ChannelName, GroupName};
+use crate::redis::native::keys::Keys;
+use crate::redis::node::fault::Fault;
+use crate::redis::node::shard::Shard;
+use crate::redis::topology::ring::Ring;
+
+/// All shards, and the ring that places names on them.
+#[derive(Debug)]
+pub struct Places {
+    pub(crate) shards: Vec<Arc<Shard>>,
+    ring: Ring,
+}
+
+/// The places of a layer in the native format, and the keys that names have there.
+#[derive(Debug)]
+pub(crate) struct Topology {
+    pub(crate) places: Arc<Places>,
+    pub(crate) keys: Keys,
+}
+
+impl Places {
+    /// `ring` and `shards` come from the same hosts in the same order.
+    pub(crate) fn new(shards: Vec<Arc<Shard>>, ring: Ring) -> Self {
+        Self { shards, ring }
+    }
+
+    /// The time by the clock of a server that is up, counted from the epoch; zero if no server has told its time.
+    pub(crate) fn now(&self) -> Duration {
+        let time = self.shards.iter().find_map(|shard| shard.clock.now_ms());
+        Duration::from_millis(time.unwrap_or(0))
+    }
+
+    /// The index of the shard for a name of any kind.
+    pub(crate) fn shard_of_name(&self, name: &str) -> usize {
+        self.ring.shard_of(name)
+    }
+
+    /// The error of a call that met this fault of a shard.
+    pub(crate) fn error(&self, shard: usize, fault: Fault) -> Error {
+        self.shards[shard].error(fault)
+    }
+
+    /// The one shard that holds a `!` or `?` channel.
+    pub(crate) fn shard_of_channel(&self, channel: &ChannelName) -> &Arc<Shard> {
+        &self.shards[self.ring.shard_of(channel.non_local())]
+    }
+
+    /// The one shard that holds a group.
+    pub(crate) fn shard_of_group(&self, group: &GroupName) -> &Arc<Shard> {
+        &self.shards[self.ring.shard_of(group.as_str())]
+    }
+
+    /// The shards on which messages of `channel` can lie.
+    pub(crate) fn shards_of_channel(&self, channel: &ChannelName) -> &[Arc<Shard>] {
+        if channel.kind().has_one_reader() {
+            std::slice::from_ref(self.shard_of_channel(channel))
+        } else {
+            &self.shards
+        }
+    }
+}
+
+impl Deref for Topology {
+    type Target = Places;
+
+    fn deref(&self) -> &Places {
+        &self.places
+    }
+}

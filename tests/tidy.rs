@@ -24,6 +24,19 @@ const ROWS: &[&[&str]] = &[
     &["fuzzing"],
 ];
 
+/// The parts of the server in rows, with the same rule.
+const SERVER_ROWS: &[&[&str]] = &[
+    &["options", "counters", "drop_reason"],
+    &["limits"],
+    &["transport"],
+    &["websocket"],
+    &["asgi"],
+    &["http"],
+    &["status"],
+    &["hub"],
+    &["interface"],
+];
+
 /// Each dependency with the files and folders under `src` that may use it. The formats of Python's layers go through
 /// the connections of the Redis layer.
 const HOMES: &[(&str, &[&str])] = &[
@@ -77,6 +90,30 @@ fn imports_run_one_way() {
         }
     }
     assert_clean("imports against the order of the modules", &wrong);
+}
+
+#[test]
+fn each_part_of_the_server_imports_only_from_earlier_rows() {
+    let row_of = |part: &str| SERVER_ROWS.iter().position(|row| row.contains(&part));
+    let import = Regex::new(r"crate::server::([a-z_]+)").unwrap();
+    let mut wrong = Vec::new();
+    for file in Source::all_in("src") {
+        let Some(path) = file.path.strip_prefix("src/server/") else { continue };
+        let part = path.split(['/', '.']).next().unwrap();
+        if ["mod", "fuzzing"].contains(&part) {
+            continue;
+        }
+        let Some(row) = row_of(part) else {
+            wrong.push(format!("{} has no row", file.path));
+            continue;
+        };
+        for imported in import.captures_iter(&file.code()).map(|found| found[1].to_owned()) {
+            if imported != part && row_of(&imported).is_none_or(|other| other >= row) {
+                wrong.push(format!("{} imports crate::server::{imported}", file.path));
+            }
+        }
+    }
+    assert_clean("imports against the order of the parts of the server", &wrong);
 }
 
 #[test]

@@ -1,34 +1,37 @@
-//! What an interface server parses, for fuzzing.
+//! Entry points for fuzzing the parsers of the interface server.
 
 use axum::http::header::{HeaderMap, HeaderValue};
 use bytes::Bytes;
 
-use super::http::response::Part;
 use crate::codec;
 use crate::server::asgi::messages as asgi;
-use crate::server::asgi::messages::{Peer, ReplyReader};
+use crate::server::asgi::messages::ReplyReader;
+use crate::server::http::response::Part;
 use crate::server::hub::peers::wire;
+use crate::server::transport::http::request::trace_parent;
+use crate::server::transport::peer::Peer;
 use crate::server::transport::proxy::TrustedProxies;
 
-/// Answers of an application, in `MessagePack`: as a reply to a socket, a part of a response, and from another hub.
+/// Parses a `MessagePack` message of an application: as a reply to a socket, as a part of a response, and as a message
+/// of another hub.
 pub fn answer(bytes: &[u8]) {
     let Ok(message) = codec::decode(&Bytes::copy_from_slice(bytes)) else { return };
     let mut replies = ReplyReader::default();
     if let Ok(reply) = replies.read(&message) {
-        drop(reply.opening());
+        drop(reply.handshake_action());
     }
     drop(Part::read(&message));
     drop(wire::read(&message, &mut replies));
 }
 
-/// Headers that proxies and clients set: the values of `x-forwarded-for`, `x-forwarded-proto` and `traceparent`, one a
-/// line.
+/// Parses headers of proxies and clients: the values of `x-forwarded-for`, `x-forwarded-proto` and `traceparent`, one
+/// per line.
 ///
 /// # Panics
 ///
-/// If a proxy sets what only this side may set: that is what the target looks for.
+/// If a proxy sets a value that only this server may set. The fuzz target looks for that.
 pub fn proxy_headers(bytes: &[u8]) {
-    let proxies = TrustedProxies::parse(["10.0.0.0/8", "unix"]).expect("they are good");
+    let proxies = TrustedProxies::parse(["10.0.0.0/8", "unix"]).expect("the networks are valid");
     let mut headers = HeaderMap::new();
     for (name, value) in
         ["x-forwarded-for", "x-forwarded-proto", "traceparent"].into_iter().zip(bytes.split(|&b| b == b'\n'))
@@ -39,6 +42,6 @@ pub fn proxy_headers(bytes: &[u8]) {
     }
     let peer = proxies.resolve(Peer::default(), &headers);
     assert!(peer.server.is_none());
-    let _ = asgi::trace_of(&headers);
+    let _ = trace_parent(&headers);
     drop(asgi::decode_path(&String::from_utf8_lossy(bytes)));
 }

@@ -1,11 +1,11 @@
-//! The interface server: clients' sockets on one side, channels on the other.
+//! The interface server: connections of clients on one side, channels on the other.
 //!
-//! It speaks the message formats of the ASGI 1.x www specification (`docs/asgi/www.rst` in django/channels 1.1.8). A
-//! WebSocket that opens becomes a message on `websocket.connect`; its frames become messages on `websocket.receive`;
-//! its end becomes one message on `websocket.disconnect`. Each names a reply channel,
-//! `websocket.send.<process>!<client>`; what the application sends there is written to the socket, and so is what it
-//! sends to a group of which the reply channel is a member. An HTTP request becomes a message on `http.request`, which
-//! is answered on `http.response.<process>!<client>`, in one message or in parts.
+//! It uses the message formats of the ASGI 1.x www specification (`docs/asgi/www.rst` in django/channels 1.1.8). A
+//! WebSocket handshake becomes a message on `websocket.connect`, each frame of a client one on `websocket.receive`, and
+//! the end of the socket one on `websocket.disconnect`. Each message names a reply channel,
+//! `websocket.send.<process>!<client>`. The server writes to the socket what the application sends to that channel or
+//! to a group that contains it. An HTTP request becomes a message on `http.request`. The application answers on
+//! `http.response.<process>!<client>`, in one message or in parts.
 //!
 //! ```no_run
 //! # async fn run(layer: std::sync::Arc<dyn channel_layer::ChannelLayer>) -> Result<(), Box<dyn std::error::Error>> {
@@ -18,11 +18,14 @@
 //! # }
 //! ```
 //!
-//! A process has one process-local channel for sockets and one for requests, each with one reader, which hands each
-//! message to the queue of its client and never waits for one: a client that does not read is closed with 1013, or its
-//! response cut off, when its queue is full, and nobody else notices. A handshake is answered when the application has accepted it.
+//! A process has one process-local channel for sockets and one for requests, each with one reader. The reader passes
+//! each message to the queue of its client and never waits for a client. When the queue of a client that does not read
+//! is full, the socket is closed with 1013, or the response is cut off; other clients are not affected. The server
+//! answers a handshake when the application has accepted it.
 
 mod asgi;
+mod counters;
+mod drop_reason;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod http;
@@ -40,6 +43,6 @@ pub use interface::settings::DataLoss;
 pub use limits::Refused;
 pub use options::{SlowConsumer, SocketOptions};
 pub use status::health::{health_routes, metrics_route, mode_route};
-pub use transport::listener::{Address, InvalidTls, Listening, Tls};
+pub use transport::listener::{Address, InvalidTls, Listener, Tls};
 pub use transport::proxy::TrustedProxies;
 pub use websocket::upgrade::{NotWebSocket, Upgrade};

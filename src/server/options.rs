@@ -1,24 +1,27 @@
-//! What can be set about sockets, whoever holds them: queues, times and limits.
+//! Options of WebSockets, for interface servers and hubs: queues, timeouts and limits.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
-/// What becomes of a client that does not read as fast as it is sent to, when its queue is full.
+/// Longest timeout that the server uses. Longer settings count as a year, which can be added to an instant.
+pub(crate) const LONGEST_TIMEOUT: Duration = Duration::from_hours(365 * 24);
+
+/// What happens to a client that reads too slowly, when its queue is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SlowConsumer {
-    /// It is closed with 1013, and can come back. Nothing is missing from what it got.
+    /// Close it with 1013. It can reconnect, and everything that it received is complete.
     #[default]
     Close,
-    /// The oldest messages that wait make room. For values of which only the last ones matter.
+    /// Drop the oldest messages in the queue. For values of which only the latest matter.
     DropOldest,
-    /// What does not fit is left out.
+    /// Drop the new message.
     DropNewest,
 }
 
-/// How the sockets of a server are held: their queues, times and limits.
+/// Queues, timeouts and limits of WebSockets.
 ///
-/// Limits that are not set do not exist. What goes beyond them is refused with 503 before a socket is open, and closed
-/// with 1008 (policy) or 1009 (size) and a reason afterwards.
+/// A limit that is not set does not apply. A client above a limit is refused with 503 before its socket is open.
+/// Afterwards it is closed with 1008 (policy) or 1009 (size) and a reason.
 ///
 /// ```
 /// use std::time::Duration;
@@ -52,7 +55,7 @@ pub struct SocketOptions {
     pub(crate) bytes_per_second: Option<NonZeroU32>,
 }
 
-/// How much may wait for one client.
+/// Limits on what waits for one client.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct QueueLimits {
     pub(crate) messages: usize,
@@ -65,7 +68,7 @@ impl Default for SocketOptions {
             queue: QueueLimits { messages: 1_000, bytes: 1024 * 1024 },
             slow_consumer: SlowConsumer::default(),
             write_timeout: Duration::from_secs(10),
-            // Proxies cut connections that are silent for 30 s or 60 s.
+            // Proxies close connections that are silent for 30 s or 60 s.
             ping_interval: Duration::from_secs(25),
             pong_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(5),
@@ -82,90 +85,94 @@ impl Default for SocketOptions {
 }
 
 impl SocketOptions {
-    /// The defaults.
+    /// Creates the default options.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How much may wait for one client: messages, and the bytes that they take in memory, 128 for each beside its own. A
-    /// single message that is larger than `bytes` passes where nothing else waits. Defaults to 1,000 messages and 1 MiB.
+    /// Sets how much may wait for one client: a number of messages, and the bytes of memory that they take, which are
+    /// the size of each message plus 128. A single message larger than `bytes` fits into an empty queue. Defaults to
+    /// 1,000 messages and 1 MiB.
     pub fn queue(mut self, messages: usize, bytes: usize) -> Self {
         self.queue = QueueLimits { messages, bytes };
         self
     }
 
-    /// What becomes of a client whose queue is full. Defaults to [`SlowConsumer::Close`].
+    /// Sets what happens to a client whose queue is full. Defaults to [`SlowConsumer::Close`].
     pub fn slow_consumer(mut self, policy: SlowConsumer) -> Self {
         self.slow_consumer = policy;
         self
     }
 
-    /// How long a client may take nothing of what is written to it before it is closed with 1013. Defaults to 10 s.
+    /// Sets how long a client may accept no bytes before it is closed with 1013. Defaults to 10 s.
     pub fn write_timeout(mut self, timeout: Duration) -> Self {
         self.write_timeout = timeout;
         self
     }
 
-    /// How often a client is pinged, and how long it may take to be heard then. The first ping comes at a random time
-    /// within the interval. Defaults to 25 s and 10 s.
+    /// Sets the interval of pings, and how long a client may take to send anything after one. The first ping comes at a
+    /// random time within the interval. Defaults to 25 s and 10 s.
     pub fn ping(mut self, interval: Duration, timeout: Duration) -> Self {
         self.ping_interval = interval;
         self.pong_timeout = timeout;
         self
     }
 
-    /// How long a client may take to answer a close frame. Defaults to 5 s.
+    /// Sets how long a client may take to answer a close frame. Defaults to 5 s.
     pub fn close_timeout(mut self, timeout: Duration) -> Self {
         self.close_timeout = timeout;
         self
     }
 
-    /// The largest message that a client may send, in bytes; a larger one closes it with 1009. Defaults to 1 MiB.
+    /// Sets the largest message that a client may send, in bytes. A larger one closes the socket with 1009. Defaults to
+    /// 1 MiB.
     pub fn max_message_size(mut self, bytes: usize) -> Self {
         self.max_message_size = bytes;
         self
     }
 
-    /// The largest frame that a client may send, in bytes; a larger one closes it with 1009. Defaults to the largest
-    /// message.
+    /// Sets the largest frame that a client may send, in bytes. A larger one closes the socket with 1009. Defaults to
+    /// the largest message.
     pub fn max_frame_size(mut self, bytes: usize) -> Self {
         self.max_frame_size = bytes;
         self
     }
 
-    /// How many sockets there may be in this process; 0 is no limit. Defaults to no limit.
+    /// Sets the maximum number of sockets in this process; 0 means no limit. Defaults to no limit.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.connections = NonZeroUsize::new(connections);
         self
     }
 
-    /// How many sockets there may be from one address, or from one /64 of IPv6; 0 is no limit. Defaults to no limit.
+    /// Sets the maximum number of sockets from one address, or from one /64 of IPv6; 0 means no limit. Defaults to no
+    /// limit.
     pub fn max_connections_per_address(mut self, connections: usize) -> Self {
         self.connections_per_address = NonZeroUsize::new(connections);
         self
     }
 
-    /// How many sockets of this process may belong to one user; 0 is no limit. Defaults to no limit.
+    /// Sets the maximum number of sockets of one user in this process; 0 means no limit. Defaults to no limit.
     pub fn max_connections_per_user(mut self, connections: usize) -> Self {
         self.connections_per_user = NonZeroUsize::new(connections);
         self
     }
 
-    /// How many handshakes are taken in a second, and as many at once; 0 is no limit. Defaults to no limit.
+    /// Sets the maximum number of handshakes per second, which is also the burst; 0 means no limit. Defaults to no
+    /// limit.
     pub fn max_handshakes_per_second(mut self, handshakes: u32) -> Self {
         self.handshakes_per_second = NonZeroU32::new(handshakes);
         self
     }
 
-    /// How many messages a client may send in a second, and as many at once, beyond which it is closed with 1008; 0 is
-    /// no limit. Defaults to no limit.
+    /// Sets the maximum number of messages of a client per second, which is also the burst. A client above it is closed
+    /// with 1008. 0 means no limit. Defaults to no limit.
     pub fn max_messages_per_second(mut self, messages: u32) -> Self {
         self.messages_per_second = NonZeroU32::new(messages);
         self
     }
 
-    /// How many bytes a client may send in a second, and as many at once, beyond which it is closed with 1008; 0 is no
-    /// limit. Defaults to no limit.
+    /// Sets the maximum number of bytes of a client per second, which is also the burst. A client above it is closed
+    /// with 1008. 0 means no limit. Defaults to no limit.
     pub fn max_bytes_per_second(mut self, bytes: u32) -> Self {
         self.bytes_per_second = NonZeroU32::new(bytes);
         self

@@ -197,7 +197,7 @@ async fn what_cannot_start_says_why() {
         (&["--redis", "redis://127.0.0.1:1"], "cannot connect to Redis at 127.0.0.1:1: connection refused"),
         (&["--redis", "http://example.org"], "hosts[0] = http://..."),
         (&["--encryption-key", ""], "symmetric_encryption_keys"),
-        (&["--host", "192.0.2.1"], "cannot listen at 192.0.2.1:8000"),
+        (&["--host", "192.0.2.1"], "cannot listen on 192.0.2.1:8000"),
     ];
     for (options, reason) in cases {
         let said = within(Duration::from_secs(20), "the program to give up", fails(options)).await;

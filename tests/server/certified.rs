@@ -1,4 +1,4 @@
-//! An interface server that speaks TLS, for clients that say which protocols they speak.
+//! An interface server with TLS, and clients with a choice of protocols.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::running::Running;
 
-/// A server with a certificate, and what its clients need to trust it.
+/// A server with a certificate, and a connector for clients that trust it.
 pub struct Certified {
     pub server: Running,
     connector: TlsConnector,
@@ -23,11 +23,12 @@ impl Certified {
     }
 
     pub async fn with(protocols: &[&str], set: impl FnOnce(InterfaceServer) -> InterfaceServer) -> Self {
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let tls = Tls::from_pem(made.cert.pem().as_bytes(), made.signing_key.serialize_pem().as_bytes()).unwrap();
+        let generated = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let tls =
+            Tls::from_pem(generated.cert.pem().as_bytes(), generated.signing_key.serialize_pem().as_bytes()).unwrap();
         let server = Running::with(|server| set(server.tls(tls))).await;
         let mut roots = RootCertStore::empty();
-        roots.add(made.cert.der().clone()).unwrap();
+        roots.add(generated.cert.der().clone()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()

@@ -1,4 +1,4 @@
-//! A client that writes what it likes to its connection, and reads what comes.
+//! A client that writes any bytes to its connection, and reads the response.
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -26,7 +26,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.stream.flush().await.unwrap();
     }
 
-    /// Whatever is read up to and including `end`.
+    /// Reads up to and including `end`.
     pub async fn until(&mut self, end: &str) -> String {
         let read = async {
             loop {
@@ -41,18 +41,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         String::from_utf8_lossy(&within(DEADLINE, end, read).await).into_owned()
     }
 
-    /// The first line and the headers of a response.
+    /// Reads the first line and the headers of a response.
     pub async fn head(&mut self) -> String {
         self.until("\r\n\r\n").await
     }
 
-    /// Reads and forgets up to the end of the connection.
+    /// Reads and discards up to the end of the connection.
     pub async fn closes(&mut self) {
         let read = async { while let Ok(1..) = self.stream.read(&mut [0; 4096]).await {} };
         within(DEADLINE, "the end of the connection", read).await;
     }
 
-    /// Everything up to the end of the connection, whether orderly or not.
+    /// Reads up to the end of the connection, whether it is orderly or not.
     pub async fn rest(&mut self) -> String {
         let read = async { while let Ok(1..) = self.stream.read_buf(&mut self.read).await {} };
         within(DEADLINE, "the end of the connection", read).await;

@@ -1,10 +1,10 @@
-//! Responses that have no content, whatever the application gives them.
+//! Responses that must have no content, whatever the application sends.
 
 use channel_layer::{Value, message};
 
 use super::running::{Running, header};
 
-/// The response to a request with `method`, up to the next one on its connection: head and content.
+/// Returns the head and the content of the response to a request with `method`.
 async fn answered(method: &str, status: i64, length: Option<&str>, parts: &[&str]) -> String {
     let server = Running::start().await;
     let mut client = server.sent(&format!("{method} / HTTP/1.1\r\nHost: a\r\n\r\n")).await;
@@ -17,7 +17,7 @@ async fn answered(method: &str, status: i64, length: Option<&str>, parts: &[&str
     }
     client.send("GET /next HTTP/1.1\r\nHost: a\r\n\r\n").await;
     let next = server.next("http.request").await;
-    assert_eq!(next.text("path"), Some("/next"), "the connection goes on");
+    assert_eq!(next.text("path"), Some("/next"), "the connection stays open");
     server.reply(&next, message! { "status": 299 }).await;
     let whole = client.until("HTTP/1.1 299").await;
     assert!(server.nothing_on("http.disconnect").await, "the client is still there");
@@ -41,7 +41,7 @@ async fn some_statuses_have_no_content_and_no_length() {
         ] {
             let response = answered("GET", status, length, parts).await;
             assert!(response.ends_with("\r\n\r\n"), "{response}");
-            // Only a client of 205 could wait for content.
+            // Only after 205 could a client wait for content.
             let wanted: &[&str] = if status == 205 { &["content-length: 0"] } else { &[] };
             assert_eq!(lines(&response, "content-length"), wanted, "{response}");
             assert!(lines(&response, "transfer-encoding").is_empty(), "{response}");
@@ -69,7 +69,7 @@ async fn the_response_to_head_has_the_length_of_the_application_or_none() {
 }
 
 #[tokio::test]
-async fn a_route_cannot_give_content_either() {
+async fn a_route_cannot_send_content_either() {
     let routes =
         axum::Router::new().route("/", axum::routing::get(|| async { (axum::http::StatusCode::NO_CONTENT, "hello") }));
     let server = Running::with(|server| server.routes(routes)).await;
@@ -80,7 +80,7 @@ async fn a_route_cannot_give_content_either() {
 }
 
 #[tokio::test]
-async fn headers_of_the_connection_are_not_the_applications() {
+async fn the_application_cannot_set_hop_by_hop_headers() {
     let server = Running::start().await;
     let mut client = server.sent("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     let message = server.next("http.request").await;

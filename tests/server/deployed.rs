@@ -1,4 +1,4 @@
-//! The interface server and workers as programs of their own, and what becomes of clients when one of them dies.
+//! The interface server and workers as programs, and what happens to clients when one of them dies.
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
@@ -75,10 +75,10 @@ async fn options_come_from_the_environment_too() {
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_at_once() {
+async fn a_second_signal_ends_the_program_immediately() {
     let redis = RedisServer::start();
     let (mut server, _worker) = (serve(&redis).await, echo(&redis).await);
-    // A client that does not answer the close is waited for.
+    // The server waits for a client that does not answer the close frame.
     let _socket = open(&server).await;
     server.signal("INT").await;
     eventually("a closed port", async || TcpStream::connect(server.address()).await.is_err().then_some(())).await;
@@ -87,7 +87,7 @@ async fn a_second_signal_ends_at_once() {
 }
 
 #[tokio::test]
-async fn a_killed_worker_takes_with_it_what_it_had_in_hand_and_nothing_else() {
+async fn a_killed_worker_loses_only_the_message_that_it_handles() {
     let redis = RedisServer::start();
     let (server, mut worker) = (serve(&redis).await, echo(&redis).await);
     let mut socket = open(&server).await;
@@ -95,7 +95,7 @@ async fn a_killed_worker_takes_with_it_what_it_had_in_hand_and_nothing_else() {
     socket.send(Frame::text("in hand")).await.unwrap();
     worker.kill().await;
     let _next = echo(&redis).await;
-    // The dead worker's read may still wait in Redis, and takes the message that comes first.
+    // The read of the killed worker may still wait in Redis, and takes the next message.
     for number in 0..3 {
         socket.send(Frame::text(number.to_string())).await.unwrap();
     }
@@ -104,7 +104,7 @@ async fn a_killed_worker_takes_with_it_what_it_had_in_hand_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_killed_server_leaves_clients_to_the_next_one() {
+async fn clients_of_a_killed_server_connect_to_the_next_one() {
     let redis = RedisServer::start();
     let (mut server, _worker) = (serve(&redis).await, echo(&redis).await);
     let mut socket = open(&server).await;
@@ -117,7 +117,7 @@ async fn a_killed_server_leaves_clients_to_the_next_one() {
 }
 
 #[tokio::test]
-async fn sockets_stay_when_redis_has_lost_its_data_if_that_is_wanted() {
+async fn sockets_stay_open_after_a_loss_of_data_if_configured() {
     let mut redis = RedisServer::start();
     let arguments = ["serve", "--listen", "127.0.0.1:0", "--redis", &redis.url(), "--on-data-loss", "stay"];
     let (server, _worker) = (Program::start(&arguments, &[]).await, echo(&redis).await);
@@ -127,14 +127,14 @@ async fn sockets_stay_when_redis_has_lost_its_data_if_that_is_wanted() {
         get(&server, "/").await.starts_with("HTTP/1.1 200").then_some(())
     })
     .await;
-    // Long enough for a close to have come.
+    // Long enough for a close frame to arrive.
     tokio::time::sleep(std::time::Duration::from_secs(2)).await;
     socket.send(Frame::text("still here")).await.unwrap();
     assert_eq!(next(&mut socket).await, Frame::text("still here"));
 }
 
 #[tokio::test]
-async fn without_redis_clients_are_told_to_come_back_and_can() {
+async fn without_redis_clients_get_503_and_can_reconnect_later() {
     let mut redis = RedisServer::start();
     let (server, _worker) = (serve(&redis).await, echo(&redis).await);
     let mut socket = open(&server).await;
@@ -155,7 +155,7 @@ async fn without_redis_clients_are_told_to_come_back_and_can() {
 }
 
 #[tokio::test]
-async fn handshakes_that_failed_without_redis_take_no_place_of_others() {
+async fn handshakes_that_failed_without_redis_release_their_permits() {
     let mut redis = RedisServer::start();
     let url = redis.url();
     let arguments =

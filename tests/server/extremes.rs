@@ -1,4 +1,4 @@
-//! Settings at the ends of their ranges.
+//! Settings at the limits of their ranges.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! HTTP requests as the application sees them, and its answers as clients see them.
+//! HTTP requests as the application sees them, and its responses as clients see them.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::support::{DEADLINE, within};
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
 #[tokio::test]
-async fn a_request_becomes_a_message_and_its_answer_a_response() {
+async fn a_request_becomes_a_message_and_the_answer_a_response() {
     let server = Running::with(|server| server.root_path("/site")).await;
     let request = "POST /caf%C3%A9?q=%20a HTTP/1.1\r\nHost: example.org\r\nX-Tag: 1\r\nX_Tag: forged\r\nx-tag: 2\r\n\
                    Content-Length: 5\r\n\r\nhello";
@@ -53,7 +53,7 @@ async fn a_response_in_parts_arrives_in_parts() {
     assert_eq!(client.until("second\r\n").await, "6\r\nsecond\r\n");
     server.reply(&message, message! { "content": b"" }).await;
     assert_eq!(client.until("0\r\n\r\n").await, "0\r\n\r\n");
-    // The connection is good for another request.
+    // The connection stays open for another request.
     client.send(GET).await;
     let message = server.next("http.request").await;
     server.reply(&message, ok("again")).await;
@@ -61,7 +61,7 @@ async fn a_response_in_parts_arrives_in_parts() {
 }
 
 #[tokio::test]
-async fn a_large_body_comes_over_a_channel_of_its_own() {
+async fn a_large_body_is_sent_over_a_channel_of_its_own() {
     let server = Running::start().await;
     let body: Vec<u8> = (0..1_000_000_u32).map(|at| at.to_le_bytes()[0]).collect();
     let mut client = server.sent(&format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len())).await;
@@ -89,7 +89,7 @@ async fn a_large_body_comes_over_a_channel_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_client_that_breaks_off_its_body_closes_the_channel() {
+async fn a_client_that_disconnects_during_its_body_closes_the_channel() {
     let server = Running::start().await;
     let mut client = server.sent("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n").await;
     client.send(vec![b'x'; 300_000]).await;
@@ -106,7 +106,7 @@ async fn a_client_that_breaks_off_its_body_closes_the_channel() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_early_is_told_of_once() {
+async fn an_early_disconnect_is_reported_once() {
     let server = Running::start().await;
     let client = server.sent("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await;
     let message = server.next("http.request").await;
@@ -125,7 +125,7 @@ async fn a_full_channel_is_503_and_silence_504() {
     for _ in 0..2 {
         clients.push(server.sent(GET).await);
     }
-    // Both wait on the channel, which has two places.
+    // Both wait on the channel, which has a capacity of two.
     crate::support::eventually("a full channel", async || {
         (server.layer.channel_statistics("http.request").await.unwrap().messages_pending == 2).then_some(())
     })
@@ -138,7 +138,7 @@ async fn a_full_channel_is_503_and_silence_504() {
 }
 
 #[tokio::test]
-async fn what_is_no_response_is_502() {
+async fn an_invalid_response_is_502() {
     let server = Running::start().await;
     for nonsense in [message! { "status": "fine" }, message! { "status": 200, "headers": 1 }] {
         let mut client = server.sent(GET).await;
@@ -149,7 +149,7 @@ async fn what_is_no_response_is_502() {
 }
 
 #[tokio::test]
-async fn a_response_that_does_not_go_on_is_cut_off() {
+async fn a_response_without_a_next_part_is_cut_off() {
     let server = Running::with(|server| server.response_timeout(Duration::from_millis(100))).await;
     let mut client = server.sent(GET).await;
     let message = server.next("http.request").await;
@@ -160,7 +160,7 @@ async fn a_response_that_does_not_go_on_is_cut_off() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_its_response_holds_up_nobody() {
+async fn a_client_that_does_not_read_its_response_delays_no_other() {
     let server = Running::with(|server| server.response_buffer(1_000_000)).await;
     let mut idle = server.sent(GET).await;
     let slow = server.next("http.request").await;
@@ -169,7 +169,7 @@ async fn a_client_that_does_not_read_its_response_holds_up_nobody() {
         status.map_or(part.clone(), |status| part.with("status", status))
     };
     server.reply(&slow, part(Some(200))).await;
-    // The system takes a few MB for the client; what it does not take is bounded.
+    // The operating system buffers a few MB for the client. The rest is bounded.
     for _ in 0..40 {
         server.reply(&slow, part(None)).await;
     }
@@ -182,7 +182,7 @@ async fn a_client_that_does_not_read_its_response_holds_up_nobody() {
 }
 
 #[tokio::test]
-async fn without_http_there_are_only_pages_and_routes() {
+async fn with_http_disabled_only_pages_and_routes_are_served() {
     let routes = axum::Router::new().route("/route", axum::routing::get(|| async { "from a route" }));
     let server =
         Running::with(|server| server.http(false).page("/page", "text/plain", "from a page").routes(routes)).await;
@@ -195,7 +195,7 @@ async fn without_http_there_are_only_pages_and_routes() {
 }
 
 #[tokio::test]
-async fn requests_that_come_together_are_answered_in_order() {
+async fn pipelined_requests_are_answered_in_order() {
     let server = Running::start().await;
     let request = |path| format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
     let mut client = server.sent(&(request("/1") + &request("/2"))).await;
@@ -208,7 +208,7 @@ async fn requests_that_come_together_are_answered_in_order() {
 }
 
 #[tokio::test]
-async fn a_wrong_length_of_the_application_does_not_reach_the_next_response() {
+async fn a_wrong_content_length_does_not_affect_the_next_response() {
     let server = Running::start().await;
     let mut client = server.sent(&[GET, GET].concat()).await;
     for content in ["café", "next"] {
@@ -222,14 +222,14 @@ async fn a_wrong_length_of_the_application_does_not_reach_the_next_response() {
     assert!(client.until("next").await.starts_with("HTTP/1.1 200"));
 }
 
-/// The beginning of a response in parts, with these lengths.
+/// Returns the first part of a response with these lengths.
 fn begun(lengths: &[&str], content: &str) -> Message {
     let headers = Value::list(lengths.iter().map(|length| header("Content-Length", length)));
     message! { "status": 200, "headers": headers, "content": content.as_bytes(), "more_content": true }
 }
 
 #[tokio::test]
-async fn a_length_of_a_response_in_parts_that_is_none_is_502() {
+async fn an_invalid_content_length_of_a_response_in_parts_is_502() {
     let server = Running::start().await;
     for lengths in [&["five"] as &[_], &["-1"], &["5, 5"], &["5", "6"], &["1"]] {
         let mut client = server.sent(GET).await;
@@ -242,7 +242,7 @@ async fn a_length_of_a_response_in_parts_that_is_none_is_502() {
 }
 
 #[tokio::test]
-async fn a_response_in_parts_that_says_its_length_has_it_or_is_cut_off() {
+async fn a_response_in_parts_matches_its_content_length_or_is_cut_off() {
     let server = Running::start().await;
     for (rest, wanted) in [("lo", Some("hello")), ("l", None), ("lo, more", None)] {
         let mut client = server.sent(&[GET, GET].concat()).await;
@@ -264,7 +264,7 @@ async fn a_response_in_parts_that_says_its_length_has_it_or_is_cut_off() {
 }
 
 #[tokio::test]
-async fn a_status_that_is_none_of_a_response_is_502() {
+async fn an_invalid_status_is_502() {
     let server = Running::start().await;
     for status in [0, 99, 100, 101, 103, 199, 600, 999, 1000, -200] {
         let mut client = server.sent(GET).await;
@@ -276,7 +276,7 @@ async fn a_status_that_is_none_of_a_response_is_502() {
 }
 
 #[tokio::test]
-async fn a_body_that_says_it_is_too_large_is_413_before_it_is_sent() {
+async fn a_body_with_too_large_a_content_length_is_413_before_it_is_sent() {
     let server = Running::with(|server| server.max_body_size(1_000_000)).await;
     let request = |length, expect| format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n{expect}\r\n");
     for expect in ["", "Expect: 100-continue\r\n"] {
@@ -293,14 +293,14 @@ async fn a_body_that_says_it_is_too_large_is_413_before_it_is_sent() {
 }
 
 #[tokio::test]
-async fn a_response_in_parts_without_a_body_is_heard_out() {
+async fn the_parts_of_a_response_to_head_are_discarded() {
     let server = Running::start().await;
     let mut client = server.sent("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     let message = server.next("http.request").await;
     server.reply(&message, message! { "status": 200, "content": b"never", "more_content": true }).await;
     assert!(client.head().await.starts_with("HTTP/1.1 200"));
     server.reply(&message, message! { "content": b"sent" }).await;
-    // The connection is good for another request.
+    // The connection stays open for another request.
     client.send(GET).await;
     let message = server.next("http.request").await;
     server.reply(&message, ok("again")).await;
@@ -309,7 +309,7 @@ async fn a_response_in_parts_without_a_body_is_heard_out() {
 }
 
 #[tokio::test]
-async fn a_head_request_and_http_1_0_get_what_they_should() {
+async fn a_head_request_over_http_1_0_gets_no_content() {
     let server = Running::start().await;
     let mut client = server.sent("HEAD / HTTP/1.0\r\n\r\n").await;
     let message = server.next("http.request").await;

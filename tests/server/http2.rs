@@ -1,4 +1,4 @@
-//! Requests of HTTP/2 as fields, and what becomes of them: what RFC 9113 says of each.
+//! HTTP/2 requests as fields, and the response to each according to RFC 9113.
 
 use channel_layer::{Value, message};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,18 +19,18 @@ const GOAWAY: u8 = 7;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-/// The fields that come first in a request.
+/// The pseudo-header fields of a request.
 const GET: [(&str, &str); 4] = [(":method", "GET"), (":scheme", "https"), (":authority", "a"), (":path", "/")];
 
-/// A client that sends whatever fields it is given.
+/// A client that sends any fields.
 struct RawClient {
     stream: TlsStream<TcpStream>,
 }
 
-/// What came back for one request.
+/// The response to one request.
 #[derive(Debug, PartialEq)]
 enum Answer {
-    /// The status, and the bytes of content; `None` if the stream ended with the head.
+    /// The status, and the size of the content; `None` if the stream ended with the head.
     Response(u16, Option<usize>),
     Reset,
 }
@@ -51,7 +51,7 @@ impl RawClient {
         self.stream.flush().await.unwrap();
     }
 
-    /// A request without a body, each field as it is (RFC 7541, section 6.2.2).
+    /// Sends a request without a body, with literal fields (RFC 7541, section 6.2.2).
     async fn ask(&mut self, fields: &[(&str, &str)]) {
         let mut block = Vec::new();
         for (name, value) in fields {
@@ -85,11 +85,11 @@ impl RawClient {
     }
 }
 
-/// The status that a block begins with, if it is one of those that HPACK has a number for (RFC 7541, appendix A).
+/// Returns the status at the start of a header block if HPACK has an index for it (RFC 7541, appendix A).
 fn status_of(block: &[u8]) -> u16 {
     let known = [200, 204, 206, 304, 400, 404, 500];
     let status = block[0].checked_sub(0x88).and_then(|at| known.get(usize::from(at)));
-    // The others are no part of these tests.
+    // These tests use no other status.
     status.copied().unwrap_or(0)
 }
 
@@ -145,7 +145,7 @@ async fn a_malformed_request_does_not_reach_the_application() {
         (with(&[(":method", "GET")]), Answer::Reset),
         (with(&[(":status", "200")]), Answer::Reset),
         ([&[("x", "a")][..], &GET[..]].concat(), Answer::Reset),
-        // A tunnel, and one for a WebSocket, which this server does not offer.
+        // A tunnel, and one for a WebSocket, which this server does not support.
         (vec![(":method", "CONNECT"), (":authority", "a:443")], Answer::Response(404, None)),
         ([&[(":method", "CONNECT"), (":protocol", "websocket")][..], &GET[1..]].concat(), Answer::Reset),
     ];
@@ -156,7 +156,7 @@ async fn a_malformed_request_does_not_reach_the_application() {
         client.ask(&fields).await;
         let answer = tokio::select! {
             answer = within(DEADLINE, "an answer", client.answer()) => answer,
-            () = answer_all(&certified.server) => unreachable!("it goes on as long as it is polled"),
+            () = answer_all(&certified.server) => unreachable!("it never returns"),
         };
         if answer != expected {
             wrong.push(format!("{expected:?} and not {answer:?} for {fields:?}"));
@@ -194,7 +194,7 @@ async fn a_response_without_content_ends_with_its_head() {
 }
 
 #[tokio::test]
-async fn a_request_has_100_headers_at_the_most() {
+async fn a_request_has_at_most_100_headers() {
     let certified = Certified::start(&["h2"]).await;
     let stream = hyper_util::rt::TokioIo::new(certified.connect().await);
     let executor = hyper_util::rt::TokioExecutor::new();

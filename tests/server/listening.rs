@@ -1,11 +1,11 @@
-//! Listeners of every kind.
+//! Listeners, TLS and HTTP/2 connections.
 
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
-use channel_layer::server::{Listening, Tls};
+use channel_layer::server::{Listener, Tls};
 use channel_layer::{ChannelLayer, InterfaceServer, MemoryLayer};
 use hyper::client::conn::http2::SendRequest;
 use tokio::net::UnixStream;
@@ -29,14 +29,14 @@ async fn answers<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(server
 }
 
 #[tokio::test]
-async fn a_unix_socket_takes_the_place_of_an_abandoned_one_and_of_no_other() {
+async fn a_unix_listener_replaces_an_abandoned_socket_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("site.sock");
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     let layer = layer();
-    let listening = Listening::unix(&path).unwrap();
-    assert!(Listening::unix(&path).is_err(), "the socket is in use");
-    let mut server = Running::serve(layer.clone(), InterfaceServer::new(layer).listen(listening));
+    let listener = Listener::unix(&path).unwrap();
+    assert!(Listener::unix(&path).is_err(), "the socket is in use");
+    let mut server = Running::serve(layer.clone(), InterfaceServer::new(layer).listen(listener));
     assert_eq!(server.address, format!("unix:{}", path.display()));
     let mut client = Client::over(UnixStream::connect(&path).await.unwrap());
     client.send(GET).await;
@@ -47,36 +47,36 @@ async fn a_unix_socket_takes_the_place_of_an_abandoned_one_and_of_no_other() {
     server.stop().await;
     assert!(!path.exists());
     std::fs::write(&path, "no socket").unwrap();
-    assert!(Listening::unix(&path).is_err());
+    assert!(Listener::unix(&path).is_err());
 }
 
 #[tokio::test]
-async fn a_listener_of_another_process_is_taken_over() {
+async fn a_listener_of_another_process_is_inherited() {
     let opened = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let layer = layer();
-    let listening = Listening::inherited(opened.as_raw_fd()).unwrap();
-    let server = Running::serve(layer.clone(), InterfaceServer::new(layer).listen(listening));
+    let listener = Listener::inherited(opened.as_raw_fd()).unwrap();
+    let server = Running::serve(layer.clone(), InterfaceServer::new(layer).listen(listener));
     assert_eq!(server.address, opened.local_addr().unwrap().to_string());
     answers(&server, server.connect().await).await;
     let no_socket = tempfile::tempfile().unwrap();
-    assert!(Listening::inherited(no_socket.as_raw_fd()).is_err());
-    assert!(Listening::inherited(i32::MAX).is_err());
-    assert!(Listening::activated().unwrap().is_empty());
+    assert!(Listener::inherited(no_socket.as_raw_fd()).is_err());
+    assert!(Listener::inherited(i32::MAX).is_err());
+    assert!(Listener::activated().unwrap().is_empty());
 }
 
 #[tokio::test]
-async fn one_server_listens_in_several_places() {
+async fn a_server_has_several_listeners() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("site.sock");
     let layer = layer();
     let bound = InterfaceServer::new(layer.clone()).bind("127.0.0.1:0").await.unwrap();
-    let server = Running::serve(layer, bound.and(Listening::unix(&path).unwrap()));
+    let server = Running::serve(layer, bound.and(Listener::unix(&path).unwrap()));
     answers(&server, server.connect().await).await;
     answers(&server, Client::over(UnixStream::connect(&path).await.unwrap())).await;
 }
 
 #[tokio::test]
-async fn a_client_speaks_tls() {
+async fn a_client_connects_with_tls() {
     let certified = Certified::start(&[]).await;
     let mut client = Client::over(certified.connect().await);
     client.send(GET).await;
@@ -84,14 +84,14 @@ async fn a_client_speaks_tls() {
     assert_eq!((message.text("scheme"), message.text("http_version")), (Some("https"), Some("1.1")));
     certified.server.reply(&message, ok("secret")).await;
     assert!(client.until("secret").await.starts_with("HTTP/1.1 200"));
-    // Who speaks plainly is cut off, and nobody else.
+    // A client without TLS is cut off, and no other.
     let mut plain = certified.server.sent(GET).await;
     plain.closes().await;
     answers(&certified.server, Client::over(certified.connect().await)).await;
 }
 
 #[tokio::test]
-async fn a_client_that_can_speaks_http_2() {
+async fn a_client_connects_with_http_2() {
     let certified = Certified::start(&["h2", "http/1.1"]).await;
     let stream = hyper_util::rt::TokioIo::new(certified.connect().await);
     let executor = hyper_util::rt::TokioExecutor::new();
@@ -112,14 +112,14 @@ async fn an_http_2_client_without_requests_is_cut_off() {
     let certified = Certified::with(&["h2"], |server| server.header_timeout(Duration::from_millis(300))).await;
     let mut silent = Client::over(certified.connect().await);
     silent.closes().await;
-    // One that introduces itself, and asks nothing.
+    // A client that sends its preface and no request.
     let stream = hyper_util::rt::TokioIo::new(certified.connect().await);
     let executor = hyper_util::rt::TokioExecutor::new();
     let (_sender, connection) = hyper::client::conn::http2::handshake::<_, _, Body>(executor, stream).await.unwrap();
     let _ = within(DEADLINE, "the end of the connection", connection).await;
 }
 
-/// A client of HTTP/2 that takes 20,000 bytes of a response before it is read.
+/// An HTTP/2 client whose window for each response has 20,000 bytes.
 struct Http2<'a> {
     server: &'a Running,
     sender: SendRequest<Body>,
@@ -134,7 +134,7 @@ impl<'a> Http2<'a> {
         Self { server: &certified.server, sender }
     }
 
-    /// The body of a response of so many bytes, after which there is no more or the application has yet to go on.
+    /// Returns the body of a response with `bytes` bytes. If `last` is not set, the application has yet to send more.
     async fn get(&mut self, bytes: usize, last: bool) -> Body {
         let request = hyper::Request::get("https://example.org/").body(Body::empty()).unwrap();
         let answer = tokio::spawn(self.sender.send_request(request));
@@ -149,7 +149,7 @@ async fn all_of(body: Body) -> Result<usize, axum::Error> {
 }
 
 #[tokio::test]
-async fn the_http_2_client_for_which_most_waits_is_cut_off() {
+async fn the_http_2_stream_with_the_most_waiting_bytes_is_cut_off() {
     let certified = Certified::with(&["h2"], |server| server.response_memory(3_000_000)).await;
     let mut client = Http2::connect(&certified).await;
     let large = client.get(1_500_000, true).await;
@@ -162,21 +162,21 @@ async fn the_http_2_client_for_which_most_waits_is_cut_off() {
 }
 
 #[tokio::test]
-async fn an_http_2_client_that_takes_nothing_of_its_response_is_cut_off() {
+async fn an_http_2_client_that_accepts_nothing_of_its_response_is_cut_off() {
     let certified = Certified::with(&["h2"], |server| server.stall_timeout(Duration::from_millis(300))).await;
     let mut client = Http2::connect(&certified).await;
     let unread = client.get(1_000_000, false).await;
     let read = client.get(1_000_000, true).await;
-    assert_eq!(all_of(read).await.unwrap(), 1_000_000, "who reads on the same connection gets all");
+    assert_eq!(all_of(read).await.unwrap(), 1_000_000, "another response on the same connection is complete");
     certified.server.next("http.disconnect").await;
     all_of(unread).await.unwrap_err();
 }
 
 #[test]
-fn a_key_that_is_none_is_refused_and_not_shown() {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let error = Tls::from_pem(made.cert.pem().as_bytes(), b"secret").unwrap_err();
+fn an_invalid_private_key_is_refused_and_not_shown() {
+    let generated = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let error = Tls::from_pem(generated.cert.pem().as_bytes(), b"secret").unwrap_err();
     assert!(!format!("{error:?} {error}").contains("secret"));
     let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    assert!(Tls::from_pem(made.cert.pem().as_bytes(), other.signing_key.serialize_pem().as_bytes()).is_err());
+    assert!(Tls::from_pem(generated.cert.pem().as_bytes(), other.signing_key.serialize_pem().as_bytes()).is_err());
 }

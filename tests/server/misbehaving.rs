@@ -1,4 +1,4 @@
-//! Clients and applications that do not keep to HTTP.
+//! Clients and applications that violate HTTP or are slow.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::running::{Running, header, ok};
 use crate::support::{Log, eventually};
 
 #[tokio::test]
-async fn a_client_that_takes_too_long_over_its_headers_is_cut_off() {
+async fn a_client_that_is_slow_with_its_headers_is_cut_off() {
     let server = Running::with(|server| server.header_timeout(Duration::from_millis(200))).await;
     let begun = Instant::now();
     for beginning in ["", "GET / HTTP/1.1\r\nHost: a\r\nX-Slow: "] {
@@ -25,19 +25,19 @@ async fn a_client_that_takes_too_long_over_its_headers_is_cut_off() {
 }
 
 #[tokio::test]
-async fn a_client_that_sends_a_byte_at_a_time_is_cut_off_all_the_same() {
+async fn a_client_that_sends_its_headers_byte_by_byte_is_cut_off() {
     let server = Running::with(|server| server.header_timeout(Duration::from_millis(300))).await;
     let mut client = server.sent("GET / HTTP/1.1\r\nX: ").await;
-    let mut pace = tokio::time::interval(Duration::from_millis(20));
+    let mut ticks = tokio::time::interval(Duration::from_millis(20));
     let cut = tokio::select! {
         cut = client.rest() => cut,
-        () = async { for _ in 0..500 { pace.tick().await; } } => panic!("the connection stays"),
+        () = async { for _ in 0..500 { ticks.tick().await; } } => panic!("the connection stays"),
     };
     assert_eq!(cut, "");
 }
 
 #[tokio::test]
-async fn a_client_that_takes_too_long_over_its_body_is_408() {
+async fn a_client_that_is_slow_with_its_body_gets_408() {
     let server = Running::with(|server| server.body_timeout(Duration::from_millis(100))).await;
     let mut client = server.sent("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf").await;
     let head = client.head().await;
@@ -46,14 +46,14 @@ async fn a_client_that_takes_too_long_over_its_body_is_408() {
 }
 
 #[tokio::test]
-async fn a_client_that_sends_its_body_a_byte_at_a_time_is_408() {
+async fn a_client_that_sends_its_body_byte_by_byte_gets_408() {
     let server = Running::with(|server| server.upload_timeout(Duration::from_millis(300))).await;
     let (read, mut write) = TcpStream::connect(&server.address).await.unwrap().into_split();
     let writing = tokio::spawn(async move {
-        let mut pace = tokio::time::interval(Duration::from_millis(20));
+        let mut ticks = tokio::time::interval(Duration::from_millis(20));
         write.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n").await.unwrap();
         while write.write_all(b"x").await.is_ok() {
-            pace.tick().await;
+            ticks.tick().await;
         }
     });
     let head = Client::over(tokio::io::join(read, tokio::io::sink())).head().await;
@@ -62,7 +62,7 @@ async fn a_client_that_sends_its_body_a_byte_at_a_time_is_408() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_on_sending_gets_the_answer_that_refuses_it() {
+async fn a_client_that_is_still_sending_gets_the_response_that_refuses_it() {
     let server = Running::with(|server| server.max_body_size(1_000)).await;
     let mut client = server.sent("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2000000\r\n\r\n").await;
     for _ in 0..10 {
@@ -70,14 +70,14 @@ async fn a_client_that_goes_on_sending_gets_the_answer_that_refuses_it() {
     }
     let answer = client.rest().await;
     assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("\r\nconnection: close\r\n"), "{answer}");
-    // A connection that was reset would take none of this.
+    // After a reset these sends would fail.
     for _ in 0..10 {
         client.send(vec![b'x'; 100_000]).await;
     }
 }
 
 #[tokio::test]
-async fn the_system_takes_little_for_a_client_that_reads_nothing() {
+async fn the_operating_system_buffers_little_for_a_client_that_does_not_read() {
     let server = Running::with(|server| server.response_buffer(500_000)).await;
     let _client = server.sent("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     let request = server.next("http.request").await;
@@ -89,7 +89,7 @@ async fn the_system_takes_little_for_a_client_that_reads_nothing() {
 }
 
 #[tokio::test]
-async fn a_response_of_more_than_all_may_hold_is_cut_off() {
+async fn a_response_above_the_memory_limit_of_all_responses_is_cut_off() {
     let server = Running::with(|server| server.response_memory(500_000)).await;
     let mut client = server.sent("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     let request = server.next("http.request").await;
@@ -102,13 +102,13 @@ async fn a_response_of_more_than_all_may_hold_is_cut_off() {
 }
 
 #[tokio::test]
-async fn parts_without_content_do_not_pile_up_for_a_client_that_does_not_read() {
+async fn parts_without_content_count_for_a_client_that_does_not_read() {
     let log = Log::default();
     let _guard = log.keep();
     let server = Running::with(|server| server.response_buffer(1 << 20)).await;
     let _client = server.sent("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     let request = server.next("http.request").await;
-    // More than the operating system takes.
+    // More than the operating system buffers.
     let first = message! { "status": 200, "content": vec![0_u8; 7 << 20], "more_content": true };
     server.reply(&request, first).await;
     let channel = request.text("reply_channel").unwrap();
@@ -118,15 +118,14 @@ async fn parts_without_content_do_not_pile_up_for_a_client_that_does_not_read() 
             tokio::task::yield_now().await;
         }
     }
-    eventually("a line about it", async || log.text().contains("does not keep up with its response").then_some(()))
-        .await;
+    eventually("a line about it", async || log.text().contains("response cut off").then_some(())).await;
 }
 
 #[tokio::test]
-async fn connections_beyond_the_limit_wait_for_others_to_end() {
+async fn connections_above_the_limit_wait_for_others_to_end() {
     let server = Running::with(|server| server.max_http_connections(1)).await;
     let idle = server.sent("GET / HTTP/1.1\r\n").await;
-    // Sent before the next one, and so taken before it.
+    // Sent before the next one, and therefore accepted before it.
     let mut client = server.sent("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     let early = tokio::time::timeout(Duration::from_millis(300), server.layer.receive(&["http.request"])).await;
     assert!(early.is_err(), "{early:?}");
@@ -137,7 +136,7 @@ async fn connections_beyond_the_limit_wait_for_others_to_end() {
 }
 
 #[tokio::test]
-async fn connections_beyond_the_limit_of_an_address_are_closed_and_others_taken() {
+async fn connections_above_the_limit_of_an_address_are_closed_and_others_accepted() {
     let server = Running::with(|server| server.max_http_connections_per_address(2)).await;
     let from = async |address: &str| {
         let socket = TcpSocket::new_v4().unwrap();
@@ -166,7 +165,7 @@ async fn connections_beyond_the_limit_of_an_address_are_closed_and_others_taken(
 }
 
 #[tokio::test]
-async fn a_route_that_panics_ends_its_connection_and_is_heard_of() {
+async fn a_panic_in_a_route_ends_its_connection_and_is_logged() {
     let log = Log::default();
     let _guard = log.keep();
     let route = get(async || -> &'static str { panic!("as the test wants it") });
@@ -180,7 +179,7 @@ async fn a_route_that_panics_ends_its_connection_and_is_heard_of() {
 }
 
 #[tokio::test]
-async fn what_is_too_large_is_refused() {
+async fn a_request_that_is_too_large_is_refused() {
     let server = Running::with(|server| server.max_header_size(10_000, 1_000).max_body_size(1_000)).await;
     let long = |length| "x".repeat(length);
     for (request, status) in [
@@ -197,7 +196,7 @@ async fn what_is_too_large_is_refused() {
 }
 
 #[tokio::test]
-async fn what_is_no_request_is_400_or_the_end() {
+async fn an_invalid_request_gets_400_or_the_end_of_the_connection() {
     let server = Running::start().await;
     for nonsense in [
         "nonsense\r\n\r\n",
@@ -218,7 +217,7 @@ async fn what_is_no_request_is_400_or_the_end() {
 }
 
 #[tokio::test]
-async fn a_path_that_cannot_be_decoded_is_passed_on_as_well_as_it_can_be() {
+async fn a_path_with_invalid_escapes_is_passed_on() {
     let server = Running::start().await;
     for (sent, path) in [("/%", "/%"), ("/%zz", "/%zz"), ("/%ff", "/\u{fffd}"), ("/%00", "/\0"), ("/a%2Fb", "/a/b")] {
         let mut client = server.sent(&format!("GET {sent} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
@@ -230,7 +229,7 @@ async fn a_path_that_cannot_be_decoded_is_passed_on_as_well_as_it_can_be() {
 }
 
 #[tokio::test]
-async fn a_client_that_hangs_up_before_it_has_asked_leaves_no_trace() {
+async fn a_client_that_disconnects_before_its_request_is_complete_sends_no_message() {
     let server = Running::start().await;
     for beginning in
         ["", "GET / HT", "GET / HTTP/1.1\r\n", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf"]
@@ -246,7 +245,7 @@ async fn a_client_that_hangs_up_before_it_has_asked_leaves_no_trace() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_is_none_is_refused() {
+async fn an_invalid_handshake_is_refused() {
     let server = Running::start().await;
     for request in [
         "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Version: 13\r\n\r\n",
@@ -262,7 +261,7 @@ async fn a_handshake_that_is_none_is_refused() {
 }
 
 #[tokio::test]
-async fn a_response_with_too_many_headers_is_502_and_costs_no_other_request() {
+async fn a_response_with_too_many_headers_is_502_and_affects_no_other_request() {
     let server = Running::start().await;
     for count in [25_000, 40_000] {
         let mut client = server.sent("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;

@@ -1,4 +1,4 @@
-//! The interface server with real connections, in front of an application that each test plays itself.
+//! Tests of the interface server over real connections. Each test plays the application.
 
 mod certified;
 mod client;
@@ -13,7 +13,7 @@ mod program;
 mod requests;
 mod running;
 mod security;
-mod stopping;
-mod tracing_steps;
+mod shutdown;
+mod tracing;
 
 pub use self::program::Program;

@@ -1,4 +1,4 @@
-//! A command of the program that runs until it is told to end.
+//! A command of the program that runs until a signal ends it.
 
 use std::process::{ExitStatus, Stdio};
 
@@ -7,10 +7,10 @@ use tokio::process::{Child, Command};
 
 use crate::support::{DEADLINE, within};
 
-/// Killed when it is dropped.
+/// A running command; killed on drop.
 pub struct Program {
     process: Child,
-    /// What it has printed first.
+    /// The first line of its output.
     pub line: String,
 }
 
@@ -22,10 +22,10 @@ impl Program {
         let mut process = command.spawn().unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let line = within(DEADLINE, "the first line of the program", lines.next_line()).await.unwrap();
-        Self { process, line: line.expect("the program says that it has started") }
+        Self { process, line: line.expect("the program prints a line when it has started") }
     }
 
-    /// Where it says that it listens.
+    /// Returns the address in that line.
     pub fn address(&self) -> &str {
         self.line.rsplit(' ').next().unwrap()
     }

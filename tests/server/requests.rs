@@ -1,18 +1,18 @@
-//! Requests of HTTP/1 as bytes, and the status of the answer: what RFC 9110, 9112 and 6455 say of each.
+//! HTTP/1 requests as bytes, and the status of each response according to RFC 9110, 9112 and 6455.
 
 use channel_layer::{Message, Value, message};
 
 use super::running::{Running, header, ok};
 use crate::support::{DEADLINE, within};
 
-/// The end of a request with a good host.
+/// The end of a request with a valid host.
 const HOST: &str = "\r\nHost: a\r\n\r\n";
 
 /// The rest of a handshake.
 const WEBSOCKET: &str = "Connection: upgrade\r\nSec-WebSocket-Version: 13\r\n\
                          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
-/// Answers everything that the server asks, and accepts every socket, for as long as it is polled.
+/// Answers every request and accepts every socket, for as long as it is polled.
 pub async fn answer_all(server: &Running) {
     loop {
         let asked = server.layer.receive(&["http.request", "websocket.connect"]).await.unwrap();
@@ -26,12 +26,12 @@ pub async fn answer_all(server: &Running) {
     }
 }
 
-/// The status of the first response to `request`.
+/// Returns the status of the first response to `request`.
 async fn status(server: &Running, request: &str) -> u16 {
     let head = async { server.sent(request).await.head().await };
     let head = tokio::select! {
         head = head => head,
-        () = answer_all(server) => unreachable!("it goes on as long as it is polled"),
+        () = answer_all(server) => unreachable!("it never returns"),
     };
     head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("the head of a response")
 }
@@ -193,7 +193,7 @@ async fn a_header_has_a_name_and_a_value() {
 }
 
 #[tokio::test]
-async fn a_handshake_is_one_or_is_refused() {
+async fn an_invalid_websocket_handshake_is_refused() {
     let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     let cases = [
         ("GET / HTTP/1.1", format!("Host: a\r\nUpgrade: websocket\r\n{WEBSOCKET}"), 101),
@@ -223,7 +223,7 @@ async fn a_handshake_is_one_or_is_refused() {
     check(cases.map(|(line, headers, status)| (format!("{line}\r\n{headers}\r\n"), status))).await;
 }
 
-/// The values of a header that the application gets.
+/// Returns the values of a header in a message for the application.
 pub fn values<'m>(message: &'m Message, name: &str) -> Vec<&'m [u8]> {
     let headers = message.get("headers").and_then(Value::as_list).unwrap().iter().map(|pair| pair.as_list().unwrap());
     let named = headers.filter(|pair| pair[0].as_bytes().unwrap() == name.as_bytes());
@@ -231,7 +231,7 @@ pub fn values<'m>(message: &'m Message, name: &str) -> Vec<&'m [u8]> {
 }
 
 #[tokio::test]
-async fn the_host_of_a_whole_url_takes_the_place_of_the_header() {
+async fn the_host_of_an_absolute_url_replaces_the_header() {
     let server = Running::start().await;
     let head = "GET http://example.org:8000/a?b HTTP/1.1\r\nHost: other.net\r\nX: y\r\n";
     let _request = server.sent(&format!("{head}\r\n")).await;
@@ -246,7 +246,7 @@ async fn the_host_of_a_whole_url_takes_the_place_of_the_header() {
 }
 
 #[tokio::test]
-async fn a_refused_request_is_the_last_of_its_connection() {
+async fn a_refused_request_is_the_last_one_on_its_connection() {
     let server = Running::start().await;
     for refused in [
         "GET a HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -258,10 +258,10 @@ async fn a_refused_request_is_the_last_of_its_connection() {
     assert!(server.nothing_on("http.request").await);
 }
 
-/// A trailer line that ends in a bare LF ends there for some proxies, and goes on for hyper: the request behind it is not
-/// to be taken for a part of it while the connection goes on.
+/// Some proxies end a trailer line at a bare LF, and hyper does not. The server must not take the request after it as
+/// part of the trailers while the connection stays open.
 #[tokio::test]
-async fn nothing_follows_on_a_request_with_trailers() {
+async fn no_request_follows_one_with_trailers() {
     let chunked = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n";
     let next = "GET /next HTTP/1.1\r\nHost: a\r\n\r\n";
     for (trailers, answers) in [("\r\n", 2), ("X: y\r\n\r\n", 1), ("X: y\n\r\n", 1)] {
@@ -283,7 +283,7 @@ async fn nothing_follows_on_a_request_with_trailers() {
 }
 
 #[tokio::test]
-async fn nothing_follows_on_a_chunked_body_that_nobody_reads() {
+async fn no_request_follows_an_unread_chunked_body() {
     let server = Running::with(|server| server.page("/page", "text/plain", "page")).await;
     let request = "GET /page HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: y\n\r\n";
     let both = server.sent(&format!("{request}GET /page HTTP/1.1\r\nHost: a\r\n\r\n\r\n")).await.rest().await;

@@ -1,4 +1,4 @@
-//! An interface server on a layer in memory, and the application behind it.
+//! An interface server on a `MemoryLayer`, and the application behind it.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use super::client::Client;
 use crate::support::{DEADLINE, within};
 
-/// A server that runs, and the layer behind it.
+/// A running server, and the layer behind it.
 pub struct Running {
     pub layer: Arc<dyn ChannelLayer>,
     /// Host and port.
@@ -26,7 +26,7 @@ impl Running {
         Self::with(|server| server).await
     }
 
-    /// A server on TCP with other settings.
+    /// Starts a server on TCP with the settings of `set`.
     pub async fn with(set: impl FnOnce(InterfaceServer) -> InterfaceServer) -> Self {
         let config = Config::new().channel_capacity(CapacityRule::glob("http.request", 2));
         let layer: Arc<dyn ChannelLayer> = Arc::new(MemoryLayer::with_config(&config).unwrap());
@@ -47,14 +47,14 @@ impl Running {
         Client::connect(&self.address).await
     }
 
-    /// A client that has sent `request`.
+    /// Returns a client that has sent `request`.
     pub async fn sent(&self, request: &str) -> Client {
         let mut client = self.connect().await;
         client.send(request).await;
         client
     }
 
-    /// The next message that the application gets on `channel`.
+    /// Returns the next message on `channel`.
     pub async fn next(&self, channel: &str) -> Message {
         within(DEADLINE, channel, self.layer.receive(&[channel])).await.unwrap().message
     }
@@ -64,12 +64,12 @@ impl Running {
         self.layer.send(message.text("reply_channel").unwrap(), reply).await.unwrap();
     }
 
-    /// Whether nothing waits on `channel`.
+    /// Returns `true` if no message waits on `channel`.
     pub async fn nothing_on(&self, channel: &str) -> bool {
         self.layer.try_receive(&[channel]).await.unwrap().is_none()
     }
 
-    /// Begins the shutdown.
+    /// Starts the shutdown.
     pub fn tell_to_stop(&mut self) {
         self.stop.take().unwrap().send(()).unwrap();
     }
@@ -85,7 +85,7 @@ impl Running {
     }
 }
 
-/// A short answer of an application.
+/// Returns a short response of the application.
 pub fn ok(content: &str) -> Message {
     message! { "status": 200, "headers": Value::list([header("Content-Type", "text/plain")]), "content": content.as_bytes() }
 }

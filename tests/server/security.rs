@@ -1,4 +1,4 @@
-//! Whom the server believes, and what it keeps to itself.
+//! Origins, trusted proxies, and secrets in the access log.
 
 use channel_layer::server::TrustedProxies;
 use channel_layer::{Value, message};
@@ -14,7 +14,7 @@ pub fn handshake(headers: &str) -> String {
 }
 
 #[tokio::test]
-async fn pages_of_other_sites_cannot_open_sockets() {
+async fn pages_of_other_origins_cannot_open_sockets() {
     let server = Running::with(|server| server.allowed_origins(["https://example.org"]).unwrap()).await;
     let head = server.sent(&handshake("Origin: https://evil.net\r\n")).await.head().await;
     assert!(head.starts_with("HTTP/1.1 403 "), "{head}");
@@ -26,7 +26,7 @@ async fn pages_of_other_sites_cannot_open_sockets() {
 }
 
 #[tokio::test]
-async fn only_a_trusted_proxy_says_who_the_client_is() {
+async fn only_a_trusted_proxy_sets_the_client() {
     let forwarded = "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.9\r\nX-Forwarded-Proto: https\r\n\r\n";
     for (proxies, client, scheme) in [(vec!["127.0.0.1"], "203.0.113.9", "https"), (vec![], "127.0.0.1", "http")] {
         let trusted = TrustedProxies::parse(proxies).unwrap();
@@ -35,7 +35,7 @@ async fn only_a_trusted_proxy_says_who_the_client_is() {
         let message = server.next("http.request").await;
         assert_eq!(message.get("client").unwrap().as_list().unwrap()[0].as_text(), Some(client));
         assert_eq!(message.text("scheme"), Some(scheme));
-        // The headers themselves are the application's to see.
+        // The application gets the headers in any case.
         let headers = message.get("headers").and_then(Value::as_list).unwrap();
         assert!(headers.contains(&header("x-forwarded-for", "203.0.113.9")));
     }
@@ -61,11 +61,11 @@ async fn the_access_log_has_a_line_for_each_request_and_no_secret() {
     })
     .await;
     let lines: Vec<_> = log.lines().filter(|line| line.contains("channel_layer::access")).collect();
-    for (line, said) in lines.iter().zip([
+    for (line, fields) in lines.iter().zip([
         ["method=POST", "path=\"/in\"", "status=200", "bytes=7"],
         ["method=GET", "path=\"/\"", "status=403", "bytes=0"],
     ]) {
-        assert!(said.iter().all(|said| line.contains(said)) && line.contains("client=127.0.0.1:"), "{line}");
+        assert!(fields.iter().all(|fields| line.contains(fields)) && line.contains("client=127.0.0.1:"), "{line}");
     }
     let ours: Vec<_> = log.lines().filter(|line| line.contains("channel_layer")).collect();
     assert!(ours.iter().all(|line| !line.contains("secret")), "{ours:?}");

@@ -17,13 +17,13 @@ const PORT: u16 = 8000;
 
 #[derive(Args)]
 pub(crate) struct Demo {
-    /// Address to listen at
+    /// Address to listen on
     #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     host: IpAddr,
-    /// Port to listen at; 0 takes a free one [default: 8000, or a free one if that is taken]
+    /// Port to listen on; 0 selects a free one [default: 8000, or a free one if that is in use]
     #[arg(long)]
     port: Option<u16>,
-    /// Give out a page for operators at /status
+    /// Serve a page for operators at /status
     #[arg(long)]
     status: bool,
     #[command(flatten)]
@@ -41,14 +41,14 @@ impl Demo {
         let server = chat::pages(server, layer.clone()).listen(listener.try_into()?);
         let address = server.local_addr().clone();
 
-        // The worker goes on until the sockets are closed, for it has to tell the rooms.
+        // The worker runs until the sockets are closed, because it tells the rooms that their members have left.
         let closed = CancellationToken::new();
         let working = tokio::spawn({
             let (working, until) = (layer.clone(), closed.clone().cancelled_owned());
-            // Without the worker nobody is answered.
-            let gone = stop.clone().drop_guard();
+            // Without the worker no client gets an answer, so its end stops the server.
+            let stop_server = stop.clone().drop_guard();
             async move {
-                let _gone = gone;
+                let _stop_server = stop_server;
                 chat::run(working, |worker| worker, until).await
             }
         });
@@ -69,5 +69,5 @@ async fn listen(host: IpAddr, port: Option<u16>) -> Result<TcpListener, BoxError
         (_, listener) => listener,
     };
     listener
-        .map_err(|error| format!("cannot listen at {}: {error}", SocketAddr::new(host, port.unwrap_or(PORT))).into())
+        .map_err(|error| format!("cannot listen on {}: {error}", SocketAddr::new(host, port.unwrap_or(PORT))).into())
 }

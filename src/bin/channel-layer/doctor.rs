@@ -1,4 +1,4 @@
-//! `channel-layer doctor`: what the program reads as its options, and how the servers are.
+//! `channel-layer doctor`: shows the options that the program has read, and the state of the servers.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +9,7 @@ use clap::Args;
 use crate::layer::LayerOptions;
 use crate::print_line;
 
-/// A clock that is off by more is worth a word, in seconds.
+/// Clock difference above which the command prints a warning, in seconds.
 const CLOCK_TOLERANCE: f64 = 1.0;
 
 #[derive(Args)]
@@ -78,7 +78,7 @@ fn clock_warning(shard: &ShardHealth) -> Option<String> {
     let offset = shard.clock_offset_seconds.filter(|offset| offset.abs() > CLOCK_TOLERANCE)?;
     let (off, side) = (offset.abs(), if offset > 0.0 { "ahead of" } else { "behind" });
     Some(format!(
-        "the clock of shard {} is {off:.1} s {side} that of this machine; no message waits longer or shorter for that, but \
+        "the clock of shard {} is {off:.1} s {side} that of this machine; it does not change when messages expire, but \
          Django sites go by the clocks of their machines",
         shard.shard
     ))

@@ -8,21 +8,21 @@ use crate::print_line;
 
 #[derive(Subcommand)]
 pub(crate) enum Group {
-    /// Make a channel a member, or renew its membership
+    /// Add a channel to the group, or renew its membership
     Add {
         group: String,
         channel: String,
         #[command(flatten)]
         layer: LayerOptions,
     },
-    /// End the membership of a channel
+    /// Remove a channel from the group
     Discard {
         group: String,
         channel: String,
         #[command(flatten)]
         layer: LayerOptions,
     },
-    /// Print the members
+    /// Print the members of the group
     List {
         group: String,
         #[command(flatten)]

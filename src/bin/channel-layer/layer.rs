@@ -1,4 +1,4 @@
-//! The layer that the options of a command ask for.
+//! The layer that the options of a command select.
 
 use std::sync::Arc;
 
@@ -7,27 +7,28 @@ use channel_layer::{
 };
 use clap::Args;
 
-/// Replies of one process wait on one channel, whatever the number of its clients.
+/// Capacity of `websocket.send.*`: the replies to all clients of a process wait on one channel.
 const REPLIES_CAPACITY: usize = 10_000;
-/// Room for a moment in which all clients speak or come back at once.
+/// Capacity of `websocket.*`: room for a moment in which all clients send or reconnect at once.
 const REQUESTS_CAPACITY: usize = 1_000;
 
-/// Room for many delayed messages that come at once.
+/// Capacity of `asgi.delay`: room for many delayed messages that become due at once.
 const DELAYED_CAPACITY: usize = 10_000;
 
-/// Other options are read from the environment: `CHANNEL_LAYER_` and the option in capitals, or `REDIS_URL` and others.
+/// Further options come from the environment: `CHANNEL_LAYER_` and the option in capitals, or variables such as
+/// `REDIS_URL`.
 #[derive(Args)]
 pub(crate) struct LayerOptions {
-    /// Redis server to talk through; repeat it for shards [env: CHANNEL_LAYER_HOSTS] [default: for the
-    /// demo none, this process alone; else redis://127.0.0.1:6379/0]
+    /// Redis server; repeat it for shards [env: CHANNEL_LAYER_HOSTS] [default: redis://127.0.0.1:6379/0, for the demo
+    /// none]
     #[arg(long, value_name = "URL")]
     redis: Vec<String>,
-    /// Key to encrypt messages with; of several the first seals and all open [env:
+    /// Key that encrypts messages; of several keys, the first encrypts and all decrypt [env:
     /// CHANNEL_LAYER_SYMMETRIC_ENCRYPTION_KEYS]
     #[arg(long, value_name = "KEY")]
     encryption_key: Vec<String>,
-    /// How messages are kept in Redis: native, or for Django sites channels_redis, pubsub or asgi_redis
-    /// [env: CHANNEL_LAYER_FORMAT] [default: native]
+    /// Format of the data in Redis: native, or channels_redis, pubsub or asgi_redis for Django sites [env:
+    /// CHANNEL_LAYER_FORMAT] [default: native]
     #[arg(long)]
     format: Option<Format>,
 }
@@ -38,20 +39,21 @@ impl LayerOptions {
         if !deployment.is_pubsub() {
             return Ok(deployment.connect().await?);
         }
-        // Every process that reads a normal channel gets its messages, and each would answer every client. So the worker of
-        // a process answers the clients of that process.
+        // On pub/sub, every process that reads a normal channel gets its messages, and each would answer every client.
+        // So the worker of a process answers only the clients of that process.
         let local = MemoryLayer::with_config(&deployment.config)?;
         Ok(Arc::new(HybridLayer::<_, dyn ChannelLayer>::new(local, deployment.connect().await?)))
     }
 
-    /// For commands that end at once: without a server they fail, and do not talk to themselves.
+    /// Connects for a command that ends immediately. Without a server it fails, since it would otherwise send to
+    /// itself.
     pub(crate) async fn connect_once(&self) -> Result<Arc<dyn ChannelLayer>, BoxError> {
         let mut deployment = self.deployment()?.on_servers()?;
         deployment.config = deployment.config.fallback(Fallback::Fail);
         Ok(deployment.connect().await?)
     }
 
-    /// For commands that only the native format has, and that end at once.
+    /// Connects for a command that only the native format supports and that ends immediately.
     pub(crate) async fn connect_native(&self) -> Result<RedisLayer, BoxError> {
         let deployment = self.deployment()?.on_servers()?;
         if deployment.format() != Format::Native {
@@ -60,7 +62,7 @@ impl LayerOptions {
         Ok(RedisLayer::connect(deployment.config).await?)
     }
 
-    /// For workers, and for servers, which workers answer; without an option they use the server on this machine.
+    /// Connects for a worker or an interface server. Without an option it uses the Redis server on this machine.
     pub(crate) async fn connect_shared(&self) -> Result<Arc<dyn ChannelLayer>, BoxError> {
         let deployment = self.deployment()?.on_servers()?;
         if deployment.is_pubsub() {
@@ -73,10 +75,10 @@ impl LayerOptions {
         Ok(deployment.connect().await?)
     }
 
-    /// The options and the layer that the command and its environment ask for.
+    /// Returns the options and the kind of layer that the command line and the environment select.
     pub(crate) fn deployment(&self) -> Result<Deployment, BoxError> {
         let deployment = Deployment::from_env()?;
-        // What the environment says goes before these.
+        // The environment takes precedence over these defaults.
         let mut config = deployment
             .config
             .clone()
@@ -92,7 +94,7 @@ impl LayerOptions {
         if self.redis.is_empty() {
             return Ok(deployment.with_config(config));
         }
-        // A server that is named is used, whatever the environment says.
+        // A server on the command line takes precedence over the environment.
         Ok(Deployment::of(config.hosts(self.redis.clone()).sentinels::<Host>([]).services::<String>([])))
     }
 }

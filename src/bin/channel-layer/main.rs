@@ -1,4 +1,4 @@
-//! The program `channel-layer`.
+//! The program `channel-layer`: commands and their options.
 
 mod chat;
 mod demo;
@@ -25,7 +25,7 @@ use tracing_subscriber::EnvFilter;
 
 /// Channels and groups between processes, on Redis or in memory.
 ///
-/// Without a command it runs the demo.
+/// Without a command, the program runs the demo.
 #[derive(Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
 struct Arguments {
@@ -37,27 +37,27 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve a chat: a web page, its sockets, and the worker that answers them.
+    /// Run a chat: a web page, its WebSockets, and the worker behind them
     Demo(demo::Demo),
-    /// Hold the connections of clients and pass what they say to workers.
+    /// Run an interface server: hold the connections of clients and pass their messages to workers
     Serve(Box<serve::Serve>),
-    /// Answer the clients of interface servers, and carry out delayed messages.
+    /// Run a worker: answer the clients of interface servers, and deliver delayed messages
     Worker(worker::Work),
-    /// Send a message to a channel or a group.
+    /// Send a message to a channel or a group
     Send(send::Send),
-    /// Print messages of channels as they come, byte strings as lists of numbers.
+    /// Print messages of channels as they arrive, with byte strings as lists of numbers
     Receive(receive::Receive),
-    /// Look at or change the members of a group.
+    /// Show or change the members of a group
     #[command(subcommand)]
     Group(group::Group),
-    /// Print figures of a channel, or of all together.
+    /// Print statistics of a channel, or of all channels together
     Stats(stats::Stats),
-    /// Look at the options and the servers, and send a message through each of them.
+    /// Show the options and the servers, and send a message through each server
     Doctor(doctor::Doctor),
-    /// List, restore or delete the messages that no reader could read.
+    /// List, restore or delete the messages that no reader could read
     #[command(subcommand)]
     Quarantine(quarantine::Quarantine),
-    /// Delete all messages, groups and statistics.
+    /// Delete all messages, groups and statistics
     Flush(flush::Flush),
 }
 
@@ -91,7 +91,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Refuses a variable of the interface server that none of its options has.
+/// Rejects an environment variable of the interface server that belongs to no option.
 fn check_server_variables() -> channel_layer::Result<()> {
     let arguments = Arguments::command();
     let serve = arguments.find_subcommand("serve").into_iter().flat_map(clap::Command::get_arguments);
@@ -99,7 +99,7 @@ fn check_server_variables() -> channel_layer::Result<()> {
     channel_layer::config::check_variables("CHANNEL_SERVER_", &known)
 }
 
-/// An error and its causes in one line; some libraries repeat a cause in the text of what it caused.
+/// Formats an error and its causes in one line. Some libraries repeat a cause in the text of the error.
 fn chain(error: &(dyn Error + 'static)) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
@@ -114,44 +114,44 @@ fn chain(error: &(dyn Error + 'static)) -> String {
     line
 }
 
-/// The status of a process that was told a second time to end, as of one that an interrupt has ended.
-const IMPATIENT: i32 = 130;
+/// Exit status after a second signal, as that of a process that SIGINT has ended.
+const EXIT_INTERRUPTED: i32 = 130;
 
-/// Prints to standard output at once; the log is on standard error.
+/// Prints a line to standard output and flushes it. The log goes to standard error.
 fn print_line(line: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{line}")?;
     out.flush()
 }
 
-/// Cancelled by Ctrl-C or SIGTERM. A second one ends the process at once.
+/// Returns a token that Ctrl-C or SIGTERM cancels. A second signal ends the process immediately.
 fn stop_signal() -> io::Result<CancellationToken> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let stop = CancellationToken::new();
     let stopping = stop.clone();
     tokio::spawn(async move {
-        let mut told = async || {
+        let mut signalled = async || {
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
         };
-        told().await;
+        signalled().await;
         stopping.cancel();
-        told().await;
-        tracing::warn!("told twice to end: ending at once");
-        std::process::exit(IMPATIENT);
+        signalled().await;
+        tracing::warn!("second signal: exiting immediately");
+        std::process::exit(EXIT_INTERRUPTED);
     });
     Ok(stop)
 }
 
-/// The longest time that an option takes. Clocks can add it to the present.
+/// The longest duration of an option. Clocks can add it to the current time.
 const LONGEST: Duration = Duration::from_hours(100 * 366 * 24);
 
-/// Parses a time in seconds.
+/// Parses a duration in seconds.
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
     let time = Duration::try_from_secs_f64(seconds).ok().filter(|time| *time <= LONGEST);
-    time.ok_or_else(|| "it must be from 0 to 100 years".into())
+    time.ok_or_else(|| "expected 0 to 100 years, in seconds".into())
 }

@@ -1,4 +1,4 @@
-//! `channel-layer quarantine`: the messages that no reader could read.
+//! `channel-layer quarantine`: lists, restores and deletes the messages that no reader could read.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::print_line;
 
 #[derive(Subcommand)]
 pub(crate) enum Quarantine {
-    /// Print what is there by server, from the oldest entry to the newest; never a message
+    /// Print the entries of each server, the oldest first, without their messages
     List {
         /// Print one line of JSON for each entry
         #[arg(long)]
@@ -21,11 +21,11 @@ pub(crate) enum Quarantine {
         #[command(flatten)]
         layer: LayerOptions,
     },
-    /// Print all that is known of an entry, as JSON
+    /// Print the details of an entry as JSON
     Show {
-        /// The entry, as `list` names it
+        /// Id of the entry, as `list` prints it
         id: QuarantineId,
-        /// Print the message too, if its key is at hand; it may hold secrets of your users
+        /// Print the message too, if its key is configured; it may contain secrets of your users
         #[arg(long)]
         payload: bool,
         #[command(flatten)]
@@ -33,12 +33,12 @@ pub(crate) enum Quarantine {
     },
     /// Put entries back at the heads of their channels
     ///
-    /// Needs the keys with which they are sealed. An entry that cannot be read stays in quarantine.
+    /// Needs the keys that encrypted them. An entry that cannot be read stays in quarantine.
     Restore {
         #[command(flatten)]
         choice: Choice,
-        /// Give each entry its whole lifetime anew, expired or not. Somebody who may write to Redis could have put a copy of
-        /// an earlier message there: it would be delivered again
+        /// Give each entry a new full lifetime, expired or not. An attacker with write access to Redis could have added
+        /// a copy of an earlier message: it would be delivered again
         #[arg(long)]
         reset_expiry: bool,
         #[command(flatten)]
@@ -53,11 +53,11 @@ pub(crate) enum Quarantine {
     },
 }
 
-/// Which entries.
+/// The entries that a command applies to.
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct Choice {
-    /// The entries, as `list` names them
+    /// Ids of the entries, as `list` prints them
     #[arg(value_name = "ID")]
     ids: Vec<QuarantineId>,
     /// All entries of a channel
@@ -130,7 +130,7 @@ async fn restore(layer: &RedisLayer, choice: &Choice, reset_expiry: bool) -> Res
     let quarantine = layer.quarantine();
     let outcomes = if reset_expiry { quarantine.restore_anew(&ids).await? } else { quarantine.restore(&ids).await? };
     for (id, outcome) in ids.iter().zip(&outcomes) {
-        print_line(&format!("{id} {}", said(outcome)))?;
+        print_line(&format!("{id} {}", describe_outcome(outcome)))?;
     }
     verdict("restored", outcomes.iter().filter(|outcome| **outcome == Restored::Restored).count(), ids.len())
 }
@@ -141,13 +141,13 @@ async fn drop_entries(layer: &RedisLayer, choice: &Choice) -> Result<(), BoxErro
     verdict("deleted", deleted, ids.len())
 }
 
-/// Fails unless all entries were dealt with.
+/// Returns an error unless the command succeeded for all entries.
 fn verdict(done: &str, count: usize, of: usize) -> Result<(), BoxError> {
     let line = format!("{count} of {of} entries {done}");
     if count == of { Ok(print_line(&line)?) } else { Err(line.into()) }
 }
 
-fn said(outcome: &Restored) -> String {
+fn describe_outcome(outcome: &Restored) -> String {
     match outcome {
         Restored::Restored => "restored".to_owned(),
         Restored::Gone => "is not in quarantine: it has been restored or deleted".to_owned(),

@@ -1,4 +1,5 @@
-//! `channel-layer receive`: messages of some channels, one line of JSON for each, in which byte strings are lists of numbers.
+//! `channel-layer receive`: prints messages of channels, one JSON object per line, with byte strings as lists of
+//! numbers.
 
 use channel_layer::{BoxError, Delivery, Receiver};
 use clap::Args;
@@ -10,10 +11,10 @@ use crate::{print_line, stop_signal};
 
 #[derive(Args)]
 pub(crate) struct Receive {
-    /// Channels to take messages from; process-local ones up to the '!'
+    /// Channels to receive from; process-local ones up to the '!'
     #[arg(required = true)]
     channels: Vec<String>,
-    /// End after this many messages [default: on Ctrl-C]
+    /// Stop after this many messages [default: on Ctrl-C]
     #[arg(long, value_name = "N")]
     count: Option<u64>,
     #[command(flatten)]
@@ -27,7 +28,7 @@ impl Receive {
         let channels: Vec<_> = self.channels.iter().map(String::as_str).collect();
         let mut receiver = layer.receiver(&channels)?;
         let printed = print_all(&mut receiver, self.count.unwrap_or(u64::MAX), &stop).await;
-        // What was taken and not printed goes back, also when the output is closed.
+        // Closing puts messages back that were received and not printed, also when standard output is closed.
         receiver.close().await?;
         layer.close().await?;
         printed

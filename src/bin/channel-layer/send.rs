@@ -1,4 +1,4 @@
-//! `channel-layer send`: one message to a channel or to a group.
+//! `channel-layer send`: sends one message to a channel or a group.
 
 use channel_layer::{BoxError, Message};
 use clap::Args;
@@ -9,7 +9,7 @@ use crate::layer::LayerOptions;
 pub(crate) struct Send {
     /// Channel to send to, or group with --group
     target: String,
-    /// The message, a JSON object
+    /// Message, a JSON object
     message: String,
     /// Send to every member of a group
     #[arg(long)]
@@ -20,8 +20,8 @@ pub(crate) struct Send {
 
 impl Send {
     pub(crate) async fn run(self) -> Result<(), BoxError> {
-        let json: serde_json::Value = serde_json::from_str(&self.message)
-            .map_err(|error| format!("the message {:?} is no JSON: {error}", self.message))?;
+        let json: serde_json::Value =
+            serde_json::from_str(&self.message).map_err(|error| format!("invalid JSON {:?}: {error}", self.message))?;
         let message = Message::from_serialize(&json)?;
         let layer = self.layer.connect_once().await?;
         if self.group {

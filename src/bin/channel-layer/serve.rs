@@ -1,4 +1,4 @@
-//! `channel-layer serve`: the interface server as it is deployed.
+//! `channel-layer serve`: the interface server as a program.
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use channel_layer::server::{
-    DataLoss, Listening, SlowConsumer, SocketOptions, Tls, TrustedProxies, health_routes, metrics_route,
+    DataLoss, Listener, SlowConsumer, SocketOptions, Tls, TrustedProxies, health_routes, metrics_route,
 };
 use channel_layer::{BoxError, InterfaceServer};
 use clap::{Args, ValueEnum};
@@ -14,11 +14,12 @@ use clap::{Args, ValueEnum};
 use crate::layer::LayerOptions;
 use crate::{chat, print_line, seconds, stop_signal};
 
-/// Every option can be given as a variable, `CHANNEL_SERVER_` and its name in capitals; lists are separated by commas.
+/// Every option can also be an environment variable: `CHANNEL_SERVER_` and its name in capitals. Lists are separated by
+/// commas.
 #[derive(Args)]
 pub(crate) struct Serve {
-    /// Where to listen: HOST:PORT, unix:PATH, fd:NUMBER for an inherited listener, or "activated" for all that systemd
-    /// passes on
+    /// Address to listen on: HOST:PORT, unix:PATH, fd:NUMBER for an inherited listener, or "activated" for all
+    /// listeners that systemd passes on
     #[arg(
         long,
         value_name = "ADDRESS",
@@ -26,29 +27,29 @@ pub(crate) struct Serve {
         value_delimiter = ',',
         default_value = "127.0.0.1:8000"
     )]
-    listen: Vec<Place>,
+    listen: Vec<ListenAddress>,
     /// Certificate chain in PEM, for TLS
     #[arg(long, value_name = "FILE", env = "CHANNEL_SERVER_TLS_CERT", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
     /// Private key in PEM, for TLS
     #[arg(long, value_name = "FILE", env = "CHANNEL_SERVER_TLS_KEY", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// Address or network of a proxy whose X-Forwarded-For and -Proto are believed, or "unix"
+    /// Address or network of a proxy whose X-Forwarded-For and X-Forwarded-Proto are trusted, or "unix"
     #[arg(long, value_name = "NETWORK", env = "CHANNEL_SERVER_TRUSTED_PROXY", value_delimiter = ',')]
     trusted_proxy: Vec<String>,
-    /// Site whose pages may open WebSockets, such as <https://example.org> or <https://*.example.org> [default: all]
+    /// Origin whose pages may open WebSockets, such as <https://example.org> or <https://*.example.org> [default: all]
     #[arg(long, value_name = "ORIGIN", env = "CHANNEL_SERVER_ALLOWED_ORIGIN", value_delimiter = ',')]
     allowed_origin: Vec<String>,
-    /// Path at which a proxy has mounted the application
+    /// Path at which a proxy mounts the application
     #[arg(long, value_name = "PATH", env = "CHANNEL_SERVER_ROOT_PATH", default_value = "")]
     root_path: String,
     /// Log a line for each request
     #[arg(long, env = "CHANNEL_SERVER_ACCESS_LOG")]
     access_log: bool,
-    /// Have messages carry a place in a trace, as text under traceparent
+    /// Add a trace context to messages, as text under traceparent
     #[arg(long, env = "CHANNEL_SERVER_TRACE")]
     trace: bool,
-    /// Answer no HTTP requests but those for pages
+    /// Pass no HTTP requests to the application; serve only pages and routes
     #[arg(long, env = "CHANNEL_SERVER_NO_HTTP")]
     no_http: bool,
     #[command(flatten)]
@@ -63,58 +64,57 @@ pub(crate) struct Serve {
 
 #[derive(Args)]
 struct Pages {
-    /// Give out the page of the chat, for `worker chat`
+    /// Serve the page of the chat, for `worker chat`
     #[arg(long, env = "CHANNEL_SERVER_CHAT")]
     chat: bool,
-    /// Answer /live, /ready, /health/redis and /metrics; let a proxy keep them to whom they concern
+    /// Serve /live, /ready, /health/redis and /metrics; restrict access to these pages in your proxy
     #[arg(long, env = "CHANNEL_SERVER_HEALTH")]
     health: bool,
-    /// Give out a page for operators at /status; let a proxy keep it to them
+    /// Serve a page for operators at /status; restrict access to it in your proxy
     #[arg(long, env = "CHANNEL_SERVER_STATUS")]
     status: bool,
 }
 
-/// In seconds.
 #[derive(Args)]
 #[command(next_help_heading = "Times, in seconds")]
 struct Times {
-    /// For the application to accept a WebSocket
+    /// Time for the application to accept a WebSocket
     #[arg(long, value_name = "S", env = "CHANNEL_SERVER_ACCEPT_TIMEOUT", default_value = "30", value_parser = seconds)]
     accept_timeout: Duration,
-    /// For the application to answer an HTTP request, and for each further part of its response
+    /// Time for the application to answer an HTTP request, and for each further part of its response
     #[arg(long, value_name = "S", env = "CHANNEL_SERVER_RESPONSE_TIMEOUT", default_value = "120", value_parser = seconds)]
     response_timeout: Duration,
-    /// For a client to send the head of a request
+    /// Time for a client to send the head of a request
     #[arg(long, value_name = "S", env = "CHANNEL_SERVER_HEADER_TIMEOUT", default_value = "10", value_parser = seconds)]
     header_timeout: Duration,
-    /// For a client to send each part of its body
+    /// Time for a client to send each part of a request body
     #[arg(long, value_name = "S", env = "CHANNEL_SERVER_BODY_TIMEOUT", default_value = "30", value_parser = seconds)]
     body_timeout: Duration,
-    /// For a client to send all of its body
+    /// Time for a client to send a whole request body
     #[arg(long, value_name = "S", env = "CHANNEL_SERVER_UPLOAD_TIMEOUT", default_value = "300", value_parser = seconds)]
     upload_timeout: Duration,
-    /// For a client to take some of a response
+    /// Time in which a client has to accept part of a response
     #[arg(long, value_name = "S", env = "CHANNEL_SERVER_STALL_TIMEOUT", default_value = "30", value_parser = seconds)]
     stall_timeout: Duration,
-    /// For a client to take what is written to it
+    /// Time in which a client has to accept part of what is written to its WebSocket
     #[arg(long, value_name = "S", env = "CHANNEL_SERVER_WRITE_TIMEOUT", default_value = "10", value_parser = seconds)]
     write_timeout: Duration,
-    /// For a frame to find room on websocket.receive
+    /// Time that a frame waits for room on websocket.receive
     #[arg(long, value_name = "S", env = "CHANNEL_SERVER_SEND_PATIENCE", default_value = "5", value_parser = seconds)]
     send_patience: Duration,
-    /// Between pings
+    /// Interval of pings
     #[arg(long, value_name = "S", env = "CHANNEL_SERVER_PING_INTERVAL", default_value = "25", value_parser = seconds)]
     ping_interval: Duration,
-    /// For a client to be heard after a ping
+    /// Time for a client to send anything after a ping
     #[arg(long, value_name = "S", env = "CHANNEL_SERVER_PONG_TIMEOUT", default_value = "10", value_parser = seconds)]
     pong_timeout: Duration,
-    /// Over which the closing of all sockets is spread
+    /// Time over which the closing of all sockets is spread
     #[arg(long, value_name = "S", env = "CHANNEL_SERVER_CLOSE_SPREAD", default_value = "5", value_parser = seconds)]
     close_spread: Duration,
-    /// For load balancers to find out about a shutdown
+    /// Time between the end of readiness and the drain, for load balancers to notice a shutdown
     #[arg(long, value_name = "S", env = "CHANNEL_SERVER_SHUTDOWN_DELAY", default_value = "0", value_parser = seconds)]
     shutdown_delay: Duration,
-    /// For what is under way at a shutdown, once all sockets are told to close
+    /// Time that a shutdown waits for open sockets and requests, once all sockets have been asked to close
     #[arg(long, value_name = "S", env = "CHANNEL_SERVER_DRAIN_TIMEOUT", default_value = "10", value_parser = seconds)]
     drain_timeout: Duration,
 }
@@ -122,101 +122,101 @@ struct Times {
 #[derive(Args)]
 #[command(next_help_heading = "Limits")]
 struct Limits {
-    /// Bytes of the head of a request
+    /// Maximum size of the head of a request
     #[arg(long, value_name = "BYTES", env = "CHANNEL_SERVER_MAX_HEADER_SIZE", default_value_t = 32 << 10)]
     max_header_size: usize,
-    /// Bytes of a URL
+    /// Maximum size of a URL
     #[arg(long, value_name = "BYTES", env = "CHANNEL_SERVER_MAX_URL_SIZE", default_value_t = 8 << 10)]
     max_url_size: usize,
-    /// Bytes of the body of a request
+    /// Maximum size of the body of a request
     #[arg(long, value_name = "BYTES", env = "CHANNEL_SERVER_MAX_BODY_SIZE", default_value_t = 16 << 20)]
     max_body_size: usize,
-    /// Bytes of memory that a response may take while it waits for its client
+    /// Memory that a response may take while it waits for its client
     #[arg(long, value_name = "BYTES", env = "CHANNEL_SERVER_RESPONSE_BUFFER", default_value_t = 16 << 20)]
     response_buffer: usize,
-    /// Bytes of memory that all responses may take while they wait for their clients
+    /// Memory that all responses together may take while they wait for their clients
     #[arg(long, value_name = "BYTES", env = "CHANNEL_SERVER_RESPONSE_MEMORY", default_value_t = 1 << 30)]
     response_memory: usize,
-    /// Bytes of a message that a client may send
+    /// Maximum size of a message of a client
     #[arg(long, value_name = "BYTES", env = "CHANNEL_SERVER_MAX_MESSAGE_SIZE", default_value_t = 1 << 20)]
     max_message_size: usize,
-    /// Bytes of a frame of it [default: the largest message]
+    /// Maximum size of a frame of a client [default: the largest message]
     #[arg(long, value_name = "BYTES", env = "CHANNEL_SERVER_MAX_FRAME_SIZE")]
     max_frame_size: Option<usize>,
-    /// Messages that may wait for a client
+    /// Maximum number of messages that wait for a client
     #[arg(long, value_name = "N", env = "CHANNEL_SERVER_QUEUE_MESSAGES", default_value_t = 1_000)]
     queue_messages: usize,
-    /// Bytes of memory that these messages may take
+    /// Memory that these messages may take
     #[arg(long, value_name = "BYTES", env = "CHANNEL_SERVER_QUEUE_BYTES", default_value_t = 1 << 20)]
     queue_bytes: usize,
-    /// What becomes of a client for which more waits
-    #[arg(long, value_enum, env = "CHANNEL_SERVER_SLOW_CONSUMER", default_value_t = Slow::Close)]
-    slow_consumer: Slow,
-    /// Sockets in all; 0 is no limit
+    /// What happens to a client when this queue is full
+    #[arg(long, value_enum, env = "CHANNEL_SERVER_SLOW_CONSUMER", default_value_t = OnSlowConsumer::Close)]
+    slow_consumer: OnSlowConsumer,
+    /// Maximum number of sockets; 0 means no limit
     #[arg(long, value_name = "N", env = "CHANNEL_SERVER_MAX_CONNECTIONS", default_value_t = 0)]
     max_connections: usize,
-    /// Sockets from one address; 0 is no limit
+    /// Maximum number of sockets from one address; 0 means no limit
     #[arg(long, value_name = "N", env = "CHANNEL_SERVER_MAX_CONNECTIONS_PER_ADDRESS", default_value_t = 0)]
     max_connections_per_address: usize,
-    /// Connections on each listener that are no open sockets; further ones wait
+    /// Maximum number of connections on each listener that are no open sockets; further ones wait
     #[arg(long, value_name = "N", env = "CHANNEL_SERVER_MAX_HTTP_CONNECTIONS", default_value_t = 10_000)]
     max_http_connections: usize,
-    /// Such connections from one address; 0 is no limit
+    /// Maximum number of such connections from one address; 0 means no limit
     #[arg(long, value_name = "N", env = "CHANNEL_SERVER_MAX_HTTP_CONNECTIONS_PER_ADDRESS", default_value_t = 0)]
     max_http_connections_per_address: usize,
-    /// Handshakes in a second; 0 is no limit
+    /// Maximum number of handshakes per second; 0 means no limit
     #[arg(long, value_name = "N", env = "CHANNEL_SERVER_MAX_HANDSHAKES_PER_SECOND", default_value_t = 0)]
     max_handshakes_per_second: u32,
-    /// Messages of a client in a second; 0 is no limit
+    /// Maximum number of messages of a client per second; 0 means no limit
     #[arg(long, value_name = "N", env = "CHANNEL_SERVER_MAX_MESSAGES_PER_SECOND", default_value_t = 0)]
     max_messages_per_second: u32,
-    /// Bytes of a client in a second; 0 is no limit
+    /// Maximum number of bytes of a client per second; 0 means no limit
     #[arg(long, value_name = "BYTES", env = "CHANNEL_SERVER_MAX_BYTES_PER_SECOND", default_value_t = 0)]
     max_bytes_per_second: u32,
-    /// What becomes of sockets when Redis came back without its data
-    #[arg(long, value_enum, env = "CHANNEL_SERVER_ON_DATA_LOSS", default_value_t = Loss::Close)]
-    on_data_loss: Loss,
-    /// What sockets are told in a shutdown
-    #[arg(long, value_enum, env = "CHANNEL_SERVER_ON_SHUTDOWN", default_value_t = Farewell::GoingAway)]
-    on_shutdown: Farewell,
+    /// What happens to sockets when Redis has come back without its data
+    #[arg(long, value_enum, env = "CHANNEL_SERVER_ON_DATA_LOSS", default_value_t = OnDataLoss::Close)]
+    on_data_loss: OnDataLoss,
+    /// How a shutdown closes sockets
+    #[arg(long, value_enum, env = "CHANNEL_SERVER_ON_SHUTDOWN", default_value_t = ShutdownClose::GoingAway)]
+    on_shutdown: ShutdownClose,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Slow {
-    /// Closed with 1013
+enum OnSlowConsumer {
+    /// Close it with 1013
     Close,
-    /// Misses the oldest messages
+    /// Drop the oldest messages
     DropOldest,
-    /// Misses the newest messages
+    /// Drop the newest messages
     DropNewest,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Loss {
-    /// Closed with 1012, for clients to come back and join again
+enum OnDataLoss {
+    /// Close them with 1012, so that clients reconnect and join their groups again
     Close,
-    /// Left open
+    /// Keep them open
     Stay,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Farewell {
-    /// Closed with 1001
+enum ShutdownClose {
+    /// With 1001 (going away)
     GoingAway,
-    /// Closed with 1012: the service restarts
+    /// With 1012 (service restart)
     Restart,
 }
 
-/// Where to listen.
+/// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Place {
+enum ListenAddress {
     Tcp(String),
     Unix(PathBuf),
     Descriptor(i32),
     Activated,
 }
 
-impl FromStr for Place {
+impl FromStr for ListenAddress {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -227,27 +227,27 @@ impl FromStr for Place {
             }
             Some(_) => Ok(Self::Tcp(text.to_owned())),
             None if text == "activated" => Ok(Self::Activated),
-            None => Err("give HOST:PORT, unix:PATH, fd:NUMBER or activated".to_owned()),
+            None => Err("expected HOST:PORT, unix:PATH, fd:NUMBER or activated".to_owned()),
         }
     }
 }
 
-impl Place {
-    async fn listen(&self) -> Result<Vec<Listening>, BoxError> {
-        let refuse = |place: &dyn Display| {
-            let place = place.to_string();
-            move |error| BoxError::from(format!("cannot listen at {place}: {error}"))
+impl ListenAddress {
+    async fn listen(&self) -> Result<Vec<Listener>, BoxError> {
+        let failed = |address: &dyn Display| {
+            let address = address.to_string();
+            move |error| BoxError::from(format!("cannot listen on {address}: {error}"))
         };
         match self {
-            Self::Tcp(address) => Ok(vec![Listening::tcp(address).await.map_err(refuse(address))?]),
-            Self::Unix(path) => Ok(vec![Listening::unix(path).map_err(refuse(&path.display()))?]),
-            Self::Descriptor(number) => Ok(vec![Listening::inherited(*number).map_err(refuse(number))?]),
+            Self::Tcp(address) => Ok(vec![Listener::tcp(address).await.map_err(failed(address))?]),
+            Self::Unix(path) => Ok(vec![Listener::unix(path).map_err(failed(&path.display()))?]),
+            Self::Descriptor(number) => Ok(vec![Listener::inherited(*number).map_err(failed(number))?]),
             Self::Activated => {
-                let passed = Listening::activated()?;
-                if passed.is_empty() {
-                    Err("no listener was passed on: LISTEN_FDS is not for this process".into())
+                let inherited = Listener::activated()?;
+                if inherited.is_empty() {
+                    Err("no inherited listener: LISTEN_PID does not name this process, or LISTEN_FDS is 0".into())
                 } else {
-                    Ok(passed)
+                    Ok(inherited)
                 }
             }
         }
@@ -257,9 +257,9 @@ impl Place {
 impl Serve {
     pub(crate) async fn run(self: Box<Self>) -> Result<(), BoxError> {
         let stop = stop_signal()?;
-        let mut listening = Vec::new();
-        for place in &self.listen {
-            listening.extend(place.listen().await?);
+        let mut listeners = Vec::new();
+        for address in &self.listen {
+            listeners.extend(address.listen().await?);
         }
         let layer = self.layer.connect_shared().await?;
         let mut server = self.set(InterfaceServer::new(layer.clone()))?;
@@ -270,11 +270,11 @@ impl Serve {
         if self.pages.health {
             server = server.routes(health_routes(layer.clone()).merge(metrics_route()?));
         }
-        let mut listening = listening.into_iter();
-        let mut bound = server.listen(listening.next().ok_or("there is nothing to listen at")?);
+        let mut listeners = listeners.into_iter();
+        let mut bound = server.listen(listeners.next().ok_or("no address to listen on")?);
         print_line(&format!("Serving at {}", bound.local_addr()))?;
-        for more in listening {
-            bound = bound.and(more);
+        for listener in listeners {
+            bound = bound.and(listener);
         }
         let ended = bound.serve(stop.cancelled_owned()).await;
         layer.close().await?;
@@ -302,7 +302,7 @@ impl Serve {
             .close_spread(times.close_spread)
             .shutdown_delay(times.shutdown_delay)
             .drain_timeout(times.drain_timeout)
-            .restarts(limits.on_shutdown == Farewell::Restart)
+            .restarts(limits.on_shutdown == ShutdownClose::Restart)
             .max_http_connections(limits.max_http_connections)
             .max_http_connections_per_address(limits.max_http_connections_per_address)
             .max_header_size(limits.max_header_size, limits.max_url_size)
@@ -310,8 +310,8 @@ impl Serve {
             .response_buffer(limits.response_buffer)
             .response_memory(limits.response_memory)
             .on_data_loss(match limits.on_data_loss {
-                Loss::Close => DataLoss::Close,
-                Loss::Stay => DataLoss::Stay,
+                OnDataLoss::Close => DataLoss::Close,
+                OnDataLoss::Stay => DataLoss::Stay,
             });
         if let (Some(cert), Some(key)) = (&self.tls_cert, &self.tls_key) {
             server = server.tls(Tls::from_pem(&read(cert)?, &read(key)?)?);
@@ -324,9 +324,9 @@ impl Serve {
         SocketOptions::new()
             .queue(limits.queue_messages, limits.queue_bytes)
             .slow_consumer(match limits.slow_consumer {
-                Slow::Close => SlowConsumer::Close,
-                Slow::DropOldest => SlowConsumer::DropOldest,
-                Slow::DropNewest => SlowConsumer::DropNewest,
+                OnSlowConsumer::Close => SlowConsumer::Close,
+                OnSlowConsumer::DropOldest => SlowConsumer::DropOldest,
+                OnSlowConsumer::DropNewest => SlowConsumer::DropNewest,
             })
             .write_timeout(times.write_timeout)
             .ping(times.ping_interval, times.pong_timeout)
@@ -349,13 +349,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_an_address_a_path_or_a_descriptor() {
-        let place = |text: &str| text.parse::<Place>();
-        assert_eq!(place("[::1]:80"), Ok(Place::Tcp("[::1]:80".to_owned())));
-        assert_eq!(place("localhost:80"), Ok(Place::Tcp("localhost:80".to_owned())));
-        assert_eq!(place("unix:/run/a:b"), Ok(Place::Unix("/run/a:b".into())));
-        assert_eq!(place("fd:3"), Ok(Place::Descriptor(3)));
-        assert_eq!(place("activated"), Ok(Place::Activated));
-        assert!(place("fd:three").is_err() && place("8000").is_err());
+    fn a_listen_address_is_a_host_a_path_or_a_descriptor() {
+        let address = |text: &str| text.parse::<ListenAddress>();
+        assert_eq!(address("[::1]:80"), Ok(ListenAddress::Tcp("[::1]:80".to_owned())));
+        assert_eq!(address("localhost:80"), Ok(ListenAddress::Tcp("localhost:80".to_owned())));
+        assert_eq!(address("unix:/run/a:b"), Ok(ListenAddress::Unix("/run/a:b".into())));
+        assert_eq!(address("fd:3"), Ok(ListenAddress::Descriptor(3)));
+        assert_eq!(address("activated"), Ok(ListenAddress::Activated));
+        assert!(address("fd:three").is_err() && address("8000").is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! `channel-layer stats`: figures of a channel, or of all together.
+//! `channel-layer stats`: statistics of a channel, or of all channels together.
 
 use channel_layer::BoxError;
 use clap::Args;
@@ -9,7 +9,7 @@ use crate::print_line;
 
 #[derive(Args)]
 pub(crate) struct Stats {
-    /// Channel to look at; all together without one
+    /// Channel to show; all channels together if it is left out
     channel: Option<String>,
     #[command(flatten)]
     layer: LayerOptions,

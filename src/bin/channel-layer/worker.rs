@@ -1,4 +1,4 @@
-//! `channel-layer worker`: an application behind interface servers, and delayed messages.
+//! `channel-layer worker`: an application behind interface servers, and the delivery of delayed messages.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +13,13 @@ use crate::{chat, print_line, seconds, stop_signal};
 
 #[derive(Args)]
 pub(crate) struct Work {
-    /// What answers
+    /// Application to run
     #[arg(value_enum)]
     application: Application,
-    /// Handlers that run at once
+    /// Maximum number of handlers that run at the same time
     #[arg(long, value_name = "N", default_value_t = 64)]
     concurrency: usize,
-    /// Seconds that a shutdown waits for handlers
+    /// Seconds that a shutdown waits for running handlers
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     drain_timeout: Duration,
     #[command(flatten)]
@@ -28,11 +28,11 @@ pub(crate) struct Work {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Application {
-    /// Sends back what a WebSocket sends, and tells an HTTP client what it has asked
+    /// Send back every message of a WebSocket, and describe its request to an HTTP client
     Echo,
-    /// The chat, for `serve --chat`
+    /// Run the chat, for `serve --chat`
     Chat,
-    /// Nothing but delayed messages
+    /// Deliver delayed messages only
     Delay,
 }
 
@@ -42,7 +42,7 @@ impl Work {
         let layer = self.layer.connect_shared().await?;
         print_line("Working")?;
         let (worked, delayed) = tokio::join!(
-            // Where one ends the other is of no use.
+            // When one of them ends, it stops the other.
             async {
                 let _ended = stop.clone().drop_guard();
                 self.work(layer.clone(), stop.clone()).await
@@ -74,13 +74,13 @@ impl Work {
 fn echo(layer: Arc<dyn ChannelLayer>) -> Worker {
     Worker::new(layer)
         .on("websocket.connect", |context: Context| async move { context.reply(message! { "accept": true }).await })
-        .on("websocket.receive", |context: Context| async move { context.reply(same(context.message())).await })
-        .on("http.request", |context: Context| async move { context.reply(told(context.message())).await })
+        .on("websocket.receive", |context: Context| async move { context.reply(echoed(context.message())).await })
+        .on("http.request", |context: Context| async move { context.reply(describe(context.message())).await })
         .on("*.disconnect", |_: Context| async { Ok::<_, BoxError>(()) })
         .channels(["websocket.disconnect", "http.disconnect"])
 }
 
-fn same(frame: &Message) -> Message {
+fn echoed(frame: &Message) -> Message {
     match (frame.text("text"), frame.bytes("bytes")) {
         (Some(text), _) => message! { "text": text },
         (None, Some(bytes)) => message! { "bytes": bytes.clone() },
@@ -88,9 +88,9 @@ fn same(frame: &Message) -> Message {
     }
 }
 
-fn told(request: &Message) -> Message {
+fn describe(request: &Message) -> Message {
     let text = |key| request.text(key).unwrap_or_default();
-    let said = format!("{} {} over HTTP/{}\n", text("method"), text("path"), text("http_version"));
+    let description = format!("{} {} over HTTP/{}\n", text("method"), text("path"), text("http_version"));
     let plain = Value::list(["content-type", "text/plain; charset=utf-8"].map(str::as_bytes));
-    message! { "status": 200, "headers": Value::list([plain]), "content": said.into_bytes() }
+    message! { "status": 200, "headers": Value::list([plain]), "content": description.into_bytes() }
 }

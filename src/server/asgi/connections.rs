@@ -1,8 +1,8 @@
-//! The connections of this process, by client: how a reply finds its socket.
+//! The registry of connections: it finds the queue of a client by its reply channel.
 
-mod everyone;
+mod all;
 
-pub use everyone::QueueDepths;
+pub use all::QueueDepths;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,19 +16,19 @@ use tokio::time::sleep;
 
 use crate::drops;
 use crate::name::{ChannelName, InvalidName};
-use crate::server::asgi::lost::Lost;
-use crate::server::asgi::messages::Reply;
-use crate::server::limits::{Admission, Gate, Refused};
+use crate::server::drop_reason::ClientDropReason;
+use crate::server::limits::{ConnectionLimiter, ConnectionPermit, Refused};
 use crate::server::options::SocketOptions;
 use crate::server::websocket::queue::{Pushed, Queue};
+use crate::server::websocket::reply::Reply;
 
-/// How many messages for clients are taken from the layer at once.
+/// Maximum number of messages that a reader takes from the layer at once.
 pub(crate) const BATCH: usize = 256;
 
-/// How finely closes are spread over time.
+/// Interval of the steps in which sockets are closed.
 const CLOSING_STEP: Duration = Duration::from_millis(50);
 
-/// All connections, keyed by client id in a sharded map: opening, closing and replying to different clients do not
+/// All connections of a process, keyed by client id in a sharded map, so that operations on different clients do not
 /// wait for each other.
 #[derive(Debug)]
 pub(crate) struct Connections {
@@ -37,62 +37,63 @@ pub(crate) struct Connections {
     queues: DashMap<u64, Arc<Queue>>,
     next: AtomicU64,
     options: SocketOptions,
-    gate: Arc<Gate>,
-    /// With which code all are closed; 0 while they are not.
+    limiter: Arc<ConnectionLimiter>,
+    /// Close code of all connections; 0 while the registry is open.
     closing: AtomicU16,
 }
 
 impl Connections {
-    /// For the clients of an interface server, on a channel of their own.
+    /// Creates the registry of an interface server, with a channel of its own.
     pub(crate) fn new(options: SocketOptions) -> Result<Arc<Self>, InvalidName> {
         let process: String = rand::rng().sample_iter(Alphanumeric).take(16).map(char::from).collect();
         Ok(Self::on(ChannelName::parse(&format!("websocket.send.{process}!"))?, options))
     }
 
-    /// For clients whose channels begin with `channel`.
+    /// Creates a registry whose clients have channels that start with `channel`.
     pub(crate) fn on(channel: ChannelName, options: SocketOptions) -> Arc<Self> {
         Arc::new(Self {
             channel,
             queues: DashMap::new(),
             next: AtomicU64::new(1),
             options,
-            gate: Arc::new(Gate::new(&options)),
+            limiter: Arc::new(ConnectionLimiter::new(&options)),
             closing: AtomicU16::new(0),
         })
     }
 
-    /// The process-local channel on which replies to all connections arrive.
+    /// Returns the process-local channel on which replies to all connections arrive.
     pub(crate) fn channel(&self) -> &ChannelName {
         &self.channel
     }
 
-    /// Registers a connection from an address, if that is known, for as long as what it gives is kept.
+    /// Registers a connection, from `address` if it is known, until the returned value is dropped.
     pub(crate) fn open(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Connection, Refused> {
-        let admission = Some(self.gate.admit(address)?);
+        let permit = Some(self.limiter.acquire(address)?);
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let queue = Arc::new(Queue::new(&self.options));
         self.queues.insert(id, queue.clone());
-        // Either this sees that the server is closing, or the server, which looks through the map after it has said
-        // so, sees this connection.
+        // A drain first stores `closing` and then goes through the map. So either this code sees `closing`, or the
+        // drain sees this connection.
         let closing = self.closing.load(Ordering::SeqCst);
         if closing != 0 {
             queue.close(closing, "going away");
         }
         metrics::gauge!("channel_layer_connections").increment(1.0);
-        Ok(Connection { connections: self.clone(), id, queue, admission })
+        Ok(Connection { connections: self.clone(), id, queue, permit })
     }
 
-    /// Queues a reply for the client that a reply channel's local part names; `None` if it is not here any more.
+    /// Pushes a reply to the queue of the client that the local part of a reply channel names. Returns `None` if it is
+    /// not connected.
     pub(crate) fn push(&self, client: &str, reply: Reply) -> Option<Pushed> {
         let id = u64::from_str_radix(client, 16).ok()?;
         self.queues.get(&id).map(|queue| queue.push(reply))
     }
 
-    /// Closes every connection that there is, each after what is queued for it, spread evenly over a time.
+    /// Closes every current connection after the messages in its queue, spread evenly over a time.
     ///
     /// # Cancel safety
     ///
-    /// When dropped, some are not told.
+    /// When dropped, some connections stay open.
     pub(crate) async fn close_all(&self, over: Duration, code: u16, reason: &'static str) {
         let queues: Vec<_> = self.queues.iter().map(|queue| queue.clone()).collect();
         let steps = u32::try_from(over.as_millis() / CLOSING_STEP.as_millis()).unwrap_or(u32::MAX).max(1);
@@ -107,7 +108,7 @@ impl Connections {
         }
     }
 
-    /// Closes every connection that there is or will be, those that there are spread evenly over a time.
+    /// Closes every current connection, spread evenly over a time, and every later one immediately.
     ///
     /// # Cancel safety
     ///
@@ -117,25 +118,25 @@ impl Connections {
         self.close_all(over, code, "going away").await;
     }
 
-    /// Whether all are closed, and those that come.
+    /// Returns `true` once a drain has started.
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::SeqCst) != 0
     }
 
-    /// How many clients are connected.
+    /// Returns the number of connected clients.
     pub(crate) fn len(&self) -> usize {
-        self.gate.open()
+        self.limiter.open()
     }
 }
 
-/// A registered connection; dropping it takes it out.
+/// A registered connection; removed from the registry on drop.
 #[derive(Debug)]
 pub(crate) struct Connection {
     connections: Arc<Connections>,
     id: u64,
     queue: Arc<Queue>,
-    /// While its client is there.
-    admission: Option<Admission>,
+    /// `None` once the client has disconnected.
+    permit: Option<ConnectionPermit>,
 }
 
 impl Connection {
@@ -147,19 +148,19 @@ impl Connection {
         &self.queue
     }
 
-    /// Its channel, which names it among all processes.
+    /// Returns the channel of the connection, which is unique among all processes.
     pub(crate) fn name(&self) -> Result<ChannelName, InvalidName> {
         self.connections.name(self.id)
     }
 
-    /// Where the application replies to this connection.
+    /// Returns the channel on which the application replies to this connection.
     pub(crate) fn reply_channel(&self) -> String {
         format!("{}{:x}", self.connections.channel, self.id)
     }
 
-    /// The client has gone, and counts against no limit any more. Replies still find the queue until this is dropped.
+    /// Releases the permit of a client that has disconnected. Replies still reach its queue until this is dropped.
     pub(crate) fn release(&mut self) {
-        if self.admission.take().is_some() {
+        if self.permit.take().is_some() {
             metrics::gauge!("channel_layer_connections").decrement(1.0);
         }
     }
@@ -168,7 +169,7 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.connections.queues.remove(&self.id);
-        drops::count(Lost::ClientGone, self.queue.end());
+        drops::count(ClientDropReason::ClientGone, self.queue.end());
         self.release();
     }
 }
@@ -176,7 +177,7 @@ impl Drop for Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::asgi::messages::code;
+    use crate::server::websocket::close_code;
 
     #[test]
     fn a_client_is_found_by_the_local_part_of_its_reply_channel() {
@@ -194,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_has_gone_counts_no_more_and_replies_still_find_its_queue() {
+    fn a_released_connection_frees_its_permit_and_still_gets_replies() {
         let connections = Connections::new(SocketOptions::new().max_connections(1)).unwrap();
         let mut gone = connections.open(None).unwrap();
         assert!(connections.open(None).is_err());
@@ -207,10 +208,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_opened_during_a_drain_is_told_to_close() {
+    async fn a_connection_opened_during_a_drain_is_closed() {
         let connections = Connections::new(SocketOptions::default()).unwrap();
         let before = connections.open(None).unwrap();
-        connections.drain(Duration::ZERO, code::SERVICE_RESTART).await;
+        connections.drain(Duration::ZERO, close_code::SERVICE_RESTART).await;
         let after = connections.open(None).unwrap();
         for connection in [before, after] {
             assert_eq!(connection.queue().take_one().await.unwrap_err().code, 1012);
@@ -221,9 +222,9 @@ mod tests {
     async fn closes_are_spread_over_the_time() {
         let connections = Connections::new(SocketOptions::default()).unwrap();
         let opened: Vec<_> = (0..1_000).map(|_| connections.open(None).unwrap()).collect();
-        let closing = |connection: &&Connection| connection.queue().push(Reply::default()) == Pushed::Ending;
+        let closing = |connection: &&Connection| connection.queue().push(Reply::default()) == Pushed::Closing;
         let closed = || opened.iter().filter(closing).count();
-        let draining = connections.drain(Duration::from_secs(10), code::SERVICE_RESTART);
+        let draining = connections.drain(Duration::from_secs(10), close_code::SERVICE_RESTART);
         tokio::pin!(draining);
         for second in 1..10 {
             assert!(tokio::time::timeout(Duration::from_secs(1), &mut draining).await.is_err());

@@ -1,10 +1,10 @@
-//! Requests to ASGI messages, and replies of the application to what a socket has to do: no I/O.
+//! ASGI messages: requests to messages, and messages to replies, without I/O.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::http::Version;
-use axum::http::header::{HeaderMap, SEC_WEBSOCKET_PROTOCOL};
+use axum::http::header::HeaderMap;
 use axum::http::request::Parts;
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -12,90 +12,15 @@ use tungstenite::Utf8Bytes;
 
 use crate::message;
 use crate::message::{Message, Value};
+use crate::server::transport::peer::Peer;
+use crate::server::websocket::close_code;
 use crate::server::websocket::frame::{Data, Frame};
+use crate::server::websocket::reply::Reply;
+use crate::server::websocket::upgrade::subprotocols;
 use crate::trace::{self, TraceParent};
 
-/// Close codes of RFC 6455 and its registry that this server uses.
-pub(crate) mod code {
-    pub(crate) const NORMAL: u16 = 1000;
-    pub(crate) const GOING_AWAY: u16 = 1001;
-    pub(crate) const PROTOCOL_ERROR: u16 = 1002;
-    /// Never on the wire: the close frame had no code.
-    pub(crate) const NONE: u16 = 1005;
-    /// Never on the wire: there was no close frame.
-    pub(crate) const ABNORMAL: u16 = 1006;
-    pub(crate) const INVALID_TEXT: u16 = 1007;
-    pub(crate) const POLICY: u16 = 1008;
-    pub(crate) const TOO_LARGE: u16 = 1009;
-    pub(crate) const INTERNAL_ERROR: u16 = 1011;
-    pub(crate) const SERVICE_RESTART: u16 = 1012;
-    pub(crate) const TRY_AGAIN_LATER: u16 = 1013;
-    pub(crate) const BAD_GATEWAY: u16 = 1014;
-
-    /// A code that may not travel in a close frame becomes 1011, for the socket has to close.
-    pub(crate) fn sendable(code: u16) -> u16 {
-        if matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) { code } else { INTERNAL_ERROR }
-    }
-}
-
-/// The two ends of a client's connection; a unix socket has no addresses.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Peer {
-    pub(crate) client: Option<SocketAddr>,
-    pub(crate) server: Option<SocketAddr>,
-    /// The client speaks TLS, with this server or with a proxy before it.
-    pub(crate) secure: bool,
-}
-
-/// What the application sent to a reply channel.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Reply {
-    pub(crate) data: Option<Frame>,
-    pub(crate) close: Option<u16>,
-    pub(crate) accept: Option<bool>,
-    /// Where it stands in a trace, if that is of interest.
-    pub(crate) trace: Option<Arc<TraceParent>>,
-}
-
-/// What a reply means while the handshake waits.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Opening {
-    /// Open the socket, and then do as the reply says.
-    Accept(Reply),
-    /// Answer 403.
-    Refuse,
-    /// Nothing was decided.
-    Wait,
-}
-
-impl Reply {
-    /// Data and nothing else, at a place in a trace if there is one.
-    pub(crate) fn of(frame: Frame, trace: Option<TraceParent>) -> Self {
-        let trace = trace.filter(|_| trace::is_told()).map(Arc::new);
-        Self { data: Some(frame), trace, ..Self::default() }
-    }
-
-    /// What it takes on the wire.
-    pub(crate) fn size(&self) -> usize {
-        self.data.as_ref().map_or(0, Frame::size)
-    }
-
-    /// Applies the rules of the specification for a socket whose handshake is not answered yet.
-    pub(crate) fn opening(mut self) -> Opening {
-        if self.accept == Some(false) {
-            return Opening::Refuse;
-        }
-        self.data = self.data.filter(|data| !data.payload().is_empty());
-        match (self.accept, &self.data, self.close) {
-            (Some(true), ..) | (_, Some(_), _) => Opening::Accept(self),
-            (_, None, Some(_)) => Opening::Refuse,
-            _ => Opening::Wait,
-        }
-    }
-}
-
-/// Reads replies, remembering the frame of the last one: the members of a group get the same bytes one after the other,
-/// and they are checked and encoded once.
+/// Reads replies. It keeps the frame of the last reply: the members of a group get the same bytes one after the other,
+/// and the reader checks and encodes them once.
 #[derive(Default)]
 pub(crate) struct ReplyReader {
     last: Option<(Value, Frame)>,
@@ -104,7 +29,7 @@ pub(crate) struct ReplyReader {
 impl ReplyReader {
     /// # Errors
     ///
-    /// Why the message has to be ignored.
+    /// The reason why the message is ignored.
     pub(crate) fn read(&mut self, message: &Message) -> Result<Reply, &'static str> {
         let data = match (message.get("text"), message.get("bytes")) {
             (None | Some(Value::None), None | Some(Value::None)) => None,
@@ -115,8 +40,8 @@ impl ReplyReader {
         };
         Ok(Reply {
             data,
-            close: close_code(message.get("close"))?,
-            accept: accept(message.get("accept"))?,
+            close: read_close(message.get("close"))?,
+            accept: read_accept(message.get("accept"))?,
             trace: if trace::is_told() { TraceParent::of(message).map(Arc::new) } else { None },
         })
     }
@@ -140,7 +65,7 @@ impl ReplyReader {
     }
 }
 
-/// Whether two values are the same bytes in memory, of the same type.
+/// Returns `true` if two values have the same type and are the same bytes in memory.
 fn same(one: &Value, other: &Value) -> bool {
     let place = |bytes: &Bytes| (bytes.as_ptr(), bytes.len());
     match (one, other) {
@@ -150,7 +75,7 @@ fn same(one: &Value, other: &Value) -> bool {
     }
 }
 
-fn accept(value: Option<&Value>) -> Result<Option<bool>, &'static str> {
+fn read_accept(value: Option<&Value>) -> Result<Option<bool>, &'static str> {
     match value {
         None | Some(Value::None) => Ok(None),
         Some(Value::Bool(accept)) => Ok(Some(*accept)),
@@ -158,22 +83,19 @@ fn accept(value: Option<&Value>) -> Result<Option<bool>, &'static str> {
     }
 }
 
-/// `true` stands for 1000.
-fn close_code(value: Option<&Value>) -> Result<Option<u16>, &'static str> {
+/// Reads a close code; `true` means 1000.
+fn read_close(value: Option<&Value>) -> Result<Option<u16>, &'static str> {
     match value {
         None | Some(Value::None | Value::Bool(false) | Value::Int(0)) => Ok(None),
-        Some(Value::Bool(true)) => Ok(Some(code::NORMAL)),
-        Some(Value::Int(code)) => Ok(Some(u16::try_from(*code).map_or(code::INTERNAL_ERROR, code::sendable))),
+        Some(Value::Bool(true)) => Ok(Some(close_code::NORMAL)),
+        Some(Value::Int(code)) => {
+            Ok(Some(u16::try_from(*code).map_or(close_code::INTERNAL_ERROR, close_code::sendable)))
+        }
         Some(_) => Err("close is neither a bool nor a code"),
     }
 }
 
-/// Where a request stands in a trace, if it says so.
-pub(crate) fn trace_of(request: &HeaderMap) -> Option<TraceParent> {
-    TraceParent::parse(request.get(trace::KEY)?.to_str().ok()?)
-}
-
-/// The message for `websocket.connect`.
+/// Creates the message for `websocket.connect`.
 pub(crate) fn connect(
     reply_channel: &str,
     request: &Parts,
@@ -194,7 +116,7 @@ pub(crate) fn connect(
     with_addresses(message, peer)
 }
 
-/// The message for `http.request`, without its body.
+/// Creates the message for `http.request`, without its body.
 pub(crate) fn request(
     reply_channel: &str,
     request: &Parts,
@@ -236,7 +158,7 @@ fn with_addresses(mut message: Message, peer: Peer) -> Message {
     message
 }
 
-/// The message for `websocket.receive`.
+/// Creates the message for `websocket.receive`.
 pub(crate) fn receive(reply_channel: &str, path: &ByteString, order: i64, data: Data) -> Message {
     let (key, value) = match data {
         Data::Text(text) => match ByteString::try_from(Bytes::from(text)) {
@@ -249,19 +171,19 @@ pub(crate) fn receive(reply_channel: &str, path: &ByteString, order: i64, data: 
     message.with(key, value)
 }
 
-/// The message for `http.disconnect`.
+/// Creates the message for `http.disconnect`.
 pub(crate) fn http_disconnect(reply_channel: &str, path: &ByteString) -> Message {
     message! { "reply_channel": reply_channel, "path": path.clone() }
 }
 
-/// The message for `websocket.disconnect`.
+/// Creates the message for `websocket.disconnect`.
 pub(crate) fn disconnect(reply_channel: &str, path: &ByteString, order: i64, code: u16) -> Message {
     message! { "reply_channel": reply_channel, "path": path.clone(), "order": order, "code": code }
 }
 
-/// Names in lower case and values as they came. Names with an underscore are left out: behind a gateway that turns `-`
-/// into `_` they could pass for another header (CVE-2015-0219). Several headers of one name keep their order, but stand
-/// where the first of them did: that is how they are kept before this server sees them.
+/// Returns the headers as pairs of a name in lower case and a value. Names with an underscore are left out: behind a
+/// gateway that converts `-` to `_` they could pass for another header (CVE-2015-0219). Several headers of one name
+/// keep their order but stand at the place of the first, because `HeaderMap` groups them.
 fn headers(headers: &HeaderMap) -> Value {
     let pairs = headers.iter().filter(|(name, _)| !name.as_str().contains('_'));
     Value::list(pairs.map(|(name, value)| Value::list([name.as_str().as_bytes(), value.as_bytes()])))
@@ -271,13 +193,7 @@ fn address(address: SocketAddr) -> Value {
     Value::List(vec![address.ip().to_canonical().to_string().into(), address.port().into()])
 }
 
-/// The subprotocols that a client offers.
-pub(crate) fn subprotocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    let values = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim).filter(|name| !name.is_empty())
-}
-
-/// Decodes `%` escapes; leaves those alone that are none, and marks what is no UTF-8.
+/// Decodes `%` escapes. Invalid escapes stay as they are, and bytes that are not UTF-8 become U+FFFD.
 pub(crate) fn decode_path(path: &str) -> ByteString {
     let mut decoded = Vec::with_capacity(path.len());
     let mut rest = path.as_bytes();
@@ -299,13 +215,14 @@ mod tests {
     use axum::http::Request;
 
     use super::*;
+    use crate::server::websocket::reply::HandshakeAction;
 
     fn read(message: &Message) -> Result<Reply, &'static str> {
         ReplyReader::default().read(message)
     }
 
-    fn opening(message: &Message) -> Opening {
-        read(message).unwrap().opening()
+    fn action(message: &Message) -> HandshakeAction {
+        read(message).unwrap().handshake_action()
     }
 
     fn text(text: &str) -> Frame {
@@ -313,17 +230,17 @@ mod tests {
     }
 
     #[test]
-    fn a_handshake_is_decided_as_the_specification_says() {
-        let accepted = |data, close, accept| Opening::Accept(Reply { data, close, accept, trace: None });
-        assert_eq!(opening(&message! { "accept": true }), accepted(None, None, Some(true)));
-        assert_eq!(opening(&message! { "accept": true, "text": "a" }), accepted(Some(text("a")), None, Some(true)));
-        assert_eq!(opening(&message! { "accept": false, "text": "a" }), Opening::Refuse);
-        assert_eq!(opening(&message! { "text": "a" }), accepted(Some(text("a")), None, None));
-        assert_eq!(opening(&message! { "close": true }), Opening::Refuse);
-        assert_eq!(opening(&message! { "close": 4000 }), Opening::Refuse);
-        assert_eq!(opening(&message! { "close": 4000, "text": "a" }), accepted(Some(text("a")), Some(4000), None));
-        assert_eq!(opening(&message! { "text": "" }), Opening::Wait);
-        assert_eq!(opening(&message! {}), Opening::Wait);
+    fn replies_decide_a_handshake_as_the_specification_says() {
+        let accepted = |data, close, accept| HandshakeAction::Accept(Reply { data, close, accept, trace: None });
+        assert_eq!(action(&message! { "accept": true }), accepted(None, None, Some(true)));
+        assert_eq!(action(&message! { "accept": true, "text": "a" }), accepted(Some(text("a")), None, Some(true)));
+        assert_eq!(action(&message! { "accept": false, "text": "a" }), HandshakeAction::Refuse);
+        assert_eq!(action(&message! { "text": "a" }), accepted(Some(text("a")), None, None));
+        assert_eq!(action(&message! { "close": true }), HandshakeAction::Refuse);
+        assert_eq!(action(&message! { "close": 4000 }), HandshakeAction::Refuse);
+        assert_eq!(action(&message! { "close": 4000, "text": "a" }), accepted(Some(text("a")), Some(4000), None));
+        assert_eq!(action(&message! { "text": "" }), HandshakeAction::Wait);
+        assert_eq!(action(&message! {}), HandshakeAction::Wait);
     }
 
     #[test]
@@ -334,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_close_code_passes_if_it_may_travel() {
+    fn only_close_codes_that_may_be_sent_pass() {
         let close = |value: Value| read(&Message::new().with("close", value)).map(|reply| reply.close);
         assert_eq!(close(true.into()), Ok(Some(1000)));
         assert_eq!(close(false.into()), Ok(None));
@@ -346,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_group_message_holds_is_encoded_once_and_never_copied() {
+    fn the_data_of_a_group_message_is_encoded_once_and_never_copied() {
         let message = message! { "text": "to everyone" };
         let mut reader = ReplyReader::default();
         let frames: Vec<_> = (0..2).map(|_| reader.read(&message).unwrap().data.unwrap()).collect();
@@ -383,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_escape_stays_as_it_is() {
+    fn an_invalid_escape_stays_as_it_is() {
         assert_eq!(decode_path("/a%2Fb%zz%4"), "/a/b%zz%4");
         assert_eq!(decode_path("/%ff"), "/\u{fffd}");
     }

@@ -10,24 +10,39 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use crate::drops;
 use crate::error::{Error, Result};
 use crate::layer::send_while_full;
-use crate::server::asgi::connections::Connection;
-use crate::server::asgi::lost::Lost;
+use crate::server::asgi::application::Application;
+use crate::server::asgi::connections::{Connection, Connections};
 use crate::server::asgi::messages as asgi;
-use crate::server::asgi::messages::{Opening, Peer, Reply, code};
-use crate::server::interface::shared::Shared;
+use crate::server::counters::{Count, Counters};
+use crate::server::drop_reason::ClientDropReason;
 use crate::server::limits::Refused;
-use crate::server::status::Count;
+use crate::server::limits::origin::Origins;
+use crate::server::options::SocketOptions;
+use crate::server::transport::peer::Peer;
+use crate::server::websocket::close_code;
 use crate::server::websocket::frame::Data;
-use crate::server::websocket::protocol::{Closing, Inbox};
+use crate::server::websocket::protocol::{Closing, MessageHandler};
 use crate::server::websocket::queue::Queue;
+use crate::server::websocket::reply::{HandshakeAction, Reply};
 
-/// Dropping it gives back what the connection takes of the limits, takes it out of the registry, and sends
-/// `websocket.disconnect` if the application has heard of it, wherever the connection had come to. The last two wait until
-/// the application has decided about the handshake. No other place does any of these.
-#[derive(Debug)]
+/// State that all sockets of one server share.
+pub(crate) struct SocketContext {
+    pub(crate) application: Arc<Application>,
+    pub(crate) connections: Arc<Connections>,
+    pub(crate) origins: Origins,
+    pub(crate) options: SocketOptions,
+    /// How long a handshake waits for the application.
+    pub(crate) accept_timeout: Duration,
+    pub(crate) counters: Arc<Counters>,
+}
+
+/// One WebSocket of an application, from its handshake to its end. In every state its drop does three things, which no
+/// other code does: it releases the connection permit, removes the connection from the registry, and sends
+/// `websocket.disconnect` if the application may have seen the `websocket.connect`. The last two wait until the
+/// application has decided about the handshake.
 pub(crate) struct Session {
-    shared: Arc<Shared>,
-    /// Taken out in the drop, before the application hears of the end.
+    context: Arc<SocketContext>,
+    /// `None` once dropping has begun.
     connection: Option<Connection>,
     queue: Arc<Queue>,
     reply_channel: String,
@@ -36,146 +51,148 @@ pub(crate) struct Session {
     code: u16,
     announced: bool,
     decided: bool,
-    begun: Instant,
-    _running: TaskTrackerToken,
+    started: Instant,
+    _token: TaskTrackerToken,
 }
 
 impl Session {
-    /// A session of a client that the limits let in.
-    pub(crate) fn new(shared: &Arc<Shared>, path: ByteString, peer: Peer) -> Result<Self, Refused> {
-        let connection = shared.connections.open(peer.client.map(|client| client.ip()))?;
+    /// Creates the session of a client if the limits admit it.
+    pub(crate) fn new(context: &Arc<SocketContext>, path: ByteString, peer: Peer) -> Result<Self, Refused> {
+        let connection = context.connections.open(peer.client.map(|client| client.ip()))?;
         Ok(Self {
             queue: connection.queue().clone(),
             reply_channel: connection.reply_channel(),
             connection: Some(connection),
             path,
             order: 0,
-            code: code::ABNORMAL,
+            code: close_code::ABNORMAL,
             announced: false,
             decided: false,
-            begun: Instant::now(),
-            _running: shared.tracker.token(),
-            shared: shared.clone(),
+            started: Instant::now(),
+            _token: context.application.token(),
+            context: context.clone(),
         })
     }
 
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
+    pub(crate) fn context(&self) -> &Arc<SocketContext> {
+        &self.context
     }
 
     pub(crate) fn queue(&self) -> &Arc<Queue> {
         &self.queue
     }
 
-    /// When the handshake began. No membership of this connection is older.
-    pub(crate) fn begun(&self) -> Instant {
-        self.begun
+    /// Returns the start of the handshake. No group membership of this connection is older.
+    pub(crate) fn started(&self) -> Instant {
+        self.started
     }
 
     /// Sends `websocket.connect`.
     pub(crate) async fn connect(&mut self, request: &axum::http::request::Parts, peer: Peer) -> Result<()> {
-        let message = asgi::connect(&self.reply_channel, request, &self.path, &self.shared.root_path, peer);
-        // Whether a send took place that is dropped, or whose server is lost, is unknown; then the application hears of the
-        // end too, rather than never.
+        let message =
+            asgi::connect(&self.reply_channel, request, &self.path, &self.context.application.root_path, peer);
+        // If the send is dropped or its server is lost, the message may or may not have arrived. The application then
+        // gets the disconnect in any case.
         self.announced = true;
-        let message = self.shared.traced("websocket.connect", message, Some(&request.headers));
-        let sent = self.shared.layer.send("websocket.connect", message).await;
+        let message = self.context.application.traced("websocket.connect", message, Some(&request.headers));
+        let sent = self.context.application.layer.send("websocket.connect", message).await;
         if let Err(error) = &sent {
             self.announced = error.may_have_run();
         }
         sent
     }
 
-    /// Waits for what the application makes of the handshake.
+    /// Waits for the decision of the application about the handshake.
     pub(crate) async fn decision(&mut self) -> Decision {
-        let decision = decision(&self.queue, self.shared.settings.accept_timeout).await;
+        let decision = decision(&self.queue, self.context.accept_timeout).await;
         self.decided = true;
         decision
     }
 
-    /// Says with which code the connection ended.
+    /// Sets the close code that the application gets.
     pub(crate) fn set_code(&mut self, code: u16) {
         self.code = code;
     }
 }
 
-impl Inbox for Session {
-    /// Sends a frame as `websocket.receive`, waiting for room on the channel for a while.
+impl MessageHandler for Session {
+    /// Sends a frame as `websocket.receive`. Waits for room on the channel up to the send timeout.
     async fn receive(&mut self, data: Data) -> Result<(), Closing> {
         self.order += 1;
-        self.shared.tally.add(Count::FramesIn, 1);
+        self.context.counters.add(Count::FramesIn, 1);
         let message = asgi::receive(&self.reply_channel, &self.path, self.order, data);
-        let message = self.shared.traced("websocket.receive", message, None);
-        let patience = self.shared.settings.send_patience;
-        let sent = send_while_full(&*self.shared.layer, "websocket.receive", message, patience).await;
+        let application = &self.context.application;
+        let message = application.traced("websocket.receive", message, None);
+        let sent = send_while_full(&*application.layer, "websocket.receive", message, application.send_timeout).await;
         sent.map_err(|error| {
-            tracing::debug!(%error, "a frame cannot be passed on");
+            tracing::debug!(%error, "cannot pass a frame on");
             refusal(&error)
         })
     }
 }
 
-/// What a socket is closed with when a frame could not be passed on.
+/// Returns the close code for a frame that could not be passed on.
 fn refusal(error: &Error) -> Closing {
     let (code, reason) = match error {
-        Error::MessageTooLarge { .. } => (code::TOO_LARGE, "too large"),
-        Error::ChannelFull { .. } | Error::Redis { .. } => (code::TRY_AGAIN_LATER, "overloaded"),
-        Error::Closed | Error::RuntimeEnded => (code::GOING_AWAY, "going away"),
-        _ => (code::INTERNAL_ERROR, "internal error"),
+        Error::MessageTooLarge { .. } => (close_code::TOO_LARGE, "too large"),
+        Error::ChannelFull { .. } | Error::Redis { .. } => (close_code::TRY_AGAIN_LATER, "overloaded"),
+        Error::Closed | Error::RuntimeEnded => (close_code::GOING_AWAY, "going away"),
+        _ => (close_code::INTERNAL_ERROR, "internal error"),
     };
     Closing { code, reason }
 }
 
-/// What the application makes of a handshake.
+/// Decision about a handshake.
 #[derive(Debug)]
 pub(crate) enum Decision {
-    /// It opens the socket, and then does as the reply says.
+    /// Open the socket, and then handle the reply.
     Accepted(Reply),
     Refused,
-    /// It says nothing in time.
-    Silent,
-    /// The server closes the connection before that.
+    /// The application did not answer in time.
+    TimedOut,
+    /// The server shuts down before the application has answered.
     Closing,
 }
 
-async fn decision(queue: &Queue, patience: Duration) -> Decision {
+async fn decision(queue: &Queue, time: Duration) -> Decision {
     let decided = async {
         loop {
-            match queue.take_one().await.map(Reply::opening) {
-                Ok(Opening::Accept(first)) => return Decision::Accepted(first),
-                Ok(Opening::Refuse) => return Decision::Refused,
-                Ok(Opening::Wait) => {}
+            match queue.take_one().await.map(Reply::handshake_action) {
+                Ok(HandshakeAction::Accept(first)) => return Decision::Accepted(first),
+                Ok(HandshakeAction::Refuse) => return Decision::Refused,
+                Ok(HandshakeAction::Wait) => {}
                 Err(_closing) => return Decision::Closing,
             }
         }
     };
-    timeout(patience, decided).await.unwrap_or(Decision::Silent)
+    timeout(time, decided).await.unwrap_or(Decision::TimedOut)
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
         let mut connection = self.connection.take();
         if let Some(connection) = &mut connection {
-            // The client has gone, however long it takes to tell the application.
+            // The limits count the client no longer, however long the notice takes.
             connection.release();
         }
         if !self.announced {
             return;
         }
         let undecided = !self.decided;
-        let shared = self.shared.clone();
+        let context = self.context.clone();
         let message = asgi::disconnect(&self.reply_channel, &self.path, self.order + 1, self.code);
-        let farewell = async move {
+        let notice = async move {
             if undecided && let Some(connection) = &connection {
-                // The client left while the application was at its connect. Told of it now, another worker could take
-                // it out of groups that the first one has yet to put it into, and it would stay there.
-                if let Decision::Accepted(_) = decision(connection.queue(), shared.settings.accept_timeout).await {
-                    drops::count(Lost::ClientGone, 1);
+                // The client disconnected while a worker was handling the connect. With a disconnect now, another
+                // worker could remove the connection from groups before the first worker has added it, and it would
+                // stay a member.
+                if let Decision::Accepted(_) = decision(connection.queue(), context.accept_timeout).await {
+                    drops::count(ClientDropReason::ClientGone, 1);
                 }
             }
             drop(connection);
-            shared.farewell("websocket.disconnect", message).await;
+            context.application.send_disconnect("websocket.disconnect", message).await;
         };
-        self.shared.tracker.spawn_on(farewell, &self.shared.runtime);
+        self.context.application.spawn(notice);
     }
 }

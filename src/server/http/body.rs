@@ -1,4 +1,4 @@
-//! The body of a request: its beginning goes with the request, the rest over a channel of its own.
+//! The body of a request: its first chunk goes with the request, the rest over a channel of its own.
 
 use std::time::Duration;
 
@@ -13,52 +13,52 @@ use crate::error::Result;
 use crate::layer::{ChannelLayer, send_while_full};
 use crate::message;
 
-/// How much of a body goes with the request, and at most in one message after it.
+/// Maximum size of the part of a body in one message.
 const CHUNK: usize = 256 * 1024;
 
-/// A body that is being read, within its limits.
-pub(crate) struct Upload {
+/// Reads a request body within its limits.
+pub(crate) struct RequestBody {
     body: axum::body::BodyDataStream,
-    /// How much of it is in one message.
+    /// Size of a chunk, which goes into one message.
     chunk: usize,
-    /// Read, and not given out yet.
-    rest: Bytes,
-    /// For each part.
-    patience: Duration,
-    /// How long the client may still take. The application's time is not its.
+    /// Bytes that are read and not returned yet.
+    unread: Bytes,
+    /// Timeout of each part.
+    part_timeout: Duration,
+    /// Time that the client has left. The time of the application does not count.
     time: Duration,
-    /// How many more bytes the client may send.
+    /// Number of bytes that the client may still send.
     allowance: usize,
     ended: bool,
 }
 
-impl Upload {
-    /// Its chunks fit into messages of `max_message_size` with the head of the request.
+impl RequestBody {
+    /// Creates a reader whose chunks fit into messages of `max_message_size` together with the head of the request.
     pub(crate) fn new(body: Body, settings: &HttpSettings, max_message_size: usize) -> Self {
         Self {
             body: body.into_data_stream(),
             chunk: (max_message_size / 2).clamp(1, CHUNK),
-            rest: Bytes::new(),
-            patience: settings.body_timeout,
+            unread: Bytes::new(),
+            part_timeout: settings.body_timeout,
             time: settings.upload_timeout,
             allowance: settings.max_body_size,
             ended: false,
         }
     }
 
-    /// Whether everything has been given out.
+    /// Returns `true` when the whole body has been returned.
     pub(crate) fn is_done(&self) -> bool {
-        self.ended && self.rest.is_empty()
+        self.ended && self.unread.is_empty()
     }
 
-    /// Reads until there is a whole chunk or the body ends.
+    /// Reads a whole chunk, or the rest of the body.
     ///
     /// # Errors
     ///
-    /// The status for a client that is too slow, sends too much, or breaks off.
+    /// The status for a client that is too slow, sends too much, or disconnects.
     pub(crate) async fn chunk(&mut self) -> Result<Bytes, StatusCode> {
-        let first = std::mem::take(&mut self.rest);
-        // Most bodies are one frame, which is passed on as it is.
+        let first = std::mem::take(&mut self.unread);
+        // Most bodies are one frame, which is passed on without a copy.
         let first = if first.is_empty() { self.frame().await?.unwrap_or_default() } else { first };
         let mut chunk = first;
         if chunk.len() < self.chunk && !self.ended {
@@ -71,7 +71,7 @@ impl Upload {
             chunk = whole.freeze();
         }
         if chunk.len() > self.chunk {
-            self.rest = chunk.split_off(self.chunk);
+            self.unread = chunk.split_off(self.chunk);
         }
         Ok(chunk)
     }
@@ -80,9 +80,9 @@ impl Upload {
         if self.ended {
             return Ok(None);
         }
-        let (begun, patience) = (Instant::now(), self.patience.min(self.time));
-        let frame = timeout(patience, self.body.next()).await.map_err(|_| StatusCode::REQUEST_TIMEOUT)?;
-        self.time = self.time.saturating_sub(begun.elapsed());
+        let (started, time) = (Instant::now(), self.part_timeout.min(self.time));
+        let frame = timeout(time, self.body.next()).await.map_err(|_| StatusCode::REQUEST_TIMEOUT)?;
+        self.time = self.time.saturating_sub(started.elapsed());
         let Some(frame) = frame else {
             self.ended = true;
             return Ok(None);
@@ -92,23 +92,22 @@ impl Upload {
         Ok(Some(frame))
     }
 
-    /// Sends the rest to `channel`, waiting while that is full.
+    /// Sends the rest of the body to `channel`, and waits while the channel is full.
     ///
     /// # Errors
     ///
-    /// As [`chunk`](Self::chunk), and 503 if the application does not take it. The application does not hear of that
-    /// here.
+    /// As [`chunk`](Self::chunk), and 503 if the application does not accept the body. This sends no disconnect notice.
     pub(crate) async fn send(
         mut self,
         layer: &dyn ChannelLayer,
         channel: &str,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<(), StatusCode> {
         while !self.is_done() {
             let content = self.chunk().await?;
             let message = message! { "content": content, "more_content": !self.is_done() };
-            send_while_full(layer, channel, message, patience).await.map_err(|error| {
-                tracing::debug!(%error, "the application does not take the rest of a body");
+            send_while_full(layer, channel, message, timeout).await.map_err(|error| {
+                tracing::debug!(%error, "cannot send the rest of a request body");
                 StatusCode::SERVICE_UNAVAILABLE
             })?;
         }
@@ -125,18 +124,18 @@ mod tests {
 
     use super::*;
 
-    fn upload(pause: Duration) -> Upload {
+    fn upload(pause: Duration) -> RequestBody {
         let parts = stream::repeat_with(|| Ok::<_, Infallible>(Bytes::from(vec![0; CHUNK])));
         let body = parts.then(move |part| async move {
             sleep(pause).await;
             part
         });
         let settings = HttpSettings { max_body_size: usize::MAX, ..HttpSettings::default() };
-        Upload::new(Body::from_stream(body), &settings, usize::MAX)
+        RequestBody::new(Body::from_stream(body), &settings, usize::MAX)
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_has_so_much_time_for_all_parts_together() {
+    async fn the_parts_of_a_body_share_the_upload_timeout() {
         let mut upload = upload(Duration::from_secs(29));
         let mut chunks = 0;
         while upload.chunk().await.is_ok() {
@@ -146,7 +145,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_time_that_the_application_takes_is_not_the_clients() {
+    async fn the_time_of_the_application_does_not_count_for_the_client() {
         let mut upload = upload(Duration::from_secs(1));
         for _ in 0..100 {
             assert!(upload.chunk().await.is_ok());

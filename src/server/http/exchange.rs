@@ -1,4 +1,5 @@
-//! One HTTP request as the application sees it: asked once, answered in parts, and told once if the client has left.
+//! One HTTP request and its response: asks the application once, passes the response on in parts, and sends one
+//! disconnect notice if the client leaves.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -19,53 +20,64 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::body::Upload;
-use super::exchanges::{Broken, Exchange};
+use super::body::RequestBody;
+use super::pending::{InvalidResponse, PendingRequest, PendingRequests};
 use super::response::Part;
+use super::settings::HttpSettings;
 use crate::error::{BoxError, Error, Result};
 use crate::message;
 use crate::name::ChannelName;
+use crate::server::asgi::application::Application;
 use crate::server::asgi::messages as asgi;
-use crate::server::asgi::messages::{Peer, decode_path};
-use crate::server::http::content;
-use crate::server::interface::shared::Shared;
+use crate::server::asgi::messages::decode_path;
+use crate::server::transport::http::content;
+use crate::server::transport::peer::Peer;
+use crate::server::transport::shutdown::Shutdown;
 
-/// Asks the application and gives its answer. 503 if it cannot be asked, 504 if it does not answer in time, 502 if its
-/// answer is none.
-pub(crate) async fn answer(shared: Arc<Shared>, peer: Peer, request: Request) -> Response {
-    if !shared.http.enabled || request.method() == Method::CONNECT {
+/// State that all HTTP requests of one server share.
+pub(crate) struct HttpContext {
+    pub(crate) application: Arc<Application>,
+    pub(crate) pending: Arc<PendingRequests>,
+    pub(crate) settings: HttpSettings,
+    pub(crate) shutdown: Shutdown,
+}
+
+/// Asks the application and returns its response: 503 if it cannot be asked, 504 if it does not answer in time, 502 if
+/// its response is invalid.
+pub(crate) async fn answer(context: Arc<HttpContext>, peer: Peer, request: Request) -> Response {
+    if !context.settings.enabled || request.method() == Method::CONNECT {
         return StatusCode::NOT_FOUND.into_response();
     }
     let (parts, body) = request.into_parts();
-    // Before anything of it is asked for, as by `100 Continue`.
-    if body.size_hint().lower() > u64::try_from(shared.http.max_body_size).unwrap_or(u64::MAX) {
+    // Before the body is requested from the client, as `100 Continue` does.
+    if body.size_hint().lower() > u64::try_from(context.settings.max_body_size).unwrap_or(u64::MAX) {
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     }
-    let upload = Upload::new(body, &shared.http, shared.layer.max_message_size());
-    match ask(&shared, peer, &parts, upload).await {
-        Ok((conversation, first)) => conversation.respond(first),
+    let body = RequestBody::new(body, &context.settings, context.application.layer.max_message_size());
+    match ask(&context, peer, &parts, body).await {
+        Ok((exchange, first)) => exchange.respond(first),
         Err(status) => status.into_response(),
     }
 }
 
 async fn ask(
-    shared: &Arc<Shared>,
+    context: &Arc<HttpContext>,
     peer: Peer,
     request: &Parts,
-    mut upload: Upload,
-) -> Result<(Conversation, Part), StatusCode> {
-    let beginning = tokio::select! {
-        beginning = upload.chunk() => beginning?,
-        // Nobody has heard of the request yet, and its client may take long.
-        () = shared.stopping.cancelled() => return Err(StatusCode::SERVICE_UNAVAILABLE),
+    mut body: RequestBody,
+) -> Result<(Exchange, Part), StatusCode> {
+    let first_chunk = tokio::select! {
+        chunk = body.chunk() => chunk?,
+        // The application has not seen the request yet, and its client may be slow.
+        () = context.shutdown.draining.cancelled() => return Err(StatusCode::SERVICE_UNAVAILABLE),
     };
-    let mut conversation = Conversation::new(shared, decode_path(request.uri.path()), request.method.clone());
-    conversation.ask(request, peer, beginning, upload).await.map_err(|error| {
-        tracing::debug!(%error, "a request cannot be passed on");
+    let mut exchange = Exchange::new(context, decode_path(request.uri.path()), request.method.clone());
+    exchange.ask(request, peer, first_chunk, body).await.map_err(|error| {
+        tracing::debug!(%error, "cannot pass a request on");
         refusal(&error)
     })?;
-    let first = conversation.first().await?;
-    Ok((conversation, first))
+    let first = exchange.first_part().await?;
+    Ok((exchange, first))
 }
 
 fn refusal(error: &Error) -> StatusCode {
@@ -78,114 +90,117 @@ fn refusal(error: &Error) -> StatusCode {
     }
 }
 
-/// Dropping it before the last part sends `http.disconnect`, if the application has heard of the request. Nothing else
-/// does.
-struct Conversation {
-    shared: Arc<Shared>,
-    /// Taken out in the drop, before the application hears of the end.
-    exchange: Option<Exchange>,
+/// One request and its response. When dropped before the last part, it sends `http.disconnect` if the application may
+/// have seen the request. No other code does.
+struct Exchange {
+    context: Arc<HttpContext>,
+    /// `None` once dropping has begun.
+    request: Option<PendingRequest>,
     reply_channel: String,
     path: ByteString,
-    uploading: Option<Uploading>,
+    upload: Option<BodyUpload>,
     method: Method,
     announced: bool,
     finished: bool,
-    /// How much of the content is to come yet, if the response says.
-    left: Option<u64>,
-    _running: TaskTrackerToken,
+    /// Bytes of content that are still to come, if the response has a `Content-Length`.
+    remaining: Option<u64>,
+    _token: TaskTrackerToken,
 }
 
-impl Conversation {
-    fn new(shared: &Arc<Shared>, path: ByteString, method: Method) -> Self {
-        let exchange = shared.exchanges.open();
+impl Exchange {
+    fn new(context: &Arc<HttpContext>, path: ByteString, method: Method) -> Self {
+        let request = context.pending.open();
         Self {
-            reply_channel: exchange.reply_channel(),
-            exchange: Some(exchange),
+            reply_channel: request.reply_channel(),
+            request: Some(request),
             path,
-            uploading: None,
+            upload: None,
             method,
             announced: false,
             finished: false,
-            left: None,
-            _running: shared.tracker.token(),
-            shared: shared.clone(),
+            remaining: None,
+            _token: context.application.token(),
+            context: context.clone(),
         }
     }
 
-    /// Sends `http.request` with the beginning of the body, and begins with the rest.
-    async fn ask(&mut self, request: &Parts, peer: Peer, beginning: Bytes, rest: Upload) -> Result<()> {
-        let layer = &self.shared.layer;
-        let mut message = asgi::request(&self.reply_channel, request, &self.path, &self.shared.root_path, peer);
-        if !beginning.is_empty() {
-            message = message.with("body", beginning);
+    /// Sends `http.request` with the first chunk of the body, and starts to send the rest.
+    async fn ask(&mut self, request: &Parts, peer: Peer, first_chunk: Bytes, rest: RequestBody) -> Result<()> {
+        let application = &self.context.application;
+        let mut message = asgi::request(&self.reply_channel, request, &self.path, &application.root_path, peer);
+        if !first_chunk.is_empty() {
+            message = message.with("body", first_chunk);
         }
-        let body_channel = if rest.is_done() { None } else { Some(layer.new_channel("http.request.body?").await?) };
+        let body_channel =
+            if rest.is_done() { None } else { Some(application.layer.new_channel("http.request.body?").await?) };
         if let Some(channel) = &body_channel {
             message = message.with("body_channel", channel.as_str());
         }
-        let message = self.shared.traced("http.request", message, Some(&request.headers));
-        // Whether a send took place that is dropped, or whose server is lost, is unknown.
+        let message = application.traced("http.request", message, Some(&request.headers));
+        // If the send is dropped or its server is lost, the message may or may not have arrived.
         self.announced = true;
-        let sent = layer.send("http.request", message).await;
+        let sent = application.layer.send("http.request", message).await;
         if let Err(error) = sent {
             self.announced = error.may_have_run();
             return Err(error);
         }
-        self.uploading = body_channel.map(|channel| Uploading::begin(&self.shared, channel, rest));
+        self.upload = body_channel.map(|channel| BodyUpload::start(&self.context, channel, rest));
         Ok(())
     }
 
-    async fn first(&mut self) -> Result<Part, StatusCode> {
+    async fn first_part(&mut self) -> Result<Part, StatusCode> {
         loop {
-            match self.next().await {
+            match self.next_part().await {
                 Ok(part) if part.head.is_some() => {
-                    self.left = self.promised(&part);
-                    return self.count(&part).map(|()| part).map_err(|_wrong_length| StatusCode::BAD_GATEWAY);
+                    self.remaining = self.declared_length(&part);
+                    return self.check_length(&part).map(|()| part).map_err(|_wrong_length| StatusCode::BAD_GATEWAY);
                 }
-                Ok(_) => tracing::debug!(channel = self.reply_channel, "a chunk before its response is ignored"),
-                Err(Fault::Silent) => return Err(StatusCode::GATEWAY_TIMEOUT),
-                Err(Fault::Broken | Fault::Length | Fault::TooSlow) => return Err(StatusCode::BAD_GATEWAY),
-                Err(Fault::Upload(status)) => return Err(status),
+                Ok(_) => tracing::debug!(channel = self.reply_channel, "chunk before the head of the response ignored"),
+                Err(ResponseError::TimedOut) => return Err(StatusCode::GATEWAY_TIMEOUT),
+                Err(ResponseError::Invalid | ResponseError::Length | ResponseError::TooSlow) => {
+                    return Err(StatusCode::BAD_GATEWAY);
+                }
+                Err(ResponseError::Body(status)) => return Err(status),
             }
         }
     }
 
-    async fn next(&mut self) -> Result<Part, Fault> {
-        let exchange = self.exchange.as_mut().ok_or(Fault::TooSlow)?;
-        let next = timeout(self.shared.http.response_timeout, exchange.next());
+    async fn next_part(&mut self) -> Result<Part, ResponseError> {
+        let request = self.request.as_mut().ok_or(ResponseError::TooSlow)?;
+        let next = timeout(self.context.settings.response_timeout, request.next());
         let part = tokio::select! {
-            next = next => next.map_err(|_| Fault::Silent)?,
-            status = broken(&mut self.uploading) => return Err(Fault::Upload(status)),
+            next = next => next.map_err(|_| ResponseError::TimedOut)?,
+            status = body_failed(&mut self.upload) => return Err(ResponseError::Body(status)),
         };
-        let part = part.ok_or(Fault::TooSlow)?.map_err(|Broken| Fault::Broken)?;
-        self.count(&part)?;
+        let part = part.ok_or(ResponseError::TooSlow)?.map_err(|InvalidResponse| ResponseError::Invalid)?;
+        self.check_length(&part)?;
         self.finished |= !part.more;
         Ok(part)
     }
 
-    /// How much content comes with the first part of a response and those after it, if its headers say so.
-    fn promised(&self, first: &Part) -> Option<u64> {
+    /// Returns the length of the content that the head declares, if the response comes in parts and has content.
+    fn declared_length(&self, first: &Part) -> Option<u64> {
         let head = first.head.as_ref().filter(|head| first.more && self.has_content(head.status))?;
         head.length
     }
 
-    /// Whether the client gets the content of a response.
+    /// Returns `true` if the client gets the content of a response with this status.
     fn has_content(&self, status: StatusCode) -> bool {
         content::is_allowed(&self.method, status)
     }
 
-    /// Takes a part off the content that is to come. More than the headers say would become part of the next response, and
-    /// with less the client would wait for the rest.
-    fn count(&mut self, part: &Part) -> Result<(), Fault> {
-        let Some(left) = &mut self.left else { return Ok(()) };
-        match left.checked_sub(part.content.len() as u64) {
-            Some(rest) if part.more || rest == 0 => *left = rest,
+    /// Subtracts a part from the declared length. Content beyond it would become part of the next response, and with
+    /// less the client would wait for the rest.
+    fn check_length(&mut self, part: &Part) -> Result<(), ResponseError> {
+        let Some(remaining) = &mut self.remaining else { return Ok(()) };
+        match remaining.checked_sub(part.content.len() as u64) {
+            Some(rest) if part.more || rest == 0 => *remaining = rest,
             _ => {
                 tracing::warn!(
                     channel = self.reply_channel,
-                    "the content of a response has not the length that it says"
+                    "the content of a response does not match its content-length"
                 );
-                return Err(Fault::Length);
+                return Err(ResponseError::Length);
             }
         }
         Ok(())
@@ -196,16 +211,16 @@ impl Conversation {
         let mut head = head.unwrap_or_default();
         let has_content = self.has_content(head.status);
         if !more && has_content {
-            // What the application says of the length, and says wrongly, would become part of the next response.
+            // A wrong length would make the rest of the content part of the next response.
             head.headers.remove(CONTENT_LENGTH);
         }
         let body = match (more, has_content) {
-            (true, true) => Body::from_stream(stream::try_unfold((self, Some(content)), further)),
+            (true, true) => Body::from_stream(stream::try_unfold((self, Some(content)), next_content)),
             (true, false) => {
-                self.hear_out();
-                of_unknown_length()
+                self.discard_rest();
+                without_length()
             }
-            (false, false) if content.is_empty() => of_unknown_length(),
+            (false, false) if content.is_empty() => without_length(),
             (false, _) => Body::from(content),
         };
         let mut response = Response::new(body);
@@ -214,107 +229,107 @@ impl Conversation {
         response
     }
 
-    /// Takes the rest of a response of which the client gets no content.
-    fn hear_out(mut self) {
-        let (tracker, runtime) = (self.shared.tracker.clone(), self.shared.runtime.clone());
-        let rest = async move { while !self.finished && self.next().await.is_ok() {} };
-        tracker.spawn_on(rest, &runtime);
+    /// Reads and drops the rest of a response whose content the client does not get.
+    fn discard_rest(mut self) {
+        let application = self.context.application.clone();
+        application.spawn(async move { while !self.finished && self.next_part().await.is_ok() {} });
     }
 }
 
-/// No content, where nothing is to be said of the length that another response would have.
-fn of_unknown_length() -> Body {
+/// Returns an empty body that declares no length, since another response would have one.
+fn without_length() -> Body {
     Body::from_stream(stream::empty::<Result<Bytes, Infallible>>())
 }
 
-type Coming = (Conversation, Option<Bytes>);
+type Rest = (Exchange, Option<Bytes>);
 
-/// The next content of a response and what comes after it; an error cuts the connection, so that the client can tell
-/// that the response is not whole. Parts without content reach no client: HTTP/2 would send a frame for each, which no window
-/// holds back.
-async fn further((mut conversation, mut content): Coming) -> Result<Option<(Bytes, Coming)>, BoxError> {
+/// Returns the next content of a response and the state after it. An error cuts the connection, so that the client
+/// notices the incomplete response. Parts without content are skipped: HTTP/2 would send a frame for each, which flow
+/// control does not hold back.
+async fn next_content((mut exchange, mut content): Rest) -> Result<Option<(Bytes, Rest)>, BoxError> {
     loop {
         if let Some(content) = content.take().filter(|content| !content.is_empty()) {
-            return Ok(Some((content, (conversation, None))));
+            return Ok(Some((content, (exchange, None))));
         }
-        if conversation.finished {
+        if exchange.finished {
             return Ok(None);
         }
-        content = Some(conversation.next().await?.content);
+        content = Some(exchange.next_part().await?.content);
     }
 }
 
-/// Why a response does not go on.
+/// Why a response is not completed.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-enum Fault {
-    #[error("the application does not go on with its response")]
-    Silent,
-    #[error("the application sent something else than a response")]
-    Broken,
-    #[error("the content of the response has not the length that it says")]
+enum ResponseError {
+    #[error("the application did not send the next part of its response in time")]
+    TimedOut,
+    #[error("the application sent an invalid response")]
+    Invalid,
+    #[error("the content of the response does not match its content-length")]
     Length,
     #[error("the client does not read its response")]
     TooSlow,
-    #[error("the rest of the request does not come")]
-    Upload(StatusCode),
+    #[error("the rest of the request body is missing")]
+    Body(StatusCode),
 }
 
-/// The rest of a request's body on its way to the application.
-struct Uploading {
+/// The task that sends the rest of a request body to the application.
+struct BodyUpload {
     channel: ChannelName,
     outcome: oneshot::Receiver<Result<(), StatusCode>>,
-    /// Ends with this.
+    /// Aborted on drop.
     _task: AbortOnDropHandle<()>,
 }
 
-impl Uploading {
-    fn begin(shared: &Shared, channel: ChannelName, rest: Upload) -> Self {
-        let (layer, to, patience) = (shared.layer.clone(), channel.clone(), shared.http.response_timeout);
-        let (tell, outcome) = oneshot::channel();
+impl BodyUpload {
+    fn start(context: &HttpContext, channel: ChannelName, rest: RequestBody) -> Self {
+        let (layer, to, timeout) =
+            (context.application.layer.clone(), channel.clone(), context.settings.response_timeout);
+        let (sender, outcome) = oneshot::channel();
         let task = tokio::spawn(async move {
-            // Nobody waits for the outcome once the request is answered.
-            let _ = tell.send(rest.send(&*layer, to.as_str(), patience).await);
+            // The outcome is ignored once the request is answered.
+            let _ = sender.send(rest.send(&*layer, to.as_str(), timeout).await);
         });
         Self { channel, outcome, _task: AbortOnDropHandle::new(task) }
     }
 
-    /// The channel, if the application waits on it for more.
+    /// Returns the channel if the application may wait there for more.
     fn unfinished(mut self) -> Option<ChannelName> {
         (self.outcome.try_recv() != Ok(Ok(()))).then_some(self.channel)
     }
 }
 
-/// Waits until the rest of a body breaks off; for ever if it has come.
-async fn broken(uploading: &mut Option<Uploading>) -> StatusCode {
-    let outcome = match uploading {
-        Some(uploading) => (&mut uploading.outcome).await,
+/// Waits until sending the body fails. Never returns if it succeeds.
+async fn body_failed(upload: &mut Option<BodyUpload>) -> StatusCode {
+    let outcome = match upload {
+        Some(upload) => (&mut upload.outcome).await,
         None => pending().await,
     };
     match outcome {
         Ok(Err(status)) => status,
         Ok(Ok(())) => {
-            *uploading = None;
+            *upload = None;
             pending().await
         }
         Err(_the_task_failed) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
-impl Drop for Conversation {
+impl Drop for Exchange {
     fn drop(&mut self) {
-        drop(self.exchange.take());
+        drop(self.request.take());
         if !self.announced || self.finished {
             return;
         }
-        let shared = self.shared.clone();
+        let application = self.context.application.clone();
         let message = asgi::http_disconnect(&self.reply_channel, &self.path);
-        let waited_on = self.uploading.take().and_then(Uploading::unfinished);
-        let farewell = async move {
-            if let Some(channel) = waited_on {
-                shared.farewell(channel.as_str(), message! { "content": b"", "closed": true }).await;
+        let unfinished = self.upload.take().and_then(BodyUpload::unfinished);
+        let notice = async move {
+            if let Some(channel) = unfinished {
+                application.send_disconnect(channel.as_str(), message! { "content": b"", "closed": true }).await;
             }
-            shared.farewell("http.disconnect", message).await;
+            application.send_disconnect("http.disconnect", message).await;
         };
-        self.shared.tracker.spawn_on(farewell, &self.shared.runtime);
+        self.context.application.spawn(notice);
     }
 }

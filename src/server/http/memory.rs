@@ -1,4 +1,4 @@
-//! What responses hold in memory until their clients have taken them, all together, and who has to go when it is too much.
+//! Memory of all responses until their clients have accepted them, and its limit.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,9 +8,9 @@ use parking_lot::Mutex;
 
 use crate::server::transport::streams::Progress;
 
-/// What all responses of a process may hold.
+/// The memory of all responses of a process.
 #[derive(Debug)]
-pub(crate) struct Memory {
+pub(crate) struct ResponseMemory {
     limit: usize,
     /// Held to count, never across an await.
     state: Mutex<State>,
@@ -18,59 +18,60 @@ pub(crate) struct Memory {
 
 #[derive(Debug, Default)]
 struct State {
-    /// By those who are not cut off.
-    held: usize,
+    /// Bytes of the responses that are not cut off.
+    used: usize,
     next: u64,
-    shares: HashMap<u64, Share>,
+    responses: HashMap<u64, Usage>,
 }
 
-/// What one response holds.
+/// Memory of one response.
 #[derive(Debug)]
-struct Share {
+struct Usage {
     bytes: usize,
     progress: Option<Progress>,
     cut_off: bool,
 }
 
-impl Memory {
+impl ResponseMemory {
     pub(crate) fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self { limit, state: Mutex::default() })
     }
 
-    /// For a response that gets to its client by `progress`; counted for as long as this or anything that it holds is kept.
-    pub(crate) fn share(self: &Arc<Self>, progress: Option<Progress>) -> Arc<Holder> {
+    /// Creates the share of a response. It counts until it and all bytes that it holds are dropped.
+    pub(crate) fn share(self: &Arc<Self>, progress: Option<Progress>) -> Arc<MemoryShare> {
         let mut state = self.state.lock();
         let id = state.next;
         state.next += 1;
-        state.shares.insert(id, Share { bytes: 0, progress, cut_off: false });
-        Arc::new(Holder { memory: self.clone(), id })
+        state.responses.insert(id, Usage { bytes: 0, progress, cut_off: false });
+        Arc::new(MemoryShare { memory: self.clone(), id })
     }
 }
 
+/// The share of one response in the memory of all responses.
 #[derive(Debug)]
-pub(crate) struct Holder {
-    memory: Arc<Memory>,
+pub(crate) struct MemoryShare {
+    memory: Arc<ResponseMemory>,
     id: u64,
 }
 
-impl Holder {
-    /// Counts bytes, and what is in memory beside them, until the last of them is dropped. If it is too much, the client for
-    /// which most waits is cut off.
+impl MemoryShare {
+    /// Counts `bytes` and `overhead` until the last reference to the bytes is dropped. Above the limit, the client with
+    /// the most waiting bytes is cut off.
     pub(crate) fn hold(self: &Arc<Self>, bytes: Bytes, overhead: usize) -> Bytes {
         let size = bytes.len() + overhead;
         let mut state = self.memory.state.lock();
         state.add(self.id, size);
-        while state.held > self.memory.limit
+        while state.used > self.memory.limit
             && let Some(progress) = state.cut_off_largest()
         {
-            tracing::info!("responses wait for too many clients, and the one for which most waits is cut off");
+            tracing::info!("memory limit of responses reached; cutting off the response with the most waiting bytes");
             progress.cut_off();
         }
         drop(state);
-        Bytes::from_owner(Held { bytes, size, holder: self.clone() })
+        Bytes::from_owner(CountedBytes { bytes, size, share: self.clone() })
     }
 
-    /// Cuts the client off, if it is not yet.
+    /// Cuts the client off if it is not cut off yet.
     pub(crate) fn cut_off(&self) {
         let progress = self.memory.state.lock().cut_off(self.id);
         if let Some(progress) = progress {
@@ -79,57 +80,57 @@ impl Holder {
     }
 }
 
-impl Drop for Holder {
+impl Drop for MemoryShare {
     fn drop(&mut self) {
-        self.memory.state.lock().shares.remove(&self.id);
+        self.memory.state.lock().responses.remove(&self.id);
     }
 }
 
-/// Bytes that are counted.
-struct Held {
+/// Bytes that count until they are dropped.
+struct CountedBytes {
     bytes: Bytes,
     size: usize,
-    holder: Arc<Holder>,
+    share: Arc<MemoryShare>,
 }
 
-impl AsRef<[u8]> for Held {
+impl AsRef<[u8]> for CountedBytes {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-impl Drop for Held {
+impl Drop for CountedBytes {
     fn drop(&mut self) {
-        self.holder.memory.state.lock().subtract(self.holder.id, self.size);
+        self.share.memory.state.lock().subtract(self.share.id, self.size);
     }
 }
 
 impl State {
     fn add(&mut self, id: u64, bytes: usize) {
-        if let Some(share) = self.shares.get_mut(&id).filter(|share| !share.cut_off) {
+        if let Some(share) = self.responses.get_mut(&id).filter(|share| !share.cut_off) {
             share.bytes += bytes;
-            self.held += bytes;
+            self.used += bytes;
         }
     }
 
     fn subtract(&mut self, id: u64, bytes: usize) {
-        if let Some(share) = self.shares.get_mut(&id).filter(|share| !share.cut_off) {
+        if let Some(share) = self.responses.get_mut(&id).filter(|share| !share.cut_off) {
             share.bytes -= bytes;
-            self.held -= bytes;
+            self.used -= bytes;
         }
     }
 
     fn cut_off_largest(&mut self) -> Option<Progress> {
-        let candidates = self.shares.iter().filter(|(_, share)| !share.cut_off && share.progress.is_some());
+        let candidates = self.responses.iter().filter(|(_, share)| !share.cut_off && share.progress.is_some());
         let (&id, _) = candidates.max_by_key(|(_, share)| share.bytes)?;
         self.cut_off(id)
     }
 
-    /// What the response holds is about to be freed, and counts no more.
+    /// Marks a response as cut off. Its memory is about to be freed and counts no longer.
     fn cut_off(&mut self, id: u64) -> Option<Progress> {
-        let share = self.shares.get_mut(&id).filter(|share| !share.cut_off)?;
+        let share = self.responses.get_mut(&id).filter(|share| !share.cut_off)?;
         share.cut_off = true;
-        self.held -= std::mem::take(&mut share.bytes);
+        self.used -= std::mem::take(&mut share.bytes);
         share.progress.clone()
     }
 }
@@ -144,40 +145,40 @@ mod tests {
         vec![0; size].into()
     }
 
-    fn left(memory: &Memory) -> (usize, usize) {
+    fn left(memory: &ResponseMemory) -> (usize, usize) {
         let state = memory.state.lock();
-        (state.held, state.shares.len())
+        (state.used, state.responses.len())
     }
 
     #[test]
     fn bytes_count_until_the_last_of_them_is_dropped() {
-        let memory = Memory::new(100);
-        let holder = memory.share(None);
-        let mut first = holder.hold(bytes(50), 10);
+        let memory = ResponseMemory::new(100);
+        let share = memory.share(None);
+        let mut first = share.hold(bytes(50), 10);
         let rest = first.split_off(1);
-        drop((holder, first));
-        assert_eq!(memory.state.lock().held, 60);
+        drop((share, first));
+        assert_eq!(memory.state.lock().used, 60);
         drop(rest);
         assert_eq!(left(&memory), (0, 0));
         let empty = memory.share(None).hold(Bytes::new(), 10);
-        assert_eq!(memory.state.lock().held, 10, "what has no bytes counts as well");
+        assert_eq!(memory.state.lock().used, 10, "the overhead of an empty part counts as well");
         drop(empty);
         assert_eq!(left(&memory), (0, 0));
     }
 
     #[tokio::test]
-    async fn the_client_for_which_most_waits_is_cut_off() {
-        let memory = Memory::new(100);
+    async fn the_client_with_the_most_waiting_bytes_is_cut_off() {
+        let memory = ResponseMemory::new(100);
         let progress: Vec<_> = (0..3).map(|_| Progress::default()).collect();
-        let holders: Vec<_> = progress.iter().map(|progress| memory.share(Some(progress.clone()))).collect();
+        let shares: Vec<_> = progress.iter().map(|progress| memory.share(Some(progress.clone()))).collect();
         let sizes = [30, 60, 10];
-        let held: Vec<_> = holders.iter().zip(sizes).map(|(holder, size)| holder.hold(bytes(size), 0)).collect();
+        let used: Vec<_> = shares.iter().zip(sizes).map(|(share, size)| share.hold(bytes(size), 0)).collect();
         let cut_off = || progress.iter().map(|progress| progress.is_cut_off().now_or_never().is_some());
-        assert!(!cut_off().any(|cut_off| cut_off), "it is just enough");
-        let more = holders[0].hold(bytes(5), 0);
+        assert!(!cut_off().any(|cut_off| cut_off), "the limit is not exceeded");
+        let more = shares[0].hold(bytes(5), 0);
         assert_eq!(cut_off().collect::<Vec<_>>(), [false, true, false]);
-        assert_eq!(memory.state.lock().held, 45, "what is about to be freed counts no more");
-        drop((holders, held, more));
+        assert_eq!(memory.state.lock().used, 45, "memory that is about to be freed counts no longer");
+        drop((shares, used, more));
         assert_eq!(left(&memory), (0, 0));
     }
 }

@@ -1,16 +1,15 @@
-//! HTTP requests: to the application as messages, and its answer back.
+//! HTTP requests as messages to the application, and its responses.
+//!
+//! [`exchange`] sends one request to the application and answers the client. [`pending`] reads the process-local response
+//! channel and gives each part of a response to its request.
 
 mod body;
-pub(crate) mod chunked;
-pub(crate) mod content;
 mod exchange;
-mod exchanges;
-pub(crate) mod host;
 mod memory;
-pub(crate) mod request;
+mod pending;
 pub(crate) mod response;
 mod settings;
 
-pub(crate) use exchange::answer;
-pub(crate) use exchanges::{Exchanges, dispatch};
+pub(crate) use exchange::{HttpContext, answer};
+pub(crate) use pending::{PendingRequests, dispatch};
 pub(crate) use settings::HttpSettings;

@@ -1,4 +1,4 @@
-//! What the application sends for a request, read from its messages: no I/O.
+//! Parts of a response, read from the messages of the application without I/O.
 
 use axum::http::header::{CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -6,11 +6,11 @@ use bytes::Bytes;
 
 use crate::message::{Message, Value};
 
-/// A response with more headers is refused. A [`HeaderMap`] holds 24,576 names, and panics where one is added beyond them;
-/// what passes here leaves room for those that the server adds.
+/// Maximum number of headers in a response. A [`HeaderMap`] holds 24,576 names and panics when one more is added. The
+/// limit leaves room for the headers that the server adds.
 const MAX_HEADERS: usize = 10_000;
 
-/// A response or a chunk of one.
+/// A response or a part of one.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Part {
     /// Only the first part has one.
@@ -19,22 +19,24 @@ pub(crate) struct Part {
     pub(crate) more: bool,
 }
 
+/// Status and headers of a response.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Head {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
-    /// What the headers say of the length of the content.
+    /// The declared length of the content.
     pub(crate) length: Option<u64>,
 }
 
-/// What a part takes in memory beside its content, rounded up: the part itself, its place in a queue, and what counts it.
+/// Memory of a part in addition to its content, rounded up: the part, its place in a queue, and its share of the
+/// memory.
 pub(crate) const PART_OVERHEAD: usize = 256;
 
-/// What a header takes in a map beside its name and value, rounded up.
+/// Memory of a header in a map in addition to its name and value, rounded up.
 const HEADER_OVERHEAD: usize = 128;
 
 impl Part {
-    /// What it takes in memory beside its content.
+    /// Returns the memory of a part in addition to its content.
     pub(crate) fn overhead(&self) -> usize {
         let header = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + HEADER_OVERHEAD;
         PART_OVERHEAD + self.head.as_ref().map_or(0, |head| head.headers.iter().map(header).sum())
@@ -42,7 +44,7 @@ impl Part {
 
     /// # Errors
     ///
-    /// Why the message is no part of a response.
+    /// The reason why the message is invalid.
     pub(crate) fn read(message: &Message) -> Result<Self, &'static str> {
         let content = match message.get("content") {
             None | Some(Value::None) => Bytes::new(),
@@ -63,7 +65,8 @@ impl Part {
 }
 
 impl Head {
-    /// A content that comes in parts has the length that the headers say; one that is here already says it itself.
+    /// Reads the declared length. Content in parts needs a valid one; complete content has its own length, and an
+    /// invalid header is removed.
     fn read(status: StatusCode, mut headers: HeaderMap, more: bool) -> Result<Self, &'static str> {
         let length = match length(&headers) {
             Err(_) if !more => {
@@ -73,21 +76,21 @@ impl Head {
             length => length?,
         };
         if let Some(length) = length {
-            // The same length may have been said twice.
+            // The same length may have been sent twice.
             headers.insert(CONTENT_LENGTH, length.into());
         }
         Ok(Self { status, headers, length })
     }
 }
 
-/// The one length that the headers say (RFC 9110, section 8.6).
+/// Returns the one length that the headers declare (RFC 9110, section 8.6).
 fn length(headers: &HeaderMap) -> Result<Option<u64>, &'static str> {
     let mut length = None;
     for value in headers.get_all(CONTENT_LENGTH) {
         let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-        let said = digits.and_then(|digits| digits.parse().ok()).ok_or("content-length is no length")?;
-        if *length.get_or_insert(said) != said {
-            return Err("content-length says two lengths");
+        let declared = digits.and_then(|digits| digits.parse().ok()).ok_or("content-length is not a number")?;
+        if *length.get_or_insert(declared) != declared {
+            return Err("content-length has two values");
         }
     }
     Ok(length)
@@ -96,8 +99,8 @@ fn length(headers: &HeaderMap) -> Result<Option<u64>, &'static str> {
 fn read_status(status: &Value) -> Result<StatusCode, &'static str> {
     let code = status.as_int().and_then(|code| u16::try_from(code).ok());
     let status = code.and_then(|code| StatusCode::from_u16(code).ok());
-    // What is below 200 is no answer yet, and RFC 9110 has no classes above 5xx.
-    status.filter(|status| (200..600).contains(&status.as_u16())).ok_or("status is not one of a response")
+    // A status below 200 is not final, and RFC 9110 has no classes above 5xx.
+    status.filter(|status| (200..600).contains(&status.as_u16())).ok_or("status is not between 200 and 599")
 }
 
 fn headers(value: Option<&Value>) -> Result<HeaderMap, &'static str> {
@@ -107,12 +110,12 @@ fn headers(value: Option<&Value>) -> Result<HeaderMap, &'static str> {
         Some(_) => return Err("headers are not a list"),
     };
     if pairs.len() > MAX_HEADERS {
-        return Err("there are too many headers");
+        return Err("too many headers");
     }
     let mut headers = HeaderMap::with_capacity(pairs.len());
     for pair in pairs {
-        let (name, value) = header(pair).ok_or("a header is not a pair of a name and a value, as bytes")?;
-        if !is_of_the_connection(&name) {
+        let (name, value) = header(pair).ok_or("a header is not a pair of byte strings")?;
+        if !is_hop_by_hop(&name) {
             headers.append(name, value);
         }
     }
@@ -122,15 +125,15 @@ fn headers(value: Option<&Value>) -> Result<HeaderMap, &'static str> {
 fn header(pair: &Value) -> Option<(HeaderName, HeaderValue)> {
     let [name, value] = pair.as_list()? else { return None };
     let value = HeaderValue::from_bytes(value.as_bytes()?).ok()?;
-    // Spaces around a value are no part of it in HTTP/1, and malformed in HTTP/2.
+    // Spaces around a value are not part of it in HTTP/1, and malformed in HTTP/2.
     let trimmed = value.as_bytes().trim_ascii();
     let value = if trimmed.len() < value.len() { HeaderValue::from_bytes(trimmed).ok()? } else { value };
     Some((HeaderName::from_bytes(name.as_bytes()?).ok()?, value))
 }
 
-/// These are between the server and its client (RFC 9110, section 7.6.1), and the application does not know how the
-/// two speak.
-fn is_of_the_connection(name: &HeaderName) -> bool {
+/// Returns `true` for hop-by-hop headers (RFC 9110, section 7.6.1). They belong to the connection between the server
+/// and its client, which the application does not know.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
     [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE].contains(name)
         || matches!(name.as_str(), "keep-alive" | "proxy-connection")
 }
@@ -145,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_keeps_headers_that_repeat_and_loses_those_of_the_connection() {
+    fn a_response_keeps_repeated_headers_and_loses_hop_by_hop_headers() {
         let headers =
             [pair(b"Set-Cookie", b"a=1"), pair(b"Transfer-Encoding", b"chunked"), pair(b"Set-Cookie", b"b=2")];
         let message = message! { "status": 404, "headers": Value::list(headers), "content": b"gone" };
@@ -173,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_is_one_number_or_the_content_says_it() {
+    fn a_declared_length_is_one_number() {
         let read = |lengths: &[&str], more: bool| {
             let headers = lengths.iter().map(|length| pair(b"Content-Length", length.as_bytes()));
             let message = message! { "status": 200, "headers": Value::list(headers), "more_content": more };
@@ -202,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_response_is_refused() {
+    fn an_invalid_response_is_refused() {
         for message in [
             message! { "status": 101 },
             message! { "status": 100 },

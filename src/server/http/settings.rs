@@ -1,21 +1,21 @@
-//! What can be set about HTTP requests, and its defaults.
+//! Settings of HTTP requests and their defaults.
 
 use std::time::Duration;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HttpSettings {
-    /// Whether the application answers requests for which there is no page.
+    /// Whether requests that match no page and no route go to the application.
     pub(crate) enabled: bool,
-    /// How long the application may take for the response, and for each further part of it.
+    /// How long the application may take for a response, and for each further part of it.
     pub(crate) response_timeout: Duration,
-    /// How long the client may take for each part of its body.
+    /// How long a client may take for each part of a body.
     pub(crate) body_timeout: Duration,
-    /// How long it may take for all parts together.
+    /// How long a client may take for a whole body.
     pub(crate) upload_timeout: Duration,
     pub(crate) max_body_size: usize,
-    /// How much of a response may wait for a client that reads more slowly than the application writes.
+    /// Bytes of memory that a response may take while it waits for its client.
     pub(crate) response_buffer: usize,
-    /// How much all responses may hold that wait for their clients.
+    /// Bytes of memory that all responses may take while they wait for their clients.
     pub(crate) response_memory: usize,
 }
 

@@ -15,13 +15,13 @@ use super::{Hub, HubError};
 use crate::error::Result;
 use crate::layer::{ChannelLayer, RetryingReceiver};
 use crate::server::asgi::connections::Connections;
-use crate::server::asgi::messages::code;
 use crate::server::hub::membership::index::Index;
 use crate::server::hub::membership::reconciler::MembershipReconciler;
 use crate::server::hub::peers::discovery::PeerDiscovery;
 use crate::server::hub::peers::reader;
 use crate::server::hub::status::gauges;
 use crate::server::limits::origin::Origins;
+use crate::server::websocket::close_code as code;
 
 /// Builds a [`Hub`].
 #[must_use]

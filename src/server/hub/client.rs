@@ -4,10 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{ClientId, Hub, HubError, Payload};
-use crate::server::asgi::messages::{Reply, code};
 use crate::server::hub::membership::index::{JoinRefused, Member, MembershipChange, PendingEntry, push};
 use crate::server::hub::status::spans;
+use crate::server::websocket::close_code as code;
 use crate::server::websocket::queue::Pushed;
+use crate::server::websocket::reply::Reply;
 
 /// A connection of a [`Hub`]. Cheap to clone. A clone may outlive the connection; its methods then return
 /// [`HubError::Gone`].
@@ -105,7 +106,7 @@ impl Client {
     pub fn send(&self, payload: impl Into<Payload>) -> Result<(), HubError> {
         let reply = Reply::of(payload.into().into(), spans::sending(self.id.channel().as_str()));
         match push(self.member.queue(), reply) {
-            Pushed::Ending | Pushed::Overflowed(_) => Err(HubError::Gone),
+            Pushed::Closing | Pushed::Overflowed(_) => Err(HubError::Gone),
             Pushed::Queued | Pushed::Replaced(_) | Pushed::Dropped => Ok(()),
         }
     }

@@ -14,10 +14,10 @@ use super::inner::Inner;
 use super::names::Kind;
 use super::{ClientId, Handler, HubBuilder, HubError, Payload, serve};
 use crate::layer::ChannelLayer;
-use crate::server::asgi::messages::Reply;
 use crate::server::hub::peers::wire;
 use crate::server::hub::status::spans;
 use crate::server::hub::status::state::{Mode, Status};
+use crate::server::websocket::reply::Reply;
 use crate::server::websocket::upgrade::Upgrade;
 use crate::trace::TraceParent;
 

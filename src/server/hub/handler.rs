@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::{Client, Payload};
 use crate::error::BoxError;
-use crate::server::asgi::messages::code;
 use crate::server::hub::status::spans::Spans;
+use crate::server::websocket::close_code as code;
 use crate::server::websocket::frame::Data;
-use crate::server::websocket::protocol::{Closing, Inbox};
+use crate::server::websocket::protocol::{Closing, MessageHandler};
 
 /// Handles one client, from its connect to its disconnect. Each client has its own handler, which may hold state.
 ///
@@ -64,7 +64,7 @@ impl<H: Handler> HandlerInbox<H> {
     }
 }
 
-impl<H: Handler> Inbox for HandlerInbox<H> {
+impl<H: Handler> MessageHandler for HandlerInbox<H> {
     async fn opened(&mut self) -> Result<(), Closing> {
         self.spans.run(self.client.id(), self.handler.connect(&self.client)).await.map_err(failed)
     }

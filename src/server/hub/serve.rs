@@ -9,11 +9,11 @@ use super::handler::HandlerInbox;
 use super::inner::Inner;
 use super::{Client, ClientId, Closed, Handler, Hub};
 use crate::server::asgi::connections::Connection;
-use crate::server::asgi::messages::Reply;
 use crate::server::hub::membership::index::Member;
 use crate::server::hub::status::spans::Spans;
-use crate::server::websocket::heartbeat::LONGEST;
+use crate::server::options::LONGEST_TIMEOUT;
 use crate::server::websocket::protocol as websocket;
+use crate::server::websocket::reply::Reply;
 use crate::server::websocket::upgrade::{Stream, Upgrade};
 
 /// Keeps a member in the index. Dropping it is the only way in which a member is removed.
@@ -58,7 +58,7 @@ async fn serve(hub: Hub, stream: Stream, connection: Connection, handler: impl H
         &mut inbox,
         connection.queue(),
         &inner.settings.sockets,
-        Instant::now() + LONGEST,
+        Instant::now() + LONGEST_TIMEOUT,
         Reply::default(),
     )
     .await;

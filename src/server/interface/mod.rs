@@ -1,11 +1,11 @@
-//! [`InterfaceServer`](server::InterfaceServer): its settings, its start, and the drain at its end.
+//! [`InterfaceServer`](server::InterfaceServer): its settings, its start and its shutdown.
 //!
-//! [`bound`] runs the server from its first client to the end of the drain. [`shared`] is the state that all connections of
-//! one server use.
+//! [`running`] connects the parts of the server (transport, WebSockets, HTTP, status page) and drains them at the end. No
+//! other folder depends on this one.
 
 pub(crate) mod bound;
+mod running;
 pub(crate) mod server;
 pub(crate) mod settings;
-pub(crate) mod shared;
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! `InterfaceServer`: what a program sets up and runs.
+//! `InterfaceServer`: the settings of an interface server, as a builder.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,25 +13,25 @@ use tokio::net::ToSocketAddrs;
 
 use crate::error::{Error, Result};
 use crate::layer::ChannelLayer;
-use crate::server::asgi::messages::code;
 use crate::server::http::HttpSettings;
 use crate::server::interface::bound::BoundServer;
 use crate::server::interface::settings::{DataLoss, Settings};
 use crate::server::limits::origin::Origins;
 use crate::server::options::SocketOptions;
 use crate::server::status::page::Page;
-use crate::server::transport::connection::Transport;
-use crate::server::transport::listener::{Listening, Tls};
+use crate::server::transport::listener::{Listener, Tls};
 use crate::server::transport::proxy::TrustedProxies;
+use crate::server::transport::settings::TransportSettings;
+use crate::server::websocket::close_code;
 
-/// An interface server: takes clients' connections and exchanges ASGI messages with an application behind a channel
-/// layer. See the [module](crate::server) for how it works.
+/// An interface server: accepts connections of clients and exchanges ASGI messages with an application behind a channel
+/// layer. The [module](crate::server) explains how it works.
 #[must_use]
 pub struct InterfaceServer {
     pub(crate) layer: Arc<dyn ChannelLayer>,
     pub(crate) settings: Settings,
     pub(crate) http: HttpSettings,
-    pub(crate) transport: Transport,
+    pub(crate) transport: TransportSettings,
     pub(crate) origins: Origins,
     pub(crate) proxies: TrustedProxies,
     pub(crate) root_path: ByteString,
@@ -42,13 +42,13 @@ pub struct InterfaceServer {
 }
 
 impl InterfaceServer {
-    /// A server of the applications behind `layer`.
+    /// Creates a server for the application behind `layer`.
     pub fn new(layer: Arc<dyn ChannelLayer>) -> Self {
         Self {
             layer,
             settings: Settings::default(),
             http: HttpSettings::default(),
-            transport: Transport::default(),
+            transport: TransportSettings::default(),
             origins: Origins::default(),
             proxies: TrustedProxies::default(),
             root_path: ByteString::new(),
@@ -59,213 +59,218 @@ impl InterfaceServer {
         }
     }
 
-    /// How long a handshake waits for the application's accept before it is refused with 403. Defaults to 30 s.
+    /// Sets how long a handshake waits for the application before it is refused with 403. Defaults to 30 s.
     pub fn accept_timeout(mut self, timeout: Duration) -> Self {
         self.settings.accept_timeout = timeout;
         self
     }
 
-    /// How sockets are held: their queues, times and limits.
+    /// Sets the queues, timeouts and limits of WebSockets.
     pub fn sockets(mut self, options: SocketOptions) -> Self {
         self.settings.sockets = options;
         self
     }
 
-    /// How long a client's frame waits for room on `websocket.receive` before the client is closed with 1013. Defaults
-    /// to 5 s.
+    /// Sets how long a frame of a client waits for room on `websocket.receive` before the client is closed with 1013.
+    /// Defaults to 5 s.
     pub fn send_patience(mut self, patience: Duration) -> Self {
-        self.settings.send_patience = patience;
+        self.settings.send_timeout = patience;
         self
     }
 
-    /// What happens to the sockets when the layer has lost its data. Defaults to [`DataLoss::Close`].
+    /// Sets what happens to the sockets when the layer has lost its data. Defaults to [`DataLoss::Close`].
     pub fn on_data_loss(mut self, action: DataLoss) -> Self {
         self.settings.data_loss = action;
         self
     }
 
-    /// Over how long the closing of all sockets is spread, in a shutdown or when the layer has lost its data: clients
-    /// come back as they are closed, and should not do so all at once. A few are closed at once, 20 a second at the
-    /// least. Defaults to 5 s.
+    /// Sets the time over which the closing of all sockets is spread, in a shutdown or after a loss of data, so that
+    /// clients do not all reconnect at once. The server closes a few of them immediately, and at least 20 per second.
+    /// Defaults to 5 s.
     pub fn close_spread(mut self, over: Duration) -> Self {
         self.settings.close_spread = over;
         self
     }
 
-    /// Whether a shutdown closes sockets with 1012 (the service restarts) rather than 1001 (it is going away). Defaults
-    /// to `false`.
+    /// Sets whether a shutdown closes sockets with 1012 (service restart) instead of 1001 (going away). Defaults to
+    /// `false`.
     pub fn restarts(mut self, restarts: bool) -> Self {
-        self.settings.shutdown_code = if restarts { code::SERVICE_RESTART } else { code::GOING_AWAY };
+        self.settings.shutdown_code = if restarts { close_code::SERVICE_RESTART } else { close_code::GOING_AWAY };
         self
     }
 
-    /// How long a shutdown goes on taking connections while `/ready` says already, with 503, that it is not ready, so that
-    /// load balancers find out before clients do. Defaults to 0.
+    /// Sets how long the server accepts connections after the start of a shutdown. `/ready` answers 503 in that time,
+    /// so that load balancers notice the shutdown before clients do. Defaults to 0.
     pub fn shutdown_delay(mut self, delay: Duration) -> Self {
         self.settings.shutdown_delay = delay;
         self
     }
 
-    /// How long a shutdown waits, once all sockets have been told to close, for them to do so, for requests under way,
-    /// and for the application to be told. Defaults to 10 s.
+    /// Sets how long a shutdown waits, once all sockets have been asked to close, for the sockets, for the HTTP
+    /// requests in progress, and for the disconnect notices to the application. Defaults to 10 s.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.settings.drain_timeout = timeout;
         self
     }
 
-    /// Whether the application is asked about HTTP requests; WebSockets it is asked about in any case. Without, a
-    /// request for which there is no page and no route is answered with 404. Defaults to `true`.
+    /// Sets whether HTTP requests are passed to the application. WebSockets always are. If `false`, a request that
+    /// matches no page and no route is answered with 404. Defaults to `true`.
     pub fn http(mut self, enabled: bool) -> Self {
         self.http.enabled = enabled;
         self
     }
 
-    /// How long the application may take to answer an HTTP request before it is answered with 504, and for each further
-    /// part of a response before the connection is cut. Defaults to 120 s.
+    /// Sets how long the application may take to answer an HTTP request before the server answers 504, and how long for
+    /// each further part of a response before the server cuts the connection. Defaults to 120 s.
     pub fn response_timeout(mut self, timeout: Duration) -> Self {
         self.http.response_timeout = timeout;
         self
     }
 
-    /// How much of a response may wait for its client, in bytes of memory, before the client is cut off: the reader of all
-    /// responses waits for none. Each part counts as 256 bytes beside its content, and each header as 128 beside its own.
-    /// Defaults to 16 MiB.
+    /// Sets how many bytes of memory a response may take while it waits for its client. A client above it is cut off,
+    /// because the reader of all responses waits for no client. Each part counts as 256 bytes in addition to its
+    /// content, and each header as 128 in addition to its own. Defaults to 16 MiB.
     pub fn response_buffer(mut self, bytes: usize) -> Self {
         self.http.response_buffer = bytes;
         self
     }
 
-    /// How much all responses together may hold that wait for their clients, in bytes of memory as in
-    /// [`response_buffer`](Self::response_buffer). When it is more the client for which most waits is cut off. Defaults to
-    /// 1 GiB.
+    /// Sets how many bytes of memory all responses together may take while they wait for their clients, counted as in
+    /// [`response_buffer`](Self::response_buffer). Above it, the client with the most waiting bytes is cut off.
+    /// Defaults to 1 GiB.
     pub fn response_memory(mut self, bytes: usize) -> Self {
         self.http.response_memory = bytes;
         self
     }
 
-    /// How large the body of a request may be, in bytes; a larger one is refused with 413. Defaults to 16 MiB.
+    /// Sets the maximum size of a request body, in bytes. A larger one is refused with 413. Defaults to 16 MiB.
     pub fn max_body_size(mut self, bytes: usize) -> Self {
         self.http.max_body_size = bytes;
         self
     }
 
-    /// How long a client may take for each part of its body before it is refused with 408. Defaults to 30 s.
+    /// Sets how long a client may take for each part of a request body before it is refused with 408. Defaults to 30 s.
     pub fn body_timeout(mut self, timeout: Duration) -> Self {
         self.http.body_timeout = timeout;
         self
     }
 
-    /// How long a client may take for its whole body before it is refused with 408; the time that the application takes for
-    /// it does not count. Defaults to 5 minutes.
+    /// Sets how long a client may take for a whole request body before it is refused with 408. The time that the
+    /// application takes for it does not count. Defaults to 5 minutes.
     pub fn upload_timeout(mut self, timeout: Duration) -> Self {
         self.http.upload_timeout = timeout;
         self
     }
 
-    /// How long a client may take nothing of a response before it is cut off. On HTTP/2, where a client says itself how much
-    /// it takes, it has to take 16 KiB in that time, or up to twice that. Defaults to 30 s.
+    /// Sets how long a client may accept no bytes of a response before it is cut off. An HTTP/2 client, which controls
+    /// the flow itself, has to accept 16 KiB in that time, or in up to twice that. Defaults to 30 s.
     pub fn stall_timeout(mut self, timeout: Duration) -> Self {
         self.transport.stall_timeout = timeout;
         self
     }
 
-    /// How long a client may take for the handshake of TLS, and for the head of each request, silence before it
-    /// included; on HTTP/2 no request may have been under way for so long, or twice that. Defaults to 10 s.
+    /// Sets how long a client may take for the TLS handshake, and for the head of each request, including the silence
+    /// before it. An HTTP/2 connection is closed when no request was in progress for that time, or up to twice that.
+    /// Defaults to 10 s.
     pub fn header_timeout(mut self, timeout: Duration) -> Self {
         self.transport.header_timeout = timeout;
         self
     }
 
-    /// How large the head of a request may be, in bytes, beyond which it is refused with 431, and its URL, beyond which
-    /// it is refused with 414. There may be 100 headers. Defaults to 32 KiB and 8 KiB.
+    /// Sets the maximum size of the head of a request, in bytes, above which it is refused with 431, and of its URL,
+    /// above which it is refused with 414. A request may have 100 headers. Defaults to 32 KiB and 8 KiB.
     pub fn max_header_size(mut self, head: usize, url: usize) -> Self {
         self.transport.max_header_size = head;
         self.transport.max_url_size = url;
         self
     }
 
-    /// How many connections there may be on each listener that are no open WebSockets, at least 1: those of HTTP, and those
-    /// of which nothing is known yet. Further ones wait until one ends. Defaults to 10,000.
+    /// Sets the maximum number of connections on each listener that are no open WebSockets, at least 1: HTTP
+    /// connections, and connections that have sent no request yet. Further connections wait until one ends. Defaults to
+    /// 10,000.
     pub fn max_http_connections(mut self, connections: usize) -> Self {
         self.transport.max_connections = connections.max(1);
         self
     }
 
-    /// How many such connections there may be from one address, or from one /64 of IPv6; 0 is no limit. Further ones are closed
-    /// at once. Behind a proxy all come from its address. Defaults to no limit.
+    /// Sets the maximum number of such connections from one address, or from one /64 of IPv6; 0 means no limit. Further
+    /// connections are closed immediately. Behind a proxy all connections come from its address. Defaults to no limit.
     pub fn max_http_connections_per_address(mut self, connections: usize) -> Self {
         self.transport.max_connections_per_address = connections;
         self
     }
 
-    /// Speaks TLS on all its TCP and unix sockets. Defaults to none: a proxy before the server does that.
+    /// Enables TLS on all TCP and unix listeners. Defaults to no TLS, which a proxy in front of the server then
+    /// provides.
     pub fn tls(mut self, tls: Tls) -> Self {
         self.transport.tls = Some(tls);
         self
     }
 
-    /// Writes a line to the log for each request when its response has ended, under the target
-    /// `channel_layer::access` at level info: client, method, path, version, status, bytes, milliseconds. No query and
-    /// no header is in it. Defaults to `false`.
+    /// Sets whether the server logs each request when its response has ended, under the target `channel_layer::access`
+    /// at level info: client, method, path, version, status, bytes, milliseconds. The line contains no query and no
+    /// header. Defaults to `false`.
     pub fn access_log(mut self, enabled: bool) -> Self {
         self.transport.access_log = enabled;
         self
     }
 
-    /// The sites whose pages may open WebSockets, as browsers name them in `Origin`: `https://example.org`, or
-    /// `https://*.example.org` for every name below it. A handshake from another one is refused with 403. Defaults to
-    /// all.
+    /// Sets the origins whose pages may open WebSockets, as browsers name them in `Origin`: `https://example.org`, or
+    /// `https://*.example.org` for every subdomain. A handshake from another origin is refused with 403. Defaults to
+    /// all origins.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] for what is no origin.
+    /// [`Error::InvalidConfig`] if a value is no origin.
     pub fn allowed_origins<T: AsRef<str>>(mut self, origins: impl IntoIterator<Item = T>) -> Result<Self> {
         self.origins = Origins::parse(origins)?;
         Ok(self)
     }
 
-    /// Whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed. Defaults to nobody's.
+    /// Sets the proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are trusted. Defaults to none.
     pub fn trusted_proxies(mut self, proxies: TrustedProxies) -> Self {
         self.proxies = proxies;
         self
     }
 
-    /// The path at which a proxy has mounted the application, passed on as `root_path`. Defaults to none.
+    /// Sets the path at which a proxy mounts the application, passed on as `root_path`. Defaults to none.
     pub fn root_path(mut self, path: &str) -> Self {
         self.root_path = path.into();
         self
     }
 
-    /// Gives out a page at `/status` for operators, which asks for itself again every 2 s: rates of the last two minutes,
-    /// depths of channels, outcomes, shards. It names channels and no client, and anybody who reaches the server can
-    /// see it, so let a proxy keep it to those who should. Defaults to `false`.
+    /// Sets whether the server serves a page for operators at `/status`, which reloads every 2 s: rates of the last two
+    /// minutes, depths of channels, outcomes of handshakes and requests, shards. The page names channels and no client.
+    /// Every client that reaches the server can open it: restrict access to it in your proxy. Defaults to `false`.
     pub fn status_page(mut self, enabled: bool) -> Self {
         self.status_page = enabled;
         self
     }
 
-    /// Whether `websocket.connect`, `websocket.receive` and `http.request` carry a place in a trace, as text under
+    /// Sets whether `websocket.connect`, `websocket.receive` and `http.request` carry a trace context as text under
     /// `traceparent` ([`trace`](crate::trace)): that of the client's request, or a new trace for each. The application
-    /// sees the key; a [`Worker`](crate::Worker) passes it on with what it sends. Steps are told to `tracing` under the
-    /// target `channel_layer::trace` at level debug. Defaults to `false`.
+    /// sees the key, and a [`Worker`](crate::Worker) passes it on with the messages that it sends. Spans are logged to
+    /// `tracing` under the target `channel_layer::trace` at level debug. Defaults to `false`.
     pub fn trace(mut self, enabled: bool) -> Self {
         self.trace = enabled;
         self
     }
 
-    /// Answers what these routes match; everything else is for pages and the application.
+    /// Adds routes. Requests that they do not match go to the pages and then to the application.
     pub fn routes(mut self, routes: Router) -> Self {
         self.routes = self.routes.merge(routes);
         self
     }
 
-    /// Gives out a page at `path`. Pages may load from this server only: they get a strict Content-Security-Policy.
+    /// Adds a page at `path`. It is served with a strict Content-Security-Policy: a page may load from this server
+    /// only.
     pub fn page(mut self, path: &str, content_type: &'static str, body: impl Into<Bytes>) -> Self {
         self.pages.insert(path.to_owned(), Page { content_type, body: body.into() });
         self
     }
 
-    /// Checks that a message of a client fits into one of the layer. [`serve`](BoundServer::serve) does the same.
+    /// Checks that the largest message of a client fits into a message of the layer. [`serve`](BoundServer::serve)
+    /// checks it too.
     ///
     /// # Errors
     ///
@@ -281,7 +286,7 @@ impl InterfaceServer {
         Err(Error::config("SocketOptions::max_message_size (--max-message-size)", clients, reason))
     }
 
-    /// Listens at a TCP address; connections wait until [`serve`](BoundServer::serve).
+    /// Listens on a TCP address. Connections wait until [`serve`](BoundServer::serve) accepts them.
     ///
     /// # Cancel safety
     ///
@@ -289,14 +294,14 @@ impl InterfaceServer {
     ///
     /// # Errors
     ///
-    /// What the operating system says, for example that the address is in use.
+    /// The error of the operating system, for example that the address is in use.
     pub async fn bind(self, address: impl ToSocketAddrs) -> io::Result<BoundServer> {
-        Ok(self.listen(Listening::tcp(address).await?))
+        Ok(self.listen(Listener::tcp(address).await?))
     }
 
-    /// Takes connections from `listening`.
-    pub fn listen(self, listening: Listening) -> BoundServer {
-        BoundServer::new(self, listening)
+    /// Accepts connections from `listener`.
+    pub fn listen(self, listener: Listener) -> BoundServer {
+        BoundServer::new(self, listener)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The interface server with real sockets, in front of an application that each test plays itself.
+//! Tests of the interface server over real sockets. Each test plays the application.
 
 mod panics;
 
@@ -55,7 +55,7 @@ impl Running {
         Self { layer, address, stop: Some(stop), served }
     }
 
-    /// A client that asks for `/path`; ends when the handshake is answered.
+    /// Starts a client that requests `/path`. The task ends when the handshake is answered.
     fn client(&self) -> JoinHandle<Result<Socket, ClientError>> {
         let request = format!("ws://{}/path?a=1", self.address).into_client_request().unwrap();
         tokio::spawn(async move { connect_async(request).await.map(|(socket, _)| socket) })
@@ -69,7 +69,7 @@ impl Running {
         self.layer.send(channel, message).await.unwrap();
     }
 
-    /// A client that is accepted, and its reply channel.
+    /// Returns an accepted client and its reply channel.
     async fn accepted(&self) -> (Socket, String) {
         let client = self.client();
         let reply_channel = self.next("websocket.connect").await.text("reply_channel").unwrap().to_owned();
@@ -84,7 +84,7 @@ impl Running {
 }
 
 async fn within<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(10), future).await.expect("nothing happens within 10 s")
+    tokio::time::timeout(Duration::from_secs(10), future).await.expect("the future completes within 10 s")
 }
 
 fn status(refused: Result<Socket, ClientError>) -> u16 {
@@ -102,7 +102,7 @@ fn close_code(frame: Option<Result<Frame, ClientError>>) -> u16 {
 }
 
 #[tokio::test]
-async fn a_socket_opens_speaks_in_order_and_closes_once() {
+async fn a_socket_opens_keeps_the_order_and_closes_once() {
     let server = Running::start().await;
     let (mut socket, reply_channel) = server.accepted().await;
     server.send(&reply_channel, message! { "text": "hello" }).await;
@@ -118,21 +118,21 @@ async fn a_socket_opens_speaks_in_order_and_closes_once() {
     }
     let frame = CloseFrame { code: 4321.into(), reason: "".into() };
     socket.close(Some(frame)).await.unwrap();
-    assert_eq!(close_code(within(socket.next()).await), 4321, "the code comes back");
+    assert_eq!(close_code(within(socket.next()).await), 4321, "the code is echoed");
     let message = server.next("websocket.disconnect").await;
     assert_eq!((message.int("code"), message.int("order")), (Some(4321), Some(51)));
     assert!(server.layer.try_receive(&["websocket.disconnect"]).await.unwrap().is_none());
 }
 
 #[tokio::test]
-async fn the_application_hears_every_code_that_a_client_may_close_with() {
+async fn the_application_gets_every_close_code_that_a_client_may_send() {
     let server = Running::start().await;
     for (sent, heard) in
         [(1000, 1000), (1010, 1010), (1014, 1014), (3000, 3000), (1004, 1002), (1015, 1002), (5000, 1002)]
     {
         let (mut socket, _) = server.accepted().await;
         socket.close(Some(CloseFrame { code: sent.into(), reason: "".into() })).await.unwrap();
-        assert_eq!(close_code(within(socket.next()).await), u16::try_from(heard).unwrap(), "the code comes back");
+        assert_eq!(close_code(within(socket.next()).await), u16::try_from(heard).unwrap(), "the code is echoed");
         assert_eq!(server.next("websocket.disconnect").await.int("code"), Some(heard));
     }
 }
@@ -152,7 +152,7 @@ async fn the_handshake_waits_for_the_application() {
 }
 
 #[tokio::test]
-async fn an_application_that_says_nothing_refuses() {
+async fn a_handshake_without_an_answer_is_refused() {
     let server = Running::start_with(|server| server.accept_timeout(Duration::from_millis(50))).await;
     assert_eq!(status(within(server.client()).await.unwrap()), 403);
     server.next("websocket.disconnect").await;
@@ -192,7 +192,7 @@ async fn a_full_receive_channel_closes_with_1013() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_is_closed_and_delays_nobody() {
+async fn a_client_that_does_not_read_is_closed_and_delays_no_other() {
     let server = Running::start_with(|server| server.sockets(SocketOptions::new().queue(1_000, 1024 * 1024))).await;
     let (_slow, slow) = server.accepted().await;
     let (mut quick, reply_channel) = server.accepted().await;
@@ -222,7 +222,7 @@ async fn a_client_that_pings_and_does_not_read_is_closed() {
 }
 
 #[tokio::test]
-async fn every_reply_that_no_client_gets_is_counted() {
+async fn every_dropped_reply_is_counted() {
     let recorder = metrics_util::debugging::DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     let _recording = metrics::set_default_local_recorder(&recorder);
@@ -274,12 +274,12 @@ async fn a_client_that_vanishes_is_noticed() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_during_the_handshake_is_gone_once_the_application_has_decided() {
+async fn a_disconnect_during_the_handshake_is_reported_after_the_decision_of_the_application() {
     let server = Running::start().await;
     let client = server.client();
     let reply_channel = server.next("websocket.connect").await.text("reply_channel").unwrap().to_owned();
     client.abort();
-    // One worker has the connect in hand. Another that got the disconnect now could undo what is not done yet.
+    // One worker handles the connect. With a disconnect now, another worker could undo what the first has not done yet.
     let early = tokio::time::timeout(Duration::from_millis(300), server.layer.receive(&["websocket.disconnect"])).await;
     assert!(early.is_err(), "{early:?}");
     server.send(&reply_channel, message! { "accept": true }).await;
@@ -287,12 +287,12 @@ async fn a_client_that_leaves_during_the_handshake_is_gone_once_the_application_
 }
 
 #[tokio::test]
-async fn a_client_that_left_during_the_handshake_takes_no_place_of_another() {
+async fn a_client_that_left_during_the_handshake_releases_its_permit() {
     let server = Running::start_with(|server| server.sockets(SocketOptions::new().max_connections(1))).await;
     let client = server.client();
     server.next("websocket.connect").await;
     client.abort();
-    // The server notices in its own time that the client has gone; the application never decides.
+    // The server notices the disconnect at some time; the application never decides.
     let admitted = within(async {
         loop {
             let mut client = server.client();
@@ -308,7 +308,7 @@ async fn a_client_that_left_during_the_handshake_takes_no_place_of_another() {
 }
 
 #[tokio::test]
-async fn a_client_that_left_during_the_handshake_does_not_hold_up_a_shutdown() {
+async fn a_client_that_left_during_the_handshake_does_not_delay_a_shutdown() {
     let mut server = Running::start().await;
     let client = server.client();
     server.next("websocket.connect").await;
@@ -322,13 +322,13 @@ async fn a_client_that_left_during_the_handshake_does_not_hold_up_a_shutdown() {
 async fn a_client_that_answers_no_ping_is_closed() {
     let times = [Duration::from_millis(50), Duration::from_millis(50)];
     let server = Running::start_with(|server| server.sockets(SocketOptions::new().ping(times[0], times[1]))).await;
-    // Nothing is read, so no pong is sent.
+    // The client does not read, so it sends no pong.
     let (_socket, _) = server.accepted().await;
     assert_eq!(server.next("websocket.disconnect").await.int("code"), Some(1006));
 }
 
 #[tokio::test]
-async fn a_shutdown_sends_what_is_queued_closes_with_1001_and_says_so() {
+async fn a_shutdown_writes_the_queue_closes_with_1001_and_sends_disconnects() {
     let mut server = Running::start().await;
     let mut sockets = Vec::new();
     for _ in 0..10 {
@@ -346,7 +346,7 @@ async fn a_shutdown_sends_what_is_queued_closes_with_1001_and_says_so() {
 }
 
 #[tokio::test]
-async fn a_server_that_restarts_says_1012() {
+async fn a_server_that_restarts_closes_with_1012() {
     let mut server = Running::start_with(|server| server.restarts(true)).await;
     let (mut socket, _) = server.accepted().await;
     let closed = tokio::spawn(async move { close_code(socket.next().await) });
@@ -365,7 +365,7 @@ async fn a_socket_ends_with_its_memberships() {
 }
 
 #[tokio::test]
-async fn how_handshakes_end_is_counted_and_nothing_is_left_of_them() {
+async fn outcomes_of_handshakes_are_counted_and_permits_are_released() {
     let recorder = metrics_util::debugging::DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     let _recording = metrics::set_default_local_recorder(&recorder);

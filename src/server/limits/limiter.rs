@@ -1,4 +1,4 @@
-//! Who may open a socket. Each that may holds an [`Admission`], and what it counts for is free again when that is gone.
+//! Limits on the connections of one process.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroUsize;
@@ -14,32 +14,32 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
 use crate::server::options::SocketOptions;
 
-/// Counts the sockets of this process against the limits.
+/// Limits connections in all, connections from one address, and handshakes per second.
 #[derive(Debug)]
-pub(crate) struct Gate {
+pub(crate) struct ConnectionLimiter {
     limit: Option<NonZeroUsize>,
     limit_per_address: Option<NonZeroUsize>,
     open: AtomicUsize,
-    /// Only counted where there is a limit. An address without sockets has no entry.
+    /// Empty if there is no limit. An address without connections has no entry.
     by_address: DashMap<IpAddr, usize>,
     handshakes: Option<DefaultDirectRateLimiter>,
 }
 
-/// Why a client may not open a socket now.
+/// Why a client may not open a socket now. As a response it is 503 with `Retry-After`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refused {
-    /// There are as many sockets as there may be.
-    #[error("there are too many connections")]
+    /// The limit of connections is reached.
+    #[error("too many connections")]
     Full,
-    /// There are as many sockets from this address as there may be.
-    #[error("there are too many connections from this address")]
+    /// The limit of connections from this address is reached.
+    #[error("too many connections from this address")]
     Address,
-    /// There are too many handshakes in this second.
-    #[error("there are too many handshakes")]
-    Pace,
-    /// The server is closing.
-    #[error("the server is closing")]
+    /// The limit of handshakes per second is reached.
+    #[error("too many handshakes")]
+    Rate,
+    /// The server is shutting down.
+    #[error("the server is shutting down")]
     Closing,
 }
 
@@ -48,7 +48,7 @@ impl Refused {
         match self {
             Self::Full => "connections",
             Self::Address => "address",
-            Self::Pace => "handshakes",
+            Self::Rate => "handshakes",
             Self::Closing => "closing",
         }
     }
@@ -60,7 +60,7 @@ impl IntoResponse for Refused {
     }
 }
 
-impl Gate {
+impl ConnectionLimiter {
     pub(crate) fn new(options: &SocketOptions) -> Self {
         Self {
             limit: options.connections,
@@ -71,63 +71,64 @@ impl Gate {
         }
     }
 
-    /// Lets a client in. One whose address is unknown counts for no address.
-    pub(crate) fn admit(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Admission, Refused> {
-        let admitted = self.try_admit(address);
-        if let Err(refused) = &admitted {
+    /// Returns a permit for one connection. A connection without an address counts for no address.
+    pub(crate) fn acquire(self: &Arc<Self>, address: Option<IpAddr>) -> Result<ConnectionPermit, Refused> {
+        let acquired = self.try_acquire(address);
+        if let Err(refused) = &acquired {
             metrics::counter!("channel_layer_refused_total", "limit" => refused.label()).increment(1);
         }
-        admitted
+        acquired
     }
 
-    /// How many are in.
+    /// Returns the number of permits.
     pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 
-    fn try_admit(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Admission, Refused> {
+    fn try_acquire(self: &Arc<Self>, address: Option<IpAddr>) -> Result<ConnectionPermit, Refused> {
         let limit = self.limit.map_or(usize::MAX, NonZeroUsize::get);
         let more = |open: usize| (open < limit).then_some(open + 1);
         self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).map_err(|_| Refused::Full)?;
-        // From here on the drop gives everything back.
-        let mut admission = Admission { gate: self.clone(), address: None };
-        if let Some((address, limit)) = address.map(site).zip(self.limit_per_address) {
+        // From here on dropping the permit releases what it holds.
+        let mut permit = ConnectionPermit { limiter: self.clone(), address: None };
+        if let Some((address, limit)) = address.map(network_of).zip(self.limit_per_address) {
             let mut count = self.by_address.entry(address).or_insert(0);
             if *count >= limit.get() {
                 return Err(Refused::Address);
             }
             *count += 1;
             drop(count);
-            admission.address = Some(address);
+            permit.address = Some(address);
         }
-        // Last, so that who is refused otherwise takes nothing from the others.
+        // Last, so that a refused connection uses up no handshake.
         match &self.handshakes {
-            Some(limiter) if limiter.check().is_err() => Err(Refused::Pace),
-            _ => Ok(admission),
+            Some(limiter) if limiter.check().is_err() => Err(Refused::Rate),
+            _ => Ok(permit),
         }
     }
 }
 
-/// One client has at least a /64 of IPv6 to choose addresses from.
-fn site(address: IpAddr) -> IpAddr {
+/// Returns the address that a limit counts for: the /64 of an IPv6 address, since one client has at least that many to
+/// choose from.
+fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
         address @ IpAddr::V4(_) => address,
     }
 }
 
-/// That a client is in. Dropping it lets another one in.
+/// Permit for one connection; released on drop.
 #[derive(Debug)]
-pub(crate) struct Admission {
-    gate: Arc<Gate>,
+pub(crate) struct ConnectionPermit {
+    limiter: Arc<ConnectionLimiter>,
     address: Option<IpAddr>,
 }
 
-impl Drop for Admission {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.gate.open.fetch_sub(1, Ordering::Relaxed);
+        self.limiter.open.fetch_sub(1, Ordering::Relaxed);
         let Some(address) = self.address else { return };
-        if let Entry::Occupied(mut entry) = self.gate.by_address.entry(address) {
+        if let Entry::Occupied(mut entry) = self.limiter.by_address.entry(address) {
             *entry.get_mut() -= 1;
             if *entry.get() == 0 {
                 entry.remove();
@@ -140,54 +141,54 @@ impl Drop for Admission {
 mod tests {
     use super::*;
 
-    fn gate(options: SocketOptions) -> Arc<Gate> {
-        Arc::new(Gate::new(&options))
+    fn limiter(options: SocketOptions) -> Arc<ConnectionLimiter> {
+        Arc::new(ConnectionLimiter::new(&options))
     }
 
-    fn from(gate: &Arc<Gate>, address: &str) -> Result<Admission, Refused> {
-        gate.admit(Some(address.parse().unwrap()))
+    fn from(limiter: &Arc<ConnectionLimiter>, address: &str) -> Result<ConnectionPermit, Refused> {
+        limiter.acquire(Some(address.parse().unwrap()))
     }
 
     #[test]
-    fn a_limit_on_all_is_free_again_when_one_leaves() {
-        let gate = gate(SocketOptions::new().max_connections(2));
-        let first = gate.admit(None).unwrap();
-        let _second = gate.admit(None).unwrap();
-        assert_eq!(gate.admit(None).unwrap_err(), Refused::Full);
+    fn a_dropped_permit_makes_room_for_another_connection() {
+        let limiter = limiter(SocketOptions::new().max_connections(2));
+        let first = limiter.acquire(None).unwrap();
+        let _second = limiter.acquire(None).unwrap();
+        assert_eq!(limiter.acquire(None).unwrap_err(), Refused::Full);
         drop(first);
-        assert!(gate.admit(None).is_ok());
-        assert_eq!(gate.open(), 1);
+        assert!(limiter.acquire(None).is_ok());
+        assert_eq!(limiter.open(), 1);
     }
 
     #[test]
-    fn an_address_has_a_limit_of_its_own() {
-        let gate = gate(SocketOptions::new().max_connections_per_address(1));
-        let first = from(&gate, "10.0.0.1").unwrap();
-        assert_eq!(from(&gate, "::ffff:10.0.0.1").unwrap_err(), Refused::Address);
-        let _other = from(&gate, "10.0.0.2").unwrap();
-        let _site = from(&gate, "2001:db8::1").unwrap();
-        assert_eq!(from(&gate, "2001:db8::2").unwrap_err(), Refused::Address);
-        let _other_site = from(&gate, "2001:db8:0:1::2").unwrap();
+    fn each_address_has_a_limit_of_its_own() {
+        let limiter = limiter(SocketOptions::new().max_connections_per_address(1));
+        let first = from(&limiter, "10.0.0.1").unwrap();
+        assert_eq!(from(&limiter, "::ffff:10.0.0.1").unwrap_err(), Refused::Address);
+        let _other = from(&limiter, "10.0.0.2").unwrap();
+        let _site = from(&limiter, "2001:db8::1").unwrap();
+        assert_eq!(from(&limiter, "2001:db8::2").unwrap_err(), Refused::Address);
+        let _other_site = from(&limiter, "2001:db8:0:1::2").unwrap();
         drop(first);
-        assert!(from(&gate, "10.0.0.1").is_ok());
+        assert!(from(&limiter, "10.0.0.1").is_ok());
     }
 
     #[test]
-    fn nothing_is_left_of_those_who_left() {
-        let gate = gate(SocketOptions::new().max_connections(10).max_connections_per_address(1));
+    fn dropped_permits_leave_no_counts_behind() {
+        let limiter = limiter(SocketOptions::new().max_connections(10).max_connections_per_address(1));
         for _ in 0..3 {
-            let admitted: Vec<_> = (0..20).map(|host| from(&gate, &format!("10.0.0.{host}"))).collect();
-            assert_eq!(admitted.iter().filter(|admitted| admitted.is_ok()).count(), 10);
+            let acquired: Vec<_> = (0..20).map(|host| from(&limiter, &format!("10.0.0.{host}"))).collect();
+            assert_eq!(acquired.iter().filter(|acquired| acquired.is_ok()).count(), 10);
         }
-        assert_eq!((gate.open(), gate.by_address.len()), (0, 0));
+        assert_eq!((limiter.open(), limiter.by_address.len()), (0, 0));
     }
 
     #[test]
-    fn handshakes_have_a_pace() {
-        let gate = gate(SocketOptions::new().max_handshakes_per_second(5));
-        let admitted: Vec<_> = (0..10).map(|_| gate.admit(None)).collect();
-        assert_eq!(admitted.iter().filter(|admitted| admitted.is_ok()).count(), 5);
-        assert_eq!(admitted[9].as_ref().unwrap_err(), &Refused::Pace);
-        assert_eq!(gate.open(), 5);
+    fn handshakes_per_second_are_limited() {
+        let limiter = limiter(SocketOptions::new().max_handshakes_per_second(5));
+        let acquired: Vec<_> = (0..10).map(|_| limiter.acquire(None)).collect();
+        assert_eq!(acquired.iter().filter(|acquired| acquired.is_ok()).count(), 5);
+        assert_eq!(acquired[9].as_ref().unwrap_err(), &Refused::Rate);
+        assert_eq!(limiter.open(), 5);
     }
 }

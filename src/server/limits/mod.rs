@@ -1,9 +1,9 @@
-//! What clients may take: sockets, addresses, handshakes, and the pace of their messages.
+//! Limits on clients: connections, handshakes, origins, and the rate of their messages.
 
 mod limiter;
 pub(crate) mod origin;
 mod rate;
 
 pub use limiter::Refused;
-pub(crate) use limiter::{Admission, Gate};
-pub(crate) use rate::{Pace, TooFast};
+pub(crate) use limiter::{ConnectionLimiter, ConnectionPermit};
+pub(crate) use rate::{MessageRate, RateExceeded};

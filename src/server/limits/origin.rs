@@ -1,38 +1,38 @@
-//! From which sites browsers may open WebSockets.
+//! The origins that may open WebSockets.
 
 use axum::http::HeaderValue;
 
 use crate::error::{Error, Result};
 
-/// The sites whose pages may open WebSockets.
+/// The origins whose pages may open WebSockets.
 ///
-/// A browser sends the cookies of a user with a handshake whichever page asks for it, and says in `Origin` which. A
-/// handshake with another origin than these is refused with 403. One without an `Origin` passes: that is no browser,
-/// and what it says about itself proves nothing.
+/// A browser sends the cookies of a user with a handshake, whichever page opens it, and names that page in `Origin`.
+/// The server refuses a handshake with another origin with 403. A handshake without `Origin` passes: the client is no
+/// browser, and its headers prove nothing.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Origins {
-    /// Empty: all may.
+    /// Empty if every origin is allowed.
     allowed: Vec<Allowed>,
 }
 
 #[derive(Clone, Debug)]
 enum Allowed {
-    /// In lower case.
-    Exactly(String),
-    /// Every name below: what stands before it and after, in lower case.
-    Below { scheme: String, suffix: String },
+    /// An origin in lower case.
+    Exact(String),
+    /// Every subdomain: the scheme before it and the suffix after it, in lower case.
+    Subdomains { scheme: String, suffix: String },
 }
 
 impl Origins {
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] for what no browser sends as an origin.
+    /// [`Error::InvalidConfig`] for a value that no browser sends as an origin.
     pub(crate) fn parse<T: AsRef<str>>(origins: impl IntoIterator<Item = T>) -> Result<Self> {
         let allowed = origins.into_iter().map(|origin| Allowed::parse(origin.as_ref())).collect::<Result<_>>()?;
         Ok(Self { allowed })
     }
 
-    /// Whether a handshake may come from where it says.
+    /// Returns `true` if all of the `Origin` headers of a handshake are allowed.
     pub(crate) fn permit<'h>(&self, origins: impl IntoIterator<Item = &'h HeaderValue>) -> bool {
         if self.allowed.is_empty() {
             return true;
@@ -48,32 +48,32 @@ impl Allowed {
     fn parse(origin: &str) -> Result<Self> {
         let refuse = |reason| Error::config("allowed_origins", origin, reason);
         let (scheme, host) =
-            origin.split_once("://").ok_or_else(|| refuse("an origin begins with https:// or http://"))?;
+            origin.split_once("://").ok_or_else(|| refuse("an origin starts with https:// or http://"))?;
         if host.is_empty() || host.contains(['/', '?', '#', '@']) {
             return Err(refuse("an origin ends with the host or the port"));
         }
         let (scheme, host) = (format!("{}://", scheme.to_ascii_lowercase()), host.to_ascii_lowercase());
         match host.strip_prefix('*') {
             Some(suffix) if suffix.starts_with('.') && !suffix.contains('*') => {
-                Ok(Self::Below { scheme, suffix: suffix.to_owned() })
+                Ok(Self::Subdomains { scheme, suffix: suffix.to_owned() })
             }
-            None if !host.contains('*') => Ok(Self::Exactly(scheme + &host)),
-            _ => Err(refuse("* may only stand for the first part of the host, as in https://*.example.org")),
+            None if !host.contains('*') => Ok(Self::Exact(scheme + &host)),
+            _ => Err(refuse("* is only allowed as the first label of the host, as in https://*.example.org")),
         }
     }
 
     fn matches(&self, origin: &str) -> bool {
         match self {
-            Self::Exactly(allowed) => allowed == origin,
-            Self::Below { scheme, suffix } => origin
+            Self::Exact(allowed) => allowed == origin,
+            Self::Subdomains { scheme, suffix } => origin
                 .strip_prefix(scheme.as_str())
                 .and_then(|host| host.strip_suffix(suffix.as_str()))
-                .is_some_and(|name| !name.is_empty() && name.bytes().all(is_of_a_name)),
+                .is_some_and(|name| !name.is_empty() && name.bytes().all(is_host_name_byte)),
         }
     }
 }
 
-fn is_of_a_name(byte: u8) -> bool {
+fn is_host_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')
 }
 
@@ -83,12 +83,12 @@ mod tests {
 
     fn permits(origin: Option<&str>) -> bool {
         let origins = Origins::parse(["https://example.org", "https://*.Example.com:8443"]).unwrap();
-        let said: Option<HeaderValue> = origin.map(|origin| origin.parse().unwrap());
-        origins.permit(&said)
+        let header: Option<HeaderValue> = origin.map(|origin| origin.parse().unwrap());
+        origins.permit(&header)
     }
 
     #[test]
-    fn listed_origins_pass_and_no_others() {
+    fn only_listed_origins_are_permitted() {
         for origin in
             ["https://example.org", "https://EXAMPLE.org", "https://a.example.com:8443", "https://a.b.example.com:8443"]
         {
@@ -113,13 +113,13 @@ mod tests {
     }
 
     #[test]
-    fn who_is_no_browser_passes_and_without_a_list_everybody() {
+    fn a_handshake_without_an_origin_passes_and_so_does_any_without_a_list() {
         assert!(permits(None));
         assert!(Origins::default().permit([&HeaderValue::from_static("https://anywhere.net")]));
     }
 
     #[test]
-    fn what_is_no_origin_is_named() {
+    fn an_invalid_origin_is_named_in_the_error() {
         for origin in ["example.org", "https://example.org/", "https://*", "https://a.*.org", "https://"] {
             let error = Origins::parse([origin]).unwrap_err();
             assert!(error.to_string().contains(origin), "{error}");

@@ -1,4 +1,4 @@
-//! How fast one client may send.
+//! Limits on the rate of messages and bytes from one client.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -7,9 +7,9 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
 use crate::server::options::SocketOptions;
 
-/// The limits of one socket. Without limits it takes no memory to speak of.
+/// The rate limits of one socket. Without limits it takes a few bytes of memory.
 #[derive(Debug, Default)]
-pub(crate) struct Pace {
+pub(crate) struct MessageRate {
     messages: Option<Box<Limit>>,
     bytes: Option<Box<Limit>>,
 }
@@ -18,41 +18,41 @@ pub(crate) struct Pace {
 struct Limit {
     per_second: NonZeroU32,
     limiter: DefaultDirectRateLimiter,
-    /// What may have come while nothing was read: it comes all at once now, and was sent before.
+    /// Allowance beyond the limiter's: what the client may have sent while the server did not read.
     credit: u64,
 }
 
-/// A client sends faster than it may.
+/// The rate limit that a client has exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TooFast {
+pub(crate) enum RateExceeded {
     Messages,
     Bytes,
 }
 
-impl Pace {
+impl MessageRate {
     pub(crate) fn new(options: &SocketOptions) -> Self {
         let limit = |limit: NonZeroU32| Box::new(Limit::new(limit));
         Self { messages: options.messages_per_second.map(limit), bytes: options.bytes_per_second.map(limit) }
     }
 
-    pub(crate) fn message(&mut self) -> Result<(), TooFast> {
-        self.messages.as_mut().map_or(Ok(()), |limit| limit.take(NonZeroU32::MIN).ok_or(TooFast::Messages))
+    pub(crate) fn check_message(&mut self) -> Result<(), RateExceeded> {
+        self.messages.as_mut().map_or(Ok(()), |limit| limit.take(NonZeroU32::MIN).ok_or(RateExceeded::Messages))
     }
 
-    pub(crate) fn bytes(&mut self, count: usize) -> Result<(), TooFast> {
+    pub(crate) fn check_bytes(&mut self, count: usize) -> Result<(), RateExceeded> {
         match (&mut self.bytes, u32::try_from(count).ok().and_then(NonZeroU32::new)) {
-            (Some(limit), Some(count)) => limit.take(count).ok_or(TooFast::Bytes),
+            (Some(limit), Some(count)) => limit.take(count).ok_or(RateExceeded::Bytes),
             _ => Ok(()),
         }
     }
 
-    /// Nothing was read for a time, by no fault of the client.
-    pub(crate) fn waited(&mut self, time: Duration) {
-        self.limits().for_each(|limit| limit.waited(time));
+    /// Adds the allowance for a time in which the server did not read.
+    pub(crate) fn add_pause(&mut self, time: Duration) {
+        self.limits().for_each(|limit| limit.add_pause(time));
     }
 
-    /// All that has come is read.
-    pub(crate) fn caught_up(&mut self) {
+    /// Drops the allowance once everything that the client has sent is read.
+    pub(crate) fn reset_credit(&mut self) {
         self.limits().for_each(|limit| limit.credit = 0);
     }
 
@@ -66,7 +66,7 @@ impl Limit {
         Self { per_second, limiter: RateLimiter::direct(Quota::per_second(per_second)), credit: 0 }
     }
 
-    /// Nothing if there is no room for so many.
+    /// Takes `count` from the limiter, or from the allowance. Returns `None` if both are used up.
     fn take(&mut self, count: NonZeroU32) -> Option<()> {
         if !matches!(self.limiter.check_n(count), Ok(Ok(()))) {
             self.credit = self.credit.checked_sub(count.get().into())?;
@@ -74,11 +74,11 @@ impl Limit {
         Some(())
     }
 
-    fn waited(&mut self, time: Duration) {
-        // The limiter itself knows of what may come in a second.
+    fn add_pause(&mut self, time: Duration) {
+        // The limiter itself covers one second.
         let beyond = time.saturating_sub(Duration::from_secs(1));
-        let may_have_come = beyond.as_millis() * u128::from(self.per_second.get()) / 1000;
-        self.credit = self.credit.saturating_add(u64::try_from(may_have_come).unwrap_or(u64::MAX));
+        let allowance = beyond.as_millis() * u128::from(self.per_second.get()) / 1000;
+        self.credit = self.credit.saturating_add(u64::try_from(allowance).unwrap_or(u64::MAX));
     }
 }
 
@@ -87,40 +87,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn beyond_the_limit_a_client_is_too_fast() {
-        let mut pace = Pace::new(&SocketOptions::new().max_messages_per_second(3).max_bytes_per_second(100));
-        assert_eq!([(); 4].map(|()| pace.message()), [Ok(()), Ok(()), Ok(()), Err(TooFast::Messages)]);
-        assert_eq!([60, 60, 0].map(|bytes| pace.bytes(bytes)), [Ok(()), Err(TooFast::Bytes), Ok(())]);
-        assert_eq!(Pace::new(&SocketOptions::new().max_bytes_per_second(100)).bytes(101), Err(TooFast::Bytes));
+    fn a_client_above_the_limit_exceeds_the_rate() {
+        let mut rate = MessageRate::new(&SocketOptions::new().max_messages_per_second(3).max_bytes_per_second(100));
+        assert_eq!([(); 4].map(|()| rate.check_message()), [Ok(()), Ok(()), Ok(()), Err(RateExceeded::Messages)]);
+        assert_eq!([60, 60, 0].map(|bytes| rate.check_bytes(bytes)), [Ok(()), Err(RateExceeded::Bytes), Ok(())]);
+        assert_eq!(
+            MessageRate::new(&SocketOptions::new().max_bytes_per_second(100)).check_bytes(101),
+            Err(RateExceeded::Bytes)
+        );
     }
 
     #[test]
-    fn what_was_sent_while_nobody_read_counts_as_of_then() {
-        let mut pace = Pace::new(&SocketOptions::new().max_messages_per_second(10));
-        let sends = |pace: &mut Pace, count: usize| (0..count).all(|_| pace.message().is_ok());
-        pace.waited(Duration::from_secs(3));
-        assert!(sends(&mut pace, 30), "ten for each second");
-        assert!(!sends(&mut pace, 10), "and no more");
-        pace.waited(Duration::from_secs(3));
-        pace.caught_up();
-        assert!(!sends(&mut pace, 20), "it had sent nothing");
-        pace.waited(Duration::from_millis(900));
-        assert!(!sends(&mut pace, 9), "a short wait changes nothing");
+    fn messages_sent_while_the_server_did_not_read_count_for_that_time() {
+        let mut rate = MessageRate::new(&SocketOptions::new().max_messages_per_second(10));
+        let sends = |rate: &mut MessageRate, count: usize| (0..count).all(|_| rate.check_message().is_ok());
+        rate.add_pause(Duration::from_secs(3));
+        assert!(sends(&mut rate, 30), "ten for each second");
+        assert!(!sends(&mut rate, 10), "and no more");
+        rate.add_pause(Duration::from_secs(3));
+        rate.reset_credit();
+        assert!(!sends(&mut rate, 20), "the client had sent nothing");
+        rate.add_pause(Duration::from_millis(900));
+        assert!(!sends(&mut rate, 9), "a short wait changes nothing");
     }
 
     #[test]
     fn the_largest_limits_are_limits() {
         let largest = SocketOptions::new().max_messages_per_second(u32::MAX).max_bytes_per_second(u32::MAX);
-        let mut pace = Pace::new(&largest);
-        assert!((0..1_000).all(|_| pace.message().is_ok() && pace.bytes(1_000).is_ok()));
-        pace.waited(Duration::MAX);
-        pace.caught_up();
-        assert!(pace.message().is_ok());
+        let mut rate = MessageRate::new(&largest);
+        assert!((0..1_000).all(|_| rate.check_message().is_ok() && rate.check_bytes(1_000).is_ok()));
+        rate.add_pause(Duration::MAX);
+        rate.reset_credit();
+        assert!(rate.check_message().is_ok());
     }
 
     #[test]
-    fn without_limits_nothing_is_too_fast() {
-        let mut pace = Pace::default();
-        assert!((0..10_000).all(|_| pace.message().is_ok() && pace.bytes(1_000_000).is_ok()));
+    fn without_limits_no_rate_is_exceeded() {
+        let mut rate = MessageRate::default();
+        assert!((0..10_000).all(|_| rate.check_message().is_ok() && rate.check_bytes(1_000_000).is_ok()));
     }
 }

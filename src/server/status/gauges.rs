@@ -1,5 +1,4 @@
-//! What waits for clients, as gauges that are looked up now and then: counting every message twice would cost more than it
-//! tells.
+//! Gauges of the queues, updated at an interval: updating them with every message would cost more than it is worth.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,14 +8,14 @@ use tokio::time::interval;
 use crate::server::asgi::connections::{Connections, QueueDepths};
 use crate::supervise::contain;
 
-/// How often an exporter may see something new.
+/// Interval of the updates.
 pub(crate) const EVERY: Duration = Duration::from_secs(5);
 
-/// Under which name an interface server has them, beside those of hubs.
+/// Label of the gauges of an interface server, beside those of hubs.
 const INTERFACE: &str = "interface";
 
-/// Sets those of an interface server until it is dropped.
-pub(crate) async fn keep(connections: Arc<Connections>) {
+/// Updates the gauges of an interface server until it is dropped.
+pub(crate) async fn update(connections: Arc<Connections>) {
     let mut ticks = interval(EVERY);
     loop {
         ticks.tick().await;

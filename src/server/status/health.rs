@@ -1,4 +1,4 @@
-//! Routes that tell machines and people how this process is: probes, the state of Redis, figures for Prometheus.
+//! Routes for probes and monitoring: health, the state of Redis, and metrics for Prometheus.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,23 +17,23 @@ use crate::health::Health;
 use crate::layer::{ChannelLayer, Mode};
 use crate::supervise::contain;
 
-/// Histograms without a scrape are summed up this often.
+/// Interval at which histograms without a scrape are aggregated.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
-/// Bounds of what is measured in seconds, and of what is counted.
+/// Histogram buckets of durations in seconds, and of sizes.
 const SECONDS: [f64; 14] =
     [0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 10.0, 60.0];
 const COUNTS: [f64; 9] = [1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 1000.0];
 
-/// Routes for those who watch over this process and its `layer`; mount them with
-/// [`InterfaceServer::routes`](crate::server::InterfaceServer::routes), or in any axum program.
+/// Returns the health routes of this process and its `layer`. Mount them with
+/// [`InterfaceServer::routes`](crate::server::InterfaceServer::routes) or in any axum program.
 ///
 /// | path | answer |
 /// |---|---|
-/// | `/live` | 200 while the process answers at all |
-/// | `/ready` | 200 while it should get work, 503 when messages do not arrive: the probe has failed. Either way a line for each server of which something is wrong |
+/// | `/live` | 200 while the process runs |
+/// | `/ready` | 200 while messages arrive, 503 while they do not, because the probe has failed; in both cases a line for each server with a fault |
 /// | `/health/redis` | [`Health`] as JSON, with the same status as `/ready` |
 ///
-/// Both ask [`ChannelLayer::health`], and so send a message through every server.
+/// `/ready` and `/health/redis` call [`ChannelLayer::health`], which sends a message through every server.
 pub fn health_routes(layer: Arc<dyn ChannelLayer>) -> Router {
     Router::new()
         .route("/live", get(async || "live\n"))
@@ -42,8 +42,8 @@ pub fn health_routes(layer: Arc<dyn ChannelLayer>) -> Router {
         .with_state(layer)
 }
 
-/// A route `/mode` that says how `layer` carries messages: `remote`, `local_only` or `down`, as [`Mode`]. It asks no server and
-/// tells nothing else, so that pages of clients may ask it.
+/// Returns a route `/mode` that reports how `layer` carries messages: `remote`, `local_only` or `down`, as [`Mode`]. It
+/// queries no server and reveals nothing else, so pages of clients may request it.
 pub fn mode_route(layer: Arc<dyn ChannelLayer>) -> Router {
     Router::new().route("/mode", get(mode)).with_state(layer)
 }
@@ -58,8 +58,8 @@ async fn mode(State(layer): State<Arc<dyn ChannelLayer>>) -> &'static str {
 
 async fn ready(State(layer): State<Arc<dyn ChannelLayer>>) -> Response {
     let health = layer.health().await;
-    let verdict = if health.is_ready() { "ready\n" } else { "not ready\n" };
-    (status_of(&health), format!("{verdict}{}", health.reasons())).into_response()
+    let summary = if health.is_ready() { "ready\n" } else { "not ready\n" };
+    (status_of(&health), format!("{summary}{}", health.reasons())).into_response()
 }
 
 async fn redis(State(layer): State<Arc<dyn ChannelLayer>>) -> Response {
@@ -74,8 +74,8 @@ fn status_of(health: &Health) -> StatusCode {
     if health.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
-/// A route `/metrics` with the figures of this process for Prometheus. Installs the recorder of the process, so that it
-/// can be made once, and on a runtime.
+/// Returns a route `/metrics` with the metrics of this process for Prometheus. It installs the recorder of the process,
+/// so it can be called once, on a runtime.
 ///
 /// # Errors
 ///
@@ -87,7 +87,7 @@ pub fn metrics_route() -> Result<Router, BoxError> {
     let handle = builder.install_recorder()?;
     let upkeep = tokio::spawn(keep_up(handle.clone()));
     let exporter = Arc::new(Exporter { handle, _upkeep: AbortOnDropHandle::new(upkeep) });
-    Ok(Router::new().route("/metrics", get(figures)).with_state(exporter))
+    Ok(Router::new().route("/metrics", get(render)).with_state(exporter))
 }
 
 async fn keep_up(handle: PrometheusHandle) {
@@ -99,11 +99,11 @@ async fn keep_up(handle: PrometheusHandle) {
 
 struct Exporter {
     handle: PrometheusHandle,
-    /// Ends with the last router.
+    /// Aborted when the last router is dropped.
     _upkeep: AbortOnDropHandle<()>,
 }
 
-async fn figures(State(exporter): State<Arc<Exporter>>) -> Response {
+async fn render(State(exporter): State<Arc<Exporter>>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], exporter.handle.render()).into_response()
 }
 
@@ -113,7 +113,7 @@ mod tests {
     use crate::supervise::trap::{arm, is_armed};
 
     #[tokio::test(start_paused = true)]
-    async fn a_panic_costs_one_upkeep() {
+    async fn the_upkeep_of_metrics_survives_a_panic() {
         let upkeep = tokio::spawn(keep_up(PrometheusBuilder::new().build_recorder().handle()));
         for _ in 0..2 {
             arm("upkeep of metrics");

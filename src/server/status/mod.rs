@@ -1,38 +1,33 @@
-//! The status page: what an operator wants to see of one interface server at a glance.
+//! The status page of one interface server, and the health and metrics routes.
+//!
+//! [`collector`] collects the data in the background, and [`view`] renders it, so that a request for the page waits for
+//! nothing.
 
-pub(crate) mod access_log;
-mod counters;
+mod collector;
 pub(crate) mod gauges;
 pub(crate) mod health;
 mod history;
 pub(crate) mod page;
 pub(crate) mod view;
-mod watch;
 
 use axum::http::Method;
 use axum::response::Response;
 use bytes::Bytes;
 
-use crate::server::interface::shared::Shared;
 use crate::server::status::page::Page;
 
-pub(crate) use counters::{Count, Tally};
-pub(crate) use watch::Watch;
+pub(crate) use collector::{StatusCollector, StatusSources};
 
-/// Where the page is, and what it loads.
+/// Path of the page.
 pub(crate) const PATH: &str = "/status";
+
+/// Path of the style sheet of the page.
 pub(crate) const STYLE_PATH: &str = "/status.css";
 
-/// Whether a path is one of the page's, which does not show its own requests.
-pub(crate) fn is_own(shared: &Shared, path: &str) -> bool {
-    shared.watch.is_some() && [PATH, STYLE_PATH].contains(&path)
-}
-
-/// The page or its style, if that is what a path asks for and the server has a status page.
-pub(crate) fn answer(shared: &Shared, method: &Method, path: &str) -> Option<Response> {
-    let watch = shared.watch.as_ref()?;
+/// Returns the page or its style sheet if `path` is one of them.
+pub(crate) fn answer(collector: &StatusCollector, method: &Method, path: &str) -> Option<Response> {
     let page = match path {
-        PATH => page_of(view::render(&watch.look(shared))),
+        PATH => page_of(view::render(&collector.snapshot())),
         STYLE_PATH => style(),
         _ => return None,
     };

@@ -1,4 +1,4 @@
-//! Static pages that the server gives out beside its sockets.
+//! Static pages.
 
 use axum::http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
@@ -7,10 +7,11 @@ use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 
-/// A page may load what this server gives out and nothing else, and run no script that is written into it.
+/// The Content-Security-Policy: a page may load from this server only, and inline scripts are blocked.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
+/// A page with its content type.
 #[derive(Clone, Debug)]
 pub(crate) struct Page {
     pub(crate) content_type: &'static str,

@@ -1,37 +1,37 @@
-//! The page: figures to HTML, without a script. It asks for itself again every 2 s.
+//! The status page as HTML, without a script. It reloads every 2 s.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use super::collector::{LayerHealth, Shard, Snapshot};
 use super::history::SECONDS;
-use super::watch::{Health, Shard, View};
 use crate::server::asgi::connections::QueueDepths;
-use crate::server::status::counters::{Count, Totals};
+use crate::server::counters::{Count, Totals};
 
 const WIDTH: u64 = 240;
 const HEIGHT: u64 = 48;
 
-pub(crate) fn render(view: &View) -> String {
+pub(crate) fn render(snapshot: &Snapshot) -> String {
     let mut page = String::with_capacity(16 * 1024);
     // Writing to a string does not fail.
-    let _ = write(&mut page, view);
+    let _ = write(&mut page, snapshot);
     page
 }
 
-fn write(page: &mut String, view: &View) -> std::fmt::Result {
-    let (word, kind) = state(view);
-    begin(page, word, kind, &format!("up {}", span(view.uptime)))?;
-    cards(page, view)?;
+fn write(page: &mut String, snapshot: &Snapshot) -> std::fmt::Result {
+    let (word, kind) = state(snapshot);
+    begin(page, word, kind, &format!("up {}", span(snapshot.uptime)))?;
+    cards(page, snapshot)?;
     page.push_str("<div class=\"tables\">\n");
-    channels(page, view)?;
-    outcomes(page, &view.totals)?;
-    queues(page, view.queues)?;
-    shards(page, view)?;
+    channels(page, snapshot)?;
+    outcomes(page, &snapshot.totals)?;
+    queues(page, snapshot.queues)?;
+    shards(page, snapshot)?;
     page.push_str(END);
     Ok(())
 }
 
-/// What comes before the cards: how things stand, in a word, and a note beside it.
+/// Writes the page up to the cards: the state in a word, and a note beside it.
 pub(crate) fn begin(page: &mut String, word: &str, kind: &str, note: &str) -> std::fmt::Result {
     write!(
         page,
@@ -57,48 +57,48 @@ pub(crate) fn begin(page: &mut String, word: &str, kind: &str, note: &str) -> st
     )
 }
 
-/// What comes behind the tables.
+/// The page after the tables.
 pub(crate) const END: &str = "</div>\n</main>\n</body>\n</html>\n";
 
-fn state(view: &View) -> (&'static str, &'static str) {
-    if view.leaving {
+fn state(snapshot: &Snapshot) -> (&'static str, &'static str) {
+    if snapshot.shutting_down {
         return ("shutting down", "warn");
     }
-    match view.layer.health {
-        Health::Unknown => ("serving", "good"),
-        Health::Answers(_) if view.shards.values().any(|shard| !shard.up) => ("a shard is down", "warn"),
-        Health::Answers(_) => ("healthy", "good"),
-        Health::Fails => ("the layer does not answer", "bad"),
+    match snapshot.layer.health {
+        LayerHealth::Unknown => ("serving", "good"),
+        LayerHealth::Answers(_) if snapshot.shards.values().any(|shard| !shard.up) => ("a shard is down", "warn"),
+        LayerHealth::Answers(_) => ("healthy", "good"),
+        LayerHealth::Fails => ("the layer does not answer", "bad"),
     }
 }
 
-fn cards(page: &mut String, view: &View) -> std::fmt::Result {
-    let history = &view.history;
+fn cards(page: &mut String, snapshot: &Snapshot) -> std::fmt::Result {
+    let history = &snapshot.history;
     let frames = |totals: &Totals| totals.of(Count::FramesIn);
     let replies = |totals: &Totals| totals.of(Count::RepliesOut);
     page.push_str("<section class=\"cards\" aria-label=\"Rates\">\n");
     let opened = format!("{}/s opening", rate(history.rate(Totals::handshakes)));
-    card(page, "Sockets", &thousands(view.connections as u64), &opened, &history.connections())?;
-    let total = |count| format!("{} in all", thousands(count));
+    card(page, "Sockets", &thousands(snapshot.connections as u64), &opened, &history.connections())?;
+    let total = |count| format!("{} in total", thousands(count));
     card(
         page,
         "Frames in",
         &format!("{}/s", rate(history.rate(frames))),
-        &total(frames(&view.totals)),
+        &total(frames(&snapshot.totals)),
         &history.growth(frames),
     )?;
     card(
         page,
         "Replies out",
         &format!("{}/s", rate(history.rate(replies))),
-        &total(replies(&view.totals)),
+        &total(replies(&snapshot.totals)),
         &history.growth(replies),
     )?;
     card(
         page,
         "HTTP answers",
         &format!("{}/s", rate(history.rate(Totals::responses))),
-        &format!("{} under way", thousands(view.requests as u64)),
+        &format!("{} in progress", thousands(snapshot.requests as u64)),
         &history.growth(Totals::responses),
     )?;
     page.push_str("</section>\n");
@@ -115,7 +115,7 @@ fn card(page: &mut String, title: &str, value: &str, note: &str, points: &[u64])
     )
 }
 
-/// The outline of an area below points of which the last is at the right edge.
+/// Returns the SVG path of an area below the points; the last point is at the right edge.
 fn area(points: &[u64], highest: u64) -> String {
     let mut path = String::new();
     let step = |back: usize| WIDTH.saturating_sub(back as u64 * WIDTH / (SECONDS as u64 - 1));
@@ -123,7 +123,7 @@ fn area(points: &[u64], highest: u64) -> String {
     let left = step(last);
     let _ = write!(path, "M{left} {HEIGHT}");
     for (at, point) in points.iter().enumerate() {
-        // One unit of room above for the line.
+        // One unit of space above for the line.
         let y = HEIGHT - point * (HEIGHT - 2) / highest;
         let _ = write!(path, "L{} {y}", step(last - at));
     }
@@ -131,19 +131,19 @@ fn area(points: &[u64], highest: u64) -> String {
     path
 }
 
-fn channels(page: &mut String, view: &View) -> std::fmt::Result {
+fn channels(page: &mut String, snapshot: &Snapshot) -> std::fmt::Result {
     page.push_str("<section class=\"wide\"><h2>Channels</h2>");
-    match view.layer.health {
-        Health::Answers(each) => {
+    match snapshot.layer.health {
+        LayerHealth::Answers(each) => {
             writeln!(page, r#"<p class="muted">The layer answers within {}.</p>"#, span(each))?;
         }
-        Health::Fails => page.push_str("<p class=\"bad\">The layer does not answer.</p>\n"),
-        Health::Unknown => page.push_str("<p class=\"muted\">Asking the layer…</p>\n"),
+        LayerHealth::Fails => page.push_str("<p class=\"bad\">The layer does not answer.</p>\n"),
+        LayerHealth::Unknown => page.push_str("<p class=\"muted\">Querying the layer…</p>\n"),
     }
     page.push_str(
-        "<table><thead><tr><th>channel<th>waiting<th>the oldest for<th>sent<th>refused, full</tr></thead><tbody>\n",
+        "<table><thead><tr><th>channel<th>waiting<th>oldest for<th>sent<th>refused (full)</tr></thead><tbody>\n",
     );
-    for (name, figures) in &view.layer.channels {
+    for (name, figures) in &snapshot.layer.channels {
         let attention = if figures.messages_max_age > Duration::from_secs(1) { " class=\"warn\"" } else { "" };
         writeln!(
             page,
@@ -166,7 +166,7 @@ fn outcomes(page: &mut String, totals: &Totals) -> std::fmt::Result {
                 ("accepted", Count::Accepted),
                 ("refused by the application", Count::Refused),
                 ("not answered in time", Count::TimedOut),
-                ("turned away by the server", Count::Turned),
+                ("refused by the server", Count::Rejected),
             ],
         ),
         (
@@ -190,25 +190,23 @@ fn outcomes(page: &mut String, totals: &Totals) -> std::fmt::Result {
 
 pub(crate) fn queues(page: &mut String, queues: QueueDepths) -> std::fmt::Result {
     page.push_str("<section><h2>Waiting for sockets</h2><table><tbody>\n");
-    for (name, value) in
-        [("messages", queues.messages), ("bytes", queues.bytes), ("messages for the slowest", queues.longest)]
-    {
+    for (name, value) in [("messages", queues.messages), ("bytes", queues.bytes), ("longest queue", queues.longest)] {
         writeln!(page, "<tr><th>{name}<td>{}</tr>", thousands(value as u64))?;
     }
     page.push_str("</tbody></table></section>\n");
     Ok(())
 }
 
-fn shards(page: &mut String, view: &View) -> std::fmt::Result {
+fn shards(page: &mut String, snapshot: &Snapshot) -> std::fmt::Result {
     page.push_str("<section><h2>Shards</h2>");
-    if view.shards.is_empty() {
+    if snapshot.shards.is_empty() {
         page.push_str("<p class=\"muted\">No outage since the start.</p></section>\n");
         return Ok(());
     }
     page.push_str(
-        "<table><thead><tr><th>shard<th>state<th>outages<th>lost its data<th>reads cut</tr></thead><tbody>\n",
+        "<table><thead><tr><th>shard<th>state<th>outages<th>data losses<th>interrupted reads</tr></thead><tbody>\n",
     );
-    for (number, shard) in &view.shards {
+    for (number, shard) in &snapshot.shards {
         let Shard { up, since, outages, data_losses, reads_interrupted } = shard;
         let (word, kind) = if *up { ("up", "good") } else { ("down", "bad") };
         let since = span(since.elapsed());
@@ -221,7 +219,7 @@ fn shards(page: &mut String, view: &View) -> std::fmt::Result {
     Ok(())
 }
 
-/// A time in the largest unit that it fills, and the next one.
+/// Formats a time in its largest unit and the next one.
 fn span(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
@@ -238,7 +236,7 @@ fn rate(rate: f64) -> String {
     if rate < 10.0 && rate > 0.0 { format!("{rate:.1}") } else { format!("{rate:.0}") }
 }
 
-/// With narrow spaces between groups of digits.
+/// Formats a number with narrow spaces between groups of digits.
 pub(crate) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -256,7 +254,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_and_times_are_easy_to_read() {
+    fn numbers_and_times_are_formatted_for_readers() {
         assert_eq!(thousands(1_234_567), "1\u{202f}234\u{202f}567");
         assert_eq!([thousands(0), thousands(999), thousands(1_000)], ["0", "999", "1\u{202f}000"]);
         assert_eq!([rate(0.0), rate(0.34), rate(12.6)], ["0", "0.3", "13"]);

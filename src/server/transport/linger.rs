@@ -1,7 +1,7 @@
-//! The end of a connection whose client may still be sending.
+//! Lingering close of a connection whose client may still be sending.
 //!
-//! A connection that is closed while bytes of the client wait unread is reset, and with that the client may lose the last
-//! response (RFC 9112, section 9.6). So this side stops writing, and reads on for a while.
+//! The operating system resets a connection that is closed while bytes of the client wait unread. The client may then
+//! lose the last response (RFC 9112, section 9.6). So the server shuts down its writing side and reads on for a while.
 
 use std::future::poll_fn;
 use std::io;
@@ -15,13 +15,13 @@ use tokio::time::timeout;
 /// How long a client may take to read the last response and close the connection.
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// Waits until the client closes the connection, for a while.
+/// Waits until the client closes the connection, for a few seconds.
 pub(crate) async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
-    // However it ends, nothing more is to be done with the stream.
+    // The stream is dropped afterwards, whatever the result.
     let _ = timeout(LONGEST, poll_fn(|cx| poll_discard(&mut stream, cx))).await;
 }
 
-/// Says that nothing more will be written, and reads until nothing more comes.
+/// Shuts down the writing side, and discards what the client sends until it closes its side.
 pub(crate) fn poll_discard<S>(stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<()>>
 where
     S: AsyncRead + AsyncWrite + Unpin,

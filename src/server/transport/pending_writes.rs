@@ -1,4 +1,4 @@
-//! A stream that knows whether something of what was written to it has yet to go out.
+//! A stream that tracks whether written bytes have yet to be flushed.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -8,36 +8,36 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Tells of a [`Watched`] stream.
+/// Whether the writes to a [`TrackedStream`] are flushed. Clones share the state.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Unwritten(Arc<AtomicBool>);
+pub(crate) struct PendingWrites(Arc<AtomicBool>);
 
-impl Unwritten {
-    /// Whether the writer has begun with something and has not flushed it yet.
-    pub(crate) fn is_some(&self) -> bool {
+impl PendingWrites {
+    /// Returns `true` if bytes were written since the last flush.
+    pub(crate) fn any(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn watch<Stream>(&self, stream: Stream) -> Watched<Stream> {
-        Watched { stream, unwritten: self.0.clone() }
+    pub(crate) fn track<Stream>(&self, stream: Stream) -> TrackedStream<Stream> {
+        TrackedStream { stream, pending: self.0.clone() }
     }
 }
 
 #[derive(Debug)]
-pub(crate) struct Watched<Stream> {
+pub(crate) struct TrackedStream<Stream> {
     stream: Stream,
-    unwritten: Arc<AtomicBool>,
+    pending: Arc<AtomicBool>,
 }
 
-impl<Stream: AsyncRead + Unpin> AsyncRead for Watched<Stream> {
+impl<Stream: AsyncRead + Unpin> AsyncRead for TrackedStream<Stream> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
-impl<Stream: AsyncWrite + Unpin> AsyncWrite for Watched<Stream> {
+impl<Stream: AsyncWrite + Unpin> AsyncWrite for TrackedStream<Stream> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.unwritten.store(true, Ordering::Relaxed);
+        self.pending.store(true, Ordering::Relaxed);
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
@@ -46,7 +46,7 @@ impl<Stream: AsyncWrite + Unpin> AsyncWrite for Watched<Stream> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.unwritten.store(true, Ordering::Relaxed);
+        self.pending.store(true, Ordering::Relaxed);
         Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
     }
 
@@ -56,7 +56,7 @@ impl<Stream: AsyncWrite + Unpin> AsyncWrite for Watched<Stream> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-        self.unwritten.store(false, Ordering::Relaxed);
+        self.pending.store(false, Ordering::Relaxed);
         Poll::Ready(Ok(()))
     }
 

@@ -1,4 +1,4 @@
-//! Which proxies are believed when they say for whom they speak.
+//! Trusted proxies and the headers in which they name a client.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,14 +6,14 @@ use axum::http::HeaderMap;
 use ipnet::IpNet;
 
 use crate::error::{Error, Result};
-use crate::server::asgi::messages::Peer;
+use crate::server::transport::peer::Peer;
 
-/// The proxies before an interface server, by address.
+/// The proxies in front of an interface server, by address.
 ///
-/// What they say in `X-Forwarded-For` and `X-Forwarded-Proto` becomes the client's address (with port 0, unless they
-/// name one) and the scheme. From anybody else these headers are only passed on, for anybody could write them. Each
-/// proxy adds the address that it sees to the end of `X-Forwarded-For`, so the list is read from there, past further
-/// trusted proxies, up to the first address that is none.
+/// The server takes the address of the client (with port 0, unless the proxy names one) and the scheme from
+/// `X-Forwarded-For` and `X-Forwarded-Proto` of a trusted proxy. From any other client these headers are only passed
+/// on, because any client can set them. Each proxy appends the address that it sees to `X-Forwarded-For`. So the server
+/// reads the list from the end, past further trusted proxies, up to the first address that is not trusted.
 #[derive(Clone, Debug, Default)]
 pub struct TrustedProxies {
     networks: Vec<IpNet>,
@@ -21,25 +21,25 @@ pub struct TrustedProxies {
 }
 
 impl TrustedProxies {
-    /// From addresses (`10.0.0.7`), networks (`10.0.0.0/8`), and `unix` for whoever connects over a unix socket.
+    /// Parses addresses (`10.0.0.7`), networks (`10.0.0.0/8`), and `unix` for the peers of a unix socket.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] if one is none of these.
+    /// [`Error::InvalidConfig`] if a value is none of these.
     pub fn parse<T: AsRef<str>>(proxies: impl IntoIterator<Item = T>) -> Result<Self> {
         let mut trusted = Self::default();
         for proxy in proxies {
             match proxy.as_ref().trim() {
                 "unix" => trusted.unix = true,
                 text => trusted.networks.push(network(text).ok_or_else(|| {
-                    Error::config("trusted_proxies", text, "it is no address, no network and not \"unix\"")
+                    Error::config("trusted_proxies", text, "expected an address, a network or \"unix\"")
                 })?),
             }
         }
         Ok(trusted)
     }
 
-    /// Who is at the other end, for a request with these headers.
+    /// Returns the client of a request with these headers.
     pub(crate) fn resolve(&self, peer: Peer, headers: &HeaderMap) -> Peer {
         let trusted = peer.client.map_or(self.unix, |client| self.contains(client.ip()));
         if !trusted {
@@ -50,13 +50,13 @@ impl TrustedProxies {
         Peer { client, secure, ..peer }
     }
 
-    /// The nearest address that is no trusted proxy; the farthest trusted one if there is no other.
+    /// Returns the nearest address that is not trusted, or the farthest trusted one if there is no other.
     fn client(&self, headers: &HeaderMap) -> Option<SocketAddr> {
         let lines = headers.get_all("x-forwarded-for").iter();
         let hops = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
         let hops: Vec<_> = hops.map(|hop| address(std::str::from_utf8(hop).ok()?.trim())).collect();
         let mut client = None;
-        // Behind what cannot be read nothing is known.
+        // The addresses before an invalid one are unknown.
         for hop in hops.into_iter().rev().map_while(|hop| hop) {
             client = Some(hop);
             if !self.contains(hop.ip()) {
@@ -81,7 +81,7 @@ fn address(hop: &str) -> Option<SocketAddr> {
     bare.parse::<IpAddr>().map(|address| SocketAddr::new(address, 0)).or_else(|_| hop.parse()).ok()
 }
 
-/// The last of the values that proxies have appended to each other.
+/// Returns the last value of a header to which each proxy appends its own.
 fn last<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get_all(name).iter().next_back()?.to_str().ok()?.rsplit(',').next().map(str::trim)
 }
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn only_trusted_proxies_are_believed() {
+    fn only_trusted_proxies_set_the_client() {
         assert_eq!(client("10.1.2.3:400", "203.0.113.9"), "203.0.113.9:0");
         assert_eq!(client("192.0.2.7:400", "203.0.113.9"), "203.0.113.9:0");
         assert_eq!(client("[::ffff:10.1.2.3]:400", "203.0.113.9"), "203.0.113.9:0");
@@ -120,14 +120,14 @@ mod tests {
     }
 
     #[test]
-    fn a_client_cannot_put_an_address_before_its_own() {
+    fn a_client_cannot_forge_an_address() {
         assert_eq!(client("10.0.0.1:1", "198.51.100.1, 203.0.113.9, 10.9.9.9"), "203.0.113.9:0");
         assert_eq!(client("10.0.0.1:1", "198.51.100.1, nonsense, 10.9.9.9"), "10.9.9.9:0");
         assert_eq!(client("10.0.0.1:1", "nonsense"), "10.0.0.1:1");
     }
 
     #[test]
-    fn bytes_that_are_no_text_hide_nobody() {
+    fn bytes_that_are_not_utf8_hide_no_client() {
         let headers = HeaderMap::from_iter([(
             "x-forwarded-for".parse().unwrap(),
             HeaderValue::from_bytes(b"\xff, 203.0.113.9, 10.0.0.2").unwrap(),
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn several_lines_are_one_list() {
+    fn several_header_lines_form_one_list() {
         let mut headers = HeaderMap::new();
         for line in ["198.51.100.1", "203.0.113.9:77, 10.0.0.2"] {
             headers.append("x-forwarded-for", line.parse().unwrap());
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_come_in_every_form() {
+    fn ipv6_addresses_are_read_with_and_without_brackets_and_port() {
         for (forwarded, expected) in [("2001:db8::7", "[2001:db8::7]:0"), ("[2001:db8::7]", "[2001:db8::7]:0")] {
             assert_eq!(client("10.0.0.1:1", forwarded), expected);
         }
@@ -155,14 +155,14 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_on_a_unix_socket_says_who_the_client_is() {
-        let said = [("x-forwarded-for", "203.0.113.9"), ("x-forwarded-proto", "http, https")];
-        assert_eq!(seen(None, &said), (Some("203.0.113.9:0".to_owned()), true));
+    fn a_proxy_on_a_unix_socket_names_the_client() {
+        let headers = [("x-forwarded-for", "203.0.113.9"), ("x-forwarded-proto", "http, https")];
+        assert_eq!(seen(None, &headers), (Some("203.0.113.9:0".to_owned()), true));
         assert_eq!(seen(None, &[]), (None, false));
     }
 
     #[test]
-    fn what_is_no_address_is_named() {
+    fn an_invalid_network_is_named_in_the_error() {
         let error = TrustedProxies::parse(["10.0.0.0/33"]).unwrap_err();
         assert!(error.to_string().contains("10.0.0.0/33"), "{error}");
     }

@@ -1,8 +1,7 @@
-//! How responses get to their clients: those of HTTP/2, each in a task of its own, and those of a connection of HTTP/1, end
-//! when they have to.
+//! Progress of responses, and the timeout of HTTP/2 streams.
 //!
-//! An HTTP/2 client says how much it takes of each response, and may go on talking without ever taking any. Nothing is
-//! pending on its connection then, and hyper waits without a deadline.
+//! An HTTP/2 client controls how much of each response it accepts, and may keep its connection alive without accepting
+//! any. Its connection then has nothing to write, and hyper waits without a deadline.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -14,72 +13,72 @@ use tokio::sync::Notify;
 use tokio::task_local;
 use tokio::time::sleep;
 
-use crate::server::asgi::lost;
+use crate::server::drop_reason;
 
 task_local! {
     static PROGRESS: Progress;
 }
 
-/// What hyper runs the requests of HTTP/2 connections on.
+/// Executor for the streams of an HTTP/2 connection. It drops a stream whose client accepts nothing.
 #[derive(Clone, Debug)]
-pub(crate) struct Streams {
-    /// For how long a client may take nothing of a response.
-    patience: Duration,
+pub(crate) struct StreamExecutor {
+    /// How long a client may accept nothing of a response.
+    timeout: Duration,
 }
 
-impl Streams {
-    pub(crate) fn new(patience: Duration) -> Self {
-        Self { patience }
+impl StreamExecutor {
+    pub(crate) fn new(timeout: Duration) -> Self {
+        Self { timeout }
     }
 }
 
 /// The tasks end with their connection.
-impl<Stream: Future<Output = ()> + Send + 'static> Executor<Stream> for Streams {
+impl<Stream: Future<Output = ()> + Send + 'static> Executor<Stream> for StreamExecutor {
     fn execute(&self, stream: Stream) {
-        let (progress, patience) = (Progress::in_pieces(), self.patience);
+        let (progress, timeout) = (Progress::flow_controlled(), self.timeout);
         tokio::spawn(async move {
             tokio::select! {
-                // What is dropped without an end is reset.
+                // Dropping an unfinished stream resets it.
                 _ended = progress.run(stream) => {}
-                () = progress.stops(patience) => {
-                    lost::count_slow_consumer();
-                    tracing::info!("an HTTP/2 client takes nothing of a response, which is cut off");
+                () = progress.stalled(timeout) => {
+                    drop_reason::count_slow_consumer();
+                    tracing::info!("an HTTP/2 client accepts nothing of a response; stream reset");
                 }
             }
         });
     }
 }
 
-/// How a response of HTTP/2 gets to its client, or those of a connection of HTTP/1 do.
+/// Progress of the response of an HTTP/2 stream, or of the responses of an HTTP/1 connection. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Progress(Arc<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Pieces that the client has made room for.
+    /// Number of pieces that the client has accepted.
     pieces: AtomicUsize,
-    /// Whether it is the client that has to do something.
+    /// Whether the client has to accept a piece before the response goes on.
     waits_for_client: AtomicBool,
-    in_pieces: bool,
+    flow_controlled: bool,
     cut_off: Notify,
 }
 
 impl Progress {
-    /// Of a client that says how much it takes, and is given no more than a piece at once.
-    fn in_pieces() -> Self {
-        Self(Arc::new(State { in_pieces: true, ..State::default() }))
+    /// Creates the progress of a flow-controlled response, which is passed on piece by piece.
+    fn flow_controlled() -> Self {
+        Self(Arc::new(State { flow_controlled: true, ..State::default() }))
     }
 
-    pub(crate) fn is_in_pieces(&self) -> bool {
-        self.0.in_pieces
+    pub(crate) fn is_flow_controlled(&self) -> bool {
+        self.0.flow_controlled
     }
 
-    /// That of the stream or connection in whose task this is called.
+    /// Returns the progress of the current stream or connection; `None` outside of one.
     pub(crate) fn current() -> Option<Self> {
         PROGRESS.try_with(Clone::clone).ok()
     }
 
-    /// Runs what makes and writes responses; nothing comes of it if they are cut off.
+    /// Runs the future that writes responses. Returns `None` if they are cut off.
     pub(crate) async fn run<Writing: Future>(&self, writing: Writing) -> Option<Writing::Output> {
         tokio::select! {
             biased;
@@ -88,9 +87,9 @@ impl Progress {
         }
     }
 
-    /// Ends what is written, and frees what it holds.
+    /// Cuts the responses off and frees their memory.
     pub(crate) fn cut_off(&self) {
-        lost::count_slow_consumer();
+        drop_reason::count_slow_consumer();
         self.0.cut_off.notify_one();
     }
 
@@ -98,19 +97,19 @@ impl Progress {
         self.0.cut_off.notified().await;
     }
 
-    /// A piece is handed over, and the next one is asked for when the client takes this one.
-    pub(crate) fn handed_over(&self) {
+    /// Records that a piece was passed to hyper, which asks for the next one when the client has accepted it.
+    pub(crate) fn piece_yielded(&self) {
         self.0.pieces.fetch_add(1, Ordering::Relaxed);
         self.0.waits_for_client.store(true, Ordering::Relaxed);
     }
 
-    /// A piece was asked for, and the application has yet to make it.
-    pub(crate) fn asked(&self) {
+    /// Records that hyper asks for a piece, which the application has yet to send.
+    pub(crate) fn piece_requested(&self) {
         self.0.waits_for_client.store(false, Ordering::Relaxed);
     }
 
-    /// Waits until the client has taken nothing for `patience`, or up to twice that.
-    async fn stops(&self, patience: Duration) {
+    /// Waits until the client has accepted nothing for `timeout`, or up to twice that.
+    async fn stalled(&self, timeout: Duration) {
         let mut before = None;
         loop {
             let waits = self.0.waits_for_client.load(Ordering::Relaxed);
@@ -119,7 +118,7 @@ impl Progress {
                 return;
             }
             before = now;
-            sleep(patience).await;
+            sleep(timeout).await;
         }
     }
 }
@@ -130,26 +129,26 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(30);
+    const TIMEOUT: Duration = Duration::from_secs(30);
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_takes_a_piece_now_and_then_goes_on() {
+    async fn a_client_that_accepts_pieces_slowly_is_not_stalled() {
         let progress = Progress::default();
-        let stops = progress.stops(PATIENCE);
-        tokio::pin!(stops);
+        let stalled = progress.stalled(TIMEOUT);
+        tokio::pin!(stalled);
         for _ in 0..10 {
-            progress.handed_over();
-            assert!(timeout(PATIENCE / 2, &mut stops).await.is_err());
+            progress.piece_yielded();
+            assert!(timeout(TIMEOUT / 2, &mut stalled).await.is_err());
         }
-        assert!(timeout(PATIENCE * 3, stops).await.is_ok());
+        assert!(timeout(TIMEOUT * 3, stalled).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_application_may_take_its_time() {
+    async fn a_slow_application_does_not_stall_the_client() {
         let progress = Progress::default();
-        assert!(timeout(PATIENCE * 10, progress.stops(PATIENCE)).await.is_err());
-        progress.handed_over();
-        progress.asked();
-        assert!(timeout(PATIENCE * 10, progress.stops(PATIENCE)).await.is_err());
+        assert!(timeout(TIMEOUT * 10, progress.stalled(TIMEOUT)).await.is_err());
+        progress.piece_yielded();
+        progress.piece_requested();
+        assert!(timeout(TIMEOUT * 10, progress.stalled(TIMEOUT)).await.is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! A frame to a client: encoded once, and shared by every socket that it goes to.
+//! An encoded data frame that all sockets it goes to share.
 
 use std::sync::Arc;
 
@@ -7,17 +7,17 @@ use tungstenite::Utf8Bytes;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Data as Kind, OpCode};
 
-/// What the header of a frame takes that is not masked, at the most.
+/// Maximum size of a frame header without a mask.
 const LONGEST_HEAD: usize = 10;
 
-/// What one frame from a client holds. Cheap to clone: the bytes are shared.
+/// The data of one message. Cheap to clone: the bytes are shared.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Data {
     Text(Utf8Bytes),
     Binary(Bytes),
 }
 
-/// A data frame as it is on the wire. Cloning it counts a reference, whatever its size.
+/// A data frame as it is on the wire. A clone shares the bytes.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Frame(Arc<Encoded>);
 
@@ -33,7 +33,7 @@ impl Frame {
         let header = FrameHeader { opcode: OpCode::Data(kind), ..FrameHeader::default() };
         let mut head = [0; LONGEST_HEAD];
         let mut rest = &mut head[..];
-        header.format(payload.len() as u64, &mut rest).expect("a header without a mask has 10 bytes at the most");
+        header.format(payload.len() as u64, &mut rest).expect("a header without a mask has at most 10 bytes");
         let head_len = LONGEST_HEAD - rest.len();
         Self(Arc::new(Encoded { head, head_len, payload }))
     }
@@ -46,7 +46,7 @@ impl Frame {
         &self.0.payload
     }
 
-    /// Bytes on the wire.
+    /// Returns the size on the wire, in bytes.
     pub(crate) fn size(&self) -> usize {
         self.0.head_len + self.0.payload.len()
     }
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_frame_is_what_the_rfc_says() {
+    fn a_frame_is_encoded_as_the_rfc_says() {
         let text = Frame::from(Data::Text("hi".into()));
         assert_eq!((text.head(), &text.payload()[..]), (&[0x81, 2][..], &b"hi"[..]));
         let head = |len: usize| Frame::from(Data::Binary(vec![0; len].into())).head().to_vec();

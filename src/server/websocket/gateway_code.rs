@@ -1,8 +1,8 @@
-//! Close code 1014 (bad gateway) of a client. It was registered after RFC 6455, and tungstenite takes it for a protocol
-//! error.
+//! Close code 1014 (bad gateway) from a client. It was registered after RFC 6455, and tungstenite treats it as a
+//! protocol error.
 //!
-//! tungstenite does not show the close frames that it refuses. So it reads code 1013 in the place of 1014, and the message
-//! and the reply that it makes of the frame are changed back.
+//! tungstenite does not expose the close frames that it refuses. So [`GatewayCode`] gives it code 1013 instead of 1014,
+//! and restores 1014 in the message and in the reply of tungstenite.
 
 use std::io::Cursor;
 
@@ -10,27 +10,27 @@ use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, OpCode};
 
-use crate::server::asgi::messages::code::{BAD_GATEWAY, TRY_AGAIN_LATER};
+use crate::server::websocket::close_code::{BAD_GATEWAY, TRY_AGAIN_LATER};
 
-/// The longest head of a frame, and a code at the beginning of its payload.
+/// Maximum size of a frame header and the code at the start of its payload.
 const LONGEST: usize = 14 + 2;
 
-/// In the second byte of the two codes.
+/// Difference of the second bytes of the two codes.
 const DIFFERENCE: u8 = BAD_GATEWAY.to_be_bytes()[1] ^ TRY_AGAIN_LATER.to_be_bytes()[1];
 
-/// Follows the frames of a client through the bytes that it sends.
+/// Tracks the frames in the bytes that a client sends.
 #[derive(Debug, Default)]
 pub(crate) struct GatewayCode {
-    /// The head of the frame that is being read, and the code if it is a close frame.
+    /// The header of the current frame, and the code if it is a close frame.
     head: [u8; LONGEST],
     len: usize,
-    /// Bytes of the payload that have yet to come.
+    /// Bytes of the payload that have yet to be read.
     payload: u64,
     replaced: bool,
 }
 
 impl GatewayCode {
-    /// Replaces the code if it stands in the next bytes of the client.
+    /// Replaces the code if the next bytes of the client contain it.
     pub(crate) fn replace(&mut self, bytes: &mut [u8]) {
         let mut at = 0;
         while at < bytes.len() {
@@ -52,7 +52,7 @@ impl GatewayCode {
         let (header, payload) = match FrameHeader::parse(&mut head) {
             Ok(Some(parsed)) => parsed,
             Ok(None) => return,
-            // tungstenite refuses the frame, and nothing after it is read.
+            // tungstenite refuses the frame and reads nothing after it.
             Err(_) => (FrameHeader::default(), u64::MAX),
         };
         let code = &self.head[usize::try_from(head.position()).unwrap_or(LONGEST)..self.len];
@@ -70,13 +70,13 @@ impl GatewayCode {
         self.len = 0;
     }
 
-    /// Changes the code back in a close frame that tungstenite has read, and in its reply to it if it has written one.
+    /// Restores the code in a close frame that tungstenite has read, and in its reply if it has written one.
     pub(crate) fn restore(&self, frame: &mut CloseFrame, reply: &mut [u8]) {
         if !self.replaced {
             return;
         }
         frame.code = BAD_GATEWAY.into();
-        // A head of two bytes, the code, and the reason of the client.
+        // A header of two bytes, the code, and the reason of the client.
         if reply.len() == 4 + frame.reason.len() {
             reply[2..4].copy_from_slice(&BAD_GATEWAY.to_be_bytes());
         }

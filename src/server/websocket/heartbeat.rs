@@ -1,82 +1,88 @@
-//! When a socket is pinged, when it counts as dead, and when it has lived long enough: no I/O.
+//! Timers of one socket: pings, the pong timeout, and the end of its lifetime. No I/O.
 
 use std::time::Duration;
 
 use rand::Rng;
 use tokio::time::Instant;
 
-use crate::server::options::SocketOptions;
+use crate::server::options::{LONGEST_TIMEOUT, SocketOptions};
 
-/// Longer times count as this: a year is for ever, and can be added to an instant.
-pub(crate) const LONGEST: Duration = Duration::from_hours(365 * 24);
+/// Minimum rate of a client, in bytes per second. A client that takes a frame more slowly and sends nothing counts as
+/// dead.
+const MIN_RATE: u64 = 1024;
 
-/// In bytes a second. Who takes a frame more slowly than that, and says nothing, counts as dead.
-const LEAST_RATE: u64 = 1024;
-
+/// Timers of one socket.
 #[derive(Debug)]
 pub(crate) struct Heartbeat {
     interval: Duration,
-    patience: Duration,
+    pong_timeout: Duration,
     ping: Instant,
-    /// By when the client has to be heard, if a ping is under way.
-    answer: Option<Instant>,
+    /// Deadline for the client to send anything, if a ping is pending.
+    deadline: Option<Instant>,
     expires: Instant,
 }
 
-/// What is to be done now.
+/// Action that is due.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Beat {
+pub(crate) enum Due {
     Wait,
     Ping,
-    /// The client did not answer a ping.
-    Silent,
-    /// Memberships in groups may end from now on.
+    /// The client sent nothing after a ping.
+    PongTimeout,
+    /// The lifetime of the socket has ended, and its group memberships may expire.
     Expired,
 }
 
 impl Heartbeat {
-    /// The first ping comes at a random time within the interval, so that sockets that opened together do not have to
-    /// be served together for ever.
+    /// Creates the timers. The first ping comes at a random time within the interval, so that the pings of sockets that
+    /// opened together are spread.
     pub(crate) fn new(now: Instant, expires: Instant, options: &SocketOptions) -> Self {
-        let interval = options.ping_interval.min(LONGEST);
+        let interval = options.ping_interval.min(LONGEST_TIMEOUT);
         let first = interval.mul_f64(rand::rng().random_range(0.1..=1.0));
-        Self { interval, patience: options.pong_timeout.min(LONGEST), ping: now + first, answer: None, expires }
-    }
-
-    /// When to look again.
-    pub(crate) fn next(&self) -> Instant {
-        self.answer.unwrap_or(self.ping).min(self.expires)
-    }
-
-    /// The ping cannot be written before so many bytes, which a client on a slow line takes its time for.
-    pub(crate) fn waits_behind(&mut self, bytes: usize) {
-        let time = Duration::from_secs(bytes as u64 / LEAST_RATE).min(LONGEST);
-        self.answer = self.answer.map(|answer| answer + time);
-    }
-
-    /// The ping is written.
-    pub(crate) fn pinged(&mut self, now: Instant) {
-        self.answer = self.answer.map(|answer| answer.min(now + self.patience));
-    }
-
-    /// `heard`: whether anything came from the client since the last beat.
-    pub(crate) fn beat(&mut self, now: Instant, heard: bool) -> Beat {
-        if now >= self.expires {
-            return Beat::Expired;
+        Self {
+            interval,
+            pong_timeout: options.pong_timeout.min(LONGEST_TIMEOUT),
+            ping: now + first,
+            deadline: None,
+            expires,
         }
-        match self.answer {
-            Some(answer) if now >= answer && !heard => Beat::Silent,
-            Some(answer) if now >= answer => {
-                self.answer = None;
+    }
+
+    /// Returns the time of the next action.
+    pub(crate) fn next(&self) -> Instant {
+        self.deadline.unwrap_or(self.ping).min(self.expires)
+    }
+
+    /// Extends the deadline for the bytes that are written before the ping, which a client on a slow line takes its
+    /// time for.
+    pub(crate) fn delay_ping(&mut self, bytes: usize) {
+        let time = Duration::from_secs(bytes as u64 / MIN_RATE).min(LONGEST_TIMEOUT);
+        self.deadline = self.deadline.map(|deadline| deadline + time);
+    }
+
+    /// Records that the ping was written.
+    pub(crate) fn pinged(&mut self, now: Instant) {
+        self.deadline = self.deadline.map(|deadline| deadline.min(now + self.pong_timeout));
+    }
+
+    /// Returns the action that is due. `heard` tells whether the client has sent anything since the last call.
+    pub(crate) fn poll(&mut self, now: Instant, heard: bool) -> Due {
+        if now >= self.expires {
+            return Due::Expired;
+        }
+        match self.deadline {
+            Some(deadline) if now >= deadline && !heard => Due::PongTimeout,
+            Some(deadline) if now >= deadline => {
+                self.deadline = None;
                 self.ping = self.ping.max(now);
-                Beat::Wait
+                Due::Wait
             }
             None if now >= self.ping => {
-                self.answer = Some(now + self.patience);
+                self.deadline = Some(now + self.pong_timeout);
                 self.ping = now + self.interval;
-                Beat::Ping
+                Due::Ping
             }
-            _ => Beat::Wait,
+            _ => Due::Wait,
         }
     }
 }
@@ -90,31 +96,31 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_answers_is_pinged_every_interval() {
+    fn a_client_that_answers_is_pinged_at_every_interval() {
         let mut heart = heartbeat(Instant::now());
         let first = heart.next();
-        assert_eq!(heart.beat(first, false), Beat::Ping);
+        assert_eq!(heart.poll(first, false), Due::Ping);
         assert_eq!(heart.next(), first + Duration::from_secs(10));
-        assert_eq!(heart.beat(heart.next(), true), Beat::Wait);
+        assert_eq!(heart.poll(heart.next(), true), Due::Wait);
         assert_eq!(heart.next(), first + Duration::from_secs(25));
     }
 
     #[test]
-    fn a_client_that_is_never_to_be_pinged_is_not() {
+    fn the_longest_interval_sends_no_pings() {
         let now = Instant::now();
         let options = SocketOptions::new().ping(Duration::MAX, Duration::MAX);
-        let mut heart = Heartbeat::new(now, now + LONGEST, &options);
+        let mut heart = Heartbeat::new(now, now + LONGEST_TIMEOUT, &options);
         assert!(heart.next() > now + Duration::from_hours(30 * 24));
-        assert_eq!(heart.beat(now + Duration::from_hours(24), false), Beat::Wait);
+        assert_eq!(heart.poll(now + Duration::from_hours(24), false), Due::Wait);
     }
 
     #[test]
-    fn a_ping_that_waits_behind_a_frame_has_time_to_get_out() {
+    fn a_ping_behind_a_large_frame_extends_the_deadline() {
         let now = Instant::now();
-        let mut heart = Heartbeat::new(now, now + LONGEST, &SocketOptions::default());
+        let mut heart = Heartbeat::new(now, now + LONGEST_TIMEOUT, &SocketOptions::default());
         let first = heart.next();
-        assert_eq!(heart.beat(first, false), Beat::Ping);
-        heart.waits_behind(100 * 1024);
+        assert_eq!(heart.poll(first, false), Due::Ping);
+        heart.delay_ping(100 * 1024);
         assert_eq!(heart.next(), first + Duration::from_secs(110));
         heart.pinged(first + Duration::from_secs(5));
         assert_eq!(heart.next(), first + Duration::from_secs(15));
@@ -123,20 +129,20 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_does_not_answer_is_dead() {
+    fn a_client_that_answers_no_ping_is_dead() {
         let mut heart = heartbeat(Instant::now());
-        assert_eq!(heart.beat(heart.next(), true), Beat::Ping);
-        assert_eq!(heart.beat(heart.next(), false), Beat::Silent);
+        assert_eq!(heart.poll(heart.next(), true), Due::Ping);
+        assert_eq!(heart.poll(heart.next(), false), Due::PongTimeout);
     }
 
     #[test]
-    fn a_connection_expires_with_its_groups() {
+    fn a_connection_expires_with_its_memberships() {
         let now = Instant::now();
         let mut heart = heartbeat(now);
         let expires = now + Duration::from_secs(100);
         while heart.next() < expires {
-            assert!(matches!(heart.beat(heart.next(), true), Beat::Ping | Beat::Wait));
+            assert!(matches!(heart.poll(heart.next(), true), Due::Ping | Due::Wait));
         }
-        assert_eq!(heart.beat(expires, true), Beat::Expired);
+        assert_eq!(heart.poll(expires, true), Due::Expired);
     }
 }

@@ -1,4 +1,4 @@
-//! What waits for one client: bounded in messages and in bytes, filled without waiting.
+//! The queue of replies for one client: bounded in messages and bytes, and filled without waiting.
 
 use std::collections::VecDeque;
 
@@ -6,27 +6,28 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::drops;
-use crate::server::asgi::lost;
-use crate::server::asgi::lost::Lost;
-use crate::server::asgi::messages::{Reply, code};
+use crate::server::drop_reason;
+use crate::server::drop_reason::ClientDropReason;
 use crate::server::options::{QueueLimits, SlowConsumer, SocketOptions};
-use crate::server::websocket::socket::FRAMES_AT_ONCE;
+use crate::server::websocket::close_code;
+use crate::server::websocket::reply::Reply;
+use crate::server::websocket::write_buffer::FRAMES_AT_ONCE;
 
-/// What a socket takes at once is in memory beside the queue.
+/// Maximum number of bytes that a socket takes at once; they are in memory in addition to the queue.
 const BYTES_AT_ONCE: usize = 256 * 1024;
 
-/// What a reply takes in memory beside its bytes, rounded up: the reply, its place in the queue, and its frame.
-const OVERHEAD: usize = 128;
+/// Memory of a reply in addition to its bytes, rounded up: the reply, its place in the queue, and its frame.
+const ENDEDHEAD: usize = 128;
 
-/// Places that an empty queue keeps.
-const SPARE: usize = 64;
+/// Capacity that an empty queue keeps.
+const KEPT_CAPACITY: usize = 64;
 
-/// The replies that a socket has not written yet, and the order to close it.
+/// The replies that a socket has not taken yet, and the request to close it.
 #[derive(Debug)]
 pub(crate) struct Queue {
     limits: QueueLimits,
     policy: SlowConsumer,
-    /// Held to move some replies, never across an await.
+    /// Held to move a few replies, never across an await.
     state: Mutex<State>,
     changed: Notify,
 }
@@ -34,53 +35,53 @@ pub(crate) struct Queue {
 #[derive(Debug, Default)]
 struct State {
     replies: VecDeque<Reply>,
-    /// What they take in memory.
+    /// Bytes of memory that the replies take.
     bytes: usize,
-    /// The last reply closes the socket, and nothing may follow it.
+    /// The last reply closes the socket, and none may follow it.
     closes: bool,
-    ending: Option<Ending>,
+    close: Option<CloseRequest>,
 }
 
-/// An order to close that did not come from the application.
+/// A request of the server to close the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ending {
+pub(crate) struct CloseRequest {
     pub(crate) code: u16,
     pub(crate) reason: &'static str,
-    /// The client does not keep up: what is being written is given up as well.
+    /// The client is too slow: frames that are being written are discarded as well.
     pub(crate) at_once: bool,
 }
 
-const TOO_SLOW: Ending = Ending { code: code::TRY_AGAIN_LATER, reason: "too slow", at_once: true };
+const TOO_SLOW: CloseRequest = CloseRequest { code: close_code::TRY_AGAIN_LATER, reason: "too slow", at_once: true };
 
-/// There is no socket any more.
-const OVER: Ending = Ending { code: code::ABNORMAL, reason: "", at_once: false };
+/// The socket has ended.
+const ENDED: CloseRequest = CloseRequest { code: close_code::ABNORMAL, reason: "", at_once: false };
 
-/// What became of a pushed reply.
+/// Outcome of a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pushed {
     Queued,
-    /// There was no room, and so many older replies were left out for this one.
+    /// The queue was full; this number of older replies was dropped.
     Replaced(usize),
-    /// There was no room, and this reply was left out.
+    /// The queue was full; this reply was dropped.
     Dropped,
-    /// There was no room; the socket has been told to close, and so many replies are lost.
+    /// The queue was full; the socket closes, and this number of replies is dropped.
     Overflowed(usize),
-    /// The socket is closing already.
-    Ending,
+    /// The socket is closing; this reply was dropped.
+    Closing,
 }
 
 impl Pushed {
-    /// Counts what no client gets.
+    /// Counts the dropped replies.
     pub(crate) fn count(self) {
         match self {
             Self::Queued => {}
-            Self::Replaced(lost) => drops::count(Lost::SlowConsumer, lost),
-            Self::Dropped => drops::count(Lost::SlowConsumer, 1),
+            Self::Replaced(lost) => drops::count(ClientDropReason::SlowConsumer, lost),
+            Self::Dropped => drops::count(ClientDropReason::SlowConsumer, 1),
             Self::Overflowed(lost) => {
-                lost::count_slow_consumer();
-                drops::count(Lost::SlowConsumer, lost);
+                drop_reason::count_slow_consumer();
+                drops::count(ClientDropReason::SlowConsumer, lost);
             }
-            Self::Ending => drops::count(Lost::ClientGone, 1),
+            Self::Closing => drops::count(ClientDropReason::ClientGone, 1),
         }
     }
 }
@@ -90,63 +91,63 @@ impl Queue {
         Self { limits: options.queue, policy: options.slow_consumer, state: Mutex::default(), changed: Notify::new() }
     }
 
-    /// Appends a reply; never waits. Where it does not fit, the client is too slow, and the policy decides.
+    /// Appends a reply without waiting. If it does not fit, the policy for slow clients decides.
     ///
-    /// A reply larger than all the bytes allowed fits into an empty queue, so that size alone closes nothing.
+    /// A reply larger than the limit of bytes fits into an empty queue, so that size alone closes no socket.
     pub(crate) fn push(&self, reply: Reply) -> Pushed {
         let pushed = self.state.lock().push(reply, self.limits, self.policy);
-        if !matches!(pushed, Pushed::Dropped | Pushed::Ending) {
+        if !matches!(pushed, Pushed::Dropped | Pushed::Closing) {
             self.changed.notify_one();
         }
         pushed
     }
 
-    /// How many replies wait, and how many bytes of memory they take.
+    /// Returns the number of replies and the bytes of memory that they take.
     pub(crate) fn depth(&self) -> (usize, usize) {
         let state = self.state.lock();
         (state.replies.len(), state.bytes)
     }
 
-    /// Tells the socket to close once it has written what waits now. The first order stands.
+    /// Closes the socket after the replies in the queue. Only the first call has an effect.
     pub(crate) fn close(&self, code: u16, reason: &'static str) {
-        self.state.lock().ending.get_or_insert(Ending { code, reason, at_once: false });
+        self.state.lock().close.get_or_insert(CloseRequest { code, reason, at_once: false });
         self.changed.notify_one();
     }
 
-    /// Ends the queue with its socket; gives how many replies nobody gets.
+    /// Ends the queue with its socket. Returns the number of dropped replies.
     pub(crate) fn end(&self) -> usize {
         let mut state = self.state.lock();
         let lost = state.replies.len();
-        *state = State { ending: state.ending.or(Some(OVER)), ..State::default() };
+        *state = State { close: state.close.or(Some(ENDED)), ..State::default() };
         lost
     }
 
-    /// Waits for replies and gives some to `sink`, in order; gives the order to close when there are none.
+    /// Waits for replies and passes some to `sink`, in order. Fails with the request to close when the queue is empty.
     ///
     /// # Cancel safety
     ///
     /// When dropped, nothing has been taken.
-    pub(crate) async fn take(&self, mut sink: impl FnMut(Reply)) -> Result<(), Ending> {
+    pub(crate) async fn take(&self, mut sink: impl FnMut(Reply)) -> Result<(), CloseRequest> {
         self.wait(|state| state.take(&mut sink)).await
     }
 
-    /// Waits for the next reply alone.
+    /// Waits for one reply.
     ///
     /// # Cancel safety
     ///
     /// When dropped, nothing has been taken.
-    pub(crate) async fn take_one(&self) -> Result<Reply, Ending> {
-        self.wait(|state| state.pop().map(Ok).or(state.ending.map(Err))).await
+    pub(crate) async fn take_one(&self) -> Result<Reply, CloseRequest> {
+        self.wait(|state| state.pop().map(Ok).or(state.close.map(Err))).await
     }
 
-    /// Waits for an order to close at once.
-    pub(crate) async fn overflowed(&self) -> Ending {
-        self.wait(|state| state.ending.filter(|ending| ending.at_once)).await
+    /// Waits for a request to close immediately.
+    pub(crate) async fn overflowed(&self) -> CloseRequest {
+        self.wait(|state| state.close.filter(|close| close.at_once)).await
     }
 
-    async fn wait<T>(&self, mut look: impl FnMut(&mut State) -> Option<T>) -> T {
+    async fn wait<T>(&self, mut poll: impl FnMut(&mut State) -> Option<T>) -> T {
         loop {
-            if let Some(found) = look(&mut self.state.lock()) {
+            if let Some(found) = poll(&mut self.state.lock()) {
                 return found;
             }
             self.changed.notified().await;
@@ -156,18 +157,18 @@ impl Queue {
 
 impl State {
     fn push(&mut self, reply: Reply, limits: QueueLimits, policy: SlowConsumer) -> Pushed {
-        if self.ending.is_some() || self.closes {
-            return Pushed::Ending;
+        if self.close.is_some() || self.closes {
+            return Pushed::Closing;
         }
         let pushed = match policy {
             _ if self.fits(&reply, limits) => Pushed::Queued,
             SlowConsumer::Close => {
                 let lost = self.replies.len() + 1;
-                *self = Self { ending: Some(TOO_SLOW), ..Self::default() };
+                *self = Self { close: Some(TOO_SLOW), ..Self::default() };
                 return Pushed::Overflowed(lost);
             }
             SlowConsumer::DropNewest if reply.close.is_none() => return Pushed::Dropped,
-            // It is the last one.
+            // A reply that closes the socket is the last one, and always fits.
             SlowConsumer::DropNewest => Pushed::Queued,
             SlowConsumer::DropOldest => {
                 let before = self.replies.len();
@@ -191,15 +192,15 @@ impl State {
     fn pop(&mut self) -> Option<Reply> {
         let reply = self.replies.pop_front()?;
         self.bytes -= cost(&reply);
-        if self.replies.is_empty() && self.replies.capacity() > SPARE {
+        if self.replies.is_empty() && self.replies.capacity() > KEPT_CAPACITY {
             self.replies = VecDeque::new();
         }
         Some(reply)
     }
 
-    fn take(&mut self, sink: &mut impl FnMut(Reply)) -> Option<Result<(), Ending>> {
+    fn take(&mut self, sink: &mut impl FnMut(Reply)) -> Option<Result<(), CloseRequest>> {
         if self.replies.is_empty() {
-            return self.ending.map(Err);
+            return self.close.map(Err);
         }
         let (before, mut taken) = (self.bytes, 0);
         while taken < FRAMES_AT_ONCE
@@ -213,9 +214,9 @@ impl State {
     }
 }
 
-/// What a reply takes in memory. A frame that many queues share counts in each of them.
+/// Returns the memory of a reply. A frame that many queues share counts in each of them.
 fn cost(reply: &Reply) -> usize {
-    OVERHEAD + reply.size()
+    ENDEDHEAD + reply.size()
 }
 
 #[cfg(test)]
@@ -223,15 +224,15 @@ mod tests {
     use super::*;
     use crate::server::websocket::frame::Data;
 
-    /// Of so many bytes in memory.
+    /// Returns a reply that takes `cost` bytes of memory.
     fn reply(cost: usize) -> Reply {
-        let head = match cost - OVERHEAD {
+        let head = match cost - ENDEDHEAD {
             ..128 => 2,
             128..65_540 => 4,
             _ => 10,
         };
         let reply =
-            Reply { data: Some(Data::Binary(vec![0; cost - OVERHEAD - head].into()).into()), ..Reply::default() };
+            Reply { data: Some(Data::Binary(vec![0; cost - ENDEDHEAD - head].into()).into()), ..Reply::default() };
         assert_eq!(super::cost(&reply), cost);
         reply
     }
@@ -240,7 +241,7 @@ mod tests {
         Queue::new(&SocketOptions::new().queue(messages, bytes).slow_consumer(policy))
     }
 
-    async fn take(queue: &Queue) -> Result<Vec<usize>, Ending> {
+    async fn take(queue: &Queue) -> Result<Vec<usize>, CloseRequest> {
         let mut sizes = Vec::new();
         queue.take(|reply| sizes.push(cost(&reply))).await.map(|()| sizes)
     }
@@ -250,7 +251,7 @@ mod tests {
         let queue = queue(2, 1_000, SlowConsumer::Close);
         assert_eq!([queue.push(reply(200)), queue.push(reply(200))], [Pushed::Queued, Pushed::Queued]);
         assert_eq!(queue.push(reply(200)), Pushed::Overflowed(3));
-        assert_eq!(queue.push(reply(200)), Pushed::Ending);
+        assert_eq!(queue.push(reply(200)), Pushed::Closing);
         assert_eq!(queue.overflowed().await, TOO_SLOW);
         assert_eq!(take(&queue).await, Err(TOO_SLOW));
     }
@@ -268,7 +269,7 @@ mod tests {
 
     #[tokio::test]
     async fn replies_without_data_are_bounded_by_bytes_as_well() {
-        let empty = [Reply { accept: Some(true), ..Reply::default() }, Reply::default(), reply(OVERHEAD + 2)];
+        let empty = [Reply { accept: Some(true), ..Reply::default() }, Reply::default(), reply(ENDEDHEAD + 2)];
         for reply in empty {
             let queue = queue(usize::MAX, 1 << 20, SlowConsumer::Close);
             let queued = (0..10_000).take_while(|_| queue.push(reply.clone()) == Pushed::Queued).count();
@@ -277,7 +278,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_oldest_make_room_if_that_is_the_policy() {
+    async fn drop_oldest_makes_room_for_a_new_reply() {
         let queue = queue(3, 1_000, SlowConsumer::DropOldest);
         for size in [210, 211, 212] {
             assert_eq!(queue.push(reply(size)), Pushed::Queued);
@@ -288,34 +289,30 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_newest_are_left_out_if_that_is_the_policy() {
+    async fn drop_newest_drops_the_new_reply() {
         let queue = queue(2, 1_000, SlowConsumer::DropNewest);
         for size in [210, 211] {
             assert_eq!(queue.push(reply(size)), Pushed::Queued);
         }
         assert_eq!(queue.push(reply(212)), Pushed::Dropped);
-        assert_eq!(
-            queue.push(Reply { close: Some(4000), ..Reply::default() }),
-            Pushed::Queued,
-            "a close comes through"
-        );
-        assert_eq!(queue.push(reply(212)), Pushed::Ending);
-        assert_eq!(take(&queue).await, Ok(vec![210, 211, OVERHEAD]));
+        assert_eq!(queue.push(Reply { close: Some(4000), ..Reply::default() }), Pushed::Queued, "a close always fits");
+        assert_eq!(queue.push(reply(212)), Pushed::Closing);
+        assert_eq!(take(&queue).await, Ok(vec![210, 211, ENDEDHEAD]));
     }
 
     #[tokio::test]
-    async fn an_orderly_close_lets_the_queue_out_first() {
+    async fn an_orderly_close_comes_after_the_queued_replies() {
         let queue = queue(10, 1_000, SlowConsumer::Close);
         queue.push(reply(200));
         queue.close(1001, "going away");
         queue.close(1012, "never");
-        assert_eq!(queue.push(reply(200)), Pushed::Ending);
+        assert_eq!(queue.push(reply(200)), Pushed::Closing);
         assert_eq!(take(&queue).await, Ok(vec![200]));
-        assert_eq!(take(&queue).await, Err(Ending { code: 1001, reason: "going away", at_once: false }));
+        assert_eq!(take(&queue).await, Err(CloseRequest { code: 1001, reason: "going away", at_once: false }));
     }
 
     #[tokio::test]
-    async fn a_socket_takes_no_more_at_once_than_it_can_write() {
+    async fn a_socket_takes_a_bounded_batch() {
         let queue = queue(1_000, 10_000_000, SlowConsumer::Close);
         for _ in 0..100 {
             queue.push(reply(1_000));

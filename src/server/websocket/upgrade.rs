@@ -1,4 +1,4 @@
-//! The WebSocket handshake of RFC 6455, section 4.2: what a request has to be, and the answer that opens the socket.
+//! The upgrade request of RFC 6455, section 4.2: its checks, and the response that opens the socket.
 
 use std::fmt;
 use std::future::Future;
@@ -17,39 +17,39 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tungstenite::handshake::derive_accept_key;
 
-use crate::server::asgi::messages::{subprotocols, trace_of};
-use crate::server::http::host;
-use crate::server::http::request::{is, list};
+use crate::server::transport::http::host;
+use crate::server::transport::http::request::trace_parent;
+use crate::server::transport::http::request::{is, list};
 use crate::trace::TraceParent;
 
-/// The byte stream below an open socket.
+/// The byte stream of an open socket.
 pub(crate) type Stream = TokioIo<Upgraded>;
 
-/// A request that asks for a WebSocket, as an extractor of axum. HTTP/1.1 alone has such requests.
+/// A request for a WebSocket, as an extractor of axum. Only HTTP/1.1 has such requests.
 pub struct Upgrade {
     accept: HeaderValue,
     address: Option<IpAddr>,
     upgraded: OnUpgrade,
-    /// What it says of the page that asks.
+    /// The `Origin` headers.
     origins: Vec<HeaderValue>,
-    /// The subprotocols that the client speaks, the ones it likes best first.
+    /// The subprotocols that the client offers, in order of preference.
     offered: Vec<String>,
     trace: Option<TraceParent>,
     chosen: Option<HeaderValue>,
 }
 
 impl Upgrade {
-    /// Says from which address the client comes, for the limits. Defaults to what axum knows of the connection if the app
-    /// is served with `into_make_service_with_connect_info::<SocketAddr>()`; behind a proxy that is the proxy.
+    /// Sets the address of the client, for the limits. Defaults to the peer address if the app is served with
+    /// `into_make_service_with_connect_info::<SocketAddr>()`; behind a proxy that is the address of the proxy.
     #[must_use]
     pub fn from_address(mut self, address: IpAddr) -> Self {
         self.address = Some(address);
         self
     }
 
-    /// Says which subprotocols the app speaks. The first of them that the client offers is the one that both speak from
-    /// now on, and [`protocol`](Self::protocol) tells; without one the socket opens all the same, and browsers close it.
-    /// Defaults to none.
+    /// Sets the subprotocols of the app. The first of them that the client offers is chosen, and
+    /// [`protocol`](Self::protocol) returns it. Without a match the socket opens without a subprotocol, and browsers
+    /// close it. Defaults to none.
     #[must_use]
     pub fn protocols<T: AsRef<str>>(mut self, protocols: impl IntoIterator<Item = T>) -> Self {
         let offered = |protocol: &T| self.offered.iter().any(|offered| offered == protocol.as_ref());
@@ -58,7 +58,7 @@ impl Upgrade {
         self
     }
 
-    /// The subprotocol that was chosen.
+    /// Returns the chosen subprotocol.
     pub fn protocol(&self) -> Option<&str> {
         self.chosen.as_ref().and_then(|protocol| protocol.to_str().ok())
     }
@@ -75,19 +75,19 @@ impl Upgrade {
         self.address
     }
 
-    /// The answer that opens the socket; `serve` gets its stream and is spawned.
+    /// Returns the response that opens the socket. `serve` gets the stream and runs in a task of its own.
     ///
-    /// If the client goes before that, `serve` is dropped and never called.
+    /// If the client disconnects before that, `serve` is dropped and never called.
     pub(crate) fn open<F: Future<Output = ()> + Send + 'static>(
         self,
         serve: impl FnOnce(Stream) -> F + Send + 'static,
     ) -> Response {
         let upgraded = self.upgraded;
-        // Ends with the socket.
+        // The task ends with the socket.
         tokio::spawn(async move {
             match upgraded.await {
                 Ok(upgraded) => serve(TokioIo::new(upgraded)).await,
-                Err(error) => tracing::debug!(%error, "a client left before its socket was open"),
+                Err(error) => tracing::debug!(%error, "client disconnected before its socket was open"),
             }
         });
         let mut response = Response::new(Body::empty());
@@ -113,7 +113,7 @@ impl<S: Sync> FromRequestParts<S> for Upgrade {
         let address = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
         let origins = parts.headers.get_all(ORIGIN).iter().cloned().collect();
         let offered = subprotocols(&parts.headers).map(str::to_owned).collect();
-        let trace = trace_of(&parts.headers);
+        let trace = trace_parent(&parts.headers);
         Ok(Self { accept, address, upgraded, origins, offered, trace, chosen: None })
     }
 }
@@ -124,30 +124,30 @@ impl fmt::Debug for Upgrade {
     }
 }
 
-/// Why a request opens no WebSocket.
+/// Why a request cannot open a WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotWebSocket {
     /// The method is not GET.
-    #[error("a WebSocket is opened by GET")]
+    #[error("the method of a WebSocket request must be GET")]
     Method,
-    /// The headers do not ask for an upgrade to `websocket`.
-    #[error("this address is for WebSockets: Connection has to be upgrade, and Upgrade websocket")]
+    /// `Connection` and `Upgrade` do not request an upgrade to `websocket`.
+    #[error("this URL is for WebSockets: Connection must be upgrade, and Upgrade must be websocket")]
     Headers,
     /// The version of the protocol is not 13.
-    #[error("Sec-WebSocket-Version has to be 13")]
+    #[error("Sec-WebSocket-Version must be 13")]
     Version,
     /// `Sec-WebSocket-Version` is repeated.
-    #[error("Sec-WebSocket-Version has to be sent once")]
+    #[error("Sec-WebSocket-Version must be sent once")]
     Versions,
     /// `Sec-WebSocket-Key` is missing, repeated, or not 16 bytes in base64.
-    #[error("Sec-WebSocket-Key has to be sent once, and be 16 bytes in base64")]
+    #[error("Sec-WebSocket-Key must be sent once, and be 16 bytes in base64")]
     Key,
     /// `Host` is missing, repeated or invalid.
-    #[error("Host has to be sent once, and be a host with or without a port")]
+    #[error("Host must be sent once, and be a host with or without a port")]
     Host,
     /// The request has content.
-    #[error("a request that opens a WebSocket has no content")]
+    #[error("a WebSocket request must have no content")]
     Content,
     /// The connection cannot become a WebSocket.
     #[error("this connection cannot become a WebSocket")]
@@ -175,10 +175,16 @@ impl IntoResponse for NotWebSocket {
     }
 }
 
-/// Whether a request asks for a WebSocket, well or not. An upgrade of HTTP/1.0 is to be ignored, and HTTP/2 has none (RFC
-/// 9110, section 7.8).
+/// Returns `true` if a request asks for a WebSocket, whether or not it is valid. HTTP/1.0 requests for an upgrade are
+/// ignored, and HTTP/2 has none (RFC 9110, section 7.8).
 pub(crate) fn is_upgrade(version: Version, headers: &HeaderMap) -> bool {
     version == Version::HTTP_11 && list(headers, &UPGRADE).any(|protocol| is(protocol, "websocket"))
+}
+
+/// Returns the subprotocols that a client offers.
+pub(crate) fn subprotocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim).filter(|name| !name.is_empty())
 }
 
 fn key(request: &Parts) -> Result<&HeaderValue, NotWebSocket> {
@@ -191,7 +197,7 @@ fn key(request: &Parts) -> Result<&HeaderValue, NotWebSocket> {
         return Err(NotWebSocket::Headers);
     }
     host::resolve(request.version, &request.uri, headers).map_err(|_| NotWebSocket::Host)?;
-    // What follows the head would be taken for frames by one side and for content by the other.
+    // One side would read the bytes after the head as frames, and the other as content.
     let length = headers.get(CONTENT_LENGTH);
     if headers.contains_key(TRANSFER_ENCODING) || length.is_some_and(|length| length != "0") {
         return Err(NotWebSocket::Content);
@@ -208,7 +214,7 @@ fn key(request: &Parts) -> Result<&HeaderValue, NotWebSocket> {
     }
 }
 
-/// 16 bytes make 22 characters of base64 and two of padding.
+/// 16 bytes are 22 characters of base64 and two of padding.
 fn is_key(key: &[u8]) -> bool {
     let base64 = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
     key.len() == 24 && key.ends_with(b"==") && key[..22].iter().all(base64)
@@ -253,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_may_not_be_repeated_is_refused_if_it_is() {
+    fn a_repeated_header_that_must_be_sent_once_is_refused() {
         let with = |name, value| key(&request("GET", &[&GOOD[..], &[(name, value)]].concat())).map(|_| ()).unwrap_err();
         assert_eq!(with("sec-websocket-version", "13"), NotWebSocket::Versions);
         assert_eq!(with("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="), NotWebSocket::Key);
@@ -263,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn websocket_may_be_one_of_several_protocols_and_not_of_http_1_0() {
+    fn websocket_may_be_one_of_several_protocols_but_not_in_http_1_0() {
         let mut request = request("GET", &GOOD);
         request.headers.insert(UPGRADE, HeaderValue::from_static("h2c, WebSocket"));
         assert!(key(&request).is_ok());
@@ -272,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_version_is_told_the_right_one() {
+    fn an_old_version_gets_426_and_the_right_version() {
         let response = NotWebSocket::Version.into_response();
         assert_eq!(response.status(), 426);
         assert_eq!(response.headers()["sec-websocket-version"], "13");

@@ -1,4 +1,4 @@
-// The page's side of the chat: one connection that comes back by itself, the list of who is here, and the view.
+// The client of the chat: one connection that reconnects, the list of members, and the view.
 "use strict";
 
 const $ = (id) => document.getElementById(id);
@@ -7,15 +7,15 @@ const store = {
     try { return window[area].getItem(key) ?? ""; } catch { return ""; }
   },
   set(area, key, value) {
-    try { window[area].setItem(key, value); } catch { /* The browser keeps nothing; the chat works without. */ }
+    try { window[area].setItem(key, value); } catch { /* The browser stores nothing, which the chat does not need. */ }
   },
 };
 
-// Milliseconds of a clock that nobody sets; Date.now() is for what people read.
+// Monotonic milliseconds. Date.now() is for times that people read.
 const ticks = () => performance.now();
 
 const LINES_KEPT = 500;
-// Coming and going must not push out what was said.
+// Notices must not push messages out of the log.
 const NOTICES_KEPT = 50;
 const SILENCE_MS = 8000;
 const title = document.title;
@@ -32,9 +32,9 @@ let wanted = false;
 let attempts = 0;
 let retryAt = 0;
 let announcedAt = 0;
-// Since when an announcement has gone unanswered. The room hears every announcement, and so does this page.
+// Time of the first announcement without an answer. The room receives every announcement, and so does this page.
 let askedAt = 0;
-// An announcement that somebody's coming has called for.
+// Timer of the announcement that answers a new member.
 let answering = 0;
 
 const answerWithin = () => Math.min(people.size() * 5, rules.announce * 1000);
@@ -49,13 +49,13 @@ function connect() {
   const opened = new WebSocket(`${scheme}//${location.host}${path}${before}`);
   socket = opened;
   askedAt = ticks();
-  // Events of a connection that was given up are nobody's.
+  // Events of a connection that was abandoned are ignored.
   opened.onmessage = (event) => { if (socket === opened) heard(event.data); };
   opened.onclose = (event) => { if (socket === opened) lost(event.code); };
 }
 
-function send(said) {
-  if (connected()) socket.send(JSON.stringify(said));
+function send(message) {
+  if (connected()) socket.send(JSON.stringify(message));
 }
 
 function announce() {
@@ -100,7 +100,7 @@ function setState(state, text) {
   $("chat").dataset.online = String(state === "online");
 }
 
-// The timers of a hidden page may run once a minute only; what must not wait for them happens on messages.
+// Timers of a hidden page may run only once a minute. Urgent work runs when a message arrives.
 function tick() {
   const now = ticks();
   if (!wanted) return;
@@ -108,8 +108,8 @@ function tick() {
     if (now - announcedAt >= rules.announce * 1000) announce();
     if (!document.hidden) people.forget(now - rules.forget * 1000);
   }
-  // It may have been dropped for a full channel. If it comes after all, it is delivered.
-  for (const [key, line] of pending) if (now - line.saidAt > SILENCE_MS) failed(line, key);
+  // The message may have been dropped because a channel was full. If it arrives later, it counts as delivered.
+  for (const [key, line] of pending) if (now - line.sentAt > SILENCE_MS) failed(line, key);
   if (socket && askedAt && now - askedAt > SILENCE_MS) lost(0);
   if (retryAt) {
     const left = Math.ceil((retryAt - now) / 1000);
@@ -120,16 +120,16 @@ function tick() {
   }
 }
 
-// Whether the server reaches the others, or carries messages between its own clients alone.
+// Asks whether the server reaches other servers, or carries messages between its own clients only.
 async function askMode() {
   if (connected() && !document.hidden) {
     try {
       const answer = await fetch("/mode", { cache: "no-store", signal: AbortSignal.timeout(5000) });
-      // A server that does not tell is not asked again.
+      // A server without this route is not asked again.
       if (!answer.ok) return;
       $("alone").hidden = (await answer.text()) !== "local_only";
     } catch (error) {
-      // Nobody answers there. A server that has gone is one that the socket will tell of.
+      // The server does not answer. The socket reports a server that has died.
       if (error.name === "TimeoutError") return;
     }
   }
@@ -149,7 +149,7 @@ document.addEventListener("visibilitychange", () => {
   else if (wanted && !socket) connect();
 });
 
-// What the chat says ------------------------------------------------------------------------------------------------
+// Events of the chat ------------------------------------------------------------------------------------------------
 
 function heard(data) {
   askedAt = 0;
@@ -173,12 +173,12 @@ const handlers = {
     notice(again ? "You are back" : "You joined");
   },
   joined(event) {
-    // Another worker may have passed on that he left before this one passed on that he came.
+    // Another worker may have sent the "left" of this member before this worker sent the "joined".
     if (event.id === me || people.gone.has(event.id)) return;
     const back = people.joined(event);
     notice(`${event.name} ${back ? "is back" : "joined"}`, event.at);
-    // Who has just come knows nobody. In a full room not all answer in the same moment, and when many come together,
-    // as after a restart of the server, one answer is for all of them.
+    // A new member knows no other. In a full room the members answer at different times, and one answer serves all
+    // members that join together, as after a restart of the server.
     answering ||= setTimeout(announce, Math.random() * answerWithin());
   },
   left(event) {
@@ -204,16 +204,16 @@ const handlers = {
   },
 };
 
-// Who is here -------------------------------------------------------------------------------------------------------
+// Members -----------------------------------------------------------------------------------------------------------
 
 const people = {
-  // By connection: the name, and when it was last heard.
+  // By connection: the name, and the time of the last announcement.
   known: new Map(),
-  // Those who left, so that a late announcement does not bring them back.
+  // Members that left, so that a late announcement does not add them again.
   gone: new Map(),
   lost: new Set(),
   mine: "",
-  // When those who have not answered since this connection was made are taken for gone.
+  // Time at which members without an answer since this connection opened count as gone.
   sureAt: 0,
 
   size() { return this.known.size; },
@@ -227,7 +227,7 @@ const people = {
   welcome({ id, name: mine }) {
     this.known.delete(this.mine);
     this.mine = id;
-    // Who came back before this page did has another id now, and only an answer tells.
+    // A member that reconnected before this page has another id now. Only an answer confirms that it is here.
     for (const person of this.known.values()) person.unsure = true;
     this.sureAt = ticks() + answerWithin() + 2000;
     this.known.set(id, { name: mine, heard: Infinity });
@@ -235,7 +235,7 @@ const people = {
     this.show();
   },
   joined({ id, name: theirs, before }) {
-    // Anybody may say that he comes in the place of another.
+    // Any client may claim to replace another.
     const known = before !== undefined && before !== this.mine;
     const back = known && (this.known.delete(before) || this.lost.delete(before));
     if (known) this.gone.set(before, ticks());
@@ -267,10 +267,10 @@ const people = {
       if (!silent) notice(`${person.name} lost the connection`);
       this.show();
     }
-    // Whoever still announces itself then has not gone: somebody else said that he takes his place.
+    // A connection that still announces itself has not left: another client claimed to replace it.
     for (const [id, since] of this.gone) if (since < before) this.gone.delete(id);
   },
-  // After a time in which nothing could be heard nobody is forgotten for having been silent.
+  // After a time without a connection, no member counts as silent.
   trust() {
     for (const person of this.known.values()) person.heard = Math.max(person.heard, ticks());
   },
@@ -295,7 +295,7 @@ function personRow(person) {
 
 // The conversation --------------------------------------------------------------------------------------------------
 
-// Own messages that have not come back from the room, by key.
+// Own messages that the room has not returned yet, by key.
 const pending = new Map();
 let nextKey = 1;
 let unread = 0;
@@ -322,7 +322,7 @@ function clock(at) {
   return time;
 }
 
-// Whether the end is in sight; kept while the conversation or the window changes its size.
+// Whether the view is at the end. It stays there while the conversation or the window changes its size.
 let atEnd = true;
 
 function append(line) {
@@ -367,7 +367,7 @@ function showMessage(mine, from, text, at) {
   return line;
 }
 
-// Several workers may pass on two messages of one person the wrong way round; then the later line goes up.
+// Several workers may send two messages of one person in the wrong order. The later line is then moved up.
 function inOrder(line, { id, order }) {
   line.dataset.from = id;
   line.dataset.order = order;
@@ -386,7 +386,7 @@ function say(text) {
   const key = nextKey++;
   const line = showMessage(true, name, text, Date.now());
   line.classList.add("pending");
-  line.saidAt = ticks();
+  line.sentAt = ticks();
   pending.set(key, line);
   send({ type: "message", text, key });
 }
@@ -400,7 +400,7 @@ function delivered(line, at) {
 function failed(line, key) {
   if (line.classList.contains("failed")) return;
   line.classList.replace("pending", "failed");
-  const note = element("span", "failure", "Perhaps not delivered.");
+  const note = element("span", "failure", "May not be delivered.");
   const again = element("button", "", "Send again");
   again.type = "button";
   again.onclick = () => {
@@ -470,7 +470,7 @@ $("composer").onsubmit = (event) => {
   say(text);
 };
 
-// Coming and going --------------------------------------------------------------------------------------------------
+// Joining and leaving -----------------------------------------------------------------------------------------------
 
 function refuse(text) {
   $("refused").textContent = text;
@@ -483,7 +483,7 @@ function enter(newName, newRoom) {
   $("refused").hidden = true;
   if (!name || !room) return refuse("Please choose a name and a room.");
   if (room.includes("/") || /^\.+$/.test(room) || /^\.+$/.test(name)) {
-    return refuse("A room has no slash, and neither a room nor a name is made of dots alone.");
+    return refuse("A room cannot contain a slash, and a room or a name cannot consist of dots only.");
   }
   store.set("localStorage", "name", name);
   const address = new URL(location.href);

@@ -1,35 +1,35 @@
-//! What clients and the chat say to each other: JSON objects with a `type`.
+//! Messages between clients and the chat: JSON objects with a `type`.
 
 use serde::{Deserialize, Serialize};
 
-/// From a client.
+/// A message from a client.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
-pub(super) enum Said {
-    /// A message for the room; `key` comes back with it, so that its sender knows it again.
+pub(super) enum ClientMessage {
+    /// A message for the room. `key` is returned with it, so that the sender recognises it.
     Message {
         text: String,
         #[serde(default)]
         key: Option<u64>,
     },
-    /// The client is still there.
+    /// The client is still connected.
     Here,
 }
 
-impl Said {
+impl ClientMessage {
     /// # Errors
     ///
-    /// A sentence for the client.
+    /// A sentence for the user.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        serde_json::from_str(text).map_err(|error| format!("This is not understood: {error}."))
+        serde_json::from_str(text).map_err(|error| format!("Invalid message: {error}."))
     }
 }
 
-/// To a client. `id` names a connection, `at` is in milliseconds since the epoch.
+/// A message to a client. `id` names a connection, and `at` is in milliseconds since the epoch.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub(super) enum Event<'a> {
-    /// The first event: who the client is, and the rules in characters and seconds.
+    /// The first event: the identity of the client, and the limits in characters and seconds.
     Welcome {
         id: &'a str,
         room: &'a str,
@@ -38,7 +38,7 @@ pub(super) enum Event<'a> {
         announce: u64,
         forget: u64,
     },
-    /// Somebody came; `before` is the connection that this one takes the place of.
+    /// A client joined; `before` is the connection that this one replaces.
     Joined {
         id: &'a str,
         name: &'a str,
@@ -57,11 +57,12 @@ pub(super) enum Event<'a> {
         text: &'a str,
         #[serde(skip_serializing_if = "Option::is_none")]
         key: Option<u64>,
-        /// Grows with every message of this connection: several workers may pass two of them on the wrong way round.
+        /// Increases with every message of this connection: several workers may pass two messages on in the wrong
+        /// order.
         order: i64,
         at: u128,
     },
-    /// These clients are here, among others.
+    /// Some of the clients that are connected.
     Here {
         people: Vec<Person>,
     },
@@ -73,7 +74,7 @@ pub(super) enum Event<'a> {
 
 impl Event<'_> {
     pub(super) fn to_json(&self) -> String {
-        serde_json::to_string(self).expect("an event has only text keys and values that JSON knows")
+        serde_json::to_string(self).expect("an event has only text keys and JSON values")
     }
 }
 

@@ -1,4 +1,4 @@
-//! Announcements of clients, collected for a moment and passed on together.
+//! Announcements of clients, collected for a short time and sent on together.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -9,31 +9,32 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::event::{Event, Person};
-use super::room::Seat;
+use super::room::Participant;
 
 /// How long announcements are collected.
-const MOMENT: Duration = Duration::from_millis(200);
-/// How many people one event names, so that it stays far below any limit on the size of a message.
-const AT_ONCE: usize = 500;
+const COLLECT_FOR: Duration = Duration::from_millis(200);
+/// Maximum number of people in one event, so that it stays far below any limit on the size of a message.
+const PEOPLE_PER_EVENT: usize = 500;
 
+/// The announcements that are not sent on yet.
 #[derive(Default)]
 pub(super) struct Presence {
-    /// By group and id, the names; held for an insertion or a swap, never across an await.
+    /// Names by group and id. Held for an insertion or a swap, never across an await.
     heard: Mutex<HashMap<String, HashMap<String, String>>>,
-    news: Notify,
+    changed: Notify,
 }
 
 impl Presence {
-    pub(super) fn note(&self, seat: Seat) {
-        self.heard.lock().entry(seat.group).or_default().insert(seat.id, seat.name);
-        self.news.notify_one();
+    pub(super) fn record(&self, participant: Participant) {
+        self.heard.lock().entry(participant.group).or_default().insert(participant.id, participant.name);
+        self.changed.notify_one();
     }
 
-    /// Tells each room who was heard in it.
-    pub(super) async fn pass_on(&self, layer: &dyn ChannelLayer) -> Infallible {
+    /// Sends each room the clients that announced themselves in it. Never returns.
+    pub(super) async fn publish(&self, layer: &dyn ChannelLayer) -> Infallible {
         loop {
-            self.news.notified().await;
-            tokio::time::sleep(MOMENT).await;
+            self.changed.notified().await;
+            tokio::time::sleep(COLLECT_FOR).await;
             let heard = std::mem::take(&mut *self.heard.lock());
             let rooms = heard.into_iter().map(|(group, people)| (group, events(people))).collect::<Vec<_>>();
             let messages: Vec<_> = rooms
@@ -42,20 +43,20 @@ impl Presence {
                     events.iter().map(|text| (group.as_str(), message! { "text": text.clone() }))
                 })
                 .collect();
-            // All together: one after the other the rooms would wait for each other's round trip, and behind a server
-            // that is away for each other's timeout.
+            // All in one call: otherwise the rooms would wait for each other's round trip, and for each other's timeout
+            // while a server is unreachable.
             for error in layer.group_send_many(&messages).await.into_iter().filter_map(Result::err) {
-                // Everybody announces itself again soon.
-                tracing::debug!(%error, "announcements are lost");
+                // The clients announce themselves again soon.
+                tracing::debug!(%error, "announcements lost");
             }
         }
     }
 }
 
-/// Events that name `people`, as JSON.
+/// Returns events with all of `people`, as JSON.
 fn events(people: HashMap<String, String>) -> Vec<String> {
     let people: Vec<_> = people.into_iter().map(|(id, name)| Person { id, name }).collect();
-    people.chunks(AT_ONCE).map(|people| Event::Here { people: people.to_vec() }.to_json()).collect()
+    people.chunks(PEOPLE_PER_EVENT).map(|people| Event::Here { people: people.to_vec() }.to_json()).collect()
 }
 
 #[cfg(test)]
@@ -66,23 +67,23 @@ mod tests {
 
     use super::*;
 
-    fn seat(group: &str, id: &str) -> Seat {
-        Seat { id: id.to_owned(), room: String::new(), name: id.to_owned(), group: group.to_owned() }
+    fn participant(group: &str, id: &str) -> Participant {
+        Participant { id: id.to_owned(), room: String::new(), name: id.to_owned(), group: group.to_owned() }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_room_hears_once_of_everybody_who_spoke_up_in_it() {
+    async fn a_room_gets_one_event_with_all_clients_that_announced_themselves() {
         let (layer, presence) = (Arc::new(MemoryLayer::new()), Arc::new(Presence::default()));
         for group in ["one", "two"] {
             layer.group_add(group, group).await.unwrap();
         }
         for _ in 0..3 {
-            presence.note(seat("one", "ada"));
-            presence.note(seat("two", "bob"));
+            presence.record(participant("one", "ada"));
+            presence.record(participant("two", "bob"));
         }
-        let passing = tokio::spawn({
+        let publishing = tokio::spawn({
             let layer = layer.clone();
-            async move { presence.pass_on(&*layer).await }
+            async move { presence.publish(&*layer).await }
         });
         for (group, id) in [("one", "ada"), ("two", "bob")] {
             let heard = layer.receive(&[group]).await.unwrap().message;
@@ -90,6 +91,6 @@ mod tests {
             assert_eq!(heard.text("text"), Some(&*text));
             assert!(layer.try_receive(&[group]).await.unwrap().is_none());
         }
-        passing.abort();
+        publishing.abort();
     }
 }

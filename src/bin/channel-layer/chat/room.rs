@@ -1,28 +1,29 @@
-//! Rooms and names: what a path says, whether it is acceptable, and the group behind it.
+//! Rooms and names: parsed from a path and checked, and the group of a room.
 
 use channel_layer::worker::Context;
 
-/// How long a room or a name may be, in characters.
+/// Maximum length of a room or a name, in characters.
 const LONGEST: usize = 32;
 const REPLY_PREFIX: &str = "websocket.send.";
 
-/// A client's place: its room under its name.
+/// A client in a room.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Seat {
-    /// The connection, as clients know it.
+pub(super) struct Participant {
+    /// The connection, as other clients know it.
     pub(super) id: String,
     pub(super) room: String,
     pub(super) name: String,
-    /// The group that is the room.
+    /// The group of the room.
     pub(super) group: String,
 }
 
-impl Seat {
-    /// The place that a message about a socket is for; nothing if the socket has nothing to do with the chat.
+impl Participant {
+    /// Returns the participant that a message about a socket is for, or `None` if the socket does not belong to the
+    /// chat.
     ///
     /// # Errors
     ///
-    /// A sentence for the user, if the room or the name cannot be.
+    /// A sentence for the user if the room or the name is invalid.
     pub(super) fn of(context: &Context) -> Result<Option<Self>, String> {
         let path = context.message().text("path").unwrap_or_default();
         let reply_channel = context.reply_channel().unwrap_or_default();
@@ -39,7 +40,7 @@ impl Seat {
         Ok(Self { id, group: group(&room), room, name })
     }
 
-    /// The connection that this client had before, as it says in its query.
+    /// Returns the previous connection of this client, from the query of its URL.
     pub(super) fn before(&self, context: &Context) -> Option<String> {
         let query = std::str::from_utf8(context.message().bytes("query_string")?).ok()?;
         let id = query.strip_prefix("before=")?;
@@ -48,21 +49,22 @@ impl Seat {
     }
 }
 
-/// The trimmed text if it can stand in a list without harm.
+/// Returns the trimmed text if it can be shown in a list.
 fn checked(what: &str, text: &str) -> Result<String, String> {
     let text = text.trim();
     match text.chars().count() {
         0 => Err(format!("Please choose a {what}.")),
         1..=LONGEST if text.chars().any(is_invisible) || text.chars().all(is_joining_or_blank) => {
-            Err(format!("This {what} has characters that cannot be seen."))
+            Err(format!("This {what} contains invisible characters."))
         }
         1..=LONGEST => Ok(text.to_owned()),
         _ => Err(format!("A {what} has at most {LONGEST} characters.")),
     }
 }
 
-/// Control characters, those that turn the direction of the text around them, and blanks that are not white space: a
-/// name could be made of them alone, or pass for another. The joiners and selectors of emoji are not among them.
+/// Returns `true` for control characters, characters that change the direction of text, and blank characters that are
+/// not white space. A name could consist of them alone, or look like another. The joiners and selectors of emoji are
+/// not included.
 fn is_invisible(character: char) -> bool {
     character.is_control()
         || matches!(character,
@@ -71,14 +73,14 @@ fn is_invisible(character: char) -> bool {
             | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}')
 }
 
-/// Of use only beside another character: joiners, variation selectors, white space.
+/// Returns `true` for characters that need another beside them: joiners, variation selectors, white space.
 fn is_joining_or_blank(character: char) -> bool {
     character.is_whitespace()
         || matches!(character, '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}' | '\u{e0000}'..='\u{e01ef}')
 }
 
-/// The group of a room. A name that a group cannot have goes through a 128-bit hash (FNV-1a): whoever found two rooms
-/// with the same hash would join two rooms that he may join anyway.
+/// Returns the group of a room. A room name that is not valid in a group name is hashed with 128-bit FNV-1a. A
+/// collision joins two rooms that any client may join anyway.
 fn group(room: &str) -> String {
     if room.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-')) {
         return format!("chat.room.{room}");
@@ -94,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_acceptable_room_has_a_group_of_its_own() {
+    fn every_valid_room_has_a_group_of_its_own() {
         let widest = "\u{1f980}".repeat(LONGEST);
         let groups = ["lobby", "Lobby", "a.b-c_d", "tea room", "caf\u{e9}", "caf\u{e8}", &widest].map(group);
         for (at, name) in groups.iter().enumerate() {
@@ -104,18 +106,18 @@ mod tests {
     }
 
     #[test]
-    fn a_seat_is_trimmed_and_checked() {
-        let seat = Seat::new("websocket.send.p!1", " lobby ", "Ada / Bob").unwrap();
-        assert_eq!((&*seat.id, &*seat.room, &*seat.name), ("p!1", "lobby", "Ada / Bob"));
+    fn a_room_and_a_name_are_trimmed_and_checked() {
+        let participant = Participant::new("websocket.send.p!1", " lobby ", "Ada / Bob").unwrap();
+        assert_eq!((&*participant.id, &*participant.room, &*participant.name), ("p!1", "lobby", "Ada / Bob"));
         let longest = "\u{e9}".repeat(LONGEST);
-        assert!(Seat::new("c", &longest, &longest).is_ok());
+        assert!(Participant::new("c", &longest, &longest).is_ok());
         for (room, name) in [("", "a"), ("a", "  "), ("a", &format!("{longest}e")), ("a", "a\u{202e}b"), ("a\nb", "a")]
         {
-            assert!(Seat::new("c", room, name).is_err(), "{room:?} {name:?}");
+            assert!(Participant::new("c", room, name).is_err(), "{room:?} {name:?}");
         }
         for name in ["Ada\u{ad}", "\u{feff}", "\u{3164}", "\u{200d} \u{fe0f}"] {
-            assert!(Seat::new("c", "lobby", name).is_err(), "{name:?}");
+            assert!(Participant::new("c", "lobby", name).is_err(), "{name:?}");
         }
-        assert!(Seat::new("c", "lobby", "\u{1f469}\u{200d}\u{1f680} \u{2764}\u{fe0f}").is_ok());
+        assert!(Participant::new("c", "lobby", "\u{1f469}\u{200d}\u{1f680} \u{2764}\u{fe0f}").is_ok());
     }
 }

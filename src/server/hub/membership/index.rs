@@ -17,9 +17,9 @@ use std::sync::Arc;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
-use crate::server::asgi::messages::Reply;
 use crate::server::hub::names::{Audience, Kind};
 use crate::server::websocket::queue::{Pushed, Queue};
+use crate::server::websocket::reply::Reply;
 use member::Membership;
 
 /// All rooms and users with members in this process.

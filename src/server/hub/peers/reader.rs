@@ -7,8 +7,8 @@ use tokio_util::sync::CancellationToken;
 use crate::drops::{self, DropReason};
 use crate::layer::{Delivery, RetryingReceiver};
 use crate::server::asgi::connections::BATCH;
-use crate::server::asgi::lost::Lost;
 use crate::server::asgi::messages::ReplyReader;
+use crate::server::drop_reason::ClientDropReason;
 use crate::server::hub::inner::Inner;
 use crate::server::hub::names::Kind;
 use crate::server::hub::peers::wire;
@@ -62,7 +62,7 @@ fn to_client(delivery: &Delivery, replies: &mut ReplyReader, hub: &Inner) {
     };
     match delivery.channel.local().and_then(|client| hub.connections.push(client, reply)) {
         Some(pushed) => pushed.count(),
-        None => drops::count(Lost::ClientGone, 1),
+        None => drops::count(ClientDropReason::ClientGone, 1),
     }
 }
 

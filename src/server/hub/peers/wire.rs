@@ -2,9 +2,10 @@
 
 use crate::message;
 use crate::message::{Message, Value};
-use crate::server::asgi::messages::{Reply, ReplyReader};
+use crate::server::asgi::messages::ReplyReader;
 use crate::server::hub::Payload;
 use crate::server::hub::names::Kind;
+use crate::server::websocket::reply::Reply;
 use crate::trace::{self, TraceParent};
 
 /// A message of another process.

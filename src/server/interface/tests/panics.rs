@@ -1,4 +1,4 @@
-//! A panic in a task that others depend on costs one message, request or connection.
+//! A panic in a shared task costs one message, request or connection.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -18,7 +18,7 @@ async fn sprung() {
     .await;
 }
 
-/// All that comes back for a request.
+/// Returns the whole response to a request.
 async fn get(server: &Running, path: &str) -> String {
     let mut stream = TcpStream::connect(&server.address).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
@@ -83,7 +83,7 @@ async fn in_what_the_status_page_shows() {
 
 #[tokio::test(start_paused = true)]
 async fn in_the_gauges() {
-    let gauging = tokio::spawn(gauges::keep(Connections::new(SocketOptions::default()).unwrap()));
+    let gauging = tokio::spawn(gauges::update(Connections::new(SocketOptions::default()).unwrap()));
     for _ in 0..2 {
         arm("gauges");
         sprung().await;

@@ -1,4 +1,4 @@
-//! Listeners that another process has opened and left to this one, as systemd and supervisors do.
+//! Listeners that another process has opened and passed on, as systemd and supervisors do.
 
 use std::env;
 use std::io::{self, ErrorKind};
@@ -7,19 +7,19 @@ use std::os::unix::net::UnixListener;
 
 use filedescriptor::FileDescriptor;
 
-use crate::server::transport::listener::Listening;
+use crate::server::transport::listener::Listener;
 
 /// The first file descriptor that is passed on (`sd_listen_fds(3)`).
 const FIRST: RawFd = 3;
 
-impl Listening {
-    /// Takes connections from the listening socket that this process has got as a file descriptor: TCP, or a unix
-    /// socket. The descriptor stays open beside the listener, so that clients wait rather than be refused while one
-    /// process takes over from another.
+impl Listener {
+    /// Accepts connections from an inherited listening socket: a file descriptor of a TCP or unix socket. The
+    /// descriptor stays open beside the listener, so that clients wait, and are not refused, while one process takes
+    /// over from another.
     ///
     /// # Errors
     ///
-    /// If it is not a listening socket.
+    /// If the descriptor is not a listening socket.
     pub fn inherited(descriptor: RawFd) -> io::Result<Self> {
         let copy = FileDescriptor::dup(&descriptor).and_then(|copy| copy.as_file()).map_err(io::Error::other)?;
         let socket = OwnedFd::from(copy);
@@ -36,12 +36,12 @@ impl Listening {
         tokio::net::UnixListener::from_std(unix)?.try_into()
     }
 
-    /// All listening sockets that a service manager says it has passed on: `LISTEN_FDS` of them, if `LISTEN_PID` names
-    /// this process. None if it does not.
+    /// Returns the listening sockets that a service manager has passed on: `LISTEN_FDS` of them if `LISTEN_PID` names
+    /// this process, otherwise none.
     ///
     /// # Errors
     ///
-    /// If one is not a listening socket.
+    /// If a descriptor is not a listening socket.
     pub fn activated() -> io::Result<Vec<Self>> {
         let number = |name| env::var(name).ok().and_then(|value| value.parse::<u32>().ok());
         if number("LISTEN_PID") != Some(std::process::id()) {

@@ -1,4 +1,4 @@
-//! Where clients come from: TCP, unix sockets, and listeners that another process has opened.
+//! Listeners: TCP, unix sockets, and listeners that another process has opened.
 
 mod inherited;
 mod tls;
@@ -15,50 +15,50 @@ use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream, ToSocketAddrs, UnixListener, UnixStream};
 use tokio::time::sleep;
 
-use crate::server::asgi::messages::Peer;
 use crate::server::transport::listener::unix::SocketFile;
+use crate::server::transport::peer::Peer;
 
 pub(crate) use crate::server::transport::listener::tls::is_http2;
 pub use crate::server::transport::listener::tls::{InvalidTls, Tls};
 
-/// How long nothing is accepted when there are no file descriptors left, or the system fails otherwise.
-const PAUSE: Duration = Duration::from_millis(500);
+/// Pause after the system fails to accept a connection, for example without free file descriptors.
+const RETRY_DELAY: Duration = Duration::from_millis(500);
 
-/// How many bytes the system takes for a client before it can send them. It would take 4 MB otherwise, and say only after a
-/// third of that that there is room again: a client that takes 40 kB/s would count as one that takes nothing.
+/// Bytes that the system buffers for a client before it can send them. By default it buffers 4 MB, and reports room
+/// again only when a third of that is sent: a client that accepts 40 kB/s would count as one that accepts nothing.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-const UNSENT: u32 = 128 * 1024;
+const UNSENT_LIMIT: u32 = 128 * 1024;
 
-/// Something that takes clients' connections.
+/// A listener for connections of clients.
 #[derive(Debug)]
 #[must_use]
-pub struct Listening {
-    socket: Listener,
+pub struct Listener {
+    socket: Socket,
     address: Address,
 }
 
 #[derive(Debug)]
-enum Listener {
+enum Socket {
     Tcp(TcpListener),
     Unix {
         listener: UnixListener,
-        /// Of a socket that this process has made.
+        /// `Some` if this process has created the socket.
         _file: Option<SocketFile>,
     },
 }
 
-/// Where an interface server listens; printed as `127.0.0.1:8000` or `unix:/run/site.sock`.
+/// Address of a listener. Its `Display` is `127.0.0.1:8000` or `unix:/run/site.sock`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Address {
     /// A TCP address.
     Tcp(SocketAddr),
-    /// The path of a unix socket; empty if it has none.
+    /// Path of a unix socket; empty if it has none.
     Unix(PathBuf),
 }
 
-impl Listening {
-    /// Listens on TCP.
+impl Listener {
+    /// Listens on a TCP address.
     ///
     /// # Cancel safety
     ///
@@ -66,27 +66,27 @@ impl Listening {
     ///
     /// # Errors
     ///
-    /// What the operating system says, for example that the address is in use.
+    /// The error of the operating system, for example that the address is in use.
     pub async fn tcp(address: impl ToSocketAddrs) -> io::Result<Self> {
         TcpListener::bind(address).await?.try_into()
     }
 }
 
-impl TryFrom<TcpListener> for Listening {
+impl TryFrom<TcpListener> for Listener {
     type Error = io::Error;
 
     fn try_from(listener: TcpListener) -> io::Result<Self> {
         let address = Address::Tcp(listener.local_addr()?);
-        Ok(Self { socket: Listener::Tcp(listener), address })
+        Ok(Self { socket: Socket::Tcp(listener), address })
     }
 }
 
-impl TryFrom<UnixListener> for Listening {
+impl TryFrom<UnixListener> for Listener {
     type Error = io::Error;
 
     fn try_from(listener: UnixListener) -> io::Result<Self> {
         let path = listener.local_addr()?.as_pathname().map(PathBuf::from).unwrap_or_default();
-        Ok(Self { socket: Listener::Unix { listener, _file: None }, address: Address::Unix(path) })
+        Ok(Self { socket: Socket::Unix { listener, _file: None }, address: Address::Unix(path) })
     }
 }
 
@@ -96,24 +96,24 @@ pub(crate) enum Stream {
     Unix(UnixStream),
 }
 
-impl Listening {
+impl Listener {
     pub(crate) fn address(&self) -> &Address {
         &self.address
     }
 
-    /// Waits for the next client, through faults of the system, of which the first is logged.
+    /// Waits for the next connection. When the system fails, it logs the first error and tries again.
     pub(crate) async fn accept(&self) -> (Stream, Peer) {
         let mut failing = false;
         loop {
             match self.try_accept().await {
                 Ok(accepted) => return accepted,
-                // The client has gone already.
-                Err(error) if is_of_the_client(&error) => {}
+                // The client has disconnected already.
+                Err(error) if is_client_error(&error) => {}
                 Err(error) => {
                     if !std::mem::replace(&mut failing, true) {
-                        tracing::error!(%error, address = %self.address, "clients cannot be accepted, trying again");
+                        tracing::error!(%error, address = %self.address, "cannot accept connections; retrying");
                     }
-                    sleep(PAUSE).await;
+                    sleep(RETRY_DELAY).await;
                 }
             }
         }
@@ -121,16 +121,16 @@ impl Listening {
 
     async fn try_accept(&self) -> io::Result<(Stream, Peer)> {
         match &self.socket {
-            Listener::Tcp(listener) => {
+            Socket::Tcp(listener) => {
                 let (stream, client) = listener.accept().await?;
-                // Small frames are not to wait for each other.
+                // Small frames must not wait for each other.
                 stream.set_nodelay(true)?;
                 #[cfg(any(target_os = "linux", target_os = "android"))]
-                SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT)?;
+                SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_LIMIT)?;
                 let peer = Peer { client: Some(client), server: Some(stream.local_addr()?), secure: false };
                 Ok((Stream::Tcp(stream), peer))
             }
-            Listener::Unix { listener, .. } => {
+            Socket::Unix { listener, .. } => {
                 let (stream, _) = listener.accept().await?;
                 Ok((Stream::Unix(stream), Peer::default()))
             }
@@ -138,9 +138,9 @@ impl Listening {
     }
 }
 
-fn is_of_the_client(error: &io::Error) -> bool {
+fn is_client_error(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, InvalidInput, NotConnected};
-    // Darwin says "invalid input" to options of a connection that is gone.
+    // Darwin reports `InvalidInput` for options of a closed connection.
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | InvalidInput | NotConnected)
 }
 

@@ -1,4 +1,4 @@
-//! TLS: the server's certificate, and the handshake.
+//! TLS: the certificate of the server, and the handshake.
 
 use std::fmt;
 use std::io;
@@ -14,8 +14,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::error::BoxError;
 
-/// The certificate and the key by which a server proves who it is. Clients speak TLS 1.2 or 1.3, and HTTP/2 where they
-/// can.
+/// The certificate and private key of a server. Clients use TLS 1.2 or 1.3, and HTTP/2 if they support it.
 #[derive(Clone)]
 pub struct Tls {
     acceptor: TlsAcceptor,
@@ -31,11 +30,11 @@ pub struct InvalidTls {
 }
 
 impl Tls {
-    /// From the text of two PEM files: the chain of certificates, the server's first, and its private key.
+    /// Reads two PEM files: the certificate chain, with the certificate of the server first, and the private key.
     ///
     /// # Errors
     ///
-    /// If one of them is none, or they do not belong together.
+    /// If a file is invalid, or the key does not match the certificate.
     pub fn from_pem(certificates: &[u8], key: &[u8]) -> Result<Self, InvalidTls> {
         let invalid = |what, source: BoxError| InvalidTls { what, source };
         let chain = CertificateDer::pem_slice_iter(certificates)
@@ -55,7 +54,7 @@ impl Tls {
     }
 }
 
-/// Whether the client has chosen HTTP/2 in the handshake.
+/// Returns `true` if the client has selected HTTP/2 in the handshake.
 pub(crate) fn is_http2<S>(stream: &TlsStream<S>) -> bool {
     stream.get_ref().1.alpn_protocol() == Some(b"h2")
 }

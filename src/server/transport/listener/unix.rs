@@ -1,4 +1,4 @@
-//! Unix sockets, and the files that name them.
+//! Unix sockets and their files.
 
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -7,21 +7,21 @@ use std::path::{Path, PathBuf};
 
 use tokio::net::UnixListener;
 
-use crate::server::transport::listener::{Address, Listener, Listening};
+use crate::server::transport::listener::{Address, Listener, Socket};
 
-impl Listening {
-    /// Listens on a unix socket. A socket that nobody listens on any more is replaced, anything else at `path` is an
-    /// error. Who may connect is up to the permissions of its directory and the umask.
+impl Listener {
+    /// Listens on a unix socket. A socket at `path` without a listener is replaced; any other file at `path` is an
+    /// error. The permissions of the directory and the umask decide who may connect.
     ///
     /// # Errors
     ///
-    /// What the operating system says, for example that the socket is in use.
+    /// The error of the operating system, for example that the socket is in use.
     pub fn unix(path: impl AsRef<Path>) -> io::Result<Self> {
         let path = path.as_ref();
         remove_if_abandoned(path)?;
         let listener = UnixListener::bind(path)?;
         let file = SocketFile::new(path)?;
-        Ok(Self { socket: Listener::Unix { listener, _file: Some(file) }, address: Address::Unix(path.to_owned()) })
+        Ok(Self { socket: Socket::Unix { listener, _file: Some(file) }, address: Address::Unix(path.to_owned()) })
     }
 }
 
@@ -33,7 +33,7 @@ fn remove_if_abandoned(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The file of a socket, removed with it unless another process has put its own in the place.
+/// The file of a unix socket. It is removed on drop, unless another process has replaced it with its own.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,
@@ -49,7 +49,7 @@ impl SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if inode(&self.path).is_ok_and(|inode| inode == self.inode) {
-            // A file that stays is replaced by the next process.
+            // The next process replaces a file that stays.
             let _ = std::fs::remove_file(&self.path);
         }
     }

@@ -1,35 +1,37 @@
-//! What the reading and the writing side of a socket tell each other.
+//! Signals between the reading and the writing side of a socket.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Notify;
 
+/// Signals between the two sides of one socket.
 #[derive(Debug, Default)]
-pub(crate) struct Signs {
-    /// Something came from the client since this was last looked at.
+pub(crate) struct Signals {
+    /// The client has sent something since the last check.
     pub(crate) heard: AtomicBool,
-    /// What came last is being passed on, and nothing more is read until that is done. A client is not silent meanwhile.
+    /// A message is being handled, and nothing is read until that is done. The client does not count as silent in this
+    /// time.
     busy: AtomicBool,
-    /// A close frame was sent; what still comes is not for the application.
+    /// A close frame was sent. Later messages are not passed to the application.
     pub(crate) closing: AtomicBool,
-    /// A ping came, and its pong waits to be written.
-    pub(crate) pinged: Notify,
-    /// The pong has been written.
-    pub(crate) ponged: Notify,
-    /// The connection is over, and nothing more has to be read.
-    pub(crate) over: Notify,
+    /// A ping was received, and its pong waits to be written.
+    pub(crate) ping_received: Notify,
+    /// The pong was written.
+    pub(crate) pong_written: Notify,
+    /// The connection has ended, and nothing more has to be read.
+    pub(crate) ended: Notify,
 }
 
-impl Signs {
-    pub(crate) async fn busy_with<T>(&self, passing: impl Future<Output = T>) -> T {
+impl Signals {
+    pub(crate) async fn while_busy<T>(&self, handling: impl Future<Output = T>) -> T {
         self.busy.store(true, Ordering::Relaxed);
-        let passed = passing.await;
+        let handled = handling.await;
         self.busy.store(false, Ordering::Relaxed);
-        passed
+        handled
     }
 
-    /// Whether the client counts as alive since this was last asked.
+    /// Returns `true` if the client has counted as alive since the last call.
     pub(crate) fn is_alive(&self) -> bool {
         self.heard.swap(false, Ordering::Relaxed) || self.busy.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! The writing side of a socket: replies, pings, deadlines, and the goodbye.
+//! The writing side of a socket: replies, pings, deadlines, and the close frame.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -11,31 +11,33 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use crate::drops;
-use crate::server::asgi::lost;
-use crate::server::asgi::lost::Lost;
-use crate::server::asgi::messages::{Reply, code};
-use crate::server::options::SocketOptions;
-use crate::server::websocket::heartbeat::{Beat, Heartbeat, LONGEST};
-use crate::server::websocket::protocol::signals::Signs;
+use crate::server::drop_reason;
+use crate::server::drop_reason::ClientDropReason;
+use crate::server::options::{LONGEST_TIMEOUT, SocketOptions};
+use crate::server::websocket::close_code;
+use crate::server::websocket::heartbeat::{Due, Heartbeat};
+use crate::server::websocket::protocol::signals::Signals;
 use crate::server::websocket::protocol::{Closing, End};
 use crate::server::websocket::queue::Queue;
+use crate::server::websocket::reply::Reply;
 use crate::server::websocket::socket::Socket;
 
-const TOO_SLOW: Closing = Closing { code: code::TRY_AGAIN_LATER, reason: "too slow" };
-const EXPIRED: Closing = Closing { code: code::GOING_AWAY, reason: "the session is over" };
+const TOO_SLOW: Closing = Closing { code: close_code::TRY_AGAIN_LATER, reason: "too slow" };
+const EXPIRED: Closing = Closing { code: close_code::GOING_AWAY, reason: "the session is over" };
 
-/// How long a client that does not read may take for the close frame.
-const LAST_WORD: Duration = Duration::from_secs(1);
+/// How long a client that does not read may take to accept the close frame.
+const CLOSE_FRAME_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// The writing side of a socket.
 pub(crate) struct Writer<'a, Stream> {
     socket: &'a Mutex<Socket<Stream>>,
     queue: &'a Queue,
-    signs: &'a Signs,
+    signals: &'a Signals,
     heartbeat: Heartbeat,
     options: &'a SocketOptions,
-    /// A reply said to close once what was before it is written.
+    /// Close code of the last reply, to be sent after the replies before it.
     closing: Option<u16>,
-    /// A pong waits to be written, and the reading side for that.
+    /// A pong waits to be written, and the reading side waits for it.
     pong: bool,
     /// A ping waits to be written.
     ping: bool,
@@ -45,12 +47,12 @@ impl<'a, Stream: AsyncRead + AsyncWrite + Unpin> Writer<'a, Stream> {
     pub(crate) fn new(
         socket: &'a Mutex<Socket<Stream>>,
         queue: &'a Queue,
-        signs: &'a Signs,
+        signals: &'a Signals,
         options: &'a SocketOptions,
         expires: Instant,
     ) -> Self {
         let heartbeat = Heartbeat::new(Instant::now(), expires, options);
-        Self { socket, queue, signs, heartbeat, options, closing: None, pong: false, ping: false }
+        Self { socket, queue, signals, heartbeat, options, closing: None, pong: false, ping: false }
     }
 
     pub(crate) fn feed(&mut self, reply: Reply) {
@@ -63,11 +65,12 @@ impl<'a, Stream: AsyncRead + AsyncWrite + Unpin> Writer<'a, Stream> {
         self.closing = self.closing.or(reply.close);
     }
 
-    /// Writes replies and pings until the connection has to end; then says goodbye if somebody may hear it.
+    /// Writes replies and pings until the connection has to end, and then sends a close frame if the client may read
+    /// it.
     pub(crate) async fn run(&mut self) -> End {
         let Err(end) = self.write().await;
-        self.signs.closing.store(true, Ordering::Relaxed);
-        self.signs.ponged.notify_one();
+        self.signals.closing.store(true, Ordering::Relaxed);
+        self.signals.pong_written.notify_one();
         self.close(&end).await;
         end
     }
@@ -79,22 +82,22 @@ impl<'a, Stream: AsyncRead + AsyncWrite + Unpin> Writer<'a, Stream> {
             if let Some(code) = self.closing {
                 return Err(End::Server(Closing { code, reason: "" }));
             }
-            let (queue, signs) = (self.queue, self.signs);
+            let (queue, signals) = (self.queue, self.signals);
             tokio::select! {
                 taken = queue.take(|reply| self.feed(reply)) => taken.map_err(End::from)?,
-                () = signs.pinged.notified() => self.pong = true,
-                () = &mut due => self.beat(due.as_mut())?.map_or(Ok(()), |end| Err(End::Server(end)))?,
+                () = signals.ping_received.notified() => self.pong = true,
+                () = &mut due => self.poll_heartbeat(due.as_mut())?.map_or(Ok(()), |end| Err(End::Server(end)))?,
             }
         }
     }
 
-    /// Writes what waits, unless the client takes nothing of it for too long. However little it takes at a time, it is
-    /// pinged, and has to answer, and its connection ends when it expires.
+    /// Writes the pending frames. Fails if the client accepts no bytes for the write timeout. A client that accepts few
+    /// bytes at a time still has to answer pings, and its connection ends when it expires.
     async fn flush(&mut self, mut due: Pin<&mut Sleep>) -> Result<(), End> {
-        let patience = self.options.write_timeout.min(LONGEST);
-        let mut stalled = Instant::now() + patience;
+        let write_timeout = self.options.write_timeout.min(LONGEST_TIMEOUT);
+        let mut deadline = Instant::now() + write_timeout;
         loop {
-            let (socket, queue, signs) = (self.socket, self.queue, self.signs);
+            let (socket, queue, signals) = (self.socket, self.queue, self.signals);
             tokio::select! {
                 biased;
                 written = poll_fn(|cx| socket.lock().poll_write(cx)) => {
@@ -103,44 +106,44 @@ impl<'a, Stream: AsyncRead + AsyncWrite + Unpin> Writer<'a, Stream> {
                     if all {
                         return Ok(());
                     }
-                    stalled = Instant::now() + patience;
+                    deadline = Instant::now() + write_timeout;
                 }
                 ending = queue.overflowed() => return Err(ending.into()),
-                () = sleep_until(stalled) => {
-                    lost::count_slow_consumer();
+                () = sleep_until(deadline) => {
+                    drop_reason::count_slow_consumer();
                     return Err(End::Unread(TOO_SLOW));
                 }
-                // Half of what waits cannot be left out for a close in order.
-                () = &mut due => self.beat(due.as_mut())?.map_or(Ok(()), |end| Err(End::Unread(end)))?,
-                () = signs.pinged.notified() => self.pong = true,
+                // A frame that is partly written rules out an orderly close.
+                () = &mut due => self.poll_heartbeat(due.as_mut())?.map_or(Ok(()), |end| Err(End::Unread(end)))?,
+                () = signals.ping_received.notified() => self.pong = true,
             }
         }
     }
 
-    /// Does what is due; gives what the socket is to be closed with, if it is.
-    fn beat(&mut self, due: Pin<&mut Sleep>) -> Result<Option<Closing>, End> {
-        match self.heartbeat.beat(Instant::now(), self.signs.is_alive()) {
-            Beat::Wait => {}
-            Beat::Ping => {
+    /// Does what is due. Returns how to close the socket if its lifetime has ended.
+    fn poll_heartbeat(&mut self, due: Pin<&mut Sleep>) -> Result<Option<Closing>, End> {
+        match self.heartbeat.poll(Instant::now(), self.signals.is_alive()) {
+            Due::Wait => {}
+            Due::Ping => {
                 let mut socket = self.socket.lock();
                 socket.ping();
-                self.heartbeat.waits_behind(socket.on_its_way());
+                self.heartbeat.delay_ping(socket.partial_frame_len());
                 self.ping = true;
             }
-            Beat::Silent => return Err(End::Lost),
-            Beat::Expired => return Ok(Some(EXPIRED)),
+            Due::PongTimeout => return Err(End::Lost),
+            Due::Expired => return Ok(Some(EXPIRED)),
         }
         due.reset(self.heartbeat.next());
         Ok(None)
     }
 
-    /// Notes it when pings and pongs have gone out.
+    /// Records that pings and pongs were written.
     fn has_written(&mut self, due: Pin<&mut Sleep>) {
-        if !(self.ping || self.pong) || !self.socket.lock().has_spoken() {
+        if !(self.ping || self.pong) || !self.socket.lock().control_is_written() {
             return;
         }
         if std::mem::take(&mut self.pong) {
-            self.signs.ponged.notify_one();
+            self.signals.pong_written.notify_one();
         }
         if std::mem::take(&mut self.ping) {
             self.heartbeat.pinged(Instant::now());
@@ -148,40 +151,40 @@ impl<'a, Stream: AsyncRead + AsyncWrite + Unpin> Writer<'a, Stream> {
         }
     }
 
-    /// Sends the close frame of this side, if `end` has one, and what tungstenite answered to one of the client.
+    /// Sends the close frame that `end` asks for, or the reply of tungstenite to that of the client.
     async fn close(&mut self, end: &End) {
-        let mut patience = self.options.write_timeout;
+        let mut time = self.options.write_timeout;
         {
             let mut socket = self.socket.lock();
             match end {
                 End::Lost => return,
                 End::Client(..) => {}
-                End::Server(closing) | End::Fault(closing) => socket.close(closing.code, closing.reason),
+                End::Server(closing) | End::Violation(closing) => socket.close(closing.code, closing.reason),
                 End::Unread(closing) => {
-                    drops::count(Lost::SlowConsumer, socket.give_up());
+                    drops::count(ClientDropReason::SlowConsumer, socket.discard_frames());
                     socket.close(closing.code, closing.reason);
-                    patience = LAST_WORD;
+                    time = CLOSE_FRAME_TIMEOUT;
                 }
             }
         }
-        // The connection is given up whether or not this arrives.
+        // The connection ends whether or not the close frame arrives.
         let all = async { while let Ok(false) = poll_fn(|cx| self.socket.lock().poll_write(cx)).await {} };
-        let _ = timeout(patience, all).await;
+        let _ = timeout(time, all).await;
     }
 
-    /// Ends a connection whose reading side came to its end first: the closing handshake is completed, for a moment.
+    /// Ends a connection whose reading side has ended first: completes the close handshake, within the close timeout.
     pub(crate) async fn finish(&mut self, end: &End) {
         if *end == End::Lost {
             return;
         }
-        drops::count(Lost::ClientGone, self.socket.lock().give_up());
+        drops::count(ClientDropReason::ClientGone, self.socket.lock().discard_frames());
         self.close(end).await;
-        let understood = !matches!(end, End::Fault(_));
+        let is_valid = !matches!(end, End::Violation(_));
         let rest = async {
-            if understood {
+            if is_valid {
                 while poll_fn(|cx| self.socket.lock().poll_read(cx)).await.is_ok() {}
             } else {
-                // Bytes that nobody has read when a connection is dropped would take the close frame with them.
+                // Closing a connection with unread bytes resets it, and the client would lose the close frame.
                 let _ = poll_fn(|cx| self.socket.lock().poll_discard(cx)).await;
             }
         };

@@ -1,9 +1,9 @@
-//! Counts of one server since its start, for its status page; the metrics have the same and more.
+//! Counters of one server since its start, for its status page. The metrics cover the same and more.
 
 use std::array;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What is counted.
+/// The events that are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Count {
     FramesIn,
@@ -11,7 +11,7 @@ pub(crate) enum Count {
     Accepted,
     Refused,
     TimedOut,
-    Turned,
+    Rejected,
     Succeeded,
     Redirected,
     ClientError,
@@ -21,15 +21,15 @@ pub(crate) enum Count {
 const COUNTS: usize = Count::ServerError as usize + 1;
 
 #[derive(Debug)]
-pub(crate) struct Tally([AtomicU64; COUNTS]);
+pub(crate) struct Counters([AtomicU64; COUNTS]);
 
-impl Default for Tally {
+impl Default for Counters {
     fn default() -> Self {
         Self(array::from_fn(|_| AtomicU64::new(0)))
     }
 }
 
-impl Tally {
+impl Counters {
     pub(crate) fn add(&self, count: Count, more: usize) {
         self.0[count as usize].fetch_add(more as u64, Ordering::Relaxed);
     }
@@ -39,7 +39,7 @@ impl Tally {
     }
 }
 
-/// All counts at one time.
+/// The values of all counters at one time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Totals([u64; COUNTS]);
 
@@ -49,7 +49,7 @@ impl Totals {
     }
 
     pub(crate) fn handshakes(&self) -> u64 {
-        [Count::Accepted, Count::Refused, Count::TimedOut, Count::Turned].map(|count| self.of(count)).iter().sum()
+        [Count::Accepted, Count::Refused, Count::TimedOut, Count::Rejected].map(|count| self.of(count)).iter().sum()
     }
 
     pub(crate) fn responses(&self) -> u64 {

@@ -13,7 +13,7 @@ use crate::support::eventually;
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
 #[tokio::test]
-async fn requests_under_way_are_finished_and_no_more_are_taken() {
+async fn a_shutdown_finishes_the_requests_in_progress_and_accepts_no_more() {
     let mut server = Running::start().await;
     let (mut asking, mut reading) = (server.sent(GET).await, server.sent(GET).await);
     let asked = server.next("http.request").await;
@@ -37,7 +37,7 @@ async fn a_response_that_its_client_reads_slowly_is_finished() {
     let mut server = Running::start().await;
     let mut client = server.sent(GET).await;
     let message = server.next("http.request").await;
-    // More than the system takes for a client that does not read.
+    // More than the operating system buffers for a client that does not read.
     let content = vec![b'x'; 7_000_000];
     server.reply(&message, message! { "status": 200, "content": content }).await;
     assert!(client.head().await.starts_with("HTTP/1.1 200"));
@@ -48,7 +48,7 @@ async fn a_response_that_its_client_reads_slowly_is_finished() {
 }
 
 #[tokio::test]
-async fn a_server_may_wait_for_its_clients_without_an_end() {
+async fn unlimited_timeouts_are_accepted() {
     let endless = Duration::MAX;
     let server = Running::with(|server| {
         let sockets = SocketOptions::new().write_timeout(endless);
@@ -64,19 +64,19 @@ async fn a_server_may_wait_for_its_clients_without_an_end() {
     let message = server.next("http.request").await;
     server.reply(&message, message! { "status": 200, "content": vec![b'x'; 7_000_000] }).await;
     assert!(client.head().await.starts_with("HTTP/1.1 200"));
-    // Long enough for the server to have to wait.
+    // Long enough for the server to wait for its client.
     tokio::time::sleep(Duration::from_millis(200)).await;
     client.until(&"x".repeat(7_000_000)).await;
 }
 
 #[tokio::test]
-async fn a_request_of_which_half_has_come_does_not_hold_up_a_shutdown() {
+async fn an_incomplete_request_does_not_delay_a_shutdown() {
     let mut server = Running::with(|server| server.drain_timeout(Duration::from_mins(2))).await;
     let mut clients = Vec::new();
     for beginning in ["", "GET / HTTP/1.1\r\nHost", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf"] {
         clients.push(server.sent(beginning).await);
     }
-    // An idle connection that has been of use.
+    // An idle connection that has had a request.
     let mut used = server.sent(GET).await;
     let message = server.next("http.request").await;
     server.reply(&message, ok("used")).await;
@@ -91,7 +91,7 @@ async fn a_request_of_which_half_has_come_does_not_hold_up_a_shutdown() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_about_to_go_is_not_ready_and_still_takes_clients() {
+async fn a_server_in_its_shutdown_delay_is_not_ready_and_still_accepts_clients() {
     let ready = || axum::Router::new().route("/ready", axum::routing::get(|| async { "ready" }));
     let mut server = Running::with(|server| server.routes(ready()).shutdown_delay(Duration::from_secs(3))).await;
     let ask = "GET /ready HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
@@ -105,7 +105,7 @@ async fn a_server_that_is_about_to_go_is_not_ready_and_still_takes_clients() {
 }
 
 #[tokio::test]
-async fn an_application_that_does_not_answer_is_waited_for_no_longer_than_set() {
+async fn a_shutdown_waits_for_the_application_up_to_the_drain_timeout() {
     let mut server = Running::with(|server| server.drain_timeout(Duration::from_millis(200))).await;
     let mut client = server.sent(GET).await;
     let message = server.next("http.request").await;

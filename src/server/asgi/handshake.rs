@@ -1,4 +1,4 @@
-//! The WebSocket handshake: answered when the application has decided.
+//! The WebSocket handshake: asks the application, and answers the client.
 
 use std::sync::Arc;
 
@@ -8,17 +8,18 @@ use axum::http::header::ORIGIN;
 use axum::response::{IntoResponse, Response};
 
 use crate::error::Error;
-use crate::server::asgi::messages::{Peer, Reply, decode_path};
-use crate::server::asgi::session::{Decision, Session};
-use crate::server::interface::shared::Shared;
-use crate::server::status::Count;
-use crate::server::websocket::heartbeat::LONGEST;
+use crate::server::asgi::messages::decode_path;
+use crate::server::asgi::session::{Decision, Session, SocketContext};
+use crate::server::counters::Count;
+use crate::server::options::LONGEST_TIMEOUT;
+use crate::server::transport::peer::Peer;
 use crate::server::websocket::protocol as websocket;
+use crate::server::websocket::reply::Reply;
 use crate::server::websocket::upgrade::Upgrade;
 
-/// Answers a request for a WebSocket, and counts how.
-pub(crate) async fn answer(shared: Arc<Shared>, peer: Peer, request: Request) -> Response {
-    let (outcome, response) = match try_answer(&shared, peer, request).await {
+/// Answers a request for a WebSocket, and counts the outcome.
+pub(crate) async fn answer(context: Arc<SocketContext>, peer: Peer, request: Request) -> Response {
+    let (outcome, response) = match try_answer(&context, peer, request).await {
         Ok(opened) => ("accepted", opened),
         Err(Denied { outcome, response }) => (outcome, response),
     };
@@ -27,15 +28,15 @@ pub(crate) async fn answer(shared: Arc<Shared>, peer: Peer, request: Request) ->
         "accepted" => Count::Accepted,
         "refused" => Count::Refused,
         "timeout" => Count::TimedOut,
-        _ => Count::Turned,
+        _ => Count::Rejected,
     };
-    shared.tally.add(counted, 1);
+    context.counters.add(counted, 1);
     response
 }
 
-/// A handshake that opens no socket.
+/// The response to a handshake that opens no socket.
 struct Denied {
-    /// The label of the metric.
+    /// Label of the metric.
     outcome: &'static str,
     response: Response,
 }
@@ -46,26 +47,26 @@ impl Denied {
     }
 }
 
-/// Asks the application and answers the request: 101 if it accepts, 403 if it does not or says nothing in time, 503 if
-/// it cannot be asked.
-async fn try_answer(shared: &Arc<Shared>, peer: Peer, request: Request) -> Result<Response, Denied> {
+/// Asks the application and answers the request: 101 if it accepts, 403 if it refuses or does not answer in time, 503
+/// if it cannot be asked.
+async fn try_answer(context: &Arc<SocketContext>, peer: Peer, request: Request) -> Result<Response, Denied> {
     let mut parts = request.into_parts().0;
-    if !shared.origins.permit(parts.headers.get_all(ORIGIN)) {
-        tracing::debug!(client = ?peer.client, "a handshake comes from a page of another site");
+    if !context.origins.permit(parts.headers.get_all(ORIGIN)) {
+        tracing::debug!(client = ?peer.client, "handshake refused: origin is not allowed");
         return Err(Denied::new("origin", StatusCode::FORBIDDEN));
     }
     let upgrade =
         Upgrade::from_request_parts(&mut parts, &()).await.map_err(|rejection| Denied::new("malformed", rejection))?;
-    let mut session =
-        Session::new(shared, decode_path(parts.uri.path()), peer).map_err(|refused| Denied::new("limited", refused))?;
+    let mut session = Session::new(context, decode_path(parts.uri.path()), peer)
+        .map_err(|refused| Denied::new("limited", refused))?;
     session.connect(&parts, peer).await.map_err(|error| {
-        tracing::debug!(%error, "a handshake cannot be passed on");
+        tracing::debug!(%error, "cannot pass a handshake on");
         refusal(&error)
     })?;
     match session.decision().await {
         Decision::Accepted(first) => Ok(open(upgrade, session, first)),
         Decision::Refused => Err(Denied::new("refused", StatusCode::FORBIDDEN)),
-        Decision::Silent => Err(Denied::new("timeout", StatusCode::FORBIDDEN)),
+        Decision::TimedOut => Err(Denied::new("timeout", StatusCode::FORBIDDEN)),
         Decision::Closing => Err(Denied::new("closing", StatusCode::SERVICE_UNAVAILABLE)),
     }
 }
@@ -81,11 +82,12 @@ fn refusal(error: &Error) -> Denied {
     }
 }
 
-/// If the upgrade fails the closure is dropped and the session with it, which sends the disconnect.
+/// Returns the response that opens the socket. If the upgrade fails, the closure is dropped with the session, which
+/// sends the disconnect.
 fn open(upgrade: Upgrade, mut session: Session, first: Reply) -> Response {
     upgrade.open(async move |stream| {
-        let options = session.shared().settings.sockets;
-        let expires = session.begun() + session.shared().layer.group_expiry().min(LONGEST);
+        let options = session.context().options;
+        let expires = session.started() + session.context().application.layer.group_expiry().min(LONGEST_TIMEOUT);
         let queue = session.queue().clone();
         let end = websocket::run(stream, &mut session, &queue, &options, expires, first).await;
         session.set_code(end.code());

@@ -1,11 +1,11 @@
-//! What concerns all connections of a hub, or any of them by its channel.
+//! Operations on all connections of a registry.
 
 use crate::name::{ChannelName, InvalidName};
 use crate::server::asgi::connections::Connections;
-use crate::server::asgi::messages::Reply;
 use crate::server::websocket::queue::{Pushed, Queue};
+use crate::server::websocket::reply::Reply;
 
-/// What waits for the clients of this process.
+/// The messages that wait for the clients of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QueueDepths {
@@ -13,28 +13,28 @@ pub struct QueueDepths {
     pub messages: usize,
     /// Bytes of memory that these messages take.
     pub bytes: usize,
-    /// Messages that wait for the client that has most of them.
+    /// Messages that wait for the client with the longest queue.
     pub longest: usize,
 }
 
 impl Connections {
-    /// Queues a reply for a client, as [`push`](Self::push); counts it where the client does not get it.
+    /// Pushes a reply to a client as [`push`](Self::push), and counts it if it is dropped.
     pub(crate) fn send(&self, client: &str, reply: Reply) -> Option<()> {
         self.push(client, reply).map(Pushed::count)
     }
 
-    /// Queues a reply for every client; gives how many there are.
+    /// Pushes a reply to every client. Returns the number of clients.
     pub(crate) fn push_all(&self, reply: &Reply) -> usize {
         let push = |queue: &Queue| queue.push(reply.clone()).count();
         self.queues.iter().map(|queue| push(&queue)).count()
     }
 
-    /// The channel of a client.
+    /// Returns the channel of a client.
     pub(crate) fn name(&self, id: u64) -> Result<ChannelName, InvalidName> {
         ChannelName::from_parts(self.channel.as_str(), &format!("{id:x}"))
     }
 
-    /// What waits for all clients.
+    /// Returns the depths of all queues.
     pub(crate) fn depths(&self) -> QueueDepths {
         let mut depths = QueueDepths::default();
         for queue in &self.queues {

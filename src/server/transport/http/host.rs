@@ -1,5 +1,4 @@
-//! The host that a request is for: `Host` and the authority of the target (RFC 9112, section 3.2; RFC 9113, section
-//! 8.3.1).
+//! The host of a request: `Host` and the authority of the target (RFC 9112, section 3.2; RFC 9113, section 8.3.1).
 
 use std::net::Ipv6Addr;
 
@@ -7,16 +6,16 @@ use axum::http::header::HOST;
 use axum::http::uri::{Authority, Uri};
 use axum::http::{HeaderMap, HeaderValue, Version};
 
-/// `Host` is missing, repeated or invalid, or another host than that of the target.
+/// `Host` is missing, repeated or invalid, or differs from the authority of the target.
 #[derive(Debug, PartialEq)]
 pub(crate) struct InvalidHost;
 
-/// What `Host` has to say of a request: the authority of the target if that has one, and the header otherwise. `None`
-/// if a client of HTTP/1.0 names no host.
+/// Returns the value of `Host` for the application: the authority of the target if it has one, otherwise the header.
+/// Returns `None` if an HTTP/1.0 client names no host.
 ///
 /// # Errors
 ///
-/// If the host is unknown or ambiguous.
+/// If the host is missing or ambiguous.
 pub(crate) fn resolve(version: Version, target: &Uri, headers: &HeaderMap) -> Result<Option<HeaderValue>, InvalidHost> {
     let mut hosts = headers.get_all(HOST).iter();
     let header = hosts.next();
@@ -30,7 +29,7 @@ pub(crate) fn resolve(version: Version, target: &Uri, headers: &HeaderMap) -> Re
     }
     let (http2, http10) = (version == Version::HTTP_2, version == Version::HTTP_10);
     match (header_text, authority) {
-        // In HTTP/1 the authority counts, and the header may only not be missing.
+        // In HTTP/1 the authority takes precedence, and the header only has to be present.
         (Some(_), Some(authority)) if !http2 => Ok(HeaderValue::from_str(authority).ok()),
         (Some(host), Some(authority)) if is_same(host, authority, target.scheme_str()) => Ok(header.cloned()),
         (None, Some(authority)) if http2 || http10 => Ok(HeaderValue::from_str(authority).ok()),
@@ -40,7 +39,8 @@ pub(crate) fn resolve(version: Version, target: &Uri, headers: &HeaderMap) -> Re
     }
 }
 
-/// Whether this is `uri-host [ ":" port ]` of RFC 3986 with a host that is not empty, and so without a user.
+/// Returns `true` for `uri-host [ ":" port ]` of RFC 3986 with a host that is not empty, and therefore without user
+/// information.
 fn is_valid(authority: &str) -> bool {
     let (host, port) = split(authority);
     let valid_host = match host.strip_prefix('[') {
@@ -51,7 +51,7 @@ fn is_valid(authority: &str) -> bool {
     valid_host && digits && (port.is_empty() || port.parse::<u16>().is_ok())
 }
 
-/// The host and the port of an authority; the port is empty if there is none.
+/// Splits an authority into host and port; the port is empty if there is none.
 fn split(authority: &str) -> (&str, &str) {
     match authority.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, port),
@@ -59,7 +59,7 @@ fn split(authority: &str) -> (&str, &str) {
     }
 }
 
-/// `reg-name` of RFC 3986, section 3.2.2, which IPv4 addresses are too.
+/// Returns `true` for a `reg-name` of RFC 3986, section 3.2.2, which includes IPv4 addresses.
 fn is_name(name: &[u8]) -> bool {
     let mut rest = name;
     while let Some((&byte, tail)) = rest.split_first() {
@@ -72,7 +72,7 @@ fn is_name(name: &[u8]) -> bool {
     !name.is_empty()
 }
 
-/// Whether two valid authorities are the same host and port, where a port that is left out is that of the scheme.
+/// Returns `true` if two valid authorities are the same host and port. A missing port is that of the scheme.
 fn is_same(one: &str, other: &str, scheme: Option<&str>) -> bool {
     let default = if scheme == Some("http") { 80 } else { 443 };
     let port = |port: &str| port.parse().unwrap_or(default);
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn the_port_of_the_scheme_may_be_left_out() {
+    fn the_default_port_may_be_omitted() {
         assert!(is_same("Example.org", "example.ORG:443", Some("https")));
         assert!(is_same("example.org:", "example.org:80", Some("http")));
         assert!(!is_same("example.org", "example.org:80", Some("https")));

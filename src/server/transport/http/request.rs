@@ -1,21 +1,22 @@
-//! What every request has to be before anything else looks at it, as far as hyper does not check it.
+//! Checks of every request that hyper does not make.
 
 use axum::extract::Request;
 use axum::http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST, TRANSFER_ENCODING};
 use axum::http::uri::{Scheme, Uri};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 
-use crate::server::http::host;
+use crate::server::transport::http::host;
+use crate::trace::{self, TraceParent};
 
-/// How many headers a request may have, as in hyper's HTTP/1.
+/// Maximum number of headers in a request, as in hyper's HTTP/1.
 const MAX_HEADERS: usize = 100;
 
-/// Refuses a malformed request, and brings every other one into one form: `Host` names the authority of the target, and
-/// the cookies of HTTP/2 are one header.
+/// Refuses a malformed request, and normalizes any other: `Host` is the authority of the target, and the cookies of an
+/// HTTP/2 request are one header.
 ///
 /// # Errors
 ///
-/// The status of the answer.
+/// The status of the response.
 pub(crate) fn normalize(request: &mut Request) -> Result<(), StatusCode> {
     let version = request.version();
     if !has_valid_form(request.method(), request.uri()) {
@@ -24,7 +25,7 @@ pub(crate) fn normalize(request: &mut Request) -> Result<(), StatusCode> {
     if version == Version::HTTP_2 {
         check_fields(request.headers())?;
         join_cookies(request.headers_mut());
-        // hyper counts those of HTTP/1.
+        // hyper checks the number for HTTP/1.
         if request.headers().len() > MAX_HEADERS {
             return Err(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
         }
@@ -42,18 +43,18 @@ pub(crate) fn normalize(request: &mut Request) -> Result<(), StatusCode> {
     Ok(())
 }
 
-/// The members of a header that is a list, whatever lines they stand in.
+/// Returns the members of a list header, from all of its lines.
 pub(crate) fn list<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h [u8]> + use<'h> {
     let values = headers.get_all(name).iter();
     values.flat_map(|value| value.as_bytes().split(|&byte| byte == b',')).map(<[u8]>::trim_ascii)
 }
 
-/// Whether a member of a list is this token.
+/// Returns `true` if a list member is this token.
 pub(crate) fn is(member: &[u8], token: &str) -> bool {
     member.eq_ignore_ascii_case(token.as_bytes())
 }
 
-/// The forms of a target in RFC 9112, section 3.2. What has no leading slash is a host for the parser.
+/// Checks the form of the target (RFC 9112, section 3.2). The parser reads a target without a leading slash as a host.
 fn has_valid_form(method: &Method, target: &Uri) -> bool {
     if method == Method::CONNECT {
         return target.authority().is_some();
@@ -66,24 +67,24 @@ fn has_valid_form(method: &Method, target: &Uri) -> bool {
     whole && (target.path().starts_with('/') || all)
 }
 
-/// What RFC 9113, section 8.2.1, says of values, and RFC 9110, section 8.6, of lengths; HTTP/1 has no such values.
+/// Checks values (RFC 9113, section 8.2.1) and lengths (RFC 9110, section 8.6) of HTTP/2; hyper checks those of HTTP/1.
 fn check_fields(headers: &HeaderMap) -> Result<(), StatusCode> {
     let padded = |value: &HeaderValue| value.as_bytes().trim_ascii().len() < value.len();
     let lengths = headers.get_all(CONTENT_LENGTH).iter().count();
     if lengths > 1 || headers.values().any(padded) { Err(StatusCode::BAD_REQUEST) } else { Ok(()) }
 }
 
-/// HTTP/2 sends each cookie by itself so that it compresses well (RFC 9113, section 8.2.3).
+/// Joins the cookies, each of which HTTP/2 may send as a header so that it compresses well (RFC 9113, section 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
-    let crumbs: Vec<_> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    if crumbs.len() > 1
-        && let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+    let cookies: Vec<_> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if cookies.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..]))
     {
         headers.insert(COOKIE, joined);
     }
 }
 
-/// The body is chunked and nothing else: hyper knows no other coding, and looks at the last one only.
+/// Checks that chunked is the only transfer coding: hyper supports no other, and looks at the last one only.
 fn check_transfer_coding(headers: &HeaderMap) -> Result<(), StatusCode> {
     let codings: Vec<_> = list(headers, &TRANSFER_ENCODING).collect();
     let Some((_, applied_before)) = codings.split_last() else { return Ok(()) };
@@ -93,4 +94,9 @@ fn check_transfer_coding(headers: &HeaderMap) -> Result<(), StatusCode> {
         codings if codings.iter().any(wrong) => Err(StatusCode::BAD_REQUEST),
         _ => Err(StatusCode::NOT_IMPLEMENTED),
     }
+}
+
+/// Returns the trace context of a request, if it has a valid one.
+pub(crate) fn trace_parent(request: &HeaderMap) -> Option<TraceParent> {
+    TraceParent::parse(request.get(trace::KEY)?.to_str().ok()?)
 }

@@ -1,8 +1,9 @@
-//! The body of a chunked request, and whether a further request may follow it on its connection.
+//! The body of a chunked request: whether a further request may follow it on its connection.
 //!
-//! hyper takes a trailer line that ends in a bare LF for the beginning of a line that goes on, up to the CRLF of the next
-//! request. A proxy that ends the line there would take the answers to later requests for those to earlier ones. So the
-//! connection is closed behind a request that has trailers, or whose body is not read to its end, where trailers may be.
+//! hyper treats a trailer line that ends in a bare LF as the start of a line that continues up to the CRLF of the next
+//! request. A proxy that ends the line there would match the answers to later requests with earlier ones. So the server
+//! closes the connection after a request that has trailers, or whose body is not read to its end, where trailers may
+//! follow.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
-/// Tells whether a body was read to its end, and has no trailers.
+/// Whether a body was read to its end and has no trailers. Clones share the state.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CleanEnd(Arc<AtomicBool>);
 
@@ -26,7 +27,7 @@ impl CleanEnd {
     }
 }
 
-/// Makes a request for a router of it. A body that is not chunked has no trailers, and tells nothing.
+/// Converts a request for the router. Returns a `CleanEnd` for a chunked body; other bodies have no trailers.
 pub(crate) fn watch(request: hyper::Request<Incoming>) -> (Request, Option<CleanEnd>) {
     if !request.headers().contains_key(TRANSFER_ENCODING) {
         return (request.map(Body::new), None);
@@ -39,7 +40,7 @@ pub(crate) fn watch(request: hyper::Request<Incoming>) -> (Request, Option<Clean
 struct Chunked {
     body: Incoming,
     end: CleanEnd,
-    /// Trailers came, or something that is no body.
+    /// Trailers or an invalid chunk were read.
     tainted: bool,
 }
 

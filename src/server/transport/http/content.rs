@@ -1,11 +1,11 @@
-//! Which responses have content (RFC 9110, section 6.4.1).
+//! The responses that have content (RFC 9110, section 6.4.1).
 
 use axum::body::Body;
 use axum::http::header::CONTENT_LENGTH;
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 
-/// Whether the response to a request with this method may have content.
+/// Returns `true` if the response to a request with this method may have content.
 pub(crate) fn is_allowed(method: &Method, status: StatusCode) -> bool {
     method != Method::HEAD && !status.is_informational() && !is_without(status)
 }
@@ -14,8 +14,8 @@ fn is_without(status: StatusCode) -> bool {
     matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
-/// Takes out of a response what it must not have. A length stays in the response to a HEAD request alone, which says what
-/// GET would give.
+/// Removes the content and the length that a response must not have. A response to HEAD keeps its length, which is that
+/// of the response to GET.
 pub(crate) fn strip(method: &Method, mut response: Response) -> Response {
     if is_allowed(method, response.status()) {
         return response;

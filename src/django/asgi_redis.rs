@@ -28,7 +28,7 @@ use crate::redis::node::connection::Version;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::script::Script;
 use crate::redis::node::shard::Shard;
-use crate::redis::receive::{Parcel, Popped, READ_BYTES, Raw, ReadFormat, Sorter, Unreadable};
+use crate::redis::receive::{BufferedEntry, Popped, READ_BYTES, Raw, ReadFormat, RecipientResolver, Unreadable};
 use crate::redis::send::batch::milliseconds;
 use crate::redis::send::{Batch, OutboundMessage, Pushed, WriteFormat};
 use crate::redis::stored::format::{Background, Started, StoredFormat};
@@ -299,7 +299,7 @@ impl AsgiRedis {
         Ok(total)
     }
 
-    fn parcel(&self, shard: &Arc<Shard>, source: &ChannelName, raw: Raw) -> Result<Parcel, Unreadable> {
+    fn parcel(&self, shard: &Arc<Shard>, source: &ChannelName, raw: Raw) -> Result<BufferedEntry, Unreadable> {
         let now = Duration::from_millis(shard.clock.now_ms().unwrap_or(0));
         let (message, routing) = self.payload.decode(&raw.body, now)?;
         let channel = match routing {
@@ -311,7 +311,7 @@ impl AsgiRedis {
             Routing::None | Routing::Many(_) => source.clone(),
         };
         let expires = expires(&raw).unwrap_or(0);
-        Ok(Parcel::open(shard.clone(), source.clone(), expires, (raw, message), [channel].into()))
+        Ok(BufferedEntry::open(shard.clone(), source.clone(), expires, (raw, message), [channel].into()))
     }
 
     /// A message that has been taken. One without an end gets the one that it should have.
@@ -407,7 +407,7 @@ impl ReadFormat for Reading {
         Ok(Some(Popped { key, raw }))
     }
 
-    fn sorter(&self) -> Box<dyn Sorter> {
+    fn sorter(&self) -> Box<dyn RecipientResolver> {
         Box::new(self.clone())
     }
 
@@ -417,7 +417,7 @@ impl ReadFormat for Reading {
 
     fn refuse(&self, _: &Arc<Shard>, _: &ChannelName, _: Bytes, _: String) {}
 
-    fn put_back(&self, list: &str, parcels: &[Parcel]) -> Cmd {
+    fn put_back(&self, list: &str, parcels: &[BufferedEntry]) -> Cmd {
         let messages: Vec<_> = parcels.iter().filter_map(|parcel| parcel.raw()).map(|(raw, _)| raw).collect();
         // New keys, since what deletes a message that has been read may still be under way.
         let keys = messages.iter().map(|_| self.0.new_key());
@@ -431,8 +431,8 @@ impl ReadFormat for Reading {
 }
 
 #[async_trait]
-impl Sorter for Reading {
-    async fn parcel(&mut self, shard: &Arc<Shard>, source: &ChannelName, raw: Raw) -> Option<Parcel> {
+impl RecipientResolver for Reading {
+    async fn parcel(&mut self, shard: &Arc<Shard>, source: &ChannelName, raw: Raw) -> Option<BufferedEntry> {
         let parcel = self.0.parcel(shard, source, raw);
         parcel.map_err(|unreadable| self.0.garbage.count(shard, source, unreadable)).ok()
     }

@@ -29,7 +29,7 @@ use crate::redis::node::connection::Version;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::script::Script;
 use crate::redis::node::shard::Shard;
-use crate::redis::receive::{Parcel, Popped, READ_BYTES, Raw, ReadFormat, Sorter, Unreadable};
+use crate::redis::receive::{BufferedEntry, Popped, READ_BYTES, Raw, ReadFormat, RecipientResolver, Unreadable};
 use crate::redis::send::batch::milliseconds;
 use crate::redis::send::{Batch, OutboundMessage, Pushed, WriteFormat};
 use crate::redis::stored::format::{Background, Started, StoredFormat};
@@ -310,7 +310,7 @@ impl ChannelsRedis {
         Ok(total)
     }
 
-    fn parcel(&self, shard: &Arc<Shard>, source: &ChannelName, raw: Raw) -> Result<Parcel, Unreadable> {
+    fn parcel(&self, shard: &Arc<Shard>, source: &ChannelName, raw: Raw) -> Result<BufferedEntry, Unreadable> {
         let sent = std::str::from_utf8(&raw.label).ok().and_then(time).ok_or_else(|| undecodable("it has no time"))?;
         let (message, routing) = self.payload.decode(&raw.body, now_of(shard))?;
         let is_here = |channel: &ChannelName| channel.non_local() == source.as_str();
@@ -326,11 +326,11 @@ impl ChannelsRedis {
             return Err(undecodable("its routing names no channel of its process"));
         }
         let expires = milliseconds(sent + self.payload.expiry);
-        Ok(Parcel::open(shard.clone(), source.clone(), expires, (raw, message), channels.into()))
+        Ok(BufferedEntry::open(shard.clone(), source.clone(), expires, (raw, message), channels.into()))
     }
 
     /// The bytes of a parcel for those who have not got it.
-    fn to_bytes(&self, parcel: &Parcel, raw: &Raw, message: &Message) -> Bytes {
+    fn to_bytes(&self, parcel: &BufferedEntry, raw: &Raw, message: &Message) -> Bytes {
         let Some(rest) = parcel.rest() else { return raw.body.clone() };
         let routing = Routed::list(rest.iter().map(ChannelName::as_str));
         // What could be decoded can be encoded; were it otherwise, those who have it would get it again.
@@ -397,7 +397,7 @@ impl ReadFormat for Reading {
         Ok(Some(Popped { key, raw }))
     }
 
-    fn sorter(&self) -> Box<dyn Sorter> {
+    fn sorter(&self) -> Box<dyn RecipientResolver> {
         Box::new(self.clone())
     }
 
@@ -407,7 +407,7 @@ impl ReadFormat for Reading {
 
     fn refuse(&self, _: &Arc<Shard>, _: &ChannelName, _: Bytes, _: String) {}
 
-    fn put_back(&self, key: &str, parcels: &[Parcel]) -> Cmd {
+    fn put_back(&self, key: &str, parcels: &[BufferedEntry]) -> Cmd {
         let mut command = script::ZSET_PUT_BACK.call(&[key]);
         command.arg(milliseconds(self.0.payload.expiry));
         for parcel in parcels {
@@ -429,8 +429,8 @@ fn bytes_of(values: Vec<Value>) -> Option<Vec<Bytes>> {
 }
 
 #[async_trait]
-impl Sorter for Reading {
-    async fn parcel(&mut self, shard: &Arc<Shard>, source: &ChannelName, raw: Raw) -> Option<Parcel> {
+impl RecipientResolver for Reading {
+    async fn parcel(&mut self, shard: &Arc<Shard>, source: &ChannelName, raw: Raw) -> Option<BufferedEntry> {
         let parcel = self.0.parcel(shard, source, raw);
         parcel.map_err(|unreadable| self.0.garbage.count(shard, source, unreadable)).ok()
     }

@@ -20,13 +20,13 @@ const LEEWAY: Duration = Duration::from_secs(10);
 
 /// What every body goes through on its way out and in.
 #[derive(Debug)]
-pub(crate) struct Envelope {
+pub(crate) struct BodyCodec {
     key_ring: Option<KeyRing>,
     max_message_size: usize,
     expiry: Duration,
 }
 
-impl Envelope {
+impl BodyCodec {
     pub(crate) fn new(key_ring: Option<KeyRing>, max_message_size: usize, expiry: Duration) -> Self {
         Self { key_ring, max_message_size, expiry }
     }

@@ -19,7 +19,7 @@ use crate::message::Message;
 use crate::name::{ChannelName, GroupName};
 use crate::redis::groups::directory::Groups;
 use crate::redis::groups::routes::Routes;
-use crate::redis::native::body::Envelope;
+use crate::redis::native::body::BodyCodec;
 use crate::redis::native::keys::Keys;
 use crate::redis::native::read::NativeReader;
 use crate::redis::native::scripts;
@@ -70,7 +70,7 @@ impl RedisLayer {
 #[derive(Debug)]
 pub struct Native {
     topology: Arc<Topology>,
-    envelope: Arc<Envelope>,
+    envelope: Arc<BodyCodec>,
     groups: Arc<Groups>,
     capacity: Capacity,
     /// By shard. Held only to prepare and to settle a call.
@@ -147,7 +147,7 @@ impl StoredFormat for Native {
 
     fn start(config: &Config, places: &Arc<Places>, background: &Background<'_>) -> Result<Started<Self>> {
         let topology = Arc::new(Topology { places: places.clone(), keys: keys(config) });
-        let envelope = Arc::new(Envelope::new(config.key_ring()?, config.max_message_size, config.expiry));
+        let envelope = Arc::new(BodyCodec::new(config.key_ring()?, config.max_message_size, config.expiry));
         let groups = Arc::new(Groups::new(topology.clone(), config.group_expiry, config.expiry));
         let read = CancellationToken::new();
         let (quarantine, writing) = QuarantineWriter::new(&topology.keys, background.events.clone(), read.clone());

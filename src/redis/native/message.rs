@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::name::{ChannelName, GroupName};
-use crate::redis::native::body::Envelope;
+use crate::redis::native::body::BodyCodec;
 use crate::redis::native::entry as frame;
 use crate::redis::native::entry::Address;
 use crate::redis::send::batch::milliseconds;
@@ -36,7 +36,7 @@ impl Content {
     pub(crate) fn write(
         &self,
         channel: &ChannelName,
-        envelope: &Envelope,
+        envelope: &BodyCodec,
         now_ms: u64,
         expires: u64,
         entry: &mut Vec<u8>,

@@ -10,16 +10,18 @@ use redis::{Cmd, RedisError, Value};
 use crate::message::Message;
 use crate::name::ChannelName;
 use crate::redis::groups::directory::Groups;
-use crate::redis::native::body::Envelope;
+use crate::redis::native::body::BodyCodec;
 use crate::redis::native::entry::{Address, Entry, Locals, Text};
 use crate::redis::native::scripts;
 use crate::redis::native::ttl_refresh::SLACK;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 use crate::redis::quarantine::writer::QuarantineWriter;
-use crate::redis::receive::buffer::entry::Parcel;
-use crate::redis::receive::buffer::resolver::EntrySorter;
-use crate::redis::receive::format::{Popped, READ_BYTES, Raw, ReadFormat, SMALL_CHANNEL, Sorter, Unreadable};
+use crate::redis::receive::buffer::entry::BufferedEntry;
+use crate::redis::receive::buffer::resolver::EntryResolver;
+use crate::redis::receive::format::{
+    Popped, READ_BYTES, Raw, ReadFormat, RecipientResolver, SMALL_CHANNEL, Unreadable,
+};
 use crate::redis::send::batch::milliseconds;
 use crate::redis::topology::places::Topology;
 
@@ -29,7 +31,7 @@ pub(crate) struct NativeReader(Arc<Inner>);
 /// What a reader of the native format needs.
 pub(crate) struct Inner {
     pub(crate) topology: Arc<Topology>,
-    pub(crate) envelope: Arc<Envelope>,
+    pub(crate) envelope: Arc<BodyCodec>,
     pub(crate) groups: Arc<Groups>,
     pub(crate) quarantine: QuarantineWriter,
 }
@@ -37,7 +39,7 @@ pub(crate) struct Inner {
 impl NativeReader {
     pub(crate) fn new(
         topology: Arc<Topology>,
-        envelope: Arc<Envelope>,
+        envelope: Arc<BodyCodec>,
         groups: Arc<Groups>,
         quarantine: QuarantineWriter,
     ) -> Self {
@@ -45,7 +47,7 @@ impl NativeReader {
     }
 
     /// The bytes of an entry for those who have not got it.
-    fn entry_of_the_rest(&self, parcel: &Parcel) -> Vec<u8> {
+    fn entry_of_the_rest(&self, parcel: &BufferedEntry) -> Vec<u8> {
         let (Some(entry), Some(locals)) = (parcel.entry(), parcel.rest_of_locals()) else { return parcel.to_bytes() };
         self.0.envelope.readdress(entry, parcel.source.as_str(), rest_of(&entry.address, locals)).to_bytes()
     }
@@ -112,8 +114,8 @@ impl ReadFormat for NativeReader {
         Ok(Some(Popped { key, raw: raw.collect() }))
     }
 
-    fn sorter(&self) -> Box<dyn Sorter> {
-        Box::new(EntrySorter::new(self.0.clone()))
+    fn sorter(&self) -> Box<dyn RecipientResolver> {
+        Box::new(EntryResolver::new(self.0.clone()))
     }
 
     fn open(&self, entry: &Entry, source: &ChannelName, now_ms: u64) -> Result<Message, Unreadable> {
@@ -126,7 +128,7 @@ impl ReadFormat for NativeReader {
         self.0.quarantine.keep(shard, source, entry, reason);
     }
 
-    fn put_back(&self, key: &str, parcels: &[Parcel]) -> Cmd {
+    fn put_back(&self, key: &str, parcels: &[BufferedEntry]) -> Cmd {
         let mut command = scripts::PUT_BACK.call(&[key]);
         command.arg(milliseconds(SLACK));
         for parcel in parcels {

@@ -9,7 +9,7 @@ use super::message::Content;
 use super::ttl_refresh::{SLACK, TtlRefresh};
 use crate::name::{ChannelKind, ChannelName, GroupName};
 use crate::redis::groups::routes::Routes;
-use crate::redis::native::body::Envelope;
+use crate::redis::native::body::BodyCodec;
 use crate::redis::native::keys::Keys;
 use crate::redis::native::scripts;
 use crate::redis::node::fault::Fault;
@@ -46,7 +46,7 @@ pub(crate) enum Answer {
 
 /// One attempt to write a batch.
 pub(crate) struct BatchWriter<'a> {
-    envelope: &'a Envelope,
+    envelope: &'a BodyCodec,
     keys: &'a Keys,
     batch: &'a Batch<Content>,
     /// The time of the server by its estimate, and the time at which the messages expire.
@@ -55,7 +55,7 @@ pub(crate) struct BatchWriter<'a> {
 }
 
 impl<'a> BatchWriter<'a> {
-    pub(crate) fn new(envelope: &'a Envelope, keys: &'a Keys, batch: &'a Batch<Content>, now_ms: u64) -> Self {
+    pub(crate) fn new(envelope: &'a BodyCodec, keys: &'a Keys, batch: &'a Batch<Content>, now_ms: u64) -> Self {
         Self { envelope, keys, batch, now_ms, expires: now_ms + milliseconds(envelope.expiry()) }
     }
 

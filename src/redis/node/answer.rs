@@ -6,7 +6,7 @@ use redis::{Cmd, RedisError, Value};
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
-use crate::redis::node::connection::Link;
+use crate::redis::node::connection::ServerConnection;
 use crate::redis::node::fault::Fault;
 
 /// The longest pause before a command is tried again.
@@ -41,12 +41,12 @@ pub(crate) fn record_round_trip(asked: Instant) {
 }
 
 /// The answer to `command`, or the error that it is.
-pub(crate) async fn answer(link: &mut Link, command: &Cmd) -> Result<Value, RedisError> {
+pub(crate) async fn answer(link: &mut ServerConnection, command: &Cmd) -> Result<Value, RedisError> {
     link.commands.send_packed_command(command).await?.extract_error()
 }
 
 /// The answers to `commands`, or the first error among them.
-pub(crate) async fn answers(link: &mut Link, commands: &redis::Pipeline) -> Result<Vec<Value>, RedisError> {
+pub(crate) async fn answers(link: &mut ServerConnection, commands: &redis::Pipeline) -> Result<Vec<Value>, RedisError> {
     let answers = link.commands.send_packed_commands(commands, 0, commands.len()).await?;
     answers.into_iter().map(Value::extract_error).collect()
 }

@@ -6,7 +6,7 @@ use deadpool_redis::{PoolError, TimeoutType};
 use redis::{RedisError, Value};
 
 use crate::redis::node::connect_error::ConnectError;
-use crate::redis::node::connection::{Heard, Identity, Link};
+use crate::redis::node::connection::{Heard, Identity, ServerConnection};
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 
@@ -36,7 +36,7 @@ pub(crate) struct ServerClient {
 
 impl BlockingConnection {
     /// Takes a connection from the pool of `link` or opens one, which answers within `patience`.
-    pub(crate) async fn take(link: &Link, patience: Duration) -> Result<Self, PoolError> {
+    pub(crate) async fn take(link: &ServerConnection, patience: Duration) -> Result<Self, PoolError> {
         let mut connection = link.blocking.get().await?;
         let mut commands = redis::pipe();
         commands.cmd("CLIENT").arg("ID").cmd("INFO").arg("server");

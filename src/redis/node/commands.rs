@@ -7,7 +7,7 @@ use redis::{Cmd, RedisError, Value};
 
 use crate::redis::node::answer::{Retry, answer, answers, executed, is_unknown_script, record_round_trip, transaction};
 use crate::redis::node::connection;
-use crate::redis::node::connection::Link;
+use crate::redis::node::connection::ServerConnection;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::{NotConnected, Shard};
 
@@ -99,7 +99,7 @@ impl Shard {
     }
 
     /// Loads the scripts again for a command that has not run without them.
-    async fn load_scripts(&self, link: &mut Link) -> Result<(), Fault> {
+    async fn load_scripts(&self, link: &mut ServerConnection) -> Result<(), Fault> {
         let loaded = connection::load_scripts(&mut link.commands, self.needs.scripts).await;
         loaded.map_err(|error| self.judge(link.generation, error).before_sending())
     }

@@ -41,7 +41,7 @@ impl Timing {
 
 /// The connections to a server, from when it was reached until it was lost; cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Link {
+pub(crate) struct ServerConnection {
     /// Carries all commands that do not block, of all tasks.
     pub(crate) commands: MultiplexedConnection,
     /// Connections of which each carries one blocking read at a time. An answer later than the read's own timeout, that
@@ -59,7 +59,7 @@ pub(crate) struct Link {
 
 /// What a layer needs of its servers, whichever they are.
 #[derive(Clone)]
-pub(crate) struct Needs {
+pub(crate) struct Requirements {
     /// How long connections may take.
     pub(crate) timing: Timing,
     /// Connections for blocking reads.
@@ -114,7 +114,7 @@ impl Timing {
     }
 }
 
-impl Needs {
+impl Requirements {
     /// What `config` says about connections, for a format that needs this version and these scripts.
     pub(crate) fn new(
         config: &Config,
@@ -130,13 +130,13 @@ impl Needs {
     }
 }
 
-impl Link {
+impl ServerConnection {
     /// Opens the shared connection, checks the server's version and its role, loads the scripts and reads or makes the
     /// epoch. A replica will not do where a `master` is needed, nor where it takes no writes and has to.
     pub(crate) async fn open(
         client: &Arc<Client>,
         master: bool,
-        needs: &Needs,
+        needs: &Requirements,
     ) -> Result<(Self, Greeting), ConnectError> {
         let limit = needs.timing.connect + needs.timing.command;
         let opening = open_commands(client, master, needs);
@@ -155,7 +155,7 @@ impl Link {
 async fn open_commands(
     client: &Client,
     master: bool,
-    needs: &Needs,
+    needs: &Requirements,
 ) -> Result<(MultiplexedConnection, Greeting), ConnectError> {
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(needs.timing.connect))

@@ -12,7 +12,7 @@ use tracing::{debug, warn};
 
 use crate::config::{Config, Format};
 use crate::health::SettingDifference;
-use crate::redis::node::connection::Link;
+use crate::redis::node::connection::ServerConnection;
 use crate::redis::node::shard::Shard;
 use crate::redis::send::batch::milliseconds;
 
@@ -128,7 +128,7 @@ impl Description {
 impl Shard {
     /// Renews the description of this process' settings on the server, and compares it with those of other processes. A
     /// server that refuses is asked again next time: messages do not depend on it.
-    pub(crate) async fn exchange_settings(&self, link: &Link) {
+    pub(crate) async fn exchange_settings(&self, link: &ServerConnection) {
         let (Some(settings), Some(now_ms)) = (&self.needs.settings, self.clock.now_ms()) else { return };
         let Ok(commands) = settings.renew(now_ms) else { return };
         let answers = link.commands.clone().send_packed_commands(&commands, 0, commands.len()).await;
@@ -139,7 +139,7 @@ impl Shard {
     }
 
     /// Does so again and again; never ends.
-    pub(crate) async fn keep_exchanging_settings(&self, link: &Link) {
+    pub(crate) async fn keep_exchanging_settings(&self, link: &ServerConnection) {
         loop {
             tokio::time::sleep(RENEW_EVERY).await;
             self.exchange_settings(link).await;

@@ -16,10 +16,10 @@ use crate::layer::{Event, Reasons};
 use crate::redis::node::clock::Clock;
 use crate::redis::node::connect_error::ConnectError;
 use crate::redis::node::connection;
-use crate::redis::node::connection::{Greeting, Link, Needs};
+use crate::redis::node::connection::{Greeting, Requirements, ServerConnection};
 use crate::redis::node::fault::Fault;
-use crate::redis::node::source::Origin;
-use crate::redis::node::status::Vitals;
+use crate::redis::node::source::EndpointSource;
+use crate::redis::node::status::ServerStatus;
 use crate::supervise::contained;
 
 /// How often a server that is there is asked for its time and its epoch. With the time that an answer may take it is how
@@ -34,12 +34,12 @@ pub struct Shard {
     pub(crate) clock: Clock,
     /// How the host is named in logs: without credentials.
     host: String,
-    origin: Origin,
+    origin: EndpointSource,
     /// Where the server was last found, as errors say it. Held only to read or replace it.
     address: Mutex<Arc<str>>,
-    pub(crate) needs: Needs,
+    pub(crate) needs: Requirements,
     state: watch::Sender<State>,
-    pub(crate) vitals: Vitals,
+    pub(crate) vitals: ServerStatus,
     /// The epoch of the data that was there when the server was last reached. Held only to compare and replace it.
     epoch: Mutex<Option<String>>,
     /// Asks the supervisor to look at once.
@@ -51,7 +51,7 @@ pub struct Shard {
 
 #[derive(Clone)]
 pub(crate) enum State {
-    Up(Link),
+    Up(ServerConnection),
     Down(Fault),
 }
 
@@ -59,8 +59,8 @@ pub(crate) enum State {
 pub(crate) struct ShardOptions {
     /// How the host is named in logs: without credentials.
     pub(crate) host: String,
-    pub(crate) origin: Origin,
-    pub(crate) needs: Needs,
+    pub(crate) origin: EndpointSource,
+    pub(crate) needs: Requirements,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +86,7 @@ impl Shard {
             origin,
             needs,
             state: watch::Sender::new(State::Down(Fault::unsent(NotConnected))),
-            vitals: Vitals::new(),
+            vitals: ServerStatus::new(),
             epoch: Mutex::new(None),
             suspicion: Notify::new(),
             hurry: CancellationToken::new(),
@@ -118,7 +118,7 @@ impl Shard {
     async fn open(&self) -> Result<(), ConnectError> {
         let client = self.origin.locate().await?;
         *self.address.lock() = self.origin.address(&client).into();
-        let (mut link, greeting) = Link::open(&client, self.origin.is_service(), &self.needs).await?;
+        let (mut link, greeting) = ServerConnection::open(&client, self.origin.is_service(), &self.needs).await?;
         let (asked, time, _) = connection::probe(&mut link.commands, None).await?;
         self.clock.observe(asked, time);
         self.vitals.answered(asked.elapsed());
@@ -189,7 +189,7 @@ impl Shard {
         }
     }
 
-    async fn probe(&self, mut link: Link) -> Result<(), RedisError> {
+    async fn probe(&self, mut link: ServerConnection) -> Result<(), RedisError> {
         let key = self.needs.epoch_key.as_deref();
         let (asked, time, epoch) = connection::probe(&mut link.commands, key).await?;
         link.heard.note();
@@ -246,7 +246,7 @@ impl Shard {
     }
 
     /// The present connections.
-    pub(crate) fn link(&self) -> Result<Link, Fault> {
+    pub(crate) fn link(&self) -> Result<ServerConnection, Fault> {
         match &*self.state.borrow() {
             State::Up(link) => Ok(link.clone()),
             State::Down(fault) => Err(fault.clone()),
@@ -281,12 +281,12 @@ impl Shard {
     }
 
     /// Waits until the server is there.
-    pub(crate) async fn up(&self) -> Link {
+    pub(crate) async fn up(&self) -> ServerConnection {
         self.up_or(|_| {}).await
     }
 
     /// Waits until the server is there; shows why it is not to `away`, whenever it has been tried.
-    pub(crate) async fn up_or(&self, mut away: impl FnMut(&Fault)) -> Link {
+    pub(crate) async fn up_or(&self, mut away: impl FnMut(&Fault)) -> ServerConnection {
         let mut states = self.state.subscribe();
         loop {
             let state = states.borrow_and_update().clone();

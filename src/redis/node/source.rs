@@ -14,7 +14,7 @@ use crate::redis::node::endpoint::{Endpoint, EndpointError, shown};
 use crate::redis::node::source::sentinel::{Address, Sentinels};
 
 /// Where a server is found.
-pub(crate) enum Origin {
+pub(crate) enum EndpointSource {
     /// Always at the same address.
     Fixed(Box<Endpoint>),
     /// Where the master of a service is at the time.
@@ -28,7 +28,7 @@ pub(crate) struct Service {
 }
 
 /// The servers of a configuration: for each its identity, by which the ring places names, and where it is found.
-pub(crate) async fn all(config: &Config) -> Result<Vec<(String, Origin)>> {
+pub(crate) async fn all(config: &Config) -> Result<Vec<(String, EndpointSource)>> {
     if config.sentinels.is_empty() {
         return config.host_list().iter().enumerate().map(|(at, host)| fixed(at, host, config)).collect();
     }
@@ -36,17 +36,17 @@ pub(crate) async fn all(config: &Config) -> Result<Vec<(String, Origin)>> {
     let names = if config.services.is_empty() { discover(&sentinels).await? } else { config.services.clone() };
     let service = |name: String| {
         let service = Service { name: name.clone(), sentinels: sentinels.clone(), config: config.clone() };
-        (name, Origin::Service(Box::new(service)))
+        (name, EndpointSource::Service(Box::new(service)))
     };
     Ok(names.into_iter().map(service).collect())
 }
 
-fn fixed(at: usize, host: &Host, config: &Config) -> Result<(String, Origin)> {
+fn fixed(at: usize, host: &Host, config: &Config) -> Result<(String, EndpointSource)> {
     let refuse = |error: EndpointError| error.of_option(format!("hosts[{at}]"), host);
     let endpoint = Endpoint::at(&host.url(), config).map_err(refuse)?;
     // What is wrong with files shall be told at once.
     endpoint.client().map_err(refuse)?;
-    Ok((host.identity(), Origin::Fixed(Box::new(endpoint))))
+    Ok((host.identity(), EndpointSource::Fixed(Box::new(endpoint))))
 }
 
 async fn discover(sentinels: &Sentinels) -> Result<Vec<String>> {
@@ -54,7 +54,7 @@ async fn discover(sentinels: &Sentinels) -> Result<Vec<String>> {
     sentinels.services().await.map_err(|error| Error::Redis { shard: 0, cause: error.into() })
 }
 
-impl Origin {
+impl EndpointSource {
     /// A client for the server as it is found now.
     pub(crate) async fn locate(&self) -> Result<Arc<Client>, ConnectError> {
         match self {

@@ -9,7 +9,7 @@ use crate::redis::node::connection::Greeting;
 
 /// What was last seen of a server.
 #[derive(Debug)]
-pub(crate) struct Vitals {
+pub(crate) struct ServerStatus {
     /// Held only to read or change it.
     seen: Mutex<Seen>,
 }
@@ -26,7 +26,7 @@ struct Seen {
     differences: Vec<SettingDifference>,
 }
 
-impl Vitals {
+impl ServerStatus {
     /// Of a server that has not been reached yet.
     pub(crate) fn new() -> Self {
         let (state, since) = (ShardState::Down, SystemTime::now());

@@ -18,10 +18,10 @@ use crate::error::Result;
 use crate::layer::{Event, Modes};
 use crate::memory::{Bounds, MemoryLayer};
 use crate::redis::closing::Closing;
-use crate::redis::node::connection::{Needs, Timing, Version};
+use crate::redis::node::connection::{Requirements, Timing, Version};
 use crate::redis::node::shard::Shard;
-use crate::redis::pubsub::subscribe::manager::{Behaviour, Station};
-use crate::redis::topology::probe::Checkup;
+use crate::redis::pubsub::subscribe::manager::{Behaviour, SubscriptionManager};
+use crate::redis::topology::probe::HealthProbe;
 use crate::redis::topology::servers;
 
 /// The first version of Redis that closes connections which fall behind by more than they should.
@@ -47,7 +47,12 @@ impl PubSubLayer {
         let (events, _) = broadcast::channel(servers::EVENTS);
         let min_version = if config.sharded_pubsub { OLDEST_SHARDED } else { OLDEST_SERVER };
         let on_cluster = !config.sharded_pubsub;
-        let needs = Needs { pool_size: 1, writable: false, on_cluster, ..Needs::new(&config, min_version, &[], None) };
+        let needs = Requirements {
+            pool_size: 1,
+            writable: false,
+            on_cluster,
+            ..Requirements::new(&config, min_version, &[], None)
+        };
         let fallback = config.fallback.unwrap_or(Fallback::Local);
         let (_, shards) = servers::connect(&config, &needs, &events, fallback == Fallback::Fail).await?;
         let layer = Self::start(shards, &config, fallback, events)?;
@@ -68,7 +73,13 @@ impl PubSubLayer {
         let publish = if config.sharded_pubsub { "SPUBLISH" } else { "PUBLISH" };
         let behaviour = Behaviour { fallback, return_after: config.return_after, publish };
         let station = |shard: &Arc<Shard>| {
-            Arc::new(Station::new(shard.clone(), Timing::of(config), behaviour, modes.clone(), events.clone()))
+            Arc::new(SubscriptionManager::new(
+                shard.clone(),
+                Timing::of(config),
+                behaviour,
+                modes.clone(),
+                events.clone(),
+            ))
         };
         let stations: Vec<_> = shards.iter().map(station).collect();
         let bounds = Bounds { overflow: config.overflow, bytes: config.max_queue_size };
@@ -94,7 +105,7 @@ impl PubSubLayer {
         ));
         upkeep.close();
         let prefix = config.key_prefix().to_owned();
-        let checkup = Checkup::new(shards.len());
+        let checkup = HealthProbe::new(shards.len());
         Ok(Self { inbox, topics, wire, prefix, publisher, shards, checkup, modes, events, closing, drained, upkeep })
     }
 }

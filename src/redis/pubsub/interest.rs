@@ -12,12 +12,12 @@ use super::topic::{Subscription, Topics};
 use crate::error::{Error, Result};
 use crate::name::{ChannelName, GroupName};
 use crate::redis::pubsub::subscribe::desired::Wish;
-use crate::redis::pubsub::subscribe::manager::Station;
+use crate::redis::pubsub::subscribe::manager::SubscriptionManager;
 
 /// Keeps the servers subscribed to what is open.
 pub(crate) struct Interest {
     topics: Arc<Topics>,
-    stations: Vec<Arc<Station>>,
+    stations: Vec<Arc<SubscriptionManager>>,
     /// How long a channel stays open without a reader.
     linger: Duration,
     /// Held to change what is open and to tell the stations, so that they hear of changes in their order.
@@ -28,7 +28,7 @@ pub(crate) struct Interest {
 struct State {
     /// By the non-local part of the name.
     channels: HashMap<ChannelName, Opening>,
-    groups: HashMap<GroupName, Wished>,
+    groups: HashMap<GroupName, Desired>,
 }
 
 /// A channel that is open here.
@@ -36,15 +36,15 @@ struct Opening {
     readers: usize,
     /// How long it stays open without one.
     until: Instant,
-    wished: Wished,
+    wished: Desired,
 }
 
 /// Subscriptions that have been asked for, and the stations that were asked.
 #[derive(Clone)]
-pub(crate) struct Wished(Vec<(usize, Subscription, Wish)>);
+pub(crate) struct Desired(Vec<(usize, Subscription, Wish)>);
 
 impl Interest {
-    pub(crate) fn new(topics: Arc<Topics>, stations: Vec<Arc<Station>>, linger: Duration) -> Self {
+    pub(crate) fn new(topics: Arc<Topics>, stations: Vec<Arc<SubscriptionManager>>, linger: Duration) -> Self {
         Self { topics, stations, linger, state: Mutex::default() }
     }
 
@@ -54,7 +54,7 @@ impl Interest {
     }
 
     /// Opens `channel`, which has no local part, for a reader that will [`leave`](Self::leave).
-    pub(crate) fn enter(&self, channel: &ChannelName) -> Wished {
+    pub(crate) fn enter(&self, channel: &ChannelName) -> Desired {
         let mut state = self.state.lock();
         let opening = self.open(&mut state, channel);
         opening.readers += 1;
@@ -71,7 +71,7 @@ impl Interest {
     }
 
     /// Opens `channel`, which has no local part, for a while.
-    pub(crate) fn keep(&self, channel: &ChannelName) -> Wished {
+    pub(crate) fn keep(&self, channel: &ChannelName) -> Desired {
         let until = Instant::now() + self.linger;
         let mut state = self.state.lock();
         let opening = self.open(&mut state, channel);
@@ -91,7 +91,7 @@ impl Interest {
     }
 
     /// Listens for messages to `group`, which has a member here.
-    pub(crate) fn join(&self, group: &GroupName) -> Wished {
+    pub(crate) fn join(&self, group: &GroupName) -> Desired {
         let mut state = self.state.lock();
         if let Some(wished) = state.groups.get(group) {
             return wished.clone();
@@ -131,7 +131,7 @@ impl Interest {
     /// # Errors
     ///
     /// [`Error::Redis`] of a server that is away or refused.
-    pub(crate) async fn granted(&self, wished: &Wished) -> Result<()> {
+    pub(crate) async fn granted(&self, wished: &Desired) -> Result<()> {
         for (shard, subscription, wish) in &wished.0 {
             self.stations[*shard].granted(subscription, *wish).await?;
         }
@@ -139,7 +139,7 @@ impl Interest {
     }
 
     /// Waits until a server has refused any of `wished`; for ever if none does.
-    pub(crate) async fn refused(&self, wished: &Wished) -> Error {
+    pub(crate) async fn refused(&self, wished: &Desired) -> Error {
         let refused = wished.0.iter().map(|(shard, subscription, wish)| {
             let station = &self.stations[*shard];
             Box::pin(station.refused(subscription, *wish))
@@ -160,12 +160,12 @@ impl Interest {
     }
 
     /// All servers, by their position.
-    pub(crate) fn stations(&self) -> &[Arc<Station>] {
+    pub(crate) fn stations(&self) -> &[Arc<SubscriptionManager>] {
         &self.stations
     }
 
     /// The stations that messages for these channels come from.
-    pub(crate) fn stations_of(&self, channels: &[ChannelName]) -> Vec<Arc<Station>> {
+    pub(crate) fn stations_of(&self, channels: &[ChannelName]) -> Vec<Arc<SubscriptionManager>> {
         let sources = channels.iter().flat_map(|channel| self.topics.of_source(channel));
         let shards: HashSet<_> = sources.map(|(shard, _)| shard).collect();
         shards.into_iter().map(|shard| self.stations[shard].clone()).collect()
@@ -179,22 +179,22 @@ impl Interest {
         })
     }
 
-    fn wish(&self, subscriptions: impl IntoIterator<Item = (usize, Subscription)>) -> Wished {
+    fn wish(&self, subscriptions: impl IntoIterator<Item = (usize, Subscription)>) -> Desired {
         let ask = |(shard, subscription): (usize, Subscription)| {
             let wish = self.stations[shard].want(&subscription);
             (shard, subscription, wish)
         };
-        Wished(subscriptions.into_iter().map(ask).collect())
+        Desired(subscriptions.into_iter().map(ask).collect())
     }
 
-    fn give_up(&self, wished: &Wished) {
+    fn give_up(&self, wished: &Desired) {
         for (shard, subscription, _) in &wished.0 {
             self.stations[*shard].give_up(subscription);
         }
     }
 
     /// Gives `stay` back, and gives up what was wished if it is false.
-    fn stays(&self, stay: bool, wished: &Wished) -> bool {
+    fn stays(&self, stay: bool, wished: &Desired) -> bool {
         if !stay {
             self.give_up(wished);
         }
@@ -202,7 +202,7 @@ impl Interest {
     }
 }
 
-impl Wished {
+impl Desired {
     /// All of these together.
     pub(crate) fn all(wished: impl Iterator<Item = Self>) -> Self {
         Self(wished.flat_map(|wished| wished.0).collect())

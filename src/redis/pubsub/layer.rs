@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::inbox::Inbox;
-use super::publish::{Letter, Publisher};
+use super::publish::{OutboundMessage, Publisher};
 use super::source::PubSubSource;
 use super::topic::{Target, Topics};
 use super::wire::Wire;
@@ -23,7 +23,7 @@ use crate::redis::closing::Closing;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 use crate::redis::topology::probe as checkup;
-use crate::redis::topology::probe::Checkup;
+use crate::redis::topology::probe::HealthProbe;
 
 /// Random characters of a new channel's name.
 const NEW_NAME: usize = 12;
@@ -79,7 +79,7 @@ pub struct PubSubLayer {
     pub(crate) prefix: String,
     pub(crate) publisher: Publisher,
     pub(crate) shards: Vec<Arc<Shard>>,
-    pub(crate) checkup: Checkup,
+    pub(crate) checkup: HealthProbe,
     pub(crate) modes: Arc<Modes>,
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) closing: Closing,
@@ -154,7 +154,7 @@ impl PubSubLayer {
         };
         let payload = self.wire.seal(message, named)?;
         let (done, posted) = oneshot::channel();
-        let letter = Letter { target, topic: address.topic, payload, message: kept, done };
+        let letter = OutboundMessage { target, topic: address.topic, payload, message: kept, done };
         self.publisher.post(address.shard, letter);
         Ok((address.shard, posted))
     }

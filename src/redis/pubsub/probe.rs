@@ -10,7 +10,7 @@ use crate::message;
 use crate::message::Message;
 use crate::name::ChannelName;
 use crate::redis::node::shard::Shard;
-use crate::redis::pubsub::subscribe::manager::Reach;
+use crate::redis::pubsub::subscribe::manager::Reachability;
 use crate::redis::topology::probe as checkup;
 
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +39,7 @@ impl PubSubLayer {
     /// Publishes a message through `shard` and hears it, on a channel that nobody else has.
     async fn travel(&self, shard: &Shard) -> Result<(), BoxError> {
         let interest = &self.inbox.interest;
-        if let Reach::Away(fault) = interest.stations()[shard.index].reach() {
+        if let Reachability::Away(fault) = interest.stations()[shard.index].reach() {
             return Err(shard.error(fault).into());
         }
         let place = |channel: &ChannelName| ((), self.topics.address(&Target::Channel(channel.clone())).shard);

@@ -19,7 +19,7 @@ use crate::error::Result;
 use crate::layer::Modes;
 use crate::message::Message;
 use crate::redis::node::fault::Fault;
-use crate::redis::pubsub::subscribe::manager::{Reach, Station};
+use crate::redis::pubsub::subscribe::manager::{Reachability, SubscriptionManager};
 use crate::redis::send::batch::TASK;
 use crate::supervise::contained;
 
@@ -28,7 +28,7 @@ const MAX_MESSAGES: usize = 1000;
 const MAX_BYTES: usize = 1 << 20;
 
 /// A message on its way out, and somebody who waits to hear what became of it.
-pub(crate) struct Letter {
+pub(crate) struct OutboundMessage {
     pub(crate) target: Target,
     pub(crate) topic: String,
     pub(crate) payload: Vec<u8>,
@@ -39,21 +39,21 @@ pub(crate) struct Letter {
 
 /// The lanes of all servers, by their position.
 pub(crate) struct Publisher {
-    lanes: Vec<mpsc::UnboundedSender<Letter>>,
+    lanes: Vec<mpsc::UnboundedSender<OutboundMessage>>,
 }
 
 impl Publisher {
     /// Starts the lanes on `tasks`; they end when `closing` is cancelled and their queues are empty.
     pub(crate) fn start(
-        stations: &[Arc<Station>],
+        stations: &[Arc<SubscriptionManager>],
         inbox: &Arc<Inbox>,
         modes: &Arc<Modes>,
         tasks: &TaskTracker,
         closing: &CancellationToken,
     ) -> Self {
-        let start_lane = |station: &Arc<Station>| {
+        let start_lane = |station: &Arc<SubscriptionManager>| {
             let (sender, queue) = mpsc::unbounded_channel();
-            let lane = Lane { station: station.clone(), inbox: inbox.clone(), modes: modes.clone() };
+            let lane = PublishQueue { station: station.clone(), inbox: inbox.clone(), modes: modes.clone() };
             tasks.spawn(lane.run(queue, closing.clone()));
             sender
         };
@@ -61,21 +61,21 @@ impl Publisher {
     }
 
     /// Queues `letter` for `shard`.
-    pub(crate) fn post(&self, shard: usize, letter: Letter) {
+    pub(crate) fn post(&self, shard: usize, letter: OutboundMessage) {
         // A closed lane drops the letter and with it `done`, which is how the caller learns of it.
         let _ = self.lanes[shard].send(letter);
     }
 }
 
 /// Publishes on one server, one batch at a time.
-struct Lane {
-    station: Arc<Station>,
+struct PublishQueue {
+    station: Arc<SubscriptionManager>,
     inbox: Arc<Inbox>,
     modes: Arc<Modes>,
 }
 
-impl Lane {
-    async fn run(self, mut queue: mpsc::UnboundedReceiver<Letter>, closing: CancellationToken) {
+impl PublishQueue {
+    async fn run(self, mut queue: mpsc::UnboundedReceiver<OutboundMessage>, closing: CancellationToken) {
         let mut taken = Vec::new();
         let mut waiting = VecDeque::new();
         loop {
@@ -105,23 +105,23 @@ impl Lane {
         }
     }
 
-    async fn send(&self, batch: Vec<Letter>) {
+    async fn send(&self, batch: Vec<OutboundMessage>) {
         let reach = self.station.reach();
         match (&reach, self.station.fallback) {
-            (Reach::Away(_), Fallback::Local) => self.keep(batch),
-            (Reach::Away(fault), Fallback::Fail) => {
+            (Reachability::Away(_), Fallback::Local) => self.keep(batch),
+            (Reachability::Away(fault), Fallback::Fail) => {
                 for letter in batch {
                     self.fail(letter, fault.clone());
                 }
             }
             // Over another link than that over which this process hears it would reach everybody else alone.
-            (Reach::There(_, generation), _) => self.publish(batch, &reach, Some(*generation)).await,
-            (Reach::Unknown, _) => self.publish(batch, &reach, None).await,
+            (Reachability::There(_, generation), _) => self.publish(batch, &reach, Some(*generation)).await,
+            (Reachability::Unknown, _) => self.publish(batch, &reach, None).await,
         }
     }
 
     /// Delivers to those in this process alone.
-    fn keep(&self, batch: Vec<Letter>) {
+    fn keep(&self, batch: Vec<OutboundMessage>) {
         self.modes.count_local(self.station.shard.index, batch.len());
         for letter in batch {
             self.inbox.deliver(&letter.target, letter.message);
@@ -129,7 +129,7 @@ impl Lane {
         }
     }
 
-    async fn publish(&self, batch: Vec<Letter>, reach: &Reach, generation: Option<u64>) {
+    async fn publish(&self, batch: Vec<OutboundMessage>, reach: &Reachability, generation: Option<u64>) {
         metrics::histogram!("channel_layer_batch_size").record(u32::try_from(batch.len()).unwrap_or(u32::MAX));
         let mut pipeline = redis::pipe();
         for letter in &batch {
@@ -156,7 +156,7 @@ impl Lane {
         self.station.fallback == Fallback::Local && fault.outage && !fault.may_have_run
     }
 
-    fn fail(&self, letter: Letter, fault: Fault) {
+    fn fail(&self, letter: OutboundMessage, fault: Fault) {
         let result = if self.station.fallback == Fallback::Local && fault.outage {
             // It is not sent twice, and that the server is away is no failure of the call.
             drops::count(DropReason::Unconfirmed, 1);
@@ -169,7 +169,7 @@ impl Lane {
 }
 
 /// Tells that `letter` was published, and counts it if the server says that it has `reached` nobody.
-fn published(letter: Letter, reached: &Value) {
+fn published(letter: OutboundMessage, reached: &Value) {
     metrics::counter!("channel_layer_sent_total").increment(1);
     if matches!((reached, &letter.target), (Value::Int(0), Target::Channel(_))) {
         drops::count(DropReason::NoReader, 1);

@@ -9,13 +9,13 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::inbox::Inbox;
-use super::interest::Wished;
+use super::interest::Desired;
 use crate::config::Fallback;
 use crate::error::{Error, Result};
 use crate::layer::{Sink, Source};
 use crate::memory::MemorySource;
 use crate::name::ChannelName;
-use crate::redis::pubsub::subscribe::manager::{Progress, Reach, Station};
+use crate::redis::pubsub::subscribe::manager::{Progress, Reachability, SubscriptionManager};
 
 /// Keeps some channels open, and reads their queues in this process. It holds no message itself.
 pub(crate) struct PubSubSource {
@@ -30,7 +30,7 @@ pub(crate) struct PubSubSource {
 
 /// Tells once of each outage of a server after which nothing stays in this process.
 struct Outage {
-    station: Arc<Station>,
+    station: Arc<SubscriptionManager>,
     told: bool,
     /// Ends with the next change of the station's progress; the progress comes back with it.
     change: Option<Pin<Box<dyn Future<Output = watch::Receiver<Progress>> + Send + Sync>>>,
@@ -43,7 +43,7 @@ impl PubSubSource {
         channels.dedup();
         let names: Vec<_> = channels.iter().map(ChannelName::as_str).collect();
         let queues = inbox.memory.source(&names).map_err(|error| inbox.closing.explain(error))?;
-        let wished = Wished::all(channels.iter().map(|channel| inbox.interest.enter(channel)));
+        let wished = Desired::all(channels.iter().map(|channel| inbox.interest.enter(channel)));
         let stations = inbox.interest.stations_of(&channels).into_iter();
         let outages = stations.filter(|station| station.fallback == Fallback::Fail).map(Outage::of).collect();
         let asked = inbox.clone();
@@ -68,7 +68,7 @@ impl PubSubSource {
 }
 
 impl Outage {
-    fn of(station: Arc<Station>) -> Self {
+    fn of(station: Arc<SubscriptionManager>) -> Self {
         Self { station, told: false, change: None }
     }
 
@@ -91,11 +91,11 @@ impl Outage {
                 progress
             }));
             match reach {
-                Reach::Away(fault) if !self.told => {
+                Reachability::Away(fault) if !self.told => {
                     self.told = true;
                     return Poll::Ready(self.station.shard.error(fault));
                 }
-                Reach::There(..) => self.told = false,
+                Reachability::There(..) => self.told = false,
                 _ => {}
             }
         }

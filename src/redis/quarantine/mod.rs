@@ -15,7 +15,7 @@ use crate::crypto;
 use crate::error::Result;
 use crate::message::Message;
 use crate::name::ChannelName;
-use crate::redis::native::body::Envelope;
+use crate::redis::native::body::BodyCodec;
 use crate::redis::native::entry::Entry;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
@@ -46,7 +46,7 @@ const PAGE: usize = 4;
 #[derive(Debug)]
 pub struct Quarantine<'l> {
     topology: &'l Topology,
-    envelope: &'l Envelope,
+    envelope: &'l BodyCodec,
     closing: &'l Closing,
 }
 
@@ -98,7 +98,7 @@ pub enum QuarantineState {
 }
 
 impl<'l> Quarantine<'l> {
-    pub(crate) fn new(topology: &'l Topology, envelope: &'l Envelope, closing: &'l Closing) -> Self {
+    pub(crate) fn new(topology: &'l Topology, envelope: &'l BodyCodec, closing: &'l Closing) -> Self {
         Self { topology, envelope, closing }
     }
 

@@ -14,7 +14,7 @@ use crate::name::ChannelName;
 use crate::redis::native::entry::Entry;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
-use crate::redis::receive::buffer::entry::Parcel;
+use crate::redis::receive::buffer::entry::BufferedEntry;
 
 /// A read takes no further message once it has so many bytes: an answer that does not arrive in time is lost, and all of
 /// it is in memory at once. The exception is a read of a channel that holds no more than [`SMALL_CHANNEL`].
@@ -51,7 +51,7 @@ pub(crate) trait ReadFormat: Send + Sync + 'static {
     async fn popped(&self, shard: &Shard, answer: Value) -> Result<Option<Popped>, Fault>;
 
     /// A sorter for the task of one reader.
-    fn sorter(&self) -> Box<dyn Sorter>;
+    fn sorter(&self) -> Box<dyn RecipientResolver>;
 
     /// The message in an entry of the native format, which came in the list of `source`.
     fn open(&self, entry: &Entry, source: &ChannelName, now_ms: u64) -> Result<Message, Unreadable>;
@@ -61,19 +61,19 @@ pub(crate) trait ReadFormat: Send + Sync + 'static {
 
     /// The command that puts parcels of one channel back at its head, in order, for those who have not got them. It
     /// answers how many had expired.
-    fn put_back(&self, key: &str, parcels: &[Parcel]) -> Cmd;
+    fn put_back(&self, key: &str, parcels: &[BufferedEntry]) -> Cmd;
 }
 
 /// Finds out who messages are for; each reader has one.
 #[async_trait]
-pub(crate) trait Sorter: Send + Sync {
+pub(crate) trait RecipientResolver: Send + Sync {
     /// The parcel of what was taken from `source`. One for nobody, and what is no message, is counted and left out; of some
     /// it may not be known who they are for.
-    async fn parcel(&mut self, shard: &Arc<Shard>, source: &ChannelName, raw: Raw) -> Option<Parcel>;
+    async fn parcel(&mut self, shard: &Arc<Shard>, source: &ChannelName, raw: Raw) -> Option<BufferedEntry>;
 
     /// Asks again who `held` are for, of whom that was not known. Those for nobody are left out, and those that have expired
     /// are counted too.
-    async fn ask_again(&mut self, held: VecDeque<Parcel>) -> Vec<Parcel> {
+    async fn ask_again(&mut self, held: VecDeque<BufferedEntry>) -> Vec<BufferedEntry> {
         held.into()
     }
 }

@@ -15,6 +15,6 @@ pub(crate) mod task;
 pub(crate) mod timer;
 
 pub(crate) use buffer::address::addressee;
-pub(crate) use buffer::entry::Parcel;
-pub(crate) use format::{Popped, READ_BYTES, Raw, ReadFormat, Sorter, Unreadable};
+pub(crate) use buffer::entry::BufferedEntry;
+pub(crate) use format::{Popped, READ_BYTES, Raw, ReadFormat, RecipientResolver, Unreadable};
 pub(crate) use readers::Readers;

@@ -8,7 +8,7 @@ use super::format::ReadFormat;
 use super::reader::TASK;
 use crate::drops::{self, DropReason};
 use crate::redis::node::fault::Fault;
-use crate::redis::receive::buffer::entry::Parcel;
+use crate::redis::receive::buffer::entry::BufferedEntry;
 use crate::supervise::contained;
 
 /// The most bytes and entries that are put back in one call.
@@ -21,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 #[derive(Default)]
 pub(crate) struct PutBack {
     /// Still here: their server is away or refuses, and surely has not got them.
-    pub(crate) kept: Vec<Parcel>,
+    pub(crate) kept: Vec<BufferedEntry>,
     /// The shard that they are kept for, and why.
     pub(crate) refused: Option<(usize, Fault)>,
     /// A shard whose parcels may be lost, and why.
@@ -30,10 +30,10 @@ pub(crate) struct PutBack {
 
 /// Puts parcels back, each at the head of its channel in the order in which they stand. As long as it is known that nothing
 /// was put back it is tried again, for the last time at `deadline`.
-pub(crate) async fn put_back(format: &dyn ReadFormat, parcels: Vec<Parcel>, deadline: Instant) -> PutBack {
-    let mut by_channel: Vec<Vec<Parcel>> = Vec::new();
+pub(crate) async fn put_back(format: &dyn ReadFormat, parcels: Vec<BufferedEntry>, deadline: Instant) -> PutBack {
+    let mut by_channel: Vec<Vec<BufferedEntry>> = Vec::new();
     for parcel in parcels {
-        let home = |parcels: &&mut Vec<Parcel>| {
+        let home = |parcels: &&mut Vec<BufferedEntry>| {
             parcels[0].source == parcel.source && parcels[0].shard.index == parcel.shard.index
         };
         match by_channel.iter_mut().find(home) {
@@ -50,7 +50,7 @@ pub(crate) async fn put_back(format: &dyn ReadFormat, parcels: Vec<Parcel>, dead
             match put_back.unwrap_or_else(|| Err(Fault::panicked())) {
                 Ok(()) => {}
                 Err(fault) if fault.may_have_run => {
-                    drops::count(DropReason::ShardDown, chunk.iter().map(Parcel::left).sum());
+                    drops::count(DropReason::ShardDown, chunk.iter().map(BufferedEntry::left).sum());
                     result.lost = Some((chunk[0].shard.index, fault));
                 }
                 Err(fault) => {
@@ -65,7 +65,7 @@ pub(crate) async fn put_back(format: &dyn ReadFormat, parcels: Vec<Parcel>, dead
 }
 
 /// Where the last chunk begins that goes back in one call.
-fn last_chunk(parcels: &[Parcel]) -> usize {
+fn last_chunk(parcels: &[BufferedEntry]) -> usize {
     let (mut start, mut bytes) = (parcels.len(), 0);
     while start > 0 && bytes < MAX_BYTES && parcels.len() - start < MAX_ENTRIES {
         start -= 1;
@@ -74,8 +74,8 @@ fn last_chunk(parcels: &[Parcel]) -> usize {
     start
 }
 
-async fn put_back_chunk(format: &dyn ReadFormat, parcels: &[Parcel], deadline: Instant) -> Result<(), Fault> {
-    let Parcel { shard, source, .. } = &parcels[0];
+async fn put_back_chunk(format: &dyn ReadFormat, parcels: &[BufferedEntry], deadline: Instant) -> Result<(), Fault> {
+    let BufferedEntry { shard, source, .. } = &parcels[0];
     let command = format.put_back(&format.key(source.non_local()), parcels);
     loop {
         match shard.run_once(&command).await {

@@ -17,10 +17,10 @@ use crate::redis::closing::Closing;
 use crate::redis::driven::DrivenTask;
 use crate::redis::node::fault::Fault;
 use crate::redis::receive::buffer::entry as parcel;
-use crate::redis::receive::buffer::entry::Parcel;
+use crate::redis::receive::buffer::entry::BufferedEntry;
 use crate::redis::receive::buffer::held::Held;
-use crate::redis::receive::fetch::fetch_loop::Lane;
-use crate::redis::receive::fetch::ownership::Holders;
+use crate::redis::receive::fetch::fetch_loop::FetchLoop;
+use crate::redis::receive::fetch::ownership::ChannelOwners;
 use crate::redis::topology::places::Places;
 
 /// What readers are called where panics are counted.
@@ -29,17 +29,17 @@ pub(crate) const TASK: &str = "reader of Redis";
 pub(crate) const PANICKED: &str = "a panic while it was read";
 
 /// What all readers of a layer need.
-pub(crate) struct Surroundings {
+pub(crate) struct ReaderContext {
     pub(crate) places: Arc<Places>,
     pub(crate) format: Box<dyn ReadFormat>,
     pub(crate) events: broadcast::Sender<Event>,
-    pub(crate) holders: Holders,
+    pub(crate) holders: ChannelOwners,
     pub(crate) closing: Closing,
     /// What readers could not put back when the layer closed, and why.
     pub(crate) lost: Mutex<Option<(usize, Fault)>>,
 }
 
-impl Surroundings {
+impl ReaderContext {
     /// The first pause before something is tried again.
     pub(crate) fn retry_pause(&self) -> Duration {
         self.places.shards.iter().map(|shard| shard.needs.timing.backoff).max().unwrap_or_default()
@@ -48,7 +48,7 @@ impl Surroundings {
 
 /// What consumers and the task of one reader share.
 pub(crate) struct Reader {
-    pub(crate) surroundings: Arc<Surroundings>,
+    pub(crate) surroundings: Arc<ReaderContext>,
     pub(crate) channels: Box<[ChannelName]>,
     /// Whether it belongs to one consumer and ends with it.
     pub(crate) owned: bool,
@@ -62,7 +62,7 @@ pub(crate) struct Reader {
 
 #[derive(Default)]
 pub(crate) struct State {
-    pub(crate) parcels: VecDeque<Parcel>,
+    pub(crate) parcels: VecDeque<BufferedEntry>,
     /// What came later and waits for members that are not known yet.
     pub(crate) held: Held,
     /// Deliveries that consumers wait for, all together.
@@ -75,7 +75,7 @@ pub(crate) struct State {
     /// Those who asked for what is there now; each is told whether anything was.
     pub(crate) looks: Vec<oneshot::Sender<bool>>,
     /// Readers of some of the same channels that begin when they have got what is here.
-    pub(crate) successors: Vec<Successor>,
+    pub(crate) successors: Vec<NextOwner>,
     /// How often consumers have been told of an outage.
     pub(crate) reports: u64,
     /// The shard that is away, and why, as long as no messages can come.
@@ -102,7 +102,7 @@ pub(crate) enum Phase {
 struct RuntimeEnded;
 
 /// A reader that waits for what another one holds.
-pub(crate) struct Successor {
+pub(crate) struct NextOwner {
     pub(crate) reader: Arc<Reader>,
     /// The number of its claim.
     pub(crate) ticket: u64,
@@ -110,7 +110,7 @@ pub(crate) struct Successor {
 }
 
 impl Reader {
-    pub(crate) fn new(surroundings: Arc<Surroundings>, channels: Box<[ChannelName]>, owned: bool) -> Self {
+    pub(crate) fn new(surroundings: Arc<ReaderContext>, channels: Box<[ChannelName]>, owned: bool) -> Self {
         Self {
             surroundings,
             channels,
@@ -138,7 +138,7 @@ impl Reader {
             if state.phase == Phase::Finished {
                 return;
             }
-            state.successors.push(Successor { reader: successor, ticket, done });
+            state.successors.push(NextOwner { reader: successor, ticket, done });
         }
         self.notify();
         // One that ends without an answer has put everything back, or nobody can.
@@ -156,7 +156,7 @@ impl Reader {
         state.reach(Phase::Finished);
         let left = state.take_all();
         if let Some(first) = left.first() {
-            drops::count(DropReason::ShardDown, left.iter().map(Parcel::left).sum());
+            drops::count(DropReason::ShardDown, left.iter().map(BufferedEntry::left).sum());
             state.lost = Some((first.shard.index, Fault::unsent(RuntimeEnded)));
             (*self.surroundings.lost.lock()).clone_from(&state.lost);
         }
@@ -172,7 +172,7 @@ impl Reader {
 
     /// Moves the parcels of single-reader channels that `successor` reads too before those that it has.
     pub(crate) fn bequeath(&self, successor: &Self) {
-        let is_theirs = |parcel: &Parcel| parcel.has_one_reader() && successor.channels.contains(&parcel.source);
+        let is_theirs = |parcel: &BufferedEntry| parcel.has_one_reader() && successor.channels.contains(&parcel.source);
         let theirs = {
             let mut state = self.state();
             let (theirs, ours) = state.take_all().into_iter().partition::<Vec<_>, _>(is_theirs);
@@ -198,8 +198,8 @@ impl Reader {
     }
 
     /// The lanes that read these channels: one per shard for the normal ones, one per shard for the others.
-    pub(crate) fn lanes(&self) -> Vec<Lane> {
-        let Surroundings { places, format, .. } = &*self.surroundings;
+    pub(crate) fn lanes(&self) -> Vec<FetchLoop> {
+        let ReaderContext { places, format, .. } = &*self.surroundings;
         let mut grouped: Vec<((usize, bool), Vec<ChannelName>)> = Vec::new();
         for channel in &self.channels {
             let one_reader = channel.kind().has_one_reader();
@@ -213,7 +213,7 @@ impl Reader {
         let lanes = grouped.into_iter().map(|((shard, one_reader), channels)| {
             let keys = channels.iter().map(|channel| format.key(channel.non_local())).collect();
             let shard = places.shards[shard].clone();
-            Lane::new(shard, channels, keys, self.owned && one_reader, self.surroundings.clone())
+            FetchLoop::new(shard, channels, keys, self.owned && one_reader, self.surroundings.clone())
         });
         lanes.collect()
     }
@@ -237,7 +237,7 @@ impl State {
 
     /// Puts a parcel behind all others of its channel. It is held if its recipients are not known, or if it has to wait behind
     /// one that is held.
-    pub(crate) fn push(&mut self, parcel: Parcel) {
+    pub(crate) fn push(&mut self, parcel: BufferedEntry) {
         if parcel.unknown_for().is_some() || self.held.holds_back(&parcel) {
             self.held.push(parcel);
         } else {
@@ -246,13 +246,13 @@ impl State {
     }
 
     /// Puts parcels before those that are there.
-    pub(crate) fn prepend(&mut self, parcels: Vec<Parcel>) {
+    pub(crate) fn prepend(&mut self, parcels: Vec<BufferedEntry>) {
         let behind = self.take_all();
         parcels.into_iter().chain(behind).for_each(|parcel| self.push(parcel));
     }
 
     /// Takes out all parcels, those of each channel in their order: what is held came later.
-    pub(crate) fn take_all(&mut self) -> Vec<Parcel> {
+    pub(crate) fn take_all(&mut self) -> Vec<BufferedEntry> {
         std::mem::take(&mut self.parcels).into_iter().chain(self.held.take()).collect()
     }
 

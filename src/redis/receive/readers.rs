@@ -10,19 +10,19 @@ use tokio_util::task::TaskTracker;
 
 use super::consumer::Consumer;
 use super::format::ReadFormat;
-use super::reader::{Phase, Reader, Surroundings, TASK};
+use super::reader::{Phase, Reader, ReaderContext, TASK};
 use super::task;
 use crate::layer::Event;
 use crate::name::ChannelName;
 use crate::redis::closing::Closing;
 use crate::redis::node::fault::Fault;
-use crate::redis::receive::fetch::ownership::Holders;
+use crate::redis::receive::fetch::ownership::ChannelOwners;
 use crate::redis::topology::places::Places;
 use crate::supervise::contained;
 
 /// Starts readers, and lets calls of `receive` for the same channels share one.
 pub(crate) struct Readers {
-    surroundings: Arc<Surroundings>,
+    surroundings: Arc<ReaderContext>,
     tasks: TaskTracker,
     runtime: Handle,
     shared: Arc<Shared>,
@@ -41,12 +41,12 @@ impl Readers {
         tasks: &TaskTracker,
         closing: &Closing,
     ) -> Self {
-        let surroundings = Surroundings {
+        let surroundings = ReaderContext {
             places,
             format,
             events,
             closing: closing.clone(),
-            holders: Holders::default(),
+            holders: ChannelOwners::default(),
             lost: Mutex::default(),
         };
         Self {

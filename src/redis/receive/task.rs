@@ -12,16 +12,16 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::format::Sorter;
+use super::format::RecipientResolver;
 use super::put_back::{PutBack, put_back};
-use super::reader::{Phase, Reader, Successor};
+use super::reader::{NextOwner, Phase, Reader};
 use super::timer::until;
 use crate::drops::{self, DropReason};
 use crate::redis::node::fault::Fault;
 use crate::redis::receive::buffer::accept::{accept, ask_again};
-use crate::redis::receive::buffer::entry::Parcel;
-use crate::redis::receive::fetch::contention::Contest;
-use crate::redis::receive::fetch::fetch_loop::{Lane, Read};
+use crate::redis::receive::buffer::entry::BufferedEntry;
+use crate::redis::receive::fetch::contention::Contention;
+use crate::redis::receive::fetch::fetch_loop::{FetchLoop, Read};
 use crate::redis::receive::fetch::ownership::Contested;
 use crate::redis::receive::fetch::reads::{Reads, Report, wait};
 use crate::redis::receive::outage::failures::Failures;
@@ -44,7 +44,7 @@ pub(crate) async fn run(reader: &Arc<Reader>, may_end: &impl Fn(&Reader) -> bool
         first: 0,
         stuck: false,
         sorter: reader.surroundings.format.sorter(),
-        contest: Contest::default(),
+        contest: Contention::default(),
     };
     loop {
         match task.next_step(&lanes).await {
@@ -61,13 +61,13 @@ pub(crate) async fn run(reader: &Arc<Reader>, may_end: &impl Fn(&Reader) -> bool
                 task.put_back(|parcel| !parcel.has_one_reader(), Duration::ZERO).await;
                 if reader.state().users == 0 {
                     // Whoever reads another channel next may need it.
-                    lanes.iter_mut().for_each(Lane::release);
+                    lanes.iter_mut().for_each(FetchLoop::release);
                 }
             }
             Step::HandOver => task.hand_over(u64::MAX),
             Step::Sleep => {
                 task.put_back(|_| true, Duration::ZERO).await;
-                lanes.iter_mut().for_each(Lane::release);
+                lanes.iter_mut().for_each(FetchLoop::release);
                 if !task.stuck && may_end(reader) {
                     break;
                 }
@@ -101,13 +101,13 @@ struct Task<'r> {
     first: usize,
     /// Something could not be put back the last time, and is kept.
     stuck: bool,
-    sorter: Box<dyn Sorter>,
-    contest: Contest,
+    sorter: Box<dyn RecipientResolver>,
+    contest: Contention,
 }
 
 impl Task<'_> {
     /// Waits for something to do.
-    async fn next_step(&self, lanes: &[Lane]) -> Step {
+    async fn next_step(&self, lanes: &[FetchLoop]) -> Step {
         let idle_since = Instant::now();
         loop {
             let changed = self.reader.work.signalled();
@@ -131,7 +131,7 @@ impl Task<'_> {
                 }
                 let wanted = state.wanted > 0;
                 let shared = !wanted && state.parcels.iter().any(|parcel| !parcel.has_one_reader());
-                let connected = lanes.iter().any(Lane::is_connected);
+                let connected = lanes.iter().any(FetchLoop::is_connected);
                 let holds = !wanted && (!state.parcels.is_empty() || !state.held.is_empty() || connected);
                 let gone = state.users == 0;
                 (wanted, holds, shared || gone && connected, gone)
@@ -183,7 +183,7 @@ impl Task<'_> {
     }
 
     /// Answers those who want to know what is there, without waiting for what is not.
-    async fn look(&mut self, lanes: &mut [Lane]) {
+    async fn look(&mut self, lanes: &mut [FetchLoop]) {
         ask_again(self.reader, &mut *self.sorter).await;
         let looks = std::mem::take(&mut self.reader.state().looks);
         let mut lanes: Vec<_> = lanes.iter_mut().enumerate().collect();
@@ -196,7 +196,7 @@ impl Task<'_> {
 
     /// Takes what is there from one lane after the other until `wanted` entries are in the buffer; tells whether
     /// anything was there. Each lane comes with its place.
-    async fn sweep(&mut self, lanes: &mut [(usize, &mut Lane)], wanted: usize) -> bool {
+    async fn sweep(&mut self, lanes: &mut [(usize, &mut FetchLoop)], wanted: usize) -> bool {
         let count = lanes.len();
         let mut found = false;
         for step in 0..count {
@@ -222,7 +222,7 @@ impl Task<'_> {
     }
 
     /// Reads from all lanes until nobody waits any more.
-    async fn read(&mut self, lanes: &mut [Lane]) {
+    async fn read(&mut self, lanes: &mut [FetchLoop]) {
         let reader = self.reader;
         let (several, mut swept) = (lanes.len() > 1, false);
         let mut idle: Vec<_> = lanes.iter_mut().enumerate().collect();
@@ -255,7 +255,7 @@ impl Task<'_> {
                     self.sweep(&mut idle, missing).await;
                     continue;
                 }
-                let is_free = |(_, lane): &mut (usize, &mut Lane)| !lane.is_blocked_by(&reader.state().held);
+                let is_free = |(_, lane): &mut (usize, &mut FetchLoop)| !lane.is_blocked_by(&reader.state().held);
                 for (place, lane) in idle.extract_if(.., is_free) {
                     let failed = self.failures.of(place);
                     reads.0.push(Box::pin(wait(lane, place, missing, failed, stop.clone())));
@@ -284,7 +284,7 @@ impl Task<'_> {
     }
 
     /// Notes how a read by a lane has ended; tells consumers when nothing can come any more.
-    fn note(&mut self, place: usize, lane: &Lane, result: &Result<Option<Read>, Fault>) {
+    fn note(&mut self, place: usize, lane: &FetchLoop, result: &Result<Option<Read>, Fault>) {
         if !self.failures.note(place, lane, result) {
             return;
         }
@@ -307,7 +307,7 @@ impl Task<'_> {
 
     /// Puts the parcels that `chosen` picks back at the heads of their channels, if still nobody wants anything. Those
     /// whose server is away for longer than `patience` are kept.
-    async fn put_back(&mut self, chosen: impl Fn(&Parcel) -> bool, patience: Duration) {
+    async fn put_back(&mut self, chosen: impl Fn(&BufferedEntry) -> bool, patience: Duration) {
         let parcels = {
             let mut state = self.reader.state();
             if state.wanted > 0 && !state.is_closed() {
@@ -331,7 +331,7 @@ impl Task<'_> {
             }
             return;
         }
-        drops::count(DropReason::ShardDown, kept.iter().map(Parcel::left).sum());
+        drops::count(DropReason::ShardDown, kept.iter().map(BufferedEntry::left).sum());
         state.lost = lost.or(refused);
         if state.lost.is_some() && self.reader.surroundings.closing.has_ended() {
             (*self.reader.surroundings.lost.lock()).clone_from(&state.lost);
@@ -347,7 +347,7 @@ impl Task<'_> {
         state.successors = later;
         let wanted = state.wanted > 0 && !state.is_closed();
         drop(state);
-        for Successor { reader, done, .. } in now {
+        for NextOwner { reader, done, .. } in now {
             if !wanted {
                 self.reader.bequeath(&reader);
             }

@@ -17,7 +17,7 @@ use crate::layer::{ChannelLayer, Delivery, Event, Receiver, Statistics};
 use crate::message::Message;
 use crate::name::{ChannelName, GroupName};
 use crate::redis::closing::Closing;
-use crate::redis::node::connection::Needs;
+use crate::redis::node::connection::Requirements;
 use crate::redis::node::fault::Fault;
 use crate::redis::receive::Readers;
 use crate::redis::send::calls::Sends;
@@ -26,7 +26,7 @@ use crate::redis::stored::format::{Background, Started, StoredFormat};
 use crate::redis::stored::scan as statistics;
 use crate::redis::topology::places::Places;
 use crate::redis::topology::probe as checkup;
-use crate::redis::topology::probe::Checkup;
+use crate::redis::topology::probe::HealthProbe;
 use crate::redis::topology::servers;
 
 /// Random characters of a new channel's name, and how many names are tried.
@@ -46,7 +46,7 @@ pub struct StoredLayer<F: StoredFormat> {
     pub(crate) places: Arc<Places>,
     sender: Sender<F>,
     readers: Readers,
-    checkup: Checkup,
+    checkup: HealthProbe,
     events: broadcast::Sender<Event>,
     pub(crate) closing: Closing,
     /// Cancelled when readers and senders have ended after the layer was closed.
@@ -88,7 +88,7 @@ impl<F: StoredFormat> StoredLayer<F> {
     async fn connect_to(config: Config, some_needed: bool) -> Result<Self> {
         let config = config.checked_for(F::FORMAT)?;
         let (events, _) = broadcast::channel(servers::EVENTS);
-        let needs = Needs::new(&config, F::OLDEST_SERVER, F::SCRIPTS, Some(F::epoch_key(&config)));
+        let needs = Requirements::new(&config, F::OLDEST_SERVER, F::SCRIPTS, Some(F::epoch_key(&config)));
         let (identities, shards) = servers::connect(&config, &needs, &events, some_needed).await?;
         let places = Places::new(shards, F::ring(&identities));
         Self::start(&config, Arc::new(places), events)
@@ -108,7 +108,7 @@ impl<F: StoredFormat> StoredLayer<F> {
         let ending = closing.token().clone();
         upkeep.spawn(servers::drain(places.shards.clone(), work, ending, drained.clone(), drain));
         upkeep.close();
-        let checkup = Checkup::new(places.shards.len());
+        let checkup = HealthProbe::new(places.shards.len());
         Ok(Self { format, places, sender, readers, checkup, events, closing, drained, upkeep })
     }
 

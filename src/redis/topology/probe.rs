@@ -27,7 +27,7 @@ const FRESH: Duration = Duration::from_secs(1);
 const LEFTOVERS_LIVE: Duration = Duration::from_secs(10);
 
 /// The last probes through each shard of a layer.
-pub(crate) struct Checkup {
+pub(crate) struct HealthProbe {
     /// Held only to read or replace a result.
     last: Vec<Mutex<Option<Measured>>>,
     /// Whoever asks while a probe is under way waits for it and is told of the same.
@@ -41,7 +41,7 @@ struct Measured {
     outcome: Result<Duration, String>,
 }
 
-impl Checkup {
+impl HealthProbe {
     /// Of a layer with so many shards.
     pub(crate) fn new(shards: usize) -> Self {
         let last = (0..shards).map(|_| Mutex::default()).collect();

@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::layer::Event;
-use crate::redis::node::connection::Needs;
+use crate::redis::node::connection::Requirements;
 use crate::redis::node::shard::{Shard, ShardOptions};
 use crate::redis::node::source as origin;
 
@@ -21,7 +21,7 @@ pub(crate) const EVENTS: usize = 256;
 /// none is there though one is needed, or one is of no use whatever happens.
 pub(crate) async fn connect(
     config: &Config,
-    needs: &Needs,
+    needs: &Requirements,
     events: &broadcast::Sender<Event>,
     some_needed: bool,
 ) -> Result<(Vec<String>, Vec<Arc<Shard>>)> {

@@ -10,7 +10,7 @@ pub(crate) type Wish = u64;
 
 /// What one server should be subscribed to.
 #[derive(Default)]
-pub(crate) struct Wishes {
+pub(crate) struct DesiredSubscriptions {
     wanted: HashMap<Subscription, Wish>,
     /// Whether there is a connection that is told of changes. A new one is told everything.
     listening: bool,
@@ -29,7 +29,7 @@ pub(crate) struct Change {
     pub(crate) up_to: Wish,
 }
 
-impl Wishes {
+impl DesiredSubscriptions {
     /// Wants `subscription`.
     pub(crate) fn want(&mut self, subscription: &Subscription) -> Wish {
         self.last += 1;
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn only_what_has_changed_is_told() {
-        let mut wishes = Wishes::default();
+        let mut wishes = DesiredSubscriptions::default();
         for name in ["a", "b", "c"] {
             wishes.want(&of(name));
         }
@@ -135,8 +135,8 @@ mod tests {
 
     #[test]
     fn what_comes_and_goes_while_nobody_listens_leaves_nothing() {
-        let mut wishes = Wishes::default();
-        let come_and_go = |wishes: &mut Wishes| {
+        let mut wishes = DesiredSubscriptions::default();
+        let come_and_go = |wishes: &mut DesiredSubscriptions| {
             for name in 0..1000 {
                 wishes.want(&of(&name.to_string()));
                 wishes.give_up(&of(&name.to_string()));
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_refusal_is_forgotten_with_the_connection_and_with_the_wish() {
-        let mut wishes = Wishes::default();
+        let mut wishes = DesiredSubscriptions::default();
         wishes.want(&of("a"));
         wishes.refuse(&of("a"), Fault::unexpected("no"));
         assert!(wishes.refusal(&of("a")).is_some());

@@ -9,14 +9,14 @@ use crate::redis::pubsub::inbox::Inbox;
 
 /// Passes messages of one connection on until it is shut. After that none of them can come late, behind messages that
 /// stayed in this process.
-pub(crate) struct Gate {
+pub(crate) struct DeliveryFence {
     /// Held while a message is delivered.
     open: Mutex<bool>,
     inbox: Arc<Inbox>,
     shard: usize,
 }
 
-impl Gate {
+impl DeliveryFence {
     /// An open one, before `inbox`.
     pub(crate) fn new(inbox: Arc<Inbox>, shard: usize) -> Self {
         Self { open: Mutex::new(true), inbox, shard }

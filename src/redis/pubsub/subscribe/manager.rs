@@ -15,12 +15,12 @@ use crate::backoff::Backoff;
 use crate::config::Fallback;
 use crate::error::{Error, Result};
 use crate::layer::{Event, Hysteresis, Mode, Modes};
-use crate::redis::node::connection::{Link, Timing};
+use crate::redis::node::connection::{ServerConnection, Timing};
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 use crate::redis::pubsub::inbox::Inbox;
-use crate::redis::pubsub::subscribe::desired::{Change, Wish, Wishes};
-use crate::redis::pubsub::subscribe::fence::Gate;
+use crate::redis::pubsub::subscribe::desired::{Change, DesiredSubscriptions, Wish};
+use crate::redis::pubsub::subscribe::fence::DeliveryFence;
 use crate::redis::pubsub::subscribe::subscriber::{Deliver, Subscriber};
 use crate::redis::pubsub::topic::Subscription;
 use crate::supervise::{contain, contained};
@@ -38,7 +38,7 @@ const INSIST_EVERY: Duration = Duration::from_secs(3);
 const LASTING: Duration = Duration::from_secs(1);
 
 /// One server. [`run`](Self::run) keeps it subscribed until the layer closes.
-pub(crate) struct Station {
+pub(crate) struct SubscriptionManager {
     pub(crate) shard: Arc<Shard>,
     pub(crate) fallback: Fallback,
     /// The command that publishes.
@@ -46,7 +46,7 @@ pub(crate) struct Station {
     timing: Timing,
     return_after: Duration,
     /// Held to note wishes or to take them.
-    wishes: Mutex<Wishes>,
+    wishes: Mutex<DesiredSubscriptions>,
     wished: Notify,
     /// Counts what the server refused.
     refusals: watch::Sender<u64>,
@@ -67,14 +67,14 @@ pub(crate) struct Behaviour {
 /// How far a station is.
 #[derive(Clone)]
 pub(crate) struct Progress {
-    pub(crate) reach: Reach,
+    pub(crate) reach: Reachability,
     /// The server has been told of the changes up to this one.
     told: Wish,
 }
 
 /// Whether messages of a server arrive.
 #[derive(Clone)]
-pub(crate) enum Reach {
+pub(crate) enum Reachability {
     /// Nobody has tried yet.
     Unknown,
     /// They do, over this connection, which belongs to the link of this generation.
@@ -102,7 +102,7 @@ enum Ended {
 #[error("the name of the server leads to another one than before")]
 struct Elsewhere;
 
-impl Station {
+impl SubscriptionManager {
     pub(crate) fn new(
         shard: Arc<Shard>,
         timing: Timing,
@@ -120,7 +120,7 @@ impl Station {
             wishes: Mutex::default(),
             wished: Notify::new(),
             refusals: watch::Sender::new(0),
-            progress: watch::Sender::new(Progress { reach: Reach::Unknown, told: 0 }),
+            progress: watch::Sender::new(Progress { reach: Reachability::Unknown, told: 0 }),
             modes,
             events,
         }
@@ -152,15 +152,15 @@ impl Station {
     pub(crate) async fn granted(&self, subscription: &Subscription, wish: Wish) -> Result<()> {
         let mut progress = self.progress();
         let done = |progress: &Progress| match progress.reach {
-            Reach::Unknown => false,
-            Reach::There(..) => progress.told >= wish,
-            Reach::Away(_) => true,
+            Reachability::Unknown => false,
+            Reachability::There(..) => progress.told >= wish,
+            Reachability::Away(_) => true,
         };
         // The sender lives in `self`, so that the wait cannot fail.
-        let reach = progress.wait_for(done).await.map_or(Reach::Unknown, |progress| progress.reach.clone());
+        let reach = progress.wait_for(done).await.map_or(Reachability::Unknown, |progress| progress.reach.clone());
         let fault = match (reach, self.fallback) {
-            (Reach::Away(_), Fallback::Local) => None,
-            (Reach::Away(fault), Fallback::Fail) => Some(fault),
+            (Reachability::Away(_), Fallback::Local) => None,
+            (Reachability::Away(fault), Fallback::Fail) => Some(fault),
             _ => self.wishes.lock().refusal(subscription),
         };
         fault.map_or(Ok(()), |fault| Err(self.shard.error(fault)))
@@ -168,7 +168,7 @@ impl Station {
 
     /// Waits until the server has refused `subscription`; for ever if it never does.
     pub(crate) async fn refused(&self, subscription: &Subscription, wish: Wish) -> Error {
-        let answered = |progress: &Progress| matches!(progress.reach, Reach::There(..)) && progress.told >= wish;
+        let answered = |progress: &Progress| matches!(progress.reach, Reachability::There(..)) && progress.told >= wish;
         let mut refusals = self.refusals.subscribe();
         let _ = self.progress().wait_for(answered).await;
         loop {
@@ -188,26 +188,27 @@ impl Station {
 
     /// Waits until everything has arrived that was published before the call, if anything arrives at all.
     pub(crate) async fn catch_up(&self) {
-        let Reach::There(subscriber, _) = self.reach() else { return };
+        let Reachability::There(subscriber, _) = self.reach() else { return };
         // If the connection fails the station finds out for itself; here it means that nothing more can arrive.
         let _ = subscriber.catch_up().await;
     }
 
     /// Whether messages of the server arrive now.
-    pub(crate) fn reach(&self) -> Reach {
+    pub(crate) fn reach(&self) -> Reachability {
         self.progress.borrow().reach.clone()
     }
 
     /// Waits until messages of the server do not arrive any more as they did when this was its `reach`.
-    pub(crate) async fn departed(&self, reach: &Reach) {
-        let Reach::There(_, before) = reach else { return };
-        let same = |progress: &Progress| matches!(progress.reach, Reach::There(_, present) if present == *before);
+    pub(crate) async fn departed(&self, reach: &Reachability) {
+        let Reachability::There(_, before) = reach else { return };
+        let same =
+            |progress: &Progress| matches!(progress.reach, Reachability::There(_, present) if present == *before);
         let _ = self.progress().wait_for(|progress| !same(progress)).await;
     }
 
     /// Waits until it is known whether messages of the server arrive.
     pub(crate) async fn settled(&self) {
-        let unknown = |progress: &Progress| matches!(progress.reach, Reach::Unknown);
+        let unknown = |progress: &Progress| matches!(progress.reach, Reachability::Unknown);
         let _ = self.progress().wait_for(|progress| !unknown(progress)).await;
     }
 
@@ -215,7 +216,7 @@ impl Station {
     pub(crate) async fn run(self: Arc<Self>, inbox: Arc<Inbox>, closing: CancellationToken) {
         closing.run_until_cancelled(self.keep_subscribed(&inbox)).await;
         // Whoever waits for the server finds the layer closed.
-        self.progress.send_modify(|progress| progress.reach = Reach::Away(Fault::unsent(Error::Closed)));
+        self.progress.send_modify(|progress| progress.reach = Reachability::Away(Fault::unsent(Error::Closed)));
     }
 
     async fn keep_subscribed(&self, inbox: &Arc<Inbox>) {
@@ -239,8 +240,8 @@ impl Station {
 
     /// How long `link` has to hold before messages go there, and then the server has to take one; `None` if they go there
     /// at once.
-    fn required_proof(&self, link: &Link, past: &Past) -> Option<Duration> {
-        let first = past.generation.is_none() && matches!(self.progress.borrow().reach, Reach::Unknown);
+    fn required_proof(&self, link: &ServerConnection, past: &Past) -> Option<Duration> {
+        let first = past.generation.is_none() && matches!(self.progress.borrow().reach, Reachability::Unknown);
         if first || self.fallback == Fallback::Fail {
             return None;
         }
@@ -250,8 +251,14 @@ impl Station {
     }
 
     /// Hears what comes over `link` until that ends. Messages go there when it has given the `proof` that is required.
-    async fn follow(&self, link: &Link, inbox: &Arc<Inbox>, proof: Option<Duration>, past: &mut Past) -> Fault {
-        let gate = Arc::new(Gate::new(inbox.clone(), self.shard.index));
+    async fn follow(
+        &self,
+        link: &ServerConnection,
+        inbox: &Arc<Inbox>,
+        proof: Option<Duration>,
+        past: &mut Past,
+    ) -> Fault {
+        let gate = Arc::new(DeliveryFence::new(inbox.clone(), self.shard.index));
         let shut = gate.clone();
         let deliver: Deliver = Arc::new(move |topic, payload| {
             contain(TASK, || gate.pass(topic, &payload));
@@ -268,7 +275,13 @@ impl Station {
         fault
     }
 
-    async fn serve(&self, link: &Link, subscriber: &Subscriber, proof: Option<Duration>, past: &mut Past) -> Fault {
+    async fn serve(
+        &self,
+        link: &ServerConnection,
+        subscriber: &Subscriber,
+        proof: Option<Duration>,
+        past: &mut Past,
+    ) -> Fault {
         match subscriber.identity().await {
             Ok(Some(identity)) if identity != link.identity => {
                 let fault = Fault::unsent(Elsewhere);
@@ -305,7 +318,7 @@ impl Station {
 
     /// Finds out whether the server takes messages: one that is paused for writes answers everything else. That it refuses
     /// this one is no outage.
-    async fn takes_messages(&self, link: &Link) -> Result<(), Fault> {
+    async fn takes_messages(&self, link: &ServerConnection) -> Result<(), Fault> {
         let mut pipeline = redis::pipe();
         pipeline.cmd(self.publish).arg(NOBODY).arg("");
         let answers = self.shard.run_each(&pipeline, 1, Some(link.generation)).await;
@@ -315,7 +328,7 @@ impl Station {
     /// Keeps the connection up to date until it is lost, or `until`.
     async fn attend(
         &self,
-        link: &Link,
+        link: &ServerConnection,
         subscriber: &Subscriber,
         held: &mut HashSet<Subscription>,
         until: Option<Instant>,
@@ -396,9 +409,9 @@ impl Station {
 
     fn arrive(&self, subscriber: Subscriber, generation: u64) {
         let shard = self.shard.index;
-        let before = self.set_reach(Reach::There(subscriber, generation));
+        let before = self.set_reach(Reachability::There(subscriber, generation));
         self.modes.arrive(shard);
-        if matches!(before, Reach::Away(_)) {
+        if matches!(before, Reachability::Away(_)) {
             if self.fallback == Fallback::Fail {
                 info!(shard, "published messages arrive again");
             }
@@ -408,8 +421,8 @@ impl Station {
 
     fn depart(&self, fault: &Fault) {
         let (shard, reason) = (self.shard.index, self.shard.error(fault.clone()).to_string());
-        let before = self.set_reach(Reach::Away(fault.clone().before_sending()));
-        if matches!(before, Reach::There(..)) {
+        let before = self.set_reach(Reachability::Away(fault.clone().before_sending()));
+        if matches!(before, Reachability::There(..)) {
             if self.fallback == Fallback::Fail {
                 warn!(shard, reason, "published messages do not arrive");
             }
@@ -419,7 +432,7 @@ impl Station {
         self.modes.leave(shard, mode, &reason);
     }
 
-    fn set_reach(&self, reach: Reach) -> Reach {
+    fn set_reach(&self, reach: Reachability) -> Reachability {
         let told = self.progress.borrow().told;
         self.progress.send_replace(Progress { reach, told }).reach
     }

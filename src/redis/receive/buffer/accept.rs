@@ -5,14 +5,14 @@ use std::task::Waker;
 
 use crate::drops::{self, DropReason};
 use crate::redis::node::shard::Shard;
-use crate::redis::receive::buffer::entry::Parcel;
+use crate::redis::receive::buffer::entry::BufferedEntry;
 use crate::redis::receive::fetch::fetch_loop::Read;
-use crate::redis::receive::format::Sorter;
+use crate::redis::receive::format::RecipientResolver;
 use crate::redis::receive::reader::{PANICKED, Reader, TASK};
 use crate::supervise::contained;
 
 /// Puts what was read from `shard` into the buffer. A message whose group's server is away is held.
-pub(crate) async fn accept(reader: &Reader, sorter: &mut dyn Sorter, shard: &Arc<Shard>, read: Read) {
+pub(crate) async fn accept(reader: &Reader, sorter: &mut dyn RecipientResolver, shard: &Arc<Shard>, read: Read) {
     let mut parcels = Vec::with_capacity(read.raw.len());
     for raw in read.raw {
         let body = raw.body.clone();
@@ -30,7 +30,7 @@ pub(crate) async fn accept(reader: &Reader, sorter: &mut dyn Sorter, shard: &Arc
 }
 
 /// Asks again for the members of messages that are held, and puts those messages into the buffer that need not wait any more.
-pub(crate) async fn ask_again(reader: &Reader, sorter: &mut dyn Sorter) {
+pub(crate) async fn ask_again(reader: &Reader, sorter: &mut dyn RecipientResolver) {
     let held = reader.state().held.take();
     if held.is_empty() {
         return;
@@ -39,7 +39,7 @@ pub(crate) async fn ask_again(reader: &Reader, sorter: &mut dyn Sorter) {
 }
 
 /// Puts parcels behind all others, and wakes consumers for those that can be taken.
-fn push(reader: &Reader, parcels: Vec<Parcel>) {
+fn push(reader: &Reader, parcels: Vec<BufferedEntry>) {
     let waiters: Vec<_> = {
         let mut state = reader.state();
         let before = state.parcels.len();

@@ -19,7 +19,7 @@ use crate::supervise::contain;
 
 /// One message that was taken, and whom it still has to reach.
 #[derive(Debug)]
-pub(crate) struct Parcel {
+pub(crate) struct BufferedEntry {
     pub(crate) shard: Arc<Shard>,
     /// The channel in which it was, by its non-local part.
     pub(crate) source: ChannelName,
@@ -69,7 +69,7 @@ pub(crate) enum Taken {
     Unreadable(Unreadable),
 }
 
-impl Parcel {
+impl BufferedEntry {
     pub(crate) fn to_one(shard: Arc<Shard>, source: ChannelName, entry: Entry, channel: ChannelName) -> Self {
         let (expires, content) = (entry.expires, Content::Entry { entry, message: None });
         Self { shard, source, expires, content, to: To::One(channel) }
@@ -278,7 +278,7 @@ impl Parcel {
 
 /// Takes up to `limit` deliveries out of `parcels`, dropping what has expired and what cannot be read; gives how many.
 pub(crate) fn take_next(
-    parcels: &mut VecDeque<Parcel>,
+    parcels: &mut VecDeque<BufferedEntry>,
     format: &dyn ReadFormat,
     sink: Sink<'_>,
     limit: usize,

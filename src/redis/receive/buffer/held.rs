@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::drops::{self, DropReason};
 use crate::name::ChannelName;
 use crate::redis::node::shard::Shard;
-use crate::redis::receive::buffer::entry::Parcel;
+use crate::redis::receive::buffer::entry::BufferedEntry;
 
 /// The most messages, and the most bytes of them, that one reader holds.
 const MOST: usize = 10_000;
@@ -24,7 +24,7 @@ const KEEP_ORDER: Duration = Duration::from_secs(5);
 /// keep their order behind them. The first held message of a channel is always one without known members.
 #[derive(Default)]
 pub(crate) struct Held {
-    parcels: VecDeque<Parcel>,
+    parcels: VecDeque<BufferedEntry>,
     bytes: usize,
     /// When the members were last asked for.
     asked: Option<Instant>,
@@ -32,7 +32,7 @@ pub(crate) struct Held {
 
 impl Held {
     /// Keeps `parcel` behind the others. If there is no room for it, it is dropped and counted.
-    pub(crate) fn push(&mut self, parcel: Parcel) {
+    pub(crate) fn push(&mut self, parcel: BufferedEntry) {
         if self.parcels.len() >= MOST || self.bytes + parcel.size() > MOST_BYTES {
             drops::count(DropReason::ShardDown, parcel.left());
             return;
@@ -43,8 +43,8 @@ impl Held {
 
     /// Whether `parcel` has to wait behind a held message of its channel. Messages of one group wait for each other however
     /// long it takes.
-    pub(crate) fn holds_back(&self, parcel: &Parcel) -> bool {
-        let is_of_its_group = |held: &Parcel| {
+    pub(crate) fn holds_back(&self, parcel: &BufferedEntry) -> bool {
+        let is_of_its_group = |held: &BufferedEntry| {
             let group = parcel.group_name();
             held.source == parcel.source && group.is_some() && held.group_name() == group
         };
@@ -68,7 +68,7 @@ impl Held {
     }
 
     /// Takes all messages out, in order, to ask for their members.
-    pub(crate) fn take(&mut self) -> VecDeque<Parcel> {
+    pub(crate) fn take(&mut self) -> VecDeque<BufferedEntry> {
         self.bytes = 0;
         self.asked = Some(Instant::now());
         std::mem::take(&mut self.parcels)

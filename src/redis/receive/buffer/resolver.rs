@@ -13,13 +13,13 @@ use crate::redis::native::entry::Entry;
 use crate::redis::native::read::Inner;
 use crate::redis::node::shard::Shard;
 use crate::redis::receive::buffer::address::{Addressee, addressee};
-use crate::redis::receive::buffer::entry::Parcel;
-use crate::redis::receive::format::{Raw, Sorter};
+use crate::redis::receive::buffer::entry::BufferedEntry;
+use crate::redis::receive::format::{Raw, RecipientResolver};
 use crate::redis::receive::reader::TASK;
 use crate::supervise::contained;
 
 /// Finds out who the entries of one reader are for.
-pub(crate) struct EntrySorter(Arc<Inner>);
+pub(crate) struct EntryResolver(Arc<Inner>);
 
 /// What is told of the members of a group.
 enum Told {
@@ -31,12 +31,12 @@ enum Told {
 }
 
 #[async_trait]
-impl Sorter for EntrySorter {
-    async fn parcel(&mut self, shard: &Arc<Shard>, source: &ChannelName, raw: Raw) -> Option<Parcel> {
+impl RecipientResolver for EntryResolver {
+    async fn parcel(&mut self, shard: &Arc<Shard>, source: &ChannelName, raw: Raw) -> Option<BufferedEntry> {
         self.sort(shard, source, raw.body).await
     }
 
-    async fn ask_again(&mut self, held: VecDeque<Parcel>) -> Vec<Parcel> {
+    async fn ask_again(&mut self, held: VecDeque<BufferedEntry>) -> Vec<BufferedEntry> {
         let mut parcels = Vec::with_capacity(held.len());
         // What a group's server does not tell for one message, it does not tell for those behind it either.
         let mut unanswered = HashSet::new();
@@ -66,26 +66,30 @@ impl Sorter for EntrySorter {
     }
 }
 
-impl EntrySorter {
+impl EntryResolver {
     pub(crate) fn new(native: Arc<Inner>) -> Self {
         Self(native)
     }
 
     /// Finds out who an entry is for; nothing if it is for nobody, or no entry of ours.
-    async fn sort(&mut self, shard: &Arc<Shard>, source: &ChannelName, bytes: Bytes) -> Option<Parcel> {
+    async fn sort(&mut self, shard: &Arc<Shard>, source: &ChannelName, bytes: Bytes) -> Option<BufferedEntry> {
         let entry = match Entry::parse(bytes.clone()) {
             Ok(entry) => entry,
             Err(fault) => return self.refuse(shard, source, bytes, fault.to_string()),
         };
         match addressee(&entry, source) {
-            Ok(Addressee::Channel(channel)) => Some(Parcel::to_one(shard.clone(), source.clone(), entry, channel)),
+            Ok(Addressee::Channel(channel)) => {
+                Some(BufferedEntry::to_one(shard.clone(), source.clone(), entry, channel))
+            }
             Ok(Addressee::Rest(locals)) => {
-                (locals.len() > 0).then(|| Parcel::to_rest(shard.clone(), source.clone(), entry, locals))
+                (locals.len() > 0).then(|| BufferedEntry::to_rest(shard.clone(), source.clone(), entry, locals))
             }
             Ok(Addressee::Group(group, version)) => match self.members(&group, source, version, entry.sent()).await {
                 Told::Members(members) if members.is_empty() => None,
-                Told::Members(members) => Some(Parcel::to_members(shard.clone(), source.clone(), entry, members)),
-                Told::NotNow => Some(Parcel::to_unknown(shard.clone(), source.clone(), entry)),
+                Told::Members(members) => {
+                    Some(BufferedEntry::to_members(shard.clone(), source.clone(), entry, members))
+                }
+                Told::NotNow => Some(BufferedEntry::to_unknown(shard.clone(), source.clone(), entry)),
                 Told::Never => {
                     drops::count(DropReason::ShardDown, 1);
                     None
@@ -95,7 +99,7 @@ impl EntrySorter {
         }
     }
 
-    fn refuse(&self, shard: &Arc<Shard>, source: &ChannelName, bytes: Bytes, reason: String) -> Option<Parcel> {
+    fn refuse(&self, shard: &Arc<Shard>, source: &ChannelName, bytes: Bytes, reason: String) -> Option<BufferedEntry> {
         drops::count(DropReason::Undecodable, 1);
         self.0.quarantine.keep(shard, source, bytes, reason);
         None

@@ -10,20 +10,20 @@ const LONGEST_TURN: Duration = Duration::from_secs(1);
 
 /// With another reader that waits for a channel which can have one. They take turns, each a longer one than the last:
 /// otherwise they would end each other's reads all the time.
-pub(crate) struct Contest {
+pub(crate) struct Contention {
     /// When the other one will have had its turn, if it has one.
     until: Option<Instant>,
     /// How long the next turn is.
     turn: Duration,
 }
 
-impl Default for Contest {
+impl Default for Contention {
     fn default() -> Self {
         Self { until: None, turn: FIRST_TURN }
     }
 }
 
-impl Contest {
+impl Contention {
     /// Gives the other one its turn.
     pub(crate) fn yields(&mut self) {
         self.until = Some(Instant::now() + self.turn);

@@ -15,7 +15,7 @@ use crate::redis::node::shard::Shard;
 use crate::redis::receive::buffer::held::Held;
 use crate::redis::receive::fetch::blocking::{read, wait_answers};
 use crate::redis::receive::format::{Popped, READ_BYTES, Raw, ReadFormat};
-use crate::redis::receive::reader::Surroundings;
+use crate::redis::receive::reader::ReaderContext;
 
 /// The most entries that one read takes.
 const MOST_ENTRIES: usize = 256;
@@ -26,7 +26,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Channels of one shard that are read together: either all have one reader, or none has.
-pub(crate) struct Lane {
+pub(crate) struct FetchLoop {
     pub(crate) shard: Arc<Shard>,
     channels: Vec<ChannelName>,
     keys: Vec<String>,
@@ -48,7 +48,7 @@ pub(crate) struct Lane {
     /// The link over which the last read began; `None` if the shard was away.
     link: Option<u64>,
     pause: Duration,
-    surroundings: Arc<Surroundings>,
+    surroundings: Arc<ReaderContext>,
 }
 
 /// What one read brought: messages of one channel, in order.
@@ -58,14 +58,14 @@ pub(crate) struct Read {
     pub(crate) raw: Vec<Raw>,
 }
 
-impl Lane {
+impl FetchLoop {
     /// A lane over `channels` with these `keys`; it reads `ahead` of demand if their only reader wants much.
     pub(crate) fn new(
         shard: Arc<Shard>,
         channels: Vec<ChannelName>,
         keys: Vec<String>,
         ahead: bool,
-        surroundings: Arc<Surroundings>,
+        surroundings: Arc<ReaderContext>,
     ) -> Self {
         let has_one_reader = channels.iter().any(|channel| channel.kind().has_one_reader());
         Self {
@@ -292,7 +292,7 @@ impl Lane {
     }
 }
 
-impl Drop for Lane {
+impl Drop for FetchLoop {
     fn drop(&mut self) {
         if self.reads {
             self.interrupted(true);

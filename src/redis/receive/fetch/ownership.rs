@@ -12,20 +12,20 @@ use crate::redis::receive::reader::Reader;
 /// For each `!` and `?` channel the reader of this process that claimed it last. Such a channel has one reader at a
 /// time, but a program may read it by a receiver now and by single calls later.
 #[derive(Default)]
-pub(crate) struct Holders {
+pub(crate) struct ChannelOwners {
     /// Held only to read or change it; taken before the state of a reader.
-    claims: Mutex<Claims>,
+    claims: Mutex<Acquisitions>,
 }
 
 #[derive(Default)]
-struct Claims {
+struct Acquisitions {
     holders: HashMap<ChannelName, Weak<Reader>>,
     last_ticket: u64,
     /// Whether it was logged that a channel has two readers.
     told_contested: bool,
 }
 
-impl Claims {
+impl Acquisitions {
     /// Logs, once, what is a mistake in the program, and goes on for as long as it does.
     fn tell_contested(&mut self, channel: &ChannelName) {
         if !std::mem::replace(&mut self.told_contested, true) {
@@ -36,9 +36,9 @@ impl Claims {
 
 /// That a reader is about to read channels which others have read before.
 ///
-/// Claims are in one order, by their tickets, and each waits for earlier ones alone, so that no two wait for each
+/// Acquisitions are in one order, by their tickets, and each waits for earlier ones alone, so that no two wait for each
 /// other.
-pub(crate) struct Claim {
+pub(crate) struct Acquisition {
     pub(crate) ticket: u64,
     pub(crate) predecessors: Vec<Arc<Reader>>,
 }
@@ -46,10 +46,10 @@ pub(crate) struct Claim {
 /// A channel of one reader that another reader waits for at the same time.
 pub(crate) struct Contested;
 
-impl Holders {
+impl ChannelOwners {
     /// Makes `reader` the holder of its channels; the claim is nothing if it was, or nobody was. Unless it `insists`, it
     /// becomes the holder of none while another one waits for any of them.
-    pub(crate) fn claim(&self, reader: &Arc<Reader>, insists: bool) -> Result<Option<Claim>, Contested> {
+    pub(crate) fn claim(&self, reader: &Arc<Reader>, insists: bool) -> Result<Option<Acquisition>, Contested> {
         let mut predecessors: Vec<Arc<Reader>> = Vec::new();
         let mut claims = self.claims.lock();
         let channels = || reader.channels.iter().filter(|channel| channel.kind().has_one_reader());
@@ -79,7 +79,7 @@ impl Holders {
             return Ok(None);
         }
         claims.last_ticket += 1;
-        Ok(Some(Claim { ticket: claims.last_ticket, predecessors }))
+        Ok(Some(Acquisition { ticket: claims.last_ticket, predecessors }))
     }
 
     /// Forgets `reader`, which has ended.

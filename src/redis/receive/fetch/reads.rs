@@ -7,7 +7,7 @@ use std::task::Poll;
 use tokio_util::sync::CancellationToken;
 
 use crate::redis::node::fault::Fault;
-use crate::redis::receive::fetch::fetch_loop::{Lane, Read};
+use crate::redis::receive::fetch::fetch_loop::{FetchLoop, Read};
 
 /// Reads under way. They are few, so that all are asked when one may have ended. A `FuturesUnordered` would wake the task
 /// once more whenever it has asked all in vain, which on an idle channel is at every message.
@@ -31,14 +31,14 @@ impl<F: Future> Reads<F> {
 
 /// How a read by one lane ended, with the lane.
 pub(crate) struct Report<'l> {
-    pub(crate) lane: &'l mut Lane,
+    pub(crate) lane: &'l mut FetchLoop,
     pub(crate) place: usize,
     pub(crate) result: Result<Option<Read>, Fault>,
 }
 
 /// Lets `lane` read; one that failed recovers first, which counts as a read that brought nothing.
 pub(crate) async fn wait(
-    lane: &mut Lane,
+    lane: &mut FetchLoop,
     place: usize,
     missing: usize,
     failed: Option<Fault>,

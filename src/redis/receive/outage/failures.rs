@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use tokio::time::Instant;
 
 use crate::redis::node::fault::Fault;
-use crate::redis::receive::fetch::fetch_loop::{Lane, Read};
+use crate::redis::receive::fetch::fetch_loop::{FetchLoop, Read};
 use crate::redis::receive::outage::reports::Reports;
 use crate::redis::receive::reader::Reader;
 
@@ -34,7 +34,7 @@ impl Failures {
     }
 
     /// Records how a read ended. Returns whether that can have changed the present outage.
-    pub(crate) fn note(&mut self, place: usize, lane: &Lane, result: &Result<Option<Read>, Fault>) -> bool {
+    pub(crate) fn note(&mut self, place: usize, lane: &FetchLoop, result: &Result<Option<Read>, Fault>) -> bool {
         match result {
             Ok(_) if self.down.remove(&place).is_none() => return false,
             Ok(_) => {}

@@ -125,7 +125,7 @@ impl Error {
         self.server_fault(|fault| fault.outage)
     }
 
-    /// Returns the error of a whole call of which another part ran, or may have run.
+    /// Marks the error of one part of a call as `may_have_run`, because another part ran or may have run.
     pub(crate) fn of_a_part(self) -> Self {
         match self {
             Self::Redis { shard, cause } => {

@@ -63,8 +63,8 @@ impl TraceParent {
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() {
-    /// let place = TraceParent::root();
-    /// place.scope(async { assert_eq!(TraceParent::current(), Some(place)) }).await;
+    /// let span = TraceParent::root();
+    /// span.scope(async { assert_eq!(TraceParent::current(), Some(span)) }).await;
     /// assert_eq!(TraceParent::current(), None);
     /// # }
     /// ```
@@ -75,7 +75,7 @@ impl TraceParent {
     /// Returns the span of the present task, if it runs in a [`scope`](Self::scope). Handlers of a hub that
     /// [traces](crate::hub::HubBuilder::trace) do, and so do handlers of a worker whose message carries a span.
     pub fn current() -> Option<Self> {
-        CURRENT.try_with(|place| *place).ok()
+        CURRENT.try_with(|span| *span).ok()
     }
 
     /// Parses the text form. Returns `None` for invalid text or an unknown version.
@@ -166,12 +166,12 @@ mod tests {
     }
 
     #[test]
-    fn a_message_carries_its_place_and_keeps_one_that_it_has() {
+    fn a_message_carries_a_child_span_unless_it_has_one() {
         let parent = TraceParent::root();
         let carried = parent.carried_by(message! { "text": "hi" });
-        let place = TraceParent::of(&carried).unwrap();
-        assert_eq!(place.trace_id(), parent.trace_id());
-        assert_ne!(place.span_id(), parent.span_id());
+        let span = TraceParent::of(&carried).unwrap();
+        assert_eq!(span.trace_id(), parent.trace_id());
+        assert_ne!(span.span_id(), parent.span_id());
         assert_eq!(TraceParent::root().carried_by(carried.clone()), carried);
         assert_eq!(TraceParent::of(&message! {}), None);
     }

@@ -1,4 +1,4 @@
-//! The options of a layer: what the documents say of them.
+//! The documented options of a layer agree with the code.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The documents: every relative link leads to a file and a heading, in the repository and in the packaged crate.
+//! Every relative link in the documents leads to a file and a heading, in the repository and in the packaged crate.
 
 use std::collections::HashSet;
 use std::path::{Component, Path, PathBuf};
@@ -47,7 +47,7 @@ fn anchors_are_made_of_headings_as_hosting_sites_make_them() {
     assert_eq!(anchor("`RedisLayer`: the way in, and out"), "redislayer-the-way-in-and-out");
 }
 
-/// The links of a page that lead to no file among `files`, or to no heading there.
+/// Returns the links of a page that lead to no file among `files`, or to no heading in it.
 fn broken(page: &Path, files: &HashSet<PathBuf>) -> Vec<String> {
     let name = page.display().to_string();
     let leads = |link: &str| {
@@ -58,14 +58,14 @@ fn broken(page: &Path, files: &HashSet<PathBuf>) -> Vec<String> {
     links(page).into_iter().filter(|link| !leads(link)).map(|link| format!("{name}: {link}")).collect()
 }
 
-/// The relative links of a page, outside of code blocks.
+/// Returns the relative links of a page, outside of code blocks.
 fn links(page: &Path) -> Vec<String> {
     let text = prose(page);
     let links = LINK.captures_iter(&text).map(|link| link[1].to_owned());
     links.filter(|link| !link.contains("://") && !link.starts_with("mailto:")).collect()
 }
 
-/// The file of a link and its heading, if it names one.
+/// Splits a link into its file and its heading, if it names one.
 fn target(page: &str, link: &str) -> (PathBuf, Option<String>) {
     let (file, heading) = link.split_once('#').map_or((link, None), |(file, heading)| (file, Some(heading.to_owned())));
     if file.is_empty() {
@@ -86,13 +86,13 @@ fn anchors(page: &Path) -> HashSet<String> {
     prose(page).lines().filter(|line| line.starts_with('#')).map(|line| anchor(line.trim_start_matches('#'))).collect()
 }
 
-/// The anchor of a heading: lower case, hyphens for spaces, without punctuation.
+/// Returns the anchor of a heading: lower case, hyphens for spaces, without punctuation.
 fn anchor(heading: &str) -> String {
     let kept = heading.trim().chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
     kept.collect::<String>().to_lowercase().replace(' ', "-")
 }
 
-/// A page without its code blocks.
+/// Returns a page without its code blocks.
 fn prose(page: &Path) -> String {
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap_or_default();
     let blocks = text.split("\n```").enumerate().filter(|(number, _)| number % 2 == 0);

@@ -1,4 +1,4 @@
-//! Losses that only one layer has are counted; what all of them count is in the conformance suite.
+//! Losses that only one layer has are counted. The conformance suite covers the others.
 
 use std::time::Duration;
 

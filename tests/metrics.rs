@@ -1,4 +1,4 @@
-//! The table of metrics in docs/operations.md and what the code records.
+//! The table of metrics in docs/operations.md lists the metrics that the code records.
 
 use std::collections::BTreeMap;
 use std::fs;

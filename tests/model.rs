@@ -1,4 +1,4 @@
-//! Random operations have the same results on every layer as on a model of a few lines.
+//! Random operations have the same results on every layer as on a small model.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -45,21 +45,21 @@ fn operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
-/// One place in a channel: a message and the channels that are still to get it, more than one after a group send.
+/// One entry of a channel: a message, and the channels that have yet to get it (several after a group send).
 type Entry = (i64, BTreeSet<&'static str>);
 
-/// What a channel layer is, without processes, time or encodings.
+/// A model of a channel layer without processes, time and encodings.
 #[derive(Default)]
 struct Model {
     /// By the non-local part of the channels' names.
     queues: BTreeMap<String, VecDeque<Entry>>,
     groups: BTreeMap<&'static str, BTreeSet<&'static str>>,
-    /// The queues at whose head some members of a group have got their message and others not.
+    /// The queues whose first message has been delivered to only some of the members of a group.
     halves: BTreeSet<String>,
 }
 
 impl Model {
-    /// Whether there was room.
+    /// Returns whether there was room.
     fn push(&mut self, channel: &str, entry: Entry) -> bool {
         let queue = self.queues.entry(route(channel)).or_default();
         let has_room = queue.len() < CAPACITY;
@@ -95,7 +95,7 @@ impl Model {
         sources.iter().all(|source| self.pending(source) == 0)
     }
 
-    /// Takes `delivery` from the head of its channel.
+    /// Removes `delivery` from the head of its channel.
     fn take(&mut self, delivery: &Delivery) -> Result<(), TestCaseError> {
         let route = delivery.channel.non_local();
         let queue = self.queues.entry(route.to_owned()).or_default();
@@ -173,8 +173,8 @@ impl Both {
         Ok(())
     }
 
-    /// Receives one message; and goes on while half of a group message is left, since how much room that takes is up to
-    /// the layer.
+    /// Receives one message. Continues while half of a group message is left, because the room that the rest takes
+    /// differs between layers.
     async fn receive(&mut self, sources: &[&str]) -> Result<(), TestCaseError> {
         loop {
             let Some(delivery) = self.layer.try_receive(sources).await? else {
@@ -199,11 +199,11 @@ fn was_sent(result: channel_layer::Result<()>) -> Result<bool, TestCaseError> {
     }
 }
 
-/// Runs `cases` random sequences of operations, each on a layer that `start` makes.
+/// Runs `cases` random sequences of operations, each on a new layer from `start`.
 fn compare(cases: u32, start: impl AsyncFn(Config) -> Arc<dyn ChannelLayer>) {
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    // Without the macro of proptest no place follows from the test. Seeds that failed are run first from then on, and belong
-    // into the repository.
+    // Without the macro of proptest the place of the seeds has to be given. Failed seeds run first from then on, and
+    // belong in the repository.
     let failures = FileFailurePersistence::Direct("tests/model.proptest-regressions");
     let config = test_runner::Config {
         cases,
@@ -218,7 +218,7 @@ fn compare(cases: u32, start: impl AsyncFn(Config) -> Arc<dyn ChannelLayer>) {
             for (number, operation) in (0..).zip(&operations) {
                 both.apply(operation, number).await?;
             }
-            // What is left has to agree as well.
+            // The remaining messages have to agree as well.
             while !both.model.is_empty(&SOURCES) {
                 both.receive(&SOURCES).await?;
             }

@@ -1,4 +1,4 @@
-//! The password of a server changes while layers are connected: why they cannot come back is told, once.
+//! The password of a server changes while layers are connected: the reason of the outage is reported, once.
 
 use channel_layer::{ChannelLayer, Event, FallbackLayer, PubSubLayer, RedisLayer};
 
@@ -15,7 +15,7 @@ async fn total_connections(connection: &mut redis::aio::MultiplexedConnection) -
     line.trim().parse().unwrap()
 }
 
-/// Changes the password of `server` under `layer`, which is then to say in events, health and the log why it stays alone.
+/// Changes the password of `server` under `layer`, and checks that events, health and the log report the reason.
 async fn tells_why(layer: impl ChannelLayer, server: &RedisServer, log: &Log, expected: fn(&Event) -> Option<&str>) {
     let mut connection = server.connection().await;
     let mut events = layer.events();
@@ -29,7 +29,7 @@ async fn tells_why(layer: impl ChannelLayer, server: &RedisServer, log: &Log, ex
     let reason = layer.health().await.shards.swap_remove(0).reason;
     assert!(reason.as_deref().is_some_and(is_told), "{reason:?}");
     let log = log.text();
-    // What is behind the time of a line.
+    // The text after the time of a line.
     let mut told: Vec<_> =
         log.lines().filter_map(|line| line.trim().split_once(' ')).map(|(_, line)| line.trim()).collect();
     told.retain(|line| line.starts_with("WARN") && is_told(line));

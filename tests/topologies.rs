@@ -1,4 +1,4 @@
-//! The table in docs/operations.md of which layer runs on what: the tests that it names are there.
+//! The tests named in the table of topologies in docs/operations.md exist.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use regex::Regex;
 
-/// The names of all tests of this binary.
+/// Returns the names of all tests of this binary.
 fn tests() -> HashSet<String> {
     let listed = Command::new(std::env::current_exe().unwrap()).args(["--list", "--format", "terse"]).output().unwrap();
     let listed = String::from_utf8(listed.stdout).unwrap();

@@ -239,7 +239,7 @@ impl FailoverState {
         }
     }
 
-    /// Ends the outage `epoch`. Does nothing if `epoch` is no outage, or if it has ended.
+    /// Ends the outage `epoch`. Has no effect if `epoch` is no outage, or if it has ended.
     fn return_to_remote(&self, epoch: u64) {
         let mut hysteresis = self.transition.lock();
         if epoch % 2 == 1 && self.epoch.compare_exchange(epoch, epoch + 1, Ordering::SeqCst, Ordering::SeqCst).is_ok() {

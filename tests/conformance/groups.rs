@@ -120,7 +120,7 @@ pub async fn sending_to_nobody_is_no_error(kind: &Kind) {
     assert_none(layer.try_receive(&["left!"]).await.unwrap());
 }
 
-pub async fn the_rest_of_a_group_message_is_there_for_whoever_reads_next(kind: &Kind) {
+pub async fn the_rest_of_a_group_message_goes_to_the_next_reader(kind: &Kind) {
     let backend = kind.start(Options::default()).await;
     let layer = backend.layer();
     for member in ["rest!a", "rest!b"] {

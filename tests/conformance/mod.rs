@@ -100,7 +100,7 @@ macro_rules! tests_of {
             groups::reaches_every_process_local_member,
             groups::reaches_members_in_many_processes,
             groups::sending_to_nobody_is_no_error,
-            groups::the_rest_of_a_group_message_is_there_for_whoever_reads_next,
+            groups::the_rest_of_a_group_message_goes_to_the_next_reader,
             guarantees::are_those_of_the_page,
             load::a_busy_channel_does_not_starve_a_quiet_one,
             load::a_busy_process_local_channel_does_not_starve_a_normal_one,

@@ -1,4 +1,4 @@
-//! What a layer counts in its metrics, seen by one test alone.
+//! `Counts`: the metrics that one test records.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -6,11 +6,11 @@ use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 
 /// Reads the counters of a recorder.
 ///
-/// Give the recorder to `metrics::set_default_local_recorder` on a runtime of one thread: then it sees everything that
-/// this test does, and nothing of the tests beside it.
+/// Pass the recorder to `metrics::set_default_local_recorder` on a runtime of one thread. It then sees all that this
+/// test does, and nothing of concurrent tests.
 pub struct Counts {
     snapshots: Snapshotter,
-    /// Looking empties the recorder, so that what was seen is kept here.
+    /// A snapshot empties the recorder, so earlier values are kept here.
     seen: HashMap<String, u64>,
 }
 
@@ -19,19 +19,19 @@ impl Counts {
         Self { snapshots: recorder.snapshotter(), seen: HashMap::new() }
     }
 
-    /// How many messages were dropped for `reason`.
+    /// Returns how many messages were dropped for `reason`.
     pub fn dropped(&mut self, reason: &str) -> u64 {
         self.all_dropped().get(reason).copied().unwrap_or(0)
     }
 
-    /// How many messages were dropped, by reason.
+    /// Returns how many messages were dropped, by reason.
     pub fn all_dropped(&mut self) -> BTreeMap<String, u64> {
         self.look();
         let reason = |name: &str| Some(name.strip_prefix("channel_layer_dropped_total reason=")?.to_owned());
         self.seen.iter().filter_map(|(name, &counted)| Some((reason(name)?, counted))).collect()
     }
 
-    /// A counter by its name, followed by a space and each label.
+    /// Returns a counter by its name, followed by a space and each label.
     pub fn counter(&mut self, name: &str) -> u64 {
         self.look();
         self.seen.get(name).copied().unwrap_or(0)

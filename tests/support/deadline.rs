@@ -1,28 +1,28 @@
-//! Waiting with an end: every event that a test awaits has a deadline and a name.
+//! Waiting with a deadline: every awaited event has a deadline and a name.
 
 use std::future::Future;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-/// Long enough for a slow machine under load, short enough to find out that something hangs.
+/// Long enough for a slow machine under load, short enough to notice a hang.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Awaits `future`, which is `what`, for at most `deadline`.
+/// Awaits `future`, described by `what`, for at most `deadline`.
 ///
 /// # Panics
 ///
-/// Naming `what`, if it takes longer.
+/// Naming `what`, if the deadline passes.
 pub async fn within<F: Future>(deadline: Duration, what: &str, future: F) -> F::Output {
     let waited = timeout(deadline, future).await;
     waited.unwrap_or_else(|_| panic!("waited {deadline:?} in vain for {what}"))
 }
 
-/// Awaits that `check` gives a value, for things that can only be asked for: asks every 10 ms for at most [`DEADLINE`].
+/// Polls `check` every 10 ms until it returns a value, for at most [`DEADLINE`]. For state that cannot be awaited.
 ///
 /// # Panics
 ///
-/// Naming `what`, if it takes longer.
+/// Naming `what`, if the deadline passes.
 pub async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
     let end = Instant::now() + DEADLINE;
     loop {

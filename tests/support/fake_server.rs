@@ -1,4 +1,4 @@
-//! A server that is no Redis, or not the Redis that it should be.
+//! `FakeServer`: a server that is no Redis, or not the expected one.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime};
@@ -7,26 +7,26 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// Listens on a free port of the loopback address; ends, with its connections, when dropped.
+/// Listens on a free port of the loopback address. Dropping it ends it and its connections.
 pub struct FakeServer {
     port: u16,
     accepting: JoinHandle<()>,
 }
 
 impl FakeServer {
-    /// A server that says in the protocol of Redis that it has this version, and `OK` to everything else.
+    /// Starts a server that reports this version in the Redis protocol, and answers `OK` to all other commands.
     pub async fn of_version(version: &str) -> Self {
         Self::of_version_and_clock(version, Duration::ZERO).await
     }
 
-    /// One whose clock is `ahead`.
+    /// Starts a server whose clock is `ahead`.
     pub async fn of_version_and_clock(version: &str, ahead: Duration) -> Self {
         let info = format!("# Server\r\nredis_version:{version}\r\nredis_mode:standalone\r\n");
         let info = format!("${}\r\n{info}\r\n", info.len());
         Self::start(move |stream| say_version(stream, info.clone(), ahead)).await
     }
 
-    /// A server that answers whatever it is asked with `answer`.
+    /// Starts a server that answers every command with `answer`.
     pub async fn saying(answer: &'static str) -> Self {
         Self::start(move |mut stream: TcpStream| async move {
             let mut buffer = [0; 4096];
@@ -39,16 +39,16 @@ impl FakeServer {
         .await
     }
 
-    /// A server that says `greeting` to whoever connects, and closes the connection.
+    /// Starts a server that sends `greeting` to each client and closes the connection.
     pub async fn greeting(greeting: &'static str) -> Self {
         Self::start(move |mut stream: TcpStream| async move {
-            // The client may have gone.
+            // The client may have disconnected.
             let _ = stream.write_all(greeting.as_bytes()).await;
         })
         .await
     }
 
-    /// A server that accepts connections and says nothing.
+    /// Starts a server that accepts connections and sends nothing.
     pub async fn silent() -> Self {
         Self::start(|mut stream: TcpStream| async move { while let Ok(1..) = stream.read(&mut [0; 4096]).await {} })
             .await
@@ -97,7 +97,7 @@ async fn say_version(stream: TcpStream, info: String, ahead: Duration) {
     }
 }
 
-/// Reads one command, an array of bulk strings, and gives its first word.
+/// Reads one command, an array of bulk strings, and returns its first word.
 async fn read_command(stream: &mut BufReader<TcpStream>) -> Option<String> {
     let count = read_number(stream, '*').await?;
     let mut words = Vec::new();

@@ -1,4 +1,4 @@
-//! Futures that are dropped half-way, at moments that vary and can be repeated from a seed.
+//! Futures that are dropped at varying moments, reproducible from a seed.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -9,8 +9,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::timeout;
 
-/// Polls `future` at most `polls` times and waits at most `patience` for it; gives its output if that was enough, and
-/// drops it otherwise.
+/// Polls `future` at most `polls` times and for at most `patience`. Returns its output if it completes, and drops it
+/// otherwise.
 pub async fn interrupted<F: Future>(polls: usize, patience: Duration, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut left = polls;
@@ -28,11 +28,11 @@ pub async fn interrupted<F: Future>(polls: usize, patience: Duration, future: F)
     timeout(patience, polled).await.ok().flatten()
 }
 
-/// A sequence of moments to drop futures at: after a few polls, after a short while, or not at all.
+/// A sequence of moments at which to drop futures: after a few polls, after a short while, or never.
 pub struct Moments(StdRng);
 
 impl Moments {
-    /// The sequence of `seed`.
+    /// Creates the sequence of `seed`.
     pub fn new(seed: u64) -> Self {
         Self(StdRng::seed_from_u64(seed))
     }

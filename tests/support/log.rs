@@ -1,4 +1,4 @@
-//! What is logged, seen by one test alone.
+//! `Log`: the log output of one test.
 
 use std::io::Write;
 use std::sync::{Arc, LazyLock, Mutex};
@@ -6,17 +6,17 @@ use std::sync::{Arc, LazyLock, Mutex};
 use tracing::Dispatch;
 use tracing::subscriber::NoSubscriber;
 
-/// A second subscriber beside that of a test. With one alone, `tracing` asks the thread that comes first to a line of the
-/// program whether the line is wanted, and keeps the answer for all threads: a test without a log would silence it for one
-/// that has a log.
+/// A second subscriber besides that of a test. With only one, `tracing` asks the first thread that reaches a log
+/// statement whether it is enabled, and caches the answer for all threads: a test without a log would silence the
+/// statement for a test with one.
 static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::new()));
 
-/// What is written to the log.
+/// The log output.
 #[derive(Clone, Default)]
 pub struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
-    /// Keeps everything that is logged on this thread, which is all that a runtime of one thread does.
+    /// Captures all that is logged on this thread, which is all that a runtime of one thread logs.
     pub fn keep(&self) -> tracing::subscriber::DefaultGuard {
         LazyLock::force(&SECOND);
         let writer = self.clone();

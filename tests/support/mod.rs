@@ -1,4 +1,4 @@
-//! What tests of every kind need: real Redis servers, deadlines and futures that are dropped half-way.
+//! Support for all tests: real Redis servers, deadlines, and futures that are dropped half-way.
 
 mod counts;
 mod deadline;

@@ -1,12 +1,12 @@
-//! A port that nobody else takes.
+//! `ReservedPort`: a port that no other process takes.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
 use tokio::net::TcpSocket;
 
-/// A port of the loopback address for a server that a test starts, or to which nobody answers. It is bound here as long as this lives, without being
-/// listened on, so that the system gives it to nobody; a server that is told to can listen there all the same, since
-/// both sides allow the reuse of the address.
+/// A port of the loopback address for a server that a test starts, or at which nothing listens. It stays bound here
+/// without listening, so the system assigns it to no other process. A server that is configured with it can still
+/// listen, because both sides allow the reuse of the address.
 pub struct ReservedPort(TcpSocket);
 
 impl ReservedPort {

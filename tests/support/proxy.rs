@@ -1,4 +1,4 @@
-//! A TCP proxy before a server, which can freeze, delay, cut and refuse connections as networks do.
+//! `Proxy`: a TCP proxy in front of a server, which can freeze, delay, cut and refuse connections as networks do.
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,16 +12,16 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
-/// Pieces that a connection holds that are on their way; who sends more than that has to wait.
+/// Number of pieces in transit per connection. A faster sender has to wait.
 const ON_THE_WAY: usize = 64;
-/// The most bytes of a piece.
+/// Maximal size of a piece, in bytes.
 const PIECE: usize = 1 << 16;
 
-/// Passes connections to a server on; ends, with all its connections, when dropped.
+/// Forwards connections to a server. Dropping it ends it and its connections.
 pub struct Proxy {
     port: u16,
     state: watch::Sender<State>,
-    /// Where new connections lead.
+    /// The destination of new connections.
     address: watch::Sender<String>,
     /// The answer to a command with these bytes is lost, once.
     unanswered: Arc<Mutex<Option<Vec<u8>>>>,
@@ -32,11 +32,11 @@ pub struct Proxy {
 struct State {
     /// Connections with a number below this carry nothing any more and stay open.
     frozen: u64,
-    /// Of connections with a number below this nothing comes back from the server any more.
+    /// Connections with a number below this carry nothing back from the server any more.
     deaf: u64,
-    /// Nothing comes back from the server for now.
+    /// No connection carries anything back from the server for now.
     stalled: bool,
-    /// How many bytes a second come back from the server over each connection, if that is limited.
+    /// Limit of bytes per second from the server, per connection.
     pace: Option<u32>,
     /// Connections with a number below this are closed.
     cut: u64,
@@ -44,12 +44,12 @@ struct State {
     next: u64,
     /// New connections are closed at once.
     refusing: bool,
-    /// How long everything is on its way, there and back each.
+    /// Delay in each direction.
     delay: Duration,
 }
 
 impl Proxy {
-    /// A proxy on a free port of the loopback address for the server at `url`.
+    /// Starts a proxy on a free port of the loopback address for the server at `url`.
     pub async fn before(url: &str) -> Self {
         let address = watch::Sender::new(address(url));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -60,52 +60,53 @@ impl Proxy {
         Self { port, state, address, unanswered, accepting: tokio::spawn(accepting) }
     }
 
-    /// Leads new connections to the server at `url`, as a name does that has got another address.
+    /// Forwards new connections to the server at `url`, like a name that has got another address.
     pub fn lead_to(&self, url: &str) {
         self.address.send_replace(address(url));
     }
 
-    /// Closes the connection that carries the next command with `bytes` in place of its answer.
+    /// Closes the connection that carries the next command with `bytes`, instead of forwarding its answer.
     pub fn lose_answer_to(&self, bytes: &[u8]) {
         *self.unanswered.lock().unwrap() = Some(bytes.to_vec());
     }
 
-    /// The URL by which the server is reached through the proxy.
+    /// Returns the URL of the server through the proxy.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/0", self.port)
     }
 
-    /// Makes every present connection half-open: it stays, and carries nothing any more. New ones work.
+    /// Makes every present connection half-open: it stays open and carries nothing any more. New ones work.
     pub fn freeze(&self) {
         self.state.send_modify(|state| state.frozen = state.next);
     }
 
-    /// Lets half-open connections carry again what they held up, to the end of those that were closed meanwhile.
+    /// Lets half-open connections carry the held data again, up to the end of connections that were closed meanwhile.
     pub fn thaw(&self) {
         self.state.send_modify(|state| state.frozen = 0);
     }
 
-    /// Lets nothing more come back from the server over present connections; what is sent there arrives. New ones work.
+    /// Stops present connections from carrying data back from the server. Data to the server still arrives. New ones
+    /// work.
     pub fn deafen(&self) {
         self.state.send_modify(|state| state.deaf = state.next);
     }
 
-    /// Reads nothing from the server, until [`resume`](Self::resume), so that it has to keep what it says.
+    /// Reads nothing from the server until [`resume`](Self::resume), so that the server has to buffer its output.
     pub fn stall(&self) {
         self.state.send_modify(|state| state.stalled = true);
     }
 
-    /// The end of [`stall`](Self::stall).
+    /// Ends [`stall`](Self::stall).
     pub fn resume(&self) {
         self.state.send_modify(|state| state.stalled = false);
     }
 
-    /// Has everything arrive so much later, there and back each, in the same order and at the same rate.
+    /// Delays all data by this time in each direction, in the same order and at the same rate.
     pub fn delay(&self, delay: Duration) {
         self.state.send_modify(|state| state.delay = delay);
     }
 
-    /// Lets so many bytes a second come back from the server over each connection; `None` lets all through.
+    /// Limits the bytes per second from the server on each connection; `None` removes the limit.
     pub fn slow_down(&self, pace: impl Into<Option<u32>>) {
         let pace = pace.into();
         self.state.send_modify(|state| state.pace = pace);
@@ -127,7 +128,7 @@ impl Proxy {
         self.state.send_modify(|state| state.refusing = true);
     }
 
-    /// Lets new connections pass again.
+    /// Accepts new connections again.
     pub fn admit(&self) {
         self.state.send_modify(|state| state.refusing = false);
     }
@@ -165,7 +166,7 @@ async fn accept(
     }
 }
 
-/// Which answer a connection loses.
+/// The answer that a connection loses.
 #[derive(Clone)]
 struct Losses {
     unanswered: Arc<Mutex<Option<Vec<u8>>>>,
@@ -202,7 +203,7 @@ enum Direction {
     Back,
 }
 
-/// Copies until one of the ends is closed, and what is on its way has arrived.
+/// Copies until one end is closed and the data in transit has arrived.
 async fn copy(
     from: OwnedReadHalf,
     to: OwnedWriteHalf,
@@ -222,7 +223,7 @@ async fn copy(
     }
 }
 
-/// Takes pieces from one end, each with the time at which it arrives at the other.
+/// Reads pieces from one end, each with the time of its arrival at the other.
 async fn take(
     mut from: OwnedReadHalf,
     sender: mpsc::Sender<(Instant, Vec<u8>)>,
@@ -242,7 +243,7 @@ async fn take(
     }
 }
 
-/// Gives them to the other end.
+/// Writes the pieces to the other end.
 async fn give(
     mut on_the_way: mpsc::Receiver<(Instant, Vec<u8>)>,
     mut to: OwnedWriteHalf,

@@ -1,4 +1,4 @@
-//! A real redis-server of a test's own, which ends with the test process at the latest.
+//! `RedisServer`: a real redis-server for one test, which ends with the test process at the latest.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -11,17 +11,17 @@ use std::time::{Duration, Instant};
 
 use super::ReservedPort;
 
-/// Longer than a server needs for an answer, or to start, on a busy machine.
+/// Longer than a server needs to answer, or to start, on a busy machine.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
 
-/// The source of a library that gives a server its own time of day.
+/// The source of a library that gives a server its own clock.
 const CLOCK_SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/clock.c");
-/// The file in the directory of a server with the seconds that its clock is ahead.
+/// The file in the directory of a server that holds how many seconds its clock is ahead.
 const CLOCK_FILE: &str = "clock";
 
-/// The shell that supervises the server: it knows the server's process id, so that no other process is ever signalled,
-/// and when the pipe to its parent closes, however the parent ended, it kills the server and removes the directory. It
-/// outlives the interrupt from a terminal, which the whole group of processes gets.
+/// The shell that supervises the server. It knows the process id of the server, so no other process is ever signalled.
+/// When the pipe to its parent closes, however the parent ended, it kills the server and removes the directory. It
+/// survives the interrupt from a terminal, which the whole process group gets.
 const SUPERVISOR: &str = r#"
     trap '' INT TERM HUP
     dir=$1; shift
@@ -39,7 +39,7 @@ const SUPERVISOR: &str = r#"
     rm -rf "$dir"
 "#;
 
-/// A redis-server in a directory of its own, on a free port of the loopback address or on a Unix socket.
+/// A redis-server with its own directory, on a free port of the loopback address or on a Unix socket.
 pub struct RedisServer {
     supervisor: Child,
     commands: Option<ChildStdin>,
@@ -49,18 +49,18 @@ pub struct RedisServer {
 }
 
 enum Address {
-    /// Nobody else takes the port while the server is stopped.
+    /// Keeps the port reserved while the server is stopped.
     Tcp(ReservedPort),
     Unix(PathBuf),
 }
 
 impl RedisServer {
-    /// Starts a server that keeps nothing on disk.
+    /// Starts a server without persistence.
     pub fn start() -> Self {
         Self::with(&["--appendonly", "no"])
     }
 
-    /// Starts a server that has every write on disk before it answers, so that even a kill loses nothing.
+    /// Starts a server that writes every change to disk before it answers, so that even a kill loses nothing.
     pub fn durable() -> Self {
         Self::with(&["--appendonly", "yes", "--appendfsync", "always"])
     }
@@ -88,15 +88,15 @@ impl RedisServer {
         server
     }
 
-    /// Sets the clock of a server that was started [with one](Self::with_clock): to this many seconds ahead of, or
-    /// behind, that of the machine.
+    /// Sets the clock of a server that was started [with one](Self::with_clock) to this many seconds ahead of, or
+    /// behind, the clock of the machine.
     pub fn set_clock(&self, seconds: i64) {
-        // In place, since the server has mapped the file.
+        // Written in place, because the server has mapped the file.
         let file = std::fs::OpenOptions::new().write(true).open(self.dir.join(CLOCK_FILE));
         file.and_then(|file| file.write_all_at(&seconds.to_ne_bytes(), 0)).expect("the server has a clock");
     }
 
-    /// Starts a sentinel with the lines of its configuration.
+    /// Starts a sentinel with these lines of configuration.
     pub fn sentinel(configuration: &str) -> Self {
         let dir = new_dir();
         let file = dir.join("sentinel.conf");
@@ -105,7 +105,7 @@ impl RedisServer {
         Self::launched(&dir, &arguments, Address::Tcp(ReservedPort::new()))
     }
 
-    /// Starts a server that keeps nothing on disk and listens on a Unix socket only.
+    /// Starts a server without persistence that listens on a Unix socket only.
     pub fn unix() -> Self {
         let dir = new_dir();
         let socket = dir.join("redis.sock");
@@ -137,7 +137,7 @@ impl RedisServer {
         Self { supervisor, commands, answers, dir: dir.to_owned(), address }
     }
 
-    /// The URL to connect to it.
+    /// Returns the URL of the server.
     pub fn url(&self) -> String {
         match &self.address {
             Address::Tcp(port) => format!("redis://127.0.0.1:{}/0", port.number()),
@@ -145,7 +145,7 @@ impl RedisServer {
         }
     }
 
-    /// The port that it listens on, unless it is on a Unix socket.
+    /// Returns the port of the server, unless it listens on a Unix socket.
     pub fn port(&self) -> u16 {
         match &self.address {
             Address::Tcp(port) => port.number(),
@@ -153,31 +153,31 @@ impl RedisServer {
         }
     }
 
-    /// The directory that it works in.
+    /// Returns the working directory of the server.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// A connection to look at its keys with.
+    /// Opens a connection for inspecting keys.
     pub async fn connection(&self) -> redis::aio::MultiplexedConnection {
         Self::connection_to(&self.url()).await.expect("the server answers")
     }
 
-    /// The same for a server that is at `url`, if it is there.
+    /// The same for the server at `url`, if it is reachable.
     pub async fn connection_to(url: &str) -> redis::RedisResult<redis::aio::MultiplexedConnection> {
         let client = redis::Client::open(url)?;
-        // By default an answer later than 500 ms is an error, which a busy machine may well need.
+        // The default timeout of 500 ms is too short for a busy machine.
         let patient = redis::AsyncConnectionConfig::new();
         let patient = patient.set_connection_timeout(Some(ANSWER_DEADLINE)).set_response_timeout(Some(ANSWER_DEADLINE));
         client.get_multiplexed_async_connection_with_config(&patient).await
     }
 
-    /// Kills the server at once and waits until it has ended.
+    /// Kills the server and waits until it has ended.
     pub fn stop(&mut self) {
         self.command("kill");
     }
 
-    /// Starts the server again at the same address after [`stop`](Self::stop), with what it had on disk.
+    /// Starts the server again at the same address after [`stop`](Self::stop), with its data on disk.
     ///
     /// # Panics
     ///
@@ -195,17 +195,17 @@ impl RedisServer {
         self.start_again();
     }
 
-    /// Freezes the server: connections stay open and nothing answers.
+    /// Freezes the server: connections stay open and it answers nothing.
     pub fn freeze(&mut self) {
         self.command("freeze");
     }
 
-    /// Lets a frozen server go on.
+    /// Continues a frozen server.
     pub fn thaw(&mut self) {
         self.command("thaw");
     }
 
-    /// Has the supervisor carry out `command`, to its end.
+    /// Has the supervisor run `command` to its end.
     fn command(&mut self, command: &str) {
         let commands = self.commands.as_mut().expect("the pipe is open until drop");
         writeln!(commands, "{command}").expect("the supervisor reads");
@@ -240,7 +240,7 @@ impl RedisServer {
         }
     }
 
-    /// What it has logged.
+    /// Returns the log of the server.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! A master, replicas, and the sentinels that watch over them.
+//! `Replicated`: a master, its replicas, and the sentinels that monitor them.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use channel_layer::Host;
 
 use super::{RedisServer, eventually};
 
-/// One service: the server that began as its master, two that began as replicas, and three sentinels.
+/// One service: the server that started as its master, two that started as replicas, and three sentinels.
 pub struct Replicated {
     pub servers: Vec<RedisServer>,
     pub sentinels: Vec<RedisServer>,
@@ -16,7 +16,7 @@ pub struct Replicated {
 pub const SERVICE: &str = "messages";
 
 impl Replicated {
-    /// Starts them and waits until every sentinel knows every other and all servers.
+    /// Starts them and waits until every sentinel knows all others and all servers.
     pub async fn start() -> Self {
         let master = RedisServer::start();
         let port = master.port().to_string();
@@ -39,13 +39,13 @@ impl Replicated {
         started
     }
 
-    /// The sentinels, as the options of a layer have them.
+    /// Returns the sentinels in the form of the option of a layer.
     pub fn sentinel_hosts(&self) -> Vec<Host> {
         self.sentinels.iter().map(|sentinel| Host::from(sentinel.url())).collect()
     }
 }
 
-/// What a sentinel says of the master.
+/// Returns a sentinel's description of the master.
 async fn master_of(sentinel: &RedisServer) -> HashMap<String, String> {
     let mut connection = sentinel.connection().await;
     redis::cmd("SENTINEL").arg("MASTER").arg(SERVICE).query_async(&mut connection).await.unwrap()

@@ -1,13 +1,13 @@
-//! How heavy the heavy tests are, and what they need of the system.
+//! The size of the heavy tests, and the system limits that they need.
 
-/// Set to `full` by continuous integration.
+/// Set to `full` in continuous integration.
 const VARIABLE: &str = "TEST_LOAD";
 
-/// A number of clients: all of them where the heavy tests are asked for, a tenth otherwise.
+/// Returns a number of clients: `full` if the heavy tests are enabled, a tenth otherwise.
 ///
 /// # Panics
 ///
-/// If what is asked for is not known.
+/// If the value of the variable is unknown.
 pub fn scaled(full: usize) -> usize {
     match std::env::var(VARIABLE).as_deref() {
         Ok("full") => full,
@@ -16,11 +16,11 @@ pub fn scaled(full: usize) -> usize {
     }
 }
 
-/// Says so early if this process may not have as many files open as a test needs.
+/// Fails early if this process may not open as many files as a test needs.
 ///
 /// # Panics
 ///
-/// If there is room for fewer than `needed` files beside some hundreds of other tests.
+/// If there is room for fewer than `needed` files besides some hundreds for other tests.
 pub fn needs_files(needed: usize) {
     let limits = std::fs::read_to_string("/proc/self/limits").expect("Linux tells the limits of a process");
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).expect("files are limited");

@@ -1,22 +1,22 @@
-//! Redis servers that many tests share; each test keeps to keys under a prefix of its own.
+//! Redis servers shared by many tests. Each test uses its own prefix.
 
 use std::sync::LazyLock;
 
 use super::RedisServer;
 
-/// Three servers, of which a test may use the first or all; nobody stops or flushes them.
+/// Three servers. A test may use the first or all of them, and must not stop or flush them.
 pub fn shared_servers() -> &'static [RedisServer; 3] {
     static SERVERS: LazyLock<[RedisServer; 3]> = LazyLock::new(|| std::array::from_fn(|_| RedisServer::start()));
     &SERVERS
 }
 
-/// A server on a Unix socket; nobody stops or flushes it.
+/// A server on a Unix socket. Tests must not stop or flush it.
 pub fn shared_unix_server() -> &'static RedisServer {
     static SERVER: LazyLock<RedisServer> = LazyLock::new(RedisServer::unix);
     &SERVER
 }
 
-/// A prefix that no other test uses.
+/// Returns a prefix that no other test uses.
 pub fn random_prefix() -> String {
     format!("test-{:016x}", rand::random::<u64>())
 }

@@ -1,4 +1,4 @@
-//! The servers that tests rely on do what tests rely on.
+//! The test servers behave as the tests expect.
 
 use std::net::TcpStream;
 use std::time::Duration;
@@ -45,7 +45,7 @@ async fn a_frozen_server_goes_on_when_thawed() {
     assert_eq!(within(DEADLINE, "the thawed server", value(&server)).await.as_deref(), Some("value"));
 }
 
-/// The clock of a server, in seconds since 1970.
+/// Returns the clock of a server, in seconds since 1970.
 async fn time(server: &RedisServer) -> i64 {
     let (seconds, _): (i64, i64) = redis::cmd("TIME").query_async(&mut server.connection().await).await.unwrap();
     seconds

@@ -45,7 +45,7 @@ impl Client {
     }
 
     /// Joins a room, whose name may be any text. From now on the client gets all broadcasts to the room, from any
-    /// process. Does nothing if the client is in the room already.
+    /// process. Has no effect if the client is in the room already.
     ///
     /// # Cancel safety
     ///

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, broadcast};
 use tokio::time::{Instant, interval, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
-
-use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::layer::{ChannelLayer, Event};

@@ -23,7 +23,7 @@ pub(crate) struct PeerState {
     /// End of the time in which this process is known to be alone.
     alone_until: Option<Instant>,
     /// Time of the last announcement by another process. A poll that began earlier proves nothing.
-    greeted: Option<Instant>,
+    last_announcement: Option<Instant>,
     /// Until this time the process must not consider itself alone.
     doubted_until: Option<Instant>,
     /// Whether the last poll succeeded.
@@ -43,7 +43,7 @@ pub(crate) struct PeerPoll {
 impl PeerState {
     pub(crate) fn polled(&mut self, poll: &PeerPoll) {
         self.reachable = true;
-        let stale = self.greeted.is_some_and(|greeted| greeted >= poll.began);
+        let stale = self.last_announcement.is_some_and(|time| time >= poll.began);
         self.alone_until = (poll.myself && poll.others.is_empty() && !stale).then(|| poll.began + LEASE);
     }
 
@@ -60,7 +60,7 @@ impl PeerState {
 
     /// Records the announcement of another process.
     pub(crate) fn peer_seen(&mut self, now: Instant) {
-        self.greeted = Some(now);
+        self.last_announcement = Some(now);
         self.alone_until = None;
     }
 

@@ -134,7 +134,7 @@ pub(crate) fn message(channel: &ChannelName, delay: Duration, content: Message) 
     message! { "channel": channel.as_str(), "delay": milliseconds, "content": content }
 }
 
-/// The limit delay; larger ones are cut. A timer cannot be set further ahead.
+/// The longest delay; larger ones are cut. A timer cannot be set further ahead.
 const LONGEST: Duration = Duration::from_hours(365 * 24);
 
 fn parse(message: &Message) -> Option<(Duration, Delayed)> {

@@ -100,7 +100,7 @@ impl WorkerPool {
         let mut handlers = self.handlers.clone().acquire_owned().await.ok()?;
         let more = self.messages.available_permits().min(self.handlers.available_permits()).min(AT_ONCE - 1);
         let more = u32::try_from(more).unwrap_or(0);
-        // If another task takes permits between these queues, one of each is enough.
+        // If another task takes permits between these lines, one of each is enough.
         if let Ok(message_permit) = self.messages.clone().try_acquire_many_owned(more)
             && let Ok(handler_permit) = self.handlers.clone().try_acquire_many_owned(more)
         {
@@ -245,7 +245,7 @@ mod tests {
         for number in [1, 2] {
             pool.take(Some("key".into()), (handler.clone(), context(&layer, number)), permits.take().unwrap());
         }
-        // The other handler_permit, and that of the first handler as soon as it ends.
+        // The other permit, and that of the first handler as soon as it ends.
         let _kept = pool.permits().await.unwrap();
         let (_kept, ()) = tokio::join!(pool.permits(), async { open.send(true).unwrap() });
         within(pool.permit_is_wanted()).await;

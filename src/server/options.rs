@@ -12,7 +12,7 @@ pub enum SlowConsumer {
     /// Close it with 1013. It can reconnect, and everything that it received is complete.
     #[default]
     Close,
-    /// Drop the oldest messages in the queue. For values of which only the latest matter.
+    /// Drop the oldest messages in the queue. For values where only the latest matters.
     DropOldest,
     /// Drop the new message.
     DropNewest,

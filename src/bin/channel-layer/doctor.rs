@@ -99,8 +99,8 @@ fn memory_warning(stats: &RedisStats) -> Option<String> {
     let RedisStats { shard, maxmemory_policy: policy, .. } = stats;
     (policy != "noeviction").then(|| {
         format!(
-            "shard {shard} has the maxmemory-policy {policy}: when its memory is full it deletes channels and groups, and \
-             tells nobody; set noeviction"
+            "shard {shard} has the maxmemory-policy {policy}: when its memory is full it deletes channels and groups \
+             without an error; set noeviction"
         )
     })
 }

@@ -127,13 +127,13 @@ async fn a_socket_opens_keeps_the_order_and_closes_once() {
 #[tokio::test]
 async fn the_application_gets_every_close_code_that_a_client_may_send() {
     let server = Running::start().await;
-    for (sent, heard) in
+    for (sent, expected) in
         [(1000, 1000), (1010, 1010), (1014, 1014), (3000, 3000), (1004, 1002), (1015, 1002), (5000, 1002)]
     {
         let (mut socket, _) = server.accepted().await;
         socket.close(Some(CloseFrame { code: sent.into(), reason: "".into() })).await.unwrap();
-        assert_eq!(close_code(within(socket.next()).await), u16::try_from(heard).unwrap(), "the code is echoed");
-        assert_eq!(server.next("websocket.disconnect").await.int("code"), Some(heard));
+        assert_eq!(close_code(within(socket.next()).await), u16::try_from(expected).unwrap(), "the code is echoed");
+        assert_eq!(server.next("websocket.disconnect").await.int("code"), Some(expected));
     }
 }
 

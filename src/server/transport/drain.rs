@@ -70,8 +70,8 @@ impl RequestActivity {
     }
 }
 
-/// Drives a connection to its end. Closes it when it is idle, and in a shutdown when the requests in progress are answered. A
-/// request of which only a part has arrived does not hold up a shutdown.
+/// Drives a connection to its end. Closes it when it is idle, and in a shutdown when the requests in progress are answered.
+/// An incomplete request does not delay a shutdown.
 pub(crate) async fn serve_until_shutdown<C: Future<Output = hyper::Result<()>>>(
     mut connection: Pin<&mut C>,
     graceful_shutdown: fn(Pin<&mut C>),

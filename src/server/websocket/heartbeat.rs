@@ -65,13 +65,13 @@ impl Heartbeat {
         self.deadline = self.deadline.map(|deadline| deadline.min(now + self.pong_timeout));
     }
 
-    /// Returns the action that is due. `heard` tells whether the client has sent anything since the last call.
-    pub(crate) fn poll(&mut self, now: Instant, heard: bool) -> Due {
+    /// Returns the action that is due. `is_alive` is `true` if the client has sent anything since the last call.
+    pub(crate) fn poll(&mut self, now: Instant, is_alive: bool) -> Due {
         if now >= self.expires {
             return Due::Expired;
         }
         match self.deadline {
-            Some(deadline) if now >= deadline && !heard => Due::PongTimeout,
+            Some(deadline) if now >= deadline && !is_alive => Due::PongTimeout,
             Some(deadline) if now >= deadline => {
                 self.deadline = None;
                 self.ping = self.ping.max(now);

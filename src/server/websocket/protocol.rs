@@ -1,6 +1,6 @@
 //! The protocol of one open socket: frames in, replies out, pings, and the close handshake.
 //!
-//! One task owns the socket. It reads and writes concurrently, so that a client that does not read is still heard, and
+//! One task owns the socket. It reads and writes concurrently, so that a client that does not read is still read, and
 //! a frame that waits for room on its channel delays only the frames after it.
 
 mod signals;
@@ -152,7 +152,7 @@ async fn read<Stream: AsyncRead + AsyncWrite + Unpin>(
             () = signals.ended.notified() => return End::Lost,
             message = poll_fn(|cx| socket.lock().poll_read(cx)) => message,
         };
-        signals.heard.store(true, Ordering::Relaxed);
+        signals.received.store(true, Ordering::Relaxed);
         let data = match message {
             Ok(Message::Text(text)) => Data::Text(text),
             Ok(Message::Binary(bytes)) => Data::Binary(bytes),

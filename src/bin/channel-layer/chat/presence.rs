@@ -20,13 +20,13 @@ const PEOPLE_PER_EVENT: usize = 500;
 #[derive(Default)]
 pub(super) struct Presence {
     /// Names by group and id. Held for an insertion or a swap, never across an await.
-    heard: Mutex<HashMap<String, HashMap<String, String>>>,
+    announced: Mutex<HashMap<String, HashMap<String, String>>>,
     changed: Notify,
 }
 
 impl Presence {
     pub(super) fn record(&self, participant: Participant) {
-        self.heard.lock().entry(participant.group).or_default().insert(participant.id, participant.name);
+        self.announced.lock().entry(participant.group).or_default().insert(participant.id, participant.name);
         self.changed.notify_one();
     }
 
@@ -35,8 +35,8 @@ impl Presence {
         loop {
             self.changed.notified().await;
             tokio::time::sleep(COLLECT_FOR).await;
-            let heard = std::mem::take(&mut *self.heard.lock());
-            let rooms = heard.into_iter().map(|(group, people)| (group, events(people))).collect::<Vec<_>>();
+            let announced = std::mem::take(&mut *self.announced.lock());
+            let rooms = announced.into_iter().map(|(group, people)| (group, events(people))).collect::<Vec<_>>();
             let messages: Vec<_> = rooms
                 .iter()
                 .flat_map(|(group, events)| {
@@ -86,9 +86,9 @@ mod tests {
             async move { presence.publish(&*layer).await }
         });
         for (group, id) in [("one", "ada"), ("two", "bob")] {
-            let heard = layer.receive(&[group]).await.unwrap().message;
+            let announced = layer.receive(&[group]).await.unwrap().message;
             let text = format!(r#"{{"type":"here","people":[{{"id":"{id}","name":"{id}"}}]}}"#);
-            assert_eq!(heard.text("text"), Some(&*text));
+            assert_eq!(announced.text("text"), Some(&*text));
             assert!(layer.try_receive(&[group]).await.unwrap().is_none());
         }
         publishing.abort();

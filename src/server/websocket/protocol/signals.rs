@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 #[derive(Debug, Default)]
 pub(crate) struct Signals {
     /// The client has sent something since the last check.
-    pub(crate) heard: AtomicBool,
+    pub(crate) received: AtomicBool,
     /// A message is being handled, and nothing is read until that is done. The client does not count as silent in this
     /// time.
     busy: AtomicBool,
@@ -33,6 +33,6 @@ impl Signals {
 
     /// Returns `true` if the client has counted as alive since the last call.
     pub(crate) fn is_alive(&self) -> bool {
-        self.heard.swap(false, Ordering::Relaxed) || self.busy.load(Ordering::Relaxed)
+        self.received.swap(false, Ordering::Relaxed) || self.busy.load(Ordering::Relaxed)
     }
 }

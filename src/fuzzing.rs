@@ -16,8 +16,10 @@ use crate::redis::native::entry as frame;
 use crate::redis::native::entry::Entry;
 use crate::trace::TraceParent;
 
+pub use crate::django::fuzzing::django_payload;
+pub use crate::redis::fuzzing::{published_payload, redis_answer};
 #[cfg(feature = "server")]
-pub use crate::server::fuzzing::{answer, proxy_headers};
+pub use crate::server::fuzzing::{answer, proxy_headers, websocket_frames, websocket_handshake};
 
 /// Names of channels and groups: one that is valid is printed as it was read.
 pub fn name(bytes: &[u8]) {
@@ -141,15 +143,22 @@ mod tests {
         ("answer", answer),
         ("capacity", capacity),
         ("config", config),
+        ("django_payload", django_payload),
         ("entry", entry),
         ("fernet_token", fernet_token),
         ("message_pack", message_pack),
         ("name", name),
         #[cfg(feature = "server")]
         ("proxy_headers", proxy_headers),
+        ("published_payload", published_payload),
         ("python_json", python_json),
+        ("redis_answer", redis_answer),
         ("sealed_body", sealed_body),
         ("trace_parent", trace_parent),
+        #[cfg(feature = "server")]
+        ("websocket_frames", websocket_frames),
+        #[cfg(feature = "server")]
+        ("websocket_handshake", websocket_handshake),
     ];
 
     fn fuzz() -> &'static Path {

@@ -10,6 +10,8 @@
 
 mod asgi_redis;
 mod channels_redis;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod garbage;
 mod groups;
 mod keys;

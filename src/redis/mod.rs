@@ -6,6 +6,8 @@
 
 pub(crate) mod closing;
 pub(crate) mod driven;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub(crate) mod groups;
 pub(crate) mod native;
 pub(crate) mod node;

@@ -1,16 +1,27 @@
 //! Entry points for fuzzing the parsers of the interface server.
 
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use axum::http::Request;
 use axum::http::header::{HeaderMap, HeaderValue};
 use bytes::Bytes;
+use tokio::io::{AsyncRead, ReadBuf};
+use tungstenite::Message;
+use tungstenite::handshake::derive_accept_key;
 
 use crate::codec;
 use crate::server::asgi::messages as asgi;
 use crate::server::asgi::messages::ReplyReader;
 use crate::server::http::response::Part;
 use crate::server::hub::peers::wire;
+use crate::server::options::SocketOptions;
 use crate::server::transport::http::request::trace_parent;
 use crate::server::transport::peer::Peer;
 use crate::server::transport::proxy::TrustedProxies;
+use crate::server::websocket::socket::Socket;
+use crate::server::websocket::upgrade;
 
 /// Parses a `MessagePack` message of an application: as a reply to a socket, as a part of a response, and as a message
 /// of another hub.
@@ -44,4 +55,74 @@ pub fn proxy_headers(bytes: &[u8]) {
     assert!(peer.server.is_none());
     let _ = trace_parent(&headers);
     drop(asgi::decode_path(&String::from_utf8_lossy(bytes)));
+}
+
+/// Frames of a client: a byte that says how many bytes come at once, and the frames. What is read does not depend on how it
+/// comes.
+///
+/// # Panics
+///
+/// If that is not so.
+pub fn websocket_frames(bytes: &[u8]) {
+    let Some((&at_once, frames)) = bytes.split_first() else { return };
+    let options = SocketOptions::new().max_message_size(1 << 16).max_frame_size(1 << 12);
+    let in_pieces = read_frames(frames, usize::from(at_once).max(1), &options);
+    assert_eq!(in_pieces, read_frames(frames, frames.len().max(1), &options));
+    for message in &in_pieces {
+        assert!(message.len() <= options.max_message_size, "{message:?}");
+    }
+}
+
+/// The messages in `frames`, of which so many bytes come `at_once`, up to the first fault.
+fn read_frames(frames: &[u8], at_once: usize, options: &SocketOptions) -> Vec<Message> {
+    let arriving = Pieces { rest: frames, at_once };
+    let mut socket = Socket::new(tokio::io::join(arriving, tokio::io::sink()), options);
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut messages = Vec::new();
+    while let Poll::Ready(Ok(message)) = socket.poll_read(&mut cx) {
+        messages.push(message);
+    }
+    messages
+}
+
+/// A stream of which each read takes a few bytes.
+struct Pieces<'b> {
+    rest: &'b [u8],
+    at_once: usize,
+}
+
+impl AsyncRead for Pieces<'_> {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let taken = self.at_once.min(self.rest.len()).min(buffer.remaining());
+        let (now, later) = self.rest.split_at(taken);
+        buffer.put_slice(now);
+        self.rest = later;
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Requests for a WebSocket: the method and the target in the first line, and a header in each other line. Only a request
+/// that asks for an upgrade opens a socket.
+///
+/// # Panics
+///
+/// If that is not so.
+pub fn websocket_handshake(bytes: &[u8]) {
+    let mut lines = bytes.split(|&byte| byte == b'\n');
+    let mut first = lines.next().unwrap_or_default().splitn(2, |&byte| byte == b' ');
+    let (method, target) = (first.next().unwrap_or_default(), first.next().unwrap_or_default());
+    let mut request = Request::builder().method(method).uri(target);
+    for line in lines {
+        let mut parts = line.splitn(2, |&byte| byte == b':');
+        request = request.header(parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    }
+    let Ok(request) = request.body(()) else { return };
+    let parts = request.into_parts().0;
+    if let Ok(key) = upgrade::key(&parts) {
+        assert!(upgrade::is_upgrade(parts.version, &parts.headers));
+        HeaderValue::try_from(derive_accept_key(key.as_bytes())).expect("the answer to a key is a header");
+    }
+    drop(asgi::decode_path(parts.uri.path()));
+    upgrade::subprotocols(&parts.headers).for_each(|protocol| assert!(!protocol.is_empty()));
+    let _ = trace_parent(&parts.headers);
 }

@@ -299,7 +299,7 @@ fn now_microseconds(shard: &Shard) -> u64 {
     shard.clock.now_ms().unwrap_or(0).saturating_mul(1000)
 }
 
-fn parse_routes(answer: &Value) -> Result<Routes, Fault> {
+pub(crate) fn parse_routes(answer: &Value) -> Result<Routes, Fault> {
     let unexpected = || Fault::unexpected("group_routes.lua returned something else than three lists");
     let Value::Array(parts) = answer else { return Err(unexpected()) };
     let [Value::Array(told), Value::Array(ended), next_to_end] = &parts[..] else { return Err(unexpected()) };
@@ -321,7 +321,7 @@ fn parse_routes(answer: &Value) -> Result<Routes, Fault> {
     Ok(Routes { list: list.into(), text: texts.join(" ").into(), count, until, remembered })
 }
 
-fn parse_changes(answer: Value, route: &str) -> Result<Changes, Fault> {
+pub(crate) fn parse_changes(answer: Value, route: &str) -> Result<Changes, Fault> {
     let unexpected =
         || Fault::unexpected("group_members.lua returned something else than three numbers and three lists");
     let Value::Array(parts) = answer else { return Err(unexpected()) };

@@ -55,7 +55,7 @@ async fn pending(shard: &Shard, lists: &[String]) -> Result<Statistics, Fault> {
 }
 
 /// The figures that `pending.lua` returned for one list.
-fn pending_in(figures: &[Value], now: u64) -> Statistics {
+pub(crate) fn pending_in(figures: &[Value], now: u64) -> Statistics {
     match figures {
         // A list may outlive its last message.
         [_, _, Value::BulkString(last)] if frame::expires(last).is_some_and(|expires| expires <= now) => {

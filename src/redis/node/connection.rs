@@ -230,12 +230,17 @@ pub(crate) async fn probe(
     if let Some(key) = epoch_key {
         pipeline.cmd("GET").arg(key);
     }
-    let answers: Vec<Value> = pipeline.query_async(connection).await?;
+    let (time, epoch) = told(pipeline.query_async(connection).await?)?;
+    Ok((asked, time, epoch))
+}
+
+/// The time and the epoch in the answers to [`probe`].
+pub(crate) fn told(answers: Vec<Value>) -> Result<(Duration, Option<String>), RedisError> {
     let mut answers = answers.into_iter();
     let (seconds, micros): (u64, u64) = redis::from_redis_value(answers.next().unwrap_or(Value::Nil))?;
     let time = time(seconds, micros).ok_or((ErrorKind::UnexpectedReturnType, "TIME gave a time that is none"))?;
     let epoch = redis::from_redis_value(answers.next().unwrap_or(Value::Nil))?;
-    Ok((asked, time, epoch))
+    Ok((time, epoch))
 }
 
 /// The time since the epoch that a server told, if it can be one: Lua's numbers are exact for so many microseconds, and there

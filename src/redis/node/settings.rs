@@ -155,7 +155,7 @@ impl Shard {
 }
 
 /// The descriptions in the answers to [`Settings::renew`]. They can be read where nothing can be written.
-fn others(answers: Vec<Value>) -> Result<Vec<Vec<u8>>, RedisError> {
+pub(crate) fn others(answers: Vec<Value>) -> Result<Vec<Vec<u8>>, RedisError> {
     let last = answers.into_iter().next_back().unwrap_or(Value::Nil);
     Ok(redis::from_redis_value(last.extract_error()?)?)
 }

@@ -87,7 +87,7 @@ impl Inbox {
 
 /// Whom a message is for: its topic tells, or a part of the topic and the message itself. A topic that stands for all
 /// local parts is of no use without them.
-fn addressed(target: Target, opened: &Opened) -> Option<Target> {
+pub(crate) fn addressed(target: Target, opened: &Opened) -> Option<Target> {
     match (target, &opened.channel) {
         (Target::Channel(channel), Some(full)) if channel.as_str().ends_with('!') => {
             let full = ChannelName::parse_target(full).ok()?;

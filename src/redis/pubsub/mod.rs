@@ -1,6 +1,8 @@
 //! The layer on Redis' publish and subscribe, in the wire format of `channels_redis.pubsub`.
 
 pub(crate) mod connect;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub(crate) mod inbox;
 pub(crate) mod interest;
 pub(crate) mod layer;

@@ -56,7 +56,8 @@ impl GatewayCode {
             Err(_) => (FrameHeader::default(), u64::MAX),
         };
         let code = &self.head[usize::try_from(head.position()).unwrap_or(LONGEST)..self.len];
-        let has_code = header.opcode == OpCode::Control(Control::Close) && (2..=125).contains(&payload);
+        let is_close = header.opcode == OpCode::Control(Control::Close);
+        let has_code = is_close && (2..=125).contains(&payload);
         if has_code && code.len() < 2 {
             return;
         }
@@ -66,7 +67,8 @@ impl GatewayCode {
             *byte ^= DIFFERENCE;
             self.replaced = true;
         }
-        self.payload = payload - code.len() as u64;
+        // Nothing after a close frame is read, and the code of another one would be taken for that of the first.
+        self.payload = if is_close { u64::MAX } else { payload - code.len() as u64 };
         self.len = 0;
     }
 

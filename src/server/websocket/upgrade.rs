@@ -187,7 +187,7 @@ pub(crate) fn subprotocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     values.flat_map(|value| value.split(',')).map(str::trim).filter(|name| !name.is_empty())
 }
 
-fn key(request: &Parts) -> Result<&HeaderValue, NotWebSocket> {
+pub(crate) fn key(request: &Parts) -> Result<&HeaderValue, NotWebSocket> {
     let headers = &request.headers;
     if request.method != Method::GET {
         return Err(NotWebSocket::Method);

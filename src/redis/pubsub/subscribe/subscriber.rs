@@ -216,7 +216,7 @@ async fn tell_resp3(
 }
 
 /// Topic and payload of a message that was pushed.
-fn message(push: PushInfo) -> Option<(Vec<u8>, Vec<u8>)> {
+pub(crate) fn message(push: PushInfo) -> Option<(Vec<u8>, Vec<u8>)> {
     let expected = match push.kind {
         PushKind::Message | PushKind::SMessage => 2,
         PushKind::PMessage => 3,

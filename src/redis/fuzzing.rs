@@ -1,0 +1,36 @@
+//! What servers answer, for fuzzing.
+
+use redis::{PushInfo, Value};
+
+use super::groups::directory;
+use super::native::statistics::pending_in;
+use super::node::fault::Fault;
+use super::node::{connection, settings};
+use super::pubsub::fuzzing::pushed;
+use super::send::Pushed;
+
+pub use super::pubsub::fuzzing::published_payload;
+
+/// Answers of a server in RESP2 and RESP3, read as each answer that this side waits for.
+pub fn redis_answer(bytes: &[u8]) {
+    let value = match redis::parse_redis_value(bytes) {
+        Ok(value) => value,
+        Err(error) => return drop(Fault::from(error).line("127.0.0.1:6379")),
+    };
+    match value {
+        Value::ServerError(error) => drop(Fault::from(redis::RedisError::from(error)).line("127.0.0.1:6379")),
+        Value::Push { kind, data } => pushed(PushInfo { kind, data }),
+        Value::Array(values) => {
+            drop(connection::told(values.clone()));
+            drop(settings::others(values.clone()));
+            for told in values.chunks(3) {
+                let _ = pending_in(told, 1);
+            }
+            let value = Value::Array(values);
+            drop(Pushed::parse(value.clone(), 1));
+            drop(directory::parse_routes(&value));
+            drop(directory::parse_changes(value, "route!"));
+        }
+        _ => {}
+    }
+}

@@ -18,6 +18,10 @@ pub(crate) enum Change {
     Discarded,
 }
 
+/// How many discarded memberships the journal holds, at about 230 bytes each. Clients come and go during a long outage, and each
+/// that goes would leave an entry until `group_expiry` has passed. There are no more added memberships than the process has.
+const MAX_DISCARDED: usize = 100_000;
+
 /// The last change of each membership that the remote layer has not received.
 ///
 /// The journal holds no membership that the remote layer knows. The local layer holds those, in case the remote layer
@@ -25,6 +29,10 @@ pub(crate) enum Change {
 #[derive(Debug, Default)]
 pub(crate) struct MembershipJournal {
     pending: HashMap<Key, Entry>,
+    /// How many of them are discarded memberships.
+    discarded: usize,
+    /// Whether a discarded membership was left out since the journal last held none.
+    overflowed: bool,
     last: u64,
 }
 
@@ -73,12 +81,33 @@ impl MembershipJournal {
     /// Records the last change of a membership. The change matters until `until`. `synced` says whether the remote
     /// layer has received it.
     pub(crate) fn record(&mut self, key: Key, change: Change, until: Instant, synced: bool) {
+        self.remove(&key);
         if synced {
-            self.pending.remove(&key);
             return;
+        }
+        if change == Change::Discarded {
+            if self.discarded == MAX_DISCARDED {
+                return self.report_overflow();
+            }
+            self.discarded += 1;
         }
         self.last += 1;
         self.pending.insert(key, Entry { change, until, number: self.last });
+    }
+
+    /// Logs once that the remote layer keeps a discarded membership until its own end.
+    fn report_overflow(&mut self) {
+        if !std::mem::replace(&mut self.overflowed, true) {
+            tracing::warn!(
+                limit = MAX_DISCARDED,
+                "too many memberships ended during an outage; the remote layer keeps the others until they expire"
+            );
+        }
+    }
+
+    fn remove(&mut self, key: &Key) {
+        let removed = self.pending.remove(key);
+        self.discarded -= usize::from(removed.is_some_and(|entry| entry.change == Change::Discarded));
     }
 
     /// Records memberships that the remote layer may have lost. Changes that are already pending are newer and stay.
@@ -108,7 +137,7 @@ impl MembershipJournal {
     /// meanwhile, the two may have arrived in either order, so the `current` state becomes pending once more.
     pub(crate) fn confirm(&mut self, change: &PendingChange, current: (Change, Instant)) {
         match self.pending.get(&change.key) {
-            Some(entry) if entry.number == change.number => drop(self.pending.remove(&change.key)),
+            Some(entry) if entry.number == change.number => self.remove(&change.key),
             Some(_) => {}
             None => self.record(change.key.clone(), current.0, current.1, false),
         }
@@ -116,13 +145,15 @@ impl MembershipJournal {
 
     /// Removes all changes.
     pub(crate) fn clear(&mut self) {
-        self.pending = HashMap::new();
+        (self.pending, self.discarded) = (HashMap::new(), 0);
     }
 
     /// Removes changes that no longer matter.
     pub(crate) fn prune(&mut self) {
         let now = Instant::now();
         self.pending.retain(|_, entry| now < entry.until);
+        self.discarded = self.pending.values().filter(|entry| entry.change == Change::Discarded).count();
+        self.overflowed &= self.discarded > 0;
         if self.pending.is_empty() {
             // Frees the memory of an outage with many changes.
             self.pending.shrink_to_fit();
@@ -202,5 +233,23 @@ mod tests {
         assert_eq!(pending(&mut journal), expected);
         tokio::time::advance(EXPIRY / 2).await;
         assert_eq!(pending(&mut journal), []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clients_that_come_and_go_in_a_long_outage_use_bounded_memory() {
+        let mut journal = MembershipJournal::default();
+        for n in 0..MAX_DISCARDED + 1000 {
+            journal.record(key(&format!("p!{n}")), Change::Added, end(), false);
+            journal.record(key(&format!("p!{n}")), Change::Discarded, end(), false);
+        }
+        journal.record(key("stays"), Change::Added, end(), false);
+        assert_eq!(journal.pending.len(), MAX_DISCARDED + 1);
+        // A membership that is added again makes room for another.
+        journal.record(key("p!0"), Change::Added, end(), false);
+        journal.record(key("q"), Change::Discarded, end(), false);
+        assert!(journal.is_pending(&key("q")));
+        tokio::time::advance(EXPIRY).await;
+        assert!(journal.pending_changes().is_empty());
+        assert_eq!((journal.pending.capacity(), journal.discarded), (0, 0));
     }
 }

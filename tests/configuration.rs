@@ -22,8 +22,8 @@ fn the_table_of_options_in_the_documents_is_that_of_the_program() {
 #[test]
 fn the_setter_of_every_option_says_its_range_and_its_default() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/config");
-    let sources = fs::read_dir(folder).unwrap().map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap());
-    let sources: String = sources.collect();
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+    let sources: String = files.map(|path| fs::read_to_string(path).unwrap()).collect();
     for option in Config::options() {
         let setter = sources.find(&format!("    pub fn {}", option.name)).unwrap_or_else(|| panic!("{}", option.name));
         let lines = sources[..setter].lines().rev().skip_while(|line| !line.contains("///"));

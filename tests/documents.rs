@@ -28,6 +28,28 @@ fn every_link_leads_somewhere_in_the_packaged_crate() {
 }
 
 #[test]
+fn every_file_that_a_page_names_exists() {
+    static SPAN: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"`([\w./*{},-]+\.(?:rs|lua))(?:::\w+)?`").unwrap());
+    let files: Vec<String> = listed("git", &["ls-files"]).iter().map(|file| format!("/{}", file.display())).collect();
+    // Other pages name files of their readers, and decision records name the files of their time.
+    let is_about_code = |file: &&String| {
+        file.starts_with("/docs/design/") || ["/ARCHITECTURE.md", "/CONTRIBUTING.md"].contains(&&***file)
+    };
+    let pages = files.iter().filter(is_about_code);
+    let mut missing = Vec::new();
+    for page in pages.map(|page| page.trim_start_matches('/')) {
+        for span in SPAN.captures_iter(&prose(Path::new(page))) {
+            let name = format!("/{}", &span[1]);
+            let (start, end) = name.split_once('*').unwrap_or(("", &name));
+            if !files.iter().any(|file| file.ends_with(end) && file.contains(start)) {
+                missing.push(format!("{page}: {}", &span[1]));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
+#[test]
 fn the_summary_and_the_contents_name_every_page() {
     let files = listed("git", &["ls-files"]);
     for contents in ["docs/SUMMARY.md", "docs/README.md"] {

@@ -50,22 +50,22 @@ impl<L: ChannelLayer + ?Sized> FallbackLayer<L> {
         }
     }
 
-    /// Changes a membership in both layers, or in neither if the remote one refuses the change.
-    pub(crate) async fn change(&self, key: Key, change: Change) -> Result<()> {
+    /// Changes a membership in both layers, or in neither if the remote one refuses the change. The change matters for `lasts`.
+    pub(crate) async fn change(&self, key: Key, change: Change, lasts: Duration) -> Result<()> {
         if self.state.check_outage(&*self.remote) {
             let mut journal = self.state.journal.lock();
             // Checked again under the lock: a change must either be recorded before the return or go to the remote
             // layer.
             if self.state.is_local() {
-                return self.state.record(&mut journal, key, change, false);
+                return self.state.record(&mut journal, key, change, lasts, false);
             }
         }
-        let synced = match change.apply(&*self.remote, &key).await {
+        let synced = match change.apply(&*self.remote, &key, lasts).await {
             // An outage may have applied the change. Replaying it is harmless.
             Err(error) if self.state.check_error(&error) => false,
             result => result.map(|()| true)?,
         };
-        let recorded = self.state.record(&mut self.state.journal.lock(), key, change, synced);
+        let recorded = self.state.record(&mut self.state.journal.lock(), key, change, lasts, synced);
         // Recording fails only if the layer is closed meanwhile.
         recorded.map_err(Error::of_a_part)
     }

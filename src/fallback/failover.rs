@@ -105,10 +105,21 @@ impl FailoverState {
     }
 
     /// Changes a membership of this process. `synced` says whether the remote layer has received the change.
-    pub(crate) fn record(&self, journal: &mut MembershipJournal, key: Key, change: Change, synced: bool) -> Result<()> {
-        let until = Instant::now() + self.local.group_expiry();
+    pub(crate) fn record(
+        &self,
+        journal: &mut MembershipJournal,
+        key: Key,
+        change: Change,
+        lasts: Duration,
+        synced: bool,
+    ) -> Result<()> {
+        let mut until = Instant::now() + lasts;
         match change {
-            Change::Added => self.local.add_member(&key.0, key.1.clone(), until)?,
+            Change::Added => {
+                self.local.add_member(&key.0, key.1.clone(), until)?;
+                // A membership that lasts longer keeps its end.
+                until = self.local.membership_end(&key.0, &key.1).unwrap_or(until);
+            }
             Change::Discarded => self.local.remove_member(&key.0, &key.1)?,
         }
         journal.record(key, change, until, synced);

@@ -1,6 +1,7 @@
 //! `MembershipJournal`: membership changes that the remote layer has not received.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -55,10 +56,15 @@ pub(crate) struct PendingChange {
 }
 
 impl Change {
-    /// Applies this change to the membership `key` in `layer`.
-    pub(crate) async fn apply(self, layer: &(impl ChannelLayer + ?Sized), (group, channel): &Key) -> Result<()> {
+    /// Applies this change to the membership `key` in `layer`. An added membership is valid for `lasts`.
+    pub(crate) async fn apply(
+        self,
+        layer: &(impl ChannelLayer + ?Sized),
+        (group, channel): &Key,
+        lasts: Duration,
+    ) -> Result<()> {
         match self {
-            Self::Added => layer.group_add(group.as_str(), channel.as_str()).await,
+            Self::Added => layer.group_add_for(group.as_str(), channel.as_str(), lasts).await,
             Self::Discarded => layer.group_discard(group.as_str(), channel.as_str()).await,
         }
     }
@@ -67,13 +73,8 @@ impl Change {
 impl PendingChange {
     /// Replays the change to `layer`. A membership keeps its end.
     pub(crate) async fn replay(&self, layer: &(impl ChannelLayer + ?Sized)) -> Result<()> {
-        let (group, channel) = (self.key.0.as_str(), self.key.1.as_str());
         let left = self.until.saturating_duration_since(Instant::now());
-        match self.change {
-            _ if left.is_zero() => Ok(()),
-            Change::Added => layer.group_add_for(group, channel, left).await,
-            Change::Discarded => layer.group_discard(group, channel).await,
-        }
+        if left.is_zero() { Ok(()) } else { self.change.apply(layer, &self.key, left).await }
     }
 }
 
@@ -163,8 +164,6 @@ impl MembershipJournal {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const EXPIRY: Duration = Duration::from_mins(1);

@@ -229,13 +229,17 @@ impl<L: ChannelLayer + ?Sized> ChannelLayer for FallbackLayer<L> {
     }
 
     async fn group_add(&self, group: &str, channel: &str) -> Result<()> {
+        self.group_add_for(group, channel, self.local.group_expiry()).await
+    }
+
+    async fn group_add_for(&self, group: &str, channel: &str, lasts: Duration) -> Result<()> {
         let key = (GroupName::parse(group)?, ChannelName::parse_target(channel)?);
-        self.change(key, Change::Added).await
+        self.change(key, Change::Added, lasts.min(self.local.group_expiry())).await
     }
 
     async fn group_discard(&self, group: &str, channel: &str) -> Result<()> {
         let key = (GroupName::parse(group)?, ChannelName::parse_target(channel)?);
-        self.change(key, Change::Discarded).await
+        self.change(key, Change::Discarded, self.local.group_expiry()).await
     }
 
     async fn group_channels(&self, group: &str) -> Result<Vec<ChannelName>> {

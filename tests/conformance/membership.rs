@@ -135,6 +135,23 @@ pub async fn ends_after_the_group_expiry(kind: &Kind) {
     assert!(layer.group_channels("group").await.unwrap().is_empty());
 }
 
+pub async fn ends_earlier_if_its_caller_says_so(kind: &Kind) {
+    let backend = kind.start(Options { group_expiry: Duration::from_mins(10), ..Options::default() }).await;
+    let layer = backend.layer();
+    let short = Duration::from_secs(1);
+    for member in ["ends!a", "ends", "ends?a", "extended!a"] {
+        layer.group_add_for("group", member, short).await.unwrap();
+    }
+    layer.group_add("group", "extended!a").await.unwrap();
+    layer.group_add("group", "lasts!a").await.unwrap();
+    // A shorter time takes nothing from a membership.
+    layer.group_add_for("group", "lasts!a", short).await.unwrap();
+    backend.pass(short + Duration::from_millis(400)).await;
+    let mut members: Vec<_> = layer.group_channels("group").await.unwrap().iter().map(ToString::to_string).collect();
+    members.sort();
+    assert_eq!(members, ["extended!a", "lasts!a"]);
+}
+
 pub async fn a_change_after_many_sends_counts_for_the_next(kind: &Kind) {
     let backend = kind.start(Options::default()).await;
     let (layer, reader) = (backend.layer(), backend.peer().await);

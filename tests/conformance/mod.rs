@@ -118,6 +118,7 @@ macro_rules! tests_of {
             membership::adding_again_renews,
             membership::adding_twice_delivers_once,
             membership::ends_after_the_group_expiry,
+            membership::ends_earlier_if_its_caller_says_so,
             membership::follows_every_change,
             names::accepts_the_longest_names,
             names::completes_patterns_to_new_channels,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use channel_layer::{ChannelLayer, Config, Format};
+use channel_layer::{ChannelLayer, Config};
 use redis::AsyncCommands;
 
 use super::tools::{Layer, Site, assert_lives, connect, number, numbered, take, take_number, take_numbers, ttl};
@@ -142,24 +142,4 @@ async fn what_a_process_with_a_shorter_expiry_puts_back_lives_as_long_as_before(
     let lives = ttl(&mut connection, &site.list("l!")).await;
     assert!(lives > i64::try_from(LONG.saturating_sub(DEADLINE).as_millis()).unwrap(), "{lives} ms");
     assert_eq!(take_numbers(&long, "l!").await, [1, 2]);
-}
-
-#[tokio::test]
-async fn a_membership_ends_when_its_caller_says_in_every_format() {
-    let server = &shared_servers()[0];
-    for format in [Format::Native, Format::ChannelsRedis, Format::AsgiRedis, Format::PubSub] {
-        let site = Site::on(std::slice::from_ref(server));
-        let layer = channel_layer::connect(site.config().format(format).group_expiry(LONG)).await.unwrap();
-        let read = ["s?short", "s?long", "s?extended"];
-        let _receivers = read.map(|channel| layer.receiver(&[channel]).unwrap());
-        layer.group_add_for("g", "s?short", Duration::from_secs(1)).await.unwrap();
-        layer.group_add_for("g", "s?extended", Duration::from_secs(1)).await.unwrap();
-        layer.group_add("g", "s?extended").await.unwrap();
-        layer.group_add("g", "s?long").await.unwrap();
-        // A shorter time takes nothing from a membership.
-        layer.group_add_for("g", "s?long", Duration::from_secs(1)).await.unwrap();
-        pass(server, Duration::from_millis(1500)).await;
-        assert_eq!(members(&*layer).await, ["s?extended", "s?long"], "{format:?}");
-        layer.close().await.unwrap();
-    }
 }

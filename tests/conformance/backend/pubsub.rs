@@ -185,6 +185,11 @@ impl ChannelLayer for Open {
         self.0.group_add(group, channel).await
     }
 
+    async fn group_add_for(&self, group: &str, channel: &str, lasts: Duration) -> Result<()> {
+        self.open(channel).await;
+        self.0.group_add_for(group, channel, lasts).await
+    }
+
     async fn group_discard(&self, group: &str, channel: &str) -> Result<()> {
         self.0.group_discard(group, channel).await
     }

@@ -60,7 +60,7 @@ pub enum Error {
         cause: BoxError,
     },
     /// A Redis server is too old to be used.
-    #[error("Redis at {address} has version {version}, and {needed} or later is needed")]
+    #[error("Redis at {address} has version {version}, but {needed} or later is required")]
     UnsupportedServer {
         /// Position of the server in the configured hosts.
         shard: usize,

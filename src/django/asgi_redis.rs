@@ -342,7 +342,7 @@ async fn fetch(shard: &Shard, key: &[u8]) -> Result<Option<(Vec<u8>, i64)>, Faul
     let message: Option<(Vec<u8>, i64)> = loop {
         match shard.run_once(&command).await {
             Ok(answer) => break parse(answer)?,
-            Err(_) if began.elapsed() < 2 * shard.patience() => tokio::time::sleep(FETCH_PAUSE).await,
+            Err(_) if began.elapsed() < 2 * shard.command_timeout() => tokio::time::sleep(FETCH_PAUSE).await,
             Err(fault) => return Err(fault),
         }
     };

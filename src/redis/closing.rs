@@ -1,4 +1,4 @@
-//! Whether a layer works, and why it does not any more.
+//! `Closing`: whether a layer has ended, and why.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Result};
 
-/// The end of a layer: it is closed or dropped, or the runtime ends that it works on. Cheap to clone.
+/// The end of a layer, which is closed or dropped, or whose runtime ends. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Closing {
     /// Cancelled at the end, whatever its cause.
@@ -32,23 +32,23 @@ impl Closing {
         self.token.is_cancelled()
     }
 
-    /// Fails when the layer has ended.
+    /// Fails if the layer has ended.
     pub(crate) fn check(&self) -> Result<()> {
         if self.has_ended() { Err(self.error()) } else { Ok(()) }
     }
 
-    /// Fails when the layer was closed or dropped. The token has a lock that all senders would contend for; a sender learns
-    /// from its send queue that the runtime has ended.
+    /// Fails if the layer was closed or dropped. Senders use this, because they would contend for the lock of the token. Their
+    /// queue tells them that the runtime has ended.
     pub(crate) fn check_not_closed(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
     }
 
-    /// The error of calls on a layer that has ended.
+    /// The error of calls after the end.
     pub(crate) fn error(&self) -> Error {
         if self.closed.load(Ordering::Acquire) { Error::Closed } else { Error::RuntimeEnded }
     }
 
-    /// `error`, or the cause of the end where `error` says that a part of the layer is closed.
+    /// Replaces [`Error::Closed`], as the parts of a layer return it, by the error for the cause of the end.
     pub(crate) fn explain(&self, error: Error) -> Error {
         if matches!(error, Error::Closed) { self.error() } else { error }
     }

@@ -79,7 +79,7 @@ async fn messages_are_published_on_a_cluster_without_sharded_topics() {
 async fn a_sentinel_that_is_given_as_a_host_is_named() {
     let sentinel = RedisServer::sentinel("");
     for format in FORMATS {
-        let error = is_refused_because(&sentinel.url(), format, "this is a sentinel, which keeps no messages").await;
+        let error = is_refused_because(&sentinel.url(), format, "this is a sentinel, which stores no messages").await;
         assert!(!error.is_transient(), "{error:?}");
     }
 }
@@ -90,8 +90,8 @@ async fn a_server_of_another_kind_is_named() {
     let ssh = FakeServer::greeting("SSH-2.0-OpenSSH_9.2\r\n").await;
     let silent = FakeServer::silent().await;
     for format in FORMATS {
-        is_refused_because(&http.url(), format, "an HTTP server answers there").await;
-        is_refused_because(&ssh.url(), format, "no Redis server answers there, but one that says \"SSH-2.0-").await;
+        is_refused_because(&http.url(), format, "this is an HTTP server").await;
+        is_refused_because(&ssh.url(), format, "this is not a Redis server: it answered \"SSH-2.0-").await;
         is_refused_because(&silent.url(), format, "no answer ").await;
     }
 }
@@ -112,7 +112,7 @@ async fn a_server_that_is_too_old_is_named_with_its_version_and_its_address() {
     for (format, needed) in FORMATS.into_iter().zip(["7.0", "6.0", "6.0", "5.0"]) {
         let error = refusal(config(&server.url(), format)).await;
         let address = address(&server.url()).to_owned();
-        let expected = format!("Redis at {address} has version 4.0.14, and {needed} or later is needed");
+        let expected = format!("Redis at {address} has version 4.0.14, but {needed} or later is required");
         assert_eq!(error.to_string(), expected);
     }
 }

@@ -121,7 +121,7 @@ async fn what_sentinels_do_not_know_is_an_error_that_names_it() {
     assert!(said(&error.expect_err("there is none")).contains("no sentinel knows service four"));
     let empty = RedisServer::sentinel("");
     let error = RedisLayer::connect(config([Host::from(empty.url())])).await;
-    assert!(said(&error.expect_err("there is none")).contains("the sentinels know no service"));
+    assert!(said(&error.expect_err("there is none")).contains("the sentinels monitor no service"));
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Reads that wait for messages, on connections of their own.
+//! `BlockingConnection`: a connection for reads that wait for messages.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use crate::redis::node::connection::{Heard, Identity, ServerConnection};
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 
-/// A connection that blocks in one read at a time, and the id by which the server can be told to end that read.
+/// A connection that blocks in one read at a time, and the client id with which the server ends that read on request.
 pub(crate) struct BlockingConnection {
-    /// The link that it belongs to.
+    /// The generation of the [`ServerConnection`] from whose pool it was taken.
     pub(crate) generation: u64,
-    /// When something was last heard over that link.
+    /// The time of the last sign of life over that `ServerConnection`.
     pub(crate) heard: Heard,
     pub(crate) client: ServerClient,
     /// `None` once it is closed.
     connection: Option<deadpool_redis::Connection>,
-    /// Whether commands have been sent whose answers have not come.
+    /// Whether answers to commands are outstanding.
     busy: bool,
 }
 
@@ -27,7 +27,7 @@ pub(crate) struct BlockingConnection {
 #[error("the connection is closed")]
 struct Discarded;
 
-/// A connection as its server knows it.
+/// The client id of a connection and the server that assigned it.
 #[derive(Clone, Debug)]
 pub(crate) struct ServerClient {
     pub(crate) server: Identity,
@@ -35,25 +35,25 @@ pub(crate) struct ServerClient {
 }
 
 impl BlockingConnection {
-    /// Takes a connection from the pool of `link` or opens one, which answers within `patience`.
-    pub(crate) async fn take(link: &ServerConnection, patience: Duration) -> Result<Self, PoolError> {
-        let mut connection = link.blocking.get().await?;
+    /// Takes a connection from the pool of `server`, or opens one. The server has to answer on it within `timeout`.
+    pub(crate) async fn take(server: &ServerConnection, timeout: Duration) -> Result<Self, PoolError> {
+        let mut connection = server.blocking.get().await?;
         let mut commands = redis::pipe();
         commands.cmd("CLIENT").arg("ID").cmd("INFO").arg("server");
-        let told = tokio::time::timeout(patience, commands.query_async::<(i64, String)>(&mut connection)).await;
-        let (id, info) = told.map_err(|_| PoolError::Timeout(TimeoutType::Recycle))?.map_err(PoolError::Backend)?;
-        // A name may lead to another server now than when the link was made.
+        let answer = tokio::time::timeout(timeout, commands.query_async::<(i64, String)>(&mut connection)).await;
+        let (id, info) = answer.map_err(|_| PoolError::Timeout(TimeoutType::Recycle))?.map_err(PoolError::Backend)?;
+        // The host name may resolve to another server now than when `server` was opened.
         let client = ServerClient { server: Identity::in_info(&info), id };
         Ok(Self {
-            generation: link.generation,
-            heard: link.heard.clone(),
+            generation: server.generation,
+            heard: server.heard.clone(),
             client,
             connection: Some(connection),
             busy: false,
         })
     }
 
-    /// Sends commands together and waits for their answers, errors among them.
+    /// Sends commands together and waits for their answers, including errors.
     pub(crate) async fn run(&mut self, commands: &redis::Pipeline) -> Result<Vec<Value>, RedisError> {
         let Some(connection) = &mut self.connection else { return Err(std::io::Error::other(Discarded).into()) };
         self.busy = true;
@@ -62,7 +62,7 @@ impl BlockingConnection {
         answers
     }
 
-    /// Closes the connection instead of giving it back.
+    /// Closes the connection instead of returning it to the pool.
     pub(crate) fn discard(mut self) {
         self.close();
     }
@@ -74,80 +74,82 @@ impl BlockingConnection {
 
 impl Drop for BlockingConnection {
     fn drop(&mut self) {
-        // The server would give what comes to a read that nobody hears of.
+        // Otherwise the server would hand the next messages to a read without a reader.
         if self.busy {
             self.close();
         }
     }
 }
 
-/// What became of the read of a client that was told to end it.
+/// The result of [`Shard::unblock`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unblocked {
-    /// It waited and has taken nothing.
+    /// The read waited, and has ended without a message.
     Ended,
-    /// It does not wait: it has not begun, has its answer, or is not there any more.
+    /// The client waits in no read: the read has not begun or has its answer, or the client is gone.
     NotWaiting,
-    /// It is a client of another server than the one that is here now.
+    /// The client belongs to another server than the current one.
     Elsewhere,
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("its name leads to another server now")]
-struct NameMoved;
+#[error("the host name resolves to another server now")]
+struct HostMoved;
 
 #[derive(Debug, thiserror::Error)]
-#[error("all {0} connections of pool_size are taken by readers that wait")]
-struct AllTaken(usize);
+#[error("readers use all {0} connections of the pool (pool_size)")]
+struct PoolExhausted(usize);
 
 impl Shard {
-    /// A connection for blocking reads: `held`, if it still belongs to the present link.
+    /// A connection for blocking reads: `held`, if it belongs to the current `ServerConnection`, or one from the pool.
     pub(crate) async fn blocking(&self, held: Option<BlockingConnection>) -> Result<BlockingConnection, Fault> {
-        let link = self.link()?;
-        if let Some(held) = held.filter(|held| held.generation == link.generation) {
+        let server = self.connection()?;
+        if let Some(held) = held.filter(|held| held.generation == server.generation) {
             return Ok(held);
         }
-        let connection = match BlockingConnection::take(&link, self.patience()).await {
+        let connection = match BlockingConnection::take(&server, self.command_timeout()).await {
             Ok(connection) => connection,
-            Err(PoolError::Timeout(TimeoutType::Wait)) => return Err(Fault::busy(AllTaken(self.needs.pool_size))),
+            Err(PoolError::Timeout(TimeoutType::Wait)) => {
+                return Err(Fault::busy(PoolExhausted(self.requirements.pool_size)));
+            }
             Err(error) => {
                 self.suspect();
-                let explained = ConnectError::from(error).explained(&link.client, self.patience()).await;
+                let explained = ConnectError::from(error).explained(&server.client, self.command_timeout()).await;
                 return Err(Fault::from(explained).of_an_outage());
             }
         };
-        if connection.client.server != link.identity {
-            let fault = Fault::unsent(NameMoved);
-            self.lost(link.generation, fault.clone());
+        if connection.client.server != server.identity {
+            let fault = Fault::unsent(HostMoved);
+            self.lost(server.generation, fault.clone());
             connection.discard();
             return Err(fault);
         }
         Ok(connection)
     }
 
-    /// Ends the read in which `client` waits. A client of another server may have the same id, and is left alone.
+    /// Ends the read in which `client` waits. Sends nothing to another server, where another client may have the same id.
     ///
-    /// While writes are paused (`CLIENT PAUSE`), Redis 7.0 crashes when a postponed read is ended. So a write comes
-    /// first, which the server postpones as well, and with it what follows on the connection. The epoch is a string, so
-    /// that `ZREM` changes nothing.
+    /// While writes are paused (`CLIENT PAUSE`), Redis 7.0 crashes when a postponed read is ended. So a write precedes the
+    /// `CLIENT UNBLOCK`: the server postpones it, and with it the following commands of the connection. The epoch is a string,
+    /// so `ZREM` changes nothing.
     pub(crate) async fn unblock(&self, client: &ServerClient) -> Result<Unblocked, Fault> {
-        let link = self.link()?;
-        if link.identity != client.server {
+        let server = self.connection()?;
+        if server.identity != client.server {
             return Ok(Unblocked::Elsewhere);
         }
         let mut commands = redis::pipe();
-        if let Some(key) = &self.needs.epoch_key {
+        if let Some(key) = &self.requirements.epoch_key {
             commands.cmd("ZREM").arg(key).arg("");
         }
         commands.cmd("CLIENT").arg("UNBLOCK").arg(client.id);
-        let answer = self.run_each(&commands, commands.len(), Some(link.generation)).await.pop();
+        let answer = self.run_each(&commands, commands.len(), Some(server.generation)).await.pop();
         let ended = matches!(answer.transpose()?, Some(Value::Int(1)));
         Ok(if ended { Unblocked::Ended } else { Unblocked::NotWaiting })
     }
 
-    /// Notes that a blocking read by a connection of `generation` ended with `fault` and the connection is of no more use.
-    /// It may have broken alone, but what a server refuses on one, as a master that became a replica does, it refuses on
-    /// all.
+    /// Reports that a blocking read on a connection of `generation` failed with `fault`, so that the connection has to be
+    /// replaced. If the connection broke, the others may work. If the server refused the read, as a master that became a
+    /// replica does, it refuses the reads on all of them.
     pub(crate) fn read_failed(&self, generation: u64, fault: &Fault) {
         if fault.may_have_run {
             self.suspect();
@@ -158,11 +160,11 @@ impl Shard {
 
     /// How long one blocking read waits.
     pub(crate) fn blocking_timeout(&self) -> Duration {
-        self.needs.timing.blocking
+        self.requirements.timing.blocking
     }
 
-    /// How long the answer of a blocking read may be on its way.
+    /// How long after its timeout a blocking read may be answered.
     pub(crate) fn answer_time(&self) -> Duration {
-        self.needs.timing.answer()
+        self.requirements.timing.answer()
     }
 }

@@ -1,13 +1,13 @@
-//! A server's clock as seen from here, so that expiry never depends on the clocks of two hosts.
+//! `Clock`: an estimate of a server's clock, so that expiry does not depend on the local clock.
 
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
-/// Estimates the clock of one server from the times that it has told.
+/// Estimates the clock of one server from its answers to `TIME`.
 ///
-/// Between two readings it advances by the local monotonic clock, so that a change of the local time of day has no
-/// effect.
+/// Between two readings the estimate advances by the local monotonic clock, so that a change of the local time of day has
+/// no effect.
 #[derive(Debug, Default)]
 pub(crate) struct Clock {
     /// Held only to copy or replace the reading.
@@ -16,19 +16,19 @@ pub(crate) struct Clock {
 
 #[derive(Clone, Copy, Debug)]
 struct Reading {
-    /// When, locally, the server had this time.
+    /// The local time at which the server had `time`.
     at: Instant,
     /// The server's time since the epoch.
     time: Duration,
-    /// How long the question took: half of it is the error of the reading.
+    /// The duration of the round trip. The reading is wrong by half of it at most.
     took: Duration,
 }
 
-/// A reading this old is replaced by any newer one: drift and steps of the server's clock outweigh a slow answer.
+/// A reading of this age is replaced by any newer one: drift and steps of the server's clock outweigh a slow answer.
 const WORN_OUT: Duration = Duration::from_secs(10);
 
 impl Clock {
-    /// Notes that the server answered `time` to a question asked at `asked` and answered now.
+    /// Records that the server answered `time` now to a command that was sent at `asked`.
     pub(crate) fn observe(&self, asked: Instant, time: Duration) {
         self.observe_at(asked, Instant::now(), time);
     }
@@ -47,14 +47,14 @@ impl Clock {
         }
     }
 
-    /// The server's time in ms since the epoch; nothing before the first answer.
+    /// The server's time in ms since the epoch. `None` before the first answer.
     pub(crate) fn now_ms(&self) -> Option<u64> {
         let reading = (*self.reading.lock())?;
         let now = reading.time + reading.at.elapsed();
         Some(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
     }
 
-    /// By how many seconds it is ahead of the clock of this machine; nothing before the first answer.
+    /// How many seconds the server's clock is ahead of the clock of this machine. `None` before the first answer.
     pub(crate) fn offset_seconds(&self) -> Option<f64> {
         let local = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Some(Duration::from_millis(self.now_ms()?).as_secs_f64() - local.as_secs_f64())

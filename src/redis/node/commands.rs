@@ -1,5 +1,5 @@
-//! Commands on one server, as long as it is there: run, tried again where they cannot have run, and judged by what became
-//! of them.
+//! Commands on one server. A command that cannot have run is retried as configured, and an error that means a dead
+//! connection takes the server down.
 
 use std::time::Instant;
 
@@ -12,8 +12,9 @@ use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::{NotConnected, Shard};
 
 impl Shard {
-    /// Runs a command that does not block; tries again as configured while it cannot have run and the layer is open. That
-    /// may take minutes: it is for what callers of the layer wait for, and not for what holds up others or has a limit.
+    /// Runs a command that does not block. While the layer is open, an attempt that cannot have run is retried as configured.
+    /// Retries may take minutes: use this where a caller of the layer waits, and [`run_once`](Self::run_once) where other work
+    /// waits too or a deadline applies.
     pub(crate) async fn run(&self, command: &Cmd) -> Result<Value, Fault> {
         let mut retry = self.retry();
         loop {
@@ -24,21 +25,21 @@ impl Shard {
         }
     }
 
-    /// Runs a command that does not block, once.
+    /// Runs a command that does not block, without retries.
     pub(crate) async fn run_once(&self, command: &Cmd) -> Result<Value, Fault> {
-        let mut link = self.link()?;
+        let mut connection = self.connection()?;
         let asked = Instant::now();
-        let mut answer = answer(&mut link, command).await;
+        let mut answer = answer(&mut connection, command).await;
         record_round_trip(asked);
         if answer.as_ref().is_err_and(is_unknown_script) {
-            // Somebody made the server forget its scripts; the command has not run.
-            self.load_scripts(&mut link).await?;
-            answer = self::answer(&mut link, command).await;
+            // A client flushed the scripts of the server. The command has not run.
+            self.load_scripts(&mut connection).await?;
+            answer = self::answer(&mut connection, command).await;
         }
-        answer.map_err(|error| self.judge(link.generation, error))
+        answer.map_err(|error| self.judge(connection.generation, error))
     }
 
-    /// Runs commands that do not block and may run twice, in one round trip.
+    /// Runs commands that do not block in one round trip, with retries. They may run twice.
     pub(crate) async fn run_all(&self, commands: &redis::Pipeline) -> Result<Vec<Value>, Fault> {
         let mut retry = self.retry();
         loop {
@@ -49,59 +50,59 @@ impl Shard {
         }
     }
 
-    /// As [`run_all`](Self::run_all), once.
+    /// Like [`run_all`](Self::run_all), without retries.
     pub(crate) async fn run_all_once(&self, commands: &redis::Pipeline) -> Result<Vec<Value>, Fault> {
-        let mut link = self.link()?;
+        let mut connection = self.connection()?;
         let asked = Instant::now();
-        let mut answers = answers(&mut link, commands).await;
+        let mut answers = answers(&mut connection, commands).await;
         record_round_trip(asked);
         if answers.as_ref().is_err_and(is_unknown_script) {
-            self.load_scripts(&mut link).await?;
-            answers = self::answers(&mut link, commands).await;
+            self.load_scripts(&mut connection).await?;
+            answers = self::answers(&mut connection, commands).await;
         }
-        answers.map_err(|error| self.judge(link.generation, error))
+        answers.map_err(|error| self.judge(connection.generation, error))
     }
 
-    /// Runs `count` commands that do not block in one round trip, over the link of `generation` if that is given; gives the
-    /// answer to each.
+    /// Runs `count` commands that do not block in one round trip, and returns the answer to each. If `generation` is given, they
+    /// are sent only over the connection of that generation.
     pub(crate) async fn run_each(
         &self,
         commands: &redis::Pipeline,
         count: usize,
         generation: Option<u64>,
     ) -> Vec<Result<Value, Fault>> {
-        let mut link = match self.link() {
-            Ok(link) if generation.is_none_or(|generation| link.generation == generation) => link,
+        let mut connection = match self.connection() {
+            Ok(connection) if generation.is_none_or(|generation| connection.generation == generation) => connection,
             Ok(_) => return vec![Err(Fault::unsent(NotConnected)); count],
             Err(fault) => return vec![Err(fault); count],
         };
-        let judge = |error| self.judge(link.generation, error);
+        let judge = |error| self.judge(connection.generation, error);
         let asked = Instant::now();
-        let answers = link.commands.send_packed_commands(commands, 0, count).await;
+        let answers = connection.commands.send_packed_commands(commands, 0, count).await;
         record_round_trip(asked);
         match answers {
             Ok(answers) if answers.len() == count => {
                 answers.into_iter().map(|answer| answer.extract_error().map_err(judge)).collect()
             }
-            Ok(_) => vec![Err(Fault::unexpected("not one answer for each command")); count],
+            Ok(_) => vec![Err(Fault::unexpected("another number of answers than of commands")); count],
             Err(error) => vec![Err(judge(error)); count],
         }
     }
 
-    /// Whether a command waits for a server that is away.
+    /// Whether a command is retried while the server is down.
     pub(crate) fn is_patient(&self) -> bool {
-        self.needs.retry_attempts > 0
+        self.requirements.retry_attempts > 0
     }
 
-    /// How a command that cannot have run is tried again.
+    /// The retries of a command that cannot have run.
     pub(crate) fn retry(&self) -> Retry<'_> {
-        Retry::new(self.needs.retry_attempts, self.needs.timing.backoff, &self.hurry)
+        Retry::new(self.requirements.retry_attempts, self.requirements.timing.backoff, &self.retries_cancelled)
     }
 
-    /// Loads the scripts again for a command that has not run without them.
-    async fn load_scripts(&self, link: &mut ServerConnection) -> Result<(), Fault> {
-        let loaded = connection::load_scripts(&mut link.commands, self.needs.scripts).await;
-        loaded.map_err(|error| self.judge(link.generation, error).before_sending())
+    /// Loads the scripts again. A failure is reported as that of a command that has not run.
+    async fn load_scripts(&self, connection: &mut ServerConnection) -> Result<(), Fault> {
+        let loaded = connection::load_scripts(&mut connection.commands, self.requirements.scripts).await;
+        loaded.map_err(|error| self.judge(connection.generation, error).before_sending())
     }
 
     fn judge(&self, generation: u64, error: RedisError) -> Fault {
@@ -112,13 +113,13 @@ impl Shard {
         fault
     }
 
-    /// Runs commands in one transaction, once; gives what they gave, errors among it.
+    /// Runs commands in one transaction, without retries, and returns their answers, including errors.
     pub(crate) async fn run_transaction(&self, commands: Vec<Cmd>) -> Result<Vec<Value>, Fault> {
-        let mut link = self.link()?;
+        let mut connection = self.connection()?;
         let transaction = transaction(commands);
         let asked = Instant::now();
-        let answers = link.commands.send_packed_commands(&transaction, 0, transaction.len()).await;
+        let answers = connection.commands.send_packed_commands(&transaction, 0, transaction.len()).await;
         record_round_trip(asked);
-        answers.and_then(executed).map_err(|error| self.judge(link.generation, error))
+        answers.and_then(executed).map_err(|error| self.judge(connection.generation, error))
     }
 }

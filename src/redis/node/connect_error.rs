@@ -1,4 +1,4 @@
-//! Why a server could not be reached, in words that say what to do.
+//! `ConnectError`: why a connection could not be opened, with advice.
 
 pub(crate) mod diagnosis;
 pub(crate) mod tls;
@@ -14,21 +14,21 @@ use crate::redis::node::endpoint::EndpointError;
 use crate::redis::node::fault;
 use crate::redis::node::source::sentinel::SentinelError;
 
-/// Why a server could not be reached. Its text names no address: [`Shard`](crate::redis::node::shard::Shard) adds it.
+/// Why a connection could not be opened. Its text names no address: [`Shard`](crate::redis::node::shard::Shard) adds it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
-    #[error("{}", fault::words(.0))]
+    #[error("{}", fault::text(.0))]
     Redis(RedisError),
     #[error("no answer within {0:?}")]
     Timeout(Duration),
-    /// Trying again will not help before somebody changes the server.
-    #[error("the server has version {version}, and {needed} or later is needed")]
+    /// A retry does not help until the server is changed.
+    #[error("the server has version {version}, but {needed} or later is required")]
     TooOld { version: String, needed: Version },
     #[error(
-        "this is a Redis Cluster, which is not supported; only the format pubsub, without sharded_pubsub, works there"
+        "this is a Redis Cluster, which is not supported; only the format pubsub, without sharded_pubsub, works with it"
     )]
     Cluster,
-    #[error("this is a sentinel, which keeps no messages: name it in `sentinels` and not in `hosts`")]
+    #[error("this is a sentinel, which stores no messages: list it in `sentinels` and not in `hosts`")]
     Sentinel,
     #[error(transparent)]
     Mismatch(#[from] Mismatch),
@@ -38,36 +38,36 @@ pub(crate) enum ConnectError {
     Endpoint(#[from] EndpointError),
     #[error(transparent)]
     Sentinels(#[from] SentinelError),
-    #[error("the server is a replica, which takes no writes")]
+    #[error("the server is a replica, which accepts no writes")]
     Replica,
 }
 
 impl ConnectError {
-    /// Whether the server is there, and one of the two does not accept the other: it is no server for this format, wants
-    /// another user or password, or a certificate is not trusted. A certificate that has only expired is no mistake in the
-    /// configuration of this program.
+    /// Whether the server is reachable, and one side does not accept the other: the server cannot be used with this format, it
+    /// requires another user or password, or a certificate is not trusted. An expired certificate does not count, because it is
+    /// no mistake in the configuration of this program.
     pub(crate) fn is_refusal(&self) -> bool {
         match self {
             Self::Redis(error) => {
                 error.kind() == ErrorKind::AuthenticationFailed
                     || error.code() == Some("NOAUTH")
-                    || tls::broken(error).is_some_and(tls::is_mistake)
+                    || tls::tls_error(error).is_some_and(tls::is_mistake)
             }
             Self::Mismatch(mismatch) => mismatch.is_mistake(),
             _ => self.is_permanent(),
         }
     }
 
-    /// Whether the server will never do, however often it is tried.
+    /// Whether retries are useless.
     pub(crate) fn is_permanent(&self) -> bool {
         matches!(self, Self::TooOld { .. } | Self::Cluster | Self::Sentinel)
     }
 
-    /// This error, or what answers at the address of `client` where the error does not say it. The server is asked again
-    /// and has `patience` for it.
-    pub(crate) async fn explained(self, client: &Client, patience: Duration) -> Self {
+    /// Replaces an error that does not say what is wrong by a diagnosis of the server at the address of `client`, if there is
+    /// one. The diagnosis takes `timeout` at most.
+    pub(crate) async fn explained(self, client: &Client, timeout: Duration) -> Self {
         let unexplained = match &self {
-            Self::Redis(error) if tls::broken(error).is_some_and(tls::is_judgement) => false,
+            Self::Redis(error) if tls::tls_error(error).is_some_and(tls::is_certificate_refusal) => false,
             Self::Redis(error) => !error.is_connection_refusal() && fault::answer(error).is_none(),
             Self::Timeout(_) => true,
             _ => false,
@@ -75,7 +75,7 @@ impl ConnectError {
         if !unexplained {
             return self;
         }
-        diagnosis::of(client, patience).await.map_or(self, Self::from)
+        diagnosis::of(client, timeout).await.map_or(self, Self::from)
     }
 }
 
@@ -83,7 +83,7 @@ impl From<RedisError> for ConnectError {
     fn from(error: RedisError) -> Self {
         match fault::answer(&error) {
             Some(("DENIED", _)) => Mismatch::Protected.into(),
-            Some((_, words)) if words.contains("SELECT is not allowed in cluster mode") => Self::Cluster,
+            Some((_, text)) if text.contains("SELECT is not allowed in cluster mode") => Self::Cluster,
             _ => Self::Redis(error),
         }
     }

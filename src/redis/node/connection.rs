@@ -1,4 +1,4 @@
-//! Opening connections to one server: the shared one for commands, and the pool of those that wait for messages.
+//! `ServerConnection`: the shared connection for commands to one server and the pool of connections for blocking reads.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,95 +15,94 @@ use crate::redis::node::fault;
 use crate::redis::node::script::Script;
 use crate::redis::node::settings::Settings;
 
-/// How long connections may take for what.
+/// The timeouts of connections.
 #[derive(Clone, Debug)]
 pub(crate) struct Timing {
-    /// Opening a connection.
+    /// The longest time to open a connection.
     pub(crate) connect: Duration,
-    /// Answering a command.
+    /// The longest duration of a command.
     pub(crate) command: Duration,
-    /// Waiting for a message, in one command.
+    /// The longest time that one read blocks.
     pub(crate) blocking: Duration,
-    /// The first pause before something is tried again.
+    /// The pause before the first retry.
     pub(crate) backoff: Duration,
 }
 
-/// A read that is silent this much longer than it should block and an answer may take means a dead connection. On a
-/// half-open one nothing else would ever tell.
+/// A blocking read that exceeds its own timeout and the command timeout by this much means a dead connection. A half-open
+/// connection shows no other sign.
 const SILENCE: Duration = Duration::from_secs(2);
 
 impl Timing {
-    /// How long the answer of a read may be on its way.
+    /// How long after its timeout a blocking read may be answered.
     pub(crate) fn answer(&self) -> Duration {
         self.command + SILENCE
     }
 }
 
-/// The connections to a server, from when it was reached until it was lost; cheap to clone.
+/// The connections to a server, from the time it is reached until it is lost. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct ServerConnection {
-    /// Carries all commands that do not block, of all tasks.
+    /// The connection of all commands that do not block.
     pub(crate) commands: MultiplexedConnection,
-    /// Connections of which each carries one blocking read at a time. An answer later than the read's own timeout, that
-    /// of commands and [`SILENCE`] is an error there.
+    /// The connections of blocking reads. Each runs one read at a time. An answer fails that comes later than the read's own
+    /// timeout, the command timeout and [`SILENCE`] together.
     pub(crate) blocking: Pool,
-    /// Opens further connections, as for a subscription: where its name leads then.
+    /// Opens further connections, as for subscriptions. It resolves the host name anew.
     pub(crate) client: Arc<Client>,
-    /// Which server this is, as it says itself.
+    /// The identity that the server reported.
     pub(crate) identity: Identity,
-    /// When the server last answered a probe over it.
+    /// The time of the last answer to a probe.
     pub(crate) heard: Heard,
-    /// Another with each link, so that what was learnt over an earlier one can be told apart.
+    /// Distinguishes this connection from earlier and later ones to the same server.
     pub(crate) generation: u64,
 }
 
-/// What a layer needs of its servers, whichever they are.
+/// The requirements of a layer on its servers.
 #[derive(Clone)]
 pub(crate) struct Requirements {
-    /// How long connections may take.
     pub(crate) timing: Timing,
-    /// Connections for blocking reads.
+    /// The number of connections for blocking reads.
     pub(crate) pool_size: usize,
-    /// How often a command is tried again that cannot have run.
+    /// How often a command that cannot have run is retried.
     pub(crate) retry_attempts: usize,
-    /// Whether servers have to take writes. To publish is not to write.
+    /// Whether servers have to accept writes. Publishing is not a write.
     pub(crate) writable: bool,
-    /// Whether a node of a Redis Cluster will do.
+    /// Whether the servers may be nodes of a Redis Cluster.
     pub(crate) on_cluster: bool,
-    /// The oldest version that will do.
+    /// The oldest supported version.
     pub(crate) min_version: Version,
-    /// What is loaded whenever a server is reached.
+    /// The scripts that are loaded whenever a server is reached.
     pub(crate) scripts: &'static [&'static Script],
-    /// The key of the epoch of a server's data. Without one nothing is written to the server, and nobody learns that
-    /// its data is lost.
+    /// The key of the epoch of a server's data. `None` if nothing is written to the server. The loss of its data is not noticed
+    /// then.
     pub(crate) epoch_key: Option<String>,
-    /// The settings that processes compare through a server. None without an epoch.
+    /// The settings that processes compare through a server. `None` without an epoch key.
     pub(crate) settings: Option<Settings>,
 }
 
-/// Major and minor number of a server's version.
+/// The major and minor number of a server's version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(pub(crate) u32, pub(crate) u32);
 
-/// Tells servers apart: another with each start of each. Nothing of a node of a cluster, all of which pass on what is
-/// published on one.
+/// The identity of a running server, which changes with each start. `None` for a node of a cluster, because all nodes
+/// deliver what is published on one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity(Option<String>);
 
-/// What a server says of itself when it is reached.
+/// The facts that a server reports when it is reached.
 #[derive(Debug)]
 pub(crate) struct Greeting {
-    /// Its version, as `major.minor.patch`.
+    /// The version, as `major.minor.patch`.
     pub(crate) version: String,
     /// `master` or `slave`, as the server calls it.
     pub(crate) role: String,
-    /// The epoch of its data: ours if it had none, and nothing if it took none.
+    /// The epoch of the server's data, which is new if there was none. `None` if the server refused to store one.
     pub(crate) epoch: Option<String>,
     identity: Identity,
 }
 
 impl Timing {
-    /// What `config` says.
+    /// The timeouts of `config`.
     pub(crate) fn of(config: &Config) -> Self {
         Self {
             connect: config.connect_timeout,
@@ -115,7 +114,7 @@ impl Timing {
 }
 
 impl Requirements {
-    /// What `config` says about connections, for a format that needs this version and these scripts.
+    /// The requirements of `config`, for a format that requires `min_version` and `scripts`.
     pub(crate) fn new(
         config: &Config,
         min_version: Version,
@@ -131,21 +130,21 @@ impl Requirements {
 }
 
 impl ServerConnection {
-    /// Opens the shared connection, checks the server's version and its role, loads the scripts and reads or makes the
-    /// epoch. A replica will not do where a `master` is needed, nor where it takes no writes and has to.
+    /// Opens the shared connection, checks the server's version and role, loads the scripts and reads or creates the epoch.
+    /// A replica is refused if `master` is set, or if it is read-only and writes are required.
     pub(crate) async fn open(
         client: &Arc<Client>,
         master: bool,
-        needs: &Requirements,
+        requirements: &Requirements,
     ) -> Result<(Self, Greeting), ConnectError> {
-        let limit = needs.timing.connect + needs.timing.command;
-        let opening = open_commands(client, master, needs);
+        let limit = requirements.timing.connect + requirements.timing.command;
+        let opening = open_commands(client, master, requirements);
         let opened = tokio::time::timeout(limit, opening).await.unwrap_or(Err(ConnectError::Timeout(limit)));
         let (commands, greeting) = match opened {
             Ok(opened) => opened,
-            Err(error) => return Err(error.explained(client, needs.timing.command).await),
+            Err(error) => return Err(error.explained(client, requirements.timing.command).await),
         };
-        let blocking = blocking_pool(client, &needs.timing, needs.pool_size)?;
+        let blocking = blocking_pool(client, &requirements.timing, requirements.pool_size)?;
         let identity = greeting.identity.clone();
         let (client, heard) = (client.clone(), Heard::now());
         Ok((Self { commands, blocking, client, identity, heard, generation: rand::random() }, greeting))
@@ -155,45 +154,45 @@ impl ServerConnection {
 async fn open_commands(
     client: &Client,
     master: bool,
-    needs: &Requirements,
+    requirements: &Requirements,
 ) -> Result<(MultiplexedConnection, Greeting), ConnectError> {
     let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(needs.timing.connect))
-        .set_response_timeout(Some(needs.timing.command));
+        .set_connection_timeout(Some(requirements.timing.connect))
+        .set_response_timeout(Some(requirements.timing.command));
     let mut commands = client.get_multiplexed_async_connection_with_config(&config).await?;
     let info: String = redis::cmd("INFO").query_async(&mut commands).await?;
     let field = |name| field(&info, name).unwrap_or("unknown").to_owned();
     let (mode, version, role) = (field("redis_mode:"), field("redis_version:"), field("role:"));
     match &*mode {
         "sentinel" => return Err(ConnectError::Sentinel),
-        "cluster" if !needs.on_cluster => return Err(ConnectError::Cluster),
+        "cluster" if !requirements.on_cluster => return Err(ConnectError::Cluster),
         _ => {}
     }
-    if Version::parse(&version).is_none_or(|version| version < needs.min_version) {
-        return Err(ConnectError::TooOld { version, needed: needs.min_version });
+    if Version::parse(&version).is_none_or(|version| version < requirements.min_version) {
+        return Err(ConnectError::TooOld { version, needed: requirements.min_version });
     }
-    let read_only = needs.writable && field("slave_read_only:") == "1";
+    let read_only = requirements.writable && field("slave_read_only:") == "1";
     if role != "master" && (master || read_only) {
         return Err(ConnectError::Replica);
     }
-    load_scripts(&mut commands, needs.scripts).await?;
-    let epoch = match &needs.epoch_key {
+    load_scripts(&mut commands, requirements.scripts).await?;
+    let epoch = match &requirements.epoch_key {
         Some(key) => match redis::cmd("GET").arg(key).query_async(&mut commands).await? {
             Some(known) => Some(known),
-            None => make_epoch(&mut commands, key).await?,
+            None => create_epoch(&mut commands, key).await?,
         },
         None => None,
     };
     Ok((commands, Greeting { version, role, epoch, identity: Identity::in_info(&info) }))
 }
 
-/// What `info` says under `name`, which ends with a colon.
+/// The value of the field `name`, which ends with a colon, in an answer to `INFO`.
 fn field<'i>(info: &'i str, name: &str) -> Option<&'i str> {
     info.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }
 
 impl Identity {
-    /// That of the server that answers over `connection`.
+    /// Asks the server of `connection` for its identity.
     pub(crate) async fn of(connection: &mut MultiplexedConnection) -> Result<Self, RedisError> {
         let info: String = redis::cmd("INFO").arg("server").query_async(connection).await?;
         Ok(Self::in_info(&info))
@@ -204,7 +203,7 @@ impl Identity {
     }
 }
 
-/// Makes the server know `scripts`.
+/// Loads `scripts` on the server.
 pub(crate) async fn load_scripts(
     connection: &mut MultiplexedConnection,
     scripts: &[&Script],
@@ -219,7 +218,8 @@ pub(crate) async fn load_scripts(
     pipeline.query_async(connection).await
 }
 
-/// The server's clock when asked, and the epoch of its data if there is a key for it.
+/// Asks the server for its time and, if there is a key for it, the epoch of its data. Returns them behind the time at which
+/// the commands were sent.
 pub(crate) async fn probe(
     connection: &mut MultiplexedConnection,
     epoch_key: Option<&str>,
@@ -238,28 +238,28 @@ pub(crate) async fn probe(
 pub(crate) fn told(answers: Vec<Value>) -> Result<(Duration, Option<String>), RedisError> {
     let mut answers = answers.into_iter();
     let (seconds, micros): (u64, u64) = redis::from_redis_value(answers.next().unwrap_or(Value::Nil))?;
-    let time = time(seconds, micros).ok_or((ErrorKind::UnexpectedReturnType, "TIME gave a time that is none"))?;
+    let time = time(seconds, micros).ok_or((ErrorKind::UnexpectedReturnType, "TIME returned an invalid time"))?;
     let epoch = redis::from_redis_value(answers.next().unwrap_or(Value::Nil))?;
     Ok((time, epoch))
 }
 
-/// The time since the epoch that a server told, if it can be one: Lua's numbers are exact for so many microseconds, and there
-/// is room for what is added to it.
+/// The time since the epoch that a server reported. Returns `None` for 2^53 microseconds and more: Lua's numbers are exact
+/// below, and sums with durations cannot overflow.
 fn time(seconds: u64, micros: u64) -> Option<Duration> {
     let time = Duration::from_secs(seconds).checked_add(Duration::from_micros(micros))?;
     (time.as_micros() < 1 << 53).then_some(time)
 }
 
-/// Gives the data its epoch if it has none; tells which it has. There is none as long as the server takes no writes for
-/// want of memory, disk or replicas: who only reads can be served all the same, and makes room.
-pub(crate) async fn make_epoch(
+/// Creates the epoch of the data if there is none, and returns the epoch. Returns `None` while the server refuses writes
+/// because it lacks memory, disk space or replicas: readers still work with it, and make room.
+pub(crate) async fn create_epoch(
     connection: &mut MultiplexedConnection,
     key: &str,
 ) -> Result<Option<String>, RedisError> {
     let epoch = format!("{:032x}", rand::random::<u128>());
     match redis::cmd("SET").arg(key).arg(epoch).arg("NX").query_async::<Value>(connection).await {
         Err(error) if !error.code().is_some_and(fault::is_shortage) => Err(error),
-        // Asked for apart, since servers before 7.0 do not take `NX` and `GET` in one.
+        // A command of its own, because servers before 7.0 do not support `NX` and `GET` in one `SET`.
         _ => redis::cmd("GET").arg(key).query_async(connection).await,
     }
 }
@@ -293,7 +293,7 @@ fn blocking_pool(client: &Client, timing: &Timing, size: usize) -> Result<Pool, 
         .build()?)
 }
 
-/// When something was last heard over a link.
+/// The time of the last sign of life over a connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Heard(Arc<Mutex<tokio::time::Instant>>);
 
@@ -316,7 +316,7 @@ mod tests {
     use super::{Identity, Version, time};
 
     #[test]
-    fn servers_are_told_apart_and_nodes_of_a_cluster_are_not() {
+    fn servers_have_different_identities_and_nodes_of_a_cluster_have_none() {
         let of = |mode: &str, id: &str| Identity::in_info(&format!("# Server\r\nredis_mode:{mode}\r\nrun_id:{id}\r\n"));
         assert_eq!(of("standalone", "a"), of("standalone", "a"));
         assert_ne!(of("standalone", "a"), of("standalone", "b"));
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn times_that_are_none_are_refused() {
+    fn invalid_times_are_refused() {
         assert!(time(1_800_000_000, 999_999).is_some());
         for (seconds, micros) in [(u64::MAX, u64::MAX), (u64::MAX, 0), (0, u64::MAX), (1 << 53, 0), (10_000_000_000, 0)]
         {

@@ -1,4 +1,4 @@
-//! Where a server is and how to log in there, ready to be connected to.
+//! `Endpoint`: the address of a server, its login and the settings of connections to it.
 
 use std::io;
 use std::path::Path;
@@ -16,25 +16,25 @@ use crate::config::{Config, Host, ServiceLogin, TlsFiles};
 use crate::error::Error;
 use crate::redis::node::fault;
 
-/// An address with everything that connections to it need.
+/// An address and the settings of connections to it.
 #[derive(Clone)]
 pub(crate) struct Endpoint {
     info: ConnectionInfo,
     tls: TlsFiles,
 }
 
-/// Why there is no client for an endpoint. Its text shows no secret.
+/// Why no client can be made for an endpoint. Its text contains no secret.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EndpointError {
-    /// A file of the options is of no use.
+    /// A file that an option names cannot be used.
     #[error("{option} = {path}: {reason}")]
     File { option: &'static str, path: String, reason: String },
-    #[error("{}", fault::words(.0))]
+    #[error("{}", fault::text(.0))]
     Redis(#[from] RedisError),
 }
 
 impl EndpointError {
-    /// As the error of a configuration with this `host` for `option`, unless another option is wrong.
+    /// The configuration error of `option`, which has the value `host`, or of the option that names an unusable file.
     pub(crate) fn of_option(self, option: String, host: &Host) -> Error {
         match self {
             Self::File { option, path, reason } => Error::config(option, path, reason),
@@ -44,13 +44,13 @@ impl EndpointError {
 }
 
 impl Endpoint {
-    /// The server at `url`.
+    /// The endpoint of the server at `url`.
     pub(crate) fn at(url: &str, config: &Config) -> Result<Self, EndpointError> {
         let info = url.into_connection_info()?;
         Ok(Self::new(info, config))
     }
 
-    /// The master of a service at `host` and `port`, as a sentinel has told.
+    /// The endpoint of the master of a service, which the sentinels located at `host` and `port`.
     pub(crate) fn of_service(host: String, port: u16, config: &Config) -> Result<Self, EndpointError> {
         let ServiceLogin { username, password, db, tls } = &config.service_login;
         let addr = if *tls {
@@ -73,16 +73,16 @@ impl Endpoint {
         Self { info, tls: config.tls.clone() }
     }
 
-    /// Where it is, for people.
+    /// The address as text.
     pub(crate) fn address(&self) -> String {
         shown(self.info.addr())
     }
 
-    /// A client for it, with the certificates that the files hold now.
+    /// A client for the endpoint. Reads the files with certificates anew.
     pub(crate) fn client(&self) -> Result<Arc<Client>, EndpointError> {
         let client = match self.info.addr() {
             ConnectionAddr::TcpTls { .. } => {
-                choose_cryptography();
+                install_crypto_provider();
                 Client::build_with_tls(self.info.clone(), certificates(&self.tls)?)?
             }
             _ => Client::open(self.info.clone())?,
@@ -91,7 +91,7 @@ impl Endpoint {
     }
 }
 
-/// Where a server is, for people.
+/// `address` as text, with an IPv6 address in brackets.
 pub(crate) fn shown(address: &ConnectionAddr) -> String {
     match address {
         ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } if host.contains(':') => {
@@ -101,25 +101,25 @@ pub(crate) fn shown(address: &ConnectionAddr) -> String {
     }
 }
 
-fn tcp_settings(keepalive: Duration, patience: Duration) -> TcpSettings {
-    // A probe every few seconds after that finds a dead connection soon, where the system's own pace takes 11 minutes.
+fn tcp_settings(keepalive: Duration, timeout: Duration) -> TcpSettings {
+    // Probes every few seconds find a dead connection soon. With the default interval of the system it takes 11 minutes.
     let interval = (keepalive / 3).max(Duration::from_secs(1));
     let keepalive = socket2::TcpKeepalive::new().with_time(keepalive).with_interval(interval).with_retries(3);
     let settings = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
-    // What was given up shall not arrive after all: without this the kernel goes on sending what is in the buffers of a
-    // connection that was closed, for minutes, and it would come behind what was sent after it.
+    // A command that timed out must not arrive later. Without this the kernel sends the buffered data of a closed connection
+    // for minutes, and it would arrive behind commands that were sent after it.
     let settings = settings.set_linger_time(Duration::ZERO);
     #[cfg(target_os = "linux")]
-    let settings = settings.set_user_timeout(patience);
+    let settings = settings.set_user_timeout(timeout);
     #[cfg(not(target_os = "linux"))]
-    let _ = patience;
+    let _ = timeout;
     settings
 }
 
-/// Without a choice rustls panics in programs where other crates have built it with a second provider.
-pub(crate) fn choose_cryptography() {
+/// Installs a default provider. Without one, rustls panics in programs in which other crates enable a second provider.
+pub(crate) fn install_crypto_provider() {
     if CryptoProvider::get_default().is_none() {
-        // It fails if another thread was faster, which is as good.
+        // Fails if another thread was faster, and then a provider is installed too.
         let _ = ring::default_provider().install_default();
     }
 }
@@ -139,13 +139,14 @@ fn certificates(files: &TlsFiles) -> Result<TlsCertificates, EndpointError> {
     Ok(TlsCertificates { client_tls, root_cert })
 }
 
-/// The content of a file that has to hold a block of this kind; the client takes one without any for an empty list.
+/// The content of a PEM file. Fails if the file has no block of this `kind`, because the client reads such a file as an empty
+/// list.
 fn read_pem(option: &'static str, path: &Path, kind: &str) -> Result<Vec<u8>, EndpointError> {
     let refuse = |reason| EndpointError::File { option, path: path.display().to_string(), reason };
     let pem = std::fs::read(path).map_err(|error: io::Error| refuse(error.to_string()))?;
     let end = format!("{kind}-----");
     if !String::from_utf8_lossy(&pem).lines().any(|line| line.starts_with("-----BEGIN ") && line.ends_with(&end)) {
-        return Err(refuse(format!("it holds no {} in PEM", kind.to_lowercase())));
+        return Err(refuse(format!("the file contains no {} in PEM format", kind.to_lowercase())));
     }
     Ok(pem)
 }
@@ -155,11 +156,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_sent_any_more_over_a_connection_that_was_given_up() {
-        let patience = Duration::from_secs(3);
-        let endpoint = Endpoint::at("redis://a", &Config::new().command_timeout(patience)).unwrap();
+    fn a_closed_connection_sends_no_buffered_data() {
+        let timeout = Duration::from_secs(3);
+        let endpoint = Endpoint::at("redis://a", &Config::new().command_timeout(timeout)).unwrap();
         let settings = endpoint.info.tcp_settings();
-        assert_eq!(settings.user_timeout(), Some(patience));
+        assert_eq!(settings.user_timeout(), Some(timeout));
         assert!(format!("{settings:?}").contains("linger_time: Some(0ns)"), "{settings:?}");
     }
 }

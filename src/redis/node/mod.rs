@@ -1,7 +1,7 @@
-//! One Redis server: its connections, its commands and their errors, its clock, and whether it is up.
+//! One Redis server: its connections, commands, errors, clock and state.
 //!
 //! A [`shard::Shard`] is either up, with a connection for commands and a pool for blocking reads, or down, with the fault
-//! that took it down. Every error of a server passes through [`fault::Fault`], which decides whether a command may have run.
+//! that took it down. Every error of a server becomes a [`fault::Fault`], which says whether the command may have run.
 
 pub(crate) mod answer;
 pub(crate) mod blocking;

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use redis::{Cmd, ToRedisArgs};
 
-/// A script and its SHA-1, by which it is called once a server has loaded it.
+/// A script and its SHA-1. Once a server has loaded the script, the SHA-1 suffices to call it.
 #[derive(Debug)]
 pub struct Script {
     source: &'static str,
@@ -16,21 +16,21 @@ impl Script {
         Self { source, sha: OnceLock::new() }
     }
 
-    /// The command that makes a server remember this script.
+    /// The command that loads this script on a server.
     pub(crate) fn load(&self) -> Cmd {
         let mut command = redis::cmd("SCRIPT");
         command.arg("LOAD").arg(self.source);
         command
     }
 
-    /// The command that calls it with `keys` on a server that may not know it; its arguments are added behind.
+    /// The command that runs the script with `keys` on a server that may not have loaded it. The caller appends the arguments.
     pub(crate) fn call_with_source<K: ToRedisArgs>(&self, keys: &[K]) -> Cmd {
         let mut command = redis::cmd("EVAL");
         command.arg(self.source).arg(keys.len()).arg(keys);
         command
     }
 
-    /// The command that calls it with `keys`; its arguments are added behind.
+    /// The command that runs the script with `keys`. The caller appends the arguments.
     pub(crate) fn call<K: ToRedisArgs>(&self, keys: &[K]) -> Cmd {
         let mut command = redis::cmd("EVALSHA");
         let sha = self.sha.get_or_init(|| redis::Script::new(self.source).get_hash().to_owned());

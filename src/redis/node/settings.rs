@@ -1,4 +1,4 @@
-//! The settings that the processes of a deployment tell each other, and the differences between them.
+//! `Settings`: the settings that the processes of a deployment publish, and the differences between them.
 //!
 //! Each server has one sorted set for a deployment. A member describes one set of settings, and its score is the time, in ms by
 //! the clock of the server, at which the description ends unless a process with these settings renews it.
@@ -16,18 +16,18 @@ use crate::redis::node::connection::ServerConnection;
 use crate::redis::node::shard::Shard;
 use crate::redis::send::batch::milliseconds;
 
-/// How often a process renews its description, and compares it with the others.
+/// How often a process renews its description and compares it with the others.
 const RENEW_EVERY: Duration = Duration::from_secs(20);
-/// How long a description lives. Two renewals may fail.
-const LIVES: Duration = Duration::from_mins(1);
-/// How many descriptions a server keeps. Those that end first go first.
-const KEPT: isize = 64;
-/// Bytes of the longest description that is read.
-const LONGEST: usize = 4096;
+/// The time to live of a description. Two renewals may fail.
+const TTL: Duration = Duration::from_mins(1);
+/// The most descriptions that a server keeps. Those that end first are removed first.
+const MAX_DESCRIPTIONS: isize = 64;
+/// The size of the longest description that is read, in bytes.
+const MAX_BYTES: usize = 4096;
 
-/// The options that have to agree for messages to arrive and to live as long as their sender says.
+/// The options that have to agree, so that messages arrive and live as long as their sender intends.
 const AGREEING: [&str; 4] = ["format", "expiry", "group_expiry", "max_message_size"];
-/// The further ones of the format `channels_redis`.
+/// The additional ones of the format `channels_redis`.
 const AGREEING_OF_CHANNELS_REDIS: [&str; 2] = ["serializer", "random_prefix_length"];
 
 /// The settings of this process, and the key under which the deployment keeps its descriptions.
@@ -37,34 +37,35 @@ pub(crate) struct Settings {
     own: Description,
 }
 
-/// What a process tells of its settings. It holds no secret.
+/// The published settings of a process. It holds no secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Description {
     /// The options that have to agree, and their values as text.
     options: BTreeMap<String, String>,
-    /// The ids of the keys that open messages. The first key seals. Empty without encryption.
+    /// The ids of the keys that decrypt messages. The first key encrypts. Empty without encryption.
     keys: Vec<String>,
 }
 
 impl Settings {
     pub(crate) fn of(config: &Config) -> Self {
-        // No key of a deployment begins like this, so that neither our `flush` nor that of Python's layers deletes it.
+        // No key of a deployment begins like this, so `flush` of this crate and of Python's layers does not delete it.
         Self { key: format!("channel-layer:settings:{}", config.key_prefix()), own: Description::of(config) }
     }
 
-    /// Renews the own description at `now_ms` by the server's clock, drops those that have ended, and reads the others.
+    /// The commands that renew the own description at `now_ms` by the server's clock, remove the expired ones and read the
+    /// others.
     fn renew(&self, now_ms: u64) -> Result<redis::Pipeline, serde_json::Error> {
         let mut commands = redis::pipe();
         let member = serde_json::to_string(&self.own)?;
-        commands.cmd("ZADD").arg(&self.key).arg(now_ms.saturating_add(milliseconds(LIVES))).arg(member);
+        commands.cmd("ZADD").arg(&self.key).arg(now_ms.saturating_add(milliseconds(TTL))).arg(member);
         commands.cmd("ZREMRANGEBYSCORE").arg(&self.key).arg("-inf").arg(now_ms);
-        commands.cmd("ZREMRANGEBYRANK").arg(&self.key).arg(0).arg(-KEPT - 1);
-        commands.cmd("PEXPIRE").arg(&self.key).arg(milliseconds(LIVES));
+        commands.cmd("ZREMRANGEBYRANK").arg(&self.key).arg(0).arg(-MAX_DESCRIPTIONS - 1);
+        commands.cmd("PEXPIRE").arg(&self.key).arg(milliseconds(TTL));
         commands.cmd("ZRANGE").arg(&self.key).arg(0).arg(-1);
         Ok(commands)
     }
 
-    /// How the settings in `members` differ from the own ones. Each difference comes once.
+    /// The differences between the settings in `members` and the own ones, without repetitions.
     fn compare(&self, members: &[Vec<u8>]) -> Vec<SettingDifference> {
         let others = members.iter().filter_map(|member| Description::parse(member));
         let mut differences: Vec<_> = others.flat_map(|other| self.own.differences(&other)).collect();
@@ -84,38 +85,39 @@ impl Description {
         Self { options, keys: config.key_ids().map(|id| format!("{id:08x}")).collect() }
     }
 
-    /// The description that `member` holds. A member that is none, or that would spoil a log, is ignored: another program or
-    /// a later version may have written it.
+    /// The description that `member` holds. Returns `None` for an invalid description, which another program or a later version
+    /// may have written, and for one with control characters, which would corrupt a log.
     fn parse(member: &[u8]) -> Option<Self> {
-        let description: Self = serde_json::from_slice(Some(member).filter(|bytes| bytes.len() <= LONGEST)?).ok()?;
+        let description: Self = serde_json::from_slice(Some(member).filter(|bytes| bytes.len() <= MAX_BYTES)?).ok()?;
         let mut texts = description.options.values().chain(&description.keys);
         texts.all(|text| !text.contains(char::is_control)).then_some(description)
     }
 
-    /// What the settings of `other` have otherwise. Options that only one of the two names are not compared.
+    /// The differences from `other`. Options that only one of the two names are not compared.
     fn differences(&self, other: &Self) -> Vec<SettingDifference> {
         let difference = |option: &str| {
             let (ours, theirs) = (self.options.get(option)?, other.options.get(option)?);
             (ours != theirs).then(|| SettingDifference::new(option, ours.as_str(), theirs.as_str()))
         };
-        // In another format all else has another meaning.
+        // The other options have another meaning in another format.
         if let Some(format) = difference("format") {
             return vec![format];
         }
         self.options.keys().filter_map(|option| difference(option)).chain(self.key_difference(other)).collect()
     }
 
-    /// Lists of keys may differ, as they do while keys are changed, if each side opens what the other seals.
+    /// The difference in the keys. Lists of keys may differ, as they do while keys are rotated, if each side decrypts the
+    /// messages of the other.
     fn key_difference(&self, other: &Self) -> Option<SettingDifference> {
-        let agree = self.opens(other) && other.opens(self);
+        let agree = self.decrypts(other) && other.decrypts(self);
         let difference = || SettingDifference::new("symmetric_encryption_keys", self.shown_keys(), other.shown_keys());
         (!agree).then(difference)
     }
 
-    /// Whether a process with these settings opens what one with the settings `other` sends.
-    fn opens(&self, other: &Self) -> bool {
+    /// Whether a process with these settings decrypts the messages of a process with the settings `other`.
+    fn decrypts(&self, other: &Self) -> bool {
         match other.keys.first() {
-            Some(sealing) => self.keys.contains(sealing),
+            Some(encrypting) => self.keys.contains(encrypting),
             None => self.keys.is_empty(),
         }
     }
@@ -126,35 +128,38 @@ impl Description {
 }
 
 impl Shard {
-    /// Renews the description of this process' settings on the server, and compares it with those of other processes. A
-    /// server that refuses is asked again next time: messages do not depend on it.
-    pub(crate) async fn exchange_settings(&self, link: &ServerConnection) {
-        let (Some(settings), Some(now_ms)) = (&self.needs.settings, self.clock.now_ms()) else { return };
+    /// Renews the description of this process' settings on the server, and compares it with those of other processes. An error
+    /// is logged and waits for the next renewal, because messages do not depend on it.
+    pub(crate) async fn exchange_settings(&self, connection: &ServerConnection) {
+        let (Some(settings), Some(now_ms)) = (&self.requirements.settings, self.clock.now_ms()) else { return };
         let Ok(commands) = settings.renew(now_ms) else { return };
-        let answers = link.commands.clone().send_packed_commands(&commands, 0, commands.len()).await;
+        let answers = connection.commands.clone().send_packed_commands(&commands, 0, commands.len()).await;
         match answers.and_then(others) {
-            Ok(members) => self.note_differences(settings.compare(&members)),
-            Err(error) => debug!(shard = self.index, host = self.host(), %error, "settings were not compared"),
+            Ok(members) => self.report_differences(settings.compare(&members)),
+            Err(error) => {
+                debug!(shard = self.index, host = self.host(), %error, "cannot compare the settings of processes")
+            }
         }
     }
 
-    /// Does so again and again; never ends.
-    pub(crate) async fn keep_exchanging_settings(&self, link: &ServerConnection) {
+    /// Repeats [`exchange_settings`](Self::exchange_settings) forever.
+    pub(crate) async fn keep_exchanging_settings(&self, connection: &ServerConnection) {
         loop {
             tokio::time::sleep(RENEW_EVERY).await;
-            self.exchange_settings(link).await;
+            self.exchange_settings(connection).await;
         }
     }
 
-    fn note_differences(&self, differences: Vec<SettingDifference>) {
-        for SettingDifference { option, ours, theirs } in self.vitals.differ(differences) {
+    fn report_differences(&self, differences: Vec<SettingDifference>) {
+        for SettingDifference { option, ours, theirs } in self.status.record_differences(differences) {
             let (shard, host) = (self.index, self.host());
             warn!(shard, host, option, ours, theirs, "another process of this deployment has other settings");
         }
     }
 }
 
-/// The descriptions in the answers to [`Settings::renew`]. They can be read where nothing can be written.
+/// The descriptions in the answers to [`Settings::renew`]. The other answers are ignored, because descriptions can be read
+/// from a server that refuses writes.
 pub(crate) fn others(answers: Vec<Value>) -> Result<Vec<Vec<u8>>, RedisError> {
     let last = answers.into_iter().next_back().unwrap_or(Value::Nil);
     Ok(redis::from_redis_value(last.extract_error()?)?)
@@ -187,13 +192,13 @@ mod tests {
         assert_eq!(both(one, other), [vec![], vec![]]);
     }
 
-    fn keys(sealing: &[&str], accept_only: &[&str]) -> Settings {
+    fn keys(encrypting: &[&str], accept_only: &[&str]) -> Settings {
         let all = |keys: &[&str]| keys.iter().map(|&key| key.to_owned()).collect::<Vec<_>>();
-        settings(|config| config.symmetric_encryption_keys(all(sealing)).accept_only_keys(all(accept_only)))
+        settings(|config| config.symmetric_encryption_keys(all(encrypting)).accept_only_keys(all(accept_only)))
     }
 
     #[test]
-    fn the_description_stays_as_it_is_and_holds_no_key() {
+    fn the_description_keeps_its_form_and_holds_no_key() {
         let described = String::from_utf8(member(&keys(&["correct horse battery staple"], &[]))).expect("it is text");
         let expected = r#"{"options":{"expiry":"60 s","format":"native","group_expiry":"86400 s","max_message_size":"8388608"},"keys":["1a58757d"]}"#;
         assert_eq!(described, expected);
@@ -221,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn of_another_format_nothing_else_is_compared() {
+    fn with_another_format_no_other_option_is_compared() {
         let other = settings(|config| config.format(Format::ChannelsRedis).symmetric_encryption_keys(["a"]));
         assert_differ(&settings(|config| config), &other, "format", "native", "channels_redis");
     }
@@ -233,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_agree_if_each_side_opens_what_the_other_seals() {
+    fn keys_agree_if_each_side_decrypts_the_messages_of_the_other() {
         let steps = [
             keys(&["old"], &[]),
             keys(&["old"], &["new"]),
@@ -245,7 +250,7 @@ mod tests {
             for (other, other_step) in steps.iter().enumerate() {
                 let differ = both(step, other_step).iter().all(|differences| !differences.is_empty());
                 let agree = both(step, other_step).iter().all(Vec::is_empty);
-                // The first step does not open what the last three seal, and the last does not open what the first two seal.
+                // The first step does not decrypt the messages of the last three, nor the last those of the first two.
                 let expected = match (at.min(other), at.max(other)) {
                     (0, 2..) | (1, 4) => differ,
                     _ => agree,
@@ -256,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_difference_comes_once_whatever_the_number_of_processes() {
+    fn a_difference_is_listed_once_for_any_number_of_processes() {
         let own = settings(|config| config);
         let short = settings(|config| config.expiry(Duration::from_secs(30)));
         let short_and_keyed =
@@ -270,9 +275,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_description_is_ignored() {
+    fn an_invalid_description_is_ignored() {
         let own = settings(|config| config);
-        let long = format!(r#"{{"options":{{"expiry":"{}"}},"keys":[]}}"#, "9".repeat(LONGEST));
+        let long = format!(r#"{{"options":{{"expiry":"{}"}},"keys":[]}}"#, "9".repeat(MAX_BYTES));
         for member in ["", "7", "{}", r#"{"options":{"expiry":"1\u001b[2J"},"keys":[]}"#, "\u{fffd}", &long] {
             assert_eq!(own.compare(&[member.as_bytes().to_vec()]), [], "{member}");
         }

@@ -1,4 +1,4 @@
-//! One server of a layer: whether it is there, and commands on it.
+//! `Shard`: one server of a layer, its state, and the supervisor that keeps it connected.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,11 +22,11 @@ use crate::redis::node::source::EndpointSource;
 use crate::redis::node::status::ServerStatus;
 use crate::supervise::contained;
 
-/// How often a server that is there is asked for its time and its epoch. With the time that an answer may take it is how
-/// soon a server that falls silent is left.
+/// How often a connected server is asked for its time and its epoch. A server that falls silent counts as down after this
+/// interval and the command timeout.
 const PROBE_EVERY: Duration = Duration::from_millis(500);
 
-/// One server. [`supervise`](Self::supervise) keeps it connected until the layer closes.
+/// One server of a layer. [`supervise`](Self::supervise) keeps it connected until the layer closes.
 pub struct Shard {
     /// Position in the configured hosts.
     pub(crate) index: usize,
@@ -34,18 +34,18 @@ pub struct Shard {
     pub(crate) clock: Clock,
     /// How the host is named in logs: without credentials.
     host: String,
-    origin: EndpointSource,
-    /// Where the server was last found, as errors say it. Held only to read or replace it.
+    source: EndpointSource,
+    /// The last known address of the server, as errors show it. Held only to read or replace it.
     address: Mutex<Arc<str>>,
-    pub(crate) needs: Requirements,
+    pub(crate) requirements: Requirements,
     state: watch::Sender<State>,
-    pub(crate) vitals: ServerStatus,
-    /// The epoch of the data that was there when the server was last reached. Held only to compare and replace it.
+    pub(crate) status: ServerStatus,
+    /// The last known epoch of the server's data. Held only to compare and replace it.
     epoch: Mutex<Option<String>>,
-    /// Asks the supervisor to look at once.
+    /// Asks the supervisor to probe the server at once.
     suspicion: Notify,
-    /// Cancelled when no command may wait for the server any more.
-    pub(crate) hurry: CancellationToken,
+    /// Cancelled when no command may be retried any more.
+    pub(crate) retries_cancelled: CancellationToken,
     events: broadcast::Sender<Event>,
 }
 
@@ -55,12 +55,12 @@ pub(crate) enum State {
     Down(Fault),
 }
 
-/// What a shard is made from.
+/// The options of [`Shard::new`].
 pub(crate) struct ShardOptions {
     /// How the host is named in logs: without credentials.
     pub(crate) host: String,
-    pub(crate) origin: EndpointSource,
-    pub(crate) needs: Requirements,
+    pub(crate) source: EndpointSource,
+    pub(crate) requirements: Requirements,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -77,24 +77,24 @@ struct LayerClosed;
 
 impl Shard {
     pub(crate) fn new(index: usize, options: ShardOptions, events: broadcast::Sender<Event>) -> Self {
-        let ShardOptions { host, origin, needs } = options;
+        let ShardOptions { host, source, requirements } = options;
         Self {
             index,
             clock: Clock::default(),
             host,
-            address: Mutex::new(origin.place().into()),
-            origin,
-            needs,
+            address: Mutex::new(source.place().into()),
+            source,
+            requirements,
             state: watch::Sender::new(State::Down(Fault::unsent(NotConnected))),
-            vitals: ServerStatus::new(),
+            status: ServerStatus::new(),
             epoch: Mutex::new(None),
             suspicion: Notify::new(),
-            hurry: CancellationToken::new(),
+            retries_cancelled: CancellationToken::new(),
             events,
         }
     }
 
-    /// Tries once to reach the server.
+    /// Tries once to connect to the server.
     ///
     /// # Errors
     ///
@@ -108,7 +108,7 @@ impl Shard {
             }
             Err(error) => {
                 let fault = Fault::from(error);
-                // That the other does not accept us may end before the next attempt; now it is worth an error.
+                // A refusal may have ended by the next attempt, so later commands see an outage. This caller sees the refusal.
                 self.state.send_replace(State::Down(fault.clone().of_an_outage()));
                 Err(self.error(fault))
             }
@@ -116,24 +116,25 @@ impl Shard {
     }
 
     async fn open(&self) -> Result<(), ConnectError> {
-        let client = self.origin.locate().await?;
-        *self.address.lock() = self.origin.address(&client).into();
-        let (mut link, greeting) = ServerConnection::open(&client, self.origin.is_service(), &self.needs).await?;
-        let (asked, time, _) = connection::probe(&mut link.commands, None).await?;
+        let client = self.source.locate().await?;
+        *self.address.lock() = self.source.address(&client).into();
+        let (mut connection, greeting) =
+            ServerConnection::open(&client, self.source.is_service(), &self.requirements).await?;
+        let (asked, time, _) = connection::probe(&mut connection.commands, None).await?;
         self.clock.observe(asked, time);
-        self.vitals.answered(asked.elapsed());
-        self.exchange_settings(&link).await;
-        let server = link.client.get_connection_info().addr().to_string();
+        self.status.answered(asked.elapsed());
+        self.exchange_settings(&connection).await;
+        let server = connection.client.get_connection_info().addr().to_string();
         let Greeting { version, role, .. } = &greeting;
         info!(shard = self.index, host = self.host, server, version, role, "redis shard is up");
-        self.vitals.came_up(server, &greeting);
-        self.state.send_replace(State::Up(link));
+        self.status.came_up(server, &greeting);
+        self.state.send_replace(State::Up(connection));
         let _ = self.events.send(Event::ShardUp { shard: self.index });
         self.compare_epoch(greeting.epoch);
         Ok(())
     }
 
-    /// Announces the loss of the data if `epoch` is another than before.
+    /// Announces the loss of the server's data if `epoch` is another than the known one.
     fn compare_epoch(&self, epoch: Option<String>) {
         let lost = {
             let mut known = self.epoch.lock();
@@ -147,32 +148,32 @@ impl Shard {
         }
     }
 
-    /// Keeps the server connected until `closing`, and then closes its connections; asks it for its time now and then.
+    /// Keeps the server connected, and probes it regularly, until `closing` is cancelled. Then closes its connections.
     pub(crate) async fn supervise(self: Arc<Self>, closing: CancellationToken) {
         let work = async {
             loop {
                 let connected = async {
-                    self.watch_link().await;
+                    self.watch_connection().await;
                     self.reconnect().await;
                 };
                 if contained("connection to Redis", Box::pin(connected)).await.is_none() {
-                    tokio::time::sleep(self.needs.timing.backoff).await;
+                    tokio::time::sleep(self.requirements.timing.backoff).await;
                 }
             }
         };
         closing.run_until_cancelled(work).await;
-        self.vitals.went_down();
+        self.status.went_down();
         self.state.send_replace(State::Down(Fault::unsent(LayerClosed)));
     }
 
-    /// Ends when the server is lost.
-    async fn watch_link(&self) {
-        let Ok(link) = self.link() else { return };
-        let mut moved = std::pin::pin!(self.origin.moved(&link.client));
-        let mut settings = std::pin::pin!(self.keep_exchanging_settings(&link));
+    /// Probes the connected server. Returns when the connection is lost.
+    async fn watch_connection(&self) {
+        let Ok(connection) = self.connection() else { return };
+        let mut moved = std::pin::pin!(self.source.moved(&connection.client));
+        let mut settings = std::pin::pin!(self.keep_exchanging_settings(&connection));
         loop {
-            if let Err(error) = self.probe(link.clone()).await {
-                self.lost(link.generation, error.into());
+            if let Err(error) = self.probe(connection.clone()).await {
+                self.lost(connection.generation, error.into());
                 return;
             }
             let mut states = self.state.subscribe();
@@ -181,7 +182,7 @@ impl Shard {
                 () = self.suspicion.notified() => {}
                 () = &mut settings => {}
                 () = &mut moved => {
-                    self.lost(link.generation, Fault::unsent(MasterMoved));
+                    self.lost(connection.generation, Fault::unsent(MasterMoved));
                     return;
                 }
                 _ = states.wait_for(|state| matches!(state, State::Down(_))) => return,
@@ -189,25 +190,25 @@ impl Shard {
         }
     }
 
-    async fn probe(&self, mut link: ServerConnection) -> Result<(), RedisError> {
-        let key = self.needs.epoch_key.as_deref();
-        let (asked, time, epoch) = connection::probe(&mut link.commands, key).await?;
-        link.heard.note();
+    async fn probe(&self, mut connection: ServerConnection) -> Result<(), RedisError> {
+        let key = self.requirements.epoch_key.as_deref();
+        let (asked, time, epoch) = connection::probe(&mut connection.commands, key).await?;
+        connection.heard.note();
         self.clock.observe(asked, time);
-        self.vitals.answered(asked.elapsed());
+        self.status.answered(asked.elapsed());
         if let (Some(key), None) = (key, &epoch) {
-            // Somebody emptied the server under us. The next one that connects shall see an epoch.
-            connection::make_epoch(&mut link.commands, key).await?;
+            // The server was emptied while it was connected. The next process that connects has to find an epoch.
+            connection::create_epoch(&mut connection.commands, key).await?;
         }
         self.compare_epoch(epoch);
         Ok(())
     }
 
     async fn reconnect(&self) {
-        let mut backoff = Backoff::new(self.needs.timing.backoff, self.origin.longest_pause());
-        let lost = self.vitals.was_reached();
+        let mut backoff = Backoff::new(self.requirements.timing.backoff, self.source.longest_pause());
+        let lost = self.status.was_reached();
         let mut reasons = Reasons::default();
-        // The first one has been told, by the log or to the caller that connects.
+        // The first reason has been reported already, in the log or to the caller of `connect`.
         if let Some(fault) = self.fault() {
             reasons.is_new(&fault.line(&self.address()));
         }
@@ -218,7 +219,7 @@ impl Shard {
         metrics::counter!("channel_layer_reconnects_total").increment(u64::from(lost));
     }
 
-    /// Notes why the server cannot be reached again, and tells each new reason.
+    /// Records why the server stays unreachable, and reports each new reason.
     fn stays_down(&self, fault: Fault, reasons: &mut Reasons) {
         let reason = fault.line(&self.address());
         self.state.send_replace(State::Down(fault));
@@ -228,83 +229,82 @@ impl Shard {
         }
     }
 
-    /// Notes that the link of this generation is of no more use.
+    /// Takes the server down if its connection is still the one of `generation`.
     pub(crate) fn lost(&self, generation: u64, fault: Fault) {
         let reason = fault.line(&self.address());
         let changed = self.state.send_if_modified(|state| {
-            let current = matches!(state, State::Up(link) if link.generation == generation);
+            let current = matches!(state, State::Up(connection) if connection.generation == generation);
             if current {
                 *state = State::Down(fault.before_sending());
             }
             current
         });
         if changed {
-            self.vitals.went_down();
+            self.status.went_down();
             warn!(shard = self.index, host = self.host, reason, "redis shard is down");
             let _ = self.events.send(Event::ShardDown { shard: self.index, reason });
         }
     }
 
-    /// The present connections.
-    pub(crate) fn link(&self) -> Result<ServerConnection, Fault> {
+    /// The current connection.
+    pub(crate) fn connection(&self) -> Result<ServerConnection, Fault> {
         match &*self.state.borrow() {
-            State::Up(link) => Ok(link.clone()),
+            State::Up(connection) => Ok(connection.clone()),
             State::Down(fault) => Err(fault.clone()),
         }
     }
 
-    /// By what the present connections are told apart from others.
+    /// The generation of the current connection.
     pub(crate) fn generation(&self) -> Result<u64, Fault> {
         match &*self.state.borrow() {
-            State::Up(link) => Ok(link.generation),
+            State::Up(connection) => Ok(connection.generation),
             State::Down(fault) => Err(fault.clone()),
         }
     }
 
-    /// Why the server is not there, if it is not.
+    /// Why the server is down. `None` if it is up.
     pub(crate) fn fault(&self) -> Option<Fault> {
         self.generation().err()
     }
 
-    /// The time of the server in ms since the epoch, if it is there.
+    /// The time of the server in ms since the epoch, if it is up.
     pub(crate) fn now_ms(&self) -> Result<u64, Fault> {
         match &*self.state.borrow() {
-            // It told its time before it counted as up.
+            // The clock was read before the server counted as up.
             State::Up(_) => self.clock.now_ms().ok_or_else(|| Fault::unsent(NotConnected)),
             State::Down(fault) => Err(fault.clone()),
         }
     }
 
-    /// Whether the server is there.
     pub(crate) fn is_up(&self) -> bool {
         matches!(&*self.state.borrow(), State::Up(_))
     }
 
-    /// Waits until the server is there.
+    /// Waits until the server is up.
     pub(crate) async fn up(&self) -> ServerConnection {
         self.up_or(|_| {}).await
     }
 
-    /// Waits until the server is there; shows why it is not to `away`, whenever it has been tried.
-    pub(crate) async fn up_or(&self, mut away: impl FnMut(&Fault)) -> ServerConnection {
+    /// Waits until the server is up. Calls `on_down` with the reason now and after each failed attempt.
+    pub(crate) async fn up_or(&self, mut on_down: impl FnMut(&Fault)) -> ServerConnection {
         let mut states = self.state.subscribe();
         loop {
             let state = states.borrow_and_update().clone();
             match state {
-                State::Up(link) => return link,
-                State::Down(fault) => away(&fault),
+                State::Up(connection) => return connection,
+                State::Down(fault) => on_down(&fault),
             }
             // The sender lives in `self`, so that the wait cannot fail.
             let _ = states.changed().await;
         }
     }
 
-    /// Waits until the link of `generation` is no more, and tells why.
+    /// Waits until the connection of `generation` is lost or replaced. Returns the reason.
     pub(crate) async fn gone(&self, generation: u64) -> Fault {
         let mut states = self.state.subscribe();
         loop {
             match &*states.borrow_and_update() {
-                State::Up(link) if link.generation == generation => {}
+                State::Up(connection) if connection.generation == generation => {}
                 State::Up(_) => return Fault::unsent(NotConnected),
                 State::Down(fault) => return fault.clone(),
             }
@@ -313,28 +313,28 @@ impl Shard {
         }
     }
 
-    /// Ends all waiting for a server that is away.
-    pub(crate) fn hurry(&self) {
-        self.hurry.cancel();
+    /// Ends all retries of commands.
+    pub(crate) fn cancel_retries(&self) {
+        self.retries_cancelled.cancel();
     }
 
-    /// Has the server asked at once whether it is there, since a connection to it broke.
+    /// Has the supervisor probe the server at once, because a connection to it broke.
     pub(crate) fn suspect(&self) {
         self.suspicion.notify_one();
     }
 
-    /// What is known of it, without asking.
+    /// The last known state of the server. Sends no command.
     pub(crate) fn health(&self) -> ShardHealth {
         let reason = self.fault().map(|fault| fault.line(&self.address()));
-        self.vitals.report(self.index, &self.host, reason, self.epoch.lock().clone(), self.clock.offset_seconds())
+        self.status.report(self.index, &self.host, reason, self.epoch.lock().clone(), self.clock.offset_seconds())
     }
 
-    /// How long a command and its answer may take.
-    pub(crate) fn patience(&self) -> Duration {
-        self.needs.timing.command
+    /// The longest duration of a command.
+    pub(crate) fn command_timeout(&self) -> Duration {
+        self.requirements.timing.command
     }
 
-    /// The error of a call that met this fault of the server.
+    /// The error of a call that failed with `fault`.
     pub(crate) fn error(&self, fault: Fault) -> Error {
         Error::Redis { shard: self.index, cause: Box::new(fault.at(&self.address())) }
     }

@@ -1,4 +1,4 @@
-//! Where the server of a shard is found: at an address, or wherever sentinels say that the master of a service is.
+//! `EndpointSource`: the source of a server's address, which is the configuration or a group of sentinels.
 
 pub(crate) mod sentinel;
 
@@ -13,11 +13,11 @@ use crate::redis::node::connect_error::ConnectError;
 use crate::redis::node::endpoint::{Endpoint, EndpointError, shown};
 use crate::redis::node::source::sentinel::{Address, Sentinels};
 
-/// Where a server is found.
+/// The source of a server's address.
 pub(crate) enum EndpointSource {
-    /// Always at the same address.
+    /// A configured address.
     Fixed(Box<Endpoint>),
-    /// Where the master of a service is at the time.
+    /// The address of the master of a service, which changes at a failover.
     Service(Box<Service>),
 }
 
@@ -27,7 +27,7 @@ pub(crate) struct Service {
     config: Config,
 }
 
-/// The servers of a configuration: for each its identity, by which the ring places names, and where it is found.
+/// The servers of a configuration. For each the identity, by which the ring places names, and the source of its address.
 pub(crate) async fn all(config: &Config) -> Result<Vec<(String, EndpointSource)>> {
     if config.sentinels.is_empty() {
         return config.host_list().iter().enumerate().map(|(at, host)| fixed(at, host, config)).collect();
@@ -44,18 +44,18 @@ pub(crate) async fn all(config: &Config) -> Result<Vec<(String, EndpointSource)>
 fn fixed(at: usize, host: &Host, config: &Config) -> Result<(String, EndpointSource)> {
     let refuse = |error: EndpointError| error.of_option(format!("hosts[{at}]"), host);
     let endpoint = Endpoint::at(&host.url(), config).map_err(refuse)?;
-    // What is wrong with files shall be told at once.
+    // Reads the files with certificates, so that a fault in them is reported at once.
     endpoint.client().map_err(refuse)?;
     Ok((host.identity(), EndpointSource::Fixed(Box::new(endpoint))))
 }
 
 async fn discover(sentinels: &Sentinels) -> Result<Vec<String>> {
-    // There are no shards yet; what fails is what would have been the first.
+    // There are no shards yet. The error names the first one.
     sentinels.services().await.map_err(|error| Error::Redis { shard: 0, cause: error.into() })
 }
 
 impl EndpointSource {
-    /// A client for the server as it is found now.
+    /// A client for the current address of the server.
     pub(crate) async fn locate(&self) -> Result<Arc<Client>, ConnectError> {
         match self {
             Self::Fixed(endpoint) => Ok(endpoint.client()?),
@@ -66,7 +66,7 @@ impl EndpointSource {
         }
     }
 
-    /// How errors say where the server is, as long as nothing more is known.
+    /// The text for the address in errors before the server has been located.
     pub(crate) fn place(&self) -> String {
         match self {
             Self::Fixed(endpoint) => endpoint.address(),
@@ -74,7 +74,7 @@ impl EndpointSource {
         }
     }
 
-    /// How errors say where the server of `client` is.
+    /// The text for the address in errors when `client` is the client for it.
     pub(crate) fn address(&self, client: &Client) -> String {
         let address = shown(client.get_connection_info().addr());
         match self {
@@ -83,12 +83,13 @@ impl EndpointSource {
         }
     }
 
-    /// Whether the server has to be a master, since sentinels may not have noticed yet that it is none any more.
+    /// Whether the address comes from sentinels. Such a server has to be checked for being a master, because sentinels may not
+    /// have noticed that it has become a replica.
     pub(crate) fn is_service(&self) -> bool {
         matches!(self, Self::Service(_))
     }
 
-    /// Ends when most sentinels say that another server than that of `client` is the master.
+    /// Waits until most sentinels name another master than the server of `client`.
     pub(crate) async fn moved(&self, client: &Client) {
         let Self::Service(service) = self else { return std::future::pending().await };
         loop {
@@ -96,14 +97,14 @@ impl EndpointSource {
             match service.sentinels.master(&service.name).await {
                 Ok(master) if Some(&master) != address(client).as_ref() => return,
                 Ok(_) => {}
-                // As long as the connection holds nobody needs them.
-                Err(error) => tracing::debug!(service = service.name, %error, "sentinels could not be asked"),
+                // The sentinels are not needed while the connection works.
+                Err(error) => tracing::debug!(service = service.name, %error, "cannot query the sentinels"),
             }
         }
     }
 
-    /// The longest pause between attempts to reach it. After a failover sentinels name another master, which costs little
-    /// to ask for.
+    /// The longest pause between attempts to connect. It is short with sentinels, because they name another master after a
+    /// failover, and a query of them is cheap.
     pub(crate) fn longest_pause(&self) -> Duration {
         if self.is_service() { Duration::from_secs(1) } else { Duration::from_secs(10) }
     }

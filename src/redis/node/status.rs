@@ -1,4 +1,4 @@
-//! What is known of a server's state, for those who ask how it is.
+//! `ServerStatus`: the last known state of a server, for health reports.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use crate::health::{SettingDifference, ShardHealth, ShardState};
 use crate::redis::node::connection::Greeting;
 
-/// What was last seen of a server.
+/// The last known state of a server.
 #[derive(Debug)]
 pub(crate) struct ServerStatus {
     /// Held only to read or change it.
@@ -22,19 +22,19 @@ struct Seen {
     version: Option<String>,
     role: Option<String>,
     latency: Option<Duration>,
-    /// Settings of other processes that differ, as they were compared last.
+    /// The differences from the settings of other processes, at the last comparison.
     differences: Vec<SettingDifference>,
 }
 
 impl ServerStatus {
-    /// Of a server that has not been reached yet.
+    /// The status of a server that has not been reached yet.
     pub(crate) fn new() -> Self {
         let (state, since) = (ShardState::Down, SystemTime::now());
         let (server, version, role, latency, differences) = (None, None, None, None, Vec::new());
         Self { seen: Mutex::new(Seen { state, since, server, version, role, latency, differences }) }
     }
 
-    /// It was reached at the address `server`.
+    /// Records that the server was reached at the address `server`.
     pub(crate) fn came_up(&self, server: String, greeting: &Greeting) {
         let mut seen = self.seen.lock();
         seen.state = ShardState::Up;
@@ -44,12 +44,12 @@ impl ServerStatus {
         seen.role = Some(greeting.role.clone());
     }
 
-    /// Whether it has ever been reached.
+    /// Whether the server has ever been reached.
     pub(crate) fn was_reached(&self) -> bool {
         self.seen.lock().server.is_some()
     }
 
-    /// It was lost.
+    /// Records that the connection was lost.
     pub(crate) fn went_down(&self) {
         let mut seen = self.seen.lock();
         seen.state = ShardState::Down;
@@ -57,19 +57,19 @@ impl ServerStatus {
         seen.latency = None;
     }
 
-    /// It answered in this time.
+    /// Records that the server answered a probe after `latency`.
     pub(crate) fn answered(&self, latency: Duration) {
         self.seen.lock().latency = Some(latency);
     }
 
-    /// Notes how the settings of other processes differ. Returns the differences that were not there before.
-    pub(crate) fn differ(&self, differences: Vec<SettingDifference>) -> Vec<SettingDifference> {
+    /// Records how the settings of other processes differ. Returns the new differences.
+    pub(crate) fn record_differences(&self, differences: Vec<SettingDifference>) -> Vec<SettingDifference> {
         let mut seen = self.seen.lock();
         let before = std::mem::replace(&mut seen.differences, differences);
         seen.differences.iter().filter(|difference| !before.contains(difference)).cloned().collect()
     }
 
-    /// All of it, with what others know.
+    /// The status as a health report, with facts that the shard holds.
     pub(crate) fn report(
         &self,
         shard: usize,

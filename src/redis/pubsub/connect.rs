@@ -105,7 +105,20 @@ impl PubSubLayer {
         ));
         upkeep.close();
         let prefix = config.key_prefix().to_owned();
-        let checkup = HealthProbe::new(shards.len());
-        Ok(Self { inbox, topics, wire, prefix, publisher, shards, checkup, modes, events, closing, drained, upkeep })
+        let health_probe = HealthProbe::new(shards.len());
+        Ok(Self {
+            inbox,
+            topics,
+            wire,
+            prefix,
+            publisher,
+            shards,
+            health_probe,
+            modes,
+            events,
+            closing,
+            drained,
+            upkeep,
+        })
     }
 }

@@ -22,8 +22,7 @@ use crate::name::{ChannelKind, ChannelName, GroupName};
 use crate::redis::closing::Closing;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
-use crate::redis::topology::probe as checkup;
-use crate::redis::topology::probe::HealthProbe;
+use crate::redis::topology::probe::{self, HealthProbe};
 
 /// Random characters of a new channel's name.
 const NEW_NAME: usize = 12;
@@ -79,7 +78,7 @@ pub struct PubSubLayer {
     pub(crate) prefix: String,
     pub(crate) publisher: Publisher,
     pub(crate) shards: Vec<Arc<Shard>>,
-    pub(crate) checkup: HealthProbe,
+    pub(crate) health_probe: HealthProbe,
     pub(crate) modes: Arc<Modes>,
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) closing: Closing,
@@ -320,7 +319,7 @@ impl ChannelLayer for PubSubLayer {
 
     async fn redis_stats(&self) -> Result<Vec<RedisStats>> {
         self.check_open()?;
-        checkup::stats(&self.shards).await
+        probe::stats(&self.shards).await
     }
 
     fn group_expiry(&self) -> Duration {

@@ -11,7 +11,7 @@ use crate::message::Message;
 use crate::name::ChannelName;
 use crate::redis::node::shard::Shard;
 use crate::redis::pubsub::subscribe::manager::Reachability;
-use crate::redis::topology::probe as checkup;
+use crate::redis::topology::probe;
 
 #[derive(Debug, thiserror::Error)]
 #[error("the message stayed in this process")]
@@ -20,7 +20,7 @@ struct Stayed;
 impl PubSubLayer {
     /// How the servers are, and whether messages arrive through them.
     pub(crate) async fn examine(&self) -> Health {
-        let mut health = self.checkup.health(&self.shards, |shard| self.travel(shard)).await;
+        let mut health = self.health_probe.health(&self.shards, |shard| self.travel(shard)).await;
         for (shard, status) in self.status().into_iter().enumerate() {
             match status.mode {
                 Mode::Remote => {}
@@ -43,7 +43,7 @@ impl PubSubLayer {
             return Err(shard.error(fault).into());
         }
         let place = |channel: &ChannelName| ((), self.topics.address(&Target::Channel(channel.clone())).shard);
-        let (channel, ()) = checkup::channel_on(shard, place)?;
+        let (channel, ()) = probe::channel_on(shard, place)?;
         let _opened = Opened { interest, channel: &channel };
         self.subscribe(&[channel.as_str()]).await?;
         // One that stays in this process does not say so.

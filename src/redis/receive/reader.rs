@@ -42,7 +42,7 @@ pub(crate) struct ReaderContext {
 impl ReaderContext {
     /// The first pause before something is tried again.
     pub(crate) fn retry_pause(&self) -> Duration {
-        self.places.shards.iter().map(|shard| shard.needs.timing.backoff).max().unwrap_or_default()
+        self.places.shards.iter().map(|shard| shard.requirements.timing.backoff).max().unwrap_or_default()
     }
 }
 

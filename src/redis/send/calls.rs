@@ -1,4 +1,4 @@
-//! Calls that send to more than one channel: when the layer closes, no part of one is refused.
+//! `Calls`: the calls that send to more than one channel. A closing layer refuses no part of a call that has begun.
 
 use std::time::Duration;
 
@@ -12,42 +12,42 @@ use crate::error::{Error, Result};
 use crate::layer::Parts;
 use crate::redis::topology::places::Places;
 
-/// Those of a layer that are under way.
+/// The calls of a layer that are under way.
 pub(crate) struct Calls(TaskTracker);
 
 impl Calls {
-    /// None yet, and what is cancelled when lanes may end: when `closing`, once none is under way, or after `patience`.
-    /// Somebody may hold one and not go on with it, and nobody is to wait for that.
+    /// An empty set of calls, and a token that is cancelled when the queues may end: after `closing`, when no call is under way
+    /// or `timeout` has passed. The timeout is needed because a caller may stop polling a call without dropping it.
     pub(crate) fn new(
         tasks: &TaskTracker,
         closing: &CancellationToken,
-        patience: Duration,
+        timeout: Duration,
     ) -> (Self, CancellationToken) {
         let (calls, ending) = (TaskTracker::new(), CancellationToken::new());
-        tasks.spawn(end_lanes(calls.clone(), closing.clone(), patience, ending.clone().drop_guard()));
+        tasks.spawn(end_queues(calls.clone(), closing.clone(), timeout, ending.clone().drop_guard()));
         (Self(calls), ending)
     }
 
-    /// Lets the lanes go on until what this gives has been dropped. If the layer is open when somebody has it, all that is
-    /// posted meanwhile is sent.
+    /// Begins a call, which ends when the token is dropped. The queues accept messages until then. A call that begins before
+    /// the layer closes is sent whole.
     pub(crate) fn begin(&self) -> TaskTrackerToken {
         self.0.token()
     }
 }
 
-async fn end_lanes(calls: TaskTracker, closing: CancellationToken, patience: Duration, lanes: DropGuard) {
+async fn end_queues(calls: TaskTracker, closing: CancellationToken, timeout: Duration, ending: DropGuard) {
     closing.cancelled().await;
     calls.close();
-    let _ = tokio::time::timeout(patience, calls.wait()).await;
-    drop(lanes);
+    let _ = tokio::time::timeout(timeout, calls.wait()).await;
+    drop(ending);
 }
 
-/// What became of the parts of a group message.
+/// The outcomes of the parts of a group message.
 #[derive(Default)]
 pub(crate) struct Sends(Parts);
 
 impl Sends {
-    /// Notes what became of one; a full channel is counted and is no error.
+    /// Adds the outcome of one part. A full channel is counted as a drop and is no error.
     pub(crate) fn add(&mut self, places: &Places, outcome: Outcome) {
         match outcome {
             Outcome::Sent => self.0.add(Ok(())),

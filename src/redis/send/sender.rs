@@ -62,7 +62,7 @@ impl<F: WriteFormat> Sender<F> {
     /// Starts the queues on `tasks`. They end when `closing` is cancelled, no [call](Self::call) is under way, and they are
     /// empty.
     pub(crate) fn start(places: Arc<Places>, format: Arc<F>, tasks: &TaskTracker, closing: &CancellationToken) -> Self {
-        let timeout = places.shards.iter().map(|shard| shard.patience()).max().unwrap_or_default();
+        let timeout = places.shards.iter().map(|shard| shard.command_timeout()).max().unwrap_or_default();
         // One round trip for the members of a group, and one to send.
         let (calls, ending) = Calls::new(tasks, closing, 2 * timeout);
         let start_queue = |shard: &Arc<Shard>| {

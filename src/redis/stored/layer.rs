@@ -25,8 +25,7 @@ use crate::redis::send::{Outcome, PendingSend, Sender};
 use crate::redis::stored::format::{Background, Started, StoredFormat};
 use crate::redis::stored::scan as statistics;
 use crate::redis::topology::places::Places;
-use crate::redis::topology::probe as checkup;
-use crate::redis::topology::probe::HealthProbe;
+use crate::redis::topology::probe::{self, HealthProbe};
 use crate::redis::topology::servers;
 
 /// Random characters of a new channel's name, and how many names are tried.
@@ -46,7 +45,7 @@ pub struct StoredLayer<F: StoredFormat> {
     pub(crate) places: Arc<Places>,
     sender: Sender<F>,
     readers: Readers,
-    checkup: HealthProbe,
+    health_probe: HealthProbe,
     events: broadcast::Sender<Event>,
     pub(crate) closing: Closing,
     /// Cancelled when readers and senders have ended after the layer was closed.
@@ -108,8 +107,8 @@ impl<F: StoredFormat> StoredLayer<F> {
         let ending = closing.token().clone();
         upkeep.spawn(servers::drain(places.shards.clone(), work, ending, drained.clone(), drain));
         upkeep.close();
-        let checkup = HealthProbe::new(places.shards.len());
-        Ok(Self { format, places, sender, readers, checkup, events, closing, drained, upkeep })
+        let health_probe = HealthProbe::new(places.shards.len());
+        Ok(Self { format, places, sender, readers, health_probe, events, closing, drained, upkeep })
     }
 
     fn enqueue(
@@ -344,12 +343,12 @@ impl<F: StoredFormat> ChannelLayer for StoredLayer<F> {
             let key = self.format.channel_key(channel.non_local());
             (key, self.places.shard_of_channel(channel).index)
         };
-        self.checkup.health(&self.places.shards, |shard| checkup::travel(self, shard, place)).await
+        self.health_probe.health(&self.places.shards, |shard| probe::send_through(self, shard, place)).await
     }
 
     async fn redis_stats(&self) -> Result<Vec<RedisStats>> {
         self.closing.check()?;
-        checkup::stats(&self.places.shards).await
+        probe::stats(&self.places.shards).await
     }
 
     fn group_expiry(&self) -> Duration {

@@ -1,7 +1,7 @@
-//! All servers of a layer, and which of them holds what.
+//! All servers of a layer, and the placement of names on them.
 //!
-//! [`ring`] maps names to shards, [`places`] holds the shards, and [`servers`] connects and ends them together.
-//! [`probe`] sends a message through each of them.
+//! [`ring`] maps names to shards, [`places`] holds the shards, and [`servers`] connects and disconnects them together.
+//! [`probe`] sends a message through each of them for health reports.
 
 pub(crate) mod places;
 pub(crate) mod probe;

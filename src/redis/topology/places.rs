@@ -1,4 +1,4 @@
-//! The servers of a layer and which of them holds what.
+//! `Places`: the servers of a layer and the ring that places names on them.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 use crate::redis::topology::ring::Ring;
 
-/// All shards, and the ring that places names on them.
+/// The shards of a layer, and the ring that places names on them.
 #[derive(Debug)]
 pub struct Places {
     pub(crate) shards: Vec<Arc<Shard>>,
     ring: Ring,
 }
 
-/// The places of a layer in the native format, and the keys that names have there.
+/// The places of a layer in the native format, and the keys of names there.
 #[derive(Debug)]
 pub(crate) struct Topology {
     pub(crate) places: Arc<Places>,
@@ -31,7 +31,7 @@ impl Places {
         Self { shards, ring }
     }
 
-    /// The time by the clock of a server that is up, counted from the epoch; zero if no server has told its time.
+    /// The time since the epoch by the clock of the first server whose time is known. Zero if there is none.
     pub(crate) fn now(&self) -> Duration {
         let time = self.shards.iter().find_map(|shard| shard.clock.now_ms());
         Duration::from_millis(time.unwrap_or(0))
@@ -42,22 +42,22 @@ impl Places {
         self.ring.shard_of(name)
     }
 
-    /// The error of a call that met this fault of a shard.
+    /// The error of a call that failed with `fault` on `shard`.
     pub(crate) fn error(&self, shard: usize, fault: Fault) -> Error {
         self.shards[shard].error(fault)
     }
 
-    /// The one shard that holds a `!` or `?` channel.
+    /// The shard that holds a `!` or `?` channel.
     pub(crate) fn shard_of_channel(&self, channel: &ChannelName) -> &Arc<Shard> {
         &self.shards[self.ring.shard_of(channel.non_local())]
     }
 
-    /// The one shard that holds a group.
+    /// The shard that holds a group.
     pub(crate) fn shard_of_group(&self, group: &GroupName) -> &Arc<Shard> {
         &self.shards[self.ring.shard_of(group.as_str())]
     }
 
-    /// The shards on which messages of `channel` can lie.
+    /// The shards that can hold messages of `channel`.
     pub(crate) fn shards_of_channel(&self, channel: &ChannelName) -> &[Arc<Shard>] {
         if channel.kind().has_one_reader() {
             std::slice::from_ref(self.shard_of_channel(channel))

@@ -1,4 +1,4 @@
-//! Finding out how the servers are: what is known of each, and a message that travels through it.
+//! `HealthProbe`: sends a message through each server of a layer, for health reports. Also reads the load of servers.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -16,46 +16,47 @@ use crate::message::Message;
 use crate::name::ChannelName;
 use crate::redis::node::shard::Shard;
 
-/// By how much a probe may take longer than a command.
+/// How much longer than a command a probe may take.
 const MARGIN: Duration = Duration::from_millis(250);
-/// What the channels of probes begin with.
+/// The pattern of the channels of probes.
 const PATTERN: &str = "channel-layer.health?";
-const NAME: usize = 16;
-/// Who asks more often is told of the same probe.
-const FRESH: Duration = Duration::from_secs(1);
-/// What of a probe nobody has read lives no longer than this.
-const LEFTOVERS_LIVE: Duration = Duration::from_secs(10);
+/// The number of random characters in the name of such a channel.
+const SUFFIX: usize = 16;
+/// How long a result is reused.
+const REUSED_FOR: Duration = Duration::from_secs(1);
+/// The time to live of a probe message that is not read.
+const MESSAGE_TTL: Duration = Duration::from_secs(10);
 
-/// The last probes through each shard of a layer.
+/// The last probe of each shard of a layer.
 pub(crate) struct HealthProbe {
     /// Held only to read or replace a result.
     last: Vec<Mutex<Option<Measured>>>,
-    /// Whoever asks while a probe is under way waits for it and is told of the same.
+    /// Held during a probe. A concurrent call waits for it and reuses its result.
     turns: Vec<Semaphore>,
 }
 
 #[derive(Clone)]
 struct Measured {
     at: Instant,
-    /// How long it took, or why it did not arrive.
+    /// The duration of the probe, or the reason of its failure.
     outcome: Result<Duration, String>,
 }
 
 impl HealthProbe {
-    /// Of a layer with so many shards.
+    /// The probe of a layer with this many shards.
     pub(crate) fn new(shards: usize) -> Self {
         let last = (0..shards).map(|_| Mutex::default()).collect();
         Self { last, turns: (0..shards).map(|_| Semaphore::new(1)).collect() }
     }
 
-    /// How `shards` are; `travel` has a message travel through one of them.
-    pub(crate) async fn health<'s, T>(&self, shards: &'s [Arc<Shard>], travel: impl Fn(&'s Shard) -> T) -> Health
+    /// The health of `shards`. `send_through` sends a message through one of them and reads it.
+    pub(crate) async fn health<'s, T>(&self, shards: &'s [Arc<Shard>], send_through: impl Fn(&'s Shard) -> T) -> Health
     where
         T: Future<Output = Result<(), BoxError>> + Send,
     {
-        let reports = shards.iter().map(|shard| (shard, travel(shard))).map(|(shard, travel)| async move {
-            let measured = self.measured(shard, travel).await;
-            // The probe may have found out that the server is away.
+        let reports = shards.iter().map(|shard| (shard, send_through(shard))).map(|(shard, probe)| async move {
+            let measured = self.measure(shard, probe).await;
+            // Read after the probe, which may have found the server unreachable.
             let mut health = shard.health();
             health.probe = Some(Probe {
                 age: measured.at.elapsed(),
@@ -67,19 +68,19 @@ impl HealthProbe {
         Health::of_shards(join_all(reports).await)
     }
 
-    async fn measured(&self, shard: &Shard, travel: impl Future<Output = Result<(), BoxError>>) -> Measured {
-        // It is never closed, so that there always is a turn.
+    async fn measure(&self, shard: &Shard, probe: impl Future<Output = Result<(), BoxError>>) -> Measured {
+        // The semaphore is never closed, so this cannot fail.
         let _turn = self.turns[shard.index].acquire().await;
         let last = self.last[shard.index].lock().clone();
-        if let Some(last) = last.filter(|last| last.at.elapsed() < FRESH) {
+        if let Some(last) = last.filter(|last| last.at.elapsed() < REUSED_FOR) {
             return last;
         }
         let began = Instant::now();
-        // A command that hangs comes to its own end first, which tells whether its server is there.
-        let outcome = match tokio::time::timeout(shard.patience() + MARGIN, travel).await {
+        // A command that hangs reaches its own timeout first, and its error says more.
+        let outcome = match tokio::time::timeout(shard.command_timeout() + MARGIN, probe).await {
             Ok(Ok(())) => Ok(began.elapsed()),
             Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("no message arrived within {:?}", shard.patience())),
+            Err(_) => Err(format!("no message arrived within {:?}", shard.command_timeout())),
         };
         let measured = Measured { at: Instant::now(), outcome };
         *self.last[shard.index].lock() = Some(measured.clone());
@@ -87,13 +88,14 @@ impl HealthProbe {
     }
 }
 
-/// A new channel, for one message, that `place` puts on `shard`; and what else `place` says of it.
+/// A new channel on `shard`, and the first value that `place` returns for it. The second value of `place` is the shard of a
+/// channel.
 pub(crate) fn channel_on<P>(
     shard: &Shard,
     place: impl Fn(&ChannelName) -> (P, usize),
 ) -> Result<(ChannelName, P), BoxError> {
     loop {
-        let channel = ChannelName::from_pattern(PATTERN, &Alphanumeric.sample_string(&mut rand::rng(), NAME))?;
+        let channel = ChannelName::from_pattern(PATTERN, &Alphanumeric.sample_string(&mut rand::rng(), SUFFIX))?;
         let (placed, home) = place(&channel);
         if home == shard.index {
             return Ok((channel, placed));
@@ -101,8 +103,8 @@ pub(crate) fn channel_on<P>(
     }
 }
 
-/// Sends a message through `shard` of `layer` and reads it; `place` gives the key and the shard of a channel.
-pub(crate) async fn travel(
+/// Sends a message through `shard` of `layer` and reads it. `place` returns the key and the shard of a channel.
+pub(crate) async fn send_through(
     layer: &dyn ChannelLayer,
     shard: &Shard,
     place: impl Fn(&ChannelName) -> (String, usize),
@@ -111,16 +113,16 @@ pub(crate) async fn travel(
     layer.send(channel.as_str(), Message::default()).await?;
     let mut command = redis::cmd("PEXPIRE");
     // Without `LT`, which servers before 7.0 do not know.
-    command.arg(key).arg(u64::try_from(LEFTOVERS_LIVE.as_millis()).unwrap_or(u64::MAX));
+    command.arg(key).arg(u64::try_from(MESSAGE_TTL.as_millis()).unwrap_or(u64::MAX));
     shard.run(&command).await.map_err(|fault| shard.error(fault))?;
-    // It is there, and this takes none of the connections on which readers wait.
+    // The message has arrived, so no read has to wait. `try_receive` uses none of the connections for blocking reads.
     match layer.try_receive(&[channel.as_str()]).await? {
         Some(_) => Ok(()),
-        None => Err("the message was not there".into()),
+        None => Err("the probe message was not found".into()),
     }
 }
 
-/// What the servers say of their load.
+/// The load of the servers, as they report it.
 pub(crate) async fn stats(shards: &[Arc<Shard>]) -> Result<Vec<RedisStats>> {
     let asked = join_all(shards.iter().map(|shard| async move {
         let info = shard.run(&redis::cmd("INFO")).await.map_err(|fault| shard.error(fault))?;
@@ -149,7 +151,7 @@ mod tests {
     use super::parse_info;
 
     #[test]
-    fn figures_are_found_by_their_whole_name() {
+    fn fields_are_found_by_their_whole_name() {
         let info = "# Clients\r\nconnected_clients:3\r\nused_memory_rss:9\r\nused_memory:7\r\npubsub_channels:1\r\n\
                     maxmemory_policy:allkeys-lru\r\n";
         let stats = parse_info(2, info);

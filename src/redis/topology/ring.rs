@@ -1,32 +1,32 @@
-//! Names to shards, by rendezvous hashing.
+//! `Ring`: maps names to shards by rendezvous hashing.
 //!
-//! Every name goes to the shard whose hash with it is highest, so that adding or removing one host moves that host's
-//! share of the names and no other.
+//! A name goes to the shard that has the highest hash with it. So adding or removing a host moves only that host's share of
+//! the names.
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// The shards of a layer.
 #[derive(Clone, Debug)]
 pub enum Ring {
-    /// Each known by a hash of its host's identity.
+    /// Rendezvous hashing. Holds a hash of the identity of each host.
     Rendezvous(Vec<u64>),
-    /// So many, placed as in Python's layers.
+    /// The placement of Python's layers over this many shards.
     Crc(usize),
 }
 
 impl Ring {
-    /// A ring over hosts with these identities, which must differ; there is at least one.
+    /// A ring over hosts with these identities. There has to be one at least, and they have to differ.
     pub(crate) fn new<'i>(identities: impl IntoIterator<Item = &'i str>) -> Self {
         Self::Rendezvous(identities.into_iter().map(|identity| xxh3_64(identity.as_bytes())).collect())
     }
 
-    /// The ring of `asgi_redis` and `channels_redis` over so many hosts, of which their order alone is known.
+    /// The ring of `asgi_redis` and `channels_redis` over this many hosts. It depends only on the order of the hosts.
     pub(crate) fn crc(hosts: usize) -> Self {
         Self::Crc(hosts)
     }
 
-    /// The shard of a group, or of a `!` or `?` channel by the non-local part of its name. Nothing else may be given
-    /// here: a reader and a writer that hash different parts of a name miss each other.
+    /// The shard of a group, or of a `!` or `?` channel by the non-local part of its name. `name` has to be one of these,
+    /// because a reader and a writer that hash different parts of a name use different shards.
     pub(crate) fn shard_of(&self, name: &str) -> usize {
         let score = |seed: &u64| xxh3_64_with_seed(name.as_bytes(), *seed);
         match self {
@@ -39,13 +39,13 @@ impl Ring {
     }
 }
 
-/// The part of a normal channel's `capacity` that lies on `shard` of `shards`; the parts add up to the whole.
+/// The part of a normal channel's `capacity` for `shard`, one of `shards`. The parts add up to the whole.
 pub(crate) fn share_of_capacity(capacity: usize, shard: usize, shards: usize) -> usize {
     capacity / shards + usize::from(shard < capacity % shards)
 }
 
 /// The shard of `name` among `shards` in Python's layers, `asgi_redis` and `channels_redis`: by CRC-32, cut to 12 bits.
-/// The division is one of floats, whose rounding decides at the borders.
+/// Python divides floats, and their rounding decides at the borders.
 pub(crate) fn crc_shard(name: &str, shards: usize) -> usize {
     let Ok(count @ 2..) = u16::try_from(shards) else { return 0 };
     let hash = f64::from(crc32fast::hash(name.as_bytes()) & 0xFFF);
@@ -84,15 +84,15 @@ mod tests {
     #[test]
     fn the_order_of_hosts_does_not_matter() {
         let hosts = ["a", "b", "c"];
-        let turned = ["c", "a", "b"];
-        let (ring, other) = (Ring::new(hosts), Ring::new(turned));
+        let rotated = ["c", "a", "b"];
+        let (ring, other) = (Ring::new(hosts), Ring::new(rotated));
         for name in names() {
-            assert_eq!(hosts[ring.shard_of(&name)], turned[other.shard_of(&name)]);
+            assert_eq!(hosts[ring.shard_of(&name)], rotated[other.shard_of(&name)]);
         }
     }
 
     #[test]
-    fn places_stay_the_same_in_every_version() {
+    fn placements_do_not_change_between_versions() {
         let ring = Ring::new(["127.0.0.1:6379/0", "127.0.0.1:6380/0", "127.0.0.1:6381/0"]);
         let placed: Vec<_> =
             ["chat", "http.request.body?x", "websocket.send.a!"].map(|name| ring.shard_of(name)).into();

@@ -1,4 +1,4 @@
-//! All servers of a layer: reached together, let go when its work is done.
+//! The connection of all servers of a layer, and their disconnection when it closes.
 
 use std::sync::Arc;
 
@@ -12,38 +12,38 @@ use crate::error::{Error, Result};
 use crate::layer::Event;
 use crate::redis::node::connection::Requirements;
 use crate::redis::node::shard::{Shard, ShardOptions};
-use crate::redis::node::source as origin;
+use crate::redis::node::source;
 
-/// Events that a slow listener can be behind before it misses the oldest.
+/// The most events that a listener can be behind. A slower listener misses the oldest ones.
 pub(crate) const EVENTS: usize = 256;
 
-/// Tries every server of `config` once; gives their identities, by which a ring may place names, and their shards. Fails if
-/// none is there though one is needed, or one is of no use whatever happens.
+/// Tries once to connect to every server of `config`. Returns the identities of the servers, by which a ring may place names,
+/// and their shards. Fails if `some_needed` is set and no server is reachable, or if one cannot be used at all.
 pub(crate) async fn connect(
     config: &Config,
-    needs: &Requirements,
+    requirements: &Requirements,
     events: &broadcast::Sender<Event>,
     some_needed: bool,
 ) -> Result<(Vec<String>, Vec<Arc<Shard>>)> {
-    let (identities, origins): (Vec<_>, Vec<_>) = origin::all(config).await?.into_iter().unzip();
-    let options = identities.iter().cloned().zip(origins);
-    let options = options.map(|(host, origin)| ShardOptions { host, origin, needs: needs.clone() });
+    let (identities, sources): (Vec<_>, Vec<_>) = source::all(config).await?.into_iter().unzip();
+    let options = identities.iter().cloned().zip(sources);
+    let options = options.map(|(host, source)| ShardOptions { host, source, requirements: requirements.clone() });
     let shards = options.enumerate().map(|(index, options)| Arc::new(Shard::new(index, options, events.clone())));
     let shards: Vec<_> = shards.collect();
     let results = join_all(shards.iter().map(|shard| shard.connect())).await;
     let enough = !some_needed || results.iter().any(Result::is_ok);
     let mut failed = results.into_iter().filter_map(Result::err);
-    // Who does without servers may go on for ever where a login is wrong, and nobody would be told.
-    let wrong = |error: &Error| !error.is_transient() || (!some_needed && !error.is_outage());
-    match failed.find(|error| !enough || wrong(error)) {
+    // A layer that works without servers could run forever with a wrong password, and only the log would show it.
+    let fatal = |error: &Error| !error.is_transient() || (!some_needed && !error.is_outage());
+    match failed.find(|error| !enough || fatal(error)) {
         Some(error) => Err(error),
         None => Ok((identities, shards)),
     }
 }
 
-/// When `closing`, has nobody wait for servers that are away, and waits until readers have put back and lanes have sent what
-/// they hold, and then for what has to follow it, `behind`; then says so by `drained`, which closes the connections. If the
-/// runtime ends before, the layer is closed and drained all the same: nobody is left to do its work.
+/// Ends the work of a layer when `closing` is cancelled. Cancels retries, waits until readers have put back and queues have
+/// sent their messages, then for `behind`, and then cancels `drained`, which closes the connections. If the runtime ends
+/// first, both tokens are cancelled, because the work cannot continue.
 pub(crate) fn drain(
     shards: Vec<Arc<Shard>>,
     work: TaskTracker,
@@ -55,7 +55,7 @@ pub(crate) fn drain(
     async move {
         closing.cancelled().await;
         for shard in shards {
-            shard.hurry();
+            shard.cancel_retries();
         }
         work.close();
         work.wait().await;

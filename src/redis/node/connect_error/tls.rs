@@ -1,4 +1,4 @@
-//! What went wrong when two sides of a TLS connection looked at each other's certificates.
+//! TLS errors: how they are found in the errors of the Redis client, classified and explained.
 
 use std::error::Error;
 use std::io;
@@ -7,40 +7,40 @@ use std::sync::Arc;
 use redis::RedisError;
 use rustls::{AlertDescription, CertificateError};
 
-/// The fault of input or output behind `error`, if there is one.
+/// The I/O error behind `error`, if there is one.
 pub(crate) fn io_error(error: &RedisError) -> Option<&io::Error> {
     let cause = error.source()?;
-    // The crate shares its causes between the copies of an error.
+    // The crate shares the cause between the clones of an error.
     let shared = cause.downcast_ref::<Arc<dyn Error + Send + Sync>>();
     shared.map_or(cause, |shared| &**shared).downcast_ref()
 }
 
-/// The fault of TLS behind `error`, if there is one.
-pub(crate) fn broken(error: &RedisError) -> Option<&rustls::Error> {
+/// The TLS error behind `error`, if there is one.
+pub(crate) fn tls_error(error: &RedisError) -> Option<&rustls::Error> {
     io_error(error)?.get_ref()?.downcast_ref()
 }
 
-/// Whether one side has looked at a certificate, or at its want, and has refused the other.
-pub(crate) fn is_judgement(fault: &rustls::Error) -> bool {
+/// Whether one side has refused the certificate of the other, or its absence.
+pub(crate) fn is_certificate_refusal(fault: &rustls::Error) -> bool {
     matches!(fault, rustls::Error::InvalidCertificate(_) | rustls::Error::AlertReceived(_))
 }
 
-/// What is wrong, and what to do.
-pub(crate) fn words(fault: &rustls::Error) -> String {
+/// The text of the error, with advice where there is some.
+pub(crate) fn text(fault: &rustls::Error) -> String {
     use AlertDescription as Alert;
     let advice = match fault {
         rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
             "tls_ca_file, or the public authorities where it is not set, have not signed the server's certificate"
         }
-        // The crate has no name for it: what `openssl req -x509` makes unless it is told otherwise.
+        // The crate has no variant for it. `openssl req -x509` makes such a certificate by default.
         rustls::Error::InvalidCertificate(CertificateError::Other(other))
             if other.to_string() == "CaUsedAsEndEntity" =>
         {
-            "the server's certificate is that of an authority (CA:TRUE), and no server's own; make it with \
+            "the server's certificate is a CA certificate (CA:TRUE); make a server certificate with \
              basicConstraints=critical,CA:FALSE"
         }
         rustls::Error::AlertReceived(Alert::CertificateRequired) => {
-            "the server wants a certificate of this program: set tls_cert_file and tls_key_file"
+            "the server requires a client certificate: set tls_cert_file and tls_key_file"
         }
         rustls::Error::AlertReceived(Alert::UnknownCA) => "the server does not trust the certificate in tls_cert_file",
         _ => return fault.to_string(),
@@ -48,7 +48,7 @@ pub(crate) fn words(fault: &rustls::Error) -> String {
     format!("{fault}: {advice}")
 }
 
-/// Whether it stays until somebody changes what is configured here or there.
+/// Whether it lasts until the configuration of this program or of the server is changed.
 pub(crate) fn is_mistake(fault: &rustls::Error) -> bool {
     use AlertDescription as Alert;
     use CertificateError as Certificate;

@@ -1,4 +1,4 @@
-//! Sentinels: where the master of a service is, by what most of them say.
+//! `Sentinels`: locates the master of a service by the majority of the sentinels' answers.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,7 +19,7 @@ const DEFAULT_PORT: u16 = 26379;
 /// Host and port.
 pub(crate) type Address = (String, u16);
 
-/// The sentinels of a configuration. Each question goes to all of them at once, over connections of its own.
+/// The sentinels of a configuration. Each query goes to all of them at once, over new connections.
 pub(crate) struct Sentinels {
     all: Vec<Sentinel>,
     connect: Duration,
@@ -27,36 +27,36 @@ pub(crate) struct Sentinels {
 }
 
 struct Sentinel {
-    /// As it may be shown.
+    /// The configured host without credentials.
     name: String,
     endpoint: Endpoint,
 }
 
-/// Why the sentinels could not tell.
+/// Why the sentinels located no master.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SentinelError {
     #[error("no sentinel knows service {0}")]
     UnknownService(String),
-    #[error("the sentinels know no service")]
+    #[error("the sentinels monitor no service")]
     NoServices,
-    /// What each of them reported.
+    /// Holds the error of each of them.
     #[error("no sentinel answered: {}", .0.join("; "))]
     Silent(Vec<String>),
 }
 
-/// Why one sentinel could not tell.
+/// Why the query of one sentinel failed.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
-    #[error("{}", fault::words(.0))]
+    #[error("{}", fault::text(.0))]
     Redis(#[from] RedisError),
     #[error("no answer within {0:?}")]
     Timeout(Duration),
 }
 
 impl Sentinels {
-    /// Those of `config`.
+    /// The sentinels of `config`.
     pub(crate) fn new(config: &Config) -> Result<Self> {
         let sentinel = |(at, host): (usize, &Host)| {
             let refuse = |error: EndpointError| error.of_option(format!("sentinels[{at}]"), host);
@@ -68,7 +68,7 @@ impl Sentinels {
         Ok(Self { all, connect: config.connect_timeout, command: config.command_timeout })
     }
 
-    /// The names of all masters that they know, sorted.
+    /// The names of all services that they monitor, sorted.
     pub(crate) async fn services(&self) -> Result<Vec<String>, SentinelError> {
         let mut question = redis::cmd("SENTINEL");
         question.arg("MASTERS");
@@ -83,7 +83,7 @@ impl Sentinels {
         }
     }
 
-    /// Where the master of `service` is.
+    /// The address of the master of `service`.
     pub(crate) async fn master(&self, service: &str) -> Result<Address, SentinelError> {
         let mut question = redis::cmd("SENTINEL");
         question.arg("GET-MASTER-ADDR-BY-NAME").arg(service);
@@ -91,7 +91,8 @@ impl Sentinels {
         address.ok_or_else(|| SentinelError::UnknownService(service.into()))
     }
 
-    /// What most of them answer, as soon as that is certain; nothing if those that answered do not know.
+    /// Returns the answer of the majority as soon as it is certain, or else the most frequent one. Returns `None` if no sentinel
+    /// that answered knows the service.
     async fn ask<A, T>(&self, question: &redis::Cmd, read: impl Fn(A) -> Option<T>) -> Result<Option<T>, SentinelError>
     where
         A: FromRedisValue,
@@ -153,7 +154,7 @@ impl<T: PartialEq> Votes<T> {
         Self { voters, counts: Vec::new() }
     }
 
-    /// Counts `answer`; whether more than half of all voters have given it.
+    /// Counts `answer`. Returns whether more than half of all voters agree on it.
     fn add(&mut self, answer: T) -> bool {
         let count = match self.counts.iter_mut().find(|(other, _)| *other == answer) {
             Some((_, count)) => {
@@ -168,7 +169,7 @@ impl<T: PartialEq> Votes<T> {
         count * 2 > self.voters
     }
 
-    /// The answer that came most often, of several the one that came first.
+    /// The most frequent answer. If several are equally frequent, the one that came first.
     fn winner(self) -> Option<T> {
         self.counts.into_iter().rev().max_by_key(|(_, count)| *count).map(|(answer, _)| answer)
     }
@@ -179,7 +180,7 @@ mod tests {
     use super::Votes;
 
     #[test]
-    fn more_than_half_decide_at_once() {
+    fn a_majority_decides_at_once() {
         let mut votes = Votes::of(3);
         assert!(!votes.add("a"));
         assert!(!votes.add("b"));
@@ -190,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_majority_the_most_and_then_the_first_decide() {
+    fn without_a_majority_the_most_frequent_and_then_the_first_answer_wins() {
         let mut votes = Votes::of(5);
         assert!(!["a", "b", "b", "c"].map(|answer| votes.add(answer)).contains(&true));
         assert_eq!(votes.winner(), Some("b"));

@@ -1,4 +1,4 @@
-//! What servers answer, for fuzzing.
+//! Fuzz targets for the answers of servers.
 
 use redis::{PushInfo, Value};
 
@@ -11,7 +11,7 @@ use super::send::Pushed;
 
 pub use super::pubsub::fuzzing::published_payload;
 
-/// Answers of a server in RESP2 and RESP3, read as each answer that this side waits for.
+/// Answers of a server in RESP2 and RESP3, parsed as each answer that a command of this crate has.
 pub fn redis_answer(bytes: &[u8]) {
     let value = match redis::parse_redis_value(bytes) {
         Ok(value) => value,
@@ -21,10 +21,10 @@ pub fn redis_answer(bytes: &[u8]) {
         Value::ServerError(error) => drop(Fault::from(redis::RedisError::from(error)).line("127.0.0.1:6379")),
         Value::Push { kind, data } => pushed(PushInfo { kind, data }),
         Value::Array(values) => {
-            drop(connection::told(values.clone()));
+            drop(connection::parse_probe(values.clone()));
             drop(settings::others(values.clone()));
-            for told in values.chunks(3) {
-                let _ = pending_in(told, 1);
+            for answers in values.chunks(3) {
+                let _ = pending_in(answers, 1);
             }
             let value = Value::Array(values);
             drop(Pushed::parse(value.clone(), 1));

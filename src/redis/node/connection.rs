@@ -230,12 +230,12 @@ pub(crate) async fn probe(
     if let Some(key) = epoch_key {
         pipeline.cmd("GET").arg(key);
     }
-    let (time, epoch) = told(pipeline.query_async(connection).await?)?;
+    let (time, epoch) = parse_probe(pipeline.query_async(connection).await?)?;
     Ok((asked, time, epoch))
 }
 
 /// The time and the epoch in the answers to [`probe`].
-pub(crate) fn told(answers: Vec<Value>) -> Result<(Duration, Option<String>), RedisError> {
+pub(crate) fn parse_probe(answers: Vec<Value>) -> Result<(Duration, Option<String>), RedisError> {
     let mut answers = answers.into_iter();
     let (seconds, micros): (u64, u64) = redis::from_redis_value(answers.next().unwrap_or(Value::Nil))?;
     let time = time(seconds, micros).ok_or((ErrorKind::UnexpectedReturnType, "TIME returned an invalid time"))?;

@@ -137,7 +137,7 @@ impl Shard {
         match answers.and_then(others) {
             Ok(members) => self.report_differences(settings.compare(&members)),
             Err(error) => {
-                debug!(shard = self.index, host = self.host(), %error, "cannot compare the settings of processes")
+                debug!(shard = self.index, host = self.host(), %error, "cannot compare the settings of processes");
             }
         }
     }

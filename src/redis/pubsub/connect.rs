@@ -1,7 +1,8 @@
-//! Making a layer: its servers, its queues, and everything that works in the background.
+//! Construction of a `PubSubLayer`: its servers, its queues and its tasks.
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
@@ -20,47 +21,49 @@ use crate::memory::{Bounds, MemoryLayer};
 use crate::redis::closing::Closing;
 use crate::redis::node::connection::{Requirements, Timing, Version};
 use crate::redis::node::shard::Shard;
-use crate::redis::pubsub::subscribe::manager::{Behaviour, SubscriptionManager};
+use crate::redis::pubsub::subscribe::manager::{SubscriptionManager, SubscriptionOptions};
 use crate::redis::topology::probe::HealthProbe;
 use crate::redis::topology::servers;
 
-/// The first version of Redis that closes connections which fall behind by more than they should.
+/// The first version of Redis that closes the connections of slow subscribers.
 const OLDEST_SERVER: Version = Version(5, 0);
 /// The first version with `SPUBLISH`.
 const OLDEST_SHARDED: Version = Version(7, 0);
+
 impl PubSubLayer {
-    /// Connects to the servers of `config`. Those that cannot be reached are tried again in the background; with
-    /// [`Fallback::Local`], the default, none needs to be there.
+    /// Connects to the servers of `config`. Unreachable servers are tried again in the background. With
+    /// [`Fallback::Local`], the default, no server has to be reachable.
     ///
     /// # Cancel safety
     ///
-    /// When dropped, all connections are closed.
+    /// A dropped future closes all connections.
     ///
     /// # Errors
     ///
     /// [`Error::InvalidConfig`](crate::Error::InvalidConfig),
     /// [`Error::UnsupportedServer`](crate::Error::UnsupportedServer) if a server is older than 5.0, or 7.0 for
-    /// [`sharded_pubsub`](Config::sharded_pubsub); with [`Fallback::Fail`] [`Error::Redis`](crate::Error::Redis) if none can be reached, and
-    /// always if sentinels are named and no [`services`](Config::services), and none of them tells which there are.
+    /// [`sharded_pubsub`](Config::sharded_pubsub). [`Error::Redis`](crate::Error::Redis) if [`Fallback::Fail`] is set and no
+    /// server is reachable, or if sentinels are configured without [`services`](Config::services) and none of them lists its
+    /// services.
     pub async fn connect(config: Config) -> Result<Self> {
         let config = config.checked_for(Format::PubSub)?;
         let (events, _) = broadcast::channel(servers::EVENTS);
         let min_version = if config.sharded_pubsub { OLDEST_SHARDED } else { OLDEST_SERVER };
         let on_cluster = !config.sharded_pubsub;
-        let needs = Requirements {
+        let requirements = Requirements {
             pool_size: 1,
             writable: false,
             on_cluster,
             ..Requirements::new(&config, min_version, &[], None)
         };
         let fallback = config.fallback.unwrap_or(Fallback::Local);
-        let (_, shards) = servers::connect(&config, &needs, &events, fallback == Fallback::Fail).await?;
+        let (_, shards) = servers::connect(&config, &requirements, &events, fallback == Fallback::Fail).await?;
         let layer = Self::start(shards, &config, fallback, events)?;
-        join_all(layer.inbox.interest.stations().iter().map(|station| station.settled())).await;
+        join_all(layer.inbox.interest.managers().iter().map(|manager| manager.settled())).await;
         Ok(layer)
     }
 
-    /// Starts everything that works in the background.
+    /// Creates the layer and starts its tasks.
     fn start(
         shards: Vec<Arc<Shard>>,
         config: &Config,
@@ -71,31 +74,33 @@ impl PubSubLayer {
         let wire = Arc::new(Wire::new(config)?);
         let modes = Modes::new(shards.len(), events.clone());
         let publish = if config.sharded_pubsub { "SPUBLISH" } else { "PUBLISH" };
-        let behaviour = Behaviour { fallback, return_after: config.return_after, publish };
-        let station = |shard: &Arc<Shard>| {
+        let options = SubscriptionOptions { fallback, return_after: config.return_after, publish };
+        let manager = |shard: &Arc<Shard>| {
             Arc::new(SubscriptionManager::new(
                 shard.clone(),
                 Timing::of(config),
-                behaviour,
+                options,
                 modes.clone(),
                 events.clone(),
             ))
         };
-        let stations: Vec<_> = shards.iter().map(station).collect();
+        let managers: Vec<_> = shards.iter().map(manager).collect();
         let bounds = Bounds { overflow: config.overflow, bytes: config.max_queue_size };
         let memory = MemoryLayer::dropping(config, bounds)?;
-        let interest = Interest::new(topics.clone(), stations.clone(), config.expiry);
+        let interest = Interest::new(topics.clone(), managers.clone(), config.expiry);
         let closing = Closing::default();
         let inbox = Arc::new(Inbox::new(memory, interest, topics.clone(), wire.clone(), closing.clone()));
 
         let drained = CancellationToken::new();
         let (work, upkeep) = (TaskTracker::new(), TaskTracker::new());
-        for (shard, station) in shards.iter().zip(&stations) {
+        for (shard, manager) in shards.iter().zip(&managers) {
             upkeep.spawn(shard.clone().supervise(drained.clone()));
-            upkeep.spawn(station.clone().run(inbox.clone(), drained.clone()));
+            let (inbox, index) = (inbox.clone(), shard.index);
+            let deliver = Arc::new(move |topic: &[u8], payload: Bytes| inbox.receive(index, topic, &payload));
+            upkeep.spawn(manager.clone().run(deliver, drained.clone()));
         }
         upkeep.spawn(inbox::sweep(inbox.clone(), config.expiry, closing.token().clone()));
-        let publisher = Publisher::start(&stations, &inbox, &modes, &work, closing.token());
+        let publisher = Publisher::start(&managers, &inbox, &modes, &work, closing.token());
         upkeep.spawn(servers::drain(
             shards.clone(),
             work,

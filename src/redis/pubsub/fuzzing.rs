@@ -1,4 +1,4 @@
-//! What a subscribed connection hears, for fuzzing.
+//! Fuzz targets for published messages.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ pub fn published_payload(bytes: &[u8]) {
     }
 }
 
-/// Takes in what a server pushes.
+/// Handles a push of a server.
 pub(crate) fn pushed(push: PushInfo) {
     let topics = Arc::new(Topics::new("asgi", false, 3));
     if let Some((topic, _)) = message(push)

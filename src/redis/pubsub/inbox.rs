@@ -1,4 +1,4 @@
-//! The way in: what arrives from servers, and what stays in this process, to the queues of those who read here.
+//! `Inbox`: puts messages into the queues of this process, whether they come from servers or stayed here.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -20,11 +20,11 @@ use crate::name::ChannelName;
 use crate::redis::closing::Closing;
 use crate::supervise::contain;
 
-/// Different causes of unreadable messages that are logged.
+/// The most causes of unreadable messages that are logged.
 const CAUSES: usize = 64;
 
-/// How often it is looked for channels and groups that nobody here needs any more, within these limits.
-const SWEEPS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// The limits of the interval at which unused channels and groups are closed.
+const SWEEP_INTERVALS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
 /// Delivers messages to the queues of this process.
 pub(crate) struct Inbox {
@@ -33,7 +33,7 @@ pub(crate) struct Inbox {
     topics: Arc<Topics>,
     wire: Arc<Wire>,
     pub(crate) closing: Closing,
-    /// Why messages could not be read so far. Held to look and to add.
+    /// The logged causes of unreadable messages. Held only to look up and add one.
     logged: Mutex<HashSet<String>>,
 }
 
@@ -48,29 +48,29 @@ impl Inbox {
         Self { memory, interest, topics, wire, closing, logged: Mutex::default() }
     }
 
-    /// Takes in what came from `shard` on the Redis channel `topic`.
-    pub(crate) fn take_in(&self, shard: usize, topic: &[u8], payload: &Bytes) {
+    /// Delivers a message that arrived from `shard` on the Redis channel `topic`.
+    pub(crate) fn receive(&self, shard: usize, topic: &[u8], payload: &Bytes) {
         let target = std::str::from_utf8(topic).ok().and_then(|topic| self.topics.target(topic));
         let opened = self.wire.open(payload).and_then(|opened| {
             let target = target.and_then(|target| addressed(target, &opened)).ok_or_else(Unreadable::unaddressed)?;
             Ok((target, opened.message))
         });
         match opened {
-            // A message can come for a channel that was closed a moment ago.
+            // A message can arrive for a channel that has just been closed.
             Ok((target, message)) => drop(self.deliver(&target, message)),
             Err(unreadable) => {
                 drops::count(unreadable.drop, 1);
                 let mut logged = self.logged.lock();
                 if logged.len() < CAUSES && logged.insert(unreadable.reason.clone()) {
-                    warn!(shard, reason = unreadable.reason, "a published message cannot be read");
+                    warn!(shard, reason = unreadable.reason, "cannot read a published message");
                 }
             }
         }
     }
 
-    /// Delivers `message` to those in this process whom it is for; gives whether there can be any.
+    /// Delivers `message` to the queues of this process. Returns whether it can have a reader here.
     ///
-    /// The layer in memory refuses nothing unless it is closed, and then nobody reads.
+    /// The memory layer refuses nothing unless it is closed, and then it has no readers.
     pub(crate) fn deliver(&self, target: &Target, message: Message) -> bool {
         match target {
             Target::Channel(channel) if self.interest.is_open(channel) => {
@@ -85,8 +85,8 @@ impl Inbox {
     }
 }
 
-/// Whom a message is for: its topic tells, or a part of the topic and the message itself. A topic that stands for all
-/// local parts is of no use without them.
+/// The target of a message. A topic that stands for all local parts of a channel is completed by the full name in the
+/// message. Returns `None` if the name is missing or belongs to another channel.
 pub(crate) fn addressed(target: Target, opened: &Opened) -> Option<Target> {
     match (target, &opened.channel) {
         (Target::Channel(channel), Some(full)) if channel.as_str().ends_with('!') => {
@@ -98,8 +98,8 @@ pub(crate) fn addressed(target: Target, opened: &Opened) -> Option<Target> {
     }
 }
 
-/// Closes what nobody here needs any more, until `closing`, and then all. It is all closed, too, if the runtime ends, as
-/// nothing can come any more.
+/// Closes unused channels and groups regularly until `closing` is cancelled. Then ends all queues. They end too if the runtime
+/// ends, because no message can arrive then.
 pub(crate) fn sweep(
     inbox: Arc<Inbox>,
     expiry: Duration,
@@ -107,7 +107,7 @@ pub(crate) fn sweep(
 ) -> impl Future<Output = ()> + Send {
     let ending = Ending(inbox.clone());
     async move {
-        let (shortest, longest) = SWEEPS;
+        let (shortest, longest) = SWEEP_INTERVALS;
         let mut due = interval((expiry / 4).clamp(shortest, longest));
         due.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let sweeping = async {
@@ -123,7 +123,7 @@ pub(crate) fn sweep(
     }
 }
 
-/// Ends the queues of a layer when it is dropped.
+/// Ends the queues of a layer on drop.
 struct Ending(Arc<Inbox>);
 
 impl Drop for Ending {

@@ -1,4 +1,4 @@
-//! What this process wants to hear: the channels that are open here, and the groups with members here.
+//! `Interest`: the channels that are open in this process and the groups that have members here.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -11,200 +11,200 @@ use tokio::time::Instant;
 use super::topic::{Subscription, Topics};
 use crate::error::{Error, Result};
 use crate::name::{ChannelName, GroupName};
-use crate::redis::pubsub::subscribe::desired::Wish;
+use crate::redis::pubsub::subscribe::desired::ChangeNumber;
 use crate::redis::pubsub::subscribe::manager::SubscriptionManager;
 
-/// Keeps the servers subscribed to what is open.
+/// Keeps the servers subscribed to the open channels and the groups.
 pub(crate) struct Interest {
     topics: Arc<Topics>,
-    stations: Vec<Arc<SubscriptionManager>>,
+    managers: Vec<Arc<SubscriptionManager>>,
     /// How long a channel stays open without a reader.
     linger: Duration,
-    /// Held to change what is open and to tell the stations, so that they hear of changes in their order.
+    /// Held while the managers are told of a change, so that they see changes in their order.
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
     /// By the non-local part of the name.
-    channels: HashMap<ChannelName, Opening>,
-    groups: HashMap<GroupName, Desired>,
+    channels: HashMap<ChannelName, OpenChannel>,
+    groups: HashMap<GroupName, RequestedSubscriptions>,
 }
 
-/// A channel that is open here.
-struct Opening {
+/// A channel that is open in this process.
+struct OpenChannel {
     readers: usize,
-    /// How long it stays open without one.
+    /// The time until which it stays open without a reader.
     until: Instant,
-    wished: Desired,
+    requested: RequestedSubscriptions,
 }
 
-/// Subscriptions that have been asked for, and the stations that were asked.
+/// Requested subscriptions, each with its shard and the number of its change.
 #[derive(Clone)]
-pub(crate) struct Desired(Vec<(usize, Subscription, Wish)>);
+pub(crate) struct RequestedSubscriptions(Vec<(usize, Subscription, ChangeNumber)>);
 
 impl Interest {
-    pub(crate) fn new(topics: Arc<Topics>, stations: Vec<Arc<SubscriptionManager>>, linger: Duration) -> Self {
-        Self { topics, stations, linger, state: Mutex::default() }
+    pub(crate) fn new(topics: Arc<Topics>, managers: Vec<Arc<SubscriptionManager>>, linger: Duration) -> Self {
+        Self { topics, managers, linger, state: Mutex::default() }
     }
 
-    /// Whether messages for `channel` are kept here.
+    /// Whether messages for `channel` are queued here.
     pub(crate) fn is_open(&self, channel: &ChannelName) -> bool {
         self.state.lock().channels.contains_key(channel.non_local())
     }
 
-    /// Opens `channel`, which has no local part, for a reader that will [`leave`](Self::leave).
-    pub(crate) fn enter(&self, channel: &ChannelName) -> Desired {
+    /// Opens `channel`, which has no local part, for a reader, until [`remove_reader`](Self::remove_reader).
+    pub(crate) fn add_reader(&self, channel: &ChannelName) -> RequestedSubscriptions {
         let mut state = self.state.lock();
-        let opening = self.open(&mut state, channel);
-        opening.readers += 1;
-        opening.wished.clone()
+        let open = self.open(&mut state, channel);
+        open.readers += 1;
+        open.requested.clone()
     }
 
-    /// The reverse of one [`enter`](Self::enter). The channel stays open for a while.
-    pub(crate) fn leave(&self, channel: &ChannelName) {
+    /// The reverse of one [`add_reader`](Self::add_reader). The channel lingers.
+    pub(crate) fn remove_reader(&self, channel: &ChannelName) {
         let until = Instant::now() + self.linger;
-        if let Some(opening) = self.state.lock().channels.get_mut(channel) {
-            opening.readers -= 1;
-            opening.until = until;
+        if let Some(open) = self.state.lock().channels.get_mut(channel) {
+            open.readers -= 1;
+            open.until = until;
         }
     }
 
-    /// Opens `channel`, which has no local part, for a while.
-    pub(crate) fn keep(&self, channel: &ChannelName) -> Desired {
+    /// Opens `channel`, which has no local part, for the linger time.
+    pub(crate) fn hold_open(&self, channel: &ChannelName) -> RequestedSubscriptions {
         let until = Instant::now() + self.linger;
         let mut state = self.state.lock();
-        let opening = self.open(&mut state, channel);
-        opening.until = until;
-        opening.wished.clone()
+        let open = self.open(&mut state, channel);
+        open.until = until;
+        open.requested.clone()
     }
 
     /// Closes `channel`, which has no local part, unless it has a reader.
     pub(crate) fn close(&self, channel: &ChannelName) {
         let mut state = self.state.lock();
-        if let Some(opening) = state.channels.get(channel)
-            && opening.readers == 0
+        if let Some(open) = state.channels.get(channel)
+            && open.readers == 0
         {
-            self.give_up(&opening.wished);
+            self.remove(&open.requested);
             state.channels.remove(channel);
         }
     }
 
-    /// Listens for messages to `group`, which has a member here.
-    pub(crate) fn join(&self, group: &GroupName) -> Desired {
+    /// Subscribes to `group`, which has a member here.
+    pub(crate) fn add_group(&self, group: &GroupName) -> RequestedSubscriptions {
         let mut state = self.state.lock();
-        if let Some(wished) = state.groups.get(group) {
-            return wished.clone();
+        if let Some(requested) = state.groups.get(group) {
+            return requested.clone();
         }
-        let wished = self.wish([self.topics.of_members(group)]);
-        state.groups.insert(group.clone(), wished.clone());
-        wished
+        let requested = self.request([self.topics.of_members(group)]);
+        state.groups.insert(group.clone(), requested.clone());
+        requested
     }
 
-    /// Listens no more for messages to `group`, unless `has_members` says, as of now, that it has a member here.
-    pub(crate) fn part(&self, group: &GroupName, has_members: impl FnOnce() -> bool) {
+    /// Unsubscribes from `group`, unless it has a member here. `has_members` is called under the lock.
+    pub(crate) fn remove_group(&self, group: &GroupName, has_members: impl FnOnce() -> bool) {
         let mut state = self.state.lock();
         if !has_members()
-            && let Some(wished) = state.groups.remove(group)
+            && let Some(requested) = state.groups.remove(group)
         {
-            self.give_up(&wished);
+            self.remove(&requested);
         }
     }
 
-    /// Closes channels that have had no reader for long, and listens no more for groups without members.
+    /// Closes channels whose linger time has passed, and unsubscribes from groups without members.
     pub(crate) fn sweep(&self, has_members: impl Fn(&GroupName) -> bool) {
         let now = Instant::now();
         let mut state = self.state.lock();
-        state.channels.retain(|_, opening| self.stays(opening.readers > 0 || now < opening.until, &opening.wished));
-        state.groups.retain(|group, wished| self.stays(has_members(group), wished));
+        state.channels.retain(|_, open| self.keep_or_remove(open.readers > 0 || now < open.until, &open.requested));
+        state.groups.retain(|group, requested| self.keep_or_remove(has_members(group), requested));
     }
 
-    /// Closes everything that nobody reads, and listens for no group.
+    /// Closes all channels without a reader, and unsubscribes from all groups.
     pub(crate) fn clear(&self) {
         let mut state = self.state.lock();
-        state.channels.retain(|_, opening| self.stays(opening.readers > 0, &opening.wished));
-        state.groups.retain(|_, wished| self.stays(false, wished));
+        state.channels.retain(|_, open| self.keep_or_remove(open.readers > 0, &open.requested));
+        state.groups.retain(|_, requested| self.keep_or_remove(false, requested));
     }
 
-    /// Waits until the servers have confirmed `wished`, or their messages stay here anyway.
+    /// Waits until the servers have confirmed `requested`. Does not wait for an unreachable server whose messages stay here.
     ///
     /// # Errors
     ///
-    /// [`Error::Redis`] of a server that is away or refused.
-    pub(crate) async fn granted(&self, wished: &Desired) -> Result<()> {
-        for (shard, subscription, wish) in &wished.0 {
-            self.stations[*shard].granted(subscription, *wish).await?;
+    /// [`Error::Redis`] of a server that refused, or that is unreachable.
+    pub(crate) async fn confirmed(&self, requested: &RequestedSubscriptions) -> Result<()> {
+        for (shard, subscription, number) in &requested.0 {
+            self.managers[*shard].confirmed(subscription, *number).await?;
         }
         Ok(())
     }
 
-    /// Waits until a server has refused any of `wished`; for ever if none does.
-    pub(crate) async fn refused(&self, wished: &Desired) -> Error {
-        let refused = wished.0.iter().map(|(shard, subscription, wish)| {
-            let station = &self.stations[*shard];
-            Box::pin(station.refused(subscription, *wish))
+    /// Waits until a server has refused any of `requested`. Never returns if none does.
+    pub(crate) async fn refused(&self, requested: &RequestedSubscriptions) -> Error {
+        let refused = requested.0.iter().map(|(shard, subscription, number)| {
+            let manager = &self.managers[*shard];
+            Box::pin(manager.refused(subscription, *number))
         });
         select_all(refused).await.0
     }
 
-    /// Waits until everything has arrived that was published before the call, for channels and for groups alike.
+    /// Waits until all messages have arrived that were published before the call.
     pub(crate) async fn catch_up(&self) {
-        join_all(self.stations.iter().map(|station| station.catch_up())).await;
+        join_all(self.managers.iter().map(|manager| manager.catch_up())).await;
     }
 
-    /// Waits until everything has arrived that was published for `group` before the call. It may still arrive although the
-    /// process has left the group: the server may not have unsubscribed it yet.
+    /// Waits until all messages to `group` have arrived that were published before the call. Messages may arrive even after the
+    /// process has left the group, because the server may not have unsubscribed it yet.
     pub(crate) async fn catch_up_group(&self, group: &GroupName) {
         let (shard, _) = self.topics.of_members(group);
-        self.stations[shard].catch_up().await;
+        self.managers[shard].catch_up().await;
     }
 
-    /// All servers, by their position.
-    pub(crate) fn stations(&self) -> &[Arc<SubscriptionManager>] {
-        &self.stations
+    /// The managers of all servers, by shard.
+    pub(crate) fn managers(&self) -> &[Arc<SubscriptionManager>] {
+        &self.managers
     }
 
-    /// The stations that messages for these channels come from.
-    pub(crate) fn stations_of(&self, channels: &[ChannelName]) -> Vec<Arc<SubscriptionManager>> {
+    /// The managers of the servers that deliver messages of these channels.
+    pub(crate) fn managers_of(&self, channels: &[ChannelName]) -> Vec<Arc<SubscriptionManager>> {
         let sources = channels.iter().flat_map(|channel| self.topics.of_source(channel));
         let shards: HashSet<_> = sources.map(|(shard, _)| shard).collect();
-        shards.into_iter().map(|shard| self.stations[shard].clone()).collect()
+        shards.into_iter().map(|shard| self.managers[shard].clone()).collect()
     }
 
-    fn open<'s>(&self, state: &'s mut State, channel: &ChannelName) -> &'s mut Opening {
-        state.channels.entry(channel.clone()).or_insert_with(|| Opening {
+    fn open<'s>(&self, state: &'s mut State, channel: &ChannelName) -> &'s mut OpenChannel {
+        state.channels.entry(channel.clone()).or_insert_with(|| OpenChannel {
             readers: 0,
             until: Instant::now(),
-            wished: self.wish(self.topics.of_source(channel)),
+            requested: self.request(self.topics.of_source(channel)),
         })
     }
 
-    fn wish(&self, subscriptions: impl IntoIterator<Item = (usize, Subscription)>) -> Desired {
+    fn request(&self, subscriptions: impl IntoIterator<Item = (usize, Subscription)>) -> RequestedSubscriptions {
         let ask = |(shard, subscription): (usize, Subscription)| {
-            let wish = self.stations[shard].want(&subscription);
-            (shard, subscription, wish)
+            let number = self.managers[shard].add(&subscription);
+            (shard, subscription, number)
         };
-        Desired(subscriptions.into_iter().map(ask).collect())
+        RequestedSubscriptions(subscriptions.into_iter().map(ask).collect())
     }
 
-    fn give_up(&self, wished: &Desired) {
-        for (shard, subscription, _) in &wished.0 {
-            self.stations[*shard].give_up(subscription);
+    fn remove(&self, requested: &RequestedSubscriptions) {
+        for (shard, subscription, _) in &requested.0 {
+            self.managers[*shard].remove(subscription);
         }
     }
 
-    /// Gives `stay` back, and gives up what was wished if it is false.
-    fn stays(&self, stay: bool, wished: &Desired) -> bool {
+    /// Returns `stay`. If it is `false`, removes the subscriptions `requested`.
+    fn keep_or_remove(&self, stay: bool, requested: &RequestedSubscriptions) -> bool {
         if !stay {
-            self.give_up(wished);
+            self.remove(requested);
         }
         stay
     }
 }
 
-impl Desired {
-    /// All of these together.
-    pub(crate) fn all(wished: impl Iterator<Item = Self>) -> Self {
-        Self(wished.flat_map(|wished| wished.0).collect())
+impl RequestedSubscriptions {
+    /// The subscriptions of all these together.
+    pub(crate) fn all(requested: impl Iterator<Item = Self>) -> Self {
+        Self(requested.flat_map(|requested| requested.0).collect())
     }
 }

@@ -1,4 +1,4 @@
-//! `PubSubLayer` and its part of the contract.
+//! `PubSubLayer` and its implementation of `ChannelLayer`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,39 +24,40 @@ use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 use crate::redis::topology::probe::{self, HealthProbe};
 
-/// Random characters of a new channel's name.
-const NEW_NAME: usize = 12;
+/// The number of random characters in the name of a new channel.
+const SUFFIX: usize = 12;
 
-/// A channel layer on the publish and subscribe of Redis, in the wire format of the `pubsub` layer of Python's
-/// `channels_redis`: quick, and kept nowhere.
+/// A channel layer on Redis pub/sub, in the wire format of the `pubsub` layer of Python's `channels_redis`. It is fast, and
+/// Redis stores no messages.
 ///
-/// A message goes to the processes that read its channel when it is published, each of which keeps it in a queue of its
-/// own until its expiry. Redis holds nothing, so that no message waits for a reader who is not there yet. A channel is
-/// *open* in a process while a receiver of it lives and for the expiry after that, and after
-/// [`subscribe`](Self::subscribe) or [`new_channel`](ChannelLayer::new_channel) for the expiry. A queue holds as many
-/// messages as the channel has [capacity](crate::Config::capacity), 10,000 by default, and as fit into
-/// [`max_queue_size`](crate::Config::max_queue_size); above that the oldest go, or the newest, as
-/// [`overflow`](crate::Config::overflow) says. `send` never gives [`Error::ChannelFull`].
+/// A message goes to the processes that read its channel when it is published. Each of them keeps the message in a queue until
+/// its expiry. Redis holds nothing, so no message waits for a later reader. A channel is *open* in a process while it has a
+/// receiver and for the expiry after that. [`subscribe`](Self::subscribe) and
+/// [`new_channel`](ChannelLayer::new_channel) open it for the expiry. A queue holds as many messages as the channel has
+/// [capacity](crate::Config::capacity), 10,000 by default, and at most [`max_queue_size`](crate::Config::max_queue_size) bytes.
+/// Above that the oldest or the newest messages are dropped, according to [`overflow`](crate::Config::overflow). `send` never
+/// returns [`Error::ChannelFull`].
 ///
-/// - **Normal channels** give each message to every process that reads them, and there to one reader. To share work
-///   inside each process put a [`HybridLayer`](crate::HybridLayer) with a [`MemoryLayer`](crate::MemoryLayer) before it.
-/// - **Groups** are known only where their members are read: a `!` or `?` channel is added in the process that reads it.
-/// - **Several servers** share the Redis channels by the hash that Python uses. The order of messages holds for each
-///   server alone, and process-local channels are listened to on all of them.
-/// - **Deployments** on one server share its channels, whatever their prefixes and databases; only groups have the prefix.
+/// - **Normal channels** deliver each message to one reader in every process that reads them. To share work inside each process
+///   put a [`HybridLayer`](crate::HybridLayer) with a [`MemoryLayer`](crate::MemoryLayer) before this layer.
+/// - **Groups** are local to each process: a `!` or `?` channel has to be added in the process that reads it.
+/// - **Several servers** share the Redis channels by the hash that Python uses. The order of messages holds for each server
+///   alone. Process-local channels are subscribed on all servers.
+/// - **Deployments** on one server share its channels, even with different prefixes and databases. Only groups have the prefix.
 /// - **Names** of channels that begin with the prefix and `__group__` stand for groups, as they do for Python.
 ///
 /// # Without Redis
 ///
-/// While a server is away, from the start or later, everything goes on between the members of this process, unless
-/// [`fallback`](crate::Config::fallback) says that calls shall fail. No call waits for a server that is known to be away; those
-/// that were waiting when it went are answered within the command timeout. What the server had not taken then stays
-/// here; what it may have taken is not sent twice, and counted as dropped under the reason `unconfirmed`.
+/// While a server is unreachable, from the start or later, messages between the members of this process are still delivered,
+/// unless [`fallback`](crate::Config::fallback) is set to fail calls. No call waits for a server that is known to be
+/// unreachable. Calls that wait when the outage begins return within the command timeout. Messages that the server has not
+/// accepted then stay in this process. Messages that it may have accepted are not sent twice, and are counted as dropped
+/// under the reason `unconfirmed`.
 ///
-/// Messages go to the server again when it has answered for [`return_after`](crate::Config::return_after) and everything is
-/// subscribed. What stayed here is counted and not sent later. So the order of one sender's messages holds through both
-/// changes. Each server of several has its own state: [`status`](Self::status), [`mode`](ChannelLayer::mode),
-/// [`Event::LocalOnly`] and [`Event::Remote`], the metrics `channel_layer_local_only` and
+/// Messages go to the server again when it has answered for [`return_after`](crate::Config::return_after) and all
+/// subscriptions are restored. Messages that stayed in this process are counted and not sent later. So the order of one
+/// sender's messages holds through both changes. Each server has its own state: [`status`](Self::status),
+/// [`mode`](ChannelLayer::mode), [`Event::LocalOnly`] and [`Event::Remote`], the metrics `channel_layer_local_only` and
 /// `channel_layer_stayed_local_total`, and one line in the log for each change.
 ///
 /// ```no_run
@@ -82,21 +83,21 @@ pub struct PubSubLayer {
     pub(crate) modes: Arc<Modes>,
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) closing: Closing,
-    /// Cancelled when all lanes have ended after the layer.
+    /// Cancelled when all queues have ended after the layer.
     pub(crate) drained: CancellationToken,
     pub(crate) upkeep: TaskTracker,
 }
 
-/// What came of a message that was given to a lane.
-pub(crate) type Posted = (usize, oneshot::Receiver<Result<()>>);
+/// The shard and the outcome of a queued message.
+pub(crate) type Publication = (usize, oneshot::Receiver<Result<()>>);
 
 impl PubSubLayer {
-    /// Opens `channels` in this process: messages that are sent from now on wait here to be read, for the expiry. A
-    /// reader needs no such call, unless a message may be sent before it is there.
+    /// Opens `channels` in this process for the expiry: messages that are sent from now on wait in their queues. A receiver opens
+    /// its channels itself, so this is needed only if a message may be sent before the receiver exists.
     ///
     /// # Cancel safety
     ///
-    /// When dropped, the channels are opened all the same.
+    /// A dropped future still opens the channels.
     ///
     /// # Errors
     ///
@@ -104,23 +105,23 @@ impl PubSubLayer {
     pub async fn subscribe(&self, channels: &[&str]) -> Result<()> {
         self.check_open()?;
         for channel in ChannelName::parse_sources(channels)? {
-            // The channel stays open here, whatever the server says.
+            // The channel stays open here even if the server refuses.
             self.open(&channel).await.map_err(Error::of_a_part)?;
         }
         Ok(())
     }
 
-    /// A new channel as Python's `channels_redis.pubsub` makes them for its consumers, open in this process: the prefix
-    /// of the layer, then `prefix`, then 32 hexadecimal digits. Django accepts such a name where it refuses those of
+    /// A new channel, open in this process, with a name as Python's `channels_redis.pubsub` makes it for its consumers: the
+    /// prefix of the layer, then `prefix`, then 32 hexadecimal digits. Django accepts such a name, and refuses the names of
     /// [`new_channel`](ChannelLayer::new_channel), which have a `?`.
     ///
     /// # Cancel safety
     ///
-    /// When dropped, the channel closes after a while.
+    /// If the future is dropped, the channel closes after the expiry.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidName`] if the whole is no name of a normal channel, [`Error::Redis`], [`Error::Closed`].
+    /// [`Error::InvalidName`] if the result is not the name of a normal channel, [`Error::Redis`], [`Error::Closed`].
     pub async fn new_specific_channel(&self, prefix: &str) -> Result<ChannelName> {
         let name = format!("{}{prefix}{:032x}", self.prefix, rand::random::<u128>());
         let channel = ChannelName::parse_source(&name)?;
@@ -129,7 +130,7 @@ impl PubSubLayer {
         Ok(channel)
     }
 
-    /// How each server is used now, in the order of the configured hosts.
+    /// The mode of each server, in the order of the configured hosts.
     pub fn status(&self) -> Vec<ShardStatus> {
         self.modes.status()
     }
@@ -138,51 +139,51 @@ impl PubSubLayer {
         self.closing.check()
     }
 
-    /// Opens `channel`, which has no local part, for the expiry; waits until its server has confirmed that.
+    /// Opens `channel`, which has no local part, for the expiry, and waits until its server has confirmed that.
     async fn open(&self, channel: &ChannelName) -> Result<()> {
-        let wished = self.inbox.interest.keep(channel);
-        self.inbox.interest.granted(&wished).await
+        let requested = self.inbox.interest.hold_open(channel);
+        self.inbox.interest.confirmed(&requested).await
     }
 
-    /// Has `message` published for `target`, and `kept` delivered in its place if it stays in this process.
-    pub(crate) fn post(&self, target: Target, message: &Message, kept: Message) -> Result<Posted> {
+    /// Queues `message` to be published for `target`. `local_copy` is delivered in its place if it stays in this process.
+    pub(crate) fn enqueue(&self, target: Target, message: &Message, local_copy: Message) -> Result<Publication> {
         let address = self.topics.address(&target);
         let named = match &target {
             Target::Channel(channel) if address.shared => Some(channel.as_str()),
             _ => None,
         };
         let payload = self.wire.seal(message, named)?;
-        let (done, posted) = oneshot::channel();
-        let letter = OutboundMessage { target, topic: address.topic, payload, message: kept, done };
-        self.publisher.post(address.shard, letter);
-        Ok((address.shard, posted))
+        let (done, outcome) = oneshot::channel();
+        let outbound = OutboundMessage { target, topic: address.topic, payload, local_copy, done };
+        self.publisher.enqueue(address.shard, outbound);
+        Ok((address.shard, outcome))
     }
 
-    fn post_to_channel(&self, channel: &str, message: &Message) -> Result<Posted> {
+    fn enqueue_for_channel(&self, channel: &str, message: &Message) -> Result<Publication> {
         self.check_open()?;
-        self.post(Target::Channel(ChannelName::parse_target(channel)?), message, message.clone())
+        self.enqueue(Target::Channel(ChannelName::parse_target(channel)?), message, message.clone())
     }
 
-    fn post_to_group(&self, group: &str, message: &Message) -> Result<Posted> {
+    fn enqueue_for_group(&self, group: &str, message: &Message) -> Result<Publication> {
         self.check_open()?;
-        self.post(Target::Group(GroupName::parse(group)?), message, message.clone())
+        self.enqueue(Target::Group(GroupName::parse(group)?), message, message.clone())
     }
 
-    /// Waits until what was posted has been published or kept.
-    pub(crate) async fn outcome(&self, (shard, posted): Posted) -> Result<()> {
-        match posted.await {
+    /// Waits until the message has been published or delivered in this process.
+    pub(crate) async fn outcome(&self, (shard, outcome): Publication) -> Result<()> {
+        match outcome.await {
             Ok(result) => result,
             Err(_) if self.closing.has_ended() => Err(self.closing.error()),
             Err(_) => Err(self.shards[shard].error(Fault::panicked())),
         }
     }
 
-    /// All are queued before the first is waited for, so that they travel together.
-    async fn outcomes(&self, posted: Vec<Result<Posted>>) -> Vec<Result<()>> {
-        let mut results = Vec::with_capacity(posted.len());
-        for posted in posted {
-            results.push(match posted {
-                Ok(posted) => self.outcome(posted).await,
+    /// Waits for the outcomes of messages that have all been queued before, so that they travel together.
+    async fn outcomes(&self, publications: Vec<Result<Publication>>) -> Vec<Result<()>> {
+        let mut results = Vec::with_capacity(publications.len());
+        for publication in publications {
+            results.push(match publication {
+                Ok(publication) => self.outcome(publication).await,
                 Err(error) => Err(error),
             });
         }
@@ -198,12 +199,12 @@ impl PubSubLayer {
 #[async_trait]
 impl ChannelLayer for PubSubLayer {
     async fn send(&self, channel: &str, message: Message) -> Result<()> {
-        self.outcome(self.post_to_channel(channel, &message)?).await
+        self.outcome(self.enqueue_for_channel(channel, &message)?).await
     }
 
     async fn send_many(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
-        let post = |(channel, message): &(&str, Message)| self.post_to_channel(channel, message);
-        self.outcomes(messages.iter().map(post).collect()).await
+        let enqueue = |(channel, message): &(&str, Message)| self.enqueue_for_channel(channel, message);
+        self.outcomes(messages.iter().map(enqueue).collect()).await
     }
 
     async fn receive(&self, channels: &[&str]) -> Result<Delivery> {
@@ -234,7 +235,7 @@ impl ChannelLayer for PubSubLayer {
     }
 
     async fn new_channel(&self, pattern: &str) -> Result<ChannelName> {
-        let suffix = Alphanumeric.sample_string(&mut rand::rng(), NEW_NAME);
+        let suffix = Alphanumeric.sample_string(&mut rand::rng(), SUFFIX);
         let channel = ChannelName::from_pattern(pattern, &suffix)?;
         self.check_open()?;
         self.open(&channel).await?;
@@ -249,15 +250,15 @@ impl ChannelLayer for PubSubLayer {
         self.check_open()?;
         let (name, member) = (GroupName::parse(group)?, ChannelName::parse_target(channel)?);
         if member.kind() != ChannelKind::Normal && !self.inbox.interest.is_open(&member) {
-            // Its messages would wait here for nobody.
+            // Its messages would be queued here without a reader.
             return Err(Error::Unsupported { operation: "adding a channel to a group where nobody reads it" });
         }
-        // What was sent to the group before is for those who were members then.
+        // Earlier messages to the group are delivered to the members before this one is added.
         self.inbox.interest.catch_up_group(&name).await;
         self.inbox.memory.group_add_for(group, channel, lasts).await?;
-        let wished = self.inbox.interest.join(&name);
-        // It is a member here, whatever the server says.
-        self.inbox.interest.granted(&wished).await.map_err(Error::of_a_part)
+        let requested = self.inbox.interest.add_group(&name);
+        // The channel is a member here even if the server refuses.
+        self.inbox.interest.confirmed(&requested).await.map_err(Error::of_a_part)
     }
 
     async fn group_discard(&self, group: &str, channel: &str) -> Result<()> {
@@ -265,7 +266,7 @@ impl ChannelLayer for PubSubLayer {
         let name = GroupName::parse(group)?;
         self.inbox.interest.catch_up_group(&name).await;
         self.inbox.memory.group_discard(group, channel).await?;
-        self.inbox.interest.part(&name, || self.inbox.memory.has_members(group));
+        self.inbox.interest.remove_group(&name, || self.inbox.memory.has_members(group));
         Ok(())
     }
 
@@ -279,12 +280,12 @@ impl ChannelLayer for PubSubLayer {
     }
 
     async fn group_send(&self, group: &str, message: Message) -> Result<()> {
-        self.outcome(self.post_to_group(group, &message)?).await
+        self.outcome(self.enqueue_for_group(group, &message)?).await
     }
 
     async fn group_send_many(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
-        let post = |(group, message): &(&str, Message)| self.post_to_group(group, message);
-        self.outcomes(messages.iter().map(post).collect()).await
+        let enqueue = |(group, message): &(&str, Message)| self.enqueue_for_group(group, message);
+        self.outcomes(messages.iter().map(enqueue).collect()).await
     }
 
     async fn flush(&self) -> Result<()> {
@@ -346,7 +347,7 @@ impl ChannelLayer for PubSubLayer {
 impl Drop for PubSubLayer {
     fn drop(&mut self) {
         self.closing.close();
-        // Receivers hold it too, and do not keep the layer open.
+        // Receivers hold the memory layer too, and do not keep this layer open.
         self.inbox.memory.end();
     }
 }

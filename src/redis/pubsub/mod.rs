@@ -1,4 +1,4 @@
-//! The layer on Redis' publish and subscribe, in the wire format of `channels_redis.pubsub`.
+//! `PubSubLayer`: a layer on Redis pub/sub, in the wire format of `channels_redis.pubsub`.
 
 pub(crate) mod connect;
 #[cfg(any(test, fuzzing))]

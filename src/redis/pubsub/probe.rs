@@ -1,4 +1,4 @@
-//! Finding out whether messages arrive: one that is published, and comes back over the subscribed connection.
+//! The health probe of a `PubSubLayer`: a message that is published and arrives over the subscribed connection.
 
 use super::interest::Interest;
 use super::layer::PubSubLayer;
@@ -18,17 +18,17 @@ use crate::redis::topology::probe;
 struct Stayed;
 
 impl PubSubLayer {
-    /// How the servers are, and whether messages arrive through them.
+    /// The health of the servers, with a probe of each.
     pub(crate) async fn examine(&self) -> Health {
-        let mut health = self.health_probe.health(&self.shards, |shard| self.travel(shard)).await;
+        let mut health = self.health_probe.health(&self.shards, |shard| self.send_through(shard)).await;
         for (shard, status) in self.status().into_iter().enumerate() {
             match status.mode {
                 Mode::Remote => {}
                 Mode::LocalOnly => health.falls_back(shard, status.reason),
                 Mode::Down => health.fails(shard, status.reason),
             }
-            // Without a fallback for them: messages of others do not arrive.
-            if let Some(fault) = self.inbox.interest.stations()[shard].refusal() {
+            // There is no fallback for a refused subscription: messages of other processes do not arrive.
+            if let Some(fault) = self.inbox.interest.managers()[shard].refusal() {
                 let refusal = self.shards[shard].error(fault);
                 health.fails(shard, Some(format!("a subscription was refused: {refusal}")));
             }
@@ -36,26 +36,26 @@ impl PubSubLayer {
         health
     }
 
-    /// Publishes a message through `shard` and hears it, on a channel that nobody else has.
-    async fn travel(&self, shard: &Shard) -> Result<(), BoxError> {
+    /// Publishes a message through `shard` and receives it, on a channel of its own.
+    async fn send_through(&self, shard: &Shard) -> Result<(), BoxError> {
         let interest = &self.inbox.interest;
-        if let Reachability::Away(fault) = interest.stations()[shard.index].reach() {
+        if let Reachability::Unreachable(fault) = interest.managers()[shard.index].reachability() {
             return Err(shard.error(fault).into());
         }
         let place = |channel: &ChannelName| ((), self.topics.address(&Target::Channel(channel.clone())).shard);
         let (channel, ()) = probe::channel_on(shard, place)?;
         let _opened = Opened { interest, channel: &channel };
         self.subscribe(&[channel.as_str()]).await?;
-        // One that stays in this process does not say so.
+        // The copy that would stay in this process is another message.
         let probe = message! { "published": true };
-        let posted = self.post(Target::Channel(channel.clone()), &probe, Message::default())?;
-        self.outcome(posted).await?;
-        let heard = self.receive(&[channel.as_str()]).await?.message;
-        if heard == probe { Ok(()) } else { Err(Stayed.into()) }
+        let publication = self.enqueue(Target::Channel(channel.clone()), &probe, Message::default())?;
+        self.outcome(publication).await?;
+        let received = self.receive(&[channel.as_str()]).await?.message;
+        if received == probe { Ok(()) } else { Err(Stayed.into()) }
     }
 }
 
-/// A channel that closes at once when this is dropped, since nothing else will be sent to it.
+/// An open channel. It is closed on drop, because no other message is sent to it.
 struct Opened<'p> {
     interest: &'p Interest,
     channel: &'p ChannelName,

@@ -1,7 +1,7 @@
-//! The way out: what callers publish at the same time travels in one pipeline.
+//! `Publisher`: queues messages for servers and publishes each batch in one pipeline.
 //!
-//! Each server has one lane, with one batch under way. So messages of one sender to names on one server leave in the
-//! order of its calls, and those that stay in this process, because the server is away, keep their place among them.
+//! Each server has one queue with one batch under way. So the messages of one sender to names on one server leave in the order
+//! of its calls. Messages that stay in this process during an outage keep their place among them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -23,53 +23,54 @@ use crate::redis::pubsub::subscribe::manager::{Reachability, SubscriptionManager
 use crate::redis::send::batch::TASK;
 use crate::supervise::contained;
 
-/// The most messages of a batch, and the bytes after which it takes no more.
+/// The most messages that are taken from the queue at once.
 const MAX_MESSAGES: usize = 1000;
+/// A batch that has this many bytes takes no further message.
 const MAX_BYTES: usize = 1 << 20;
 
-/// A message on its way out, and somebody who waits to hear what became of it.
+/// A message to publish, and the sender of its outcome.
 pub(crate) struct OutboundMessage {
     pub(crate) target: Target,
     pub(crate) topic: String,
     pub(crate) payload: Vec<u8>,
-    /// What those in this process get if the server is away.
-    pub(crate) message: Message,
+    /// The message for readers in this process, for an outage of the server.
+    pub(crate) local_copy: Message,
     pub(crate) done: oneshot::Sender<Result<()>>,
 }
 
-/// The lanes of all servers, by their position.
+/// The queues of all servers, by shard.
 pub(crate) struct Publisher {
-    lanes: Vec<mpsc::UnboundedSender<OutboundMessage>>,
+    queues: Vec<mpsc::UnboundedSender<OutboundMessage>>,
 }
 
 impl Publisher {
-    /// Starts the lanes on `tasks`; they end when `closing` is cancelled and their queues are empty.
+    /// Starts the queues on `tasks`. They end when `closing` is cancelled and they are empty.
     pub(crate) fn start(
-        stations: &[Arc<SubscriptionManager>],
+        managers: &[Arc<SubscriptionManager>],
         inbox: &Arc<Inbox>,
         modes: &Arc<Modes>,
         tasks: &TaskTracker,
         closing: &CancellationToken,
     ) -> Self {
-        let start_lane = |station: &Arc<SubscriptionManager>| {
+        let start_lane = |manager: &Arc<SubscriptionManager>| {
             let (sender, queue) = mpsc::unbounded_channel();
-            let lane = PublishQueue { station: station.clone(), inbox: inbox.clone(), modes: modes.clone() };
-            tasks.spawn(lane.run(queue, closing.clone()));
+            let task = PublishQueue { manager: manager.clone(), inbox: inbox.clone(), modes: modes.clone() };
+            tasks.spawn(task.run(queue, closing.clone()));
             sender
         };
-        Self { lanes: stations.iter().map(start_lane).collect() }
+        Self { queues: managers.iter().map(start_lane).collect() }
     }
 
-    /// Queues `letter` for `shard`.
-    pub(crate) fn post(&self, shard: usize, letter: OutboundMessage) {
-        // A closed lane drops the letter and with it `done`, which is how the caller learns of it.
-        let _ = self.lanes[shard].send(letter);
+    /// Queues `message` for `shard`.
+    pub(crate) fn enqueue(&self, shard: usize, message: OutboundMessage) {
+        // A closed queue drops the message with `done`, which tells the caller.
+        let _ = self.queues[shard].send(message);
     }
 }
 
 /// Publishes on one server, one batch at a time.
 struct PublishQueue {
-    station: Arc<SubscriptionManager>,
+    manager: Arc<SubscriptionManager>,
     inbox: Arc<Inbox>,
     modes: Arc<Modes>,
 }
@@ -96,84 +97,84 @@ impl PublishQueue {
             let mut batch = Vec::with_capacity(waiting.len());
             let mut bytes = 0;
             while bytes < MAX_BYTES
-                && let Some(letter) = waiting.pop_front()
+                && let Some(message) = waiting.pop_front()
             {
-                bytes += letter.payload.len();
-                batch.push(letter);
+                bytes += message.payload.len();
+                batch.push(message);
             }
             contained(TASK, self.send(batch)).await;
         }
     }
 
     async fn send(&self, batch: Vec<OutboundMessage>) {
-        let reach = self.station.reach();
-        match (&reach, self.station.fallback) {
-            (Reachability::Away(_), Fallback::Local) => self.keep(batch),
-            (Reachability::Away(fault), Fallback::Fail) => {
-                for letter in batch {
-                    self.fail(letter, fault.clone());
+        let reachability = self.manager.reachability();
+        match (&reachability, self.manager.fallback) {
+            (Reachability::Unreachable(_), Fallback::Local) => self.keep(batch),
+            (Reachability::Unreachable(fault), Fallback::Fail) => {
+                for message in batch {
+                    self.fail(message, fault.clone());
                 }
             }
-            // Over another link than that over which this process hears it would reach everybody else alone.
-            (Reachability::There(_, generation), _) => self.publish(batch, &reach, Some(*generation)).await,
-            (Reachability::Unknown, _) => self.publish(batch, &reach, None).await,
+            // Over another connection than the one beside the subscription it could miss the readers of this process.
+            (Reachability::Reachable(_, generation), _) => self.publish(batch, &reachability, Some(*generation)).await,
+            (Reachability::Unknown, _) => self.publish(batch, &reachability, None).await,
         }
     }
 
-    /// Delivers to those in this process alone.
+    /// Delivers the messages only to readers in this process.
     fn keep(&self, batch: Vec<OutboundMessage>) {
-        self.modes.count_local(self.station.shard.index, batch.len());
-        for letter in batch {
-            self.inbox.deliver(&letter.target, letter.message);
-            let _ = letter.done.send(Ok(()));
+        self.modes.count_local(self.manager.shard.index, batch.len());
+        for message in batch {
+            self.inbox.deliver(&message.target, message.local_copy);
+            let _ = message.done.send(Ok(()));
         }
     }
 
-    async fn publish(&self, batch: Vec<OutboundMessage>, reach: &Reachability, generation: Option<u64>) {
+    async fn publish(&self, batch: Vec<OutboundMessage>, reachability: &Reachability, generation: Option<u64>) {
         metrics::histogram!("channel_layer_batch_size").record(u32::try_from(batch.len()).unwrap_or(u32::MAX));
         let mut pipeline = redis::pipe();
-        for letter in &batch {
-            pipeline.cmd(self.station.publish).arg(&letter.topic).arg(&letter.payload[..]);
+        for message in &batch {
+            pipeline.cmd(self.manager.publish).arg(&message.topic).arg(&message.payload[..]);
         }
         let mut unsent = Vec::new();
-        let answers = self.station.shard.run_each(&pipeline, batch.len(), generation).await;
-        for (letter, answer) in batch.into_iter().zip(answers) {
+        let answers = self.manager.shard.run_each(&pipeline, batch.len(), generation).await;
+        for (message, answer) in batch.into_iter().zip(answers) {
             match answer {
-                Ok(reached) => published(letter, &reached),
-                Err(fault) if self.stays(&fault) => unsent.push(letter),
-                Err(fault) => self.fail(letter, fault),
+                Ok(receivers) => published(message, &receivers),
+                Err(fault) if self.can_stay(&fault) => unsent.push(message),
+                Err(fault) => self.fail(message, fault),
             }
         }
         if !unsent.is_empty() {
-            // As long as the station listens, a message from before could still come after these.
-            self.station.departed(reach).await;
+            // While the old subscription lasts, an earlier message could still arrive behind these.
+            self.manager.left(reachability).await;
             self.keep(unsent);
         }
     }
 
-    /// Whether a message that was not published for this fault stays in this process instead.
-    fn stays(&self, fault: &Fault) -> bool {
-        self.station.fallback == Fallback::Local && fault.outage && !fault.may_have_run
+    /// Whether a message that was not published because of this fault stays in this process instead.
+    fn can_stay(&self, fault: &Fault) -> bool {
+        self.manager.fallback == Fallback::Local && fault.outage && !fault.may_have_run
     }
 
-    fn fail(&self, letter: OutboundMessage, fault: Fault) {
-        let result = if self.station.fallback == Fallback::Local && fault.outage {
-            // It is not sent twice, and that the server is away is no failure of the call.
+    fn fail(&self, message: OutboundMessage, fault: Fault) {
+        let result = if self.manager.fallback == Fallback::Local && fault.outage {
+            // The message may have been published, so it is not sent again. An outage is no failure of the call.
             drops::count(DropReason::Unconfirmed, 1);
             Ok(())
         } else {
-            Err(self.station.shard.error(fault))
+            Err(self.manager.shard.error(fault))
         };
-        let _ = letter.done.send(result);
+        let _ = message.done.send(result);
     }
 }
 
-/// Tells that `letter` was published, and counts it if the server says that it has `reached` nobody.
-fn published(letter: OutboundMessage, reached: &Value) {
+/// Reports that `message` was published. Counts it as dropped if the server returned 0 `receivers`.
+fn published(message: OutboundMessage, receivers: &Value) {
     metrics::counter!("channel_layer_sent_total").increment(1);
-    if matches!((reached, &letter.target), (Value::Int(0), Target::Channel(_))) {
+    if matches!((receivers, &message.target), (Value::Int(0), Target::Channel(_))) {
         drops::count(DropReason::NoReader, 1);
     }
-    // The caller may have gone; the message is published all the same.
-    let _ = letter.done.send(Ok(()));
+    // The caller may have dropped its future.
+    let _ = message.done.send(Ok(()));
 }

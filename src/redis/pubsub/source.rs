@@ -1,4 +1,4 @@
-//! Reading: what stands behind a receiver of published messages.
+//! `PubSubSource`: the source of a receiver of published messages.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::inbox::Inbox;
-use super::interest::Desired;
+use super::interest::RequestedSubscriptions;
 use crate::config::Fallback;
 use crate::error::{Error, Result};
 use crate::layer::{Sink, Source};
@@ -17,37 +17,37 @@ use crate::memory::MemorySource;
 use crate::name::ChannelName;
 use crate::redis::pubsub::subscribe::manager::{Progress, Reachability, SubscriptionManager};
 
-/// Keeps some channels open, and reads their queues in this process. It holds no message itself.
+/// Keeps channels open and reads their queues in this process. It holds no message itself.
 pub(crate) struct PubSubSource {
     inbox: Arc<Inbox>,
-    /// Without a name that is there twice.
+    /// Without repetitions.
     channels: Vec<ChannelName>,
     queues: MemorySource,
-    /// Ready when a server has refused one of the channels.
+    /// Ready when a server has refused the subscription of a channel.
     refusal: Option<Pin<Box<dyn Future<Output = Error> + Send + Sync>>>,
     outages: Vec<Outage>,
 }
 
-/// Tells once of each outage of a server after which nothing stays in this process.
+/// Reports each outage of a server once. Used if messages do not stay in this process meanwhile.
 struct Outage {
-    station: Arc<SubscriptionManager>,
-    told: bool,
-    /// Ends with the next change of the station's progress; the progress comes back with it.
+    manager: Arc<SubscriptionManager>,
+    reported: bool,
+    /// Ready with the next change of the manager's progress. Returns the receiver of the progress.
     change: Option<Pin<Box<dyn Future<Output = watch::Receiver<Progress>> + Send + Sync>>>,
 }
 
 impl PubSubSource {
-    /// Of `channels`, which have no local part.
+    /// A source of `channels`, which have no local part.
     pub(crate) fn new(inbox: Arc<Inbox>, mut channels: Vec<ChannelName>) -> Result<Self> {
         channels.sort();
         channels.dedup();
         let names: Vec<_> = channels.iter().map(ChannelName::as_str).collect();
         let queues = inbox.memory.source(&names).map_err(|error| inbox.closing.explain(error))?;
-        let wished = Desired::all(channels.iter().map(|channel| inbox.interest.enter(channel)));
-        let stations = inbox.interest.stations_of(&channels).into_iter();
-        let outages = stations.filter(|station| station.fallback == Fallback::Fail).map(Outage::of).collect();
+        let requested = RequestedSubscriptions::all(channels.iter().map(|channel| inbox.interest.add_reader(channel)));
+        let managers = inbox.interest.managers_of(&channels).into_iter();
+        let outages = managers.filter(|manager| manager.fallback == Fallback::Fail).map(Outage::of).collect();
         let asked = inbox.clone();
-        let refusal = Box::pin(async move { asked.interest.refused(&wished).await });
+        let refusal = Box::pin(async move { asked.interest.refused(&requested).await });
         Ok(Self { inbox, channels, queues, refusal: Some(refusal), outages })
     }
 
@@ -68,34 +68,34 @@ impl PubSubSource {
 }
 
 impl Outage {
-    fn of(station: Arc<SubscriptionManager>) -> Self {
-        Self { station, told: false, change: None }
+    fn of(manager: Arc<SubscriptionManager>) -> Self {
+        Self { manager, reported: false, change: None }
     }
 
-    /// Ready with the error of an outage that has not been told of.
+    /// Ready with the error of an outage that has not been reported.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
         loop {
             let mut progress = match &mut self.change {
-                None => self.station.progress(),
+                None => self.manager.progress(),
                 Some(change) => match change.as_mut().poll(cx) {
                     Poll::Ready(progress) => progress,
                     Poll::Pending => return Poll::Pending,
                 },
             };
-            let reach = progress.borrow_and_update().reach.clone();
+            let reachability = progress.borrow_and_update().reachability.clone();
             self.change = Some(Box::pin(async move {
-                // When the station has gone the layer has closed, which the queues tell.
+                // The manager is gone when the layer is closed. The queues report that.
                 if progress.changed().await.is_err() {
                     std::future::pending::<()>().await;
                 }
                 progress
             }));
-            match reach {
-                Reachability::Away(fault) if !self.told => {
-                    self.told = true;
-                    return Poll::Ready(self.station.shard.error(fault));
+            match reachability {
+                Reachability::Unreachable(fault) if !self.reported => {
+                    self.reported = true;
+                    return Poll::Ready(self.manager.shard.error(fault));
                 }
-                Reachability::There(..) => self.told = false,
+                Reachability::Reachable(..) => self.reported = false,
                 _ => {}
             }
         }
@@ -126,7 +126,7 @@ impl Source for PubSubSource {
 impl Drop for PubSubSource {
     fn drop(&mut self) {
         for channel in &self.channels {
-            self.inbox.interest.leave(channel);
+            self.inbox.interest.remove_reader(channel);
         }
     }
 }

@@ -1,10 +1,11 @@
-//! Names to Redis channels and back, in the form of `channels_redis.pubsub` 4.3.0, and the server of each.
+//! `Topics`: maps names to Redis channels and shards, as `channels_redis.pubsub` 4.3.0 does, and back.
 //!
-//! A channel's Redis channel is its name. Process-local channels are read all together, by a pattern, and since each
-//! local part has a server of its own, on all servers. A group's Redis channel is `{prefix}__group__{name}`.
+//! The Redis channel of a channel is its name. The process-local channels of a process are subscribed together by a pattern.
+//! The pattern is subscribed on all servers, because the full names are hashed. The Redis channel of a group is
+//! `{prefix}__group__{name}`.
 //!
-//! Sharded pub/sub has no patterns, and Python does not know it. There the non-local part is the Redis channel, and the
-//! message says whom it is for.
+//! Sharded pub/sub has no patterns, and Python does not support it. There the Redis channel is the non-local part of the name,
+//! and the message holds the full name.
 
 use crate::name::{ChannelName, GroupName};
 
@@ -18,23 +19,23 @@ pub(crate) struct Topics {
     shards: usize,
 }
 
-/// Whom a message is for.
+/// The target of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     Channel(ChannelName),
     Group(GroupName),
 }
 
-/// Where a message is published.
+/// The destination of a published message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Address {
     pub(crate) shard: usize,
     pub(crate) topic: String,
-    /// Whether the message has to say whom it is for, because several names share the topic.
+    /// Whether several names share the topic, so that the message has to hold the full name.
     pub(crate) shared: bool,
 }
 
-/// What a server is asked for.
+/// A subscription on a server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Subscription {
     /// `SUBSCRIBE`.
@@ -50,7 +51,7 @@ impl Topics {
         Self { group_prefix: format!("{prefix}__group__"), sharded, shards }
     }
 
-    /// Where a message for `target` is published.
+    /// The destination of a message for `target`.
     pub(crate) fn address(&self, target: &Target) -> Address {
         let (topic, shared) = match target {
             Target::Channel(channel) if self.sharded => (channel.non_local().to_owned(), channel.local().is_some()),
@@ -60,7 +61,7 @@ impl Topics {
         Address { shard: crc_shard(&topic, self.shards), topic, shared }
     }
 
-    /// What has to be subscribed to read `channel`, which has no local part, and on which server.
+    /// The subscriptions for reading `channel`, which has no local part, each with its shard.
     pub(crate) fn of_source(&self, channel: &ChannelName) -> Vec<(usize, Subscription)> {
         let topic = channel.as_str().to_owned();
         let shard = crc_shard(&topic, self.shards);
@@ -68,20 +69,20 @@ impl Topics {
             return vec![(shard, Subscription::Sharded(topic))];
         }
         if topic.ends_with('!') {
-            // Names have no character that means anything in a pattern.
+            // Names have no characters with a meaning in patterns.
             return (0..self.shards).map(|shard| (shard, Subscription::Pattern(format!("{topic}*")))).collect();
         }
         vec![(shard, Subscription::Channel(topic))]
     }
 
-    /// What has to be subscribed for the members of `group`, and on which server.
+    /// The subscription for the members of `group`, with its shard.
     pub(crate) fn of_members(&self, group: &GroupName) -> (usize, Subscription) {
         let topic = self.of_group(group);
         let shard = crc_shard(&topic, self.shards);
         (shard, if self.sharded { Subscription::Sharded(topic) } else { Subscription::Channel(topic) })
     }
 
-    /// Whom a message on the Redis channel `topic` is for, as far as that tells.
+    /// The target of a message on the Redis channel `topic`, as far as the topic determines it.
     pub(crate) fn target(&self, topic: &str) -> Option<Target> {
         if let Some(group) = topic.strip_prefix(&self.group_prefix) {
             return GroupName::parse(group).ok().map(Target::Group);
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_redis_channel_tells_whom_a_message_is_for() {
+    fn the_topic_determines_the_target() {
         let topics = Topics::new("asgi", false, 1);
         for target in [
             Target::Channel(channel("send.p!ada")),

@@ -1,7 +1,7 @@
-//! Messages to payloads and back, as `channels_redis.pubsub` 4.3.0 writes and reads them.
+//! `Wire`: encodes messages as payloads and decodes them, as `channels_redis.pubsub` 4.3.0 does.
 //!
-//! A payload is the serialized message, or the Fernet token of that where there are keys. Nothing checks the time in a
-//! token: what is published arrives at once or never.
+//! A payload is the serialized message or, if there are keys, the Fernet token of it. The time in a token is not checked,
+//! because a published message arrives at once or never.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,32 +13,32 @@ use crate::drops::DropReason;
 use crate::error::{Error, Result};
 use crate::message::{Message, RESERVED_KEY, Value};
 
-/// What every message goes through on its way out and in.
+/// The encoding of a layer.
 pub(crate) struct Wire {
     serializer: Serializer,
     keys: Option<FernetKeys>,
     max_message_size: usize,
 }
 
-/// A message, and the full name of the channel that it is for, if it says so.
+/// A decoded message, and the full name of its channel if the payload holds it.
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) message: Message,
     pub(crate) channel: Option<String>,
 }
 
-/// Why a payload gives no message.
+/// Why a payload cannot be decoded.
 #[derive(Debug)]
 pub(crate) struct Unreadable {
     pub(crate) drop: DropReason,
-    /// What is wrong, the same text for the same cause, and never a word of the content.
+    /// The cause. The text is the same for the same cause and contains nothing of the payload.
     pub(crate) reason: String,
 }
 
 impl Unreadable {
-    /// It is for nobody.
+    /// The message has no valid target.
     pub(crate) fn unaddressed() -> Self {
-        Self { drop: DropReason::Undecodable, reason: "it came on the Redis channel of no channel or group".into() }
+        Self { drop: DropReason::Undecodable, reason: "its Redis channel belongs to no channel or group".into() }
     }
 
     fn undecodable(reason: impl ToString) -> Self {
@@ -52,12 +52,12 @@ impl Wire {
         Ok(Self { serializer: config.serializer, keys, max_message_size: config.max_message_size })
     }
 
-    /// How many bytes an encoded message may have.
+    /// The size limit of encoded messages, in bytes.
     pub(crate) fn max_message_size(&self) -> usize {
         self.max_message_size
     }
 
-    /// The payload of `message`, which says that it is for `channel` if that is given.
+    /// The payload of `message`, which holds the name `channel` if that is given.
     ///
     /// # Errors
     ///
@@ -86,8 +86,8 @@ impl Wire {
             },
         };
         if plain.len() > self.max_message_size {
-            // Values take more memory than their bytes, and only this bounds them.
-            return Err(Unreadable::undecodable("it is larger than the limit"));
+            // Decoded values take more memory than their bytes, and only this limit bounds them.
+            return Err(Unreadable::undecodable("it exceeds the size limit"));
         }
         let mut map = self.serializer.decode(&plain).map_err(Unreadable::undecodable)?;
         let channel = match map.remove(RESERVED_KEY) {
@@ -98,7 +98,7 @@ impl Wire {
     }
 }
 
-/// The time since the epoch; a clock before it counts as there.
+/// The time since the epoch. Zero if the clock is before the epoch.
 fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

@@ -1,37 +1,34 @@
-//! What stands between a subscribed connection and the queues of this process.
-
-use std::sync::Arc;
+//! `DeliveryFence`: stops the messages of a subscribed connection once it counts as lost.
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::redis::pubsub::inbox::Inbox;
+use crate::redis::pubsub::subscribe::protocol::Deliver;
 
-/// Passes messages of one connection on until it is shut. After that none of them can come late, behind messages that
-/// stayed in this process.
+/// Delivers the messages of one connection until the fence is closed. After that no message of the connection can arrive
+/// behind messages that stayed in this process.
 pub(crate) struct DeliveryFence {
     /// Held while a message is delivered.
     open: Mutex<bool>,
-    inbox: Arc<Inbox>,
-    shard: usize,
+    deliver: Deliver,
 }
 
 impl DeliveryFence {
-    /// An open one, before `inbox`.
-    pub(crate) fn new(inbox: Arc<Inbox>, shard: usize) -> Self {
-        Self { open: Mutex::new(true), inbox, shard }
+    /// An open fence.
+    pub(crate) fn new(deliver: Deliver) -> Self {
+        Self { open: Mutex::new(true), deliver }
     }
 
-    /// Passes on what came on the Redis channel `topic`, if it is open.
-    pub(crate) fn pass(&self, topic: &[u8], payload: &Bytes) {
+    /// Delivers a message that arrived on the Redis channel `topic`, unless the fence is closed.
+    pub(crate) fn pass(&self, topic: &[u8], payload: Bytes) {
         let open = self.open.lock();
         if *open {
-            self.inbox.take_in(self.shard, topic, payload);
+            (self.deliver)(topic, payload);
         }
     }
 
-    /// Waits for what is being passed on, and lets nothing more through.
-    pub(crate) fn shut(&self) {
+    /// Waits for a delivery that is under way, and stops all further ones.
+    pub(crate) fn close(&self) {
         *self.open.lock() = false;
     }
 }

@@ -1,4 +1,4 @@
-//! A subscribed connection in RESP2, where answers and messages come by two ways: asking there, and hearing what comes.
+//! `Resp2`: a subscribed connection in RESP2, in which the client hands over answers and messages separately.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -13,16 +13,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::redis::node::fault::Fault;
-use crate::redis::pubsub::subscribe::subscriber::{Answers, Command, Deliver};
+use crate::redis::pubsub::subscribe::protocol::{Answers, Command, Deliver};
 use crate::redis::pubsub::topic::Subscription;
 
-/// After so many messages in a row others get their turn.
+/// The task yields after this many messages in a row.
 const MESSAGES_IN_A_ROW: usize = 256;
 
-/// Told when all messages before it are delivered.
+/// A place in the stream of messages. It is signalled when all messages before it are delivered.
 type Mark = oneshot::Sender<()>;
 
-/// A connection in RESP2; cheap to clone. It closes with its last clone.
+/// A connection in RESP2. Cheap to clone. It closes with its last clone.
 #[derive(Clone)]
 pub(crate) struct Resp2 {
     sink: PubSubSink,
@@ -35,20 +35,21 @@ pub(crate) struct Resp2 {
 struct Closed;
 
 impl Resp2 {
-    /// Opens a connection to the server of `client`, whose messages go to `deliver`; `lost` is cancelled when it ends.
+    /// Opens a connection to the server of `client`. Its messages go to `deliver`, and `lost` is cancelled when it ends.
     pub(crate) async fn open(client: &Client, deliver: Deliver, lost: CancellationToken) -> Result<Self, RedisError> {
         let info = client.get_connection_info().clone();
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
         let client = Client::open(info.set_redis_settings(settings))?;
         let (sink, stream) = client.get_async_pubsub().await?.split();
         let (marks, marked) = mpsc::unbounded_channel();
-        // It ends with the connection, or with the last clone.
+        // The task ends with the connection, or with the last clone.
         let reading = tokio::spawn(read(stream, marked, deliver, lost));
         Ok(Self { sink, marks, _reading: Arc::new(AbortOnDropHandle::new(reading)) })
     }
 
-    /// One command for all of a kind. What is refused with others is asked for alone, since one bad name fails them all.
-    pub(crate) async fn tell(&self, all: &[Subscription], command: Command) -> Result<Answers, RedisError> {
+    /// Sends one command for all subscriptions of a kind. If it is refused, sends one for each, because one bad name fails all of
+    /// them.
+    pub(crate) async fn send(&self, all: &[Subscription], command: Command) -> Result<Answers, RedisError> {
         let mut kinds: HashMap<&str, Vec<(usize, &str)>> = HashMap::new();
         for (at, subscription) in all.iter().enumerate() {
             let (name, topic) = command(subscription);
@@ -57,12 +58,12 @@ impl Resp2 {
         let mut answers: Answers = all.iter().map(|_| Ok(())).collect();
         for (name, topics) in kinds {
             let together: Vec<_> = topics.iter().map(|(_, topic)| *topic).collect();
-            match self.say(name, &together).await {
+            match self.send_command(name, &together).await {
                 Err(error) if error.is_io_error() => return Err(error),
                 Err(error) if topics.len() == 1 => answers[topics[0].0] = Err(error),
                 Err(_) => {
                     for (at, topic) in topics {
-                        answers[at] = self.say(name, &[topic]).await;
+                        answers[at] = self.send_command(name, &[topic]).await;
                     }
                 }
                 Ok(()) => {}
@@ -71,31 +72,31 @@ impl Resp2 {
         Ok(answers)
     }
 
-    async fn say(&self, name: &str, topics: &[&str]) -> Result<(), RedisError> {
+    async fn send_command(&self, name: &str, topics: &[&str]) -> Result<(), RedisError> {
         let mut sink = self.sink.clone();
         match name {
             "SUBSCRIBE" => sink.subscribe(topics).await,
             "UNSUBSCRIBE" => sink.unsubscribe(topics).await,
             "PSUBSCRIBE" => sink.psubscribe(topics).await,
             "PUNSUBSCRIBE" => sink.punsubscribe(topics).await,
-            _ => Err((ErrorKind::RESP3NotSupported, "sharded pub/sub needs a server that speaks RESP3").into()),
+            _ => Err((ErrorKind::RESP3NotSupported, "sharded pub/sub requires a server that speaks RESP3").into()),
         }
     }
 
-    /// Waits until everything is delivered that was published before the call.
+    /// Waits until all messages are delivered that were published before the call.
     pub(crate) async fn catch_up(&self) -> Result<(), Fault> {
-        // Its answer comes behind them, and then they are all in the stream.
+        // The answer comes behind these messages, so all of them are in the stream then.
         self.sink.clone().ping::<Value>().await.map_err(Fault::from)?;
-        let (told, passed) = oneshot::channel();
-        // A mark that is dropped belongs to a connection that has ended.
-        let _ = self.marks.send(told);
-        passed.await.map_err(|_| Fault::unsent(Closed))
+        let (mark, delivered) = oneshot::channel();
+        // A dropped mark means that the connection has ended.
+        let _ = self.marks.send(mark);
+        delivered.await.map_err(|_| Fault::unsent(Closed))
     }
 }
 
-/// Delivers what comes, and tells marks when what came before them is delivered, until the connection ends.
+/// Delivers messages and signals marks until the connection ends.
 ///
-/// How long the stream may become is bounded by time: a connection whose marks are not told in time is given up.
+/// The length of the stream is bounded by time: a connection whose marks are not signalled in time is closed.
 async fn read(
     stream: impl Stream<Item = Msg> + Unpin,
     marks: mpsc::UnboundedReceiver<Mark>,
@@ -121,11 +122,11 @@ async fn read(
     }
 }
 
-/// Messages, and marks behind those that were there before them.
+/// The stream of messages with the marks in their places.
 struct Arrivals<S> {
     stream: S,
     marks: mpsc::UnboundedReceiver<Mark>,
-    /// Taken from the stream to find the place of a mark.
+    /// Messages that were taken from the stream to find the place of a mark.
     waiting: VecDeque<Arrival>,
 }
 
@@ -135,7 +136,7 @@ enum Arrival {
 }
 
 impl<S: Stream<Item = Msg> + Unpin> Arrivals<S> {
-    /// Nothing when the connection has ended.
+    /// The next message or mark. `None` when the connection has ended.
     async fn next(&mut self) -> Option<Arrival> {
         if let Ok(mark) = self.marks.try_recv() {
             self.place(mark);
@@ -143,7 +144,7 @@ impl<S: Stream<Item = Msg> + Unpin> Arrivals<S> {
         if let Some(arrival) = self.waiting.pop_front() {
             return Some(arrival);
         }
-        // A budget that ran out would make the stream look empty, and a mark pass what is before it.
+        // With an exhausted budget the stream would look empty, and a mark would overtake messages.
         let next = unconstrained(async {
             tokio::select! {
                 biased;
@@ -154,7 +155,7 @@ impl<S: Stream<Item = Msg> + Unpin> Arrivals<S> {
         next.await
     }
 
-    /// Puts `mark` behind everything that the stream holds. More may come meanwhile, but more slowly than it is moved.
+    /// Puts `mark` behind the messages in the stream. Messages arrive meanwhile, but more slowly than they are moved.
     fn place(&mut self, mark: Mark) {
         while let Some(Some(message)) = unconstrained(self.stream.next()).now_or_never() {
             self.waiting.push_back(Arrival::Message(message));
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_mark_passes_in_a_flood_when_what_was_before_it_has() {
+    async fn in_a_flood_a_mark_is_signalled_after_the_messages_before_it() {
         let (sender, mut flood) = mpsc::unbounded_channel();
         let (marks, marked) = mpsc::unbounded_channel();
         let delivered = Arc::new(Mutex::new(Vec::new()));
@@ -187,7 +188,7 @@ mod tests {
         let stream = futures_util::stream::poll_fn(move |cx| flood.poll_recv(cx));
         let _reading = AbortOnDropHandle::new(tokio::spawn(read(stream, marked, deliver, CancellationToken::new())));
         let sent = Mutex::new(0);
-        // Whenever others get their turn more has come than was delivered.
+        // Whenever the task yields, more messages arrive than it has delivered.
         let flooding = async {
             for _ in 0..300 {
                 for _ in 0..2 * MESSAGES_IN_A_ROW {
@@ -201,14 +202,14 @@ mod tests {
         let marking = async {
             for _ in 0..3 {
                 let before = *sent.lock();
-                let (told, passed) = oneshot::channel();
-                marks.send(told).expect("it is read");
-                passed.await.expect("it is told");
-                assert!(delivered.lock().len() >= before, "it passed what was before it");
+                let (mark, signalled) = oneshot::channel();
+                marks.send(mark).expect("it is read");
+                signalled.await.expect("it is signalled");
+                assert!(delivered.lock().len() >= before, "the mark overtook messages");
             }
         };
         tokio::select! {
-            () = flooding => panic!("no mark passed"),
+            () = flooding => panic!("no mark was signalled"),
             () = marking => {}
         }
         let order: Vec<_> = delivered.lock().iter().map(|payload| payload.to_vec()).collect();

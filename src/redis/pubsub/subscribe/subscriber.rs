@@ -1,10 +1,8 @@
-//! The connection over which published messages come: RESP3 where the server speaks it, else RESP2.
+//! `Subscriber`: a subscribed connection. It speaks RESP3 if the server does, else RESP2.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, ProtocolVersion, PushInfo, PushKind, RedisError, Value};
 use tokio_util::sync::CancellationToken;
@@ -12,47 +10,45 @@ use tokio_util::sync::CancellationToken;
 use crate::redis::node::connect_error::ConnectError;
 use crate::redis::node::connection::{Identity, Timing};
 use crate::redis::node::fault::Fault;
+use crate::redis::pubsub::subscribe::protocol::{Answers, Command, Deliver};
 use crate::redis::pubsub::subscribe::resp2::Resp2;
 use crate::redis::pubsub::topic::Subscription;
 
-/// How many subscriptions one pipeline asks for.
-const AT_ONCE: usize = 1000;
+/// The most subscriptions of one pipeline.
+const PIPELINE: usize = 1000;
 
-/// Takes topic and payload of a message, in the task of the connection and in the order of their coming.
-pub(crate) type Deliver = Arc<dyn Fn(&[u8], Bytes) + Send + Sync>;
-
-/// A connection that is subscribed to something; cheap to clone. It closes with its last clone.
+/// A subscribed connection. Cheap to clone. It closes with its last clone.
 #[derive(Clone)]
 pub(crate) struct Subscriber {
     protocol: Protocol,
-    /// How long an answer may take.
-    patience: Duration,
+    /// The longest time until an answer.
+    timeout: Duration,
     lost: CancellationToken,
 }
 
 #[derive(Clone)]
 enum Protocol {
-    /// Messages are pushed between the answers, in one order with them.
+    /// The server pushes messages between the answers, in one order with them.
     Resp3(MultiplexedConnection),
     Resp2(Resp2),
 }
 
-/// Why nothing comes from a connection that still seems to be there.
+/// Why a connection delivers nothing more.
 #[derive(Debug, thiserror::Error)]
 enum Silence {
     #[error("the subscribed connection was closed")]
     Closed,
-    #[error("the subscribed connection has not answered for {0:?}")]
+    #[error("no answer on the subscribed connection within {0:?}")]
     Unanswered(Duration),
 }
 
 impl Subscriber {
-    /// Opens a connection to the server of `client`, whose messages go to `deliver`.
+    /// Opens a connection to the server of `client`. Its messages go to `deliver`.
     pub(crate) async fn open(client: &Client, timing: &Timing, deliver: Deliver) -> Result<Self, Fault> {
         let limit = timing.connect + timing.command;
         let opening = async {
             match Self::open_resp3(client, timing, deliver.clone()).await {
-                // The server answered, but not as RESP3 wants it: it is too old, or the user may not say `HELLO`.
+                // The server answered, but does not speak RESP3: it is too old, or the user may not run `HELLO`.
                 Err(error) if !error.is_io_error() && !error.is_timeout() && !is_login(&error) => {
                     Self::open_resp2(client, timing, deliver).await
                 }
@@ -87,16 +83,16 @@ impl Subscriber {
             .set_response_timeout(Some(timing.command))
             .set_push_sender(push);
         let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-        Ok(Self { protocol: Protocol::Resp3(connection), patience: timing.command, lost })
+        Ok(Self { protocol: Protocol::Resp3(connection), timeout: timing.command, lost })
     }
 
     async fn open_resp2(client: &Client, timing: &Timing, deliver: Deliver) -> Result<Self, RedisError> {
         let lost = CancellationToken::new();
         let connection = Resp2::open(client, deliver, lost.clone()).await?;
-        Ok(Self { protocol: Protocol::Resp2(connection), patience: timing.command, lost })
+        Ok(Self { protocol: Protocol::Resp2(connection), timeout: timing.command, lost })
     }
 
-    /// Which server it leads to; in RESP2 it cannot be asked.
+    /// The identity of the server. `None` in RESP2, where a subscribed connection cannot ask for it.
     ///
     /// # Errors
     ///
@@ -114,13 +110,13 @@ impl Subscriber {
         Fault::unsent(Silence::Closed)
     }
 
-    /// Subscribes, and gives what the server refused, and why.
+    /// Subscribes. Returns the subscriptions that the server refused, with the reasons.
     ///
     /// # Errors
     ///
     /// A fault of the connection.
     pub(crate) async fn subscribe(&self, all: &[Subscription]) -> Result<Vec<(Subscription, Fault)>, Fault> {
-        self.tell(all, Subscription::command).await
+        self.send(all, Subscription::subscribe_command).await
     }
 
     /// Ends subscriptions.
@@ -129,20 +125,20 @@ impl Subscriber {
     ///
     /// A fault of the connection.
     pub(crate) async fn unsubscribe(&self, all: &[Subscription]) -> Result<(), Fault> {
-        self.tell(all, Subscription::reverse).await.map(drop)
+        self.send(all, Subscription::unsubscribe_command).await.map(drop)
     }
 
-    async fn tell(&self, all: &[Subscription], command: Command) -> Result<Vec<(Subscription, Fault)>, Fault> {
+    async fn send(&self, all: &[Subscription], command: Command) -> Result<Vec<(Subscription, Fault)>, Fault> {
         let mut refused = Vec::new();
-        for some in all.chunks(AT_ONCE) {
+        for some in all.chunks(PIPELINE) {
             let answers = match &self.protocol {
-                Protocol::Resp3(connection) => tell_resp3(connection.clone(), some, command).await,
-                Protocol::Resp2(connection) => self.in_time(connection.tell(some, command)).await?,
+                Protocol::Resp3(connection) => send_resp3(connection.clone(), some, command).await,
+                Protocol::Resp2(connection) => self.in_time(connection.send(some, command)).await?,
             };
             for (subscription, answer) in some.iter().zip(answers.map_err(Fault::from)?) {
                 if let Err(error) = answer {
                     if is_login(&error) {
-                        // Nothing at all is granted on this connection, not even to nobody.
+                        // The server refuses every command on this connection.
                         return Err(Fault::unsent(error));
                     }
                     refused.push((subscription.clone(), Fault::from(error)));
@@ -152,7 +148,7 @@ impl Subscriber {
         Ok(refused)
     }
 
-    /// Waits until everything is delivered that was published before the call.
+    /// Waits until all messages are delivered that were published before the call.
     ///
     /// # Errors
     ///
@@ -168,40 +164,18 @@ impl Subscriber {
     }
 
     async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Result<T, Fault> {
-        let answered = tokio::time::timeout(self.patience, answer).await;
-        answered.map_err(|_| Fault::unsent(Silence::Unanswered(self.patience)))
+        let answered = tokio::time::timeout(self.timeout, answer).await;
+        answered.map_err(|_| Fault::unsent(Silence::Unanswered(self.timeout)))
     }
 }
 
-/// Whether the server wants another login.
+/// Whether the server requires another login.
 fn is_login(error: &RedisError) -> bool {
     error.kind() == ErrorKind::AuthenticationFailed || error.code() == Some("NOAUTH")
 }
 
-impl Subscription {
-    fn command(&self) -> (&'static str, &str) {
-        match self {
-            Self::Channel(topic) => ("SUBSCRIBE", topic),
-            Self::Pattern(pattern) => ("PSUBSCRIBE", pattern),
-            Self::Sharded(topic) => ("SSUBSCRIBE", topic),
-        }
-    }
-
-    fn reverse(&self) -> (&'static str, &str) {
-        match self {
-            Self::Channel(topic) => ("UNSUBSCRIBE", topic),
-            Self::Pattern(pattern) => ("PUNSUBSCRIBE", pattern),
-            Self::Sharded(topic) => ("SUNSUBSCRIBE", topic),
-        }
-    }
-}
-
-/// What is said for a subscription, and of which topic.
-pub(crate) type Command = fn(&Subscription) -> (&'static str, &str);
-pub(crate) type Answers = Vec<Result<(), RedisError>>;
-
-/// One command for each, so that each has one answer.
-async fn tell_resp3(
+/// Sends one command for each subscription, so that each has one answer.
+async fn send_resp3(
     mut connection: MultiplexedConnection,
     all: &[Subscription],
     command: Command,
@@ -215,7 +189,7 @@ async fn tell_resp3(
     Ok(answers.into_iter().map(|answer| answer.extract_error().map(drop)).collect())
 }
 
-/// Topic and payload of a message that was pushed.
+/// The topic and the payload of a pushed message. `None` for other pushes.
 pub(crate) fn message(push: PushInfo) -> Option<(Vec<u8>, Vec<u8>)> {
     let expected = match push.kind {
         PushKind::Message | PushKind::SMessage => 2,

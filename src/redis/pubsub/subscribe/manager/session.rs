@@ -1,0 +1,297 @@
+//! The task of a `SubscriptionManager`: opens a connection, subscribes, applies changes and replaces a lost connection.
+
+use std::collections::HashSet;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{Progress, Reachability, SubscriptionManager};
+use crate::backoff::Backoff;
+use crate::config::Fallback;
+use crate::error::Error;
+use crate::layer::{Event, Hysteresis, Mode};
+use crate::redis::node::connection::ServerConnection;
+use crate::redis::node::fault::Fault;
+use crate::redis::pubsub::subscribe::desired::Change;
+use crate::redis::pubsub::subscribe::fence::DeliveryFence;
+use crate::redis::pubsub::subscribe::protocol::Deliver;
+use crate::redis::pubsub::subscribe::subscriber::Subscriber;
+use crate::redis::pubsub::topic::Subscription;
+use crate::supervise::{contain, contained};
+
+/// The name of the task in the metric of panics.
+const TASK: &str = "subscription to Redis";
+/// How often a subscribed connection is pinged. A half-open connection shows no other sign.
+const PING_EVERY: Duration = Duration::from_secs(1);
+const MIN_PING_INTERVAL: Duration = Duration::from_millis(10);
+/// A Redis channel without subscribers.
+const UNUSED_TOPIC: &str = "channel-layer.nobody";
+/// How often refused subscriptions are requested again, because the access rights may have changed.
+const RETRY_REFUSED_EVERY: Duration = Duration::from_secs(3);
+/// A connection that lasted this long is replaced without a pause.
+const STABLE_AFTER: Duration = Duration::from_secs(1);
+
+/// The facts that a manager remembers of earlier connections.
+struct History {
+    /// The generation of the command connection beside which messages arrived last.
+    generation: Option<u64>,
+    hysteresis: Hysteresis,
+}
+
+/// Why [`SubscriptionManager::maintain`] returned.
+enum Ended {
+    Lost(Fault),
+    /// The connection worked until the end of its trial.
+    TrialPassed,
+}
+
+/// Subscriptions would not receive what is published over the connection for commands.
+#[derive(Debug, thiserror::Error)]
+#[error("the host name resolves to another server than before")]
+struct ServerMismatch;
+
+impl SubscriptionManager {
+    /// Keeps a connection to the server subscribed until `closing` is cancelled. Messages go to `deliver`.
+    pub(crate) async fn run(self: Arc<Self>, deliver: Deliver, closing: CancellationToken) {
+        closing.run_until_cancelled(self.keep_subscribed(&deliver)).await;
+        // Calls that wait for the server fail because the layer is closed.
+        let closed = Reachability::Unreachable(Fault::unsent(Error::Closed));
+        self.progress.send_modify(|progress| progress.reachability = closed);
+    }
+
+    async fn keep_subscribed(&self, deliver: &Deliver) {
+        let mut backoff = Backoff::outage();
+        let mut history = History { generation: None, hysteresis: Hysteresis::new(self.return_after) };
+        loop {
+            let connection = self.shard.up_or(|fault| self.set_unreachable(fault)).await;
+            let began = Instant::now();
+            let trial = self.required_trial(&connection, &history);
+            let fault = self.subscribe_beside(&connection, deliver, trial, &mut history).await;
+            history.hysteresis.departed();
+            self.set_unreachable(&fault);
+            self.shard.suspect();
+            if began.elapsed() > STABLE_AFTER {
+                backoff = Backoff::outage();
+            } else {
+                sleep(backoff.pause()).await;
+            }
+        }
+    }
+
+    /// How long a subscription beside `connection` has to last, before the server has to accept a message and other messages
+    /// are published on it. `None` if they are published at once.
+    fn required_trial(&self, connection: &ServerConnection, history: &History) -> Option<Duration> {
+        let unknown = matches!(self.progress.borrow().reachability, Reachability::Unknown);
+        if (history.generation.is_none() && unknown) || self.fallback == Fallback::Fail {
+            return None;
+        }
+        // If the connection for commands is the same, only the subscription was lost.
+        let lost_alone = history.generation == Some(connection.generation);
+        Some(if lost_alone { Duration::ZERO } else { history.hysteresis.required(Instant::now()) })
+    }
+
+    /// Opens a subscribed connection to the server of `connection` and maintains it. Returns why it was lost.
+    async fn subscribe_beside(
+        &self,
+        connection: &ServerConnection,
+        deliver: &Deliver,
+        trial: Option<Duration>,
+        history: &mut History,
+    ) -> Fault {
+        let fence = Arc::new(DeliveryFence::new(deliver.clone()));
+        let open_fence = fence.clone();
+        let deliver: Deliver = Arc::new(move |topic, payload| {
+            contain(TASK, || open_fence.pass(topic, payload));
+        });
+        let subscribed = async {
+            match Subscriber::open(&connection.client, &self.timing, deliver).await {
+                Ok(subscriber) => self.serve(connection, &subscriber, trial, history).await,
+                Err(fault) => fault,
+            }
+        };
+        let fault = contained(TASK, Box::pin(subscribed)).await.unwrap_or_else(Fault::panicked);
+        fence.close();
+        self.desired.lock().disconnect();
+        fault
+    }
+
+    /// Subscribes everything over `subscriber`, and maintains the subscriptions. Returns why the connection was lost.
+    async fn serve(
+        &self,
+        connection: &ServerConnection,
+        subscriber: &Subscriber,
+        trial: Option<Duration>,
+        history: &mut History,
+    ) -> Fault {
+        match subscriber.identity().await {
+            Ok(Some(identity)) if identity != connection.identity => {
+                let fault = Fault::unsent(ServerMismatch);
+                self.shard.lost(connection.generation, fault.clone());
+                return fault;
+            }
+            Err(fault) => return fault,
+            Ok(_) => {}
+        }
+        let began = Instant::now();
+        let mut held = HashSet::new();
+        let all = self.desired.lock().take_all();
+        if let Err(fault) = self.apply(subscriber, all, &mut held).await {
+            return fault;
+        }
+        if let Some(time) = trial {
+            if let Ended::Lost(fault) = self.maintain(connection, subscriber, &mut held, Some(began + time)).await {
+                return fault;
+            }
+            if let Err(fault) = self.check_publishing(connection).await {
+                return fault;
+            }
+        }
+        // If the connection for commands was lost too, its shard has counted the reconnect.
+        let lost_alone = history.generation.replace(connection.generation) == Some(connection.generation);
+        metrics::counter!("channel_layer_reconnects_total").increment(u64::from(lost_alone));
+        history.hysteresis.arrived();
+        self.set_reachable(subscriber.clone(), connection.generation);
+        match self.maintain(connection, subscriber, &mut held, None).await {
+            Ended::Lost(fault) => fault,
+            Ended::TrialPassed => Fault::unexpected("the subscription ended"),
+        }
+    }
+
+    /// Publishes a message without receivers. A server that is paused for writes answers everything else. Fails only for an
+    /// outage, and not if the server refuses this message.
+    async fn check_publishing(&self, connection: &ServerConnection) -> Result<(), Fault> {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd(self.publish).arg(UNUSED_TOPIC).arg("");
+        let answers = self.shard.run_each(&pipeline, 1, Some(connection.generation)).await;
+        answers.into_iter().find_map(|answer| answer.err().filter(|fault| fault.outage)).map_or(Ok(()), Err)
+    }
+
+    /// Applies changes to the subscriptions of the connection until it is lost, or until `trial_end`.
+    async fn maintain(
+        &self,
+        connection: &ServerConnection,
+        subscriber: &Subscriber,
+        held: &mut HashSet<Subscription>,
+        trial_end: Option<Instant>,
+    ) -> Ended {
+        let mut retry_refused = interval(RETRY_REFUSED_EVERY);
+        retry_refused.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let end = async {
+            match trial_end {
+                Some(end) => sleep_until(end).await,
+                None => std::future::pending().await,
+            }
+        };
+        // A connection on trial is pinged more often.
+        let every = if trial_end.is_some() { PING_EVERY.min(self.return_after / 4) } else { PING_EVERY };
+        let (mut end, mut gone) = (pin!(end), pin!(self.shard.gone(connection.generation)));
+        let (mut lost, mut silent) = (pin!(subscriber.lost()), pin!(ping(subscriber, every.max(MIN_PING_INTERVAL))));
+        loop {
+            let step = async {
+                tokio::select! {
+                    () = &mut end => subscriber.catch_up().await.map(|()| true),
+                    () = self.changed.notified() => {
+                        let change = self.desired.lock().take_change(held);
+                        self.apply(subscriber, change, held).await.map(|()| false)
+                    }
+                    _ = retry_refused.tick() => {
+                        self.desired.lock().retry_refused();
+                        self.changed.notify_one();
+                        Ok(false)
+                    }
+                }
+            };
+            let step = tokio::select! {
+                biased;
+                fault = &mut gone => Err(fault),
+                fault = &mut lost => Err(fault),
+                fault = &mut silent => Err(fault),
+                step = step => step,
+            };
+            match step {
+                Ok(false) => {}
+                Ok(true) => return Ended::TrialPassed,
+                Err(fault) => return Ended::Lost(fault),
+            }
+        }
+    }
+
+    /// Sends `change` to the server, updates `held`, and reports the progress.
+    async fn apply(
+        &self,
+        subscriber: &Subscriber,
+        change: Change,
+        held: &mut HashSet<Subscription>,
+    ) -> Result<(), Fault> {
+        let Change { subscribe, unsubscribe, up_to } = change;
+        subscriber.unsubscribe(&unsubscribe).await?;
+        for subscription in &unsubscribe {
+            held.remove(subscription);
+        }
+        let refused = subscriber.subscribe(&subscribe).await?;
+        held.extend(subscribe);
+        for (subscription, _) in &refused {
+            held.remove(subscription);
+        }
+        self.desired.lock().confirm(held);
+        for (subscription, fault) in refused {
+            let known = self.desired.lock().refusal(&subscription).is_some();
+            if !known {
+                let fault = self.shard.error(fault.clone());
+                warn!(shard = self.shard.index, ?subscription, %fault, "a subscription was refused");
+            }
+            self.desired.lock().refuse(&subscription, fault);
+            self.refusals.send_modify(|refusals| *refusals += 1);
+        }
+        self.progress.send_modify(|progress| progress.applied = up_to);
+        Ok(())
+    }
+
+    fn set_reachable(&self, subscriber: Subscriber, generation: u64) {
+        let shard = self.shard.index;
+        let before = self.set_reachability(Reachability::Reachable(subscriber, generation));
+        self.modes.arrive(shard);
+        if matches!(before, Reachability::Unreachable(_)) {
+            if self.fallback == Fallback::Fail {
+                info!(shard, "published messages arrive again");
+            }
+            let _ = self.events.send(Event::SubscriptionRestored { shard });
+        }
+    }
+
+    fn set_unreachable(&self, fault: &Fault) {
+        let (shard, reason) = (self.shard.index, self.shard.error(fault.clone()).to_string());
+        let before = self.set_reachability(Reachability::Unreachable(fault.clone().before_sending()));
+        if matches!(before, Reachability::Reachable(..)) {
+            if self.fallback == Fallback::Fail {
+                warn!(shard, reason, "published messages do not arrive");
+            }
+            let _ = self.events.send(Event::SubscriptionLost { shard, reason: reason.clone() });
+        }
+        let mode = if self.fallback == Fallback::Local { Mode::LocalOnly } else { Mode::Down };
+        self.modes.leave(shard, mode, &reason);
+    }
+
+    /// Returns the reachability before.
+    fn set_reachability(&self, reachability: Reachability) -> Reachability {
+        let applied = self.progress.borrow().applied;
+        self.progress.send_replace(Progress { reachability, applied }).reachability
+    }
+}
+
+/// Pings the server over `subscriber` at this interval. Returns when an answer does not come in time. After a flood of messages
+/// the answer comes behind them, which delays no other work.
+async fn ping(subscriber: &Subscriber, every: Duration) -> Fault {
+    let mut due = interval(every);
+    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        due.tick().await;
+        if let Err(fault) = subscriber.catch_up().await {
+            return fault;
+        }
+    }
+}

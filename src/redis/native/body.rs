@@ -1,4 +1,4 @@
-//! Messages to the bodies of entries and back: encoded, bounded in size, sealed where there are keys.
+//! `BodyCodec`: encodes messages as the bodies of entries, bounds their size, and seals them if there are keys.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use crate::redis::native::entry::{Address, Entry, Text};
 use crate::redis::receive::Unreadable;
 use crate::redis::send::batch::milliseconds;
 
-/// How much longer than it lives a sealed message opens: the estimate of the server's clock may be off by so much.
+/// How long after its expiry a sealed message opens. The estimate of the server's clock may be off by this much.
 const LEEWAY: Duration = Duration::from_secs(10);
 
-/// What every body goes through on its way out and in.
+/// The codec of the bodies of a layer.
 #[derive(Debug)]
 pub(crate) struct BodyCodec {
     key_ring: Option<KeyRing>,
@@ -31,12 +31,12 @@ impl BodyCodec {
         Self { key_ring, max_message_size, expiry }
     }
 
-    /// How long the messages that are sent here live.
+    /// The lifetime of messages that this layer sends.
     pub(crate) fn expiry(&self) -> Duration {
         self.expiry
     }
 
-    /// How many bytes an encoded message may have.
+    /// The size limit of encoded messages, in bytes.
     pub(crate) fn max_message_size(&self) -> usize {
         self.max_message_size
     }
@@ -46,7 +46,7 @@ impl BodyCodec {
         self.key_ring.is_some()
     }
 
-    /// Encodes `message` behind what is in `out`.
+    /// Appends the encoded `message` to `out`.
     ///
     /// # Errors
     ///
@@ -61,9 +61,9 @@ impl BodyCodec {
         Ok(())
     }
 
-    /// Writes the encoded message `plain` behind what is in `entry`, the header of one for `list`, at `now_ms`; sealed
-    /// where there are keys. A sealed body is bound to the list and to all of head, lifetime and address, so that it opens in no other
-    /// list and for nobody else.
+    /// Appends the encoded message `plain` to `entry`, which holds the header of an entry for `list`. Seals it at `now_ms` if
+    /// there are keys. A sealed body is bound to the list, head, lifetime and address, so it opens in no other list and for no
+    /// other recipient.
     pub(crate) fn write(&self, plain: &[u8], list: &str, now_ms: u64, entry: &mut Vec<u8>) {
         match &self.key_ring {
             Some(key_ring) => {
@@ -74,13 +74,13 @@ impl BodyCodec {
         }
     }
 
-    /// The same entry of `list` for others. It opens as long as before.
+    /// The same entry of `list` for the recipients `address`. It opens as long as before.
     pub(crate) fn readdress(&self, entry: &Entry, list: &str, address: Address<Text>) -> Entry {
         let mut other = Entry { address, ..entry.clone() };
         if let (Some(key_ring), true) = (&self.key_ring, entry.sealed) {
             let (from, to) = (entry.header(), other.header());
             let context = |header| [list.as_bytes(), header];
-            // One that does not open here stays as it is, and opens nowhere.
+            // A body that does not open here is not changed, and opens nowhere.
             if let Ok(body) = key_ring.seal_again(&entry.body, &context(&from), &context(&to)) {
                 other.body = body.into();
             }
@@ -88,7 +88,7 @@ impl BodyCodec {
         other
     }
 
-    /// The same entry of `list` as if it were sent at `now_ms`. One whose body does not open stays as it is.
+    /// The same entry of `list` as if it were sent at `now_ms`. An entry whose body does not open is not changed.
     pub(crate) fn renew(&self, entry: &Entry, list: &str, now_ms: u64) -> Entry {
         let mut other = Entry { expires: entry.expires_if_sent(now_ms), ..entry.clone() };
         if let (Some(key_ring), true) = (&self.key_ring, entry.sealed)
@@ -99,12 +99,12 @@ impl BodyCodec {
         other
     }
 
-    /// The message in `entry`, which came in `list`.
+    /// The message in `entry`, which was read from `list`.
     pub(crate) fn open(&self, entry: &Entry, list: &str, now_ms: u64) -> Result<Message, Unreadable> {
         self.open_within(entry, list, now_ms, entry.lifetime.saturating_add(milliseconds(LEEWAY)))
     }
 
-    /// As [`open`](Self::open), however long ago the body was sealed.
+    /// Like [`open`](Self::open), without a limit for the age of the seal.
     pub(crate) fn open_late(&self, entry: &Entry, list: &str, now_ms: u64) -> Result<Message, Unreadable> {
         self.open_within(entry, list, now_ms, u64::MAX)
     }
@@ -124,7 +124,7 @@ impl BodyCodec {
             }
         };
         if body.len() > self.max_message_size {
-            // Values take more memory than their bytes, and only this bounds them.
+            // Decoded values take more memory than their bytes, and only this limit bounds them.
             return Err(undecodable("it is larger than the limit"));
         }
         codec::decode(&body).map_err(|error| undecodable(&error.to_string()))

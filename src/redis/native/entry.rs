@@ -1,16 +1,16 @@
-//! Entries of a channel's list to bytes and back.
+//! `Entry`: a message in a channel's list, and its form as bytes.
 //!
 //! ```text
 //! entry    = stamp frame
 //! stamp    = u64         when the entry expires, ms since the epoch by Redis' clock
 //! frame    = head lifetime address body
 //! head     = u8          version (high 4 bits), sealed (bit 3), kind of address (low 3 bits)
-//! lifetime = u64         how long after it was sent the entry expires, in ms
+//! lifetime = u64         the time from sending the entry to its expiry, in ms
 //! address  =             kind 0: the channel that the list belongs to
 //!         | text         kind 1: a local part of it
 //!         | text u64     kind 2: the members of a group, at a version of the route's membership
 //!         | text u64 u32 (text)*
-//!                        kind 3: these local parts, which are what is left of a group message
+//!                        kind 3: these local parts, which have not received a group message yet
 //! text     = u8 bytes
 //! body     = MessagePack, or sealed MessagePack
 //! ```
@@ -23,12 +23,12 @@ use bytes::{Buf, Bytes};
 const VERSION: u8 = 1;
 const SEALED: u8 = 0b1000;
 const STAMP: usize = 8;
-/// Where the lifetime stands.
+/// The place of the lifetime.
 const LIFETIME: std::ops::Range<usize> = STAMP + 1..STAMP + 9;
 /// Lua's numbers are exact below this, and all times are far below.
 const LATEST: u64 = 1 << 53;
 
-/// Who an entry is for, beyond the list that it is in.
+/// The recipients of an entry within its list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Address<T> {
     /// The channel itself.
@@ -37,12 +37,11 @@ pub(crate) enum Address<T> {
     Local(T),
     /// The members that `group` has on this route at `version`; on a normal or single-reader channel, the channel.
     Group { group: T, version: u64 },
-    /// What is left of a group message that was handed over in part.
+    /// The local parts that have not received a group message yet, of which others have.
     Rest { group: T, version: u64, locals: Locals },
 }
 
-/// Local parts as they stand in an entry. Anybody may have made the entry up, so that they take no memory of their own: each
-/// is taken out when it is needed.
+/// Local parts in the bytes of an entry. Each is read when it is needed, so that a forged entry cannot cause allocations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Locals {
     count: u32,
@@ -50,14 +49,13 @@ pub(crate) struct Locals {
     texts: Bytes,
 }
 
-/// An entry taken apart; the texts and the body are slices of it.
+/// A parsed entry. The texts and the body are slices of its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// When it expires, in ms since the epoch by Redis' clock.
+    /// The time at which it expires, in ms since the epoch by Redis' clock.
     pub(crate) expires: u64,
-    /// How long after it was sent it expires, in ms.
+    /// The time from sending it to its expiry, in ms.
     pub(crate) lifetime: u64,
-    /// Who it is for.
     pub(crate) address: Address<Text>,
     /// Whether the body is sealed.
     pub(crate) sealed: bool,
@@ -68,7 +66,7 @@ pub(crate) struct Entry {
 /// A short text inside an entry.
 pub(crate) type Text = bytestring::ByteString;
 
-/// Why bytes are no entry of this format.
+/// Why bytes are not an entry of this format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Fault {
     #[error("it ends too early")]
@@ -81,13 +79,13 @@ pub(crate) enum Fault {
     Stamp,
 }
 
-/// Begins an entry that expires at `expires`, `lifetime` after it was sent, behind what is in `out`; the body comes next.
+/// Appends the beginning of an entry to `out`, up to its body. The entry expires at `expires`, `lifetime` after it was sent.
 pub(crate) fn begin<T: AsRef<str>>(expires: u64, lifetime: u64, address: &Address<T>, sealed: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(&expires.to_be_bytes());
     write_header(lifetime, address, sealed, out);
 }
 
-/// Head, lifetime and address of the entry that is begun in `entry`.
+/// The head, lifetime and address of the entry that is begun in `entry`.
 pub(crate) fn header(entry: &[u8]) -> &[u8] {
     &entry[STAMP..]
 }
@@ -123,7 +121,7 @@ fn write_text(text: &str, out: &mut Vec<u8>) {
 }
 
 impl Locals {
-    /// Takes them from the beginning of `bytes`.
+    /// Reads local parts from the beginning of `bytes`.
     fn read(bytes: &mut Bytes) -> Result<Self, Fault> {
         let count = bytes.try_get_u32().map_err(truncated)?;
         let mut length = 0;
@@ -136,14 +134,13 @@ impl Locals {
         Ok(Self { count, texts: bytes.split_to(length) })
     }
 
-    /// How many there are.
     pub(crate) fn len(&self) -> usize {
         usize::try_from(self.count).unwrap_or(usize::MAX)
     }
 }
 
 impl Iterator for Locals {
-    /// `None` where it is not UTF-8.
+    /// An item is `None` if it is not UTF-8.
     type Item = Option<Text>;
 
     fn next(&mut self) -> Option<Option<Text>> {
@@ -174,7 +171,7 @@ impl<T> Address<T> {
 }
 
 impl Entry {
-    /// Takes the bytes of an entry apart.
+    /// Parses the bytes of an entry.
     pub(crate) fn parse(mut bytes: Bytes) -> Result<Self, Fault> {
         let expires = bytes.try_get_u64().map_err(truncated)?;
         if expires >= LATEST {
@@ -199,17 +196,17 @@ impl Entry {
         Ok(Self { expires, lifetime, address, sealed: head & SEALED != 0, body: bytes })
     }
 
-    /// When it was sent, in ms since the epoch by Redis' clock.
+    /// The time at which it was sent, in ms since the epoch by Redis' clock.
     pub(crate) fn sent(&self) -> u64 {
         self.expires.saturating_sub(self.lifetime)
     }
 
-    /// When it would expire if it were sent at `now`.
+    /// The time at which it would expire if it were sent at `now`.
     pub(crate) fn expires_if_sent(&self, now: u64) -> u64 {
         now.saturating_add(self.lifetime).min(LATEST - 1)
     }
 
-    /// Head, lifetime and address, which have only one form as bytes.
+    /// The head, lifetime and address. They have only one form as bytes.
     pub(crate) fn header(&self) -> Vec<u8> {
         let mut header = Vec::with_capacity(40);
         write_header(self.lifetime, &self.address, self.sealed, &mut header);
@@ -225,12 +222,12 @@ impl Entry {
     }
 }
 
-/// When an entry expires, from its first bytes; `None` for what is too short to be an entry.
+/// The expiry in the first bytes of an entry. `None` if they are too short.
 pub(crate) fn expires(entry: &[u8]) -> Option<u64> {
     entry.first_chunk().map(|stamp| u64::from_be_bytes(*stamp))
 }
 
-/// When an entry was sent, from its first bytes; `None` for what is too short to be an entry.
+/// The time of sending in the first bytes of an entry. `None` if they are too short.
 pub(crate) fn sent(entry: &[u8]) -> Option<u64> {
     let lifetime = entry.get(LIFETIME)?.first_chunk().map(|lifetime| u64::from_be_bytes(*lifetime))?;
     Some(expires(entry)?.saturating_sub(lifetime))

@@ -37,7 +37,7 @@ use crate::redis::stored::scan::Scan;
 use crate::redis::topology::places::{Places, Topology};
 use crate::redis::topology::ring::{Ring, share_of_capacity};
 
-/// The most bytes that are sent on a condition. If the condition does not hold, they were sent in vain.
+/// The most bytes of a send with a condition. If the condition does not hold, the messages are sent again.
 const MAX_CONDITIONAL_BYTES: usize = 1 << 18;
 
 /// A channel layer on one or more Redis servers, version 7.0 or later.
@@ -60,7 +60,7 @@ const MAX_CONDITIONAL_BYTES: usize = 1 << 18;
 pub type RedisLayer = StoredLayer<Native>;
 
 impl RedisLayer {
-    /// The entries that no reader could read, on all servers. They can be listed, restored and deleted.
+    /// The unreadable entries on all servers. They can be listed, restored and deleted.
     pub fn quarantine(&self) -> Quarantine<'_> {
         Quarantine::new(&self.format.topology, &self.format.envelope, &self.closing)
     }

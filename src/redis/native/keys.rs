@@ -1,11 +1,11 @@
-//! Names to Redis keys and back, one function per kind of key.
+//! `Keys`: the Redis keys of channels and groups, with one function for each kind of key.
 //!
-//! Names cannot hold braces or colons. The braces make each name a hash tag, so that all keys of one channel, and all
-//! keys of one group, fall into one slot of a Redis Cluster.
+//! Names contain no braces or colons. The braces make each name a hash tag, so that all keys of one channel, and all
+//! keys of one group, are in one slot of a Redis Cluster.
 
 use crate::name::{ChannelName, GroupName};
 
-/// The keys of one deployment: everything begins with its prefix or its prefix for statistics.
+/// The keys of one deployment. Each begins with its prefix or its prefix for statistics.
 #[derive(Clone, Debug)]
 pub(crate) struct Keys {
     prefix: String,
@@ -17,7 +17,7 @@ pub(crate) struct Keys {
 pub(crate) struct RouteKeys {
     /// Sorted set: local part, version of its last add.
     pub(crate) members: String,
-    /// Sorted set: local part, version at which its present membership began.
+    /// Sorted set: local part, version at which its current membership began.
     pub(crate) joined: String,
     /// Sorted set: local part, time at which its membership ends.
     pub(crate) ends: String,
@@ -67,7 +67,7 @@ impl Keys {
         format!("{}global", self.stats_prefix)
     }
 
-    /// Stream: records of the entries that no reader could read.
+    /// Stream: records of unreadable entries.
     pub(crate) fn quarantine(&self) -> String {
         format!("{}:quarantine", self.prefix)
     }
@@ -82,7 +82,7 @@ impl Keys {
         format!("{}:epoch", self.prefix)
     }
 
-    /// Patterns for `SCAN` that between them match every key that [`is_flushed`](Self::is_flushed).
+    /// Patterns for `SCAN` that together match every key that [`is_flushed`](Self::is_flushed).
     pub(crate) fn scan_patterns(&self) -> [String; 2] {
         [format!("{}:*", glob_escaped(&self.prefix)), format!("{}*", glob_escaped(&self.stats_prefix))]
     }
@@ -92,14 +92,14 @@ impl Keys {
         format!("{}:channel:*", glob_escaped(&self.prefix))
     }
 
-    /// The channel whose list `key` is.
+    /// The channel to whose list `key` belongs.
     pub(crate) fn parse_channel<'k>(&self, key: &'k str) -> Option<&'k str> {
         let name = braced(key.strip_prefix(&self.prefix)?.strip_prefix(":channel:")?)?;
         ChannelName::parse(name).is_ok().then_some(name)
     }
 
-    /// Whether `key` holds messages, groups or statistics of this deployment. A deployment whose prefix merely begins
-    /// with ours has a colon where our keys have a name.
+    /// Whether `key` holds messages, groups or statistics of this deployment. The keys of a deployment whose longer prefix
+    /// begins with this one have a colon in place of a name.
     pub(crate) fn is_flushed(&self, key: &str) -> bool {
         self.is_data(key) || self.is_stats(key)
     }
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_that_begins_with_ours_is_spared() {
+    fn the_keys_of_a_longer_prefix_are_not_flushed() {
         for theirs in ["asgi:channel", "asgi:group", "asgi:members", "asgi:staging", "asgi2", "asgi-meta"] {
             let other = Keys::new(theirs, format!("{theirs}-meta:"));
             let group = GroupName::parse("chat").unwrap();
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_channel_key_gives_its_name_back() {
+    fn the_name_of_a_channel_is_parsed_from_its_key() {
         let key = keys().channel("websocket.send.p!");
         assert_eq!(keys().parse_channel(&key), Some("websocket.send.p!"));
         assert_eq!(keys().parse_channel("asgi:channel:{a:b}"), None);

@@ -1,4 +1,4 @@
-//! The native format, as far as reading it goes: lists of entries.
+//! `NativeRead`: reads the lists of entries of the native format.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +28,7 @@ use crate::redis::topology::places::Topology;
 /// Reads lists of entries.
 pub(crate) struct NativeReader(Arc<Inner>);
 
-/// What a reader of the native format needs.
+/// The reading half of the native format.
 pub(crate) struct Inner {
     pub(crate) topology: Arc<Topology>,
     pub(crate) envelope: Arc<BodyCodec>,
@@ -46,7 +46,7 @@ impl NativeReader {
         Self(Arc::new(Inner { topology, envelope, groups, quarantine }))
     }
 
-    /// The bytes of an entry for those who have not got it.
+    /// The bytes of an entry for the recipients that have not received it.
     fn entry_of_the_rest(&self, parcel: &BufferedEntry) -> Vec<u8> {
         let (Some(entry), Some(locals)) = (parcel.entry(), parcel.rest_of_locals()) else { return parcel.to_bytes() };
         self.0.envelope.readdress(entry, parcel.source.as_str(), rest_of(&entry.address, locals)).to_bytes()
@@ -63,7 +63,7 @@ impl ReadFormat for NativeReader {
         match keys {
             [list] if count > 1 => {
                 let gate = gate(list);
-                // A transaction goes on behind a script that is unknown, so that the script comes with it.
+                // A transaction continues after an unknown script, so the source is sent with it.
                 let mut bound = scripts::BOUND_POP.call_with_source(&[list, &*gate]);
                 bound.arg(count).arg(SMALL_CHANNEL).arg(READ_BYTES);
                 vec![bound, pop(&[&gate, list], count)]
@@ -89,14 +89,14 @@ impl ReadFormat for NativeReader {
     }
 
     async fn popped(&self, _: &Shard, answer: Value) -> Result<Option<Popped>, Fault> {
-        let unexpected = || Fault::unexpected("a pop gave something else than a key and a list");
+        let unexpected = || Fault::unexpected("a pop did not return a key and a list");
         let two = |answer| match answer {
             Value::Nil => Ok(None),
             Value::Array(parts) => <[Value; 2]>::try_from(parts).map(Some).map_err(|_| unexpected()),
             _ => Err(unexpected()),
         };
         let taken = match two(answer)? {
-            // Of a transaction: what its script has taken, or else what it has left to the pop.
+            // The answer of a transaction: the entries that the script took, or else those of the pop.
             Some([taken @ Value::Array(_), _]) => two(taken)?,
             Some([Value::Nil, popped]) => two(popped.extract_error()?)?,
             Some([Value::ServerError(error), _]) => return Err(RedisError::from(error).into()),
@@ -138,14 +138,14 @@ impl ReadFormat for NativeReader {
     }
 }
 
-/// The command that takes up to `count` entries from the first of `keys` that has any.
+/// The command that pops up to `count` entries from the first of `keys` that has any.
 fn pop(keys: &[&str], count: usize) -> Cmd {
     let mut command = redis::cmd("LMPOP");
     command.arg(keys.len()).arg(keys).arg("LEFT").arg("COUNT").arg(count);
     command
 }
 
-/// The key that keeps a pop from `list` when it would be too large. It is in the same slot.
+/// The key from which a pop takes its element instead of `list`, if that pop would be too large. It is in the same slot.
 fn gate(list: &str) -> String {
     format!("{list}:gate")
 }

@@ -28,7 +28,7 @@ use crate::redis::topology::places::Places;
 use crate::redis::topology::probe::{self, HealthProbe};
 use crate::redis::topology::servers;
 
-/// Random characters of a new channel's name, and how many names are tried.
+/// The number of random characters in the name of a new channel, and the most names that are tried.
 const NEW_NAME: usize = 12;
 const NEW_NAMES: usize = 10;
 
@@ -37,9 +37,9 @@ const NEW_NAMES: usize = 10;
 /// Use it by the name of its format: [`RedisLayer`](crate::RedisLayer),
 /// [`ChannelsRedisLayer`](crate::django::ChannelsRedisLayer) or [`AsgiRedisLayer`](crate::django::AsgiRedisLayer).
 ///
-/// Call [`close`](ChannelLayer::close) before the runtime ends, so that messages that were read and not handed over go back.
-/// Dropping the layer returns them in the background. The layer works on the runtime that connected it: when that has ended,
-/// calls from another runtime return [`Error::RuntimeEnded`].
+/// Call [`close`](ChannelLayer::close) before the runtime ends. It puts messages that were read and not received back. Dropping
+/// the layer puts them back in the background. The layer works on the runtime that connected it: when that runtime has ended,
+/// calls from another one return [`Error::RuntimeEnded`].
 pub struct StoredLayer<F: StoredFormat> {
     pub(crate) format: Arc<F>,
     pub(crate) places: Arc<Places>,
@@ -220,7 +220,7 @@ impl<F: StoredFormat> ChannelLayer for StoredLayer<F> {
         {
             return channel;
         }
-        // A random name is practically never taken. A server that says so every time is at fault.
+        // A random name is practically never taken. A server that reports each name as taken is at fault.
         let mut shard = 0;
         for _ in 0..NEW_NAMES {
             let suffix = Alphanumeric.sample_string(&mut rand::rng(), NEW_NAME);

@@ -1,4 +1,4 @@
-//! Looking at many keys: scans, and deleting what they find.
+//! `Scan`: walks over the keys of a server, and deletes the keys of a deployment.
 
 use futures_util::future::join_all;
 use redis::{FromRedisValue, Value};
@@ -9,12 +9,13 @@ use crate::redis::native::keys::glob_escaped;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 
-/// Keys that one step of a scan looks at.
+/// The number of keys that one step of a scan examines.
 const SCAN_STEP: usize = 1000;
-/// Channels that one script looks at. It reads two messages of each, and Redis serves no other client meanwhile.
+/// The most channels of one script call. The script reads two messages of each, and Redis serves no other client meanwhile.
 pub(crate) const CHANNELS_AT_ONCE: usize = 16;
 
-/// Deletes the keys that the scans find and of which `is_ours` returns true. It gets the key and the type that was scanned for.
+/// Deletes the keys that the scans find and for which `is_ours` returns `true`. It is called with the key and the type of the
+/// scan.
 pub(crate) async fn delete(scans: Vec<Scan<'_>>, is_ours: &(dyn Fn(&str, Option<&str>) -> bool + Sync)) -> Result<()> {
     let deleted = join_all(scans.into_iter().map(|mut scan| async move {
         let mut deleted = Parts::default();
@@ -35,9 +36,9 @@ pub(crate) async fn delete(scans: Vec<Scan<'_>>, is_ours: &(dyn Fn(&str, Option<
 pub struct Scan<'s> {
     shard: &'s Shard,
     pattern: String,
-    /// The type of the keys, if only one is wanted.
+    /// The type of the keys. `None` for all types.
     kind: Option<&'static str>,
-    /// Where the next step begins; `None` after the last step.
+    /// The cursor of the next step. `None` after the last step.
     cursor: Option<u64>,
 }
 
@@ -73,7 +74,7 @@ impl<'s> Scan<'s> {
             command.arg("TYPE").arg(kind);
         }
         let step = self.shard.run(&command).await.and_then(|answer| {
-            // Keys that are no text are not ours.
+            // The keys of a deployment are text.
             let (next, keys): (u64, Vec<Vec<u8>>) = parse(answer)?;
             Ok((next, keys.into_iter().filter_map(|key| String::from_utf8(key).ok()).collect()))
         });

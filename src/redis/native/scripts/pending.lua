@@ -1,10 +1,10 @@
 #!lua flags=no-writes
--- Tells how many entries wait in lists, and when the first and the last of each were sent and expire. The entries stay
--- here, however large they are.
+-- Counts the entries in lists, and reads the times of the first and the last entry of each. It returns only the beginnings
+-- of entries, because entries can be large.
 --
 -- KEYS: the lists.
 -- ARGV: none.
--- Returns: for each list its length, and the first 17 bytes of its first and of its last entry, or less.
+-- Returns: for each list its length, and up to 17 bytes from the beginnings of its first and its last entry.
 
 local answer = {}
 for _, list in ipairs(KEYS) do

@@ -1,31 +1,31 @@
 #!lua
 -- Appends entries to channels, each channel up to its capacity, and counts them.
 --
--- The entries come with the stamp that the sender expects by its estimate of this clock, so that they go into the list
--- as they are. If the estimate is off, the stamps are written anew.
+-- The sender stamps the entries by its estimate of this server's clock, so they are appended unchanged. If the estimate is
+-- too far off, the stamps are replaced.
 --
--- Times to live are only ever extended, as other senders may have asked for longer ones. That of a list is looked after in
--- each call, since another sender may have made it anew; that of counters when the sender asks, now and then, or when they
--- are new.
+-- Times to live are extended and never shortened, because other senders may have set longer ones. The time to live of a list
+-- is extended in each call, because another sender may have created the list anew. The time to live of counters is extended
+-- if they are new, or if the sender requests it, which it does from time to time.
 --
--- It can be asked to do so only if a group has certain routes. Then the versions of the routes, which the entries hold,
--- are those of this moment, as if the sender had read them now.
+-- A call can have the condition that a group has certain routes. Then the versions of the routes in the entries are the
+-- current ones, as if the sender had read them now.
 --
 -- KEYS: for each channel its list and the hash of its counters; then the hash of the counters of all channels; last, if
 -- there is a condition, the group and the ends of its routes.
 -- ARGV[1]: how long the entries live, in ms.
--- ARGV[2]: when they expire by the sender's estimate, in ms: their stamp.
+-- ARGV[2]: their stamp, which is when they expire by the sender's estimate of the clock, in ms.
 -- ARGV[3]: how far the estimate may be off, in ms.
 -- ARGV[4]: how long a list lives after a send, in ms.
 -- ARGV[5]: how long the counters of all channels live after a send for which their time to live is set, in ms.
 -- ARGV[6]: 0, or if there is a condition the time in microseconds before which none of the group's routes ends.
--- ARGV[7], if there is a condition: the routes and their versions as group_routes.lua tells them, with spaces between.
+-- ARGV[7], if there is a condition: the routes and their versions as group_routes.lua returns them, separated by spaces.
 -- ARGV[7... or 8...]: for each channel its capacity, how long its counters live, in ms, whether that is set (1) or not
--- (0), whether refusals count (1), or not (0) as another server may take what this one refuses, the number n of its
--- entries, then the n entries. A channel may come again with another capacity.
+-- (0), whether refusals are counted (1) or not (0), because another server may accept the message, the number n of its
+-- entries, then the n entries. A channel may occur again with another capacity.
 -- Returns: for each channel how many of its entries were appended, from the first on (-1: its key holds no list); last,
 -- how many expired entries were dropped to make room. If the condition does not hold: the routes of the group, as
--- group_routes.lua tells them, as the only element.
+-- group_routes.lua returns them, as the only element.
 
 local call, pcall = redis.call, redis.pcall
 local time = call('TIME')
@@ -50,7 +50,7 @@ local function append(list, first, last)
     return pcall('RPUSH', list, unpack(entries))
 end
 
--- Drops expired entries from the head of a list that is too long; gives its new length.
+-- Drops expired entries from the head of a list that is too long. Returns its new length.
 local function drop_expired(list, length, capacity)
     while length > capacity do
         local head = call('LINDEX', list, 0)
@@ -64,7 +64,7 @@ local function drop_expired(list, length, capacity)
     return length
 end
 
--- A key that holds no counters must not fail messages that are appended already.
+-- The entries have been appended, so a key of another type must not fail the script.
 local function count(stats, field, by, lives, renew)
     if (pcall('HINCRBY', stats, field, by) == by or renew) and pcall('PEXPIRE', stats, lives, 'NX') == 0 then
         pcall('PEXPIRE', stats, lives, 'GT')
@@ -88,7 +88,7 @@ end
 for i = 1, last - 1, 2 do
     local list, stats = KEYS[i], KEYS[i + 1]
     local capacity, lives, entries = tonumber(ARGV[at]), ARGV[at + 1], tonumber(ARGV[at + 4])
-    -- A sender that is wrong about the time may be wrong about when it asked last, too.
+    -- A sender with a wrong estimate of the clock may also have requested this too long ago.
     local renew = stamp or ARGV[at + 2] == '1'
     renewed = renewed or renew
     local length = append(list, at + 5, at + 4 + entries)
@@ -96,7 +96,7 @@ for i = 1, last - 1, 2 do
     if type(length) == 'number' then
         accepted = entries
         if length > capacity then
-            -- Nobody sees what is above the capacity before it is taken back.
+            -- No reader sees the entries above the capacity, because they are removed within this script.
             length = drop_expired(list, length, capacity)
             accepted = entries - math.max(0, math.min(entries, length - capacity))
             if accepted < entries then
@@ -108,7 +108,7 @@ for i = 1, last - 1, 2 do
             end
         end
         if length <= entries then
-            -- It holds nothing else, and is new.
+            -- The list holds no other entries, so it is new.
             call('PEXPIRE', list, ARGV[4])
         else
             call('PEXPIRE', list, ARGV[4], 'GT')

@@ -1,20 +1,20 @@
 #!lua flags=allow-oom
--- Settles entries that commands before it in the same transaction have appended to channels: takes back what is above
--- the capacity of a channel, and counts.
+-- Applies the capacities of channels to entries that earlier commands of the same transaction have appended: removes the
+-- entries above the capacity of a channel, and counts.
 --
--- It does for large entries what push.lua does for small ones. Lua hashes every string that it is given, byte by byte,
--- which for large entries takes longer than all else.
+-- It does for large entries what push.lua does for small ones. Lua hashes every argument byte by byte, which takes most of
+-- the time if entries are large.
 --
--- The server has checked its memory before the transaction. The entries are there, so that this script has to run.
+-- The server has checked its memory before the transaction. The entries have been appended, so this script has to run.
 --
 -- KEYS: for each channel its list and the hash of its counters; last the hash of the counters of all channels.
 -- ARGV[1]: how long the entries live, in ms.
--- ARGV[2]: when they expire by the sender's estimate, in ms: their stamp.
--- ARGV[3]: how far the estimate may be off, in ms. If it is further off, the stamps are written anew.
+-- ARGV[2]: their stamp, which is when they expire by the sender's estimate of the clock, in ms.
+-- ARGV[3]: how far the estimate may be off, in ms. If it is further off, the stamps are replaced.
 -- ARGV[4]: how long a list lives after this, in ms.
 -- ARGV[5]: the same for the counters of all channels.
--- ARGV[6...]: for each channel its capacity, how long its counters live, in ms, whether refusals count (1), or not (0) as
--- another server may take what this one refuses, and the number of entries that were appended.
+-- ARGV[6...]: for each channel its capacity, how long its counters live, in ms, whether refusals are counted (1) or not (0),
+-- because another server may accept the message, and the number of appended entries.
 -- Returns: for each channel how many of its entries stay, from the first on (-1: its key holds no list); last, how many
 -- expired entries were dropped to make room.
 
@@ -29,7 +29,7 @@ if math.abs(now + lifetime - tonumber(ARGV[2])) > tonumber(ARGV[3]) then
     stamp = struct.pack('>I8', now + lifetime)
 end
 
--- Drops expired ones of the first `length` entries until `wanted` more fit; gives how many of them are left.
+-- Drops expired entries among the first `length` until `wanted` more fit. Returns how many of these are left.
 local function make_room(list, length, wanted, capacity)
     while length > 0 and length + wanted > capacity do
         local stamped = string.sub(redis.call('LINDEX', list, 0), 1, 8)
@@ -51,7 +51,7 @@ local function stamp_anew(list, count)
     end
 end
 
--- A key that holds no counters must not fail messages that are appended already.
+-- The entries have been appended, so a key of another type must not fail the script.
 local function count(stats, field, by, lives)
     redis.pcall('HINCRBY', stats, field, by)
     if redis.pcall('PEXPIRE', stats, lives, 'NX') == 0 then

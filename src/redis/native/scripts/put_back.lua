@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
--- Puts entries that were popped and not handed over back at the head of their channel, whatever its capacity.
+-- Puts popped entries that no caller received back at the head of their channel, without regard to its capacity.
 --
 -- KEYS[1]: the channel's list.
--- ARGV[1]: by how much a list outlives its last entry, in ms.
--- ARGV[2...]: the entries, stamps included, in the order in which they were popped.
--- Returns: how many of them had expired and were dropped.
+-- ARGV[1]: how much longer than its last entry a list lives, in ms.
+-- ARGV[2...]: the entries with their stamps, in the order in which they were popped.
+-- Returns: how many entries had expired and were dropped.
 
 local list = KEYS[1]
 local time = redis.call('TIME')

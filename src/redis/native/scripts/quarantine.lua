@@ -1,13 +1,13 @@
 #!lua
--- Adds a record of an entry that no reader could read to the quarantine of its server, and drops the oldest records that
--- are beyond its bounds. The new record itself stays.
+-- Adds a record of an unreadable entry to the quarantine of its server, and drops the oldest records above the limits. The
+-- new record itself stays.
 --
 -- KEYS[1]: the stream of records.
 -- ARGV[1]: the channel in whose list the entry was.
--- ARGV[2]: why it could not be read.
+-- ARGV[2]: the reason why it is unreadable.
 -- ARGV[3]: the entry.
--- ARGV[4]: how many records to keep at most.
--- ARGV[5]: how many bytes the records may take together.
+-- ARGV[4]: the most records to keep.
+-- ARGV[5]: the most bytes of all records together.
 -- ARGV[6]: how long a record is kept, in ms.
 -- Returns: nothing.
 
@@ -16,7 +16,7 @@ local count, bytes, lives = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
--- Where the command is not allowed, the records count as large.
+-- If the command is not permitted, the records count as large.
 local function used(length)
     return tonumber(redis.pcall('MEMORY', 'USAGE', stream, 'SAMPLES', 0)) or length * bytes / 16
 end

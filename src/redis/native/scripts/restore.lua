@@ -1,12 +1,12 @@
 #!lua
--- Puts entries from quarantine back at the head of their channel, whatever its capacity. It remembers the records of these
--- entries, so that each is restored once, however often this is called.
+-- Restores quarantined entries to the head of their channel without regard to its capacity. It stores the ids of their
+-- records, so that repeated calls restore each entry only once.
 --
 -- KEYS[1]: the channel's list.
 -- KEYS[2]: the set of the records that have been restored to this channel.
--- ARGV[1]: by how much a list outlives its last entry, in ms.
--- ARGV[2]: how long a restored record is remembered, in ms.
--- ARGV[3...]: for each record, oldest first, its id and its entry, stamp included.
+-- ARGV[1]: how much longer than its last entry a list lives, in ms.
+-- ARGV[2]: how long the id of a restored record is stored, in ms.
+-- ARGV[3...]: for each record, oldest first, its id and its entry with the stamp.
 -- Returns: for each record 1 if its entry was restored, 0 if it had been restored before, -1 if its entry has expired.
 
 local list, restored = KEYS[1], KEYS[2]

@@ -217,22 +217,32 @@ impl StoredFormat for Native {
             return Err(None);
         }
         let channels = condition.routes.list.iter().map(|route| &route.channel);
-        let _permits = sender.bypass(shard, channels).ok_or(None)?;
-        let messages = self.to_routes(group, message, &condition.routes);
-        let (batch, pending) = Sender::<Self>::assemble(messages, shard);
+        let permits = sender.bypass(shard, channels).ok_or(None)?;
+        let (batch, pending) = Sender::<Self>::assemble(self.to_routes(group, message, &condition.routes), shard);
         batch.record_size();
-        let writer = self.writer(shard, &batch).map_err(|_| None)?;
-        let result = match writer.push_if(&condition, shard, &self.ttl_refresh[shard.index]).await {
-            Ok(Answer::Pushed(pushed)) => Ok(pushed),
-            Ok(Answer::OtherRoutes(answer)) => {
-                let routes = self.groups.note_routes(group, &answer).ok();
-                return Err(routes.filter(|routes| self.groups.suffices(routes)));
+        let (format, shard) = (sender.format().clone(), shard.clone());
+        let push = async move {
+            let _permits = permits;
+            let result = match format.writer(&shard, &batch) {
+                Ok(writer) => writer.push_if(&condition, &shard, &format.ttl_refresh[shard.index]).await,
+                Err(fault) => Err(fault),
+            };
+            match result {
+                Ok(Answer::OtherRoutes(answer)) => return Err(Some(answer)),
+                Err(fault) if !fault.may_have_run => return Err(None),
+                Ok(Answer::Pushed(pushed)) => batch.finish(shard.index, Ok(pushed)),
+                Err(fault) => batch.finish(shard.index, Err(fault)),
             }
-            Err(fault) if !fault.may_have_run => return Err(None),
-            Err(fault) => Err(fault),
+            Ok(())
         };
-        batch.finish(shard.index, result);
-        Ok(pending)
+        match sender.complete(push).await {
+            // If the task ended without a result, so do the messages.
+            Some(Ok(())) | None => Ok(pending),
+            Some(Err(answer)) => {
+                let routes = answer.and_then(|answer| self.groups.note_routes(group, &answer).ok());
+                Err(routes.filter(|routes| self.groups.suffices(routes)))
+            }
+        }
     }
 
     fn group_expiry(&self) -> Duration {

@@ -15,7 +15,7 @@ use crate::redis::native::scripts;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 use crate::redis::send::batch::milliseconds;
-use crate::redis::send::queue::Weight;
+use crate::redis::send::queue::Queued;
 use crate::redis::send::{Batch, Outgoing, Pushed};
 
 /// How far the estimate of the server's clock may be off before the server stamps the entries anew. A smaller value costs
@@ -105,7 +105,7 @@ impl<'a> BatchWriter<'a> {
         if self.batch.repeats_a_channel() {
             return false;
         }
-        let bytes: usize = self.batch.runs().iter().flatten().map(Weight::bytes).sum();
+        let bytes: usize = self.batch.runs().iter().flatten().map(Queued::bytes).sum();
         bytes >= LARGE && bytes / self.batch.message_count() >= LARGE_ENTRY
     }
 
@@ -146,7 +146,7 @@ impl<'a> BatchWriter<'a> {
             let Outgoing { channel, capacity, is_last, .. } = &run[0];
             settling.arg(*capacity).arg(self.counters_live(channel));
             settling.arg(usize::from(*is_last)).arg(run.len());
-            let bytes: usize = run.iter().map(Weight::bytes).sum();
+            let bytes: usize = run.iter().map(Queued::bytes).sum();
             let mut command = Cmd::with_capacity(run.len() + 2, bytes + run.len() * 128);
             command.arg("RPUSH").arg(self.keys.channel(channel.non_local()));
             self.add_entries(&mut command, run);

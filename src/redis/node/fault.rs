@@ -54,6 +54,11 @@ impl Fault {
         Self { may_have_run: true, transient: false, ..Self::busy("the task that sent it panicked") }
     }
 
+    /// A command whose outcome is unknown, because its task ended with its runtime.
+    pub(crate) fn abandoned() -> Self {
+        Self { may_have_run: true, transient: false, ..Self::busy("the task that sent it has ended") }
+    }
+
     /// The same fault, for a command that is not sent because of it.
     pub(crate) fn before_sending(self) -> Self {
         Self { may_have_run: false, ..self }

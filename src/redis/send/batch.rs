@@ -7,7 +7,7 @@ use redis::Value;
 use tokio::sync::oneshot;
 
 use super::format::{OutboundMessage, WriteFormat};
-use super::queue::Weight;
+use super::queue::{Queued, Weight};
 use crate::drops::{self, DropReason};
 use crate::name::ChannelName;
 use crate::redis::node::fault::Fault;
@@ -70,9 +70,13 @@ impl<B> Outgoing<B> {
     }
 }
 
-impl<B: Weight> Weight for Outgoing<B> {
+impl<B: Weight> Queued for Outgoing<B> {
     fn bytes(&self) -> usize {
         self.body.bytes()
+    }
+
+    fn refuse(self) {
+        self.finish(Outcome::Closed);
     }
 }
 

@@ -20,6 +20,15 @@ pub trait Weight {
     fn bytes(&self) -> usize;
 }
 
+/// A message in a queue.
+pub(crate) trait Queued {
+    /// How many bytes it has in Redis.
+    fn bytes(&self) -> usize;
+
+    /// Reports that the queue was closed before it took the message.
+    fn refuse(self);
+}
+
 /// The sending end.
 pub(crate) struct Queue<T> {
     /// Held only to add or take messages.
@@ -38,7 +47,7 @@ struct Contents<T> {
 }
 
 /// The receiving end. It takes no more messages once `closing` is cancelled, and ends when it is empty after that.
-pub(crate) struct BatchReceiver<T> {
+pub(crate) struct BatchReceiver<T: Queued> {
     contents: Arc<Mutex<Contents<T>>>,
     task: Arc<DrivenTask>,
     closing: CancellationToken,
@@ -46,17 +55,16 @@ pub(crate) struct BatchReceiver<T> {
     last: usize,
 }
 
-impl<T> Queue<T> {
-    /// Adds a message without waking the task. A closed queue drops it.
+impl<T: Queued> Queue<T> {
+    /// Adds a message without waking the task. A closed queue refuses it.
     pub(crate) fn add(&self, message: T) {
         let mut contents = self.contents.lock();
-        if !contents.closed {
+        if contents.closed {
+            drop(contents);
+            message.refuse();
+        } else {
             contents.waiting.push_back(message);
         }
-    }
-
-    pub(crate) fn is_closed(&self) -> bool {
-        self.contents.lock().closed
     }
 
     /// Has the task send the waiting messages, now or after the batch that is under way.
@@ -101,7 +109,7 @@ impl<T> Drop for BypassPermit<T> {
     }
 }
 
-impl<T: Weight> BatchReceiver<T> {
+impl<T: Queued> BatchReceiver<T> {
     /// A queue and its receiving end, which the future that runs as `task` has to empty.
     pub(crate) fn new(task: Arc<DrivenTask>, closing: CancellationToken) -> (Queue<T>, Self) {
         let contents = Contents { waiting: VecDeque::new(), busy: false, bypasses: 0, closed: false };
@@ -165,14 +173,13 @@ impl<T: Weight> BatchReceiver<T> {
     }
 }
 
-impl<T> Drop for BatchReceiver<T> {
-    /// Drops the waiting messages, which tells their callers that they were not sent. This happens too when the runtime of the
-    /// task ends.
+impl<T: Queued> Drop for BatchReceiver<T> {
+    /// Refuses the waiting messages. This happens too when the runtime of the task ends.
     fn drop(&mut self) {
         let mut contents = self.contents.lock();
         contents.closed = true;
         let waiting = std::mem::take(&mut contents.waiting);
         drop(contents);
-        drop(waiting);
+        waiting.into_iter().for_each(Queued::refuse);
     }
 }

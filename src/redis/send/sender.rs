@@ -4,8 +4,10 @@
 //! previous batch, so no message waits for company. A queue has one batch under way, so the order within a channel holds
 //! whatever happens to a batch.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -39,6 +41,8 @@ pub struct Sender<F: WriteFormat> {
     turn: AtomicUsize,
     /// Calls that send to more than one channel. The layer refuses no part of them while it closes.
     calls: Calls,
+    tasks: TaskTracker,
+    runtime: Handle,
 }
 
 /// A message that has been queued, and the shards that can still take it if the present one does not.
@@ -74,7 +78,7 @@ impl<F: WriteFormat> Sender<F> {
         let queues: Vec<Vec<_>> =
             places.shards.iter().map(|shard| (0..QUEUES).map(|_| start_queue(shard)).collect()).collect();
         let turn = AtomicUsize::new(format.first_shard(queues.len()));
-        Self { places, format, queues, turn, calls }
+        Self { places, format, queues, turn, calls, tasks: tasks.clone(), runtime: Handle::current() }
     }
 
     /// Begins a call that sends to more than one channel; see [`Calls::begin`].
@@ -112,8 +116,8 @@ impl<F: WriteFormat> Sender<F> {
                     pending.attempts.failed = Some(Outcome::Failed { shard, fault });
                 }
                 Ok(outcome) => return outcome,
-                Err(_) if self.queues[shard][pending.queue].is_closed() => return Outcome::Closed,
-                Err(_) => return Outcome::Failed { shard, fault: Fault::panicked() },
+                // A queue refuses what it has not taken, so the message was in a batch.
+                Err(_) => return Outcome::Failed { shard, fault: Fault::abandoned() },
             }
             self.enqueue_at_next(&mut pending);
             self.flush(&pending);
@@ -131,6 +135,28 @@ impl<F: WriteFormat> Sender<F> {
         let queues = self.queues[shard.index].iter().enumerate();
         let used = queues.filter(|(place, _)| channels.clone().any(|channel| queue_of(channel) == *place));
         used.map(|(_, queue)| queue.bypass()).collect()
+    }
+
+    /// Runs `push` to its end even if the caller stops polling, because other sends may wait for it. It is polled here first, so
+    /// that the command leaves at once, and then by a task. Returns `None` if the task ends without a result.
+    pub(crate) async fn complete<T: Send + 'static>(
+        &self,
+        push: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let mut push = Box::pin(push);
+        let first = poll_fn(|cx| {
+            // Its timers belong to the runtime of the layer.
+            let _inside = self.runtime.enter();
+            Poll::Ready(push.as_mut().poll(cx))
+        });
+        match first.await {
+            Poll::Ready(result) => Some(result),
+            Poll::Pending => self.tasks.spawn_on(push, &self.runtime).await.ok(),
+        }
+    }
+
+    pub(crate) fn format(&self) -> &Arc<F> {
+        &self.format
     }
 
     /// `messages` as one batch for `shard`, outside the queues.
@@ -174,7 +200,6 @@ impl<F: WriteFormat> Sender<F> {
             let mut others = (attempts.count..candidates).map(|count| (attempts.first + count) % shards);
             let is_last = !others.any(|other| capacity_on(other) > 0 && self.places.shards[other].is_up());
             let (outgoing, outcome) = Outgoing::new(message.clone(), capacity, is_last);
-            // A closed queue drops the message with its outcome, which tells the caller.
             self.queues[index][*queue].add(outgoing);
             *at = Some((index, outcome));
             return;

@@ -71,7 +71,6 @@ pub type AsgiRedisLayer = StoredLayer<AsgiRedis>;
 /// The format of `asgi_redis`, as the parameter of a [`StoredLayer`].
 #[derive(Debug)]
 pub struct AsgiRedis {
-    places: Arc<Places>,
     keys: Keys,
     groups: Groups,
     stats_prefix: String,
@@ -98,6 +97,7 @@ impl WriteFormat for AsgiRedis {
     }
 
     async fn push(&self, shard: &Shard, batch: &Batch<Bytes>) -> Result<Pushed, Fault> {
+        let now = Duration::from_millis(shard.now_ms()?);
         let mut keys = vec![self.counter(GLOBAL, MESSAGES), self.counter(GLOBAL, REFUSALS)];
         for (run, name) in batch.runs().iter().zip(batch.names()) {
             keys.extend([self.keys.channel(name), self.counter(name, MESSAGES), self.counter(name, REFUSALS)]);
@@ -109,7 +109,7 @@ impl WriteFormat for AsgiRedis {
         for run in batch.runs() {
             command.arg(run[0].capacity).arg(i32::from(run[0].is_last)).arg(run.len());
             for message in run {
-                command.arg(&message.body[..]);
+                command.arg(self.payload.wrap(&message.body, now));
             }
         }
         Pushed::parse(shard.run_once(&command).await?, batch.runs().len())
@@ -142,7 +142,6 @@ impl StoredFormat for AsgiRedis {
             max_message_size: config.max_message_size,
         };
         let format = Arc::new(Self {
-            places: places.clone(),
             groups: Groups { places: places.clone(), keys: keys.clone(), expiry: config.group_expiry },
             keys,
             stats_prefix: config.stats_key_prefix(),
@@ -163,7 +162,7 @@ impl StoredFormat for AsgiRedis {
 
     fn message(&self, channel: ChannelName, message: &Message) -> Result<OutboundMessage<Bytes>> {
         let routing = channel.local().map(|_| Routed::from(channel.as_str()));
-        let body = self.payload.encode(message, routing.as_ref(), self.places.now())?;
+        let body = self.payload.encode(message, routing.as_ref())?;
         let capacity = self.capacity.of(&channel);
         Ok(OutboundMessage { capacity, pinned: channel.kind().has_one_reader(), channel, body })
     }

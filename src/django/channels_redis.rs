@@ -107,13 +107,14 @@ impl WriteFormat for ChannelsRedis {
     }
 
     async fn push(&self, shard: &Shard, batch: &Batch<Bytes>) -> Result<Pushed, Fault> {
+        let now = Duration::from_millis(shard.now_ms()?);
         let keys: Vec<_> = batch.names().map(|name| self.keys.channel(name)).collect();
         let mut command = script::ZSET_SEND.call(&keys);
         command.arg(milliseconds(self.payload.expiry));
         for run in batch.runs() {
             command.arg(run[0].capacity).arg(run.len());
             for message in run {
-                command.arg(&message.body[..]);
+                command.arg(self.payload.wrap(&message.body, now));
             }
         }
         Pushed::parse(shard.run_once(&command).await?, batch.runs().len())
@@ -172,7 +173,7 @@ impl StoredFormat for ChannelsRedis {
             self.check_type(message);
         }
         let routing = channel.local().map(|_| Routed::from(channel.as_str()));
-        let body = self.payload.encode(message, routing.as_ref(), self.places.now())?;
+        let body = self.payload.encode(message, routing.as_ref())?;
         let capacity = self.capacity.of_name(channel.as_str());
         Ok(OutboundMessage { capacity, pinned: channel.kind().has_one_reader(), channel, body })
     }
@@ -204,10 +205,9 @@ impl StoredFormat for ChannelsRedis {
                 None => keys.push(vec![member]),
             }
         }
-        let now = self.places.now();
         let message = |members: Vec<&ChannelName>| {
             let routing = Routed::list(members.iter().map(|member| member.as_str()));
-            let body = self.payload.encode(message, Some(&routing), now)?;
+            let body = self.payload.encode(message, Some(&routing))?;
             let capacity = self.capacity.of_name(members[0].as_str());
             Ok(OutboundMessage { channel: members[0].clone(), capacity, body, pinned: true })
         };

@@ -27,7 +27,7 @@ pub fn django_payload(bytes: &[u8]) {
     let now = Duration::from_secs(1);
     let Ok((message, routing)) = payload.decode(&Bytes::copy_from_slice(stored), now) else { return };
     let written = match &routing {
-        Routing::None => payload.encode(&message, None, now),
+        Routing::None => payload.encode(&message, None).map(|plain| payload.wrap(&plain, now).into()),
         Routing::One(channel) => payload.encode_again(&message, &Value::from(channel.as_str()), now),
         Routing::Many(channels) => {
             let names: Vec<_> = channels.iter().map(ChannelName::as_str).collect();

@@ -39,39 +39,41 @@ pub(super) enum Routing {
 }
 
 impl Payload {
-    /// The bytes of `message`, encrypted at `now`, counted from the epoch.
+    /// Encodes `message` with its routing. [`wrap`](Self::wrap) makes the stored bytes of it.
     ///
     /// # Errors
     ///
     /// [`Error::Codec`], [`Error::MessageTooLarge`].
-    pub(super) fn encode(&self, message: &Message, routing: Option<&Value>, now: Duration) -> Result<Bytes> {
-        self.wrap(now, |out| self.encode_plain(message, routing, out))
+    pub(super) fn encode(&self, message: &Message, routing: Option<&Value>) -> Result<Bytes> {
+        let mut plain = Vec::with_capacity(192);
+        self.encode_plain(message, routing, &mut plain)?;
+        Ok(plain.into())
     }
 
-    /// As [`encode`](Self::encode), for a message that has been read, however large it is.
+    /// Encodes a message that was read with another routing, and returns its stored bytes. It may have any size.
     pub(super) fn encode_again(&self, message: &Message, routing: &Value, now: Duration) -> Result<Bytes> {
-        self.wrap(now, |out| self.serializer.encode(message, Some(routing), out))
+        let mut plain = Vec::with_capacity(192);
+        self.serializer.encode(message, Some(routing), &mut plain)?;
+        Ok(self.wrap(&plain, now).into())
     }
 
-    /// Whether `message` can be carried.
+    /// Checks that `message` can be sent.
     pub(super) fn check(&self, message: &Message) -> Result<()> {
         self.encode_plain(message, None, &mut Vec::with_capacity(192))
     }
 
-    /// What `write` appends, behind its random beginning and encrypted where there are keys.
-    fn wrap(&self, now: Duration, write: impl Fn(&mut Vec<u8>) -> Result<()>) -> Result<Bytes> {
-        let mut bytes = Vec::with_capacity(self.random_prefix + 192);
+    /// The stored bytes of an encoded message: a random beginning, and the message, encrypted if there are keys. `now` counts
+    /// from the epoch by the clock of the server: an encrypted message opens only for a limited time, and may wait for its
+    /// server before that.
+    pub(super) fn wrap(&self, plain: &[u8], now: Duration) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.random_prefix + plain.len() + 64);
         bytes.resize(self.random_prefix, 0);
         rand::rng().fill_bytes(&mut bytes);
         match &self.keys {
-            None => write(&mut bytes)?,
-            Some(keys) => {
-                let mut plain = Vec::with_capacity(192);
-                write(&mut plain)?;
-                keys.seal(now, &plain, &mut bytes);
-            }
+            None => bytes.extend_from_slice(plain),
+            Some(keys) => keys.seal(now, plain, &mut bytes),
         }
-        Ok(bytes.into())
+        bytes
     }
 
     fn encode_plain(&self, message: &Message, routing: Option<&Value>, out: &mut Vec<u8>) -> Result<()> {
@@ -169,7 +171,8 @@ mod tests {
                 (Some(Value::from("a!1")), Routing::One(name("a!1"))),
                 (Some(Value::list(["a!1", "a!2"])), Routing::Many(vec![name("a!1"), name("a!2")])),
             ] {
-                let bytes = payload.encode(&message, routing.as_ref(), NOW).expect("it can be encoded");
+                let plain = payload.encode(&message, routing.as_ref()).expect("it can be encoded");
+                let bytes = payload.wrap(&plain, NOW).into();
                 assert_eq!(payload.decode(&bytes, NOW).expect("it can be decoded"), (message.clone(), expected));
             }
         }
@@ -191,9 +194,9 @@ mod tests {
         let payload = Payload { max_message_size: 40, ..payload(Serializer::MessagePack, None, 12) };
         let fits = message! { "t": "x".repeat(35) };
         let routing = Value::list(["a!1", "a!2"]);
-        payload.encode(&fits, None, NOW).expect("it is as long as the limit");
-        payload.encode(&fits, Some(&routing), NOW).expect("its routing does not count");
-        let refused = payload.encode(&message! { "t": "x".repeat(36) }, Some(&routing), NOW);
+        payload.encode(&fits, None).expect("it is as long as the limit");
+        payload.encode(&fits, Some(&routing)).expect("its routing does not count");
+        let refused = payload.encode(&message! { "t": "x".repeat(36) }, Some(&routing));
         assert!(matches!(refused, Err(Error::MessageTooLarge { size: 41, limit: 40 })), "{refused:?}");
     }
 

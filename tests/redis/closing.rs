@@ -195,6 +195,32 @@ async fn closing_does_not_wait_for_a_call_that_nobody_goes_on_with() {
 }
 
 #[tokio::test]
+async fn a_group_send_that_is_not_polled_keeps_no_other_send_and_no_close_waiting() {
+    let server = RedisServer::start();
+    let mut connection = server.connection().await;
+    let config = Site::on(std::slice::from_ref(&server)).config();
+    let layer = connect(config.command_timeout(Duration::from_secs(1))).await;
+    layer.group_add("g", "p!a").await.unwrap();
+    for n in 0..3 {
+        // From the second send on the layer knows the route, and sends past the queue of the channel.
+        layer.group_send("g", numbered(n)).await.unwrap();
+    }
+    let mut pause = redis::cmd("CLIENT");
+    pause.arg("PAUSE").arg(60_000).arg("WRITE");
+    let () = ask(&mut connection, &pause).await;
+    let mut sending = Box::pin(layer.group_send("g", numbered(3)));
+    assert!(sending.as_mut().now_or_never().is_none(), "no answer comes while writes are paused");
+    let () = ask(&mut connection, redis::cmd("CLIENT").arg("UNPAUSE")).await;
+    within(DEADLINE, "a send on the same queue", layer.send("p!b", numbered(4))).await.unwrap();
+    let mut receiver = layer.receiver(&["p!"]).unwrap();
+    for n in 0..5 {
+        assert_eq!(number(&within(DEADLINE, "a message", receiver.recv()).await.unwrap()), n);
+    }
+    within(DEADLINE, "the end of closing", layer.close()).await.unwrap();
+    drop(sending);
+}
+
+#[tokio::test]
 async fn nothing_is_sent_once_closing_has_begun_even_if_it_was_given_up() {
     let site = Site::on(&shared_servers()[..1]);
     let layer = site.layer().await;

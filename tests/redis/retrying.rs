@@ -1,7 +1,9 @@
 //! Commands that are tried again, and how connections are kept alive.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use channel_layer::django::{AsgiRedisLayer, ChannelsRedisLayer};
 use channel_layer::{ChannelLayer, Config, Delivery, Error, Event, Format, Receiver, message};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -146,6 +148,30 @@ async fn what_waits_for_a_server_that_was_never_there_opens() {
     servers[1].start_again();
     within(DEADLINE, "a send that waited", sending).await.unwrap();
     assert_eq!(take_number(&layer, &pinned[1]).await, 1);
+}
+
+#[tokio::test]
+async fn a_message_of_python_that_waits_for_its_server_is_encrypted_when_it_is_sent() {
+    for format in [Format::ChannelsRedis, Format::AsgiRedis] {
+        let mut server = RedisServer::start();
+        let config = Site::on(std::slice::from_ref(&server)).config().format(format);
+        let config = config.symmetric_encryption_keys(["secret"]).retry_attempts(100);
+        server.stop();
+        let layer = connect_or_wait(config.retry_backoff(Duration::from_millis(50)), format).await;
+        let mut sending = Box::pin(layer.send("s?a", numbered(1)));
+        assert!(interrupted(1, DEADLINE, &mut sending).await.is_none(), "it waits");
+        server.start_again();
+        within(DEADLINE, "a send that waited", sending).await.unwrap();
+        assert_eq!(number(&within(DEADLINE, "the message", layer.receive(&["s?a"])).await.unwrap()), 1, "{format:?}");
+    }
+}
+
+/// A layer in one of Python's formats, whether or not its server is reachable.
+async fn connect_or_wait(config: Config, format: Format) -> Arc<dyn ChannelLayer> {
+    match format {
+        Format::ChannelsRedis => Arc::new(ChannelsRedisLayer::connect_or_wait(config).await.unwrap()),
+        _ => Arc::new(AsgiRedisLayer::connect_or_wait(config).await.unwrap()),
+    }
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use channel_layer::{ChannelLayer, Error, Format, PubSubLayer, Result};
 use tokio::runtime::{Builder, Runtime};
 
 use super::tools::{Site, number, numbered};
-use crate::support::{DEADLINE, RedisServer, within};
+use crate::support::{DEADLINE, RedisServer, eventually, within};
 
 fn runtime() -> Runtime {
     Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
@@ -97,5 +97,29 @@ fn a_layer_in_a_format_of_python_ends_with_its_runtime() {
         // It was closed now, and says so.
         let receiver = layer.receiver(&["n"]);
         assert!(matches!(receiver, Err(Error::Closed)), "{receiver:?}");
+    }
+}
+
+#[test]
+fn a_send_that_is_under_way_when_the_runtime_ends_may_have_run() {
+    for format in [Format::Native, Format::ChannelsRedis, Format::AsgiRedis] {
+        let server = RedisServer::start();
+        let (ended, other) = (runtime(), runtime());
+        let config = Site::on(std::slice::from_ref(&server)).config().format(format);
+        let layer = ended.block_on(channel_layer::connect(config)).unwrap();
+        let mut connection = other.block_on(server.connection());
+        let mut pause = redis::cmd("CLIENT");
+        pause.arg("PAUSE").arg(60_000).arg("WRITE");
+        let () = other.block_on(pause.query_async(&mut connection)).unwrap();
+        let sending = layer.clone();
+        let sent = other.spawn(async move { sending.send("s?a", numbered(1)).await });
+        let arrives = eventually("the command", async || {
+            let info: String = redis::cmd("INFO").arg("clients").query_async(&mut connection.clone()).await.unwrap();
+            info.contains("blocked_clients:1").then_some(())
+        });
+        other.block_on(arrives);
+        drop(ended);
+        let error = other.block_on(within(DEADLINE, "the end of the call", sent)).unwrap().expect_err("no answer came");
+        assert!(error.may_have_run(), "{format:?}: {error:?}");
     }
 }

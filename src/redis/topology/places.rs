@@ -2,7 +2,6 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::error::Error;
 use crate::name::{ChannelName, GroupName};
@@ -29,12 +28,6 @@ impl Places {
     /// `ring` and `shards` come from the same hosts in the same order.
     pub(crate) fn new(shards: Vec<Arc<Shard>>, ring: Ring) -> Self {
         Self { shards, ring }
-    }
-
-    /// The time since the epoch by the clock of the first server whose time is known. Zero if there is none.
-    pub(crate) fn now(&self) -> Duration {
-        let time = self.shards.iter().find_map(|shard| shard.clock.now_ms());
-        Duration::from_millis(time.unwrap_or(0))
     }
 
     /// The index of the shard for a name of any kind.

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use channel_layer::ChannelLayer;
 use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 
-use super::tools::{ask, assert_lives, now_ms, ttl};
-use crate::support::{random_prefix, shared_servers};
+use super::tools::{Site, ask, assert_lives, now_ms, ttl};
+use crate::support::{RedisServer, random_prefix, shared_servers};
 
 const ADD: &str = include_str!("../../src/redis/native/scripts/group_add.lua");
 const DISCARD: &str = include_str!("../../src/redis/native/scripts/group_discard.lua");
@@ -327,8 +328,21 @@ async fn discarding_nobody_changes_nothing() {
     let version = group.add("a").await;
     assert_eq!(group.discard("b").await, None);
     assert_eq!(group.members(0).await.version, version);
+}
+
+#[tokio::test]
+async fn discarding_an_expired_member_is_a_change_that_keeps_its_end() {
+    let mut group = Group::start().await;
+    let joined = group.add("a").await;
+    group.add("b").await;
     group.end("a", 101 * SECOND).await;
-    assert_eq!(group.discard("a").await, None, "its membership had expired");
+    let version = group.discard("a").await.expect("it is remembered");
+    let told = group.members(0).await;
+    assert_eq!((told.version, names(&told.members)), (version, vec!["b"]));
+    let (ended, told_at) = &told.left[0];
+    assert!(ended.starts_with(&format!("{joined} ")) && !ended.contains(&version.to_string()), "{ended}");
+    assert_eq!(*told_at, version);
+    assert_eq!(group.discard("a").await, None, "it is discarded already");
 }
 
 #[tokio::test]
@@ -417,4 +431,18 @@ async fn one_process_leaving_leaves_the_others() {
     assert_eq!(group.connection.exists::<_, i64>(&group.keys()[2..5]).await.unwrap(), 0);
     assert_eq!(group.discard_route("normal").await, None);
     assert_eq!(group.routes().await, (vec![], None));
+}
+
+#[tokio::test]
+async fn a_discard_outlasts_a_clock_that_steps_back() {
+    let server = RedisServer::with_clock(&[]);
+    let layer = Site::on(std::slice::from_ref(&server)).layer().await;
+    layer.group_add_for("g", "p!a", Duration::from_mins(1)).await.unwrap();
+    layer.group_add("g", "p!b").await.unwrap();
+    // The membership has ended by this clock, and has not by the next one.
+    server.set_clock(120);
+    layer.group_discard("g", "p!a").await.unwrap();
+    server.set_clock(0);
+    let members = layer.group_channels("g").await.unwrap();
+    assert_eq!(members.iter().map(ToString::to_string).collect::<Vec<_>>(), ["p!b"]);
 }

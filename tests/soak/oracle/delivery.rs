@@ -35,7 +35,8 @@ pub fn violations(facts: &Facts<'_>, rules: &Rules) -> Vec<Violation> {
             found.push(violation(Kind::RefusedButSent, delivered, text));
         }
         let sent = message.end.unwrap_or(Moment::MAX);
-        if rules.steady_clock && delivered.asked > sent.saturating_add(message.expiry + EXPIRY_TOLERANCE) {
+        let is_late = delivered.asked > sent.saturating_add(message.expiry + EXPIRY_TOLERANCE);
+        if rules.steady_clock && is_late && !may_have_run_later(facts, rules, message) {
             let text = format!("it was sent by {sent:?} and lives for {:?}", message.expiry);
             found.push(violation(Kind::DeliveredLate, delivered, text));
         }
@@ -65,6 +66,13 @@ pub fn violations(facts: &Facts<'_>, rules: &Rules) -> Vec<Violation> {
 fn was_cut_off(facts: &Facts<'_>, message: &Message<'_>, delivered: &Delivered<'_>) -> bool {
     let processes = [message.process, delivered.process];
     processes.into_iter().any(|process| facts.was_cut_off(process, message.start, delivered.at))
+}
+
+/// Whether the server may have run the command after its call had ended, when it continued after a pause. The message lives
+/// from then on.
+fn may_have_run_later(facts: &Facts<'_>, rules: &Rules, message: &Message<'_>) -> bool {
+    let is_unconfirmed = message.outcome == Outcome::Unknown || rules.goes_on_alone;
+    is_unconfirmed && message.end.is_some_and(|end| facts.was_cut_off(message.process, message.start, end))
 }
 
 /// Whether a channel got what was sent to another, or to a group that it was no member of.

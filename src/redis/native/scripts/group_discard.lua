@@ -38,7 +38,9 @@ if not member then
     return false
 end
 
-if tonumber(call('ZSCORE', ends, member) or 0) <= now then
+-- A membership that has ended by this clock is ended again: the clocks of readers may be behind, and this clock may step back.
+local ended = tonumber(call('ZSCORE', ends, member) or 0)
+if ended == 0 then
     return false
 end
 local began = call('ZSCORE', joined, member) or '0'
@@ -58,7 +60,8 @@ if not complete_from then
 elseif call('ZREMRANGEBYSCORE', left, '(' .. text(tonumber(complete_from)), forgotten) > 0 then
     call('ZADD', left, forgotten, '')
 end
-call('ZADD', left, version, text(tonumber(began)) .. ' ' .. version .. ' ' .. member)
+local ends_at = ended <= now and text(ended) or version
+call('ZADD', left, version, text(tonumber(began)) .. ' ' .. ends_at .. ' ' .. member)
 if call('PTTL', left) < remembered then
     call('PEXPIRE', left, text(remembered + 30000))
 end

@@ -298,7 +298,7 @@ impl AsgiRedis {
         Ok(total)
     }
 
-    fn parcel(&self, shard: &Arc<Shard>, source: &ChannelName, raw: Raw) -> Result<BufferedEntry, Unreadable> {
+    fn buffered(&self, shard: &Arc<Shard>, source: &ChannelName, raw: Raw) -> Result<BufferedEntry, Unreadable> {
         let now = Duration::from_millis(shard.clock.now_ms().unwrap_or(0));
         let (message, routing) = self.payload.decode(&raw.body, now)?;
         let channel = match routing {
@@ -310,7 +310,7 @@ impl AsgiRedis {
             Routing::None | Routing::Many(_) => source.clone(),
         };
         let expires = expires(&raw).unwrap_or(0);
-        Ok(BufferedEntry::open(shard.clone(), source.clone(), expires, (raw, message), [channel].into()))
+        Ok(BufferedEntry::decoded(shard.clone(), source.clone(), expires, (raw, message), [channel].into()))
     }
 
     /// A message that has been taken. One without an end gets the one that it should have.
@@ -406,7 +406,7 @@ impl ReadFormat for Reading {
         Ok(Some(Popped { key, raw }))
     }
 
-    fn sorter(&self) -> Box<dyn RecipientResolver> {
+    fn resolver(&self) -> Box<dyn RecipientResolver> {
         Box::new(self.clone())
     }
 
@@ -414,10 +414,10 @@ impl ReadFormat for Reading {
         Err(undecodable("it is of the native format"))
     }
 
-    fn refuse(&self, _: &Arc<Shard>, _: &ChannelName, _: Bytes, _: String) {}
+    fn reject(&self, _: &Arc<Shard>, _: &ChannelName, _: Bytes, _: String) {}
 
-    fn put_back(&self, list: &str, parcels: &[BufferedEntry]) -> Cmd {
-        let messages: Vec<_> = parcels.iter().filter_map(|parcel| parcel.raw()).map(|(raw, _)| raw).collect();
+    fn put_back(&self, list: &str, entries: &[BufferedEntry]) -> Cmd {
+        let messages: Vec<_> = entries.iter().filter_map(|entry| entry.decoded_message()).map(|(raw, _)| raw).collect();
         // New keys, since what deletes a message that has been read may still be under way.
         let keys = messages.iter().map(|_| self.0.new_key());
         let keys: Vec<_> = std::iter::once(list.to_owned()).chain(keys).collect();
@@ -431,8 +431,8 @@ impl ReadFormat for Reading {
 
 #[async_trait]
 impl RecipientResolver for Reading {
-    async fn parcel(&mut self, shard: &Arc<Shard>, source: &ChannelName, raw: Raw) -> Option<BufferedEntry> {
-        let parcel = self.0.parcel(shard, source, raw);
-        parcel.map_err(|unreadable| self.0.garbage.count(shard, source, unreadable)).ok()
+    async fn resolve(&mut self, shard: &Arc<Shard>, source: &ChannelName, raw: Raw) -> Option<BufferedEntry> {
+        let entry = self.0.buffered(shard, source, raw);
+        entry.map_err(|unreadable| self.0.garbage.count(shard, source, unreadable)).ok()
     }
 }

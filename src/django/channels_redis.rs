@@ -310,7 +310,7 @@ impl ChannelsRedis {
         Ok(total)
     }
 
-    fn parcel(&self, shard: &Arc<Shard>, source: &ChannelName, raw: Raw) -> Result<BufferedEntry, Unreadable> {
+    fn buffered(&self, shard: &Arc<Shard>, source: &ChannelName, raw: Raw) -> Result<BufferedEntry, Unreadable> {
         let sent = std::str::from_utf8(&raw.label).ok().and_then(time).ok_or_else(|| undecodable("it has no time"))?;
         let (message, routing) = self.payload.decode(&raw.body, now_of(shard))?;
         let is_here = |channel: &ChannelName| channel.non_local() == source.as_str();
@@ -326,15 +326,15 @@ impl ChannelsRedis {
             return Err(undecodable("its routing names no channel of its process"));
         }
         let expires = milliseconds(sent + self.payload.expiry);
-        Ok(BufferedEntry::open(shard.clone(), source.clone(), expires, (raw, message), channels.into()))
+        Ok(BufferedEntry::decoded(shard.clone(), source.clone(), expires, (raw, message), channels.into()))
     }
 
-    /// The bytes of a parcel for those who have not got it.
-    fn to_bytes(&self, parcel: &BufferedEntry, raw: &Raw, message: &Message) -> Bytes {
-        let Some(rest) = parcel.rest() else { return raw.body.clone() };
+    /// The bytes of an entry for the recipients that have not received it.
+    fn to_bytes(&self, entry: &BufferedEntry, raw: &Raw, message: &Message) -> Bytes {
+        let Some(rest) = entry.remaining_members() else { return raw.body.clone() };
         let routing = Routed::list(rest.iter().map(ChannelName::as_str));
         // What could be decoded can be encoded; were it otherwise, those who have it would get it again.
-        self.payload.encode_again(message, &routing, now_of(parcel.shard())).unwrap_or_else(|_| raw.body.clone())
+        self.payload.encode_again(message, &routing, now_of(entry.shard())).unwrap_or_else(|_| raw.body.clone())
     }
 }
 
@@ -382,7 +382,7 @@ impl ReadFormat for Reading {
         if answer == Value::Nil {
             return Ok(None);
         }
-        let unexpected = || Fault::unexpected("a pop gave something else than a key and members with scores");
+        let unexpected = || Fault::unexpected("a pop returned something other than a key and members with scores");
         let Value::Array(parts) = answer else { return Err(unexpected()) };
         let mut parts = parts.into_iter();
         let Some(Value::BulkString(key)) = parts.next() else { return Err(unexpected()) };
@@ -397,7 +397,7 @@ impl ReadFormat for Reading {
         Ok(Some(Popped { key, raw }))
     }
 
-    fn sorter(&self) -> Box<dyn RecipientResolver> {
+    fn resolver(&self) -> Box<dyn RecipientResolver> {
         Box::new(self.clone())
     }
 
@@ -405,14 +405,14 @@ impl ReadFormat for Reading {
         Err(undecodable("it is of the native format"))
     }
 
-    fn refuse(&self, _: &Arc<Shard>, _: &ChannelName, _: Bytes, _: String) {}
+    fn reject(&self, _: &Arc<Shard>, _: &ChannelName, _: Bytes, _: String) {}
 
-    fn put_back(&self, key: &str, parcels: &[BufferedEntry]) -> Cmd {
+    fn put_back(&self, key: &str, entries: &[BufferedEntry]) -> Cmd {
         let mut command = script::ZSET_PUT_BACK.call(&[key]);
         command.arg(milliseconds(self.0.payload.expiry));
-        for parcel in parcels {
-            if let Some((raw, message)) = parcel.raw() {
-                command.arg(&raw.label[..]).arg(&self.0.to_bytes(parcel, raw, message)[..]);
+        for entry in entries {
+            if let Some((raw, message)) = entry.decoded_message() {
+                command.arg(&raw.label[..]).arg(&self.0.to_bytes(entry, raw, message)[..]);
             }
         }
         command
@@ -430,8 +430,8 @@ fn bytes_of(values: Vec<Value>) -> Option<Vec<Bytes>> {
 
 #[async_trait]
 impl RecipientResolver for Reading {
-    async fn parcel(&mut self, shard: &Arc<Shard>, source: &ChannelName, raw: Raw) -> Option<BufferedEntry> {
-        let parcel = self.0.parcel(shard, source, raw);
-        parcel.map_err(|unreadable| self.0.garbage.count(shard, source, unreadable)).ok()
+    async fn resolve(&mut self, shard: &Arc<Shard>, source: &ChannelName, raw: Raw) -> Option<BufferedEntry> {
+        let entry = self.0.buffered(shard, source, raw);
+        entry.map_err(|unreadable| self.0.garbage.count(shard, source, unreadable)).ok()
     }
 }

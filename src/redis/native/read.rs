@@ -47,9 +47,11 @@ impl NativeReader {
     }
 
     /// The bytes of an entry for the recipients that have not received it.
-    fn entry_of_the_rest(&self, parcel: &BufferedEntry) -> Vec<u8> {
-        let (Some(entry), Some(locals)) = (parcel.entry(), parcel.rest_of_locals()) else { return parcel.to_bytes() };
-        self.0.envelope.readdress(entry, parcel.source.as_str(), rest_of(&entry.address, locals)).to_bytes()
+    fn remaining_bytes(&self, entry: &BufferedEntry) -> Vec<u8> {
+        let (Some(native), Some(locals)) = (entry.native_entry(), entry.remaining_locals()) else {
+            return entry.to_bytes();
+        };
+        self.0.envelope.readdress(native, entry.source.as_str(), rest_of(&native.address, locals)).to_bytes()
     }
 }
 
@@ -114,7 +116,7 @@ impl ReadFormat for NativeReader {
         Ok(Some(Popped { key, raw: raw.collect() }))
     }
 
-    fn sorter(&self) -> Box<dyn RecipientResolver> {
+    fn resolver(&self) -> Box<dyn RecipientResolver> {
         Box::new(EntryResolver::new(self.0.clone()))
     }
 
@@ -124,15 +126,15 @@ impl ReadFormat for NativeReader {
         self.0.envelope.open(entry, source.as_str(), now_ms)
     }
 
-    fn refuse(&self, shard: &Arc<Shard>, source: &ChannelName, entry: Bytes, reason: String) {
+    fn reject(&self, shard: &Arc<Shard>, source: &ChannelName, entry: Bytes, reason: String) {
         self.0.quarantine.keep(shard, source, entry, reason);
     }
 
-    fn put_back(&self, key: &str, parcels: &[BufferedEntry]) -> Cmd {
+    fn put_back(&self, key: &str, entries: &[BufferedEntry]) -> Cmd {
         let mut command = scripts::PUT_BACK.call(&[key]);
         command.arg(milliseconds(SLACK));
-        for parcel in parcels {
-            command.arg(&self.entry_of_the_rest(parcel)[..]);
+        for entry in entries {
+            command.arg(&self.remaining_bytes(entry)[..]);
         }
         command
     }

@@ -1,4 +1,4 @@
-//! Somebody who takes from a reader.
+//! `Consumer`: one receiver, or one call of `receive`, that takes deliveries from a reader.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,27 +15,27 @@ use crate::layer::{Delivery, Sink, Source};
 pub(crate) struct Consumer {
     reader: Arc<Reader>,
     id: u64,
-    /// How much it waits for; 0 while it does not wait.
+    /// How many deliveries the consumer waits for; 0 while it does not wait.
     waiting: usize,
-    /// The last report of an outage that it knows of.
-    told: u64,
+    /// How many reports of outages the consumer has seen.
+    seen_reports: u64,
 }
 
-/// The most that one consumer can say that it waits for; a read brings no more anyway.
+/// The most deliveries that one consumer waits for. A read returns fewer.
 const MOST_WANTED: usize = 1000;
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 impl Consumer {
     pub(crate) fn new(reader: Arc<Reader>) -> Self {
-        let told = {
+        let seen_reports = {
             let mut state = reader.state();
-            state.users += 1;
-            // A call that was answered at once would not wait for the server, and a loop of such calls would let nothing
-            // else run.
-            state.reports
+            state.waiters.consumers += 1;
+            // The present outage counts as seen. A call that failed at once would not wait for the server, and a loop of such
+            // calls would keep other tasks from running.
+            state.outage.reports
         };
-        Self { reader, id: NEXT_ID.fetch_add(1, Ordering::Relaxed), waiting: 0, told }
+        Self { reader, id: NEXT_ID.fetch_add(1, Ordering::Relaxed), waiting: 0, seen_reports }
     }
 
     /// Waits for one delivery.
@@ -45,66 +45,69 @@ impl Consumer {
         Ok(taken.expect("a consumer that is ready with Ok has handed over a delivery"))
     }
 
-    /// Takes a delivery that is there now.
+    /// Returns a delivery without waiting for one to be sent; `None` if there is none now.
     pub(crate) async fn try_recv(self) -> Result<Option<Delivery>> {
         loop {
-            let looked = {
+            let polled = {
                 let mut state = self.reader.state();
                 if state.is_closed() {
-                    return Err(self.reader.surroundings.closing.error());
+                    return Err(self.reader.context.closing.error());
                 }
                 let mut taken = None;
-                if self.reader.take(&mut state, &mut |delivery| taken = Some(delivery), 1) > 0 {
-                    received(1);
+                if self.take(&mut state, &mut |delivery| taken = Some(delivery), 1) > 0 {
+                    count_received(1);
                     return Ok(taken);
                 }
-                let (look, looked) = oneshot::channel();
-                state.looks.push(look);
-                looked
+                let (poll, polled) = oneshot::channel();
+                state.polls.push(poll);
+                polled
             };
             self.reader.notify();
-            // Nobody answers if the reader has ended, or begins anew.
-            let Ok(found) = looked.await else { continue };
-            // What was found may be unreadable, or another caller was faster: then there may be more behind it.
+            // The sender is dropped when the reader ends or restarts.
+            let Ok(found) = polled.await else { continue };
+            // If the pass found entries that are unreadable or that another caller took, there may be more behind them.
             if !found {
-                let outage = self.reader.state().outage.clone();
-                let places = &self.reader.surroundings.places;
+                let outage = self.reader.state().outage.current.clone();
+                let places = &self.reader.context.places;
                 return outage.map_or(Ok(None), |(shard, fault)| Err(places.error(shard, fault)));
             }
         }
     }
 
+    fn take(&self, state: &mut State, sink: Sink<'_>, limit: usize) -> usize {
+        state.buffer.deliver(&*self.reader.context.format, sink, limit)
+    }
+
     fn wait_for(&mut self, state: &mut State, wanted: usize) {
-        state.wanted = state.wanted - self.waiting + wanted;
+        state.waiters.wanted = state.waiters.wanted - self.waiting + wanted;
         self.waiting = wanted;
     }
 
-    /// Stops waiting; passes the turn on if it was this consumer's and something is left.
+    /// Stops waiting. If the consumer had been woken and entries are left, it wakes the next consumer.
     fn stop_waiting(&mut self) {
         let reader = self.reader.clone();
-        let left = self.leave_line(&mut reader.state());
-        left.pass_on();
+        let left = self.leave_queue(&mut reader.state());
+        left.wake_next();
     }
 
-    /// Takes this consumer out of those who wait.
-    fn leave_line(&mut self, state: &mut State) -> Left {
+    fn leave_queue(&mut self, state: &mut State) -> LeftQueue {
         self.wait_for(state, 0);
-        let place = state.waiters.iter().position(|(id, _)| *id == self.id);
-        let own = place.and_then(|place| state.waiters.remove(place)).map(|(_, waker)| waker);
-        let next = if state.parcels.is_empty() { None } else { state.next_waiter() };
-        Left { _own: own, next }
+        let own = state.waiters.remove(self.id);
+        let next = if state.buffer.ready.is_empty() { None } else { state.waiters.next() };
+        LeftQueue { _own: own, next }
     }
 }
 
-/// The wakers of one who left the line and of the next: the code of others, for when the state is not held any more.
+/// The wakers of a consumer that left the queue and of the next one. They are woken or dropped after the lock of the state is
+/// released, because a waker runs code of the application.
 #[must_use]
-struct Left {
+struct LeftQueue {
     _own: Option<Waker>,
     next: Option<Waker>,
 }
 
-impl Left {
-    fn pass_on(self) {
+impl LeftQueue {
+    fn wake_next(self) {
         if let Some(waker) = self.next {
             waker.wake();
         }
@@ -116,34 +119,30 @@ impl Source for Consumer {
     fn poll_recv_many(&mut self, cx: &mut Context<'_>, sink: Sink<'_>, limit: usize) -> Poll<Result<usize>> {
         let reader = self.reader.clone();
         let mut state = reader.state();
-        if state.is_closed() || reader.surroundings.closing.has_ended() {
-            return Poll::Ready(Err(reader.surroundings.closing.error()));
+        if state.is_closed() || reader.context.closing.has_ended() {
+            return Poll::Ready(Err(reader.context.closing.error()));
         }
-        let taken = reader.take(&mut state, sink, limit);
+        let taken = self.take(&mut state, sink, limit);
         if taken > 0 {
-            // In one step with the taking: the task must not see somebody wait for what has been taken.
-            let left = self.leave_line(&mut state);
+            // Under the same lock as the taking: otherwise the task could read for a consumer that has its deliveries.
+            let left = self.leave_queue(&mut state);
             drop(state);
-            left.pass_on();
-            received(taken);
+            left.wake_next();
+            count_received(taken);
             return Poll::Ready(Ok(taken));
         }
-        let is_news = state.reports > std::mem::replace(&mut self.told, state.reports);
-        if is_news && let Some((shard, fault)) = state.outage.clone() {
-            let left = self.leave_line(&mut state);
+        let reports = state.outage.reports;
+        let is_new = reports > std::mem::replace(&mut self.seen_reports, reports);
+        if is_new && let Some((shard, fault)) = state.outage.current.clone() {
+            let left = self.leave_queue(&mut state);
             drop(state);
-            left.pass_on();
-            return Poll::Ready(Err(reader.surroundings.places.error(shard, fault)));
+            left.wake_next();
+            return Poll::Ready(Err(reader.context.places.error(shard, fault)));
         }
-        let mut outdated = None;
-        match state.waiters.iter_mut().find(|(id, _)| *id == self.id) {
-            Some((_, waker)) if waker.will_wake(cx.waker()) => {}
-            Some((_, waker)) => outdated = Some(std::mem::replace(waker, cx.waker().clone())),
-            None => state.waiters.push_back((self.id, cx.waker().clone())),
-        }
+        let replaced = state.waiters.register(self.id, cx);
         self.wait_for(&mut state, limit.min(MOST_WANTED));
         drop(state);
-        drop(outdated);
+        drop(replaced);
         reader.work.poll_inline();
         Poll::Pending
     }
@@ -156,12 +155,12 @@ impl Source for Consumer {
     async fn close(&mut self) -> Result<()> {
         {
             let mut state = self.reader.state();
-            state.reach(Phase::Closed);
+            state.advance(Phase::Closed);
         }
         self.reader.notify();
         self.reader.ended.cancelled().await;
         match self.reader.state().lost.take() {
-            Some((shard, fault)) => Err(self.reader.surroundings.places.error(shard, fault)),
+            Some((shard, fault)) => Err(self.reader.context.places.error(shard, fault)),
             None => Ok(()),
         }
     }
@@ -172,15 +171,15 @@ impl Drop for Consumer {
         self.stop_waiting();
         {
             let mut state = self.reader.state();
-            state.users -= 1;
+            state.waiters.consumers -= 1;
             if self.reader.owned {
-                state.reach(Phase::Abandoned);
+                state.advance(Phase::Abandoned);
             }
         }
         self.reader.notify();
     }
 }
 
-fn received(count: usize) {
+fn count_received(count: usize) {
     metrics::counter!("channel_layer_received_total").increment(count as u64);
 }

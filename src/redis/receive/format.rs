@@ -16,87 +16,88 @@ use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 use crate::redis::receive::buffer::entry::BufferedEntry;
 
-/// A read takes no further message once it has so many bytes: an answer that does not arrive in time is lost, and all of
-/// it is in memory at once. The exception is a read of a channel that holds no more than [`SMALL_CHANNEL`].
+/// The size of one read, in bytes: a read takes no further message after it has this much. An answer that does not arrive in time
+/// is lost, and all of it is in memory at once. A channel of at most [`SMALL_CHANNEL`] bytes is exempt.
 pub(crate) const READ_BYTES: usize = 1 << 20;
-/// A channel of no more bytes may be emptied by one read: about as much as a read of `READ_BYTES` and a last message of the
-/// largest size that is allowed by default.
+/// The size, in bytes, up to which one read may empty a channel: about `READ_BYTES` and one message of the largest size that is
+/// allowed by default.
 pub(crate) const SMALL_CHANNEL: usize = 2 << 20;
 
-/// How messages are taken out of Redis, who they are for, and how they go back.
+/// How a stored format takes messages out of Redis, finds their recipients, and puts messages back.
 #[async_trait]
 pub(crate) trait ReadFormat: Send + Sync + 'static {
-    /// The key that holds what waits in a channel, by the non-local part of its name.
+    /// The key of a channel's messages, from the non-local part of its name.
     fn key(&self, non_local: &str) -> String;
 
-    /// The commands, in one transaction if there are several, that take messages from the first of `keys` that has any: up
-    /// to `count`, and no further one after [`READ_BYTES`]. From several keys a format may take one message only.
+    /// The commands that take messages from the first of `keys` that has any. Several commands form one transaction.
+    ///
+    /// They take up to `count` messages, and no further one after [`READ_BYTES`]. With several keys a format may take only one
+    /// message.
     fn take(&self, keys: &[&str], count: usize) -> Vec<Cmd>;
 
-    /// The command that waits up to `timeout` for the first of `keys` to have any, and takes one message.
+    /// The command that waits up to `timeout` until one of `keys` has a message, and takes that message.
     fn wait(&self, keys: &[&str], timeout: Duration) -> Cmd;
 
-    /// The command that tells how many messages are there under `key`; `None` for a format that
-    /// [takes first](Self::takes_first).
+    /// The command that returns how many messages are under `key`; `None` for a format that [takes first](Self::takes_first).
     fn length(&self, key: &str) -> Option<Cmd>;
 
-    /// Whether to look for `count` messages that are there before each [`wait`](Self::wait), not only behind one that
-    /// left something.
+    /// Whether each [`wait`](Self::wait) for `count` messages follows a [`take`](Self::take). Otherwise a `take` only follows a
+    /// read that left messages behind.
     fn takes_first(&self, count: usize) -> bool;
 
-    /// What the answer to either brought, that to a transaction being a list; `shard` is there for what has to be asked
-    /// beyond it.
+    /// Parses the answer to `wait` or `take`; the answer to a transaction is a list. A format may send further commands to `shard`.
     ///
-    /// Not cancel safe: what a dropped future had taken is lost.
+    /// Not cancel safe: the messages that a dropped future had taken are lost.
     async fn popped(&self, shard: &Shard, answer: Value) -> Result<Option<Popped>, Fault>;
 
-    /// A sorter for the task of one reader.
-    fn sorter(&self) -> Box<dyn RecipientResolver>;
+    /// A resolver for the task of one reader.
+    fn resolver(&self) -> Box<dyn RecipientResolver>;
 
-    /// The message in an entry of the native format, which came in the list of `source`.
+    /// Opens an entry of the native format that was in the list of `source`.
     fn open(&self, entry: &Entry, source: &ChannelName, now_ms: u64) -> Result<Message, Unreadable>;
 
-    /// Keeps or forgets an entry from the list of `source` that gave no message, which has been counted.
-    fn refuse(&self, shard: &Arc<Shard>, source: &ChannelName, entry: Bytes, reason: String);
+    /// Quarantines or drops an unreadable entry from the list of `source`. The caller has counted it.
+    fn reject(&self, shard: &Arc<Shard>, source: &ChannelName, entry: Bytes, reason: String);
 
-    /// The command that puts parcels of one channel back at its head, in order, for those who have not got them. It
-    /// answers how many had expired.
-    fn put_back(&self, key: &str, parcels: &[BufferedEntry]) -> Cmd;
+    /// The command that puts entries of one channel back at its head, in order, for the recipients that have not received them.
+    /// It returns how many had expired.
+    fn put_back(&self, key: &str, entries: &[BufferedEntry]) -> Cmd;
 }
 
-/// Finds out who messages are for; each reader has one.
+/// Finds the recipients of messages. Each reader has one.
 #[async_trait]
 pub(crate) trait RecipientResolver: Send + Sync {
-    /// The parcel of what was taken from `source`. One for nobody, and what is no message, is counted and left out; of some
-    /// it may not be known who they are for.
-    async fn parcel(&mut self, shard: &Arc<Shard>, source: &ChannelName, raw: Raw) -> Option<BufferedEntry>;
+    /// Turns a message that was taken from `source` into a buffered entry, whose recipients may be unresolved.
+    ///
+    /// Returns `None` if the message has no recipients or is invalid. Invalid messages are counted.
+    async fn resolve(&mut self, shard: &Arc<Shard>, source: &ChannelName, raw: Raw) -> Option<BufferedEntry>;
 
-    /// Asks again who `held` are for, of whom that was not known. Those for nobody are left out, and those that have expired
-    /// are counted too.
-    async fn ask_again(&mut self, held: VecDeque<BufferedEntry>) -> Vec<BufferedEntry> {
+    /// Tries again to resolve the recipients of `held`. The result omits entries without recipients and expired entries; expired
+    /// entries are counted.
+    async fn resolve_held(&mut self, held: VecDeque<BufferedEntry>) -> Vec<BufferedEntry> {
         held.into()
     }
 }
 
-/// What one read took from one key, in order.
+/// The messages that one read took from one key, in order.
 #[derive(Debug)]
 pub(crate) struct Popped {
     pub(crate) key: Vec<u8>,
     pub(crate) raw: Vec<Raw>,
 }
 
-/// A message as Redis gave it.
+/// A message as it is stored in Redis.
 #[derive(Clone, Debug)]
 pub(crate) struct Raw {
     pub(crate) body: Bytes,
-    /// What Redis kept with it: the score of a sorted set, the key of a message. Empty in the native format.
+    /// The score in a sorted set, or the key of the message. Empty in the native format.
     pub(crate) label: Bytes,
 }
 
-/// Why a body gives no message.
+/// Why a body cannot be read as a message.
 #[derive(Debug)]
 pub(crate) struct Unreadable {
     pub(crate) drop: DropReason,
-    /// What is wrong, the same text for the same cause, and never a word of the content.
+    /// The cause. Equal causes have equal texts, and the text never contains any of the content.
     pub(crate) reason: String,
 }

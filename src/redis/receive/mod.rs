@@ -1,18 +1,20 @@
-//! The receive path: blocking reads on connections of their own, shared by the callers that wait for the same channels.
+//! The receive path: blocking reads on dedicated connections, shared by the callers that wait for the same channels.
 //!
-//! A [`reader`] has a buffer and one [`task`], which fills the buffer through a fetch loop for each shard. Consumers take from
-//! the buffer. The task is never cancelled during a read, and entries that no consumer takes are put back.
+//! A [`reader`] has a buffer and one [`task`]. The task fills the buffer through a fetch loop for each shard, and consumers take
+//! from the buffer. The task is never cancelled during a read, and it puts back the entries that no consumer takes.
 
 pub(crate) mod buffer;
 pub(crate) mod consumer;
+pub(crate) mod context;
 pub(crate) mod fetch;
 pub(crate) mod format;
 pub(crate) mod outage;
+pub(crate) mod panic;
 pub(crate) mod put_back;
 pub(crate) mod reader;
 pub(crate) mod readers;
 pub(crate) mod task;
-pub(crate) mod timer;
+pub(crate) mod waiters;
 
 pub(crate) use buffer::address::addressee;
 pub(crate) use buffer::entry::BufferedEntry;

@@ -1,86 +1,46 @@
-//! One set of channels, read for whoever waits for them: the buffer from which consumers take.
+//! `Reader`: what the consumers of a set of channels share with the task that reads these channels.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::format::ReadFormat;
+use super::context::ReaderContext;
+use super::waiters::Waiters;
 use crate::drops::{self, DropReason};
-use crate::layer::{Event, Sink};
 use crate::name::ChannelName;
-use crate::redis::closing::Closing;
 use crate::redis::driven::DrivenTask;
 use crate::redis::node::fault::Fault;
-use crate::redis::receive::buffer::entry as parcel;
 use crate::redis::receive::buffer::entry::BufferedEntry;
-use crate::redis::receive::buffer::held::Held;
-use crate::redis::receive::fetch::fetch_loop::FetchLoop;
-use crate::redis::receive::fetch::ownership::ChannelOwners;
-use crate::redis::topology::places::Places;
+use crate::redis::receive::buffer::fifo::Buffer;
 
-/// What readers are called where panics are counted.
-pub(crate) const TASK: &str = "reader of Redis";
-/// Why a message is in quarantine at which a reader panicked.
-pub(crate) const PANICKED: &str = "a panic while it was read";
-
-/// What all readers of a layer need.
-pub(crate) struct ReaderContext {
-    pub(crate) places: Arc<Places>,
-    pub(crate) format: Box<dyn ReadFormat>,
-    pub(crate) events: broadcast::Sender<Event>,
-    pub(crate) holders: ChannelOwners,
-    pub(crate) closing: Closing,
-    /// What readers could not put back when the layer closed, and why.
-    pub(crate) lost: Mutex<Option<(usize, Fault)>>,
-}
-
-impl ReaderContext {
-    /// The first pause before something is tried again.
-    pub(crate) fn retry_pause(&self) -> Duration {
-        self.places.shards.iter().map(|shard| shard.requirements.timing.backoff).max().unwrap_or_default()
-    }
-}
-
-/// What consumers and the task of one reader share.
+/// One set of channels, with the buffer that the task fills and from which consumers take.
 pub(crate) struct Reader {
-    pub(crate) surroundings: Arc<ReaderContext>,
+    pub(crate) context: Arc<ReaderContext>,
     pub(crate) channels: Box<[ChannelName]>,
-    /// Whether it belongs to one consumer and ends with it.
+    /// Whether the reader belongs to one consumer and ends with it.
     pub(crate) owned: bool,
-    /// Held only to look and to take, never while waiting for anything.
+    /// Never held across an await.
     state: Mutex<State>,
-    /// The work of the task, which looks at the state whenever it is told that it has changed.
+    /// The future of the task. It checks the state after each [`notify`](Self::notify).
     pub(crate) work: Arc<DrivenTask>,
-    /// Cancelled when the task has ended and, unless that was with its runtime, put everything back.
+    /// Cancelled when the task has ended. By then the task has put everything back, unless its runtime ended.
     pub(crate) ended: CancellationToken,
 }
 
 #[derive(Default)]
 pub(crate) struct State {
-    pub(crate) parcels: VecDeque<BufferedEntry>,
-    /// What came later and waits for members that are not known yet.
-    pub(crate) held: Held,
-    /// Deliveries that consumers wait for, all together.
-    pub(crate) wanted: usize,
-    /// Consumers that wait, first come first served, each once.
-    pub(crate) waiters: VecDeque<(u64, Waker)>,
-    /// Consumers that exist.
-    pub(crate) users: usize,
     pub(crate) phase: Phase,
-    /// Those who asked for what is there now; each is told whether anything was.
-    pub(crate) looks: Vec<oneshot::Sender<bool>>,
-    /// Readers of some of the same channels that begin when they have got what is here.
-    pub(crate) successors: Vec<NextOwner>,
-    /// How often consumers have been told of an outage.
-    pub(crate) reports: u64,
-    /// The shard that is away, and why, as long as no messages can come.
-    pub(crate) outage: Option<(usize, Fault)>,
-    /// What could not be put back when the reader ended, and why.
+    pub(crate) buffer: Buffer,
+    pub(crate) waiters: Waiters,
+    /// Requests for a non-blocking pass. The pass sends whether it found anything.
+    pub(crate) polls: Vec<oneshot::Sender<bool>>,
+    /// Readers that wait for the buffered entries of channels that they now own.
+    pub(crate) next_owners: Vec<NextOwner>,
+    pub(crate) outage: Outage,
+    /// The shard to which entries could not be put back when the reader ended, and the cause.
     pub(crate) lost: Option<(usize, Fault)>,
 }
 
@@ -89,190 +49,133 @@ pub(crate) struct State {
 pub(crate) enum Phase {
     #[default]
     Serving,
-    /// The consumer that owned it has gone: it ends when everything has gone back.
+    /// The only consumer was dropped. The reader ends when all entries are back in Redis.
     Abandoned,
-    /// Nothing may be taken any more: the task is putting back what is there.
+    /// Consumers take no more entries. The task puts the buffered entries back.
     Closed,
-    /// Nothing is there any more, and nothing comes.
+    /// The buffer is empty and stays empty.
     Finished,
+}
+
+/// The outage that keeps all messages from consumers, as consumers see it.
+#[derive(Default)]
+pub(crate) struct Outage {
+    /// How many outages and repeated reports have been announced to consumers.
+    pub(crate) reports: u64,
+    /// The unreachable shard and the cause; `None` while messages can arrive.
+    pub(crate) current: Option<(usize, Fault)>,
 }
 
 #[derive(Debug, thiserror::Error)]
 #[error("the runtime of the layer has ended")]
 struct RuntimeEnded;
 
-/// A reader that waits for what another one holds.
+/// A reader that waits for the buffered entries of another reader.
 pub(crate) struct NextOwner {
     pub(crate) reader: Arc<Reader>,
-    /// The number of its claim.
+    /// The number of its acquisition.
     pub(crate) ticket: u64,
     pub(crate) done: oneshot::Sender<()>,
 }
 
 impl Reader {
-    pub(crate) fn new(surroundings: Arc<ReaderContext>, channels: Box<[ChannelName]>, owned: bool) -> Self {
-        Self {
-            surroundings,
-            channels,
-            owned,
-            state: Mutex::default(),
-            work: Arc::default(),
-            ended: CancellationToken::new(),
-        }
+    pub(crate) fn new(context: Arc<ReaderContext>, channels: Box<[ChannelName]>, owned: bool) -> Self {
+        let (state, work, ended) = (Mutex::default(), Arc::default(), CancellationToken::new());
+        Self { context, channels, owned, state, work, ended }
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
 
-    /// Tells the task to look at the state.
+    /// Makes the task check the state.
     pub(crate) fn notify(&self) {
         self.work.wake();
     }
 
-    /// Waits until `successor` has got what was popped here from channels of both and nobody here waits for.
-    pub(crate) async fn hand_over_to(&self, successor: Arc<Self>, ticket: u64) {
-        let (done, given) = oneshot::channel();
+    /// Waits until this reader has handed off its buffered entries of the channels that `next` reads too. The reader keeps
+    /// entries that its own consumers wait for.
+    pub(crate) async fn hand_off_to(&self, next: Arc<Self>, ticket: u64) {
+        let (done, handed_off) = oneshot::channel();
         {
             let mut state = self.state();
             if state.phase == Phase::Finished {
                 return;
             }
-            state.successors.push(NextOwner { reader: successor, ticket, done });
+            state.next_owners.push(NextOwner { reader: next, ticket, done });
         }
         self.notify();
-        // One that ends without an answer has put everything back, or nobody can.
-        let _ = given.await;
+        // The sender is dropped when the reader ends. By then the entries are back in Redis or lost.
+        let _ = handed_off.await;
     }
 
-    /// Notes that the task begins anew, after a panic: it knows of no outage.
-    pub(crate) fn begin_anew(&self) {
-        self.state().outage = None;
+    /// Resets what the task knew before it panicked: the new run has met no outage yet.
+    pub(crate) fn restart(&self) {
+        self.state().outage.current = None;
     }
 
-    /// Ends the reader, whose task has ended: by itself, with nothing left, or with its runtime, wherever it was.
-    pub(crate) fn finish(self: &Arc<Self>) {
+    /// Finishes the reader after the end of its task. Entries are left only if the runtime ended; they count as dropped.
+    pub(crate) fn finish(&self) {
         let mut state = self.state();
-        state.reach(Phase::Finished);
-        let left = state.take_all();
+        state.advance(Phase::Finished);
+        let left = state.buffer.take_all();
         if let Some(first) = left.first() {
-            drops::count(DropReason::ShardDown, left.iter().map(BufferedEntry::left).sum());
+            drops::count(DropReason::ShardDown, left.iter().map(BufferedEntry::undelivered).sum());
             state.lost = Some((first.shard.index, Fault::unsent(RuntimeEnded)));
-            (*self.surroundings.lost.lock()).clone_from(&state.lost);
+            (*self.context.lost.lock()).clone_from(&state.lost);
         }
-        // Their successors begin, as nothing is left to wait for.
-        let (looks, successors) = (std::mem::take(&mut state.looks), std::mem::take(&mut state.successors));
-        let waiters = state.all_waiters();
+        // Dropping these lets the next owners begin, because no entry is left to wait for.
+        let (polls, next_owners) = (std::mem::take(&mut state.polls), std::mem::take(&mut state.next_owners));
+        let waiters = state.waiters.all();
         drop(state);
-        drop((looks, successors));
-        self.surroundings.holders.release(self);
+        drop((polls, next_owners));
         self.ended.cancel();
         waiters.into_iter().for_each(Waker::wake);
     }
 
-    /// Moves the parcels of single-reader channels that `successor` reads too before those that it has.
-    pub(crate) fn bequeath(&self, successor: &Self) {
-        let is_theirs = |parcel: &BufferedEntry| parcel.has_one_reader() && successor.channels.contains(&parcel.source);
-        let theirs = {
+    /// Moves the buffered entries of single-reader channels that `next` reads too to the front of its buffer.
+    pub(crate) fn hand_off(&self, next: &Self) {
+        let concerns_next = |entry: &BufferedEntry| entry.has_one_reader() && next.channels.contains(&entry.source);
+        let moved = {
             let mut state = self.state();
-            let (theirs, ours) = state.take_all().into_iter().partition::<Vec<_>, _>(is_theirs);
-            state.prepend(ours);
-            theirs
+            let (moved, kept) = state.buffer.take_all().into_iter().partition::<Vec<_>, _>(concerns_next);
+            state.buffer.prepend(kept);
+            moved
         };
-        // The states are held one after the other, so that two readers can do so to each other.
-        let mut heirs = successor.state();
-        let refused = heirs.phase == Phase::Finished;
+        // The two states are locked one after the other, so that two readers can hand off to each other.
+        let mut target = next.state();
+        let refused = target.phase == Phase::Finished;
         if refused {
-            drop(heirs);
-            heirs = self.state();
+            drop(target);
+            target = self.state();
         }
-        let woken: Vec<_> = (0..theirs.len()).map_while(|_| heirs.next_waiter()).collect();
-        heirs.prepend(theirs);
-        drop(heirs);
+        let woken: Vec<_> = (0..moved.len()).map_while(|_| target.waiters.next()).collect();
+        target.buffer.prepend(moved);
+        drop(target);
         woken.into_iter().for_each(Waker::wake);
-    }
-
-    /// Takes up to `limit` deliveries out of the buffer; gives how many.
-    pub(crate) fn take(&self, state: &mut State, sink: Sink<'_>, limit: usize) -> usize {
-        parcel::take_next(&mut state.parcels, &*self.surroundings.format, sink, limit)
-    }
-
-    /// The lanes that read these channels: one per shard for the normal ones, one per shard for the others.
-    pub(crate) fn lanes(&self) -> Vec<FetchLoop> {
-        let ReaderContext { places, format, .. } = &*self.surroundings;
-        let mut grouped: Vec<((usize, bool), Vec<ChannelName>)> = Vec::new();
-        for channel in &self.channels {
-            let one_reader = channel.kind().has_one_reader();
-            for shard in places.shards_of_channel(channel) {
-                match grouped.iter_mut().find(|(place, _)| *place == (shard.index, one_reader)) {
-                    Some((_, channels)) => channels.push(channel.clone()),
-                    None => grouped.push(((shard.index, one_reader), vec![channel.clone()])),
-                }
-            }
-        }
-        let lanes = grouped.into_iter().map(|((shard, one_reader), channels)| {
-            let keys = channels.iter().map(|channel| format.key(channel.non_local())).collect();
-            let shard = places.shards[shard].clone();
-            FetchLoop::new(shard, channels, keys, self.owned && one_reader, self.surroundings.clone())
-        });
-        lanes.collect()
     }
 }
 
 impl State {
-    /// Enters a phase, unless it is further already.
-    pub(crate) fn reach(&mut self, phase: Phase) {
+    /// Enters `phase`, unless the reader is further already.
+    pub(crate) fn advance(&mut self, phase: Phase) {
         self.phase = self.phase.max(phase);
     }
 
-    /// Whether nothing may be taken any more.
+    /// Whether consumers take no more entries.
     pub(crate) fn is_closed(&self) -> bool {
         self.phase >= Phase::Closed
     }
 
-    /// How many entries have to be read to satisfy those who wait.
+    /// How many entries have to be read to satisfy the waiting consumers.
     pub(crate) fn missing(&self) -> usize {
-        if self.is_closed() { 0 } else { self.wanted.saturating_sub(self.parcels.len()) }
+        if self.is_closed() { 0 } else { self.waiters.wanted.saturating_sub(self.buffer.ready.len()) }
     }
 
-    /// Puts a parcel behind all others of its channel. It is held if its recipients are not known, or if it has to wait behind
-    /// one that is held.
-    pub(crate) fn push(&mut self, parcel: BufferedEntry) {
-        if parcel.unknown_for().is_some() || self.held.holds_back(&parcel) {
-            self.held.push(parcel);
-        } else {
-            self.parcels.push_back(parcel);
-        }
-    }
-
-    /// Puts parcels before those that are there.
-    pub(crate) fn prepend(&mut self, parcels: Vec<BufferedEntry>) {
-        let behind = self.take_all();
-        parcels.into_iter().chain(behind).for_each(|parcel| self.push(parcel));
-    }
-
-    /// Takes out all parcels, those of each channel in their order: what is held came later.
-    pub(crate) fn take_all(&mut self) -> Vec<BufferedEntry> {
-        std::mem::take(&mut self.parcels).into_iter().chain(self.held.take()).collect()
-    }
-
-    /// Whether somebody asks what is there now. Those who have gone are forgotten: a look for nobody could take over
-    /// channels from another reader.
-    pub(crate) fn has_looks(&mut self) -> bool {
-        self.looks.retain(|look| !look.is_closed());
-        !self.looks.is_empty()
-    }
-
-    /// Takes out the consumer that has waited longest, to be woken when the state is not held any more: wakers are the
-    /// code of others.
-    #[must_use]
-    pub(crate) fn next_waiter(&mut self) -> Option<Waker> {
-        self.waiters.pop_front().map(|(_, waker)| waker)
-    }
-
-    /// Takes out all that wait, likewise.
-    #[must_use]
-    pub(crate) fn all_waiters(&mut self) -> Vec<Waker> {
-        self.waiters.drain(..).map(|(_, waker)| waker).collect()
+    /// Whether a caller waits for a non-blocking pass. Requests of callers that were dropped are removed first: a pass for them
+    /// could take channels over from another reader.
+    pub(crate) fn has_polls(&mut self) -> bool {
+        self.polls.retain(|poll| !poll.is_closed());
+        !self.polls.is_empty()
     }
 }

@@ -1,4 +1,4 @@
-//! All readers of a layer.
+//! `Readers`: all readers of a layer.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -9,31 +9,33 @@ use tokio::sync::broadcast;
 use tokio_util::task::TaskTracker;
 
 use super::consumer::Consumer;
+use super::context::ReaderContext;
+use super::fetch::ownership::ChannelOwners;
 use super::format::ReadFormat;
-use super::reader::{Phase, Reader, ReaderContext, TASK};
+use super::panic::TASK;
+use super::reader::{Phase, Reader};
 use super::task;
 use crate::layer::Event;
 use crate::name::ChannelName;
 use crate::redis::closing::Closing;
 use crate::redis::node::fault::Fault;
-use crate::redis::receive::fetch::ownership::ChannelOwners;
 use crate::redis::topology::places::Places;
 use crate::supervise::contained;
 
-/// Starts readers, and lets calls of `receive` for the same channels share one.
+/// Starts readers. Calls of `receive` for the same channels share a reader.
 pub(crate) struct Readers {
-    surroundings: Arc<ReaderContext>,
+    context: Arc<ReaderContext>,
+    owners: Arc<ChannelOwners>,
     tasks: TaskTracker,
     runtime: Handle,
     shared: Arc<Shared>,
 }
 
-/// Readers that calls of `receive` share, by their channels. Held only to find, add or remove one; taken before the
-/// state of a reader.
+/// The shared readers by their channels. Locked only to find, add or remove one, and always before the state of a reader.
 type Shared = Mutex<HashMap<Box<[ChannelName]>, Arc<Reader>>>;
 
 impl Readers {
-    /// Readers run on `tasks`, in this runtime, and end with the layer.
+    /// Creates no reader yet. Readers run on `tasks` in the current runtime, and end with the layer.
     pub(crate) fn new(
         places: Arc<Places>,
         format: Box<dyn ReadFormat>,
@@ -41,30 +43,24 @@ impl Readers {
         tasks: &TaskTracker,
         closing: &Closing,
     ) -> Self {
-        let surroundings = ReaderContext {
-            places,
-            format,
-            events,
-            closing: closing.clone(),
-            holders: ChannelOwners::default(),
-            lost: Mutex::default(),
-        };
+        let context = ReaderContext { places, format, events, closing: closing.clone(), lost: Mutex::default() };
         Self {
-            surroundings: Arc::new(surroundings),
+            context: Arc::new(context),
+            owners: Arc::default(),
             tasks: tasks.clone(),
             runtime: Handle::current(),
             shared: Arc::default(),
         }
     }
 
-    /// Tells, once, what could not be put back and why.
+    /// Takes out the shard to which entries could not be put back, and the cause.
     pub(crate) fn lost(&self) -> Option<(usize, Fault)> {
-        self.surroundings.lost.lock().take()
+        self.context.lost.lock().take()
     }
 
-    /// A consumer with a reader of its own, which takes more than it is asked from channels that have one reader.
+    /// A consumer with a reader of its own, which prefetches from single-reader channels.
     pub(crate) fn own(&self, channels: Vec<ChannelName>) -> Consumer {
-        let reader = Arc::new(Reader::new(self.surroundings.clone(), without_duplicates(channels), true));
+        let reader = Arc::new(Reader::new(self.context.clone(), without_duplicates(channels), true));
         let consumer = Consumer::new(reader.clone());
         self.start(reader, |reader| reader.state().phase == Phase::Abandoned);
         consumer
@@ -77,22 +73,22 @@ impl Readers {
         if let Some(reader) = shared.get(&channels[..]) {
             return Consumer::new(reader.clone());
         }
-        let reader = Arc::new(Reader::new(self.surroundings.clone(), channels, false));
+        let reader = Arc::new(Reader::new(self.context.clone(), channels, false));
         shared.insert(reader.channels.clone(), reader.clone());
         let consumer = Consumer::new(reader.clone());
-        let home = Arc::downgrade(&self.shared);
-        self.start(reader, move |reader| leave(&home, reader));
+        let registry = Arc::downgrade(&self.shared);
+        self.start(reader, move |reader| remove_unused(&registry, reader));
         consumer
     }
 
     fn start(&self, reader: Arc<Reader>, may_end: impl Fn(&Reader) -> bool + Send + Sync + 'static) {
-        let work = reader.work.clone();
-        // The runtime may have ended, now or later; then the task is dropped wherever it is, even before it begins.
-        let ending = Ending(reader.clone());
+        let (work, owners) = (reader.work.clone(), self.owners.clone());
+        // The runtime may end at any time. Then the task is dropped where it stands, even before it begins.
+        let ending = Ending { reader: reader.clone(), owners: owners.clone() };
         let run = async move {
-            while contained(TASK, Box::pin(task::run(&reader, &may_end))).await.is_none() {
-                reader.begin_anew();
-                tokio::time::sleep(reader.surroundings.retry_pause()).await;
+            while contained(TASK, Box::pin(task::run(&reader, &owners, &may_end))).await.is_none() {
+                reader.restart();
+                tokio::time::sleep(reader.context.retry_pause()).await;
             }
             drop(ending);
         };
@@ -100,12 +96,16 @@ impl Readers {
     }
 }
 
-/// The end of a reader, which comes with that of its task.
-struct Ending(Arc<Reader>);
+/// Finishes a reader when its task ends or is dropped.
+struct Ending {
+    reader: Arc<Reader>,
+    owners: Arc<ChannelOwners>,
+}
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        self.0.finish();
+        self.owners.release(&self.reader);
+        self.reader.finish();
     }
 }
 
@@ -115,11 +115,11 @@ fn without_duplicates(mut channels: Vec<ChannelName>) -> Box<[ChannelName]> {
     channels.into()
 }
 
-/// Takes `reader` out of its home if nobody uses it; then nobody can come back to it.
-fn leave(home: &Weak<Shared>, reader: &Reader) -> bool {
-    let Some(home) = home.upgrade() else { return reader.state().users == 0 };
-    let mut shared = home.lock();
-    let unused = reader.state().users == 0;
+/// Removes `reader` from the shared readers if it has no consumer. Returns whether it has none; a removed reader gets no new one.
+fn remove_unused(registry: &Weak<Shared>, reader: &Reader) -> bool {
+    let Some(registry) = registry.upgrade() else { return reader.state().waiters.consumers == 0 };
+    let mut shared = registry.lock();
+    let unused = reader.state().waiters.consumers == 0;
     if unused {
         shared.remove(&reader.channels);
     }

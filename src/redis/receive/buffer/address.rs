@@ -1,4 +1,4 @@
-//! Who an entry says it is for, as far as the entry and the list that it was in tell.
+//! `Addressee`: the recipients of an entry, from its address and from the list in which it was.
 
 use crate::name::{ChannelName, GroupName};
 use crate::redis::native::entry::{Address, Entry, Locals, Text};
@@ -7,13 +7,13 @@ use crate::redis::native::entry::{Address, Entry, Locals, Text};
 pub(crate) enum Addressee {
     /// One channel.
     Channel(ChannelName),
-    /// The members that a group had on this route at a version.
+    /// The members of a group on this route at a version.
     Group(GroupName, u64),
-    /// The local parts that are left of a group message, which may be none.
-    Rest(Locals),
+    /// The local parts of group members that have not received the message. There may be none.
+    Locals(Locals),
 }
 
-/// Who `entry`, which was in the list of `source`, is for; the reason if its address does not fit that list.
+/// The recipients of `entry`, which was in the list of `source`. Fails with a reason if the address does not fit that list.
 pub(crate) fn addressee(entry: &Entry, source: &ChannelName) -> Result<Addressee, String> {
     let to_local = source.as_str().ends_with('!');
     let valid = |local: Option<Text>| local.is_some_and(|local| source.takes_local(&local));
@@ -23,7 +23,7 @@ pub(crate) fn addressee(entry: &Entry, source: &ChannelName) -> Result<Addressee
             member.map(Addressee::Channel).map_err(|error| error.to_string())
         }
         Address::Rest { locals, .. } if to_local => {
-            let all = locals.clone().all(valid).then(|| Addressee::Rest(locals.clone()));
+            let all = locals.clone().all(valid).then(|| Addressee::Locals(locals.clone()));
             all.ok_or_else(|| "it is for a member that has no valid name".to_owned())
         }
         Address::Group { group, version } if to_local => match GroupName::parse(group) {

@@ -1,6 +1,5 @@
-//! Entries between Redis and their readers: what was popped and has not been handed over yet.
+//! `BufferedEntry`: a fetched message and the recipients that have not received it.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,152 +13,154 @@ use crate::redis::groups::membership::Recipients;
 use crate::redis::native::entry::{Address, Entry, Locals};
 use crate::redis::node::shard::Shard;
 use crate::redis::receive::format::{Raw, ReadFormat, Unreadable};
-use crate::redis::receive::reader::{PANICKED, TASK};
+use crate::redis::receive::panic::{PANICKED, TASK};
 use crate::supervise::contain;
 
-/// One message that was taken, and whom it still has to reach.
+/// A fetched message and the recipients that have not received it.
 #[derive(Debug)]
 pub(crate) struct BufferedEntry {
     pub(crate) shard: Arc<Shard>,
-    /// The channel in which it was, by its non-local part.
+    /// The channel in whose list it was: a name without a local part.
     pub(crate) source: ChannelName,
     /// When it expires, in ms since the epoch by the shard's clock.
     expires: u64,
     content: Content,
-    to: To,
+    target: Target,
 }
 
 #[derive(Debug)]
 enum Content {
-    /// Of the native format: opened and decoded when the first recipient takes it, and shared by the others.
-    Entry { entry: Entry, message: Option<Message> },
-    /// Of another format, which had to decode it to know whom it is for.
-    Open { raw: Raw, message: Message },
+    /// An entry of the native format. The first recipient that takes it opens and decodes it; the others share the message.
+    Native { entry: Entry, message: Option<Message> },
+    /// A message of another format. It was decoded to find its recipients.
+    Decoded { raw: Raw, message: Message },
 }
 
 #[derive(Debug)]
-enum To {
-    /// They have not been found out since then.
-    Unknown {
+enum Target {
+    /// The recipients have been looked up in vain since this time.
+    Unresolved {
         since: Instant,
     },
-    One(ChannelName),
-    /// The members that a group had. They are listed when the first of them gets it, and no sooner: the message has to be
-    /// genuine before it may take memory for each.
+    Channel(ChannelName),
+    /// The members of a group. They are listed only when the first of them takes the message: before the message uses memory for
+    /// each member, it has to be known to be genuine.
     Group(Recipients),
-    /// Members of a group; those before `next` have got it.
+    /// Members of a group. Those before `next` have received the message.
     Members {
         channels: Arc<[ChannelName]>,
         next: usize,
     },
-    /// The local parts that have not got it, of those for which it came; their names are made when they get it.
-    Rest {
+    /// The local parts that have not received the message, and how many there were at first. Each name is built on delivery.
+    Locals {
         locals: Locals,
-        came_for: usize,
+        initial: usize,
     },
 }
 
-/// What a parcel gave to a reader that asked.
-pub(crate) enum Taken {
-    /// So many deliveries; the parcel has more if `more` is set.
-    Deliveries { count: usize, more: bool },
-    /// It had expired, and was counted.
+/// The outcome of a delivery.
+pub(crate) enum Outcome {
+    /// `count` recipients received the message. Others are left if `more` is set.
+    Delivered { count: usize, more: bool },
+    /// The entry had expired, and was counted.
     Expired,
-    /// It cannot be read, and was counted; its bytes belong into quarantine.
+    /// The entry cannot be read, and was counted. The caller quarantines its bytes.
     Unreadable(Unreadable),
 }
 
 impl BufferedEntry {
-    pub(crate) fn to_one(shard: Arc<Shard>, source: ChannelName, entry: Entry, channel: ChannelName) -> Self {
-        let (expires, content) = (entry.expires, Content::Entry { entry, message: None });
-        Self { shard, source, expires, content, to: To::One(channel) }
+    /// A message for one channel.
+    pub(crate) fn for_channel(shard: Arc<Shard>, source: ChannelName, entry: Entry, channel: ChannelName) -> Self {
+        Self::native(shard, source, entry, Target::Channel(channel))
     }
 
-    /// A group message whose members could not be found out.
-    pub(crate) fn to_unknown(shard: Arc<Shard>, source: ChannelName, entry: Entry) -> Self {
-        let (expires, content) = (entry.expires, Content::Entry { entry, message: None });
-        Self { shard, source, expires, content, to: To::Unknown { since: Instant::now() } }
+    /// A group message whose members could not be looked up.
+    pub(crate) fn unresolved(shard: Arc<Shard>, source: ChannelName, entry: Entry) -> Self {
+        Self::native(shard, source, entry, Target::Unresolved { since: Instant::now() })
     }
 
-    pub(crate) fn to_members(shard: Arc<Shard>, source: ChannelName, entry: Entry, members: Recipients) -> Self {
-        let (expires, content) = (entry.expires, Content::Entry { entry, message: None });
-        Self { shard, source, expires, content, to: To::Group(members) }
+    /// A group message.
+    pub(crate) fn for_group(shard: Arc<Shard>, source: ChannelName, entry: Entry, members: Recipients) -> Self {
+        Self::native(shard, source, entry, Target::Group(members))
     }
 
-    /// What is left of a group message, for `locals`, which are names of channels with `source`.
-    pub(crate) fn to_rest(shard: Arc<Shard>, source: ChannelName, entry: Entry, locals: Locals) -> Self {
-        let (expires, content) = (entry.expires, Content::Entry { entry, message: None });
-        let came_for = locals.len();
-        Self { shard, source, expires, content, to: To::Rest { locals, came_for } }
+    /// A group message that some members have received, for the members of `source` with the local parts `locals`.
+    pub(crate) fn for_locals(shard: Arc<Shard>, source: ChannelName, entry: Entry, locals: Locals) -> Self {
+        let initial = locals.len();
+        Self::native(shard, source, entry, Target::Locals { locals, initial })
     }
 
-    /// A message of another format than the native one, for some channels, of which there is one at least.
-    pub(crate) fn open(
+    fn native(shard: Arc<Shard>, source: ChannelName, entry: Entry, target: Target) -> Self {
+        Self { shard, source, expires: entry.expires, content: Content::Native { entry, message: None }, target }
+    }
+
+    /// A message of another format than the native one, for at least one channel.
+    pub(crate) fn decoded(
         shard: Arc<Shard>,
         source: ChannelName,
         expires: u64,
         (raw, message): (Raw, Message),
         channels: Arc<[ChannelName]>,
     ) -> Self {
-        let to = To::Members { channels, next: 0 };
-        Self { shard, source, expires, content: Content::Open { raw, message }, to }
+        let target = Target::Members { channels, next: 0 };
+        Self { shard, source, expires, content: Content::Decoded { raw, message }, target }
     }
 
-    /// Hands the message to the next recipients, `limit` at most, which is at least 1. They are many where a group is
-    /// large, so that what concerns all of them is done once.
-    fn hand_over(&mut self, format: &dyn ReadFormat, sink: Sink<'_>, limit: usize) -> Taken {
+    /// Passes the message for up to `limit` recipients, at least 1, to `sink`. A large group has many recipients, so the checks that
+    /// concern all of them run once.
+    pub(super) fn deliver(&mut self, format: &dyn ReadFormat, sink: Sink<'_>, limit: usize) -> Outcome {
         let now = self.now();
         if self.expires <= now {
-            drops::count(DropReason::Expired, self.left());
-            return Taken::Expired;
+            drops::count(DropReason::Expired, self.undelivered());
+            return Outcome::Expired;
         }
         let message = match self.message(format, now) {
             Ok(message) => message,
             Err(unreadable) => {
-                drops::count(unreadable.drop, self.left());
-                return Taken::Unreadable(unreadable);
+                drops::count(unreadable.drop, self.undelivered());
+                return Outcome::Unreadable(unreadable);
             }
         };
-        if let To::Group(members) = &self.to {
-            self.to = To::Members { channels: members.list(), next: 0 };
+        if let Target::Group(members) = &self.target {
+            self.target = Target::Members { channels: members.list(), next: 0 };
         }
-        match &mut self.to {
-            // These are held, or were listed above.
-            To::Unknown { .. } | To::Group(_) => {
+        match &mut self.target {
+            // Unresolved entries are held, and groups were listed above.
+            Target::Unresolved { .. } | Target::Group(_) => {
                 drops::count(DropReason::ShardDown, 1);
-                Taken::Deliveries { count: 0, more: false }
+                Outcome::Delivered { count: 0, more: false }
             }
-            To::One(channel) => {
+            Target::Channel(channel) => {
                 sink(Delivery::new(channel.clone(), message));
-                Taken::Deliveries { count: 1, more: false }
+                Outcome::Delivered { count: 1, more: false }
             }
-            To::Members { channels, next } => {
+            Target::Members { channels, next } => {
                 let (first, end) = (*next, channels.len().min(next.saturating_add(limit)));
                 for channel in &channels[first..end] {
                     sink(Delivery::new(channel.clone(), message.clone()));
                 }
                 *next = end;
-                Taken::Deliveries { count: end - first, more: end < channels.len() }
+                Outcome::Delivered { count: end - first, more: end < channels.len() }
             }
-            To::Rest { locals, .. } => {
+            Target::Locals { locals, .. } => {
                 let mut count = 0;
                 for local in locals.take(limit) {
                     count += 1;
-                    // It was one when the message came.
+                    // The name was valid when the message arrived.
                     let channel = local.and_then(|local| ChannelName::from_parts(self.source.as_str(), &local).ok());
                     if let Some(channel) = channel {
                         sink(Delivery::new(channel, message.clone()));
                     }
                 }
-                Taken::Deliveries { count, more: locals.len() > 0 }
+                Outcome::Delivered { count, more: locals.len() > 0 }
             }
         }
     }
 
     fn message(&mut self, format: &dyn ReadFormat, now: u64) -> Result<Message, Unreadable> {
         match &mut self.content {
-            Content::Entry { message: Some(message), .. } | Content::Open { message, .. } => Ok(message.clone()),
-            Content::Entry { entry, message } => {
+            Content::Native { message: Some(message), .. } | Content::Decoded { message, .. } => Ok(message.clone()),
+            Content::Native { entry, message } => {
                 let opened = contain(TASK, || format.open(entry, &self.source, now));
                 let panicked = || Unreadable { drop: DropReason::Undecodable, reason: PANICKED.to_owned() };
                 Ok(message.insert(opened.ok_or_else(panicked)??).clone())
@@ -167,35 +168,35 @@ impl BufferedEntry {
         }
     }
 
-    /// How many recipients have not got it.
-    pub(crate) fn left(&self) -> usize {
-        match &self.to {
-            To::Unknown { .. } | To::One(_) => 1,
-            To::Group(members) => members.list().len(),
-            To::Members { channels, next } => channels.len() - next,
-            To::Rest { locals, .. } => locals.len(),
+    /// How many recipients have not received it.
+    pub(crate) fn undelivered(&self) -> usize {
+        match &self.target {
+            Target::Unresolved { .. } | Target::Channel(_) => 1,
+            Target::Group(members) => members.list().len(),
+            Target::Members { channels, next } => channels.len() - next,
+            Target::Locals { locals, .. } => locals.len(),
         }
     }
 
-    /// The local parts of those who have not got it, if others have.
-    pub(crate) fn rest_of_locals(&self) -> Option<Locals> {
-        match &self.to {
-            To::Rest { locals, came_for } => (locals.len() < *came_for).then(|| locals.clone()),
-            _ => Some(self.rest()?.iter().filter_map(ChannelName::local).collect()),
+    /// The local parts that have not received it; `None` if no recipient has.
+    pub(crate) fn remaining_locals(&self) -> Option<Locals> {
+        match &self.target {
+            Target::Locals { locals, initial } => (locals.len() < *initial).then(|| locals.clone()),
+            _ => Some(self.remaining_members()?.iter().filter_map(ChannelName::local).collect()),
         }
     }
 
-    /// The members of a group who have not got it, if others have.
-    pub(crate) fn rest(&self) -> Option<&[ChannelName]> {
-        match &self.to {
-            To::Members { channels, next } if *next > 0 => Some(&channels[*next..]),
+    /// The members that have not received it; `None` if no member has.
+    pub(crate) fn remaining_members(&self) -> Option<&[ChannelName]> {
+        match &self.target {
+            Target::Members { channels, next } if *next > 0 => Some(&channels[*next..]),
             _ => None,
         }
     }
 
-    /// The group of one that is for its members, with the version and the time in ms of its send.
+    /// The group, the version and the send time in ms of a group message for all members.
     pub(crate) fn group(&self) -> Option<(GroupName, u64, u64)> {
-        let entry = self.entry()?;
+        let entry = self.native_entry()?;
         match &entry.address {
             Address::Group { group, version } => Some((GroupName::parse(group).ok()?, *version, entry.sent())),
             _ => None,
@@ -204,15 +205,15 @@ impl BufferedEntry {
 
     /// The name of that group.
     pub(crate) fn group_name(&self) -> Option<&str> {
-        match &self.entry()?.address {
+        match &self.native_entry()?.address {
             Address::Group { group, .. } => Some(group),
             _ => None,
         }
     }
 
-    /// Notes who it is for.
-    pub(crate) fn address(&mut self, members: Recipients) {
-        self.to = To::Group(members);
+    /// Sets the recipients of an unresolved entry.
+    pub(crate) fn set_recipients(&mut self, members: Recipients) {
+        self.target = Target::Group(members);
     }
 
     /// Whether it has expired, by the clock of its shard.
@@ -221,85 +222,57 @@ impl BufferedEntry {
     }
 
     fn now(&self) -> u64 {
-        // Every entry came over a connection that has told the time.
+        // The connection over which the entry came has synchronised this clock.
         self.shard.clock.now_ms().unwrap_or(0)
     }
 
-    /// For how long its recipients have not been found out; `None` if they are known.
-    pub(crate) fn unknown_for(&self) -> Option<Duration> {
-        match self.to {
-            To::Unknown { since } => Some(since.elapsed()),
+    /// For how long its recipients have been unresolved; `None` if they are known.
+    pub(crate) fn unresolved_for(&self) -> Option<Duration> {
+        match self.target {
+            Target::Unresolved { since } => Some(since.elapsed()),
             _ => None,
         }
     }
 
-    /// Whether its channel has one reader.
+    /// Whether its channel is a single-reader channel.
     pub(crate) fn has_one_reader(&self) -> bool {
         self.source.kind().has_one_reader()
     }
 
-    /// About how many bytes it has in Redis.
+    /// Its approximate size in Redis, in bytes.
     pub(crate) fn size(&self) -> usize {
         match &self.content {
-            Content::Entry { entry, .. } => entry.body.len(),
-            Content::Open { raw, .. } => raw.body.len() + raw.label.len(),
+            Content::Native { entry, .. } => entry.body.len(),
+            Content::Decoded { raw, .. } => raw.body.len() + raw.label.len(),
         }
     }
 
-    /// The shard that it was taken from.
+    /// The shard from which it was taken.
     pub(crate) fn shard(&self) -> &Shard {
         &self.shard
     }
 
-    /// What it was made from, if it is of another format than the native one.
-    pub(crate) fn raw(&self) -> Option<(&Raw, &Message)> {
+    /// The stored and the decoded message; `None` in the native format.
+    pub(crate) fn decoded_message(&self) -> Option<(&Raw, &Message)> {
         match &self.content {
-            Content::Open { raw, message } => Some((raw, message)),
-            Content::Entry { .. } => None,
+            Content::Decoded { raw, message } => Some((raw, message)),
+            Content::Native { .. } => None,
         }
     }
 
-    /// The native entry that it was made from, if it is of that format.
-    pub(crate) fn entry(&self) -> Option<&Entry> {
+    /// The entry of the native format; `None` in another format.
+    pub(crate) fn native_entry(&self) -> Option<&Entry> {
         match &self.content {
-            Content::Entry { entry, .. } => Some(entry),
-            Content::Open { .. } => None,
+            Content::Native { entry, .. } => Some(entry),
+            Content::Decoded { .. } => None,
         }
     }
 
-    /// What Redis gave.
+    /// The bytes as they were stored in Redis.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         match &self.content {
-            Content::Entry { entry, .. } => entry.to_bytes(),
-            Content::Open { raw, .. } => raw.body.to_vec(),
+            Content::Native { entry, .. } => entry.to_bytes(),
+            Content::Decoded { raw, .. } => raw.body.to_vec(),
         }
     }
-}
-
-/// Takes up to `limit` deliveries out of `parcels`, dropping what has expired and what cannot be read; gives how many.
-pub(crate) fn take_next(
-    parcels: &mut VecDeque<BufferedEntry>,
-    format: &dyn ReadFormat,
-    sink: Sink<'_>,
-    limit: usize,
-) -> usize {
-    let mut taken = 0;
-    while taken < limit
-        && let Some(parcel) = parcels.front_mut()
-    {
-        match parcel.hand_over(format, sink, limit - taken) {
-            Taken::Deliveries { count, more } => {
-                taken += count;
-                if more {
-                    break;
-                }
-            }
-            Taken::Expired => {}
-            Taken::Unreadable(fault) => {
-                format.refuse(&parcel.shard, &parcel.source, parcel.to_bytes().into(), fault.reason);
-            }
-        }
-        parcels.pop_front();
-    }
-    taken
 }

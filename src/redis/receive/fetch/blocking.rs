@@ -1,4 +1,4 @@
-//! One read on a connection of its own, to its end: an answer that nobody hears is lost.
+//! One blocking read on a dedicated connection, from the command to its answer. An answer that is not awaited is lost.
 
 use std::time::Duration;
 
@@ -8,13 +8,14 @@ use tokio_util::sync::CancellationToken;
 use crate::redis::node::blocking::{BlockingConnection, Unblocked};
 use crate::redis::node::shard::Shard;
 
-/// The pause before the server is told again to end a read.
-const TELL_AGAIN: Duration = Duration::from_millis(20);
+/// The pause between attempts to unblock a read on the server.
+const UNBLOCK_AGAIN: Duration = Duration::from_millis(20);
 
-/// Runs commands, of which the first may wait for messages. A cancelled `stop` ends the wait on the server, so that the
-/// answer is always heard. So does the end of the link that the connection belongs to, over the next one, since nothing else
-/// may tell that the connection is dead too. The answer then has to come within the time of an answer, counted from when
-/// something was last heard over that link.
+/// Runs commands, of which the first may wait for messages.
+///
+/// Cancelling `stop` ends the wait on the server, so that the answer still arrives. The wait also ends when the shared connection
+/// of the same generation is lost: the next shared connection unblocks the read, because nothing else may reveal that the dedicated
+/// connection is dead too. The answer then has to arrive within [`Shard::answer_time`] of the last data on this connection.
 pub(crate) async fn read(
     shard: &Shard,
     connection: &mut BlockingConnection,
@@ -29,16 +30,16 @@ pub(crate) async fn read(
         () = stop.cancelled() => {}
         _ = shard.gone(generation) => {}
     }
-    // A command that the server has not begun yet is not ended, so that it has to be told again.
-    let tell = async {
+    // The server does not unblock a command that it has not begun, so the request is repeated.
+    let unblock = async {
         loop {
-            // If it fails the read ends by its own timeout, or with its connection.
-            let told = shard.unblock(&client).await;
-            if matches!(told, Ok(Unblocked::Ended)) && shard.generation().is_ok_and(|now| now != generation) {
-                // It has ended with nothing, whether or not that can be heard.
+            // If the request fails, the read ends by its own timeout or with its connection.
+            let unblocked = shard.unblock(&client).await;
+            if matches!(unblocked, Ok(Unblocked::Ended)) && shard.generation().is_ok_and(|now| now != generation) {
+                // The read has ended without messages, and its answer may never arrive.
                 return Ok(Vec::new());
             }
-            tokio::time::sleep(TELL_AGAIN).await;
+            tokio::time::sleep(UNBLOCK_AGAIN).await;
         }
     };
     let late = async {
@@ -48,13 +49,13 @@ pub(crate) async fn read(
     tokio::select! {
         biased;
         answer = &mut answer => answer,
-        ended = tell => ended,
+        ended = unblock => ended,
         () = late => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
     }
 }
 
-/// The answers to a wait and to what was asked behind it, or the error that the first is. It is nothing if anybody ended
-/// the wait on the server.
+/// Checks the answers to a wait and to the commands behind it. If the first answer is an error, that is the result. A wait that was
+/// unblocked counts as answered by nil.
 pub(crate) fn wait_answers(mut answers: Vec<Value>) -> Result<Vec<Value>, RedisError> {
     if let Some(first) = answers.first_mut() {
         *first = match std::mem::replace(first, Value::Nil).extract_error() {

@@ -1,19 +1,19 @@
-//! Two readers that wait for one channel.
+//! `Contention`: turns of two readers that wait for the same single-reader channel.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long the first turn is, and the longest.
+/// The lengths of the first turn and of the longest one.
 const FIRST_TURN: Duration = Duration::from_millis(10);
 const LONGEST_TURN: Duration = Duration::from_secs(1);
 
-/// With another reader that waits for a channel which can have one. They take turns, each a longer one than the last:
-/// otherwise they would end each other's reads all the time.
+/// The turns of two readers that wait for the same single-reader channel. Each turn is twice as long as the last one: without turns
+/// the readers would end each other's reads continuously.
 pub(crate) struct Contention {
-    /// When the other one will have had its turn, if it has one.
+    /// When the turn of the other reader ends; `None` if it was given none.
     until: Option<Instant>,
-    /// How long the next turn is.
+    /// The length of the next turn.
     turn: Duration,
 }
 
@@ -24,27 +24,27 @@ impl Default for Contention {
 }
 
 impl Contention {
-    /// Gives the other one its turn.
-    pub(crate) fn yields(&mut self) {
+    /// Starts a turn of the other reader.
+    pub(crate) fn yield_turn(&mut self) {
         self.until = Some(Instant::now() + self.turn);
         self.turn = (self.turn * 2).min(LONGEST_TURN);
     }
 
-    /// The channels are this reader's, which it found uncontested or had waited for.
-    pub(crate) fn is_won(&mut self, uncontested: bool) {
+    /// Records that this reader has acquired its channels. Turns are short again after an uncontested acquisition.
+    pub(crate) fn acquired(&mut self, uncontested: bool) {
         self.until = None;
         if uncontested {
             self.turn = FIRST_TURN;
         }
     }
 
-    /// Whether the other one has been given a turn.
+    /// Whether the other reader has been given a turn since the last acquisition.
     pub(crate) fn has_yielded(&self) -> bool {
         self.until.is_some()
     }
 
-    /// When the turn of the other one ends, if it goes on.
-    pub(crate) fn pause(&self) -> Option<Instant> {
+    /// When the present turn of the other reader ends; `None` if it has ended.
+    pub(crate) fn yields_until(&self) -> Option<Instant> {
         self.until.filter(|until| *until > Instant::now())
     }
 }

@@ -1,4 +1,4 @@
-//! Fetching entries: one loop for each shard of a reader.
+//! Fetching entries: one loop for the normal channels and one for the single-reader channels of each shard.
 //!
 //! [`fetch_loop`] decides how much to take, and [`blocking`] does one blocking read. [`ownership`] gives each `!` and `?` channel
 //! one reader, and [`contention`] makes readers of the same channel take turns.

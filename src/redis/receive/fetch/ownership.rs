@@ -1,4 +1,4 @@
-//! Who reads which `!` and `?` channel.
+//! `ChannelOwners`: which reader of this process reads each `!` and `?` channel.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -9,85 +9,86 @@ use tracing::warn;
 use crate::name::ChannelName;
 use crate::redis::receive::reader::Reader;
 
-/// For each `!` and `?` channel the reader of this process that claimed it last. Such a channel has one reader at a
-/// time, but a program may read it by a receiver now and by single calls later.
+/// For each `!` and `?` channel, the reader of this process that acquired it last.
+///
+/// Such a channel has one reader at a time, but a program may read it by a receiver now and by single calls later.
 #[derive(Default)]
 pub(crate) struct ChannelOwners {
-    /// Held only to read or change it; taken before the state of a reader.
-    claims: Mutex<Acquisitions>,
+    /// Locked only to read or change it, and always before the state of a reader.
+    acquisitions: Mutex<Acquisitions>,
 }
 
 #[derive(Default)]
 struct Acquisitions {
-    holders: HashMap<ChannelName, Weak<Reader>>,
+    owners: HashMap<ChannelName, Weak<Reader>>,
     last_ticket: u64,
-    /// Whether it was logged that a channel has two readers.
-    told_contested: bool,
+    /// Whether contention has been logged.
+    logged_contention: bool,
 }
 
 impl Acquisitions {
-    /// Logs, once, what is a mistake in the program, and goes on for as long as it does.
-    fn tell_contested(&mut self, channel: &ChannelName) {
-        if !std::mem::replace(&mut self.told_contested, true) {
+    /// Logs contention once: it is a mistake in the program, and lasts as long as the program does.
+    fn log_contention(&mut self, channel: &ChannelName) {
+        if !std::mem::replace(&mut self.logged_contention, true) {
             warn!(%channel, "two readers wait for a channel that can have one, and take turns");
         }
     }
 }
 
-/// That a reader is about to read channels which others have read before.
+/// The right of a reader to read channels that other readers owned before.
 ///
-/// Acquisitions are in one order, by their tickets, and each waits for earlier ones alone, so that no two wait for each
-/// other.
+/// Tickets order all acquisitions. Each acquisition waits only for earlier ones, so no two wait for each other.
 pub(crate) struct Acquisition {
     pub(crate) ticket: u64,
-    pub(crate) predecessors: Vec<Arc<Reader>>,
+    pub(crate) previous_owners: Vec<Arc<Reader>>,
 }
 
-/// A channel of one reader that another reader waits for at the same time.
+/// Another reader waits for a single-reader channel at the same time.
 pub(crate) struct Contested;
 
 impl ChannelOwners {
-    /// Makes `reader` the holder of its channels; the claim is nothing if it was, or nobody was. Unless it `insists`, it
-    /// becomes the holder of none while another one waits for any of them.
-    pub(crate) fn claim(&self, reader: &Arc<Reader>, insists: bool) -> Result<Option<Acquisition>, Contested> {
-        let mut predecessors: Vec<Arc<Reader>> = Vec::new();
-        let mut claims = self.claims.lock();
+    /// Makes `reader` the owner of its single-reader channels. Returns `None` if no other reader owned any of them.
+    ///
+    /// Unless it `insists`, it acquires no channel while another owner waits for any of them, and the result is [`Contested`].
+    pub(crate) fn acquire(&self, reader: &Arc<Reader>, insists: bool) -> Result<Option<Acquisition>, Contested> {
+        let mut previous_owners: Vec<Arc<Reader>> = Vec::new();
+        let mut acquisitions = self.acquisitions.lock();
         let channels = || reader.channels.iter().filter(|channel| channel.kind().has_one_reader());
         for channel in channels() {
-            if let Some(holder) = claims.holders.get(channel)
-                && holder.as_ptr() != Arc::as_ptr(reader)
-                && let Some(before) = holder.upgrade()
-                && !predecessors.iter().any(|known| Arc::ptr_eq(known, &before))
+            if let Some(owner) = acquisitions.owners.get(channel)
+                && owner.as_ptr() != Arc::as_ptr(reader)
+                && let Some(previous) = owner.upgrade()
+                && !previous_owners.iter().any(|known| Arc::ptr_eq(known, &previous))
             {
-                if !insists && before.state().missing() > 0 {
-                    claims.tell_contested(channel);
+                if !insists && previous.state().missing() > 0 {
+                    acquisitions.log_contention(channel);
                     return Err(Contested);
                 }
-                predecessors.push(before);
+                previous_owners.push(previous);
             }
         }
         for channel in channels() {
-            match claims.holders.get_mut(channel) {
-                Some(holder) if holder.as_ptr() == Arc::as_ptr(reader) => {}
-                Some(holder) => *holder = Arc::downgrade(reader),
+            match acquisitions.owners.get_mut(channel) {
+                Some(owner) if owner.as_ptr() == Arc::as_ptr(reader) => {}
+                Some(owner) => *owner = Arc::downgrade(reader),
                 None => {
-                    claims.holders.insert(channel.clone(), Arc::downgrade(reader));
+                    acquisitions.owners.insert(channel.clone(), Arc::downgrade(reader));
                 }
             }
         }
-        if predecessors.is_empty() {
+        if previous_owners.is_empty() {
             return Ok(None);
         }
-        claims.last_ticket += 1;
-        Ok(Some(Acquisition { ticket: claims.last_ticket, predecessors }))
+        acquisitions.last_ticket += 1;
+        Ok(Some(Acquisition { ticket: acquisitions.last_ticket, previous_owners }))
     }
 
-    /// Forgets `reader`, which has ended.
+    /// Removes `reader`, which ends, from the owners.
     pub(crate) fn release(&self, reader: &Arc<Reader>) {
-        let mut claims = self.claims.lock();
+        let mut acquisitions = self.acquisitions.lock();
         for channel in &reader.channels {
-            if claims.holders.get(channel).is_some_and(|holder| holder.as_ptr() == Arc::as_ptr(reader)) {
-                claims.holders.remove(channel);
+            if acquisitions.owners.get(channel).is_some_and(|owner| owner.as_ptr() == Arc::as_ptr(reader)) {
+                acquisitions.owners.remove(channel);
             }
         }
     }

@@ -1,87 +1,97 @@
-//! The lanes of a reader that fail, and what that means for its consumers.
+//! `Failures`: the failing fetch loops of a reader, and the outage that they cause for its consumers.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::redis::node::fault::Fault;
 use crate::redis::receive::fetch::fetch_loop::{FetchLoop, Read};
 use crate::redis::receive::outage::reports::Reports;
-use crate::redis::receive::reader::Reader;
 
-/// Which lanes fail, and when consumers are told.
+/// The failing fetch loops of a reader, and when consumers learn about the outage.
 pub(crate) struct Failures {
-    /// By the places of the lanes.
-    down: HashMap<usize, Down>,
-    /// How many lanes there are.
-    lanes: usize,
+    /// The failing fetch loops by their indices.
+    failing: HashMap<usize, Failing>,
+    /// How many fetch loops the reader has.
+    fetch_loops: usize,
     reports: Reports,
-    /// Whether an outage is reported again while it lasts: a `Receiver` hears of it once, but calls of `receive` come and go.
+    /// Whether a lasting outage is reported again. A `Receiver` gets one report, but calls of `receive` come and go.
     repeats: bool,
 }
 
-struct Down {
+struct Failing {
     shard: usize,
     has_one_reader: bool,
     fault: Fault,
 }
 
 impl Failures {
-    /// None yet, of so many lanes.
-    pub(crate) fn new(reader: &Reader, lanes: usize) -> Self {
-        let reports = Reports::new(reader.surroundings.retry_pause());
-        Self { down: HashMap::new(), lanes, reports, repeats: !reader.owned }
+    /// No failures of `fetch_loops` fetch loops. `first_pause` is the shortest time between two reports.
+    pub(crate) fn new(first_pause: Duration, repeats: bool, fetch_loops: usize) -> Self {
+        Self { failing: HashMap::new(), fetch_loops, reports: Reports::new(first_pause), repeats }
+    }
+
+    /// How many fetch loops the reader has.
+    pub(crate) fn fetch_loops(&self) -> usize {
+        self.fetch_loops
     }
 
     /// Records how a read ended. Returns whether that can have changed the present outage.
-    pub(crate) fn note(&mut self, place: usize, lane: &FetchLoop, result: &Result<Option<Read>, Fault>) -> bool {
+    pub(crate) fn record(
+        &mut self,
+        index: usize,
+        fetch_loop: &FetchLoop,
+        result: &Result<Option<Read>, Fault>,
+    ) -> bool {
         match result {
-            Ok(_) if self.down.remove(&place).is_none() => return false,
+            Ok(_) if self.failing.remove(&index).is_none() => return false,
             Ok(_) => {}
             Err(fault) => {
-                let down = Down { shard: lane.shard.index, has_one_reader: lane.has_one_reader, fault: fault.clone() };
-                self.down.insert(place, down);
+                let FetchLoop { shard, has_one_reader, .. } = fetch_loop;
+                let failing = Failing { shard: shard.index, has_one_reader: *has_one_reader, fault: fault.clone() };
+                self.failing.insert(index, failing);
             }
         }
-        if self.outage().is_none() {
+        if self.cause().is_none() {
             self.reports.outage_ended();
         }
         true
     }
 
-    /// The shard and the fault of the present outage.
-    pub(crate) fn present(&self) -> Option<(usize, Fault)> {
-        self.outage().map(|down| (down.shard, down.fault.clone()))
+    /// The shard and the fault of the present outage; `None` while messages can arrive.
+    pub(crate) fn outage(&self) -> Option<(usize, Fault)> {
+        self.cause().map(|failing| (failing.shard, failing.fault.clone()))
     }
 
-    /// Why the lane at this place fails, if it does.
-    pub(crate) fn of(&self, place: usize) -> Option<Fault> {
-        self.down.get(&place).map(|down| down.fault.clone())
+    /// The fault of the fetch loop at `index`; `None` if its last read succeeded.
+    pub(crate) fn fault_of(&self, index: usize) -> Option<Fault> {
+        self.failing.get(&index).map(|failing| failing.fault.clone())
     }
 
-    /// When consumers are to be told of the present outage. Nobody is told twice while messages may come from another server.
+    /// When the present outage is to be reported to consumers. It is reported only once while messages can arrive from another
+    /// server.
     pub(crate) fn report_due(&self) -> Option<Instant> {
-        self.outage()?;
-        self.reports.due(self.repeats && self.is_cut_off())
+        self.cause()?;
+        self.reports.due(self.repeats && self.all_fail())
     }
 
-    /// Notes that consumers are told of the present outage.
+    /// Records that the present outage is reported to consumers now.
     pub(crate) fn reported(&mut self) {
-        self.reports.made();
+        self.reports.reported();
     }
 
-    /// Notes that consumers have just begun to wait.
+    /// Records that consumers have begun to wait.
     pub(crate) fn waiting_begins(&mut self) {
         self.reports.waiting_begins();
     }
 
-    /// A lane that fails, if that keeps messages from consumers.
-    fn outage(&self) -> Option<&Down> {
-        self.down.values().find(|down| self.is_cut_off() || down.has_one_reader)
+    /// A failing fetch loop that keeps messages from consumers.
+    fn cause(&self) -> Option<&Failing> {
+        self.failing.values().find(|failing| self.all_fail() || failing.has_one_reader)
     }
 
-    /// Whether all lanes fail.
-    fn is_cut_off(&self) -> bool {
-        self.down.len() == self.lanes
+    fn all_fail(&self) -> bool {
+        self.failing.len() == self.fetch_loops
     }
 }

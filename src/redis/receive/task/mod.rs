@@ -1,0 +1,12 @@
+//! The task of a reader, which fills its buffer.
+//!
+//! [`run`] is the loop. [`step`] decides what the task does next. [`read`] reads from all fetch loops, [`poll`] makes a
+//! non-blocking pass, and [`ownership`] takes channels over and hands entries off.
+
+pub(crate) mod ownership;
+pub(crate) mod poll;
+pub(crate) mod read;
+pub(crate) mod run;
+pub(crate) mod step;
+
+pub(crate) use run::run;

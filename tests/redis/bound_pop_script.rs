@@ -1,4 +1,4 @@
-//! `bound_pop.lua`, and the pop behind it, against a real server.
+//! `bound_pop.lua` and the pop after it, on a real server.
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncCommands, Value};
@@ -7,7 +7,7 @@ use super::tools::entries;
 use crate::support::{DEADLINE, random_prefix, shared_servers, within};
 
 const SOURCE: &str = include_str!("../../src/redis/native/scripts/bound_pop.lua");
-/// Up to how many bytes a list is small, and the bytes after which no further entry is taken.
+/// The size, in bytes, up to which a list is small, and the size after which the script takes no further entry.
 const SMALL: usize = 20_000;
 const BUDGET: usize = 10_000;
 
@@ -16,7 +16,7 @@ struct List {
     key: String,
 }
 
-/// What a transaction has taken.
+/// The entries that a transaction has taken.
 #[derive(Debug, PartialEq)]
 enum Taken {
     Nothing,
@@ -84,7 +84,7 @@ async fn a_small_list_is_left_to_the_pop() {
 }
 
 #[tokio::test]
-async fn of_a_large_list_as_much_is_taken_as_reaches_the_budget() {
+async fn entries_of_a_large_list_are_taken_until_they_reach_the_budget() {
     let (mut list, all) = List::of([3000; 20]).await;
     assert_eq!(list.take(100).await, Taken::ByScript(all[..4].to_vec()));
     assert_eq!(list.take(3).await, Taken::ByScript(all[4..7].to_vec()));
@@ -92,7 +92,7 @@ async fn of_a_large_list_as_much_is_taken_as_reaches_the_budget() {
 }
 
 #[tokio::test]
-async fn small_entries_in_front_of_large_ones_do_not_bring_those_along() {
+async fn small_entries_do_not_make_a_read_take_the_large_ones_behind_them() {
     let (mut list, all) = List::of([100; 10].into_iter().chain([1 << 20; 5])).await;
     assert_eq!(list.take(256).await, Taken::ByScript(all[..11].to_vec()));
     assert_eq!(list.take(256).await, Taken::ByScript(all[11..12].to_vec()));
@@ -100,19 +100,19 @@ async fn small_entries_in_front_of_large_ones_do_not_bring_those_along() {
 }
 
 #[tokio::test]
-async fn a_list_of_many_small_entries_is_large_too() {
+async fn a_list_of_many_small_entries_is_large() {
     let (mut list, all) = List::of(vec![10; 5000]).await;
     assert_eq!(list.take(256).await, Taken::ByScript(all[..256].to_vec()));
 }
 
 #[tokio::test]
-async fn a_key_that_holds_something_else_stays_as_it_is() {
+async fn a_key_of_another_type_is_unchanged() {
     let (mut list, _) = List::of([]).await;
     let () = list.connection.set(&list.key, "text").await.unwrap();
     let mut commands = redis::pipe();
     commands.atomic().cmd("EVAL").arg(SOURCE).arg(2).arg(&list.key).arg(list.gate()).arg(9).arg(SMALL).arg(BUDGET);
     commands.cmd("LMPOP").arg(2).arg(list.gate()).arg(&list.key).arg("LEFT").arg("COUNT").arg(9);
-    let error = commands.query_async::<Value>(&mut list.connection).await.expect_err("it is no list");
+    let error = commands.query_async::<Value>(&mut list.connection).await.expect_err("the key is not a list");
     assert!(error.to_string().contains("WRONGTYPE"), "{error}");
     assert_eq!(list.connection.get::<_, String>(&list.key).await.unwrap(), "text");
 }

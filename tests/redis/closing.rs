@@ -18,7 +18,7 @@ const SOURCES: [&str; 4] = ["work", "single?x", "local!", "members!"];
 /// Numbers, from many tasks.
 type Numbers = Arc<Mutex<Vec<i64>>>;
 
-/// Sends on through `layer` until it closes; notes what was sent.
+/// Sends through `layer` until it closes, and records the sent numbers.
 async fn send(layer: Layer, next: Arc<AtomicI64>, sent: Numbers) {
     loop {
         let n = next.fetch_add(1, Ordering::Relaxed);
@@ -36,7 +36,7 @@ async fn send(layer: Layer, next: Arc<AtomicI64>, sent: Numbers) {
     }
 }
 
-/// Reads on through `layer` until it closes; notes what came.
+/// Reads through `layer` until it closes, and records the received numbers.
 async fn read(layer: Layer, source: &'static str, by_receiver: bool, got: Numbers) {
     if !by_receiver {
         loop {
@@ -163,7 +163,7 @@ async fn closing_waits_for_a_group_send_under_way() {
     let site = Site::on(std::slice::from_ref(&server));
     let layer = site.layer().await;
     layer.group_add("g", "p!a").await.unwrap();
-    // From the second on the group is known, and messages go beside the lanes.
+    // From the second send on the routes are known, and messages bypass the send queues.
     for n in 0..3 {
         layer.group_send("g", numbered(n)).await.unwrap();
     }
@@ -265,7 +265,7 @@ async fn closing_does_not_fail_for_what_was_lost_long_before() {
         }
         let mut receiver = layer.receiver(&["s?a"]).unwrap();
         assert_eq!(number(&within(DEADLINE, "the first", receiver.recv()).await.unwrap()), 0);
-        // What nobody comes for is put back, and the answer is an error that does not say that nothing has happened.
+        // The unread message is put back, and the answer is an error that leaves open whether the command ran.
         let () = ask(&mut connection, redis::cmd("SET").arg(site.list("s?a")).arg("no list")).await;
         eventually("an attempt to put back", async || {
             let errors: String = ask(&mut connection, redis::cmd("INFO").arg("errorstats")).await;

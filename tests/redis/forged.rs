@@ -1,4 +1,4 @@
-//! Entries that anybody could have written, which claim to be for more members than there are: they take no memory for them.
+//! Forged entries that claim a million recipients. Readers allocate no memory for these recipients.
 
 use std::process::Stdio;
 
@@ -10,11 +10,11 @@ use tokio::process::Command;
 use super::tools::{Site, connect, now_ms, numbered};
 use crate::support::{DEADLINE, RedisServer, within};
 
-/// Local parts that an entry of 2 MiB has room for.
+/// How many local parts fit into an entry of 2 MiB.
 const LOCALS: u32 = 1 << 20;
 const KEY: &str = "a key of this deployment";
 
-/// The rest of a group message for a million members, of an unknown sender.
+/// A forged group message for the local parts of a million members.
 async fn forged(server: &RedisServer, sealed: bool) -> Vec<u8> {
     let lifetime = 600_000_u64;
     let expires = now_ms(&mut server.connection().await).await + lifetime;
@@ -22,13 +22,13 @@ async fn forged(server: &RedisServer, sealed: bool) -> Vec<u8> {
     let mut entry = [&expires.to_be_bytes(), &[head][..], &lifetime.to_be_bytes(), b"\x01g", &[0; 8]].concat();
     entry.extend(LOCALS.to_be_bytes());
     entry.extend(b"\x01a".repeat(LOCALS as usize));
-    // A message in plain text, or what a sealed one could look like.
+    // The body: nil, or bytes in place of a sealed message.
     entry.extend(if sealed { vec![7; 100] } else { b"\xc1".to_vec() });
     entry
 }
 
 #[tokio::test]
-async fn take_no_memory_for_the_members_that_they_claim() {
+async fn forged_entries_take_no_memory_for_claimed_recipients() {
     for sealed in [true, false] {
         let server = RedisServer::start();
         let site = Site::on(std::slice::from_ref(&server));
@@ -55,7 +55,7 @@ async fn take_no_memory_for_the_members_that_they_claim() {
     }
 }
 
-/// The most bytes of memory that a process has had.
+/// The peak memory of a process, in bytes.
 fn most_memory(process: u32) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();

@@ -1,5 +1,5 @@
-//! Group messages that are read while the server of their group is away: they wait for it, and others wait behind them unless
-//! it stays away.
+//! Group messages that are read while the server of their group is unreachable. They wait for the server, and newer messages wait
+//! behind them for a limited time.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use redis::AsyncCommands;
 use super::tools::{Layer, Site, connect, entries, event, number, numbered, take};
 use crate::support::{Counts, DEADLINE, RedisServer, eventually, within};
 
-/// A group on the first of two servers, which has a member on the second one.
+/// A group on the first of two servers, with a member on the second one.
 struct Apart {
     servers: [RedisServer; 2],
     site: Site,
     layer: Layer,
     group: String,
-    /// What the member's process reads.
+    /// The channel that the member's process reads.
     source: String,
 }
 
@@ -78,7 +78,7 @@ impl Apart {
 }
 
 #[tokio::test]
-async fn messages_of_its_channel_wait_behind_a_message_that_waits_for_its_group() {
+async fn messages_of_a_channel_wait_behind_a_held_group_message() {
     let mut apart = Apart::start(|config| config).await;
     apart.send_to_group(1).await;
     for n in 2..20 {
@@ -95,7 +95,7 @@ async fn messages_of_its_channel_wait_behind_a_message_that_waits_for_its_group(
 }
 
 #[tokio::test]
-async fn what_goes_back_keeps_its_order_around_a_message_that_waits_for_its_group() {
+async fn a_put_back_keeps_the_order_around_a_held_group_message() {
     let mut apart = Apart::start(|config| config).await;
     apart.send_to_member(1).await;
     apart.send_to_member(2).await;
@@ -111,7 +111,7 @@ async fn what_goes_back_keeps_its_order_around_a_message_that_waits_for_its_grou
 }
 
 #[tokio::test]
-async fn others_pass_a_message_whose_group_stays_away() {
+async fn other_messages_pass_a_message_whose_group_stays_unreachable() {
     let mut apart = Apart::start(|config| config).await;
     apart.send_to_group(1).await;
     apart.send_to_member(2).await;
@@ -123,7 +123,7 @@ async fn others_pass_a_message_whose_group_stays_away() {
         apart.send_to_member(n).await;
         apart.receives(&mut receiver, n).await;
     }
-    // Nothing is put back, and nothing comes, as long as somebody waits and the group is away.
+    // While a consumer waits and the group is unreachable, nothing is put back and nothing arrives.
     let waiting = tokio::spawn(async move {
         let first = receiver.recv().await;
         (first, receiver)
@@ -156,7 +156,7 @@ async fn messages_of_one_group_keep_their_order() {
 }
 
 #[tokio::test]
-async fn messages_go_back_when_nobody_waits_or_the_reader_ends() {
+async fn held_messages_are_put_back_when_no_consumer_waits_or_the_reader_ends() {
     for ends in [false, true] {
         let mut apart = Apart::start(|config| config).await;
         apart.send_to_group(1).await;
@@ -177,7 +177,7 @@ async fn messages_go_back_when_nobody_waits_or_the_reader_ends() {
 }
 
 #[tokio::test]
-async fn the_next_reader_of_the_channel_gets_what_is_held() {
+async fn the_next_owner_of_the_channel_gets_held_messages() {
     let mut apart = Apart::start(|config| config).await;
     apart.send_to_group(1).await;
     apart.send_to_member(2).await;
@@ -192,7 +192,7 @@ async fn the_next_reader_of_the_channel_gets_what_is_held() {
 }
 
 #[tokio::test]
-async fn messages_that_expire_meanwhile_are_counted_as_expired() {
+async fn held_messages_that_expire_are_counted_as_expired() {
     let mut apart = Apart::start(|config| config.expiry(Duration::from_secs(2))).await;
     let recorder = DebuggingRecorder::new();
     let mut counts = Counts::of(&recorder);
@@ -209,7 +209,7 @@ async fn messages_that_expire_meanwhile_are_counted_as_expired() {
 }
 
 #[tokio::test]
-async fn what_is_held_is_bounded_and_the_rest_is_counted() {
+async fn held_messages_are_bounded_and_dropped_ones_are_counted() {
     const SENT: u64 = 40;
     const SIZE: usize = 500_000;
     let mut apart = Apart::start(|config| config.max_message_size(1 << 20)).await;
@@ -239,7 +239,7 @@ async fn what_is_held_is_bounded_and_the_rest_is_counted() {
 }
 
 #[tokio::test]
-async fn closing_puts_back_in_order_what_waits_for_a_group() {
+async fn closing_puts_held_messages_back_in_order() {
     for closes_the_layer in [false, true] {
         let mut apart = Apart::start(|config| config).await;
         apart.send_to_group(1).await;
@@ -247,7 +247,7 @@ async fn closing_puts_back_in_order_what_waits_for_a_group() {
         let sent = apart.waiting().await;
         apart.lose_group().await;
         let mut receiver = apart.layer.receiver(&[&apart.source]).unwrap();
-        // The reader has taken both, and the first waits for its group.
+        // The reader has taken both messages, and holds the first one.
         let read = tokio::time::timeout(Duration::from_millis(200), receiver.recv()).await;
         assert!(read.is_err(), "{read:?}");
         let left = apart.waiting().await;

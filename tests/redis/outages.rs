@@ -1,4 +1,4 @@
-//! What callers of `receive` see of an outage: one error, then messages as soon as the server is back.
+//! Outages as callers of `receive` see them: one error, then messages as soon as the server is back.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use crate::support::{DEADLINE, RedisServer, eventually, within};
 
 pub(super) type AnyLayer = Arc<dyn ChannelLayer>;
 
-/// The first pause of a layer that tries again, by default.
+/// The default of the first retry pause of a layer.
 const PAUSE: Duration = Duration::from_millis(250);
-/// How long reading may take to begin again after a reset, half the time over many: what Python takes is 60 to 140 ms, and
-/// this machine may be busy.
+/// The longest allowed median time until reading resumes after a reset. Python's layers take 60 to 140 ms; the rest is for a busy
+/// machine.
 const RECOVERY: Duration = Duration::from_millis(500);
 
 /// Closes all connections to a server.
@@ -102,16 +102,16 @@ async fn serve(layer: &AnyLayer, readers: Vec<JoinHandle<(i64, Vec<Instant>)>>) 
 fn assert_pauses(failures: &[Vec<Instant>], what: &str) {
     for failures in failures {
         for two in failures.windows(2) {
-            // The reader hears of each error a little after it was decided, which may shorten what lies between two.
+            // A caller gets each error a little after it was decided, which may shorten the time between two errors.
             assert!(two[1] - two[0] >= PAUSE * 9 / 10, "{what}: two errors within {:?}", two[1] - two[0]);
         }
     }
 }
 
-// These tests run on one thread, on which a call that is answered at once lets nothing else run.
+// These tests run on one thread. A call that returns at once lets no other task run there.
 
 #[tokio::test]
-async fn calls_without_a_pause_hear_of_a_reset_once_and_read_on() {
+async fn calls_without_a_pause_get_one_error_for_a_reset_and_then_messages() {
     let servers = [RedisServer::start(), RedisServer::start(), RedisServer::start()];
     for (kind, layer) in layers(&servers).await {
         connected(&layer).await;
@@ -127,20 +127,20 @@ async fn calls_without_a_pause_hear_of_a_reset_once_and_read_on() {
 }
 
 #[tokio::test]
-async fn calls_without_a_pause_hear_of_a_long_outage_once_in_each_pause() {
+async fn calls_without_a_pause_get_one_error_per_pause_of_a_long_outage() {
     let mut server = RedisServer::durable();
     for (kind, layer) in layers(std::slice::from_ref(&server)).await {
         connected(&layer).await;
         let readers = readers(&layer);
         tokio::task::yield_now().await;
         server.stop();
-        // Long enough for the third report of an outage, which comes after 250 and 500 ms.
+        // Long enough for the third report of the outage, after pauses of 250 and 500 ms.
         tokio::time::sleep(4 * PAUSE).await;
         server.start_again();
         let failures = serve(&layer, readers).await;
-        // The local part of a hybrid layer has no server: half of the readers read nothing else.
-        let told = failures.iter().filter(|failures| !failures.is_empty()).count();
-        assert_eq!(told, if kind == "hybrid" { failures.len() / 2 } else { failures.len() }, "{kind}");
+        // Half of the readers of a hybrid layer read only from its local part, which has no server.
+        let failed = failures.iter().filter(|failures| !failures.is_empty()).count();
+        assert_eq!(failed, if kind == "hybrid" { failures.len() / 2 } else { failures.len() }, "{kind}");
         assert_pauses(&failures, kind);
         layer.close().await.unwrap();
     }
@@ -170,7 +170,7 @@ async fn reading_begins_again_as_soon_as_the_server_is_back() {
 }
 
 #[tokio::test]
-async fn an_outage_is_told_to_who_does_not_wait() {
+async fn try_receive_reports_an_outage_every_time() {
     let mut server = RedisServer::durable();
     for (kind, layer) in layers(std::slice::from_ref(&server)).await {
         connected(&layer).await;
@@ -178,8 +178,8 @@ async fn an_outage_is_told_to_who_does_not_wait() {
         server.stop();
         event(&mut events, "the outage", |event| matches!(event, Event::ShardDown { .. })).await;
         for _ in 0..3 {
-            let looked = within(DEADLINE, "an answer", layer.try_receive(&["l!"])).await;
-            assert!(matches!(looked, Err(Error::Redis { .. })), "{kind}: {looked:?}");
+            let result = within(DEADLINE, "an answer", layer.try_receive(&["l!"])).await;
+            assert!(matches!(result, Err(Error::Redis { .. })), "{kind}: {result:?}");
         }
         server.start_again();
         event(&mut events, "the end of the outage", |event| matches!(event, Event::ShardUp { .. })).await;
@@ -196,13 +196,13 @@ async fn calls_that_are_dropped_around_a_reset_lose_nothing() {
         connected(&layer).await;
         let mut readers = JoinSet::new();
         let mut events = layer.events();
-        for patience in 1..4 {
+        for polls in 1..4 {
             let layer = layer.clone();
             readers.spawn(async move {
                 let mut numbers = Vec::new();
                 while numbers.last() != Some(&-1) {
                     // What is in the middle of waiting for the server is dropped, too.
-                    if let Ok(Ok(delivery)) = timeout(Duration::from_millis(patience), layer.receive(&["s?a"])).await {
+                    if let Ok(Ok(delivery)) = timeout(Duration::from_millis(polls), layer.receive(&["s?a"])).await {
                         numbers.push(number(&delivery));
                     }
                 }

@@ -1,4 +1,4 @@
-//! Panics in the tasks of a layer: each costs what was being handled, and nothing else.
+//! Panics in the tasks of a layer. Each costs only the message or batch that was being handled.
 
 use channel_layer::{ChannelLayer, Error, Event, Format};
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
@@ -86,7 +86,7 @@ async fn a_panic_while_a_batch_is_sent_costs_that_batch() {
         trap.arm(ROUND_TRIP);
         let sent = within(DEADLINE, "an answer", layer.send("s?a", numbered(0))).await;
         assert!(matches!(&sent, Err(error @ Error::Redis { .. }) if error.may_have_run()), "{format:?}: {sent:?}");
-        // It had been sent before the panic.
+        // The message had been sent before the panic.
         within(DEADLINE, "an answer", layer.send("s?a", numbered(1))).await.unwrap();
         for n in 0..2 {
             let delivery = within(DEADLINE, "a message", layer.receive(&["s?a"])).await.unwrap();
@@ -97,7 +97,7 @@ async fn a_panic_while_a_batch_is_sent_costs_that_batch() {
 }
 
 #[tokio::test]
-async fn a_panic_of_a_reader_costs_what_it_was_reading_which_is_announced() {
+async fn a_panic_of_a_reader_costs_its_read_and_is_announced() {
     let trap = Trap::default();
     let _recording = metrics::set_default_local_recorder(&trap);
     let layer = Site::on(&shared_servers()[..1]).layer().await;
@@ -129,7 +129,7 @@ async fn a_panic_at_an_entry_costs_that_entry() {
 }
 
 #[tokio::test]
-async fn a_panic_of_the_quarantine_costs_one_entry() {
+async fn a_panic_of_the_quarantine_writer_costs_one_entry() {
     let trap = Trap::default();
     let _recording = metrics::set_default_local_recorder(&trap);
     let server = &shared_servers()[0];
@@ -182,7 +182,7 @@ async fn a_panic_of_a_layer_that_publishes_costs_one_batch_or_one_message() {
     assert_eq!(number(&within(DEADLINE, "what was sent before the panic", receiver.recv()).await.unwrap()), 0);
     layer.send(&channel, numbered(1)).await.unwrap();
     assert_eq!(number(&within(DEADLINE, "a message", receiver.recv()).await.unwrap()), 1);
-    // What cannot be read is counted while it is heard.
+    // An unreadable message is counted when it arrives.
     trap.arm("channel_layer_dropped_total");
     let mut connection = shared_servers()[0].connection().await;
     let reached: i64 = connection.publish(&channel, "no message").await.unwrap();

@@ -1,4 +1,4 @@
-//! `put_back.lua` against a real server.
+//! `put_back.lua` on a real server.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::tools::{ask, assert_lives, entries, now_ms, ttl};
 use crate::support::{random_prefix, shared_servers};
 
 const SOURCE: &str = include_str!("../../src/redis/native/scripts/put_back.lua");
-/// By how much a list outlives its last entry.
+/// How much longer than its last entry a list lives.
 const SLACK: Duration = Duration::from_secs(30);
 
 async fn start() -> (MultiplexedConnection, String, u64) {
@@ -27,7 +27,7 @@ fn entry(expires: u64, frame: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn entries_come_before_what_is_there_in_their_order() {
+async fn entries_are_added_in_order_before_present_ones() {
     let (mut connection, list, now) = start().await;
     let all: Vec<_> = (0..6).map(|n| entry(now + 60_000, &n.to_string())).collect();
     let () = connection.rpush(&list, &all[4..]).await.unwrap();
@@ -68,7 +68,7 @@ async fn a_list_lives_as_long_as_before_or_longer() {
 }
 
 #[tokio::test]
-async fn the_stamps_of_a_far_future_are_exact_enough() {
+async fn stamps_in_the_far_future_are_exact_enough() {
     let (mut connection, list, now) = start().await;
     let century = 100 * 366 * 86_400_000;
     assert_eq!(put_back(&mut connection, &list, &[entry(now + century, "1")]).await, 0);

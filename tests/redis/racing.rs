@@ -1,4 +1,4 @@
-//! Calls that are dropped at any moment while others send, over several shards and layers.
+//! Calls that are dropped at arbitrary moments during sends, over several shards and layers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use crate::support::{DEADLINE, Moments, Proxy, RedisServer, eventually, interrup
 
 const MESSAGES: usize = 3000;
 
-/// What has come, by channel, in the order in which it came.
+/// The received numbers by channel, in the order in which they arrived.
 #[derive(Default)]
 struct Got {
     count: AtomicUsize,
-    /// Held only to add to it.
+    /// Locked only to add to it.
     numbers: Mutex<BTreeMap<String, Vec<i64>>>,
 }
 
@@ -30,7 +30,7 @@ impl Got {
     }
 }
 
-/// Receives with calls that are dropped half-way, until all has come.
+/// Receives with calls that are dropped at arbitrary moments, until all messages have arrived.
 async fn read(layer: Layer, channels: Vec<String>, got: Arc<Got>, all: usize, seed: u64) {
     let channels: Vec<_> = channels.iter().map(String::as_str).collect();
     let mut moments = Moments::new(seed);
@@ -89,7 +89,7 @@ fn assert_each_once(got: &Got) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn dropped_receives_of_a_normal_channel_lose_and_double_nothing() {
+async fn dropped_receives_of_a_normal_channel_neither_lose_nor_duplicate_messages() {
     let site = Site::on(shared_servers());
     let layers = [connect(site.config()).await, connect(site.config()).await];
     let names = || vec!["race".to_owned()];
@@ -97,7 +97,7 @@ async fn dropped_receives_of_a_normal_channel_lose_and_double_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn dropped_receives_of_many_channels_lose_and_double_nothing() {
+async fn dropped_receives_of_many_channels_neither_lose_nor_duplicate_messages() {
     let site = Site::on(shared_servers());
     let layers = [connect(site.config()).await, connect(site.config()).await];
     let named = |kinds: [&str; 6], layer: usize| kinds.map(|kind| kind.replace('#', &layer.to_string())).to_vec();
@@ -108,7 +108,7 @@ async fn dropped_receives_of_many_channels_lose_and_double_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_reader_that_is_dropped_again_and_again_gets_all_in_order() {
+async fn repeatedly_dropped_receives_get_all_messages_in_order() {
     let site = Site::on(shared_servers());
     let layer = connect(site.config()).await;
     let sender = connect(site.config()).await;
@@ -136,7 +136,7 @@ async fn one_reader_that_is_dropped_again_and_again_gets_all_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn receivers_that_come_and_go_in_two_layers_lose_and_double_nothing() {
+async fn short_lived_receivers_in_two_layers_neither_lose_nor_duplicate_messages() {
     let site = Site::on(shared_servers());
     let layers = [connect(site.config()).await, connect(site.config()).await];
     let got = Arc::new(Got::default());
@@ -179,7 +179,7 @@ async fn reads(server: &RedisServer) -> u64 {
 }
 
 #[tokio::test]
-async fn two_readers_of_a_channel_that_can_have_one_take_turns_in_peace() {
+async fn two_readers_of_a_single_reader_channel_take_turns_without_a_flood_of_reads() {
     let server = RedisServer::start();
     let layer = Site::on(std::slice::from_ref(&server)).layer().await;
     let mut waiting = JoinSet::new();
@@ -201,13 +201,13 @@ async fn two_readers_of_a_channel_that_can_have_one_take_turns_in_peace() {
 }
 
 #[tokio::test]
-async fn a_group_send_does_not_overtake_what_waits_in_a_lane() {
+async fn a_group_send_does_not_overtake_messages_in_a_send_queue() {
     let server = RedisServer::start();
     let proxy = Proxy::before(&server.url()).await;
     let layer = Site::at([proxy.url()]).layer().await;
     layer.group_add("g", "l!a").await.unwrap();
     let mut receiver = layer.receiver(&["l!"]).unwrap();
-    // From the third on its routes are known.
+    // From the third send on the routes are known.
     for n in 0..4 {
         layer.group_send("g", numbered(n)).await.unwrap();
         assert_eq!(number(&within(DEADLINE, "a message", receiver.recv()).await.unwrap()), n);
@@ -216,7 +216,7 @@ async fn a_group_send_does_not_overtake_what_waits_in_a_lane() {
     let mut under_way = Box::pin(layer.send("l!a", numbered(4)));
     assert!(interrupted(1, DEADLINE, &mut under_way).await.is_none(), "the answer does not come");
     let dropped = interrupted(1, DEADLINE, layer.send("l!a", numbered(5))).await;
-    assert!(dropped.is_none(), "it waits for the one before");
+    assert!(dropped.is_none(), "it waits for the previous send");
     let mut group = Box::pin(layer.group_send("g", numbered(6)));
     assert!(interrupted(1, DEADLINE, &mut group).await.is_none(), "the answer does not come");
     proxy.resume();

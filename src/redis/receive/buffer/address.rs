@@ -24,13 +24,13 @@ pub(crate) fn addressee(entry: &Entry, source: &ChannelName) -> Result<Addressee
         }
         Address::Rest { locals, .. } if to_local => {
             let all = locals.clone().all(valid).then(|| Addressee::Locals(locals.clone()));
-            all.ok_or_else(|| "it is for a member that has no valid name".to_owned())
+            all.ok_or_else(|| "its address names a member with an invalid name".to_owned())
         }
         Address::Group { group, version } if to_local => match GroupName::parse(group) {
             Ok(group) => Ok(Addressee::Group(group, *version)),
-            Err(_) => Err("its group has no valid name".to_owned()),
+            Err(_) => Err("its address names a group with an invalid name".to_owned()),
         },
         Address::Channel | Address::Group { .. } if !to_local => Ok(Addressee::Channel(source.clone())),
-        _ => Err("its address does not fit its channel".to_owned()),
+        _ => Err("its address does not match its channel".to_owned()),
     }
 }

@@ -1,9 +1,8 @@
 //! The buffer of a reader: fetched entries that no consumer has taken yet.
 //!
-//! [`accept`] adds what a fetch returned to the [`fifo`]. [`resolver`] finds the recipients of an [`entry`], from its [`address`]
+//! The entries are in a [`fifo`]. [`resolver`] finds the recipients of an [`entry`], from its [`address`]
 //! and from its group. An entry whose group cannot be looked up is [`held`].
 
-pub(crate) mod accept;
 pub(crate) mod address;
 pub(crate) mod entry;
 pub(crate) mod fifo;

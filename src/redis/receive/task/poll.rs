@@ -1,7 +1,7 @@
 //! The non-blocking pass: takes what is on the servers now.
 
+use super::accept::{accept, resolve_held};
 use super::run::Task;
-use crate::redis::receive::buffer::accept::{accept, resolve_held};
 use crate::redis::receive::fetch::fetch_loop::FetchLoop;
 
 impl Task<'_> {

@@ -6,10 +6,10 @@ use std::task::Waker;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::accept::{accept, resolve_held};
 use super::run::Task;
 use super::step::{LINGER, until};
 use crate::redis::node::fault::Fault;
-use crate::redis::receive::buffer::accept::{accept, resolve_held};
 use crate::redis::receive::fetch::fetch_loop::{FetchLoop, Read};
 use crate::redis::receive::fetch::reads::{CompletedRead, PendingReads, read_or_recover};
 use crate::redis::receive::reader::{Phase, Reader};

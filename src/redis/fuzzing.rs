@@ -2,7 +2,7 @@
 
 use redis::{PushInfo, Value};
 
-use super::groups::directory;
+use super::groups::answers::{parse_changes, parse_routes};
 use super::native::statistics::pending_in;
 use super::node::fault::Fault;
 use super::node::{connection, settings};
@@ -28,8 +28,8 @@ pub fn redis_answer(bytes: &[u8]) {
             }
             let value = Value::Array(values);
             drop(Pushed::parse(value.clone(), 1));
-            drop(directory::parse_routes(&value));
-            drop(directory::parse_changes(value, "route!"));
+            drop(parse_routes(&value));
+            drop(parse_changes(value, "route!"));
         }
         _ => {}
     }

@@ -1,4 +1,4 @@
-//! The scripts of groups against a real server: versions, memberships that end, and answers of what has changed.
+//! The scripts of groups on a real server: versions, ends of memberships, and answers with only the changes.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ const REMEMBER: &str = include_str!("../../src/redis/native/scripts/group_rememb
 const LASTS: Duration = Duration::from_secs(100);
 const REMEMBERED: Duration = Duration::from_secs(50);
 const SECOND: u64 = 1_000_000;
-/// By how much the keys of a group live longer than they have to.
+/// How much longer than necessary the keys of a group live.
 const SLACK: Duration = Duration::from_secs(30);
 
 const GROUP: usize = 0;
@@ -35,9 +35,9 @@ struct Group {
     remembered: Duration,
 }
 
-/// What `group_members.lua` tells.
+/// The answer of `group_members.lua`.
 #[derive(Debug, Default, PartialEq)]
-struct Told {
+struct MembersAnswer {
     version: u64,
     only_changes: bool,
     remembered: u64,
@@ -57,9 +57,9 @@ impl Group {
         ["", ":route-ends", ":members", ":joined", ":ends", ":left"].map(|kind| format!("{}{kind}", self.key))
     }
 
-    /// The same group as another process sees it, whose memberships last so long and which needs members to be remembered for
-    /// so long.
-    fn seen_with(&self, lasts: Duration, remembered: Duration) -> Self {
+    /// The same group, for a process whose memberships have the lifetime `lasts` and which needs ended memberships to be remembered
+    /// for `remembered`.
+    fn with_settings(&self, lasts: Duration, remembered: Duration) -> Self {
         Self { key: self.key.clone(), connection: self.connection.clone(), lasts, remembered }
     }
 
@@ -87,13 +87,13 @@ impl Group {
         ask(&mut self.connection, &command).await
     }
 
-    async fn members(&mut self, known: u64) -> Told {
+    async fn members(&mut self, known: u64) -> MembersAnswer {
         let [group, _, rest @ ..] = self.keys();
         let mut command = call(MEMBERS, &[&[group], &rest[..]].concat());
         command.arg("p!").arg(known);
         let (version, only_changes, remembered, members, joined, left) =
             ask::<Answer>(&mut self.connection, &command).await;
-        Told {
+        MembersAnswer {
             version,
             only_changes: only_changes == 1,
             remembered,
@@ -173,7 +173,7 @@ async fn versions_are_times_that_grow_with_every_change() {
 }
 
 #[tokio::test]
-async fn versions_grow_when_the_servers_clock_was_ahead_before() {
+async fn versions_grow_after_the_clock_of_the_server_stepped_back() {
     let mut group = Group::start().await;
     let first = group.add("a").await;
     let ahead = first + 1000 * SECOND;
@@ -181,13 +181,13 @@ async fn versions_grow_when_the_servers_clock_was_ahead_before() {
     let () = group.connection.zadd(&group.key, "p!", ahead as f64).await.unwrap();
     assert_eq!(group.add("b").await, ahead + 1);
     assert_eq!(group.discard("b").await, Some(ahead + 2));
-    // The last member leaves, and the route with it; the end is remembered and keeps the versions growing.
+    // The last member leaves, and the route ends. The remembered end keeps the versions growing.
     assert_eq!(group.discard("a").await, Some(ahead + 3));
     assert_eq!(group.add("c").await, ahead + 4);
 }
 
 #[tokio::test]
-async fn the_version_of_a_route_outlives_it() {
+async fn the_version_of_a_route_outlives_the_route() {
     let mut group = Group::start().await;
     group.add("a").await;
     let last = group.add("b").await;
@@ -206,14 +206,14 @@ async fn the_version_of_a_route_outlives_it() {
 }
 
 #[tokio::test]
-async fn adding_again_renews_and_keeps_the_beginning() {
+async fn adding_a_member_again_renews_the_membership_and_keeps_its_start() {
     let mut group = Group::start().await;
     let first = group.add("a").await;
     let second = group.add("a").await;
-    let told = group.members(0).await;
-    assert_eq!(told.members, [("a".to_owned(), second + 100 * SECOND)]);
-    assert_eq!(told.joined, [("a".to_owned(), first)]);
-    assert_eq!(told.remembered, ms(REMEMBERED));
+    let answer = group.members(0).await;
+    assert_eq!(answer.members, [("a".to_owned(), second + 100 * SECOND)]);
+    assert_eq!(answer.joined, [("a".to_owned(), first)]);
+    assert_eq!(answer.remembered, ms(REMEMBERED));
     assert_eq!(group.routes().await, (vec![("p!".to_owned(), second)], Some(second + 100 * SECOND)));
     for (place, key) in group.keys().iter().enumerate() {
         let needed = if place == LEFT { REMEMBERED } else { LASTS + REMEMBERED };
@@ -222,25 +222,25 @@ async fn adding_again_renews_and_keeps_the_beginning() {
 }
 
 #[tokio::test]
-async fn adding_after_the_membership_has_expired_begins_it_anew() {
+async fn adding_an_expired_member_starts_a_new_membership() {
     let mut group = Group::start().await;
     let first = group.add("a").await;
     group.end("a", 101 * SECOND).await;
     let ended = first - SECOND;
-    assert_eq!(group.members(0).await.members, [("a".to_owned(), ended)], "messages from before may wait for it");
+    assert_eq!(group.members(0).await.members, [("a".to_owned(), ended)], "earlier messages may wait for it");
     let again = group.add("a").await;
-    let told = group.members(0).await;
-    assert_eq!(told.joined, [("a".to_owned(), again)]);
-    assert_eq!(told.left, [(format!("{first} {ended} a"), again)]);
+    let answer = group.members(0).await;
+    assert_eq!(answer.joined, [("a".to_owned(), again)]);
+    assert_eq!(answer.left, [(format!("{first} {ended} a"), again)]);
 }
 
 #[tokio::test]
 async fn no_process_shortens_the_memberships_of_another() {
     let mut long = Group::start().await;
-    let mut short = long.seen_with(Duration::from_secs(2), Duration::from_secs(1));
+    let mut short = long.with_settings(Duration::from_secs(2), Duration::from_secs(1));
     let first = long.add("a").await;
     let ends = first + 100 * SECOND;
-    // An add of the other one neither ends it earlier nor sweeps it away.
+    // An add of the other process neither ends the membership earlier nor removes it.
     short.add("b").await;
     short.add("a").await;
     assert_eq!(long.members(0).await.members.last(), Some(&("a".to_owned(), ends)));
@@ -254,9 +254,9 @@ async fn no_process_shortens_the_memberships_of_another() {
 }
 
 #[tokio::test]
-async fn no_process_shortens_the_memory_of_another() {
+async fn no_process_forgets_ended_memberships_that_another_one_needs() {
     let mut long = Group::start().await;
-    let mut short = long.seen_with(Duration::from_secs(2), Duration::from_secs(1));
+    let mut short = long.with_settings(Duration::from_secs(2), Duration::from_secs(1));
     long.add("expired").await;
     let joined = long.add("gone").await;
     long.end("expired", 110 * SECOND).await;
@@ -264,9 +264,9 @@ async fn no_process_shortens_the_memory_of_another() {
     let ended = format!("{joined} {left} gone");
     long.age(LEFT, &ended, 20 * SECOND).await;
     short.add("a").await;
-    let told = short.members(0).await;
-    assert_eq!(names(&told.members), ["expired", "a"]);
-    assert_eq!(names(&told.left), [ended]);
+    let answer = short.members(0).await;
+    assert_eq!(names(&answer.members), ["expired", "a"]);
+    assert_eq!(names(&answer.left), [ended]);
     let left = &long.keys()[LEFT];
     assert_lives(ttl(&mut long.connection, left).await, REMEMBERED + SLACK);
 }
@@ -274,7 +274,7 @@ async fn no_process_shortens_the_memory_of_another() {
 #[tokio::test]
 async fn a_group_remembers_for_longer_when_a_sender_needs_it() {
     let mut short = Group::start().await;
-    let mut long = short.seen_with(LASTS, REMEMBERED * 10);
+    let mut long = short.with_settings(LASTS, REMEMBERED * 10);
     assert!(!long.remember(1).await, "there is no such group");
     assert!(!long.connection.exists::<_, bool>(&long.key).await.unwrap());
     short.add("a").await;
@@ -292,7 +292,7 @@ async fn a_group_remembers_for_longer_when_a_sender_needs_it() {
 }
 
 #[tokio::test]
-async fn expired_members_are_swept_by_the_adds_of_others() {
+async fn expired_members_are_removed_by_adds_of_other_members() {
     let mut group = Group::start().await;
     for n in 0..150 {
         group.add(&format!("old{n}")).await;
@@ -309,20 +309,20 @@ async fn expired_members_are_swept_by_the_adds_of_others() {
 }
 
 #[tokio::test]
-async fn who_leaves_is_remembered_with_beginning_and_end() {
+async fn an_ended_membership_is_remembered_with_its_start_and_end() {
     let mut group = Group::start().await;
     let joined = group.add("a").await;
     group.add("b").await;
     let left = group.discard("a").await.expect("it was a member");
-    let told = group.members(0).await;
-    assert_eq!((told.version, told.only_changes), (left, false));
-    assert_eq!(names(&told.members), ["b"]);
-    assert_eq!(told.left, [(format!("{joined} {left} a"), left)]);
+    let answer = group.members(0).await;
+    assert_eq!((answer.version, answer.only_changes), (left, false));
+    assert_eq!(names(&answer.members), ["b"]);
+    assert_eq!(answer.left, [(format!("{joined} {left} a"), left)]);
     assert_eq!(group.routes().await.0, [("p!".to_owned(), left)]);
 }
 
 #[tokio::test]
-async fn discarding_nobody_changes_nothing() {
+async fn discarding_a_channel_that_is_no_member_changes_nothing() {
     let mut group = Group::start().await;
     assert_eq!(group.discard("a").await, None);
     let version = group.add("a").await;
@@ -346,7 +346,7 @@ async fn discarding_an_expired_member_is_a_change_that_keeps_its_end() {
 }
 
 #[tokio::test]
-async fn old_endings_are_trimmed() {
+async fn old_ends_are_trimmed() {
     let mut group = Group::start().await;
     let joined = group.add("a").await;
     let left = group.discard("a").await.expect("it was a member");
@@ -354,13 +354,13 @@ async fn old_endings_are_trimmed() {
     group.age(LEFT, "", 60 * SECOND).await;
     group.add("b").await;
     assert_eq!(group.members(0).await.left, []);
-    // A reader that knows less than what is left of the memory is told everything.
+    // A reader whose version is older than the remembered ends gets all members.
     assert!(!group.members(left - 51 * SECOND).await.only_changes);
     assert!(group.members(left - 40 * SECOND).await.only_changes);
 }
 
 #[tokio::test]
-async fn who_knows_a_version_is_told_what_has_changed_since() {
+async fn a_reader_with_a_version_gets_only_the_changes_since_then() {
     let mut group = Group::start().await;
     let a = group.add("a").await;
     let b = group.add("b").await;
@@ -370,39 +370,39 @@ async fn who_knows_a_version_is_told_what_has_changed_since() {
     let renewed = group.add("a").await;
     let gone = group.discard("b").await.expect("it was a member");
     let c = group.add("c").await;
-    let told = group.members(b).await;
-    assert!(told.only_changes);
-    assert_eq!(told.members, [("a".to_owned(), renewed + 100 * SECOND), ("c".to_owned(), c + 100 * SECOND)]);
-    assert_eq!(told.joined, [("c".to_owned(), c)]);
-    assert_eq!(told.left, [(format!("{b} {gone} b"), gone)]);
+    let answer = group.members(b).await;
+    assert!(answer.only_changes);
+    assert_eq!(answer.members, [("a".to_owned(), renewed + 100 * SECOND), ("c".to_owned(), c + 100 * SECOND)]);
+    assert_eq!(answer.joined, [("c".to_owned(), c)]);
+    assert_eq!(answer.left, [(format!("{b} {gone} b"), gone)]);
     let all = group.members(0).await;
     assert!(!all.only_changes);
     assert_eq!(all.joined, [("a".to_owned(), a), ("c".to_owned(), c)]);
 }
 
 #[tokio::test]
-async fn who_knows_too_little_is_told_everything() {
+async fn a_reader_whose_version_is_too_old_gets_all_members() {
     let mut group = Group::start().await;
     let first = group.add("a").await;
-    // Before the memory of endings began.
+    // A version before the first remembered end.
     assert!(!group.members(first - 2).await.only_changes);
-    // More changes than one answer is meant to have.
+    // More changes than one answer may have.
     for n in 0..1001 {
         group.add(&n.to_string()).await;
     }
-    let told = group.members(first).await;
-    assert_eq!((told.only_changes, told.members.len()), (false, 1002));
-    assert_eq!(group.members(told.version - 1).await.members.len(), 1);
-    // The memory of endings is gone.
+    let answer = group.members(first).await;
+    assert_eq!((answer.only_changes, answer.members.len()), (false, 1002));
+    assert_eq!(group.members(answer.version - 1).await.members.len(), 1);
+    // No end is remembered any more.
     let () = group.connection.del(&group.keys()[LEFT]).await.unwrap();
-    assert!(!group.members(told.version - 1).await.only_changes);
+    assert!(!group.members(answer.version - 1).await.only_changes);
 }
 
 #[tokio::test]
-async fn a_group_that_has_gone_tells_nobody() {
+async fn an_ended_group_has_no_members() {
     let mut group = Group::start().await;
-    let told = group.members(5).await;
-    assert_eq!(told, Told::default());
+    let answer = group.members(5).await;
+    assert_eq!(answer, MembersAnswer::default());
     assert_eq!(group.routes().await, (vec![], None));
 }
 
@@ -422,7 +422,7 @@ async fn routes_of_expired_members_are_left_out() {
 }
 
 #[tokio::test]
-async fn one_process_leaving_leaves_the_others() {
+async fn the_end_of_one_route_leaves_the_others() {
     let mut group = Group::start().await;
     group.add_route("normal").await;
     group.add("a").await;

@@ -1,6 +1,6 @@
-//! Groups: members are added under their route, messages go once to each route, and readers know who is behind it.
+//! `Groups`: adds and removes members on the group's server, and looks up routes and members.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,8 +9,9 @@ use redis::{Cmd, Value};
 
 use crate::error::Result;
 use crate::name::{ChannelName, GroupName};
-use crate::redis::groups::membership::{Changes, Ended, Membership, Recipients};
-use crate::redis::groups::routes::{NEVER, Route, RouteMemory, Routes};
+use crate::redis::groups::answers::{parse_changes, parse_routes};
+use crate::redis::groups::membership::{Membership, Recipients};
+use crate::redis::groups::routes::{Route, RouteMemory, Routes};
 use crate::redis::native::scripts;
 use crate::redis::native::write::Condition;
 use crate::redis::node::fault::Fault;
@@ -19,67 +20,67 @@ use crate::redis::node::shard::Shard;
 use crate::redis::send::batch::milliseconds;
 use crate::redis::topology::places::Topology;
 
-/// Memberships that no message has asked for in this time are forgotten; asking again fetches them again.
-const FORGET_AFTER: Duration = Duration::from_mins(1);
-/// How much longer than the expiry of messages the end of a membership is remembered.
+/// Members that no message has needed for this time are evicted from the cache. The next message fetches them again.
+const EVICT_AFTER: Duration = Duration::from_mins(1);
+/// How much longer than the expiry of messages an ended membership is remembered.
 const REMEMBER_LONGER: Duration = Duration::from_mins(1);
 
-/// A membership that is made lasts at least so long.
-const SHORTEST: Duration = Duration::from_millis(1);
+/// The shortest lifetime of a membership.
+const MIN_LIFETIME: Duration = Duration::from_millis(1);
 
-/// The groups of a layer, and what its readers know of their members.
+/// The groups of a layer, with a cache of their members for its readers.
 #[derive(Debug)]
 pub(crate) struct Groups {
     topology: Arc<Topology>,
     expiry: Duration,
     /// For how long after its end a membership matters, in ms: as long as messages that were sent before can wait.
     remembered: u64,
-    /// Held only to find, add or forget a place.
-    known: Mutex<Known>,
+    /// Locked only to find, add or evict an entry.
+    cache: Mutex<MemberCache>,
     memory: RouteMemory,
 }
 
 #[derive(Debug)]
-struct Known {
-    routes: HashMap<(GroupName, ChannelName), Arc<Place>>,
-    /// When unused places were last looked for.
-    swept: Instant,
+struct MemberCache {
+    routes: HashMap<(GroupName, ChannelName), Arc<CachedMembers>>,
+    /// When unused entries were last evicted.
+    evicted_at: Instant,
 }
 
-/// What is known of one group on one route.
+/// The cached members of one group on one route.
 #[derive(Debug)]
-struct Place {
-    /// Held only to read it or to take an answer in.
+struct CachedMembers {
+    /// Locked only to read it or to apply an answer.
     fetched: Mutex<Fetched>,
-    /// Held only to read or set it.
-    used: Mutex<Instant>,
+    /// Locked only to read or set it.
+    used_at: Mutex<Instant>,
 }
 
 #[derive(Debug, Default)]
 struct Fetched {
     membership: Arc<Membership>,
-    /// The link over which it was fetched. A server that was lost may have come back with other data.
+    /// The generation of the connection over which it was fetched. A server may return from an outage with other data.
     generation: Option<u64>,
 }
 
 impl Groups {
     pub(crate) fn new(topology: Arc<Topology>, expiry: Duration, message_expiry: Duration) -> Self {
-        let known = Mutex::new(Known { routes: HashMap::new(), swept: Instant::now() });
+        let cache = Mutex::new(MemberCache { routes: HashMap::new(), evicted_at: Instant::now() });
         let remembered = milliseconds(message_expiry + REMEMBER_LONGER);
-        Self { topology, expiry, remembered, known, memory: RouteMemory::new() }
+        Self { topology, expiry, remembered, cache, memory: RouteMemory::new() }
     }
 
-    /// How long a membership lasts after the last add.
+    /// The lifetime of a membership after the last add.
     pub(crate) fn expiry(&self) -> Duration {
         self.expiry
     }
 
-    /// Makes `channel` a member for `lasts`, at the most the expiry, or renews its membership.
+    /// Adds `channel` for `lasts`, which is limited to the expiry. The membership of an existing member is renewed.
     pub(crate) async fn add(&self, group: &GroupName, channel: &ChannelName, lasts: Duration) -> Result<()> {
         let mut command = self.member_command(&scripts::GROUP_ADD, group, channel);
         command
             .arg(channel.non_local())
-            .arg(milliseconds(lasts.clamp(SHORTEST, self.expiry)))
+            .arg(milliseconds(lasts.clamp(MIN_LIFETIME, self.expiry)))
             .arg(self.remembered)
             .arg(channel.local());
         self.run(group, &command).await.map(|_| ())
@@ -92,7 +93,7 @@ impl Groups {
         self.run(group, &command).await.map(|_| ())
     }
 
-    /// A call of `script` with the keys of the group, and with those of the route for a process-local member.
+    /// A call of `script` with the keys of the group. For a process-local member the keys of the route are added.
     fn member_command(&self, script: &Script, group: &GroupName, channel: &ChannelName) -> Cmd {
         let mut keys = self.group_keys(group);
         if channel.local().is_some() {
@@ -110,18 +111,18 @@ impl Groups {
         shard.run(command).await.map_err(|fault| shard.error(fault))
     }
 
-    /// The routes of `group`, which remembers its members for as long as messages that are sent here can wait.
+    /// Fetches the routes of `group`, and makes the group remember its members for as long as messages of this process can wait.
     pub(crate) async fn routes(&self, group: &GroupName) -> Result<Routes, Fault> {
-        self.ask_routes(self.topology.shard_of_group(group), group).await
+        self.fetch_routes(self.topology.shard_of_group(group), group).await
     }
 
-    async fn ask_routes(&self, shard: &Shard, group: &GroupName) -> Result<Routes, Fault> {
+    async fn fetch_routes(&self, shard: &Shard, group: &GroupName) -> Result<Routes, Fault> {
         loop {
-            let routes = self.note_routes(group, &shard.run(&self.routes_command(group)).await?)?;
+            let routes = self.record_routes(group, &shard.run(&self.routes_command(group)).await?)?;
             if self.suffices(&routes) {
                 return Ok(routes);
             }
-            // It does nothing if the routes have changed since, and then they are asked for again.
+            // The script does nothing if the routes have changed since. The loop then fetches them again.
             let mut keys = self.group_keys(group);
             for route in routes.list.iter().filter(|route| route.is_local()) {
                 keys.extend(self.topology.keys.route(group, route.channel.as_str()).all());
@@ -132,46 +133,46 @@ impl Groups {
         }
     }
 
-    /// Whether a group with these `routes` remembers its members for long enough. Another process with a shorter expiry may
-    /// have added them all.
+    /// Whether a group with these `routes` remembers its members for long enough. It may not if a process with a shorter expiry has
+    /// added them all.
     pub(crate) fn suffices(&self, routes: &Routes) -> bool {
         routes.remembered >= self.remembered || !routes.list.iter().any(Route::is_local)
     }
 
-    /// The routes that `group` had twice in a row when it was asked, and the condition that it still has them.
+    /// The condition that `group` still has the routes that its server returned last; `None` unless it returned them twice in a row.
     pub(crate) fn guess(&self, group: &GroupName) -> Option<Condition> {
         let routes = self.memory.guess(group).filter(|routes| self.suffices(routes))?;
         Some(Condition { group: group.clone(), routes })
     }
 
-    /// Takes in what a server says of a group's routes.
-    pub(crate) fn note_routes(&self, group: &GroupName, answer: &Value) -> Result<Routes, Fault> {
+    /// Parses the answer of a group's server about its routes, and records them for the next send.
+    pub(crate) fn record_routes(&self, group: &GroupName, answer: &Value) -> Result<Routes, Fault> {
         let routes = parse_routes(answer)?;
-        self.memory.note(group, &routes);
+        self.memory.record(group, &routes);
         Ok(routes)
     }
 
-    /// The routes of each of `groups`, in one round trip per shard; or the shard that failed, and why.
+    /// Fetches the routes of each of `groups` with one round trip per shard. A failure comes with the index of its shard.
     pub(crate) async fn routes_of_all(&self, groups: &[GroupName]) -> Vec<Result<Routes, (usize, Fault)>> {
         let mut results: Vec<_> = groups.iter().map(|_| Ok(Routes::none())).collect();
-        let asked = futures_util::future::join_all(self.topology.shards.iter().map(|shard| async move {
+        let fetched = futures_util::future::join_all(self.topology.shards.iter().map(|shard| async move {
             let here = |group: &GroupName| self.topology.shard_of_group(group).index == shard.index;
-            let places: Vec<_> = (0..groups.len()).filter(|place| here(&groups[*place])).collect();
+            let indices: Vec<_> = (0..groups.len()).filter(|index| here(&groups[*index])).collect();
             let mut commands = redis::pipe();
-            for place in &places {
-                commands.add_command(self.routes_command(&groups[*place]));
+            for index in &indices {
+                commands.add_command(self.routes_command(&groups[*index]));
             }
-            let answers = if places.is_empty() { Ok(Vec::new()) } else { shard.run_all(&commands).await };
-            (shard.index, places, answers)
+            let answers = if indices.is_empty() { Ok(Vec::new()) } else { shard.run_all(&commands).await };
+            (shard.index, indices, answers)
         }));
-        for (shard, places, answers) in asked.await {
-            for (answer, place) in places.into_iter().enumerate() {
+        for (shard, indices, answers) in fetched.await {
+            for (answer, index) in indices.into_iter().enumerate() {
                 let routes = answers.as_ref().map_err(Clone::clone).and_then(|answers| {
                     answers.get(answer).map_or_else(|| Err(Fault::unexpected("a missing answer")), parse_routes)
                 });
-                results[place] = match routes {
+                results[index] = match routes {
                     Ok(routes) if !self.suffices(&routes) => {
-                        self.ask_routes(&self.topology.shards[shard], &groups[place]).await
+                        self.fetch_routes(&self.topology.shards[shard], &groups[index]).await
                     }
                     routes => routes,
                 }
@@ -185,7 +186,7 @@ impl Groups {
         scripts::GROUP_ROUTES.call(&self.group_keys(group))
     }
 
-    /// All members of `group`.
+    /// Fetches all members of `group`.
     pub(crate) async fn channels(&self, group: &GroupName) -> Result<Vec<ChannelName>> {
         let mut channels = Vec::new();
         let shard = self.topology.shard_of_group(group);
@@ -204,8 +205,8 @@ impl Groups {
         Ok(channels)
     }
 
-    /// The members that `group` had on `route`, which ends in `!`, at `version` and at the time `sent_ms`. Of a version that
-    /// the group does not have, they are those that it has now.
+    /// The members of `group` on `route`, which ends in `!`, at `version` and at the time `sent_ms`. If the group does not have
+    /// that version, these are its present members.
     pub(crate) async fn members_at(
         &self,
         group: &GroupName,
@@ -214,16 +215,16 @@ impl Groups {
         sent_ms: u64,
     ) -> Result<Recipients, Fault> {
         let shard = self.topology.shard_of_group(group);
-        let place = self.place(group, route);
-        // No message was sent later than now, whatever the clocks of two servers say.
+        let cached = self.cached(group, route);
+        // A message cannot have been sent later than now. The clocks of its server and of the group's server may differ.
         let sent = sent_ms.saturating_mul(1000).min(now_microseconds(shard));
         loop {
             let generation = shard.generation();
             let known = {
-                let mut fetched = place.fetched.lock();
-                // While the server is away, what is known of the version is still true.
-                let other_link = generation.as_ref().is_ok_and(|now| fetched.generation != Some(*now));
-                if other_link {
+                let mut fetched = cached.fetched.lock();
+                // While the server is unreachable, cached members of the version are still right.
+                let other_connection = generation.as_ref().is_ok_and(|now| fetched.generation != Some(*now));
+                if other_connection {
                     *fetched = Fetched::default();
                 }
                 let known = fetched.membership.version();
@@ -234,12 +235,12 @@ impl Groups {
                 known
             };
             let generation = generation?;
-            // Messages that have been popped stand behind this one, so that it is not for long that it may wait.
+            // Popped messages wait behind this one, so the command is not retried.
             let answer = shard.run_once(&self.members_command(group, route, known)).await?;
             let changes = parse_changes(answer, route.as_str())?;
             let is_known = changes.version >= version;
             {
-                let mut fetched = place.fetched.lock();
+                let mut fetched = cached.fetched.lock();
                 if fetched.generation != Some(generation) {
                     continue;
                 }
@@ -248,14 +249,16 @@ impl Groups {
                     return Ok(Recipients::new(fetched.membership.clone(), version, sent));
                 }
             }
-            return self.members_of_another_version(group, route, version, sent).await;
+            return self.members_of_unknown_version(group, route, version, sent).await;
         }
     }
 
-    /// The members of a group whose server does not know `version`: the group has ended since, or the server has lost its
-    /// data, or its clock has stepped back. The version is believed for this message alone: the message may come from anybody,
-    /// and a reader that knows a later version asks no more.
-    async fn members_of_another_version(
+    /// The members of a group whose server does not know `version`: the group has ended since, or the server has lost its data,
+    /// or its clock has stepped back.
+    ///
+    /// The version is used for this message only. Any program that writes to Redis can forge it, and a reader that cached a later
+    /// version would not fetch members again.
+    async fn members_of_unknown_version(
         &self,
         group: &GroupName,
         route: &ChannelName,
@@ -279,111 +282,22 @@ impl Groups {
         command
     }
 
-    fn place(&self, group: &GroupName, route: &ChannelName) -> Arc<Place> {
+    fn cached(&self, group: &GroupName, route: &ChannelName) -> Arc<CachedMembers> {
         let now = Instant::now();
-        let mut known = self.known.lock();
-        if now.duration_since(known.swept) > FORGET_AFTER {
-            known.swept = now;
-            known.routes.retain(|_, place| now.duration_since(*place.used.lock()) < FORGET_AFTER);
+        let mut cache = self.cache.lock();
+        if now.duration_since(cache.evicted_at) > EVICT_AFTER {
+            cache.evicted_at = now;
+            cache.routes.retain(|_, cached| now.duration_since(*cached.used_at.lock()) < EVICT_AFTER);
         }
-        let place = known
+        let cached = cache
             .routes
             .entry((group.clone(), route.clone()))
-            .or_insert_with(|| Arc::new(Place { fetched: Mutex::default(), used: Mutex::new(now) }));
-        *place.used.lock() = now;
-        place.clone()
+            .or_insert_with(|| Arc::new(CachedMembers { fetched: Mutex::default(), used_at: Mutex::new(now) }));
+        *cached.used_at.lock() = now;
+        cached.clone()
     }
 }
 
 fn now_microseconds(shard: &Shard) -> u64 {
     shard.clock.now_ms().unwrap_or(0).saturating_mul(1000)
-}
-
-pub(crate) fn parse_routes(answer: &Value) -> Result<Routes, Fault> {
-    let unexpected = || Fault::unexpected("group_routes.lua returned something else than three lists");
-    let Value::Array(parts) = answer else { return Err(unexpected()) };
-    let [Value::Array(told), Value::Array(ended), next_to_end] = &parts[..] else { return Err(unexpected()) };
-    let ended = ended.iter().map(text).collect::<Result<HashSet<_>, _>>()?;
-    let (mut list, mut count, mut remembered) = (Vec::with_capacity(told.len() / 2), 0, 0);
-    for (name, version) in pairs(&parts[0])? {
-        if name.is_empty() {
-            remembered = version;
-            continue;
-        }
-        count += 1;
-        // A route whose name is none was added by somebody else, and is no reason to miss the others.
-        if let (false, Ok(channel)) = (ended.contains(name), ChannelName::parse(name)) {
-            list.push(Route { channel, version });
-        }
-    }
-    let texts = told.iter().map(text).collect::<Result<Vec<_>, _>>()?;
-    let until = pairs(next_to_end)?.first().map_or(NEVER, |(_, ends)| *ends);
-    Ok(Routes { list: list.into(), text: texts.join(" ").into(), count, until, remembered })
-}
-
-pub(crate) fn parse_changes(answer: Value, route: &str) -> Result<Changes, Fault> {
-    let unexpected =
-        || Fault::unexpected("group_members.lua returned something else than three numbers and three lists");
-    let Value::Array(parts) = answer else { return Err(unexpected()) };
-    let [version, partial, Value::Int(remembered), present, joined, ended] = &parts[..] else {
-        return Err(unexpected());
-    };
-    // A member whose name is none was added by somebody else, and is no reason to miss the others.
-    let member = |local| ChannelName::from_parts(route, local).ok();
-    let members = |list| {
-        let members = pairs(list)?.into_iter();
-        Ok::<_, Fault>(members.filter_map(|(local, number)| Some((member(local)?, number))).collect::<Vec<_>>())
-    };
-    let ended = pairs(ended)?.into_iter().filter_map(|(text, told)| {
-        let mut parts = text.splitn(3, ' ');
-        let (joined, until) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-        Some(Ended { channel: member(parts.next()?)?, joined, until, told })
-    });
-    Ok(Changes {
-        version: number(text(version)?)?,
-        partial: *partial == Value::Int(1),
-        // A group that has ended does not say, and takes the memory of it along.
-        remembered: u64::try_from(*remembered).ok().filter(|ms| *ms > 0).map_or(u64::MAX, |ms| ms.saturating_mul(1000)),
-        members: members(present)?,
-        joined: members(joined)?,
-        ended: ended.collect(),
-    })
-}
-
-/// A flat list of texts and versions, as sorted sets give their members and scores.
-fn pairs(value: &Value) -> Result<Vec<(&str, u64)>, Fault> {
-    let Value::Array(values) = value else { return Err(Fault::unexpected("something else than a list")) };
-    let pairs = values.chunks(2).map(|pair| match pair {
-        [name, version] => Ok((text(name)?, number(text(version)?)?)),
-        _ => Err(Fault::unexpected("a member without a version")),
-    });
-    pairs.collect()
-}
-
-/// A version as a server prints the score that it is: some print round numbers with an exponent.
-fn number(text: &str) -> Result<u64, Fault> {
-    let whole = || text.parse::<f64>().ok().map(|number| format!("{number:.0}"))?.parse().ok();
-    text.parse().ok().or_else(whole).ok_or_else(|| Fault::unexpected("a version that is no number"))
-}
-
-fn text(value: &Value) -> Result<&str, Fault> {
-    match value {
-        Value::BulkString(bytes) => std::str::from_utf8(bytes).map_err(|_| Fault::unexpected("bytes that are no text")),
-        _ => Err(Fault::unexpected("something else than text")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_are_read_as_every_server_prints_them() {
-        for printed in ["1790000000000000", "1.79e+15", "1.79e15", "1790000000000000.0"] {
-            assert_eq!(number(printed).unwrap(), 1_790_000_000_000_000, "{printed}");
-        }
-        for none in ["", "x", "-1", "nan", "inf"] {
-            assert!(number(none).is_err(), "{none}");
-        }
-    }
 }

@@ -1,4 +1,4 @@
-//! The members that a group has on one route, as a reader knows them: who was a member at which version.
+//! `Membership`: the members of a group on one route, at every version that a reader may need.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -8,22 +8,24 @@ use parking_lot::Mutex;
 
 use crate::name::ChannelName;
 
-/// The members of one group on one process-local route, and those that left lately.
+/// The members of one group on one process-local route, and the memberships that ended lately.
 ///
-/// Versions grow with every change and are times in microseconds by the clock of the group's shard, as are the ends of
-/// memberships.
+/// A version is a time in microseconds by the clock of the group's shard, and grows with every change. The ends of memberships
+/// are times of the same clock.
 #[derive(Debug, Default)]
 pub(crate) struct Membership {
     /// All changes up to this version are known.
     version: u64,
     members: HashMap<ChannelName, Member>,
     ended: Vec<Ended>,
-    /// The members at `version`. Held only to look or to replace them.
+    /// The members at `version`. Locked only to read or replace them.
     present: Mutex<Option<Present>>,
 }
 
-/// The members of a group as of one send. They are listed when the message is handed over: as long as it waits it only shares
-/// what its reader knows of the group, however many members there are and whatever the message says.
+/// The members of a group as of one send.
+///
+/// They are listed on delivery. A waiting message only shares the membership of its reader, however many members there are and
+/// whatever the message claims.
 #[derive(Clone, Debug)]
 pub(crate) struct Recipients {
     membership: Arc<Membership>,
@@ -33,55 +35,55 @@ pub(crate) struct Recipients {
 
 #[derive(Clone, Copy, Debug)]
 struct Member {
-    /// The version that made it a member.
+    /// The version of the add that started the membership.
     joined: u64,
-    /// When its membership ends.
+    /// When the membership ends.
     ends: u64,
 }
 
-/// A membership that has ended: messages sent before its end are still for it.
+/// A membership that has ended. Messages sent before its end are still for this member.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Ended {
     pub(crate) channel: ChannelName,
     pub(crate) joined: u64,
     /// When it ended.
     pub(crate) until: u64,
-    /// The version of the change by which that became known: later than the end for a membership that expired.
-    pub(crate) told: u64,
+    /// The version of the change that recorded the end. For an expired membership it is later than the end.
+    pub(crate) recorded: u64,
 }
 
 #[derive(Debug)]
 struct Present {
     channels: Arc<[ChannelName]>,
-    /// They are the members at any of these times.
+    /// The times at which these are the members.
     times: Range<u64>,
 }
 
-/// What a server knows of a route's members: everything, or what has changed since a version.
+/// The answer of a server about a route's members: all of them, or the changes since a version.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Changes {
     pub(crate) version: u64,
-    /// Whether members that are not named stay as they were known.
+    /// Whether these are only changes, so that unnamed members stay as they are.
     pub(crate) partial: bool,
     /// For how long after its end a membership is remembered, in microseconds: as long as messages can wait.
     pub(crate) remembered: u64,
-    /// Members and when their memberships end.
+    /// Members, with the ends of their memberships.
     pub(crate) members: Vec<(ChannelName, u64)>,
-    /// Members and the versions that made them members.
+    /// Members, with the versions of the adds that started their memberships.
     pub(crate) joined: Vec<(ChannelName, u64)>,
     pub(crate) ended: Vec<Ended>,
 }
 
 impl Membership {
-    /// The version up to which everything is known.
+    /// The version up to which all changes are known.
     pub(crate) fn version(&self) -> u64 {
         self.version
     }
 
-    /// Takes in what a server told at the time `now` to a caller that knew less than all.
+    /// Applies the answer of a server at the time `now`.
     pub(crate) fn apply(&mut self, changes: Changes, now: u64) {
         if changes.version <= self.version {
-            // Another answer came first and told more.
+            // A later answer arrived first.
             return;
         }
         if !changes.partial {
@@ -89,10 +91,10 @@ impl Membership {
             self.ended.clear();
         }
         for ended in changes.ended {
-            if changes.partial && ended.told <= self.version {
+            if changes.partial && ended.recorded <= self.version {
                 continue;
             }
-            if self.members.get(&ended.channel).is_some_and(|member| member.joined < ended.told) {
+            if self.members.get(&ended.channel).is_some_and(|member| member.joined < ended.recorded) {
                 self.members.remove(&ended.channel);
             }
             self.ended.push(ended);
@@ -106,15 +108,15 @@ impl Membership {
         }
         let forgotten = now.saturating_sub(changes.remembered);
         self.members.retain(|_, member| member.ends >= forgotten);
-        self.ended.retain(|ended| ended.told >= forgotten);
+        self.ended.retain(|ended| ended.recorded >= forgotten);
         self.version = changes.version;
         *self.present.get_mut() = None;
     }
 
-    /// The members at `version`, without those whose memberships had ended at the time `sent`.
+    /// The members at `version` whose memberships had not ended at the time `sent`.
     fn at(&self, version: u64, sent: u64) -> Arc<[ChannelName]> {
         if version < self.version {
-            return self.back_then(version, sent).cloned().collect();
+            return self.members_then(version, sent).cloned().collect();
         }
         let mut present = self.present.lock();
         match &*present {
@@ -134,13 +136,13 @@ impl Membership {
         self.members.iter().filter(move |(_, member)| member.ends > sent).map(|(channel, _)| channel)
     }
 
-    fn back_then(&self, version: u64, sent: u64) -> impl Iterator<Item = &ChannelName> {
+    fn members_then(&self, version: u64, sent: u64) -> impl Iterator<Item = &ChannelName> {
         let still = move |member: &Member| member.joined <= version && member.ends > sent;
         let still = self.members.iter().filter(move |(_, member)| still(member)).map(|(channel, _)| channel);
         let ended_since = self.ended.iter().filter(move |ended| {
-            let told_later = ended.joined <= version && version < ended.told;
-            // One that expired ended before that was told.
-            told_later && (ended.until == ended.told || sent < ended.until)
+            let recorded_later = ended.joined <= version && version < ended.recorded;
+            // An expired membership ended before its end was recorded.
+            recorded_later && (ended.until == ended.recorded || sent < ended.until)
         });
         still.chain(ended_since.map(|ended| &ended.channel))
     }
@@ -154,22 +156,22 @@ impl Clone for Membership {
 }
 
 impl Recipients {
-    /// Those that were members at `version` and at the time `sent`, in microseconds.
+    /// The members at `version` and at the time `sent`, in microseconds.
     pub(crate) fn new(membership: Arc<Membership>, version: u64, sent: u64) -> Self {
         Self { membership, version, sent }
     }
 
-    /// Whether there were none.
+    /// Whether there are none.
     pub(crate) fn is_empty(&self) -> bool {
         let Self { membership, version, sent } = self;
         if *version < membership.version {
-            membership.back_then(*version, *sent).next().is_none()
+            membership.members_then(*version, *sent).next().is_none()
         } else {
             membership.present(*sent).next().is_none()
         }
     }
 
-    /// Their names.
+    /// The names of the members.
     pub(crate) fn list(&self) -> Arc<[ChannelName]> {
         self.membership.at(self.version, self.sent)
     }
@@ -202,8 +204,8 @@ mod tests {
         Changes { joined: Vec::new(), ..joins(local, version) }
     }
 
-    fn ended(local: &str, joined: u64, until: u64, told: u64) -> Ended {
-        Ended { channel: channel(local), joined, until, told }
+    fn ended(local: &str, joined: u64, until: u64, recorded: u64) -> Ended {
+        Ended { channel: channel(local), joined, until, recorded }
     }
 
     fn leaves(local: &str, joined: u64, version: u64) -> Changes {
@@ -222,121 +224,121 @@ mod tests {
 
     #[test]
     fn each_version_has_its_members() {
-        let mut known = Membership::default();
-        known.apply(all(2, &[("a", 1, 1), ("b", 2, 2)]), NOW);
-        known.apply(joins("c", 3), NOW);
-        known.apply(leaves("a", 1, 4), NOW);
-        assert_eq!(at(&known, 1), ["a"]);
-        assert_eq!(at(&known, 2), ["a", "b"]);
-        assert_eq!(at(&known, 3), ["a", "b", "c"]);
-        assert_eq!(at(&known, 4), ["b", "c"]);
+        let mut membership = Membership::default();
+        membership.apply(all(2, &[("a", 1, 1), ("b", 2, 2)]), NOW);
+        membership.apply(joins("c", 3), NOW);
+        membership.apply(leaves("a", 1, 4), NOW);
+        assert_eq!(at(&membership, 1), ["a"]);
+        assert_eq!(at(&membership, 2), ["a", "b"]);
+        assert_eq!(at(&membership, 3), ["a", "b", "c"]);
+        assert_eq!(at(&membership, 4), ["b", "c"]);
     }
 
     #[test]
-    fn a_renewed_member_keeps_its_beginning() {
-        let mut known = Membership::default();
-        known.apply(all(1, &[("a", 1, 1)]), NOW);
-        known.apply(renews("a", 5), NOW);
-        assert_eq!(at(&known, 1), ["a"]);
-        assert_eq!(known.at(5, 5 + LASTS - 1).len(), 1);
+    fn a_renewed_membership_keeps_its_start() {
+        let mut membership = Membership::default();
+        membership.apply(all(1, &[("a", 1, 1)]), NOW);
+        membership.apply(renews("a", 5), NOW);
+        assert_eq!(at(&membership, 1), ["a"]);
+        assert_eq!(membership.at(5, 5 + LASTS - 1).len(), 1);
     }
 
     #[test]
-    fn who_left_and_came_back_was_away_between() {
-        let mut known = Membership::default();
-        known.apply(all(1, &[("a", 1, 1)]), NOW);
-        known.apply(leaves("a", 1, 3), NOW);
-        known.apply(joins("a", 5), NOW);
-        assert_eq!(at(&known, 2), ["a"]);
-        assert_eq!(at(&known, 3), Vec::<String>::new());
-        assert_eq!(at(&known, 4), Vec::<String>::new());
-        assert_eq!(at(&known, 5), ["a"]);
+    fn a_member_that_left_and_returned_is_absent_in_between() {
+        let mut membership = Membership::default();
+        membership.apply(all(1, &[("a", 1, 1)]), NOW);
+        membership.apply(leaves("a", 1, 3), NOW);
+        membership.apply(joins("a", 5), NOW);
+        assert_eq!(at(&membership, 2), ["a"]);
+        assert_eq!(at(&membership, 3), Vec::<String>::new());
+        assert_eq!(at(&membership, 4), Vec::<String>::new());
+        assert_eq!(at(&membership, 5), ["a"]);
     }
 
     #[test]
-    fn leaving_and_coming_back_told_at_once_are_both_known() {
-        let mut known = Membership::default();
-        known.apply(all(1, &[("a", 1, 1)]), NOW);
-        known.apply(Changes { ended: vec![ended("a", 1, 3, 3)], ..joins("a", 5) }, NOW);
-        assert_eq!(at(&known, 2), ["a"]);
-        assert_eq!(at(&known, 4), Vec::<String>::new());
-        assert_eq!(at(&known, 5), ["a"]);
+    fn one_answer_can_contain_both_an_end_and_a_new_membership() {
+        let mut membership = Membership::default();
+        membership.apply(all(1, &[("a", 1, 1)]), NOW);
+        membership.apply(Changes { ended: vec![ended("a", 1, 3, 3)], ..joins("a", 5) }, NOW);
+        assert_eq!(at(&membership, 2), ["a"]);
+        assert_eq!(at(&membership, 4), Vec::<String>::new());
+        assert_eq!(at(&membership, 5), ["a"]);
     }
 
     #[test]
-    fn members_expire_by_the_time_of_the_send() {
-        let mut known = Membership::default();
-        known.apply(all(20, &[("a", 10, 10), ("b", 20, 20)]), NOW);
+    fn memberships_expire_by_the_time_of_the_send() {
+        let mut membership = Membership::default();
+        membership.apply(all(20, &[("a", 10, 10), ("b", 20, 20)]), NOW);
         for (sent, members) in [(20, 2), (1009, 2), (1010, 1), (1019, 1), (1020, 0), (1009, 2)] {
-            assert_eq!(known.at(20, sent).len(), members, "{sent}");
+            assert_eq!(membership.at(20, sent).len(), members, "{sent}");
         }
     }
 
     #[test]
-    fn who_expired_and_came_back_was_away_between() {
-        let mut known = Membership::default();
-        known.apply(all(1, &[("a", 1, 1), ("b", 1, 1)]), NOW);
-        known.apply(Changes { ended: vec![ended("a", 1, 1001, 2000)], ..joins("a", 2000) }, NOW);
-        assert_eq!(known.at(1, 1000).len(), 2);
-        assert_eq!(known.at(1, 1500).len(), 0);
-        assert_eq!(known.at(2000, 2000).len(), 1);
+    fn a_member_that_expired_and_returned_is_absent_in_between() {
+        let mut membership = Membership::default();
+        membership.apply(all(1, &[("a", 1, 1), ("b", 1, 1)]), NOW);
+        membership.apply(Changes { ended: vec![ended("a", 1, 1001, 2000)], ..joins("a", 2000) }, NOW);
+        assert_eq!(membership.at(1, 1000).len(), 2);
+        assert_eq!(membership.at(1, 1500).len(), 0);
+        assert_eq!(membership.at(2000, 2000).len(), 1);
     }
 
     #[test]
-    fn the_whole_truth_replaces_what_was_known() {
-        let mut known = Membership::default();
-        known.apply(all(2, &[("a", 1, 1), ("b", 2, 2)]), NOW);
-        known.apply(all(9, &[("c", 9, 9)]), NOW);
-        assert_eq!(at(&known, 9), ["c"]);
+    fn a_full_answer_replaces_all_members() {
+        let mut membership = Membership::default();
+        membership.apply(all(2, &[("a", 1, 1), ("b", 2, 2)]), NOW);
+        membership.apply(all(9, &[("c", 9, 9)]), NOW);
+        assert_eq!(at(&membership, 9), ["c"]);
     }
 
     #[test]
-    fn answers_that_overtook_each_other_do_no_harm() {
-        let mut known = Membership::default();
-        known.apply(all(1, &[("a", 1, 1)]), NOW);
+    fn answers_may_arrive_out_of_order() {
+        let mut membership = Membership::default();
+        membership.apply(all(1, &[("a", 1, 1)]), NOW);
         let early = Changes { ended: vec![ended("a", 1, 2, 2)], ..joins("b", 3) };
         let mut late = leaves("b", 3, 4);
         late.ended.push(ended("a", 1, 2, 2));
-        known.apply(late, NOW);
-        known.apply(early, NOW);
-        assert_eq!(at(&known, 1), ["a"]);
-        assert_eq!(at(&known, 3), ["b"]);
-        assert_eq!(at(&known, 4), Vec::<String>::new());
+        membership.apply(late, NOW);
+        membership.apply(early, NOW);
+        assert_eq!(at(&membership, 1), ["a"]);
+        assert_eq!(at(&membership, 3), ["b"]);
+        assert_eq!(at(&membership, 4), Vec::<String>::new());
     }
 
     #[test]
-    fn old_endings_are_forgotten() {
-        let mut known = Membership::default();
-        known.apply(all(2, &[("a", 1, 1), ("b", 2, 2)]), NOW);
-        known.apply(leaves("a", 1, 3), NOW);
-        assert_eq!(at(&known, 2), ["a", "b"]);
-        known.apply(Changes { remembered: NOW - 4, ..joins("c", 9) }, NOW);
-        assert_eq!(at(&known, 2), ["b"]);
-        known.apply(Changes { remembered: NOW - 4 - LASTS, ..joins("d", 10) }, NOW);
-        assert_eq!(known.at(10, 10).len(), 2, "b has ended long ago");
+    fn old_ends_are_forgotten() {
+        let mut membership = Membership::default();
+        membership.apply(all(2, &[("a", 1, 1), ("b", 2, 2)]), NOW);
+        membership.apply(leaves("a", 1, 3), NOW);
+        assert_eq!(at(&membership, 2), ["a", "b"]);
+        membership.apply(Changes { remembered: NOW - 4, ..joins("c", 9) }, NOW);
+        assert_eq!(at(&membership, 2), ["b"]);
+        membership.apply(Changes { remembered: NOW - 4 - LASTS, ..joins("d", 10) }, NOW);
+        assert_eq!(membership.at(10, 10).len(), 2, "b has ended long ago");
     }
 
     #[test]
-    fn each_membership_ends_at_a_time_of_its_own() {
-        let mut known = Membership::default();
+    fn each_membership_has_its_own_end() {
+        let mut membership = Membership::default();
         let mut changes = all(2, &[("short", 1, 1), ("long", 2, 2)]);
         changes.members[0].1 = 10;
-        known.apply(changes, NOW);
+        membership.apply(changes, NOW);
         for (sent, members) in [(9, 2), (10, 1), (1001, 1), (1002, 0), (9, 2)] {
-            assert_eq!(known.at(2, sent).len(), members, "{sent}");
+            assert_eq!(membership.at(2, sent).len(), members, "{sent}");
         }
     }
 
     #[test]
-    fn what_waits_keeps_the_members_of_its_send_and_lists_them_only_when_asked() {
-        let mut known = Arc::new(Membership::default());
-        Arc::make_mut(&mut known).apply(all(1, &[("a", 1, 1)]), NOW);
-        let waiting: Vec<_> = (0..100).map(|sent| Recipients::new(known.clone(), 1, sent)).collect();
-        assert_eq!(Arc::strong_count(&known), 101, "all of them share what is known");
-        Arc::make_mut(&mut known).apply(leaves("a", 1, 3), NOW);
-        Arc::make_mut(&mut known).apply(Changes { remembered: 0, ..joins("b", 9) }, NOW);
+    fn a_waiting_message_keeps_the_members_of_its_send_and_lists_them_on_delivery() {
+        let mut membership = Arc::new(Membership::default());
+        Arc::make_mut(&mut membership).apply(all(1, &[("a", 1, 1)]), NOW);
+        let waiting: Vec<_> = (0..100).map(|sent| Recipients::new(membership.clone(), 1, sent)).collect();
+        assert_eq!(Arc::strong_count(&membership), 101, "all of them share one membership");
+        Arc::make_mut(&mut membership).apply(leaves("a", 1, 3), NOW);
+        Arc::make_mut(&mut membership).apply(Changes { remembered: 0, ..joins("b", 9) }, NOW);
         assert!(waiting.iter().all(|recipients| !recipients.is_empty() && *recipients.list() == [channel("a")]));
-        assert!(Recipients::new(known.clone(), 3, 3).is_empty());
-        assert!(Recipients::new(known, 9, 9 + LASTS).is_empty());
+        assert!(Recipients::new(membership.clone(), 3, 3).is_empty());
+        assert!(Recipients::new(membership, 9, 9 + LASTS).is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! The routes of groups, and the guess that they are still those of the last send.
+//! `Routes` of a group, and `RouteMemory`, which guesses that they are still those of the last send.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,13 +8,13 @@ use parking_lot::Mutex;
 
 use crate::name::{ChannelName, GroupName};
 
-/// Groups that nobody has sent to in this time are forgotten.
+/// Groups without a send for this time are forgotten.
 const FORGET_AFTER: Duration = Duration::from_mins(1);
 
 /// Later than the end of any route.
 pub(crate) const NEVER: u64 = (1 << 53) - 1;
 
-/// One of the places to which a group's messages go.
+/// A channel to which a group's messages go: one process with members, or one normal channel.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Route {
     /// The non-local part of the names of its members.
@@ -34,74 +34,76 @@ impl Route {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Routes {
     pub(crate) list: Arc<[Route]>,
-    /// As the server told them, with spaces between: those included that have ended.
+    /// The routes and their versions as the server returned them, separated by spaces. Ended routes are included.
     pub(crate) text: Arc<str>,
-    /// How many stand in the text.
+    /// How many routes are in `text`.
     pub(crate) count: usize,
-    /// The time in microseconds, by the group's server, at which the first of them ends.
+    /// When the first of them ends, in microseconds by the clock of the group's server.
     pub(crate) until: u64,
     /// For how long after a membership ends the group remembers it, in ms.
     pub(crate) remembered: u64,
 }
 
 impl Routes {
-    /// Those of a group without members.
+    /// The routes of a group without members.
     pub(crate) fn none() -> Self {
         Self { list: Arc::default(), text: "".into(), count: 0, until: NEVER, remembered: 0 }
     }
 }
 
-/// Remembers the routes of groups. A group whose routes were the same twice in a row is sent to on the condition that
-/// they still are, which saves a round trip; one that changes all the time is asked for them first, which saves sending
-/// its messages in vain.
+/// Remembers the routes of groups.
+///
+/// If the routes of a group were the same twice in a row, a send assumes that they still are, which saves a round trip. For a group
+/// that changes often, a send fetches the routes first, because most messages sent by a guess would be refused.
 #[derive(Debug)]
 pub(crate) struct RouteMemory {
-    /// Held only to look or to change.
+    /// Locked only to read or change it.
     known: Mutex<Known>,
 }
 
 #[derive(Debug)]
 struct Known {
     groups: HashMap<GroupName, Remembered>,
-    /// When unused groups were last looked for.
-    swept: Instant,
+    /// When unused groups were last evicted.
+    evicted_at: Instant,
 }
 
 #[derive(Debug)]
 struct Remembered {
     routes: Routes,
-    steady: bool,
-    used: Instant,
+    /// Whether the last two answers were equal.
+    unchanged: bool,
+    used_at: Instant,
 }
 
 impl RouteMemory {
     pub(crate) fn new() -> Self {
-        Self { known: Mutex::new(Known { groups: HashMap::new(), swept: Instant::now() }) }
+        Self { known: Mutex::new(Known { groups: HashMap::new(), evicted_at: Instant::now() }) }
     }
 
-    /// The routes that `group` probably has.
+    /// The routes that `group` probably has; `None` if the last two answers differed.
     pub(crate) fn guess(&self, group: &GroupName) -> Option<Routes> {
         let mut known = self.known.lock();
-        let remembered = known.groups.get_mut(group).filter(|remembered| remembered.steady)?;
-        remembered.used = Instant::now();
+        let remembered = known.groups.get_mut(group).filter(|remembered| remembered.unchanged)?;
+        remembered.used_at = Instant::now();
         Some(remembered.routes.clone())
     }
 
-    /// Notes that the server told these `routes` of `group`.
-    pub(crate) fn note(&self, group: &GroupName, routes: &Routes) {
+    /// Records the `routes` that the server of `group` returned.
+    pub(crate) fn record(&self, group: &GroupName, routes: &Routes) {
         let now = Instant::now();
         let mut known = self.known.lock();
-        if now.duration_since(known.swept) > FORGET_AFTER {
-            known.swept = now;
-            known.groups.retain(|_, remembered| now.duration_since(remembered.used) < FORGET_AFTER);
+        if now.duration_since(known.evicted_at) > FORGET_AFTER {
+            known.evicted_at = now;
+            known.groups.retain(|_, remembered| now.duration_since(remembered.used_at) < FORGET_AFTER);
         }
         match known.groups.get_mut(group) {
             Some(remembered) => {
-                let steady = remembered.routes == *routes;
-                *remembered = Remembered { routes: routes.clone(), steady, used: now };
+                let unchanged = remembered.routes == *routes;
+                *remembered = Remembered { routes: routes.clone(), unchanged, used_at: now };
             }
             None => {
-                let remembered = Remembered { routes: routes.clone(), steady: false, used: now };
+                let remembered = Remembered { routes: routes.clone(), unchanged: false, used_at: now };
                 known.groups.insert(group.clone(), remembered);
             }
         }
@@ -118,16 +120,16 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_the_same_twice_is_guessed() {
+    fn only_routes_that_were_the_same_twice_are_guessed() {
         let (memory, group) = (RouteMemory::new(), GroupName::parse("chat").unwrap());
         assert_eq!(memory.guess(&group), None);
-        memory.note(&group, &routes(1));
+        memory.record(&group, &routes(1));
         assert_eq!(memory.guess(&group), None);
-        memory.note(&group, &routes(1));
+        memory.record(&group, &routes(1));
         assert_eq!(memory.guess(&group), Some(routes(1)));
-        memory.note(&group, &routes(2));
+        memory.record(&group, &routes(2));
         assert_eq!(memory.guess(&group), None);
-        memory.note(&group, &routes(2));
+        memory.record(&group, &routes(2));
         assert_eq!(memory.guess(&group), Some(routes(2)));
     }
 }

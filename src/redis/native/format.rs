@@ -239,7 +239,7 @@ impl StoredFormat for Native {
             // If the task ended without a result, so do the messages.
             Some(Ok(())) | None => Ok(pending),
             Some(Err(answer)) => {
-                let routes = answer.and_then(|answer| self.groups.note_routes(group, &answer).ok());
+                let routes = answer.and_then(|answer| self.groups.record_routes(group, &answer).ok());
                 Err(routes.filter(|routes| self.groups.suffices(routes)))
             }
         }

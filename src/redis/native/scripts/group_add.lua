@@ -1,22 +1,23 @@
 #!lua
 -- Adds a member to a group or renews its membership.
 --
--- A version is the time of a change in microseconds, made to grow with every change of a route. It is the score of the
--- route in its group, and it tells readers whether they know all members.
+-- A version is the time of a change in microseconds, or one more than the last version if that is later. It is the score of
+-- a route in its group, and readers compare it with their own to find out whether they know all members.
 --
--- Processes with different settings share a group, and none shortens what another one asked for: a membership and a time
--- to live are only ever extended.
+-- Processes with different settings share a group, and no process may shorten what another one needs: this script only
+-- extends memberships and times to live.
 --
--- KEYS[1]: the group, a sorted set of routes, each with the version of its last change; and, once it has process-local
--- members, an empty route with the time in ms for which ended memberships are remembered: as long as messages can wait.
--- KEYS[2]: the ends of the routes, each that of its last membership, in microseconds.
+-- KEYS[1]: the group, a sorted set of routes. The score of a route is the version of its last change. A group with
+-- process-local members also has an empty route. Its score is the time in ms for which ended memberships are remembered: as
+-- long as messages can wait.
+-- KEYS[2]: a sorted set of the routes. The score of a route is the end of its last membership, in microseconds.
 -- For a process-local member also:
--- KEYS[3]: the members of the route, local parts with the version of their last add.
--- KEYS[4]: the beginnings of their memberships, local parts with the version of the add that made them members.
--- KEYS[5]: the ends of their memberships, in microseconds.
--- KEYS[6]: the memberships that have ended, with the version of their end; see group_discard.lua.
+-- KEYS[3]: a sorted set of the local parts of the route's members. The score is the version of the last add.
+-- KEYS[4]: the same local parts. The score is the version of the add that started the membership.
+-- KEYS[5]: the same local parts. The score is the end of the membership, in microseconds.
+-- KEYS[6]: the ended memberships of the route; see group_discard.lua.
 -- ARGV[1]: the route: the non-local part of the member's name.
--- ARGV[2]: how long the membership lasts, in ms.
+-- ARGV[2]: the lifetime of the membership, in ms.
 -- ARGV[3]: how long the caller needs ended memberships to be remembered, in ms.
 -- ARGV[4]: the local part, for a process-local member.
 -- Returns: the version of this change.
@@ -31,8 +32,8 @@ local function text(number)
     return string.format('%.0f', number)
 end
 
--- Times to live are set longer than needed, so that not every call sets them. Where the first key lives long enough the
--- others do too: they have the same members, or more.
+-- Sets times to live longer than needed, so that few calls have to set them. If the first key lives long enough, so do the
+-- others: they have at least the same members.
 local function outlive(lives, keys)
     if call('PTTL', keys[1]) < lives then
         for _, key in ipairs(keys) do
@@ -46,14 +47,14 @@ end
 local known = call('ZMSCORE', group, route, '')
 local last, remembered = tonumber(known[1] or 0), math.max(tonumber(known[2] or 0), tonumber(ARGV[3]))
 if member then
-    -- A route that has ended is not in the group any more.
+    -- A route that has ended is no longer in the group, so its version follows from its own keys.
     local latest_add = call('ZRANGE', members, -1, -1, 'WITHSCORES')
     local latest_end = call('ZRANGE', left, -1, -1, 'WITHSCORES')
     last = math.max(last, tonumber(latest_add[2] or 0), tonumber(latest_end[2] or 0))
 end
 local version, until_then = text(math.max(now, last + 1)), text(now + lasts * 1000)
 
--- A bounded part of what has ended goes now, so that no call pays for many.
+-- Ended routes are removed in bounded batches, so that no call takes long.
 local over = call('ZRANGE', route_ends, '-inf', text(now), 'BYSCORE', 'LIMIT', 0, 100)
 if #over > 0 then
     call('ZREM', route_ends, unpack(over))
@@ -68,7 +69,7 @@ end
 call('ZADD', group, version, route, text(remembered), '')
 outlive(lasts + remembered, { route_ends, group })
 
--- The empty member says from which version on the ended memberships are complete.
+-- The score of the empty member is the version from which on the ended memberships are complete.
 local forgotten = text(now - remembered * 1000)
 local complete_from = call('ZSCORE', left, '')
 if not complete_from then
@@ -77,7 +78,7 @@ elseif call('ZREMRANGEBYSCORE', left, '(' .. text(tonumber(complete_from)), forg
     call('ZADD', left, forgotten, '')
 end
 
--- Expired members are kept as long as messages that were sent to them can wait.
+-- Expired members are kept for as long as messages that were sent to them can wait.
 over = call('ZRANGE', ends, '-inf', forgotten, 'BYSCORE', 'LIMIT', 0, 100)
 if #over > 0 then
     for _, key in ipairs({ members, joined, ends }) do

@@ -1,15 +1,16 @@
 #!lua flags=allow-oom
--- Ends a membership in a group, if there is one.
+-- Removes a member from a group.
 --
 -- KEYS[1], KEYS[2]: the group and the ends of its routes; see group_add.lua.
 -- For a process-local member also:
--- KEYS[3], KEYS[4], KEYS[5]: the members of the route, the beginnings and the ends of their memberships.
--- KEYS[6]: the memberships that have ended: beginning, end and local part, with the version of the change that told so
--- (for one that expired, that of the next add); and an empty member with the version from which on they are complete.
+-- KEYS[3], KEYS[4], KEYS[5]: the members of the route, the starts and the ends of their memberships.
+-- KEYS[6]: a sorted set of ended memberships, each as start, end and local part. The score is the version of the change
+-- that recorded the end; for an expired membership that is the next add of the member. The score of an empty member is the
+-- version from which on the set is complete.
 -- ARGV[1]: the route: the non-local part of the member's name.
 -- ARGV[2]: how long the caller needs ended memberships to be remembered, in ms.
 -- ARGV[3]: the local part, for a process-local member.
--- Returns: the version of this change, or nothing where there was no process-local member.
+-- Returns: the version of this change, or false if there was no such process-local member.
 
 local call = redis.call
 local group, route_ends, members, joined, ends, left = unpack(KEYS)
@@ -27,7 +28,7 @@ local last, remembered = tonumber(known[1] or 0), math.max(tonumber(known[2] or 
 local function remove_route()
     call('ZREM', group, route)
     call('ZREM', route_ends, route)
-    -- A group without routes only says how long ended memberships are remembered.
+    -- The only score left in a group without routes is how long ended memberships are remembered.
     if call('EXISTS', route_ends) == 0 then
         call('PEXPIRE', group, text(remembered))
     end
@@ -66,7 +67,7 @@ if call('PTTL', left) < remembered then
     call('PEXPIRE', left, text(remembered + 30000))
 end
 
--- The route ends with the last membership that is left.
+-- The end of the route is the end of its last remaining membership.
 local last_to_end = call('ZRANGE', ends, -1, -1, 'WITHSCORES')
 if tonumber(last_to_end[2] or 0) <= now then
     remove_route()

@@ -1,25 +1,26 @@
 #!lua flags=no-writes
--- Reads the members that a group has on one process-local route: all of them, or what has changed since a version.
+-- Reads the members of a group on one process-local route: all of them, or the changes since a version.
 --
--- KEYS[1]: the group, a sorted set of routes, each with the version of its last change; see group_add.lua.
--- KEYS[2]: the members of the route, local parts with the version of their last add.
--- KEYS[3], KEYS[4]: the beginnings and the ends of their memberships.
--- KEYS[5]: the memberships that have ended; see group_discard.lua.
+-- KEYS[1]: the group, a sorted set of routes; see group_add.lua.
+-- KEYS[2]: the members of the route, with the versions of their last adds.
+-- KEYS[3], KEYS[4]: the starts and the ends of their memberships.
+-- KEYS[5]: the ended memberships; see group_discard.lua.
 -- ARGV[1]: the route.
 -- ARGV[2]: the version up to which the caller knows all changes; 0 for none.
--- Returns: the version that this answer is of; 1 if it has only the changes and 0 if it has all; for how many ms members
--- are remembered; then three flat lists of texts and numbers: members, those included that expired lately, with the ends
--- of their memberships; members with the beginnings; ended memberships with the versions that told so.
+-- Returns: six values. The version of this answer; 1 if it has only the changes, 0 if it has all members; for how many ms
+-- ended memberships are remembered; then three flat lists of texts and numbers: members, including those that expired
+-- lately, with the ends of their memberships; members with the starts of their memberships; ended memberships with the
+-- versions that recorded their ends.
 
 local call = redis.call
 local group, members, joined, ends, left = unpack(KEYS)
 local known = tonumber(ARGV[2])
 local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
--- Arguments of one call; a caller that knows so little is told everything.
+-- The most arguments of one call. A caller for whom more has changed gets all members.
 local MOST_CHANGES = 1000
 
--- A route that has ended is not in the group any more, but messages that were sent before can still wait for its members.
+-- A route that has ended is no longer in the group, but messages that were sent before can still wait for its members.
 local scores = call('ZMSCORE', group, ARGV[1], '')
 local latest_add = call('ZRANGE', members, -1, -1, 'WITHSCORES')
 local latest_end = call('ZRANGE', left, -1, -1, 'WITHSCORES')
@@ -31,7 +32,7 @@ local function text(number)
 end
 
 local changed
--- What has ended since is known if the memory of it is there and has not been trimmed.
+-- The ends since that version are known if the set of ended memberships exists and reaches back that far.
 if #latest_end > 0 and known >= tonumber(call('ZSCORE', left, '') or 0) then
     changed = call('ZRANGE', members, '(' .. text(known), '+inf', 'BYSCORE', 'LIMIT', 0, MOST_CHANGES + 1)
 end

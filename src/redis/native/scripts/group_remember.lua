@@ -1,11 +1,11 @@
 #!lua
--- Makes a group remember its members for longer: a caller is about to send messages that may wait for so long.
+-- Makes a group remember its members for longer, because the caller is about to send messages that may wait for that long.
 --
 -- KEYS[1], KEYS[2]: the group and the ends of its routes; see group_add.lua.
--- KEYS[3...]: all keys of each of its process-local routes.
+-- KEYS[3...]: the keys of all its process-local routes.
 -- ARGV[1]: how long the caller needs members to be remembered, in ms.
 -- ARGV[2]: how many routes the caller knows.
--- Returns: 1 if the group remembers them for so long, 0 if it has other routes and nothing was done.
+-- Returns: 1 if the group remembers its members for that long now, 0 if it has another number of routes and is unchanged.
 
 local before = redis.call('ZSCORE', KEYS[1], '')
 local routes = redis.call('ZCARD', KEYS[1]) - (before and 1 or 0)

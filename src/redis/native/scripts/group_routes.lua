@@ -3,8 +3,8 @@
 --
 -- KEYS[1], KEYS[2]: the group and the ends of its routes; see group_add.lua.
 -- ARGV: none.
--- Returns: three lists: all routes with their versions, and the empty route with the time in ms for which members are
--- remembered; those of the routes that have ended; the route that ends next, with its end.
+-- Returns: three lists. All routes with their versions, and the empty route with the time in ms for which ended memberships
+-- are remembered; the routes that have ended; the route that ends next, with its end.
 
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000000 + time[2])

@@ -1,4 +1,4 @@
-//! What could not be read: kept within bounds, and announced once for each cause.
+//! The quarantine of unreadable entries: its bounds, and its events.
 
 use channel_layer::{ChannelLayer, Event};
 use metrics_util::debugging::DebuggingRecorder;
@@ -8,7 +8,7 @@ use super::tools::{Site, ask, connect, event, events_so_far, now_ms, number, num
 use crate::support::{Counts, DEADLINE, RedisServer, eventually, shared_servers, within};
 
 #[tokio::test]
-async fn keeps_the_last_ones_for_days_and_counts_all() {
+async fn the_last_entries_are_kept_for_days_and_all_are_counted() {
     let site = Site::on(&shared_servers()[..1]);
     let layer = connect(site.config()).await;
     let recorder = DebuggingRecorder::new();
@@ -36,7 +36,7 @@ async fn keeps_the_last_ones_for_days_and_counts_all() {
 }
 
 #[tokio::test]
-async fn drops_records_after_three_days() {
+async fn records_are_dropped_after_three_days() {
     let site = Site::on(&shared_servers()[..1]);
     let layer = connect(site.config()).await;
     let mut connection = shared_servers()[0].connection().await;
@@ -57,7 +57,7 @@ async fn drops_records_after_three_days() {
 }
 
 #[tokio::test]
-async fn is_bounded_where_the_server_does_not_say_how_much_memory_a_key_takes() {
+async fn the_stream_is_bounded_without_the_memory_usage_command() {
     let server = RedisServer::start();
     let mut connection = server.connection().await;
     let rules = ["SETUSER", "u", "on", ">p", "~*", "&*", "+@all", "-memory|usage"];
@@ -77,32 +77,32 @@ async fn is_bounded_where_the_server_does_not_say_how_much_memory_a_key_takes() 
 }
 
 #[tokio::test]
-async fn tells_each_cause_once() {
+async fn each_cause_is_announced_once() {
     let site = Site::on(&shared_servers()[..1]);
     let layer = connect(site.config()).await;
     let mut events = layer.events();
     let mut connection = shared_servers()[0].connection().await;
-    let is_it = |event: &Event| matches!(event, Event::Quarantined { .. });
-    for (bytes, said) in [(&[0_u8; 4][..], "too early"), (&[0; 20], "version")] {
+    let quarantined_event = |event: &Event| matches!(event, Event::Quarantined { .. });
+    for (bytes, expected) in [(&[0_u8; 4][..], "too early"), (&[0; 20], "version")] {
         for n in 0..10 {
             let () = connection.rpush(site.list("n"), bytes).await.unwrap();
             layer.send("n", numbered(n)).await.unwrap();
             assert_eq!(take_number(&layer, "n").await, n);
         }
-        let told = event(&mut events, "the cause", is_it).await;
-        let Event::Quarantined { shard: 0, reason } = &told else { panic!("{told:?}") };
-        assert!(reason.contains(said), "{reason}");
+        let announced = event(&mut events, "the cause", quarantined_event).await;
+        let Event::Quarantined { shard: 0, reason } = &announced else { panic!("{announced:?}") };
+        assert!(reason.contains(expected), "{reason}");
     }
     eventually("all of them", async || {
         let kept = quarantined(&mut shared_servers()[0].connection().await, &site).await;
         (kept.len() == 20).then_some(())
     })
     .await;
-    assert!(!events_so_far(&mut events).iter().any(is_it));
+    assert!(!events_so_far(&mut events).iter().any(quarantined_event));
 }
 
 #[tokio::test]
-async fn a_key_that_holds_no_stream_does_not_stop_the_reader() {
+async fn a_key_of_another_type_does_not_stop_the_reader() {
     let site = Site::on(&shared_servers()[..1]);
     let layer = connect(site.config()).await;
     let mut connection = shared_servers()[0].connection().await;

@@ -1,4 +1,4 @@
-//! The way back from quarantine: each entry once, in order, and no entry that cannot be read.
+//! Restoring from quarantine: readable entries are restored once and in order, unreadable ones stay.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ impl Scene {
         Self { site, layer, stranger }
     }
 
-    /// Has the stranger read `channel` until it is empty, and waits until `count` entries are in quarantine in all.
+    /// Lets the stranger read `channel` until it is empty, and waits until the quarantine has `count` entries.
     async fn quarantine(&self, channel: &str, count: usize) -> Vec<QuarantineEntry> {
         assert!(self.stranger.try_receive(&[channel]).await.unwrap().is_none());
         eventually("the entries in quarantine", async || {
@@ -57,7 +57,7 @@ fn ids(entries: &[QuarantineEntry]) -> Vec<QuarantineId> {
 }
 
 #[tokio::test]
-async fn what_lacked_a_key_comes_once_and_in_order_before_what_was_sent_later() {
+async fn restored_messages_arrive_once_and_in_order_before_later_ones() {
     let scene = Scene::start().await;
     for channel in ["n", "s?a", "l!a"] {
         for n in 0..5 {
@@ -72,7 +72,7 @@ async fn what_lacked_a_key_comes_once_and_in_order_before_what_was_sent_later() 
     }
     let entries = scene.layer.quarantine().entries().await.unwrap();
     assert!(entries.iter().all(|entry| entry.state == QuarantineState::Readable), "{entries:?}");
-    // In whatever order they are named.
+    // The order of the ids does not matter.
     let named: Vec<_> = ids(&entries).into_iter().rev().collect();
     assert_eq!(scene.layer.quarantine().restore(&named).await.unwrap(), vec![Restored::Restored; 15]);
     assert!(scene.is_empty().await);
@@ -83,7 +83,7 @@ async fn what_lacked_a_key_comes_once_and_in_order_before_what_was_sent_later() 
 }
 
 #[tokio::test]
-async fn a_group_message_reaches_its_members() {
+async fn a_restored_group_message_reaches_its_members() {
     let scene = Scene::start().await;
     for member in ["l!a", "l!b", "n"] {
         scene.layer.group_add("g", member).await.unwrap();
@@ -102,7 +102,7 @@ async fn a_group_message_reaches_its_members() {
 }
 
 #[tokio::test]
-async fn two_calls_at_once_restore_each_entry_once() {
+async fn concurrent_calls_restore_each_entry_once() {
     let scene = Scene::start().await;
     let other = connect(keyed(&scene.site)).await;
     for n in 0..50 {
@@ -121,12 +121,12 @@ async fn two_calls_at_once_restore_each_entry_once() {
 }
 
 #[tokio::test]
-async fn a_process_that_dies_between_the_two_steps_loses_nothing_and_doubles_nothing() {
+async fn a_crash_between_the_two_steps_neither_loses_nor_duplicates_a_message() {
     let scene = Scene::start().await;
     scene.layer.send("n", numbered(1)).await.unwrap();
     let entries = ids(&scene.quarantine("n", 1).await);
     let mut connection = shared_servers()[0].connection().await;
-    // The record comes back as if its removal had not been sent.
+    // Restores the record, as if its removal had not been sent.
     let dump: Vec<u8> = ask(&mut connection, redis::cmd("DUMP").arg(scene.site.key("quarantine"))).await;
     assert_eq!(scene.layer.quarantine().restore(&entries).await.unwrap(), [Restored::Restored]);
     let restore = redis::cmd("RESTORE").arg(scene.site.key("quarantine")).arg(0).arg(dump).arg("REPLACE").clone();
@@ -138,7 +138,7 @@ async fn a_process_that_dies_between_the_two_steps_loses_nothing_and_doubles_not
 }
 
 #[tokio::test]
-async fn a_dropped_restore_loses_nothing_and_doubles_nothing() {
+async fn a_dropped_restore_neither_loses_nor_duplicates_a_message() {
     let scene = Scene::start().await;
     let quarantine = scene.layer.quarantine();
     let mut cut = 0;
@@ -147,7 +147,7 @@ async fn a_dropped_restore_loses_nothing_and_doubles_nothing() {
         let entries = ids(&scene.quarantine("n", 1).await);
         let polls = usize::try_from(n).unwrap() + 1;
         cut += i64::from(interrupted(polls, DEADLINE, quarantine.restore(&entries)).await.is_none());
-        // It runs behind whatever the dropped call had sent, over the same connection.
+        // This call runs after the commands of the dropped call, on the same connection.
         quarantine.restore(&entries).await.unwrap();
         assert!(scene.is_empty().await);
         assert_eq!(take_numbers(&scene.layer, "n").await, [n]);
@@ -163,7 +163,7 @@ async fn an_expired_message_is_restored_only_with_a_new_lifetime() {
     let entry = scene.quarantine("n", 1).await.remove(0);
     assert_eq!(entry.head.as_ref().unwrap().lifetime, EXPIRY);
     let quarantine = scene.layer.quarantine();
-    eventually("the end of its life", async || {
+    eventually("its expiry", async || {
         let now = quarantine.entry(entry.id).await.unwrap().unwrap();
         (now.state == QuarantineState::Expired).then_some(())
     })
@@ -176,7 +176,7 @@ async fn an_expired_message_is_restored_only_with_a_new_lifetime() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_stays() {
+async fn unreadable_entries_stay_in_quarantine() {
     let scene = Scene::start().await;
     let mut connection = shared_servers()[0].connection().await;
     scene.layer.send("n", numbered(1)).await.unwrap();
@@ -229,7 +229,7 @@ async fn deleted_entries_are_gone() {
 }
 
 #[tokio::test]
-async fn a_full_channel_takes_what_is_restored() {
+async fn a_full_channel_accepts_restored_entries() {
     let scene = Scene::with(|config| config.capacity(1)).await;
     scene.layer.send("n", numbered(0)).await.unwrap();
     let entries = ids(&scene.quarantine("n", 1).await);
@@ -240,7 +240,7 @@ async fn a_full_channel_takes_what_is_restored() {
 }
 
 #[tokio::test]
-async fn several_servers_keep_their_own() {
+async fn each_server_keeps_its_own_entries() {
     let servers = &shared_servers()[..2];
     let site = Site::on(servers);
     let layer = connect(keyed(&site)).await;
@@ -256,7 +256,7 @@ async fn several_servers_keep_their_own() {
     })
     .await;
     assert_eq!(entries.iter().map(|entry| entry.id.shard()).collect::<Vec<_>>(), [0, 1]);
-    // As after a change of the list of servers: nobody would read the channel there.
+    // As after a change of the configured servers: no reader would read the channel on this server.
     let mut connection = servers[0].connection().await;
     let moved = redis::cmd("XADD").arg(site.key("quarantine")).arg(&["*", "channel", &channels[1]]).clone();
     let _: String = ask(&mut connection, &moved).await;
@@ -269,10 +269,10 @@ async fn several_servers_keep_their_own() {
 }
 
 #[tokio::test]
-async fn the_largest_messages_are_kept_within_the_bound_in_bytes() {
+async fn the_largest_messages_are_quarantined_within_the_bound_in_bytes() {
     let scene = Scene::with(|config| config.max_message_size(8 << 20)).await;
     let mut entries = Vec::new();
-    // Of 16 MiB, the first one takes more than half.
+    // The first message takes more than half of the 16 MiB.
     for (n, size, kept) in [(0, (8 << 20) - 64, 1), (1, 5 << 20, 1), (2, 5 << 20, 2), (3, 5 << 20, 2)] {
         let large = message! { "number": n, "bytes": Bytes::from(vec![0; size]) };
         scene.layer.send("n", large).await.unwrap();

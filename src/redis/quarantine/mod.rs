@@ -1,4 +1,4 @@
-//! Entries that no reader could read: to look at, to restore and to delete.
+//! `Quarantine`: lists, restores and deletes the entries that no reader could read.
 
 mod record;
 mod restore;
@@ -21,15 +21,14 @@ use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 use crate::redis::topology::places::Topology;
 
-/// Records that one read takes. All records of a server have 16 MiB together at most.
+/// How many records one command reads. All records of a server together have at most 16 MiB.
 const PAGE: usize = 4;
 
-/// The quarantine of a [`RedisLayer`](crate::RedisLayer): the entries that a reader took and could not read, by the
-/// servers on which they were.
+/// The quarantine of a [`RedisLayer`](crate::RedisLayer): the entries that readers have taken from a server and could not read.
 ///
-/// A reader cannot read an entry that was sealed with a key that the reader lacks, or that is no message of this format.
-/// It counts the entry as dropped, and moves the entry to the stream `<prefix>:quarantine` of the same server. Each server
-/// keeps the last 256 entries, at most 16 MiB of them, for 3 days.
+/// An entry is unreadable if it was sealed with a key that the reader lacks, or if it is not a message of this format. The reader
+/// counts the entry as dropped and moves it to the stream `<prefix>:quarantine` of the same server. Each server keeps the last 256
+/// entries, at most 16 MiB of them, for 3 days.
 ///
 /// ```no_run
 /// use channel_layer::redis::quarantine::QuarantineState;
@@ -46,32 +45,32 @@ const PAGE: usize = 4;
 #[derive(Debug)]
 pub struct Quarantine<'l> {
     topology: &'l Topology,
-    envelope: &'l BodyCodec,
+    codec: &'l BodyCodec,
     closing: &'l Closing,
 }
 
-/// What is known of an entry in quarantine. Its message is not in here: see [`Quarantine::message`].
+/// An entry in quarantine, without its message. [`Quarantine::message`] returns the message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QuarantineEntry {
-    /// The name of the entry, the same until it is restored or deleted.
+    /// The id of the entry. It stays the same until the entry is restored or deleted.
     pub id: QuarantineId,
-    /// The channel in whose list it was, up to the `!` if the channel is process-local. `None` if the record has no valid
-    /// name: then this layer has not written the record.
+    /// The channel in whose list the entry was, up to the `!` if the channel is process-local. `None` if the record names no valid
+    /// channel. Then another program has written the record.
     pub channel: Option<ChannelName>,
     /// Why the reader could not read it.
     pub reason: String,
     /// How long it has been in quarantine, by the clock of its server.
     pub age: Duration,
-    /// Bytes of the entry.
+    /// The size of the entry, in bytes.
     pub size: usize,
-    /// What the head of the entry says. `None` if the bytes are no entry.
+    /// The head of the entry. `None` if the bytes are not an entry.
     pub head: Option<QuarantineHead>,
     /// Whether this layer can read it now.
     pub state: QuarantineState,
 }
 
-/// What stands in front of the body of an entry. Only an entry that opens is known to be genuine.
+/// The head of an entry, which precedes its body. It is known to be genuine only if the entry opens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QuarantineHead {
@@ -79,7 +78,7 @@ pub struct QuarantineHead {
     pub lifetime: Duration,
     /// How long ago it was sent, by the clock of its server.
     pub sent: Duration,
-    /// The id of the key with which it is sealed, as logs have it. `None` if it is not sealed.
+    /// The id of the key with which it is sealed, as in logs. `None` if it is not sealed.
     pub key_id: Option<u32>,
     /// The group to which it was sent, if it is a group message.
     pub group: Option<String>,
@@ -91,22 +90,22 @@ pub struct QuarantineHead {
 pub enum QuarantineState {
     /// This layer can read it: [`Quarantine::restore`] puts it back.
     Readable,
-    /// The message has expired, and this layer could read it otherwise: [`Quarantine::restore_anew`] puts it back.
+    /// The message has expired, and nothing else keeps this layer from reading it: [`Quarantine::restore_anew`] puts it back.
     Expired,
     /// This layer cannot read it, for this reason.
     Unreadable(String),
 }
 
 impl<'l> Quarantine<'l> {
-    pub(crate) fn new(topology: &'l Topology, envelope: &'l BodyCodec, closing: &'l Closing) -> Self {
-        Self { topology, envelope, closing }
+    pub(crate) fn new(topology: &'l Topology, codec: &'l BodyCodec, closing: &'l Closing) -> Self {
+        Self { topology, codec, closing }
     }
 
-    /// All entries of all servers, by server and from the oldest to the newest.
+    /// Returns the entries of all servers, ordered by server and then from the oldest to the newest.
     ///
     /// # Cancel safety
     ///
-    /// When dropped, nothing has changed.
+    /// A dropped call has changed nothing.
     ///
     /// # Errors
     ///
@@ -128,11 +127,11 @@ impl<'l> Quarantine<'l> {
         Ok(entries)
     }
 
-    /// One entry; `None` if it is not there any more.
+    /// Returns one entry; `None` if it is no longer in quarantine.
     ///
     /// # Cancel safety
     ///
-    /// When dropped, nothing has changed.
+    /// A dropped call has changed nothing.
     ///
     /// # Errors
     ///
@@ -143,11 +142,11 @@ impl<'l> Quarantine<'l> {
         Ok(Some(self.describe(shard, &record, now)))
     }
 
-    /// The message of an entry, expired or not; `None` if this layer cannot read it, or if it is not there any more.
+    /// Returns the message of an entry, expired or not; `None` if this layer cannot read it, or if it is no longer in quarantine.
     ///
     /// # Cancel safety
     ///
-    /// When dropped, nothing has changed.
+    /// A dropped call has changed nothing.
     ///
     /// # Errors
     ///
@@ -158,11 +157,11 @@ impl<'l> Quarantine<'l> {
         Ok(self.open(shard, &record, now).ok().map(|opened| opened.message))
     }
 
-    /// Deletes entries, and returns how many of them were there.
+    /// Deletes entries. Returns how many of them were in quarantine.
     ///
     /// # Cancel safety
     ///
-    /// When dropped, some of the entries may have been deleted.
+    /// A dropped call may have deleted some of the entries.
     ///
     /// # Errors
     ///
@@ -177,7 +176,7 @@ impl<'l> Quarantine<'l> {
         Ok(deleted)
     }
 
-    /// The next records of a server after the one of the id `after`.
+    /// Reads the next records of a server after the id `after`.
     async fn page(&self, shard: &Shard, after: Option<QuarantineId>) -> Result<Vec<Record>, Fault> {
         let mut command = redis::cmd("XRANGE");
         command.arg(self.topology.keys.quarantine());
@@ -235,7 +234,7 @@ impl<'l> Quarantine<'l> {
         }
     }
 
-    /// Reads a record as a reader of its channel would, except that the message may have expired.
+    /// Opens a record as a reader of its channel would, but also if the message has expired.
     fn open(&self, shard: &Shard, record: &Record, now: u64) -> Result<Opened, String> {
         let channel = record.channel.clone().ok_or("its channel is unknown")?;
         let is_here = self.topology.shards_of_channel(&channel).iter().any(|other| other.index == shard.index);
@@ -244,9 +243,9 @@ impl<'l> Quarantine<'l> {
         }
         let entry = Entry::parse(record.entry.clone()).map_err(|fault| fault.to_string())?;
         addressee(&entry, &channel)?;
-        let late = self.envelope.open_late(&entry, channel.as_str(), now);
-        let message = late.map_err(|unreadable| unreadable.reason)?;
-        let expired = entry.expires <= now || self.envelope.open(&entry, channel.as_str(), now).is_err();
+        let opened = self.codec.open_late(&entry, channel.as_str(), now);
+        let message = opened.map_err(|unreadable| unreadable.reason)?;
+        let expired = entry.expires <= now || self.codec.open(&entry, channel.as_str(), now).is_err();
         Ok(Opened { channel, entry, message, expired })
     }
 }

@@ -10,10 +10,10 @@ use redis::Value;
 use crate::name::ChannelName;
 use crate::redis::node::fault::Fault;
 
-/// The name of an entry in quarantine: `<server>:<time>-<number>`, as `0:1732912345678-0`.
+/// The id of an entry in quarantine: `<server>:<time>-<number>`, for example `0:1732912345678-0`.
 ///
-/// The first part is the position of the server in the configured hosts, the second one the time in ms since the epoch at
-/// which the entry came into quarantine, by the server's clock.
+/// The first part is the position of the server in the configured hosts. The second one is when the entry was quarantined, in ms
+/// since the epoch by the server's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QuarantineId {
     shard: usize,
@@ -21,7 +21,7 @@ pub struct QuarantineId {
     number: u64,
 }
 
-/// A text that is no [`QuarantineId`].
+/// The error for a text that is not a [`QuarantineId`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid id {text:?}: expected <server>:<time>-<number>, as 0:1732912345678-0")]
 pub struct InvalidQuarantineId {
@@ -34,12 +34,12 @@ impl QuarantineId {
         self.shard
     }
 
-    /// When the entry came into quarantine, in ms since the epoch by the server's clock.
+    /// When the entry was quarantined, in ms since the epoch by the server's clock.
     pub(crate) fn time_ms(self) -> u64 {
         self.time_ms
     }
 
-    /// The id that the record has in the stream of its server.
+    /// The id of the record in the stream of its server.
     pub(crate) fn of_stream(self) -> String {
         format!("{}-{}", self.time_ms, self.number)
     }
@@ -65,18 +65,18 @@ impl FromStr for QuarantineId {
     }
 }
 
-/// An entry in quarantine, and what its reader wrote of it.
+/// A record of the quarantine stream: an entry, and what its reader recorded about it.
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(crate) id: QuarantineId,
-    /// The channel in whose list the entry was, if that has a valid name.
+    /// The channel in whose list the entry was; `None` if its name is invalid.
     pub(crate) channel: Option<ChannelName>,
     pub(crate) reason: String,
     pub(crate) entry: Bytes,
 }
 
 impl Record {
-    /// The records in the answer of `XRANGE` on `shard`. Other programs may have written some of them.
+    /// Parses the answer to `XRANGE` on `shard`. Records of other programs that have no valid id are left out.
     pub(crate) fn parse_all(shard: usize, answer: Value) -> Result<Vec<Self>, Fault> {
         let records: Vec<(String, HashMap<Vec<u8>, Bytes>)> =
             redis::from_redis_value(answer).map_err(|error| Fault::unexpected(&error.to_string()))?;
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_its_text() {
+    fn an_id_is_displayed_as_it_is_parsed() {
         let id: QuarantineId = "2:1732912345678-7".parse().unwrap();
         assert_eq!((id.shard(), id.time_ms(), &*id.of_stream()), (2, 1_732_912_345_678, "1732912345678-7"));
         assert_eq!(id.to_string(), "2:1732912345678-7");

@@ -1,4 +1,4 @@
-//! Restoring: from quarantine to the head of a channel.
+//! Restoring: puts entries from quarantine back at the heads of their channels.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -11,48 +11,48 @@ use crate::redis::native::scripts;
 use crate::redis::native::ttl_refresh::SLACK;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
-use crate::redis::quarantine::writer::LIVES_MS;
+use crate::redis::quarantine::writer::LIFETIME_MS;
 use crate::redis::send::batch::milliseconds;
 
-/// Bytes after which no further entry is put back in the same call.
+/// The size, in bytes, after which a call puts no further entry back.
 const MAX_BYTES: usize = 1 << 20;
-/// How long a restored record is remembered: a record may be there for so long, as the last one before the stream expires
-/// drops only those that are older than half of it.
-const REMEMBERED_MS: u64 = 2 * LIVES_MS;
+/// How long a restored record is remembered, in ms: a record may stay in the stream for so long, because the last addition before
+/// the stream expires drops only records that are older than half of this time.
+const REMEMBERED_MS: u64 = 2 * LIFETIME_MS;
 
-/// What became of an entry that was to be restored.
+/// The outcome of restoring an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Restored {
-    /// It is at the head of its channel.
+    /// The entry is at the head of its channel.
     Restored,
-    /// It is not in quarantine any more: another call has restored or deleted it, or it has been there for too long.
+    /// The entry is no longer in quarantine: another call has restored or deleted it, or the quarantine has dropped it.
     Gone,
-    /// It has expired, and stays in quarantine.
+    /// The entry has expired, and stays in quarantine.
     Expired,
-    /// This layer cannot read it, for this reason, and it stays in quarantine.
+    /// This layer cannot read the entry, for this reason. The entry stays in quarantine.
     Unreadable(String),
 }
 
-/// An entry that goes back.
-struct Returning {
+/// An entry to put back.
+struct Restorable {
     id: QuarantineId,
     bytes: Vec<u8>,
 }
 
 impl Quarantine<'_> {
-    /// Puts entries back at the heads of their channels, those of one channel in the order in which they came into
-    /// quarantine, whatever its capacity. Returns what became of each, in the order of `ids`.
+    /// Puts entries back at the heads of their channels, whatever the capacity. Entries of one channel keep the order in which they
+    /// were quarantined. Returns the outcome for each entry, in the order of `ids`.
     ///
-    /// An entry keeps its end of life. One that has expired, or that this layer cannot read, stays in quarantine.
+    /// An entry keeps its expiry. An entry that has expired or that this layer cannot read stays in quarantine.
     ///
-    /// An entry is restored once, however many calls and processes restore it. It goes to its channel first and leaves the
-    /// quarantine then: if the process is killed between the two, the entry stays in the list, and the next call only
-    /// removes it.
+    /// An entry is restored once, however many calls and processes restore it. It is added to its channel first, and its record is
+    /// deleted then. If the process is killed between the two steps, the record stays in quarantine, and the next call only deletes
+    /// it.
     ///
     /// # Cancel safety
     ///
-    /// When dropped, some of the entries may have been restored. None is lost, and another call restores none of them again.
+    /// A dropped call may have restored some of the entries. None is lost, and another call restores none of them again.
     ///
     /// # Errors
     ///
@@ -63,12 +63,12 @@ impl Quarantine<'_> {
         self.restore_all(ids, false).await
     }
 
-    /// As [`restore`](Self::restore), and gives each entry its whole lifetime anew, expired or not. A sealed entry is
-    /// sealed again, with the first key of this layer.
+    /// Like [`restore`](Self::restore), but gives each entry, expired or not, a new lifetime of the same length. A sealed entry is
+    /// sealed again with the first key of this layer.
     ///
-    /// This gives up the protection from replay for these entries: somebody who may write to Redis can put a copy of an
-    /// earlier message there, which would then be delivered a second time. A group message goes to members of its time that
-    /// are still members.
+    /// This gives up the replay protection of these entries: a program that may write to Redis can add a copy of an earlier message
+    /// to the quarantine, which would then be delivered a second time. A group message is delivered to those members at the time of
+    /// its send that are still members.
     ///
     /// # Cancel safety
     ///
@@ -84,18 +84,18 @@ impl Quarantine<'_> {
     async fn restore_all(&self, ids: &[QuarantineId], anew: bool) -> Result<Vec<Restored>> {
         self.closing.check()?;
         let mut outcomes = HashMap::new();
-        let mut returning: BTreeMap<(usize, ChannelName), Vec<Returning>> = BTreeMap::new();
+        let mut restorable: BTreeMap<(usize, ChannelName), Vec<Restorable>> = BTreeMap::new();
         for id in ids.iter().copied().collect::<BTreeSet<_>>() {
-            match self.returning(id, anew).await? {
-                Ok((channel, entry)) => returning.entry((id.shard(), channel)).or_default().push(entry),
+            match self.restorable(id, anew).await? {
+                Ok((channel, entry)) => restorable.entry((id.shard(), channel)).or_default().push(entry),
                 Err(outcome) => {
                     outcomes.insert(id, outcome);
                 }
             }
         }
-        for ((shard, channel), mut entries) in returning {
+        for ((shard, channel), mut entries) in restorable {
             let shard = &self.topology.shards[shard];
-            // The last ones first, because each call puts its entries before those of the call before.
+            // The last chunk first, because each call puts its entries before those of the previous call.
             while !entries.is_empty() {
                 let chunk = entries.split_off(last_chunk(&entries));
                 let put_back = self.put_back(shard, &channel, &chunk).await.map_err(|fault| shard.error(fault))?;
@@ -105,32 +105,32 @@ impl Quarantine<'_> {
         Ok(ids.iter().filter_map(|id| outcomes.get(id).cloned()).collect())
     }
 
-    /// The channel and the entry of a record that can be restored.
-    async fn returning(&self, id: QuarantineId, anew: bool) -> Result<Result<(ChannelName, Returning), Restored>> {
+    /// Reads a record that is to be restored. Returns its channel and entry, or the outcome if it stays where it is.
+    async fn restorable(&self, id: QuarantineId, anew: bool) -> Result<Result<(ChannelName, Restorable), Restored>> {
         let Some((shard, record)) = self.find(id).await? else { return Ok(Err(Restored::Gone)) };
         let now = shard.now_ms().map_err(|fault| shard.error(fault))?;
         Ok(match self.open(shard, &record, now) {
             Ok(Opened { channel, entry, .. }) if anew => {
-                let bytes = self.envelope.renew(&entry, channel.as_str(), now).to_bytes();
-                Ok((channel, Returning { id, bytes }))
+                let bytes = self.codec.renew(&entry, channel.as_str(), now).to_bytes();
+                Ok((channel, Restorable { id, bytes }))
             }
             Ok(Opened { expired: true, .. }) => Err(Restored::Expired),
-            Ok(Opened { channel, .. }) => Ok((channel, Returning { id, bytes: record.entry.into() })),
+            Ok(Opened { channel, .. }) => Ok((channel, Restorable { id, bytes: record.entry.into() })),
             Err(reason) => Err(Restored::Unreadable(reason)),
         })
     }
 
-    /// Puts entries back into the list of a channel, and removes their records.
+    /// Puts entries back into the list of a channel, and deletes their records.
     async fn put_back(
         &self,
         shard: &Shard,
         channel: &ChannelName,
-        entries: &[Returning],
+        entries: &[Restorable],
     ) -> Result<Vec<Restored>, Fault> {
         let keys = &self.topology.keys;
         let mut command = scripts::RESTORE.call(&[keys.channel(channel.as_str()), keys.restored(channel.as_str())]);
         command.arg(milliseconds(SLACK)).arg(REMEMBERED_MS);
-        for Returning { id, bytes } in entries {
+        for Restorable { id, bytes } in entries {
             command.arg(id.of_stream()).arg(&bytes[..]);
         }
         let unexpected = || Fault::unexpected("the script did not return a number for each entry");
@@ -145,14 +145,14 @@ impl Quarantine<'_> {
             _ => Err(unexpected()),
         };
         let outcomes = answers.iter().map(outcome).collect::<Result<Vec<_>, _>>()?;
-        let left = entries.iter().zip(&outcomes).filter(|(_, outcome)| **outcome != Restored::Expired);
-        self.remove(shard, &left.map(|(entry, _)| entry.id).collect::<Vec<_>>()).await?;
+        let done = entries.iter().zip(&outcomes).filter(|(_, outcome)| **outcome != Restored::Expired);
+        self.remove(shard, &done.map(|(entry, _)| entry.id).collect::<Vec<_>>()).await?;
         Ok(outcomes)
     }
 }
 
-/// Where the last chunk begins that goes back in one call.
-fn last_chunk(entries: &[Returning]) -> usize {
+/// The index at which the last chunk for one call begins.
+fn last_chunk(entries: &[Restorable]) -> usize {
     let (mut start, mut bytes) = (entries.len(), 0);
     while start > 0 && bytes < MAX_BYTES {
         start -= 1;

@@ -1,4 +1,4 @@
-//! Moves entries that no reader can read to a bounded stream beside the channels.
+//! `QuarantineWriter`: moves unreadable entries to a bounded stream on the same server.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,17 +15,17 @@ use crate::redis::native::scripts;
 use crate::redis::node::shard::Shard;
 use crate::supervise::contained;
 
-/// How many records a shard keeps at most, and how many bytes they may take together. The oldest ones are dropped.
-const KEPT: usize = 256;
-const KEPT_BYTES: usize = 16 << 20;
-/// How long a record is kept: an operator may look only after a weekend.
-pub(crate) const LIVES_MS: u64 = 3 * 86_400_000;
-/// Entries that wait to be written. What comes faster is counted as dropped and not kept.
-const WAITING: usize = 1024;
-/// Different causes that are told apart; beyond them nothing is logged, as each would be an attacker's choice.
-const CAUSES: usize = 256;
+/// The most records of a shard, and the most bytes of all of them. The oldest records are dropped.
+const MAX_RECORDS: usize = 256;
+const MAX_BYTES: usize = 16 << 20;
+/// How long a record is kept, in ms: an operator may look at it only after a weekend.
+pub(crate) const LIFETIME_MS: u64 = 3 * 86_400_000;
+/// The most entries that wait to be written. Further ones are counted as dropped and not kept.
+const QUEUE_CAPACITY: usize = 1024;
+/// The most causes that are logged, each once. An attacker could otherwise fill the log with new ones.
+const MAX_CAUSES: usize = 256;
 
-/// Takes unreadable entries and writes them to quarantine in the background.
+/// Writes unreadable entries to the quarantine stream in the background.
 #[derive(Debug)]
 pub(crate) struct QuarantineWriter {
     queue: mpsc::Sender<Unreadable>,
@@ -39,19 +39,19 @@ struct Unreadable {
 }
 
 impl QuarantineWriter {
-    /// The writer and its task that writes, which ends with `closing` once it has written what waits.
+    /// Returns the writer and the future of its task. After `closing` is cancelled, the task writes the waiting entries and ends.
     pub(crate) fn new(
         keys: &Keys,
         events: broadcast::Sender<Event>,
         closing: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + use<>) {
-        let (queue, waiting) = mpsc::channel(WAITING);
+        let (queue, waiting) = mpsc::channel(QUEUE_CAPACITY);
         (Self { queue }, write(waiting, keys.quarantine(), events, closing))
     }
 
-    /// Keeps `entry` from the list of `source`, which could not be read for `reason`.
+    /// Queues `entry`, which was in the list of `source` and could not be read for `reason`.
     pub(crate) fn keep(&self, shard: &Arc<Shard>, source: &ChannelName, entry: Bytes, reason: String) {
-        // A full queue means a flood of bad entries, of which the first ones tell enough.
+        // A full queue means a flood of bad entries. The first ones are enough for a diagnosis.
         let _ = self.queue.try_send(Unreadable { shard: shard.clone(), source: source.clone(), entry, reason });
     }
 }
@@ -62,7 +62,7 @@ async fn write(
     events: broadcast::Sender<Event>,
     closing: CancellationToken,
 ) {
-    let mut told = HashSet::new();
+    let mut logged = HashSet::new();
     loop {
         let next = tokio::select! {
             biased;
@@ -75,12 +75,12 @@ async fn write(
         let Some(unreadable) = next else { return };
         let keeping = async {
             let Unreadable { shard, reason, .. } = &unreadable;
-            if told.len() < CAUSES && told.insert((shard.index, reason.clone())) {
-                warn!(shard = shard.index, host = shard.host(), reason, "entries that cannot be read go to quarantine");
+            if logged.len() < MAX_CAUSES && logged.insert((shard.index, reason.clone())) {
+                warn!(shard = shard.index, host = shard.host(), reason, "unreadable entries are moved to quarantine");
                 let _ = events.send(Event::Quarantined { shard: shard.index, reason: reason.clone() });
             }
-            // One that is larger than all may be together would push out every other.
-            if unreadable.entry.len() <= KEPT_BYTES {
+            // A record larger than the whole stream may be would displace all others.
+            if unreadable.entry.len() <= MAX_BYTES {
                 keep(&key, &unreadable).await;
             }
         };
@@ -91,8 +91,8 @@ async fn write(
 async fn keep(key: &str, unreadable: &Unreadable) {
     let Unreadable { shard, source, entry, reason } = unreadable;
     let mut command = scripts::QUARANTINE.call(&[key]);
-    command.arg(source.as_str()).arg(reason).arg(&entry[..]).arg(KEPT).arg(KEPT_BYTES).arg(LIVES_MS);
+    command.arg(source.as_str()).arg(reason).arg(&entry[..]).arg(MAX_RECORDS).arg(MAX_BYTES).arg(LIFETIME_MS);
     if let Err(fault) = shard.run_once(&command).await {
-        warn!(shard = shard.index, host = shard.host(), fault = %shard.error(fault), "an unreadable entry could not be kept");
+        warn!(shard = shard.index, host = shard.host(), fault = %shard.error(fault), "an unreadable entry could not be moved to quarantine");
     }
 }

@@ -299,3 +299,19 @@ async fn a_closed_layer_restores_nothing() {
     assert!(matches!(scene.layer.quarantine().entries().await, Err(Error::Closed)));
     assert!(matches!(scene.layer.quarantine().restore(&[]).await, Err(Error::Closed)));
 }
+
+#[tokio::test]
+async fn a_key_of_another_type_leaves_the_entry_in_quarantine() {
+    let scene = Scene::start().await;
+    scene.layer.send("s?a", numbered(1)).await.unwrap();
+    let ids = ids(&scene.quarantine("s?a", 1).await);
+    let mut connection = shared_servers()[0].connection().await;
+    for key in [scene.site.list("s?a"), scene.site.key("restored:{s?a}")] {
+        let () = connection.set(&key, "of another program").await.unwrap();
+        let refused = scene.layer.quarantine().restore(&ids).await;
+        assert!(matches!(refused, Err(Error::Redis { .. })), "{key}: {refused:?}");
+        let () = connection.del(&key).await.unwrap();
+    }
+    assert_eq!(scene.layer.quarantine().restore(&ids).await.unwrap(), [Restored::Restored]);
+    assert_eq!(take_numbers(&scene.layer, "s?a").await, [1]);
+}

@@ -13,6 +13,8 @@ local list, restored = KEYS[1], KEYS[2]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local answer, latest = {}, 0
+-- Fails for a key of another type before anything is written.
+redis.call('LLEN', list)
 
 for n = #ARGV - 1, 3, -2 do
     local id, entry = ARGV[n], ARGV[n + 1]
@@ -23,8 +25,8 @@ for n = #ARGV - 1, 3, -2 do
     elseif expires <= now then
         result = -1
     else
-        redis.call('LPUSH', list, entry)
         redis.call('SADD', restored, id)
+        redis.call('LPUSH', list, entry)
         latest = math.max(latest, expires)
         result = 1
     end

@@ -6,7 +6,7 @@ use channel_layer::{Bytes, ChannelLayer, MemoryLayer, Result, message};
 async fn main() -> Result<()> {
     let layer = MemoryLayer::new();
 
-    // A normal channel: whoever asks first gets the message.
+    // A normal channel: the first reader that asks gets the message.
     layer.send("thumbnails.make", message! { "path": "cat.png", "width": 120 }).await?;
     let delivery = layer.receive(&["thumbnails.make"]).await?;
     show(&format!("{} asks for {}", delivery.channel, delivery.message.text("path").unwrap_or_default()));

@@ -230,6 +230,47 @@ fn nothing_is_left_for_later() {
     assert_clean("things left for later", &left);
 }
 
+/// Words that the code once invented or that read as if translated, each with a standard word in its place.
+const RETIRED: &[&str] = &[
+    "barred",
+    "bequeath\\w*",
+    "checkups?",
+    "crews?",
+    "crowds?",
+    "departures?",
+    "farewells?",
+    "keepers?",
+    "lanes?",
+    "ledgers?",
+    "nothing if",
+    "outbox",
+    "parcels?",
+    "sorters?",
+    "stations?",
+    "surroundings",
+    "tally",
+    "those who",
+    "vitals",
+    "whoever",
+    "wishes",
+    "; gives",
+];
+
+#[test]
+fn retired_words_do_not_come_back() {
+    let retired = Regex::new(&format!(r"(?i)(?:^|[^a-z])(?:{})(?:$|[^a-z])", RETIRED.join("|"))).unwrap();
+    let mut found = Vec::new();
+    for file in Source::all().into_iter().chain(Source::of_kind("src", "lua")).chain(Source::of_kind("docs", "md")) {
+        // This file lists the words, and a decision record is a text of its time.
+        if file.path.ends_with("tests/tidy.rs") || file.path.starts_with("docs/decisions/") {
+            continue;
+        }
+        let lines = file.text.lines().enumerate().filter(|(_, line)| retired.is_match(line));
+        found.extend(lines.map(|(number, line)| format!("{}:{}: {}", file.path, number + 1, line.trim())));
+    }
+    assert_clean("retired words", &found);
+}
+
 #[test]
 fn files_have_names_that_mean_something() {
     let vague = Regex::new(r"(utils?|helpers?|misc|common)(\.|/|_)").unwrap();

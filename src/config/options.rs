@@ -85,14 +85,14 @@ pub struct Config {
 /// The files that connections over TLS need, if they need any.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct TlsFiles {
-    /// Certificates of those who may sign a server's certificate, in place of the public ones.
+    /// Certificates of the authorities that may sign a server's certificate, in place of the public authorities.
     pub(crate) ca: Option<PathBuf>,
     /// Our certificate and its key.
     pub(crate) cert: Option<PathBuf>,
     pub(crate) key: Option<PathBuf>,
 }
 
-/// How to log in to the masters of which only sentinels know the addresses.
+/// The login for masters whose addresses come from sentinels.
 #[derive(Clone, Default, PartialEq)]
 pub(crate) struct ServiceLogin {
     pub(crate) username: Option<String>,

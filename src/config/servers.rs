@@ -85,7 +85,7 @@ impl Config {
         self
     }
 
-    /// A file with the certificates, in PEM, of those who sign the certificates of `rediss://` servers and sentinels. It
+    /// A PEM file with the certificates of the authorities that sign the certificates of `rediss://` servers and sentinels. It
     /// is read at each connect. Defaults to none, and the public authorities of Mozilla's list.
     #[must_use]
     pub fn tls_ca_file(mut self, path: impl Into<PathBuf>) -> Self {

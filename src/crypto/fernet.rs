@@ -47,7 +47,7 @@ struct Key {
 }
 
 impl FernetKeys {
-    /// Keys of which the first seals and the others, with those of `accept_only`, open. Any text is a key.
+    /// Makes a key of each text. The first key seals; all keys, and those of `accept_only`, open.
     pub(crate) fn new(keys: &[String], accept_only: &[String]) -> Result<Self> {
         super::check_all(keys, accept_only)?;
         Ok(Self { keys: keys.iter().chain(accept_only).map(|text| Key::new(text)).collect() })

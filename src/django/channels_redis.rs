@@ -333,7 +333,7 @@ impl ChannelsRedis {
     fn to_bytes(&self, entry: &BufferedEntry, raw: &Raw, message: &Message) -> Bytes {
         let Some(rest) = entry.remaining_members() else { return raw.body.clone() };
         let routing = Routed::list(rest.iter().map(ChannelName::as_str));
-        // What could be decoded can be encoded; were it otherwise, those who have it would get it again.
+        // A message that was decoded can be encoded. If it could not, members that have received it would receive it again.
         self.payload.encode_again(message, &routing, now_of(entry.shard())).unwrap_or_else(|_| raw.body.clone())
     }
 }

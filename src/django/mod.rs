@@ -5,7 +5,7 @@
 //! | [`ChannelsRedisLayer`] | `channels_redis`, `core.RedisChannelLayer` | 3.0 |
 //! | [`AsgiRedisLayer`] | `asgi_redis`, `RedisChannelLayer` | 1.0 |
 //!
-//! Both are written against the same servers, lanes and readers as the native layer. Times are those of the Redis server,
+//! Both are written against the same servers, send queues and readers as the native layer. Times are those of the Redis server,
 //! where Python takes each process' own.
 
 mod asgi_redis;

@@ -73,7 +73,7 @@ pub fn websocket_frames(bytes: &[u8]) {
     }
 }
 
-/// The messages in `frames`, of which so many bytes come `at_once`, up to the first fault.
+/// The messages in `frames` up to the first fault. `at_once` bytes arrive at a time.
 fn read_frames(frames: &[u8], at_once: usize, options: &SocketOptions) -> Vec<Message> {
     let arriving = Pieces { rest: frames, at_once };
     let mut socket = Socket::new(tokio::io::join(arriving, tokio::io::sink()), options);
@@ -85,7 +85,7 @@ fn read_frames(frames: &[u8], at_once: usize, options: &SocketOptions) -> Vec<Me
     messages
 }
 
-/// A stream of which each read takes a few bytes.
+/// A stream that returns a few bytes for each read.
 struct Pieces<'b> {
     rest: &'b [u8],
     at_once: usize,

@@ -124,7 +124,7 @@ impl Protocol {
         }
     }
 
-    /// Takes an event in; gives what is to be said to it.
+    /// Handles an event. Returns the answer to it.
     fn hear(&mut self, event: &Value) -> Option<String> {
         let field = |key: &str| event[key].as_str().unwrap_or_default().to_owned();
         match event["type"].as_str().unwrap() {

@@ -59,7 +59,7 @@ pub async fn get(address: &str, path: &str) -> String {
     answer
 }
 
-/// Runs the program until it fails with status 1; gives what it wrote to standard error.
+/// Runs the program until it fails with status 1. Returns its standard error.
 pub async fn fails(options: &[&str]) -> String {
     let output =
         program().arg("demo").args(options).stdout(Stdio::piped()).stderr(Stdio::piped()).output().await.unwrap();
@@ -68,7 +68,7 @@ pub async fn fails(options: &[&str]) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
-/// The settings of whoever runs the tests are not for it.
+/// Removes the settings of the user who runs the tests.
 fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_channel-layer"));
     command.env_clear().stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);

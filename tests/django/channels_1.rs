@@ -18,7 +18,7 @@ use super::site::Package;
 use crate::support::RedisServer;
 
 /// Where the application tells who has left.
-const FAREWELLS: &str = "farewells";
+const DISCONNECTS: &str = "disconnects";
 
 async fn rust(redis: &RedisServer) -> RustLayer {
     RustLayer::open(Package::AsgiRedis, Config::new().host(redis.url())).await
@@ -48,8 +48,8 @@ async fn receive(context: Context) -> Result<()> {
 async fn disconnect(context: Context) -> Result<()> {
     context.group_discard("room").await?;
     let (path, order) = (context.message().get("path"), context.message().get("order"));
-    let farewell = [("path", path), ("order", order)].map(|(key, value)| (key, value.cloned().unwrap_or_default()));
-    context.layer().send(FAREWELLS, farewell.into_iter().collect()).await
+    let disconnect = [("path", path), ("order", order)].map(|(key, value)| (key, value.cloned().unwrap_or_default()));
+    context.layer().send(DISCONNECTS, disconnect.into_iter().collect()).await
 }
 
 async fn page(context: Context) -> Result<()> {
@@ -66,7 +66,7 @@ async fn is_a_chat(address: &str, side: &dyn Side) {
         assert_eq!([ada.hears().await, bob.hears().await], [frame.clone(), frame]);
     }
     ada.leaves().await;
-    assert_eq!(side.receive(FAREWELLS).await.1, message! { "path": "/café", "order": 4 });
+    assert_eq!(side.receive(DISCONNECTS).await.1, message! { "path": "/café", "order": 4 });
     bob.sends(Frame::text("alone")).await;
     assert_eq!(bob.hears().await, Frame::text("alone"));
 

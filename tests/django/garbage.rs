@@ -1,4 +1,4 @@
-//! Bytes that are no message of Python's, whoever wrote them: a reader of ours goes on to the next message.
+//! Bytes that are not a message of Python's layers: a reader skips them and goes on to the next message.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,4 +1,4 @@
-//! Which key seals is known to those who do not have all of them.
+//! The order of the keys decides which one seals.
 
 use serde_json::json;
 

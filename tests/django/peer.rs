@@ -28,7 +28,7 @@ struct Commands {
     next_id: u64,
 }
 
-/// Those who wait for answers, by the ids of commands; none when the process has ended.
+/// The callers that wait for answers, by the ids of their commands; `None` when the process has ended.
 type Answers = Arc<Mutex<Option<HashMap<u64, oneshot::Sender<Result<Json, Refusal>>>>>>;
 
 /// What will come of a command.
@@ -69,7 +69,7 @@ impl Peer {
         let commands = Mutex::new(Commands { pipe: process.stdin.take(), next_id: 0 });
         let answers = Answers::new(Mutex::new(Some(HashMap::new())));
         let (lines, waiting) = (process.stdout.take().unwrap(), answers.clone());
-        // Tests that share a peer have runtimes of their own, none of which lives as long.
+        // Tests that share a peer have runtimes of their own, which end earlier.
         thread::spawn(move || hear(lines, &waiting));
         Self { process, commands, answers, log }
     }

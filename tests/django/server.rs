@@ -15,7 +15,7 @@ use super::peer::{python, root};
 use crate::support::{DEADLINE, within};
 
 /// What daphne says before it takes connections, and the address behind it.
-const LISTENING: &str = "Listener on TCP address ";
+const LISTENING: &str = "Listening on TCP address ";
 
 /// A server in Python, which ends when this is dropped or the tests end, however they do.
 pub struct PythonServer {

@@ -7,7 +7,7 @@ use channel_layer::Message;
 #[async_trait]
 pub trait Side: Send + Sync {
     async fn send(&self, channel: &str, message: &Message);
-    /// Receives from `channel`, or from all channels of the same process; gives the full name as well.
+    /// Receives from `channel`, or from all channels of the same process. Returns the full name as well.
     async fn receive(&self, channel: &str) -> (String, Message);
     /// The name of a process-local channel that this end reads.
     async fn new_local_channel(&self) -> String;

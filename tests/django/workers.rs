@@ -15,11 +15,11 @@ const MESSAGES: i64 = 300;
 
 /// How often each message has come.
 #[derive(Default)]
-struct Tally {
+struct Received {
     by_number: Mutex<BTreeMap<i64, usize>>,
 }
 
-impl Tally {
+impl Received {
     fn add(&self, message: &Message) {
         let number = message.int("number").expect("the message is numbered");
         *self.by_number.lock().entry(number).or_default() += 1;
@@ -54,11 +54,11 @@ fn numbers() -> impl Iterator<Item = i64> {
 }
 
 /// A worker, until the set is dropped.
-fn work(workers: &mut JoinSet<()>, side: Arc<dyn Side>, tally: &Arc<Tally>) {
-    let tally = tally.clone();
+fn work(workers: &mut JoinSet<()>, side: Arc<dyn Side>, received: &Arc<Received>) {
+    let received = received.clone();
     workers.spawn(async move {
         loop {
-            tally.add(&side.receive("tasks").await.1);
+            received.add(&side.receive("tasks").await.1);
         }
     });
 }
@@ -71,15 +71,15 @@ async fn send(senders: &[&dyn Side], numbers: impl Iterator<Item = i64>) {
 }
 
 async fn each_message_comes_once(site: Site) {
-    let (python, tally, mut workers) = (site.python().await, Arc::new(Tally::default()), JoinSet::new());
+    let (python, received, mut workers) = (site.python().await, Arc::new(Received::default()), JoinSet::new());
     for _ in 0..4 {
-        work(&mut workers, Arc::new(site.rust().await), &tally);
+        work(&mut workers, Arc::new(site.rust().await), &received);
     }
     let rust = site.rust().await;
     send(&[&python, &rust], numbers()).await;
-    tally.complete(&mut workers).await;
+    received.complete(&mut workers).await;
     assert_eq!(rust.layer.channel_statistics("tasks").await.unwrap().messages_pending, 0);
-    tally.assert_none_twice();
+    received.assert_none_twice();
 }
 
 #[tokio::test]
@@ -93,8 +93,9 @@ async fn each_message_of_channels_redis_comes_once_where_only_rust_reads() {
 }
 
 /// Workers in both languages, each with a layer of its own; what each language has got, which is at least something.
-async fn both_read(site: Site) -> (Arc<Tally>, Arc<Tally>) {
-    let (of_python, of_rust, mut workers) = (Arc::new(Tally::default()), Arc::new(Tally::default()), JoinSet::new());
+async fn both_read(site: Site) -> (Arc<Received>, Arc<Received>) {
+    let (of_python, of_rust, mut workers) =
+        (Arc::new(Received::default()), Arc::new(Received::default()), JoinSet::new());
     let (python, rust) = (site.python().await, site.rust().await);
     for _ in 0..3 {
         work(&mut workers, Arc::new(site.python().await), &of_python);
@@ -131,18 +132,18 @@ async fn workers_of_both_languages_lose_no_message_of_channels_redis() {
 }
 
 async fn callers_that_come_and_go_lose_nothing(site: Site) {
-    let (python, rust, tally) = (site.python().await, site.rust().await, Tally::default());
+    let (python, rust, received) = (site.python().await, site.rust().await, Received::default());
     let mut moments = Moments::new(0x0dd5_eed5);
     let receive = async {
-        while tally.count() < numbers().count() {
+        while received.count() < numbers().count() {
             if let Some(delivery) = moments.cut(rust.layer.receive(&["tasks"])).await {
-                tally.add(&delivery.unwrap().message);
+                received.add(&delivery.unwrap().message);
             }
         }
     };
     let senders: [&dyn Side; 1] = [&python];
     within(DEADLINE, "all messages", async { tokio::join!(receive, send(&senders, numbers())) }).await;
-    tally.assert_none_twice();
+    received.assert_none_twice();
 }
 
 #[tokio::test]

@@ -76,7 +76,7 @@ async fn a_group_send_writes_a_message_for_each_member() {
 }
 
 #[tokio::test]
-async fn a_group_send_is_one_call_for_the_members_and_one_for_each_lane() {
+async fn a_group_send_is_one_call_for_the_members_and_one_for_each_queue() {
     let server = RedisServer::start();
     let layer = AsgiRedisLayer::connect(Config::new().host(server.url())).await.unwrap();
     for member in 0..300 {

@@ -180,7 +180,7 @@ async fn capacities_go_by_full_names_whatever_travels_together() {
 }
 
 #[tokio::test]
-async fn a_group_send_is_one_call_for_the_members_and_one_for_each_lane() {
+async fn a_group_send_is_one_call_for_the_members_and_one_for_each_queue() {
     let server = RedisServer::start();
     let layer = ChannelsRedisLayer::connect(Config::new().host(server.url())).await.unwrap();
     for process in 0..300 {

@@ -94,7 +94,7 @@ async fn what_the_server_refuses_later_is_said_and_asked_for_again() {
     let layer = connect_with(config([&*url])).await;
     let mut receiver = layer.receiver(&["work"]).unwrap();
     layer.subscribe(&["work"]).await.unwrap();
-    // Redis closes the connections of those who have lost a channel.
+    // Redis closes the connections of clients that have lost a channel.
     ask(&server.url(), "ACL SETUSER limited resetchannels &channel-layer*").await;
     let told = within(DEADLINE, "the refusal", receiver.recv()).await.unwrap_err();
     assert!(matches!(told, Error::Redis { shard: 0, .. }), "{told:?}");

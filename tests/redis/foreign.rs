@@ -164,7 +164,7 @@ async fn versions_that_a_group_cannot_have_yet() {
     assert_eq!(take(&layer, "l!").await.channel, *"l!a");
     let in_an_hour = (now_ms(&mut server.connection().await).await + 3_600_000) * 1000;
     for version in [u64::MAX, u64::MAX / 2, 1 << 53, in_an_hour] {
-        // The clock of the group's server may have stepped back since: the message goes to those who are members now.
+        // The clock of the group's server may have stepped back since: the message goes to the present members.
         let entry = [&[VERSION | 2, 1, b'g'], &version.to_be_bytes()[..], b"\x80"].concat();
         let () = server.connection().await.rpush(site.list("l!"), stamped(server, &entry).await).await.unwrap();
         assert_eq!(take(&layer, "l!").await.channel, *"l!a");

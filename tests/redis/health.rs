@@ -24,7 +24,7 @@ async fn get(address: &str, path: &str) -> (u16, String) {
     (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
 }
 
-/// Serves the routes of `layer`; gives the address.
+/// Serves the routes of `layer`. Returns the address.
 async fn served(layer: Arc<dyn ChannelLayer>) -> String {
     // The layers of a site take no larger messages.
     let sockets = SocketOptions::new().max_message_size(1 << 19);

@@ -65,7 +65,7 @@ async fn a_send_leaves_a_list_and_two_hashes() {
         (":channel:{single?x}", "list", LIST),
         ("-meta:{normal}", "hash", HOUR),
         ("-meta:{local!}", "hash", HOUR),
-        // A name for one purpose, of which there may be one for each request.
+        // A name for one purpose; there may be one for each request.
         ("-meta:{single?x}", "hash", LIST),
         ("-meta:global", "hash", DAY),
     ];

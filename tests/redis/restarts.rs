@@ -132,7 +132,7 @@ async fn a_server_emptied_under_the_layer_is_told_and_used_on() {
         event(events, "the loss", is_lost).await;
     }
     peer.group_send("g", numbered(1)).await.unwrap();
-    // Whoever was a member before and has not joined again is none any more, whatever readers remember.
+    // A channel that was a member before and has not joined again is no member, whatever readers remember.
     layer.group_add("g", "l!b").await.unwrap();
     peer.group_send("g", numbered(2)).await.unwrap();
     let delivery = super::tools::take(&layer, "l!").await;

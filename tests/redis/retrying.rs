@@ -46,7 +46,7 @@ async fn messages_that_another_server_takes_do_not_wait_for_one_that_is_away() {
     let proxy = Proxy::before(&servers[1].url()).await;
     let config = Site::at([servers[0].url(), proxy.url()]).config().capacity(1000).command_timeout(SHORT);
     let layer = connect(config.retry_attempts(100)).await;
-    // What is under way is lost to us, and what comes behind it waits in the same lane.
+    // The outcome of the send under way is unknown, and the send behind it waits in the same queue.
     proxy.refuse_new();
     proxy.freeze();
     let sends = (0..40).map(|n| layer.send("n", numbered(n)));
@@ -65,7 +65,7 @@ async fn messages_that_another_server_takes_do_not_wait_behind_one_that_is_refus
     let () = ask(&mut connection, redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(1)).await;
     let mut refused = Box::pin(layer.send(&pinned[0], numbered(0)));
     assert!(timeout(SHORT, &mut refused).await.is_err(), "it waits");
-    // Some of these channels take the same lane.
+    // Some of these channels use the same queue.
     let names: Vec<_> = (0..40).map(|n| format!("n{}", n % 8)).collect();
     let sends = names.iter().map(|name| layer.send(name, numbered(0)));
     for sent in within(DEADLINE, "all sends", futures_util::future::join_all(sends)).await {

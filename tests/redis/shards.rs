@@ -187,7 +187,7 @@ async fn a_group_message_put_back_in_part_again_and_again_reaches_each_member_on
         layer.group_add("g", member).await.unwrap();
     }
     layer.group_send("g", numbered(1)).await.unwrap();
-    // Whoever leaves or joins now changes nothing about who gets it.
+    // A channel that leaves or joins now does not change who receives it.
     layer.group_discard("g", &members[19]).await.unwrap();
     layer.group_add("g", "proc!late").await.unwrap();
     let mut got = Vec::new();

@@ -220,7 +220,7 @@ async fn a_server_that_wants_a_certificate_of_us_gets_it() {
     }
 }
 
-/// What the layers that go on without a server say of `config` at the start; nothing if they start alone.
+/// The error of layers that work without a server when they start with `config`; `None` if they start alone.
 async fn refused_though_it_falls_back(config: Config) -> [Option<Error>; 2] {
     let config = config.fallback(Fallback::Local);
     let alone = async |layer: &dyn ChannelLayer| {

@@ -119,7 +119,7 @@ impl History {
         self.start.elapsed()
     }
 
-    /// Appends `event`. Whoever calls it without an `await` after the event cannot be interrupted in between.
+    /// Appends `event`. A caller without an `await` between the event and this call cannot be interrupted in between.
     pub fn record(&self, process: usize, event: Event) {
         let mut records = self.records.lock();
         // Under the lock, so that times never decrease.

@@ -227,7 +227,7 @@ fn dropped(counts: &mut Counts) -> Vec<Event> {
     counted.map(|(reason, messages)| Event::Counted { reason, messages }).collect()
 }
 
-/// Waits for actors, of which none may hang or panic.
+/// Waits for actors. No actor may hang or panic.
 async fn join(context: &Context, what: &str, actors: &mut Vec<JoinHandle<()>>) {
     for actor in actors.drain(..) {
         if let Some(Err(panicked)) = context.soon(|| format!("the end of {what}"), actor).await {

@@ -10,7 +10,7 @@ use super::history::{Event, MessageId, Outcome, Target};
 use super::plan::Plan;
 use super::process::Context;
 
-/// How long a message is awaited of which it is not known whether it was sent.
+/// How long a message is awaited whose send has an unknown outcome.
 const UNKNOWN_WAIT: Duration = Duration::from_secs(1);
 
 /// Makes requests, one after the other, until it is told to stop.

@@ -5,7 +5,7 @@ import sys
 import time
 
 
-class Tally:
+class Deliveries:
     """Counts deliveries, and keeps what their marks say."""
 
     def __init__(self):

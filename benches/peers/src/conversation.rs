@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, stdin, stdout};
 
-/// Why a command failed; it is told to whoever gave the command.
+/// Why a command failed, for the process that sent it.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// What a program does on each command.

@@ -75,7 +75,7 @@ impl Config {
         Ok(self)
     }
 
-    /// Sets the option of `row` from a text; returns the options that were set, of which a host may name several. Errors
+    /// Sets the option of `row` from a text. Returns the options that were set: a host may set several. Errors
     /// call it `name`.
     pub(crate) fn assign_text(&mut self, row: &Row, name: &str, text: &str) -> Result<Vec<&'static Row>> {
         let raw = (row.slot)(self).raw_of(text).map_err(|reason| Error::config(name, "...", reason))?;

@@ -1,4 +1,4 @@
--- Tells the members of a group of Django Channels, after those whose membership has ended were removed.
+-- Returns the members of a group of Django Channels. It removes the members whose membership has ended first.
 --
 -- KEYS[1]: the sorted set of the group.
 -- ARGV[1]: how long a membership lasts, in ms.

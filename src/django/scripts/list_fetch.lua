@@ -3,7 +3,7 @@
 --
 -- KEYS[1]: the key of the message.
 -- ARGV: nothing.
--- Returns: the message and its remaining time in ms; nothing if it is not there any more.
+-- Returns: the message and its remaining time in ms; nil if it is gone.
 
 local body = redis.pcall('GET', KEYS[1])
 if type(body) == 'string' then

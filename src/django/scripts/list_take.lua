@@ -8,7 +8,7 @@
 -- ARGV[2]: the number of bytes after which no further message is taken.
 -- ARGV[3]: what keys of messages begin with.
 -- Returns: the list, then message and remaining time in ms of each message, and how many keys had no message any more;
--- nothing if all lists are empty.
+-- nil if all lists are empty.
 
 local most, budget, prefix = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
 

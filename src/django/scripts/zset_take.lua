@@ -3,7 +3,7 @@
 -- KEYS: the sorted sets of the channels, in the order in which to look at them.
 -- ARGV[1]: how many messages to take at most.
 -- ARGV[2]: the number of bytes after which no further message is taken.
--- Returns: the key and a list of messages and scores in turns; nothing if there is no message.
+-- Returns: the key and a list of messages and scores in turns; nil if there is no message.
 
 local most, budget = 2 * tonumber(ARGV[1]), tonumber(ARGV[2])
 

@@ -122,7 +122,7 @@ impl Groups {
             if self.suffices(&routes) {
                 return Ok(routes);
             }
-            // The script does nothing if the routes have changed since. The loop then fetches them again.
+            // The script changes nothing after a change of the routes. The loop then fetches them again.
             let mut keys = self.group_keys(group);
             for route in routes.list.iter().filter(|route| route.is_local()) {
                 keys.extend(self.topology.keys.route(group, route.channel.as_str()).all());

@@ -37,7 +37,7 @@ pub(crate) enum Address<T> {
     Local(T),
     /// The members that `group` has on this route at `version`; on a normal or single-reader channel, the channel.
     Group { group: T, version: u64 },
-    /// The local parts that have not received a group message yet, of which others have.
+    /// The local parts that have not received a group message yet, while other members have.
     Rest { group: T, version: u64, locals: Locals },
 }
 

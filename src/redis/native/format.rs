@@ -62,7 +62,7 @@ pub type RedisLayer = StoredLayer<Native>;
 impl RedisLayer {
     /// The unreadable entries on all servers. They can be listed, restored and deleted.
     pub fn quarantine(&self) -> Quarantine<'_> {
-        Quarantine::new(&self.format.topology, &self.format.envelope, &self.closing)
+        Quarantine::new(&self.format.topology, &self.format.codec, &self.closing)
     }
 }
 
@@ -70,7 +70,7 @@ impl RedisLayer {
 #[derive(Debug)]
 pub struct Native {
     topology: Arc<Topology>,
-    envelope: Arc<BodyCodec>,
+    codec: Arc<BodyCodec>,
     groups: Arc<Groups>,
     capacity: Capacity,
     /// By shard. Held only to prepare and to settle a call.
@@ -96,12 +96,12 @@ impl WriteFormat for Native {
 
 impl Native {
     fn writer<'a>(&'a self, shard: &Shard, batch: &'a Batch<Content>) -> Result<BatchWriter<'a>, Fault> {
-        Ok(BatchWriter::new(&self.envelope, &self.topology.keys, batch, shard.now_ms()?))
+        Ok(BatchWriter::new(&self.codec, &self.topology.keys, batch, shard.now_ms()?))
     }
 
     fn encode(&self, message: &Message) -> Result<Arc<[u8]>> {
         let mut plain = Vec::with_capacity(256);
-        self.envelope.encode(message, &mut plain)?;
+        self.codec.encode(message, &mut plain)?;
         Ok(plain.into())
     }
 
@@ -147,7 +147,7 @@ impl StoredFormat for Native {
 
     fn start(config: &Config, places: &Arc<Places>, background: &Background<'_>) -> Result<Started<Self>> {
         let topology = Arc::new(Topology { places: places.clone(), keys: keys(config) });
-        let envelope = Arc::new(BodyCodec::new(config.key_ring()?, config.max_message_size, config.expiry));
+        let codec = Arc::new(BodyCodec::new(config.key_ring()?, config.max_message_size, config.expiry));
         let groups = Arc::new(Groups::new(topology.clone(), config.group_expiry, config.expiry));
         let read = CancellationToken::new();
         let (quarantine, writing) = QuarantineWriter::new(&topology.keys, background.events.clone(), read.clone());
@@ -157,9 +157,9 @@ impl StoredFormat for Native {
             // The task fails only if its runtime ends.
             let _ = writing.await;
         };
-        let reading = NativeReader::new(topology.clone(), envelope.clone(), groups.clone(), quarantine);
+        let reading = NativeReader::new(topology.clone(), codec.clone(), groups.clone(), quarantine);
         let ttl_refresh = places.shards.iter().map(|_| Mutex::new(TtlRefresh::new())).collect();
-        let format = Self { topology, envelope, groups, capacity: config.capacities()?, ttl_refresh };
+        let format = Self { topology, codec, groups, capacity: config.capacities()?, ttl_refresh };
         Ok(Started { format: Arc::new(format), reading: Box::new(reading), drain: drain.boxed() })
     }
 
@@ -168,7 +168,7 @@ impl StoredFormat for Native {
     }
 
     fn max_message_size(&self) -> usize {
-        self.envelope.max_message_size()
+        self.codec.max_message_size()
     }
 
     fn message(&self, channel: ChannelName, message: &Message) -> Result<OutboundMessage<Content>> {

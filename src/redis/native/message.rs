@@ -36,7 +36,7 @@ impl Content {
     pub(crate) fn write(
         &self,
         channel: &ChannelName,
-        envelope: &BodyCodec,
+        codec: &BodyCodec,
         now_ms: u64,
         expires: u64,
         entry: &mut Vec<u8>,
@@ -47,7 +47,7 @@ impl Content {
             (Recipient::Channel, None) => Address::Channel,
         };
         entry.clear();
-        frame::begin(expires, milliseconds(envelope.expiry()), &address, envelope.seals(), entry);
-        envelope.write(&self.plain, channel.non_local(), now_ms, entry);
+        frame::begin(expires, milliseconds(codec.expiry()), &address, codec.seals(), entry);
+        codec.write(&self.plain, channel.non_local(), now_ms, entry);
     }
 }

@@ -31,7 +31,7 @@ pub(crate) struct NativeReader(Arc<Inner>);
 /// The reading half of the native format.
 pub(crate) struct Inner {
     pub(crate) topology: Arc<Topology>,
-    pub(crate) envelope: Arc<BodyCodec>,
+    pub(crate) codec: Arc<BodyCodec>,
     pub(crate) groups: Arc<Groups>,
     pub(crate) quarantine: QuarantineWriter,
 }
@@ -39,11 +39,11 @@ pub(crate) struct Inner {
 impl NativeReader {
     pub(crate) fn new(
         topology: Arc<Topology>,
-        envelope: Arc<BodyCodec>,
+        codec: Arc<BodyCodec>,
         groups: Arc<Groups>,
         quarantine: QuarantineWriter,
     ) -> Self {
-        Self(Arc::new(Inner { topology, envelope, groups, quarantine }))
+        Self(Arc::new(Inner { topology, codec, groups, quarantine }))
     }
 
     /// The bytes of an entry for the recipients that have not received it.
@@ -51,7 +51,7 @@ impl NativeReader {
         let (Some(native), Some(locals)) = (entry.native_entry(), entry.remaining_locals()) else {
             return entry.to_bytes();
         };
-        self.0.envelope.readdress(native, entry.source.as_str(), rest_of(&native.address, locals)).to_bytes()
+        self.0.codec.readdress(native, entry.source.as_str(), rest_of(&native.address, locals)).to_bytes()
     }
 }
 
@@ -123,7 +123,7 @@ impl ReadFormat for NativeReader {
     fn open(&self, entry: &Entry, source: &ChannelName, now_ms: u64) -> Result<Message, Unreadable> {
         let age = Duration::from_millis(now_ms.saturating_sub(entry.sent()));
         metrics::histogram!("channel_layer_queue_age_seconds").record(age);
-        self.0.envelope.open(entry, source.as_str(), now_ms)
+        self.0.codec.open(entry, source.as_str(), now_ms)
     }
 
     fn reject(&self, shard: &Arc<Shard>, source: &ChannelName, entry: Bytes, reason: String) {

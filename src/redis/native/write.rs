@@ -46,7 +46,7 @@ pub(crate) enum Answer {
 
 /// One attempt to write a batch.
 pub(crate) struct BatchWriter<'a> {
-    envelope: &'a BodyCodec,
+    codec: &'a BodyCodec,
     keys: &'a Keys,
     batch: &'a Batch<Content>,
     /// The time of the server by its estimate, and the time at which the messages expire.
@@ -55,8 +55,8 @@ pub(crate) struct BatchWriter<'a> {
 }
 
 impl<'a> BatchWriter<'a> {
-    pub(crate) fn new(envelope: &'a BodyCodec, keys: &'a Keys, batch: &'a Batch<Content>, now_ms: u64) -> Self {
-        Self { envelope, keys, batch, now_ms, expires: now_ms + milliseconds(envelope.expiry()) }
+    pub(crate) fn new(codec: &'a BodyCodec, keys: &'a Keys, batch: &'a Batch<Content>, now_ms: u64) -> Self {
+        Self { codec, keys, batch, now_ms, expires: now_ms + milliseconds(codec.expiry()) }
     }
 
     /// Writes the batch.
@@ -167,7 +167,7 @@ impl<'a> BatchWriter<'a> {
     }
 
     fn add_times(&self, command: &mut Cmd) {
-        let expiry = self.envelope.expiry();
+        let expiry = self.codec.expiry();
         command.arg(milliseconds(expiry)).arg(self.expires);
         for time in [STAMP_TOLERANCE, expiry + SLACK, GLOBAL_STATS_LIVE] {
             command.arg(milliseconds(time));
@@ -178,7 +178,7 @@ impl<'a> BatchWriter<'a> {
     /// pile up.
     fn counters_live(&self, channel: &ChannelName) -> u64 {
         milliseconds(match channel.kind() {
-            ChannelKind::SingleReader => CHANNEL_STATS_LIVE.min(self.envelope.expiry() + SLACK),
+            ChannelKind::SingleReader => CHANNEL_STATS_LIVE.min(self.codec.expiry() + SLACK),
             _ => CHANNEL_STATS_LIVE,
         })
     }
@@ -186,7 +186,7 @@ impl<'a> BatchWriter<'a> {
     fn add_entries(&self, command: &mut Cmd, messages: &[Outgoing<Content>]) {
         let mut entry = Vec::new();
         for Outgoing { channel, body, .. } in messages {
-            body.write(channel, self.envelope, self.now_ms, self.expires, &mut entry);
+            body.write(channel, self.codec, self.now_ms, self.expires, &mut entry);
             command.arg(&entry[..]);
         }
     }

@@ -52,13 +52,13 @@ impl Publisher {
         tasks: &TaskTracker,
         closing: &CancellationToken,
     ) -> Self {
-        let start_lane = |manager: &Arc<SubscriptionManager>| {
+        let start_queue = |manager: &Arc<SubscriptionManager>| {
             let (sender, queue) = mpsc::unbounded_channel();
             let task = PublishQueue { manager: manager.clone(), inbox: inbox.clone(), modes: modes.clone() };
             tasks.spawn(task.run(queue, closing.clone()));
             sender
         };
-        Self { queues: managers.iter().map(start_lane).collect() }
+        Self { queues: managers.iter().map(start_queue).collect() }
     }
 
     /// Queues `message` for `shard`.

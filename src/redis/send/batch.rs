@@ -190,7 +190,7 @@ impl<B> Batch<B> {
     }
 }
 
-/// Reports the outcomes of a run of which `accepted` messages were added. Returns how many that are.
+/// Reports the outcomes of the messages of a run. The first `accepted` messages were added. Returns how many that are.
 fn settle<B>(run: Run<B>, shard: usize, accepted: i64) -> usize {
     let Ok(accepted) = usize::try_from(accepted) else {
         let reason = format!("the key of channel {} holds no messages", run[0].channel.non_local());

@@ -1,7 +1,7 @@
 """A worker as Django Channels 1 runs them, of a chat in which all hear what one says, and of a page."""
 
 ROOM = "room"
-FAREWELLS = "farewells"
+DISCONNECTS = "disconnects"
 
 
 class Worker:
@@ -32,7 +32,7 @@ class Worker:
 
     async def disconnect(self, message):
         await self.peer.call("group_discard", ROOM, message["reply_channel"])
-        await self.peer.call("send", FAREWELLS, {"path": message["path"], "order": message["order"]})
+        await self.peer.call("send", DISCONNECTS, {"path": message["path"], "order": message["order"]})
 
     async def page(self, message):
         asked = f"{message['method']} {message['path']}"

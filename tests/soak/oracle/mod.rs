@@ -29,7 +29,7 @@ pub struct Rules {
     pub goes_on_alone: bool,
     /// Whether processes other than that of the writer have to get messages.
     pub reaches_others: bool,
-    /// Whether a group message may reach those who are members when it arrives, though they were not when it was sent.
+    /// Whether a group message may reach channels that are members when it arrives and were not when it was sent.
     pub joins_at_arrival: bool,
     /// Whether each member of a group takes a place of its own, and is counted apart when it misses a message.
     pub counts_members: bool,

@@ -11,7 +11,7 @@ use crate::redis::node::shard::Shard;
 /// The pause between attempts to unblock a read on the server.
 const UNBLOCK_AGAIN: Duration = Duration::from_millis(20);
 
-/// Runs commands, of which the first may wait for messages.
+/// Runs commands. The first may wait for messages.
 ///
 /// Cancelling `stop` ends the wait on the server, so that the answer still arrives. The wait also ends when the shared connection
 /// of the same generation is lost: the next shared connection unblocks the read, because nothing else may reveal that the dedicated

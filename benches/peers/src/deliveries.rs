@@ -9,7 +9,7 @@ use crate::message::Mark;
 
 /// Counts deliveries, and keeps what their marks say.
 #[derive(Debug, Default)]
-pub struct Tally(Mutex<Counts>);
+pub struct Deliveries(Mutex<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -20,7 +20,7 @@ struct Counts {
     failure: Option<String>,
 }
 
-impl Tally {
+impl Deliveries {
     /// Adds deliveries that came at once and have no marks.
     pub fn add(&self, count: usize) {
         let mut counts = self.counts();

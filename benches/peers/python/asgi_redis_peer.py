@@ -8,7 +8,7 @@ import threading
 import time
 
 from asgi_redis import RedisChannelLayer
-from conversation import Deliveries, body, reason, say
+from conversation import Arrivals, body, reason, say
 
 # Threads of one Python process only take turns; more of them would measure the turns.
 MOST_THREADS = 16
@@ -18,7 +18,7 @@ CAPACITY = 100_000_000
 class Participant:
     def __init__(self):
         self.layer = None
-        self.deliveries = Deliveries()
+        self.arrivals = Arrivals()
 
     def connect(self, redis, key=None):
         keys = [key] if key else None
@@ -39,17 +39,17 @@ class Participant:
                 while True:
                     name, message = self.layer.receive([channel], block=True)
                     if name is not None:
-                        self.deliveries.add(message, mark)
+                        self.arrivals.add(message, mark)
             except Exception as error:
-                self.deliveries.failure = reason(error)
+                self.arrivals.failure = reason(error)
 
         threading.Thread(target=read, daemon=True).start()
 
     def progress(self):
-        return self.deliveries.progress()
+        return self.arrivals.progress()
 
     def collect(self):
-        return self.deliveries.take()
+        return self.arrivals.take()
 
     def send(self, channels, count, senders, size, mark):
         senders = min(senders, MOST_THREADS)

@@ -9,7 +9,7 @@ import time
 
 from channels_redis.core import RedisChannelLayer
 from channels_redis.pubsub import RedisPubSubChannelLayer
-from conversation import Deliveries, body, reason, say
+from conversation import Arrivals, body, reason, say
 
 CAPACITY = 100_000_000
 # Members of a group that join at the same time.
@@ -20,7 +20,7 @@ class Participant:
     def __init__(self, kind):
         self.kind = kind
         self.layer = None
-        self.deliveries = Deliveries()
+        self.arrivals = Arrivals()
         self.tasks = []
         self.channels = []
 
@@ -51,17 +51,17 @@ class Participant:
         async def read():
             try:
                 while True:
-                    self.deliveries.add(await self.layer.receive(channel), mark)
+                    self.arrivals.add(await self.layer.receive(channel), mark)
             except Exception as error:
-                self.deliveries.failure = reason(error)
+                self.arrivals.failure = reason(error)
 
         self.tasks.append(asyncio.create_task(read()))
 
     async def progress(self):
-        return self.deliveries.progress()
+        return self.arrivals.progress()
 
     async def collect(self):
-        return self.deliveries.take()
+        return self.arrivals.take()
 
     async def send(self, channels, count, senders, size, mark):
         async def work(sender):

@@ -5,7 +5,7 @@ import sys
 import time
 
 
-class Deliveries:
+class Arrivals:
     """Counts deliveries, and keeps what their marks say."""
 
     def __init__(self):

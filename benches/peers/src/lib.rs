@@ -4,4 +4,4 @@ pub mod clock;
 pub mod conversation;
 pub mod memory;
 pub mod message;
-pub mod deliveries;
+pub mod arrivals;

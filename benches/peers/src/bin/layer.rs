@@ -8,7 +8,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use peers::clock;
 use peers::conversation::{Failure, Program, hold};
 use peers::message::{Mark, body, mark_of};
-use peers::deliveries::Deliveries;
+use peers::arrivals::Arrivals;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -43,7 +43,7 @@ enum Command {
 #[derive(Default)]
 struct Participant {
     layer: Option<Arc<dyn ChannelLayer>>,
-    deliveries: Arc<Deliveries>,
+    arrivals: Arc<Arrivals>,
 }
 
 impl Program for Participant {
@@ -54,8 +54,8 @@ impl Program for Participant {
             Command::Connect { redis, key, format } => self.connect(redis, key, format).await,
             Command::Receive { channel, mark } => self.receive(&channel, mark),
             Command::Serve { process, clients, mark } => self.serve(&process, clients, mark),
-            Command::Progress => Ok(self.deliveries.progress()),
-            Command::Collect => Ok(self.deliveries.take()),
+            Command::Progress => Ok(self.arrivals.progress()),
+            Command::Collect => Ok(self.arrivals.take()),
             Command::Send { channels, count, senders, size, mark } => {
                 send(self.layer()?, channels, Messages { count, size, mark }, senders).await
             }
@@ -89,12 +89,12 @@ impl Participant {
 
     /// Takes one message at a time, as a worker does.
     fn receive(&self, channel: &str, mark: Mark) -> Result<Value, Failure> {
-        let (mut receiver, deliveries) = (self.layer()?.receiver(&[channel])?, self.deliveries.clone());
+        let (mut receiver, arrivals) = (self.layer()?.receiver(&[channel])?, self.arrivals.clone());
         tokio::spawn(async move {
             loop {
                 match receiver.recv().await {
-                    Ok(delivery) => note(&deliveries, mark, &delivery.message),
-                    Err(error) => return deliveries.fail(error),
+                    Ok(delivery) => note(&arrivals, mark, &delivery.message),
+                    Err(error) => return arrivals.fail(error),
                 }
             }
         });
@@ -103,14 +103,14 @@ impl Participant {
 
     /// Reads all messages to the clients of a process, as an interface server does.
     fn serve(&self, process: &str, clients: usize, mark: Mark) -> Result<Value, Failure> {
-        let (mut receiver, deliveries) = (self.layer()?.receiver(&[process])?, self.deliveries.clone());
+        let (mut receiver, arrivals) = (self.layer()?.receiver(&[process])?, self.arrivals.clone());
         tokio::spawn(async move {
             let mut deliveries = Vec::new();
             loop {
                 match receiver.recv_many(&mut deliveries, READ).await {
-                    Ok(count) if mark == Mark::None => deliveries.add(count),
-                    Ok(_) => deliveries.iter().for_each(|delivery| note(&deliveries, mark, &delivery.message)),
-                    Err(error) => return deliveries.fail(error),
+                    Ok(count) if mark == Mark::None => arrivals.add(count),
+                    Ok(_) => deliveries.iter().for_each(|delivery| note(&arrivals, mark, &delivery.message)),
+                    Err(error) => return arrivals.fail(error),
                 }
                 deliveries.clear();
             }
@@ -120,10 +120,10 @@ impl Participant {
     }
 }
 
-fn note(deliveries: &Deliveries, kind: Mark, message: &Message) {
+fn note(arrivals: &Arrivals, kind: Mark, message: &Message) {
     match message.bytes("body").and_then(|body| mark_of(body)) {
-        Some(mark) => deliveries.add_marked(kind, mark),
-        None => deliveries.fail("a message without its body"),
+        Some(mark) => arrivals.add_marked(kind, mark),
+        None => arrivals.fail("a message without its body"),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use peers::clock;
 use peers::conversation::{Failure, Program, hold};
 use peers::message::{Mark, body, mark_of};
-use peers::deliveries::Deliveries;
+use peers::arrivals::Arrivals;
 use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 use serde::Deserialize;
@@ -28,7 +28,7 @@ enum Command {
 struct Participant {
     client: Option<redis::Client>,
     connection: Option<MultiplexedConnection>,
-    deliveries: Arc<Deliveries>,
+    arrivals: Arc<Arrivals>,
 }
 
 impl Program for Participant {
@@ -43,8 +43,8 @@ impl Program for Participant {
                 Ok(json!({}))
             }
             Command::Receive { channel, mark } => self.receive(channel, mark).await,
-            Command::Progress => Ok(self.deliveries.progress()),
-            Command::Collect => Ok(self.deliveries.take()),
+            Command::Progress => Ok(self.arrivals.progress()),
+            Command::Collect => Ok(self.arrivals.take()),
             Command::Send { channels, count, senders, size, mark } => {
                 rpush(self.connection()?, channels, Messages { count, size, mark }, senders).await
             }
@@ -63,11 +63,11 @@ impl Participant {
         let client = self.client.as_ref().ok_or("not connected")?;
         // The reads themselves end after a while.
         let patient = AsyncConnectionConfig::new().set_response_timeout(None);
-        let (connection, deliveries) =
-            (client.get_multiplexed_async_connection_with_config(&patient).await?, self.deliveries.clone());
+        let (connection, arrivals) =
+            (client.get_multiplexed_async_connection_with_config(&patient).await?, self.arrivals.clone());
         tokio::spawn(async move {
-            if let Err(error) = pop(connection, &key, mark, &deliveries).await {
-                deliveries.fail(error);
+            if let Err(error) = pop(connection, &key, mark, &arrivals).await {
+                arrivals.fail(error);
             }
         });
         Ok(json!({}))
@@ -81,13 +81,13 @@ struct Messages {
     mark: Mark,
 }
 
-async fn pop(mut connection: MultiplexedConnection, key: &str, mark: Mark, deliveries: &Deliveries) -> redis::RedisResult<()> {
+async fn pop(mut connection: MultiplexedConnection, key: &str, mark: Mark, arrivals: &Arrivals) -> redis::RedisResult<()> {
     let mut command = redis::cmd("BLMPOP");
     command.arg(5).arg(1).arg(key).arg("LEFT").arg("COUNT").arg(1);
     loop {
         let popped: Option<(String, Vec<Vec<u8>>)> = command.query_async(&mut connection).await?;
         for body in popped.into_iter().flat_map(|(_, bodies)| bodies) {
-            deliveries.add_marked(mark, mark_of(&body).unwrap_or_default());
+            arrivals.add_marked(mark, mark_of(&body).unwrap_or_default());
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::SinkExt;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use peers::conversation::{Failure, Program, hold};
-use peers::deliveries::Deliveries;
+use peers::arrivals::Arrivals;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -31,7 +31,7 @@ enum Command {
 }
 
 #[derive(Default)]
-struct Client(Arc<Deliveries>);
+struct Client(Arc<Arrivals>);
 
 impl Program for Client {
     type Command = Command;
@@ -49,10 +49,10 @@ impl Client {
     /// Opens as many sockets to each port, and returns when all are connected.
     async fn open(&self, ports: Vec<u16>, sockets: usize, plain: bool) -> Result<Value, Failure> {
         let open = |at: usize| {
-            let (port, deliveries) = (ports[at % ports.len()], self.0.clone());
+            let (port, arrivals) = (ports[at % ports.len()], self.0.clone());
             async move {
                 let socket = timeout(HANDSHAKE, handshake(port, plain)).await.map_err(|_| "a handshake took too long")??;
-                tokio::spawn(count(socket, deliveries, plain));
+                tokio::spawn(count(socket, arrivals, plain));
                 Ok::<_, Failure>(())
             }
         };
@@ -79,15 +79,15 @@ async fn handshake(port: u16, plain: bool) -> Result<WebSocketStream<TcpStream>,
     Err("the server closed the socket".into())
 }
 
-async fn count(mut socket: WebSocketStream<TcpStream>, deliveries: Arc<Deliveries>, plain: bool) {
+async fn count(mut socket: WebSocketStream<TcpStream>, arrivals: Arc<Arrivals>, plain: bool) {
     while let Some(message) = socket.next().await {
         match message {
-            Ok(Message::Text(text)) if plain || text.starts_with(EVENT) => deliveries.add(1),
+            Ok(Message::Text(text)) if plain || text.starts_with(EVENT) => arrivals.add(1),
             Ok(_) => {}
-            Err(error) => return deliveries.fail(error),
+            Err(error) => return arrivals.fail(error),
         }
     }
-    deliveries.fail("the server closed a socket");
+    arrivals.fail("the server closed a socket");
 }
 
 #[tokio::main]

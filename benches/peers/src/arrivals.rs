@@ -9,7 +9,7 @@ use crate::message::Mark;
 
 /// Counts deliveries, and keeps what their marks say.
 #[derive(Debug, Default)]
-pub struct Deliveries(Mutex<Counts>);
+pub struct Arrivals(Mutex<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -20,7 +20,7 @@ struct Counts {
     failure: Option<String>,
 }
 
-impl Deliveries {
+impl Arrivals {
     /// Adds deliveries that came at once and have no marks.
     pub fn add(&self, count: usize) {
         let mut counts = self.counts();

@@ -74,7 +74,8 @@ fn check_fields(headers: &HeaderMap) -> Result<(), StatusCode> {
     if lengths > 1 || headers.values().any(padded) { Err(StatusCode::BAD_REQUEST) } else { Ok(()) }
 }
 
-/// Joins the cookies, each of which HTTP/2 may send as a header so that it compresses well (RFC 9113, section 8.2.3).
+/// Joins the cookies into one header. HTTP/2 may send each cookie in a header of its own, which compresses better (RFC 9113,
+/// section 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
     let cookies: Vec<_> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
     if cookies.len() > 1

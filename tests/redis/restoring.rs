@@ -315,3 +315,24 @@ async fn a_key_of_another_type_leaves_the_entry_in_quarantine() {
     assert_eq!(scene.layer.quarantine().restore(&ids).await.unwrap(), [Restored::Restored]);
     assert_eq!(take_numbers(&scene.layer, "s?a").await, [1]);
 }
+
+#[tokio::test]
+async fn large_entries_come_in_order_to_a_reader_that_waits() {
+    let scene = Scene::start().await;
+    for n in 0..4_i64 {
+        let large = message! { "number": n, "bytes": Bytes::from(vec![0; 500_000]) };
+        scene.layer.send("s?a", large).await.unwrap();
+    }
+    let ids = ids(&scene.quarantine("s?a", 4).await);
+    let mut receiver = scene.layer.receiver(&["s?a"]).unwrap();
+    let waiting = tokio::spawn(async move {
+        let mut numbers = Vec::new();
+        while numbers.len() < 4 {
+            numbers.push(number(&receiver.recv().await.unwrap()));
+        }
+        numbers
+    });
+    tokio::task::yield_now().await;
+    assert_eq!(scene.layer.quarantine().restore(&ids).await.unwrap(), vec![Restored::Restored; 4]);
+    assert_eq!(within(DEADLINE, "all messages", waiting).await.unwrap(), [0, 1, 2, 3]);
+}

@@ -14,8 +14,6 @@ use crate::redis::node::shard::Shard;
 use crate::redis::quarantine::writer::LIFETIME_MS;
 use crate::redis::send::batch::milliseconds;
 
-/// The size, in bytes, after which a call puts no further entry back.
-const MAX_BYTES: usize = 1 << 20;
 /// How long a restored record is remembered, in ms: a record may stay in the stream for so long, because the last addition before
 /// the stream expires drops only records that are older than half of this time.
 const REMEMBERED_MS: u64 = 2 * LIFETIME_MS;
@@ -93,14 +91,12 @@ impl Quarantine<'_> {
                 }
             }
         }
-        for ((shard, channel), mut entries) in restorable {
+        for ((shard, channel), entries) in restorable {
             let shard = &self.topology.shards[shard];
-            // The last chunk first, because each call puts its entries before those of the previous call.
-            while !entries.is_empty() {
-                let chunk = entries.split_off(last_chunk(&entries));
-                let put_back = self.put_back(shard, &channel, &chunk).await.map_err(|fault| shard.error(fault))?;
-                outcomes.extend(chunk.iter().map(|entry| entry.id).zip(put_back));
-            }
+            // One call for all entries of a channel, because a waiting reader takes the first ones at once. They are no larger than
+            // the quarantine of a server.
+            let put_back = self.put_back(shard, &channel, &entries).await.map_err(|fault| shard.error(fault))?;
+            outcomes.extend(entries.iter().map(|entry| entry.id).zip(put_back));
         }
         Ok(ids.iter().filter_map(|id| outcomes.get(id).cloned()).collect())
     }
@@ -149,14 +145,4 @@ impl Quarantine<'_> {
         self.remove(shard, &done.map(|(entry, _)| entry.id).collect::<Vec<_>>()).await?;
         Ok(outcomes)
     }
-}
-
-/// The index at which the last chunk for one call begins.
-fn last_chunk(entries: &[Restorable]) -> usize {
-    let (mut start, mut bytes) = (entries.len(), 0);
-    while start > 0 && bytes < MAX_BYTES {
-        start -= 1;
-        bytes += entries[start].bytes.len();
-    }
-    start
 }

@@ -312,13 +312,11 @@ impl AsgiRedis {
         let expires = expires(&raw).unwrap_or(0);
         Ok(BufferedEntry::decoded(shard.clone(), source.clone(), expires, (raw, message), [channel].into()))
     }
+}
 
-    /// A message that has been taken. One without an end gets the one that it should have.
-    fn raw(&self, shard: &Shard, body: Vec<u8>, remaining: i64) -> Raw {
-        let remaining = u64::try_from(remaining).unwrap_or_else(|_| milliseconds(self.payload.expiry));
-        let expires = shard.clock.now_ms().unwrap_or(0).saturating_add(remaining);
-        Raw { body: body.into(), label: Bytes::copy_from_slice(&expires.to_be_bytes()) }
-    }
+/// A message that has been taken and expires at `expires`, in ms since the epoch.
+fn raw((body, expires): (Vec<u8>, u64)) -> Raw {
+    Raw { body: body.into(), label: Bytes::copy_from_slice(&expires.to_be_bytes()) }
 }
 
 /// When a message expires, in ms since the epoch: what its [`Raw`] has as its label.
@@ -330,15 +328,17 @@ fn parse<T: FromRedisValue>(answer: Value) -> Result<T, Fault> {
     redis::from_redis_value(answer).map_err(|error| Fault::unexpected(&error.to_string()))
 }
 
-/// The message under `key` and its remaining time in ms, or `None` if it has expired. No list has the key any more, so that
-/// nobody else takes the message. An answer may be lost, and the message is there for the next attempt: it is deleted after
-/// it has been read. A server that is away is waited for as long as for two answers.
+/// The message under `key` and when it expires in ms since the epoch, or `None` if it has expired. A message without an end
+/// lives for `lifetime` ms from now on. No list has the key any more, so that nobody else takes the message. An answer may be
+/// lost, and the message is there for the next attempt: it is deleted after it has been read. A server that is away is waited
+/// for as long as for two answers.
 ///
 /// Not cancel safe: the message may be lost.
-async fn fetch(shard: &Shard, key: &[u8]) -> Result<Option<(Vec<u8>, i64)>, Fault> {
-    let command = script::LIST_FETCH.call(&[key]);
+async fn fetch(shard: &Shard, key: &[u8], lifetime: u64) -> Result<Option<(Vec<u8>, u64)>, Fault> {
+    let mut command = script::LIST_FETCH.call(&[key]);
+    command.arg(lifetime);
     let began = Instant::now();
-    let message: Option<(Vec<u8>, i64)> = loop {
+    let message: Option<_> = loop {
         match shard.run_once(&command).await {
             Ok(answer) => break parse(answer)?,
             Err(_) if began.elapsed() < 2 * shard.command_timeout() => tokio::time::sleep(FETCH_PAUSE).await,
@@ -352,9 +352,9 @@ async fn fetch(shard: &Shard, key: &[u8]) -> Result<Option<(Vec<u8>, i64)>, Faul
     Ok(message)
 }
 
-/// What `list_take.lua` returns: a list, the messages taken from it with their remaining times, and how many keys had no
-/// message any more.
-type Taken = (Vec<u8>, Vec<(Vec<u8>, i64)>, usize);
+/// What `list_take.lua` returns: a list, the messages taken from it with the times at which they expire, and how many keys had
+/// no message any more.
+type Taken = (Vec<u8>, Vec<(Vec<u8>, u64)>, usize);
 
 #[async_trait]
 impl ReadFormat for Reading {
@@ -364,7 +364,7 @@ impl ReadFormat for Reading {
 
     fn take(&self, keys: &[&str], count: usize) -> Vec<Cmd> {
         let mut command = script::LIST_TAKE.call(keys);
-        command.arg(count).arg(READ_BYTES).arg(&self.0.keys.prefix);
+        command.arg(count).arg(READ_BYTES).arg(&self.0.keys.prefix).arg(milliseconds(self.0.payload.expiry));
         vec![command]
     }
 
@@ -390,16 +390,18 @@ impl ReadFormat for Reading {
             // `BLPOP` gives the list and the key of the message.
             let (list, message): (Vec<u8>, Vec<u8>) = parse(answer)?;
             let fetched = if message.starts_with(self.0.keys.prefix.as_bytes()) {
-                fetch(shard, &message).await.inspect_err(|_| drops::count(DropReason::ShardDown, 1))?
+                fetch(shard, &message, milliseconds(self.0.payload.expiry))
+                    .await
+                    .inspect_err(|_| drops::count(DropReason::ShardDown, 1))?
             } else {
                 None
             };
             let missing = usize::from(fetched.is_none());
-            raw.extend(fetched.map(|(body, remaining)| self.0.raw(shard, body, remaining)));
+            raw.extend(fetched.map(self::raw));
             (list, missing)
         } else {
             let (list, taken, missing): Taken = parse(answer)?;
-            raw.extend(taken.into_iter().map(|(body, remaining)| self.0.raw(shard, body, remaining)));
+            raw.extend(taken.into_iter().map(self::raw));
             (list, missing)
         };
         drops::count(DropReason::Expired, missing);

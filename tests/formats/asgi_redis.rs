@@ -289,6 +289,67 @@ async fn a_message_whose_answer_is_lost_while_it_is_fetched_is_fetched_again() {
     eventually("nothing that is left", async || site.keys().await.is_empty().then_some(())).await;
 }
 
+/// A layer behind a proxy, and a message of Python that expires after a second by the clock of the server.
+async fn short_lived_message() -> (Site, Proxy, AsgiRedisLayer, f64) {
+    let mut site = Site::start().await;
+    let proxy = Proxy::before(&shared_servers()[0].url()).await;
+    let layer = AsgiRedisLayer::connect(site.config().hosts([proxy.url()])).await.unwrap();
+    let body = [b"\x81", BODY].concat();
+    let _: () = site.redis.pset_ex(site.key("stale"), body, 1000).await.unwrap();
+    let expires = site.time().await + 1.0;
+    (site, proxy, layer, expires)
+}
+
+impl Site {
+    /// Adds a message with other content when the first one has expired, and lets the proxy carry the held answer.
+    async fn next_message(&mut self, proxy: &Proxy, expires: f64) {
+        eventually("the end of the message", async || (self.time().await > expires).then_some(())).await;
+        self.python_sends("work", "next", b"\x81\xa1a\x02").await;
+        proxy.thaw();
+    }
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_message_that_expires_before_the_answer_with_it_arrives_is_not_delivered() {
+    let recorder = DebuggingRecorder::new();
+    let mut counts = Counts::of(&recorder);
+    let _local = metrics::set_default_local_recorder(&recorder);
+    let (mut site, proxy, layer, expires) = short_lived_message().await;
+    let _: () = site.redis.rpush(site.key("work"), site.key("stale")).await.unwrap();
+    proxy.freeze_after(site.key("work").as_bytes());
+    let taking = async { layer.try_receive(&["work"]).await.unwrap() };
+    let (taken, ()) = tokio::join!(taking, site.next_message(&proxy, expires));
+    let next = message! { "a": 2 };
+    match taken {
+        Some(delivery) => assert_eq!(delivery.message, next),
+        None => assert_eq!(take(&layer, "work").await.message, next),
+    }
+    layer.close().await.unwrap();
+    assert_eq!(counts.dropped("expired"), 1);
+    assert_eq!(site.keys().await, [""; 0], "nothing was put back");
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_message_that_expires_before_it_is_fetched_over_a_held_connection_is_not_delivered() {
+    let recorder = DebuggingRecorder::new();
+    let mut counts = Counts::of(&recorder);
+    let _local = metrics::set_default_local_recorder(&recorder);
+    let (mut site, proxy, layer, expires) = short_lived_message().await;
+    // Only the call that fetches the message has its key.
+    proxy.freeze_after(site.key("stale").as_bytes());
+    let mut waiting = Site { prefix: site.prefix.clone(), redis: site.redis.clone() };
+    let sending = async {
+        waits(&mut waiting).await;
+        let _: () = waiting.redis.rpush(waiting.key("work"), waiting.key("stale")).await.unwrap();
+        waiting.next_message(&proxy, expires).await;
+    };
+    let (delivery, ()) = tokio::join!(take(&layer, "work"), sending);
+    assert_eq!(delivery.message, message! { "a": 2 });
+    layer.close().await.unwrap();
+    assert_eq!(counts.dropped("expired"), 1);
+    assert_eq!(site.keys().await, [""; 0], "nothing was put back");
+}
+
 #[tokio::test]
 async fn a_flush_deletes_what_the_site_has_and_nothing_else() {
     let (mut site, layer) = start().await;

@@ -23,9 +23,19 @@ pub struct Proxy {
     state: watch::Sender<State>,
     /// The destination of new connections.
     address: watch::Sender<String>,
-    /// The answer to a command with these bytes is lost, once.
-    unanswered: Arc<Mutex<Option<Vec<u8>>>>,
+    trap: Trap,
     accepting: JoinHandle<()>,
+}
+
+/// What happens once a command with certain bytes has passed, and those bytes.
+type Trap = Arc<Mutex<Option<(Vec<u8>, Effect)>>>;
+
+#[derive(Clone, Copy)]
+enum Effect {
+    /// The connection is closed instead of carrying the answer.
+    LoseAnswer,
+    /// Every connection that is present becomes half-open.
+    Freeze,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -55,9 +65,9 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let state = watch::Sender::new(State::default());
-        let unanswered = Arc::default();
-        let accepting = accept(listener, address.subscribe(), state.clone(), Arc::clone(&unanswered));
-        Self { port, state, address, unanswered, accepting: tokio::spawn(accepting) }
+        let trap = Trap::default();
+        let accepting = accept(listener, address.subscribe(), state.clone(), trap.clone());
+        Self { port, state, address, trap, accepting: tokio::spawn(accepting) }
     }
 
     /// Forwards new connections to the server at `url`, like a name that has got another address.
@@ -67,7 +77,7 @@ impl Proxy {
 
     /// Closes the connection that carries the next command with `bytes`, instead of forwarding its answer.
     pub fn lose_answer_to(&self, bytes: &[u8]) {
-        *self.unanswered.lock().unwrap() = Some(bytes.to_vec());
+        *self.trap.lock().unwrap() = Some((bytes.to_vec(), Effect::LoseAnswer));
     }
 
     /// Returns the URL of the server through the proxy.
@@ -77,7 +87,12 @@ impl Proxy {
 
     /// Makes every present connection half-open: it stays open and carries nothing any more. New ones work.
     pub fn freeze(&self) {
-        self.state.send_modify(|state| state.frozen = state.next);
+        freeze(&self.state);
+    }
+
+    /// Calls [`freeze`](Self::freeze) when the next command with `bytes` has passed, so that its answer is held.
+    pub fn freeze_after(&self, bytes: &[u8]) {
+        *self.trap.lock().unwrap() = Some((bytes.to_vec(), Effect::Freeze));
     }
 
     /// Lets half-open connections carry the held data again, up to the end of connections that were closed meanwhile.
@@ -141,16 +156,15 @@ impl Drop for Proxy {
     }
 }
 
+fn freeze(state: &watch::Sender<State>) {
+    state.send_modify(|state| state.frozen = state.next);
+}
+
 fn address(url: &str) -> String {
     url.trim_start_matches("redis://").split('/').next().unwrap().to_owned()
 }
 
-async fn accept(
-    listener: TcpListener,
-    address: watch::Receiver<String>,
-    state: watch::Sender<State>,
-    unanswered: Arc<Mutex<Option<Vec<u8>>>>,
-) {
+async fn accept(listener: TcpListener, address: watch::Receiver<String>, state: watch::Sender<State>, trap: Trap) {
     while let Ok((client, _)) = listener.accept().await {
         let mut number = None;
         state.send_modify(|state| {
@@ -160,39 +174,41 @@ async fn accept(
             }
         });
         if let Some(number) = number {
-            let losses = Losses { unanswered: unanswered.clone(), is_next: Arc::default() };
-            tokio::spawn(carry(client, address.borrow().clone(), number, state.subscribe(), losses));
+            let commands = Commands { trap: trap.clone(), state: state.clone(), loses_next: Arc::default() };
+            tokio::spawn(carry(client, address.borrow().clone(), number, state.subscribe(), commands));
         }
     }
 }
 
-/// The answer that a connection loses.
+/// Looks at the commands of one connection.
 #[derive(Clone)]
-struct Losses {
-    unanswered: Arc<Mutex<Option<Vec<u8>>>>,
+struct Commands {
+    trap: Trap,
+    state: watch::Sender<State>,
     /// Whether the next answer is lost.
-    is_next: Arc<AtomicBool>,
+    loses_next: Arc<AtomicBool>,
 }
 
-impl Losses {
+impl Commands {
     fn sent(&self, piece: &[u8]) {
-        let mut unanswered = self.unanswered.lock().unwrap();
-        if unanswered.as_ref().is_some_and(|bytes| piece.windows(bytes.len()).any(|window| window == bytes)) {
-            *unanswered = None;
-            self.is_next.store(true, Ordering::Release);
+        let is_trap = |(bytes, _): &mut (Vec<u8>, _)| piece.windows(bytes.len()).any(|window| window == bytes);
+        match self.trap.lock().unwrap().take_if(is_trap) {
+            Some((_, Effect::LoseAnswer)) => self.loses_next.store(true, Ordering::Release),
+            Some((_, Effect::Freeze)) => freeze(&self.state),
+            None => {}
         }
     }
 }
 
 /// Carries one connection until either end closes it or it is cut.
-async fn carry(client: TcpStream, address: String, number: u64, state: watch::Receiver<State>, losses: Losses) {
+async fn carry(client: TcpStream, address: String, number: u64, state: watch::Receiver<State>, commands: Commands) {
     let Ok(server) = TcpStream::connect(address).await else { return };
     let mut cut = state.clone();
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     tokio::select! {
-        () = copy(from_client, to_server, number, Direction::Out, state.clone(), losses.clone()) => {}
-        () = copy(from_server, to_client, number, Direction::Back, state.clone(), losses) => {}
+        () = copy(from_client, to_server, number, Direction::Out, state.clone(), commands.clone()) => {}
+        () = copy(from_server, to_client, number, Direction::Back, state.clone(), commands) => {}
         _ = cut.wait_for(|state| number < state.cut) => {}
     }
 }
@@ -210,7 +226,7 @@ async fn copy(
     number: u64,
     direction: Direction,
     state: watch::Receiver<State>,
-    losses: Losses,
+    commands: Commands,
 ) {
     let (sender, on_the_way) = mpsc::channel(ON_THE_WAY);
     let taking = async {
@@ -219,7 +235,7 @@ async fn copy(
     };
     tokio::select! {
         () = taking => {}
-        () = give(on_the_way, to, number, direction, &state, &losses) => {}
+        () = give(on_the_way, to, number, direction, &state, &commands) => {}
     }
 }
 
@@ -250,7 +266,7 @@ async fn give(
     number: u64,
     direction: Direction,
     state: &watch::Receiver<State>,
-    losses: &Losses,
+    commands: &Commands,
 ) {
     while let Some((arrives, piece)) = on_the_way.recv().await {
         sleep_until(arrives).await;
@@ -262,8 +278,8 @@ async fn give(
             continue;
         }
         match direction {
-            Direction::Out => losses.sent(&piece),
-            Direction::Back if losses.is_next.load(Ordering::Acquire) => return,
+            Direction::Out => commands.sent(&piece),
+            Direction::Back if commands.loses_next.load(Ordering::Acquire) => return,
             Direction::Back => {}
         }
         if let (Direction::Back, Some(pace)) = (direction, now.pace) {

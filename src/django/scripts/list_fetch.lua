@@ -2,12 +2,15 @@
 -- lost and asked for again.
 --
 -- KEYS[1]: the key of the message.
--- ARGV: nothing.
--- Returns: the message and its remaining time in ms; nil if it is gone.
+-- ARGV[1]: how long a message without an end lives from now on, in ms.
+-- Returns: the message and when it expires, in ms since the epoch; nil if it is gone. The answer may be late, so that it
+-- holds no remaining time.
 
 local body = redis.pcall('GET', KEYS[1])
 if type(body) == 'string' then
-    return { body, redis.call('PTTL', KEYS[1]) }
+    local time, remaining = redis.call('TIME'), redis.call('PTTL', KEYS[1])
+    local now = time[1] * 1000 + math.floor(time[2] / 1000)
+    return { body, now + (remaining < 0 and tonumber(ARGV[1]) or remaining) }
 end
 if body and not string.find(body.err, 'WRONGTYPE', 1, true) then
     return body

@@ -7,10 +7,13 @@
 -- ARGV[1]: how many messages to take at most.
 -- ARGV[2]: the number of bytes after which no further message is taken.
 -- ARGV[3]: what keys of messages begin with.
--- Returns: the list, then message and remaining time in ms of each message, and how many keys had no message any more;
--- nil if all lists are empty.
+-- ARGV[4]: how long a message without an end lives from now on, in ms.
+-- Returns: the list, then each message and when it expires in ms since the epoch, and how many keys had no message any more;
+-- nil if all lists are empty. The answer may be late, so that it holds no remaining times.
 
-local most, budget, prefix = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
+local most, budget, prefix, lifetime = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 for _, list in ipairs(KEYS) do
     local taken, missing, count, bytes = {}, 0, 0, 0
@@ -29,7 +32,8 @@ for _, list in ipairs(KEYS) do
         redis.call('LPOP', list)
         count = count + 1
         if type(body) == 'string' then
-            taken[#taken + 1] = { body, redis.call('PTTL', key) }
+            local remaining = redis.call('PTTL', key)
+            taken[#taken + 1] = { body, now + (remaining < 0 and lifetime or remaining) }
             redis.call('DEL', key)
             bytes = bytes + #body
         else

@@ -82,7 +82,12 @@ pub async fn write(context: Context, writer: u32) {
             messages.push((id, to, content(id, context.plan.sizes.draw(&mut rng), !to_group)));
         }
         let call = || format!("a send of {count} by writer {writer}");
-        let results = cancelling.run(&context, call, send(&context, &messages, to_group)).await;
+        let sending = cancelling.run(&context, call, send(&context, &messages, to_group));
+        let results = if to_group {
+            context.count_drops(messages.iter().map(|(id, ..)| *id).collect(), sending).await
+        } else {
+            sending.await
+        };
         let mut failed = false;
         for (at, (id, ..)) in messages.iter().enumerate() {
             let outcome = results.as_ref().map_or(Outcome::Unknown, |results| outcome(&results[at]));

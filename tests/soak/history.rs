@@ -88,8 +88,10 @@ pub enum Event {
     Closing,
     /// The process was killed while it read these routes.
     Killed { routes: Vec<String> },
-    /// What the process counted as dropped, when it ended.
+    /// The process has counted dropped messages, but for those that its group sends counted.
     Counted { reason: String, messages: u64 },
+    /// The group send of the messages `ids` has counted dropped messages.
+    GroupSendCounted { ids: Vec<MessageId>, reason: String, messages: u64 },
     /// So many messages wait on a route.
     Waiting { route: String, messages: u64 },
     /// A call did not end within its deadline.

@@ -1,6 +1,7 @@
 //! A process: a runtime with a layer of its own, and the actors that use it.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::history::{Event, History};
+use super::history::{Event, History, MessageId};
 use super::hub::Site;
 use super::plan::Plan;
 use crate::support::Counts;
@@ -47,6 +48,18 @@ pub struct Context {
 impl Context {
     pub fn record(&self, event: Event) {
         self.history.record(self.process, event);
+    }
+
+    /// Awaits the group send of the messages `ids` and records what it counts as dropped. A layer counts that in the future
+    /// of the call.
+    pub async fn count_drops<F: Future>(&self, ids: Vec<MessageId>, call: F) -> F::Output {
+        let recorder = DebuggingRecorder::new();
+        let mut call = pin!(call);
+        let output = poll_fn(|task| metrics::with_local_recorder(&recorder, || call.as_mut().poll(task))).await;
+        for (reason, messages) in Counts::of(&recorder).all_dropped() {
+            self.record(Event::GroupSendCounted { ids: ids.clone(), reason, messages });
+        }
+        output
     }
 
     /// Awaits a call that must not take long; `None` if it did.

@@ -40,7 +40,9 @@ impl Figures {
                 Event::Sent { .. } => self.refused += 1,
                 Event::Received { .. } => self.delivered += 1,
                 Event::Interrupted { .. } => self.interrupted += 1,
-                Event::Counted { reason, messages } => *self.dropped.entry(reason.clone()).or_default() += messages,
+                Event::Counted { reason, messages } | Event::GroupSendCounted { reason, messages, .. } => {
+                    *self.dropped.entry(reason.clone()).or_default() += messages;
+                }
                 _ => {}
             }
         }

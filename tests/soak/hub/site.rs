@@ -105,11 +105,11 @@ pub async fn broadcast(context: Context, site: Site, known: Known, writer: u32) 
         }
         let texts = ids.iter().map(|id| text(*id, rng.random_range(0..200))).collect();
         let call = way.call(&site.hub, texts);
-        let results = if rng.random_range(0..100) < settings.cancelled {
-            moments.cut(call).await
-        } else {
-            context.soon(|| "a broadcast".to_owned(), call).await
+        let is_cancelled = rng.random_range(0..100) < settings.cancelled;
+        let sending = async {
+            if is_cancelled { moments.cut(call).await } else { context.soon(|| "a broadcast".to_owned(), call).await }
         };
+        let results = context.count_drops(ids.clone(), sending).await;
         for (at, id) in ids.iter().enumerate() {
             let outcome = match results.as_ref().map_or(Outcome::Unknown, |results| results[at]) {
                 // Clients of this process get what is sent, whatever becomes of it elsewhere.

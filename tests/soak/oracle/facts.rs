@@ -48,6 +48,14 @@ pub struct Allowance {
     pub room: usize,
 }
 
+/// What the group send of the messages `ids` counted as dropped.
+#[derive(Clone, Debug)]
+pub struct CountedByCall<'r> {
+    pub ids: &'r [MessageId],
+    pub reason: &'r str,
+    pub messages: u64,
+}
+
 /// A time in which messages and memberships may have been deleted.
 #[derive(Clone, Copy, Debug)]
 pub struct Wipe {
@@ -75,6 +83,8 @@ pub struct Facts<'r> {
     pub allowances: Vec<Allowance>,
     /// Dropped messages of all processes by reason.
     pub counted: BTreeMap<&'r str, u64>,
+    /// The part of them that group sends counted.
+    pub counted_by_calls: Vec<CountedByCall<'r>>,
     pub runs: Vec<Run<'r>>,
     /// When which process was cut off from the others, and until when.
     pub cut_off: Vec<(usize, Moment, Moment)>,
@@ -151,6 +161,10 @@ impl<'r> Facts<'r> {
                     facts.cut_off.extend(cut_off.remove(&process).map(|since| (process, since, at)));
                 }
                 Event::Counted { reason, messages } => *facts.counted.entry(reason).or_default() += messages,
+                Event::GroupSendCounted { ids, reason, messages } => {
+                    *facts.counted.entry(reason).or_default() += messages;
+                    facts.counted_by_calls.push(CountedByCall { ids, reason, messages: *messages });
+                }
                 _ => {}
             }
         }

@@ -65,11 +65,10 @@ pub fn violations(facts: &Facts<'_>, rules: &Rules) -> Vec<Violation> {
         };
         allowances.iter_mut().find(covers).map(|allowance| allowance.room -= 1).is_none()
     });
-    let mut refused = count(facts, &["full"]);
-    unexplained.retain(|lost| !(lost.by_group && take(&mut refused)));
-    // What nobody was there to read has been left out.
-    let others = facts.counted.iter().filter(|(reason, _)| !["full", "expired", "no_reader"].contains(reason));
-    let mut dropped = others.map(|(_, messages)| messages).sum();
+    let mut full = facts.counted_by_calls.clone();
+    full.retain(|call| call.reason == "full");
+    unexplained.retain(|lost| !full.iter_mut().any(|call| call.ids.contains(&lost.id) && take(&mut call.messages)));
+    let mut dropped = dropped(facts);
     unexplained.retain(|_| !take(&mut dropped));
     found.extend(unexplained.into_iter().map(|Missing { start, id, channel, .. }| Violation {
         kind: Kind::Lost,
@@ -78,6 +77,15 @@ pub fn violations(facts: &Facts<'_>, rules: &Rules) -> Vec<Violation> {
         text: format!("{id} to {channel}, sent at {start:?}, was not delivered, counted or announced"),
     }));
     found
+}
+
+/// How many messages were counted as dropped after their calls had succeeded.
+fn dropped(facts: &Facts<'_>) -> u64 {
+    // A full channel explains messages of the call that counted it, and messages that nobody was there to read are left out.
+    let counted = facts.counted.iter().filter(|(reason, _)| !["full", "expired", "no_reader"].contains(reason));
+    // The messages of a group send that could not reach a server are not expected: the call has failed.
+    let failed = facts.counted_by_calls.iter().filter(|call| call.reason == "shard_down");
+    counted.map(|(_, messages)| messages).sum::<u64>() - failed.map(|call| call.messages).sum::<u64>()
 }
 
 /// Whether `channel` is on a route, or is a new channel whose name begins with a pattern.
@@ -141,7 +149,7 @@ fn wrongly_counted(facts: &Facts<'_>, rules: &Rules) -> Vec<Violation> {
         possible.remove("undecryptable");
     }
     for (reason, limit) in possible {
-        let counted = count(facts, &[reason]);
+        let counted = facts.counted.get(reason).copied().unwrap_or(0);
         if counted > limit {
             let text = format!("{counted} messages were counted as {reason}, and at most {limit} can have been");
             found.push(wrong(text));
@@ -167,10 +175,6 @@ fn undelivered(facts: &Facts<'_>) -> u64 {
         }
     });
     copies.sum::<usize>() as u64
-}
-
-fn count(facts: &Facts<'_>, reasons: &[&str]) -> u64 {
-    reasons.iter().filter_map(|reason| facts.counted.get(reason)).sum()
 }
 
 /// Takes one of `left`; `false` if there is none.

@@ -43,14 +43,37 @@ fn counters_explain_as_many_messages_as_they_counted() {
 }
 
 #[test]
-fn a_full_channel_explains_group_messages_alone() {
+fn a_full_channel_explains_messages_of_the_group_send_that_counted_it() {
     Story::default().send(1, "work").count("full", 1).shows(&[Kind::Lost]);
-    Story::default().join("p!a").group_send(1).count("full", 1).shows(&[]);
+    let lost = |counted: &[u32]| Story::default().join("p!a").group_send(1).count_in_group_send(counted, "full", 1);
+    lost(&[1]).shows(&[]);
+    lost(&[1, 2]).shows(&[]);
+    lost(&[2]).shows(&[Kind::Lost]);
+    lost(&[1]).group_send(3).shows(&[Kind::Lost]);
+}
+
+#[test]
+fn what_a_failed_group_send_counts_explains_no_other_message() {
+    for outcome in [Outcome::NotRun, Outcome::Unknown] {
+        let failed = || {
+            let story = Story::default().join("q!a").try_send(1, Target::Group("g".into()), outcome);
+            story.count_in_group_send(&[1], "shard_down", 1)
+        };
+        failed().shows(&[]);
+        failed().send(2, "work").shows(&[Kind::Lost]);
+        failed().send(2, "work").count("shard_down", 1).shows(&[]);
+    }
+}
+
+#[test]
+fn what_a_group_send_counts_of_other_calls_explains_their_messages() {
+    let story = Story::default().send(1, "work").join("p!a").group_send(2).receive(2, "p!a");
+    story.count_in_group_send(&[2], "unconfirmed", 1).shows(&[]);
 }
 
 #[test]
 fn members_that_share_a_place_are_lost_together() {
-    let story = || Story::default().join("p!a").join("p!b").group_send(1).count("full", 1);
+    let story = || Story::default().join("p!a").join("p!b").group_send(1).count_in_group_send(&[1], "full", 1);
     story().shows(&[]);
     story().shows_by(&Rules { counts_members: true, ..rules() }, &[Kind::Lost]);
 }
@@ -100,6 +123,7 @@ fn what_cannot_be_is_not_counted() {
 fn a_message_that_was_delivered_is_not_counted_as_dropped() {
     let delivered = || Story::default().send(1, "work").receive(1, "work");
     delivered().count("shard_down", 1).shows(&[Kind::WronglyCounted]);
+    delivered().count_in_group_send(&[1], "full", 1).shows(&[Kind::WronglyCounted]);
     delivered().try_send(2, Target::Channel("work".into()), Outcome::Unknown).count("shard_down", 1).shows(&[]);
 }
 

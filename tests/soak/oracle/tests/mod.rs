@@ -79,6 +79,11 @@ impl Story {
         self.add(0, Event::Counted { reason: reason.into(), messages })
     }
 
+    fn count_in_group_send(self, numbers: &[u32], reason: &str, messages: u64) -> Self {
+        let ids = numbers.iter().map(|number| id(*number)).collect();
+        self.add(0, Event::GroupSendCounted { ids, reason: reason.into(), messages })
+    }
+
     fn interrupt(self, route: &str) -> Self {
         self.add(1, Event::Interrupted { routes: vec![route.into()] })
     }

@@ -43,7 +43,7 @@ async fn connect_to(config: Config) -> Result<Arc<dyn ChannelLayer>> {
     let local = config.fallback == Some(Fallback::Local);
     Ok(match config.format {
         Format::AsgiRedis | Format::ChannelsRedis if local => {
-            return Err(Error::config("fallback", "local", "it needs the format native or pubsub"));
+            return Err(Error::config("fallback", "local", "needs format native or pubsub"));
         }
         Format::Native if local => Arc::new(FallbackLayer::connect(config).await?),
         Format::Native => Arc::new(RedisLayer::connect(config).await?),

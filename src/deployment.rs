@@ -263,14 +263,14 @@ mod tests {
     #[test]
     fn wrong_values_are_refused_by_variable_and_secrets_are_not_shown() {
         for (variable, value, fault) in [
-            ("REDIS_ENABLED", "maybe", "REDIS_ENABLED = maybe: true or false"),
+            ("REDIS_ENABLED", "maybe", "REDIS_ENABLED = maybe: expected true or false"),
             ("REDIS_URL", "http://:secret@a", "REDIS_URL = http://...: the scheme"),
-            ("REDIS_URL", "redis://user:secret", "REDIS_URL = redis://...: it is no URL"),
-            ("REDIS_POOL_SIZE", "many", "REDIS_POOL_SIZE = \"many\": a whole number"),
-            ("REDIS_POOL_SIZE", "0", "REDIS_POOL_SIZE = 0: it must be from 1 to 65535"),
-            ("REDIS_MAX_CONNECTIONS", "1", "REDIS_MAX_CONNECTIONS = 1: one connection for commands"),
-            ("REDIS_SOCKET_TIMEOUT", "-1", "REDIS_SOCKET_TIMEOUT = -1: a number of seconds"),
-            ("REDIS_SOCKET_TIMEOUT", "0", "REDIS_SOCKET_TIMEOUT = 0 s: it must be from"),
+            ("REDIS_URL", "redis://user:secret", "REDIS_URL = redis://...: expected a URL"),
+            ("REDIS_POOL_SIZE", "many", "REDIS_POOL_SIZE = \"many\": expected a whole number"),
+            ("REDIS_POOL_SIZE", "0", "REDIS_POOL_SIZE = 0: must be from 1 to 65535"),
+            ("REDIS_MAX_CONNECTIONS", "1", "REDIS_MAX_CONNECTIONS = 1: must be 2 or more"),
+            ("REDIS_SOCKET_TIMEOUT", "-1", "REDIS_SOCKET_TIMEOUT = -1: expected a number of seconds"),
+            ("REDIS_SOCKET_TIMEOUT", "0", "REDIS_SOCKET_TIMEOUT = 0 s: must be from"),
             ("REDIS_CHANNEL_PREFIX", "a{b}", "REDIS_CHANNEL_PREFIX = a{b}"),
             ("REDIS_RETRY_ON_TIMEOUT", "2", "REDIS_RETRY_ON_TIMEOUT = 2"),
             ("REDIS_RETRY_ATTEMPTS", "1.5", "REDIS_RETRY_ATTEMPTS = 1.5"),
@@ -283,11 +283,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_layer_refuses_is_named_by_variable_too() {
+    async fn a_value_that_a_layer_refuses_is_named_by_its_variable() {
         let pubsub = ("REDIS_PUBSUB_ENABLED", "true");
         let tls = ("REDIS_URL", "rediss://127.0.0.1:1");
         for (variables, fault) in [
-            (vec![pubsub, ("REDIS_CHANNEL_PREFIX", "a*")], "REDIS_CHANNEL_PREFIX = a*: on a layer that publishes"),
+            (vec![pubsub, ("REDIS_CHANNEL_PREFIX", "a*")], "REDIS_CHANNEL_PREFIX = a*: must not contain"),
             (
                 vec![pubsub, ("CHANNEL_LAYER_PREFIX", "a*"), ("REDIS_CHANNEL_PREFIX", "b")],
                 "CHANNEL_LAYER_PREFIX = a*: ",
@@ -295,7 +295,7 @@ mod tests {
             (vec![tls, ("CHANNEL_LAYER_TLS_CA_FILE", "/nowhere")], "CHANNEL_LAYER_TLS_CA_FILE = /nowhere: "),
             (
                 vec![("CHANNEL_LAYER_FORMAT", "asgi_redis"), ("CHANNEL_LAYER_FALLBACK", "local")],
-                "CHANNEL_LAYER_FALLBACK = local: it needs",
+                "CHANNEL_LAYER_FALLBACK = local: needs format",
             ),
         ] {
             let error = read(&variables).expect("each is good in itself").connect().await.map(drop).expect_err(fault);

@@ -141,7 +141,7 @@ async fn messages_in_quarantine_are_listed_shown_restored_and_dropped() {
     let listed = shell.prints(&["quarantine", "list"]).await;
     assert!(listed.starts_with("shard 0: 3 entries, "), "{listed}");
     assert_eq!(listed.matches(" tasks: ").count(), 3, "{listed}");
-    assert!(listed.contains("it is sealed, and no keys are configured"), "{listed}");
+    assert!(listed.contains("encrypted, but no keys are configured"), "{listed}");
     let lines = shell.prints(&keyed(&["quarantine", "list", "--json"])).await;
     let entries: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(entries.iter().all(|entry| entry["state"] == "readable" && entry["channel"] == "tasks"), "{lines}");
@@ -241,7 +241,7 @@ async fn a_variable_of_the_server_that_no_option_has_is_refused() {
         // Without a server to use it ends, whatever it makes of the variable.
         let variables = [(variable, value), ("REDIS_ENABLED", "false")];
         let (succeeds, told) = said(&["serve", "--listen", "127.0.0.1:0"], &variables).await;
-        let fault = format!("{variable} = ...: no option belongs to this variable");
+        let fault = format!("{variable} = ...: unknown variable; no option has it");
         assert!(!succeeds && told.contains(&fault) == refused, "{told}");
     }
 }

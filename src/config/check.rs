@@ -1,4 +1,4 @@
-//! The check of a configuration: each option by its range, and the options with each other.
+//! Validation of a configuration: the range of each option, and the options against each other.
 
 use std::collections::HashSet;
 
@@ -10,20 +10,20 @@ use super::table::OPTIONS;
 use super::value;
 use crate::error::{Error, Result};
 
-/// Keys with fewer bytes are warned of.
+/// A key with fewer bytes causes a warning.
 const SHORTEST_KEY: usize = 16;
 
 impl Config {
-    /// Checks every option, without connecting to anything. A layer does the same when it is made.
+    /// Checks all options without connecting to a server. A layer does the same when it is created.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`], naming the first option whose value cannot work, or the variable that has set it.
+    /// [`Error::InvalidConfig`] with the first invalid option, or with the environment variable that set it.
     pub fn validate(&self) -> Result<()> {
         self.check().map_err(|error| self.with_source(error))
     }
 
-    /// This configuration for a layer of `format`, if it is valid there.
+    /// Returns this configuration with `format`, validated for it. Logs the warnings.
     pub(crate) fn checked_for(self, format: Format) -> Result<Self> {
         let config = self.format(format);
         config.validate()?;
@@ -31,7 +31,7 @@ impl Config {
         Ok(config)
     }
 
-    /// What works and is not safe: keys that are short enough to be guessed.
+    /// Returns a warning for each setting that works but is unsafe: each key that is short enough to be guessed.
     pub fn warnings(&self) -> Vec<String> {
         let lists = [
             ("symmetric_encryption_keys", &self.symmetric_encryption_keys),
@@ -51,7 +51,7 @@ impl Config {
             check_hosts(&self.host_list())?;
             if !self.services.is_empty() {
                 let services: Vec<_> = self.services.iter().map(|name| value::shown(name)).collect();
-                return Err(Error::config("services", services.join(", "), "sentinels are needed to find them"));
+                return Err(Error::config("services", services.join(", "), "services need sentinels"));
             }
         } else {
             self.check_sentinels()?;
@@ -65,14 +65,14 @@ impl Config {
 
     fn check_sentinels(&self) -> Result<()> {
         if self.hosts.is_some() {
-            return Err(Error::config("hosts", "...", "sentinels tell where the servers are; give one or the other"));
+            return Err(Error::config("hosts", "...", "set either hosts or sentinels, not both"));
         }
         for (at, sentinel) in self.sentinels.iter().enumerate() {
             let refuse = |reason: &str| Error::config(format!("sentinels[{at}]"), sentinel, reason);
             match sentinel.address().map_err(|reason| refuse(&reason))? {
                 Address::Tcp { db: 0, .. } => {}
                 Address::Tcp { .. } => return Err(refuse("a sentinel has no databases")),
-                Address::Unix { .. } => return Err(refuse("a sentinel is reached over TCP")),
+                Address::Unix { .. } => return Err(refuse("a sentinel needs a TCP address")),
             }
         }
         let mut seen = HashSet::new();
@@ -80,10 +80,10 @@ impl Config {
             let refuse =
                 |reason| Err(Error::config(format!("services[{at}]"), value::shown(service).escape_debug(), reason));
             if service.is_empty() || service.chars().any(|char| char.is_whitespace() || char.is_control()) {
-                return refuse("a name cannot be empty or have spaces or control characters");
+                return refuse("a name must not be empty or contain spaces or control characters");
             }
             if !seen.insert(service) {
-                return refuse("it is given twice");
+                return refuse("duplicate name");
             }
         }
         Ok(())
@@ -92,10 +92,10 @@ impl Config {
     fn check_tls(&self) -> Result<()> {
         let (option, path) = match &self.tls {
             TlsFiles { cert: Some(path), key: None, .. } => {
-                return Err(Error::config("tls_cert_file", path.display(), "its key is missing: tls_key_file"));
+                return Err(Error::config("tls_cert_file", path.display(), "tls_key_file is missing"));
             }
             TlsFiles { key: Some(path), cert: None, .. } => {
-                return Err(Error::config("tls_key_file", path.display(), "its certificate is missing: tls_cert_file"));
+                return Err(Error::config("tls_key_file", path.display(), "tls_cert_file is missing"));
             }
             TlsFiles { ca: Some(path), .. } => ("tls_ca_file", path),
             TlsFiles { cert: Some(path), .. } => ("tls_cert_file", path),
@@ -105,7 +105,7 @@ impl Config {
         if self.service_login.tls || servers.iter().any(Host::is_tls) {
             return Ok(());
         }
-        Err(Error::config(option, path.display(), "no server is reached over TLS: rediss://, or service_tls"))
+        Err(Error::config(option, path.display(), "no server uses TLS; use rediss:// URLs, or set service_tls"))
     }
 
     fn check_prefixes(&self) -> Result<()> {
@@ -114,19 +114,23 @@ impl Config {
         for (option, value) in [("prefix", prefix), ("stats_prefix", &stats_prefix)] {
             let refuse = |reason| Err(Error::config(option, value::shown(value).escape_debug(), reason));
             if value.is_empty() && (native || option == "stats_prefix") {
-                return Err(Error::config(option, "\"\"", "it cannot be empty, except the prefix in Python's formats"));
+                return Err(Error::config(
+                    option,
+                    "\"\"",
+                    "must not be empty; only prefix may be empty, in Python's formats",
+                ));
             }
             if value.chars().any(|char| char.is_control() || matches!(char, '{' | '}')) {
-                return refuse("it cannot have braces or control characters");
+                return refuse("must not contain braces or control characters");
             }
         }
         if self.format == Format::PubSub && prefix.contains(['!', '?', '*', '[', '\\']) {
-            let reason = "on a layer that publishes it cannot have characters of patterns and channel types";
+            let reason = "must not contain !, ?, *, [ or \\ with format pubsub";
             return Err(Error::config("prefix", value::shown(prefix), reason));
         }
         let keys = format!("{prefix}:");
         if native && (keys.starts_with(&stats_prefix) || stats_prefix.starts_with(&keys)) {
-            let reason = format!("its keys cannot be told from those of prefix = {}", value::shown(prefix));
+            let reason = format!("its keys overlap with the keys of prefix = {}", value::shown(prefix));
             return Err(Error::config("stats_prefix", value::shown(&stats_prefix), reason));
         }
         Ok(())
@@ -142,7 +146,7 @@ fn check_hosts(hosts: &[Host]) -> Result<()> {
         let refuse = |reason: &str| Error::config(format!("hosts[{at}]"), host, reason);
         let address = host.address().map_err(|reason| refuse(&reason))?;
         if host.given_name().is_some_and(|name| name.is_empty() || name.chars().any(char::is_control)) {
-            return Err(refuse("a name cannot be empty or have control characters"));
+            return Err(refuse("a name must not be empty or contain control characters"));
         }
         if !addresses.insert(address.to_string()) {
             return Err(refuse("another host has the same address and database"));
@@ -172,14 +176,14 @@ mod tests {
     }
 
     #[test]
-    fn a_host_replaces_the_default_and_the_next_joins_it() {
+    fn a_host_replaces_the_default_and_a_second_host_is_added() {
         let config = Config::new().host("redis://a").host(("b", 1));
         assert_eq!(config.host_list(), [Host::from("redis://a"), Host::from("redis://b:1/0")]);
         config.validate().expect("they are good");
     }
 
     #[test]
-    fn what_cannot_work_is_refused_by_name() {
+    fn an_invalid_value_is_refused_with_the_name_of_its_option() {
         let new = Config::new;
         let hosts = |urls: &[&str]| new().hosts(urls.iter().copied());
         let named =
@@ -193,14 +197,14 @@ mod tests {
                 "hosts[1] = redis://A:6379/0: another host has the same address",
             ),
             (named("x", "x"), "hosts[1] = x (redis://b): another host has the same name"),
-            (named("x", ""), "hosts[1] =  (redis://b): a name cannot be empty"),
+            (named("x", ""), "hosts[1] =  (redis://b): a name must not be empty"),
             (new().prefix(""), "prefix = \"\""),
             (new().prefix("a{b}"), "prefix = a{b}"),
             (new().prefix("a\n"), "prefix = a\\n"),
             (new().stats_prefix(""), "stats_prefix = \"\""),
             (new().prefix("shop").stats_prefix("shop:"), "stats_prefix = shop:"),
             (new().stats_prefix("asgi:stats"), "stats_prefix = asgi:stats"),
-            (new().stats_prefix("as"), "stats_prefix = as: its keys cannot be told from those of prefix = asgi"),
+            (new().stats_prefix("as"), "stats_prefix = as: its keys overlap with the keys of prefix = asgi"),
             (new().expiry(Duration::ZERO), "expiry = 0 s"),
             (new().expiry(Duration::MAX), "expiry = "),
             (new().group_expiry(Duration::ZERO), "group_expiry = 0 s"),
@@ -217,20 +221,20 @@ mod tests {
             (new().pool_size(0), "pool_size = 0"),
             (new().return_after(Duration::MAX), "return_after = "),
             (new().retry_backoff(Duration::ZERO), "retry_backoff = 0 s"),
-            (new().tcp_keepalive(Duration::ZERO), "tcp_keepalive = 0 s: it must be from 1 s"),
+            (new().tcp_keepalive(Duration::ZERO), "tcp_keepalive = 0 s: must be from 1 s"),
             (new().sentinel_refresh_interval(Duration::ZERO), "sentinel_refresh_interval = 0 s"),
-            (new().services(["a"]), "services = a: sentinels are needed"),
-            (new().sentinel("redis://a").host("redis://b"), "hosts = ...: sentinels tell where"),
+            (new().services(["a"]), "services = a: services need sentinels"),
+            (new().sentinel("redis://a").host("redis://b"), "hosts = ...: set either hosts or sentinels"),
             (new().sentinel("redis://a/1"), "sentinels[0] = redis://a/1: a sentinel has no databases"),
-            (new().sentinel("unix:///s"), "sentinels[0] = unix:///s: a sentinel is reached over TCP"),
+            (new().sentinel("unix:///s"), "sentinels[0] = unix:///s: a sentinel needs a TCP address"),
             (new().sentinel("http://:secret@a"), "sentinels[0] = http://...: the scheme must be"),
-            (new().sentinel("redis://a").services(["x", "x"]), "services[1] = x: it is given twice"),
-            (new().sentinel("redis://a").services(["x", " "]), "services[1] =  : a name cannot be empty"),
-            (new().host("rediss://a").tls_cert_file("/c"), "tls_cert_file = /c: its key is missing"),
-            (new().host("rediss://a").tls_key_file("/k"), "tls_key_file = /k: its certificate is missing"),
-            (new().tls_ca_file("/ca"), "tls_ca_file = /ca: no server is reached over TLS"),
-            (new().sentinel("redis://a").tls_ca_file("/ca"), "tls_ca_file = /ca: no server is reached over TLS"),
-            (new().random_prefix_length(1025), "random_prefix_length = 1025: it must be from 0 to 1024 bytes"),
+            (new().sentinel("redis://a").services(["x", "x"]), "services[1] = x: duplicate name"),
+            (new().sentinel("redis://a").services(["x", " "]), "services[1] =  : a name must not be empty"),
+            (new().host("rediss://a").tls_cert_file("/c"), "tls_cert_file = /c: tls_key_file is missing"),
+            (new().host("rediss://a").tls_key_file("/k"), "tls_key_file = /k: tls_cert_file is missing"),
+            (new().tls_ca_file("/ca"), "tls_ca_file = /ca: no server uses TLS"),
+            (new().sentinel("redis://a").tls_ca_file("/ca"), "tls_ca_file = /ca: no server uses TLS"),
+            (new().random_prefix_length(1025), "random_prefix_length = 1025: must be from 0 to 1024 bytes"),
         ] {
             let error = refusal(&config);
             assert!(error.contains(fault) && !error.contains("secret"), "{error}");
@@ -252,11 +256,11 @@ mod tests {
     }
 
     #[test]
-    fn the_content_of_a_file_in_place_of_its_path_is_refused_and_not_shown() {
+    fn the_content_of_a_file_given_as_its_path_is_refused_and_not_shown() {
         let config =
             Config::new().host("rediss://a").tls_cert_file("/c").tls_key_file("-----BEGIN PRIVATE KEY-----secret");
         let error = refusal(&config);
-        assert!(error.contains("tls_key_file = ...: it must be the path") && !error.contains("secret"), "{error}");
+        assert!(error.contains("tls_key_file = ...: must be the path") && !error.contains("secret"), "{error}");
         assert!(!format!("{config:?}").contains("secret"));
     }
 

@@ -1,11 +1,11 @@
-//! `Format`: the choice between the ways in which messages are kept in Redis.
+//! `Format`: the format of messages and groups in Redis.
 
 use super::slot::{Slot, Words};
 use crate::codec::serializer::Serializer;
 use crate::config::sources::raw::Raw;
 use crate::error::Error;
 
-/// How messages and groups are kept in Redis. Layers of different formats do not see each other.
+/// The format of messages and groups in Redis. Layers with different formats do not see each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Format {
@@ -18,7 +18,7 @@ pub enum Format {
     /// The format of Python's `channels_redis` from 3.0, for [`ChannelsRedisLayer`](crate::django::ChannelsRedisLayer):
     /// `channels_redis` in a configuration.
     ChannelsRedis,
-    /// That of the publish and subscribe layer of `channels_redis`, for [`PubSubLayer`](crate::PubSubLayer): `pubsub` in a
+    /// The format of the pub/sub layer of `channels_redis`, for [`PubSubLayer`](crate::PubSubLayer): `pubsub` in a
     /// configuration.
     PubSub,
 }

@@ -1,23 +1,23 @@
-//! One Redis server as it is configured.
+//! `Host`: a configured Redis server.
 
 use std::fmt;
 
 use super::server::{Address, DEFAULT_PORT, Server};
 use super::value;
 
-/// A Redis server: its URL, and a name that stays the same when the server moves.
+/// A Redis server: a URL, and optionally a name that stays the same when the server moves.
 ///
 /// | URL | |
 /// |---|---|
-/// | `redis://[user[:password]@]host[:port][/db]` | TCP; port 6379 and database 0 where they are left out |
-/// | `rediss://...` | the same over TLS; `#insecure` at the end accepts any certificate, and so anybody in between |
-/// | `unix:///path[?db=0&username=...&password=...]` | a unix socket; `redis+unix` is the same |
+/// | `redis://[user[:password]@]host[:port][/db]` | TCP; the defaults are port 6379 and database 0 |
+/// | `rediss://...` | the same over TLS; `#insecure` at the end accepts any certificate, which allows an attacker to intercept the connection |
+/// | `unix:///path[?db=0&username=...&password=...]` | a unix socket; `redis+unix` means the same |
 ///
-/// `valkey://` and `valkeys://` are the same as `redis://` and `rediss://`. The database, the user and the password may
-/// also be parameters, as redis-py has them: `redis://host?db=3`.
+/// `valkey://` and `valkeys://` mean the same as `redis://` and `rediss://`. Database, user and password may also be
+/// parameters, as in redis-py: `redis://host?db=3`.
 ///
-/// Where several hosts share the load, each channel and group has its place by a hash of the host's name, or of its
-/// address and database where it has no name. So credentials can change freely, and a named host can move.
+/// With several hosts, a hash of the host names decides which host stores a channel or group. A host without a name is
+/// hashed by its address and database. Credentials can therefore change at any time, and a named host can move.
 ///
 /// ```
 /// use channel_layer::Host;
@@ -33,34 +33,35 @@ pub struct Host {
 }
 
 impl Host {
-    /// The server at `url`.
+    /// Creates a host from its URL. The URL is checked with the whole configuration.
     pub fn new(url: impl Into<String>) -> Self {
         Self { name: None, url: url.into() }
     }
 
-    /// This server under a name that decides its share of channels and groups, whatever its address.
+    /// Names the host. The name, instead of the address, then decides which channels and groups it stores.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// The URL as connections take it, credentials included.
+    /// The URL in the spelling that connections use, with credentials.
     pub(crate) fn url(&self) -> String {
         self.url_with_port(DEFAULT_PORT)
     }
 
-    /// As [`url`](Self::url), with `port` where it names none.
+    /// As [`url`](Self::url), with `port` if the URL has no port.
     pub(crate) fn url_with_port(&self, port: u16) -> String {
         Server::read(&self.url).map_or_else(|_| self.url.clone(), |server| server.url_with_port(port))
     }
 
-    /// Whether it is reached over TLS.
+    /// Whether connections use TLS.
     pub(crate) fn is_tls(&self) -> bool {
         Server::read(&self.url).is_ok_and(|server| server.is_tls())
     }
 
-    /// What sharding hashes: the name, else address and database in one spelling, never credentials.
+    /// The text that sharding hashes: the name, or else the address and database in one normal spelling. It has no
+    /// credentials.
     pub(crate) fn identity(&self) -> String {
         match (&self.name, self.address()) {
             (Some(name), _) => name.clone(),
@@ -73,13 +74,14 @@ impl Host {
         self.name.as_deref()
     }
 
-    /// Where the server is, or what is wrong with the URL; the reason repeats nothing of it that may be secret.
+    /// The address of the server, or the reason why the URL is invalid. The reason contains no part of the URL that may be
+    /// secret.
     pub(crate) fn address(&self) -> Result<Address, String> {
         Server::read(&self.url).map(|server| server.address)
     }
 
-    /// The URL without what may be secret, for people. Nothing but the scheme is shown of a text that is no good URL: a
-    /// password may stand anywhere in it.
+    /// The URL for display, without secrets. An invalid URL is shown as its scheme only, because a password may be anywhere in
+    /// it.
     fn redacted(&self) -> String {
         match Server::read(&self.url) {
             Ok(server) => server.to_string(),
@@ -92,7 +94,7 @@ impl Host {
     }
 }
 
-/// A server given in parts, as Python's configurations may have it.
+/// A server in parts, as in Python's configurations.
 #[derive(Default)]
 pub(crate) struct Parts {
     pub(crate) url: Option<String>,
@@ -108,11 +110,11 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
-    /// The host of these parts, or what is wrong with them.
+    /// Builds the host, or returns the reason why the parts are invalid.
     pub(crate) fn into_host(self) -> Result<Host, String> {
         let mut server = match (self.url, self.path, self.host) {
-            (Some(_), _, Some(_)) => return Err("it has both a url and a host".into()),
-            (Some(_), ..) if self.port.is_some() => return Err("the port of a url belongs into the url".into()),
+            (Some(_), _, Some(_)) => return Err("set either url or host, not both".into()),
+            (Some(_), ..) if self.port.is_some() => return Err("write the port into the url".into()),
             (Some(url), ..) => Server::read(&url)?,
             (None, Some(path), _) => Server::read(&format!("unix://{path}"))?,
             (None, None, host) => {
@@ -120,7 +122,7 @@ impl Parts {
                 Server::read(&tcp_url(host, port))?
             }
         };
-        // As in redis-py, what the URL has wins.
+        // The URL takes precedence, as in redis-py.
         if !server.has_db() {
             self.db.inspect(|db| server.set_db(*db));
         }
@@ -211,11 +213,11 @@ mod tests {
     fn a_host_and_a_port_make_a_url() {
         assert_eq!(Host::from(("10.0.0.1", 6380)).url(), "redis://10.0.0.1:6380/0");
         assert_eq!(Host::from(("::1", 6380)).url(), "redis://[::1]:6380/0");
-        Host::from(("a/b", 6380)).address().expect_err("it is no host");
+        Host::from(("a/b", 6380)).address().expect_err("the host is invalid");
     }
 
     #[test]
-    fn a_port_can_be_given_to_those_who_have_none() {
+    fn url_with_port_adds_a_missing_port() {
         for (url, with_port) in [
             ("redis://:p@a", "redis://:p@a:26379"),
             ("rediss://a:1#insecure", "rediss://a:1#insecure"),
@@ -226,11 +228,11 @@ mod tests {
     }
 
     #[test]
-    fn urls_that_cannot_work_are_refused_with_a_reason() {
+    fn invalid_urls_are_refused_with_a_reason() {
         for (url, reason) in [
-            ("", "it is no URL"),
-            ("localhost", "it is no URL"),
-            ("127.0.0.1:6379", "it is no URL"),
+            ("", "expected a URL"),
+            ("localhost", "expected a URL"),
+            ("127.0.0.1:6379", "expected a URL"),
             ("localhost:6379", "the scheme must be"),
             ("http://localhost", "the scheme must be"),
             ("redis://", "host"),

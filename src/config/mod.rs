@@ -1,7 +1,7 @@
-//! The options of a layer: set in code, read from JSON, TOML or the environment, checked once.
+//! The options of a layer. They are set in code or read from JSON, TOML or the environment, and validated once.
 //!
-//! `table.rs` declares each option once, with its type and range. A new option is a field of [`Config`] with its default, a
-//! setter, and a row of that table.
+//! `table.rs` declares each option once, with its type and range. To add an option, add a field with its default to
+//! [`Config`], a setter, and a row to that table.
 
 mod check;
 mod format;

@@ -1,4 +1,4 @@
-//! `Config`: every option of the layers, its default and its limits.
+//! `Config`: the options of all layers, with their defaults.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,14 +12,15 @@ use crate::config::sources::source::Sources;
 use crate::crypto::{self, FernetKeys, KeyRing};
 use crate::error::Result;
 
-/// The capacity of a channel on layers that refuse messages above it. It is that of `asgi_redis`.
+/// The default capacity of a channel on layers that refuse messages above it, as in `asgi_redis`.
 pub(crate) const DEFAULT_CAPACITY: usize = 100;
 
-/// The options of a layer. Each setter takes the configuration and gives it back.
+/// The options of a layer. Each setter consumes the configuration and returns it.
 ///
-/// A layer checks them all once, when it is made; [`validate`](Self::validate) does the same earlier. Files and the
-/// environment have the same options under the same names, times in seconds. Those that Python's `channels_redis` and
-/// `asgi_redis` have are called as there, in the `CONFIG` of a Django site, and the forms of hosts that those have are read as well.
+/// A layer validates its configuration once, when it is created; [`validate`](Self::validate) does the same earlier. Files
+/// and environment variables use the same option names, with times in seconds. Options that Python's `channels_redis` or
+/// `asgi_redis` also have keep the names of the `CONFIG` of a Django site, and hosts may be written in the forms of those
+/// packages too.
 ///
 /// ```
 /// use std::time::Duration;
@@ -43,13 +44,13 @@ pub(crate) const DEFAULT_CAPACITY: usize = 100;
 /// ```
 #[derive(Clone, PartialEq)]
 pub struct Config {
-    /// Nothing stands for the default host; an empty list that someone gave is an error.
+    /// `None` means the default host. An empty list is an error.
     pub(crate) hosts: Option<Vec<Host>>,
-    /// Its default depends on the format.
+    /// The default depends on the format.
     pub(crate) prefix: Option<String>,
     pub(crate) expiry: Duration,
     pub(crate) group_expiry: Duration,
-    /// Nothing stands for the default, which depends on the layer, and for rules that are one.
+    /// `None` means the default of the layer; [`default_channel_capacity`](Self::default_channel_capacity) applies then.
     pub(crate) capacity: Option<usize>,
     pub(crate) channel_capacity: Vec<CapacityRule>,
     pub(crate) symmetric_encryption_keys: Vec<String>,
@@ -57,7 +58,7 @@ pub struct Config {
     pub(crate) format: Format,
     pub(crate) serializer: Serializer,
     pub(crate) random_prefix_length: usize,
-    /// Its default depends on the format.
+    /// The default depends on the format.
     pub(crate) stats_prefix: Option<String>,
     pub(crate) max_message_size: usize,
     pub(crate) connect_timeout: Duration,
@@ -66,7 +67,7 @@ pub struct Config {
     pub(crate) pool_size: usize,
     pub(crate) overflow: Overflow,
     pub(crate) max_queue_size: usize,
-    /// Nothing stands for the default of each layer.
+    /// `None` means the default of the layer.
     pub(crate) fallback: Option<Fallback>,
     pub(crate) return_after: Duration,
     pub(crate) sharded_pubsub: bool,
@@ -78,21 +79,21 @@ pub struct Config {
     pub(crate) services: Vec<String>,
     pub(crate) service_login: ServiceLogin,
     pub(crate) sentinel_refresh_interval: Duration,
-    /// The variables that have set options.
+    /// The environment variables that set options, for errors.
     pub(crate) sources: Sources,
 }
 
-/// The files that connections over TLS need, if they need any.
+/// The files for connections over TLS.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct TlsFiles {
-    /// Certificates of the authorities that may sign a server's certificate, in place of the public authorities.
+    /// Certificates of the accepted authorities. They replace the public authorities.
     pub(crate) ca: Option<PathBuf>,
-    /// Our certificate and its key.
+    /// The client certificate and its key.
     pub(crate) cert: Option<PathBuf>,
     pub(crate) key: Option<PathBuf>,
 }
 
-/// The login for masters whose addresses come from sentinels.
+/// The login and database for masters that are found through sentinels.
 #[derive(Clone, Default, PartialEq)]
 pub(crate) struct ServiceLogin {
     pub(crate) username: Option<String>,
@@ -140,123 +141,124 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Every option at its default.
+    /// Creates a configuration with every option at its default.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// What the keys in Redis begin with; layers with different prefixes do not see each other. Braces are not allowed,
-    /// since they decide the slot of a key in a cluster. Defaults to `asgi`, and in the format of `asgi_redis` to `asgi:`.
+    /// Prefix of all keys in Redis. Layers with different prefixes do not see each other. Braces are not allowed because
+    /// they decide the slot of a key in a cluster. Defaults to `asgi`, or to `asgi:` in the format `asgi_redis`.
     #[must_use]
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = Some(prefix.into());
         self
     }
 
-    /// How long a message waits to be read, from 1 ms to 100 years. Defaults to 60 s.
+    /// How long a message waits to be read before it expires, from 1 ms to 100 years. Defaults to 60 s.
     ///
-    /// It has to be the same in all processes: readers tell by it when a message was sent, and so who was a member of
-    /// its group.
+    /// All processes need the same value. A reader computes from it when a message was sent, and thus which channels were
+    /// members of the group at that time.
     #[must_use]
     pub fn expiry(mut self, expiry: Duration) -> Self {
         self.expiry = expiry;
         self
     }
 
-    /// How long a membership in a group lasts after it was added or renewed, from 1 ms to 100 years. Defaults to 1 day.
+    /// How long a group membership lasts after it was added or renewed, from 1 ms to 100 years. Defaults to 1 day.
     #[must_use]
     pub fn group_expiry(mut self, group_expiry: Duration) -> Self {
         self.group_expiry = group_expiry;
         self
     }
 
-    /// How many messages a channel holds where no rule says otherwise, from 1 to 4294967295 unread messages. What a
-    /// [`Receiver`](crate::Receiver) has taken ahead of its channel on Redis is not in it any more. Defaults to 100, and for a
-    /// [`PubSubLayer`](crate::PubSubLayer), which drops messages above it, to 10,000.
+    /// Capacity of a channel that matches no [`channel_capacity`](Self::channel_capacity) rule, from 1 to 4294967295 unread
+    /// messages. Messages that a [`Receiver`](crate::Receiver) has prefetched from Redis do not count. Defaults to 100, or to
+    /// 10,000 for a [`PubSubLayer`](crate::PubSubLayer), which drops messages above the capacity.
     #[must_use]
     pub fn capacity(mut self, capacity: usize) -> Self {
         self.capacity = Some(capacity);
         self
     }
 
-    /// Adds a rule for the capacity of some channels; the first that matches decides. Defaults to none.
+    /// Adds a capacity rule for channels whose names match a pattern. The first matching rule decides. Defaults to none.
     #[must_use]
     pub fn channel_capacity(mut self, rule: CapacityRule) -> Self {
         self.channel_capacity.push(rule);
         self
     }
 
-    /// Adds a rule behind all others, unless [`capacity`](Self::capacity) is set: for programs that know what their channels
-    /// need where nobody says. Call it when everything else is set.
+    /// Adds a capacity rule after all others, unless [`capacity`](Self::capacity) is set. With it a program sets the default
+    /// capacity of its own channels. Call it after all other setters.
     #[must_use]
     pub fn default_channel_capacity(self, rule: CapacityRule) -> Self {
         if self.capacity.is_some() { self } else { self.channel_capacity(rule) }
     }
 
-    /// Encrypts messages: the first key seals, all of them open. Any text is a key; at least 32 bytes that cannot be
-    /// guessed are recommended. Defaults to none, and no encryption.
+    /// Keys for the encryption of messages: the first key encrypts, and all keys decrypt. Any non-empty string is a key; use
+    /// at least 32 random bytes. Defaults to none, which means no encryption.
     #[must_use]
     pub fn symmetric_encryption_keys<K: Into<String>>(mut self, keys: impl IntoIterator<Item = K>) -> Self {
         self.symmetric_encryption_keys = keys.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Keys that open messages and never seal. To change keys without losing a message, add the new one here in every
-    /// process, then make it the first of [`symmetric_encryption_keys`](Self::symmetric_encryption_keys) everywhere with
-    /// the old one behind it, and remove the old one after [`expiry`](Self::expiry). Defaults to none.
+    /// Keys that only decrypt. To rotate keys without losing a message, first add the new key here in every process. Then
+    /// put it first in [`symmetric_encryption_keys`](Self::symmetric_encryption_keys) in every process, followed by the old
+    /// key. Remove the old key after [`expiry`](Self::expiry). Defaults to none.
     #[must_use]
     pub fn accept_only_keys<K: Into<String>>(mut self, keys: impl IntoIterator<Item = K>) -> Self {
         self.accept_only_keys = keys.into_iter().map(Into::into).collect();
         self
     }
 
-    /// How messages are kept in Redis, for [`connect`](crate::connect()) and the program; a layer that is made by its own
-    /// name has its own format. Defaults to [`Format::Native`].
+    /// Format of messages and groups in Redis, for [`connect`](crate::connect()) and the program. A layer type that is
+    /// connected directly uses its own format instead. Defaults to [`Format::Native`].
     #[must_use]
     pub fn format(mut self, format: Format) -> Self {
         self.format = format;
         self
     }
 
-    /// How messages become bytes in the formats of Python's `channels_redis`, where it is called `serializer_format`; files
-    /// and the environment know both names. Other formats have no choice. Defaults to [`Serializer::MessagePack`].
+    /// Encoding of messages in the two formats of Python's `channels_redis`. Files and
+    /// variables accept its Python name `serializer_format` too. Other formats ignore it. Defaults to [`Serializer::MessagePack`].
     #[must_use]
     pub fn serializer(mut self, serializer: Serializer) -> Self {
         self.serializer = serializer;
         self
     }
 
-    /// Random bytes before each message in the format of `channels_redis`, from 0 to 1024 bytes, as the site has it. They make messages
-    /// with the same content differ; with none, equal messages that wait at the same time become one. Defaults to 12.
+    /// Number of random bytes before each message in the format `channels_redis`, from 0 to 1024 bytes. Use the value of the
+    /// Python processes. The bytes make equal messages distinct: with 0, two equal messages that wait in a channel at the
+    /// same time become one. Defaults to 12.
     #[must_use]
     pub fn random_prefix_length(mut self, bytes: usize) -> Self {
         self.random_prefix_length = bytes;
         self
     }
 
-    /// What the keys of statistics in Redis begin with. Layers with the same one count together, and a flush of one
-    /// deletes what the other has counted. Defaults to [`prefix`](Self::prefix) and `-meta:`, and in the format of
-    /// `asgi_redis` to `asgi-meta:` whatever the prefix, as in Python.
+    /// Prefix of the statistics keys in Redis. Layers with the same prefix share their counts, and a flush of one layer
+    /// deletes the counts of all. Defaults to [`prefix`](Self::prefix) followed by `-meta:`; in the format `asgi_redis` to
+    /// `asgi-meta:` with any prefix, as in Python.
     #[must_use]
     pub fn stats_prefix(mut self, stats_prefix: impl Into<String>) -> Self {
         self.stats_prefix = Some(stats_prefix.into());
         self
     }
 
-    /// Bytes that an encoded message may have, from 1024 to 268435456 bytes. Defaults to 8 MiB.
+    /// Size limit of an encoded message, from 1024 to 268435456 bytes. A larger message is refused. Defaults to 8 MiB.
     #[must_use]
     pub fn max_message_size(mut self, bytes: usize) -> Self {
         self.max_message_size = bytes;
         self
     }
 
-    /// What keys begin with.
+    /// The prefix of keys, with the default of the format.
     pub(crate) fn key_prefix(&self) -> &str {
         let default = if self.format == Format::AsgiRedis { "asgi:" } else { "asgi" };
         self.prefix.as_deref().unwrap_or(default)
     }
 
-    /// What keys of statistics begin with.
+    /// The prefix of statistics keys, with the default of the format.
     pub(crate) fn stats_key_prefix(&self) -> String {
         match (&self.stats_prefix, self.format) {
             (Some(prefix), _) => prefix.clone(),
@@ -265,17 +267,17 @@ impl Config {
         }
     }
 
-    /// The capacities of all channels, compiled.
+    /// Compiles the capacities of all channels.
     pub(crate) fn capacities(&self) -> Result<Capacity> {
         self.capacities_or(DEFAULT_CAPACITY)
     }
 
-    /// The capacities of all channels of a layer with another default, compiled.
+    /// Compiles the capacities of all channels for a layer whose default capacity is `default`.
     pub(crate) fn capacities_or(&self, default: usize) -> Result<Capacity> {
         Capacity::new(&self.channel_capacity, self.capacity.unwrap_or(default))
     }
 
-    /// The keys, if messages are to be encrypted as Django Channels does it.
+    /// The keys for the encryption of Django Channels; `None` if encryption is off.
     pub(crate) fn fernet_keys(&self) -> Result<Option<FernetKeys>> {
         if self.symmetric_encryption_keys.is_empty() && self.accept_only_keys.is_empty() {
             return Ok(None);
@@ -283,7 +285,7 @@ impl Config {
         FernetKeys::new(&self.symmetric_encryption_keys, &self.accept_only_keys).map(Some)
     }
 
-    /// The keys, if messages are to be encrypted.
+    /// The keys for the native encryption; `None` if encryption is off.
     pub(crate) fn key_ring(&self) -> Result<Option<KeyRing>> {
         if self.symmetric_encryption_keys.is_empty() && self.accept_only_keys.is_empty() {
             return Ok(None);
@@ -291,7 +293,7 @@ impl Config {
         KeyRing::new(&self.symmetric_encryption_keys, &self.accept_only_keys).map(Some)
     }
 
-    /// The ids of all keys that open messages, that of the key that seals first.
+    /// The ids of all keys. The id of the encrypting key comes first.
     pub(crate) fn key_ids(&self) -> impl Iterator<Item = u32> {
         self.symmetric_encryption_keys.iter().chain(&self.accept_only_keys).map(|key| crypto::id_of_key(key))
     }

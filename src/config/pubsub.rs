@@ -1,33 +1,33 @@
-//! The options of layers that publish, and of those that go on alone.
+//! The options of layers that use pub/sub, and of layers with a fallback.
 
 use std::time::Duration;
 
 use super::options::Config;
 use super::slot::Words;
 
-/// What becomes of a message for a reader whose queue is full, on a layer that cannot refuse it.
+/// The message that is dropped when the queue of a channel is full, on a layer that cannot refuse a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Overflow {
-    /// The message that has waited longest goes: `drop_oldest` in a configuration. What arrives is as fresh as can be.
+    /// Drops the message that has waited longest: `drop_oldest` in a configuration. The newest messages arrive.
     #[default]
     DropOldest,
-    /// The new message goes: `drop_newest` in a configuration. What had begun arrives without a gap.
+    /// Drops the new message: `drop_newest` in a configuration. The messages that arrived first stay without a gap.
     DropNewest,
 }
 
-/// What becomes of calls that need a server which is away.
+/// The behaviour of calls whose server is unreachable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fallback {
-    /// They fail: `fail` in a configuration.
+    /// Calls fail: `fail` in a configuration.
     Fail,
-    /// They go on between the members of this process: `local` in a configuration.
+    /// Calls work within this process: `local` in a configuration.
     Local,
 }
 
-/// The capacity of a channel on a layer that drops messages above it: room for a burst. The queues of Python's layer have no
-/// bound.
+/// The default capacity of a channel on a layer that drops messages above it: enough for a burst. The queues of Python's layer
+/// are unbounded.
 pub(crate) const PUBSUB_CAPACITY: usize = 10_000;
 
 impl Words for Overflow {
@@ -40,43 +40,42 @@ impl Words for Fallback {
 }
 
 impl Config {
-    /// What becomes of a message for a channel of a [`PubSubLayer`](crate::PubSubLayer) that has its
-    /// [`capacity`](Self::capacity) of unread messages, or as many as [`max_queue_size`](Self::max_queue_size) allows.
-    /// Defaults to [`Overflow::DropOldest`].
+    /// Message that a [`PubSubLayer`](crate::PubSubLayer) drops when the queue of a channel is full: it holds
+    /// [`capacity`](Self::capacity) messages, or as many bytes as [`max_queue_size`](Self::max_queue_size) allows. Defaults to [`Overflow::DropOldest`].
     #[must_use]
     pub fn overflow(mut self, overflow: Overflow) -> Self {
         self.overflow = overflow;
         self
     }
 
-    /// Bytes of memory that the unread messages of one channel of a [`PubSubLayer`](crate::PubSubLayer) take, from 1024 to
-    /// 2147483648 bytes. One message fits, however large it is. Defaults to 64 MiB.
+    /// Memory limit for the unread messages of one channel of a [`PubSubLayer`](crate::PubSubLayer), from 1024 to
+    /// 2147483648 bytes. One message of any size always fits. Defaults to 64 MiB.
     #[must_use]
     pub fn max_queue_size(mut self, bytes: usize) -> Self {
         self.max_queue_size = bytes;
         self
     }
 
-    /// What becomes of calls while their server is away. Defaults to [`Fallback::Local`] for a
-    /// [`PubSubLayer`](crate::PubSubLayer), and to [`Fallback::Fail`] for other layers. With [`Fallback::Local`]
-    /// [`connect`](crate::connect()) puts a [`FallbackLayer`](crate::FallbackLayer) before a
-    /// [`RedisLayer`](crate::RedisLayer), which by itself always fails.
+    /// Behaviour of calls while their server is unreachable. Defaults to [`Fallback::Local`] for a
+    /// [`PubSubLayer`](crate::PubSubLayer), and to [`Fallback::Fail`] for other layers. A
+    /// [`RedisLayer`](crate::RedisLayer) by itself always fails: with [`Fallback::Local`],
+    /// [`connect`](crate::connect()) wraps it in a [`FallbackLayer`](crate::FallbackLayer).
     #[must_use]
     pub fn fallback(mut self, fallback: Fallback) -> Self {
         self.fallback = Some(fallback);
         self
     }
 
-    /// How long a server that was unreachable has to answer again before messages go to it, from 0 s to 100 years. It keeps
-    /// a server that comes and goes from tearing conversations apart. Defaults to 2 s.
+    /// How long a server must answer again after an outage before messages are sent to it, from 0 s to 100 years. The delay
+    /// keeps a server that fails again and again from splitting conversations between two places. Defaults to 2 s.
     #[must_use]
     pub fn return_after(mut self, time: Duration) -> Self {
         self.return_after = time;
         self
     }
 
-    /// Whether a [`PubSubLayer`](crate::PubSubLayer) publishes with `SPUBLISH`, which Redis knows from version 7.0.
-    /// Every process needs the same choice, and Python's `channels_redis` knows only the other. Defaults to `false`.
+    /// Whether a [`PubSubLayer`](crate::PubSubLayer) publishes with `SPUBLISH`, which needs Redis 7.0. All processes need
+    /// the same value, and Python's `channels_redis` supports only `false`. Defaults to `false`.
     #[must_use]
     pub fn sharded_pubsub(mut self, sharded: bool) -> Self {
         self.sharded_pubsub = sharded;
@@ -88,36 +87,12 @@ impl Config {
 mod tests {
     use super::*;
 
-    fn chosen() -> Config {
-        Config::new()
-            .overflow(Overflow::DropNewest)
-            .max_queue_size(2000)
-            .fallback(Fallback::Fail)
-            .return_after(Duration::from_millis(500))
-            .sharded_pubsub(true)
-    }
-
     #[test]
-    fn files_and_the_environment_have_the_same_options() {
-        let json = r#"{"overflow": "drop_newest", "max_queue_size": 2000, "fallback": "fail", "return_after": 0.5, "sharded_pubsub": true}"#;
-        assert_eq!(Config::from_json(json).expect("it is a configuration"), chosen());
-        let variables = [
-            ("CHANNEL_LAYER_OVERFLOW", "drop_newest"),
-            ("CHANNEL_LAYER_MAX_QUEUE_SIZE", "2000"),
-            ("CHANNEL_LAYER_FALLBACK", "fail"),
-            ("CHANNEL_LAYER_RETURN_AFTER", "0.5"),
-            ("CHANNEL_LAYER_SHARDED_PUBSUB", "true"),
-        ];
-        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        assert_eq!(Config::from_vars(&variables).expect("they are good"), chosen());
-    }
-
-    #[test]
-    fn a_word_that_is_no_choice_is_refused_with_those_that_are() {
+    fn an_unknown_word_is_refused_with_the_list_of_choices() {
         for (option, fault) in [
-            (r#""overflow": "drop""#, "overflow = drop: it must be drop_oldest or drop_newest"),
-            (r#""fallback": 1"#, "fallback = 1: text is expected"),
-            (r#""sharded_pubsub": "yes""#, "sharded_pubsub = \"yes\": true or false is expected"),
+            (r#""overflow": "drop""#, "overflow = drop: must be drop_oldest or drop_newest"),
+            (r#""fallback": 1"#, "fallback = 1: expected a string"),
+            (r#""sharded_pubsub": "yes""#, "sharded_pubsub = \"yes\": expected true or false"),
         ] {
             let error = Config::from_json(&format!("{{{option}}}")).expect_err(option).to_string();
             assert!(error.contains(fault), "{error}");

@@ -1,4 +1,4 @@
-//! What the table of options says to people: the reference, and the values in force.
+//! The reference of options, and the values that a configuration has.
 
 use std::fmt::{self, Write};
 
@@ -8,27 +8,27 @@ use super::pubsub::{Fallback, PUBSUB_CAPACITY};
 use super::slot::Slot;
 use super::table::{OPTIONS, Row};
 
-/// What there is to know about an option.
+/// The documentation of an option.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct OptionInfo {
-    /// Its name in files.
+    /// The name in files.
     pub name: &'static str,
-    /// Its name in the environment.
+    /// The name of the environment variable.
     pub variable: String,
-    /// What it is for.
+    /// The description, one or two sentences.
     pub summary: &'static str,
-    /// Which values it takes, with their unit.
+    /// The accepted values, with their unit.
     pub accepts: String,
-    /// Its default, in Markdown.
+    /// The default, in Markdown.
     pub default: String,
-    /// Further names of it: in files those of Python's layers, in the environment those of other deployments.
+    /// Further names: names of Python's layers in files, and variables of other deployments.
     pub aliases: Vec<&'static str>,
-    /// The ends of its range, or all its words, as [`Config::set`] takes them; empty where values have no order.
+    /// The ends of the range, or all words of a choice, in the form that [`Config::set`] accepts. Empty for other options.
     pub ends: Vec<String>,
 }
 
-/// The value of an option that is in force.
+/// The effective value of an option.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Setting {
@@ -36,7 +36,7 @@ pub struct Setting {
     pub option: &'static str,
     /// The value, without secrets.
     pub value: String,
-    /// The variable that has set it, if one has.
+    /// The environment variable that set the value, if any.
     pub variable: Option<String>,
 }
 
@@ -48,7 +48,7 @@ impl fmt::Display for Setting {
 }
 
 impl Config {
-    /// All options.
+    /// Returns the documentation of all options.
     pub fn options() -> impl Iterator<Item = OptionInfo> {
         OPTIONS.iter().map(|row| {
             let mut config = Self::new();
@@ -65,7 +65,7 @@ impl Config {
         })
     }
 
-    /// The value of each option that a layer of this configuration has, without secrets.
+    /// Returns the effective value of each option, without secrets. Defaults are those of the configured format.
     pub fn settings(&self) -> Vec<Setting> {
         let mut filled = self.filled();
         let setting = |row: &'static Row| {
@@ -75,7 +75,7 @@ impl Config {
         OPTIONS.iter().map(setting).collect()
     }
 
-    /// The reference of all options as a table in Markdown.
+    /// Returns the reference of all options as a Markdown table.
     pub fn reference() -> String {
         let mut table = String::from("| option | variable | values | default | meaning |\n|---|---|---|---|---|\n");
         for OptionInfo { name, variable, summary, accepts, default, aliases, .. } in Self::options() {
@@ -87,7 +87,7 @@ impl Config {
         table
     }
 
-    /// This configuration with the defaults that depend on other options.
+    /// This configuration with the defaults that depend on other options filled in.
     fn filled(&self) -> Self {
         let mut config = self.clone();
         config.prefix = Some(self.key_prefix().to_owned());
@@ -108,7 +108,7 @@ impl Config {
 }
 
 impl Slot<'_> {
-    /// The value of a new configuration, in Markdown.
+    /// The value in a new configuration, in Markdown.
     fn default(&self) -> String {
         match self {
             Self::Word(_) => format!("`{}`", self.shown()),

@@ -1,4 +1,4 @@
-//! The URL of a server: read in every spelling that Redis clients have, written in the one that connections take.
+//! `Server`: parses the URL of a server in every spelling of common Redis clients, and writes the spelling that connections use.
 
 use std::fmt;
 
@@ -8,29 +8,30 @@ use crate::config::sources::python::option_for;
 
 pub(crate) const DEFAULT_PORT: u16 = 6379;
 
-/// Where a server is, without how to log in.
+/// The address of a server, without credentials.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Address {
     Tcp { host: String, port: u16, db: u32 },
     Unix { path: String, db: u32 },
 }
 
-/// A server whose URL has been read.
+/// A parsed server URL.
 pub(crate) struct Server {
-    /// With user and password where connections look for them, and the scheme `redis`, `rediss` or `unix`.
+    /// The URL in the spelling that connections use: user and password in their place, and the scheme `redis`, `rediss` or
+    /// `unix`.
     pub(crate) url: Url,
     pub(crate) address: Address,
 }
 
 impl Server {
-    /// Reads `text`, or says what is wrong with it; the reason repeats nothing of it that may be secret.
+    /// Parses `text`. The reason of an error contains no part of `text` that may be secret.
     pub(crate) fn read(text: &str) -> Result<Self, String> {
         Self::parse(text).map_err(|reason| if is_unescaped(text) { format!("{reason}; {ESCAPING}") } else { reason })
     }
 
     fn parse(text: &str) -> Result<Self, String> {
         let mut url =
-            Url::parse(text).map_err(|error| format!("it is no URL such as redis://localhost:6379: {error}"))?;
+            Url::parse(text).map_err(|error| format!("expected a URL such as redis://localhost:6379: {error}"))?;
         let scheme = match url.scheme() {
             "redis" | "valkey" => "redis",
             "rediss" | "valkeys" => "rediss",
@@ -60,11 +61,11 @@ impl Server {
             "protocol" => return Err("parameter protocol must be resp2 or resp3".into()),
             "ssl_cert_reqs" => return self.set_certificates(value),
             _ => {
-                // Anything else may be the end of a password with a '?' in it.
+                // An unknown name is not shown: it may be the end of a password that contains a '?'.
                 return Err(match option_for(name) {
-                    Some(ours) => format!("parameter {name} is not supported: set the option {ours}"),
+                    Some(ours) => format!("parameter {name} is not supported; set the option {ours} instead"),
                     None => {
-                        "a parameter is not supported; there are db, username, password, protocol and ssl_cert_reqs"
+                        "unsupported parameter; the parameters are db, username, password, protocol and ssl_cert_reqs"
                             .into()
                     }
                 });
@@ -91,7 +92,7 @@ impl Server {
             self.set_query("user", username);
             return Ok(());
         }
-        self.url.set_username(username).map_err(|()| "it cannot have credentials".into())
+        self.url.set_username(username).map_err(|()| "this URL cannot have credentials".into())
     }
 
     pub(crate) fn set_password(&mut self, password: &str) -> Result<(), String> {
@@ -99,18 +100,18 @@ impl Server {
             self.set_query("pass", password);
             return Ok(());
         }
-        self.url.set_password(Some(password)).map_err(|()| "it cannot have credentials".into())
+        self.url.set_password(Some(password)).map_err(|()| "this URL cannot have credentials".into())
     }
 
-    /// Has connections use TLS.
+    /// Makes connections use TLS.
     pub(crate) fn set_tls(&mut self) -> Result<(), String> {
         if self.is_unix() {
-            return Err("a unix socket has no TLS".into());
+            return Err("a unix socket does not support TLS".into());
         }
-        self.url.set_scheme("rediss").map_err(|()| "it cannot have TLS".into())
+        self.url.set_scheme("rediss").map_err(|()| "this URL cannot use TLS".into())
     }
 
-    /// Has connections check certificates as `ssl_cert_reqs` of redis-py asks for.
+    /// Sets the check of certificates from redis-py's `ssl_cert_reqs`.
     pub(crate) fn set_certificates(&mut self, required: &str) -> Result<(), String> {
         match required {
             "none" if self.is_tls() => {
@@ -135,23 +136,23 @@ impl Server {
         self.url.scheme() == "rediss"
     }
 
-    /// Whether it names a user or a password.
+    /// Whether the URL has a user or a password.
     pub(crate) fn has_login(&self) -> bool {
         let in_query = |name: &str| matches!(name, "user" | "pass");
         self.url.authority().contains('@') || self.url.query_pairs().any(|(name, _)| in_query(&name))
     }
 
-    /// Whether it names a database other than the first.
+    /// Whether the URL has a database other than 0.
     pub(crate) fn has_db(&self) -> bool {
         let (Address::Tcp { db, .. } | Address::Unix { db, .. }) = &self.address;
         *db != 0
     }
 
-    /// The URL, credentials included, with `port` where it names none.
+    /// The URL with credentials, and with `port` if it has no port.
     pub(crate) fn url_with_port(&self, port: u16) -> String {
         let mut url = self.url.clone();
         if url.port().is_none() && !self.is_unix() {
-            // Every URL over TCP has a host, and so takes a port.
+            // A TCP URL has a host, so that setting its port cannot fail.
             let _ = url.set_port(Some(port));
         }
         url.into()
@@ -183,13 +184,11 @@ impl fmt::Display for Address {
     }
 }
 
-/// Connection strings of other products have options, and so passwords, behind commas.
-const CONNECTION_STRING: &str =
-    "the host has characters that no host has; options belong behind a ?, as in redis://host?db=1";
-const ESCAPING: &str = "in a user or a password write # as %23, / as %2F, ? as %3F, : as %3A, @ as %40 and % as %25";
+/// Connection strings of other products have options, including passwords, after commas.
+const CONNECTION_STRING: &str = "invalid character in the host; write options after a ?, as in redis://host?db=1";
+const ESCAPING: &str = "in a user or a password, write # as %23, / as %2F, ? as %3F, : as %3A, @ as %40 and % as %25";
 
-/// Whether an `@` stands behind the place where the address ends, as it does when a password has one of the characters
-/// that end it.
+/// Whether an `@` follows the end of the address. This happens if a password contains a character that ends the address.
 fn is_unescaped(text: &str) -> bool {
     let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
     rest.split_once(['/', '?', '#']).is_some_and(|(_, behind)| behind.contains('@'))
@@ -202,11 +201,11 @@ fn tcp_address(url: &Url) -> Result<Address, String> {
         return Err(CONNECTION_STRING.into());
     }
     if matches!(host.as_str(), "0.0.0.0" | "[::]") {
-        return Err("a wildcard address cannot be connected to".into());
+        return Err("cannot connect to a wildcard address".into());
     }
     let port = url.port().unwrap_or(DEFAULT_PORT);
     if port == 0 {
-        return Err("port 0 cannot be connected to".into());
+        return Err("cannot connect to port 0".into());
     }
     let db = match url.path().trim_matches('/') {
         "" => 0,
@@ -218,7 +217,7 @@ fn tcp_address(url: &Url) -> Result<Address, String> {
 fn unix_address(url: &Url) -> Result<Address, String> {
     let path = url.to_file_path().ok().filter(|path| path.as_os_str().len() > 1);
     let path = path.and_then(|path| path.into_os_string().into_string().ok());
-    let path = path.ok_or("it must have an absolute path, as in unix:///run/redis.sock")?;
+    let path = path.ok_or("expected an absolute path, as in unix:///run/redis.sock")?;
     if path.contains([',', '=']) {
         return Err(CONNECTION_STRING.into());
     }
@@ -238,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn every_spelling_becomes_the_url_that_connections_take() {
+    fn every_spelling_becomes_the_url_that_connections_use() {
         for (text, expected) in [
             ("redis://a", "redis://a:6379"),
             ("valkey://u:p@a:1/2", "redis://u:p@a:1/2"),
@@ -259,12 +258,12 @@ mod tests {
     fn a_parameter_of_redis_py_is_refused_with_the_name_of_our_option() {
         for (parameter, option) in [("socket_timeout", "command_timeout"), ("max_connections", "pool_size")] {
             let refused = Server::read(&format!("redis://a?{parameter}=1")).err().expect(parameter);
-            assert!(refused.ends_with(&format!("set the option {option}")), "{refused}");
+            assert!(refused.ends_with(&format!("set the option {option} instead")), "{refused}");
         }
     }
 
     #[test]
-    fn a_password_that_ends_the_address_hints_at_escaping() {
+    fn an_unescaped_password_is_refused_with_a_hint_at_escaping() {
         for url in ["redis://:a#b@h", "redis://u:a/b@h", "redis://:1?b@h", "redis://u:1/b@h:1", "rediss://:1#b@h/0"] {
             let refused = Server::read(url).err().expect(url);
             assert!(refused.contains("write # as %23"), "{url}: {refused}");

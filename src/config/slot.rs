@@ -1,4 +1,4 @@
-//! `Slot`: the field of an option, with everything that follows from its type and its range.
+//! `Slot`: the field of an option, with its type and range. Parsing, range checks and display depend only on it.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -11,13 +11,13 @@ use crate::capacity::CapacityRule;
 use crate::config::sources::raw::Raw;
 use crate::error::{Error, Result};
 
-/// Redis takes memory for each of its databases when it starts.
+/// Accepted database numbers. Redis allocates memory for each database when it starts, so no server has more.
 pub(crate) const DATABASES: RangeInclusive<u32> = 0..=65_535;
 
-/// The field of an option, and which values it takes.
+/// The field of an option, with its type and accepted values.
 pub(crate) enum Slot<'c> {
     Time(&'c mut Duration, RangeInclusive<Duration>),
-    /// The text is the unit.
+    /// The last field is the unit.
     Count(&'c mut usize, RangeInclusive<usize>, &'static str),
     Database(&'c mut u32),
     Truth(&'c mut bool),
@@ -32,17 +32,17 @@ pub(crate) enum Slot<'c> {
     Rules(&'c mut Vec<CapacityRule>),
 }
 
-/// A choice between words.
+/// An option whose value is one of several words.
 pub(crate) trait Word {
     /// All words of the choice.
     fn words(&self) -> Vec<&'static str>;
-    /// The word of the current value, if one is chosen.
+    /// The word of the current value; `None` if no value is set.
     fn word(&self) -> Option<&'static str>;
-    /// Chooses `word`; returns whether it is one of the words.
+    /// Sets the value to `word`. Returns `false` if `word` is not one of the words.
     fn choose(&mut self, word: &str) -> bool;
 }
 
-/// An enumeration whose values have words in a configuration.
+/// An enumeration whose values are words in a configuration.
 pub(crate) trait Words: Copy + PartialEq + 'static {
     /// Each value with its word.
     const WORDS: &'static [(&'static str, Self)];
@@ -91,7 +91,7 @@ impl Slot<'_> {
             Self::Word(word) => {
                 let text = value::text(option, raw)?;
                 if !word.choose(&text) {
-                    let reason = format!("it must be {}", either(&word.words()));
+                    let reason = format!("must be {}", either(&word.words()));
                     return Err(Error::config(option, value::shown(&text), reason));
                 }
             }
@@ -107,9 +107,9 @@ impl Slot<'_> {
         Ok(())
     }
 
-    /// The value that a file would have for the `text` of a variable.
+    /// Parses the `text` of a variable into the value that a file would have.
     pub(crate) fn raw_of(&self, text: &str) -> Result<Raw, String> {
-        let json = || serde_json::from_str(text).map_err(|error| format!("it is no JSON: {error}"));
+        let json = || serde_json::from_str(text).map_err(|error| format!("invalid JSON: {error}"));
         let list = |parts: Vec<&str>| Raw::List(parts.into_iter().map(|part| Raw::Text(part.into())).collect());
         let is_list = text.trim_start().starts_with('[');
         Ok(match self {
@@ -130,7 +130,7 @@ impl Slot<'_> {
         if let Self::Path(Some(path)) = self
             && path.to_string_lossy().contains(value::PEM)
         {
-            return Err(Error::config(option, "...", "it must be the path of a file, not its content"));
+            return Err(Error::config(option, "...", "must be the path of a file, not its content"));
         }
         let in_range = match self {
             Self::Time(time, range) => range.contains(time),
@@ -141,10 +141,10 @@ impl Slot<'_> {
         if in_range {
             return Ok(());
         }
-        Err(Error::config(option, self.shown(), format!("it must be {}", self.accepted())))
+        Err(Error::config(option, self.shown(), format!("must be {}", self.accepted())))
     }
 
-    /// The value for people, without secrets.
+    /// The value for display, without secrets.
     pub(crate) fn shown(&self) -> String {
         let text = |text: &Option<String>| text.as_ref().map_or_else(none, |text| format!("{:?}", value::shown(text)));
         let redacted = |count: usize| if count == 0 { none() } else { format!("[{count} redacted]") };
@@ -169,7 +169,7 @@ impl Slot<'_> {
         }
     }
 
-    /// Which values the option takes, with their unit.
+    /// The accepted values, with their unit.
     pub(crate) fn accepted(&self) -> String {
         match self {
             Self::Time(_, range) => format!("from {} to {}", rounded(*range.start()), rounded(*range.end())),
@@ -177,17 +177,17 @@ impl Slot<'_> {
             Self::Database(_) => format!("from {} to {}", DATABASES.start(), DATABASES.end()),
             Self::Truth(_) => "true or false".into(),
             Self::Word(word) => either(&word.words()),
-            Self::Text(_) => "text".into(),
-            Self::Secret(_) => "text, secret".into(),
+            Self::Text(_) => "a string".into(),
+            Self::Secret(_) => "a string, secret".into(),
             Self::Path(_) => "the path of a file".into(),
             Self::Names(_) => "a list of names".into(),
-            Self::Keys(_) => "a list of texts, secret".into(),
+            Self::Keys(_) => "a list of strings, secret".into(),
             Self::Hosts(_) | Self::Sentinels(_) => "a list of hosts".into(),
-            Self::Rules(_) => "a table of patterns and numbers".into(),
+            Self::Rules(_) => "a table of patterns and capacities".into(),
         }
     }
 
-    /// The ends of the range, or all words of a choice, as the text of a variable; empty where values have no order.
+    /// The ends of the range, or all words of a choice, as the text of a variable. Empty for other options.
     pub(crate) fn ends(&self) -> Vec<String> {
         match self {
             Self::Time(_, range) => [range.start(), range.end()].map(|time| time.as_secs_f64().to_string()).into(),
@@ -208,7 +208,7 @@ fn seconds(time: Duration) -> String {
     format!("{} s", time.as_secs_f64())
 }
 
-/// The end of a range in its largest unit.
+/// Formats the end of a range in its largest unit.
 fn rounded(time: Duration) -> String {
     match time {
         CENTURY => "100 years".into(),
@@ -218,7 +218,7 @@ fn rounded(time: Duration) -> String {
     }
 }
 
-/// The words with "or" before the last one.
+/// Joins words with commas, and with "or" before the last word.
 fn either(words: &[&str]) -> String {
     match words.split_last() {
         Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),

@@ -1,4 +1,4 @@
-//! What an option makes of its value, and why it cannot make anything of it. Nothing that may be secret is shown.
+//! Parsing of option values. An error shows no value that may be secret.
 
 use std::time::Duration;
 
@@ -8,18 +8,18 @@ use crate::config::sources::python::option_for;
 use crate::config::sources::raw::Raw;
 use crate::error::{Error, Result};
 
-/// What a glob in the keys of `channel_capacity` begins with when it is a regex.
+/// Prefix of a key of `channel_capacity` that is a regex and not a glob.
 const REGEX_MARK: &str = "re:";
 
-/// What the content of a file of keys begins with.
+/// Beginning of the content of a PEM file.
 pub(crate) const PEM: &str = "-----BEGIN";
 
-/// The parts that a table of a host may have.
+/// The keys that the table of a host may have.
 const PARTS: [&str; 10] =
     ["url", "address", "name", "host", "port", "db", "username", "password", "unix_socket_path", "ssl"];
 
-/// `text` for people, unless it looks like the address of a server, a connection string or a key in PEM, which may be in the
-/// wrong place.
+/// Returns `text` for display, or `...` if it looks like the address of a server, a connection string or a PEM key: such a
+/// text may hold a secret that was given to the wrong option.
 pub(crate) fn shown(text: &str) -> &str {
     let lower = text.to_ascii_lowercase();
     let has_password = text.contains('=') && ["passw", "pwd"].iter().any(|word| lower.contains(word));
@@ -27,14 +27,14 @@ pub(crate) fn shown(text: &str) -> &str {
     if is_secret { "..." } else { text }
 }
 
-/// The number in the text of a variable, or the text.
+/// Parses the text of a variable as a number; returns the text itself if it is not a number.
 pub(crate) fn number_in(text: &str) -> Raw {
     let text = text.trim();
     let whole = text.parse().map(Raw::Integer);
     whole.or_else(|_| text.parse().map(Raw::Float)).unwrap_or_else(|_| Raw::Text(text.into()))
 }
 
-/// The truth value in the text of a variable, or the text.
+/// Parses the text of a variable as a boolean; returns the text itself if it is not a boolean.
 pub(crate) fn truth_in(text: &str) -> Raw {
     match text.trim().to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" | "on" => Raw::Bool(true),
@@ -46,14 +46,14 @@ pub(crate) fn truth_in(text: &str) -> Raw {
 pub(crate) fn text(option: &str, raw: Raw) -> Result<String> {
     match raw {
         Raw::Text(text) => Ok(text),
-        other => Err(Error::config(option, other, "text is expected")),
+        other => Err(Error::config(option, other, "expected a string")),
     }
 }
 
 pub(crate) fn truth(option: &str, raw: &Raw) -> Result<bool> {
     match raw {
         Raw::Bool(value) => Ok(*value),
-        other => Err(Error::config(option, other, "true or false is expected")),
+        other => Err(Error::config(option, other, "expected true or false")),
     }
 }
 
@@ -62,7 +62,7 @@ pub(crate) fn whole(option: &str, raw: &Raw) -> Result<usize> {
         Raw::Integer(number) => usize::try_from(*number).ok(),
         _ => None,
     }
-    .ok_or_else(|| Error::config(option, raw, "a whole number of 0 or more is expected"))
+    .ok_or_else(|| Error::config(option, raw, "expected a whole number, 0 or more"))
 }
 
 pub(crate) fn seconds(option: &str, raw: &Raw) -> Result<Duration> {
@@ -71,29 +71,29 @@ pub(crate) fn seconds(option: &str, raw: &Raw) -> Result<Duration> {
         Raw::Float(seconds) => Duration::try_from_secs_f64(*seconds).ok(),
         _ => None,
     }
-    .ok_or_else(|| Error::config(option, raw, "a number of seconds of 0 or more is expected"))
+    .ok_or_else(|| Error::config(option, raw, "expected a number of seconds, 0 or more"))
 }
 
 pub(crate) fn database(option: &str, raw: &Raw) -> Result<u32> {
-    let refuse = || Error::config(option, raw, "the number of a database is expected");
+    let refuse = || Error::config(option, raw, "expected the number of a database");
     u32::try_from(whole(option, raw)?).map_err(|_| refuse())
 }
 
 pub(crate) fn secret(option: &str, raw: Raw) -> Result<String> {
     match raw {
         Raw::Text(text) => Ok(text),
-        other => Err(Error::config(option, "...", format_args!("text is expected, not {}", other.kind()))),
+        other => Err(Error::config(option, "...", format_args!("expected a string, not {}", other.kind()))),
     }
 }
 
 pub(crate) fn names(option: &str, raw: Raw) -> Result<Vec<String>> {
-    let Raw::List(names) = raw else { return Err(Error::config(option, raw, "a list of names is expected")) };
+    let Raw::List(names) = raw else { return Err(Error::config(option, raw, "expected a list of names")) };
     names.into_iter().enumerate().map(|(at, name)| text(&format!("{option}[{at}]"), name)).collect()
 }
 
 pub(crate) fn keys(option: &str, raw: Raw) -> Result<Vec<String>> {
     let refuse =
-        |what: &Raw| Error::config(option, "...", format_args!("a list of texts is expected, not {}", what.kind()));
+        |what: &Raw| Error::config(option, "...", format_args!("expected a list of strings, not {}", what.kind()));
     let Raw::List(keys) = raw else { return Err(refuse(&raw)) };
     let text = |key| match key {
         Raw::Text(key) => Ok(key),
@@ -104,14 +104,14 @@ pub(crate) fn keys(option: &str, raw: Raw) -> Result<Vec<String>> {
 
 pub(crate) fn hosts(option: &str, raw: Raw) -> Result<Vec<Host>> {
     let Raw::List(hosts) = raw else {
-        return Err(Error::config(option, raw.kind(), "a list is expected, even of one host"));
+        return Err(Error::config(option, raw.kind(), "expected a list, even for one host"));
     };
     let named =
         |(at, raw)| host(raw).map_err(|(shown, reason)| Error::config(format!("{option}[{at}]"), shown, reason));
     hosts.into_iter().enumerate().map(named).collect()
 }
 
-/// A host, or what of it may be shown and what is wrong with it.
+/// Parses a host. An error is the part of the value that may be shown, and the reason.
 fn host(raw: Raw) -> Result<Host, (String, String)> {
     let kind = raw.kind();
     match raw {
@@ -121,10 +121,10 @@ fn host(raw: Raw) -> Result<Host, (String, String)> {
                 let parts = [("host", Raw::Text(host)), ("port", port)];
                 table(kind, parts.map(|(part, raw)| (part.to_owned(), raw)).into())
             }
-            _ => Err((kind.into(), "a host and a port are expected".into())),
+            _ => Err((kind.into(), "expected a host and a port".into())),
         },
         Raw::Table(parts) => table(kind, parts),
-        _ => Err((kind.into(), "a url, a list of host and port, or a table is expected".into())),
+        _ => Err((kind.into(), "expected a URL, a list of host and port, or a table".into())),
     }
 }
 
@@ -140,12 +140,12 @@ fn table(kind: &str, parts: Vec<(String, Raw)>) -> Result<Host, (String, String)
 fn set_part(parts: &mut Parts, part: &str, raw: Raw) -> Result<(), String> {
     let text = |into: &mut Option<String>, raw| match raw {
         Raw::Null => Ok(()),
-        Raw::Text(_) if into.is_some() => Err("it is given twice".to_owned()),
+        Raw::Text(_) if into.is_some() => Err("set twice".to_owned()),
         Raw::Text(text) => {
             *into = Some(text);
             Ok(())
         }
-        other => Err(format!("text is expected, not {}", other.kind())),
+        other => Err(format!("expected a string, not {}", other.kind())),
     };
     match part {
         "url" | "address" => text(&mut parts.url, raw),
@@ -154,7 +154,7 @@ fn set_part(parts: &mut Parts, part: &str, raw: Raw) -> Result<(), String> {
         "unix_socket_path" | "path" => text(&mut parts.path, raw),
         "username" => text(&mut parts.username, raw),
         "password" => text(&mut parts.password, raw),
-        // In redis-py nothing stands for no check.
+        // In redis-py `None` means no check.
         "ssl_cert_reqs" if raw == Raw::Null => text(&mut parts.certificates, Raw::Text("none".into())),
         "ssl_cert_reqs" => text(&mut parts.certificates, raw),
         "ssl" => match raw {
@@ -162,27 +162,27 @@ fn set_part(parts: &mut Parts, part: &str, raw: Raw) -> Result<(), String> {
                 parts.tls = tls;
                 Ok(())
             }
-            other => Err(format!("true or false is expected, not {}", other.kind())),
+            other => Err(format!("expected true or false, not {}", other.kind())),
         },
         "port" => number(raw).map(|port| parts.port = port),
         "db" => number(raw).map(|db| parts.db = db),
         _ => Err(match option_for(part) {
-            Some(ours) => format!("it is no part of a host: set the option {ours}"),
-            None => format!("there is no such part; there are {}", PARTS.join(", ")),
+            Some(ours) => format!("not a part of a host; set the option {ours} instead"),
+            None => format!("unknown part of a host; the parts are {}", PARTS.join(", ")),
         }),
     }
 }
 
-/// A number, also one that is given as text, as from the environment of a Django site.
+/// Parses a number. It may be a string, as from the environment of a Django site.
 fn number<N: TryFrom<i128>>(raw: Raw) -> Result<Option<N>, String> {
     match raw {
         Raw::Null => Ok(None),
         Raw::Integer(number) => N::try_from(number).map(Some).map_err(|_| format!("{number} is out of range")),
         Raw::Text(text) => match number_in(&text) {
             raw @ Raw::Integer(_) => number(raw),
-            _ => Err("a whole number is expected, not this text".into()),
+            _ => Err("expected a whole number, not this string".into()),
         },
-        other => Err(format!("a whole number is expected, not {}", other.kind())),
+        other => Err(format!("expected a whole number, not {}", other.kind())),
     }
 }
 
@@ -190,7 +190,7 @@ pub(crate) fn rules(option: &str, raw: Raw) -> Result<Vec<CapacityRule>> {
     match raw {
         Raw::Table(entries) => entries.iter().map(|(pattern, raw)| keyed_rule(option, pattern, raw)).collect(),
         Raw::List(tables) => tables.iter().map(|table| listed_rule(option, table)).collect(),
-        other => Err(Error::config(option, other, "a table of patterns, or a list of tables, is expected")),
+        other => Err(Error::config(option, other, "expected a table of patterns, or a list of tables")),
     }
 }
 
@@ -203,8 +203,7 @@ fn keyed_rule(option: &str, pattern: &str, raw: &Raw) -> Result<CapacityRule> {
 }
 
 fn listed_rule(option: &str, raw: &Raw) -> Result<CapacityRule> {
-    let refuse =
-        |raw: &Raw| Err(Error::config(option, raw, "a table of capacity and either glob or regex is expected"));
+    let refuse = |raw: &Raw| Err(Error::config(option, raw, "expected a table with capacity and either glob or regex"));
     let Raw::Table(entries) = raw else { return refuse(raw) };
     let get = |name: &str| entries.iter().find(|(key, _)| key == name).map(|(_, value)| value);
     let Some(capacity) = get("capacity").filter(|_| entries.len() == 2) else { return refuse(raw) };

@@ -6,41 +6,41 @@ use crate::config::sources::redis_variables::RedisVariables;
 use crate::config::table::Row;
 use crate::error::{Error, Result};
 
-/// What the variables of options begin with.
+/// Prefix of the variables of options.
 pub(crate) const PREFIX: &str = "CHANNEL_LAYER_";
 
 impl Config {
-    /// Reads options from the environment: `CHANNEL_LAYER_` and the name of the option in capitals, and the variables
-    /// that begin with `REDIS_` as [`Deployment`](crate::Deployment) lists them. Options that are not set keep their
-    /// defaults. Setters may change them after that: nothing is checked before [`validate`](Self::validate), or before a
-    /// layer is made.
+    /// Reads options from the environment. The variable of an option is `CHANNEL_LAYER_` followed by the name of the option
+    /// in capitals. The variables that begin with `REDIS_` are listed at [`Deployment`](crate::Deployment). An option without
+    /// a variable keeps its default. Values are not validated before [`validate`](Self::validate) or the creation of a layer,
+    /// so that setters may still change them.
     ///
-    /// Times are in seconds; those for hosts, sentinels and services are lists separated by commas, or JSON; `CHANNEL_LAYER_CHANNEL_CAPACITY`
-    /// is JSON; the variables for keys are a JSON list, or one key as it is.
+    /// Times are numbers of seconds. Hosts, sentinels and services are lists separated by commas, or JSON lists. Keys are a
+    /// JSON list, or one key as plain text. `CHANNEL_LAYER_CHANNEL_CAPACITY` is JSON.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] naming the variable, if no option belongs to it or its value has the wrong type.
+    /// [`Error::InvalidConfig`] with the variable, if no option has this variable or its value has the wrong type.
     pub fn from_env() -> Result<Self> {
         Self::from_vars(&Self::env_vars()?)
     }
 
-    /// The variables of the environment that may be ours.
+    /// Returns all environment variables with one of the two prefixes.
     pub(crate) fn env_vars() -> Result<Vec<(String, String)>> {
         let mut variables = Vec::new();
         for (variable, value) in std::env::vars_os() {
-            // A name that is not Unicode is not one of ours.
+            // A name that is not Unicode has neither prefix.
             let Some(variable) = variable.to_str() else { continue };
             if !variable.starts_with(PREFIX) && !variable.starts_with(redis_variables::PREFIX) {
                 continue;
             }
-            let value = value.into_string().map_err(|_| Error::config(variable, "...", "it is not Unicode"))?;
+            let value = value.into_string().map_err(|_| Error::config(variable, "...", "not valid Unicode"))?;
             variables.push((variable.to_owned(), value));
         }
         Ok(variables)
     }
 
-    /// As [`from_env`](Self::from_env), from these variables; others are passed over.
+    /// As [`from_env`](Self::from_env), from the given variables. Variables with other prefixes are ignored.
     pub(crate) fn from_vars(variables: &[(String, String)]) -> Result<Self> {
         let mut config = Self::new();
         RedisVariables::of(variables).apply(&mut config)?;
@@ -56,12 +56,12 @@ impl Config {
     }
 }
 
-/// Checks that every variable of the environment that begins with `prefix` is one of `known`. What Kubernetes makes of a
-/// Service with such a name is passed over.
+/// Checks that every environment variable with `prefix` is one of `known`. Variables that Kubernetes sets for a Service with
+/// such a name are ignored.
 ///
 /// # Errors
 ///
-/// [`Error::InvalidConfig`] naming the variable.
+/// [`Error::InvalidConfig`] with the unknown variable.
 pub fn check_variables(prefix: &str, known: &[&str]) -> Result<()> {
     for (variable, value) in std::env::vars_os() {
         let (variable, value) = (variable.to_string_lossy(), value.to_string_lossy());
@@ -74,11 +74,12 @@ pub fn check_variables(prefix: &str, known: &[&str]) -> Result<()> {
 }
 
 fn unknown(variable: &str) -> Error {
-    Error::config(variable, "...", "no option belongs to this variable")
+    Error::config(variable, "...", "unknown variable; no option has it")
 }
 
-/// Whether Kubernetes made the variable with this `name` behind our prefix, for a Service whose name begins like it: each
-/// container of the namespace gets `..._SERVICE_HOST`, `..._PORT`, `..._PORT_80_TCP_ADDR` and so on.
+/// Whether Kubernetes set the variable. `name` is its name without the prefix. For a Service whose name begins like the
+/// prefix, Kubernetes sets `..._SERVICE_HOST`, `..._PORT`, `..._PORT_80_TCP_ADDR` and so on in each container of the
+/// namespace.
 pub(crate) fn is_service_link(name: &str, value: &str) -> bool {
     let ends = |end: &str| name == end || name.strip_suffix(end).is_some_and(|before| before.ends_with('_'));
     let has = |part: &str| name.starts_with(part) || name.contains(&format!("_{part}"));
@@ -95,88 +96,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::capacity::CapacityRule;
     use crate::config::table::OPTIONS;
-    use crate::config::{Format, Host, Serializer};
+    use crate::config::{Format, Host};
 
     fn read(variables: &[(&str, &str)]) -> Result<Config> {
         let variables: Vec<_> = variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
         Config::from_vars(&variables)
-    }
-
-    #[test]
-    fn every_option_has_a_variable() {
-        let config = read(&[
-            ("PATH", "/bin"),
-            ("CHANNEL_LAYER_HOSTS", "rediss://a, redis://b/1,"),
-            ("CHANNEL_LAYER_PREFIX", "p"),
-            ("CHANNEL_LAYER_EXPIRY", "2.5"),
-            ("CHANNEL_LAYER_GROUP_EXPIRY", "10"),
-            ("CHANNEL_LAYER_CAPACITY", "7"),
-            ("CHANNEL_LAYER_CHANNEL_CAPACITY", r#"{"z*": 1, "re:a": 2}"#),
-            ("CHANNEL_LAYER_SYMMETRIC_ENCRYPTION_KEYS", r#"["one", "two"]"#),
-            ("CHANNEL_LAYER_ACCEPT_ONLY_KEYS", "three, four"),
-            ("CHANNEL_LAYER_FORMAT", "channels_redis"),
-            ("CHANNEL_LAYER_SERIALIZER", "json"),
-            ("CHANNEL_LAYER_RANDOM_PREFIX_LENGTH", "8"),
-            ("CHANNEL_LAYER_STATS_PREFIX", "s:"),
-            ("CHANNEL_LAYER_MAX_MESSAGE_SIZE", "2000"),
-            ("CHANNEL_LAYER_CONNECT_TIMEOUT", "2"),
-            ("CHANNEL_LAYER_COMMAND_TIMEOUT", "3"),
-            ("CHANNEL_LAYER_BLOCKING_TIMEOUT", "0.25"),
-            ("CHANNEL_LAYER_POOL_SIZE", "9"),
-            ("CHANNEL_LAYER_RETRY_ATTEMPTS", "3"),
-            ("CHANNEL_LAYER_RETRY_BACKOFF", "0.1"),
-            ("CHANNEL_LAYER_TCP_KEEPALIVE", "60"),
-            ("CHANNEL_LAYER_TLS_CA_FILE", "/ca"),
-            ("CHANNEL_LAYER_TLS_CERT_FILE", "/cert"),
-            ("CHANNEL_LAYER_TLS_KEY_FILE", "/key"),
-        ]);
-        let sentinels = read(&[
-            ("CHANNEL_LAYER_SENTINELS", "redis://a, redis://b:1"),
-            ("CHANNEL_LAYER_SERVICES", "x, y"),
-            ("CHANNEL_LAYER_SERVICE_USERNAME", "u"),
-            ("CHANNEL_LAYER_SERVICE_PASSWORD", "[p"),
-            ("CHANNEL_LAYER_SERVICE_DB", "2"),
-            ("CHANNEL_LAYER_SERVICE_TLS", "true"),
-            ("CHANNEL_LAYER_SENTINEL_REFRESH_INTERVAL", "5"),
-        ]);
-        let expected = Config::new()
-            .sentinels(["redis://a", "redis://b:1"])
-            .services(["x", "y"])
-            .service_username("u")
-            .service_password("[p")
-            .service_db(2)
-            .service_tls(true)
-            .sentinel_refresh_interval(Duration::from_secs(5));
-        assert_eq!(sentinels.expect("they are good"), expected);
-        let expected = Config::new()
-            .hosts(["rediss://a", "redis://b/1"])
-            .prefix("p")
-            .expiry(Duration::from_millis(2500))
-            .group_expiry(Duration::from_secs(10))
-            .capacity(7)
-            .channel_capacity(CapacityRule::glob("z*", 1))
-            .channel_capacity(CapacityRule::regex("a", 2))
-            .symmetric_encryption_keys(["one", "two"])
-            .accept_only_keys(["three, four"])
-            .format(Format::ChannelsRedis)
-            .serializer(Serializer::Json)
-            .random_prefix_length(8)
-            .stats_prefix("s:")
-            .max_message_size(2000)
-            .connect_timeout(Duration::from_secs(2))
-            .command_timeout(Duration::from_secs(3))
-            .blocking_timeout(Duration::from_millis(250))
-            .pool_size(9)
-            .retry_attempts(3)
-            .retry_backoff(Duration::from_millis(100))
-            .tcp_keepalive(Duration::from_mins(1))
-            .tls_ca_file("/ca")
-            .tls_cert_file("/cert")
-            .tls_key_file("/key");
-        assert_eq!(config.expect("they are good"), expected);
-        assert_eq!(read(&[]).expect("no variable is needed"), Config::new());
     }
 
     #[test]
@@ -189,12 +114,12 @@ mod tests {
     #[test]
     fn wrong_values_are_refused_by_variable_and_secrets_are_not_shown() {
         for (variable, value, fault) in [
-            ("CHANNEL_LAYER_PREFIXES", "secret", "CHANNEL_LAYER_PREFIXES = ...: no option belongs to this variable"),
+            ("CHANNEL_LAYER_PREFIXES", "secret", "CHANNEL_LAYER_PREFIXES = ...: unknown variable"),
             ("CHANNEL_LAYER_expiry", "5", "CHANNEL_LAYER_expiry"),
-            ("CHANNEL_LAYER_EXPIRY", "soon", "CHANNEL_LAYER_EXPIRY = \"soon\": a number of seconds"),
+            ("CHANNEL_LAYER_EXPIRY", "soon", "CHANNEL_LAYER_EXPIRY = \"soon\": expected a number of seconds"),
             ("CHANNEL_LAYER_EXPIRY", "NaN", "CHANNEL_LAYER_EXPIRY = NaN"),
             ("CHANNEL_LAYER_EXPIRY", "", "CHANNEL_LAYER_EXPIRY = \"\""),
-            ("CHANNEL_LAYER_EXPIRY", "0", "CHANNEL_LAYER_EXPIRY = 0 s: it must be from"),
+            ("CHANNEL_LAYER_EXPIRY", "0", "CHANNEL_LAYER_EXPIRY = 0 s: must be from"),
             ("CHANNEL_LAYER_HOSTS", "", "CHANNEL_LAYER_HOSTS = []: at least one host"),
             ("CHANNEL_LAYER_HOSTS", "redis://a,b://:secret@c", "CHANNEL_LAYER_HOSTS[1] = ...: the scheme"),
             (
@@ -202,13 +127,13 @@ mod tests {
                 "redis://:secret@a/1",
                 "CHANNEL_LAYER_SENTINELS[0] = redis://a/1: a sentinel has",
             ),
-            ("CHANNEL_LAYER_SERVICES", "a", "CHANNEL_LAYER_SERVICES = a: sentinels are needed"),
-            ("CHANNEL_LAYER_SERVICE_TLS", "maybe", "CHANNEL_LAYER_SERVICE_TLS = \"maybe\": true or false"),
+            ("CHANNEL_LAYER_SERVICES", "a", "CHANNEL_LAYER_SERVICES = a: services need sentinels"),
+            ("CHANNEL_LAYER_SERVICE_TLS", "maybe", "CHANNEL_LAYER_SERVICE_TLS = \"maybe\": expected true or false"),
             ("CHANNEL_LAYER_CAPACITY", "-1", "CHANNEL_LAYER_CAPACITY = -1"),
-            ("CHANNEL_LAYER_CHANNEL_CAPACITY", "{", "CHANNEL_LAYER_CHANNEL_CAPACITY = ...: it is no JSON"),
+            ("CHANNEL_LAYER_CHANNEL_CAPACITY", "{", "CHANNEL_LAYER_CHANNEL_CAPACITY = ...: invalid JSON"),
             ("CHANNEL_LAYER_CHANNEL_CAPACITY", r#"{"a": 1.5}"#, "CHANNEL_LAYER_CHANNEL_CAPACITY.a = 1.5"),
             ("CHANNEL_LAYER_SYMMETRIC_ENCRYPTION_KEYS", r#"["secret", 5]"#, "not a number"),
-            ("CHANNEL_LAYER_SYMMETRIC_ENCRYPTION_KEYS", r#"["secret""#, "it is no JSON"),
+            ("CHANNEL_LAYER_SYMMETRIC_ENCRYPTION_KEYS", r#"["secret""#, "invalid JSON"),
             ("CHANNEL_LAYER_HOSTS", r#"["redis://a", ["secret"]]"#, "CHANNEL_LAYER_HOSTS[1] = a list"),
         ] {
             let checked = read(&[(variable, value)]).and_then(|config| config.validate());
@@ -232,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn the_names_of_other_deployments_are_read_too() {
+    fn the_variables_of_other_deployments_are_read_too() {
         let url =
             read(&[("REDIS_URL", "redis://a"), ("REDIS_PASSWORD", "p/w"), ("REDIS_DB", "2"), ("REDIS_HOST", "b")]);
         assert_eq!(url.expect("they are good"), Config::new().host("redis://:p%2Fw@a/2"));
@@ -251,10 +176,10 @@ mod tests {
         let pubsub = [("REDIS_PUBSUB_ENABLED", "true"), ("REDIS_CHANNEL_PREFIX", "c")];
         assert_eq!(read(&pubsub).expect("they are good"), Config::new().format(Format::PubSub).prefix("c"));
         for (variable, value, fault) in [
-            ("REDIS_PORT", "70000", "REDIS_PORT = 70000: a whole number in its range"),
-            ("REDIS_DB", "first", "REDIS_DB = first: a whole number"),
-            ("REDIS_HOST", "a b", "REDIS_HOST = a b: it is no URL"),
-            ("REDIS_HOST", "a,password=secret", "REDIS_HOST = ...: the host has characters"),
+            ("REDIS_PORT", "70000", "REDIS_PORT = 70000: expected a whole number in range"),
+            ("REDIS_DB", "first", "REDIS_DB = first: expected a whole number"),
+            ("REDIS_HOST", "a b", "REDIS_HOST = a b: expected a URL"),
+            ("REDIS_HOST", "a,password=secret", "REDIS_HOST = ...: invalid character in the host"),
         ] {
             let error = read(&[(variable, value)]).expect_err(variable).to_string();
             assert!(error.contains(fault), "{error}");
@@ -262,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_kubernetes_makes_of_a_service_belongs_to_others() {
+    fn variables_that_kubernetes_sets_for_a_service_are_ignored() {
         for (name, value) in [
             ("SERVICE_HOST", "10.0.0.1"),
             ("SERVICE_PORT", "80"),

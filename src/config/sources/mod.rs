@@ -1,4 +1,4 @@
-//! The sources of options: files, the environment, and the forms of Python's layers.
+//! The sources of options: files, environment variables, and configurations of Python's layers.
 
 pub(crate) mod environment;
 pub(crate) mod file;
@@ -6,3 +6,5 @@ pub(crate) mod python;
 pub(crate) mod raw;
 pub(crate) mod redis_variables;
 pub(crate) mod source;
+#[cfg(test)]
+mod tests;

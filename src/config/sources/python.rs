@@ -1,11 +1,11 @@
-//! The forms that Python's configurations have for servers, rewritten as options of ours.
+//! Translates the server settings of Python's configurations into options of [`Config`](crate::Config).
 //!
-//! | form | where it is from |
+//! | form | used by |
 //! |---|---|
 //! | `host`, `port`, `db`, `username`, `password` beside the other options | `asgi_redis` |
-//! | `connection_kwargs`, which apply to every host | `asgi_redis` |
+//! | `connection_kwargs` for all hosts | `asgi_redis` |
 //! | a host with `sentinels`, `master_name` and `sentinel_kwargs` | `channels_redis` |
-//! | parts of a host that are options of the whole configuration here, such as `socket_timeout` | redis-py |
+//! | parts of a host that are global options here, such as `socket_timeout` | redis-py |
 
 use crate::config::sources::raw::Raw;
 use crate::config::value::shown;
@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 
 type Table = Vec<(String, Raw)>;
 
-/// What redis-py calls something that is an option of the whole configuration here, with the same meaning.
+/// Names of redis-py, each with the global option of the same meaning.
 const SAME: [(&str, &str); 5] = [
     ("socket_timeout", "command_timeout"),
     ("socket_connect_timeout", "connect_timeout"),
@@ -22,7 +22,7 @@ const SAME: [(&str, &str); 5] = [
     ("ssl_keyfile", "tls_key_file"),
 ];
 
-/// The same with another meaning: a configuration has to name ours.
+/// Names of redis-py, each with an option of a different meaning. They are refused with a hint at the option.
 const SIMILAR: [(&str, &str); 7] = [
     ("max_connections", "pool_size"),
     ("retry_on_timeout", "retry_attempts"),
@@ -33,19 +33,19 @@ const SIMILAR: [(&str, &str); 7] = [
     ("sentinel_kwargs", "sentinels"),
 ];
 
-/// Parts of a host behind sentinels, each with its option.
+/// Parts of a host with sentinels, each with its option.
 const OF_SERVICE: [(&str, &str); 4] =
     [("username", "service_username"), ("password", "service_password"), ("db", "service_db"), ("ssl", "service_tls")];
 
-/// Parts of the one host, which may stand beside the other options.
+/// Parts of a single host, which may be at the top level of a configuration.
 const OF_HOST: [&str; 5] = ["host", "port", "db", "username", "password"];
 
-/// The option that does here what `name` does in redis-py.
+/// Returns the option that corresponds to `name` of redis-py.
 pub(crate) fn option_for(name: &str) -> Option<&'static str> {
     SAME.iter().chain(&SIMILAR).find(|(theirs, _)| *theirs == name).map(|(_, ours)| *ours)
 }
 
-/// The same options under names of ours.
+/// Translates `options` into the names and forms of [`Config`](crate::Config).
 pub(crate) fn translated(mut options: Table) -> Result<Table> {
     let mut shared = entries_of("connection_kwargs", take(&mut options, "connection_kwargs"))?;
     let beside: Table =
@@ -55,7 +55,7 @@ pub(crate) fn translated(mut options: Table) -> Result<Table> {
         None | Some(Raw::Null) => vec![Raw::Table(beside)],
         Some(Raw::List(hosts)) => {
             if let Some((part, _)) = beside.iter().find(|(part, _)| matches!(&**part, "host" | "port")) {
-                return Err(Error::config(part, "...", "hosts name the servers; give one or the other"));
+                return Err(Error::config(part, "...", "set either host and port, or hosts, not both"));
             }
             shared.extend(beside);
             hosts
@@ -99,11 +99,11 @@ pub(crate) fn translated(mut options: Table) -> Result<Table> {
     Ok(options)
 }
 
-/// Sets the options for a master that sentinels know, from the `parts` of a host.
+/// Sets the options for a master that is found through sentinels, from the `parts` of a host.
 fn set_service(options: &mut Table, mut parts: Table, place: &str) -> Result<()> {
     let login = entries_of("sentinel_kwargs", take(&mut parts, "sentinel_kwargs"))?;
     let Some(Raw::List(sentinels)) = take(&mut parts, "sentinels") else {
-        return Err(Error::config(format!("{place}.sentinels"), "...", "a list of sentinels is expected"));
+        return Err(Error::config(format!("{place}.sentinels"), "...", "expected a list of sentinels"));
     };
     let with_login = |sentinel: Raw| match parts_of(sentinel) {
         Ok(parts) => Raw::Table(parts.into_iter().chain(login.iter().cloned()).collect()),
@@ -116,19 +116,19 @@ fn set_service(options: &mut Table, mut parts: Table, place: &str) -> Result<()>
     }
     match parts.iter().find(|(_, raw)| *raw != Raw::Null) {
         Some((part, _)) => {
-            Err(Error::config(format!("{place}.{}", shown(part)), "...", "a host behind sentinels has no such part"))
+            Err(Error::config(format!("{place}.{}", shown(part)), "...", "unknown part of a host with sentinels"))
         }
         None => Ok(()),
     }
 }
 
-/// Sets an option for all hosts, which has to be the same for all.
+/// Sets a global option from one host. Fails if another host has set it to another value.
 fn set_once(options: &mut Table, option: &str, raw: Option<Raw>, place: &str) -> Result<()> {
     match (raw, get(options, option)) {
         (None | Some(Raw::Null), _) => {}
         (Some(raw), Some(other)) if raw == *other => {}
         (Some(_), Some(_)) => {
-            let reason = format!("{option} is one option for all hosts, and has another value already");
+            let reason = format!("{option} must be the same for all hosts");
             return Err(Error::config(place, "...", reason));
         }
         (Some(raw), None) => options.push((option.to_owned(), raw)),
@@ -136,7 +136,7 @@ fn set_once(options: &mut Table, option: &str, raw: Option<Raw>, place: &str) ->
     Ok(())
 }
 
-/// The parts of a host in any of its forms, or what is no host.
+/// Splits a host of any form into parts. Returns the value as the error if it is not a host.
 fn parts_of(host: Raw) -> Result<Table, Raw> {
     match host {
         Raw::Text(_) => Ok(vec![("url".into(), host)]),
@@ -153,7 +153,7 @@ fn entries_of(option: &str, raw: Option<Raw>) -> Result<Table> {
     match raw {
         None | Some(Raw::Null) => Ok(Table::new()),
         Some(Raw::Table(entries)) => Ok(entries),
-        Some(other) => Err(Error::config(option, other.kind(), "a table is expected")),
+        Some(other) => Err(Error::config(option, other.kind(), "expected a table")),
     }
 }
 
@@ -240,29 +240,29 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_place_here_is_refused_with_the_name_of_our_option() {
+    fn an_unsupported_setting_is_refused_with_the_name_of_the_option_to_use() {
         for (text, fault) in [
-            (r#"{"host": "a", "hosts": ["redis://b"]}"#, "host = ...: hosts name the servers"),
-            (r#"{"host": "a", "port": "many"}"#, "hosts[0] = {port = ...}: a whole number"),
-            (r#"{"connection_kwargs": 5}"#, "connection_kwargs = a number: a table"),
+            (r#"{"host": "a", "hosts": ["redis://b"]}"#, "host = ...: set either host and port, or hosts"),
+            (r#"{"host": "a", "port": "many"}"#, "hosts[0] = {port = ...}: expected a whole number"),
+            (r#"{"connection_kwargs": 5}"#, "connection_kwargs = a number: expected a table"),
             (
                 r#"{"connection_kwargs": {"max_connections": 5}}"#,
-                "{max_connections = ...}: it is no part of a host: set the option pool_size",
+                "{max_connections = ...}: not a part of a host; set the option pool_size instead",
             ),
             (r#"{"hosts": [{"host": "a", "retry_on_timeout": true}]}"#, "set the option retry_attempts"),
             (r#"{"hosts": [{"host": "a", "sentinels": []}]}"#, "set the option sentinels"),
             (
                 r#"{"hosts": [{"host": "a", "socket_timeout": 1}, {"host": "b", "socket_timeout": 2}]}"#,
-                "hosts[1] = ...: command_timeout is one option for all hosts",
+                "hosts[1] = ...: command_timeout must be the same for all hosts",
             ),
-            (r#"{"hosts": [{"master_name": "a"}]}"#, "hosts[0].sentinels = ...: a list of sentinels"),
+            (r#"{"hosts": [{"master_name": "a"}]}"#, "hosts[0].sentinels = ...: expected a list of sentinels"),
             (
                 r#"{"hosts": [{"master_name": "a", "sentinels": [], "retry": 1}]}"#,
-                "hosts[0].retry = ...: a host behind sentinels",
+                "hosts[0].retry = ...: unknown part of a host with sentinels",
             ),
             (
                 r#"{"socket_timeout": 5}"#,
-                "socket_timeout = ...: there is no such option; set the option command_timeout",
+                "socket_timeout = ...: unknown option; set the option command_timeout instead",
             ),
             (r#"{"hosts": [{"host": "a", "ssl_cert_reqs": "optional"}]}"#, "ssl_cert_reqs must be required or none"),
             (r#"{"hosts": ["redis://a?ssl_ca_certs=/ca"]}"#, "set the option tls_ca_file"),

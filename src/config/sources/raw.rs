@@ -1,4 +1,4 @@
-//! A value of a configuration as it stands in a file, whatever the format of that.
+//! `Raw`: a value of a configuration file, before it is assigned to an option. JSON and TOML share it.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::config::value::shown;
 
-/// A value of a file as it stands there. Tables keep their order, which decides between rules for capacities.
+/// A value of a configuration file. Tables keep their order, because the first matching capacity rule decides.
 #[derive(Clone, PartialEq)]
 pub(crate) enum Raw {
     Null,
@@ -20,13 +20,13 @@ pub(crate) enum Raw {
 }
 
 impl Raw {
-    /// Its type, where its content may be secret.
+    /// The type of the value, for errors about a value that may be secret.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Null => "null",
-            Self::Bool(_) => "a truth value",
+            Self::Bool(_) => "a boolean",
             Self::Integer(_) | Self::Float(_) => "a number",
-            Self::Text(_) => "a text",
+            Self::Text(_) => "a string",
             Self::List(_) => "a list",
             Self::Table(_) => "a table",
         }
@@ -65,7 +65,7 @@ impl<'de> Visitor<'de> for RawVisitor {
     type Value = Raw;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value of a configuration")
+        f.write_str("a configuration value")
     }
 
     fn visit_unit<E>(self) -> Result<Raw, E> {
@@ -112,7 +112,7 @@ impl<'de> Visitor<'de> for RawVisitor {
         let mut entries: Vec<(String, Raw)> = Vec::new();
         while let Some((key, value)) = access.next_entry::<String, Raw>()? {
             if entries.iter().any(|(other, _)| *other == key) {
-                return Err(A::Error::custom(format_args!("{:?} is given twice", shown(&key))));
+                return Err(A::Error::custom(format_args!("{:?} is set twice", shown(&key))));
             }
             entries.push((key, value));
         }

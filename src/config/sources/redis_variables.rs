@@ -1,4 +1,4 @@
-//! Options from the variables that deployments of other programs have: `REDIS_URL` and the like.
+//! Options from variables that deployments of other programs use: `REDIS_URL` and similar.
 
 use std::collections::BTreeMap;
 
@@ -12,18 +12,18 @@ use crate::config::table::{OPTIONS, Row};
 use crate::config::value::{number_in, truth_in};
 use crate::error::{Error, Result};
 
-/// What these variables begin with.
+/// Prefix of these variables.
 pub(crate) const PREFIX: &str = "REDIS_";
 
-/// How often a command is repeated where a variable only says that it is.
+/// Number of retries if a variable only switches retries on.
 const RETRY_ATTEMPTS: usize = 3;
 
-/// The variables that begin with `REDIS_` and are not empty.
+/// The non-empty variables that begin with `REDIS_`.
 pub(crate) struct RedisVariables<'v> {
     values: BTreeMap<&'v str, &'v str>,
-    /// Whether an option of ours names servers, which then take the place of the host of these.
+    /// Whether a `CHANNEL_LAYER_` variable sets servers. It takes precedence over the host of these variables.
     servers_named: bool,
-    /// The format that an option of ours names.
+    /// The value of `CHANNEL_LAYER_FORMAT`.
     format: Option<&'v str>,
 }
 
@@ -43,12 +43,12 @@ impl<'v> RedisVariables<'v> {
         }
     }
 
-    /// Whether there is a Redis server at all, if `REDIS_ENABLED` says so.
+    /// The value of `REDIS_ENABLED`: whether to use Redis; `None` if it is not set.
     pub(crate) fn enabled(&self) -> Result<Option<bool>> {
         self.truth("REDIS_ENABLED")
     }
 
-    /// Sets the options that the variables name.
+    /// Sets the options of the variables in `config`.
     pub(crate) fn apply(&self, config: &mut Config) -> Result<()> {
         for row in OPTIONS {
             for variable in row.variables {
@@ -63,13 +63,13 @@ impl<'v> RedisVariables<'v> {
         }
         if self.truth("REDIS_PUBSUB_ENABLED")? == Some(true) && self.enabled()? != Some(false) {
             if self.format.is_some_and(|format| format != "pubsub") {
-                return Err(self.refuse("REDIS_PUBSUB_ENABLED", "CHANNEL_LAYER_FORMAT names another format"));
+                return Err(self.refuse("REDIS_PUBSUB_ENABLED", "CHANNEL_LAYER_FORMAT is another format"));
             }
             config.format = Format::PubSub;
         }
         if let Some(most) = self.whole::<usize>("REDIS_MAX_CONNECTIONS")? {
             let Some(blocking @ 1..) = most.checked_sub(1) else {
-                let reason = "one connection for commands and one to read are needed";
+                let reason = "must be 2 or more: one connection for commands and one for reads";
                 return Err(self.refuse("REDIS_MAX_CONNECTIONS", reason));
             };
             config.pool_size = config.pool_size.min(blocking);
@@ -82,13 +82,13 @@ impl<'v> RedisVariables<'v> {
         Ok(())
     }
 
-    /// The one host, with the variable that names it.
+    /// The host, with the variable that set it.
     fn host(&self) -> Result<Option<(&'static str, Host)>> {
         let text = |variable: &str| self.values.get(variable).map(|value| (*value).to_owned());
         let (username, password) = (text("REDIS_USERNAME"), text("REDIS_PASSWORD"));
         let (port, db) = (self.whole("REDIS_PORT")?, self.whole("REDIS_DB")?);
         if let Some(url) = text("REDIS_URL") {
-            // A URL that cannot be read is refused with everything else.
+            // Validation refuses an invalid URL later.
             let parts = Parts { url: Some(url.clone()), db, username, password, ..Parts::default() };
             let host = parts.into_host().unwrap_or_else(|_| url.into());
             return Ok(Some(("REDIS_URL", host)));
@@ -106,7 +106,7 @@ impl<'v> RedisVariables<'v> {
         let Some(value) = self.values.get(variable) else { return Ok(None) };
         match truth_in(value) {
             Raw::Bool(truth) => Ok(Some(truth)),
-            _ => Err(self.refuse(variable, "true or false is expected")),
+            _ => Err(self.refuse(variable, "expected true or false")),
         }
     }
 
@@ -116,7 +116,7 @@ impl<'v> RedisVariables<'v> {
             Raw::Integer(number) => N::try_from(number).ok(),
             _ => None,
         };
-        number.map(Some).ok_or_else(|| self.refuse(variable, "a whole number in its range is expected"))
+        number.map(Some).ok_or_else(|| self.refuse(variable, "expected a whole number in range"))
     }
 
     fn refuse(&self, variable: &str, reason: &str) -> Error {

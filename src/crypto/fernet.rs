@@ -1,16 +1,16 @@
-//! Fernet tokens, as Python's `cryptography` makes and opens them, under keys derived as Django Channels derives them.
+//! Fernet tokens, compatible with Python's `cryptography`. Keys are derived as in Django Channels.
 //!
-//! A token is the URL-safe base64, with padding, of
+//! A token is URL-safe base64, with padding, of
 //!
-//! | bytes | what |
+//! | bytes | content |
 //! |---|---|
 //! | 1 | version, 0x80 |
-//! | 8 | time of sealing, seconds since the epoch |
+//! | 8 | time of sealing, in seconds since the epoch |
 //! | 16 | initialisation vector |
-//! | a multiple of 16 | ciphertext of AES-128-CBC, padded by PKCS #7 |
-//! | 32 | HMAC-SHA256 of all that |
+//! | a multiple of 16 | ciphertext of AES-128-CBC, with PKCS #7 padding |
+//! | 32 | HMAC-SHA256 of all bytes before |
 //!
-//! with integers in big-endian order. A configured key is hashed by SHA-256: the first half of the hash signs, the second
+//! Integers are big-endian. The SHA-256 hash of a configured key holds two keys: the first half signs, the second half
 //! encrypts.
 
 use std::fmt;
@@ -24,7 +24,7 @@ use cbc::cipher::{BlockDecryptMut, BlockEncryptMut, InnerIvInit, KeyInit};
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 
-use super::Unopened;
+use super::OpenError;
 use crate::error::Result;
 
 const VERSION: u8 = 0x80;
@@ -32,39 +32,41 @@ const TIME: usize = 8;
 const BLOCK: usize = 16;
 const TAG: usize = 32;
 
-/// How far ahead the clock of the process that sealed may be, as in Python's `cryptography`.
+/// Allowed clock skew: how far the clock of the sealing process may be ahead. The value is that of Python's `cryptography`.
 const CLOCK_TOLERANCE: Duration = Duration::from_mins(1);
 
-/// The Fernet keys of a layer: the first seals, any opens.
+const NOT_A_TOKEN: OpenError = OpenError("not a Fernet token");
+
+/// The Fernet keys of a layer. The first key seals, and all keys open.
 pub(crate) struct FernetKeys {
     keys: Vec<Key>,
 }
 
-/// One key, with the work done that does not depend on a message.
+/// A key, prepared for repeated use.
 struct Key {
     cipher: Aes128,
     signer: Hmac<Sha256>,
 }
 
 impl FernetKeys {
-    /// Makes a key of each text. The first key seals; all keys, and those of `accept_only`, open.
+    /// Creates the keys from their texts. The first of `keys` seals. All of `keys` and `accept_only` open.
     pub(crate) fn new(keys: &[String], accept_only: &[String]) -> Result<Self> {
         super::check_all(keys, accept_only)?;
         Ok(Self { keys: keys.iter().chain(accept_only).map(|text| Key::new(text)).collect() })
     }
 
-    /// Appends the token of `plain` to `out`. The time is counted from the epoch.
+    /// Seals `plain` and appends the token to `out`. `now` is the time since the epoch.
     pub(crate) fn seal(&self, now: Duration, plain: &[u8], out: &mut Vec<u8>) {
         self.keys[0].seal(now, rand::random(), plain, out);
     }
 
-    /// What `token` holds, if one of the keys made it. With a `ttl` it must not be older, nor from more than a minute
-    /// ahead; without one its time is not looked at, as in Python.
-    pub(crate) fn open(&self, token: &[u8], now: Duration, ttl: Option<Duration>) -> Result<Vec<u8>, Unopened> {
-        let token = URL_SAFE.decode(token).map_err(|_| Unopened("it is no token"))?;
-        let parts = Parts::of(&token).ok_or(Unopened("it is no token"))?;
+    /// Opens `token`. With a `ttl`, fails if the token is older than `ttl` or more than one minute in the future. Without a
+    /// `ttl` the time is not checked, as in Python.
+    pub(crate) fn open(&self, token: &[u8], now: Duration, ttl: Option<Duration>) -> Result<Vec<u8>, OpenError> {
+        let token = URL_SAFE.decode(token).map_err(|_| NOT_A_TOKEN)?;
+        let parts = Parts::of(&token).ok_or(NOT_A_TOKEN)?;
         let Some(key) = self.keys.iter().find(|key| key.signed(&parts)) else {
-            return Err(Unopened("it was changed, or its key is unknown"));
+            return Err(OpenError("modified, or sealed with an unknown key"));
         };
         if let Some(ttl) = ttl {
             check_time(Duration::from_secs(parts.time), now, ttl)?;
@@ -99,19 +101,19 @@ impl Key {
         URL_SAFE.encode_slice(&token, &mut out[start..]).expect("base64 makes four bytes of three");
     }
 
-    /// Whether this key made the token; takes the same time wherever two tags differ.
+    /// Whether this key signed the token. The comparison of the tags takes constant time.
     fn signed(&self, parts: &Parts<'_>) -> bool {
         self.signer.clone().chain_update(parts.signed).verify_slice(parts.tag).is_ok()
     }
 
-    fn decrypt(&self, parts: &Parts<'_>) -> Result<Vec<u8>, Unopened> {
+    fn decrypt(&self, parts: &Parts<'_>) -> Result<Vec<u8>, OpenError> {
         cbc::Decryptor::inner_iv_init(self.cipher.clone(), parts.iv.into())
             .decrypt_padded_vec_mut::<Pkcs7>(parts.ciphertext)
-            .map_err(|_| Unopened("its padding is wrong"))
+            .map_err(|_| OpenError("invalid padding"))
     }
 }
 
-/// A decoded token taken apart, unchecked.
+/// The fields of a decoded token, not yet verified.
 struct Parts<'a> {
     time: u64,
     iv: &'a [u8; BLOCK],
@@ -132,14 +134,14 @@ impl<'a> Parts<'a> {
     }
 }
 
-fn check_time(sealed: Duration, now: Duration, ttl: Duration) -> Result<(), Unopened> {
-    // Python counts whole seconds.
+fn check_time(sealed: Duration, now: Duration, ttl: Duration) -> Result<(), OpenError> {
+    // Python compares whole seconds.
     let now = Duration::from_secs(now.as_secs());
     if sealed.saturating_add(ttl) < now {
-        return Err(Unopened("it was sealed too long ago"));
+        return Err(OpenError("sealed too long ago"));
     }
     if now.saturating_add(CLOCK_TOLERANCE) < sealed {
-        return Err(Unopened("it was sealed in the future"));
+        return Err(OpenError("sealed in the future"));
     }
     Ok(())
 }
@@ -160,7 +162,7 @@ mod tests {
     const TTL: Option<Duration> = Some(Duration::from_secs(70));
     const PLAIN: &[u8] = b"\x81\xa4type\xa3a.b";
 
-    /// Made by Python's `cryptography` for [`PLAIN`] at [`NOW`], with an initialisation vector that counts from 0.
+    /// Made by Python's `cryptography` for [`PLAIN`] at [`NOW`], with the initialisation vector 0, 1, 2, ...
     const GOLDEN: [(&str, &str); 3] = [
         (
             "a-test-key",
@@ -188,11 +190,11 @@ mod tests {
     }
 
     fn open_at(keys: &FernetKeys, token: &[u8], now: Duration, ttl: Option<Duration>) -> Result<Vec<u8>, &'static str> {
-        keys.open(token, now, ttl).map_err(|Unopened(reason)| reason)
+        keys.open(token, now, ttl).map_err(|OpenError(reason)| reason)
     }
 
     #[test]
-    fn tokens_are_those_of_python() {
+    fn tokens_are_the_same_as_in_python() {
         let iv = std::array::from_fn(|at| u8::try_from(at).expect("it is below 16"));
         for (key, token) in GOLDEN {
             let mut made = b"head".to_vec();
@@ -203,14 +205,14 @@ mod tests {
     }
 
     #[test]
-    fn the_first_key_seals_and_all_open() {
+    fn the_first_key_seals_and_all_keys_open() {
         let token = seal(&keys(&["new", "old"]), PLAIN);
         assert_eq!(open(&keys(&["other", "new"]), &token), Ok(PLAIN.to_vec()));
-        assert_eq!(open(&keys(&["old"]), &token), Err("it was changed, or its key is unknown"));
+        assert_eq!(open(&keys(&["old"]), &token), Err("modified, or sealed with an unknown key"));
     }
 
     #[test]
-    fn keys_that_only_open_do_not_seal() {
+    fn accept_only_keys_do_not_seal() {
         let text = |text: &str| vec![text.to_owned()];
         let turning = FernetKeys::new(&text("old"), &text("new")).expect("the keys are good");
         assert!(open(&turning, &seal(&keys(&["new"]), PLAIN)).is_ok());
@@ -230,13 +232,13 @@ mod tests {
     }
 
     #[test]
-    fn the_time_is_looked_at_where_there_is_a_ttl() {
+    fn the_time_is_checked_only_with_a_ttl() {
         let keys = keys(&["secret"]);
         let token = seal(&keys, PLAIN);
         let at = |now, ttl| open_at(&keys, &token, Duration::from_secs(now), ttl);
         assert!(at(1_700_000_070, TTL).is_ok() && at(1_699_999_940, TTL).is_ok());
-        assert_eq!(at(1_700_000_071, TTL), Err("it was sealed too long ago"));
-        assert_eq!(at(1_699_999_939, TTL), Err("it was sealed in the future"));
+        assert_eq!(at(1_700_000_071, TTL), Err("sealed too long ago"));
+        assert_eq!(at(1_699_999_939, TTL), Err("sealed in the future"));
         assert!(at(0, None).is_ok() && at(2_000_000_000, None).is_ok());
     }
 
@@ -263,7 +265,7 @@ mod tests {
             let keys = keys(&["secret"]);
             prop_assert!(open(&keys, &bytes).is_err());
             prop_assert!(open(&keys, URL_SAFE.encode(&bytes).as_bytes()).is_err());
-            // Signed, so that the padding is looked at too.
+            // A valid signature, so that the padding is checked too.
             let mut token = [&[VERSION], &bytes[..]].concat();
             let tag = keys.keys[0].signer.clone().chain_update(&token).finalize().into_bytes();
             token.extend_from_slice(&tag);

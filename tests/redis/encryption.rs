@@ -186,7 +186,7 @@ async fn a_message_moved_to_another_channel_does_not_open() {
     }
     let told = event(&mut events, "the news", |event| matches!(event, Event::Quarantined { .. })).await;
     let Event::Quarantined { reason, .. } = &told else { panic!("{told:?}") };
-    assert!(reason.contains("another place"), "{reason}");
+    assert!(reason.contains("sealed for another recipient"), "{reason}");
 }
 
 #[tokio::test]

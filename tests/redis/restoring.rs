@@ -190,7 +190,7 @@ async fn unreadable_entries_stay_in_quarantine() {
     }
     let entries = scene.layer.quarantine().entries().await.unwrap();
     let reasons = [
-        "it was changed, or sealed for another place",
+        "modified, or sealed for another recipient",
         "it ends too early",
         "its channel is unknown",
         "its channel is unknown",

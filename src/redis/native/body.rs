@@ -80,8 +80,8 @@ impl BodyCodec {
         if let (Some(key_ring), true) = (&self.key_ring, entry.sealed) {
             let (from, to) = (entry.header(), other.header());
             let context = |header| [list.as_bytes(), header];
-            // A body that does not open here is not changed, and opens nowhere.
-            if let Ok(body) = key_ring.seal_again(&entry.body, &context(&from), &context(&to)) {
+            // A body that does not open is kept as it is. It opens for no recipient.
+            if let Ok(body) = key_ring.rebind(&entry.body, &context(&from), &context(&to)) {
                 other.body = body.into();
             }
         }
@@ -92,7 +92,7 @@ impl BodyCodec {
     pub(crate) fn renew(&self, entry: &Entry, list: &str, now_ms: u64) -> Entry {
         let mut other = Entry { expires: entry.expires_if_sent(now_ms), ..entry.clone() };
         if let (Some(key_ring), true) = (&self.key_ring, entry.sealed)
-            && let Ok(body) = key_ring.seal_anew(&entry.body, &[list.as_bytes(), &entry.header()], now_ms)
+            && let Ok(body) = key_ring.renew(&entry.body, &[list.as_bytes(), &entry.header()], now_ms)
         {
             other.body = body.into();
         }
@@ -111,9 +111,9 @@ impl BodyCodec {
 
     fn open_within(&self, entry: &Entry, list: &str, now_ms: u64, opens_for: u64) -> Result<Message, Unreadable> {
         let body = match (&self.key_ring, entry.sealed) {
-            (_, false) if self.seals() => return Err(undecryptable("it is not sealed")),
+            (_, false) if self.seals() => return Err(undecryptable("not encrypted, but keys are configured")),
             (_, false) => entry.body.clone(),
-            (None, true) => return Err(undecryptable("it is sealed, and no keys are configured")),
+            (None, true) => return Err(undecryptable("encrypted, but no keys are configured")),
             (Some(key_ring), true) => {
                 let context: [&[u8]; 2] = [list.as_bytes(), &entry.header()];
                 let opened = key_ring.open(&entry.body, &context, now_ms, opens_for);
@@ -125,7 +125,7 @@ impl BodyCodec {
         };
         if body.len() > self.max_message_size {
             // Decoded values take more memory than their bytes, and only this limit bounds them.
-            return Err(undecodable("it is larger than the limit"));
+            return Err(undecodable("larger than the limit"));
         }
         codec::decode(&body).map_err(|error| undecodable(&error.to_string()))
     }

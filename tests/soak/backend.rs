@@ -133,7 +133,7 @@ impl Backend {
         Rules {
             copies: if self == Self::PubSub { Copies::OneInEachProcess } else { Copies::One },
             order: if self == Self::Fallback { Order::UnlessCutOff } else { Order::Route },
-            groups_hold_up_for: (self == Self::NativeSharded).then_some(Duration::from_secs(5)),
+            passes_groups_after: (self == Self::NativeSharded).then_some(Duration::from_secs(5)),
             losses_are_told: true,
             goes_on_alone: falls_back,
             reaches_others: true,

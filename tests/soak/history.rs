@@ -82,8 +82,12 @@ pub enum Event {
     Connected,
     /// A fault was injected, or ended.
     Fault(String),
-    /// The process was started, reading these routes.
-    Started { routes: Vec<String> },
+    /// From now on a server cannot be used: by the process in a slot, or by none.
+    ServerAway { server: usize, slot: Option<usize> },
+    /// The end of that.
+    ServerBack { server: usize, slot: Option<usize> },
+    /// The process was started in a slot, reading these routes.
+    Started { slot: usize, routes: Vec<String> },
     /// The process closes its layer; it may already be partly closed.
     Closing,
     /// The process was killed while it read these routes.

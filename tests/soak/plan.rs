@@ -247,6 +247,24 @@ impl Sizes {
 
 impl Fault {
     const KINDS: u32 = 19;
+
+    /// The server that cannot be used while the fault lasts, and the process to which this applies; `None` for all. A process
+    /// whose connections break can connect again at once.
+    pub fn outage(self) -> Option<(usize, Option<usize>)> {
+        match self {
+            Self::KillServer { server, .. }
+            | Self::FreezeServer { server, .. }
+            | Self::PauseClients { server, .. }
+            | Self::FillMemory { server, .. }
+            | Self::LackReplicas { server, .. }
+            | Self::Demote { server, .. } => Some((server, None)),
+            Self::Stall { process, server, .. }
+            | Self::Throttle { process, server, .. }
+            | Self::Delay { process, server, .. }
+            | Self::Refuse { process, server, .. } => Some((server, Some(process))),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Plan {

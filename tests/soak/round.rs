@@ -105,7 +105,7 @@ impl Round {
             reading: CancellationToken::new(),
             watching: CancellationToken::new(),
         };
-        context.record(Event::Started { routes: Plan::routes(slot) });
+        context.record(Event::Started { slot, routes: Plan::routes(slot) });
         let mut process = Process::new(context, runtime, recorder);
         for events in events {
             process.watchers.push(process.spawn(actors::watch(process.context.clone(), events)));

@@ -46,8 +46,17 @@ impl Servers {
         self.servers[server].try_connection().await.expect("a server without faults answers")
     }
 
-    /// Injects a fault and ends it. Faults of one server that cannot be at the same time wait for each other.
+    /// Injects a fault and ends it, and records when a server cannot be used.
     pub async fn inject(&self, fault: Fault, history: &History) {
+        let nobody = usize::MAX;
+        let Some((server, slot)) = fault.outage() else { return self.run(fault, history).await };
+        history.record(nobody, Event::ServerAway { server, slot });
+        self.run(fault, history).await;
+        history.record(nobody, Event::ServerBack { server, slot });
+    }
+
+    /// Faults of one server that cannot be at the same time wait for each other.
+    async fn run(&self, fault: Fault, history: &History) {
         match fault {
             Fault::KillServer { server, away } => self.kill(server, away, history).await,
             Fault::FreezeServer { server, frozen } => {

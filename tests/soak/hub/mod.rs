@@ -24,7 +24,7 @@ pub fn rules(plan: &Plan) -> Rules {
     Rules {
         copies: Copies::One,
         order: Order::Group,
-        groups_hold_up_for: None,
+        passes_groups_after: None,
         losses_are_told: true,
         goes_on_alone: false,
         // Clients of other processes may miss what is sent while a server is away.

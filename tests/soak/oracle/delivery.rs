@@ -14,7 +14,7 @@ const EXPIRY_TOLERANCE: Duration = Duration::from_secs(2);
 pub fn violations(facts: &Facts<'_>, rules: &Rules) -> Vec<Violation> {
     let mut found = Vec::new();
     let mut seen = BTreeSet::new();
-    let mut last: BTreeMap<_, MessageId> = BTreeMap::new();
+    let mut last: BTreeMap<_, (MessageId, Moment)> = BTreeMap::new();
     for delivered in &facts.deliveries {
         let Delivered { id, channel, .. } = delivered;
         let Some(message) = facts.messages.get(id) else {
@@ -45,21 +45,32 @@ pub fn violations(facts: &Facts<'_>, rules: &Rules) -> Vec<Violation> {
                 Order::Group => (id.writer, *channel, Some(message.to)),
                 Order::Route | Order::UnlessCutOff => (id.writer, route(channel), None),
             };
-            let waited = matches!(message.to, Target::Group(_)).then(|| delivered.at.saturating_sub(message.start));
-            let was_passed = waited.zip(rules.groups_hold_up_for).is_some_and(|(waited, longest)| waited > longest);
-            let may_come_late =
-                was_passed || rules.order == Order::UnlessCutOff && was_cut_off(facts, message, delivered);
-            match last.get(&stream).filter(|last| **last > *id) {
-                Some(_) if may_come_late => {}
-                Some(later) => {
+            match last.get(&stream).filter(|(last, _)| last > id) {
+                Some(&(_, passed_at)) if may_be_passed(facts, rules, message, delivered, passed_at) => {}
+                Some((later, _)) => {
                     found.push(violation(Kind::Reordered, delivered, format!("{later} came before it")));
-                    last.insert(stream, *id);
+                    last.insert(stream, (*id, delivered.at));
                 }
-                None => _ = last.insert(stream, *id),
+                None => _ = last.insert(stream, (*id, delivered.at)),
             }
         }
     }
     found
+}
+
+/// Whether a newer message of the same writer may have been delivered before `message`, at `passed_at`.
+fn may_be_passed(
+    facts: &Facts<'_>,
+    rules: &Rules,
+    message: &Message<'_>,
+    delivered: &Delivered<'_>,
+    passed_at: Moment,
+) -> bool {
+    let time = rules.passes_groups_after.filter(|_| matches!(message.to, Target::Group(_)));
+    let slot = facts.slots.get(&delivered.process);
+    let waits_for_its_group =
+        time.zip(slot).is_some_and(|(time, slot)| facts.outages.lasted(*slot, time, message.start, passed_at));
+    waits_for_its_group || rules.order == Order::UnlessCutOff && was_cut_off(facts, message, delivered)
 }
 
 /// Whether the writer or the reader of a message was cut off while it was on its way.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::super::history::{Event, MessageId, Moment, Outcome, Record, Target};
 use super::membership::{Change, Memberships};
+use super::outages::Outages;
 
 /// How long a call that was cancelled, or whose process was killed, may still take effect on a server.
 pub const AFTERMATH: Duration = Duration::from_secs(10);
@@ -88,6 +89,9 @@ pub struct Facts<'r> {
     pub runs: Vec<Run<'r>>,
     /// When which process was cut off from the others, and until when.
     pub cut_off: Vec<(usize, Moment, Moment)>,
+    pub outages: Outages,
+    /// The slot of each process.
+    pub slots: BTreeMap<usize, usize>,
     pub end: Moment,
 }
 
@@ -146,7 +150,10 @@ impl<'r> Facts<'r> {
                     }
                 }
                 Event::Interrupted { routes } => facts.allow(routes, at, ONE_READ),
-                Event::Started { routes } => {
+                Event::ServerAway { server, slot } => facts.outages.begin(*server, *slot, at),
+                Event::ServerBack { server, slot } => facts.outages.end(*server, *slot, at),
+                Event::Started { slot, routes } => {
+                    facts.slots.insert(process, *slot);
                     facts.runs.push(Run { process, routes, since: at, until: Moment::MAX });
                 }
                 Event::Closing => facts.end_run(process, at),

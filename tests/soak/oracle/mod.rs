@@ -4,6 +4,7 @@ mod delivery;
 mod facts;
 mod loss;
 mod membership;
+mod outages;
 mod resources;
 #[cfg(test)]
 mod tests;
@@ -21,8 +22,8 @@ use facts::Facts;
 pub struct Rules {
     pub copies: Copies,
     pub order: Order,
-    /// How long other messages wait behind a group message whose group cannot be reached; `None` if they always do.
-    pub groups_hold_up_for: Option<Duration>,
+    /// How long a server has to be unreachable until newer messages pass those of its groups; `None` if they never do.
+    pub passes_groups_after: Option<Duration>,
     /// Whether each message that is not delivered is counted or announced.
     pub losses_are_told: bool,
     /// Whether a process that is cut off goes on alone, so that its messages reach nobody else.

@@ -140,10 +140,7 @@ fn what_was_sent_to_the_new_channel_of_a_reader_that_ended_is_not_lost() {
 #[test]
 fn on_publish_and_subscribe_a_message_is_for_processes_that_are_there() {
     let published = Rules { copies: Copies::OneInEachProcess, ..rules() };
-    let started = || {
-        let routes = ["p!", "full!"].map(str::to_owned).to_vec();
-        Story::default().add(1, Event::Started { routes }).pass(3 * SECOND)
-    };
+    let started = || Story::default().start().pass(3 * SECOND);
     let rest = |story: Story| story.pass(20 * SECOND).add(1, Event::Closing);
     rest(started().send(1, "p!a")).shows_by(&published, &[Kind::Lost]);
     rest(started().send(1, "p!a").receive(1, "p!a")).shows_by(&published, &[]);

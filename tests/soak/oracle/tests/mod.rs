@@ -84,6 +84,20 @@ impl Story {
         self.add(0, Event::GroupSendCounted { ids, reason: reason.into(), messages })
     }
 
+    /// Process 1 starts in slot 1.
+    fn start(self) -> Self {
+        let routes = ["p!", "full!"].map(str::to_owned).to_vec();
+        self.add(1, Event::Started { slot: 1, routes })
+    }
+
+    fn away(self, slot: Option<usize>) -> Self {
+        self.add(usize::MAX, Event::ServerAway { server: 0, slot })
+    }
+
+    fn back(self, slot: Option<usize>) -> Self {
+        self.add(usize::MAX, Event::ServerBack { server: 0, slot })
+    }
+
     fn interrupt(self, route: &str) -> Self {
         self.add(1, Event::Interrupted { routes: vec![route.into()] })
     }
@@ -109,7 +123,7 @@ fn rules() -> Rules {
     Rules {
         copies: Copies::One,
         order: Order::Route,
-        groups_hold_up_for: None,
+        passes_groups_after: None,
         losses_are_told: true,
         goes_on_alone: false,
         reaches_others: true,

@@ -33,17 +33,38 @@ fn the_order_holds_between_channels_of_a_route_and_ways_to_it() {
 }
 
 #[test]
-fn messages_pass_one_of_a_group_that_has_held_them_up_for_long() {
-    let several = Rules { groups_hold_up_for: Some(5 * SECOND), ..rules() };
-    let sent = || Story::default().join("p!a").group_send(1).send(2, "p!a").send(3, "p!a").group_send(4);
+fn messages_pass_those_of_a_group_whose_server_is_away_for_long() {
+    let several = Rules { passes_groups_after: Some(5 * SECOND), ..rules() };
+    let sent = |slot| {
+        let sent = Story::default().start().join("p!a").group_send(1).away(slot);
+        sent.send(2, "p!a").send(3, "p!a").group_send(4)
+    };
     let passed = |story: Story| story.receive(2, "p!a").receive(1, "p!a").receive(3, "p!a").receive(4, "p!a");
-    passed(sent().pass(5 * SECOND)).shows_by(&several, &[]);
-    passed(sent().pass(4 * SECOND)).shows_by(&several, &[Kind::Reordered]);
-    passed(sent().pass(5 * SECOND)).shows(&[Kind::Reordered]);
-    let direct = sent().pass(5 * SECOND).receive(1, "p!a").receive(3, "p!a").receive(2, "p!a").receive(4, "p!a");
+    for slot in [None, Some(1)] {
+        passed(sent(slot).pass(5 * SECOND)).shows_by(&several, &[]);
+        passed(sent(slot).pass(4 * SECOND)).shows_by(&several, &[Kind::Reordered]);
+        passed(sent(slot).pass(5 * SECOND)).shows(&[Kind::Reordered]);
+    }
+    passed(sent(Some(0)).pass(5 * SECOND)).shows_by(&several, &[Kind::Reordered]);
+    let direct = sent(None).pass(5 * SECOND).receive(1, "p!a").receive(3, "p!a").receive(2, "p!a").receive(4, "p!a");
     direct.shows_by(&several, &[Kind::Reordered]);
-    let early = sent().pass(5 * SECOND).receive(2, "p!a").receive(1, "p!a").receive(4, "p!a").receive(3, "p!a");
-    early.shows_by(&several, &[Kind::Reordered]);
+    let early = sent(None).pass(4 * SECOND).receive(2, "p!a").pass(2 * SECOND).receive(1, "p!a");
+    early.receive(3, "p!a").receive(4, "p!a").shows_by(&several, &[Kind::Reordered]);
+}
+
+#[test]
+fn messages_pass_those_of_a_group_only_until_its_server_is_known_to_be_back() {
+    let several = Rules { passes_groups_after: Some(5 * SECOND), ..rules() };
+    let passed = |story: Story| {
+        let story = story.group_send(1).send(2, "p!a").pass(5 * SECOND);
+        story.receive(2, "p!a").receive(1, "p!a")
+    };
+    let started = || Story::default().start().join("p!a");
+    let outage = |story: Story, time| story.away(None).pass(time).back(None);
+    passed(outage(started(), SECOND)).shows_by(&several, &[Kind::Reordered]);
+    passed(outage(started(), 3 * SECOND)).shows_by(&several, &[]);
+    passed(outage(started(), 6 * SECOND).pass(9 * SECOND)).shows_by(&several, &[Kind::Reordered]);
+    passed(outage(outage(started(), SECOND).pass(SECOND), SECOND)).shows_by(&several, &[]);
 }
 
 #[test]

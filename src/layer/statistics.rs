@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Counters of one channel, or of all channels together.
+/// Counters of one channel, or of all channels together. On Redis the counts of other processes are up to one second old.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Statistics {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::backend::{Kind, Options};
 use super::guarantees::Promise;
 use super::tools::{numbered, send_numbers, take};
+use crate::support::eventually;
 
 pub async fn count_messages_and_refusals(kind: &Kind) {
     let backend = kind.start(Options { capacity: 3, ..Options::default() }).await;
@@ -19,6 +20,12 @@ pub async fn count_messages_and_refusals(kind: &Kind) {
     take(&layer, &["count!"]).await;
 
     let counted = |count| if kind.promises(Promise::Counters) { count } else { 0 };
+    // Another process writes its counts within a second.
+    eventually("the counts of the peer", async || {
+        let all = layer.global_statistics().await.unwrap();
+        (all.messages_count == counted(6)).then_some(())
+    })
+    .await;
     // The local part makes no difference: capacity and statistics are those of the process.
     for name in ["count!", "count!a"] {
         let process = layer.channel_statistics(name).await.unwrap();

@@ -177,7 +177,9 @@ fn around_an_outage(
     outage: Instant,
 ) -> BTreeMap<Stream, Vec<i64>> {
     for (stream, numbers) in &mut heard {
-        let is_older = |number: &i64| sent[stream].get(number).is_some_and(|at| *at < outage);
+        // A message that was not acknowledged when the server went away may wait there too.
+        let first_newer = sent[stream].iter().find(|(_, at)| **at >= outage).map_or(i64::MAX, |(number, _)| *number);
+        let is_older = |number: &i64| *number < first_newer;
         let (older, newer): (Vec<_>, Vec<_>) = numbers.iter().partition(|number| is_older(number));
         *numbers = [older, newer].concat();
     }

@@ -37,6 +37,11 @@ async fn assert_keys(site: &Site, server: &RedisServer, expected: &[(&str, &str,
     }
 }
 
+/// Has the layer write what it has counted so far.
+async fn write_counters(layer: &Layer) {
+    layer.global_statistics().await.unwrap();
+}
+
 #[tokio::test]
 async fn connecting_leaves_the_epoch_only() {
     let (site, layer, server) = start().await;
@@ -69,6 +74,7 @@ async fn a_send_leaves_a_list_and_two_hashes() {
         ("-meta:{single?x}", "hash", LIST),
         ("-meta:global", "hash", DAY),
     ];
+    write_counters(&layer).await;
     assert_keys(&site, server, &all).await;
     let mut connection = server.connection().await;
     let lengths: Vec<i64> = vec![
@@ -90,6 +96,7 @@ async fn a_receive_leaves_no_list() {
     let counters = counters.map(|(name, lives)| (format!("-meta:{{{name}}}"), lives));
     let mut all: Vec<_> = counters.iter().map(|(key, lives)| (key.as_str(), "hash", *lives)).collect();
     all.push(("-meta:global", "hash", DAY));
+    write_counters(&layer).await;
     assert_keys(&site, server, &all).await;
 }
 
@@ -179,6 +186,7 @@ async fn a_group_send_leaves_one_entry_for_each_route() {
         layer.group_add("g", channel).await.unwrap();
     }
     layer.group_send("g", numbered(0)).await.unwrap();
+    write_counters(&layer).await;
     let mut connection = server.connection().await;
     for list in ["normal", "single?x", "local!"] {
         let found = entries(&mut connection, &site.list(list)).await;
@@ -199,6 +207,7 @@ async fn counters_are_hashes_of_two_fields() {
         assert_eq!(matches!(sent, Err(Error::ChannelFull { .. })), n >= 5, "{sent:?}");
     }
     layer.send("calm?x", numbered(0)).await.unwrap();
+    write_counters(&layer).await;
     let mut connection = server.connection().await;
     for (key, messages, full) in
         [("{busy}", Some(5), Some(2)), ("{calm?x}", Some(1), None), ("global", Some(6), Some(2))]

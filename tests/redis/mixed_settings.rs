@@ -47,6 +47,10 @@ async fn a_message_outlives_those_of_a_sender_with_a_shorter_expiry() {
         long.send(channel, numbered(3)).await.unwrap();
         assert_lives(ttl(&mut connection, &site.list(source)).await, LONG + SLACK);
     }
+    for layer in [&long, &short] {
+        // This has the layer write its counters.
+        layer.global_statistics().await.unwrap();
+    }
     let counters = format!("{}-meta:{{s?a}}", site.prefix);
     assert_lives(ttl(&mut connection, &counters).await, LONG + SLACK);
 }

@@ -4,6 +4,7 @@ mod acl;
 mod bound_pop_script;
 mod closing;
 mod connections;
+mod counters;
 mod encryption;
 mod failover;
 mod first_contact;

@@ -11,8 +11,6 @@ use crate::support::{random_prefix, shared_servers};
 const SOURCE: &str = include_str!("../../src/redis/native/scripts/push.lua");
 const LARGE: &str = include_str!("../../src/redis/native/scripts/push_large.lua");
 const LIFETIME: Duration = Duration::from_secs(100);
-const CHANNEL_STATS: Duration = Duration::from_secs(200);
-const GLOBAL_STATS: Duration = Duration::from_mins(5);
 /// Later than any time, in microseconds.
 const NEVER: u64 = 1 << 52;
 const STAMP_TOLERANCE: Duration = Duration::from_secs(20);
@@ -23,20 +21,13 @@ const SLACK: Duration = Duration::from_secs(30);
 struct Push {
     /// Whether it is the one for large entries, which a transaction has appended before it.
     large: bool,
-    /// Whether what this server refuses is refused for good.
-    refusals_count: bool,
     prefix: String,
     connection: MultiplexedConnection,
 }
 
 impl Push {
     async fn start(large: bool) -> Self {
-        Self {
-            large,
-            refusals_count: true,
-            prefix: random_prefix(),
-            connection: shared_servers()[0].connection().await,
-        }
+        Self { large, prefix: random_prefix(), connection: shared_servers()[0].connection().await }
     }
 
     async fn each_way() -> [Self; 2] {
@@ -54,25 +45,18 @@ impl Push {
 
     /// The same with another lifetime. The sender's estimate of the clock is of no use, so that all stamps are new.
     async fn run_for(&mut self, lifetime: Duration, channels: &[(&str, usize, &[&str])]) -> Vec<i64> {
-        self.run_stamped(lifetime, 0, true, channels).await
+        self.run_stamped(lifetime, 0, channels).await
     }
 
-    /// The same with entries that the sender has stamped, and times to live that are set only where they have to be.
-    async fn run_stamped(
-        &mut self,
-        lifetime: Duration,
-        stamp: u64,
-        renew: bool,
-        channels: &[(&str, usize, &[&str])],
-    ) -> Vec<i64> {
+    /// The same with entries that the sender has stamped.
+    async fn run_stamped(&mut self, lifetime: Duration, stamp: u64, channels: &[(&str, usize, &[&str])]) -> Vec<i64> {
         let mut command = redis::cmd("EVAL");
-        command.arg(if self.large { LARGE } else { SOURCE }).arg(2 * channels.len() + 1);
+        command.arg(if self.large { LARGE } else { SOURCE }).arg(channels.len());
         for (name, _, _) in channels {
-            command.arg(self.key(name)).arg(self.key(&format!("stats-{name}")));
+            command.arg(self.key(name));
         }
-        command.arg(self.key("global"));
         command.arg(milliseconds(lifetime)).arg(stamp);
-        for time in [STAMP_TOLERANCE, lifetime + SLACK, GLOBAL_STATS] {
+        for time in [STAMP_TOLERANCE, lifetime + SLACK] {
             command.arg(milliseconds(time));
         }
         if !self.large {
@@ -82,12 +66,11 @@ impl Push {
         transaction.atomic();
         for (name, capacity, frames) in channels {
             let entries: Vec<_> = frames.iter().map(|frame| entry(stamp, frame)).collect();
-            command.arg(*capacity).arg(milliseconds(CHANNEL_STATS));
+            command.arg(*capacity).arg(frames.len());
             if self.large {
-                command.arg(usize::from(self.refusals_count)).arg(frames.len());
                 transaction.rpush(self.key(name), entries);
             } else {
-                command.arg(usize::from(renew)).arg(usize::from(self.refusals_count)).arg(frames.len()).arg(entries);
+                command.arg(entries);
             }
         }
         if !self.large {
@@ -102,12 +85,12 @@ impl Push {
     /// Appends a frame to a channel if the group has these routes and versions, and it is not yet `until`.
     async fn run_if(&mut self, until: u64, routes: &str, frame: &str) -> redis::Value {
         let mut command = redis::cmd("EVAL");
-        command.arg(SOURCE).arg(5).arg(self.key("a")).arg(self.key("stats-a")).arg(self.key("global"));
+        command.arg(SOURCE).arg(3).arg(self.key("a"));
         command.arg(self.key("group")).arg(self.key("ends")).arg(milliseconds(LIFETIME)).arg(0);
-        for time in [STAMP_TOLERANCE, LIFETIME + SLACK, GLOBAL_STATS] {
+        for time in [STAMP_TOLERANCE, LIFETIME + SLACK] {
             command.arg(milliseconds(time));
         }
-        command.arg(until).arg(routes).arg(10).arg(milliseconds(CHANNEL_STATS)).arg(1).arg(1).arg(1);
+        command.arg(until).arg(routes).arg(10).arg(1);
         ask(&mut self.connection, command.arg(entry(0, frame))).await
     }
 
@@ -131,12 +114,6 @@ impl Push {
         let key = self.key(name);
         let () = self.connection.rpush(key, entries).await.unwrap();
     }
-
-    async fn counters(&mut self, name: &str) -> (Option<i64>, Option<i64>) {
-        let key = self.key(name);
-        let command = redis::cmd("HMGET").arg(key).arg("messages_count").arg("channel_full_count").clone();
-        ask(&mut self.connection, &command).await
-    }
 }
 
 fn milliseconds(time: Duration) -> u64 {
@@ -152,7 +129,7 @@ async fn keeps_the_stamps_of_a_sender_who_knows_the_time() {
     for mut push in Push::each_way().await {
         for off in [-10_000, 0, 10_000] {
             let stamp = (now_ms(&mut push.connection).await + milliseconds(LIFETIME)).saturating_add_signed(off);
-            push.run_stamped(LIFETIME, stamp, false, &[("a", 10, &["1", "2"])]).await;
+            push.run_stamped(LIFETIME, stamp, &[("a", 10, &["1", "2"])]).await;
             let key = push.key("a");
             let kept = entries(&mut push.connection, &key).await;
             assert_eq!(kept[kept.len() - 2..], [entry(stamp, "1"), entry(stamp, "2")]);
@@ -165,7 +142,7 @@ async fn writes_the_stamps_of_a_sender_anew_who_is_wrong_about_the_time() {
     for mut push in Push::each_way().await {
         for off in [-3_600_000, 3_600_000] {
             let before = now_ms(&mut push.connection).await + milliseconds(LIFETIME);
-            push.run_stamped(LIFETIME, before.saturating_add_signed(off), false, &[("a", 10, &["1"])]).await;
+            push.run_stamped(LIFETIME, before.saturating_add_signed(off), &[("a", 10, &["1"])]).await;
             let after = now_ms(&mut push.connection).await + milliseconds(LIFETIME);
             let key = push.key("a");
             let written = entries(&mut push.connection, &key).await.pop().unwrap();
@@ -188,7 +165,6 @@ async fn appends_on_the_condition_that_a_group_has_certain_routes() {
     assert_eq!(push.run_if(p_ends, &format!("p! {p} q! {}", q - 1), "3").await, both);
     assert_eq!(push.run_if(q_ends, &format!("p! {p} q! {q}"), "4").await, appended());
     assert_eq!(push.frames("a").await, ["to nobody", "1", "4"]);
-    assert_eq!(push.counters("global").await, (Some(3), None));
 }
 
 #[tokio::test]
@@ -256,22 +232,6 @@ async fn takes_the_first_frames_up_to_the_capacity() {
         // Another sender may have a lower capacity than what is there.
         assert_eq!(push.run(&[("a", 1, &["8"])]).await, [0, 0]);
         assert_eq!(push.frames("a").await, ["1", "2", "3"]);
-        assert_eq!(push.counters("stats-a").await, (Some(3), Some(4)));
-        assert_eq!(push.counters("stats-b").await, (Some(1), None));
-        assert_eq!(push.counters("global").await, (Some(4), Some(4)));
-    }
-}
-
-#[tokio::test]
-async fn refusals_count_only_where_no_other_server_may_take_what_is_refused() {
-    for mut push in Push::each_way().await {
-        push.refusals_count = false;
-        assert_eq!(push.run(&[("a", 1, &["1", "2", "3"])]).await, [1, 0]);
-        assert_eq!(push.counters("stats-a").await, (Some(1), None));
-        push.refusals_count = true;
-        assert_eq!(push.run(&[("a", 1, &["2", "3"])]).await, [0, 0]);
-        assert_eq!(push.counters("stats-a").await, (Some(1), Some(2)));
-        assert_eq!(push.counters("global").await, (Some(1), Some(2)));
     }
 }
 
@@ -343,25 +303,11 @@ async fn a_key_that_holds_no_list_fails_its_own_frames_only() {
         assert_eq!(answer, [1, -1, -1, 1, 0]);
         assert_eq!(push.frames("a").await, ["1"]);
         assert_eq!(push.frames("b").await, ["5"]);
-        assert_eq!(push.counters("global").await, (Some(2), None));
     }
 }
 
 #[tokio::test]
-async fn a_key_that_holds_no_counters_fails_no_frames() {
-    for mut push in Push::each_way().await {
-        for name in ["stats-a", "global"] {
-            let key = push.key(name);
-            let () = push.connection.set(key, "x").await.unwrap();
-        }
-        assert_eq!(push.run(&[("a", 1, &["1", "2"]), ("b", 1, &["3"])]).await, [1, 1, 0]);
-        assert_eq!(push.frames("a").await, ["1"]);
-        assert_eq!(push.frames("b").await, ["3"]);
-    }
-}
-
-#[tokio::test]
-async fn a_list_and_its_counters_never_live_shorter_than_before() {
+async fn a_list_never_lives_shorter_than_before() {
     for mut push in Push::each_way().await {
         let key = push.key("a");
         push.run(&[("a", 9, &["1"])]).await;
@@ -369,17 +315,6 @@ async fn a_list_and_its_counters_never_live_shorter_than_before() {
         assert_lives(ttl(&mut push.connection, &key).await, LIFETIME + SLACK);
         push.run_for(LIFETIME * 2, &[("a", 9, &["3"])]).await;
         assert_lives(ttl(&mut push.connection, &key).await, LIFETIME * 2 + SLACK);
-        for (name, lifetime) in [("stats-a", CHANNEL_STATS), ("global", GLOBAL_STATS)] {
-            let key = push.key(name);
-            assert_lives(ttl(&mut push.connection, &key).await, lifetime);
-            // Another sender counts for longer, and what this one refuses is counted for the first time.
-            let () = push.connection.pexpire(&key, milliseconds(lifetime * 2).try_into().unwrap()).await.unwrap();
-        }
-        push.run(&[("a", 3, &["4", "5"])]).await;
-        for (name, lifetime) in [("stats-a", CHANNEL_STATS), ("global", GLOBAL_STATS)] {
-            let key = push.key(name);
-            assert_lives(ttl(&mut push.connection, &key).await, lifetime * 2);
-        }
     }
 }
 
@@ -390,37 +325,9 @@ async fn a_list_that_another_sender_made_anew_lives_as_long_as_what_is_sent_to_i
     push.run(&[("a", 9, &["1"])]).await;
     let () = push.connection.del(&key).await.unwrap();
     push.run_for(Duration::from_secs(1), &[("a", 9, &["2"])]).await;
-    // The first sender has set times to live lately, and does not ask for it.
     let stamp = now_ms(&mut push.connection).await + milliseconds(LIFETIME);
-    push.run_stamped(LIFETIME, stamp, false, &[("a", 9, &["3"])]).await;
+    push.run_stamped(LIFETIME, stamp, &[("a", 9, &["3"])]).await;
     assert_lives(ttl(&mut push.connection, &key).await, LIFETIME + SLACK);
-}
-
-#[tokio::test]
-async fn times_to_live_of_counters_are_set_for_what_is_new_and_otherwise_when_asked() {
-    let mut push = Push::start(false).await;
-    let keys = ["a", "stats-a", "global"].map(|name| push.key(name));
-    let shortened = Duration::from_secs(50);
-    for (renew, late, lives) in [
-        (false, 0, [LIFETIME + SLACK, shortened, shortened]),
-        (true, 0, [LIFETIME + SLACK, CHANNEL_STATS, GLOBAL_STATS]),
-        // Who is wrong about the time may be late.
-        (false, milliseconds(STAMP_TOLERANCE * 2), [LIFETIME + SLACK, CHANNEL_STATS, GLOBAL_STATS]),
-    ] {
-        let () = push.connection.del(&keys).await.unwrap();
-        let stamp = async |push: &mut Push| now_ms(&mut push.connection).await + milliseconds(LIFETIME);
-        let first = stamp(&mut push).await;
-        assert_eq!(push.run_stamped(LIFETIME, first, false, &[("a", 9, &["1"])]).await, [1, 0]);
-        for (key, lives) in keys.iter().zip([LIFETIME + SLACK, CHANNEL_STATS, GLOBAL_STATS]) {
-            assert_lives(ttl(&mut push.connection, key).await, lives);
-            let () = push.connection.pexpire(key, shortened.as_millis().try_into().unwrap()).await.unwrap();
-        }
-        let second = stamp(&mut push).await - late;
-        assert_eq!(push.run_stamped(LIFETIME, second, renew, &[("a", 9, &["2"])]).await, [1, 0]);
-        for (key, lives) in keys.iter().zip(lives) {
-            assert_lives(ttl(&mut push.connection, key).await, lives);
-        }
-    }
 }
 
 #[tokio::test]

@@ -50,7 +50,7 @@ async fn a_refusal_counts_once_whatever_the_number_of_servers() {
     for n in 0..5 {
         assert_eq!(narrow.send("n", numbered(n)).await.is_ok(), n < 3);
     }
-    for statistics in [layer.channel_statistics("n").await.unwrap(), layer.global_statistics().await.unwrap()] {
+    for statistics in [narrow.channel_statistics("n").await.unwrap(), layer.global_statistics().await.unwrap()] {
         assert_eq!((statistics.messages_count, statistics.channel_full_count), (3, 2));
     }
 }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use parking_lot::Mutex;
+use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
+use super::counters::Counters;
 use super::message::{Content, Recipient};
 use super::statistics;
-use super::ttl_refresh::TtlRefresh;
-use super::write::{Answer, BatchWriter, Condition};
+use super::write::{Answer, BatchWriter, Condition, list_lifetime};
 use crate::capacity::Capacity;
 use crate::config::{self, Config};
 use crate::error::Result;
@@ -73,8 +73,8 @@ pub struct Native {
     codec: Arc<BodyCodec>,
     groups: Arc<Groups>,
     capacity: Capacity,
-    /// By shard. Held only to prepare and to settle a call.
-    ttl_refresh: Vec<Mutex<TtlRefresh>>,
+    /// By shard.
+    counters: Vec<Counters>,
 }
 
 impl WriteFormat for Native {
@@ -90,7 +90,9 @@ impl WriteFormat for Native {
     }
 
     async fn push(&self, shard: &Shard, batch: &Batch<Content>) -> Result<Pushed, Fault> {
-        self.writer(shard, batch)?.push(shard, &self.ttl_refresh[shard.index]).await
+        let pushed = self.writer(shard, batch)?.push(shard).await?;
+        self.counters[shard.index].add(batch, &pushed);
+        Ok(pushed)
     }
 }
 
@@ -149,17 +151,23 @@ impl StoredFormat for Native {
         let topology = Arc::new(Topology { places: places.clone(), keys: keys(config) });
         let codec = Arc::new(BodyCodec::new(config.key_ring()?, config.max_message_size, config.expiry));
         let groups = Arc::new(Groups::new(topology.clone(), config.group_expiry, config.expiry));
-        let read = CancellationToken::new();
-        let (quarantine, writing) = QuarantineWriter::new(&topology.keys, background.events.clone(), read.clone());
-        let writing = background.upkeep.spawn(writing);
+        let work_ended = CancellationToken::new();
+        let (quarantine, writing) =
+            QuarantineWriter::new(&topology.keys, background.events.clone(), work_ended.clone());
+        let mut tasks = vec![background.upkeep.spawn(writing)];
+        let mut counters = Vec::with_capacity(places.shards.len());
+        for shard in &places.shards {
+            let (of_shard, writing) = Counters::new(shard, &topology.keys, list_lifetime(&codec), work_ended.clone());
+            counters.push(of_shard);
+            tasks.push(background.upkeep.spawn(writing));
+        }
         let drain = async move {
-            read.cancel();
-            // The task fails only if its runtime ends.
-            let _ = writing.await;
+            work_ended.cancel();
+            // A task fails only if its runtime ends.
+            join_all(tasks).await;
         };
         let reading = NativeReader::new(topology.clone(), codec.clone(), groups.clone(), quarantine);
-        let ttl_refresh = places.shards.iter().map(|_| Mutex::new(TtlRefresh::new())).collect();
-        let format = Self { topology, codec, groups, capacity: config.capacities()?, ttl_refresh };
+        let format = Self { topology, codec, groups, capacity: config.capacities()?, counters };
         Ok(Started { format: Arc::new(format), reading: Box::new(reading), drain: drain.boxed() })
     }
 
@@ -224,13 +232,16 @@ impl StoredFormat for Native {
         let push = async move {
             let _permits = permits;
             let result = match format.writer(&shard, &batch) {
-                Ok(writer) => writer.push_if(&condition, &shard, &format.ttl_refresh[shard.index]).await,
+                Ok(writer) => writer.push_if(&condition, &shard).await,
                 Err(fault) => Err(fault),
             };
             match result {
                 Ok(Answer::OtherRoutes(answer)) => return Err(Some(answer)),
                 Err(fault) if !fault.may_have_run => return Err(None),
-                Ok(Answer::Pushed(pushed)) => batch.finish(shard.index, Ok(pushed)),
+                Ok(Answer::Pushed(pushed)) => {
+                    format.counters[shard.index].add(&batch, &pushed);
+                    batch.finish(shard.index, Ok(pushed));
+                }
                 Err(fault) => batch.finish(shard.index, Err(fault)),
             }
             Ok(())
@@ -259,6 +270,10 @@ impl StoredFormat for Native {
 
     async fn group_channels(&self, group: &GroupName) -> Result<Vec<ChannelName>> {
         self.groups.channels(group).await
+    }
+
+    async fn write_statistics(&self) {
+        join_all(self.counters.iter().map(Counters::write)).await;
     }
 
     async fn channel_statistics(&self, shard: &Shard, non_local: &str) -> Result<Statistics, Fault> {

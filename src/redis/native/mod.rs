@@ -4,6 +4,7 @@
 //! script, and [`read`] turns what was popped into entries.
 
 pub(crate) mod body;
+pub(crate) mod counters;
 pub(crate) mod entry;
 pub(crate) mod format;
 pub(crate) mod keys;
@@ -11,5 +12,4 @@ pub(crate) mod message;
 pub(crate) mod read;
 pub(crate) mod scripts;
 pub(crate) mod statistics;
-pub(crate) mod ttl_refresh;
 pub(crate) mod write;

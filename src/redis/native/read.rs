@@ -13,7 +13,7 @@ use crate::redis::groups::directory::Groups;
 use crate::redis::native::body::BodyCodec;
 use crate::redis::native::entry::{Address, Entry, Locals, Text};
 use crate::redis::native::scripts;
-use crate::redis::native::ttl_refresh::SLACK;
+use crate::redis::native::write::SLACK;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 use crate::redis::quarantine::writer::QuarantineWriter;

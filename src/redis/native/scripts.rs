@@ -4,6 +4,7 @@ use crate::redis::node::script::Script;
 
 pub(crate) static PUSH: Script = Script::new(include_str!("scripts/push.lua"));
 pub(crate) static PUSH_LARGE: Script = Script::new(include_str!("scripts/push_large.lua"));
+pub(crate) static COUNT: Script = Script::new(include_str!("scripts/count.lua"));
 pub(crate) static BOUND_POP: Script = Script::new(include_str!("scripts/bound_pop.lua"));
 pub(crate) static PUT_BACK: Script = Script::new(include_str!("scripts/put_back.lua"));
 pub(crate) static QUARANTINE: Script = Script::new(include_str!("scripts/quarantine.lua"));
@@ -16,8 +17,9 @@ pub(crate) static GROUP_MEMBERS: Script = Script::new(include_str!("scripts/grou
 pub(crate) static GROUP_REMEMBER: Script = Script::new(include_str!("scripts/group_remember.lua"));
 
 /// The scripts of the native format.
-pub(crate) static NATIVE: [&Script; 10] = [
+pub(crate) static NATIVE: [&Script; 11] = [
     &PUSH,
+    &COUNT,
     &PUT_BACK,
     &QUARANTINE,
     &RESTORE,

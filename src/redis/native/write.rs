@@ -1,13 +1,11 @@
 //! Writing a batch in the native format: the calls of `push.lua` and `push_large.lua`.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use parking_lot::Mutex;
 use redis::{Cmd, Value};
 
 use super::message::Content;
-use super::ttl_refresh::{SLACK, TtlRefresh};
-use crate::name::{ChannelKind, ChannelName, GroupName};
+use crate::name::GroupName;
 use crate::redis::groups::routes::Routes;
 use crate::redis::native::body::BodyCodec;
 use crate::redis::native::keys::Keys;
@@ -21,9 +19,8 @@ use crate::redis::send::{Batch, Outgoing, Pushed};
 /// How far the estimate of the server's clock may be off before the server stamps the entries anew. A smaller value costs
 /// time on a busy server, where batches wait; a larger one shows in short expiries.
 const STAMP_TOLERANCE: Duration = Duration::from_millis(50);
-/// How long the counters of a channel, and the counters of all channels, outlive the last send at most.
-const CHANNEL_STATS_LIVE: Duration = Duration::from_hours(1);
-const GLOBAL_STATS_LIVE: Duration = Duration::from_hours(24);
+/// How much longer than its last message a list lives, so that a reader that comes soon counts the expired messages.
+pub(crate) const SLACK: Duration = Duration::from_secs(30);
 
 /// A batch of at least this many bytes, with entries of at least this many on average, is appended by a transaction: its
 /// script is sent with it and hashed, but its entries are not.
@@ -60,44 +57,30 @@ impl<'a> BatchWriter<'a> {
     }
 
     /// Writes the batch.
-    pub(crate) async fn push(&self, shard: &Shard, refresh: &Mutex<TtlRefresh>) -> Result<Pushed, Fault> {
+    pub(crate) async fn push(&self, shard: &Shard) -> Result<Pushed, Fault> {
         if self.is_large() {
             return self.append(shard).await;
         }
-        match self.call(shard, None, refresh).await? {
+        match self.call(shard, None).await? {
             Answer::Pushed(pushed) => Ok(pushed),
             Answer::OtherRoutes(_) => Err(Fault::unexpected("push.lua returned routes without a condition")),
         }
     }
 
     /// Writes the batch if `condition` holds.
-    pub(crate) async fn push_if(
-        &self,
-        condition: &Condition,
-        shard: &Shard,
-        refresh: &Mutex<TtlRefresh>,
-    ) -> Result<Answer, Fault> {
-        self.call(shard, Some(condition), refresh).await
+    pub(crate) async fn push_if(&self, condition: &Condition, shard: &Shard) -> Result<Answer, Fault> {
+        self.call(shard, Some(condition)).await
     }
 
-    async fn call(
-        &self,
-        shard: &Shard,
-        condition: Option<&Condition>,
-        refresh: &Mutex<TtlRefresh>,
-    ) -> Result<Answer, Fault> {
-        let begun = Instant::now();
-        let due = refresh.lock().due(begun, self.batch.names());
-        let mut answer = shard.run_once(&self.push_command(condition, &due)).await?;
+    async fn call(&self, shard: &Shard, condition: Option<&Condition>) -> Result<Answer, Fault> {
+        let mut answer = shard.run_once(&self.push_command(condition)).await?;
         if let Value::Array(values) = &mut answer
             && matches!(&values[..], [Value::Array(_)])
             && let Some(routes) = values.pop()
         {
             return Ok(Answer::OtherRoutes(routes));
         }
-        let pushed = Pushed::parse(answer, self.batch.runs().len())?;
-        refresh.lock().done(begun, self.batch.names().zip(due).filter(|(_, due)| *due).map(|(name, _)| name));
-        Ok(Answer::Pushed(pushed))
+        Pushed::parse(answer, self.batch.runs().len()).map(Answer::Pushed)
     }
 
     /// Whether a transaction suits the batch better. A transaction can append to a channel only once.
@@ -115,22 +98,20 @@ impl<'a> BatchWriter<'a> {
         Pushed::parse(answer.extract_error().map_err(Fault::from)?, self.batch.runs().len())
     }
 
-    /// The call of `push.lua`. `due` says for each run whether it sets the time to live of the channel's counters.
-    fn push_command(&self, condition: Option<&Condition>, due: &[bool]) -> Cmd {
-        let mut names = self.names();
+    /// The call of `push.lua`.
+    fn push_command(&self, condition: Option<&Condition>) -> Cmd {
+        let mut keys = self.lists();
         if let Some(Condition { group, .. }) = condition {
-            names.extend([self.keys.group(group), self.keys.route_ends(group)]);
+            keys.extend([self.keys.group(group), self.keys.route_ends(group)]);
         }
-        let mut command = scripts::PUSH.call(&names);
+        let mut command = scripts::PUSH.call(&keys);
         self.add_times(&mut command);
         match condition {
             Some(Condition { routes, .. }) => command.arg(routes.until).arg(&*routes.text),
             None => command.arg(0),
         };
-        for (run, is_due) in self.batch.runs().iter().zip(due) {
-            let Outgoing { channel, capacity, is_last, .. } = &run[0];
-            command.arg(*capacity).arg(self.counters_live(channel));
-            command.arg(usize::from(*is_due)).arg(usize::from(*is_last)).arg(run.len());
+        for run in self.batch.runs() {
+            command.arg(run[0].capacity).arg(run.len());
             self.add_entries(&mut command, run);
         }
         command
@@ -139,16 +120,15 @@ impl<'a> BatchWriter<'a> {
     /// The commands that append the entries, and the call of `push_large.lua` that applies capacity and expiry to them.
     fn transaction(&self) -> Vec<Cmd> {
         // A transaction goes on after a script that is unknown, so the source comes with it.
-        let mut settling = scripts::PUSH_LARGE.call_with_source(&self.names());
+        let lists = self.lists();
+        let mut settling = scripts::PUSH_LARGE.call_with_source(&lists);
         self.add_times(&mut settling);
         let mut commands = Vec::with_capacity(self.batch.runs().len() + 1);
-        for run in self.batch.runs() {
-            let Outgoing { channel, capacity, is_last, .. } = &run[0];
-            settling.arg(*capacity).arg(self.counters_live(channel));
-            settling.arg(usize::from(*is_last)).arg(run.len());
+        for (run, list) in self.batch.runs().iter().zip(lists) {
+            settling.arg(run[0].capacity).arg(run.len());
             let bytes: usize = run.iter().map(Queued::bytes).sum();
             let mut command = Cmd::with_capacity(run.len() + 2, bytes + run.len() * 128);
-            command.arg("RPUSH").arg(self.keys.channel(channel.non_local()));
+            command.arg("RPUSH").arg(list);
             self.add_entries(&mut command, run);
             commands.push(command);
         }
@@ -156,31 +136,14 @@ impl<'a> BatchWriter<'a> {
         commands
     }
 
-    /// The keys of each channel's list and counters, and the key of the counters of all channels.
-    fn names(&self) -> Vec<String> {
-        let mut names = Vec::with_capacity(2 * self.batch.runs().len() + 2);
-        for name in self.batch.names() {
-            names.extend([self.keys.channel(name), self.keys.channel_stats(name)]);
-        }
-        names.push(self.keys.global_stats());
-        names
+    /// The key of each channel's list.
+    fn lists(&self) -> Vec<String> {
+        self.batch.names().map(|name| self.keys.channel(name)).collect()
     }
 
     fn add_times(&self, command: &mut Cmd) {
-        let expiry = self.codec.expiry();
-        command.arg(milliseconds(expiry)).arg(self.expires);
-        for time in [STAMP_TOLERANCE, expiry + SLACK, GLOBAL_STATS_LIVE] {
-            command.arg(milliseconds(time));
-        }
-    }
-
-    /// How long the counters of a channel live. A name with a `?` is made for one purpose, and counters of such names would
-    /// pile up.
-    fn counters_live(&self, channel: &ChannelName) -> u64 {
-        milliseconds(match channel.kind() {
-            ChannelKind::SingleReader => CHANNEL_STATS_LIVE.min(self.codec.expiry() + SLACK),
-            _ => CHANNEL_STATS_LIVE,
-        })
+        command.arg(milliseconds(self.codec.expiry())).arg(self.expires);
+        command.arg(milliseconds(STAMP_TOLERANCE)).arg(milliseconds(list_lifetime(self.codec)));
     }
 
     fn add_entries(&self, command: &mut Cmd, messages: &[Outgoing<Content>]) {
@@ -190,4 +153,9 @@ impl<'a> BatchWriter<'a> {
             command.arg(&entry[..]);
         }
     }
+}
+
+/// How long a list lives after a send.
+pub(crate) fn list_lifetime(codec: &BodyCodec) -> Duration {
+    codec.expiry() + SLACK
 }

@@ -8,7 +8,7 @@ use super::{Opened, Quarantine, QuarantineId};
 use crate::error::Result;
 use crate::name::ChannelName;
 use crate::redis::native::scripts;
-use crate::redis::native::ttl_refresh::SLACK;
+use crate::redis::native::write::SLACK;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 use crate::redis::quarantine::writer::LIFETIME_MS;

@@ -208,6 +208,11 @@ fn settle<B>(run: Run<B>, shard: usize, accepted: i64) -> usize {
 }
 
 impl Pushed {
+    /// For each run how many of its messages were added, from the first on; -1 if its key holds another type of value.
+    pub(crate) fn accepted(&self) -> &[i64] {
+        &self.accepted
+    }
+
     /// The answer of a script: a number for each of `runs`, and last how many expired messages were removed.
     pub(crate) fn parse(answer: Value, runs: usize) -> Result<Self, Fault> {
         let unexpected =

@@ -106,6 +106,11 @@ pub trait StoredFormat: WriteFormat + Sized {
 
     fn group_channels(&self, group: &GroupName) -> impl Future<Output = Result<Vec<ChannelName>>> + Send;
 
+    /// Writes the statistics that this process has not written yet.
+    fn write_statistics(&self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+
     /// The statistics of a channel on `shard`, by the non-local part of its name.
     fn channel_statistics(
         &self,

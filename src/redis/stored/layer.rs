@@ -305,12 +305,15 @@ impl<F: StoredFormat> ChannelLayer for StoredLayer<F> {
 
     async fn flush(&self) -> Result<()> {
         self.closing.check()?;
+        // Otherwise they would be written after the flush.
+        self.format.write_statistics().await;
         let scans = self.places.shards.iter().flat_map(|shard| self.format.scans(shard)).collect();
         statistics::delete(scans, &|key, kind| self.format.is_flushed(key, kind)).await
     }
 
     async fn global_statistics(&self) -> Result<Statistics> {
         self.closing.check()?;
+        self.format.write_statistics().await;
         let parts =
             self.places.shards.iter().map(|shard| async move {
                 self.format.global_statistics(shard).await.map_err(|fault| shard.error(fault))
@@ -321,6 +324,7 @@ impl<F: StoredFormat> ChannelLayer for StoredLayer<F> {
     async fn channel_statistics(&self, channel: &str) -> Result<Statistics> {
         self.closing.check()?;
         let channel = &ChannelName::parse(channel)?;
+        self.format.write_statistics().await;
         let parts = self.places.shards_of_channel(channel).iter().map(|shard| async move {
             let statistics = self.format.channel_statistics(shard, channel.non_local()).await;
             statistics.map_err(|fault| shard.error(fault))

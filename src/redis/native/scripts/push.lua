@@ -1,28 +1,24 @@
 #!lua
--- Appends entries to channels, each channel up to its capacity, and counts them.
+-- Appends entries to channels, each channel up to its capacity.
 --
 -- The sender stamps the entries by its estimate of this server's clock, so they are appended unchanged. If the estimate is
 -- too far off, the stamps are replaced.
 --
--- Times to live are extended and never shortened, because other senders may have set longer ones. The time to live of a list
--- is extended in each call, because another sender may have created the list anew. The time to live of counters is extended
--- if they are new, or if the sender requests it, which it does from time to time.
+-- The time to live of a list is extended in each call, because another sender may have created the list anew. It is never
+-- shortened, because another sender may have set a longer one.
 --
 -- A call can have the condition that a group has certain routes. Then the versions of the routes in the entries are the
 -- current ones, as if the sender had read them now.
 --
--- KEYS: for each channel its list and the hash of its counters; then the hash of the counters of all channels; last, if
--- there is a condition, the group and the ends of its routes.
+-- KEYS: for each channel its list; last, if there is a condition, the group and the ends of its routes.
 -- ARGV[1]: how long the entries live, in ms.
 -- ARGV[2]: their stamp, which is when they expire by the sender's estimate of the clock, in ms.
 -- ARGV[3]: how far the estimate may be off, in ms.
 -- ARGV[4]: how long a list lives after a send, in ms.
--- ARGV[5]: how long the counters of all channels live after a send for which their time to live is set, in ms.
--- ARGV[6]: 0, or if there is a condition the time in microseconds before which none of the group's routes ends.
--- ARGV[7], if there is a condition: the routes and their versions as group_routes.lua returns them, separated by spaces.
--- ARGV[7... or 8...]: for each channel its capacity, how long its counters live, in ms, whether that is set (1) or not
--- (0), whether refusals are counted (1) or not (0), because another server may accept the message, the number n of its
--- entries, then the n entries. A channel may occur again with another capacity.
+-- ARGV[5]: 0, or if there is a condition the time in microseconds before which none of the group's routes ends.
+-- ARGV[6], if there is a condition: the routes and their versions as group_routes.lua returns them, separated by spaces.
+-- ARGV[6... or 7...]: for each channel its capacity, the number n of its entries, then the n entries. A channel may occur
+-- again with another capacity.
 -- Returns: for each channel how many of its entries were appended, from the first on (-1: its key holds no list); last,
 -- how many expired entries were dropped to make room. If the condition does not hold: the routes of the group, as
 -- group_routes.lua returns them, as the only element.
@@ -31,7 +27,7 @@ local call, pcall = redis.call, redis.pcall
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local lifetime = tonumber(ARGV[1])
-local expired, sent, refused, renewed = 0, 0, 0, false
+local expired = 0
 local results = {}
 
 local stamp
@@ -64,34 +60,23 @@ local function drop_expired(list, length, capacity)
     return length
 end
 
--- The entries have been appended, so a key of another type must not fail the script.
-local function count(stats, field, by, lives, renew)
-    if (pcall('HINCRBY', stats, field, by) == by or renew) and pcall('PEXPIRE', stats, lives, 'NX') == 0 then
-        pcall('PEXPIRE', stats, lives, 'GT')
-    end
-end
-
-local at, last = 7, #KEYS
-if ARGV[6] ~= '0' then
+local at, last = 6, #KEYS
+if ARGV[5] ~= '0' then
     local now = string.format('%.0f', time[1] * 1000000 + time[2])
     local routes = call('ZRANGE', KEYS[last - 1], 0, -1, 'WITHSCORES')
-    if tonumber(now) >= tonumber(ARGV[6]) or table.concat(routes, ' ') ~= ARGV[7] then
+    if tonumber(now) >= tonumber(ARGV[5]) or table.concat(routes, ' ') ~= ARGV[6] then
         return { {
             routes,
             call('ZRANGE', KEYS[last], '-inf', now, 'BYSCORE'),
             call('ZRANGE', KEYS[last], '(' .. now, '+inf', 'BYSCORE', 'WITHSCORES', 'LIMIT', 0, 1),
         } }
     end
-    at, last = 8, last - 2
+    at, last = 7, last - 2
 end
 
-for i = 1, last - 1, 2 do
-    local list, stats = KEYS[i], KEYS[i + 1]
-    local capacity, lives, entries = tonumber(ARGV[at]), ARGV[at + 1], tonumber(ARGV[at + 4])
-    -- A sender with a wrong estimate of the clock may also have requested this too long ago.
-    local renew = stamp or ARGV[at + 2] == '1'
-    renewed = renewed or renew
-    local length = append(list, at + 5, at + 4 + entries)
+for i = 1, last do
+    local list, capacity, entries = KEYS[i], tonumber(ARGV[at]), tonumber(ARGV[at + 1])
+    local length = append(list, at + 2, at + 1 + entries)
     local accepted = -1
     if type(length) == 'number' then
         accepted = entries
@@ -101,10 +86,6 @@ for i = 1, last - 1, 2 do
             accepted = entries - math.max(0, math.min(entries, length - capacity))
             if accepted < entries then
                 call('RPOP', list, entries - accepted)
-                if ARGV[at + 3] == '1' then
-                    refused = refused + entries - accepted
-                    count(stats, 'channel_full_count', entries - accepted, lives, renew)
-                end
             end
         end
         if length <= entries then
@@ -113,23 +94,12 @@ for i = 1, last - 1, 2 do
         else
             call('PEXPIRE', list, ARGV[4], 'GT')
         end
-        if accepted > 0 then
-            sent = sent + accepted
-            count(stats, 'messages_count', accepted, lives, renew)
-        end
     elseif not string.find(length.err, 'WRONGTYPE', 1, true) then
         return length
     end
     results[#results + 1] = accepted
-    at = at + 5 + entries
+    at = at + 2 + entries
 end
 
-local totals = KEYS[last]
-if sent > 0 then
-    count(totals, 'messages_count', sent, ARGV[5], renewed)
-end
-if refused > 0 then
-    count(totals, 'channel_full_count', refused, ARGV[5], renewed)
-end
 results[#results + 1] = expired
 return results

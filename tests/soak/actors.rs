@@ -84,7 +84,7 @@ pub async fn write(context: Context, writer: u32) {
         let call = || format!("a send of {count} by writer {writer}");
         let sending = cancelling.run(&context, call, send(&context, &messages, to_group));
         let results = if to_group {
-            context.count_drops(messages.iter().map(|(id, ..)| *id).collect(), sending).await
+            context.count_drops(messages.iter().map(|(id, ..)| *id), sending).await
         } else {
             sending.await
         };

@@ -34,9 +34,9 @@ pub enum Backend {
 /// What a process needs to start its layer.
 pub struct Start<'p> {
     pub plan: &'p Plan,
-    pub process: usize,
+    pub slot: usize,
     /// The URLs of the servers, as this process reaches them.
-    pub servers: Vec<String>,
+    pub servers: &'p [String],
     /// The layer that all processes share, where the layer is in memory.
     pub memory: Arc<MemoryLayer>,
 }
@@ -76,6 +76,12 @@ impl Backend {
         }
     }
 
+    /// Whether processes of the system run its layers. Those in memory share one, and the clients of a site are in the process of
+    /// the test.
+    pub fn has_children(self) -> bool {
+        !matches!(self, Self::Memory | Self::Hub)
+    }
+
     /// Whether processes may have different expiries, of messages and of memberships: where each message and each
     /// membership carries its own.
     pub fn mixes_expiries(self) -> (bool, bool) {
@@ -88,8 +94,8 @@ impl Backend {
 
     /// Starts the layer of a process.
     pub async fn start(self, start: &Start<'_>) -> Result<Started> {
-        let Start { plan, process, servers, memory } = start;
-        let config = |servers: &[String]| config(plan, *process, servers);
+        let Start { plan, slot, servers, memory } = start;
+        let config = |servers: &[String]| config(plan, *slot, servers);
         let all = config(servers);
         let layer: Arc<dyn ChannelLayer> = match self {
             Self::Memory => Arc::clone(memory) as Arc<_>,
@@ -147,8 +153,8 @@ impl Backend {
 }
 
 /// The options of a process on `servers`.
-fn config(plan: &Plan, process: usize, servers: &[String]) -> Config {
-    let settings = &plan.settings[process];
+fn config(plan: &Plan, slot: usize, servers: &[String]) -> Config {
+    let settings = &plan.settings[slot];
     // Processes reach a server by different addresses, and its name says that it is the same one.
     let named = servers.iter().enumerate().map(|(at, url)| Host::new(url.clone()).name(format!("server {at}")));
     let config = Config::new()

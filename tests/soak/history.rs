@@ -1,31 +1,37 @@
 //! The history of a round: what every actor did and saw, in the order in which it was recorded.
 
 use std::fmt;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+
+/// The numbers of one process are those with its own upper bits.
+const NUMBERS: u32 = 20;
 
 /// A point in time, counted from the start of the round.
 pub type Moment = Duration;
 
 /// Names a message: its writer, and its position among the messages of that writer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MessageId {
     pub writer: u32,
     pub number: u32,
 }
 
 /// Where a message is sent to.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Target {
     Channel(String),
     Group(String),
 }
 
 /// How a call ended, as its caller knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// It returned `Ok`.
     Done,
@@ -38,7 +44,7 @@ pub enum Outcome {
 }
 
 /// One thing that happened in a process.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Record {
     pub at: Moment,
     /// Which start of which process; processes are numbered in the order in which they start.
@@ -47,8 +53,7 @@ pub struct Record {
 }
 
 /// What happened. Reports show it as it stands.
-#[derive(Clone, Debug)]
-#[allow(dead_code)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Event {
     /// A writer calls `send` or `group_send`. The message may be dropped when `expiry` has passed.
     Sending { id: MessageId, to: Target, expiry: Duration },
@@ -71,7 +76,7 @@ pub enum Event {
     /// That call has ended.
     Changed { change: u32, outcome: Outcome },
     /// From now on messages and memberships may be deleted: a flush, or a server that restarts without its data.
-    Wiping { wipe: u32, reason: &'static str },
+    Wiping { wipe: u32, reason: String },
     /// The end of that.
     Wiped { wipe: u32 },
     /// The layer announced that a connection broke while it read these routes.
@@ -92,9 +97,9 @@ pub enum Event {
     Closing,
     /// The process was killed while it read these routes.
     Killed { routes: Vec<String> },
-    /// The process has counted dropped messages, but for those that its group sends counted.
+    /// The process counted dropped messages outside of the futures of group sends.
     Counted { reason: String, messages: u64 },
-    /// The group send of the messages `ids` has counted dropped messages.
+    /// The group send of the messages `ids` counted dropped messages.
     GroupSendCounted { ids: Vec<MessageId>, reason: String, messages: u64 },
     /// So many messages wait on a route.
     Waiting { route: String, messages: u64 },
@@ -107,16 +112,38 @@ pub enum Event {
 /// Collects the records of a round.
 pub struct History {
     start: Instant,
-    records: Mutex<Vec<Record>>,
+    /// The start by the clock of the system, which all processes share.
+    began: SystemTime,
+    records: Mutex<Records>,
     numbers: AtomicU32,
+}
+
+enum Records {
+    Kept(Vec<Record>),
+    /// In a child, which writes them to its parent.
+    Sent(UnixStream),
 }
 
 impl History {
     pub fn new() -> Self {
-        Self { start: Instant::now(), records: Mutex::default(), numbers: AtomicU32::new(0) }
+        let (start, began) = both_clocks();
+        Self { start, began, records: Mutex::new(Records::Kept(Vec::new())), numbers: AtomicU32::new(0) }
     }
 
-    /// A number that names something in this history, and nothing else.
+    /// The history of a round that began at `began`, in the child that is its process `process`.
+    pub fn of_child(began: SystemTime, process: usize, parent: UnixStream) -> Self {
+        let (now, system) = both_clocks();
+        let start = now - system.duration_since(began).expect("a round begins before its children");
+        let first = u32::try_from(process + 1).expect("there are few processes") << NUMBERS;
+        Self { start, began, records: Mutex::new(Records::Sent(parent)), numbers: AtomicU32::new(first) }
+    }
+
+    /// When the history began.
+    pub fn began(&self) -> SystemTime {
+        self.began
+    }
+
+    /// A number that names something in the history of all processes, and nothing else.
     pub fn number(&self) -> u32 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
@@ -129,16 +156,62 @@ impl History {
     pub fn record(&self, process: usize, event: Event) {
         let mut records = self.records.lock();
         // Under the lock, so that times never decrease.
-        records.push(Record { at: self.start.elapsed(), process, event });
+        let record = Record { at: self.start.elapsed(), process, event };
+        match &mut *records {
+            Records::Kept(records) => records.push(record),
+            Records::Sent(parent) => send(parent, Some(&record)),
+        }
+    }
+
+    /// Tells the parent that this process is ready for a command.
+    pub fn report_ready(&self) {
+        if let Records::Sent(parent) = &mut *self.records.lock() {
+            send(parent, None);
+        }
+    }
+
+    /// Appends a record of a child.
+    pub fn keep(&self, record: Record) {
+        if let Records::Kept(records) = &mut *self.records.lock() {
+            records.push(record);
+        }
     }
 
     /// How many records there are.
     pub fn len(&self) -> usize {
-        self.records.lock().len()
+        match &*self.records.lock() {
+            Records::Kept(records) => records.len(),
+            Records::Sent(_) => 0,
+        }
     }
 
+    /// All records in the order of their times.
     pub fn records(&self) -> Vec<Record> {
-        self.records.lock().clone()
+        let mut records = match &*self.records.lock() {
+            Records::Kept(records) => records.clone(),
+            Records::Sent(_) => Vec::new(),
+        };
+        // Those of children arrive a little later than they were made.
+        records.sort_by_key(|record| record.at);
+        records
+    }
+}
+
+/// Writes to the parent in one call, so that a process that is killed has written the whole record, or has not gone on.
+fn send(parent: &mut UnixStream, record: Option<&Record>) {
+    let bytes = rmp_serde::to_vec(&record).expect("a record is MessagePack");
+    // A parent that has ended reads nothing, and its child ends too.
+    let _ = parent.write_all(&bytes);
+}
+
+/// The same moment by the clocks of this process and of the system.
+fn both_clocks() -> (Instant, SystemTime) {
+    loop {
+        let (now, system) = (Instant::now(), SystemTime::now());
+        // A message takes longer than this from one process to another.
+        if now.elapsed() < Duration::from_micros(50) {
+            return (now, system);
+        }
     }
 }
 

@@ -16,6 +16,8 @@
 
 mod actors;
 mod backend;
+mod child;
+mod drops;
 mod history;
 mod hub;
 mod oracle;
@@ -96,6 +98,9 @@ fn hub() {
 
 /// Runs rounds of `backend` until the time is over.
 fn soak(backend: Backend) {
+    if child::run(backend) {
+        return;
+    }
     let end = Instant::now() + Duration::from_secs(variable("SOAK_SECONDS").unwrap_or(SECONDS));
     let first = variable("SOAK_SEED").unwrap_or_else(|| u64::from(rand::random::<u32>()));
     let mut figures = Figures::default();

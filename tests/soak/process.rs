@@ -5,17 +5,19 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use channel_layer::ChannelLayer;
-use metrics_util::debugging::DebuggingRecorder;
+use channel_layer::{ChannelLayer, MemoryLayer};
+use serde::{Deserialize, Serialize};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::backend::{Backend, Start, Started};
+use super::drops::DropRecorder;
 use super::history::{Event, History, MessageId};
 use super::hub::Site;
-use super::plan::Plan;
-use crate::support::Counts;
+use super::plan::{NORMAL, Plan};
+use super::{actors, requests};
 
 /// The longest that any call may take that does not wait for a message: several command timeouts, the longest fault, and
 /// what a busy machine adds.
@@ -26,6 +28,35 @@ pub const REST: Duration = Duration::from_secs(10);
 
 /// How long a hub takes to close all of its clients.
 const SPREAD: Duration = Duration::from_millis(200);
+
+/// Which process of a round to start.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Assignment {
+    pub slot: usize,
+    /// Counted from the start of the round.
+    pub process: usize,
+    /// The URLs of the servers, as this process reaches them.
+    pub servers: Vec<String>,
+}
+
+/// What a round tells its processes.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub enum Command {
+    /// Deletes all that the layer keeps, with the actors at work.
+    Flush,
+    /// Waits until the writers have ended.
+    StopWriting,
+    /// Reads the route that nobody has read so far.
+    ReadSilentRoute,
+    /// Reports readers that do not take what waits for them.
+    ReportStuckReaders,
+    /// Waits until the readers have ended.
+    StopReading,
+    /// Deletes all that the layer keeps when nobody is at work. The layer may not have tried again since the last fault.
+    FlushAtRest,
+    /// Closes the layer, with the actors still at work, and waits until nothing of it is left at work.
+    Close { must_succeed: bool },
+}
 
 /// What every actor of a process has.
 #[derive(Clone)]
@@ -52,14 +83,10 @@ impl Context {
 
     /// Awaits the group send of the messages `ids` and records what it counts as dropped. A layer counts that in the future
     /// of the call.
-    pub async fn count_drops<F: Future>(&self, ids: Vec<MessageId>, call: F) -> F::Output {
-        let recorder = DebuggingRecorder::new();
+    pub async fn count_drops<F: Future>(&self, ids: impl IntoIterator<Item = MessageId>, call: F) -> F::Output {
+        let recorder = DropRecorder::of_group_send(&self.history, self.process, ids);
         let mut call = pin!(call);
-        let output = poll_fn(|task| metrics::with_local_recorder(&recorder, || call.as_mut().poll(task))).await;
-        for (reason, messages) in Counts::of(&recorder).all_dropped() {
-            self.record(Event::GroupSendCounted { ids: ids.clone(), reason, messages });
-        }
-        output
+        poll_fn(|task| metrics::with_local_recorder(&recorder, || call.as_mut().poll(task))).await
     }
 
     /// Awaits a call that must not take long; `None` if it did.
@@ -76,40 +103,95 @@ impl Context {
 pub struct Process {
     pub context: Context,
     runtime: Runtime,
-    recorder: &'static DebuggingRecorder,
-    counts: Counts,
+    recorder: &'static DropRecorder,
     pub writers: Vec<JoinHandle<()>>,
     pub readers: Vec<JoinHandle<()>>,
-    pub watchers: Vec<JoinHandle<()>>,
+    watchers: Vec<JoinHandle<()>>,
     /// Where the process is one of a site.
     pub site: Option<Site>,
 }
 
 impl Process {
-    /// A runtime whose threads count into `recorder`.
-    pub fn runtime(threads: usize) -> (Runtime, &'static DebuggingRecorder) {
+    /// Starts a process with its actors; `None` if its layer does not connect in time. The actors of a site are started by its
+    /// audience.
+    pub async fn start(
+        plan: &Arc<Plan>,
+        history: &Arc<History>,
+        memory: Arc<MemoryLayer>,
+        assignment: Assignment,
+    ) -> Option<Self> {
+        let Assignment { slot, process, servers } = assignment;
         // The threads of a runtime may outlive every scope here; a recorder is small.
-        let recorder: &'static DebuggingRecorder = Box::leak(Box::default());
+        let recorder: &'static _ = Box::leak(Box::new(DropRecorder::of_process(history, process)));
         let runtime = Builder::new_multi_thread()
-            .worker_threads(threads)
+            .worker_threads(plan.settings[slot].threads)
             .on_thread_start(move || std::mem::forget(metrics::set_default_local_recorder(recorder)))
             .enable_all()
             .build()
             .expect("a runtime starts");
-        (runtime, recorder)
+        let connecting = runtime.spawn(connect(Arc::clone(plan), Arc::clone(history), memory, slot, process, servers));
+        let Ok(started) = timeout(CALL_DEADLINE, connecting).await else {
+            history.record(process, Event::Overdue { call: "connect".to_owned() });
+            runtime.shutdown_background();
+            return None;
+        };
+        let Started { layer, events } = started.expect("connecting does not panic");
+        let context = Context {
+            layer,
+            history: Arc::clone(history),
+            plan: Arc::clone(plan),
+            slot,
+            process,
+            writing: CancellationToken::new(),
+            reading: CancellationToken::new(),
+            watching: CancellationToken::new(),
+        };
+        context.record(Event::Started { slot, routes: Plan::routes(slot) });
+        let (writers, readers, watchers) = Default::default();
+        let mut process = Self { context, runtime, recorder, writers, readers, watchers, site: None };
+        for events in events {
+            process.watchers.push(process.spawn(actors::watch(process.context.clone(), events)));
+        }
+        if plan.backend != Backend::Hub {
+            process.start_actors();
+        }
+        Some(process)
     }
 
-    pub fn new(context: Context, runtime: Runtime, recorder: &'static DebuggingRecorder) -> Self {
-        let counts = Counts::of(recorder);
-        Self {
-            context,
-            runtime,
-            recorder,
-            counts,
-            writers: Vec::new(),
-            readers: Vec::new(),
-            watchers: Vec::new(),
-            site: None,
+    fn start_actors(&mut self) {
+        let context = self.context.clone();
+        let settings = &context.plan.settings[context.slot];
+        for writer in 0..settings.writers {
+            let writer = u32::try_from(context.process * 10 + writer).expect("there are few processes");
+            self.writers.push(self.spawn(actors::write(context.clone(), writer)));
+        }
+        let requests = u32::try_from(context.process * 10 + settings.writers).expect("there are few processes");
+        self.readers.push(self.spawn(requests::request(context.clone(), requests)));
+        self.writers.push(self.spawn(actors::change_groups(context.clone())));
+        self.writers.push(self.spawn(actors::measure(context.clone())));
+        let single = Plan::single_routes(context.slot).to_vec();
+        let mut readers =
+            if settings.joins_readers { vec![single] } else { single.into_iter().map(|r| vec![r]).collect() };
+        readers.push(NORMAL.map(str::to_owned).to_vec());
+        for routes in readers {
+            self.readers.push(self.spawn(actors::read(context.clone(), routes)));
+        }
+    }
+
+    /// Runs `command` to its end.
+    pub async fn run(&mut self, command: Command) {
+        match command {
+            Command::Flush => self.flush().await,
+            Command::StopWriting => self.stop_writing().await,
+            Command::ReadSilentRoute => {
+                // Only now, so that nothing has made room on the route while anybody wrote.
+                let silent = vec![Plan::silent_route(self.context.slot)];
+                self.readers.push(self.spawn(actors::read(self.context.clone(), silent)));
+            }
+            Command::ReportStuckReaders => self.report_stuck_readers().await,
+            Command::StopReading => self.stop_reading().await,
+            Command::FlushAtRest => self.flush_at_rest().await,
+            Command::Close { must_succeed } => self.close(must_succeed).await,
         }
     }
 
@@ -121,34 +203,55 @@ impl Process {
         self.runtime.spawn(work)
     }
 
-    /// Deletes all that the layer keeps.
-    pub async fn flush(&self) {
+    async fn flush(&self) {
         let context = self.context.clone();
         let flushing = self.spawn(async move {
             let wipe = context.history.number();
-            context.record(Event::Wiping { wipe, reason: "flush" });
+            context.record(Event::Wiping { wipe, reason: "flush".to_owned() });
             if context.soon(|| "flush".to_owned(), context.layer.flush()).await.is_some_and(|result| result.is_ok()) {
                 context.record(Event::Wiped { wipe });
             }
         });
-        // A process that is killed meanwhile takes the flush along.
-        let _ = flushing.await;
+        flushing.await.expect("a flush does not panic");
     }
 
-    /// Waits until the writers have ended.
-    pub async fn stop_writing(&mut self) {
+    async fn flush_at_rest(&self) {
+        let flushing = async {
+            while let Err(error) = self.context.layer.flush().await {
+                if !error.is_transient() {
+                    self.context.record(Event::Left { what: format!("flush failed: {}", chain(&error)) });
+                    break;
+                }
+                sleep(Duration::from_millis(100)).await;
+            }
+        };
+        self.context.soon(|| "flush".to_owned(), flushing).await;
+    }
+
+    async fn stop_writing(&mut self) {
         self.context.writing.cancel();
         join(&self.context, "a writer", &mut self.writers).await;
     }
 
-    /// Waits until the readers have ended.
-    pub async fn stop_reading(&mut self) {
+    async fn stop_reading(&mut self) {
         self.context.reading.cancel();
         join(&self.context, "a reader", &mut self.readers).await;
     }
 
-    /// Closes the layer, with the actors still at work, and waits until nothing of it is left at work.
-    pub async fn close(&mut self, must_succeed: bool) {
+    async fn report_stuck_readers(&self) {
+        let context = &self.context;
+        for route in Plan::routes(context.slot) {
+            let waiting = context.layer.channel_statistics(&route);
+            let waiting = context.soon(|| format!("channel_statistics of {route}"), waiting).await;
+            if let Some(Ok(waiting)) = waiting.filter(|waiting| waiting.as_ref().is_ok_and(|w| w.messages_pending > 0))
+            {
+                let call = format!("the read of {} messages that wait on {route}", waiting.messages_pending);
+                context.record(Event::Overdue { call });
+            }
+        }
+    }
+
+    async fn close(&mut self, must_succeed: bool) {
         self.context.record(Event::Closing);
         if let Some(site) = self.site.take() {
             let closing = self.spawn(async move { site.hub.close(SPREAD).await });
@@ -168,17 +271,6 @@ impl Process {
         self.context.watching.cancel();
         join(&self.context, "a watcher", &mut self.watchers).await;
         self.wait_for_tasks().await;
-    }
-
-    /// Ends the process at once.
-    pub async fn kill(self) {
-        let mut routes = Plan::routes(self.context.slot);
-        routes.push(Plan::reply_pattern(self.context.slot));
-        // Before, for a message that is popped meanwhile may be lost already.
-        self.context.record(Event::Killed { routes: routes.clone() });
-        let context = self.context.clone();
-        self.end().await;
-        context.record(Event::Killed { routes });
     }
 
     /// Waits until the hub has nothing left of clients, which have all gone.
@@ -214,9 +306,7 @@ impl Process {
 
     /// Ends the runtime with everything in it.
     pub async fn end(self) {
-        let Self { context, runtime, recorder, mut counts, .. } = self;
-        let history = Arc::clone(&context.history);
-        let process = context.process;
+        let Self { context, runtime, recorder, .. } = self;
         let ending = tokio::task::spawn_blocking(move || {
             metrics::with_local_recorder(recorder, || {
                 runtime.shutdown_timeout(CALL_DEADLINE);
@@ -224,20 +314,26 @@ impl Process {
             });
         });
         ending.await.expect("a process ends without a panic");
-        for counted in dropped(&mut counts) {
-            history.record(process, counted);
-        }
-    }
-
-    /// What the process has counted as dropped so far.
-    pub fn dropped(&mut self) -> Vec<Event> {
-        dropped(&mut self.counts)
     }
 }
 
-fn dropped(counts: &mut Counts) -> Vec<Event> {
-    let counted = counts.all_dropped().into_iter();
-    counted.map(|(reason, messages)| Event::Counted { reason, messages }).collect()
+/// Starts the layer of a process, again while that fails.
+async fn connect(
+    plan: Arc<Plan>,
+    history: Arc<History>,
+    memory: Arc<MemoryLayer>,
+    slot: usize,
+    process: usize,
+    servers: Vec<String>,
+) -> Started {
+    let start = Start { plan: &plan, slot, servers: &servers, memory };
+    loop {
+        match plan.backend.start(&start).await {
+            Ok(started) => return started,
+            Err(error) => history.record(process, Event::Fault(format!("cannot connect: {}", chain(&error)))),
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// Waits for actors. No actor may hang or panic.

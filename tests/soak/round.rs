@@ -8,17 +8,15 @@ use channel_layer::MemoryLayer;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, sleep, sleep_until};
 
-use super::actors;
-use super::backend::{Backend, Start, Started};
+use super::backend::Backend;
+use super::child::{Child, Handle};
 use super::history::{Event, History, Record};
 use super::hub::Audience;
 use super::oracle;
-use super::plan::{Fault, NORMAL, PROCESSES, Plan};
-use super::process::{CALL_DEADLINE, Context, Process, REST, chain};
-use super::requests;
+use super::plan::{Fault, PROCESSES, Plan};
+use super::process::{Assignment, Command, Process, REST};
 use super::servers::Servers;
 
 /// How long nothing has to arrive before what is missing counts as lost.
@@ -48,7 +46,7 @@ struct Round {
     history: Arc<History>,
     servers: Servers,
     /// `None` where one could not be started.
-    processes: [Mutex<Option<Process>>; PROCESSES],
+    processes: [Mutex<Option<Handle>>; PROCESSES],
     started: AtomicUsize,
     /// Where the processes are those of a site.
     audience: Option<Audience>,
@@ -73,68 +71,17 @@ impl Round {
     }
 
     /// Starts a process with its actors; `None` if its layer does not connect in time.
-    async fn start_process(&self, slot: usize) -> Option<Process> {
-        let number = self.started.fetch_add(1, Ordering::Relaxed);
-        let settings = &self.plan.settings[slot];
-        let (runtime, recorder) = Process::runtime(settings.threads);
-        let (plan, urls, memory) = (Arc::clone(&self.plan), self.servers.urls(slot), Arc::clone(&self.memory));
-        let history = Arc::clone(&self.history);
-        let connecting = runtime.spawn(async move {
-            let start = Start { plan: &plan, process: slot, servers: urls, memory };
-            loop {
-                match plan.backend.start(&start).await {
-                    Ok(started) => return started,
-                    Err(error) => history.record(number, Event::Fault(format!("cannot connect: {}", chain(&error)))),
-                }
-                sleep(Duration::from_millis(100)).await;
-            }
-        });
-        let Ok(started) = timeout(CALL_DEADLINE, connecting).await else {
-            self.history.record(number, Event::Overdue { call: "connect".to_owned() });
-            runtime.shutdown_background();
-            return None;
-        };
-        let Started { layer, events } = started.expect("connecting does not panic");
-        let context = Context {
-            layer,
-            history: Arc::clone(&self.history),
-            plan: Arc::clone(&self.plan),
-            slot,
-            process: number,
-            writing: CancellationToken::new(),
-            reading: CancellationToken::new(),
-            watching: CancellationToken::new(),
-        };
-        context.record(Event::Started { slot, routes: Plan::routes(slot) });
-        let mut process = Process::new(context, runtime, recorder);
-        for events in events {
-            process.watchers.push(process.spawn(actors::watch(process.context.clone(), events)));
+    async fn start_process(&self, slot: usize) -> Option<Handle> {
+        let process = self.started.fetch_add(1, Ordering::Relaxed);
+        let assignment = Assignment { slot, process, servers: self.servers.urls(slot) };
+        if self.plan.backend.has_children() {
+            return Child::start(&self.plan, &self.history, assignment).await.map(Handle::Child);
         }
-        match &self.audience {
-            Some(audience) => audience.start_site(&mut process).await,
-            None => self.start_actors(&mut process),
+        let mut process = Process::start(&self.plan, &self.history, Arc::clone(&self.memory), assignment).await?;
+        if let Some(audience) = &self.audience {
+            audience.start_site(&mut process).await;
         }
-        Some(process)
-    }
-
-    fn start_actors(&self, process: &mut Process) {
-        let context = process.context.clone();
-        let settings = &self.plan.settings[context.slot];
-        for writer in 0..settings.writers {
-            let writer = u32::try_from(context.process * 10 + writer).expect("there are few processes");
-            process.writers.push(process.spawn(actors::write(context.clone(), writer)));
-        }
-        let requests = u32::try_from(context.process * 10 + settings.writers).expect("there are few processes");
-        process.readers.push(process.spawn(requests::request(context.clone(), requests)));
-        process.writers.push(process.spawn(actors::change_groups(context.clone())));
-        process.writers.push(process.spawn(actors::measure(context.clone())));
-        let single = Plan::single_routes(context.slot).to_vec();
-        let mut readers =
-            if settings.joins_readers { vec![single] } else { single.into_iter().map(|r| vec![r]).collect() };
-        readers.push(NORMAL.map(str::to_owned).to_vec());
-        for routes in readers {
-            process.readers.push(process.spawn(actors::read(context.clone(), routes)));
-        }
+        Some(Handle::Here(process))
     }
 
     /// Injects the faults of the plan and returns when all have ended and writers had their time.
@@ -160,7 +107,7 @@ impl Round {
                 let mut running = self.processes[process].lock().await;
                 if let Some(mut process) = running.take() {
                     if let Fault::Restart { .. } = fault {
-                        process.close(false).await;
+                        process.run(Command::Close { must_succeed: false }).await;
                         process.end().await;
                     } else {
                         process.kill().await;
@@ -169,8 +116,8 @@ impl Round {
                 *running = self.start_process(process).await;
             }
             Fault::Flush { process } => {
-                if let Some(process) = &*self.processes[process].lock().await {
-                    process.flush().await;
+                if let Some(process) = &mut *self.processes[process].lock().await {
+                    process.run(Command::Flush).await;
                 }
             }
             _ => self.servers.inject(fault, &self.history).await,
@@ -178,40 +125,32 @@ impl Round {
         self.history.record(nobody, Event::Fault(format!("{fault:?} has ended")));
     }
 
-    /// Ends writing and waits until everything that was written has arrived.
-    async fn come_to_rest(&self) {
+    /// Runs `command` in all processes, one after the other.
+    async fn run_in_all(&self, command: Command) {
         for slot in &self.processes {
             if let Some(process) = &mut *slot.lock().await {
-                process.stop_writing().await;
-            }
-        }
-        match &self.audience {
-            Some(audience) => audience.stop_visits(),
-            None => self.read_silent_routes().await,
-        }
-        self.wait_for_arrival().await;
-        if let Some(audience) = &self.audience {
-            let mut processes = Vec::new();
-            for slot in &self.processes {
-                processes.push(slot.lock().await);
-            }
-            audience.close(processes.iter().filter_map(|process| process.as_ref())).await;
-        }
-        for slot in &self.processes {
-            if let Some(process) = &mut *slot.lock().await {
-                process.stop_reading().await;
+                process.run(command).await;
             }
         }
     }
 
-    async fn read_silent_routes(&self) {
-        // Only now, so that nothing has made room on these routes while anybody wrote.
-        for slot in &self.processes {
-            if let Some(process) = &mut *slot.lock().await {
-                let silent = vec![Plan::silent_route(process.context.slot)];
-                process.readers.push(process.spawn(actors::read(process.context.clone(), silent)));
+    /// Ends writing and waits until everything that was written has arrived.
+    async fn come_to_rest(&self) {
+        self.run_in_all(Command::StopWriting).await;
+        match &self.audience {
+            Some(audience) => audience.stop_visits(),
+            None => self.run_in_all(Command::ReadSilentRoute).await,
+        }
+        self.wait_for_arrival().await;
+        if let Some(audience) = &self.audience {
+            audience.close().await;
+            for slot in &self.processes {
+                if let Some(Handle::Here(process)) = &*slot.lock().await {
+                    process.wait_for_an_empty_hub().await;
+                }
             }
         }
+        self.run_in_all(Command::StopReading).await;
     }
 
     /// Waits until everything has arrived, or nothing does any more.
@@ -221,11 +160,11 @@ impl Round {
         loop {
             sleep(Duration::from_millis(300)).await;
             let now = self.history.len();
-            if now == length && self.lost_nothing().await {
+            if now == length && self.lost_nothing() {
                 break;
             }
             if now == length && since.elapsed() > QUIET {
-                self.look_for_stuck_readers().await;
+                self.run_in_all(Command::ReportStuckReaders).await;
                 break;
             }
             if Instant::now() > end {
@@ -238,34 +177,9 @@ impl Round {
         }
     }
 
-    /// Whether everything has arrived, or is explained by what processes have counted.
-    async fn lost_nothing(&self) -> bool {
-        let mut records = self.history.records();
-        for slot in &self.processes {
-            let Some(process) = &mut *slot.lock().await else { continue };
-            let (at, process_number) = (self.history.now(), process.context.process);
-            let counted = process.dropped().into_iter();
-            records.extend(counted.map(|event| Record { at, process: process_number, event }));
-        }
-        oracle::lost(&records, &self.plan.backend.rules(&self.plan)).is_empty()
-    }
-
-    /// Reports readers that do not take what waits for them.
-    async fn look_for_stuck_readers(&self) {
-        for slot in &self.processes {
-            let process = slot.lock().await;
-            let Some(context) = process.as_ref().map(|process| &process.context) else { continue };
-            for route in Plan::routes(context.slot) {
-                let waiting = context.layer.channel_statistics(&route);
-                let waiting = context.soon(|| format!("channel_statistics of {route}"), waiting).await;
-                if let Some(Ok(waiting)) =
-                    waiting.filter(|waiting| waiting.as_ref().is_ok_and(|w| w.messages_pending > 0))
-                {
-                    let call = format!("the read of {} messages that wait on {route}", waiting.messages_pending);
-                    context.record(Event::Overdue { call });
-                }
-            }
-        }
+    /// Whether everything has arrived, or is explained.
+    fn lost_nothing(&self) -> bool {
+        oracle::lost(&self.history.records(), &self.plan.backend.rules(&self.plan)).is_empty()
     }
 
     /// Looks at what is left on the servers, before and after a flush.
@@ -283,20 +197,9 @@ impl Round {
             // Hubs make their groups again.
             return;
         }
-        let flusher = self.processes[0].lock().await;
-        let Some(flusher) = flusher.as_ref().map(|process| &process.context) else { return };
-        let flushing = async {
-            // The layer may not have tried again since the last fault.
-            while let Err(error) = flusher.layer.flush().await {
-                if !error.is_transient() {
-                    self.left(format!("flush failed: {}", chain(&error)));
-                    break;
-                }
-                sleep(Duration::from_millis(100)).await;
-            }
-        };
-        if flusher.soon(|| "flush".to_owned(), flushing).await.is_none() {
-            return;
+        match &mut *self.processes[0].lock().await {
+            Some(flusher) => flusher.run(Command::FlushAtRest).await,
+            None => return,
         }
         for server in 0..self.servers.count() {
             let mut connection = self.servers.connection(server).await;
@@ -312,7 +215,7 @@ impl Round {
         let mut closed = Vec::new();
         for slot in &self.processes {
             if let Some(mut process) = slot.lock().await.take() {
-                process.close(true).await;
+                process.run(Command::Close { must_succeed: true }).await;
                 closed.push(process);
             }
         }

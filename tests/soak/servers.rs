@@ -133,7 +133,7 @@ impl Servers {
         let wipe = history.number();
         let nobody = usize::MAX;
         if !self.durable {
-            history.record(nobody, Event::Wiping { wipe, reason: "the server restarts without its data" });
+            history.record(nobody, Event::Wiping { wipe, reason: "the server restarts without its data".to_owned() });
         }
         server.operate(RedisServer::stop).await;
         sleep(away).await;

@@ -115,8 +115,8 @@ impl Audience {
         self.visiting.cancel();
     }
 
-    /// Has all clients go, after which hubs have nothing left of them.
-    pub async fn close<'p>(&self, processes: impl Iterator<Item = &'p Process>) {
+    /// Has all clients go.
+    pub async fn close(&self) {
         self.visiting.cancel();
         self.staying.cancel();
         let mut clients = self.clients.lock().await;
@@ -125,9 +125,6 @@ impl Audience {
         }
         if !clients.is_empty() {
             self.history.record(usize::MAX, Event::Overdue { call: "the end of a client".to_owned() });
-        }
-        for process in processes {
-            process.wait_for_an_empty_hub().await;
         }
     }
 }

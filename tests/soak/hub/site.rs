@@ -109,7 +109,7 @@ pub async fn broadcast(context: Context, site: Site, known: Known, writer: u32) 
         let sending = async {
             if is_cancelled { moments.cut(call).await } else { context.soon(|| "a broadcast".to_owned(), call).await }
         };
-        let results = context.count_drops(ids.clone(), sending).await;
+        let results = context.count_drops(ids.iter().copied(), sending).await;
         for (at, id) in ids.iter().enumerate() {
             let outcome = match results.as_ref().map_or(Outcome::Unknown, |results| results[at]) {
                 // Clients of this process get what is sent, whatever becomes of it elsewhere.

@@ -72,7 +72,7 @@ impl Story {
     }
 
     fn wipe(self) -> Self {
-        self.add(0, Event::Wiping { wipe: 0, reason: "flush" }).add(0, Event::Wiped { wipe: 0 })
+        self.add(0, Event::Wiping { wipe: 0, reason: "flush".into() }).add(0, Event::Wiped { wipe: 0 })
     }
 
     fn count(self, reason: &str, messages: u64) -> Self {

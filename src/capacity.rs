@@ -13,7 +13,7 @@ use crate::name::ChannelName;
 /// Name of the option with the rules, for errors.
 pub(crate) const OPTION: &str = "channel_capacity";
 
-/// Valid capacities. Redis counts no longer lists.
+/// Valid capacities. A Redis list holds at most 2^32 - 1 entries.
 pub(crate) const CAPACITIES: RangeInclusive<usize> = 1..=u32::MAX as usize;
 
 /// Limit of a compiled regex and of its cache, in bytes. Patterns such as `(a{1000}){1000}` need far more.
@@ -65,7 +65,7 @@ impl CapacityRule {
 }
 
 impl fmt::Display for CapacityRule {
-    /// As in the table of a configuration file.
+    /// Formats the rule as an entry of `channel_capacity` in a configuration file.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Glob { pattern, capacity } => write!(f, "{pattern:?} = {capacity}"),
@@ -109,8 +109,8 @@ impl Pattern {
     fn matches(&self, name: &str) -> bool {
         match self {
             Self::Glob(glob) => glob.is_match(name),
-            // The leftmost match starts at 0 if any does. A `^` in front of the pattern would change the meaning of an
-            // alternative, a flag or a comment in it.
+            // If any match starts at 0, `find` returns it. A `^` before the pattern could change the meaning of alternatives,
+            // flags or comments in it.
             Self::Regex(regex) => regex.find(name).is_some_and(|found| found.start() == 0),
         }
     }
@@ -123,10 +123,10 @@ fn compile(rule: &CapacityRule) -> Result<(Pattern, usize)> {
     let refuse = |reason: String| Error::config(OPTION, shorten(pattern), reason);
     if !CAPACITIES.contains(&capacity) {
         let (least, most) = (CAPACITIES.start(), CAPACITIES.end());
-        return Err(refuse(format!("capacity {capacity}: it must be from {least} to {most}")));
+        return Err(refuse(format!("capacity {capacity} must be from {least} to {most}")));
     }
     if pattern.is_empty() || pattern.len() > PATTERN_LENGTH {
-        return Err(refuse(format!("a pattern has 1 to {PATTERN_LENGTH} bytes")));
+        return Err(refuse(format!("a pattern must have 1 to {PATTERN_LENGTH} bytes")));
     }
     let compiled = match rule {
         CapacityRule::Glob { .. } => GlobBuilder::new(&from_fnmatch(pattern))

@@ -43,15 +43,15 @@ pub(crate) fn decode(bytes: &Bytes) -> Result<Message> {
 
 fn read(bytes: &Bytes) -> Result<Map> {
     if let Some(other) = other_than_map(bytes.first()) {
-        return Err(Error::decode(format_args!("{other} in place of a map")));
+        return Err(Error::decode(format_args!("expected a map, found {other}")));
     }
     let mut reader = rmp_serde::Deserializer::from_read_ref(&bytes[..]);
     let map = MapSeed { source: Some(bytes), depth: MAX_DEPTH }.deserialize(&mut reader).map_err(Error::decode)?;
-    // The reader does not report its position. Only at the end does reading one more value fail for want of its first
-    // byte.
+    // The reader does not report its position. At the end of the input, reading another value fails because its first byte
+    // is missing.
     match <()>::deserialize(&mut reader) {
         Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(map),
-        _ => Err(Error::decode("more bytes follow it")),
+        _ => Err(Error::decode("unexpected bytes after the message")),
     }
 }
 
@@ -63,8 +63,8 @@ fn other_than_map(first: Option<&u8>) -> Option<&'static str> {
         0x90..=0x9f | 0xdc | 0xdd => "a list",
         0xa0..=0xbf | 0xd9..=0xdb => "text",
         0xc0 => "none",
-        0xc1 => "a byte without a meaning",
-        0xc2 | 0xc3 => "a truth value",
+        0xc1 => "an invalid byte",
+        0xc2 | 0xc3 => "a boolean",
         0xc4..=0xc6 => "bytes",
         0xca | 0xcb => "a float",
         0xc7..=0xc9 | 0xd4..=0xd8 => "an extension",

@@ -98,7 +98,7 @@ impl Message {
         Arc::unwrap_or_clone(self.0)
     }
 
-    /// Returns the bytes of memory that the content takes, without what it shares with other messages.
+    /// Returns the memory of the content in bytes. Shared buffers count in full.
     pub(crate) fn footprint(&self) -> usize {
         self.0.footprint()
     }
@@ -193,8 +193,8 @@ impl Value {
 
 /// Builds a [`Message`] from keys and values that convert into a [`Value`].
 ///
-/// Maps inside are messages; lists are arrays, vectors, slices or [`Value::list`] of any iterator. Integers without a
-/// type are numbers, never bytes.
+/// A nested map is a message. A list is an array, a vector, a slice, or [`Value::list`] of an iterator. Integer literals
+/// without a type suffix are numbers, never bytes.
 ///
 /// ```
 /// use channel_layer::message;
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn integers_without_a_type_are_a_list_and_no_bytes() {
+    fn integers_without_a_type_are_a_list_and_not_bytes() {
         let message = crate::message! {
             "vector": vec![1, 2, 3], "array": [1, 2, 3], "reference": &[1, 2, 3], "slice": &[1, 2, 3][..],
             "maybe": Some(vec![1, 2, 3]),
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn maps_grow_and_give_out_their_pairs() {
+    fn a_map_extends_and_iterates_in_order_of_keys() {
         let mut map = Map::from([("b", 1), ("a", 2), ("b", 3)]);
         map.extend([("c", 4), ("a", 5)]);
         let pairs: Vec<_> = (&map).into_iter().collect();

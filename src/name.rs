@@ -83,7 +83,7 @@ impl InvalidName {
         &self.name
     }
 
-    /// Returns what is wrong with it.
+    /// Returns the reason.
     pub fn reason(&self) -> &'static str {
         self.reason
     }
@@ -110,8 +110,8 @@ impl ChannelName {
     pub fn parse_target(name: &str) -> Result<Self, InvalidName> {
         let channel = Self::parse(name)?;
         match name.as_bytes().last() {
-            Some(b'!') => Err(InvalidName::new("channel", name, "a message needs a local part after '!'")),
-            Some(b'?') => Err(InvalidName::new("channel", name, "a message needs a name after '?'")),
+            Some(b'!') => Err(InvalidName::new("channel", name, "a target needs a local part after '!'")),
+            Some(b'?') => Err(InvalidName::new("channel", name, "a target needs a name after '?'")),
             _ => Ok(channel),
         }
     }
@@ -125,7 +125,7 @@ impl ChannelName {
     pub fn parse_source(name: &str) -> Result<Self, InvalidName> {
         let channel = Self::parse(name)?;
         if channel.local().is_some() {
-            return Err(InvalidName::new("channel", name, "a process-local channel is received up to the '!' only"));
+            return Err(InvalidName::new("channel", name, "a process-local channel is read by its name up to the '!'"));
         }
         if name.ends_with('?') {
             return Err(InvalidName::new("channel", name, "a single-reader channel needs a name after '?'"));
@@ -136,7 +136,7 @@ impl ChannelName {
     /// Parses the names of channels to receive from. At least one is required.
     pub(crate) fn parse_sources(names: &[&str]) -> Result<Vec<Self>, InvalidName> {
         if names.is_empty() {
-            return Err(InvalidName::new("channel", "", "there is no channel to receive from"));
+            return Err(InvalidName::new("channel", "", "need at least one channel to receive from"));
         }
         names.iter().map(|name| Self::parse_source(name)).collect()
     }
@@ -215,7 +215,7 @@ fn scan(name: &str) -> Result<(ChannelKind, u8), &'static str> {
             return Err("only one '!' or '?' is allowed");
         }
         if at == 0 {
-            return Err("a name cannot begin with '!' or '?'");
+            return Err("a name must not begin with '!' or '?'");
         }
         kind = marked;
         if kind == ChannelKind::ProcessLocal {
@@ -227,9 +227,9 @@ fn scan(name: &str) -> Result<(ChannelKind, u8), &'static str> {
 
 fn checked_length(name: &str) -> Result<u8, &'static str> {
     match u8::try_from(name.len()) {
-        Ok(0) => Err("a name cannot be empty"),
+        Ok(0) => Err("a name must not be empty"),
         Ok(length) if usize::from(length) <= MAX_NAME_LENGTH => Ok(length),
-        _ => Err("a name has at most 100 bytes"),
+        _ => Err("a name must have at most 100 bytes"),
     }
 }
 

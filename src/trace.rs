@@ -72,8 +72,8 @@ impl TraceParent {
         CURRENT.scope(self, future)
     }
 
-    /// Returns the span of the present task, if it runs in a [`scope`](Self::scope). Handlers of a hub that
-    /// [traces](crate::hub::HubBuilder::trace) do, and so do handlers of a worker whose message carries a span.
+    /// Returns the span of the current task; `None` outside of a [`scope`](Self::scope). Handlers of a hub with
+    /// [`trace`](crate::hub::HubBuilder::trace) run in a scope, and so do handlers of a worker whose message carries a span.
     pub fn current() -> Option<Self> {
         CURRENT.try_with(|span| *span).ok()
     }
@@ -104,9 +104,9 @@ impl TraceParent {
         message.with(KEY, self.child().to_string())
     }
 
-    /// Reports this span to `tracing`.
-    pub(crate) fn tell(self, step: &'static str, channel: &str) {
-        if is_told() {
+    /// Records a step of this span as an event of `tracing`.
+    pub(crate) fn record(self, step: &'static str, channel: &str) {
+        if is_enabled() {
             tracing::debug!(target: TARGET, trace_id = self.trace_id(), span_id = self.span_id(), channel, "{step}");
         }
     }
@@ -128,8 +128,8 @@ impl fmt::Display for TraceParent {
     }
 }
 
-/// Whether any subscriber listens to the reports of spans.
-pub(crate) fn is_told() -> bool {
+/// Whether a subscriber records the steps of spans.
+pub(crate) fn is_enabled() -> bool {
     tracing::enabled!(target: TARGET, tracing::Level::DEBUG)
 }
 

@@ -94,7 +94,7 @@ impl<'de> Visitor<'de> for ValueSeed<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("none, a truth value, an integer, a float, text, bytes, a list or a map")
+        f.write_str("none, a boolean, an integer, a float, text, bytes, a list or a map")
     }
 
     fn visit_unit<E: de::Error>(self) -> Result<Value, E> {
@@ -197,7 +197,7 @@ impl<'de> Visitor<'de> for MapSeed<'_> {
 
 impl KeySeed<'_> {
     fn refuse<T, E: de::Error>(kind: &str) -> Result<T, E> {
-        Err(E::custom(format_args!("{kind} in place of text")))
+        Err(E::custom(format_args!("expected text, found {kind}")))
     }
 }
 
@@ -221,7 +221,7 @@ impl<'de> Visitor<'de> for KeySeed<'_> {
     }
 
     fn visit_bool<E: de::Error>(self, _: bool) -> Result<ByteString, E> {
-        Self::refuse("a truth value")
+        Self::refuse("a boolean")
     }
 
     fn visit_i64<E: de::Error>(self, _: i64) -> Result<ByteString, E> {

@@ -13,8 +13,8 @@ pub enum Serializer {
     /// MessagePack, with distinct text and bytes: `msgpack` in a configuration.
     #[default]
     MessagePack,
-    /// JSON as Python's `json` module writes it, ASCII only: `json` in a configuration. It has no byte strings. Floats
-    /// that are no numbers become `NaN`, `Infinity` and `-Infinity`, which Python reads and other readers may not.
+    /// JSON as Python's `json` module writes it, ASCII only: `json` in a configuration. It has no byte strings. NaN and
+    /// infinities become `NaN`, `Infinity` and `-Infinity`, which Python reads but other readers may refuse.
     Json,
 }
 
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn messagepack_is_that_of_python() {
+    fn messagepack_is_the_same_as_in_python() {
         for (message, expected) in golden() {
             let mut out = Vec::new();
             Serializer::MessagePack.encode(&message, None, &mut out).expect("it can be encoded");

@@ -105,7 +105,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn is_what_encoding_gives(value in values()) {
+        fn is_the_size_of_the_encoding(value in values()) {
             check(value);
         }
     }
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_encoding_refuses() {
+    fn fails_for_the_messages_that_encoding_refuses() {
         let nested = |depth: usize| (1..depth).fold(Value::from(1), |value, _| Value::List(vec![value]));
         let deepest = message! { "value": nested(MAX_DEPTH) };
         assert!(encode(&deepest, &mut Vec::new()).is_ok() && encoded_size(&deepest).is_ok());

@@ -56,7 +56,7 @@ fn text_and_bytes_stay_apart() {
 }
 
 #[test]
-fn byte_strings_of_any_length_and_content_come_back() {
+fn byte_strings_of_any_length_and_content_are_restored() {
     for length in [0, 1, 31, 32, 255, 256, 65_535, 65_536, 1 << 20] {
         for fill in [0x00, 0xff, 0xc4, 0xd9, 0xa1] {
             let value = Value::Bytes(vec![fill; length].into());
@@ -68,7 +68,7 @@ fn byte_strings_of_any_length_and_content_come_back() {
 }
 
 #[test]
-fn empty_and_nested_values_come_back() {
+fn empty_and_nested_values_are_restored() {
     let message = message! {
         "": "",
         "none": Value::None,
@@ -123,24 +123,24 @@ fn nesting_is_allowed_to_the_limit_both_ways() {
 fn what_is_no_message_is_refused_by_name() {
     for (bytes, fault) in [
         (&b""[..], "cannot be decoded"),
-        (b"\xc0", "none in place of a map"),
-        (b"\x93\x01\x02\x03", "a list in place of a map"),
-        (b"\x05", "an integer in place of a map"),
-        (b"\xa6secret", "text in place of a map"),
-        (b"\xc1", "a byte without a meaning in place of a map"),
-        (b"\x81\xcb\x7f\xf8\0\0\0\0\0\0\x01", "key 1: a float in place of text"),
-        (b"\x82\xa1a\x01\x07\x01", "key 2: an integer in place of text"),
-        (b"\x81\xc0\x01", "key 1: none in place of text"),
-        (b"\x81\xc3\x01", "key 1: a truth value in place of text"),
-        (b"\x81\xc4\x01a\x01", "key 1: bytes in place of text"),
+        (b"\xc0", "expected a map, found none"),
+        (b"\x93\x01\x02\x03", "expected a map, found a list"),
+        (b"\x05", "expected a map, found an integer"),
+        (b"\xa6secret", "expected a map, found text"),
+        (b"\xc1", "expected a map, found an invalid byte"),
+        (b"\x81\xcb\x7f\xf8\0\0\0\0\0\0\x01", "key 1: expected text, found a float"),
+        (b"\x82\xa1a\x01\x07\x01", "key 2: expected text, found an integer"),
+        (b"\x81\xc0\x01", "key 1: expected text, found none"),
+        (b"\x81\xc3\x01", "key 1: expected text, found a boolean"),
+        (b"\x81\xc4\x01a\x01", "key 1: expected text, found bytes"),
         (b"\x81\x91\x01\x01", "a text key"),
         (b"\x81\xa1\xff\x01", "key 1: string found to be invalid utf8"),
         (b"\x81\xa1a\xa2\xff\xfe", "value 1: string found to be invalid utf8"),
-        (b"\x82\xa1a\x01\xa1b\x92\x01\x81\x07\x01", "value 2: element 2: key 1: an integer in place of text"),
+        (b"\x82\xa1a\x01\xa1b\x92\x01\x81\x07\x01", "value 2: element 2: key 1: expected text, found an integer"),
         (b"\x81\xa1a\xd9\x02\xff\xfe", "value 1: string found to be invalid utf8"),
         (b"\x81\xa1a\xcf\xff\xff\xff\xff\xff\xff\xff\xff", "value 1: an integer is outside the range of i64"),
         (b"\x81\xa1a\xd4\x05\x00", "value 1: extension types are not supported"),
-        (b"\x81\xa1a\x01\xc0", "more bytes follow it"),
+        (b"\x81\xa1a\x01\xc0", "unexpected bytes after the message"),
         (b"\x82\xa1a\x01", "cannot be decoded"),
         (b"\x81\xa1a\xdd\xff\xff\xff\xff", "cannot be decoded"),
         (b"\x81\xa1a\xc6\xff\xff\xff\xff", "cannot be decoded"),
@@ -201,10 +201,10 @@ fn structs_become_messages_and_messages_structs() {
 #[test]
 fn what_serializes_to_no_message_is_refused_by_name() {
     for (error, fault) in [
-        (Message::from_serialize(&5), "an integer in place of a map"),
-        (Message::from_serialize("text"), "text in place of a map"),
+        (Message::from_serialize(&5), "expected a map, found an integer"),
+        (Message::from_serialize("text"), "expected a map, found text"),
         (Message::from_serialize(&BTreeMap::from([("a", u64::MAX)])), "value 1: an integer is outside"),
-        (Message::from_serialize(&BTreeMap::from([(7, "a")])), "key 1: an integer in place of text"),
+        (Message::from_serialize(&BTreeMap::from([(7, "a")])), "key 1: expected text, found an integer"),
     ] {
         let error = error.expect_err("it is refused").to_string();
         assert!(error.starts_with("message cannot be encoded: ") && error.contains(fault), "{error}");
@@ -212,7 +212,7 @@ fn what_serializes_to_no_message_is_refused_by_name() {
 }
 
 #[test]
-fn messages_go_to_json_and_back() {
+fn messages_convert_to_json_and_back() {
     let message = message! { "text": "hi", "size": 2, "nothing": None::<i64>, "list": Value::list([1.5]) };
     let json = serde_json::to_string(&message).expect("it is JSON");
     assert_eq!(json, r#"{"list":[1.5],"nothing":null,"size":2,"text":"hi"}"#);

@@ -51,7 +51,7 @@ impl FailoverState {
         modes: Arc<Modes>,
     ) -> Self {
         let mut hysteresis = Hysteresis::new(return_after);
-        hysteresis.arrived();
+        hysteresis.mark_used();
         Self {
             modes,
             local,
@@ -80,8 +80,8 @@ impl FailoverState {
             let mut hysteresis = self.transition.lock();
             let change = |epoch: u64| epoch.is_multiple_of(2).then_some(epoch + 1);
             if self.epoch.fetch_update(Ordering::SeqCst, Ordering::SeqCst, change).is_ok() {
-                hysteresis.departed();
-                self.modes.leave(0, Mode::LocalOnly, reason);
+                hysteresis.mark_lost();
+                self.modes.mark_unreachable(0, Mode::LocalOnly, reason);
             }
         }
         self.wake.notify_one();
@@ -246,7 +246,7 @@ impl FailoverState {
     fn update_reason(&self, reason: &str) {
         let _transition = self.transition.lock();
         if self.is_local() {
-            self.modes.leave(0, Mode::LocalOnly, reason);
+            self.modes.mark_unreachable(0, Mode::LocalOnly, reason);
         }
     }
 
@@ -254,8 +254,8 @@ impl FailoverState {
     fn return_to_remote(&self, epoch: u64) {
         let mut hysteresis = self.transition.lock();
         if epoch % 2 == 1 && self.epoch.compare_exchange(epoch, epoch + 1, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
-            hysteresis.arrived();
-            self.modes.arrive(0);
+            hysteresis.mark_used();
+            self.modes.mark_remote(0);
         }
     }
 

@@ -162,13 +162,13 @@ impl<L: ChannelLayer + ?Sized> ChannelLayer for FallbackLayer<L> {
         results
     }
 
-    async fn give_back(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
+    async fn requeue(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
         if self.state.check_outage(&*self.remote) {
-            let given = self.local.give_back(messages).await;
+            let given = self.local.requeue(messages).await;
             self.state.modes.count_local(0, given.iter().filter(|result| result.is_ok()).count());
             return given;
         }
-        let given = self.remote.give_back(messages).await;
+        let given = self.remote.requeue(messages).await;
         let mut results = Vec::with_capacity(given.len());
         for (result, (channel, message)) in given.into_iter().zip(messages) {
             results.push(self.finish_send(result, channel, message).await);

@@ -197,9 +197,9 @@ impl<L: ChannelLayer + ?Sized, R: ChannelLayer + ?Sized> ChannelLayer for Hybrid
         merge_results(messages, local, remote)
     }
 
-    async fn give_back(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
+    async fn requeue(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
         let (local, remote): (Vec<_>, Vec<_>) = messages.iter().cloned().partition(|(channel, _)| is_local(channel));
-        let (local, remote) = tokio::join!(self.local.give_back(&local), self.remote.give_back(&remote));
+        let (local, remote) = tokio::join!(self.local.requeue(&local), self.remote.requeue(&remote));
         merge_results(messages, local, remote)
     }
 

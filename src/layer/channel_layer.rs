@@ -30,7 +30,7 @@ use crate::name::ChannelName;
 ///   taken for a reader and not handed over returns to the head of its channel with its expiry unchanged.
 /// - **No silent loss.** Undelivered messages are counted in the metric `channel_layer_dropped_total` with a `reason`.
 ///
-/// The methods `send_many`, `give_back`, `group_add_for`, `group_send_many`, `lists_all_members`, `health`,
+/// The methods `send_many`, `requeue`, `group_add_for`, `group_send_many`, `lists_all_members`, `health`,
 /// `redis_stats`, `max_message_size`, `events`, `mode` and `outage` have defaults.
 #[async_trait]
 pub trait ChannelLayer: Send + Sync + 'static {
@@ -61,16 +61,16 @@ pub trait ChannelLayer: Send + Sync + 'static {
         results
     }
 
-    /// Returns messages that a reader took and did not handle to the end of their channels. Returns one result per
-    /// message, in the order of `messages`.
+    /// Appends messages that a reader took and did not handle to the ends of their channels. Returns one result per message,
+    /// in the order of `messages`.
     ///
-    /// The capacity of a channel does not apply, because the messages had their places in it before. Their expiry
-    /// starts anew. The default implementation calls [`send_many`](Self::send_many), so a full channel refuses them.
+    /// The capacity of a channel does not apply, because the messages counted against it before. Each message gets the full
+    /// expiry again. The default implementation calls [`send_many`](Self::send_many), so that a full channel refuses them.
     ///
     /// # Cancel safety
     ///
     /// When dropped, each message is either sent once or not at all.
-    async fn give_back(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
+    async fn requeue(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
         self.send_many(messages).await
     }
 
@@ -305,8 +305,8 @@ pub trait ChannelLayer: Send + Sync + 'static {
         mode::always_remote()
     }
 
-    /// Returns the position, in the configured hosts, of a server that is known to be unreachable. Does not ask the
-    /// servers. Returns `None` if none is known, or if the layer has no servers.
+    /// Returns the position, in the configured hosts, of a server that is known to be unreachable, or `None`. Sends no request
+    /// to a server.
     fn outage(&self) -> Option<usize> {
         None
     }

@@ -7,7 +7,7 @@ use crate::name::ChannelName;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Delivery {
-    /// The channel, with the local part if it is process-local.
+    /// The channel. A process-local name includes its local part.
     pub channel: ChannelName,
     /// The message.
     pub message: Message,

@@ -16,7 +16,7 @@ pub enum Mode {
     /// Between processes, through its servers.
     #[default]
     Remote,
-    /// Between the members of this process only, because a server is unreachable.
+    /// Within this process only, because a server is unreachable.
     LocalOnly,
     /// Not at all, because a server is unreachable and the layer is configured to fail.
     Down,
@@ -69,31 +69,32 @@ impl Modes {
         Arc::new(Self { shards, overall: watch::Sender::new(Mode::Remote), events })
     }
 
-    /// Marks `shard` as unreachable for `reason`. `mode`, which is not [`Mode::Remote`], says how its messages are
-    /// carried meanwhile. Each new reason of an outage is reported once.
-    pub(crate) fn leave(&self, shard: usize, mode: Mode, reason: &str) {
-        let left = self.set(shard, mode, Some(reason.to_owned()));
-        let is_news = self.explain(shard, reason);
-        if mode == Mode::LocalOnly && is_news {
-            let what = if left { "messages stay in this process" } else { "messages still stay in this process" };
+    /// Marks `shard` as unreachable for `reason`. Until [`mark_remote`](Self::mark_remote), it has the given `mode`, which is
+    /// not [`Mode::Remote`]. Each new reason of an outage is reported once.
+    pub(crate) fn mark_unreachable(&self, shard: usize, mode: Mode, reason: &str) {
+        let is_new_outage = self.set(shard, mode, Some(reason.to_owned()));
+        let is_new_reason = self.record_reason(shard, reason);
+        if mode == Mode::LocalOnly && is_new_reason {
+            let what =
+                if is_new_outage { "messages stay in this process" } else { "messages still stay in this process" };
             warn!(shard, reason, "{what}");
             let _ = self.events.send(Event::LocalOnly { shard, reason: reason.to_owned() });
         }
     }
 
     /// Stores the reason of an outage. Returns whether it is new.
-    fn explain(&self, shard: usize, reason: &str) -> bool {
+    fn record_reason(&self, shard: usize, reason: &str) -> bool {
         let (status, reasons) = &mut self.shards.lock()[shard];
         status.reason = Some(reason.to_owned());
         reasons.is_new(reason)
     }
 
-    /// Marks `shard` as used again.
-    pub(crate) fn arrive(&self, shard: usize) {
+    /// Marks `shard` as used again: its messages go to the server.
+    pub(crate) fn mark_remote(&self, shard: usize) {
         let was_local = self.shards.lock()[shard].0.mode == Mode::LocalOnly;
         if self.set(shard, Mode::Remote, None) && was_local {
             let stayed_local = self.shards.lock()[shard].0.stayed_local;
-            info!(shard, stayed_local, "messages leave this process again");
+            info!(shard, stayed_local, "messages are sent to the server again");
             let _ = self.events.send(Event::Remote { shard });
         }
     }

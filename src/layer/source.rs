@@ -23,7 +23,7 @@ pub trait Source: Send + Sync {
     /// As [`Receiver::recv`](super::Receiver::recv).
     fn poll_recv_many(&mut self, cx: &mut Context<'_>, sink: Sink<'_>, limit: usize) -> Poll<Result<usize>>;
 
-    /// Cancels the last poll: nobody waits for its messages any more.
+    /// Cancels the last pending poll: the caller no longer waits for a message.
     fn pause(&mut self);
 
     /// Stops reading and puts back messages that were taken and not handed over. Dropping the source does the same in the

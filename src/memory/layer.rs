@@ -292,7 +292,7 @@ impl ChannelLayer for MemoryLayer {
         Err(Error::ChannelFull { channel: ChannelName::parse(channel)? })
     }
 
-    async fn give_back(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
+    async fn requeue(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
         let give = |(channel, message): &(&str, Message)| {
             self.inner.check_open()?;
             self.inner.check_size(message)?;

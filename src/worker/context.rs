@@ -17,12 +17,12 @@ pub struct Context {
     layer: Arc<dyn ChannelLayer>,
     delivery: Delivery,
     trace: Option<TraceParent>,
-    reply_patience: Duration,
+    reply_timeout: Duration,
 }
 
 impl Context {
-    pub(crate) fn new(layer: Arc<dyn ChannelLayer>, delivery: Delivery, reply_patience: Duration) -> Self {
-        Self { trace: TraceParent::of(&delivery.message), layer, delivery, reply_patience }
+    pub(crate) fn new(layer: Arc<dyn ChannelLayer>, delivery: Delivery, reply_timeout: Duration) -> Self {
+        Self { trace: TraceParent::of(&delivery.message), layer, delivery, reply_timeout }
     }
 
     /// The message.
@@ -51,7 +51,7 @@ impl Context {
     }
 
     /// Replies on the message's reply channel. While that channel is full, retries for at most the worker's
-    /// [`reply_patience`](super::Worker::reply_patience).
+    /// [`reply_timeout`](super::Worker::reply_timeout).
     ///
     /// # Cancel safety
     ///
@@ -61,7 +61,7 @@ impl Context {
     ///
     /// [`Error::Codec`] if the message has no reply channel; otherwise as [`ChannelLayer::send`].
     pub async fn reply(&self, message: Message) -> Result<()> {
-        self.send(self.wanted_reply_channel()?, message).await
+        self.send(self.required_reply_channel()?, message).await
     }
 
     /// Sends to any channel. Retries while it is full, as [`reply`](Self::reply) does.
@@ -74,7 +74,7 @@ impl Context {
     ///
     /// As [`ChannelLayer::send`].
     pub async fn send(&self, channel: &str, message: Message) -> Result<()> {
-        send_while_full(&*self.layer, channel, self.traced(message), self.reply_patience).await
+        send_while_full(&*self.layer, channel, self.traced(message), self.reply_timeout).await
     }
 
     /// Has `message` sent to `channel` after `delay`, in whole milliseconds, by a [`DelayServer`](super::DelayServer).
@@ -102,7 +102,7 @@ impl Context {
     ///
     /// [`Error::Codec`] if the message has no reply channel; otherwise as [`ChannelLayer::group_add`].
     pub async fn group_add(&self, group: &str) -> Result<()> {
-        self.layer.group_add(group, self.wanted_reply_channel()?).await
+        self.layer.group_add(group, self.required_reply_channel()?).await
     }
 
     /// Removes the reply channel from `group`.
@@ -115,7 +115,7 @@ impl Context {
     ///
     /// [`Error::Codec`] if the message has no reply channel; otherwise as [`ChannelLayer::group_discard`].
     pub async fn group_discard(&self, group: &str) -> Result<()> {
-        self.layer.group_discard(group, self.wanted_reply_channel()?).await
+        self.layer.group_discard(group, self.required_reply_channel()?).await
     }
 
     /// Sends to every member of `group`.
@@ -143,7 +143,7 @@ impl Context {
         }
     }
 
-    fn wanted_reply_channel(&self) -> Result<&str> {
+    fn required_reply_channel(&self) -> Result<&str> {
         self.reply_channel().ok_or_else(|| Error::decode(format_args!("{} without reply_channel", self.channel())))
     }
 }

@@ -17,7 +17,7 @@ use crate::message;
 use crate::message::Message;
 use crate::name::ChannelName;
 use crate::supervise::{contain, contained};
-use crate::worker::requeue::give_back;
+use crate::worker::requeue::requeue;
 
 /// The channel for delayed messages.
 pub(crate) const CHANNEL: &str = "asgi.delay";
@@ -111,11 +111,11 @@ impl DelayServer {
         if timeout(self.timeout, all).await.is_err() {
             drops::count(DropReason::Stopped, sending.len());
         }
-        self.give_waiting_back(waiting).await;
+        self.requeue_waiting(waiting).await;
         worked
     }
 
-    async fn give_waiting_back(&self, mut waiting: DelayQueue<Delayed>) {
+    async fn requeue_waiting(&self, mut waiting: DelayQueue<Delayed>) {
         let (now, mut messages) = (Instant::now(), Vec::with_capacity(waiting.len()));
         let Ok(channel) = ChannelName::parse(CHANNEL) else { return };
         while let Some(key) = waiting.peek() {
@@ -124,7 +124,7 @@ impl DelayServer {
             let Delayed { channel: target, content } = expired.into_inner();
             messages.push((channel.clone(), message(&target, left, content)));
         }
-        give_back(&*self.layer, &messages).await;
+        requeue(&*self.layer, &messages).await;
     }
 }
 

@@ -72,7 +72,7 @@ impl Job {
         let handling = (self.handler)(context);
         let handling = match trace {
             Some(trace) => {
-                trace.tell("taken by a handler", channel.non_local());
+                trace.record("taken by a handler", channel.non_local());
                 Either::Right(trace.scope(handling))
             }
             None => Either::Left(handling),

@@ -19,7 +19,7 @@ use crate::worker::faults::Faults;
 use crate::worker::handlers::Handler;
 use crate::worker::job::{Job, Unstarted};
 use crate::worker::queues::{KeyedQueues, Pushed};
-use crate::worker::requeue::give_back;
+use crate::worker::requeue::requeue;
 
 /// Returns the key of a message's queue. Messages with the same reply channel concern the same connection.
 pub(crate) fn queue_key(delivery: &Delivery) -> Option<ByteString> {
@@ -115,7 +115,7 @@ impl WorkerPool {
     /// # Cancel safety
     ///
     /// When dropped, the next call returns instead.
-    pub(crate) async fn permit_is_wanted(&self) {
+    pub(crate) async fn permit_requested(&self) {
         self.wanted.notified().await;
     }
 
@@ -186,7 +186,7 @@ impl WorkerPool {
         // After the jobs that were spawned before them and have not started either.
         drop(waiting);
         let unstarted = std::mem::take(&mut *self.unstarted.lock());
-        give_back(&*self.layer, &unstarted).await;
+        requeue(&*self.layer, &unstarted).await;
     }
 }
 
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_message_whose_handler_has_not_started_is_given_back() {
+    async fn a_message_whose_handler_has_not_started_is_requeued() {
         let (layer, mut pool) = pool();
         let permits = pool.permits().await.unwrap().take().unwrap();
         pool.take(None, (boxed(|_: Context| async { Ok::<_, BoxError>(()) }), context(&layer, 1)), permits);
@@ -248,7 +248,7 @@ mod tests {
         // The other permit, and that of the first handler as soon as it ends.
         let _kept = pool.permits().await.unwrap();
         let (_kept, ()) = tokio::join!(pool.permits(), async { open.send(true).unwrap() });
-        within(pool.permit_is_wanted()).await;
+        within(pool.permit_requested()).await;
         within(pool.finish(Duration::ZERO)).await;
         assert_eq!(layer.try_receive(&["work"]).await.unwrap().unwrap().message.int("number"), Some(2));
         let counted = recorder.snapshotter().snapshot().into_vec();

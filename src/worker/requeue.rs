@@ -1,4 +1,4 @@
-//! Gives messages back to the layer at a shutdown.
+//! Requeues messages at a shutdown.
 
 use std::time::Duration;
 
@@ -9,19 +9,19 @@ use crate::layer::ChannelLayer;
 use crate::message::Message;
 use crate::name::ChannelName;
 
-/// Time limit for all of them. An unreachable server does not delay the shutdown further.
+/// Time limit for all messages together, so that an unreachable server does not delay the shutdown further.
 const WITHIN: Duration = Duration::from_secs(5);
 
 /// Number of messages per call.
 const AT_ONCE: usize = 1_000;
 
 /// Returns messages to the ends of their channels, whatever the capacity. Counts those that cannot be returned.
-pub(crate) async fn give_back(layer: &dyn ChannelLayer, messages: &[(ChannelName, Message)]) {
+pub(crate) async fn requeue(layer: &dyn ChannelLayer, messages: &[(ChannelName, Message)]) {
     let until = Instant::now() + WITHIN;
     let (mut lost, mut why) = (0, None);
     for messages in messages.chunks(AT_ONCE) {
         let messages: Vec<_> = messages.iter().map(|(channel, message)| (channel.as_str(), message.clone())).collect();
-        match timeout_at(until, layer.give_back(&messages)).await {
+        match timeout_at(until, layer.requeue(&messages)).await {
             Ok(results) => {
                 for error in results.into_iter().filter_map(Result::err) {
                     lost += 1;
@@ -33,7 +33,7 @@ pub(crate) async fn give_back(layer: &dyn ChannelLayer, messages: &[(ChannelName
     }
     if lost > 0 {
         let why = why.as_ref().map(|error| error as &dyn std::error::Error);
-        tracing::warn!(error = why, lost, "cannot give messages back");
+        tracing::warn!(error = why, lost, "cannot requeue messages");
         drops::count(DropReason::Stopped, lost);
     }
 }

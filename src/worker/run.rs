@@ -32,7 +32,7 @@ pub struct Worker {
     concurrency: usize,
     backlog: usize,
     in_order: bool,
-    reply_patience: Duration,
+    reply_timeout: Duration,
     drain_timeout: Duration,
 }
 
@@ -45,7 +45,7 @@ impl Worker {
             concurrency: 64,
             backlog: 1_000,
             in_order: true,
-            reply_patience: Duration::from_secs(10),
+            reply_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(10),
         }
     }
@@ -95,8 +95,8 @@ impl Worker {
     }
 
     /// Sets how long [`Context::reply`] and [`Context::send`] wait for room on a full channel. Defaults to 10 s.
-    pub fn reply_patience(mut self, patience: Duration) -> Self {
-        self.reply_patience = patience;
+    pub fn reply_timeout(mut self, timeout: Duration) -> Self {
+        self.reply_timeout = timeout;
         self
     }
 
@@ -143,7 +143,7 @@ impl Worker {
             };
             let mut permits = tokio::select! {
                 next = next => next?,
-                () = pool.permit_is_wanted() => continue,
+                () = pool.permit_requested() => continue,
                 () = &mut shutdown => return Ok(()),
             };
             for delivery in taken.drain(..) {
@@ -159,7 +159,7 @@ impl Worker {
             && let Some(taken) = permits.take()
         {
             let key = if self.in_order { queue_key(&delivery) } else { None };
-            let context = Context::new(self.layer.clone(), delivery, self.reply_patience);
+            let context = Context::new(self.layer.clone(), delivery, self.reply_timeout);
             pool.take(key, (handler.clone(), context), taken);
         }
     }

@@ -376,7 +376,7 @@ async fn waiting_frames_are_handled_in_their_order() {
 }
 
 #[tokio::test]
-async fn a_shutdown_gives_unstarted_messages_back() {
+async fn a_shutdown_requeues_unstarted_messages() {
     let layer = layer();
     let (started, mut beginning) = mpsc::unbounded_channel();
     let handler = move |context: Context| {
@@ -400,7 +400,7 @@ async fn a_shutdown_gives_unstarted_messages_back() {
 }
 
 #[tokio::test]
-async fn messages_given_back_need_no_room() {
+async fn requeued_messages_need_no_room() {
     let config = Config::new().channel_capacity(CapacityRule::glob("work", 4));
     let layer: Arc<dyn ChannelLayer> = Arc::new(MemoryLayer::with_config(&config).unwrap());
     let (started, mut beginning) = mpsc::unbounded_channel();
@@ -517,7 +517,7 @@ async fn due_messages_without_room_count_towards_the_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn delayed_messages_given_back_need_no_room() {
+async fn requeued_delayed_messages_need_no_room() {
     let config = Config::new().channel_capacity(CapacityRule::glob("asgi.delay", 10));
     let layer: Arc<dyn ChannelLayer> = Arc::new(MemoryLayer::with_config(&config).unwrap());
     let (stop, stopped) = oneshot::channel::<()>();

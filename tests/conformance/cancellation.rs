@@ -271,9 +271,9 @@ pub async fn a_dropped_group_send_many_arrives_once_or_not_at_all(kind: &Kind) {
     .await;
 }
 
-pub async fn a_dropped_give_back_arrives_once_or_not_at_all(kind: &Kind) {
+pub async fn a_dropped_requeue_arrives_once_or_not_at_all(kind: &Kind) {
     write_all(kind, 10, async |layer, number| {
-        layer.give_back(&CHANNELS.map(|channel| (channel, numbered(number)))).await.into_iter().collect()
+        layer.requeue(&CHANNELS.map(|channel| (channel, numbered(number)))).await.into_iter().collect()
     })
     .await;
 }

@@ -147,12 +147,12 @@ pub async fn expired_messages_are_not_counted(kind: &Kind) {
     assert_eq!(numbers(&take_all(&layer, &["load!"]).await), [3, 4, 5]);
 }
 
-pub async fn given_back_messages_need_no_room(kind: &Kind) {
+pub async fn requeued_messages_need_no_room(kind: &Kind) {
     let layer = kind.start(of(3)).await.layer();
     for (channel, source) in [("full!a", "full!"), ("full?a", "full?a"), ("full", "full")] {
         let filled = fill(&layer, channel).await;
         let back: Vec<_> = (filled..filled + 5).map(|number| (channel, numbered(number))).collect();
-        for given in layer.give_back(&back).await {
+        for given in layer.requeue(&back).await {
             given.unwrap();
         }
         assert_full(layer.send(channel, numbered(99)).await, channel);

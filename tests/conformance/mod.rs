@@ -59,7 +59,7 @@ macro_rules! tests_of {
     (every: $type:ty) => {
         tests! { $type:
             cancellation::a_dropped_change_of_a_group_is_made_or_not,
-            cancellation::a_dropped_give_back_arrives_once_or_not_at_all,
+            cancellation::a_dropped_requeue_arrives_once_or_not_at_all,
             cancellation::a_dropped_group_send_arrives_once_or_not_at_all,
             cancellation::a_dropped_group_send_many_arrives_once_or_not_at_all,
             cancellation::a_dropped_question_changes_nothing,
@@ -149,7 +149,7 @@ macro_rules! tests_of {
             capacity::a_full_channel_misses_a_group_send_and_others_get_it,
             capacity::a_received_message_makes_room,
             capacity::expired_messages_are_not_counted,
-            capacity::given_back_messages_need_no_room,
+            capacity::requeued_messages_need_no_room,
             capacity::gives_each_message_of_many_its_own_result,
             capacity::is_shared_by_local_parts,
             capacity::refuses_above_capacity,

@@ -197,8 +197,8 @@ async fn what_is_no_message_is_told_with_its_place_and_without_its_content() {
     let _guard = log.keep();
     let (mut site, layer) = start().await;
     for (body, reason) in [
-        (&b"\x82\xa1a\x01\x07\xa6secret"[..], "key 2: an integer in place of text"),
-        (b"\xa6secret", "text in place of a map"),
+        (&b"\x82\xa1a\x01\x07\xa6secret"[..], "key 2: expected text, found an integer"),
+        (b"\xa6secret", "expected a map, found text"),
         (b"\x81\xa1a\x92\xa6secret\xa2\xff\xfe", "value 1: element 2: "),
     ] {
         site.python_adds("work", body, 1.0).await;

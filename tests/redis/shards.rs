@@ -1,4 +1,4 @@
-//! Three servers as one: capacity, order, and one of them going away.
+//! Three servers as one: capacity, order, and the outage of one server.
 
 use std::time::Duration;
 
@@ -56,16 +56,15 @@ async fn a_refusal_counts_once_whatever_the_number_of_servers() {
 }
 
 #[tokio::test]
-async fn what_is_given_back_makes_no_room_for_what_travels_with_it() {
+async fn requeued_messages_leave_the_capacity_for_messages_of_the_same_batch_unchanged() {
     let site = Site::on(&shared_servers()[..1]);
     let layer = connect(site.config().capacity(2)).await;
     for n in 0..2 {
         layer.send("n", numbered(n)).await.unwrap();
     }
     let (back, more) = ([("n", numbered(2))], [("n", numbered(3)), ("n", numbered(4))]);
-    // All behind the first, which is under way, and so in one batch.
-    let (first, back, more) =
-        tokio::join!(layer.send("n", numbered(9)), layer.give_back(&back), layer.send_many(&more));
+    // All wait for the first, which is in flight, and are sent in one batch.
+    let (first, back, more) = tokio::join!(layer.send("n", numbered(9)), layer.requeue(&back), layer.send_many(&more));
     assert!(matches!(first, Err(Error::ChannelFull { .. })), "{first:?}");
     assert!(back[0].is_ok(), "{back:?}");
     assert!(more.iter().all(|sent| matches!(sent, Err(Error::ChannelFull { .. }))), "{more:?}");
@@ -85,7 +84,7 @@ async fn a_pinned_channel_has_its_whole_capacity_on_one_shard() {
 }
 
 #[tokio::test]
-async fn pinned_channels_keep_their_order_wherever_they_lie() {
+async fn pinned_channels_keep_their_order_on_every_shard() {
     let (site, layer) = start().await;
     let mut sources = site.pinned_channels(&layer, shared_servers()).await;
     let mut channels = sources.clone();
@@ -124,7 +123,7 @@ async fn a_normal_channel_is_spread_over_all_shards() {
 }
 
 #[tokio::test]
-async fn closing_puts_back_to_every_shard_and_what_is_left_of_a_group_message() {
+async fn closing_puts_back_to_every_shard_and_the_rest_of_a_group_message() {
     let (site, layer) = start().await;
     let pinned = site.pinned_channels(&layer, shared_servers()).await;
     let closing = connect(site.config()).await;
@@ -143,7 +142,7 @@ async fn closing_puts_back_to_every_shard_and_what_is_left_of_a_group_message() 
             layer.send(channel, numbered(n)).await.unwrap();
         }
     }
-    // Each reader gets a part of what it has read.
+    // Each reader delivers a part of the messages that it has read.
     let mut local = closing.receiver(&["proc!"]).unwrap();
     let mut got = Vec::new();
     for _ in 0..3 {
@@ -187,7 +186,7 @@ async fn a_group_message_put_back_in_part_again_and_again_reaches_each_member_on
         layer.group_add("g", member).await.unwrap();
     }
     layer.group_send("g", numbered(1)).await.unwrap();
-    // A channel that leaves or joins now does not change who receives it.
+    // A channel that leaves or joins now does not change the recipients.
     layer.group_discard("g", &members[19]).await.unwrap();
     layer.group_add("g", "proc!late").await.unwrap();
     let mut got = Vec::new();
@@ -204,7 +203,7 @@ async fn a_group_message_put_back_in_part_again_and_again_reaches_each_member_on
 }
 
 #[tokio::test]
-async fn a_killed_shard_takes_only_its_own_channels_with_it() {
+async fn a_killed_shard_affects_only_its_own_channels() {
     let mut servers = [RedisServer::start(), RedisServer::start(), RedisServer::start()];
     let site = Site::on(&servers);
     let layer = connect(site.config().command_timeout(Duration::from_millis(500))).await;
@@ -301,7 +300,7 @@ async fn a_channel_whose_only_shard_is_down_is_not_called_full() {
 }
 
 #[tokio::test]
-async fn a_half_open_connection_to_one_server_does_not_hold_up_the_others() {
+async fn a_half_open_connection_to_one_server_does_not_delay_the_others() {
     let servers = [RedisServer::start(), RedisServer::start(), RedisServer::start()];
     let proxy = Proxy::before(&servers[1].url()).await;
     let site = Site::at([servers[0].url(), proxy.url(), servers[2].url()]);
@@ -314,7 +313,7 @@ async fn a_half_open_connection_to_one_server_does_not_hold_up_the_others() {
     direct.send("n", numbered(0)).await.unwrap();
     assert_eq!(within(DEADLINE, "the first", waiting).await.unwrap(), 0);
     for n in 1..4 {
-        // Longer than a reader goes on when nobody waits.
+        // Longer than a reader continues without a waiting caller.
         tokio::time::sleep(Duration::from_millis(50)).await;
         direct.send("n", numbered(n)).await.unwrap();
         let next = within(Duration::from_secs(5), "the next", layer.receive(&["n"])).await.unwrap();

@@ -30,7 +30,7 @@ fn largest(server: InterfaceServer) -> InterfaceServer {
     server
         .sockets(sockets)
         .accept_timeout(longest)
-        .send_patience(longest)
+        .send_timeout(longest)
         .drain_timeout(longest)
         .response_timeout(longest)
         .response_buffer(most)

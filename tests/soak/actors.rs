@@ -181,7 +181,7 @@ impl Reading<'_> {
         let expiry = self.context.plan.settings[self.context.slot].expiry;
         self.context.record(Event::GivingBack { id, expiry });
         let messages = [(delivery.channel.as_str(), delivery.message.clone())];
-        let giving = self.context.layer.give_back(&messages);
+        let giving = self.context.layer.requeue(&messages);
         let results = self.cancelling.run(&self.context, || format!("give_back of {id}"), giving).await;
         let outcome = results.as_ref().map_or(Outcome::Unknown, |results| outcome(&results[0]));
         self.context.record(Event::GivenBack { id, outcome });

@@ -100,8 +100,8 @@ struct Times {
     #[arg(long, value_name = "S", env = "CHANNEL_SERVER_WRITE_TIMEOUT", default_value = "10", value_parser = seconds)]
     write_timeout: Duration,
     /// Time that a frame waits for room on websocket.receive
-    #[arg(long, value_name = "S", env = "CHANNEL_SERVER_SEND_PATIENCE", default_value = "5", value_parser = seconds)]
-    send_patience: Duration,
+    #[arg(long, value_name = "S", env = "CHANNEL_SERVER_SEND_TIMEOUT", default_value = "5", value_parser = seconds)]
+    send_timeout: Duration,
     /// Interval of pings
     #[arg(long, value_name = "S", env = "CHANNEL_SERVER_PING_INTERVAL", default_value = "25", value_parser = seconds)]
     ping_interval: Duration,
@@ -298,7 +298,7 @@ impl Serve {
             .body_timeout(times.body_timeout)
             .upload_timeout(times.upload_timeout)
             .stall_timeout(times.stall_timeout)
-            .send_patience(times.send_patience)
+            .send_timeout(times.send_timeout)
             .close_spread(times.close_spread)
             .shutdown_delay(times.shutdown_delay)
             .drain_timeout(times.drain_timeout)

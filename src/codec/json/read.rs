@@ -16,7 +16,7 @@ pub(in super::super) fn read(source: &Bytes, depth: usize) -> Result<Map> {
     }
     let map = reader.map(depth)?;
     reader.skip_space();
-    if reader.at < source.len() { Err(reader.fault("more bytes follow the map")) } else { Ok(map) }
+    if reader.at < source.len() { Err(reader.fault("unexpected bytes after the map")) } else { Ok(map) }
 }
 
 /// The position of a reader.

@@ -83,7 +83,7 @@ fn floats_are_written_as_python_writes_them() {
 }
 
 #[test]
-fn routing_comes_last_and_stays_in_what_is_read() {
+fn routing_is_the_last_key_and_is_decoded() {
     let mut out = Vec::new();
     let routing = Value::list(["specific.a!1"]);
     Serializer::Json.encode(&message! { "type": "z" }, Some(&routing), &mut out).expect("it can be encoded");
@@ -93,7 +93,7 @@ fn routing_comes_last_and_stays_in_what_is_read() {
 }
 
 #[test]
-fn bytes_are_refused_and_leave_nothing_behind() {
+fn bytes_are_refused_and_the_output_is_unchanged() {
     let mut out = b"head".to_vec();
     let refused = Serializer::Json.encode(&message! { "a": 1, "b": b"x" }, None, &mut out);
     assert!(matches!(refused, Err(Error::Codec { direction: "encoded", .. })));
@@ -111,7 +111,7 @@ fn depth_is_limited_both_ways() {
 }
 
 #[test]
-fn what_other_writers_write_is_read() {
+fn json_of_other_writers_is_read() {
     for (json, expected) in [
         (" [ 1 ,\n2\t]\r", Value::list([1, 2])),
         ("\"\\/\\u00E9\\uD83D\\uDE00é\"", "/é😀é".into()),
@@ -125,7 +125,7 @@ fn what_other_writers_write_is_read() {
 }
 
 #[test]
-fn what_python_refuses_or_we_cannot_hold_is_refused() {
+fn json_that_python_or_a_value_does_not_support_is_refused() {
     for json in [
         "",
         "nul",
@@ -185,7 +185,7 @@ fn values() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn another_reader_and_writer_agree(value in values()) {
+    fn serde_json_reads_and_writes_the_same(value in values()) {
         let json = dumps(value.clone());
         let theirs: serde_json::Value = serde_json::from_str(&json).expect("it is JSON");
         let ours = Value::deserialize(&theirs);
@@ -195,7 +195,7 @@ proptest! {
     }
 
     #[test]
-    fn every_float_comes_back(bits in any::<u64>()) {
+    fn every_float_is_restored_exactly(bits in any::<u64>()) {
         let value = f64::from_bits(bits);
         let back = loads(&dumps(value)).expect("it is JSON").as_float().expect("it is still a float");
         prop_assert!(back.to_bits() == bits || back.is_nan() && value.is_nan(), "{} became {}", value, back);

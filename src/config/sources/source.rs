@@ -27,13 +27,13 @@ impl Config {
     /// Sets the option of `row` to the value of `variable`.
     pub(crate) fn assign_variable(&mut self, row: &'static Row, variable: &str, value: &str) -> Result<()> {
         for row in self.assign_text(row, variable, value)? {
-            self.came_from(row, variable);
+            self.record_source(row, variable);
         }
         Ok(())
     }
 
     /// Records that `variable` set the option of `row`.
-    pub(crate) fn came_from(&mut self, row: &'static Row, variable: &str) {
+    pub(crate) fn record_source(&mut self, row: &'static Row, variable: &str) {
         let shown = (row.slot)(self).shown();
         self.sources.0.retain(|source| source.option != row.name);
         self.sources.0.push(Source { option: row.name, variable: variable.to_owned(), shown });

@@ -90,7 +90,7 @@ impl Shard {
     }
 
     /// Whether a command is retried while the server is down.
-    pub(crate) fn is_patient(&self) -> bool {
+    pub(crate) fn retries_during_outage(&self) -> bool {
         self.requirements.retry_attempts > 0
     }
 

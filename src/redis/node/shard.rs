@@ -122,12 +122,12 @@ impl Shard {
             ServerConnection::open(&client, self.source.is_service(), &self.requirements).await?;
         let (asked, time, _) = connection::probe(&mut connection.commands, None).await?;
         self.clock.observe(asked, time);
-        self.status.answered(asked.elapsed());
+        self.status.record_latency(asked.elapsed());
         self.exchange_settings(&connection).await;
         let server = connection.client.get_connection_info().addr().to_string();
         let Greeting { version, role, .. } = &greeting;
         info!(shard = self.index, host = self.host, server, version, role, "redis shard is up");
-        self.status.came_up(server, &greeting);
+        self.status.record_up(server, &greeting);
         self.state.send_replace(State::Up(connection));
         let _ = self.events.send(Event::ShardUp { shard: self.index });
         self.compare_epoch(greeting.epoch);
@@ -162,7 +162,7 @@ impl Shard {
             }
         };
         closing.run_until_cancelled(work).await;
-        self.status.went_down();
+        self.status.record_down();
         self.state.send_replace(State::Down(Fault::unsent(LayerClosed)));
     }
 
@@ -195,7 +195,7 @@ impl Shard {
         let (asked, time, epoch) = connection::probe(&mut connection.commands, key).await?;
         connection.heard.note();
         self.clock.observe(asked, time);
-        self.status.answered(asked.elapsed());
+        self.status.record_latency(asked.elapsed());
         if let (Some(key), None) = (key, &epoch) {
             // The server was emptied while it was connected. The next process that connects has to find an epoch.
             connection::create_epoch(&mut connection.commands, key).await?;
@@ -206,21 +206,21 @@ impl Shard {
 
     async fn reconnect(&self) {
         let mut backoff = Backoff::new(self.requirements.timing.backoff, self.source.longest_pause());
-        let lost = self.status.was_reached();
+        let lost = self.status.has_been_reached();
         let mut reasons = Reasons::default();
         // The first reason has been reported already, in the log or to the caller of `connect`.
         if let Some(fault) = self.fault() {
             reasons.is_new(&fault.line(&self.address()));
         }
         while let Err(error) = self.open().await {
-            self.stays_down(Fault::from(error).of_an_outage(), &mut reasons);
+            self.record_still_down(Fault::from(error).of_an_outage(), &mut reasons);
             tokio::time::sleep(backoff.pause()).await;
         }
         metrics::counter!("channel_layer_reconnects_total").increment(u64::from(lost));
     }
 
     /// Records why the server stays unreachable, and reports each new reason.
-    fn stays_down(&self, fault: Fault, reasons: &mut Reasons) {
+    fn record_still_down(&self, fault: Fault, reasons: &mut Reasons) {
         let reason = fault.line(&self.address());
         self.state.send_replace(State::Down(fault));
         if reasons.is_new(&reason) {
@@ -240,7 +240,7 @@ impl Shard {
             current
         });
         if changed {
-            self.status.went_down();
+            self.status.record_down();
             warn!(shard = self.index, host = self.host, reason, "redis shard is down");
             let _ = self.events.send(Event::ShardDown { shard: self.index, reason });
         }

@@ -35,7 +35,7 @@ impl ServerStatus {
     }
 
     /// Records that the server was reached at the address `server`.
-    pub(crate) fn came_up(&self, server: String, greeting: &Greeting) {
+    pub(crate) fn record_up(&self, server: String, greeting: &Greeting) {
         let mut seen = self.seen.lock();
         seen.state = ShardState::Up;
         seen.since = SystemTime::now();
@@ -45,12 +45,12 @@ impl ServerStatus {
     }
 
     /// Whether the server has ever been reached.
-    pub(crate) fn was_reached(&self) -> bool {
+    pub(crate) fn has_been_reached(&self) -> bool {
         self.seen.lock().server.is_some()
     }
 
     /// Records that the connection was lost.
-    pub(crate) fn went_down(&self) {
+    pub(crate) fn record_down(&self) {
         let mut seen = self.seen.lock();
         seen.state = ShardState::Down;
         seen.since = SystemTime::now();
@@ -58,7 +58,7 @@ impl ServerStatus {
     }
 
     /// Records that the server answered a probe after `latency`.
-    pub(crate) fn answered(&self, latency: Duration) {
+    pub(crate) fn record_latency(&self, latency: Duration) {
         self.seen.lock().latency = Some(latency);
     }
 

@@ -59,7 +59,7 @@ impl PubSubLayer {
         let fallback = config.fallback.unwrap_or(Fallback::Local);
         let (_, shards) = servers::connect(&config, &requirements, &events, fallback == Fallback::Fail).await?;
         let layer = Self::start(shards, &config, fallback, events)?;
-        join_all(layer.inbox.interest.managers().iter().map(|manager| manager.settled())).await;
+        join_all(layer.inbox.interest.managers().iter().map(|manager| manager.wait_until_known())).await;
         Ok(layer)
     }
 

@@ -147,7 +147,7 @@ impl PublishQueue {
         }
         if !unsent.is_empty() {
             // While the old subscription lasts, an earlier message could still arrive behind these.
-            self.manager.left(reachability).await;
+            self.manager.wait_until_lost(reachability).await;
             self.keep(unsent);
         }
     }

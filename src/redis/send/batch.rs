@@ -56,7 +56,7 @@ impl<B> Outgoing<B> {
 
     /// Whether the message waits for a server that is unreachable: no other shard can take it, and its caller still waits.
     /// During an outage only callers bound how many messages wait.
-    pub(crate) fn stays(&self) -> bool {
+    pub(crate) fn waits_for_server(&self) -> bool {
         self.is_last && !self.outcome.is_closed()
     }
 
@@ -142,7 +142,7 @@ impl<B> Batch<B> {
     }
 
     /// Sends the messages to `shard` and reports the outcome of each. An attempt that cannot have run is repeated as often as
-    /// configured, but only with the messages that [stay](Outgoing::stays). `on_fault` is called before and after each pause.
+    /// configured, but only with the messages that [stay](Outgoing::waits_for_server). `on_fault` is called before and after each pause.
     pub(crate) async fn send<F: WriteFormat<Body = B>>(mut self, format: &F, shard: &Shard, on_fault: impl Fn(&Fault)) {
         self.record_size();
         let mut retry = shard.retry();
@@ -152,12 +152,12 @@ impl<B> Batch<B> {
                 Err(fault) if !fault.may_have_run => fault,
                 result => return self.finish(shard.index, result),
             };
-            self.fail_the_impatient(shard.index, &fault);
+            self.fail_all_but_waiting(shard.index, &fault);
             on_fault(&fault);
             if self.runs.is_empty() || !retry.wait_after(&fault).await {
                 return self.finish(shard.index, Err(fault));
             }
-            self.fail_the_impatient(shard.index, &fault);
+            self.fail_all_but_waiting(shard.index, &fault);
             on_fault(&fault);
         }
     }
@@ -166,10 +166,10 @@ impl<B> Batch<B> {
         metrics::histogram!("channel_layer_batch_size").record(u32::try_from(self.messages).unwrap_or(u32::MAX));
     }
 
-    /// Fails all messages but those that stay.
-    fn fail_the_impatient(&mut self, shard: usize, fault: &Fault) {
+    /// Fails all messages except those that wait for the server.
+    fn fail_all_but_waiting(&mut self, shard: usize, fault: &Fault) {
         let (kept, others): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.runs).into_iter().flatten().partition(Outgoing::stays);
+            std::mem::take(&mut self.runs).into_iter().flatten().partition(Outgoing::waits_for_server);
         *self = kept.into_iter().collect();
         for message in others {
             message.fail(shard, fault);

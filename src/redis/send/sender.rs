@@ -192,7 +192,7 @@ impl<F: WriteFormat> Sender<F> {
             }
             let shard = &self.places.shards[index];
             // If no other shard can take the message, the queue repeats the attempt as configured.
-            let waits = message.pinned && shard.is_patient();
+            let waits = message.pinned && shard.retries_during_outage();
             if !waits && let Some(fault) = shard.fault() {
                 attempts.failed = Some(Outcome::Failed { shard: index, fault });
                 continue;
@@ -229,7 +229,10 @@ async fn send_batches<F: WriteFormat>(
     while let Some(messages) = batches.next().await {
         let batch: Batch<F::Body> = messages.into_iter().collect();
         let on_fault = |fault: &Fault| {
-            batches.release(Outgoing::stays).into_iter().for_each(|message| message.fail(shard.index, fault));
+            batches
+                .release(Outgoing::waits_for_server)
+                .into_iter()
+                .for_each(|message| message.fail(shard.index, fault));
         };
         contained(TASK, batch.send(&*format, &shard, on_fault)).await;
     }

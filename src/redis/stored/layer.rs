@@ -197,7 +197,7 @@ impl<F: StoredFormat> ChannelLayer for StoredLayer<F> {
         self.send_all(messages, false).await
     }
 
-    async fn give_back(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
+    async fn requeue(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
         self.send_all(messages, true).await
     }
 

@@ -47,7 +47,7 @@ impl Application {
             return message;
         }
         let span = request.and_then(trace_parent).map_or_else(TraceParent::root, TraceParent::child);
-        span.tell("sent to the application", channel);
+        span.record("sent to the application", channel);
         message.with(trace::KEY, span.to_string())
     }
 

@@ -1,4 +1,4 @@
-//! ASGI messages: requests to messages, and messages to replies, without I/O.
+//! Converts requests into ASGI messages, and ASGI messages into replies, without I/O.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use bytestring::ByteString;
 use tungstenite::Utf8Bytes;
 
 use crate::message;
-use crate::message::{Message, Value};
+use crate::message::{Map, Message, Value};
 use crate::server::transport::peer::Peer;
 use crate::server::websocket::close_code;
 use crate::server::websocket::frame::{Data, Frame};
@@ -35,14 +35,14 @@ impl ReplyReader {
             (None | Some(Value::None), None | Some(Value::None)) => None,
             (Some(data @ Value::Text(_)), None | Some(Value::None))
             | (None | Some(Value::None), Some(data @ Value::Bytes(_))) => Some(self.frame(data)?),
-            (Some(Value::Text(_)), Some(Value::Bytes(_))) => return Err("it has both text and bytes"),
-            _ => return Err("text is not text or bytes are not bytes"),
+            (Some(Value::Text(_)), Some(Value::Bytes(_))) => return Err("both text and bytes are set"),
+            _ => return Err("text is not a string, or bytes is not a byte string"),
         };
         Ok(Reply {
             data,
             close: read_close(message.get("close"))?,
             accept: read_accept(message.get("accept"))?,
-            trace: if trace::is_told() { TraceParent::of(message).map(Arc::new) } else { None },
+            trace: if trace::is_enabled() { TraceParent::of(message).map(Arc::new) } else { None },
         })
     }
 
@@ -57,7 +57,7 @@ impl ReplyReader {
                 Data::Text(Utf8Bytes::try_from(text.as_bytes().clone()).map_err(|_| "text is not UTF-8")?)
             }
             Value::Bytes(bytes) => Data::Binary(bytes.clone()),
-            _ => return Err("it is neither text nor bytes"),
+            _ => return Err("neither a string nor a byte string"),
         };
         let frame = Frame::from(data);
         self.last = Some((value.clone(), frame.clone()));
@@ -79,7 +79,7 @@ fn read_accept(value: Option<&Value>) -> Result<Option<bool>, &'static str> {
     match value {
         None | Some(Value::None) => Ok(None),
         Some(Value::Bool(accept)) => Ok(Some(*accept)),
-        Some(_) => Err("accept is not a bool"),
+        Some(_) => Err("accept is not a boolean"),
     }
 }
 
@@ -91,7 +91,7 @@ fn read_close(value: Option<&Value>) -> Result<Option<u16>, &'static str> {
         Some(Value::Int(code)) => {
             Ok(Some(u16::try_from(*code).map_or(close_code::INTERNAL_ERROR, close_code::sendable)))
         }
-        Some(_) => Err("close is neither a bool nor a code"),
+        Some(_) => Err("close is neither a boolean nor a code"),
     }
 }
 
@@ -103,17 +103,11 @@ pub(crate) fn connect(
     root_path: &ByteString,
     peer: Peer,
 ) -> Message {
-    let message = message! {
-        "reply_channel": reply_channel,
-        "scheme": if peer.secure { "wss" } else { "ws" },
-        "path": path.clone(),
-        "query_string": query(request),
-        "root_path": root_path.clone(),
-        "headers": headers(&request.headers),
-        "subprotocols": Value::list(subprotocols(&request.headers)),
-        "order": 0,
-    };
-    with_addresses(message, peer)
+    let scheme = if peer.secure { "wss" } else { "ws" };
+    let mut map = request_map(reply_channel, scheme, request, path, root_path, peer);
+    map.insert("subprotocols", Value::list(subprotocols(&request.headers)));
+    map.insert("order", 0);
+    map.into()
 }
 
 /// Creates the message for `http.request`, without its body.
@@ -124,17 +118,34 @@ pub(crate) fn request(
     root_path: &ByteString,
     peer: Peer,
 ) -> Message {
+    let scheme = if peer.secure { "https" } else { "http" };
+    let mut map = request_map(reply_channel, scheme, request, path, root_path, peer);
+    map.insert("http_version", http_version(request.version));
+    map.insert("method", request.method.as_str());
+    map.into()
+}
+
+/// Creates the keys that `websocket.connect` and `http.request` share.
+fn request_map(
+    reply_channel: &str,
+    scheme: &str,
+    request: &Parts,
+    path: &ByteString,
+    root_path: &ByteString,
+    peer: Peer,
+) -> Map {
     let message = message! {
         "reply_channel": reply_channel,
-        "http_version": http_version(request.version),
-        "method": request.method.as_str(),
-        "scheme": if peer.secure { "https" } else { "http" },
+        "scheme": scheme,
         "path": path.clone(),
-        "query_string": query(request),
+        "query_string": request.uri.query().unwrap_or_default().as_bytes(),
         "root_path": root_path.clone(),
         "headers": headers(&request.headers),
     };
-    with_addresses(message, peer)
+    let mut map = message.into_map();
+    let addresses = [("client", peer.client), ("server", peer.server)];
+    map.extend(addresses.into_iter().filter_map(|(key, end)| Some((key, address(end?)))));
+    map
 }
 
 fn http_version(version: Version) -> &'static str {
@@ -143,19 +154,6 @@ fn http_version(version: Version) -> &'static str {
         Version::HTTP_2 => "2",
         _ => "1.1",
     }
-}
-
-fn query(request: &Parts) -> &[u8] {
-    request.uri.query().unwrap_or_default().as_bytes()
-}
-
-fn with_addresses(mut message: Message, peer: Peer) -> Message {
-    for (key, end) in [("client", peer.client), ("server", peer.server)] {
-        if let Some(end) = end {
-            message = message.with(key, address(end));
-        }
-    }
-    message
 }
 
 /// Creates the message for `websocket.receive`.

@@ -42,8 +42,8 @@ pub(crate) struct HttpContext {
     pub(crate) shutdown: Shutdown,
 }
 
-/// Asks the application and returns its response: 503 if it cannot be asked, 504 if it does not answer in time, 502 if
-/// its response is invalid.
+/// Sends the request to the application and returns its response: 503 if the request cannot be sent, 504 if the application
+/// does not respond in time, 502 if its response is invalid.
 pub(crate) async fn answer(context: Arc<HttpContext>, peer: Peer, request: Request) -> Response {
     if !context.settings.enabled || request.method() == Method::CONNECT {
         return StatusCode::NOT_FOUND.into_response();
@@ -54,13 +54,13 @@ pub(crate) async fn answer(context: Arc<HttpContext>, peer: Peer, request: Reque
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     }
     let body = RequestBody::new(body, &context.settings, context.application.layer.max_message_size());
-    match ask(&context, peer, &parts, body).await {
+    match start_exchange(&context, peer, &parts, body).await {
         Ok((exchange, first)) => exchange.respond(first),
         Err(status) => status.into_response(),
     }
 }
 
-async fn ask(
+async fn start_exchange(
     context: &Arc<HttpContext>,
     peer: Peer,
     request: &Parts,
@@ -72,7 +72,7 @@ async fn ask(
         () = context.shutdown.draining.cancelled() => return Err(StatusCode::SERVICE_UNAVAILABLE),
     };
     let mut exchange = Exchange::new(context, decode_path(request.uri.path()), request.method.clone());
-    exchange.ask(request, peer, first_chunk, body).await.map_err(|error| {
+    exchange.send_request(request, peer, first_chunk, body).await.map_err(|error| {
         tracing::debug!(%error, "cannot pass a request on");
         refusal(&error)
     })?;
@@ -125,7 +125,7 @@ impl Exchange {
     }
 
     /// Sends `http.request` with the first chunk of the body, and starts to send the rest.
-    async fn ask(&mut self, request: &Parts, peer: Peer, first_chunk: Bytes, rest: RequestBody) -> Result<()> {
+    async fn send_request(&mut self, request: &Parts, peer: Peer, first_chunk: Bytes, rest: RequestBody) -> Result<()> {
         let application = &self.context.application;
         let mut message = asgi::request(&self.reply_channel, request, &self.path, &application.root_path, peer);
         if !first_chunk.is_empty() {

@@ -129,7 +129,7 @@ pub(crate) async fn dispatch(receiver: Receiver, requests: Arc<PendingRequests>,
 /// Parses a message and pushes it to its request.
 fn deliver(delivery: &Delivery, requests: &PendingRequests) {
     if let Some(trace) = TraceParent::of(&delivery.message) {
-        trace.tell("passed to the response", delivery.channel.as_str());
+        trace.record("passed to the response", delivery.channel.as_str());
     }
     let part = Part::read(&delivery.message).map_err(|reason| {
         tracing::warn!(channel = %delivery.channel, reason, "the application sent an invalid response");

@@ -99,7 +99,7 @@ impl Hub {
         let alone = self.inner.peers.is_alone();
         let trace = spans::sending(self.inner.names.member());
         let here: Vec<_> =
-            messages.iter().map(|(room, payload)| self.send_here(Some((Kind::Room, *room)), payload, trace)).collect();
+            messages.iter().map(|(room, payload)| self.send_local(Some((Kind::Room, *room)), payload, trace)).collect();
         if alone {
             broadcast_took(began);
             return here.into_iter().map(Ok).collect();
@@ -236,7 +236,7 @@ impl Hub {
         // Checked before the clients of this process get the message: a process that starts later has no claim to it.
         let alone = self.inner.peers.is_alone();
         let trace = spans::sending(self.inner.names.member());
-        let here = self.send_here(to, &payload, trace);
+        let here = self.send_local(to, &payload, trace);
         if !alone {
             let message = wire::content(self.inner.names.member(), to, payload, trace);
             self.inner.layer.group_send(&self.group(to), message).await?;
@@ -245,7 +245,7 @@ impl Hub {
         Ok(here)
     }
 
-    fn send_here(&self, to: Option<(Kind, &str)>, payload: &Payload, trace: Option<TraceParent>) -> usize {
+    fn send_local(&self, to: Option<(Kind, &str)>, payload: &Payload, trace: Option<TraceParent>) -> usize {
         let reply = || Reply::of(payload.clone().into(), trace);
         self.inner.fan_out(|hub| match to {
             Some((kind, name)) => hub.rooms.index.send(kind, name, reply),

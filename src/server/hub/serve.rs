@@ -25,7 +25,7 @@ struct MemberGuard {
 impl MemberGuard {
     fn end(&self) -> Closed {
         let user = self.member.user();
-        let (rooms, emptied) = self.hub.rooms.index.depart(&self.member);
+        let (rooms, emptied) = self.hub.rooms.index.remove_all(&self.member);
         self.hub.rooms.reconciler.mark_empty(emptied);
         Closed { code: 0, reason: String::new(), rooms, user }
     }

@@ -50,7 +50,7 @@ pub(crate) struct Faulty {
 }
 
 impl Faulty {
-    pub(crate) fn tell(&self, event: Event) {
+    pub(crate) fn emit(&self, event: Event) {
         self.events.send(event).unwrap();
     }
 
@@ -400,7 +400,7 @@ async fn a_panic_of_the_layer_does_not_end_peer_discovery() {
     let everyone = "hub.main.all";
     layer.set(everyone, Some(Fault::Panics));
     layer.memory.flush().await.unwrap();
-    layer.tell(Event::DataLost { shard: 0 });
+    layer.emit(Event::DataLost { shard: 0 });
     within(async {
         while hub.status().mode != Mode::CutOff {
             sleep(Duration::from_millis(100)).await;

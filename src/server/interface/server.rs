@@ -73,8 +73,8 @@ impl InterfaceServer {
 
     /// Sets how long a frame of a client waits for room on `websocket.receive` before the client is closed with 1013.
     /// Defaults to 5 s.
-    pub fn send_patience(mut self, patience: Duration) -> Self {
-        self.settings.send_timeout = patience;
+    pub fn send_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.send_timeout = timeout;
         self
     }
 

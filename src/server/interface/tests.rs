@@ -182,7 +182,7 @@ async fn a_full_connect_channel_answers_503() {
 
 #[tokio::test]
 async fn a_full_receive_channel_closes_with_1013() {
-    let server = Running::start_with(|server| server.send_patience(Duration::from_millis(100))).await;
+    let server = Running::start_with(|server| server.send_timeout(Duration::from_millis(100))).await;
     let (mut socket, _) = server.accepted().await;
     for number in 0..101 {
         socket.send(Frame::text(number.to_string())).await.unwrap();

@@ -29,7 +29,7 @@ pub(crate) enum HandshakeAction {
 impl Reply {
     /// Creates a reply with data only, in the given trace.
     pub(crate) fn of(frame: Frame, trace: Option<TraceParent>) -> Self {
-        let trace = trace.filter(|_| trace::is_told()).map(Arc::new);
+        let trace = trace.filter(|_| trace::is_enabled()).map(Arc::new);
         Self { data: Some(frame), trace, ..Self::default() }
     }
 

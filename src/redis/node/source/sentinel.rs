@@ -72,7 +72,7 @@ impl Sentinels {
     pub(crate) async fn services(&self) -> Result<Vec<String>, SentinelError> {
         let mut question = redis::cmd("SENTINEL");
         question.arg("MASTERS");
-        let answer = self.ask(&question, |masters: Vec<HashMap<String, String>>| {
+        let answer = self.query(&question, |masters: Vec<HashMap<String, String>>| {
             let mut names: Vec<_> = masters.into_iter().filter_map(|mut master| master.remove("name")).collect();
             names.sort();
             Some(names)
@@ -87,18 +87,23 @@ impl Sentinels {
     pub(crate) async fn master(&self, service: &str) -> Result<Address, SentinelError> {
         let mut question = redis::cmd("SENTINEL");
         question.arg("GET-MASTER-ADDR-BY-NAME").arg(service);
-        let address = self.ask(&question, |address: Option<Address>| address).await?;
+        let address = self.query(&question, |address: Option<Address>| address).await?;
         address.ok_or_else(|| SentinelError::UnknownService(service.into()))
     }
 
     /// Returns the answer of the majority as soon as it is certain, or else the most frequent one. Returns `None` if no sentinel
     /// that answered knows the service.
-    async fn ask<A, T>(&self, question: &redis::Cmd, read: impl Fn(A) -> Option<T>) -> Result<Option<T>, SentinelError>
+    async fn query<A, T>(
+        &self,
+        question: &redis::Cmd,
+        read: impl Fn(A) -> Option<T>,
+    ) -> Result<Option<T>, SentinelError>
     where
         A: FromRedisValue,
         T: PartialEq,
     {
-        let mut asked: FuturesUnordered<_> = self.all.iter().map(|sentinel| self.ask_one(sentinel, question)).collect();
+        let mut asked: FuturesUnordered<_> =
+            self.all.iter().map(|sentinel| self.query_one(sentinel, question)).collect();
         let mut votes = Votes::of(self.all.len());
         let mut failures = Vec::new();
         while let Some(answer) = asked.next().await {
@@ -119,7 +124,7 @@ impl Sentinels {
         Ok(votes.winner())
     }
 
-    async fn ask_one<A: FromRedisValue>(&self, sentinel: &Sentinel, question: &redis::Cmd) -> Result<A, String> {
+    async fn query_one<A: FromRedisValue>(&self, sentinel: &Sentinel, question: &redis::Cmd) -> Result<A, String> {
         let limit = self.connect + self.command;
         let asking = async {
             let mut connection = self.connect(sentinel).await?;

@@ -167,14 +167,14 @@ impl SubscriptionManager {
     }
 
     /// Waits until the connection of `reachability` has been lost or replaced. Returns at once if it has none.
-    pub(crate) async fn left(&self, reachability: &Reachability) {
+    pub(crate) async fn wait_until_lost(&self, reachability: &Reachability) {
         let Reachability::Reachable(_, before) = reachability else { return };
         let same = |progress: &Progress| matches!(progress.reachability, Reachability::Reachable(_, current) if current == *before);
         let _ = self.progress().wait_for(|progress| !same(progress)).await;
     }
 
     /// Waits until the reachability is known.
-    pub(crate) async fn settled(&self) {
+    pub(crate) async fn wait_until_known(&self) {
         let unknown = |progress: &Progress| matches!(progress.reachability, Reachability::Unknown);
         let _ = self.progress().wait_for(|progress| !unknown(progress)).await;
     }

@@ -150,8 +150,9 @@ impl Index {
         self.remove(member, kind, name)
     }
 
-    /// Removes a member from everything, for good. Returns its rooms, and the audiences without members.
-    pub(crate) fn depart(&self, member: &Member) -> (Vec<Arc<str>>, Vec<Audience>) {
+    /// Removes a member from all rooms and from its user. The member can join nothing afterwards. Returns its rooms, and the
+    /// audiences that are now empty.
+    pub(crate) fn remove_all(&self, member: &Member) -> (Vec<Arc<str>>, Vec<Audience>) {
         let mut memberships = member.memberships.lock();
         memberships.departed = true;
         let rooms: Vec<_> = std::mem::take(&mut memberships.rooms).into_keys().collect();
@@ -226,14 +227,14 @@ impl Index {
         self.map(kind).get(name).map(|room| room.clone())
     }
 
-    fn find_or_make(&self, kind: Kind, name: &Arc<str>) -> Arc<Mutex<RoomMembers>> {
+    fn get_or_create(&self, kind: Kind, name: &Arc<str>) -> Arc<Mutex<RoomMembers>> {
         let found = self.find(kind, name);
         found.unwrap_or_else(|| self.map(kind).entry(name.clone()).or_default().clone())
     }
 
     fn with_room<T>(&self, kind: Kind, name: &Arc<str>, act: impl FnOnce(&mut RoomMembers) -> T) -> T {
         loop {
-            let room = self.find_or_make(kind, name);
+            let room = self.get_or_create(kind, name);
             let mut room = room.lock();
             // Otherwise the room was removed between the two lines above.
             if !room.retired {
@@ -259,8 +260,10 @@ impl Index {
         limit: Option<NonZeroUsize>,
     ) -> Result<(bool, bool), JoinRefused> {
         loop {
-            let (entered, left) =
-                (new.map(|name| self.find_or_make(Kind::User, name)), old.and_then(|name| self.find(Kind::User, name)));
+            let (entered, left) = (
+                new.map(|name| self.get_or_create(Kind::User, name)),
+                old.and_then(|name| self.find(Kind::User, name)),
+            );
             // In the order of names, so that two members that swap users do not deadlock.
             let (mut entered, mut left) = if new < old {
                 let entered = entered.as_ref().map(|room| room.lock());

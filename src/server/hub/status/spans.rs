@@ -10,7 +10,7 @@ use crate::trace::TraceParent;
 /// Returns a span for a message to clients, if the sender is in a span.
 pub(crate) fn sending(channel: &str) -> Option<TraceParent> {
     let span = TraceParent::current()?.child();
-    span.tell("sent to clients", channel);
+    span.record("sent to clients", channel);
     Some(span)
 }
 
@@ -34,7 +34,7 @@ impl Spans {
             return Either::Left(method);
         }
         let span = self.request.take().map_or_else(TraceParent::root, TraceParent::child);
-        span.tell("taken by a handler", client.channel().non_local());
+        span.record("taken by a handler", client.channel().non_local());
         Either::Right(span.scope(method))
     }
 }

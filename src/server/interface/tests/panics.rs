@@ -76,7 +76,7 @@ async fn in_what_the_status_page_shows() {
         assert!(get(&server, "/status").await.starts_with("HTTP/1.1 200"));
         sprung().await;
         arm("events of the status page");
-        layer.tell(Event::ShardUp { shard: 0 });
+        layer.emit(Event::ShardUp { shard: 0 });
         sprung().await;
     }
 }

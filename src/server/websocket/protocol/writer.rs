@@ -57,7 +57,7 @@ impl<'a, Stream: AsyncRead + AsyncWrite + Unpin> Writer<'a, Stream> {
 
     pub(crate) fn feed(&mut self, reply: Reply) {
         if let Some(trace) = reply.trace {
-            trace.tell("written to the socket", "");
+            trace.record("written to the socket", "");
         }
         if let Some(frame) = reply.data {
             self.socket.lock().feed(frame);

@@ -70,8 +70,8 @@ impl SubscriptionManager {
             let connection = self.shard.up_or(|fault| self.set_unreachable(fault)).await;
             let began = Instant::now();
             let trial = self.required_trial(&connection, &history);
-            let fault = self.subscribe_beside(&connection, deliver, trial, &mut history).await;
-            history.hysteresis.departed();
+            let fault = self.subscribe_to(&connection, deliver, trial, &mut history).await;
+            history.hysteresis.mark_lost();
             self.set_unreachable(&fault);
             self.shard.suspect();
             if began.elapsed() > STABLE_AFTER {
@@ -95,7 +95,7 @@ impl SubscriptionManager {
     }
 
     /// Opens a subscribed connection to the server of `connection` and maintains it. Returns why it was lost.
-    async fn subscribe_beside(
+    async fn subscribe_to(
         &self,
         connection: &ServerConnection,
         deliver: &Deliver,
@@ -153,7 +153,7 @@ impl SubscriptionManager {
         // If the connection for commands was lost too, its shard has counted the reconnect.
         let lost_alone = history.generation.replace(connection.generation) == Some(connection.generation);
         metrics::counter!("channel_layer_reconnects_total").increment(u64::from(lost_alone));
-        history.hysteresis.arrived();
+        history.hysteresis.mark_used();
         self.set_reachable(subscriber.clone(), connection.generation);
         match self.maintain(connection, subscriber, &mut held, None).await {
             Ended::Lost(fault) => fault,
@@ -254,7 +254,7 @@ impl SubscriptionManager {
     fn set_reachable(&self, subscriber: Subscriber, generation: u64) {
         let shard = self.shard.index;
         let before = self.set_reachability(Reachability::Reachable(subscriber, generation));
-        self.modes.arrive(shard);
+        self.modes.mark_remote(shard);
         if matches!(before, Reachability::Unreachable(_)) {
             if self.fallback == Fallback::Fail {
                 info!(shard, "published messages arrive again");
@@ -273,7 +273,7 @@ impl SubscriptionManager {
             let _ = self.events.send(Event::SubscriptionLost { shard, reason: reason.clone() });
         }
         let mode = if self.fallback == Fallback::Local { Mode::LocalOnly } else { Mode::Down };
-        self.modes.leave(shard, mode, &reason);
+        self.modes.mark_unreachable(shard, mode, &reason);
     }
 
     /// Returns the reachability before.

@@ -88,7 +88,7 @@ fn act(index: &Index, members: &[Member], step: &Step) {
         Step::Join(member, room) => drop(index.join(&members[member], room, usize::MAX)),
         Step::Leave(member, room) => drop(index.leave(&members[member], room)),
         Step::SetUser(member, user) => drop(index.set_user(&members[member], user.map(Arc::from), None)),
-        Step::Depart(member) => drop(index.depart(&members[member])),
+        Step::Depart(member) => drop(index.remove_all(&members[member])),
         Step::Retire(kind, name) => drop(index.retire(&audience(kind, name))),
         Step::Send(kind, name) => drop(index.send(kind, name, hi)),
     }
@@ -237,7 +237,7 @@ fn concurrent_changes_leave_no_member_behind() {
                         index.retire(&audience(Kind::Room, NAMES[at % NAMES.len()]));
                         index.retire(&audience(Kind::User, NAMES[at % NAMES.len()]));
                     }
-                    index.depart(member);
+                    index.remove_all(member);
                 });
             }
         });
@@ -259,7 +259,7 @@ fn a_user_cannot_exceed_its_limit_of_connections() {
     assert_eq!(set(0, "ada"), Ok(()), "it is that user's already");
     assert_eq!(set(1, "bob"), Ok(()));
     assert_eq!(set(0, "bob"), Err(JoinRefused::TooManyConnections));
-    index.depart(&members[1]);
+    index.remove_all(&members[1]);
     assert_eq!(set(0, "bob"), Ok(()));
     assert_eq!(set(2, "ada"), Ok(()));
 }
@@ -276,7 +276,7 @@ fn a_change_reports_subscriptions_and_empty_audiences() {
     assert_eq!(join(1), Ok(MembershipChange::default()), "messages come already");
     assert_eq!(index.join(&members[1], "b", 1), Err(JoinRefused::TooManyRooms));
     assert_eq!(index.leave(&members[0], "a"), None);
-    let (rooms, emptied) = index.depart(&members[1]);
+    let (rooms, emptied) = index.remove_all(&members[1]);
     assert_eq!((&*rooms[0], emptied), ("a", vec![room.clone()]));
     assert_eq!(join(1), Err(JoinRefused::Departed));
     assert!(index.retire(&room));

@@ -1,4 +1,4 @@
-//! The commands of the program, against a real server.
+//! The commands of the program, with a real Redis server.
 
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use crate::chat::get;
 use crate::server::Program;
 use crate::support::{DEADLINE, FakeServer, RedisServer, within};
 
+/// A Redis server, and commands that use it.
 struct Shell {
     redis: RedisServer,
 }
@@ -31,7 +32,7 @@ impl Shell {
         within(DEADLINE, "the end of the command", self.command(arguments).output()).await.unwrap()
     }
 
-    /// What a command that succeeds prints.
+    /// Runs a command that must succeed. Returns its standard output.
     async fn prints(&self, arguments: &[&str]) -> String {
         let output = self.output(arguments).await;
         assert!(output.status.success(), "{arguments:?}");
@@ -39,39 +40,39 @@ impl Shell {
     }
 }
 
-/// What a command says and whether it succeeds, with these variables and no option.
-async fn said(arguments: &[&str], variables: &[(&str, &str)]) -> (bool, String) {
+/// Runs a command with these environment variables only. Returns whether it succeeds, and all its output.
+async fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (bool, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_channel-layer"));
     command.args(arguments).env_clear().envs(variables.iter().copied()).kill_on_drop(true).stdin(Stdio::null());
     let output = within(DEADLINE, "the end of the command", command.output()).await.unwrap();
-    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    (output.status.success(), said)
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    (output.status.success(), text)
 }
 
 #[tokio::test]
-async fn commands_use_the_layer_that_the_environment_names() {
+async fn commands_use_the_layer_that_the_environment_configures() {
     let redis = RedisServer::start();
     let url = redis.url();
     let pubsub = [("REDIS_ENABLED", "true"), ("REDIS_PUBSUB_ENABLED", "true"), ("REDIS_URL", &*url)];
     let layer = PubSubLayer::connect(Config::new().hosts([&*url])).await.unwrap();
     layer.subscribe(&["work"]).await.unwrap();
-    assert!(said(&["send", "work", r#"{"number":1}"#], &pubsub).await.0);
-    let heard = within(DEADLINE, "the message", layer.receive(&["work"])).await.unwrap();
-    assert_eq!(heard.message.int("number"), Some(1));
-    // An option says where, and not which.
+    assert!(run(&["send", "work", r#"{"number":1}"#], &pubsub).await.0);
+    let delivery = within(DEADLINE, "the message", layer.receive(&["work"])).await.unwrap();
+    assert_eq!(delivery.message.int("number"), Some(1));
+    // The option changes the server and not the layer.
     let elsewhere = [pubsub[0], pubsub[1], ("REDIS_URL", "redis://127.0.0.1:1")];
-    assert!(said(&["send", "work", r#"{"number":2}"#, "--redis", &url], &elsewhere).await.0);
-    let heard = within(DEADLINE, "the message", layer.receive(&["work"])).await.unwrap();
-    assert_eq!(heard.message.int("number"), Some(2));
+    assert!(run(&["send", "work", r#"{"number":2}"#, "--redis", &url], &elsewhere).await.0);
+    let delivery = within(DEADLINE, "the message", layer.receive(&["work"])).await.unwrap();
+    assert_eq!(delivery.message.int("number"), Some(2));
 
     for command in [&["serve", "--listen", "127.0.0.1:0"][..], &["worker", "echo"], &["stats"]] {
-        let (succeeds, told) = said(command, &[("REDIS_ENABLED", "false")]).await;
-        assert!(!succeeds && told.contains("REDIS_ENABLED = false"), "{command:?}: {told}");
+        let (succeeds, output) = run(command, &[("REDIS_ENABLED", "false")]).await;
+        assert!(!succeeds && output.contains("REDIS_ENABLED = false"), "{command:?}: {output}");
     }
 }
 
 #[tokio::test]
-async fn a_command_that_ends_at_once_does_not_talk_to_itself_and_a_server_goes_on_alone() {
+async fn send_fails_without_redis_and_servers_start_with_their_fallback() {
     let mut redis = RedisServer::start();
     redis.stop();
     let url = redis.url();
@@ -82,7 +83,7 @@ async fn a_command_that_ends_at_once_does_not_talk_to_itself_and_a_server_goes_o
         ),
         (&["demo", "--port", "0"], [("REDIS_PUBSUB_ENABLED", "true"), ("REDIS_URL", &*url)]),
     ] {
-        assert!(!said(&["send", "work", "{}"], &variables).await.0, "{variables:?}");
+        assert!(!run(&["send", "work", "{}"], &variables).await.0, "{variables:?}");
         let server = Program::start(server, &variables).await;
         let health = get(server.address().trim_start_matches("http://"), "/health/redis").await;
         assert!(health.contains(r#""fallback_mode":true"#), "{health}");
@@ -90,7 +91,7 @@ async fn a_command_that_ends_at_once_does_not_talk_to_itself_and_a_server_goes_o
 }
 
 #[tokio::test]
-async fn a_message_goes_from_one_command_to_another() {
+async fn one_command_sends_to_another() {
     let shell = Shell::start();
     shell.prints(&["send", "tasks", r#"{"do":"sweep"}"#]).await;
     let received = shell.prints(&["receive", "tasks", "--count", "1"]).await;
@@ -178,7 +179,7 @@ async fn bytes_are_printed_as_numbers() {
 }
 
 #[tokio::test]
-async fn messages_that_cannot_be_printed_go_back() {
+async fn messages_that_cannot_be_printed_are_put_back() {
     let shell = Shell::start();
     let layer = RedisLayer::connect(Config::new().hosts([shell.redis.url()])).await.unwrap();
     for number in 0..10 {
@@ -187,15 +188,15 @@ async fn messages_that_cannot_be_printed_go_back() {
     let mut receiving = shell.command(&["receive", "answers?a"]).spawn().unwrap();
     drop(receiving.stdout.take());
     assert!(!within(DEADLINE, "the end of the command", receiving.wait()).await.unwrap().success());
-    // The one that could not be written is gone, for nobody knows how much of it was.
+    // One message is lost: it may have been written in part.
     assert_eq!(layer.channel_statistics("answers?a").await.unwrap().messages_pending, 9);
 }
 
 #[tokio::test]
-async fn the_doctor_tells_what_is_set_and_whether_messages_arrive() {
+async fn doctor_prints_the_settings_and_whether_messages_arrive() {
     let mut shell = Shell::start();
     let said = shell.prints(&["doctor", "--encryption-key", "a secret of 32 bytes, not guessed"]).await;
-    let version = said.split_once(", version ").expect("it names the version").1;
+    let version = said.split_once(", version ").expect("the output has the version").1;
     assert!(version.starts_with(char::is_numeric), "{said}");
     assert!(said.contains("probe arrived in") && said.contains("messages arrive through every server"), "{said}");
     assert!(said.contains("[1 redacted]") && !said.contains("secret"), "{said}");
@@ -205,12 +206,12 @@ async fn the_doctor_tells_what_is_set_and_whether_messages_arrive() {
 }
 
 #[tokio::test]
-async fn the_doctor_shows_what_is_in_force_and_which_variable_has_set_it() {
+async fn doctor_prints_effective_settings_and_their_variables() {
     let redis = RedisServer::start();
     let url = redis.url();
     let variables = [("REDIS_URL", &*url), ("CHANNEL_LAYER_EXPIRY", "30")];
-    let (succeeds, told) = said(&["doctor", "--format", "asgi_redis"], &variables).await;
-    assert!(succeeds, "{told}");
+    let (succeeds, output) = run(&["doctor", "--format", "asgi_redis"], &variables).await;
+    assert!(succeeds, "{output}");
     for line in [
         "option prefix = \"asgi:\"\n",
         "option stats_prefix = \"asgi-meta:\"\n",
@@ -218,19 +219,19 @@ async fn the_doctor_shows_what_is_in_force_and_which_variable_has_set_it() {
         &format!("option hosts = {url} (from REDIS_URL)\n"),
         "option group_expiry = 86400 s\n",
     ] {
-        assert!(told.contains(line), "{line}: {told}");
+        assert!(output.contains(line), "{line}: {output}");
     }
 }
 
 #[tokio::test]
-async fn the_doctor_warns_of_short_keys_by_their_length() {
+async fn doctor_warns_about_short_keys_with_their_length() {
     let said = Shell::start().prints(&["doctor", "--encryption-key", "secret"]).await;
     assert!(said.contains("warning: symmetric_encryption_keys[0] has 6 bytes"), "{said}");
     assert!(!said.contains("secret\"") && !said.contains("= secret"), "{said}");
 }
 
 #[tokio::test]
-async fn a_variable_of_the_server_that_no_option_has_is_refused() {
+async fn an_unknown_server_variable_is_refused() {
     for (variable, value, refused) in [
         ("CHANNEL_SERVER_LISTENS", "127.0.0.1:0", true),
         ("CHANNEL_SERVER_listen", "127.0.0.1:0", true),
@@ -238,11 +239,11 @@ async fn a_variable_of_the_server_that_no_option_has_is_refused() {
         ("CHANNEL_SERVER_SERVICE_HOST", "10.0.0.1", false),
         ("CHANNEL_SERVER_PORT", "tcp://10.0.0.1:80", false),
     ] {
-        // Without a server to use it ends, whatever it makes of the variable.
+        // Redis is disabled, so that the command always fails.
         let variables = [(variable, value), ("REDIS_ENABLED", "false")];
-        let (succeeds, told) = said(&["serve", "--listen", "127.0.0.1:0"], &variables).await;
+        let (succeeds, output) = run(&["serve", "--listen", "127.0.0.1:0"], &variables).await;
         let fault = format!("{variable} = ...: unknown variable; no option has it");
-        assert!(!succeeds && told.contains(&fault) == refused, "{told}");
+        assert!(!succeeds && output.contains(&fault) == refused, "{output}");
     }
 }
 
@@ -252,8 +253,8 @@ async fn an_empty_prefix_works_in_the_formats_of_python() {
     let url = redis.url();
     for format in ["pubsub", "channels_redis", "asgi_redis"] {
         let variables = [("CHANNEL_LAYER_PREFIX", ""), ("CHANNEL_LAYER_HOSTS", &*url)];
-        let (succeeds, told) = said(&["send", "--format", format, format, r#"{"type":"a.b"}"#], &variables).await;
-        assert!(succeeds, "{format}: {told}");
+        let (succeeds, output) = run(&["send", "--format", format, format, r#"{"type":"a.b"}"#], &variables).await;
+        assert!(succeeds, "{format}: {output}");
     }
     let layer = ChannelsRedisLayer::connect(Config::new().host(&*url).prefix("")).await.unwrap();
     layer.send("tasks", message! { "type": "a.b" }).await.unwrap();
@@ -263,7 +264,7 @@ async fn an_empty_prefix_works_in_the_formats_of_python() {
 }
 
 #[tokio::test]
-async fn no_command_shows_what_may_be_a_password() {
+async fn no_command_prints_a_password() {
     for host in [
         "cache.example.net:6380,password=geheim,ssl=True,abortConnect=False",
         "redis://127.0.0.1:1,password=geheim",
@@ -278,27 +279,27 @@ async fn no_command_shows_what_may_be_a_password() {
             (&["doctor"], &[("REDIS_URL", host)]),
             (&["send", "a", "{}"], &[("CHANNEL_LAYER_SENTINELS", host)]),
         ] {
-            let (succeeds, told) = said(arguments, variables).await;
-            assert!(!succeeds && !told.contains("geheim"), "{host}: {told}");
+            let (succeeds, output) = run(arguments, variables).await;
+            assert!(!succeeds && !output.contains("geheim"), "{host}: {output}");
         }
     }
 }
 
 #[tokio::test]
-async fn the_doctor_warns_of_a_server_that_deletes_what_waits_when_its_memory_is_full() {
+async fn doctor_warns_about_a_maxmemory_policy_that_deletes_messages() {
     let shell = Shell { redis: RedisServer::with(&["--maxmemory-policy", "allkeys-lru"]) };
     let said = shell.prints(&["doctor"]).await;
     assert!(said.contains("warning: shard 0 has the maxmemory-policy allkeys-lru"), "{said}");
 }
 
 #[tokio::test]
-async fn the_doctor_warns_of_clocks_that_differ() {
+async fn doctor_warns_about_clocks_that_differ() {
     let server = FakeServer::of_version_and_clock("7.0.0", Duration::from_mins(2)).await;
     let mut doctor = Command::new(env!("CARGO_BIN_EXE_channel-layer"));
     doctor.args(["doctor", "--redis", &server.url()]).env_clear().kill_on_drop(true).stdin(Stdio::null());
     let output = within(DEADLINE, "the end of the command", doctor.output()).await.unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
-    // The server tells whole seconds.
+    // The fake server returns whole seconds.
     let warned = ["119.", "120."].iter().any(|off| said.contains(&format!("warning: the clock of shard 0 is {off}")));
     assert!(warned && said.contains("s ahead of that of this machine"), "{said}");
 }
@@ -307,14 +308,14 @@ async fn the_doctor_warns_of_clocks_that_differ() {
 async fn servers_and_workers_on_pubsub_are_refused_with_the_reason() {
     for arguments in [["worker", "echo"], ["serve", "--listen=127.0.0.1:0"]] {
         for variables in [&[("REDIS_PUBSUB_ENABLED", "true")][..], &[]] {
-            let (succeeds, reason) = said(&[arguments[0], arguments[1], "--format", "pubsub"], variables).await;
+            let (succeeds, reason) = run(&[arguments[0], arguments[1], "--format", "pubsub"], variables).await;
             assert!(!succeeds && reason.contains("every worker gets every message"), "{reason}");
         }
     }
 }
 
 #[tokio::test]
-async fn clients_may_send_no_larger_messages_than_the_layer_takes() {
+async fn serve_refuses_a_larger_message_limit_for_clients_than_for_the_layer() {
     let redis = RedisServer::start();
     let url = redis.url();
     let serve = ["serve", "--listen", "127.0.0.1:0", "--redis", &*url];
@@ -323,7 +324,7 @@ async fn clients_may_send_no_larger_messages_than_the_layer_takes() {
         (vec![], vec![("CHANNEL_LAYER_MAX_MESSAGE_SIZE", "1048575")], "1048575"),
         (vec![], vec![("CHANNEL_SERVER_MAX_MESSAGE_SIZE", "9000000")], "9000000"),
     ] {
-        let (good, text) = said(&[&serve[..], &arguments].concat(), &variables).await;
+        let (good, text) = run(&[&serve[..], &arguments].concat(), &variables).await;
         assert!(!good, "{text}");
         for part in ["--max-message-size", "CHANNEL_LAYER_MAX_MESSAGE_SIZE", size] {
             assert!(text.contains(part), "{part}: {text}");
@@ -335,7 +336,7 @@ async fn clients_may_send_no_larger_messages_than_the_layer_takes() {
 }
 
 #[tokio::test]
-async fn what_an_operator_says_of_capacities_goes_before_what_the_program_does() {
+async fn configured_capacities_take_precedence_over_those_of_the_program() {
     let redis = RedisServer::start();
     let url = redis.url();
     let cases = [
@@ -350,15 +351,15 @@ async fn what_an_operator_says_of_capacities_goes_before_what_the_program_does()
             layer.send(&channel, message! {}).await.unwrap();
         }
         let send = ["send", &*channel, "{}", "--redis", &*url];
-        let (fits, text) = said(&send, &[(variable, value)]).await;
+        let (fits, text) = run(&send, &[(variable, value)]).await;
         assert!(fits, "{variable}: {text}");
-        let (fits, text) = said(&send, &[(variable, value)]).await;
+        let (fits, text) = run(&send, &[(variable, value)]).await;
         assert_eq!(fits, room == 101, "{variable}: {text}");
     }
 }
 
 #[tokio::test]
-async fn the_doctor_warns_of_processes_with_other_settings() {
+async fn doctor_warns_about_processes_with_other_settings() {
     let shell = Shell::start();
     let config = Config::new().hosts([shell.redis.url()]).expiry(Duration::from_secs(30));
     let _layer = RedisLayer::connect(config).await.unwrap();

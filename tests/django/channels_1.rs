@@ -1,7 +1,8 @@
-//! Django Channels 1, whose interface servers and workers speak through asgi_redis: each with its counterpart in Rust.
+//! Django Channels 1 over asgi_redis: interface servers and workers of one language with those of the other.
 //!
-//! The application is the same in both languages, here and in `peer/chat_1.py`: who connects is in a room, and all in
-//! the room hear what one says. `/forbidden` is refused. A request for a page is answered with what it was.
+//! The application is the same here and in `peer/chat_1.py`. A client that connects joins a room, and a message of one client
+//! goes to all clients in the room. A connection to `/forbidden` is refused. The response to an HTTP request repeats its method
+//! and path.
 
 use std::future::pending;
 
@@ -17,7 +18,7 @@ use super::side::Side;
 use super::site::Package;
 use crate::support::RedisServer;
 
-/// Where the application tells who has left.
+/// The channel to which the application reports disconnects.
 const DISCONNECTS: &str = "disconnects";
 
 async fn rust(redis: &RedisServer) -> RustLayer {
@@ -58,17 +59,17 @@ async fn page(context: Context) -> Result<()> {
     context.reply(message! { "status": 200, "headers": headers, "content": asked.into_bytes() }).await
 }
 
-/// What a client can expect of the application, whatever is behind the address.
+/// Checks the application behind `address` with two clients and a request for a page.
 async fn is_a_chat(address: &str, side: &dyn Side) {
     let (mut ada, mut bob) = (Client::connect(address, "/caf%C3%A9?x=1").await, Client::connect(address, "/").await);
     for frame in [Frame::text("Grüße"), Frame::binary(&b"\x00\xff"[..]), Frame::text("bye")] {
-        ada.sends(frame.clone()).await;
-        assert_eq!([ada.hears().await, bob.hears().await], [frame.clone(), frame]);
+        ada.send(frame.clone()).await;
+        assert_eq!([ada.receive().await, bob.receive().await], [frame.clone(), frame]);
     }
-    ada.leaves().await;
+    ada.close().await;
     assert_eq!(side.receive(DISCONNECTS).await.1, message! { "path": "/café", "order": 4 });
-    bob.sends(Frame::text("alone")).await;
-    assert_eq!(bob.hears().await, Frame::text("alone"));
+    bob.send(Frame::text("alone")).await;
+    assert_eq!(bob.receive().await, Frame::text("alone"));
 
     let refused = Client::try_connect(address, "/forbidden").await.map(|_| ());
     assert!(matches!(&refused, Err(Error::Http(answer)) if answer.status() == 403), "{refused:?}");
@@ -80,17 +81,17 @@ async fn is_a_chat(address: &str, side: &dyn Side) {
 }
 
 #[tokio::test]
-async fn workers_of_python_serve_clients_of_python() {
+async fn python_workers_serve_clients_of_a_python_server() {
     let redis = RedisServer::start();
     let (server, python) = (python_server(&redis).await, python(&redis).await);
     tokio::select! {
-        end = python.call_for_good("work", json!([])) => panic!("the worker ended: {end:?}"),
+        end = python.call_without_deadline("work", json!([])) => panic!("the worker ended: {end:?}"),
         () = is_a_chat(&server.address, &python) => {}
     }
 }
 
 #[tokio::test]
-async fn workers_of_ours_serve_clients_of_python() {
+async fn rust_workers_serve_clients_of_a_python_server() {
     let redis = RedisServer::start();
     let (server, rust) = (python_server(&redis).await, rust(&redis).await);
     let worker = Worker::new(rust.layer.clone())
@@ -105,14 +106,14 @@ async fn workers_of_ours_serve_clients_of_python() {
 }
 
 #[tokio::test]
-async fn workers_of_python_serve_clients_of_ours() {
+async fn python_workers_serve_clients_of_a_rust_server() {
     let redis = RedisServer::start();
     let (rust, python) = (rust(&redis).await, python(&redis).await);
     let server = InterfaceServer::new(rust.layer.clone()).http(true).bind("127.0.0.1:0").await.unwrap();
     let address = server.local_addr().to_string();
     tokio::select! {
         end = server.serve(pending()) => panic!("the server ended: {end:?}"),
-        end = python.call_for_good("work", json!([])) => panic!("the worker ended: {end:?}"),
+        end = python.call_without_deadline("work", json!([])) => panic!("the worker ended: {end:?}"),
         () = is_a_chat(&address, &rust) => {}
     }
 }

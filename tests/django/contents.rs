@@ -1,8 +1,8 @@
-//! Messages with values of every type, in every form that MessagePack and JSON have for it.
+//! Messages with values of every type, in every encoding that MessagePack and JSON have for it.
 
 use channel_layer::{Map, Message, Value, message};
 
-/// What both serializers carry.
+/// Returns a message with values that both serializers support.
 pub fn for_json() -> Message {
     let lengths = [0, 15, 16, 31, 32, 255, 256];
     message! {
@@ -23,7 +23,7 @@ pub fn for_json() -> Message {
     }
 }
 
-/// What MessagePack carries.
+/// Returns a message with values that MessagePack supports.
 pub fn for_message_pack() -> Message {
     let lengths = [0, 1, 31, 32, 255, 256];
     let bytes = Value::list(lengths.map(|length| vec![0xfe_u8; length]));

@@ -1,4 +1,4 @@
-//! Both ends of a site, and short forms for what tests do with them.
+//! `Ends`: a layer in each language on the same site, with assertions.
 
 use channel_layer::{Error, Message, message};
 use serde_json::json;
@@ -8,7 +8,7 @@ use super::rust::RustLayer;
 use super::side::Side;
 use super::site::Site;
 
-/// A layer in each language.
+/// A layer in each language on the same site.
 pub struct Ends {
     pub site: Site,
     pub python: PythonLayer,
@@ -20,7 +20,7 @@ impl Ends {
         Self { python: site.python().await, rust: site.rust().await, site }
     }
 
-    /// Each end as the first, and the other as the second.
+    /// Returns both orders of the two layers.
     pub fn both_ways(&self) -> [(&dyn Side, &dyn Side); 2] {
         [(&self.python, &self.rust), (&self.rust, &self.python)]
     }
@@ -40,7 +40,7 @@ pub fn numbered(number: i64) -> Message {
     message! { "type": "numbered", "number": number }
 }
 
-/// Receives the number of a message.
+/// Receives a message and returns its number.
 pub async fn number(side: &dyn Side, channel: &str) -> i64 {
     side.receive(channel).await.1.int("number").expect("the message is numbered")
 }

@@ -1,4 +1,4 @@
-//! Messages and memberships whose time is over, by the clocks and keys of either end.
+//! Expired messages and memberships are ignored, whichever language wrote them.
 
 use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
@@ -11,7 +11,7 @@ use super::site::Site;
 use crate::support::random_prefix;
 
 #[tokio::test]
-async fn what_has_expired_in_asgi_redis_is_not_delivered() {
+async fn an_expired_message_of_asgi_redis_is_not_delivered() {
     let ends = Ends::of(Site::asgi_redis()).await;
     let mut redis = ends.site.redis().await;
     for (from, to) in ends.both_ways() {
@@ -19,7 +19,7 @@ async fn what_has_expired_in_asgi_redis_is_not_delivered() {
         from.send(&channel, &numbered(1)).await;
         let list = format!("{}{channel}", ends.site.prefix());
         let keys: Vec<String> = redis.lrange(&list, 0, -1).await.unwrap();
-        // Both live for the expiry, the list a second longer, so that a key in it may be that of nothing.
+        // A message lives for the expiry and its list one second longer, so a list may contain keys of expired messages.
         let (ttl, list_ttl): (i64, i64) = (redis.ttl(&keys[0]).await.unwrap(), redis.ttl(&list).await.unwrap());
         assert!((30..=60).contains(&ttl) && (30..=61).contains(&list_ttl), "{ttl} and {list_ttl}");
         let () = redis.del(&keys[0]).await.unwrap();
@@ -29,11 +29,11 @@ async fn what_has_expired_in_asgi_redis_is_not_delivered() {
 }
 
 #[tokio::test]
-async fn what_has_expired_in_channels_redis_is_not_delivered() {
+async fn an_expired_message_of_channels_redis_is_not_delivered() {
     let ends = Ends::of(Site::channels_redis()).await;
     let mut redis = ends.site.redis().await;
     let key = |channel: &str| format!("{}{channel}", ends.site.prefix());
-    // Python looks for what has expired when it sends, Rust when it sends and when it receives.
+    // Python removes expired messages when it sends, and Rust when it sends and when it receives.
     for (from, then, to) in [
         (&ends.python as &dyn Side, &ends.rust as &dyn Side, &ends.python as &dyn Side),
         (&ends.rust, &ends.python, &ends.python),
@@ -54,7 +54,7 @@ async fn what_has_expired_in_channels_redis_is_not_delivered() {
     assert_eq!(number(&ends.rust, "channel").await, 2);
 }
 
-/// Tokens of Fernet open for ten seconds more than messages live, by the time in them alone.
+/// A Fernet token opens for 10 s longer than the expiry, by the time in the token.
 async fn a_token_opens_as_long_as_in_python(site: Site) {
     let ends = Ends::of(site.fernet()).await;
     for age in [75, 63] {
@@ -80,7 +80,7 @@ async fn a_token_of_channels_redis_opens_as_long_as_in_python() {
     a_token_opens_as_long_as_in_python(Site::channels_redis()).await;
 }
 
-/// Makes all members of a sorted set older by so many seconds.
+/// Makes all members of a sorted set older by `seconds`.
 async fn age(redis: &mut MultiplexedConnection, key: &str, seconds: i64) {
     let members: Vec<Vec<u8>> = redis.zrange(key, 0, -1).await.unwrap();
     assert!(!members.is_empty(), "{key} is empty");
@@ -89,7 +89,7 @@ async fn age(redis: &mut MultiplexedConnection, key: &str, seconds: i64) {
     }
 }
 
-/// Makes the first member of a sorted set older by so many seconds.
+/// Makes the first member of a sorted set older by `seconds`.
 async fn age_first(redis: &mut MultiplexedConnection, key: &str, seconds: i64) {
     let members: Vec<Vec<u8>> = redis.zrange(key, 0, 0).await.unwrap();
     let () = redis.zincr(key, &members[0], -seconds).await.unwrap();
@@ -110,7 +110,7 @@ async fn a_membership_ends_when_it_has_expired(site: Site) {
         assert_eq!(number(adder, "stayed").await, 1);
         sender.send("left", &numbered(2)).await;
         assert_eq!(number(adder, "left").await, 2);
-        // Adding again, by whichever end, is a membership for as long again.
+        // Another add in either language renews the membership.
         age(&mut redis, &key, 900).await;
         sender.group_add(&group, "stayed").await;
         age(&mut redis, &key, 900).await;

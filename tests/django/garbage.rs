@@ -1,4 +1,4 @@
-//! Bytes that are not a message of Python's layers: a reader skips them and goes on to the next message.
+//! Readers skip bytes that are not a message of Python's layers, and continue with the next message.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,7 +9,7 @@ use super::rust::source;
 use super::side::Side;
 use super::site::Site;
 
-/// Bodies that hold no message.
+/// Returns bodies that are not messages.
 pub fn bodies() -> Vec<Vec<u8>> {
     let deep = |open: &[u8]| [b"\x81\xa1a", &open.repeat(100_000)[..], b"\x01"].concat();
     let mut bodies: Vec<&[u8]> = vec![
@@ -21,7 +21,7 @@ pub fn bodies() -> Vec<Vec<u8>> {
         b"\xa3abc",
         b"\x81",
         b"\x81\xa1a",
-        // Keys that are no text, an extension type, more than one message.
+        // Keys that are not text, an extension type, and trailing bytes.
         b"\x81\x01\x01",
         b"\x81\xa1a\xd4\x01\x01",
         b"\x81\xa1a\x01trailing",
@@ -39,7 +39,7 @@ pub fn bodies() -> Vec<Vec<u8>> {
     bodies.into_iter().map(<[u8]>::to_vec).collect()
 }
 
-/// Bodies with routing that leads nowhere.
+/// Returns bodies with invalid routing.
 fn routings() -> Vec<Vec<u8>> {
     let bodies: [&[u8]; 6] = [
         b"\x81\xb0__asgi_channel__\x01",
@@ -52,8 +52,8 @@ fn routings() -> Vec<Vec<u8>> {
     bodies.map(<[u8]>::to_vec).into()
 }
 
-/// Writes each of `rows` by `write` and lets Python send a message behind it; all messages have to arrive, and nothing else.
-async fn arrive_among(ends: &Ends, channel: &str, rows: Vec<Vec<u8>>, write: impl AsyncFn(&[u8])) {
+/// Writes each of `rows` with `write`, and sends a message from Python after it. All messages must arrive, and nothing else.
+async fn assert_messages_arrive_among(ends: &Ends, channel: &str, rows: Vec<Vec<u8>>, write: impl AsyncFn(&[u8])) {
     let rows: Vec<_> = rows.into_iter().zip(1..).collect();
     for (row, number) in &rows {
         write(row).await;
@@ -61,33 +61,33 @@ async fn arrive_among(ends: &Ends, channel: &str, rows: Vec<Vec<u8>>, write: imp
     }
     for (row, expected) in &rows {
         let shown = &row[..row.len().min(40)];
-        assert_eq!(number(&ends.rust, channel).await, *expected, "behind {shown:x?}");
+        assert_eq!(number(&ends.rust, channel).await, *expected, "after {shown:x?}");
     }
     assert_eq!(ends.rust.layer.try_receive(&[source(channel)]).await.unwrap(), None);
 }
 
-/// A channel of each kind: its name, and what the key of it ends with.
+/// Returns a normal and a process-local channel, each with the end of its key.
 async fn channels(ends: &Ends) -> [(String, String); 2] {
     let local = ends.rust.new_local_channel().await;
     ["channel".to_owned(), local].map(|channel| (channel.clone(), source(&channel).to_owned()))
 }
 
-async fn asgi_redis_goes_on(site: Site) {
+async fn asgi_redis_continues(site: Site) {
     let ends = Ends::of(site).await;
     let redis = ends.site.redis().await;
     let prefix = ends.site.prefix();
     for (channel, key) in channels(&ends).await {
-        arrive_among(&ends, &channel, [bodies(), routings()].concat(), async |body| {
+        assert_messages_arrive_among(&ends, &channel, [bodies(), routings()].concat(), async |body| {
             let (mut redis, message) = (redis.clone(), format!("{prefix}{:032x}", rand::random::<u128>()));
             let () = redis.set(&message, body).await.unwrap();
             let () = redis.rpush(format!("{prefix}{key}"), message).await.unwrap();
         })
         .await;
-        // Entries that are no keys of messages.
+        // Entries that are not keys of messages.
         let () = redis.clone().hset(format!("{prefix}hash"), "a", "b").await.unwrap();
         let entries = ["", "\0", "nothing", "\u{1f980}", &format!("{prefix}nothing"), &format!("{prefix}hash"), &key];
         let entries = entries.iter().map(|entry| entry.as_bytes().to_vec()).chain([vec![0xff; 500]]).collect();
-        arrive_among(&ends, &channel, entries, async |entry| {
+        assert_messages_arrive_among(&ends, &channel, entries, async |entry| {
             let () = redis.clone().rpush(format!("{prefix}{key}"), entry).await.unwrap();
         })
         .await;
@@ -95,16 +95,16 @@ async fn asgi_redis_goes_on(site: Site) {
 }
 
 #[tokio::test]
-async fn a_reader_of_asgi_redis_goes_on() {
-    asgi_redis_goes_on(Site::asgi_redis()).await;
+async fn a_reader_of_asgi_redis_continues() {
+    asgi_redis_continues(Site::asgi_redis()).await;
 }
 
 #[tokio::test]
-async fn a_reader_of_asgi_redis_with_keys_goes_on() {
-    asgi_redis_goes_on(Site::asgi_redis().fernet()).await;
+async fn a_reader_of_asgi_redis_with_keys_continues() {
+    asgi_redis_continues(Site::asgi_redis().fernet()).await;
 }
 
-async fn channels_redis_goes_on(site: Site) {
+async fn channels_redis_continues(site: Site) {
     let ends = Ends::of(site).await;
     let redis = ends.site.redis().await;
     let prefix = ends.site.prefix();
@@ -112,12 +112,12 @@ async fn channels_redis_goes_on(site: Site) {
         let prefixed = |body: Vec<u8>| [&rand::random::<[u8; 12]>()[..], &body].concat();
         let short = (0..12).map(|length| vec![b'x'; length]);
         let rows = bodies().into_iter().chain(routings()).map(prefixed).chain(short).collect();
-        arrive_among(&ends, &channel, rows, async |row| {
+        assert_messages_arrive_among(&ends, &channel, rows, async |row| {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
             let () = redis.clone().zadd(format!("{prefix}{key}"), row, now).await.unwrap();
         })
         .await;
-        // Times that cannot be.
+        // Invalid times.
         for (score, expected) in [f64::NEG_INFINITY, -1.0, 0.0, 1.0, f64::INFINITY, 1e300].into_iter().zip(1..) {
             let row = prefixed(b"\x93\x01\x02\x03".to_vec());
             let () = redis.clone().zadd(format!("{prefix}{key}"), row, score).await.unwrap();
@@ -128,22 +128,22 @@ async fn channels_redis_goes_on(site: Site) {
 }
 
 #[tokio::test]
-async fn a_reader_of_channels_redis_goes_on() {
-    channels_redis_goes_on(Site::channels_redis()).await;
+async fn a_reader_of_channels_redis_continues() {
+    channels_redis_continues(Site::channels_redis()).await;
 }
 
 #[tokio::test]
-async fn a_reader_of_channels_redis_in_json_goes_on() {
-    channels_redis_goes_on(Site::channels_redis().json()).await;
+async fn a_reader_of_channels_redis_in_json_continues() {
+    channels_redis_continues(Site::channels_redis().json()).await;
 }
 
 #[tokio::test]
-async fn a_reader_of_channels_redis_with_keys_goes_on() {
-    channels_redis_goes_on(Site::channels_redis().fernet()).await;
+async fn a_reader_of_channels_redis_with_keys_continues() {
+    channels_redis_continues(Site::channels_redis().fernet()).await;
 }
 
-/// A message that Python has sealed with a key that Rust does not have.
-async fn passes_over_what_it_has_no_key_for(site: Site) {
+/// Python sends messages with a key that Rust does not have.
+async fn skips_messages_with_an_unknown_key(site: Site) {
     let ends = Ends::of(site.clone().fernet()).await;
     let stranger = site.rotated().python().await;
     for number in 1..5 {
@@ -156,11 +156,11 @@ async fn passes_over_what_it_has_no_key_for(site: Site) {
 }
 
 #[tokio::test]
-async fn a_reader_of_asgi_redis_passes_over_what_it_has_no_key_for() {
-    passes_over_what_it_has_no_key_for(Site::asgi_redis()).await;
+async fn a_reader_of_asgi_redis_skips_messages_with_an_unknown_key() {
+    skips_messages_with_an_unknown_key(Site::asgi_redis()).await;
 }
 
 #[tokio::test]
-async fn a_reader_of_channels_redis_passes_over_what_it_has_no_key_for() {
-    passes_over_what_it_has_no_key_for(Site::channels_redis()).await;
+async fn a_reader_of_channels_redis_skips_messages_with_an_unknown_key() {
+    skips_messages_with_an_unknown_key(Site::channels_redis()).await;
 }

@@ -1,4 +1,4 @@
-//! Python's layers talk to each other through the peers: what the other tests lean on is sound.
+//! Checks the peers that the other tests use: two layers of Python understand each other through them.
 
 use super::routes::Wire;
 use super::site::Site;

@@ -1,4 +1,4 @@
-//! Values as JSON in which every type stays what it is; the form is told in `peer/values.py`.
+//! Converts values to and from JSON without losing their types. `peer/values.py` describes the form.
 
 use std::fmt::Write;
 
@@ -26,7 +26,7 @@ pub fn from_json(json: Json) -> Value {
     match json {
         Json::Null => Value::None,
         Json::Bool(value) => value.into(),
-        Json::Number(value) => value.as_i64().expect("floats have a form of their own").into(),
+        Json::Number(value) => value.as_i64().expect("floats are encoded as objects").into(),
         Json::String(value) => value.into(),
         Json::Array(values) => Value::list(values.into_iter().map(from_json)),
         Json::Object(object) => {
@@ -53,7 +53,7 @@ fn pairs(list: Json) -> impl Iterator<Item = (String, Value)> {
 fn hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(2 * bytes.len());
     for byte in bytes {
-        write!(text, "{byte:02x}").expect("text takes everything");
+        write!(text, "{byte:02x}").expect("a String accepts every text");
     }
     text
 }

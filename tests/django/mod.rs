@@ -1,4 +1,4 @@
-//! Python's wire formats, proven against Python's own packages.
+//! Tests of Python's formats against Python's own packages.
 
 mod capacity;
 mod channels_1;

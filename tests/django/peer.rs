@@ -1,4 +1,4 @@
-//! A Python process that holds layers of Python's packages; what it can do is told in `peer/main.py`.
+//! `Peer`: a Python process with layers of Python's packages. `peer/main.py` describes its commands.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -14,12 +14,13 @@ use tokio::sync::oneshot;
 
 use crate::support::{DEADLINE, within};
 
-/// A running peer. Commands run beside each other, and it ends when this is dropped or the tests end, however they do.
+/// A running peer. Its commands run concurrently. It exits when this is dropped, or when the process of the tests ends for any
+/// reason.
 pub struct Peer {
     process: Child,
     commands: Mutex<Commands>,
     answers: Answers,
-    /// What it writes to standard error.
+    /// Its standard error.
     log: File,
 }
 
@@ -28,10 +29,10 @@ struct Commands {
     next_id: u64,
 }
 
-/// The callers that wait for answers, by the ids of their commands; `None` when the process has ended.
+/// The callers that wait for results, by the ids of their commands. `None` after the process has ended.
 type Answers = Arc<Mutex<Option<HashMap<u64, oneshot::Sender<Result<Json, Refusal>>>>>>;
 
-/// What will come of a command.
+/// The future result of a command.
 pub type Answer = oneshot::Receiver<Result<Json, Refusal>>;
 
 /// The exception that a command ended with.
@@ -43,19 +44,19 @@ pub struct Refusal {
 }
 
 impl Peer {
-    /// The one with asgi_redis that tests share.
+    /// The shared peer with asgi_redis.
     pub fn asgi_redis() -> &'static Self {
         static PEER: LazyLock<Peer> = LazyLock::new(|| Peer::start("asgi_redis"));
         &PEER
     }
 
-    /// The one with both layers of channels_redis that tests share.
+    /// The shared peer with both layers of channels_redis.
     pub fn channels_redis() -> &'static Self {
         static PEER: LazyLock<Peer> = LazyLock::new(|| Peer::start("channels_redis"));
         &PEER
     }
 
-    /// Starts one in the Python environment named `environment`.
+    /// Starts a peer in the Python environment named `environment`.
     pub fn start(environment: &str) -> Self {
         let log = tempfile::tempfile().unwrap();
         let mut process = Command::new(python(environment))
@@ -69,42 +70,42 @@ impl Peer {
         let commands = Mutex::new(Commands { pipe: process.stdin.take(), next_id: 0 });
         let answers = Answers::new(Mutex::new(Some(HashMap::new())));
         let (lines, waiting) = (process.stdout.take().unwrap(), answers.clone());
-        // Tests that share a peer have runtimes of their own, which end earlier.
-        thread::spawn(move || hear(lines, &waiting));
+        // A thread, because each test that shares the peer has its own runtime, which ends earlier.
+        thread::spawn(move || forward_results(lines, &waiting));
         Self { process, commands, answers, log }
     }
 
-    /// Has the layer with the number `layer` do something and gives its answer, which has to come.
-    pub async fn ask(&self, layer: u64, what: &str, arguments: Json) -> Result<Json, Refusal> {
-        let answer = self.answer(self.tell(layer, what, &arguments));
+    /// Runs a command of the layer with the number `layer` and returns its result. Panics if it takes too long.
+    pub async fn request(&self, layer: u64, what: &str, arguments: Json) -> Result<Json, Refusal> {
+        let answer = self.wait(self.send(layer, what, &arguments));
         within(DEADLINE, &format!("{what} by Python"), answer).await
     }
 
-    /// Waits for an answer, however long.
-    pub async fn answer(&self, answer: Answer) -> Result<Json, Refusal> {
-        answer.await.unwrap_or_else(|_| self.mourn())
+    /// Waits for a result without a time limit.
+    pub async fn wait(&self, answer: Answer) -> Result<Json, Refusal> {
+        answer.await.unwrap_or_else(|_| self.panic_with_log())
     }
 
-    /// As [`ask`](Self::ask), without waiting for the answer; there is none if the process has ended.
-    pub fn tell(&self, layer: u64, what: &str, arguments: &Json) -> Answer {
-        let (give, answer) = oneshot::channel();
+    /// Sends a command without waiting for the result. There is no result if the process has ended.
+    pub fn send(&self, layer: u64, what: &str, arguments: &Json) -> Answer {
+        let (result, answer) = oneshot::channel();
         let mut commands = self.commands.lock();
         let id = commands.next_id;
         commands.next_id += 1;
         if let Some(answers) = self.answers.lock().as_mut() {
-            answers.insert(id, give);
+            answers.insert(id, result);
         }
         let command = json!({"id": id, "layer": layer, "do": what, "arguments": arguments});
-        // If nobody reads it any more the end of the answers tells.
+        // If the process has ended, the thread that reads the results reports it.
         writeln!(commands.pipe.as_mut().expect("the pipe is open until drop"), "{command}").ok();
         answer
     }
 
-    fn mourn(&self) -> ! {
-        let (mut log, mut said) = (&self.log, String::new());
+    fn panic_with_log(&self) -> ! {
+        let (mut log, mut text) = (&self.log, String::new());
         log.rewind().unwrap();
-        log.read_to_string(&mut said).unwrap();
-        panic!("the Python process has ended; it said: {said}");
+        log.read_to_string(&mut text).unwrap();
+        panic!("the Python process has ended; its log: {text}");
     }
 }
 
@@ -116,11 +117,11 @@ impl Drop for Peer {
     }
 }
 
-/// Passes answers on until there are no more.
-fn hear(lines: ChildStdout, waiting: &Answers) {
+/// Forwards results to their callers until the process ends.
+fn forward_results(lines: ChildStdout, waiting: &Answers) {
     for line in BufReader::new(lines).lines().map_while(Result::ok) {
-        let mut answer: Json = serde_json::from_str(&line).expect("the peer speaks JSON");
-        let id = answer["id"].as_u64().expect("an answer has an id");
+        let mut answer: Json = serde_json::from_str(&line).expect("a result is JSON");
+        let id = answer["id"].as_u64().expect("a result has an id");
         let result = match answer.get("error") {
             Some(error) => Err(Refusal {
                 kind: error["type"].as_str().unwrap_or_default().to_owned(),
@@ -128,18 +129,18 @@ fn hear(lines: ChildStdout, waiting: &Answers) {
             }),
             None => Ok(answer["result"].take()),
         };
-        if let Some(give) = waiting.lock().as_mut().and_then(|waiting| waiting.remove(&id)) {
-            // Who asked may not wait any more.
-            give.send(result).ok();
+        if let Some(caller) = waiting.lock().as_mut().and_then(|waiting| waiting.remove(&id)) {
+            // The caller may no longer wait.
+            caller.send(result).ok();
         }
     }
     waiting.lock().take();
 }
 
-/// The interpreter of an environment.
+/// Returns the interpreter of an environment.
 pub fn python(environment: &str) -> PathBuf {
     let python = root().join("target/python").join(environment).join("bin/python");
-    assert!(python.exists(), "{} is missing: run scripts/python-environments, which makes it", python.display());
+    assert!(python.exists(), "{} is missing: run scripts/python-environments", python.display());
     python
 }
 

@@ -1,4 +1,4 @@
-//! What Python could not read, or what would break a consumer of Django, is never written.
+//! Rust never writes a message that Python cannot read or that breaks a consumer of Django.
 
 use channel_layer::{Error, Map, Message, Value, message};
 use serde_json::json;
@@ -8,12 +8,12 @@ use super::routes::assert_same;
 use super::side::Side;
 use super::site::Site;
 
-/// Sends by Rust; whether it was taken.
-async fn is_taken(ends: &Ends, message: &Message) -> bool {
+/// Sends a message from Rust. Returns `false` if it cannot be encoded.
+async fn is_accepted(ends: &Ends, message: &Message) -> bool {
     match ends.rust.layer.send("channel", message.clone()).await {
         Ok(()) => true,
         Err(Error::Codec { .. }) => false,
-        Err(error) => panic!("it was refused for another reason: {error}"),
+        Err(error) => panic!("the send failed for another reason: {error}"),
     }
 }
 
@@ -27,11 +27,11 @@ async fn python_reads_the_deepest_message(site: Site) {
         message! { "type": "deep", "value": (1..depth).fold(Value::None, wrap) }
     };
     let mut depth = 1;
-    while is_taken(&ends, &nested(depth)).await {
+    while is_accepted(&ends, &nested(depth)).await {
         assert_eq!(ends.python.done("receive_depth", json!(["channel"])).await, depth.into());
         depth += 1;
     }
-    assert!(depth > 32, "no message deeper than {depth} is taken");
+    assert!(depth > 32, "messages of depth {depth} are refused");
 }
 
 #[tokio::test]
@@ -49,7 +49,7 @@ async fn python_reads_the_deepest_message_in_channels_redis_in_json() {
     python_reads_the_deepest_message(Site::channels_redis().json()).await;
 }
 
-/// Values that MessagePack has a form of its own for because they are large.
+/// The values are large enough for the longest headers of MessagePack.
 async fn python_reads_large_messages(site: Site) {
     let ends = Ends::of(site).await;
     let map: Value = (0..70_000).map(|key| (key.to_string(), key)).collect::<Map>().into();
@@ -75,12 +75,12 @@ async fn python_reads_large_messages_in_channels_redis_in_json() {
     python_reads_large_messages(Site::channels_redis().json()).await;
 }
 
-async fn what_python_could_not_read_is_refused(site: Site, messages: &[Message]) {
+async fn messages_that_python_cannot_read_are_refused(site: Site, messages: &[Message]) {
     let ends = Ends::of(site).await;
     for message in messages {
-        assert!(!is_taken(&ends, message).await, "{message:?}");
+        assert!(!is_accepted(&ends, message).await, "{message:?}");
     }
-    // Nor does it reach a group, whatever else does.
+    // A group send refuses the messages too, and other messages still arrive.
     ends.python.group_add("group", "channel").await;
     for message in messages {
         let sent = ends.rust.layer.group_send("group", message.clone()).await;
@@ -92,21 +92,21 @@ async fn what_python_could_not_read_is_refused(site: Site, messages: &[Message])
 }
 
 #[tokio::test]
-async fn a_message_with_the_routing_of_python_is_refused() {
+async fn a_message_with_the_routing_key_of_python_is_refused() {
     let messages =
         ["a!b".into(), Value::list(["a!b"]), Value::None].map(|routing| message! { "__asgi_channel__": routing });
     for site in [Site::asgi_redis(), Site::channels_redis(), Site::channels_redis().json()] {
-        what_python_could_not_read_is_refused(site, &messages).await;
+        messages_that_python_cannot_read_are_refused(site, &messages).await;
     }
 }
 
 #[tokio::test]
-async fn bytes_are_refused_where_json_has_none() {
+async fn bytes_are_refused_in_json() {
     let bytes = || Value::from(b"bytes");
     let messages = [
         message! { "value": bytes() },
         message! { "value": Value::list([bytes()]) },
         message! { "value": message! { "value": bytes() } },
     ];
-    what_python_could_not_read_is_refused(Site::channels_redis().json(), &messages).await;
+    messages_that_python_cannot_read_are_refused(Site::channels_redis().json(), &messages).await;
 }

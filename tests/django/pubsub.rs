@@ -1,4 +1,4 @@
-//! What only the format without keys has: each process that reads a channel gets its messages, and garbage comes at once.
+//! Behaviour of the pub/sub format only: each process that reads a channel gets all its messages, and readers skip garbage.
 
 use redis::AsyncCommands;
 
@@ -9,16 +9,17 @@ use super::site::Site;
 use crate::support::random_prefix;
 
 #[tokio::test]
-async fn every_process_gets_what_is_sent_to_a_general_channel() {
+async fn every_process_gets_all_messages_of_a_normal_channel() {
     let ends = Ends::of(Site::pubsub()).await;
-    let (other, news) = (ends.site.rust().await, random_prefix());
+    let (other, channel) = (ends.site.rust().await, random_prefix());
     for (sender, expected) in [(&ends.python as &dyn Side, 1), (&ends.rust, 2)] {
         let send = async {
-            ends.site.subscribed_by(3, &news).await;
-            sender.send(&news, &numbered(expected)).await;
+            ends.site.subscribed_by(3, &channel).await;
+            sender.send(&channel, &numbered(expected)).await;
         };
-        let heard = tokio::join!(number(&ends.python, &news), number(&ends.rust, &news), number(&other, &news), send);
-        assert_eq!((heard.0, heard.1, heard.2), (expected, expected, expected));
+        let received =
+            tokio::join!(number(&ends.python, &channel), number(&ends.rust, &channel), number(&other, &channel), send);
+        assert_eq!((received.0, received.1, received.2), (expected, expected, expected));
     }
 }
 
@@ -42,7 +43,7 @@ async fn a_group_spans_the_processes_of_both_languages() {
     }
 }
 
-async fn a_reader_goes_on_after_garbage(site: Site) {
+async fn a_reader_continues_after_garbage(site: Site) {
     let ends = Ends::of(site).await;
     let mut redis = ends.site.redis().await;
     let channel = ends.rust.new_local_channel().await;
@@ -50,8 +51,8 @@ async fn a_reader_goes_on_after_garbage(site: Site) {
     let group = ends.site.group_subscription("room");
     for body in bodies() {
         for subscription in [&channel, &group] {
-            let heard: i64 = redis.publish(subscription, &body).await.unwrap();
-            assert_eq!(heard, 1);
+            let subscribers: i64 = redis.publish(subscription, &body).await.unwrap();
+            assert_eq!(subscribers, 1);
         }
     }
     ends.python.send(&channel, &numbered(1)).await;
@@ -61,16 +62,16 @@ async fn a_reader_goes_on_after_garbage(site: Site) {
 }
 
 #[tokio::test]
-async fn a_reader_goes_on_after_garbage_in_message_pack() {
-    a_reader_goes_on_after_garbage(Site::pubsub()).await;
+async fn a_reader_continues_after_garbage_in_message_pack() {
+    a_reader_continues_after_garbage(Site::pubsub()).await;
 }
 
 #[tokio::test]
-async fn a_reader_goes_on_after_garbage_in_json() {
-    a_reader_goes_on_after_garbage(Site::pubsub().json()).await;
+async fn a_reader_continues_after_garbage_in_json() {
+    a_reader_continues_after_garbage(Site::pubsub().json()).await;
 }
 
 #[tokio::test]
-async fn a_reader_goes_on_after_garbage_where_there_are_keys() {
-    a_reader_goes_on_after_garbage(Site::pubsub().fernet()).await;
+async fn a_reader_continues_after_garbage_with_encryption() {
+    a_reader_continues_after_garbage(Site::pubsub().fernet()).await;
 }

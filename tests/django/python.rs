@@ -1,4 +1,4 @@
-//! The end in Python.
+//! `PythonLayer`: the side in Python.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,14 +11,14 @@ use super::peer::{Peer, Refusal};
 use super::side::Side;
 use super::site::Package;
 
-/// A layer of one of Python's packages, in a peer that tests share.
+/// A layer of a Python package, in a peer process that all tests share.
 pub struct PythonLayer {
     peer: &'static Peer,
     number: u64,
 }
 
 impl PythonLayer {
-    /// Makes one with the keyword arguments `options`.
+    /// Creates a layer with the keyword arguments `options`.
     pub async fn open(package: Package, options: Message) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let (peer, name) = match package {
@@ -31,17 +31,17 @@ impl PythonLayer {
         layer
     }
 
-    /// Calls a method of the layer, or one of those that the peer adds.
+    /// Calls a method of the layer, or a method that the peer adds.
     pub async fn call(&self, method: &str, arguments: Json) -> Result<Value, Refusal> {
-        self.peer.ask(self.number, method, arguments).await.map(from_json)
+        self.peer.request(self.number, method, arguments).await.map(from_json)
     }
 
-    /// As [`call`](Self::call), of what does not end.
-    pub async fn call_for_good(&self, method: &str, arguments: Json) -> Result<Value, Refusal> {
-        self.peer.answer(self.peer.tell(self.number, method, &arguments)).await.map(from_json)
+    /// As [`call`](Self::call), without a time limit.
+    pub async fn call_without_deadline(&self, method: &str, arguments: Json) -> Result<Value, Refusal> {
+        self.peer.wait(self.peer.send(self.number, method, &arguments)).await.map(from_json)
     }
 
-    /// Calls a method that has to succeed.
+    /// Calls a method. Panics if it fails.
     pub async fn done(&self, method: &str, arguments: Json) -> Value {
         self.call(method, arguments).await.unwrap_or_else(|refusal| panic!("Python's {method}: {refusal:?}"))
     }
@@ -49,8 +49,8 @@ impl PythonLayer {
 
 impl Drop for PythonLayer {
     fn drop(&mut self) {
-        // Nobody waits for it: what is left of the layer bothers no other.
-        drop(self.peer.tell(self.number, "close", &json!([])));
+        // The result is not needed: a layer that fails to close does not affect others.
+        drop(self.peer.send(self.number, "close", &json!([])));
     }
 }
 
@@ -93,7 +93,7 @@ fn name(answer: Value) -> String {
     answer.as_text().expect("a name is text").to_owned()
 }
 
-/// What a call of `receive` gives.
+/// Parses the result of `receive`.
 fn received(answer: Value) -> (String, Message) {
     let Value::List(pair) = answer else { panic!("Python received {answer:?}") };
     match <[Value; 2]>::try_from(pair) {

@@ -1,4 +1,4 @@
-//! Every way by which a message can go from one end to the other.
+//! All routes of a message from one side to the other.
 
 use channel_layer::Message;
 
@@ -7,7 +7,7 @@ use super::side::Side;
 use super::site::{Package, Site};
 use crate::support::random_prefix;
 
-/// One end that sends and one that receives.
+/// A sending and a receiving side.
 pub struct Wire<'a> {
     pub site: &'a Site,
     pub from: &'a dyn Side,
@@ -15,38 +15,38 @@ pub struct Wire<'a> {
 }
 
 impl Wire<'_> {
-    /// By every way that the format has.
+    /// Sends `message` by every route of the format, and checks each delivery.
     pub async fn carries(&self, message: &Message) {
-        self.to_a_general_channel(message).await;
+        self.to_a_normal_channel(message).await;
         self.to_a_local_channel(message).await;
         if self.site.package == Package::AsgiRedis {
             self.to_a_single_reader_channel(message).await;
         }
         self.to_a_group(message).await;
-        self.to_a_general_channel_in_a_group(message).await;
+        self.to_a_normal_channel_in_a_group(message).await;
     }
 
-    /// To a channel that any number of workers read.
-    pub async fn to_a_general_channel(&self, message: &Message) {
+    /// To a normal channel.
+    pub async fn to_a_normal_channel(&self, message: &Message) {
         let channel = random_prefix();
         tokio::join!(self.arrives(&channel, message), self.send(&channel, message));
     }
 
-    /// To a channel that one process reads, for one of its clients.
+    /// To a process-local channel.
     async fn to_a_local_channel(&self, message: &Message) {
         let channel = self.to.new_local_channel().await;
         self.send(&channel, message).await;
         self.arrives(&channel, message).await;
     }
 
-    /// To a channel that one reader reads.
+    /// To a single-reader channel.
     async fn to_a_single_reader_channel(&self, message: &Message) {
         let channel = self.to.new_single_reader_channel().await;
         self.send(&channel, message).await;
         self.arrives(&channel, message).await;
     }
 
-    /// To a group with two members of one process, made by each end where the format lets it.
+    /// To a group with two members of one process. Each side adds one member if the format supports it.
     async fn to_a_group(&self, message: &Message) {
         let group = random_prefix();
         let mut members = [self.to.new_local_channel().await, self.to.new_local_channel().await];
@@ -60,7 +60,7 @@ impl Wire<'_> {
             assert_same(&received, message);
             names.push(name);
         }
-        // A reader may well take from all clients of the process at once.
+        // A reader may take messages of all process-local channels of the process, in any order.
         names.sort();
         members.sort();
         assert_eq!(names, members);
@@ -72,8 +72,8 @@ impl Wire<'_> {
         self.arrives(&members[0], message).await;
     }
 
-    /// To a group that has a channel for workers among its members.
-    async fn to_a_general_channel_in_a_group(&self, message: &Message) {
+    /// To a group with a normal channel as a member.
+    async fn to_a_normal_channel_in_a_group(&self, message: &Message) {
         let (group, channel) = (random_prefix(), random_prefix());
         let send = async {
             self.site.subscribed(&channel).await;
@@ -100,12 +100,12 @@ impl Wire<'_> {
     }
 }
 
-/// Checks that a message is what was sent, to the last bit; names the keys that are not, since all of it would be long.
+/// Checks that two messages are equal bit by bit. Panics with the keys that differ, because whole messages are long.
 #[track_caller]
 pub fn assert_same(received: &Message, sent: &Message) {
     if message_to_json(received) != message_to_json(sent) {
         let keys = sent.map().iter().chain(received.map().iter()).map(|(key, _)| key);
         let other: Vec<_> = keys.filter(|key| received.get(key) != sent.get(key)).collect();
-        panic!("other values than were sent are in {other:?}");
+        panic!("the values of {other:?} differ");
     }
 }

@@ -1,4 +1,4 @@
-//! The end in Rust.
+//! `RustLayer`: the side in Rust.
 
 use std::sync::Arc;
 
@@ -10,19 +10,19 @@ use super::side::Side;
 use super::site::Package;
 use crate::support::{DEADLINE, random_prefix, within};
 
-/// A layer of ours in one of Python's formats.
+/// A Rust layer in one of Python's formats.
 pub struct RustLayer {
     pub layer: Arc<dyn ChannelLayer>,
     naming: Naming,
 }
 
-/// How a process-local channel gets a name that Python can send to, too.
+/// How to create the name of a process-local channel that Python can also send to.
 enum Naming {
-    /// Any name will do.
+    /// Any valid name.
     Free,
-    /// By the layer.
+    /// [`ChannelLayer::new_channel`].
     ByLayer,
-    /// By what the publishing layer has beside the trait.
+    /// [`PubSubLayer::new_specific_channel`].
     ByPubSub(Arc<PubSubLayer>),
 }
 
@@ -81,7 +81,7 @@ impl Side for RustLayer {
     }
 }
 
-/// What is received from to get the messages of `channel`.
+/// Returns the name to receive from for messages of `channel`: the part up to a `!`.
 pub fn source(channel: &str) -> &str {
     channel.find('!').map_or(channel, |at| &channel[..=at])
 }

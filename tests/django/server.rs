@@ -14,10 +14,10 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use super::peer::{python, root};
 use crate::support::{DEADLINE, within};
 
-/// What daphne says before it takes connections, and the address behind it.
+/// The line that daphne logs when it is ready. The address follows.
 const LISTENING: &str = "Listening on TCP address ";
 
-/// A server in Python, which ends when this is dropped or the tests end, however they do.
+/// A server in Python. It exits when this is dropped, or when the process of the tests ends for any reason.
 pub struct PythonServer {
     /// Host and port.
     pub address: String,
@@ -25,7 +25,7 @@ pub struct PythonServer {
 }
 
 impl PythonServer {
-    /// Runs `module` of the Python environment named `environment`, in `folder` of the project.
+    /// Runs a Python module with arguments in `folder` of the project, with the Python environment named `environment`.
     pub async fn start(environment: &str, folder: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut process = Command::new(python(environment))
             .arg("-B")
@@ -45,20 +45,20 @@ impl PythonServer {
     }
 }
 
-/// Reads what a server says up to its address; the rest goes by, so that the server can go on speaking.
+/// Reads the log of a server up to its address. The rest is discarded, so that the pipe never fills.
 async fn address(mut lines: Lines<BufReader<ChildStderr>>) -> String {
-    let mut said = String::new();
+    let mut log = String::new();
     while let Some(line) = lines.next_line().await.unwrap() {
         if let Some((_, address)) = line.split_once(LISTENING) {
             tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
             return address.to_owned();
         }
-        said = format!("{said}{line}\n");
+        log = format!("{log}{line}\n");
     }
-    panic!("the server ended; it said: {said}");
+    panic!("the server ended; its log: {log}");
 }
 
-/// The whole answer to a request for a page.
+/// Returns the whole response to a request for a page.
 pub async fn get(address: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
@@ -68,7 +68,7 @@ pub async fn get(address: &str, path: &str) -> String {
     answer
 }
 
-/// A client's end of a WebSocket.
+/// A client of a WebSocket.
 #[derive(Debug)]
 pub struct Client(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
@@ -85,12 +85,12 @@ impl Client {
         Ok(Self(socket))
     }
 
-    pub async fn sends(&mut self, frame: Frame) {
+    pub async fn send(&mut self, frame: Frame) {
         self.0.send(frame).await.unwrap();
     }
 
-    /// The next message from the server.
-    pub async fn hears(&mut self) -> Frame {
+    /// Receives the next message from the server.
+    pub async fn receive(&mut self) -> Frame {
         loop {
             let frame = within(DEADLINE, "a frame", self.0.next()).await.expect("the socket is open").unwrap();
             if !matches!(frame, Frame::Ping(_) | Frame::Pong(_)) {
@@ -99,8 +99,8 @@ impl Client {
         }
     }
 
-    /// Closes the socket and waits until the server has agreed.
-    pub async fn leaves(mut self) {
+    /// Closes the socket and waits for the server to confirm.
+    pub async fn close(mut self) {
         self.0.close(None).await.unwrap();
         while within(DEADLINE, "the end of the socket", self.0.next()).await.is_some_and(|frame| frame.is_ok()) {}
     }

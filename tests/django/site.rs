@@ -1,4 +1,4 @@
-//! How both ends of a wire are set up: the format, the servers, the keys.
+//! `Site`: the configuration of both sides: format, servers and keys.
 
 use std::time::Duration;
 
@@ -22,14 +22,14 @@ pub enum Package {
     PubSub,
 }
 
-/// What the two ends have in common, and in which order each has the keys.
+/// The configuration that both sides share. Only the order of the keys differs.
 #[derive(Clone, Debug)]
 pub struct Site {
     pub package: Package,
     serializer: Serializer,
-    /// As Python has them; Rust has them the other way round, so that of two keys each end encrypts with another.
+    /// The keys of Python. Rust has them in reverse order, so that with two keys each side encrypts with another one.
     keys: Vec<&'static str>,
-    /// The default where there is none.
+    /// `None` for the default prefix.
     prefix: Option<String>,
     hosts: Vec<String>,
     pub group_expiry: u64,
@@ -120,28 +120,28 @@ impl Site {
         Self { rule: Some((glob, capacity)), ..self }
     }
 
-    /// A message with every kind of value that the serializer carries.
+    /// Returns a message with every kind of value that the serializer supports.
     pub fn contents(&self) -> Message {
         if self.serializer == Serializer::Json { contents::for_json() } else { contents::for_message_pack() }
     }
 
-    /// A layer of Python's.
+    /// Opens a Python layer.
     pub async fn python(&self) -> PythonLayer {
         PythonLayer::open(self.package, self.options(&self.keys)).await
     }
 
-    /// A layer of Python's that has this key and no other.
+    /// Opens a Python layer with this key only.
     pub async fn python_with(&self, key: &'static str) -> PythonLayer {
         PythonLayer::open(self.package, self.options(&[key])).await
     }
 
-    /// A layer of Python's that has the keys as Rust has them.
+    /// Opens a Python layer with the keys in the order of Rust.
     pub async fn python_in_place_of_rust(&self) -> PythonLayer {
         let keys: Vec<_> = self.keys.iter().rev().copied().collect();
         PythonLayer::open(self.package, self.options(&keys)).await
     }
 
-    /// The keyword arguments of Python's layer.
+    /// Returns the keyword arguments of a Python layer.
     fn options(&self, keys: &[&'static str]) -> Message {
         let mut options = message! {
             "hosts": Value::list(self.hosts.iter().cloned()),
@@ -166,12 +166,12 @@ impl Site {
         options
     }
 
-    /// A layer of ours.
+    /// Opens a Rust layer.
     pub async fn rust(&self) -> RustLayer {
         RustLayer::open(self.package, self.config()).await
     }
 
-    /// The options of our layer.
+    /// Returns the options of a Rust layer.
     pub fn config(&self) -> Config {
         let mut config = Config::new()
             .hosts(self.hosts.iter().cloned())
@@ -188,13 +188,13 @@ impl Site {
         rules.into_iter().fold(config, Config::channel_capacity)
     }
 
-    /// What the keys in Redis begin with.
+    /// The prefix of the keys in Redis.
     pub fn prefix(&self) -> &str {
         let default = if self.package == Package::AsgiRedis { "asgi:" } else { "asgi" };
         self.prefix.as_deref().unwrap_or(default)
     }
 
-    /// All keys that it has on all hosts.
+    /// Returns the keys of the site on all hosts.
     pub async fn keys(&self) -> Vec<String> {
         let mut keys = Vec::new();
         for server in self.servers() {
@@ -204,25 +204,25 @@ impl Site {
         keys
     }
 
-    /// A connection to the first host, to look at keys with.
+    /// Connects to the first host.
     pub async fn redis(&self) -> MultiplexedConnection {
         self.servers().next().expect("there is a host").connection().await
     }
 
-    /// Waits until somebody has subscribed to `channel` of Redis where messages go to subscribers only.
+    /// Waits until a process has subscribed to `channel` of Redis. Returns at once except in the pub/sub format.
     pub async fn subscribed(&self, channel: &str) {
         if self.package == Package::PubSub {
             self.subscribed_by(1, channel).await;
         }
     }
 
-    /// Waits until so many processes have subscribed to `channel` of Redis.
+    /// Waits until at least `processes` processes have subscribed to `channel` of Redis.
     pub async fn subscribed_by(&self, processes: i64, channel: &str) {
         let what = format!("{processes} subscribers of {channel}");
         eventually(&what, async || (self.subscribers(channel).await >= processes).then_some(())).await;
     }
 
-    /// The channel of Redis that carries what is sent to a group.
+    /// Returns the Redis channel for messages to a group.
     pub fn group_subscription(&self, group: &str) -> String {
         format!("{}__group__{group}", self.prefix())
     }
@@ -243,12 +243,12 @@ impl Site {
     }
 }
 
-/// Those that tests share.
+/// The servers that tests share.
 fn servers() -> impl Iterator<Item = &'static RedisServer> {
     shared_servers().iter().chain([shared_unix_server()])
 }
 
-/// Of a prefix that is not the default.
+/// The default `stats_prefix` of a prefix other than the default.
 fn stats_prefix(prefix: &str) -> String {
     format!("{prefix}-meta:")
 }

@@ -1,4 +1,4 @@
-//! Groups whose members lie on several servers.
+//! Groups whose members are on several servers.
 
 use super::ends::{Ends, number, numbered};
 use super::site::Site;

@@ -1,4 +1,4 @@
-//! What one end counts or deletes, the other sees.
+//! Both languages share statistics, and a flush by one deletes the data of the other.
 
 use channel_layer::{Value, message};
 use serde_json::json;
@@ -9,7 +9,7 @@ use super::site::Site;
 use crate::support::random_prefix;
 
 #[tokio::test]
-async fn statistics_of_asgi_redis_count_what_both_ends_do() {
+async fn statistics_of_asgi_redis_count_messages_of_both_languages() {
     let ends = Ends::of(Site::asgi_redis().capacity(3)).await;
     ends.python.send("channel", &numbered(1)).await;
     ends.rust.send("channel", &numbered(2)).await;
@@ -32,7 +32,7 @@ async fn statistics_of_asgi_redis_count_what_both_ends_do() {
     assert_eq!(counted, message! { "messages_count": 4, "channel_full_count": 3 }.into());
 }
 
-async fn flushing_empties_what_the_other_has_filled(site: Site) {
+async fn a_flush_deletes_the_data_of_the_other_language(site: Site) {
     let ends = Ends::of(site).await;
     for (flushed, other) in ends.both_ways() {
         let (channel, member) = (random_prefix(), random_prefix());
@@ -50,11 +50,11 @@ async fn flushing_empties_what_the_other_has_filled(site: Site) {
 }
 
 #[tokio::test]
-async fn flushing_asgi_redis_empties_what_the_other_end_has_filled() {
-    flushing_empties_what_the_other_has_filled(Site::asgi_redis().on_two_hosts()).await;
+async fn a_flush_of_asgi_redis_deletes_the_data_of_the_other_language() {
+    a_flush_deletes_the_data_of_the_other_language(Site::asgi_redis().on_two_hosts()).await;
 }
 
 #[tokio::test]
-async fn flushing_channels_redis_empties_what_the_other_end_has_filled() {
-    flushing_empties_what_the_other_has_filled(Site::channels_redis().on_two_hosts()).await;
+async fn a_flush_of_channels_redis_deletes_the_data_of_the_other_language() {
+    a_flush_deletes_the_data_of_the_other_language(Site::channels_redis().on_two_hosts()).await;
 }

@@ -1,4 +1,4 @@
-//! Many workers on one channel, in both languages.
+//! Many workers in both languages read one channel.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::support::{DEADLINE, Moments, eventually, within};
 
 const MESSAGES: i64 = 300;
 
-/// How often each message has come.
+/// Counts the deliveries of each message.
 #[derive(Default)]
 struct Received {
     by_number: Mutex<BTreeMap<i64, usize>>,
@@ -25,17 +25,17 @@ impl Received {
         *self.by_number.lock().entry(number).or_default() += 1;
     }
 
-    /// How many have come.
+    /// The number of messages that have arrived.
     fn count(&self) -> usize {
         self.by_number.lock().len()
     }
 
-    /// Which have come.
+    /// The numbers of the messages that have arrived.
     fn numbers(&self) -> BTreeSet<i64> {
         self.by_number.lock().keys().copied().collect()
     }
 
-    /// Waits until all have come, while all of `workers` work.
+    /// Waits until all messages have arrived. Panics if one of `workers` ends.
     async fn complete(&self, workers: &mut JoinSet<()>) {
         let all = eventually("all messages", async || (self.count() == numbers().count()).then_some(()));
         tokio::select! {
@@ -53,8 +53,8 @@ fn numbers() -> impl Iterator<Item = i64> {
     0..MESSAGES
 }
 
-/// A worker, until the set is dropped.
-fn work(workers: &mut JoinSet<()>, side: Arc<dyn Side>, received: &Arc<Received>) {
+/// Starts a worker, which runs until `workers` is dropped.
+fn start_worker(workers: &mut JoinSet<()>, side: Arc<dyn Side>, received: &Arc<Received>) {
     let received = received.clone();
     workers.spawn(async move {
         loop {
@@ -63,17 +63,17 @@ fn work(workers: &mut JoinSet<()>, side: Arc<dyn Side>, received: &Arc<Received>
     });
 }
 
-/// Sends `numbers`, in turns by each of `senders`.
+/// Sends `numbers` by each of `senders` in turn.
 async fn send(senders: &[&dyn Side], numbers: impl Iterator<Item = i64>) {
     for (number, sender) in numbers.zip(senders.iter().cycle()) {
         sender.send("tasks", &message! { "number": number }).await;
     }
 }
 
-async fn each_message_comes_once(site: Site) {
+async fn rust_workers_get_each_message_once(site: Site) {
     let (python, received, mut workers) = (site.python().await, Arc::new(Received::default()), JoinSet::new());
     for _ in 0..4 {
-        work(&mut workers, Arc::new(site.rust().await), &received);
+        start_worker(&mut workers, Arc::new(site.rust().await), &received);
     }
     let rust = site.rust().await;
     send(&[&python, &rust], numbers()).await;
@@ -83,27 +83,28 @@ async fn each_message_comes_once(site: Site) {
 }
 
 #[tokio::test]
-async fn each_message_of_asgi_redis_comes_once_where_only_rust_reads() {
-    each_message_comes_once(Site::asgi_redis().on_two_hosts()).await;
+async fn rust_workers_get_each_message_of_asgi_redis_once() {
+    rust_workers_get_each_message_once(Site::asgi_redis().on_two_hosts()).await;
 }
 
 #[tokio::test]
-async fn each_message_of_channels_redis_comes_once_where_only_rust_reads() {
-    each_message_comes_once(Site::channels_redis().on_two_hosts()).await;
+async fn rust_workers_get_each_message_of_channels_redis_once() {
+    rust_workers_get_each_message_once(Site::channels_redis().on_two_hosts()).await;
 }
 
-/// Workers in both languages, each with a layer of its own; what each language has got, which is at least something.
+/// Starts workers in both languages, each with its own layer. Returns the deliveries of each language. Each language gets at
+/// least one message.
 async fn both_read(site: Site) -> (Arc<Received>, Arc<Received>) {
     let (of_python, of_rust, mut workers) =
         (Arc::new(Received::default()), Arc::new(Received::default()), JoinSet::new());
     let (python, rust) = (site.python().await, site.rust().await);
     for _ in 0..3 {
-        work(&mut workers, Arc::new(site.python().await), &of_python);
+        start_worker(&mut workers, Arc::new(site.python().await), &of_python);
     }
     send(&[&rust], numbers().take(30)).await;
     eventually("messages for Python", async || (of_python.count() == 30).then_some(())).await;
     for _ in 0..3 {
-        work(&mut workers, Arc::new(site.rust().await), &of_rust);
+        start_worker(&mut workers, Arc::new(site.rust().await), &of_rust);
     }
     send(&[&python, &rust], numbers().skip(30)).await;
     let all = || of_python.numbers().union(&of_rust.numbers()).count();
@@ -112,7 +113,7 @@ async fn both_read(site: Site) -> (Arc<Received>, Arc<Received>) {
         () = eventually("all messages", async || (all() == numbers().count()).then_some(())) => {}
     }
     drop(workers);
-    assert!(of_rust.count() > 0, "Python has got everything");
+    assert!(of_rust.count() > 0, "Python received all messages");
     (of_python, of_rust)
 }
 
@@ -120,18 +121,18 @@ async fn both_read(site: Site) -> (Arc<Received>, Arc<Received>) {
 async fn workers_of_both_languages_share_the_messages_of_asgi_redis() {
     let (of_python, of_rust) = both_read(Site::asgi_redis()).await;
     let twice: Vec<_> = of_python.numbers().intersection(&of_rust.numbers()).copied().collect();
-    assert!(twice.is_empty(), "{twice:?} came to both");
+    assert!(twice.is_empty(), "{twice:?} arrived in both languages");
     of_python.assert_none_twice();
     of_rust.assert_none_twice();
 }
 
-/// Python's own workers give each other messages twice: one puts back what another has in hand.
+/// Duplicates are allowed here: a Python worker may put back a message that another Python worker is delivering.
 #[tokio::test]
 async fn workers_of_both_languages_lose_no_message_of_channels_redis() {
     both_read(Site::channels_redis()).await;
 }
 
-async fn callers_that_come_and_go_lose_nothing(site: Site) {
+async fn dropped_calls_lose_no_message(site: Site) {
     let (python, rust, received) = (site.python().await, site.rust().await, Received::default());
     let mut moments = Moments::new(0x0dd5_eed5);
     let receive = async {
@@ -147,11 +148,11 @@ async fn callers_that_come_and_go_lose_nothing(site: Site) {
 }
 
 #[tokio::test]
-async fn callers_that_come_and_go_lose_nothing_of_asgi_redis() {
-    callers_that_come_and_go_lose_nothing(Site::asgi_redis()).await;
+async fn dropped_calls_lose_no_message_of_asgi_redis() {
+    dropped_calls_lose_no_message(Site::asgi_redis()).await;
 }
 
 #[tokio::test]
-async fn callers_that_come_and_go_lose_nothing_of_channels_redis() {
-    callers_that_come_and_go_lose_nothing(Site::channels_redis()).await;
+async fn dropped_calls_lose_no_message_of_channels_redis() {
+    dropped_calls_lose_no_message(Site::channels_redis()).await;
 }

@@ -9,7 +9,7 @@ use crate::support::{DEADLINE, RedisServer, eventually, shared_servers, within};
 const FORMATS: [Format; 2] = [Format::ChannelsRedis, Format::AsgiRedis];
 
 #[tokio::test]
-async fn a_message_travels_through_every_server_and_leaves_nothing() {
+async fn the_probe_sends_a_message_through_every_server_and_leaves_no_keys() {
     for format in FORMATS {
         let mut site = Site::start().await;
         let layer = channel_layer::connect(site.config_on(3).format(format)).await.unwrap();

@@ -23,7 +23,7 @@ async fn unheard(layer: &PubSubLayer) {
 }
 
 #[tokio::test]
-async fn a_message_travels_through_every_server_and_leaves_nothing() {
+async fn the_probe_sends_a_message_through_every_server_and_leaves_no_keys() {
     let servers = [RedisServer::start(), RedisServer::start()];
     let urls = servers.each_ref().map(RedisServer::url);
     for sharded in [false, true] {

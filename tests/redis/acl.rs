@@ -1,4 +1,4 @@
-//! The access list in `deploy/redis`: enough for everything that a layer does, and nothing more.
+//! The access list in `deploy/redis` allows exactly the commands that layers use.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::support::{DEADLINE, RedisServer, eventually, within};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/redis/users.acl");
 
-/// A server with the users of the file, and a connection that may do everything.
+/// Starts a server with the users of the file. Returns it with an unrestricted connection.
 async fn server() -> (RedisServer, redis::aio::MultiplexedConnection) {
     let server = RedisServer::start();
     let mut connection = server.connection().await;
@@ -31,7 +31,7 @@ fn url(server: &RedisServer, user: &str) -> String {
     format!("redis://{user}:change-me@127.0.0.1:{}", server.port())
 }
 
-/// What the server refused since it was asked last.
+/// Returns the refusals of the server since the last call.
 async fn refused(connection: &mut redis::aio::MultiplexedConnection) -> Vec<redis::Value> {
     let log = ask(connection, redis::cmd("ACL").arg("LOG")).await;
     let () = ask(connection, redis::cmd("ACL").arg(&["LOG", "RESET"])).await;
@@ -39,7 +39,7 @@ async fn refused(connection: &mut redis::aio::MultiplexedConnection) -> Vec<redi
 }
 
 #[tokio::test]
-async fn the_file_loads_as_it_is_and_lets_in_nobody_without_a_password() {
+async fn the_file_loads_and_no_user_may_connect_without_a_password() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("users.acl");
     std::fs::write(&file, "user default on nopass ~* &* +@all\n").unwrap();
@@ -61,9 +61,9 @@ async fn the_file_loads_as_it_is_and_lets_in_nobody_without_a_password() {
 }
 
 #[tokio::test]
-async fn the_user_of_the_native_format_may_do_all_that_a_layer_does() {
+async fn the_user_of_the_native_format_may_use_all_operations_of_a_layer() {
     let (server, mut connection) = server().await;
-    // Prefixes as they are by default, which the keys of the file fit.
+    // The access list allows only keys with the default prefixes.
     let config = || Config::new().host(url(&server, "channel-layer")).blocking_timeout(Duration::from_secs(1));
     let (layer, other) = (connect(config()).await, connect(config().capacity(1)).await);
 
@@ -72,14 +72,14 @@ async fn the_user_of_the_native_format_may_do_all_that_a_layer_does() {
         let waiting = tokio::spawn(async move { reading.receive(&[from]).await });
         layer.group_add("g", to).await.unwrap();
         layer.group_send("g", numbered(1)).await.unwrap();
-        // Once more, as to a group whose routes are known.
+        // The second send uses the known routes of the group.
         assert_eq!(number(&within(DEADLINE, "a message", waiting).await.unwrap().unwrap()), 1);
         layer.group_send("g", numbered(2)).await.unwrap();
         assert_eq!(layer.group_channels("g").await.unwrap(), [to]);
         layer.group_discard("g", to).await.unwrap();
         layer.send_many(&[(to, numbered(3)), (to, message! { "bytes": Bytes::from(vec![0; 1 << 20]) })]).await;
         other.send(to, numbered(4)).await.unwrap_err();
-        // What a reader took ahead, once it knows the sizes, goes back when it is closed.
+        // A reader that knows the sizes prefetches messages, and puts them back when it is closed.
         let mut receiver = layer.receiver(&[from]).unwrap();
         for _ in 0..2 {
             receiver.recv().await.unwrap();
@@ -88,12 +88,12 @@ async fn the_user_of_the_native_format_may_do_all_that_a_layer_does() {
         while layer.try_receive(&[from]).await.unwrap().is_some() {}
         layer.channel_statistics(to).await.unwrap();
     }
-    // A sender with a longer expiry than the group remembers its members for.
+    // A sender whose expiry is longer than the time for which the group remembers ended memberships.
     layer.group_add("g", "l!a").await.unwrap();
     connect(config().expiry(Duration::from_mins(10))).await.group_send("g", numbered(5)).await.unwrap();
     assert_eq!(number(&within(DEADLINE, "a message", layer.receive(&["l!"])).await.unwrap()), 5);
     layer.new_channel("new?").await.unwrap();
-    // Bytes that are no message go to quarantine, and so does a message whose key the reader lacks.
+    // Bytes that are not a message go to quarantine, and so does a message with an unknown key.
     let _: i64 = connection.rpush("asgi:channel:{bad?a}", "no entry").await.unwrap();
     assert!(layer.try_receive(&["bad?a"]).await.unwrap().is_none());
     let keyed = connect(config().symmetric_encryption_keys(["a key"])).await;
@@ -118,7 +118,7 @@ async fn the_user_of_the_native_format_may_do_all_that_a_layer_does() {
 }
 
 #[tokio::test]
-async fn the_user_of_publish_and_subscribe_may_do_all_that_a_layer_does() {
+async fn the_user_of_pubsub_may_use_all_operations_of_a_layer() {
     let (server, mut connection) = server().await;
     let config = || Config::new().host(url(&server, "channel-layer-pubsub"));
     publishes(config()).await;
@@ -127,8 +127,8 @@ async fn the_user_of_publish_and_subscribe_may_do_all_that_a_layer_does() {
     assert!(refused.is_empty(), "{refused:?}");
 }
 
-/// Everything that a layer in one of Python's formats does, as `user`; then what was refused, and which of the commands
-/// that the user may use were not.
+/// Uses all operations of a layer in one of Python's formats as `user`. Returns the refusals, and the allowed commands that were
+/// not used.
 async fn does_everything(format: Format, user: &str) -> (Vec<redis::Value>, Vec<String>) {
     let (server, mut connection) = server().await;
     let () = ask(&mut connection, redis::cmd("CONFIG").arg("RESETSTAT")).await;
@@ -148,7 +148,7 @@ async fn does_everything(format: Format, user: &str) -> (Vec<redis::Value>, Vec<
         layer.group_discard("g", to).await.unwrap();
         layer.send_many(&[(to, numbered(2)), (to, numbered(3)), (to, numbered(4))]).await;
         other.send(to, numbered(5)).await.unwrap_err();
-        // What a reader took ahead, once it knows the sizes, goes back when it is closed.
+        // A reader that knows the sizes prefetches messages, and puts them back when it is closed.
         let mut receiver = layer.receiver(&[from]).unwrap();
         for _ in 0..2 {
             receiver.recv().await.unwrap();
@@ -156,7 +156,7 @@ async fn does_everything(format: Format, user: &str) -> (Vec<redis::Value>, Vec<
         receiver.close().await.unwrap();
         layer.channel_statistics(to).await.unwrap();
         while layer.try_receive(&[from]).await.unwrap().is_some() {}
-        // A read that nobody waits for any more is ended on the server.
+        // A read without a waiting caller is ended on the server.
         assert!(tokio::time::timeout(Duration::from_millis(100), layer.receive(&[from])).await.is_err());
     }
     layer.new_channel("new?").await.unwrap();
@@ -174,7 +174,7 @@ async fn does_everything(format: Format, user: &str) -> (Vec<redis::Value>, Vec<
     (refused, allowed(user).into_iter().filter(|command| !is_used(command)).collect())
 }
 
-/// The commands that `user` may use.
+/// Returns the commands that `user` may use.
 fn allowed(user: &str) -> Vec<String> {
     let file = std::fs::read_to_string(FILE).unwrap();
     let line = file.lines().find(|line| line.split(' ').nth(1) == Some(user)).expect("the user is in the file");
@@ -182,19 +182,19 @@ fn allowed(user: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_user_of_channels_redis_may_do_exactly_what_a_layer_does() {
+async fn the_user_of_channels_redis_may_use_exactly_the_commands_of_a_layer() {
     let (refused, unused) = does_everything(Format::ChannelsRedis, "channel-layer-channels-redis").await;
     assert!(refused.is_empty() && unused.is_empty(), "refused: {refused:?}; unused: {unused:?}");
 }
 
 #[tokio::test]
-async fn the_user_of_asgi_redis_may_do_exactly_what_a_layer_does() {
+async fn the_user_of_asgi_redis_may_use_exactly_the_commands_of_a_layer() {
     let (refused, unused) = does_everything(Format::AsgiRedis, "channel-layer-asgi-redis").await;
     assert!(refused.is_empty() && unused.is_empty(), "refused: {refused:?}; unused: {unused:?}");
 }
 
 #[tokio::test]
-async fn the_users_may_do_nothing_else() {
+async fn all_other_commands_and_keys_are_refused() {
     let (server, _connection) = server().await;
     for (user, own) in [
         ("channel-layer", "asgi:x"),
@@ -224,7 +224,7 @@ async fn the_users_may_do_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_unix_socket_takes_the_same_users() {
+async fn a_unix_socket_has_the_same_users() {
     let server = RedisServer::unix();
     let mut connection = server.connection().await;
     let () = ask(

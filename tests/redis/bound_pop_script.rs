@@ -1,4 +1,4 @@
-//! `bound_pop.lua` and the pop after it, on a real server.
+//! `bound_pop.lua` and the pop that follows it, on a real server.
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncCommands, Value};

@@ -70,7 +70,7 @@ async fn close_at_work(servers: &[RedisServer]) {
             tasks.spawn(send(closing.clone(), next.clone(), sent.clone()));
         }
         for (place, source) in SOURCES.into_iter().enumerate() {
-            // Some rounds leave a channel without a reader.
+            // In some rounds a channel has no reader.
             if place != round % 5 {
                 tasks.spawn(read(closing.clone(), source, (place + round) % 2 == 0, got.clone()));
             }
@@ -94,12 +94,12 @@ async fn close_at_work(servers: &[RedisServer]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn closing_at_work_loses_and_doubles_nothing_on_one_shard() {
+async fn closing_under_load_neither_loses_nor_duplicates_messages_on_one_shard() {
     close_at_work(&shared_servers()[..1]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn closing_at_work_loses_and_doubles_nothing_on_three_shards() {
+async fn closing_under_load_neither_loses_nor_duplicates_messages_on_three_shards() {
     close_at_work(shared_servers()).await;
 }
 
@@ -143,7 +143,7 @@ async fn a_dropped_layer_puts_back_in_the_background() {
 }
 
 #[tokio::test]
-async fn closing_ends_where_the_server_refuses_for_good_what_is_put_back() {
+async fn closing_ends_if_the_server_permanently_refuses_put_backs() {
     let server = RedisServer::start();
     let layer = Site::on(std::slice::from_ref(&server)).layer().await;
     for n in 0..5 {
@@ -157,7 +157,7 @@ async fn closing_ends_where_the_server_refuses_for_good_what_is_put_back() {
 }
 
 #[tokio::test]
-async fn closing_waits_for_a_group_send_under_way() {
+async fn closing_waits_for_a_group_send_in_flight() {
     let server = RedisServer::start();
     let mut connection = server.connection().await;
     let site = Site::on(std::slice::from_ref(&server));
@@ -181,7 +181,7 @@ async fn closing_waits_for_a_group_send_under_way() {
 }
 
 #[tokio::test]
-async fn closing_does_not_wait_for_a_call_that_nobody_goes_on_with() {
+async fn closing_does_not_wait_for_a_call_that_is_not_polled() {
     let server = RedisServer::start();
     let mut connection = server.connection().await;
     let site = Site::on(std::slice::from_ref(&server));
@@ -195,7 +195,7 @@ async fn closing_does_not_wait_for_a_call_that_nobody_goes_on_with() {
 }
 
 #[tokio::test]
-async fn a_group_send_that_is_not_polled_keeps_no_other_send_and_no_close_waiting() {
+async fn a_group_send_that_is_not_polled_delays_neither_other_sends_nor_close() {
     let server = RedisServer::start();
     let mut connection = server.connection().await;
     let config = Site::on(std::slice::from_ref(&server)).config();
@@ -221,7 +221,7 @@ async fn a_group_send_that_is_not_polled_keeps_no_other_send_and_no_close_waitin
 }
 
 #[tokio::test]
-async fn nothing_is_sent_once_closing_has_begun_even_if_it_was_given_up() {
+async fn nothing_is_sent_after_close_was_called_even_if_its_future_was_dropped() {
     let site = Site::on(&shared_servers()[..1]);
     let layer = site.layer().await;
     drop(Box::pin(layer.close()).as_mut().now_or_never());
@@ -254,7 +254,7 @@ async fn a_closed_layer_keeps_no_connection() {
 }
 
 #[tokio::test]
-async fn closing_does_not_fail_for_what_was_lost_long_before() {
+async fn closing_does_not_fail_because_of_an_earlier_loss() {
     for closes_the_layer in [false, true] {
         let server = RedisServer::start();
         let mut connection = server.connection().await;

@@ -1,4 +1,4 @@
-//! Connections that are killed, cut, half-open or refused, and reads that strangers end.
+//! Killed, cut, half-open and refused connections, and reads that another client ends.
 
 use std::time::{Duration, Instant};
 
@@ -9,19 +9,19 @@ use super::tools::{Layer, Site, ask, connect, event, events_so_far, number, numb
 use crate::support::{DEADLINE, Proxy, RedisServer, eventually, shared_servers, within};
 
 const BLOCKING: Duration = Duration::from_secs(1);
-/// How much longer than it should block a silent read counts as alive.
+/// Time for which a read without an answer counts as alive after its blocking timeout.
 const SILENCE: Duration = Duration::from_secs(2);
-/// What a busy machine may take for everything else.
+/// Allowance for a busy machine.
 const MARGIN: Duration = Duration::from_secs(5);
 
-/// The ids of the connections that wait for messages.
+/// Returns the ids of the connections that wait for messages.
 async fn blocked(server: &RedisServer) -> Vec<String> {
     let list: String = ask(&mut server.connection().await, redis::cmd("CLIENT").arg("LIST")).await;
     let waiting = list.lines().filter(|line| line.contains(" cmd=blmpop") && line.contains(" flags=b"));
     waiting.map(|line| line.trim_start_matches("id=").split(' ').next().unwrap().to_owned()).collect()
 }
 
-/// The id of the only connection that waits, once there is one.
+/// Waits until one connection waits for messages. Returns its id.
 async fn the_blocked(server: &RedisServer) -> String {
     eventually("a read that waits", async || {
         let mut ids = blocked(server).await;
@@ -30,12 +30,12 @@ async fn the_blocked(server: &RedisServer) -> String {
     .await
 }
 
-/// A receiver that waits for its next message.
+/// Starts a task that waits for the next message of a receiver.
 fn waiting(mut receiver: Receiver) -> JoinHandle<(Result<Delivery>, Receiver)> {
     tokio::spawn(async move { (receiver.recv().await, receiver) })
 }
 
-/// The number of the message that `waiting` waits for; one error before it may tell of an outage.
+/// Returns the number of the message that `waiting` waits for. One error of an outage may come before it.
 async fn number_of(waiting: JoinHandle<(Result<Delivery>, Receiver)>) -> (i64, Receiver) {
     let (first, mut receiver) = within(DEADLINE, "a message", waiting).await.unwrap();
     let delivery = match first {
@@ -46,7 +46,7 @@ async fn number_of(waiting: JoinHandle<(Result<Delivery>, Receiver)>) -> (i64, R
 }
 
 #[tokio::test]
-async fn a_killed_read_is_told_and_begun_again() {
+async fn a_killed_read_is_reported_and_restarted() {
     let server = RedisServer::start();
     let layer = Site::on(std::slice::from_ref(&server)).layer().await;
     let mut events = layer.events();
@@ -61,7 +61,7 @@ async fn a_killed_read_is_told_and_begun_again() {
         let told = event(&mut events, "the break", |event| matches!(event, Event::ReadInterrupted { .. })).await;
         let Event::ReadInterrupted { shard: 0, channels, .. } = &told else { panic!("{told:?}") };
         assert_eq!(*channels, [source]);
-        // Once there is a read again, nothing is lost any more.
+        // After the new read has started, no message is lost.
         layer.send(channel, numbered(1)).await.unwrap();
         let (first, mut receiver) = number_of(reader).await;
         assert_eq!(first, 1);
@@ -74,7 +74,7 @@ async fn a_killed_read_is_told_and_begun_again() {
 }
 
 #[tokio::test]
-async fn a_read_that_a_stranger_ends_is_begun_again() {
+async fn a_read_that_another_client_ends_is_restarted() {
     let server = RedisServer::start();
     let layer = Site::on(std::slice::from_ref(&server)).layer().await;
     let mut events = layer.events();
@@ -98,7 +98,7 @@ async fn a_read_that_a_stranger_ends_is_begun_again() {
 }
 
 #[tokio::test]
-async fn killing_every_connection_loses_no_message_that_waits() {
+async fn killing_every_connection_loses_no_waiting_message() {
     let server = RedisServer::start();
     let site = Site::on(std::slice::from_ref(&server));
     let layer = site.layer().await;
@@ -122,13 +122,13 @@ async fn through(proxy: &Proxy) -> Layer {
     connect(config.blocking_timeout(BLOCKING).command_timeout(BLOCKING).connect_timeout(BLOCKING)).await
 }
 
-/// Lets reads block for longer than a test waits.
+/// Makes reads block for longer than a test waits.
 fn patient(config: channel_layer::Config) -> channel_layer::Config {
     config.blocking_timeout(3 * DEADLINE).command_timeout(BLOCKING)
 }
 
 #[tokio::test]
-async fn a_read_ends_with_its_link_however_long_it_may_block() {
+async fn a_read_ends_with_its_connection_however_long_it_blocks() {
     let server = RedisServer::start();
     let proxy = Proxy::before(&server.url()).await;
     let site = Site::at([proxy.url()]);
@@ -155,7 +155,7 @@ async fn a_read_ends_with_its_link_however_long_it_may_block() {
 }
 
 #[tokio::test]
-async fn a_layer_closes_over_half_open_connections_however_long_reads_may_block() {
+async fn a_layer_with_half_open_connections_closes_however_long_reads_block() {
     let server = RedisServer::start();
     let proxy = Proxy::before(&server.url()).await;
     let layer = connect(patient(Site::at([proxy.url()]).config())).await;
@@ -169,7 +169,7 @@ async fn a_layer_closes_over_half_open_connections_however_long_reads_may_block(
 }
 
 #[tokio::test]
-async fn a_read_on_a_half_open_connection_ends_and_begins_again() {
+async fn a_read_on_a_half_open_connection_ends_and_is_restarted() {
     let server = RedisServer::start();
     let proxy = Proxy::before(&server.url()).await;
     let site = Site::at([proxy.url()]);
@@ -181,7 +181,7 @@ async fn a_read_on_a_half_open_connection_ends_and_begins_again() {
         the_blocked(&server).await;
         let began = Instant::now();
         proxy.freeze();
-        // The server ends the read in time, and nobody hears of it.
+        // The server ends the read in time, and its answer does not arrive.
         eventually("the end of the read", async || blocked(&server).await.is_empty().then_some(())).await;
         direct.send(channel, numbered(1)).await.unwrap();
         let (first, receiver) = within(DEADLINE, "a message or an error", reader).await.unwrap();
@@ -197,7 +197,7 @@ async fn a_read_on_a_half_open_connection_ends_and_begins_again() {
 }
 
 #[tokio::test]
-async fn an_outage_by_a_half_open_connection_is_told_once() {
+async fn an_outage_of_a_half_open_connection_is_reported_once() {
     let server = RedisServer::start();
     let proxy = Proxy::before(&server.url()).await;
     let layer = through(&proxy).await;
@@ -217,7 +217,7 @@ async fn an_outage_by_a_half_open_connection_is_told_once() {
     proxy.refuse_new();
     event(&mut events, "the outage", |event| matches!(event, Event::ShardDown { .. })).await;
     eventually("the end of the read", async || blocked(&server).await.is_empty().then_some(())).await;
-    // Long enough for the reader to find out and to try again.
+    // Long enough for the reader to detect the outage and to retry.
     tokio::time::sleep(BLOCKING + SILENCE).await;
     proxy.admit();
     event(&mut events, "the end of the outage", |event| *event == Event::ShardUp { shard: 0 }).await;
@@ -227,7 +227,7 @@ async fn an_outage_by_a_half_open_connection_is_told_once() {
 }
 
 #[tokio::test]
-async fn a_send_on_a_half_open_connection_fails_in_time_and_the_next_ones_work() {
+async fn a_send_on_a_half_open_connection_fails_in_time_and_later_sends_succeed() {
     let server = RedisServer::start();
     let proxy = Proxy::before(&server.url()).await;
     let layer = through(&proxy).await;
@@ -262,7 +262,7 @@ async fn a_cut_connection_is_replaced() {
 }
 
 #[tokio::test]
-async fn refused_connections_are_tried_again() {
+async fn refused_connections_are_retried() {
     let server = RedisServer::start();
     let proxy = Proxy::before(&server.url()).await;
     let layer = through(&proxy).await;
@@ -278,7 +278,7 @@ async fn refused_connections_are_tried_again() {
 }
 
 #[tokio::test]
-async fn a_frozen_server_is_given_up_in_time_and_taken_back() {
+async fn a_stopped_server_is_detected_in_time_and_used_again_when_it_continues() {
     let mut server = RedisServer::start();
     let site = Site::on(std::slice::from_ref(&server));
     let layer = connect(site.config().command_timeout(BLOCKING).blocking_timeout(BLOCKING)).await;
@@ -299,7 +299,7 @@ async fn a_frozen_server_is_given_up_in_time_and_taken_back() {
 }
 
 #[tokio::test]
-async fn readers_that_nobody_uses_leave_their_connections_to_others() {
+async fn readers_without_callers_release_their_connections() {
     let site = Site::on(&shared_servers()[..1]);
     let layer = connect(site.config().pool_size(2).connect_timeout(Duration::from_millis(500))).await;
     for n in 0..20 {
@@ -310,14 +310,14 @@ async fn readers_that_nobody_uses_leave_their_connections_to_others() {
 }
 
 #[tokio::test]
-async fn a_name_that_leads_to_another_master_is_followed() {
+async fn a_host_name_that_resolves_to_another_master_is_followed() {
     let (old, new) = (RedisServer::start(), RedisServer::start());
     let proxy = Proxy::before(&old.url()).await;
     let site = Site::at([proxy.url()]);
     let (writer, reader) = (site.layer().await, site.layer().await);
     let reading = waiting(reader.receiver(&["l!"]).unwrap());
     the_blocked(&old).await;
-    // A failover as those make it who give the name another address: the old master is a replica of the new one.
+    // A failover by DNS: the name gets another address, and the old master becomes a replica of the new one.
     proxy.lead_to(&new.url());
     let port = new.port().to_string();
     let () = ask(&mut old.connection().await, redis::cmd("REPLICAOF").arg(&["127.0.0.1", &port])).await;
@@ -325,11 +325,11 @@ async fn a_name_that_leads_to_another_master_is_followed() {
     assert_eq!(number_of(reading).await.0, 1);
 }
 
-/// How long readers may take to come back after a server has fallen silent, with the default timeouts.
+/// Longest time until readers recover after a server stops answering, with the default timeouts.
 const BACK: Duration = Duration::from_secs(8);
 
 #[tokio::test]
-async fn a_server_that_falls_silent_is_left_soon() {
+async fn a_server_that_stops_answering_is_detected_soon() {
     let server = RedisServer::start();
     let proxy = Proxy::before(&server.url()).await;
     let site = Site::at([proxy.url()]);
@@ -337,7 +337,7 @@ async fn a_server_that_falls_silent_is_left_soon() {
     let layer = connect(config.clone()).await;
     let direct = connect(config.hosts([server.url()])).await;
     let reader = waiting(layer.receiver(&["s?a"]).unwrap());
-    // The read ends on the server before the link counts as lost, and nobody hears of it.
+    // The read ends on the server before the connection counts as lost, and its answer does not arrive.
     eventually("a read that has waited for two seconds", async || {
         let list: String = ask(&mut server.connection().await, redis::cmd("CLIENT").arg("LIST")).await;
         list.lines().any(|line| line.contains(" cmd=blmpop") && line.contains(" idle=2 ")).then_some(())
@@ -366,7 +366,7 @@ async fn a_server_that_falls_silent_is_left_soon() {
 }
 
 #[tokio::test]
-async fn a_read_that_another_server_knows_nothing_of_counts_as_lost() {
+async fn a_read_that_the_new_server_does_not_know_counts_as_lost() {
     let (old, new) = (RedisServer::start(), RedisServer::start());
     // What lets the ids on the new server be those of the old one.
     let mut before = Vec::new();
@@ -394,7 +394,7 @@ async fn a_read_that_another_server_knows_nothing_of_counts_as_lost() {
 
     proxy.lead_to(&new.url());
     proxy.freeze();
-    // It is popped for a connection that carries nothing any more.
+    // The server pops the message for a connection that transfers no data.
     let direct = connect(config.hosts([old.url()])).await;
     direct.send("s?a", numbered(1)).await.unwrap();
     eventually("the end of the read", async || blocked(&old).await.is_empty().then_some(())).await;

@@ -1,4 +1,4 @@
-//! With keys, Redis learns and changes nothing: messages cannot be read, moved, altered or replayed late.
+//! With encryption, messages in Redis cannot be read, moved, modified, or replayed late.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ fn keyed(site: &Site) -> Config {
     site.config().symmetric_encryption_keys(["the key in use", "the key before it"])
 }
 
-/// Every byte of every key and value in a server.
+/// Returns all bytes of all keys and values of a server.
 async fn dump(server: &RedisServer) -> Vec<u8> {
     let mut connection = server.connection().await;
     let mut dump = Vec::new();
@@ -52,7 +52,7 @@ fn holds(dump: &[u8], marker: &str) -> bool {
     dump.windows(marker.len()).any(|bytes| bytes == marker.as_bytes())
 }
 
-/// Leaves a message in every kind of place: sent, sent to groups, put back in whole and in part, and in quarantine.
+/// Leaves a message in every kind of place: sent, sent to groups, put back for all or some members, and in quarantine.
 async fn leave_messages(site: &Site, layer: &Layer, server: &RedisServer) {
     let message = message! {
         "marker-in-a-name": 1,
@@ -85,7 +85,7 @@ async fn leave_messages(site: &Site, layer: &Layer, server: &RedisServer) {
 }
 
 #[tokio::test]
-async fn nothing_of_a_message_can_be_read_in_redis() {
+async fn no_part_of_a_message_is_readable_in_redis() {
     let server = RedisServer::start();
     let site = Site::on(std::slice::from_ref(&server));
     let plain = site.layer().await;
@@ -107,7 +107,7 @@ async fn nothing_of_a_message_can_be_read_in_redis() {
     }
 }
 
-/// A deployment with keys, and what strangers do to its lists.
+/// A deployment with encryption, and an attacker who modifies its lists.
 struct Stranger {
     site: Site,
     layer: Layer,
@@ -121,19 +121,19 @@ impl Stranger {
         Self { site, layer, connection: shared_servers()[0].connection().await }
     }
 
-    /// The entry of a message that was sent to `channel` and still lies in `list`.
+    /// Sends a message to `channel`. Returns its entry in `list`.
     async fn sent(&mut self, channel: &str, list: &str) -> Vec<u8> {
         self.layer.send(channel, numbered(1)).await.unwrap();
         entries(&mut self.connection, &self.site.list(list)).await.pop().unwrap()
     }
 
-    /// Puts `entry` into `list` and checks that it does not open there, and that the message behind it does.
+    /// Puts `entry` into `list`. Checks that it does not open there, and that the next message does.
     async fn assert_refused(&mut self, entry: &[u8], list: &str, channel: &str, what: &str) {
         let refused = self.refused(entry, list, channel, what).await;
         assert_eq!(refused, Refused { undecryptable: 1, undecodable: 0 }, "{what}");
     }
 
-    /// Puts `entry` into `list`, checks that nothing comes of it but the message behind it, and tells how it was counted.
+    /// Puts `entry` into `list`. Checks that only the next message arrives. Returns the reason under which the entry was counted.
     async fn refused(&mut self, entry: &[u8], list: &str, channel: &str, what: &str) -> Refused {
         let recorder = DebuggingRecorder::new();
         let mut counts = Counts::of(&recorder);
@@ -146,8 +146,8 @@ impl Stranger {
         Refused { undecryptable: counts.dropped("undecryptable"), undecodable: counts.dropped("undecodable") }
     }
 
-    /// The entry of a message to the members of `g` on `l!`, and what is left of it when the first of `l!a`, `l!b` and `l!c`
-    /// has got it.
+    /// Returns the entry of a message to the members of `g` on `l!`, and the entry that remains after the first of `l!a`, `l!b` and
+    /// `l!c` has received it.
     async fn sent_to_group(&mut self) -> [Vec<u8>; 2] {
         for member in ["l!a", "l!b", "l!c"] {
             self.layer.group_add("g", member).await.unwrap();
@@ -163,7 +163,7 @@ impl Stranger {
     }
 }
 
-/// How many entries were refused, and why.
+/// Number of refused entries, and the reasons.
 #[derive(Debug, PartialEq)]
 struct Refused {
     undecryptable: u64,
@@ -220,7 +220,7 @@ async fn a_group_message_moved_to_another_channel_does_not_open() {
 }
 
 #[tokio::test]
-async fn no_changed_byte_opens() {
+async fn an_entry_with_a_changed_byte_does_not_open() {
     let mut stranger = Stranger::start(|config| config).await;
     let [group, rest] = stranger.sent_to_group().await;
     let (normal, local) = (stranger.sent("n", "n").await, stranger.sent("l!a", "l!").await);
@@ -233,7 +233,7 @@ async fn no_changed_byte_opens() {
                 changed[place] ^= bit;
                 let what = format!("{list}, head {:x}, byte {place} changed", entry[8]);
                 let refused = stranger.refused(&changed, list, channel, &what).await;
-                // Another group, or this one at another version or time, may have no members, so that there is nobody to open it.
+                // Another group, or this group at another version or time, may have no members. Then no reader opens the entry.
                 let may_be_for_nobody = entry[8] == 0x1a && (9..27).contains(&place);
                 assert!(may_be_for_nobody || refused.undecryptable + refused.undecodable > 0, "{what}");
             }
@@ -247,7 +247,7 @@ async fn no_changed_byte_opens() {
 }
 
 #[tokio::test]
-async fn a_group_message_opens_for_nobody_whom_redis_adds_to_it() {
+async fn a_group_message_does_not_open_for_recipients_added_in_redis() {
     let mut stranger = Stranger::start(|config| config).await;
     stranger.layer.group_add("g", "l!left").await.unwrap();
     stranger.layer.group_send("g", numbered(0)).await.unwrap();
@@ -276,7 +276,7 @@ async fn a_group_message_opens_for_nobody_whom_redis_adds_to_it() {
 }
 
 #[tokio::test]
-async fn what_is_left_of_a_group_message_opens_in_another_process_and_goes_back_again() {
+async fn the_rest_of_a_group_message_opens_in_another_process_and_is_put_back_again() {
     let mut stranger = Stranger::start(|config| config).await;
     let [_, rest] = stranger.sent_to_group().await;
     assert_eq!(&rest[17..19], b"\x01g");
@@ -301,11 +301,11 @@ async fn a_message_replayed_late_does_not_open() {
     let mut entry = stranger.sent("n", "n").await;
     let sent = now_ms(&mut stranger.connection).await;
     entry[..8].copy_from_slice(&(sent + 3_600_000).to_be_bytes());
-    // It opens once more in its time, which shows that the rest of this test is about time alone.
+    // It opens again within its lifetime, which shows that the rest of this test depends only on time.
     let () = stranger.connection.del(stranger.site.list("n")).await.unwrap();
     let () = stranger.connection.rpush(stranger.site.list("n"), &entry).await.unwrap();
     assert_eq!(take_number(&stranger.layer, "n").await, 1);
-    // The expiry, and 10 s for clocks that differ.
+    // The expiry, and 10 s for clock skew.
     tokio::time::sleep(Duration::from_millis(11_100)).await;
     stranger.assert_refused(&entry, "n", "n", "replayed after 11 s").await;
 }

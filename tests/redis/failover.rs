@@ -1,4 +1,4 @@
-//! A master is killed under load: another one takes its place, and nobody starts anything again.
+//! A master is killed under load. A replica is promoted, and no process has to be restarted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use tokio_util::sync::CancellationToken;
 use super::tools::{ask, event, number, numbered};
 use crate::support::{DEADLINE, Replicated, eventually, random_prefix, within};
 
-/// A failover, from the kill until everything arrives again.
+/// Longest time of a failover, from the kill until all messages arrive again.
 const FAILOVER: Duration = Duration::from_secs(15);
 
-/// How old an acknowledged message can be that the replicas, or a reader's connection, do not have yet.
+/// Longest time from the acknowledgement of a message until it has reached the replicas or a reader.
 const IN_FLIGHT: Duration = Duration::from_secs(1);
 
-/// What is read, and on which channels what is sent arrives: the last of them through a group.
+/// The channels that are read. Messages to the group arrive on the last one.
 const READ: [&str; 3] = ["n", "s?a", "l!"];
 const ARRIVING: [&str; 4] = ["n", "s?a", "l!a", MEMBER];
 const GROUP: &str = "g";
@@ -29,16 +29,17 @@ const MEMBER: &str = "l!g";
 
 /// A sender, and the channel on which its messages arrive.
 type Stream = (i64, String);
-/// The numbers that were acknowledged, and when.
+/// The acknowledged numbers, with the time of the acknowledgement.
 type Acknowledged = BTreeMap<i64, Instant>;
 
-/// Sends numbers from some layers to every channel and the group, each time after the one before was acknowledged.
+/// Sends numbers from several layers to every channel and the group. Each number is sent after the previous one was
+/// acknowledged.
 struct Load {
     senders: Vec<(Stream, JoinHandle<Acknowledged>)>,
     stop: CancellationToken,
 }
 
-/// Reads everything, in the order of its coming.
+/// Reads all messages in the order of their arrival.
 struct Ear {
     layer: Arc<dyn ChannelLayer>,
     heard: Arc<Mutex<BTreeMap<Stream, Vec<i64>>>>,
@@ -96,7 +97,7 @@ async fn send_all(
             MEMBER => layer.group_send(GROUP, message).await,
             channel => layer.send(channel, message).await,
         };
-        // Without a master there may be errors; who sends for a living waits a little.
+        // Without a master a send may fail. A real sender would wait before the next attempt.
         let pause = if sent.is_ok() { 1 } else { 10 };
         if sent.is_ok() {
             acknowledged.insert(number, Instant::now());
@@ -114,7 +115,7 @@ impl Ear {
         Self { layer: layer.clone(), heard, stop, reading }
     }
 
-    /// Waits until more has come of every stream of `senders`.
+    /// Waits until further messages of every stream of `senders` have arrived.
     async fn more(&self, senders: &[i64], what: &str) {
         let count = || {
             let heard = self.heard.lock();
@@ -126,7 +127,7 @@ impl Ear {
         eventually(what, grown).await;
     }
 
-    /// What came, with all that is still there.
+    /// Returns the received messages, including those that still wait.
     async fn end(self) -> BTreeMap<Stream, Vec<i64>> {
         self.stop.cancel();
         within(DEADLINE, "a reader", self.reading).await.unwrap();
@@ -139,7 +140,7 @@ impl Ear {
 
 async fn read_all(mut receiver: Receiver, heard: Arc<Mutex<BTreeMap<Stream, Vec<i64>>>>, stop: CancellationToken) {
     while let Some(result) = stop.run_until_cancelled(receiver.recv()).await {
-        // It is said once that the master is away.
+        // The outage of the master is reported once.
         if let Ok(delivery) = result {
             note(&heard, &delivery);
         }
@@ -152,8 +153,8 @@ fn note(heard: &Mutex<BTreeMap<Stream, Vec<i64>>>, delivery: &channel_layer::Del
     heard.lock().entry((sender, delivery.channel.to_string())).or_default().push(number(delivery));
 }
 
-/// Checks that everything came in order and once, and that only what `may_be_lost` is missing, which is told sender and time
-/// of its acknowledgement.
+/// Checks that all messages arrived in order and once. `may_be_lost` decides by sender and time of the acknowledgement whether a
+/// message may be missing.
 fn check(
     sent: &BTreeMap<Stream, Acknowledged>,
     heard: &BTreeMap<Stream, Vec<i64>>,
@@ -169,8 +170,8 @@ fn check(
     }
 }
 
-/// What came, with the messages that were sent before `outage` first: those that waited on the server when it went away
-/// come behind messages that were sent in the outage.
+/// Sorts the received messages so that those sent before `outage` come first. Messages that waited on the server when it became
+/// unreachable arrive after messages that were sent during the outage.
 fn around_an_outage(
     sent: &BTreeMap<Stream, Acknowledged>,
     mut heard: BTreeMap<Stream, Vec<i64>>,
@@ -186,7 +187,7 @@ fn around_an_outage(
     heard
 }
 
-/// Waits until every replica has all that was written so far.
+/// Waits until every replica has all data that was written so far.
 async fn replicated(service: &Replicated) {
     let mut master = service.servers[0].connection().await;
     let () = ask(&mut master, redis::cmd("SET").arg(&["a mark", "behind everything"])).await;
@@ -195,12 +196,12 @@ async fn replicated(service: &Replicated) {
     assert_eq!(held, replicas);
 }
 
-/// Where the layer has its only server.
+/// Returns the address of the only server of the layer.
 async fn server(layer: &Arc<dyn ChannelLayer>) -> Option<String> {
     layer.health().await.shards.remove(0).server
 }
 
-/// Waits until messages leave the process again.
+/// Waits until messages are sent to the server again.
 async fn remote(layer: &Arc<dyn ChannelLayer>) {
     let mut mode = layer.mode();
     within(FAILOVER, "the return", mode.wait_for(|mode| *mode == Mode::Remote)).await.unwrap();
@@ -215,7 +216,7 @@ fn is_up(event: &Event) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_master_is_replaced_under_load_without_loss_of_what_was_settled() {
+async fn a_killed_master_is_replaced_under_load_without_loss_of_replicated_messages() {
     let mut service = Replicated::start().await;
     let config = config(&service);
     let connect = async || Arc::new(RedisLayer::connect(config.clone()).await.unwrap()) as Arc<dyn ChannelLayer>;
@@ -243,7 +244,7 @@ async fn a_killed_master_is_replaced_under_load_without_loss_of_what_was_settled
     check(&sent, &ear.end().await, |_, at| at < killed && killed.duration_since(at) < IN_FLIGHT);
 }
 
-/// Two processes that go on alone until there is another master; one of them reads.
+/// Two processes that work on their own until there is a new master. One of them reads.
 struct Publishing {
     layers: [Arc<dyn ChannelLayer>; 2],
     events: [broadcast::Receiver<Event>; 2],
@@ -264,7 +265,7 @@ impl Publishing {
         Self { layers, events, load, ear }
     }
 
-    /// Checks that both say that they are alone, and why.
+    /// Checks that both processes report the outage with its reason.
     async fn are_alone(&mut self) {
         for (layer, events) in self.layers.iter().zip(&mut self.events) {
             event(events, "the loss of messages", |event| matches!(event, Event::SubscriptionLost { .. })).await;
@@ -273,17 +274,17 @@ impl Publishing {
             let health = layer.health().await;
             assert!(health.fallback_mode && health.shards[0].reason.is_some(), "{health:?}");
         }
-        // What the reader itself sends arrives meanwhile.
+        // Messages of the reading process arrive meanwhile.
         self.ear.more(&[1], "what its own process sends").await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_published_follows_a_failover_under_load() {
+async fn published_messages_follow_a_failover_under_load() {
     let mut service = Replicated::start().await;
     let config = config(&service);
     let mut all = Vec::new();
-    // They share a server and no names.
+    // They share a server but no names.
     for sharded in [false, true] {
         all.push(Publishing::start(config.clone().sharded_pubsub(sharded)).await);
     }
@@ -306,16 +307,16 @@ async fn what_is_published_follows_a_failover_under_load() {
         assert!(sent.values().all(|acknowledged| acknowledged.values().any(|at| *at > returned)));
         let settled = |at: Instant| at < killed && killed.duration_since(at) > IN_FLIGHT;
         check(&sent, &ear.end().await, |sender, at| match sender {
-            // What stays in its process while that is alone reaches nobody.
+            // During the outage, a message from the other process does not arrive.
             0 => !settled(at) && at < returned,
-            // What is sent in the process that reads arrives there all the while.
+            // A message that is sent in the reading process arrives during the outage.
             _ => !settled(at) && at < killed + IN_FLIGHT,
         });
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_layer_that_falls_back_follows_a_failover_under_load() {
+async fn a_layer_with_a_fallback_follows_a_failover_under_load() {
     let mut service = Replicated::start().await;
     let layer = Arc::new(FallbackLayer::connect(config(&service)).await.unwrap()) as Arc<dyn ChannelLayer>;
     layer.group_add(GROUP, MEMBER).await.unwrap();
@@ -362,7 +363,7 @@ async fn layers_in_the_formats_of_python_follow_a_failover() {
             }
         })
         .await;
-        // The reader may not have noticed yet, and says so once.
+        // The reader may not have noticed the outage yet, and reports it once.
         let read = eventually("a read from another master", async || layer.receive(&["l!"]).await.ok()).await;
         assert_eq!(number(&read), 1);
     }

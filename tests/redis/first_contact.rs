@@ -1,4 +1,4 @@
-//! What an error says of a server that cannot be used: its address, and what is there.
+//! The error for an unusable server contains its address and the cause.
 
 use std::error::Error as _;
 use std::net::TcpStream;
@@ -28,7 +28,7 @@ fn address(url: &str) -> &str {
     url.trim_start_matches("redis://").trim_end_matches("/0")
 }
 
-/// The error of a layer at `url` says once, in all forms, that it cannot connect there because of `why`.
+/// Checks that the error of a layer at `url` contains the address and the cause `why` exactly once, in all forms.
 async fn is_refused_because(url: &str, format: Format, why: &str) -> Error {
     let error = refusal(config(url, format)).await;
     let said = error.to_string();
@@ -52,7 +52,7 @@ async fn cluster() -> RedisServer {
 }
 
 #[tokio::test]
-async fn a_cluster_is_refused_by_name_in_every_format_that_keeps_messages() {
+async fn a_cluster_is_refused_in_every_format_that_stores_messages() {
     let (server, good) = (cluster().await, RedisServer::start());
     for format in STORED {
         let error = is_refused_because(&server.url(), format, "this is a Redis Cluster, which is not supported").await;
@@ -60,7 +60,7 @@ async fn a_cluster_is_refused_by_name_in_every_format_that_keeps_messages() {
         let in_a_database = server.url().replace("/0", "/1");
         let said = refusal(config(&in_a_database, format)).await.to_string();
         assert!(said.contains("this is a Redis Cluster, which is not supported"), "{said}");
-        // One good server does not make it better.
+        // A second server that works does not change the result.
         let both = Site::at([good.url(), server.url()]).config().format(format);
         let error = refusal(both).await;
         assert!(matches!(error, Error::Redis { shard: 1, .. }), "{error:?}");
@@ -76,7 +76,7 @@ async fn messages_are_published_on_a_cluster_without_sharded_topics() {
 }
 
 #[tokio::test]
-async fn a_sentinel_that_is_given_as_a_host_is_named() {
+async fn a_sentinel_that_is_configured_as_a_host_is_reported() {
     let sentinel = RedisServer::sentinel("");
     for format in FORMATS {
         let error = is_refused_because(&sentinel.url(), format, "this is a sentinel, which stores no messages").await;
@@ -85,7 +85,7 @@ async fn a_sentinel_that_is_given_as_a_host_is_named() {
 }
 
 #[tokio::test]
-async fn a_server_of_another_kind_is_named() {
+async fn a_server_of_another_kind_is_reported() {
     let http = FakeServer::saying("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n").await;
     let ssh = FakeServer::greeting("SSH-2.0-OpenSSH_9.2\r\n").await;
     let silent = FakeServer::silent().await;
@@ -97,7 +97,7 @@ async fn a_server_of_another_kind_is_named() {
 }
 
 #[tokio::test]
-async fn a_server_in_protected_mode_is_named() {
+async fn a_server_in_protected_mode_is_reported() {
     let denied = "-DENIED Redis is running in protected mode because protected mode is enabled and no password is set \
                   for the default user. In this mode connections are only accepted from the loopback interface.\r\n";
     let server = FakeServer::greeting(denied).await;
@@ -107,7 +107,7 @@ async fn a_server_in_protected_mode_is_named() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_too_old_is_named_with_its_version_and_its_address() {
+async fn a_server_that_is_too_old_is_reported_with_its_version_and_address() {
     let server = FakeServer::of_version("4.0.14").await;
     for (format, needed) in FORMATS.into_iter().zip(["7.0", "6.0", "6.0", "5.0"]) {
         let error = refusal(config(&server.url(), format)).await;
@@ -117,13 +117,13 @@ async fn a_server_that_is_too_old_is_named_with_its_version_and_its_address() {
     }
 }
 
-/// Takes all places that a server has for clients.
+/// Opens connections until the server accepts no more clients.
 fn fill(server: &RedisServer, clients: usize) -> Vec<TcpStream> {
     (0..clients).map(|_| TcpStream::connect(("127.0.0.1", server.port())).unwrap()).collect()
 }
 
 #[tokio::test]
-async fn a_server_that_takes_no_more_clients_is_heard() {
+async fn a_server_without_room_for_clients_is_reported() {
     let server = RedisServer::with(&["--maxclients", "4"]);
     let _all = fill(&server, 4);
     for format in FORMATS {
@@ -133,7 +133,7 @@ async fn a_server_that_takes_no_more_clients_is_heard() {
 }
 
 #[tokio::test]
-async fn a_reader_is_told_that_a_server_takes_no_more_clients() {
+async fn a_reader_gets_the_error_of_a_server_without_room_for_clients() {
     for format in STORED {
         let server = RedisServer::with(&["--maxclients", "4"]);
         let layer = channel_layer::connect(config(&server.url(), format)).await.unwrap();
@@ -146,7 +146,7 @@ async fn a_reader_is_told_that_a_server_takes_no_more_clients() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_named_with_the_address() {
+async fn a_wrong_password_is_reported_with_the_address() {
     let server = RedisServer::start();
     let () = ask(&mut server.connection().await, redis::cmd("CONFIG").arg(&["SET", "requirepass", "right"])).await;
     for format in FORMATS {
@@ -160,7 +160,7 @@ async fn a_wrong_password_is_named_with_the_address() {
 }
 
 #[tokio::test]
-async fn events_and_health_name_the_address_and_the_cause() {
+async fn events_and_health_contain_the_address_and_the_cause() {
     let mut server = RedisServer::start();
     let layer = connect(config(&server.url(), Format::Native)).await;
     let at = format!("Redis at {}: ", address(&server.url()));
@@ -183,7 +183,7 @@ async fn events_and_health_name_the_address_and_the_cause() {
 }
 
 #[tokio::test]
-async fn an_answer_that_cannot_be_right_is_told_with_the_address() {
+async fn an_invalid_answer_is_reported_with_the_address() {
     let server = RedisServer::start();
     let () = ask(&mut server.connection().await, redis::cmd("SET").arg(&["asgiwork", "somebody else's"])).await;
     let layer = channel_layer::connect(Config::new().host(server.url()).format(Format::ChannelsRedis)).await.unwrap();

@@ -1,4 +1,4 @@
-//! A flush takes what is ours, from every shard, and nothing else.
+//! A flush deletes the keys of the deployment on every shard, and no other keys.
 
 use channel_layer::ChannelLayer;
 use redis::AsyncCommands;
@@ -7,7 +7,7 @@ use super::tools::{Site, ask, connect, numbered, take_number};
 use crate::support::shared_servers;
 
 #[tokio::test]
-async fn a_flush_leaves_the_epochs_only() {
+async fn a_flush_keeps_only_the_epochs() {
     let site = Site::on(shared_servers());
     let layer = connect(site.config()).await;
     for n in 0..30 {
@@ -31,9 +31,9 @@ async fn a_flush_leaves_the_epochs_only() {
     assert_eq!(take_number(&layer, "single?1").await, 1);
 }
 
-/// Keys of deployments whose prefixes begin with ours or mean ours as a pattern, and keys of nobody.
+/// The other keys have prefixes that begin with the prefix of the layer, prefixes that match it as a pattern, or no known form.
 #[tokio::test]
-async fn a_flush_spares_neighbours() {
+async fn a_flush_keeps_the_keys_of_other_deployments() {
     let servers = &shared_servers()[..1];
     let site = Site::on(servers);
     let ours = connect(site.config()).await;
@@ -62,7 +62,7 @@ async fn a_flush_spares_neighbours() {
 }
 
 #[tokio::test]
-async fn a_prefix_that_is_a_pattern_flushes_itself_only() {
+async fn a_flush_with_a_pattern_as_prefix_deletes_only_its_own_keys() {
     let servers = &shared_servers()[..1];
     let site = Site::on(servers);
     for pattern in ["*", "?", "[x]", "[^y]", "\\x"] {

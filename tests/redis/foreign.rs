@@ -1,4 +1,4 @@
-//! Bytes in a channel's list that are no message of ours: skipped, counted and kept in quarantine; the reader goes on.
+//! Bytes in a channel's list that are not a message. The reader skips, counts and quarantines them, and continues.
 
 use channel_layer::ChannelLayer;
 use metrics_util::debugging::DebuggingRecorder;
@@ -51,7 +51,7 @@ async fn start() -> (Site, Layer) {
 }
 
 #[tokio::test]
-async fn what_is_no_entry() {
+async fn bytes_that_are_not_an_entry() {
     let (site, layer) = start().await;
     let server = &shared_servers()[0];
     for bytes in [
@@ -77,7 +77,7 @@ async fn what_is_no_entry() {
 }
 
 #[tokio::test]
-async fn what_has_no_message_in_it() {
+async fn entries_without_a_message() {
     let (site, layer) = start().await;
     for body in [
         b"".to_vec(),
@@ -102,7 +102,7 @@ async fn what_has_no_message_in_it() {
 }
 
 #[tokio::test]
-async fn bombs_of_depth_and_length() {
+async fn entries_with_extreme_depth_and_length() {
     let (site, layer) = start().await;
     let deep = |open: &[u8]| [b"\x81\xa1a", &open.repeat(100_000)[..], b"\x01"].concat();
     for body in [
@@ -121,14 +121,14 @@ async fn bombs_of_depth_and_length() {
         let bytes = stamped(&shared_servers()[0], &[&[VERSION], &body[..]].concat()).await;
         check(&site, &layer, "n", "n", &bytes, "undecodable").await;
     }
-    // What is left of a group message says how many members it is for.
+    // The remaining entry of a group message contains the number of its members.
     let rest = [&[VERSION | 3, 1, b'g'], &[0; 8][..], &[0xff; 4], b"\x01a\x01b"].concat();
     let bytes = stamped(&shared_servers()[0], &rest).await;
     check(&site, &layer, "l!a", "l!", &bytes, "undecodable").await;
 }
 
 #[tokio::test]
-async fn addresses_that_do_not_fit_the_channel() {
+async fn addresses_of_another_kind_of_channel() {
     let (site, layer) = start().await;
     let server = &shared_servers()[0];
     let long = [&[VERSION | 1, 101][..], &[b'x'; 101], b"\x80"].concat();
@@ -156,7 +156,7 @@ async fn addresses_that_do_not_fit_the_channel() {
 }
 
 #[tokio::test]
-async fn versions_that_a_group_cannot_have_yet() {
+async fn versions_in_the_future_of_a_group() {
     let (site, layer) = start().await;
     let server = &shared_servers()[0];
     layer.group_add("g", "l!a").await.unwrap();
@@ -168,7 +168,7 @@ async fn versions_that_a_group_cannot_have_yet() {
         let entry = [&[VERSION | 2, 1, b'g'], &version.to_be_bytes()[..], b"\x80"].concat();
         let () = server.connection().await.rpush(site.list("l!"), stamped(server, &entry).await).await.unwrap();
         assert_eq!(take(&layer, "l!").await.channel, *"l!a");
-        // The group goes on: who leaves gets nothing more, and who joins does.
+        // The group still works: a channel that leaves gets no more messages, and a channel that joins does.
         for (joins, leaves) in [("l!b", "l!a"), ("l!a", "l!b")] {
             layer.group_add("g", joins).await.unwrap();
             layer.group_discard("g", leaves).await.unwrap();
@@ -183,11 +183,11 @@ async fn versions_that_a_group_cannot_have_yet() {
 }
 
 #[tokio::test]
-async fn versions_that_nobody_gave() {
+async fn versions_that_a_group_never_had() {
     let (site, layer) = start().await;
     let server = &shared_servers()[0];
     layer.group_add("g", "l!a").await.unwrap();
-    // Not later than the server's time may be, and later than any version of the group.
+    // A version that the clock of the server allows, but later than any version of the group.
     let soon = (now_ms(&mut server.connection().await).await + 5000) * 1000;
     let entry = [&[VERSION | 2, 1, b'g'], &soon.to_be_bytes()[..], b"\x80"].concat();
     let entry = stamped(server, &entry).await;
@@ -200,14 +200,14 @@ async fn versions_that_nobody_gave() {
 }
 
 #[tokio::test]
-async fn a_sealed_message_where_there_are_no_keys() {
+async fn a_sealed_message_for_a_reader_without_keys() {
     let (site, layer) = start().await;
     let bytes = stamped(&shared_servers()[0], &[VERSION | 8, 1, 2, 3]).await;
     check(&site, &layer, "n", "n", &bytes, "undecryptable").await;
 }
 
 #[tokio::test]
-async fn a_message_in_plain_text_where_there_are_keys() {
+async fn a_plain_message_for_a_reader_with_keys() {
     let site = Site::on(&shared_servers()[..1]);
     let layer = connect(site.config().symmetric_encryption_keys(["a key"])).await;
     let bytes = stamped(&shared_servers()[0], b"\x10\x81\xa1a\x01").await;
@@ -247,7 +247,7 @@ async fn a_full_channel_with_short_bytes_at_its_head_is_full_until_it_is_read() 
 }
 
 #[tokio::test]
-async fn a_channel_whose_key_holds_no_list_fails_alone() {
+async fn a_channel_whose_key_is_not_a_list_does_not_affect_others() {
     let (site, layer) = start().await;
     let mut connection = shared_servers()[0].connection().await;
     let () = connection.set(site.list("n"), "text").await.unwrap();

@@ -322,7 +322,7 @@ async fn an_ended_membership_is_remembered_with_its_start_and_end() {
 }
 
 #[tokio::test]
-async fn discarding_a_channel_that_is_no_member_changes_nothing() {
+async fn discarding_a_channel_that_is_not_a_member_changes_nothing() {
     let mut group = Group::start().await;
     assert_eq!(group.discard("a").await, None);
     let version = group.add("a").await;

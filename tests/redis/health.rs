@@ -1,4 +1,4 @@
-//! How a layer says that it is, to code and over HTTP.
+//! The health of a layer, in code and over HTTP.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use super::tools::{Site, connect, numbered};
 use crate::support::{DEADLINE, RedisServer, eventually, shared_servers, within};
 
-/// Status and body of the answer to a request for `path`.
+/// Returns the status and the body of the response for `path`.
 async fn get(address: &str, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
@@ -26,7 +26,7 @@ async fn get(address: &str, path: &str) -> (u16, String) {
 
 /// Serves the routes of `layer`. Returns the address.
 async fn served(layer: Arc<dyn ChannelLayer>) -> String {
-    // The layers of a site take no larger messages.
+    // The layers of a site accept no larger messages.
     let sockets = SocketOptions::new().max_message_size(1 << 19);
     let server = InterfaceServer::new(layer.clone()).sockets(sockets).routes(health_routes(layer));
     let server = server.bind("127.0.0.1:0").await.unwrap();
@@ -36,7 +36,7 @@ async fn served(layer: Arc<dyn ChannelLayer>) -> String {
 }
 
 #[tokio::test]
-async fn a_message_travels_through_every_server_and_leaves_nothing() {
+async fn the_probe_sends_a_message_through_every_server_and_leaves_no_keys() {
     let before = SystemTime::now();
     let site = Site::on(shared_servers());
     let layer = site.layer().await;
@@ -53,14 +53,14 @@ async fn a_message_travels_through_every_server_and_leaves_nothing() {
         let left: Vec<_> = site.keys(server).await.into_keys().filter(|key| key.contains("channel:{")).collect();
         assert!(left.is_empty(), "{left:?}");
     }
-    // Who asks again at once is told of the same probe.
+    // A second call within a second gets the result of the same probe.
     let sent = layer.global_statistics().await.unwrap().messages_count;
     layer.health().await;
     assert_eq!(layer.global_statistics().await.unwrap().messages_count, sent);
 }
 
 #[tokio::test]
-async fn what_a_lost_probe_leaves_lives_shortly() {
+async fn the_keys_of_a_lost_probe_expire_soon() {
     let server = RedisServer::start();
     let site = Site::on(std::slice::from_ref(&server));
     let layer = connect(site.config().expiry(Duration::from_mins(10))).await;
@@ -80,7 +80,7 @@ async fn what_a_lost_probe_leaves_lives_shortly() {
 }
 
 #[tokio::test]
-async fn readers_that_take_all_connections_do_not_make_the_process_unready() {
+async fn readers_that_use_all_connections_do_not_make_the_process_unready() {
     let server = RedisServer::start();
     let config = Site::on(std::slice::from_ref(&server)).config();
     let layer = connect(config.pool_size(1).connect_timeout(Duration::from_millis(300))).await;
@@ -97,7 +97,7 @@ async fn readers_that_take_all_connections_do_not_make_the_process_unready() {
 }
 
 #[tokio::test]
-async fn those_who_ask_at_once_are_told_of_one_probe() {
+async fn concurrent_calls_share_one_probe() {
     let layer = Site::on(&shared_servers()[..1]).layer().await;
     let asked = futures_util::future::join_all((0..50).map(|_| layer.health())).await;
     assert!(asked.iter().all(channel_layer::Health::is_ready));
@@ -144,7 +144,7 @@ async fn a_server_that_does_not_answer_makes_the_process_unready_until_it_does()
 }
 
 #[tokio::test]
-async fn a_process_that_is_ready_without_its_server_says_why_it_is_without_it() {
+async fn a_ready_process_without_its_server_reports_the_reason() {
     let server = RedisServer::start();
     let layer = Arc::new(PubSubLayer::connect(Site::on(std::slice::from_ref(&server)).config()).await.unwrap());
     let address = served(layer).await;
@@ -161,7 +161,7 @@ async fn a_process_that_is_ready_without_its_server_says_why_it_is_without_it() 
 }
 
 #[tokio::test]
-async fn layers_inside_a_process_have_no_servers_to_tell_of() {
+async fn layers_in_memory_have_no_servers_to_report() {
     let layer: Arc<dyn ChannelLayer> = Arc::new(MemoryLayer::new());
     let health = layer.health().await;
     assert_eq!((health.status, health.shards.len(), health.is_ready()), (Status::Disabled, 0, true));
@@ -173,7 +173,7 @@ async fn layers_inside_a_process_have_no_servers_to_tell_of() {
 }
 
 #[tokio::test]
-async fn a_shared_hybrid_tells_of_its_servers() {
+async fn a_shared_hybrid_layer_reports_its_servers() {
     let remote = Site::on(&shared_servers()[..2]).layer().await;
     let layer: Arc<dyn ChannelLayer> = Arc::new(HybridLayer::<_, RedisLayer>::new(MemoryLayer::new(), remote));
     let health = layer.health().await;
@@ -182,7 +182,7 @@ async fn a_shared_hybrid_tells_of_its_servers() {
 }
 
 #[tokio::test]
-async fn servers_tell_their_load() {
+async fn servers_report_their_load() {
     let layer = Site::on(shared_servers()).layer().await;
     let stats = layer.redis_stats().await.unwrap();
     assert_eq!(stats.iter().map(|stats| stats.shard).collect::<Vec<_>>(), [0, 1, 2]);
@@ -193,7 +193,7 @@ async fn servers_tell_their_load() {
 }
 
 #[tokio::test]
-async fn a_layer_that_goes_on_alone_is_unhealthy_and_ready() {
+async fn a_layer_in_fallback_mode_is_unhealthy_and_ready() {
     let mut server = RedisServer::start();
     let config = Site::on(std::slice::from_ref(&server)).config().command_timeout(Duration::from_secs(1));
     let layer = PubSubLayer::connect(config).await.unwrap();

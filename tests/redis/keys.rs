@@ -1,4 +1,4 @@
-//! Every key that an operation leaves in Redis: its name, its type and how long it lives.
+//! The keys that each operation leaves in Redis: name, type and time to live.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use crate::support::{DEADLINE, RedisServer, eventually, shared_servers, within};
 
 /// A list outlives its last message.
 const LIST: Duration = Duration::from_secs(90);
-/// For how long ended memberships are remembered.
+/// How long ended memberships are remembered.
 const REMEMBERED: Duration = Duration::from_mins(2);
-/// By how much the keys of a group live longer than they have to.
+/// Additional time to live of the keys of a group.
 const SLACK: Duration = Duration::from_secs(30);
 const DAY: Duration = Duration::from_hours(24);
 const HOUR: Duration = Duration::from_hours(1);
@@ -23,7 +23,7 @@ async fn start() -> (Site, Layer, &'static RedisServer) {
     (site, layer, &shared_servers()[0])
 }
 
-/// Checks that these are all keys of the deployment but the epoch's, with their types and lifetimes.
+/// Checks all keys of the deployment except the epoch, with their types and times to live.
 async fn assert_keys(site: &Site, server: &RedisServer, expected: &[(&str, &str, Duration)]) {
     let mut connection = server.connection().await;
     let mut keys = site.keys(server).await;
@@ -43,7 +43,7 @@ async fn write_counters(layer: &Layer) {
 }
 
 #[tokio::test]
-async fn connecting_leaves_the_epoch_only() {
+async fn connecting_creates_only_the_epoch() {
     let (site, layer, server) = start().await;
     layer.new_channel("reply?").await.unwrap();
     layer.group_channels("nobody").await.unwrap();
@@ -59,7 +59,7 @@ async fn connecting_leaves_the_epoch_only() {
 }
 
 #[tokio::test]
-async fn a_send_leaves_a_list_and_two_hashes() {
+async fn a_send_creates_a_list_and_two_hashes() {
     let (site, layer, server) = start().await;
     for channel in ["normal", "local!one", "local!two", "single?x"] {
         layer.send(channel, numbered(0)).await.unwrap();
@@ -70,7 +70,7 @@ async fn a_send_leaves_a_list_and_two_hashes() {
         (":channel:{single?x}", "list", LIST),
         ("-meta:{normal}", "hash", HOUR),
         ("-meta:{local!}", "hash", HOUR),
-        // A name for one purpose; there may be one for each request.
+        // A name for one purpose. There may be one for each request, so its counters live shortly.
         ("-meta:{single?x}", "hash", LIST),
         ("-meta:global", "hash", DAY),
     ];
@@ -86,7 +86,7 @@ async fn a_send_leaves_a_list_and_two_hashes() {
 }
 
 #[tokio::test]
-async fn a_receive_leaves_no_list() {
+async fn a_receive_removes_the_list() {
     let (site, layer, server) = start().await;
     for (channel, source) in [("normal", "normal"), ("local!one", "local!"), ("single?x", "single?x")] {
         layer.send(channel, numbered(7)).await.unwrap();
@@ -107,7 +107,7 @@ async fn a_group_message_reaches_its_members_when_the_group_has_ended_meanwhile(
         layer.group_add("g", member).await.unwrap();
     }
     layer.group_send("g", numbered(1)).await.unwrap();
-    // The group, and the memory of who has left, expire before its members do.
+    // The group and its ended memberships expire before the memberships.
     let mut connection = server.connection().await;
     let gone: i64 = connection.del(&[site.key("group:{g}"), site.key("left:{g}:p!")]).await.unwrap();
     assert_eq!(gone, 2);
@@ -116,7 +116,7 @@ async fn a_group_message_reaches_its_members_when_the_group_has_ended_meanwhile(
 }
 
 #[tokio::test]
-async fn what_is_put_back_is_the_same_bytes_with_the_time_that_is_left() {
+async fn a_put_back_entry_has_the_same_bytes_and_the_remaining_lifetime() {
     let (site, layer, server) = start().await;
     let mut connection = server.connection().await;
     for n in 0..3 {
@@ -132,7 +132,7 @@ async fn what_is_put_back_is_the_same_bytes_with_the_time_that_is_left() {
 }
 
 #[tokio::test]
-async fn an_add_leaves_a_route_and_its_end_and_for_local_members_four_sets_more() {
+async fn an_add_creates_a_route_and_its_end_and_four_more_sets_for_local_members() {
     let (site, layer, server) = start().await;
     layer.group_add("g", "normal").await.unwrap();
     layer.group_add("g", "single?x").await.unwrap();
@@ -159,7 +159,7 @@ async fn an_add_leaves_a_route_and_its_end_and_for_local_members_four_sets_more(
 }
 
 #[tokio::test]
-async fn a_discard_takes_away_what_the_add_made() {
+async fn a_discard_removes_the_keys_of_the_add() {
     let (site, layer, server) = start().await;
     for channel in ["normal", "single?x", "local!one", "local!two"] {
         layer.group_add("g", channel).await.unwrap();
@@ -171,7 +171,7 @@ async fn a_discard_takes_away_what_the_add_made() {
     let routes: Vec<String> = connection.zrange(site.key("group:{g}"), 0, -1).await.unwrap();
     assert_eq!(routes, ["", "local!"]);
     layer.group_discard("g", "local!two").await.unwrap();
-    // Members that have left are remembered for as long as messages from before can arrive.
+    // Ended memberships are remembered for as long as earlier messages can arrive.
     let memory = [(":group:{g}", "zset", REMEMBERED), (":left:{g}:local!", "zset", REMEMBERED + SLACK)];
     assert_keys(&site, server, &memory).await;
     layer.group_discard("other", "local!never").await.unwrap();
@@ -180,7 +180,7 @@ async fn a_discard_takes_away_what_the_add_made() {
 }
 
 #[tokio::test]
-async fn a_group_send_leaves_one_entry_for_each_route() {
+async fn a_group_send_creates_one_entry_for_each_route() {
     let (site, layer, server) = start().await;
     for channel in ["normal", "single?x", "local!one", "local!two", "local!three"] {
         layer.group_add("g", channel).await.unwrap();
@@ -220,7 +220,7 @@ async fn counters_are_hashes_of_two_fields() {
 }
 
 #[tokio::test]
-async fn what_has_expired_is_not_pending_though_its_list_is_there() {
+async fn expired_messages_are_not_pending_though_their_list_exists() {
     let (site, _, server) = start().await;
     let brief = connect(site.config().expiry(Duration::from_millis(100))).await;
     brief.send("brief", numbered(0)).await.unwrap();
@@ -245,7 +245,7 @@ async fn a_list_lives_as_long_as_its_last_message() {
 }
 
 #[tokio::test]
-async fn an_idle_layer_leaves_no_connection_waiting() {
+async fn an_idle_layer_has_no_waiting_connection() {
     let server = RedisServer::start();
     let layer = Site::on(std::slice::from_ref(&server)).layer().await;
     layer.send("once", numbered(0)).await.unwrap();

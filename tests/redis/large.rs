@@ -42,7 +42,7 @@ async fn fill_a_channel_exactly_and_in_order() {
 }
 
 #[tokio::test]
-async fn are_sent_to_a_server_that_knows_no_scripts() {
+async fn are_sent_to_a_server_without_loaded_scripts() {
     let server = RedisServer::start();
     let layer = Site::on(std::slice::from_ref(&server)).layer().await;
     let _: () = ask(&mut server.connection().await, redis::cmd("SCRIPT").arg("FLUSH")).await;
@@ -53,7 +53,7 @@ async fn are_sent_to_a_server_that_knows_no_scripts() {
 }
 
 #[tokio::test]
-async fn that_a_server_has_no_memory_for_are_refused_whole() {
+async fn are_refused_as_a_whole_by_a_server_without_memory() {
     let server = RedisServer::start();
     let site = Site::on(std::slice::from_ref(&server));
     let layer = site.layer().await;

@@ -1,5 +1,4 @@
-//! A slow link to the server: everything takes longer, and nothing else is different. Over a link that carries nothing any
-//! more calls end.
+//! A connection with a high latency changes only the time of calls. Over a connection that transfers no data, calls end in time.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,17 +11,17 @@ use super::tools::{number, numbered};
 use crate::pubsub::tools::config;
 use crate::support::{DEADLINE, Proxy, RedisServer, within};
 
-/// On each way.
+/// Delay in each direction.
 const DELAY: Duration = Duration::from_millis(150);
-/// Each waits for its answer before the next, so that they take many round trips.
+/// Number of messages that are sent one after the other, which takes many round trips.
 const IN_A_ROW: i64 = 10;
-/// All at the same time, so that they take few.
+/// Number of messages that are sent at the same time, which takes few round trips.
 const AT_ONCE: i64 = 1000;
 
-/// What a busy machine may take for everything else.
+/// Allowance for a busy machine.
 const MARGIN: Duration = Duration::from_millis(2500);
 
-/// Sends from `far`, which has the slow link, to `near` and back: one after the other, and many at once.
+/// Sends messages from `far`, which has the slow connection, to `near` and back, one after the other and many at once.
 async fn talks(far: Arc<dyn ChannelLayer>, near: Arc<dyn ChannelLayer>) {
     let mut events = far.events();
     for (sender, reader, channel) in [(&far, &near, "near!"), (&near, &far, "far!")] {
@@ -45,7 +44,7 @@ async fn talks(far: Arc<dyn ChannelLayer>, near: Arc<dyn ChannelLayer>) {
         };
         let (sent, ()) = within(DEADLINE, "all messages", async { tokio::join!(sending, reading) }).await;
         assert!(sent.into_iter().all(|result| result.is_ok()));
-        // A round trip for each would take ten minutes.
+        // One round trip per message would take ten minutes.
         assert!(began.elapsed() > DELAY && began.elapsed() < DEADLINE);
         assert!(within(DEADLINE, "a look", reader.try_receive(&[channel])).await.unwrap().is_none());
         receiver.close().await.unwrap();
@@ -63,7 +62,7 @@ async fn talks(far: Arc<dyn ChannelLayer>, near: Arc<dyn ChannelLayer>) {
 }
 
 #[tokio::test]
-async fn what_is_published_keeps_its_order_and_comes_once() {
+async fn published_messages_arrive_in_order_and_once() {
     let server = RedisServer::start();
     let proxy = Proxy::before(&server.url()).await;
     proxy.delay(DELAY);
@@ -74,7 +73,7 @@ async fn what_is_published_keeps_its_order_and_comes_once() {
 }
 
 #[tokio::test]
-async fn what_is_kept_keeps_its_order_and_comes_once() {
+async fn stored_messages_arrive_in_order_and_once() {
     let server = RedisServer::start();
     let proxy = Proxy::before(&server.url()).await;
     proxy.delay(DELAY);
@@ -85,15 +84,15 @@ async fn what_is_kept_keeps_its_order_and_comes_once() {
 }
 
 #[tokio::test]
-async fn a_look_over_a_half_open_connection_ends_with_the_command_timeout() {
+async fn a_try_receive_over_a_half_open_connection_ends_with_the_command_timeout() {
     let server = RedisServer::start();
     let proxy = Proxy::before(&server.url()).await;
     let config = config([&*proxy.url()]);
-    let patience = Duration::from_secs(3);
+    let timeout = Duration::from_secs(3);
     let layers: [Arc<dyn ChannelLayer>; 3] = [
-        Arc::new(RedisLayer::connect(config.clone().command_timeout(patience)).await.unwrap()),
-        Arc::new(PubSubLayer::connect(config.clone().command_timeout(patience)).await.unwrap()),
-        Arc::new(FallbackLayer::connect(config.command_timeout(patience)).await.unwrap()),
+        Arc::new(RedisLayer::connect(config.clone().command_timeout(timeout)).await.unwrap()),
+        Arc::new(PubSubLayer::connect(config.clone().command_timeout(timeout)).await.unwrap()),
+        Arc::new(FallbackLayer::connect(config.command_timeout(timeout)).await.unwrap()),
     ];
     for layer in &layers {
         layer.try_receive(&["n", "l!", "s?a"]).await.unwrap();
@@ -101,8 +100,8 @@ async fn a_look_over_a_half_open_connection_ends_with_the_command_timeout() {
     proxy.freeze();
     proxy.refuse_new();
     for layer in layers {
-        // Once to find out, and then it is known.
-        for most in [2 * patience + MARGIN, MARGIN] {
+        // The first call detects the outage. Later calls fail at once.
+        for most in [2 * timeout + MARGIN, MARGIN] {
             let look = within(most, "a look", layer.try_receive(&["n", "l!", "new?a"])).await;
             assert!(look.is_err() || look.is_ok_and(|found| found.is_none()));
         }

@@ -1,4 +1,4 @@
-//! Processes of one deployment that are not configured alike: none shortens what another one asked for.
+//! Processes of one deployment with different settings. No process shortens a lifetime that another process set.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ async fn start(long: fn(Config) -> Config, short: fn(Config) -> Config) -> (Site
     (site, long, short)
 }
 
-/// Names of a group's members.
+/// Returns the names of a group's members.
 async fn members(layer: &dyn ChannelLayer) -> Vec<String> {
     let mut members: Vec<_> = layer.group_channels("g").await.unwrap().iter().map(ToString::to_string).collect();
     members.sort();
@@ -28,7 +28,7 @@ async fn members(layer: &dyn ChannelLayer) -> Vec<String> {
 /// Waits for `time` to pass on the server, whose clock decides what has ended.
 async fn pass(server: &RedisServer, time: Duration) {
     let mut connection = server.connection().await;
-    // A key that nobody writes again is gone when that time has passed.
+    // This key is written once, so it disappears when the time has passed.
     let key = random_prefix();
     let millis = u64::try_from(time.as_millis()).unwrap();
     let () = connection.pset_ex(&key, "", millis).await.unwrap();
@@ -42,7 +42,7 @@ async fn a_message_outlives_those_of_a_sender_with_a_shorter_expiry() {
     for (channel, source) in [("n", "n"), ("l!a", "l!"), ("s?a", "s?a")] {
         long.send(channel, numbered(1)).await.unwrap();
         assert_eq!(take_number(&long, source).await, 1);
-        // The list is empty, and the other sender makes it anew.
+        // The list is empty, and the other sender creates it again.
         short.send(channel, numbered(2)).await.unwrap();
         long.send(channel, numbered(3)).await.unwrap();
         assert_lives(ttl(&mut connection, &site.list(source)).await, LONG + SLACK);
@@ -74,13 +74,13 @@ async fn a_membership_outlives_those_of_a_process_with_a_shorter_group_expiry() 
         }
         assert_eq!(take_numbers(layer, "k!").await, Vec::<i64>::new());
     }
-    // An add of the process with the shorter setting sweeps away what has ended, and nothing else.
+    // An add by the process with the shorter setting removes only ended memberships.
     short.group_add("g", "l!d").await.unwrap();
     assert_eq!(members(&*long).await, ["l!a", "l!d", "n", "s?a"]);
 }
 
 #[tokio::test]
-async fn members_get_what_is_sent_to_them_whatever_the_expiry_of_their_reader() {
+async fn members_get_their_messages_whatever_the_expiry_of_their_reader() {
     let (long, short) = (Duration::from_mins(1), Duration::from_secs(30));
     for (sender, reader) in [(long, short), (short, long)] {
         let site = Site::on(&shared_servers()[..1]);
@@ -93,15 +93,15 @@ async fn members_get_what_is_sent_to_them_whatever_the_expiry_of_their_reader() 
 }
 
 #[tokio::test]
-async fn a_member_that_left_gets_what_was_sent_before_by_a_sender_with_a_longer_expiry() {
+async fn a_former_member_gets_earlier_messages_of_a_sender_with_a_longer_expiry() {
     let (site, long, short) = start(|config| config.expiry(LONG), |config| config.expiry(Duration::from_secs(1))).await;
     let mut connection = shared_servers()[0].connection().await;
     short.group_add("g", "l!a").await.unwrap();
-    // In each way of sending to a group.
+    // With both ways of sending to a group.
     long.group_send("g", numbered(1)).await.unwrap();
     long.group_send_many(&[("g", numbered(2))]).await.into_iter().for_each(|sent| sent.unwrap());
     short.group_discard("g", "l!a").await.unwrap();
-    // What is remembered of it lives as long as the messages.
+    // The ended membership is remembered for as long as the messages live.
     assert!(ttl(&mut connection, &site.key("left:{g}:l!")).await > i64::try_from(LONG.as_millis()).unwrap());
     assert_eq!(take(&short, "l!").await.channel, *"l!a");
     assert_eq!(number(&take(&short, "l!").await), 2);
@@ -114,7 +114,7 @@ async fn a_sealed_message_opens_for_as_long_as_it_lives() {
     let long = connect(sealed(LONG)).await;
     let short = connect(sealed(Duration::from_millis(1))).await;
     long.send("n", numbered(1)).await.unwrap();
-    // The reader's own expiry, and the 10 s by which clocks may differ.
+    // The reader's own expiry, and 10 s for clock skew.
     pass(&shared_servers()[0], Duration::from_millis(10_100)).await;
     assert_eq!(take_number(&short, "n").await, 1);
 }
@@ -134,7 +134,7 @@ async fn the_age_of_a_message_follows_from_the_message() {
 }
 
 #[tokio::test]
-async fn what_a_process_with_a_shorter_expiry_puts_back_lives_as_long_as_before() {
+async fn a_message_put_back_by_a_process_with_a_shorter_expiry_keeps_its_lifetime() {
     let (site, long, short) = start(|config| config.expiry(LONG), |config| config.expiry(Duration::from_secs(1))).await;
     let mut connection = shared_servers()[0].connection().await;
     for n in 0..3 {

@@ -1,4 +1,4 @@
-//! What only the layer on Redis promises: its keys, its scripts, and that it outlives what happens to servers.
+//! Tests of the layer on Redis: its keys, its scripts, and its behaviour when servers fail.
 
 mod acl;
 mod bound_pop_script;

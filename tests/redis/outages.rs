@@ -23,7 +23,7 @@ async fn reset(server: &RedisServer) {
     let () = ask(&mut server.connection().await, redis::cmd("CLIENT").arg(&["KILL", "TYPE", "normal"])).await;
 }
 
-/// A layer of every kind that stores its messages in Redis.
+/// Connects a layer of every kind that stores its messages in Redis.
 async fn layers(servers: &[RedisServer]) -> Vec<(&'static str, AnyLayer)> {
     let one = || Site::on(&servers[..1]).config();
     let format = async |format| channel_layer::connect(one().format(format)).await.unwrap();
@@ -36,13 +36,13 @@ async fn layers(servers: &[RedisServer]) -> Vec<(&'static str, AnyLayer)> {
     ]
 }
 
-/// Waits until `layer` has a connection to all servers, since they are restarted for one layer after the other.
+/// Waits until `layer` has a connection to all servers. Each layer in turn restarts them.
 async fn connected(layer: &AnyLayer) {
     eventually("a connection", async || layer.outage().is_none().then_some(())).await;
 }
 
-/// Reads `sources` by one call after the other, without a pause, until there is a message; returns its number and when
-/// calls failed.
+/// Calls `receive` on `sources` again and again without a pause until a message arrives. Returns its number and the times at
+/// which calls failed.
 fn call(layer: &AnyLayer, sources: &'static [&'static str]) -> JoinHandle<(i64, Vec<Instant>)> {
     let layer = layer.clone();
     tokio::spawn(async move {
@@ -57,7 +57,7 @@ fn call(layer: &AnyLayer, sources: &'static [&'static str]) -> JoinHandle<(i64, 
     })
 }
 
-/// The same by a receiver.
+/// As [`call`], with a receiver.
 fn receive(layer: &AnyLayer, sources: &'static [&'static str]) -> JoinHandle<(i64, Vec<Instant>)> {
     let mut receiver = layer.receiver(sources).unwrap();
     tokio::spawn(async move {
@@ -72,7 +72,7 @@ fn receive(layer: &AnyLayer, sources: &'static [&'static str]) -> JoinHandle<(i6
     })
 }
 
-/// Callers and receivers of every kind of channel, several of them of the same ones.
+/// Starts callers and receivers of every kind of channel. Several read the same channels.
 fn readers(layer: &AnyLayer) -> Vec<JoinHandle<(i64, Vec<Instant>)>> {
     let mut readers: Vec<_> = (0..3).map(|_| call(layer, &["n"])).collect();
     readers.extend([call(layer, &["l!"]), call(layer, &["l!", "n"]), call(layer, &["s?a"])]);
@@ -80,7 +80,7 @@ fn readers(layer: &AnyLayer) -> Vec<JoinHandle<(i64, Vec<Instant>)>> {
     readers
 }
 
-/// Sends to all channels until every reader has got a message; returns when calls of each failed.
+/// Sends to all channels until every reader has a message. Returns the times at which the calls of each reader failed.
 async fn serve(layer: &AnyLayer, readers: Vec<JoinHandle<(i64, Vec<Instant>)>>) -> Vec<Vec<Instant>> {
     let sending = layer.clone();
     let sender = tokio::spawn(async move {
@@ -147,7 +147,7 @@ async fn calls_without_a_pause_get_one_error_per_pause_of_a_long_outage() {
 }
 
 #[tokio::test]
-async fn reading_begins_again_as_soon_as_the_server_is_back() {
+async fn reading_resumes_as_soon_as_the_server_is_back() {
     let server = RedisServer::start();
     for (kind, layer) in layers(std::slice::from_ref(&server)).await {
         connected(&layer).await;
@@ -201,7 +201,7 @@ async fn calls_that_are_dropped_around_a_reset_lose_nothing() {
             readers.spawn(async move {
                 let mut numbers = Vec::new();
                 while numbers.last() != Some(&-1) {
-                    // What is in the middle of waiting for the server is dropped, too.
+                    // Calls that wait for the server are dropped too.
                     if let Ok(Ok(delivery)) = timeout(Duration::from_millis(polls), layer.receive(&["s?a"])).await {
                         numbers.push(number(&delivery));
                     }

@@ -10,8 +10,8 @@ use crate::support::{DEADLINE, RedisServer, eventually, shared_servers, within};
 
 const ROUND_TRIP: &str = "channel_layer_round_trip_seconds";
 
-/// Takes the metrics of one thread and panics once, at the next one of the name for which it is armed. It is the code of
-/// others that runs in every task; the tests have all tasks of a layer on one thread.
+/// A metrics recorder that panics once, at the next metric of the name for which it is armed. A recorder is foreign code that
+/// runs in every task. The tests run all tasks of a layer on one thread.
 #[derive(Default)]
 struct Trap(Mutex<Option<&'static str>>);
 
@@ -152,7 +152,7 @@ async fn a_panic_of_the_quarantine_writer_costs_one_entry() {
 }
 
 #[tokio::test]
-async fn a_panic_of_what_keeps_a_server_connected_does_not_end_it() {
+async fn a_panic_of_the_supervisor_of_a_server_does_not_end_it() {
     let trap = Trap::default();
     let _recording = metrics::set_default_local_recorder(&trap);
     let server = RedisServer::start();
@@ -168,7 +168,7 @@ async fn a_panic_of_what_keeps_a_server_connected_does_not_end_it() {
 }
 
 #[tokio::test]
-async fn a_panic_of_a_layer_that_publishes_costs_one_batch_or_one_message() {
+async fn a_panic_of_a_pubsub_layer_costs_one_batch_or_one_message() {
     let trap = Trap::default();
     let _recording = metrics::set_default_local_recorder(&trap);
     let site = Site::on(&shared_servers()[..1]);

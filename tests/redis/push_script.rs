@@ -1,4 +1,4 @@
-//! `push.lua` and `push_large.lua` against a real server.
+//! `push.lua` and `push_large.lua` on a real server.
 
 use std::time::Duration;
 
@@ -14,12 +14,12 @@ const LIFETIME: Duration = Duration::from_secs(100);
 /// Later than any time, in microseconds.
 const NEVER: u64 = 1 << 52;
 const STAMP_TOLERANCE: Duration = Duration::from_secs(20);
-/// By how much a list outlives what is sent.
+/// How much longer than its entries a list lives.
 const SLACK: Duration = Duration::from_secs(30);
 
-/// One of the scripts, with keys of its own.
+/// One of the scripts, with its own keys.
 struct Push {
-    /// Whether it is the one for large entries, which a transaction has appended before it.
+    /// Whether the script is `push_large.lua`, which runs after a transaction has appended the entries.
     large: bool,
     prefix: String,
     connection: MultiplexedConnection,
@@ -38,17 +38,17 @@ impl Push {
         format!("{}{name}", self.prefix)
     }
 
-    /// Runs it for channels with their capacities and frames.
+    /// Runs the script for channels with their capacities and frames.
     async fn run(&mut self, channels: &[(&str, usize, &[&str])]) -> Vec<i64> {
         self.run_for(LIFETIME, channels).await
     }
 
-    /// The same with another lifetime. The sender's estimate of the clock is of no use, so that all stamps are new.
+    /// As [`run`](Self::run), with another lifetime. The sender has no estimate of the clock, so the script writes all stamps.
     async fn run_for(&mut self, lifetime: Duration, channels: &[(&str, usize, &[&str])]) -> Vec<i64> {
         self.run_stamped(lifetime, 0, channels).await
     }
 
-    /// The same with entries that the sender has stamped.
+    /// As [`run`](Self::run), with entries that the sender has stamped.
     async fn run_stamped(&mut self, lifetime: Duration, stamp: u64, channels: &[(&str, usize, &[&str])]) -> Vec<i64> {
         let mut command = redis::cmd("EVAL");
         command.arg(if self.large { LARGE } else { SOURCE }).arg(channels.len());
@@ -94,7 +94,7 @@ impl Push {
         ask(&mut self.connection, command.arg(entry(0, frame))).await
     }
 
-    /// Gives the group a route that ends so long from now, or has ended so long ago; returns its version and its end.
+    /// Adds a route to the group, which ends after a time or has ended before. Returns its version and its end.
     async fn add_route(&mut self, route: &str, ends_in: i64) -> (u64, u64) {
         let now = now_ms(&mut self.connection).await;
         let (version, ends) = (now * 1000, now.saturating_add_signed(ends_in * 1000) * 1000);
@@ -125,7 +125,7 @@ fn entry(expires: u64, frame: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn keeps_the_stamps_of_a_sender_who_knows_the_time() {
+async fn keeps_the_stamps_of_a_sender_with_the_right_time() {
     for mut push in Push::each_way().await {
         for off in [-10_000, 0, 10_000] {
             let stamp = (now_ms(&mut push.connection).await + milliseconds(LIFETIME)).saturating_add_signed(off);
@@ -138,7 +138,7 @@ async fn keeps_the_stamps_of_a_sender_who_knows_the_time() {
 }
 
 #[tokio::test]
-async fn writes_the_stamps_of_a_sender_anew_who_is_wrong_about_the_time() {
+async fn replaces_the_stamps_of_a_sender_with_a_wrong_time() {
     for mut push in Push::each_way().await {
         for off in [-3_600_000, 3_600_000] {
             let before = now_ms(&mut push.connection).await + milliseconds(LIFETIME);
@@ -153,14 +153,14 @@ async fn writes_the_stamps_of_a_sender_anew_who_is_wrong_about_the_time() {
 }
 
 #[tokio::test]
-async fn appends_on_the_condition_that_a_group_has_certain_routes() {
+async fn appends_only_if_the_group_has_the_given_routes() {
     let mut push = Push::start(false).await;
     assert_eq!(push.run_if(NEVER, "", "to nobody").await, appended());
     let (p, p_ends) = push.add_route("p!", 50).await;
-    assert_eq!(push.run_if(NEVER, "", "0").await, told(&[("p!", p)], &[], ("p!", p_ends)));
+    assert_eq!(push.run_if(NEVER, "", "0").await, condition_failed(&[("p!", p)], &[], ("p!", p_ends)));
     assert_eq!(push.run_if(p_ends, &format!("p! {p}"), "1").await, appended());
     let (q, q_ends) = push.add_route("q!", 40).await;
-    let both = told(&[("p!", p), ("q!", q)], &[], ("q!", q_ends));
+    let both = condition_failed(&[("p!", p), ("q!", q)], &[], ("q!", q_ends));
     assert_eq!(push.run_if(p_ends, &format!("p! {p}"), "2").await, both);
     assert_eq!(push.run_if(p_ends, &format!("p! {p} q! {}", q - 1), "3").await, both);
     assert_eq!(push.run_if(q_ends, &format!("p! {p} q! {q}"), "4").await, appended());
@@ -173,18 +173,18 @@ async fn the_condition_ends_with_the_first_of_the_routes() {
     let (gone, gone_ended) = push.add_route("gone!", -1).await;
     let (p, p_ends) = push.add_route("p!", 50).await;
     let routes = format!("gone! {gone} p! {p}");
-    let answer = told(&[("gone!", gone), ("p!", p)], &["gone!"], ("p!", p_ends));
+    let answer = condition_failed(&[("gone!", gone), ("p!", p)], &["gone!"], ("p!", p_ends));
     assert_eq!(push.run_if(gone_ended, &routes, "0").await, answer);
     assert_eq!(push.run_if(p_ends, &routes, "1").await, appended());
 }
 
-/// The answer of a call that appended its one frame.
+/// The answer of a call that appended its only frame.
 fn appended() -> redis::Value {
     redis::Value::Array(vec![redis::Value::Int(1), redis::Value::Int(0)])
 }
 
 /// The answer of a call whose condition does not hold.
-fn told(routes: &[(&str, u64)], ended: &[&str], next_to_end: (&str, u64)) -> redis::Value {
+fn condition_failed(routes: &[(&str, u64)], ended: &[&str], next_to_end: (&str, u64)) -> redis::Value {
     let list = |texts: Vec<String>| {
         redis::Value::Array(texts.into_iter().map(|text| redis::Value::BulkString(text.into_bytes())).collect())
     };
@@ -229,14 +229,14 @@ async fn takes_the_first_frames_up_to_the_capacity() {
         assert_eq!(push.run(&[("a", 3, &["1", "2"])]).await, [2, 0]);
         assert_eq!(push.run(&[("a", 3, &["3", "4", "5"]), ("b", 1, &["6"])]).await, [1, 1, 0]);
         assert_eq!(push.run(&[("a", 3, &["7"])]).await, [0, 0]);
-        // Another sender may have a lower capacity than what is there.
+        // The list may hold more entries than the capacity of another sender.
         assert_eq!(push.run(&[("a", 1, &["8"])]).await, [0, 0]);
         assert_eq!(push.frames("a").await, ["1", "2", "3"]);
     }
 }
 
 #[tokio::test]
-async fn a_channel_that_comes_again_with_another_capacity_has_that_for_what_comes_with_it() {
+async fn a_channel_listed_twice_has_a_separate_capacity_each_time() {
     let mut push = Push::start(false).await;
     let runs: [(&str, usize, &[&str]); 4] =
         [("a", 2, &["1", "2", "3"]), ("a", 9, &["4", "5"]), ("b", 1, &["6"]), ("a", 2, &["7"])];
@@ -245,7 +245,7 @@ async fn a_channel_that_comes_again_with_another_capacity_has_that_for_what_come
 }
 
 #[tokio::test]
-async fn expired_heads_make_room_and_no_more_of_them_than_needed() {
+async fn only_as_many_expired_heads_as_needed_are_removed() {
     for mut push in Push::each_way().await {
         let now = now_ms(&mut push.connection).await;
         let old = |n: u64| entry(now - 10 + n, &n.to_string());
@@ -260,7 +260,7 @@ async fn expired_heads_make_room_and_no_more_of_them_than_needed() {
 }
 
 #[tokio::test]
-async fn expired_entries_behind_a_live_one_take_their_place() {
+async fn expired_entries_behind_a_live_one_count_against_the_capacity() {
     for mut push in Push::each_way().await {
         let now = now_ms(&mut push.connection).await;
         push.fill("a", &[entry(now + 60_000, "live"), entry(now - 1, "old")]).await;
@@ -270,7 +270,7 @@ async fn expired_entries_behind_a_live_one_take_their_place() {
 }
 
 #[tokio::test]
-async fn a_list_of_only_expired_entries_is_emptied_and_lives_again() {
+async fn a_list_of_only_expired_entries_is_emptied_and_used_again() {
     for mut push in Push::each_way().await {
         push.fill("a", &[entry(1, "1"), entry(2, "2")]).await;
         assert_eq!(push.run(&[("a", 1, &["x"])]).await, [1, 2]);
@@ -281,7 +281,7 @@ async fn a_list_of_only_expired_entries_is_emptied_and_lives_again() {
 }
 
 #[tokio::test]
-async fn short_heads_are_no_error() {
+async fn short_heads_are_accepted() {
     for mut push in Push::each_way().await {
         for length in 0..8 {
             let name = format!("a{length}");
@@ -293,7 +293,7 @@ async fn short_heads_are_no_error() {
 }
 
 #[tokio::test]
-async fn a_key_that_holds_no_list_fails_its_own_frames_only() {
+async fn a_key_that_is_not_a_list_fails_only_its_own_frames() {
     for mut push in Push::each_way().await {
         let (text, hash) = (push.key("text"), push.key("hash"));
         let () = push.connection.set(text, "x").await.unwrap();
@@ -307,7 +307,7 @@ async fn a_key_that_holds_no_list_fails_its_own_frames_only() {
 }
 
 #[tokio::test]
-async fn a_list_never_lives_shorter_than_before() {
+async fn the_time_to_live_of_a_list_is_never_shortened() {
     for mut push in Push::each_way().await {
         let key = push.key("a");
         push.run(&[("a", 9, &["1"])]).await;
@@ -319,7 +319,7 @@ async fn a_list_never_lives_shorter_than_before() {
 }
 
 #[tokio::test]
-async fn a_list_that_another_sender_made_anew_lives_as_long_as_what_is_sent_to_it() {
+async fn a_list_recreated_by_another_sender_lives_as_long_as_its_entries() {
     let mut push = Push::start(false).await;
     let key = push.key("a");
     push.run(&[("a", 9, &["1"])]).await;

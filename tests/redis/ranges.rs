@@ -24,7 +24,7 @@ impl Servers {
         Self { redis, sentinel: RedisServer::sentinel(&lines) }
     }
 
-    /// A configuration in which `option` takes effect when it is set to `value`.
+    /// Returns a configuration in which `option` has the value `value` and takes effect.
     fn config(&self, option: &OptionInfo, value: &str, format: Format) -> Config {
         let config = Config::new().format(format).prefix(random_prefix());
         let config = if option.name.starts_with("service") || option.name.starts_with("sentinel") {
@@ -38,7 +38,7 @@ impl Servers {
     }
 }
 
-/// Sends and reads; a message or a member may have expired where a lifetime is at its lower end.
+/// Sends and reads a message. The message or a membership may have expired if a lifetime has its lowest value.
 async fn exercise(config: Config, expires: bool) -> Result<(), Error> {
     let layer = connect(config).await?;
     let channel = layer.new_channel("end?").await?;
@@ -66,7 +66,7 @@ async fn every_option_works_at_both_ends_of_its_range() {
             for format in FORMATS.into_iter().filter(|format| end != "local" || !keeps_nothing(format)) {
                 let expires = at == 0 && option.name.ends_with("expiry");
                 let what = format!("{} = {end} in the format {format:?}", option.name);
-                // The shortest timeouts pass on a busy machine too, at some time.
+                // With the shortest timeouts on a busy machine, some attempts fail.
                 eventually(&what, async || match exercise(servers.config(&option, end, format), expires).await {
                     Ok(()) => Some(()),
                     Err(error) if error.is_transient() => None,

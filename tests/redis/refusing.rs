@@ -1,4 +1,4 @@
-//! Servers that are there and take no writes: without memory, or made a replica.
+//! Reachable servers that refuse writes, because they have no memory or were made a replica.
 
 use channel_layer::{ChannelLayer, Error, Event, RedisLayer};
 use redis::AsyncCommands;
@@ -12,7 +12,7 @@ async fn limit_memory(server: &RedisServer, bytes: usize) {
 }
 
 #[tokio::test]
-async fn a_layer_connects_to_a_server_without_memory_and_reads_what_waits_there() {
+async fn a_layer_connects_to_a_server_without_memory_and_reads_waiting_messages() {
     let server = RedisServer::start();
     let site = Site::on(std::slice::from_ref(&server));
     let full = site.layer().await;
@@ -55,7 +55,7 @@ async fn a_server_emptied_while_it_has_no_memory_stays_in_use() {
 }
 
 #[tokio::test]
-async fn a_master_that_is_demoted_is_told_to_those_who_only_read() {
+async fn a_demotion_of_the_master_is_reported_to_readers() {
     for (channel, source) in [("n", "n"), ("l!a", "l!")] {
         let server = RedisServer::start();
         let site = Site::on(std::slice::from_ref(&server));
@@ -65,7 +65,7 @@ async fn a_master_that_is_demoted_is_told_to_those_who_only_read() {
         let waiting = tokio::spawn(async move { (receiver.recv().await, receiver) });
         wait_for_blocked(&server, 1).await;
         let mut connection = server.connection().await;
-        // Of a master that nobody can reach.
+        // The replica of a master that is unreachable.
         let () = ask(&mut connection, redis::cmd("REPLICAOF").arg("127.0.0.1").arg(1)).await;
         event(&mut events, "the outage", |event| matches!(event, Event::ShardDown { shard: 0, .. })).await;
         let (waited, mut receiver) = within(DEADLINE, "the news", waiting).await.unwrap();
@@ -81,7 +81,7 @@ async fn a_master_that_is_demoted_is_told_to_those_who_only_read() {
 }
 
 #[tokio::test]
-async fn what_a_server_refuses_for_good_is_not_worth_another_try() {
+async fn a_permanent_refusal_of_a_server_is_not_transient() {
     let server = RedisServer::start();
     let site = Site::on(std::slice::from_ref(&server));
     let layer = site.layer().await;
@@ -90,7 +90,7 @@ async fn what_a_server_refuses_for_good_is_not_worth_another_try() {
         let () = connection.set(key, "somebody else's").await.unwrap();
     }
     let errors = [layer.send("n", numbered(1)).await.unwrap_err(), layer.group_add("g", "n").await.unwrap_err()];
-    // Only what the layer needs to go on.
+    // The user may run only the commands that the layer needs.
     let user = ["SETUSER", "default", "nocommands", "+time", "+get", "+ping"];
     let () = ask(&mut connection, redis::cmd("ACL").arg(&user)).await;
     let forbidden = layer.send("m", numbered(1)).await.unwrap_err();

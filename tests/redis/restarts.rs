@@ -1,4 +1,4 @@
-//! Servers that come back, with their data or without.
+//! Servers that restart, with or without their data.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -19,7 +19,7 @@ fn is_up(event: &Event) -> bool {
     *event == Event::ShardUp { shard: 0 }
 }
 
-/// The next message; an outage before it may be told, once.
+/// Receives the next message. One error of an outage may come before it.
 pub(super) async fn recv_after_outage(receiver: &mut Receiver) -> Delivery {
     let first = within(DEADLINE, "a message or the news of an outage", receiver.recv()).await;
     match first {
@@ -28,7 +28,7 @@ pub(super) async fn recv_after_outage(receiver: &mut Receiver) -> Delivery {
     }
 }
 
-/// Readers of every kind of channel that wait already.
+/// Starts readers of every kind of channel.
 fn waiting_readers(layer: &Layer) -> JoinSet<(&'static str, i64)> {
     let mut waiting = JoinSet::new();
     for source in ["n", "l!", "s?a"] {
@@ -48,7 +48,7 @@ pub(super) async fn wait_for_blocked(server: &RedisServer, clients: usize) {
 }
 
 #[tokio::test]
-async fn an_empty_server_is_told_and_used_again() {
+async fn an_empty_server_is_reported_and_used_again() {
     let mut server = RedisServer::start();
     let site = Site::on(std::slice::from_ref(&server));
     let (layer, peer) = (site.layer().await, site.layer().await);
@@ -81,7 +81,7 @@ async fn an_empty_server_is_told_and_used_again() {
 }
 
 #[tokio::test]
-async fn a_server_with_its_data_loses_nothing() {
+async fn a_restarted_server_with_its_data_loses_nothing() {
     let mut server = RedisServer::durable();
     let site = Site::on(std::slice::from_ref(&server));
     let layer = site.layer().await;
@@ -108,7 +108,7 @@ async fn a_server_with_its_data_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_server_emptied_under_the_layer_is_told_and_used_on() {
+async fn a_server_emptied_under_the_layer_is_reported_and_still_used() {
     let server = RedisServer::start();
     let site = Site::on(std::slice::from_ref(&server));
     let (layer, peer) = (site.layer().await, site.layer().await);
@@ -132,7 +132,7 @@ async fn a_server_emptied_under_the_layer_is_told_and_used_on() {
         event(events, "the loss", is_lost).await;
     }
     peer.group_send("g", numbered(1)).await.unwrap();
-    // A channel that was a member before and has not joined again is no member, whatever readers remember.
+    // A former member that has not joined again is no member, even if readers have it in their cache.
     layer.group_add("g", "l!b").await.unwrap();
     peer.group_send("g", numbered(2)).await.unwrap();
     let delivery = super::tools::take(&layer, "l!").await;
@@ -172,7 +172,7 @@ async fn a_server_that_forgets_its_scripts_loses_nothing() {
         let mut connection = server.connection().await;
         for _ in 0..FLUSHES {
             let () = ask(&mut connection, redis::cmd("SCRIPT").arg("FLUSH")).await;
-            // The next flush comes when every sender has got over this one.
+            // The next flush happens after every sender has sent again.
             let before: Vec<_> = sent.iter().map(|sent| sent.load(Ordering::Relaxed)).collect();
             eventually("progress of all senders", async || {
                 let moved = sent.iter().zip(&before).all(|(sent, before)| {
@@ -196,7 +196,7 @@ async fn a_server_that_forgets_its_scripts_loses_nothing() {
     for n in 0..MESSAGES {
         assert_eq!(number(&within(DEADLINE, "a message", receiver.recv()).await.unwrap()), n);
     }
-    // Putting back calls a script too.
+    // A put-back runs a script too.
     for n in 0..3 {
         layer.send("s?0", numbered(n)).await.unwrap();
     }
@@ -246,7 +246,7 @@ async fn sends_during_an_outage_fail_at_once_and_work_after_it() {
     assert_eq!(number(&recv_after_outage(&mut receiver).await), 1);
 }
 
-/// A receiver that has handed over the first of five messages and holds the others, and a server that is away.
+/// Returns a receiver that has delivered the first of five messages and holds the others, and its stopped server.
 async fn holding_through_an_outage(server: &mut RedisServer, layer: &Layer) -> Receiver {
     for n in 0..5 {
         layer.send("s?a", numbered(n)).await.unwrap();
@@ -260,7 +260,7 @@ async fn holding_through_an_outage(server: &mut RedisServer, layer: &Layer) -> R
 }
 
 #[tokio::test]
-async fn the_next_reader_gets_what_the_last_one_held_in_an_outage_before_anything_newer() {
+async fn the_next_reader_gets_messages_held_during_an_outage_before_newer_ones() {
     let mut server = RedisServer::start();
     let layer = Site::on(std::slice::from_ref(&server)).layer().await;
     drop(holding_through_an_outage(&mut server, &layer).await);
@@ -280,12 +280,12 @@ async fn the_next_reader_gets_what_the_last_one_held_in_an_outage_before_anythin
 }
 
 #[tokio::test]
-async fn what_a_dropped_receiver_held_goes_back_however_long_the_outage() {
+async fn the_messages_of_a_dropped_receiver_are_put_back_however_long_the_outage() {
     let mut server = RedisServer::start();
     let site = Site::on(std::slice::from_ref(&server));
     let layer = site.layer().await;
     drop(holding_through_an_outage(&mut server, &layer).await);
-    // Longer than a layer that closes would wait.
+    // Longer than `close` would wait.
     tokio::time::sleep(Duration::from_secs(6)).await;
     server.start_again();
     let other = eventually("the server", async || RedisLayer::connect(site.config()).await.ok()).await;

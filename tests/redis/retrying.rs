@@ -1,4 +1,4 @@
-//! Commands that are tried again, and how connections are kept alive.
+//! Retries of commands, and TCP keepalive.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crate::support::{DEADLINE, Proxy, RedisServer, eventually, interrupted, with
 const SHORT: Duration = Duration::from_millis(500);
 
 #[tokio::test]
-async fn what_cannot_have_run_waits_for_the_server_when_attempts_are_configured() {
+async fn a_command_that_cannot_have_run_waits_for_the_server_if_retries_are_configured() {
     let mut server = RedisServer::durable();
     let site = Site::on(std::slice::from_ref(&server));
     let patient = connect(site.config().retry_attempts(30).retry_backoff(Duration::from_millis(50))).await;
@@ -26,7 +26,7 @@ async fn what_cannot_have_run_waits_for_the_server_when_attempts_are_configured(
     })
     .await;
     let sent = tokio::spawn(async move {
-        // The first may have been on its way when the server went.
+        // The first send may have been in flight when the server stopped.
         let _ = patient.send("s?a", numbered(1)).await;
         (patient.send("s?b", numbered(2)).await, patient)
     });
@@ -41,12 +41,12 @@ async fn what_cannot_have_run_waits_for_the_server_when_attempts_are_configured(
 }
 
 #[tokio::test]
-async fn messages_that_another_server_takes_do_not_wait_for_one_that_is_away() {
+async fn messages_that_another_server_accepts_do_not_wait_for_an_unreachable_one() {
     let servers = [RedisServer::start(), RedisServer::start()];
     let proxy = Proxy::before(&servers[1].url()).await;
     let config = Site::at([servers[0].url(), proxy.url()]).config().capacity(1000).command_timeout(SHORT);
     let layer = connect(config.retry_attempts(100)).await;
-    // The outcome of the send under way is unknown, and the send behind it waits in the same queue.
+    // The outcome of the send in flight is unknown, and the next send waits in the same queue.
     proxy.refuse_new();
     proxy.freeze();
     let sends = (0..40).map(|n| layer.send("n", numbered(n)));
@@ -56,7 +56,7 @@ async fn messages_that_another_server_takes_do_not_wait_for_one_that_is_away() {
 }
 
 #[tokio::test]
-async fn messages_that_another_server_takes_do_not_wait_behind_one_that_is_refused() {
+async fn messages_that_another_server_accepts_do_not_wait_behind_a_refused_one() {
     let servers = [RedisServer::start(), RedisServer::start()];
     let site = Site::on(&servers);
     let layer = connect(site.config().capacity(1000).retry_attempts(100)).await;
@@ -76,7 +76,7 @@ async fn messages_that_another_server_takes_do_not_wait_behind_one_that_is_refus
 }
 
 #[tokio::test]
-async fn what_nobody_waits_for_does_not_wait_for_a_server_that_is_away() {
+async fn messages_without_a_caller_do_not_wait_for_an_unreachable_server() {
     let mut server = RedisServer::start();
     let config = Site::on(std::slice::from_ref(&server)).config();
     let layer = patient_without(&mut server, config).await;
@@ -90,7 +90,7 @@ async fn what_nobody_waits_for_does_not_wait_for_a_server_that_is_away() {
     assert_eq!(take_numbers(&layer, "s?a").await, [100]);
 }
 
-/// A layer that tries again for minutes, once it knows that its server is away.
+/// Returns a layer that retries for minutes and has detected that its server is unreachable.
 async fn patient_without(server: &mut RedisServer, config: Config) -> Layer {
     let layer = connect(config.retry_attempts(100).retry_backoff(Duration::from_millis(50))).await;
     let mut events = layer.events();
@@ -100,7 +100,7 @@ async fn patient_without(server: &mut RedisServer, config: Config) -> Layer {
 }
 
 #[tokio::test]
-async fn large_messages_wait_for_the_server_too_and_are_not_overtaken() {
+async fn large_messages_wait_for_the_server_too_and_keep_their_order() {
     let mut server = RedisServer::start();
     let config = Site::on(std::slice::from_ref(&server)).config();
     let layer = patient_without(&mut server, config).await;
@@ -119,14 +119,14 @@ async fn large_messages_wait_for_the_server_too_and_are_not_overtaken() {
 }
 
 #[tokio::test]
-async fn what_waited_for_longer_than_it_may_be_old_opens_all_the_same() {
+async fn a_message_opens_after_waiting_for_its_server_for_longer_than_its_expiry() {
     let mut server = RedisServer::start();
     let config = Site::on(std::slice::from_ref(&server)).config();
     let config = config.symmetric_encryption_keys(["secret"]).expiry(Duration::from_secs(2));
     let layer = patient_without(&mut server, config).await;
     let mut sending = Box::pin(layer.send("s?a", numbered(1)));
     assert!(interrupted(1, DEADLINE, &mut sending).await.is_none(), "it waits");
-    // The expiry, and the 10 s for which a body opens longer.
+    // The expiry, and the additional 10 s for which a body opens.
     tokio::time::sleep(Duration::from_secs(13)).await;
     server.start_again();
     let (sent, received) =
@@ -136,7 +136,7 @@ async fn what_waited_for_longer_than_it_may_be_old_opens_all_the_same() {
 }
 
 #[tokio::test]
-async fn what_waits_for_a_server_that_was_never_there_opens() {
+async fn a_message_that_waited_for_a_server_never_reached_before_opens() {
     let mut servers = [RedisServer::start(), RedisServer::start()];
     let site = Site::on(&servers);
     let pinned = site.pinned_channels(&*site.layer().await, &servers).await;
@@ -193,7 +193,7 @@ async fn layers_in_the_formats_of_python_wait_for_the_server_as_well() {
 }
 
 #[tokio::test]
-async fn attempts_come_to_an_end() {
+async fn retries_end_after_the_configured_attempts() {
     let mut server = RedisServer::start();
     let site = Site::on(std::slice::from_ref(&server));
     let layer = connect(site.config().retry_attempts(3).retry_backoff(Duration::from_millis(20))).await;
@@ -220,13 +220,13 @@ async fn idle_connections_are_probed_by_the_kernel() {
     }
 }
 
-/// The number of the next message; an outage before it may be told, once.
+/// Receives the number of the next message. One error of an outage may come before it.
 async fn recv_after_outage_of(layer: &Layer, channel: &str) -> i64 {
     let mut receiver = layer.receiver(&[channel]).unwrap();
     number(&recv_after_outage(&mut receiver).await)
 }
 
-/// A layer that tries again for minutes, which holds four messages and waits for others.
+/// Returns a layer that retries for minutes, holds four messages and waits for others.
 async fn patient_and_at_work(server: &RedisServer) -> (Layer, Receiver, JoinHandle<channel_layer::Result<Delivery>>) {
     let config = Site::on(std::slice::from_ref(server)).config().retry_attempts(30);
     let layer = connect(config.command_timeout(SHORT).blocking_timeout(SHORT)).await;
@@ -242,7 +242,7 @@ async fn patient_and_at_work(server: &RedisServer) -> (Layer, Receiver, JoinHand
 }
 
 #[tokio::test]
-async fn closing_does_not_wait_for_a_server_that_is_away_whatever_the_attempts() {
+async fn closing_does_not_wait_for_an_unreachable_server_whatever_the_attempts() {
     for freezes in [false, true] {
         let mut server = RedisServer::start();
         let (layer, _holding, waiting) = patient_and_at_work(&server).await;
@@ -254,7 +254,7 @@ async fn closing_does_not_wait_for_a_server_that_is_away_whatever_the_attempts()
         }
         let sending = layer.clone();
         let sending = tokio::spawn(async move {
-            // The first may have been on its way when the server went.
+            // The first send may have been in flight when the server stopped.
             let _ = sending.send("s?b", numbered(0)).await;
             sending.send("s?b", numbered(1)).await
         });
@@ -273,14 +273,14 @@ async fn closing_does_not_wait_for_a_server_that_is_away_whatever_the_attempts()
 }
 
 #[tokio::test]
-async fn the_next_reader_does_not_wait_for_what_cannot_go_back_whatever_the_attempts() {
+async fn the_next_reader_does_not_wait_for_impossible_put_backs_whatever_the_attempts() {
     let mut server = RedisServer::start();
     let (layer, holding, _waiting) = patient_and_at_work(&server).await;
     let mut events = layer.events();
     server.stop();
     event(&mut events, "the outage", |event| matches!(event, Event::ShardDown { .. })).await;
     drop(holding);
-    // Long enough to begin to put back.
+    // Long enough for the put-back to start.
     tokio::time::sleep(Duration::from_millis(100)).await;
     let mut next = layer.receiver(&["s?a"]).unwrap();
     for n in 1..5 {

@@ -1,4 +1,4 @@
-//! Changing keys while old and new processes talk to each other.
+//! Key rotation while old and new processes exchange messages.
 
 use channel_layer::{ChannelLayer, Config, Event};
 use metrics_util::debugging::DebuggingRecorder;
@@ -6,7 +6,7 @@ use metrics_util::debugging::DebuggingRecorder;
 use super::tools::{Layer, Site, connect, event, number, numbered, quarantined, take, take_number};
 use crate::support::{Counts, eventually, shared_servers};
 
-/// The steps of a rotation, as docs/encryption.md gives them.
+/// The steps of a rotation in docs/encryption.md.
 const STEPS: usize = 4;
 
 fn step(config: Config, step: usize) -> Config {
@@ -18,7 +18,7 @@ fn step(config: Config, step: usize) -> Config {
     }
 }
 
-/// Sends from one to the other in every way.
+/// Sends from one layer to the other in every way.
 async fn talk(from: &Layer, to: &Layer, base: i64) {
     from.group_add("g", "n").await.unwrap();
     from.group_add("g", "l!a").await.unwrap();
@@ -39,7 +39,7 @@ async fn talk(from: &Layer, to: &Layer, base: i64) {
 }
 
 #[tokio::test]
-async fn a_half_rolled_out_step_loses_nothing() {
+async fn a_partly_rolled_out_step_loses_nothing() {
     let site = Site::on(&shared_servers()[..1]);
     let recorder = DebuggingRecorder::new();
     let mut counts = Counts::of(&recorder);

@@ -1,4 +1,4 @@
-//! Layers that outlive the runtime which connected them.
+//! Layers whose runtime ends.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ fn assert_ended<T: std::fmt::Debug>(what: &str, result: Result<T>) {
     assert_eq!(error.to_string(), "the runtime that connected the channel layer has ended");
 }
 
-/// What every call gives that waits on `layer` when its runtime ends, and that comes after it.
+/// Checks the results of all calls that wait when the runtime of `layer` ends, and of later calls.
 fn ends_with(ended: Runtime, layer: &Arc<impl ChannelLayer + ?Sized>) {
     let other = runtime();
     let waiting: Vec<_> = ["n", "l!", "s?a"]
@@ -32,7 +32,7 @@ fn ends_with(ended: Runtime, layer: &Arc<impl ChannelLayer + ?Sized>) {
             ]
         })
         .collect();
-    // Most wait by now, and those that do not get the same answer.
+    // Most calls wait now. The others get the same result.
     std::thread::sleep(std::time::Duration::from_millis(50));
     let mut idle = layer.receiver(&["idle"]).unwrap();
     drop(ended);
@@ -52,7 +52,7 @@ fn ends_with(ended: Runtime, layer: &Arc<impl ChannelLayer + ?Sized>) {
 }
 
 #[test]
-fn a_layer_closes_with_its_runtime_and_tells_what_it_held() {
+fn a_layer_closes_with_its_runtime_and_counts_held_messages() {
     let server = RedisServer::start();
     let site = Site::on(std::slice::from_ref(&server));
     let ended = runtime();
@@ -75,7 +75,7 @@ fn a_layer_closes_with_its_runtime_and_tells_what_it_held() {
 }
 
 #[test]
-fn a_layer_that_publishes_closes_with_its_runtime() {
+fn a_pubsub_layer_closes_with_its_runtime() {
     let server = RedisServer::start();
     let site = Site::on(std::slice::from_ref(&server));
     let ended = runtime();
@@ -94,14 +94,14 @@ fn a_layer_in_a_format_of_python_ends_with_its_runtime() {
         let layer = ended.block_on(within(DEADLINE, "a connection", channel_layer::connect(config))).unwrap();
         ends_with(ended, &layer);
         runtime().block_on(within(DEADLINE, "the end of closing", layer.close())).unwrap();
-        // It was closed now, and says so.
+        // The layer is closed now, so that calls fail with `Closed`.
         let receiver = layer.receiver(&["n"]);
         assert!(matches!(receiver, Err(Error::Closed)), "{receiver:?}");
     }
 }
 
 #[test]
-fn a_send_that_is_under_way_when_the_runtime_ends_may_have_run() {
+fn a_send_in_flight_when_the_runtime_ends_may_have_run() {
     for format in [Format::Native, Format::ChannelsRedis, Format::AsgiRedis] {
         let server = RedisServer::start();
         let (ended, other) = (runtime(), runtime());

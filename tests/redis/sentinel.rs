@@ -16,7 +16,7 @@ fn config(sentinels: impl IntoIterator<Item = Host>) -> Config {
         .blocking_timeout(Duration::from_secs(1))
 }
 
-/// A sentinel that watches the shared servers as `one`, `two` and `three`.
+/// Starts a sentinel that monitors the shared servers as `one`, `two` and `three`.
 fn sentinel_of_the_shared(more: &str) -> RedisServer {
     let watch =
         |(name, server): (&str, &RedisServer)| format!("sentinel monitor {name} 127.0.0.1 {} 1\n", server.port());
@@ -36,13 +36,13 @@ fn said(error: &Error) -> String {
 }
 
 #[tokio::test]
-async fn a_master_that_is_demoted_while_connections_hold_is_left_within_the_refresh_interval() {
+async fn a_demoted_master_with_open_connections_is_left_within_the_refresh_interval() {
     let service = Replicated::start().await;
     let config = config(service.sentinel_hosts()).sentinel_refresh_interval(Duration::from_millis(200));
     let layer = connect(config).await;
     layer.send("s?a", numbered(0)).await.unwrap();
     let mut sentinel = service.sentinels[0].connection().await;
-    // The sentinel needs to have chosen a replica that is up to date.
+    // The sentinel needs an up-to-date replica.
     eventually("a failover by hand", async || {
         let asked = redis::cmd("SENTINEL").arg(&["FAILOVER", "messages"]).query_async::<()>(&mut sentinel).await;
         asked.is_ok().then_some(())
@@ -70,7 +70,7 @@ async fn without_names_all_services_are_used_and_sharding_goes_by_name() {
         all.send(&channel, numbered(n)).await.unwrap();
         assert_eq!(take_number(&named, &channel).await, n);
     }
-    // They really are spread.
+    // The channels are distributed over all masters.
     let mut keys = 0;
     for n in 0..30 {
         all.send(&format!("kept?{n}"), numbered(n)).await.unwrap();
@@ -84,7 +84,7 @@ async fn without_names_all_services_are_used_and_sharding_goes_by_name() {
 }
 
 #[tokio::test]
-async fn sentinels_that_are_away_do_not_matter_while_one_is_there() {
+async fn unreachable_sentinels_are_ignored_while_one_is_reachable() {
     let sentinel = sentinel_of_the_shared("");
     let nobody = ReservedPort::new();
     let away = || Host::from(("127.0.0.1", nobody.number()));
@@ -94,7 +94,7 @@ async fn sentinels_that_are_away_do_not_matter_while_one_is_there() {
 }
 
 #[tokio::test]
-async fn a_sentinel_has_a_password_of_its_own() {
+async fn a_sentinel_has_its_own_password() {
     let sentinel = sentinel_of_the_shared("");
     let mut connection = sentinel.connection().await;
     let () =
@@ -115,7 +115,7 @@ async fn a_sentinel_has_a_password_of_its_own() {
 }
 
 #[tokio::test]
-async fn what_sentinels_do_not_know_is_an_error_that_names_it() {
+async fn a_service_that_the_sentinels_do_not_know_is_reported_by_name() {
     let sentinel = sentinel_of_the_shared("");
     let error = RedisLayer::connect(config([Host::from(sentinel.url())]).services(["four"])).await;
     assert!(said(&error.expect_err("there is none")).contains("no sentinel knows service four"));
@@ -125,10 +125,10 @@ async fn what_sentinels_do_not_know_is_an_error_that_names_it() {
 }
 
 #[tokio::test]
-async fn a_replica_that_sentinels_take_for_the_master_is_refused() {
+async fn a_replica_that_a_sentinel_reports_as_the_master_is_refused() {
     let master = &shared_servers()[0];
     let replica = RedisServer::with(&["--replicaof", "127.0.0.1", &master.port().to_string()]);
-    // It asks nobody for another opinion, and has found out nothing yet.
+    // This sentinel asks no other sentinels, and has not detected the state of the replica yet.
     let line =
         format!("sentinel monitor one 127.0.0.1 {} 2\nsentinel down-after-milliseconds one 600000\n", replica.port());
     let sentinel = RedisServer::sentinel(&line);

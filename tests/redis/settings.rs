@@ -1,4 +1,4 @@
-//! Processes of one deployment tell each other their settings, and report those that should agree and do not.
+//! Processes of one deployment publish their settings, and report settings that differ but should not.
 
 use std::time::Duration;
 
@@ -22,13 +22,13 @@ fn key(site: &Site) -> String {
     format!("channel-layer:settings:{}", site.prefix)
 }
 
-/// Option, own value and other value of each difference that the first server shows.
+/// Returns option, own value and other value of each difference on the first server.
 fn differences(health: &Health) -> Vec<(&str, &str, &str)> {
     let differences = health.shards[0].setting_differences.iter();
     differences.map(|SettingDifference { option, ours, theirs, .. }| (&**option, &**ours, &**theirs)).collect()
 }
 
-/// Ends all connections to the server but this one, so that the layers connect anew.
+/// Ends all other connections to the server, so that the layers reconnect.
 async fn cut(connection: &mut MultiplexedConnection) {
     let () = ask(connection, redis::cmd("CLIENT").arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"])).await;
 }
@@ -94,7 +94,7 @@ async fn encryption_in_one_process_alone_is_reported_once_and_without_the_key() 
     let line = r#"option="symmetric_encryption_keys" ours="ids 1a58757d" theirs="none""#;
     let said = |line: &str| log.text().matches(line).count();
     assert_eq!(said(line), 1, "{}", log.text());
-    // The next comparison finds the same, and says nothing.
+    // The next comparison finds the same difference, and does not report it again.
     let compared = "ZRANGE";
     let before = calls(&server, compared).await;
     cut(&mut server.connection().await).await;
@@ -105,7 +105,7 @@ async fn encryption_in_one_process_alone_is_reported_once_and_without_the_key() 
     assert!(!log.text().contains("battery"));
 }
 
-/// How often the server has run `command`.
+/// Returns how often the server has run `command`.
 async fn calls(server: &RedisServer, command: &str) -> u64 {
     let stats: String = ask(&mut server.connection().await, redis::cmd("INFO").arg("commandstats")).await;
     let name = format!("cmdstat_{}:calls=", command.to_lowercase());
@@ -114,7 +114,7 @@ async fn calls(server: &RedisServer, command: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn a_change_of_keys_in_its_order_is_no_difference() {
+async fn a_key_rotation_in_the_right_order_is_not_a_difference() {
     let keyed = |site: &Site, keys: &[&str], accept_only: &[&str]| {
         let all = |keys: &[&str]| keys.iter().map(|&key| key.to_owned()).collect::<Vec<_>>();
         site.config().symmetric_encryption_keys(all(keys)).accept_only_keys(all(accept_only))
@@ -135,7 +135,7 @@ async fn a_change_of_keys_in_its_order_is_no_difference() {
 }
 
 #[tokio::test]
-async fn a_process_that_is_connected_tells_its_settings_again_and_sees_new_ones() {
+async fn a_connected_process_renews_its_settings_and_sees_new_ones() {
     let site = site();
     let mut connection = shared_servers()[0].connection().await;
     let layer = site.layer().await;
@@ -156,7 +156,7 @@ async fn a_process_that_is_connected_tells_its_settings_again_and_sees_new_ones(
 }
 
 #[tokio::test]
-async fn what_has_ended_and_what_is_too_much_is_dropped() {
+async fn expired_and_surplus_descriptions_are_removed() {
     let site = site();
     let mut connection = shared_servers()[0].connection().await;
     let now = now_ms(&mut connection).await;
@@ -167,14 +167,14 @@ async fn what_has_ended_and_what_is_too_much_is_dropped() {
     let layer = site.layer().await;
     assert_eq!(differences(&layer.health().await), []);
     assert_eq!(connection.zcard::<_, usize>(key(&site)).await.unwrap(), 64);
-    // The own description ends last, and stays.
+    // The layer's own description expires last, and is kept.
     let last: Vec<String> = connection.zrange(key(&site), -1, -1).await.unwrap();
     assert!(last[0].starts_with(r#"{"options""#), "{last:?}");
 }
 
 #[tokio::test]
-async fn a_server_that_refuses_the_description_is_used_all_the_same() {
-    // A user whose access list is from before there were descriptions; a server without memory; and another value there.
+async fn a_server_that_refuses_the_description_is_still_used() {
+    // A user whose access list lacks the key, a server without memory, and a key of another type.
     let server = RedisServer::start();
     let mut connection = server.connection().await;
     let rules = ["SETUSER", "u", "on", ">p", "~asgi*", "+@all"];
@@ -196,7 +196,7 @@ async fn a_server_that_refuses_the_description_is_used_all_the_same() {
     let site = Site::on(std::slice::from_ref(&full));
     let _first = site.layer().await;
     let () = ask(&mut full.connection().await, redis::cmd("CONFIG").arg(&["SET", "maxmemory", "1"])).await;
-    // What is there can be read.
+    // Messages can still be read.
     let second = connect(site.config().expiry(SHORT)).await;
     assert_eq!(differences(&second.health().await), [("expiry", "30 s", "60 s")]);
 }

@@ -1,4 +1,4 @@
-//! Networks over which answers take long: what a read has taken arrives.
+//! Slow networks: all messages that a read has popped arrive.
 
 use std::time::Duration;
 
@@ -9,17 +9,17 @@ use super::tools::{Layer, Site, ask, connect, events_so_far, number, numbered, t
 use crate::support::{DEADLINE, Proxy, RedisServer, shared_servers, within};
 
 const SECOND: Duration = Duration::from_secs(1);
-/// What the network carries in a second, and the size of a message.
+/// The bandwidth of the network in bytes per second, and the size of a message.
 const PACE: u32 = 3 << 20;
 const LARGE: usize = 1 << 20;
-/// Together longer on their way than an answer may take.
+/// Number of messages. Their transfer takes longer than the command timeout.
 const MESSAGES: i64 = 14;
 
 fn large(number: i64) -> Message {
     message! { "number": number, "body": vec![b'x'; LARGE] }
 }
 
-/// A layer behind a slow network with large messages on `channel`.
+/// Returns a layer behind a slow network, with large messages on `channel`.
 async fn with_messages(channel: &str) -> (Layer, Proxy) {
     let server = &shared_servers()[0];
     let proxy = Proxy::before(&server.url()).await;
@@ -34,7 +34,7 @@ async fn with_messages(channel: &str) -> (Layer, Proxy) {
     (layer, proxy)
 }
 
-/// Checks that `source` gives all messages, and that no read was cut short.
+/// Checks that all messages arrive, and that no read was interrupted.
 async fn assert_all_arrive(layer: &Layer, source: &str) {
     let mut events = layer.events();
     let mut receiver = layer.receiver(&[source]).unwrap();
@@ -48,18 +48,18 @@ async fn assert_all_arrive(layer: &Layer, source: &str) {
 }
 
 #[tokio::test]
-async fn large_messages_arrive_on_a_channel_that_is_read_ahead() {
+async fn large_messages_arrive_on_a_prefetched_channel() {
     let (layer, _proxy) = with_messages("l!a").await;
     assert_all_arrive(&layer, "l!").await;
 }
 
 #[tokio::test]
-async fn large_messages_arrive_where_many_are_wanted_at_once() {
+async fn large_messages_arrive_in_a_large_recv_many() {
     let (layer, _proxy) = with_messages("n").await;
     assert_all_arrive(&layer, "n").await;
 }
 
-/// Small messages, which tell a reader nothing of the large ones that come behind them.
+/// Number of small messages. A reader cannot estimate the size of the large messages from them.
 const SMALL: i64 = 600;
 
 /// A layer of a kind that stores its messages in Redis.
@@ -76,7 +76,8 @@ async fn layer_of(kind: &str, site: &Site, url: String) -> AnyLayer {
     channel_layer::connect(config.format(format)).await.unwrap()
 }
 
-/// Reads small messages and then large ones, over a network on which these take longer together than an answer may.
+/// Reads small and then large messages over a network on which the transfer of all large messages takes longer than the
+/// command timeout.
 async fn small_then_large(kind: &str, channel: &str, source: &str) {
     let server = &shared_servers()[0];
     let proxy = Proxy::before(&server.url()).await;
@@ -105,12 +106,12 @@ async fn small_then_large(kind: &str, channel: &str, source: &str) {
 }
 
 #[tokio::test]
-async fn large_messages_behind_small_ones_arrive_on_a_channel_that_is_read_ahead() {
+async fn large_messages_behind_small_ones_arrive_on_a_prefetched_channel() {
     small_then_large("native", "l!a", "l!").await;
 }
 
 #[tokio::test]
-async fn large_messages_behind_small_ones_arrive_where_many_are_wanted_at_once() {
+async fn large_messages_behind_small_ones_arrive_in_a_large_recv_many() {
     small_then_large("native", "n", "n").await;
 }
 
@@ -129,7 +130,7 @@ async fn large_messages_behind_small_ones_arrive_in_the_format_of_asgi_redis() {
     small_then_large("asgi_redis", "l!a", "l!").await;
 }
 
-/// How often the server has executed any of `commands`.
+/// Returns how often the server has run any of `commands`.
 async fn calls(server: &RedisServer, commands: &[&str]) -> u64 {
     let stats: String = ask(&mut server.connection().await, redis::cmd("INFO").arg("commandstats")).await;
     let of = |command: &&str| {
@@ -157,7 +158,7 @@ async fn many_small_messages_take_few_round_trips() {
             numbers.extend(taken.drain(..).map(|delivery| number(&delivery)));
         }
         assert_eq!(numbers, (0..MANY).collect::<Vec<_>>());
-        // One message, then 256 at a time with one that completes what is wanted, and one read that waits for more.
+        // One read of one message, then reads of 256 messages, one for the rest, and one read that waits for more.
         let trips = calls(&server, &["blmpop", "lmpop"]).await - before;
         assert!(trips <= 12, "{source}: {trips} round trips");
         receiver.close().await.unwrap();
@@ -165,7 +166,7 @@ async fn many_small_messages_take_few_round_trips() {
 }
 
 #[tokio::test]
-async fn messages_that_come_one_at_a_time_are_not_looked_for_in_vain() {
+async fn messages_that_arrive_one_at_a_time_cause_no_empty_reads() {
     const MESSAGES: i64 = 50;
     let server = RedisServer::start();
     let layer = Site::on(std::slice::from_ref(&server)).layer().await;
@@ -177,7 +178,7 @@ async fn messages_that_come_one_at_a_time_are_not_looked_for_in_vain() {
     assert_eq!(calls(&server, &["lmpop"]).await, 0);
     drop(receiver);
     assert!(calls(&server, &["blmpop"]).await <= u64::try_from(MESSAGES).unwrap() + 1);
-    // A message that is there takes one command, whatever is behind it.
+    // A waiting message takes one command.
     for n in 0..3 {
         layer.send("n", numbered(n)).await.unwrap();
     }

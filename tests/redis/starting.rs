@@ -1,4 +1,5 @@
-//! What cannot work is refused at the start, with a typed error that names the value; what can come later, is waited for.
+//! An invalid configuration is refused at the start with a typed error that contains the value. An unreachable server is waited
+//! for if another one is reachable.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ async fn refusal(config: Config) -> Error {
     within(DEADLINE, "a refusal", RedisLayer::connect(config)).await.expect_err("it was to be refused")
 }
 
-/// Everything that an error says: of itself, of its causes, and in `Debug`.
+/// Returns all texts of an error: `Display`, causes and `Debug`.
 fn everything(error: &Error) -> String {
     let mut said = Vec::new();
     let mut next: Option<&dyn std::error::Error> = Some(error);
@@ -22,13 +23,13 @@ fn everything(error: &Error) -> String {
     said.join("\n")
 }
 
-/// The URL of a port where nobody listens as long as it is reserved.
+/// Returns the URL of a reserved port without a listener.
 fn url_of(closed: &ReservedPort) -> String {
     format!("redis://127.0.0.1:{}/0", closed.number())
 }
 
 #[tokio::test]
-async fn options_that_cannot_work_are_named_with_their_values() {
+async fn invalid_options_are_reported_with_their_values() {
     let new = Config::new;
     for (config, option, value) in [
         (new().hosts(Vec::<&str>::new()), "hosts", "[]"),
@@ -54,7 +55,7 @@ async fn options_that_cannot_work_are_named_with_their_values() {
 }
 
 #[tokio::test]
-async fn keys_that_cannot_work_are_named_and_not_shown() {
+async fn invalid_keys_are_reported_and_not_shown() {
     for (config, option) in [
         (Config::new().symmetric_encryption_keys([""]), "symmetric_encryption_keys"),
         (Config::new().symmetric_encryption_keys(["secret", ""]), "symmetric_encryption_keys"),
@@ -72,7 +73,7 @@ async fn keys_that_cannot_work_are_named_and_not_shown() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_away_is_named() {
+async fn an_unreachable_server_is_reported() {
     let closed = std::array::from_fn::<_, 3, _>(|_| ReservedPort::new());
     let error = refusal(Site::at([url_of(&closed[0])]).config()).await;
     assert!(matches!(error, Error::Redis { shard: 0, .. }), "{error:?}");
@@ -86,7 +87,7 @@ async fn a_server_that_is_away_is_named() {
 }
 
 #[tokio::test]
-async fn an_outage_of_the_remote_layer_does_not_keep_back_what_is_on_the_local_one() {
+async fn an_outage_of_the_remote_layer_does_not_delay_messages_of_the_local_one() {
     let closed = ReservedPort::new();
     let remote = RedisLayer::connect_or_wait(Site::at([url_of(&closed)]).config()).await.unwrap();
     let layer = HybridLayer::new(MemoryLayer::new(), remote);
@@ -102,7 +103,7 @@ async fn an_outage_of_the_remote_layer_does_not_keep_back_what_is_on_the_local_o
 }
 
 #[tokio::test]
-async fn one_server_of_three_may_come_later() {
+async fn one_of_three_servers_may_be_unreachable_at_the_start() {
     let mut servers = [RedisServer::start(), RedisServer::start(), RedisServer::start()];
     let site = Site::on(&servers);
     let pinned = site.pinned_channels(&*site.layer().await, &servers).await;
@@ -141,7 +142,7 @@ async fn one_server_of_three_may_come_later() {
 }
 
 #[tokio::test]
-async fn a_silent_server_is_given_up() {
+async fn a_silent_server_is_refused() {
     let silent = FakeServer::silent().await;
     let config = Site::at([silent.url()]).config();
     let config = config.connect_timeout(Duration::from_millis(200)).command_timeout(Duration::from_millis(300));
@@ -152,7 +153,7 @@ async fn a_silent_server_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_server_that_speaks_something_else_is_refused() {
+async fn a_server_with_another_protocol_is_refused() {
     for answer in ["HTTP/1.1 400 Bad Request\r\n\r\n", "\r\n", "+OK\r\n", ":1\r\n", "$-1\r\n", "-ERR no\r\n", "*0\r\n"]
     {
         let other = FakeServer::saying(answer).await;

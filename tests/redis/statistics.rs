@@ -1,4 +1,4 @@
-//! Figures of channels: that they cost little, however large the messages are.
+//! Statistics of channels cost little, however large the messages are.
 
 use channel_layer::{Bytes, Format, message};
 
@@ -8,7 +8,7 @@ use crate::support::RedisServer;
 const CHANNELS: usize = 40;
 const LARGE: usize = 1 << 18;
 
-/// How many bytes a server has sent so far.
+/// Returns the number of bytes that a server has sent.
 async fn sent(server: &RedisServer) -> usize {
     let stats: String = ask(&mut server.connection().await, redis::cmd("INFO").arg("stats")).await;
     let line = stats.lines().find_map(|line| line.strip_prefix("total_net_output_bytes:"));
@@ -16,7 +16,7 @@ async fn sent(server: &RedisServer) -> usize {
 }
 
 #[tokio::test]
-async fn asking_for_them_moves_no_messages() {
+async fn statistics_transfer_no_messages() {
     for format in [Format::Native, Format::ChannelsRedis, Format::AsgiRedis] {
         let server = RedisServer::start();
         let site = Site::on(std::slice::from_ref(&server));

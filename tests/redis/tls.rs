@@ -1,4 +1,4 @@
-//! Connections over TLS, with authorities made here.
+//! TLS connections, with authorities that the tests create.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,14 +12,14 @@ use tokio::process::Command;
 use super::tools::{Site, ask, connect, number, numbered, publishes, shares_with_python, take_number};
 use crate::support::{DEADLINE, RedisServer, ReservedPort, random_prefix, within};
 
-/// A server that speaks TLS beside its plain port, and the files around it.
+/// A server with a TLS port and a plain port, and its files.
 pub struct TlsServer {
     pub server: RedisServer,
     pub port: ReservedPort,
     pub files: Files,
 }
 
-/// An authority and what it has signed, in a directory of their own.
+/// An authority and the certificates that it has signed, in their own directory.
 pub struct Files {
     dir: TempDir,
 }
@@ -112,7 +112,7 @@ async fn works(config: Config) {
 }
 
 #[tokio::test]
-async fn all_connections_are_made_over_tls_and_checked_by_the_authority_given() {
+async fn all_connections_use_tls_and_verify_the_configured_authority() {
     let server = TlsServer::start("server", &ANY_CLIENT);
     works(server.config().tls_ca_file(server.files.path("ca.pem"))).await;
     let () =
@@ -121,7 +121,7 @@ async fn all_connections_are_made_over_tls_and_checked_by_the_authority_given() 
 }
 
 #[tokio::test]
-async fn an_authority_in_the_environment_serves_a_server_that_an_option_names() {
+async fn an_authority_from_the_environment_applies_to_a_server_from_an_option() {
     let server = TlsServer::start("server", &ANY_CLIENT);
     let mut send = Command::new(env!("CARGO_BIN_EXE_channel-layer"));
     send.args(["send", "work", "{}", "--redis", &format!("rediss://127.0.0.1:{}", server.port.number())]);
@@ -147,27 +147,27 @@ async fn a_certificate_for_another_name_is_refused() {
 }
 
 #[tokio::test]
-async fn a_server_that_speaks_tls_where_it_should_not_or_the_reverse_is_named() {
+async fn a_mismatch_of_tls_and_plain_is_reported() {
     let server = TlsServer::start("server", &ANY_CLIENT);
     let (port, plain) = (server.port.number(), server.server.port());
     let (_, said) = refusal(Site::at([format!("redis://127.0.0.1:{port}")]).config()).await;
     let expected = format!("cannot connect to Redis at 127.0.0.1:{port}: the server speaks TLS: ");
     assert!(said.starts_with(&expected), "{said}");
-    // It waits for the end of what it takes for a command.
+    // The server reads the handshake as an unfinished command and waits for its end.
     let config = Site::at([format!("rediss://127.0.0.1:{plain}")]).config().connect_timeout(Duration::from_millis(500));
     let (_, said) = refusal(config.command_timeout(Duration::from_secs(1))).await;
     let expected = format!("cannot connect to Redis at 127.0.0.1:{plain}: the server does not speak TLS: ");
     assert!(said.starts_with(&expected), "{said}");
 }
 
-/// What `openssl` writes into a directory.
+/// Runs an `openssl` command in a directory.
 async fn openssl(dir: &Path, command: &str) {
     let made = Command::new("sh").args(["-c", command]).current_dir(dir).output().await.unwrap();
     assert!(made.status.success(), "{command}: {}", String::from_utf8_lossy(&made.stderr));
 }
 
 #[tokio::test]
-async fn the_certificate_that_the_manual_makes_works() {
+async fn the_certificate_of_the_manual_works() {
     let files = Files::new();
     let page = include_str!("../../docs/troubleshooting.md");
     let command = page.lines().find(|line| line.starts_with("openssl req")).expect("the page has the command");
@@ -181,9 +181,9 @@ async fn the_certificate_that_the_manual_makes_works() {
     publishes(named("localhost")).await;
 }
 
-/// `openssl req -x509` makes one unless it is told otherwise.
+/// `openssl req -x509` creates such a certificate by default.
 #[tokio::test]
-async fn a_certificate_of_an_authority_that_is_the_servers_own_is_refused_with_what_to_do() {
+async fn a_ca_certificate_as_server_certificate_is_refused_with_advice() {
     let files = Files::new();
     let names = "-subj /CN=own -addext subjectAltName=IP:127.0.0.1";
     let command = format!("openssl req -x509 -newkey rsa:2048 -nodes -keyout own.key -out own.pem {names}");
@@ -205,7 +205,7 @@ async fn insecure_accepts_any_certificate() {
 }
 
 #[tokio::test]
-async fn a_server_that_wants_a_certificate_of_us_gets_it() {
+async fn a_server_that_requires_a_client_certificate_gets_it() {
     let (server, other) = (TlsServer::start("server", &[]), Files::new());
     let ours = |files: &Files| {
         let config = server.config().tls_ca_file(server.files.path("ca.pem"));
@@ -220,7 +220,7 @@ async fn a_server_that_wants_a_certificate_of_us_gets_it() {
     }
 }
 
-/// The error of layers that work without a server when they start with `config`; `None` if they start alone.
+/// Starts layers with a fallback with `config`. Returns their errors; `None` if they start without a server.
 async fn refused_though_it_falls_back(config: Config) -> [Option<Error>; 2] {
     let config = config.fallback(Fallback::Local);
     let alone = async |layer: &dyn ChannelLayer| {
@@ -239,7 +239,7 @@ async fn refused_though_it_falls_back(config: Config) -> [Option<Error>; 2] {
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_not_trusted_is_no_outage_at_the_start() {
+async fn an_untrusted_certificate_at_the_start_is_not_an_outage() {
     let (server, named, other) =
         (TlsServer::start("server", &[]), TlsServer::start("named", &ANY_CLIENT), Files::new());
     let ours = server.config().tls_ca_file(server.files.path("ca.pem"));
@@ -260,14 +260,14 @@ async fn a_certificate_that_is_not_trusted_is_no_outage_at_the_start() {
 }
 
 #[tokio::test]
-async fn a_layer_that_falls_back_starts_beside_a_certificate_that_has_expired() {
+async fn a_layer_with_a_fallback_starts_despite_an_expired_certificate() {
     let server = TlsServer::start("expired", &ANY_CLIENT);
     let refused = refused_though_it_falls_back(server.config().tls_ca_file(server.files.path("ca.pem"))).await;
     assert!(refused.iter().all(Option::is_none), "{refused:?}");
 }
 
 #[tokio::test]
-async fn files_that_cannot_work_are_named() {
+async fn invalid_files_are_reported() {
     let server = TlsServer::start("server", &ANY_CLIENT);
     let files = &server.files;
     files.write("empty.pem", "");

@@ -1,4 +1,4 @@
-//! A deployment of its own for each test, its keys, and short forms for what the tests do.
+//! `Site`: a separate deployment for each test, with its keys, and helpers of the tests.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -31,8 +31,8 @@ impl Site {
         Self { prefix: random_prefix(), urls: urls.into_iter().collect() }
     }
 
-    /// What its layers have in common. Nothing is full and nothing takes too long unless a test says so, and messages are
-    /// small enough for a first read to take several.
+    /// The options of the layers. Capacities and timeouts are large, and messages are small enough for the first read to take
+    /// several.
     pub fn config(&self) -> Config {
         Config::new()
             .hosts(self.urls.iter().cloned())
@@ -58,7 +58,7 @@ impl Site {
         self.key(&format!("channel:{{{non_local}}}"))
     }
 
-    /// The names of this deployment's keys without what they all begin with, and the Redis types.
+    /// Returns the names of the deployment's keys without the prefix, with their Redis types.
     pub async fn keys(&self, server: &RedisServer) -> BTreeMap<String, String> {
         let mut connection = server.connection().await;
         let mut types = BTreeMap::new();
@@ -69,7 +69,7 @@ impl Site {
         types
     }
 
-    /// For each of the servers the name of a `?` channel that lies there.
+    /// Returns for each server the name of a `?` channel on it.
     pub async fn pinned_channels(&self, layer: &RedisLayer, servers: &[RedisServer]) -> Vec<String> {
         let mut names = vec![None; servers.len()];
         while names.iter().any(Option::is_none) {
@@ -90,7 +90,7 @@ pub async fn connect(config: Config) -> Layer {
     Arc::new(within(DEADLINE, "a connection", RedisLayer::connect(config)).await.unwrap())
 }
 
-/// Publishes from one layer to another, through the server or not at all.
+/// Publishes from one layer to another through the server, and checks that the message arrives.
 pub async fn publishes(config: Config) {
     let connect = async || PubSubLayer::connect(config.clone().fallback(Fallback::Fail)).await.unwrap();
     let (reader, writer) = (connect().await, connect().await);
@@ -115,25 +115,25 @@ pub async fn entries(connection: &mut MultiplexedConnection, list: &str) -> Vec<
     connection.lrange(list, 0, -1).await.unwrap()
 }
 
-/// The entries in quarantine, from the oldest to the newest.
+/// Returns the entries in quarantine, oldest first.
 pub async fn quarantined(connection: &mut MultiplexedConnection, site: &Site) -> Vec<Vec<u8>> {
     let command = redis::cmd("XRANGE").arg(site.key("quarantine")).arg("-").arg("+").clone();
     let records: Vec<(String, HashMap<String, Vec<u8>>)> = ask(connection, &command).await;
     records.into_iter().map(|(_, mut fields)| fields.remove("entry").unwrap()).collect()
 }
 
-/// The time to live of `key` in ms; -1 if it lives for good, -2 if there is no such key.
+/// Returns the time to live of `key` in ms; -1 if it has none, -2 if the key does not exist.
 pub async fn ttl(connection: &mut MultiplexedConnection, key: &str) -> i64 {
     ask(connection, redis::cmd("PTTL").arg(key)).await
 }
 
-/// The time of the server in ms since the epoch.
+/// Returns the time of the server in ms since the epoch.
 pub async fn now_ms(connection: &mut MultiplexedConnection) -> u64 {
     let (seconds, micros): (u64, u64) = ask(connection, &redis::cmd("TIME")).await;
     seconds * 1000 + micros / 1000
 }
 
-/// Checks that a key has been given `lifetime` not long ago.
+/// Checks that the time to live of a key was recently set to `lifetime`.
 #[track_caller]
 pub fn assert_lives(ttl: i64, lifetime: Duration) {
     let lifetime = i64::try_from(lifetime.as_millis()).unwrap();
@@ -148,17 +148,17 @@ pub fn number(delivery: &Delivery) -> i64 {
     delivery.message.int("number").expect("the message is numbered")
 }
 
-/// Receives one message, which has to come.
+/// Receives one message. Panics if none arrives.
 pub async fn take(layer: &RedisLayer, channel: &str) -> Delivery {
     within(DEADLINE, &format!("a message on {channel}"), layer.receive(&[channel])).await.unwrap()
 }
 
-/// Receives the number of one message, which has to come.
+/// Receives one message and returns its number. Panics if none arrives.
 pub async fn take_number(layer: &RedisLayer, channel: &str) -> i64 {
     number(&take(layer, channel).await)
 }
 
-/// Receives numbers until there are no more.
+/// Receives messages until none is left. Returns their numbers.
 pub async fn take_numbers(layer: &RedisLayer, channel: &str) -> Vec<i64> {
     let mut numbers = Vec::new();
     while let Some(delivery) = layer.try_receive(&[channel]).await.unwrap() {
@@ -167,7 +167,7 @@ pub async fn take_numbers(layer: &RedisLayer, channel: &str) -> Vec<i64> {
     numbers
 }
 
-/// Waits for an event that `is_it`, skipping others.
+/// Waits for an event for which `is_it` is true, and skips others.
 pub async fn event(events: &mut broadcast::Receiver<Event>, what: &str, is_it: impl Fn(&Event) -> bool) -> Event {
     within(DEADLINE, what, async {
         loop {
@@ -180,7 +180,7 @@ pub async fn event(events: &mut broadcast::Receiver<Event>, what: &str, is_it: i
     .await
 }
 
-/// The events that have happened and nobody has read.
+/// Returns the events that have not been read yet.
 pub fn events_so_far(events: &mut broadcast::Receiver<Event>) -> Vec<Event> {
     std::iter::from_fn(|| events.try_recv().ok()).collect()
 }
@@ -188,7 +188,7 @@ pub fn events_so_far(events: &mut broadcast::Receiver<Event>) -> Vec<Event> {
 /// Sends from one layer to another in each of Python's formats, over every kind of connection that a layer has.
 pub async fn shares_with_python(config: Config) {
     for format in [Format::ChannelsRedis, Format::AsgiRedis] {
-        // Both have a key of the same name for a channel.
+        // Both formats use the same key for a channel.
         let prefix = random_prefix();
         let config = config.clone().stats_prefix(format!("{prefix}-meta:")).prefix(prefix).format(format);
         let connect = async || channel_layer::connect(config.clone()).await.unwrap();

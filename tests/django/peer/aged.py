@@ -1,10 +1,10 @@
-"""Tokens of Fernet from a while ago."""
+"""Fernet tokens with an earlier time."""
 
 import time
 
 
 class Aged:
-    """Seals as `crypter` did so many seconds ago."""
+    """Encrypts as `crypter`, with a time `seconds` ago."""
 
     def __init__(self, crypter, seconds):
         self.crypter = getattr(crypter, "crypter", crypter)

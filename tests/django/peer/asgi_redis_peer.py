@@ -1,4 +1,4 @@
-"""asgi_redis, whose calls block."""
+"""The layer of asgi_redis. Its calls block, so each runs in a thread."""
 
 import asyncio
 import uuid
@@ -8,7 +8,7 @@ import chat_1
 from aged import Aged
 from asgi_redis import RedisChannelLayer
 
-# Shorter than anything that a test waits for.
+# Much shorter than the deadlines of tests.
 PAUSE = 0.005
 
 
@@ -17,15 +17,15 @@ class AsgiRedis:
         self.layer = RedisChannelLayer(**options)
 
     async def call(self, method, *arguments):
-        """Any method of the layer."""
+        """Calls a method of the layer."""
         return await asyncio.to_thread(getattr(self.layer, method), *arguments)
 
     async def new_local_channel(self):
-        """A name as daphne 1 makes them."""
+        """Returns a name of the form that daphne 1 uses."""
         return f"daphne.response.{uuid.uuid4().hex[:10]}!{uuid.uuid4().hex[:10]}"
 
     async def receive(self, channel):
-        """Asks again and again: a call that blocks does so on one host only, for five seconds."""
+        """Polls, because a blocking call waits on one host only, for 5 s."""
         source = channel[: channel.find("!") + 1] or channel
         while True:
             name, message = await self.call("receive", [source], False)
@@ -34,12 +34,12 @@ class AsgiRedis:
             await asyncio.sleep(PAUSE)
 
     async def send_aged(self, seconds, channel, message):
-        """Sends as somebody who sealed the message so long ago."""
+        """Sends a message that was encrypted `seconds` ago."""
         self.layer.crypter = Aged(self.layer.crypter, seconds)
         await self.call("send", channel, message)
 
     async def receive_many(self, channels):
-        """The call that is deprecated, and blocks."""
+        """Calls the deprecated blocking method of the layer."""
         while True:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)

@@ -7,20 +7,20 @@ from aged import Aged
 from channels_redis.core import RedisChannelLayer
 from channels_redis.pubsub import RedisPubSubChannelLayer
 
-# Shorter than anything that a test waits for.
+# Much shorter than the deadlines of tests.
 PAUSE = 0.005
 
 
 class Layer:
-    """What both have in common."""
+    """The common part of both layers."""
 
     def __init__(self, kind, options):
-        # redis-py 8 ends a read that has waited for 5 s, as long as the layers let Redis wait.
+        # By default redis-py 8 ends a read after 5 s, which is as long as the blocking reads of the layers.
         hosts = [{"address": url, "socket_timeout": None} for url in options.pop("hosts")]
         self.layer = kind(hosts=hosts, **options)
 
     async def call(self, method, *arguments):
-        """Any method of the layer."""
+        """Calls a method of the layer."""
         return await getattr(self.layer, method)(*arguments)
 
     async def new_local_channel(self):
@@ -36,8 +36,8 @@ class Core(Layer):
 
     async def receive(self, channel):
         if "!" not in channel and self.layer.ring_size > 1:
-            # A call waits on one host, whose turn it is, for good, and a layer makes one call at a time for a channel: what is
-            # on another host waits as well. How a message is read is to be seen here, and not where Python looks for it.
+            # A call waits on one host until a message arrives there, and a layer runs one call at a time for a channel. A
+            # message on another host would wait. The tests are about reading a message and not about the choice of the host.
             host = await self.host_with_message(channel)
             self.layer._receive_index_generator = itertools.repeat(host)
         return await super().receive(channel)
@@ -50,7 +50,7 @@ class Core(Layer):
             await asyncio.sleep(PAUSE)
 
     async def send_aged(self, seconds, channel, message):
-        """Sends as somebody who sealed the message so long ago."""
+        """Sends a message that was encrypted `seconds` ago."""
         self.layer._serializer.crypter = Aged(self.layer._serializer.crypter, seconds)
         await self.layer.send(channel, message)
 

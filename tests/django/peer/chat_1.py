@@ -1,4 +1,4 @@
-"""A worker as Django Channels 1 runs them, of a chat in which all hear what one says, and of a page."""
+"""A worker of Django Channels 1 for a chat and a page. A message of one client goes to all clients."""
 
 ROOM = "room"
 DISCONNECTS = "disconnects"

@@ -1,4 +1,4 @@
-"""The site of the documentation: every Python snippet of README and docs as it stands there, on the server of REDIS_URL."""
+"""The site of the documentation: runs all Python snippets of README and docs unchanged, except for the server: REDIS_URL."""
 
 import os
 import pathlib

@@ -1,7 +1,7 @@
-"""Holds layers of Python's packages and calls them as it is told, for the tests that talk to them.
+"""Runs layers of Python's packages for the tests.
 
-A command is a JSON object on a line of standard input, its answer one on standard output with the same `id`. Commands
-run beside each other. The process ends when standard input does.
+A command is a JSON object on a line of standard input. Its result is a JSON object on a line of standard output with the same
+`id`. Commands run concurrently. The process exits at the end of standard input.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import threading
 
 import values
 
-# Calls of asgi_redis block, each in a thread.
+# Number of concurrent calls of asgi_redis. Each blocks a thread.
 THREADS = 64
 
 
@@ -65,7 +65,7 @@ class Peer:
 
 
 def read_commands(loop, peer):
-    """In a thread of its own, so that the end of standard input ends the process whatever it is doing."""
+    """Runs in its own thread, so that the end of standard input ends the process at any time."""
     for line in sys.stdin.buffer:
         loop.call_soon_threadsafe(peer.take, json.loads(line))
     os._exit(0)

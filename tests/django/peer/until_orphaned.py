@@ -1,4 +1,4 @@
-"""Runs a module as `python -m` does, and ends when standard input does."""
+"""Runs a module like `python -m`, and exits at the end of standard input."""
 
 import os
 import runpy

@@ -1,7 +1,7 @@
-"""Values of messages as JSON in which every type stays what it is.
+"""Converts values of messages to and from JSON without losing their types.
 
-Bytes are `{"bytes": hexadecimal}`, floats `{"float": hexadecimal of the IEEE form}`, maps `{"map": [[key, value], ...]}`;
-everything else stands for itself.
+Bytes are `{"bytes": hexadecimal}`, floats `{"float": hexadecimal of the IEEE form}`, and maps `{"map": [[key, value], ...]}`. All
+other values have their JSON form.
 """
 
 import struct
@@ -33,7 +33,7 @@ def from_json(value):
 
 
 def depth(value):
-    """How deep lists and maps are in each other; too deep values could not travel as JSON."""
+    """Returns the nesting depth of a value. Deep values cannot be sent as JSON."""
     if isinstance(value, dict):
         value = value.values()
     elif not isinstance(value, list):

@@ -4,6 +4,7 @@
 //! each record at once, so that what it began before it was killed is known.
 
 use std::io::{self, BufReader, Write};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
@@ -13,6 +14,8 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use super::backend::Backend;
 use super::history::{Event, History, Record};
@@ -104,7 +107,11 @@ impl Child {
         let kept = Arc::clone(&history);
         let reading = std::thread::spawn(move || read(records, &kept, &done));
         let mut child = Self { slot, process, history, os_process, commands, ready, reading };
-        child.ready.recv().await.map(|()| child)
+        if child.ready.recv().await.is_none() {
+            child.end().await;
+            return None;
+        }
+        Some(child)
     }
 
     async fn run(&mut self, command: Command) {
@@ -116,27 +123,23 @@ impl Child {
         }
     }
 
-    async fn kill(mut self) {
-        self.os_process.kill().await.expect("a child can be killed");
-        self.finish().await;
-    }
-
     async fn end(mut self) {
         // The child ends when no more commands can come.
-        let _ = self.commands.shutdown(std::net::Shutdown::Write);
-        match tokio::time::timeout(2 * CALL_DEADLINE, self.os_process.wait()).await {
+        let _ = self.commands.shutdown(Shutdown::Write);
+        match timeout(2 * CALL_DEADLINE, self.os_process.wait()).await {
             Ok(Ok(status)) if status.success() => {}
             ended => {
                 let what = format!("process {} ended with {ended:?}", self.process);
                 self.history.record(self.process, Event::Left { what });
             }
         }
-        self.finish().await;
+        self.kill().await;
     }
 
-    /// Waits until all records of the child, which has ended, are in the history.
-    async fn finish(self) {
-        let joining = tokio::task::spawn_blocking(|| self.reading.join());
+    /// Sends SIGKILL, unless the child has ended, and waits until all of its records are in the history.
+    async fn kill(mut self) {
+        let _ = self.os_process.kill().await;
+        let joining = spawn_blocking(|| self.reading.join());
         joining.await.expect("a join does not panic").expect("records are read without a panic");
     }
 }

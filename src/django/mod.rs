@@ -10,6 +10,7 @@
 
 mod asgi_redis;
 mod channels_redis;
+mod format;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod garbage;

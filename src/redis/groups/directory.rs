@@ -13,12 +13,13 @@ use crate::redis::groups::answers::{parse_changes, parse_routes};
 use crate::redis::groups::membership::{Membership, Recipients};
 use crate::redis::groups::routes::{Route, RouteMemory, Routes};
 use crate::redis::native::scripts;
+use crate::redis::native::topology::Topology;
 use crate::redis::native::write::Condition;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::script::Script;
 use crate::redis::node::shard::Shard;
 use crate::redis::send::batch::milliseconds;
-use crate::redis::topology::places::Topology;
+use crate::redis::stored::groups::StoredGroups;
 
 /// Members that no message has needed for this time are evicted from the cache. The next message fetches them again.
 const EVICT_AFTER: Duration = Duration::from_mins(1);
@@ -30,7 +31,7 @@ const MIN_LIFETIME: Duration = Duration::from_millis(1);
 
 /// The groups of a layer, with a cache of their members for its readers.
 #[derive(Debug)]
-pub(crate) struct Groups {
+pub struct Groups {
     topology: Arc<Topology>,
     expiry: Duration,
     /// For how long after its end a membership matters, in ms: as long as messages that were sent before can wait.
@@ -63,20 +64,14 @@ struct Fetched {
     generation: Option<u64>,
 }
 
-impl Groups {
-    pub(crate) fn new(topology: Arc<Topology>, expiry: Duration, message_expiry: Duration) -> Self {
-        let cache = Mutex::new(MemberCache { routes: HashMap::new(), evicted_at: Instant::now() });
-        let remembered = milliseconds(message_expiry + REMEMBER_LONGER);
-        Self { topology, expiry, remembered, cache, memory: RouteMemory::new() }
-    }
+impl StoredGroups for Groups {
+    type Recipients = Routes;
 
-    /// The lifetime of a membership after the last add.
-    pub(crate) fn expiry(&self) -> Duration {
+    fn expiry(&self) -> Duration {
         self.expiry
     }
 
-    /// Adds `channel` for `lasts`, which is limited to the expiry. The membership of an existing member is renewed.
-    pub(crate) async fn add(&self, group: &GroupName, channel: &ChannelName, lasts: Duration) -> Result<()> {
+    async fn add(&self, group: &GroupName, channel: &ChannelName, lasts: Duration) -> Result<()> {
         let mut command = self.member_command(&scripts::GROUP_ADD, group, channel);
         command
             .arg(channel.non_local())
@@ -86,11 +81,47 @@ impl Groups {
         self.run(group, &command).await.map(|_| ())
     }
 
-    /// Ends the membership of `channel`.
-    pub(crate) async fn discard(&self, group: &GroupName, channel: &ChannelName) -> Result<()> {
+    async fn discard(&self, group: &GroupName, channel: &ChannelName) -> Result<()> {
         let mut command = self.member_command(&scripts::GROUP_DISCARD, group, channel);
         command.arg(channel.non_local()).arg(self.remembered).arg(channel.local());
         self.run(group, &command).await.map(|_| ())
+    }
+
+    async fn channels(&self, group: &GroupName) -> Result<Vec<ChannelName>> {
+        let mut channels = Vec::new();
+        let shard = self.topology.shard_of_group(group);
+        for route in self.routes(group).await.map_err(|fault| shard.error(fault))?.list.iter() {
+            if route.is_local() {
+                let answer = shard.run(&self.members_command(group, &route.channel, 0)).await;
+                let changes = answer.and_then(|answer| parse_changes(answer, route.channel.as_str()));
+                let changes = changes.map_err(|fault| shard.error(fault))?;
+                let now = now_microseconds(shard);
+                let live = changes.members.into_iter().filter(|(_, ends)| *ends > now);
+                channels.extend(live.map(|(channel, _)| channel));
+            } else {
+                channels.push(route.channel.clone());
+            }
+        }
+        Ok(channels)
+    }
+
+    async fn recipients(&self, groups: &[GroupName]) -> Vec<Result<Routes, (usize, Fault)>> {
+        match groups {
+            // The routes of a single group are remembered for the next send.
+            [group] => {
+                let shard = self.topology.shard_of_group(group).index;
+                vec![self.routes(group).await.map_err(|fault| (shard, fault))]
+            }
+            groups => self.routes_of_all(groups).await,
+        }
+    }
+}
+
+impl Groups {
+    pub(crate) fn new(topology: Arc<Topology>, expiry: Duration, message_expiry: Duration) -> Self {
+        let cache = Mutex::new(MemberCache { routes: HashMap::new(), evicted_at: Instant::now() });
+        let remembered = milliseconds(message_expiry + REMEMBER_LONGER);
+        Self { topology, expiry, remembered, cache, memory: RouteMemory::new() }
     }
 
     /// A call of `script` with the keys of the group. For a process-local member the keys of the route are added.
@@ -112,11 +143,8 @@ impl Groups {
     }
 
     /// Fetches the routes of `group`, and makes the group remember its members for as long as messages of this process can wait.
-    pub(crate) async fn routes(&self, group: &GroupName) -> Result<Routes, Fault> {
-        self.fetch_routes(self.topology.shard_of_group(group), group).await
-    }
-
-    async fn fetch_routes(&self, shard: &Shard, group: &GroupName) -> Result<Routes, Fault> {
+    async fn routes(&self, group: &GroupName) -> Result<Routes, Fault> {
+        let shard = self.topology.shard_of_group(group);
         loop {
             let routes = self.record_routes(group, &shard.run(&self.routes_command(group)).await?)?;
             if self.suffices(&routes) {
@@ -153,7 +181,7 @@ impl Groups {
     }
 
     /// Fetches the routes of each of `groups` with one round trip per shard. A failure comes with the index of its shard.
-    pub(crate) async fn routes_of_all(&self, groups: &[GroupName]) -> Vec<Result<Routes, (usize, Fault)>> {
+    async fn routes_of_all(&self, groups: &[GroupName]) -> Vec<Result<Routes, (usize, Fault)>> {
         let mut results: Vec<_> = groups.iter().map(|_| Ok(Routes::none())).collect();
         let fetched = futures_util::future::join_all(self.topology.shards.iter().map(|shard| async move {
             let here = |group: &GroupName| self.topology.shard_of_group(group).index == shard.index;
@@ -171,9 +199,7 @@ impl Groups {
                     answers.get(answer).map_or_else(|| Err(Fault::unexpected("a missing answer")), parse_routes)
                 });
                 results[index] = match routes {
-                    Ok(routes) if !self.suffices(&routes) => {
-                        self.fetch_routes(&self.topology.shards[shard], &groups[index]).await
-                    }
+                    Ok(routes) if !self.suffices(&routes) => self.routes(&groups[index]).await,
                     routes => routes,
                 }
                 .map_err(|fault| (shard, fault));
@@ -184,25 +210,6 @@ impl Groups {
 
     fn routes_command(&self, group: &GroupName) -> Cmd {
         scripts::GROUP_ROUTES.call(&self.group_keys(group))
-    }
-
-    /// Fetches all members of `group`.
-    pub(crate) async fn channels(&self, group: &GroupName) -> Result<Vec<ChannelName>> {
-        let mut channels = Vec::new();
-        let shard = self.topology.shard_of_group(group);
-        for route in self.routes(group).await.map_err(|fault| shard.error(fault))?.list.iter() {
-            if route.is_local() {
-                let answer = shard.run(&self.members_command(group, &route.channel, 0)).await;
-                let changes = answer.and_then(|answer| parse_changes(answer, route.channel.as_str()));
-                let changes = changes.map_err(|fault| shard.error(fault))?;
-                let now = now_microseconds(shard);
-                let live = changes.members.into_iter().filter(|(_, ends)| *ends > now);
-                channels.extend(live.map(|(channel, _)| channel));
-            } else {
-                channels.push(route.channel.clone());
-            }
-        }
-        Ok(channels)
     }
 
     /// The members of `group` on `route`, which ends in `!`, at `version` and at the time `sent_ms`. If the group does not have

@@ -1,7 +1,6 @@
 //! `Native`, the native format as the parameter of a layer, and `RedisLayer`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::join_all;
@@ -10,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::counters::Counters;
 use super::message::{Content, Recipient};
 use super::statistics;
+use super::topology::Topology;
 use super::write::{Answer, BatchWriter, Condition, list_lifetime};
 use crate::capacity::Capacity;
 use crate::config::{self, Config};
@@ -34,7 +34,7 @@ use crate::redis::send::{Batch, OutboundMessage, PendingSend, Pushed, Sender, Wr
 use crate::redis::stored::format::{Background, Started, StoredFormat};
 use crate::redis::stored::layer::StoredLayer;
 use crate::redis::stored::scan::Scan;
-use crate::redis::topology::places::{Places, Topology};
+use crate::redis::topology::places::Places;
 use crate::redis::topology::ring::{Ring, share_of_capacity};
 
 /// The most bytes of a send with a condition. If the condition does not hold, the messages are sent again.
@@ -137,7 +137,7 @@ impl StoredFormat for Native {
     const SCRIPTS: &'static [&'static Script] = &scripts::NATIVE;
 
     type GroupMessage = Arc<[u8]>;
-    type Recipients = Routes;
+    type Groups = Groups;
 
     fn epoch_key(config: &Config) -> String {
         keys(config).epoch()
@@ -190,17 +190,6 @@ impl StoredFormat for Native {
 
     fn group_message(&self, message: &Message) -> Result<Arc<[u8]>> {
         self.encode(message)
-    }
-
-    async fn recipients(&self, groups: &[GroupName]) -> Vec<Result<Routes, (usize, Fault)>> {
-        match groups {
-            // The routes of a single group are remembered for the next send.
-            [group] => {
-                let shard = self.topology.shard_of_group(group).index;
-                vec![self.groups.routes(group).await.map_err(|fault| (shard, fault))]
-            }
-            groups => self.groups.routes_of_all(groups).await,
-        }
     }
 
     fn messages_to(
@@ -256,20 +245,8 @@ impl StoredFormat for Native {
         }
     }
 
-    fn group_expiry(&self) -> Duration {
-        self.groups.expiry()
-    }
-
-    async fn group_add(&self, group: &GroupName, channel: &ChannelName, lasts: Duration) -> Result<()> {
-        self.groups.add(group, channel, lasts).await
-    }
-
-    async fn group_discard(&self, group: &GroupName, channel: &ChannelName) -> Result<()> {
-        self.groups.discard(group, channel).await
-    }
-
-    async fn group_channels(&self, group: &GroupName) -> Result<Vec<ChannelName>> {
-        self.groups.channels(group).await
+    fn groups(&self) -> &Groups {
+        &self.groups
     }
 
     async fn write_statistics(&self) {
@@ -284,13 +261,10 @@ impl StoredFormat for Native {
         statistics::global(shard, &self.topology.keys).await
     }
 
-    fn scans<'s>(&self, shard: &'s Shard) -> Vec<Scan<'s>> {
-        self.topology.keys.scan_patterns().into_iter().map(|pattern| Scan::new(shard, pattern)).collect()
-    }
-
     /// Every key but the epoch of the data.
-    fn is_flushed(&self, key: &str, _: Option<&str>) -> bool {
-        self.topology.keys.is_flushed(key)
+    fn scans<'s>(&'s self, shard: &'s Shard) -> Vec<Scan<'s>> {
+        let keys = &self.topology.keys;
+        keys.scan_patterns().into_iter().map(|pattern| Scan::new(shard, pattern, |key| keys.is_flushed(key))).collect()
     }
 }
 

@@ -4,6 +4,7 @@
 //! keys of one group, are in one slot of a Redis Cluster.
 
 use crate::name::{ChannelName, GroupName};
+use crate::redis::stored::scan::glob_escaped;
 
 /// The keys of one deployment. Each begins with its prefix or its prefix for statistics.
 #[derive(Clone, Debug)]
@@ -129,18 +130,6 @@ impl Keys {
 
 fn braced(text: &str) -> Option<&str> {
     text.strip_prefix('{')?.strip_suffix('}')
-}
-
-/// `text` as a glob pattern that matches only itself.
-pub(crate) fn glob_escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        if matches!(character, '*' | '?' | '[' | ']' | '\\' | '^' | '-') {
-            escaped.push('\\');
-        }
-        escaped.push(character);
-    }
-    escaped
 }
 
 #[cfg(test)]

@@ -12,4 +12,5 @@ pub(crate) mod message;
 pub(crate) mod read;
 pub(crate) mod scripts;
 pub(crate) mod statistics;
+pub(crate) mod topology;
 pub(crate) mod write;

@@ -13,6 +13,7 @@ use crate::redis::groups::directory::Groups;
 use crate::redis::native::body::BodyCodec;
 use crate::redis::native::entry::{Address, Entry, Locals, Text};
 use crate::redis::native::scripts;
+use crate::redis::native::topology::Topology;
 use crate::redis::native::write::SLACK;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
@@ -23,7 +24,6 @@ use crate::redis::receive::format::{
     Popped, READ_BYTES, Raw, ReadFormat, RecipientResolver, SMALL_CHANNEL, Unreadable,
 };
 use crate::redis::send::batch::milliseconds;
-use crate::redis::topology::places::Topology;
 
 /// Reads lists of entries.
 pub(crate) struct NativeReader(Arc<Inner>);

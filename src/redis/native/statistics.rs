@@ -21,12 +21,9 @@ pub(crate) async fn of_channel(shard: &Shard, keys: &Keys, non_local: &str) -> R
 /// The statistics of all channels on `shard`.
 pub(crate) async fn global(shard: &Shard, keys: &Keys) -> Result<Statistics, Fault> {
     let mut total = counters(shard, &keys.global_stats()).await?;
-    let mut scan = Scan::new(shard, keys.scan_channels());
-    while let Some(found) = scan.next().await? {
-        let lists: Vec<_> = found.into_iter().filter(|key| keys.parse_channel(key).is_some()).collect();
-        if !lists.is_empty() {
-            total = total.merge(pending(shard, &lists).await?);
-        }
+    let mut scan = Scan::new(shard, keys.scan_channels(), |key| keys.parse_channel(key).is_some());
+    while let Some(lists) = scan.next().await? {
+        total = total.merge(pending(shard, &lists).await?);
     }
     Ok(total)
 }

@@ -17,9 +17,9 @@ use crate::message::Message;
 use crate::name::ChannelName;
 use crate::redis::native::body::BodyCodec;
 use crate::redis::native::entry::Entry;
+use crate::redis::native::topology::Topology;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
-use crate::redis::topology::places::Topology;
 
 /// How many records one command reads. All records of a server together have at most 16 MiB.
 const PAGE: usize = 4;

@@ -3,7 +3,6 @@
 #![allow(missing_debug_implementations, reason = "the types cannot be named outside of the crate")]
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::broadcast;
@@ -20,6 +19,7 @@ use crate::redis::node::script::Script;
 use crate::redis::node::shard::Shard;
 use crate::redis::receive::ReadFormat;
 use crate::redis::send::{OutboundMessage, PendingSend, Sender, WriteFormat};
+use crate::redis::stored::groups::StoredGroups;
 use crate::redis::stored::scan::Scan;
 use crate::redis::topology::places::Places;
 use crate::redis::topology::ring::Ring;
@@ -37,8 +37,7 @@ pub trait StoredFormat: WriteFormat + Sized {
 
     /// A message to a group before its recipients are known.
     type GroupMessage: Send + Sync;
-    /// The places to which messages to a group go.
-    type Recipients: Clone + Send + Sync;
+    type Groups: StoredGroups;
 
     /// The key of the epoch of a server's data.
     fn epoch_key(config: &Config) -> String;
@@ -60,18 +59,12 @@ pub trait StoredFormat: WriteFormat + Sized {
     /// Checks and converts a message to a group.
     fn group_message(&self, message: &Message) -> Result<Self::GroupMessage>;
 
-    /// The recipients of each of `groups`, which are sorted and without duplicates, or the shard that failed and its fault.
-    fn recipients(
-        &self,
-        groups: &[GroupName],
-    ) -> impl Future<Output = Vec<Result<Self::Recipients, (usize, Fault)>>> + Send;
-
     /// The messages that carry a group message to its recipients.
     fn messages_to(
         &self,
         group: &GroupName,
         message: &Self::GroupMessage,
-        recipients: &Self::Recipients,
+        recipients: &Recipients<Self>,
     ) -> Result<Vec<OutboundMessage<Self::Body>>>;
 
     /// Sends to a group at once if the format can do so without asking for its recipients first. Otherwise nothing is sent,
@@ -81,7 +74,7 @@ pub trait StoredFormat: WriteFormat + Sized {
         sender: &Sender<Self>,
         group: &GroupName,
         message: &Self::GroupMessage,
-    ) -> impl Future<Output = Result<Vec<PendingSend<Self::Body>>, Option<Self::Recipients>>> + Send {
+    ) -> impl Future<Output = Result<Vec<PendingSend<Self::Body>>, Option<Recipients<Self>>>> + Send {
         let _ = (sender, group, message);
         std::future::ready(Err(None))
     }
@@ -92,19 +85,7 @@ pub trait StoredFormat: WriteFormat + Sized {
         None
     }
 
-    fn group_expiry(&self) -> Duration;
-
-    /// Makes `channel` a member for `lasts`, at most [`group_expiry`](Self::group_expiry), or extends its membership.
-    fn group_add(
-        &self,
-        group: &GroupName,
-        channel: &ChannelName,
-        lasts: Duration,
-    ) -> impl Future<Output = Result<()>> + Send;
-
-    fn group_discard(&self, group: &GroupName, channel: &ChannelName) -> impl Future<Output = Result<()>> + Send;
-
-    fn group_channels(&self, group: &GroupName) -> impl Future<Output = Result<Vec<ChannelName>>> + Send;
+    fn groups(&self) -> &Self::Groups;
 
     /// Writes the statistics that this process has not written yet.
     fn write_statistics(&self) -> impl Future<Output = ()> + Send {
@@ -121,12 +102,12 @@ pub trait StoredFormat: WriteFormat + Sized {
     /// The statistics of all channels on `shard`.
     fn global_statistics(&self, shard: &Shard) -> impl Future<Output = Result<Statistics, Fault>> + Send;
 
-    /// The scans that find every key of the deployment on `shard`.
-    fn scans<'s>(&self, shard: &'s Shard) -> Vec<Scan<'s>>;
-
-    /// Whether a key that a scan for `kind` found belongs to the deployment and is deleted by a flush.
-    fn is_flushed(&self, key: &str, kind: Option<&str>) -> bool;
+    /// The scans that find every key of the deployment on `shard` that a flush deletes.
+    fn scans<'s>(&'s self, shard: &'s Shard) -> Vec<Scan<'s>>;
 }
+
+/// The recipients of a group message in the format `F`.
+pub(crate) type Recipients<F> = <<F as StoredFormat>::Groups as StoredGroups>::Recipients;
 
 /// What a format may use for its background work.
 pub struct Background<'a> {

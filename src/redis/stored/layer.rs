@@ -22,8 +22,9 @@ use crate::redis::node::fault::Fault;
 use crate::redis::receive::Readers;
 use crate::redis::send::calls::Sends;
 use crate::redis::send::{Outcome, PendingSend, Sender};
-use crate::redis::stored::format::{Background, Started, StoredFormat};
-use crate::redis::stored::scan as statistics;
+use crate::redis::stored::format::{Background, Recipients, Started, StoredFormat};
+use crate::redis::stored::groups::StoredGroups;
+use crate::redis::stored::scan;
 use crate::redis::topology::places::Places;
 use crate::redis::topology::probe::{self, HealthProbe};
 use crate::redis::topology::servers;
@@ -157,15 +158,15 @@ impl<F: StoredFormat> StoredLayer<F> {
         &self,
         group: &GroupName,
         message: &F::GroupMessage,
-        recipients: &F::Recipients,
+        recipients: &Recipients<F>,
     ) -> Result<Vec<PendingSend<F::Body>>> {
         let messages = self.format.messages_to(group, message, recipients)?;
         Ok(messages.into_iter().map(|message| self.sender.enqueue(message)).collect())
     }
 
     /// The recipients of a group, from its server.
-    async fn recipients(&self, group: &GroupName) -> Result<F::Recipients> {
-        let mut recipients = self.format.recipients(std::slice::from_ref(group)).await;
+    async fn recipients(&self, group: &GroupName) -> Result<Recipients<F>> {
+        let mut recipients = self.format.groups().recipients(std::slice::from_ref(group)).await;
         let recipients = recipients.pop().expect("a format answers for every group");
         recipients.map_err(|(shard, fault)| self.places.error(shard, fault))
     }
@@ -237,23 +238,23 @@ impl<F: StoredFormat> ChannelLayer for StoredLayer<F> {
     }
 
     async fn group_add(&self, group: &str, channel: &str) -> Result<()> {
-        self.group_add_for(group, channel, self.format.group_expiry()).await
+        self.group_add_for(group, channel, self.format.groups().expiry()).await
     }
 
     async fn group_add_for(&self, group: &str, channel: &str, lasts: Duration) -> Result<()> {
         self.closing.check()?;
         let (group, channel) = (GroupName::parse(group)?, ChannelName::parse_target(channel)?);
-        self.format.group_add(&group, &channel, lasts).await
+        self.format.groups().add(&group, &channel, lasts).await
     }
 
     async fn group_discard(&self, group: &str, channel: &str) -> Result<()> {
         self.closing.check()?;
-        self.format.group_discard(&GroupName::parse(group)?, &ChannelName::parse_target(channel)?).await
+        self.format.groups().discard(&GroupName::parse(group)?, &ChannelName::parse_target(channel)?).await
     }
 
     async fn group_channels(&self, group: &str) -> Result<Vec<ChannelName>> {
         self.closing.check()?;
-        self.format.group_channels(&GroupName::parse(group)?).await
+        self.format.groups().channels(&GroupName::parse(group)?).await
     }
 
     async fn group_send(&self, group: &str, message: Message) -> Result<()> {
@@ -282,7 +283,7 @@ impl<F: StoredFormat> ChannelLayer for StoredLayer<F> {
         let mut groups: Vec<_> = prepared.iter().flatten().map(|(group, _)| group.clone()).collect();
         groups.sort();
         groups.dedup();
-        let recipients = self.format.recipients(&groups).await;
+        let recipients = self.format.groups().recipients(&groups).await;
         let enqueue = |prepared: Result<(GroupName, F::GroupMessage)>| {
             let (group, message) = prepared?;
             let place = groups.binary_search(&group).expect("every group that parsed is in the list");
@@ -308,7 +309,7 @@ impl<F: StoredFormat> ChannelLayer for StoredLayer<F> {
         // Otherwise they would be written after the flush.
         self.format.write_statistics().await;
         let scans = self.places.shards.iter().flat_map(|shard| self.format.scans(shard)).collect();
-        statistics::delete(scans, &|key, kind| self.format.is_flushed(key, kind)).await
+        scan::delete(scans).await
     }
 
     async fn global_statistics(&self) -> Result<Statistics> {
@@ -356,7 +357,7 @@ impl<F: StoredFormat> ChannelLayer for StoredLayer<F> {
     }
 
     fn group_expiry(&self) -> Duration {
-        self.format.group_expiry()
+        self.format.groups().expiry()
     }
 
     fn max_message_size(&self) -> usize {

@@ -1,9 +1,11 @@
 //! The layers that store messages in Redis.
 //!
-//! [`layer::StoredLayer`] is the layer, and [`format::StoredFormat`] is what a format adds to it. [`scan`] walks over the keys
+//! [`layer::StoredLayer`] is the layer, and [`format::StoredFormat`] is what a format adds to it, with its
+//! [`groups::StoredGroups`]. [`scan`] walks over the keys
 //! of a server.
 
 pub(crate) mod format;
+pub(crate) mod groups;
 pub(crate) mod layer;
 pub(crate) mod scan;
 

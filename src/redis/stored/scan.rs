@@ -1,11 +1,12 @@
 //! `Scan`: walks over the keys of a server, and deletes the keys of a deployment.
 
+#![allow(missing_debug_implementations, reason = "the types cannot be named outside of the crate")]
+
 use futures_util::future::join_all;
 use redis::{FromRedisValue, Value};
 
 use crate::error::Result;
 use crate::layer::Parts;
-use crate::redis::native::keys::glob_escaped;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 
@@ -14,12 +15,11 @@ const SCAN_STEP: usize = 1000;
 /// The most channels of one script call. The script reads two messages of each, and Redis serves no other client meanwhile.
 pub(crate) const CHANNELS_AT_ONCE: usize = 16;
 
-/// Deletes the keys that the scans find and for which `is_ours` returns `true`. It is called with the key and the type of the
-/// scan.
-pub(crate) async fn delete(scans: Vec<Scan<'_>>, is_ours: &(dyn Fn(&str, Option<&str>) -> bool + Sync)) -> Result<()> {
+/// Deletes the keys that the scans find.
+pub(crate) async fn delete(scans: Vec<Scan<'_>>) -> Result<()> {
     let deleted = join_all(scans.into_iter().map(|mut scan| async move {
         let mut deleted = Parts::default();
-        while let Some(step) = scan.delete_next(is_ours).await.transpose() {
+        while let Some(step) = scan.delete_next().await.transpose() {
             let failed = step.is_err();
             deleted.add(step);
             if failed {
@@ -31,59 +31,76 @@ pub(crate) async fn delete(scans: Vec<Scan<'_>>, is_ours: &(dyn Fn(&str, Option<
     deleted.await.into_iter().collect::<Parts>().result()
 }
 
-/// A walk over the keys of a shard that match a pattern.
-#[derive(Debug)]
+/// A walk over the keys of a shard that match a pattern and belong to a deployment.
 pub struct Scan<'s> {
     shard: &'s Shard,
     pattern: String,
     /// The type of the keys. `None` for all types.
     kind: Option<&'static str>,
+    /// Whether a key that matches the pattern belongs to the deployment.
+    is_ours: Box<dyn Fn(&str) -> bool + Send + Sync + 's>,
     /// The cursor of the next step. `None` after the last step.
     cursor: Option<u64>,
 }
 
 impl<'s> Scan<'s> {
-    /// A walk over the keys that match `pattern`.
-    pub(crate) fn new(shard: &'s Shard, pattern: String) -> Self {
-        Self { shard, pattern, kind: None, cursor: Some(0) }
+    /// A walk over the keys that match `pattern` and for which `is_ours` returns `true`.
+    pub(crate) fn new(shard: &'s Shard, pattern: String, is_ours: impl Fn(&str) -> bool + Send + Sync + 's) -> Self {
+        Self { shard, pattern, kind: None, is_ours: Box::new(is_ours), cursor: Some(0) }
     }
 
-    /// A walk over the keys of one type that begin with `prefix`.
-    pub(crate) fn of_kind(shard: &'s Shard, prefix: &str, kind: &'static str) -> Self {
-        Self { shard, pattern: format!("{}*", glob_escaped(prefix)), kind: Some(kind), cursor: Some(0) }
+    /// A walk over the keys of one type that begin with `prefix` and for which `is_ours` returns `true`.
+    pub(crate) fn of_kind(
+        shard: &'s Shard,
+        kind: &'static str,
+        prefix: &str,
+        is_ours: impl Fn(&str) -> bool + Send + Sync + 's,
+    ) -> Self {
+        Self { kind: Some(kind), ..Self::new(shard, format!("{}*", glob_escaped(prefix)), is_ours) }
     }
 
-    /// Deletes the keys of the next step that are ours. Returns `None` after the last step.
-    async fn delete_next(&mut self, is_ours: &(dyn Fn(&str, Option<&str>) -> bool + Sync)) -> Result<Option<()>> {
-        let Some(mut keys) = self.next().await.map_err(|fault| self.shard.error(fault))? else { return Ok(None) };
-        keys.retain(|key| is_ours(key, self.kind));
-        if !keys.is_empty() {
-            let mut command = redis::cmd("UNLINK");
-            command.arg(keys);
-            self.shard.run(&command).await.map_err(|fault| self.shard.error(fault))?;
-        }
+    /// Deletes the next keys. Returns `None` after the last ones.
+    async fn delete_next(&mut self) -> Result<Option<()>> {
+        let Some(keys) = self.next().await.map_err(|fault| self.shard.error(fault))? else { return Ok(None) };
+        let mut command = redis::cmd("UNLINK");
+        command.arg(keys);
+        self.shard.run(&command).await.map_err(|fault| self.shard.error(fault))?;
         Ok(Some(()))
     }
 
-    /// The keys of the next step, or `None` after the last step.
+    /// The keys of the next step that finds any, or `None` after the last one.
     pub(crate) async fn next(&mut self) -> Result<Option<Vec<String>>, Fault> {
-        let Some(cursor) = self.cursor else { return Ok(None) };
-        let mut command = redis::cmd("SCAN");
-        command.arg(cursor).arg("MATCH").arg(&self.pattern).arg("COUNT").arg(SCAN_STEP);
-        if let Some(kind) = self.kind {
-            command.arg("TYPE").arg(kind);
-        }
-        let step = self.shard.run(&command).await.and_then(|answer| {
+        while let Some(cursor) = self.cursor {
+            let mut command = redis::cmd("SCAN");
+            command.arg(cursor).arg("MATCH").arg(&self.pattern).arg("COUNT").arg(SCAN_STEP);
+            if let Some(kind) = self.kind {
+                command.arg("TYPE").arg(kind);
+            }
+            let (next, keys): (u64, Vec<Vec<u8>>) = parse(self.shard.run(&command).await?)?;
+            self.cursor = (next != 0).then_some(next);
             // The keys of a deployment are text.
-            let (next, keys): (u64, Vec<Vec<u8>>) = parse(answer)?;
-            Ok((next, keys.into_iter().filter_map(|key| String::from_utf8(key).ok()).collect()))
-        });
-        let (next, keys) = step?;
-        self.cursor = (next != 0).then_some(next);
-        Ok(Some(keys))
+            let keys = keys.into_iter().filter_map(|key| String::from_utf8(key).ok());
+            let keys: Vec<_> = keys.filter(|key| (self.is_ours)(key)).collect();
+            if !keys.is_empty() {
+                return Ok(Some(keys));
+            }
+        }
+        Ok(None)
     }
 }
 
 pub(crate) fn parse<T: FromRedisValue>(answer: Value) -> Result<T, Fault> {
     redis::from_redis_value(answer).map_err(|error| Fault::unexpected(&error.to_string()))
+}
+
+/// `text` as a glob pattern that matches only itself.
+pub(crate) fn glob_escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        if matches!(character, '*' | '?' | '[' | ']' | '\\' | '^' | '-') {
+            escaped.push('\\');
+        }
+        escaped.push(character);
+    }
+    escaped
 }

@@ -1,11 +1,9 @@
 //! `Places`: the servers of a layer and the ring that places names on them.
 
-use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::error::Error;
 use crate::name::{ChannelName, GroupName};
-use crate::redis::native::keys::Keys;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 use crate::redis::topology::ring::Ring;
@@ -15,13 +13,6 @@ use crate::redis::topology::ring::Ring;
 pub struct Places {
     pub(crate) shards: Vec<Arc<Shard>>,
     ring: Ring,
-}
-
-/// The places of a layer in the native format, and the keys of names there.
-#[derive(Debug)]
-pub(crate) struct Topology {
-    pub(crate) places: Arc<Places>,
-    pub(crate) keys: Keys,
 }
 
 impl Places {
@@ -57,13 +48,5 @@ impl Places {
         } else {
             &self.shards
         }
-    }
-}
-
-impl Deref for Topology {
-    type Target = Places;
-
-    fn deref(&self) -> &Places {
-        &self.places
     }
 }

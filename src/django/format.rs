@@ -18,7 +18,6 @@ use crate::capacity::Capacity;
 use crate::codec::serializer::Serializer;
 use crate::config::{self, Config};
 use crate::error::Result;
-use crate::layer::Statistics;
 use crate::message::{Message, Value as Routed};
 use crate::name::{ChannelName, GroupName};
 use crate::redis::native::entry::Entry;
@@ -28,13 +27,13 @@ use crate::redis::node::script::Script;
 use crate::redis::node::shard::Shard;
 use crate::redis::receive::{BufferedEntry, Popped, Raw, ReadFormat, RecipientResolver, Unreadable};
 use crate::redis::send::{Batch, OutboundMessage, Pushed, WriteFormat};
-use crate::redis::stored::format::{Background, Started, StoredFormat};
+use crate::redis::stored::format::{Background, Started, StoredFormat, StoredStatistics};
 use crate::redis::stored::scan::Scan;
 use crate::redis::topology::places::Places;
 use crate::redis::topology::ring::Ring;
 
 /// A format of Python. Each is a [`StoredFormat`].
-pub(super) trait PythonFormat: PythonRead + PythonStatistics {
+pub(super) trait PythonFormat: PythonRead + StoredStatistics {
     const FORMAT: config::Format;
     const SCRIPTS: &'static [&'static Script];
 
@@ -79,17 +78,6 @@ pub(super) trait PythonRead: Send + Sync + Sized + 'static {
     fn buffered(&self, shard: &Arc<Shard>, source: &ChannelName, raw: Raw) -> Result<BufferedEntry, Unreadable>;
 
     fn put_back(&self, key: &str, entries: &[BufferedEntry]) -> Cmd;
-}
-
-/// What a format of Python counts. The methods are those of [`StoredFormat`].
-pub(super) trait PythonStatistics {
-    fn channel_statistics(
-        &self,
-        shard: &Shard,
-        non_local: &str,
-    ) -> impl Future<Output = Result<Statistics, Fault>> + Send;
-
-    fn global_statistics(&self, shard: &Shard) -> impl Future<Output = Result<Statistics, Fault>> + Send;
 }
 
 /// What every format of Python has.
@@ -213,14 +201,6 @@ impl<F: PythonFormat> StoredFormat for F {
 
     fn groups(&self) -> &Groups {
         &self.base().groups
-    }
-
-    async fn channel_statistics(&self, shard: &Shard, non_local: &str) -> Result<Statistics, Fault> {
-        PythonStatistics::channel_statistics(self, shard, non_local).await
-    }
-
-    async fn global_statistics(&self, shard: &Shard) -> Result<Statistics, Fault> {
-        PythonStatistics::global_statistics(self, shard).await
     }
 
     fn scans<'s>(&'s self, shard: &'s Shard) -> Vec<Scan<'s>> {

@@ -5,13 +5,13 @@ use std::time::Duration;
 use redis::Value;
 
 use super::{AsgiRedis, GLOBAL, MESSAGES, REFUSALS};
-use crate::django::format::PythonStatistics;
 use crate::layer::Statistics;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
+use crate::redis::stored::format::StoredStatistics;
 use crate::redis::stored::scan::parse;
 
-impl PythonStatistics for AsgiRedis {
+impl StoredStatistics for AsgiRedis {
     async fn channel_statistics(&self, shard: &Shard, non_local: &str) -> Result<Statistics, Fault> {
         let counters = self.counters(shard, non_local).await?;
         Ok(counters.merge(self.pending(shard, &[self.base.keys.channel(non_local)]).await?))

@@ -6,14 +6,15 @@ use redis::Value;
 
 use super::ChannelsRedis;
 use super::read::score;
-use crate::django::format::{PythonStatistics, now_of};
+use crate::django::format::now_of;
 use crate::django::script;
 use crate::layer::Statistics;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
+use crate::redis::stored::format::StoredStatistics;
 use crate::redis::stored::scan::{CHANNELS_AT_ONCE, Scan};
 
-impl PythonStatistics for ChannelsRedis {
+impl StoredStatistics for ChannelsRedis {
     async fn channel_statistics(&self, shard: &Shard, non_local: &str) -> Result<Statistics, Fault> {
         self.pending(shard, &[self.base.keys.channel(non_local)]).await
     }

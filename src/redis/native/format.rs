@@ -8,13 +8,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::counters::Counters;
 use super::message::{Content, Recipient};
-use super::statistics;
 use super::topology::Topology;
 use super::write::{Answer, BatchWriter, Condition, list_lifetime};
 use crate::capacity::Capacity;
 use crate::config::{self, Config};
 use crate::error::Result;
-use crate::layer::Statistics;
 use crate::message::Message;
 use crate::name::{ChannelName, GroupName};
 use crate::redis::groups::directory::Groups;
@@ -69,12 +67,12 @@ impl RedisLayer {
 /// The native format, as the parameter of a [`StoredLayer`].
 #[derive(Debug)]
 pub struct Native {
-    topology: Arc<Topology>,
+    pub(super) topology: Arc<Topology>,
     codec: Arc<BodyCodec>,
     groups: Arc<Groups>,
     capacity: Capacity,
     /// By shard.
-    counters: Vec<Counters>,
+    pub(super) counters: Vec<Counters>,
 }
 
 impl WriteFormat for Native {
@@ -247,18 +245,6 @@ impl StoredFormat for Native {
 
     fn groups(&self) -> &Groups {
         &self.groups
-    }
-
-    async fn write_statistics(&self) {
-        join_all(self.counters.iter().map(Counters::write)).await;
-    }
-
-    async fn channel_statistics(&self, shard: &Shard, non_local: &str) -> Result<Statistics, Fault> {
-        statistics::of_channel(shard, &self.topology.keys, non_local).await
-    }
-
-    async fn global_statistics(&self, shard: &Shard) -> Result<Statistics, Fault> {
-        statistics::global(shard, &self.topology.keys).await
     }
 
     /// Every key but the epoch of the data.

@@ -2,30 +2,39 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use redis::Value;
 
 use crate::layer::Statistics;
+use crate::redis::native::counters::Counters;
 use crate::redis::native::entry as frame;
-use crate::redis::native::keys::Keys;
+use crate::redis::native::format::Native;
 use crate::redis::native::scripts;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
+use crate::redis::stored::format::StoredStatistics;
 use crate::redis::stored::scan::{CHANNELS_AT_ONCE, Scan, parse};
 
-/// The statistics of a channel on `shard`, by the non-local part of its name.
-pub(crate) async fn of_channel(shard: &Shard, keys: &Keys, non_local: &str) -> Result<Statistics, Fault> {
-    let counters = counters(shard, &keys.channel_stats(non_local)).await?;
-    Ok(counters.merge(pending(shard, &[keys.channel(non_local)]).await?))
-}
-
-/// The statistics of all channels on `shard`.
-pub(crate) async fn global(shard: &Shard, keys: &Keys) -> Result<Statistics, Fault> {
-    let mut total = counters(shard, &keys.global_stats()).await?;
-    let mut scan = Scan::new(shard, keys.scan_channels(), |key| keys.parse_channel(key).is_some());
-    while let Some(lists) = scan.next().await? {
-        total = total.merge(pending(shard, &lists).await?);
+impl StoredStatistics for Native {
+    async fn write_statistics(&self) {
+        join_all(self.counters.iter().map(Counters::write)).await;
     }
-    Ok(total)
+
+    async fn channel_statistics(&self, shard: &Shard, non_local: &str) -> Result<Statistics, Fault> {
+        let keys = &self.topology.keys;
+        let counters = counters(shard, &keys.channel_stats(non_local)).await?;
+        Ok(counters.merge(pending(shard, &[keys.channel(non_local)]).await?))
+    }
+
+    async fn global_statistics(&self, shard: &Shard) -> Result<Statistics, Fault> {
+        let keys = &self.topology.keys;
+        let mut total = counters(shard, &keys.global_stats()).await?;
+        let mut scan = Scan::new(shard, keys.scan_channels(), |key| keys.parse_channel(key).is_some());
+        while let Some(lists) = scan.next().await? {
+            total = total.merge(pending(shard, &lists).await?);
+        }
+        Ok(total)
+    }
 }
 
 /// The counters in one hash.

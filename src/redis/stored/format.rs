@@ -27,7 +27,7 @@ use crate::redis::topology::ring::Ring;
 /// The parameter of a [`StoredLayer`](crate::redis::StoredLayer): how messages and groups are stored in Redis.
 ///
 /// It is implemented for the formats of this crate, and cannot be implemented elsewhere.
-pub trait StoredFormat: WriteFormat + Sized {
+pub trait StoredFormat: WriteFormat + StoredStatistics + Sized {
     /// The value of [`Config::format`] for the format.
     const FORMAT: config::Format;
     /// The oldest version of Redis that has all commands of the format.
@@ -87,6 +87,12 @@ pub trait StoredFormat: WriteFormat + Sized {
 
     fn groups(&self) -> &Self::Groups;
 
+    /// The scans that find every key of the deployment on `shard` that a flush deletes.
+    fn scans<'s>(&'s self, shard: &'s Shard) -> Vec<Scan<'s>>;
+}
+
+/// The statistics of a stored format.
+pub trait StoredStatistics {
     /// Writes the statistics that this process has not written yet.
     fn write_statistics(&self) -> impl Future<Output = ()> + Send {
         std::future::ready(())
@@ -101,9 +107,6 @@ pub trait StoredFormat: WriteFormat + Sized {
 
     /// The statistics of all channels on `shard`.
     fn global_statistics(&self, shard: &Shard) -> impl Future<Output = Result<Statistics, Fault>> + Send;
-
-    /// The scans that find every key of the deployment on `shard` that a flush deletes.
-    fn scans<'s>(&'s self, shard: &'s Shard) -> Vec<Scan<'s>>;
 }
 
 /// The recipients of a group message in the format `F`.

@@ -170,6 +170,27 @@ async fn messages_in_quarantine_are_listed_shown_restored_and_dropped() {
 }
 
 #[tokio::test]
+async fn the_quarantine_of_the_servers_that_are_up_is_listed_and_emptied_and_the_others_are_named() {
+    let (shell, mut down) = (Shell::start(), RedisServer::start());
+    let record = ["asgi:quarantine", "*", "channel", "tasks", "entry", "no message"];
+    let mut redis = shell.redis.connection().await;
+    let id: String = redis::cmd("XADD").arg(&record).query_async(&mut redis).await.unwrap();
+    let (up, away) = (shell.redis.url(), down.url());
+    down.stop();
+    let said = async |command: &[&str]| run(&[command, &["--redis", &up, "--redis", &away]].concat(), &[]).await;
+    let named = format!("127.0.0.1:{}", down.port());
+    for (command, done) in [
+        (&["quarantine", "list"][..], format!("0:{id} tasks")),
+        (&["quarantine", "restore", "--all"], format!("0:{id} cannot be read")),
+        (&["quarantine", "drop", "--all"], "1 of 1 entries deleted".to_owned()),
+        (&["quarantine", "list", "--json"], "not all servers were reached".to_owned()),
+    ] {
+        let (success, text) = said(command).await;
+        assert!(!success && text.contains(&done) && text.contains(&named), "{command:?}: {text}");
+    }
+}
+
+#[tokio::test]
 async fn bytes_are_printed_as_numbers() {
     let shell = Shell::start();
     let layer = RedisLayer::connect(Config::new().hosts([shell.redis.url()])).await.unwrap();

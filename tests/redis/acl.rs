@@ -100,12 +100,12 @@ async fn the_user_of_the_native_format_may_use_all_operations_of_a_layer() {
     keyed.send("bad?a", numbered(6)).await.unwrap();
     assert!(layer.try_receive(&["bad?a"]).await.unwrap().is_none());
     let entries = eventually("both in quarantine", async || {
-        let entries = keyed.quarantine().entries().await.unwrap();
+        let entries = keyed.quarantine().entries().await.unwrap().complete().unwrap();
         (entries.len() == 2).then_some(entries)
     })
     .await;
-    assert_eq!(keyed.quarantine().restore(&[entries[1].id]).await.unwrap(), [Restored::Restored]);
-    assert_eq!(keyed.quarantine().delete(&[entries[0].id]).await.unwrap(), 1);
+    assert_eq!(keyed.quarantine().restore(&[entries[1].id]).await.unwrap().complete().unwrap(), [Restored::Restored]);
+    assert_eq!(keyed.quarantine().delete(&[entries[0].id]).await.unwrap().complete().unwrap(), 1);
     assert_eq!(number(&within(DEADLINE, "a message", keyed.receive(&["bad?a"])).await.unwrap()), 6);
     assert_eq!(layer.health().await.status, Status::Healthy);
     layer.redis_stats().await.unwrap();

@@ -5,6 +5,7 @@ mod bound_pop_script;
 mod closing;
 mod connections;
 mod counters;
+mod deleting;
 mod encryption;
 mod failover;
 mod first_contact;

@@ -13,20 +13,20 @@ use super::tools::{
 use crate::support::{DEADLINE, eventually, interrupted, shared_servers, within};
 
 /// A deployment with a key, and processes that lack it.
-struct Scene {
-    site: Site,
+pub struct Scene {
+    pub site: Site,
     /// Has the key.
-    layer: Layer,
+    pub layer: Layer,
     /// Has another key.
     stranger: Layer,
 }
 
-fn keyed(site: &Site) -> Config {
+pub fn keyed(site: &Site) -> Config {
     site.config().symmetric_encryption_keys(["the key in use"])
 }
 
 impl Scene {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         Self::with(|config| config).await
     }
 
@@ -38,21 +38,21 @@ impl Scene {
     }
 
     /// Lets the stranger read `channel` until it is empty, and waits until the quarantine has `count` entries.
-    async fn quarantine(&self, channel: &str, count: usize) -> Vec<QuarantineEntry> {
+    pub async fn quarantine(&self, channel: &str, count: usize) -> Vec<QuarantineEntry> {
         assert!(self.stranger.try_receive(&[channel]).await.unwrap().is_none());
         eventually("the entries in quarantine", async || {
-            let entries = self.layer.quarantine().entries().await.unwrap();
+            let entries = self.layer.quarantine().entries().await.unwrap().complete().unwrap();
             (entries.len() == count).then_some(entries)
         })
         .await
     }
 
-    async fn is_empty(&self) -> bool {
+    pub async fn is_empty(&self) -> bool {
         quarantined(&mut shared_servers()[0].connection().await, &self.site).await.is_empty()
     }
 }
 
-fn ids(entries: &[QuarantineEntry]) -> Vec<QuarantineId> {
+pub fn ids(entries: &[QuarantineEntry]) -> Vec<QuarantineId> {
     entries.iter().map(|entry| entry.id).collect()
 }
 
@@ -70,16 +70,19 @@ async fn restored_messages_arrive_once_and_in_order_before_later_ones() {
     for channel in ["n", "s?a", "l!a"] {
         scene.layer.send(channel, numbered(5)).await.unwrap();
     }
-    let entries = scene.layer.quarantine().entries().await.unwrap();
+    let entries = scene.layer.quarantine().entries().await.unwrap().complete().unwrap();
     assert!(entries.iter().all(|entry| entry.state == QuarantineState::Readable), "{entries:?}");
     // The order of the ids does not matter.
     let named: Vec<_> = ids(&entries).into_iter().rev().collect();
-    assert_eq!(scene.layer.quarantine().restore(&named).await.unwrap(), vec![Restored::Restored; 15]);
+    assert_eq!(
+        scene.layer.quarantine().restore(&named).await.unwrap().complete().unwrap(),
+        vec![Restored::Restored; 15]
+    );
     assert!(scene.is_empty().await);
     for channel in ["n", "s?a", "l!"] {
         assert_eq!(take_numbers(&scene.layer, channel).await, [0, 1, 2, 3, 4, 5], "{channel}");
     }
-    assert_eq!(scene.layer.quarantine().restore(&named).await.unwrap(), vec![Restored::Gone; 15]);
+    assert_eq!(scene.layer.quarantine().restore(&named).await.unwrap().complete().unwrap(), vec![Restored::Gone; 15]);
 }
 
 #[tokio::test]
@@ -92,7 +95,7 @@ async fn a_restored_group_message_reaches_its_members() {
     scene.quarantine("n", 1).await;
     let entries = scene.quarantine("l!", 2).await;
     assert!(entries.iter().all(|entry| entry.head.as_ref().unwrap().group.as_deref() == Some("g")), "{entries:?}");
-    scene.layer.quarantine().restore(&ids(&entries)).await.unwrap();
+    scene.layer.quarantine().restore(&ids(&entries)).await.unwrap().complete().unwrap();
     let mut members = Vec::new();
     for source in ["n", "l!", "l!"] {
         members.push(take(&scene.layer, source).await.channel.to_string());
@@ -111,7 +114,7 @@ async fn concurrent_calls_restore_each_entry_once() {
     let entries = ids(&scene.quarantine("n", 50).await);
     let (one, two) = (scene.layer.quarantine(), other.quarantine());
     let (one, two) = tokio::join!(one.restore(&entries), two.restore(&entries));
-    let restored = [one.unwrap(), two.unwrap()].concat();
+    let restored = [one.unwrap().complete().unwrap(), two.unwrap().complete().unwrap()].concat();
     assert_eq!(restored.iter().filter(|outcome| **outcome == Restored::Restored).count(), 50);
     assert_eq!(restored.iter().filter(|outcome| **outcome == Restored::Gone).count(), 50);
     let mut numbers = take_numbers(&scene.layer, "n").await;
@@ -128,10 +131,10 @@ async fn a_crash_between_the_two_steps_neither_loses_nor_duplicates_a_message() 
     let mut connection = shared_servers()[0].connection().await;
     // Restores the record, as if its removal had not been sent.
     let dump: Vec<u8> = ask(&mut connection, redis::cmd("DUMP").arg(scene.site.key("quarantine"))).await;
-    assert_eq!(scene.layer.quarantine().restore(&entries).await.unwrap(), [Restored::Restored]);
+    assert_eq!(scene.layer.quarantine().restore(&entries).await.unwrap().complete().unwrap(), [Restored::Restored]);
     let restore = redis::cmd("RESTORE").arg(scene.site.key("quarantine")).arg(0).arg(dump).arg("REPLACE").clone();
     let () = ask(&mut connection, &restore).await;
-    assert_eq!(scene.layer.quarantine().restore_anew(&entries).await.unwrap(), [Restored::Gone]);
+    assert_eq!(scene.layer.quarantine().restore_anew(&entries).await.unwrap().complete().unwrap(), [Restored::Gone]);
     assert!(scene.is_empty().await);
     assert_eq!(take_numbers(&scene.layer, "n").await, [1]);
     assert_lives(ttl(&mut connection, &scene.site.key("restored:{n}")).await, Duration::from_hours(6 * 24));
@@ -148,7 +151,7 @@ async fn a_dropped_restore_neither_loses_nor_duplicates_a_message() {
         let polls = usize::try_from(n).unwrap() + 1;
         cut += i64::from(interrupted(polls, DEADLINE, quarantine.restore(&entries)).await.is_none());
         // This call runs after the commands of the dropped call, on the same connection.
-        quarantine.restore(&entries).await.unwrap();
+        quarantine.restore(&entries).await.unwrap().complete().unwrap();
         assert!(scene.is_empty().await);
         assert_eq!(take_numbers(&scene.layer, "n").await, [n]);
     }
@@ -168,9 +171,9 @@ async fn an_expired_message_is_restored_only_with_a_new_lifetime() {
         (now.state == QuarantineState::Expired).then_some(())
     })
     .await;
-    assert_eq!(quarantine.restore(&[entry.id]).await.unwrap(), [Restored::Expired]);
+    assert_eq!(quarantine.restore(&[entry.id]).await.unwrap().complete().unwrap(), [Restored::Expired]);
     assert_eq!(quarantine.message(entry.id).await.unwrap(), Some(numbered(1)));
-    assert_eq!(quarantine.restore_anew(&[entry.id]).await.unwrap(), [Restored::Restored]);
+    assert_eq!(quarantine.restore_anew(&[entry.id]).await.unwrap().complete().unwrap(), [Restored::Restored]);
     assert_eq!(take_number(&scene.layer, "n").await, 1);
     assert!(scene.is_empty().await);
 }
@@ -188,7 +191,7 @@ async fn unreadable_entries_stay_in_quarantine() {
     for fields in [&["entry", "raw"][..], &["channel", "n!n!n", "entry", "raw"]] {
         let _: String = ask(&mut connection, redis::cmd("XADD").arg(&key).arg("*").arg(fields)).await;
     }
-    let entries = scene.layer.quarantine().entries().await.unwrap();
+    let entries = scene.layer.quarantine().entries().await.unwrap().complete().unwrap();
     let reasons = [
         "modified, or sealed for another recipient",
         "it ends too early",
@@ -201,11 +204,11 @@ async fn unreadable_entries_stay_in_quarantine() {
     }
     assert_eq!(entries[0].channel.as_ref().unwrap().as_str(), "m");
     assert!(entries[1].head.is_none() && entries[2].channel.is_none() && entries[3].channel.is_none());
-    for outcome in scene.layer.quarantine().restore_anew(&ids(&entries)).await.unwrap() {
+    for outcome in scene.layer.quarantine().restore_anew(&ids(&entries)).await.unwrap().complete().unwrap() {
         assert!(matches!(outcome, Restored::Unreadable(_)), "{outcome:?}");
     }
     assert_eq!(scene.layer.quarantine().message(entries[0].id).await.unwrap(), None);
-    assert_eq!(scene.layer.quarantine().entries().await.unwrap().len(), 4);
+    assert_eq!(scene.layer.quarantine().entries().await.unwrap().complete().unwrap().len(), 4);
     assert_eq!(scene.layer.channel_statistics("m").await.unwrap().messages_pending, 0);
 }
 
@@ -218,11 +221,11 @@ async fn deleted_entries_are_gone() {
     let all = ids(&scene.quarantine("n", 3).await);
     let nowhere = "7:1-1".parse().unwrap();
     let quarantine = scene.layer.quarantine();
-    assert_eq!(quarantine.delete(&[all[1], all[1], nowhere]).await.unwrap(), 1);
+    assert_eq!(quarantine.delete(&[all[1], all[1], nowhere]).await.unwrap().complete().unwrap(), 1);
     assert_eq!(quarantine.entry(all[1]).await.unwrap(), None);
     assert_eq!(quarantine.entry(nowhere).await.unwrap(), None);
     assert_eq!(
-        quarantine.restore(&[all[2], all[1], nowhere, all[0]]).await.unwrap(),
+        quarantine.restore(&[all[2], all[1], nowhere, all[0]]).await.unwrap().complete().unwrap(),
         [Restored::Restored, Restored::Gone, Restored::Gone, Restored::Restored]
     );
     assert_eq!(take_numbers(&scene.layer, "n").await, [0, 2]);
@@ -235,7 +238,7 @@ async fn a_full_channel_accepts_restored_entries() {
     let entries = ids(&scene.quarantine("n", 1).await);
     scene.layer.send("n", numbered(1)).await.unwrap();
     assert!(matches!(scene.layer.send("n", numbered(2)).await, Err(Error::ChannelFull { .. })));
-    scene.layer.quarantine().restore(&entries).await.unwrap();
+    scene.layer.quarantine().restore(&entries).await.unwrap().complete().unwrap();
     assert_eq!(take_numbers(&scene.layer, "n").await, [0, 1]);
 }
 
@@ -251,7 +254,7 @@ async fn each_server_keeps_its_own_entries() {
         assert!(stranger.try_receive(&[channel]).await.unwrap().is_none());
     }
     let entries = eventually("both in quarantine", async || {
-        let entries = layer.quarantine().entries().await.unwrap();
+        let entries = layer.quarantine().entries().await.unwrap().complete().unwrap();
         (entries.len() == 2).then_some(entries)
     })
     .await;
@@ -260,9 +263,9 @@ async fn each_server_keeps_its_own_entries() {
     let mut connection = servers[0].connection().await;
     let moved = redis::cmd("XADD").arg(site.key("quarantine")).arg(&["*", "channel", &channels[1]]).clone();
     let _: String = ask(&mut connection, &moved).await;
-    let moved = layer.quarantine().entries().await.unwrap().remove(1);
+    let moved = layer.quarantine().entries().await.unwrap().complete().unwrap().remove(1);
     assert_eq!(moved.state, QuarantineState::Unreadable("its channel is on another server now".into()));
-    layer.quarantine().restore(&ids(&entries)).await.unwrap();
+    layer.quarantine().restore(&ids(&entries)).await.unwrap().complete().unwrap();
     for (n, channel) in (0..).zip(&channels) {
         assert_eq!(take_number(&layer, channel).await, n);
     }
@@ -279,13 +282,16 @@ async fn the_largest_messages_are_quarantined_within_the_bound_in_bytes() {
         assert!(scene.stranger.try_receive(&["n"]).await.unwrap().is_none());
         let before = entries.last().map(|entry: &QuarantineEntry| entry.id);
         entries = eventually("the entry in quarantine", async || {
-            let entries = scene.layer.quarantine().entries().await.unwrap();
+            let entries = scene.layer.quarantine().entries().await.unwrap().complete().unwrap();
             (entries.last().map(|entry| entry.id) > before).then_some(entries)
         })
         .await;
         assert_eq!(entries.len(), kept, "after message {n}");
     }
-    assert_eq!(scene.layer.quarantine().restore(&ids(&entries)).await.unwrap(), vec![Restored::Restored; 2]);
+    assert_eq!(
+        scene.layer.quarantine().restore(&ids(&entries)).await.unwrap().complete().unwrap(),
+        vec![Restored::Restored; 2]
+    );
     for n in 2..4 {
         let delivery = within(DEADLINE, "a large message", scene.layer.receive(&["n"])).await.unwrap();
         assert_eq!(number(&delivery), n);
@@ -308,11 +314,12 @@ async fn a_key_of_another_type_leaves_the_entry_in_quarantine() {
     let mut connection = shared_servers()[0].connection().await;
     for key in [scene.site.list("s?a"), scene.site.key("restored:{s?a}")] {
         let () = connection.set(&key, "of another program").await.unwrap();
-        let refused = scene.layer.quarantine().restore(&ids).await;
-        assert!(matches!(refused, Err(Error::Redis { .. })), "{key}: {refused:?}");
+        let refused = scene.layer.quarantine().restore(&ids).await.unwrap();
+        assert!(matches!(&refused.errors[..], [Error::Redis { .. }]), "{key}: {refused:?}");
+        assert_eq!(refused.results, [Restored::Failed]);
         let () = connection.del(&key).await.unwrap();
     }
-    assert_eq!(scene.layer.quarantine().restore(&ids).await.unwrap(), [Restored::Restored]);
+    assert_eq!(scene.layer.quarantine().restore(&ids).await.unwrap().complete().unwrap(), [Restored::Restored]);
     assert_eq!(take_numbers(&scene.layer, "s?a").await, [1]);
 }
 
@@ -333,6 +340,6 @@ async fn large_entries_come_in_order_to_a_reader_that_waits() {
         numbers
     });
     tokio::task::yield_now().await;
-    assert_eq!(scene.layer.quarantine().restore(&ids).await.unwrap(), vec![Restored::Restored; 4]);
+    assert_eq!(scene.layer.quarantine().restore(&ids).await.unwrap().complete().unwrap(), vec![Restored::Restored; 4]);
     assert_eq!(within(DEADLINE, "all messages", waiting).await.unwrap(), [0, 1, 2, 3]);
 }

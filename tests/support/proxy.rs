@@ -12,6 +12,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::{DEADLINE, within};
+
 /// Number of pieces in transit per connection. A faster sender has to wait.
 const ON_THE_WAY: usize = 64;
 /// Maximal size of a piece, in bytes.
@@ -93,6 +95,12 @@ impl Proxy {
     /// Calls [`freeze`](Self::freeze) when the next command with `bytes` has passed, so that its answer is held.
     pub fn freeze_after(&self, bytes: &[u8]) {
         *self.trap.lock().unwrap() = Some((bytes.to_vec(), Effect::Freeze));
+    }
+
+    /// Waits until [`freeze_after`](Self::freeze_after) has taken effect.
+    pub async fn frozen(&self) {
+        let mut state = self.state.subscribe();
+        within(DEADLINE, "the command", state.wait_for(|state| state.frozen > 0)).await.unwrap();
     }
 
     /// Lets half-open connections carry the held data again, up to the end of connections that were closed meanwhile.

@@ -3,13 +3,13 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use channel_layer::redis::quarantine::{QuarantineEntry, QuarantineId, QuarantineState, Restored};
-use channel_layer::{BoxError, ChannelLayer, ChannelName, RedisLayer};
+use channel_layer::redis::quarantine::{Partial, QuarantineEntry, QuarantineId, QuarantineState, Restored};
+use channel_layer::{BoxError, ChannelLayer, ChannelName, Error, RedisLayer};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::layer::LayerOptions;
-use crate::print_line;
+use crate::{chain, print_line};
 
 #[derive(Subcommand)]
 pub(crate) enum Quarantine {
@@ -69,16 +69,18 @@ pub(crate) struct Choice {
 }
 
 impl Choice {
-    async fn ids(&self, layer: &RedisLayer) -> Result<Vec<QuarantineId>, BoxError> {
+    /// The ids of the chosen entries, and the errors of servers that could not list theirs.
+    async fn ids(&self, layer: &RedisLayer) -> Result<(Vec<QuarantineId>, Vec<Error>), BoxError> {
         if !self.ids.is_empty() {
-            return Ok(self.ids.clone());
+            return Ok((self.ids.clone(), Vec::new()));
         }
         let channel = self.channel.as_deref().map(ChannelName::parse).transpose()?;
         let chosen = |entry: &QuarantineEntry| match &channel {
             Some(channel) => entry.channel.as_ref().is_some_and(|other| other.as_str() == channel.non_local()),
             None => true,
         };
-        Ok(layer.quarantine().entries().await?.iter().filter(|entry| chosen(entry)).map(|entry| entry.id).collect())
+        let Partial { results, errors, .. } = layer.quarantine().entries().await?;
+        Ok((results.iter().filter(|entry| chosen(entry)).map(|entry| entry.id).collect(), errors))
     }
 }
 
@@ -101,19 +103,20 @@ impl Quarantine {
 }
 
 async fn list(layer: &RedisLayer, json: bool) -> Result<(), BoxError> {
-    let entries = layer.quarantine().entries().await?;
+    let Partial { results: entries, errors, .. } = layer.quarantine().entries().await?;
     if json {
-        return Ok(entries.iter().try_for_each(|entry| print_line(&describe(entry).to_string()))?);
+        entries.iter().try_for_each(|entry| print_line(&describe(entry).to_string()))?;
+    } else {
+        if entries.is_empty() && errors.is_empty() {
+            print_line("the quarantine is empty")?;
+        }
+        for entries in entries.chunk_by(|one, other| one.id.shard() == other.id.shard()) {
+            let bytes: usize = entries.iter().map(|entry| entry.size).sum();
+            print_line(&format!("shard {}: {} entries, {bytes} bytes", entries[0].id.shard(), entries.len()))?;
+            entries.iter().try_for_each(|entry| print_line(&line(entry)))?;
+        }
     }
-    if entries.is_empty() {
-        print_line("the quarantine is empty")?;
-    }
-    for entries in entries.chunk_by(|one, other| one.id.shard() == other.id.shard()) {
-        let bytes: usize = entries.iter().map(|entry| entry.size).sum();
-        print_line(&format!("shard {}: {} entries, {bytes} bytes", entries[0].id.shard(), entries.len()))?;
-        entries.iter().try_for_each(|entry| print_line(&line(entry)))?;
-    }
-    Ok(())
+    if errors.is_empty() { Ok(()) } else { Err(failed(&errors).into()) }
 }
 
 async fn show(layer: &RedisLayer, id: QuarantineId, payload: bool) -> Result<(), BoxError> {
@@ -126,25 +129,38 @@ async fn show(layer: &RedisLayer, id: QuarantineId, payload: bool) -> Result<(),
 }
 
 async fn restore(layer: &RedisLayer, choice: &Choice, reset_expiry: bool) -> Result<(), BoxError> {
-    let ids = choice.ids(layer).await?;
+    let (ids, mut errors) = choice.ids(layer).await?;
     let quarantine = layer.quarantine();
-    let outcomes = if reset_expiry { quarantine.restore_anew(&ids).await? } else { quarantine.restore(&ids).await? };
-    for (id, outcome) in ids.iter().zip(&outcomes) {
+    let restored = if reset_expiry { quarantine.restore_anew(&ids).await? } else { quarantine.restore(&ids).await? };
+    for (id, outcome) in ids.iter().zip(&restored.results) {
         print_line(&format!("{id} {}", describe_outcome(outcome)))?;
     }
-    verdict("restored", outcomes.iter().filter(|outcome| **outcome == Restored::Restored).count(), ids.len())
+    errors.extend(restored.errors);
+    let count = restored.results.iter().filter(|outcome| **outcome == Restored::Restored).count();
+    verdict("restored", count, ids.len(), &errors)
 }
 
 async fn drop_entries(layer: &RedisLayer, choice: &Choice) -> Result<(), BoxError> {
-    let ids = choice.ids(layer).await?;
+    let (ids, mut errors) = choice.ids(layer).await?;
     let deleted = layer.quarantine().delete(&ids).await?;
-    verdict("deleted", deleted, ids.len())
+    errors.extend(deleted.errors);
+    verdict("deleted", deleted.results, ids.len(), &errors)
 }
 
-/// Returns an error unless the command succeeded for all entries.
-fn verdict(done: &str, count: usize, of: usize) -> Result<(), BoxError> {
+/// Returns an error unless the command succeeded for all entries and on all servers.
+fn verdict(done: &str, count: usize, of: usize, errors: &[Error]) -> Result<(), BoxError> {
     let line = format!("{count} of {of} entries {done}");
-    if count == of { Ok(print_line(&line)?) } else { Err(line.into()) }
+    match errors {
+        [] if count == of => Ok(print_line(&line)?),
+        [] => Err(line.into()),
+        errors => Err(format!("{line}; {}", failed(errors)).into()),
+    }
+}
+
+/// The errors of the servers that failed, in one line.
+fn failed(errors: &[Error]) -> String {
+    let errors: Vec<_> = errors.iter().map(|error| chain(error)).collect();
+    format!("not all servers were reached: {}", errors.join("; "))
 }
 
 fn describe_outcome(outcome: &Restored) -> String {
@@ -153,6 +169,7 @@ fn describe_outcome(outcome: &Restored) -> String {
         Restored::Gone => "is not in quarantine: it has been restored or deleted".to_owned(),
         Restored::Expired => "has expired: --reset-expiry gives it a new lifetime".to_owned(),
         Restored::Unreadable(reason) => format!("cannot be read: {}", reason.escape_debug()),
+        Restored::Failed => "not restored: its server failed".to_owned(),
         _ => "not restored".to_owned(),
     }
 }

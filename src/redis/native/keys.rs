@@ -73,7 +73,7 @@ impl Keys {
         format!("{}:quarantine", self.prefix)
     }
 
-    /// Set: the records in quarantine whose entries have been restored to a channel.
+    /// Set: the records in quarantine whose entries have been restored to a channel, or are deleted.
     pub(crate) fn restored(&self, non_local: &str) -> String {
         format!("{}:restored:{{{non_local}}}", self.prefix)
     }

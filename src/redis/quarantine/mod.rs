@@ -1,11 +1,16 @@
 //! `Quarantine`: lists, restores and deletes the entries that no reader could read.
 
+mod delete;
+mod partial;
 mod record;
 mod restore;
 pub(crate) mod writer;
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
+
+pub use self::partial::Partial;
 use self::record::Record;
 pub use self::record::{InvalidQuarantineId, QuarantineId};
 pub use self::restore::Restored;
@@ -20,6 +25,7 @@ use crate::redis::native::entry::Entry;
 use crate::redis::native::topology::Topology;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
+use crate::redis::stored::scan::parse;
 
 /// How many records one command reads. All records of a server together have at most 16 MiB.
 const PAGE: usize = 4;
@@ -35,10 +41,10 @@ const PAGE: usize = 4;
 ///
 /// # async fn example(layer: channel_layer::RedisLayer) -> channel_layer::Result<()> {
 /// let quarantine = layer.quarantine();
-/// let entries = quarantine.entries().await?;
+/// let entries = quarantine.entries().await?.complete()?;
 /// let readable: Vec<_> =
 ///     entries.iter().filter(|entry| entry.state == QuarantineState::Readable).map(|entry| entry.id).collect();
-/// quarantine.restore(&readable).await?;
+/// quarantine.restore(&readable).await?.complete()?;
 /// # Ok(())
 /// # }
 /// ```
@@ -109,22 +115,29 @@ impl<'l> Quarantine<'l> {
     ///
     /// # Errors
     ///
-    /// [`Error::Redis`](crate::Error::Redis) if a server cannot be reached; [`Error::Closed`](crate::Error::Closed) and
-    /// [`Error::RuntimeEnded`](crate::Error::RuntimeEnded).
-    pub async fn entries(&self) -> Result<Vec<QuarantineEntry>> {
-        self.closing.check()?;
-        let mut entries = Vec::new();
-        for shard in &self.topology.shards {
-            let mut after = None;
-            loop {
-                let page = self.page(shard, after).await.map_err(|fault| shard.error(fault))?;
-                let now = shard.now_ms().map_err(|fault| shard.error(fault))?;
-                let Some(last) = page.last() else { break };
-                after = Some(last.id);
-                entries.extend(page.iter().map(|record| self.describe(shard, record, now)));
-            }
+    /// [`Error::Closed`](crate::Error::Closed) and [`Error::RuntimeEnded`](crate::Error::RuntimeEnded). Within the result,
+    /// [`Error::Redis`](crate::Error::Redis) for each server that cannot be reached.
+    pub async fn entries(&self) -> Result<Partial<Vec<QuarantineEntry>>> {
+        let entries = self.on_every_server(async |shard| self.entries_of(shard).await).await?;
+        Ok(entries.map(|entries| entries.into_iter().flatten().collect()))
+    }
+
+    async fn entries_of(&self, shard: &Shard) -> Result<Vec<QuarantineEntry>, Fault> {
+        let (mut entries, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.page(shard, after).await?;
+            let now = shard.now_ms()?;
+            let Some(last) = page.last() else { return Ok(entries) };
+            after = Some(last.id);
+            entries.extend(page.iter().map(|record| self.describe(shard, record, now)));
         }
-        Ok(entries)
+    }
+
+    /// Runs a call on every server at the same time.
+    async fn on_every_server<T>(&self, call: impl AsyncFn(&Shard) -> Result<T, Fault>) -> Result<Partial<Vec<T>>> {
+        self.closing.check()?;
+        let call = async |shard: &Shard| call(shard).await.map_err(|fault| shard.error(fault));
+        Ok(join_all(self.topology.shards.iter().map(|shard| call(shard))).await.into_iter().collect())
     }
 
     /// Returns one entry; `None` if it is no longer in quarantine.
@@ -135,7 +148,8 @@ impl<'l> Quarantine<'l> {
     ///
     /// # Errors
     ///
-    /// As [`entries`](Self::entries).
+    /// [`Error::Redis`](crate::Error::Redis) if its server cannot be reached; [`Error::Closed`](crate::Error::Closed) and
+    /// [`Error::RuntimeEnded`](crate::Error::RuntimeEnded).
     pub async fn entry(&self, id: QuarantineId) -> Result<Option<QuarantineEntry>> {
         let Some((shard, record)) = self.find(id).await? else { return Ok(None) };
         let now = shard.now_ms().map_err(|fault| shard.error(fault))?;
@@ -150,30 +164,11 @@ impl<'l> Quarantine<'l> {
     ///
     /// # Errors
     ///
-    /// As [`entries`](Self::entries).
+    /// As [`entry`](Self::entry).
     pub async fn message(&self, id: QuarantineId) -> Result<Option<Message>> {
         let Some((shard, record)) = self.find(id).await? else { return Ok(None) };
         let now = shard.now_ms().map_err(|fault| shard.error(fault))?;
         Ok(self.open(shard, &record, now).ok().map(|opened| opened.message))
-    }
-
-    /// Deletes entries. Returns how many of them were in quarantine.
-    ///
-    /// # Cancel safety
-    ///
-    /// A dropped call may have deleted some of the entries.
-    ///
-    /// # Errors
-    ///
-    /// As [`entries`](Self::entries). Some of the entries may have been deleted.
-    pub async fn delete(&self, ids: &[QuarantineId]) -> Result<usize> {
-        self.closing.check()?;
-        let mut deleted = 0;
-        for shard in &self.topology.shards {
-            let ids: Vec<_> = ids.iter().filter(|id| id.shard() == shard.index).copied().collect();
-            deleted += self.remove(shard, &ids).await.map_err(|fault| shard.error(fault))?;
-        }
-        Ok(deleted)
     }
 
     /// Reads the next records of a server after the id `after`.
@@ -191,11 +186,14 @@ impl<'l> Quarantine<'l> {
     async fn find(&self, id: QuarantineId) -> Result<Option<(&'l Shard, Record)>> {
         self.closing.check()?;
         let Some(shard) = self.topology.shards.get(id.shard()) else { return Ok(None) };
+        let record = self.record(shard, id).await.map_err(|fault| shard.error(fault))?;
+        Ok(record.map(|record| (&**shard, record)))
+    }
+
+    async fn record(&self, shard: &Shard, id: QuarantineId) -> Result<Option<Record>, Fault> {
         let mut command = redis::cmd("XRANGE");
         command.arg(self.topology.keys.quarantine()).arg(id.of_stream()).arg(id.of_stream());
-        let records = shard.run(&command).await.and_then(|answer| Record::parse_all(shard.index, answer));
-        let records = records.map_err(|fault| shard.error(fault))?;
-        Ok(records.into_iter().next().map(|record| (&**shard, record)))
+        Ok(Record::parse_all(shard.index, shard.run(&command).await?)?.pop())
     }
 
     async fn remove(&self, shard: &Shard, ids: &[QuarantineId]) -> Result<usize, Fault> {
@@ -207,8 +205,7 @@ impl<'l> Quarantine<'l> {
         for id in ids {
             command.arg(id.of_stream());
         }
-        let removed = redis::from_redis_value(shard.run(&command).await?);
-        removed.map_err(|error| Fault::unexpected(&error.to_string()))
+        parse(shard.run(&command).await?)
     }
 
     fn describe(&self, shard: &Shard, record: &Record, now: u64) -> QuarantineEntry {

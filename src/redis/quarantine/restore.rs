@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use parking_lot::Mutex;
 use redis::Value;
 
-use super::{Opened, Quarantine, QuarantineId};
+use super::{Opened, Partial, Quarantine, QuarantineId};
 use crate::error::Result;
 use crate::name::ChannelName;
 use crate::redis::native::scripts;
@@ -14,9 +15,9 @@ use crate::redis::node::shard::Shard;
 use crate::redis::quarantine::writer::LIFETIME_MS;
 use crate::redis::send::batch::milliseconds;
 
-/// How long a restored record is remembered, in ms: a record may stay in the stream for so long, because the last addition before
+/// How long a restored or deleted record is remembered, in ms: a record may stay in the stream for so long, because the last addition before
 /// the stream expires drops only records that are older than half of this time.
-const REMEMBERED_MS: u64 = 2 * LIFETIME_MS;
+pub(super) const REMEMBERED_MS: u64 = 2 * LIFETIME_MS;
 
 /// The outcome of restoring an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +31,9 @@ pub enum Restored {
     Expired,
     /// This layer cannot read the entry, for this reason. The entry stays in quarantine.
     Unreadable(String),
+    /// The server of the entry failed: see [`Partial::errors`]. The entry may have been restored. Another call restores it if it was
+    /// not.
+    Failed,
 }
 
 /// An entry to put back.
@@ -44,8 +48,8 @@ impl Quarantine<'_> {
     ///
     /// An entry keeps its expiry. An entry that has expired or that this layer cannot read stays in quarantine.
     ///
-    /// An entry is restored once, however many calls and processes restore it. It is added to its channel first, and its record is
-    /// deleted then. If the process is killed between the two steps, the record stays in quarantine, and the next call only deletes
+    /// An entry is restored once, however many calls and processes restore it, and never after a call has deleted it. It is added to
+    /// its channel first, and its record is deleted then. If the process is killed between the two steps, the record stays in quarantine, and the next call only deletes
     /// it.
     ///
     /// # Cancel safety
@@ -54,10 +58,10 @@ impl Quarantine<'_> {
     ///
     /// # Errors
     ///
-    /// [`Error::Redis`](crate::Error::Redis) if a server cannot be reached or has no memory; [`Error::Closed`](crate::Error::Closed)
-    /// and [`Error::RuntimeEnded`](crate::Error::RuntimeEnded). Some of the entries may have been restored; the same call may be tried again
+    /// [`Error::Closed`](crate::Error::Closed) and [`Error::RuntimeEnded`](crate::Error::RuntimeEnded). Within the result,
+    /// [`Error::Redis`](crate::Error::Redis) for each server that cannot be reached or has no memory. The same call may be tried again
     /// even if [`may_have_run`](crate::Error::may_have_run) is true.
-    pub async fn restore(&self, ids: &[QuarantineId]) -> Result<Vec<Restored>> {
+    pub async fn restore(&self, ids: &[QuarantineId]) -> Result<Partial<Vec<Restored>>> {
         self.restore_all(ids, false).await
     }
 
@@ -75,36 +79,55 @@ impl Quarantine<'_> {
     /// # Errors
     ///
     /// As [`restore`](Self::restore).
-    pub async fn restore_anew(&self, ids: &[QuarantineId]) -> Result<Vec<Restored>> {
+    pub async fn restore_anew(&self, ids: &[QuarantineId]) -> Result<Partial<Vec<Restored>>> {
         self.restore_all(ids, true).await
     }
 
-    async fn restore_all(&self, ids: &[QuarantineId], anew: bool) -> Result<Vec<Restored>> {
-        self.closing.check()?;
-        let mut outcomes = HashMap::new();
-        let mut restorable: BTreeMap<(usize, ChannelName), Vec<Restorable>> = BTreeMap::new();
-        for id in ids.iter().copied().collect::<BTreeSet<_>>() {
-            match self.restorable(id, anew).await? {
-                Ok((channel, entry)) => restorable.entry((id.shard(), channel)).or_default().push(entry),
-                Err(outcome) => {
-                    outcomes.insert(id, outcome);
-                }
+    async fn restore_all(&self, ids: &[QuarantineId], anew: bool) -> Result<Partial<Vec<Restored>>> {
+        let outcomes = Mutex::new(HashMap::new());
+        let restored = self.on_every_server(async |shard| self.restore_on(shard, ids, anew, &outcomes).await).await?;
+        let outcomes = outcomes.into_inner();
+        let outcome = |id: &QuarantineId| match outcomes.get(id) {
+            Some(outcome) => outcome.clone(),
+            None if id.shard() < self.topology.shards.len() => Restored::Failed,
+            None => Restored::Gone,
+        };
+        Ok(restored.map(|_| ids.iter().map(outcome).collect()))
+    }
+
+    /// Restores the entries of one server, and adds their outcomes, also if it fails later.
+    async fn restore_on(
+        &self,
+        shard: &Shard,
+        ids: &[QuarantineId],
+        anew: bool,
+        outcomes: &Mutex<HashMap<QuarantineId, Restored>>,
+    ) -> Result<(), Fault> {
+        let mut restorable: BTreeMap<ChannelName, Vec<Restorable>> = BTreeMap::new();
+        for id in ids.iter().copied().filter(|id| id.shard() == shard.index).collect::<BTreeSet<_>>() {
+            match self.restorable(shard, id, anew).await? {
+                Ok((channel, entry)) => restorable.entry(channel).or_default().push(entry),
+                Err(outcome) => drop(outcomes.lock().insert(id, outcome)),
             }
         }
-        for ((shard, channel), entries) in restorable {
-            let shard = &self.topology.shards[shard];
+        for (channel, entries) in restorable {
             // One call for all entries of a channel, because a waiting reader takes the first ones at once. They are no larger than
             // the quarantine of a server.
-            let put_back = self.put_back(shard, &channel, &entries).await.map_err(|fault| shard.error(fault))?;
-            outcomes.extend(entries.iter().map(|entry| entry.id).zip(put_back));
+            let put_back = self.put_back(shard, &channel, &entries).await?;
+            outcomes.lock().extend(entries.iter().map(|entry| entry.id).zip(put_back));
         }
-        Ok(ids.iter().filter_map(|id| outcomes.get(id).cloned()).collect())
+        Ok(())
     }
 
     /// Reads a record that is to be restored. Returns its channel and entry, or the outcome if it stays where it is.
-    async fn restorable(&self, id: QuarantineId, anew: bool) -> Result<Result<(ChannelName, Restorable), Restored>> {
-        let Some((shard, record)) = self.find(id).await? else { return Ok(Err(Restored::Gone)) };
-        let now = shard.now_ms().map_err(|fault| shard.error(fault))?;
+    async fn restorable(
+        &self,
+        shard: &Shard,
+        id: QuarantineId,
+        anew: bool,
+    ) -> Result<Result<(ChannelName, Restorable), Restored>, Fault> {
+        let Some(record) = self.record(shard, id).await? else { return Ok(Err(Restored::Gone)) };
+        let now = shard.now_ms()?;
         Ok(match self.open(shard, &record, now) {
             Ok(Opened { channel, entry, .. }) if anew => {
                 let bytes = self.codec.renew(&entry, channel.as_str(), now).to_bytes();

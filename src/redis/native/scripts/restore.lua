@@ -3,11 +3,11 @@
 -- records, so that repeated calls restore each entry only once.
 --
 -- KEYS[1]: the channel's list.
--- KEYS[2]: the set of the records that have been restored to this channel.
+-- KEYS[2]: the set of the records that have been restored to this channel, or marked as deleted by mark_deleted.lua.
 -- ARGV[1]: how much longer than its last entry a list lives, in ms.
 -- ARGV[2]: how long the id of a restored record is stored, in ms.
 -- ARGV[3...]: for each record, oldest first, its id and its entry with the stamp.
--- Returns: for each record 1 if its entry was restored, 0 if it had been restored before, -1 if its entry has expired.
+-- Returns: for each record 1 if its entry was restored, 0 if it had been restored or deleted before, -1 if its entry has expired.
 
 local list, restored = KEYS[1], KEYS[2]
 local time = redis.call('TIME')
@@ -20,7 +20,8 @@ for n = #ARGV - 1, 3, -2 do
     local id, entry = ARGV[n], ARGV[n + 1]
     local expires = struct.unpack('>I8', entry)
     local result
-    if redis.call('SISMEMBER', restored, id) == 1 then
+    local is_restored = redis.call('SISMEMBER', restored, id) == 1
+    if is_restored or redis.call('SISMEMBER', restored, 'deleted ' .. id) == 1 then
         result = 0
     elseif expires <= now then
         result = -1

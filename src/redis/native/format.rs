@@ -213,7 +213,10 @@ impl StoredFormat for Native {
         }
         let channels = condition.routes.list.iter().map(|route| &route.channel);
         let permits = sender.bypass(shard, channels).ok_or(None)?;
-        let (batch, pending) = Sender::<Self>::assemble(self.to_routes(group, message, &condition.routes), shard);
+        let messages = self.to_routes(group, message, &condition.routes).into_iter();
+        let (outgoing, pending): (Vec<_>, _) =
+            messages.map(|message| PendingSend::beside_queues(message, shard)).unzip();
+        let batch: Batch<Content> = outgoing.into_iter().collect();
         batch.record_size();
         let (format, shard) = (sender.format().clone(), shard.clone());
         let push = async move {

@@ -49,7 +49,6 @@ pub struct Sender<F: WriteFormat> {
 pub struct PendingSend<B> {
     message: OutboundMessage<B>,
     attempts: Attempts,
-    queue: usize,
     /// The shard that has it now, and its outcome there.
     at: Option<(usize, oneshot::Receiver<Outcome>)>,
 }
@@ -95,7 +94,7 @@ impl<F: WriteFormat> Sender<F> {
             self.turn.fetch_add(1, Ordering::Relaxed) % self.queues.len()
         };
         let attempts = Attempts { first, count: 0, was_full: false, failed: None };
-        let mut pending = PendingSend { queue: queue_of(&message.channel), message, attempts, at: None };
+        let mut pending = PendingSend { message, attempts, at: None };
         self.enqueue_at_next(&mut pending);
         pending
     }
@@ -103,7 +102,7 @@ impl<F: WriteFormat> Sender<F> {
     /// Sends a queued message, with everything else on its queue.
     pub(crate) fn flush(&self, pending: &PendingSend<F::Body>) {
         if let Some((shard, _)) = pending.at {
-            self.queues[shard][pending.queue].flush();
+            self.queues[shard][queue_of(&pending.message.channel)].flush();
         }
     }
 
@@ -159,24 +158,9 @@ impl<F: WriteFormat> Sender<F> {
         &self.format
     }
 
-    /// `messages` as one batch for `shard`, outside the queues.
-    pub(crate) fn assemble(
-        messages: Vec<OutboundMessage<F::Body>>,
-        shard: &Shard,
-    ) -> (Batch<F::Body>, Vec<PendingSend<F::Body>>) {
-        let assemble = |message: OutboundMessage<F::Body>| {
-            let (outgoing, outcome) = Outgoing::new(message.clone(), message.capacity, true);
-            let attempts = Attempts { first: shard.index, count: 1, was_full: false, failed: None };
-            let queue = queue_of(&message.channel);
-            (outgoing, PendingSend { message, attempts, queue, at: Some((shard.index, outcome)) })
-        };
-        let (outgoing, pending): (Vec<_>, Vec<_>) = messages.into_iter().map(assemble).unzip();
-        (outgoing.into_iter().collect(), pending)
-    }
-
     /// Queues a message at the next shard that may take it, if one is left.
     fn enqueue_at_next(&self, pending: &mut PendingSend<F::Body>) {
-        let PendingSend { message, attempts, queue, at } = pending;
+        let PendingSend { message, attempts, at } = pending;
         let shards = self.queues.len();
         let candidates = if message.pinned { 1 } else { shards };
         let is_whole = message.pinned || message.capacity == usize::MAX;
@@ -200,10 +184,19 @@ impl<F: WriteFormat> Sender<F> {
             let mut others = (attempts.count..candidates).map(|count| (attempts.first + count) % shards);
             let is_last = !others.any(|other| capacity_on(other) > 0 && self.places.shards[other].is_up());
             let (outgoing, outcome) = Outgoing::new(message.clone(), capacity, is_last);
-            self.queues[index][*queue].add(outgoing);
+            self.queues[index][queue_of(&message.channel)].add(outgoing);
             *at = Some((index, outcome));
             return;
         }
+    }
+}
+
+impl<B: Clone> PendingSend<B> {
+    /// `message` for `shard` alone, outside the queues.
+    pub(crate) fn beside_queues(message: OutboundMessage<B>, shard: &Shard) -> (Outgoing<B>, Self) {
+        let (outgoing, outcome) = Outgoing::new(message.clone(), message.capacity, true);
+        let attempts = Attempts { first: shard.index, count: 1, was_full: false, failed: None };
+        (outgoing, Self { message, attempts, at: Some((shard.index, outcome)) })
     }
 }
 

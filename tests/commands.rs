@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use channel_layer::django::ChannelsRedisLayer;
 use channel_layer::{ChannelLayer, Config, PubSubLayer, RedisLayer, Value, message};
+use redis::AsyncCommands;
 use tokio::process::Command;
 
 use crate::chat::get;
 use crate::server::Program;
-use crate::support::{DEADLINE, FakeServer, RedisServer, within};
+use crate::support::{DEADLINE, FakeServer, RedisServer, eventually, within};
 
 /// A Redis server, and commands that use it.
 struct Shell {
@@ -384,6 +385,11 @@ async fn doctor_warns_about_processes_with_other_settings() {
     let shell = Shell::start();
     let config = Config::new().hosts([shell.redis.url()]).expiry(Duration::from_secs(30));
     let _layer = RedisLayer::connect(config).await.unwrap();
+    let described = async || {
+        let described: usize = shell.redis.connection().await.zcard("channel-layer:settings:asgi").await.unwrap();
+        (described == 1).then_some(())
+    };
+    eventually("the settings of the process", described).await;
     let said = shell.prints(&["doctor"]).await;
     let warning = "warning: shard 0: expiry is 60 s here and 30 s in another process of this deployment; ";
     assert!(said.contains(warning), "{said}");

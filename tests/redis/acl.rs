@@ -6,6 +6,7 @@ use channel_layer::health::Status;
 use channel_layer::redis::quarantine::Restored;
 use channel_layer::{Bytes, ChannelLayer, Config, Format, message};
 use redis::AsyncCommands;
+use redis::aio::MultiplexedConnection;
 
 use super::tools::{Site, ask, connect, number, numbered, publishes, shares_with_python};
 use crate::support::{DEADLINE, RedisServer, eventually, within};
@@ -13,7 +14,7 @@ use crate::support::{DEADLINE, RedisServer, eventually, within};
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/redis/users.acl");
 
 /// Starts a server with the users of the file. Returns it with an unrestricted connection.
-async fn server() -> (RedisServer, redis::aio::MultiplexedConnection) {
+async fn server() -> (RedisServer, MultiplexedConnection) {
     let server = RedisServer::start();
     let mut connection = server.connection().await;
     for line in std::fs::read_to_string(FILE).unwrap().lines() {
@@ -32,7 +33,7 @@ fn url(server: &RedisServer, user: &str) -> String {
 }
 
 /// Returns the refusals of the server since the last call.
-async fn refused(connection: &mut redis::aio::MultiplexedConnection) -> Vec<redis::Value> {
+async fn refused(connection: &mut MultiplexedConnection) -> Vec<redis::Value> {
     let log = ask(connection, redis::cmd("ACL").arg("LOG")).await;
     let () = ask(connection, redis::cmd("ACL").arg(&["LOG", "RESET"])).await;
     log
@@ -111,6 +112,7 @@ async fn the_user_of_the_native_format_may_use_all_operations_of_a_layer() {
     layer.redis_stats().await.unwrap();
     layer.global_statistics().await.unwrap();
     layer.flush().await.unwrap();
+    settings_are_published(&connection).await;
     layer.close().await.unwrap();
     other.close().await.unwrap();
     let refused = refused(&mut connection).await;
@@ -125,6 +127,15 @@ async fn the_user_of_pubsub_may_use_all_operations_of_a_layer() {
     publishes(config().sharded_pubsub(true)).await;
     let refused = refused(&mut connection).await;
     assert!(refused.is_empty(), "{refused:?}");
+}
+
+/// Waits until a process has been connected for long enough to publish its settings.
+async fn settings_are_published(connection: &MultiplexedConnection) {
+    eventually("the settings", async || {
+        let stats: String = ask(&mut connection.clone(), redis::cmd("INFO").arg("commandstats")).await;
+        stats.contains("cmdstat_zremrangebyrank:").then_some(())
+    })
+    .await;
 }
 
 /// Uses all operations of a layer in one of Python's formats as `user`. Returns the refusals, and the allowed commands that were
@@ -166,6 +177,7 @@ async fn does_everything(format: Format, user: &str) -> (Vec<redis::Value>, Vec<
     layer.send("n", numbered(6)).await.unwrap();
     layer.global_statistics().await.unwrap();
     layer.flush().await.unwrap();
+    settings_are_published(&connection).await;
     layer.close().await.unwrap();
     other.close().await.unwrap();
     let refused = refused(&mut connection).await;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use channel_layer::health::{Health, SettingDifference, Status};
 use channel_layer::{ChannelLayer, Config, Format};
+use futures_util::future::join_all;
 use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 
@@ -33,16 +34,28 @@ async fn cut(connection: &mut MultiplexedConnection) {
     let () = ask(connection, redis::cmd("CLIENT").arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"])).await;
 }
 
+/// Waits until processes with `count` different settings have published them.
+async fn published(site: &Site, server: &RedisServer, count: usize) {
+    let connection = server.connection().await;
+    eventually("the descriptions", async || {
+        let described: usize = connection.clone().zcard(key(site)).await.unwrap();
+        (described == count).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn equal_settings_have_one_description_and_no_difference() {
-    let site = site();
-    let mut connection = shared_servers()[0].connection().await;
+    let server = RedisServer::start();
+    let site = Site::on(std::slice::from_ref(&server));
+    let mut connection = server.connection().await;
     let before = now_ms(&mut connection).await;
     let layers = [site.layer().await, connect(site.config().capacity(7).pool_size(3)).await];
+    eventually("both", async || (calls(&server, "ZADD").await == 2).then_some(())).await;
     let described: Vec<(String, u64)> = connection.zrange_withscores(key(&site), 0, -1).await.unwrap();
     let [(description, ends)] = &described[..] else { panic!("{described:?}") };
     assert!(description.contains(r#""format":"native""#), "{description}");
-    assert!(*ends > before + 55_000 && *ends < before + 80_000, "{ends} and {before}");
+    assert!(*ends > before + 55_000 && *ends < now_ms(&mut connection).await + 61_000, "{ends} and {before}");
     assert_lives(ttl(&mut connection, &key(&site)).await, LIVES);
     for layer in layers {
         assert_eq!(differences(&layer.health().await), []);
@@ -52,15 +65,27 @@ async fn equal_settings_have_one_description_and_no_difference() {
 }
 
 #[tokio::test]
+async fn a_process_that_ends_at_once_compares_its_settings_and_publishes_none() {
+    let site = site();
+    let _layer = site.layer().await;
+    published(&site, &shared_servers()[0], 1).await;
+    let short = connect(site.config().expiry(SHORT)).await;
+    assert_eq!(differences(&short.health().await), [("expiry", "30 s", "60 s")]);
+    short.close().await.unwrap();
+    published(&site, &shared_servers()[0], 1).await;
+}
+
+#[tokio::test]
 async fn another_expiry_is_reported_by_both_processes() {
-    for format in [Format::Native, Format::ChannelsRedis, Format::AsgiRedis] {
+    let reported = [Format::Native, Format::ChannelsRedis, Format::AsgiRedis].map(|format| async move {
         let server = RedisServer::start();
-        let config = Site::on(std::slice::from_ref(&server)).config().format(format);
+        let site = Site::on(std::slice::from_ref(&server));
         let connect = async |config| channel_layer::connect(config).await.unwrap();
-        let first = connect(config.clone()).await;
-        let second = connect(config.expiry(SHORT)).await;
+        let first = connect(site.config().format(format)).await;
+        published(&site, &server, 1).await;
+        let second = connect(site.config().format(format).expiry(SHORT)).await;
         assert_eq!(differences(&second.health().await), [("expiry", "30 s", "60 s")], "{format:?}");
-        assert_eq!(differences(&first.health().await), [], "{format:?}");
+        published(&site, &server, 2).await;
         cut(&mut server.connection().await).await;
         eventually("the difference", async || {
             (differences(&first.health().await) == [("expiry", "60 s", "30 s")]).then_some(())
@@ -70,13 +95,15 @@ async fn another_expiry_is_reported_by_both_processes() {
         let json = serde_json::to_value(&health).unwrap();
         let expected = serde_json::json!([{ "option": "expiry", "ours": "30 s", "theirs": "60 s" }]);
         assert_eq!(json["shards"][0]["setting_differences"], expected);
-    }
+    });
+    join_all(reported).await;
 }
 
 #[tokio::test]
 async fn another_format_is_reported() {
     let site = site();
     let _native = site.layer().await;
+    published(&site, &shared_servers()[0], 1).await;
     let python = channel_layer::connect(site.config().format(Format::ChannelsRedis)).await.unwrap();
     assert_eq!(differences(&python.health().await), [("format", "channels_redis", "native")]);
 }
@@ -88,6 +115,7 @@ async fn encryption_in_one_process_alone_is_reported_once_and_without_the_key() 
     let server = RedisServer::start();
     let site = Site::on(std::slice::from_ref(&server));
     let _plain = site.layer().await;
+    published(&site, &server, 1).await;
     let keyed = connect(site.config().symmetric_encryption_keys(["correct horse battery staple"])).await;
     let expected = [("symmetric_encryption_keys", "ids 1a58757d", "none")];
     assert_eq!(differences(&keyed.health().await), expected);
@@ -107,9 +135,18 @@ async fn encryption_in_one_process_alone_is_reported_once_and_without_the_key() 
 
 /// Returns how often the server has run `command`.
 async fn calls(server: &RedisServer, command: &str) -> u64 {
+    statistic(server, command, "calls=").await
+}
+
+/// Returns how often the server has refused `command`.
+async fn refusals(server: &RedisServer, command: &str) -> u64 {
+    statistic(server, command, "rejected_calls=").await
+}
+
+async fn statistic(server: &RedisServer, command: &str, name: &str) -> u64 {
     let stats: String = ask(&mut server.connection().await, redis::cmd("INFO").arg("commandstats")).await;
-    let name = format!("cmdstat_{}:calls=", command.to_lowercase());
-    let count = stats.split_once(&name).and_then(|(_, rest)| rest.split(',').next());
+    let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{}:", command.to_lowercase())));
+    let count = line.and_then(|line| line.split(',').find_map(|field| field.strip_prefix(name)));
     count.map_or(0, |count| count.parse().unwrap())
 }
 
@@ -121,14 +158,17 @@ async fn a_key_rotation_in_the_right_order_is_not_a_difference() {
     };
     let steps: [(&[&str], &[&str]); 4] =
         [(&["old"], &[]), (&["old"], &["new"]), (&["new", "old"], &[]), (&["new"], &[])];
-    for pair in steps.windows(2) {
+    let compared = steps.windows(2).map(|pair| async move {
         let site = site();
         let _before = connect(keyed(&site, pair[0].0, pair[0].1)).await;
+        published(&site, &shared_servers()[0], 1).await;
         let after = connect(keyed(&site, pair[1].0, pair[1].1)).await;
         assert_eq!(differences(&after.health().await), [], "{pair:?}");
-    }
+    });
+    join_all(compared).await;
     let site = site();
     let _old = connect(keyed(&site, &["old"], &[])).await;
+    published(&site, &shared_servers()[0], 1).await;
     let new = connect(keyed(&site, &["new", "old"], &[])).await;
     // The other process does not open what this one seals.
     assert_eq!(new.health().await.shards[0].setting_differences.len(), 1);
@@ -139,6 +179,7 @@ async fn a_connected_process_renews_its_settings_and_sees_new_ones() {
     let site = site();
     let mut connection = shared_servers()[0].connection().await;
     let layer = site.layer().await;
+    published(&site, &shared_servers()[0], 1).await;
     let _: i64 = connection.del(key(&site)).await.unwrap();
     let _short = connect(site.config().expiry(SHORT)).await;
     let renewed = async || {
@@ -162,11 +203,12 @@ async fn expired_and_surplus_descriptions_are_removed() {
     let now = now_ms(&mut connection).await;
     let ended = r#"{"options":{"expiry":"1 s"},"keys":[]}"#;
     let _: i64 = connection.zadd(key(&site), ended, now - 1).await.unwrap();
-    let foreign: Vec<_> = (0..200).map(|n| (now + 10_000, format!("foreign {n}"))).collect();
+    let foreign: Vec<_> = (0..200).map(|n| (now + 30_000, format!("foreign {n}"))).collect();
     let _: i64 = connection.zadd_multiple(key(&site), &foreign).await.unwrap();
     let layer = site.layer().await;
     assert_eq!(differences(&layer.health().await), []);
-    assert_eq!(connection.zcard::<_, usize>(key(&site)).await.unwrap(), 64);
+    assert_eq!(connection.zcard::<_, usize>(key(&site)).await.unwrap(), 200, "the expired description is removed");
+    published(&site, &shared_servers()[0], 64).await;
     // The layer's own description expires last, and is kept.
     let last: Vec<String> = connection.zrange(key(&site), -1, -1).await.unwrap();
     assert!(last[0].starts_with(r#"{"options""#), "{last:?}");
@@ -185,6 +227,8 @@ async fn a_server_that_refuses_the_description_is_still_used() {
     assert_eq!(take_number(&layer, "n").await, 1);
     let health = layer.health().await;
     assert_eq!((health.status, differences(&health)), (Status::Healthy, vec![]));
+    eventually("the refusal", async || (refusals(&server, "ZADD").await > 0).then_some(())).await;
+    assert_eq!(layer.health().await.status, Status::Healthy);
 
     let site = site();
     let mut connection = shared_servers()[0].connection().await;
@@ -195,8 +239,9 @@ async fn a_server_that_refuses_the_description_is_still_used() {
     let full = RedisServer::start();
     let site = Site::on(std::slice::from_ref(&full));
     let _first = site.layer().await;
+    published(&site, &full, 1).await;
     let () = ask(&mut full.connection().await, redis::cmd("CONFIG").arg(&["SET", "maxmemory", "1"])).await;
-    // Messages can still be read.
+    // The descriptions on the server can still be read.
     let second = connect(site.config().expiry(SHORT)).await;
     assert_eq!(differences(&second.health().await), [("expiry", "30 s", "60 s")]);
 }

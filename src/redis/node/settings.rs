@@ -16,6 +16,8 @@ use crate::redis::node::connection::ServerConnection;
 use crate::redis::node::shard::Shard;
 use crate::redis::send::batch::milliseconds;
 
+/// How long a process is connected before it publishes its description. The settings of a short command concern no other process.
+const PUBLISH_AFTER: Duration = Duration::from_secs(5);
 /// How often a process renews its description and compares it with the others.
 const RENEW_EVERY: Duration = Duration::from_secs(20);
 /// The time to live of a description. Two renewals may fail.
@@ -52,15 +54,17 @@ impl Settings {
         Self { key: format!("channel-layer:settings:{}", config.key_prefix()), own: Description::of(config) }
     }
 
-    /// The commands that renew the own description at `now_ms` by the server's clock, remove the expired ones and read the
-    /// others.
-    fn renew(&self, now_ms: u64) -> Result<redis::Pipeline, serde_json::Error> {
+    /// The commands that remove the expired descriptions at `now_ms` by the server's clock and read the others. With `publishes` they
+    /// renew the own description first.
+    fn exchange(&self, now_ms: u64, publishes: bool) -> Result<redis::Pipeline, serde_json::Error> {
         let mut commands = redis::pipe();
-        let member = serde_json::to_string(&self.own)?;
-        commands.cmd("ZADD").arg(&self.key).arg(now_ms.saturating_add(milliseconds(TTL))).arg(member);
         commands.cmd("ZREMRANGEBYSCORE").arg(&self.key).arg("-inf").arg(now_ms);
-        commands.cmd("ZREMRANGEBYRANK").arg(&self.key).arg(0).arg(-MAX_DESCRIPTIONS - 1);
-        commands.cmd("PEXPIRE").arg(&self.key).arg(milliseconds(TTL));
+        if publishes {
+            let member = serde_json::to_string(&self.own)?;
+            commands.cmd("ZADD").arg(&self.key).arg(now_ms.saturating_add(milliseconds(TTL))).arg(member);
+            commands.cmd("ZREMRANGEBYRANK").arg(&self.key).arg(0).arg(-MAX_DESCRIPTIONS - 1);
+            commands.cmd("PEXPIRE").arg(&self.key).arg(milliseconds(TTL));
+        }
         commands.cmd("ZRANGE").arg(&self.key).arg(0).arg(-1);
         Ok(commands)
     }
@@ -128,25 +132,32 @@ impl Description {
 }
 
 impl Shard {
-    /// Renews the description of this process' settings on the server, and compares it with those of other processes. An error
-    /// is logged and waits for the next renewal, because messages do not depend on it.
-    pub(crate) async fn exchange_settings(&self, connection: &ServerConnection) {
+    /// Compares the settings of this process with those that other processes have published on the server.
+    pub(crate) async fn compare_settings(&self, connection: &ServerConnection) {
+        self.exchange_settings(connection, false).await;
+    }
+
+    /// Publishes the settings of this process on a server to which it stays connected, and compares them with those of other
+    /// processes, again and again.
+    pub(crate) async fn keep_publishing_settings(&self, connection: &ServerConnection) {
+        let mut pause = PUBLISH_AFTER;
+        loop {
+            tokio::time::sleep(pause).await;
+            self.exchange_settings(connection, true).await;
+            pause = RENEW_EVERY;
+        }
+    }
+
+    /// An error is logged and waits for the next exchange, because messages do not depend on it.
+    async fn exchange_settings(&self, connection: &ServerConnection, publishes: bool) {
         let (Some(settings), Some(now_ms)) = (&self.requirements.settings, self.clock.now_ms()) else { return };
-        let Ok(commands) = settings.renew(now_ms) else { return };
+        let Ok(commands) = settings.exchange(now_ms, publishes) else { return };
         let answers = connection.commands.clone().send_packed_commands(&commands, 0, commands.len()).await;
         match answers.and_then(others) {
             Ok(members) => self.report_differences(settings.compare(&members)),
             Err(error) => {
                 debug!(shard = self.index, host = self.host(), %error, "cannot compare the settings of processes");
             }
-        }
-    }
-
-    /// Repeats [`exchange_settings`](Self::exchange_settings) forever.
-    pub(crate) async fn keep_exchanging_settings(&self, connection: &ServerConnection) {
-        loop {
-            tokio::time::sleep(RENEW_EVERY).await;
-            self.exchange_settings(connection).await;
         }
     }
 
@@ -158,7 +169,7 @@ impl Shard {
     }
 }
 
-/// The descriptions in the answers to [`Settings::renew`]. The other answers are ignored, because descriptions can be read
+/// The descriptions in the answers to [`Settings::exchange`]. The other answers are ignored, because descriptions can be read
 /// from a server that refuses writes.
 pub(crate) fn others(answers: Vec<Value>) -> Result<Vec<Vec<u8>>, RedisError> {
     let last = answers.into_iter().next_back().unwrap_or(Value::Nil);

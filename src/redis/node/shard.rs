@@ -123,7 +123,7 @@ impl Shard {
         let (asked, time, _) = connection::probe(&mut connection.commands, None).await?;
         self.clock.observe(asked, time);
         self.status.record_latency(asked.elapsed());
-        self.exchange_settings(&connection).await;
+        self.compare_settings(&connection).await;
         let server = connection.client.get_connection_info().addr().to_string();
         let Greeting { version, role, .. } = &greeting;
         info!(shard = self.index, host = self.host, server, version, role, "redis shard is up");
@@ -170,7 +170,7 @@ impl Shard {
     async fn watch_connection(&self) {
         let Ok(connection) = self.connection() else { return };
         let mut moved = std::pin::pin!(self.source.moved(&connection.client));
-        let mut settings = std::pin::pin!(self.keep_exchanging_settings(&connection));
+        let mut settings = std::pin::pin!(self.keep_publishing_settings(&connection));
         loop {
             if let Err(error) = self.probe(connection.clone()).await {
                 self.lost(connection.generation, error.into());

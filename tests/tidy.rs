@@ -26,7 +26,7 @@ const ROWS: &[&[&str]] = &[
 
 /// The parts of the server in rows, with the same rule.
 const SERVER_ROWS: &[&[&str]] = &[
-    &["options", "counters", "drop_reason"],
+    &["options", "counters", "drop_reason", "reader"],
     &["limits"],
     &["transport"],
     &["websocket"],

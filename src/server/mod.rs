@@ -33,6 +33,7 @@ pub mod hub;
 mod interface;
 mod limits;
 mod options;
+mod reader;
 mod status;
 mod transport;
 mod websocket;

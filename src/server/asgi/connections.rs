@@ -1,9 +1,5 @@
 //! The registry of connections: it finds the queue of a client by its reply channel.
 
-mod all;
-
-pub use all::QueueDepths;
-
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
@@ -22,9 +18,6 @@ use crate::server::options::SocketOptions;
 use crate::server::websocket::queue::{Pushed, Queue};
 use crate::server::websocket::reply::Reply;
 
-/// Maximum number of messages that a reader takes from the layer at once.
-pub(crate) const BATCH: usize = 256;
-
 /// Interval of the steps in which sockets are closed.
 const CLOSING_STEP: Duration = Duration::from_millis(50);
 
@@ -40,6 +33,18 @@ pub(crate) struct Connections {
     limiter: Arc<ConnectionLimiter>,
     /// Close code of all connections; 0 while the registry is open.
     closing: AtomicU16,
+}
+
+/// The messages that wait for the clients of a process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct QueueDepths {
+    /// Messages that wait for all clients together.
+    pub messages: usize,
+    /// Bytes of memory that these messages take.
+    pub bytes: usize,
+    /// Messages that wait for the client with the longest queue.
+    pub longest: usize,
 }
 
 impl Connections {
@@ -87,6 +92,34 @@ impl Connections {
     pub(crate) fn push(&self, client: &str, reply: Reply) -> Option<Pushed> {
         let id = u64::from_str_radix(client, 16).ok()?;
         self.queues.get(&id).map(|queue| queue.push(reply))
+    }
+
+    /// Pushes a reply to a client as [`push`](Self::push), and counts it if it is dropped.
+    pub(crate) fn send(&self, client: &str, reply: Reply) -> Option<()> {
+        self.push(client, reply).map(Pushed::count)
+    }
+
+    /// Pushes a reply to every client. Returns the number of clients.
+    pub(crate) fn push_all(&self, reply: &Reply) -> usize {
+        let push = |queue: &Queue| queue.push(reply.clone()).count();
+        self.queues.iter().map(|queue| push(&queue)).count()
+    }
+
+    /// Returns the channel of a client.
+    pub(crate) fn name(&self, id: u64) -> Result<ChannelName, InvalidName> {
+        ChannelName::from_parts(self.channel.as_str(), &format!("{id:x}"))
+    }
+
+    /// Returns the depths of all queues.
+    pub(crate) fn depths(&self) -> QueueDepths {
+        let mut depths = QueueDepths::default();
+        for queue in &self.queues {
+            let (messages, bytes) = queue.depth();
+            depths.messages += messages;
+            depths.bytes += bytes;
+            depths.longest = depths.longest.max(messages);
+        }
+        depths
     }
 
     /// Closes every current connection after the messages in its queue, spread evenly over a time.

@@ -11,13 +11,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::drops::{self, DropReason};
 use crate::layer::{Delivery, Event, Receiver, RetryingReceiver};
-use crate::server::asgi::connections::{BATCH, Connections};
+use crate::server::asgi::connections::Connections;
 use crate::server::asgi::messages::ReplyReader;
 use crate::server::counters::{Count, Counters};
 use crate::server::drop_reason::ClientDropReason;
+use crate::server::reader::read_each;
 use crate::server::websocket::close_code;
 use crate::server::websocket::queue::Pushed;
-use crate::supervise::{contain, contained};
+use crate::supervise::contained;
 
 /// Delay before the sockets are closed again after a panic.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
@@ -29,22 +30,13 @@ pub(crate) async fn dispatch(
     counters: Arc<Counters>,
     stop: CancellationToken,
 ) {
-    let mut receiver = RetryingReceiver::new(receiver, "replies");
+    let receiver = RetryingReceiver::new(receiver, "replies");
     let mut replies = ReplyReader::default();
-    let mut batch = Vec::new();
-    loop {
-        tokio::select! {
-            taken = receiver.recv_many(&mut batch, BATCH) => if taken.is_err() { break },
-            () = stop.cancelled() => break,
-        }
-        counters.add(Count::RepliesOut, batch.len());
-        for delivery in batch.drain(..) {
-            if contain("dispatch of replies", || deliver(&delivery, &mut replies, &connections)).is_none() {
-                drops::count(DropReason::Malformed, 1);
-            }
-        }
-    }
-    receiver.close().await;
+    let handle = |delivery: &Delivery| {
+        counters.add(Count::RepliesOut, 1);
+        deliver(delivery, &mut replies, &connections);
+    };
+    read_each(receiver, "dispatch of replies", stop, handle, |_| drops::count(DropReason::Malformed, 1)).await;
 }
 
 fn deliver(delivery: &Delivery, replies: &mut ReplyReader, connections: &Connections) {

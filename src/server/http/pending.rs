@@ -13,10 +13,9 @@ use super::response::{PART_OVERHEAD, Part};
 use crate::drops::{self, DropReason};
 use crate::layer::{Delivery, Receiver, RetryingReceiver};
 use crate::name::{ChannelName, InvalidName};
-use crate::server::asgi::connections::BATCH;
 use crate::server::drop_reason::ClientDropReason;
+use crate::server::reader::read_each;
 use crate::server::transport::streams::Progress;
-use crate::supervise::contain;
 use crate::trace::TraceParent;
 
 /// All pending requests of a process, keyed by request id.
@@ -105,25 +104,11 @@ enum Pushed {
     Gone,
 }
 
-/// Name of the task that passes responses to their requests.
-const DISPATCH: &str = "dispatch of responses";
-
 /// Passes responses to their requests until `stop` or the end of the layer.
 pub(crate) async fn dispatch(receiver: Receiver, requests: Arc<PendingRequests>, stop: CancellationToken) {
-    let mut receiver = RetryingReceiver::new(receiver, "responses");
-    let mut batch = Vec::new();
-    loop {
-        tokio::select! {
-            taken = receiver.recv_many(&mut batch, BATCH) => if taken.is_err() { break },
-            () = stop.cancelled() => break,
-        }
-        for delivery in batch.drain(..) {
-            if contain(DISPATCH, || deliver(&delivery, &requests)).is_none() {
-                contain(DISPATCH, || push_part(&delivery, Err(InvalidResponse), &requests));
-            }
-        }
-    }
-    receiver.close().await;
+    let receiver = RetryingReceiver::new(receiver, "responses");
+    let on_panic = |delivery: &Delivery| push_part(delivery, Err(InvalidResponse), &requests);
+    read_each(receiver, "dispatch of responses", stop, |delivery| deliver(delivery, &requests), on_panic).await;
 }
 
 /// Parses a message and pushes it to its request.

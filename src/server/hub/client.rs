@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{ClientId, Hub, HubError, Payload};
-use crate::server::hub::membership::index::{JoinRefused, Member, MembershipChange, PendingEntry, push};
+use crate::server::hub::membership::index::{JoinRefused, Member, MembershipChange, PendingMembership, push};
 use crate::server::hub::status::spans;
 use crate::server::websocket::close_code as code;
 use crate::server::websocket::queue::Pushed;
@@ -133,7 +133,7 @@ impl Client {
 /// A call that waits for a subscription. Dropping it counts as a failure.
 struct PendingJoin<'a> {
     client: &'a Client,
-    entry: Option<PendingEntry>,
+    entry: Option<PendingMembership>,
 }
 
 impl PendingJoin<'_> {

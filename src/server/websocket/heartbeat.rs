@@ -55,7 +55,7 @@ impl Heartbeat {
 
     /// Extends the deadline for the bytes that are written before the ping, which a client on a slow line takes its
     /// time for.
-    pub(crate) fn delay_ping(&mut self, bytes: usize) {
+    pub(crate) fn extend_deadline(&mut self, bytes: usize) {
         let time = Duration::from_secs(bytes as u64 / MIN_RATE).min(LONGEST_TIMEOUT);
         self.deadline = self.deadline.map(|deadline| deadline + time);
     }
@@ -120,7 +120,7 @@ mod tests {
         let mut heart = Heartbeat::new(now, now + LONGEST_TIMEOUT, &SocketOptions::default());
         let first = heart.next();
         assert_eq!(heart.poll(first, false), Due::Ping);
-        heart.delay_ping(100 * 1024);
+        heart.extend_deadline(100 * 1024);
         assert_eq!(heart.next(), first + Duration::from_secs(110));
         heart.pinged(first + Duration::from_secs(5));
         assert_eq!(heart.next(), first + Duration::from_secs(15));

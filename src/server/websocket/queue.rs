@@ -17,7 +17,7 @@ use crate::server::websocket::write_buffer::FRAMES_AT_ONCE;
 const BYTES_AT_ONCE: usize = 256 * 1024;
 
 /// Memory of a reply in addition to its bytes, rounded up: the reply, its place in the queue, and its frame.
-const ENDEDHEAD: usize = 128;
+const REPLY_OVERHEAD: usize = 128;
 
 /// Capacity that an empty queue keeps.
 const KEPT_CAPACITY: usize = 64;
@@ -216,7 +216,7 @@ impl State {
 
 /// Returns the memory of a reply. A frame that many queues share counts in each of them.
 fn cost(reply: &Reply) -> usize {
-    ENDEDHEAD + reply.size()
+    REPLY_OVERHEAD + reply.size()
 }
 
 #[cfg(test)]
@@ -226,13 +226,13 @@ mod tests {
 
     /// Returns a reply that takes `cost` bytes of memory.
     fn reply(cost: usize) -> Reply {
-        let head = match cost - ENDEDHEAD {
+        let head = match cost - REPLY_OVERHEAD {
             ..128 => 2,
             128..65_540 => 4,
             _ => 10,
         };
         let reply =
-            Reply { data: Some(Data::Binary(vec![0; cost - ENDEDHEAD - head].into()).into()), ..Reply::default() };
+            Reply { data: Some(Data::Binary(vec![0; cost - REPLY_OVERHEAD - head].into()).into()), ..Reply::default() };
         assert_eq!(super::cost(&reply), cost);
         reply
     }
@@ -269,7 +269,7 @@ mod tests {
 
     #[tokio::test]
     async fn replies_without_data_are_bounded_by_bytes_as_well() {
-        let empty = [Reply { accept: Some(true), ..Reply::default() }, Reply::default(), reply(ENDEDHEAD + 2)];
+        let empty = [Reply { accept: Some(true), ..Reply::default() }, Reply::default(), reply(REPLY_OVERHEAD + 2)];
         for reply in empty {
             let queue = queue(usize::MAX, 1 << 20, SlowConsumer::Close);
             let queued = (0..10_000).take_while(|_| queue.push(reply.clone()) == Pushed::Queued).count();
@@ -297,7 +297,7 @@ mod tests {
         assert_eq!(queue.push(reply(212)), Pushed::Dropped);
         assert_eq!(queue.push(Reply { close: Some(4000), ..Reply::default() }), Pushed::Queued, "a close always fits");
         assert_eq!(queue.push(reply(212)), Pushed::Closing);
-        assert_eq!(take(&queue).await, Ok(vec![210, 211, ENDEDHEAD]));
+        assert_eq!(take(&queue).await, Ok(vec![210, 211, REPLY_OVERHEAD]));
     }
 
     #[tokio::test]

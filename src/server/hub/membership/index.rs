@@ -8,7 +8,7 @@ mod member;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use member::{Member, PendingEntry};
+pub(crate) use member::{Member, PendingMembership};
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -55,7 +55,7 @@ pub(crate) enum JoinRefused {
 pub(crate) struct MembershipChange {
     /// The new membership, if messages of other processes do not arrive yet. The caller reports the result of the
     /// subscription with [`Index::confirm`].
-    pub(crate) unsubscribed: Option<PendingEntry>,
+    pub(crate) unsubscribed: Option<PendingMembership>,
     /// The audience that has no members any more.
     pub(crate) emptied: Option<Audience>,
 }
@@ -78,7 +78,7 @@ impl Index {
         });
         let membership = memberships.rooms.entry(name.clone()).or_insert_with(|| Membership::new(subscribed));
         Ok(MembershipChange {
-            unsubscribed: PendingEntry::into(Audience { kind: Kind::Room, name }, membership, subscribed),
+            unsubscribed: PendingMembership::start(Audience { kind: Kind::Room, name }, membership, subscribed),
             emptied: None,
         })
     }
@@ -108,7 +108,7 @@ impl Index {
             let subscribed = self.find(Kind::User, name).is_none_or(|room| room.lock().subscribed);
             let audience = Audience { kind: Kind::User, name: name.clone() };
             return Ok(MembershipChange {
-                unsubscribed: PendingEntry::into(audience, membership, subscribed),
+                unsubscribed: PendingMembership::start(audience, membership, subscribed),
                 emptied: None,
             });
         }
@@ -118,23 +118,23 @@ impl Index {
         let mut change = MembershipChange { unsubscribed: None, emptied };
         if let Some(name) = user {
             let (_, membership) = memberships.user.insert((name.clone(), Membership::new(subscribed)));
-            change.unsubscribed = PendingEntry::into(Audience { kind: Kind::User, name }, membership, subscribed);
+            change.unsubscribed = PendingMembership::start(Audience { kind: Kind::User, name }, membership, subscribed);
         }
         Ok(change)
     }
 
     /// Records whether the subscription of `entry` succeeded. If not, the member is removed, unless another call still
     /// waits for the same membership or has succeeded. Returns the audience if it has no members any more.
-    pub(crate) fn confirm(&self, member: &Member, entry: PendingEntry, subscribed: bool) -> Option<Audience> {
+    pub(crate) fn confirm(&self, member: &Member, entry: PendingMembership, subscribed: bool) -> Option<Audience> {
         let mut memberships = member.memberships.lock();
         // Dropped under the lock, so that the last of several calls finds itself the last.
-        let PendingEntry { audience: Audience { kind, name }, shared } = entry;
+        let PendingMembership { audience: Audience { kind, name }, shared } = entry;
         let shared = shared?;
         let membership = match kind {
             Kind::Room => memberships.rooms.get_mut(&name),
             Kind::User => memberships.user.as_mut().filter(|(user, _)| *user == name).map(|(_, membership)| membership),
         };
-        let membership = membership.filter(|membership| membership.is_of(&shared))?;
+        let membership = membership.filter(|membership| membership.is_awaited_by(&shared))?;
         if subscribed {
             *membership = Membership::Confirmed;
             return None;

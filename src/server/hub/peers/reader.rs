@@ -6,34 +6,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::drops::{self, DropReason};
 use crate::layer::{Delivery, RetryingReceiver};
-use crate::server::asgi::connections::BATCH;
 use crate::server::asgi::messages::ReplyReader;
 use crate::server::drop_reason::ClientDropReason;
 use crate::server::hub::inner::Inner;
 use crate::server::hub::names::Kind;
 use crate::server::hub::peers::wire;
 use crate::server::hub::peers::wire::{Address, HubMessage};
-use crate::supervise::contain;
+use crate::server::reader::read_each;
 
 /// Delivers messages of other processes until `stop` or the end of the layer.
-pub(crate) async fn read(mut receiver: RetryingReceiver, hub: Arc<Inner>, stop: CancellationToken) {
+pub(crate) async fn read(receiver: RetryingReceiver, hub: Arc<Inner>, stop: CancellationToken) {
     let mut replies = ReplyReader::default();
-    let mut batch = Vec::with_capacity(BATCH);
-    loop {
-        let read = tokio::select! {
-            read = receiver.recv_many(&mut batch, BATCH) => read,
-            () = stop.cancelled() => break,
-        };
-        if read.is_err() {
-            break;
-        }
-        for delivery in batch.drain(..) {
-            if contain("reader of the hub", || hand_over(&delivery, &mut replies, &hub)).is_none() {
-                drops::count(DropReason::Malformed, 1);
-            }
-        }
-    }
-    receiver.close().await;
+    let handle = |delivery: &Delivery| hand_over(delivery, &mut replies, &hub);
+    read_each(receiver, "reader of the hub", stop, handle, |_| drops::count(DropReason::Malformed, 1)).await;
 }
 
 fn hand_over(delivery: &Delivery, replies: &mut ReplyReader, hub: &Inner) {

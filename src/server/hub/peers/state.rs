@@ -2,9 +2,9 @@
 //!
 //! The processes of a hub are a group on the layer. A new process adds itself, announces itself to the others, and lets
 //! a client into a room only after all of them have answered or [`LEASE`] has passed. A process that polled the group
-//! and found only itself may consider itself alone for `LEASE` from the start of the poll. If a process joins after
-//! that poll, it waits as long as this conclusion lasts; its announcement ends the conclusion at once. Clocks of
-//! different processes are never compared.
+//! and found only itself may consider itself alone for `LEASE` from the start of the poll. A process that joins after
+//! that poll waits for `LEASE` before it admits clients. Its announcement ends the other process's belief at once. Clocks
+//! of different processes are never compared.
 
 use std::collections::HashSet;
 use std::time::Duration;

@@ -127,7 +127,7 @@ impl<'a, Stream: AsyncRead + AsyncWrite + Unpin> Writer<'a, Stream> {
             Due::Ping => {
                 let mut socket = self.socket.lock();
                 socket.ping();
-                self.heartbeat.delay_ping(socket.partial_frame_len());
+                self.heartbeat.extend_deadline(socket.partial_frame_len());
                 self.ping = true;
             }
             Due::PongTimeout => return Err(End::Lost),

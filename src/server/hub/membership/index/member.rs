@@ -50,7 +50,7 @@ impl Membership {
     }
 
     /// Whether this is the membership that the owners of `shared` wait for.
-    pub(crate) fn is_of(&self, shared: &Arc<()>) -> bool {
+    pub(crate) fn is_awaited_by(&self, shared: &Arc<()>) -> bool {
         matches!(self, Self::Pending(awaited) if Arc::ptr_eq(awaited, shared))
     }
 }
@@ -75,15 +75,15 @@ impl Member {
 
 /// A call that waits until messages of other processes arrive for a new membership.
 #[derive(Debug, PartialEq)]
-pub(crate) struct PendingEntry {
+pub(crate) struct PendingMembership {
     pub(crate) audience: Audience,
     /// Handle shared by the calls that the membership depends on.
     pub(crate) shared: Option<Arc<()>>,
 }
 
-impl PendingEntry {
+impl PendingMembership {
     /// Adds a call to `membership`. Returns an entry if the call has to wait for the subscription.
-    pub(crate) fn into(audience: Audience, membership: &mut Membership, subscribed: bool) -> Option<Self> {
+    pub(crate) fn start(audience: Audience, membership: &mut Membership, subscribed: bool) -> Option<Self> {
         let shared = membership.enter(subscribed);
         (!subscribed).then_some(Self { audience, shared })
     }

@@ -289,7 +289,7 @@ fn a_failed_call_removes_no_member_that_another_call_added() {
     let (member, room) = (&members[0], audience(Kind::Room, "a"));
     let join = || index.join(member, "a", 1).unwrap().unsubscribed.unwrap();
     let set_user = || index.set_user(member, Some("ada".into()), None).unwrap().unsubscribed.unwrap();
-    let enter: [&dyn Fn() -> PendingEntry; 2] = [&join, &set_user];
+    let enter: [&dyn Fn() -> PendingMembership; 2] = [&join, &set_user];
     for enter in enter {
         let (first, second) = (enter(), enter());
         assert_eq!(index.confirm(member, first, false), None, "the other one still waits");

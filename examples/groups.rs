@@ -6,13 +6,13 @@ use channel_layer::{ChannelLayer, Delivery, MemoryLayer, Result, message};
 async fn main() -> Result<()> {
     let layer = MemoryLayer::new();
 
-    // Two clients of one process, and a channel that a worker reads, which keeps a record.
+    // The members are two clients of one process, and a channel of a worker that keeps a record.
     for member in ["websocket.send.process1!ada", "websocket.send.process1!bob", "chat.record"] {
         layer.group_add("room.tea", member).await?;
     }
     layer.group_send("room.tea", message! { "text": "the kettle is on" }).await?;
 
-    // One read gives every member of this process its own delivery of the same, shared message.
+    // Each member in this process gets its own delivery of the same, shared message.
     let mut clients = layer.receiver(&["websocket.send.process1!"])?;
     let mut deliveries = Vec::new();
     while deliveries.len() < 2 {
@@ -23,7 +23,7 @@ async fn main() -> Result<()> {
     }
     show(&layer.receive(&["chat.record"]).await?);
 
-    // Who has left gets nothing that is sent from now on.
+    // A former member gets no later messages.
     layer.group_discard("room.tea", "websocket.send.process1!bob").await?;
     layer.group_send("room.tea", message! { "text": "bob has left" }).await?;
     let delivery = clients.recv().await?;

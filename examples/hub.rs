@@ -1,7 +1,7 @@
-//! A chat of an axum app of your own: a room for each path, across any number of processes.
+//! A chat in an axum app: a room for each path, across any number of processes.
 //!
-//! `cargo run --example hub` serves one process; with `REDIS=redis://127.0.0.1` any number of them are one chat. Talk with
-//! `websocat ws://127.0.0.1:<port>/chat/lobby/ada`, and see `http://127.0.0.1:<port>/status`.
+//! `cargo run --example hub` starts one process. With `REDIS=redis://127.0.0.1` any number of processes share one chat. Connect
+//! with `websocat ws://127.0.0.1:<port>/chat/lobby/ada`, and open `http://127.0.0.1:<port>/status`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ impl Handler for Chat {
     }
 
     async fn disconnect(&mut self, client: &Client, _closed: Closed) {
-        // Those in this process hear it even if the others cannot be reached.
+        // If other processes are unreachable, the clients of this process still get the message.
         let _ = client.hub().broadcast(&self.room, format!("{} left", self.name)).await;
     }
 }
@@ -52,7 +52,7 @@ async fn chat(State(hub): State<Hub>, Path((room, name)): Path<(String, String)>
 async fn main() -> Result<(), BoxError> {
     let layer: Arc<dyn ChannelLayer> = match std::env::var("REDIS") {
         Ok(url) => {
-            // One channel takes what others send to all clients of this process.
+            // One channel carries the messages of other processes to all clients of this process.
             let config = Config::new().host(url).channel_capacity(CapacityRule::glob("hub.*", 10_000));
             Arc::new(RedisLayer::connect(config).await?)
         }

@@ -1,5 +1,5 @@
-//! Changes the encryption key of a running deployment, process by process, without losing a message:
-//! `cargo run --example rotate_keys`, which needs a Redis server (`CHANNEL_LAYER_HOSTS`, or the local one).
+//! Rotates the encryption key of a running deployment, process by process, without losing a message:
+//! `cargo run --example rotate_keys`. It needs a Redis server: `CHANNEL_LAYER_HOSTS`, or the local one.
 
 use channel_layer::{ChannelLayer, Config, RedisLayer, Result, message};
 
@@ -9,8 +9,8 @@ const NEW: &str = "a new key: take 32 random bytes instead";
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    // Each step is rolled out to all processes before the next one begins. Meanwhile some have it and others do not
-    // yet, and each of them must open what any other seals.
+    // Each step is rolled out to all processes before the next step begins. During the rollout, processes before and after
+    // the step must be able to decrypt each other's messages.
     let steps: [(&str, &[&str], &[&str]); 4] = [
         ("the old key alone", &[OLD], &[]),
         ("the new key is accepted", &[OLD], &[NEW]),
@@ -28,7 +28,7 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// A process as it is configured in one step: the first of `keys` seals, all of them open, and so do `accepted`.
+/// Connects a layer with the configuration of one step. The first of `keys` encrypts. All of `keys` and `accepted` decrypt.
 async fn process((_, keys, accepted): (&str, &[&str], &[&str])) -> Result<RedisLayer> {
     let config =
         Config::from_env()?.symmetric_encryption_keys(keys.iter().copied()).accept_only_keys(accepted.iter().copied());

@@ -1,12 +1,12 @@
-//! Works through a channel on Redis until it is told to stop, and gives back what it has not begun:
-//! `cargo run --example worker_loop`, which needs a Redis server (`CHANNEL_LAYER_HOSTS`, or the local one).
+//! Processes jobs of a channel on Redis until it is stopped, and puts back the jobs that it has not started:
+//! `cargo run --example worker_loop`. It needs a Redis server: `CHANNEL_LAYER_HOSTS`, or the local one.
 
 use std::time::Duration;
 
 use channel_layer::{ChannelLayer, Config, Delivery, Error, RedisLayer, Result, message};
 
 const CHANNEL: &str = "example.jobs";
-/// Jobs that this worker takes at once. Others can take what it leaves.
+/// Number of jobs that this worker takes at once. Other workers can take the rest.
 const AT_ONCE: usize = 10;
 
 #[tokio::main]
@@ -16,26 +16,26 @@ async fn main() -> Result<()> {
         layer.send(CHANNEL, message! { "number": number }).await?;
     }
 
-    // In a service this would be a signal.
+    // A service would wait for a signal instead.
     let stop = tokio::time::sleep(Duration::from_secs(1));
     let mut receiver = layer.receiver(&[CHANNEL])?;
     let mut jobs = Vec::new();
     tokio::pin!(stop);
     loop {
-        // The losing branch is dropped, and that loses no message.
+        // `select!` drops the other future, which loses no message.
         let taken = tokio::select! {
             taken = receiver.recv_many(&mut jobs, AT_ONCE) => taken,
             () = &mut stop => break,
         };
         match taken {
             Ok(_) => jobs.drain(..).for_each(work),
-            // Said once per outage; the next call waits until the server is back.
+            // The error is returned once per outage. The next call waits until the server is back.
             Err(error @ Error::Redis { .. }) => show(&format!("waiting: {error}")),
             Err(error) => return Err(error),
         }
     }
 
-    // What has been read and not handed over goes back to the head of its channel.
+    // Messages that were read and not delivered are put back at the head of their channel.
     receiver.close().await?;
     layer.close().await
 }

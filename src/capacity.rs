@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_see_the_non_local_part_only() {
+    fn rules_match_the_non_local_part_only() {
         assert!(glob("websocket.send.proc!", "websocket.send.proc!client"));
         assert!(!glob("*client", "websocket.send.proc!client"));
         assert!(glob("*client", "websocket.send?client"));
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn globs_mean_what_they_mean_to_fnmatch() {
+    fn globs_match_as_in_fnmatch() {
         for (pattern, channel, expected) in [
             ("*", "a.b-c_d", true),
             ("a*", "a", true),
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn globs_become_globs_of_the_same_meaning() {
+    fn globs_of_fnmatch_are_translated() {
         for (pattern, expected) in [
             ("a{b}**[^c][d", "a[{]b[}]*[\0^c][[]d"),
             ("[]]x", "[]]x"),
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_work_is_refused_by_name() {
+    fn an_invalid_rule_is_refused_with_its_pattern() {
         for (rule, fault) in [
             (CapacityRule::glob("[z-a]", 1), "channel_capacity = [z-a]: invalid range"),
             (CapacityRule::regex("(", 1), "channel_capacity = (: "),
@@ -306,9 +306,9 @@ mod tests {
             (CapacityRule::regex("((a{900}){900}){900}", 1), "size limit"),
             (CapacityRule::glob("*", 0), "channel_capacity = *: capacity 0"),
             (CapacityRule::regex("a", 0), "channel_capacity = a: capacity 0"),
-            (CapacityRule::glob("*", usize::MAX), "it must be from 1 to 4294967295"),
+            (CapacityRule::glob("*", usize::MAX), "must be from 1 to 4294967295"),
             (CapacityRule::glob("", 1), "1 to 1000 bytes"),
-            (CapacityRule::glob("a".repeat(1_001), 1), "...: a pattern has 1 to 1000 bytes"),
+            (CapacityRule::glob("a".repeat(1_001), 1), "...: a pattern must have 1 to 1000 bytes"),
         ] {
             let error = refusal(rule);
             assert!(error.contains(fault), "{error}");

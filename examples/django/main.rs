@@ -1,5 +1,5 @@
-//! A Rust program beside the Django site of this folder: `cargo run --example django`, which needs the same Redis server
-//! (`CHANNEL_LAYER_HOSTS`, or the local one). It says hello to all clients, and works for their consumers until Ctrl-C.
+//! A Rust program beside the Django site in this folder: `cargo run --example django`. It needs the Redis server of the site:
+//! `CHANNEL_LAYER_HOSTS`, or the local one. It greets all clients, and processes jobs of their consumers until Ctrl-C.
 
 mod worker;
 

@@ -1,11 +1,11 @@
-//! What consumers of the site leave to Rust.
+//! The worker for jobs of the site's consumers.
 
 use std::sync::Arc;
 
 use channel_layer::worker::Context;
 use channel_layer::{ChannelLayer, Result, Worker, message};
 
-/// Counts the words of texts, and tells the consumer that asked.
+/// Returns a worker that counts the words of texts and replies to the consumer.
 pub(crate) fn worker(layer: Arc<dyn ChannelLayer>) -> Worker {
     Worker::new(layer).on("words.count", count)
 }

@@ -1,4 +1,4 @@
-"""One chat for all, and words counted by a worker in Rust."""
+"""The consumer of the chat. A Rust worker counts the words of its messages."""
 
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 
@@ -21,9 +21,9 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
         await self.channel_layer.send(WORDS_COUNT, {"text": text, "reply_channel": self.channel_name})
 
     async def chat_message(self, message):
-        """From the group: another consumer, the worker, or whatever else sends to it."""
+        """Handles a message to the group, from a consumer, the worker or another program."""
         await self.send_json({"text": message["text"]})
 
     async def words_counted(self, message):
-        """The worker's answer."""
+        """Handles the reply of the worker."""
         await self.send_json({"words": message["words"]})

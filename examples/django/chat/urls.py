@@ -1,4 +1,4 @@
-"""Where the page and the WebSocket are."""
+"""The paths of the page and the WebSocket."""
 
 from django.urls import path
 from django.views.generic import TemplateView

@@ -1,4 +1,4 @@
-"""What the server runs: pages by Django, WebSockets by Channels."""
+"""The ASGI application: Django serves pages, and Channels serves WebSockets."""
 
 import os
 
@@ -7,7 +7,7 @@ from channels.security.websocket import AllowedHostsOriginValidator
 from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "chatsite.settings")
-# Before consumers are imported, which may import models.
+# This must precede the import of consumers, which may import models.
 pages = get_asgi_application()
 
 from chat.urls import websocket_urlpatterns  # noqa: E402

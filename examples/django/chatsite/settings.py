@@ -1,4 +1,4 @@
-"""What the example needs, and no more."""
+"""The minimal settings of the example."""
 
 import os
 
@@ -6,7 +6,7 @@ SECRET_KEY = os.environ.get("DJANGO_SECRET_KEY", "only good enough for an exampl
 DEBUG = True
 ALLOWED_HOSTS = ["localhost", "127.0.0.1"]
 
-# Daphne first, so that it serves `manage.py runserver`.
+# Daphne must come first to serve `manage.py runserver`.
 INSTALLED_APPS = ["daphne", "channels", "chat"]
 ASGI_APPLICATION = "chatsite.asgi.application"
 ROOT_URLCONF = "chat.urls"
@@ -21,7 +21,7 @@ CHANNEL_LAYERS = {
             "hosts": [
                 {
                     "address": os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0"),
-                    # From version 8 on redis-py ends a read that waits for 5 s, which is how long these wait.
+                    # By default redis-py 8 and later end a read after 5 s, which is as long as the blocking reads of the layer.
                     "socket_timeout": None,
                 }
             ]

@@ -7,17 +7,17 @@ const store = {
     try { return window[area].getItem(key) ?? ""; } catch { return ""; }
   },
   set(area, key, value) {
-    try { window[area].setItem(key, value); } catch { /* The browser stores nothing, which the chat does not need. */ }
+    try { window[area].setItem(key, value); } catch { /* The chat also works if the browser stores nothing. */ }
   },
 };
 
-// Monotonic milliseconds. Date.now() is for times that people read.
-const ticks = () => performance.now();
+// Monotonic time in milliseconds. Date.now() is only for displayed times.
+const monotonicNow = () => performance.now();
 
-const LINES_KEPT = 500;
+const MAX_LINES = 500;
 // Notices must not push messages out of the log.
-const NOTICES_KEPT = 50;
-const SILENCE_MS = 8000;
+const MAX_NOTICES = 50;
+const RESPONSE_TIMEOUT_MS = 8000;
 const title = document.title;
 
 let room = "";
@@ -27,31 +27,31 @@ let rules = { limit: 2000, announce: 5, forget: 13 };
 // The connection ---------------------------------------------------------------------------------------------------
 
 let socket = null;
-let me = "";
-let wanted = false;
-let attempts = 0;
+let myId = "";
+let active = false;
+let failedAttempts = 0;
 let retryAt = 0;
 let announcedAt = 0;
 // Time of the first announcement without an answer. The room receives every announcement, and so does this page.
-let askedAt = 0;
+let unansweredSince = 0;
 // Timer of the announcement that answers a new member.
-let answering = 0;
+let answerTimer = 0;
 
-const answerWithin = () => Math.min(people.size() * 5, rules.announce * 1000);
-const connected = () => me !== "" && socket !== null && socket.readyState === WebSocket.OPEN;
+const answerWindow = () => Math.min(people.size() * 5, rules.announce * 1000);
+const connected = () => myId !== "" && socket !== null && socket.readyState === WebSocket.OPEN;
 
 function connect() {
   retryAt = 0;
-  setState("connecting", attempts ? "Connecting again…" : "Connecting…");
+  setState("connecting", failedAttempts ? "Reconnecting…" : "Connecting…");
   const scheme = location.protocol === "https:" ? "wss:" : "ws:";
-  const before = people.mine ? `?before=${encodeURIComponent(people.mine)}` : "";
+  const before = people.ownId ? `?before=${encodeURIComponent(people.ownId)}` : "";
   const path = `/chat/${encodeURIComponent(room)}/${encodeURIComponent(name)}`;
   const opened = new WebSocket(`${scheme}//${location.host}${path}${before}`);
   socket = opened;
-  askedAt = ticks();
+  unansweredSince = monotonicNow();
   // Events of a connection that was abandoned are ignored.
-  opened.onmessage = (event) => { if (socket === opened) heard(event.data); };
-  opened.onclose = (event) => { if (socket === opened) lost(event.code); };
+  opened.onmessage = (event) => { if (socket === opened) handleMessage(event.data); };
+  opened.onclose = (event) => { if (socket === opened) handleClose(event.code); };
 }
 
 function send(message) {
@@ -59,36 +59,36 @@ function send(message) {
 }
 
 function announce() {
-  announcedAt = ticks();
-  clearTimeout(answering);
-  answering = 0;
-  if (!askedAt) askedAt = announcedAt;
+  announcedAt = monotonicNow();
+  clearTimeout(answerTimer);
+  answerTimer = 0;
+  if (!unansweredSince) unansweredSince = announcedAt;
   send({ type: "here" });
 }
 
-function giveUp() {
+function abandonSocket() {
   const old = socket;
   socket = null;
-  me = "";
-  askedAt = 0;
+  myId = "";
+  unansweredSince = 0;
   if (old) old.close();
 }
 
-function lost(code) {
-  const wasConnected = me !== "";
-  giveUp();
+function handleClose(code) {
+  const wasConnected = myId !== "";
+  abandonSocket();
   if (code === 4400) return leave();
-  if (!wanted) return;
+  if (!active) return;
   if (wasConnected) {
     notice("You lost the connection");
-    for (const [key, line] of pending) failed(line, key);
+    for (const [key, line] of pending) markFailed(line, key);
     pending.clear();
   }
-  const wait = Math.min(500 * 2 ** attempts, 10000) * (0.5 + Math.random() / 2);
-  attempts += 1;
-  retryAt = ticks() + wait;
+  const wait = Math.min(500 * 2 ** failedAttempts, 10000) * (0.5 + Math.random() / 2);
+  failedAttempts += 1;
+  retryAt = monotonicNow() + wait;
   setState("lost", "Not connected");
-  $("lost-text").textContent = wasConnected || people.mine ? "Connection lost." : "The chat cannot be reached.";
+  $("lost-text").textContent = wasConnected || people.ownId ? "Connection lost." : "The chat cannot be reached.";
   $("lost").hidden = false;
   $("alone").hidden = true;
   tick();
@@ -102,15 +102,15 @@ function setState(state, text) {
 
 // Timers of a hidden page may run only once a minute. Urgent work runs when a message arrives.
 function tick() {
-  const now = ticks();
-  if (!wanted) return;
+  const now = monotonicNow();
+  if (!active) return;
   if (connected()) {
     if (now - announcedAt >= rules.announce * 1000) announce();
     if (!document.hidden) people.forget(now - rules.forget * 1000);
   }
   // The message may have been dropped because a channel was full. If it arrives later, it counts as delivered.
-  for (const [key, line] of pending) if (now - line.sentAt > SILENCE_MS) failed(line, key);
-  if (socket && askedAt && now - askedAt > SILENCE_MS) lost(0);
+  for (const [key, line] of pending) if (now - line.sentAt > RESPONSE_TIMEOUT_MS) markFailed(line, key);
+  if (socket && unansweredSince && now - unansweredSince > RESPONSE_TIMEOUT_MS) handleClose(0);
   if (retryAt) {
     const left = Math.ceil((retryAt - now) / 1000);
     $("countdown").textContent = left > 0 ? `Trying again in ${left} s` : "Trying again…";
@@ -120,12 +120,12 @@ function tick() {
   }
 }
 
-// Asks whether the server reaches other servers, or carries messages between its own clients only.
-async function askMode() {
+// Polls whether the server reaches other servers, or only sends messages between its own clients.
+async function pollMode() {
   if (connected() && !document.hidden) {
     try {
       const answer = await fetch("/mode", { cache: "no-store", signal: AbortSignal.timeout(5000) });
-      // A server without this route is not asked again.
+      // A server without this route is not polled again.
       if (!answer.ok) return;
       $("alone").hidden = (await answer.text()) !== "local_only";
     } catch (error) {
@@ -133,26 +133,26 @@ async function askMode() {
       if (error.name === "TimeoutError") return;
     }
   }
-  setTimeout(askMode, 1500);
+  setTimeout(pollMode, 1500);
 }
 
-askMode();
+pollMode();
 setInterval(tick, 500);
-$("retry").onclick = () => { if (wanted && !socket) connect(); };
-window.addEventListener("online", () => { if (wanted && !socket) connect(); });
-window.addEventListener("offline", () => { if (socket) lost(0); });
+$("retry").onclick = () => { if (active && !socket) connect(); };
+window.addEventListener("online", () => { if (active && !socket) connect(); });
+window.addEventListener("offline", () => { if (socket) handleClose(0); });
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) return;
   setUnread(0);
-  people.trust();
+  people.resetSilence();
   if (connected()) announce();
-  else if (wanted && !socket) connect();
+  else if (active && !socket) connect();
 });
 
 // Events of the chat ------------------------------------------------------------------------------------------------
 
-function heard(data) {
-  askedAt = 0;
+function handleMessage(data) {
+  unansweredSince = 0;
   const event = JSON.parse(data);
   const handler = handlers[event.type];
   if (handler) handler(event);
@@ -160,11 +160,11 @@ function heard(data) {
 
 const handlers = {
   welcome(event) {
-    const again = people.mine !== "";
-    me = event.id;
+    const again = people.ownId !== "";
+    myId = event.id;
     ({ room, name } = event);
     rules = event;
-    attempts = 0;
+    failedAttempts = 0;
     people.welcome(event);
     setState("online", `Connected as ${name}`);
     $("lost").hidden = true;
@@ -174,33 +174,33 @@ const handlers = {
   },
   joined(event) {
     // Another worker may have sent the "left" of this member before this worker sent the "joined".
-    if (event.id === me || people.gone.has(event.id)) return;
+    if (event.id === myId || people.leftAt.has(event.id)) return;
     const back = people.joined(event);
     notice(`${event.name} ${back ? "is back" : "joined"}`, event.at);
     // A new member knows no other. In a full room the members answer at different times, and one answer serves all
     // members that join together, as after a restart of the server.
-    answering ||= setTimeout(announce, Math.random() * answerWithin());
+    answerTimer ||= setTimeout(announce, Math.random() * answerWindow());
   },
   left(event) {
     if (people.left(event)) notice(`${event.name} left`, event.at);
   },
   here(event) {
-    for (const person of event.people) people.here(person);
-    if (ticks() - announcedAt > rules.announce * 800) announce();
+    for (const person of event.people) people.confirm(person);
+    if (monotonicNow() - announcedAt > rules.announce * 800) announce();
   },
   message(event) {
-    people.here(event);
-    if (event.id === me && event.key !== undefined && pending.has(event.key)) {
-      delivered(pending.get(event.key), event.at);
+    people.confirm(event);
+    if (event.id === myId && event.key !== undefined && pending.has(event.key)) {
+      markDelivered(pending.get(event.key), event.at);
       pending.delete(event.key);
       return;
     }
-    inOrder(showMessage(event.id === me, event.name, event.text, event.at), event);
+    moveIntoOrder(showMessage(event.id === myId, event.name, event.text, event.at), event);
     if (document.hidden) setUnread(unread + 1);
   },
   error(event) {
-    if (me) setHint(event.text, true);
-    else refuse(event.text);
+    if (myId) setHint(event.text, true);
+    else showRefusal(event.text);
   },
 };
 
@@ -209,73 +209,73 @@ const handlers = {
 const people = {
   // By connection: the name, and the time of the last announcement.
   known: new Map(),
-  // Members that left, so that a late announcement does not add them again.
-  gone: new Map(),
-  lost: new Set(),
-  mine: "",
-  // Time at which members without an answer since this connection opened count as gone.
-  sureAt: 0,
+  // Members that left, with the time, so that a late announcement does not add them again.
+  leftAt: new Map(),
+  silent: new Set(),
+  ownId: "",
+  // Members that have not announced themselves on this connection by this time are removed.
+  confirmBy: 0,
 
   size() { return this.known.size; },
   reset() {
     this.known.clear();
-    this.gone.clear();
-    this.lost.clear();
-    this.mine = "";
+    this.leftAt.clear();
+    this.silent.clear();
+    this.ownId = "";
     this.show();
   },
   welcome({ id, name: mine }) {
-    this.known.delete(this.mine);
-    this.mine = id;
+    this.known.delete(this.ownId);
+    this.ownId = id;
     // A member that reconnected before this page has another id now. Only an answer confirms that it is here.
-    for (const person of this.known.values()) person.unsure = true;
-    this.sureAt = ticks() + answerWithin() + 2000;
-    this.known.set(id, { name: mine, heard: Infinity });
-    this.trust();
+    for (const person of this.known.values()) person.unconfirmed = true;
+    this.confirmBy = monotonicNow() + answerWindow() + 2000;
+    this.known.set(id, { name: mine, seenAt: Infinity });
+    this.resetSilence();
     this.show();
   },
   joined({ id, name: theirs, before }) {
     // Any client may claim to replace another.
-    const known = before !== undefined && before !== this.mine;
-    const back = known && (this.known.delete(before) || this.lost.delete(before));
-    if (known) this.gone.set(before, ticks());
-    this.here({ id, name: theirs });
+    const known = before !== undefined && before !== this.ownId;
+    const back = known && (this.known.delete(before) || this.silent.delete(before));
+    if (known) this.leftAt.set(before, monotonicNow());
+    this.confirm({ id, name: theirs });
     this.show();
     return back;
   },
   left({ id }) {
-    this.gone.set(id, ticks());
+    this.leftAt.set(id, monotonicNow());
     const known = this.known.delete(id);
     if (known) this.show();
     return known;
   },
-  here({ id, name: theirs }) {
-    if (this.gone.has(id)) return;
-    if (id === this.mine) return;
+  confirm({ id, name: theirs }) {
+    if (this.leftAt.has(id)) return;
+    if (id === this.ownId) return;
     const known = this.known.has(id);
-    this.known.set(id, { name: theirs, heard: ticks() });
+    this.known.set(id, { name: theirs, seenAt: monotonicNow() });
     if (known) return;
-    if (this.lost.delete(id)) notice(`${theirs} is back`);
+    if (this.silent.delete(id)) notice(`${theirs} is back`);
     this.show();
   },
   forget(before) {
     for (const [id, person] of this.known) {
-      const silent = person.unsure && ticks() > this.sureAt;
-      if (person.heard >= before && !silent) continue;
+      const unanswered = person.unconfirmed && monotonicNow() > this.confirmBy;
+      if (person.seenAt >= before && !unanswered) continue;
       this.known.delete(id);
-      this.lost.add(id);
-      if (!silent) notice(`${person.name} lost the connection`);
+      this.silent.add(id);
+      if (!unanswered) notice(`${person.name} lost the connection`);
       this.show();
     }
     // A connection that still announces itself has not left: another client claimed to replace it.
-    for (const [id, since] of this.gone) if (since < before) this.gone.delete(id);
+    for (const [id, since] of this.leftAt) if (since < before) this.leftAt.delete(id);
   },
   // After a time without a connection, no member counts as silent.
-  trust() {
-    for (const person of this.known.values()) person.heard = Math.max(person.heard, ticks());
+  resetSilence() {
+    for (const person of this.known.values()) person.seenAt = Math.max(person.seenAt, monotonicNow());
   },
   show() {
-    const rows = [...this.known].map(([id, person]) => ({ id, name: person.name, you: id === this.mine }));
+    const rows = [...this.known].map(([id, person]) => ({ id, name: person.name, you: id === this.ownId }));
     rows.sort((a, b) => b.you - a.you || a.name.localeCompare(b.name) || a.id.localeCompare(b.id));
     $("people").replaceChildren(...rows.map(personRow));
     $("count").textContent = rows.length;
@@ -314,7 +314,7 @@ function hue(text) {
   return hash / 10;
 }
 
-function clock(at) {
+function timeElement(at) {
   const date = new Date(at);
   const time = element("time", "", date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }));
   time.dateTime = date.toISOString();
@@ -325,17 +325,17 @@ function clock(at) {
 // Whether the view is at the end. It stays there while the conversation or the window changes its size.
 let atEnd = true;
 
-function append(line) {
+function appendLine(line) {
   $("empty").hidden = true;
   $("log").append(line);
   const notices = $("log").getElementsByClassName("notice");
-  if (notices.length > NOTICES_KEPT) notices[0].remove();
-  while ($("log").childElementCount > LINES_KEPT) $("log").firstElementChild.remove();
-  if (atEnd || line.classList.contains("mine")) toEnd();
+  if (notices.length > MAX_NOTICES) notices[0].remove();
+  while ($("log").childElementCount > MAX_LINES) $("log").firstElementChild.remove();
+  if (atEnd || line.classList.contains("mine")) scrollToEnd();
   else if (!line.classList.contains("notice")) $("newer").hidden = false;
 }
 
-function toEnd() {
+function scrollToEnd() {
   atEnd = true;
   $("scroll").scrollTop = $("scroll").scrollHeight;
   $("newer").hidden = true;
@@ -344,10 +344,10 @@ function toEnd() {
 function notice(text, at = Date.now()) {
   const line = element("li", "notice");
   const what = element("span", "");
-  what.append(element("bdi", "", text), clock(at));
+  what.append(element("bdi", "", text), timeElement(at));
   line.append(what);
   last = { who: "", at: 0 };
-  append(line);
+  appendLine(line);
 }
 
 function showMessage(mine, from, text, at) {
@@ -356,19 +356,19 @@ function showMessage(mine, from, text, at) {
   const author = element("b", "", mine ? "You" : from);
   author.dir = "auto";
   author.style.setProperty("--hue", hue(from));
-  who.append(author, clock(at));
+  who.append(author, timeElement(at));
   const bubble = element("div", "bubble", text);
   bubble.dir = "auto";
   line.append(who, bubble);
-  const author_key = mine ? "\n" : from;
-  if (last.who === author_key && at - last.at < 120000) line.classList.add("follows");
-  last = { who: author_key, at };
-  append(line);
+  const authorKey = mine ? "\n" : from;
+  if (last.who === authorKey && at - last.at < 120000) line.classList.add("follows");
+  last = { who: authorKey, at };
+  appendLine(line);
   return line;
 }
 
 // Several workers may send two messages of one person in the wrong order. The later line is then moved up.
-function inOrder(line, { id, order }) {
+function moveIntoOrder(line, { id, order }) {
   line.dataset.from = id;
   line.dataset.order = order;
   let before = null;
@@ -382,22 +382,22 @@ function inOrder(line, { id, order }) {
   before.before(line);
 }
 
-function say(text) {
+function sendText(text) {
   const key = nextKey++;
   const line = showMessage(true, name, text, Date.now());
   line.classList.add("pending");
-  line.sentAt = ticks();
+  line.sentAt = monotonicNow();
   pending.set(key, line);
   send({ type: "message", text, key });
 }
 
-function delivered(line, at) {
+function markDelivered(line, at) {
   line.classList.remove("pending", "failed");
   line.querySelector(".failure")?.remove();
-  line.querySelector("time").replaceWith(clock(at));
+  line.querySelector("time").replaceWith(timeElement(at));
 }
 
-function failed(line, key) {
+function markFailed(line, key) {
   if (line.classList.contains("failed")) return;
   line.classList.replace("pending", "failed");
   const note = element("span", "failure", "May not be delivered.");
@@ -408,7 +408,7 @@ function failed(line, key) {
     const text = line.querySelector(".bubble").textContent;
     line.remove();
     pending.delete(key);
-    say(text);
+    sendText(text);
   };
   note.append(again);
   line.append(note);
@@ -416,27 +416,27 @@ function failed(line, key) {
 
 function setUnread(count) {
   unread = count;
-  document.title = `${count ? `(${count}) ` : ""}${wanted ? `${room} · ` : ""}${title}`;
+  document.title = `${count ? `(${count}) ` : ""}${active ? `${room} · ` : ""}${title}`;
 }
 
-$("newer").onclick = toEnd;
+$("newer").onclick = scrollToEnd;
 $("scroll").onscroll = () => {
   const scroll = $("scroll");
   atEnd = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 80;
   if (atEnd) $("newer").hidden = true;
 };
-new ResizeObserver(() => { if (atEnd) toEnd(); }).observe($("scroll"));
+new ResizeObserver(() => { if (atEnd) scrollToEnd(); }).observe($("scroll"));
 
 // Writing -----------------------------------------------------------------------------------------------------------
 
-const draft = () => `draft:${room}`;
+const draftKey = () => `draft:${room}`;
 
 function setHint(text, wrong = false) {
   $("hint").textContent = text;
   $("hint").classList.toggle("wrong", wrong);
 }
 
-function grow() {
+function resizeInput() {
   const text = $("text");
   text.style.height = "auto";
   text.style.height = `${text.scrollHeight + 2}px`;
@@ -447,8 +447,8 @@ $("text").oninput = () => {
   const over = length > rules.limit;
   if (length > rules.limit * 0.9) setHint(`${length} of ${rules.limit} characters`, over);
   else setHint("");
-  store.set("sessionStorage", draft(), $("text").value);
-  grow();
+  store.set("sessionStorage", draftKey(), $("text").value);
+  resizeInput();
 };
 
 $("text").onkeydown = (event) => {
@@ -467,44 +467,44 @@ $("composer").onsubmit = (event) => {
   $("text").value = "";
   $("text").oninput();
   $("text").focus();
-  say(text);
+  sendText(text);
 };
 
 // Joining and leaving -----------------------------------------------------------------------------------------------
 
-function refuse(text) {
+function showRefusal(text) {
   $("refused").textContent = text;
   $("refused").hidden = false;
 }
 
-function enter(newName, newRoom) {
+function join(newName, newRoom) {
   name = newName.trim();
   room = newRoom.trim();
   $("refused").hidden = true;
-  if (!name || !room) return refuse("Please choose a name and a room.");
+  if (!name || !room) return showRefusal("Please choose a name and a room.");
   if (room.includes("/") || /^\.+$/.test(room) || /^\.+$/.test(name)) {
-    return refuse("A room cannot contain a slash, and a room or a name cannot consist of dots only.");
+    return showRefusal("A room cannot contain a slash, and a room or a name cannot consist of dots only.");
   }
   store.set("localStorage", "name", name);
   const address = new URL(location.href);
   address.search = new URLSearchParams({ room, name });
   history.replaceState(null, "", address);
-  wanted = true;
-  attempts = 0;
+  active = true;
+  failedAttempts = 0;
   setUnread(0);
   $("room-title").textContent = room;
   $("entrance").hidden = true;
   $("chat").hidden = false;
-  $("text").value = store.get("sessionStorage", draft());
-  grow();
+  $("text").value = store.get("sessionStorage", draftKey());
+  resizeInput();
   $("text").focus();
   connect();
 }
 
 function leave() {
-  wanted = false;
+  active = false;
   retryAt = 0;
-  giveUp();
+  abandonSocket();
   people.reset();
   pending.clear();
   $("log").replaceChildren();
@@ -521,7 +521,7 @@ function leave() {
 
 $("join").onsubmit = (event) => {
   event.preventDefault();
-  enter($("name").value, $("room").value);
+  join($("name").value, $("room").value);
 };
 $("leave").onclick = () => {
   leave();
@@ -535,8 +535,8 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && $("chat").classList.contains("people-open")) $("people-toggle").click();
 });
 
-const asked = new URLSearchParams(location.search);
-$("name").value = asked.get("name") ?? store.get("localStorage", "name");
-$("room").value = asked.get("room") ?? "lobby";
-if (asked.get("room") && asked.get("name")) enter(asked.get("name"), asked.get("room"));
+const query = new URLSearchParams(location.search);
+$("name").value = query.get("name") ?? store.get("localStorage", "name");
+$("room").value = query.get("room") ?? "lobby";
+if (query.get("room") && query.get("name")) join(query.get("name"), query.get("room"));
 else $("name").focus();

@@ -52,3 +52,29 @@ pub(crate) fn count(reason: impl Into<&'static str>, messages: usize) {
         metrics::counter!("channel_layer_dropped_total", "reason" => reason.into()).increment(messages as u64);
     }
 }
+
+/// Messages that have been dropped and are not counted yet. The recorder of metrics is foreign code, which may panic, so a task
+/// counts them when everything else is done.
+#[derive(Debug, Default)]
+pub(crate) struct Drops(Vec<(DropReason, usize)>);
+
+impl Drops {
+    /// Adds `messages` that were dropped for `reason`.
+    pub(crate) fn add(&mut self, reason: DropReason, messages: usize) {
+        match self.0.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, count)) => *count += messages,
+            None if messages == 0 => {}
+            None => self.0.push((reason, messages)),
+        }
+    }
+
+    /// Adds all of `other`.
+    pub(crate) fn append(&mut self, other: Self) {
+        other.0.into_iter().for_each(|(reason, messages)| self.add(reason, messages));
+    }
+
+    /// Counts them.
+    pub(crate) fn count(self) {
+        self.0.into_iter().for_each(|(reason, messages)| count(reason, messages));
+    }
+}

@@ -34,8 +34,10 @@ pub(crate) async fn contained<T>(task: &'static str, handling: impl Future<Outpu
 
 /// The panic hook of the process prints the message of the panic.
 fn count(task: &'static str) {
-    metrics::counter!("channel_layer_task_panics_total", "task" => task).increment(1);
     tracing::error!(task, "a task panicked while handling an item, and continues with the next");
+    // The recorder of metrics may be what panics.
+    let counter = || metrics::counter!("channel_layer_task_panics_total", "task" => task).increment(1);
+    let _ = catch_unwind(AssertUnwindSafe(counter));
 }
 
 /// Panics injected by tests.
@@ -67,6 +69,8 @@ pub(crate) mod trap {
 
 #[cfg(test)]
 mod tests {
+    use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
+
     use super::*;
 
     #[tokio::test]
@@ -81,5 +85,36 @@ mod tests {
         let counted = recorder.snapshotter().snapshot().into_vec();
         assert_eq!(counted.len(), 1);
         assert_eq!(counted[0].3, metrics_util::debugging::DebugValue::Counter(2));
+    }
+
+    /// A recorder of metrics that always panics.
+    struct Broken;
+
+    impl metrics::Recorder for Broken {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+            panic!("as the test wants it")
+        }
+
+        fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+            panic!("as the test wants it")
+        }
+
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            panic!("as the test wants it")
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_contained_though_it_cannot_be_counted() {
+        let _recording = metrics::set_default_local_recorder(&Broken);
+        let counts = || metrics::counter!("n").increment(1);
+        assert_eq!(contain("a", counts), None);
+        assert_eq!(contained("a", async { counts() }).await, None);
     }
 }

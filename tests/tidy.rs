@@ -37,6 +37,19 @@ const SERVER_ROWS: &[&[&str]] = &[
     &["interface"],
 ];
 
+/// The parts of the receive path in rows, with the same rule.
+const RECEIVE_ROWS: &[&[&str]] = &[
+    &["panic", "waiters", "content"],
+    &["buffer"],
+    &["format"],
+    &["context"],
+    &["reader"],
+    &["consumer", "put_back", "fetch"],
+    &["outage"],
+    &["task"],
+    &["readers"],
+];
+
 /// Each dependency with the files and folders under `src` that may use it. The formats of Python's layers go through
 /// the connections of the Redis layer.
 const HOMES: &[(&str, &[&str])] = &[
@@ -94,11 +107,25 @@ fn imports_run_one_way() {
 
 #[test]
 fn each_part_of_the_server_imports_only_from_earlier_rows() {
-    let row_of = |part: &str| SERVER_ROWS.iter().position(|row| row.contains(&part));
-    let import = Regex::new(r"crate::server::([a-z_]+)").unwrap();
+    let wrong = imports_against("server", SERVER_ROWS);
+    assert_clean("imports against the order of the parts of the server", &wrong);
+}
+
+#[test]
+fn each_part_of_the_receive_path_imports_only_from_earlier_rows() {
+    let wrong = imports_against("redis/receive", RECEIVE_ROWS);
+    assert_clean("imports against the order of the parts of the receive path", &wrong);
+}
+
+/// The imports of the files in `folder` that are against the order of its parts in `rows`. A part is a file of the folder or one
+/// of its folders.
+fn imports_against(folder: &str, rows: &[&[&str]]) -> Vec<String> {
+    let row_of = |part: &str| rows.iter().position(|row| row.contains(&part));
+    let absolute = Regex::new(&format!("crate::{}::([a-z_]+)", folder.replace('/', "::"))).unwrap();
+    let relative = Regex::new(r"\bsuper::([a-z_]+)").unwrap();
     let mut wrong = Vec::new();
-    for file in Source::all_in("src") {
-        let Some(path) = file.path.strip_prefix("src/server/") else { continue };
+    for file in Source::all_in(&format!("src/{folder}")) {
+        let path = file.path.strip_prefix(&format!("src/{folder}/")).unwrap();
         let part = path.split(['/', '.']).next().unwrap();
         if ["mod", "fuzzing"].contains(&part) {
             continue;
@@ -107,13 +134,15 @@ fn each_part_of_the_server_imports_only_from_earlier_rows() {
             wrong.push(format!("{} has no row", file.path));
             continue;
         };
-        for imported in import.captures_iter(&file.code()).map(|found| found[1].to_owned()) {
+        let code = file.code();
+        let beside = (!path.contains('/')).then(|| relative.captures_iter(&code)).into_iter().flatten();
+        for imported in absolute.captures_iter(&code).chain(beside).map(|found| found[1].to_owned()) {
             if imported != part && row_of(&imported).is_none_or(|other| other >= row) {
-                wrong.push(format!("{} imports crate::server::{imported}", file.path));
+                wrong.push(format!("{} imports {imported}", file.path));
             }
         }
     }
-    assert_clean("imports against the order of the parts of the server", &wrong);
+    wrong
 }
 
 #[test]

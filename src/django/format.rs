@@ -25,7 +25,9 @@ use crate::redis::node::connection::Version;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::script::Script;
 use crate::redis::node::shard::Shard;
-use crate::redis::receive::{BufferedEntry, Popped, Raw, ReadFormat, RecipientResolver, Unreadable};
+use crate::redis::receive::{
+    BufferedEntry, EntryFormat, Popped, Raw, ReadFormat, RecipientResolver, Undeliverable, Unreadable,
+};
 use crate::redis::send::{Batch, OutboundMessage, Pushed, WriteFormat};
 use crate::redis::stored::format::{Background, Started, StoredFormat, StoredStatistics};
 use crate::redis::stored::scan::Scan;
@@ -211,6 +213,16 @@ impl<F: PythonFormat> StoredFormat for F {
 /// Reads messages of the format `F`.
 struct Reader<F>(Arc<F>);
 
+impl<F: PythonFormat> EntryFormat for Reader<F> {
+    fn open(&self, _: &Entry, _: &ChannelName, _: u64) -> Result<Message, Unreadable> {
+        Err(undecodable("it is of the native format"))
+    }
+
+    fn reject(&self, shard: &Arc<Shard>, source: &ChannelName, _: Bytes, reason: String) {
+        self.0.base().garbage.log(shard, source, reason);
+    }
+}
+
 #[async_trait]
 impl<F: PythonFormat> ReadFormat for Reader<F> {
     fn key(&self, non_local: &str) -> String {
@@ -243,12 +255,6 @@ impl<F: PythonFormat> ReadFormat for Reader<F> {
         Box::new(Self(self.0.clone()))
     }
 
-    fn open(&self, _: &Entry, _: &ChannelName, _: u64) -> Result<Message, Unreadable> {
-        Err(undecodable("it is of the native format"))
-    }
-
-    fn reject(&self, _: &Arc<Shard>, _: &ChannelName, _: Bytes, _: String) {}
-
     fn put_back(&self, key: &str, entries: &[BufferedEntry]) -> Cmd {
         self.0.put_back(key, entries)
     }
@@ -256,8 +262,12 @@ impl<F: PythonFormat> ReadFormat for Reader<F> {
 
 #[async_trait]
 impl<F: PythonFormat> RecipientResolver for Reader<F> {
-    async fn resolve(&mut self, shard: &Arc<Shard>, source: &ChannelName, raw: Raw) -> Option<BufferedEntry> {
-        let entry = self.0.buffered(shard, source, raw);
-        entry.map_err(|unreadable| self.0.base().garbage.count(shard, source, unreadable)).ok()
+    async fn resolve(
+        &mut self,
+        shard: &Arc<Shard>,
+        source: &ChannelName,
+        raw: Raw,
+    ) -> Result<Option<BufferedEntry>, Undeliverable> {
+        Ok(Some(self.0.buffered(shard, source, raw)?))
     }
 }

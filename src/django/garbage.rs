@@ -1,14 +1,12 @@
-//! What is no message: skipped, counted, and logged once for each cause.
+//! What is no message: skipped, and logged once for each cause.
 
 use std::collections::HashSet;
 
 use parking_lot::Mutex;
 use tracing::warn;
 
-use crate::drops;
 use crate::name::ChannelName;
 use crate::redis::node::shard::Shard;
-use crate::redis::receive::Unreadable;
 
 /// Different causes that are told apart; beyond them nothing is logged, as each would be an attacker's choice.
 const CAUSES: usize = 256;
@@ -21,10 +19,8 @@ pub(super) struct Garbage {
 }
 
 impl Garbage {
-    /// Counts one message that could not be read.
-    pub(super) fn count(&self, shard: &Shard, channel: &ChannelName, unreadable: Unreadable) {
-        let Unreadable { drop, reason } = unreadable;
-        drops::count(drop, 1);
+    /// Logs why a message could not be read. The caller counts it.
+    pub(super) fn log(&self, shard: &Shard, channel: &ChannelName, reason: String) {
         let is_new = {
             let mut told = self.told.lock();
             told.len() < CAUSES && told.insert((shard.index, reason.clone()))

@@ -3,48 +3,58 @@
 
 use std::time::Duration;
 
-use channel_layer::{Bytes, ChannelLayer, Config, Event, Receiver, message};
+use channel_layer::{Bytes, ChannelLayer, Config, Error, Event, Receiver, message};
 use metrics_util::debugging::DebuggingRecorder;
 use redis::AsyncCommands;
+use tokio::runtime::Builder;
 
 use super::tools::{Layer, Site, connect, entries, event, number, numbered, take};
 use crate::support::{Counts, DEADLINE, RedisServer, eventually, within};
 
-/// A group on the first of two servers, with a member on the second one.
+/// A group on the first of three servers, with a member on the second one.
 struct Apart {
-    servers: [RedisServer; 2],
+    servers: [RedisServer; 3],
     site: Site,
     layer: Layer,
     group: String,
+    /// A group with the same member on the third server.
+    other_group: String,
     /// The channel that the member's process reads.
     source: String,
+    /// Another channel on the same server.
+    other_source: String,
 }
 
 impl Apart {
     async fn start(configure: impl FnOnce(Config) -> Config) -> Self {
-        let servers = [RedisServer::durable(), RedisServer::start()];
+        let servers = [RedisServer::durable(), RedisServer::start(), RedisServer::durable()];
         let site = Site::on(&servers);
         let layer = connect(configure(site.config().command_timeout(Duration::from_millis(500)))).await;
 
-        let (mut group, mut process) = (None, None);
+        let (mut groups, mut others, mut sources) = (Vec::new(), Vec::new(), Vec::new());
         for n in 0.. {
             let (name, local) = (format!("name{n}"), format!("name{n}!"));
             layer.group_add(&name, "probe").await.unwrap();
-            if servers[0].connection().await.exists(site.key(&format!("group:{{{name}}}"))).await.unwrap() {
-                group = Some(name);
+            for (server, names) in [(&servers[0], &mut groups), (&servers[2], &mut others)] {
+                if server.connection().await.exists(site.key(&format!("group:{{{name}}}"))).await.unwrap() {
+                    names.push(name.clone());
+                }
             }
             layer.send(&format!("{local}a"), numbered(0)).await.unwrap();
             if servers[1].connection().await.exists(site.list(&local)).await.unwrap() {
-                process = Some(local.clone());
+                sources.push(local.clone());
             }
             take(&layer, &local).await;
-            if group.is_some() && process.is_some() {
+            if !groups.is_empty() && !others.is_empty() && sources.len() > 1 {
                 break;
             }
         }
-        let (group, source) = (group.unwrap(), process.unwrap());
-        layer.group_add(&group, &format!("{source}a")).await.unwrap();
-        Self { servers, site, layer, group, source }
+        let (group, other_group) = (groups.remove(0), others.remove(0));
+        let (source, other_source) = (sources.remove(0), sources.remove(0));
+        for group in [&group, &other_group] {
+            layer.group_add(group, &format!("{source}a")).await.unwrap();
+        }
+        Self { servers, site, layer, group, other_group, source, other_source }
     }
 
     fn member(&self) -> String {
@@ -66,9 +76,21 @@ impl Apart {
 
     /// Stops the server of the group.
     async fn lose_group(&mut self) {
+        self.lose(0).await;
+    }
+
+    async fn lose(&mut self, lost: usize) {
         let mut events = self.layer.events();
-        self.servers[0].stop();
-        event(&mut events, "the outage", |event| matches!(event, Event::ShardDown { shard: 0, .. })).await;
+        self.servers[lost].stop();
+        event(&mut events, "the outage", |event| matches!(event, Event::ShardDown { shard, .. } if *shard == lost))
+            .await;
+    }
+
+    /// Waits until the layer is connected to a server again.
+    async fn restart(&mut self, lost: usize) {
+        let mut events = self.layer.events();
+        self.servers[lost].restart();
+        event(&mut events, "the server", |event| matches!(event, Event::ShardUp { shard } if *shard == lost)).await;
     }
 
     async fn receives(&self, receiver: &mut Receiver, expected: i64) {
@@ -134,6 +156,76 @@ async fn other_messages_pass_a_message_whose_group_stays_unreachable() {
     apart.receives(&mut receiver, 3).await;
     apart.send_to_group(10).await;
     apart.receives(&mut receiver, 10).await;
+}
+
+#[tokio::test]
+async fn other_messages_pass_though_held_ones_are_put_back_and_read_again_meanwhile() {
+    let mut apart = Apart::start(|config| config).await;
+    apart.send_to_group(1).await;
+    apart.send_to_member(2).await;
+    let sent = apart.waiting().await;
+    apart.lose_group().await;
+    let passed = async {
+        loop {
+            let mut receiver = apart.layer.receiver(&[&apart.source]).unwrap();
+            // Less than the time for which newer messages wait.
+            if let Ok(delivery) = tokio::time::timeout(Duration::from_secs(2), receiver.recv()).await {
+                return delivery.unwrap();
+            }
+            within(DEADLINE, "the end of the receiver", receiver.close()).await.unwrap();
+            assert_eq!(apart.waiting().await, sent);
+        }
+    };
+    let delivery = within(DEADLINE, "the message of the member", passed).await;
+    assert_eq!(number(&delivery), 2);
+}
+
+#[tokio::test]
+async fn a_message_waits_for_each_group_whose_server_was_just_lost() {
+    let mut apart = Apart::start(|config| config).await;
+    apart.send_to_group(1).await;
+    apart.send_to_member(2).await;
+    apart.lose_group().await;
+    let mut receiver = apart.layer.receiver(&[&apart.source]).unwrap();
+    // From now on, messages pass the first one.
+    apart.receives(&mut receiver, 2).await;
+    apart.layer.group_send(&apart.other_group, numbered(3)).await.unwrap();
+    apart.send_to_member(4).await;
+    apart.lose(2).await;
+    let passed = tokio::time::timeout(Duration::from_secs(1), receiver.recv()).await;
+    assert!(passed.is_err(), "{passed:?}");
+    apart.restart(2).await;
+    apart.receives(&mut receiver, 3).await;
+    apart.receives(&mut receiver, 4).await;
+    apart.restart(0).await;
+    apart.receives(&mut receiver, 1).await;
+}
+
+#[tokio::test]
+async fn other_channels_of_the_reader_go_on_beside_a_held_message() {
+    let mut apart = Apart::start(|config| config).await;
+    apart.send_to_group(1).await;
+    apart.send_to_member(2).await;
+    apart.lose_group().await;
+    let mut receiver = apart.layer.receiver(&[&apart.source, &apart.other_source]).unwrap();
+    let other = format!("{}a", apart.other_source);
+    for n in 10..20 {
+        apart.layer.send(&other, numbered(n)).await.unwrap();
+        let delivery = within(DEADLINE, "a message of the other channel", receiver.recv()).await.unwrap();
+        assert_eq!((number(&delivery), delivery.channel.as_str()), (n, &*other));
+    }
+    // While the reader waits for the other channel alone, the blocked one becomes free.
+    let waiting = tokio::spawn(async move {
+        let mut numbers = Vec::new();
+        while numbers.len() < 3 {
+            numbers.push(receiver.recv().await.map(|delivery| number(&delivery)));
+        }
+        numbers.into_iter().map(Result::unwrap).collect::<Vec<_>>()
+    });
+    apart.restart(0).await;
+    apart.send_to_member(3).await;
+    let numbers = within(DEADLINE / 2, "the messages of the blocked channel", waiting).await.unwrap();
+    assert_eq!(numbers, [1, 2, 3]);
 }
 
 #[tokio::test]
@@ -236,6 +328,31 @@ async fn held_messages_are_bounded_and_dropped_ones_are_counted() {
     });
     apart.servers[0].restart();
     within(DEADLINE, "all that were kept", waiting).await.unwrap();
+}
+
+#[test]
+fn messages_whose_members_are_looked_up_when_the_runtime_ends_are_reported_as_lost() {
+    let runtime = || Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (ended, other) = (runtime(), runtime());
+    let mut apart = ended.block_on(Apart::start(|config| config.command_timeout(DEADLINE)));
+    ended.block_on(async {
+        apart.send_to_group(1).await;
+        apart.send_to_member(2).await;
+    });
+    apart.servers[0].freeze();
+    let mut receiver = apart.layer.receiver(&[&apart.source]).unwrap();
+    let closed = other.block_on(async {
+        let read = tokio::time::timeout(DEADLINE, async {
+            tokio::select! {
+                delivery = receiver.recv() => panic!("it waits for the members: {delivery:?}"),
+                () = eventually("that both are read", async || apart.waiting().await.is_empty().then_some(())) => {}
+            }
+        });
+        read.await.unwrap();
+        ended.shutdown_background();
+        within(DEADLINE, "the end of the receiver", receiver.close()).await
+    });
+    assert!(matches!(closed, Err(Error::Redis { shard: 1, .. })), "two messages are lost: {closed:?}");
 }
 
 #[tokio::test]

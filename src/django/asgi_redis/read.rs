@@ -61,8 +61,7 @@ impl PythonRead for AsgiRedis {
             raw.extend(taken.into_iter().map(self::raw));
             (list, missing)
         };
-        drops::count(DropReason::Expired, missing);
-        Ok(Some(Popped { key, raw }))
+        Ok(Some(Popped { key, raw, expired: missing }))
     }
 
     fn buffered(&self, shard: &Arc<Shard>, source: &ChannelName, raw: Raw) -> Result<BufferedEntry, Unreadable> {

@@ -46,7 +46,7 @@ impl PythonRead for ChannelsRedis {
         };
         let members: Vec<Bytes> = bytes_of(members).ok_or_else(unexpected)?;
         let raw = members.chunks_exact(2).map(|pair| Raw { body: pair[0].clone(), label: pair[1].clone() }).collect();
-        Ok(Some(Popped { key, raw }))
+        Ok(Some(Popped { key, raw, expired: 0 }))
     }
 
     fn buffered(&self, shard: &Arc<Shard>, source: &ChannelName, raw: Raw) -> Result<BufferedEntry, Unreadable> {

@@ -124,6 +124,11 @@ impl Groups {
         Self { topology, expiry, remembered, cache, memory: RouteMemory::new() }
     }
 
+    /// The server of `group`.
+    pub(crate) fn home(&self, group: &GroupName) -> &Arc<Shard> {
+        self.topology.shard_of_group(group)
+    }
+
     /// A call of `script` with the keys of the group. For a process-local member the keys of the route are added.
     fn member_command(&self, script: &Script, group: &GroupName, channel: &ChannelName) -> Cmd {
         let mut keys = self.group_keys(group);

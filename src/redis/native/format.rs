@@ -27,6 +27,7 @@ use crate::redis::node::script::Script;
 use crate::redis::node::shard::Shard;
 use crate::redis::quarantine::Quarantine;
 use crate::redis::quarantine::writer::QuarantineWriter;
+use crate::redis::send::batch::record_size;
 use crate::redis::send::queue::MAX_MESSAGES;
 use crate::redis::send::{Batch, OutboundMessage, PendingSend, Pushed, Sender, WriteFormat};
 use crate::redis::stored::format::{Background, Started, StoredFormat};
@@ -217,10 +218,10 @@ impl StoredFormat for Native {
         let (outgoing, pending): (Vec<_>, _) =
             messages.map(|message| PendingSend::beside_queues(message, shard)).unzip();
         let batch: Batch<Content> = outgoing.into_iter().collect();
-        batch.record_size();
         let (format, shard) = (sender.format().clone(), shard.clone());
         let push = async move {
             let _permits = permits;
+            let messages = batch.message_count();
             let result = match format.writer(&shard, &batch) {
                 Ok(writer) => writer.push_if(&condition, &shard).await,
                 Err(fault) => Err(fault),
@@ -234,6 +235,7 @@ impl StoredFormat for Native {
                 }
                 Err(fault) => batch.finish(shard.index, Err(fault)),
             }
+            record_size(messages);
             Ok(())
         };
         match sender.complete(push).await {

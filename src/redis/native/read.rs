@@ -12,28 +12,25 @@ use crate::name::ChannelName;
 use crate::redis::groups::directory::Groups;
 use crate::redis::native::body::BodyCodec;
 use crate::redis::native::entry::{Address, Entry, Locals, Text};
+use crate::redis::native::resolver::EntryResolver;
 use crate::redis::native::scripts;
 use crate::redis::native::topology::Topology;
 use crate::redis::native::write::SLACK;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 use crate::redis::quarantine::writer::QuarantineWriter;
-use crate::redis::receive::buffer::entry::BufferedEntry;
-use crate::redis::receive::buffer::resolver::EntryResolver;
-use crate::redis::receive::format::{
-    Popped, READ_BYTES, Raw, ReadFormat, RecipientResolver, SMALL_CHANNEL, Unreadable,
+use crate::redis::receive::format::SMALL_CHANNEL;
+use crate::redis::receive::{
+    BufferedEntry, EntryFormat, Popped, READ_BYTES, Raw, ReadFormat, RecipientResolver, Unreadable,
 };
 use crate::redis::send::batch::milliseconds;
 
 /// Reads lists of entries.
-pub(crate) struct NativeReader(Arc<Inner>);
-
-/// The reading half of the native format.
-pub(crate) struct Inner {
-    pub(crate) topology: Arc<Topology>,
-    pub(crate) codec: Arc<BodyCodec>,
-    pub(crate) groups: Arc<Groups>,
-    pub(crate) quarantine: QuarantineWriter,
+pub(crate) struct NativeReader {
+    topology: Arc<Topology>,
+    codec: Arc<BodyCodec>,
+    groups: Arc<Groups>,
+    quarantine: QuarantineWriter,
 }
 
 impl NativeReader {
@@ -43,7 +40,7 @@ impl NativeReader {
         groups: Arc<Groups>,
         quarantine: QuarantineWriter,
     ) -> Self {
-        Self(Arc::new(Inner { topology, codec, groups, quarantine }))
+        Self { topology, codec, groups, quarantine }
     }
 
     /// The bytes of an entry for the recipients that have not received it.
@@ -51,14 +48,27 @@ impl NativeReader {
         let (Some(native), Some(locals)) = (entry.native_entry(), entry.remaining_locals()) else {
             return entry.to_bytes();
         };
-        self.0.codec.readdress(native, entry.source.as_str(), rest_of(&native.address, locals)).to_bytes()
+        self.codec.readdress(native, entry.source.as_str(), rest_of(&native.address, locals)).to_bytes()
+    }
+}
+
+impl EntryFormat for NativeReader {
+    fn open(&self, entry: &Entry, source: &ChannelName, now_ms: u64) -> Result<Message, Unreadable> {
+        let opened = self.codec.open(entry, source.as_str(), now_ms);
+        let age = Duration::from_millis(now_ms.saturating_sub(entry.sent()));
+        metrics::histogram!("channel_layer_queue_age_seconds").record(age);
+        opened
+    }
+
+    fn reject(&self, shard: &Arc<Shard>, source: &ChannelName, entry: Bytes, reason: String) {
+        self.quarantine.keep(shard, source, entry, reason);
     }
 }
 
 #[async_trait]
 impl ReadFormat for NativeReader {
     fn key(&self, non_local: &str) -> String {
-        self.0.topology.keys.channel(non_local)
+        self.topology.keys.channel(non_local)
     }
 
     fn take(&self, keys: &[&str], count: usize) -> Vec<Cmd> {
@@ -113,21 +123,11 @@ impl ReadFormat for NativeReader {
             Value::BulkString(entry) => Some(Raw { body: entry.into(), label: Bytes::new() }),
             _ => None,
         });
-        Ok(Some(Popped { key, raw: raw.collect() }))
+        Ok(Some(Popped { key, raw: raw.collect(), expired: 0 }))
     }
 
     fn resolver(&self) -> Box<dyn RecipientResolver> {
-        Box::new(EntryResolver::new(self.0.clone()))
-    }
-
-    fn open(&self, entry: &Entry, source: &ChannelName, now_ms: u64) -> Result<Message, Unreadable> {
-        let age = Duration::from_millis(now_ms.saturating_sub(entry.sent()));
-        metrics::histogram!("channel_layer_queue_age_seconds").record(age);
-        self.0.codec.open(entry, source.as_str(), now_ms)
-    }
-
-    fn reject(&self, shard: &Arc<Shard>, source: &ChannelName, entry: Bytes, reason: String) {
-        self.0.quarantine.keep(shard, source, entry, reason);
+        Box::new(EntryResolver::new(self.groups.clone()))
     }
 
     fn put_back(&self, key: &str, entries: &[BufferedEntry]) -> Cmd {

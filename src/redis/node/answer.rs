@@ -1,6 +1,6 @@
 //! Answers to commands: how they are read and timed, and `Retry`, the retries of a command that cannot have run.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use redis::{Cmd, RedisError, Value};
 use tokio_util::sync::CancellationToken;
@@ -36,9 +36,9 @@ impl<'s> Retry<'s> {
     }
 }
 
-/// Records the round trip of a command that was sent at `asked` and is answered now.
-pub(crate) fn record_round_trip(asked: Instant) {
-    metrics::histogram!("channel_layer_round_trip_seconds").record(asked.elapsed());
+/// Records how long the answer to a command took.
+pub(crate) fn record_round_trip(round_trip: Duration) {
+    metrics::histogram!("channel_layer_round_trip_seconds").record(round_trip);
 }
 
 /// The answer to `command`; an error answer is an `Err`.

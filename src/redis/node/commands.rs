@@ -30,13 +30,15 @@ impl Shard {
         let mut connection = self.connection()?;
         let asked = Instant::now();
         let mut answer = answer(&mut connection, command).await;
-        record_round_trip(asked);
+        let round_trip = asked.elapsed();
         if answer.as_ref().is_err_and(is_unknown_script) {
             // A client flushed the scripts of the server. The command has not run.
             self.load_scripts(&mut connection).await?;
             answer = self::answer(&mut connection, command).await;
         }
-        answer.map_err(|error| self.judge(connection.generation, error))
+        let result = answer.map_err(|error| self.judge(connection.generation, error));
+        record_round_trip(round_trip);
+        result
     }
 
     /// Runs commands that do not block in one round trip, with retries. They may run twice.
@@ -55,12 +57,14 @@ impl Shard {
         let mut connection = self.connection()?;
         let asked = Instant::now();
         let mut answers = answers(&mut connection, commands).await;
-        record_round_trip(asked);
+        let round_trip = asked.elapsed();
         if answers.as_ref().is_err_and(is_unknown_script) {
             self.load_scripts(&mut connection).await?;
             answers = self::answers(&mut connection, commands).await;
         }
-        answers.map_err(|error| self.judge(connection.generation, error))
+        let result = answers.map_err(|error| self.judge(connection.generation, error));
+        record_round_trip(round_trip);
+        result
     }
 
     /// Runs `count` commands that do not block in one round trip, and returns the answer to each. If `generation` is given, they
@@ -79,14 +83,16 @@ impl Shard {
         let judge = |error| self.judge(connection.generation, error);
         let asked = Instant::now();
         let answers = connection.commands.send_packed_commands(commands, 0, count).await;
-        record_round_trip(asked);
-        match answers {
+        let round_trip = asked.elapsed();
+        let results = match answers {
             Ok(answers) if answers.len() == count => {
                 answers.into_iter().map(|answer| answer.extract_error().map_err(judge)).collect()
             }
             Ok(_) => vec![Err(Fault::unexpected("another number of answers than of commands")); count],
             Err(error) => vec![Err(judge(error)); count],
-        }
+        };
+        record_round_trip(round_trip);
+        results
     }
 
     /// Whether a command is retried while the server is down.
@@ -119,7 +125,9 @@ impl Shard {
         let transaction = transaction(commands);
         let asked = Instant::now();
         let answers = connection.commands.send_packed_commands(&transaction, 0, transaction.len()).await;
-        record_round_trip(asked);
-        answers.and_then(executed).map_err(|error| self.judge(connection.generation, error))
+        let round_trip = asked.elapsed();
+        let result = answers.and_then(executed).map_err(|error| self.judge(connection.generation, error));
+        record_round_trip(round_trip);
+        result
     }
 }

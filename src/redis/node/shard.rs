@@ -280,6 +280,11 @@ impl Shard {
         matches!(&*self.state.borrow(), State::Up(_))
     }
 
+    /// How long the server has been unreachable; zero if it is up.
+    pub(crate) fn down_for(&self) -> Duration {
+        if self.is_up() { Duration::ZERO } else { self.status.down_for() }
+    }
+
     /// Waits until the server is up.
     pub(crate) async fn up(&self) -> ServerConnection {
         self.up_or(|_| {}).await

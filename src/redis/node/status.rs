@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::health::{SettingDifference, ShardHealth, ShardState};
 use crate::redis::node::connection::Greeting;
@@ -18,6 +19,8 @@ pub(crate) struct ServerStatus {
 struct Seen {
     state: ShardState,
     since: SystemTime,
+    /// When the connection was lost; `None` while there is one.
+    down_since: Option<Instant>,
     server: Option<String>,
     version: Option<String>,
     role: Option<String>,
@@ -31,7 +34,8 @@ impl ServerStatus {
     pub(crate) fn new() -> Self {
         let (state, since) = (ShardState::Down, SystemTime::now());
         let (server, version, role, latency, differences) = (None, None, None, None, Vec::new());
-        Self { seen: Mutex::new(Seen { state, since, server, version, role, latency, differences }) }
+        let down_since = Some(Instant::now());
+        Self { seen: Mutex::new(Seen { state, since, down_since, server, version, role, latency, differences }) }
     }
 
     /// Records that the server was reached at the address `server`.
@@ -39,6 +43,7 @@ impl ServerStatus {
         let mut seen = self.seen.lock();
         seen.state = ShardState::Up;
         seen.since = SystemTime::now();
+        seen.down_since = None;
         seen.server = Some(server);
         seen.version = Some(greeting.version.clone());
         seen.role = Some(greeting.role.clone());
@@ -54,7 +59,13 @@ impl ServerStatus {
         let mut seen = self.seen.lock();
         seen.state = ShardState::Down;
         seen.since = SystemTime::now();
+        seen.down_since = Some(Instant::now());
         seen.latency = None;
+    }
+
+    /// How long there has been no connection.
+    pub(crate) fn down_for(&self) -> Duration {
+        self.seen.lock().down_since.map(|since| since.elapsed()).unwrap_or_default()
     }
 
     /// Records that the server answered a probe after `latency`.
@@ -78,7 +89,7 @@ impl ServerStatus {
         epoch: Option<String>,
         clock_offset_seconds: Option<f64>,
     ) -> ShardHealth {
-        let Seen { state, since, server, version, role, latency, differences } = self.seen.lock().clone();
+        let Seen { state, since, server, version, role, latency, differences, .. } = self.seen.lock().clone();
         let host = host.to_owned();
         let fallback_mode = false;
         ShardHealth {

@@ -13,12 +13,15 @@ use tracing::warn;
 use super::interest::Interest;
 use super::topic::{Target, Topics};
 use super::wire::{Opened, Unreadable, Wire};
-use crate::drops::{self, DropReason};
+use crate::drops::{DropReason, Drops};
 use crate::memory::MemoryLayer;
 use crate::message::Message;
 use crate::name::ChannelName;
 use crate::redis::closing::Closing;
 use crate::supervise::contain;
+
+/// The name of the task that closes unused channels in the count of panics.
+const TASK: &str = "sweep of publish and subscribe";
 
 /// The most causes of unreadable messages that are logged.
 const CAUSES: usize = 64;
@@ -55,32 +58,35 @@ impl Inbox {
             let target = target.and_then(|target| addressed(target, &opened)).ok_or_else(Unreadable::unaddressed)?;
             Ok((target, opened.message))
         });
+        let mut dropped = Drops::default();
         match opened {
             // A message can arrive for a channel that has just been closed.
-            Ok((target, message)) => drop(self.deliver(&target, message)),
+            Ok((target, message)) => self.deliver(&target, message, &mut dropped),
             Err(unreadable) => {
-                drops::count(unreadable.drop, 1);
-                let mut logged = self.logged.lock();
-                if logged.len() < CAUSES && logged.insert(unreadable.reason.clone()) {
+                let is_new = {
+                    let mut logged = self.logged.lock();
+                    logged.len() < CAUSES && logged.insert(unreadable.reason.clone())
+                };
+                if is_new {
                     warn!(shard, reason = unreadable.reason, "cannot read a published message");
                 }
+                dropped.add(unreadable.drop, 1);
             }
         }
+        dropped.count();
     }
 
-    /// Delivers `message` to the queues of this process. Returns whether it can have a reader here.
-    ///
-    /// The memory layer refuses nothing unless it is closed, and then it has no readers.
-    pub(crate) fn deliver(&self, target: &Target, message: Message) -> bool {
+    /// Delivers `message` to the queues of this process. Adds it to `dropped` if it can have no reader here.
+    pub(crate) fn deliver(&self, target: &Target, message: Message, dropped: &mut Drops) {
+        // The memory layer refuses nothing unless it is closed, and then it has no readers.
         match target {
             Target::Channel(channel) if self.interest.is_open(channel) => {
-                self.memory.deliver(channel.as_str(), message).is_ok()
+                let _ = self.memory.deliver(channel.as_str(), message);
             }
-            Target::Channel(_) => {
-                drops::count(DropReason::NoReader, 1);
-                false
+            Target::Channel(_) => dropped.add(DropReason::NoReader, 1),
+            Target::Group(group) => {
+                let _ = self.memory.deliver_to_group(group.as_str(), &message);
             }
-            Target::Group(group) => self.memory.deliver_to_group(group.as_str(), &message).is_ok(),
         }
     }
 }
@@ -113,7 +119,7 @@ pub(crate) fn sweep(
         let sweeping = async {
             loop {
                 due.tick().await;
-                contain("sweep of publish and subscribe", || {
+                contain(TASK, || {
                     inbox.interest.sweep(|group| inbox.memory.has_members(group.as_str()));
                 });
             }
@@ -129,5 +135,34 @@ struct Ending(Arc<Inbox>);
 impl Drop for Ending {
     fn drop(&mut self) {
         self.0.memory.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::supervise::trap;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_costs_one_round_of_closing_unused_channels() {
+        // Without servers nothing has to be unsubscribed.
+        let (topics, expiry) = (Arc::new(Topics::new("p", false, 0)), Duration::from_secs(4));
+        let wire = Arc::new(Wire::new(&Config::new()).unwrap());
+        let interest = Interest::new(topics.clone(), Vec::new(), Duration::ZERO);
+        let inbox = Arc::new(Inbox::new(MemoryLayer::new(), interest, topics, wire, Closing::default()));
+        let closing = CancellationToken::new();
+        let sweeping = tokio::spawn(sweep(inbox.clone(), expiry, closing.clone()));
+        let channel = ChannelName::parse_sources(&["n!"]).unwrap().remove(0);
+        inbox.interest.hold_open(&channel);
+        trap::arm(TASK);
+        while trap::is_armed() {
+            tokio::task::yield_now().await;
+        }
+        assert!(inbox.interest.is_open(&channel));
+        tokio::time::sleep(expiry).await;
+        assert!(!inbox.interest.is_open(&channel));
+        closing.cancel();
+        sweeping.await.unwrap();
     }
 }

@@ -14,13 +14,13 @@ use tokio_util::task::TaskTracker;
 use super::inbox::Inbox;
 use super::topic::Target;
 use crate::config::Fallback;
-use crate::drops::{self, DropReason};
+use crate::drops::{DropReason, Drops};
 use crate::error::Result;
 use crate::layer::Modes;
 use crate::message::Message;
 use crate::redis::node::fault::Fault;
 use crate::redis::pubsub::subscribe::manager::{Reachability, SubscriptionManager};
-use crate::redis::send::batch::TASK;
+use crate::redis::send::batch::{TASK, record_size};
 use crate::supervise::contained;
 
 /// The most messages that are taken from the queue at once.
@@ -111,9 +111,11 @@ impl PublishQueue {
         match (&reachability, self.manager.fallback) {
             (Reachability::Unreachable(_), Fallback::Local) => self.keep(batch),
             (Reachability::Unreachable(fault), Fallback::Fail) => {
+                let mut dropped = Drops::default();
                 for message in batch {
-                    self.fail(message, fault.clone());
+                    self.fail(message, fault.clone(), &mut dropped);
                 }
+                dropped.count();
             }
             // Over another connection than the one beside the subscription it could miss the readers of this process.
             (Reachability::Reachable(_, generation), _) => self.publish(batch, &reachability, Some(*generation)).await,
@@ -123,15 +125,17 @@ impl PublishQueue {
 
     /// Delivers the messages only to readers in this process.
     fn keep(&self, batch: Vec<OutboundMessage>) {
-        self.modes.count_local(self.manager.shard.index, batch.len());
+        let (messages, mut dropped) = (batch.len(), Drops::default());
         for message in batch {
-            self.inbox.deliver(&message.target, message.local_copy);
+            self.inbox.deliver(&message.target, message.local_copy, &mut dropped);
             let _ = message.done.send(Ok(()));
         }
+        dropped.count();
+        self.modes.count_local(self.manager.shard.index, messages);
     }
 
     async fn publish(&self, batch: Vec<OutboundMessage>, reachability: &Reachability, generation: Option<u64>) {
-        metrics::histogram!("channel_layer_batch_size").record(u32::try_from(batch.len()).unwrap_or(u32::MAX));
+        let (messages, mut sent, mut dropped) = (batch.len(), 0, Drops::default());
         let mut pipeline = redis::pipe();
         for message in &batch {
             pipeline.cmd(self.manager.publish).arg(&message.topic).arg(&message.payload[..]);
@@ -140,9 +144,15 @@ impl PublishQueue {
         let answers = self.manager.shard.run_each(&pipeline, batch.len(), generation).await;
         for (message, answer) in batch.into_iter().zip(answers) {
             match answer {
-                Ok(receivers) => published(message, &receivers),
+                Ok(receivers) => {
+                    sent += 1;
+                    let has_no_reader = matches!((receivers, &message.target), (Value::Int(0), Target::Channel(_)));
+                    dropped.add(DropReason::NoReader, usize::from(has_no_reader));
+                    // The caller may have dropped its future.
+                    let _ = message.done.send(Ok(()));
+                }
                 Err(fault) if self.can_stay(&fault) => unsent.push(message),
-                Err(fault) => self.fail(message, fault),
+                Err(fault) => self.fail(message, fault, &mut dropped),
             }
         }
         if !unsent.is_empty() {
@@ -150,6 +160,9 @@ impl PublishQueue {
             self.manager.wait_until_lost(reachability).await;
             self.keep(unsent);
         }
+        dropped.count();
+        metrics::counter!("channel_layer_sent_total").increment(sent);
+        record_size(messages);
     }
 
     /// Whether a message that was not published because of this fault stays in this process instead.
@@ -157,24 +170,14 @@ impl PublishQueue {
         self.manager.fallback == Fallback::Local && fault.outage && !fault.may_have_run
     }
 
-    fn fail(&self, message: OutboundMessage, fault: Fault) {
+    fn fail(&self, message: OutboundMessage, fault: Fault, dropped: &mut Drops) {
         let result = if self.manager.fallback == Fallback::Local && fault.outage {
             // The message may have been published, so it is not sent again. An outage is no failure of the call.
-            drops::count(DropReason::Unconfirmed, 1);
+            dropped.add(DropReason::Unconfirmed, 1);
             Ok(())
         } else {
             Err(self.manager.shard.error(fault))
         };
         let _ = message.done.send(result);
     }
-}
-
-/// Reports that `message` was published. Counts it as dropped if the server returned 0 `receivers`.
-fn published(message: OutboundMessage, receivers: &Value) {
-    metrics::counter!("channel_layer_sent_total").increment(1);
-    if matches!((receivers, &message.target), (Value::Int(0), Target::Channel(_))) {
-        drops::count(DropReason::NoReader, 1);
-    }
-    // The caller may have dropped its future.
-    let _ = message.done.send(Ok(()));
 }

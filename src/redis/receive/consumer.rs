@@ -55,7 +55,8 @@ impl Consumer {
                 }
                 let mut taken = None;
                 if self.take(&mut state, &mut |delivery| taken = Some(delivery), 1) > 0 {
-                    count_received(1);
+                    drop(state);
+                    self.count(1);
                     return Ok(taken);
                 }
                 let (poll, polled) = oneshot::channel();
@@ -63,6 +64,7 @@ impl Consumer {
                 polled
             };
             self.reader.notify();
+            self.reader.count_drops();
             // The sender is dropped when the reader ends or restarts.
             let Ok(found) = polled.await else { continue };
             // If the pass found entries that are unreadable or that another caller took, there may be more behind them.
@@ -81,6 +83,12 @@ impl Consumer {
     fn wait_for(&mut self, state: &mut State, wanted: usize) {
         state.waiters.wanted = state.waiters.wanted - self.waiting + wanted;
         self.waiting = wanted;
+    }
+
+    /// Counts `received` deliveries, and what was dropped before them.
+    fn count(&self, received: usize) {
+        metrics::counter!("channel_layer_received_total").increment(received as u64);
+        self.reader.count_drops();
     }
 
     /// Stops waiting. If the consumer had been woken and entries are left, it wakes the next consumer.
@@ -128,7 +136,7 @@ impl Source for Consumer {
             let left = self.leave_queue(&mut state);
             drop(state);
             left.wake_next();
-            count_received(taken);
+            self.count(taken);
             return Poll::Ready(Ok(taken));
         }
         let reports = state.outage.reports;
@@ -144,6 +152,7 @@ impl Source for Consumer {
         drop(state);
         drop(replaced);
         reader.work.poll_inline();
+        reader.count_drops();
         Poll::Pending
     }
 
@@ -178,8 +187,4 @@ impl Drop for Consumer {
         }
         self.reader.notify();
     }
-}
-
-fn count_received(count: usize) {
-    metrics::counter!("channel_layer_received_total").increment(count as u64);
 }

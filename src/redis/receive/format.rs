@@ -1,20 +1,18 @@
 //! `ReadFormat`: how a stored format reads messages.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use redis::{Cmd, Value};
 
+use super::buffer::entry::{BufferedEntry, GroupSend};
+use super::buffer::held::Lookup;
+use super::content::{EntryFormat, Raw, Unreadable};
 use crate::drops::DropReason;
-use crate::message::Message;
 use crate::name::ChannelName;
-use crate::redis::native::entry::Entry;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
-use crate::redis::receive::buffer::entry::BufferedEntry;
 
 /// The size of one read, in bytes: a read takes no further message after it has this much. An answer that does not arrive in time
 /// is lost, and all of it is in memory at once. A channel of at most [`SMALL_CHANNEL`] bytes is exempt.
@@ -25,7 +23,7 @@ pub(crate) const SMALL_CHANNEL: usize = 2 << 20;
 
 /// How a stored format takes messages out of Redis, finds their recipients, and puts messages back.
 #[async_trait]
-pub(crate) trait ReadFormat: Send + Sync + 'static {
+pub(crate) trait ReadFormat: EntryFormat + Send + Sync + 'static {
     /// The key of a channel's messages, from the non-local part of its name.
     fn key(&self, non_local: &str) -> String;
 
@@ -53,12 +51,6 @@ pub(crate) trait ReadFormat: Send + Sync + 'static {
     /// A resolver for the task of one reader.
     fn resolver(&self) -> Box<dyn RecipientResolver>;
 
-    /// Opens an entry of the native format that was in the list of `source`.
-    fn open(&self, entry: &Entry, source: &ChannelName, now_ms: u64) -> Result<Message, Unreadable>;
-
-    /// Quarantines or drops an unreadable entry from the list of `source`. The caller has counted it.
-    fn reject(&self, shard: &Arc<Shard>, source: &ChannelName, entry: Bytes, reason: String);
-
     /// The command that puts entries of one channel back at its head, in order, for the recipients that have not received them.
     /// It returns how many had expired.
     fn put_back(&self, key: &str, entries: &[BufferedEntry]) -> Cmd;
@@ -69,13 +61,31 @@ pub(crate) trait ReadFormat: Send + Sync + 'static {
 pub(crate) trait RecipientResolver: Send + Sync {
     /// Turns a message that was taken from `source` into a buffered entry, whose recipients may be unresolved.
     ///
-    /// Returns `None` if the message has no recipients or is invalid. Invalid messages are counted.
-    async fn resolve(&mut self, shard: &Arc<Shard>, source: &ChannelName, raw: Raw) -> Option<BufferedEntry>;
+    /// Returns `None` if the message has no recipients.
+    async fn resolve(
+        &mut self,
+        shard: &Arc<Shard>,
+        source: &ChannelName,
+        raw: Raw,
+    ) -> Result<Option<BufferedEntry>, Undeliverable>;
 
-    /// Tries again to resolve the recipients of `held`. The result omits entries without recipients and expired entries; expired
-    /// entries are counted.
-    async fn resolve_held(&mut self, held: VecDeque<BufferedEntry>) -> Vec<BufferedEntry> {
-        held.into()
+    /// Looks up the members that a held message is for. Formats without unresolved recipients hold no messages.
+    async fn members(&mut self, _: &GroupSend) -> Lookup {
+        Lookup::Failed
+    }
+}
+
+/// Why a message has no buffered entry. The caller counts it as dropped.
+#[derive(Debug)]
+pub(crate) enum Undeliverable {
+    /// The caller [rejects](EntryFormat::reject) it.
+    Unreadable(Unreadable),
+    Dropped(DropReason),
+}
+
+impl From<Unreadable> for Undeliverable {
+    fn from(unreadable: Unreadable) -> Self {
+        Self::Unreadable(unreadable)
     }
 }
 
@@ -84,20 +94,6 @@ pub(crate) trait RecipientResolver: Send + Sync {
 pub(crate) struct Popped {
     pub(crate) key: Vec<u8>,
     pub(crate) raw: Vec<Raw>,
-}
-
-/// A message as it is stored in Redis.
-#[derive(Clone, Debug)]
-pub(crate) struct Raw {
-    pub(crate) body: Bytes,
-    /// The score in a sorted set, or the key of the message. Empty in the native format.
-    pub(crate) label: Bytes,
-}
-
-/// Why a body cannot be read as a message.
-#[derive(Debug)]
-pub(crate) struct Unreadable {
-    pub(crate) drop: DropReason,
-    /// The cause. Equal causes have equal texts, and the text never contains any of the content.
-    pub(crate) reason: String,
+    /// How many messages the read took that had expired. The caller counts them as dropped.
+    pub(crate) expired: usize,
 }

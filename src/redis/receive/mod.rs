@@ -5,6 +5,7 @@
 
 pub(crate) mod buffer;
 pub(crate) mod consumer;
+pub(crate) mod content;
 pub(crate) mod context;
 pub(crate) mod fetch;
 pub(crate) mod format;
@@ -18,5 +19,6 @@ pub(crate) mod waiters;
 
 pub(crate) use buffer::address::addressee;
 pub(crate) use buffer::entry::BufferedEntry;
-pub(crate) use format::{Popped, READ_BYTES, Raw, ReadFormat, RecipientResolver, Unreadable};
+pub(crate) use content::{EntryFormat, Raw, Unreadable};
+pub(crate) use format::{Popped, READ_BYTES, ReadFormat, RecipientResolver, Undeliverable};
 pub(crate) use readers::Readers;

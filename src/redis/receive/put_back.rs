@@ -1,14 +1,15 @@
-//! Putting entries that no consumer took back into Redis.
+//! `PutBack`: entries that no consumer took, on their way back into Redis.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::buffer::entry::BufferedEntry;
 use super::format::ReadFormat;
 use super::panic::TASK;
-use crate::drops::{self, DropReason};
+use super::reader::{Reader, State};
+use crate::drops::{DropReason, Drops};
 use crate::redis::node::fault::Fault;
-use crate::redis::receive::buffer::entry::BufferedEntry;
 use crate::supervise::contained;
 
 /// The most bytes and entries that one call puts back.
@@ -17,56 +18,95 @@ const MAX_ENTRIES: usize = 1000;
 /// The pause between attempts on a server that is up and refuses.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// The outcome of a put-back.
-#[derive(Default)]
-pub(crate) struct PutBack {
+/// Entries that a reader puts back. On drop, those that are left return to the buffer of the reader, where they are counted if the
+/// runtime ends.
+pub(crate) struct PutBack<'r> {
+    reader: &'r Reader,
+    /// Entries that have not been put back. Those of one channel and shard are together and in order.
+    entries: Vec<BufferedEntry>,
     /// Entries that are certainly not in Redis, because their server is unreachable or refuses them.
-    pub(crate) kept: Vec<BufferedEntry>,
+    kept: Vec<BufferedEntry>,
     /// A shard whose entries are kept, and the cause.
     pub(crate) refused: Option<(usize, Fault)>,
     /// A shard whose entries may be lost, and the cause.
     pub(crate) lost: Option<(usize, Fault)>,
+    dropped: Drops,
 }
 
-/// Puts entries back at the heads of their channels, in order. An attempt that has certainly put nothing back is repeated; the last
-/// attempt is at `deadline`.
-pub(crate) async fn put_back(format: &dyn ReadFormat, entries: Vec<BufferedEntry>, deadline: Instant) -> PutBack {
-    let mut result = PutBack::default();
-    for mut entries in by_channel(entries) {
+impl<'r> PutBack<'r> {
+    /// Takes the entries that match `chosen` out of the buffer of `reader`, whose state is `state`.
+    pub(crate) fn take(reader: &'r Reader, state: &mut State, chosen: impl Fn(&BufferedEntry) -> bool) -> Self {
+        let (entries, others) = state.buffer.take_all().into_iter().partition::<Vec<_>, _>(chosen);
+        state.buffer.prepend(others);
+        let (kept, dropped) = (Vec::new(), Drops::default());
+        Self { reader, entries: by_channel(entries), kept, refused: None, lost: None, dropped }
+    }
+
+    /// Puts the entries back at the heads of their channels, in order. An attempt that has certainly put nothing back is repeated;
+    /// the last attempt is at `deadline`.
+    pub(crate) async fn run(&mut self, deadline: Instant) {
         // The last chunk first, because each call puts its entries before those of the previous call.
-        while !entries.is_empty() {
-            let chunk = entries.split_off(last_chunk(&entries));
-            let put_back = contained(TASK, put_back_chunk(format, &chunk, deadline)).await;
+        while let Some(last) = self.entries.last() {
+            let shard = last.shard.index;
+            let others = self.entries.iter().rposition(|entry| !same_place(entry, last)).map_or(0, |index| index + 1);
+            let start = others + last_chunk(&self.entries[others..]);
+            let chunk = &self.entries[start..];
+            let put_back = contained(TASK, put_back_chunk(&*self.reader.context.format, chunk, deadline)).await;
             match put_back.unwrap_or_else(|| Err(Fault::panicked())) {
-                Ok(()) => {}
+                Ok(expired) => {
+                    self.entries.truncate(start);
+                    self.dropped.add(DropReason::Expired, expired);
+                }
                 Err(fault) if fault.may_have_run => {
-                    drops::count(DropReason::ShardDown, chunk.iter().map(BufferedEntry::undelivered).sum());
-                    result.lost = Some((chunk[0].shard.index, fault));
+                    let undelivered = self.entries.drain(start..).map(|entry| entry.undelivered()).sum();
+                    self.dropped.add(DropReason::ShardDown, undelivered);
+                    self.lost = Some((shard, fault));
                 }
                 Err(fault) => {
-                    result.refused = Some((chunk[0].shard.index, fault));
-                    result.kept.append(&mut entries);
-                    result.kept.extend(chunk);
+                    self.kept.extend(self.entries.drain(others..));
+                    self.refused = Some((shard, fault));
                 }
             }
         }
     }
-    result
+
+    /// Whether entries are left that a server did not take.
+    pub(crate) fn has_kept(&self) -> bool {
+        !self.kept.is_empty()
+    }
+
+    /// Drops the entries that a server did not take.
+    pub(crate) fn drop_kept(&mut self) {
+        let undelivered = self.kept.drain(..).map(|entry| entry.undelivered()).sum();
+        self.dropped.add(DropReason::ShardDown, undelivered);
+    }
 }
 
-/// Groups entries by channel and shard. The order within a group is that of `entries`.
-fn by_channel(entries: Vec<BufferedEntry>) -> Vec<Vec<BufferedEntry>> {
+impl Drop for PutBack<'_> {
+    fn drop(&mut self) {
+        let buffer = &mut self.reader.state().buffer;
+        buffer.dropped.append(std::mem::take(&mut self.dropped));
+        // The entries of one channel and shard are either all kept or all left.
+        self.entries.append(&mut self.kept);
+        buffer.prepend(std::mem::take(&mut self.entries));
+    }
+}
+
+/// Brings the entries of each channel and shard together. Their order does not change.
+fn by_channel(entries: Vec<BufferedEntry>) -> Vec<BufferedEntry> {
     let mut groups: Vec<Vec<BufferedEntry>> = Vec::new();
     for entry in entries {
-        let same = |group: &&mut Vec<BufferedEntry>| {
-            group[0].source == entry.source && group[0].shard.index == entry.shard.index
-        };
-        match groups.iter_mut().find(same) {
+        match groups.iter_mut().find(|group| same_place(&group[0], &entry)) {
             Some(group) => group.push(entry),
             None => groups.push(vec![entry]),
         }
     }
-    groups
+    groups.into_iter().flatten().collect()
+}
+
+/// Whether two entries were in one list.
+fn same_place(one: &BufferedEntry, other: &BufferedEntry) -> bool {
+    one.source == other.source && one.shard.index == other.shard.index
 }
 
 /// The index at which the last chunk for one call begins.
@@ -79,17 +119,14 @@ fn last_chunk(entries: &[BufferedEntry]) -> usize {
     start
 }
 
-async fn put_back_chunk(format: &dyn ReadFormat, entries: &[BufferedEntry], deadline: Instant) -> Result<(), Fault> {
+/// Puts entries of one channel back. Returns how many had expired.
+async fn put_back_chunk(format: &dyn ReadFormat, entries: &[BufferedEntry], deadline: Instant) -> Result<usize, Fault> {
     let BufferedEntry { shard, source, .. } = &entries[0];
     let command = format.put_back(&format.key(source.non_local()), entries);
     loop {
         match shard.run_once(&command).await {
-            Ok(answer) => {
-                if let redis::Value::Int(expired) = answer {
-                    drops::count(DropReason::Expired, usize::try_from(expired).unwrap_or(0));
-                }
-                return Ok(());
-            }
+            Ok(redis::Value::Int(expired)) => return Ok(usize::try_from(expired).unwrap_or(0)),
+            Ok(_) => return Ok(0),
             Err(fault) if fault.may_have_run || Instant::now() >= deadline => return Err(fault),
             Err(fault) => {
                 tokio::time::timeout_at(deadline, shard.up()).await.map_err(|_| fault)?;

@@ -7,14 +7,13 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use super::buffer::entry::BufferedEntry;
+use super::buffer::fifo::Buffer;
 use super::context::ReaderContext;
 use super::waiters::Waiters;
-use crate::drops::{self, DropReason};
 use crate::name::ChannelName;
 use crate::redis::driven::DrivenTask;
 use crate::redis::node::fault::Fault;
-use crate::redis::receive::buffer::entry::BufferedEntry;
-use crate::redis::receive::buffer::fifo::Buffer;
 
 /// One set of channels, with the buffer that the task fills and from which consumers take.
 pub(crate) struct Reader {
@@ -118,10 +117,8 @@ impl Reader {
     pub(crate) fn finish(&self) {
         let mut state = self.state();
         state.advance(Phase::Finished);
-        let left = state.buffer.take_all();
-        if let Some(first) = left.first() {
-            drops::count(DropReason::ShardDown, left.iter().map(BufferedEntry::undelivered).sum());
-            state.lost = Some((first.shard.index, Fault::unsent(RuntimeEnded)));
+        if let Some(shard) = state.buffer.abandon() {
+            state.lost = Some((shard, Fault::unsent(RuntimeEnded)));
             (*self.context.lost.lock()).clone_from(&state.lost);
         }
         // Dropping these lets the next owners begin, because no entry is left to wait for.
@@ -131,6 +128,13 @@ impl Reader {
         drop((polls, next_owners));
         self.ended.cancel();
         waiters.into_iter().for_each(Waker::wake);
+        self.count_drops();
+    }
+
+    /// Counts the messages that the buffer has dropped.
+    pub(crate) fn count_drops(&self) {
+        let dropped = std::mem::take(&mut self.state().buffer.dropped);
+        dropped.count();
     }
 
     /// Moves the buffered entries of single-reader channels that `next` reads too to the front of its buffer.
@@ -151,8 +155,10 @@ impl Reader {
         }
         let woken: Vec<_> = (0..moved.len()).map_while(|_| target.waiters.next()).collect();
         target.buffer.prepend(moved);
+        let dropped = std::mem::take(&mut target.buffer.dropped);
         drop(target);
         woken.into_iter().for_each(Waker::wake);
+        dropped.count();
     }
 }
 

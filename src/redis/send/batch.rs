@@ -143,8 +143,13 @@ impl<B> Batch<B> {
 
     /// Sends the messages to `shard` and reports the outcome of each. An attempt that cannot have run is repeated as often as
     /// configured, but only with the messages that [stay](Outgoing::waits_for_server). `on_fault` is called before and after each pause.
-    pub(crate) async fn send<F: WriteFormat<Body = B>>(mut self, format: &F, shard: &Shard, on_fault: impl Fn(&Fault)) {
-        self.record_size();
+    pub(crate) async fn send<F: WriteFormat<Body = B>>(self, format: &F, shard: &Shard, on_fault: impl Fn(&Fault)) {
+        let messages = self.messages;
+        self.attempt(format, shard, on_fault).await;
+        record_size(messages);
+    }
+
+    async fn attempt<F: WriteFormat<Body = B>>(mut self, format: &F, shard: &Shard, on_fault: impl Fn(&Fault)) {
         let mut retry = shard.retry();
         while !self.runs.is_empty() {
             let pushed = contained(TASK, format.push(shard, &self)).await;
@@ -162,10 +167,6 @@ impl<B> Batch<B> {
         }
     }
 
-    pub(crate) fn record_size(&self) {
-        metrics::histogram!("channel_layer_batch_size").record(u32::try_from(self.messages).unwrap_or(u32::MAX));
-    }
-
     /// Fails all messages except those that wait for the server.
     fn fail_all_but_waiting(&mut self, shard: usize, fault: &Fault) {
         let (kept, others): (Vec<_>, Vec<_>) =
@@ -176,18 +177,23 @@ impl<B> Batch<B> {
         }
     }
 
-    /// Reports the outcome of each message.
+    /// Reports the outcome of each message, and counts them then.
     pub(crate) fn finish(self, shard: usize, result: Result<Pushed, Fault>) {
         match result {
             Ok(Pushed { accepted, expired }) => {
-                drops::count(DropReason::Expired, expired);
                 let sent: usize =
                     self.runs.into_iter().zip(accepted).map(|(run, taken)| settle(run, shard, taken)).sum();
+                drops::count(DropReason::Expired, expired);
                 metrics::counter!("channel_layer_sent_total").increment(sent as u64);
             }
             Err(fault) => self.runs.into_iter().flatten().for_each(|message| message.fail(shard, &fault)),
         }
     }
+}
+
+/// Records how many messages a batch had.
+pub(crate) fn record_size(messages: usize) {
+    metrics::histogram!("channel_layer_batch_size").record(u32::try_from(messages).unwrap_or(u32::MAX));
 }
 
 /// Reports the outcomes of the messages of a run. The first `accepted` messages were added. Returns how many that are.

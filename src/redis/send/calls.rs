@@ -53,8 +53,8 @@ impl Sends {
             Outcome::Sent => self.0.add(Ok(())),
             Outcome::Full => drops::count(DropReason::Full, 1),
             Outcome::Failed { shard, fault } => {
-                drops::count(DropReason::ShardDown, 1);
                 self.0.add(Err(places.error(shard, fault)));
+                drops::count(DropReason::ShardDown, 1);
             }
             Outcome::Closed => self.0.add(Err(Error::Closed)),
         }

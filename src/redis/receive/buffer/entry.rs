@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::drops::{self, DropReason};
+use crate::drops::DropReason;
 use crate::layer::{Delivery, Sink};
 use crate::message::Message;
 use crate::name::{ChannelName, GroupName};
 use crate::redis::groups::membership::Recipients;
 use crate::redis::native::entry::{Address, Entry, Locals};
 use crate::redis::node::shard::Shard;
-use crate::redis::receive::format::{Raw, ReadFormat, Unreadable};
+use crate::redis::receive::content::{EntryFormat, Raw, Unreadable};
 use crate::redis::receive::panic::{PANICKED, TASK};
 use crate::supervise::contain;
 
@@ -38,10 +38,7 @@ enum Content {
 
 #[derive(Debug)]
 enum Target {
-    /// The recipients have been looked up in vain since this time.
-    Unresolved {
-        since: Instant,
-    },
+    Unresolved(Unresolved),
     Channel(ChannelName),
     /// The members of a group. They are listed only when the first of them takes the message: before the message uses memory for
     /// each member, it has to be known to be genuine.
@@ -58,13 +55,47 @@ enum Target {
     },
 }
 
+/// A send to a group through one route, which determines the members that its message is for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct GroupSend {
+    pub(crate) group: GroupName,
+    pub(crate) route: ChannelName,
+    /// The version of the route at the send.
+    pub(crate) version: u64,
+    /// The time of the send in ms since the epoch.
+    pub(crate) sent: u64,
+}
+
+/// What is known of recipients that could not be looked up.
+#[derive(Clone, Debug)]
+pub(crate) struct Unresolved {
+    pub(crate) send: GroupSend,
+    /// The server of the group.
+    pub(crate) home: Arc<Shard>,
+    /// When the first lookup failed.
+    pub(crate) since: Instant,
+}
+
+impl Unresolved {
+    /// Members whose lookup on `home` has failed for the first time.
+    pub(crate) fn new(send: GroupSend, home: Arc<Shard>) -> Self {
+        Self { send, home, since: Instant::now() }
+    }
+
+    /// How long the server of the group has been unreachable, or has failed to answer the lookups for this message if that is
+    /// longer. The message may have been put back and read again since the server was lost.
+    pub(crate) fn unavailable_for(&self) -> Duration {
+        self.home.down_for().max(self.since.elapsed())
+    }
+}
+
 /// The outcome of a delivery.
 pub(crate) enum Outcome {
     /// `count` recipients received the message. Others are left if `more` is set.
     Delivered { count: usize, more: bool },
-    /// The entry had expired, and was counted.
-    Expired,
-    /// The entry cannot be read, and was counted. The caller quarantines its bytes.
+    /// The entry cannot be delivered. The caller drops it and counts the recipients that are left.
+    Dropped(DropReason),
+    /// The entry cannot be read. The caller quarantines its bytes, and counts the recipients that are left.
     Unreadable(Unreadable),
 }
 
@@ -75,8 +106,8 @@ impl BufferedEntry {
     }
 
     /// A group message whose members could not be looked up.
-    pub(crate) fn unresolved(shard: Arc<Shard>, source: ChannelName, entry: Entry) -> Self {
-        Self::native(shard, source, entry, Target::Unresolved { since: Instant::now() })
+    pub(crate) fn unresolved(shard: Arc<Shard>, entry: Entry, unresolved: Unresolved) -> Self {
+        Self::native(shard, unresolved.send.route.clone(), entry, Target::Unresolved(unresolved))
     }
 
     /// A group message.
@@ -108,28 +139,21 @@ impl BufferedEntry {
 
     /// Passes the message for up to `limit` recipients, at least 1, to `sink`. A large group has many recipients, so the checks that
     /// concern all of them run once.
-    pub(super) fn deliver(&mut self, format: &dyn ReadFormat, sink: Sink<'_>, limit: usize) -> Outcome {
+    pub(super) fn deliver(&mut self, format: &dyn EntryFormat, sink: Sink<'_>, limit: usize) -> Outcome {
         let now = self.now();
         if self.expires <= now {
-            drops::count(DropReason::Expired, self.undelivered());
-            return Outcome::Expired;
+            return Outcome::Dropped(DropReason::Expired);
         }
         let message = match self.message(format, now) {
             Ok(message) => message,
-            Err(unreadable) => {
-                drops::count(unreadable.drop, self.undelivered());
-                return Outcome::Unreadable(unreadable);
-            }
+            Err(unreadable) => return Outcome::Unreadable(unreadable),
         };
         if let Target::Group(members) = &self.target {
             self.target = Target::Members { channels: members.list(), next: 0 };
         }
         match &mut self.target {
             // Unresolved entries are held, and groups were listed above.
-            Target::Unresolved { .. } | Target::Group(_) => {
-                drops::count(DropReason::ShardDown, 1);
-                Outcome::Delivered { count: 0, more: false }
-            }
+            Target::Unresolved(_) | Target::Group(_) => Outcome::Dropped(DropReason::ShardDown),
             Target::Channel(channel) => {
                 sink(Delivery::new(channel.clone(), message));
                 Outcome::Delivered { count: 1, more: false }
@@ -157,7 +181,7 @@ impl BufferedEntry {
         }
     }
 
-    fn message(&mut self, format: &dyn ReadFormat, now: u64) -> Result<Message, Unreadable> {
+    fn message(&mut self, format: &dyn EntryFormat, now: u64) -> Result<Message, Unreadable> {
         match &mut self.content {
             Content::Native { message: Some(message), .. } | Content::Decoded { message, .. } => Ok(message.clone()),
             Content::Native { entry, message } => {
@@ -171,7 +195,7 @@ impl BufferedEntry {
     /// How many recipients have not received it.
     pub(crate) fn undelivered(&self) -> usize {
         match &self.target {
-            Target::Unresolved { .. } | Target::Channel(_) => 1,
+            Target::Unresolved(_) | Target::Channel(_) => 1,
             Target::Group(members) => members.list().len(),
             Target::Members { channels, next } => channels.len() - next,
             Target::Locals { locals, .. } => locals.len(),
@@ -194,16 +218,7 @@ impl BufferedEntry {
         }
     }
 
-    /// The group, the version and the send time in ms of a group message for all members.
-    pub(crate) fn group(&self) -> Option<(GroupName, u64, u64)> {
-        let entry = self.native_entry()?;
-        match &entry.address {
-            Address::Group { group, version } => Some((GroupName::parse(group).ok()?, *version, entry.sent())),
-            _ => None,
-        }
-    }
-
-    /// The name of that group.
+    /// The name of the group of a group message for all members.
     pub(crate) fn group_name(&self) -> Option<&str> {
         match &self.native_entry()?.address {
             Address::Group { group, .. } => Some(group),
@@ -226,10 +241,10 @@ impl BufferedEntry {
         self.shard.clock.now_ms().unwrap_or(0)
     }
 
-    /// For how long its recipients have been unresolved; `None` if they are known.
-    pub(crate) fn unresolved_for(&self) -> Option<Duration> {
-        match self.target {
-            Target::Unresolved { since } => Some(since.elapsed()),
+    /// What is known of its recipients if they could not be looked up.
+    pub(crate) fn unresolved_recipients(&self) -> Option<&Unresolved> {
+        match &self.target {
+            Target::Unresolved(unresolved) => Some(unresolved),
             _ => None,
         }
     }

@@ -1,24 +1,34 @@
 //! `Held`: group messages whose members are unknown because the server of their group is unreachable, and the messages behind
 //! them.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::drops::{self, DropReason};
+use super::entry::{BufferedEntry, GroupSend, Unresolved};
 use crate::name::ChannelName;
+use crate::redis::groups::membership::Recipients;
 use crate::redis::node::shard::Shard;
-use crate::redis::receive::buffer::entry::BufferedEntry;
 
 /// The most messages, and the most bytes of them, that one reader holds.
 const MAX_ENTRIES: usize = 10_000;
 const MAX_BYTES: usize = 16 << 20;
 /// The time between two lookups of the members.
 const RESOLVE_AGAIN: Duration = Duration::from_millis(100);
-/// How long newer messages of the same channel wait behind a held message. After that the server of the group is unreachable
-/// for longer than a restart takes, and channels on other servers must not stop with it.
+/// How long a server of a group may be unreachable while newer messages wait behind held messages of the group. After that it is
+/// unreachable for longer than a restart takes, and channels on other servers must not stop with it.
 const KEEP_ORDER: Duration = Duration::from_secs(5);
+
+/// The result of a lookup of a group's members.
+#[derive(Debug)]
+pub(crate) enum Lookup {
+    Members(Recipients),
+    /// The server of the group is unreachable, or cannot answer now.
+    Unavailable,
+    /// The server of the group answered with a permanent error.
+    Failed,
+}
 
 /// A bounded buffer of group messages that wait for the server of their group, and of newer messages of the same channels that
 /// keep their order behind them. The first held message of a channel is always one without known members.
@@ -26,24 +36,35 @@ const KEEP_ORDER: Duration = Duration::from_secs(5);
 pub(crate) struct Held {
     entries: VecDeque<BufferedEntry>,
     bytes: usize,
+    /// For each channel with held messages and each server of a group, the message that was looked up last for the first time.
+    unresolved: HashMap<ChannelName, Vec<Unresolved>>,
     /// When the members were last looked up.
     resolved_at: Option<Instant>,
 }
 
 impl Held {
-    /// Adds `entry` behind the others. If there is no room, the entry is dropped and counted.
-    pub(crate) fn push(&mut self, entry: BufferedEntry) {
+    /// Adds `entry` behind the others. Returns it if there is no room.
+    #[must_use]
+    pub(super) fn push(&mut self, entry: BufferedEntry) -> Option<BufferedEntry> {
         if self.entries.len() >= MAX_ENTRIES || self.bytes + entry.size() > MAX_BYTES {
-            drops::count(DropReason::ShardDown, entry.undelivered());
-            return;
+            return Some(entry);
+        }
+        if let Some(last) = entry.unresolved_recipients() {
+            let known = self.unresolved.entry(entry.source.clone()).or_default();
+            match known.iter_mut().find(|known| known.home.index == last.home.index) {
+                Some(known) if known.since >= last.since => {}
+                Some(known) => *known = last.clone(),
+                None => known.push(last.clone()),
+            }
         }
         self.bytes += entry.size();
         self.entries.push_back(entry);
+        None
     }
 
     /// Whether `entry` has to wait behind a held message of its channel. Messages of one group keep their order
     /// however long they wait.
-    pub(crate) fn holds_back(&self, entry: &BufferedEntry) -> bool {
+    pub(super) fn holds_back(&self, entry: &BufferedEntry) -> bool {
         let same_group = |held: &BufferedEntry| {
             let group = entry.group_name();
             held.source == entry.source && group.is_some() && held.group_name() == group
@@ -51,11 +72,11 @@ impl Held {
         self.blocks(&entry.source, &entry.shard) || self.entries.iter().any(same_group)
     }
 
-    /// Whether all messages of `source`, which are on `shard`, have to wait behind a held one. While `shard` is down, letting
-    /// them pass gains nothing.
+    /// Whether all messages of `source`, which are on `shard`, have to wait behind held ones: the server of a group of any of them
+    /// is unreachable, but not yet for long. While `shard` is down, letting messages pass gains nothing.
     pub(crate) fn blocks(&self, source: &ChannelName, shard: &Shard) -> bool {
-        let oldest = self.entries.iter().find(|held| held.source == *source);
-        oldest.is_some_and(|oldest| !shard.is_up() || oldest.unresolved_for().is_some_and(|time| time < KEEP_ORDER))
+        let keeps_order = |unresolved: &Unresolved| unresolved.unavailable_for() < KEEP_ORDER;
+        self.unresolved.get(source).is_some_and(|held| !shard.is_up() || held.iter().any(keeps_order))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -67,10 +88,17 @@ impl Held {
         (!self.is_empty()).then(|| self.resolved_at.map_or_else(Instant::now, |last| last + RESOLVE_AGAIN))
     }
 
-    /// Removes all messages, in order, for a lookup of their members.
-    pub(crate) fn take(&mut self) -> VecDeque<BufferedEntry> {
-        self.bytes = 0;
+    /// Begins a lookup of all unknown members. Returns the sends of their messages, in order. If there are none, nothing is held.
+    pub(crate) fn begin_lookups(&mut self) -> Vec<GroupSend> {
         self.resolved_at = Some(Instant::now());
+        let unresolved = self.entries.iter().filter_map(BufferedEntry::unresolved_recipients);
+        unresolved.map(|unresolved| unresolved.send.clone()).collect()
+    }
+
+    /// Removes all messages, in order.
+    pub(super) fn take(&mut self) -> VecDeque<BufferedEntry> {
+        self.bytes = 0;
+        self.unresolved.clear();
         std::mem::take(&mut self.entries)
     }
 }

@@ -1,10 +1,10 @@
 //! The buffer of a reader: fetched entries that no consumer has taken yet.
 //!
-//! The entries are in a [`fifo`]. [`resolver`] finds the recipients of an [`entry`], from its [`address`]
-//! and from its group. An entry whose group cannot be looked up is [`held`].
+//! What a read brought is in [`arrivals`] until the format has made each message an [`entry`], whose recipients follow from its
+//! [`address`] and from its group. Then the entry is in the [`fifo`], or [`held`] if its group cannot be looked up.
 
 pub(crate) mod address;
+pub(crate) mod arrivals;
 pub(crate) mod entry;
 pub(crate) mod fifo;
 pub(crate) mod held;
-pub(crate) mod resolver;

@@ -13,9 +13,10 @@ use crate::redis::node::blocking::{BlockingConnection, ServerClient};
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 use crate::redis::receive::buffer::held::Held;
+use crate::redis::receive::content::Raw;
 use crate::redis::receive::context::ReaderContext;
 use crate::redis::receive::fetch::blocking::{read, wait_answers};
-use crate::redis::receive::format::{Popped, READ_BYTES, Raw, ReadFormat};
+use crate::redis::receive::format::{Popped, READ_BYTES, ReadFormat};
 
 /// The most entries that one read takes.
 const MOST_ENTRIES: usize = 256;
@@ -33,7 +34,8 @@ pub(crate) struct FetchLoop {
     /// The index of the channel that the next read checks first: the one after the last channel that returned entries.
     next: usize,
     connection: Option<BlockingConnection>,
-    /// Whether a read is under way. If the fetch loop is dropped then, the answer is lost.
+    /// Whether a read is under way: from its first command until its messages are in the buffer. If the fetch loop is dropped
+    /// then, the messages are lost.
     reading: bool,
     /// The client of a connection that was discarded during a read.
     discarded: Option<ServerClient>,
@@ -43,6 +45,8 @@ pub(crate) struct FetchLoop {
     batch_size: usize,
     /// The index of the channel in which the last read left entries.
     unfinished: Option<usize>,
+    /// By channel, whether the next read leaves it out.
+    left_out: Vec<bool>,
     /// Whether it takes a whole batch and not only what is wanted. Otherwise other processes may take the messages.
     prefetches: bool,
     /// The generation of the shared connection at the start of the last read; `None` if the shard was unreachable.
@@ -56,6 +60,8 @@ pub(crate) struct FetchLoop {
 pub(crate) struct Read {
     pub(crate) channel: ChannelName,
     pub(crate) raw: Vec<Raw>,
+    /// How many messages had expired.
+    pub(crate) expired: usize,
 }
 
 impl FetchLoop {
@@ -90,6 +96,7 @@ impl FetchLoop {
             has_one_reader,
             shard,
             keys: channels.iter().map(|channel| context.format.key(channel.non_local())).collect(),
+            left_out: vec![false; channels.len()],
             channels,
             next: 0,
             connection: None,
@@ -104,10 +111,16 @@ impl FetchLoop {
         }
     }
 
-    /// Takes up to `wanted` entries that are there now.
+    /// Takes up to `wanted` entries that are there now. The caller [hands over](Self::handed_over) what it returns.
     ///
     /// Not cancel safe: the answer of Redis to a dropped future is lost.
     pub(crate) async fn take(&mut self, wanted: usize) -> Result<Option<Read>, Fault> {
+        let result = self.take_once(wanted).await;
+        self.reading = matches!(result, Ok(Some(_)));
+        result
+    }
+
+    async fn take_once(&mut self, wanted: usize) -> Result<Option<Read>, Fault> {
         let count = self.count(wanted);
         let mut commands = self.format().take(&self.rotated_keys(), count);
         self.generation = self.shard.generation().ok();
@@ -117,7 +130,6 @@ impl FetchLoop {
         } else {
             self.shard.run_once(&commands.remove(0)).await
         };
-        self.reading = false;
         match answer {
             Ok(answer) => Ok(self.parse(answer).await?.map(|(_, read)| read)),
             Err(fault) => {
@@ -128,22 +140,24 @@ impl FetchLoop {
     }
 
     /// Waits for entries and takes up to `wanted`, or a whole batch if it prefetches. Returns `None` when the wait times out or
-    /// `stop` is cancelled.
+    /// `stop` is cancelled. The caller [hands over](Self::handed_over) what it returns.
     ///
     /// Not cancel safe: the answer of Redis to a dropped future is lost.
     pub(crate) async fn wait(&mut self, wanted: usize, stop: &CancellationToken) -> Result<Option<Read>, Fault> {
         self.generation = self.shard.generation().ok();
-        match self.wait_once(wanted, stop).await {
+        let mut result = self.wait_once(wanted, stop).await;
+        if result.as_ref().is_err_and(|fault| fault.broken) && !stop.is_cancelled() {
             // One connection may break on its own. A second one shows whether the server is unreachable.
-            Err(fault) if fault.broken && !stop.is_cancelled() => self.wait_once(wanted, stop).await,
-            result => result,
+            result = self.wait_once(wanted, stop).await;
         }
+        self.reading = matches!(result, Ok(Some(_)));
+        result
     }
 
     async fn wait_once(&mut self, wanted: usize, stop: &CancellationToken) -> Result<Option<Read>, Fault> {
         let count = self.count(wanted);
         if self.format().takes_first(count)
-            && let Some(read) = self.take(wanted).await?
+            && let Some(read) = self.take_once(wanted).await?
         {
             return Ok(Some(read));
         }
@@ -171,6 +185,7 @@ impl FetchLoop {
             // If this fails, the first entry is returned all the same, and the next read reports the failure.
             if let Ok(Some(rest)) = self.take_rest(count, stop).await {
                 read.raw.extend(rest.raw);
+                read.expired += rest.expired;
             }
         }
         Ok(Some(read))
@@ -178,7 +193,7 @@ impl FetchLoop {
 
     /// Takes up to `count` entries from the channel in which the last read left entries.
     async fn take_rest(&mut self, count: usize, stop: &CancellationToken) -> Result<Option<Read>, Fault> {
-        let Some(index) = self.unfinished.take() else { return Ok(None) };
+        let Some(index) = self.unfinished.take().filter(|index| !self.left_out[*index]) else { return Ok(None) };
         let answer = match <[Cmd; 1]>::try_from(self.format().take(&[&self.keys[index]], count)) {
             Ok([command]) => {
                 let mut alone = redis::pipe();
@@ -204,7 +219,6 @@ impl FetchLoop {
         let mut connection = self.shard.blocking(self.connection.take()).await?;
         self.reading = true;
         let answers = read(&self.shard, &mut connection, commands, stop).await;
-        self.reading = false;
         match answers.and_then(check).map_err(Fault::from) {
             Err(fault) if fault.broken => {
                 self.shard.read_failed(connection.generation, &fault);
@@ -253,9 +267,24 @@ impl FetchLoop {
         self.connection = None;
     }
 
-    /// Whether a held message blocks one of its channels. Entries of a read could not be delivered then.
-    pub(crate) fn is_blocked_by(&self, held: &Held) -> bool {
-        self.shard.is_up() && self.channels.iter().any(|channel| held.blocks(channel, &self.shard))
+    /// Leaves the channels that held messages block out of the next read, because their entries could not be delivered. Returns
+    /// whether any channel is left.
+    pub(crate) fn leave_out_blocked(&mut self, held: &Held) -> bool {
+        let is_up = self.shard.is_up();
+        for (left_out, channel) in self.left_out.iter_mut().zip(&self.channels) {
+            *left_out = is_up && held.blocks(channel, &self.shard);
+        }
+        self.left_out.contains(&false)
+    }
+
+    /// The channels that the next read leaves out.
+    pub(crate) fn left_out(&self) -> impl Iterator<Item = &ChannelName> {
+        self.channels.iter().zip(&self.left_out).filter(|(_, left_out)| **left_out).map(|(channel, _)| channel)
+    }
+
+    /// Records that the messages of the last read are in the buffer.
+    pub(crate) fn handed_over(&mut self) {
+        self.reading = false;
     }
 
     /// Whether it has a dedicated connection.
@@ -268,8 +297,9 @@ impl FetchLoop {
     }
 
     fn rotated_keys(&self) -> Vec<&str> {
-        let (before, from) = self.keys.split_at(self.next);
-        from.iter().chain(before).map(String::as_str).collect()
+        let keys = || self.keys.iter().zip(&self.left_out);
+        let rotated = keys().skip(self.next).chain(keys().take(self.next));
+        rotated.filter(|(_, left_out)| !**left_out).map(|(key, _)| key.as_str()).collect()
     }
 
     fn count(&self, wanted: usize) -> usize {
@@ -279,15 +309,22 @@ impl FetchLoop {
     /// Parses an answer. Returns the messages with the index of their channel.
     async fn parse(&mut self, answer: Value) -> Result<Option<(usize, Read)>, Fault> {
         self.retry_pause = FIRST_PAUSE;
-        let popped = self.format().popped(&self.shard, answer).await;
-        let Some(Popped { key, raw }) = popped.inspect_err(|_| self.interrupted(true))? else {
+        let parsed = self.popped(answer).await.inspect_err(|_| self.interrupted(true))?;
+        self.reading = parsed.is_some();
+        if let Some((index, read)) = &parsed {
+            self.next = (index + 1) % self.keys.len();
+            self.measure(&read.raw);
+        }
+        Ok(parsed)
+    }
+
+    async fn popped(&self, answer: Value) -> Result<Option<(usize, Read)>, Fault> {
+        let Some(Popped { key, raw, expired }) = self.format().popped(&self.shard, answer).await? else {
             return Ok(None);
         };
         let index = self.keys.iter().position(|known| known.as_bytes() == key);
         let index = index.ok_or_else(|| Fault::unexpected("a pop returned a key that was not requested"))?;
-        self.next = (index + 1) % self.keys.len();
-        self.measure(&raw);
-        Ok(Some((index, Read { channel: self.channels[index].clone(), raw })))
+        Ok(Some((index, Read { channel: self.channels[index].clone(), raw, expired })))
     }
 
     fn measure(&mut self, raw: &[Raw]) {
@@ -298,6 +335,7 @@ impl FetchLoop {
     /// Announces that messages that Redis may have popped for a broken connection are lost. They may have been too much for the
     /// connection, so the next read is small.
     fn interrupted(&mut self, may_have_popped: bool) {
+        self.reading = false;
         self.batch_size = 1;
         if may_have_popped {
             let event = Event::ReadInterrupted {

@@ -1,53 +1,98 @@
 //! Adding fetched messages to the buffer of a reader, after their recipients have been looked up.
 
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
 use std::task::Waker;
 
-use crate::drops::{self, DropReason};
-use crate::redis::node::shard::Shard;
-use crate::redis::receive::buffer::entry::BufferedEntry;
-use crate::redis::receive::fetch::fetch_loop::Read;
-use crate::redis::receive::format::RecipientResolver;
+use crate::drops::DropReason;
+use crate::redis::receive::buffer::fifo::Buffer;
+use crate::redis::receive::buffer::held::Lookup;
+use crate::redis::receive::content::Unreadable;
+use crate::redis::receive::fetch::fetch_loop::{FetchLoop, Read};
+use crate::redis::receive::format::{RecipientResolver, Undeliverable};
 use crate::redis::receive::panic::{PANICKED, TASK};
 use crate::redis::receive::reader::Reader;
 use crate::supervise::contained;
 
-/// Adds what was read from `shard` to the buffer. A message whose group's server is unreachable is held.
-pub(crate) async fn accept(reader: &Reader, resolver: &mut dyn RecipientResolver, shard: &Arc<Shard>, read: Read) {
-    let mut entries = Vec::with_capacity(read.raw.len());
-    for raw in read.raw {
-        let body = raw.body.clone();
-        match contained(TASK, resolver.resolve(shard, &read.channel, raw)).await {
-            Some(entry) => entries.extend(entry),
-            None => {
-                drops::count(DropReason::Undecodable, 1);
-                reader.context.format.reject(shard, &read.channel, body, PANICKED.to_owned());
+/// Adds what `fetch_loop` read to the buffer. A message whose group's server is unreachable is held.
+pub(crate) async fn accept(
+    reader: &Reader,
+    resolver: &mut dyn RecipientResolver,
+    fetch_loop: &mut FetchLoop,
+    read: Read,
+) {
+    {
+        let buffer = &mut reader.state().buffer;
+        buffer.arrivals.add(&fetch_loop.shard, &read.channel, read.raw);
+        buffer.dropped.add(DropReason::Expired, read.expired);
+    }
+    fetch_loop.handed_over();
+    resolve_arrivals(reader, resolver).await;
+}
+
+/// Looks up the recipients of the messages that have arrived, and adds these to the buffer.
+pub(crate) async fn resolve_arrivals(reader: &Reader, resolver: &mut dyn RecipientResolver) {
+    loop {
+        // The message stays in the state of the reader during the lookup.
+        let Some(arrival) = reader.state().buffer.arrivals.first() else { break };
+        let (shard, source, body) = (arrival.shard, arrival.source, arrival.raw.body.clone());
+        let result = contained(TASK, resolver.resolve(&shard, &source, arrival.raw)).await;
+        let result = result
+            .unwrap_or_else(|| Err(Unreadable { drop: DropReason::Undecodable, reason: PANICKED.to_owned() }.into()));
+        let (entry, dropped, rejected) = match result {
+            Ok(entry) => (entry, None, None),
+            Err(Undeliverable::Dropped(reason)) => (None, Some(reason), None),
+            Err(Undeliverable::Unreadable(unreadable)) => (None, Some(unreadable.drop), Some(unreadable.reason)),
+        };
+        {
+            let buffer = &mut reader.state().buffer;
+            buffer.arrivals.replace_first(entry);
+            if let Some(reason) = dropped {
+                buffer.dropped.add(reason, 1);
             }
+        }
+        if let Some(reason) = rejected {
+            reader.context.format.reject(&shard, &source, body, reason);
         }
     }
     // Held messages are older, so they come first.
     resolve_held(reader, resolver).await;
-    push(reader, entries);
+    change(reader, Buffer::push_arrivals);
 }
 
 /// Looks up the members of held messages again, and makes the messages ready that have to wait no longer.
 pub(crate) async fn resolve_held(reader: &Reader, resolver: &mut dyn RecipientResolver) {
-    let held = reader.state().buffer.held.take();
-    if held.is_empty() {
+    let sends = reader.state().buffer.held.begin_lookups();
+    if sends.is_empty() {
         return;
     }
-    push(reader, resolver.resolve_held(held).await);
+    let mut lookups = HashMap::new();
+    // If a lookup for one message of a group is unavailable, so are those for the messages behind it.
+    let mut unavailable = HashSet::new();
+    for send in sends {
+        if unavailable.contains(&send.group) {
+            continue;
+        }
+        match contained(TASK, resolver.members(&send)).await.unwrap_or(Lookup::Failed) {
+            Lookup::Unavailable => {
+                unavailable.insert(send.group);
+            }
+            lookup => {
+                lookups.insert(send, lookup);
+            }
+        }
+    }
+    change(reader, |buffer| buffer.apply_lookups(&lookups));
 }
 
-/// Adds entries behind all others, and wakes a consumer for each that is ready.
-fn push(reader: &Reader, entries: Vec<BufferedEntry>) {
-    let waiters: Vec<_> = {
+/// Changes the buffer, wakes a consumer for each entry that became ready, and counts what was dropped.
+fn change(reader: &Reader, change: impl FnOnce(&mut Buffer)) {
+    let (waiters, dropped) = {
         let mut state = reader.state();
         let before = state.buffer.ready.len();
-        for entry in entries {
-            state.buffer.push(entry);
-        }
-        (before..state.buffer.ready.len()).map_while(|_| state.waiters.next()).collect()
+        change(&mut state.buffer);
+        let waiters: Vec<_> = (before..state.buffer.ready.len()).map_while(|_| state.waiters.next()).collect();
+        (waiters, std::mem::take(&mut state.buffer.dropped))
     };
     waiters.into_iter().for_each(Waker::wake);
+    dropped.count();
 }

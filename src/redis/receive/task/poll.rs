@@ -32,14 +32,14 @@ impl Task<'_> {
                 break;
             }
             let (index, fetch_loop) = &mut fetch_loops[(self.next_poll + offset) % count];
-            if fetch_loop.is_blocked_by(&self.reader.state().buffer.held) {
+            if !fetch_loop.leave_out_blocked(&self.reader.state().buffer.held) {
                 continue;
             }
             let result = fetch_loop.take(missing).await;
             self.record(*index, fetch_loop, &result);
             if let Ok(Some(read)) = result {
                 found = true;
-                accept(self.reader, &mut *self.resolver, &fetch_loop.shard, read).await;
+                accept(self.reader, &mut *self.resolver, fetch_loop, read).await;
             }
         }
         self.next_poll = (self.next_poll + 1) % self.failures.fetch_loops();

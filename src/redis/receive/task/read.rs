@@ -9,7 +9,9 @@ use tokio_util::sync::CancellationToken;
 use super::accept::{accept, resolve_held};
 use super::run::Task;
 use super::step::{LINGER, until};
+use crate::name::ChannelName;
 use crate::redis::node::fault::Fault;
+use crate::redis::node::shard::Shard;
 use crate::redis::receive::fetch::fetch_loop::{FetchLoop, Read};
 use crate::redis::receive::fetch::reads::{CompletedRead, PendingReads, read_or_recover};
 use crate::redis::receive::reader::{Phase, Reader};
@@ -22,14 +24,21 @@ struct Demand {
     must_end: bool,
     /// When the members of held messages are to be looked up again.
     resolve_again_at: Option<Instant>,
+    /// Whether a channel that reads left out because of held messages can be read again.
+    has_unblocked: bool,
 }
 
+/// A channel that reads have left out because of held messages.
+type LeftOut = (Arc<Shard>, ChannelName);
+
 impl Demand {
-    fn of(reader: &Reader) -> Self {
+    fn of(reader: &Reader, left_out: &[LeftOut]) -> Self {
         let mut state = reader.state();
         let busy = state.phase != Phase::Serving || !state.next_owners.is_empty() || state.has_polls();
         let must_end = busy || reader.context.closing.has_ended();
-        Self { missing: state.missing(), must_end, resolve_again_at: state.buffer.held.resolve_again_at() }
+        let held = &state.buffer.held;
+        let has_unblocked = left_out.iter().any(|(shard, channel)| !held.blocks(channel, shard));
+        Self { missing: state.missing(), must_end, resolve_again_at: held.resolve_again_at(), has_unblocked }
     }
 }
 
@@ -43,19 +52,22 @@ impl Task<'_> {
         // Ends the reads that began since it was created. A read on a dead connection ends late; the other fetch loops begin
         // again without it, under a new token.
         let mut stop = Arc::new(CancellationToken::new());
+        // The channels that reads under this token leave out.
+        let mut left_out: Vec<LeftOut> = Vec::new();
         let mut satisfied_since = None;
         self.failures.waiting_begins();
         loop {
             let changed = reader.work.signalled();
             let report_at = self.failures.report_due();
-            let Demand { missing, must_end, resolve_again_at } = Demand::of(reader);
-            if must_end {
+            let Demand { missing, must_end, resolve_again_at, has_unblocked } = Demand::of(reader, &left_out);
+            if must_end || has_unblocked {
                 stop.cancel();
             }
             if missing > 0 && !must_end {
                 satisfied_since = None;
                 if stop.is_cancelled() {
                     (stop, passed) = (Arc::default(), false);
+                    left_out.clear();
                 }
                 if several && !passed {
                     // With messages on every shard, blocking reads would take one from each, which is more than is wanted.
@@ -64,9 +76,10 @@ impl Task<'_> {
                     continue;
                 }
                 let is_free = |(_, fetch_loop): &mut (usize, &mut FetchLoop)| {
-                    !fetch_loop.is_blocked_by(&reader.state().buffer.held)
+                    fetch_loop.leave_out_blocked(&reader.state().buffer.held)
                 };
                 for (index, fetch_loop) in idle.extract_if(.., is_free) {
+                    left_out.extend(fetch_loop.left_out().map(|channel| (fetch_loop.shard.clone(), channel.clone())));
                     let fault = self.failures.fault_of(index);
                     reads.push(read_or_recover(fetch_loop, index, missing, fault, stop.clone()));
                 }
@@ -80,7 +93,7 @@ impl Task<'_> {
                 CompletedRead { fetch_loop, index, result } = reads.next() => {
                     self.record(index, fetch_loop, &result);
                     if let Ok(Some(read)) = result {
-                        accept(reader, &mut *self.resolver, &fetch_loop.shard, read).await;
+                        accept(reader, &mut *self.resolver, fetch_loop, read).await;
                     }
                     idle.push((index, fetch_loop));
                 }

@@ -10,15 +10,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::warn;
 
+use super::accept::resolve_arrivals;
 use super::step::Step;
-use crate::drops::{self, DropReason};
 use crate::redis::receive::buffer::entry::BufferedEntry;
 use crate::redis::receive::fetch::contention::Contention;
 use crate::redis::receive::fetch::fetch_loop::FetchLoop;
 use crate::redis::receive::fetch::ownership::ChannelOwners;
 use crate::redis::receive::format::RecipientResolver;
 use crate::redis::receive::outage::failures::Failures;
-use crate::redis::receive::put_back::{PutBack, put_back};
+use crate::redis::receive::put_back::PutBack;
 use crate::redis::receive::reader::{Phase, Reader};
 
 /// How long the last put-back of a reader waits for an unreachable server.
@@ -38,6 +38,8 @@ pub(crate) async fn run(reader: &Arc<Reader>, owners: &ChannelOwners, may_end: &
         resolver: reader.context.format.resolver(),
         contention: Contention::default(),
     };
+    // A panic may have left some.
+    resolve_arrivals(reader, &mut *task.resolver).await;
     loop {
         match task.next_step(&fetch_loops).await {
             Step::Read => {
@@ -87,34 +89,35 @@ impl Task<'_> {
     /// Puts the entries that match `chosen` back at the heads of their channels, unless a consumer waits again. Entries whose
     /// server is unreachable for longer than `timeout` are kept; a closed reader drops them.
     async fn put_back(&mut self, chosen: impl Fn(&BufferedEntry) -> bool, timeout: Duration) {
-        let entries = {
+        let mut put_back = {
             let mut state = self.reader.state();
             if state.waiters.wanted > 0 && !state.is_closed() {
                 return;
             }
-            let (entries, others) = state.buffer.take_all().into_iter().partition::<Vec<_>, _>(chosen);
-            state.buffer.prepend(others);
-            entries
+            PutBack::take(self.reader, &mut state, chosen)
         };
+        put_back.run(Instant::now() + timeout).await;
+        self.stuck = put_back.has_kept();
+        let is_closed = self.reader.state().is_closed();
+        if is_closed {
+            put_back.drop_kept();
+        }
+        let (lost, refused) = (put_back.lost.take(), put_back.refused.take());
+        drop(put_back);
         let context = &self.reader.context;
-        let PutBack { kept, refused, lost } = put_back(&*context.format, entries, Instant::now() + timeout).await;
-        self.stuck = !kept.is_empty();
-        let mut state = self.reader.state();
-        if !state.is_closed() {
-            state.buffer.prepend(kept);
-            drop(state);
-            if let Some((shard, fault)) = lost {
-                // Only a log line: a close, which may come much later, has not failed because of this loss.
-                let error = context.places.error(shard, fault);
-                warn!(shard, %error, "unread messages could not be put back");
+        if is_closed {
+            if let Some(lost) = lost.or(refused) {
+                if context.closing.has_ended() {
+                    *context.lost.lock() = Some(lost.clone());
+                }
+                self.reader.state().lost = Some(lost);
             }
-            return;
+        } else if let Some((shard, fault)) = lost {
+            // Only a log line: a close, which may come much later, has not failed because of this loss.
+            let error = context.places.error(shard, fault);
+            warn!(shard, %error, "unread messages could not be put back");
         }
-        drops::count(DropReason::ShardDown, kept.iter().map(BufferedEntry::undelivered).sum());
-        state.lost = lost.or(refused);
-        if state.lost.is_some() && context.closing.has_ended() {
-            (*context.lost.lock()).clone_from(&state.lost);
-        }
+        self.reader.count_drops();
     }
 
     /// Closes the reader: wakes all consumers, which then fail, and puts all entries back.

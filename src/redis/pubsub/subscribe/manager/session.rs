@@ -152,9 +152,9 @@ impl SubscriptionManager {
         }
         // If the connection for commands was lost too, its shard has counted the reconnect.
         let lost_alone = history.generation.replace(connection.generation) == Some(connection.generation);
-        metrics::counter!("channel_layer_reconnects_total").increment(u64::from(lost_alone));
         history.hysteresis.mark_used();
         self.set_reachable(subscriber.clone(), connection.generation);
+        metrics::counter!("channel_layer_reconnects_total").increment(u64::from(lost_alone));
         match self.maintain(connection, subscriber, &mut held, None).await {
             Ended::Lost(fault) => fault,
             Ended::TrialPassed => Fault::unexpected("the subscription ended"),

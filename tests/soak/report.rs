@@ -73,6 +73,9 @@ pub fn failure(plan: &Plan, records: &[Record], violations: &[Violation]) -> Str
     if violations.len() > MOST_VIOLATIONS {
         let _ = writeln!(text, "... and {} more", violations.len() - MOST_VIOLATIONS);
     }
+    let mut figures = Figures::default();
+    figures.add(plan, records);
+    let _ = writeln!(text, "\n{figures}");
     let shown = violations.iter().find(|violation| violation.route.is_some());
     let route = shown.and_then(|shown| shown.route.as_deref());
     let _ = writeln!(text, "\nthe history of {}:", route.unwrap_or("all processes"));
@@ -142,6 +145,7 @@ impl<'r> Excerpt<'r> {
             | Event::GivingBack { id, .. }
             | Event::GivenBack { id, .. }
             | Event::Abandoned { id } => self.messages.contains(id),
+            Event::GroupSendCounted { ids, .. } => ids.iter().any(|id| self.messages.contains(id)),
             Event::Named { channel } => channel == self.route,
             Event::Changing { change, .. } | Event::Changed { change, .. } => self.changes.contains(change),
             Event::Waiting { route, .. } => route == self.route,
@@ -163,5 +167,9 @@ fn id_of(record: &Record) -> Option<MessageId> {
 }
 
 fn is_frequent(record: &Record) -> bool {
-    id_of(record).is_some() || matches!(record.event, Event::Waiting { .. } | Event::ReadFailed { .. })
+    let is_frequent = matches!(
+        record.event,
+        Event::Waiting { .. } | Event::ReadFailed { .. } | Event::Counted { .. } | Event::GroupSendCounted { .. }
+    );
+    id_of(record).is_some() || is_frequent
 }

@@ -145,7 +145,7 @@ impl<'r> Excerpt<'r> {
             | Event::GivingBack { id, .. }
             | Event::GivenBack { id, .. }
             | Event::Abandoned { id } => self.messages.contains(id),
-            Event::GroupSendCounted { ids, .. } => ids.iter().any(|id| self.messages.contains(id)),
+            Event::GroupSendCounted { ids, .. } => self.id.is_some_and(|id| ids.contains(&id)),
             Event::Named { channel } => channel == self.route,
             Event::Changing { change, .. } | Event::Changed { change, .. } => self.changes.contains(change),
             Event::Waiting { route, .. } => route == self.route,

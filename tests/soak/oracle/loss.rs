@@ -58,16 +58,16 @@ pub fn violations(facts: &Facts<'_>, rules: &Rules) -> Vec<Violation> {
     let mut allowances = facts.allowances.clone();
     // Those that end first serve only the oldest messages.
     allowances.sort_by_key(|allowance| allowance.until);
-    unexplained.retain(|lost| {
-        let covers = |allowance: &&mut Allowance| {
-            let is_read = allowance.routes.iter().any(|read| has_route(read, lost.channel));
-            allowance.room > 0 && lost.start <= allowance.until && is_read
-        };
-        allowances.iter_mut().find(covers).map(|allowance| allowance.room -= 1).is_none()
-    });
     let mut full = facts.counted_by_calls.clone();
     full.retain(|call| call.reason == "full");
-    unexplained.retain(|lost| !full.iter_mut().any(|call| call.ids.contains(&lost.id) && take(&mut call.messages)));
+    let mut take_full = |id| full.iter_mut().any(|call| call.ids.contains(&id) && take(&mut call.messages));
+    // Of the messages of a call, those come first that no allowance explains.
+    unexplained.retain(|lost| allowances.iter().any(|allowance| covers(allowance, lost)) || !take_full(lost.id));
+    unexplained.retain(|lost| !take_full(lost.id));
+    unexplained.retain(|lost| {
+        let allowance = allowances.iter_mut().find(|allowance| covers(allowance, lost));
+        allowance.map(|allowance| allowance.room -= 1).is_none()
+    });
     let mut dropped = dropped(facts);
     unexplained.retain(|_| !take(&mut dropped));
     found.extend(unexplained.into_iter().map(|Missing { start, id, channel, .. }| Violation {
@@ -77,6 +77,12 @@ pub fn violations(facts: &Facts<'_>, rules: &Rules) -> Vec<Violation> {
         text: format!("{id} to {channel}, sent at {start:?}, was not delivered, counted or announced"),
     }));
     found
+}
+
+/// Whether `lost` may be lost by `allowance`.
+fn covers(allowance: &Allowance, lost: &Missing<'_>) -> bool {
+    let is_read = allowance.routes.iter().any(|read| has_route(read, lost.channel));
+    allowance.room > 0 && lost.start <= allowance.until && is_read
 }
 
 /// How many messages were counted as dropped after their calls had succeeded.

@@ -53,6 +53,16 @@ fn a_full_channel_explains_messages_of_the_group_send_that_counted_it() {
 }
 
 #[test]
+fn a_full_channel_leaves_interrupted_reads_to_other_messages() {
+    let full = (1..=256).fold(Story::default().join("p!a"), |story, number| {
+        story.group_send(number).count_in_group_send(&[number], "full", 1)
+    });
+    full.send(257, "p!a").interrupt("p!").shows(&[]);
+    let both = Story::default().join("p!a").join("q!a").group_send(1).count_in_group_send(&[1], "full", 1);
+    both.interrupt("p!").shows(&[]);
+}
+
+#[test]
 fn what_a_failed_group_send_counts_explains_no_other_message() {
     for outcome in [Outcome::NotRun, Outcome::Unknown] {
         let failed = || {

@@ -140,6 +140,7 @@ impl Backend {
             copies: if self == Self::PubSub { Copies::OneInEachProcess } else { Copies::One },
             order: if self == Self::Fallback { Order::UnlessCutOff } else { Order::Route },
             passes_groups_after: (self == Self::NativeSharded).then_some(Duration::from_secs(5)),
+            orders_by_clock: self == Self::ChannelsRedis,
             losses_are_told: true,
             goes_on_alone: falls_back,
             reaches_others: true,

@@ -91,6 +91,8 @@ pub enum Event {
     ServerAway { server: usize, slot: Option<usize> },
     /// The end of that.
     ServerBack { server: usize, slot: Option<usize> },
+    /// The clock of a server was set.
+    ClockStepped { server: usize },
     /// The process was started in a slot, reading these routes.
     Started { slot: usize, routes: Vec<String> },
     /// The process closes its layer; it may already be partly closed.

@@ -92,6 +92,7 @@ impl Servers {
             }
             Fault::StepClock { server, seconds } => {
                 self.servers[server].operate(move |redis| redis.set_clock(seconds)).await;
+                history.record(usize::MAX, Event::ClockStepped { server });
             }
             Fault::Cut { process, server } => self.proxy(process, server).cut(),
             Fault::HalfOpen { process, server } => self.proxy(process, server).freeze(),

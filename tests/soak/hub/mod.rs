@@ -25,6 +25,7 @@ pub fn rules(plan: &Plan) -> Rules {
         copies: Copies::One,
         order: Order::Group,
         passes_groups_after: None,
+        orders_by_clock: false,
         losses_are_told: true,
         goes_on_alone: false,
         // Clients of other processes may miss what is sent while a server is away.

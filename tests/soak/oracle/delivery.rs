@@ -70,7 +70,10 @@ fn may_be_passed(
     let slot = facts.slots.get(&delivered.process);
     let waits_for_its_group =
         time.zip(slot).is_some_and(|(time, slot)| facts.outages.lasted(*slot, time, message.start, passed_at));
-    waits_for_its_group || rules.order == Order::UnlessCutOff && was_cut_off(facts, message, delivered)
+    let waits_behind_a_step = rules.orders_by_clock && facts.clock_stepped(message.start, delivered.at);
+    waits_for_its_group
+        || waits_behind_a_step
+        || rules.order == Order::UnlessCutOff && was_cut_off(facts, message, delivered)
 }
 
 /// Whether the writer or the reader of a message was cut off while it was on its way.

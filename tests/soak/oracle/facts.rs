@@ -14,7 +14,8 @@ pub const AFTERMATH: Duration = Duration::from_secs(10);
 const ONE_READ: usize = 256;
 const READ_AND_HELD: usize = 512;
 
-/// How much later than it happens it may be announced that a process is cut off, or is not any more.
+/// How much later than it happens it may be announced that a process is cut off, or is not any more, and recorded that a clock
+/// was set.
 const NOTICE: Duration = Duration::from_secs(2);
 
 /// A message, and what its writer knows of it.
@@ -90,6 +91,8 @@ pub struct Facts<'r> {
     /// When which process was cut off from the others, and until when.
     pub cut_off: Vec<(usize, Moment, Moment)>,
     pub outages: Outages,
+    /// When the clock of a server was set.
+    pub clock_steps: Vec<Moment>,
     /// The slot of each process.
     pub slots: BTreeMap<usize, usize>,
     pub end: Moment,
@@ -152,6 +155,7 @@ impl<'r> Facts<'r> {
                 Event::Interrupted { routes } => facts.allow(routes, at, ONE_READ),
                 Event::ServerAway { server, slot } => facts.outages.begin(*server, *slot, at),
                 Event::ServerBack { server, slot } => facts.outages.end(*server, *slot, at),
+                Event::ClockStepped { .. } => facts.clock_steps.push(at),
                 Event::Started { slot, routes } => {
                     facts.slots.insert(process, *slot);
                     facts.runs.push(Run { process, routes, since: at, until: Moment::MAX });
@@ -194,6 +198,11 @@ impl<'r> Facts<'r> {
 
     fn allow(&mut self, routes: &[String], at: Moment, room: usize) {
         self.allowances.push(Allowance { routes: routes.to_vec(), until: at + AFTERMATH, room });
+    }
+
+    /// Whether the clock of a server was set at some moment from `start` to `end`. That is recorded a little later.
+    pub fn clock_stepped(&self, start: Moment, end: Moment) -> bool {
+        self.clock_steps.iter().any(|&step| (start..=end + NOTICE).contains(&step))
     }
 
     /// Whether a message that was sent from `start` on may have been deleted.

@@ -24,6 +24,8 @@ pub struct Rules {
     pub order: Order,
     /// How long a server has to be unreachable until newer messages pass those of its groups; `None` if they never do.
     pub passes_groups_after: Option<Duration>,
+    /// Whether messages wait in the order of the times at which the server took them by its clock.
+    pub orders_by_clock: bool,
     /// Whether each message that is not delivered is counted or announced.
     pub losses_are_told: bool,
     /// Whether a process that is cut off goes on alone, so that its messages reach nobody else.

@@ -124,6 +124,7 @@ fn rules() -> Rules {
         copies: Copies::One,
         order: Order::Route,
         passes_groups_after: None,
+        orders_by_clock: false,
         losses_are_told: true,
         goes_on_alone: false,
         reaches_others: true,

@@ -68,6 +68,19 @@ fn messages_pass_those_of_a_group_only_until_its_server_is_known_to_be_back() {
 }
 
 #[test]
+fn messages_pass_those_that_waited_while_the_clock_of_their_server_was_set() {
+    let by_clock = Rules { orders_by_clock: true, ..rules() };
+    let step = |story: Story| story.add(usize::MAX, Event::ClockStepped { server: 0 });
+    let swapped = |story: Story| story.receive(2, "p!a").receive(1, "p!a");
+    let stepped = || step(Story::default().send(1, "p!a")).send(2, "p!a");
+    swapped(stepped()).shows_by(&by_clock, &[]);
+    swapped(stepped()).shows(&[Kind::Reordered]);
+    swapped(step(Story::default()).send(1, "p!a").send(2, "p!a")).shows_by(&by_clock, &[Kind::Reordered]);
+    let later = swapped(Story::default().send(1, "p!a").send(2, "p!a")).pass(3 * SECOND);
+    step(later).shows_by(&by_clock, &[Kind::Reordered]);
+}
+
+#[test]
 fn order_by_group_is_that_of_each_way_to_a_channel() {
     let by_group = Rules { order: Order::Group, ..rules() };
     let story = || Story::default().join("p!a").group_send(1).group_send(2).send(3, "p!a").send(4, "p!a");

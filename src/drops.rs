@@ -5,7 +5,7 @@
 pub(crate) enum DropReason {
     /// The message waited longer than the layer's expiry.
     Expired,
-    /// A channel was full when a group message arrived for it.
+    /// A channel was full, and no caller waited for the error.
     Full,
     /// The queue of a slow reader was full, on a layer that cannot refuse a message for that.
     Overflow,
@@ -15,15 +15,18 @@ pub(crate) enum DropReason {
     Unconfirmed,
     /// No configured key opens the message.
     Undecryptable,
-    /// The bytes are no valid message.
+    /// The bytes are no valid message, or the message does not belong to its channel.
     Undecodable,
-    /// The layer closed, and no other reader can get what it held.
+    /// The layer was closed while the message waited in the memory of this process.
     Closed,
-    /// The reader does not understand the message.
+    /// The bytes are a message, but not one that its reader accepts.
     Malformed,
-    /// A server was unreachable when the message had to be put back, or when its group had to be looked up.
+    /// A server failed: a send whose caller is gone, a part of a group send, a put-back, the lookup of the members of a group,
+    /// or the fetch of a message whose key was taken. Also a message that exceeded the room for those that wait for the server
+    /// of their group, and a message that a reader held when its runtime ended.
     ShardDown,
-    /// A worker was stopped before its handler started, and the channel did not take the message back.
+    /// A worker was stopped before its handler started, and the channel did not take the message back. A delay server counts a
+    /// message that it could not send or put back.
     Stopped,
 }
 

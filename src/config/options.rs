@@ -156,8 +156,8 @@ impl Config {
 
     /// How long a message waits to be read before it expires, from 1 ms to 100 years. Defaults to 60 s.
     ///
-    /// All processes need the same value. A reader computes from it when a message was sent, and thus which channels were
-    /// members of the group at that time.
+    /// In the native format the value of the sender decides. In the formats of Python the value of the reader counts too, so
+    /// all processes need the same value there.
     #[must_use]
     pub fn expiry(mut self, expiry: Duration) -> Self {
         self.expiry = expiry;

@@ -1,4 +1,4 @@
-//! `NativeRead`: reads the lists of entries of the native format.
+//! `NativeReader`: reads the lists of entries of the native format.
 
 use std::sync::Arc;
 use std::time::Duration;

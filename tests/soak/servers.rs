@@ -91,6 +91,8 @@ impl Servers {
                 self.servers[server].during(demoted, &nobody, &["REPLICAOF", "NO", "ONE"]).await;
             }
             Fault::StepClock { server, seconds } => {
+                // A pause of clients ends by this clock, so a step back would make it longer.
+                let _turn = self.servers[server].turn.lock().await;
                 self.servers[server].operate(move |redis| redis.set_clock(seconds)).await;
                 history.record(usize::MAX, Event::ClockStepped { server });
             }

@@ -9,26 +9,9 @@ use crate::memory::MemoryLayer;
 
 /// The options of a deployment and the layer that it uses.
 ///
-/// [`from_env`](Self::from_env) reads two families of variables. Variables that begin with `CHANNEL_LAYER_` are the
-/// options of [`Config`]. The following variables, common in deployments of socket servers, set some of the same
-/// options:
-///
-/// | variable | meaning |
-/// |---|---|
-/// | `REDIS_ENABLED` | `false`: a layer in memory, for this process alone. Defaults to true if servers are named, by either family, or a `format` |
-/// | `REDIS_PUBSUB_ENABLED` | `true`: a [`PubSubLayer`](crate::PubSubLayer), unless `REDIS_ENABLED` is `false`. Defaults to false |
-/// | `REDIS_URL` | the one host |
-/// | `REDIS_HOST`, `REDIS_PORT` | the one host, where there is no `REDIS_URL` |
-/// | `REDIS_USERNAME`, `REDIS_PASSWORD`, `REDIS_DB` | the login and the database of that host, where its URL has none |
-/// | `REDIS_CHANNEL_PREFIX` | `prefix` |
-/// | `REDIS_POOL_SIZE` | `pool_size` |
-/// | `REDIS_MAX_CONNECTIONS` | connections to a server; bounds `pool_size` so that all together are no more |
-/// | `REDIS_SOCKET_TIMEOUT` | `command_timeout` and `connect_timeout`, in seconds |
-/// | `REDIS_RETRY_ON_TIMEOUT` | `true`: `retry_attempts` is 3 unless the next says otherwise; `false`: 0 |
-/// | `REDIS_RETRY_ATTEMPTS` | `retry_attempts` |
-///
-/// If both families set an option, `CHANNEL_LAYER_` wins. An empty `REDIS_` variable counts as unset.
-/// `REDIS_RETRY_ON_TIMEOUT` never sends twice: a command that a server may have run is not retried.
+/// [`from_env`](Self::from_env) reads two families of variables: those that begin with `CHANNEL_LAYER_`, which are the
+/// options of [`Config`], and variables that begin with `REDIS_`, which are common in deployments of socket servers and set
+/// some of the same options. `docs/configuration.md` lists both, and says which of them takes precedence.
 #[derive(Clone, Debug)]
 pub struct Deployment {
     /// The options of the layer.

@@ -1,5 +1,7 @@
 //! Counters of undelivered messages, so that no message is lost silently.
 
+use std::panic::catch_unwind;
+
 /// Why a message was not delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DropReason {
@@ -45,6 +47,38 @@ impl From<DropReason> for &'static str {
             DropReason::Malformed => "malformed",
             DropReason::ShardDown => "shard_down",
             DropReason::Stopped => "stopped",
+        }
+    }
+}
+
+/// An outcome for a caller. If the caller drops its future before it reads the outcome of a message that was not sent, the
+/// message counts as dropped.
+pub(crate) struct Unread<T> {
+    outcome: T,
+    dropped: CountOnDrop,
+}
+
+/// Counts one message as dropped for the reason.
+struct CountOnDrop(Option<DropReason>);
+
+impl<T> Unread<T> {
+    /// `outcome` of a message that counts as dropped for `reason` if nobody reads it.
+    pub(crate) fn new(outcome: T, reason: Option<DropReason>) -> Self {
+        Self { outcome, dropped: CountOnDrop(reason) }
+    }
+
+    pub(crate) fn read(self) -> T {
+        let Self { outcome, mut dropped } = self;
+        dropped.0 = None;
+        outcome
+    }
+}
+
+impl Drop for CountOnDrop {
+    fn drop(&mut self) {
+        if let Some(reason) = self.0 {
+            // A recorder that panics in two drops at once would abort the process.
+            let _ = catch_unwind(|| count(reason, 1));
         }
     }
 }

@@ -1,16 +1,18 @@
 //! Retries of commands, and TCP keepalive.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use channel_layer::django::{AsgiRedisLayer, ChannelsRedisLayer};
 use channel_layer::{ChannelLayer, Config, Delivery, Error, Event, Format, Receiver, message};
+use metrics_util::debugging::DebuggingRecorder;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::restarts::{recv_after_outage, wait_for_blocked};
 use super::tools::{Layer, Site, ask, connect, event, number, numbered, take_number, take_numbers};
-use crate::support::{DEADLINE, Proxy, RedisServer, eventually, interrupted, within};
+use crate::support::{Counts, DEADLINE, Proxy, RedisServer, eventually, interrupted, within};
 
 const SHORT: Duration = Duration::from_millis(500);
 
@@ -76,7 +78,10 @@ async fn messages_that_another_server_accepts_do_not_wait_behind_a_refused_one()
 }
 
 #[tokio::test]
-async fn messages_without_a_caller_do_not_wait_for_an_unreachable_server() {
+async fn messages_without_a_caller_do_not_wait_for_an_unreachable_server_and_are_counted() {
+    let recorder = DebuggingRecorder::new();
+    let mut counts = Counts::of(&recorder);
+    let _local = metrics::set_default_local_recorder(&recorder);
     let mut server = RedisServer::start();
     let config = Site::on(std::slice::from_ref(&server)).config();
     let layer = patient_without(&mut server, config).await;
@@ -88,6 +93,31 @@ async fn messages_without_a_caller_do_not_wait_for_an_unreachable_server() {
     server.start_again();
     within(DEADLINE, "the send that is waited for", last).await.unwrap();
     assert_eq!(take_numbers(&layer, "s?a").await, [100]);
+    assert_eq!(counts.dropped("shard_down"), 100);
+}
+
+#[tokio::test]
+async fn each_message_of_a_dropped_call_that_is_not_sent_counts_once() {
+    let recorder = DebuggingRecorder::new();
+    let mut counts = Counts::of(&recorder);
+    let _local = metrics::set_default_local_recorder(&recorder);
+    let mut servers = [RedisServer::start(), RedisServer::start()];
+    let site = Site::on(&servers);
+    let layer = connect(site.config().retry_attempts(100).capacity(1)).await;
+    let pinned = site.pinned_channels(&layer, &servers).await;
+    let mut events = layer.events();
+    servers[1].stop();
+    event(&mut events, "the outage", |event| matches!(event, Event::ShardDown { .. })).await;
+    let sent_before = counts.counter("channel_layer_sent_total");
+    let messages = [(&*pinned[1], numbered(1)), (&*pinned[0], numbered(2)), (&*pinned[0], numbered(3))];
+    let mut sending = Box::pin(layer.send_many(&messages));
+    assert!(interrupted(1, DEADLINE, &mut sending).await.is_none(), "the first message waits");
+    eventually("the second message", async || (counts.counter("channel_layer_sent_total") > sent_before).then_some(()))
+        .await;
+    assert_eq!(counts.all_dropped(), BTreeMap::new(), "the call may still report them");
+    drop(sending);
+    let expected = BTreeMap::from([("full".to_owned(), 1), ("shard_down".to_owned(), 1)]);
+    eventually("the counts of the others", async || (counts.all_dropped() == expected).then_some(())).await;
 }
 
 /// Returns a layer that retries for minutes and has detected that its server is unreachable.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::stream::{self, StreamExt};
 use rand::distr::{Alphanumeric, SampleString};
 use tokio::sync::{broadcast, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -14,6 +15,7 @@ use super::publish::{OutboundMessage, Publisher};
 use super::source::PubSubSource;
 use super::topic::{Target, Topics};
 use super::wire::Wire;
+use crate::drops::{DropReason, Unread};
 use crate::error::{Error, Result};
 use crate::health::{Health, RedisStats};
 use crate::layer::{ChannelLayer, Delivery, Event, Mode, Modes, Receiver, ShardStatus, Source, Statistics};
@@ -89,7 +91,7 @@ pub struct PubSubLayer {
 }
 
 /// The shard and the outcome of a queued message.
-pub(crate) type Publication = (usize, oneshot::Receiver<Result<()>>);
+pub(crate) type Publication = (usize, oneshot::Receiver<Unread<Result<()>>>);
 
 impl PubSubLayer {
     /// Opens `channels` in this process for the expiry: messages that are sent from now on wait in their queues. A receiver opens
@@ -170,24 +172,20 @@ impl PubSubLayer {
     }
 
     /// Waits until the message has been published or delivered in this process.
-    pub(crate) async fn outcome(&self, (shard, outcome): Publication) -> Result<()> {
-        match outcome.await {
-            Ok(result) => result,
-            Err(_) if self.closing.has_ended() => Err(self.closing.error()),
-            Err(_) => Err(self.shards[shard].error(Fault::panicked())),
-        }
+    pub(crate) async fn outcome(&self, (shard, outcome): Publication) -> Unread<Result<()>> {
+        outcome.await.unwrap_or_else(|_| {
+            let fault = self.closing.has_ended().then(|| self.closing.error());
+            let fault = fault.unwrap_or_else(|| self.shards[shard].error(Fault::panicked()));
+            Unread::new(Err(fault), Some(DropReason::ShardDown))
+        })
     }
 
     /// Waits for the outcomes of messages that have all been queued before, so that they travel together.
     async fn outcomes(&self, publications: Vec<Result<Publication>>) -> Vec<Result<()>> {
-        let mut results = Vec::with_capacity(publications.len());
-        for publication in publications {
-            results.push(match publication {
-                Ok(publication) => self.outcome(publication).await,
-                Err(error) => Err(error),
-            });
-        }
-        results
+        let outcomes = stream::iter(publications).then(|publication| async { Ok(self.outcome(publication?).await) });
+        let outcomes: Vec<Result<_>> = outcomes.collect().await;
+        // No await follows, so the caller gets all results.
+        outcomes.into_iter().map(|outcome| outcome.and_then(Unread::read)).collect()
     }
 
     fn source(&self, channels: &[&str]) -> Result<PubSubSource> {
@@ -199,7 +197,7 @@ impl PubSubLayer {
 #[async_trait]
 impl ChannelLayer for PubSubLayer {
     async fn send(&self, channel: &str, message: Message) -> Result<()> {
-        self.outcome(self.enqueue_for_channel(channel, &message)?).await
+        self.outcome(self.enqueue_for_channel(channel, &message)?).await.read()
     }
 
     async fn send_many(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
@@ -280,7 +278,7 @@ impl ChannelLayer for PubSubLayer {
     }
 
     async fn group_send(&self, group: &str, message: Message) -> Result<()> {
-        self.outcome(self.enqueue_for_group(group, &message)?).await
+        self.outcome(self.enqueue_for_group(group, &message)?).await.read()
     }
 
     async fn group_send_many(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {

@@ -49,7 +49,7 @@ impl PubSubLayer {
         // The copy that would stay in this process is another message.
         let probe = message! { "published": true };
         let publication = self.enqueue(Target::Channel(channel.clone()), &probe, Message::default())?;
-        self.outcome(publication).await?;
+        self.outcome(publication).await.read()?;
         let received = self.receive(&[channel.as_str()]).await?.message;
         if received == probe { Ok(()) } else { Err(Stayed.into()) }
     }

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::inbox::Inbox;
 use super::topic::Target;
 use crate::config::Fallback;
-use crate::drops::{DropReason, Drops};
+use crate::drops::{DropReason, Drops, Unread};
 use crate::error::Result;
 use crate::layer::Modes;
 use crate::message::Message;
@@ -35,7 +35,14 @@ pub(crate) struct OutboundMessage {
     pub(crate) payload: Vec<u8>,
     /// The message for readers in this process, for an outage of the server.
     pub(crate) local_copy: Message,
-    pub(crate) done: oneshot::Sender<Result<()>>,
+    pub(crate) done: oneshot::Sender<Unread<Result<()>>>,
+}
+
+impl OutboundMessage {
+    /// Reports the result of the call. If the caller has dropped its future, the message counts as dropped for `reason`.
+    fn finish(self, result: Result<()>, reason: Option<DropReason>) {
+        let _ = self.done.send(Unread::new(result, reason));
+    }
 }
 
 /// The queues of all servers, by shard.
@@ -117,7 +124,7 @@ impl PublishQueue {
                 }
                 dropped.count();
             }
-            // Over another connection than the one beside the subscription it could miss the readers of this process.
+            // Only over the connection that belongs to the subscription: another may lead to a server without our readers.
             (Reachability::Reachable(_, generation), _) => self.publish(batch, &reachability, Some(*generation)).await,
             (Reachability::Unknown, _) => self.publish(batch, &reachability, None).await,
         }
@@ -128,7 +135,7 @@ impl PublishQueue {
         let (messages, mut dropped) = (batch.len(), Drops::default());
         for message in batch {
             self.inbox.deliver(&message.target, message.local_copy, &mut dropped);
-            let _ = message.done.send(Ok(()));
+            let _ = message.done.send(Unread::new(Ok(()), None));
         }
         dropped.count();
         self.modes.count_local(self.manager.shard.index, messages);
@@ -148,8 +155,7 @@ impl PublishQueue {
                     sent += 1;
                     let has_no_reader = matches!((receivers, &message.target), (Value::Int(0), Target::Channel(_)));
                     dropped.add(DropReason::NoReader, usize::from(has_no_reader));
-                    // The caller may have dropped its future.
-                    let _ = message.done.send(Ok(()));
+                    message.finish(Ok(()), None);
                 }
                 Err(fault) if self.can_stay(&fault) => unsent.push(message),
                 Err(fault) => self.fail(message, fault, &mut dropped),
@@ -171,13 +177,13 @@ impl PublishQueue {
     }
 
     fn fail(&self, message: OutboundMessage, fault: Fault, dropped: &mut Drops) {
-        let result = if self.manager.fallback == Fallback::Local && fault.outage {
+        let reason = if fault.may_have_run { DropReason::Unconfirmed } else { DropReason::ShardDown };
+        if self.manager.fallback == Fallback::Local && fault.outage {
             // The message may have been published, so it is not sent again. An outage is no failure of the call.
-            dropped.add(DropReason::Unconfirmed, 1);
-            Ok(())
+            dropped.add(reason, 1);
+            message.finish(Ok(()), None);
         } else {
-            Err(self.manager.shard.error(fault))
-        };
-        let _ = message.done.send(result);
+            message.finish(Err(self.manager.shard.error(fault)), Some(reason));
+        }
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::format::{OutboundMessage, WriteFormat};
 use super::queue::{Queued, Weight};
-use crate::drops::{self, DropReason};
+use crate::drops::{self, DropReason, Unread};
 use crate::name::ChannelName;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
@@ -31,6 +31,18 @@ pub(crate) enum Outcome {
     Closed,
 }
 
+impl Outcome {
+    /// The outcome for the caller of the message.
+    pub(crate) fn unread(self) -> Unread<Self> {
+        let reason = match self {
+            Self::Sent => None,
+            Self::Full => Some(DropReason::Full),
+            Self::Failed { .. } | Self::Closed => Some(DropReason::ShardDown),
+        };
+        Unread::new(self, reason)
+    }
+}
+
 /// A message on its way to one shard, with the sender of its outcome.
 pub struct Outgoing<B> {
     pub(crate) channel: ChannelName,
@@ -39,7 +51,7 @@ pub struct Outgoing<B> {
     /// Whether a refusal or a failure by this shard is final, because no other shard will be tried.
     pub(crate) is_last: bool,
     pub(crate) body: B,
-    outcome: oneshot::Sender<Outcome>,
+    outcome: oneshot::Sender<Unread<Outcome>>,
 }
 
 impl<B> Outgoing<B> {
@@ -48,7 +60,7 @@ impl<B> Outgoing<B> {
         message: OutboundMessage<B>,
         capacity: usize,
         is_last: bool,
-    ) -> (Self, oneshot::Receiver<Outcome>) {
+    ) -> (Self, oneshot::Receiver<Unread<Outcome>>) {
         let (outcome, receiver) = oneshot::channel();
         let OutboundMessage { channel, body, .. } = message;
         (Self { channel, capacity, is_last, body, outcome }, receiver)
@@ -62,7 +74,7 @@ impl<B> Outgoing<B> {
 
     /// Reports `outcome`. The caller may have dropped its future.
     fn finish(self, outcome: Outcome) {
-        let _ = self.outcome.send(outcome);
+        let _ = self.outcome.send(outcome.unread());
     }
 
     pub(crate) fn fail(self, shard: usize, fault: &Fault) {

@@ -20,6 +20,7 @@ use super::batch::{Batch, Outcome, Outgoing, TASK};
 use super::calls::Calls;
 use super::format::{OutboundMessage, WriteFormat};
 use super::queue::{BatchReceiver, BypassPermit, Queue};
+use crate::drops::Unread;
 use crate::name::ChannelName;
 use crate::redis::driven::DrivenTask;
 use crate::redis::node::fault::Fault;
@@ -49,8 +50,14 @@ pub struct Sender<F: WriteFormat> {
 pub struct PendingSend<B> {
     message: OutboundMessage<B>,
     attempts: Attempts,
-    /// The shard that has it now, and its outcome there.
-    at: Option<(usize, oneshot::Receiver<Outcome>)>,
+    state: SendState,
+}
+
+enum SendState {
+    /// The shard has the message, and will report its outcome.
+    Queued { shard: usize, outcome: oneshot::Receiver<Unread<Outcome>> },
+    /// No shard is left.
+    Ended(Unread<Outcome>),
 }
 
 /// The shards that a message has been offered to.
@@ -93,35 +100,42 @@ impl<F: WriteFormat> Sender<F> {
         } else {
             self.turn.fetch_add(1, Ordering::Relaxed) % self.queues.len()
         };
-        let attempts = Attempts { first, count: 0, was_full: false, failed: None };
-        let mut pending = PendingSend { message, attempts, at: None };
-        self.enqueue_at_next(&mut pending);
-        pending
+        let mut attempts = Attempts { first, count: 0, was_full: false, failed: None };
+        let state = self.enqueue_at_next(&message, &mut attempts);
+        PendingSend { message, attempts, state }
     }
 
     /// Sends a queued message, with everything else on its queue.
     pub(crate) fn flush(&self, pending: &PendingSend<F::Body>) {
-        if let Some((shard, _)) = pending.at {
-            self.queues[shard][queue_of(&pending.message.channel)].flush();
+        self.flush_queue(&pending.message.channel, &pending.state);
+    }
+
+    fn flush_queue(&self, channel: &ChannelName, state: &SendState) {
+        if let SendState::Queued { shard, .. } = state {
+            self.queues[*shard][queue_of(channel)].flush();
         }
     }
 
     /// Waits until the message has been sent or refused.
-    pub(crate) async fn outcome(&self, mut pending: PendingSend<F::Body>) -> Outcome {
-        while let Some((shard, outcome)) = pending.at.take() {
-            match outcome.await {
-                Ok(Outcome::Full) => pending.attempts.was_full = true,
-                Ok(Outcome::Failed { shard, fault }) if !fault.may_have_run => {
-                    pending.attempts.failed = Some(Outcome::Failed { shard, fault });
-                }
-                Ok(outcome) => return outcome,
-                // A queue refuses what it has not taken, so the message was in a batch.
-                Err(_) => return Outcome::Failed { shard, fault: Fault::abandoned() },
+    pub(crate) async fn outcome(&self, pending: PendingSend<F::Body>) -> Unread<Outcome> {
+        let PendingSend { message, mut attempts, mut state } = pending;
+        loop {
+            let outcome = match state {
+                SendState::Queued { shard, outcome } => outcome.await.map_or_else(
+                    // A queue refuses what it has not taken, so the message was in a batch.
+                    |_| Outcome::Failed { shard, fault: Fault::abandoned() },
+                    Unread::read,
+                ),
+                SendState::Ended(outcome) => return outcome,
+            };
+            match outcome {
+                Outcome::Full => attempts.was_full = true,
+                Outcome::Failed { ref fault, .. } if !fault.may_have_run => attempts.failed = Some(outcome),
+                outcome => return outcome.unread(),
             }
-            self.enqueue_at_next(&mut pending);
-            self.flush(&pending);
+            state = self.enqueue_at_next(&message, &mut attempts);
+            self.flush_queue(&message.channel, &state);
         }
-        pending.attempts.verdict()
     }
 
     /// Permits to send to `channels` on `shard` past their queues, which send nothing meanwhile. Returns `None` if a queue has
@@ -159,35 +173,46 @@ impl<F: WriteFormat> Sender<F> {
     }
 
     /// Queues a message at the next shard that may take it, if one is left.
-    fn enqueue_at_next(&self, pending: &mut PendingSend<F::Body>) {
-        let PendingSend { message, attempts, at } = pending;
-        let shards = self.queues.len();
-        let candidates = if message.pinned { 1 } else { shards };
-        let is_whole = message.pinned || message.capacity == usize::MAX;
-        let capacity_on = |shard| {
-            if is_whole { message.capacity } else { self.format.capacity_on(shard, message.capacity, shards) }
-        };
-        while attempts.count < candidates {
-            let index = (attempts.first + attempts.count) % shards;
-            attempts.count += 1;
-            let capacity = capacity_on(index);
-            if capacity == 0 {
-                continue;
-            }
-            let shard = &self.places.shards[index];
+    fn enqueue_at_next(&self, message: &OutboundMessage<F::Body>, attempts: &mut Attempts) -> SendState {
+        loop {
+            let Some((place, capacity)) = self.candidates(message, attempts).next() else {
+                return SendState::Ended(attempts.verdict().unread());
+            };
+            attempts.count = place + 1;
+            let shard = self.shard_at(attempts, place);
             // If no other shard can take the message, the queue repeats the attempt as configured.
             let waits = message.pinned && shard.retries_during_outage();
             if !waits && let Some(fault) = shard.fault() {
-                attempts.failed = Some(Outcome::Failed { shard: index, fault });
+                attempts.failed = Some(Outcome::Failed { shard: shard.index, fault });
                 continue;
             }
-            let mut others = (attempts.count..candidates).map(|count| (attempts.first + count) % shards);
-            let is_last = !others.any(|other| capacity_on(other) > 0 && self.places.shards[other].is_up());
+            let is_last = !self.candidates(message, attempts).any(|(place, _)| self.shard_at(attempts, place).is_up());
             let (outgoing, outcome) = Outgoing::new(message.clone(), capacity, is_last);
-            self.queues[index][queue_of(&message.channel)].add(outgoing);
-            *at = Some((index, outcome));
-            return;
+            self.queues[shard.index][queue_of(&message.channel)].add(outgoing);
+            return SendState::Queued { shard: shard.index, outcome };
         }
+    }
+
+    /// The places of the shards that the message has not been offered to and that may hold messages of its channel, with the
+    /// capacity of the channel there.
+    fn candidates(
+        &self,
+        message: &OutboundMessage<F::Body>,
+        attempts: &Attempts,
+    ) -> impl Iterator<Item = (usize, usize)> {
+        let shards = self.queues.len();
+        let last = if message.pinned { 1 } else { shards };
+        let is_whole = message.pinned || message.capacity == usize::MAX;
+        let capacity_at = move |place| {
+            let shard = self.shard_at(attempts, place).index;
+            if is_whole { message.capacity } else { self.format.capacity_on(shard, message.capacity, shards) }
+        };
+        (attempts.count..last).map(move |place| (place, capacity_at(place))).filter(|(_, capacity)| *capacity > 0)
+    }
+
+    /// The shard at a place in the order in which they are tried.
+    fn shard_at(&self, attempts: &Attempts, place: usize) -> &Shard {
+        &self.places.shards[(attempts.first + place) % self.queues.len()]
     }
 }
 
@@ -196,14 +221,14 @@ impl<B: Clone> PendingSend<B> {
     pub(crate) fn beside_queues(message: OutboundMessage<B>, shard: &Shard) -> (Outgoing<B>, Self) {
         let (outgoing, outcome) = Outgoing::new(message.clone(), message.capacity, true);
         let attempts = Attempts { first: shard.index, count: 1, was_full: false, failed: None };
-        (outgoing, Self { message, attempts, at: Some((shard.index, outcome)) })
+        (outgoing, Self { message, attempts, state: SendState::Queued { shard: shard.index, outcome } })
     }
 }
 
 impl Attempts {
-    fn verdict(self) -> Outcome {
-        match self.failed {
-            Some(failed) if !self.was_full => failed,
+    fn verdict(&self) -> Outcome {
+        match &self.failed {
+            Some(failed) if !self.was_full => failed.clone(),
             _ => Outcome::Full,
         }
     }

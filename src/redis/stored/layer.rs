@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
+use futures_util::stream::{self, StreamExt};
 use rand::distr::{Alphanumeric, SampleString};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
+use crate::drops::Unread;
 use crate::error::{Error, Result};
 use crate::health::{Health, RedisStats};
 use crate::layer::{ChannelLayer, Delivery, Event, Receiver, Statistics};
@@ -132,18 +134,19 @@ impl<F: StoredFormat> StoredLayer<F> {
         // All are queued before the first is flushed, so that they travel together.
         let pending: Vec<_> = messages.iter().map(enqueue).collect();
         pending.iter().flatten().for_each(|(_, pending)| self.sender.flush(pending));
-        let mut results = Vec::with_capacity(pending.len());
-        for pending in pending {
-            results.push(match pending {
-                Ok(pending) => self.finish(pending).await,
-                Err(error) => Err(error),
-            });
-        }
-        results
+        let outcomes = stream::iter(pending).then(|pending| async {
+            let (channel, pending) = pending?;
+            Ok((channel, self.sender.outcome(pending).await))
+        });
+        let outcomes: Vec<Result<_>> = outcomes.collect().await;
+        // No await follows, so the caller gets all results.
+        let result = |(channel, outcome): (_, Unread<_>)| self.result(channel, outcome.read());
+        outcomes.into_iter().map(|outcome| outcome.and_then(result)).collect()
     }
 
-    async fn finish(&self, (channel, pending): (ChannelName, PendingSend<F::Body>)) -> Result<()> {
-        match self.sender.outcome(pending).await {
+    /// The result of sending a message to `channel`.
+    fn result(&self, channel: ChannelName, outcome: Outcome) -> Result<()> {
+        match outcome {
             Outcome::Sent => Ok(()),
             Outcome::Full => Err(Error::ChannelFull { channel }),
             Outcome::Failed { fault, .. } if !fault.may_have_run && self.closing.has_ended() => {
@@ -175,7 +178,7 @@ impl<F: StoredFormat> StoredLayer<F> {
     async fn finish_group(&self, pending: Vec<PendingSend<F::Body>>) -> Result<()> {
         let mut sends = Sends::default();
         for pending in pending {
-            sends.add(&self.places, self.sender.outcome(pending).await);
+            sends.add(&self.places, self.sender.outcome(pending).await.read());
         }
         sends.result().map_err(|error| self.closing.explain(error))
     }
@@ -189,9 +192,9 @@ impl<F: StoredFormat> StoredLayer<F> {
 #[async_trait]
 impl<F: StoredFormat> ChannelLayer for StoredLayer<F> {
     async fn send(&self, channel: &str, message: Message) -> Result<()> {
-        let pending = self.enqueue(channel, &message, false)?;
-        self.sender.flush(&pending.1);
-        self.finish(pending).await
+        let (channel, pending) = self.enqueue(channel, &message, false)?;
+        self.sender.flush(&pending);
+        self.result(channel, self.sender.outcome(pending).await.read())
     }
 
     async fn send_many(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
@@ -294,14 +297,7 @@ impl<F: StoredFormat> ChannelLayer for StoredLayer<F> {
         };
         let pending: Vec<_> = prepared.into_iter().map(enqueue).collect();
         pending.iter().flatten().flatten().for_each(|pending| self.sender.flush(pending));
-        let mut results = Vec::with_capacity(pending.len());
-        for pending in pending {
-            results.push(match pending {
-                Ok(pending) => self.finish_group(pending).await,
-                Err(error) => Err(error),
-            });
-        }
-        results
+        stream::iter(pending).then(|pending| async { self.finish_group(pending?).await }).collect().await
     }
 
     async fn flush(&self) -> Result<()> {

@@ -109,6 +109,10 @@ pub(crate) async fn send_through(
     shard: &Shard,
     place: impl Fn(&ChannelName) -> (String, usize),
 ) -> Result<(), BoxError> {
+    // A send may wait for the server.
+    if let Some(fault) = shard.fault() {
+        return Err(shard.error(fault).into());
+    }
     let (channel, key) = channel_on(shard, place)?;
     layer.send(channel.as_str(), Message::default()).await?;
     let mut command = redis::cmd("PEXPIRE");

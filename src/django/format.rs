@@ -53,8 +53,8 @@ pub(super) trait PythonFormat: PythonRead + StoredStatistics {
     /// The command that adds the messages of `batch` to their channels at the time `now` of the server.
     fn push(&self, batch: &Batch<Bytes>, now: Duration) -> Cmd;
 
-    /// The messages that carry a group message to its recipients.
-    fn messages_to(&self, message: &Message, recipients: &[ChannelName]) -> Result<Vec<OutboundMessage<Bytes>>>;
+    /// The messages that carry a group message to its destinations.
+    fn messages_to(&self, message: &Message, destinations: &[ChannelName]) -> Result<Vec<OutboundMessage<Bytes>>>;
 
     /// As [`StoredFormat::new_local_channel`].
     fn new_local_channel(&self, _: &str) -> Option<Result<ChannelName>> {
@@ -76,7 +76,7 @@ pub(super) trait PythonRead: Send + Sync + Sized + 'static {
 
     fn popped(&self, shard: &Shard, answer: Value) -> impl Future<Output = Result<Option<Popped>, Fault>> + Send;
 
-    /// The message that was taken from `source`, with its recipients.
+    /// The message that was taken from `source`, with its destinations.
     fn buffered(&self, shard: &Arc<Shard>, source: &ChannelName, raw: Raw) -> Result<BufferedEntry, Unreadable>;
 
     fn put_back(&self, key: &str, entries: &[BufferedEntry]) -> Cmd;
@@ -192,9 +192,9 @@ impl<F: PythonFormat> StoredFormat for F {
         &self,
         _: &GroupName,
         message: &Message,
-        recipients: &Vec<ChannelName>,
+        destinations: &Vec<ChannelName>,
     ) -> Result<Vec<OutboundMessage<Bytes>>> {
-        PythonFormat::messages_to(self, message, recipients)
+        PythonFormat::messages_to(self, message, destinations)
     }
 
     fn new_local_channel(&self, pattern: &str) -> Option<Result<ChannelName>> {

@@ -11,9 +11,9 @@ use super::script;
 use crate::error::Result;
 use crate::name::{ChannelName, GroupName};
 use crate::redis::node::fault::Fault;
-use crate::redis::send::batch::milliseconds;
 use crate::redis::stored::groups::StoredGroups;
 use crate::redis::stored::scan::parse;
+use crate::redis::time::milliseconds;
 use crate::redis::topology::places::Places;
 
 /// The groups of a layer.
@@ -25,7 +25,7 @@ pub struct Groups {
 }
 
 impl StoredGroups for Groups {
-    type Recipients = Vec<ChannelName>;
+    type Destinations = Vec<ChannelName>;
 
     fn expiry(&self) -> Duration {
         self.expiry
@@ -47,7 +47,7 @@ impl StoredGroups for Groups {
         self.members(group).await.map_err(|fault| self.places.shard_of_group(group).error(fault))
     }
 
-    async fn recipients(&self, groups: &[GroupName]) -> Vec<Result<Vec<ChannelName>, (usize, Fault)>> {
+    async fn destinations(&self, groups: &[GroupName]) -> Vec<Result<Vec<ChannelName>, (usize, Fault)>> {
         let members = groups.iter().map(|group| async move {
             let shard = self.places.shard_of_group(group).index;
             self.members(group).await.map_err(|fault| (shard, fault))

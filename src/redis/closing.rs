@@ -23,7 +23,7 @@ impl Closing {
         self.token.cancel();
     }
 
-    /// The token that is cancelled at the end. Cancelling it ends the layer because its runtime has ended.
+    /// The token that is cancelled at the end. If it is cancelled without [`close`](Self::close), the runtime of the layer has ended.
     pub(crate) fn token(&self) -> &CancellationToken {
         &self.token
     }

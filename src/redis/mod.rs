@@ -16,6 +16,7 @@ pub mod quarantine;
 pub(crate) mod receive;
 pub(crate) mod send;
 pub(crate) mod stored;
+pub(crate) mod time;
 pub(crate) mod topology;
 
 pub use native::format::{Native, RedisLayer};

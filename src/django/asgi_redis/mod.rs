@@ -18,11 +18,11 @@ use crate::message::Message;
 use crate::name::ChannelName;
 use crate::redis::node::script::Script;
 use crate::redis::node::shard::Shard;
-use crate::redis::send::batch::milliseconds;
 use crate::redis::send::{Batch, OutboundMessage};
 use crate::redis::stored::format::StoredFormat;
 use crate::redis::stored::layer::StoredLayer;
 use crate::redis::stored::scan::Scan;
+use crate::redis::time::milliseconds;
 use crate::redis::topology::places::Places;
 
 /// Stands for the name of a channel in the counters of all channels.
@@ -88,7 +88,7 @@ impl PythonFormat for AsgiRedis {
         command.arg(milliseconds(self.base.payload.expiry));
         command.arg(CHANNEL_STATS_LIVE.as_secs()).arg(GLOBAL_STATS_LIVE.as_secs());
         for run in batch.runs() {
-            command.arg(run[0].capacity).arg(i32::from(run[0].is_last)).arg(run.len());
+            command.arg(run[0].capacity).arg(i32::from(run[0].is_final)).arg(run.len());
             for message in run {
                 command.arg(self.base.payload.wrap(&message.body, now));
             }
@@ -97,8 +97,8 @@ impl PythonFormat for AsgiRedis {
     }
 
     /// A message for each member, as Python sends it.
-    fn messages_to(&self, message: &Message, recipients: &[ChannelName]) -> Result<Vec<OutboundMessage<Bytes>>> {
-        recipients.iter().map(|member| self.message(member.clone(), message)).collect()
+    fn messages_to(&self, message: &Message, destinations: &[ChannelName]) -> Result<Vec<OutboundMessage<Bytes>>> {
+        destinations.iter().map(|member| self.message(member.clone(), message)).collect()
     }
 
     fn scans<'s>(&'s self, shard: &'s Shard) -> Vec<Scan<'s>> {

@@ -15,8 +15,8 @@ use crate::name::ChannelName;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 use crate::redis::receive::{BufferedEntry, Popped, READ_BYTES, Raw, Unreadable};
-use crate::redis::send::batch::milliseconds;
 use crate::redis::stored::scan::parse;
+use crate::redis::time::milliseconds;
 
 /// Pauses between attempts to fetch a message whose key has been taken.
 const FETCH_PAUSE: Duration = Duration::from_millis(50);

@@ -48,7 +48,7 @@ impl AsgiRedis {
         }
         let mut total = Statistics::default();
         let mut ages = redis::pipe();
-        for pair in shard.run_all(&commands).await?.chunks(2) {
+        for pair in shard.run(&commands).await?.chunks(2) {
             let [Value::Int(length), head] = pair else { continue };
             total.messages_pending += u64::try_from(*length).unwrap_or(0);
             if let Value::BulkString(message) = head {
@@ -58,7 +58,7 @@ impl AsgiRedis {
         if ages.is_empty() {
             return Ok(total);
         }
-        for answer in shard.run_all(&ages).await? {
+        for answer in shard.run(&ages).await? {
             if let Value::Int(remaining) = answer
                 && let Ok(remaining) = u64::try_from(remaining)
             {

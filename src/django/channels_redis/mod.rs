@@ -20,10 +20,10 @@ use crate::message::{Message, Value as Routed};
 use crate::name::{ChannelKind, ChannelName, InvalidName};
 use crate::redis::node::script::Script;
 use crate::redis::node::shard::Shard;
-use crate::redis::send::batch::milliseconds;
 use crate::redis::send::{Batch, OutboundMessage};
 use crate::redis::stored::layer::StoredLayer;
 use crate::redis::stored::scan::Scan;
+use crate::redis::time::milliseconds;
 use crate::redis::topology::places::Places;
 
 /// The longest beginning of a new channel: with a dot, the mark and twice 32 digits it has 99 bytes, and Python takes no
@@ -108,10 +108,10 @@ impl PythonFormat for ChannelsRedis {
     }
 
     /// One message for all members of a process, as Python sends it.
-    fn messages_to(&self, message: &Message, recipients: &[ChannelName]) -> Result<Vec<OutboundMessage<Bytes>>> {
+    fn messages_to(&self, message: &Message, destinations: &[ChannelName]) -> Result<Vec<OutboundMessage<Bytes>>> {
         let mut places = HashMap::new();
         let mut keys: Vec<Vec<&ChannelName>> = Vec::new();
-        for member in recipients {
+        for member in destinations {
             let place = *places.entry(member.non_local()).or_insert(keys.len());
             match keys.get_mut(place) {
                 Some(members) => members.push(member),

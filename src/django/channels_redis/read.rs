@@ -15,7 +15,7 @@ use crate::name::ChannelName;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 use crate::redis::receive::{BufferedEntry, Popped, READ_BYTES, Raw, Unreadable};
-use crate::redis::send::batch::milliseconds;
+use crate::redis::time::milliseconds;
 
 impl PythonRead for ChannelsRedis {
     const WAIT: &'static str = "BZPOPMIN";

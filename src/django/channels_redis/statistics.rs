@@ -12,7 +12,7 @@ use crate::layer::Statistics;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 use crate::redis::stored::format::StoredStatistics;
-use crate::redis::stored::scan::{CHANNELS_AT_ONCE, Scan};
+use crate::redis::stored::scan::{CHANNELS_PER_CALL, Scan};
 
 impl StoredStatistics for ChannelsRedis {
     async fn channel_statistics(&self, shard: &Shard, non_local: &str) -> Result<Statistics, Fault> {
@@ -36,7 +36,7 @@ impl ChannelsRedis {
         let now = now_of(shard);
         let oldest = now.saturating_sub(self.base.payload.expiry).as_secs_f64();
         let mut total = Statistics::default();
-        for keys in keys.chunks(CHANNELS_AT_ONCE) {
+        for keys in keys.chunks(CHANNELS_PER_CALL) {
             let mut command = script::ZSET_PENDING.call(keys);
             command.arg(oldest);
             let Value::Array(answer) = shard.run(&command).await? else {

@@ -15,10 +15,10 @@ pub(crate) fn parse_routes(answer: &Value) -> Result<Routes, Fault> {
     let Value::Array(parts) = answer else { return Err(unexpected()) };
     let [Value::Array(all), Value::Array(ended), next_to_end] = &parts[..] else { return Err(unexpected()) };
     let ended = ended.iter().map(text).collect::<Result<HashSet<_>, _>>()?;
-    let (mut list, mut count, mut remembered) = (Vec::with_capacity(all.len() / 2), 0, 0);
+    let (mut list, mut count, mut retention_ms) = (Vec::with_capacity(all.len() / 2), 0, 0);
     for (name, version) in pairs(&parts[0])? {
         if name.is_empty() {
-            remembered = version;
+            retention_ms = version;
             continue;
         }
         count += 1;
@@ -29,7 +29,7 @@ pub(crate) fn parse_routes(answer: &Value) -> Result<Routes, Fault> {
     }
     let texts = all.iter().map(text).collect::<Result<Vec<_>, _>>()?;
     let until = pairs(next_to_end)?.first().map_or(NEVER, |(_, ends)| *ends);
-    Ok(Routes { list: list.into(), text: texts.join(" ").into(), count, until, remembered })
+    Ok(Routes { list: list.into(), text: texts.join(" ").into(), count, until, retention_ms })
 }
 
 /// Parses the answer of `group_members.lua` about `route`.
@@ -37,7 +37,7 @@ pub(crate) fn parse_changes(answer: Value, route: &str) -> Result<Changes, Fault
     let unexpected =
         || Fault::unexpected("group_members.lua returned something other than three numbers and three lists");
     let Value::Array(parts) = answer else { return Err(unexpected()) };
-    let [version, partial, Value::Int(remembered), present, joined, ended] = &parts[..] else {
+    let [version, partial, Value::Int(retention_ms), present, joined, ended] = &parts[..] else {
         return Err(unexpected());
     };
     // Another program may have added a member with an invalid name. The other members are still valid.
@@ -55,7 +55,10 @@ pub(crate) fn parse_changes(answer: Value, route: &str) -> Result<Changes, Fault
         version: number(text(version)?)?,
         partial: *partial == Value::Int(1),
         // A group that has ended returns 0: nothing of it is remembered any more.
-        remembered: u64::try_from(*remembered).ok().filter(|ms| *ms > 0).map_or(u64::MAX, |ms| ms.saturating_mul(1000)),
+        retention_us: u64::try_from(*retention_ms)
+            .ok()
+            .filter(|ms| *ms > 0)
+            .map_or(u64::MAX, |ms| ms.saturating_mul(1000)),
         members: members(present)?,
         joined: members(joined)?,
         ended: ended.collect(),

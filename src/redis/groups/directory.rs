@@ -18,8 +18,8 @@ use crate::redis::native::write::Condition;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::script::Script;
 use crate::redis::node::shard::Shard;
-use crate::redis::send::batch::milliseconds;
 use crate::redis::stored::groups::StoredGroups;
+use crate::redis::time::milliseconds;
 
 /// Members that no message has needed for this time are evicted from the cache. The next message fetches them again.
 const EVICT_AFTER: Duration = Duration::from_mins(1);
@@ -35,7 +35,7 @@ pub struct Groups {
     topology: Arc<Topology>,
     expiry: Duration,
     /// For how long after its end a membership matters, in ms: as long as messages that were sent before can wait.
-    remembered: u64,
+    retention_ms: u64,
     /// Locked only to find, add or evict an entry.
     cache: Mutex<MemberCache>,
     memory: RouteMemory,
@@ -65,7 +65,7 @@ struct Fetched {
 }
 
 impl StoredGroups for Groups {
-    type Recipients = Routes;
+    type Destinations = Routes;
 
     fn expiry(&self) -> Duration {
         self.expiry
@@ -76,14 +76,14 @@ impl StoredGroups for Groups {
         command
             .arg(channel.non_local())
             .arg(milliseconds(lasts.clamp(MIN_LIFETIME, self.expiry)))
-            .arg(self.remembered)
+            .arg(self.retention_ms)
             .arg(channel.local());
         self.run(group, &command).await.map(|_| ())
     }
 
     async fn discard(&self, group: &GroupName, channel: &ChannelName) -> Result<()> {
         let mut command = self.member_command(&scripts::GROUP_DISCARD, group, channel);
-        command.arg(channel.non_local()).arg(self.remembered).arg(channel.local());
+        command.arg(channel.non_local()).arg(self.retention_ms).arg(channel.local());
         self.run(group, &command).await.map(|_| ())
     }
 
@@ -105,7 +105,7 @@ impl StoredGroups for Groups {
         Ok(channels)
     }
 
-    async fn recipients(&self, groups: &[GroupName]) -> Vec<Result<Routes, (usize, Fault)>> {
+    async fn destinations(&self, groups: &[GroupName]) -> Vec<Result<Routes, (usize, Fault)>> {
         match groups {
             // The routes of a single group are remembered for the next send.
             [group] => {
@@ -120,8 +120,8 @@ impl StoredGroups for Groups {
 impl Groups {
     pub(crate) fn new(topology: Arc<Topology>, expiry: Duration, message_expiry: Duration) -> Self {
         let cache = Mutex::new(MemberCache { routes: HashMap::new(), evicted_at: Instant::now() });
-        let remembered = milliseconds(message_expiry + REMEMBER_LONGER);
-        Self { topology, expiry, remembered, cache, memory: RouteMemory::new() }
+        let retention_ms = milliseconds(message_expiry + REMEMBER_LONGER);
+        Self { topology, expiry, retention_ms, cache, memory: RouteMemory::new() }
     }
 
     /// The server of `group`.
@@ -152,7 +152,7 @@ impl Groups {
         let shard = self.topology.shard_of_group(group);
         loop {
             let routes = self.record_routes(group, &shard.run(&self.routes_command(group)).await?)?;
-            if self.suffices(&routes) {
+            if self.retention_suffices(&routes) {
                 return Ok(routes);
             }
             // The script changes nothing after a change of the routes. The loop then fetches them again.
@@ -161,20 +161,20 @@ impl Groups {
                 keys.extend(self.topology.keys.route(group, route.channel.as_str()).all());
             }
             let mut command = scripts::GROUP_REMEMBER.call(&keys);
-            command.arg(self.remembered).arg(routes.count);
+            command.arg(self.retention_ms).arg(routes.count);
             shard.run(&command).await?;
         }
     }
 
     /// Whether a group with these `routes` remembers its members for long enough. It may not if a process with a shorter expiry has
     /// added them all.
-    pub(crate) fn suffices(&self, routes: &Routes) -> bool {
-        routes.remembered >= self.remembered || !routes.list.iter().any(Route::is_local)
+    pub(crate) fn retention_suffices(&self, routes: &Routes) -> bool {
+        routes.retention_ms >= self.retention_ms || !routes.list.iter().any(Route::is_local)
     }
 
     /// The condition that `group` still has the routes that its server returned last; `None` unless it returned them twice in a row.
     pub(crate) fn guess(&self, group: &GroupName) -> Option<Condition> {
-        let routes = self.memory.guess(group).filter(|routes| self.suffices(routes))?;
+        let routes = self.memory.guess(group).filter(|routes| self.retention_suffices(routes))?;
         Some(Condition { group: group.clone(), routes })
     }
 
@@ -195,7 +195,7 @@ impl Groups {
             for index in &indices {
                 commands.add_command(self.routes_command(&groups[*index]));
             }
-            let answers = if indices.is_empty() { Ok(Vec::new()) } else { shard.run_all(&commands).await };
+            let answers = if indices.is_empty() { Ok(Vec::new()) } else { shard.run(&commands).await };
             (shard.index, indices, answers)
         }));
         for (shard, indices, answers) in fetched.await {
@@ -204,7 +204,7 @@ impl Groups {
                     answers.get(answer).map_or_else(|| Err(Fault::unexpected("a missing answer")), parse_routes)
                 });
                 results[index] = match routes {
-                    Ok(routes) if !self.suffices(&routes) => self.routes(&groups[index]).await,
+                    Ok(routes) if !self.retention_suffices(&routes) => self.routes(&groups[index]).await,
                     routes => routes,
                 }
                 .map_err(|fault| (shard, fault));

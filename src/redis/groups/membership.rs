@@ -65,8 +65,8 @@ pub(crate) struct Changes {
     pub(crate) version: u64,
     /// Whether these are only changes, so that unnamed members stay as they are.
     pub(crate) partial: bool,
-    /// For how long after its end a membership is remembered, in microseconds: as long as messages can wait.
-    pub(crate) remembered: u64,
+    /// For how long after its end the group remembers a membership, in microseconds.
+    pub(crate) retention_us: u64,
     /// Members, with the ends of their memberships.
     pub(crate) members: Vec<(ChannelName, u64)>,
     /// Members, with the versions of the adds that started their memberships.
@@ -106,7 +106,7 @@ impl Membership {
             let joined = joined.or(known).unwrap_or(changes.version);
             self.members.insert(channel, Member { joined, ends });
         }
-        let forgotten = now.saturating_sub(changes.remembered);
+        let forgotten = now.saturating_sub(changes.retention_us);
         self.members.retain(|_, member| member.ends >= forgotten);
         self.ended.retain(|ended| ended.recorded >= forgotten);
         self.version = changes.version;
@@ -189,7 +189,7 @@ mod tests {
         Changes {
             version,
             partial: false,
-            remembered: u64::MAX,
+            retention_us: u64::MAX,
             members: members.iter().map(|(local, _, added)| (channel(local), *added + LASTS)).collect(),
             joined: members.iter().map(|(local, joined, _)| (channel(local), *joined)).collect(),
             ended: Vec::new(),
@@ -312,9 +312,9 @@ mod tests {
         membership.apply(all(2, &[("a", 1, 1), ("b", 2, 2)]), NOW);
         membership.apply(leaves("a", 1, 3), NOW);
         assert_eq!(at(&membership, 2), ["a", "b"]);
-        membership.apply(Changes { remembered: NOW - 4, ..joins("c", 9) }, NOW);
+        membership.apply(Changes { retention_us: NOW - 4, ..joins("c", 9) }, NOW);
         assert_eq!(at(&membership, 2), ["b"]);
-        membership.apply(Changes { remembered: NOW - 4 - LASTS, ..joins("d", 10) }, NOW);
+        membership.apply(Changes { retention_us: NOW - 4 - LASTS, ..joins("d", 10) }, NOW);
         assert_eq!(membership.at(10, 10).len(), 2, "b has ended long ago");
     }
 
@@ -336,7 +336,7 @@ mod tests {
         let waiting: Vec<_> = (0..100).map(|sent| Recipients::new(membership.clone(), 1, sent)).collect();
         assert_eq!(Arc::strong_count(&membership), 101, "all of them share one membership");
         Arc::make_mut(&mut membership).apply(leaves("a", 1, 3), NOW);
-        Arc::make_mut(&mut membership).apply(Changes { remembered: 0, ..joins("b", 9) }, NOW);
+        Arc::make_mut(&mut membership).apply(Changes { retention_us: 0, ..joins("b", 9) }, NOW);
         assert!(waiting.iter().all(|recipients| !recipients.is_empty() && *recipients.list() == [channel("a")]));
         assert!(Recipients::new(membership.clone(), 3, 3).is_empty());
         assert!(Recipients::new(membership, 9, 9 + LASTS).is_empty());

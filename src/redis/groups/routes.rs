@@ -41,13 +41,13 @@ pub struct Routes {
     /// When the first of them ends, in microseconds by the clock of the group's server.
     pub(crate) until: u64,
     /// For how long after a membership ends the group remembers it, in ms.
-    pub(crate) remembered: u64,
+    pub(crate) retention_ms: u64,
 }
 
 impl Routes {
     /// The routes of a group without members.
     pub(crate) fn none() -> Self {
-        Self { list: Arc::default(), text: "".into(), count: 0, until: NEVER, remembered: 0 }
+        Self { list: Arc::default(), text: "".into(), count: 0, until: NEVER, retention_ms: 0 }
     }
 }
 
@@ -63,13 +63,13 @@ pub(crate) struct RouteMemory {
 
 #[derive(Debug)]
 struct Known {
-    groups: HashMap<GroupName, Remembered>,
+    groups: HashMap<GroupName, CachedRoutes>,
     /// When unused groups were last evicted.
     evicted_at: Instant,
 }
 
 #[derive(Debug)]
-struct Remembered {
+struct CachedRoutes {
     routes: Routes,
     /// Whether the last two answers were equal.
     unchanged: bool,
@@ -84,9 +84,9 @@ impl RouteMemory {
     /// The routes that `group` probably has; `None` if the last two answers differed.
     pub(crate) fn guess(&self, group: &GroupName) -> Option<Routes> {
         let mut known = self.known.lock();
-        let remembered = known.groups.get_mut(group).filter(|remembered| remembered.unchanged)?;
-        remembered.used_at = Instant::now();
-        Some(remembered.routes.clone())
+        let cached = known.groups.get_mut(group).filter(|cached| cached.unchanged)?;
+        cached.used_at = Instant::now();
+        Some(cached.routes.clone())
     }
 
     /// Records the `routes` that the server of `group` returned.
@@ -95,16 +95,16 @@ impl RouteMemory {
         let mut known = self.known.lock();
         if now.duration_since(known.evicted_at) > FORGET_AFTER {
             known.evicted_at = now;
-            known.groups.retain(|_, remembered| now.duration_since(remembered.used_at) < FORGET_AFTER);
+            known.groups.retain(|_, cached| now.duration_since(cached.used_at) < FORGET_AFTER);
         }
         match known.groups.get_mut(group) {
-            Some(remembered) => {
-                let unchanged = remembered.routes == *routes;
-                *remembered = Remembered { routes: routes.clone(), unchanged, used_at: now };
+            Some(cached) => {
+                let unchanged = cached.routes == *routes;
+                *cached = CachedRoutes { routes: routes.clone(), unchanged, used_at: now };
             }
             None => {
-                let remembered = Remembered { routes: routes.clone(), unchanged: false, used_at: now };
-                known.groups.insert(group.clone(), remembered);
+                let cached = CachedRoutes { routes: routes.clone(), unchanged: false, used_at: now };
+                known.groups.insert(group.clone(), cached);
             }
         }
     }

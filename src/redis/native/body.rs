@@ -13,7 +13,7 @@ use crate::message::Message;
 use crate::redis::native::entry as frame;
 use crate::redis::native::entry::{Address, Entry, Text};
 use crate::redis::receive::Unreadable;
-use crate::redis::send::batch::milliseconds;
+use crate::redis::time::milliseconds;
 
 /// How long after its expiry a sealed message opens. The estimate of the server's clock may be off by this much.
 const LEEWAY: Duration = Duration::from_secs(10);

@@ -15,14 +15,14 @@ use crate::name::{ChannelKind, ChannelName};
 use crate::redis::native::keys::Keys;
 use crate::redis::native::scripts;
 use crate::redis::node::shard::Shard;
-use crate::redis::send::batch::milliseconds;
 use crate::redis::send::{Batch, Pushed};
+use crate::redis::time::milliseconds;
 use crate::supervise::contained;
 
 /// How long counts are summed before they are written.
 const PERIOD: Duration = Duration::from_secs(1);
 /// The most channels of one call.
-const CHANNELS_AT_ONCE: usize = 200;
+const CHANNELS_PER_WRITE: usize = 200;
 /// How long the counters of a channel, and the counters of all channels, outlive the last send.
 const CHANNEL_LIFETIME: Duration = Duration::from_hours(1);
 const TOTAL_LIFETIME: Duration = Duration::from_hours(24);
@@ -61,12 +61,12 @@ struct Writer {
 }
 
 impl Counters {
-    /// Returns the counters and the future of their task. After `closing` is cancelled, the task writes what is left and ends.
+    /// Returns the counters and the future of their task. After `work_ended` is cancelled, the task writes what is left and ends.
     pub(crate) fn new(
         shard: &Arc<Shard>,
         keys: &Keys,
         list_lifetime: Duration,
-        closing: CancellationToken,
+        work_ended: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + use<>) {
         let (requests, requested) = mpsc::unbounded_channel();
         let sums = Arc::new(Sums { unwritten: Mutex::default(), added: Notify::new() });
@@ -76,7 +76,7 @@ impl Counters {
             keys: keys.clone(),
             single_use_lifetime: list_lifetime.min(CHANNEL_LIFETIME),
         };
-        (Self { sums, requests }, writer.run(requested, closing))
+        (Self { sums, requests }, writer.run(requested, work_ended))
     }
 
     /// Counts the messages of a batch that was written. A refusal counts if no other server is tried.
@@ -85,7 +85,7 @@ impl Counters {
         let was_empty = unwritten.is_empty();
         for (run, accepted) in batch.runs().iter().zip(pushed.accepted()) {
             let Ok(accepted) = usize::try_from(*accepted) else { continue };
-            let refused = if run[0].is_last { run.len().saturating_sub(accepted) } else { 0 };
+            let refused = if run[0].is_final { run.len().saturating_sub(accepted) } else { 0 };
             if accepted + refused > 0 {
                 let channel = &run[0].channel;
                 let added = Counts::new(channel, accepted as u64, refused as u64);
@@ -121,7 +121,7 @@ impl Counts {
 }
 
 impl Writer {
-    async fn run(self, mut requests: mpsc::UnboundedReceiver<oneshot::Sender<()>>, closing: CancellationToken) {
+    async fn run(self, mut requests: mpsc::UnboundedReceiver<oneshot::Sender<()>>, work_ended: CancellationToken) {
         loop {
             let due = async {
                 self.sums.added.notified().await;
@@ -130,7 +130,7 @@ impl Writer {
             let request = tokio::select! {
                 biased;
                 Some(request) = requests.recv() => Some(request),
-                () = closing.cancelled() => break,
+                () = work_ended.cancelled() => break,
                 () = due => None,
             };
             self.write_contained().await;
@@ -146,13 +146,13 @@ impl Writer {
     async fn write(&self) {
         let mut unwritten: Vec<_> = std::mem::take(&mut *self.sums.unwritten.lock()).into_iter().collect();
         while !unwritten.is_empty() {
-            let chunk = unwritten.split_off(unwritten.len().saturating_sub(CHANNELS_AT_ONCE));
+            let chunk = unwritten.split_off(unwritten.len().saturating_sub(CHANNELS_PER_WRITE));
             if let Err(fault) = self.shard.run_once(&self.command(&chunk)).await {
                 // Counts that may have been written are not written again.
                 if !fault.may_have_run {
                     unwritten.extend(chunk);
                 }
-                self.put_back(unwritten);
+                self.keep_unwritten(unwritten);
                 debug!(shard = self.shard.index, fault = %self.shard.error(fault), "counters could not be written");
                 return;
             }
@@ -173,7 +173,7 @@ impl Writer {
         command
     }
 
-    fn put_back(&self, counts: Vec<(Box<str>, Counts)>) {
+    fn keep_unwritten(&self, counts: Vec<(Box<str>, Counts)>) {
         let mut unwritten = self.sums.unwritten.lock();
         for (channel, counts) in counts {
             unwritten.entry(channel).and_modify(|newer| newer.add(counts)).or_insert(counts);

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
 use super::counters::Counters;
-use super::message::{Content, Recipient};
+use super::message::{Content, Target};
 use super::topology::Topology;
 use super::write::{Answer, BatchWriter, Condition, list_lifetime};
 use crate::capacity::Capacity;
@@ -28,9 +28,9 @@ use crate::redis::node::shard::Shard;
 use crate::redis::quarantine::Quarantine;
 use crate::redis::quarantine::writer::QuarantineWriter;
 use crate::redis::send::batch::record_size;
-use crate::redis::send::queue::MAX_MESSAGES;
+use crate::redis::send::queue::{BypassPermit, MAX_MESSAGES};
 use crate::redis::send::{Batch, OutboundMessage, PendingSend, Pushed, Sender, WriteFormat};
-use crate::redis::stored::format::{Background, Started, StoredFormat};
+use crate::redis::stored::format::{AtOnce, Background, Started, StoredFormat};
 use crate::redis::stored::layer::StoredLayer;
 use crate::redis::stored::scan::Scan;
 use crate::redis::topology::places::Places;
@@ -89,15 +89,14 @@ impl WriteFormat for Native {
     }
 
     async fn push(&self, shard: &Shard, batch: &Batch<Content>) -> Result<Pushed, Fault> {
-        let pushed = self.writer(shard, batch)?.push(shard).await?;
-        self.counters[shard.index].add(batch, &pushed);
-        Ok(pushed)
+        self.writer(shard, batch)?.push(shard).await
     }
 }
 
 impl Native {
     fn writer<'a>(&'a self, shard: &Shard, batch: &'a Batch<Content>) -> Result<BatchWriter<'a>, Fault> {
-        Ok(BatchWriter::new(&self.codec, &self.topology.keys, batch, shard.now_ms()?))
+        let counters = &self.counters[shard.index];
+        Ok(BatchWriter::new(&self.codec, &self.topology.keys, counters, batch, shard.now_ms()?))
     }
 
     fn encode(&self, message: &Message) -> Result<Arc<[u8]>> {
@@ -111,9 +110,30 @@ impl Native {
             channel: channel.clone(),
             capacity: self.capacity.of(channel),
             pinned: channel.kind().has_one_reader(),
-            body: Content { to: Recipient::Group { group: group.clone(), version }, plain: plain.clone() },
+            body: Content { to: Target::Group { group: group.clone(), version }, plain: plain.clone() },
         };
         routes.list.iter().map(|route| message(&route.channel, route.version)).collect()
+    }
+
+    /// The messages to the routes that `group` probably has. `None` if its routes are unknown, the messages do not fit into one
+    /// call or they could overtake others.
+    fn guess(
+        &self,
+        sender: &Sender<Self>,
+        group: &GroupName,
+        message: &Arc<[u8]>,
+    ) -> Option<(GuessedSend, Vec<PendingSend<Content>>)> {
+        let shard = self.topology.shard_of_group(group);
+        let condition = self.groups.guess(group)?;
+        if !self.fits_one_call(&condition.routes, message.len(), shard) {
+            return None;
+        }
+        let permits = sender.bypass(shard, condition.routes.list.iter().map(|route| &route.channel))?;
+        let messages = self.to_routes(group, message, &condition.routes).into_iter();
+        let (outgoing, pending): (Vec<_>, _) =
+            messages.map(|message| PendingSend::beside_queues(message, shard)).unzip();
+        let batch = outgoing.into_iter().collect();
+        Some((GuessedSend { shard: shard.clone(), condition, batch, _permits: permits }, pending))
     }
 
     /// Whether messages of `size` bytes to these routes fit into one call to `shard`.
@@ -126,6 +146,38 @@ impl Native {
         list.len() <= MAX_MESSAGES
             && list.len() * size <= MAX_CONDITIONAL_BYTES
             && list.iter().all(|route| is_there(&route.channel))
+    }
+}
+
+/// The messages of a group send to the routes that the group probably has.
+struct GuessedSend {
+    shard: Arc<Shard>,
+    condition: Condition,
+    batch: Batch<Content>,
+    _permits: Vec<BypassPermit<Content>>,
+}
+
+impl GuessedSend {
+    /// Sends the messages if the group has the routes, and reports their outcomes. If it does not, returns its routes.
+    async fn push(self, format: Arc<Native>) -> AtOnce<(), Routes> {
+        let Self { shard, condition, batch, .. } = &self;
+        let answer = match format.writer(shard, batch) {
+            Ok(writer) => writer.push_if(condition, shard).await,
+            Err(fault) => Err(fault),
+        };
+        let result = match answer {
+            Ok(Answer::Pushed(pushed)) => Ok(pushed),
+            Ok(Answer::OtherRoutes(answer)) => {
+                let routes = format.groups.record_routes(&condition.group, &answer).ok();
+                return AtOnce::Unsent(routes.filter(|routes| format.groups.retention_suffices(routes)));
+            }
+            Err(fault) if !fault.may_have_run => return AtOnce::Unsent(None),
+            Err(fault) => Err(fault),
+        };
+        let messages = batch.message_count();
+        self.batch.finish(self.shard.index, result);
+        record_size(messages);
+        AtOnce::Sent(())
     }
 }
 
@@ -183,7 +235,7 @@ impl StoredFormat for Native {
             capacity: self.capacity.of(&channel),
             pinned: channel.kind().has_one_reader(),
             channel,
-            body: Content { to: Recipient::Channel, plain: self.encode(message)? },
+            body: Content { to: Target::Channel, plain: self.encode(message)? },
         })
     }
 
@@ -195,9 +247,9 @@ impl StoredFormat for Native {
         &self,
         group: &GroupName,
         message: &Arc<[u8]>,
-        recipients: &Routes,
+        destinations: &Routes,
     ) -> Result<Vec<OutboundMessage<Content>>> {
-        Ok(self.to_routes(group, message, recipients))
+        Ok(self.to_routes(group, message, destinations))
     }
 
     /// Sends to the routes that the group probably has, in one call that checks whether it has them.
@@ -206,45 +258,12 @@ impl StoredFormat for Native {
         sender: &Sender<Self>,
         group: &GroupName,
         message: &Arc<[u8]>,
-    ) -> Result<Vec<PendingSend<Content>>, Option<Routes>> {
-        let shard = self.topology.shard_of_group(group);
-        let condition: Condition = self.groups.guess(group).ok_or(None)?;
-        if !self.fits_one_call(&condition.routes, message.len(), shard) {
-            return Err(None);
-        }
-        let channels = condition.routes.list.iter().map(|route| &route.channel);
-        let permits = sender.bypass(shard, channels).ok_or(None)?;
-        let messages = self.to_routes(group, message, &condition.routes).into_iter();
-        let (outgoing, pending): (Vec<_>, _) =
-            messages.map(|message| PendingSend::beside_queues(message, shard)).unzip();
-        let batch: Batch<Content> = outgoing.into_iter().collect();
-        let (format, shard) = (sender.format().clone(), shard.clone());
-        let push = async move {
-            let _permits = permits;
-            let messages = batch.message_count();
-            let result = match format.writer(&shard, &batch) {
-                Ok(writer) => writer.push_if(&condition, &shard).await,
-                Err(fault) => Err(fault),
-            };
-            match result {
-                Ok(Answer::OtherRoutes(answer)) => return Err(Some(answer)),
-                Err(fault) if !fault.may_have_run => return Err(None),
-                Ok(Answer::Pushed(pushed)) => {
-                    format.counters[shard.index].add(&batch, &pushed);
-                    batch.finish(shard.index, Ok(pushed));
-                }
-                Err(fault) => batch.finish(shard.index, Err(fault)),
-            }
-            record_size(messages);
-            Ok(())
-        };
-        match sender.complete(push).await {
+    ) -> AtOnce<Vec<PendingSend<Content>>, Routes> {
+        let Some((guessed, pending)) = self.guess(sender, group, message) else { return AtOnce::Unsent(None) };
+        match sender.complete(guessed.push(sender.format().clone())).await {
             // If the task ended without a result, so do the messages.
-            Some(Ok(())) | None => Ok(pending),
-            Some(Err(answer)) => {
-                let routes = answer.and_then(|answer| self.groups.record_routes(group, &answer).ok());
-                Err(routes.filter(|routes| self.groups.suffices(routes)))
-            }
+            Some(AtOnce::Sent(())) | None => AtOnce::Sent(pending),
+            Some(AtOnce::Unsent(routes)) => AtOnce::Unsent(routes),
         }
     }
 

@@ -6,13 +6,13 @@ use crate::name::{ChannelName, GroupName};
 use crate::redis::native::body::BodyCodec;
 use crate::redis::native::entry as frame;
 use crate::redis::native::entry::Address;
-use crate::redis::send::batch::milliseconds;
-use crate::redis::send::queue::Weight;
+use crate::redis::send::format::Weight;
+use crate::redis::time::milliseconds;
 
-/// An encoded message and its recipient.
+/// An encoded message and its target.
 #[derive(Clone, Debug)]
 pub struct Content {
-    pub(crate) to: Recipient,
+    pub(crate) to: Target,
     /// The encoded message. It is sealed when it is sent: it may wait for a long time before that, and a sealed message opens
     /// only for a limited time.
     pub(crate) plain: Arc<[u8]>,
@@ -20,7 +20,7 @@ pub struct Content {
 
 /// Whether a message is for the channel that it goes to, or for the members of a group there.
 #[derive(Clone, Debug)]
-pub(crate) enum Recipient {
+pub(crate) enum Target {
     Channel,
     Group { group: GroupName, version: u64 },
 }
@@ -42,9 +42,9 @@ impl Content {
         entry: &mut Vec<u8>,
     ) {
         let address = match (&self.to, channel.local()) {
-            (Recipient::Group { group, version }, _) => Address::Group { group: group.as_str(), version: *version },
-            (Recipient::Channel, Some(local)) => Address::Local(local),
-            (Recipient::Channel, None) => Address::Channel,
+            (Target::Group { group, version }, _) => Address::Group { group: group.as_str(), version: *version },
+            (Target::Channel, Some(local)) => Address::Local(local),
+            (Target::Channel, None) => Address::Channel,
         };
         entry.clear();
         frame::begin(expires, milliseconds(codec.expiry()), &address, codec.seals(), entry);

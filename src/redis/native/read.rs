@@ -23,7 +23,7 @@ use crate::redis::receive::format::SMALL_CHANNEL;
 use crate::redis::receive::{
     BufferedEntry, EntryFormat, Popped, READ_BYTES, Raw, ReadFormat, RecipientResolver, Unreadable,
 };
-use crate::redis::send::batch::milliseconds;
+use crate::redis::time::milliseconds;
 
 /// Reads lists of entries.
 pub(crate) struct NativeReader {

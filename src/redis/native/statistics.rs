@@ -13,7 +13,7 @@ use crate::redis::native::scripts;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 use crate::redis::stored::format::StoredStatistics;
-use crate::redis::stored::scan::{CHANNELS_AT_ONCE, Scan, parse};
+use crate::redis::stored::scan::{CHANNELS_PER_CALL, Scan, parse};
 
 impl StoredStatistics for Native {
     async fn write_statistics(&self) {
@@ -52,7 +52,7 @@ async fn counters(shard: &Shard, key: &str) -> Result<Statistics, Fault> {
 /// How many entries wait in `lists`, and the age of the oldest.
 async fn pending(shard: &Shard, lists: &[String]) -> Result<Statistics, Fault> {
     let mut total = Statistics::default();
-    for lists in lists.chunks(CHANNELS_AT_ONCE) {
+    for lists in lists.chunks(CHANNELS_PER_CALL) {
         let pending: Vec<Value> = parse(shard.run(&scripts::PENDING.call(lists)).await?)?;
         let now = shard.clock.now_ms().unwrap_or(0);
         total = pending.chunks(3).map(|figures| pending_in(figures, now)).fold(total, Statistics::merge);

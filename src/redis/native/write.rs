@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use redis::{Cmd, Value};
 
+use super::counters::Counters;
 use super::message::Content;
 use crate::name::GroupName;
 use crate::redis::groups::routes::Routes;
@@ -12,9 +13,8 @@ use crate::redis::native::keys::Keys;
 use crate::redis::native::scripts;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
-use crate::redis::send::batch::milliseconds;
-use crate::redis::send::queue::Queued;
 use crate::redis::send::{Batch, Outgoing, Pushed};
+use crate::redis::time::milliseconds;
 
 /// How far the estimate of the server's clock may be off before the server stamps the entries anew. A smaller value costs
 /// time on a busy server, where batches wait; a larger one shows in short expiries.
@@ -45,6 +45,7 @@ pub(crate) enum Answer {
 pub(crate) struct BatchWriter<'a> {
     codec: &'a BodyCodec,
     keys: &'a Keys,
+    counters: &'a Counters,
     batch: &'a Batch<Content>,
     /// The time of the server by its estimate, and the time at which the messages expire.
     now_ms: u64,
@@ -52,8 +53,14 @@ pub(crate) struct BatchWriter<'a> {
 }
 
 impl<'a> BatchWriter<'a> {
-    pub(crate) fn new(codec: &'a BodyCodec, keys: &'a Keys, batch: &'a Batch<Content>, now_ms: u64) -> Self {
-        Self { codec, keys, batch, now_ms, expires: now_ms + milliseconds(codec.expiry()) }
+    pub(crate) fn new(
+        codec: &'a BodyCodec,
+        keys: &'a Keys,
+        counters: &'a Counters,
+        batch: &'a Batch<Content>,
+        now_ms: u64,
+    ) -> Self {
+        Self { codec, keys, counters, batch, now_ms, expires: now_ms + milliseconds(codec.expiry()) }
     }
 
     /// Writes the batch.
@@ -80,7 +87,7 @@ impl<'a> BatchWriter<'a> {
         {
             return Ok(Answer::OtherRoutes(routes));
         }
-        Pushed::parse(answer, self.batch.runs().len()).map(Answer::Pushed)
+        self.pushed(answer).map(Answer::Pushed)
     }
 
     /// Whether a transaction suits the batch better. A transaction can append to a channel only once.
@@ -88,14 +95,21 @@ impl<'a> BatchWriter<'a> {
         if self.batch.repeats_a_channel() {
             return false;
         }
-        let bytes: usize = self.batch.runs().iter().flatten().map(Queued::bytes).sum();
+        let bytes: usize = self.batch.runs().iter().flatten().map(Outgoing::bytes).sum();
         bytes >= LARGE && bytes / self.batch.message_count() >= LARGE_ENTRY
     }
 
     async fn append(&self, shard: &Shard) -> Result<Pushed, Fault> {
         let mut answers = shard.run_transaction(self.transaction()).await?;
         let answer = answers.pop().ok_or_else(|| Fault::unexpected("an empty transaction"))?;
-        Pushed::parse(answer.extract_error().map_err(Fault::from)?, self.batch.runs().len())
+        self.pushed(answer.extract_error().map_err(Fault::from)?)
+    }
+
+    /// Parses the answer of a script that has run, and counts the messages.
+    fn pushed(&self, answer: Value) -> Result<Pushed, Fault> {
+        let pushed = Pushed::parse(answer, self.batch.runs().len())?;
+        self.counters.add(self.batch, &pushed);
+        Ok(pushed)
     }
 
     /// The call of `push.lua`.
@@ -126,7 +140,7 @@ impl<'a> BatchWriter<'a> {
         let mut commands = Vec::with_capacity(self.batch.runs().len() + 1);
         for (run, list) in self.batch.runs().iter().zip(lists) {
             settling.arg(run[0].capacity).arg(run.len());
-            let bytes: usize = run.iter().map(Queued::bytes).sum();
+            let bytes: usize = run.iter().map(Outgoing::bytes).sum();
             let mut command = Cmd::with_capacity(run.len() + 2, bytes + run.len() * 128);
             command.arg("RPUSH").arg(list);
             self.add_entries(&mut command, run);

@@ -41,18 +41,32 @@ pub(crate) fn record_round_trip(round_trip: Duration) {
     metrics::histogram!("channel_layer_round_trip_seconds").record(round_trip);
 }
 
-/// The answer to `command`; an error answer is an `Err`.
-pub(crate) async fn answer(connection: &mut ServerConnection, command: &Cmd) -> Result<Value, RedisError> {
-    connection.commands.send_packed_command(command).await?.extract_error()
+/// One command, or a pipeline of commands that travel in one round trip.
+pub(crate) trait Request: Sync {
+    type Answer: Send;
+
+    /// Sends it over `connection`, and returns the answer or the first error answer.
+    fn send_over(
+        &self,
+        connection: &mut ServerConnection,
+    ) -> impl Future<Output = Result<Self::Answer, RedisError>> + Send;
 }
 
-/// The answers to `commands`, or the first error among them.
-pub(crate) async fn answers(
-    connection: &mut ServerConnection,
-    commands: &redis::Pipeline,
-) -> Result<Vec<Value>, RedisError> {
-    let answers = connection.commands.send_packed_commands(commands, 0, commands.len()).await?;
-    answers.into_iter().map(Value::extract_error).collect()
+impl Request for Cmd {
+    type Answer = Value;
+
+    async fn send_over(&self, connection: &mut ServerConnection) -> Result<Value, RedisError> {
+        connection.commands.send_packed_command(self).await?.extract_error()
+    }
+}
+
+impl Request for redis::Pipeline {
+    type Answer = Vec<Value>;
+
+    async fn send_over(&self, connection: &mut ServerConnection) -> Result<Vec<Value>, RedisError> {
+        let answers = connection.commands.send_packed_commands(self, 0, self.len()).await?;
+        answers.into_iter().map(Value::extract_error).collect()
+    }
 }
 
 /// `commands` in one transaction.

@@ -115,12 +115,12 @@ impl Shard {
             Err(error) => {
                 self.suspect();
                 let explained = ConnectError::from(error).explained(&server.client, self.command_timeout()).await;
-                return Err(Fault::from(explained).of_an_outage());
+                return Err(Fault::from(explained).into_outage());
             }
         };
         if connection.client.server != server.identity {
             let fault = Fault::unsent(HostMoved);
-            self.lost(server.generation, fault.clone());
+            self.mark_down(server.generation, fault.clone());
             connection.discard();
             return Err(fault);
         }
@@ -154,7 +154,7 @@ impl Shard {
         if fault.may_have_run {
             self.suspect();
         } else {
-            self.lost(generation, fault.clone());
+            self.mark_down(generation, fault.clone());
         }
     }
 

@@ -4,6 +4,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
+use crate::redis::time::milliseconds;
+
 /// Estimates the clock of one server from its answers to `TIME`.
 ///
 /// Between two readings the estimate advances by the local monotonic clock, so that a change of the local time of day has
@@ -51,7 +53,7 @@ impl Clock {
     pub(crate) fn now_ms(&self) -> Option<u64> {
         let reading = (*self.reading.lock())?;
         let now = reading.time + reading.at.elapsed();
-        Some(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+        Some(milliseconds(now))
     }
 
     /// How many seconds the server's clock is ahead of the clock of this machine. `None` before the first answer.

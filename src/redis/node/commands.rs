@@ -1,68 +1,43 @@
 //! Commands on one server. A command that cannot have run is retried as configured, and an error that means a dead
-//! connection takes the server down.
+//! connection marks the server as down.
 
 use std::time::Instant;
 
 use redis::{Cmd, RedisError, Value};
 
-use crate::redis::node::answer::{Retry, answer, answers, executed, is_unknown_script, record_round_trip, transaction};
+use crate::redis::node::answer::{Request, Retry, executed, is_unknown_script, record_round_trip, transaction};
 use crate::redis::node::connection;
 use crate::redis::node::connection::ServerConnection;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::{NotConnected, Shard};
 
 impl Shard {
-    /// Runs a command that does not block. While the layer is open, an attempt that cannot have run is retried as configured.
-    /// Retries may take minutes: use this where a caller of the layer waits, and [`run_once`](Self::run_once) where other work
-    /// waits too or a deadline applies.
-    pub(crate) async fn run(&self, command: &Cmd) -> Result<Value, Fault> {
+    /// Runs a command that does not block, or several in one round trip. While the layer is open, an attempt that cannot have run
+    /// is retried as configured. If the server refuses one of several commands, the others run twice. Retries may take minutes:
+    /// use this where a caller of the layer waits, and [`run_once`](Self::run_once) where other work waits too or a deadline
+    /// applies.
+    pub(crate) async fn run<R: Request>(&self, request: &R) -> Result<R::Answer, Fault> {
         let mut retry = self.retry();
         loop {
-            match self.run_once(command).await {
+            match self.run_once(request).await {
                 Err(fault) if retry.wait_after(&fault).await => {}
                 result => return result,
             }
         }
     }
 
-    /// Runs a command that does not block, without retries.
-    pub(crate) async fn run_once(&self, command: &Cmd) -> Result<Value, Fault> {
+    /// Like [`run`](Self::run), without retries.
+    pub(crate) async fn run_once<R: Request>(&self, request: &R) -> Result<R::Answer, Fault> {
         let mut connection = self.connection()?;
         let asked = Instant::now();
-        let mut answer = answer(&mut connection, command).await;
+        let mut answer = request.send_over(&mut connection).await;
         let round_trip = asked.elapsed();
         if answer.as_ref().is_err_and(is_unknown_script) {
-            // A client flushed the scripts of the server. The command has not run.
+            // A client flushed the scripts of the server. The script has not run.
             self.load_scripts(&mut connection).await?;
-            answer = self::answer(&mut connection, command).await;
+            answer = request.send_over(&mut connection).await;
         }
         let result = answer.map_err(|error| self.judge(connection.generation, error));
-        record_round_trip(round_trip);
-        result
-    }
-
-    /// Runs commands that do not block in one round trip, with retries. They may run twice.
-    pub(crate) async fn run_all(&self, commands: &redis::Pipeline) -> Result<Vec<Value>, Fault> {
-        let mut retry = self.retry();
-        loop {
-            match self.run_all_once(commands).await {
-                Err(fault) if retry.wait_after(&fault).await => {}
-                result => return result,
-            }
-        }
-    }
-
-    /// Like [`run_all`](Self::run_all), without retries.
-    pub(crate) async fn run_all_once(&self, commands: &redis::Pipeline) -> Result<Vec<Value>, Fault> {
-        let mut connection = self.connection()?;
-        let asked = Instant::now();
-        let mut answers = answers(&mut connection, commands).await;
-        let round_trip = asked.elapsed();
-        if answers.as_ref().is_err_and(is_unknown_script) {
-            self.load_scripts(&mut connection).await?;
-            answers = self::answers(&mut connection, commands).await;
-        }
-        let result = answers.map_err(|error| self.judge(connection.generation, error));
         record_round_trip(round_trip);
         result
     }
@@ -114,7 +89,7 @@ impl Shard {
     fn judge(&self, generation: u64, error: RedisError) -> Fault {
         let fault = Fault::from(error);
         if fault.broken {
-            self.lost(generation, fault.clone());
+            self.mark_down(generation, fault.clone());
         }
         fault
     }

@@ -27,36 +27,40 @@ pub struct Fault {
 }
 
 impl Fault {
+    /// A permanent fault of a server that is up.
+    fn new(may_have_run: bool, cause: impl fmt::Display) -> Self {
+        let cause = cause.to_string().into();
+        Self { may_have_run, broken: false, outage: false, transient: false, subject: "Redis", cause }
+    }
+
     /// The fault of a command that was not sent, because there is no connection.
     pub(crate) fn unsent(cause: impl fmt::Display) -> Self {
-        let cause = cause.to_string().into();
-        Self { may_have_run: false, broken: false, outage: true, transient: true, subject: "Redis", cause }
+        Self { outage: true, transient: true, ..Self::new(false, cause) }
     }
 
     /// The fault of a command that was not sent, though the server is up.
     pub(crate) fn busy(cause: impl fmt::Display) -> Self {
-        Self { outage: false, ..Self::unsent(cause) }
+        Self { transient: true, ..Self::new(false, cause) }
     }
 
     /// The fault of an answer that the command cannot have. Such a server is not compatible.
     pub(crate) fn unexpected(answer: &str) -> Self {
-        let cause = format!("unexpected answer: {answer}");
-        Self { may_have_run: true, transient: false, ..Self::busy(cause) }
+        Self::new(true, format!("unexpected answer: {answer}"))
     }
 
-    /// The same fault, for commands that wait for the server meanwhile.
-    pub(crate) fn of_an_outage(self) -> Self {
+    /// The same cause, marked as an outage. Later commands fail with it while the shard reconnects.
+    pub(crate) fn into_outage(self) -> Self {
         Self { outage: true, transient: true, ..self }
     }
 
     /// The fault of a command whose sending task panicked.
     pub(crate) fn panicked() -> Self {
-        Self { may_have_run: true, transient: false, ..Self::busy("the task that sent it panicked") }
+        Self::new(true, "the task that sent it panicked")
     }
 
     /// A command whose outcome is unknown, because its task ended with its runtime.
     pub(crate) fn abandoned() -> Self {
-        Self { may_have_run: true, transient: false, ..Self::busy("the task that sent it has ended") }
+        Self::new(true, "the task that sent it has ended")
     }
 
     /// The same fault, for a command that is not sent because of it.

@@ -109,7 +109,7 @@ impl Shard {
             Err(error) => {
                 let fault = Fault::from(error);
                 // A refusal may have ended by the next attempt, so later commands see an outage. This caller sees the refusal.
-                self.state.send_replace(State::Down(fault.clone().of_an_outage()));
+                self.state.send_replace(State::Down(fault.clone().into_outage()));
                 Err(self.error(fault))
             }
         }
@@ -173,7 +173,7 @@ impl Shard {
         let mut settings = std::pin::pin!(self.keep_publishing_settings(&connection));
         loop {
             if let Err(error) = self.probe(connection.clone()).await {
-                self.lost(connection.generation, error.into());
+                self.mark_down(connection.generation, error.into());
                 return;
             }
             let mut states = self.state.subscribe();
@@ -182,7 +182,7 @@ impl Shard {
                 () = self.suspicion.notified() => {}
                 () = &mut settings => {}
                 () = &mut moved => {
-                    self.lost(connection.generation, Fault::unsent(MasterMoved));
+                    self.mark_down(connection.generation, Fault::unsent(MasterMoved));
                     return;
                 }
                 _ = states.wait_for(|state| matches!(state, State::Down(_))) => return,
@@ -213,7 +213,7 @@ impl Shard {
             reasons.is_new(&fault.line(&self.address()));
         }
         while let Err(error) = self.open().await {
-            self.record_still_down(Fault::from(error).of_an_outage(), &mut reasons);
+            self.record_still_down(Fault::from(error).into_outage(), &mut reasons);
             tokio::time::sleep(backoff.pause()).await;
         }
         metrics::counter!("channel_layer_reconnects_total").increment(u64::from(lost));
@@ -229,8 +229,8 @@ impl Shard {
         }
     }
 
-    /// Takes the server down if its connection is still the one of `generation`.
-    pub(crate) fn lost(&self, generation: u64, fault: Fault) {
+    /// Marks the server as down if its connection is still the one of `generation`.
+    pub(crate) fn mark_down(&self, generation: u64, fault: Fault) {
         let reason = fault.line(&self.address());
         let changed = self.state.send_if_modified(|state| {
             let current = matches!(state, State::Up(connection) if connection.generation == generation);
@@ -305,7 +305,7 @@ impl Shard {
     }
 
     /// Waits until the connection of `generation` is lost or replaced. Returns the reason.
-    pub(crate) async fn gone(&self, generation: u64) -> Fault {
+    pub(crate) async fn wait_until_lost(&self, generation: u64) -> Fault {
         let mut states = self.state.subscribe();
         loop {
             match &*states.borrow_and_update() {

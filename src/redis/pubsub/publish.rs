@@ -21,12 +21,8 @@ use crate::message::Message;
 use crate::redis::node::fault::Fault;
 use crate::redis::pubsub::subscribe::manager::{Reachability, SubscriptionManager};
 use crate::redis::send::batch::{TASK, record_size};
+use crate::redis::send::queue::{MAX_BYTES, MAX_MESSAGES};
 use crate::supervise::contained;
-
-/// The most messages that are taken from the queue at once.
-const MAX_MESSAGES: usize = 1000;
-/// A batch that has this many bytes takes no further message.
-const MAX_BYTES: usize = 1 << 20;
 
 /// A message to publish, and the sender of its outcome.
 pub(crate) struct OutboundMessage {

@@ -13,7 +13,7 @@ use crate::redis::native::write::SLACK;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 use crate::redis::quarantine::writer::LIFETIME_MS;
-use crate::redis::send::batch::milliseconds;
+use crate::redis::time::milliseconds;
 
 /// How long a restored or deleted record is remembered, in ms: a record may stay in the stream for so long, because the last addition before
 /// the stream expires drops only records that are older than half of this time.

@@ -39,14 +39,14 @@ struct Unreadable {
 }
 
 impl QuarantineWriter {
-    /// Returns the writer and the future of its task. After `closing` is cancelled, the task writes the waiting entries and ends.
+    /// Returns the writer and the future of its task. After `work_ended` is cancelled, the task writes the waiting entries and ends.
     pub(crate) fn new(
         keys: &Keys,
         events: broadcast::Sender<Event>,
-        closing: CancellationToken,
+        work_ended: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + use<>) {
         let (queue, waiting) = mpsc::channel(QUEUE_CAPACITY);
-        (Self { queue }, write(waiting, keys.quarantine(), events, closing))
+        (Self { queue }, write(waiting, keys.quarantine(), events, work_ended))
     }
 
     /// Queues `entry`, which was in the list of `source` and could not be read for `reason`.
@@ -60,14 +60,14 @@ async fn write(
     mut waiting: mpsc::Receiver<Unreadable>,
     key: String,
     events: broadcast::Sender<Event>,
-    closing: CancellationToken,
+    work_ended: CancellationToken,
 ) {
     let mut logged = HashSet::new();
     loop {
         let next = tokio::select! {
             biased;
             next = waiting.recv() => next,
-            () = closing.cancelled(), if !waiting.is_closed() => {
+            () = work_ended.cancelled(), if !waiting.is_closed() => {
                 waiting.close();
                 continue;
             }

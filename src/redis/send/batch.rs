@@ -1,13 +1,11 @@
 //! `Batch`: messages to one shard that travel in one call.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use redis::Value;
 use tokio::sync::oneshot;
 
-use super::format::{OutboundMessage, WriteFormat};
-use super::queue::{Queued, Weight};
+use super::format::{OutboundMessage, Weight, WriteFormat};
 use crate::drops::{self, DropReason, Unread};
 use crate::name::ChannelName;
 use crate::redis::node::fault::Fault;
@@ -49,7 +47,7 @@ pub struct Outgoing<B> {
     /// How many messages the channel may hold on the shard.
     pub(crate) capacity: usize,
     /// Whether a refusal or a failure by this shard is final, because no other shard will be tried.
-    pub(crate) is_last: bool,
+    pub(crate) is_final: bool,
     pub(crate) body: B,
     outcome: oneshot::Sender<Unread<Outcome>>,
 }
@@ -59,17 +57,17 @@ impl<B> Outgoing<B> {
     pub(crate) fn new(
         message: OutboundMessage<B>,
         capacity: usize,
-        is_last: bool,
+        is_final: bool,
     ) -> (Self, oneshot::Receiver<Unread<Outcome>>) {
         let (outcome, receiver) = oneshot::channel();
         let OutboundMessage { channel, body, .. } = message;
-        (Self { channel, capacity, is_last, body, outcome }, receiver)
+        (Self { channel, capacity, is_final, body, outcome }, receiver)
     }
 
     /// Whether the message waits for a server that is unreachable: no other shard can take it, and its caller still waits.
     /// During an outage only callers bound how many messages wait.
     pub(crate) fn waits_for_server(&self) -> bool {
-        self.is_last && !self.outcome.is_closed()
+        self.is_final && !self.outcome.is_closed()
     }
 
     /// Reports `outcome`. The caller may have dropped its future.
@@ -77,18 +75,20 @@ impl<B> Outgoing<B> {
         let _ = self.outcome.send(outcome.unread());
     }
 
+    /// Reports that the queue was closed before it took the message.
+    pub(crate) fn refuse(self) {
+        self.finish(Outcome::Closed);
+    }
+
     pub(crate) fn fail(self, shard: usize, fault: &Fault) {
         self.finish(Outcome::Failed { shard, fault: fault.clone() });
     }
 }
 
-impl<B: Weight> Queued for Outgoing<B> {
-    fn bytes(&self) -> usize {
+impl<B: Weight> Outgoing<B> {
+    /// How many bytes it has in Redis.
+    pub(crate) fn bytes(&self) -> usize {
         self.body.bytes()
-    }
-
-    fn refuse(self) {
-        self.finish(Outcome::Closed);
     }
 }
 
@@ -125,7 +125,7 @@ impl<B> Batch<B> {
         self.messages += 1;
         let name = message.channel.non_local();
         if let Some(run) = self.last_runs.get(name).map(|run| &mut self.runs[*run])
-            && (run[0].capacity, run[0].is_last) == (message.capacity, message.is_last)
+            && (run[0].capacity, run[0].is_final) == (message.capacity, message.is_final)
         {
             run.push(message);
         } else {
@@ -242,8 +242,4 @@ impl Pushed {
         }
         Ok(Self { accepted, expired: usize::try_from(expired).unwrap_or(0) })
     }
-}
-
-pub(crate) fn milliseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,7 +1,6 @@
 //! `WriteFormat`: how a stored format writes messages.
 
 use super::batch::{Batch, Pushed};
-use super::queue::Weight;
 use crate::name::ChannelName;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
@@ -32,6 +31,12 @@ pub struct OutboundMessage<B> {
     /// Whether only the shard of the channel's name can take it.
     pub(crate) pinned: bool,
     pub(crate) body: B,
+}
+
+/// The size of a message.
+pub trait Weight {
+    /// How many bytes it has in Redis.
+    fn bytes(&self) -> usize;
 }
 
 impl Weight for bytes::Bytes {

@@ -6,38 +6,25 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use super::batch::Outgoing;
+use super::format::Weight;
 use crate::redis::driven::DrivenTask;
 
 /// The most messages of a batch. Lua can unpack this many values at once with room to spare, and Redis serves no other
 /// client while it runs a batch.
 pub(crate) const MAX_MESSAGES: usize = 1000;
 /// A batch that has this many bytes takes no further message.
-const MAX_BYTES: usize = 1 << 20;
-
-/// The size of a message.
-pub trait Weight {
-    /// How many bytes it has in Redis.
-    fn bytes(&self) -> usize;
-}
-
-/// A message in a queue.
-pub(crate) trait Queued {
-    /// How many bytes it has in Redis.
-    fn bytes(&self) -> usize;
-
-    /// Reports that the queue was closed before it took the message.
-    fn refuse(self);
-}
+pub(crate) const MAX_BYTES: usize = 1 << 20;
 
 /// The sending end.
-pub(crate) struct Queue<T> {
+pub(crate) struct Queue<B> {
     /// Held only to add or take messages.
-    contents: Arc<Mutex<Contents<T>>>,
+    contents: Arc<Mutex<Contents<B>>>,
     task: Arc<DrivenTask>,
 }
 
-struct Contents<T> {
-    waiting: VecDeque<T>,
+struct Contents<B> {
+    waiting: VecDeque<Outgoing<B>>,
     /// Whether a batch is under way. The task looks at the queue again after it.
     busy: bool,
     /// How many [bypass permits](BypassPermit) exist. The task sends nothing until they are dropped.
@@ -47,17 +34,17 @@ struct Contents<T> {
 }
 
 /// The receiving end. It takes no more messages once `closing` is cancelled, and ends when it is empty after that.
-pub(crate) struct BatchReceiver<T: Queued> {
-    contents: Arc<Mutex<Contents<T>>>,
+pub(crate) struct BatchReceiver<B: Weight> {
+    contents: Arc<Mutex<Contents<B>>>,
     task: Arc<DrivenTask>,
     closing: CancellationToken,
     /// The size of the last batch.
     last: usize,
 }
 
-impl<T: Queued> Queue<T> {
+impl<B: Weight> Queue<B> {
     /// Adds a message without waking the task. A closed queue refuses it.
-    pub(crate) fn add(&self, message: T) {
+    pub(crate) fn add(&self, message: Outgoing<B>) {
         let mut contents = self.contents.lock();
         if contents.closed {
             drop(contents);
@@ -80,7 +67,7 @@ impl<T: Queued> Queue<T> {
 
     /// Reserves an idle queue, so that the caller can send past it. Returns `None` if the queue is busy or has messages, which
     /// must not be overtaken.
-    pub(crate) fn bypass(&self) -> Option<BypassPermit<T>> {
+    pub(crate) fn bypass(&self) -> Option<BypassPermit<B>> {
         let mut contents = self.contents.lock();
         let idle = !contents.busy && !contents.closed && contents.waiting.is_empty();
         idle.then(|| {
@@ -91,12 +78,12 @@ impl<T: Queued> Queue<T> {
 }
 
 /// Permit to send past an idle queue, which sends nothing until the permit is dropped.
-pub(crate) struct BypassPermit<T> {
-    contents: Arc<Mutex<Contents<T>>>,
+pub(crate) struct BypassPermit<B> {
+    contents: Arc<Mutex<Contents<B>>>,
     task: Arc<DrivenTask>,
 }
 
-impl<T> Drop for BypassPermit<T> {
+impl<B> Drop for BypassPermit<B> {
     fn drop(&mut self) {
         let has_work = {
             let mut contents = self.contents.lock();
@@ -109,9 +96,9 @@ impl<T> Drop for BypassPermit<T> {
     }
 }
 
-impl<T: Queued> BatchReceiver<T> {
+impl<B: Weight> BatchReceiver<B> {
     /// A queue and its receiving end, which the future that runs as `task` has to empty.
-    pub(crate) fn new(task: Arc<DrivenTask>, closing: CancellationToken) -> (Queue<T>, Self) {
+    pub(crate) fn new(task: Arc<DrivenTask>, closing: CancellationToken) -> (Queue<B>, Self) {
         let contents = Contents { waiting: VecDeque::new(), busy: false, bypasses: 0, closed: false };
         let contents = Arc::new(Mutex::new(contents));
         let queue = Queue { contents: contents.clone(), task: task.clone() };
@@ -123,7 +110,7 @@ impl<T: Queued> BatchReceiver<T> {
     /// # Cancel safety
     ///
     /// None: messages that a dropped future had taken are lost.
-    pub(crate) async fn next(&mut self) -> Option<Vec<T>> {
+    pub(crate) async fn next(&mut self) -> Option<Vec<Outgoing<B>>> {
         if self.last > 1 {
             // The callers of the last batch run now. They may send more, which can travel together.
             tokio::task::yield_now().await;
@@ -147,7 +134,7 @@ impl<T: Queued> BatchReceiver<T> {
     }
 
     /// Removes the messages that do not stay. Called while no batch is being sent.
-    pub(crate) fn release(&self, stays: impl Fn(&T) -> bool) -> Vec<T> {
+    pub(crate) fn release(&self, stays: impl Fn(&Outgoing<B>) -> bool) -> Vec<Outgoing<B>> {
         let mut contents = self.contents.lock();
         let (kept, released) = std::mem::take(&mut contents.waiting).into_iter().partition::<Vec<_>, _>(stays);
         contents.waiting = kept.into();
@@ -155,7 +142,7 @@ impl<T: Queued> BatchReceiver<T> {
     }
 
     /// Takes the next batch. The second value is whether the queue is closed and empty.
-    fn take(&self, closing: bool) -> (Vec<T>, bool) {
+    fn take(&self, closing: bool) -> (Vec<Outgoing<B>>, bool) {
         let mut contents = self.contents.lock();
         contents.closed |= closing;
         let (mut batch, mut bytes) = (Vec::with_capacity(contents.waiting.len().min(MAX_MESSAGES)), 0);
@@ -173,13 +160,13 @@ impl<T: Queued> BatchReceiver<T> {
     }
 }
 
-impl<T: Queued> Drop for BatchReceiver<T> {
+impl<B: Weight> Drop for BatchReceiver<B> {
     /// Refuses the waiting messages. This happens too when the runtime of the task ends.
     fn drop(&mut self) {
         let mut contents = self.contents.lock();
         contents.closed = true;
         let waiting = std::mem::take(&mut contents.waiting);
         drop(contents);
-        waiting.into_iter().for_each(Queued::refuse);
+        waiting.into_iter().for_each(Outgoing::refuse);
     }
 }

@@ -37,7 +37,7 @@ pub struct Sender<F: WriteFormat> {
     places: Arc<Places>,
     format: Arc<F>,
     /// By shard, then by queue.
-    queues: Vec<Vec<Queue<Outgoing<F::Body>>>>,
+    queues: Vec<Vec<Queue<F::Body>>>,
     /// The shard that takes the next message to a normal channel.
     turn: AtomicUsize,
     /// Calls that send to more than one channel. The layer refuses no part of them while it closes.
@@ -144,7 +144,7 @@ impl<F: WriteFormat> Sender<F> {
         &self,
         shard: &Shard,
         channels: impl Iterator<Item = &'c ChannelName> + Clone,
-    ) -> Option<Vec<BypassPermit<Outgoing<F::Body>>>> {
+    ) -> Option<Vec<BypassPermit<F::Body>>> {
         let queues = self.queues[shard.index].iter().enumerate();
         let used = queues.filter(|(place, _)| channels.clone().any(|channel| queue_of(channel) == *place));
         used.map(|(_, queue)| queue.bypass()).collect()
@@ -186,8 +186,8 @@ impl<F: WriteFormat> Sender<F> {
                 attempts.failed = Some(Outcome::Failed { shard: shard.index, fault });
                 continue;
             }
-            let is_last = !self.candidates(message, attempts).any(|(place, _)| self.shard_at(attempts, place).is_up());
-            let (outgoing, outcome) = Outgoing::new(message.clone(), capacity, is_last);
+            let is_final = !self.candidates(message, attempts).any(|(place, _)| self.shard_at(attempts, place).is_up());
+            let (outgoing, outcome) = Outgoing::new(message.clone(), capacity, is_final);
             self.queues[shard.index][queue_of(&message.channel)].add(outgoing);
             return SendState::Queued { shard: shard.index, outcome };
         }
@@ -239,11 +239,7 @@ fn queue_of(channel: &ChannelName) -> usize {
 }
 
 /// The task of a queue: sends one batch at a time.
-async fn send_batches<F: WriteFormat>(
-    shard: Arc<Shard>,
-    format: Arc<F>,
-    mut batches: BatchReceiver<Outgoing<F::Body>>,
-) {
+async fn send_batches<F: WriteFormat>(shard: Arc<Shard>, format: Arc<F>, mut batches: BatchReceiver<F::Body>) {
     while let Some(messages) = batches.next().await {
         let batch: Batch<F::Body> = messages.into_iter().collect();
         let on_fault = |fault: &Fault| {

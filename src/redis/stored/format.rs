@@ -35,7 +35,7 @@ pub trait StoredFormat: WriteFormat + StoredStatistics + Sized {
     /// The scripts that every server has to know.
     const SCRIPTS: &'static [&'static Script];
 
-    /// A message to a group before its recipients are known.
+    /// A message to a group before its destinations are known.
     type GroupMessage: Send + Sync;
     type Groups: StoredGroups;
 
@@ -59,24 +59,24 @@ pub trait StoredFormat: WriteFormat + StoredStatistics + Sized {
     /// Checks and converts a message to a group.
     fn group_message(&self, message: &Message) -> Result<Self::GroupMessage>;
 
-    /// The messages that carry a group message to its recipients.
+    /// The messages that carry a group message to its destinations.
     fn messages_to(
         &self,
         group: &GroupName,
         message: &Self::GroupMessage,
-        recipients: &Recipients<Self>,
+        destinations: &Destinations<Self>,
     ) -> Result<Vec<OutboundMessage<Self::Body>>>;
 
     /// Sends to a group at once if the format can do so without asking for its recipients first. Otherwise nothing is sent,
-    /// and the error is what was learnt about the recipients.
+    /// and the error is what was learnt about the destinations.
     fn send_at_once(
         &self,
         sender: &Sender<Self>,
         group: &GroupName,
         message: &Self::GroupMessage,
-    ) -> impl Future<Output = Result<Vec<PendingSend<Self::Body>>, Option<Recipients<Self>>>> + Send {
+    ) -> impl Future<Output = AtOnce<Vec<PendingSend<Self::Body>>, Destinations<Self>>> + Send {
         let _ = (sender, group, message);
-        std::future::ready(Err(None))
+        std::future::ready(AtOnce::Unsent(None))
     }
 
     /// A name for a channel of this process, from a pattern that does not end in `?`. `None` if the format has no such names.
@@ -109,8 +109,15 @@ pub trait StoredStatistics {
     fn global_statistics(&self, shard: &Shard) -> impl Future<Output = Result<Statistics, Fault>> + Send;
 }
 
-/// The recipients of a group message in the format `F`.
-pub(crate) type Recipients<F> = <<F as StoredFormat>::Groups as StoredGroups>::Recipients;
+/// The destinations of a group message in the format `F`.
+pub(crate) type Destinations<F> = <<F as StoredFormat>::Groups as StoredGroups>::Destinations;
+
+/// The result of sending to a group at once.
+pub enum AtOnce<P, D> {
+    Sent(P),
+    /// Nothing was sent. Contains the destinations of the group if the attempt returned them.
+    Unsent(Option<D>),
+}
 
 /// What a format may use for its background work.
 pub struct Background<'a> {

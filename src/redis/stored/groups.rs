@@ -9,7 +9,7 @@ use crate::redis::node::fault::Fault;
 /// The groups of a stored format.
 pub trait StoredGroups: Send + Sync {
     /// The places to which messages to a group go.
-    type Recipients: Clone + Send + Sync;
+    type Destinations: Clone + Send + Sync;
 
     /// How long a membership lasts after the last add.
     fn expiry(&self) -> Duration;
@@ -24,9 +24,9 @@ pub trait StoredGroups: Send + Sync {
     /// The present members. Members that are not valid channel names are left out.
     fn channels(&self, group: &GroupName) -> impl Future<Output = Result<Vec<ChannelName>>> + Send;
 
-    /// The recipients of each of `groups`, which are sorted and without duplicates, or the shard that failed and its fault.
-    fn recipients(
+    /// The destinations of each of `groups`, which are sorted and without duplicates, or the shard that failed and its fault.
+    fn destinations(
         &self,
         groups: &[GroupName],
-    ) -> impl Future<Output = Vec<Result<Self::Recipients, (usize, Fault)>>> + Send;
+    ) -> impl Future<Output = Vec<Result<Self::Destinations, (usize, Fault)>>> + Send;
 }

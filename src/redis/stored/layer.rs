@@ -24,7 +24,7 @@ use crate::redis::node::fault::Fault;
 use crate::redis::receive::Readers;
 use crate::redis::send::calls::Sends;
 use crate::redis::send::{Outcome, PendingSend, Sender};
-use crate::redis::stored::format::{Background, Recipients, Started, StoredFormat};
+use crate::redis::stored::format::{AtOnce, Background, Destinations, Started, StoredFormat};
 use crate::redis::stored::groups::StoredGroups;
 use crate::redis::stored::scan;
 use crate::redis::topology::places::Places;
@@ -161,17 +161,17 @@ impl<F: StoredFormat> StoredLayer<F> {
         &self,
         group: &GroupName,
         message: &F::GroupMessage,
-        recipients: &Recipients<F>,
+        destinations: &Destinations<F>,
     ) -> Result<Vec<PendingSend<F::Body>>> {
-        let messages = self.format.messages_to(group, message, recipients)?;
+        let messages = self.format.messages_to(group, message, destinations)?;
         Ok(messages.into_iter().map(|message| self.sender.enqueue(message)).collect())
     }
 
-    /// The recipients of a group, from its server.
-    async fn recipients(&self, group: &GroupName) -> Result<Recipients<F>> {
-        let mut recipients = self.format.groups().recipients(std::slice::from_ref(group)).await;
-        let recipients = recipients.pop().expect("a format answers for every group");
-        recipients.map_err(|(shard, fault)| self.places.error(shard, fault))
+    /// The destinations of a group, from its server.
+    async fn destinations(&self, group: &GroupName) -> Result<Destinations<F>> {
+        let mut destinations = self.format.groups().destinations(std::slice::from_ref(group)).await;
+        let destinations = destinations.pop().expect("a format answers for every group");
+        destinations.map_err(|(shard, fault)| self.places.error(shard, fault))
     }
 
     /// Waits for all messages of a group send.
@@ -266,9 +266,9 @@ impl<F: StoredFormat> ChannelLayer for StoredLayer<F> {
         let group = GroupName::parse(group)?;
         let message = self.format.group_message(&message)?;
         let pending = match self.format.send_at_once(&self.sender, &group, &message).await {
-            Ok(pending) => pending,
-            Err(Some(recipients)) => self.enqueue_to(&group, &message, &recipients)?,
-            Err(None) => self.enqueue_to(&group, &message, &self.recipients(&group).await?)?,
+            AtOnce::Sent(pending) => pending,
+            AtOnce::Unsent(Some(destinations)) => self.enqueue_to(&group, &message, &destinations)?,
+            AtOnce::Unsent(None) => self.enqueue_to(&group, &message, &self.destinations(&group).await?)?,
         };
         for pending in &pending {
             self.sender.flush(pending);
@@ -286,12 +286,12 @@ impl<F: StoredFormat> ChannelLayer for StoredLayer<F> {
         let mut groups: Vec<_> = prepared.iter().flatten().map(|(group, _)| group.clone()).collect();
         groups.sort();
         groups.dedup();
-        let recipients = self.format.groups().recipients(&groups).await;
+        let destinations = self.format.groups().destinations(&groups).await;
         let enqueue = |prepared: Result<(GroupName, F::GroupMessage)>| {
             let (group, message) = prepared?;
             let place = groups.binary_search(&group).expect("every group that parsed is in the list");
-            match &recipients[place] {
-                Ok(recipients) => self.enqueue_to(&group, &message, recipients),
+            match &destinations[place] {
+                Ok(destinations) => self.enqueue_to(&group, &message, destinations),
                 Err((shard, fault)) => Err(self.places.error(*shard, fault.clone())),
             }
         };
@@ -302,7 +302,7 @@ impl<F: StoredFormat> ChannelLayer for StoredLayer<F> {
 
     async fn flush(&self) -> Result<()> {
         self.closing.check()?;
-        // Otherwise they would be written after the flush.
+        // The flush deletes the statistics too, so those of this process are written before it.
         self.format.write_statistics().await;
         let scans = self.places.shards.iter().flat_map(|shard| self.format.scans(shard)).collect();
         scan::delete(scans).await

@@ -13,7 +13,7 @@ use crate::redis::node::shard::Shard;
 /// The number of keys that one step of a scan examines.
 const SCAN_STEP: usize = 1000;
 /// The most channels of one script call. The script reads two messages of each, and Redis serves no other client meanwhile.
-pub(crate) const CHANNELS_AT_ONCE: usize = 16;
+pub(crate) const CHANNELS_PER_CALL: usize = 16;
 
 /// Deletes the keys that the scans find.
 pub(crate) async fn delete(scans: Vec<Scan<'_>>) -> Result<()> {

@@ -15,6 +15,7 @@ use crate::layer::ChannelLayer;
 use crate::message::Message;
 use crate::name::ChannelName;
 use crate::redis::node::shard::Shard;
+use crate::redis::time::milliseconds;
 
 /// How much longer than a command a probe may take.
 const MARGIN: Duration = Duration::from_millis(250);
@@ -117,7 +118,7 @@ pub(crate) async fn send_through(
     layer.send(channel.as_str(), Message::default()).await?;
     let mut command = redis::cmd("PEXPIRE");
     // Without `LT`, which servers before 7.0 do not know.
-    command.arg(key).arg(u64::try_from(MESSAGE_TTL.as_millis()).unwrap_or(u64::MAX));
+    command.arg(key).arg(milliseconds(MESSAGE_TTL));
     shard.run(&command).await.map_err(|fault| shard.error(fault))?;
     // The message has arrived, so no read has to wait. `try_receive` uses none of the connections for blocking reads.
     match layer.try_receive(&[channel.as_str()]).await? {

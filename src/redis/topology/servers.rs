@@ -42,14 +42,14 @@ pub(crate) async fn connect(
 }
 
 /// Ends the work of a layer when `closing` is cancelled. Cancels retries, waits until readers have put back and queues have
-/// sent their messages, then for `behind`, and then cancels `drained`, which closes the connections. If the runtime ends
+/// sent their messages, then for `format_drain`, and then cancels `drained`, which closes the connections. If the runtime ends
 /// first, both tokens are cancelled, because the work cannot continue.
 pub(crate) fn drain(
     shards: Vec<Arc<Shard>>,
     work: TaskTracker,
     closing: CancellationToken,
     drained: CancellationToken,
-    behind: impl Future<Output = ()> + Send,
+    format_drain: impl Future<Output = ()> + Send,
 ) -> impl Future<Output = ()> + Send {
     let ending = (closing.clone().drop_guard(), drained.drop_guard());
     async move {
@@ -59,7 +59,7 @@ pub(crate) fn drain(
         }
         work.close();
         work.wait().await;
-        behind.await;
+        format_drain.await;
         drop(ending);
     }
 }

@@ -62,13 +62,13 @@ end
 
 local at, last = 6, #KEYS
 if ARGV[5] ~= '0' then
-    local now = string.format('%.0f', time[1] * 1000000 + time[2])
+    local now_us = string.format('%.0f', time[1] * 1000000 + time[2])
     local routes = call('ZRANGE', KEYS[last - 1], 0, -1, 'WITHSCORES')
-    if tonumber(now) >= tonumber(ARGV[5]) or table.concat(routes, ' ') ~= ARGV[6] then
+    if tonumber(now_us) >= tonumber(ARGV[5]) or table.concat(routes, ' ') ~= ARGV[6] then
         return { {
             routes,
-            call('ZRANGE', KEYS[last], '-inf', now, 'BYSCORE'),
-            call('ZRANGE', KEYS[last], '(' .. now, '+inf', 'BYSCORE', 'WITHSCORES', 'LIMIT', 0, 1),
+            call('ZRANGE', KEYS[last], '-inf', now_us, 'BYSCORE'),
+            call('ZRANGE', KEYS[last], '(' .. now_us, '+inf', 'BYSCORE', 'WITHSCORES', 'LIMIT', 0, 1),
         } }
     end
     at, last = 7, last - 2

@@ -58,7 +58,7 @@ impl Subscriber {
         let opened = tokio::time::timeout(limit, opening).await;
         match opened.map_err(|_| ConnectError::Timeout(limit)).and_then(|opened| opened.map_err(ConnectError::from)) {
             Ok(subscriber) => Ok(subscriber),
-            Err(error) => Err(Fault::from(error.explained(client, timing.command).await).of_an_outage()),
+            Err(error) => Err(Fault::from(error.explained(client, timing.command).await).into_outage()),
         }
     }
 

@@ -28,7 +28,7 @@ pub(crate) async fn read(
         biased;
         answer = &mut answer => return answer,
         () = stop.cancelled() => {}
-        _ = shard.gone(generation) => {}
+        _ = shard.wait_until_lost(generation) => {}
     }
     // The server does not unblock a command that it has not begun, so the request is repeated.
     let unblock = async {
@@ -43,7 +43,7 @@ pub(crate) async fn read(
         }
     };
     let late = async {
-        shard.gone(generation).await;
+        shard.wait_until_lost(generation).await;
         tokio::time::sleep_until(heard.last() + shard.answer_time()).await;
     };
     tokio::select! {

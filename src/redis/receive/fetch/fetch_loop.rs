@@ -254,7 +254,7 @@ impl FetchLoop {
             if let Some(generation) = generation {
                 tokio::select! {
                     () = tokio::time::sleep(self.retry_pause) => self.retry_pause = (self.retry_pause * 2).min(LONGEST_PAUSE),
-                    _ = shard.gone(generation) => {}
+                    _ = shard.wait_until_lost(generation) => {}
                 }
             }
             shard.up().await;

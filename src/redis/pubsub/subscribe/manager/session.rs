@@ -82,8 +82,8 @@ impl SubscriptionManager {
         }
     }
 
-    /// How long a subscription beside `connection` has to last, before the server has to accept a message and other messages
-    /// are published on it. `None` if they are published at once.
+    /// The length of the trial of a new subscription beside `connection`. Messages go to the server only after the trial.
+    /// `None` if they go there at once.
     fn required_trial(&self, connection: &ServerConnection, history: &History) -> Option<Duration> {
         let unknown = matches!(self.progress.borrow().reachability, Reachability::Unknown);
         if (history.generation.is_none() && unknown) || self.fallback == Fallback::Fail {
@@ -130,7 +130,7 @@ impl SubscriptionManager {
         match subscriber.identity().await {
             Ok(Some(identity)) if identity != connection.identity => {
                 let fault = Fault::unsent(ServerMismatch);
-                self.shard.lost(connection.generation, fault.clone());
+                self.shard.mark_down(connection.generation, fault.clone());
                 return fault;
             }
             Err(fault) => return fault,
@@ -188,7 +188,7 @@ impl SubscriptionManager {
         };
         // A connection on trial is pinged more often.
         let every = if trial_end.is_some() { PING_EVERY.min(self.return_after / 4) } else { PING_EVERY };
-        let (mut end, mut gone) = (pin!(end), pin!(self.shard.gone(connection.generation)));
+        let (mut end, mut gone) = (pin!(end), pin!(self.shard.wait_until_lost(connection.generation)));
         let (mut lost, mut silent) = (pin!(subscriber.lost()), pin!(ping(subscriber, every.max(MIN_PING_INTERVAL))));
         loop {
             let step = async {

@@ -9,7 +9,7 @@
 use bytes::Bytes;
 use channel_layer::{ChannelLayer, Config, MemoryLayer, Text};
 use futures_util::FutureExt;
-use tree::redis::native::entry as frame;
+use tree::redis::entry as frame;
 use tree::{capacity, codec, crypto, error, message, name};
 
 use self::capacity::{Capacity, CapacityRule};
@@ -27,9 +27,7 @@ mod tree {
     pub mod name;
 
     pub mod redis {
-        pub mod native {
-            pub mod entry;
-        }
+        pub mod entry;
     }
 }
 

@@ -12,8 +12,8 @@ use crate::config::{Config, Host};
 use crate::crypto::{FernetKeys, KeyRing};
 use crate::message::Message;
 use crate::name::{ChannelName, GroupName};
-use crate::redis::native::entry as frame;
-use crate::redis::native::entry::Entry;
+use crate::redis::entry as frame;
+use crate::redis::entry::Entry;
 use crate::trace::TraceParent;
 
 pub use crate::django::fuzzing::django_payload;

@@ -37,6 +37,16 @@ const SERVER_ROWS: &[&[&str]] = &[
     &["interface"],
 ];
 
+/// The parts of the Redis layers in rows, with the same rule.
+const REDIS_ROWS: &[&[&str]] = &[
+    &["time", "closing", "driven", "entry"],
+    &["node"],
+    &["topology", "groups"],
+    &["send", "receive"],
+    &["stored", "pubsub"],
+    &["native"],
+];
+
 /// The parts of the receive path in rows, with the same rule.
 const RECEIVE_ROWS: &[&[&str]] = &[
     &["panic", "waiters", "content"],
@@ -109,6 +119,12 @@ fn imports_run_one_way() {
 fn each_part_of_the_server_imports_only_from_earlier_rows() {
     let wrong = imports_against("server", SERVER_ROWS);
     assert_clean("imports against the order of the parts of the server", &wrong);
+}
+
+#[test]
+fn each_part_of_the_redis_layers_imports_only_from_earlier_rows() {
+    let wrong = imports_against("redis", REDIS_ROWS);
+    assert_clean("imports against the order of the parts of the Redis layers", &wrong);
 }
 
 #[test]

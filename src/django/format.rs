@@ -20,7 +20,7 @@ use crate::config::{self, Config};
 use crate::error::Result;
 use crate::message::{Message, Value as Routed};
 use crate::name::{ChannelName, GroupName};
-use crate::redis::native::entry::Entry;
+use crate::redis::entry::Entry;
 use crate::redis::node::connection::Version;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::script::Script;

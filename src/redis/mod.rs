@@ -6,13 +6,13 @@
 
 pub(crate) mod closing;
 pub(crate) mod driven;
+pub(crate) mod entry;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 pub(crate) mod groups;
 pub(crate) mod native;
 pub(crate) mod node;
 pub(crate) mod pubsub;
-pub mod quarantine;
 pub(crate) mod receive;
 pub(crate) mod send;
 pub(crate) mod stored;
@@ -20,5 +20,6 @@ pub(crate) mod time;
 pub(crate) mod topology;
 
 pub use native::format::{Native, RedisLayer};
+pub use native::quarantine;
 pub use pubsub::PubSubLayer;
 pub use stored::StoredLayer;

@@ -19,7 +19,7 @@ pub(crate) struct Membership {
     members: HashMap<ChannelName, Member>,
     ended: Vec<Ended>,
     /// The members at `version`. Locked only to read or replace them.
-    present: Mutex<Option<Present>>,
+    latest: Mutex<Option<LatestMembers>>,
 }
 
 /// The members of a group as of one send.
@@ -53,7 +53,7 @@ pub(crate) struct Ended {
 }
 
 #[derive(Debug)]
-struct Present {
+struct LatestMembers {
     channels: Arc<[ChannelName]>,
     /// The times at which these are the members.
     times: Range<u64>,
@@ -110,7 +110,7 @@ impl Membership {
         self.members.retain(|_, member| member.ends >= forgotten);
         self.ended.retain(|ended| ended.recorded >= forgotten);
         self.version = changes.version;
-        *self.present.get_mut() = None;
+        *self.latest.get_mut() = None;
     }
 
     /// The members at `version` whose memberships had not ended at the time `sent`.
@@ -118,21 +118,21 @@ impl Membership {
         if version < self.version {
             return self.members_then(version, sent).cloned().collect();
         }
-        let mut present = self.present.lock();
-        match &*present {
-            Some(present) if present.times.contains(&sent) => present.channels.clone(),
+        let mut latest = self.latest.lock();
+        match &*latest {
+            Some(latest) if latest.times.contains(&sent) => latest.channels.clone(),
             _ => {
                 let ends = || self.members.values().map(|member| member.ends);
                 let last_ended = ends().filter(|ends| *ends <= sent).max().unwrap_or(0);
                 let next_to_end = ends().filter(|ends| *ends > sent).min().unwrap_or(u64::MAX);
-                let channels: Arc<[_]> = self.present(sent).cloned().collect();
-                *present = Some(Present { channels: channels.clone(), times: last_ended..next_to_end });
+                let channels: Arc<[_]> = self.latest_members(sent).cloned().collect();
+                *latest = Some(LatestMembers { channels: channels.clone(), times: last_ended..next_to_end });
                 channels
             }
         }
     }
 
-    fn present(&self, sent: u64) -> impl Iterator<Item = &ChannelName> {
+    fn latest_members(&self, sent: u64) -> impl Iterator<Item = &ChannelName> {
         self.members.iter().filter(move |(_, member)| member.ends > sent).map(|(channel, _)| channel)
     }
 
@@ -151,7 +151,7 @@ impl Membership {
 impl Clone for Membership {
     fn clone(&self) -> Self {
         let (members, ended) = (self.members.clone(), self.ended.clone());
-        Self { version: self.version, members, ended, present: Mutex::default() }
+        Self { version: self.version, members, ended, latest: Mutex::default() }
     }
 }
 
@@ -167,7 +167,7 @@ impl Recipients {
         if *version < membership.version {
             membership.members_then(*version, *sent).next().is_none()
         } else {
-            membership.present(*sent).next().is_none()
+            membership.latest_members(*sent).next().is_none()
         }
     }
 

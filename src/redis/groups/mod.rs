@@ -1,10 +1,9 @@
 //! Groups of the native format: the routes of a group, their versions, and the members behind each route.
 //!
-//! A route is the non-local part of a member's name: all process-local members of a process share one. [`directory`] changes
-//! groups on their server, [`answers`] parses what its scripts return, [`routes`] remembers the routes of the last send, and
-//! [`membership`] computes without I/O the members at the version of a message.
+//! A route is the non-local part of a member's name: all process-local members of a process share one. The
+//! [directory](super::native::directory) changes groups on their server. [`answers`] parses what its scripts return, [`routes`]
+//! remembers the routes of the last send, and [`membership`] computes without I/O the members at the version of a message.
 
 pub(crate) mod answers;
-pub(crate) mod directory;
 pub(crate) mod membership;
 pub(crate) mod routes;

@@ -10,8 +10,8 @@ use crate::crypto::KeyRing;
 use crate::drops::DropReason;
 use crate::error::{Error, Result};
 use crate::message::Message;
-use crate::redis::native::entry as frame;
-use crate::redis::native::entry::{Address, Entry, Text};
+use crate::redis::entry as frame;
+use crate::redis::entry::{Address, Entry, Text};
 use crate::redis::receive::Unreadable;
 use crate::redis::time::milliseconds;
 

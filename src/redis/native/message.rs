@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::name::{ChannelName, GroupName};
+use crate::redis::entry as frame;
+use crate::redis::entry::Address;
 use crate::redis::native::body::BodyCodec;
-use crate::redis::native::entry as frame;
-use crate::redis::native::entry::Address;
 use crate::redis::send::format::Weight;
 use crate::redis::time::milliseconds;
 

@@ -9,16 +9,16 @@ use redis::{Cmd, RedisError, Value};
 
 use crate::message::Message;
 use crate::name::ChannelName;
-use crate::redis::groups::directory::Groups;
+use crate::redis::entry::{Address, Entry, Locals, Text};
 use crate::redis::native::body::BodyCodec;
-use crate::redis::native::entry::{Address, Entry, Locals, Text};
+use crate::redis::native::directory::Groups;
+use crate::redis::native::quarantine::writer::QuarantineWriter;
 use crate::redis::native::resolver::EntryResolver;
 use crate::redis::native::scripts;
 use crate::redis::native::topology::Topology;
 use crate::redis::native::write::SLACK;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
-use crate::redis::quarantine::writer::QuarantineWriter;
 use crate::redis::receive::format::SMALL_CHANNEL;
 use crate::redis::receive::{
     BufferedEntry, EntryFormat, Popped, READ_BYTES, Raw, ReadFormat, RecipientResolver, Unreadable,

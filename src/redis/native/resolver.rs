@@ -6,10 +6,10 @@ use async_trait::async_trait;
 
 use crate::drops::DropReason;
 use crate::name::ChannelName;
-use crate::redis::groups::directory::Groups;
-use crate::redis::native::entry::Entry;
+use crate::redis::entry::Entry;
+use crate::redis::native::address::{Addressee, addressee};
+use crate::redis::native::directory::Groups;
 use crate::redis::node::shard::Shard;
-use crate::redis::receive::buffer::address::{Addressee, addressee};
 use crate::redis::receive::buffer::entry::{BufferedEntry, GroupSend, Unresolved};
 use crate::redis::receive::buffer::held::Lookup;
 use crate::redis::receive::{Raw, RecipientResolver, Undeliverable, Unreadable};

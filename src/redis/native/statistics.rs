@@ -6,8 +6,8 @@ use futures_util::future::join_all;
 use redis::Value;
 
 use crate::layer::Statistics;
+use crate::redis::entry as frame;
 use crate::redis::native::counters::Counters;
-use crate::redis::native::entry as frame;
 use crate::redis::native::format::Native;
 use crate::redis::native::scripts;
 use crate::redis::node::fault::Fault;

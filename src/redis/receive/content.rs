@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::drops::DropReason;
 use crate::message::Message;
 use crate::name::ChannelName;
-use crate::redis::native::entry::Entry;
+use crate::redis::entry::Entry;
 use crate::redis::node::shard::Shard;
 
 /// A message as it is stored in Redis.

@@ -17,7 +17,6 @@ pub(crate) mod readers;
 pub(crate) mod task;
 pub(crate) mod waiters;
 
-pub(crate) use buffer::address::addressee;
 pub(crate) use buffer::entry::BufferedEntry;
 pub(crate) use content::{EntryFormat, Raw, Unreadable};
 pub(crate) use format::{Popped, READ_BYTES, ReadFormat, RecipientResolver, Undeliverable};

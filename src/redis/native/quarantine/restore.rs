@@ -8,11 +8,11 @@ use redis::Value;
 use super::{Opened, Partial, Quarantine, QuarantineId};
 use crate::error::Result;
 use crate::name::ChannelName;
+use crate::redis::native::quarantine::writer::LIFETIME_MS;
 use crate::redis::native::scripts;
 use crate::redis::native::write::SLACK;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
-use crate::redis::quarantine::writer::LIFETIME_MS;
 use crate::redis::time::milliseconds;
 
 /// How long a restored or deleted record is remembered, in ms: a record may stay in the stream for so long, because the last addition before

@@ -1,7 +1,7 @@
 //! `Addressee`: the recipients of an entry, from its address and from the list in which it was.
 
 use crate::name::{ChannelName, GroupName};
-use crate::redis::native::entry::{Address, Entry, Locals, Text};
+use crate::redis::entry::{Address, Entry, Locals, Text};
 
 /// The recipients of an entry.
 pub(crate) enum Addressee {

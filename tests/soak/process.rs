@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use channel_layer::{ChannelLayer, MemoryLayer};
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, TryFutureExt};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
@@ -52,7 +54,9 @@ pub enum Command {
     ReportStuckReaders,
     /// Waits until the readers have ended.
     StopReading,
-    /// Deletes all that the layer keeps when nobody is at work. The layer may not have tried again since the last fault.
+    /// Writes the counters that the process would otherwise write within a second.
+    WriteCounters,
+    /// Deletes all that the layer keeps when nobody is at work.
     FlushAtRest,
     /// Closes the layer, with the actors still at work, and waits until nothing of it is left at work.
     Close { must_succeed: bool },
@@ -190,6 +194,7 @@ impl Process {
             }
             Command::ReportStuckReaders => self.report_stuck_readers().await,
             Command::StopReading => self.stop_reading().await,
+            Command::WriteCounters => self.write_counters().await,
             Command::FlushAtRest => self.flush_at_rest().await,
             Command::Close { must_succeed } => self.close(must_succeed).await,
         }
@@ -215,17 +220,27 @@ impl Process {
         flushing.await.expect("a flush does not panic");
     }
 
+    async fn write_counters(&self) {
+        let layer = &self.context.layer;
+        self.at_rest("global_statistics", || layer.global_statistics().map_ok(drop).boxed()).await;
+    }
+
     async fn flush_at_rest(&self) {
-        let flushing = async {
-            while let Err(error) = self.context.layer.flush().await {
+        self.at_rest("flush", || self.context.layer.flush()).await;
+    }
+
+    /// Repeats `call` until it succeeds. The layer may not have tried again since the last fault.
+    async fn at_rest<'a>(&self, name: &str, call: impl Fn() -> BoxFuture<'a, channel_layer::Result<()>>) {
+        let calling = async {
+            while let Err(error) = call().await {
                 if !error.is_transient() {
-                    self.context.record(Event::Left { what: format!("flush failed: {}", chain(&error)) });
+                    self.context.record(Event::Left { what: format!("{name} failed: {}", chain(&error)) });
                     break;
                 }
                 sleep(Duration::from_millis(100)).await;
             }
         };
-        self.context.soon(|| "flush".to_owned(), flushing).await;
+        self.context.soon(|| name.to_owned(), calling).await;
     }
 
     async fn stop_writing(&mut self) {

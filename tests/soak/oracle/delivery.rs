@@ -86,7 +86,12 @@ fn was_cut_off(facts: &Facts<'_>, message: &Message<'_>, delivered: &Delivered<'
 /// from then on.
 fn may_have_run_later(facts: &Facts<'_>, rules: &Rules, message: &Message<'_>) -> bool {
     let is_unconfirmed = message.outcome == Outcome::Unknown || rules.goes_on_alone;
-    is_unconfirmed && message.end.is_some_and(|end| facts.was_cut_off(message.process, message.start, end))
+    let met_an_outage = |end| {
+        let slot = facts.slots.get(&message.process);
+        slot.is_some_and(|slot| facts.outages.met(*slot, message.start, end))
+            || facts.was_cut_off(message.process, message.start, end)
+    };
+    is_unconfirmed && message.end.is_some_and(met_an_outage)
 }
 
 /// Whether a channel got what was sent to another, or to a group that it was no member of.

@@ -45,6 +45,13 @@ impl Outages {
         }
     }
 
+    /// Whether the process in `slot` could not use some server at some moment from `start` to `end`.
+    pub fn met(&self, slot: usize, start: Moment, end: Moment) -> bool {
+        let concerns = |outage: &Outage| outage.slot.is_none_or(|only| only == slot);
+        let mut outages = self.servers.values().flatten().filter(|outage| concerns(outage));
+        outages.any(|outage| outage.since <= end && start <= outage.known_until())
+    }
+
     /// Whether the process in `slot` may have found some server unreachable for `time` when `end` came, in an outage that was not
     /// over at `start`.
     pub fn lasted(&self, slot: usize, time: Duration, start: Moment, end: Moment) -> bool {

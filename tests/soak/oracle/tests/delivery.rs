@@ -47,6 +47,18 @@ fn a_send_of_a_process_that_is_cut_off_may_run_after_its_call() {
 }
 
 #[test]
+fn a_send_to_a_server_that_was_away_may_run_after_its_call() {
+    let to = || Target::Channel("work".into());
+    let late = |story: Story| story.pass(63 * SECOND).receive(1, "work");
+    let away = |slot| Story::default().add(0, Event::Started { slot: 0, routes: Vec::new() }).away(slot);
+    late(away(None).try_send(1, to(), Outcome::Unknown).back(None)).shows(&[]);
+    late(away(Some(0)).try_send(1, to(), Outcome::Unknown).back(Some(0))).shows(&[]);
+    late(away(Some(1)).try_send(1, to(), Outcome::Unknown).back(Some(1))).shows(&[Kind::DeliveredLate]);
+    late(away(None).send(1, "work").back(None)).shows(&[Kind::DeliveredLate]);
+    late(away(None).back(None).pass(SECOND * 9).try_send(1, to(), Outcome::Unknown)).shows(&[Kind::DeliveredLate]);
+}
+
+#[test]
 fn a_message_that_was_given_back_has_to_come_again() {
     let given_back = |outcome| Story::default().send(1, "work").give_back(1, outcome);
     given_back(Outcome::Done).receive(1, "work").shows(&[]);

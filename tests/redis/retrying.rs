@@ -43,6 +43,37 @@ async fn a_command_that_cannot_have_run_waits_for_the_server_if_retries_are_conf
 }
 
 #[tokio::test]
+async fn a_message_to_a_normal_channel_waits_until_one_of_the_servers_is_back() {
+    for count in [1, 2] {
+        let mut servers: Vec<_> = (0..count).map(|_| RedisServer::durable()).collect();
+        let config = Site::on(&servers).config().retry_attempts(100).retry_backoff(Duration::from_millis(50));
+        let layer = connect(config).await;
+        let mut events = layer.events();
+        for (index, server) in servers.iter_mut().enumerate() {
+            server.stop();
+            event(
+                &mut events,
+                "the outage",
+                |event| matches!(event, Event::ShardDown { shard, .. } if *shard == index),
+            )
+            .await;
+        }
+        let mut sends = Box::pin(futures_util::future::join_all((0..4).map(|n| layer.send("n", numbered(n)))));
+        assert!(timeout(SHORT, &mut sends).await.is_err(), "they wait");
+        servers.iter_mut().for_each(RedisServer::start_again);
+        for sent in within(DEADLINE, "the sends that wait", sends).await {
+            sent.unwrap();
+        }
+        let mut numbers = Vec::new();
+        while numbers.len() < 4 {
+            numbers.push(take_number(&layer, "n").await);
+        }
+        numbers.sort_unstable();
+        assert_eq!(numbers, [0, 1, 2, 3], "{count} servers");
+    }
+}
+
+#[tokio::test]
 async fn messages_that_another_server_accepts_do_not_wait_for_an_unreachable_one() {
     let servers = [RedisServer::start(), RedisServer::start()];
     let proxy = Proxy::before(&servers[1].url()).await;

@@ -180,8 +180,9 @@ impl<F: WriteFormat> Sender<F> {
             };
             attempts.count = place + 1;
             let shard = self.shard_at(attempts, place);
-            // If no other shard can take the message, the queue repeats the attempt as configured.
-            let waits = message.pinned && shard.retries_during_outage();
+            // If no shard can take the message, the queue of the last one repeats the attempt as configured.
+            let is_last = self.candidates(message, attempts).next().is_none();
+            let waits = is_last && !attempts.was_full && shard.retries_during_outage();
             if !waits && let Some(fault) = shard.fault() {
                 attempts.failed = Some(Outcome::Failed { shard: shard.index, fault });
                 continue;

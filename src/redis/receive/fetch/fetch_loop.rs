@@ -24,7 +24,7 @@ const MOST_ENTRIES: usize = 256;
 const GROWTH: usize = 16;
 /// The pauses between attempts after a failure, which double from the first to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Reads channels of one shard together. Either all of them are single-reader channels, or none is.
 pub(crate) struct FetchLoop {

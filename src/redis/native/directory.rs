@@ -10,7 +10,7 @@ use redis::{Cmd, Value};
 use crate::error::Result;
 use crate::name::{ChannelName, GroupName};
 use crate::redis::groups::answers::{parse_changes, parse_routes};
-use crate::redis::groups::membership::{Membership, Recipients};
+use crate::redis::groups::membership::{Changes, Membership, Recipients};
 use crate::redis::groups::routes::{Route, RouteMemory, Routes};
 use crate::redis::native::scripts;
 use crate::redis::native::topology::Topology;
@@ -62,6 +62,29 @@ struct Fetched {
     membership: Arc<Membership>,
     /// The generation of the connection over which it was fetched. A server may return from an outage with other data.
     generation: Option<u64>,
+}
+
+impl CachedMembers {
+    /// The members that were fetched over the connection of `generation`: another connection may lead to other data. All that are
+    /// cached if there is no connection.
+    fn membership(&self, generation: Option<u64>) -> Arc<Membership> {
+        let mut fetched = self.fetched.lock();
+        if generation.is_some() && fetched.generation != generation {
+            *fetched = Fetched { generation, ..Fetched::default() };
+        }
+        fetched.membership.clone()
+    }
+
+    /// Applies changes that were fetched over the connection of `generation` by the time `now`. Returns `None` if members have been
+    /// fetched over another connection meanwhile.
+    fn apply(&self, changes: Changes, generation: u64, now: u64) -> Option<Arc<Membership>> {
+        let mut fetched = self.fetched.lock();
+        if fetched.generation != Some(generation) {
+            return None;
+        }
+        Arc::make_mut(&mut fetched.membership).apply(changes, now);
+        Some(fetched.membership.clone())
+    }
 }
 
 impl StoredGroups for Groups {
@@ -233,17 +256,12 @@ impl Groups {
         loop {
             let generation = shard.generation();
             let known = {
-                let mut fetched = cached.fetched.lock();
                 // While the server is unreachable, cached members of the version are still right.
-                let other_connection = generation.as_ref().is_ok_and(|now| fetched.generation != Some(*now));
-                if other_connection {
-                    *fetched = Fetched::default();
-                }
-                let known = fetched.membership.version();
+                let membership = cached.membership(generation.as_ref().ok().copied());
+                let known = membership.version();
                 if known > 0 && known >= version {
-                    return Ok(Recipients::new(fetched.membership.clone(), version, sent));
+                    return Ok(Recipients::new(membership, version, sent));
                 }
-                fetched.generation = generation.as_ref().ok().copied();
                 known
             };
             let generation = generation?;
@@ -251,17 +269,11 @@ impl Groups {
             let answer = shard.run_once(&self.members_command(group, route, known)).await?;
             let changes = parse_changes(answer, route.as_str())?;
             let is_known = changes.version >= version;
-            {
-                let mut fetched = cached.fetched.lock();
-                if fetched.generation != Some(generation) {
-                    continue;
-                }
-                Arc::make_mut(&mut fetched.membership).apply(changes, now_microseconds(shard));
-                if is_known {
-                    return Ok(Recipients::new(fetched.membership.clone(), version, sent));
-                }
+            match cached.apply(changes, generation, now_microseconds(shard)) {
+                Some(membership) if is_known => return Ok(Recipients::new(membership, version, sent)),
+                Some(_) => return self.members_of_unknown_version(group, route, version, sent).await,
+                None => {}
             }
-            return self.members_of_unknown_version(group, route, version, sent).await;
         }
     }
 

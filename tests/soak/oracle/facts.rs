@@ -16,7 +16,7 @@ const READ_AND_HELD: usize = 512;
 
 /// How much later than it happens it may be announced that a process is cut off, or is not any more, and recorded that a clock
 /// was set.
-const NOTICE: Duration = Duration::from_secs(2);
+pub const NOTICE: Duration = Duration::from_secs(2);
 
 /// A message, and what its writer knows of it.
 #[derive(Debug)]
@@ -187,7 +187,7 @@ impl<'r> Facts<'r> {
                 change.outcome = Outcome::Unknown;
             }
         }
-        facts.memberships = Memberships::of(changes.into_values(), &facts.wipes);
+        facts.memberships = Memberships::of(changes.into_values(), &facts.wipes, &facts.clock_steps);
         facts
     }
 

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::super::history::{Moment, Outcome};
-use super::facts::{AFTERMATH, Wipe};
+use super::facts::{AFTERMATH, NOTICE, Wipe};
+
+/// By how much a round sets the clock of a server at most. A clock that is set forward ends memberships early.
+const LONGEST_STEP: Duration = Duration::from_secs(20);
 
 /// A call that added a channel to a group, or took it out.
 #[derive(Clone, Debug)]
@@ -53,15 +56,17 @@ pub struct Memberships<'r> {
     /// By group and channel, each in the order in which it was made: one actor makes all changes of a membership.
     changes: BTreeMap<&'r str, BTreeMap<&'r str, Vec<Change<'r>>>>,
     wipes: Vec<Wipe>,
+    /// When the clock of a server was set. That is recorded a little later.
+    clock_steps: Vec<Moment>,
 }
 
 impl<'r> Memberships<'r> {
-    pub fn of(all: impl Iterator<Item = Change<'r>>, wipes: &[Wipe]) -> Self {
+    pub fn of(all: impl Iterator<Item = Change<'r>>, wipes: &[Wipe], clock_steps: &[Moment]) -> Self {
         let mut changes: BTreeMap<_, BTreeMap<_, Vec<_>>> = BTreeMap::new();
         for change in all {
             changes.entry(change.group).or_default().entry(change.channel).or_default().push(change);
         }
-        Self { changes, wipes: wipes.to_vec() }
+        Self { changes, wipes: wipes.to_vec(), clock_steps: clock_steps.to_vec() }
     }
 
     /// The process of a member: the one that changed its membership last.
@@ -112,6 +117,8 @@ impl<'r> Memberships<'r> {
             }
         }
         let wiped = self.wipes.iter().any(|wipe| wipe.end >= since && wipe.start <= end);
+        let steps = self.clock_steps.iter().filter(|step| (since..=end + NOTICE).contains(step)).count();
+        let ends = ends.saturating_sub(LONGEST_STEP * u32::try_from(steps).unwrap_or(u32::MAX));
         if state == Membership::Member && (wiped || ends <= end) { Membership::Unclear } else { state }
     }
 }

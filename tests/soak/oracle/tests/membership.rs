@@ -50,6 +50,15 @@ fn a_membership_lasts_for_its_own_expiry() {
 }
 
 #[test]
+fn a_clock_that_is_set_may_end_a_membership_early() {
+    let step = |story: Story| story.add(usize::MAX, Event::ClockStepped { server: 0 });
+    let aged = |story: Story, age: Duration| story.pass(age).group_send(1);
+    aged(step(Story::default().join("p!a")), 11 * SECOND).shows(&[]);
+    aged(step(Story::default().join("p!a")), 8 * SECOND).shows(&[Kind::Lost]);
+    aged(step(Story::default()).join("p!a"), 11 * SECOND).shows(&[Kind::Lost]);
+}
+
+#[test]
 fn a_renewal_during_a_send_does_not_tell_that_the_membership_was_there() {
     let renewed = |story: Story| {
         let (change, id) = (900, id(1));

@@ -1,4 +1,4 @@
-//! Deleting from quarantine while entries are restored, and calls on several servers of which one fails.
+//! Deleting from quarantine while entries are restored, and calls on several servers when one of them is down.
 
 use channel_layer::redis::quarantine::{Partial, Restored};
 use channel_layer::{ChannelLayer, Error};

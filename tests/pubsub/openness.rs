@@ -35,6 +35,18 @@ async fn a_server_is_subscribed_to_what_is_open_and_to_no_more() {
 }
 
 #[tokio::test]
+async fn a_channel_stays_open_during_a_flush_for_the_next_call_of_its_reader() {
+    let server = RedisServer::start();
+    let (layer, other) = (connect([&*server.url()]).await, connect([&*server.url()]).await);
+    layer.send("work", numbered(1)).await.unwrap();
+    assert!(layer.try_receive(&["work"]).await.unwrap().is_none());
+    layer.flush().await.unwrap();
+    other.send("work", numbered(2)).await.unwrap();
+    let delivery = layer.try_receive(&["work"]).await.unwrap().expect("the channel was open");
+    assert_eq!(delivery.message, numbered(2));
+}
+
+#[tokio::test]
 async fn a_membership_that_expires_ends_the_subscription() {
     let server = RedisServer::start();
     let layer = connect_with(

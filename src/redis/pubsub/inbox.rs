@@ -76,6 +76,11 @@ impl Inbox {
         dropped.count();
     }
 
+    /// Closes unused channels, and unsubscribes from groups without members.
+    pub(crate) fn sweep(&self) {
+        self.interest.sweep(|group| self.memory.has_members(group.as_str()));
+    }
+
     /// Delivers `message` to the queues of this process. Adds it to `dropped` if it can have no reader here.
     pub(crate) fn deliver(&self, target: &Target, message: Message, dropped: &mut Drops) {
         // The memory layer refuses nothing unless it is closed, and then it has no readers.
@@ -119,9 +124,7 @@ pub(crate) fn sweep(
         let sweeping = async {
             loop {
                 due.tick().await;
-                contain(TASK, || {
-                    inbox.interest.sweep(|group| inbox.memory.has_members(group.as_str()));
-                });
+                contain(TASK, || inbox.sweep());
             }
         };
         closing.run_until_cancelled(sweeping).await;

@@ -119,13 +119,6 @@ impl Interest {
         state.groups.retain(|group, requested| self.keep_or_remove(has_members(group), requested));
     }
 
-    /// Closes all channels without a reader, and unsubscribes from all groups.
-    pub(crate) fn clear(&self) {
-        let mut state = self.state.lock();
-        state.channels.retain(|_, open| self.keep_or_remove(open.readers > 0, &open.requested));
-        state.groups.retain(|_, requested| self.keep_or_remove(false, requested));
-    }
-
     /// Waits until the servers have confirmed `requested`. Does not wait for an unreachable server whose messages stay here.
     ///
     /// # Errors

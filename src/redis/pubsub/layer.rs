@@ -290,7 +290,7 @@ impl ChannelLayer for PubSubLayer {
         self.check_open()?;
         self.inbox.interest.catch_up().await;
         self.inbox.memory.flush().await?;
-        self.inbox.interest.clear();
+        self.inbox.sweep();
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use channel_layer::{ChannelLayer, MemoryLayer};
+use channel_layer::{ChannelLayer, MemoryLayer, Mode};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, TryFutureExt};
 use serde::{Deserialize, Serialize};
@@ -54,8 +54,8 @@ pub enum Command {
     ReportStuckReaders,
     /// Waits until the readers have ended.
     StopReading,
-    /// Writes the counters that the process would otherwise write within a second.
-    WriteCounters,
+    /// Waits until the layer is back from outages and has written its counters.
+    Settle,
     /// Deletes all that the layer keeps when nobody is at work.
     FlushAtRest,
     /// Closes the layer, with the actors still at work, and waits until nothing of it is left at work.
@@ -194,7 +194,7 @@ impl Process {
             }
             Command::ReportStuckReaders => self.report_stuck_readers().await,
             Command::StopReading => self.stop_reading().await,
-            Command::WriteCounters => self.write_counters().await,
+            Command::Settle => self.settle().await,
             Command::FlushAtRest => self.flush_at_rest().await,
             Command::Close { must_succeed } => self.close(must_succeed).await,
         }
@@ -220,8 +220,12 @@ impl Process {
         flushing.await.expect("a flush does not panic");
     }
 
-    async fn write_counters(&self) {
+    async fn settle(&self) {
         let layer = &self.context.layer;
+        let mut mode = layer.mode();
+        // A layer that returns from an outage adds its members again first.
+        let returning = async { _ = mode.wait_for(|mode| *mode == Mode::Remote).await };
+        self.context.soon(|| "the return to the servers".to_owned(), returning).await;
         self.at_rest("global_statistics", || layer.global_statistics().map_ok(drop).boxed()).await;
     }
 

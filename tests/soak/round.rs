@@ -197,7 +197,7 @@ impl Round {
             // Hubs make their groups again.
             return;
         }
-        self.run_in_all(Command::WriteCounters).await;
+        self.run_in_all(Command::Settle).await;
         match &mut *self.processes[0].lock().await {
             Some(flusher) => flusher.run(Command::FlushAtRest).await,
             None => return,

@@ -36,7 +36,7 @@ use crate::redis::{PubSubLayer, RedisLayer};
 pub async fn connect(config: Config) -> Result<Arc<dyn ChannelLayer>> {
     // Errors of files and formats name the variable too.
     let named = config.clone();
-    connect_to(config).await.map_err(|error| named.with_source(error))
+    connect_to(config).await.map_err(|error| named.with_origin(error))
 }
 
 async fn connect_to(config: Config) -> Result<Arc<dyn ChannelLayer>> {

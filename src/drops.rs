@@ -27,8 +27,8 @@ pub(crate) enum DropReason {
     /// or the fetch of a message whose key was taken. Also a message that exceeded the room for those that wait for the server
     /// of their group, and a message that a reader held when its runtime ended.
     ShardDown,
-    /// A worker was stopped before its handler started, and the channel did not take the message back. A delay server counts a
-    /// message that it could not send or put back.
+    /// A worker was stopped before its handler started, and the message could not be requeued. A delay server counts a message
+    /// that it could neither send nor requeue.
     Stopped,
 }
 
@@ -51,9 +51,9 @@ impl From<DropReason> for &'static str {
     }
 }
 
-/// An outcome for a caller. If the caller drops its future before it reads the outcome of a message that was not sent, the
-/// message counts as dropped.
-pub(crate) struct Unread<T> {
+/// The outcome of a message for its caller. A caller that drops its future never [reads](Self::read) the outcome; if the message
+/// was not sent, it then counts as dropped.
+pub(crate) struct CountedIfUnread<T> {
     outcome: T,
     dropped: CountOnDrop,
 }
@@ -61,8 +61,9 @@ pub(crate) struct Unread<T> {
 /// Counts one message as dropped for the reason.
 struct CountOnDrop(Option<DropReason>);
 
-impl<T> Unread<T> {
-    /// `outcome` of a message that counts as dropped for `reason` if nobody reads it.
+impl<T> CountedIfUnread<T> {
+    /// `outcome` of a message that counts as dropped for `reason` if its caller does not read the outcome. A message that was sent
+    /// has no reason.
     pub(crate) fn new(outcome: T, reason: Option<DropReason>) -> Self {
         Self { outcome, dropped: CountOnDrop(reason) }
     }

@@ -49,7 +49,7 @@ const REDIS_ROWS: &[&[&str]] = &[
 
 /// The parts of the receive path in rows, with the same rule.
 const RECEIVE_ROWS: &[&[&str]] = &[
-    &["panic", "waiters", "content"],
+    &["panic", "waiters", "raw"],
     &["buffer"],
     &["format"],
     &["context"],

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::format::Format;
 use super::host::Host;
 use super::options::{Config, TlsFiles};
-use super::server::Address;
+use super::server_url::Address;
 use super::table::OPTIONS;
 use super::value;
 use crate::error::{Error, Result};
@@ -20,7 +20,7 @@ impl Config {
     ///
     /// [`Error::InvalidConfig`] with the first invalid option, or with the environment variable that set it.
     pub fn validate(&self) -> Result<()> {
-        self.check().map_err(|error| self.with_source(error))
+        self.check().map_err(|error| self.with_origin(error))
     }
 
     /// Returns this configuration with `format`, validated for it. Logs the warnings.

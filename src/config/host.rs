@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::server::{Address, DEFAULT_PORT, Server};
+use super::server_url::{Address, DEFAULT_PORT, ServerUrl};
 use super::value;
 
 /// A Redis server: a URL, and optionally a name that stays the same when the server moves.
@@ -52,12 +52,12 @@ impl Host {
 
     /// As [`url`](Self::url), with `port` if the URL has no port.
     pub(crate) fn url_with_port(&self, port: u16) -> String {
-        Server::read(&self.url).map_or_else(|_| self.url.clone(), |server| server.url_with_port(port))
+        ServerUrl::read(&self.url).map_or_else(|_| self.url.clone(), |server| server.url_with_port(port))
     }
 
     /// Whether connections use TLS.
     pub(crate) fn is_tls(&self) -> bool {
-        Server::read(&self.url).is_ok_and(|server| server.is_tls())
+        ServerUrl::read(&self.url).is_ok_and(|server| server.is_tls())
     }
 
     /// The text that sharding hashes: the name, or else the address and database in one normal spelling. It has no
@@ -77,13 +77,13 @@ impl Host {
     /// The address of the server, or the reason why the URL is invalid. The reason contains no part of the URL that may be
     /// secret.
     pub(crate) fn address(&self) -> Result<Address, String> {
-        Server::read(&self.url).map(|server| server.address)
+        ServerUrl::read(&self.url).map(|server| server.address)
     }
 
     /// The URL for display, without secrets. An invalid URL is shown as its scheme only, because a password may be anywhere in
     /// it.
     fn redacted(&self) -> String {
-        match Server::read(&self.url) {
+        match ServerUrl::read(&self.url) {
             Ok(server) => server.to_string(),
             Err(_) if self.url.is_empty() => String::new(),
             Err(_) => match self.url.split_once("://") {
@@ -115,11 +115,11 @@ impl Parts {
         let mut server = match (self.url, self.path, self.host) {
             (Some(_), _, Some(_)) => return Err("set either url or host, not both".into()),
             (Some(_), ..) if self.port.is_some() => return Err("write the port into the url".into()),
-            (Some(url), ..) => Server::read(&url)?,
-            (None, Some(path), _) => Server::read(&format!("unix://{path}"))?,
+            (Some(url), ..) => ServerUrl::read(&url)?,
+            (None, Some(path), _) => ServerUrl::read(&format!("unix://{path}"))?,
             (None, None, host) => {
                 let (host, port) = (host.as_deref().unwrap_or("localhost"), self.port.unwrap_or(DEFAULT_PORT));
-                Server::read(&tcp_url(host, port))?
+                ServerUrl::read(&tcp_url(host, port))?
             }
         };
         // The URL takes precedence, as in redis-py.

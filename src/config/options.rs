@@ -8,7 +8,7 @@ use super::host::Host;
 use super::pubsub::{Fallback, Overflow};
 use crate::capacity::{Capacity, CapacityRule};
 use crate::codec::serializer::Serializer;
-use crate::config::sources::source::Sources;
+use crate::config::sources::origin::Origins;
 use crate::crypto::{self, FernetKeys, KeyRing};
 use crate::error::Result;
 
@@ -80,7 +80,7 @@ pub struct Config {
     pub(crate) service_login: ServiceLogin,
     pub(crate) sentinel_refresh_interval: Duration,
     /// The environment variables that set options, for errors.
-    pub(crate) sources: Sources,
+    pub(crate) origins: Origins,
 }
 
 /// The files for connections over TLS.
@@ -135,7 +135,7 @@ impl Default for Config {
             services: Vec::new(),
             service_login: ServiceLogin::default(),
             sentinel_refresh_interval: Duration::from_secs(10),
-            sources: Sources::default(),
+            origins: Origins::default(),
         }
     }
 }

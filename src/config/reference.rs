@@ -69,7 +69,7 @@ impl Config {
     pub fn settings(&self) -> Vec<Setting> {
         let mut filled = self.filled();
         let setting = |row: &'static Row| {
-            let variable = self.source(row).map(str::to_owned);
+            let variable = self.origin(row).map(str::to_owned);
             Setting { option: row.name, value: (row.slot)(&mut filled).shown(), variable }
         };
         OPTIONS.iter().map(setting).collect()

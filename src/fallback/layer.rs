@@ -164,13 +164,13 @@ impl<L: ChannelLayer + ?Sized> ChannelLayer for FallbackLayer<L> {
 
     async fn requeue(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
         if self.state.check_outage(&*self.remote) {
-            let given = self.local.requeue(messages).await;
-            self.state.modes.count_local(0, given.iter().filter(|result| result.is_ok()).count());
-            return given;
+            let results = self.local.requeue(messages).await;
+            self.state.modes.count_local(0, results.iter().filter(|result| result.is_ok()).count());
+            return results;
         }
-        let given = self.remote.requeue(messages).await;
-        let mut results = Vec::with_capacity(given.len());
-        for (result, (channel, message)) in given.into_iter().zip(messages) {
+        let requeued = self.remote.requeue(messages).await;
+        let mut results = Vec::with_capacity(requeued.len());
+        for (result, (channel, message)) in requeued.into_iter().zip(messages) {
             results.push(self.finish_send(result, channel, message).await);
         }
         results

@@ -127,8 +127,8 @@ impl Channel {
         &self.name
     }
 
-    /// Appends `message`. Returns `false` if it is refused because the channel is full. The capacity does not apply if
-    /// `back` says that the message is given back.
+    /// Appends `message`. Returns `false` if the channel is full and refuses it. With `ignore_capacity`, which a requeued
+    /// message has, the channel is never full.
     pub(super) fn push(&self, message: Message, recipients: Recipients, ignore_capacity: bool) -> Result<bool> {
         let mut state = self.state.lock();
         self.shared.check_open()?;

@@ -24,7 +24,7 @@ const FRAMES: &str = "websocket.receive";
 /// Messages whose handlers have not started and will not start.
 pub(crate) type Unstarted = Mutex<Vec<(ChannelName, Message)>>;
 
-/// A message and its handler. A job that is dropped before its handler starts is given back.
+/// A message and its handler. A job that is dropped before its handler starts is requeued.
 pub(crate) struct Job {
     handler: Handler,
     /// `None` once the handler has started.

@@ -172,8 +172,7 @@ impl WorkerPool {
         });
     }
 
-    /// Waits for the taken messages for `drain_timeout`. Then gives back those that have not started, and stops the
-    /// others.
+    /// Waits for the taken messages for `drain_timeout`. Then requeues those that have not started, and stops the others.
     pub(crate) async fn finish(mut self, drain_timeout: Duration) {
         let all = async { while self.tasks.join_next().await.is_some() {} };
         if timeout(drain_timeout, all).await.is_ok() {

@@ -15,7 +15,7 @@ const WITHIN: Duration = Duration::from_secs(5);
 /// Number of messages per call.
 const AT_ONCE: usize = 1_000;
 
-/// Returns messages to the ends of their channels, whatever the capacity. Counts those that cannot be returned.
+/// Requeues messages at the ends of their channels, whatever the capacity. Counts those that cannot be requeued.
 pub(crate) async fn requeue(layer: &dyn ChannelLayer, messages: &[(ChannelName, Message)]) {
     let until = Instant::now() + WITHIN;
     let (mut lost, mut why) = (0, None);

@@ -107,7 +107,7 @@ impl Worker {
     }
 
     /// Runs until `shutdown` completes. Then it takes no more messages, puts back those that the layer has read ahead,
-    /// and finishes those that it has taken. After the drain timeout, messages that have not started are returned to
+    /// and finishes those that it has taken. After the drain timeout, messages that have not started are requeued at
     /// the ends of their channels, whatever their capacity, and running handlers are stopped. During an outage of the
     /// layer's servers the worker waits.
     ///

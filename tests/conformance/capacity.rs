@@ -152,8 +152,8 @@ pub async fn requeued_messages_need_no_room(kind: &Kind) {
     for (channel, source) in [("full!a", "full!"), ("full?a", "full?a"), ("full", "full")] {
         let filled = fill(&layer, channel).await;
         let back: Vec<_> = (filled..filled + 5).map(|number| (channel, numbered(number))).collect();
-        for given in layer.requeue(&back).await {
-            given.unwrap();
+        for result in layer.requeue(&back).await {
+            result.unwrap();
         }
         assert_full(layer.send(channel, numbered(99)).await, channel);
         let mut taken = numbers(&take_all(&layer, &[source]).await);

@@ -93,7 +93,7 @@ fn secrets_are_those_that_the_file_says_to_make() {
     assert!(!command.is_empty() && read(FILE).contains(&command), "{command}");
 }
 
-/// The drain, the last words, and up to 10 s in which the layer gives back what was not delivered.
+/// The drain, the disconnect notices, and up to 10 s in which the layer puts back messages that were not delivered.
 #[test]
 fn an_instance_has_time_to_end() {
     let end = server_default("drain_timeout") + 11;

@@ -169,22 +169,22 @@ impl Reading<'_> {
         self.context.record(event);
     }
 
-    /// Whether the reader gives a message back, as workers do with what they have no time for. On publish and subscribe all
-    /// processes would get it once more.
-    fn gives_back(&mut self, delivery: &Delivery) -> bool {
+    /// Whether the reader requeues a message, as workers do with messages that they have no time for. On publish and subscribe
+    /// all processes would get it once more.
+    fn requeues(&mut self, delivery: &Delivery) -> bool {
         let is_of_workers = NORMAL.contains(&delivery.channel.as_str()) && self.context.plan.backend != Backend::PubSub;
         is_of_workers && delivery.message.int("direct") == Some(1) && self.rng.random_bool(0.1)
     }
 
-    async fn give_back(&mut self, delivery: &Delivery) {
+    async fn requeue(&mut self, delivery: &Delivery) {
         let Some(id) = id_of(&delivery.message) else { return };
         let expiry = self.context.plan.settings[self.context.slot].expiry;
-        self.context.record(Event::GivingBack { id, expiry });
+        self.context.record(Event::Requeueing { id, expiry });
         let messages = [(delivery.channel.as_str(), delivery.message.clone())];
-        let giving = self.context.layer.requeue(&messages);
-        let results = self.cancelling.run(&self.context, || format!("give_back of {id}"), giving).await;
+        let requeueing = self.context.layer.requeue(&messages);
+        let results = self.cancelling.run(&self.context, || format!("requeue of {id}"), requeueing).await;
         let outcome = results.as_ref().map_or(Outcome::Unknown, |results| outcome(&results[0]));
-        self.context.record(Event::GivenBack { id, outcome });
+        self.context.record(Event::Requeued { id, outcome });
     }
 
     async fn failed(&self, error: &Error) {
@@ -202,7 +202,7 @@ impl Reading<'_> {
             let receiving = self.context.layer.receive(&self.routes);
             // Cancelled at a random poll, or when the reader goes on otherwise.
             match self.cancelling.moments.cut(timeout(until - Instant::now(), receiving)).await {
-                Some(Ok(Ok(delivery))) if self.gives_back(&delivery) => self.give_back(&delivery).await,
+                Some(Ok(Ok(delivery))) if self.requeues(&delivery) => self.requeue(&delivery).await,
                 Some(Ok(Ok(delivery))) => self.received(asked, &delivery),
                 Some(Ok(Err(error))) => self.failed(&error).await,
                 Some(Err(_)) | None => {}

@@ -61,10 +61,10 @@ pub enum Event {
     Sent { id: MessageId, outcome: Outcome },
     /// A reader got a message from a call that began at `asked`.
     Received { id: MessageId, channel: String, asked: Moment },
-    /// A reader got a message and gives it back to the end of its channel. It may be dropped when `expiry` has passed.
-    GivingBack { id: MessageId, expiry: Duration },
+    /// A reader got a message and requeues it. The message may be dropped when `expiry` has passed.
+    Requeueing { id: MessageId, expiry: Duration },
     /// That call has ended.
-    GivenBack { id: MessageId, outcome: Outcome },
+    Requeued { id: MessageId, outcome: Outcome },
     /// The only reader of a message has ended.
     Abandoned { id: MessageId },
     /// `new_channel` returned this name.

@@ -142,8 +142,8 @@ impl<'r> Excerpt<'r> {
             }
             Event::Sending { id, .. }
             | Event::Sent { id, .. }
-            | Event::GivingBack { id, .. }
-            | Event::GivenBack { id, .. }
+            | Event::Requeueing { id, .. }
+            | Event::Requeued { id, .. }
             | Event::Abandoned { id } => self.messages.contains(id),
             Event::GroupSendCounted { ids, .. } => self.id.is_some_and(|id| ids.contains(&id)),
             Event::Named { channel } => channel == self.route,
@@ -158,8 +158,8 @@ fn id_of(record: &Record) -> Option<MessageId> {
     match record.event {
         Event::Sending { id, .. }
         | Event::Sent { id, .. }
-        | Event::GivingBack { id, .. }
-        | Event::GivenBack { id, .. }
+        | Event::Requeueing { id, .. }
+        | Event::Requeued { id, .. }
         | Event::Abandoned { id }
         | Event::Received { id, .. } => Some(id),
         _ => None,

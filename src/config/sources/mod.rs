@@ -2,9 +2,9 @@
 
 pub(crate) mod environment;
 pub(crate) mod file;
+pub(crate) mod origin;
 pub(crate) mod python;
 pub(crate) mod raw;
 pub(crate) mod redis_variables;
-pub(crate) mod source;
 #[cfg(test)]
 mod tests;

@@ -59,7 +59,7 @@ impl<'v> RedisVariables<'v> {
         }
         if let (Some((variable, host)), false) = (self.host()?, self.servers_named) {
             config.hosts = Some(vec![host]);
-            Row::named("hosts").inspect(|row| config.record_source(row, variable));
+            Row::named("hosts").inspect(|row| config.record_origin(row, variable));
         }
         if self.truth("REDIS_PUBSUB_ENABLED")? == Some(true) && self.enabled()? != Some(false) {
             if self.format.is_some_and(|format| format != "pubsub") {

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
 use super::counters::Counters;
-use super::message::{Content, Target};
+use super::outbound::{OutboundBody, Target};
 use super::topology::Topology;
 use super::write::{Answer, BatchWriter, Condition, list_lifetime};
 use crate::capacity::Capacity;
@@ -17,7 +17,7 @@ use crate::message::Message;
 use crate::name::{ChannelName, GroupName};
 use crate::redis::groups::routes::Routes;
 use crate::redis::native::body::BodyCodec;
-use crate::redis::native::directory::Groups;
+use crate::redis::native::groups::Groups;
 use crate::redis::native::keys::Keys;
 use crate::redis::native::quarantine::Quarantine;
 use crate::redis::native::quarantine::writer::QuarantineWriter;
@@ -77,7 +77,7 @@ pub struct Native {
 }
 
 impl WriteFormat for Native {
-    type Body = Content;
+    type Body = OutboundBody;
 
     /// A random shard, so that processes that start together do not all begin with the same one.
     fn first_shard(&self, shards: usize) -> usize {
@@ -88,13 +88,13 @@ impl WriteFormat for Native {
         share_of_capacity(capacity, shard, shards)
     }
 
-    async fn push(&self, shard: &Shard, batch: &Batch<Content>) -> Result<Pushed, Fault> {
+    async fn push(&self, shard: &Shard, batch: &Batch<OutboundBody>) -> Result<Pushed, Fault> {
         self.writer(shard, batch)?.push(shard).await
     }
 }
 
 impl Native {
-    fn writer<'a>(&'a self, shard: &Shard, batch: &'a Batch<Content>) -> Result<BatchWriter<'a>, Fault> {
+    fn writer<'a>(&'a self, shard: &Shard, batch: &'a Batch<OutboundBody>) -> Result<BatchWriter<'a>, Fault> {
         let counters = &self.counters[shard.index];
         Ok(BatchWriter::new(&self.codec, &self.topology.keys, counters, batch, shard.now_ms()?))
     }
@@ -105,12 +105,12 @@ impl Native {
         Ok(plain.into())
     }
 
-    fn to_routes(&self, group: &GroupName, plain: &Arc<[u8]>, routes: &Routes) -> Vec<OutboundMessage<Content>> {
+    fn to_routes(&self, group: &GroupName, plain: &Arc<[u8]>, routes: &Routes) -> Vec<OutboundMessage<OutboundBody>> {
         let message = |channel: &ChannelName, version| OutboundMessage {
             channel: channel.clone(),
             capacity: self.capacity.of(channel),
             pinned: channel.kind().has_one_reader(),
-            body: Content { to: Target::Group { group: group.clone(), version }, plain: plain.clone() },
+            body: OutboundBody { to: Target::Group { group: group.clone(), version }, plain: plain.clone() },
         };
         routes.list.iter().map(|route| message(&route.channel, route.version)).collect()
     }
@@ -122,7 +122,7 @@ impl Native {
         sender: &Sender<Self>,
         group: &GroupName,
         message: &Arc<[u8]>,
-    ) -> Option<(GuessedSend, Vec<PendingSend<Content>>)> {
+    ) -> Option<(GuessedSend, Vec<PendingSend<OutboundBody>>)> {
         let shard = self.topology.shard_of_group(group);
         let condition = self.groups.guess(group)?;
         if !self.fits_one_call(&condition.routes, message.len(), shard) {
@@ -153,8 +153,8 @@ impl Native {
 struct GuessedSend {
     shard: Arc<Shard>,
     condition: Condition,
-    batch: Batch<Content>,
-    _permits: Vec<BypassPermit<Content>>,
+    batch: Batch<OutboundBody>,
+    _permits: Vec<BypassPermit<OutboundBody>>,
 }
 
 impl GuessedSend {
@@ -230,12 +230,12 @@ impl StoredFormat for Native {
         self.codec.max_message_size()
     }
 
-    fn message(&self, channel: ChannelName, message: &Message) -> Result<OutboundMessage<Content>> {
+    fn message(&self, channel: ChannelName, message: &Message) -> Result<OutboundMessage<OutboundBody>> {
         Ok(OutboundMessage {
             capacity: self.capacity.of(&channel),
             pinned: channel.kind().has_one_reader(),
             channel,
-            body: Content { to: Target::Channel, plain: self.encode(message)? },
+            body: OutboundBody { to: Target::Channel, plain: self.encode(message)? },
         })
     }
 
@@ -248,7 +248,7 @@ impl StoredFormat for Native {
         group: &GroupName,
         message: &Arc<[u8]>,
         destinations: &Routes,
-    ) -> Result<Vec<OutboundMessage<Content>>> {
+    ) -> Result<Vec<OutboundMessage<OutboundBody>>> {
         Ok(self.to_routes(group, message, destinations))
     }
 
@@ -258,7 +258,7 @@ impl StoredFormat for Native {
         sender: &Sender<Self>,
         group: &GroupName,
         message: &Arc<[u8]>,
-    ) -> AtOnce<Vec<PendingSend<Content>>, Routes> {
+    ) -> AtOnce<Vec<PendingSend<OutboundBody>>, Routes> {
         let Some((guessed, pending)) = self.guess(sender, group, message) else { return AtOnce::Unsent(None) };
         match sender.complete(guessed.push(sender.format().clone())).await {
             // If the task ended without a result, so do the messages.

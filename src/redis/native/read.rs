@@ -11,7 +11,7 @@ use crate::message::Message;
 use crate::name::ChannelName;
 use crate::redis::entry::{Address, Entry, Locals, Text};
 use crate::redis::native::body::BodyCodec;
-use crate::redis::native::directory::Groups;
+use crate::redis::native::groups::Groups;
 use crate::redis::native::quarantine::writer::QuarantineWriter;
 use crate::redis::native::resolver::EntryResolver;
 use crate::redis::native::scripts;

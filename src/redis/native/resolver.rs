@@ -8,9 +8,9 @@ use crate::drops::DropReason;
 use crate::name::ChannelName;
 use crate::redis::entry::Entry;
 use crate::redis::native::address::{Addressee, addressee};
-use crate::redis::native::directory::Groups;
+use crate::redis::native::groups::Groups;
 use crate::redis::node::shard::Shard;
-use crate::redis::receive::buffer::entry::{BufferedEntry, GroupSend, Unresolved};
+use crate::redis::receive::buffer::buffered_entry::{BufferedEntry, GroupSend, Unresolved};
 use crate::redis::receive::buffer::held::Lookup;
 use crate::redis::receive::{Raw, RecipientResolver, Undeliverable, Unreadable};
 

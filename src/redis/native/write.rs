@@ -5,7 +5,7 @@ use std::time::Duration;
 use redis::{Cmd, Value};
 
 use super::counters::Counters;
-use super::message::Content;
+use super::outbound::OutboundBody;
 use crate::name::GroupName;
 use crate::redis::groups::routes::Routes;
 use crate::redis::native::body::BodyCodec;
@@ -46,7 +46,7 @@ pub(crate) struct BatchWriter<'a> {
     codec: &'a BodyCodec,
     keys: &'a Keys,
     counters: &'a Counters,
-    batch: &'a Batch<Content>,
+    batch: &'a Batch<OutboundBody>,
     /// The time of the server by its estimate, and the time at which the messages expire.
     now_ms: u64,
     expires: u64,
@@ -57,7 +57,7 @@ impl<'a> BatchWriter<'a> {
         codec: &'a BodyCodec,
         keys: &'a Keys,
         counters: &'a Counters,
-        batch: &'a Batch<Content>,
+        batch: &'a Batch<OutboundBody>,
         now_ms: u64,
     ) -> Self {
         Self { codec, keys, counters, batch, now_ms, expires: now_ms + milliseconds(codec.expiry()) }
@@ -160,7 +160,7 @@ impl<'a> BatchWriter<'a> {
         command.arg(milliseconds(STAMP_TOLERANCE)).arg(milliseconds(list_lifetime(self.codec)));
     }
 
-    fn add_entries(&self, command: &mut Cmd, messages: &[Outgoing<Content>]) {
+    fn add_entries(&self, command: &mut Cmd, messages: &[Outgoing<OutboundBody>]) {
         let mut entry = Vec::new();
         for Outgoing { channel, body, .. } in messages {
             body.write(channel, self.codec, self.now_ms, self.expires, &mut entry);

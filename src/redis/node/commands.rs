@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use redis::{Cmd, RedisError, Value};
 
-use crate::redis::node::answer::{Request, Retry, executed, is_unknown_script, record_round_trip, transaction};
 use crate::redis::node::connection;
 use crate::redis::node::connection::ServerConnection;
 use crate::redis::node::fault::Fault;
+use crate::redis::node::request::{Request, Retry, executed, is_unknown_script, record_round_trip, transaction};
 use crate::redis::node::shard::{NotConnected, Shard};
 
 impl Shard {

@@ -12,8 +12,8 @@ use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, Value};
 use crate::config::Config;
 use crate::redis::node::connect_error::ConnectError;
 use crate::redis::node::fault;
+use crate::redis::node::peer_settings::PeerSettings;
 use crate::redis::node::script::Script;
-use crate::redis::node::settings::Settings;
 
 /// The timeouts of connections.
 #[derive(Clone, Debug)]

@@ -15,7 +15,7 @@ use super::publish::{OutboundMessage, Publisher};
 use super::source::PubSubSource;
 use super::topic::{Target, Topics};
 use super::wire::Wire;
-use crate::drops::{DropReason, Unread};
+use crate::drops::{CountedIfUnread, DropReason};
 use crate::error::{Error, Result};
 use crate::health::{Health, RedisStats};
 use crate::layer::{ChannelLayer, Delivery, Event, Mode, Modes, Receiver, ShardStatus, Source, Statistics};
@@ -91,7 +91,7 @@ pub struct PubSubLayer {
 }
 
 /// The shard and the outcome of a queued message.
-pub(crate) type Publication = (usize, oneshot::Receiver<Unread<Result<()>>>);
+pub(crate) type Publication = (usize, oneshot::Receiver<CountedIfUnread<Result<()>>>);
 
 impl PubSubLayer {
     /// Opens `channels` in this process for the expiry: messages that are sent from now on wait in their queues. A receiver opens
@@ -172,11 +172,11 @@ impl PubSubLayer {
     }
 
     /// Waits until the message has been published or delivered in this process.
-    pub(crate) async fn outcome(&self, (shard, outcome): Publication) -> Unread<Result<()>> {
+    pub(crate) async fn outcome(&self, (shard, outcome): Publication) -> CountedIfUnread<Result<()>> {
         outcome.await.unwrap_or_else(|_| {
             let fault = self.closing.has_ended().then(|| self.closing.error());
             let fault = fault.unwrap_or_else(|| self.shards[shard].error(Fault::panicked()));
-            Unread::new(Err(fault), Some(DropReason::ShardDown))
+            CountedIfUnread::new(Err(fault), Some(DropReason::ShardDown))
         })
     }
 
@@ -185,7 +185,7 @@ impl PubSubLayer {
         let outcomes = stream::iter(publications).then(|publication| async { Ok(self.outcome(publication?).await) });
         let outcomes: Vec<Result<_>> = outcomes.collect().await;
         // No await follows, so the caller gets all results.
-        outcomes.into_iter().map(|outcome| outcome.and_then(Unread::read)).collect()
+        outcomes.into_iter().map(|outcome| outcome.and_then(CountedIfUnread::read)).collect()
     }
 
     fn source(&self, channels: &[&str]) -> Result<PubSubSource> {

@@ -81,7 +81,7 @@ impl Consumer {
     }
 
     fn wait_for(&mut self, state: &mut State, wanted: usize) {
-        state.waiters.wanted = state.waiters.wanted - self.waiting + wanted;
+        state.waiters.deliveries_wanted = state.waiters.deliveries_wanted - self.waiting + wanted;
         self.waiting = wanted;
     }
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use redis::{Cmd, Value};
 
-use super::buffer::entry::{BufferedEntry, GroupSend};
+use super::buffer::buffered_entry::{BufferedEntry, GroupSend};
 use super::buffer::held::Lookup;
-use super::content::{EntryFormat, Raw, Unreadable};
+use super::raw::{EntryFormat, Raw, Unreadable};
 use crate::drops::DropReason;
 use crate::name::ChannelName;
 use crate::redis::node::fault::Fault;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::buffer::entry::BufferedEntry;
+use super::buffer::buffered_entry::BufferedEntry;
 use super::format::ReadFormat;
 use super::panic::TASK;
 use super::reader::{Reader, State};

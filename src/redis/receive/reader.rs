@@ -7,7 +7,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::buffer::entry::BufferedEntry;
+use super::buffer::buffered_entry::BufferedEntry;
 use super::buffer::fifo::Buffer;
 use super::context::ReaderContext;
 use super::waiters::Waiters;
@@ -175,7 +175,7 @@ impl State {
 
     /// How many entries have to be read to satisfy the waiting consumers.
     pub(crate) fn missing(&self) -> usize {
-        if self.is_closed() { 0 } else { self.waiters.wanted.saturating_sub(self.buffer.ready.len()) }
+        if self.is_closed() { 0 } else { self.waiters.deliveries_wanted.saturating_sub(self.buffer.ready.len()) }
     }
 
     /// Whether a caller waits for a non-blocking pass. Requests of callers that were dropped are removed first: a pass for them

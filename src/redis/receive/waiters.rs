@@ -12,7 +12,7 @@ pub(crate) struct Waiters {
     /// How many consumers exist.
     pub(crate) consumers: usize,
     /// How many deliveries all consumers together wait for.
-    pub(crate) wanted: usize,
+    pub(crate) deliveries_wanted: usize,
     /// The ids and wakers of waiting consumers in the order in which they began to wait. Each consumer is in the queue once.
     queue: VecDeque<(u64, Waker)>,
 }

@@ -6,7 +6,7 @@ use redis::Value;
 use tokio::sync::oneshot;
 
 use super::format::{OutboundMessage, Weight, WriteFormat};
-use crate::drops::{self, DropReason, Unread};
+use crate::drops::{self, CountedIfUnread, DropReason};
 use crate::name::ChannelName;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
@@ -17,7 +17,7 @@ pub(crate) const TASK: &str = "sender to Redis";
 
 /// The result of sending one message.
 #[derive(Clone, Debug)]
-pub(crate) enum Outcome {
+pub(crate) enum SendOutcome {
     Sent,
     /// The channel was at capacity.
     Full,
@@ -29,15 +29,15 @@ pub(crate) enum Outcome {
     Closed,
 }
 
-impl Outcome {
+impl SendOutcome {
     /// The outcome for the caller of the message.
-    pub(crate) fn unread(self) -> Unread<Self> {
+    pub(crate) fn counted_if_unread(self) -> CountedIfUnread<Self> {
         let reason = match self {
             Self::Sent => None,
             Self::Full => Some(DropReason::Full),
             Self::Failed { .. } | Self::Closed => Some(DropReason::ShardDown),
         };
-        Unread::new(self, reason)
+        CountedIfUnread::new(self, reason)
     }
 }
 
@@ -49,7 +49,7 @@ pub struct Outgoing<B> {
     /// Whether a refusal or a failure by this shard is final, because no other shard will be tried.
     pub(crate) is_final: bool,
     pub(crate) body: B,
-    outcome: oneshot::Sender<Unread<Outcome>>,
+    outcome: oneshot::Sender<CountedIfUnread<SendOutcome>>,
 }
 
 impl<B> Outgoing<B> {
@@ -58,7 +58,7 @@ impl<B> Outgoing<B> {
         message: OutboundMessage<B>,
         capacity: usize,
         is_final: bool,
-    ) -> (Self, oneshot::Receiver<Unread<Outcome>>) {
+    ) -> (Self, oneshot::Receiver<CountedIfUnread<SendOutcome>>) {
         let (outcome, receiver) = oneshot::channel();
         let OutboundMessage { channel, body, .. } = message;
         (Self { channel, capacity, is_final, body, outcome }, receiver)
@@ -71,17 +71,17 @@ impl<B> Outgoing<B> {
     }
 
     /// Reports `outcome`. The caller may have dropped its future.
-    fn finish(self, outcome: Outcome) {
-        let _ = self.outcome.send(outcome.unread());
+    fn finish(self, outcome: SendOutcome) {
+        let _ = self.outcome.send(outcome.counted_if_unread());
     }
 
     /// Reports that the queue was closed before it took the message.
     pub(crate) fn refuse(self) {
-        self.finish(Outcome::Closed);
+        self.finish(SendOutcome::Closed);
     }
 
     pub(crate) fn fail(self, shard: usize, fault: &Fault) {
-        self.finish(Outcome::Failed { shard, fault: fault.clone() });
+        self.finish(SendOutcome::Failed { shard, fault: fault.clone() });
     }
 }
 
@@ -220,7 +220,7 @@ fn settle<B>(run: Run<B>, shard: usize, accepted: i64) -> usize {
     let sent = accepted.min(run.len());
     for (place, message) in run.into_iter().enumerate() {
         // A message whose caller dropped its future counts as sent too.
-        message.finish(if place < accepted { Outcome::Sent } else { Outcome::Full });
+        message.finish(if place < accepted { SendOutcome::Sent } else { SendOutcome::Full });
     }
     sent
 }

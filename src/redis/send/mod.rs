@@ -7,11 +7,11 @@
 #![allow(missing_debug_implementations, reason = "the types cannot be named outside of the crate")]
 
 pub(crate) mod batch;
-pub(crate) mod calls;
 pub(crate) mod format;
+pub(crate) mod open_calls;
 pub(crate) mod queue;
 pub(crate) mod sender;
 
-pub(crate) use batch::{Batch, Outcome, Outgoing, Pushed};
+pub(crate) use batch::{Batch, Outgoing, Pushed, SendOutcome};
 pub(crate) use format::{OutboundMessage, WriteFormat};
 pub(crate) use sender::{PendingSend, Sender};

@@ -16,11 +16,11 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::batch::{Batch, Outcome, Outgoing, TASK};
-use super::calls::Calls;
+use super::batch::{Batch, Outgoing, SendOutcome, TASK};
 use super::format::{OutboundMessage, WriteFormat};
+use super::open_calls::OpenCalls;
 use super::queue::{BatchReceiver, BypassPermit, Queue};
-use crate::drops::Unread;
+use crate::drops::CountedIfUnread;
 use crate::name::ChannelName;
 use crate::redis::driven::DrivenTask;
 use crate::redis::node::fault::Fault;
@@ -40,8 +40,8 @@ pub struct Sender<F: WriteFormat> {
     queues: Vec<Vec<Queue<F::Body>>>,
     /// The shard that takes the next message to a normal channel.
     turn: AtomicUsize,
-    /// Calls that send to more than one channel. The layer refuses no part of them while it closes.
-    calls: Calls,
+    /// The open calls that send to more than one channel. The layer refuses no part of them while it closes.
+    calls: OpenCalls,
     tasks: TaskTracker,
     runtime: Handle,
 }
@@ -55,9 +55,9 @@ pub struct PendingSend<B> {
 
 enum SendState {
     /// The shard has the message, and will report its outcome.
-    Queued { shard: usize, outcome: oneshot::Receiver<Unread<Outcome>> },
+    Queued { shard: usize, outcome: oneshot::Receiver<CountedIfUnread<SendOutcome>> },
     /// No shard is left.
-    Ended(Unread<Outcome>),
+    Ended(CountedIfUnread<SendOutcome>),
 }
 
 /// The shards that a message has been offered to.
@@ -65,7 +65,7 @@ struct Attempts {
     first: usize,
     count: usize,
     was_full: bool,
-    failed: Option<Outcome>,
+    failed: Option<SendOutcome>,
 }
 
 impl<F: WriteFormat> Sender<F> {
@@ -74,7 +74,7 @@ impl<F: WriteFormat> Sender<F> {
     pub(crate) fn start(places: Arc<Places>, format: Arc<F>, tasks: &TaskTracker, closing: &CancellationToken) -> Self {
         let timeout = places.shards.iter().map(|shard| shard.command_timeout()).max().unwrap_or_default();
         // One round trip for the members of a group, and one to send.
-        let (calls, ending) = Calls::new(tasks, closing, 2 * timeout);
+        let (calls, ending) = OpenCalls::new(tasks, closing, 2 * timeout);
         let start_queue = |shard: &Arc<Shard>| {
             let work = Arc::<DrivenTask>::default();
             let (queue, batches) = BatchReceiver::new(work.clone(), ending.clone());
@@ -87,7 +87,7 @@ impl<F: WriteFormat> Sender<F> {
         Self { places, format, queues, turn, calls, tasks: tasks.clone(), runtime: Handle::current() }
     }
 
-    /// Begins a call that sends to more than one channel; see [`Calls::begin`].
+    /// Begins a call that sends to more than one channel; see [`OpenCalls::begin`].
     pub(crate) fn call(&self) -> TaskTrackerToken {
         self.calls.begin()
     }
@@ -117,21 +117,21 @@ impl<F: WriteFormat> Sender<F> {
     }
 
     /// Waits until the message has been sent or refused.
-    pub(crate) async fn outcome(&self, pending: PendingSend<F::Body>) -> Unread<Outcome> {
+    pub(crate) async fn outcome(&self, pending: PendingSend<F::Body>) -> CountedIfUnread<SendOutcome> {
         let PendingSend { message, mut attempts, mut state } = pending;
         loop {
             let outcome = match state {
                 SendState::Queued { shard, outcome } => outcome.await.map_or_else(
                     // A queue refuses what it has not taken, so the message was in a batch.
-                    |_| Outcome::Failed { shard, fault: Fault::abandoned() },
-                    Unread::read,
+                    |_| SendOutcome::Failed { shard, fault: Fault::abandoned() },
+                    CountedIfUnread::read,
                 ),
                 SendState::Ended(outcome) => return outcome,
             };
             match outcome {
-                Outcome::Full => attempts.was_full = true,
-                Outcome::Failed { ref fault, .. } if !fault.may_have_run => attempts.failed = Some(outcome),
-                outcome => return outcome.unread(),
+                SendOutcome::Full => attempts.was_full = true,
+                SendOutcome::Failed { ref fault, .. } if !fault.may_have_run => attempts.failed = Some(outcome),
+                outcome => return outcome.counted_if_unread(),
             }
             state = self.enqueue_at_next(&message, &mut attempts);
             self.flush_queue(&message.channel, &state);
@@ -176,7 +176,7 @@ impl<F: WriteFormat> Sender<F> {
     fn enqueue_at_next(&self, message: &OutboundMessage<F::Body>, attempts: &mut Attempts) -> SendState {
         loop {
             let Some((place, capacity)) = self.candidates(message, attempts).next() else {
-                return SendState::Ended(attempts.verdict().unread());
+                return SendState::Ended(attempts.verdict().counted_if_unread());
             };
             attempts.count = place + 1;
             let shard = self.shard_at(attempts, place);
@@ -184,7 +184,7 @@ impl<F: WriteFormat> Sender<F> {
             let is_last = self.candidates(message, attempts).next().is_none();
             let waits = is_last && !attempts.was_full && shard.retries_during_outage();
             if !waits && let Some(fault) = shard.fault() {
-                attempts.failed = Some(Outcome::Failed { shard: shard.index, fault });
+                attempts.failed = Some(SendOutcome::Failed { shard: shard.index, fault });
                 continue;
             }
             let is_final = !self.candidates(message, attempts).any(|(place, _)| self.shard_at(attempts, place).is_up());
@@ -227,10 +227,10 @@ impl<B: Clone> PendingSend<B> {
 }
 
 impl Attempts {
-    fn verdict(&self) -> Outcome {
+    fn verdict(&self) -> SendOutcome {
         match &self.failed {
             Some(failed) if !self.was_full => failed.clone(),
-            _ => Outcome::Full,
+            _ => SendOutcome::Full,
         }
     }
 }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
-use crate::drops::Unread;
+use crate::drops::CountedIfUnread;
 use crate::error::{Error, Result};
 use crate::health::{Health, RedisStats};
 use crate::layer::{ChannelLayer, Delivery, Event, Receiver, Statistics};
@@ -22,8 +22,8 @@ use crate::redis::closing::Closing;
 use crate::redis::node::connection::Requirements;
 use crate::redis::node::fault::Fault;
 use crate::redis::receive::Readers;
-use crate::redis::send::calls::Sends;
-use crate::redis::send::{Outcome, PendingSend, Sender};
+use crate::redis::send::open_calls::GroupSendResult;
+use crate::redis::send::{PendingSend, SendOutcome, Sender};
 use crate::redis::stored::format::{AtOnce, Background, Destinations, Started, StoredFormat};
 use crate::redis::stored::groups::StoredGroups;
 use crate::redis::stored::scan;
@@ -140,20 +140,20 @@ impl<F: StoredFormat> StoredLayer<F> {
         });
         let outcomes: Vec<Result<_>> = outcomes.collect().await;
         // No await follows, so the caller gets all results.
-        let result = |(channel, outcome): (_, Unread<_>)| self.result(channel, outcome.read());
+        let result = |(channel, outcome): (_, CountedIfUnread<_>)| self.result(channel, outcome.read());
         outcomes.into_iter().map(|outcome| outcome.and_then(result)).collect()
     }
 
     /// The result of sending a message to `channel`.
-    fn result(&self, channel: ChannelName, outcome: Outcome) -> Result<()> {
+    fn result(&self, channel: ChannelName, outcome: SendOutcome) -> Result<()> {
         match outcome {
-            Outcome::Sent => Ok(()),
-            Outcome::Full => Err(Error::ChannelFull { channel }),
-            Outcome::Failed { fault, .. } if !fault.may_have_run && self.closing.has_ended() => {
+            SendOutcome::Sent => Ok(()),
+            SendOutcome::Full => Err(Error::ChannelFull { channel }),
+            SendOutcome::Failed { fault, .. } if !fault.may_have_run && self.closing.has_ended() => {
                 Err(self.closing.error())
             }
-            Outcome::Failed { shard, fault } => Err(self.places.error(shard, fault)),
-            Outcome::Closed => Err(self.closing.error()),
+            SendOutcome::Failed { shard, fault } => Err(self.places.error(shard, fault)),
+            SendOutcome::Closed => Err(self.closing.error()),
         }
     }
 
@@ -176,11 +176,11 @@ impl<F: StoredFormat> StoredLayer<F> {
 
     /// Waits for all messages of a group send.
     async fn finish_group(&self, pending: Vec<PendingSend<F::Body>>) -> Result<()> {
-        let mut sends = Sends::default();
+        let mut result = GroupSendResult::default();
         for pending in pending {
-            sends.add(&self.places, self.sender.outcome(pending).await.read());
+            result.add(&self.places, self.sender.outcome(pending).await.read());
         }
-        sends.result().map_err(|error| self.closing.explain(error))
+        result.result().map_err(|error| self.closing.explain(error))
     }
 
     fn sources(&self, channels: &[&str]) -> Result<Vec<ChannelName>> {

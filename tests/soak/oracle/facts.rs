@@ -28,8 +28,8 @@ pub struct Message<'r> {
     pub end: Option<Moment>,
     pub outcome: Outcome,
     pub expiry: Duration,
-    /// Whether a reader has given it back: what its writer knows does not matter any more.
-    pub was_given_back: bool,
+    /// Whether a reader has requeued it. The outcome that its writer got no longer matters then.
+    pub was_requeued: bool,
 }
 
 /// A message, as a reader got it.
@@ -109,21 +109,21 @@ impl<'r> Facts<'r> {
             match event {
                 Event::Sending { id, to, expiry } => {
                     let (outcome, expiry) = (Outcome::Unknown, *expiry);
-                    let (start, end, was_given_back) = (at, None, false);
-                    facts.messages.insert(*id, Message { to, process, start, end, outcome, expiry, was_given_back });
+                    let (start, end, was_requeued) = (at, None, false);
+                    facts.messages.insert(*id, Message { to, process, start, end, outcome, expiry, was_requeued });
                 }
                 Event::Sent { id, outcome } => {
-                    if let Some(message) = facts.messages.get_mut(id).filter(|message| !message.was_given_back) {
+                    if let Some(message) = facts.messages.get_mut(id).filter(|message| !message.was_requeued) {
                         (message.end, message.outcome) = (Some(at), *outcome);
                     }
                 }
-                Event::GivingBack { id, expiry } => {
+                Event::Requeueing { id, expiry } => {
                     if let Some(message) = facts.messages.get_mut(id) {
                         let (to, end, outcome, expiry) = (message.to, None, Outcome::Unknown, *expiry);
-                        *message = Message { to, process, start: at, end, outcome, expiry, was_given_back: true };
+                        *message = Message { to, process, start: at, end, outcome, expiry, was_requeued: true };
                     }
                 }
-                Event::GivenBack { id, outcome } => {
+                Event::Requeued { id, outcome } => {
                     if let Some(message) = facts.messages.get_mut(id) {
                         (message.end, message.outcome) = (Some(at), *outcome);
                     }

@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::entry::BufferedEntry;
+use super::buffered_entry::BufferedEntry;
 use crate::name::ChannelName;
 use crate::redis::node::shard::Shard;
-use crate::redis::receive::content::Raw;
+use crate::redis::receive::raw::Raw;
 
 /// The messages of a read, and the entries that have been made of the first ones. They stay here during the lookups, so that a
 /// panic or the end of the runtime loses none of them uncounted.

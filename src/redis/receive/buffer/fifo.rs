@@ -3,11 +3,11 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::arrivals::Arrivals;
-use super::entry::{BufferedEntry, GroupSend, Outcome};
+use super::buffered_entry::{BufferedEntry, DeliveryOutcome, GroupSend};
 use super::held::{Held, Lookup};
 use crate::drops::{DropReason, Drops};
 use crate::layer::Sink;
-use crate::redis::receive::content::EntryFormat;
+use crate::redis::receive::raw::EntryFormat;
 
 /// The entries of a reader: those that consumers can take, and those that are held for their group.
 #[derive(Default)]
@@ -93,7 +93,7 @@ impl Buffer {
             && let Some(first) = self.ready.front_mut()
         {
             let outcome = first.deliver(format, sink, limit - delivered);
-            if let Outcome::Delivered { count, more } = outcome {
+            if let DeliveryOutcome::Delivered { count, more } = outcome {
                 delivered += count;
                 if more {
                     break;
@@ -101,9 +101,9 @@ impl Buffer {
             }
             let Some(entry) = self.ready.pop_front() else { break };
             match outcome {
-                Outcome::Delivered { .. } => {}
-                Outcome::Dropped(reason) => self.dropped.add(reason, entry.undelivered()),
-                Outcome::Unreadable(unreadable) => {
+                DeliveryOutcome::Delivered { .. } => {}
+                DeliveryOutcome::Dropped(reason) => self.dropped.add(reason, entry.undelivered()),
+                DeliveryOutcome::Unreadable(unreadable) => {
                     self.dropped.add(unreadable.drop, entry.undelivered());
                     format.reject(&entry.shard, &entry.source, entry.to_bytes().into(), unreadable.reason);
                 }

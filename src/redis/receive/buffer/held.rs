@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::entry::{BufferedEntry, GroupSend, Unresolved};
+use super::buffered_entry::{BufferedEntry, GroupSend, Unresolved};
 use crate::name::ChannelName;
 use crate::redis::groups::membership::Recipients;
 use crate::redis::node::shard::Shard;

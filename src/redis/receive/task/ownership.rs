@@ -39,7 +39,7 @@ impl Task<'_> {
         let (now, later): (Vec<_>, _) =
             std::mem::take(&mut state.next_owners).into_iter().partition(|next| next.ticket < ticket);
         state.next_owners = later;
-        let wanted = state.waiters.wanted > 0 && !state.is_closed();
+        let wanted = state.waiters.deliveries_wanted > 0 && !state.is_closed();
         drop(state);
         for NextOwner { reader, done, .. } in now {
             if !wanted {

@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::accept::resolve_arrivals;
 use super::step::Step;
-use crate::redis::receive::buffer::entry::BufferedEntry;
+use crate::redis::receive::buffer::buffered_entry::BufferedEntry;
 use crate::redis::receive::fetch::contention::Contention;
 use crate::redis::receive::fetch::fetch_loop::FetchLoop;
 use crate::redis::receive::fetch::ownership::ChannelOwners;
@@ -91,7 +91,7 @@ impl Task<'_> {
     async fn put_back(&mut self, chosen: impl Fn(&BufferedEntry) -> bool, timeout: Duration) {
         let mut put_back = {
             let mut state = self.reader.state();
-            if state.waiters.wanted > 0 && !state.is_closed() {
+            if state.waiters.deliveries_wanted > 0 && !state.is_closed() {
                 return;
             }
             PutBack::take(self.reader, &mut state, chosen)

@@ -87,7 +87,7 @@ impl Task<'_> {
         if state.phase == Phase::Abandoned && !self.stuck {
             return Decision::Now(Step::ReturnAll);
         }
-        let (wanted, unused) = (state.waiters.wanted > 0, state.waiters.consumers == 0);
+        let (wanted, unused) = (state.waiters.deliveries_wanted > 0, state.waiters.consumers == 0);
         let has_shared = !wanted && state.buffer.ready.iter().any(|entry| !entry.has_one_reader());
         let has_any = !wanted && (!state.buffer.is_empty() || connected);
         let blocks_others = has_shared || unused && connected;

@@ -59,17 +59,17 @@ fn a_send_to_a_server_that_was_away_may_run_after_its_call() {
 }
 
 #[test]
-fn a_message_that_was_given_back_has_to_come_again() {
-    let given_back = |outcome| Story::default().send(1, "work").give_back(1, outcome);
-    given_back(Outcome::Done).receive(1, "work").shows(&[]);
-    given_back(Outcome::Done).shows(&[Kind::Lost]);
-    given_back(Outcome::Done).receive(1, "work").receive(1, "work").shows(&[Kind::Duplicate]);
-    given_back(Outcome::Unknown).shows(&[]);
-    given_back(Outcome::NotRun).shows(&[]);
-    given_back(Outcome::NotRun).receive(1, "work").shows(&[Kind::RefusedButSent]);
+fn a_requeued_message_has_to_come_again() {
+    let requeued = |outcome| Story::default().send(1, "work").requeue(1, outcome);
+    requeued(Outcome::Done).receive(1, "work").shows(&[]);
+    requeued(Outcome::Done).shows(&[Kind::Lost]);
+    requeued(Outcome::Done).receive(1, "work").receive(1, "work").shows(&[Kind::Duplicate]);
+    requeued(Outcome::Unknown).shows(&[]);
+    requeued(Outcome::NotRun).shows(&[]);
+    requeued(Outcome::NotRun).receive(1, "work").shows(&[Kind::RefusedButSent]);
     let id = id(1);
     // Its reader was faster than the answer to its writer.
     let sending = Event::Sending { id, to: Target::Channel("work".into()), expiry: 60 * SECOND };
     let late = Event::Sent { id, outcome: Outcome::Done };
-    Story::default().add(0, sending).give_back(1, Outcome::Unknown).add(0, late).shows(&[]);
+    Story::default().add(0, sending).requeue(1, Outcome::Unknown).add(0, late).shows(&[]);
 }

@@ -65,10 +65,10 @@ impl Story {
         self.change(channel, true, Outcome::Done)
     }
 
-    /// A reader of process 1 takes a message and gives it back.
-    fn give_back(self, number: u32, outcome: Outcome) -> Self {
+    /// A reader of process 1 takes a message and requeues it.
+    fn requeue(self, number: u32, outcome: Outcome) -> Self {
         let id = id(number);
-        self.add(1, Event::GivingBack { id, expiry: 60 * SECOND }).add(1, Event::GivenBack { id, outcome })
+        self.add(1, Event::Requeueing { id, expiry: 60 * SECOND }).add(1, Event::Requeued { id, outcome })
     }
 
     fn wipe(self) -> Self {

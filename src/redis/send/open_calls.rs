@@ -1,4 +1,4 @@
-//! `Calls`: the calls that send to more than one channel. A closing layer refuses no part of a call that has begun.
+//! `OpenCalls`: the calls that send to more than one channel. A closing layer refuses no part of a call that has begun.
 
 use std::time::Duration;
 
@@ -6,16 +6,16 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::batch::Outcome;
+use super::batch::SendOutcome;
 use crate::drops::{self, DropReason};
 use crate::error::{Error, Result};
 use crate::layer::Parts;
 use crate::redis::topology::places::Places;
 
-/// The calls of a layer that are under way.
-pub(crate) struct Calls(TaskTracker);
+/// The open calls of a layer: those that have begun and not ended.
+pub(crate) struct OpenCalls(TaskTracker);
 
-impl Calls {
+impl OpenCalls {
     /// An empty set of calls, and a token that is cancelled when the queues may end: after `closing`, when no call is under way
     /// or `timeout` has passed. The timeout is needed because a caller may stop polling a call without dropping it.
     pub(crate) fn new(
@@ -42,21 +42,21 @@ async fn end_queues(calls: TaskTracker, closing: CancellationToken, timeout: Dur
     drop(ending);
 }
 
-/// The outcomes of the parts of a group message.
+/// Collects the outcomes of the parts of a group send into its result.
 #[derive(Default)]
-pub(crate) struct Sends(Parts);
+pub(crate) struct GroupSendResult(Parts);
 
-impl Sends {
+impl GroupSendResult {
     /// Adds the outcome of one part. A full channel is counted as a drop and is no error.
-    pub(crate) fn add(&mut self, places: &Places, outcome: Outcome) {
+    pub(crate) fn add(&mut self, places: &Places, outcome: SendOutcome) {
         match outcome {
-            Outcome::Sent => self.0.add(Ok(())),
-            Outcome::Full => drops::count(DropReason::Full, 1),
-            Outcome::Failed { shard, fault } => {
+            SendOutcome::Sent => self.0.add(Ok(())),
+            SendOutcome::Full => drops::count(DropReason::Full, 1),
+            SendOutcome::Failed { shard, fault } => {
                 self.0.add(Err(places.error(shard, fault)));
                 drops::count(DropReason::ShardDown, 1);
             }
-            Outcome::Closed => self.0.add(Err(Error::Closed)),
+            SendOutcome::Closed => self.0.add(Err(Error::Closed)),
         }
     }
 

@@ -13,7 +13,7 @@ use crate::name::ChannelName;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 use crate::redis::receive::fetch::fetch_loop::{FetchLoop, Read};
-use crate::redis::receive::fetch::reads::{CompletedRead, PendingReads, read_or_recover};
+use crate::redis::receive::fetch::pending_reads::{CompletedRead, PendingReads, read_or_recover};
 use crate::redis::receive::reader::{Phase, Reader};
 
 /// What the state of the reader requires of its reads.

@@ -1,4 +1,4 @@
-//! The content of a message while it waits to be sent, and the entry that it becomes.
+//! `OutboundBody`: an encoded message that waits to be sent, and the entry that it becomes.
 
 use std::sync::Arc;
 
@@ -9,9 +9,9 @@ use crate::redis::native::body::BodyCodec;
 use crate::redis::send::format::Weight;
 use crate::redis::time::milliseconds;
 
-/// An encoded message and its target.
+/// An encoded message, and whether it is for a channel or for the members of a group.
 #[derive(Clone, Debug)]
-pub struct Content {
+pub struct OutboundBody {
     pub(crate) to: Target,
     /// The encoded message. It is sealed when it is sent: it may wait for a long time before that, and a sealed message opens
     /// only for a limited time.
@@ -25,13 +25,13 @@ pub(crate) enum Target {
     Group { group: GroupName, version: u64 },
 }
 
-impl Weight for Content {
+impl Weight for OutboundBody {
     fn bytes(&self) -> usize {
         self.plain.len()
     }
 }
 
-impl Content {
+impl OutboundBody {
     /// Replaces `entry` by the entry of this message for `channel`, sent at `now_ms` and expiring at `expires`.
     pub(crate) fn write(
         &self,

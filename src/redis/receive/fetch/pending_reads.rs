@@ -1,4 +1,4 @@
-//! Concurrent reads by several fetch loops.
+//! `PendingReads`: the reads of several fetch loops that are under way.
 
 use std::pin::Pin;
 use std::sync::Arc;

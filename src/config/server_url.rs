@@ -1,4 +1,5 @@
-//! `Server`: parses the URL of a server in every spelling of common Redis clients, and writes the spelling that connections use.
+//! `ServerUrl`: parses the URL of a server in every spelling of common Redis clients, and writes the spelling that connections
+//! use.
 
 use std::fmt;
 
@@ -16,14 +17,14 @@ pub(crate) enum Address {
 }
 
 /// A parsed server URL.
-pub(crate) struct Server {
+pub(crate) struct ServerUrl {
     /// The URL in the spelling that connections use: user and password in their place, and the scheme `redis`, `rediss` or
     /// `unix`.
     pub(crate) url: Url,
     pub(crate) address: Address,
 }
 
-impl Server {
+impl ServerUrl {
     /// Parses `text`. The reason of an error contains no part of `text` that may be secret.
     pub(crate) fn read(text: &str) -> Result<Self, String> {
         Self::parse(text).map_err(|reason| if is_unescaped(text) { format!("{reason}; {ESCAPING}") } else { reason })
@@ -159,7 +160,7 @@ impl Server {
     }
 }
 
-impl fmt::Display for Server {
+impl fmt::Display for ServerUrl {
     /// The URL without credentials.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.address {
@@ -233,7 +234,7 @@ mod tests {
     use super::*;
 
     fn url(text: &str) -> String {
-        Server::read(text).unwrap_or_else(|reason| panic!("{text}: {reason}")).url_with_port(DEFAULT_PORT)
+        ServerUrl::read(text).unwrap_or_else(|reason| panic!("{text}: {reason}")).url_with_port(DEFAULT_PORT)
     }
 
     #[test]
@@ -257,7 +258,7 @@ mod tests {
     #[test]
     fn a_parameter_of_redis_py_is_refused_with_the_name_of_our_option() {
         for (parameter, option) in [("socket_timeout", "command_timeout"), ("max_connections", "pool_size")] {
-            let refused = Server::read(&format!("redis://a?{parameter}=1")).err().expect(parameter);
+            let refused = ServerUrl::read(&format!("redis://a?{parameter}=1")).err().expect(parameter);
             assert!(refused.ends_with(&format!("set the option {option} instead")), "{refused}");
         }
     }
@@ -265,10 +266,10 @@ mod tests {
     #[test]
     fn an_unescaped_password_is_refused_with_a_hint_at_escaping() {
         for url in ["redis://:a#b@h", "redis://u:a/b@h", "redis://:1?b@h", "redis://u:1/b@h:1", "rediss://:1#b@h/0"] {
-            let refused = Server::read(url).err().expect(url);
+            let refused = ServerUrl::read(url).err().expect(url);
             assert!(refused.contains("write # as %23"), "{url}: {refused}");
         }
-        let refused = Server::read("redis://h/first").err().expect("it is refused");
+        let refused = ServerUrl::read("redis://h/first").err().expect("it is refused");
         assert!(!refused.contains("%23"), "{refused}");
     }
 }

@@ -12,8 +12,8 @@ use crate::name::{ChannelName, GroupName};
 use crate::redis::entry::{Address, Entry, Locals};
 use crate::redis::groups::membership::Recipients;
 use crate::redis::node::shard::Shard;
-use crate::redis::receive::content::{EntryFormat, Raw, Unreadable};
 use crate::redis::receive::panic::{PANICKED, TASK};
+use crate::redis::receive::raw::{EntryFormat, Raw, Unreadable};
 use crate::supervise::contain;
 
 /// A fetched message and the recipients that have not received it.
@@ -24,20 +24,23 @@ pub(crate) struct BufferedEntry {
     pub(crate) source: ChannelName,
     /// When it expires, in ms since the epoch by the shard's clock.
     expires: u64,
-    content: Content,
-    target: Target,
+    stored: StoredForm,
+    pending: PendingRecipients,
 }
 
+/// The message in the form in which its format stores it.
 #[derive(Debug)]
-enum Content {
+enum StoredForm {
     /// An entry of the native format. The first recipient that takes it opens and decodes it; the others share the message.
     Native { entry: Entry, message: Option<Message> },
     /// A message of another format. It was decoded to find its recipients.
     Decoded { raw: Raw, message: Message },
 }
 
+/// The recipients that have not received the message.
 #[derive(Debug)]
-enum Target {
+enum PendingRecipients {
+    /// The server of the group could not be asked for them.
     Unresolved(Unresolved),
     Channel(ChannelName),
     /// The members of a group. They are listed only when the first of them takes the message: before the message uses memory for
@@ -90,7 +93,7 @@ impl Unresolved {
 }
 
 /// The outcome of a delivery.
-pub(crate) enum Outcome {
+pub(crate) enum DeliveryOutcome {
     /// `count` recipients received the message. Others are left if `more` is set.
     Delivered { count: usize, more: bool },
     /// The entry cannot be delivered. The caller drops it and counts the recipients that are left.
@@ -102,27 +105,27 @@ pub(crate) enum Outcome {
 impl BufferedEntry {
     /// A message for one channel.
     pub(crate) fn for_channel(shard: Arc<Shard>, source: ChannelName, entry: Entry, channel: ChannelName) -> Self {
-        Self::native(shard, source, entry, Target::Channel(channel))
+        Self::native(shard, source, entry, PendingRecipients::Channel(channel))
     }
 
     /// A group message whose members could not be looked up.
     pub(crate) fn unresolved(shard: Arc<Shard>, entry: Entry, unresolved: Unresolved) -> Self {
-        Self::native(shard, unresolved.send.route.clone(), entry, Target::Unresolved(unresolved))
+        Self::native(shard, unresolved.send.route.clone(), entry, PendingRecipients::Unresolved(unresolved))
     }
 
     /// A group message.
     pub(crate) fn for_group(shard: Arc<Shard>, source: ChannelName, entry: Entry, members: Recipients) -> Self {
-        Self::native(shard, source, entry, Target::Group(members))
+        Self::native(shard, source, entry, PendingRecipients::Group(members))
     }
 
     /// A group message that some members have received, for the members of `source` with the local parts `locals`.
     pub(crate) fn for_locals(shard: Arc<Shard>, source: ChannelName, entry: Entry, locals: Locals) -> Self {
         let initial = locals.len();
-        Self::native(shard, source, entry, Target::Locals { locals, initial })
+        Self::native(shard, source, entry, PendingRecipients::Locals { locals, initial })
     }
 
-    fn native(shard: Arc<Shard>, source: ChannelName, entry: Entry, target: Target) -> Self {
-        Self { shard, source, expires: entry.expires, content: Content::Native { entry, message: None }, target }
+    fn native(shard: Arc<Shard>, source: ChannelName, entry: Entry, pending: PendingRecipients) -> Self {
+        Self { shard, source, expires: entry.expires, stored: StoredForm::Native { entry, message: None }, target }
     }
 
     /// A message of another format than the native one, for at least one channel.
@@ -133,40 +136,42 @@ impl BufferedEntry {
         (raw, message): (Raw, Message),
         channels: Arc<[ChannelName]>,
     ) -> Self {
-        let target = Target::Members { channels, next: 0 };
-        Self { shard, source, expires, content: Content::Decoded { raw, message }, target }
+        let target = PendingRecipients::Members { channels, next: 0 };
+        Self { shard, source, expires, stored: StoredForm::Decoded { raw, message }, target }
     }
 
     /// Passes the message for up to `limit` recipients, at least 1, to `sink`. A large group has many recipients, so the checks that
     /// concern all of them run once.
-    pub(super) fn deliver(&mut self, format: &dyn EntryFormat, sink: Sink<'_>, limit: usize) -> Outcome {
+    pub(super) fn deliver(&mut self, format: &dyn EntryFormat, sink: Sink<'_>, limit: usize) -> DeliveryOutcome {
         let now = self.now();
         if self.expires <= now {
-            return Outcome::Dropped(DropReason::Expired);
+            return DeliveryOutcome::Dropped(DropReason::Expired);
         }
         let message = match self.message(format, now) {
             Ok(message) => message,
-            Err(unreadable) => return Outcome::Unreadable(unreadable),
+            Err(unreadable) => return DeliveryOutcome::Unreadable(unreadable),
         };
-        if let Target::Group(members) = &self.target {
-            self.target = Target::Members { channels: members.list(), next: 0 };
+        if let PendingRecipients::Group(members) = &self.pending {
+            self.pending = PendingRecipients::Members { channels: members.list(), next: 0 };
         }
-        match &mut self.target {
+        match &mut self.pending {
             // Unresolved entries are held, and groups were listed above.
-            Target::Unresolved(_) | Target::Group(_) => Outcome::Dropped(DropReason::ShardDown),
-            Target::Channel(channel) => {
-                sink(Delivery::new(channel.clone(), message));
-                Outcome::Delivered { count: 1, more: false }
+            PendingRecipients::Unresolved(_) | PendingRecipients::Group(_) => {
+                DeliveryOutcome::Dropped(DropReason::ShardDown)
             }
-            Target::Members { channels, next } => {
+            PendingRecipients::Channel(channel) => {
+                sink(Delivery::new(channel.clone(), message));
+                DeliveryOutcome::Delivered { count: 1, more: false }
+            }
+            PendingRecipients::Members { channels, next } => {
                 let (first, end) = (*next, channels.len().min(next.saturating_add(limit)));
                 for channel in &channels[first..end] {
                     sink(Delivery::new(channel.clone(), message.clone()));
                 }
                 *next = end;
-                Outcome::Delivered { count: end - first, more: end < channels.len() }
+                DeliveryOutcome::Delivered { count: end - first, more: end < channels.len() }
             }
-            Target::Locals { locals, .. } => {
+            PendingRecipients::Locals { locals, .. } => {
                 let mut count = 0;
                 for local in locals.take(limit) {
                     count += 1;
@@ -176,15 +181,17 @@ impl BufferedEntry {
                         sink(Delivery::new(channel, message.clone()));
                     }
                 }
-                Outcome::Delivered { count, more: locals.len() > 0 }
+                DeliveryOutcome::Delivered { count, more: locals.len() > 0 }
             }
         }
     }
 
     fn message(&mut self, format: &dyn EntryFormat, now: u64) -> Result<Message, Unreadable> {
-        match &mut self.content {
-            Content::Native { message: Some(message), .. } | Content::Decoded { message, .. } => Ok(message.clone()),
-            Content::Native { entry, message } => {
+        match &mut self.stored {
+            StoredForm::Native { message: Some(message), .. } | StoredForm::Decoded { message, .. } => {
+                Ok(message.clone())
+            }
+            StoredForm::Native { entry, message } => {
                 let opened = contain(TASK, || format.open(entry, &self.source, now));
                 let panicked = || Unreadable { drop: DropReason::Undecodable, reason: PANICKED.to_owned() };
                 Ok(message.insert(opened.ok_or_else(panicked)??).clone())
@@ -194,26 +201,26 @@ impl BufferedEntry {
 
     /// How many recipients have not received it.
     pub(crate) fn undelivered(&self) -> usize {
-        match &self.target {
-            Target::Unresolved(_) | Target::Channel(_) => 1,
-            Target::Group(members) => members.list().len(),
-            Target::Members { channels, next } => channels.len() - next,
-            Target::Locals { locals, .. } => locals.len(),
+        match &self.pending {
+            PendingRecipients::Unresolved(_) | PendingRecipients::Channel(_) => 1,
+            PendingRecipients::Group(members) => members.list().len(),
+            PendingRecipients::Members { channels, next } => channels.len() - next,
+            PendingRecipients::Locals { locals, .. } => locals.len(),
         }
     }
 
     /// The local parts that have not received it; `None` if no recipient has.
     pub(crate) fn remaining_locals(&self) -> Option<Locals> {
-        match &self.target {
-            Target::Locals { locals, initial } => (locals.len() < *initial).then(|| locals.clone()),
+        match &self.pending {
+            PendingRecipients::Locals { locals, initial } => (locals.len() < *initial).then(|| locals.clone()),
             _ => Some(self.remaining_members()?.iter().filter_map(ChannelName::local).collect()),
         }
     }
 
     /// The members that have not received it; `None` if no member has.
     pub(crate) fn remaining_members(&self) -> Option<&[ChannelName]> {
-        match &self.target {
-            Target::Members { channels, next } if *next > 0 => Some(&channels[*next..]),
+        match &self.pending {
+            PendingRecipients::Members { channels, next } if *next > 0 => Some(&channels[*next..]),
             _ => None,
         }
     }
@@ -228,7 +235,7 @@ impl BufferedEntry {
 
     /// Sets the recipients of an unresolved entry.
     pub(crate) fn set_recipients(&mut self, members: Recipients) {
-        self.target = Target::Group(members);
+        self.pending = PendingRecipients::Group(members);
     }
 
     /// Whether it has expired, by the clock of its shard.
@@ -243,8 +250,8 @@ impl BufferedEntry {
 
     /// What is known of its recipients if they could not be looked up.
     pub(crate) fn unresolved_recipients(&self) -> Option<&Unresolved> {
-        match &self.target {
-            Target::Unresolved(unresolved) => Some(unresolved),
+        match &self.pending {
+            PendingRecipients::Unresolved(unresolved) => Some(unresolved),
             _ => None,
         }
     }
@@ -256,9 +263,9 @@ impl BufferedEntry {
 
     /// Its approximate size in Redis, in bytes.
     pub(crate) fn size(&self) -> usize {
-        match &self.content {
-            Content::Native { entry, .. } => entry.body.len(),
-            Content::Decoded { raw, .. } => raw.body.len() + raw.label.len(),
+        match &self.stored {
+            StoredForm::Native { entry, .. } => entry.body.len(),
+            StoredForm::Decoded { raw, .. } => raw.body.len() + raw.label.len(),
         }
     }
 
@@ -269,25 +276,25 @@ impl BufferedEntry {
 
     /// The stored and the decoded message; `None` in the native format.
     pub(crate) fn decoded_message(&self) -> Option<(&Raw, &Message)> {
-        match &self.content {
-            Content::Decoded { raw, message } => Some((raw, message)),
-            Content::Native { .. } => None,
+        match &self.stored {
+            StoredForm::Decoded { raw, message } => Some((raw, message)),
+            StoredForm::Native { .. } => None,
         }
     }
 
     /// The entry of the native format; `None` in another format.
     pub(crate) fn native_entry(&self) -> Option<&Entry> {
-        match &self.content {
-            Content::Native { entry, .. } => Some(entry),
-            Content::Decoded { .. } => None,
+        match &self.stored {
+            StoredForm::Native { entry, .. } => Some(entry),
+            StoredForm::Decoded { .. } => None,
         }
     }
 
     /// The bytes as they were stored in Redis.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        match &self.content {
-            Content::Native { entry, .. } => entry.to_bytes(),
-            Content::Decoded { raw, .. } => raw.body.to_vec(),
+        match &self.stored {
+            StoredForm::Native { entry, .. } => entry.to_bytes(),
+            StoredForm::Decoded { raw, .. } => raw.body.to_vec(),
         }
     }
 }

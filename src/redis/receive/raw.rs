@@ -1,4 +1,4 @@
-//! `Raw` and `EntryFormat`: messages as they are stored, and how a stored format opens them.
+//! `Raw`: a message as it is stored. `EntryFormat`: how a stored format opens the entries of the native format.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ pub(crate) struct Unreadable {
     pub(crate) reason: String,
 }
 
-/// How a stored format opens entries on their delivery.
+/// How a stored format opens entries on their delivery. Only the native format has such entries.
 pub(crate) trait EntryFormat {
     /// Opens an entry of the native format that was in the list of `source`.
     fn open(&self, entry: &Entry, source: &ChannelName, now_ms: u64) -> Result<Message, Unreadable>;

@@ -1,4 +1,4 @@
-//! `Settings`: the settings that the processes of a deployment publish, and the differences between them.
+//! `PeerSettings`: publishes the settings of this process, and compares them with those of the other processes of the deployment.
 //!
 //! Each server has one sorted set for a deployment. A member describes one set of settings, and its score is the time, in ms by
 //! the clock of the server, at which the description ends unless a process with these settings renews it.
@@ -34,7 +34,7 @@ const AGREEING_OF_CHANNELS_REDIS: [&str; 2] = ["serializer", "random_prefix_leng
 
 /// The settings of this process, and the key under which the deployment keeps its descriptions.
 #[derive(Clone, Debug)]
-pub(crate) struct Settings {
+pub(crate) struct PeerSettings {
     key: String,
     own: Description,
 }
@@ -48,7 +48,7 @@ struct Description {
     keys: Vec<String>,
 }
 
-impl Settings {
+impl PeerSettings {
     pub(crate) fn of(config: &Config) -> Self {
         // No key of a deployment begins like this, so `flush` of this crate and of Python's layers does not delete it.
         Self { key: format!("channel-layer:settings:{}", config.key_prefix()), own: Description::of(config) }
@@ -169,7 +169,7 @@ impl Shard {
     }
 }
 
-/// The descriptions in the answers to [`Settings::exchange`]. The other answers are ignored, because descriptions can be read
+/// The descriptions in the answers to [`PeerSettings::exchange`]. The other answers are ignored, because descriptions can be read
 /// from a server that refuses writes.
 pub(crate) fn others(answers: Vec<Value>) -> Result<Vec<Vec<u8>>, RedisError> {
     let last = answers.into_iter().next_back().unwrap_or(Value::Nil);
@@ -180,30 +180,30 @@ pub(crate) fn others(answers: Vec<Value>) -> Result<Vec<Vec<u8>>, RedisError> {
 mod tests {
     use super::*;
 
-    fn settings(change: impl FnOnce(Config) -> Config) -> Settings {
-        Settings::of(&change(Config::new()))
+    fn settings(change: impl FnOnce(Config) -> Config) -> PeerSettings {
+        PeerSettings::of(&change(Config::new()))
     }
 
-    fn member(settings: &Settings) -> Vec<u8> {
+    fn member(settings: &PeerSettings) -> Vec<u8> {
         serde_json::to_vec(&settings.own).expect("texts have a JSON form")
     }
 
     /// How the settings of two processes differ for each of them.
-    fn both(one: &Settings, other: &Settings) -> [Vec<SettingDifference>; 2] {
+    fn both(one: &PeerSettings, other: &PeerSettings) -> [Vec<SettingDifference>; 2] {
         [one.compare(&[member(other)]), other.compare(&[member(one)])]
     }
 
-    fn assert_differ(one: &Settings, other: &Settings, option: &str, one_value: &str, other_value: &str) {
+    fn assert_differ(one: &PeerSettings, other: &PeerSettings, option: &str, one_value: &str, other_value: &str) {
         let ours = SettingDifference::new(option, one_value, other_value);
         let theirs = SettingDifference::new(option, other_value, one_value);
         assert_eq!(both(one, other), [vec![ours], vec![theirs]]);
     }
 
-    fn assert_agree(one: &Settings, other: &Settings) {
+    fn assert_agree(one: &PeerSettings, other: &PeerSettings) {
         assert_eq!(both(one, other), [vec![], vec![]]);
     }
 
-    fn keys(encrypting: &[&str], accept_only: &[&str]) -> Settings {
+    fn keys(encrypting: &[&str], accept_only: &[&str]) -> PeerSettings {
         let all = |keys: &[&str]| keys.iter().map(|&key| key.to_owned()).collect::<Vec<_>>();
         settings(|config| config.symmetric_encryption_keys(all(encrypting)).accept_only_keys(all(accept_only)))
     }

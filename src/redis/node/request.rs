@@ -1,4 +1,5 @@
-//! Answers to commands: how they are read and timed, and `Retry`, the retries of a command that cannot have run.
+//! `Request`: commands of one round trip, and how their answers are read and timed. `Retry`: the retries of a command that
+//! cannot have run.
 
 use std::time::Duration;
 
@@ -45,7 +46,7 @@ pub(crate) fn record_round_trip(round_trip: Duration) {
 pub(crate) trait Request: Sync {
     type Answer: Send;
 
-    /// Sends it over `connection`, and returns the answer or the first error answer.
+    /// Sends the commands over `connection`, and returns the answer or the first error answer.
     fn send_over(
         &self,
         connection: &mut ServerConnection,

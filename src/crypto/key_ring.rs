@@ -1,59 +1,21 @@
-//! The key ring seals message bodies. Without a key, nobody can read or modify a sealed body, or use it for another recipient
-//! or at a later time.
-//!
-//! A sealed body is
-//!
-//! | bytes | content |
-//! |---|---|
-//! | 4 | id of the key, derived from the key |
-//! | 16 | random salt of the subkey |
-//! | 4 | nonce: the number of earlier uses of the subkey |
-//! | 8 | time of sealing, in milliseconds since the epoch |
-//! | length of the body | ciphertext of AES-256-GCM |
-//! | 16 | tag over the fields above and the context |
-//!
-//! Integers are big-endian. A configured key does not encrypt bodies itself. HKDF-SHA256 derives a subkey from the key, a
-//! label of this format and a random salt of this process, and the nonces of a subkey count up. A nonce therefore never
-//! repeats, however many processes share the key, and the limit of 2^32 messages per key for random nonces does not apply.
+//! `KeyRing` seals message bodies. Without a key, nobody can read or modify a sealed body, or use it for another recipient
+//! or at a later time. [`sealed_body`](super::sealed_body) has the layout of a sealed body, and [`subkeys`](super::subkeys) says
+//! which key encrypts it.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use aes_gcm::aead::AeadInPlace;
-use aes_gcm::{Aes256Gcm, KeyInit, Nonce, Tag};
-use hkdf::Hkdf;
 use parking_lot::{Mutex, RwLock};
-use sha2::{Digest, Sha256};
 
 use super::OpenError;
+use super::sealed_body::{OVERHEAD, SealedBody, bind, bound_size, check_age, widen};
+use super::subkeys::{Key, Openers, Sealer};
 use crate::error::Result;
-
-/// Bytes that sealing adds to a body.
-pub(crate) const OVERHEAD: usize = HEADER + TAG;
-
-const ID: usize = 4;
-const SALT: usize = 16;
-const NONCE: usize = 4;
-const TIME: usize = 8;
-const HEADER: usize = ID + SALT + NONCE + TIME;
-const TAG: usize = 16;
-
-const ID_INFO: &[u8] = b"channel-layer 1 key id";
-const SUBKEY_INFO: &[u8] = b"channel-layer 1 subkey";
 
 /// Number of uses of a subkey before a new salt is drawn: half of the number of nonces.
 const SUBKEY_USES: u64 = 1 << 31;
-
-/// Allowed clock skew: how far the clock of the sealing process may be ahead.
-const CLOCK_TOLERANCE_MS: u64 = 10_000;
-
-/// Number of cached subkeys in each of the two generations.
-const CACHED_SUBKEYS: usize = 512;
-
-type Id = [u8; ID];
-type Salt = [u8; SALT];
 
 /// The keys of a layer. The first key seals, and all keys open.
 ///
@@ -64,19 +26,6 @@ pub(crate) struct KeyRing {
     sealer: RwLock<Arc<Sealer>>,
     /// Cache of the subkeys that opened a body. The lock is held only for a look-up, never during derivation or decryption.
     openers: Mutex<Openers>,
-}
-
-struct Key {
-    id: Id,
-    secret: [u8; 32],
-}
-
-struct Sealer {
-    id: Id,
-    salt: Salt,
-    cipher: Aes256Gcm,
-    /// Wider than a nonce, so that threads that race past the limit cannot make it wrap.
-    uses: AtomicU64,
 }
 
 impl KeyRing {
@@ -143,31 +92,31 @@ impl KeyRing {
 
     /// Opens `sealed` at any age. Returns the body and its time of sealing.
     fn open_at_any_age(&self, sealed: &[u8], context: &[&[u8]]) -> Result<(Vec<u8>, u64), OpenError> {
-        let parts = Parts::of(sealed).ok_or(OpenError("truncated"))?;
+        let body = SealedBody::parse(sealed).ok_or(OpenError("truncated"))?;
         let mut known = false;
-        for (index, key) in self.keys.iter().enumerate().filter(|(_, key)| key.id == parts.id) {
+        for (index, key) in self.keys.iter().enumerate().filter(|(_, key)| key.id == body.id) {
             known = true;
             // Two keys of a ring may have the same short id. A key that is configured twice is tried twice.
-            if let Some(plain) = self.open_with(index, key, &parts, context) {
-                return Ok((plain, parts.sealed_at_ms));
+            if let Some(plain) = self.open_with(index, key, &body, context) {
+                return Ok((plain, body.sealed_at_ms));
             }
         }
         Err(OpenError(if known { "modified, or sealed for another recipient" } else { "unknown key" }))
     }
 
-    fn open_with(&self, index: usize, key: &Key, parts: &Parts<'_>, context: &[&[u8]]) -> Option<Vec<u8>> {
-        let remembered = self.openers.lock().get(&(index, parts.salt));
-        let cipher = remembered.clone().unwrap_or_else(|| Arc::new(key.subkey(&parts.salt)));
-        let length = parts.ciphertext.len();
+    fn open_with(&self, index: usize, key: &Key, sealed: &SealedBody<'_>, context: &[&[u8]]) -> Option<Vec<u8>> {
+        let remembered = self.openers.lock().get(&(index, sealed.salt));
+        let cipher = remembered.clone().unwrap_or_else(|| Arc::new(key.subkey(&sealed.salt)));
+        let length = sealed.ciphertext.len();
         let mut plain = Vec::with_capacity(length + bound_size(context));
-        plain.extend_from_slice(parts.ciphertext);
-        bind(context, parts.sealed_at_ms, &mut plain);
+        plain.extend_from_slice(sealed.ciphertext);
+        bind(context, sealed.sealed_at_ms, &mut plain);
         let (body, bound) = plain.split_at_mut(length);
-        cipher.decrypt_in_place_detached(&widen(parts.nonce), bound, body, &parts.tag).ok()?;
+        cipher.decrypt_in_place_detached(&widen(sealed.nonce), bound, body, &sealed.tag).ok()?;
         plain.truncate(length);
         // The subkey is cached only after it opened a body, so that forged salts cannot evict the subkeys in use.
         if remembered.is_none() {
-            self.openers.lock().insert((index, parts.salt), cipher);
+            self.openers.lock().insert((index, sealed.salt), cipher);
         }
         Some(plain)
     }
@@ -188,140 +137,6 @@ impl KeyRing {
     }
 }
 
-/// The id of the key in `sealed`, for logs; `None` if it is truncated.
-pub(crate) fn key_id(sealed: &[u8]) -> Option<u32> {
-    sealed.first_chunk().copied().map(u32::from_be_bytes)
-}
-
-/// The id of the configured key `text` in sealed bodies.
-pub(crate) fn id_of_key(text: &str) -> u32 {
-    u32::from_be_bytes(Key::new(text).id)
-}
-
-/// The first 128 bits of the SHA-256 digest of `bytes`. It is infeasible to find two texts with the same digest.
-pub(crate) fn digest(bytes: &[u8]) -> u128 {
-    let digest: [u8; 32] = Sha256::digest(bytes).into();
-    digest[..16].iter().fold(0, |number, byte| number << 8 | u128::from(*byte))
-}
-
-fn check_age(sealed_at_ms: u64, now_ms: u64, max_age_ms: u64) -> Result<(), OpenError> {
-    if sealed_at_ms > now_ms.saturating_add(CLOCK_TOLERANCE_MS) {
-        return Err(OpenError("sealed in the future"));
-    }
-    if now_ms.saturating_sub(sealed_at_ms) > max_age_ms {
-        return Err(OpenError("sealed too long ago"));
-    }
-    Ok(())
-}
-
-fn widen(counter: [u8; NONCE]) -> Nonce<aes_gcm::aead::consts::U12> {
-    let mut nonce = [0; 12];
-    nonce[12 - NONCE..].copy_from_slice(&counter);
-    nonce.into()
-}
-
-/// Appends the associated data: the bytes that the tag covers in addition to the ciphertext. They are appended to the buffer
-/// of the body and removed afterwards, which saves an allocation. The length of each part precedes the part, so that different
-/// contexts have different bytes. The key, the salt and the nonce are not included, because the encryption depends on them.
-fn bind(context: &[&[u8]], sealed_at_ms: u64, bound: &mut Vec<u8>) {
-    bound.extend_from_slice(&sealed_at_ms.to_be_bytes());
-    for part in context {
-        bound.extend_from_slice(
-            &u32::try_from(part.len()).expect("names and addresses are far below 4 GiB").to_be_bytes(),
-        );
-        bound.extend_from_slice(part);
-    }
-}
-
-/// Number of bytes that [`bind`] appends.
-fn bound_size(context: &[&[u8]]) -> usize {
-    TIME + context.iter().map(|part| size_of::<u32>() + part.len()).sum::<usize>()
-}
-
-impl Key {
-    fn new(text: &str) -> Self {
-        let secret: [u8; 32] = Sha256::digest(text).into();
-        let mut id = [0; ID];
-        derive(None, &secret, ID_INFO, &mut id);
-        Self { id, secret }
-    }
-
-    fn subkey(&self, salt: &Salt) -> Aes256Gcm {
-        let mut subkey = [0; 32];
-        derive(Some(salt), &self.secret, SUBKEY_INFO, &mut subkey);
-        Aes256Gcm::new(&subkey.into())
-    }
-}
-
-fn derive(salt: Option<&[u8]>, secret: &[u8], info: &[u8], out: &mut [u8]) {
-    Hkdf::<Sha256>::new(salt, secret)
-        .expand(info, out)
-        .expect("HKDF-SHA256 can derive up to 8,160 bytes, and 32 at most are requested");
-}
-
-impl Sealer {
-    fn new(key: &Key) -> Self {
-        let salt = rand::random();
-        Self { id: key.id, salt, cipher: key.subkey(&salt), uses: AtomicU64::new(0) }
-    }
-}
-
-/// The fields of a sealed body, not yet verified.
-struct Parts<'a> {
-    id: Id,
-    salt: Salt,
-    nonce: [u8; NONCE],
-    sealed_at_ms: u64,
-    ciphertext: &'a [u8],
-    tag: Tag,
-}
-
-impl<'a> Parts<'a> {
-    fn of(sealed: &'a [u8]) -> Option<Self> {
-        let (id, rest) = sealed.split_first_chunk()?;
-        let (salt, rest) = rest.split_first_chunk()?;
-        let (nonce, rest) = rest.split_first_chunk()?;
-        let (time, rest) = rest.split_first_chunk()?;
-        let (ciphertext, tag) = rest.split_last_chunk::<TAG>()?;
-        let sealed_at_ms = u64::from_be_bytes(*time);
-        Some(Self { id: *id, salt: *salt, nonce: *nonce, sealed_at_ms, ciphertext, tag: (*tag).into() })
-    }
-}
-
-/// A cache of the subkeys that opened bodies, by the position of the key and the salt.
-///
-/// Two generations bound its size: when the young generation is full, it replaces the old generation.
-#[derive(Default)]
-struct Openers {
-    /// The subkey of the last look-up. Consecutive messages often have the same sender.
-    last: Option<((usize, Salt), Arc<Aes256Gcm>)>,
-    young: HashMap<(usize, Salt), Arc<Aes256Gcm>>,
-    old: HashMap<(usize, Salt), Arc<Aes256Gcm>>,
-}
-
-impl Openers {
-    fn get(&mut self, of: &(usize, Salt)) -> Option<Arc<Aes256Gcm>> {
-        if let Some((_, cipher)) = self.last.as_ref().filter(|(last, _)| last == of) {
-            return Some(Arc::clone(cipher));
-        }
-        if let Some(cipher) = self.young.get(of) {
-            self.last = Some((*of, Arc::clone(cipher)));
-        } else {
-            let cipher = self.old.remove(of)?;
-            self.insert(*of, cipher);
-        }
-        self.last.as_ref().map(|(_, cipher)| Arc::clone(cipher))
-    }
-
-    fn insert(&mut self, of: (usize, Salt), cipher: Arc<Aes256Gcm>) {
-        if self.young.len() >= CACHED_SUBKEYS {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.last = Some((of, Arc::clone(&cipher)));
-        self.young.insert(of, cipher);
-    }
-}
-
 impl fmt::Debug for KeyRing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyRing").field("keys", &self.keys.len()).finish_non_exhaustive()
@@ -332,6 +147,8 @@ impl fmt::Debug for KeyRing {
 mod tests {
     use std::collections::HashSet;
 
+    use super::super::sealed_body::{ID, NONCE, SALT, key_id};
+    use super::super::subkeys::{CACHED_SUBKEYS, id_of_key};
     use super::*;
     use crate::error::Error;
 

@@ -2,9 +2,15 @@
 
 mod fernet;
 mod key_ring;
+mod sealed_body;
+mod subkeys;
 
 pub(crate) use fernet::FernetKeys;
-pub(crate) use key_ring::{KeyRing, digest, id_of_key, key_id};
+pub(crate) use key_ring::KeyRing;
+pub(crate) use sealed_body::key_id;
+pub(crate) use subkeys::id_of_key;
+
+use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 
@@ -30,4 +36,10 @@ fn check_all(keys: &[String], accept_only: &[String]) -> Result<()> {
         return Err(Error::config("symmetric_encryption_keys", "[]", reason));
     }
     Ok(())
+}
+
+/// The first 128 bits of the SHA-256 digest of `bytes`. It is infeasible to find two texts with the same digest.
+pub(crate) fn digest(bytes: &[u8]) -> u128 {
+    let digest: [u8; 32] = Sha256::digest(bytes).into();
+    digest[..16].iter().fold(0, |number, byte| number << 8 | u128::from(*byte))
 }

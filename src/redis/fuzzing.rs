@@ -5,7 +5,7 @@ use redis::{PushInfo, Value};
 use super::groups::answers::{parse_changes, parse_routes};
 use super::native::statistics::pending_in;
 use super::node::fault::Fault;
-use super::node::{connection, settings};
+use super::node::{connection, peer_settings};
 use super::pubsub::fuzzing::pushed;
 use super::send::Pushed;
 
@@ -22,7 +22,7 @@ pub fn redis_answer(bytes: &[u8]) {
         Value::Push { kind, data } => pushed(PushInfo { kind, data }),
         Value::Array(values) => {
             drop(connection::parse_probe(values.clone()));
-            drop(settings::others(values.clone()));
+            drop(peer_settings::others(values.clone()));
             for answers in values.chunks(3) {
                 let _ = pending_in(answers, 1);
             }

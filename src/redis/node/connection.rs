@@ -77,7 +77,7 @@ pub(crate) struct Requirements {
     /// then.
     pub(crate) epoch_key: Option<String>,
     /// The settings that processes compare through a server. `None` without an epoch key.
-    pub(crate) settings: Option<Settings>,
+    pub(crate) settings: Option<PeerSettings>,
 }
 
 /// The major and minor number of a server's version.
@@ -124,7 +124,7 @@ impl Requirements {
         let timing = Timing::of(config);
         let (pool_size, retry_attempts) = (config.pool_size, config.retry_attempts);
         let (writable, on_cluster) = (true, false);
-        let settings = epoch_key.is_some().then(|| Settings::of(config));
+        let settings = epoch_key.is_some().then(|| PeerSettings::of(config));
         Self { timing, pool_size, retry_attempts, writable, on_cluster, min_version, scripts, epoch_key, settings }
     }
 }

@@ -125,7 +125,7 @@ impl BufferedEntry {
     }
 
     fn native(shard: Arc<Shard>, source: ChannelName, entry: Entry, pending: PendingRecipients) -> Self {
-        Self { shard, source, expires: entry.expires, stored: StoredForm::Native { entry, message: None }, target }
+        Self { shard, source, expires: entry.expires, stored: StoredForm::Native { entry, message: None }, pending }
     }
 
     /// A message of another format than the native one, for at least one channel.
@@ -136,8 +136,8 @@ impl BufferedEntry {
         (raw, message): (Raw, Message),
         channels: Arc<[ChannelName]>,
     ) -> Self {
-        let target = PendingRecipients::Members { channels, next: 0 };
-        Self { shard, source, expires, stored: StoredForm::Decoded { raw, message }, target }
+        let pending = PendingRecipients::Members { channels, next: 0 };
+        Self { shard, source, expires, stored: StoredForm::Decoded { raw, message }, pending }
     }
 
     /// Passes the message for up to `limit` recipients, at least 1, to `sink`. A large group has many recipients, so the checks that

@@ -6,8 +6,8 @@ use channel_layer::{CapacityRule, ChannelLayer, Error, Event};
 use redis::AsyncCommands;
 
 use super::restarts::wait_for_blocked;
-use super::tools::{Layer, Site, connect, event, number, numbered, take, take_number, take_numbers};
-use crate::support::{DEADLINE, Proxy, RedisServer, shared_servers, within};
+use super::tools::{Layer, Site, ask, connect, event, number, numbered, take, take_number, take_numbers};
+use crate::support::{DEADLINE, Proxy, RedisServer, interrupted, shared_servers, within};
 
 async fn start() -> (Site, Layer) {
     let site = Site::on(shared_servers());
@@ -53,6 +53,46 @@ async fn a_refusal_counts_once_whatever_the_number_of_servers() {
     for statistics in [narrow.channel_statistics("n").await.unwrap(), layer.global_statistics().await.unwrap()] {
         assert_eq!((statistics.messages_count, statistics.channel_full_count), (3, 2));
     }
+}
+
+#[tokio::test]
+async fn a_refusal_is_final_if_no_other_server_was_up_when_the_message_was_sent() {
+    let mut servers = [RedisServer::start(), RedisServer::start()];
+    let proxy = Proxy::before(&servers[0].url()).await;
+    let layer = connect(Site::at([proxy.url(), servers[1].url()]).config().capacity(2)).await;
+    let mut events = layer.events();
+    servers[1].stop();
+    event(&mut events, "the loss of a shard", |event| matches!(event, Event::ShardDown { shard: 1, .. })).await;
+    layer.send("n", numbered(0)).await.unwrap();
+    proxy.stall();
+    // One of them would go to the other server first.
+    let messages = [("n", numbered(1)), ("n", numbered(2))];
+    let mut refused = layer.send_many(&messages);
+    assert!(interrupted(1, DEADLINE, &mut refused).await.is_none(), "the answer is held");
+    servers[1].start_again();
+    event(&mut events, "the end of the outage", |event| *event == Event::ShardUp { shard: 1 }).await;
+    proxy.resume();
+    let refused = within(DEADLINE, "the answer", refused).await;
+    assert!(refused.iter().all(|sent| matches!(sent, Err(Error::ChannelFull { .. }))), "{refused:?}");
+    assert_eq!(layer.channel_statistics("n").await.unwrap().channel_full_count, 2);
+}
+
+#[tokio::test]
+async fn a_send_whose_last_server_fails_is_not_counted_as_a_refusal() {
+    let servers = [RedisServer::start(), RedisServer::start()];
+    let layer = connect(Site::on(&servers).config().capacity(2)).await;
+    let () = ask(&mut servers[1].connection().await, redis::cmd("CONFIG").arg(&["SET", "maxmemory", "1"])).await;
+    layer.send("n", numbered(0)).await.unwrap();
+    let (mut refused, mut failed) = (0, 0);
+    for n in 1..5 {
+        match layer.send("n", numbered(n)).await {
+            Err(Error::ChannelFull { .. }) => refused += 1,
+            Err(error @ Error::Redis { shard: 1, .. }) if !error.may_have_run() => failed += 1,
+            sent => panic!("{sent:?}"),
+        }
+    }
+    assert_eq!((refused, failed), (2, 2));
+    assert_eq!(layer.channel_statistics("n").await.unwrap().channel_full_count, refused);
 }
 
 #[tokio::test]

@@ -46,8 +46,11 @@ pub struct Outgoing<B> {
     pub(crate) channel: ChannelName,
     /// How many messages the channel may hold on the shard.
     pub(crate) capacity: usize,
-    /// Whether a refusal or a failure by this shard is final, because no other shard will be tried.
+    /// Whether a refusal by this shard is final: no shard that has not been tried was up when the message was queued. A refusal
+    /// that is not final is not counted, and another shard is tried.
     pub(crate) is_final: bool,
+    /// Whether no other shard can take the message.
+    pinned: bool,
     pub(crate) body: B,
     outcome: oneshot::Sender<CountedIfUnread<SendOutcome>>,
 }
@@ -60,14 +63,14 @@ impl<B> Outgoing<B> {
         is_final: bool,
     ) -> (Self, oneshot::Receiver<CountedIfUnread<SendOutcome>>) {
         let (outcome, receiver) = oneshot::channel();
-        let OutboundMessage { channel, body, .. } = message;
-        (Self { channel, capacity, is_final, body, outcome }, receiver)
+        let OutboundMessage { channel, body, pinned, .. } = message;
+        (Self { channel, capacity, is_final, pinned, body, outcome }, receiver)
     }
 
     /// Whether the message waits for a server that is unreachable: no other shard can take it, and its caller still waits.
     /// During an outage only callers bound how many messages wait.
     pub(crate) fn waits_for_server(&self) -> bool {
-        self.is_final && !self.outcome.is_closed()
+        self.pinned && !self.outcome.is_closed()
     }
 
     /// Reports `outcome`. The caller may have dropped its future.

@@ -64,7 +64,8 @@ enum SendState {
 struct Attempts {
     first: usize,
     count: usize,
-    was_full: bool,
+    /// Whether a refusal by the present shard is final; see [`Outgoing::is_final`].
+    is_final: bool,
     failed: Option<SendOutcome>,
 }
 
@@ -94,13 +95,14 @@ impl<F: WriteFormat> Sender<F> {
 
     /// Queues `message` without sending it; [`flush`](Self::flush) does that. Messages to one channel are sent in the order of
     /// these calls.
-    pub(crate) fn enqueue(&self, message: OutboundMessage<F::Body>) -> PendingSend<F::Body> {
+    pub(crate) fn enqueue(&self, mut message: OutboundMessage<F::Body>) -> PendingSend<F::Body> {
+        message.pinned |= self.queues.len() == 1;
         let first = if message.pinned {
             self.places.shard_of_channel(&message.channel).index
         } else {
             self.turn.fetch_add(1, Ordering::Relaxed) % self.queues.len()
         };
-        let mut attempts = Attempts { first, count: 0, was_full: false, failed: None };
+        let mut attempts = Attempts { first, count: 0, is_final: false, failed: None };
         let state = self.enqueue_at_next(&message, &mut attempts);
         PendingSend { message, attempts, state }
     }
@@ -116,9 +118,11 @@ impl<F: WriteFormat> Sender<F> {
         }
     }
 
-    /// Waits until the message has been sent or refused.
+    /// Waits until the message has been sent or refused. If all shards fail that could take it, it is offered to them again as
+    /// often as retries are configured; the queue of the only shard of a message has done that already.
     pub(crate) async fn outcome(&self, pending: PendingSend<F::Body>) -> CountedIfUnread<SendOutcome> {
         let PendingSend { message, mut attempts, mut state } = pending;
+        let mut retry = self.places.shards[attempts.first].retry();
         loop {
             let outcome = match state {
                 SendState::Queued { shard, outcome } => outcome.await.map_or_else(
@@ -126,10 +130,16 @@ impl<F: WriteFormat> Sender<F> {
                     |_| SendOutcome::Failed { shard, fault: Fault::abandoned() },
                     CountedIfUnread::read,
                 ),
-                SendState::Ended(outcome) => return outcome,
+                SendState::Ended(outcome) => match &attempts.failed {
+                    Some(SendOutcome::Failed { fault, .. }) if !message.pinned && retry.wait_after(fault).await => {
+                        attempts.count = 0;
+                        outcome.read()
+                    }
+                    _ => return outcome,
+                },
             };
             match outcome {
-                SendOutcome::Full => attempts.was_full = true,
+                SendOutcome::Full if !attempts.is_final => {}
                 SendOutcome::Failed { ref fault, .. } if !fault.may_have_run => attempts.failed = Some(outcome),
                 outcome => return outcome.counted_if_unread(),
             }
@@ -176,18 +186,18 @@ impl<F: WriteFormat> Sender<F> {
     fn enqueue_at_next(&self, message: &OutboundMessage<F::Body>, attempts: &mut Attempts) -> SendState {
         loop {
             let Some((place, capacity)) = self.candidates(message, attempts).next() else {
-                return SendState::Ended(attempts.verdict().counted_if_unread());
+                return SendState::Ended(attempts.failed.clone().unwrap_or(SendOutcome::Full).counted_if_unread());
             };
             attempts.count = place + 1;
             let shard = self.shard_at(attempts, place);
-            // If no shard can take the message, the queue of the last one repeats the attempt as configured.
-            let is_last = self.candidates(message, attempts).next().is_none();
-            let waits = is_last && !attempts.was_full && shard.retries_during_outage();
+            // The queue of the only shard repeats the attempt as configured.
+            let waits = message.pinned && shard.retries_during_outage();
             if !waits && let Some(fault) = shard.fault() {
                 attempts.failed = Some(SendOutcome::Failed { shard: shard.index, fault });
                 continue;
             }
             let is_final = !self.candidates(message, attempts).any(|(place, _)| self.shard_at(attempts, place).is_up());
+            attempts.is_final = is_final;
             let (outgoing, outcome) = Outgoing::new(message.clone(), capacity, is_final);
             self.queues[shard.index][queue_of(&message.channel)].add(outgoing);
             return SendState::Queued { shard: shard.index, outcome };
@@ -221,17 +231,8 @@ impl<B: Clone> PendingSend<B> {
     /// `message` for `shard` alone, outside the queues.
     pub(crate) fn beside_queues(message: OutboundMessage<B>, shard: &Shard) -> (Outgoing<B>, Self) {
         let (outgoing, outcome) = Outgoing::new(message.clone(), message.capacity, true);
-        let attempts = Attempts { first: shard.index, count: 1, was_full: false, failed: None };
+        let attempts = Attempts { first: shard.index, count: 1, is_final: true, failed: None };
         (outgoing, Self { message, attempts, state: SendState::Queued { shard: shard.index, outcome } })
-    }
-}
-
-impl Attempts {
-    fn verdict(&self) -> SendOutcome {
-        match &self.failed {
-            Some(failed) if !self.was_full => failed.clone(),
-            _ => SendOutcome::Full,
-        }
     }
 }
 

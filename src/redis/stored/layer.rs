@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::future::try_join_all;
-use futures_util::stream::{self, StreamExt};
+use futures_util::future::{join_all, try_join_all};
 use rand::distr::{Alphanumeric, SampleString};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
@@ -134,11 +133,12 @@ impl<F: StoredFormat> StoredLayer<F> {
         // All are queued before the first is flushed, so that they travel together.
         let pending: Vec<_> = messages.iter().map(enqueue).collect();
         pending.iter().flatten().for_each(|(_, pending)| self.sender.flush(pending));
-        let outcomes = stream::iter(pending).then(|pending| async {
+        // At once, because a message may go on to another shard while an earlier one waits for its own.
+        let outcomes = pending.into_iter().map(|pending| async {
             let (channel, pending) = pending?;
             Ok((channel, self.sender.outcome(pending).await))
         });
-        let outcomes: Vec<Result<_>> = outcomes.collect().await;
+        let outcomes: Vec<Result<_>> = join_all(outcomes).await;
         // No await follows, so the caller gets all results.
         let result = |(channel, outcome): (_, CountedIfUnread<_>)| self.result(channel, outcome.read());
         outcomes.into_iter().map(|outcome| outcome.and_then(result)).collect()
@@ -177,8 +177,8 @@ impl<F: StoredFormat> StoredLayer<F> {
     /// Waits for all messages of a group send.
     async fn finish_group(&self, pending: Vec<PendingSend<F::Body>>) -> Result<()> {
         let mut result = GroupSendResult::default();
-        for pending in pending {
-            result.add(&self.places, self.sender.outcome(pending).await.read());
+        for outcome in join_all(pending.into_iter().map(|pending| self.sender.outcome(pending))).await {
+            result.add(&self.places, outcome.read());
         }
         result.result().map_err(|error| self.closing.explain(error))
     }
@@ -297,7 +297,7 @@ impl<F: StoredFormat> ChannelLayer for StoredLayer<F> {
         };
         let pending: Vec<_> = prepared.into_iter().map(enqueue).collect();
         pending.iter().flatten().flatten().for_each(|pending| self.sender.flush(pending));
-        stream::iter(pending).then(|pending| async { self.finish_group(pending?).await }).collect().await
+        join_all(pending.into_iter().map(|pending| async { self.finish_group(pending?).await })).await
     }
 
     async fn flush(&self) -> Result<()> {

@@ -13,13 +13,13 @@ pub(crate) enum DropReason {
     Overflow,
     /// No reader was subscribed when the message was published.
     NoReader,
-    /// The connection broke during the publish, and the message may have arrived or not.
+    /// The connection broke during the send, and the message may have arrived or not.
     Unconfirmed,
     /// No configured key opens the message.
     Undecryptable,
     /// The bytes are no valid message, or the message does not belong to its channel.
     Undecodable,
-    /// The layer was closed while the message waited in the memory of this process.
+    /// The layer was closed while the message waited in the memory of this process, or before it was sent.
     Closed,
     /// The bytes are a message, but not one that its reader accepts.
     Malformed,

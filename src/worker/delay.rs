@@ -11,13 +11,13 @@ use tokio::time::{Instant, timeout};
 use tokio_util::time::DelayQueue;
 
 use crate::drops::{self, DropReason};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::layer::{ChannelLayer, RetryingReceiver, send_while_full};
 use crate::message;
 use crate::message::Message;
 use crate::name::ChannelName;
 use crate::supervise::{contain, contained};
-use crate::worker::requeue::requeue;
+use crate::worker::requeue::{drop_reason, requeue};
 
 /// The channel for delayed messages.
 pub(crate) const CHANNEL: &str = "asgi.delay";
@@ -108,8 +108,9 @@ impl DelayServer {
         };
         receiver.close().await;
         let all = async { while sending.join_next().await.is_some() {} };
+        // The layer sends or counts the messages of the sends that are dropped then.
         if timeout(self.timeout, all).await.is_err() {
-            drops::count(DropReason::Stopped, sending.len());
+            tracing::warn!(messages = sending.len(), "delayed messages could not be sent in time");
         }
         self.requeue_waiting(waiting).await;
         worked
@@ -148,8 +149,7 @@ async fn send(layer: Arc<dyn ChannelLayer>, delayed: Delayed, timeout: Duration)
     let Delayed { channel, content } = delayed;
     if let Err(error) = send_while_full(&*layer, channel.as_str(), content, timeout).await {
         tracing::warn!(%channel, error = &error as &dyn std::error::Error, "cannot send a delayed message");
-        let full = matches!(error, Error::ChannelFull { .. });
-        drops::count(if full { DropReason::Full } else { DropReason::Stopped }, 1);
+        drops::count(drop_reason(&error), 1);
     }
 }
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use crate::drops::{self, DropReason};
+use crate::drops::{DropReason, Drops};
+use crate::error::Error;
 use crate::layer::ChannelLayer;
 use crate::message::Message;
 use crate::name::ChannelName;
@@ -15,25 +16,35 @@ const WITHIN: Duration = Duration::from_secs(5);
 /// Number of messages per call.
 const AT_ONCE: usize = 1_000;
 
-/// Requeues messages at the ends of their channels, whatever the capacity. Counts those that cannot be requeued.
+/// Requeues messages at the ends of their channels, whatever the capacity. Counts those that cannot be requeued. After the time
+/// limit the layer sends or counts the messages, as those of every dropped call.
 pub(crate) async fn requeue(layer: &dyn ChannelLayer, messages: &[(ChannelName, Message)]) {
     let until = Instant::now() + WITHIN;
-    let (mut lost, mut why) = (0, None);
+    let (mut lost, mut late, mut why) = (Drops::default(), 0, None);
     for messages in messages.chunks(AT_ONCE) {
         let messages: Vec<_> = messages.iter().map(|(channel, message)| (channel.as_str(), message.clone())).collect();
         match timeout_at(until, layer.requeue(&messages)).await {
             Ok(results) => {
                 for error in results.into_iter().filter_map(Result::err) {
-                    lost += 1;
+                    lost.add(drop_reason(&error), 1);
                     why.get_or_insert(error);
                 }
             }
-            Err(_late) => lost += messages.len(),
+            Err(_elapsed) => late += messages.len(),
         }
     }
-    if lost > 0 {
+    if late > 0 || why.is_some() {
         let why = why.as_ref().map(|error| error as &dyn std::error::Error);
-        tracing::warn!(error = why, lost, "cannot requeue messages");
-        drops::count(DropReason::Stopped, lost);
+        tracing::warn!(error = why, late, "cannot requeue messages");
+        lost.count();
+    }
+}
+
+/// Why a message is dropped that was taken and could not be sent because of `error`.
+pub(crate) fn drop_reason(error: &Error) -> DropReason {
+    match error {
+        Error::ChannelFull { .. } => DropReason::Full,
+        _ if error.may_have_run() => DropReason::Unconfirmed,
+        _ => DropReason::Stopped,
     }
 }

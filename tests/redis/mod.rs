@@ -6,6 +6,7 @@ mod closing;
 mod connections;
 mod counters;
 mod deleting;
+mod dropped_calls;
 mod encryption;
 mod failover;
 mod first_contact;

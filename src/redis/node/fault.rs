@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use redis::{ErrorKind, RedisError};
 
+use crate::drops::DropReason;
 use crate::error::ServerFault;
 use crate::redis::node::connect_error::ConnectError;
 use crate::redis::node::connect_error::tls;
@@ -66,6 +67,11 @@ impl Fault {
     /// The same fault, for a command that is not sent because of it.
     pub(crate) fn before_sending(self) -> Self {
         Self { may_have_run: false, ..self }
+    }
+
+    /// Why a message is dropped that could not be sent because of this fault.
+    pub(crate) fn drop_reason(&self) -> DropReason {
+        if self.may_have_run { DropReason::Unconfirmed } else { DropReason::ShardDown }
     }
 
     /// The public form of this fault of the server at `address`.

@@ -32,10 +32,11 @@ pub(crate) enum SendOutcome {
 impl SendOutcome {
     /// The outcome for the caller of the message.
     pub(crate) fn counted_if_unread(self) -> CountedIfUnread<Self> {
-        let reason = match self {
+        let reason = match &self {
             Self::Sent => None,
             Self::Full => Some(DropReason::Full),
-            Self::Failed { .. } | Self::Closed => Some(DropReason::ShardDown),
+            Self::Failed { fault, .. } => Some(fault.drop_reason()),
+            Self::Closed => Some(DropReason::Closed),
         };
         CountedIfUnread::new(self, reason)
     }

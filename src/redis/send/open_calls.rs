@@ -53,8 +53,9 @@ impl GroupSendResult {
             SendOutcome::Sent => self.0.add(Ok(())),
             SendOutcome::Full => drops::count(DropReason::Full, 1),
             SendOutcome::Failed { shard, fault } => {
+                let reason = fault.drop_reason();
                 self.0.add(Err(places.error(shard, fault)));
-                drops::count(DropReason::ShardDown, 1);
+                drops::count(reason, 1);
             }
             SendOutcome::Closed => self.0.add(Err(Error::Closed)),
         }

@@ -123,13 +123,11 @@ fn deliver(delivery: &Delivery, requests: &PendingRequests) {
     push_part(delivery, part, requests);
 }
 
-/// Pushes a part to its request, and counts it if it is dropped.
+/// Pushes a part to its request, and counts it if it is dropped. An invalid part counts once, when it is queued.
 fn push_part(delivery: &Delivery, part: Result<Part, InvalidResponse>, requests: &PendingRequests) {
-    if part.is_err() {
-        drops::count(DropReason::Malformed, 1);
-    }
+    let invalid = usize::from(part.is_err());
     match delivery.channel.local().map(|client| requests.push(client, part)) {
-        Some(Pushed::Queued) => {}
+        Some(Pushed::Queued) => drops::count(DropReason::Malformed, invalid),
         Some(Pushed::TooSlow) => {
             tracing::info!(channel = %delivery.channel, "response cut off: the client reads too slowly");
             drops::count(ClientDropReason::SlowConsumer, 1);
@@ -170,8 +168,8 @@ impl Drop for PendingRequest {
         self.requests.open.remove(&self.id);
         self.parts.close();
         let mut left = 0;
-        while self.parts.try_recv().is_ok() {
-            left += 1;
+        while let Ok(QueuedPart { part, .. }) = self.parts.try_recv() {
+            left += usize::from(part.is_ok());
         }
         drops::count(ClientDropReason::ClientGone, left);
         metrics::gauge!("channel_layer_http_requests").decrement(1.0);
@@ -180,6 +178,10 @@ impl Drop for PendingRequest {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+
     use super::*;
     use crate::message;
     use crate::message::Value;
@@ -199,6 +201,30 @@ mod tests {
         drop(request);
         assert!(matches!(requests.push(channel.local().unwrap(), Ok(part(1))), Pushed::Gone));
         assert_eq!(requests.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn each_part_that_is_dropped_counts_once() {
+        let recorder = DebuggingRecorder::new();
+        let _recording = metrics::set_default_local_recorder(&recorder);
+        let requests = PendingRequests::new(10_000, 100_000).unwrap();
+        let request = requests.open();
+        let part = |status: Value| {
+            let message = message! { "status": status, "more_content": true };
+            deliver(&Delivery::new(request.reply_channel().parse().unwrap(), message), &requests);
+        };
+        part(200.into());
+        part("no number".into());
+        requests.open.remove(&request.id);
+        part("no number".into());
+        drop(request);
+        let counted = recorder.snapshotter().snapshot().into_vec().into_iter();
+        let dropped = counted.filter_map(|(key, _, _, value)| match value {
+            DebugValue::Counter(parts) => Some((key.key().labels().next()?.value().to_owned(), parts)),
+            _ => None,
+        });
+        let expected = [("client_gone".to_owned(), 2), ("malformed".to_owned(), 1)];
+        assert_eq!(dropped.collect::<BTreeMap<_, _>>(), BTreeMap::from(expected));
     }
 
     #[tokio::test]

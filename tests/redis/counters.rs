@@ -7,7 +7,7 @@ use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 
 use super::tools::{Site, ask, assert_lives, connect, numbered, ttl};
-use crate::support::{RedisServer, eventually, random_prefix, shared_servers};
+use crate::support::{Log, RedisServer, eventually, random_prefix, shared_servers};
 
 const SOURCE: &str = include_str!("../../src/redis/native/scripts/count.lua");
 const LIFETIME: Duration = Duration::from_secs(100);
@@ -129,6 +129,27 @@ async fn counts_that_the_server_refuses_are_written_later() {
         (statistics.messages_count == 2).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn counts_that_the_user_may_not_write_are_dropped_and_reported_once() {
+    let log = Log::default();
+    let _logging = log.keep();
+    let server = RedisServer::start();
+    let connection = &mut server.connection().await;
+    let site = Site::on(std::slice::from_ref(&server));
+    let user = redis::cmd("ACL").arg(&["SETUSER", "writer", "on", ">secret", "+@all"]).clone();
+    let () = ask(connection, user.clone().arg(format!("~{}:*", site.prefix))).await;
+    let url = format!("redis://writer:secret@127.0.0.1:{}", server.port());
+    let layer = connect(site.config().hosts([url])).await;
+    for number in 0..3 {
+        layer.send("counted", numbered(number)).await.unwrap();
+        layer.channel_statistics("counted").await.unwrap_err();
+    }
+    assert_eq!(log.text().matches("statistics cannot be written").count(), 1);
+    let () = ask(connection, user.clone().arg("~*")).await;
+    layer.send("counted", numbered(3)).await.unwrap();
+    assert_eq!(layer.channel_statistics("counted").await.unwrap().messages_count, 1);
 }
 
 #[tokio::test]

@@ -9,8 +9,9 @@ use parking_lot::Mutex;
 use redis::Cmd;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
+use crate::layer::Reasons;
 use crate::name::{ChannelKind, ChannelName};
 use crate::redis::native::keys::Keys;
 use crate::redis::native::scripts;
@@ -58,6 +59,8 @@ struct Writer {
     keys: Keys,
     /// How long the counters of a `?` channel live: its name is made for one purpose, and counters of such names would pile up.
     single_use_lifetime: Duration,
+    /// Why the server refused counts for good, as the log has reported it.
+    reported: Reasons,
 }
 
 impl Counters {
@@ -75,6 +78,7 @@ impl Counters {
             shard: shard.clone(),
             keys: keys.clone(),
             single_use_lifetime: list_lifetime.min(CHANNEL_LIFETIME),
+            reported: Reasons::default(),
         };
         (Self { sums, requests }, writer.run(requested, work_ended))
     }
@@ -121,7 +125,7 @@ impl Counts {
 }
 
 impl Writer {
-    async fn run(self, mut requests: mpsc::UnboundedReceiver<oneshot::Sender<()>>, work_ended: CancellationToken) {
+    async fn run(mut self, mut requests: mpsc::UnboundedReceiver<oneshot::Sender<()>>, work_ended: CancellationToken) {
         loop {
             let due = async {
                 self.sums.added.notified().await;
@@ -139,23 +143,33 @@ impl Writer {
         self.write_contained().await;
     }
 
-    async fn write_contained(&self) {
+    async fn write_contained(&mut self) {
         contained("counters", self.write()).await;
     }
 
-    async fn write(&self) {
+    async fn write(&mut self) {
         let mut unwritten: Vec<_> = std::mem::take(&mut *self.sums.unwritten.lock()).into_iter().collect();
         while !unwritten.is_empty() {
             let chunk = unwritten.split_off(unwritten.len().saturating_sub(CHANNELS_PER_WRITE));
-            if let Err(fault) = self.shard.run_once(&self.command(&chunk)).await {
-                // Counts that may have been written are not written again.
-                if !fault.may_have_run {
-                    unwritten.extend(chunk);
+            let Err(fault) = self.shard.run_once(&self.command(&chunk)).await else { continue };
+            let (may_have_run, transient) = (fault.may_have_run, fault.transient);
+            let reason = self.shard.error(fault).to_string();
+            if !transient {
+                // The counts are dropped: the server may accept sends and refuse counts for as long as the process runs.
+                if self.reported.is_new(&reason) {
+                    warn!(
+                        shard = self.shard.index,
+                        reason, "statistics cannot be written, and their counts are dropped"
+                    );
                 }
-                self.keep_unwritten(unwritten);
-                debug!(shard = self.shard.index, fault = %self.shard.error(fault), "counters could not be written");
-                return;
+                continue;
             }
+            // Counts that may have been written are not written again.
+            if !may_have_run {
+                unwritten.extend(chunk);
+            }
+            debug!(shard = self.shard.index, reason, "counters could not be written");
+            return self.keep_unwritten(unwritten);
         }
     }
 

@@ -20,7 +20,7 @@ async fn a_flush_keeps_only_the_epochs() {
     for server in shared_servers() {
         let record = redis::cmd("XADD").arg(site.key("quarantine")).arg(&["*", "entry", "bytes"]).clone();
         let _: String = ask(&mut server.connection().await, &record).await;
-        let () = server.connection().await.sadd(site.key("restored:{n}"), "1-1").await.unwrap();
+        let () = server.connection().await.zadd(site.key("restored:{n}"), "1-1", 1).await.unwrap();
         assert!(site.keys(server).await.len() > 20);
     }
     layer.flush().await.unwrap();

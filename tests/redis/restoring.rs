@@ -7,8 +7,8 @@ use channel_layer::{Bytes, ChannelLayer, Config, Error, message};
 use redis::AsyncCommands;
 
 use super::tools::{
-    Layer, Site, ask, assert_lives, connect, entries, number, numbered, quarantined, take, take_number, take_numbers,
-    ttl,
+    Layer, Site, ask, assert_lives, connect, entries, now_ms, number, numbered, quarantined, take, take_number,
+    take_numbers, ttl,
 };
 use crate::support::{DEADLINE, eventually, interrupted, shared_servers, within};
 
@@ -138,6 +138,33 @@ async fn a_crash_between_the_two_steps_neither_loses_nor_duplicates_a_message() 
     assert!(scene.is_empty().await);
     assert_eq!(take_numbers(&scene.layer, "n").await, [1]);
     assert_lives(ttl(&mut connection, &scene.site.key("restored:{n}")).await, Duration::from_hours(6 * 24));
+}
+
+#[tokio::test]
+async fn a_record_is_forgotten_when_it_can_no_longer_be_in_quarantine() {
+    let scene = Scene::start().await;
+    let mut connection = shared_servers()[0].connection().await;
+    let key = scene.site.key("restored:{n}");
+    let mut expected = vec!["recent".to_owned()];
+    for deletes in [false, true] {
+        scene.layer.send("n", numbered(1)).await.unwrap();
+        let ids = ids(&scene.quarantine("n", 1).await);
+        let forgotten = now_ms(&mut connection).await - 6 * 24 * 3_600_000;
+        let () = connection.zadd(&key, "old", forgotten).await.unwrap();
+        let () = connection.zadd(&key, "recent", forgotten + 60_000).await.unwrap();
+        let id = ids[0].to_string().trim_start_matches("0:").to_owned();
+        if deletes {
+            assert_eq!(scene.layer.quarantine().delete(&ids).await.unwrap().complete().unwrap(), 1);
+            expected.push(format!("deleted {id}"));
+        } else {
+            let restored = scene.layer.quarantine().restore(&ids).await.unwrap().complete().unwrap();
+            assert_eq!(restored, [Restored::Restored]);
+            assert_eq!(take_number(&scene.layer, "n").await, 1);
+            expected.push(id);
+        }
+        let remembered: Vec<String> = connection.zrange(&key, 0, -1).await.unwrap();
+        assert_eq!(remembered, expected);
+    }
 }
 
 #[tokio::test]

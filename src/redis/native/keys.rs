@@ -73,7 +73,7 @@ impl Keys {
         format!("{}:quarantine", self.prefix)
     }
 
-    /// Set: the records in quarantine whose entries have been restored to a channel, or are deleted.
+    /// Sorted set: the records in quarantine whose entries have been restored to a channel, or are deleted, and when that happened.
     pub(crate) fn restored(&self, non_local: &str) -> String {
         format!("{}:restored:{{{non_local}}}", self.prefix)
     }

@@ -3,7 +3,8 @@
 -- records, so that repeated calls restore each entry only once.
 --
 -- KEYS[1]: the channel's list.
--- KEYS[2]: the set of the records that have been restored to this channel, or marked as deleted by mark_deleted.lua.
+-- KEYS[2]: the sorted set of the records that have been restored to this channel, or marked as deleted by mark_deleted.lua, each
+--   with the time at which that happened.
 -- ARGV[1]: how much longer than its last entry a list lives, in ms.
 -- ARGV[2]: how long the id of a restored record is stored, in ms.
 -- ARGV[3...]: for each record, oldest first, its id and its entry with the stamp.
@@ -15,18 +16,18 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local answer, latest = {}, 0
 -- Fails for a key of another type before anything is written.
 redis.call('LLEN', list)
+redis.call('ZREMRANGEBYSCORE', restored, '-inf', now - ARGV[2])
 
 for n = #ARGV - 1, 3, -2 do
     local id, entry = ARGV[n], ARGV[n + 1]
     local expires = struct.unpack('>I8', entry)
     local result
-    local is_restored = redis.call('SISMEMBER', restored, id) == 1
-    if is_restored or redis.call('SISMEMBER', restored, 'deleted ' .. id) == 1 then
+    if redis.call('ZSCORE', restored, id) or redis.call('ZSCORE', restored, 'deleted ' .. id) then
         result = 0
     elseif expires <= now then
         result = -1
     else
-        redis.call('SADD', restored, id)
+        redis.call('ZADD', restored, now, id)
         redis.call('LPUSH', list, entry)
         latest = math.max(latest, expires)
         result = 1

@@ -213,7 +213,8 @@ pub trait ChannelLayer: Send + Sync + 'static {
     }
 
     /// Deletes all messages, groups and statistics of this layer. Other layers on the same servers keep theirs.
-    /// Messages that readers in any process have read ahead are not deleted: they are delivered or put back.
+    /// Messages that readers in any process have read ahead are not deleted: they are delivered or put back. Counts
+    /// that other processes have not written yet, usually those of the last second, come into the statistics later.
     ///
     /// # Cancel safety
     ///

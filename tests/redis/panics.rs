@@ -299,6 +299,24 @@ async fn a_panic_of_the_quarantine_writer_costs_one_entry() {
 }
 
 #[tokio::test]
+async fn a_panic_of_the_counters_costs_the_counts_of_one_write() {
+    let trap = Trap::default();
+    let _recording = metrics::set_default_local_recorder(&trap);
+    let layer = Site::on(&shared_servers()[..1]).layer().await;
+    // More channels than one call counts. The panic comes when the server has run the first call.
+    let names: Vec<_> = (0..300).map(|n| format!("n{n}")).collect();
+    let messages: Vec<_> = names.iter().map(|name| (&**name, numbered(0))).collect();
+    assert!(layer.send_many(&messages).await.iter().all(Result::is_ok));
+    trap.arm(ROUND_TRIP);
+    let counted = within(DEADLINE, "an answer", layer.global_statistics()).await.unwrap().messages_count;
+    assert!(!trap.is_armed());
+    assert!((1..300).contains(&counted), "{counted}");
+    layer.send("n0", numbered(1)).await.unwrap();
+    let statistics = within(DEADLINE, "an answer", layer.global_statistics()).await.unwrap();
+    assert_eq!(statistics.messages_count, counted + 1);
+}
+
+#[tokio::test]
 async fn a_panic_of_the_supervisor_of_a_server_does_not_end_it() {
     let trap = Trap::default();
     let _recording = metrics::set_default_local_recorder(&trap);

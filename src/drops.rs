@@ -91,6 +91,21 @@ pub(crate) fn count(reason: impl Into<&'static str>, messages: usize) {
     }
 }
 
+/// The messages that `recorder` has counted as dropped, by reason.
+#[cfg(test)]
+pub(crate) fn recorded(recorder: &metrics_util::debugging::DebuggingRecorder) -> Vec<(String, u64)> {
+    use metrics_util::debugging::DebugValue;
+
+    let counted = recorder.snapshotter().snapshot().into_vec();
+    let dropped = counted.into_iter().filter_map(|(key, _, _, value)| match value {
+        DebugValue::Counter(count) if key.key().name() == "channel_layer_dropped_total" => {
+            Some((key.key().labels().next()?.value().to_owned(), count))
+        }
+        _ => None,
+    });
+    dropped.collect()
+}
+
 /// Messages that have been dropped and are not counted yet. The recorder of metrics is foreign code, which may panic, so a task
 /// counts them when everything else is done.
 #[derive(Debug, Default)]

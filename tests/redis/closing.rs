@@ -181,6 +181,34 @@ async fn closing_waits_for_a_group_send_in_flight() {
 }
 
 #[tokio::test]
+async fn closing_waits_for_a_message_of_send_many_that_moves_to_another_server() {
+    let servers = [RedisServer::start(), RedisServer::start()];
+    let site = Site::on(&servers);
+    // Each server may hold two messages of the channel, and the first server has two.
+    let layer = connect(site.config().capacity(4)).await;
+    let filling = connect(site.config().hosts([servers[0].url()])).await;
+    for n in 0..2 {
+        filling.send("n", numbered(n)).await.unwrap();
+    }
+    let mut connection = servers[0].connection().await;
+    let () = ask(&mut connection, redis::cmd("CLIENT").arg("PAUSE").arg(60_000).arg("WRITE")).await;
+    // One of the two messages waits for the first server, which will refuse it.
+    let messages = [("n", numbered(2)), ("n", numbered(3))];
+    let mut sending = Box::pin(layer.send_many(&messages));
+    assert!(timeout(Duration::from_millis(100), &mut sending).await.is_err(), "no answer comes");
+    let mut closing = Box::pin(layer.close());
+    assert!(timeout(Duration::from_millis(300), &mut closing).await.is_err(), "it waits");
+    let () = ask(&mut connection, redis::cmd("CLIENT").arg("UNPAUSE")).await;
+    let (sent, closed) = within(DEADLINE, "both", async { tokio::join!(sending, closing) }).await;
+    assert!(sent.iter().all(Result::is_ok), "{sent:?}");
+    closed.unwrap();
+    let next_layer = site.layer().await;
+    let mut all = take_numbers(&next_layer, "n").await;
+    all.sort_unstable();
+    assert_eq!(all, [0, 1, 2, 3]);
+}
+
+#[tokio::test]
 async fn closing_does_not_wait_for_a_call_that_is_not_polled() {
     let server = RedisServer::start();
     let mut connection = server.connection().await;

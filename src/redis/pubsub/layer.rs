@@ -174,9 +174,13 @@ impl PubSubLayer {
     /// Waits until the message has been published or delivered in this process.
     pub(crate) async fn outcome(&self, (shard, outcome): Publication) -> CountedIfUnread<Result<()>> {
         outcome.await.unwrap_or_else(|_| {
-            let fault = self.closing.has_ended().then(|| self.closing.error());
-            let fault = fault.unwrap_or_else(|| self.shards[shard].error(Fault::panicked()));
-            CountedIfUnread::new(Err(fault), Some(DropReason::ShardDown))
+            let fault = Fault::panicked();
+            let (reason, error) = if self.closing.has_ended() {
+                (DropReason::Closed, self.closing.error())
+            } else {
+                (fault.drop_reason(), self.shards[shard].error(fault))
+            };
+            CountedIfUnread::new(Err(error), Some(reason))
         })
     }
 

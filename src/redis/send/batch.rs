@@ -158,7 +158,8 @@ impl<B> Batch<B> {
     }
 
     /// Sends the messages to `shard` and reports the outcome of each. An attempt that cannot have run is repeated as often as
-    /// configured, but only with the messages that [stay](Outgoing::waits_for_server). `on_fault` is called before and after each pause.
+    /// configured, but only for the messages that [wait for the server](Outgoing::waits_for_server); the others fail at once.
+    /// `on_fault` is called before and after each pause.
     pub(crate) async fn send<F: WriteFormat<Body = B>>(self, format: &F, shard: &Shard, on_fault: impl Fn(&Fault)) {
         let messages = self.messages;
         self.attempt(format, shard, on_fault).await;
@@ -245,5 +246,25 @@ impl Pushed {
             return Err(unexpected());
         }
         Ok(Self { accepted, expired: usize::try_from(expired).unwrap_or(0) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use metrics_util::debugging::DebuggingRecorder;
+
+    use super::*;
+
+    #[test]
+    fn a_message_that_a_closed_queue_refuses_counts_as_closed_if_its_caller_is_gone() {
+        let recorder = DebuggingRecorder::new();
+        let _recording = metrics::set_default_local_recorder(&recorder);
+        let channel = "work".parse().expect("the name is valid");
+        let message = OutboundMessage { channel, capacity: 1, pinned: false, body: Bytes::new() };
+        let (outgoing, outcome) = Outgoing::new(message, 1, true);
+        drop(outcome);
+        outgoing.refuse();
+        assert_eq!(drops::recorded(&recorder), [("closed".to_owned(), 1)]);
     }
 }

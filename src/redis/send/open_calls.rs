@@ -47,7 +47,7 @@ async fn end_queues(calls: TaskTracker, closing: CancellationToken, timeout: Dur
 pub(crate) struct GroupSendResult(Parts);
 
 impl GroupSendResult {
-    /// Adds the outcome of one part. A full channel is counted as a drop and is no error.
+    /// Adds the outcome of one part, and counts the part as dropped if it was not sent. A full channel is no error.
     pub(crate) fn add(&mut self, places: &Places, outcome: SendOutcome) {
         match outcome {
             SendOutcome::Sent => self.0.add(Ok(())),
@@ -57,12 +57,35 @@ impl GroupSendResult {
                 self.0.add(Err(places.error(shard, fault)));
                 drops::count(reason, 1);
             }
-            SendOutcome::Closed => self.0.add(Err(Error::Closed)),
+            SendOutcome::Closed => {
+                self.0.add(Err(Error::Closed));
+                drops::count(DropReason::Closed, 1);
+            }
         }
     }
 
     /// The result of the call.
     pub(crate) fn result(self) -> Result<()> {
         self.0.result()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics_util::debugging::DebuggingRecorder;
+
+    use super::*;
+    use crate::redis::topology::ring::Ring;
+
+    #[test]
+    fn a_part_that_a_closed_queue_refuses_counts_as_closed() {
+        let recorder = DebuggingRecorder::new();
+        let _recording = metrics::set_default_local_recorder(&recorder);
+        let places = Places::new(Vec::new(), Ring::crc(0));
+        let mut result = GroupSendResult::default();
+        result.add(&places, SendOutcome::Sent);
+        result.add(&places, SendOutcome::Closed);
+        assert!(result.result().expect_err("a part was refused").may_have_run());
+        assert_eq!(drops::recorded(&recorder), [("closed".to_owned(), 1)]);
     }
 }

@@ -129,6 +129,7 @@ impl<F: StoredFormat> StoredLayer<F> {
     }
 
     async fn send_all(&self, messages: &[(&str, Message)], past_capacity: bool) -> Vec<Result<()>> {
+        let _call = self.sender.call();
         let enqueue = |(channel, message): &(&str, Message)| self.enqueue(channel, message, past_capacity);
         // All are queued before the first is flushed, so that they travel together.
         let pending: Vec<_> = messages.iter().map(enqueue).collect();

@@ -4,13 +4,15 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use channel_layer::django::ChannelsRedisLayer;
-use channel_layer::{ChannelLayer, Config, PubSubLayer, RedisLayer, Value, message};
+use channel_layer::{ChannelLayer, Config, Format, PubSubLayer, RedisLayer, Value, message};
 use redis::AsyncCommands;
 use tokio::process::Command;
 
 use crate::chat::get;
 use crate::server::Program;
-use crate::support::{DEADLINE, FakeServer, RedisServer, eventually, within};
+use crate::support::{
+    DEADLINE, FORMATS, FakeServer, RedisServer, TestedFormat, eventually, name_of, python_formats, within,
+};
 
 /// A Redis server, and commands that use it.
 struct Shell {
@@ -118,7 +120,7 @@ async fn a_message_reaches_a_group_of_a_django_site() {
     let delivery = within(DEADLINE, "the message", site.receive(&[consumer.non_local()])).await.unwrap();
     assert_eq!((delivery.channel, delivery.message.text("text")), (consumer, Some("hi")));
 
-    for format in ["channels_redis", "asgi_redis"] {
+    for format in python_formats().map(name_of) {
         shell.prints(&["send", "--format", format, "tasks", text]).await;
         assert!(shell.prints(&["stats", "--format", format, "tasks"]).await.contains(r#""messages_pending":1"#));
         let received = shell.prints(&["receive", "--format", format, "tasks", "--count", "1"]).await;
@@ -164,8 +166,8 @@ async fn messages_in_quarantine_are_listed_shown_restored_and_dropped() {
     let received = shell.prints(&keyed(&["receive", "tasks", "--count", "2"])).await;
     assert!(received.contains(r#"{"number":0}"#) && received.contains(r#"{"number":2}"#), "{received}");
 
-    for format in ["channels_redis", "asgi_redis", "pubsub"] {
-        assert!(!shell.output(&["quarantine", "list", "--format", format]).await.status.success());
+    for TestedFormat { name, .. } in FORMATS.into_iter().filter(|tested| tested.format != Format::Native) {
+        assert!(!shell.output(&["quarantine", "list", "--format", name]).await.status.success());
     }
     assert!(!shell.output(&["quarantine", "restore"]).await.status.success());
 }
@@ -273,10 +275,10 @@ async fn an_unknown_server_variable_is_refused() {
 async fn an_empty_prefix_works_in_the_formats_of_python() {
     let redis = RedisServer::start();
     let url = redis.url();
-    for format in ["pubsub", "channels_redis", "asgi_redis"] {
+    for TestedFormat { name, .. } in FORMATS.into_iter().filter(|tested| tested.format != Format::Native) {
         let variables = [("CHANNEL_LAYER_PREFIX", ""), ("CHANNEL_LAYER_HOSTS", &*url)];
-        let (succeeds, output) = run(&["send", "--format", format, format, r#"{"type":"a.b"}"#], &variables).await;
-        assert!(succeeds, "{format}: {output}");
+        let (succeeds, output) = run(&["send", "--format", name, name, r#"{"type":"a.b"}"#], &variables).await;
+        assert!(succeeds, "{name}: {output}");
     }
     let layer = ChannelsRedisLayer::connect(Config::new().host(&*url).prefix("")).await.unwrap();
     layer.send("tasks", message! { "type": "a.b" }).await.unwrap();

@@ -7,19 +7,20 @@ use channel_layer::{ChannelLayer, Config, Fallback, Format, layer_from_config, m
 use tokio::process::Command;
 
 use super::site::{Site, take};
-use crate::support::{DEADLINE, RedisServer, within};
+use crate::support::{DEADLINE, RedisServer, name_of, python_formats, within};
 
 /// A layer of each of Python's formats, by its own name.
 async fn named(format: Format, config: Config) -> Arc<dyn ChannelLayer> {
     match format {
         Format::AsgiRedis => Arc::new(AsgiRedisLayer::connect(config).await.unwrap()),
-        _ => Arc::new(ChannelsRedisLayer::connect(config).await.unwrap()),
+        Format::ChannelsRedis => Arc::new(ChannelsRedisLayer::connect(config).await.unwrap()),
+        other => panic!("name the layer of {other:?} here"),
     }
 }
 
 #[tokio::test]
 async fn a_configuration_chooses_by_its_format() {
-    for format in [Format::ChannelsRedis, Format::AsgiRedis] {
+    for format in python_formats() {
         let config = Site::start().await.config();
         let chosen = layer_from_config(config.clone().format(format)).await.unwrap();
         let message = message! { "type": "a.b" };
@@ -30,7 +31,7 @@ async fn a_configuration_chooses_by_its_format() {
 
 #[tokio::test]
 async fn a_fallback_is_refused_where_it_has_no_meaning() {
-    for format in [Format::ChannelsRedis, Format::AsgiRedis] {
+    for format in python_formats() {
         let config = Site::start().await.config().fallback(Fallback::Local);
         let error = layer_from_config(config.format(format)).await.err().expect("it is refused");
         assert!(error.to_string().contains("fallback = local"), "{error}");
@@ -40,7 +41,8 @@ async fn a_fallback_is_refused_where_it_has_no_meaning() {
 #[tokio::test]
 async fn the_environment_chooses_by_its_format() {
     let server = RedisServer::start();
-    for (name, format) in [("channels_redis", Format::ChannelsRedis), ("asgi_redis", Format::AsgiRedis)] {
+    for format in python_formats() {
+        let name = name_of(format);
         let site = named(format, Config::new().host(server.url()).prefix(name)).await;
         let run = async |arguments: &[&str]| {
             let mut command = Command::new(env!("CARGO_BIN_EXE_channel-layer"));

@@ -1,16 +1,14 @@
 //! Layers in the formats of Python tell how they and their servers are.
 
 use channel_layer::health::{ShardState, Status};
-use channel_layer::{Config, Event, Format, message};
+use channel_layer::{Config, Event, message};
 
 use super::site::Site;
-use crate::support::{DEADLINE, RedisServer, eventually, shared_servers, within};
-
-const FORMATS: [Format; 2] = [Format::ChannelsRedis, Format::AsgiRedis];
+use crate::support::{DEADLINE, RedisServer, eventually, python_formats, shared_servers, within};
 
 #[tokio::test]
 async fn the_probe_sends_a_message_through_every_server_and_leaves_no_keys() {
-    for format in FORMATS {
+    for format in python_formats() {
         let mut site = Site::start().await;
         let layer = channel_layer::connect(site.config_on(3).format(format)).await.unwrap();
         let health = layer.health().await;
@@ -39,7 +37,7 @@ async fn the_probe_sends_a_message_through_every_server_and_leaves_no_keys() {
 
 #[tokio::test]
 async fn a_server_that_comes_back_empty_is_told_and_one_with_its_data_is_not() {
-    for format in FORMATS {
+    for format in python_formats() {
         for (mut server, is_empty) in [(RedisServer::start(), true), (RedisServer::durable(), false)] {
             let config = Config::new().host(server.url()).format(format);
             let layer = channel_layer::connect(config).await.unwrap();
@@ -67,7 +65,7 @@ async fn a_server_that_comes_back_empty_is_told_and_one_with_its_data_is_not() {
 
 #[tokio::test]
 async fn a_probe_that_nobody_can_read_makes_the_layer_unhealthy_though_its_server_answers() {
-    for format in FORMATS {
+    for format in python_formats() {
         let server = RedisServer::start();
         let mut command = redis::cmd("ACL");
         command.arg(&["SETUSER", "sender", "on", ">p", "allkeys", "+@all", "-zpopmin", "-bzpopmin", "-lpop", "-blpop"]);

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use channel_layer::{ChannelLayer, Config, Error, Event, Format, message};
 use redis::AsyncCommands;
 
-use crate::support::{DEADLINE, RedisServer, eventually, within};
+use crate::support::{DEADLINE, RedisServer, eventually, python_formats, stored_formats, within};
 
-const FORMATS: [Format; 3] = [Format::Native, Format::ChannelsRedis, Format::AsgiRedis];
 const LARGE: usize = 1 << 17;
 
 /// How a server is made to refuse writes, what it says then, and how it is made to take them again.
@@ -70,7 +69,7 @@ async fn server_with_a_broken_disk() -> RedisServer {
 
 #[tokio::test]
 async fn a_server_that_takes_no_writes_says_why_in_every_format() {
-    for format in FORMATS {
+    for format in stored_formats() {
         for refusal in [NO_REPLICAS, NO_MEMORY, REPLICA] {
             let server = RedisServer::start();
             let layer = connect(&server, format).await;
@@ -103,7 +102,7 @@ async fn a_server_that_takes_no_writes_says_why_in_every_format() {
 async fn a_server_with_a_broken_disk_says_so_in_every_format() {
     let server = server_with_a_broken_disk().await;
     run(&server, &["CONFIG", "SET", "stop-writes-on-bgsave-error", "no"]).await;
-    for format in FORMATS {
+    for format in stored_formats() {
         let layer = connect(&server, format).await;
         run(&server, &["CONFIG", "SET", "stop-writes-on-bgsave-error", "yes"]).await;
         let refusal = Refusal { code: "MISCONF", begin: &[], end: &[] };
@@ -114,7 +113,7 @@ async fn a_server_with_a_broken_disk_says_so_in_every_format() {
 
 #[tokio::test]
 async fn a_server_that_became_a_replica_is_left_after_one_send_in_every_format() {
-    for format in FORMATS {
+    for format in stored_formats() {
         let server = RedisServer::start();
         let layer = connect(&server, format).await;
         for _ in 0..3 {
@@ -132,7 +131,7 @@ async fn a_server_that_became_a_replica_is_left_after_one_send_in_every_format()
 /// Redis checks its memory up to the first write of a script, and what has expired is removed there as well.
 #[tokio::test]
 async fn a_server_without_memory_takes_nothing_where_expired_messages_make_room() {
-    for format in [Format::ChannelsRedis, Format::AsgiRedis] {
+    for format in python_formats() {
         let server = RedisServer::start();
         let layer = connect(&server, format).await;
         let mut connection = server.connection().await;
@@ -141,9 +140,10 @@ async fn a_server_without_memory_takes_nothing_where_expired_messages_make_room(
                 Format::ChannelsRedis => {
                     let () = connection.zadd("asgiwork", format!("expired {number}"), 1).await.unwrap();
                 }
-                _ => {
+                Format::AsgiRedis => {
                     let () = connection.rpush("asgi:work", format!("asgi:expired{number}")).await.unwrap();
                 }
+                other => panic!("add an expired message of {other:?} here"),
             }
         }
         NO_MEMORY.begin(&server).await;

@@ -9,7 +9,7 @@ use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 
 use super::tools::{Site, ask, connect, number, numbered, publishes, shares_with_python};
-use crate::support::{DEADLINE, RedisServer, eventually, within};
+use crate::support::{DEADLINE, RedisServer, eventually, name_of, python_formats, within};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/redis/users.acl");
 
@@ -194,15 +194,12 @@ fn allowed(user: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_user_of_channels_redis_may_use_exactly_the_commands_of_a_layer() {
-    let (refused, unused) = does_everything(Format::ChannelsRedis, "channel-layer-channels-redis").await;
-    assert!(refused.is_empty() && unused.is_empty(), "refused: {refused:?}; unused: {unused:?}");
-}
-
-#[tokio::test]
-async fn the_user_of_asgi_redis_may_use_exactly_the_commands_of_a_layer() {
-    let (refused, unused) = does_everything(Format::AsgiRedis, "channel-layer-asgi-redis").await;
-    assert!(refused.is_empty() && unused.is_empty(), "refused: {refused:?}; unused: {unused:?}");
+async fn the_users_of_the_formats_of_python_may_use_exactly_the_commands_of_a_layer() {
+    for format in python_formats() {
+        let user = format!("channel-layer-{}", name_of(format).replace('_', "-"));
+        let (refused, unused) = does_everything(format, &user).await;
+        assert!(refused.is_empty() && unused.is_empty(), "{user}: refused: {refused:?}; unused: {unused:?}");
+    }
 }
 
 #[tokio::test]

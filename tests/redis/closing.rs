@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use channel_layer::{ChannelLayer, Error, Format};
+use channel_layer::{ChannelLayer, Error};
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::tools::{Layer, Site, ask, connect, number, numbered, take_numbers};
-use crate::support::{DEADLINE, RedisServer, eventually, shared_servers, within};
+use crate::support::{DEADLINE, FORMATS, RedisServer, TestedFormat, eventually, shared_servers, within};
 
 const SOURCES: [&str; 4] = ["work", "single?x", "local!", "members!"];
 
@@ -264,7 +264,7 @@ async fn a_closed_layer_keeps_no_connection() {
     let server = RedisServer::start();
     let mut connection = server.connection().await;
     let mut layers = Vec::new();
-    for format in [Format::Native, Format::ChannelsRedis, Format::AsgiRedis, Format::PubSub] {
+    for TestedFormat { format, .. } in FORMATS {
         let config = Site::on(std::slice::from_ref(&server)).config().format(format);
         let layer = channel_layer::connect(config).await.unwrap();
         let mut receiver = layer.receiver(&["l!"]).unwrap();

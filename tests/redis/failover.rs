@@ -4,16 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use channel_layer::{
-    ChannelLayer, Config, Event, FallbackLayer, Format, Mode, PubSubLayer, Receiver, RedisLayer, message,
-};
+use channel_layer::{ChannelLayer, Config, Event, FallbackLayer, Mode, PubSubLayer, Receiver, RedisLayer, message};
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::tools::{ask, event, number, numbered};
-use crate::support::{DEADLINE, Replicated, eventually, random_prefix, within};
+use crate::support::{DEADLINE, Replicated, eventually, python_formats, random_prefix, within};
 
 /// Longest time of a failover, from the kill until all messages arrive again.
 const FAILOVER: Duration = Duration::from_secs(15);
@@ -346,7 +344,7 @@ async fn layers_in_the_formats_of_python_follow_a_failover() {
     let mut service = Replicated::start().await;
     let config = config(&service);
     let mut layers = Vec::new();
-    for format in [Format::ChannelsRedis, Format::AsgiRedis] {
+    for format in python_formats() {
         let config = config.clone().prefix(random_prefix()).format(format);
         let layer = channel_layer::connect(config).await.unwrap();
         layer.group_add("g", "l!a").await.unwrap();

@@ -8,10 +8,7 @@ use channel_layer::health::Status;
 use channel_layer::{ChannelLayer, Config, Error, Event, Fallback, Format, message};
 
 use super::tools::{Site, ask, connect, event, number, numbered, publishes};
-use crate::support::{DEADLINE, FakeServer, RedisServer, eventually, within};
-
-const STORED: [Format; 3] = [Format::Native, Format::ChannelsRedis, Format::AsgiRedis];
-const FORMATS: [Format; 4] = [Format::Native, Format::ChannelsRedis, Format::AsgiRedis, Format::PubSub];
+use crate::support::{DEADLINE, FORMATS, FakeServer, RedisServer, TestedFormat, eventually, stored_formats, within};
 
 fn config(url: &str, format: Format) -> Config {
     let config = Site::at([url.to_owned()]).config().format(format).retry_attempts(0);
@@ -54,7 +51,7 @@ async fn cluster() -> RedisServer {
 #[tokio::test]
 async fn a_cluster_is_refused_in_every_format_that_stores_messages() {
     let (server, good) = (cluster().await, RedisServer::start());
-    for format in STORED {
+    for format in stored_formats() {
         let error = is_refused_because(&server.url(), format, "this is a Redis Cluster, which is not supported").await;
         assert!(!error.is_transient() && !error.may_have_run(), "{error:?}");
         let in_a_database = server.url().replace("/0", "/1");
@@ -78,7 +75,7 @@ async fn messages_are_published_on_a_cluster_without_sharded_topics() {
 #[tokio::test]
 async fn a_sentinel_that_is_configured_as_a_host_is_reported() {
     let sentinel = RedisServer::sentinel("");
-    for format in FORMATS {
+    for TestedFormat { format, .. } in FORMATS {
         let error = is_refused_because(&sentinel.url(), format, "this is a sentinel, which stores no messages").await;
         assert!(!error.is_transient(), "{error:?}");
     }
@@ -89,7 +86,7 @@ async fn a_server_of_another_kind_is_reported() {
     let http = FakeServer::saying("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n").await;
     let ssh = FakeServer::greeting("SSH-2.0-OpenSSH_9.2\r\n").await;
     let silent = FakeServer::silent().await;
-    for format in FORMATS {
+    for TestedFormat { format, .. } in FORMATS {
         is_refused_because(&http.url(), format, "this is an HTTP server").await;
         is_refused_because(&ssh.url(), format, "this is not a Redis server: it answered \"SSH-2.0-").await;
         is_refused_because(&silent.url(), format, "no answer ").await;
@@ -101,7 +98,7 @@ async fn a_server_in_protected_mode_is_reported() {
     let denied = "-DENIED Redis is running in protected mode because protected mode is enabled and no password is set \
                   for the default user. In this mode connections are only accepted from the loopback interface.\r\n";
     let server = FakeServer::greeting(denied).await;
-    for format in FORMATS {
+    for TestedFormat { format, .. } in FORMATS {
         is_refused_because(&server.url(), format, "the server is in protected mode").await;
     }
 }
@@ -109,7 +106,7 @@ async fn a_server_in_protected_mode_is_reported() {
 #[tokio::test]
 async fn a_server_that_is_too_old_is_reported_with_its_version_and_address() {
     let server = FakeServer::of_version("4.0.14").await;
-    for (format, needed) in FORMATS.into_iter().zip(["7.0", "6.0", "6.0", "5.0"]) {
+    for TestedFormat { format, oldest_server: needed, .. } in FORMATS {
         let error = refusal(config(&server.url(), format)).await;
         let address = address(&server.url()).to_owned();
         let expected = format!("Redis at {address} has version 4.0.14, but {needed} or later is required");
@@ -126,7 +123,7 @@ fn fill(server: &RedisServer, clients: usize) -> Vec<TcpStream> {
 async fn a_server_without_room_for_clients_is_reported() {
     let server = RedisServer::with(&["--maxclients", "4"]);
     let _all = fill(&server, 4);
-    for format in FORMATS {
+    for TestedFormat { format, .. } in FORMATS {
         let error = is_refused_because(&server.url(), format, "ERR max number of clients reached").await;
         assert!(error.is_transient(), "{error:?}");
     }
@@ -134,7 +131,7 @@ async fn a_server_without_room_for_clients_is_reported() {
 
 #[tokio::test]
 async fn a_reader_gets_the_error_of_a_server_without_room_for_clients() {
-    for format in STORED {
+    for format in stored_formats() {
         let server = RedisServer::with(&["--maxclients", "4"]);
         let layer = channel_layer::connect(config(&server.url(), format)).await.unwrap();
         let _others = fill(&server, 3);
@@ -149,7 +146,7 @@ async fn a_reader_gets_the_error_of_a_server_without_room_for_clients() {
 async fn a_wrong_password_is_reported_with_the_address() {
     let server = RedisServer::start();
     let () = ask(&mut server.connection().await, redis::cmd("CONFIG").arg(&["SET", "requirepass", "right"])).await;
-    for format in FORMATS {
+    for TestedFormat { format, .. } in FORMATS {
         let url = server.url().replace("redis://", "redis://:wrong@");
         let said = refusal(config(&url, format)).await.to_string();
         let expected = format!("cannot connect to Redis at {}: authentication failed", address(&server.url()));

@@ -10,7 +10,7 @@ use redis::AsyncCommands;
 use tokio::runtime::Builder;
 
 use super::tools::{Site, ask, connect, entries, event, now_ms, number, numbered, quarantined};
-use crate::support::{Counts, DEADLINE, RedisServer, eventually, shared_servers, within};
+use crate::support::{Counts, DEADLINE, RedisServer, eventually, shared_servers, stored_formats, within};
 
 const ROUND_TRIP: &str = "channel_layer_round_trip_seconds";
 const DROPPED: &str = "channel_layer_dropped_total";
@@ -102,7 +102,7 @@ async fn a_panic_while_a_batch_is_sent_costs_that_batch() {
     let trap = Trap::default();
     let _recording = metrics::set_default_local_recorder(&trap);
     let site = Site::on(&shared_servers()[..1]);
-    for format in [Format::Native, Format::ChannelsRedis, Format::AsgiRedis] {
+    for format in stored_formats() {
         let layer = channel_layer::connect(site.config().format(format).prefix(crate::support::random_prefix())).await;
         let layer = layer.unwrap();
         trap.arm(ROUND_TRIP);

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::restarts::{recv_after_outage, wait_for_blocked};
 use super::tools::{Layer, Site, ask, connect, event, number, numbered, take_number, take_numbers};
-use crate::support::{Counts, DEADLINE, Proxy, RedisServer, eventually, interrupted, within};
+use crate::support::{Counts, DEADLINE, Proxy, RedisServer, eventually, interrupted, python_formats, within};
 
 const SHORT: Duration = Duration::from_millis(500);
 
@@ -232,7 +232,7 @@ async fn a_message_that_waited_for_a_server_never_reached_before_opens() {
 
 #[tokio::test]
 async fn a_message_of_python_that_waits_for_its_server_is_encrypted_when_it_is_sent() {
-    for format in [Format::ChannelsRedis, Format::AsgiRedis] {
+    for format in python_formats() {
         let mut server = RedisServer::start();
         let config = Site::on(std::slice::from_ref(&server)).config().format(format);
         let config = config.symmetric_encryption_keys(["secret"]).retry_attempts(100);
@@ -250,13 +250,14 @@ async fn a_message_of_python_that_waits_for_its_server_is_encrypted_when_it_is_s
 async fn connect_or_wait(config: Config, format: Format) -> Arc<dyn ChannelLayer> {
     match format {
         Format::ChannelsRedis => Arc::new(ChannelsRedisLayer::connect_or_wait(config).await.unwrap()),
-        _ => Arc::new(AsgiRedisLayer::connect_or_wait(config).await.unwrap()),
+        Format::AsgiRedis => Arc::new(AsgiRedisLayer::connect_or_wait(config).await.unwrap()),
+        other => panic!("name the layer of {other:?} here"),
     }
 }
 
 #[tokio::test]
 async fn layers_in_the_formats_of_python_wait_for_the_server_as_well() {
-    for format in [Format::ChannelsRedis, Format::AsgiRedis] {
+    for format in python_formats() {
         let mut server = RedisServer::durable();
         let config = Site::on(std::slice::from_ref(&server)).config().format(format);
         let config = config.retry_attempts(30).retry_backoff(Duration::from_millis(50));

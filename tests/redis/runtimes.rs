@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use channel_layer::{ChannelLayer, Error, Format, PubSubLayer, Result};
+use channel_layer::{ChannelLayer, Error, PubSubLayer, Result};
 use tokio::runtime::{Builder, Runtime};
 
 use super::tools::{Site, number, numbered};
-use crate::support::{DEADLINE, RedisServer, eventually, within};
+use crate::support::{DEADLINE, RedisServer, eventually, python_formats, stored_formats, within};
 
 fn runtime() -> Runtime {
     Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
@@ -88,7 +88,7 @@ fn a_pubsub_layer_closes_with_its_runtime() {
 #[test]
 fn a_layer_in_a_format_of_python_ends_with_its_runtime() {
     let server = RedisServer::start();
-    for format in [Format::ChannelsRedis, Format::AsgiRedis] {
+    for format in python_formats() {
         let config = Site::on(std::slice::from_ref(&server)).config().format(format);
         let ended = runtime();
         let layer = ended.block_on(within(DEADLINE, "a connection", channel_layer::connect(config))).unwrap();
@@ -102,7 +102,7 @@ fn a_layer_in_a_format_of_python_ends_with_its_runtime() {
 
 #[test]
 fn a_send_in_flight_when_the_runtime_ends_may_have_run() {
-    for format in [Format::Native, Format::ChannelsRedis, Format::AsgiRedis] {
+    for format in stored_formats() {
         let server = RedisServer::start();
         let (ended, other) = (runtime(), runtime());
         let config = Site::on(std::slice::from_ref(&server)).config().format(format);

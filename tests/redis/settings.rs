@@ -9,7 +9,7 @@ use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 
 use super::tools::{Site, all_keys, ask, assert_lives, connect, now_ms, numbered, take_number, ttl};
-use crate::support::{DEADLINE, Log, RedisServer, eventually, shared_servers, within};
+use crate::support::{DEADLINE, Log, RedisServer, eventually, shared_servers, stored_formats, within};
 
 /// How long a description lives.
 const LIVES: Duration = Duration::from_mins(1);
@@ -77,7 +77,7 @@ async fn a_process_that_ends_at_once_compares_its_settings_and_publishes_none() 
 
 #[tokio::test]
 async fn another_expiry_is_reported_by_both_processes() {
-    let reported = [Format::Native, Format::ChannelsRedis, Format::AsgiRedis].map(|format| async move {
+    let reported = stored_formats().map(|format| async move {
         let server = RedisServer::start();
         let site = Site::on(std::slice::from_ref(&server));
         let connect = async |config| channel_layer::connect(config).await.unwrap();

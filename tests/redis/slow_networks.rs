@@ -6,7 +6,7 @@ use channel_layer::{ChannelLayer, Event, Format, HybridLayer, MemoryLayer, Messa
 
 use super::outages::AnyLayer;
 use super::tools::{Layer, Site, ask, connect, events_so_far, number, numbered, take_number};
-use crate::support::{DEADLINE, Proxy, RedisServer, shared_servers, within};
+use crate::support::{DEADLINE, Proxy, RedisServer, python_formats, shared_servers, within};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// The bandwidth of the network in bytes per second, and the size of a message.
@@ -62,27 +62,22 @@ async fn large_messages_arrive_in_a_large_recv_many() {
 /// Number of small messages. A reader cannot estimate the size of the large messages from them.
 const SMALL: i64 = 600;
 
-/// A layer of a kind that stores its messages in Redis.
-async fn layer_of(kind: &str, site: &Site, url: String) -> AnyLayer {
+/// A layer in `format`, or a hybrid layer without one.
+async fn layer_of(format: Option<Format>, site: &Site, url: String) -> AnyLayer {
     let config = site.config().max_message_size(2 << 20).hosts([url]).blocking_timeout(SECOND).command_timeout(SECOND);
-    let format = match kind {
-        "native" => return connect(config).await,
-        "hybrid" => {
-            return std::sync::Arc::new(HybridLayer::<_, RedisLayer>::new(MemoryLayer::new(), connect(config).await));
-        }
-        "channels_redis" => Format::ChannelsRedis,
-        _ => Format::AsgiRedis,
-    };
-    channel_layer::connect(config.format(format)).await.unwrap()
+    match format {
+        Some(format) => channel_layer::connect(config.format(format)).await.unwrap(),
+        None => std::sync::Arc::new(HybridLayer::<_, RedisLayer>::new(MemoryLayer::new(), connect(config).await)),
+    }
 }
 
 /// Reads small and then large messages over a network on which the transfer of all large messages takes longer than the
 /// command timeout.
-async fn small_then_large(kind: &str, channel: &str, source: &str) {
+async fn small_then_large(format: Option<Format>, channel: &str, source: &str) {
     let server = &shared_servers()[0];
     let proxy = Proxy::before(&server.url()).await;
     let site = Site::at([proxy.url()]);
-    let (layer, writer) = (layer_of(kind, &site, proxy.url()).await, layer_of(kind, &site, server.url()).await);
+    let (layer, writer) = (layer_of(format, &site, proxy.url()).await, layer_of(format, &site, server.url()).await);
     let mut events = layer.events();
     let mut receiver = layer.receiver(&[source]).unwrap();
     let (mut taken, mut numbers) = (Vec::new(), Vec::new());
@@ -101,33 +96,33 @@ async fn small_then_large(kind: &str, channel: &str, source: &str) {
         within(DEADLINE, "large messages", receiver.recv_many(&mut taken, 256)).await.unwrap();
         numbers.extend(taken.drain(..).map(|delivery| number(&delivery)));
     }
-    assert_eq!(numbers, (0..SMALL + MESSAGES).collect::<Vec<_>>(), "{kind}");
-    assert!(!events_so_far(&mut events).iter().any(|event| matches!(event, Event::ReadInterrupted { .. })), "{kind}");
+    assert_eq!(numbers, (0..SMALL + MESSAGES).collect::<Vec<_>>(), "{format:?}");
+    assert!(
+        !events_so_far(&mut events).iter().any(|event| matches!(event, Event::ReadInterrupted { .. })),
+        "{format:?}"
+    );
 }
 
 #[tokio::test]
 async fn large_messages_behind_small_ones_arrive_on_a_prefetched_channel() {
-    small_then_large("native", "l!a", "l!").await;
+    small_then_large(Some(Format::Native), "l!a", "l!").await;
 }
 
 #[tokio::test]
 async fn large_messages_behind_small_ones_arrive_in_a_large_recv_many() {
-    small_then_large("native", "n", "n").await;
+    small_then_large(Some(Format::Native), "n", "n").await;
 }
 
 #[tokio::test]
 async fn large_messages_behind_small_ones_arrive_through_a_hybrid_layer() {
-    small_then_large("hybrid", "l!a", "l!").await;
+    small_then_large(None, "l!a", "l!").await;
 }
 
 #[tokio::test]
-async fn large_messages_behind_small_ones_arrive_in_the_format_of_channels_redis() {
-    small_then_large("channels_redis", "l!a", "l!").await;
-}
-
-#[tokio::test]
-async fn large_messages_behind_small_ones_arrive_in_the_format_of_asgi_redis() {
-    small_then_large("asgi_redis", "l!a", "l!").await;
+async fn large_messages_behind_small_ones_arrive_in_the_formats_of_python() {
+    for format in python_formats() {
+        small_then_large(Some(format), "l!a", "l!").await;
+    }
 }
 
 /// Returns how often the server has run any of `commands`.

@@ -1,9 +1,9 @@
 //! Statistics of channels cost little, however large the messages are.
 
-use channel_layer::{Bytes, Format, message};
+use channel_layer::{Bytes, message};
 
 use super::tools::{Site, ask};
-use crate::support::RedisServer;
+use crate::support::{RedisServer, stored_formats};
 
 const CHANNELS: usize = 40;
 const LARGE: usize = 1 << 18;
@@ -17,7 +17,7 @@ async fn sent(server: &RedisServer) -> usize {
 
 #[tokio::test]
 async fn statistics_transfer_no_messages() {
-    for format in [Format::Native, Format::ChannelsRedis, Format::AsgiRedis] {
+    for format in stored_formats() {
         let server = RedisServer::start();
         let site = Site::on(std::slice::from_ref(&server));
         let layer = channel_layer::connect(site.config().format(format)).await.unwrap();

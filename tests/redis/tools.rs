@@ -5,14 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use channel_layer::health::Status;
-use channel_layer::{
-    ChannelLayer, Config, Delivery, Event, Fallback, Format, Message, PubSubLayer, RedisLayer, message,
-};
+use channel_layer::{ChannelLayer, Config, Delivery, Event, Fallback, Message, PubSubLayer, RedisLayer, message};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncCommands, FromRedisValue};
 use tokio::sync::broadcast;
 
-use crate::support::{DEADLINE, RedisServer, random_prefix, within};
+use crate::support::{DEADLINE, RedisServer, python_formats, random_prefix, within};
 
 pub type Layer = Arc<RedisLayer>;
 
@@ -187,7 +185,7 @@ pub fn events_so_far(events: &mut broadcast::Receiver<Event>) -> Vec<Event> {
 
 /// Sends from one layer to another in each of Python's formats, over every kind of connection that a layer has.
 pub async fn shares_with_python(config: Config) {
-    for format in [Format::ChannelsRedis, Format::AsgiRedis] {
+    for format in python_formats() {
         // Both formats use the same key for a channel.
         let prefix = random_prefix();
         let config = config.clone().stats_prefix(format!("{prefix}-meta:")).prefix(prefix).format(format);

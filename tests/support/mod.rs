@@ -3,6 +3,7 @@
 mod counts;
 mod deadline;
 mod fake_server;
+mod formats;
 mod interrupt;
 mod log;
 mod port;
@@ -16,6 +17,7 @@ mod tests;
 pub use counts::Counts;
 pub use deadline::{DEADLINE, eventually, within};
 pub use fake_server::FakeServer;
+pub use formats::{FORMATS, TestedFormat, name_of, python_formats, stored_formats};
 pub use interrupt::{Moments, interrupted};
 pub use log::Log;
 pub use port::ReservedPort;

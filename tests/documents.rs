@@ -30,14 +30,9 @@ fn every_link_leads_somewhere_in_the_packaged_crate() {
 #[test]
 fn every_file_that_a_page_names_exists() {
     static SPAN: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"`([\w./*{},-]+\.(?:rs|lua))(?:::\w+)?`").unwrap());
-    let files: Vec<String> = listed("git", &["ls-files"]).iter().map(|file| format!("/{}", file.display())).collect();
-    // Other pages name files of their readers, and decision records name the files of their time.
-    let is_about_code = |file: &&String| {
-        file.starts_with("/docs/design/") || ["/ARCHITECTURE.md", "/CONTRIBUTING.md"].contains(&&***file)
-    };
-    let pages = files.iter().filter(is_about_code);
+    let files = rooted_files();
     let mut missing = Vec::new();
-    for page in pages.map(|page| page.trim_start_matches('/')) {
+    for page in pages_about_code(&files) {
         for span in SPAN.captures_iter(&prose(Path::new(page))) {
             let name = format!("/{}", &span[1]);
             let (start, end) = name.split_once('*').unwrap_or(("", &name));
@@ -46,6 +41,43 @@ fn every_file_that_a_page_names_exists() {
             }
         }
     }
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
+/// A page names a test as `module::test` below `tests/`, or after its file or module: `file.rs`: `test`, `test`.
+#[test]
+fn every_test_that_a_page_names_exists() {
+    const MODULES: &str = "[a-z0-9_]+(?:::[a-z0-9_]+)+";
+    static TEST: LazyLock<Regex> = LazyLock::new(|| Regex::new(&format!("`({MODULES})`")).unwrap());
+    static LIST: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(&format!(r"`({MODULES}|[a-z0-9_/]+\.rs)`: ((?:`\w+`(?:, )?)+)")).unwrap());
+    static NAME: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"`(\w+)`").unwrap());
+    let files = rooted_files();
+    let below_tests = |modules: &str| format!("/tests/{}", modules.replace("::", "/"));
+    let (mut count, mut missing) = (0, Vec::new());
+    for page in pages_about_code(&files) {
+        let text = prose(Path::new(page));
+        let mut named = Vec::new();
+        for test in TEST.captures_iter(&text) {
+            let (modules, name) = test[1].rsplit_once("::").unwrap();
+            named.push((below_tests(modules), name.to_owned()));
+        }
+        // Other paths are those of the crate.
+        named.retain(|(place, _)| {
+            let first = place.split('/').nth(2).unwrap();
+            files
+                .iter()
+                .any(|file| *file == format!("/tests/{first}.rs") || file.starts_with(&format!("/tests/{first}/")))
+        });
+        for list in LIST.captures_iter(&text) {
+            let place = list[1].strip_suffix(".rs").map_or_else(|| below_tests(&list[1]), |file| format!("/{file}"));
+            named.extend(NAME.captures_iter(&list[2]).map(|name| (place.clone(), name[1].to_owned())));
+        }
+        count += named.len();
+        let absent = named.iter().filter(|(place, name)| !has_test(&files, place, name));
+        missing.extend(absent.map(|(place, name)| format!("{page}: {name} in {place}")));
+    }
+    assert!(count > 100, "{count}");
     assert!(missing.is_empty(), "{missing:#?}");
 }
 
@@ -67,6 +99,28 @@ fn the_summary_and_the_contents_name_every_page() {
 fn anchors_are_made_of_headings_as_hosting_sites_make_them() {
     assert_eq!(anchor("When something fails"), "when-something-fails");
     assert_eq!(anchor("`RedisLayer`: the way in, and out"), "redislayer-the-way-in-and-out");
+}
+
+/// Returns the files of the project, with a slash before each.
+fn rooted_files() -> Vec<String> {
+    listed("git", &["ls-files"]).iter().map(|file| format!("/{}", file.display())).collect()
+}
+
+/// Returns the pages that name files and tests of the project. Other pages name files of their readers, and decision records name
+/// the files of their time.
+fn pages_about_code(files: &[String]) -> impl Iterator<Item = &str> {
+    let pages = files.iter().map(|file| file.trim_start_matches('/'));
+    pages.filter(|page| page.starts_with("docs/design/") || ["ARCHITECTURE.md", "CONTRIBUTING.md"].contains(page))
+}
+
+/// Whether the module at `place`, a path without `.rs`, has the test or the module `name`.
+fn has_test(files: &[String], place: &str, name: &str) -> bool {
+    let function = Regex::new(&format!(r"\bfn {name}\b")).unwrap();
+    let is_there = |file: &&String| file.ends_with(&format!("{place}.rs")) || file.contains(&format!("{place}/"));
+    files.iter().filter(is_there).any(|file| {
+        let is_module = [".", "/"].iter().any(|end| file.contains(&format!("{place}/{name}{end}")));
+        is_module || function.is_match(&read(Path::new(file.trim_start_matches('/'))))
+    })
 }
 
 /// Returns the links of a page that lead to no file among `files`, or to no heading in it.
@@ -116,9 +170,13 @@ fn anchor(heading: &str) -> String {
 
 /// Returns a page without its code blocks.
 fn prose(page: &Path) -> String {
-    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap_or_default();
+    let text = read(page);
     let blocks = text.split("\n```").enumerate().filter(|(number, _)| number % 2 == 0);
     blocks.map(|(_, block)| block).collect::<Vec<_>>().join("\n")
+}
+
+fn read(file: &Path) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap_or_default()
 }
 
 fn is_page(file: &Path) -> bool {

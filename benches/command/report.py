@@ -85,8 +85,9 @@ HEADLINE = ("send_vs_rpush", "e2e_vs_channels_redis", "queue_vs_asgi_redis", "ec
 
 def headline(spreads):
     """The README's line: a few of the charted ratios."""
-    told = [f"{one.label} {number(spreads[one.key]['median'])} x" for one in RATIOS if one.key in HEADLINE and spreads.get(one.key)]
-    return "; ".join(told) + ".\n"
+    shown = [one for one in RATIOS if one.key in HEADLINE and spreads.get(one.key)]
+    told = [one.label.replace(", over ", f", {number(spreads[one.key]['median'])}\u00d7 ") for one in shown]
+    return "Throughput relative to peers: " + "; ".join(told) + ".\n"
 
 
 def short(result, spreads):

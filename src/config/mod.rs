@@ -1,7 +1,6 @@
 //! The options of a layer. They are set in code or read from JSON, TOML or the environment, and validated once.
 //!
-//! `table.rs` declares each option once, with its type and range. To add an option, add a field with its default to
-//! [`Config`], a setter, and a row to that table.
+//! `table.rs` declares each option once, with its type and range. `CONTRIBUTING.md` lists the steps to add an option.
 
 mod check;
 mod format;

@@ -1,4 +1,4 @@
-//! What Python keeps in Redis, for fuzzing.
+//! Messages that Python stores in Redis, for fuzzing.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use crate::codec::serializer::Serializer;
 use crate::message::Value;
 use crate::name::ChannelName;
 
-/// Stored messages with the channels that they are for under `__asgi_channel__`: a byte of options, and the message. A
-/// message that is read is written as one that is read the same.
+/// Round trip of a stored message with its channels under `__asgi_channel__`: encoding a decoded message and decoding it again
+/// yields the same message. The first of `bytes` chooses options, and the message follows.
 ///
 /// # Panics
 ///
-/// If that is not so.
+/// Panics if the two messages differ.
 pub fn django_payload(bytes: &[u8]) {
     let Some((&options, stored)) = bytes.split_first() else { return };
     let payload = Payload {

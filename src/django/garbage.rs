@@ -1,4 +1,4 @@
-//! What is no message: skipped, and logged once for each cause.
+//! `Garbage`: skips values that are not messages, and logs each cause once.
 
 use std::collections::HashSet;
 
@@ -8,22 +8,22 @@ use tracing::warn;
 use crate::name::ChannelName;
 use crate::redis::node::shard::Shard;
 
-/// Different causes that are told apart; beyond them nothing is logged, as each would be an attacker's choice.
+/// The most causes that are logged. An attacker could choose any number of them.
 const CAUSES: usize = 256;
 
-/// Remembers what has been logged.
+/// The causes that have been logged.
 #[derive(Debug, Default)]
 pub(super) struct Garbage {
-    /// Held only to look and to add.
-    told: Mutex<HashSet<(usize, String)>>,
+    /// Locked only to look up and to add.
+    logged: Mutex<HashSet<(usize, String)>>,
 }
 
 impl Garbage {
     /// Logs why a message could not be read. The caller counts it.
     pub(super) fn log(&self, shard: &Shard, channel: &ChannelName, reason: String) {
         let is_new = {
-            let mut told = self.told.lock();
-            told.len() < CAUSES && told.insert((shard.index, reason.clone()))
+            let mut logged = self.logged.lock();
+            logged.len() < CAUSES && logged.insert((shard.index, reason.clone()))
         };
         if is_new {
             let (shard, host) = (shard.index, shard.host());

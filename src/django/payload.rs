@@ -105,7 +105,7 @@ impl Payload {
             }
         };
         if plain.len() > self.max_message_size + ROUTING {
-            // Values take more memory than their bytes, and only this bounds them.
+            // Values take more memory than their bytes, and only this limit bounds them.
             return Err(undecodable("it is larger than the limit"));
         }
         let mut map = self.serializer.decode(&plain).map_err(|error| undecodable(&error.to_string()))?;
@@ -118,7 +118,7 @@ fn take_routing(map: &mut Map) -> Option<Routing> {
     let name = |value: &Value| ChannelName::parse_target(value.as_text()?).ok();
     match map.remove(RESERVED_KEY) {
         None => Some(Routing::None),
-        // A name that cannot be must not cost the others their message.
+        // An invalid name must not prevent delivery to the others.
         Some(Value::List(names)) => {
             let channels: Vec<_> = names.iter().filter_map(name).collect();
             (names.is_empty() || !channels.is_empty()).then_some(Routing::Many(channels))

@@ -39,8 +39,9 @@ const EVENTS: usize = 256;
 ///   remote layer has certainly not taken stays in this process.
 /// - **Order.** Receivers read both layers in the order in which one sender's messages reached them: first the messages
 ///   that stayed here in earlier outages, then the messages of the remote layer, then the messages that stayed here in
-///   the present outage. There is one exception: messages that waited on a server when it became unreachable arrive
-///   after its return, behind the messages that were sent meanwhile.
+///   the present outage. There are two exceptions. Messages that waited on a server when it became unreachable arrive
+///   after its return, behind the messages that were sent during the outage. With several servers, messages that wait on
+///   a server that is still up may arrive behind newer messages that stayed here.
 /// - **Messages that stayed here** are not sent on later. No other process gets them. If no reader in this process
 ///   takes them they expire, or fill the channel; `send` then returns [`ChannelFull`](crate::Error::ChannelFull).
 /// - **Memberships** are kept in both layers. Changes that this process makes during an outage are replayed to the

@@ -1,4 +1,5 @@
-//! Counters of one server since its start, for its status page. The metrics cover the same and more.
+//! Counters of one server since its start, for its status page. Metrics count most of these events too, but not the frames in
+//! and the replies out.
 
 use std::array;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,5 +1,5 @@
-//! `Overload`: connections that sent more than could be handled. Their later frames are dropped too, because frames
-//! between are missing.
+//! `Overload`: connections that sent more than could be handled. Their later frames are dropped too, because they would
+//! follow a gap.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;

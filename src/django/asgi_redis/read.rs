@@ -21,7 +21,7 @@ use crate::redis::time::milliseconds;
 /// Pauses between attempts to fetch a message whose key has been taken.
 const FETCH_PAUSE: Duration = Duration::from_millis(50);
 
-/// What `list_take.lua` returns: a list, the messages taken from it with the times at which they expire, and how many keys had
+/// The answer of `list_take.lua`: a list, the messages taken from it with the times at which they expire, and how many keys had
 /// no message any more.
 type Taken = (Vec<u8>, Vec<(Vec<u8>, u64)>, usize);
 
@@ -36,7 +36,7 @@ impl PythonRead for AsgiRedis {
     }
 
     fn takes_first(&self, _: usize) -> bool {
-        // A wait gives a key, whose message is another trip.
+        // A wait returns a key, and its message takes another round trip.
         true
     }
 
@@ -44,7 +44,7 @@ impl PythonRead for AsgiRedis {
         let Value::Array(parts) = &answer else { return Ok(None) };
         let mut raw = Vec::new();
         let (key, missing) = if parts.len() == 2 {
-            // `BLPOP` gives the list and the key of the message.
+            // `BLPOP` returns the list and the key of the message.
             let (list, message): (Vec<u8>, Vec<u8>) = parse(answer)?;
             let fetched = if message.starts_with(self.base.keys.prefix.as_bytes()) {
                 fetch(shard, &message, milliseconds(self.base.payload.expiry))
@@ -80,7 +80,7 @@ impl PythonRead for AsgiRedis {
 
     fn put_back(&self, list: &str, entries: &[BufferedEntry]) -> Cmd {
         let messages: Vec<_> = entries.iter().filter_map(|entry| entry.decoded_message()).map(|(raw, _)| raw).collect();
-        // New keys, since what deletes a message that has been read may still be under way.
+        // New keys, because the delete of a message that was read may still be under way.
         let keys = messages.iter().map(|_| self.new_key());
         let keys: Vec<_> = std::iter::once(list.to_owned()).chain(keys).collect();
         let mut command = script::LIST_PUT_BACK.call(&keys);
@@ -91,10 +91,11 @@ impl PythonRead for AsgiRedis {
     }
 }
 
-/// The message under `key` and when it expires in ms since the epoch, or `None` if it has expired. A message without an end
-/// lives for `lifetime` ms from now on. No list has the key any more, so that nobody else takes the message. An answer may be
-/// lost, and the message is there for the next attempt: it is deleted after it has been read. A server that is away is waited
-/// for as long as for two answers.
+/// Fetches the message under `key`. Returns it with the time at which it expires, in ms since the epoch, or `None` if it has
+/// expired. A message without an expiry lives for `lifetime` ms from now on.
+///
+/// No list has the key any more, so no other reader takes the message. An answer may be lost, so the message is deleted only after
+/// it has been read. Retries for two command timeouts while the server is unreachable.
 ///
 /// Not cancel safe: the message may be lost.
 async fn fetch(shard: &Shard, key: &[u8], lifetime: u64) -> Result<Option<(Vec<u8>, u64)>, Fault> {
@@ -109,7 +110,7 @@ async fn fetch(shard: &Shard, key: &[u8], lifetime: u64) -> Result<Option<(Vec<u
         }
     };
     if message.is_some() {
-        // A message that cannot be deleted now expires unseen.
+        // If the delete fails, the message expires with its key.
         let _ = shard.run_once(redis::cmd("DEL").arg(key)).await;
     }
     Ok(message)
@@ -120,7 +121,7 @@ fn raw((body, expires): (Vec<u8>, u64)) -> Raw {
     Raw { body: body.into(), label: Bytes::copy_from_slice(&expires.to_be_bytes()) }
 }
 
-/// When a message expires, in ms since the epoch: what its [`Raw`] has as its label.
+/// When a message expires, in ms since the epoch. Its [`Raw`] has this time as its label.
 fn expires(raw: &Raw) -> Option<u64> {
     raw.label[..].try_into().ok().map(u64::from_be_bytes)
 }

@@ -100,7 +100,7 @@ pub(super) fn score(value: &Value) -> Option<Duration> {
 
 fn time(score: &str) -> Option<Duration> {
     let seconds: f64 = score.parse().ok()?;
-    // A time that cannot be is as good as the farthest that can.
+    // Clamp impossible times to the maximum.
     Some(Duration::try_from_secs_f64(seconds.min(1e11)).unwrap_or_default())
 }
 

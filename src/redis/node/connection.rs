@@ -44,8 +44,8 @@ impl Timing {
 pub(crate) struct ServerConnection {
     /// The connection of all commands that do not block.
     pub(crate) commands: MultiplexedConnection,
-    /// The connections of blocking reads. Each runs one read at a time. An answer fails that comes later than the read's own
-    /// timeout, the command timeout and [`SILENCE`] together.
+    /// The connections of blocking reads. Each runs one read at a time. An answer that comes later than the read's own timeout,
+    /// the command timeout and [`SILENCE`] together fails.
     pub(crate) blocking: Pool,
     /// Opens further connections, as for subscriptions. It resolves the host name anew.
     pub(crate) client: Arc<Client>,

@@ -67,8 +67,8 @@ pub trait StoredFormat: WriteFormat + StoredStatistics + Sized {
         destinations: &Destinations<Self>,
     ) -> Result<Vec<OutboundMessage<Self::Body>>>;
 
-    /// Sends to a group at once if the format can do so without asking for its recipients first. Otherwise nothing is sent,
-    /// and the error is what was learnt about the destinations.
+    /// Sends to a group at once if the format can do so without asking for its destinations first. Otherwise it sends nothing and
+    /// returns the destinations if it got them in the attempt.
     fn send_at_once(
         &self,
         sender: &Sender<Self>,

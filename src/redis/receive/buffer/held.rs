@@ -36,7 +36,7 @@ pub(crate) enum Lookup {
 pub(crate) struct Held {
     entries: VecDeque<BufferedEntry>,
     bytes: usize,
-    /// For each channel with held messages and each server of a group, the message that was looked up last for the first time.
+    /// For each channel with held messages and each server of a group, the most recent message whose first lookup failed.
     unresolved: HashMap<ChannelName, Vec<Unresolved>>,
     /// When the members were last looked up.
     resolved_at: Option<Instant>,

@@ -50,7 +50,7 @@ pub struct Config {
     pub(crate) prefix: Option<String>,
     pub(crate) expiry: Duration,
     pub(crate) group_expiry: Duration,
-    /// `None` means the default of the layer; [`default_channel_capacity`](Self::default_channel_capacity) applies then.
+    /// `None` means the default of the layer. [`default_channel_capacity`](Self::default_channel_capacity) then adds its rules.
     pub(crate) capacity: Option<usize>,
     pub(crate) channel_capacity: Vec<CapacityRule>,
     pub(crate) symmetric_encryption_keys: Vec<String>,

@@ -96,11 +96,11 @@ impl<B: Weight> Outgoing<B> {
     }
 }
 
-/// Messages of one channel that follow each other and share a capacity and the meaning of a refusal.
+/// Consecutive messages of one channel with the same capacity and the same `is_final`.
 pub(crate) type Run<B> = Vec<Outgoing<B>>;
 
-/// Messages grouped by channel, each channel's in the order in which they came. A channel occurs again when a message with
-/// another capacity, or another meaning of a refusal, follows.
+/// Messages in runs, each of one channel. The messages of a channel keep their order. A channel has several runs if the capacity or
+/// `is_final` changes between two of its messages.
 pub struct Batch<B> {
     runs: Vec<Run<B>>,
     /// The last run of each channel, by the non-local part of its name.

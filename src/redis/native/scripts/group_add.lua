@@ -7,9 +7,9 @@
 -- Processes with different settings share a group, and no process may shorten what another one needs: this script only
 -- extends memberships and times to live.
 --
--- KEYS[1]: the group, a sorted set of routes. The score of a route is the version of its last change. A group with
--- process-local members also has an empty route. Its score is the time in ms for which ended memberships are remembered: as
--- long as messages can wait.
+-- KEYS[1]: the group, a sorted set of routes. The score of a route is the version of its last change. If the group has
+-- process-local members, the set also has the member '', which is not a route. Its score is the time in ms for which ended
+-- memberships are remembered: as long as messages can wait.
 -- KEYS[2]: a sorted set of the routes. The score of a route is the end of its last membership, in microseconds.
 -- For a process-local member also:
 -- KEYS[3]: a sorted set of the local parts of the route's members. The score is the version of the last add.

@@ -14,7 +14,7 @@ use crate::redis::node::request::{executed, transaction};
 use crate::redis::node::shard::Shard;
 use crate::redis::receive::buffer::held::Held;
 use crate::redis::receive::context::ReaderContext;
-use crate::redis::receive::fetch::blocking::{read, wait_answers};
+use crate::redis::receive::fetch::blocking_read::{read, wait_answers};
 use crate::redis::receive::format::{Popped, READ_BYTES, ReadFormat};
 use crate::redis::receive::raw::Raw;
 

@@ -13,9 +13,10 @@ const UNBLOCK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Runs commands. The first may wait for messages.
 ///
-/// Cancelling `stop` ends the wait on the server, so that the answer still arrives. The wait also ends when the shared connection
-/// of the same generation is lost: the next shared connection unblocks the read, because nothing else may reveal that the dedicated
-/// connection is dead too. The answer then has to arrive within [`Shard::answer_time`] of the last data on this connection.
+/// Two events make the server end the wait, over the shared connection: `stop` is cancelled, or the shared connection of the same
+/// generation is lost. In the second case this dedicated connection may be dead too, without an error. The read is then unblocked
+/// over the next shared connection, and fails if its answer is later than [`Shard::answer_time`] after the last data on this
+/// connection.
 pub(crate) async fn read(
     shard: &Shard,
     connection: &mut BlockingConnection,

@@ -1,4 +1,4 @@
-//! `PythonFormat`: what the formats of Python have in common, and what each adds.
+//! `PythonFormat`: the common part of the formats of Python, and the trait that each of them implements.
 
 use std::future::ready;
 use std::sync::Arc;
@@ -47,7 +47,7 @@ pub(super) trait PythonFormat: PythonRead + StoredStatistics {
     /// The capacity of `channel`.
     fn capacity_of(&self, channel: &ChannelName) -> usize;
 
-    /// Is called with every message to a channel, and with every message to a group, which comes without a channel.
+    /// Called for every message to a channel, and for every message to a group with `None`.
     fn inspect(&self, _: &Message, _: Option<&ChannelName>) {}
 
     /// The command that adds the messages of `batch` to their channels at the time `now` of the server.
@@ -82,7 +82,7 @@ pub(super) trait PythonRead: Send + Sync + Sized + 'static {
     fn put_back(&self, key: &str, entries: &[BufferedEntry]) -> Cmd;
 }
 
-/// What every format of Python has.
+/// The fields that every format of Python has.
 #[derive(Debug)]
 pub(super) struct Base {
     pub(super) places: Arc<Places>,
@@ -121,7 +121,7 @@ impl Base {
 
 /// The time of a server since the epoch.
 pub(super) fn now_of(shard: &Shard) -> Duration {
-    // Whatever came from a server came over a connection that has told the time.
+    // A connection reads the time of its server before any message.
     Duration::from_millis(shard.clock.now_ms().unwrap_or(0))
 }
 

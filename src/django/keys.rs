@@ -2,21 +2,21 @@
 
 use crate::name::{ChannelName, GroupName};
 
-/// String: the random epoch of a server's data. No key of the site begins like this, so that Python's layers pass it over when
-/// they flush.
+/// String: the random epoch of a server's data. No key of the site begins like this, so a flush by Python's layers does not
+/// delete it.
 pub(super) fn epoch(prefix: &str) -> String {
     format!("channel-layer:epoch:{prefix}")
 }
 
-/// The keys of one deployment. Python puts nothing between the prefix and a name, so that a prefix which begins with
-/// another one followed by characters of names cannot be told from it.
+/// The keys of one deployment. Python puts no separator between the prefix and a name. A prefix that begins with another prefix,
+/// followed by characters of names, can therefore not be distinguished from it.
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
     pub(super) prefix: String,
 }
 
 impl Keys {
-    /// What waits in a channel, by the non-local part of its name.
+    /// The messages of a channel, by the non-local part of its name.
     pub(super) fn channel(&self, non_local: &str) -> String {
         format!("{}{non_local}", self.prefix)
     }

@@ -1,12 +1,12 @@
-//! Layers in the formats of Python: what Django Channels reads and writes in Redis, read and written by Rust.
+//! Layers in the formats of Python: they read and write the data that Django Channels stores in Redis.
 //!
 //! | layer | package of Python | since |
 //! |---|---|---|
 //! | [`ChannelsRedisLayer`] | `channels_redis`, `core.RedisChannelLayer` | 3.0 |
 //! | [`AsgiRedisLayer`] | `asgi_redis`, `RedisChannelLayer` | 1.0 |
 //!
-//! Both are written against the same servers, send queues and readers as the native layer. Times are those of the Redis server,
-//! where Python takes each process' own.
+//! Both use the servers, send queues and readers of the native layer. They use the clock of the Redis server, and Python uses the
+//! clock of each process.
 
 mod asgi_redis;
 mod channels_redis;

@@ -1,4 +1,5 @@
-//! Messages to what Python keeps in Redis and back: encoded, bounded in size, encrypted where there are keys.
+//! `Payload`: converts messages to the bytes that Python stores in Redis, and back. They are bounded in size, and encrypted if
+//! there are keys.
 
 use std::time::Duration;
 
@@ -13,12 +14,12 @@ use crate::message::{Map, Message, RESERVED_KEY, Value};
 use crate::name::ChannelName;
 use crate::redis::receive::Unreadable;
 
-/// How much longer than its expiry Python opens an encrypted message.
+/// Python opens an encrypted message for this much longer than its expiry.
 const LEEWAY: Duration = Duration::from_secs(10);
-/// How much larger than a message its routing may make it: ten thousand names of the usual length.
+/// The most bytes that the routing may add to a message: ten thousand names of the usual length.
 const ROUTING: usize = 1 << 20;
 
-/// What every message goes through on its way out and in.
+/// The options by which messages are encoded and decoded.
 #[derive(Debug)]
 pub(super) struct Payload {
     pub(super) serializer: Serializer,
@@ -29,7 +30,7 @@ pub(super) struct Payload {
     pub(super) max_message_size: usize,
 }
 
-/// Whom a message is for beyond the key that holds it.
+/// The channels that a message is for, in addition to the channel of its key.
 #[derive(Debug, PartialEq)]
 pub(super) enum Routing {
     /// The channel that the key belongs to.
@@ -39,7 +40,7 @@ pub(super) enum Routing {
 }
 
 impl Payload {
-    /// Encodes `message` with its routing. [`wrap`](Self::wrap) makes the stored bytes of it.
+    /// Encodes `message` with its routing. [`wrap`](Self::wrap) turns the result into the stored bytes.
     ///
     /// # Errors
     ///
@@ -91,7 +92,7 @@ impl Payload {
         Ok(())
     }
 
-    /// The message in `bytes`, and whom it is for.
+    /// Decodes the message in `bytes` and its routing.
     pub(super) fn decode(&self, bytes: &Bytes, now: Duration) -> Result<(Message, Routing), Unreadable> {
         if bytes.len() < self.random_prefix {
             return Err(undecodable("it is shorter than its random prefix"));
@@ -178,7 +179,7 @@ mod tests {
         }
     }
 
-    /// What `channels_redis` 4.3.0 wrote for `{"type": "a.b"}` to a specific channel.
+    /// The bytes that `channels_redis` 4.3.0 wrote for `{"type": "a.b"}` to a specific channel.
     #[test]
     fn what_python_wrote_is_read() {
         let channel = "specific.0123456789abcdef0123456789abcdef!fedcba9876543210fedcba9876543210";

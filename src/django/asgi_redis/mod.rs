@@ -25,7 +25,7 @@ use crate::redis::stored::scan::Scan;
 use crate::redis::time::milliseconds;
 use crate::redis::topology::places::Places;
 
-/// Stands for the name of a channel in the counters of all channels.
+/// The name under which the counters of all channels are stored, in the place of a channel's name.
 const GLOBAL: &str = "#global#";
 const MESSAGES: &str = ":messages_count";
 const REFUSALS: &str = ":channel_full_count";
@@ -39,7 +39,7 @@ const GLOBAL_STATS_LIVE: Duration = Duration::from_hours(24);
 /// Give it the same hosts, in the same order, and the same prefixes, expiries and keys as the site. The prefix defaults to
 /// `asgi:` here, as in Python. Redis has to have version 6.0 or later.
 ///
-/// A group message is a message for each member, so that a process with more members than its capacity misses some.
+/// A group send sends one message to each member. A process with more members than its capacity therefore misses some of them.
 ///
 /// ```no_run
 /// use channel_layer::django::AsgiRedisLayer;
@@ -113,7 +113,7 @@ impl PythonFormat for AsgiRedis {
 }
 
 impl AsgiRedis {
-    /// A key for one message, which nothing else has.
+    /// A new unique key for one message.
     fn new_key(&self) -> String {
         format!("{}{:032x}", self.base.keys.prefix, rand::random::<u128>())
     }

@@ -26,8 +26,8 @@ use crate::redis::stored::scan::Scan;
 use crate::redis::time::milliseconds;
 use crate::redis::topology::places::Places;
 
-/// The longest beginning of a new channel: with a dot, the mark and twice 32 digits it has 99 bytes, and Python takes no
-/// names that are longer.
+/// The longest prefix of a new channel. With a dot, the `!` and twice 32 digits the name has 99 bytes, and Python accepts no
+/// longer names.
 const LONGEST_LOCAL_PREFIX: usize = 33;
 
 /// A channel layer that shares its channels and groups with Django sites on `channels_redis` 3.0 to 4.x
@@ -36,10 +36,10 @@ const LONGEST_LOCAL_PREFIX: usize = 33;
 /// Give it the same hosts, in the same order, and the same prefix, expiries, keys and serializer as the site. Redis has to
 /// have version 6.0 or later.
 ///
-/// - `new_channel("specific")`, without a `?`, gives a channel that Python can send to, read as its part up to the `!`.
+/// - `new_channel("specific")`, without a `?`, returns a channel that Python can send to, read as its part up to the `!`.
 ///   Names with a `?` work between Rust programs; Python refuses them.
-/// - A consumer of Django dispatches on the text `type`; the first message without one is warned of in the log.
-/// - The format has no counters: statistics tell what waits and nothing else.
+/// - A consumer of Django dispatches on the text `type`; the first message without one is logged as a warning.
+/// - The format has no counters: statistics show only the messages that wait.
 ///
 /// ```no_run
 /// use channel_layer::django::ChannelsRedisLayer;

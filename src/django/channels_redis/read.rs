@@ -38,7 +38,7 @@ impl PythonRead for ChannelsRedis {
         let Value::Array(parts) = answer else { return Err(unexpected()) };
         let mut parts = parts.into_iter();
         let Some(Value::BulkString(key)) = parts.next() else { return Err(unexpected()) };
-        // `BZPOPMIN` gives the member and its score behind the key, the script a list of both in turns.
+        // `BZPOPMIN` returns the key, the member and its score; the script returns the key and a list of members and scores.
         let members = match parts.next() {
             Some(Value::Array(members)) => members,
             Some(member) => std::iter::once(member).chain(parts).collect(),

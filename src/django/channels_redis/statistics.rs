@@ -1,4 +1,4 @@
-//! Statistics of the format of `channels_redis`: what waits. The format has no counters.
+//! Statistics of the format of `channels_redis`: the messages that wait. The format has no counters.
 
 use std::time::Duration;
 

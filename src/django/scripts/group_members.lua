@@ -2,7 +2,7 @@
 --
 -- KEYS[1]: the sorted set of the group.
 -- ARGV[1]: how long a membership lasts, in ms.
--- Returns: the channels, those first that were added first.
+-- Returns: the channels, in the order in which they were added.
 
 local time = redis.call('TIME')
 local oldest = time[1] + time[2] / 1000000 - tonumber(ARGV[1]) / 1000

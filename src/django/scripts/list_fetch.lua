@@ -1,9 +1,9 @@
--- Reads the message of asgi_redis whose key has been taken from its channel. The message stays, since the answer may be
--- lost and asked for again.
+-- Reads the message of asgi_redis whose key has been taken from its channel. The message stays, because the answer may be
+-- lost and the call repeated.
 --
 -- KEYS[1]: the key of the message.
 -- ARGV[1]: how long a message without an end lives from now on, in ms.
--- Returns: the message and when it expires, in ms since the epoch; nil if it is gone. The answer may be late, so that it
+-- Returns: the message and when it expires, in ms since the epoch; nil if it is gone. The answer may be late, so it
 -- holds no remaining time.
 
 local body = redis.pcall('GET', KEYS[1])

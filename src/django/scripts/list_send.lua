@@ -7,7 +7,7 @@
 -- KEYS[3...]: for each channel its list, its counter of messages, its counter of refusals, then the keys of its messages.
 -- ARGV[1]: how long messages live, in ms.
 -- ARGV[2], ARGV[3]: how long the counters of a channel, and those of all channels, live after the last change, in s.
--- ARGV[4...]: for each channel its capacity, 1 if what does not fit is refused for good and counts, else 0, the number n of
+-- ARGV[4...]: for each channel its capacity, 1 if a refusal by this server is final and counts, else 0, the number n of
 -- its messages, then the n messages.
 -- Returns: for each channel how many of its messages were added, from the first on (-1: its key holds no list); last, how
 -- many expired ones made room.
@@ -16,8 +16,8 @@ local lifetime = tonumber(ARGV[1])
 local results, expired, sent, refused = {}, 0, 0, 0
 local key, at = 3, 4
 
--- Redis refuses writes for want of memory only up to the first write of a script, and room is made before messages are
--- added. So the first write is one that adds nothing, since the key is new, and is refused where a message would be.
+-- A server without memory refuses only the first write of a script, and room is made before messages are added. So the first
+-- write adds nothing, because the key is new, and is refused exactly if a message would be.
 redis.call('SET', KEYS[6], '', 'XX')
 
 local function make_room(list, length, wanted, capacity)

@@ -1,15 +1,15 @@
 -- Takes the oldest messages of the first channel of asgi_redis that has any.
 --
--- The keys of messages stand in the list, so that they cannot be told beforehand. Only those with the right beginning are
--- touched. A key leaves the list only after its message has been read.
+-- The keys of messages are in the list, so the caller cannot name them in KEYS. The script reads only keys with the prefix
+-- of messages. A key leaves the list only after its message has been read.
 --
 -- KEYS: the lists of the channels, in the order in which to look at them.
 -- ARGV[1]: how many messages to take at most.
 -- ARGV[2]: the number of bytes after which no further message is taken.
--- ARGV[3]: what keys of messages begin with.
+-- ARGV[3]: the prefix of keys of messages.
 -- ARGV[4]: how long a message without an end lives from now on, in ms.
 -- Returns: the list, then each message and when it expires in ms since the epoch, and how many keys had no message any more;
--- nil if all lists are empty. The answer may be late, so that it holds no remaining times.
+-- nil if all lists are empty. The answer may be late, so it holds no remaining times.
 
 local most, budget, prefix, lifetime = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local time = redis.call('TIME')

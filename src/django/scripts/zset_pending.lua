@@ -1,4 +1,4 @@
--- Tells how many messages wait in sorted sets, and since when. The messages stay here, however large they are.
+-- Returns how many messages wait in sorted sets, and since when. No message is transferred, however large.
 --
 -- KEYS: the sorted sets.
 -- ARGV[1]: the time of the oldest message that has not expired.

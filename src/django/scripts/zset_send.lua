@@ -1,9 +1,9 @@
 -- Adds messages to channels of channels_redis, each channel up to its capacity.
 --
 -- Messages are scored by the time of this server, and behind every message that is there already: equal scores would be
--- read in the order of their bytes. What another sender's clock put more than a second ahead is not followed.
+-- read in the order of their bytes. A score that another sender's clock put more than a second ahead is ignored.
 --
--- Redis refuses writes for want of memory only up to the first write of a script. So messages are added before expired
+-- A server without memory refuses only the first write of a script. So messages are added before expired
 -- ones are removed.
 --
 -- KEYS: the sorted set of each channel.

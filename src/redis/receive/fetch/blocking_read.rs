@@ -15,8 +15,8 @@ const UNBLOCK_AGAIN: Duration = Duration::from_millis(20);
 ///
 /// Two events make the server end the wait, over the shared connection: `stop` is cancelled, or the shared connection of the same
 /// generation is lost. In the second case this dedicated connection may be dead too, without an error. The read is then unblocked
-/// over the next shared connection, and fails if its answer is later than [`Shard::answer_time`] after the last data on this
-/// connection.
+/// over the next shared connection, and fails if its answer is later than [`Shard::answer_time`] after the last answer of the server
+/// to a probe.
 pub(crate) async fn read(
     shard: &Shard,
     connection: &mut BlockingConnection,

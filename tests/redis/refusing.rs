@@ -1,14 +1,19 @@
-//! Reachable servers that refuse writes, because they have no memory or were made a replica.
+//! Reachable servers that refuse writes, because they have no memory, were made a replica or forbid the command.
 
 use channel_layer::{ChannelLayer, Error, Event, RedisLayer};
+use futures_util::FutureExt;
 use redis::AsyncCommands;
 
 use super::restarts::wait_for_blocked;
 use super::tools::{Site, ask, event, events_so_far, number, numbered, take, take_number};
-use crate::support::{DEADLINE, RedisServer, eventually, within};
+use crate::support::{DEADLINE, Proxy, RedisServer, eventually, within};
 
 async fn limit_memory(server: &RedisServer, bytes: usize) {
     let () = ask(&mut server.connection().await, redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(bytes)).await;
+}
+
+async fn forbid_scripts(server: &RedisServer) {
+    let () = ask(&mut server.connection().await, redis::cmd("ACL").arg("SETUSER").arg("default").arg("-evalsha")).await;
 }
 
 #[tokio::test]
@@ -81,21 +86,26 @@ async fn a_demotion_of_the_master_is_reported_to_readers() {
 }
 
 #[tokio::test]
-async fn a_permanent_refusal_of_a_server_is_not_transient() {
+async fn a_receiver_that_waits_gets_messages_whose_put_back_is_refused_meanwhile() {
     let server = RedisServer::start();
-    let site = Site::on(std::slice::from_ref(&server));
+    let proxy = Proxy::before(&server.url()).await;
+    let site = Site::at([proxy.url()]);
     let layer = site.layer().await;
-    let mut connection = server.connection().await;
-    for key in [site.list("n"), site.key("group:{g}")] {
-        let () = connection.set(key, "somebody else's").await.unwrap();
+    for n in 0..3 {
+        layer.send("s?a", numbered(n)).await.unwrap();
     }
-    let errors = [layer.send("n", numbered(1)).await.unwrap_err(), layer.group_add("g", "n").await.unwrap_err()];
-    // The user may run only the commands that the layer needs.
-    let user = ["SETUSER", "default", "nocommands", "+time", "+get", "+ping"];
-    let () = ask(&mut connection, redis::cmd("ACL").arg(&user)).await;
-    let forbidden = layer.send("m", numbered(1)).await.unwrap_err();
-    assert!(!forbidden.may_have_run(), "{forbidden:?}");
-    for error in errors.iter().chain([&forbidden]) {
-        assert!(matches!(error, Error::Redis { shard: 0, .. }) && !error.is_transient(), "{error:?}");
-    }
+    let mut receiver = layer.receiver(&["s?a"]).unwrap();
+    assert_eq!(number(&within(DEADLINE, "the first message", receiver.recv()).await.unwrap()), 0);
+    forbid_scripts(&server).await;
+    // The reader puts the others back when it is idle, and the refusal is held up.
+    proxy.freeze_after(site.list("s?a").as_bytes());
+    proxy.frozen().await;
+    let mut receiving = Box::pin(async move { receiver.recv().await });
+    assert!(receiving.as_mut().now_or_never().is_none(), "the messages are on their way back");
+    // Only a wake-up polls the future of a task again.
+    let receiving = tokio::spawn(receiving);
+    tokio::task::yield_now().await;
+    proxy.thaw();
+    let delivery = within(DEADLINE, "the second message", receiving).await.unwrap().unwrap();
+    assert_eq!(number(&delivery), 1);
 }

@@ -1,5 +1,6 @@
 //! `PutBack`: entries that no consumer took, on their way back into Redis.
 
+use std::task::Waker;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -84,11 +85,15 @@ impl<'r> PutBack<'r> {
 
 impl Drop for PutBack<'_> {
     fn drop(&mut self) {
-        let buffer = &mut self.reader.state().buffer;
-        buffer.dropped.append(std::mem::take(&mut self.dropped));
         // The entries of one channel and shard are either all kept or all left.
         self.entries.append(&mut self.kept);
-        buffer.prepend(std::mem::take(&mut self.entries));
+        let (entries, dropped) = (std::mem::take(&mut self.entries), std::mem::take(&mut self.dropped));
+        // A consumer may have begun to wait when the buffer was empty.
+        let woken = self.reader.state().change_buffer(|buffer| {
+            buffer.dropped.append(dropped);
+            buffer.prepend(entries);
+        });
+        woken.into_iter().for_each(Waker::wake);
     }
 }
 

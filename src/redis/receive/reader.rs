@@ -137,6 +137,13 @@ impl Reader {
         dropped.count();
     }
 
+    /// Changes the buffer, wakes a consumer for each entry that became ready, and counts what was dropped.
+    pub(crate) fn change_buffer(&self, change: impl FnOnce(&mut Buffer)) {
+        let woken = self.state().change_buffer(change);
+        woken.into_iter().for_each(Waker::wake);
+        self.count_drops();
+    }
+
     /// Moves the buffered entries of single-reader channels that `next` reads too to the front of its buffer.
     pub(crate) fn hand_off(&self, next: &Self) {
         let concerns_next = |entry: &BufferedEntry| entry.has_one_reader() && next.channels.contains(&entry.source);
@@ -153,8 +160,7 @@ impl Reader {
             drop(target);
             target = self.state();
         }
-        let woken: Vec<_> = (0..moved.len()).map_while(|_| target.waiters.next()).collect();
-        target.buffer.prepend(moved);
+        let woken = target.change_buffer(|buffer| buffer.prepend(moved));
         let dropped = std::mem::take(&mut target.buffer.dropped);
         drop(target);
         woken.into_iter().for_each(Waker::wake);
@@ -166,6 +172,16 @@ impl State {
     /// Enters `phase`, unless the reader is further already.
     pub(crate) fn advance(&mut self, phase: Phase) {
         self.phase = self.phase.max(phase);
+    }
+
+    /// Changes the buffer. Returns the waker of a consumer for each entry that became ready; the caller wakes them after it has
+    /// released the lock. A consumer that finds the buffer empty waits until it is woken, so every change that can add ready
+    /// entries is made here.
+    #[must_use]
+    pub(crate) fn change_buffer(&mut self, change: impl FnOnce(&mut Buffer)) -> Vec<Waker> {
+        let before = self.buffer.ready.len();
+        change(&mut self.buffer);
+        (before..self.buffer.ready.len()).map_while(|_| self.waiters.next()).collect()
     }
 
     /// Whether consumers take no more entries.

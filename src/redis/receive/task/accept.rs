@@ -1,7 +1,6 @@
 //! Adding fetched messages to the buffer of a reader, after their recipients have been looked up.
 
 use std::collections::{HashMap, HashSet};
-use std::task::Waker;
 
 use crate::drops::DropReason;
 use crate::redis::receive::buffer::fifo::Buffer;
@@ -56,7 +55,7 @@ pub(crate) async fn resolve_arrivals(reader: &Reader, resolver: &mut dyn Recipie
     }
     // Held messages are older, so they come first.
     resolve_held(reader, resolver).await;
-    change(reader, Buffer::push_arrivals);
+    reader.change_buffer(Buffer::push_arrivals);
 }
 
 /// Looks up the members of held messages again, and makes the messages ready that have to wait no longer.
@@ -81,18 +80,5 @@ pub(crate) async fn resolve_held(reader: &Reader, resolver: &mut dyn RecipientRe
             }
         }
     }
-    change(reader, |buffer| buffer.apply_lookups(&lookups));
-}
-
-/// Changes the buffer, wakes a consumer for each entry that became ready, and counts what was dropped.
-fn change(reader: &Reader, change: impl FnOnce(&mut Buffer)) {
-    let (waiters, dropped) = {
-        let mut state = reader.state();
-        let before = state.buffer.ready.len();
-        change(&mut state.buffer);
-        let waiters: Vec<_> = (before..state.buffer.ready.len()).map_while(|_| state.waiters.next()).collect();
-        (waiters, std::mem::take(&mut state.buffer.dropped))
-    };
-    waiters.into_iter().for_each(Waker::wake);
-    dropped.count();
+    reader.change_buffer(|buffer| buffer.apply_lookups(&lookups));
 }

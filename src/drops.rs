@@ -1,6 +1,11 @@
-//! Counters of undelivered messages, so that no message is lost silently.
+//! Counters of messages, above all of undelivered ones, so that no message is lost silently.
+//!
+//! The recorder of metrics is foreign code. A panic of it costs the count, and nothing else.
 
-use std::panic::catch_unwind;
+use crate::supervise::contain;
+
+/// The name of the recorder in the metric of panics.
+const RECORDER: &str = "recorder of metrics";
 
 /// Why a message was not delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,17 +83,23 @@ impl<T> CountedIfUnread<T> {
 impl Drop for CountOnDrop {
     fn drop(&mut self) {
         if let Some(reason) = self.0 {
-            // A recorder that panics in two drops at once would abort the process.
-            let _ = catch_unwind(|| count(reason, 1));
+            count(reason, 1);
         }
     }
 }
 
 /// Counts `messages` as dropped for a reason.
 pub(crate) fn count(reason: impl Into<&'static str>, messages: usize) {
+    let reason = reason.into();
     if messages > 0 {
-        metrics::counter!("channel_layer_dropped_total", "reason" => reason.into()).increment(messages as u64);
+        let count = || metrics::counter!("channel_layer_dropped_total", "reason" => reason).increment(messages as u64);
+        contain(RECORDER, count);
     }
+}
+
+/// Counts `messages` as received. The caller has them already.
+pub(crate) fn count_received(messages: usize) {
+    contain(RECORDER, || metrics::counter!("channel_layer_received_total").increment(messages as u64));
 }
 
 /// The messages that `recorder` has counted as dropped, by reason.
@@ -106,8 +117,8 @@ pub(crate) fn recorded(recorder: &metrics_util::debugging::DebuggingRecorder) ->
     dropped.collect()
 }
 
-/// Messages that have been dropped and are not counted yet. The recorder of metrics is foreign code, which may panic, so a task
-/// counts them when everything else is done.
+/// Messages that have been dropped and are not counted yet. The recorder of metrics is foreign code, so they are counted outside of
+/// locks.
 #[derive(Debug, Default)]
 pub(crate) struct Drops(Vec<(DropReason, usize)>);
 

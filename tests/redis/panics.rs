@@ -186,6 +186,32 @@ async fn a_panic_while_drops_are_counted_costs_no_message_of_the_read() {
 }
 
 #[tokio::test]
+async fn a_panic_while_received_messages_are_counted_costs_no_message() {
+    let trap = Trap::default();
+    let _recording = metrics::set_default_local_recorder(&trap);
+    let site = Site::on(&shared_servers()[..1]);
+    for format in [Format::Native, Format::PubSub] {
+        let layer = channel_layer::connect(site.config().format(format)).await.unwrap();
+        // A pub/sub layer uses no prefix for channels.
+        let (source, channel) = (format!("{}!", site.prefix), format!("{}!a", site.prefix));
+        let mut receiver = layer.receiver(&[&source]).unwrap();
+        trap.arm_repeatedly("channel_layer_received_total", usize::MAX);
+        layer.send(&channel, numbered(0)).await.unwrap();
+        assert_eq!(number(&within(DEADLINE, "a message", receiver.recv()).await.unwrap()), 0, "{format:?}");
+        layer.send(&channel, numbered(1)).await.unwrap();
+        let mut deliveries = Vec::new();
+        within(DEADLINE, "a message", receiver.recv_many(&mut deliveries, 10)).await.unwrap();
+        assert_eq!(deliveries.iter().map(number).collect::<Vec<_>>(), [1], "{format:?}");
+        receiver.close().await.unwrap();
+        layer.send(&channel, numbered(2)).await.unwrap();
+        assert_eq!(number(&within(DEADLINE, "a message", layer.receive(&[&source])).await.unwrap()), 2, "{format:?}");
+        layer.send(&channel, numbered(3)).await.unwrap();
+        let taken = eventually("a message", async || layer.try_receive(&[&source]).await.unwrap()).await;
+        assert_eq!(number(&taken), 3, "{format:?}");
+    }
+}
+
+#[tokio::test]
 async fn messages_count_as_dropped_after_a_panic_while_they_are_put_back() {
     let trap = Trap::default();
     let _recording = metrics::set_default_local_recorder(&trap);

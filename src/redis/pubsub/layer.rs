@@ -15,7 +15,7 @@ use super::publish::{OutboundMessage, Publisher};
 use super::source::PubSubSource;
 use super::topic::{Target, Topics};
 use super::wire::Wire;
-use crate::drops::{CountedIfUnread, DropReason};
+use crate::drops::{self, CountedIfUnread, DropReason};
 use crate::error::{Error, Result};
 use crate::health::{Health, RedisStats};
 use crate::layer::{ChannelLayer, Delivery, Event, Mode, Modes, Receiver, ShardStatus, Source, Statistics};
@@ -222,13 +222,12 @@ impl ChannelLayer for PubSubLayer {
         for channel in &names {
             self.open(channel).await?;
         }
-        if let Some(delivery) = self.inbox.memory.try_receive(channels).await? {
-            metrics::counter!("channel_layer_received_total").increment(1);
-            return Ok(Some(delivery));
+        let mut delivery = self.inbox.memory.try_receive(channels).await?;
+        if delivery.is_none() {
+            self.inbox.interest.catch_up().await;
+            delivery = self.inbox.memory.try_receive(channels).await?;
         }
-        self.inbox.interest.catch_up().await;
-        let delivery = self.inbox.memory.try_receive(channels).await?;
-        metrics::counter!("channel_layer_received_total").increment(u64::from(delivery.is_some()));
+        drops::count_received(usize::from(delivery.is_some()));
         Ok(delivery)
     }
 

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::inbox::Inbox;
 use super::interest::RequestedSubscriptions;
 use crate::config::Fallback;
+use crate::drops;
 use crate::error::{Error, Result};
 use crate::layer::{Sink, Source};
 use crate::memory::MemorySource;
@@ -107,7 +108,7 @@ impl Source for PubSubSource {
     fn poll_recv_many(&mut self, cx: &mut Context<'_>, sink: Sink<'_>, limit: usize) -> Poll<Result<usize>> {
         if let Poll::Ready(result) = self.queues.poll_recv_many(cx, sink, limit) {
             if let Ok(taken) = result {
-                metrics::counter!("channel_layer_received_total").increment(taken as u64);
+                drops::count_received(taken);
             }
             return Poll::Ready(result.map_err(|error| self.inbox.closing.explain(error)));
         }

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use tokio::sync::oneshot;
 
 use super::reader::{Phase, Reader, State};
+use crate::drops;
 use crate::error::Result;
 use crate::layer::{Delivery, Sink, Source};
 
@@ -87,7 +88,7 @@ impl Consumer {
 
     /// Counts `received` deliveries, and what was dropped before them.
     fn count(&self, received: usize) {
-        metrics::counter!("channel_layer_received_total").increment(received as u64);
+        drops::count_received(received);
         self.reader.count_drops();
     }
 

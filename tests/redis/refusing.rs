@@ -5,7 +5,7 @@ use futures_util::FutureExt;
 use redis::AsyncCommands;
 
 use super::restarts::wait_for_blocked;
-use super::tools::{Site, ask, event, events_so_far, number, numbered, take, take_number};
+use super::tools::{Site, ask, connect, event, events_so_far, number, numbered, take, take_number};
 use crate::support::{DEADLINE, Proxy, RedisServer, eventually, within};
 
 async fn limit_memory(server: &RedisServer, bytes: usize) {
@@ -83,6 +83,35 @@ async fn a_demotion_of_the_master_is_reported_to_readers() {
         eventually("a send", async || sender.send(channel, numbered(1)).await.ok()).await;
         assert_eq!(number(&within(DEADLINE, "a message", receiver.recv()).await.unwrap()), 1);
     }
+}
+
+#[tokio::test]
+async fn a_permanent_refusal_of_a_server_is_not_transient() {
+    let server = RedisServer::start();
+    let site = Site::on(std::slice::from_ref(&server));
+    let layer = site.layer().await;
+    let mut connection = server.connection().await;
+    for key in [site.list("n"), site.key("group:{g}")] {
+        let () = connection.set(key, "somebody else's").await.unwrap();
+    }
+    let errors = [layer.send("n", numbered(1)).await.unwrap_err(), layer.group_add("g", "n").await.unwrap_err()];
+    // The user may run only the commands that the layer needs.
+    let user = ["SETUSER", "default", "nocommands", "+time", "+get", "+ping"];
+    let () = ask(&mut connection, redis::cmd("ACL").arg(&user)).await;
+    let forbidden = layer.send("m", numbered(1)).await.unwrap_err();
+    assert!(!forbidden.may_have_run(), "{forbidden:?}");
+    for error in errors.iter().chain([&forbidden]) {
+        assert!(matches!(error, Error::Redis { shard: 0, .. }) && !error.is_transient(), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_permanent_refusal_is_not_retried() {
+    let server = RedisServer::start();
+    let layer = connect(Site::on(std::slice::from_ref(&server)).config().retry_attempts(100)).await;
+    forbid_scripts(&server).await;
+    let sent = within(DEADLINE, "the refusal", layer.send("s?a", numbered(0))).await.unwrap_err();
+    assert!(sent.to_string().contains("NOPERM") && !sent.is_transient() && !sent.may_have_run(), "{sent:?}");
 }
 
 #[tokio::test]

@@ -64,7 +64,7 @@ impl Fault {
         Self::new(true, "the task that sent it has ended")
     }
 
-    /// The same fault, for a command that is not sent because of it.
+    /// The same fault, for a command that is not sent because of it, or that can be repeated.
     pub(crate) fn before_sending(self) -> Self {
         Self { may_have_run: false, ..self }
     }
@@ -72,6 +72,11 @@ impl Fault {
     /// Why a message is dropped that could not be sent because of this fault.
     pub(crate) fn drop_reason(&self) -> DropReason {
         if self.may_have_run { DropReason::Unconfirmed } else { DropReason::ShardDown }
+    }
+
+    /// Whether the command can be sent again: it has not run, and may succeed later.
+    pub(crate) fn is_retryable(&self) -> bool {
+        self.transient && !self.may_have_run
     }
 
     /// The public form of this fault of the server at `address`.

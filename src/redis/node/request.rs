@@ -26,10 +26,10 @@ impl<'s> Retry<'s> {
         Self { attempts, backoff: Backoff::new(first, LONGEST_PAUSE), cancelled }
     }
 
-    /// Waits until the next retry is due. Returns `false` if there is none: the command may have run, no retry is left, or
-    /// retries are cancelled.
+    /// Waits until the next retry is due. Returns `false` if there is none: the command may have run or is refused for good, no
+    /// retry is left, or retries are cancelled.
     pub(crate) async fn wait_after(&mut self, fault: &Fault) -> bool {
-        if fault.may_have_run || self.attempts == 0 {
+        if !fault.is_retryable() || self.attempts == 0 {
             return false;
         }
         self.attempts -= 1;

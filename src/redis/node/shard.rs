@@ -235,7 +235,7 @@ impl Shard {
         let changed = self.state.send_if_modified(|state| {
             let current = matches!(state, State::Up(connection) if connection.generation == generation);
             if current {
-                *state = State::Down(fault.before_sending());
+                *state = State::Down(fault.into_outage().before_sending());
             }
             current
         });

@@ -132,7 +132,7 @@ async fn put_back_chunk(format: &dyn ReadFormat, entries: &[BufferedEntry], dead
         match shard.run_once(&command).await {
             Ok(redis::Value::Int(expired)) => return Ok(usize::try_from(expired).unwrap_or(0)),
             Ok(_) => return Ok(0),
-            Err(fault) if fault.may_have_run || Instant::now() >= deadline => return Err(fault),
+            Err(fault) if !fault.is_retryable() || Instant::now() >= deadline => return Err(fault),
             Err(fault) => {
                 tokio::time::timeout_at(deadline, shard.up()).await.map_err(|_| fault)?;
                 // A server that is up may keep refusing. Then `up` returns at once, and only this pause slows the loop down.

@@ -61,7 +61,7 @@ impl Groups {
     async fn members(&self, group: &GroupName) -> Result<Vec<ChannelName>, Fault> {
         let mut command = script::GROUP_MEMBERS.call(&[self.keys.group(group)]);
         command.arg(milliseconds(self.expiry));
-        let answer = self.run(group, &command).await?;
+        let answer = self.places.shard_of_group(group).query(&command).await?;
         let names: Vec<Vec<u8>> = parse(answer)?;
         let name = |name: &Vec<u8>| ChannelName::parse_target(std::str::from_utf8(name).ok()?).ok();
         Ok(names.iter().filter_map(name).collect())

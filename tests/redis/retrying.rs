@@ -285,6 +285,38 @@ async fn retries_end_after_the_configured_attempts() {
 }
 
 #[tokio::test]
+async fn a_lookup_of_members_whose_answer_is_lost_is_retried_or_reports_that_nothing_was_sent() {
+    for (format, attempts) in [Format::Native, Format::ChannelsRedis].into_iter().flat_map(|f| [(f, 0), (f, 10)]) {
+        let server = RedisServer::start();
+        let proxy = Proxy::before(&server.url()).await;
+        let config = Site::at([proxy.url()]).config().format(format).retry_attempts(attempts);
+        let layer = channel_layer::connect(config).await.unwrap();
+        layer.group_add("looked-up", "p!a").await.unwrap();
+        for many in [false, true] {
+            let mut events = layer.events();
+            proxy.lose_answer_to(b"looked-up");
+            let sending = async {
+                if many {
+                    layer.group_send_many(&[("looked-up", numbered(0))]).await.remove(0)
+                } else {
+                    layer.group_send("looked-up", numbered(0)).await
+                }
+            };
+            let sent = within(DEADLINE, "the end of the send", sending).await;
+            if attempts > 0 {
+                sent.unwrap();
+                let delivery = within(DEADLINE, "the message", layer.receive(&["p!"])).await.unwrap();
+                assert_eq!(number(&delivery), 0, "{format:?}");
+            } else {
+                let error = sent.unwrap_err();
+                assert!(error.is_transient() && !error.may_have_run(), "{format:?}, {many}: {error:?}");
+                event(&mut events, "the next connection", |event| matches!(event, Event::ShardUp { .. })).await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn idle_connections_are_probed_by_the_kernel() {
     let server = RedisServer::with(&["--tcp-keepalive", "0"]);
     let layer = connect(Site::on(std::slice::from_ref(&server)).config()).await;

@@ -31,7 +31,7 @@ impl AsgiRedis {
     async fn counters(&self, shard: &Shard, name: &str) -> Result<Statistics, Fault> {
         let mut command = redis::cmd("MGET");
         command.arg(self.counter(name, MESSAGES)).arg(self.counter(name, REFUSALS));
-        let (sent, refused): (Option<u64>, Option<u64>) = parse(shard.run(&command).await?)?;
+        let (sent, refused): (Option<u64>, Option<u64>) = parse(shard.query(&command).await?)?;
         Ok(Statistics {
             messages_count: sent.unwrap_or(0),
             channel_full_count: refused.unwrap_or(0),
@@ -48,7 +48,7 @@ impl AsgiRedis {
         }
         let mut total = Statistics::default();
         let mut ages = redis::pipe();
-        for pair in shard.run(&commands).await?.chunks(2) {
+        for pair in shard.query(&commands).await?.chunks(2) {
             let [Value::Int(length), head] = pair else { continue };
             total.messages_pending += u64::try_from(*length).unwrap_or(0);
             if let Value::BulkString(message) = head {
@@ -58,7 +58,7 @@ impl AsgiRedis {
         if ages.is_empty() {
             return Ok(total);
         }
-        for answer in shard.run(&ages).await? {
+        for answer in shard.query(&ages).await? {
             if let Value::Int(remaining) = answer
                 && let Ok(remaining) = u64::try_from(remaining)
             {

@@ -39,7 +39,7 @@ impl ChannelsRedis {
         for keys in keys.chunks(CHANNELS_PER_CALL) {
             let mut command = script::ZSET_PENDING.call(keys);
             command.arg(oldest);
-            let Value::Array(answer) = shard.run(&command).await? else {
+            let Value::Array(answer) = shard.query(&command).await? else {
                 return Err(Fault::unexpected("zset_pending.lua returned something else than a list"));
             };
             for pair in answer.chunks(2) {

@@ -115,7 +115,7 @@ impl StoredGroups for Groups {
         let shard = self.topology.shard_of_group(group);
         for route in self.routes(group).await.map_err(|fault| shard.error(fault))?.list.iter() {
             if route.is_local() {
-                let answer = shard.run(&self.members_command(group, &route.channel, 0)).await;
+                let answer = shard.query(&self.members_command(group, &route.channel, 0)).await;
                 let changes = answer.and_then(|answer| parse_changes(answer, route.channel.as_str()));
                 let changes = changes.map_err(|fault| shard.error(fault))?;
                 let now = now_microseconds(shard);
@@ -174,7 +174,7 @@ impl Groups {
     async fn routes(&self, group: &GroupName) -> Result<Routes, Fault> {
         let shard = self.topology.shard_of_group(group);
         loop {
-            let routes = self.record_routes(group, &shard.run(&self.routes_command(group)).await?)?;
+            let routes = self.record_routes(group, &shard.query(&self.routes_command(group)).await?)?;
             if self.retention_suffices(&routes) {
                 return Ok(routes);
             }
@@ -185,7 +185,7 @@ impl Groups {
             }
             let mut command = scripts::GROUP_REMEMBER.call(&keys);
             command.arg(self.retention_ms).arg(routes.count);
-            shard.run(&command).await?;
+            shard.query(&command).await?;
         }
     }
 
@@ -218,7 +218,7 @@ impl Groups {
             for index in &indices {
                 commands.add_command(self.routes_command(&groups[*index]));
             }
-            let answers = if indices.is_empty() { Ok(Vec::new()) } else { shard.run(&commands).await };
+            let answers = if indices.is_empty() { Ok(Vec::new()) } else { shard.query(&commands).await };
             (shard.index, indices, answers)
         }));
         for (shard, indices, answers) in fetched.await {

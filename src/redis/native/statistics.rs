@@ -41,7 +41,7 @@ impl StoredStatistics for Native {
 async fn counters(shard: &Shard, key: &str) -> Result<Statistics, Fault> {
     let mut command = redis::cmd("HMGET");
     command.arg(key).arg("messages_count").arg("channel_full_count");
-    let (messages, full): (Option<u64>, Option<u64>) = parse(shard.run(&command).await?)?;
+    let (messages, full): (Option<u64>, Option<u64>) = parse(shard.query(&command).await?)?;
     Ok(Statistics {
         messages_count: messages.unwrap_or(0),
         channel_full_count: full.unwrap_or(0),
@@ -53,7 +53,7 @@ async fn counters(shard: &Shard, key: &str) -> Result<Statistics, Fault> {
 async fn pending(shard: &Shard, lists: &[String]) -> Result<Statistics, Fault> {
     let mut total = Statistics::default();
     for lists in lists.chunks(CHANNELS_PER_CALL) {
-        let pending: Vec<Value> = parse(shard.run(&scripts::PENDING.call(lists)).await?)?;
+        let pending: Vec<Value> = parse(shard.query(&scripts::PENDING.call(lists)).await?)?;
         let now = shard.clock.now_ms().unwrap_or(0);
         total = pending.chunks(3).map(|figures| pending_in(figures, now)).fold(total, Statistics::merge);
     }

@@ -26,6 +26,18 @@ impl Shard {
         }
     }
 
+    /// Like [`run`](Self::run), for a request that only reads or that changes nothing when it is repeated. An attempt that may
+    /// have run is retried too, and the fault never has `may_have_run`.
+    pub(crate) async fn query<R: Request>(&self, request: &R) -> Result<R::Answer, Fault> {
+        let mut retry = self.retry();
+        loop {
+            match self.run_once(request).await.map_err(Fault::before_sending) {
+                Err(fault) if retry.wait_after(&fault).await => {}
+                result => return result,
+            }
+        }
+    }
+
     /// Like [`run`](Self::run), without retries.
     pub(crate) async fn run_once<R: Request>(&self, request: &R) -> Result<R::Answer, Fault> {
         let mut connection = self.connection()?;

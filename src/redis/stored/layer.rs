@@ -168,11 +168,10 @@ impl<F: StoredFormat> StoredLayer<F> {
         Ok(messages.into_iter().map(|message| self.sender.enqueue(message)).collect())
     }
 
-    /// The destinations of a group, from its server.
-    async fn destinations(&self, group: &GroupName) -> Result<Destinations<F>> {
-        let mut destinations = self.format.groups().destinations(std::slice::from_ref(group)).await;
-        let destinations = destinations.pop().expect("a format answers for every group");
-        destinations.map_err(|(shard, fault)| self.places.error(shard, fault))
+    /// The destinations of each of `groups`, from their servers, or the shard that failed and its fault. Nothing has been sent yet.
+    async fn destinations(&self, groups: &[GroupName]) -> Vec<Result<Destinations<F>, (usize, Fault)>> {
+        let destinations = self.format.groups().destinations(groups).await.into_iter();
+        destinations.map(|result| result.map_err(|(shard, fault)| (shard, fault.before_sending()))).collect()
     }
 
     /// Waits for all messages of a group send.
@@ -244,7 +243,7 @@ impl<F: StoredFormat> ChannelLayer for StoredLayer<F> {
             shard = home.index;
             let mut command = redis::cmd("EXISTS");
             command.arg(self.format.channel_key(channel.as_str()));
-            if home.run(&command).await.map_err(|fault| home.error(fault))? == redis::Value::Int(0) {
+            if home.query(&command).await.map_err(|fault| home.error(fault))? == redis::Value::Int(0) {
                 return Ok(channel);
             }
         }
@@ -279,7 +278,12 @@ impl<F: StoredFormat> ChannelLayer for StoredLayer<F> {
         let pending = match self.format.send_at_once(&self.sender, &group, &message).await {
             AtOnce::Sent(pending) => pending,
             AtOnce::Unsent(Some(destinations)) => self.enqueue_to(&group, &message, &destinations)?,
-            AtOnce::Unsent(None) => self.enqueue_to(&group, &message, &self.destinations(&group).await?)?,
+            AtOnce::Unsent(None) => {
+                let destinations = self.destinations(std::slice::from_ref(&group)).await.pop();
+                let destinations = destinations.expect("a format answers for every group");
+                let destinations = destinations.map_err(|(shard, fault)| self.places.error(shard, fault))?;
+                self.enqueue_to(&group, &message, &destinations)?
+            }
         };
         for pending in &pending {
             self.sender.flush(pending);
@@ -297,7 +301,7 @@ impl<F: StoredFormat> ChannelLayer for StoredLayer<F> {
         let mut groups: Vec<_> = prepared.iter().flatten().map(|(group, _)| group.clone()).collect();
         groups.sort();
         groups.dedup();
-        let destinations = self.format.groups().destinations(&groups).await;
+        let destinations = self.destinations(&groups).await;
         let enqueue = |prepared: Result<(GroupName, F::GroupMessage)>| {
             let (group, message) = prepared?;
             let place = groups.binary_search(&group).expect("every group that parsed is in the list");

@@ -76,7 +76,7 @@ impl<'s> Scan<'s> {
             if let Some(kind) = self.kind {
                 command.arg("TYPE").arg(kind);
             }
-            let (next, keys): (u64, Vec<Vec<u8>>) = parse(self.shard.run(&command).await?)?;
+            let (next, keys): (u64, Vec<Vec<u8>>) = parse(self.shard.query(&command).await?)?;
             self.cursor = (next != 0).then_some(next);
             // The keys of a deployment are text.
             let keys = keys.into_iter().filter_map(|key| String::from_utf8(key).ok());

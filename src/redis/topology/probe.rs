@@ -130,7 +130,7 @@ pub(crate) async fn send_through(
 /// The load of the servers, as they report it.
 pub(crate) async fn stats(shards: &[Arc<Shard>]) -> Result<Vec<RedisStats>> {
     let asked = join_all(shards.iter().map(|shard| async move {
-        let info = shard.run(&redis::cmd("INFO")).await.map_err(|fault| shard.error(fault))?;
+        let info = shard.query(&redis::cmd("INFO")).await.map_err(|fault| shard.error(fault))?;
         let info: String = redis::from_redis_value(info).unwrap_or_default();
         Ok(parse_info(shard.index, &info))
     }));

@@ -180,7 +180,7 @@ impl<'l> Quarantine<'l> {
             None => command.arg("-"),
         };
         command.arg("+").arg("COUNT").arg(PAGE);
-        Record::parse_all(shard.index, shard.run(&command).await?)
+        Record::parse_all(shard.index, shard.query(&command).await?)
     }
 
     async fn find(&self, id: QuarantineId) -> Result<Option<(&'l Shard, Record)>> {
@@ -193,7 +193,7 @@ impl<'l> Quarantine<'l> {
     async fn record(&self, shard: &Shard, id: QuarantineId) -> Result<Option<Record>, Fault> {
         let mut command = redis::cmd("XRANGE");
         command.arg(self.topology.keys.quarantine()).arg(id.of_stream()).arg(id.of_stream());
-        Ok(Record::parse_all(shard.index, shard.run(&command).await?)?.pop())
+        Ok(Record::parse_all(shard.index, shard.query(&command).await?)?.pop())
     }
 
     async fn remove(&self, shard: &Shard, ids: &[QuarantineId]) -> Result<usize, Fault> {

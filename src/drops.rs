@@ -2,6 +2,7 @@
 //!
 //! The recorder of metrics is foreign code. A panic of it costs the count, and nothing else.
 
+use crate::error::{Error, Result};
 use crate::supervise::contain;
 
 /// The name of the recorder in the metric of panics.
@@ -28,13 +29,27 @@ pub(crate) enum DropReason {
     Closed,
     /// The bytes are a message, but not one that its reader accepts.
     Malformed,
-    /// A server failed: a send whose caller is gone, a part of a group send, a put-back, the lookup of the members of a group,
-    /// or the fetch of a message whose key was taken. Also a message that exceeded the room for those that wait for the server
-    /// of their group, and a message that a reader held when its runtime ended.
+    /// A server failed: a send whose caller is gone, a part of a group send that sent other parts, a put-back, the lookup of the
+    /// members of a group, or the fetch of a message whose key was taken. Also a group send whose caller was gone before the
+    /// members were known, a message that exceeded the room for those that wait for the server of their group, and a message
+    /// that a reader held when its runtime ended.
     ShardDown,
     /// A worker was stopped before its handler started, and the message could not be requeued. A delay server counts a message
     /// that it could neither send nor requeue.
     Stopped,
+}
+
+impl DropReason {
+    /// Why a send that failed with `error` sent no message. `None` if the caller made a mistake: the layer never had the message.
+    fn of(error: &Error) -> Option<Self> {
+        match error {
+            Error::ChannelFull { .. } => Some(Self::Full),
+            Error::Closed | Error::RuntimeEnded => Some(Self::Closed),
+            error if error.may_have_run() => Some(Self::Unconfirmed),
+            Error::Redis { .. } => Some(Self::ShardDown),
+            _ => None,
+        }
+    }
 }
 
 /// The value of the metric's label `reason`.
@@ -77,6 +92,36 @@ impl<T> CountedIfUnread<T> {
         let Self { outcome, mut dropped } = self;
         dropped.0 = None;
         outcome
+    }
+
+    pub(crate) fn outcome(&self) -> &T {
+        &self.outcome
+    }
+
+    /// Separates the outcome from the count.
+    pub(crate) fn split(self) -> (T, CountedIfUnread<()>) {
+        (self.outcome, CountedIfUnread { outcome: (), dropped: self.dropped })
+    }
+}
+
+impl CountedIfUnread<()> {
+    /// The outcome of a message until it is sent.
+    pub(crate) fn unsent() -> Self {
+        Self::new((), Some(DropReason::ShardDown))
+    }
+}
+
+impl CountedIfUnread<Result<()>> {
+    /// The result of a send.
+    pub(crate) fn of_send(result: Result<()>) -> Self {
+        let reason = result.as_ref().err().and_then(DropReason::of);
+        Self::new(result, reason)
+    }
+
+    /// The result of a group send. If the call may have run, its layer has counted the members that it may have missed.
+    pub(crate) fn of_group_send(result: Result<()>) -> Self {
+        let reason = result.as_ref().err().filter(|error| !error.may_have_run()).and_then(DropReason::of);
+        Self::new(result, reason)
     }
 }
 

@@ -9,9 +9,10 @@ use regex::Regex;
 
 /// The modules of the crate in rows; a module imports only from rows before its own.
 const ROWS: &[&[&str]] = &[
-    &["name", "drops", "health", "supervise", "backoff"],
+    &["name", "health", "supervise", "backoff"],
     &["message"],
     &["error", "trace"],
+    &["drops"],
     &["layer", "capacity", "crypto"],
     &["codec"],
     &["config"],

@@ -140,8 +140,8 @@ impl Config {
 
     /// Number of retries of a command, from 0 to 4294967295 attempts. A command is retried only if it cannot have run: there
     /// was no connection, or the server refused the command because it is starting or no longer the master. A command that
-    /// may have run is never retried. Layers with pub/sub or a fallback do not retry. Defaults to 0: calls fail at once
-    /// during an outage.
+    /// may have run is retried only if it reads and changes nothing. Layers with pub/sub or a fallback do not retry.
+    /// Defaults to 0: calls fail at once during an outage.
     #[must_use]
     pub fn retry_attempts(mut self, attempts: usize) -> Self {
         self.retry_attempts = attempts;

@@ -27,24 +27,31 @@ impl<L: ChannelLayer + ?Sized> FallbackLayer<L> {
         Ok(())
     }
 
-    /// Returns the result of a send. Sends to the local layer if `result` is an outage and the remote layer has
-    /// certainly not taken the message.
+    /// Returns the result of a send. An outage is no failure of this layer. If the remote layer has certainly not taken the
+    /// message, it goes to the local layer. Otherwise it counts as unconfirmed.
     pub(crate) async fn finish_send(&self, result: Result<()>, channel: &str, message: &Message) -> Result<()> {
         match result {
-            Err(error) if self.state.check_error(&error) && !error.may_have_run() => {
-                self.send_local(channel, message.clone()).await
+            Err(error) if self.state.check_error(&error) => {
+                if !error.may_have_run() {
+                    return self.send_local(channel, message.clone()).await;
+                }
+                drops::count(DropReason::Unconfirmed, 1);
+                Ok(())
             }
-            result => self.ignore_outage(result),
+            result => result,
         }
     }
 
-    /// Turns an outage into `Ok(())`, because it is no failure of this layer. The remote call may have taken effect, so
-    /// the message is counted as unconfirmed.
-    pub(crate) fn ignore_outage(&self, result: Result<()>) -> Result<()> {
+    /// Returns the result of a group send, as [`finish_send`](Self::finish_send). The remote layer has counted the members
+    /// that it may have missed.
+    pub(crate) async fn finish_group_send(&self, result: Result<()>, group: &str, message: &Message) -> Result<()> {
         match result {
             Err(error) if self.state.check_error(&error) => {
-                drops::count(DropReason::Unconfirmed, 1);
-                Ok(())
+                if error.may_have_run() {
+                    Ok(())
+                } else {
+                    self.group_send_local(group, message.clone()).await
+                }
             }
             result => result,
         }

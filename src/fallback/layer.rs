@@ -34,9 +34,9 @@ const EVENTS: usize = 256;
 /// # Behaviour at a change of mode
 ///
 /// - **No duplicates.** Each message goes to one of the two layers. If the remote layer may have taken a message when
-///   it failed, the message is not sent again. The same holds for a group message, because some members may have it.
-///   Such a message is counted as dropped under the reason `unconfirmed`, and the call succeeds. A message that the
-///   remote layer has certainly not taken stays in this process.
+///   it failed, the message is not sent again. It is counted as dropped under the reason `unconfirmed`, and the call
+///   succeeds. The same holds for a group message if any member may have it; each part that may be missing is counted. A
+///   message that the remote layer has certainly not taken stays in this process.
 /// - **Order.** Receivers read both layers in the order in which one sender's messages reached them: first the messages
 ///   that stayed here in earlier outages, then the messages of the remote layer, then the messages that stayed here in
 ///   the present outage. There are two exceptions. Messages that waited on a server when it became unreachable arrive
@@ -262,18 +262,21 @@ impl<L: ChannelLayer + ?Sized> ChannelLayer for FallbackLayer<L> {
         if self.state.check_outage(&*self.remote) {
             return self.group_send_local(group, message).await;
         }
-        let result = self.remote.group_send(group, message).await;
-        self.ignore_outage(result)
+        let result = self.remote.group_send(group, message.clone()).await;
+        self.finish_group_send(result, group, &message).await
     }
 
     async fn group_send_many(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
-        if !self.state.check_outage(&*self.remote) {
-            let sent = self.remote.group_send_many(messages).await;
-            return sent.into_iter().map(|result| self.ignore_outage(result)).collect();
-        }
         let mut results = Vec::with_capacity(messages.len());
-        for (group, message) in messages {
-            results.push(self.group_send_local(group, message.clone()).await);
+        if self.state.check_outage(&*self.remote) {
+            for (group, message) in messages {
+                results.push(self.group_send_local(group, message.clone()).await);
+            }
+            return results;
+        }
+        let sent = self.remote.group_send_many(messages).await;
+        for (result, (group, message)) in sent.into_iter().zip(messages) {
+            results.push(self.finish_group_send(result, group, message).await);
         }
         results
     }

@@ -30,6 +30,8 @@ const LONG: Duration = Duration::from_mins(1);
 struct Remote {
     memory: MemoryLayer,
     unreachable: AtomicBool,
+    /// Whether the server is unreachable and `outage` does not know it yet.
+    unnoticed: AtomicBool,
     events: broadcast::Sender<Event>,
 }
 
@@ -38,8 +40,15 @@ fn outage() -> Error {
 }
 
 impl Remote {
+    fn new(config: &Config) -> Self {
+        let memory = MemoryLayer::with_config(config).unwrap();
+        let (events, _) = broadcast::channel(16);
+        Self { memory, unreachable: AtomicBool::new(false), unnoticed: AtomicBool::new(false), events }
+    }
+
     fn check(&self) -> Result<()> {
-        if self.unreachable.load(Ordering::SeqCst) { Err(outage()) } else { Ok(()) }
+        let is_unreachable = [&self.unreachable, &self.unnoticed].iter().any(|flag| flag.load(Ordering::SeqCst));
+        if is_unreachable { Err(outage()) } else { Ok(()) }
     }
 
     async fn lose_data(&self) {
@@ -127,9 +136,7 @@ impl ChannelLayer for Remote {
 
 fn layer() -> FallbackLayer<Remote> {
     let config = Config::new().group_expiry(GROUP_EXPIRY).expiry(LONG * 100);
-    let memory = MemoryLayer::with_config(&config).unwrap();
-    let (events, _) = broadcast::channel(16);
-    FallbackLayer::new(Remote { memory, unreachable: AtomicBool::new(false), events }, &config).unwrap()
+    FallbackLayer::new(Remote::new(&config), &config).unwrap()
 }
 
 /// Waits until the layer is in mode `expected`.
@@ -188,6 +195,24 @@ async fn messages_of_an_earlier_outage_precede_later_remote_messages() {
         assert_eq!(number(layer.try_receive(&[SOURCE]).await.unwrap().unwrap()), expected);
     }
     assert!(layer.try_receive(&[SOURCE]).await.unwrap().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_message_that_was_certainly_not_sent_stays_in_this_process() {
+    for many in [false, true] {
+        let layer = layer();
+        layer.group_add("room", MEMBER).await.unwrap();
+        layer.remote().unnoticed.store(true, Ordering::SeqCst);
+        let message = message! { "number": 1 };
+        let sent = if many {
+            layer.group_send_many(&[("room", message)]).await.remove(0)
+        } else {
+            layer.group_send("room", message).await
+        };
+        sent.unwrap();
+        let mut receiver = layer.receiver(&[SOURCE]).unwrap();
+        assert_eq!(number(timeout(LONG, receiver.recv()).await.unwrap().unwrap()), 1);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -273,9 +298,7 @@ async fn the_journal_holds_no_membership_that_the_remote_layer_knows() {
 #[tokio::test(start_paused = true)]
 async fn only_an_outage_delays_the_return() {
     let config = Config::new().return_after(LONG * 10);
-    let memory = MemoryLayer::with_config(&config).unwrap();
-    let (events, _) = broadcast::channel(16);
-    let layer = FallbackLayer::new(Remote { memory, unreachable: AtomicBool::new(false), events }, &config).unwrap();
+    let layer = FallbackLayer::new(Remote::new(&config), &config).unwrap();
     go_down(&layer).await;
     sleep(Duration::from_millis(500)).await;
     let back = Instant::now();

@@ -10,10 +10,10 @@ use tokio::sync::{broadcast, watch};
 
 use super::source::HybridSource;
 use crate::crypto;
-use crate::drops::{self, DropReason};
+use crate::drops::CountedIfUnread;
 use crate::error::{Error, Result};
 use crate::health::{Health, RedisStats};
-use crate::layer::{ChannelLayer, Delivery, Event, Mode, Parts, Receiver, Statistics};
+use crate::layer::{ChannelLayer, Delivery, Event, GroupSendResult, Mode, Parts, Receiver, Statistics};
 use crate::message::Message;
 use crate::name::{ChannelKind, ChannelName, GroupName};
 
@@ -142,13 +142,10 @@ impl<L: ChannelLayer + ?Sized, R: ChannelLayer + ?Sized> HybridLayer<L, R> {
     }
 
     /// Sends to members on normal channels. Each message carries the index of its call, and `calls` collects the results.
-    async fn send_to_members(&self, sends: &[(usize, ChannelName, Message)], calls: &mut [Parts]) {
+    async fn send_to_members(&self, sends: &[(usize, ChannelName, Message)], calls: &mut [GroupSendResult]) {
         let messages: Vec<_> = sends.iter().map(|(_, channel, message)| (channel.as_str(), message.clone())).collect();
         for ((at, ..), result) in sends.iter().zip(self.local.send_many(&messages).await) {
-            match result {
-                Err(Error::ChannelFull { .. }) => drops::count(DropReason::Full, 1),
-                result => calls[*at].add(result),
-            }
+            calls[*at].add(CountedIfUnread::of_send(result));
         }
     }
 }
@@ -165,11 +162,16 @@ enum Side {
     Remote,
 }
 
+/// The results of sends, which the caller has not read yet.
+async fn unread(sends: impl Future<Output = Vec<Result<()>>>) -> Vec<CountedIfUnread<Result<()>>> {
+    sends.await.into_iter().map(CountedIfUnread::of_send).collect()
+}
+
 /// Merges the results of both layers in the order of `messages`.
-fn merge_results(messages: &[(&str, Message)], local: Vec<Result<()>>, remote: Vec<Result<()>>) -> Vec<Result<()>> {
-    let (mut local, mut remote) = (local.into_iter(), remote.into_iter());
+fn merge_results(messages: &[(&str, Message)], results: [Vec<CountedIfUnread<Result<()>>>; 2]) -> Vec<Result<()>> {
+    let [mut local, mut remote] = results.map(Vec::into_iter);
     let next = |(channel, _): &(&str, Message)| if is_local(channel) { local.next() } else { remote.next() };
-    messages.iter().filter_map(next).collect()
+    messages.iter().filter_map(next).map(CountedIfUnread::read).collect()
 }
 
 fn is_local(channel: &str) -> bool {
@@ -193,14 +195,16 @@ impl<L: ChannelLayer + ?Sized, R: ChannelLayer + ?Sized> ChannelLayer for Hybrid
 
     async fn send_many(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
         let (local, remote): (Vec<_>, Vec<_>) = messages.iter().cloned().partition(|(channel, _)| is_local(channel));
-        let (local, remote) = tokio::join!(self.local.send_many(&local), self.remote.send_many(&remote));
-        merge_results(messages, local, remote)
+        // The results of one layer wait for those of the other.
+        let (local, remote) =
+            tokio::join!(unread(self.local.send_many(&local)), unread(self.remote.send_many(&remote)));
+        merge_results(messages, [local, remote])
     }
 
     async fn requeue(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
         let (local, remote): (Vec<_>, Vec<_>) = messages.iter().cloned().partition(|(channel, _)| is_local(channel));
-        let (local, remote) = tokio::join!(self.local.requeue(&local), self.remote.requeue(&remote));
-        merge_results(messages, local, remote)
+        let (local, remote) = tokio::join!(unread(self.local.requeue(&local)), unread(self.remote.requeue(&remote)));
+        merge_results(messages, [local, remote])
     }
 
     async fn receive(&self, channels: &[&str]) -> Result<Delivery> {
@@ -291,22 +295,39 @@ impl<L: ChannelLayer + ?Sized, R: ChannelLayer + ?Sized> ChannelLayer for Hybrid
 
     async fn group_send_many(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
         let groups = messages.iter().map(|(group, _)| *group);
-        let (results, members) = tokio::join!(self.remote.group_send_many(messages), self.local_members(groups));
-        let mut calls: Vec<Parts> = Vec::with_capacity(messages.len());
+        let remote = async {
+            let results = self.remote.group_send_many(messages).await;
+            results.into_iter().map(CountedIfUnread::of_group_send).collect::<Vec<_>>()
+        };
+        let members = async {
+            let members = self.local_members(groups).await;
+            let unsent: Vec<_> = members
+                .iter()
+                .flatten()
+                .flat_map(|members| members.iter())
+                .map(|_| CountedIfUnread::unsent())
+                .collect();
+            (members, unsent)
+        };
+        let (results, (members, unsent)) = tokio::join!(remote, members);
+        unsent.into_iter().for_each(CountedIfUnread::read);
+        let mut calls: Vec<GroupSendResult> = Vec::with_capacity(messages.len());
         let mut sends = Vec::new();
         for (at, (result, members)) in results.into_iter().zip(members).enumerate() {
             // A message that the remote layer refused must not reach any member. After the failure of a server it must.
-            let was_accepted = matches!(result, Ok(()) | Err(Error::Redis { .. }));
-            let mut call = Parts::from_iter([result]);
+            let was_accepted = matches!(result.outcome(), Ok(()) | Err(Error::Redis { .. }));
+            let mut call = GroupSendResult::default();
+            call.add(result);
             match members {
                 _ if !was_accepted => {}
                 Ok(members) => sends.extend(members.iter().map(|member| (at, member.clone(), messages[at].1.clone()))),
-                Err(error) => call.add(Err(error)),
+                // Whether there are such members is unknown, so none is counted.
+                Err(error) => call.add(CountedIfUnread::new(Err(error), None)),
             }
             calls.push(call);
         }
         self.send_to_members(&sends, &mut calls).await;
-        calls.into_iter().map(Parts::result).collect()
+        calls.into_iter().map(GroupSendResult::result).collect()
     }
 
     async fn flush(&self) -> Result<()> {

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use tokio::sync::{broadcast, watch};
 
 use super::{Delivery, Event, Mode, Receiver, Statistics, mode};
+use crate::drops::CountedIfUnread;
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
@@ -56,9 +57,9 @@ pub trait ChannelLayer: Send + Sync + 'static {
     async fn send_many(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
         let mut results = Vec::with_capacity(messages.len());
         for (channel, message) in messages {
-            results.push(self.send(channel, message.clone()).await);
+            results.push(CountedIfUnread::of_send(self.send(channel, message.clone()).await));
         }
-        results
+        results.into_iter().map(CountedIfUnread::read).collect()
     }
 
     /// Appends messages that a reader took and did not handle to the ends of their channels. Returns one result per message,
@@ -193,7 +194,8 @@ pub trait ChannelLayer: Send + Sync + 'static {
     ///
     /// [`Error::MessageTooLarge`], [`Error::InvalidName`], [`Error::Codec`], [`Error::Redis`] if a server of the group
     /// or of a member failed (members on other servers still get the message), [`Error::Closed`]; never
-    /// [`Error::ChannelFull`].
+    /// [`Error::ChannelFull`]. If the call [may have run](Error::may_have_run), the messages that some members may miss
+    /// have been counted as dropped.
     async fn group_send(&self, group: &str, message: Message) -> Result<()>;
 
     /// Sends many messages to groups in as few round trips as one send. Returns one result per message, in the order of
@@ -207,9 +209,9 @@ pub trait ChannelLayer: Send + Sync + 'static {
     async fn group_send_many(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
         let mut results = Vec::with_capacity(messages.len());
         for (group, message) in messages {
-            results.push(self.group_send(group, message.clone()).await);
+            results.push(CountedIfUnread::of_group_send(self.group_send(group, message.clone()).await));
         }
-        results
+        results.into_iter().map(CountedIfUnread::read).collect()
     }
 
     /// Deletes all messages, groups and statistics of this layer. Other layers on the same servers keep theirs.

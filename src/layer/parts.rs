@@ -1,5 +1,6 @@
-//! `Parts`: one result for a call that several layers, servers or members carry out together.
+//! `Parts` and `GroupSendResult`: one result for a call that several layers, servers or members carry out together.
 
+use crate::drops::CountedIfUnread;
 use crate::error::{Error, Result};
 
 /// The outcomes of the parts of one call.
@@ -46,9 +47,43 @@ impl FromIterator<Result<()>> for Parts {
     }
 }
 
+/// The outcomes of the parts of one group send.
+///
+/// If no part may have run, the error tells the caller so, and nothing is counted. Otherwise no caller learns which parts failed.
+/// Each of them then counts as dropped, and so it does if the call is dropped.
+#[derive(Default)]
+pub(crate) struct GroupSendResult {
+    parts: Parts,
+    counts: Vec<CountedIfUnread<()>>,
+}
+
+impl GroupSendResult {
+    /// Adds the outcome of one part. A full channel is no error of the call.
+    pub(crate) fn add(&mut self, outcome: CountedIfUnread<Result<()>>) {
+        let (result, count) = outcome.split();
+        self.counts.push(count);
+        if !matches!(result, Err(Error::ChannelFull { .. })) {
+            self.parts.add(result);
+        }
+    }
+
+    /// Returns the result of the whole call, as [`Parts::result`].
+    pub(crate) fn result(self) -> Result<()> {
+        let Self { parts, counts } = self;
+        let result = parts.result();
+        if result.as_ref().is_err_and(|error| !error.may_have_run()) {
+            counts.into_iter().for_each(CountedIfUnread::read);
+        }
+        result
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use metrics_util::debugging::DebuggingRecorder;
+
     use super::*;
+    use crate::drops;
     use crate::redis::node::fault::Fault;
 
     fn result(outcomes: impl IntoIterator<Item = Result<()>>) -> Result<()> {
@@ -81,5 +116,24 @@ mod tests {
         }
         assert!(result([Ok(()), Ok(())]).is_ok());
         assert!(result([]).is_ok());
+    }
+
+    #[test]
+    fn the_parts_of_a_group_send_count_as_dropped_if_another_part_ran() {
+        let recorder = DebuggingRecorder::new();
+        let _recording = metrics::set_default_local_recorder(&recorder);
+        let group_send = |parts: [Result<()>; 2]| {
+            let mut result = GroupSendResult::default();
+            for part in parts {
+                result.add(CountedIfUnread::of_send(part));
+            }
+            result.result()
+        };
+        assert!(!group_send([failed(), closed()]).unwrap_err().may_have_run());
+        assert!(drops::recorded(&recorder).is_empty());
+        assert!(group_send([Ok(()), closed()]).unwrap_err().may_have_run());
+        assert_eq!(drops::recorded(&recorder), [("closed".to_owned(), 1)]);
+        assert!(group_send([failed(), Ok(())]).unwrap_err().may_have_run());
+        assert!(drops::recorded(&recorder).contains(&("shard_down".to_owned(), 1)));
     }
 }

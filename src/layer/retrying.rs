@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{ChannelLayer, Delivery, Receiver};
 use crate::backoff::{Backoff, LONGEST_OUTAGE_PAUSE};
+use crate::drops::CountedIfUnread;
 use crate::error::{Error, Result};
 use crate::message::Message;
 use crate::supervise::contained;
@@ -111,7 +112,7 @@ impl RetryingReceiver {
 ///
 /// # Cancel safety
 ///
-/// When dropped, the message is either sent once or not at all.
+/// When dropped, the message is either sent once or not at all. It counts as dropped if it is not sent.
 pub(crate) async fn send_while_full(
     layer: &dyn ChannelLayer,
     channel: &str,
@@ -123,14 +124,16 @@ pub(crate) async fn send_while_full(
     let mut backoff = Backoff::full_channel();
     loop {
         let full = match layer.send(channel, message.clone()).await {
-            Err(error @ Error::ChannelFull { .. }) => error,
+            Err(error @ Error::ChannelFull { .. }) => CountedIfUnread::of_send(Err(error)),
             result => return result,
         };
         let next_attempt = Instant::now() + backoff.pause();
         if deadline.is_some_and(|deadline| next_attempt >= deadline) {
-            return Err(full);
+            return full.read();
         }
         sleep_until(next_attempt).await;
+        // The next attempt decides.
+        let _ = full.read();
     }
 }
 
@@ -199,6 +202,26 @@ mod tests {
         let (sent, taken) =
             tokio::join!(send_while_full(&layer, "full", message! {}, Duration::MAX), layer.receive(&["full"]));
         assert!(sent.is_ok() && taken.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dropped_send_to_a_full_channel_is_counted() {
+        let recorder = metrics_util::debugging::DebuggingRecorder::new();
+        let _recording = metrics::set_default_local_recorder(&recorder);
+        let layer = MemoryLayer::new();
+        for _ in 0..100 {
+            layer.send("full", message! {}).await.expect("there is room");
+        }
+        let second = Duration::from_secs(1);
+        let refused = send_while_full(&layer, "full", message! {}, second).await;
+        assert!(matches!(refused, Err(Error::ChannelFull { .. })), "{refused:?}");
+        let dropped = tokio::time::timeout(second, send_while_full(&layer, "full", message! {}, Duration::MAX)).await;
+        assert!(dropped.is_err(), "{dropped:?}");
+        let counted = recorder.snapshotter().snapshot().into_vec();
+        let counted: Vec<_> =
+            counted.iter().filter(|metric| metric.0.key().name() == "channel_layer_dropped_total").collect();
+        assert_eq!(counted.len(), 1, "{counted:?}");
+        assert_eq!(counted[0].3, metrics_util::debugging::DebugValue::Counter(1));
     }
 
     #[tokio::test(start_paused = true)]

@@ -217,6 +217,25 @@ async fn a_send_that_may_have_arrived_is_not_repeated() {
     assert!(layer.try_receive(&["send.p!"]).await.unwrap().is_none());
 }
 
+#[tokio::test(flavor = "current_thread")]
+async fn a_group_message_that_may_have_arrived_counts_once() {
+    let recorder = DebuggingRecorder::new();
+    let mut counts = Counts::of(&recorder);
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let server = RedisServer::start();
+    let proxy = Proxy::before(&server.url()).await;
+    let layer = connect(config([&*proxy.url()])).await;
+    layer.group_add("room", "send.p!1").await.unwrap();
+    // The layer then knows the members, and needs no answer before it sends.
+    for n in 0..3 {
+        layer.group_send("room", numbered(n)).await.unwrap();
+    }
+    proxy.deafen();
+    within(DEADLINE, "an answer to a send", layer.group_send("room", numbered(3))).await.unwrap();
+    assert_eq!(*layer.mode().borrow(), Mode::LocalOnly);
+    assert_eq!(counts.all_dropped().values().sum::<u64>(), 1, "{:?}", counts.all_dropped());
+}
+
 #[tokio::test]
 async fn a_half_open_connection_is_noticed() {
     let server = RedisServer::start();

@@ -2,11 +2,12 @@
 
 use channel_layer::{ChannelLayer, Error, Event, RedisLayer};
 use futures_util::FutureExt;
+use metrics_util::debugging::DebuggingRecorder;
 use redis::AsyncCommands;
 
 use super::restarts::wait_for_blocked;
 use super::tools::{Site, ask, connect, event, events_so_far, number, numbered, take, take_number};
-use crate::support::{DEADLINE, Proxy, RedisServer, eventually, within};
+use crate::support::{Counts, DEADLINE, Proxy, RedisServer, eventually, within};
 
 async fn limit_memory(server: &RedisServer, bytes: usize) {
     let () = ask(&mut server.connection().await, redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(bytes)).await;
@@ -137,4 +138,32 @@ async fn a_receiver_that_waits_gets_messages_whose_put_back_is_refused_meanwhile
     proxy.thaw();
     let delivery = within(DEADLINE, "the second message", receiving).await.unwrap().unwrap();
     assert_eq!(number(&delivery), 1);
+}
+
+#[tokio::test]
+async fn the_parts_of_a_group_send_count_if_others_were_sent_and_not_if_the_call_can_be_repeated() {
+    let recorder = DebuggingRecorder::new();
+    let mut counts = Counts::of(&recorder);
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let servers = [RedisServer::start(), RedisServer::start()];
+    let site = Site::on(&servers);
+    let layer = site.layer().await;
+    let pinned = site.pinned_channels(&layer, &servers).await;
+    for (group, members) in [("both", &pinned[..]), ("first", &pinned[..1])] {
+        for member in members {
+            layer.group_add(group, member).await.unwrap();
+        }
+    }
+    limit_memory(&servers[0], 1).await;
+    let refused = layer.group_send("first", numbered(1)).await.unwrap_err();
+    assert!(!refused.may_have_run(), "{refused:?}");
+    let refused = layer.group_send_many(&[("first", numbered(1))]).await.remove(0).unwrap_err();
+    assert!(!refused.may_have_run(), "{refused:?}");
+    assert_eq!(counts.all_dropped().values().sum::<u64>(), 0);
+    let refused = layer.group_send("both", numbered(2)).await.unwrap_err();
+    assert!(refused.may_have_run(), "{refused:?}");
+    assert_eq!(counts.dropped("shard_down"), 1);
+    let refused = layer.group_send_many(&[("both", numbered(3))]).await.remove(0).unwrap_err();
+    assert!(refused.may_have_run(), "{refused:?}");
+    assert_eq!(counts.dropped("shard_down"), 2);
 }

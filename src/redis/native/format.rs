@@ -12,6 +12,7 @@ use super::topology::Topology;
 use super::write::{Answer, BatchWriter, Condition, list_lifetime};
 use crate::capacity::Capacity;
 use crate::config::{self, Config};
+use crate::drops::{CountedIfUnread, DropReason};
 use crate::error::Result;
 use crate::message::Message;
 use crate::name::{ChannelName, GroupName};
@@ -158,8 +159,10 @@ struct GuessedSend {
 }
 
 impl GuessedSend {
-    /// Sends the messages if the group has the routes, and reports their outcomes. If it does not, returns its routes.
-    async fn push(self, format: Arc<Native>) -> AtOnce<(), Routes> {
+    /// Sends the messages if the group has the routes, and reports their outcomes. If it does not, returns its routes. The group
+    /// message then counts as dropped if its caller is gone.
+    async fn push(self, format: Arc<Native>) -> CountedIfUnread<AtOnce<(), Routes>> {
+        let unsent = |routes| CountedIfUnread::new(AtOnce::Unsent(routes), Some(DropReason::ShardDown));
         let Self { shard, condition, batch, .. } = &self;
         let answer = match format.writer(shard, batch) {
             Ok(writer) => writer.push_if(condition, shard).await,
@@ -169,15 +172,15 @@ impl GuessedSend {
             Ok(Answer::Pushed(pushed)) => Ok(pushed),
             Ok(Answer::OtherRoutes(answer)) => {
                 let routes = format.groups.record_routes(&condition.group, &answer).ok();
-                return AtOnce::Unsent(routes.filter(|routes| format.groups.retention_suffices(routes)));
+                return unsent(routes.filter(|routes| format.groups.retention_suffices(routes)));
             }
-            Err(fault) if !fault.may_have_run => return AtOnce::Unsent(None),
+            Err(fault) if !fault.may_have_run => return unsent(None),
             Err(fault) => Err(fault),
         };
         let messages = batch.message_count();
         self.batch.finish(self.shard.index, result);
         record_size(messages);
-        AtOnce::Sent(())
+        CountedIfUnread::new(AtOnce::Sent(()), None)
     }
 }
 
@@ -260,7 +263,7 @@ impl StoredFormat for Native {
         message: &Arc<[u8]>,
     ) -> AtOnce<Vec<PendingSend<OutboundBody>>, Routes> {
         let Some((guessed, pending)) = self.guess(sender, group, message) else { return AtOnce::Unsent(None) };
-        match sender.complete(guessed.push(sender.format().clone())).await {
+        match sender.complete(guessed.push(sender.format().clone())).await.map(CountedIfUnread::read) {
             // If the task ended without a result, so do the messages.
             Some(AtOnce::Sent(())) | None => AtOnce::Sent(pending),
             Some(AtOnce::Unsent(routes)) => AtOnce::Unsent(routes),

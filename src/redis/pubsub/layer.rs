@@ -15,10 +15,12 @@ use super::publish::{OutboundMessage, Publisher};
 use super::source::PubSubSource;
 use super::topic::{Target, Topics};
 use super::wire::Wire;
-use crate::drops::{self, CountedIfUnread, DropReason};
+use crate::drops::{self, CountedIfUnread};
 use crate::error::{Error, Result};
 use crate::health::{Health, RedisStats};
-use crate::layer::{ChannelLayer, Delivery, Event, Mode, Modes, Receiver, ShardStatus, Source, Statistics};
+use crate::layer::{
+    ChannelLayer, Delivery, Event, GroupSendResult, Mode, Modes, Receiver, ShardStatus, Source, Statistics,
+};
 use crate::message::Message;
 use crate::name::{ChannelKind, ChannelName, GroupName};
 use crate::redis::closing::Closing;
@@ -174,13 +176,9 @@ impl PubSubLayer {
     /// Waits until the message has been published or delivered in this process.
     pub(crate) async fn outcome(&self, (shard, outcome): Publication) -> CountedIfUnread<Result<()>> {
         outcome.await.unwrap_or_else(|_| {
-            let fault = Fault::panicked();
-            let (reason, error) = if self.closing.has_ended() {
-                (DropReason::Closed, self.closing.error())
-            } else {
-                (fault.drop_reason(), self.shards[shard].error(fault))
-            };
-            CountedIfUnread::new(Err(error), Some(reason))
+            let error = self.closing.has_ended().then(|| self.closing.error());
+            let error = error.unwrap_or_else(|| self.shards[shard].error(Fault::panicked()));
+            CountedIfUnread::of_send(Err(error))
         })
     }
 
@@ -196,6 +194,13 @@ impl PubSubLayer {
         self.check_open()?;
         PubSubSource::new(self.inbox.clone(), ChannelName::parse_sources(channels)?)
     }
+}
+
+/// The result of a group send, which has one part.
+fn group_result(result: Result<()>) -> Result<()> {
+    let mut parts = GroupSendResult::default();
+    parts.add(CountedIfUnread::of_send(result));
+    parts.result()
 }
 
 #[async_trait]
@@ -281,12 +286,13 @@ impl ChannelLayer for PubSubLayer {
     }
 
     async fn group_send(&self, group: &str, message: Message) -> Result<()> {
-        self.outcome(self.enqueue_for_group(group, &message)?).await.read()
+        let result = self.outcome(self.enqueue_for_group(group, &message)?).await.read();
+        group_result(result)
     }
 
     async fn group_send_many(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
         let enqueue = |(group, message): &(&str, Message)| self.enqueue_for_group(group, message);
-        self.outcomes(messages.iter().map(enqueue).collect()).await
+        self.outcomes(messages.iter().map(enqueue).collect()).await.into_iter().map(group_result).collect()
     }
 
     async fn flush(&self) -> Result<()> {

@@ -228,6 +228,10 @@ impl<F: WriteFormat> Sender<F> {
 }
 
 impl<B: Clone> PendingSend<B> {
+    pub(crate) fn channel(&self) -> &ChannelName {
+        &self.message.channel
+    }
+
     /// `message` for `shard` alone, outside the queues.
     pub(crate) fn beside_queues(message: OutboundMessage<B>, shard: &Shard) -> (Outgoing<B>, Self) {
         let (outgoing, outcome) = Outgoing::new(message.clone(), message.capacity, true);

@@ -14,16 +14,15 @@ use crate::config::Config;
 use crate::drops::CountedIfUnread;
 use crate::error::{Error, Result};
 use crate::health::{Health, RedisStats};
-use crate::layer::{ChannelLayer, Delivery, Event, Receiver, Statistics};
+use crate::layer::{ChannelLayer, Delivery, Event, GroupSendResult, Receiver, Statistics};
 use crate::message::Message;
 use crate::name::{ChannelName, GroupName};
 use crate::redis::closing::Closing;
 use crate::redis::node::connection::Requirements;
 use crate::redis::node::fault::Fault;
 use crate::redis::receive::Readers;
-use crate::redis::send::open_calls::GroupSendResult;
 use crate::redis::send::{PendingSend, SendOutcome, Sender};
-use crate::redis::stored::format::{AtOnce, Background, Destinations, Started, StoredFormat};
+use crate::redis::stored::format::{AtOnce, Background, Started, StoredFormat};
 use crate::redis::stored::groups::StoredGroups;
 use crate::redis::stored::scan;
 use crate::redis::topology::places::Places;
@@ -45,7 +44,7 @@ const NEW_NAMES: usize = 10;
 pub struct StoredLayer<F: StoredFormat> {
     pub(crate) format: Arc<F>,
     pub(crate) places: Arc<Places>,
-    sender: Sender<F>,
+    pub(super) sender: Sender<F>,
     readers: Readers,
     health_probe: HealthProbe,
     events: broadcast::Sender<Event>,
@@ -146,7 +145,7 @@ impl<F: StoredFormat> StoredLayer<F> {
     }
 
     /// The result of sending a message to `channel`.
-    fn result(&self, channel: ChannelName, outcome: SendOutcome) -> Result<()> {
+    pub(super) fn result(&self, channel: ChannelName, outcome: SendOutcome) -> Result<()> {
         match outcome {
             SendOutcome::Sent => Ok(()),
             SendOutcome::Full => Err(Error::ChannelFull { channel }),
@@ -158,31 +157,6 @@ impl<F: StoredFormat> StoredLayer<F> {
         }
     }
 
-    fn enqueue_to(
-        &self,
-        group: &GroupName,
-        message: &F::GroupMessage,
-        destinations: &Destinations<F>,
-    ) -> Result<Vec<PendingSend<F::Body>>> {
-        let messages = self.format.messages_to(group, message, destinations)?;
-        Ok(messages.into_iter().map(|message| self.sender.enqueue(message)).collect())
-    }
-
-    /// The destinations of each of `groups`, from their servers, or the shard that failed and its fault. Nothing has been sent yet.
-    async fn destinations(&self, groups: &[GroupName]) -> Vec<Result<Destinations<F>, (usize, Fault)>> {
-        let destinations = self.format.groups().destinations(groups).await.into_iter();
-        destinations.map(|result| result.map_err(|(shard, fault)| (shard, fault.before_sending()))).collect()
-    }
-
-    /// Waits for all messages of a group send.
-    async fn finish_group(&self, pending: Vec<PendingSend<F::Body>>) -> Result<()> {
-        let mut result = GroupSendResult::default();
-        for outcome in join_in_parts(pending.into_iter().map(|pending| self.sender.outcome(pending))).await {
-            result.add(&self.places, outcome.read());
-        }
-        result.result().map_err(|error| self.closing.explain(error))
-    }
-
     fn sources(&self, channels: &[&str]) -> Result<Vec<ChannelName>> {
         self.closing.check()?;
         ChannelName::parse_sources(channels).map_err(Error::from)
@@ -191,7 +165,7 @@ impl<F: StoredFormat> StoredLayer<F> {
 
 /// Like [`join_all`], which puts more than 30 futures into a heap. With 1000 futures that are ready together this takes a third of
 /// the time.
-async fn join_in_parts<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
+pub(super) async fn join_in_parts<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
     let (mut futures, mut parts) = (futures.into_iter().peekable(), Vec::new());
     while futures.peek().is_some() {
         parts.push(join_all(futures.by_ref().take(30)));
@@ -279,7 +253,7 @@ impl<F: StoredFormat> ChannelLayer for StoredLayer<F> {
             AtOnce::Sent(pending) => pending,
             AtOnce::Unsent(Some(destinations)) => self.enqueue_to(&group, &message, &destinations)?,
             AtOnce::Unsent(None) => {
-                let destinations = self.destinations(std::slice::from_ref(&group)).await.pop();
+                let destinations = self.destinations(std::slice::from_ref(&group), 1).await.pop();
                 let destinations = destinations.expect("a format answers for every group");
                 let destinations = destinations.map_err(|(shard, fault)| self.places.error(shard, fault))?;
                 self.enqueue_to(&group, &message, &destinations)?
@@ -288,7 +262,7 @@ impl<F: StoredFormat> ChannelLayer for StoredLayer<F> {
         for pending in &pending {
             self.sender.flush(pending);
         }
-        self.finish_group(pending).await
+        self.finish_group(pending).await.result()
     }
 
     async fn group_send_many(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
@@ -301,7 +275,7 @@ impl<F: StoredFormat> ChannelLayer for StoredLayer<F> {
         let mut groups: Vec<_> = prepared.iter().flatten().map(|(group, _)| group.clone()).collect();
         groups.sort();
         groups.dedup();
-        let destinations = self.destinations(&groups).await;
+        let destinations = self.destinations(&groups, prepared.iter().flatten().count()).await;
         let enqueue = |prepared: Result<(GroupName, F::GroupMessage)>| {
             let (group, message) = prepared?;
             let place = groups.binary_search(&group).expect("every group that parsed is in the list");
@@ -310,9 +284,18 @@ impl<F: StoredFormat> ChannelLayer for StoredLayer<F> {
                 Err((shard, fault)) => Err(self.places.error(*shard, fault.clone())),
             }
         };
-        let pending: Vec<_> = prepared.into_iter().map(enqueue).collect();
+        // The errors of some messages wait for the outcomes of the others.
+        let refused = |error| CountedIfUnread::of_send(Err(error));
+        let pending: Vec<_> = prepared.into_iter().map(|prepared| enqueue(prepared).map_err(refused)).collect();
         pending.iter().flatten().flatten().for_each(|pending| self.sender.flush(pending));
-        join_all(pending.into_iter().map(|pending| async { self.finish_group(pending?).await })).await
+        let results =
+            join_all(pending.into_iter().map(|pending| async { Ok(self.finish_group(pending?).await) })).await;
+        // No await follows, so the caller gets all results.
+        let result = |result: Result<GroupSendResult, CountedIfUnread<_>>| match result {
+            Ok(result) => result.result(),
+            Err(refused) => refused.read(),
+        };
+        results.into_iter().map(result).collect()
     }
 
     async fn flush(&self) -> Result<()> {

@@ -90,7 +90,12 @@ fn dropped(facts: &Facts<'_>) -> u64 {
     // A full channel explains messages of the call that counted it, and messages that nobody was there to read are left out.
     let counted = facts.counted.iter().filter(|(reason, _)| !["full", "expired", "no_reader"].contains(reason));
     // The messages of a group send that could not reach a server are not expected: the call has failed.
-    let failed = facts.counted_by_calls.iter().filter(|call| call.reason == "shard_down");
+    let has_failed = |id| facts.messages.get(id).is_some_and(|message| message.outcome != Outcome::Done);
+    let failed = facts.counted_by_calls.iter().filter(|call| match call.reason {
+        "shard_down" => true,
+        "unconfirmed" | "closed" => call.ids.iter().any(has_failed),
+        _ => false,
+    });
     counted.map(|(_, messages)| messages).sum::<u64>() - failed.map(|call| call.messages).sum::<u64>()
 }
 

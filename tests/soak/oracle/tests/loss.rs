@@ -65,13 +65,15 @@ fn a_full_channel_leaves_interrupted_reads_to_other_messages() {
 #[test]
 fn what_a_failed_group_send_counts_explains_no_other_message() {
     for outcome in [Outcome::NotRun, Outcome::Unknown] {
-        let failed = || {
-            let story = Story::default().join("q!a").try_send(1, Target::Group("g".into()), outcome);
-            story.count_in_group_send(&[1], "shard_down", 1)
-        };
-        failed().shows(&[]);
-        failed().send(2, "work").shows(&[Kind::Lost]);
-        failed().send(2, "work").count("shard_down", 1).shows(&[]);
+        for reason in ["shard_down", "unconfirmed", "closed"] {
+            let failed = || {
+                let story = Story::default().join("q!a").try_send(1, Target::Group("g".into()), outcome);
+                story.count_in_group_send(&[1], reason, 1)
+            };
+            failed().shows(&[]);
+            failed().send(2, "work").shows(&[Kind::Lost]);
+            failed().send(2, "work").count("shard_down", 1).shows(&[]);
+        }
     }
 }
 

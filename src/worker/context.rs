@@ -45,7 +45,7 @@ impl Context {
         self.trace
     }
 
-    /// The layer, for all other calls.
+    /// The layer that the message came from, for all other calls.
     pub fn layer(&self) -> &Arc<dyn ChannelLayer> {
         &self.layer
     }
@@ -77,8 +77,8 @@ impl Context {
         send_while_full(&*self.layer, channel, self.traced(message), self.reply_timeout).await
     }
 
-    /// Has `message` sent to `channel` after `delay`, in whole milliseconds, by a [`DelayServer`](super::DelayServer).
-    /// See there for the guarantees.
+    /// Sends `message` to `channel` after `delay`, rounded down to whole milliseconds. A
+    /// [`DelayServer`](super::DelayServer) delivers the message and documents the guarantees.
     ///
     /// # Cancel safety
     ///
@@ -131,7 +131,7 @@ impl Context {
         self.layer.group_send(group, self.traced(message)).await
     }
 
-    /// Returns the channel and the message, to give the message back.
+    /// Returns the channel and the message, so that the message can be requeued.
     pub(crate) fn into_parts(self) -> (ChannelName, Message) {
         (self.delivery.channel, self.delivery.message)
     }
@@ -144,7 +144,8 @@ impl Context {
     }
 
     fn required_reply_channel(&self) -> Result<&str> {
-        self.reply_channel().ok_or_else(|| Error::decode(format_args!("{} without reply_channel", self.channel())))
+        self.reply_channel()
+            .ok_or_else(|| Error::decode(format_args!("a message on {} has no reply_channel", self.channel())))
     }
 }
 

@@ -10,9 +10,10 @@ use tokio::time::Instant;
 
 use crate::name::ChannelName;
 
-/// Time after a logged failure in which further failures of the same kind on the same channel are only counted.
+/// How long further failures of the same kind on the same channel are only counted after one was logged.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
+/// The failures and the running handlers of one worker.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
     /// By kind and channel. Locked for a look-up, never across an await.
@@ -20,7 +21,7 @@ pub(crate) struct Faults {
     running: AtomicUsize,
 }
 
-/// Counts a running handler.
+/// Counts a running handler until it is dropped. A drop without [`end`](Self::end) counts the handler as stopped.
 #[derive(Debug)]
 pub(crate) struct Running<'a> {
     faults: &'a Faults,
@@ -44,8 +45,9 @@ impl Drop for Running<'_> {
 
 #[derive(Debug)]
 struct Logged {
+    /// Time of the last logged failure.
     at: Instant,
-    /// Number of failures since then.
+    /// Number of failures since `at`, which were only counted.
     unlogged: u64,
 }
 
@@ -73,7 +75,7 @@ impl Faults {
         self.running.load(Ordering::Relaxed)
     }
 
-    /// Counts a failure. Returns the number of unlogged failures before it, or `None` if it must not be logged either.
+    /// Counts a failure. Returns the number of unlogged failures before it, or `None` if this one must not be logged.
     fn count(&self, kind: &'static str, channel: &ChannelName) -> Option<u64> {
         metrics::counter!("channel_layer_worker_failures_total", "kind" => kind).increment(1);
         let now = Instant::now();

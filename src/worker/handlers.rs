@@ -10,8 +10,8 @@ use super::context::Context;
 use crate::error::{BoxError, Error, Result};
 use crate::name::ChannelName;
 
-type Handling = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
-pub(crate) type Handler = Arc<dyn Fn(Context) -> Handling + Send + Sync>;
+type HandlerFuture = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
+pub(crate) type Handler = Arc<dyn Fn(Context) -> HandlerFuture + Send + Sync>;
 
 /// Boxes a function of the application as a handler.
 pub(crate) fn boxed<H, F, E>(handler: H) -> Handler
@@ -36,7 +36,8 @@ pub(crate) struct Handlers {
 }
 
 impl Handlers {
-    /// Adds a handler. The channel of a handler with a name is read too; a pattern adds no channel.
+    /// Adds a handler. A name also becomes a channel to read, and replaces an earlier handler of that name. A pattern
+    /// adds no channel.
     pub(crate) fn insert(&mut self, pattern: &str, handler: Handler) {
         let pattern = Pattern::new(pattern);
         if let Pattern::Name(name) = &pattern {
@@ -46,7 +47,8 @@ impl Handlers {
         self.handlers.push((pattern, handler));
     }
 
-    pub(crate) fn read(&mut self, channel: &str) {
+    /// Adds a channel to read.
+    pub(crate) fn add_channel(&mut self, channel: &str) {
         self.channels.insert(channel.to_owned());
     }
 
@@ -60,9 +62,13 @@ impl Handlers {
         if let Some(channel) = channels.iter().find(|channel| self.find(channel).is_none()) {
             return Err(Error::config("channels", channel, "no handler matches it"));
         }
-        let idle = |(pattern, _): &&(Pattern, Handler)| !channels.iter().any(|channel| pattern.matches(channel));
-        if let Some((pattern, _)) = self.handlers.iter().find(idle) {
-            return Err(Error::config("on", pattern, "it matches no channel that is read: name some with channels()"));
+        let unused = |(pattern, _): &&(Pattern, Handler)| !channels.iter().any(|channel| pattern.matches(channel));
+        if let Some((pattern, _)) = self.handlers.iter().find(unused) {
+            return Err(Error::config(
+                "on",
+                pattern,
+                "it matches no channel that the worker reads: add one with channels()",
+            ));
         }
         Ok(channels)
     }
@@ -86,7 +92,8 @@ enum Pattern {
 }
 
 impl Pattern {
-    /// `*`, which no name contains, matches any text. `?` matches itself, because names contain it.
+    /// Parses a name or a pattern. `*`, which no name contains, matches any text. `?` matches itself, because names may
+    /// contain it.
     fn new(pattern: &str) -> Self {
         if pattern.contains('*') {
             return Self::Stars(pattern.split('*').map(str::to_owned).collect());
@@ -160,7 +167,7 @@ mod tests {
             handlers.insert(pattern, boxed(|_: Context| async { Ok::<_, BoxError>(()) }));
         }
         for channel in channels {
-            handlers.read(channel);
+            handlers.add_channel(channel);
         }
         handlers
     }

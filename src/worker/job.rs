@@ -21,19 +21,19 @@ use crate::worker::queues::Ordered;
 /// The channel of clients' frames.
 const FRAMES: &str = "websocket.receive";
 
-/// Messages whose handlers have not started and will not start.
+/// The messages of dropped jobs whose handlers had not started. The pool requeues them.
 pub(crate) type Unstarted = Mutex<Vec<(ChannelName, Message)>>;
 
-/// A message and its handler. A job that is dropped before its handler starts is requeued.
+/// A message and its handler. A job that is dropped before its handler starts adds its message to `unstarted`.
 pub(crate) struct Job {
     handler: Handler,
     /// `None` once the handler has started.
     context: Option<Context>,
-    /// The sender's number of the message, if it numbers its messages.
+    /// The number that the sender gave the message, if it numbers its messages.
     order: Option<i64>,
     is_frame: bool,
     unstarted: Arc<Unstarted>,
-    /// The permit of a message that this worker has taken.
+    /// Counts the message as taken by this worker until the job is dropped.
     _permit: OwnedSemaphorePermit,
 }
 
@@ -59,7 +59,8 @@ impl Job {
         self.context.take()
     }
 
-    /// Runs the handler. A panic outside of the handler's future, as in the drop of its error, costs this message only.
+    /// Runs the handler. A panic outside the handler's future, for example in the drop of its error, ends only this
+    /// job.
     pub(crate) async fn run(self, faults: &Faults) {
         contained("handler", self.handle(faults)).await;
     }
@@ -101,7 +102,7 @@ impl Ordered for Job {
         matches!((self.order, other.order), (Some(this), Some(other)) if this < other)
     }
 
-    /// A client may send any number of frames, but only few other messages.
+    /// Only frames are bounded, because each client sends few other messages.
     fn is_bounded(&self) -> bool {
         self.is_frame
     }

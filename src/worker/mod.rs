@@ -1,4 +1,7 @@
-//! Workers: take messages from channels and handle them.
+//! Handlers for the messages of channels.
+//!
+//! A [`Worker`] takes messages from channels and passes each to the handler of its channel, with a [`Context`] for
+//! replies. A [`DelayServer`] sends delayed messages when they are due.
 //!
 //! ```no_run
 //! # async fn run(layer: std::sync::Arc<dyn channel_layer::ChannelLayer>) -> channel_layer::Result<()> {

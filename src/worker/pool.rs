@@ -21,7 +21,7 @@ use crate::worker::job::{Job, Unstarted};
 use crate::worker::queues::{KeyedQueues, Pushed};
 use crate::worker::requeue::requeue;
 
-/// Returns the key of a message's queue. Messages with the same reply channel concern the same connection.
+/// Returns the key of the queue for a message: its reply channel, which all messages of one connection share.
 pub(crate) fn queue_key(delivery: &Delivery) -> Option<ByteString> {
     match delivery.message.get("reply_channel") {
         Some(Value::Text(channel)) => Some(channel.clone()),
@@ -34,20 +34,20 @@ pub(crate) struct WorkerPool {
     /// One permit per running handler. Jobs that wait in a queue hold none, so that one connection occupies at most
     /// one.
     handlers: Arc<Semaphore>,
-    /// One permit per message that was taken and is not finished.
+    /// One permit per message that was taken and whose handler has not finished.
     messages: Arc<Semaphore>,
     queues: Arc<KeyedQueues<Job>>,
     /// Notified when a queue waits for a handler permit.
-    wanted: Arc<Notify>,
+    permit_requests: Arc<Notify>,
     faults: Arc<Faults>,
     /// Jobs that were dropped before they started.
     unstarted: Arc<Unstarted>,
     tasks: JoinSet<()>,
 }
 
-/// Limit of messages taken at once: enough to make round trips to Redis cheap, and few enough to leave messages for
-/// other workers.
-const AT_ONCE: usize = 16;
+/// Maximum number of messages taken at once. A batch of this size makes round trips to Redis cheap and still leaves
+/// messages for other workers.
+const MAX_BATCH: usize = 16;
 
 /// Permits for messages that are about to be taken.
 pub(crate) struct Permits {
@@ -56,7 +56,7 @@ pub(crate) struct Permits {
 }
 
 impl Permits {
-    /// Returns for how many messages there are permits.
+    /// Returns the number of messages that the permits cover.
     pub(crate) fn size(&self) -> usize {
         self.handlers.num_permits()
     }
@@ -67,12 +67,13 @@ impl Permits {
     }
 }
 
-/// Share of the backlog that the frames of one client may occupy (one in 10), so that a flooding client does not stop
-/// the others.
-const OVERLOAD_SHARE: usize = 10;
-const SHORTEST_LIMIT: usize = 16;
+/// The waiting frames of one client may occupy a tenth of the backlog, so that a client that floods the worker does not
+/// stop the others.
+const BACKLOG_DIVISOR: usize = 10;
+/// Smallest limit of waiting frames of one client, however small the backlog is.
+const MIN_QUEUE_LIMIT: usize = 16;
 
-/// The close code for overload (RFC 6455's registry).
+/// The close code for overload, from the registry that RFC 6455 established.
 const TRY_AGAIN_LATER: i64 = 1013;
 
 impl WorkerPool {
@@ -81,16 +82,17 @@ impl WorkerPool {
             layer,
             handlers: Arc::new(Semaphore::new(concurrency)),
             messages: Arc::new(Semaphore::new((concurrency + backlog).min(Semaphore::MAX_PERMITS))),
-            queues: Arc::new(KeyedQueues::new((backlog / OVERLOAD_SHARE).max(SHORTEST_LIMIT))),
-            wanted: Arc::default(),
+            queues: Arc::new(KeyedQueues::new((backlog / BACKLOG_DIVISOR).max(MIN_QUEUE_LIMIT))),
+            permit_requests: Arc::default(),
             faults: Arc::default(),
             unstarted: Arc::default(),
             tasks: JoinSet::new(),
         }
     }
 
-    /// Waits for the permits for one message. Without a free handler, a message taken here would be kept from other
-    /// workers. Returns up to [`AT_ONCE`] permits, as many as are free then.
+    /// Waits until one message can be taken and handled. Returns permits for that message and for as many more as can
+    /// be handled at the same time, up to [`MAX_BATCH`]. A message taken without a free handler would wait here while
+    /// another worker may be idle.
     ///
     /// # Cancel safety
     ///
@@ -98,9 +100,9 @@ impl WorkerPool {
     pub(crate) async fn permits(&self) -> Option<Permits> {
         let mut messages = self.messages.clone().acquire_owned().await.ok()?;
         let mut handlers = self.handlers.clone().acquire_owned().await.ok()?;
-        let more = self.messages.available_permits().min(self.handlers.available_permits()).min(AT_ONCE - 1);
+        let more = self.messages.available_permits().min(self.handlers.available_permits()).min(MAX_BATCH - 1);
         let more = u32::try_from(more).unwrap_or(0);
-        // If another task takes permits between these lines, one of each is enough.
+        // Another task may take permits between these lines. Then one of each is enough.
         if let Ok(message_permit) = self.messages.clone().try_acquire_many_owned(more)
             && let Ok(handler_permit) = self.handlers.clone().try_acquire_many_owned(more)
         {
@@ -116,10 +118,11 @@ impl WorkerPool {
     ///
     /// When dropped, the next call returns instead.
     pub(crate) async fn permit_requested(&self) {
-        self.wanted.notified().await;
+        self.permit_requests.notified().await;
     }
 
-    /// Runs a message with these permits, or queues it if its queue is being processed.
+    /// Handles a message with these permits. If an earlier message with the same key is being handled, queues the
+    /// message and releases the handler permit.
     pub(crate) fn take(
         &mut self,
         key: Option<ByteString>,
@@ -142,20 +145,22 @@ impl WorkerPool {
             Pushed::Queued => return,
             Pushed::Overloaded(job, notified) => return self.refuse(key, job, notified),
         };
-        let (queues, handlers, wanted) = (self.queues.clone(), self.handlers.clone(), self.wanted.clone());
+        let (queues, handlers, permit_requests) =
+            (self.queues.clone(), self.handlers.clone(), self.permit_requests.clone());
         self.tasks.spawn(async move {
             first.run(&faults).await;
             drop(handler_permit);
-            // Between two jobs of a queue other queues get the permit.
+            // The permit is released between two jobs of a queue, so that other queues get their turn.
             loop {
-                let Some(_permit) = acquire_permit(&handlers, &wanted).await else { return };
+                let Some(_permit) = acquire_permit(&handlers, &permit_requests).await else { return };
                 let Some(job) = queues.next(&key) else { return };
                 job.run(&faults).await;
             }
         });
     }
 
-    /// Drops a frame of a client that sends faster than its frames can be handled, and has the client closed.
+    /// Drops a frame of an overloaded connection. Asks the interface server to close the connection, unless `notified`
+    /// says that this was done before.
     fn refuse(&mut self, key: ByteString, job: Job, notified: bool) {
         drops::count(DropReason::Overflow, 1);
         let Some(context) = job.refuse() else { return };
@@ -172,31 +177,33 @@ impl WorkerPool {
         });
     }
 
-    /// Waits for the taken messages for `drain_timeout`. Then requeues those that have not started, and stops the others.
+    /// Waits for the handlers of all taken messages, up to `drain_timeout`. Then stops the running handlers, and
+    /// requeues the messages whose handlers have not started.
     pub(crate) async fn finish(mut self, drain_timeout: Duration) {
         let all = async { while self.tasks.join_next().await.is_some() {} };
         if timeout(drain_timeout, all).await.is_ok() {
             return;
         }
         let waiting = self.queues.drain();
-        let (running, waits) = (self.faults.running(), waiting.len());
-        tracing::warn!(running, waiting = waits, "handlers did not finish in time and are stopped");
+        let (running, queued) = (self.faults.running(), waiting.len());
+        tracing::warn!(running, waiting = queued, "handlers did not finish in time and are stopped");
         self.tasks.shutdown().await;
-        // After the jobs that were spawned before them and have not started either.
+        // Dropped after the tasks, so that spawned jobs that have not started are requeued before the queued ones.
         drop(waiting);
         let unstarted = std::mem::take(&mut *self.unstarted.lock());
         requeue(&*self.layer, &unstarted).await;
     }
 }
 
-/// Waits for a handler permit, and asks for the release of an idle one. It enters the queue of the semaphore first;
-/// otherwise the released permit could be taken again before its turn.
-async fn acquire_permit<'a>(handlers: &'a Semaphore, wanted: &Notify) -> Option<SemaphorePermit<'a>> {
+/// Waits for a handler permit, and asks the worker's main loop to release the permits that it holds without a message.
+/// The wait enters the queue of the semaphore before it asks. Otherwise the main loop could take the permit again
+/// first.
+async fn acquire_permit<'a>(handlers: &'a Semaphore, permit_requests: &Notify) -> Option<SemaphorePermit<'a>> {
     let mut handler_permit = pin!(handlers.acquire());
     tokio::select! {
         biased;
         handler_permit = &mut handler_permit => return handler_permit.ok(),
-        () = ready(()) => wanted.notify_one(),
+        () = ready(()) => permit_requests.notify_one(),
     }
     handler_permit.await.ok()
 }
@@ -244,7 +251,7 @@ mod tests {
         for number in [1, 2] {
             pool.take(Some("key".into()), (handler.clone(), context(&layer, number)), permits.take().unwrap());
         }
-        // The other permit, and that of the first handler as soon as it ends.
+        // Takes the other permit, and the permit of the first handler as soon as that handler ends.
         let _kept = pool.permits().await.unwrap();
         let (_kept, ()) = tokio::join!(pool.permits(), async { open.send(true).unwrap() });
         within(pool.permit_requested()).await;

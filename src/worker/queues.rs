@@ -27,11 +27,11 @@ struct State<J> {
 /// The result of pushing a job.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Pushed<J> {
-    /// The queue is idle. The caller runs the job, and then each job that [`next`](KeyedQueues::next) returns until
-    /// that is `None`.
+    /// The queue was idle. The caller runs the job, and then each job that [`next`](KeyedQueues::next) returns, until
+    /// it returns `None`.
     Idle(J),
     Queued,
-    /// The queue has exceeded the limit. `true` if its client was notified.
+    /// The queue has exceeded the limit. `true` if its client was notified before.
     Overloaded(J, bool),
 }
 
@@ -55,8 +55,8 @@ impl<J: Ordered> KeyedQueues<J> {
         Pushed::Queued
     }
 
-    /// Whether the queue refuses a bounded job. A queue that has refused one refuses all later ones, because they would
-    /// follow a gap.
+    /// Returns whether the queue refuses a bounded job. A queue that has refused one refuses all later ones, because
+    /// they would follow a gap.
     fn is_overloaded(&self, jobs: Option<&VecDeque<J>>, key: &ByteString, overload: &mut Overload) -> bool {
         let now = Instant::now();
         if overload.refuses(key, now) {
@@ -64,7 +64,7 @@ impl<J: Ordered> KeyedQueues<J> {
         }
         let full = jobs.is_some_and(|jobs| jobs.len() >= self.limit);
         if full {
-            overload.begin(key, now);
+            overload.insert(key, now);
         }
         full
     }
@@ -74,6 +74,7 @@ impl<J: Ordered> KeyedQueues<J> {
         self.state.lock().overload.unmark_notified(key);
     }
 
+    /// Removes and returns the next job. Removes the queue if it is empty.
     pub(crate) fn next(&self, key: &ByteString) -> Option<J> {
         let State { waiting, .. } = &mut *self.state.lock();
         let job = waiting.get_mut(key).and_then(VecDeque::pop_front);
@@ -145,10 +146,10 @@ mod tests {
         assert_eq!([queues.push(&ada, 2), queues.push(&ada, 3)], [Pushed::Queued, Pushed::Queued]);
         assert_eq!(queues.push(&ada, 4), Pushed::Overloaded(4, false));
         assert_eq!([queues.next(&ada), queues.next(&ada)], [Some(2), Some(3)]);
-        assert_eq!(queues.push(&ada, 5), Pushed::Overloaded(5, true), "though there is room");
+        assert_eq!(queues.push(&ada, 5), Pushed::Overloaded(5, true), "although there is room");
         assert_eq!(queues.next(&ada), None);
-        assert_eq!(queues.push(&ada, 6), Pushed::Overloaded(6, true), "though the queue is idle");
-        assert_eq!(queues.push(&ada, 100), Pushed::Idle(100), "what is not bounded, such as its end");
+        assert_eq!(queues.push(&ada, 6), Pushed::Overloaded(6, true), "although the queue is idle");
+        assert_eq!(queues.push(&ada, 100), Pushed::Idle(100), "a job that is not bounded, such as a disconnect");
         assert_eq!(queues.push(&bob, 7), Pushed::Idle(7));
     }
 }

@@ -19,12 +19,12 @@ use crate::worker::pool::{Permits, WorkerPool, queue_key};
 /// Takes messages from channels and passes each to the handler of its channel.
 ///
 /// Messages with the same `reply_channel` are handled one at a time, in the order in which this worker took them.
-/// Waiting ones are sorted by their `order`. Other messages are handled concurrently. If several workers read the same
-/// channels, each gets some of a connection's messages; there is no order between workers.
+/// Messages that wait are sorted by their `order`. Other messages are handled concurrently. If several workers read the
+/// same channels, each gets some of a connection's messages; there is no order between workers.
 ///
 /// An error or a panic of a handler is counted in `channel_layer_worker_failures_total` and logged, at most once in 10
-/// s per kind and channel. The worker then continues. No message is handled twice: a message whose handler failed is
-/// not repeated.
+/// s for each kind and channel. The worker then continues. No message is handled twice: a message whose handler failed
+/// is not repeated.
 #[must_use]
 pub struct Worker {
     layer: Arc<dyn ChannelLayer>,
@@ -50,12 +50,12 @@ impl Worker {
         }
     }
 
-    /// Sets the handler for the messages of `channel`. A process-local channel is named up to its `!`. A later handler
-    /// for the same channel replaces an earlier one.
+    /// Sets the handler for the messages of `channel`. A process-local channel is named up to and including its `!`. A
+    /// later handler for the same channel replaces an earlier one.
     ///
     /// `channel` may be a pattern, in which `*` stands for any text. Its handler gets the messages of those
     /// [`channels`](Self::channels) that the pattern matches and that have no handler of their own name. If several
-    /// patterns match, the first one counts.
+    /// patterns match, the first one applies.
     pub fn on<H, F, E>(mut self, channel: &str, handler: H) -> Self
     where
         H: Fn(Context) -> F + Send + Sync + 'static,
@@ -66,10 +66,10 @@ impl Worker {
         self
     }
 
-    /// Reads these channels too, for handlers with a pattern. A layer reads channels by name only.
+    /// Adds channels to read, for handlers with a pattern: a layer can only read channels by name.
     pub fn channels<T: AsRef<str>>(mut self, channels: impl IntoIterator<Item = T>) -> Self {
         for channel in channels {
-            self.handlers.read(channel.as_ref());
+            self.handlers.add_channel(channel.as_ref());
         }
         self
     }
@@ -80,9 +80,9 @@ impl Worker {
         self
     }
 
-    /// Sets how many messages may wait for earlier ones of the same connection. At the limit no more messages are
-    /// taken. A connection whose frames occupy a tenth of it is closed with 1013, and its further frames are counted as
-    /// dropped under `overflow`. Defaults to 1,000.
+    /// Sets how many messages may wait for earlier messages of the same connection. At the limit the worker takes no
+    /// more messages. A connection that sends another frame while a tenth of that number, and at least 16, wait is
+    /// closed with 1013. That frame and all later ones are counted as dropped under `overflow`. Defaults to 1,000.
     pub fn backlog(mut self, messages: usize) -> Self {
         self.backlog = messages.min(Semaphore::MAX_PERMITS / 2);
         self
@@ -106,10 +106,10 @@ impl Worker {
         self
     }
 
-    /// Runs until `shutdown` completes. Then it takes no more messages, puts back those that the layer has read ahead,
-    /// and finishes those that it has taken. After the drain timeout, messages that have not started are requeued at
-    /// the ends of their channels, whatever their capacity, and running handlers are stopped. During an outage of the
-    /// layer's servers the worker waits.
+    /// Runs until `shutdown` completes. Then the worker takes no more messages, puts back the messages that the layer
+    /// has read ahead, and finishes the messages that it has taken. After the drain timeout it stops the running
+    /// handlers, and requeues the messages whose handlers have not started at the ends of their channels, whatever their
+    /// capacity. During an outage of the layer's servers the worker waits.
     ///
     /// # Cancel safety
     ///

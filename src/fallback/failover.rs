@@ -17,7 +17,7 @@ use crate::memory::MemoryLayer;
 
 /// Interval of checking the servers. Most outages are noticed earlier, from an event or a failed call.
 const CHECK_EVERY: Duration = Duration::from_millis(100);
-/// Interval of removing changes that no longer matter from the journal.
+/// Interval of [`MembershipJournal::prune`].
 const PRUNE_EVERY: Duration = Duration::from_mins(1);
 /// Number of membership changes that are replayed concurrently.
 const REPLAYS_AT_ONCE: usize = 64;
@@ -29,8 +29,9 @@ pub(crate) struct FailoverState {
     pub(crate) modes: Arc<Modes>,
     /// The local layer. It holds the memberships that this process has made, each until its end.
     pub(crate) local: Arc<MemoryLayer>,
-    /// Locked while a membership is changed here and recorded, and while the layer returns because no change is
-    /// pending. Every change is therefore either replayed before the return or sent to the remote layer directly.
+    /// Locked while a membership is changed here and recorded, and while the layer checks that no change is pending and
+    /// returns to the remote layer. Every change is therefore either replayed before the return or sent to the remote
+    /// layer directly.
     pub(crate) journal: Mutex<MembershipJournal>,
     /// Number of times that the remote layer may have lost memberships.
     pub(crate) losses: AtomicU64,
@@ -39,6 +40,7 @@ pub(crate) struct FailoverState {
     epoch: Arc<AtomicU64>,
     /// Locked to change epoch and mode together.
     transition: Mutex<Hysteresis>,
+    /// Wakes the failover task before its next check.
     pub(crate) wake: Notify,
 }
 
@@ -126,7 +128,8 @@ impl FailoverState {
         Ok(())
     }
 
-    /// Runs the failover task until `closing`: forwards the events of `remote`, and returns to it after each outage.
+    /// Runs the failover task until `closing` is cancelled: forwards the events of `remote`, returns to `remote` after
+    /// each outage, and keeps the memberships of both layers in step.
     pub(crate) async fn watch(
         self: Arc<Self>,
         remote: Arc<impl ChannelLayer + ?Sized>,
@@ -192,19 +195,20 @@ impl FailoverState {
             let lost = was_lost(&mut events) || remote.outage().is_some();
             since = if lost { None } else { since.or(Some(now)) };
             if let Some(began) = since.filter(|since| now >= *since + self.transition.lock().required(*since)) {
-                let answered = Self::probes_succeed(remote, began).await;
+                let probed = Self::all_probed_since(remote, began).await;
                 if was_lost(&mut events) {
                     since = None;
-                } else if answered {
+                } else if probed {
                     return;
                 }
             }
         }
     }
 
-    /// Whether each server took a probe message after `since`, when it was reachable again. If a probe found its server
-    /// unreachable, the events show it, because the server may be connected again already.
-    async fn probes_succeed(remote: &(impl ChannelLayer + ?Sized), since: Instant) -> bool {
+    /// Returns whether each server has completed a probe after `since`, the time at which it was reachable again.
+    /// Whether the probe found its server unreachable is left to the events, because the server may be connected again
+    /// already.
+    async fn all_probed_since(remote: &(impl ChannelLayer + ?Sized), since: Instant) -> bool {
         let since = since.elapsed();
         let health = remote.health().await;
         health.shards.iter().all(|shard| shard.probe.as_ref().is_none_or(|probe| probe.age <= since))
@@ -250,7 +254,7 @@ impl FailoverState {
         }
     }
 
-    /// Ends the outage `epoch`. Has no effect if `epoch` is no outage, or if it has ended.
+    /// Ends the outage `epoch`. Has no effect if `epoch` is not an outage, or has ended.
     fn return_to_remote(&self, epoch: u64) {
         let mut hysteresis = self.transition.lock();
         if epoch % 2 == 1 && self.epoch.compare_exchange(epoch, epoch + 1, Ordering::SeqCst, Ordering::SeqCst).is_ok() {

@@ -19,8 +19,9 @@ pub(crate) enum Change {
     Discarded,
 }
 
-/// How many discarded memberships the journal holds, at about 230 bytes each. Clients come and go during a long outage, and each
-/// that goes would leave an entry until `group_expiry` has passed. There are no more added memberships than the process has.
+/// Maximum number of discarded memberships in the journal, at about 230 bytes each. Every client that leaves during an
+/// outage would otherwise add an entry, which stays until `group_expiry` has passed. Added memberships need no limit:
+/// the journal holds at most as many of them as the process has memberships.
 const MAX_DISCARDED: usize = 100_000;
 
 /// The last change of each membership that the remote layer has not received.
@@ -30,10 +31,11 @@ const MAX_DISCARDED: usize = 100_000;
 #[derive(Debug, Default)]
 pub(crate) struct MembershipJournal {
     pending: HashMap<Key, Entry>,
-    /// How many of them are discarded memberships.
+    /// Number of discarded memberships in `pending`.
     discarded: usize,
     /// Whether a discarded membership was left out since the journal last held none.
     overflowed: bool,
+    /// The number of the last recorded change.
     last: u64,
 }
 
@@ -79,8 +81,8 @@ impl PendingChange {
 }
 
 impl MembershipJournal {
-    /// Records the last change of a membership. The change matters until `until`. `synced` says whether the remote
-    /// layer has received it.
+    /// Records the last change of a membership, which has to be replayed until `until`. `synced` says whether the
+    /// remote layer has received the change.
     pub(crate) fn record(&mut self, key: Key, change: Change, until: Instant, synced: bool) {
         self.remove(&key);
         if synced {
@@ -96,12 +98,13 @@ impl MembershipJournal {
         self.pending.insert(key, Entry { change, until, number: self.last });
     }
 
-    /// Logs once that the remote layer keeps a discarded membership until its own end.
+    /// Logs, once until the journal has room again, that the remote layer keeps discarded memberships until they
+    /// expire.
     fn report_overflow(&mut self) {
         if !std::mem::replace(&mut self.overflowed, true) {
             tracing::warn!(
                 limit = MAX_DISCARDED,
-                "too many memberships ended during an outage; the remote layer keeps the others until they expire"
+                "too many memberships ended during an outage; the remote layer keeps the rest of them until they expire"
             );
         }
     }
@@ -149,7 +152,7 @@ impl MembershipJournal {
         (self.pending, self.discarded) = (HashMap::new(), 0);
     }
 
-    /// Removes changes that no longer matter.
+    /// Removes changes that need not be replayed any more, because the membership would have ended.
     pub(crate) fn prune(&mut self) {
         let now = Instant::now();
         self.pending.retain(|_, entry| now < entry.until);

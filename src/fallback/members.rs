@@ -1,5 +1,5 @@
-//! Synchronization of this process' memberships with the remote layer: replay after data loss, and discards by other
-//! processes.
+//! Synchronization of the memberships of this process with the remote layer: their replay after a loss of data, and
+//! discards by other processes.
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
@@ -33,7 +33,7 @@ impl FailoverState {
         self.wake.notify_one();
     }
 
-    /// Returns the present state of a membership of this process, and until when it matters.
+    /// Returns the present state of a membership of this process, as a change to replay, and until when to replay it.
     pub(crate) fn current(&self, key: &Key) -> (Change, Instant) {
         match self.local.membership_end(&key.0, &key.1) {
             Some(ends) => (Change::Added, ends),

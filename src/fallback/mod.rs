@@ -1,4 +1,7 @@
 //! `FallbackLayer`: a remote layer that falls back to this process while its servers are unreachable.
+//!
+//! A task notices the end of an outage, replays the membership changes of this process to the remote layer, and then
+//! switches back.
 
 mod calls;
 mod failover;

@@ -18,17 +18,17 @@ const PAUSE: Duration = Duration::from_millis(250);
 
 /// Reads two receivers in the order in which one sender's messages may have reached them. It buffers nothing itself.
 ///
-/// Messages go to one layer at a time, so messages in the other layer are older. After a return these are the local
-/// ones. During an outage these are the messages that stayed here in earlier outages, then those that the remote
-/// receiver had already taken. When the older layer is empty the two take turns, because other processes may still
-/// write to the remote layer.
+/// Messages go to one layer at a time, so the messages in the other layer are older. After a return, the local messages
+/// are older. During an outage, the messages that stayed here in earlier outages come first, then the messages that the
+/// remote receiver had already taken. When the older layer is empty the two take turns, because other processes may
+/// still write to the remote layer.
 pub(crate) struct FallbackSource {
     state: Arc<FailoverState>,
     remote: Receiver,
     local: MemorySource,
-    /// The outage in which the remote receiver was found empty.
+    /// The epoch of the outage in which the remote receiver was found empty.
     drained_epoch: u64,
-    /// Whether the remote receiver is next, once it was found empty.
+    /// Whether the remote receiver is polled first, after it was found empty in this outage.
     remote_next: bool,
     pause: Option<Pin<Box<Sleep>>>,
 }
@@ -62,7 +62,7 @@ impl FallbackSource {
         let polled =
             if remote { self.poll_remote(cx, sink, limit) } else { self.local.poll_recv_many(cx, sink, limit) };
         if polled.is_ready() {
-            // Stops the read of the side that was not needed.
+            // The other side has to stop reading.
             if remote {
                 self.local.pause();
             } else {

@@ -1,6 +1,6 @@
 //! Messages and memberships of a `FallbackLayer` across outages of a remote layer whose faults are simulated.
 
-// A test that unwraps says what it expected by failing there.
+// In a test, the panic of a failed `unwrap` is the report of the failure.
 #![allow(clippy::unwrap_used)]
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -11,17 +11,17 @@ use tokio::time::{Instant, Sleep, sleep};
 use crate::error::Result;
 use crate::layer::{Parts, Receiver, Sink, Source};
 
-/// How long a side without a message may delay the other side, so that an answer from a remote server can arrive.
+/// How long a side without a message may delay the other side. An answer from a remote server can arrive in that time.
 const GRACE: Duration = Duration::from_millis(10);
 
-/// How long a side that had no message is skipped while the other is busy. It bounds the latency of a message on a
-/// quiet side (200 ms) and the cost of waiting for it (a twentieth of the time).
+/// How long a side that had no message is skipped while the other side is busy. This bounds the latency of a message on
+/// a quiet side (200 ms) and the cost of waiting for it (a twentieth of the time).
 const SKIP_TIME: Duration = Duration::from_millis(200);
 
 /// Reads two receivers in turn.
 ///
-/// It polls the second receiver only if the first has no message, and returns the messages of the first that has some.
-/// It buffers nothing. The side that was not polled is paused, so that it stops reading.
+/// It polls the second receiver only if the first has no message. It buffers nothing. After one side has handed over
+/// messages, the other side is paused, so that it stops reading.
 pub(super) struct HybridSource {
     sides: [Side; 2],
     /// Index of the side whose turn it is.
@@ -38,11 +38,11 @@ struct Side {
 /// How a side is polled when its turn comes.
 #[derive(Clone, Copy)]
 enum Turn {
-    /// The other side waits for it up to [`GRACE`]: it was not polled yet, or not for long.
+    /// Polled, and the other side waits for it up to [`GRACE`]: this side has not been polled yet.
     WithGrace,
-    /// Polled without delaying the other side: it had a message last time, or all the time it needed.
+    /// Polled without delaying the other side: this side had a message last time, or both sides wait for one.
     Immediate,
-    /// Skipped until this time, unless the other side has no message either.
+    /// Skipped until this time, unless the other side has no message either. Afterwards polled as [`Self::WithGrace`].
     Skipped(Instant),
 }
 
@@ -51,7 +51,7 @@ impl HybridSource {
         Self { sides: receivers.map(|receiver| Side { receiver, next: Turn::WithGrace }), turn: 0, grace: None }
     }
 
-    /// Polls the side whose turn it is, if it goes before the other.
+    /// Polls the side whose turn it is, unless it is skipped.
     fn poll_first(&mut self, cx: &mut Context<'_>, sink: Sink<'_>, limit: usize) -> FirstPoll {
         let side = &mut self.sides[self.turn];
         let now = Instant::now();
@@ -63,7 +63,7 @@ impl HybridSource {
         if let Poll::Ready(result) = side.receiver.poll_recv_many(cx, sink, limit) {
             return FirstPoll::Ready(result);
         }
-        // Layers in memory also work without a runtime. Then there are no timers, and no answer is on its way.
+        // Layers in memory also work without a runtime. There are no timers then, and no server is about to answer.
         if wait && Handle::try_current().is_ok() {
             let grace = self.grace.get_or_insert_with(|| Box::pin(sleep(GRACE)));
             if grace.as_mut().poll(cx).is_pending() {
@@ -88,8 +88,11 @@ impl HybridSource {
 /// The outcome of polling the side whose turn it is.
 enum FirstPoll {
     Ready(Result<usize>),
+    /// There is no message yet, and the other side has to wait.
     Grace,
+    /// There is no message.
     Empty,
+    /// The side was not polled.
     Skipped,
 }
 

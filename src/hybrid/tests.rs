@@ -1,6 +1,6 @@
 //! `HybridLayer`: which of the two layers carries a call, and how reads share them.
 
-// A test that unwraps says what it expected by failing there.
+// In a test, the panic of a failed `unwrap` is the report of the failure.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::VecDeque;

@@ -32,7 +32,7 @@ use crate::name::ChannelName;
 /// - **No silent loss.** Undelivered messages are counted in the metric `channel_layer_dropped_total` with a `reason`.
 ///
 /// The methods `send_many`, `requeue`, `group_add_for`, `group_send_many`, `lists_all_members`, `health`,
-/// `redis_stats`, `max_message_size`, `events`, `mode` and `outage` have defaults.
+/// `redis_stats`, `max_message_size`, `events`, `mode` and `outage` have default implementations.
 #[async_trait]
 pub trait ChannelLayer: Send + Sync + 'static {
     /// Sends `message` to `channel` without waiting for a reader.
@@ -44,7 +44,7 @@ pub trait ChannelLayer: Send + Sync + 'static {
     /// # Errors
     ///
     /// [`Error::ChannelFull`] at capacity, [`Error::MessageTooLarge`], [`Error::InvalidName`], [`Error::Codec`] for a
-    /// message that cannot be carried, [`Error::Redis`], [`Error::Closed`].
+    /// message that cannot be encoded, [`Error::Redis`], [`Error::Closed`].
     async fn send(&self, channel: &str, message: Message) -> Result<()>;
 
     /// Sends many messages in one round trip per server. Returns one result per message, in the order of `messages`.
@@ -62,11 +62,12 @@ pub trait ChannelLayer: Send + Sync + 'static {
         results.into_iter().map(CountedIfUnread::read).collect()
     }
 
-    /// Appends messages that a reader took and did not handle to the ends of their channels. Returns one result per message,
-    /// in the order of `messages`.
+    /// Appends messages that a reader took and did not handle to the ends of their channels. Returns one result per
+    /// message, in the order of `messages`.
     ///
-    /// The capacity of a channel does not apply, because the messages counted against it before. Each message gets the full
-    /// expiry again. The default implementation calls [`send_many`](Self::send_many), so that a full channel refuses them.
+    /// The capacity of a channel does not apply, because the messages counted against it before. Each message gets the
+    /// full expiry again. The default implementation calls [`send_many`](Self::send_many), so a full channel refuses
+    /// messages.
     ///
     /// # Cancel safety
     ///
@@ -90,7 +91,7 @@ pub trait ChannelLayer: Send + Sync + 'static {
     /// unreachable, [`Error::Closed`].
     async fn receive(&self, channels: &[&str]) -> Result<Delivery>;
 
-    /// Takes a message from any of `channels` if one is waiting. It does not wait for one to be sent.
+    /// Takes a message from any of `channels` if one is waiting. Does not wait for one to be sent.
     ///
     /// # Cancel safety
     ///
@@ -104,8 +105,8 @@ pub trait ChannelLayer: Send + Sync + 'static {
     /// Returns a long-lived reader of `channels`, which is faster than repeated calls of [`receive`](Self::receive).
     ///
     /// The reader reads nothing before it is polled. On Redis it then reads ahead from channels with one reader, up to
-    /// 256 messages or about 1 MiB. Messages read ahead free their places in the channel, and they return to it if
-    /// nobody asks for them.
+    /// 256 messages or about 1 MiB. Messages read ahead no longer count against the capacity of their channel, and
+    /// return to it if the caller does not take them.
     ///
     /// # Errors
     ///
@@ -163,7 +164,7 @@ pub trait ChannelLayer: Send + Sync + 'static {
     /// [`Error::InvalidName`], [`Error::Redis`], [`Error::Closed`].
     async fn group_discard(&self, group: &str, channel: &str) -> Result<()>;
 
-    /// Returns the members of `group` in no particular order. For diagnosis; a send never needs it.
+    /// Returns the members of `group` in no particular order. Meant for diagnosis: a send does not need it.
     ///
     /// # Cancel safety
     ///
@@ -182,9 +183,8 @@ pub trait ChannelLayer: Send + Sync + 'static {
 
     /// Sends `message` to every channel that is a member of `group` now.
     ///
-    /// Members whose channel is full miss the message. Such drops are counted, and the call does not fail for them. A
-    /// message to process-local members takes one place in the capacity of each process, whatever the number of members
-    /// in it.
+    /// Members whose channel is full miss the message. Such drops are counted, and do not make the call fail. A message
+    /// to process-local members takes one place in the capacity of each process, whatever the number of members in it.
     ///
     /// # Cancel safety
     ///
@@ -263,12 +263,12 @@ pub trait ChannelLayer: Send + Sync + 'static {
 
     /// Reports the state of the layer, for status pages and for readiness checks.
     ///
-    /// A layer on Redis sends a message through each server and reads it back. Calls within one second share a result.
-    /// These messages count in statistics and metrics as others do.
+    /// A layer on Redis sends a probe message through each server and reads it back. Calls within one second share a
+    /// result. Probe messages count in statistics and metrics like all others.
     ///
     /// # Cancel safety
     ///
-    /// When dropped, one such message may stay unread for at most 10 s.
+    /// When dropped, one probe message may stay unread for at most 10 s.
     async fn health(&self) -> Health {
         Health::disabled()
     }
@@ -308,8 +308,8 @@ pub trait ChannelLayer: Send + Sync + 'static {
         mode::always_remote()
     }
 
-    /// Returns the position, in the configured hosts, of a server that is known to be unreachable, or `None`. Sends no request
-    /// to a server.
+    /// Returns the position, in the configured hosts, of a server that is known to be unreachable, or `None`. Sends no
+    /// request to a server.
     fn outage(&self) -> Option<usize> {
         None
     }

@@ -14,7 +14,7 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Returns a delivery of `message` on `channel`; for implementations of [`ChannelLayer`](super::ChannelLayer).
+    /// Creates a delivery of `message` on `channel`, for implementations of [`ChannelLayer`](super::ChannelLayer).
     pub fn new(channel: ChannelName, message: Message) -> Self {
         Self { channel, message }
     }

@@ -26,8 +26,8 @@ pub enum Event {
         /// Position of the server in the configured hosts.
         shard: usize,
     },
-    /// A connection broke while it waited for messages of `channels`. Messages that the server had popped for it and not
-    /// yet delivered are lost, at most one batch.
+    /// A connection broke while it waited for messages of `channels`. Messages that the server had popped for it and
+    /// not yet delivered are lost, at most one batch.
     ReadInterrupted {
         /// Position of the server in the configured hosts.
         shard: usize,
@@ -36,8 +36,8 @@ pub enum Event {
         /// Time at which the break was noticed.
         at: SystemTime,
     },
-    /// The connection that carries a server's messages to this process broke. Messages that others publish before
-    /// [`SubscriptionRestored`](Self::SubscriptionRestored) do not arrive.
+    /// The connection that carries a server's messages to this process broke. Messages that other processes publish
+    /// before [`SubscriptionRestored`](Self::SubscriptionRestored) do not arrive.
     SubscriptionLost {
         /// Position of the server in the configured hosts.
         shard: usize,
@@ -49,7 +49,8 @@ pub enum Event {
         /// Position of the server in the configured hosts.
         shard: usize,
     },
-    /// Messages for names on a server stay in this process until the server returns. Sent again when the reason changes.
+    /// Messages for names on a server stay in this process until the server returns. Sent again when the reason
+    /// changes.
     LocalOnly {
         /// Position of the server in the configured hosts.
         shard: usize,
@@ -66,7 +67,7 @@ pub enum Event {
     Quarantined {
         /// Position of the server in the configured hosts.
         shard: usize,
-        /// What is wrong with them.
+        /// Why the entries cannot be decrypted or decoded.
         reason: String,
     },
 }

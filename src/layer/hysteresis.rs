@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Outages up to this time count as a broken connection and not as a server that was down.
+/// A shorter outage counts as a broken connection, and not as a server that was down.
 const BRIEF: Duration = Duration::from_secs(1);
 
-/// The times at which a server was lost and returned. They distinguish a broken connection from an outage and from a server
-/// that fails again and again.
+/// The times at which a server was lost and returned. They distinguish a broken connection from an outage and from a
+/// server that fails again and again.
 #[derive(Debug)]
 pub(crate) struct Hysteresis {
     return_after: Duration,

@@ -1,4 +1,7 @@
 //! The contract between channel layers and the code that uses them.
+//!
+//! [`ChannelLayer`] is the trait of every layer, and a [`Receiver`] reads its channels. [`Event`] and [`Mode`] report
+//! the state of the servers behind a layer. An implementation of a layer provides a [`Source`] for its receivers.
 
 mod channel_layer;
 mod delivery;

@@ -69,15 +69,15 @@ impl Modes {
         Arc::new(Self { shards, overall: watch::Sender::new(Mode::Remote), events })
     }
 
-    /// Marks `shard` as unreachable for `reason`. Until [`mark_remote`](Self::mark_remote), it has the given `mode`, which is
-    /// not [`Mode::Remote`]. Each new reason of an outage is reported once.
+    /// Marks `shard` as unreachable for `reason`. Until [`mark_remote`](Self::mark_remote), it has the given `mode`,
+    /// which is not [`Mode::Remote`]. Each new reason of an outage is reported once.
     pub(crate) fn mark_unreachable(&self, shard: usize, mode: Mode, reason: &str) {
         let is_new_outage = self.set(shard, mode, Some(reason.to_owned()));
         let is_new_reason = self.record_reason(shard, reason);
         if mode == Mode::LocalOnly && is_new_reason {
-            let what =
+            let text =
                 if is_new_outage { "messages stay in this process" } else { "messages still stay in this process" };
-            warn!(shard, reason, "{what}");
+            warn!(shard, reason, "{text}");
             let _ = self.events.send(Event::LocalOnly { shard, reason: reason.to_owned() });
         }
     }

@@ -29,7 +29,7 @@ impl Parts {
         }
     }
 
-    /// Returns the result of the whole call. The error of a part is marked `may_have_run` if any part may have run.
+    /// Returns the result of the whole call. Its error is marked `may_have_run` if any part may have run.
     pub(crate) fn result(self) -> Result<()> {
         match self.failed {
             Some(error) if self.some_ran => Err(error.of_a_part()),

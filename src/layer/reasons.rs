@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-/// Limit of stored reasons per outage. An error text may contain a part that never repeats.
-const MOST: usize = 16;
+/// Maximum number of stored reasons per outage. An error text may contain a part that is different each time.
+const MAX_REASONS: usize = 16;
 
 /// The reasons of one outage that have been reported.
 ///
@@ -15,7 +15,7 @@ pub(crate) struct Reasons(HashSet<String>);
 impl Reasons {
     /// Records `reason`. Returns whether it was not reported in this outage before.
     pub(crate) fn is_new(&mut self, reason: &str) -> bool {
-        self.0.len() < MOST && self.0.insert(reason.to_owned())
+        self.0.len() < MAX_REASONS && self.0.insert(reason.to_owned())
     }
 }
 
@@ -29,6 +29,6 @@ mod tests {
         let new = ["gone", "gone", "refused", "gone", "refused"].map(|reason| reasons.is_new(reason));
         assert_eq!(new, [true, false, true, false, false]);
         let more = (0..1000).filter(|number: &i32| reasons.is_new(&number.to_string()));
-        assert_eq!(more.count(), MOST - 2);
+        assert_eq!(more.count(), MAX_REASONS - 2);
     }
 }

@@ -16,18 +16,18 @@ use crate::error::{Error, Result};
 ///
 /// The receiver reads while a future of [`recv`](Self::recv) or [`recv_many`](Self::recv_many) waits, and pauses when
 /// that future is dropped. A stream cannot notice that its caller stopped waiting, so a receiver that is polled as a
-/// stream may hold the messages of one read until the next poll. Dropping the receiver puts back what it holds in the
-/// background; [`close`](Self::close) puts it back and waits.
+/// stream may hold the messages of one read until the next poll. Dropping the receiver puts the messages that it holds
+/// back in the background; [`close`](Self::close) puts them back and waits.
 ///
-/// An outage of the servers that it needs is reported once, as [`Error::Redis`]. The next call waits until they are
-/// back.
+/// An outage of the servers of these channels is reported once, as [`Error::Redis`]. The next call waits until the
+/// servers are back.
 pub struct Receiver {
     source: Box<dyn Source>,
     ended: bool,
 }
 
 impl Receiver {
-    /// Returns a receiver over `source`; for implementations of [`ChannelLayer`].
+    /// Creates a receiver that reads `source`, for implementations of [`ChannelLayer`].
     pub fn new(source: impl Source + 'static) -> Self {
         Self { source: Box::new(source), ended: false }
     }
@@ -68,7 +68,7 @@ impl Receiver {
         std::future::poll_fn(|cx| pending.poll(cx, &mut |delivery| deliveries.push(delivery), limit.max(1))).await
     }
 
-    /// Polls for up to `limit` messages and hands them to `sink`; for layers that wrap layers.
+    /// Polls for up to `limit` messages and hands them to `sink`, for layers that wrap other layers.
     ///
     /// # Errors
     ///
@@ -77,7 +77,7 @@ impl Receiver {
         self.source.poll_recv_many(cx, sink, limit)
     }
 
-    /// Cancels the last pending poll; for layers that wrap layers.
+    /// Cancels the last pending poll, for layers that wrap other layers.
     pub fn pause(&mut self) {
         self.source.pause();
     }
@@ -126,7 +126,7 @@ impl fmt::Debug for Receiver {
     }
 }
 
-/// Pauses the source if the waiting future is dropped before it is ready.
+/// A poll of the source by a future, which pauses the source if it is dropped before it is ready.
 struct PendingPoll<'a> {
     receiver: &'a mut Receiver,
     done: bool,

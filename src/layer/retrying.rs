@@ -12,21 +12,21 @@ use crate::error::{Error, Result};
 use crate::message::Message;
 use crate::supervise::contained;
 
-/// A [`Receiver`] that retries during an outage of the layer's servers and after a panic of the layer. The start of an
-/// outage is logged once, and so is the first message after it.
+/// A [`Receiver`] that retries during an outage of the layer's servers and after a panic of the layer. It logs the
+/// start of an outage once, and the first message after it.
 #[derive(Debug)]
 pub(crate) struct RetryingReceiver {
     receiver: Receiver,
     /// Description of the messages, for the log.
-    what: &'static str,
+    description: &'static str,
     backoff: Backoff,
     /// End of the last pause; `None` once a message has arrived.
     resumed: Option<Instant>,
 }
 
 impl RetryingReceiver {
-    pub(crate) fn new(receiver: Receiver, what: &'static str) -> Self {
-        Self { receiver, what, backoff: Backoff::outage(), resumed: None }
+    pub(crate) fn new(receiver: Receiver, description: &'static str) -> Self {
+        Self { receiver, description, backoff: Backoff::outage(), resumed: None }
     }
 
     /// Waits for a message.
@@ -40,7 +40,7 @@ impl RetryingReceiver {
     /// Only [`Error::Closed`] and [`Error::RuntimeEnded`].
     pub(crate) async fn recv(&mut self) -> Result<Delivery> {
         loop {
-            match contained(self.what, self.receiver.recv()).await.unwrap_or(Err(Error::Panicked)) {
+            match contained(self.description, self.receiver.recv()).await.unwrap_or(Err(Error::Panicked)) {
                 Ok(delivery) => {
                     self.recovered();
                     return Ok(delivery);
@@ -61,7 +61,7 @@ impl RetryingReceiver {
     /// Only [`Error::Closed`] and [`Error::RuntimeEnded`].
     pub(crate) async fn recv_many(&mut self, deliveries: &mut Vec<Delivery>, limit: usize) -> Result<()> {
         loop {
-            let received = contained(self.what, self.receiver.recv_many(deliveries, limit)).await;
+            let received = contained(self.description, self.receiver.recv_many(deliveries, limit)).await;
             match received.unwrap_or(Err(Error::Panicked)) {
                 Ok(_) => {
                     self.recovered();
@@ -79,13 +79,13 @@ impl RetryingReceiver {
     /// As [`Receiver::close`].
     pub(crate) async fn close(self) {
         if let Err(error) = self.receiver.close().await {
-            tracing::warn!(error = &error as &dyn StdError, "unread {} could not be put back", self.what);
+            tracing::warn!(error = &error as &dyn StdError, "cannot put unread {} back", self.description);
         }
     }
 
     fn recovered(&mut self) {
         if self.resumed.take().is_some() {
-            tracing::info!("{} arrive again", self.what);
+            tracing::info!("{} arrive again", self.description);
         }
     }
 
@@ -94,11 +94,11 @@ impl RetryingReceiver {
             return Err(error);
         }
         let now = Instant::now();
-        // A receiver that waited for longer than any pause worked, though no message arrived.
+        // A receiver that waited for longer than any pause was working, although no message arrived.
         let is_same_outage =
             self.resumed.is_some_and(|resumed| now.saturating_duration_since(resumed) <= LONGEST_OUTAGE_PAUSE);
         if !is_same_outage {
-            tracing::warn!(error = &error as &dyn StdError, "cannot receive {}, retrying", self.what);
+            tracing::warn!(error = &error as &dyn StdError, "cannot receive {}, retrying", self.description);
             self.backoff = Backoff::outage();
         }
         let resumed = now + self.backoff.pause();
@@ -171,7 +171,7 @@ mod tests {
                 sink(Delivery::new(ChannelName::parse("a").expect("the name is valid"), Message::new()));
                 return Poll::Ready(Ok(1));
             }
-            Poll::Ready(Err(Error::Redis { shard: 0, cause: "away".into() }))
+            Poll::Ready(Err(Error::Redis { shard: 0, cause: "unreachable".into() }))
         }
 
         fn pause(&mut self) {}

@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-/// Counters of one channel, or of all channels together. On Redis the counts of other processes are up to one second old.
+/// Counters of one channel, or of all channels together. On Redis the counts of other processes are up to one second
+/// old.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Statistics {
-    /// Messages sent. The counter of a channel restarts after at most an hour without messages, the global one after at
-    /// most a day.
+    /// Messages sent. The counter of a channel restarts after at most an hour without messages, the counter of all
+    /// channels after at most a day.
     pub messages_count: u64,
-    /// Messages refused because the channel was full, over the same time.
+    /// Messages refused because the channel was full. Restarts together with `messages_count`.
     pub channel_full_count: u64,
-    /// Messages that wait now. Expired messages count until they are removed.
+    /// Messages that are waiting now. Expired messages count until they are removed.
     pub messages_pending: u64,
     /// Age of the oldest waiting message.
     pub messages_max_age: Duration,

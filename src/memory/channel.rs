@@ -1,4 +1,4 @@
-//! `Channel`: one channel in memory, with a fair queue of its messages and of its waiters.
+//! `Channel`: one channel in memory, with the queue of its messages and the futures that wait for them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -30,12 +30,12 @@ pub(super) struct Channel {
     name: ChannelName,
     capacity: usize,
     shared: Arc<Shared>,
-    /// Locked for one push, one take or one registration. Wakers are run and dropped after it is released, because they
-    /// are foreign code.
+    /// Locked for one push, one take or one registration. Wakers are run and dropped after the lock is released,
+    /// because they are foreign code.
     state: Mutex<State>,
 }
 
-/// How a layer that refuses no message limits a channel.
+/// Limits of each channel in a layer that drops messages instead of refusing them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
     pub(crate) overflow: Overflow,
@@ -47,9 +47,9 @@ pub(crate) struct Bounds {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) expiry: Duration,
-    /// Limits if messages are dropped when there is no room; `None` if they are refused.
+    /// `None` if the layer refuses messages when there is no room.
     bounds: Option<Bounds>,
-    /// The epoch counter of a layer that wraps this one; always 0 without one.
+    /// The epoch counter of a layer that wraps this one. It stays 0 if no layer does.
     epoch: Arc<AtomicU64>,
     /// Set before the channels are closed one by one, and read under their locks, so that no channel stays open.
     pub(super) closed: AtomicBool,
@@ -76,13 +76,14 @@ struct Waiters {
     woken: usize,
 }
 
-/// The position of a waiter in the list. A waiter that finds no message after a wake-up keeps it.
+/// The position of a waiter in the list. A waiter that finds no message after a wake-up keeps its position.
 pub(super) type Ticket = u64;
 
 #[derive(Debug, Default)]
 struct Counts {
     messages: u64,
     full: u64,
+    /// Time of the last message.
     last: Option<Instant>,
 }
 
@@ -106,7 +107,8 @@ impl Shared {
         *self.idle.lock() = Counts::default();
     }
 
-    /// While all channels are idle: resets the counters after a day. Returns the time of the reset.
+    /// Resets the counters of idle channels a day after their last message. Returns when that is due; `None` if there
+    /// are no counters left.
     pub(super) fn expire_idle_counts(&self, now: Instant) -> Option<Instant> {
         let mut idle = self.idle.lock();
         let due = idle.last? + TOTAL_EXPIRY;
@@ -127,8 +129,8 @@ impl Channel {
         &self.name
     }
 
-    /// Appends `message`. Returns `false` if the channel is full and refuses it. With `ignore_capacity`, which a requeued
-    /// message has, the channel is never full.
+    /// Appends `message`. Returns `false` if the message is refused because the channel is full. With
+    /// `ignore_capacity`, as for a requeued message, no limit applies.
     pub(super) fn push(&self, message: Message, recipients: Recipients, ignore_capacity: bool) -> Result<bool> {
         let mut state = self.state.lock();
         self.shared.check_open()?;
@@ -167,7 +169,7 @@ impl Channel {
         true
     }
 
-    /// Hands up to `limit` messages to `sink` and returns their number. Without a message, adds `waker` to the list of
+    /// Hands up to `limit` messages to `sink` and returns their number. If there is none, adds `waker` to the list of
     /// waiters.
     pub(super) fn poll(
         &self,
@@ -214,7 +216,7 @@ impl Channel {
         wake(next);
     }
 
-    /// Drops all messages and wakes all waiters. They and all later callers find the layer closed.
+    /// Drops all messages and wakes all waiters. The waiters and all later callers find the layer closed.
     pub(super) fn close(&self) {
         let mut state = self.state.lock();
         let messages = std::mem::take(&mut state.queue);
@@ -264,7 +266,7 @@ impl Channel {
         }
     }
 
-    /// Moves the counters of an idle channel to those of the layer.
+    /// Moves the counters of an idle channel to the counters of the layer.
     fn retire_counts(&self, counts: &mut Counts, now: Instant) {
         if counts.last.is_none_or(|last| now < last + self.counts_expiry()) {
             return;
@@ -276,7 +278,7 @@ impl Channel {
         idle.last = idle.last.max(counts.last);
     }
 
-    /// Counters of single-reader channels expire earlier. Their names are used for one answer each, so the counters
+    /// Counters of single-reader channels expire earlier. Each such name is used for one answer only, so the counters
     /// would pile up.
     fn counts_expiry(&self) -> Duration {
         if self.name.kind() == ChannelKind::SingleReader { self.shared.expiry } else { COUNTS_EXPIRY }

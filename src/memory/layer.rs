@@ -25,17 +25,17 @@ use crate::layer::{ChannelLayer, Delivery, Receiver, Source, Statistics};
 use crate::message::Message;
 use crate::name::{ChannelKind, ChannelName, GroupName};
 
-/// Number of random characters after the pattern of a new channel. 62^12 names cannot be guessed, and do not collide.
+/// Number of random characters after the pattern of a new channel: 62^12 names, too many to guess.
 const SUFFIX_LENGTH: usize = 12;
 
-/// A channel layer inside one process. It keeps the whole contract without a server.
+/// A channel layer inside one process. It fulfils the whole contract of [`ChannelLayer`] without a server.
 ///
 /// Messages are lost when the layer is dropped or closed. Expired messages and memberships are freed by background
 /// tasks, which start with the first message or membership inside a tokio runtime and end with the layer. Receivers do
 /// not keep the layer open.
 ///
-/// Statistics of a channel are kept for an hour after its last message, those of a single-reader channel for the
-/// expiry.
+/// Statistics of a channel are kept for an hour after its last message, and statistics of a single-reader channel for
+/// the message expiry.
 ///
 /// # Examples
 ///
@@ -68,7 +68,7 @@ pub(super) struct Inner {
     shared: Arc<Shared>,
     pub(super) channels: Registry<ChannelName, Channel>,
     pub(super) groups: Registry<GroupName, Group>,
-    /// Which of several channels the next reader polls first.
+    /// Counts reads, so that successive reads of the same channels start with different ones.
     turn: AtomicUsize,
     closed: CancellationToken,
     channel_sweeper: Sweeper,
@@ -160,7 +160,7 @@ impl MemoryLayer {
         self.inner.groups.get(group).is_some_and(|group| !group.is_empty())
     }
 
-    /// Returns a source that reads `channels`; for layers that wrap this one.
+    /// Returns a source that reads `channels`, for layers that wrap this one.
     pub(crate) fn source(&self, channels: &[&str]) -> Result<MemorySource> {
         self.inner.check_open()?;
         let names = ChannelName::parse_sources(channels)?;
@@ -293,13 +293,13 @@ impl ChannelLayer for MemoryLayer {
     }
 
     async fn requeue(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
-        let give = |(channel, message): &(&str, Message)| {
+        let requeue = |(channel, message): &(&str, Message)| {
             self.inner.check_open()?;
             self.inner.check_size(message)?;
             let (queue, recipients) = self.inner.target(channel)?;
             self.inner.push(&queue, message.clone(), recipients, true).map(|_| ())
         };
-        messages.iter().map(give).collect()
+        messages.iter().map(requeue).collect()
     }
 
     async fn receive(&self, channels: &[&str]) -> Result<Delivery> {

@@ -1,4 +1,6 @@
-//! `MemoryLayer`: the channel layer of one process, with all guarantees of the contract.
+//! `MemoryLayer`: a channel layer inside one process, with all guarantees of the contract.
+//!
+//! It serves tests, programs of one process, and the other layers, which use it while their servers are unreachable.
 
 mod channel;
 mod group;

@@ -37,7 +37,7 @@ pub(super) enum Recipients {
     /// One process-local channel.
     Local(ChannelName),
     /// The members of a group at the time of the send. They share one entry, which stays at the head of the queue until
-    /// all of them have their delivery.
+    /// each of them has had its delivery.
     Members {
         members: Arc<[ChannelName]>,
         /// Index of the next member to deliver to.
@@ -96,7 +96,7 @@ impl Queue {
         taken
     }
 
-    /// Drops expired messages. All messages live equally long, so these are at the head.
+    /// Drops expired messages. All messages have the same lifetime, so the expired ones are at the head.
     pub(super) fn drop_expired(&mut self, now: Instant) {
         let before = self.len();
         while self.front().is_some_and(|entry| now >= entry.expires) {
@@ -105,7 +105,7 @@ impl Queue {
         drops::count(DropReason::Expired, before - self.len());
     }
 
-    /// Frees the memory of a queue that was longer before.
+    /// Frees memory if the queue has become much shorter than its capacity.
     pub(super) fn shrink(&mut self) {
         if self.entries.capacity() / 4 > self.len() {
             self.entries.shrink_to(self.len() * 2);

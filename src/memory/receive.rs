@@ -1,4 +1,4 @@
-//! `MemorySource`: the source of a receiver in memory.
+//! `MemorySource`: the source of a receiver of `MemoryLayer`.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -56,7 +56,7 @@ impl MemorySource {
         for (channel, ticket) in first.iter_mut().chain(before) {
             match channel.poll(ticket, cx.waker(), sink, limit - taken) {
                 Ok(more) => taken += more,
-                // Messages that were handed over count. The next poll finds the layer closed again.
+                // The messages handed over before are reported first. The next poll reports that the layer is closed.
                 Err(_) if taken > 0 => break,
                 Err(error) => return Err(error),
             }

@@ -38,7 +38,8 @@ impl<N: Eq + Hash + Clone + Borrow<str>, T> Registry<N, T> {
         self.0.retain(|_, value| !(unused(value) && Arc::strong_count(value) == 1));
     }
 
-    /// Removes all values, whether or not other handles exist. Changes through such handles count as made before.
+    /// Removes all values, even those with other handles. Later changes through such a handle are lost, as if they had
+    /// been made before.
     pub(super) fn clear(&self) {
         self.0.clear();
     }

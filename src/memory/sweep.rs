@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-/// Maximal number of sweeps during one lifetime.
+/// Maximum number of sweeps during one lifetime.
 const SWEEPS_PER_LIFETIME: u32 = 4;
 
 /// Runs a sweep when something may have expired. The task sleeps without a timer while nothing can expire.
@@ -19,7 +19,7 @@ const SWEEPS_PER_LIFETIME: u32 = 4;
 /// cancelled.
 #[derive(Debug)]
 pub(super) struct Sweeper {
-    /// Minimal lifetime of an entry.
+    /// Minimum lifetime of an entry.
     lifetime: Duration,
     stop: CancellationToken,
     wakeup: Arc<Wakeup>,
@@ -27,8 +27,9 @@ pub(super) struct Sweeper {
 
 #[derive(Debug)]
 struct Wakeup {
-    /// Whether the task waits for a wake-up by new entries. Set before a sweep reads under the locks that a new entry
-    /// takes before it calls [`Sweeper::schedule`], so one of the two sees the other.
+    /// Whether a new entry has to wake the task. The task sets this before a sweep. An entry is added, under a lock
+    /// that the sweep takes too, before [`Sweeper::schedule`] reads this. So the sweep sees the entry, or the call
+    /// wakes the task.
     armed: AtomicBool,
     running: AtomicBool,
     notify: Notify,
@@ -99,7 +100,7 @@ where
             let Some(due) = target.upgrade().map(|target| sweep(&target, now)) else { return };
             match due {
                 None => break,
-                // A new entry expires before the present ones, and has to wake the task.
+                // A new entry would expire before the present ones. The wake-up stays armed for it.
                 Some(due) if due > now + lifetime => tokio::select! {
                     () = sleep_until(due) => {}
                     () = wakeup.notify.notified() => sleep(lifetime).await,

@@ -1,7 +1,7 @@
 //! `MemoryLayer`: fairness, wake-ups, limits and the removal of expired entries, which the conformance suite does not
 //! cover.
 
-// A test that unwraps says what it expected by failing there.
+// In a test, the panic of a failed `unwrap` is the report of the failure.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashSet;
@@ -88,7 +88,7 @@ async fn a_waiter_served_by_another_channel_passes_its_wake_up_on() {
     layer.send("other", message! { "for": 1 }).await.unwrap();
     layer.send(CHANNEL, message! { "for": 2 }).await.unwrap();
     assert_eq!((woken(&count1), woken(&count2)), (2, 0));
-    let Poll::Ready(Ok(served)) = poll(both.as_mut(), &count1) else { panic!("nothing came") };
+    let Poll::Ready(Ok(served)) = poll(both.as_mut(), &count1) else { panic!("no message arrived") };
     if served.channel == "other" {
         assert_eq!(woken(&count2), 1);
         assert!(poll(one.as_mut(), &count2).is_ready());
@@ -246,7 +246,7 @@ async fn expired_entries_are_freed_without_a_reader() {
     sleep(Duration::from_secs(25)).await;
     assert_eq!(layer.inner.groups.len(), 0);
     sleep(Duration::from_secs(3700)).await;
-    assert_eq!(layer.inner.channels.len(), 0, "figures are kept for an hour");
+    assert_eq!(layer.inner.channels.len(), 0, "the counters are kept for an hour");
     assert_eq!(layer.global_statistics().await.unwrap().messages_count, 2);
     sleep(Duration::from_hours(25)).await;
     assert_eq!(layer.global_statistics().await.unwrap().messages_count, 0);
@@ -346,7 +346,7 @@ async fn cancelled_readers_lose_and_duplicate_nothing() {
                 let mut seen = Vec::new();
                 while read.load(Ordering::Relaxed) < usize::try_from(MESSAGES * WRITERS).expect("small") {
                     let mut receive = pin!(layer.receive(&names[reader % 3..]));
-                    // Polled a few times only, so that many are dropped after a wake-up.
+                    // Each future is polled a few times only, so that many are dropped after a wake-up.
                     let mut polls = 0;
                     let polled = std::future::poll_fn(|cx| {
                         polls += 1;

@@ -17,7 +17,7 @@ use crate::message::{Map, Message, RESERVED_KEY, Value};
 use read::{MapSeed, ValueSeed};
 pub(crate) use size::encoded_size;
 
-/// Maximal depth of nested maps and lists, including the message itself.
+/// Maximum depth of nested maps and lists, including the message itself.
 ///
 /// Decoding, comparing and dropping a value recurse. Without the limit, a few kilobytes of nested lists from a hostile
 /// sender would overflow the stack.
@@ -47,16 +47,16 @@ fn read(bytes: &Bytes) -> Result<Map> {
     }
     let mut reader = rmp_serde::Deserializer::from_read_ref(&bytes[..]);
     let map = MapSeed { source: Some(bytes), depth: MAX_DEPTH }.deserialize(&mut reader).map_err(Error::decode)?;
-    // The reader does not report its position. At the end of the input, reading another value fails because its first byte
-    // is missing.
+    // The reader does not report its position. At the end of the input, reading another value fails because its first
+    // byte is missing.
     match <()>::deserialize(&mut reader) {
         Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(map),
         _ => Err(Error::decode("unexpected bytes after the message")),
     }
 }
 
-/// Names the type of the MessagePack value that starts with this byte, or returns `None` for a map. The error of the
-/// library would print the value.
+/// Returns the type of the MessagePack value that starts with this byte, or `None` for a map. The error of the library
+/// would print the value.
 fn other_than_map(first: Option<&u8>) -> Option<&'static str> {
     Some(match first? {
         0x80..=0x8f | 0xde | 0xdf => return None,

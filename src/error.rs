@@ -100,8 +100,8 @@ impl Error {
 
     /// Whether the operation may have taken effect although it failed, because a server was lost before it answered.
     ///
-    /// Repeating such a call may send twice. A call that several servers or layers carry out may have run if any of
-    /// them did its part. A group send, for example, has reached the members on the servers that did not fail.
+    /// Repeating such a call may send a message twice. A call that several servers or layers carry out may have run if
+    /// any of them did its part. A group send, for example, has reached the members on the servers that did not fail.
     ///
     /// ```
     /// use channel_layer::Error;
@@ -120,7 +120,7 @@ impl Error {
         matches!(self, Self::Closed | Self::RuntimeEnded)
     }
 
-    /// Whether a server is unreachable, in contrast to a server that refuses.
+    /// Whether a server is unreachable. A server that refuses a call is reachable.
     pub(crate) fn is_outage(&self) -> bool {
         self.server_fault(|fault| fault.outage)
     }
@@ -131,12 +131,12 @@ impl Error {
             Self::Redis { shard, cause } => {
                 let cause = match cause.downcast::<ServerFault>() {
                     Ok(fault) => Box::new(ServerFault { may_have_run: true, ..*fault }),
-                    // An unknown cause counts as such already.
+                    // An unknown cause already counts as `may_have_run`.
                     Err(cause) => cause,
                 };
                 Self::Redis { shard, cause }
             }
-            // Only this variant can report that something ran.
+            // Only `Redis` can report that a part ran.
             other => {
                 let text = other.to_string();
                 let fault = ServerFault { may_have_run: true, outage: false, transient: false, text };
@@ -145,10 +145,11 @@ impl Error {
         }
     }
 
-    /// Evaluates the fault of a server: `true` if its cause is unknown, `false` if no server failed.
-    fn server_fault(&self, says: fn(&ServerFault) -> bool) -> bool {
+    /// Applies `predicate` to the fault of a server. Returns `true` if the cause of the fault is unknown, and `false`
+    /// if no server failed.
+    fn server_fault(&self, predicate: fn(&ServerFault) -> bool) -> bool {
         match self {
-            Self::Redis { cause, .. } => cause.downcast_ref::<ServerFault>().is_none_or(says),
+            Self::Redis { cause, .. } => cause.downcast_ref::<ServerFault>().is_none_or(predicate),
             _ => false,
         }
     }

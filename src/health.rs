@@ -6,7 +6,8 @@ use serde::{Serialize, Serializer};
 
 /// The state of a layer, from [`ChannelLayer::health`](crate::ChannelLayer::health).
 ///
-/// It serializes to an object with the names of the fields. Durations are in seconds, times in seconds since 1970.
+/// It serializes to an object with the names of the fields. Durations are in seconds, and their names end in
+/// `_seconds`. Times are in seconds since 1970.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Health {
@@ -68,7 +69,7 @@ pub struct ShardHealth {
     pub setting_differences: Vec<SettingDifference>,
 }
 
-/// A setting in which two processes of a deployment differ. Messages between them may be lost, stay hidden, or have
+/// A setting in which two processes of a deployment differ. Messages between them may be lost, stay unread, or have
 /// another lifetime.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[non_exhaustive]
@@ -141,11 +142,11 @@ impl Health {
         Self { status, fallback_mode: false, shards }
     }
 
-    /// Whether this process should get work: probe messages arrive through each server, or the layer has fallen back as
-    /// configured.
+    /// Whether this process is ready for work: probe messages arrive through each server, or the layer has fallen back,
+    /// as configured, for each server through which they do not.
     pub fn is_ready(&self) -> bool {
-        let goes_on = |shard: &ShardHealth| (shard.is_healthy() && shard.reason.is_none()) || shard.fallback_mode;
-        self.status != Status::Unhealthy || (self.fallback_mode && self.shards.iter().all(goes_on))
+        let is_usable = |shard: &ShardHealth| (shard.is_healthy() && shard.reason.is_none()) || shard.fallback_mode;
+        self.status != Status::Unhealthy || (self.fallback_mode && self.shards.iter().all(is_usable))
     }
 
     /// Returns one line for each server that is known to be unreachable or through which probe messages do not arrive,

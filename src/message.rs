@@ -98,7 +98,7 @@ impl Message {
         Arc::unwrap_or_clone(self.0)
     }
 
-    /// Returns the memory of the content in bytes. Shared buffers count in full.
+    /// Returns the size of the content in memory, in bytes. Shared buffers count in full.
     pub(crate) fn footprint(&self) -> usize {
         self.0.footprint()
     }
@@ -193,8 +193,8 @@ impl Value {
 
 /// Builds a [`Message`] from keys and values that convert into a [`Value`].
 ///
-/// A nested map is a message. A list is an array, a vector, a slice, or [`Value::list`] of an iterator. Integer literals
-/// without a type suffix are numbers, never bytes.
+/// A nested map is a message. A list is an array, a vector, a slice, or [`Value::list`] of an iterator. Integer
+/// literals without a type suffix are numbers, never bytes.
 ///
 /// ```
 /// use channel_layer::message;

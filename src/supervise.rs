@@ -1,4 +1,4 @@
-//! Containment of panics in tasks that others depend on: a panic costs one item, and the task continues.
+//! Containment of panics in shared tasks: a panic costs one item, and the task continues with the next.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,7 +15,7 @@ pub(crate) fn contain<T>(task: &'static str, handle: impl FnOnce() -> T) -> Opti
         trap::spring(task);
         handle()
     });
-    catch_unwind(handle).inspect_err(|_| count(task)).ok()
+    catch_unwind(handle).inspect_err(|_| report(task)).ok()
 }
 
 /// Handles one item of a task asynchronously, as [`contain`].
@@ -29,13 +29,13 @@ pub(crate) async fn contained<T>(task: &'static str, handling: impl Future<Outpu
         trap::spring(task);
         handling.await
     };
-    AssertUnwindSafe(handling).catch_unwind().await.inspect_err(|_| count(task)).ok()
+    AssertUnwindSafe(handling).catch_unwind().await.inspect_err(|_| report(task)).ok()
 }
 
-/// The panic hook of the process prints the message of the panic.
-fn count(task: &'static str) {
+/// Logs and counts a panic. The panic hook of the process has already printed its message.
+fn report(task: &'static str) {
     tracing::error!(task, "a task panicked while handling an item, and continues with the next");
-    // The recorder of metrics may be what panics.
+    // The panic may come from the recorder of metrics, which would panic again.
     let counter = || metrics::counter!("channel_layer_task_panics_total", "task" => task).increment(1);
     let _ = catch_unwind(AssertUnwindSafe(counter));
 }
@@ -54,7 +54,7 @@ pub(crate) mod trap {
         ARMED.set(Some(task));
     }
 
-    /// Whether no item has been handled since.
+    /// Whether the panic has not happened yet.
     pub(crate) fn is_armed() -> bool {
         ARMED.get().is_some()
     }
@@ -62,7 +62,7 @@ pub(crate) mod trap {
     pub(super) fn spring(task: &str) {
         if ARMED.get() == Some(task) {
             ARMED.set(None);
-            panic!("as the test wants it");
+            panic!("injected by the test");
         }
     }
 }
@@ -78,9 +78,9 @@ mod tests {
         let recorder = metrics_util::debugging::DebuggingRecorder::new();
         let _recording = metrics::set_default_local_recorder(&recorder);
         assert_eq!(contain("a", || 1), Some(1));
-        assert_eq!(contain("a", || -> i32 { panic!("as the test wants it") }), None);
+        assert_eq!(contain("a", || -> i32 { panic!("injected by the test") }), None);
         assert_eq!(contained("a", async { 2 }).await, Some(2));
-        let panics = async || -> i32 { panic!("as the test wants it") };
+        let panics = async || -> i32 { panic!("injected by the test") };
         assert_eq!(contained("a", panics()).await, None);
         let counted = recorder.snapshotter().snapshot().into_vec();
         assert_eq!(counted.len(), 1);
@@ -98,15 +98,15 @@ mod tests {
         fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
 
         fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
-            panic!("as the test wants it")
+            panic!("injected by the test")
         }
 
         fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
-            panic!("as the test wants it")
+            panic!("injected by the test")
         }
 
         fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
-            panic!("as the test wants it")
+            panic!("injected by the test")
         }
     }
 

@@ -11,7 +11,7 @@ use crate::message::Message;
 /// The message key that carries the trace context, as text. Applications see it like any other key.
 pub const KEY: &str = "traceparent";
 
-/// The target of the events that report the spans of this crate, at level debug.
+/// The `tracing` target of the events that report the spans of this crate, at level debug.
 pub const TARGET: &str = "channel_layer::trace";
 
 /// A span of a trace: its trace, its id, and whether the trace is recorded (`traceparent`, version 00, of [W3C Trace
@@ -73,7 +73,8 @@ impl TraceParent {
     }
 
     /// Returns the span of the current task; `None` outside of a [`scope`](Self::scope). Handlers of a hub with
-    /// [`trace`](crate::hub::HubBuilder::trace) run in a scope, and so do handlers of a worker whose message carries a span.
+    /// [`trace`](crate::hub::HubBuilder::trace) run in a scope, and so do handlers of a worker whose message carries a
+    /// span.
     pub fn current() -> Option<Self> {
         CURRENT.try_with(|span| *span).ok()
     }
@@ -104,7 +105,7 @@ impl TraceParent {
         message.with(KEY, self.child().to_string())
     }
 
-    /// Records a step of this span as an event of `tracing`.
+    /// Records a step of this span as a `tracing` event.
     pub(crate) fn record(self, step: &'static str, channel: &str) {
         if is_enabled() {
             tracing::debug!(target: TARGET, trace_id = self.trace_id(), span_id = self.span_id(), channel, "{step}");

@@ -9,14 +9,14 @@ use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visit
 use super::{MAX_DEPTH, TOO_DEEP};
 use crate::message::{Map, Value};
 
-/// Limit of the capacity that is reserved for a length that the input claims.
+/// Largest capacity that is reserved for a length that the input declares.
 const TRUSTED_LENGTH: usize = 64;
 
-/// Number of levels of maps and lists that an error names.
+/// Number of levels of maps and lists whose positions an error names, the outermost first.
 const NAMED_LEVELS: usize = 8;
 
-/// Adds the key, value or element number `number`, counted from 1, to `error`. `depth` levels may follow inside the map
-/// or list.
+/// Adds a position to `error`: the key, value or element with `number`, counted from 1, of a map or list inside which
+/// `depth` further levels are allowed. Leaves the error of a deeper level as it is.
 fn within<E: de::Error>(place: &str, number: usize, depth: usize, error: E) -> E {
     if depth + NAMED_LEVELS < MAX_DEPTH { error } else { E::custom(format_args!("{place} {number}: {error}")) }
 }

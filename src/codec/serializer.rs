@@ -84,7 +84,7 @@ mod tests {
     fn hexadecimal(bytes: &[u8]) -> String {
         use std::fmt::Write as _;
         bytes.iter().fold(String::new(), |mut text, byte| {
-            write!(text, "{byte:02x}").expect("a text takes everything");
+            write!(text, "{byte:02x}").expect("writing to a string does not fail");
             text
         })
     }

@@ -4,7 +4,7 @@ use super::{MAX_DEPTH, TOO_DEEP};
 use crate::error::{Error, Result};
 use crate::message::{Map, Message, Value};
 
-/// Returns the number of bytes that [`encode`](super::encode) would append for `message`. Fails as it does.
+/// Returns the number of bytes that [`encode`](super::encode) would append for `message`. Fails for the same messages.
 pub(crate) fn encoded_size(message: &Message) -> Result<usize> {
     super::refuse_reserved(message)?;
     map_size(message.map(), MAX_DEPTH)
@@ -48,7 +48,7 @@ fn text_size(text: &str) -> Result<usize> {
     Ok(header + text.len())
 }
 
-/// Returns the size of the header of a text from 32 bytes, or of any byte string.
+/// Returns the size of the header of a text of at least 32 bytes, or of any byte string.
 fn long_header(length: usize) -> Result<usize> {
     match length {
         0..=0xff => Ok(2),

@@ -1,4 +1,4 @@
-//! Conversions into `Value`. A single `u8` has none, so that only its arrays can be byte strings.
+//! Conversions into `Value`. A single `u8` has none: `u8` occurs only in the conversions of byte strings.
 
 use bytes::Bytes;
 use bytestring::ByteString;

@@ -41,7 +41,7 @@ impl Demo {
         let server = chat::pages(server, layer.clone()).listen(listener.try_into()?);
         let address = server.local_addr().clone();
 
-        // The worker runs until the sockets are closed, because it tells the rooms that their members have left.
+        // The worker runs until the sockets are closed, because it tells each room which members have left.
         let closed = CancellationToken::new();
         let working = tokio::spawn({
             let (working, until) = (layer.clone(), closed.clone().cancelled_owned());

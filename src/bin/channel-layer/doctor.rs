@@ -78,8 +78,8 @@ fn clock_warning(shard: &ShardHealth) -> Option<String> {
     let offset = shard.clock_offset_seconds.filter(|offset| offset.abs() > CLOCK_TOLERANCE)?;
     let (off, side) = (offset.abs(), if offset > 0.0 { "ahead of" } else { "behind" });
     Some(format!(
-        "the clock of shard {} is {off:.1} s {side} that of this machine; it does not change when messages expire, but \
-         Django sites go by the clocks of their machines",
+        "the clock of shard {} is {off:.1} s {side} the clock of this machine; messages expire at the right time \
+         nevertheless, but Django sites use the clocks of their own machines",
         shard.shard
     ))
 }
@@ -89,7 +89,8 @@ fn setting_warnings(shard: &ShardHealth) -> impl Iterator<Item = String> {
         let shard = shard.shard;
         format!(
             "shard {shard}: {option} is {ours} here and {theirs} in another process of this deployment; messages between them \
-             may be lost or not seen: set it alike in all processes (a process that has ended counts for a minute)"
+             may be lost or stay unread: set the same value in all processes (a process that has ended is still compared \
+             for a minute)"
         )
     };
     shard.setting_differences.iter().map(warning)
@@ -107,7 +108,9 @@ fn memory_warning(stats: &RedisStats) -> Option<String> {
 
 fn verdict(health: &Health) -> Result<(), BoxError> {
     match health.status {
-        Status::Disabled => print_line("the layer lives inside this process; name a server to use one")?,
+        Status::Disabled => {
+            print_line("the layer has no server and works inside this process; set --redis to use a server")?
+        }
         Status::Healthy => print_line("messages arrive through every server")?,
         _ => return Err("messages do not arrive through every server".into()),
     }

@@ -9,7 +9,7 @@ use clap::Args;
 
 /// Capacity of `websocket.send.*`: the replies to all clients of a process wait on one channel.
 const REPLIES_CAPACITY: usize = 10_000;
-/// Capacity of `websocket.*`: room for a moment in which all clients send or reconnect at once.
+/// Capacity of `websocket.*`: all clients may send or reconnect at once.
 const REQUESTS_CAPACITY: usize = 1_000;
 
 /// Capacity of `asgi.delay`: room for many delayed messages that become due at once.
@@ -45,15 +45,15 @@ impl LayerOptions {
         Ok(Arc::new(HybridLayer::<_, dyn ChannelLayer>::new(local, deployment.connect().await?)))
     }
 
-    /// Connects for a command that ends immediately. Without a server it fails, since it would otherwise send to
-    /// itself.
+    /// Connects for a command that makes one call. Fails during an outage: with a fallback, the call would reach only
+    /// the process of the command itself.
     pub(crate) async fn connect_once(&self) -> Result<Arc<dyn ChannelLayer>, BoxError> {
         let mut deployment = self.deployment()?.on_servers()?;
         deployment.config = deployment.config.fallback(Fallback::Fail);
         Ok(deployment.connect().await?)
     }
 
-    /// Connects for a command that only the native format supports and that ends immediately.
+    /// Connects for a command that only the native format supports, and that makes one call.
     pub(crate) async fn connect_native(&self) -> Result<RedisLayer, BoxError> {
         let deployment = self.deployment()?.on_servers()?;
         if deployment.format() != Format::Native {
@@ -67,8 +67,8 @@ impl LayerOptions {
         let deployment = self.deployment()?.on_servers()?;
         if deployment.is_pubsub() {
             return Err(
-                "on pubsub every worker gets every message, and each would answer every client: use another format, \
-                        or demo, which answers its own clients"
+                "the format pubsub delivers every message to every worker, and each would answer every client: use \
+                 another format, or the command demo, whose worker answers only its own clients"
                     .into(),
             );
         }

@@ -91,7 +91,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Rejects an environment variable of the interface server that belongs to no option.
+/// Rejects environment variables with the prefix of the interface server that no option has.
 fn check_server_variables() -> channel_layer::Result<()> {
     let arguments = Arguments::command();
     let serve = arguments.find_subcommand("serve").into_iter().flat_map(clap::Command::get_arguments);
@@ -114,7 +114,7 @@ fn chain(error: &(dyn Error + 'static)) -> String {
     line
 }
 
-/// Exit status after a second signal, as that of a process that SIGINT has ended.
+/// Exit status after a second signal: that of a process ended by SIGINT.
 const EXIT_INTERRUPTED: i32 = 130;
 
 /// Prints a line to standard output and flushes it. The log goes to standard error.
@@ -146,12 +146,12 @@ fn stop_signal() -> io::Result<CancellationToken> {
     Ok(stop)
 }
 
-/// The longest duration of an option. Clocks can add it to the current time.
-const LONGEST: Duration = Duration::from_hours(100 * 366 * 24);
+/// Longest duration that an option accepts. Clocks can add it to the current time without an overflow.
+const MAX_DURATION: Duration = Duration::from_hours(100 * 366 * 24);
 
 /// Parses a duration in seconds.
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
-    let time = Duration::try_from_secs_f64(seconds).ok().filter(|time| *time <= LONGEST);
+    let time = Duration::try_from_secs_f64(seconds).ok().filter(|time| *time <= MAX_DURATION);
     time.ok_or_else(|| "expected 0 to 100 years, in seconds".into())
 }

@@ -69,7 +69,7 @@ pub(crate) struct Choice {
 }
 
 impl Choice {
-    /// The ids of the chosen entries, and the errors of servers that could not list theirs.
+    /// Returns the ids of the chosen entries, and the errors of the servers that could not list their entries.
     async fn ids(&self, layer: &RedisLayer) -> Result<(Vec<QuarantineId>, Vec<Error>), BoxError> {
         if !self.ids.is_empty() {
             return Ok((self.ids.clone(), Vec::new()));
@@ -157,7 +157,7 @@ fn verdict(done: &str, count: usize, of: usize, errors: &[Error]) -> Result<(), 
     }
 }
 
-/// The errors of the servers that failed, in one line.
+/// Describes the errors of the servers that failed, in one line.
 fn failed(errors: &[Error]) -> String {
     let errors: Vec<_> = errors.iter().map(|error| chain(error)).collect();
     format!("not all servers were reached: {}", errors.join("; "))
@@ -186,7 +186,7 @@ fn state(state: &QuarantineState) -> (&'static str, Option<&str>) {
 fn line(entry: &QuarantineEntry) -> String {
     let channel = entry.channel.as_ref().map_or("unknown channel", ChannelName::as_str);
     let (state, why) = state(&entry.state);
-    let mut line = format!("{} {channel}: {} bytes, here for {} s", entry.id, entry.size, entry.age.as_secs());
+    let mut line = format!("{} {channel}: {} bytes, in quarantine for {} s", entry.id, entry.size, entry.age.as_secs());
     // Other programs may have written the record.
     let _ = write!(line, ", because {}; now {state}", entry.reason.escape_debug());
     if let Some(why) = why {

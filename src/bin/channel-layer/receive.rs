@@ -28,7 +28,7 @@ impl Receive {
         let channels: Vec<_> = self.channels.iter().map(String::as_str).collect();
         let mut receiver = layer.receiver(&channels)?;
         let printed = print_all(&mut receiver, self.count.unwrap_or(u64::MAX), &stop).await;
-        // Closing puts messages back that were received and not printed, also when standard output is closed.
+        // Closing puts back the messages that were received and not printed, even if standard output is closed.
         receiver.close().await?;
         layer.close().await?;
         printed

@@ -14,8 +14,8 @@ use clap::{Args, ValueEnum};
 use crate::layer::LayerOptions;
 use crate::{chat, print_line, seconds, stop_signal};
 
-/// Every option can also be an environment variable: `CHANNEL_SERVER_` and its name in capitals. Lists are separated by
-/// commas.
+/// Every option can also be set by an environment variable: `CHANNEL_SERVER_` and the name of the option in capitals.
+/// The elements of a list are separated by commas.
 #[derive(Args)]
 pub(crate) struct Serve {
     /// Address to listen on: HOST:PORT, unix:PATH, fd:NUMBER for an inherited listener, or "activated" for all
@@ -93,10 +93,10 @@ struct Times {
     /// Time for a client to send a whole request body
     #[arg(long, value_name = "S", env = "CHANNEL_SERVER_UPLOAD_TIMEOUT", default_value = "300", value_parser = seconds)]
     upload_timeout: Duration,
-    /// Time in which a client has to accept part of a response
+    /// Time for a client to accept any bytes of a response
     #[arg(long, value_name = "S", env = "CHANNEL_SERVER_STALL_TIMEOUT", default_value = "30", value_parser = seconds)]
     stall_timeout: Duration,
-    /// Time in which a client has to accept part of what is written to its WebSocket
+    /// Time for a client to accept any bytes that are written to its WebSocket
     #[arg(long, value_name = "S", env = "CHANNEL_SERVER_WRITE_TIMEOUT", default_value = "10", value_parser = seconds)]
     write_timeout: Duration,
     /// Time that a frame waits for room on websocket.receive
@@ -137,19 +137,19 @@ struct Limits {
     /// Memory that all responses together may take while they wait for their clients
     #[arg(long, value_name = "BYTES", env = "CHANNEL_SERVER_RESPONSE_MEMORY", default_value_t = 1 << 30)]
     response_memory: usize,
-    /// Maximum size of a message of a client
+    /// Maximum size of a message from a client
     #[arg(long, value_name = "BYTES", env = "CHANNEL_SERVER_MAX_MESSAGE_SIZE", default_value_t = 1 << 20)]
     max_message_size: usize,
-    /// Maximum size of a frame of a client [default: the largest message]
+    /// Maximum size of a frame from a client [default: the largest message]
     #[arg(long, value_name = "BYTES", env = "CHANNEL_SERVER_MAX_FRAME_SIZE")]
     max_frame_size: Option<usize>,
     /// Maximum number of messages that wait for a client
     #[arg(long, value_name = "N", env = "CHANNEL_SERVER_QUEUE_MESSAGES", default_value_t = 1_000)]
     queue_messages: usize,
-    /// Memory that these messages may take
+    /// Memory that the messages waiting for a client may take
     #[arg(long, value_name = "BYTES", env = "CHANNEL_SERVER_QUEUE_BYTES", default_value_t = 1 << 20)]
     queue_bytes: usize,
-    /// What happens to a client when this queue is full
+    /// What happens to a client whose queue of messages is full
     #[arg(long, value_enum, env = "CHANNEL_SERVER_SLOW_CONSUMER", default_value_t = OnSlowConsumer::Close)]
     slow_consumer: OnSlowConsumer,
     /// Maximum number of sockets; 0 means no limit
@@ -158,7 +158,7 @@ struct Limits {
     /// Maximum number of sockets from one address; 0 means no limit
     #[arg(long, value_name = "N", env = "CHANNEL_SERVER_MAX_CONNECTIONS_PER_ADDRESS", default_value_t = 0)]
     max_connections_per_address: usize,
-    /// Maximum number of connections on each listener that are no open sockets; further ones wait
+    /// Maximum number of connections on each listener, not counting open sockets; further ones wait
     #[arg(long, value_name = "N", env = "CHANNEL_SERVER_MAX_HTTP_CONNECTIONS", default_value_t = 10_000)]
     max_http_connections: usize,
     /// Maximum number of such connections from one address; 0 means no limit
@@ -167,10 +167,10 @@ struct Limits {
     /// Maximum number of handshakes per second; 0 means no limit
     #[arg(long, value_name = "N", env = "CHANNEL_SERVER_MAX_HANDSHAKES_PER_SECOND", default_value_t = 0)]
     max_handshakes_per_second: u32,
-    /// Maximum number of messages of a client per second; 0 means no limit
+    /// Maximum number of messages from a client per second; 0 means no limit
     #[arg(long, value_name = "N", env = "CHANNEL_SERVER_MAX_MESSAGES_PER_SECOND", default_value_t = 0)]
     max_messages_per_second: u32,
-    /// Maximum number of bytes of a client per second; 0 means no limit
+    /// Maximum number of bytes from a client per second; 0 means no limit
     #[arg(long, value_name = "BYTES", env = "CHANNEL_SERVER_MAX_BYTES_PER_SECOND", default_value_t = 0)]
     max_bytes_per_second: u32,
     /// What happens to sockets when Redis has come back without its data
@@ -262,7 +262,7 @@ impl Serve {
             listeners.extend(address.listen().await?);
         }
         let layer = self.layer.connect_shared().await?;
-        let mut server = self.set(InterfaceServer::new(layer.clone()))?;
+        let mut server = self.configure(InterfaceServer::new(layer.clone()))?;
         server.validate()?;
         if self.pages.chat {
             server = chat::pages(server, layer.clone());
@@ -281,7 +281,7 @@ impl Serve {
         Ok(ended?)
     }
 
-    fn set(&self, server: InterfaceServer) -> Result<InterfaceServer, BoxError> {
+    fn configure(&self, server: InterfaceServer) -> Result<InterfaceServer, BoxError> {
         let (times, limits) = (&self.times, &self.limits);
         let mut server = server
             .sockets(self.sockets())

@@ -9,7 +9,7 @@ use crate::print_line;
 
 #[derive(Args)]
 pub(crate) struct Stats {
-    /// Channel to show; all channels together if it is left out
+    /// Channel to show [default: all channels together]
     channel: Option<String>,
     #[command(flatten)]
     layer: LayerOptions,
@@ -18,15 +18,15 @@ pub(crate) struct Stats {
 impl Stats {
     pub(crate) async fn run(self) -> Result<(), BoxError> {
         let layer = self.layer.connect_once().await?;
-        let figures = match &self.channel {
+        let statistics = match &self.channel {
             Some(channel) => layer.channel_statistics(channel).await?,
             None => layer.global_statistics().await?,
         };
         let line = json!({
-            "messages_count": figures.messages_count,
-            "channel_full_count": figures.channel_full_count,
-            "messages_pending": figures.messages_pending,
-            "messages_max_age": figures.messages_max_age.as_secs_f64(),
+            "messages_count": statistics.messages_count,
+            "channel_full_count": statistics.channel_full_count,
+            "messages_pending": statistics.messages_pending,
+            "messages_max_age": statistics.messages_max_age.as_secs_f64(),
         });
         print_line(&line.to_string())?;
         Ok(layer.close().await?)

@@ -42,7 +42,7 @@ impl Work {
         let layer = self.layer.connect_shared().await?;
         print_line("Working")?;
         let (worked, delayed) = tokio::join!(
-            // When one of them ends, it stops the other.
+            // The end of either future stops the other.
             async {
                 let _ended = stop.clone().drop_guard();
                 self.work(layer.clone(), stop.clone()).await
@@ -58,11 +58,11 @@ impl Work {
     }
 
     async fn work(&self, layer: Arc<dyn ChannelLayer>, stop: CancellationToken) -> Result<()> {
-        let set = |worker: Worker| worker.concurrency(self.concurrency).drain_timeout(self.drain_timeout);
+        let configure = |worker: Worker| worker.concurrency(self.concurrency).drain_timeout(self.drain_timeout);
         let stop = stop.cancelled_owned();
         match self.application {
-            Application::Echo => set(echo(layer)).run(stop).await,
-            Application::Chat => chat::run(layer, set, stop).await,
+            Application::Echo => configure(echo(layer)).run(stop).await,
+            Application::Chat => chat::run(layer, configure, stop).await,
             Application::Delay => {
                 stop.await;
                 Ok(())

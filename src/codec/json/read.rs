@@ -12,7 +12,7 @@ pub(in super::super) fn read(source: &Bytes, depth: usize) -> Result<Map> {
     let mut reader = Reader { source, at: 0 };
     reader.skip_space();
     if reader.peek() != Some(b'{') {
-        return Err(reader.fault("a map is expected"));
+        return Err(reader.fault("expected a map"));
     }
     let map = reader.map(depth)?;
     reader.skip_space();
@@ -32,7 +32,7 @@ impl Reader<'_> {
             Some(b'[') => self.list(depth).map(Value::List),
             Some(b'"') => self.text().map(Value::Text),
             Some(b'-' | b'0'..=b'9') => self.number(),
-            _ => self.word(),
+            _ => self.literal(),
         }
     }
 
@@ -46,12 +46,12 @@ impl Reader<'_> {
         }
         loop {
             if self.peek() != Some(b'"') {
-                return Err(self.fault("a text key is expected"));
+                return Err(self.fault("expected a text key"));
             }
             let key = self.text()?;
             self.skip_space();
             if !self.skip(b":") {
-                return Err(self.fault("':' is expected"));
+                return Err(self.fault("expected ':'"));
             }
             self.skip_space();
             entries.push((key, self.value(inside)?));
@@ -83,22 +83,22 @@ impl Reader<'_> {
 
     fn comma(&mut self) -> Result<()> {
         if !self.skip(b",") {
-            return Err(self.fault("',' is expected"));
+            return Err(self.fault("expected ','"));
         }
         self.skip_space();
         Ok(())
     }
 
-    fn word(&mut self) -> Result<Value> {
-        const WORDS: [(&[u8], Value); 5] = [
+    fn literal(&mut self) -> Result<Value> {
+        const LITERALS: [(&[u8], Value); 5] = [
             (b"null", Value::None),
             (b"true", Value::Bool(true)),
             (b"false", Value::Bool(false)),
             (b"NaN", Value::Float(f64::NAN)),
             (b"Infinity", Value::Float(f64::INFINITY)),
         ];
-        let found = WORDS.into_iter().find(|(word, _)| self.skip(word));
-        found.map(|(_, value)| value).ok_or_else(|| self.fault("a value is expected"))
+        let found = LITERALS.into_iter().find(|(literal, _)| self.skip(literal));
+        found.map(|(_, value)| value).ok_or_else(|| self.fault("expected a value"))
     }
 
     fn number(&mut self) -> Result<Value> {
@@ -120,9 +120,9 @@ impl Reader<'_> {
             let _ = self.skip(b"+") || self.skip(b"-");
             complete &= self.skip_digits() > 0;
         }
-        let text = std::str::from_utf8(&self.source[start..self.at]).expect("what was skipped is ASCII");
+        let text = std::str::from_utf8(&self.source[start..self.at]).expect("the skipped bytes are ASCII");
         if !complete {
-            return Err(self.fault("a number is expected"));
+            return Err(self.fault("expected a number"));
         }
         if is_whole {
             let outside = |_| Error::decode(format_args!("integer at byte {start} is outside the range of i64"));
@@ -166,11 +166,12 @@ impl Reader<'_> {
             Some(b'b') => '\u{8}',
             Some(b'f') => '\u{c}',
             Some(b'u') => return self.utf16(),
-            _ => return Err(self.fault("an escape is unknown")),
+            _ => return Err(self.fault("unknown escape")),
         })
     }
 
-    /// Python writes half a surrogate pair if a text contains one. It is not valid Unicode.
+    /// Reads the digits of a `\u` escape, or of two that form a surrogate pair. Refuses half a pair, which Python
+    /// writes if a text contains one: it is not valid Unicode.
     fn utf16(&mut self) -> Result<char> {
         let first = self.unit()?;
         let units = match first {
@@ -184,11 +185,12 @@ impl Reader<'_> {
         }
     }
 
+    /// Reads the four digits of a UTF-16 code unit.
     fn unit(&mut self) -> Result<u16> {
         let digits = self.source.get(self.at..self.at + 4).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
         let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
         let unit = digits.and_then(|digits| u16::from_str_radix(digits, 16).ok());
-        let unit = unit.ok_or_else(|| self.fault("four hexadecimal digits are expected"))?;
+        let unit = unit.ok_or_else(|| self.fault("expected four hexadecimal digits"))?;
         self.at += 4;
         Ok(unit)
     }
@@ -232,7 +234,7 @@ impl Reader<'_> {
         self.skip_while(|byte| byte >= b' ' && byte != b'"' && byte != b'\\');
     }
 
-    fn fault(&self, expected: &str) -> Error {
-        Error::decode(format_args!("{expected} at byte {}", self.at))
+    fn fault(&self, reason: &str) -> Error {
+        Error::decode(format_args!("{reason} at byte {}", self.at))
     }
 }

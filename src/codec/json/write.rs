@@ -55,13 +55,13 @@ fn write_value(value: &Value, depth: usize, out: &mut Vec<u8>) -> Result<()> {
 /// Writes ASCII only. Other characters become UTF-16 escapes.
 fn write_text(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
-    let mut plain = 0;
+    let mut start = 0;
     for (at, character) in text.char_indices() {
         if matches!(character, ' '..='~') && character != '"' && character != '\\' {
             continue;
         }
-        out.extend_from_slice(&text.as_bytes()[plain..at]);
-        plain = at + character.len_utf8();
+        out.extend_from_slice(&text.as_bytes()[start..at]);
+        start = at + character.len_utf8();
         match character {
             '"' => out.extend_from_slice(b"\\\""),
             '\\' => out.extend_from_slice(b"\\\\"),
@@ -73,7 +73,7 @@ fn write_text(text: &str, out: &mut Vec<u8>) {
             _ => character.encode_utf16(&mut [0; 2]).iter().for_each(|unit| append(out, format_args!("\\u{unit:04x}"))),
         }
     }
-    out.extend_from_slice(&text.as_bytes()[plain..]);
+    out.extend_from_slice(&text.as_bytes()[start..]);
     out.push(b'"');
 }
 
@@ -97,5 +97,5 @@ fn write_float(value: f64, out: &mut Vec<u8>) {
 }
 
 fn append(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
-    out.write_fmt(text).expect("a vector takes everything");
+    out.write_fmt(text).expect("writing to a vector does not fail");
 }

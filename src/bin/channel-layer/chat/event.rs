@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub(super) enum ClientMessage {
-    /// A message for the room. `key` is returned with it, so that the sender recognises it.
+    /// A message for the room. `key` is sent back with it, so that the sender recognises its own message.
     Message {
         text: String,
         #[serde(default)]
@@ -17,6 +17,8 @@ pub(super) enum ClientMessage {
 }
 
 impl ClientMessage {
+    /// Parses the JSON text of a client.
+    ///
     /// # Errors
     ///
     /// A sentence for the user.

@@ -4,11 +4,11 @@
 //! can answer any client, and no worker has to remember one. A room is a group. Clients and the chat exchange JSON
 //! text: [`ClientMessage`] and [`Event`].
 //!
-//! No process knows all members of a room: clients are spread over servers, and a server can die without notice. So the
-//! clients keep the list. They receive who joined and left. Each client announces itself every [`ANNOUNCE_EVERY`], and
-//! immediately when another client joins. A client that was not heard for [`FORGET_AFTER`] is removed. A worker
-//! collects announcements for a short time and sends them on together: a room of a thousand costs a few messages per
-//! second instead of a million.
+//! No process knows all members of a room: clients are spread over servers, and a server can die without notice. So
+//! each client keeps the list of members itself. It receives an event when a client joins or leaves. Each client
+//! announces itself every [`ANNOUNCE_EVERY`], and immediately when another client joins. A client without an
+//! announcement for [`FORGET_AFTER`] is removed from the list. A worker collects announcements for a short time and
+//! sends them on together: a room of a thousand clients costs a few messages per second instead of a million.
 
 mod event;
 mod presence;
@@ -45,14 +45,14 @@ pub(crate) fn pages(server: InterfaceServer, layer: Arc<dyn ChannelLayer>) -> In
         .page("/icon.svg", "image/svg+xml", include_str!("icon.svg"))
 }
 
-/// Answers all clients of `layer` until `shutdown`, by a worker with the settings of `set`.
+/// Runs a worker that answers all clients of `layer`, until `shutdown`. `configure` sets the options of the worker.
 pub(crate) async fn run(
     layer: Arc<dyn ChannelLayer>,
-    set: impl FnOnce(Worker) -> Worker,
+    configure: impl FnOnce(Worker) -> Worker,
     shutdown: impl Future<Output = ()>,
 ) -> Result<()> {
     let presence = Arc::new(Presence::default());
-    let worker = set(Worker::new(layer.clone()))
+    let worker = configure(Worker::new(layer.clone()))
         .on("websocket.connect", connect)
         .on("websocket.disconnect", disconnect)
         .on("websocket.receive", {

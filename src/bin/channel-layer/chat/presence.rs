@@ -16,7 +16,7 @@ const COLLECT_FOR: Duration = Duration::from_millis(200);
 /// Maximum number of people in one event, so that it stays far below any limit on the size of a message.
 const PEOPLE_PER_EVENT: usize = 500;
 
-/// The announcements that are not sent on yet.
+/// The announcements that have not been sent on yet.
 #[derive(Default)]
 pub(super) struct Presence {
     /// Names by group and id. Held for an insertion or a swap, never across an await.
@@ -43,8 +43,8 @@ impl Presence {
                     events.iter().map(|text| (group.as_str(), message! { "text": text.clone() }))
                 })
                 .collect();
-            // All in one call: otherwise the rooms would wait for each other's round trip, and for each other's timeout
-            // while a server is unreachable.
+            // All rooms go into one call. Otherwise each would wait for the round trips of the others, and for their
+            // timeouts while a server is unreachable.
             for error in layer.group_send_many(&messages).await.into_iter().filter_map(Result::err) {
                 // The clients announce themselves again soon.
                 tracing::debug!(%error, "announcements lost");

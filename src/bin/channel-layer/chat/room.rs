@@ -3,13 +3,13 @@
 use channel_layer::worker::Context;
 
 /// Maximum length of a room or a name, in characters.
-const LONGEST: usize = 32;
+const MAX_LENGTH: usize = 32;
 const REPLY_PREFIX: &str = "websocket.send.";
 
 /// A client in a room.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Participant {
-    /// The connection, as other clients know it.
+    /// The id of the connection, which other clients see.
     pub(super) id: String,
     pub(super) room: String,
     pub(super) name: String,
@@ -18,8 +18,7 @@ pub(super) struct Participant {
 }
 
 impl Participant {
-    /// Returns the participant that a message about a socket is for, or `None` if the socket does not belong to the
-    /// chat.
+    /// Returns the participant whose socket a message is about, or `None` if the socket does not belong to the chat.
     ///
     /// # Errors
     ///
@@ -34,8 +33,8 @@ impl Participant {
     }
 
     fn new(reply_channel: &str, room: &str, name: &str) -> Result<Self, String> {
-        let room = checked("room", room)?;
-        let name = checked("name", name)?;
+        let room = validate("room", room)?;
+        let name = validate("name", name)?;
         let id = reply_channel.strip_prefix(REPLY_PREFIX).unwrap_or(reply_channel).to_owned();
         Ok(Self { id, group: group(&room), room, name })
     }
@@ -44,27 +43,27 @@ impl Participant {
     pub(super) fn before(&self, context: &Context) -> Option<String> {
         let query = std::str::from_utf8(context.message().bytes("query_string")?).ok()?;
         let id = query.strip_prefix("before=")?;
-        let known = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'!';
-        (id != self.id && id.len() <= 64 && id.bytes().all(known)).then(|| id.to_owned())
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'!';
+        (id != self.id && id.len() <= 64 && id.bytes().all(is_allowed)).then(|| id.to_owned())
     }
 }
 
 /// Returns the trimmed text if it can be shown in a list.
-fn checked(what: &str, text: &str) -> Result<String, String> {
+fn validate(field: &str, text: &str) -> Result<String, String> {
     let text = text.trim();
     match text.chars().count() {
-        0 => Err(format!("Please choose a {what}.")),
-        1..=LONGEST if text.chars().any(is_invisible) || text.chars().all(is_joining_or_blank) => {
-            Err(format!("This {what} contains invisible characters."))
+        0 => Err(format!("Please choose a {field}.")),
+        1..=MAX_LENGTH if text.chars().any(is_invisible) || text.chars().all(is_joining_or_blank) => {
+            Err(format!("This {field} contains invisible characters."))
         }
-        1..=LONGEST => Ok(text.to_owned()),
-        _ => Err(format!("A {what} has at most {LONGEST} characters.")),
+        1..=MAX_LENGTH => Ok(text.to_owned()),
+        _ => Err(format!("A {field} has at most {MAX_LENGTH} characters.")),
     }
 }
 
 /// Returns `true` for control characters, characters that change the direction of text, and blank characters that are
-/// not white space. A name could consist of them alone, or look like another. The joiners and selectors of emoji are
-/// not included.
+/// not white space. A name could consist of them alone, or look like another name. The joiners and selectors of emoji
+/// are not included.
 fn is_invisible(character: char) -> bool {
     character.is_control()
         || matches!(character,
@@ -73,7 +72,7 @@ fn is_invisible(character: char) -> bool {
             | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}')
 }
 
-/// Returns `true` for characters that need another beside them: joiners, variation selectors, white space.
+/// Returns `true` for characters that show nothing on their own: joiners, variation selectors, white space.
 fn is_joining_or_blank(character: char) -> bool {
     character.is_whitespace()
         || matches!(character, '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}' | '\u{e0000}'..='\u{e01ef}')
@@ -97,7 +96,7 @@ mod tests {
 
     #[test]
     fn every_valid_room_has_a_group_of_its_own() {
-        let widest = "\u{1f980}".repeat(LONGEST);
+        let widest = "\u{1f980}".repeat(MAX_LENGTH);
         let groups = ["lobby", "Lobby", "a.b-c_d", "tea room", "caf\u{e9}", "caf\u{e8}", &widest].map(group);
         for (at, name) in groups.iter().enumerate() {
             assert!(GroupName::parse(name).is_ok(), "{name}");
@@ -106,10 +105,10 @@ mod tests {
     }
 
     #[test]
-    fn a_room_and_a_name_are_trimmed_and_checked() {
+    fn a_room_and_a_name_are_trimmed_and_validate() {
         let participant = Participant::new("websocket.send.p!1", " lobby ", "Ada / Bob").unwrap();
         assert_eq!((&*participant.id, &*participant.room, &*participant.name), ("p!1", "lobby", "Ada / Bob"));
-        let longest = "\u{e9}".repeat(LONGEST);
+        let longest = "\u{e9}".repeat(MAX_LENGTH);
         assert!(Participant::new("c", &longest, &longest).is_ok());
         for (room, name) in [("", "a"), ("a", "  "), ("a", &format!("{longest}e")), ("a", "a\u{202e}b"), ("a\nb", "a")]
         {

@@ -1,5 +1,5 @@
-//! Counters of one server since its start, for its status page. Metrics count most of these events too, but not the frames in
-//! and the replies out.
+//! Counters of one server since its start, for its status page. The metrics cover most of these events too, but not the
+//! frames and the replies.
 
 use std::array;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,13 +9,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) enum Count {
     FramesIn,
     RepliesOut,
+    /// The application accepted a handshake.
     Accepted,
+    /// The application refused a handshake.
     Refused,
+    /// The application did not answer a handshake in time.
     TimedOut,
+    /// The server refused a handshake itself.
     Rejected,
+    /// A response with a 2xx status.
     Succeeded,
+    /// A response with a 3xx status.
     Redirected,
+    /// A response with a 4xx status.
     ClientError,
+    /// A response with a 5xx status.
     ServerError,
 }
 

@@ -1,6 +1,6 @@
-//! Why a message did not reach a client.
+//! `ClientDropReason`: why a message did not reach a client.
 
-/// Reason why a message did not reach a client. Counted beside the drop reasons of the layers.
+/// Why a message did not reach a client. The metric counts these reasons beside the drop reasons of the layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ClientDropReason {
     /// The client disconnected.

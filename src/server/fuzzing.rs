@@ -18,7 +18,7 @@ use crate::server::http::response::Part;
 use crate::server::hub::peers::wire;
 use crate::server::options::SocketOptions;
 use crate::server::transport::http::request::trace_parent;
-use crate::server::transport::peer::Peer;
+use crate::server::transport::listener::Peer;
 use crate::server::transport::proxy::TrustedProxies;
 use crate::server::websocket::socket::Socket;
 use crate::server::websocket::upgrade;
@@ -40,7 +40,7 @@ pub fn answer(bytes: &[u8]) {
 ///
 /// # Panics
 ///
-/// If a proxy sets a value that only this server may set. The fuzz target looks for that.
+/// If the headers set a value that only this server may set.
 pub fn proxy_headers(bytes: &[u8]) {
     let proxies = TrustedProxies::parse(["10.0.0.0/8", "unix"]).expect("the networks are valid");
     let mut headers = HeaderMap::new();
@@ -57,12 +57,12 @@ pub fn proxy_headers(bytes: &[u8]) {
     drop(asgi::decode_path(&String::from_utf8_lossy(bytes)));
 }
 
-/// Frames of a client: a byte that says how many bytes come at once, and the frames. What is read does not depend on how it
-/// comes.
+/// Reads the frames of a client, which arrive in pieces. The first of `bytes` is the size of a piece; the frames
+/// follow.
 ///
 /// # Panics
 ///
-/// If that is not so.
+/// If the messages depend on the size of the pieces, or one of them is above the limit.
 pub fn websocket_frames(bytes: &[u8]) {
     let Some((&at_once, frames)) = bytes.split_first() else { return };
     let options = SocketOptions::new().max_message_size(1 << 16).max_frame_size(1 << 12);
@@ -73,7 +73,7 @@ pub fn websocket_frames(bytes: &[u8]) {
     }
 }
 
-/// The messages in `frames` up to the first fault. `at_once` bytes arrive at a time.
+/// Returns the messages in `frames` up to the first fault. `at_once` bytes arrive at a time.
 fn read_frames(frames: &[u8], at_once: usize, options: &SocketOptions) -> Vec<Message> {
     let arriving = Pieces { rest: frames, at_once };
     let mut socket = Socket::new(tokio::io::join(arriving, tokio::io::sink()), options);
@@ -85,7 +85,7 @@ fn read_frames(frames: &[u8], at_once: usize, options: &SocketOptions) -> Vec<Me
     messages
 }
 
-/// A stream that returns a few bytes for each read.
+/// A stream that returns at most `at_once` bytes for each read.
 struct Pieces<'b> {
     rest: &'b [u8],
     at_once: usize,
@@ -101,12 +101,12 @@ impl AsyncRead for Pieces<'_> {
     }
 }
 
-/// Requests for a WebSocket: the method and the target in the first line, and a header in each other line. Only a request
-/// that asks for an upgrade opens a socket.
+/// Checks a request for a WebSocket: the method and the target are in the first line, and a header is in each further
+/// line.
 ///
 /// # Panics
 ///
-/// If that is not so.
+/// If a request that does not ask for an upgrade opens a socket, or a subprotocol is empty.
 pub fn websocket_handshake(bytes: &[u8]) {
     let mut lines = bytes.split(|&byte| byte == b'\n');
     let mut first = lines.next().unwrap_or_default().splitn(2, |&byte| byte == b' ');

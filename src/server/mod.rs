@@ -21,7 +21,7 @@
 //! A process has one process-local channel for sockets and one for requests, each with one reader. The reader passes
 //! each message to the queue of its client and never waits for a client. When the queue of a client that does not read
 //! is full, the socket is closed with 1013, or the response is cut off; other clients are not affected. The server
-//! answers a handshake when the application has accepted it.
+//! answers a handshake when the application has accepted or refused it.
 
 mod asgi;
 mod counters;

@@ -3,16 +3,16 @@
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
-/// Longest timeout that the server uses. Longer settings count as a year, which can be added to an instant.
+/// Longest timeout that the server uses: a year, which can be added to an instant without an overflow.
 pub(crate) const LONGEST_TIMEOUT: Duration = Duration::from_hours(365 * 24);
 
-/// What happens to a client that reads too slowly, when its queue is full.
+/// What happens to a client that reads too slowly when its queue is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SlowConsumer {
-    /// Close it with 1013. It can reconnect, and everything that it received is complete.
+    /// Close it with 1013. It can reconnect, and the messages that it received have no gap.
     #[default]
     Close,
-    /// Drop the oldest messages in the queue. For values where only the latest matters.
+    /// Drop the oldest messages in the queue. Suits values of which only the latest matters.
     DropOldest,
     /// Drop the new message.
     DropNewest,
@@ -55,7 +55,7 @@ pub struct SocketOptions {
     pub(crate) bytes_per_second: Option<NonZeroU32>,
 }
 
-/// Limits on what waits for one client.
+/// Limits on the messages that wait for one client.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct QueueLimits {
     pub(crate) messages: usize,
@@ -104,7 +104,7 @@ impl SocketOptions {
         self
     }
 
-    /// Sets how long a client may accept no bytes before it is closed with 1013. Defaults to 10 s.
+    /// Sets how long a client may accept no bytes before its socket is closed with 1013. Defaults to 10 s.
     pub fn write_timeout(mut self, timeout: Duration) -> Self {
         self.write_timeout = timeout;
         self

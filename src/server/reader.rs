@@ -1,15 +1,15 @@
-//! The loop of the tasks that read the messages for the clients of a process.
+//! The receive loop of the tasks that read the messages for the clients of a process.
 
 use tokio_util::sync::CancellationToken;
 
 use crate::layer::{Delivery, RetryingReceiver};
 use crate::supervise::contain;
 
-/// The most messages that are taken at once.
+/// Maximum number of messages that are taken at once.
 pub(crate) const BATCH: usize = 256;
 
-/// Passes each delivery to `handle` until `stop` is cancelled or the layer ends. If `handle` panics, the delivery is passed to
-/// `on_panic`, and the loop continues. `task` is the name of the task in the metric of panics.
+/// Passes each delivery to `handle` until `stop` is cancelled or the layer ends. If `handle` panics, the delivery is
+/// passed to `on_panic`, and the loop continues. `task` is the name of the task in the metric of panics.
 pub(crate) async fn read_each(
     mut receiver: RetryingReceiver,
     task: &'static str,

@@ -1,4 +1,5 @@
-//! The application behind the server: how messages reach it, and the tasks that still owe it one.
+//! `Application`: sends messages to the application behind the server, and tracks the tasks that still have to send
+//! one.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ pub(crate) struct Application {
     trace: bool,
     /// Tracks the sockets and requests in progress and their disconnect notices. The drain waits for them.
     tracker: TaskTracker,
-    /// A connection may be dropped outside of a runtime.
+    /// Spawns disconnect notices, because a connection may be dropped outside of a runtime.
     runtime: Handle,
 }
 
@@ -41,7 +42,8 @@ impl Application {
         Arc::new(Self { layer, root_path, send_timeout, trace, tracker, runtime })
     }
 
-    /// Adds a trace context to a message of a client if tracing is enabled: a child of the request's, or a new one.
+    /// Adds a trace context to a message of a client if tracing is enabled: a child of the request's context, or a new
+    /// trace.
     pub(crate) fn traced(&self, channel: &str, message: Message, request: Option<&HeaderMap>) -> Message {
         if !self.trace {
             return message;

@@ -1,4 +1,4 @@
-//! The registry of connections: it finds the queue of a client by its reply channel.
+//! `Connections`: the registry of connections, which finds the queue of a client by its reply channel.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::server::options::SocketOptions;
 use crate::server::websocket::queue::{Pushed, Queue};
 use crate::server::websocket::reply::Reply;
 
-/// Interval of the steps in which sockets are closed.
+/// Interval of the steps in which a spread close closes sockets.
 const CLOSING_STEP: Duration = Duration::from_millis(50);
 
 /// All connections of a process, keyed by client id in a sharded map, so that operations on different clients do not
@@ -77,7 +77,7 @@ impl Connections {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let queue = Arc::new(Queue::new(&self.options));
         self.queues.insert(id, queue.clone());
-        // A drain first stores `closing` and then goes through the map. So either this code sees `closing`, or the
+        // A drain first stores `closing` and then iterates over the map. So either this code sees `closing`, or the
         // drain sees this connection.
         let closing = self.closing.load(Ordering::SeqCst);
         if closing != 0 {
@@ -87,8 +87,8 @@ impl Connections {
         Ok(Connection { connections: self.clone(), id, queue, permit })
     }
 
-    /// Pushes a reply to the queue of the client that the local part of a reply channel names. Returns `None` if it is
-    /// not connected.
+    /// Pushes a reply to the queue of the client that the local part of a reply channel names. Returns `None` if the
+    /// client is not connected.
     pub(crate) fn push(&self, client: &str, reply: Reply) -> Option<Pushed> {
         let id = u64::from_str_radix(client, 16).ok()?;
         self.queues.get(&id).map(|queue| queue.push(reply))
@@ -122,7 +122,7 @@ impl Connections {
         depths
     }
 
-    /// Closes every current connection after the messages in its queue, spread evenly over a time.
+    /// Closes every current connection after the messages in its queue. The closes are spread evenly over `over`.
     ///
     /// # Cancel safety
     ///
@@ -141,7 +141,7 @@ impl Connections {
         }
     }
 
-    /// Closes every current connection, spread evenly over a time, and every later one immediately.
+    /// Closes every current connection, spread evenly over `over`, and every later one immediately.
     ///
     /// # Cancel safety
     ///

@@ -20,7 +20,7 @@ use crate::server::websocket::close_code;
 use crate::server::websocket::queue::Pushed;
 use crate::supervise::contained;
 
-/// Delay before the sockets are closed again after a panic.
+/// Delay before a close of all sockets that panicked is repeated.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Pushes replies to their connections until `stop` or the end of the layer.
@@ -58,7 +58,7 @@ fn deliver(delivery: &Delivery, replies: &mut ReplyReader, connections: &Connect
     }
 }
 
-/// Closes the sockets, spread over a time, whenever the layer has lost its data. Ends with the layer.
+/// Closes all sockets, spread over `over`, whenever the layer has lost its data. Ends with the layer.
 pub(crate) async fn close_on_data_loss(
     mut events: broadcast::Receiver<Event>,
     connections: Arc<Connections>,
@@ -66,14 +66,14 @@ pub(crate) async fn close_on_data_loss(
 ) {
     loop {
         match events.recv().await {
-            // A missed event may be a loss of data. A socket that lost its groups would receive no group messages.
+            // A missed event may be a loss of data.
             Ok(Event::DataLost { .. }) | Err(RecvError::Lagged(_)) => {
                 tracing::warn!(
                     connections = connections.len(),
                     "the layer lost its data; closing all sockets so that clients reconnect"
                 );
                 let close = || connections.close_all(over, close_code::SERVICE_RESTART, "the server lost its groups");
-                // A socket that stays open would receive no group messages.
+                // A socket that stays open would receive no group messages, so the close is repeated after a panic.
                 while contained("data loss", close()).await.is_none() {
                     sleep(RETRY_DELAY).await;
                 }

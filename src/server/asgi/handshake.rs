@@ -12,7 +12,7 @@ use crate::server::asgi::messages::decode_path;
 use crate::server::asgi::session::{Decision, Session, SocketContext};
 use crate::server::counters::Count;
 use crate::server::options::LONGEST_TIMEOUT;
-use crate::server::transport::peer::Peer;
+use crate::server::transport::listener::Peer;
 use crate::server::websocket::protocol as websocket;
 use crate::server::websocket::reply::Reply;
 use crate::server::websocket::upgrade::Upgrade;
@@ -47,8 +47,8 @@ impl Denied {
     }
 }
 
-/// Asks the application and answers the request: 101 if it accepts, 403 if it refuses or does not answer in time, 503
-/// if it cannot be asked.
+/// Asks the application and answers the request: 101 if the application accepts, 403 if it refuses or does not answer
+/// in time, 503 if it cannot be asked.
 async fn try_answer(context: &Arc<SocketContext>, peer: Peer, request: Request) -> Result<Response, Denied> {
     let mut parts = request.into_parts().0;
     if !context.origins.permit(parts.headers.get_all(ORIGIN)) {
@@ -60,7 +60,7 @@ async fn try_answer(context: &Arc<SocketContext>, peer: Peer, request: Request) 
     let mut session = Session::new(context, decode_path(parts.uri.path()), peer)
         .map_err(|refused| Denied::new("limited", refused))?;
     session.connect(&parts, peer).await.map_err(|error| {
-        tracing::debug!(%error, "cannot pass a handshake on");
+        tracing::debug!(%error, "cannot pass a handshake to the application");
         refusal(&error)
     })?;
     match session.decision().await {

@@ -12,21 +12,23 @@ use tungstenite::Utf8Bytes;
 
 use crate::message;
 use crate::message::{Map, Message, Value};
-use crate::server::transport::peer::Peer;
+use crate::server::transport::listener::Peer;
 use crate::server::websocket::close_code;
-use crate::server::websocket::frame::{Data, Frame};
+use crate::server::websocket::frame::{self, Data, Frame};
 use crate::server::websocket::reply::Reply;
 use crate::server::websocket::upgrade::subprotocols;
 use crate::trace::{self, TraceParent};
 
-/// Reads replies. It keeps the frame of the last reply: the members of a group get the same bytes one after the other,
-/// and the reader checks and encodes them once.
+/// Converts messages of the application into replies. It keeps the frame of the last reply: the members of a group get
+/// the same bytes one after the other, so the reader checks and encodes them once.
 #[derive(Default)]
 pub(crate) struct ReplyReader {
     last: Option<(Value, Frame)>,
 }
 
 impl ReplyReader {
+    /// Converts one message.
+    ///
     /// # Errors
     ///
     /// The reason why the message is ignored.
@@ -48,7 +50,7 @@ impl ReplyReader {
 
     fn frame(&mut self, value: &Value) -> Result<Frame, &'static str> {
         if let Some((last, frame)) = &self.last
-            && same(last, value)
+            && is_same_buffer(last, value)
         {
             return Ok(frame.clone());
         }
@@ -65,12 +67,12 @@ impl ReplyReader {
     }
 }
 
-/// Returns `true` if two values have the same type and are the same bytes in memory.
-fn same(one: &Value, other: &Value) -> bool {
-    let place = |bytes: &Bytes| (bytes.as_ptr(), bytes.len());
+/// Returns `true` if two values have the same type and share their bytes in memory.
+fn is_same_buffer(one: &Value, other: &Value) -> bool {
+    let location = |bytes: &Bytes| (bytes.as_ptr(), bytes.len());
     match (one, other) {
-        (Value::Text(one), Value::Text(other)) => place(one.as_bytes()) == place(other.as_bytes()),
-        (Value::Bytes(one), Value::Bytes(other)) => place(one) == place(other),
+        (Value::Text(one), Value::Text(other)) => location(one.as_bytes()) == location(other.as_bytes()),
+        (Value::Bytes(one), Value::Bytes(other)) => location(one) == location(other),
         _ => false,
     }
 }
@@ -159,10 +161,7 @@ fn http_version(version: Version) -> &'static str {
 /// Creates the message for `websocket.receive`.
 pub(crate) fn receive(reply_channel: &str, path: &ByteString, order: i64, data: Data) -> Message {
     let (key, value) = match data {
-        Data::Text(text) => match ByteString::try_from(Bytes::from(text)) {
-            Ok(text) => ("text", Value::Text(text)),
-            Err(_) => unreachable!("a text frame is UTF-8"),
-        },
+        Data::Text(text) => ("text", Value::Text(frame::to_byte_string(text))),
         Data::Binary(bytes) => ("bytes", Value::Bytes(bytes)),
     };
     let message = message! { "reply_channel": reply_channel, "path": path.clone(), "order": order };
@@ -181,7 +180,7 @@ pub(crate) fn disconnect(reply_channel: &str, path: &ByteString, order: i64, cod
 
 /// Returns the headers as pairs of a name in lower case and a value. Names with an underscore are left out: behind a
 /// gateway that converts `-` to `_` they could pass for another header (CVE-2015-0219). Several headers of one name
-/// keep their order but stand at the place of the first, because `HeaderMap` groups them.
+/// keep their order, but all come at the place of the first, because `HeaderMap` groups them.
 fn headers(headers: &HeaderMap) -> Value {
     let pairs = headers.iter().filter(|(name, _)| !name.as_str().contains('_'));
     Value::list(pairs.map(|(name, value)| Value::list([name.as_str().as_bytes(), value.as_bytes()])))

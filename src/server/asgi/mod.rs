@@ -1,7 +1,8 @@
-//! The ASGI side of the server: WebSocket handshakes and frames as messages, and replies on their way to sockets.
+//! The ASGI side of the server: WebSocket handshakes and frames become messages, and replies go to sockets.
 //!
-//! [`messages`] converts between requests and messages without I/O. [`dispatch`] reads the process-local reply channel
-//! and pushes each reply to the queue of its client, which it finds in [`connections`].
+//! [`handshake`] and [`session`] send the messages of one socket to the [`application`], and [`messages`] converts them
+//! without I/O. [`dispatch`] reads the process-local reply channel and pushes each reply to the queue of its client,
+//! which it finds in [`connections`].
 
 pub(crate) mod application;
 pub(crate) mod connections;

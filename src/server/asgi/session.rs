@@ -18,7 +18,7 @@ use crate::server::drop_reason::ClientDropReason;
 use crate::server::limits::Refused;
 use crate::server::limits::origin::Origins;
 use crate::server::options::SocketOptions;
-use crate::server::transport::peer::Peer;
+use crate::server::transport::listener::Peer;
 use crate::server::websocket::close_code;
 use crate::server::websocket::frame::Data;
 use crate::server::websocket::protocol::{Closing, MessageHandler};
@@ -39,7 +39,7 @@ pub(crate) struct SocketContext {
 /// One WebSocket of an application, from its handshake to its end. In every state its drop does three things, which no
 /// other code does: it releases the connection permit, removes the connection from the registry, and sends
 /// `websocket.disconnect` if the application may have seen the `websocket.connect`. The last two wait until the
-/// application has decided about the handshake.
+/// handshake is decided.
 pub(crate) struct Session {
     context: Arc<SocketContext>,
     /// `None` once dropping has begun.
@@ -47,9 +47,13 @@ pub(crate) struct Session {
     queue: Arc<Queue>,
     reply_channel: String,
     path: ByteString,
+    /// The order of the last message to the application.
     order: i64,
+    /// The close code for the application.
     code: u16,
+    /// Whether the application may have seen the `websocket.connect`.
     announced: bool,
+    /// Whether the handshake is decided: by the application, a timeout or a shutdown.
     decided: bool,
     started: Instant,
     _token: TaskTrackerToken,
@@ -125,7 +129,7 @@ impl MessageHandler for Session {
         let message = application.traced("websocket.receive", message, None);
         let sent = send_while_full(&*application.layer, "websocket.receive", message, application.send_timeout).await;
         sent.map_err(|error| {
-            tracing::debug!(%error, "cannot pass a frame on");
+            tracing::debug!(%error, "cannot pass a frame to the application");
             refusal(&error)
         })
     }
@@ -142,7 +146,7 @@ fn refusal(error: &Error) -> Closing {
     Closing { code, reason }
 }
 
-/// Decision about a handshake.
+/// The decision about a handshake.
 #[derive(Debug)]
 pub(crate) enum Decision {
     /// Open the socket, and then handle the reply.
@@ -172,7 +176,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         let mut connection = self.connection.take();
         if let Some(connection) = &mut connection {
-            // The limits count the client no longer, however long the notice takes.
+            // The limits no longer count the client, however long the notice takes.
             connection.release();
         }
         if !self.announced {

@@ -1,4 +1,4 @@
-//! The body of a request: its first chunk goes with the request, the rest over a channel of its own.
+//! The body of a request: its first chunk is sent with the request, the rest over a separate channel.
 
 use std::time::Duration;
 
@@ -25,10 +25,11 @@ pub(crate) struct RequestBody {
     unread: Bytes,
     /// Timeout of each part.
     part_timeout: Duration,
-    /// Time that the client has left. The time of the application does not count.
-    time: Duration,
+    /// Time that the client has left. The time that the application takes does not count.
+    time_left: Duration,
     /// Number of bytes that the client may still send.
     allowance: usize,
+    /// Whether the client has sent the whole body.
     ended: bool,
 }
 
@@ -40,7 +41,7 @@ impl RequestBody {
             chunk: (max_message_size / 2).clamp(1, CHUNK),
             unread: Bytes::new(),
             part_timeout: settings.body_timeout,
-            time: settings.upload_timeout,
+            time_left: settings.upload_timeout,
             allowance: settings.max_body_size,
             ended: false,
         }
@@ -57,10 +58,11 @@ impl RequestBody {
     ///
     /// The status for a client that is too slow, sends too much, or disconnects.
     pub(crate) async fn chunk(&mut self) -> Result<Bytes, StatusCode> {
-        let first = std::mem::take(&mut self.unread);
+        let mut chunk = std::mem::take(&mut self.unread);
         // Most bodies are one frame, which is passed on without a copy.
-        let first = if first.is_empty() { self.frame().await?.unwrap_or_default() } else { first };
-        let mut chunk = first;
+        if chunk.is_empty() {
+            chunk = self.frame().await?.unwrap_or_default();
+        }
         if chunk.len() < self.chunk && !self.ended {
             let mut whole = BytesMut::from(chunk);
             while whole.len() < self.chunk
@@ -80,9 +82,9 @@ impl RequestBody {
         if self.ended {
             return Ok(None);
         }
-        let (started, time) = (Instant::now(), self.part_timeout.min(self.time));
+        let (started, time) = (Instant::now(), self.part_timeout.min(self.time_left));
         let frame = timeout(time, self.body.next()).await.map_err(|_| StatusCode::REQUEST_TIMEOUT)?;
-        self.time = self.time.saturating_sub(started.elapsed());
+        self.time_left = self.time_left.saturating_sub(started.elapsed());
         let Some(frame) = frame else {
             self.ended = true;
             return Ok(None);
@@ -96,7 +98,8 @@ impl RequestBody {
     ///
     /// # Errors
     ///
-    /// As [`chunk`](Self::chunk), and 503 if the application does not accept the body. This sends no disconnect notice.
+    /// As [`chunk`](Self::chunk), and 503 if the application does not accept the body. The caller sends the disconnect
+    /// notice.
     pub(crate) async fn send(
         mut self,
         layer: &dyn ChannelLayer,

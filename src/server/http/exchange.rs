@@ -1,5 +1,5 @@
-//! One HTTP request and its response: asks the application once, passes the response on in parts, and sends one
-//! disconnect notice if the client leaves.
+//! `Exchange`: one HTTP request and its response. It asks the application once, passes the response on in parts, and
+//! sends one disconnect notice if the client disconnects before the end.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -31,7 +31,7 @@ use crate::server::asgi::application::Application;
 use crate::server::asgi::messages as asgi;
 use crate::server::asgi::messages::decode_path;
 use crate::server::transport::http::content;
-use crate::server::transport::peer::Peer;
+use crate::server::transport::listener::Peer;
 use crate::server::transport::shutdown::Shutdown;
 
 /// State that all HTTP requests of one server share.
@@ -42,14 +42,14 @@ pub(crate) struct HttpContext {
     pub(crate) shutdown: Shutdown,
 }
 
-/// Sends the request to the application and returns its response: 503 if the request cannot be sent, 504 if the application
-/// does not respond in time, 502 if its response is invalid.
+/// Sends the request to the application and returns its response: 503 if the request cannot be sent, 504 if the
+/// application does not respond in time, 502 if its response is invalid.
 pub(crate) async fn answer(context: Arc<HttpContext>, peer: Peer, request: Request) -> Response {
     if !context.settings.enabled || request.method() == Method::CONNECT {
         return StatusCode::NOT_FOUND.into_response();
     }
     let (parts, body) = request.into_parts();
-    // Before the body is requested from the client, as `100 Continue` does.
+    // Checked before hyper asks the client for the body with `100 Continue`.
     if body.size_hint().lower() > u64::try_from(context.settings.max_body_size).unwrap_or(u64::MAX) {
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     }
@@ -73,7 +73,7 @@ async fn start_exchange(
     };
     let mut exchange = Exchange::new(context, decode_path(request.uri.path()), request.method.clone());
     exchange.send_request(request, peer, first_chunk, body).await.map_err(|error| {
-        tracing::debug!(%error, "cannot pass a request on");
+        tracing::debug!(%error, "cannot pass a request to the application");
         refusal(&error)
     })?;
     let first = exchange.first_part().await?;
@@ -100,7 +100,9 @@ struct Exchange {
     path: ByteString,
     upload: Option<BodyUpload>,
     method: Method,
+    /// Whether the application may have seen the request.
     announced: bool,
+    /// Whether the last part of the response has been received.
     finished: bool,
     /// Bytes of content that are still to come, if the response has a `Content-Length`.
     remaining: Option<u64>,
@@ -189,8 +191,8 @@ impl Exchange {
         content::is_allowed(&self.method, status)
     }
 
-    /// Subtracts a part from the declared length. Content beyond it would become part of the next response, and with
-    /// less the client would wait for the rest.
+    /// Subtracts a part from the declared length. Content beyond that length would become part of the next response,
+    /// and with less content the client would wait for the rest.
     fn check_length(&mut self, part: &Part) -> Result<(), ResponseError> {
         let Some(remaining) = &mut self.remaining else { return Ok(()) };
         match remaining.checked_sub(part.content.len() as u64) {
@@ -229,21 +231,23 @@ impl Exchange {
         response
     }
 
-    /// Reads and drops the rest of a response whose content the client does not get.
+    /// Receives and drops the rest of a response whose content the client does not get.
     fn discard_rest(mut self) {
         let application = self.context.application.clone();
         application.spawn(async move { while !self.finished && self.next_part().await.is_ok() {} });
     }
 }
 
-/// Returns an empty body that declares no length, since another response would have one.
+/// Returns an empty body of unknown length. A declared length of 0 would be wrong for a response to HEAD, because the
+/// response to GET has content.
 fn without_length() -> Body {
     Body::from_stream(stream::empty::<Result<Bytes, Infallible>>())
 }
 
+/// The rest of a response: its exchange, and content that was received and not passed on.
 type Rest = (Exchange, Option<Bytes>);
 
-/// Returns the next content of a response and the state after it. An error cuts the connection, so that the client
+/// Returns the next content of a response and the rest after it. An error cuts the connection, so that the client
 /// notices the incomplete response. Parts without content are skipped: HTTP/2 would send a frame for each, which flow
 /// control does not hold back.
 async fn next_content((mut exchange, mut content): Rest) -> Result<Option<(Bytes, Rest)>, BoxError> {
@@ -293,7 +297,7 @@ impl BodyUpload {
         Self { channel, outcome, _task: AbortOnDropHandle::new(task) }
     }
 
-    /// Returns the channel if the application may wait there for more.
+    /// Returns the channel if the application may still wait there for the rest of the body.
     fn unfinished(mut self) -> Option<ChannelName> {
         (self.outcome.try_recv() != Ok(Ok(()))).then_some(self.channel)
     }

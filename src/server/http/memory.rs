@@ -1,4 +1,4 @@
-//! Memory of all responses until their clients have accepted them, and its limit.
+//! `ResponseMemory`: the memory that responses take until their clients have accepted them, and its limit.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ impl ResponseMemory {
         Arc::new(Self { limit, state: Mutex::default() })
     }
 
-    /// Creates the share of a response. It counts until it and all bytes that it holds are dropped.
+    /// Registers a response. It stays registered until its share and all bytes that the share holds are dropped.
     pub(crate) fn share(self: &Arc<Self>, progress: Option<Progress>) -> Arc<MemoryShare> {
         let mut state = self.state.lock();
         let id = state.next;
@@ -71,7 +71,7 @@ impl MemoryShare {
         Bytes::from_owner(CountedBytes { bytes, size, share: self.clone() })
     }
 
-    /// Cuts the client off if it is not cut off yet.
+    /// Cuts the client off unless that was done before.
     pub(crate) fn cut_off(&self) {
         let progress = self.memory.state.lock().cut_off(self.id);
         if let Some(progress) = progress {
@@ -86,7 +86,7 @@ impl Drop for MemoryShare {
     }
 }
 
-/// Bytes that count until they are dropped.
+/// Bytes that count against the memory of their response until they are dropped.
 struct CountedBytes {
     bytes: Bytes,
     size: usize,
@@ -126,7 +126,7 @@ impl State {
         self.cut_off(id)
     }
 
-    /// Marks a response as cut off. Its memory is about to be freed and counts no longer.
+    /// Marks a response as cut off. Its memory is about to be freed and no longer counts.
     fn cut_off(&mut self, id: u64) -> Option<Progress> {
         let share = self.responses.get_mut(&id).filter(|share| !share.cut_off)?;
         share.cut_off = true;

@@ -1,7 +1,8 @@
-//! HTTP requests as messages to the application, and its responses.
+//! HTTP requests as messages to the application, and the responses of the application.
 //!
-//! [`exchange`] sends one request to the application and answers the client. [`pending`] reads the process-local response
-//! channel and gives each part of a response to its request.
+//! [`exchange`] sends one request to the application and answers the client. [`pending`] reads the process-local
+//! response channel and pushes each part of a response to its request. [`memory`] bounds the memory of all responses
+//! together.
 
 mod body;
 mod exchange;

@@ -13,9 +13,10 @@ const MAX_HEADERS: usize = 10_000;
 /// A response or a part of one.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Part {
-    /// Only the first part has one.
+    /// The head of the response; only the first part has one.
     pub(crate) head: Option<Head>,
     pub(crate) content: Bytes,
+    /// Whether further parts follow.
     pub(crate) more: bool,
 }
 
@@ -28,8 +29,8 @@ pub(crate) struct Head {
     pub(crate) length: Option<u64>,
 }
 
-/// Memory of a part in addition to its content, rounded up: the part, its place in a queue, and its share of the
-/// memory.
+/// Memory of a part in addition to its content, rounded up: the part, its place in a queue, and its entry in the count
+/// of the memory.
 pub(crate) const PART_OVERHEAD: usize = 256;
 
 /// Memory of a header in a map in addition to its name and value, rounded up.
@@ -42,6 +43,8 @@ impl Part {
         PART_OVERHEAD + self.head.as_ref().map_or(0, |head| head.headers.iter().map(header).sum())
     }
 
+    /// Reads a part from a message of the application.
+    ///
     /// # Errors
     ///
     /// The reason why the message is invalid.
@@ -54,7 +57,7 @@ impl Part {
         let more = match message.get("more_content") {
             None | Some(Value::None) => false,
             Some(Value::Bool(more)) => *more,
-            Some(_) => return Err("more_content is not a bool"),
+            Some(_) => return Err("more_content is not a boolean"),
         };
         let head = match message.get("status") {
             None | Some(Value::None) => None,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+/// Settings of the HTTP requests that go to the application.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HttpSettings {
     /// Whether requests that match no page and no route go to the application.

@@ -93,8 +93,8 @@ impl HubBuilder {
         self
     }
 
-    /// Starts the hub and announces it to the other processes. Waits up to 2 s for a process that ended without
-    /// closing.
+    /// Starts the hub and announces it to the other processes. Waits for their answers, for up to 2 s if a process has
+    /// ended without closing its hub.
     ///
     /// # Cancel safety
     ///
@@ -124,10 +124,10 @@ impl HubBuilder {
         let receiver = RetryingReceiver::new(receiver, "messages of other processes");
         inner.tasks.background.spawn(reader::read(receiver, inner.clone(), stop.clone()));
         inner.tasks.background.spawn(reconciler.clone().run(stop.clone()));
-        inner.tasks.background.spawn(gauges::keep(inner.clone(), stop.clone()));
+        inner.tasks.background.spawn(gauges::update(inner.clone(), stop.clone()));
         let events = inner.layer.events();
         if let Err(error) = inner.peers.announce().await {
-            // Otherwise the others count on this process until its membership expires.
+            // Otherwise the other processes would send messages to this one until its membership expires.
             inner.peers.leave().await;
             return Err(error.into());
         }

@@ -1,4 +1,4 @@
-//! `Hub`: the WebSockets of a program by rooms and users, across all its processes.
+//! `Hub`: the handle that an app uses to accept clients and to send to rooms and users.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,8 +12,9 @@ use tokio_util::sync::DropGuard;
 use super::super::limits::Refused;
 use super::inner::Inner;
 use super::names::Kind;
-use super::{ClientId, Handler, HubBuilder, HubError, Payload, serve};
+use super::{ClientId, Handler, HubBuilder, HubError, Payload};
 use crate::layer::ChannelLayer;
+use crate::server::hub::client::serve;
 use crate::server::hub::peers::wire;
 use crate::server::hub::status::spans;
 use crate::server::hub::status::state::{Mode, Status};
@@ -21,7 +22,7 @@ use crate::server::websocket::reply::Reply;
 use crate::server::websocket::upgrade::Upgrade;
 use crate::trace::TraceParent;
 
-/// The sockets of this process, with the rooms and users of all processes. See the [module](super).
+/// The sockets of this process, in the rooms and users of all processes. The [module](super) explains how it works.
 ///
 /// Cheap to clone. Its tasks end when it is [closed](Self::close), or with the last clone and the last client.
 #[derive(Clone)]
@@ -31,7 +32,7 @@ pub struct Hub {
 }
 
 /// How long a close waits for the tasks of the hub, which use the layer.
-const END_WITHIN: Duration = Duration::from_secs(10);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Hub {
     /// Starts a hub over `layer` with the default settings.
@@ -52,9 +53,9 @@ impl Hub {
         HubBuilder::new(layer)
     }
 
-    /// Accepts a WebSocket request; `handler` handles its client. Refuses it with 403 if the page comes from a site
-    /// that is not [allowed](HubBuilder::allowed_origins), and with 503 if there are too many clients or the hub is
-    /// closing.
+    /// Accepts a WebSocket request; `handler` handles its client. Refuses the request with 403 if the page comes from a
+    /// site that is not [allowed](HubBuilder::allowed_origins), and with 503 if there are too many clients or the hub
+    /// is closing.
     pub fn upgrade(&self, upgrade: Upgrade, handler: impl Handler) -> Response {
         if !self.inner.settings.origins.permit(upgrade.origins()) {
             metrics::counter!("channel_layer_refused_total", "limit" => "origin").increment(1);
@@ -101,7 +102,7 @@ impl Hub {
         let here: Vec<_> =
             messages.iter().map(|(room, payload)| self.send_local(Some((Kind::Room, *room)), payload, trace)).collect();
         if alone {
-            broadcast_took(began);
+            record_broadcast(began);
             return here.into_iter().map(Ok).collect();
         }
         let remote = messages.into_iter().map(|(room, payload)| {
@@ -111,7 +112,7 @@ impl Hub {
         let remote: Vec<_> = remote.collect();
         let remote: Vec<_> = remote.iter().map(|(group, message)| (group.as_str(), message.clone())).collect();
         let sent = self.inner.layer.group_send_many(&remote).await;
-        broadcast_took(began);
+        record_broadcast(began);
         sent.into_iter().zip(here).map(|(sent, here)| sent.map(|()| here).map_err(HubError::from)).collect()
     }
 
@@ -216,12 +217,12 @@ impl Hub {
         }
         inner.tasks.stop.cancel();
         inner.tasks.background.close();
-        if timeout(END_WITHIN, inner.tasks.background.wait()).await.is_err() {
+        if timeout(CLOSE_TIMEOUT, inner.tasks.background.wait()).await.is_err() {
             tracing::warn!("closing without waiting for the layer: it does not answer");
         }
     }
 
-    /// The hub runs until the last clone is dropped.
+    /// Creates the handle. The tasks of the hub end when its last clone is dropped.
     pub(crate) fn new(inner: Arc<Inner>) -> Self {
         let running = inner.tasks.stop.clone().drop_guard();
         Self { inner, _running: Arc::new(running) }
@@ -233,7 +234,7 @@ impl Hub {
 
     async fn send(&self, to: Option<(Kind, &str)>, payload: Payload) -> Result<usize, HubError> {
         let began = Instant::now();
-        // Checked before the clients of this process get the message: a process that starts later has no claim to it.
+        // Checked before the clients of this process get the message: a process that starts later need not get it.
         let alone = self.inner.peers.is_alone();
         let trace = spans::sending(self.inner.names.member());
         let here = self.send_local(to, &payload, trace);
@@ -241,7 +242,7 @@ impl Hub {
             let message = wire::content(self.inner.names.member(), to, payload, trace);
             self.inner.layer.group_send(&self.group(to), message).await?;
         }
-        broadcast_took(began);
+        record_broadcast(began);
         Ok(here)
     }
 
@@ -261,7 +262,7 @@ impl Hub {
     }
 }
 
-fn broadcast_took(began: Instant) {
+fn record_broadcast(began: Instant) {
     metrics::histogram!("channel_layer_broadcast_seconds").record(began.elapsed());
 }
 

@@ -34,7 +34,7 @@ pub(crate) struct Settings {
     pub(crate) rooms_per_client: usize,
     /// Whether the methods of handlers run in trace spans.
     pub(crate) trace: bool,
-    /// The code with which a close of the hub closes clients.
+    /// The close code for clients when the hub is closed.
     pub(crate) close_code: u16,
 }
 

@@ -13,7 +13,7 @@
 //! use channel_layer::server::Upgrade;
 //! use channel_layer::{BoxError, Hub, MemoryLayer};
 //!
-//! /// Everybody in a room hears what one says.
+//! /// Sends each message of a client to all clients in its room.
 //! struct Chat {
 //!     room: String,
 //! }
@@ -30,7 +30,7 @@
 //!     }
 //!
 //!     async fn disconnect(&mut self, client: &Client, _closed: Closed) {
-//!         // The others hear it as well where the layer cannot be reached.
+//!         // An error means that the layer is unreachable. The clients of this process get the message nevertheless.
 //!         let _ = client.hub().broadcast(&self.room, "somebody left").await;
 //!     }
 //! }
@@ -59,31 +59,28 @@
 //! - Between processes the guarantees of the layer hold: at most once, in order, and undelivered messages are counted.
 //!   Clients in the sender's own process get a message without the layer.
 //!
-//! A process is one member of the group of each room that it has clients in. The work of the layer therefore depends on
-//! the number of processes only. The channel of a process carries the messages for all its clients: raise its capacity
-//! with [`CapacityRule::glob`](crate::CapacityRule::glob)`("hub.*", 10_000)`.
+//! A process is one member of the group of each room that it has clients in. The work of the layer for a broadcast
+//! therefore depends only on the number of processes. The channel of a process carries the messages for all its
+//! clients: raise its capacity with [`CapacityRule::glob`](crate::CapacityRule::glob)`("hub.*", 10_000)`.
 
 mod builder;
 mod client;
 mod error;
 mod handle;
-mod handler;
 mod inner;
 mod membership;
 mod names;
 mod payload;
 pub(crate) mod peers;
-mod serve;
 mod status;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use crate::server::asgi::connections::QueueDepths;
 pub use builder::HubBuilder;
-pub use client::Client;
+pub use client::{Client, Closed, Handler};
 pub use error::HubError;
 pub use handle::Hub;
-pub use handler::{Closed, Handler};
 pub use names::ClientId;
 pub use payload::Payload;
 pub use status::page::status_page;

@@ -38,8 +38,8 @@ pub(crate) struct Names {
     prefix: String,
     /// `hub.<name>.<process>!`
     channel: ChannelName,
-    /// The member that represents this process in the groups of the hub. Its local part is no number, so it is no
-    /// client.
+    /// The member that represents this process in the groups of the hub. Its local part is not a number, so it differs
+    /// from the channel of every client.
     member: ChannelName,
     /// The group of all processes.
     everyone: GroupName,
@@ -93,7 +93,7 @@ impl Names {
     }
 }
 
-/// Identifies a client among all processes of a hub. It is never reused.
+/// The id of a client, unique among all processes of a hub. An id is never reused.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientId(ChannelName);
 
@@ -106,7 +106,7 @@ impl ClientId {
         &self.0
     }
 
-    /// Whether it is `hub.<name>.<process>!<number>`.
+    /// Whether the channel has the form `hub.<name>.<process>!<number>`, with the number in hexadecimal digits.
     fn is_client(&self) -> bool {
         let process = self.0.non_local().strip_prefix("hub.").and_then(|process| process.strip_suffix('!'));
         let named = process.and_then(|process| process.rsplit_once('.'));
@@ -128,7 +128,7 @@ impl FromStr for ClientId {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let id = Self(ChannelName::parse_target(text)?);
-        if id.is_client() { Ok(id) } else { Err(InvalidName::new("client", text, "it is no client of a hub")) }
+        if id.is_client() { Ok(id) } else { Err(InvalidName::new("client", text, "it is not the id of a hub client")) }
     }
 }
 

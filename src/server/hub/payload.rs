@@ -1,11 +1,11 @@
-//! `Payload`: a message between a client and a server, text or bytes.
+//! `Payload`: one WebSocket message, text or bytes.
 
 use bytes::Bytes;
 use bytestring::ByteString;
 use tungstenite::Utf8Bytes;
 
 use crate::message::Value;
-use crate::server::websocket::frame::{Data, Frame};
+use crate::server::websocket::frame::{self, Data, Frame};
 
 /// One WebSocket message. Cheap to clone: the bytes are shared.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ impl Payload {
         }
     }
 
-    /// The key of this kind of payload in a message of the layer.
+    /// Returns the key of this kind of payload in a message of the layer.
     pub(crate) fn key(&self) -> &'static str {
         match self {
             Self::Text(_) => "text",
@@ -84,10 +84,7 @@ impl From<Payload> for Value {
 impl From<Data> for Payload {
     fn from(data: Data) -> Self {
         match data {
-            Data::Text(text) => match ByteString::try_from(Bytes::from(text)) {
-                Ok(text) => Self::Text(text),
-                Err(_) => unreachable!("a text frame is UTF-8"),
-            },
+            Data::Text(text) => Self::Text(frame::to_byte_string(text)),
             Data::Binary(bytes) => Self::Binary(bytes),
         }
     }

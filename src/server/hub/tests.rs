@@ -28,7 +28,7 @@ const DEADLINE: Duration = Duration::from_mins(2);
 const LOBBY: &str = "hub.main.room.is.lobby";
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
-    timeout(DEADLINE, future).await.expect("it ends in time")
+    timeout(DEADLINE, future).await.expect("the future completes in time")
 }
 
 #[derive(Clone, Copy)]
@@ -79,13 +79,13 @@ impl Faulty {
         let fault = self.faults.lock().get(name).copied();
         match fault {
             None => Ok(()),
-            Some(Fault::Fails) => Err(Error::Redis { shard: 0, cause: "it is away".into() }),
+            Some(Fault::Fails) => Err(Error::Redis { shard: 0, cause: "unreachable".into() }),
             Some(Fault::FailsLate) => {
                 sleep(Duration::from_secs(1)).await;
-                Err(Error::Redis { shard: 0, cause: "it is away".into() })
+                Err(Error::Redis { shard: 0, cause: "unreachable".into() })
             }
             Some(Fault::Hangs) => pending().await,
-            Some(Fault::Panics) => panic!("as the test wants it"),
+            Some(Fault::Panics) => panic!("injected by the test"),
         }
     }
 }

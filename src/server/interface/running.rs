@@ -28,11 +28,11 @@ use crate::server::status::{self, StatusCollector, StatusSources, gauges};
 use crate::server::transport::acceptor::accept;
 use crate::server::transport::connection::TransportContext;
 use crate::server::transport::listener::Listener;
-use crate::server::transport::peer::Peer;
+use crate::server::transport::listener::Peer;
 use crate::server::transport::shutdown::Shutdown;
 use crate::server::websocket::upgrade::is_upgrade;
 
-/// How long a shutdown waits for the disconnect notices of what it has aborted.
+/// How long a shutdown waits for the disconnect notices of the connections that it has aborted.
 const NOTICE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Handlers of the requests that no route of the program matches.
@@ -108,7 +108,7 @@ impl RunningServer {
             let (counters, shutdown) = (counters.clone(), shutdown.clone());
             Arc::new(StatusCollector::new(StatusSources { layer, connections, pending, counters, shutdown }))
         });
-        let background = background(&settings, &application, &connections, status.as_ref());
+        let background = start_background_tasks(&settings, &application, &connections, status.as_ref());
         let endpoints = Arc::new(Endpoints {
             sockets: Arc::new(SocketContext {
                 application: application.clone(),
@@ -147,7 +147,7 @@ impl RunningServer {
         let application = &self.application;
         let finished = async move {
             for acceptor in acceptors {
-                // It fails only when it is aborted, which nothing does here.
+                // An acceptor fails only when it is aborted, which no code does here.
                 let _ = acceptor.await;
             }
             application.finished().await;
@@ -179,7 +179,7 @@ fn start_acceptors(
     listeners.into_iter().map(start).map(AbortOnDropHandle::new).collect()
 }
 
-fn background(
+fn start_background_tasks(
     settings: &Settings,
     application: &Application,
     connections: &Arc<Connections>,
@@ -203,7 +203,7 @@ struct ReplyReaders {
 }
 
 impl ReplyReaders {
-    /// Starts the reader of replies to sockets, and that of responses if the server has an application for HTTP.
+    /// Starts the reader of replies to sockets. With `pending`, also starts the reader of responses.
     fn start(
         application: &Application,
         connections: &Arc<Connections>,

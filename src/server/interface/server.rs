@@ -24,8 +24,8 @@ use crate::server::transport::proxy::TrustedProxies;
 use crate::server::transport::settings::TransportSettings;
 use crate::server::websocket::close_code;
 
-/// An interface server: accepts connections of clients and exchanges ASGI messages with an application behind a channel
-/// layer. The [module](crate::server) explains how it works.
+/// A server that accepts connections of clients and exchanges ASGI messages with an application behind a channel layer.
+/// The [module](crate::server) explains how it works.
 #[must_use]
 pub struct InterfaceServer {
     pub(crate) layer: Arc<dyn ChannelLayer>,
@@ -185,9 +185,8 @@ impl InterfaceServer {
         self
     }
 
-    /// Sets the maximum number of connections on each listener that are no open WebSockets, at least 1: HTTP
-    /// connections, and connections that have sent no request yet. Further connections wait until one ends. Defaults to
-    /// 10,000.
+    /// Sets the maximum number of connections on each listener, at least 1. HTTP connections and connections that have
+    /// sent no request yet count; open WebSockets do not. Further connections wait until one ends. Defaults to 10,000.
     pub fn max_http_connections(mut self, connections: usize) -> Self {
         self.transport.max_connections = connections.max(1);
         self
@@ -208,8 +207,8 @@ impl InterfaceServer {
     }
 
     /// Sets whether the server logs each request when its response has ended, under the target `channel_layer::access`
-    /// at level info: client, method, path, version, status, bytes, milliseconds. The line contains no query and no
-    /// header. Defaults to `false`.
+    /// at level info. The line contains client, method, path, version, status, bytes and milliseconds, but no query and
+    /// no header. Defaults to `false`.
     pub fn access_log(mut self, enabled: bool) -> Self {
         self.transport.access_log = enabled;
         self
@@ -221,7 +220,7 @@ impl InterfaceServer {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] if a value is no origin.
+    /// [`Error::InvalidConfig`] if a value is not an origin.
     pub fn allowed_origins<T: AsRef<str>>(mut self, origins: impl IntoIterator<Item = T>) -> Result<Self> {
         self.origins = Origins::parse(origins)?;
         Ok(self)
@@ -233,24 +232,26 @@ impl InterfaceServer {
         self
     }
 
-    /// Sets the path at which a proxy mounts the application, passed on as `root_path`. Defaults to none.
+    /// Sets the path at which a proxy mounts the application. Messages carry it as `root_path`. Defaults to none.
     pub fn root_path(mut self, path: &str) -> Self {
         self.root_path = path.into();
         self
     }
 
     /// Sets whether the server serves a page for operators at `/status`, which reloads every 2 s: rates of the last two
-    /// minutes, depths of channels, outcomes of handshakes and requests, shards. The page names channels and no client.
-    /// Every client that reaches the server can open it: restrict access to it in your proxy. Defaults to `false`.
+    /// minutes, depths of channels, outcomes of handshakes and requests, shards. The page names channels, but no
+    /// clients. Every client that reaches the server can open it: restrict access to it in your proxy. Defaults to
+    /// `false`.
     pub fn status_page(mut self, enabled: bool) -> Self {
         self.status_page = enabled;
         self
     }
 
     /// Sets whether `websocket.connect`, `websocket.receive` and `http.request` carry a trace context as text under
-    /// `traceparent` ([`trace`](crate::trace)): that of the client's request, or a new trace for each. The application
-    /// sees the key, and a [`Worker`](crate::Worker) passes it on with the messages that it sends. Spans are logged to
-    /// `tracing` under the target `channel_layer::trace` at level debug. Defaults to `false`.
+    /// `traceparent` ([`trace`](crate::trace)): a child of the request's own context, or a new trace for each message.
+    /// The application sees the key, and a [`Worker`](crate::Worker) passes the trace on with the messages that it
+    /// sends. Spans are logged to `tracing` under the target `channel_layer::trace` at level debug. Defaults to
+    /// `false`.
     pub fn trace(mut self, enabled: bool) -> Self {
         self.trace = enabled;
         self

@@ -1,4 +1,4 @@
-//! Limits on the connections of one process.
+//! `ConnectionLimiter`: limits on the connections of one process.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroUsize;
@@ -25,7 +25,7 @@ pub(crate) struct ConnectionLimiter {
     handshakes: Option<DefaultDirectRateLimiter>,
 }
 
-/// Why a client may not open a socket now. As a response it is 503 with `Retry-After`.
+/// Why a client may not open a socket now. Its response is 503 with `Retry-After`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refused {
@@ -71,7 +71,7 @@ impl ConnectionLimiter {
         }
     }
 
-    /// Returns a permit for one connection. A connection without an address counts for no address.
+    /// Returns a permit for one connection. Without an address, the limit per address does not apply.
     pub(crate) fn acquire(self: &Arc<Self>, address: Option<IpAddr>) -> Result<ConnectionPermit, Refused> {
         let acquired = self.try_acquire(address);
         if let Err(refused) = &acquired {
@@ -89,7 +89,7 @@ impl ConnectionLimiter {
         let limit = self.limit.map_or(usize::MAX, NonZeroUsize::get);
         let more = |open: usize| (open < limit).then_some(open + 1);
         self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).map_err(|_| Refused::Full)?;
-        // From here on dropping the permit releases what it holds.
+        // From here on, an early return drops the permit and thereby releases what it holds.
         let mut permit = ConnectionPermit { limiter: self.clone(), address: None };
         if let Some((address, limit)) = address.map(network_of).zip(self.limit_per_address) {
             let mut count = self.by_address.entry(address).or_insert(0);
@@ -100,7 +100,7 @@ impl ConnectionLimiter {
             drop(count);
             permit.address = Some(address);
         }
-        // Last, so that a refused connection uses up no handshake.
+        // Checked last, so that a refused connection does not use up a handshake.
         match &self.handshakes {
             Some(limiter) if limiter.check().is_err() => Err(Refused::Rate),
             _ => Ok(permit),

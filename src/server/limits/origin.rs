@@ -1,4 +1,4 @@
-//! The origins that may open WebSockets.
+//! `Origins`: the origins whose pages may open WebSockets.
 
 use axum::http::HeaderValue;
 
@@ -7,8 +7,8 @@ use crate::error::{Error, Result};
 /// The origins whose pages may open WebSockets.
 ///
 /// A browser sends the cookies of a user with a handshake, whichever page opens it, and names that page in `Origin`.
-/// The server refuses a handshake with another origin with 403. A handshake without `Origin` passes: the client is no
-/// browser, and its headers prove nothing.
+/// The server refuses a handshake from any other origin with 403. A handshake without `Origin` passes: the client is
+/// not a browser, and its headers prove nothing.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Origins {
     /// Empty if every origin is allowed.
@@ -24,6 +24,8 @@ enum Allowed {
 }
 
 impl Origins {
+    /// Parses origins and patterns of origins.
+    ///
     /// # Errors
     ///
     /// [`Error::InvalidConfig`] for a value that no browser sends as an origin.

@@ -1,4 +1,4 @@
-//! Limits on the rate of messages and bytes from one client.
+//! `MessageRate`: limits on the rate of messages and bytes from one client.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -18,7 +18,8 @@ pub(crate) struct MessageRate {
 struct Limit {
     per_second: NonZeroU32,
     limiter: DefaultDirectRateLimiter,
-    /// Allowance beyond the limiter's: what the client may have sent while the server did not read.
+    /// Allowance in addition to the limiter's, for messages that the client may have sent while the server did not
+    /// read.
     credit: u64,
 }
 

@@ -1,5 +1,5 @@
-//! The collector of the data that the status page shows. A request for the page waits for nothing and costs Redis
-//! nothing.
+//! `StatusCollector`: collects the data of the status page in the background. A request for the page does not wait, and
+//! sends nothing to Redis.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::supervise::{contain, contained};
 
 /// Interval of the queries to the layer.
 const QUERY_INTERVAL: Duration = Duration::from_secs(2);
-/// How long after a view of the page the layer is queried.
+/// How long the layer is queried after the last view of the page.
 const QUERY_AFTER_VIEW: Duration = Duration::from_secs(15);
 /// How long the layer may take to answer before it counts as failed.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -115,7 +115,7 @@ impl StatusCollector {
         }
     }
 
-    /// Collects data until it is dropped. A slow layer delays only its own figures.
+    /// Collects data until the future is dropped. A slow layer delays only the data about itself.
     pub(crate) async fn run(&self) {
         tokio::join!(self.sample(), self.query_layer(), self.record_events());
     }

@@ -1,4 +1,4 @@
-//! Gauges of the queues, updated at an interval: updating them with every message would cost more than it is worth.
+//! Gauges of the queues, updated at an interval, because an update for every message would cost too much.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,14 +9,14 @@ use crate::server::asgi::connections::{Connections, QueueDepths};
 use crate::supervise::contain;
 
 /// Interval of the updates.
-pub(crate) const EVERY: Duration = Duration::from_secs(5);
+pub(crate) const UPDATE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Label of the gauges of an interface server, beside those of hubs.
 const INTERFACE: &str = "interface";
 
-/// Updates the gauges of an interface server until it is dropped.
+/// Updates the gauges of an interface server until the future is dropped.
 pub(crate) async fn update(connections: Arc<Connections>) {
-    let mut ticks = interval(EVERY);
+    let mut ticks = interval(UPDATE_INTERVAL);
     loop {
         ticks.tick().await;
         contain("gauges", || set(INTERFACE, connections.depths()));

@@ -17,20 +17,20 @@ use crate::health::Health;
 use crate::layer::{ChannelLayer, Mode};
 use crate::supervise::contain;
 
-/// Interval at which histograms without a scrape are aggregated.
+/// Interval at which histograms are aggregated, even if nobody scrapes `/metrics`.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 /// Histogram buckets of durations in seconds, and of sizes.
 const SECONDS: [f64; 14] =
     [0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 10.0, 60.0];
 const COUNTS: [f64; 9] = [1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 1000.0];
 
-/// Returns the health routes of this process and its `layer`. Mount them with
+/// Returns the health routes of this process and of `layer`. Mount them with
 /// [`InterfaceServer::routes`](crate::server::InterfaceServer::routes) or in any axum program.
 ///
 /// | path | answer |
 /// |---|---|
 /// | `/live` | 200 while the process runs |
-/// | `/ready` | 200 while messages arrive, 503 while they do not, because the probe has failed; in both cases a line for each server with a fault |
+/// | `/ready` | 200 if probe messages arrive through every server or the layer has fallen back as configured, otherwise 503; a line for each server with a fault |
 /// | `/health/redis` | [`Health`] as JSON, with the same status as `/ready` |
 ///
 /// `/ready` and `/health/redis` call [`ChannelLayer::health`], which sends a message through every server.

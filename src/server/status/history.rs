@@ -1,4 +1,4 @@
-//! The history of the last two minutes, with one sample per second.
+//! `History`: the last two minutes of a server, with one sample per second.
 
 use std::collections::VecDeque;
 
@@ -7,7 +7,7 @@ use crate::server::counters::Totals;
 /// Number of seconds that are kept.
 pub(crate) const SECONDS: usize = 120;
 /// Number of seconds that a rate covers.
-const RATE_OVER: usize = 10;
+const RATE_WINDOW: usize = 10;
 
 /// The state of the server at one second.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,7 +33,7 @@ impl History {
 
     /// Returns the growth of a total per second over the last seconds.
     pub(crate) fn rate(&self, of: impl Fn(&Totals) -> u64) -> f64 {
-        let seconds = RATE_OVER.min(self.samples.len().saturating_sub(1));
+        let seconds = RATE_WINDOW.min(self.samples.len().saturating_sub(1));
         let (Some(last), Some(first)) = (self.samples.back(), self.samples.iter().rev().nth(seconds)) else {
             return 0.0;
         };

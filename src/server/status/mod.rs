@@ -1,7 +1,7 @@
 //! The status page of one interface server, and the health and metrics routes.
 //!
-//! [`collector`] collects the data in the background, and [`view`] renders it, so that a request for the page waits for
-//! nothing.
+//! [`collector`] collects the data of the page in the background, so that a request for the page does not wait.
+//! [`view`] renders the page, also for the hub.
 
 mod collector;
 pub(crate) mod gauges;

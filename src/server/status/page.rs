@@ -1,4 +1,4 @@
-//! Static pages.
+//! `Page`: a page from memory, with a strict Content-Security-Policy.
 
 use axum::http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,

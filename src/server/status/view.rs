@@ -123,7 +123,7 @@ fn area(points: &[u64], highest: u64) -> String {
     let left = step(last);
     let _ = write!(path, "M{left} {HEIGHT}");
     for (at, point) in points.iter().enumerate() {
-        // One unit of space above for the line.
+        // Leaves one unit above the highest point for the width of the line.
         let y = HEIGHT - point * (HEIGHT - 2) / highest;
         let _ = write!(path, "L{} {y}", step(last - at));
     }
@@ -143,15 +143,15 @@ fn channels(page: &mut String, snapshot: &Snapshot) -> std::fmt::Result {
     page.push_str(
         "<table><thead><tr><th>channel<th>waiting<th>oldest for<th>sent<th>refused (full)</tr></thead><tbody>\n",
     );
-    for (name, figures) in &snapshot.layer.channels {
-        let attention = if figures.messages_max_age > Duration::from_secs(1) { " class=\"warn\"" } else { "" };
+    for (name, statistics) in &snapshot.layer.channels {
+        let attention = if statistics.messages_max_age > Duration::from_secs(1) { " class=\"warn\"" } else { "" };
         writeln!(
             page,
             "<tr{attention}><th>{name}<td>{}<td>{}<td>{}<td>{}</tr>",
-            thousands(figures.messages_pending),
-            if figures.messages_pending > 0 { span(figures.messages_max_age) } else { "–".to_owned() },
-            thousands(figures.messages_count),
-            thousands(figures.channel_full_count),
+            thousands(statistics.messages_pending),
+            if statistics.messages_pending > 0 { span(statistics.messages_max_age) } else { "–".to_owned() },
+            thousands(statistics.messages_count),
+            thousands(statistics.channel_full_count),
         )?;
     }
     page.push_str("</tbody></table></section>\n");
@@ -219,7 +219,7 @@ fn shards(page: &mut String, snapshot: &Snapshot) -> std::fmt::Result {
     Ok(())
 }
 
-/// Formats a time in its largest unit and the next one.
+/// Formats a duration in its largest unit and the next smaller one.
 fn span(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {

@@ -7,16 +7,16 @@ use axum::Router;
 use tokio::task::{JoinError, JoinSet};
 
 use crate::server::transport::connection::{TransportContext, serve};
-use crate::server::transport::listener::{Listener, Stream};
-use crate::server::transport::peer::Peer;
+use crate::server::transport::listener::{Listener, Peer, Stream};
 use crate::supervise::contain;
 
-/// Accepts connections until the drain starts, and then waits for those that it accepted. When dropped, they are aborted.
+/// Accepts connections until the drain starts, and then waits until the accepted connections have ended. When dropped,
+/// they are aborted.
 pub(crate) async fn accept(listener: Listener, router: Router, context: Arc<TransportContext>) {
     let mut connections = JoinSet::new();
     {
-        // One future for the whole loop: when `accept` of the system fails, it sleeps, and the end of a connection must
-        // not cut that short.
+        // The future outlives an iteration: after an error of the system it sleeps, and the end of a connection must
+        // not cut that pause short.
         let mut accepting = pin!(listener.accept());
         loop {
             tokio::select! {
@@ -36,7 +36,8 @@ pub(crate) async fn accept(listener: Listener, router: Router, context: Arc<Tran
     }
 }
 
-/// Spawns the task of a connection. A connection above the limits is closed without a response, since it has sent no request.
+/// Spawns the task of a connection. A connection above the limits is closed without a response, since it has sent no
+/// request.
 fn spawn(stream: Stream, peer: Peer, router: &Router, context: &Arc<TransportContext>, connections: &mut JoinSet<()>) {
     let Ok(permit) = context.limiter.acquire(peer.client.map(|client| client.ip())) else { return };
     let serving = serve(stream, peer, router.clone(), context.clone());

@@ -18,22 +18,20 @@ use tokio_io_timeout::TimeoutStream;
 use crate::server::counters::Counters;
 use crate::server::limits::ConnectionLimiter;
 use crate::server::options::LONGEST_TIMEOUT;
-use crate::server::transport::drain::{RequestActivity, serve_until_shutdown};
 use crate::server::transport::http::chunked;
 use crate::server::transport::linger::linger;
-use crate::server::transport::listener::{Stream, is_http2};
-use crate::server::transport::peer::Peer;
+use crate::server::transport::listener::{Peer, Stream, is_http2};
 use crate::server::transport::pending_writes::PendingWrites;
 use crate::server::transport::proxy::TrustedProxies;
-use crate::server::transport::respond::respond;
+use crate::server::transport::response::respond;
 use crate::server::transport::settings::TransportSettings;
-use crate::server::transport::shutdown::Shutdown;
+use crate::server::transport::shutdown::{RequestActivity, Shutdown, serve_until_shutdown};
 use crate::server::transport::streams::{Progress, StreamExecutor};
 
 /// Interval of the pings that check whether an HTTP/2 client is alive.
 const HTTP2_PING: Duration = Duration::from_secs(25);
 
-/// Number of concurrent requests of an HTTP/2 client.
+/// Maximum number of concurrent requests of an HTTP/2 connection.
 const HTTP2_STREAMS: u32 = 100;
 
 /// Bytes of a response that may wait between an HTTP/2 stream and a connection that takes them slowly.
@@ -46,12 +44,13 @@ const SMALLEST_BUFFER: usize = 8 * 1024;
 pub(crate) struct TransportContext {
     pub(crate) settings: TransportSettings,
     pub(crate) proxies: TrustedProxies,
-    /// Limits the connections that are no open sockets.
+    /// Limits the connections. Open sockets do not count.
     pub(crate) limiter: Arc<ConnectionLimiter>,
     /// Write timeout of open WebSockets, which enforce it themselves.
     pub(crate) socket_write_timeout: Duration,
     pub(crate) counters: Arc<Counters>,
-    /// Paths whose responses are left out of the counters: those of the status page, which does not show its own requests.
+    /// Paths whose responses are left out of the counters: those of the status page, which does not show its own
+    /// requests.
     pub(crate) uncounted_paths: &'static [&'static str],
     pub(crate) shutdown: Shutdown,
 }
@@ -120,7 +119,8 @@ where
     served
 }
 
-/// Adds the write timeout. It is longer than that of WebSockets, whose own timeout has to fire first for an open socket.
+/// Adds the write timeout. It is longer than the write timeout of WebSockets, which has to fire first for an open
+/// socket.
 fn with_write_timeout<S>(stream: S, context: &TransportContext) -> Pin<Box<TimeoutStream<S>>>
 where
     S: AsyncRead + AsyncWrite + Unpin,

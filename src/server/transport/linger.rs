@@ -13,15 +13,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
 
 /// How long a client may take to read the last response and close the connection.
-const LONGEST: Duration = Duration::from_secs(5);
+const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Waits until the client closes the connection, for a few seconds.
+/// Waits until the client closes the connection, for at most [`LINGER_TIMEOUT`].
 pub(crate) async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     // The stream is dropped afterwards, whatever the result.
-    let _ = timeout(LONGEST, poll_fn(|cx| poll_discard(&mut stream, cx))).await;
+    let _ = timeout(LINGER_TIMEOUT, poll_fn(|cx| poll_discard(&mut stream, cx))).await;
 }
 
-/// Shuts down the writing side, and discards what the client sends until it closes its side.
+/// Shuts down the writing side, and discards the bytes that the client sends until it closes its side.
 pub(crate) fn poll_discard<S>(stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<()>>
 where
     S: AsyncRead + AsyncWrite + Unpin,

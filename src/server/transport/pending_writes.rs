@@ -1,4 +1,4 @@
-//! A stream that tracks whether written bytes have yet to be flushed.
+//! `PendingWrites`: whether bytes that were written to a stream have yet to be flushed.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! Trusted proxies and the headers in which they name a client.
+//! `TrustedProxies`: the proxies whose headers name the client of a request.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,7 +6,7 @@ use axum::http::HeaderMap;
 use ipnet::IpNet;
 
 use crate::error::{Error, Result};
-use crate::server::transport::peer::Peer;
+use crate::server::transport::listener::Peer;
 
 /// The proxies in front of an interface server, by address.
 ///
@@ -39,7 +39,7 @@ impl TrustedProxies {
         Ok(trusted)
     }
 
-    /// Returns the client of a request with these headers.
+    /// Returns `peer` with the client and the scheme that a trusted proxy names in these headers.
     pub(crate) fn resolve(&self, peer: Peer, headers: &HeaderMap) -> Peer {
         let trusted = peer.client.map_or(self.unix, |client| self.contains(client.ip()));
         if !trusted {

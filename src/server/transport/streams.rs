@@ -1,4 +1,4 @@
-//! Progress of responses, and the timeout of HTTP/2 streams.
+//! `Progress`: how fast clients accept their responses, and the timeout of HTTP/2 streams.
 //!
 //! An HTTP/2 client controls how much of each response it accepts, and may keep its connection alive without accepting
 //! any. Its connection then has nothing to write, and hyper waits without a deadline.
@@ -32,7 +32,7 @@ impl StreamExecutor {
     }
 }
 
-/// The tasks end with their connection.
+/// The spawned tasks end with their connection.
 impl<Stream: Future<Output = ()> + Send + 'static> Executor<Stream> for StreamExecutor {
     fn execute(&self, stream: Stream) {
         let (progress, timeout) = (Progress::flow_controlled(), self.timeout);

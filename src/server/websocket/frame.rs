@@ -1,8 +1,9 @@
-//! An encoded data frame that all sockets it goes to share.
+//! `Frame`: an encoded data frame, shared by all sockets that it goes to.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use tungstenite::Utf8Bytes;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Data as Kind, OpCode};
@@ -15,6 +16,11 @@ const LONGEST_HEAD: usize = 10;
 pub(crate) enum Data {
     Text(Utf8Bytes),
     Binary(Bytes),
+}
+
+/// Converts the text of a frame without a copy.
+pub(crate) fn to_byte_string(text: Utf8Bytes) -> ByteString {
+    ByteString::try_from(Bytes::from(text)).unwrap_or_else(|_| unreachable!("a text frame is UTF-8"))
 }
 
 /// A data frame as it is on the wire. A clone shares the bytes.

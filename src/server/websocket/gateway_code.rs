@@ -1,8 +1,8 @@
-//! Close code 1014 (bad gateway) from a client. It was registered after RFC 6455, and tungstenite treats it as a
-//! protocol error.
+//! `GatewayCode`: accepts close code 1014 (bad gateway) from a client. It was registered after RFC 6455, and
+//! tungstenite treats it as a protocol error.
 //!
-//! tungstenite does not expose the close frames that it refuses. So [`GatewayCode`] gives it code 1013 instead of 1014,
-//! and restores 1014 in the message and in the reply of tungstenite.
+//! tungstenite does not expose the close frames that it refuses. So [`GatewayCode`] passes code 1013 to tungstenite
+//! instead of 1014, and restores 1014 in the message and in the reply of tungstenite.
 
 use std::io::Cursor;
 
@@ -26,6 +26,7 @@ pub(crate) struct GatewayCode {
     len: usize,
     /// Bytes of the payload that have yet to be read.
     payload: u64,
+    /// Whether the code of the close frame was replaced.
     replaced: bool,
 }
 
@@ -67,7 +68,7 @@ impl GatewayCode {
             *byte ^= DIFFERENCE;
             self.replaced = true;
         }
-        // Nothing after a close frame is read, and the code of another one would be taken for that of the first.
+        // tungstenite reads nothing after a close frame. The code of a second close frame must not count for the first.
         self.payload = if is_close { u64::MAX } else { payload - code.len() as u64 };
         self.len = 0;
     }

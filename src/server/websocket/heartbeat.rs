@@ -1,4 +1,4 @@
-//! Timers of one socket: pings, the pong timeout, and the end of its lifetime. No I/O.
+//! `Heartbeat`: the timers of one socket for pings, the pong timeout, and the end of its lifetime. No I/O.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::server::options::{LONGEST_TIMEOUT, SocketOptions};
 
-/// Minimum rate of a client, in bytes per second. A client that takes a frame more slowly and sends nothing counts as
+/// Minimum rate of a client, in bytes per second. A client that accepts a frame more slowly and sends nothing counts as
 /// dead.
 const MIN_RATE: u64 = 1024;
 
@@ -16,13 +16,14 @@ const MIN_RATE: u64 = 1024;
 pub(crate) struct Heartbeat {
     interval: Duration,
     pong_timeout: Duration,
+    /// Time of the next ping.
     ping: Instant,
     /// Deadline for the client to send anything, if a ping is pending.
     deadline: Option<Instant>,
     expires: Instant,
 }
 
-/// Action that is due.
+/// The action of the heartbeat that is due.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Due {
     Wait,
@@ -53,8 +54,7 @@ impl Heartbeat {
         self.deadline.unwrap_or(self.ping).min(self.expires)
     }
 
-    /// Extends the deadline for the bytes that are written before the ping, which a client on a slow line takes its
-    /// time for.
+    /// Extends the deadline by the time that a client on a slow line may take for the `bytes` written before the ping.
     pub(crate) fn extend_deadline(&mut self, bytes: usize) {
         let time = Duration::from_secs(bytes as u64 / MIN_RATE).min(LONGEST_TIMEOUT);
         self.deadline = self.deadline.map(|deadline| deadline + time);

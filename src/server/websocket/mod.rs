@@ -1,7 +1,7 @@
 //! WebSockets without an application: the upgrade request, frames, and the protocol of one open socket.
 //!
-//! [`upgrade`] checks the request and answers it, [`protocol`] runs the open socket, and [`queue`] holds the frames that
-//! wait for one client. All sockets that an encoded [`frame`] goes to share its bytes.
+//! [`upgrade`] checks the request and answers it, [`protocol`] runs the open socket, and [`queue`] holds the replies
+//! that wait for one client. An encoded [`frame`] is shared by all sockets that it goes to.
 
 pub(crate) mod close_code;
 pub(crate) mod frame;

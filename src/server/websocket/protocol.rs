@@ -49,7 +49,7 @@ pub(crate) trait MessageHandler: Send {
     fn receive(&mut self, data: Data) -> impl Future<Output = Result<(), Closing>> + Send;
 }
 
-/// The close code and reason that the server sends.
+/// A close code and reason of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Closing {
     pub(crate) code: u16,
@@ -107,7 +107,7 @@ pub(crate) async fn run<Stream: AsyncRead + AsyncWrite + Unpin + Send>(
     expires: Instant,
     first: Reply,
 ) -> End {
-    // Two futures of one task use the socket in turn, so that neither ever waits for the lock.
+    // Two futures of one task use the socket in turn, so neither ever waits for the lock.
     let socket = Mutex::new(Socket::new(stream, options));
     let signals = Signals::default();
     let mut writer = Writer::new(&socket, queue, &signals, options, expires);
@@ -122,8 +122,8 @@ pub(crate) async fn run<Stream: AsyncRead + AsyncWrite + Unpin + Send>(
                 if !matches!(end, End::Server(_)) {
                     signals.ended.notify_one();
                 }
-                // A frame that is being passed on still reaches the application, and the client has time to answer the
-                // close frame.
+                // The message that is being handled still reaches the application, and the client has time to answer
+                // the close frame.
                 let _ = timeout(options.close_timeout, reading).await;
                 end
             }

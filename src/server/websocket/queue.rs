@@ -1,4 +1,4 @@
-//! The queue of replies for one client: bounded in messages and bytes, and filled without waiting.
+//! `Queue`: the replies that wait for one client, bounded in messages and bytes. A push never waits.
 
 use std::collections::VecDeque;
 
@@ -13,7 +13,7 @@ use crate::server::websocket::close_code;
 use crate::server::websocket::reply::Reply;
 use crate::server::websocket::write_buffer::FRAMES_AT_ONCE;
 
-/// Maximum number of bytes that a socket takes at once; they are in memory in addition to the queue.
+/// Number of bytes after which a socket takes no more replies at once. They are in memory in addition to the queue.
 const BYTES_AT_ONCE: usize = 256 * 1024;
 
 /// Memory of a reply in addition to its bytes, rounded up: the reply, its place in the queue, and its frame.
@@ -37,7 +37,7 @@ struct State {
     replies: VecDeque<Reply>,
     /// Bytes of memory that the replies take.
     bytes: usize,
-    /// The last reply closes the socket, and none may follow it.
+    /// Whether the last reply closes the socket. No reply may follow it.
     closes: bool,
     close: Option<CloseRequest>,
 }
@@ -47,13 +47,13 @@ struct State {
 pub(crate) struct CloseRequest {
     pub(crate) code: u16,
     pub(crate) reason: &'static str,
-    /// The client is too slow: frames that are being written are discarded as well.
+    /// Whether the client is too slow. The frames that its socket has taken are then discarded too.
     pub(crate) at_once: bool,
 }
 
 const TOO_SLOW: CloseRequest = CloseRequest { code: close_code::TRY_AGAIN_LATER, reason: "too slow", at_once: true };
 
-/// The socket has ended.
+/// The request in a queue whose socket has ended.
 const ENDED: CloseRequest = CloseRequest { code: close_code::ABNORMAL, reason: "", at_once: false };
 
 /// Outcome of a push.

@@ -1,4 +1,4 @@
-//! A reply of the application to a socket.
+//! `Reply`: a message of the application to a socket.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! A WebSocket over a byte stream: tungstenite reads and handles control frames, and data frames are written from
+//! `Socket`: a WebSocket over a byte stream. tungstenite reads and handles control frames; data frames are written from
 //! shared bytes.
 //!
 //! tungstenite copies every frame that it writes into a buffer of the socket. A large frame to many slow clients would
@@ -33,7 +33,7 @@ pub(crate) struct Socket<Stream> {
     gateway_code: GatewayCode,
     rate: MessageRate,
     output: WriteBuffer,
-    /// A ping of the server is not answered yet.
+    /// Whether a ping of the server has yet to be answered.
     ping_sent: bool,
 }
 
@@ -85,7 +85,7 @@ impl<Stream: AsyncRead + AsyncWrite + Unpin> Socket<Stream> {
         if let Ok(Message::Close(Some(frame))) = &mut read {
             adapter.gateway_code.restore(frame, &mut adapter.control[written..]);
         }
-        // Bytes count as they arrive, because fragments of an unfinished message are no message yet.
+        // Bytes count as they arrive: the fragments of an unfinished message are not read as a message yet.
         self.rate.check_bytes(adapter.received)?;
         match read {
             Ok(message) => {
@@ -109,7 +109,7 @@ impl<Stream: AsyncRead + AsyncWrite + Unpin> Socket<Stream> {
         self.rate.add_pause(time);
     }
 
-    /// Shuts down the writing side, and discards what the client sends until it closes its side.
+    /// Shuts down the writing side, and discards the bytes that the client sends until it closes its side.
     pub(crate) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         poll_discard(&mut self.stream, cx)
     }
@@ -124,8 +124,8 @@ impl<Stream: AsyncRead + AsyncWrite + Unpin> Socket<Stream> {
         self.control(|context, adapter| context.write(adapter, Message::Ping(Bytes::new())));
     }
 
-    /// Appends a close frame, unless one was sent already. All frames have to be written or discarded before, and none
-    /// may follow.
+    /// Appends a close frame, unless one was sent already. The caller has written or discarded all data frames before,
+    /// and appends none afterwards.
     pub(crate) fn close(&mut self, code: u16, reason: &'static str) {
         let frame = CloseFrame { code: code.into(), reason: Utf8Bytes::from_static(reason) };
         self.control(|context, adapter| context.close(adapter, Some(frame)));

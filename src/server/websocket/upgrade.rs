@@ -25,7 +25,7 @@ use crate::trace::TraceParent;
 /// The byte stream of an open socket.
 pub(crate) type Stream = TokioIo<Upgraded>;
 
-/// A request for a WebSocket, as an extractor of axum. Only HTTP/1.1 has such requests.
+/// A request for a WebSocket, as an axum extractor. Only HTTP/1.1 has such requests.
 pub struct Upgrade {
     accept: HeaderValue,
     address: Option<IpAddr>,
@@ -75,9 +75,8 @@ impl Upgrade {
         self.address
     }
 
-    /// Returns the response that opens the socket. `serve` gets the stream and runs in a task of its own.
-    ///
-    /// If the client disconnects before that, `serve` is dropped and never called.
+    /// Returns the response that opens the socket. `serve` gets the stream and runs in a task of its own. If the client
+    /// disconnects before that, `serve` is dropped and never called.
     pub(crate) fn open<F: Future<Output = ()> + Send + 'static>(
         self,
         serve: impl FnOnce(Stream) -> F + Send + 'static,
@@ -187,6 +186,7 @@ pub(crate) fn subprotocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     values.flat_map(|value| value.split(',')).map(str::trim).filter(|name| !name.is_empty())
 }
 
+/// Returns the key of a valid request for a WebSocket.
 pub(crate) fn key(request: &Parts) -> Result<&HeaderValue, NotWebSocket> {
     let headers = &request.headers;
     if request.method != Method::GET {
@@ -197,7 +197,7 @@ pub(crate) fn key(request: &Parts) -> Result<&HeaderValue, NotWebSocket> {
         return Err(NotWebSocket::Headers);
     }
     host::resolve(request.version, &request.uri, headers).map_err(|_| NotWebSocket::Host)?;
-    // One side would read the bytes after the head as frames, and the other as content.
+    // A proxy could read the bytes after the head as content, and the server as frames.
     let length = headers.get(CONTENT_LENGTH);
     if headers.contains_key(TRANSFER_ENCODING) || length.is_some_and(|length| length != "0") {
         return Err(NotWebSocket::Content);
@@ -214,7 +214,7 @@ pub(crate) fn key(request: &Parts) -> Result<&HeaderValue, NotWebSocket> {
     }
 }
 
-/// 16 bytes are 22 characters of base64 and two of padding.
+/// Returns `true` for 16 bytes in base64: 22 characters and two of padding.
 fn is_key(key: &[u8]) -> bool {
     let base64 = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
     key.len() == 24 && key.ends_with(b"==") && key[..22].iter().all(base64)

@@ -1,4 +1,4 @@
-//! The frames that a socket has to write, as slices of the shared bytes.
+//! `WriteBuffer`: the frames that a socket has to write, as slices of the shared bytes.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;

@@ -15,10 +15,10 @@ use crate::error::Error;
 use crate::server::hub::names::Audience;
 
 /// Limit of changes in flight that clients wait for.
-const REQUESTED_AT_ONCE: usize = 256;
+const MAX_REQUESTED: usize = 256;
 
 /// Limit of changes in flight that no client waits for.
-const MAINTENANCE_AT_ONCE: usize = 64;
+const MAX_MAINTENANCE: usize = 64;
 
 /// First and longest pause before a failed change is retried.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -28,7 +28,7 @@ pub(crate) type Outcome = Result<(), Arc<Error>>;
 
 pub(crate) type Waiters = Vec<oneshot::Sender<Outcome>>;
 
-/// Whether this process is a member of a group.
+/// Whether this process is a member of a group, as far as it knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum MembershipState {
     #[default]
@@ -46,7 +46,7 @@ pub(crate) struct Task {
     /// Whether to add the process again although it is a member.
     pub(crate) renew: bool,
     priority: Priority,
-    /// The callers that asked before the change began.
+    /// The callers that requested the group before the change began.
     waiting: Waiters,
 }
 
@@ -84,7 +84,7 @@ struct Group {
     /// Priority of the next change, if one is queued.
     queued: Option<Priority>,
     renew: bool,
-    /// The layer lost its groups while the present change was in flight.
+    /// Whether the layer lost its groups while the present change was in flight.
     outdated: bool,
     waiting: Waiters,
     due: Option<Instant>,
@@ -111,15 +111,15 @@ impl Groups {
     pub(crate) fn new(renew_every: Duration) -> Self {
         Self {
             known: HashMap::new(),
-            requested: TaskQueue::new(REQUESTED_AT_ONCE),
-            maintenance: TaskQueue::new(MAINTENANCE_AT_ONCE),
+            requested: TaskQueue::new(MAX_REQUESTED),
+            maintenance: TaskQueue::new(MAX_MAINTENANCE),
             due: BTreeSet::new(),
             renew_every,
             failing: 0,
         }
     }
 
-    /// Requests messages for an audience. `waiting` is notified of the result.
+    /// Requests the group of an audience, so that its messages arrive. `waiting` is notified of the result.
     pub(crate) fn request(&mut self, audience: Audience, waiting: Waiters) {
         self.known.entry(audience.clone()).or_default().waiting.extend(waiting);
         self.queue(audience, Priority::Requested);
@@ -132,10 +132,10 @@ impl Groups {
 
     /// Records that the layer lost its groups. Returns those that have to be added again.
     pub(crate) fn groups_lost(&mut self) -> Vec<Audience> {
-        let concerned =
+        let affected =
             self.known.iter_mut().filter(|(_, group)| group.in_flight || group.state != MembershipState::Absent);
         let mut lost = Vec::new();
-        for (audience, group) in concerned {
+        for (audience, group) in affected {
             group.outdated = group.in_flight;
             group.state = MembershipState::Unknown;
             lost.push(audience.clone());
@@ -206,7 +206,7 @@ impl Groups {
         self.failing
     }
 
-    /// Returns all groups that this process may be a member of.
+    /// Returns the audiences of all groups that this process may be a member of.
     pub(crate) fn into_joined(self) -> impl Iterator<Item = Audience> {
         self.known.into_iter().filter(|(_, group)| group.state != MembershipState::Absent).map(|(audience, _)| audience)
     }
@@ -355,7 +355,7 @@ mod tests {
         let rooms: Vec<_> = (0..1_000).map(|number| number.to_string()).collect();
         let mut groups = joined(&rooms.iter().map(|name| &**name).collect::<Vec<_>>(), now);
         groups.queue_due(now + EVERY);
-        assert_eq!(names(&mut groups).len(), MAINTENANCE_AT_ONCE);
+        assert_eq!(names(&mut groups).len(), MAX_MAINTENANCE);
         groups.request(room("new"), Vec::new());
         groups.request(room("999"), Vec::new());
         assert_eq!(names(&mut groups), ["new", "999"]);

@@ -29,14 +29,14 @@ pub(crate) struct Index {
     users: DashMap<Arc<str>, Arc<Mutex<RoomMembers>>>,
 }
 
-/// The members of one room or user. Its lock is held while a message is queued for all of them. All members therefore
-/// get the messages of a room in the same order, and a member gets none after it has left.
+/// The members of one room or user. Its lock is held while a message is queued for all members. Therefore all members
+/// get the messages in the same order, and a member gets none after it has left.
 #[derive(Debug, Default)]
 struct RoomMembers {
     members: HashMap<u64, Arc<Queue>>,
     /// Whether messages of other processes arrive.
     subscribed: bool,
-    /// Removed from the map. No member may enter it any more.
+    /// Whether the room was removed from the map. No member may enter it any more.
     retired: bool,
 }
 
@@ -127,7 +127,7 @@ impl Index {
     /// waits for the same membership or has succeeded. Returns the audience if it has no members any more.
     pub(crate) fn confirm(&self, member: &Member, entry: PendingMembership, subscribed: bool) -> Option<Audience> {
         let mut memberships = member.memberships.lock();
-        // Dropped under the lock, so that the last of several calls finds itself the last.
+        // `shared` is dropped under the lock, so that the last of several failed calls sees that no other call is left.
         let PendingMembership { audience: Audience { kind, name }, shared } = entry;
         let shared = shared?;
         let membership = match kind {
@@ -139,7 +139,7 @@ impl Index {
             *membership = Membership::Confirmed;
             return None;
         }
-        // One for the membership and one for this call.
+        // The membership and this call hold one reference each. A third one belongs to a call that still waits.
         if Arc::strong_count(&shared) > 2 {
             return None;
         }
@@ -150,8 +150,8 @@ impl Index {
         self.remove(member, kind, name)
     }
 
-    /// Removes a member from all rooms and from its user. The member can join nothing afterwards. Returns its rooms, and the
-    /// audiences that are now empty.
+    /// Removes a member from all rooms and from its user. The member can join nothing afterwards. Returns its rooms,
+    /// and the audiences that are now empty.
     pub(crate) fn remove_all(&self, member: &Member) -> (Vec<Arc<str>>, Vec<Audience>) {
         let mut memberships = member.memberships.lock();
         memberships.departed = true;
@@ -187,7 +187,7 @@ impl Index {
         self.map(kind).iter().filter(|room| !room.lock().members.is_empty()).count()
     }
 
-    /// Returns the rooms with most members, and their sizes.
+    /// Returns the rooms with the most members, and their sizes.
     pub(crate) fn largest_rooms(&self, limit: usize) -> Vec<(Arc<str>, usize)> {
         let size = |room: &Arc<Mutex<RoomMembers>>| room.lock().members.len();
         let mut rooms: Vec<_> = self.rooms.iter().map(|room| (room.key().clone(), size(&room))).collect();
@@ -205,8 +205,8 @@ impl Index {
         !room.members.is_empty()
     }
 
-    /// Removes a room or user without members. Returns whether it has been removed. An empty room stays until then, so
-    /// that a member that returns at once finds it subscribed.
+    /// Removes a room or user if it has no members. Returns `true` if it does not exist afterwards. An empty room stays
+    /// until then, so that a member that returns soon finds it subscribed.
     pub(crate) fn retire(&self, audience: &Audience) -> bool {
         let empty = |room: &mut RoomMembers| {
             room.retired = room.members.is_empty();
@@ -236,7 +236,7 @@ impl Index {
         loop {
             let room = self.get_or_create(kind, name);
             let mut room = room.lock();
-            // Otherwise the room was removed between the two lines above.
+            // A retired room was removed between the two lines above.
             if !room.retired {
                 return act(&mut room);
             }

@@ -1,7 +1,7 @@
 //! The rooms and users of this process, and its memberships in the groups of the layer.
 //!
-//! [`index`] maps rooms and users to clients. [`groups`] decides, without I/O, which groups the process has to be a
-//! member of. [`reconciler`] applies the changes to the layer.
+//! [`index`] maps rooms and users to clients. [`groups`] decides, without I/O, which groups the process has to join or
+//! leave, and [`reconciler`] applies these changes to the layer.
 
 pub(crate) mod groups;
 pub(crate) mod index;

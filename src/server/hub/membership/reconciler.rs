@@ -1,7 +1,8 @@
 //! `MembershipReconciler`: keeps this process in the groups of its rooms and users.
 //!
-//! One task changes memberships, many groups at a time and each group once. An add and a discard of the same group are
-//! therefore never in flight together. A caller that waits for a group is notified when its change is done.
+//! One task changes the memberships of many groups concurrently, with one change in flight for each group. So an add
+//! and a discard of the same group are never in flight together. A caller that waits for a group is notified when its
+//! change is done.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -25,13 +26,13 @@ use crate::supervise::{contain, contained};
 const TASK: &str = "groups of the hub";
 
 /// Longest time between renewals; the group expiry may be days.
-const RENEW_EVERY: Duration = Duration::from_hours(1);
+const MAX_RENEWAL_INTERVAL: Duration = Duration::from_hours(1);
 
-/// Number of groups left concurrently at the end.
-const LEAVES_AT_ONCE: usize = 64;
+/// Maximum number of groups that are left concurrently at the end.
+const MAX_LEAVES: usize = 64;
 
-/// How long the end waits for the layer. A membership that was not removed expires.
-pub(crate) const LEAVE_WITHIN: Duration = Duration::from_secs(5);
+/// How long the end of the hub waits for the layer. A membership that is not removed in that time expires.
+pub(crate) const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) struct MembershipReconciler {
     layer: Arc<dyn ChannelLayer>,
@@ -53,8 +54,8 @@ struct Pending {
 }
 
 /// Returns the time between renewals: a third of the group expiry at most.
-pub(crate) fn renewal(group_expiry: Duration) -> Duration {
-    (group_expiry / 3).min(RENEW_EVERY)
+pub(crate) fn renewal_interval(group_expiry: Duration) -> Duration {
+    (group_expiry / 3).min(MAX_RENEWAL_INTERVAL)
 }
 
 impl MembershipReconciler {
@@ -66,7 +67,7 @@ impl MembershipReconciler {
     ///
     /// # Cancel safety
     ///
-    /// When dropped, they arrive nevertheless while the audience has members.
+    /// When dropped, the messages arrive nevertheless while the audience has members.
     pub(crate) async fn subscribe(&self, audience: Audience) -> Outcome {
         let (done, result) = oneshot::channel();
         {
@@ -96,9 +97,9 @@ impl MembershipReconciler {
         self.changed.notify_one();
     }
 
-    /// Runs until `stop`. Then leaves all groups, for at most [`LEAVE_WITHIN`].
+    /// Runs until `stop`. Then leaves all groups, for at most [`LEAVE_TIMEOUT`].
     pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let mut groups = Groups::new(renewal(self.layer.group_expiry()));
+        let mut groups = Groups::new(renewal_interval(self.layer.group_expiry()));
         let mut in_flight = FuturesUnordered::new();
         loop {
             while let Some(task) = groups.next() {
@@ -107,7 +108,7 @@ impl MembershipReconciler {
             let due = groups.next_due();
             tokio::select! {
                 () = self.changed.notified() => if contain(TASK, || self.take_pending(&mut groups)).is_none() {
-                    // The requests that were not taken are still there.
+                    // The requests that were not taken are still pending.
                     self.changed.notify_one();
                 },
                 Some((task, result)) = in_flight.next() => {
@@ -125,9 +126,9 @@ impl MembershipReconciler {
                 self.complete(&mut groups, task, result);
             }
             let joined = stream::iter(groups.into_joined());
-            joined.for_each_concurrent(LEAVES_AT_ONCE, async |audience| drop(self.discard(&audience).await)).await;
+            joined.for_each_concurrent(MAX_LEAVES, async |audience| drop(self.discard(&audience).await)).await;
         };
-        if timeout(LEAVE_WITHIN, leaving).await.is_err() {
+        if timeout(LEAVE_TIMEOUT, leaving).await.is_err() {
             tracing::warn!("not all groups could be left in time; the remaining memberships expire");
         }
     }

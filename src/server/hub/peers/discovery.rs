@@ -1,4 +1,4 @@
-//! `PeerDiscovery`: announces this process, and finds out whether there are others.
+//! `PeerDiscovery`: announces this process, and finds out whether there are other processes.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Result};
 use crate::layer::{ChannelLayer, Event};
-use crate::server::hub::membership::reconciler::{LEAVE_WITHIN, MembershipReconciler, renewal};
+use crate::server::hub::membership::reconciler::{LEAVE_TIMEOUT, MembershipReconciler, renewal_interval};
 use crate::server::hub::names::Names;
 use crate::server::hub::peers::state::{LEASE, POLL_EVERY, PeerPoll, PeerState};
 use crate::server::hub::peers::wire;
@@ -42,7 +42,7 @@ impl PeerDiscovery {
     /// Joins the group of all processes, and waits until the others know this process.
     pub(crate) async fn announce(&self) -> Result<()> {
         self.layer.group_add(self.names.everyone(), self.names.member()).await?;
-        let known = Instant::now() + LEASE;
+        let deadline = Instant::now() + LEASE;
         if !self.layer.lists_all_members() {
             // On such a layer no process ever considers itself alone.
             self.state.lock().mark_reachable();
@@ -54,7 +54,7 @@ impl PeerDiscovery {
         }
         self.state.lock().expect_answers(poll.others);
         self.layer.group_send(self.names.everyone(), wire::hello(self.names.member())).await?;
-        if timeout_at(known, self.all_answered.notified()).await.is_err() {
+        if timeout_at(deadline, self.all_answered.notified()).await.is_err() {
             tracing::info!("some processes of the hub do not answer, and may have ended without closing");
         }
         Ok(())
@@ -83,8 +83,8 @@ impl PeerDiscovery {
         }
     }
 
-    /// Polls the group and renews the membership of this process until `stop`. Has all groups added again if the layer
-    /// lost them. Leaves the group at the end.
+    /// Polls the group and renews the membership of this process until `stop` is cancelled. Tells `reconciler` if the
+    /// layer lost its groups. Leaves the group at the end.
     pub(crate) async fn watch(
         self: Arc<Self>,
         reconciler: Arc<MembershipReconciler>,
@@ -97,7 +97,7 @@ impl PeerDiscovery {
 
     async fn run(&self, reconciler: &MembershipReconciler, mut events: broadcast::Receiver<Event>) {
         let mut ticks = interval(POLL_EVERY);
-        let (every, mut renewed) = (renewal(self.layer.group_expiry()), Instant::now());
+        let (every, mut renewed) = (renewal_interval(self.layer.group_expiry()), Instant::now());
         // Whether a loss of data has yet to be announced to the others.
         let (mut ended, mut unannounced) = (false, false);
         loop {
@@ -134,24 +134,25 @@ impl PeerDiscovery {
         }
     }
 
-    /// Leaves the group of all processes. Otherwise the others count on this process until its membership expires.
+    /// Leaves the group of all processes. Otherwise the other processes would send messages to this one until its
+    /// membership expires.
     pub(crate) async fn leave(&self) {
         let leaving = self.layer.group_discard(self.names.everyone(), self.names.member());
-        if !matches!(timeout(LEAVE_WITHIN, leaving).await, Ok(Ok(()))) {
+        if !matches!(timeout(LEAVE_TIMEOUT, leaving).await, Ok(Ok(()))) {
             tracing::debug!("cannot leave the group of the hub's processes");
         }
     }
 
-    /// Polls the group. Adds this process again if that is due or it is missing. Announces it if it is missing or data
-    /// was lost. Returns whether it was missing.
+    /// Polls the group. Adds this process again if that is due, if it is missing, or if data was lost. Announces it in
+    /// the last two cases. Returns whether it was missing.
     async fn refresh(&self, due: bool, lost: bool) -> Result<bool> {
-        let lists = self.layer.lists_all_members();
+        let lists_all = self.layer.lists_all_members();
         // Checked before this process adds itself, which would hide it.
-        let missing = lists && !self.poll().await?.myself;
+        let missing = lists_all && !self.poll().await?.myself;
         if due || lost || missing {
             self.layer.group_add(self.names.everyone(), self.names.member()).await?;
         }
-        if !lists {
+        if !lists_all {
             self.state.lock().mark_reachable();
         } else if lost || missing {
             self.layer.group_send(self.names.everyone(), wire::hello(self.names.member())).await?;

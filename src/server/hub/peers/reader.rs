@@ -14,14 +14,14 @@ use crate::server::hub::peers::wire;
 use crate::server::hub::peers::wire::{Address, HubMessage};
 use crate::server::reader::read_each;
 
-/// Delivers messages of other processes until `stop` or the end of the layer.
+/// Delivers messages of other processes until `stop` is cancelled or the layer ends.
 pub(crate) async fn read(receiver: RetryingReceiver, hub: Arc<Inner>, stop: CancellationToken) {
     let mut replies = ReplyReader::default();
-    let handle = |delivery: &Delivery| hand_over(delivery, &mut replies, &hub);
+    let handle = |delivery: &Delivery| deliver(delivery, &mut replies, &hub);
     read_each(receiver, "reader of the hub", stop, handle, |_| drops::count(DropReason::Malformed, 1)).await;
 }
 
-fn hand_over(delivery: &Delivery, replies: &mut ReplyReader, hub: &Inner) {
+fn deliver(delivery: &Delivery, replies: &mut ReplyReader, hub: &Inner) {
     if *delivery.channel.as_str() != *hub.names.member() {
         return to_client(delivery, replies, hub);
     }
@@ -33,7 +33,7 @@ fn hand_over(delivery: &Delivery, replies: &mut ReplyReader, hub: &Inner) {
         Ok(HubMessage::Content { to: Address::Everyone, reply, .. }) => {
             hub.fan_out(|hub| hub.connections.push_all(&reply));
         }
-        Ok(HubMessage::Content { to: Address::Some(kind @ (Kind::Room | Kind::User), name), reply, .. }) => {
+        Ok(HubMessage::Content { to: Address::Audience(kind @ (Kind::Room | Kind::User), name), reply, .. }) => {
             hub.fan_out(|hub| hub.rooms.index.send(kind, &name, || reply));
         }
         Err(reason) => ignore(delivery, reason),

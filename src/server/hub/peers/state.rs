@@ -3,8 +3,8 @@
 //! The processes of a hub are a group on the layer. A new process adds itself, announces itself to the others, and lets
 //! a client into a room only after all of them have answered or [`LEASE`] has passed. A process that polled the group
 //! and found only itself may consider itself alone for `LEASE` from the start of the poll. A process that joins after
-//! that poll waits for `LEASE` before it admits clients. Its announcement ends the other process's belief at once. Clocks
-//! of different processes are never compared.
+//! that poll waits for `LEASE` before it admits clients. From its announcement on, the other processes do not consider
+//! themselves alone. Clocks of different processes are never compared.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -17,7 +17,7 @@ pub(crate) const LEASE: Duration = Duration::from_secs(2);
 /// Interval of polling the group.
 pub(crate) const POLL_EVERY: Duration = Duration::from_millis(500);
 
-/// The knowledge of a process about the others.
+/// The knowledge of a process about the other processes.
 #[derive(Debug, Default)]
 pub(crate) struct PeerState {
     /// End of the time in which this process is known to be alone.
@@ -53,7 +53,7 @@ impl PeerState {
         self.reachable = true;
     }
 
-    /// Records a failed poll. The present conclusion expires by itself.
+    /// Records a failed poll. The result of an earlier poll stays valid until it expires.
     pub(crate) fn poll_failed(&mut self) {
         self.reachable = false;
     }

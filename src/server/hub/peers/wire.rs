@@ -19,10 +19,11 @@ pub(crate) enum HubMessage {
     Answer(String),
 }
 
+/// The clients that a message is for.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Address {
     Everyone,
-    Some(Kind, String),
+    Audience(Kind, String),
 }
 
 /// Encodes a message to clients, from the process on `channel`, with its trace span if there is one.
@@ -39,7 +40,7 @@ pub(crate) fn content(
     to_client(payload, trace).with("from", channel).with(key, value)
 }
 
-/// Encodes a message to one client, for the client's own channel.
+/// Encodes a message to one client, which is sent to the client's own channel.
 pub(crate) fn to_client(payload: Payload, trace: Option<TraceParent>) -> Message {
     let message = message! {}.with(payload.key(), payload);
     match trace {
@@ -60,7 +61,7 @@ pub(crate) fn answer(channel: &str) -> Message {
 ///
 /// # Errors
 ///
-/// The reason for which the message has to be ignored.
+/// The reason why the message is ignored.
 pub(crate) fn read(message: &Message, replies: &mut ReplyReader) -> Result<HubMessage, &'static str> {
     if let Some(channel) = message.text("hello") {
         return Ok(HubMessage::Hello(channel.to_owned()));
@@ -68,7 +69,7 @@ pub(crate) fn read(message: &Message, replies: &mut ReplyReader) -> Result<HubMe
     if let Some(channel) = message.text("answer") {
         return Ok(HubMessage::Answer(channel.to_owned()));
     }
-    let named = |kind: Kind| message.text(kind.label()).map(|name| Address::Some(kind, name.to_owned()));
+    let named = |kind: Kind| message.text(kind.label()).map(|name| Address::Audience(kind, name.to_owned()));
     let everyone = || message.get("everyone").map(|_| Address::Everyone);
     let to = named(Kind::Room).or_else(|| named(Kind::User)).or_else(everyone).ok_or("no recipient")?;
     let from = message.text("from").ok_or("no sender")?.to_owned();
@@ -91,8 +92,8 @@ mod tests {
         for payload in [Payload::from("hi"), Payload::from(vec![0, 255])] {
             for (to, address) in [
                 (None, Address::Everyone),
-                (Some((Kind::Room, "lobby")), Address::Some(Kind::Room, "lobby".to_owned())),
-                (Some((Kind::User, "ada")), Address::Some(Kind::User, "ada".to_owned())),
+                (Some((Kind::Room, "lobby")), Address::Audience(Kind::Room, "lobby".to_owned())),
+                (Some((Kind::User, "ada")), Address::Audience(Kind::User, "ada".to_owned())),
             ] {
                 let expected = HubMessage::Content { from: "p!".to_owned(), to: address, reply: reply(&payload) };
                 assert_eq!(read(&content("p!", to, payload.clone(), None)), Ok(expected));

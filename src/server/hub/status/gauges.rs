@@ -8,12 +8,12 @@ use tokio_util::sync::CancellationToken;
 use crate::server::hub::inner::Inner;
 use crate::server::hub::names::Kind;
 use crate::server::status::gauges;
-use crate::server::status::gauges::EVERY;
+use crate::server::status::gauges::UPDATE_INTERVAL;
 use crate::supervise::contain;
 
-/// Sets the gauges until `stop`, and then to zero.
-pub(crate) async fn keep(hub: Arc<Inner>, stop: CancellationToken) {
-    let mut ticks = interval(EVERY);
+/// Updates the gauges at an interval until `stop` is cancelled, and once more then.
+pub(crate) async fn update(hub: Arc<Inner>, stop: CancellationToken) {
+    let mut ticks = interval(UPDATE_INTERVAL);
     loop {
         tokio::select! {
             _ = ticks.tick() => drop(contain("gauges of the hub", || set(&hub))),

@@ -14,7 +14,7 @@ use crate::server::status::view;
 use crate::server::status::view::thousands;
 use crate::server::status::{PATH, STYLE_PATH};
 
-/// Number of rooms shown, the largest first.
+/// Number of rooms that the page shows, the largest first.
 const ROOMS: usize = 20;
 
 /// Returns a router with a status page at `/status` and its style sheet: the clients, users, largest rooms and queued

@@ -1,4 +1,4 @@
-//! `Spans`: trace spans of handlers and of the messages that they send.
+//! `Spans`: the trace spans of a client's handler, and of messages to clients.
 
 use std::future::Future;
 

@@ -7,20 +7,20 @@ use axum::response::Response;
 
 /// Returns `true` if the response to a request with this method may have content.
 pub(crate) fn is_allowed(method: &Method, status: StatusCode) -> bool {
-    method != Method::HEAD && !status.is_informational() && !is_without(status)
+    method != Method::HEAD && !status.is_informational() && !forbids_content(status)
 }
 
-fn is_without(status: StatusCode) -> bool {
+fn forbids_content(status: StatusCode) -> bool {
     matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
-/// Removes the content and the length that a response must not have. A response to HEAD keeps its length, which is that
-/// of the response to GET.
+/// Removes the content and the length that a response must not have. A response to HEAD keeps the length, which is the
+/// length of the response to GET.
 pub(crate) fn strip(method: &Method, mut response: Response) -> Response {
     if is_allowed(method, response.status()) {
         return response;
     }
-    if is_without(response.status()) {
+    if forbids_content(response.status()) {
         response.headers_mut().remove(CONTENT_LENGTH);
     }
     response.map(|_| Body::empty())

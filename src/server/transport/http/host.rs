@@ -39,8 +39,8 @@ pub(crate) fn resolve(version: Version, target: &Uri, headers: &HeaderMap) -> Re
     }
 }
 
-/// Returns `true` for `uri-host [ ":" port ]` of RFC 3986 with a host that is not empty, and therefore without user
-/// information.
+/// Returns `true` for `uri-host [ ":" port ]` (RFC 9110, section 7.2) with a host that is not empty. User information
+/// is not part of that grammar.
 fn is_valid(authority: &str) -> bool {
     let (host, port) = split(authority);
     let valid_host = match host.strip_prefix('[') {

@@ -1,4 +1,4 @@
-//! Checks of every request that hyper does not make.
+//! The checks of every request that hyper leaves to the server.
 
 use axum::extract::Request;
 use axum::http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST, TRANSFER_ENCODING};
@@ -25,7 +25,7 @@ pub(crate) fn normalize(request: &mut Request) -> Result<(), StatusCode> {
     if version == Version::HTTP_2 {
         check_fields(request.headers())?;
         join_cookies(request.headers_mut());
-        // hyper checks the number for HTTP/1.
+        // hyper checks the number of headers for HTTP/1 only.
         if request.headers().len() > MAX_HEADERS {
             return Err(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
         }
@@ -54,7 +54,8 @@ pub(crate) fn is(member: &[u8], token: &str) -> bool {
     member.eq_ignore_ascii_case(token.as_bytes())
 }
 
-/// Checks the form of the target (RFC 9112, section 3.2). The parser reads a target without a leading slash as a host.
+/// Returns `true` if the target has a valid form (RFC 9112, section 3.2). The parser reads a target without a leading
+/// slash as a host.
 fn has_valid_form(method: &Method, target: &Uri) -> bool {
     if method == Method::CONNECT {
         return target.authority().is_some();
@@ -74,8 +75,8 @@ fn check_fields(headers: &HeaderMap) -> Result<(), StatusCode> {
     if lengths > 1 || headers.values().any(padded) { Err(StatusCode::BAD_REQUEST) } else { Ok(()) }
 }
 
-/// Joins the cookies into one header. HTTP/2 may send each cookie in a header of its own, which compresses better (RFC 9113,
-/// section 8.2.3).
+/// Joins the cookies into one header. HTTP/2 may send each cookie in a header of its own, which compresses better (RFC
+/// 9113, section 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
     let cookies: Vec<_> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
     if cookies.len() > 1

@@ -1,4 +1,4 @@
-//! Listeners that another process has opened and passed on, as systemd and supervisors do.
+//! Inherited listeners: sockets that systemd or another supervisor has opened and passed on.
 
 use std::env;
 use std::io::{self, ErrorKind};
@@ -10,12 +10,12 @@ use filedescriptor::FileDescriptor;
 use crate::server::transport::listener::Listener;
 
 /// The first file descriptor that is passed on (`sd_listen_fds(3)`).
-const FIRST: RawFd = 3;
+const FIRST_DESCRIPTOR: RawFd = 3;
 
 impl Listener {
     /// Accepts connections from an inherited listening socket: a file descriptor of a TCP or unix socket. The
-    /// descriptor stays open beside the listener, so that clients wait, and are not refused, while one process takes
-    /// over from another.
+    /// descriptor stays open beside the listener. So clients wait, and are not refused, while one process takes over
+    /// from another.
     ///
     /// # Errors
     ///
@@ -48,6 +48,6 @@ impl Listener {
             return Ok(Vec::new());
         }
         let count = number("LISTEN_FDS").and_then(|count| RawFd::try_from(count).ok()).unwrap_or(0);
-        (FIRST..FIRST.saturating_add(count)).map(Self::inherited).collect()
+        (FIRST_DESCRIPTOR..FIRST_DESCRIPTOR.saturating_add(count)).map(Self::inherited).collect()
     }
 }

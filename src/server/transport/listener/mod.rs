@@ -16,7 +16,6 @@ use tokio::net::{TcpListener, TcpStream, ToSocketAddrs, UnixListener, UnixStream
 use tokio::time::sleep;
 
 use crate::server::transport::listener::unix::SocketFile;
-use crate::server::transport::peer::Peer;
 
 pub(crate) use crate::server::transport::listener::tls::is_http2;
 pub use crate::server::transport::listener::tls::{InvalidTls, Tls};
@@ -24,8 +23,9 @@ pub use crate::server::transport::listener::tls::{InvalidTls, Tls};
 /// Pause after the system fails to accept a connection, for example without free file descriptors.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 
-/// Bytes that the system buffers for a client before it can send them. By default it buffers 4 MB, and reports room
-/// again only when a third of that is sent: a client that accepts 40 kB/s would count as one that accepts nothing.
+/// Limit of the bytes that the system buffers for a client before it can send them. By default it buffers 4 MB, and
+/// reports room again only when a third of that is sent. A client that accepts 40 kB/s would then seem to accept
+/// nothing.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const UNSENT_LIMIT: u32 = 128 * 1024;
 
@@ -90,6 +90,17 @@ impl TryFrom<UnixListener> for Listener {
     }
 }
 
+/// The two ends of a client connection, and whether it is encrypted.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Peer {
+    /// The address of the client; `None` for a unix socket.
+    pub(crate) client: Option<SocketAddr>,
+    /// The address of the server; `None` for a unix socket.
+    pub(crate) server: Option<SocketAddr>,
+    /// Whether the client uses TLS, with this server or with a proxy in front of it.
+    pub(crate) secure: bool,
+}
+
 /// A connection before anything has been read from it.
 pub(crate) enum Stream {
     Tcp(TcpStream),
@@ -101,7 +112,7 @@ impl Listener {
         &self.address
     }
 
-    /// Waits for the next connection. When the system fails, it logs the first error and tries again.
+    /// Waits for the next connection. After an error of the system it logs the first error, pauses and tries again.
     pub(crate) async fn accept(&self) -> (Stream, Peer) {
         let mut failing = false;
         loop {

@@ -102,7 +102,7 @@ impl<'a, Stream: AsyncRead + AsyncWrite + Unpin> Writer<'a, Stream> {
                 biased;
                 written = poll_fn(|cx| socket.lock().poll_write(cx)) => {
                     let all = written.map_err(|_| End::Lost)?;
-                    self.has_written(due.as_mut());
+                    self.on_written(due.as_mut());
                     if all {
                         return Ok(());
                     }
@@ -120,7 +120,7 @@ impl<'a, Stream: AsyncRead + AsyncWrite + Unpin> Writer<'a, Stream> {
         }
     }
 
-    /// Does what is due. Returns how to close the socket if its lifetime has ended.
+    /// Performs the action that is due. Returns the close code and reason if the lifetime of the socket has ended.
     fn poll_heartbeat(&mut self, due: Pin<&mut Sleep>) -> Result<Option<Closing>, End> {
         match self.heartbeat.poll(Instant::now(), self.signals.is_alive()) {
             Due::Wait => {}
@@ -137,8 +137,8 @@ impl<'a, Stream: AsyncRead + AsyncWrite + Unpin> Writer<'a, Stream> {
         Ok(None)
     }
 
-    /// Records that pings and pongs were written.
-    fn has_written(&mut self, due: Pin<&mut Sleep>) {
+    /// Records that pings and pongs were written, if they were.
+    fn on_written(&mut self, due: Pin<&mut Sleep>) {
         if !(self.ping || self.pong) || !self.socket.lock().control_is_written() {
             return;
         }
@@ -151,7 +151,7 @@ impl<'a, Stream: AsyncRead + AsyncWrite + Unpin> Writer<'a, Stream> {
         }
     }
 
-    /// Sends the close frame that `end` asks for, or the reply of tungstenite to that of the client.
+    /// Sends the close frame that `end` asks for, or the reply of tungstenite to the close frame of the client.
     async fn close(&mut self, end: &End) {
         let mut time = self.options.write_timeout;
         {

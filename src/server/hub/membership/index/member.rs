@@ -19,6 +19,7 @@ pub(crate) struct Member {
 
 #[derive(Debug, Default)]
 pub(crate) struct Memberships {
+    /// Whether the connection has ended. The member can then join nothing.
     pub(crate) departed: bool,
     pub(crate) rooms: HashMap<Arc<str>, Membership>,
     pub(crate) user: Option<(Arc<str>, Membership)>,
@@ -27,9 +28,9 @@ pub(crate) struct Memberships {
 /// Whether a membership is final.
 #[derive(Debug)]
 pub(crate) enum Membership {
-    /// Stays, whatever the result of further calls.
+    /// The membership stays, whatever the result of further calls.
     Confirmed,
-    /// Stays if one of the calls that share this handle and wait for the subscription succeeds.
+    /// The membership stays if one of the calls that share this handle and wait for the subscription succeeds.
     Pending(Arc<()>),
 }
 
@@ -82,7 +83,7 @@ pub(crate) struct PendingMembership {
 }
 
 impl PendingMembership {
-    /// Adds a call to `membership`. Returns an entry if the call has to wait for the subscription.
+    /// Adds a call to `membership`. Returns the pending membership if the call has to wait for the subscription.
     pub(crate) fn start(audience: Audience, membership: &mut Membership, subscribed: bool) -> Option<Self> {
         let shared = membership.enter(subscribed);
         (!subscribed).then_some(Self { audience, shared })

@@ -1,4 +1,4 @@
-//! The response to one request: the checks before the routes, and what follows the response on its connection.
+//! The response to one request: the checks before the routes, the counters, and whether the connection stays open.
 
 use axum::Router;
 use axum::extract::Request;
@@ -9,13 +9,13 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use tower_service::Service;
 
 use crate::server::counters::Count;
-use crate::server::transport::access_log::Entry;
 use crate::server::transport::connection::TransportContext;
 use crate::server::transport::http::chunked::CleanEnd;
 use crate::server::transport::http::content;
 use crate::server::transport::http::request::normalize;
-use crate::server::transport::peer::Peer;
-use crate::server::transport::response_body::TrackedBody;
+use crate::server::transport::listener::Peer;
+use crate::server::transport::response::access_log::Entry;
+use crate::server::transport::response::body::TrackedBody;
 
 /// Path of the readiness probe of load balancers.
 const READY: &str = "/ready";
@@ -31,7 +31,7 @@ pub(crate) async fn respond(
 ) -> Response<TrackedBody> {
     let peer = context.proxies.resolve(peer, request.headers());
     let entry = context.settings.access_log.then(|| Entry::new(peer.client, &request));
-    let mut response = checked(request, peer, router, context).await;
+    let mut response = check_and_route(request, peer, router, context).await;
     if clean_end.is_some_and(|end| !end.is_reached()) {
         close_after(&mut response);
     }
@@ -40,7 +40,7 @@ pub(crate) async fn respond(
 }
 
 /// Checks a request, routes it, and counts the response.
-async fn checked(mut request: Request, peer: Peer, router: Router, context: &TransportContext) -> Response {
+async fn check_and_route(mut request: Request, peer: Peer, router: Router, context: &TransportContext) -> Response {
     let (method, version) = (request.method().clone(), request.version());
     let is_counted = !context.uncounted_paths.contains(&request.uri().path());
     let (mut response, well_formed) = match check(&mut request, context) {
@@ -50,9 +50,9 @@ async fn checked(mut request: Request, peer: Peer, router: Router, context: &Tra
         }
         Err(status) => (status.into_response(), false),
     };
-    // The server does not read the rest of the body.
-    let given_up = matches!(response.status(), StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE);
-    if version != Version::HTTP_2 && (given_up || !well_formed) {
+    // After these responses the server does not read the rest of the body.
+    let unread_body = matches!(response.status(), StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE);
+    if version != Version::HTTP_2 && (unread_body || !well_formed) {
         close_after(&mut response);
     }
     count(response.status(), is_counted, context);

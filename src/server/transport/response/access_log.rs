@@ -9,7 +9,7 @@ use axum::http::{Method, StatusCode, Version};
 /// Target of the log lines, for filters.
 const TARGET: &str = "channel_layer::access";
 
-/// The fields of a request. Of the URL only the path is kept, as the client sent it: queries contain secrets.
+/// The fields of one request. Only the path of the URL is kept, as the client sent it, because queries contain secrets.
 #[derive(Debug)]
 pub(crate) struct Entry {
     client: Option<SocketAddr>,
@@ -30,6 +30,7 @@ impl Entry {
         }
     }
 
+    /// Writes the line of a response with this status and this number of bytes.
     pub(crate) fn write(&self, status: StatusCode, bytes: u64) {
         let client = self.client.map(tracing::field::display);
         let (status, milliseconds) = (status.as_u16(), self.started.elapsed().as_secs_f64() * 1000.0);

@@ -3,15 +3,15 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{ClientId, Hub, HubError, Payload};
 use crate::server::hub::membership::index::{JoinRefused, Member, MembershipChange, PendingMembership, push};
 use crate::server::hub::status::spans;
+use crate::server::hub::{ClientId, Hub, HubError, Payload};
 use crate::server::websocket::close_code as code;
 use crate::server::websocket::queue::Pushed;
 use crate::server::websocket::reply::Reply;
 
-/// A connection of a [`Hub`]. Cheap to clone. A clone may outlive the connection; its methods then return
-/// [`HubError::Gone`].
+/// A handle of one connection of a [`Hub`]. Cheap to clone. A handle may outlive its connection; the methods that need
+/// the connection then return [`HubError::Gone`].
 #[derive(Clone)]
 pub struct Client {
     hub: Hub,
@@ -24,12 +24,12 @@ impl Client {
         Self { hub, id, member }
     }
 
-    /// The identity of the client among all processes.
+    /// Returns the id of the client, which is unique among all processes.
     pub fn id(&self) -> &ClientId {
         &self.id
     }
 
-    /// The hub that the client is connected to.
+    /// Returns the hub that the client is connected to.
     pub fn hub(&self) -> &Hub {
         &self.hub
     }
@@ -72,8 +72,8 @@ impl Client {
         inner.rooms.reconciler.mark_empty(inner.rooms.index.leave(&self.member, room));
     }
 
-    /// Assigns this client to a user, or to no user. From now on it gets the messages to that user, and none to its
-    /// former user.
+    /// Assigns this client to a user, or to no user. From now on it gets the messages to that user, and no messages to
+    /// its former user.
     ///
     /// # Cancel safety
     ///
@@ -118,6 +118,7 @@ impl Client {
         self.member.queue().close(code::sendable(code), &reason[..reason.floor_char_boundary(123)]);
     }
 
+    /// Subscribes to the messages of other processes if the change needs that, and reports the result to the index.
     async fn settle(&self, change: MembershipChange) -> Result<(), HubError> {
         let reconciler = &self.hub.inner().rooms.reconciler;
         reconciler.mark_empty(change.emptied);
@@ -130,7 +131,7 @@ impl Client {
     }
 }
 
-/// A call that waits for a subscription. Dropping it counts as a failure.
+/// A call that waits for a subscription. A drop before its end counts as a failure.
 struct PendingJoin<'a> {
     client: &'a Client,
     entry: Option<PendingMembership>,

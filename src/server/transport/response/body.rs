@@ -1,4 +1,4 @@
-//! The body of a response on its way to the client.
+//! `TrackedBody`: the body of a response on its way to the client.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -9,14 +9,15 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::server::transport::access_log::Entry;
+use crate::server::transport::response::access_log::Entry;
 use crate::server::transport::streams::Progress;
 
-/// Size of the pieces in which an HTTP/2 connection gets a response. The connection holds one until its client takes
-/// it. Every client accepts frames of this size (RFC 9113, section 4.2).
+/// Size of the pieces in which an HTTP/2 connection gets a response. The connection holds one piece until its client
+/// accepts it. Every client accepts frames of this size (RFC 9113, section 4.2).
 const PIECE: usize = 16 * 1024;
 
-/// The body of a response. Its drop writes the line of the access log.
+/// The body of a response. It counts the bytes, passes them on in pieces to a flow-controlled client, and writes the
+/// line of the access log on drop.
 pub(crate) struct TrackedBody {
     body: Body,
     /// The rest of a part that is passed on in pieces.

@@ -64,8 +64,8 @@ pub struct ShardHealth {
     pub fallback_mode: bool,
     /// The last probe message through the server.
     pub probe: Option<Probe>,
-    /// Settings of other processes of the deployment that should equal those of this one and do not. They are compared
-    /// at each connect and every 20 s. A layer that only publishes does not compare.
+    /// Settings that should be equal in all processes of the deployment, and differ between this process and another.
+    /// They are compared at each connect and every 20 s. A layer that only publishes does not compare them.
     pub setting_differences: Vec<SettingDifference>,
 }
 
@@ -107,8 +107,8 @@ pub struct Probe {
     pub error: Option<String>,
 }
 
-/// The load of a server, from [`ChannelLayer::redis_stats`](crate::ChannelLayer::redis_stats). The names are those of
-/// `INFO`.
+/// The load of a server, from [`ChannelLayer::redis_stats`](crate::ChannelLayer::redis_stats). The fields
+/// have the names of `INFO`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RedisStats {

@@ -32,8 +32,9 @@ pub struct Message(Arc<Map>);
 
 /// One value of a message. Text and bytes are different types and stay so on every layer.
 ///
-/// Vectors, arrays and slices of `u8` convert into a byte string, those of any other convertible type into a list. A
-/// single `u8` does not convert, so that integers without a type cannot be mistaken for bytes.
+/// Vectors, arrays and slices of `u8` convert into a byte string. Vectors, arrays and slices of any other convertible
+/// type convert into a list. A single `u8` does not convert, so that integers without a type cannot be mistaken for
+/// bytes.
 ///
 /// ```
 /// use channel_layer::Value;

@@ -32,7 +32,8 @@ const TIME: usize = 8;
 const BLOCK: usize = 16;
 const TAG: usize = 32;
 
-/// Allowed clock skew: how far the clock of the sealing process may be ahead. The value is that of Python's `cryptography`.
+/// Allowed clock skew: how far the clock of the sealing process may be ahead. Python's `cryptography` uses the
+/// same value.
 const CLOCK_TOLERANCE: Duration = Duration::from_mins(1);
 
 const NOT_A_TOKEN: OpenError = OpenError("not a Fernet token");
@@ -60,8 +61,8 @@ impl FernetKeys {
         self.keys[0].seal(now, rand::random(), plain, out);
     }
 
-    /// Opens `token`. With a `ttl`, fails if the token is older than `ttl` or more than one minute in the future. Without a
-    /// `ttl` the time is not checked, as in Python.
+    /// Opens `token`. With a `ttl`, fails if the token is older than `ttl` or more than one minute in the future.
+    /// Without a `ttl` the time is not checked, as in Python.
     pub(crate) fn open(&self, token: &[u8], now: Duration, ttl: Option<Duration>) -> Result<Vec<u8>, OpenError> {
         let token = URL_SAFE.decode(token).map_err(|_| NOT_A_TOKEN)?;
         let parts = Parts::of(&token).ok_or(NOT_A_TOKEN)?;

@@ -1,4 +1,5 @@
-//! Encryption of message bodies. Only a process with a key can seal (encrypt and authenticate) or open (decrypt) a body.
+//! Encryption of message bodies. Only a process with a key can seal (encrypt and authenticate) or open (decrypt) a
+//! body.
 
 mod fernet;
 mod key_ring;
@@ -14,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 
-/// The reason why a sealed body does not open. It contains nothing of the body.
+/// The reason why a sealed body does not open. It contains no part of the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot decrypt message: {0}")]
 pub(crate) struct OpenError(pub(crate) &'static str);

@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rand::Rng;
-use rand::distr::Alphanumeric;
+use rand::distr::{Alphanumeric, SampleString};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -320,7 +319,7 @@ impl ChannelLayer for MemoryLayer {
     async fn new_channel(&self, pattern: &str) -> Result<ChannelName> {
         self.inner.check_open()?;
         loop {
-            let suffix: String = rand::rng().sample_iter(Alphanumeric).take(SUFFIX_LENGTH).map(char::from).collect();
+            let suffix = Alphanumeric.sample_string(&mut rand::rng(), SUFFIX_LENGTH);
             let name = ChannelName::from_pattern(pattern, &suffix)?;
             if self.inner.channels.get(name.as_str()).is_none() {
                 return Ok(name);

@@ -31,6 +31,7 @@ struct Wakeup {
     /// that the sweep takes too, before [`Sweeper::schedule`] reads this. So the sweep sees the entry, or the call
     /// wakes the task.
     armed: AtomicBool,
+    /// Whether the task runs.
     running: AtomicBool,
     notify: Notify,
 }

@@ -3,9 +3,9 @@
 //! It uses the message formats of the ASGI 1.x www specification (`docs/asgi/www.rst` in django/channels 1.1.8). A
 //! WebSocket handshake becomes a message on `websocket.connect`, each frame of a client one on `websocket.receive`, and
 //! the end of the socket one on `websocket.disconnect`. Each message names a reply channel,
-//! `websocket.send.<process>!<client>`. The server writes to the socket what the application sends to that channel or
-//! to a group that contains it. An HTTP request becomes a message on `http.request`. The application answers on
-//! `http.response.<process>!<client>`, in one message or in parts.
+//! `websocket.send.<process>!<client>`. The server writes the messages that the application sends to that channel, or
+//! to a group that contains it, to the socket. An HTTP request becomes a message on `http.request`. The application
+//! answers on `http.response.<process>!<client>`, in one message or in parts.
 //!
 //! ```no_run
 //! # async fn run(layer: std::sync::Arc<dyn channel_layer::ChannelLayer>) -> Result<(), Box<dyn std::error::Error>> {

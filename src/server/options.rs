@@ -12,7 +12,7 @@ pub enum SlowConsumer {
     /// Close it with 1013. It can reconnect, and the messages that it received have no gap.
     #[default]
     Close,
-    /// Drop the oldest messages in the queue. Suits values of which only the latest matters.
+    /// Drop the oldest messages in the queue. Suits values that replace earlier ones.
     DropOldest,
     /// Drop the new message.
     DropNewest,

@@ -108,8 +108,8 @@ impl Worker {
 
     /// Runs until `shutdown` completes. Then the worker takes no more messages, puts back the messages that the layer
     /// has read ahead, and finishes the messages that it has taken. After the drain timeout it stops the running
-    /// handlers, and requeues the messages whose handlers have not started at the ends of their channels, whatever their
-    /// capacity. During an outage of the layer's servers the worker waits.
+    /// handlers, and requeues each message whose handler has not started: the message returns to the end of its
+    /// channel, whatever the capacity. During an outage of the layer's servers the worker waits.
     ///
     /// # Cancel safety
     ///

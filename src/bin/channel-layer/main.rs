@@ -114,7 +114,7 @@ fn chain(error: &(dyn Error + 'static)) -> String {
     line
 }
 
-/// Exit status after a second signal: that of a process ended by SIGINT.
+/// Exit status after a second signal, as of a process ended by SIGINT.
 const EXIT_INTERRUPTED: i32 = 130;
 
 /// Prints a line to standard output and flushes it. The log goes to standard error.

@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
-use rand::Rng;
-use rand::distr::Alphanumeric;
+use rand::distr::{Alphanumeric, SampleString};
 use tokio::time::sleep;
 
 use crate::drops;
@@ -50,7 +49,7 @@ pub struct QueueDepths {
 impl Connections {
     /// Creates the registry of an interface server, with a channel of its own.
     pub(crate) fn new(options: SocketOptions) -> Result<Arc<Self>, InvalidName> {
-        let process: String = rand::rng().sample_iter(Alphanumeric).take(16).map(char::from).collect();
+        let process = Alphanumeric.sample_string(&mut rand::rng(), 16);
         Ok(Self::on(ChannelName::parse(&format!("websocket.send.{process}!"))?, options))
     }
 

@@ -28,7 +28,9 @@ struct State {
 #[derive(Debug)]
 struct Usage {
     bytes: usize,
+    /// `None` if the response cannot be cut off.
     progress: Option<Progress>,
+    /// Whether the response was cut off. It no longer counts.
     cut_off: bool,
 }
 

@@ -3,8 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rand::Rng;
-use rand::distr::Alphanumeric;
+use rand::distr::{Alphanumeric, SampleString};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -57,9 +56,9 @@ impl HubBuilder {
     }
 
     /// Sets the sites whose pages may open WebSockets, such as `https://example.org` or `https://*.example.org`, with
-    /// the port if it is not the default of the scheme. Set this if the app trusts cookies: a browser sends a user's
-    /// cookies whichever page opens the WebSocket. Requests without an `Origin`, which come from no browser, pass.
-    /// Defaults to all sites.
+    /// the port if it is not the default of the scheme. Set this if the app trusts cookies: a browser sends the cookies
+    /// of its user even if a page of another site opens the WebSocket. Requests without an `Origin` do not come from a
+    /// browser, and pass. Defaults to all sites.
     ///
     /// # Errors
     ///
@@ -86,7 +85,7 @@ impl HubBuilder {
     /// Sets whether each method of a [`Handler`](super::Handler) runs in a span of a [trace](crate::trace). `connect`
     /// runs in a child span of the client's request if that has one (`traceparent`); every other method starts a new
     /// trace. A message sent in a span gets a child span, which travels with it to the sockets of all processes.
-    /// Messages sent in a [scope](crate::trace::TraceParent::scope) of the app have spans whatever this setting is.
+    /// Messages sent in a [scope](crate::trace::TraceParent::scope) of the app have spans with either setting.
     /// Each span is logged to `tracing` under the target `channel_layer::trace` at level debug. Defaults to `false`.
     pub fn trace(mut self, enabled: bool) -> Self {
         self.settings.trace = enabled;
@@ -105,7 +104,7 @@ impl HubBuilder {
     /// [`HubError::Layer`] if the name is invalid or the layer is unreachable.
     pub async fn start(self) -> Result<Hub, HubError> {
         let Self { layer, settings } = self;
-        let process: String = rand::rng().sample_iter(Alphanumeric).take(16).map(char::from).collect();
+        let process = Alphanumeric.sample_string(&mut rand::rng(), 16);
         let names = Arc::new(Names::new(&settings.name, &process)?);
         let receiver = layer.receiver(&[names.channel().as_str()])?;
         let index = Arc::new(Index::default());

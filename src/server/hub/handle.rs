@@ -142,7 +142,7 @@ impl Hub {
         self.send(Some((Kind::User, user)), payload.into()).await
     }
 
-    /// Sends to one client, in whichever process it is connected.
+    /// Sends to one client, which may be connected to any process.
     ///
     /// # Cancel safety
     ///

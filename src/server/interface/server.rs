@@ -275,7 +275,8 @@ impl InterfaceServer {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] with both limits, if [`SocketOptions::max_message_size`] is above that of the layer.
+    /// [`Error::InvalidConfig`] with both limits, if [`SocketOptions::max_message_size`] is above the limit of the
+    /// layer.
     pub fn validate(&self) -> Result<()> {
         let (clients, layer) = (self.settings.sockets.max_message_size, self.layer.max_message_size());
         if clients <= layer {

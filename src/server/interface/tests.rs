@@ -279,7 +279,8 @@ async fn a_disconnect_during_the_handshake_is_reported_after_the_decision_of_the
     let client = server.client();
     let reply_channel = server.next("websocket.connect").await.text("reply_channel").unwrap().to_owned();
     client.abort();
-    // One worker handles the connect. With a disconnect now, another worker could undo what the first has not done yet.
+    // A worker is handling the connect. With a disconnect now, another worker could remove the client from groups
+    // before the first worker has added it.
     let early = tokio::time::timeout(Duration::from_millis(300), server.layer.receive(&["websocket.disconnect"])).await;
     assert!(early.is_err(), "{early:?}");
     server.send(&reply_channel, message! { "accept": true }).await;

@@ -89,7 +89,7 @@ impl ConnectionLimiter {
         let limit = self.limit.map_or(usize::MAX, NonZeroUsize::get);
         let more = |open: usize| (open < limit).then_some(open + 1);
         self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).map_err(|_| Refused::Full)?;
-        // From here on, an early return drops the permit and thereby releases what it holds.
+        // From here on, an early return drops the permit, which releases what it holds.
         let mut permit = ConnectionPermit { limiter: self.clone(), address: None };
         if let Some((address, limit)) = address.map(network_of).zip(self.limit_per_address) {
             let mut count = self.by_address.entry(address).or_insert(0);

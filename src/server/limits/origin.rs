@@ -6,9 +6,9 @@ use crate::error::{Error, Result};
 
 /// The origins whose pages may open WebSockets.
 ///
-/// A browser sends the cookies of a user with a handshake, whichever page opens it, and names that page in `Origin`.
-/// The server refuses a handshake from any other origin with 403. A handshake without `Origin` passes: the client is
-/// not a browser, and its headers prove nothing.
+/// A browser sends the cookies of its user with a handshake even if a page of another site opens it. It names the
+/// origin of that page in `Origin`. The server refuses a handshake from any other origin with 403. A handshake without
+/// `Origin` passes: the client is not a browser, and its headers prove nothing.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Origins {
     /// Empty if every origin is allowed.

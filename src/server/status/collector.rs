@@ -24,7 +24,7 @@ const QUERY_AFTER_VIEW: Duration = Duration::from_secs(15);
 /// How long the layer may take to answer before it counts as failed.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The channels that the page shows in addition to those of the server.
+/// The channels that the page shows in addition to the channels of the server itself.
 const CHANNELS: [&str; 5] =
     ["websocket.connect", "websocket.receive", "websocket.disconnect", "http.request", "http.disconnect"];
 

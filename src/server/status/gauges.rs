@@ -11,7 +11,7 @@ use crate::supervise::contain;
 /// Interval of the updates.
 pub(crate) const UPDATE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Label of the gauges of an interface server, beside those of hubs.
+/// Label of the gauges of an interface server. The label of a hub is its name.
 const INTERFACE: &str = "interface";
 
 /// Updates the gauges of an interface server until the future is dropped.

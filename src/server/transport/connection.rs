@@ -49,8 +49,7 @@ pub(crate) struct TransportContext {
     /// Write timeout of open WebSockets, which enforce it themselves.
     pub(crate) socket_write_timeout: Duration,
     pub(crate) counters: Arc<Counters>,
-    /// Paths whose responses are left out of the counters: those of the status page, which does not show its own
-    /// requests.
+    /// Paths of the status page. Their responses are not counted, so that the page does not show its own requests.
     pub(crate) uncounted_paths: &'static [&'static str],
     pub(crate) shutdown: Shutdown,
 }

@@ -19,10 +19,10 @@ task_local! {
     static PROGRESS: Progress;
 }
 
-/// Executor for the streams of an HTTP/2 connection. It drops a stream whose client accepts nothing.
+/// Executor for the streams of an HTTP/2 connection. It drops a stream whose client accepts no bytes.
 #[derive(Clone, Debug)]
 pub(crate) struct StreamExecutor {
-    /// How long a client may accept nothing of a response.
+    /// How long a client may accept no bytes of a response.
     timeout: Duration,
 }
 
@@ -42,7 +42,7 @@ impl<Stream: Future<Output = ()> + Send + 'static> Executor<Stream> for StreamEx
                 _ended = progress.run(stream) => {}
                 () = progress.stalled(timeout) => {
                     drop_reason::count_slow_consumer();
-                    tracing::info!("an HTTP/2 client accepts nothing of a response; stream reset");
+                    tracing::info!("an HTTP/2 client accepts no bytes of its response; stream reset");
                 }
             }
         });
@@ -57,9 +57,11 @@ pub(crate) struct Progress(Arc<State>);
 struct State {
     /// Number of pieces that the client has accepted.
     pieces: AtomicUsize,
-    /// Whether the client has to accept a piece before the response goes on.
+    /// Whether the client has to accept a piece before the response continues.
     waits_for_client: AtomicBool,
+    /// Whether the client controls the flow of this response, as in HTTP/2.
     flow_controlled: bool,
+    /// Notified when the responses are cut off.
     cut_off: Notify,
 }
 
@@ -108,7 +110,7 @@ impl Progress {
         self.0.waits_for_client.store(false, Ordering::Relaxed);
     }
 
-    /// Waits until the client has accepted nothing for `timeout`, or up to twice that.
+    /// Waits until the client has accepted no piece for `timeout`, or up to twice that.
     async fn stalled(&self, timeout: Duration) {
         let mut before = None;
         loop {

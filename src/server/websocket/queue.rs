@@ -126,7 +126,7 @@ impl Queue {
     ///
     /// # Cancel safety
     ///
-    /// When dropped, nothing has been taken.
+    /// When dropped, no reply has been taken.
     pub(crate) async fn take(&self, mut sink: impl FnMut(Reply)) -> Result<(), CloseRequest> {
         self.wait(|state| state.take(&mut sink)).await
     }
@@ -135,7 +135,7 @@ impl Queue {
     ///
     /// # Cancel safety
     ///
-    /// When dropped, nothing has been taken.
+    /// When dropped, no reply has been taken.
     pub(crate) async fn take_one(&self) -> Result<Reply, CloseRequest> {
         self.wait(|state| state.pop().map(Ok).or(state.close.map(Err))).await
     }

@@ -8,7 +8,7 @@ use crate::server::websocket::frame::Frame;
 /// Maximum number of frames in one write, each with a header and a payload. More would save little.
 pub(crate) const FRAMES_AT_ONCE: usize = 32;
 
-/// Maximum number of slices in one write: those of the frames, and one for control frames.
+/// Maximum number of slices in one write: two for each frame, and one for the control frames.
 pub(crate) const SLICES: usize = 1 + 2 * FRAMES_AT_ONCE;
 
 /// The frames that wait to be written.

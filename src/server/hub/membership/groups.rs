@@ -130,7 +130,7 @@ impl Groups {
         self.queue(audience, Priority::Maintenance);
     }
 
-    /// Records that the layer lost its groups. Returns those that have to be added again.
+    /// Records that the layer lost its groups. Returns the audiences whose groups have to be added again.
     pub(crate) fn groups_lost(&mut self) -> Vec<Audience> {
         let affected =
             self.known.iter_mut().filter(|(_, group)| group.in_flight || group.state != MembershipState::Absent);

@@ -36,6 +36,7 @@ pub(crate) struct PeerState {
 #[derive(Debug)]
 pub(crate) struct PeerPoll {
     pub(crate) began: Instant,
+    /// Whether this process is in the group.
     pub(crate) myself: bool,
     pub(crate) others: Vec<String>,
 }

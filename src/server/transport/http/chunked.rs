@@ -40,7 +40,7 @@ pub(crate) fn watch(request: hyper::Request<Incoming>) -> (Request, Option<Clean
 struct Chunked {
     body: Incoming,
     end: CleanEnd,
-    /// Trailers or an invalid chunk were read.
+    /// Whether trailers or an invalid chunk were read.
     tainted: bool,
 }
 

@@ -72,7 +72,8 @@ fn is_name(name: &[u8]) -> bool {
     !name.is_empty()
 }
 
-/// Returns `true` if two valid authorities are the same host and port. A missing port is that of the scheme.
+/// Returns `true` if two valid authorities are the same host and port. A missing port means the default port of the
+/// scheme.
 fn is_same(one: &str, other: &str, scheme: Option<&str>) -> bool {
     let default = if scheme == Some("http") { 80 } else { 443 };
     let port = |port: &str| port.parse().unwrap_or(default);

@@ -68,7 +68,7 @@ fn has_valid_form(method: &Method, target: &Uri) -> bool {
     whole && (target.path().starts_with('/') || all)
 }
 
-/// Checks values (RFC 9113, section 8.2.1) and lengths (RFC 9110, section 8.6) of HTTP/2; hyper checks those of HTTP/1.
+/// Checks values (RFC 9113, section 8.2.1) and lengths (RFC 9110, section 8.6) of HTTP/2. hyper checks them for HTTP/1.
 fn check_fields(headers: &HeaderMap) -> Result<(), StatusCode> {
     let padded = |value: &HeaderValue| value.as_bytes().trim_ascii().len() < value.len();
     let lengths = headers.get_all(CONTENT_LENGTH).iter().count();

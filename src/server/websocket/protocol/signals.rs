@@ -8,18 +8,18 @@ use tokio::sync::Notify;
 /// Signals between the two sides of one socket.
 #[derive(Debug, Default)]
 pub(crate) struct Signals {
-    /// The client has sent something since the last check.
+    /// Whether the client has sent anything since the last check.
     pub(crate) received: AtomicBool,
-    /// A message is being handled, and nothing is read until that is done. The client does not count as silent in this
-    /// time.
+    /// Whether a message is being handled. The server does not read in this time, so the client does not count as
+    /// silent.
     busy: AtomicBool,
-    /// A close frame was sent. Later messages are not passed to the application.
+    /// Whether a close frame was sent. Later messages are not passed to the application.
     pub(crate) closing: AtomicBool,
-    /// A ping was received, and its pong waits to be written.
+    /// Notified when a ping was received. Its pong waits to be written.
     pub(crate) ping_received: Notify,
-    /// The pong was written.
+    /// Notified when the pong was written.
     pub(crate) pong_written: Notify,
-    /// The connection has ended, and nothing more has to be read.
+    /// Notified when the connection has ended and the reading side has to stop.
     pub(crate) ended: Notify,
 }
 

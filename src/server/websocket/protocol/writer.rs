@@ -37,9 +37,9 @@ pub(crate) struct Writer<'a, Stream> {
     options: &'a SocketOptions,
     /// Close code of the last reply, to be sent after the replies before it.
     closing: Option<u16>,
-    /// A pong waits to be written, and the reading side waits for it.
+    /// Whether a pong waits to be written. The reading side waits for it.
     pong: bool,
-    /// A ping waits to be written.
+    /// Whether a ping waits to be written.
     ping: bool,
 }
 

@@ -67,7 +67,7 @@ impl LayerOptions {
         let deployment = self.deployment()?.on_servers()?;
         if deployment.is_pubsub() {
             return Err(
-                "the format pubsub delivers every message to every worker, and each would answer every client: use \
+                "in the format pubsub every worker gets every message, and each would answer every client: use \
                  another format, or the command demo, whose worker answers only its own clients"
                     .into(),
             );

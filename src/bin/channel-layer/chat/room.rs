@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_room_and_a_name_are_trimmed_and_validate() {
+    fn a_room_and_a_name_are_trimmed_and_validated() {
         let participant = Participant::new("websocket.send.p!1", " lobby ", "Ada / Bob").unwrap();
         assert_eq!((&*participant.id, &*participant.room, &*participant.name), ("p!1", "lobby", "Ada / Bob"));
         let longest = "\u{e9}".repeat(MAX_LENGTH);

@@ -6,7 +6,7 @@ use std::path::Path;
 use channel_layer::Config;
 
 #[test]
-fn the_table_of_options_in_the_documents_is_that_of_the_program() {
+fn the_documented_table_of_options_is_that_of_the_code() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
     let text = fs::read_to_string(&path).unwrap();
     let start = text.find("| option | variable |").expect("docs/configuration.md has a table of options");
@@ -20,7 +20,7 @@ fn the_table_of_options_in_the_documents_is_that_of_the_program() {
 }
 
 #[test]
-fn the_setter_of_every_option_says_its_range_and_its_default() {
+fn the_doc_of_every_setter_has_the_range_and_the_default() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/config");
     let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
     let sources: String = files.map(|path| fs::read_to_string(path).unwrap()).collect();

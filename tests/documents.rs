@@ -10,7 +10,7 @@ use regex::Regex;
 static LINK: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\]\(([^()\s]+)\)").unwrap());
 
 #[test]
-fn every_link_leads_somewhere() {
+fn every_link_has_a_target() {
     let files = listed("git", &["ls-files"]);
     let pages: Vec<_> = files.iter().filter(|file| is_page(file)).collect();
     assert!(pages.len() > 10, "{pages:?}");
@@ -19,7 +19,7 @@ fn every_link_leads_somewhere() {
 }
 
 #[test]
-fn every_link_leads_somewhere_in_the_packaged_crate() {
+fn every_link_has_a_target_in_the_packaged_crate() {
     let files = listed(env!("CARGO"), &["package", "--list", "--allow-dirty", "--offline"]);
     let pages: Vec<_> = files.iter().filter(|file| is_page(file)).collect();
     assert!(pages.len() > 10, "{pages:?}");

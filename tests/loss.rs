@@ -14,7 +14,7 @@ fn config() -> Config {
 }
 
 #[tokio::test]
-async fn messages_dropped_to_make_room_on_redis() {
+async fn expired_messages_dropped_to_make_room_are_counted() {
     let layer = RedisLayer::connect(config().host(shared_servers()[0].url())).await.unwrap();
     let recorder = DebuggingRecorder::new();
     let mut counts = Counts::of(&recorder);
@@ -30,7 +30,7 @@ async fn messages_dropped_to_make_room_on_redis() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn messages_left_in_memory_when_it_closes() {
+async fn messages_left_in_a_closed_memory_layer_are_counted() {
     let layer = MemoryLayer::with_config(&config()).unwrap();
     let recorder = DebuggingRecorder::new();
     let mut counts = Counts::of(&recorder);

@@ -14,7 +14,7 @@ pub fn documented() -> BTreeMap<String, String> {
 }
 
 #[test]
-fn the_table_has_what_is_recorded_and_nothing_else() {
+fn the_table_of_metrics_has_those_of_the_code_and_nothing_else() {
     let call = Regex::new(r#"(counter|gauge|histogram)!\(\s*"(channel_layer_\w+)""#).unwrap();
     let mut recorded = BTreeMap::new();
     for file in rust_files(&root().join("src")) {

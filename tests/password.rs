@@ -54,7 +54,7 @@ fn local_only(event: &Event) -> Option<&str> {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn a_layer_tells_why() {
+async fn a_layer_reports_why_its_server_refuses_it() {
     let log = Log::default();
     let _guard = log.keep();
     let server = RedisServer::start();
@@ -63,7 +63,7 @@ async fn a_layer_tells_why() {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn a_layer_that_falls_back_tells_why() {
+async fn a_fallback_layer_reports_why_its_server_refuses_it() {
     let log = Log::default();
     let _guard = log.keep();
     let server = RedisServer::start();
@@ -72,7 +72,7 @@ async fn a_layer_that_falls_back_tells_why() {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn a_layer_that_publishes_tells_why() {
+async fn a_pubsub_layer_reports_why_its_server_refuses_it() {
     let log = Log::default();
     let _guard = log.keep();
     let server = RedisServer::start();
@@ -81,7 +81,7 @@ async fn a_layer_that_publishes_tells_why() {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn a_layer_that_loses_only_its_subscription_tells_why() {
+async fn a_lost_subscription_is_reported_with_the_reason() {
     let log = Log::default();
     let _guard = log.keep();
     let server = RedisServer::start();

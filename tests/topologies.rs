@@ -14,7 +14,7 @@ fn tests() -> HashSet<String> {
 }
 
 #[test]
-fn each_test_that_is_named_exists() {
+fn the_tests_of_the_table_of_topologies_exist() {
     let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md")).unwrap();
     let section = page.split("### Which layer runs on what").nth(1).unwrap().split("\n## ").next().unwrap();
     let tests = tests();

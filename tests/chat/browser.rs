@@ -223,7 +223,7 @@ async fn two_people_talk_over_two_instances_and_one_loses_and_regains_the_connec
 }
 
 #[tokio::test]
-async fn the_page_says_while_its_server_is_on_its_own_and_nothing_is_lost_there() {
+async fn the_page_shows_an_outage_of_redis_and_its_server_loses_no_message() {
     let mut redis = RedisServer::start();
     let url = redis.url();
     let variables = [("REDIS_ENABLED", "true"), ("REDIS_PUBSUB_ENABLED", "true"), ("REDIS_URL", &*url)];
@@ -278,7 +278,7 @@ async fn the_page_says_while_its_server_is_on_its_own_and_nothing_is_lost_there(
 }
 
 #[tokio::test]
-async fn the_status_page_is_bright_in_the_light_and_dark_in_the_dark() {
+async fn the_status_page_follows_the_colour_scheme() {
     let instance = Instance::start(&["--status"]).await;
     let browser = Browser::start().await;
     let url = format!("http://{}/status", instance.address);

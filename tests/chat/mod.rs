@@ -12,7 +12,7 @@ pub use self::instance::{Instance, get};
 use crate::support::{RedisServer, eventually, within};
 
 #[tokio::test]
-async fn a_room_crosses_processes() {
+async fn a_room_spans_processes() {
     let redis = RedisServer::start();
     let options = ["--redis", &redis.url(), "--encryption-key", "a key for tests"];
     let (first, second) = (Instance::start(&options).await, Instance::start(&options).await);
@@ -37,7 +37,7 @@ async fn a_room_crosses_processes() {
 }
 
 #[tokio::test]
-async fn a_room_on_publish_and_subscribe_goes_on_without_redis_and_crosses_processes_again() {
+async fn a_room_on_pubsub_works_during_an_outage_and_reaches_other_processes_again() {
     let mut redis = RedisServer::start();
     let url = redis.url();
     let variables = [("REDIS_ENABLED", "true"), ("REDIS_PUBSUB_ENABLED", "true"), ("REDIS_URL", &*url)];
@@ -76,7 +76,7 @@ async fn a_room_on_publish_and_subscribe_goes_on_without_redis_and_crosses_proce
 }
 
 #[tokio::test]
-async fn an_instance_tells_how_it_is() {
+async fn an_instance_serves_its_health_and_documented_metrics() {
     let redis = RedisServer::start();
     let alone = Instance::start(&[]).await;
     assert!(alone.get("/health/redis").await.contains(r#"{"status":"disabled""#));
@@ -100,7 +100,7 @@ async fn an_instance_tells_how_it_is() {
 }
 
 #[tokio::test]
-async fn a_room_lives_on_several_shards() {
+async fn rooms_work_on_several_shards() {
     let servers: Vec<_> = (0..3).map(|_| RedisServer::start()).collect();
     let urls: Vec<_> = servers.iter().map(RedisServer::url).collect();
     let options: Vec<_> = urls.iter().flat_map(|url| ["--redis", url]).collect();
@@ -116,7 +116,7 @@ async fn a_room_lives_on_several_shards() {
 }
 
 #[tokio::test]
-async fn a_killed_process_is_noticed() {
+async fn the_clients_of_a_killed_process_disappear() {
     let redis = RedisServer::start();
     let options = ["--redis", &redis.url()];
     let (first, mut second) = (Instance::start(&options).await, Instance::start(&options).await);
@@ -131,7 +131,7 @@ async fn a_killed_process_is_noticed() {
 }
 
 #[tokio::test]
-async fn a_process_that_is_told_to_end_says_goodbye() {
+async fn a_terminated_process_closes_its_sockets_and_announces_its_clients_as_gone() {
     let redis = RedisServer::start();
     let options = ["--redis", &redis.url()];
     let (first, mut second) = (Instance::start(&options).await, Instance::start(&options).await);
@@ -144,7 +144,7 @@ async fn a_process_that_is_told_to_end_says_goodbye() {
 }
 
 #[tokio::test]
-async fn a_redis_that_lost_its_data_sends_clients_back() {
+async fn clients_can_reconnect_after_redis_lost_its_data() {
     let mut redis = RedisServer::start();
     let instance = Instance::start(&["--redis", &redis.url()]).await;
     let ada = Guest::enter(&instance, "lobby", "Ada").await;
@@ -179,7 +179,7 @@ async fn one_process_needs_no_redis() {
 }
 
 #[tokio::test]
-async fn a_room_or_a_name_that_cannot_be_is_refused_with_a_reason() {
+async fn an_invalid_room_or_name_is_refused_with_the_reason() {
     let instance = Instance::start(&[]).await;
     for (room, name, reason) in [
         (" ", "Ada", "error: Please choose a room."),
@@ -192,7 +192,7 @@ async fn a_room_or_a_name_that_cannot_be_is_refused_with_a_reason() {
 }
 
 #[tokio::test]
-async fn what_cannot_start_says_why() {
+async fn a_failed_start_reports_the_reason() {
     let cases: [(&[&str], &str); 4] = [
         (&["--redis", "redis://127.0.0.1:1"], "cannot connect to Redis at 127.0.0.1:1: connection refused"),
         (&["--redis", "http://example.org"], "hosts[0] = http://..."),

@@ -278,7 +278,7 @@ pub async fn a_dropped_requeue_arrives_once_or_not_at_all(kind: &Kind) {
     .await;
 }
 
-pub async fn a_dropped_change_of_a_group_is_made_or_not(kind: &Kind) {
+pub async fn a_change_of_a_group_is_made_unless_it_is_dropped(kind: &Kind) {
     let layer = kind.start(Options::default()).await.layer();
     let mut moments = Moments::new(11);
     for (member, number) in CHANNELS.into_iter().cycle().zip(0..60) {
@@ -299,7 +299,7 @@ pub async fn a_dropped_change_of_a_group_is_made_or_not(kind: &Kind) {
     assert_none(layer.try_receive(&SOURCES).await.unwrap());
 }
 
-pub async fn a_dropped_question_changes_nothing(kind: &Kind) {
+pub async fn a_dropped_query_changes_nothing(kind: &Kind) {
     let layer = kind.start(Options::default()).await.layer();
     for channel in CHANNELS {
         send_numbers(&layer, channel, 0..5).await;

@@ -31,7 +31,7 @@ async fn fill(layer: &Layer, channel: &str) -> i64 {
     50
 }
 
-pub async fn refuses_above_capacity(kind: &Kind) {
+pub async fn a_send_above_the_capacity_is_refused(kind: &Kind) {
     let layer = kind.start(of(3)).await.layer();
     for channel in ["full!a", "full?a"] {
         send_numbers(&layer, channel, 0..3).await;
@@ -45,7 +45,7 @@ pub async fn refuses_above_capacity(kind: &Kind) {
     assert_eq!(take_all(&layer, &["full"]).await.len(), usize::try_from(filled).unwrap());
 }
 
-pub async fn is_shared_by_local_parts(kind: &Kind) {
+pub async fn the_local_parts_of_a_process_share_its_capacity(kind: &Kind) {
     let layer = kind.start(of(3)).await.layer();
     for local in ["process!a", "process!b", "process!c"] {
         layer.send(local, numbered(1)).await.unwrap();
@@ -65,7 +65,7 @@ pub async fn a_received_message_makes_room(kind: &Kind) {
     assert_eq!(numbers(&take_all(&layer, &["room?a"]).await), [1, 3]);
 }
 
-pub async fn gives_each_message_of_many_its_own_result(kind: &Kind) {
+pub async fn each_message_of_send_many_has_its_own_result(kind: &Kind) {
     let layer = kind.start(of(3)).await.layer();
     let batch: Vec<_> = (0..5).flat_map(|at| [("each?a", numbered(at)), ("each!a", numbered(at))]).collect();
     for (at, result) in layer.send_many(&batch).await.into_iter().enumerate() {
@@ -79,7 +79,7 @@ pub async fn gives_each_message_of_many_its_own_result(kind: &Kind) {
     assert_eq!(numbers(&take_all(&layer, &["each!"]).await), [0, 1, 2]);
 }
 
-pub async fn takes_the_first_rule_that_matches(kind: &Kind) {
+pub async fn the_first_matching_rule_decides_the_capacity(kind: &Kind) {
     let rules: &[_] = &[("rule.special*", 4), ("rule.*", 2), ("rule.never*", 9), ("*!loud", 9)];
     let options = Options { channel_capacity: rules, ..of(3) };
     let layer = kind.start(options).await.layer();
@@ -91,7 +91,7 @@ pub async fn takes_the_first_rule_that_matches(kind: &Kind) {
     }
 }
 
-pub async fn a_full_channel_misses_a_group_send_and_others_get_it(kind: &Kind) {
+pub async fn a_full_member_misses_a_group_send_and_the_others_get_it(kind: &Kind) {
     let layer = kind.start(of(3)).await.layer();
     for member in ["miss?full", "miss!other", "miss?other"] {
         layer.group_add("miss", member).await.unwrap();
@@ -129,7 +129,7 @@ pub async fn a_group_send_takes_one_place_for_all_members_of_a_process(kind: &Ki
     assert_none(layer.try_receive(&["place!"]).await.unwrap());
 }
 
-pub async fn expired_messages_are_not_counted(kind: &Kind) {
+pub async fn expired_messages_do_not_fill_a_channel(kind: &Kind) {
     let backend = kind.start(Options { expiry: Duration::from_secs(2), ..of(3) }).await;
     let layer = backend.layer();
     layer.group_add("load", "load!b").await.unwrap();

@@ -20,7 +20,7 @@ fn assert_closed<T: std::fmt::Debug>(what: &str, result: Result<T>) {
     assert!(matches!(result, Err(Error::Closed)), "{what} after closing gives {result:?}");
 }
 
-pub async fn later_calls_give_closed(kind: &Kind) {
+pub async fn calls_after_a_close_return_closed(kind: &Kind) {
     let layer = kind.start(Options::default()).await.layer();
     let mut receiver = layer.receiver(&["a"]).unwrap();
     layer.close().await.unwrap();
@@ -46,7 +46,7 @@ pub async fn later_calls_give_closed(kind: &Kind) {
     assert_closed("channel_statistics", layer.channel_statistics("a").await);
 }
 
-pub async fn waiting_calls_give_closed(kind: &Kind) {
+pub async fn a_close_ends_waiting_calls_with_closed(kind: &Kind) {
     let layer = kind.start(Options::default()).await.layer();
     let mut waiting = JoinSet::new();
     for source in ["a", "a!", "a?b"] {
@@ -179,7 +179,7 @@ pub async fn closing_finishes_sends_under_way(kind: &Kind) {
     assert_none(other.try_receive(&sources).await.unwrap());
 }
 
-pub async fn a_group_send_that_meets_closing_reaches_all_members_or_says_that_it_reached_none(kind: &Kind) {
+pub async fn a_group_send_during_a_close_reaches_all_members_or_fails_for_all(kind: &Kind) {
     let backend = kind.start(Options::default()).await;
     let (closing, other) = (backend.peer().await, backend.layer());
     let (members, sources) = (["way!a", "way?a", "way?b"], ["way!", "way?a", "way?b"]);

@@ -18,7 +18,7 @@ async fn carry(layer: &Layer, message: &Message) {
     }
 }
 
-pub async fn keeps_text_and_bytes_apart(kind: &Kind) {
+pub async fn text_and_bytes_keep_their_types(kind: &Kind) {
     let layer = kind.start(Options::default()).await.layer();
     let values = message! {
         "pound as bytes": b"\xc2\xa3",
@@ -40,7 +40,7 @@ pub async fn keeps_text_and_bytes_apart(kind: &Kind) {
     }
 }
 
-pub async fn carries_every_integer(kind: &Kind) {
+pub async fn every_integer_arrives_unchanged(kind: &Kind) {
     let layer = kind.start(Options::default()).await.layer();
     // Each power of two and its neighbours, to cover every width of an encoding.
     let powers = (0..63).map(|bits| 1_i64 << bits).flat_map(|power| [power - 1, power, power + 1, -power, -power - 1]);
@@ -48,7 +48,7 @@ pub async fn carries_every_integer(kind: &Kind) {
     carry(&layer, &message! { "integers": Value::list(integers) }).await;
 }
 
-pub async fn carries_every_float(kind: &Kind) {
+pub async fn every_float_arrives_unchanged(kind: &Kind) {
     let layer = kind.start(Options::default()).await.layer();
     let floats = [
         0.0,
@@ -73,7 +73,7 @@ pub async fn carries_every_float(kind: &Kind) {
     assert_eq!(bits, floats.map(f64::to_bits));
 }
 
-pub async fn carries_empty_and_nested_values(kind: &Kind) {
+pub async fn empty_and_nested_values_arrive_unchanged(kind: &Kind) {
     let layer = kind.start(Options::default()).await.layer();
     carry(&layer, &Message::new()).await;
     carry(
@@ -107,14 +107,14 @@ pub async fn carries_empty_and_nested_values(kind: &Kind) {
     carry(&layer, &long.with("k".repeat(300), "a long key")).await;
 }
 
-pub async fn carries_a_megabyte(kind: &Kind) {
+pub async fn a_megabyte_arrives_unchanged(kind: &Kind) {
     let layer = kind.start(Options { max_message_size: 8 << 20, ..Options::default() }).await.layer();
     // With a limit of 1 MiB the whole message has to fit, not only its largest value.
     let body: Vec<u8> = (0..1_000_000_u32).map(|at| at.to_le_bytes()[usize::from(at % 3 == 0)]).collect();
     carry(&layer, &message! { "body": Bytes::from(body) }).await;
 }
 
-pub async fn refuses_a_message_over_the_limit(kind: &Kind) {
+pub async fn a_message_over_the_size_limit_is_refused(kind: &Kind) {
     let layer = kind.start(Options { max_message_size: 2048, ..Options::default() }).await.layer();
     layer.group_add("large", "large?a").await.unwrap();
     let of_size = |size: usize| message! { "body": vec![0_u8; size] };
@@ -136,7 +136,7 @@ pub async fn refuses_a_message_over_the_limit(kind: &Kind) {
     }
 }
 
-pub async fn refuses_the_reserved_key(kind: &Kind) {
+pub async fn a_message_with_the_reserved_key_is_refused(kind: &Kind) {
     let layer = kind.start(Options::default()).await.layer();
     layer.group_add("reserved", "reserved").await.unwrap();
     let message = message! { "type": "x", "__asgi_channel__": "elsewhere!a" };
@@ -152,7 +152,7 @@ pub async fn refuses_the_reserved_key(kind: &Kind) {
     assert_none(layer.try_receive(&["reserved"]).await.unwrap());
 }
 
-pub async fn stays_as_it_was_when_sent(kind: &Kind) {
+pub async fn a_sent_message_does_not_change_with_the_original(kind: &Kind) {
     let layer = kind.start(Options::default()).await.layer();
     let message = message! { "value": Value::list([1, 2, 3]) };
     layer.send("altered", message.clone()).await.unwrap();

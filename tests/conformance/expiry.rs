@@ -40,7 +40,7 @@ pub async fn a_group_message_expires(kind: &Kind) {
     assert_none(layer.try_receive(&["expires", "expires!", "expires?a"]).await.unwrap());
 }
 
-pub async fn each_message_expires_for_itself_on_a_busy_channel(kind: &Kind) {
+pub async fn each_message_of_a_busy_channel_expires_on_its_own(kind: &Kind) {
     let backend = kind.start(two_seconds()).await;
     let layer = backend.layer();
     for round in 0..3 {

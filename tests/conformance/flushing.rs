@@ -3,7 +3,7 @@
 use super::backend::{Kind, Options};
 use super::tools::{assert_none, numbered, sorted_channels, take, take_all};
 
-pub async fn deletes_messages(kind: &Kind) {
+pub async fn a_flush_deletes_messages(kind: &Kind) {
     let backend = kind.start(Options::default()).await;
     let layer = backend.layer();
     let channels = ["flush", "flush!a", "flush?a"];
@@ -23,7 +23,7 @@ pub async fn deletes_messages(kind: &Kind) {
     );
 }
 
-pub async fn deletes_groups(kind: &Kind) {
+pub async fn a_flush_deletes_groups(kind: &Kind) {
     let layer = kind.start(Options::default()).await.layer();
     for member in ["flush", "flush!a", "flush?a"] {
         layer.group_add("group", member).await.unwrap();
@@ -35,7 +35,7 @@ pub async fn deletes_groups(kind: &Kind) {
     assert_none(layer.try_receive(&["flush", "flush!", "flush?a"]).await.unwrap());
 }
 
-pub async fn forgets_members_that_were_cached(kind: &Kind) {
+pub async fn a_flush_clears_cached_members(kind: &Kind) {
     let backend = kind.start(Options::default()).await;
     let (layer, reader) = (backend.layer(), backend.peer().await);
     for round in 0..3 {
@@ -48,7 +48,7 @@ pub async fn forgets_members_that_were_cached(kind: &Kind) {
     }
 }
 
-pub async fn deletes_statistics(kind: &Kind) {
+pub async fn a_flush_deletes_statistics(kind: &Kind) {
     let layer = kind.start(Options::default()).await.layer();
     layer.send("flush!a", numbered(1)).await.unwrap();
     layer.flush().await.unwrap();

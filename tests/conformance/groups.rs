@@ -4,7 +4,7 @@ use super::backend::{Kind, Options};
 use super::tools::{assert_none, number, numbered, numbers, numbers_on, sorted_channels, take, take_all, take_many};
 use crate::support::{DEADLINE, within};
 
-pub async fn reaches_every_member(kind: &Kind) {
+pub async fn a_group_send_reaches_every_member(kind: &Kind) {
     let layer = kind.start(Options::default()).await.layer();
     for member in ["member.a", "member.b", "member.c"] {
         layer.group_add("group", member).await.unwrap();
@@ -18,7 +18,7 @@ pub async fn reaches_every_member(kind: &Kind) {
     assert_none(layer.try_receive(&["member.c"]).await.unwrap());
 }
 
-pub async fn reaches_every_process_local_member(kind: &Kind) {
+pub async fn a_group_send_reaches_every_process_local_member(kind: &Kind) {
     let layer = kind.start(Options::default()).await.layer();
     for member in ["process!a", "process!b", "process!c"] {
         layer.group_add("group", member).await.unwrap();
@@ -51,7 +51,7 @@ pub async fn a_group_may_have_members_of_every_kind(kind: &Kind) {
     }
 }
 
-pub async fn reaches_members_in_many_processes(kind: &Kind) {
+pub async fn a_group_send_reaches_members_in_many_processes(kind: &Kind) {
     let backend = kind.start(Options::default()).await;
     let (sender, reader) = (backend.layer(), backend.peer().await);
     let mut expected = Vec::new();
@@ -75,7 +75,7 @@ pub async fn reaches_members_in_many_processes(kind: &Kind) {
     assert_eq!(got, expected);
 }
 
-pub async fn lists_its_members(kind: &Kind) {
+pub async fn group_channels_lists_the_members(kind: &Kind) {
     let backend = kind.start(Options::default()).await;
     let (layer, peer) = (backend.layer(), backend.peer().await);
     let list = async |group: &str| {
@@ -111,7 +111,7 @@ pub async fn group_send_many_reaches_each_group_in_order(kind: &Kind) {
     assert_eq!(numbers_on("many?b", &taken), every_fourth(1));
 }
 
-pub async fn sending_to_nobody_is_no_error(kind: &Kind) {
+pub async fn a_group_send_without_members_succeeds(kind: &Kind) {
     let layer = kind.start(Options::default()).await.layer();
     layer.group_send("nobody", numbered(1)).await.unwrap();
     layer.group_add("left", "left!a").await.unwrap();

@@ -68,7 +68,7 @@ impl Kind {
     }
 }
 
-pub async fn are_those_of_the_page(kind: &Kind) {
+pub async fn the_guarantees_are_those_of_the_page(kind: &Kind) {
     let table = Table::of_the_page();
     let names: Vec<_> = table.rows.iter().map(|row| row[0].as_str()).collect();
     assert_eq!(names, Promise::ALL.map(Promise::name), "the rows of the table in docs/guarantees.md");

@@ -30,7 +30,7 @@ async fn work(layer: Layer, batch: usize, done: mpsc::UnboundedSender<i64>) {
     }
 }
 
-pub async fn many_writers_and_readers_lose_and_double_nothing(kind: &Kind) {
+pub async fn many_writers_and_readers_lose_and_duplicate_nothing(kind: &Kind) {
     let backend = kind.start(Options::default()).await;
     let layers = [backend.layer(), backend.peer().await];
     let (done, mut all_done) = mpsc::unbounded_channel();

@@ -83,7 +83,7 @@ pub async fn a_member_discarded_after_the_send_still_gets_it(kind: &Kind) {
     }
 }
 
-pub async fn follows_every_change(kind: &Kind) {
+pub async fn group_sends_follow_every_change_of_members(kind: &Kind) {
     let backend = kind.start(Options::default()).await;
     let layers = [backend.layer(), backend.peer().await];
     let reader = backend.peer().await;
@@ -108,7 +108,7 @@ pub async fn follows_every_change(kind: &Kind) {
     }
 }
 
-pub async fn adding_twice_delivers_once(kind: &Kind) {
+pub async fn a_member_added_twice_gets_each_message_once(kind: &Kind) {
     let backend = kind.start(Options::default()).await;
     let (layer, peer) = (backend.layer(), backend.peer().await);
     for member in ["twice!a", "twice", "twice?a"] {
@@ -121,7 +121,7 @@ pub async fn adding_twice_delivers_once(kind: &Kind) {
     assert_eq!(sorted_channels(&taken), ["twice", "twice!a", "twice?a"]);
 }
 
-pub async fn ends_after_the_group_expiry(kind: &Kind) {
+pub async fn a_membership_ends_after_the_group_expiry(kind: &Kind) {
     let expiry = Duration::from_secs(2);
     let backend = kind.start(Options { group_expiry: expiry, ..Options::default() }).await;
     let layer = backend.layer();
@@ -135,7 +135,7 @@ pub async fn ends_after_the_group_expiry(kind: &Kind) {
     assert!(layer.group_channels("group").await.unwrap().is_empty());
 }
 
-pub async fn ends_earlier_if_its_caller_says_so(kind: &Kind) {
+pub async fn a_membership_ends_earlier_if_the_caller_says_so(kind: &Kind) {
     let backend = kind.start(Options { group_expiry: Duration::from_mins(10), ..Options::default() }).await;
     let layer = backend.layer();
     let short = Duration::from_secs(1);
@@ -152,7 +152,7 @@ pub async fn ends_earlier_if_its_caller_says_so(kind: &Kind) {
     assert_eq!(members, ["extended!a", "lasts!a"]);
 }
 
-pub async fn a_change_after_many_sends_counts_for_the_next(kind: &Kind) {
+pub async fn a_change_after_many_group_sends_applies_to_the_next(kind: &Kind) {
     let backend = kind.start(Options::default()).await;
     let (layer, reader) = (backend.layer(), backend.peer().await);
     for (source, stays, comes) in KINDS {
@@ -210,7 +210,7 @@ pub async fn a_member_added_after_the_send_does_not_get_it_when_all_have_expired
     }
 }
 
-pub async fn adding_again_renews(kind: &Kind) {
+pub async fn adding_a_member_again_renews_its_membership(kind: &Kind) {
     let backend = kind.start(Options { group_expiry: Duration::from_secs(2), ..Options::default() }).await;
     let (layer, reader) = (backend.layer(), backend.peer().await);
     for member in ["renew!kept", "renew!left", "renew.kept", "renew.left", "renew?kept", "renew?left"] {

@@ -33,7 +33,7 @@ fn assert_refused<T: std::fmt::Debug>(result: Result<T>, name: &str) {
     assert!(text.contains(&shown) && text.len() < 400, "{text} does not name {name:?}");
 }
 
-pub async fn refuses_bad_names_to_send_to(kind: &Kind) {
+pub async fn invalid_names_to_send_to_are_refused(kind: &Kind) {
     let layer = kind.start(Options::default()).await.layer();
     for name in bad_targets() {
         assert_refused(layer.send(&name, numbered(1)).await, &name);
@@ -44,7 +44,7 @@ pub async fn refuses_bad_names_to_send_to(kind: &Kind) {
     assert!(layer.group_channels("group").await.unwrap().is_empty());
 }
 
-pub async fn refuses_bad_names_to_receive_from(kind: &Kind) {
+pub async fn invalid_names_to_receive_from_are_refused(kind: &Kind) {
     let layer = kind.start(Options::default()).await.layer();
     layer.send("good", numbered(1)).await.unwrap();
     let mut names = bad_channels();
@@ -57,7 +57,7 @@ pub async fn refuses_bad_names_to_receive_from(kind: &Kind) {
     assert_eq!(take(&layer, &["good"]).await.channel, "good", "a refused call takes nothing");
 }
 
-pub async fn refuses_to_receive_from_nothing(kind: &Kind) {
+pub async fn receiving_from_no_channel_is_refused(kind: &Kind) {
     let layer = kind.start(Options::default()).await.layer();
     let errors = [
         layer.receive(&[]).await.expect_err("there is nothing to wait for"),
@@ -69,7 +69,7 @@ pub async fn refuses_to_receive_from_nothing(kind: &Kind) {
     }
 }
 
-pub async fn refuses_bad_group_names(kind: &Kind) {
+pub async fn invalid_group_names_are_refused(kind: &Kind) {
     let layer = kind.start(Options::default()).await.layer();
     for name in ["", "a b", "a!b", "a?", "caf\u{e9}", &"x".repeat(101)] {
         assert_refused(layer.group_add(name, "channel").await, name);
@@ -80,7 +80,7 @@ pub async fn refuses_bad_group_names(kind: &Kind) {
     }
 }
 
-pub async fn accepts_the_longest_names(kind: &Kind) {
+pub async fn the_longest_names_are_accepted(kind: &Kind) {
     let layer = kind.start(Options::default()).await.layer();
     let group = "G".repeat(100);
     let process = format!("{}!", "p".repeat(98));
@@ -98,7 +98,7 @@ pub async fn accepts_the_longest_names(kind: &Kind) {
     }
 }
 
-pub async fn completes_patterns_to_new_channels(kind: &Kind) {
+pub async fn new_channel_completes_its_pattern_to_a_unique_name(kind: &Kind) {
     let backend = kind.start(Options::default()).await;
     let (layer, peer) = (backend.layer(), backend.peer().await);
     let mut names = HashSet::new();
@@ -117,7 +117,7 @@ pub async fn completes_patterns_to_new_channels(kind: &Kind) {
     assert_eq!((delivery.channel, delivery.message), (first, numbered(1)));
 }
 
-pub async fn refuses_bad_patterns(kind: &Kind) {
+pub async fn invalid_patterns_are_refused(kind: &Kind) {
     let layer = kind.start(Options::default()).await.layer();
     for pattern in ["test!", "test.foo", "test?foo", "", "?", "a b?", "a!b?", &format!("{}?", "x".repeat(100))] {
         if pattern == "test.foo" && kind.like_python {

@@ -61,7 +61,7 @@ fn all_are_there(taken: &[Delivery]) -> bool {
     taken.len() >= CHANNELS.len() * usize::try_from(PER_CHANNEL).unwrap()
 }
 
-pub async fn holds_from_writer_to_reader(kind: &Kind) {
+pub async fn the_order_holds_from_writer_to_reader(kind: &Kind) {
     let backend = kind.start(Options::default()).await;
     let (layer, peer) = (backend.layer(), backend.peer().await);
     let _others = disturb(&layer);
@@ -76,7 +76,7 @@ pub async fn holds_from_writer_to_reader(kind: &Kind) {
     assert_in_order(&taken);
 }
 
-pub async fn holds_through_readers_of_every_kind(kind: &Kind) {
+pub async fn the_order_holds_through_readers_of_every_kind(kind: &Kind) {
     let backend = kind.start(Options::default()).await;
     let (layer, peer) = (backend.layer(), backend.peer().await);
     let _others = disturb(&layer);
@@ -108,7 +108,7 @@ pub async fn holds_through_readers_of_every_kind(kind: &Kind) {
     assert_in_order(&taken);
 }
 
-pub async fn holds_on_a_channel_of_new_channel(kind: &Kind) {
+pub async fn the_order_holds_on_a_new_channel(kind: &Kind) {
     let backend = kind.start(Options::default()).await;
     let (layer, reader) = (backend.layer(), backend.peer().await);
     let channel = reader.new_channel("body?").await.unwrap();

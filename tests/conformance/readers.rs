@@ -53,7 +53,7 @@ pub async fn a_limit_of_zero_counts_as_one(kind: &Kind) {
     assert_eq!(numbers(&taken), [0]);
 }
 
-pub async fn a_receiver_reads_nothing_before_it_is_asked(kind: &Kind) {
+pub async fn a_receiver_reads_nothing_before_it_is_polled(kind: &Kind) {
     let backend = kind.start(Options::default()).await;
     let (layer, peer) = (backend.layer(), backend.peer().await);
     let idle = peer.receiver(&["idle", "idle!", "idle?a"]).unwrap();
@@ -89,7 +89,7 @@ pub async fn a_receiver_reads_several_channels(kind: &Kind) {
     }
 }
 
-pub async fn dropping_a_receiver_puts_back(kind: &Kind) {
+pub async fn a_dropped_receiver_puts_its_messages_back(kind: &Kind) {
     let backend = kind.start(Options::default()).await;
     let (layer, peer) = (backend.layer(), backend.peer().await);
     for (channel, source) in [("drop", "drop"), ("drop!a", "drop!"), ("drop?a", "drop?a")] {

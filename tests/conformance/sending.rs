@@ -9,7 +9,7 @@ use super::backend::{Kind, Options};
 use super::tools::{assert_none, number, numbered, numbers, rest, send_numbers, take, take_all, take_many};
 use crate::support::{DEADLINE, within};
 
-pub async fn keeps_channels_apart(kind: &Kind) {
+pub async fn a_message_arrives_only_on_its_channel(kind: &Kind) {
     let layer = kind.start(Options::default()).await.layer();
     send_numbers(&layer, "apart.a", [1, 2, 3]).await;
     send_numbers(&layer, "apart.b", [4]).await;
@@ -24,7 +24,7 @@ pub async fn keeps_channels_apart(kind: &Kind) {
     assert_none(layer.try_receive(&["apart.a", "apart.b"]).await.unwrap());
 }
 
-pub async fn names_the_local_part_that_a_message_was_sent_to(kind: &Kind) {
+pub async fn a_delivery_has_the_full_name_of_its_channel(kind: &Kind) {
     let layer = kind.start(Options::default()).await.layer();
     for (local, text) in [("local!a", "ponies"), ("local!b", "pangolins")] {
         layer.send(local, message! { "best": text }).await.unwrap();
@@ -34,7 +34,7 @@ pub async fn names_the_local_part_that_a_message_was_sent_to(kind: &Kind) {
     }
 }
 
-pub async fn reaches_a_reader_that_waits(kind: &Kind) {
+pub async fn a_message_reaches_a_waiting_reader(kind: &Kind) {
     let backend = kind.start(Options::default()).await;
     for channel in ["waited", "waited!a", "waited?a"] {
         let reader = backend.peer().await;
@@ -48,7 +48,7 @@ pub async fn reaches_a_reader_that_waits(kind: &Kind) {
     }
 }
 
-pub async fn reaches_a_reader_in_another_process(kind: &Kind) {
+pub async fn a_message_reaches_a_reader_in_another_process(kind: &Kind) {
     let backend = kind.start(Options::default()).await;
     let (writer, reader) = (backend.layer(), backend.peer().await);
     for channel in ["other.process", "other?process", "other!process"] {
@@ -87,7 +87,7 @@ pub async fn send_many_reaches_every_channel(kind: &Kind) {
     assert!(layer.send_many(&[]).await.is_empty());
 }
 
-pub async fn try_receive_finds_what_is_there_beside_a_reader_that_waits(kind: &Kind) {
+pub async fn try_receive_finds_messages_beside_a_waiting_reader(kind: &Kind) {
     let layer = kind.start(Options::default()).await.layer();
     for round in 0..50 {
         let waiting = tokio::spawn({

@@ -7,7 +7,7 @@ use super::guarantees::Promise;
 use super::tools::{numbered, send_numbers, take};
 use crate::support::eventually;
 
-pub async fn count_messages_and_refusals(kind: &Kind) {
+pub async fn statistics_count_messages_and_refusals(kind: &Kind) {
     let backend = kind.start(Options { capacity: 3, ..Options::default() }).await;
     let (layer, peer) = (backend.layer(), backend.peer().await);
     send_numbers(&layer, "count!a", 0..2).await;
@@ -40,7 +40,7 @@ pub async fn count_messages_and_refusals(kind: &Kind) {
     layer.channel_statistics("bad name").await.unwrap_err();
 }
 
-pub async fn tell_the_age_of_the_oldest_message(kind: &Kind) {
+pub async fn statistics_report_the_age_of_the_oldest_message(kind: &Kind) {
     let backend = kind.start(Options::default()).await;
     let layer = backend.layer();
     send_numbers(&layer, "age?a", [1]).await;

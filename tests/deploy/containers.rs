@@ -55,7 +55,7 @@ pub async fn run(arguments: &[&str], variables: &[(&str, &str)], redis: &RedisSe
 
 /// Those behind sentinels are tried with these.
 #[tokio::test]
-async fn instances_start_as_compose_has_it() {
+async fn instances_start_with_the_settings_of_the_compose_files() {
     let redis = RedisServer::start();
     for (file, name, service) in instances() {
         let environment = service["environment"].as_object().unwrap();
@@ -105,7 +105,7 @@ async fn the_image_starts_a_healthy_instance() {
 }
 
 #[test]
-fn everything_agrees_on_the_port() {
+fn all_files_agree_on_the_port() {
     assert!(read("deploy/Dockerfile").contains(&format!("\nEXPOSE {PORT}\n")));
     assert!(instruction("CMD").contains(&PORT.to_owned()));
     let nginx = read("deploy/nginx/nginx.conf");
@@ -133,7 +133,7 @@ fn volumes(service: &Json) -> Vec<(&str, &str)> {
 }
 
 #[test]
-fn every_path_in_them_exists() {
+fn every_path_in_the_container_files_exists() {
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
     let root = |path: &str| deploy.parent().unwrap().join(path);
     let mut paths: Vec<PathBuf> = Vec::new();

@@ -42,7 +42,7 @@ async fn the_container_starts_and_answers_its_probes() {
 
 /// Each container of the namespace gets them, unless its pod says otherwise.
 #[tokio::test]
-async fn variables_that_kubernetes_makes_of_the_service_do_no_harm() {
+async fn variables_that_kubernetes_makes_from_the_service_are_ignored() {
     let service = manifest("Service");
     let (name, port) = (service["metadata"]["name"].as_str().unwrap(), &service["spec"]["ports"][0]);
     let upper = name.to_uppercase().replace('-', "_");
@@ -67,7 +67,7 @@ async fn variables_that_kubernetes_makes_of_the_service_do_no_harm() {
 }
 
 #[test]
-fn ports_and_labels_fit() {
+fn ports_and_labels_agree() {
     let (service, deployment) = (manifest("Service"), manifest("Deployment"));
     let container = &deployment["spec"]["template"]["spec"]["containers"][0];
     let port = &container["ports"][0];
@@ -81,7 +81,7 @@ fn ports_and_labels_fit() {
 }
 
 #[test]
-fn secrets_are_those_that_the_file_says_to_make() {
+fn the_file_says_how_to_create_its_secrets() {
     let container = &manifest("Deployment")["spec"]["template"]["spec"]["containers"][0];
     let secrets =
         container["env"].as_array().unwrap().iter().filter_map(|variable| variable.pointer("/valueFrom/secretKeyRef"));
@@ -95,7 +95,7 @@ fn secrets_are_those_that_the_file_says_to_make() {
 
 /// The drain, the disconnect notices, and up to 10 s in which the layer puts back messages that were not delivered.
 #[test]
-fn an_instance_has_time_to_end() {
+fn an_instance_has_time_to_shut_down() {
     let end = server_default("drain_timeout") + 11;
     let pod = &manifest("Deployment")["spec"]["template"]["spec"];
     let pause = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64().unwrap();

@@ -28,7 +28,7 @@ impl Deployment {
 }
 
 #[test]
-fn nginx_takes_the_configuration() {
+fn nginx_accepts_the_configuration() {
     let (content, said) = nginx::check();
     assert!(content && !said.contains("[warn]"), "{said}");
 }
@@ -45,7 +45,7 @@ async fn sockets_pass_through_and_outlive_a_reload() {
 }
 
 #[tokio::test]
-async fn how_the_instances_are_stays_inside() {
+async fn nginx_does_not_expose_health_metrics_and_status() {
     let redis = RedisServer::start();
     let options = ["--status", "--redis", &redis.url()];
     let instance = Instance::start(&options).await;
@@ -61,7 +61,7 @@ async fn how_the_instances_are_stays_inside() {
 }
 
 #[tokio::test]
-async fn a_room_is_one_behind_nginx_and_beside_it() {
+async fn a_room_spans_clients_behind_nginx_and_of_an_instance() {
     let deployment = Deployment::start().await;
     let ada = deployment.enter("Ada").await;
     for (instance, name) in deployment.instances.iter().zip(["Bob", "Eve"]) {
@@ -74,7 +74,7 @@ async fn a_room_is_one_behind_nginx_and_beside_it() {
 
 /// All clients have one address here, so they are on one instance: which one ends has to be tried both ways.
 #[tokio::test]
-async fn nginx_passes_over_an_instance_that_has_ended() {
+async fn nginx_skips_an_instance_that_has_ended() {
     for gone in [0, 1] {
         let mut deployment = Deployment::start().await;
         assert!(deployment.instances[gone].terminate().await.success());
@@ -86,7 +86,7 @@ async fn nginx_passes_over_an_instance_that_has_ended() {
 
 /// A socket is silent until the ping, and may be until the answer to it is late.
 #[test]
-fn nginx_is_more_patient_than_the_pings_are_apart() {
+fn the_timeouts_of_nginx_exceed_those_of_pings() {
     let ping = server_default("ping_interval") + server_default("pong_timeout");
     for directive in ["proxy_read_timeout", "proxy_send_timeout"] {
         let patience = Regex::new(&format!(r"{directive} (\d+)s;")).unwrap();

@@ -45,7 +45,7 @@ async fn layer(server: &RedisServer) -> RedisLayer {
 }
 
 #[tokio::test]
-async fn servers_have_the_settings() {
+async fn servers_have_the_settings_of_their_files() {
     let files = Files::new();
     for (name, append_only, replicas) in
         [("redis.conf", "no", "0"), ("append-only.conf", "yes", "0"), ("replicated.conf", "yes", "1")]
@@ -69,7 +69,7 @@ async fn servers_have_the_settings() {
 }
 
 #[tokio::test]
-async fn full_memory_refuses_messages_and_keeps_those_that_wait() {
+async fn a_server_with_full_memory_refuses_messages_and_keeps_the_queued_ones() {
     let files = Files::new();
     let server = files.start("redis.conf");
     let layer = layer(&server).await;
@@ -87,7 +87,7 @@ async fn full_memory_refuses_messages_and_keeps_those_that_wait() {
 }
 
 #[tokio::test]
-async fn an_append_only_server_that_is_killed_comes_back_with_its_messages() {
+async fn a_killed_append_only_server_returns_with_its_messages() {
     let files = Files::new();
     let mut server = files.start("append-only.conf");
     let sender = layer(&server).await;

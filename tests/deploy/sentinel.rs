@@ -156,7 +156,7 @@ impl Servers {
 }
 
 #[tokio::test]
-async fn the_chat_goes_on_when_the_master_is_killed_and_the_master_comes_back_as_a_replica() {
+async fn the_chat_survives_a_killed_master_which_returns_as_a_replica() {
     let mut servers = Servers::start();
     servers.are_complete().await;
     let instances = [servers.instance().await, servers.instance().await];

@@ -5,7 +5,7 @@ use std::process::Command;
 use super::read;
 
 #[test]
-fn systemd_takes_the_units() {
+fn systemd_accepts_the_units() {
     let dir = tempfile::tempdir().unwrap();
     let names = [
         "channel-layer@.service",

@@ -14,7 +14,7 @@ fn commands() -> Vec<String> {
 }
 
 #[test]
-fn its_commands_work() {
+fn the_commands_of_the_page_work() {
     let redis = RedisServer::start();
     let program = Path::new(env!("CARGO_BIN_EXE_channel-layer")).parent().unwrap().display().to_string();
     let path = format!("{program}:{}", std::env::var("PATH").unwrap());

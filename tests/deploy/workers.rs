@@ -12,7 +12,7 @@ use crate::server::Program;
 use crate::support::{RedisServer, ReservedPort, eventually};
 
 #[tokio::test]
-async fn servers_and_workers_of_compose_are_one_chat_behind_nginx() {
+async fn the_servers_and_workers_of_compose_serve_one_chat_behind_nginx() {
     let redis = RedisServer::start();
     let url = redis.url();
     let variables = [("CHANNEL_LAYER_HOSTS", &*url)];
@@ -40,7 +40,7 @@ fn command(unit: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_units_start_a_server_on_the_socket_that_systemd_holds_and_its_worker() {
+async fn the_units_start_a_worker_and_a_server_on_a_socket_of_systemd() {
     let redis = RedisServer::start();
     let url = redis.url();
     let variables = [("CHANNEL_LAYER_HOSTS", &*url)];

@@ -92,7 +92,7 @@ async fn a_group_send_is_one_call_for_the_members_and_one_for_each_queue() {
 }
 
 #[tokio::test]
-async fn capacities_go_by_the_part_up_to_the_mark() {
+async fn capacity_rules_match_the_non_local_part() {
     let site = Site::start().await;
     let rules = [CapacityRule::glob("p!?*", 1), CapacityRule::glob("p!", 2)];
     let layer = AsgiRedisLayer::connect(rules.into_iter().fold(site.config(), Config::channel_capacity)).await.unwrap();
@@ -111,7 +111,7 @@ async fn the_default_prefix_is_that_of_python() {
 }
 
 #[tokio::test]
-async fn what_python_writes_is_read_and_nothing_is_left() {
+async fn messages_of_python_are_read_and_leave_no_keys() {
     let (mut site, layer) = start().await;
     site.python_sends("http.request", "1", &[b"\x81", BODY].concat()).await;
     assert_eq!(take(&layer, "http.request").await.message, sent());
@@ -122,7 +122,7 @@ async fn what_python_writes_is_read_and_nothing_is_left() {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn what_is_no_message_is_counted_and_the_next_one_comes() {
+async fn undecodable_messages_are_counted_and_the_next_one_arrives() {
     let recorder = DebuggingRecorder::new();
     let mut counts = Counts::of(&recorder);
     let _local = metrics::set_default_local_recorder(&recorder);
@@ -138,7 +138,7 @@ async fn what_is_no_message_is_counted_and_the_next_one_comes() {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn keys_that_hold_no_message_are_passed_over_and_left_alone() {
+async fn keys_without_a_message_are_skipped_and_kept() {
     let recorder = DebuggingRecorder::new();
     let mut counts = Counts::of(&recorder);
     let _local = metrics::set_default_local_recorder(&recorder);
@@ -155,7 +155,7 @@ async fn keys_that_hold_no_message_are_passed_over_and_left_alone() {
 }
 
 #[tokio::test]
-async fn counters_are_where_python_has_them() {
+async fn counters_have_the_keys_and_lifetimes_of_python() {
     let (mut site, layer) = start().await;
     for number in 0..7 {
         let refused = layer.send("p!c", sent()).await.is_err();
@@ -173,7 +173,7 @@ async fn counters_are_where_python_has_them() {
 }
 
 #[tokio::test]
-async fn counters_stay_where_python_keeps_them_whatever_the_prefix() {
+async fn counters_have_the_keys_of_python_with_any_prefix() {
     let server = RedisServer::start();
     let layer = AsgiRedisLayer::connect(Config::new().host(server.url()).prefix("shop:")).await.unwrap();
     layer.send("work", sent()).await.unwrap();
@@ -248,7 +248,7 @@ async fn a_message_whose_key_is_taken_is_fetched_as_soon_as_it_can_be() {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn a_message_whose_key_is_taken_and_that_cannot_be_fetched_is_counted_and_told_of() {
+async fn a_message_whose_key_is_taken_and_that_cannot_be_fetched_is_counted_and_reported() {
     let recorder = DebuggingRecorder::new();
     let mut counts = Counts::of(&recorder);
     let _local = metrics::set_default_local_recorder(&recorder);
@@ -351,7 +351,7 @@ async fn a_message_that_expires_before_it_is_fetched_over_a_held_connection_is_n
 }
 
 #[tokio::test]
-async fn a_flush_deletes_what_the_site_has_and_nothing_else() {
+async fn a_flush_deletes_only_the_keys_of_the_deployment() {
     let (mut site, layer) = start().await;
     for channel in ["work", "p!c", "q?x"] {
         layer.send(channel, sent()).await.unwrap();

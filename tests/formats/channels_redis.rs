@@ -106,7 +106,7 @@ async fn a_group_send_writes_one_message_for_each_process() {
 }
 
 #[tokio::test]
-async fn what_python_writes_is_read() {
+async fn messages_of_python_are_read() {
     let (mut site, layer) = start().await;
     site.python_adds("work", &[b"\x81", TYPE].concat(), 0.0).await;
     assert_eq!(take(&layer, "work").await.message, typed());
@@ -125,7 +125,7 @@ async fn what_python_writes_is_read() {
 
 /// Python lets such names into a group.
 #[tokio::test]
-async fn a_name_that_cannot_be_does_not_cost_others_their_message() {
+async fn an_invalid_recipient_does_not_cost_the_others_their_message() {
     let (mut site, layer) = start().await;
     let names = b"\x94\xa2p!\xa3p!1\x01\xa3p!2";
     site.python_adds("p!", &[b"\x82", TYPE, ROUTING, &names[..]].concat(), 0.0).await;
@@ -135,7 +135,7 @@ async fn a_name_that_cannot_be_does_not_cost_others_their_message() {
 }
 
 #[tokio::test]
-async fn what_goes_back_is_for_those_who_have_not_got_it_however_large() {
+async fn a_put_back_message_is_for_the_remaining_members_however_large() {
     let mut site = Site::start().await;
     let layer = ChannelsRedisLayer::connect(site.config().max_message_size(1024)).await.unwrap();
     let text = [b"\xa1t\xda\x0b\xb8", &[b'x'; 3000][..]].concat();
@@ -156,7 +156,7 @@ async fn a_new_channel_is_no_longer_than_python_takes() {
 }
 
 #[tokio::test]
-async fn what_a_reader_in_python_has_in_hand_is_left_to_it() {
+async fn a_message_in_flight_in_python_is_not_read() {
     let (mut site, layer) = start().await;
     site.python_adds("work$inflight", &[b"\x81", TYPE].concat(), 1.0).await;
     assert!(layer.try_receive(&["work"]).await.unwrap().is_none());
@@ -169,7 +169,7 @@ async fn what_a_reader_in_python_has_in_hand_is_left_to_it() {
 }
 
 #[tokio::test]
-async fn capacities_go_by_full_names_whatever_travels_together() {
+async fn capacities_apply_to_full_names_within_a_batch() {
     let site = Site::start().await;
     let rules = [CapacityRule::glob("p!few", 3), CapacityRule::glob("p!many", 6)];
     let layer = ChannelsRedisLayer::connect(rules.into_iter().fold(site.config(), Config::channel_capacity)).await;
@@ -192,7 +192,7 @@ async fn a_group_send_is_one_call_for_the_members_and_one_for_each_queue() {
 }
 
 #[tokio::test]
-async fn what_is_no_message_is_told_with_its_place_and_without_its_content() {
+async fn an_undecodable_message_is_logged_with_the_place_of_the_fault_and_without_content() {
     let log = Log::default();
     let _guard = log.keep();
     let (mut site, layer) = start().await;
@@ -210,7 +210,7 @@ async fn what_is_no_message_is_told_with_its_place_and_without_its_content() {
 }
 
 #[tokio::test]
-async fn a_message_that_would_end_a_consumer_is_warned_of_once() {
+async fn a_message_that_would_end_a_consumer_is_warned_about_once() {
     let log = Log::default();
     let _guard = log.keep();
     let (_site, layer) = start().await;
@@ -227,7 +227,7 @@ async fn a_message_that_would_end_a_consumer_is_warned_of_once() {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn what_is_no_message_is_counted_and_the_next_one_comes() {
+async fn undecodable_messages_are_counted_and_the_next_one_arrives() {
     let recorder = DebuggingRecorder::new();
     let mut counts = Counts::of(&recorder);
     let _local = metrics::set_default_local_recorder(&recorder);
@@ -261,7 +261,7 @@ async fn what_is_no_message_is_counted_and_the_next_one_comes() {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn what_no_key_opens_is_counted_and_the_next_one_comes() {
+async fn undecryptable_messages_are_counted_and_the_next_one_arrives() {
     let recorder = DebuggingRecorder::new();
     let mut counts = Counts::of(&recorder);
     let _local = metrics::set_default_local_recorder(&recorder);
@@ -276,7 +276,7 @@ async fn what_no_key_opens_is_counted_and_the_next_one_comes() {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn what_is_too_old_is_counted_and_not_delivered() {
+async fn expired_messages_are_counted_and_not_delivered() {
     let recorder = DebuggingRecorder::new();
     let mut counts = Counts::of(&recorder);
     let _local = metrics::set_default_local_recorder(&recorder);
@@ -289,7 +289,7 @@ async fn what_is_too_old_is_counted_and_not_delivered() {
 }
 
 #[tokio::test]
-async fn messages_of_one_moment_keep_their_order() {
+async fn messages_sent_in_the_same_moment_keep_their_order() {
     let site = Site::start().await;
     let layer = ChannelsRedisLayer::connect(site.config().capacity(1000)).await.unwrap();
     let messages: Vec<_> = (0..500).map(|number| ("p!c", message! { "type": "n", "number": number })).collect();
@@ -303,7 +303,7 @@ async fn messages_of_one_moment_keep_their_order() {
 }
 
 #[tokio::test]
-async fn the_servers_clock_and_not_that_of_others_orders_what_is_sent() {
+async fn a_sender_with_a_fast_clock_does_not_break_the_order() {
     let (mut site, layer) = start().await;
     // Another process is half a second ahead: what is sent later comes later all the same.
     site.python_adds("work", &[b"\x81", TYPE].concat(), -0.5).await;
@@ -313,7 +313,7 @@ async fn the_servers_clock_and_not_that_of_others_orders_what_is_sent() {
 }
 
 #[tokio::test]
-async fn new_channels_lie_where_python_sends_to() {
+async fn new_channels_are_on_the_server_that_python_sends_to() {
     let ring = |name: &str| (crc32fast::hash(name.as_bytes()) & 0xFFF) * 3 / 4096;
     let site = Site::start().await;
     let layer = ChannelsRedisLayer::connect(site.config_on(3)).await.unwrap();
@@ -327,7 +327,7 @@ async fn new_channels_lie_where_python_sends_to() {
 }
 
 #[tokio::test]
-async fn a_flush_deletes_what_the_site_has_and_nothing_else() {
+async fn a_flush_deletes_only_the_keys_of_the_deployment() {
     let (mut site, layer) = start().await;
     layer.send("work", typed()).await.unwrap();
     layer.send("p!c", typed()).await.unwrap();

@@ -19,7 +19,7 @@ async fn named(format: Format, config: Config) -> Arc<dyn ChannelLayer> {
 }
 
 #[tokio::test]
-async fn a_configuration_chooses_by_its_format() {
+async fn the_format_of_a_configuration_chooses_the_layer() {
     for format in python_formats() {
         let config = Site::start().await.config();
         let chosen = layer_from_config(config.clone().format(format)).await.unwrap();
@@ -30,7 +30,7 @@ async fn a_configuration_chooses_by_its_format() {
 }
 
 #[tokio::test]
-async fn a_fallback_is_refused_where_it_has_no_meaning() {
+async fn a_fallback_is_refused_in_the_formats_of_python() {
     for format in python_formats() {
         let config = Site::start().await.config().fallback(Fallback::Local);
         let error = layer_from_config(config.format(format)).await.err().expect("it is refused");
@@ -39,7 +39,7 @@ async fn a_fallback_is_refused_where_it_has_no_meaning() {
 }
 
 #[tokio::test]
-async fn the_environment_chooses_by_its_format() {
+async fn the_format_in_the_environment_chooses_the_layer() {
     let server = RedisServer::start();
     for format in python_formats() {
         let name = name_of(format);

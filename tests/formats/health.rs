@@ -36,7 +36,7 @@ async fn the_probe_sends_a_message_through_every_server_and_leaves_no_keys() {
 }
 
 #[tokio::test]
-async fn a_server_that_comes_back_empty_is_told_and_one_with_its_data_is_not() {
+async fn a_server_that_returns_empty_is_reported_and_one_with_its_data_is_not() {
     for format in python_formats() {
         for (mut server, is_empty) in [(RedisServer::start(), true), (RedisServer::durable(), false)] {
             let config = Config::new().host(server.url()).format(format);
@@ -64,7 +64,7 @@ async fn a_server_that_comes_back_empty_is_told_and_one_with_its_data_is_not() {
 }
 
 #[tokio::test]
-async fn a_probe_that_nobody_can_read_makes_the_layer_unhealthy_though_its_server_answers() {
+async fn a_probe_that_cannot_be_read_makes_the_layer_unhealthy_though_its_server_answers() {
     for format in python_formats() {
         let server = RedisServer::start();
         let mut command = redis::cmd("ACL");

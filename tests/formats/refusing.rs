@@ -68,7 +68,7 @@ async fn server_with_a_broken_disk() -> RedisServer {
 }
 
 #[tokio::test]
-async fn a_server_that_takes_no_writes_says_why_in_every_format() {
+async fn a_refused_write_reports_the_reason_in_every_format() {
     for format in stored_formats() {
         for refusal in [NO_REPLICAS, NO_MEMORY, REPLICA] {
             let server = RedisServer::start();
@@ -99,7 +99,7 @@ async fn a_server_that_takes_no_writes_says_why_in_every_format() {
 }
 
 #[tokio::test]
-async fn a_server_with_a_broken_disk_says_so_in_every_format() {
+async fn a_broken_disk_is_reported_in_every_format() {
     let server = server_with_a_broken_disk().await;
     run(&server, &["CONFIG", "SET", "stop-writes-on-bgsave-error", "no"]).await;
     for format in stored_formats() {
@@ -130,7 +130,7 @@ async fn a_server_that_became_a_replica_is_left_after_one_send_in_every_format()
 
 /// Redis checks its memory up to the first write of a script, and what has expired is removed there as well.
 #[tokio::test]
-async fn a_server_without_memory_takes_nothing_where_expired_messages_make_room() {
+async fn a_server_without_memory_accepts_nothing_though_expired_messages_make_room() {
     for format in python_formats() {
         let server = RedisServer::start();
         let layer = connect(&server, format).await;

@@ -19,7 +19,7 @@ const AT_ONCE: usize = 64;
 const ROOMS: usize = 10;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn twenty_thousand_clients_come_and_go_and_leave_nothing_behind() {
+async fn clients_that_come_and_go_leave_nothing_behind() {
     // Clients use several addresses, because each has some 28,000 ports, which rest for a minute after use.
     let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
     let app = App::listening(Hub::builder(Arc::new(MemoryLayer::new())), listener).await;

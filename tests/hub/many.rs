@@ -14,7 +14,7 @@ use super::App;
 use crate::support::{DEADLINE, needs_files, scaled, within};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_sockets_are_open_at_once_and_all_are_reached() {
+async fn a_broadcast_reaches_thousands_of_open_sockets() {
     let sockets = scaled(10_000);
     needs_files(sockets);
     let app = App::start().await;

@@ -42,7 +42,7 @@ impl Pair {
 }
 
 #[tokio::test]
-async fn a_killed_subscriber_comes_back_by_itself() {
+async fn a_killed_subscription_is_restored() {
     let server = RedisServer::start();
     let mut pair = Pair::start(config([&*server.url()]), config([&*server.url()])).await;
     pair.talk(1).await;
@@ -61,7 +61,7 @@ async fn a_killed_subscriber_comes_back_by_itself() {
 }
 
 #[tokio::test]
-async fn messages_stay_in_the_process_while_redis_is_away() {
+async fn messages_stay_in_the_process_during_an_outage() {
     let mut server = RedisServer::start();
     let mut pair = Pair::start(config([&*server.url()]), config([&*server.url()])).await;
     pair.talk(1).await;
@@ -101,7 +101,7 @@ async fn messages_stay_in_the_process_while_redis_is_away() {
 }
 
 #[tokio::test]
-async fn a_half_open_connection_is_noticed() {
+async fn a_half_open_connection_is_detected() {
     let server = RedisServer::start();
     let proxy = Proxy::before(&server.url()).await;
     let mut pair = Pair::start(config([&*proxy.url()]), config([&*server.url()])).await;
@@ -115,7 +115,7 @@ async fn a_half_open_connection_is_noticed() {
 }
 
 #[tokio::test]
-async fn a_name_that_leads_to_another_server_is_followed_with_all_connections() {
+async fn all_connections_follow_a_host_name_to_another_server() {
     let (old, new) = (RedisServer::start(), RedisServer::start());
     let proxy = Proxy::before(&old.url()).await;
     let mut pair = Pair::start(config([&*proxy.url()]), config([&*new.url()])).await;
@@ -132,7 +132,7 @@ async fn a_name_that_leads_to_another_server_is_followed_with_all_connections() 
 }
 
 #[tokio::test]
-async fn a_send_that_hangs_is_answered_and_not_repeated() {
+async fn a_send_without_an_answer_succeeds_and_is_not_repeated() {
     let server = RedisServer::start();
     let proxy = Proxy::before(&server.url()).await;
     let mut pair = Pair::start(config([&*proxy.url()]), config([&*server.url()])).await;
@@ -151,7 +151,7 @@ async fn a_send_that_hangs_is_answered_and_not_repeated() {
 }
 
 #[tokio::test]
-async fn a_connection_that_redis_closes_for_falling_behind_comes_back() {
+async fn a_subscription_that_redis_closes_for_falling_behind_is_restored() {
     let server = RedisServer::with(&["--client-output-buffer-limit", "pubsub 64kb 64kb 0"]);
     let proxy = Proxy::before(&server.url()).await;
     let mut pair = Pair::start(config([&*proxy.url()]), config([&*server.url()])).await;
@@ -185,7 +185,7 @@ async fn a_layer_starts_without_redis_and_finds_it_later() {
 }
 
 #[tokio::test]
-async fn a_server_has_to_prove_itself_before_messages_go_to_it() {
+async fn messages_go_to_a_returned_server_after_return_after() {
     let mut server = RedisServer::start();
     let return_after = Duration::from_secs(2);
     let layer = connect_with(config([&*server.url()]).return_after(return_after)).await;
@@ -202,7 +202,7 @@ async fn a_server_has_to_prove_itself_before_messages_go_to_it() {
 }
 
 #[tokio::test]
-async fn others_hear_again_at_once_when_only_connections_broke() {
+async fn a_layer_returns_at_once_when_only_connections_broke() {
     let server = RedisServer::start();
     for kinds in [&["normal"][..], &["pubsub"], &["normal", "pubsub"]] {
         // A server that was away would have to answer for longer than any test waits.
@@ -226,7 +226,7 @@ async fn others_hear_again_at_once_when_only_connections_broke() {
 }
 
 #[tokio::test]
-async fn each_server_falls_back_alone() {
+async fn each_server_falls_back_on_its_own() {
     let (mut first, second) = (RedisServer::start(), RedisServer::start());
     let urls = [first.url(), second.url()];
     let mut pair = Pair::start(config(urls.iter().map(String::as_str)), config(urls.iter().map(String::as_str))).await;
@@ -267,7 +267,7 @@ async fn the_order_of_a_sender_holds_when_redis_goes_and_comes() {
 }
 
 #[tokio::test]
-async fn a_layer_that_shall_fail_says_so_at_once_and_comes_back() {
+async fn a_layer_without_a_fallback_fails_at_once_and_recovers() {
     let mut server = RedisServer::start();
     let failing = || config([&*server.url()]).fallback(Fallback::Fail);
     let mut pair = Pair::start(failing(), failing()).await;
@@ -305,7 +305,7 @@ async fn subscribe_no_more(connection: &mut redis::aio::MultiplexedConnection) {
 }
 
 #[tokio::test]
-async fn nothing_is_published_that_this_process_does_not_hear() {
+async fn a_layer_without_its_subscription_publishes_nothing() {
     let server = RedisServer::start();
     let layer = connect_with(config([&*server.url()]).fallback(Fallback::Fail)).await;
     let mut receiver = layer.receiver(&["send.ada!"]).unwrap();
@@ -323,7 +323,7 @@ async fn nothing_is_published_that_this_process_does_not_hear() {
 }
 
 #[tokio::test]
-async fn the_reason_is_told_where_the_server_is_there() {
+async fn a_failed_subscription_is_reported_while_the_server_answers() {
     let server = RedisServer::start();
     let layer = connect_with(config([&*server.url()])).await;
     layer.subscribe(&["work"]).await.unwrap();
@@ -337,7 +337,7 @@ async fn the_reason_is_told_where_the_server_is_there() {
 
 /// Commands that write and publish wait, and all others are answered, as in a planned failover.
 #[tokio::test]
-async fn a_server_that_is_paused_for_writes_is_left_alone() {
+async fn messages_stay_in_the_process_while_the_server_pauses_writes() {
     let server = RedisServer::start();
     let layer = connect_with(config([&*server.url()])).await;
     let mut receiver = layer.receiver(&["work"]).unwrap();
@@ -346,7 +346,7 @@ async fn a_server_that_is_paused_for_writes_is_left_alone() {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn figures_tell_of_what_is_published() {
+async fn publishing_records_metrics_and_a_first_connection_is_no_reconnect() {
     let recorder = DebuggingRecorder::new();
     let snapshots = recorder.snapshotter();
     let _guard = metrics::set_default_local_recorder(&recorder);

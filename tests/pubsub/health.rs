@@ -48,7 +48,7 @@ async fn the_probe_sends_a_message_through_every_server_and_leaves_no_keys() {
 }
 
 #[tokio::test]
-async fn a_message_that_does_not_come_back_makes_the_process_unready() {
+async fn a_probe_that_does_not_return_makes_the_process_unready() {
     for forbidden in ["publish", "subscribe"] {
         let server = RedisServer::start();
         let layer = connect([&*server.url()]).await;
@@ -64,7 +64,7 @@ async fn a_message_that_does_not_come_back_makes_the_process_unready() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_away_does_not_excuse_another_that_is_mute() {
+async fn a_failed_probe_makes_the_process_unready_even_if_another_server_is_down() {
     let (mute, mut away) = (RedisServer::start(), RedisServer::start());
     let layer = connect([&*mute.url(), &*away.url()]).await;
     away.stop();
@@ -79,7 +79,7 @@ async fn a_server_that_is_away_does_not_excuse_another_that_is_mute() {
 }
 
 #[tokio::test]
-async fn nothing_is_sent_to_find_out_about_a_server_that_is_known_to_be_away() {
+async fn no_probe_is_sent_to_a_server_that_is_down() {
     let mut server = RedisServer::start();
     let layer = connect([&*server.url()]).await;
     server.stop();

@@ -15,7 +15,7 @@ async fn subscriptions(server: &RedisServer) -> (usize, i64) {
 }
 
 #[tokio::test]
-async fn a_server_is_subscribed_to_what_is_open_and_to_no_more() {
+async fn a_layer_subscribes_to_open_channels_and_to_no_others() {
     let server = RedisServer::start();
     let layer = connect_with(config([&*server.url()]).expiry(Duration::from_millis(200))).await;
     let receiver = layer.receiver(&["work", "body?x", "send.p!"]).unwrap();
@@ -60,7 +60,7 @@ async fn a_membership_that_expires_ends_the_subscription() {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn what_nobody_reads_is_counted() {
+async fn messages_without_a_reader_are_counted() {
     let recorder = DebuggingRecorder::new();
     let mut counts = Counts::of(&recorder);
     let _guard = metrics::set_default_local_recorder(&recorder);
@@ -80,7 +80,7 @@ async fn what_nobody_reads_is_counted() {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn what_cannot_be_read_is_counted_and_passed_over() {
+async fn unreadable_messages_are_counted_and_skipped() {
     let recorder = DebuggingRecorder::new();
     let mut counts = Counts::of(&recorder);
     let _guard = metrics::set_default_local_recorder(&recorder);

@@ -10,7 +10,7 @@ use super::tools::{connect, next, number, numbered};
 use crate::support::{DEADLINE, Proxy, RedisServer, within};
 
 #[tokio::test]
-async fn a_member_does_not_get_what_was_sent_before_it_joined_a_group_that_its_process_has_just_left() {
+async fn a_new_member_gets_no_earlier_message_of_a_group_that_its_process_has_just_left() {
     let server = RedisServer::start();
     let proxy = Proxy::before(&server.url()).await;
     let (sender, layer) = (connect([&*server.url()]).await, connect([&*proxy.url()]).await);
@@ -26,7 +26,7 @@ async fn a_member_does_not_get_what_was_sent_before_it_joined_a_group_that_its_p
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_senders_keep_their_order_each() {
+async fn the_messages_of_each_of_many_senders_stay_in_order() {
     const SENDERS: i64 = 16;
     const MESSAGES: i64 = 300;
     let server = RedisServer::start();

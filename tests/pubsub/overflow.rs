@@ -54,11 +54,11 @@ async fn a_queue_is_bounded_in_bytes() {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn the_oldest_go() {
+async fn drop_oldest_drops_the_oldest_messages() {
     assert_eq!(kept(Overflow::DropOldest).await, (vec![2, 3, 4], 2));
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn the_newest_go() {
+async fn drop_newest_drops_the_newest_messages() {
     assert_eq!(kept(Overflow::DropNewest).await, (vec![0, 1, 2], 2));
 }

@@ -8,7 +8,7 @@ use super::tools::{ask, config, connect, connect_with, next, number, numbered};
 use crate::support::{DEADLINE, FakeServer, RedisServer, eventually, within};
 
 #[tokio::test]
-async fn a_server_without_resp3_is_spoken_to_in_resp2() {
+async fn a_server_without_resp3_is_used_over_resp2() {
     let server = RedisServer::with(&["--appendonly", "no", "--rename-command", "HELLO", ""]);
     let (layer, other) = (connect([&*server.url()]).await, connect([&*server.url()]).await);
     let mut receiver = layer.receiver(&["send.p!", "work"]).unwrap();
@@ -36,7 +36,7 @@ async fn a_server_without_resp3_is_spoken_to_in_resp2() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn in_resp2_a_flood_of_messages_holds_up_no_subscription() {
+async fn in_resp2_a_flood_of_messages_delays_no_subscription() {
     // The server closes no connection that falls behind.
     let server = RedisServer::with(&["--client-output-buffer-limit", "pubsub 0 0 0", "--rename-command", "HELLO", ""]);
     let layer = connect_with(config([&*server.url()]).command_timeout(Duration::from_mins(1))).await;
@@ -62,7 +62,7 @@ async fn in_resp2_a_flood_of_messages_holds_up_no_subscription() {
 }
 
 #[tokio::test]
-async fn what_the_server_refuses_is_said_to_those_who_asked() {
+async fn a_refusal_of_the_server_is_returned_to_the_caller() {
     for hello in ["", "-hello"] {
         let server = RedisServer::start();
         ask(
@@ -87,7 +87,7 @@ async fn what_the_server_refuses_is_said_to_those_who_asked() {
 }
 
 #[tokio::test]
-async fn what_the_server_refuses_later_is_said_and_asked_for_again() {
+async fn a_subscription_refused_later_is_reported_and_retried() {
     let server = RedisServer::start();
     ask(&server.url(), "ACL SETUSER limited on >pw +@all allchannels").await;
     let url = server.url().replace("redis://", "redis://limited:pw@");
@@ -119,7 +119,7 @@ async fn a_server_that_is_too_old_is_refused() {
 }
 
 #[tokio::test]
-async fn a_prefix_that_would_be_a_pattern_is_refused() {
+async fn a_prefix_with_pattern_characters_is_refused() {
     for prefix in ["a!", "a*", "a[b]", "a?"] {
         let config = config(["redis://127.0.0.1:1"]).prefix(prefix);
         let error = PubSubLayer::connect(config).await.unwrap_err();

@@ -37,7 +37,7 @@ async fn publish(server: &RedisServer, topic: &str, payload: &[u8]) {
 }
 
 #[tokio::test]
-async fn channels_and_groups_have_the_redis_channels_of_python() {
+async fn channels_and_groups_use_the_redis_channels_of_python() {
     let server = RedisServer::start();
     let layer = connect_with(config([&*server.url()]).prefix("site")).await;
     for (topic, channel) in [("work", "work"), ("specific.a!b", "specific.a!b"), ("body?x", "body?x")] {
@@ -51,7 +51,7 @@ async fn channels_and_groups_have_the_redis_channels_of_python() {
 }
 
 #[tokio::test]
-async fn what_python_publishes_is_read() {
+async fn messages_published_by_python_are_read() {
     let server = RedisServer::start();
     let layer = connect([&*server.url()]).await;
     layer.subscribe(&["work", "specific.a!"]).await.unwrap();
@@ -64,7 +64,7 @@ async fn what_python_publishes_is_read() {
 }
 
 #[tokio::test]
-async fn json_is_that_of_python() {
+async fn json_is_written_and_read_as_in_python() {
     let server = RedisServer::start();
     let layer = connect_with(config([&*server.url()]).serializer(Serializer::Json)).await;
     let mut ear = Ear::at(&server, "other").await;

@@ -233,7 +233,7 @@ async fn all_other_commands_and_keys_are_refused() {
 }
 
 #[tokio::test]
-async fn a_unix_socket_has_the_same_users() {
+async fn layers_log_in_over_a_unix_socket() {
     let server = RedisServer::unix();
     let mut connection = server.connection().await;
     let () = ask(

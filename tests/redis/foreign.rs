@@ -51,7 +51,7 @@ async fn start() -> (Site, Layer) {
 }
 
 #[tokio::test]
-async fn bytes_that_are_not_an_entry() {
+async fn bytes_that_are_not_an_entry_go_to_quarantine() {
     let (site, layer) = start().await;
     let server = &shared_servers()[0];
     for bytes in [
@@ -77,7 +77,7 @@ async fn bytes_that_are_not_an_entry() {
 }
 
 #[tokio::test]
-async fn entries_without_a_message() {
+async fn entries_without_a_message_go_to_quarantine() {
     let (site, layer) = start().await;
     for body in [
         b"".to_vec(),
@@ -102,7 +102,7 @@ async fn entries_without_a_message() {
 }
 
 #[tokio::test]
-async fn entries_with_extreme_depth_and_length() {
+async fn entries_with_extreme_depth_and_length_go_to_quarantine() {
     let (site, layer) = start().await;
     let deep = |open: &[u8]| [b"\x81\xa1a", &open.repeat(100_000)[..], b"\x01"].concat();
     for body in [
@@ -128,7 +128,7 @@ async fn entries_with_extreme_depth_and_length() {
 }
 
 #[tokio::test]
-async fn addresses_of_another_kind_of_channel() {
+async fn entries_with_an_address_of_another_kind_of_channel_go_to_quarantine() {
     let (site, layer) = start().await;
     let server = &shared_servers()[0];
     let long = [&[VERSION | 1, 101][..], &[b'x'; 101], b"\x80"].concat();
@@ -156,7 +156,7 @@ async fn addresses_of_another_kind_of_channel() {
 }
 
 #[tokio::test]
-async fn versions_in_the_future_of_a_group() {
+async fn a_group_message_with_a_version_in_the_future_reaches_the_present_members() {
     let (site, layer) = start().await;
     let server = &shared_servers()[0];
     layer.group_add("g", "l!a").await.unwrap();
@@ -183,7 +183,7 @@ async fn versions_in_the_future_of_a_group() {
 }
 
 #[tokio::test]
-async fn versions_that_a_group_never_had() {
+async fn a_group_message_with_a_version_that_the_group_never_had_reaches_its_members() {
     let (site, layer) = start().await;
     let server = &shared_servers()[0];
     layer.group_add("g", "l!a").await.unwrap();
@@ -200,14 +200,14 @@ async fn versions_that_a_group_never_had() {
 }
 
 #[tokio::test]
-async fn a_sealed_message_for_a_reader_without_keys() {
+async fn a_sealed_message_for_a_reader_without_keys_goes_to_quarantine() {
     let (site, layer) = start().await;
     let bytes = stamped(&shared_servers()[0], &[VERSION | 8, 1, 2, 3]).await;
     check(&site, &layer, "n", "n", &bytes, "undecryptable").await;
 }
 
 #[tokio::test]
-async fn a_plain_message_for_a_reader_with_keys() {
+async fn a_plain_message_for_a_reader_with_keys_goes_to_quarantine() {
     let site = Site::on(&shared_servers()[..1]);
     let layer = connect(site.config().symmetric_encryption_keys(["a key"])).await;
     let bytes = stamped(&shared_servers()[0], b"\x10\x81\xa1a\x01").await;

@@ -27,7 +27,7 @@ async fn runs(server: &RedisServer) -> String {
 }
 
 #[tokio::test]
-async fn fill_a_channel_exactly_and_in_order() {
+async fn large_messages_fill_a_channel_exactly_and_in_order() {
     let site = Site::on(&shared_servers()[..1]);
     let layer = connect(site.config().capacity(CAPACITY)).await;
     let results = send_all(&layer, "large").await;
@@ -42,7 +42,7 @@ async fn fill_a_channel_exactly_and_in_order() {
 }
 
 #[tokio::test]
-async fn are_sent_to_a_server_without_loaded_scripts() {
+async fn large_messages_are_sent_to_a_server_without_loaded_scripts() {
     let server = RedisServer::start();
     let layer = Site::on(std::slice::from_ref(&server)).layer().await;
     let _: () = ask(&mut server.connection().await, redis::cmd("SCRIPT").arg("FLUSH")).await;
@@ -53,7 +53,7 @@ async fn are_sent_to_a_server_without_loaded_scripts() {
 }
 
 #[tokio::test]
-async fn are_refused_as_a_whole_by_a_server_without_memory() {
+async fn large_messages_are_refused_as_a_whole_by_a_server_without_memory() {
     let server = RedisServer::start();
     let site = Site::on(std::slice::from_ref(&server));
     let layer = site.layer().await;

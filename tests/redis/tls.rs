@@ -199,7 +199,7 @@ async fn a_ca_certificate_as_server_certificate_is_refused_with_advice() {
 }
 
 #[tokio::test]
-async fn insecure_accepts_any_certificate() {
+async fn the_insecure_fragment_accepts_any_certificate() {
     let server = TlsServer::start("named", &ANY_CLIENT);
     works(server.config_as("", "#insecure")).await;
 }

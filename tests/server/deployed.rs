@@ -87,7 +87,7 @@ async fn a_second_signal_ends_the_program_immediately() {
 }
 
 #[tokio::test]
-async fn a_killed_worker_loses_only_the_message_that_it_handles() {
+async fn a_killed_worker_loses_at_most_one_message() {
     let redis = RedisServer::start();
     let (server, mut worker) = (serve(&redis).await, echo(&redis).await);
     let mut socket = open(&server).await;

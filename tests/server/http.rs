@@ -119,7 +119,7 @@ async fn an_early_disconnect_is_reported_once() {
 }
 
 #[tokio::test]
-async fn a_full_channel_is_503_and_silence_504() {
+async fn a_full_channel_gets_503_and_an_unanswered_request_504() {
     let server = Running::with(|server| server.response_timeout(Duration::from_millis(300))).await;
     let mut clients = Vec::new();
     for _ in 0..2 {

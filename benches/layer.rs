@@ -1,14 +1,14 @@
-//! `cargo bench --bench layer`: rates and latencies of the layers, beside the same work done by hand.
+//! `cargo bench --bench layer`: rates and latencies of the layers, compared with the same work done by hand.
 //!
-//! It starts a redis-server of its own. Both sides of each comparison run in turns, and the figures are medians over the
-//! rounds; each ratio is of two figures of the same round. `cargo bench --bench layer -- send groups` runs these loads
-//! only; there are `send`, `end_to_end`, `groups`, `latency` and `memory`.
+//! The bench starts a separate redis-server. Both sides of each comparison run in turns. Figures are medians over the rounds,
+//! and each ratio compares two figures of the same round. `cargo bench --bench layer -- send groups` runs only these loads;
+//! the loads are `send`, `end_to_end`, `groups`, `latency` and `memory`.
 
-// It prints; and inside one program nothing is public to others.
+// A bench prints its results. Nothing in it is visible to other crates.
 #![allow(clippy::print_stdout, unreachable_pub, missing_docs, missing_debug_implementations)]
 
 mod loads;
-// The bench needs less of its support than tests do.
+// The bench uses only a part of its support.
 #[allow(dead_code)]
 mod support;
 
@@ -52,7 +52,7 @@ async fn main() {
     println!("\n{}\n\n{:.0} s", report.text(), start.elapsed().as_secs_f64());
 }
 
-/// Whether the arguments name this load, or none.
+/// Whether the arguments name this load, or no load at all.
 fn chosen(load: &str) -> bool {
     // Cargo passes options of its own.
     let mut named = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).peekable();
@@ -129,14 +129,14 @@ async fn in_memory(report: &mut Report) {
     compare_rates(report, "MemoryLayer: send and receive", "tokio mpsc", &ours, &theirs);
 }
 
-/// A row for rates: more is better.
+/// Adds a row for rates. A higher ratio is better.
 fn compare_rates(report: &mut Report, load: &str, other: &str, ours: &[f64], theirs: &[f64]) {
     let median = |rates: &[f64]| rate(Spread::of(rates.iter().copied()).median);
     report.row(load, median(ours), format!("{other}: {}", median(theirs)), Spread::of_ratios(ours, theirs));
     println!("measured {load}");
 }
 
-/// A row for times, of which the medians are compared: less is better.
+/// Adds a row for times, which compares their medians. A lower ratio is better.
 fn compare_times(report: &mut Report, load: &str, other: &str, ours: &[Latencies], theirs: &[Latencies]) {
     let at = |rounds: &[Latencies], part| {
         micros(Spread::of(rounds.iter().map(|round| round.percentile(part).as_secs_f64() * 1e6)).median)

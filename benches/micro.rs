@@ -1,8 +1,8 @@
-//! One small operation of a message's way, so many times: callgrind counts the instructions of a few more.
+//! Runs one small operation of the path of a message many times. callgrind counts the instructions of additional runs.
 //!
-//! `micro LIST` names the operations; `micro NAME TIMES` does one. Names, capacities, the codec, the frame and the key
-//! ring are no part of the crate's interface. Their files know nothing of each other but the names in them, so they are
-//! compiled into this program as they are: the library needs no door for it.
+//! `micro LIST` prints the operations, and `micro NAME TIMES` runs one of them. Names, capacities, the codec, the frame and
+//! the key ring are not part of the public API of the crate. This program compiles their source files itself, so that the
+//! crate need not export them.
 
 #![allow(clippy::print_stdout, dead_code, unreachable_pub, unused_imports)]
 
@@ -31,7 +31,7 @@ mod tree {
     }
 }
 
-/// An operation with all that it needs, ready to be repeated.
+/// An operation with its prepared data.
 type Operation = Box<dyn FnMut()>;
 type Named = (&'static str, fn() -> Operation);
 
@@ -70,19 +70,19 @@ fn main() {
         }
         return;
     };
-    let times = arguments.next().and_then(|times| times.parse().ok()).expect("how many times");
+    let times = arguments.next().and_then(|times| times.parse().ok()).expect("the second argument is a number");
     let mut operation = make();
     for _ in 0..times {
         operation();
     }
 }
 
-/// What the compiler may assume nothing about.
+/// Hides a value from the optimizer.
 fn given<T>(value: T) -> T {
     std::hint::black_box(value)
 }
 
-/// What the compiler must not leave out.
+/// Makes the optimizer keep the computation of a value.
 fn used<T>(value: T) {
     drop(std::hint::black_box(value));
 }
@@ -160,7 +160,7 @@ fn open(size: usize) -> Operation {
     Box::new(move || used(ring.open(given(&sealed), given(&CONTEXT), NOW, DAY)))
 }
 
-/// Sends a message and takes it out again, without a runtime: in memory neither has to wait.
+/// Sends and receives a message without polling a runtime, because neither call waits in memory.
 fn memory() -> Operation {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
     let layer =
@@ -172,6 +172,6 @@ fn memory() -> Operation {
         let sent = layer.send("websocket.receive", message).now_or_never();
         sent.expect("a send in memory does not wait").expect("the channel has room");
         let received = layer.try_receive(&["websocket.receive"]).now_or_never();
-        received.expect("a look does not wait").expect("the layer is open").expect("the message is there");
+        received.expect("try_receive does not wait").expect("the layer is open").expect("the message is there");
     })
 }

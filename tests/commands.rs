@@ -178,9 +178,9 @@ async fn the_quarantine_of_the_servers_that_are_up_is_listed_and_emptied_and_the
     let record = ["asgi:quarantine", "*", "channel", "tasks", "entry", "no message"];
     let mut redis = shell.redis.connection().await;
     let id: String = redis::cmd("XADD").arg(&record).query_async(&mut redis).await.unwrap();
-    let (up, away) = (shell.redis.url(), down.url());
+    let (up, stopped) = (shell.redis.url(), down.url());
     down.stop();
-    let said = async |command: &[&str]| run(&[command, &["--redis", &up, "--redis", &away]].concat(), &[]).await;
+    let said = async |command: &[&str]| run(&[command, &["--redis", &up, "--redis", &stopped]].concat(), &[]).await;
     let named = format!("127.0.0.1:{}", down.port());
     for (command, done) in [
         (&["quarantine", "list"][..], format!("0:{id} tasks")),

@@ -26,7 +26,7 @@ async fn expired_messages_dropped_to_make_room_are_counted() {
     layer.send("normal", message! { "number": 2 }).await.unwrap();
     tokio::time::sleep(EXPIRY / 2).await;
     layer.send("normal", message! { "number": 3 }).await.unwrap();
-    assert_eq!(counts.dropped("expired"), 1, "as many as have to make room");
+    assert_eq!(counts.dropped("expired"), 1, "only as many as needed make room");
 }
 
 #[tokio::test(start_paused = true)]
@@ -38,5 +38,5 @@ async fn messages_left_in_a_closed_memory_layer_are_counted() {
     layer.send("normal", message! {}).await.unwrap();
     layer.close().await.unwrap();
     drop(layer);
-    eventually("the count of what is left", async || (counts.dropped("closed") == 1).then_some(())).await;
+    eventually("the count of the remaining message", async || (counts.dropped("closed") == 1).then_some(())).await;
 }

@@ -202,7 +202,7 @@ fn was_sent(result: channel_layer::Result<()>) -> Result<bool, TestCaseError> {
 /// Runs `cases` random sequences of operations, each on a new layer from `start`.
 fn compare(cases: u32, start: impl AsyncFn(Config) -> Arc<dyn ChannelLayer>) {
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    // Without the macro of proptest the place of the seeds has to be given. Failed seeds run first from then on, and
+    // Without the macro of proptest, the file for failed seeds must be named. Failed seeds run first from then on, and
     // belong in the repository.
     let failures = FileFailurePersistence::Direct("tests/model.proptest-regressions");
     let config = test_runner::Config {

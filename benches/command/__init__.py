@@ -1,1 +1,1 @@
-"""The command `scripts/bench`: sets up the peers, runs the loads, writes what was measured."""
+"""The command `scripts/bench`: sets up the peers, runs the loads, and writes the results."""

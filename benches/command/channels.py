@@ -1,4 +1,4 @@
-"""The loads on channels: what each contestant does in one round, and the ratios that come of it."""
+"""The loads on channels: the work of each contestant in one round, and the ratios of the results."""
 
 from .children import Crew, Failed, ask_all, await_count, await_quiet, processor_seconds
 from .figures import percentile
@@ -83,14 +83,14 @@ RATIOS = [
 
 
 def spending(server, *participants):
-    """Tells, when it is called, what the processes have taken of the processors since, in us."""
+    """Returns a function that returns the processor time that the processes have used since this call, in us."""
     processes = [one.process for one in (server, *participants)]
     before = processor_seconds(processes)
     return lambda: (processor_seconds(processes) - before) * 1e6
 
 
 def send(server, peer, count):
-    """Nobody reads; every sender waits for its message to be accepted."""
+    """Sends to channels without readers. Every sender waits until its message is accepted."""
     server.clear()
     with Crew() as crew:
         sender = peer.start(crew, server, "sender")
@@ -123,7 +123,7 @@ def end_to_end(server, peer, count, size):
 
 
 def limit(server, count):
-    """What redis-benchmark can push and pop with 16 commands per trip, one after the other."""
+    """Returns the rate of redis-benchmark for a push and a pop, with 16 commands per round trip."""
     server.clear()
     output = run(
         *("redis-benchmark", "-h", "127.0.0.1", "-p", server.port, "-P", 16, "-t", "rpush,lpop"),
@@ -141,7 +141,7 @@ def limit(server, count):
 
 
 def queue(server, peer, count, quiet):
-    """Workers take one message at a time from one channel; what they took is compared with what was sent."""
+    """Workers take one message at a time from one channel. Their messages are compared with the sent ones."""
     server.clear()
     with Crew() as crew:
         workers = [peer.start(crew, server, f"worker-{number}") for number in range(WORKERS)]
@@ -149,7 +149,7 @@ def queue(server, peer, count, quiet):
         ask_all(workers, "receive", channel=QUEUE, mark="id")
         spent = spending(server, sender, *workers)
         answer = sender.ask("send", channels=[QUEUE], count=count, senders=QUEUE_SENDERS, size=SMALL, mark="id")
-        # Duplicates count, too, so that their number tells nothing of the end.
+        # Duplicates are counted as well, so the number of deliveries does not show the end.
         await_quiet(workers, quiet)
         cpu = spent() / count
         taken = ask_all(workers, "collect")
@@ -191,7 +191,7 @@ def ping(server, count):
 
 
 def stored(server, peer, count):
-    """Everything that Redis keeps when so many messages wait in one channel."""
+    """Returns the bytes in Redis for each of `count` messages that wait in one channel."""
     server.clear()
     with Crew() as crew:
         sender = peer.start(crew, server, "sender")

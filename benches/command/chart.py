@@ -1,4 +1,4 @@
-"""A chart of our rates over those of the peers: bars on a logarithmic scale, for light and dark pages."""
+"""Draws a chart of the ratios of our rates to those of the peers, on a logarithmic scale, for light and dark pages."""
 
 from html import escape
 from math import ceil, floor, log10

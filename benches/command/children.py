@@ -1,4 +1,4 @@
-"""Processes that this command starts, and their end: by their ids, whatever happens to the command."""
+"""Processes that this command starts and ends. They also end when the command ends for any reason."""
 
 import contextlib
 import ctypes
@@ -14,15 +14,15 @@ from .paths import LOGS
 
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None)
-# The longest that any command of any load may take.
-PATIENCE = 120
-# The longest that a step of the setup may take.
-SETUP_PATIENCE = 1800
+# Time limit of each command of a load, in seconds.
+TIMEOUT = 120
+# Time limit of each step of the setup, in seconds.
+SETUP_TIMEOUT = 1800
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Failed(Exception):
-    """A load did not come to its end."""
+    """A load failed."""
 
 
 def _end_with_parent():
@@ -51,7 +51,7 @@ def end(process):
 
 
 def processor_seconds(processes):
-    """What processes have taken of the processors."""
+    """Returns the processor time that processes have used."""
     return sum(_processor_seconds(process.pid) for process in processes)
 
 
@@ -62,10 +62,10 @@ def _processor_seconds(pid):
 
 
 def call(arguments, **options):
-    """Runs a program of the setup to its end, or ends it with all that it has started; gives its code and its texts."""
+    """Runs a program of the setup. Returns its exit code and output. Kills it with its children if this is interrupted."""
     process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, text=True, start_new_session=True, **options)
     try:
-        out, errors = process.communicate(timeout=SETUP_PATIENCE)
+        out, errors = process.communicate(timeout=SETUP_TIMEOUT)
     except BaseException:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -87,18 +87,18 @@ class Participant:
             self.process.stdin.write(line.encode())
             self.process.stdin.flush()
         except OSError as error:
-            raise Failed(f"{self.name} is gone, see its log in {LOGS}") from error
+            raise Failed(f"{self.name} has ended, see its log in {LOGS}") from error
 
-    def hear(self, patience=PATIENCE):
-        deadline = time.monotonic() + patience
+    def hear(self, timeout=TIMEOUT):
+        deadline = time.monotonic() + timeout
         parts = [self.buffer]
         while b"\n" not in parts[-1]:
             readable, _, _ = select.select([self.process.stdout], [], [], max(0, deadline - time.monotonic()))
             if not readable:
-                raise Failed(f"{self.name} gave no answer within {patience} s")
+                raise Failed(f"{self.name} did not answer within {timeout} s")
             part = os.read(self.process.stdout.fileno(), 1 << 20)
             if not part:
-                raise Failed(f"{self.name} is gone, see its log in {LOGS}")
+                raise Failed(f"{self.name} has ended, see its log in {LOGS}")
             parts.append(part)
         line, self.buffer = b"".join(parts).split(b"\n", 1)
         answer = json.loads(line)
@@ -106,16 +106,16 @@ class Participant:
             raise Failed(f"{self.name}: {failure}")
         return answer
 
-    def ask(self, do, patience=PATIENCE, **arguments):
+    def ask(self, do, timeout=TIMEOUT, **arguments):
         self.tell(do, **arguments)
-        return self.hear(patience)
+        return self.hear(timeout)
 
     def close(self):
         end(self.process)
 
 
 class Crew:
-    """The participants of one measurement; leaving the block ends them."""
+    """The participants of one measurement. They end with the block."""
 
     def __init__(self):
         self.members = []
@@ -136,7 +136,7 @@ class Crew:
 
 
 def ask_all(members, do, **arguments):
-    """Gives all the same command at once, and their answers in order."""
+    """Sends the same command to all, and returns their answers in order."""
     for member in members:
         member.tell(do, **arguments)
     return [member.hear() for member in members]
@@ -144,7 +144,7 @@ def ask_all(members, do, **arguments):
 
 @contextlib.contextmanager
 def stopped(members):
-    """Their processes get no time within the block."""
+    """Stops the processes of the members within the block."""
     for member in members:
         member.process.send_signal(signal.SIGSTOP)
     try:
@@ -155,12 +155,12 @@ def stopped(members):
 
 
 def await_quiet(receivers, stall):
-    """Waits until nothing has come to the receivers for a while."""
+    """Waits until the receivers have got no delivery for `stall` seconds."""
     return await_count(receivers, math.inf, stall)
 
 
 def await_count(receivers, count, stall=5.0):
-    """Waits until the receivers have so many deliveries together, or nothing has come for a while."""
+    """Waits until the receivers have `count` deliveries together, or have got none for `stall` seconds."""
     seen, since = -1, time.monotonic()
     while True:
         now = sum(answer["count"] for answer in ask_all(receivers, "progress"))

@@ -1,4 +1,4 @@
-"""The loads on the formats of Django Channels: our layers and Python's do the same work on the same keys."""
+"""The loads on the formats of Django Channels: our layers and those of Python do the same work on the same keys."""
 
 from . import channels, groups
 from .load import Load

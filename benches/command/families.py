@@ -1,4 +1,4 @@
-"""All loads and ratios, family by family, in the order in which they are measured and told."""
+"""All loads and ratios, family by family, in the order of measurement and report."""
 
 from . import channels, django, groups, inside, rooms, server
 

@@ -1,17 +1,17 @@
-"""Figures over rounds: medians with their spread, percentiles, and how they are shown."""
+"""Figures over rounds: medians with their spread, percentiles, and their texts."""
 
 from math import ceil
 from statistics import median
 
 
 def percentile(values, part):
-    """The value that `part` of all, from 0 to 1, do not exceed."""
+    """Returns the value that `part` of the values, from 0 to 1, do not exceed."""
     ordered = sorted(values)
     return ordered[max(0, ceil(len(ordered) * part) - 1)]
 
 
 def ratios(ours, theirs):
-    """Ours over theirs, each of the same round, so that what else the machine did weighs on both sides."""
+    """Returns our figures divided by theirs of the same round, so that other load on the machine affects both sides."""
     return [mine / other for mine, other in zip(ours, theirs) if other]
 
 
@@ -20,7 +20,7 @@ def spread(values):
 
 
 def number(value):
-    """Three digits that count."""
+    """Formats a number with three significant digits."""
     if value == 0:
         return "0"
     size = abs(value)

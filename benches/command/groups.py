@@ -1,4 +1,4 @@
-"""The loads on groups, and their ratios. Members stay from round to round, on servers of their own."""
+"""The loads on groups, and their ratios. Members stay from round to round, on separate servers."""
 
 import contextlib
 import time
@@ -13,12 +13,12 @@ from .ratios import Ratio
 from .redis_server import RedisServer
 from .sizes import CHANGES_PER_SECOND, GROUP, PROCESSES, SENDS_PER_SECOND, SMALL
 
-# Between calls, so that the deliveries of one do not delay the next.
+# Pause between calls, so that the deliveries of one call do not delay the next.
 CALM_US = 60_000
-# The most calls whose cost for Redis is counted. In the time between them all deliveries come and all readers wait again.
+# Number of calls whose cost for Redis is counted, at most. Between them, all deliveries arrive and all readers wait again.
 CALLS_ALONE = 20
 ALONE_US = 5000
-# Redis' CPU is counted for these.
+# The peers whose processor time in Redis is counted.
 COUNTED = {OURS, ASGI_REDIS, CHANNELS_REDIS}
 
 
@@ -47,22 +47,22 @@ class Members:
             receiver.tell("join", group=group, process=process(number), members=members)
         for receiver in self.receivers:
             receiver.hear()
-        # Whatever is built at the first message is there before anything is measured.
+        # The first message fills caches before the measurement.
         self.send(group, 1)
 
     def send(self, group, calls, gap_us=0, pause=contextlib.nullcontext):
-        """Sends inside of `pause`, and waits until every member has had every message."""
+        """Sends within `pause`, and waits until every member has received every message."""
         wanted = calls * self.sizes[group]
         with pause():
             answer = self.sender.ask("group_send", group=group, calls=calls, gap_us=gap_us, size=SMALL)
         came = await_count(self.receivers, wanted)
         last = max(taken["last"] for taken in ask_all(self.receivers, "collect"))
         if came != wanted:
-            raise Failed(f"{self.peer.name}: {came} of {wanted} deliveries to {group} came")
+            raise Failed(f"{self.peer.name}: {came} of {wanted} deliveries to {group} arrived")
         return answer | {"rate": came / (last - answer["start"]) * 1e9}
 
     def waiting_us(self):
-        """How long the sender and the server have been ready to run and have waited for a processor, so far."""
+        """Returns how long the threads of the sender and the server have waited for a processor so far."""
         threads = [
             thread
             for process in (self.sender.process, self.server.process)
@@ -71,7 +71,7 @@ class Members:
         return sum(int((thread / "schedstat").read_text().split()[1]) for thread in threads) / 1e3
 
     def counted(self, action, calls):
-        """What the calls of `action` cost the server, per call, and what it gave."""
+        """Returns the processor time of the server for each call of `action`, and the result of `action`."""
         self.server.begin_cpu()
         result = action()
         return self.server.cpu_micros(self.outside) / calls, result
@@ -96,7 +96,7 @@ def flat(the):
     contestants = {}
     for group, size in members.sizes.items():
         contestants[f"{size:,} members"] = contestant(group, contextlib.nullcontext)
-        # As if the receivers had processors of their own: they deliver after the calls.
+        # The receivers deliver after the calls, as if they had their own processors.
         contestants[elsewhere(f"{size:,} members")] = contestant(group, lambda: stopped(members.receivers))
     return contestants
 
@@ -122,7 +122,7 @@ def of_layer(stack, peer, calls):
             return {"rate": members.send(group, calls)["rate"]}
         if members.outside is None:
             members.outside = members.server.shares_outside_scripts(lambda: members.send(group, 1))
-        # Calls that follow each other at once would share the reads of the receivers: each has a time of its own.
+        # Without a pause, several calls would share the reads of the receivers.
         alone = min(calls, CALLS_ALONE)
         cpu, _ = members.counted(lambda: members.send(group, alone, ALONE_US), alone)
         answer = members.send(group, calls)
@@ -132,7 +132,7 @@ def of_layer(stack, peer, calls):
 
 
 def of_sockets(stack, peer, calls):
-    """Their deliveries end at WebSockets of clients, in one process that counts for all."""
+    """Measures deliveries to WebSockets. One client process counts those of all sockets."""
     server = stack.enter_context(RedisServer())
     crew = stack.enter_context(Crew())
     servers = [peer.start(crew, server, f"server-{number}") for number in range(PROCESSES)]
@@ -145,10 +145,10 @@ def of_sockets(stack, peer, calls):
         came = await_count([client], wanted)
         last = client.ask("collect")["last"]
         if came != wanted:
-            raise Failed(f"{peer.name}: {came} of {wanted} deliveries came")
+            raise Failed(f"{peer.name}: {came} of {wanted} deliveries arrived")
         return {"rate": came / (last - answer["start"]) * 1e9}
 
-    # Sockets that have just connected are about to join.
+    # Connected sockets may not have joined the room yet.
     time.sleep(1)
     broadcast(1)
     return lambda: broadcast(calls)
@@ -171,12 +171,12 @@ def churn(the):
         answer = members.sender.ask("group_send", group=group, calls=times, gap_us=gap, size=SMALL)
         if changing:
             members.receivers[0].hear()
-        # A message meets the members of its time, so that only the least number is known.
+        # The members change between sends, so only the minimum number of deliveries is known.
         await_count(members.receivers, times * GROUP)
         time.sleep(0.2)
         came = sum(taken["count"] for taken in ask_all(members.receivers, "collect"))
         if came < times * GROUP:
-            raise Failed(f"{came} of at least {times * GROUP} deliveries came while members changed")
+            raise Failed(f"{came} of at least {times * GROUP} deliveries arrived while members changed")
         return answer
 
     def contestant(changing):
@@ -228,7 +228,7 @@ RATIOS = [
         at_least=1,
         label="group of 10,000, over asgi_redis",
     ),
-    # Ours end at receivers and theirs at sockets: the chart has the rooms of the Hub beside them instead.
+    # Not in the chart: ours are delivered to receivers and theirs to sockets. The chart compares rooms of the Hub instead.
     Ratio("group_10k_vs_socketioxide", "group_10k", OURS, SOCKETIOXIDE, at_least=1),
     Ratio("group_10k_vs_socketio", "group_10k", OURS, SOCKET_IO, at_least=1),
     Ratio("group_churn_cost", "churn", "members change", "members stay", "redis_us", at_most=3),

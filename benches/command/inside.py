@@ -1,4 +1,4 @@
-"""The loads inside one process: MemoryLayer, and what layers keep in memory."""
+"""The loads inside one process: MemoryLayer, and the memory footprint of layers."""
 
 from .children import Crew
 from .load import Load, rate

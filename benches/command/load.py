@@ -1,4 +1,4 @@
-"""What a load is, and what all of them share."""
+"""The definition of a load, and the context that all loads share."""
 
 import contextlib
 from collections.abc import Callable
@@ -10,17 +10,17 @@ from .sizes import Sizes
 
 @dataclass
 class Context:
-    """What a load is made of."""
+    """The sizes, peers and servers of a load."""
 
     sizes: Sizes
     peers: dict
     server: RedisServer
-    # Takes down what the load keeps between rounds.
+    # Ends the processes that the load keeps between rounds.
     stack: contextlib.ExitStack
     failures: dict
 
     def each(self, counts, measure, *more):
-        """A contestant for every peer that has a count and is there."""
+        """Returns a contestant for every available peer that has a count."""
 
         def contestant(name, count):
             return lambda: measure(self.server, self.peers[name], count, *more)
@@ -30,17 +30,17 @@ class Context:
 
 @dataclass
 class Load:
-    """Who does what, as often as there are rounds."""
+    """The contestants of one comparison."""
 
     key: str
     title: str
-    # Gives the contestants by name, each a function that measures one round.
+    # Returns the contestants by name, each a function that measures one round.
     make: Callable
-    # Only one for what does not vary.
+    # Overrides the number of rounds for figures that do not vary.
     rounds: int | None = None
 
 
 def rate(count, answer, end=None):
-    """How many a second, from the start that `answer` tells to its end or a later one."""
+    """Returns the rate per second, from the start in `answer` to its end or a later `end`."""
     return count / ((end or answer["end"]) - answer["start"]) * 1e9
 

@@ -1,4 +1,4 @@
-"""What `scripts/bench` does, from its arguments to its exit code."""
+"""The program `scripts/bench`, from its arguments to its exit code."""
 
 import argparse
 import contextlib
@@ -18,7 +18,7 @@ from .redis_server import RedisServer
 from .sizes import FULL, QUICK
 
 START = time.monotonic()
-# What may go wrong in a load without ending the others.
+# Exceptions of a load that do not end the other loads.
 FAULTS = (Failed, peers.Missing, OSError, LookupError, ArithmeticError, ValueError)
 
 
@@ -30,9 +30,9 @@ def main():
     parser = argparse.ArgumentParser(prog="scripts/bench", description="Measures the layer against its peers.")
     parser.add_argument("--quick", action="store_true", help="fewer messages and rounds: under 4 minutes")
     names = [load.key for load in LOADS]
-    parser.add_argument("--only", metavar="LOAD", nargs="+", choices=names, help="these loads only; writes no files")
+    parser.add_argument("--only", metavar="LOAD", nargs="+", choices=names, help="run only these loads, and write no files")
     arguments = parser.parse_args()
-    # So that every block is left in order, and what was started ends.
+    # `sys.exit` leaves every block, which ends all started processes.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("scripts/bench: terminated"))
     try:
         return measure(arguments)
@@ -67,7 +67,7 @@ def measure(arguments):
 
 
 def run_load(load, context):
-    """Every contestant once per round, in an order that rotates; one that fails is out."""
+    """Runs every contestant once per round, in rotating order, until it fails."""
     tell(f"{load.key}: {load.title}")
     results = {}
     try:
@@ -93,7 +93,7 @@ def run_load(load, context):
 
 
 def count_instructions(result):
-    tell("micro: instructions of small operations, by callgrind")
+    tell("micro: counting instructions of small operations with callgrind")
     try:
         return micro.instructions()
     except peers.Missing as reason:
@@ -110,7 +110,7 @@ def note_failure(context, what, fault):
 
 
 def machine():
-    """The machine, as its system describes it."""
+    """Describes the machine."""
 
     def field(path, name, separator=":"):
         with open(path, encoding="utf-8") as file:
@@ -130,7 +130,7 @@ def machine():
 
 
 def verdict(result):
-    """The exit code; what is missing or has failed is told last, so that nobody overlooks it."""
+    """Prints what is missing or has failed at the end, where it is noticed. Returns the exit code."""
     for name, reason in result["missing"].items():
         print(f"scripts/bench: missing: {name}: {reason}", file=sys.stderr)
     for name, reason in result["failures"].items():

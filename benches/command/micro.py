@@ -1,4 +1,4 @@
-"""Instructions of small operations (benches/micro.rs), counted by callgrind; they are the same in every run."""
+"""Instructions of small operations (benches/micro.rs), counted by callgrind. The counts are the same in every run."""
 
 import json
 import re
@@ -8,12 +8,12 @@ from .children import Failed, call
 from .paths import LOGS, ROOT, TARGET
 from .peers import run
 
-# The difference between the two leaves what each further operation takes.
+# The difference of the two counts is the cost of the additional operations.
 FEW, MORE = 1000, 2000
 
 
 def instructions():
-    """Of every operation the instructions that it takes."""
+    """Returns the number of instructions of every operation."""
     run("valgrind", "--version")
     micro = build()
     names = run(micro, "LIST").split()
@@ -21,14 +21,14 @@ def instructions():
 
 
 def build():
-    """Gives the path of the program."""
+    """Builds the program and returns its path."""
     options = ["--bench", "micro", "--no-run", "--no-default-features", "--message-format", "json"]
     command = ["cargo", "bench", *options, "--manifest-path", ROOT / "Cargo.toml", "--target-dir", TARGET / "cargo"]
     for line in run(*command).splitlines():
         artifact = json.loads(line)
         if artifact.get("executable") and artifact["target"]["name"] == "micro":
             return artifact["executable"]
-    raise Failed("cargo built no program for the counts of instructions")
+    raise Failed("cargo did not build the program whose instructions are counted")
 
 
 def count(micro, name, times):

@@ -1,4 +1,4 @@
-"""Who takes part: how each peer is installed and started."""
+"""The peers: how each is installed and started."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ REDIS_BENCHMARK = "redis-benchmark"
 MPSC = "tokio mpsc"
 DAPHNE = "daphne"
 
-# Text of any kind is a key.
+# Any text is a valid key.
 KEY = "a key of the benchmark, which is no secret"
 
 
@@ -40,7 +40,7 @@ class Peer:
     name: str
     arguments: list
     key: str | None = None
-    # How messages are kept in Redis, where a program has the choice.
+    # The format of messages in Redis, if the program supports several.
     format: str | None = None
 
     def start(self, crew, server, role):
@@ -75,7 +75,7 @@ def all_peers():
 
 
 def run(*arguments, **options):
-    """Runs a program of the setup; its output is told if it fails."""
+    """Runs a program of the setup. The exception contains its output if it fails."""
     words = [str(word) for word in arguments]
     if shutil.which(words[0]) is None:
         raise Missing(f"{words[0]} is not installed")
@@ -89,7 +89,7 @@ def run(*arguments, **options):
 
 
 def build():
-    """Our side, without which nothing can be measured; Cargo tells its progress itself."""
+    """Builds our programs, which every measurement needs. Cargo prints its progress."""
     for needed in ("redis-server", "cargo"):
         if shutil.which(needed) is None:
             sys.exit(f"scripts/bench: {needed} is not installed")
@@ -100,7 +100,7 @@ def build():
 
 
 def environment(name):
-    """A Python environment that the tests use too."""
+    """Creates a Python environment, which the tests use as well."""
     run(ROOT / "scripts" / "python-environments", name)
 
 
@@ -122,7 +122,7 @@ def node_modules():
 
 
 def set_up(tell):
-    """Installs everything; gives the peers that are missing, each with the reason."""
+    """Installs all peers. Returns the missing ones, each with the reason."""
     TARGET.mkdir(parents=True, exist_ok=True)
     tell("building the Rust programs")
     build()
@@ -143,7 +143,7 @@ def set_up(tell):
 
 
 def versions(missing):
-    """What was measured, as it says itself."""
+    """Returns the versions of the measured programs."""
     found = {
         "redis-server": run("redis-server", "--version").split("v=")[1].split()[0],
         "rustc": run("rustc", "--version").split()[1],
@@ -154,7 +154,7 @@ def versions(missing):
         if name not in missing:
             listed = json.loads(run(python_in(folder), "-m", "pip", "list", "--format", "json"))
             wanted = {"asgi-redis", "asgi_redis", "channels-redis", "channels_redis", "redis", "hiredis", "daphne"}
-            # Which the other environment measures.
+            # Packages that are measured in the other environment.
             elsewhere = {("asgi_redis", "redis"), ("channels_redis", "daphne")}
             found |= {
                 f"{package['name']} (Python)": package["version"]
@@ -179,7 +179,7 @@ def revision():
 
 
 def locked(*names):
-    """The versions of crates in the lock file of the Rust programs."""
+    """Returns the versions of crates in the lock file of the Rust programs."""
     packages = (PEERS / "Cargo.lock").read_text().split("[[package]]")
     found = {}
     for package in packages:

@@ -1,4 +1,4 @@
-"""Ratios of what was measured, and what each should reach."""
+"""Ratios of measured figures, and their targets."""
 
 from dataclasses import dataclass
 from statistics import median
@@ -9,7 +9,7 @@ from .peers import OURS
 
 @dataclass
 class Ratio:
-    """One figure of one contestant over that of another, in the rounds of a load."""
+    """The ratio of a figure of two contestants, in the rounds of a load."""
 
     key: str
     load: str
@@ -18,9 +18,9 @@ class Ratio:
     figure: str = "rate"
     at_least: float | None = None
     at_most: float | None = None
-    # For costs: theirs over ours.
+    # For costs: their figure divided by ours.
     inverse: bool = False
-    # What the chart calls it; without, it is not there.
+    # Its name in the chart. Without a name it is not in the chart.
     label: str | None = None
 
     def rounds(self, measured):
@@ -42,7 +42,7 @@ class Ratio:
 
 @dataclass
 class Figure:
-    """A figure of ours alone: the median over the rounds, or for what must not happen the worst of them."""
+    """A figure of ours without a comparison: the median over the rounds, or the worst round for faults."""
 
     key: str
     load: str
@@ -77,7 +77,7 @@ def met(one, value):
 
 
 def medians(measured, load):
-    """Of each contestant the medians of its figures."""
+    """Returns the medians of the figures of each contestant."""
     result = {}
     for name, rounds in measured.get(load, {}).items():
         names = dict.fromkeys(figure for figures in rounds for figure in figures)

@@ -1,4 +1,4 @@
-"""A redis-server of our own on a free port, and what it says about itself."""
+"""A separate redis-server on a free port, and its statistics."""
 
 import socket
 import subprocess
@@ -7,7 +7,7 @@ import time
 
 from .children import Failed, end, start
 
-# Redis adds what a script runs to the statistics of each command as well as to those of the script.
+# Redis counts the commands of a script in the statistics of each command and in those of the script.
 INSIDE_SCRIPT = b" lua"
 
 
@@ -18,7 +18,7 @@ def free_port():
 
 
 class Client:
-    """As much of the Redis protocol as is needed here."""
+    """A client with the parts of the Redis protocol that are used here."""
 
     def __init__(self, port):
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=60)
@@ -89,7 +89,7 @@ class RedisServer:
         return info.split("redis_version:")[1].split()[0]
 
     def key_bytes(self):
-        """MEMORY USAGE of all keys."""
+        """Returns the sum of MEMORY USAGE of all keys."""
         total, cursor = 0, b"0"
         while True:
             cursor, keys = self.client.call("SCAN", cursor, "COUNT", 1000)
@@ -102,7 +102,7 @@ class RedisServer:
         self.client.call("CONFIG", "RESETSTAT")
 
     def cpu_micros(self, outside):
-        """Time in commands since `begin_cpu`, without what scripts ran, which the time of the scripts has in it."""
+        """Returns the time in commands since `begin_cpu`. Commands of scripts are counted once, as part of their script."""
         total = 0.0
         for line in self.client.call("INFO", "commandstats").decode().splitlines():
             if line.startswith("cmdstat_"):
@@ -113,7 +113,7 @@ class RedisServer:
         return total
 
     def shares_outside_scripts(self, action):
-        """Of each command that `action` makes the server run: which part of them no script ran."""
+        """Returns, for each command that the server runs during `action`, the share of calls outside of scripts."""
         watcher = Client(self.port)
         outside, inside = {}, {}
         try:

@@ -1,4 +1,4 @@
-"""What was measured, for programs (results.json) and for people (docs/benchmarks.md and its chart)."""
+"""Writes the results for programs (results.json) and for people (docs/benchmarks.md and its chart)."""
 
 import json
 
@@ -14,7 +14,7 @@ README = ROOT / "README.md"
 # This command replaces the text between these two lines of the README.
 BEGIN, END = "<!-- from scripts/bench -->\n", "<!-- end -->\n"
 
-# How each figure is told, in this order.
+# The text of each figure, in this order.
 SHOWN = {
     "rate": lambda value: f"{number(value)}/s",
     "p50": lambda value: f"p50 {duration(value)}",
@@ -36,10 +36,10 @@ SHOWN = {
 }
 COUNTS = {"lost", "duplicated"}
 
-# Whose figures stand in the column of ours.
+# The peers in the column of ours.
 ALL_OURS = (OURS, OURS_AS_CHANNELS_REDIS, OURS_AS_ASGI_REDIS, HUB)
 
-# Why a target may be missed where the loads share few processors, and what shows it.
+# Why a target may be missed on a machine with few processors, and which figure shows it.
 CEILINGS = {
     "send_vs_rpush": "both keep the two processors busy, so that the ratio is that of the processor time of one message, in "
     "the program and in Redis together, which stands beside the rates.",
@@ -79,19 +79,19 @@ def finish(result, write):
     print(f"\nwritten: {TARGET / 'results.json'}, {PAGE}, {CHART}")
 
 
-# The ratios of the README's one line.
+# The ratios in the README.
 HEADLINE = ("send_vs_rpush", "e2e_vs_channels_redis", "queue_vs_asgi_redis", "echo_vs_daphne", "room_vs_socketio")
 
 
 def headline(spreads):
-    """The README's line: a few of the charted ratios."""
+    """Returns the line of the README: some of the ratios of the chart."""
     shown = [one for one in RATIOS if one.key in HEADLINE and spreads.get(one.key)]
-    told = [one.label.replace(", over ", f", {number(spreads[one.key]['median'])}\u00d7 ") for one in shown]
-    return "Throughput relative to peers: " + "; ".join(told) + ".\n"
+    texts = [one.label.replace(", over ", f", {number(spreads[one.key]['median'])}\u00d7 ") for one in shown]
+    return "Throughput relative to peers: " + "; ".join(texts) + ".\n"
 
 
 def short(result, spreads):
-    """The charted ratios, each with its two figures."""
+    """Returns a table of the ratios of the chart, each with its two figures."""
     rows = []
     for one in RATIOS:
         if getattr(one, "label", None) and spreads.get(one.key):

@@ -1,4 +1,4 @@
-"""The loads on WebSockets, and their ratios: what an idle one costs, and broadcasts to a room."""
+"""The loads on WebSockets, and their ratios: the cost of an idle socket, and broadcasts to a room."""
 
 import time
 
@@ -10,12 +10,12 @@ from .ratios import Ratio
 from .redis_server import RedisServer
 from .sizes import INSTANCES, SMALL, SOCKETS
 
-# Those whose clients speak nothing but WebSocket.
+# The peers whose clients use plain WebSockets.
 PLAIN = {HUB, AXUM}
 
 
 class Room:
-    """Servers whose sockets are all in one room, and the clients, in one process that counts for all."""
+    """Servers with all sockets in one room. One client process has all clients and counts their messages."""
 
     def __init__(self, crew, peer, servers, connect):
         self.peer = peer
@@ -27,7 +27,7 @@ class Room:
         self.client = crew.start(f"sockets-of-{slug(peer.name)}", [str(BINARIES / "sockets")])
         ports = [server.port for server in self.servers]
         self.client.ask("open", ports=ports, sockets=SOCKETS, plain=peer.name in PLAIN)
-        # Sockets that have just connected are about to join.
+        # Connected sockets may not have joined the room yet.
         time.sleep(1)
 
     def memory(self):
@@ -43,7 +43,7 @@ class Room:
         came = await_count([self.client], wanted)
         last = self.client.ask("collect")["last"]
         if came != wanted:
-            raise Failed(f"{self.peer.name}: {came} of {wanted} deliveries came")
+            raise Failed(f"{self.peer.name}: {came} of {wanted} deliveries arrived")
         return {"rate": came / (last - answer["start"]) * 1e9}
 
 
@@ -52,7 +52,7 @@ def slug(name):
 
 
 def idle(the):
-    """A server anew for each round, since memory that was used once is not always given back."""
+    """Each round starts a new server, because a process does not always return its memory to the system."""
 
     def contestant(peer):
         def measure():
@@ -77,7 +77,7 @@ def contestants(the, counts, servers, redis):
 
     def contestant(name, calls):
         room = Room(the.stack.enter_context(Crew()), the.peers[name], servers, {"redis": redis()})
-        # Whatever is built at the first message is there before anything is measured.
+        # The first message fills caches before the measurement.
         room.broadcast(1)
         return lambda: room.broadcast(calls)
 

@@ -15,9 +15,9 @@ from .peers import ASGI_REDIS, AXUM, DAPHNE, OURS, REDIS_RS, binary, python_in
 from .ratios import Figure, Ratio
 from .sizes import CLIENTS, GAP_US, SMALL
 
-PATIENCE = 20
+TIMEOUT = 20
 AT_ONCE = 50
-# It cannot be run as a module.
+# daphne cannot be run as a module.
 DAPHNE_COMMAND = "from daphne.cli import CommandLineInterface; CommandLineInterface.entrypoint()"
 
 
@@ -57,13 +57,13 @@ RATIOS = [
 
 @dataclass
 class Serving:
-    """Where clients connect, and the processes behind that."""
+    """The port of a server, and the processes that serve its clients."""
 
     port: int
     processes: list
 
     def seconds(self):
-        """What they have taken of the processors."""
+        """Returns the processor time that the processes have used."""
         return processor_seconds(self.processes)
 
 
@@ -92,7 +92,7 @@ def daphne(server):
     server.clear()
     python, port = str(python_in("asgi_redis")), free_port()
     folder = PEERS / "python"
-    # Both find the layer beside each other; the variable is theirs alone.
+    # Both import the layer from this folder, and read this variable.
     os.environ["BENCH_REDIS"] = server.url
     options = {"cwd": folder, "stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
     serving = start("daphne", [python, "-c", DAPHNE_COMMAND, *arguments(port)], **options)
@@ -117,12 +117,12 @@ def free_port():
 
 
 def await_port(port, process):
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
         time.sleep(0.05)
-    raise Failed("daphne does not listen, see its log")
+    raise Failed("daphne did not start to listen, see its log")
 
 
 def clients(crew):
@@ -146,7 +146,7 @@ def connects(serving, count):
 
 
 def latency(server, count):
-    """One message at a time, over what no server can do without: two trips to Redis, and the trip to the server."""
+    """Compares the time of an echo with its minimum: two round trips to Redis, and one to a server."""
 
     def median_echo(serving):
         with serving as there, Crew() as crew:

@@ -1,4 +1,4 @@
-"""How much work each load is. The shape of a load is the same for everyone; slow peers get fewer messages."""
+"""The amount of work of each load. The shape of a load is the same for all peers. Slow peers get fewer messages."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ from .peers import (
 
 SMALL, LARGE = 100, 10_000
 
-# Shapes, as the issue of this comparison and its table say them.
+# The shapes of the loads.
 SENDERS, CHANNELS = 256, 16
 CLIENTS = 50
 QUEUE_SENDERS, WORKERS = 4, 4
@@ -36,7 +36,7 @@ class Sizes:
     end_to_end_large: dict
     limit: int
     queue: dict
-    # How long nothing comes when all has come, in seconds.
+    # After so many seconds without a delivery, all messages count as delivered.
     quiet: float
     latency: dict
     pings: int

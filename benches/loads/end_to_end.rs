@@ -1,4 +1,4 @@
-//! Many senders to the clients of one process, and the one reader of that process.
+//! Many senders to the clients of one process, and the reader of that process.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +13,10 @@ const SENDERS: usize = 64;
 const CLIENTS: usize = 50;
 const CHANNEL: &str = "websocket.send.bench!";
 const KEY: &str = "by-hand:end-to-end";
-/// The most messages of one read.
+/// Number of messages of one read, at most.
 const READ: usize = 1000;
 
-/// Through `layer`, until the reader has them all.
+/// Measures sends and reads through `layer`, until the reader has all messages.
 pub async fn through(layer: Arc<impl ChannelLayer>, messages: usize) -> Duration {
     let messages = messages / SENDERS * SENDERS;
     let mut tasks = JoinSet::new();
@@ -41,7 +41,7 @@ pub async fn through(layer: Arc<impl ChannelLayer>, messages: usize) -> Duration
     timed(tasks.join_all()).await
 }
 
-/// By hand: `RPUSH` over a connection that all senders share, and `BLMPOP` of many on one of the reader's own.
+/// Measures the same work by hand: `RPUSH` over a shared connection, and `BLMPOP` on a connection of the reader.
 pub async fn by_hand(connection: &MultiplexedConnection, mut own: MultiplexedConnection, messages: usize) -> Duration {
     let messages = messages / SENDERS * SENDERS;
     let mut tasks = JoinSet::new();

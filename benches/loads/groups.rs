@@ -14,7 +14,7 @@ fn member(process: usize, client: usize) -> String {
     format!("websocket.send.bench{process}!client{client}")
 }
 
-/// Adds `members` to the group, as many in each process.
+/// Adds `members` members to the group, the same number in each process.
 pub async fn fill(layer: &impl ChannelLayer, members: usize) {
     let adds = (0..members).map(|member| self::member(member % PROCESSES, member));
     let add = |member: String| async move { layer.group_add(GROUP, &member).await.expect("the server answers") };
@@ -25,7 +25,7 @@ pub async fn fill(layer: &impl ChannelLayer, members: usize) {
 
 const SENDERS_AT_ONCE: usize = 256;
 
-/// How long each of `calls` of `group_send` takes.
+/// Returns the time of each of `calls` calls of `group_send`.
 pub async fn group_send(layer: &impl ChannelLayer, calls: usize) -> Vec<Duration> {
     let payload = payload();
     let mut times = Vec::with_capacity(calls);
@@ -38,7 +38,7 @@ pub async fn group_send(layer: &impl ChannelLayer, calls: usize) -> Vec<Duration
     times
 }
 
-/// How long each of `calls` of `send_many` takes that send one message to each process.
+/// Returns the time of each of `calls` calls of `send_many` with one message for each process.
 pub async fn send_many(layer: &impl ChannelLayer, calls: usize) -> Vec<Duration> {
     let payload = payload();
     let members: Vec<_> = (0..PROCESSES).map(|process| member(process, process)).collect();

@@ -1,4 +1,4 @@
-//! One message at a time to a reader that waits, with a pause between them.
+//! One message at a time to a waiting reader, with pauses.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +9,10 @@ use tokio::sync::mpsc;
 use super::{message, payload};
 
 const CHANNEL: &str = "websocket.send.idle!";
-/// Time for everything to come to rest, and for the reader to wait again.
+/// Long enough for the reader to wait again.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// From the call of `send` until another task has the message.
+/// Returns the times from the call of `send` until another task has the message.
 pub async fn send_to_receive(layer: &impl ChannelLayer, messages: usize) -> Vec<Duration> {
     let mut receiver = layer.receiver(&[CHANNEL]).expect("the layer is open");
     let (arrived, mut arrivals) = mpsc::unbounded_channel();
@@ -30,13 +30,13 @@ pub async fn send_to_receive(layer: &impl ChannelLayer, messages: usize) -> Vec<
         let message = message(&payload);
         let start = Instant::now();
         layer.send(&channel, message).await.expect("the channel has room");
-        times.push(arrivals.recv().await.expect("the reader tells") - start);
+        times.push(arrivals.recv().await.expect("the reader reports each message") - start);
     }
     reading.await.expect("the reader does not panic");
     times
 }
 
-/// One `PING` after the other, with the same pauses.
+/// Returns the times of `PING` commands, with the same pauses.
 pub async fn ping(connection: &mut MultiplexedConnection, pings: usize) -> Vec<Duration> {
     let mut times = Vec::with_capacity(pings);
     for _ in 0..pings {

@@ -1,4 +1,4 @@
-//! One task sends and another receives, inside one process.
+//! One task sends and another one receives, inside one process.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::{message, payload, timed};
 
 const CHANNEL: &str = "bench.memory";
 
-/// Through `layer`, one message per call.
+/// Measures messages through `layer`, one per call.
 pub async fn through(layer: Arc<impl ChannelLayer>, messages: usize) -> Duration {
     let mut receiver = layer.receiver(&[CHANNEL]).expect("the layer is open");
     let mut tasks = JoinSet::new();
@@ -29,7 +29,7 @@ pub async fn through(layer: Arc<impl ChannelLayer>, messages: usize) -> Duration
     timed(tasks.join_all()).await
 }
 
-/// The same messages through a bare channel of tokio that has room for all.
+/// Measures the same messages through a tokio channel with room for all.
 pub async fn by_hand(messages: usize) -> Duration {
     let (sender, mut receiver) = mpsc::channel::<Message>(messages);
     let mut tasks = JoinSet::new();

@@ -1,4 +1,4 @@
-//! The loads that are measured, each beside the same work done by hand.
+//! The measured loads, each with the same work done by hand.
 
 pub mod end_to_end;
 pub mod groups;
@@ -15,12 +15,12 @@ use redis::aio::MultiplexedConnection;
 
 use crate::support::RedisServer;
 
-/// A message that carries so many bytes.
+/// Number of bytes in each message.
 pub const SIZE: usize = 100;
-/// More messages than any load sends, so that nothing is refused.
+/// More messages than any load sends, so that no send is refused.
 const CAPACITY: usize = 10_000_000;
 
-/// A server, a layer on it, and the connection with which the same work is done by hand.
+/// A server, a layer on it, and a connection for the same work by hand.
 pub struct Bench {
     pub layer: Arc<RedisLayer>,
     pub connection: MultiplexedConnection,
@@ -36,20 +36,19 @@ impl Bench {
         Self { layer: Arc::new(layer), connection, server }
     }
 
-    /// A connection for commands that block.
+    /// Opens a connection for blocking commands.
     pub async fn another_connection(&self) -> MultiplexedConnection {
         connect(&self.server).await
     }
 
-    /// The server's version, as it says itself.
+    /// Returns the version of the server.
     pub async fn version(&mut self) -> String {
         let info: String =
             redis::cmd("INFO").arg("server").query_async(&mut self.connection).await.expect("it answers");
         info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or("unknown").to_owned()
     }
 
-    /// Seconds of processor time that this process and the server have used so far; nothing where the system does not
-    /// tell.
+    /// Returns the processor time that this process and the server have used so far; `None` if the system does not report it.
     pub async fn cpu(&mut self) -> Option<Cpu> {
         let info: String = redis::cmd("INFO").arg("cpu").query_async(&mut self.connection).await.expect("it answers");
         let field = |name| info.lines().find_map(|line| line.strip_prefix(name))?.trim().parse::<f64>().ok();
@@ -57,7 +56,7 @@ impl Bench {
         Some(Cpu { here: own_cpu()?, server })
     }
 
-    /// Empties the server, so that every round begins with the same.
+    /// Empties the server, so that all rounds start in the same state.
     pub async fn clear(&mut self) {
         let _: () = redis::cmd("FLUSHALL").query_async(&mut self.connection).await.expect("the server answers");
     }
@@ -71,14 +70,14 @@ pub struct Cpu {
 }
 
 impl Cpu {
-    /// The time since `earlier` on top of this.
+    /// Adds the time between `earlier` and `later`.
     #[must_use]
     pub fn plus(self, earlier: Self, later: Self) -> Self {
         Self { here: self.here + later.here - earlier.here, server: self.server + later.server - earlier.server }
     }
 }
 
-/// What all threads of this process, those that run, have used: Linux tells it in nanoseconds.
+/// Returns the processor time of all running threads of this process. Linux reports it in nanoseconds.
 fn own_cpu() -> Option<f64> {
     let threads = std::fs::read_dir("/proc/self/task").ok()?;
     let nanoseconds = threads.map(|thread| {
@@ -88,24 +87,24 @@ fn own_cpu() -> Option<f64> {
     nanoseconds.sum::<Option<f64>>().map(|sum| sum / 1e9)
 }
 
-/// A connection that waits longer than the client's own limit of 500 ms, which a blocking read may well exceed.
+/// Opens a connection whose response timeout is longer than a blocking read. The default is 500 ms.
 async fn connect(server: &RedisServer) -> MultiplexedConnection {
     let client = redis::Client::open(server.url()).expect("the URL of a server is valid");
     let config = AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(10)));
     client.get_multiplexed_async_connection_with_config(&config).await.expect("the server was just started")
 }
 
-/// What all loads send by hand.
+/// Returns the bytes that all loads send.
 pub fn payload() -> Bytes {
     Bytes::from(vec![b'x'; SIZE])
 }
 
-/// The same in a message.
+/// Returns a message with these bytes.
 pub fn message(payload: &Bytes) -> Message {
     message! { "body": payload.clone() }
 }
 
-/// How long `work` takes.
+/// Returns the duration of `work`.
 pub async fn timed(work: impl Future) -> Duration {
     let start = Instant::now();
     work.await;

@@ -1,4 +1,4 @@
-//! Many concurrent senders to a few normal channels, none of which is read.
+//! Many concurrent senders to a few normal channels without readers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::{message, payload, timed};
 pub const SENDERS: usize = 256;
 pub const CHANNELS: usize = 16;
 
-/// Through `layer`: every sender waits for each of its messages to be accepted.
+/// Measures sends through `layer`. Every sender waits until its message is accepted.
 pub async fn through(layer: Arc<impl ChannelLayer>, messages: usize) -> Duration {
     let mut senders = JoinSet::new();
     for sender in 0..SENDERS {
@@ -27,7 +27,7 @@ pub async fn through(layer: Arc<impl ChannelLayer>, messages: usize) -> Duration
     timed(senders.join_all()).await
 }
 
-/// By hand: `RPUSH` over a connection that all senders share, pipelined by the client.
+/// Measures the same work by hand: `RPUSH` over a shared connection, pipelined by the client.
 pub async fn by_hand(connection: &MultiplexedConnection, messages: usize) -> Duration {
     let mut senders = JoinSet::new();
     for sender in 0..SENDERS {

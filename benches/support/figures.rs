@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// The middle of some figures, with the lowest and the highest.
+/// The median of some figures, with the lowest and the highest one.
 #[derive(Clone, Copy, Debug)]
 pub struct Spread {
     pub median: f64,
@@ -11,7 +11,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// The spread of `figures`, of which there is at least one.
+    /// Returns the spread of `figures`, which must not be empty.
     pub fn of(figures: impl IntoIterator<Item = f64>) -> Self {
         let mut figures: Vec<_> = figures.into_iter().collect();
         figures.sort_by(f64::total_cmp);
@@ -21,25 +21,25 @@ impl Spread {
         Self { median: f64::midpoint(lower, upper), lowest, highest }
     }
 
-    /// The spread of `ours` over `theirs`, each divided by the figure of the same round, so that a load that the machine
-    /// had in some rounds weighs on both sides.
+    /// Returns the spread of the ratios of `ours` to `theirs`, each of the same round, so that other load on the machine
+    /// affects both sides.
     pub fn of_ratios(ours: &[f64], theirs: &[f64]) -> Self {
         Self::of(ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs))
     }
 }
 
-/// How long each of many calls took.
+/// The sorted times of many calls.
 #[derive(Debug)]
 pub struct Latencies(Vec<Duration>);
 
 impl Latencies {
-    /// Percentiles of `times`, of which there is at least one.
+    /// Sorts `times`, which must not be empty.
     pub fn of(mut times: Vec<Duration>) -> Self {
         times.sort();
         Self(times)
     }
 
-    /// The time that `part` of the calls, from 0 to 1, did not exceed.
+    /// Returns the time that `part` of the calls, from 0 to 1, did not exceed.
     #[expect(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
@@ -51,13 +51,13 @@ impl Latencies {
         self.0[rank.clamp(1, self.0.len()) - 1]
     }
 
-    /// The median in microseconds.
+    /// Returns the median in microseconds.
     pub fn median_micros(&self) -> f64 {
         self.percentile(0.5).as_secs_f64() * 1e6
     }
 }
 
-/// The rate at which `count` things were done in `time`.
+/// Returns the rate of `count` operations in `time`.
 #[expect(clippy::cast_precision_loss, reason = "counts of messages are far below 2^52")]
 pub fn per_second(count: usize, time: Duration) -> f64 {
     count as f64 / time.as_secs_f64()

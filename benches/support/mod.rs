@@ -1,4 +1,4 @@
-//! What benches of every kind need: a real Redis server, figures over rounds, and a table to show them in.
+//! Support for benches: a real Redis server, figures over rounds, and a table of the results.
 
 mod figures;
 #[path = "../../tests/support/port.rs"]

@@ -1,21 +1,21 @@
-//! A table of what was measured beside what it is compared with.
+//! A table of the results and the figures that they are compared with.
 
 use super::figures::Spread;
 
-/// Rows of text, printed with columns that line up.
+/// Rows of text, printed in aligned columns.
 #[derive(Debug, Default)]
 pub struct Report {
     rows: Vec<[String; 4]>,
 }
 
 impl Report {
-    /// A row: what was done, our figure, the other one, and ours over the other.
+    /// Adds a row: the load, our figure, the other one, and their ratio.
     pub fn row(&mut self, load: &str, ours: String, other: String, ratio: Spread) {
         let ratio = format!("{:.2} ({:.2} to {:.2})", ratio.median, ratio.lowest, ratio.highest);
         self.rows.push([load.to_owned(), ours, other, ratio]);
     }
 
-    /// The whole table, with a head.
+    /// Returns the table with its head.
     pub fn text(&self) -> String {
         let head = ["load", "ours", "compared with", "ratio (lowest to highest)"].map(str::to_owned);
         let rows: Vec<_> = std::iter::once(&head).chain(&self.rows).collect();
@@ -29,12 +29,12 @@ impl Report {
     }
 }
 
-/// A rate for people.
+/// Formats a rate.
 pub fn rate(per_second: f64) -> String {
     format!("{:.0} k/s", per_second / 1e3)
 }
 
-/// A time for people.
+/// Formats a time.
 pub fn micros(micros: f64) -> String {
     format!("{micros:.1} us")
 }

@@ -46,20 +46,20 @@ impl Browser {
         let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
         let listening = async {
             loop {
-                let line = lines.next_line().await.unwrap().expect("the browser says where its DevTools are");
+                let line = lines.next_line().await.unwrap().expect("the browser prints the address of its DevTools");
                 if let Some(url) = line.strip_prefix("DevTools listening on ") {
                     return url.to_owned();
                 }
             }
         };
         let url = within(DEADLINE * 2, "the browser", listening).await;
-        // What it says later has to go somewhere.
+        // The rest of the output is read, so that the pipe never fills.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         let (socket, _) = within(DEADLINE, "DevTools", connect_async(url)).await.unwrap();
         Self { devtools: Mutex::new(DevTools { socket, last: 0 }), _process: process, _profile: profile }
     }
 
-    /// Calls a method of the protocol and gives its result.
+    /// Calls a method of the protocol and returns its result.
     async fn call(&self, session: Option<&str>, method: &str, parameters: Value) -> Value {
         let mut devtools = self.devtools.lock().await;
         devtools.last += 1;
@@ -112,7 +112,7 @@ impl Page<'_> {
         answer["result"]["value"].clone()
     }
 
-    /// Waits until a script gives true.
+    /// Waits until a script returns true.
     async fn sees(&self, what: &str, script: &str) {
         eventually(what, async || (self.evaluate(script).await == json!(true)).then_some(())).await;
     }
@@ -127,10 +127,10 @@ impl Page<'_> {
         self.sees(state, &format!("document.querySelector('#state')?.dataset.state === {state:?}")).await;
     }
 
-    /// Waits until the page says, or does not say any more, that its server is on its own.
+    /// Waits until the page shows that its server is cut off from others, or no longer shows it.
     async fn sees_alone(&self, alone: bool) {
         let what = if alone { "that the server is alone" } else { "that the server is not alone" };
-        // A page that nobody looks at asks nothing.
+        // A page in the background does not ask its server.
         self.call("Page.bringToFront", json!({})).await;
         self.sees(what, &format!("document.querySelector('#alone').checkVisibility() === {alone}")).await;
     }
@@ -139,7 +139,7 @@ impl Page<'_> {
         self.evaluate(&format!("document.querySelector({selector:?}).click()")).await;
     }
 
-    /// Types into what has the focus, as a keyboard does.
+    /// Focuses an element and types into it, as a keyboard does.
     async fn types(&self, selector: &str, text: &str) {
         self.evaluate(&format!("document.querySelector({selector:?}).focus()")).await;
         self.call("Input.insertText", json!({ "text": text })).await;
@@ -167,8 +167,8 @@ impl Page<'_> {
         self.presses_enter().await;
     }
 
-    /// Keeps a picture of the page for people to look at.
-    async fn pictured(&self, name: &str) {
+    /// Saves a screenshot of the page in `target/screenshots`.
+    async fn save_screenshot(&self, name: &str) {
         let shot = self.call("Page.captureScreenshot", json!({ "format": "png" })).await;
         let image = STANDARD.decode(shot["data"].as_str().unwrap()).unwrap();
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/screenshots");
@@ -178,7 +178,7 @@ impl Page<'_> {
 
     /// Waits until the background is bright, or dark.
     async fn sees_background(&self, bright: bool) {
-        // Without a style sheet it is transparent, and says so in a fourth number.
+        // Without a style sheet the background is transparent, which a fourth number shows.
         let script = format!(
             "(() => {{ const parts = getComputedStyle(document.body).backgroundColor.match(/[\\d.]+/g).map(Number); \
              return parts.length === 3 && Math.max(...parts) > 128 === {bright}; }})()"
@@ -207,19 +207,19 @@ async fn two_people_talk_over_two_instances_and_one_loses_and_regains_the_connec
     ada.sees_line("hello from the second").await;
     ada.sees_background(true).await;
     bob.sees_background(false).await;
-    ada.pictured("chat-light").await;
-    bob.pictured("chat-dark").await;
+    ada.save_screenshot("chat-light").await;
+    bob.save_screenshot("chat-dark").await;
 
     network.refuse();
     bob.sees_state("lost").await;
-    bob.pictured("chat-lost").await;
+    bob.save_screenshot("chat-lost").await;
     ada.says("are you there?").await;
     network.admit();
     bob.clicks("#retry").await;
     bob.sees_state("online").await;
     bob.says("back again").await;
     ada.sees_line("back again").await;
-    ada.pictured("chat-back").await;
+    ada.save_screenshot("chat-back").await;
 }
 
 #[tokio::test]
@@ -241,7 +241,7 @@ async fn the_page_shows_an_outage_of_redis_and_its_server_loses_no_message() {
     bob.sees_line("hello everybody").await;
     ada.sees_alone(false).await;
 
-    // Redis goes while she types.
+    // Redis stops while Ada types.
     ada.types("#text", "half a sen").await;
     redis.stop();
     for page in [&ada, &ann, &bob] {
@@ -261,8 +261,8 @@ async fn the_page_shows_an_outage_of_redis_and_its_server_loses_no_message() {
         }
         page.sees_state("online").await;
     }
-    ada.pictured("chat-alone-light").await;
-    ann.pictured("chat-alone-dark").await;
+    ada.save_screenshot("chat-alone-light").await;
+    ann.save_screenshot("chat-alone-dark").await;
 
     redis.start_again();
     for page in [&ada, &ann, &bob] {
@@ -274,7 +274,7 @@ async fn the_page_shows_an_outage_of_redis_and_its_server_loses_no_message() {
     }
     ada.says("here I am").await;
     bob.sees_line("here I am").await;
-    bob.pictured("chat-together-again").await;
+    bob.save_screenshot("chat-together-again").await;
 }
 
 #[tokio::test]
@@ -284,9 +284,9 @@ async fn the_status_page_follows_the_colour_scheme() {
     let url = format!("http://{}/status", instance.address);
     for (scheme, bright) in [("light", true), ("dark", false)] {
         let page = browser.open(&url, scheme).await;
-        // The layer is asked once somebody looks, and the page asks for itself again.
+        // The server asks the layer when the page is requested, and the page reloads itself.
         page.sees("the channels", "document.querySelectorAll('tbody th').length > 12").await;
         page.sees_background(bright).await;
-        page.pictured(&format!("status-{scheme}")).await;
+        page.save_screenshot(&format!("status-{scheme}")).await;
     }
 }

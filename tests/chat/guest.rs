@@ -1,4 +1,4 @@
-//! A client of the chat that does what the page does, and shows what the page would show.
+//! A client of the chat that behaves like its page.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use super::instance::Instance;
 use crate::support::{DEADLINE, within};
 
-/// Somebody in a room; its task ends with it.
+/// A person in a room. The connection ends when this is dropped.
 pub struct Guest {
     view: watch::Receiver<View>,
     says: mpsc::UnboundedSender<String>,
@@ -35,7 +35,7 @@ impl Guest {
         Self::enter_at(&instance.address, room, name).await
     }
 
-    /// Enters by whatever is at `address`.
+    /// Enters through the server or proxy at `address`.
     pub async fn enter_at(address: &str, room: &str, name: &str) -> Result<Self, ClientError> {
         let url = format!("ws://{address}/chat/{}/{name}", room.replace(' ', "%20"));
         let (socket, _) = within(DEADLINE, "the handshake", connect_async(url)).await?;
@@ -61,9 +61,9 @@ impl Guest {
         self.sees(line, |lines| lines.iter().any(|other| other == line)).await;
     }
 
-    /// Waits until exactly these are here, in the order of their names.
+    /// Waits until exactly the people with these sorted names are in the room.
     pub async fn sees_people(&self, names: &[&str]) {
-        self.sees_view(&format!("{names:?} to be here"), |view| view.people == names).await;
+        self.sees_view(&format!("{names:?} in the room"), |view| view.people == names).await;
     }
 
     pub async fn sees(&self, what: &str, shown: impl Fn(&[String]) -> bool) {
@@ -72,7 +72,7 @@ impl Guest {
 
     async fn sees_view(&self, what: &str, shown: impl Fn(&View) -> bool) {
         let mut view = self.view.clone();
-        // Who was cut off is forgotten after 13 s, and an outage of Redis takes its time to be noticed.
+        // A person without a connection disappears after 13 s, and the detection of an outage of Redis takes time as well.
         let seen = within(DEADLINE * 2, what, view.wait_for(|view| shown(view))).await.is_ok();
         assert!(seen, "the connection ended before {what} was seen: {:?}", self.lines());
     }
@@ -81,16 +81,16 @@ impl Guest {
 struct Protocol {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     shows: watch::Sender<View>,
-    /// By id: the name, and when it was last heard.
+    /// By id: the name, and the time of the last message.
     known: HashMap<String, (String, Instant)>,
     forget: Duration,
 }
 
 impl Protocol {
-    /// Goes on until the connection or the guest is gone.
+    /// Runs until the connection ends or the guest is dropped.
     async fn run(mut self, mut said: mpsc::UnboundedReceiver<String>) {
         let mut announce = interval(Duration::from_secs(5));
-        let mut look = interval(Duration::from_millis(200));
+        let mut check = interval(Duration::from_millis(200));
         loop {
             let out = tokio::select! {
                 frame = self.socket.next() => match frame {
@@ -110,7 +110,7 @@ impl Protocol {
                     Some(text)
                 }
                 _ = announce.tick() => Some(here()),
-                _ = look.tick() => {
+                _ = check.tick() => {
                     self.known.retain(|_, (_, heard)| heard.elapsed() < self.forget);
                     None
                 }

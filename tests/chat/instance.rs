@@ -20,14 +20,14 @@ impl Instance {
         Self::run(&[&["demo", "--port", "0"], options].concat(), &[]).await
     }
 
-    /// Starts one with these arguments, in an environment that has nothing but these variables.
+    /// Starts the program with these arguments and only these environment variables.
     pub async fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = program();
         command.args(arguments).envs(variables.iter().copied()).stdout(Stdio::piped());
         let mut process = command.spawn().unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let line = within(DEADLINE, "the address of the chat", lines.next_line()).await.unwrap();
-        let line = line.expect("the program says where the chat is");
+        let line = line.expect("the program prints the address of the chat");
         let address = line.split_once("http://").expect("the line has a URL").1.to_owned();
         Self { process, address }
     }
@@ -36,20 +36,20 @@ impl Instance {
         self.process.kill().await.unwrap();
     }
 
-    /// Asks the process to end as a service manager does.
+    /// Terminates the process as a service manager does.
     pub async fn terminate(&mut self) -> ExitStatus {
         let id = self.process.id().expect("the process has not been awaited").to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().await.unwrap().success());
         within(DEADLINE, "the end of the program", self.process.wait()).await.unwrap()
     }
 
-    /// The whole answer to a request for `path`.
+    /// Returns the whole response to a request for `path`.
     pub async fn get(&self, path: &str) -> String {
         get(&self.address, path).await
     }
 }
 
-/// The whole answer of whatever is at `address` to a request for `path`.
+/// Returns the whole response of the server at `address` to a request for `path`.
 pub async fn get(address: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
@@ -68,7 +68,7 @@ pub async fn fails(options: &[&str]) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
-/// Removes the settings of the user who runs the tests.
+/// A command without the environment of the tests.
 fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_channel-layer"));
     command.env_clear().stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);

@@ -13,9 +13,9 @@ fn of(capacity: usize) -> Options {
 
 #[track_caller]
 fn assert_full(result: Result<()>, expected: &str) {
-    match result.expect_err("the channel was to be full") {
+    match result.expect_err("the channel should be full") {
         Error::ChannelFull { channel } => assert_eq!(channel, expected),
-        other => panic!("not ChannelFull: {other}"),
+        other => panic!("expected ChannelFull: {other}"),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::support::{DEADLINE, interrupted, within};
 
 #[track_caller]
 fn assert_closed<T: std::fmt::Debug>(what: &str, result: Result<T>) {
-    assert!(matches!(result, Err(Error::Closed)), "{what} after closing gives {result:?}");
+    assert!(matches!(result, Err(Error::Closed)), "{what} after closing returns {result:?}");
 }
 
 pub async fn calls_after_a_close_return_closed(kind: &Kind) {
@@ -58,7 +58,7 @@ pub async fn a_close_ends_waiting_calls_with_closed(kind: &Kind) {
     // Calls that do not wait yet return the same error a little later.
     sleep(Duration::from_millis(50)).await;
     layer.close().await.unwrap();
-    let ended = within(DEADLINE, "the end of all that waits", waiting.join_all()).await;
+    let ended = within(DEADLINE, "the end of all waiting calls", waiting.join_all()).await;
     for result in ended {
         assert_closed("a waiting call", result);
     }
@@ -74,7 +74,7 @@ pub async fn dropping_the_layer_ends_its_receivers(kind: &Kind) {
     }
     sleep(Duration::from_millis(50)).await;
     drop((backend, layer));
-    for result in within(DEADLINE, "the end of all that waits", waiting.join_all()).await {
+    for result in within(DEADLINE, "the end of all receivers", waiting.join_all()).await {
         assert_closed("a receiver of a dropped layer", result);
     }
 }
@@ -100,7 +100,7 @@ pub async fn closing_a_receiver_puts_back_in_order(kind: &Kind) {
     layer.group_send("back", numbered(0)).await.unwrap();
     layer.send("back!a", numbered(1)).await.unwrap();
     let mut receiver = layer.receiver(&["back!"]).unwrap();
-    let half = within(DEADLINE, "one of two members' messages", receiver.recv()).await.unwrap();
+    let half = within(DEADLINE, "the message of one of two members", receiver.recv()).await.unwrap();
     receiver.close().await.unwrap();
     let rest = take_many(&peer, &["back!"], 2).await;
     assert_eq!(numbers(&rest), [0, 1]);

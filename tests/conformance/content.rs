@@ -25,7 +25,7 @@ pub async fn text_and_bytes_keep_their_types(kind: &Kind) {
         "pound as text": "\u{a3}",
         "emoji": "\u{1f612}",
         "control": b"\x01\x00\x03\x21",
-        "no text": b"\xff\xfe\x80",
+        "not text": b"\xff\xfe\x80",
         "nul": "a\0b",
     };
     let message = message! { "values": values.clone() };
@@ -125,7 +125,7 @@ pub async fn a_message_over_the_size_limit_is_refused(kind: &Kind) {
         layer.group_send_many(&[("large", of_size(4096))]).await.remove(0),
     ] {
         let error = result.expect_err("twice the limit is too much");
-        let Error::MessageTooLarge { size, limit } = error else { panic!("not MessageTooLarge: {error}") };
+        let Error::MessageTooLarge { size, limit } = error else { panic!("expected MessageTooLarge: {error}") };
         assert!(size >= 4096 && limit == 2048, "{size} and {limit}");
     }
     assert_none(layer.try_receive(&["large?a"]).await.unwrap());

@@ -1,6 +1,7 @@
 //! A flush removes everything that belongs to the layer.
 
 use super::backend::{Kind, Options};
+use super::guarantees::Promise;
 use super::tools::{assert_none, numbered, sorted_channels, take, take_all};
 
 pub async fn a_flush_deletes_messages(kind: &Kind) {
@@ -49,10 +50,16 @@ pub async fn a_flush_clears_cached_members(kind: &Kind) {
 }
 
 pub async fn a_flush_deletes_statistics(kind: &Kind) {
-    let layer = kind.start(Options::default()).await.layer();
+    let backend = kind.start(Options::default()).await;
+    let layer = backend.layer();
     layer.send("flush!a", numbered(1)).await.unwrap();
+    backend.arrived().await;
+    let statistics = async || {
+        let both = [layer.global_statistics().await.unwrap(), layer.channel_statistics("flush!").await.unwrap()];
+        both.map(|statistics| (statistics.messages_count, statistics.messages_pending))
+    };
+    let counted = u64::from(kind.promises(Promise::Counters));
+    assert_eq!(statistics().await, [(counted, 1); 2]);
     layer.flush().await.unwrap();
-    for statistics in [layer.global_statistics().await.unwrap(), layer.channel_statistics("flush!").await.unwrap()] {
-        assert_eq!((statistics.messages_count, statistics.messages_pending), (0, 0));
-    }
+    assert_eq!(statistics().await, [(0, 0); 2]);
 }

@@ -128,7 +128,7 @@ pub async fn the_rest_of_a_group_message_goes_to_the_next_reader(kind: &Kind) {
     }
     for round in 0..20 {
         layer.group_send("group", numbered(round)).await.unwrap();
-        // The two may come from different servers.
+        // The two messages may be on different servers.
         backend.arrived().await;
         layer.send("rest!a", numbered(100)).await.unwrap();
         backend.arrived().await;

@@ -54,8 +54,8 @@ impl Promise {
 }
 
 impl Kind {
-    /// Checks that a layer has the tests of the guarantees that it gives, and of no others. Only guarantees with
-    /// dedicated tests are checked.
+    /// Checks that a layer has the tests of the guarantees that it keeps, and of no others. Only guarantees with dedicated
+    /// tests are checked.
     pub fn has_tests_of(&self, tested: &[&str]) {
         let tested_alone =
             [Promise::Capacity, Promise::Drain, Promise::NoSilentLoss, Promise::OnePlacePerProcess, Promise::Order];
@@ -84,8 +84,8 @@ pub async fn the_guarantees_are_those_of_the_page(kind: &Kind) {
     }
 }
 
-/// Returns the first table of docs/guarantees.md. Backticks, and the text after a comma in a cell, are removed, so that
-/// a cell can give its reason.
+/// The first table of docs/guarantees.md. Backticks, and the text after a comma in a cell, are removed, so that
+/// a cell can contain its reason.
 struct Table {
     head: Vec<String>,
     rows: Vec<Vec<String>>,

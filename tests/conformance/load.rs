@@ -52,12 +52,12 @@ pub async fn many_writers_and_readers_lose_and_duplicate_nothing(kind: &Kind) {
     }
     let mut numbers = BTreeSet::new();
     for _ in 0..1000 {
-        let number = within(DEADLINE, "all of 1000 messages", all_done.recv()).await.unwrap();
+        let number = within(DEADLINE, "all 1000 messages", all_done.recv()).await.unwrap();
         assert!(numbers.insert(number), "message {number} came twice");
     }
     writers.join_all().await;
     assert_none(layers[0].try_receive(&SHARED).await.unwrap());
-    assert!(all_done.try_recv().is_err(), "more came than was sent");
+    assert!(all_done.try_recv().is_err(), "more messages came than were sent");
 }
 
 pub async fn waiting_readers_are_all_served(kind: &Kind) {
@@ -151,7 +151,7 @@ pub async fn a_receiver_of_a_busy_channel_does_not_starve_a_quiet_one(kind: &Kin
             if taken[before..].iter().any(|delivery| delivery.channel == "quiet!a") {
                 break;
             }
-            // The two may come from different servers, so the test measures time instead of the number of messages.
+            // The channels may be on different servers, and one may answer later. The limit allows for that.
             assert!(round < 2000, "the quiet channel starves beside {busy}");
             sent += taken.len() - before;
             send_numbers(&layer, busy, vec![0; taken.len() - before]).await;

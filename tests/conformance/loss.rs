@@ -25,7 +25,7 @@ fn counted(kind: &Kind, options: Options, test: impl AsyncFnOnce(&Started, &mut 
     }
 }
 
-/// Messages expire on channels that stay in use.
+/// The channels stay in use, so that their lists do not expire as a whole.
 pub async fn expired_messages_are_counted(kind: &Kind) {
     const STEP: Duration = Duration::from_millis(1200);
     let options = Options { expiry: Duration::from_secs(2), ..Options::default() };
@@ -60,6 +60,6 @@ pub async fn a_group_message_for_a_full_member_is_counted(kind: &Kind) {
         layer.group_send("loss", numbered(3)).await.unwrap();
         assert_eq!(counts.dropped("full"), 1);
         assert!(layer.send("full!a", numbered(4)).await.is_err());
-        assert_eq!(counts.dropped("full"), 1, "a send that is refused is the caller's to count");
+        assert_eq!(counts.dropped("full"), 1, "a refused send is reported to its caller and not counted");
     });
 }

@@ -25,8 +25,8 @@ fn bad_targets() -> Vec<String> {
 
 #[track_caller]
 fn assert_refused<T: std::fmt::Debug>(result: Result<T>, name: &str) {
-    let error = result.expect_err(&format!("the name {name:?} was to be refused"));
-    assert!(matches!(error, Error::InvalidName(_)), "{name:?} gives {error:?}");
+    let error = result.expect_err(&format!("the name {name:?} should be refused"));
+    assert!(matches!(error, Error::InvalidName(_)), "{name:?} returns {error:?}");
     // The error may shorten a long name, and escapes characters that are not printable.
     let shown: String = name.chars().take(100).flat_map(char::escape_debug).collect();
     let text = error.to_string();

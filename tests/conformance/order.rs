@@ -1,10 +1,9 @@
 //! Messages from one writer to one reader of a `!` or `?` channel arrive in the order of the calls.
 
 use channel_layer::Delivery;
-use tokio::task::JoinSet;
 
 use super::backend::{Kind, Options};
-use super::tools::{Layer, number, numbered, numbers, numbers_on, rest, take_all};
+use super::tools::{Layer, Others, number, numbered, numbers, numbers_on, take_all};
 use crate::support::{DEADLINE, Moments, within};
 
 const CHANNELS: [&str; 3] = ["order!a", "order!b", "order?c"];
@@ -30,23 +29,6 @@ async fn write(layer: Layer) {
     }
 }
 
-/// Other writers, so that messages of the tested writer travel in batches with theirs. They end when dropped.
-fn disturb(layer: &Layer) -> JoinSet<()> {
-    let mut others = JoinSet::new();
-    for other in 0..8 {
-        let layer = layer.clone();
-        others.spawn(async move {
-            let (name, source) = (format!("other.{other}!a"), format!("other.{other}!"));
-            for round in 0.. {
-                layer.send(&name, numbered(round)).await.unwrap();
-                layer.try_receive(&[&source]).await.unwrap();
-                rest(round).await;
-            }
-        });
-    }
-    others
-}
-
 #[track_caller]
 fn assert_in_order(taken: &[Delivery]) {
     for channel in CHANNELS {
@@ -64,7 +46,7 @@ fn all_are_there(taken: &[Delivery]) -> bool {
 pub async fn the_order_holds_from_writer_to_reader(kind: &Kind) {
     let backend = kind.start(Options::default()).await;
     let (layer, peer) = (backend.layer(), backend.peer().await);
-    let _others = disturb(&layer);
+    let others = Others::on(&layer);
     let writer = tokio::spawn(write(layer));
     let mut receiver = peer.receiver(&SOURCES).unwrap();
     let mut taken = Vec::new();
@@ -73,13 +55,14 @@ pub async fn the_order_holds_from_writer_to_reader(kind: &Kind) {
         within(DEADLINE, "the next messages", receiver.recv_many(&mut taken, limit)).await.unwrap();
     }
     writer.await.unwrap();
+    others.end();
     assert_in_order(&taken);
 }
 
 pub async fn the_order_holds_through_readers_of_every_kind(kind: &Kind) {
     let backend = kind.start(Options::default()).await;
     let (layer, peer) = (backend.layer(), backend.peer().await);
-    let _others = disturb(&layer);
+    let others = Others::on(&layer);
     let writer = tokio::spawn(write(layer));
     let mut taken = Vec::new();
     let mut moments = Moments::new(3);
@@ -105,6 +88,7 @@ pub async fn the_order_holds_through_readers_of_every_kind(kind: &Kind) {
         }
     }
     writer.await.unwrap();
+    others.end();
     assert_in_order(&taken);
 }
 

@@ -1,4 +1,4 @@
-//! A receiver reads only when polled, as a stream or in batches, and keeps no message to itself.
+//! A receiver reads only when it is polled, as a stream or in batches, and puts undelivered messages back.
 
 use std::pin::pin;
 use std::task::Poll;
@@ -16,14 +16,14 @@ pub async fn a_receiver_is_a_stream(kind: &Kind) {
     let mut stream = layer.receiver(&["stream!"]).unwrap();
     for expected in 0..10 {
         let next = within(DEADLINE, "the next of the stream", stream.next()).await;
-        assert_eq!(number(&next.expect("the stream goes on").unwrap()), expected);
+        assert_eq!(number(&next.expect("the stream continues").unwrap()), expected);
     }
     {
         let mut next = pin!(stream.next());
-        assert!(poll!(&mut next).is_pending(), "there was nothing more to come");
+        assert!(poll!(&mut next).is_pending(), "no more messages were sent");
         send_numbers(&layer, "stream!b", [10]).await;
         let next = within(DEADLINE, "the message that it waited for", next).await;
-        assert_eq!(number(&next.expect("the stream goes on").unwrap()), 10);
+        assert_eq!(number(&next.expect("the stream continues").unwrap()), 10);
     }
     layer.close().await.unwrap();
     assert!(within(DEADLINE, "the end of the stream", stream.next()).await.is_none());

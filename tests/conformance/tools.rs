@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use channel_layer::{ChannelLayer, Delivery, Message, message};
-use tokio::task::yield_now;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 
 use crate::support::{DEADLINE, within};
@@ -75,13 +75,44 @@ pub async fn take_until_quiet(layer: &Layer, channels: &[&str]) -> Vec<Delivery>
 /// Checks that no message is there.
 #[track_caller]
 pub fn assert_none(found: Option<Delivery>) {
-    assert!(found.is_none(), "there was to be no message, but there is {found:?}");
+    assert!(found.is_none(), "expected no message, and found {found:?}");
 }
 
 /// Sends numbered messages.
 pub async fn send_numbers(layer: &Layer, channel: &str, numbers: impl IntoIterator<Item = i64>) {
     for number in numbers {
         layer.send(channel, numbered(number)).await.unwrap();
+    }
+}
+
+/// Tasks that send to and read from other channels of a layer, so that their messages travel in batches with those of the
+/// test.
+pub struct Others(JoinSet<()>);
+
+impl Others {
+    pub fn on(layer: &Layer) -> Self {
+        let mut tasks = JoinSet::new();
+        for other in 0..4 {
+            for (channel, source) in [("other?a", "other?a"), ("other!a", "other!")] {
+                let (layer, [channel, source]) =
+                    (layer.clone(), [channel, source].map(|name| format!("{other}.{name}")));
+                tasks.spawn(async move {
+                    for round in 0.. {
+                        layer.send(&channel, numbered(round)).await.unwrap();
+                        layer.try_receive(&[&source]).await.unwrap();
+                        rest(round).await;
+                    }
+                });
+            }
+        }
+        Self(tasks)
+    }
+
+    /// Stops the tasks, and checks that they have run until now.
+    #[track_caller]
+    pub fn end(mut self) {
+        let ended = self.0.try_join_next();
+        assert!(ended.is_none(), "a task beside the test has ended: {ended:?}");
     }
 }
 

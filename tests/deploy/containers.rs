@@ -1,4 +1,4 @@
-//! The Dockerfile and the compose files: whether the parts fit each other and the program. Nothing here runs a container.
+//! The Dockerfile and the compose files agree with each other and with the program. No test runs a container.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,10 +17,10 @@ const COMPOSE: [&str; 4] = [
     "deploy/compose.workers.yaml",
     "deploy/compose.sentinel.yaml",
 ];
-/// Where an instance listens.
+/// The port of an instance.
 pub const PORT: &str = "8000";
 
-/// All services of all compose files, each with the file that it is in.
+/// Returns all services of all compose files, each with its file.
 fn services() -> Vec<(&'static str, String, Json)> {
     let in_file = |path| {
         let services = compose(path)["services"].as_object().unwrap().clone();
@@ -29,17 +29,22 @@ fn services() -> Vec<(&'static str, String, Json)> {
     COMPOSE.into_iter().flat_map(in_file).collect()
 }
 
-/// The services that run the program, and have a command of their own.
+/// Returns the services that run the program.
 pub fn programs() -> Vec<(&'static str, String, Json)> {
-    services().into_iter().filter(|(_, _, service)| service["image"] == "channel-layer").collect()
+    let programs: Vec<_> =
+        services().into_iter().filter(|(_, _, service)| service["image"] == "channel-layer").collect();
+    assert!(programs.len() > 100, "{programs:?}");
+    programs
 }
 
-/// The services that are instances of the chat.
+/// Returns the services that are instances of the chat.
 fn instances() -> Vec<(&'static str, String, Json)> {
-    programs().into_iter().filter(|(_, _, service)| service["command"][0] == "demo").collect()
+    let instances: Vec<_> = programs().into_iter().filter(|(_, _, service)| service["command"][0] == "demo").collect();
+    assert!(instances.len() > 100, "{instances:?}");
+    instances
 }
 
-/// The program with the arguments and the environment that containers give it, but for addresses.
+/// Runs the program with the arguments and the environment of its container, except for addresses.
 pub async fn run(arguments: &[&str], variables: &[(&str, &str)], redis: &RedisServer) -> Instance {
     let address = |argument| match argument {
         "0.0.0.0" => "127.0.0.1",
@@ -53,7 +58,7 @@ pub async fn run(arguments: &[&str], variables: &[(&str, &str)], redis: &RedisSe
     Instance::run(&arguments, &variables).await
 }
 
-/// Those behind sentinels are tried with these.
+/// `deploy::sentinel` starts the instances that use sentinels.
 #[tokio::test]
 async fn instances_start_with_the_settings_of_the_compose_files() {
     let redis = RedisServer::start();
@@ -70,14 +75,15 @@ async fn instances_start_with_the_settings_of_the_compose_files() {
     }
 }
 
-/// The program refuses a variable that begins so and that it does not know, and does not look at others.
+/// Checks that the program reads all of `variables`. It refuses unknown variables that begin with `CHANNEL_LAYER_`, and
+/// ignores others.
 pub fn assert_known(variables: &[(&str, &str)], whose: &str) {
     let known = |variable: &str| variable.starts_with("CHANNEL_LAYER_") || variable == "RUST_LOG";
     let unknown: Vec<_> = variables.iter().filter(|(variable, _)| !known(variable)).collect();
     assert!(unknown.is_empty(), "{whose} has {unknown:?}");
 }
 
-/// The arguments of an instruction of the Dockerfile in its form as a list.
+/// Returns the arguments of an instruction of the Dockerfile that is written as a list.
 fn instruction(name: &str) -> Vec<String> {
     let line = Regex::new(&format!(r"(?m)^{name} (?:--\S+ )*(?:CMD )?(\[.*\])$")).unwrap();
     let text = read("deploy/Dockerfile");
@@ -112,7 +118,7 @@ fn all_files_agree_on_the_port() {
     let upstreams: Vec<_> = Regex::new(r"(?m)^ *server (\S+):(\d+)").unwrap().captures_iter(&nginx).collect();
     for file in ["deploy/compose.yaml", "deploy/compose.sentinel.yaml"] {
         let instances: Vec<_> = instances().into_iter().filter(|(path, ..)| *path == file).collect();
-        assert_eq!(upstreams.len(), instances.len());
+        assert_eq!((upstreams.len(), instances.len()), (2, 2));
         for (upstream, (_, name, service)) in upstreams.iter().zip(&instances) {
             assert_eq!((&upstream[1], &upstream[2]), (&**name, PORT));
             assert!(texts(&service["command"]).contains(&PORT));
@@ -120,7 +126,7 @@ fn all_files_agree_on_the_port() {
     }
 }
 
-/// The volumes of a service: where they come from and where they are in the container.
+/// Returns the volumes of a service: the path on the host or the name, and the path in the container.
 fn volumes(service: &Json) -> Vec<(&str, &str)> {
     let Some(list) = service.get("volumes") else { return Vec::new() };
     texts(list)

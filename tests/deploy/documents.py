@@ -1,4 +1,4 @@
-"""Prints the documents of all YAML files in deploy/ as JSON, by path, when all are what their schemas want."""
+"""Checks all YAML files in deploy/ against their schemas, and prints their documents as JSON, by path."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ import jsonschema
 import kubernetes_validate
 import yaml
 
-# The oldest that has all that the file uses, and the latest there is.
+# The oldest version that supports all fields of the file, and the latest one.
 KUBERNETES = ["1.30", "1.37"]
 COMPOSE = json.loads((files("check_jsonschema") / "builtin_schemas/vendor/compose-spec.json").read_text())
 
@@ -19,7 +19,7 @@ def check(path, document):
         jsonschema.validate(document, COMPOSE)
         return
     for version in KUBERNETES:
-        # Strict: without fields that the schema does not have.
+        # Strict: unknown fields are errors.
         kubernetes_validate.validate(document, version, strict=True)
 
 

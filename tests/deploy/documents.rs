@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 
 use crate::django::python;
 
-/// The documents of each YAML file in `deploy`. Python is started once for all.
+/// The documents of each YAML file in `deploy`. Python runs once for all tests.
 static DOCUMENTS: LazyLock<HashMap<String, Vec<Json>>> = LazyLock::new(|| {
     let output = Command::new(python("deploy"))
         .arg("tests/deploy/documents.py")
@@ -19,17 +19,17 @@ static DOCUMENTS: LazyLock<HashMap<String, Vec<Json>>> = LazyLock::new(|| {
     serde_json::from_slice(&output.stdout).unwrap()
 });
 
-/// A compose file of the project.
+/// Returns a compose file of the project.
 pub fn compose(path: &str) -> Json {
     DOCUMENTS[path][0].clone()
 }
 
-/// The documents of a Kubernetes file of the project.
+/// Returns the documents of a Kubernetes file of the project.
 pub fn kubernetes(path: &str) -> &'static [Json] {
     &DOCUMENTS[path]
 }
 
-/// The texts in a list.
+/// Returns the texts of a list.
 pub fn texts(list: &Json) -> Vec<&str> {
     list.as_array().unwrap_or_else(|| panic!("{list} is a list")).iter().map(|text| text.as_str().unwrap()).collect()
 }

@@ -1,4 +1,4 @@
-//! The Kubernetes manifests: whether the parts fit each other and the program. Nothing here runs a cluster.
+//! The Kubernetes manifests agree with each other and with the program. No test runs a cluster.
 
 use std::fmt::Write;
 
@@ -36,17 +36,17 @@ async fn the_container_starts_and_answers_its_probes() {
     redis.stop();
     asks("readinessProbe", "HTTP/1.1 503 ").await;
     asks("livenessProbe", "HTTP/1.1 200 ").await;
-    let patience = container["readinessProbe"]["timeoutSeconds"].as_u64().unwrap();
-    assert!(patience > layer_default("command_timeout"));
+    let timeout = container["readinessProbe"]["timeoutSeconds"].as_u64().unwrap();
+    assert!(timeout > layer_default("command_timeout"));
 }
 
-/// Each container of the namespace gets them, unless its pod says otherwise.
+/// Each container of the namespace gets these variables unless its pod disables service links.
 #[tokio::test]
 async fn variables_that_kubernetes_makes_from_the_service_are_ignored() {
     let service = manifest("Service");
     let (name, port) = (service["metadata"]["name"].as_str().unwrap(), &service["spec"]["ports"][0]);
     let upper = name.to_uppercase().replace('-', "_");
-    assert_eq!(upper, "CHANNEL_LAYER", "it is the prefix of options");
+    assert_eq!(upper, "CHANNEL_LAYER", "the name of the service is the prefix of the options");
     let (number, port_name) = (port["port"].to_string(), port["name"].as_str().unwrap().to_uppercase());
     let url = format!("tcp://10.0.0.1:{number}");
     let made = [
@@ -93,7 +93,7 @@ fn the_file_says_how_to_create_its_secrets() {
     assert!(!command.is_empty() && read(FILE).contains(&command), "{command}");
 }
 
-/// The drain, the disconnect notices, and up to 10 s in which the layer puts back messages that were not delivered.
+/// A shutdown takes the drain timeout, the disconnect notices, and up to 10 s in which the layer puts back undelivered messages.
 #[test]
 fn an_instance_has_time_to_shut_down() {
     let end = server_default("drain_timeout") + 11;

@@ -1,4 +1,4 @@
-//! The files of `deploy/`, with the programs that they are for.
+//! The files of `deploy/`, tested with the programs that read them.
 
 mod containers;
 mod documents;
@@ -19,27 +19,27 @@ use std::sync::Arc;
 use channel_layer::{Config, InterfaceServer, MemoryLayer};
 use regex::Regex;
 
-/// Where containers have the files of Redis.
+/// The path of the files of Redis in containers.
 const MOUNTED: &str = "/usr/local/etc/redis";
 
-/// The text of a file of the project.
+/// Returns the text of a file of the project.
 fn read(path: &str) -> String {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     fs::read_to_string(&file).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// `text` with `to` for `from`, which has to be in it once.
+/// Replaces `from`, which must occur exactly once in `text`.
 fn replace_once(text: &str, from: &str, to: &str) -> String {
     assert_eq!(text.matches(from).count(), 1, "{from}");
     text.replace(from, to)
 }
 
-/// What an interface server does unless it is told otherwise, in seconds.
+/// Returns the default of an option of the interface server, in seconds.
 fn server_default(option: &str) -> u64 {
     seconds_in(&format!("{:?}", InterfaceServer::new(Arc::new(MemoryLayer::new()))), option)
 }
 
-/// What a layer does unless it is told otherwise, in seconds.
+/// Returns the default of an option of a layer, in seconds.
 fn layer_default(option: &str) -> u64 {
     seconds_in(&format!("{:?}", Config::new()), option)
 }

@@ -1,4 +1,4 @@
-//! A real nginx with the configuration of `deploy/`, on a free port and before instances that a test has started.
+//! A real nginx with the configuration of `deploy/`, on a free port and in front of instances that a test has started.
 
 use std::fs;
 use std::path::Path;
@@ -18,7 +18,7 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// Starts it before the instances at two addresses.
+    /// Starts nginx in front of the instances at two addresses.
     pub async fn before(instances: [&str; 2]) -> Self {
         let (dir, port) = (tempfile::tempdir().unwrap(), ReservedPort::new());
         write_configuration(dir.path(), port.number(), instances);
@@ -34,25 +34,25 @@ impl Nginx {
         format!("127.0.0.1:{}", self.port.number())
     }
 
-    /// Has it read its configuration anew: new workers take new connections, old ones keep those that are open.
+    /// Makes nginx reload its configuration. New workers accept new connections, and old ones keep the open connections.
     pub async fn reload(&mut self) {
         let before = self.starts();
         self.process.signal("HUP");
         eventually("nginx to reload", async || (self.starts() > before).then_some(())).await;
     }
 
-    /// How often it has started workers, each time after it listens.
+    /// Returns how often nginx has started workers, which happens after it listens.
     fn starts(&self) -> usize {
         self.process.log().matches("start worker processes").count()
     }
 }
 
-/// What `nginx -t` says of the configuration, and whether it is content.
+/// Returns whether `nginx -t` accepts the configuration, and its output.
 pub fn check() -> (bool, String) {
     let (dir, port) = (tempfile::tempdir().unwrap(), ReservedPort::new());
     write_configuration(dir.path(), port.number(), ["127.0.0.1:1", "127.0.0.1:2"]);
     let output = Command::new("nginx").arg("-t").args(arguments(dir.path())).output();
-    let output = output.expect("nginx is installed: scripts/test does it");
+    let output = output.expect("nginx is missing: scripts/test installs it");
     (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
@@ -62,7 +62,7 @@ fn arguments(dir: &Path) -> [String; 8] {
     ["-p", &here.to_string(), "-c", &format!("{here}/nginx.conf"), "-e", "stderr", "-g", &global].map(str::to_owned)
 }
 
-/// The configuration as it is, but for addresses, and for paths that only root and containers have.
+/// Writes the configuration with other addresses and paths.
 fn write_configuration(dir: &Path, port: u16, instances: [&str; 2]) {
     let here = dir.display();
     let places = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];

@@ -29,8 +29,8 @@ impl Deployment {
 
 #[test]
 fn nginx_accepts_the_configuration() {
-    let (content, said) = nginx::check();
-    assert!(content && !said.contains("[warn]"), "{said}");
+    let (accepted, said) = nginx::check();
+    assert!(accepted && !said.contains("[warn]"), "{said}");
 }
 
 #[tokio::test]
@@ -54,7 +54,7 @@ async fn nginx_does_not_expose_health_metrics_and_status() {
         assert!(instance.get(path).await.starts_with("HTTP/1.1 200 "), "{path}");
         assert!(get(&nginx.address(), path).await.starts_with("HTTP/1.1 404 "), "{path}");
     }
-    // What the page asks for.
+    // The requests of the page.
     for path in ["/", "/chat.js", "/mode"] {
         assert!(get(&nginx.address(), path).await.starts_with("HTTP/1.1 200 "), "{path}");
     }
@@ -72,7 +72,7 @@ async fn a_room_spans_clients_behind_nginx_and_of_an_instance() {
     }
 }
 
-/// All clients have one address here, so they are on one instance: which one ends has to be tried both ways.
+/// All clients have the same address here, so nginx chooses the same instance for all. The test ends each instance once.
 #[tokio::test]
 async fn nginx_skips_an_instance_that_has_ended() {
     for gone in [0, 1] {
@@ -84,14 +84,14 @@ async fn nginx_skips_an_instance_that_has_ended() {
     }
 }
 
-/// A socket is silent until the ping, and may be until the answer to it is late.
+/// A socket may be silent for the ping interval, and then until the pong is late.
 #[test]
 fn the_timeouts_of_nginx_exceed_those_of_pings() {
     let ping = server_default("ping_interval") + server_default("pong_timeout");
     for directive in ["proxy_read_timeout", "proxy_send_timeout"] {
-        let patience = Regex::new(&format!(r"{directive} (\d+)s;")).unwrap();
+        let timeout = Regex::new(&format!(r"{directive} (\d+)s;")).unwrap();
         let configuration = read("deploy/nginx/nginx.conf");
-        let patience: u64 = patience.captures(&configuration).unwrap()[1].parse().unwrap();
-        assert!(patience >= 2 * ping, "{directive}");
+        let timeout: u64 = timeout.captures(&configuration).unwrap()[1].parse().unwrap();
+        assert!(timeout >= 2 * ping, "{directive}");
     }
 }

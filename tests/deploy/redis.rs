@@ -1,4 +1,4 @@
-//! The configurations of Redis, in real servers.
+//! The configuration files of Redis, with real servers.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::{MOUNTED, read, replace_once};
 use crate::support::{RedisServer, eventually};
 
-/// The files, as they are but for where they are and what they listen on.
+/// Copies of the files with other paths and addresses.
 struct Files(TempDir);
 
 impl Files {
@@ -95,8 +95,8 @@ async fn a_killed_append_only_server_returns_with_its_messages() {
     sender.group_add("everyone", "tasks").await.unwrap();
     drop(sender);
     let mut connection = server.connection().await;
-    // While the disk is busy Redis keeps what it has to append for up to 2 s.
-    eventually("everything in the file", async || {
+    // While the disk is busy, Redis delays its writes for up to 2 s.
+    eventually("an empty write buffer", async || {
         let info: String = redis::cmd("INFO").arg("persistence").query_async(&mut connection).await.ok()?;
         info.contains("aof_buffer_length:0\r\n").then_some(())
     })

@@ -1,4 +1,4 @@
-//! The compose file with Sentinel: its servers and sentinels as processes of this machine, and the program on them.
+//! The compose file with Sentinel: its servers and sentinels as processes of this machine, and instances that use them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -43,7 +43,7 @@ impl Servers {
         servers
     }
 
-    /// The files as they are, but for where they are and where others are.
+    /// Copies the files with other paths and addresses.
     fn copy_files(&self) {
         let master = format!("localhost {} 2", self.port("redis"));
         for name in ["redis.conf", "append-only.conf", "replicated.conf", "sentinel.conf", "start-from-copy"] {
@@ -55,7 +55,7 @@ impl Servers {
         }
     }
 
-    /// Starts one with the command that it has in its container, but for addresses.
+    /// Starts a server or sentinel with the command of its container, except for addresses.
     fn launch(&mut self, name: &str) {
         let command = texts(&self.services[name]["command"]);
         let mut command: Vec<_> = command
@@ -83,14 +83,14 @@ impl Servers {
         self.dir.path().join("data").join(name)
     }
 
-    /// The answer of one to a command, when it gives one.
+    /// Returns the answer of a server or sentinel to a command; `None` if the call fails.
     async fn ask<T: redis::FromRedisValue>(&self, name: &str, command: &[&str]) -> Option<T> {
         let client = redis::Client::open(("127.0.0.1", self.port(name))).unwrap();
         let mut connection = client.get_multiplexed_async_connection().await.ok()?;
         redis::cmd(command[0]).arg(&command[1..]).query_async(&mut connection).await.ok()
     }
 
-    /// Waits until every sentinel knows the others and both replicas, and these have what the master has.
+    /// Waits until every sentinel knows the others and both replicas, and the replicas have the data of the master.
     async fn are_complete(&self) {
         for sentinel in SENTINELS {
             eventually("sentinels that know each other", async || {
@@ -104,7 +104,7 @@ impl Servers {
         }
     }
 
-    /// Sentinels look for 8 s at a server that takes itself for the master before they tell it otherwise.
+    /// Waits until `replica` replicates `master`. Sentinels wait for 8 s before they demote a server that claims to be the master.
     async fn follows(&self, replica: &str, master: &str) {
         let master = (self.port(master), "connected".to_owned());
         let following = async {
@@ -119,13 +119,13 @@ impl Servers {
         within(DEADLINE * 3, &format!("{replica} to follow the master"), following).await;
     }
 
-    /// The name of the master, as all sentinels have it; none while they differ.
+    /// Returns the name of the master; `None` while the sentinels disagree.
     async fn master(&self) -> Option<String> {
         let mut masters = Vec::new();
         for sentinel in SENTINELS {
             let address: (String, u16) =
                 self.ask(sentinel, &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "messages"]).await?;
-            assert_eq!(address.0, "localhost", "names are passed on as names");
+            assert_eq!(address.0, "localhost", "sentinels announce host names");
             masters.push(address.1);
         }
         masters.dedup();
@@ -133,7 +133,7 @@ impl Servers {
         self.ports.iter().find(|(_, reserved)| reserved.number() == port).map(|(name, _)| name.clone())
     }
 
-    /// An instance with the command and the environment of the compose file, but for addresses.
+    /// Starts an instance with the command and the environment of the compose file, except for addresses.
     async fn instance(&self) -> Instance {
         let service = &self.services["demo-1"];
         let address = |part| match part {
@@ -165,7 +165,7 @@ async fn the_chat_survives_a_killed_master_which_returns_as_a_replica() {
 
     servers.kill("redis");
     let master = eventually("another master", async || servers.master().await.filter(|name| name != "redis")).await;
-    eventually("the chat to go on", async || {
+    eventually("a message through the new master", async || {
         let eve = Guest::try_enter(&instances[1], "lobby", "Eve").await.ok()?;
         let bob = Guest::try_enter(&instances[0], "lobby", "Bob").await.ok()?;
         bob.says("back again");

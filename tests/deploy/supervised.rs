@@ -1,13 +1,13 @@
-//! A program that a test has started, which ends with the test process at the latest.
+//! A program that a test has started. It ends with the test process at the latest.
 
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-/// The shell that supervises the program: it knows its process id, so that no other process is ever signalled, and when
-/// the pipe to its parent closes, however the parent ended, it has the program end: by force where it does not, as a
-/// Redis that is asked while it writes its first append-only file never does.
+/// A shell that starts the program and sends it the signals that the test writes to a pipe. Only the shell knows the process
+/// id, so that no other process is ever signalled. When the pipe closes, however the test ended, the shell terminates the
+/// program, and kills it after 5 s: a Redis that is terminated while it writes its first append-only file never ends.
 const SUPERVISOR: &str = r#"
     trap '' INT TERM HUP
     "$@" >>log 2>&1 & pid=$!
@@ -24,7 +24,7 @@ pub struct Supervised {
 }
 
 impl Supervised {
-    /// Starts it in `dir`, where its output goes to the file `log`.
+    /// Starts the program in `dir`. Its output goes to the file `log` there.
     pub fn start(dir: &Path, command: &[&str]) -> Self {
         let supervisor = Command::new("sh")
             .args(["-c", SUPERVISOR, "supervisor"])
@@ -38,12 +38,12 @@ impl Supervised {
         Self { supervisor, dir: dir.to_owned() }
     }
 
-    /// Sends it a signal, such as `HUP`.
+    /// Sends a signal, such as `HUP`, to the program.
     pub fn signal(&mut self, signal: &str) {
         writeln!(self.supervisor.stdin.as_mut().expect("the pipe is open until drop"), "{signal}").unwrap();
     }
 
-    /// What it has written, since the first start in its directory.
+    /// Returns all output since the first start in this directory.
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }

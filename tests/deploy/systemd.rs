@@ -1,4 +1,4 @@
-//! The units of systemd, as systemd reads them.
+//! The units of systemd, checked by systemd.
 
 use std::process::Command;
 
@@ -20,7 +20,7 @@ fn systemd_accepts_the_units() {
     }
     let units = names.map(|name| dir.path().join(name.replace('@', "@8001")));
     let checked = Command::new("systemd-analyze").arg("verify").args(&units).output();
-    let checked = checked.expect("systemd-analyze is installed: scripts/test does it");
-    // Of what it does not know it only warns.
+    let checked = checked.expect("systemd-analyze is missing: scripts/test installs it");
+    // Unknown settings are only warnings.
     assert!(checked.status.success() && checked.stderr.is_empty(), "{}", String::from_utf8_lossy(&checked.stderr));
 }

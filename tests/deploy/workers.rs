@@ -1,4 +1,4 @@
-//! Interface servers and workers apart from each other, as the compose file for them and the units have it.
+//! Interface servers and workers as separate processes, by their compose file and their units.
 
 use std::process::Stdio;
 
@@ -32,7 +32,7 @@ async fn the_servers_and_workers_of_compose_serve_one_chat_behind_nginx() {
     }
 }
 
-/// The command of a unit.
+/// Returns the command of a unit.
 fn command(unit: &str) -> Vec<String> {
     let unit = read(&format!("deploy/systemd/{unit}"));
     let command = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/local/bin/channel-layer ")).unwrap();
@@ -48,12 +48,12 @@ async fn the_units_start_a_worker_and_a_server_on_a_socket_of_systemd() {
     let _worker = Program::start(&worker.iter().map(String::as_str).collect::<Vec<_>>(), &variables).await;
     let port = ReservedPort::new();
     let address = format!("127.0.0.1:{}", port.number());
-    // It passes the socket on with the first connection, as systemd does.
+    // This passes the socket to the server with the first connection, as systemd does.
     let mut server = Command::new("systemd-socket-activate");
     server.args(["--listen", &address, "--setenv", &format!("CHANNEL_LAYER_HOSTS={url}")]);
     server.arg(env!("CARGO_BIN_EXE_channel-layer")).args(command("channel-layer-server.service"));
     server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-    let _server = server.spawn().expect("systemd-socket-activate is installed: scripts/test does it");
+    let _server = server.spawn().expect("systemd-socket-activate is missing: scripts/test installs it");
     eventually("the socket", async || tokio::net::TcpStream::connect(&address).await.ok()).await;
     let answer = get(&address, "/hello").await;
     assert!(answer.ends_with("GET /hello over HTTP/1.1\n"), "{answer}");

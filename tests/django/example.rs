@@ -1,5 +1,4 @@
-//! The Django site in `examples/django` with a Rust program beside it, with a real interface server, a real consumer and real
-//! sockets.
+//! The Django site in `examples/django` and a Rust program beside it, with a real interface server, consumer and sockets.
 
 use std::future::pending;
 use std::process::Stdio;

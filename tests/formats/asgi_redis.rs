@@ -1,4 +1,4 @@
-//! The format of `asgi_redis`: what is written, what is read, what is passed over.
+//! The format of `asgi_redis`: the keys that the layer writes, reads and skips.
 
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ async fn a_message_is_written_as_python_reads_it() {
         assert_eq!(site.redis.get::<_, Vec<u8>>(site.key(message)).await.unwrap(), expected);
         assert_lives(site.ttl(message).await, EXPIRY);
         assert_lives(site.ttl(list).await, EXPIRY + Duration::from_secs(1));
-        // So that no message is forgotten by its channel before it has expired.
+        // The list keeps the key of a message until the message has expired.
         let mut both = redis::cmd("EVAL");
         both.arg("return redis.call('PTTL', KEYS[1]) - redis.call('PTTL', KEYS[2])").arg(2);
         let longer: i64 = both.arg(site.key(list)).arg(site.key(message)).query_async(&mut site.redis).await.unwrap();
@@ -85,7 +85,7 @@ async fn a_group_send_is_one_call_for_the_members_and_one_for_each_queue() {
     let calls = script_calls(&server).await;
     layer.group_send("chat", sent()).await.unwrap();
     assert!((2..=3).contains(&(script_calls(&server).await - calls)));
-    // What does not wait takes keys and messages in one call; each member has its own.
+    // A read that does not wait takes the key and the message in one call. Each member has its own message.
     let calls = script_calls(&server).await;
     layer.try_receive(&["p1!"]).await.unwrap().unwrap();
     assert_eq!(script_calls(&server).await - calls, 1);
@@ -194,7 +194,7 @@ async fn a_refusal_counts_once_however_many_servers_were_tried() {
     assert_eq!((counted.messages_count, counted.channel_full_count), (3, 2));
 }
 
-/// A server at which a user may be forbidden to run scripts, and a reader that waits there for a key.
+/// Starts a server on which a user may no longer run scripts, with a reader of this user that has taken a key.
 async fn reader_that_may_not_fetch() -> (RedisServer, Site, AsgiRedisLayer, tokio::task::JoinHandle<Delivery>) {
     let server = RedisServer::start();
     let mut site = Site { redis: server.connection().await, ..Site::start().await };
@@ -205,7 +205,7 @@ async fn reader_that_may_not_fetch() -> (RedisServer, Site, AsgiRedisLayer, toki
     let mut receiver = layer.receiver(&["work"]).unwrap();
     let reading = tokio::spawn(async move {
         loop {
-            // It is told of what could not be fetched.
+            // An error reports a message that could not be fetched.
             if let Ok(delivery) = receiver.recv().await {
                 return delivery;
             }
@@ -222,7 +222,7 @@ async fn reader_that_may_not_fetch() -> (RedisServer, Site, AsgiRedisLayer, toki
     (server, site, layer, reading)
 }
 
-/// Waits until a reader waits at the server.
+/// Waits until a reader blocks on the server.
 async fn waits(site: &mut Site) {
     eventually("a read that waits", async || {
         let info: String = redis::cmd("INFO").arg("clients").query_async(&mut site.redis).await.unwrap();
@@ -244,7 +244,7 @@ async fn a_message_whose_key_is_taken_is_fetched_as_soon_as_it_can_be() {
     let (_server, mut site, _layer, reading) = reader_that_may_not_fetch().await;
     site.may("+evalsha").await;
     assert_eq!(within(DEADLINE, "the message", reading).await.unwrap().message, sent());
-    assert_eq!(site.keys().await, [""; 0], "nothing is left of it");
+    assert_eq!(site.keys().await, [""; 0], "the message left a key");
 }
 
 #[tokio::test(flavor = "current_thread")]
@@ -286,7 +286,7 @@ async fn a_message_whose_answer_is_lost_while_it_is_fetched_is_fetched_again() {
         receiver = same;
     }
     assert_eq!(counts.dropped("expired"), 0);
-    eventually("nothing that is left", async || site.keys().await.is_empty().then_some(())).await;
+    eventually("the end of all keys", async || site.keys().await.is_empty().then_some(())).await;
 }
 
 /// A layer behind a proxy, and a message of Python that expires after a second by the clock of the server.
@@ -301,7 +301,7 @@ async fn short_lived_message() -> (Site, Proxy, AsgiRedisLayer, f64) {
 }
 
 impl Site {
-    /// Adds a message with other content when the first one has expired, and lets the proxy carry the held answer.
+    /// Adds a message with other content when the first one has expired, and makes the proxy transfer the held answer.
     async fn next_message(&mut self, proxy: &Proxy, expires: f64) {
         eventually("the end of the message", async || (self.time().await > expires).then_some(())).await;
         self.python_sends("work", "next", b"\x81\xa1a\x02").await;
@@ -326,7 +326,7 @@ async fn a_message_that_expires_before_the_answer_with_it_arrives_is_not_deliver
     }
     layer.close().await.unwrap();
     assert_eq!(counts.dropped("expired"), 1);
-    assert_eq!(site.keys().await, [""; 0], "nothing was put back");
+    assert_eq!(site.keys().await, [""; 0], "a message was put back");
 }
 
 #[tokio::test(flavor = "current_thread")]
@@ -347,7 +347,7 @@ async fn a_message_that_expires_before_it_is_fetched_over_a_held_connection_is_n
     assert_eq!(delivery.message, message! { "a": 2 });
     layer.close().await.unwrap();
     assert_eq!(counts.dropped("expired"), 1);
-    assert_eq!(site.keys().await, [""; 0], "nothing was put back");
+    assert_eq!(site.keys().await, [""; 0], "a message was put back");
 }
 
 #[tokio::test]

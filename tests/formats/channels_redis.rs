@@ -1,4 +1,4 @@
-//! The format of `channels_redis`: what is written, what is read, what is passed over.
+//! The format of `channels_redis`: the keys and members that the layer writes, reads and skips.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::support::{Counts, DEADLINE, Log, RedisServer, within};
 /// `{"type": "a.b"}` as `msgpack.packb` writes it, without the header of the map.
 const TYPE: &[u8] = b"\xa4type\xa3a.b";
 const ROUTING: &[u8] = b"\xb0__asgi_channel__";
-/// What Python puts before a message, though at random.
+/// Stands for the random bytes that Python puts before a message.
 const RANDOM: &[u8] = b"\x51\x0c\xbb\x3f\x51\xbc\xe3\x7c\x44\xfd\x39\x00";
 
 fn typed() -> Message {
@@ -27,7 +27,7 @@ async fn start() -> (Site, ChannelsRedisLayer) {
 }
 
 impl Site {
-    /// What waits under a key, with its time.
+    /// Returns the members of a key with their scores.
     async fn waiting(&mut self, key: &str) -> Vec<(Vec<u8>, f64)> {
         self.redis.zrange_withscores(self.key(key), 0, -1).await.unwrap()
     }
@@ -53,7 +53,7 @@ async fn a_message_is_written_as_python_reads_it() {
         let waiting = site.waiting(key).await;
         let [(member, score)] = &waiting[..] else { panic!("{waiting:?}") };
         assert_eq!(member[12..], expected);
-        assert!((site.time().await - score).abs() < 20.0, "{score} is no time of the server");
+        assert!((site.time().await - score).abs() < 20.0, "{score} is not a time of the server");
         assert_lives(site.ttl(key).await, EXPIRY);
     }
 }
@@ -120,10 +120,10 @@ async fn messages_of_python_are_read() {
         let delivery = take(&layer, "p!").await;
         assert_eq!((delivery.channel.as_str(), delivery.message), (member, typed()));
     }
-    assert_eq!(site.keys().await, [""; 0], "nothing is kept beside what waits");
+    assert_eq!(site.keys().await, [""; 0], "a key is left");
 }
 
-/// Python lets such names into a group.
+/// Python adds such names to a group.
 #[tokio::test]
 async fn an_invalid_recipient_does_not_cost_the_others_their_message() {
     let (mut site, layer) = start().await;
@@ -175,7 +175,7 @@ async fn capacities_apply_to_full_names_within_a_batch() {
     let layer = ChannelsRedisLayer::connect(rules.into_iter().fold(site.config(), Config::channel_capacity)).await;
     let sent = ["p!few", "p!many", "p!many", "p!many", "p!few", "p!many", "p!many", "p!many"].map(|to| (to, typed()));
     let taken: Vec<_> = layer.unwrap().send_many(&sent).await.iter().map(Result::is_ok).collect();
-    // Three places are taken when the second message comes to `p!few`, six when the last comes to `p!many`.
+    // The queue has three messages when the second one for `p!few` is sent, and six when the last one for `p!many` is.
     assert_eq!(taken, [true, true, true, true, false, true, true, false]);
 }
 
@@ -251,7 +251,7 @@ async fn undecodable_messages_are_counted_and_the_next_one_arrives() {
     for (age, body) in (1..).zip(garbage) {
         site.python_adds("p!", body, f64::from(age)).await;
     }
-    // Too short even for what comes before a message.
+    // A member that is shorter than the random bytes.
     let score = site.time().await;
     let _: () = site.redis.zadd(site.key("p!"), "x", score).await.unwrap();
     layer.send("p!1", typed()).await.unwrap_err();
@@ -305,7 +305,7 @@ async fn messages_sent_in_the_same_moment_keep_their_order() {
 #[tokio::test]
 async fn a_sender_with_a_fast_clock_does_not_break_the_order() {
     let (mut site, layer) = start().await;
-    // Another process is half a second ahead: what is sent later comes later all the same.
+    // The clock of the sender of the first message is half a second ahead.
     site.python_adds("work", &[b"\x81", TYPE].concat(), -0.5).await;
     layer.send("work", message! { "type": "later" }).await.unwrap();
     assert_eq!(take(&layer, "work").await.message, typed());
@@ -332,7 +332,7 @@ async fn a_flush_deletes_only_the_keys_of_the_deployment() {
     layer.send("work", typed()).await.unwrap();
     layer.send("p!c", typed()).await.unwrap();
     layer.group_add("chat", "p!c").await.unwrap();
-    // Where a reader in Python keeps a message while it hands it over.
+    // A reader in Python keeps a message here until it has delivered it.
     let _: () = site.redis.zadd(site.key("work$inflight"), "x", 1).await.unwrap();
     let others = [site.key(":session"), site.key(":other:group:chat"), site.key("work/1")];
     for other in &others {

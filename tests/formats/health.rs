@@ -1,4 +1,4 @@
-//! Layers in the formats of Python tell how they and their servers are.
+//! The health of layers in the formats of Python.
 
 use channel_layer::health::{ShardState, Status};
 use channel_layer::{Config, Event, message};
@@ -26,7 +26,7 @@ async fn the_probe_sends_a_message_through_every_server_and_leaves_no_keys() {
             assert!(probe.round_trip.is_some() && probe.error.is_none(), "{probe:?}");
         }
         let mut left = site.keys().await;
-        // Statistics of asgi_redis outlive what they count.
+        // Statistics of asgi_redis outlive the messages.
         left.retain(|key| !key.starts_with("-meta:"));
         assert_eq!(left, [""; 0]);
         let stats = layer.redis_stats().await.unwrap();
@@ -41,7 +41,7 @@ async fn a_server_that_returns_empty_is_reported_and_one_with_its_data_is_not() 
         for (mut server, is_empty) in [(RedisServer::start(), true), (RedisServer::durable(), false)] {
             let config = Config::new().host(server.url()).format(format);
             let layer = channel_layer::connect(config).await.unwrap();
-            // A flush, by whichever language, loses what is meant to be.
+            // A flush does not count as a loss of data.
             layer.flush().await.unwrap();
             let mut events = layer.events();
             assert_eq!(layer.outage(), None);
@@ -51,7 +51,7 @@ async fn a_server_that_returns_empty_is_reported_and_one_with_its_data_is_not() 
             let mut lost = false;
             within(DEADLINE, "the end of the outage", async {
                 while !matches!(events.recv().await.unwrap(), Event::ShardUp { .. }) {}
-                // The loss is told right behind.
+                // The loss is reported right after that.
                 layer.send("work", message! { "type": "a.b" }).await.unwrap();
                 while let Ok(event) = events.try_recv() {
                     lost |= matches!(event, Event::DataLost { shard: 0 });

@@ -1,4 +1,4 @@
-//! The formats of Python's layers, byte by byte, and what they make of bytes that are no messages.
+//! The formats of Python's layers, byte by byte, also with bytes that are not a message.
 
 mod asgi_redis;
 mod channels_redis;

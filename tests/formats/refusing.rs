@@ -1,4 +1,4 @@
-//! Servers that take no writes for a while: they say why, nothing is written, and the same call succeeds later.
+//! Servers that refuse writes for a while: a call reports the reason, writes nothing, and succeeds later.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::support::{DEADLINE, RedisServer, eventually, python_formats, stored_f
 
 const LARGE: usize = 1 << 17;
 
-/// How a server is made to refuse writes, what it says then, and how it is made to take them again.
+/// The commands that make a server refuse writes and accept them again, and the code of its error meanwhile.
 struct Refusal {
     code: &'static str,
     begin: &'static [&'static str],
@@ -53,7 +53,7 @@ async fn connect(server: &RedisServer, format: Format) -> Arc<dyn ChannelLayer> 
     channel_layer::connect(config.connect_timeout(DEADLINE).command_timeout(DEADLINE)).await.unwrap()
 }
 
-/// A server that cannot write its data to disk, and therefore takes none.
+/// Starts a server that refuses writes because it cannot save its data to disk.
 async fn server_with_a_broken_disk() -> RedisServer {
     let server = RedisServer::with(&["--save", "3600 1000000"]);
     let mut connection = server.connection().await;
@@ -93,7 +93,12 @@ async fn a_refused_write_reports_the_reason_in_every_format() {
             let sent = async || layer.send("n", message! { "a": 2 }).await.ok();
             within(DEADLINE, &what("send later"), eventually("a send", sent)).await;
             let delivery = within(DEADLINE, "a message", layer.receive(&["n"])).await.unwrap();
-            assert_eq!(delivery.message, message! { "a": 2 }, "{format:?} {}: nothing else was written", refusal.code);
+            assert_eq!(
+                delivery.message,
+                message! { "a": 2 },
+                "{format:?} {}: another message was written",
+                refusal.code
+            );
         }
     }
 }
@@ -121,14 +126,14 @@ async fn a_server_that_became_a_replica_is_left_after_one_send_in_every_format()
         }
         let mut events = layer.events();
         REPLICA.begin(&server).await;
-        // The channel is full, which a replica does not decide.
+        // The channel is full, but a replica does not decide that.
         REPLICA.assert_is(layer.send("full", message! { "a": 1 }).await, &format!("{format:?}"));
         let event = within(DEADLINE, "the outage", events.recv()).await.unwrap();
         assert!(matches!(event, Event::ShardDown { shard: 0, .. }), "{format:?}: {event:?}");
     }
 }
 
-/// Redis checks its memory up to the first write of a script, and what has expired is removed there as well.
+/// Redis checks its memory until a script writes for the first time, and the removal of an expired message is a write.
 #[tokio::test]
 async fn a_server_without_memory_accepts_nothing_though_expired_messages_make_room() {
     for format in python_formats() {

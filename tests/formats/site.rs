@@ -1,4 +1,4 @@
-//! A deployment with a prefix of its own, and a look at its keys.
+//! `Site`: a deployment with its own prefix.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ impl Site {
         format!("{}{name}", self.prefix)
     }
 
-    /// All keys that begin with the prefix, without it, sorted.
+    /// Returns all keys that begin with the prefix, sorted and without the prefix.
     pub async fn keys(&mut self) -> Vec<String> {
         let keys: Vec<String> = self.redis.keys(format!("{}*", self.prefix)).await.unwrap();
         let mut keys: Vec<_> = keys.iter().map(|key| key[self.prefix.len()..].to_owned()).collect();
@@ -53,31 +53,31 @@ impl Site {
         keys
     }
 
-    /// How long a key lives, in ms.
+    /// Returns the time to live of a key in ms.
     pub async fn ttl(&mut self, key: &str) -> i64 {
         self.redis.pttl(self.key(key)).await.unwrap()
     }
 
-    /// The server's time in seconds.
+    /// Returns the time of the server in seconds.
     pub async fn time(&mut self) -> f64 {
         let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(&mut self.redis).await.unwrap();
         Duration::from_micros(seconds * 1_000_000 + micros).as_secs_f64()
     }
 }
 
-/// Checks that a time to live is `expected`, less what the test has taken.
+/// Checks that a time to live is `expected`, minus the duration of the test.
 #[track_caller]
 pub fn assert_lives(ttl: i64, expected: Duration) {
     let expected = i64::try_from(expected.as_millis()).unwrap();
     assert!((expected - 20_000..=expected).contains(&ttl), "{ttl} ms instead of {expected} ms");
 }
 
-/// Receives one message, which has to come.
+/// Receives one message. Panics if none arrives.
 pub async fn take(layer: &dyn ChannelLayer, channel: &str) -> Delivery {
     within(DEADLINE, &format!("a message on {channel}"), layer.receive(&[channel])).await.unwrap()
 }
 
-/// How many scripts a server has run.
+/// Returns how many scripts a server has run.
 pub async fn script_calls(server: &RedisServer) -> u64 {
     let mut redis = server.connection().await;
     let stats: String = redis::cmd("INFO").arg("commandstats").query_async(&mut redis).await.unwrap();

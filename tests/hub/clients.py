@@ -1,7 +1,7 @@
-"""Many WebSockets in one process: opens them, tells how many are open, and ends when each has got one text.
+"""Opens many WebSockets in one process, and exits when each has received one text.
 
-Takes the port of the server, the room, and how many. Pings are answered for as long as that takes. Whatever else comes
-of a socket is an error.
+The arguments are the port of the server, the room, and the number of sockets. Prints a line for each socket that is open
+and for each text. Answers pings. Any other frame and the end of a socket are errors.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ class Socket(asyncio.Protocol):
         self.request = request
         self.received = b""
         loop = asyncio.get_running_loop()
-        self.open, self.heard = loop.create_future(), loop.create_future()
+        self.open, self.text = loop.create_future(), loop.create_future()
 
     def connection_made(self, transport):
         self.transport = transport
@@ -44,11 +44,11 @@ class Socket(asyncio.Protocol):
             # A mask of zeros leaves the payload as it is.
             self.transport.write(bytes([PONG, MASKED | len(payload), 0, 0, 0, 0]) + payload)
         else:
-            assert kind == TEXT and not self.heard.done(), (kind, payload)
-            self.heard.set_result(payload.decode())
+            assert kind == TEXT and not self.text.done(), (kind, payload)
+            self.text.set_result(payload.decode())
 
     def connection_lost(self, reason):
-        if not self.heard.done():
+        if not self.text.done():
             raise ConnectionError(f"a socket ended: {reason}")
 
 
@@ -70,12 +70,12 @@ async def main(port, room, count):
 
     await asyncio.gather(*(open_some() for _ in range(OPENING)))
     for socket in sockets:
-        print(f"heard {await socket.heard}", flush=True)
+        print(f"received {await socket.text}", flush=True)
 
 
 def fail(loop, context):
     loop.default_exception_handler(context)
-    # Otherwise the others would be waited for.
+    # Otherwise the program would wait for the other sockets.
     sys.exit(1)
 
 

@@ -1,4 +1,4 @@
-//! Ten thousand sockets at once.
+//! Thousands of open sockets: ten thousand if the heavy tests are enabled.
 //!
 //! One process may not have as many files open as both sides need, so the clients run in a separate process. It is a
 //! Python program: the tests need Python anyway, it needs no build, it speaks RFC 6455 without code of this project,
@@ -28,21 +28,21 @@ async fn a_broadcast_reaches_thousands_of_open_sockets() {
         .unwrap();
     let mut lines = BufReader::new(clients.stdout.take().unwrap()).lines();
     // A deadline for each step, not for all of them, because the total time depends on the machine.
-    let mut says = async |line: String| {
-        let said = within(DEADLINE, &line, lines.next_line()).await.unwrap();
-        assert_eq!(said.as_ref(), Some(&line));
+    let mut prints = async |line: String| {
+        let printed = within(DEADLINE, &line, lines.next_line()).await.unwrap();
+        assert_eq!(printed.as_ref(), Some(&line));
     };
     for count in 1..=sockets {
-        says(format!("open {count}")).await;
+        prints(format!("open {count}")).await;
     }
-    // The client gets its response before the server has its socket.
+    // A client gets its response before the handler of the server runs.
     while app.hub.count("lobby") < sockets {
         app.enters().await;
     }
     assert_eq!(app.hub.status().connections, sockets);
     assert_eq!(app.hub.broadcast("lobby", "hello").await.unwrap(), sockets);
     for _ in 0..sockets {
-        says("heard hello".to_owned()).await;
+        prints("received hello".to_owned()).await;
     }
     let ended = within(DEADLINE, "the end of the clients", clients.wait()).await.unwrap();
     assert!(ended.success(), "{ended}");

@@ -105,20 +105,20 @@ impl App {
         format!("ws://{}/{room}", self.address)
     }
 
-    /// Waits until a client has ended, and returns how.
+    /// Waits until a client has disconnected. Returns the code and the reason.
     pub async fn closed(&self, client: &Client) -> Closed {
         let find =
             || self.seen.closed.lock().iter().find(|(id, _)| id == client.id()).map(|(_, closed)| closed.clone());
-        eventually("the end of a client", async || find()).await
+        eventually("the disconnect of a client", async || find()).await
     }
 
     pub fn closes(&self) -> usize {
         self.seen.closed.lock().len()
     }
 
-    /// Waits until nothing is left of the clients that have disconnected.
+    /// Waits until the hub holds no state of clients.
     pub async fn is_empty(&self) {
-        eventually("everything to be back to zero", async || {
+        eventually("a hub without clients", async || {
             let status = self.hub.status();
             (status.connections == 0 && status.rooms == 0 && status.users == 0 && status.queues.messages == 0)
                 .then_some(())
@@ -158,7 +158,7 @@ impl Handler for Visitor {
 
     async fn message(&mut self, client: &Client, message: Payload) -> Result<(), BoxError> {
         if message.as_text() == Some("fail") {
-            return Err("as told".into());
+            return Err("the message asks for a failure".into());
         }
         if message.as_text() == Some(TAKE_YOUR_TIME) {
             tokio::time::sleep(TIME_TAKEN).await;

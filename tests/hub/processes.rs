@@ -150,7 +150,7 @@ async fn a_client_that_joins_in_a_new_process_misses_nothing() {
             eventually("the first to be alone", async || (first.hub.status().mode == Mode::Alone).then_some(())).await;
             let second = App::on(pair[1].clone()).await;
             let (mut socket, _) = second.enter("lobby").await;
-            // The first message after the join.
+            // This is the first message after the join.
             first.hub.broadcast("lobby", format!("{round}")).await.unwrap();
             assert_eq!(hears(&mut socket).await, format!("{round}"));
             drop(socket);
@@ -223,10 +223,11 @@ async fn a_failed_group_is_retried_while_others_change() {
     let _: () = redis::pipe().del(&key).set(&key, "no group").query_async(&mut redis).await.unwrap();
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     let _: () = redis::pipe().del(&key).query_async(&mut redis).await.unwrap();
-    eventually("the membership to be there again", async || {
+    eventually("the membership to return", async || {
         layer.group_channels("hub.main.room.is.lobby").await.ok().filter(|members| !members.is_empty()).map(|_| ())
     })
     .await;
+    assert!(!churning.is_finished(), "the other group no longer changes");
     churning.abort();
 }
 
@@ -246,8 +247,8 @@ async fn groups_are_added_again_after_a_loss_of_data() {
     assert_eq!(hears(&mut socket).await, "here", "clients of the same process need no layer");
     server.start_again();
     let lost = async { while !matches!(events.recv().await, Ok(Event::DataLost { .. })) {} };
-    crate::support::within(crate::support::DEADLINE, "the loss to be noticed", lost).await;
-    eventually("the groups to be there again", async || {
+    crate::support::within(crate::support::DEADLINE, "the report of the loss", lost).await;
+    eventually("the groups to return", async || {
         let _ = apps[0].hub.broadcast("lobby", "back").await;
         timeout(A_WHILE, hears(&mut socket)).await.ok().filter(|heard| heard == "back")
     })

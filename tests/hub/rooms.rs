@@ -33,7 +33,7 @@ async fn a_client_that_leaves_gets_no_more_messages_of_the_room() {
     assert_eq!(app.hub.broadcast("lobby", "after").await.unwrap(), 0);
     client.join("lobby").await.unwrap();
     client.join("lobby").await.unwrap();
-    assert_eq!(app.hub.broadcast("lobby", "again").await.unwrap(), 1, "who joins twice hears once");
+    assert_eq!(app.hub.broadcast("lobby", "again").await.unwrap(), 1, "a client that joins twice gets a message once");
     client.send("end").unwrap();
     assert_eq!(hears_until(&mut socket, "end").await, ["before", "again"]);
 }

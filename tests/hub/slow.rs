@@ -98,10 +98,10 @@ async fn a_large_message_to_many_slow_clients_is_in_memory_once() {
     }
     let before = resident();
     assert_eq!(app.hub.broadcast("lobby", vec![7; size]).await.unwrap(), clients);
-    // Every socket has written what its buffers take, and holds the rest.
+    // Every socket has filled its buffers, and holds the rest of the message.
     eventually("empty queues", async || (app.hub.status().queues.messages == 0).then_some(())).await;
     let held = resident().saturating_sub(before);
-    eprintln!("{size} bytes to {clients} clients that do not read take {} MiB", held >> 20);
+    eprintln!("{size} bytes for {clients} clients that do not read take {} MiB", held >> 20);
     assert!(held < COPIES / 5, "{held} bytes: a copy for each client is {COPIES}");
     for socket in &mut sockets[..10] {
         let message = within(DEADLINE, "the message", futures_util::StreamExt::next(socket)).await;

@@ -19,9 +19,9 @@ async fn two(traced: bool) -> [App; 2] {
 
 /// Returns the trace ids of the reported spans `step`, in order.
 fn traces(log: &Log, step: &str) -> Vec<String> {
-    let told = |line: &&str| line.contains("channel_layer::trace") && line.contains(step);
+    let reported = |line: &&str| line.contains("channel_layer::trace") && line.contains(step);
     let trace = |line: &str| line.split_once("trace_id=\"").unwrap().1[..32].to_owned();
-    log.text().lines().filter(told).map(trace).collect()
+    log.text().lines().filter(reported).map(trace).collect()
 }
 
 /// Waits until `times` sockets are written to in a trace.

@@ -1,4 +1,4 @@
-//! Servers and connections that fail: the state is visible, messages go on inside the process, and all comes back by
+//! Servers and connections that fail: the layer reports its state, delivers messages inside the process, and recovers by
 //! itself.
 
 use std::time::Duration;
@@ -13,30 +13,30 @@ use super::tools::{
 };
 use crate::support::{Counts, DEADLINE, Proxy, RedisServer, eventually, within};
 
-/// Two processes with a member each in one room; the faults are those of `ada`.
+/// Two processes, each with a member of one group. Faults concern the connections of `ada`.
 struct Pair {
     ada: PubSubLayer,
     bob: PubSubLayer,
-    heard_by_ada: Receiver,
-    heard_by_bob: Receiver,
+    received_by_ada: Receiver,
+    received_by_bob: Receiver,
 }
 
 impl Pair {
     async fn start(for_ada: Config, for_bob: Config) -> Self {
         let (ada, bob) = (connect_with(for_ada).await, connect_with(for_bob).await);
-        let heard_by_ada = ada.receiver(&["send.ada!"]).unwrap();
-        let heard_by_bob = bob.receiver(&["send.bob!"]).unwrap();
+        let received_by_ada = ada.receiver(&["send.ada!"]).unwrap();
+        let received_by_bob = bob.receiver(&["send.bob!"]).unwrap();
         ada.group_add("room", "send.ada!1").await.unwrap();
         bob.group_add("room", "send.bob!1").await.unwrap();
-        Self { ada, bob, heard_by_ada, heard_by_bob }
+        Self { ada, bob, received_by_ada, received_by_bob }
     }
 
-    /// Checks that both hear what each says.
+    /// Checks that the messages of each reach both.
     async fn talk(&mut self, number: i64) {
         for layer in [&self.ada, &self.bob] {
             layer.group_send("room", numbered(number)).await.unwrap();
-            assert_eq!(up_to(&mut self.heard_by_ada, number).await.last(), Some(&number));
-            assert_eq!(up_to(&mut self.heard_by_bob, number).await.last(), Some(&number));
+            assert_eq!(up_to(&mut self.received_by_ada, number).await.last(), Some(&number));
+            assert_eq!(up_to(&mut self.received_by_bob, number).await.last(), Some(&number));
         }
     }
 }
@@ -51,7 +51,8 @@ async fn a_killed_subscription_is_restored() {
         ask(&server.url(), "CLIENT KILL TYPE pubsub").await;
         for events in &mut events {
             event(events, "the loss", |event| matches!(event, Event::SubscriptionLost { shard: 0, .. })).await;
-            event(events, "its end", |event| matches!(event, Event::SubscriptionRestored { shard: 0 })).await;
+            event(events, "the end of the loss", |event| matches!(event, Event::SubscriptionRestored { shard: 0 }))
+                .await;
         }
         for layer in [&pair.ada, &pair.bob] {
             mode(layer, Mode::Remote).await;
@@ -69,17 +70,17 @@ async fn messages_stay_in_the_process_during_an_outage() {
     server.stop();
     mode(&pair.ada, Mode::LocalOnly).await;
     mode(&pair.bob, Mode::LocalOnly).await;
-    event(&mut events, "the beginning", |event| matches!(event, Event::LocalOnly { shard: 0, .. })).await;
+    event(&mut events, "the fallback", |event| matches!(event, Event::LocalOnly { shard: 0, .. })).await;
     let status = pair.ada.status().remove(0);
     assert!(status.mode == Mode::LocalOnly && status.reason.is_some(), "{status:?}");
 
-    // Nobody waits for a server that is known to be away.
+    // No call waits for a server that is down.
     let began = Instant::now();
     for number in 10..60 {
         pair.ada.group_send("room", numbered(number)).await.unwrap();
-        assert_eq!(next(&mut pair.heard_by_ada).await, number);
+        assert_eq!(next(&mut pair.received_by_ada).await, number);
     }
-    // Members come and go meanwhile.
+    // Members join and leave during the outage.
     let mut late = pair.ada.receiver(&["late!"]).unwrap();
     pair.ada.group_add("room", "late!1").await.unwrap();
     pair.ada.group_discard("room", "send.ada!1").await.unwrap();
@@ -90,13 +91,13 @@ async fn messages_stay_in_the_process_during_an_outage() {
     assert_eq!(pair.ada.status()[0].stayed_local, 52);
 
     server.start_again();
-    event(&mut events, "the return", |event| matches!(event, Event::Remote { shard: 0 })).await;
+    event(&mut events, "the return to the server", |event| matches!(event, Event::Remote { shard: 0 })).await;
     mode(&pair.bob, Mode::Remote).await;
     assert_eq!(pair.ada.status()[0].mode, Mode::Remote);
-    // Everything is subscribed again, as it is now; what was said meanwhile is not said again.
+    // The layer subscribes to the present channels and groups. Messages of the outage are not repeated.
     pair.bob.group_send("room", numbered(70)).await.unwrap();
     assert_eq!(next(&mut late).await, 70);
-    assert_eq!(next(&mut pair.heard_by_bob).await, 70);
+    assert_eq!(next(&mut pair.received_by_bob).await, 70);
     assert!(pair.ada.try_receive(&["send.ada!"]).await.unwrap().is_none());
 }
 
@@ -109,8 +110,8 @@ async fn a_half_open_connection_is_detected() {
     let mut events = pair.ada.events();
     proxy.freeze();
     let noticed = event(&mut events, "the loss", |event| matches!(event, Event::SubscriptionLost { .. }));
-    within(RECOVERY, "a loss that nothing tells of", noticed).await;
-    event(&mut events, "its end", |event| matches!(event, Event::Remote { .. })).await;
+    within(RECOVERY, "the detection of a silent connection", noticed).await;
+    event(&mut events, "the end of the loss", |event| matches!(event, Event::Remote { .. })).await;
     pair.talk(2).await;
 }
 
@@ -120,9 +121,9 @@ async fn all_connections_follow_a_host_name_to_another_server() {
     let proxy = Proxy::before(&old.url()).await;
     let mut pair = Pair::start(config([&*proxy.url()]), config([&*new.url()])).await;
     proxy.lead_to(&new.url());
-    // What holds is left alone, until a connection is needed.
+    // Open connections are kept until one breaks.
     pair.ada.group_send("room", numbered(0)).await.unwrap();
-    assert_eq!(next(&mut pair.heard_by_ada).await, 0);
+    assert_eq!(next(&mut pair.received_by_ada).await, 0);
     let mut events = pair.ada.events();
     ask(&old.url(), "CLIENT KILL TYPE pubsub").await;
     event(&mut events, "the loss", |event| matches!(event, Event::LocalOnly { .. })).await;
@@ -137,17 +138,17 @@ async fn a_send_without_an_answer_succeeds_and_is_not_repeated() {
     let proxy = Proxy::before(&server.url()).await;
     let mut pair = Pair::start(config([&*proxy.url()]), config([&*server.url()])).await;
     pair.talk(1).await;
-    // What goes to the server arrives there, and no answer comes back.
+    // Commands reach the server, and its answers are lost.
     proxy.deafen();
-    let sent = within(DEADLINE, "an answer to a send", pair.ada.group_send("room", numbered(2)));
+    let sent = within(DEADLINE, "the end of the send", pair.ada.group_send("room", numbered(2)));
     sent.await.unwrap();
-    assert_eq!(next(&mut pair.heard_by_bob).await, 2);
+    assert_eq!(next(&mut pair.received_by_bob).await, 2);
     mode(&pair.ada, Mode::LocalOnly).await;
     proxy.cut();
     mode(&pair.ada, Mode::Remote).await;
     pair.ada.group_send("room", numbered(3)).await.unwrap();
-    assert_eq!(next(&mut pair.heard_by_bob).await, 3, "message 2 came twice");
-    assert_eq!(next(&mut pair.heard_by_ada).await, 3);
+    assert_eq!(next(&mut pair.received_by_bob).await, 3, "message 2 came twice");
+    assert_eq!(next(&mut pair.received_by_ada).await, 3);
 }
 
 #[tokio::test]
@@ -165,7 +166,7 @@ async fn a_subscription_that_redis_closes_for_falling_behind_is_restored() {
     event(&mut events, "the loss", |event| matches!(event, Event::SubscriptionLost { .. })).await;
     proxy.resume();
     mode(&pair.ada, Mode::Remote).await;
-    eventually("bob's own connection", async || (pair.bob.status()[0].mode == Mode::Remote).then_some(())).await;
+    eventually("the connection of bob", async || (pair.bob.status()[0].mode == Mode::Remote).then_some(())).await;
     pair.talk(3).await;
 }
 
@@ -176,7 +177,7 @@ async fn a_layer_starts_without_redis_and_finds_it_later() {
     let mut pair = Pair::start(config([&*server.url()]), config([&*server.url()])).await;
     assert_eq!(*pair.ada.mode().borrow(), Mode::LocalOnly);
     pair.ada.group_send("room", numbered(1)).await.unwrap();
-    assert_eq!(next(&mut pair.heard_by_ada).await, 1);
+    assert_eq!(next(&mut pair.received_by_ada).await, 1);
     server.start_again();
     for layer in [&pair.ada, &pair.bob] {
         mode(layer, Mode::Remote).await;
@@ -192,12 +193,12 @@ async fn messages_go_to_a_returned_server_after_return_after() {
     let mut events = layer.events();
     server.stop();
     event(&mut events, "the loss", |event| matches!(event, Event::LocalOnly { .. })).await;
-    // What is back within a second has not been away.
+    // An outage of less than a second does not count as one.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     server.start_again();
     event(&mut events, "the server", |event| matches!(event, Event::ShardUp { .. })).await;
     let up = Instant::now();
-    event(&mut events, "the return", |event| matches!(event, Event::Remote { .. })).await;
+    event(&mut events, "the return to the server", |event| matches!(event, Event::Remote { .. })).await;
     assert!(up.elapsed() > return_after / 2, "after {:?}", up.elapsed());
 }
 
@@ -205,9 +206,9 @@ async fn messages_go_to_a_returned_server_after_return_after() {
 async fn a_layer_returns_at_once_when_only_connections_broke() {
     let server = RedisServer::start();
     for kinds in [&["normal"][..], &["pubsub"], &["normal", "pubsub"]] {
-        // A server that was away would have to answer for longer than any test waits.
-        let patient = || config([&*server.url()]).return_after(Duration::from_hours(1));
-        let mut pair = Pair::start(patient(), patient()).await;
+        // After an outage, a server would have to answer for longer than any test waits.
+        let strict = || config([&*server.url()]).return_after(Duration::from_hours(1));
+        let mut pair = Pair::start(strict(), strict()).await;
         pair.talk(1).await;
         let mut events = [pair.ada.events(), pair.bob.events()];
         for kind in kinds {
@@ -215,7 +216,7 @@ async fn a_layer_returns_at_once_when_only_connections_broke() {
         }
         for events in &mut events {
             event(events, "the loss", |event| matches!(event, Event::LocalOnly { .. })).await;
-            let again = event(events, "its end", |event| matches!(event, Event::Remote { .. }));
+            let again = event(events, "the end of the loss", |event| matches!(event, Event::Remote { .. }));
             within(Duration::from_secs(2), "the end of the loss", again).await;
         }
         for layer in [&pair.ada, &pair.bob] {
@@ -235,14 +236,14 @@ async fn each_server_falls_back_on_its_own() {
     mode(&pair.bob, Mode::LocalOnly).await;
     let modes: Vec<_> = pair.ada.status().into_iter().map(|status| status.mode).collect();
     assert_eq!(modes, [Mode::LocalOnly, Mode::Remote]);
-    // Of many groups some are on each server; those on the second still reach the other process.
+    // Some of the groups are on each server. Messages to groups on the second server still reach the other process.
     let (mut both, mut alone) = (0, 0);
     for room in 0..20 {
         let room = format!("room{room}");
         pair.ada.group_add(&room, "send.ada!1").await.unwrap();
         pair.bob.group_add(&room, "send.bob!1").await.unwrap();
         pair.ada.group_send(&room, numbered(room.len().try_into().unwrap())).await.unwrap();
-        next(&mut pair.heard_by_ada).await;
+        next(&mut pair.received_by_ada).await;
         match pair.bob.try_receive(&["send.bob!"]).await.unwrap() {
             Some(_) => both += 1,
             None => alone += 1,
@@ -274,8 +275,8 @@ async fn a_layer_without_a_fallback_fails_at_once_and_recovers() {
     pair.talk(1).await;
     server.stop();
     mode(&pair.ada, Mode::Down).await;
-    let told = within(DEADLINE, "the outage", pair.heard_by_ada.recv()).await.unwrap_err();
-    assert!(matches!(told, Error::Redis { shard: 0, .. }), "{told:?}");
+    let outage = within(DEADLINE, "the outage", pair.received_by_ada.recv()).await.unwrap_err();
+    assert!(matches!(outage, Error::Redis { shard: 0, .. }), "{outage:?}");
     let began = Instant::now();
     for result in [
         pair.ada.group_send("room", numbered(2)).await,
@@ -297,9 +298,8 @@ async fn a_layer_without_a_fallback_fails_at_once_and_recovers() {
     assert!(matches!(refused, Error::Redis { .. }), "{refused:?}");
 }
 
-/// Makes the server take no connection beside this one and that of one layer for commands, and kills those that are
-/// subscribed.
-async fn subscribe_no_more(connection: &mut redis::aio::MultiplexedConnection) {
+/// Makes the server accept only this connection and the one of a layer for commands, and kills all subscriptions.
+async fn refuse_subscriptions(connection: &mut redis::aio::MultiplexedConnection) {
     let () = redis::cmd("CONFIG").arg(&["SET", "maxclients", "2"]).query_async(connection).await.unwrap();
     let _: i64 = redis::cmd("CLIENT").arg(&["KILL", "TYPE", "pubsub"]).query_async(connection).await.unwrap();
 }
@@ -311,9 +311,9 @@ async fn a_layer_without_its_subscription_publishes_nothing() {
     let mut receiver = layer.receiver(&["send.ada!"]).unwrap();
     layer.group_add("room", "send.ada!1").await.unwrap();
     let mut connection = server.connection().await;
-    subscribe_no_more(&mut connection).await;
+    refuse_subscriptions(&mut connection).await;
     mode(&layer, Mode::Down).await;
-    // The server is there, but what it would pass on here is not heard.
+    // The server answers, but this process would not receive its own message.
     let refused = layer.group_send("room", numbered(1)).await.unwrap_err();
     assert!(matches!(refused, Error::Redis { shard: 0, .. }), "{refused:?}");
     let () = redis::cmd("CONFIG").arg(&["SET", "maxclients", "100"]).query_async(&mut connection).await.unwrap();
@@ -328,14 +328,14 @@ async fn a_failed_subscription_is_reported_while_the_server_answers() {
     let layer = connect_with(config([&*server.url()])).await;
     layer.subscribe(&["work"]).await.unwrap();
     let mut connection = server.connection().await;
-    subscribe_no_more(&mut connection).await;
+    refuse_subscriptions(&mut connection).await;
     mode(&layer, Mode::LocalOnly).await;
     let health = layer.health().await;
     assert!(health.fallback_mode && health.is_ready(), "{health:?}");
     assert!(health.shards[0].reason.is_some(), "{health:?}");
 }
 
-/// Commands that write and publish wait, and all others are answered, as in a planned failover.
+/// The server delays commands that write or publish and answers all others, as in a planned failover.
 #[tokio::test]
 async fn messages_stay_in_the_process_while_the_server_pauses_writes() {
     let server = RedisServer::start();
@@ -356,14 +356,14 @@ async fn publishing_records_metrics_and_a_first_connection_is_no_reconnect() {
     server.start_again();
     mode(&layer, Mode::Remote).await;
     layer.send("work", numbered(1)).await.unwrap();
-    let figures: Vec<_> = snapshots.snapshot().into_vec().into_iter().map(|(key, _, _, value)| (key, value)).collect();
-    let figure = |name: &str| figures.iter().find(|(key, _)| key.key().name() == name).map(|(_, value)| value);
+    let recorded: Vec<_> = snapshots.snapshot().into_vec().into_iter().map(|(key, _, _, value)| (key, value)).collect();
+    let value = |name: &str| recorded.iter().find(|(key, _)| key.key().name() == name).map(|(_, value)| value);
     assert!(
-        matches!(figure("channel_layer_round_trip_seconds"), Some(DebugValue::Histogram(seconds)) if !seconds.is_empty())
+        matches!(value("channel_layer_round_trip_seconds"), Some(DebugValue::Histogram(seconds)) if !seconds.is_empty())
     );
-    // It was not lost, but never there.
-    assert!(matches!(figure("channel_layer_reconnects_total"), None | Some(DebugValue::Counter(0))));
-    assert_eq!(figure("channel_layer_local_only"), Some(&DebugValue::Gauge(0.0.into())));
+    // The connection was not lost: there was none before.
+    assert!(matches!(value("channel_layer_reconnects_total"), None | Some(DebugValue::Counter(0))));
+    assert_eq!(value("channel_layer_local_only"), Some(&DebugValue::Gauge(0.0.into())));
 }
 
 #[tokio::test(flavor = "current_thread")]
@@ -373,7 +373,7 @@ async fn each_loss_of_a_server_or_of_a_subscription_is_counted_once() {
     let _guard = metrics::set_default_local_recorder(&recorder);
     let mut server = RedisServer::start();
     let layer = connect_with(config([&*server.url()])).await;
-    // Without a subscription no connection is of the kind that is killed.
+    // Without a subscription the layer has no connection of the type that is killed.
     layer.subscribe(&["work"]).await.unwrap();
     let mut events = layer.events();
     for alone in [true, false, true] {
@@ -383,7 +383,7 @@ async fn each_loss_of_a_server_or_of_a_subscription_is_counted_once() {
             server.restart();
         }
         event(&mut events, "the loss", |event| matches!(event, Event::LocalOnly { .. })).await;
-        event(&mut events, "its end", |event| matches!(event, Event::Remote { .. })).await;
+        event(&mut events, "the end of the loss", |event| matches!(event, Event::Remote { .. })).await;
     }
     assert_eq!(counts.counter("channel_layer_reconnects_total"), 3);
 }

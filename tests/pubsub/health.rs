@@ -1,4 +1,4 @@
-//! What the layer says of its servers: a message goes through each and comes back.
+//! The health of the layer: a probe publishes a message through each server and receives it.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use channel_layer::{ChannelLayer, Mode, PubSubLayer};
 use super::tools::{ask, config, connect, connect_with, mode};
 use crate::support::{DEADLINE, RedisServer, eventually, within};
 
-/// The Redis channels of `server` that somebody listens to.
-async fn heard(server: &RedisServer) -> Vec<String> {
+/// Returns the Redis channels of `server` that have subscribers.
+async fn subscribed(server: &RedisServer) -> Vec<String> {
     redis::from_redis_value(ask(&server.url(), "PUBSUB CHANNELS").await).unwrap()
 }
 
-/// Waits until the layer says of the first server that its message did not come back.
-async fn unheard(layer: &PubSubLayer) {
+/// Waits until the probe of the first server fails.
+async fn probe_fails(layer: &PubSubLayer) {
     eventually("a probe that fails", async || {
         let shard = layer.health().await.shards.swap_remove(0);
         shard.probe.unwrap().error.map(|error| assert!(error.contains("NOPERM"), "{error}"))
@@ -34,7 +34,7 @@ async fn the_probe_sends_a_message_through_every_server_and_leaves_no_keys() {
             let probe = shard.probe.as_ref().unwrap();
             assert!(probe.round_trip.is_some() && probe.error.is_none(), "{probe:?}");
         }
-        // Who asks again at once is told of the same one.
+        // A second call within a second gets the result of the same probe.
         let again = layer.health().await;
         assert_eq!(
             again.shards[0].probe.as_ref().unwrap().round_trip,
@@ -42,7 +42,7 @@ async fn the_probe_sends_a_message_through_every_server_and_leaves_no_keys() {
         );
         assert_eq!(layer.global_statistics().await.unwrap().messages_pending, 0);
         for server in &servers {
-            eventually("the end of the subscription", async || heard(server).await.is_empty().then_some(())).await;
+            eventually("the end of the subscription", async || subscribed(server).await.is_empty().then_some(())).await;
         }
     }
 }
@@ -54,7 +54,7 @@ async fn a_probe_that_does_not_return_makes_the_process_unready() {
         let layer = connect([&*server.url()]).await;
         assert!(layer.health().await.is_ready());
         ask(&server.url(), &format!("ACL SETUSER default -{forbidden}")).await;
-        unheard(&layer).await;
+        probe_fails(&layer).await;
         let health = layer.health().await;
         assert_eq!((health.status, health.shards[0].state), (Status::Unhealthy, ShardState::Up));
         assert!(!health.is_ready() && !health.fallback_mode);
@@ -65,15 +65,15 @@ async fn a_probe_that_does_not_return_makes_the_process_unready() {
 
 #[tokio::test]
 async fn a_failed_probe_makes_the_process_unready_even_if_another_server_is_down() {
-    let (mute, mut away) = (RedisServer::start(), RedisServer::start());
-    let layer = connect([&*mute.url(), &*away.url()]).await;
-    away.stop();
+    let (refusing, mut down) = (RedisServer::start(), RedisServer::start());
+    let layer = connect([&*refusing.url(), &*down.url()]).await;
+    down.stop();
     mode(&layer, Mode::LocalOnly).await;
     let health = layer.health().await;
     assert!(health.is_ready() && health.fallback_mode, "{health:?}");
     assert_eq!(health.shards.iter().map(|shard| shard.fallback_mode).collect::<Vec<_>>(), [false, true]);
-    ask(&mute.url(), "ACL SETUSER default -publish").await;
-    unheard(&layer).await;
+    ask(&refusing.url(), "ACL SETUSER default -publish").await;
+    probe_fails(&layer).await;
     let health = layer.health().await;
     assert!(!health.is_ready() && health.fallback_mode, "{health:?}");
 }

@@ -1,4 +1,4 @@
-//! The layer on publish and subscribe: what the conformance suite cannot ask of it.
+//! The layer on publish and subscribe: behaviour that the conformance suite does not cover.
 
 mod faults;
 mod health;

@@ -1,4 +1,4 @@
-//! Which channels are open, and what becomes of messages for those that are not.
+//! Which channels are open, and what happens to messages for channels that are not.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ async fn a_layer_subscribes_to_open_channels_and_to_no_others() {
     eventually("the end of the subscription to a group without members", fewer).await;
     drop(receiver);
     let only_the_group = async || (subscriptions(&server).await == (1, 0)).then_some(());
-    eventually("the end of the subscriptions that nobody reads", only_the_group).await;
+    eventually("the end of the subscriptions without a reader", only_the_group).await;
     layer.flush().await.unwrap();
     let nothing = async || (subscriptions(&server).await == (0, 0)).then_some(());
     eventually("the end of all subscriptions", nothing).await;
@@ -68,7 +68,7 @@ async fn messages_without_a_reader_are_counted() {
     let layer = connect([&*server.url()]).await;
     layer.send("nobody", numbered(1)).await.unwrap();
     layer.group_send("nobody", numbered(1)).await.unwrap();
-    assert_eq!(counts.dropped("no_reader"), 1, "an empty group is no loss");
+    assert_eq!(counts.dropped("no_reader"), 1, "a group without members loses nothing");
 
     let mut receiver = layer.receiver(&["somebody"]).unwrap();
     layer.subscribe(&["somebody"]).await.unwrap();

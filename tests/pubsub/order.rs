@@ -1,4 +1,4 @@
-//! What one sender sends arrives in its order, however many send beside it.
+//! The messages of one sender arrive in order, however many others send.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ async fn a_new_member_gets_no_earlier_message_of_a_group_that_its_process_has_ju
     let (sender, layer) = (connect([&*server.url()]).await, connect([&*proxy.url()]).await);
     let mut receiver = layer.receiver(&["send.p!"]).unwrap();
     layer.group_add("room", "send.p!before").await.unwrap();
-    // The server hears of what the process does later, and the process hears of messages later.
+    // The subscriptions of the process reach the server late, and messages reach the process late.
     proxy.delay(Duration::from_millis(200));
     layer.group_discard("room", "send.p!before").await.unwrap();
     sender.group_send("room", numbered(1)).await.unwrap();

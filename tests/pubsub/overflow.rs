@@ -1,4 +1,4 @@
-//! A queue that is full drops by the policy, and counts.
+//! A full queue drops messages by its policy and counts them.
 
 use channel_layer::{ChannelLayer, Config, Overflow};
 use metrics_util::debugging::DebuggingRecorder;
@@ -47,7 +47,7 @@ async fn a_queue_is_bounded_in_bytes() {
     for number in 0..20 {
         layer.send("slow", numbered(number).with("body", vec![0u8; 100_000])).await.unwrap();
     }
-    // A look finds all that was published before it, on whatever channel.
+    // `try_receive` waits for all messages that were published before it, on any channel.
     assert!(layer.try_receive(&["other"]).await.unwrap().is_none());
     let mut receiver = layer.receiver(&["slow"]).unwrap();
     assert_eq!(up_to(&mut receiver, 19).await, (10..20).collect::<Vec<_>>());

@@ -1,11 +1,11 @@
-//! Between processes: who gets what, on one server and on several.
+//! Which processes get a message, on one server and on several.
 
 use channel_layer::{ChannelLayer, Config, Error, HybridLayer, MemoryLayer, PubSubLayer};
 
 use super::tools::{config, connect, connect_with, next, number, numbered};
 use crate::support::{DEADLINE, RedisServer, within};
 
-/// Two layers as two processes have them, on three servers.
+/// A deployment on three servers. Each process has its own layer.
 struct Site {
     _servers: Vec<RedisServer>,
     config: Config,
@@ -90,7 +90,7 @@ async fn a_member_can_be_added_only_where_it_is_read() {
     }
     let _receiver = layer.receiver(&["here!"]).unwrap();
     layer.group_add("room", "here!ada").await.unwrap();
-    // Normal channels are everybody's.
+    // Every process may read a normal channel.
     layer.group_add("room", "news").await.unwrap();
     assert_eq!(layer.group_channels("room").await.unwrap().len(), 2);
 }

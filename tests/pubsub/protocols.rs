@@ -1,4 +1,4 @@
-//! A server that speaks RESP2 alone serves as well, and what a server refuses is said.
+//! Servers that only speak RESP2, and servers that refuse connections, subscriptions or messages.
 
 use std::time::{Duration, Instant};
 
@@ -26,10 +26,10 @@ async fn a_server_without_resp3_is_used_over_resp2() {
         let of_one: Vec<_> = got.iter().copied().filter(|number| number % 2 == rest).collect();
         assert_eq!(of_one, (0..500).map(|number| 2 * number + rest).collect::<Vec<_>>());
     }
-    // A look finds what was sent before, though it comes over another connection.
+    // `try_receive` finds earlier messages, although they arrive over another connection.
     for round in 0..50 {
         other.send("work", numbered(round)).await.unwrap();
-        let found = layer.try_receive(&["work"]).await.unwrap().expect("it was sent before");
+        let found = layer.try_receive(&["work"]).await.unwrap().expect("the message was sent before");
         assert_eq!(number(&found), round);
     }
     layer.group_discard("room", "send.p!ada").await.unwrap();
@@ -37,12 +37,12 @@ async fn a_server_without_resp3_is_used_over_resp2() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_resp2_a_flood_of_messages_delays_no_subscription() {
-    // The server closes no connection that falls behind.
+    // The server does not close a connection that falls behind.
     let server = RedisServer::with(&["--client-output-buffer-limit", "pubsub 0 0 0", "--rename-command", "HELLO", ""]);
     let layer = connect_with(config([&*server.url()]).command_timeout(Duration::from_mins(1))).await;
     let mut events = layer.events();
     layer.subscribe(&["work"]).await.unwrap();
-    // Many seconds of work for who reads them: a map with a list of 10,000 numbers, as MessagePack.
+    // A map with a list of 10,000 numbers, as MessagePack. Decoding all of these messages takes many seconds.
     let large = [&b"\x81\xa4list\xdc\x27\x10"[..], &[1; 10_000]].concat();
     let mut flood = redis::pipe();
     for _ in 0..6000 {
@@ -51,7 +51,7 @@ async fn in_resp2_a_flood_of_messages_delays_no_subscription() {
     let () = flood.query_async(&mut server.connection().await).await.unwrap();
     let began = Instant::now();
     let mut number = 0;
-    // For longer than until the connection is asked whether it is there.
+    // Longer than the connection may be silent before it is probed.
     while began.elapsed() < Duration::from_secs(2) {
         let name = format!("other{number}");
         within(Duration::from_secs(3), "a subscription", layer.subscribe(&[&name])).await.unwrap();
@@ -94,10 +94,10 @@ async fn a_subscription_refused_later_is_reported_and_retried() {
     let layer = connect_with(config([&*url])).await;
     let mut receiver = layer.receiver(&["work"]).unwrap();
     layer.subscribe(&["work"]).await.unwrap();
-    // Redis closes the connections of clients that have lost a channel.
+    // Redis closes the connections of clients that may no longer use one of their channels.
     ask(&server.url(), "ACL SETUSER limited resetchannels &channel-layer*").await;
-    let told = within(DEADLINE, "the refusal", receiver.recv()).await.unwrap_err();
-    assert!(matches!(told, Error::Redis { shard: 0, .. }), "{told:?}");
+    let refused = within(DEADLINE, "the refusal", receiver.recv()).await.unwrap_err();
+    assert!(matches!(refused, Error::Redis { shard: 0, .. }), "{refused:?}");
     let health = layer.health().await;
     let reason = health.shards[0].reason.as_deref();
     assert!(!health.is_ready() && reason.is_some_and(|reason| reason.contains("refused")), "{health:?}");

@@ -1,4 +1,4 @@
-//! Short forms for tests of the pub/sub layer.
+//! Helpers of the tests of the pub/sub layer.
 
 use std::cell::Cell;
 use std::pin::pin;
@@ -9,10 +9,10 @@ use tokio::sync::broadcast;
 
 use crate::support::{Counts, DEADLINE, RedisServer, eventually, within};
 
-/// How long a fault may keep messages from arriving, once what was wrong is over.
+/// Longest time until messages arrive again after a fault has ended.
 pub const RECOVERY: Duration = Duration::from_secs(15);
 
-/// A layer on the servers at `urls`, for which a server is away as soon as it is silent for a second.
+/// Connects a layer to the servers at `urls`. It considers a server down after a second of silence.
 pub async fn connect<'u>(urls: impl IntoIterator<Item = &'u str>) -> PubSubLayer {
     connect_with(config(urls)).await
 }
@@ -38,12 +38,12 @@ pub fn number(delivery: &Delivery) -> i64 {
     delivery.message.int("number").expect("the message is numbered")
 }
 
-/// The number of the next message, which has to come.
+/// Receives the next message and returns its number. Panics if none arrives.
 pub async fn next(receiver: &mut Receiver) -> i64 {
     number(&within(DEADLINE, "the next message", receiver.recv()).await.unwrap())
 }
 
-/// The numbers of all messages that were sent before, and what follows them up to `last`.
+/// Receives messages up to the one with the number `last`. Returns their numbers.
 pub async fn up_to(receiver: &mut Receiver, last: i64) -> Vec<i64> {
     let mut numbers = Vec::new();
     while numbers.last() != Some(&last) {
@@ -52,7 +52,7 @@ pub async fn up_to(receiver: &mut Receiver, last: i64) -> Vec<i64> {
     numbers
 }
 
-/// Waits until the layer says that it is in this mode.
+/// Waits until the layer is in the mode `expected`.
 pub async fn mode(layer: &(impl ChannelLayer + ?Sized), expected: Mode) {
     let mut modes = layer.mode();
     let reached = modes.wait_for(|mode| *mode == expected);
@@ -63,7 +63,7 @@ pub async fn mode(layer: &(impl ChannelLayer + ?Sized), expected: Mode) {
 pub async fn event(events: &mut broadcast::Receiver<Event>, what: &str, matches: impl Fn(&Event) -> bool) -> Event {
     let waiting = async {
         loop {
-            let event = events.recv().await.expect("the layer lives, and few events were skipped");
+            let event = events.recv().await.expect("the layer is open, and the events fit its buffer");
             if matches(&event) {
                 return event;
             }
@@ -72,7 +72,7 @@ pub async fn event(events: &mut broadcast::Receiver<Event>, what: &str, matches:
     within(RECOVERY, what, waiting).await
 }
 
-/// Waits until somebody waits on the server at `url` for a message of a list.
+/// Waits until a client of the server at `url` waits for a message of a list.
 pub async fn somebody_waits(url: &str) {
     eventually("a read that waits", async || {
         let list: String = redis::from_redis_value(ask(url, "CLIENT LIST").await).unwrap();
@@ -90,7 +90,7 @@ pub async fn ask(url: &str, command: &str) -> redis::Value {
     asked.query_async(&mut connection).await.unwrap()
 }
 
-/// What became of a message, as the counters of its layer said when it had been sent.
+/// Where a message went, by the counters of its layer after the send.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fate {
     /// It went to the server.
@@ -101,9 +101,9 @@ enum Fate {
     Unconfirmed,
 }
 
-/// Sends numbered messages while the server goes and comes twice. They have to arrive in their order and once each. What is
-/// missing has to be counted, or to have gone to the server and been the last there when it went: what it held, or had on the
-/// way to the reader, is gone with it.
+/// Sends numbered messages during two outages of the server. They must arrive in order and at most once. A message may be
+/// missing if the layer counted it, or if it was among the last ones that went to the server before an outage: these are lost
+/// with the server.
 pub async fn order_holds(
     layer: &impl ChannelLayer,
     receiver: &mut Receiver,
@@ -139,14 +139,14 @@ pub async fn order_holds(
     if got.last() != Some(&last) {
         got.extend(up_to(receiver, last).await);
     }
-    assert!(got.is_sorted_by(|a, b| a < b), "out of order or twice: {got:?}");
+    assert!(got.is_sorted_by(|a, b| a < b), "a message came out of order or twice: {got:?}");
     assert!(fates.contains(&Fate::StayedHere));
     let mut gone = None;
     for (number, fate) in (0..).zip(&fates) {
         let arrived = got.binary_search(&number).is_ok();
         match fate {
-            Fate::StayedHere => assert!(arrived, "{number} stayed here and is missing"),
-            Fate::Remote if arrived => assert_eq!(gone, None, "it is missing, and {number} came behind it"),
+            Fate::StayedHere => assert!(arrived, "message {number} stayed in the process and is missing"),
+            Fate::Remote if arrived => assert_eq!(gone, None, "this message is missing, and {number} came after it"),
             Fate::Remote => gone = gone.or(Some(number)),
             Fate::Unconfirmed => {}
         }
@@ -174,10 +174,11 @@ async fn send_until(stop: &Cell<bool>, mut counts: Counts, send: impl AsyncFn(Me
     fates
 }
 
-/// Pauses writes for a while, in which a layer whose `receiver` reads `work` has to stay on its own and let no message wait.
+/// Pauses writes on the server for a while. Checks that the layer, whose `receiver` reads `work`, keeps delivering its own
+/// messages at once and does not return to the server.
 pub async fn stays_here_while_writes_are_paused(layer: &impl ChannelLayer, receiver: &mut Receiver, url: &str) {
     ask(url, "CLIENT PAUSE 60000 WRITE").await;
-    // It waits for its answer once.
+    // The first send waits for its answer.
     layer.send("work", numbered(1)).await.unwrap();
     mode(layer, Mode::LocalOnly).await;
     let mut events = layer.events();

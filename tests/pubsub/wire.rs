@@ -1,4 +1,4 @@
-//! What travels is what `channels_redis.pubsub` 4.3.0 writes and reads, byte for byte.
+//! Published messages have the bytes that `channels_redis.pubsub` 4.3.0 writes and reads.
 
 use channel_layer::{ChannelLayer, Serializer, message};
 use futures_util::StreamExt;
@@ -6,24 +6,24 @@ use futures_util::StreamExt;
 use super::tools::{config, connect, connect_with};
 use crate::support::{DEADLINE, RedisServer, within};
 
-/// What Python publishes for `{"type": "a.b"}`.
+/// The message `{"type": "a.b"}` as Python publishes it.
 const MESSAGEPACK: &[u8] = b"\x81\xa4type\xa3a.b";
 const JSON: &[u8] = br#"{"type": "a.b"}"#;
 /// The same as MessagePack under the key `a-test-key`, sealed in 2023.
 const FERNET: &[u8] =
     b"gAAAAABlU_EAAAECAwQFBgcICQoLDA0ODwXacYCwq91t2RoFqD8DzR7FjJo2oE8dYpnwLDCLlJGItZX1SGSc7Qr9peL639Qqlg==";
 
-/// What is published on the Redis channel `topic`, heard by a plain client.
-struct Ear(redis::aio::PubSub);
+/// A plain client that has subscribed to a Redis channel.
+struct Listener(redis::aio::PubSub);
 
-impl Ear {
+impl Listener {
     async fn at(server: &RedisServer, topic: &str) -> Self {
         let mut listening = redis::Client::open(server.url()).unwrap().get_async_pubsub().await.unwrap();
         listening.subscribe(topic).await.unwrap();
         Self(listening)
     }
 
-    async fn hear(&mut self) -> Vec<u8> {
+    async fn next(&mut self) -> Vec<u8> {
         let mut messages = self.0.on_message();
         let message = within(DEADLINE, "a published message", messages.next()).await.unwrap();
         message.get_payload_bytes().to_vec()
@@ -41,13 +41,13 @@ async fn channels_and_groups_use_the_redis_channels_of_python() {
     let server = RedisServer::start();
     let layer = connect_with(config([&*server.url()]).prefix("site")).await;
     for (topic, channel) in [("work", "work"), ("specific.a!b", "specific.a!b"), ("body?x", "body?x")] {
-        let mut ear = Ear::at(&server, topic).await;
+        let mut listener = Listener::at(&server, topic).await;
         layer.send(channel, message! { "type": "a.b" }).await.unwrap();
-        assert_eq!(ear.hear().await, MESSAGEPACK);
+        assert_eq!(listener.next().await, MESSAGEPACK);
     }
-    let mut ear = Ear::at(&server, "site__group__chat").await;
+    let mut listener = Listener::at(&server, "site__group__chat").await;
     layer.group_send("chat", message! { "type": "a.b" }).await.unwrap();
-    assert_eq!(ear.hear().await, MESSAGEPACK);
+    assert_eq!(listener.next().await, MESSAGEPACK);
 }
 
 #[tokio::test]
@@ -67,9 +67,9 @@ async fn messages_published_by_python_are_read() {
 async fn json_is_written_and_read_as_in_python() {
     let server = RedisServer::start();
     let layer = connect_with(config([&*server.url()]).serializer(Serializer::Json)).await;
-    let mut ear = Ear::at(&server, "other").await;
+    let mut listener = Listener::at(&server, "other").await;
     layer.send("other", message! { "type": "a.b" }).await.unwrap();
-    assert_eq!(ear.hear().await, JSON);
+    assert_eq!(listener.next().await, JSON);
     layer.subscribe(&["work"]).await.unwrap();
     publish(&server, "work", JSON).await;
     let delivery = within(DEADLINE, "the message", layer.receive(&["work"])).await.unwrap();
@@ -86,9 +86,9 @@ async fn tokens_open_with_any_key_whatever_their_age() {
     let delivery = within(DEADLINE, "the message", layer.receive(&["work"])).await.unwrap();
     assert_eq!(delivery.message, message! { "type": "a.b" });
 
-    let mut ear = Ear::at(&server, "other").await;
+    let mut listener = Listener::at(&server, "other").await;
     layer.send("other", message! { "type": "a.b" }).await.unwrap();
-    let token = ear.hear().await;
+    let token = listener.next().await;
     assert!(token.starts_with(b"gAAAAA") && !token.windows(3).any(|bytes| bytes == b"a.b"));
 }
 

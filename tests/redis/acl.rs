@@ -50,8 +50,10 @@ async fn the_file_loads_and_no_user_may_connect_without_a_password() {
     let () = ask(&mut connection, redis::cmd("ACL").arg("LOAD")).await;
 
     let without = redis::Client::open(server.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
-    let refused =
-        redis::cmd("PING").query_async::<String>(&mut without.clone()).await.expect_err("nobody has logged in");
+    let refused = redis::cmd("PING")
+        .query_async::<String>(&mut without.clone())
+        .await
+        .expect_err("the connection has not logged in");
     assert_eq!(refused.code(), Some("NOAUTH"), "{refused}");
     let admin = redis::Client::open(url(&server, "admin")).unwrap();
     let mut admin = admin.get_multiplexed_async_connection().await.unwrap();
@@ -78,7 +80,9 @@ async fn the_user_of_the_native_format_may_use_all_operations_of_a_layer() {
         layer.group_send("g", numbered(2)).await.unwrap();
         assert_eq!(layer.group_channels("g").await.unwrap(), [to]);
         layer.group_discard("g", to).await.unwrap();
-        layer.send_many(&[(to, numbered(3)), (to, message! { "bytes": Bytes::from(vec![0; 1 << 20]) })]).await;
+        let large = message! { "bytes": Bytes::from(vec![0; 1 << 20]) };
+        let sent = layer.send_many(&[(to, numbered(3)), (to, large)]).await;
+        assert!(sent.iter().all(Result::is_ok), "{sent:?}");
         other.send(to, numbered(4)).await.unwrap_err();
         // A reader that knows the sizes prefetches messages, and puts them back when it is closed.
         let mut receiver = layer.receiver(&[from]).unwrap();
@@ -157,7 +161,8 @@ async fn does_everything(format: Format, user: &str) -> (Vec<redis::Value>, Vec<
         assert_eq!(number(&within(DEADLINE, "a message", waiting).await.unwrap().unwrap()), 1);
         assert_eq!(layer.group_channels("g").await.unwrap(), [to]);
         layer.group_discard("g", to).await.unwrap();
-        layer.send_many(&[(to, numbered(2)), (to, numbered(3)), (to, numbered(4))]).await;
+        let sent = layer.send_many(&[(to, numbered(2)), (to, numbered(3)), (to, numbered(4))]).await;
+        assert!(sent.iter().all(Result::is_ok), "{sent:?}");
         other.send(to, numbered(5)).await.unwrap_err();
         // A reader that knows the sizes prefetches messages, and puts them back when it is closed.
         let mut receiver = layer.receiver(&[from]).unwrap();

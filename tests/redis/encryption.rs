@@ -184,8 +184,8 @@ async fn a_message_moved_to_another_channel_does_not_open() {
         let entry = stranger.sent(channel, list).await;
         stranger.assert_refused(&entry, other_list, other, &format!("{channel} to {other}")).await;
     }
-    let told = event(&mut events, "the news", |event| matches!(event, Event::Quarantined { .. })).await;
-    let Event::Quarantined { reason, .. } = &told else { panic!("{told:?}") };
+    let reported = event(&mut events, "the event", |event| matches!(event, Event::Quarantined { .. })).await;
+    let Event::Quarantined { reason, .. } = &reported else { panic!("{reported:?}") };
     assert!(reason.contains("sealed for another recipient"), "{reason}");
 }
 
@@ -256,7 +256,7 @@ async fn a_group_message_does_not_open_for_recipients_added_in_redis() {
     stranger.layer.group_discard("g", "l!left").await.unwrap();
     let [whole, rest] = stranger.sent_to_group().await;
     let forged = [&whole[..19], &earlier[19..27], &whole[27..]].concat();
-    stranger.assert_refused(&forged, "l!", "l!a", "a member of before").await;
+    stranger.assert_refused(&forged, "l!", "l!a", "to a former member").await;
     // Head, lifetime, group, version, count and local parts of kind 3.
     let locals = |names: &[&str]| {
         let count = u32::try_from(names.len()).unwrap().to_be_bytes();
@@ -265,13 +265,13 @@ async fn a_group_message_does_not_open_for_recipients_added_in_redis() {
     };
     let (address, body) = whole[9..].split_at(8 + 2 + 8);
     let forged = [&whole[..8], &[0x1b], address, &locals(&["stranger"])[..], body].concat();
-    stranger.assert_refused(&forged, "l!", "l!a", "a stranger by name").await;
+    stranger.assert_refused(&forged, "l!", "l!a", "to a stranger by name").await;
     let body = rest.split_at(9 + 8 + 2 + 8 + 4 + 2 * 2).1;
     for names in [&["stranger", "c"][..], &["b"], &["c", "b", "a"]] {
         let forged = [&rest[..9], address, &locals(names)[..], body].concat();
-        let refused = stranger.refused(&forged, "l!", "l!a", &format!("what is left for {names:?}")).await;
+        let refused = stranger.refused(&forged, "l!", "l!a", &format!("the rest, for {names:?}")).await;
         let all = u64::try_from(names.len()).unwrap();
-        assert_eq!(refused, Refused { undecryptable: all, undecodable: 0 }, "what is left for {names:?}");
+        assert_eq!(refused, Refused { undecryptable: all, undecodable: 0 }, "the rest, for {names:?}");
     }
 }
 

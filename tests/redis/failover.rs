@@ -38,9 +38,9 @@ struct Load {
 }
 
 /// Reads all messages in the order of their arrival.
-struct Ear {
+struct Collector {
     layer: Arc<dyn ChannelLayer>,
-    heard: Arc<Mutex<BTreeMap<Stream, Vec<i64>>>>,
+    received: Arc<Mutex<BTreeMap<Stream, Vec<i64>>>>,
     stop: CancellationToken,
     reading: JoinHandle<()>,
 }
@@ -105,20 +105,20 @@ async fn send_all(
     acknowledged
 }
 
-impl Ear {
+impl Collector {
     fn of(layer: &Arc<dyn ChannelLayer>) -> Self {
-        let (heard, stop) = (Arc::default(), CancellationToken::new());
+        let (received, stop) = (Arc::default(), CancellationToken::new());
         let receiver = layer.receiver(&READ).unwrap();
-        let reading = tokio::spawn(read_all(receiver, Arc::clone(&heard), stop.clone()));
-        Self { layer: layer.clone(), heard, stop, reading }
+        let reading = tokio::spawn(read_all(receiver, Arc::clone(&received), stop.clone()));
+        Self { layer: layer.clone(), received, stop, reading }
     }
 
     /// Waits until further messages of every stream of `senders` have arrived.
     async fn more(&self, senders: &[i64], what: &str) {
         let count = || {
-            let heard = self.heard.lock();
+            let received = self.received.lock();
             let streams = senders.iter().flat_map(|sender| ARRIVING.map(|channel| (*sender, channel.to_owned())));
-            streams.map(|stream| heard.get(&stream).map_or(0, Vec::len)).collect::<Vec<_>>()
+            streams.map(|stream| received.get(&stream).map_or(0, Vec::len)).collect::<Vec<_>>()
         };
         let before = count();
         let grown = async || count().iter().zip(&before).all(|(now, before)| *now > before + 20).then_some(());
@@ -130,37 +130,37 @@ impl Ear {
         self.stop.cancel();
         within(DEADLINE, "a reader", self.reading).await.unwrap();
         while let Some(delivery) = self.layer.try_receive(&READ).await.unwrap() {
-            note(&self.heard, &delivery);
+            note(&self.received, &delivery);
         }
-        std::mem::take(&mut *self.heard.lock())
+        std::mem::take(&mut *self.received.lock())
     }
 }
 
-async fn read_all(mut receiver: Receiver, heard: Arc<Mutex<BTreeMap<Stream, Vec<i64>>>>, stop: CancellationToken) {
+async fn read_all(mut receiver: Receiver, received: Arc<Mutex<BTreeMap<Stream, Vec<i64>>>>, stop: CancellationToken) {
     while let Some(result) = stop.run_until_cancelled(receiver.recv()).await {
-        // The outage of the master is reported once.
+        // An error reports the outage of the master.
         if let Ok(delivery) = result {
-            note(&heard, &delivery);
+            note(&received, &delivery);
         }
     }
     receiver.close().await.unwrap();
 }
 
-fn note(heard: &Mutex<BTreeMap<Stream, Vec<i64>>>, delivery: &channel_layer::Delivery) {
+fn note(received: &Mutex<BTreeMap<Stream, Vec<i64>>>, delivery: &channel_layer::Delivery) {
     let sender = delivery.message.int("sender").unwrap();
-    heard.lock().entry((sender, delivery.channel.to_string())).or_default().push(number(delivery));
+    received.lock().entry((sender, delivery.channel.to_string())).or_default().push(number(delivery));
 }
 
 /// Checks that all messages arrived in order and once. `may_be_lost` decides by sender and time of the acknowledgement whether a
 /// message may be missing.
 fn check(
     sent: &BTreeMap<Stream, Acknowledged>,
-    heard: &BTreeMap<Stream, Vec<i64>>,
+    received: &BTreeMap<Stream, Vec<i64>>,
     may_be_lost: impl Fn(i64, Instant) -> bool,
 ) {
     for (stream, acknowledged) in sent {
-        let numbers = heard.get(stream).map_or(&[][..], Vec::as_slice);
-        assert!(numbers.is_sorted_by(|a, b| a < b), "{stream:?}: something came twice or out of order");
+        let numbers = received.get(stream).map_or(&[][..], Vec::as_slice);
+        assert!(numbers.is_sorted_by(|a, b| a < b), "{stream:?}: a message came twice or out of order");
         let once: BTreeSet<_> = numbers.iter().collect();
         let lost: Vec<_> = acknowledged.iter().filter(|(number, _)| !once.contains(number)).collect();
         let unexplained = lost.iter().filter(|(_, at)| !may_be_lost(stream.0, **at)).count();
@@ -172,17 +172,17 @@ fn check(
 /// unreachable arrive after messages that were sent during the outage.
 fn around_an_outage(
     sent: &BTreeMap<Stream, Acknowledged>,
-    mut heard: BTreeMap<Stream, Vec<i64>>,
+    mut received: BTreeMap<Stream, Vec<i64>>,
     outage: Instant,
 ) -> BTreeMap<Stream, Vec<i64>> {
-    for (stream, numbers) in &mut heard {
-        // A message that was not acknowledged when the server went away may wait there too.
+    for (stream, numbers) in &mut received {
+        // A message that was not acknowledged before the outage may wait on the server too.
         let first_newer = sent[stream].iter().find(|(_, at)| **at >= outage).map_or(i64::MAX, |(number, _)| *number);
         let is_older = |number: &i64| *number < first_newer;
         let (older, newer): (Vec<_>, Vec<_>) = numbers.iter().partition(|number| is_older(number));
         *numbers = [older, newer].concat();
     }
-    heard
+    received
 }
 
 /// Waits until every replica has all data that was written so far.
@@ -202,7 +202,7 @@ async fn server(layer: &Arc<dyn ChannelLayer>) -> Option<String> {
 /// Waits until messages are sent to the server again.
 async fn remote(layer: &Arc<dyn ChannelLayer>) {
     let mut mode = layer.mode();
-    within(FAILOVER, "the return", mode.wait_for(|mode| *mode == Mode::Remote)).await.unwrap();
+    within(FAILOVER, "the return to the server", mode.wait_for(|mode| *mode == Mode::Remote)).await.unwrap();
 }
 
 fn is_down(event: &Event) -> bool {
@@ -223,31 +223,31 @@ async fn a_killed_master_is_replaced_under_load_without_loss_of_replicated_messa
     reader.group_add(GROUP, MEMBER).await.unwrap();
     replicated(&service).await;
     let mut events = [layers[0].events(), layers[1].events()];
-    let (load, ear) = (Load::of([writer]), Ear::of(reader));
-    ear.more(&[0], "some load").await;
+    let (load, collector) = (Load::of([writer]), Collector::of(reader));
+    collector.more(&[0], "some load").await;
     let before = server(writer).await;
 
     service.servers[0].stop();
     let killed = Instant::now();
     for events in &mut events {
         event(events, "the loss", is_down).await;
-        event(events, "another master", is_up).await;
+        event(events, "the new master", is_up).await;
     }
     assert!(killed.elapsed() < FAILOVER, "it took {:?}", killed.elapsed());
-    ear.more(&[0], "load through the new master").await;
+    collector.more(&[0], "load through the new master").await;
     assert_ne!(server(writer).await, before);
     assert_eq!(server(writer).await, server(reader).await);
 
     let sent = load.end().await;
-    check(&sent, &ear.end().await, |_, at| at < killed && killed.duration_since(at) < IN_FLIGHT);
+    check(&sent, &collector.end().await, |_, at| at < killed && killed.duration_since(at) < IN_FLIGHT);
 }
 
-/// Two processes that work on their own until there is a new master. One of them reads.
+/// Two processes that keep working on their own until there is a new master. One of them reads.
 struct Publishing {
     layers: [Arc<dyn ChannelLayer>; 2],
     events: [broadcast::Receiver<Event>; 2],
     load: Load,
-    ear: Ear,
+    collector: Collector,
 }
 
 impl Publishing {
@@ -255,25 +255,25 @@ impl Publishing {
         let connect = async || Arc::new(PubSubLayer::connect(config.clone()).await.unwrap()) as Arc<dyn ChannelLayer>;
         let layers = [connect().await, connect().await];
         let reader = &layers[1];
-        let ear = Ear::of(reader);
+        let collector = Collector::of(reader);
         reader.group_add(GROUP, MEMBER).await.unwrap();
         let events = [layers[0].events(), layers[1].events()];
         let load = Load::of(&layers);
-        ear.more(&[0, 1], "some load").await;
-        Self { layers, events, load, ear }
+        collector.more(&[0, 1], "some load").await;
+        Self { layers, events, load, collector }
     }
 
     /// Checks that both processes report the outage with its reason.
     async fn are_alone(&mut self) {
         for (layer, events) in self.layers.iter().zip(&mut self.events) {
             event(events, "the loss of messages", |event| matches!(event, Event::SubscriptionLost { .. })).await;
-            event(events, "the beginning", |event| matches!(event, Event::LocalOnly { .. })).await;
+            event(events, "the fallback", |event| matches!(event, Event::LocalOnly { .. })).await;
             assert_eq!(*layer.mode().borrow(), Mode::LocalOnly);
             let health = layer.health().await;
             assert!(health.fallback_mode && health.shards[0].reason.is_some(), "{health:?}");
         }
         // Messages of the reading process arrive meanwhile.
-        self.ear.more(&[1], "what its own process sends").await;
+        self.collector.more(&[1], "messages of its own process").await;
     }
 }
 
@@ -282,7 +282,7 @@ async fn published_messages_follow_a_failover_under_load() {
     let mut service = Replicated::start().await;
     let config = config(&service);
     let mut all = Vec::new();
-    // They share a server but no names.
+    // Both pairs use the same server and different names.
     for sharded in [false, true] {
         all.push(Publishing::start(config.clone().sharded_pubsub(sharded)).await);
     }
@@ -299,12 +299,12 @@ async fn published_messages_follow_a_failover_under_load() {
     }
     let returned = Instant::now();
     assert!(killed.elapsed() < FAILOVER, "it took {:?}", killed.elapsed());
-    for Publishing { load, ear, .. } in all {
-        ear.more(&[0, 1], "load through the new master").await;
+    for Publishing { load, collector, .. } in all {
+        collector.more(&[0, 1], "load through the new master").await;
         let sent = load.end().await;
         assert!(sent.values().all(|acknowledged| acknowledged.values().any(|at| *at > returned)));
         let settled = |at: Instant| at < killed && killed.duration_since(at) > IN_FLIGHT;
-        check(&sent, &ear.end().await, |sender, at| match sender {
+        check(&sent, &collector.end().await, |sender, at| match sender {
             // During the outage, a message from the other process does not arrive.
             0 => !settled(at) && at < returned,
             // A message that is sent in the reading process arrives during the outage.
@@ -320,23 +320,23 @@ async fn a_layer_with_a_fallback_follows_a_failover_under_load() {
     layer.group_add(GROUP, MEMBER).await.unwrap();
     replicated(&service).await;
     let mut events = layer.events();
-    let (load, ear) = (Load::of([&layer]), Ear::of(&layer));
-    ear.more(&[0], "some load").await;
+    let (load, collector) = (Load::of([&layer]), Collector::of(&layer));
+    collector.more(&[0], "some load").await;
     let before = server(&layer).await;
 
     let killed = Instant::now();
     service.servers[0].stop();
-    event(&mut events, "the beginning", |event| matches!(event, Event::LocalOnly { .. })).await;
+    event(&mut events, "the fallback", |event| matches!(event, Event::LocalOnly { .. })).await;
     assert!(layer.health().await.fallback_mode);
-    ear.more(&[0], "load in the process").await;
+    collector.more(&[0], "load in the process").await;
     remote(&layer).await;
     assert!(killed.elapsed() < FAILOVER, "it took {:?}", killed.elapsed());
     assert_ne!(server(&layer).await, before);
-    ear.more(&[0], "load through the new master").await;
+    collector.more(&[0], "load through the new master").await;
 
     let sent = load.end().await;
-    let heard = around_an_outage(&sent, ear.end().await, killed);
-    check(&sent, &heard, |_, at| at < killed + IN_FLIGHT && at + IN_FLIGHT > killed);
+    let received = around_an_outage(&sent, collector.end().await, killed);
+    check(&sent, &received, |_, at| at < killed + IN_FLIGHT && at + IN_FLIGHT > killed);
 }
 
 #[tokio::test]

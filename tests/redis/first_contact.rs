@@ -18,7 +18,10 @@ fn config(url: &str, format: Format) -> Config {
 }
 
 async fn refusal(config: Config) -> Error {
-    within(DEADLINE, "a refusal", channel_layer::connect(config)).await.map(drop).expect_err("it was to be refused")
+    within(DEADLINE, "a refusal", channel_layer::connect(config))
+        .await
+        .map(drop)
+        .expect_err("the server should be refused")
 }
 
 fn address(url: &str) -> &str {

@@ -22,7 +22,7 @@ async fn forged(server: &RedisServer, sealed: bool) -> Vec<u8> {
     let mut entry = [&expires.to_be_bytes(), &[head][..], &lifetime.to_be_bytes(), b"\x01g", &[0; 8]].concat();
     entry.extend(LOCALS.to_be_bytes());
     entry.extend(b"\x01a".repeat(LOCALS as usize));
-    // The body: nil, or bytes in place of a sealed message.
+    // The body: a byte that MessagePack does not use, or bytes in place of a sealed message.
     entry.extend(if sealed { vec![7; 100] } else { b"\xc1".to_vec() });
     entry
 }

@@ -337,11 +337,11 @@ async fn discarding_an_expired_member_is_a_change_that_keeps_its_end() {
     group.add("b").await;
     group.end("a", 101 * SECOND).await;
     let version = group.discard("a").await.expect("it is remembered");
-    let told = group.members(0).await;
-    assert_eq!((told.version, names(&told.members)), (version, vec!["b"]));
-    let (ended, told_at) = &told.left[0];
+    let answer = group.members(0).await;
+    assert_eq!((answer.version, names(&answer.members)), (version, vec!["b"]));
+    let (ended, changed) = &answer.left[0];
     assert!(ended.starts_with(&format!("{joined} ")) && !ended.contains(&version.to_string()), "{ended}");
-    assert_eq!(*told_at, version);
+    assert_eq!(*changed, version);
     assert_eq!(group.discard("a").await, None, "it is discarded already");
 }
 

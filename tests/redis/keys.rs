@@ -37,7 +37,7 @@ async fn assert_keys(site: &Site, server: &RedisServer, expected: &[(&str, &str,
     }
 }
 
-/// Has the layer write what it has counted so far.
+/// Makes the layer write its counts.
 async fn write_counters(layer: &Layer) {
     layer.global_statistics().await.unwrap();
 }
@@ -70,7 +70,7 @@ async fn a_send_creates_a_list_and_two_hashes() {
         (":channel:{single?x}", "list", LIST),
         ("-meta:{normal}", "hash", HOUR),
         ("-meta:{local!}", "hash", HOUR),
-        // A name for one purpose. There may be one for each request, so its counters live shortly.
+        // There may be a `?` channel for each request, so its counters live only as long as its list.
         ("-meta:{single?x}", "hash", LIST),
         ("-meta:global", "hash", DAY),
     ];
@@ -224,7 +224,7 @@ async fn expired_messages_are_not_pending_though_their_list_exists() {
     let (site, _, server) = start().await;
     let brief = connect(site.config().expiry(Duration::from_millis(100))).await;
     brief.send("brief", numbered(0)).await.unwrap();
-    eventually("nothing that waits", async || {
+    eventually("no pending message", async || {
         (brief.channel_statistics("brief").await.unwrap().messages_pending == 0).then_some(())
     })
     .await;
@@ -247,7 +247,9 @@ async fn a_list_lives_as_long_as_its_last_message() {
 #[tokio::test]
 async fn an_idle_layer_has_no_waiting_connection() {
     let server = RedisServer::start();
-    let layer = Site::on(std::slice::from_ref(&server)).layer().await;
+    // A read that is not ended blocks for longer than this test waits.
+    let config = Site::on(std::slice::from_ref(&server)).config().blocking_timeout(3 * DEADLINE);
+    let layer = connect(config).await;
     layer.send("once", numbered(0)).await.unwrap();
     take_number(&layer, "once").await;
     let mut connection = server.connection().await;

@@ -25,14 +25,17 @@ async fn members(layer: &dyn ChannelLayer) -> Vec<String> {
     members
 }
 
-/// Waits for `time` to pass on the server, whose clock decides what has ended.
+/// Waits for `time` to pass on the server, whose clock decides about expiry.
 async fn pass(server: &RedisServer, time: Duration) {
     let mut connection = server.connection().await;
     // This key is written once, so it disappears when the time has passed.
     let key = random_prefix();
     let millis = u64::try_from(time.as_millis()).unwrap();
     let () = connection.pset_ex(&key, "", millis).await.unwrap();
-    eventually("that time", async || (!connection.clone().exists::<_, bool>(&key).await.unwrap()).then_some(())).await;
+    eventually("the end of the time", async || {
+        (!connection.clone().exists::<_, bool>(&key).await.unwrap()).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -48,7 +51,7 @@ async fn a_message_outlives_those_of_a_sender_with_a_shorter_expiry() {
         assert_lives(ttl(&mut connection, &site.list(source)).await, LONG + SLACK);
     }
     for layer in [&long, &short] {
-        // This has the layer write its counters.
+        // This makes the layer write its counters.
         layer.global_statistics().await.unwrap();
     }
     let counters = format!("{}-meta:{{s?a}}", site.prefix);

@@ -82,7 +82,7 @@ impl Push {
         redis::from_redis_value(answers.pop().unwrap()).unwrap()
     }
 
-    /// Appends a frame to a channel if the group has these routes and versions, and it is not yet `until`.
+    /// Appends a frame to a channel if the group has these routes and versions, and the time is before `until`.
     async fn run_if(&mut self, until: u64, routes: &str, frame: &str) -> redis::Value {
         let mut command = redis::cmd("EVAL");
         command.arg(SOURCE).arg(3).arg(self.key("a"));
@@ -94,7 +94,8 @@ impl Push {
         ask(&mut self.connection, command.arg(entry(0, frame))).await
     }
 
-    /// Adds a route to the group, which ends after a time or has ended before. Returns its version and its end.
+    /// Adds a route to the group. It ends in `ends_in` seconds, or has ended if that is negative. Returns its version and its
+    /// end.
     async fn add_route(&mut self, route: &str, ends_in: i64) -> (u64, u64) {
         let now = now_ms(&mut self.connection).await;
         let (version, ends) = (now * 1000, now.saturating_add_signed(ends_in * 1000) * 1000);

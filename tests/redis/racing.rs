@@ -48,7 +48,7 @@ async fn send(layer: Layer, channels: Vec<String>, first: usize) {
     }
 }
 
-/// Waits until all tasks have ended, as long as messages come.
+/// Waits until all tasks have ended. Fails if no message arrives for a while.
 async fn finish(mut tasks: JoinSet<()>, got: &Got) {
     let mut before = 0;
     while !tasks.is_empty() {
@@ -56,7 +56,7 @@ async fn finish(mut tasks: JoinSet<()>, got: &Got) {
             Ok(ended) => ended.into_iter().for_each(Result::unwrap),
             Err(_) => {
                 let now = got.count.load(Ordering::Relaxed);
-                assert!(now > before, "after {now} of {MESSAGES} messages nothing has come for {DEADLINE:?}");
+                assert!(now > before, "{now} of {MESSAGES} messages arrived, and none for {DEADLINE:?}");
                 before = now;
             }
         }
@@ -163,7 +163,7 @@ async fn short_lived_receivers_in_two_layers_neither_lose_nor_duplicate_messages
         tasks.spawn(send(layer.clone(), vec!["go".into()], place * MESSAGES / 2));
     }
     finish(tasks, &got).await;
-    eventually("nothing left", async || {
+    eventually("an empty channel", async || {
         let waits = layers[0].channel_statistics("go").await.unwrap().messages_pending;
         (waits == 0).then_some(())
     })

@@ -88,10 +88,13 @@ fn every_option_is_refused_beyond_its_range() {
         let error = checked.expect_err(option.name).to_string();
         assert!(error.contains(option.name), "{value}: {error}");
     };
+    let mut ranges = 0;
     for option in Config::options() {
         let ends: Vec<f64> = option.ends.iter().filter_map(|end| end.parse().ok()).collect();
         let [lowest, highest] = ends[..] else { continue };
         refused(&option, format!("{}", highest + 1.0));
         refused(&option, format!("{}", if lowest == 0.0 { -1.0 } else { lowest / 2.0 }));
+        ranges += 1;
     }
+    assert!(ranges >= 1000, "{ranges}");
 }

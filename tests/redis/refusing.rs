@@ -57,7 +57,7 @@ async fn a_server_emptied_while_it_has_no_memory_stays_in_use() {
         .await;
     layer.send("n", numbered(1)).await.unwrap();
     assert_eq!(take_number(&layer, "n").await, 1);
-    assert_eq!(events_so_far(&mut events), [], "the loss is told once, and the server was there all the time");
+    assert_eq!(events_so_far(&mut events), [], "the loss is reported once, and the server was reachable throughout");
 }
 
 #[tokio::test]
@@ -74,7 +74,7 @@ async fn a_demotion_of_the_master_is_reported_to_readers() {
         // The replica of a master that is unreachable.
         let () = ask(&mut connection, redis::cmd("REPLICAOF").arg("127.0.0.1").arg(1)).await;
         event(&mut events, "the outage", |event| matches!(event, Event::ShardDown { shard: 0, .. })).await;
-        let (waited, mut receiver) = within(DEADLINE, "the news", waiting).await.unwrap();
+        let (waited, mut receiver) = within(DEADLINE, "the error", waiting).await.unwrap();
         assert!(matches!(waited, Err(Error::Redis { shard: 0, .. })), "{waited:?}");
         let refused = within(DEADLINE, "a refusal", RedisLayer::connect(site.config())).await;
         assert!(matches!(refused, Err(Error::Redis { shard: 0, .. })), "{refused:?}");

@@ -21,7 +21,7 @@ fn is_up(event: &Event) -> bool {
 
 /// Receives the next message. One error of an outage may come before it.
 pub(super) async fn recv_after_outage(receiver: &mut Receiver) -> Delivery {
-    let first = within(DEADLINE, "a message or the news of an outage", receiver.recv()).await;
+    let first = within(DEADLINE, "a message or an error", receiver.recv()).await;
     match first {
         Err(Error::Redis { shard: 0, .. }) => within(DEADLINE, "a message", receiver.recv()).await.unwrap(),
         other => other.unwrap(),
@@ -77,7 +77,7 @@ async fn an_empty_server_is_reported_and_used_again() {
     let delivery = super::tools::take(&layer, "l!").await;
     assert_eq!((delivery.channel.as_str(), number(&delivery)), ("l!b", 5));
     assert!(layer.try_receive(&["l!", "n", "s?a", "lost?a"]).await.unwrap().is_none());
-    assert!(!events_so_far(&mut events).iter().any(is_lost), "it was told twice");
+    assert!(!events_so_far(&mut events).iter().any(is_lost), "the loss was reported twice");
 }
 
 #[tokio::test]
@@ -139,7 +139,7 @@ async fn a_server_emptied_under_the_layer_is_reported_and_still_used() {
     assert_eq!((delivery.channel.as_str(), number(&delivery)), ("l!b", 2));
     assert!(layer.try_receive(&["l!"]).await.unwrap().is_none());
     for events in &mut events {
-        assert!(!events_so_far(events).iter().any(is_lost), "it was told twice");
+        assert!(!events_so_far(events).iter().any(is_lost), "the loss was reported twice");
     }
     let epoch: Option<String> = server.connection().await.get(site.key("epoch")).await.unwrap();
     assert!(epoch.is_some());

@@ -79,8 +79,8 @@ async fn a_skipped_step_is_reported_and_its_messages_are_kept() {
         old.send("n", numbered(n)).await.unwrap();
     }
     assert!(new.try_receive(&["n"]).await.unwrap().is_none());
-    let told = event(&mut events, "the news", |event| matches!(event, Event::Quarantined { .. })).await;
-    let Event::Quarantined { reason, .. } = &told else { panic!("{told:?}") };
+    let reported = event(&mut events, "the event", |event| matches!(event, Event::Quarantined { .. })).await;
+    let Event::Quarantined { reason, .. } = &reported else { panic!("{reported:?}") };
     assert!(reason.contains("unknown key"), "{reason}");
     assert_eq!(counts.dropped("undecryptable"), 5);
     eventually("all five in quarantine", async || {

@@ -273,10 +273,10 @@ async fn a_killed_shard_affects_only_its_own_channels() {
     let sent = within(Duration::from_secs(5), "a refusal", layer.send(&pinned[0], numbered(1))).await;
     assert!(matches!(&sent, Err(error @ Error::Redis { shard: 0, .. }) if error.is_transient()), "{sent:?}");
 
-    let (told, mut there) = within(DEADLINE, "the news of the outage", there).await.unwrap();
-    assert!(matches!(told, Err(Error::Redis { shard: 0, .. })), "{told:?}");
+    let (outage, mut there) = within(DEADLINE, "the error", there).await.unwrap();
+    assert!(matches!(outage, Err(Error::Redis { shard: 0, .. })), "{outage:?}");
     let again = tokio::time::timeout(Duration::from_secs(2), there.recv()).await;
-    assert!(again.is_err(), "the outage was told twice: {again:?}");
+    assert!(again.is_err(), "the outage was reported twice: {again:?}");
     servers[0].start_again();
     event(&mut events, "the end of the outage", |event| *event == Event::ShardUp { shard: 0 }).await;
     layer.send(&pinned[0], numbered(2)).await.unwrap();
@@ -322,7 +322,7 @@ async fn normal_channels_are_read_while_the_shard_of_another_channel_is_down() {
             Err(Error::Redis { shard: 1, .. }) => outages += 1,
             Err(other) => panic!("{other}"),
         }
-        assert!(outages < 10, "{outages} calls were told of the outage, and {} got a message", taken.len());
+        assert!(outages < 10, "{outages} calls reported the outage, and {} returned a message", taken.len());
     }
     assert!(taken.is_sorted());
 }

@@ -1,5 +1,5 @@
-//! An invalid configuration is refused at the start with a typed error that contains the value. An unreachable server is waited
-//! for if another one is reachable.
+//! An invalid configuration is refused at the start with a typed error that contains the value. The layer
+//! waits for an unreachable server if another one is reachable.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use super::tools::{Site, ask, connect, event, number, numbered, take_number};
 use crate::support::{DEADLINE, FakeServer, RedisServer, ReservedPort, eventually, within};
 
 async fn refusal(config: Config) -> Error {
-    within(DEADLINE, "a refusal", RedisLayer::connect(config)).await.expect_err("it was to be refused")
+    within(DEADLINE, "a refusal", RedisLayer::connect(config)).await.expect_err("the configuration should be refused")
 }
 
 /// Returns all texts of an error: `Display`, causes and `Debug`.
@@ -127,13 +127,13 @@ async fn one_of_three_servers_may_be_unreachable_at_the_start() {
         }
     }
     servers[1].start_again();
-    event(&mut events, "the third server", |event| *event == Event::ShardUp { shard: 1 }).await;
+    event(&mut events, "the restarted server", |event| *event == Event::ShardUp { shard: 1 }).await;
     for channel in &pinned {
         layer.send(channel, numbered(2)).await.unwrap();
     }
     assert_eq!(take_number(&layer, &pinned[1]).await, 2);
     let mut connection = servers[1].connection().await;
-    eventually("a share of the normal channels", async || {
+    eventually("a message of a normal channel on this server", async || {
         layer.send("m", numbered(0)).await.unwrap();
         let there: i64 = ask(&mut connection, redis::cmd("EXISTS").arg(site.list("m"))).await;
         (there == 1).then_some(())

@@ -194,7 +194,7 @@ async fn a_ca_certificate_as_server_certificate_is_refused_with_advice() {
     assert!(said.starts_with(&expected), "{said}");
     assert!(said.contains("is a CA certificate (CA:TRUE)") && said.contains("CA:FALSE"), "{said}");
     for refused in refused_though_it_falls_back(server.config().tls_ca_file(server.files.path("own.pem"))).await {
-        assert!(refused.is_some(), "it is a mistake, and no outage");
+        assert!(refused.is_some(), "a wrong certificate is not an outage");
     }
 }
 
@@ -252,7 +252,7 @@ async fn an_untrusted_certificate_at_the_start_is_not_an_outage() {
         (strange(&other), "UnknownCA"),
     ] {
         for refused in refused_though_it_falls_back(config).await {
-            let refused = refused.unwrap_or_else(|| panic!("it started in spite of {mistake}"));
+            let refused = refused.unwrap_or_else(|| panic!("the layer started despite {mistake}"));
             let said = refused.to_string();
             assert!(matches!(refused, Error::Redis { shard: 0, .. }) && said.contains(mistake), "{said}");
         }

@@ -165,12 +165,12 @@ pub async fn take_numbers(layer: &RedisLayer, channel: &str) -> Vec<i64> {
     numbers
 }
 
-/// Waits for an event for which `is_it` is true, and skips others.
-pub async fn event(events: &mut broadcast::Receiver<Event>, what: &str, is_it: impl Fn(&Event) -> bool) -> Event {
+/// Waits for an event that `matches`, and skips others.
+pub async fn event(events: &mut broadcast::Receiver<Event>, what: &str, matches: impl Fn(&Event) -> bool) -> Event {
     within(DEADLINE, what, async {
         loop {
             let event = events.recv().await.unwrap();
-            if is_it(&event) {
+            if matches(&event) {
                 return event;
             }
         }

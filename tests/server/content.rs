@@ -20,7 +20,7 @@ async fn answered(method: &str, status: i64, length: Option<&str>, parts: &[&str
     assert_eq!(next.text("path"), Some("/next"), "the connection stays open");
     server.reply(&next, message! { "status": 299 }).await;
     let whole = client.until("HTTP/1.1 299").await;
-    assert!(server.nothing_on("http.disconnect").await, "the client is still there");
+    assert!(server.nothing_on("http.disconnect").await, "the client is still connected");
     whole.strip_suffix("HTTP/1.1 299").unwrap().to_owned()
 }
 
@@ -41,7 +41,7 @@ async fn some_statuses_have_no_content_and_no_length() {
         ] {
             let response = answered("GET", status, length, parts).await;
             assert!(response.ends_with("\r\n\r\n"), "{response}");
-            // Only after 205 could a client wait for content.
+            // A client would wait for content only after 205.
             let wanted: &[&str] = if status == 205 { &["content-length: 0"] } else { &[] };
             assert_eq!(lines(&response, "content-length"), wanted, "{response}");
             assert!(lines(&response, "transfer-encoding").is_empty(), "{response}");

@@ -305,7 +305,7 @@ async fn the_parts_of_a_response_to_head_are_discarded() {
     let message = server.next("http.request").await;
     server.reply(&message, ok("again")).await;
     assert!(client.until("again").await.starts_with("HTTP/1.1 200"));
-    assert!(server.nothing_on("http.disconnect").await, "the client is still there");
+    assert!(server.nothing_on("http.disconnect").await, "the client is still connected");
 }
 
 #[tokio::test]

@@ -134,7 +134,7 @@ impl<'a> Http2<'a> {
         Self { server: &certified.server, sender }
     }
 
-    /// Returns the body of a response with `bytes` bytes. If `last` is not set, the application has yet to send more.
+    /// Returns the body of a response with `bytes` bytes. If `last` is not set, the application announces more.
     async fn get(&mut self, bytes: usize, last: bool) -> Body {
         let request = hyper::Request::get("https://example.org/").body(Body::empty()).unwrap();
         let answer = tokio::spawn(self.sender.send_request(request));

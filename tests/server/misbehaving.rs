@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::client::Client;
 use super::running::{Running, header, ok};
-use crate::support::{Log, eventually};
+use crate::support::{DEADLINE, Log, eventually, within};
 
 #[tokio::test]
 async fn a_client_that_is_slow_with_its_headers_is_cut_off() {
@@ -112,13 +112,16 @@ async fn parts_without_content_count_for_a_client_that_does_not_read() {
     let first = message! { "status": 200, "content": vec![0_u8; 7 << 20], "more_content": true };
     server.reply(&request, first).await;
     let channel = request.text("reply_channel").unwrap();
-    for _ in 0..20_000 {
-        let part = message! { "content": b"", "more_content": true };
-        while server.layer.send(channel, part.clone()).await.is_err() {
-            tokio::task::yield_now().await;
+    let sending = async {
+        for _ in 0..20_000 {
+            let part = message! { "content": b"", "more_content": true };
+            while server.layer.send(channel, part.clone()).await.is_err() {
+                tokio::task::yield_now().await;
+            }
         }
-    }
-    eventually("a line about it", async || log.text().contains("response cut off").then_some(())).await;
+    };
+    within(DEADLINE, "room for all parts", sending).await;
+    eventually("a line in the log", async || log.text().contains("response cut off").then_some(())).await;
 }
 
 #[tokio::test]
@@ -156,7 +159,7 @@ async fn connections_above_the_limit_of_an_address_are_closed_and_others_accepte
     from("127.0.0.2").await.closes().await;
     answered(&mut from("127.0.0.3").await).await;
     drop(first);
-    eventually("a place for another one", async || {
+    eventually("room for another connection", async || {
         let _third = from("127.0.0.2").await;
         let asked = tokio::time::timeout(Duration::from_millis(100), server.layer.receive(&["http.request"])).await;
         asked.is_ok().then_some(())
@@ -171,7 +174,7 @@ async fn a_panic_in_a_route_ends_its_connection_and_is_logged() {
     let route = get(async || -> &'static str { panic!("as the test wants it") });
     let server = Running::with(|server| server.routes(Router::new().route("/panic", route))).await;
     assert_eq!(server.sent("GET /panic HTTP/1.1\r\nHost: a\r\n\r\n").await.rest().await, "");
-    eventually("a line about it", async || log.text().contains("a page or route panicked").then_some(())).await;
+    eventually("a line in the log", async || log.text().contains("a page or route panicked").then_some(())).await;
     let mut client = server.sent("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     let message = server.next("http.request").await;
     server.reply(&message, ok("goes on")).await;

@@ -70,13 +70,13 @@ impl Running {
     }
 
     /// Starts the shutdown.
-    pub fn tell_to_stop(&mut self) {
+    pub fn start_shutdown(&mut self) {
         self.stop.take().unwrap().send(()).unwrap();
     }
 
     /// Shuts down and waits for the end.
     pub async fn stop(&mut self) {
-        self.tell_to_stop();
+        self.start_shutdown();
         self.ended().await;
     }
 

@@ -1,4 +1,4 @@
-//! What a shutdown finishes, and what it does not wait for.
+//! A shutdown finishes complete requests and waits for nothing else.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ async fn a_shutdown_finishes_the_requests_in_progress_and_accepts_no_more() {
     let asked = server.next("http.request").await;
     let begun = server.next("http.request").await;
     server.reply(&begun, message! { "status": 200, "content": b"first ", "more_content": true }).await;
-    server.tell_to_stop();
+    server.start_shutdown();
     eventually("a closed port", async || TcpStream::connect(&server.address).await.is_err().then_some(())).await;
     server.reply(&asked, ok("answered")).await;
     server.reply(&begun, message! { "content": b"second" }).await;
@@ -41,7 +41,7 @@ async fn a_response_that_its_client_reads_slowly_is_finished() {
     let content = vec![b'x'; 7_000_000];
     server.reply(&message, message! { "status": 200, "content": content }).await;
     assert!(client.head().await.starts_with("HTTP/1.1 200"));
-    server.tell_to_stop();
+    server.start_shutdown();
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(client.rest().await.len(), 7_000_000);
     server.ended().await;
@@ -96,7 +96,7 @@ async fn a_server_in_its_shutdown_delay_is_not_ready_and_still_accepts_clients()
     let mut server = Running::with(|server| server.routes(ready()).shutdown_delay(Duration::from_secs(3))).await;
     let ask = "GET /ready HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
     assert!(server.sent(ask).await.rest().await.starts_with("HTTP/1.1 200 "));
-    server.tell_to_stop();
+    server.start_shutdown();
     eventually("the end of readiness", async || {
         server.sent(ask).await.rest().await.starts_with("HTTP/1.1 503 ").then_some(())
     })

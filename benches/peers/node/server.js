@@ -1,5 +1,5 @@
 // A server of socket.io with its Redis adapter: every socket joins one room.
-// One JSON object per line: a command comes on standard input, its answer goes to standard output.
+// One JSON object per line: commands on standard input, answers on standard output.
 
 import { createServer } from "node:http";
 import { createInterface } from "node:readline";
@@ -8,7 +8,7 @@ import { createClient } from "redis";
 import { Server } from "socket.io";
 
 const ROOM = "bench";
-// Longer than any load: pings are no part of it.
+// Longer than any load, so that no pings are sent.
 const PING = 600_000;
 
 const now = () => Number(process.hrtime.bigint());
@@ -32,7 +32,7 @@ const commands = {
     return { port: http.address().port };
   },
 
-  // A call returns before anything has been written, so that each waits its turn.
+  // A call returns before it has written anything, so each call lets the event loop run.
   async group_send({ calls, size }) {
     const start = now();
     const body = "x".repeat(size);

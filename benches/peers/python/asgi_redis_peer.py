@@ -1,4 +1,4 @@
-"""asgi_redis 1.4.3 under the loads of the comparison. Its calls block, so that tasks are threads here."""
+"""asgi_redis 1.4.3 under the loads of the comparison. Its calls block, so tasks are threads here."""
 
 import itertools
 import json
@@ -10,7 +10,7 @@ import time
 from asgi_redis import RedisChannelLayer
 from conversation import Arrivals, body, reason, say
 
-# Threads of one Python process only take turns; more of them would measure the turns.
+# The threads of a Python process run one at a time. With more of them, switching threads would dominate.
 MOST_THREADS = 16
 CAPACITY = 100_000_000
 
@@ -102,7 +102,7 @@ def main():
         except Exception as error:
             answer = {"error": reason(error)}
         say(answer)
-    # Readers wait in Redis for up to five seconds.
+    # Ends at once, because readers block in Redis for up to five seconds.
     os._exit(0)
 
 

@@ -25,7 +25,7 @@ class Participant:
         self.channels = []
 
     async def connect(self, redis, key=None):
-        # A time limit of the client would end every blocking read that finds nothing; its 100 connections are too few.
+        # The default timeout of the client would end blocking reads without a message, and its 100 connections are too few.
         hosts = [{"address": redis, "socket_timeout": None, "max_connections": 10_000}]
         keys = {"symmetric_encryption_keys": [key]} if key else {}
         if self.kind == "core":
@@ -40,7 +40,7 @@ class Participant:
         return {}
 
     async def serve(self, process, clients, mark):
-        """Every client has a channel and a task that receives from it, as a consumer does."""
+        """Every client has a channel and a task that receives from it, like a consumer."""
         self.channels = [await self.layer.new_channel() for _ in range(clients)]
         for channel in self.channels:
             self._read(channel, mark)
@@ -80,7 +80,7 @@ class Participant:
         return {}
 
     async def join(self, group, process, members):
-        """The channels that this process serves join."""
+        """Adds the channels of this process to the group."""
         for first in range(0, members, JOINING):
             joining = self.channels[first : min(first + JOINING, members)]
             await asyncio.gather(*(self.layer.group_add(group, channel) for channel in joining))

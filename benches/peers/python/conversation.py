@@ -1,4 +1,4 @@
-"""One JSON object per line: a command comes on standard input, its answer goes to standard output."""
+"""One JSON object per line: commands on standard input, answers on standard output."""
 
 import json
 import sys
@@ -6,7 +6,7 @@ import time
 
 
 class Arrivals:
-    """Counts deliveries, and keeps what their marks say."""
+    """Counts deliveries and collects their marks."""
 
     def __init__(self):
         self.failure = None
@@ -42,7 +42,7 @@ class Arrivals:
 
 
 def body(size, mark="none", number=0):
-    """A body of so many bytes, of which the first eight tell it from others."""
+    """Returns a body of `size` bytes. The first eight bytes are its mark."""
     if mark == "none":
         return b"x" * size
     first = number if mark == "id" else time.monotonic_ns()

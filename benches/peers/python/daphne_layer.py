@@ -1,10 +1,10 @@
-"""The layer of a daphne 1.4.2 and of the worker behind it; its server is named in the environment."""
+"""The layer of daphne 1.4.2 and its worker. BENCH_REDIS is the URL of its server."""
 
 import os
 
 from asgi_redis import RedisChannelLayer
 
-# As much room as the interface server that it is compared with has.
+# The same capacities as our interface server has.
 channel_layer = RedisChannelLayer(
     hosts=[os.environ["BENCH_REDIS"]],
     capacity=1_000,

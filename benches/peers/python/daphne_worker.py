@@ -1,4 +1,4 @@
-"""A worker's loop on asgi_redis 1.4.3: accepts every socket and sends back what it sends."""
+"""The loop of a worker on asgi_redis 1.4.3: accepts every socket and echoes its messages."""
 
 from daphne_layer import channel_layer
 

@@ -1,4 +1,4 @@
-//! What has arrived so far.
+//! `Arrivals`: the deliveries so far.
 
 use std::sync::Mutex;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::clock;
 use crate::message::Mark;
 
-/// Counts deliveries, and keeps what their marks say.
+/// Counts deliveries and collects their marks.
 #[derive(Debug, Default)]
 pub struct Arrivals(Mutex<Counts>);
 
@@ -21,14 +21,14 @@ struct Counts {
 }
 
 impl Arrivals {
-    /// Adds deliveries that came at once and have no marks.
+    /// Adds deliveries of one read, without marks.
     pub fn add(&self, count: usize) {
         let mut counts = self.counts();
         counts.count += count as u64;
         counts.last = clock::now();
     }
 
-    /// Adds a delivery with the first bytes of its body.
+    /// Adds a delivery with its mark.
     pub fn add_marked(&self, kind: Mark, mark: u64) {
         let now = clock::now();
         let mut counts = self.counts();
@@ -41,12 +41,12 @@ impl Arrivals {
         }
     }
 
-    /// Notes why nothing more will come.
+    /// Records why no more deliveries will arrive.
     pub fn fail(&self, reason: impl ToString) {
         self.counts().failure = Some(reason.to_string());
     }
 
-    /// How much has arrived.
+    /// Returns the number of deliveries, or the failure.
     pub fn progress(&self) -> Value {
         let counts = self.counts();
         match &counts.failure {
@@ -55,7 +55,7 @@ impl Arrivals {
         }
     }
 
-    /// Everything that was noted; the count starts anew.
+    /// Returns all records and clears them.
     pub fn take(&self) -> Value {
         let Counts { count, last, ids, nanos, failure } = std::mem::take(&mut *self.counts());
         json!({ "count": count, "last": last, "ids": ids, "nanos": nanos, "failure": failure })

@@ -1,4 +1,4 @@
-//! One JSON object per line: a command comes on standard input, its answer goes to standard output.
+//! One JSON object per line: commands on standard input, answers on standard output.
 
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -7,14 +7,14 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, stdin, stdout};
 /// Why a command failed, for the process that sent it.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// What a program does on each command.
+/// A program that answers commands.
 pub trait Program {
     type Command: DeserializeOwned;
 
     fn answer(&mut self, command: Self::Command) -> impl Future<Output = Result<Value, Failure>> + Send;
 }
 
-/// Answers commands until the input ends, as it does when `scripts/bench` is gone.
+/// Answers commands until the input ends, which also happens when `scripts/bench` ends.
 pub async fn hold(mut program: impl Program) {
     let (mut lines, mut out) = (BufReader::new(stdin()).lines(), stdout());
     while let Ok(Some(line)) = lines.next_line().await {

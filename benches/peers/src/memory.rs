@@ -1,9 +1,9 @@
-//! What a process takes in memory.
+//! The memory that a process uses.
 
 use serde_json::{Value, json};
 use stats_alloc::Stats;
 
-/// Bytes on the heap, and bytes in memory altogether.
+/// Returns the bytes on the heap, and the resident memory of the process.
 pub fn used(heap: Stats) -> Value {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

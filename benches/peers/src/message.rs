@@ -1,19 +1,19 @@
-//! The body of a message: eight bytes that tell it from others, then filling.
+//! The body of a message: a mark of eight bytes, and padding.
 
 use serde::Deserialize;
 
 use crate::clock;
 
-/// What the first eight bytes are.
+/// The meaning of the first eight bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mark {
     /// The same in all messages.
     #[default]
     None,
-    /// A number that no other message has.
+    /// The unique number of the message.
     Id,
-    /// When it was sent.
+    /// The time of the send.
     Time,
 }
 

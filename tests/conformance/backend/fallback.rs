@@ -34,7 +34,7 @@ impl Backend for Fallback {
     }
 }
 
-/// The same without a running server: only the layer of the process is used.
+/// The same without a running server, so that only the layer of the process is used.
 pub struct FallbackAlone(Layer);
 
 impl Backend for FallbackAlone {

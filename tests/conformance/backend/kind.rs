@@ -48,7 +48,7 @@ impl Kind {
         (self.start)(options).await
     }
 
-    /// Whether the layer gives the guarantee `promise`.
+    /// Whether the layer keeps the guarantee `promise`.
     pub fn promises(&self, promise: Promise) -> bool {
         !self.lacks.contains(&promise)
     }
@@ -58,7 +58,7 @@ impl Kind {
         (self.runtime)().block_on(within(self.limit, name, test));
     }
 
-    /// Runs `work` and all that it spawns on this thread, to its end or to the time limit.
+    /// Runs `test` and all that it spawns on this thread, to its end or to the time limit.
     pub fn run_on_one_thread(&self, test: impl Future<Output = ()>) {
         (self.one_thread)().block_on(within(self.limit, "what runs on one thread", test));
     }

@@ -19,7 +19,7 @@ pub struct Memory(Layer);
 impl Backend for Memory {
     const COLUMN: &'static str = "MemoryLayer";
     const LACKS: &'static [Promise] = ONE_PROCESS;
-    // Days pass in its tests. When all tasks wait for something that never comes, this time passes at once.
+    // Days pass in these tests. If all tasks wait for an event that never happens, this time passes immediately.
     const LIMIT: Duration = Duration::from_hours(24 * 365);
 
     async fn start(options: Options) -> Self {

@@ -129,7 +129,7 @@ impl Backend for PubSubAlone {
 
 /// A layer that opens channels before messages are sent to them. The suite sends before it reads, and pub/sub keeps
 /// nothing for a reader that comes later.
-struct Open(PubSubLayer, #[expect(dead_code, reason = "they end with it")] Vec<RedisServer>);
+struct Open(PubSubLayer, #[expect(dead_code, reason = "the servers end with the layer")] Vec<RedisServer>);
 
 impl Open {
     async fn start(servers: Vec<RedisServer>, config: Config) -> Arc<Self> {

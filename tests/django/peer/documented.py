@@ -1,4 +1,4 @@
-"""The site of the documentation: runs all Python snippets of README and docs unchanged, except for the server: REDIS_URL."""
+"""The site of the documentation: runs all Python snippets of README and docs, with the server of REDIS_URL."""
 
 import os
 import pathlib
@@ -17,7 +17,7 @@ pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 snippets = [snippet for page in pages for snippet in re.findall("```python\n(.*?)```", page.read_text(), re.DOTALL)]
 source = "\n".join(snippets)
 if source.count(ADDRESS) != 1:
-    raise SystemExit(f"the snippets have {ADDRESS} {source.count(ADDRESS)} times")
+    raise SystemExit(f"{ADDRESS} must occur once in the snippets, and occurs {source.count(ADDRESS)} times")
 
 site = {"AsyncJsonWebsocketConsumer": AsyncJsonWebsocketConsumer}
 exec(source.replace(ADDRESS, os.environ["REDIS_URL"]), site)

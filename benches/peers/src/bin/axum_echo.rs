@@ -1,4 +1,4 @@
-//! A bare axum server that sends back what its WebSockets send.
+//! An axum server that echoes the messages of its WebSockets.
 
 use std::net::Ipv4Addr;
 
@@ -26,7 +26,7 @@ impl Program for Server {
     async fn answer(&mut self, Command::Serve: Command) -> Result<Value, Failure> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let port = listener.local_addr()?.port();
-        // Small frames are not to wait for each other, here as there.
+        // Small frames must not wait for each other, as in our interface server.
         let listener = listener.tap_io(|stream| {
             let _ = stream.set_nodelay(true);
         });

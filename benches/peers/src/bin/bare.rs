@@ -1,5 +1,5 @@
-//! A bare axum server of WebSockets, as one would write it by hand: every socket has a bounded channel, and a broadcast
-//! sends to all of them.
+//! An axum server with WebSockets as an application would write it by hand: every socket has a bounded channel, and a
+//! broadcast sends to all of them.
 
 use std::alloc::System;
 use std::sync::{Arc, Mutex};
@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 #[global_allocator]
 static HEAP: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// Messages that may wait for a socket; enough that none is dropped.
+/// Number of messages that may wait for a socket, large enough that none is dropped.
 const BUFFER: usize = 10_000;
 /// axum's default of 128 KiB for each socket would make the comparison of memory easy.
 const READ_BUFFER: usize = 4 * 1024;

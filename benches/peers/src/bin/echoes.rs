@@ -1,4 +1,4 @@
-//! Clients of a server that sends back what they send: how fast, how late, and how many can connect.
+//! Clients of a server that echoes their messages. Measures rates, latencies and handshakes.
 
 use std::time::Duration;
 
@@ -17,11 +17,11 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 #[serde(tag = "do", rename_all = "snake_case")]
 enum Command {
     Open { port: u16, sockets: usize },
-    /// Each socket sends when it has heard its last message again.
+    /// Each socket sends its next message after the echo of the previous one.
     Echo { count: usize, size: usize },
     /// One message at a time on one socket, with a pause before each.
     Latency { count: usize, gap_us: u64, size: usize },
-    /// Sockets that open and leave, so many at a time.
+    /// Sockets that open and close, `at_once` at a time.
     Handshakes { port: u16, count: usize, at_once: usize },
 }
 
@@ -86,7 +86,7 @@ async fn there_and_back(socket: &mut Socket, size: usize) -> Result<(), Failure>
         match socket.next().await.ok_or("a socket ended")?? {
             Message::Text(text) if text.len() == size => return Ok(()),
             Message::Ping(_) | Message::Pong(_) => {}
-            other => return Err(format!("instead of an echo came {other:?}").into()),
+            other => return Err(format!("expected an echo, and received {other:?}").into()),
         }
     }
 }

@@ -43,16 +43,16 @@ impl Program for Participant {
     }
 }
 
-/// Bytes that are in use now, once everything has come to rest.
+/// Returns the bytes in use on the heap, after a pause for background work.
 async fn in_use() -> f64 {
     tokio::time::sleep(Duration::from_millis(300)).await;
     let stats = HEAP.stats();
     stats.bytes_allocated as f64 - stats.bytes_deallocated as f64
 }
 
-/// Bytes of each of `count` receivers, of which every one waits on a channel of its own.
+/// Returns the bytes of each of `count` receivers. Each waits on its own channel.
 async fn receivers(layer: &RedisLayer, count: usize) -> Result<f64, Failure> {
-    // What only the first receiver makes is not of each.
+    // The first receiver creates state that all receivers share.
     let mut first = layer.receiver(&["footprint.first"])?;
     wait_a_moment(&mut first).await?;
     let mut receivers = Vec::with_capacity(count);
@@ -65,7 +65,7 @@ async fn receivers(layer: &RedisLayer, count: usize) -> Result<f64, Failure> {
     Ok((in_use().await - before) / count as f64)
 }
 
-/// Begins to wait, and goes on doing so in the background.
+/// Polls the receiver once, so that it reads in the background.
 async fn wait_a_moment(receiver: &mut Receiver) -> Result<(), Failure> {
     poll_fn(|cx| match receiver.poll_recv_many(cx, &mut |_| {}, 1) {
         Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
@@ -75,7 +75,7 @@ async fn wait_a_moment(receiver: &mut Receiver) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Bytes that the first message to a group of `count` members of this process leaves behind.
+/// Returns the bytes that remain on the heap after the first message to a group of `count` members of this process.
 async fn members(layer: &RedisLayer, count: usize) -> Result<f64, Failure> {
     const PROCESS: &str = "footprint.process!";
     let mut receiver = layer.receiver(&[PROCESS])?;

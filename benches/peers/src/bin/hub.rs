@@ -26,7 +26,7 @@ const ROOM: &str = "bench";
 #[derive(Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
 enum Command {
-    /// Without a server for this process alone.
+    /// Without `redis`, the hub serves only this process.
     Connect { redis: Option<String> },
     GroupSend { calls: usize, size: usize },
     Memory,

@@ -1,4 +1,4 @@
-//! The interface server, or a worker behind it that sends back what sockets send.
+//! The interface server, or a worker that echoes the messages of its sockets.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ impl Program for Participant {
     async fn answer(&mut self, command: Command) -> Result<Value, Failure> {
         match command {
             Command::Connect { redis } => {
-                // As the program sets them.
+                // The capacities of the program `channel-layer`.
                 let config = Config::new()
                     .hosts([redis])
                     .channel_capacity(CapacityRule::glob("websocket.send.*", 10_000))

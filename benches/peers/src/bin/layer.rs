@@ -14,13 +14,13 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
-/// Far more messages than any load leaves unread.
+/// More messages than any load leaves unread.
 const CAPACITY: usize = 100_000_000;
-/// The most messages of one read.
+/// Number of messages of one read, at most.
 const READ: usize = 1000;
 /// Members that join at the same time.
 const JOINING: usize = 256;
-/// Members that have joined and not left yet while members change.
+/// Number of temporary members while members change.
 const STAYING: u64 = 50;
 
 #[derive(Deserialize)]
@@ -87,7 +87,7 @@ impl Participant {
         Ok(json!({}))
     }
 
-    /// Takes one message at a time, as a worker does.
+    /// Reads one message at a time, like a worker.
     fn receive(&self, channel: &str, mark: Mark) -> Result<Value, Failure> {
         let (mut receiver, arrivals) = (self.layer()?.receiver(&[channel])?, self.arrivals.clone());
         tokio::spawn(async move {
@@ -101,7 +101,7 @@ impl Participant {
         Ok(json!({}))
     }
 
-    /// Reads all messages to the clients of a process, as an interface server does.
+    /// Reads all messages to the clients of a process, like an interface server.
     fn serve(&self, process: &str, clients: usize, mark: Mark) -> Result<Value, Failure> {
         let (mut receiver, arrivals) = (self.layer()?.receiver(&[process])?, self.arrivals.clone());
         tokio::spawn(async move {
@@ -134,7 +134,7 @@ struct Messages {
     mark: Mark,
 }
 
-/// Sends from many tasks, each waiting for its message before it sends the next.
+/// Sends from many tasks. Each waits until its message is accepted before it sends the next one.
 async fn send(
     layer: Arc<dyn ChannelLayer>,
     channels: Vec<String>,
@@ -163,7 +163,7 @@ async fn send(
     Ok(json!({ "start": start, "end": clock::now() }))
 }
 
-/// Sends one message at a time with a pause before each, so that everything has come to rest.
+/// Sends one message at a time with a pause before each, so that the reader waits again.
 async fn send_paced(
     layer: &dyn ChannelLayer,
     channel: &str,
@@ -206,7 +206,7 @@ async fn group_send(
     Ok(json!({ "start": start, "end": clock::now(), "nanos": nanos }))
 }
 
-/// So many members a second join, and as many of those that have joined before leave.
+/// Adds `per_second` members a second, and removes as many earlier ones.
 async fn churn(
     layer: &dyn ChannelLayer,
     group: &str,
@@ -233,7 +233,7 @@ async fn churn(
     Ok(json!({ "joined": joined }))
 }
 
-/// One task sends and another receives, through a layer inside this process.
+/// One task sends and another one receives, through a layer inside this process.
 async fn memory(count: usize, size: usize) -> Result<Value, Failure> {
     let layer = MemoryLayer::with_config(&Config::new().capacity(CAPACITY))?;
     let mut receiver = layer.receiver(&["bench.memory"])?;
@@ -243,7 +243,7 @@ async fn memory(count: usize, size: usize) -> Result<Value, Failure> {
         for _ in 0..count {
             layer.send("bench.memory", message! { "body": body.clone() }).await?;
         }
-        // The layer must outlive what it holds.
+        // The layer must stay open until its messages are received.
         Ok::<_, channel_layer::Error>(layer)
     });
     let receiving = tokio::spawn(async move {
@@ -257,7 +257,7 @@ async fn memory(count: usize, size: usize) -> Result<Value, Failure> {
     Ok(json!({ "start": start, "end": end }))
 }
 
-/// The same messages through a bare channel of tokio with room for all.
+/// The same messages through a tokio channel with room for all.
 async fn mpsc(count: usize, size: usize) -> Result<Value, Failure> {
     let (sender, mut receiver) = tokio::sync::mpsc::channel::<Message>(count);
     let start = clock::now();
@@ -278,7 +278,7 @@ async fn mpsc(count: usize, size: usize) -> Result<Value, Failure> {
     });
     let (received, end) = receiving.await?;
     if received != count {
-        return Err(format!("{received} of {count} messages came").into());
+        return Err(format!("{received} of {count} messages arrived").into());
     }
     Ok(json!({ "start": start, "end": end }))
 }

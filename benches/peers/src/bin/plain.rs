@@ -1,4 +1,4 @@
-//! What a user would write by hand: commands over one connection of redis-rs that all tasks share.
+//! The work of a layer by hand: commands over one connection of redis-rs that all tasks share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,13 +58,13 @@ impl Participant {
         Ok(self.connection.clone().ok_or("not connected")?)
     }
 
-    /// Takes one message at a time, in a connection of its own.
+    /// Reads one message at a time, over a separate connection.
     async fn receive(&self, key: String, mark: Mark) -> Result<Value, Failure> {
         let client = self.client.as_ref().ok_or("not connected")?;
-        // The reads themselves end after a while.
-        let patient = AsyncConnectionConfig::new().set_response_timeout(None);
+        // Without a response timeout, because blocking reads end by themselves.
+        let blocking = AsyncConnectionConfig::new().set_response_timeout(None);
         let (connection, arrivals) =
-            (client.get_multiplexed_async_connection_with_config(&patient).await?, self.arrivals.clone());
+            (client.get_multiplexed_async_connection_with_config(&blocking).await?, self.arrivals.clone());
         tokio::spawn(async move {
             if let Err(error) = pop(connection, &key, mark, &arrivals).await {
                 arrivals.fail(error);
@@ -122,7 +122,7 @@ async fn rpush(
     Ok(json!({ "start": start, "end": clock::now() }))
 }
 
-/// One after the other, with a pause before each.
+/// Sends one `PING` at a time, with a pause before each.
 async fn ping(mut connection: MultiplexedConnection, count: usize, gap_us: u64) -> Result<Value, Failure> {
     let mut nanos = Vec::with_capacity(count);
     for _ in 0..count {

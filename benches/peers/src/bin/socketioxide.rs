@@ -14,9 +14,9 @@ use socketioxide_redis::drivers::redis::{RedisDriver, redis_client as redis};
 use socketioxide_redis::{CustomRedisAdapter, RedisAdapterCtr};
 
 const ROOM: &str = "bench";
-/// Packets that may wait for a socket; enough that none is dropped.
+/// Number of packets that may wait for a socket, large enough that none is dropped.
 const BUFFER: usize = 10_000;
-/// Longer than any load: pings are no part of it.
+/// Longer than any load, so that no pings are sent.
 const PING: Duration = Duration::from_secs(600);
 
 type Io = SocketIo<CustomRedisAdapter<socketioxide::adapter::Emitter, RedisDriver>>;

@@ -1,4 +1,4 @@
-//! A light client of WebSocket servers, plain ones and those of socket.io: many sockets that count what arrives.
+//! A client of plain WebSocket servers and of socket.io: many sockets that count their messages.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
-/// Handshakes at the same time; the backlog of a listening socket is finite.
+/// Number of concurrent handshakes, because the backlog of a listening socket is limited.
 const OPENING: usize = 64;
 const HANDSHAKE: Duration = Duration::from_secs(20);
-/// A packet of engine.io with one of socket.io in it: the connection to the namespace, and an event.
+/// Beginnings of engine.io packets that contain a socket.io packet: a connection to the namespace, and an event.
 const CONNECT: &str = "40";
 const EVENT: &str = "42";
 
@@ -46,7 +46,7 @@ impl Program for Client {
 }
 
 impl Client {
-    /// Opens as many sockets to each port, and returns when all are connected.
+    /// Opens the sockets, distributed over the ports. Returns when all are connected.
     async fn open(&self, ports: Vec<u16>, sockets: usize, plain: bool) -> Result<Value, Failure> {
         let open = |at: usize| {
             let (port, arrivals) = (ports[at % ports.len()], self.0.clone());

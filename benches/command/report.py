@@ -41,23 +41,22 @@ ALL_OURS = (OURS, OURS_AS_CHANNELS_REDIS, OURS_AS_ASGI_REDIS, HUB)
 
 # Why a target may be missed on a machine with few processors, and which figure shows it.
 CEILINGS = {
-    "send_vs_rpush": "both keep the two processors busy, so that the ratio is that of the processor time of one message, in "
-    "the program and in Redis together, which stands beside the rates.",
-    "queue_vs_channels_redis": "a worker that takes one message at a time reads each in a trip of its own, which takes of the "
-    "processors, beside the rates, hardly more than it does with redis-rs by hand. Nor is the rate of channels_redis "
-    "steady: how often several workers deliver the same message varies.",
-    "encrypted_vs_plain": "both keep the two processors busy. Of what sealing and opening take (see Instructions) more than "
-    "half is AES-GCM itself, by callgrind of the crates polyval, aes and aes-gcm, and a sealed message is 48 bytes longer, "
-    "which Redis moves, too.",
-    "group_10k_cpu_vs_asgi_redis": "a call is so few commands that what Redis takes for it is mostly that processor and memory "
-    "have turned to other things since the last one; where calls follow each other at once it is a fraction of that.",
-    "group_flatness": "the processes of the members share the processors with the sender and with Redis, and what they do "
-    "for 100,000 members at once delays the answer to the sender. What the call itself does is the same: with these "
-    "processes standing still (`group_flatness_elsewhere`) it takes as long for 100,000 members as for 100. How long sender "
-    "and Redis have been ready and without a processor stands beside the times.",
-    "echo_vs_daphne": "client, server, worker and Redis share the processors. With the client's part an echo takes so much of "
-    "them (the time beside the rate) that 30 times daphne's rate would need two that are never idle; daphne and its worker "
-    "take `echo_cpu_vs_daphne` times as much.",
+    "send_vs_rpush": "both sides keep the two processors busy, so the ratio is that of the processor time of one message in "
+    "the program and in Redis together. The table shows this time beside the rates.",
+    "queue_vs_channels_redis": "a worker that takes one message at a time needs a round trip for each. By the processor time "
+    "beside the rates, this costs hardly more than redis-rs by hand. The rate of channels_redis varies, because several of its "
+    "workers may deliver the same message.",
+    "encrypted_vs_plain": "both sides keep the two processors busy. By callgrind of the crates polyval, aes and aes-gcm, AES-GCM itself "
+    "is more than half of the cost of sealing and opening (see Instructions). A sealed message is also 48 bytes longer.",
+    "group_10k_cpu_vs_asgi_redis": "a call needs so few commands that most of its time in Redis is due to cold caches after "
+    "the pause before it. Calls without pauses take a fraction of this time.",
+    "group_flatness": "the processes of the members share the processors with the sender and with Redis, and their work for "
+    "100,000 members delays the answer to the sender. The call itself does the same work: while these processes are stopped "
+    "(`group_flatness_elsewhere`), it takes as long for 100,000 members as for 100. The table shows how long the sender and "
+    "Redis have waited for a processor.",
+    "echo_vs_daphne": "client, server, worker and Redis share the processors. With the client, an echo uses so much processor "
+    "time (beside the rate) that 30 times the rate of daphne would need two processors that are never idle. daphne and its "
+    "worker use `echo_cpu_vs_daphne` times as much.",
 }
 
 
@@ -177,26 +176,28 @@ def shown(its):
 
 NOTES = """How to read them:
 
-- Deliveries are counted where they arrive, by the receiving process, on the clock that all processes share. Losses and
-  duplicates are counted by a number in each message.
-- The limit of `redis-benchmark` is one message pushed and popped: 1 / (1 / RPUSH + 1 / LPOP), 16 commands per trip.
-- Time of Redis is what `INFO commandstats` counts per call of `group_send`, reads of the receivers included, where each
-  call comes when everything has come to rest. What a script
-  runs is counted there twice, as its own and as the script's; the former is taken out by what `MONITOR` saw.
-- asgi_redis blocks, so that its tasks are threads, at most 16 of one process. In `queue`, several workers of
-  channels_redis deliver messages twice; its rate counts each message once.
-- Deliveries of socketioxide and socket.io end at WebSockets in one client process, ours and those of the Python layers
-  at the receivers in the processes of the members.
-- The server of axum by hand has a read buffer of 4 KiB for each socket, as the Hub has, and not its default of 128 KiB.
-- The time of an echo is compared with two PINGs and an echo of a bare axum server: two trips to Redis and the one to the
-  client are what it takes.
-- What an echo or a handshake takes of processors is that of the server, the worker and Redis together, from
-  `/proc/<pid>/stat`; of axum by hand that of the server alone. The client's is in neither.
-- Waiting for a processor, per call, is that of the threads of sender and Redis together that were ready to run, from
+- The receiving process counts deliveries and records their times by a clock that all processes share. A number in each
+  message reveals losses and duplicates.
+- The limit of `redis-benchmark` is one push and one pop of a message: 1 / (1 / RPUSH + 1 / LPOP), with 16 commands per
+  round trip.
+- The time of Redis is the time of commands in `INFO commandstats` for each call of `group_send`, including the reads of
+  the receivers. Each call is made when Redis is idle. Redis counts the commands of a script twice, as commands and as
+  part of the script. The former are subtracted by means of `MONITOR`.
+- The calls of asgi_redis block, so its tasks are threads, at most 16 in a process. In `queue`, several workers of
+  channels_redis deliver some messages twice, and its rate counts each message once.
+- Deliveries of socketioxide and socket.io arrive at WebSockets in one client process. Ours and those of the Python layers
+  arrive at the receivers in the processes of the members.
+- The axum server by hand has a read buffer of 4 KiB for each socket, as the Hub has, instead of its default of 128 KiB.
+- The time of an echo is compared with two PINGs and an echo of an axum server, because an echo needs two round trips to
+  Redis and one to the client.
+- The processor time of an echo or a handshake is that of the server, the worker and Redis together, from
+  `/proc/<pid>/stat`. That of axum by hand is the time of the server alone. Neither includes the client.
+- The time of waiting for a processor, per call, is that of all threads of the sender and of Redis, from
   `/proc/<pid>/task/<tid>/schedstat`.
-- "Elsewhere" in the time of a call: the processes of the members stand still during the calls and read afterwards, as if
-  they had processors of their own. Here they share those of the sender and of Redis.
-- `latency` has one message under way at a time, a millisecond after the last; beside it is a PING at the same pace."""
+- "Elsewhere" means that the processes of the members are stopped during the calls and read afterwards, as if they had
+  their own processors. Otherwise they share those of the sender and of Redis.
+- `latency` has one message in flight at a time, and sends the next one after a millisecond. It is compared with PINGs at
+  the same pace."""
 
 
 def facts(result):

@@ -177,7 +177,8 @@ fn prose(page: &Path) -> String {
 }
 
 fn read(file: &Path) -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap_or_default()
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file));
+    text.unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
 fn is_page(file: &Path) -> bool {

@@ -214,7 +214,7 @@ async fn write_all(kind: &Kind, seed: u64, step: impl AsyncFn(&Layer, i64) -> Re
             None => tokio::task::yield_now().await,
         }
     }
-    others.end();
+    others.end().await;
     let (mut taken, mut missing) = (Vec::new(), CHANNELS.len() * awaited.len());
     while missing > 0 {
         let delivery = take(&reader, &SOURCES).await;

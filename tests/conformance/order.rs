@@ -55,7 +55,7 @@ pub async fn the_order_holds_from_writer_to_reader(kind: &Kind) {
         within(DEADLINE, "the next messages", receiver.recv_many(&mut taken, limit)).await.unwrap();
     }
     writer.await.unwrap();
-    others.end();
+    others.end().await;
     assert_in_order(&taken);
 }
 
@@ -88,7 +88,7 @@ pub async fn the_order_holds_through_readers_of_every_kind(kind: &Kind) {
         }
     }
     writer.await.unwrap();
-    others.end();
+    others.end().await;
     assert_in_order(&taken);
 }
 

@@ -109,10 +109,10 @@ impl Others {
     }
 
     /// Stops the tasks, and checks that they have run until now.
-    #[track_caller]
-    pub fn end(mut self) {
+    pub async fn end(mut self) {
         let ended = self.0.try_join_next();
         assert!(ended.is_none(), "a task beside the test has ended: {ended:?}");
+        self.0.shutdown().await;
     }
 }
 

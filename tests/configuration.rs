@@ -35,9 +35,9 @@ fn the_doc_of_every_setter_has_the_range_and_the_default() {
         lines.reverse();
         let said = lines.join(" ");
         assert!(said.contains("Defaults to "), "{}: {said}", option.name);
-        let ranged = option.accepts.starts_with("from ");
-        ranges += usize::from(ranged);
-        assert!(!ranged || said.contains(&option.accepts), "{}: {said} lacks {}", option.name, option.accepts);
+        let has_range = option.accepts.starts_with("from ");
+        ranges += usize::from(has_range);
+        assert!(!has_range || said.contains(&option.accepts), "{}: {said} lacks {}", option.name, option.accepts);
     }
     assert!(ranges > 10, "{ranges}");
 }

@@ -356,8 +356,8 @@ async fn publishing_records_metrics_and_a_first_connection_is_no_reconnect() {
     server.start_again();
     mode(&layer, Mode::Remote).await;
     layer.send("work", numbered(1)).await.unwrap();
-    let recorded: Vec<_> = snapshots.snapshot().into_vec().into_iter().map(|(key, _, _, value)| (key, value)).collect();
-    let value = |name: &str| recorded.iter().find(|(key, _)| key.key().name() == name).map(|(_, value)| value);
+    let metrics: Vec<_> = snapshots.snapshot().into_vec().into_iter().map(|(key, _, _, value)| (key, value)).collect();
+    let value = |name: &str| metrics.iter().find(|(key, _)| key.key().name() == name).map(|(_, value)| value);
     assert!(
         matches!(value("channel_layer_round_trip_seconds"), Some(DebugValue::Histogram(seconds)) if !seconds.is_empty())
     );

@@ -40,7 +40,7 @@ struct Load {
 /// Reads all messages in the order of their arrival.
 struct Collector {
     layer: Arc<dyn ChannelLayer>,
-    received: Arc<Mutex<BTreeMap<Stream, Vec<i64>>>>,
+    arrived: Arc<Mutex<BTreeMap<Stream, Vec<i64>>>>,
     stop: CancellationToken,
     reading: JoinHandle<()>,
 }
@@ -107,18 +107,18 @@ async fn send_all(
 
 impl Collector {
     fn of(layer: &Arc<dyn ChannelLayer>) -> Self {
-        let (received, stop) = (Arc::default(), CancellationToken::new());
+        let (arrived, stop) = (Arc::default(), CancellationToken::new());
         let receiver = layer.receiver(&READ).unwrap();
-        let reading = tokio::spawn(read_all(receiver, Arc::clone(&received), stop.clone()));
-        Self { layer: layer.clone(), received, stop, reading }
+        let reading = tokio::spawn(read_all(receiver, Arc::clone(&arrived), stop.clone()));
+        Self { layer: layer.clone(), arrived, stop, reading }
     }
 
     /// Waits until further messages of every stream of `senders` have arrived.
     async fn more(&self, senders: &[i64], what: &str) {
         let count = || {
-            let received = self.received.lock();
+            let arrived = self.arrived.lock();
             let streams = senders.iter().flat_map(|sender| ARRIVING.map(|channel| (*sender, channel.to_owned())));
-            streams.map(|stream| received.get(&stream).map_or(0, Vec::len)).collect::<Vec<_>>()
+            streams.map(|stream| arrived.get(&stream).map_or(0, Vec::len)).collect::<Vec<_>>()
         };
         let before = count();
         let grown = async || count().iter().zip(&before).all(|(now, before)| *now > before + 20).then_some(());
@@ -130,36 +130,36 @@ impl Collector {
         self.stop.cancel();
         within(DEADLINE, "a reader", self.reading).await.unwrap();
         while let Some(delivery) = self.layer.try_receive(&READ).await.unwrap() {
-            note(&self.received, &delivery);
+            note(&self.arrived, &delivery);
         }
-        std::mem::take(&mut *self.received.lock())
+        std::mem::take(&mut *self.arrived.lock())
     }
 }
 
-async fn read_all(mut receiver: Receiver, received: Arc<Mutex<BTreeMap<Stream, Vec<i64>>>>, stop: CancellationToken) {
+async fn read_all(mut receiver: Receiver, arrived: Arc<Mutex<BTreeMap<Stream, Vec<i64>>>>, stop: CancellationToken) {
     while let Some(result) = stop.run_until_cancelled(receiver.recv()).await {
         // An error reports the outage of the master.
         if let Ok(delivery) = result {
-            note(&received, &delivery);
+            note(&arrived, &delivery);
         }
     }
     receiver.close().await.unwrap();
 }
 
-fn note(received: &Mutex<BTreeMap<Stream, Vec<i64>>>, delivery: &channel_layer::Delivery) {
+fn note(arrived: &Mutex<BTreeMap<Stream, Vec<i64>>>, delivery: &channel_layer::Delivery) {
     let sender = delivery.message.int("sender").unwrap();
-    received.lock().entry((sender, delivery.channel.to_string())).or_default().push(number(delivery));
+    arrived.lock().entry((sender, delivery.channel.to_string())).or_default().push(number(delivery));
 }
 
 /// Checks that all messages arrived in order and once. `may_be_lost` decides by sender and time of the acknowledgement whether a
 /// message may be missing.
 fn check(
     sent: &BTreeMap<Stream, Acknowledged>,
-    received: &BTreeMap<Stream, Vec<i64>>,
+    arrived: &BTreeMap<Stream, Vec<i64>>,
     may_be_lost: impl Fn(i64, Instant) -> bool,
 ) {
     for (stream, acknowledged) in sent {
-        let numbers = received.get(stream).map_or(&[][..], Vec::as_slice);
+        let numbers = arrived.get(stream).map_or(&[][..], Vec::as_slice);
         assert!(numbers.is_sorted_by(|a, b| a < b), "{stream:?}: a message came twice or out of order");
         let once: BTreeSet<_> = numbers.iter().collect();
         let lost: Vec<_> = acknowledged.iter().filter(|(number, _)| !once.contains(number)).collect();
@@ -172,17 +172,17 @@ fn check(
 /// unreachable arrive after messages that were sent during the outage.
 fn around_an_outage(
     sent: &BTreeMap<Stream, Acknowledged>,
-    mut received: BTreeMap<Stream, Vec<i64>>,
+    mut arrived: BTreeMap<Stream, Vec<i64>>,
     outage: Instant,
 ) -> BTreeMap<Stream, Vec<i64>> {
-    for (stream, numbers) in &mut received {
+    for (stream, numbers) in &mut arrived {
         // A message that was not acknowledged before the outage may wait on the server too.
         let first_newer = sent[stream].iter().find(|(_, at)| **at >= outage).map_or(i64::MAX, |(number, _)| *number);
         let is_older = |number: &i64| *number < first_newer;
         let (older, newer): (Vec<_>, Vec<_>) = numbers.iter().partition(|number| is_older(number));
         *numbers = [older, newer].concat();
     }
-    received
+    arrived
 }
 
 /// Waits until every replica has all data that was written so far.
@@ -335,8 +335,8 @@ async fn a_layer_with_a_fallback_follows_a_failover_under_load() {
     collector.more(&[0], "load through the new master").await;
 
     let sent = load.end().await;
-    let received = around_an_outage(&sent, collector.end().await, killed);
-    check(&sent, &received, |_, at| at < killed + IN_FLIGHT && at + IN_FLIGHT > killed);
+    let arrived = around_an_outage(&sent, collector.end().await, killed);
+    check(&sent, &arrived, |_, at| at < killed + IN_FLIGHT && at + IN_FLIGHT > killed);
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use channel_layer::{ChannelLayer, Error};
 use redis::AsyncCommands;
 
+use super::restarts::wait_for_blocked;
 use super::tools::{Layer, Site, ask, assert_lives, connect, entries, numbered, take_number, take_numbers, ttl};
 use crate::support::{DEADLINE, RedisServer, eventually, shared_servers, within};
 
@@ -250,12 +251,10 @@ async fn an_idle_layer_has_no_waiting_connection() {
     // A read that is not ended blocks for longer than this test waits.
     let config = Site::on(std::slice::from_ref(&server)).config().blocking_timeout(3 * DEADLINE);
     let layer = connect(config).await;
-    layer.send("once", numbered(0)).await.unwrap();
-    take_number(&layer, "once").await;
-    let mut connection = server.connection().await;
-    eventually("the end of all blocked reads", async || {
-        let info: String = ask(&mut connection, redis::cmd("INFO").arg("clients")).await;
-        info.contains("blocked_clients:0\r\n").then_some(())
-    })
-    .await;
+    let reader = layer.clone();
+    let reading = tokio::spawn(async move { reader.receive(&["idle"]).await.map(drop) });
+    wait_for_blocked(&server, 1).await;
+    reading.abort();
+    wait_for_blocked(&server, 0).await;
+    layer.close().await.unwrap();
 }

@@ -40,7 +40,7 @@ fn waiting_readers(layer: &Layer) -> JoinSet<(&'static str, i64)> {
 
 pub(super) async fn wait_for_blocked(server: &RedisServer, clients: usize) {
     let mut connection = server.connection().await;
-    eventually("readers that wait", async || {
+    eventually(&format!("{clients} blocked reads"), async || {
         let info: String = ask(&mut connection, redis::cmd("INFO").arg("clients")).await;
         info.contains(&format!("blocked_clients:{clients}\r\n")).then_some(())
     })

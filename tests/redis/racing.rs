@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use channel_layer::{ChannelLayer, Delivery};
+use channel_layer::{ChannelLayer, Delivery, Event};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::tools::{Layer, Site, ask, connect, number, numbered};
+use super::tools::{Layer, Site, ask, connect, event, number, numbered, take_number};
 use crate::support::{DEADLINE, Moments, Proxy, RedisServer, eventually, interrupted, shared_servers, within};
 
 const MESSAGES: usize = 3000;
@@ -224,4 +224,24 @@ async fn a_group_send_does_not_overtake_messages_in_a_send_queue() {
     for n in 4..7 {
         assert_eq!(number(&within(DEADLINE, "a message", receiver.recv()).await.unwrap()), n);
     }
+}
+
+#[tokio::test]
+async fn a_group_send_without_an_answer_fails_if_the_last_ones_found_no_members() {
+    let server = RedisServer::start();
+    let proxy = Proxy::before(&server.url()).await;
+    let site = Site::at([proxy.url()]);
+    let (layer, other) = (site.layer().await, connect(site.config().hosts([server.url()])).await);
+    for n in 0..3 {
+        layer.group_send("joined-later", numbered(n)).await.unwrap();
+    }
+    other.group_add("joined-later", "l!a").await.unwrap();
+    let mut events = layer.events();
+    proxy.lose_answer_to(b"joined-later");
+    let sent = within(DEADLINE, "the end of the send", layer.group_send("joined-later", numbered(3))).await;
+    let error = sent.expect_err("the message did not reach the member");
+    assert!(error.is_transient() && !error.may_have_run(), "{error:?}");
+    event(&mut events, "the next connection", |event| matches!(event, Event::ShardUp { .. })).await;
+    layer.group_send("joined-later", numbered(4)).await.unwrap();
+    assert_eq!(take_number(&other, "l!").await, 4);
 }

@@ -196,8 +196,11 @@ impl Groups {
     }
 
     /// The condition that `group` still has the routes that its server returned last; `None` unless it returned them twice in a row.
+    /// `None` too if there are none: a push without messages has no outcome that could tell the caller of its failure, and takes as
+    /// many round trips as a lookup.
     pub(crate) fn guess(&self, group: &GroupName) -> Option<Condition> {
-        let routes = self.memory.guess(group).filter(|routes| self.retention_suffices(routes))?;
+        let is_usable = |routes: &Routes| !routes.list.is_empty() && self.retention_suffices(routes);
+        let routes = self.memory.guess(group).filter(is_usable)?;
         Some(Condition { group: group.clone(), routes })
     }
 

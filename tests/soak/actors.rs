@@ -12,7 +12,7 @@ use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::backend::Backend;
-use super::history::{Event, MessageId, Outcome, Target};
+use super::history::{Event, MessageId, Outcome, ReaderKind, Target};
 use super::plan::{GROUPS, NORMAL, PROCESSES, Plan, stream};
 use super::process::{Context, chain};
 use crate::support::Moments;
@@ -196,7 +196,13 @@ impl Reading<'_> {
         sleep(Duration::from_millis(1)).await;
     }
 
+    fn begins(&self, kind: ReaderKind) {
+        let routes = self.routes.iter().map(|&route| route.to_owned()).collect();
+        self.context.record(Event::Reading { routes, kind });
+    }
+
     async fn by_single_calls(&mut self, until: Instant) {
+        self.begins(ReaderKind::Receive);
         while self.goes_on(until) {
             let asked = self.context.history.now();
             let receiving = self.context.layer.receive(&self.routes);
@@ -211,6 +217,7 @@ impl Reading<'_> {
     }
 
     async fn without_waiting(&mut self, until: Instant) {
+        self.begins(ReaderKind::TryReceive);
         while self.goes_on(until) {
             let asked = self.context.history.now();
             let looking = self.context.layer.try_receive(&self.routes);
@@ -226,7 +233,7 @@ impl Reading<'_> {
     }
 
     async fn by_a_receiver(&mut self, until: Instant) {
-        let Some(mut receiver) = self.receiver().await else { return };
+        let Some(mut receiver) = self.receiver(ReaderKind::Receiver).await else { return };
         let limit = self.rng.random_range(1..50);
         let mut deliveries = Vec::new();
         while self.goes_on(until) {
@@ -245,7 +252,7 @@ impl Reading<'_> {
     }
 
     async fn as_a_stream(&mut self, until: Instant) {
-        let Some(receiver) = self.receiver().await else { return };
+        let Some(receiver) = self.receiver(ReaderKind::Stream).await else { return };
         let mut receiver = pin!(receiver);
         while self.goes_on(until) {
             let asked = self.context.history.now();
@@ -258,9 +265,12 @@ impl Reading<'_> {
         }
     }
 
-    async fn receiver(&self) -> Option<Receiver> {
+    async fn receiver(&self, kind: ReaderKind) -> Option<Receiver> {
         match self.context.layer.receiver(&self.routes) {
-            Ok(receiver) => Some(receiver),
+            Ok(receiver) => {
+                self.begins(kind);
+                Some(receiver)
+            }
             Err(error) => {
                 self.failed(&error).await;
                 None

@@ -43,6 +43,15 @@ pub enum Outcome {
     Unknown,
 }
 
+/// How a reader reads, until it changes that.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub enum ReaderKind {
+    Receive,
+    TryReceive,
+    Receiver,
+    Stream,
+}
+
 /// One thing that happened in a process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Record {
@@ -59,6 +68,8 @@ pub enum Event {
     Sending { id: MessageId, to: Target, expiry: Duration },
     /// That call has ended.
     Sent { id: MessageId, outcome: Outcome },
+    /// A reader begins to read these routes in this way. What it did before has ended.
+    Reading { routes: Vec<String>, kind: ReaderKind },
     /// A reader got a message from a call that began at `asked`.
     Received { id: MessageId, channel: String, asked: Moment },
     /// A reader got a message and requeues it. The message may be dropped when `expiry` has passed.
@@ -179,10 +190,12 @@ impl History {
         }
     }
 
-    /// How many records there are.
-    pub fn len(&self) -> usize {
+    /// How many events there are, without readers that only change how they read.
+    pub fn events(&self) -> usize {
         match &*self.records.lock() {
-            Records::Kept(records) => records.len(),
+            Records::Kept(records) => {
+                records.iter().filter(|record| !matches!(record.event, Event::Reading { .. })).count()
+            }
             Records::Sent(_) => 0,
         }
     }

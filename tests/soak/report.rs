@@ -9,7 +9,7 @@ use super::plan::Plan;
 
 /// The most violations and lines of a history that are shown.
 const MOST_VIOLATIONS: usize = 12;
-const MOST_LINES: usize = 300;
+const MOST_LINES: usize = 400;
 /// Of what is frequent, how much before and after a message is shown.
 const LINES_AROUND: usize = 40;
 
@@ -91,9 +91,9 @@ pub fn failure(plan: &Plan, records: &[Record], violations: &[Violation]) -> Str
 struct Excerpt<'r> {
     route: &'r str,
     id: Option<MessageId>,
-    /// The messages that were sent to the route or got from it.
+    /// The messages that were sent to the route or got from it, and those of the same call as the message.
     messages: BTreeSet<MessageId>,
-    /// Changes of groups that channels of the route are in; of the message's group, if it went to one.
+    /// All changes of the message's group, if it went to one; otherwise changes of groups that channels of the route are in.
     changes: BTreeSet<u32>,
 }
 
@@ -103,7 +103,8 @@ impl<'r> Excerpt<'r> {
             Event::Sending { id: sent, to: Target::Group(group), .. } if Some(*sent) == id => Some(group),
             _ => None,
         });
-        let mut excerpt = Self { route: shown, id, messages: id.into_iter().collect(), changes: BTreeSet::new() };
+        let messages = id.map_or_else(BTreeSet::new, |id| call_of(id, records));
+        let mut excerpt = Self { route: shown, id, messages, changes: BTreeSet::new() };
         for Record { event, .. } in records {
             match event {
                 Event::Received { id, channel, .. } | Event::Sending { id, to: Target::Channel(channel), .. }
@@ -112,7 +113,7 @@ impl<'r> Excerpt<'r> {
                     excerpt.messages.insert(*id);
                 }
                 Event::Changing { change, channel, group, .. }
-                    if route(channel) == shown && to_group.is_none_or(|wanted| wanted == group) =>
+                    if to_group.map_or(route(channel) == shown, |wanted| wanted == group) =>
                 {
                     excerpt.changes.insert(*change);
                 }
@@ -147,11 +148,26 @@ impl<'r> Excerpt<'r> {
             | Event::Abandoned { id } => self.messages.contains(id),
             Event::GroupSendCounted { ids, .. } => self.id.is_some_and(|id| ids.contains(&id)),
             Event::Named { channel } => channel == self.route,
+            Event::Reading { routes, .. } => self.route.is_empty() || routes.iter().any(|read| read == self.route),
             Event::Changing { change, .. } | Event::Changed { change, .. } => self.changes.contains(change),
             Event::Waiting { route, .. } => route == self.route,
             _ => true,
         }
     }
+}
+
+/// The messages of the call that sent the message `id`. A writer makes one call at a time.
+fn call_of(id: MessageId, records: &[Record]) -> BTreeSet<MessageId> {
+    let mut call = BTreeSet::new();
+    for Record { event, .. } in records {
+        match event {
+            Event::Sending { id: sent, .. } if sent.writer == id.writer => _ = call.insert(*sent),
+            Event::Sent { id: sent, .. } if sent.writer == id.writer && call.contains(&id) => break,
+            Event::Sent { id: sent, .. } if sent.writer == id.writer => call.clear(),
+            _ => {}
+        }
+    }
+    call
 }
 
 fn id_of(record: &Record) -> Option<MessageId> {

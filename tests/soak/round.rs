@@ -156,10 +156,10 @@ impl Round {
     /// Waits until everything has arrived, or nothing does any more.
     async fn wait_for_arrival(&self) {
         let end = Instant::now() + ARRIVAL_DEADLINE;
-        let (mut length, mut since) = (self.history.len(), Instant::now());
+        let (mut length, mut since) = (self.history.events(), Instant::now());
         loop {
             sleep(Duration::from_millis(300)).await;
-            let now = self.history.len();
+            let now = self.history.events();
             if now == length && self.lost_nothing() {
                 break;
             }

@@ -97,7 +97,6 @@ mod backoff;
 pub mod capacity;
 mod codec;
 pub mod config;
-mod connect;
 mod crypto;
 pub mod deployment;
 pub mod django;
@@ -125,7 +124,7 @@ pub use bytestring::ByteString as Text;
 
 pub use capacity::CapacityRule;
 pub use config::{Config, Fallback, Format, Host, Overflow, Serializer};
-pub use connect::connect;
+pub use deployment::connect::connect;
 pub use deployment::{Deployment, LayerKind, layer_from_config, layer_from_env};
 pub use error::{BoxError, Error, Result};
 pub use fallback::FallbackLayer;

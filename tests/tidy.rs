@@ -19,7 +19,6 @@ const ROWS: &[&[&str]] = &[
     &["memory"],
     &["hybrid", "redis"],
     &["fallback", "django"],
-    &["connect"],
     &["deployment"],
     &["server", "worker"],
     &["fuzzing"],
@@ -27,7 +26,7 @@ const ROWS: &[&[&str]] = &[
 
 /// The parts of the server in rows, with the same rule.
 const SERVER_ROWS: &[&[&str]] = &[
-    &["options", "counters", "drop_reason", "reader"],
+    &["options", "counters", "reader"],
     &["limits"],
     &["transport"],
     &["websocket"],
@@ -40,7 +39,7 @@ const SERVER_ROWS: &[&[&str]] = &[
 
 /// The parts of the Redis layers in rows, with the same rule.
 const REDIS_ROWS: &[&[&str]] = &[
-    &["time", "closing", "driven", "entry"],
+    &["closing", "driven", "entry"],
     &["node"],
     &["topology", "groups"],
     &["send", "receive"],
@@ -50,10 +49,9 @@ const REDIS_ROWS: &[&[&str]] = &[
 
 /// The parts of the receive path in rows, with the same rule.
 const RECEIVE_ROWS: &[&[&str]] = &[
-    &["panic", "waiters", "raw"],
+    &["raw"],
     &["buffer"],
     &["format"],
-    &["context"],
     &["reader"],
     &["consumer", "put_back", "fetch"],
     &["outage"],
@@ -67,8 +65,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("redis", &["redis/", "django/"]),
     ("deadpool_redis", &["redis/", "django/"]),
     ("rustls", &["redis/"]),
-    ("rmp_serde", &["codec.rs", "codec/"]),
-    ("rmp", &["codec.rs", "codec/"]),
+    ("rmp_serde", &["codec/"]),
+    ("rmp", &["codec/"]),
     ("aes", &["crypto/"]),
     ("crc32fast", &["redis/"]),
     ("aes_gcm", &["crypto/"]),

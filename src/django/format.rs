@@ -21,9 +21,9 @@ use crate::error::Result;
 use crate::message::{Message, Value as Routed};
 use crate::name::{ChannelName, GroupName};
 use crate::redis::entry::Entry;
+use crate::redis::node::commands::script::Script;
 use crate::redis::node::connection::Version;
 use crate::redis::node::fault::Fault;
-use crate::redis::node::script::Script;
 use crate::redis::node::shard::Shard;
 use crate::redis::receive::{
     BufferedEntry, EntryFormat, Popped, Raw, ReadFormat, RecipientResolver, Undeliverable, Unreadable,

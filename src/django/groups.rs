@@ -10,10 +10,10 @@ use super::keys::Keys;
 use super::script;
 use crate::error::Result;
 use crate::name::{ChannelName, GroupName};
+use crate::redis::node::clock::milliseconds;
 use crate::redis::node::fault::Fault;
 use crate::redis::stored::groups::StoredGroups;
 use crate::redis::stored::scan::parse;
-use crate::redis::time::milliseconds;
 use crate::redis::topology::places::Places;
 
 /// The groups of a layer.

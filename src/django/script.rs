@@ -1,6 +1,6 @@
 //! The Lua scripts of Python's formats, each in a file of its own that says what it does.
 
-use crate::redis::node::script::Script;
+use crate::redis::node::commands::script::Script;
 
 pub(super) static ZSET_SEND: Script = Script::new(include_str!("scripts/zset_send.lua"));
 pub(super) static ZSET_TAKE: Script = Script::new(include_str!("scripts/zset_take.lua"));

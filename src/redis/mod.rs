@@ -16,7 +16,6 @@ pub(crate) mod pubsub;
 pub(crate) mod receive;
 pub(crate) mod send;
 pub(crate) mod stored;
-pub(crate) mod time;
 pub(crate) mod topology;
 
 pub use native::format::{Native, RedisLayer};

@@ -25,7 +25,6 @@
 
 mod asgi;
 mod counters;
-mod drop_reason;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod http;

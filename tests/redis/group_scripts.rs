@@ -9,11 +9,11 @@ use redis::aio::MultiplexedConnection;
 use super::tools::{Site, ask, assert_lives, now_ms, ttl};
 use crate::support::{RedisServer, random_prefix, shared_servers};
 
-const ADD: &str = include_str!("../../src/redis/native/scripts/group_add.lua");
-const DISCARD: &str = include_str!("../../src/redis/native/scripts/group_discard.lua");
-const MEMBERS: &str = include_str!("../../src/redis/native/scripts/group_members.lua");
-const ROUTES: &str = include_str!("../../src/redis/native/scripts/group_routes.lua");
-const REMEMBER: &str = include_str!("../../src/redis/native/scripts/group_remember.lua");
+const ADD: &str = include_str!("../../src/redis/native/scripts/groups/add.lua");
+const DISCARD: &str = include_str!("../../src/redis/native/scripts/groups/discard.lua");
+const MEMBERS: &str = include_str!("../../src/redis/native/scripts/groups/members.lua");
+const ROUTES: &str = include_str!("../../src/redis/native/scripts/groups/routes.lua");
+const REMEMBER: &str = include_str!("../../src/redis/native/scripts/groups/remember.lua");
 
 const LASTS: Duration = Duration::from_secs(100);
 const REMEMBERED: Duration = Duration::from_secs(50);
@@ -35,7 +35,7 @@ struct Group {
     remembered: Duration,
 }
 
-/// The answer of `group_members.lua`.
+/// The answer of `groups/members.lua`.
 #[derive(Debug, Default, PartialEq)]
 struct MembersAnswer {
     version: u64,

@@ -16,13 +16,13 @@ use crate::config::{self, Config};
 use crate::error::Result;
 use crate::message::Message;
 use crate::name::ChannelName;
-use crate::redis::node::script::Script;
+use crate::redis::node::clock::milliseconds;
+use crate::redis::node::commands::script::Script;
 use crate::redis::node::shard::Shard;
 use crate::redis::send::{Batch, OutboundMessage};
 use crate::redis::stored::format::StoredFormat;
 use crate::redis::stored::layer::StoredLayer;
 use crate::redis::stored::scan::Scan;
-use crate::redis::time::milliseconds;
 use crate::redis::topology::places::Places;
 
 /// The name under which the counters of all channels are stored, in the place of a channel's name.

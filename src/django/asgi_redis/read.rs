@@ -12,11 +12,11 @@ use crate::django::payload::{Routing, undecodable};
 use crate::django::script;
 use crate::drops::{self, DropReason};
 use crate::name::ChannelName;
+use crate::redis::node::clock::milliseconds;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 use crate::redis::receive::{BufferedEntry, Popped, READ_BYTES, Raw, Unreadable};
 use crate::redis::stored::scan::parse;
-use crate::redis::time::milliseconds;
 
 /// Pauses between attempts to fetch a message whose key has been taken.
 const FETCH_PAUSE: Duration = Duration::from_millis(50);

@@ -18,12 +18,12 @@ use crate::config::{self, Config};
 use crate::error::Result;
 use crate::message::{Message, Value as Routed};
 use crate::name::{ChannelKind, ChannelName, InvalidName};
-use crate::redis::node::script::Script;
+use crate::redis::node::clock::milliseconds;
+use crate::redis::node::commands::script::Script;
 use crate::redis::node::shard::Shard;
 use crate::redis::send::{Batch, OutboundMessage};
 use crate::redis::stored::layer::StoredLayer;
 use crate::redis::stored::scan::Scan;
-use crate::redis::time::milliseconds;
 use crate::redis::topology::places::Places;
 
 /// The longest prefix of a new channel. With a dot, the `!` and twice 32 digits the name has 99 bytes, and Python accepts no

@@ -12,10 +12,10 @@ use crate::django::payload::{Routing, undecodable};
 use crate::django::script;
 use crate::message::{Message, Value as Routed};
 use crate::name::ChannelName;
+use crate::redis::node::clock::milliseconds;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 use crate::redis::receive::{BufferedEntry, Popped, READ_BYTES, Raw, Unreadable};
-use crate::redis::time::milliseconds;
 
 impl PythonRead for ChannelsRedis {
     const WAIT: &'static str = "BZPOPMIN";

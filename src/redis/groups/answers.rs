@@ -9,9 +9,9 @@ use super::routes::{NEVER, Route, Routes};
 use crate::name::ChannelName;
 use crate::redis::node::fault::Fault;
 
-/// Parses the answer of `group_routes.lua`.
+/// Parses the answer of `groups/routes.lua`.
 pub(crate) fn parse_routes(answer: &Value) -> Result<Routes, Fault> {
-    let unexpected = || Fault::unexpected("group_routes.lua returned something other than three lists");
+    let unexpected = || Fault::unexpected("groups/routes.lua returned something other than three lists");
     let Value::Array(parts) = answer else { return Err(unexpected()) };
     let [Value::Array(all), Value::Array(ended), next_to_end] = &parts[..] else { return Err(unexpected()) };
     let ended = ended.iter().map(text).collect::<Result<HashSet<_>, _>>()?;
@@ -32,10 +32,10 @@ pub(crate) fn parse_routes(answer: &Value) -> Result<Routes, Fault> {
     Ok(Routes { list: list.into(), text: texts.join(" ").into(), count, until, retention_ms })
 }
 
-/// Parses the answer of `group_members.lua` about `route`.
+/// Parses the answer of `groups/members.lua` about `route`.
 pub(crate) fn parse_changes(answer: Value, route: &str) -> Result<Changes, Fault> {
     let unexpected =
-        || Fault::unexpected("group_members.lua returned something other than three numbers and three lists");
+        || Fault::unexpected("groups/members.lua returned something other than three numbers and three lists");
     let Value::Array(parts) = answer else { return Err(unexpected()) };
     let [version, partial, Value::Int(retention_ms), present, joined, ended] = &parts[..] else {
         return Err(unexpected());

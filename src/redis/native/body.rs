@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 use crate::message::Message;
 use crate::redis::entry as frame;
 use crate::redis::entry::{Address, Entry, Text};
+use crate::redis::node::clock::milliseconds;
 use crate::redis::receive::Unreadable;
-use crate::redis::time::milliseconds;
 
 /// How long after its expiry a sealed message opens. The estimate of the server's clock may be off by this much.
 const LEEWAY: Duration = Duration::from_secs(10);

@@ -13,13 +13,13 @@ use crate::redis::groups::answers::{parse_changes, parse_routes};
 use crate::redis::groups::membership::{Changes, Membership, Recipients};
 use crate::redis::groups::routes::{Route, RouteMemory, Routes};
 use crate::redis::native::scripts;
+use crate::redis::native::send::write::Condition;
 use crate::redis::native::topology::Topology;
-use crate::redis::native::write::Condition;
+use crate::redis::node::clock::milliseconds;
+use crate::redis::node::commands::script::Script;
 use crate::redis::node::fault::Fault;
-use crate::redis::node::script::Script;
 use crate::redis::node::shard::Shard;
 use crate::redis::stored::groups::StoredGroups;
-use crate::redis::time::milliseconds;
 
 /// Members that no message has needed for this time are evicted from the cache. The next message fetches them again.
 const EVICT_AFTER: Duration = Duration::from_mins(1);

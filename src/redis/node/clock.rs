@@ -4,8 +4,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
-use crate::redis::time::milliseconds;
-
 /// Estimates the clock of one server from its answers to `TIME`.
 ///
 /// Between two readings the estimate advances by the local monotonic clock, so that a change of the local time of day has
@@ -61,6 +59,11 @@ impl Clock {
         let local = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Some(Duration::from_millis(self.now_ms()?).as_secs_f64() - local.as_secs_f64())
     }
+}
+
+/// A time in the form in which Redis takes it.
+pub(crate) fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

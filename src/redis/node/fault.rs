@@ -7,8 +7,8 @@ use redis::{ErrorKind, RedisError};
 
 use crate::drops::DropReason;
 use crate::error::ServerFault;
-use crate::redis::node::connect_error::ConnectError;
-use crate::redis::node::connect_error::tls;
+use crate::redis::node::connection::connect_error::ConnectError;
+use crate::redis::node::connection::connect_error::tls;
 
 /// Why a command failed. Cheap to clone, because each caller of a batch gets it.
 #[derive(Clone, Debug)]

@@ -12,9 +12,9 @@ use tracing::{debug, warn};
 
 use crate::config::{Config, Format};
 use crate::health::SettingDifference;
+use crate::redis::node::clock::milliseconds;
 use crate::redis::node::connection::ServerConnection;
 use crate::redis::node::shard::Shard;
-use crate::redis::time::milliseconds;
 
 /// How long a process is connected before it publishes its description. The settings of a short command concern no other process.
 const PUBLISH_AFTER: Duration = Duration::from_secs(5);

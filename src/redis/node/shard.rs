@@ -14,11 +14,11 @@ use crate::error::{Error, Result};
 use crate::health::ShardHealth;
 use crate::layer::{Event, Reasons};
 use crate::redis::node::clock::Clock;
-use crate::redis::node::connect_error::ConnectError;
 use crate::redis::node::connection;
+use crate::redis::node::connection::connect_error::ConnectError;
 use crate::redis::node::connection::{Greeting, Requirements, ServerConnection};
+use crate::redis::node::endpoint::source::EndpointSource;
 use crate::redis::node::fault::Fault;
-use crate::redis::node::source::EndpointSource;
 use crate::redis::node::status::ServerStatus;
 use crate::supervise::contained;
 

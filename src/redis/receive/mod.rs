@@ -5,17 +5,14 @@
 
 pub(crate) mod buffer;
 pub(crate) mod consumer;
-pub(crate) mod context;
 pub(crate) mod fetch;
 pub(crate) mod format;
 pub(crate) mod outage;
-pub(crate) mod panic;
 pub(crate) mod put_back;
 pub(crate) mod raw;
 pub(crate) mod reader;
 pub(crate) mod readers;
 pub(crate) mod task;
-pub(crate) mod waiters;
 
 pub(crate) use buffer::buffered_entry::BufferedEntry;
 pub(crate) use format::{Popped, READ_BYTES, ReadFormat, RecipientResolver, Undeliverable};

@@ -7,10 +7,10 @@ use tokio::time::Instant;
 
 use super::buffer::buffered_entry::BufferedEntry;
 use super::format::ReadFormat;
-use super::panic::TASK;
 use super::reader::{Reader, State};
 use crate::drops::{DropReason, Drops};
 use crate::redis::node::fault::Fault;
+use crate::redis::receive::raw::TASK;
 use crate::supervise::contained;
 
 /// The most bytes and entries that one call puts back.

@@ -10,6 +10,11 @@ use crate::name::ChannelName;
 use crate::redis::entry::Entry;
 use crate::redis::node::shard::Shard;
 
+/// The name of readers in the count of panics.
+pub(crate) const TASK: &str = "reader of Redis";
+/// The reason in the quarantine record of an entry at which a reader panicked.
+pub(crate) const PANICKED: &str = "a panic while it was read";
+
 /// A message as it is stored in Redis.
 #[derive(Clone, Debug)]
 pub(crate) struct Raw {

@@ -9,16 +9,16 @@ use tokio::sync::broadcast;
 use tokio_util::task::TaskTracker;
 
 use super::consumer::Consumer;
-use super::context::ReaderContext;
 use super::fetch::ownership::ChannelOwners;
 use super::format::ReadFormat;
-use super::panic::TASK;
 use super::reader::{Phase, Reader};
 use super::task;
 use crate::layer::Event;
 use crate::name::ChannelName;
 use crate::redis::closing::Closing;
 use crate::redis::node::fault::Fault;
+use crate::redis::receive::raw::TASK;
+use crate::redis::receive::reader::context::ReaderContext;
 use crate::redis::topology::places::Places;
 use crate::supervise::contained;
 

@@ -14,8 +14,8 @@ use crate::health::{Health, Probe, RedisStats};
 use crate::layer::ChannelLayer;
 use crate::message::Message;
 use crate::name::ChannelName;
+use crate::redis::node::clock::milliseconds;
 use crate::redis::node::shard::Shard;
-use crate::redis::time::milliseconds;
 
 /// How much longer than a command a probe may take.
 const MARGIN: Duration = Duration::from_millis(250);

@@ -11,8 +11,8 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::layer::Event;
 use crate::redis::node::connection::Requirements;
+use crate::redis::node::endpoint::source;
 use crate::redis::node::shard::{Shard, ShardOptions};
-use crate::redis::node::source;
 
 /// The most events that a listener can be behind. A slower listener misses the oldest ones.
 pub(crate) const EVENTS: usize = 256;

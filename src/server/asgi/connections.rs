@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use crate::drops;
 use crate::name::{ChannelName, InvalidName};
-use crate::server::drop_reason::ClientDropReason;
+use crate::server::counters::ClientDropReason;
 use crate::server::limits::{ConnectionLimiter, ConnectionPermit, Refused};
 use crate::server::options::SocketOptions;
 use crate::server::websocket::queue::{Pushed, Queue};

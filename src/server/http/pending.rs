@@ -13,7 +13,7 @@ use super::response::{PART_OVERHEAD, Part};
 use crate::drops::{self, DropReason};
 use crate::layer::{Delivery, Receiver, RetryingReceiver};
 use crate::name::{ChannelName, InvalidName};
-use crate::server::drop_reason::ClientDropReason;
+use crate::server::counters::ClientDropReason;
 use crate::server::reader::read_each;
 use crate::server::transport::streams::Progress;
 use crate::trace::TraceParent;

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::task_local;
 use tokio::time::sleep;
 
-use crate::server::drop_reason;
+use crate::server::counters;
 
 task_local! {
     static PROGRESS: Progress;
@@ -41,7 +41,7 @@ impl<Stream: Future<Output = ()> + Send + 'static> Executor<Stream> for StreamEx
                 // Dropping an unfinished stream resets it.
                 _ended = progress.run(stream) => {}
                 () = progress.stalled(timeout) => {
-                    drop_reason::count_slow_consumer();
+                    counters::count_slow_consumer();
                     tracing::info!("an HTTP/2 client accepts no bytes of its response; stream reset");
                 }
             }
@@ -91,7 +91,7 @@ impl Progress {
 
     /// Cuts the responses off and frees their memory.
     pub(crate) fn cut_off(&self) {
-        drop_reason::count_slow_consumer();
+        counters::count_slow_consumer();
         self.0.cut_off.notify_one();
     }
 

@@ -6,8 +6,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::drops;
-use crate::server::drop_reason;
-use crate::server::drop_reason::ClientDropReason;
+use crate::server::counters;
+use crate::server::counters::ClientDropReason;
 use crate::server::options::{QueueLimits, SlowConsumer, SocketOptions};
 use crate::server::websocket::close_code;
 use crate::server::websocket::reply::Reply;
@@ -78,7 +78,7 @@ impl Pushed {
             Self::Replaced(lost) => drops::count(ClientDropReason::SlowConsumer, lost),
             Self::Dropped => drops::count(ClientDropReason::SlowConsumer, 1),
             Self::Overflowed(lost) => {
-                drop_reason::count_slow_consumer();
+                counters::count_slow_consumer();
                 drops::count(ClientDropReason::SlowConsumer, lost);
             }
             Self::Closing => drops::count(ClientDropReason::ClientGone, 1),

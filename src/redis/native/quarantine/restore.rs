@@ -10,10 +10,10 @@ use crate::error::Result;
 use crate::name::ChannelName;
 use crate::redis::native::quarantine::writer::LIFETIME_MS;
 use crate::redis::native::scripts;
-use crate::redis::native::write::SLACK;
+use crate::redis::native::send::write::SLACK;
+use crate::redis::node::clock::milliseconds;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
-use crate::redis::time::milliseconds;
 
 /// How long a restored or deleted record is remembered, in ms: a record may stay in the stream for so long, because the last addition before
 /// the stream expires drops only records that are older than half of this time.

@@ -16,12 +16,12 @@
 -- ARGV[3]: how far the estimate may be off, in ms.
 -- ARGV[4]: how long a list lives after a send, in ms.
 -- ARGV[5]: 0, or if there is a condition the time in microseconds before which none of the group's routes ends.
--- ARGV[6], if there is a condition: the routes and their versions as group_routes.lua returns them, separated by spaces.
+-- ARGV[6], if there is a condition: the routes and their versions as groups/routes.lua returns them, separated by spaces.
 -- ARGV[6... or 7...]: for each channel its capacity, the number n of its entries, then the n entries. A channel may occur
 -- again with another capacity.
 -- Returns: for each channel how many of its entries were appended, from the first on (-1: its key holds no list); last,
 -- how many expired entries were dropped to make room. If the condition does not hold: the routes of the group, as
--- group_routes.lua returns them, as the only element.
+-- groups/routes.lua returns them, as the only element.
 
 local call, pcall = redis.call, redis.pcall
 local time = call('TIME')

@@ -7,7 +7,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, ProtocolVersion, PushInfo, PushKind, RedisError, Value};
 use tokio_util::sync::CancellationToken;
 
-use crate::redis::node::connect_error::ConnectError;
+use crate::redis::node::connection::connect_error::ConnectError;
 use crate::redis::node::connection::{Identity, Timing};
 use crate::redis::node::fault::Fault;
 use crate::redis::pubsub::subscribe::protocol::{Answers, Command, Deliver};

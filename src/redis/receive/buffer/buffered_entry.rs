@@ -12,8 +12,8 @@ use crate::name::{ChannelName, GroupName};
 use crate::redis::entry::{Address, Entry, Locals};
 use crate::redis::groups::membership::Recipients;
 use crate::redis::node::shard::Shard;
-use crate::redis::receive::panic::{PANICKED, TASK};
 use crate::redis::receive::raw::{EntryFormat, Raw, Unreadable};
+use crate::redis::receive::raw::{PANICKED, TASK};
 use crate::supervise::contain;
 
 /// A fetched message and the recipients that have not received it.

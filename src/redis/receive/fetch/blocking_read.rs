@@ -5,7 +5,7 @@ use std::time::Duration;
 use redis::{Pipeline, RedisError, Value};
 use tokio_util::sync::CancellationToken;
 
-use crate::redis::node::blocking::{BlockingConnection, Unblocked};
+use crate::redis::node::connection::blocking::{BlockingConnection, Unblocked};
 use crate::redis::node::shard::Shard;
 
 /// The pause between attempts to unblock a read on the server.

@@ -8,15 +8,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::layer::Event;
 use crate::name::ChannelName;
-use crate::redis::node::blocking::{BlockingConnection, ServerClient};
+use crate::redis::node::commands::request::{executed, transaction};
+use crate::redis::node::connection::blocking::{BlockingConnection, ServerClient};
 use crate::redis::node::fault::Fault;
-use crate::redis::node::request::{executed, transaction};
 use crate::redis::node::shard::Shard;
 use crate::redis::receive::buffer::held::Held;
-use crate::redis::receive::context::ReaderContext;
 use crate::redis::receive::fetch::blocking_read::{read, wait_answers};
 use crate::redis::receive::format::{Popped, READ_BYTES, ReadFormat};
 use crate::redis::receive::raw::Raw;
+use crate::redis::receive::reader::context::ReaderContext;
 
 /// The most entries that one read takes.
 const MOST_ENTRIES: usize = 256;

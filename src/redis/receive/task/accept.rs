@@ -7,8 +7,8 @@ use crate::redis::receive::buffer::fifo::Buffer;
 use crate::redis::receive::buffer::held::Lookup;
 use crate::redis::receive::fetch::fetch_loop::{FetchLoop, Read};
 use crate::redis::receive::format::{RecipientResolver, Undeliverable};
-use crate::redis::receive::panic::{PANICKED, TASK};
 use crate::redis::receive::raw::Unreadable;
+use crate::redis::receive::raw::{PANICKED, TASK};
 use crate::redis::receive::reader::Reader;
 use crate::supervise::contained;
 

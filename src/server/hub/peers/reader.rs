@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use crate::drops::{self, DropReason};
 use crate::layer::{Delivery, RetryingReceiver};
 use crate::server::asgi::messages::ReplyReader;
-use crate::server::drop_reason::ClientDropReason;
+use crate::server::counters::ClientDropReason;
 use crate::server::hub::inner::Inner;
 use crate::server::hub::names::Kind;
 use crate::server::hub::peers::wire;

@@ -11,8 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use crate::drops;
-use crate::server::drop_reason;
-use crate::server::drop_reason::ClientDropReason;
+use crate::server::counters;
+use crate::server::counters::ClientDropReason;
 use crate::server::options::{LONGEST_TIMEOUT, SocketOptions};
 use crate::server::websocket::close_code;
 use crate::server::websocket::heartbeat::{Due, Heartbeat};
@@ -110,7 +110,7 @@ impl<'a, Stream: AsyncRead + AsyncWrite + Unpin> Writer<'a, Stream> {
                 }
                 ending = queue.overflowed() => return Err(ending.into()),
                 () = sleep_until(deadline) => {
-                    drop_reason::count_slow_consumer();
+                    counters::count_slow_consumer();
                     return Err(End::Unread(TOO_SLOW));
                 }
                 // A frame that is partly written rules out an orderly close.

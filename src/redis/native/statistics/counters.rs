@@ -15,9 +15,9 @@ use crate::layer::Reasons;
 use crate::name::{ChannelKind, ChannelName};
 use crate::redis::native::keys::Keys;
 use crate::redis::native::scripts;
+use crate::redis::node::clock::milliseconds;
 use crate::redis::node::shard::Shard;
 use crate::redis::send::{Batch, Pushed};
-use crate::redis::time::milliseconds;
 use crate::supervise::contained;
 
 /// How long counts are summed before they are written.

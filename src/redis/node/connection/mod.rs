@@ -1,4 +1,9 @@
 //! `ServerConnection`: the shared connection for commands to one server and the pool of connections for blocking reads.
+//!
+//! The pool opens a [`blocking`] connection when a read needs one. A connection that cannot be opened is a [`connect_error`], with advice.
+
+pub(crate) mod blocking;
+pub(crate) mod connect_error;
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,10 +15,10 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, Value};
 
 use crate::config::Config;
-use crate::redis::node::connect_error::ConnectError;
+use crate::redis::node::commands::script::Script;
+use crate::redis::node::connection::connect_error::ConnectError;
 use crate::redis::node::fault;
 use crate::redis::node::peer_settings::PeerSettings;
-use crate::redis::node::script::Script;
 
 /// The timeouts of connections.
 #[derive(Clone, Debug)]

@@ -4,17 +4,17 @@ use std::time::Duration;
 
 use redis::{Cmd, Value};
 
-use super::counters::Counters;
-use super::outbound::OutboundBody;
 use crate::name::GroupName;
 use crate::redis::groups::routes::Routes;
 use crate::redis::native::body::BodyCodec;
 use crate::redis::native::keys::Keys;
 use crate::redis::native::scripts;
+use crate::redis::native::send::outbound::OutboundBody;
+use crate::redis::native::statistics::counters::Counters;
+use crate::redis::node::clock::milliseconds;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 use crate::redis::send::{Batch, Outgoing, Pushed};
-use crate::redis::time::milliseconds;
 
 /// How far the estimate of the server's clock may be off before the server stamps the entries anew. A smaller value costs
 /// time on a busy server, where batches wait; a larger one shows in short expiries.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use deadpool_redis::{PoolError, TimeoutType};
 use redis::{RedisError, Value};
 
-use crate::redis::node::connect_error::ConnectError;
+use crate::redis::node::connection::connect_error::ConnectError;
 use crate::redis::node::connection::{Heard, Identity, ServerConnection};
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;

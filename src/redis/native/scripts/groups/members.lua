@@ -1,10 +1,10 @@
 #!lua flags=no-writes
 -- Reads the members of a group on one process-local route: all of them, or the changes since a version.
 --
--- KEYS[1]: the group, a sorted set of routes; see group_add.lua.
+-- KEYS[1]: the group, a sorted set of routes; see groups/add.lua.
 -- KEYS[2]: the members of the route, with the versions of their last adds.
 -- KEYS[3], KEYS[4]: the starts and the ends of their memberships.
--- KEYS[5]: the ended memberships; see group_discard.lua.
+-- KEYS[5]: the ended memberships; see groups/discard.lua.
 -- ARGV[1]: the route.
 -- ARGV[2]: the version up to which the caller knows all changes; 0 for none.
 -- Returns: six values. The version of this answer; 1 if it has only the changes, 0 if it has all members; for how many ms

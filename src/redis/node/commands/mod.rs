@@ -1,14 +1,21 @@
 //! Commands on one server. A command that cannot have run is retried as configured, and an error that means a dead
 //! connection marks the server as down.
+//!
+//! A [`request`] is one command or several in one round trip. A [`script`] is called by its hash.
+
+pub(crate) mod request;
+pub(crate) mod script;
 
 use std::time::Instant;
 
 use redis::{Cmd, RedisError, Value};
 
+use crate::redis::node::commands::request::{
+    Request, Retry, executed, is_unknown_script, record_round_trip, transaction,
+};
 use crate::redis::node::connection;
 use crate::redis::node::connection::ServerConnection;
 use crate::redis::node::fault::Fault;
-use crate::redis::node::request::{Request, Retry, executed, is_unknown_script, record_round_trip, transaction};
 use crate::redis::node::shard::{NotConnected, Shard};
 
 impl Shard {

@@ -1,4 +1,6 @@
-//! `Deployment`: the choice of a layer by environment variables or options.
+//! `Deployment`: the choice of a layer by environment variables or options. [`connect`](connect::connect): a layer on Redis.
+
+pub(crate) mod connect;
 
 use std::sync::Arc;
 
@@ -128,8 +130,8 @@ impl Deployment {
     pub async fn connect(self) -> Result<Arc<dyn ChannelLayer>> {
         match self.layer {
             LayerKind::Memory => Ok(Arc::new(MemoryLayer::with_config(&self.config)?)),
-            LayerKind::Redis => crate::connect::connect(self.config).await,
-            LayerKind::PubSub => crate::connect::connect(self.config.format(Format::PubSub)).await,
+            LayerKind::Redis => connect::connect(self.config).await,
+            LayerKind::PubSub => connect::connect(self.config.format(Format::PubSub)).await,
         }
     }
 }

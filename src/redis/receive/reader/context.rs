@@ -6,10 +6,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
-use super::format::ReadFormat;
 use crate::layer::Event;
 use crate::redis::closing::Closing;
 use crate::redis::node::fault::Fault;
+use crate::redis::receive::format::ReadFormat;
 use crate::redis::topology::places::Places;
 
 /// What all readers of a layer share.

@@ -15,7 +15,7 @@
 -- KEYS[3]: a sorted set of the local parts of the route's members. The score is the version of the last add.
 -- KEYS[4]: the same local parts. The score is the version of the add that started the membership.
 -- KEYS[5]: the same local parts. The score is the end of the membership, in microseconds.
--- KEYS[6]: the ended memberships of the route; see group_discard.lua.
+-- KEYS[6]: the ended memberships of the route; see groups/discard.lua.
 -- ARGV[1]: the route: the non-local part of the member's name.
 -- ARGV[2]: the lifetime of the membership, in ms.
 -- ARGV[3]: how long the caller needs ended memberships to be remembered, in ms.

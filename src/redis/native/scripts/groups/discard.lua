@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Removes a member from a group.
 --
--- KEYS[1], KEYS[2]: the group and the ends of its routes; see group_add.lua.
+-- KEYS[1], KEYS[2]: the group and the ends of its routes; see groups/add.lua.
 -- For a process-local member also:
 -- KEYS[3], KEYS[4], KEYS[5]: the members of the route, the starts and the ends of their memberships.
 -- KEYS[6]: a sorted set of ended memberships, each as start, end and local part. The score is the version of the change

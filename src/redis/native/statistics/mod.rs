@@ -1,4 +1,8 @@
 //! Statistics of channels in the native format.
+//!
+//! The [`counters`] of a process are written to the server at most once a second. A query reads the sums of all processes.
+
+pub(crate) mod counters;
 
 use std::time::Duration;
 
@@ -7,9 +11,9 @@ use redis::Value;
 
 use crate::layer::Statistics;
 use crate::redis::entry as frame;
-use crate::redis::native::counters::Counters;
 use crate::redis::native::format::Native;
 use crate::redis::native::scripts;
+use crate::redis::native::statistics::counters::Counters;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 use crate::redis::stored::format::StoredStatistics;

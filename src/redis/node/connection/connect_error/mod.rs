@@ -8,11 +8,11 @@ use std::time::Duration;
 use deadpool_redis::PoolError;
 use redis::{Client, ErrorKind, RedisError};
 
-use crate::redis::node::connect_error::diagnosis::Mismatch;
 use crate::redis::node::connection::Version;
+use crate::redis::node::connection::connect_error::diagnosis::Mismatch;
 use crate::redis::node::endpoint::EndpointError;
+use crate::redis::node::endpoint::sentinel::SentinelError;
 use crate::redis::node::fault;
-use crate::redis::node::source::sentinel::SentinelError;
 
 /// Why a connection could not be opened. Its text names no address: [`Shard`](crate::redis::node::shard::Shard) adds it.
 #[derive(Debug, thiserror::Error)]

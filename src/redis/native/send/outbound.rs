@@ -6,8 +6,8 @@ use crate::name::{ChannelName, GroupName};
 use crate::redis::entry as frame;
 use crate::redis::entry::Address;
 use crate::redis::native::body::BodyCodec;
+use crate::redis::node::clock::milliseconds;
 use crate::redis::send::format::Weight;
-use crate::redis::time::milliseconds;
 
 /// An encoded message, and whether it is for a channel or for the members of a group.
 #[derive(Clone, Debug)]

@@ -1,4 +1,9 @@
 //! `Reader`: what the consumers of a set of channels share with the task that reads these channels.
+//!
+//! The [`context`] is what all readers of a layer share. [`waiters`] are the consumers that wait for a message.
+
+pub(crate) mod context;
+pub(crate) mod waiters;
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -9,11 +14,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::buffer::buffered_entry::BufferedEntry;
 use super::buffer::fifo::Buffer;
-use super::context::ReaderContext;
-use super::waiters::Waiters;
 use crate::name::ChannelName;
 use crate::redis::driven::DrivenTask;
 use crate::redis::node::fault::Fault;
+use crate::redis::receive::reader::context::ReaderContext;
+use crate::redis::receive::reader::waiters::Waiters;
 
 /// One set of channels, with the buffer that the task fills and from which consumers take.
 pub(crate) struct Reader {

@@ -1,4 +1,9 @@
 //! `Endpoint`: the address of a server, its login and the settings of connections to it.
+//!
+//! A [`source`] returns the address at each connect. The address is configured, or a group of [`sentinel`]s reports it.
+
+pub(crate) mod sentinel;
+pub(crate) mod source;
 
 use std::io;
 use std::path::Path;

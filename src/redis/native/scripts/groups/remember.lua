@@ -1,7 +1,7 @@
 #!lua
 -- Makes a group remember its members for longer, because the caller is about to send messages that may wait for that long.
 --
--- KEYS[1], KEYS[2]: the group and the ends of its routes; see group_add.lua.
+-- KEYS[1], KEYS[2]: the group and the ends of its routes; see groups/add.lua.
 -- KEYS[3...]: the keys of all its process-local routes.
 -- ARGV[1]: how long the caller needs members to be remembered, in ms.
 -- ARGV[2]: how many routes the caller knows.

@@ -1,7 +1,5 @@
 //! `EndpointSource`: the source of a server's address, which is the configuration or a group of sentinels.
 
-pub(crate) mod sentinel;
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,9 +7,9 @@ use redis::{Client, ConnectionAddr};
 
 use crate::config::{Config, Host};
 use crate::error::{Error, Result};
-use crate::redis::node::connect_error::ConnectError;
+use crate::redis::node::connection::connect_error::ConnectError;
+use crate::redis::node::endpoint::sentinel::{Address, Sentinels};
 use crate::redis::node::endpoint::{Endpoint, EndpointError, shown};
-use crate::redis::node::source::sentinel::{Address, Sentinels};
 
 /// The source of a server's address.
 pub(crate) enum EndpointSource {

@@ -19,7 +19,7 @@ use tungstenite::error::{Error as Fault, ProtocolError};
 use tungstenite::{Message, Utf8Bytes};
 
 use crate::drops;
-use crate::server::drop_reason::ClientDropReason;
+use crate::server::counters::ClientDropReason;
 use crate::server::limits::RateExceeded;
 use crate::server::options::SocketOptions;
 use crate::server::websocket::close_code;

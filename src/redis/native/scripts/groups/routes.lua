@@ -1,7 +1,7 @@
 #!lua flags=no-writes
 -- Reads the routes of a group.
 --
--- KEYS[1], KEYS[2]: the group and the ends of its routes; see group_add.lua.
+-- KEYS[1], KEYS[2]: the group and the ends of its routes; see groups/add.lua.
 -- ARGV: none.
 -- Returns: three lists. All routes with their versions, and the empty route with the time in ms for which ended memberships
 -- are remembered; the routes that have ended; the route that ends next, with its end.

@@ -13,17 +13,17 @@ use crate::redis::entry::{Address, Entry, Locals, Text};
 use crate::redis::native::body::BodyCodec;
 use crate::redis::native::groups::Groups;
 use crate::redis::native::quarantine::writer::QuarantineWriter;
-use crate::redis::native::resolver::EntryResolver;
+use crate::redis::native::receive::resolver::EntryResolver;
 use crate::redis::native::scripts;
+use crate::redis::native::send::write::SLACK;
 use crate::redis::native::topology::Topology;
-use crate::redis::native::write::SLACK;
+use crate::redis::node::clock::milliseconds;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 use crate::redis::receive::format::SMALL_CHANNEL;
 use crate::redis::receive::{
     BufferedEntry, EntryFormat, Popped, READ_BYTES, Raw, ReadFormat, RecipientResolver, Unreadable,
 };
-use crate::redis::time::milliseconds;
 
 /// Reads lists of entries.
 pub(crate) struct NativeReader {

@@ -1,4 +1,7 @@
 //! `Deployment`: the choice of a layer by environment variables or options. [`connect`](connect::connect): a layer on Redis.
+//!
+//! The program starts here, and so does an application that is configured by its environment. `connect` chooses the layer by the
+//! configured format; a deployment may instead use a layer in memory.
 
 pub(crate) mod connect;
 

@@ -1,4 +1,7 @@
 //! The format of `asgi_redis`: a list of keys for each channel, and under each key a message.
+//!
+//! It implements the traits of [`StoredLayer`](crate::redis::StoredLayer), so that Rust and Python processes exchange messages and groups
+//! in Redis. Redis removes a message when its key expires.
 
 mod read;
 mod statistics;

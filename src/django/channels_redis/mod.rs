@@ -1,4 +1,7 @@
 //! The format of `channels_redis`: a sorted set for each channel, scored by time.
+//!
+//! It implements the traits of [`StoredLayer`](crate::redis::StoredLayer), so that Rust and Python processes exchange messages and groups
+//! in Redis. A reader decides by the score of a message whether it has expired.
 
 mod read;
 mod statistics;

@@ -1,4 +1,7 @@
 //! `Quarantine`: lists, restores and deletes the entries that no reader could read.
+//!
+//! Readers move an entry here when it cannot be opened or parsed. The `writer` limits how many entries a server keeps. An operator
+//! may restore an entry after the missing key has been configured.
 
 mod delete;
 mod partial;

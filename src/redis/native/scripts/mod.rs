@@ -1,4 +1,6 @@
 //! The Lua scripts of the native format. Each is a file with a header that describes it.
+//!
+//! A script is one atomic step on one server. A server loads it once, and calls name it by its hash.
 
 use crate::redis::node::commands::script::Script;
 

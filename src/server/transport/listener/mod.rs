@@ -1,4 +1,7 @@
 //! Listeners: TCP, unix sockets, and listeners that another process has opened.
+//!
+//! A listener accepts streams and names the address of each client. `tls` wraps the accepted streams, and `unix` creates and
+//! removes the file of a socket.
 
 mod inherited;
 mod tls;

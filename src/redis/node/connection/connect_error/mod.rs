@@ -1,4 +1,7 @@
 //! `ConnectError`: why a connection could not be opened, with advice.
+//!
+//! An error is first compared with the usual misconfigurations ([`diagnosis`], [`tls`]). The text then says what is wrong and which
+//! option to change.
 
 pub(crate) mod diagnosis;
 pub(crate) mod tls;

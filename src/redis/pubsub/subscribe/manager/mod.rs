@@ -1,4 +1,7 @@
 //! `SubscriptionManager`: the desired subscriptions on one server, and whether published messages arrive from it.
+//!
+//! Other code changes the desired subscriptions and waits until they are in force. The task in `session` brings the server to that state,
+//! again after each reconnect.
 
 mod session;
 

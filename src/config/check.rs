@@ -56,6 +56,9 @@ impl Config {
         } else {
             self.check_sentinels()?;
         }
+        if self.cluster {
+            self.check_cluster()?;
+        }
         self.check_tls()?;
         self.check_prefixes()?;
         self.capacities()?;
@@ -84,6 +87,31 @@ impl Config {
             }
             if !seen.insert(service) {
                 return refuse("duplicate name");
+            }
+        }
+        Ok(())
+    }
+
+    fn check_cluster(&self) -> Result<()> {
+        let refuse = |reason: &str| Err(Error::config("cluster", "true", reason));
+        if !self.sentinels.is_empty() {
+            return refuse("a cluster has no sentinels; set hosts to some of its nodes");
+        }
+        if self.format != Format::Native {
+            return refuse(
+                "only the format native can use a cluster; the format pubsub can use a node of one without this option",
+            );
+        }
+        let hosts = self.host_list();
+        for (at, host) in hosts.iter().enumerate() {
+            let refuse = |reason| Err(Error::config(format!("hosts[{at}]"), host, reason));
+            match host.address() {
+                Ok(Address::Tcp { db: 0, .. }) => {}
+                Ok(Address::Tcp { .. }) => return refuse("a cluster has database 0 only"),
+                _ => return refuse("a node of a cluster needs a TCP address"),
+            }
+            if !host.logs_in_as(&hosts[0]) {
+                return refuse("all nodes of a cluster need the same user, password and scheme as hosts[0]");
             }
         }
         Ok(())
@@ -234,6 +262,19 @@ mod tests {
             (new().host("rediss://a").tls_key_file("/k"), "tls_key_file = /k: tls_cert_file is missing"),
             (new().tls_ca_file("/ca"), "tls_ca_file = /ca: no server uses TLS"),
             (new().sentinel("redis://a").tls_ca_file("/ca"), "tls_ca_file = /ca: no server uses TLS"),
+            (new().cluster(true).sentinel("redis://a"), "cluster = true: a cluster has no sentinels"),
+            (new().cluster(true).format(Format::PubSub), "cluster = true: only the format native"),
+            (new().cluster(true).format(Format::AsgiRedis), "cluster = true: only the format native"),
+            (
+                hosts(&["redis://a", "redis://b/1"]).cluster(true),
+                "hosts[1] = redis://b/1: a cluster has database 0 only",
+            ),
+            (hosts(&["unix:///s"]).cluster(true), "hosts[0] = unix:///s: a node of a cluster needs a TCP address"),
+            (
+                hosts(&["redis://:secret@a", "redis://b"]).cluster(true),
+                "hosts[1] = redis://b: all nodes of a cluster need",
+            ),
+            (hosts(&["redis://a", "rediss://b"]).cluster(true), "hosts[1] = rediss://b: all nodes of a cluster need"),
             (new().random_prefix_length(1025), "random_prefix_length = 1025: must be from 0 to 1024 bytes"),
         ] {
             let error = refusal(&config);

@@ -60,6 +60,14 @@ impl Host {
         ServerUrl::read(&self.url).is_ok_and(|server| server.is_tls())
     }
 
+    /// Whether connections to this host use the same user, password, scheme and check of certificates as those to `other`.
+    pub(crate) fn logs_in_as(&self, other: &Self) -> bool {
+        match (ServerUrl::read(&self.url), ServerUrl::read(&other.url)) {
+            (Ok(one), Ok(other)) => one.login() == other.login(),
+            _ => false,
+        }
+    }
+
     /// The text that sharding hashes: the name, or else the address and database in one normal spelling. It has no
     /// credentials.
     pub(crate) fn identity(&self) -> String {

@@ -46,6 +46,7 @@ pub(crate) const DEFAULT_CAPACITY: usize = 100;
 pub struct Config {
     /// `None` means the default host. An empty list is an error.
     pub(crate) hosts: Option<Vec<Host>>,
+    pub(crate) cluster: bool,
     /// The default depends on the format.
     pub(crate) prefix: Option<String>,
     pub(crate) expiry: Duration,
@@ -106,6 +107,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             hosts: None,
+            cluster: false,
             prefix: None,
             expiry: Duration::from_mins(1),
             group_expiry: Duration::from_hours(24),

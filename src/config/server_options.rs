@@ -24,6 +24,17 @@ impl Config {
         self
     }
 
+    /// Whether the [hosts](Self::hosts) are nodes of a Redis Cluster, which needs Redis 7.0 and the format native. Some of its nodes
+    /// suffice, because they name the others. All hosts need the same user and password, and either all or none use TLS: these
+    /// settings apply to every node. Defaults to `false`.
+    ///
+    /// The slot of its name decides where a channel or a group is stored. A normal channel is in one slot too.
+    #[must_use]
+    pub fn cluster(mut self, cluster: bool) -> Self {
+        self.cluster = cluster;
+        self
+    }
+
     /// Adds a sentinel. The layer then finds the masters through sentinels and not through [`hosts`](Self::hosts). The URL may
     /// have its own user and password, and the scheme `rediss` for TLS. The default port is 26379. Defaults to none.
     ///

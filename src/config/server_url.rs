@@ -137,6 +137,12 @@ impl ServerUrl {
         self.url.scheme() == "rediss"
     }
 
+    /// The settings of connections to the server that do not depend on its address.
+    pub(crate) fn login(&self) -> (&str, &str, Option<&str>, Option<&str>, Option<&str>) {
+        let url = &self.url;
+        (url.scheme(), url.username(), url.password(), url.query(), url.fragment())
+    }
+
     /// Whether the URL has a user or a password.
     pub(crate) fn has_login(&self) -> bool {
         let in_query = |name: &str| matches!(name, "user" | "pass");

@@ -21,6 +21,7 @@ use crate::error::Result;
 use crate::message::{Message, Value as Routed};
 use crate::name::{ChannelName, GroupName};
 use crate::redis::entry::Entry;
+use crate::redis::node::commands::asking::Node;
 use crate::redis::node::commands::script::Script;
 use crate::redis::node::connection::Version;
 use crate::redis::node::fault::Fault;
@@ -138,9 +139,9 @@ impl<F: PythonFormat> WriteFormat for F {
         capacity
     }
 
-    async fn push(&self, shard: &Shard, batch: &Batch<Bytes>) -> Result<Pushed, Fault> {
-        let command = PythonFormat::push(self, batch, Duration::from_millis(shard.now_ms()?));
-        Pushed::parse(shard.run_once(&command).await?, batch.runs().len())
+    async fn push(&self, node: Node<'_>, batch: &Batch<Bytes>) -> Result<Pushed, Fault> {
+        let command = PythonFormat::push(self, batch, Duration::from_millis(node.shard.now_ms()?));
+        Pushed::parse(node.run_once(&command).await?, batch.runs().len())
     }
 }
 

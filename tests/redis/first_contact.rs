@@ -39,7 +39,7 @@ async fn is_refused_because(url: &str, format: Format, why: &str) -> Error {
 }
 
 /// A Redis Cluster of one node, which has all slots.
-async fn cluster() -> RedisServer {
+pub async fn cluster() -> RedisServer {
     let server = RedisServer::with(&["--cluster-enabled", "yes"]);
     let mut connection = server.connection().await;
     let () = ask(&mut connection, redis::cmd("CLUSTER").arg(&["ADDSLOTSRANGE", "0", "16383"])).await;
@@ -55,11 +55,12 @@ async fn cluster() -> RedisServer {
 async fn a_cluster_is_refused_in_every_format_that_stores_messages() {
     let (server, good) = (cluster().await, RedisServer::start());
     for format in stored_formats() {
-        let error = is_refused_because(&server.url(), format, "this is a Redis Cluster, which is not supported").await;
+        let error =
+            is_refused_because(&server.url(), format, "this is a node of a Redis Cluster: set `cluster = true`").await;
         assert!(!error.is_transient() && !error.may_have_run(), "{error:?}");
         let in_a_database = server.url().replace("/0", "/1");
         let said = refusal(config(&in_a_database, format)).await.to_string();
-        assert!(said.contains("this is a Redis Cluster, which is not supported"), "{said}");
+        assert!(said.contains("this is a node of a Redis Cluster: set `cluster = true`"), "{said}");
         // A second server that works does not change the result.
         let both = Site::at([good.url(), server.url()]).config().format(format);
         let error = refusal(both).await;
@@ -72,7 +73,7 @@ async fn messages_are_published_on_a_cluster_without_sharded_topics() {
     let server = cluster().await;
     publishes(config(&server.url(), Format::PubSub)).await;
     let said = refusal(config(&server.url(), Format::PubSub).sharded_pubsub(true)).await.to_string();
-    assert!(said.contains("this is a Redis Cluster, which is not supported"), "{said}");
+    assert!(said.contains("this is a node of a Redis Cluster: set `cluster = true`"), "{said}");
 }
 
 #[tokio::test]

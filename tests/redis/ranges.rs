@@ -3,23 +3,25 @@
 use channel_layer::config::OptionInfo;
 use channel_layer::{Config, Error, Fallback, Format, connect};
 
+use super::first_contact::cluster;
 use super::tls::{ANY_CLIENT, TlsServer};
 use super::tools::{number, numbered};
 use crate::support::{FORMATS, RedisServer, TestedFormat, eventually, python_formats, random_prefix};
 
-/// A server with plain and TLS connections and as many databases as an option can name, and a sentinel that knows both
-/// of its ports.
+/// A server with plain and TLS connections and as many databases as an option can name, a sentinel that knows both of its
+/// ports, and a cluster of one node.
 struct Servers {
     redis: TlsServer,
     sentinel: RedisServer,
+    cluster: RedisServer,
 }
 
 impl Servers {
-    fn start() -> Self {
+    async fn start() -> Self {
         let redis = TlsServer::start("server", &[&ANY_CLIENT[..], &["--databases", "65536"]].concat());
         let (plain, tls) = (redis.server.port(), redis.port.number());
         let lines = format!("sentinel monitor plain 127.0.0.1 {plain} 1\nsentinel monitor tls 127.0.0.1 {tls} 1\n");
-        Self { redis, sentinel: RedisServer::sentinel(&lines) }
+        Self { redis, sentinel: RedisServer::sentinel(&lines), cluster: cluster().await }
     }
 
     /// Returns a configuration in which `option` has the value `value` and takes effect.
@@ -30,7 +32,8 @@ impl Servers {
             let config = config.sentinel(self.sentinel.url()).services([if tls { "tls" } else { "plain" }]);
             if tls { config.tls_ca_file(self.redis.files.path("ca.pem")) } else { config }
         } else {
-            config.host(self.redis.server.url()).fallback(Fallback::Fail)
+            let server = if (option.name, value) == ("cluster", "true") { &self.cluster } else { &self.redis.server };
+            config.host(server.url()).fallback(Fallback::Fail)
         };
         config.set(option.name, value).unwrap()
     }
@@ -56,13 +59,17 @@ async fn exercise(config: Config, expires: bool) -> Result<(), Error> {
 
 #[tokio::test]
 async fn every_option_works_at_both_ends_of_its_range() {
-    let servers = Servers::start();
+    let servers = Servers::start().await;
     let mut ends = 0;
     for option in Config::options().filter(|option| option.name != "format") {
         for (at, end) in option.ends.iter().enumerate() {
             for TestedFormat { format, .. } in FORMATS {
                 if end == "local" && python_formats().any(|python| python == format) {
                     // These formats have no fallback.
+                    continue;
+                }
+                if (option.name, &**end) == ("cluster", "true") && format != Format::Native {
+                    // Only the native format can use a cluster.
                     continue;
                 }
                 let expires = at == 0 && option.name.ends_with("expiry");

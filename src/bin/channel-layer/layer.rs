@@ -23,6 +23,9 @@ pub(crate) struct LayerOptions {
     /// none]
     #[arg(long, value_name = "URL")]
     redis: Vec<String>,
+    /// The servers are nodes of a Redis Cluster, and lead to its other nodes [env: CHANNEL_LAYER_CLUSTER]
+    #[arg(long)]
+    cluster: bool,
     /// Key that encrypts messages; of several keys, the first encrypts and all decrypt [env:
     /// CHANNEL_LAYER_SYMMETRIC_ENCRYPTION_KEYS]
     #[arg(long, value_name = "KEY")]
@@ -90,6 +93,9 @@ impl LayerOptions {
         }
         if let Some(format) = self.format {
             config = config.format(format);
+        }
+        if self.cluster {
+            config = config.cluster(true);
         }
         if self.redis.is_empty() {
             return Ok(deployment.with_config(config));

@@ -201,7 +201,7 @@ mod tests {
         for (text, fault) in [
             ("5", "configuration = a number"),
             ("{", "configuration = JSON text: EOF"),
-            (r#"{"prefixes": "secret"}"#, "prefixes = ...: unknown option; the options are hosts, prefix"),
+            (r#"{"prefixes": "secret"}"#, "prefixes = ...: unknown option; the options are hosts, cluster"),
             (r#"{"prefix": 5}"#, "prefix = 5: expected a string"),
             (r#"{"format": "redis"}"#, "format = redis: must be native, asgi_redis, channels_redis or pubsub"),
             (r#"{"serializer": "yaml"}"#, "serializer = yaml: must be msgpack or json"),

@@ -23,6 +23,7 @@ const CASES: &[Case] = &[
     case("hosts", r#"[["a", 1], "redis://b/1"]"#, "redis://a:1/0, redis://b/1,", |c| {
         c.hosts([Host::from(("a", 1)), Host::from("redis://b/1")])
     }),
+    case("cluster", "true", "true", |c| c.cluster(true)),
     case("prefix", r#""p""#, "p", |c| c.prefix("p")),
     case("format", r#""channels_redis""#, "channels_redis", |c| c.format(Format::ChannelsRedis)),
     case("expiry", "2.5", "2.5", |c| c.expiry(Duration::from_millis(2500))),

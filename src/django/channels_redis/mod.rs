@@ -155,9 +155,9 @@ impl ChannelsRedis {
         let process = format!("{prefix}.{}!", self.client);
         // Python hashes the full name of a channel that it sends to, and the part up to the `!` of one that it reads. So both
         // have to lie on the same server, which holds for one of a few names.
-        let home = self.base.places.shard_of_name(&process);
+        let home = self.base.places.home(&process).index;
         let mut name = process + &hexadecimal();
-        while self.base.places.shard_of_name(&name) != home {
+        while self.base.places.home(&name).index != home {
             name.truncate(name.len() - 32);
             name.push_str(&hexadecimal());
         }

@@ -24,6 +24,7 @@ use crate::redis::native::scripts;
 use crate::redis::native::send::outbound::{OutboundBody, Target};
 use crate::redis::native::send::write::{Answer, BatchWriter, Condition, list_lifetime};
 use crate::redis::native::statistics::counters::Counters;
+use crate::redis::node::commands::asking::Node;
 use crate::redis::node::commands::script::Script;
 use crate::redis::node::connection::Version;
 use crate::redis::node::fault::Fault;
@@ -89,14 +90,15 @@ impl WriteFormat for Native {
         share_of_capacity(capacity, shard, shards)
     }
 
-    async fn push(&self, shard: &Shard, batch: &Batch<OutboundBody>) -> Result<Pushed, Fault> {
-        self.writer(shard, batch)?.push(shard).await
+    async fn push(&self, node: Node<'_>, batch: &Batch<OutboundBody>) -> Result<Pushed, Fault> {
+        self.writer(node.shard, batch)?.push(node).await
     }
 }
 
 impl Native {
     fn writer<'a>(&'a self, shard: &Shard, batch: &'a Batch<OutboundBody>) -> Result<BatchWriter<'a>, Fault> {
-        let counters = &self.counters[shard.index];
+        // A cluster has one for all its shards.
+        let counters = self.counters.get(shard.index).unwrap_or(&self.counters[0]);
         Ok(BatchWriter::new(&self.codec, &self.topology.keys, counters, batch, shard.now_ms()?))
     }
 
@@ -110,20 +112,23 @@ impl Native {
         let message = |channel: &ChannelName, version| OutboundMessage {
             channel: channel.clone(),
             capacity: self.capacity.of(channel),
-            pinned: channel.kind().has_one_reader(),
+            pinned: self.topology.pins(channel),
             body: OutboundBody { to: Target::Group { group: group.clone(), version }, plain: plain.clone() },
         };
         routes.list.iter().map(|route| message(&route.channel, route.version)).collect()
     }
 
     /// The messages to the routes that `group` probably has. `None` if its routes are unknown, the messages do not fit into one
-    /// call or they could overtake others.
+    /// call or they could overtake others, and in a cluster, where the routes are in other slots than the group.
     fn guess(
         &self,
         sender: &Sender<Self>,
         group: &GroupName,
         message: &Arc<[u8]>,
     ) -> Option<(GuessedSend, Vec<PendingSend<OutboundBody>>)> {
+        if self.topology.is_cluster() {
+            return None;
+        }
         let shard = self.topology.shard_of_group(group);
         let condition = self.groups.guess(group)?;
         if !self.fits_one_call(&condition.routes, message.len(), shard) {
@@ -139,10 +144,7 @@ impl Native {
 
     /// Whether messages of `size` bytes to these routes fit into one call to `shard`.
     fn fits_one_call(&self, routes: &Routes, size: usize, shard: &Shard) -> bool {
-        let is_there = |channel| match self.topology.shards_of_channel(channel) {
-            [home] => home.index == shard.index,
-            _ => false,
-        };
+        let is_there = |channel| self.topology.shards_of_channel(channel).all(|home| home.index == shard.index);
         let list = &routes.list;
         list.len() <= MAX_MESSAGES
             && list.len() * size <= MAX_CONDITIONAL_BYTES
@@ -165,7 +167,7 @@ impl GuessedSend {
         let unsent = |routes| CountedIfUnread::new(AtOnce::Unsent(routes), Some(DropReason::ShardDown));
         let Self { shard, condition, batch, .. } = &self;
         let answer = match format.writer(shard, batch) {
-            Ok(writer) => writer.push_if(condition, shard).await,
+            Ok(writer) => writer.push_if(condition, Node::owner(shard)).await,
             Err(fault) => Err(fault),
         };
         let result = match answer {
@@ -206,12 +208,12 @@ impl StoredFormat for Native {
         let codec = Arc::new(BodyCodec::new(config.key_ring()?, config.max_message_size, config.expiry));
         let groups = Arc::new(Groups::new(topology.clone(), config.group_expiry, config.expiry));
         let work_ended = CancellationToken::new();
-        let (quarantine, writing) =
-            QuarantineWriter::new(&topology.keys, background.events.clone(), work_ended.clone());
+        let (quarantine, writing) = QuarantineWriter::new(&topology, background.events.clone(), work_ended.clone());
         let mut tasks = vec![background.upkeep.spawn(writing)];
-        let mut counters = Vec::with_capacity(places.shards.len());
-        for shard in &places.shards {
-            let (of_shard, writing) = Counters::new(shard, &topology.keys, list_lifetime(&codec), work_ended.clone());
+        let mut counters = Vec::new();
+        let count = if places.is_cluster() { 1 } else { places.count() };
+        for shard in (0..count).map(|index| places.shard(index)) {
+            let (of_shard, writing) = Counters::new(shard, &topology, list_lifetime(&codec), work_ended.clone());
             counters.push(of_shard);
             tasks.push(background.upkeep.spawn(writing));
         }
@@ -236,7 +238,7 @@ impl StoredFormat for Native {
     fn message(&self, channel: ChannelName, message: &Message) -> Result<OutboundMessage<OutboundBody>> {
         Ok(OutboundMessage {
             capacity: self.capacity.of(&channel),
-            pinned: channel.kind().has_one_reader(),
+            pinned: self.topology.pins(&channel),
             channel,
             body: OutboundBody { to: Target::Channel, plain: self.encode(message)? },
         })

@@ -1,6 +1,6 @@
 //! `Groups`: adds and removes members on the group's server, and looks up routes and members.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use crate::redis::node::commands::script::Script;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 use crate::redis::stored::groups::StoredGroups;
+use crate::redis::topology::places::Failure;
 
 /// Members that no message has needed for this time are evicted from the cache. The next message fetches them again.
 const EVICT_AFTER: Duration = Duration::from_mins(1);
@@ -113,11 +114,12 @@ impl StoredGroups for Groups {
     async fn channels(&self, group: &GroupName) -> Result<Vec<ChannelName>> {
         let mut channels = Vec::new();
         let shard = self.topology.shard_of_group(group);
-        for route in self.routes(group).await.map_err(|fault| shard.error(fault))?.list.iter() {
+        let error = |(shard, fault)| self.topology.error(shard, fault);
+        for route in self.routes(group).await.map_err(error)?.list.iter() {
             if route.is_local() {
-                let answer = shard.query(&self.members_command(group, &route.channel, 0)).await;
-                let changes = answer.and_then(|answer| parse_changes(answer, route.channel.as_str()));
-                let changes = changes.map_err(|fault| shard.error(fault))?;
+                let command = self.members_command(group, &route.channel, 0);
+                let answer = self.topology.query(group.as_str(), &command).await.map_err(error)?;
+                let changes = parse_changes(answer, route.channel.as_str()).map_err(|fault| shard.error(fault))?;
                 let now = now_microseconds(shard);
                 let live = changes.members.into_iter().filter(|(_, ends)| *ends > now);
                 channels.extend(live.map(|(channel, _)| channel));
@@ -128,13 +130,10 @@ impl StoredGroups for Groups {
         Ok(channels)
     }
 
-    async fn destinations(&self, groups: &[GroupName]) -> Vec<Result<Routes, (usize, Fault)>> {
+    async fn destinations(&self, groups: &[GroupName]) -> Vec<Result<Routes, Failure>> {
         match groups {
             // The routes of a single group are remembered for the next send.
-            [group] => {
-                let shard = self.topology.shard_of_group(group).index;
-                vec![self.routes(group).await.map_err(|fault| (shard, fault))]
-            }
+            [group] => vec![self.routes(group).await],
             groups => self.routes_of_all(groups).await,
         }
     }
@@ -166,15 +165,16 @@ impl Groups {
     }
 
     async fn run(&self, group: &GroupName, command: &Cmd) -> Result<Value> {
-        let shard = self.topology.shard_of_group(group);
-        shard.run(command).await.map_err(|fault| shard.error(fault))
+        let answer = self.topology.run(group.as_str(), command).await;
+        answer.map_err(|(shard, fault)| self.topology.error(shard, fault))
     }
 
     /// Fetches the routes of `group`, and makes the group remember its members for as long as messages of this process can wait.
-    async fn routes(&self, group: &GroupName) -> Result<Routes, Fault> {
-        let shard = self.topology.shard_of_group(group);
+    async fn routes(&self, group: &GroupName) -> Result<Routes, Failure> {
         loop {
-            let routes = self.record_routes(group, &shard.query(&self.routes_command(group)).await?)?;
+            let answer = self.topology.query(group.as_str(), &self.routes_command(group)).await?;
+            let routes = self.record_routes(group, &answer);
+            let routes = routes.map_err(|fault| (self.home(group).index, fault))?;
             if self.retention_suffices(&routes) {
                 return Ok(routes);
             }
@@ -185,7 +185,7 @@ impl Groups {
             }
             let mut command = scripts::GROUP_REMEMBER.call(&keys);
             command.arg(self.retention_ms).arg(routes.count);
-            shard.query(&command).await?;
+            self.topology.query(group.as_str(), &command).await?;
         }
     }
 
@@ -212,17 +212,18 @@ impl Groups {
     }
 
     /// Fetches the routes of each of `groups` with one round trip per shard. A failure comes with the index of its shard.
-    async fn routes_of_all(&self, groups: &[GroupName]) -> Vec<Result<Routes, (usize, Fault)>> {
+    async fn routes_of_all(&self, groups: &[GroupName]) -> Vec<Result<Routes, Failure>> {
         let mut results: Vec<_> = groups.iter().map(|_| Ok(Routes::none())).collect();
-        let fetched = futures_util::future::join_all(self.topology.shards.iter().map(|shard| async move {
-            let here = |group: &GroupName| self.topology.shard_of_group(group).index == shard.index;
-            let indices: Vec<_> = (0..groups.len()).filter(|index| here(&groups[*index])).collect();
+        let mut by_shard = BTreeMap::<usize, Vec<usize>>::new();
+        for (index, group) in groups.iter().enumerate() {
+            by_shard.entry(self.home(group).index).or_default().push(index);
+        }
+        let fetched = futures_util::future::join_all(by_shard.into_iter().map(|(shard, indices)| async move {
             let mut commands = redis::pipe();
             for index in &indices {
                 commands.add_command(self.routes_command(&groups[*index]));
             }
-            let answers = if indices.is_empty() { Ok(Vec::new()) } else { shard.query(&commands).await };
-            (shard.index, indices, answers)
+            (shard, indices, self.topology.shard(shard).query(&commands).await)
         }));
         for (shard, indices, answers) in fetched.await {
             for (answer, index) in indices.into_iter().enumerate() {
@@ -231,9 +232,10 @@ impl Groups {
                 });
                 results[index] = match routes {
                     Ok(routes) if !self.retention_suffices(&routes) => self.routes(&groups[index]).await,
-                    routes => routes,
-                }
-                .map_err(|fault| (shard, fault));
+                    // One of the groups is on another node of the cluster now.
+                    Err(fault) if fault.redirect.is_some() => self.routes(&groups[index]).await,
+                    routes => routes.map_err(|fault| (shard, fault)),
+                };
             }
         }
         results
@@ -252,12 +254,13 @@ impl Groups {
         version: u64,
         sent_ms: u64,
     ) -> Result<Recipients, Fault> {
-        let shard = self.topology.shard_of_group(group);
+        let mut routing = self.topology.routing(self.home(group), group.as_str());
         let cached = self.cached(group, route);
         // A message cannot have been sent later than now. The clocks of its server and of the group's server may differ.
-        let sent = sent_ms.saturating_mul(1000).min(now_microseconds(shard));
+        let sent = sent_ms.saturating_mul(1000).min(now_microseconds(routing.node().shard));
         loop {
-            let generation = shard.generation();
+            let node = routing.node();
+            let generation = node.shard.generation();
             let known = {
                 // While the server is unreachable, cached members of the version are still right.
                 let membership = cached.membership(generation.as_ref().ok().copied());
@@ -267,12 +270,20 @@ impl Groups {
                 }
                 known
             };
-            let generation = generation?;
             // Popped messages wait behind this one, so the command is not retried.
-            let answer = shard.run_once(&self.members_command(group, route, known)).await?;
+            let command = self.members_command(group, route, known);
+            let answer = match generation {
+                Ok(_) => node.run_once(&command).await,
+                Err(ref fault) => Err(fault.clone()),
+            };
+            let (generation, answer) = match (generation, answer) {
+                (Ok(generation), Ok(answer)) => (generation, answer),
+                (_, Err(fault)) | (Err(fault), _) if routing.follow(&fault).await => continue,
+                (_, Err(fault)) | (Err(fault), _) => return Err(fault),
+            };
             let changes = parse_changes(answer, route.as_str())?;
             let is_known = changes.version >= version;
-            match cached.apply(changes, generation, now_microseconds(shard)) {
+            match cached.apply(changes, generation, now_microseconds(node.shard)) {
                 Some(membership) if is_known => return Ok(Recipients::new(membership, version, sent)),
                 Some(_) => return self.members_of_unknown_version(group, route, version, sent).await,
                 None => {}
@@ -292,8 +303,9 @@ impl Groups {
         version: u64,
         sent: u64,
     ) -> Result<Recipients, Fault> {
-        let shard = self.topology.shard_of_group(group);
-        let answer = shard.run_once(&self.members_command(group, route, 0)).await?;
+        let shard = self.home(group);
+        let command = self.members_command(group, route, 0);
+        let answer = self.topology.run_once_on(shard, group.as_str(), &command).await.map_err(|(_, fault)| fault)?;
         let mut changes = parse_changes(answer, route.as_str())?;
         changes.version = changes.version.max(version);
         let mut membership = Membership::default();

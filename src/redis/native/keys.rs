@@ -159,7 +159,9 @@ mod tests {
         ] {
             assert!(keys().is_flushed(&key), "{key}");
         }
-        assert!(!keys().is_flushed(&keys().epoch()));
+        for epoch in [keys().epoch(), format!("{}:{{5}}", keys().epoch())] {
+            assert!(!keys().is_flushed(&epoch), "{epoch}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use redis::{ErrorKind, RedisError};
 
 use crate::drops::DropReason;
 use crate::error::ServerFault;
+use crate::redis::node::cluster::Redirect;
 use crate::redis::node::connection::connect_error::ConnectError;
 use crate::redis::node::connection::connect_error::tls;
 
@@ -22,6 +23,8 @@ pub struct Fault {
     pub(crate) outage: bool,
     /// Whether the same command may succeed later.
     pub(crate) transient: bool,
+    /// Where or when a cluster runs the command instead. It has not run.
+    pub(crate) redirect: Option<Redirect>,
     /// The part of the text before the address of the server.
     subject: &'static str,
     cause: Arc<str>,
@@ -31,7 +34,8 @@ impl Fault {
     /// A permanent fault of a server that is up.
     fn new(may_have_run: bool, cause: impl fmt::Display) -> Self {
         let cause = cause.to_string().into();
-        Self { may_have_run, broken: false, outage: false, transient: false, subject: "Redis", cause }
+        let (broken, outage, transient, redirect) = (false, false, false, None);
+        Self { may_have_run, broken, outage, transient, redirect, subject: "Redis", cause }
     }
 
     /// The fault of a command that was not sent, because there is no connection.
@@ -47,6 +51,11 @@ impl Fault {
     /// The fault of an answer that the command cannot have. Such a server is not compatible.
     pub(crate) fn unexpected(answer: &str) -> Self {
         Self::new(true, format!("unexpected answer: {answer}"))
+    }
+
+    /// The same fault, for a server of a cluster that is being replaced: another node serves its slots soon.
+    pub(crate) fn while_replaced(self) -> Self {
+        Self { redirect: Some(Redirect::Wait), ..self }
     }
 
     /// The same cause, marked as an outage. Later commands fail with it while the shard reconnects.
@@ -142,9 +151,7 @@ fn is_unavailable(code: &str) -> bool {
 
 /// Whether the code means that the command has not run and may succeed later.
 fn is_transient(code: &str) -> bool {
-    is_shortage(code)
-        || is_unavailable(code)
-        || ["NOSCRIPT", "EXECABORT", "BUSY", "CLUSTERDOWN", "TRYAGAIN"].contains(&code)
+    is_shortage(code) || is_unavailable(code) || ["NOSCRIPT", "EXECABORT", "BUSY"].contains(&code)
 }
 
 /// Whether the code means that the server refuses writes because it lacks memory, disk space or replicas.
@@ -160,21 +167,28 @@ fn is_forbidden(code: &str, text: &str) -> bool {
 
 impl From<RedisError> for Fault {
     fn from(error: RedisError) -> Self {
-        let (may_have_run, broken, transient, subject) = match answer(&error) {
-            Some((code, text)) => {
-                let transient = is_transient(code);
-                (!transient && !is_forbidden(code, text), is_unavailable(code), transient, "Redis")
-            }
-            None => (!error.is_connection_refusal(), true, true, "lost the connection to Redis"),
+        let Some((code, answered)) = answer(&error) else {
+            let (may_have_run, subject) = (!error.is_connection_refusal(), "lost the connection to Redis");
+            let fault = Self { subject, broken: true, ..Self::new(may_have_run, text(&error)) };
+            return fault.into_outage();
         };
-        Self { may_have_run, broken, outage: broken, transient, subject, cause: text(&error).into() }
+        let redirect = Redirect::parse(code, answered);
+        let (broken, transient) = (is_unavailable(code), redirect.is_some() || is_transient(code));
+        let may_have_run = !transient && !is_forbidden(code, answered);
+        let cause = match redirect {
+            Some(Redirect::Moved(..) | Redirect::Ask(..)) => "another node of the cluster has the slot".to_owned(),
+            _ => text(&error),
+        };
+        Self { broken, outage: broken, transient, redirect, ..Self::new(may_have_run, cause) }
     }
 }
 
 impl From<ConnectError> for Fault {
     fn from(error: ConnectError) -> Self {
         let (outage, transient) = (!error.is_refusal(), !error.is_permanent());
-        Self { outage, transient, subject: "cannot connect to Redis", ..Self::unsent(error) }
+        // A replica may be about to become the master.
+        let redirect = matches!(error, ConnectError::Replica).then_some(Redirect::Wait);
+        Self { outage, transient, redirect, subject: "cannot connect to Redis", ..Self::unsent(error) }
     }
 }
 

@@ -152,6 +152,9 @@ impl Shard {
     async fn exchange_settings(&self, connection: &ServerConnection, publishes: bool) {
         let (Some(settings), Some(now_ms)) = (&self.requirements.settings, self.clock.now_ms()) else { return };
         let Ok(commands) = settings.exchange(now_ms, publishes) else { return };
+        if !self.holds(&settings.key) {
+            return;
+        }
         let answers = connection.commands.clone().send_packed_commands(&commands, 0, commands.len()).await;
         match answers.and_then(others) {
             Ok(members) => self.report_differences(settings.compare(&members)),

@@ -17,7 +17,10 @@ use crate::redis::node::clock::Clock;
 use crate::redis::node::connection;
 use crate::redis::node::connection::connect_error::ConnectError;
 use crate::redis::node::connection::{Greeting, Requirements, ServerConnection};
+use crate::redis::node::endpoint::source;
 use crate::redis::node::endpoint::source::EndpointSource;
+use crate::redis::node::epoch;
+use crate::redis::node::epoch::{EpochAnswer, KnownEpoch};
 use crate::redis::node::fault::Fault;
 use crate::redis::node::status::ServerStatus;
 use crate::supervise::contained;
@@ -41,7 +44,7 @@ pub struct Shard {
     state: watch::Sender<State>,
     pub(crate) status: ServerStatus,
     /// The last known epoch of the server's data. Held only to compare and replace it.
-    epoch: Mutex<Option<String>>,
+    epoch: Mutex<KnownEpoch>,
     /// Asks the supervisor to probe the server at once.
     suspicion: Notify,
     /// Cancelled when no command may be retried any more.
@@ -68,8 +71,12 @@ pub(crate) struct ShardOptions {
 pub(crate) struct NotConnected;
 
 #[derive(Debug, thiserror::Error)]
-#[error("the sentinels name another master")]
+#[error("another server is the master now")]
 struct MasterMoved;
+
+#[derive(Debug, thiserror::Error)]
+#[error("its nodes have left the cluster")]
+struct Retired;
 
 #[derive(Debug, thiserror::Error)]
 #[error("the layer is closed")]
@@ -78,6 +85,8 @@ struct LayerClosed;
 impl Shard {
     pub(crate) fn new(index: usize, options: ShardOptions, events: broadcast::Sender<Event>) -> Self {
         let ShardOptions { host, source, requirements } = options;
+        let unconnected = Fault::unsent(NotConnected);
+        let unconnected = if source.is_cluster() { unconnected.while_replaced() } else { unconnected };
         Self {
             index,
             clock: Clock::default(),
@@ -85,9 +94,9 @@ impl Shard {
             address: Mutex::new(source.place().into()),
             source,
             requirements,
-            state: watch::Sender::new(State::Down(Fault::unsent(NotConnected))),
+            state: watch::Sender::new(State::Down(unconnected)),
             status: ServerStatus::new(),
-            epoch: Mutex::new(None),
+            epoch: Mutex::default(),
             suspicion: Notify::new(),
             retries_cancelled: CancellationToken::new(),
             events,
@@ -118,8 +127,9 @@ impl Shard {
     async fn open(&self) -> Result<(), ConnectError> {
         let client = self.source.locate().await?;
         *self.address.lock() = self.source.address(&client).into();
+        let key = self.epoch_key();
         let (mut connection, greeting) =
-            ServerConnection::open(&client, self.source.is_service(), &self.requirements).await?;
+            ServerConnection::open(&client, self.source.follows_master(), key.as_deref(), &self.requirements).await?;
         let (asked, time, _) = connection::probe(&mut connection.commands, None).await?;
         self.clock.observe(asked, time);
         self.status.record_latency(asked.elapsed());
@@ -134,21 +144,26 @@ impl Shard {
         Ok(())
     }
 
-    /// Announces the loss of the server's data if `epoch` is another than the known one.
-    fn compare_epoch(&self, epoch: Option<String>) {
-        let lost = {
-            let mut known = self.epoch.lock();
-            let lost = known.is_some() && *known != epoch;
-            *known = epoch;
-            lost
-        };
+    /// The key of the epoch of the server's data, if it has one.
+    fn epoch_key(&self) -> Option<String> {
+        let key = self.requirements.epoch_key.as_deref()?;
+        if !self.source.is_cluster() {
+            return Some(key.to_owned());
+        }
+        self.epoch.lock().key_in_slot(key, |slot| self.source.serves(slot)).map(str::to_owned)
+    }
+
+    /// Announces the loss of the server's data if its epoch is another than the known one.
+    fn compare_epoch(&self, epoch: EpochAnswer) {
+        let lost = self.epoch.lock().record(epoch);
         if lost {
             warn!(shard = self.index, host = self.host, "redis shard has lost its data");
             let _ = self.events.send(Event::DataLost { shard: self.index });
         }
     }
 
-    /// Keeps the server connected, and probes it regularly, until `closing` is cancelled. Then closes its connections.
+    /// Keeps the server connected, and probes it regularly, until `closing` is cancelled or its nodes have left the cluster. Then
+    /// closes its connections.
     pub(crate) async fn supervise(self: Arc<Self>, closing: CancellationToken) {
         let work = async {
             loop {
@@ -161,9 +176,12 @@ impl Shard {
                 }
             }
         };
-        closing.run_until_cancelled(work).await;
+        let ended = tokio::select! {
+            _ = closing.run_until_cancelled(work) => Fault::unsent(LayerClosed),
+            () = self.source.retired() => Fault::unsent(Retired).while_replaced(),
+        };
         self.status.record_down();
-        self.state.send_replace(State::Down(Fault::unsent(LayerClosed)));
+        self.state.send_replace(State::Down(ended));
     }
 
     /// Probes the connected server. Returns when the connection is lost.
@@ -182,7 +200,7 @@ impl Shard {
                 () = self.suspicion.notified() => {}
                 () = &mut settings => {}
                 () = &mut moved => {
-                    self.mark_down(connection.generation, Fault::unsent(MasterMoved));
+                    self.mark_down(connection.generation, Fault::unsent(MasterMoved).while_replaced());
                     return;
                 }
                 _ = states.wait_for(|state| matches!(state, State::Down(_))) => return,
@@ -191,14 +209,14 @@ impl Shard {
     }
 
     async fn probe(&self, mut connection: ServerConnection) -> Result<(), RedisError> {
-        let key = self.requirements.epoch_key.as_deref();
-        let (asked, time, epoch) = connection::probe(&mut connection.commands, key).await?;
+        let key = self.epoch_key();
+        let (asked, time, epoch) = connection::probe(&mut connection.commands, key.as_deref()).await?;
         connection.heard.note();
         self.clock.observe(asked, time);
         self.status.record_latency(asked.elapsed());
-        if let (Some(key), None) = (key, &epoch) {
+        if let (Some(key), EpochAnswer::Epoch(None)) = (key, &epoch) {
             // The server was emptied while it was connected. The next process that connects has to find an epoch.
-            connection::create_epoch(&mut connection.commands, key).await?;
+            epoch::create(&mut connection.commands, &key).await?;
         }
         self.compare_epoch(epoch);
         Ok(())
@@ -331,7 +349,8 @@ impl Shard {
     /// The last known state of the server. Sends no command.
     pub(crate) fn health(&self) -> ShardHealth {
         let reason = self.fault().map(|fault| fault.line(&self.address()));
-        self.status.report(self.index, &self.host, reason, self.epoch.lock().clone(), self.clock.offset_seconds())
+        let epoch = self.epoch.lock().value.clone();
+        self.status.report(self.index, &self.host, reason, epoch, self.clock.offset_seconds())
     }
 
     /// The longest duration of a command.
@@ -346,6 +365,17 @@ impl Shard {
 
     fn address(&self) -> Arc<str> {
         self.address.lock().clone()
+    }
+
+    /// The host at which the server is connected; empty while it is down.
+    pub(crate) fn connected_host(&self) -> String {
+        let address = self.connection().ok().and_then(|connection| source::address(&connection.client));
+        address.map(|(host, _)| host).unwrap_or_default()
+    }
+
+    /// Whether the server has to hold `key`. In a cluster only one of them has.
+    pub(crate) fn holds(&self, key: &str) -> bool {
+        self.source.holds(key)
     }
 
     /// How the host is named in logs.

@@ -19,7 +19,7 @@ use crate::error::Result;
 use crate::layer::{Event, Modes};
 use crate::memory::{Bounds, MemoryLayer};
 use crate::redis::closing::Closing;
-use crate::redis::node::connection::{Requirements, Timing, Version};
+use crate::redis::node::connection::{ClusterUse, Requirements, Timing, Version};
 use crate::redis::node::shard::Shard;
 use crate::redis::pubsub::subscribe::manager::{SubscriptionManager, SubscriptionOptions};
 use crate::redis::topology::probe::HealthProbe;
@@ -49,11 +49,11 @@ impl PubSubLayer {
         let config = config.checked_for(Format::PubSub)?;
         let (events, _) = broadcast::channel(servers::EVENTS);
         let min_version = if config.sharded_pubsub { OLDEST_SHARDED } else { OLDEST_SERVER };
-        let on_cluster = !config.sharded_pubsub;
+        let cluster = if config.sharded_pubsub { ClusterUse::Refused } else { ClusterUse::AnyNode };
         let requirements = Requirements {
             pool_size: 1,
             writable: false,
-            on_cluster,
+            cluster,
             ..Requirements::new(&config, min_version, &[], None)
         };
         let fallback = config.fallback.unwrap_or(Fallback::Local);
@@ -101,8 +101,9 @@ impl PubSubLayer {
         }
         upkeep.spawn(inbox::sweep(inbox.clone(), config.expiry, closing.token().clone()));
         let publisher = Publisher::start(&managers, &inbox, &modes, &work, closing.token());
+        let retrying = shards.clone();
         upkeep.spawn(servers::drain(
-            shards.clone(),
+            move || retrying.iter().for_each(|shard| shard.cancel_retries()),
             work,
             closing.token().clone(),
             drained.clone(),
@@ -110,7 +111,7 @@ impl PubSubLayer {
         ));
         upkeep.close();
         let prefix = config.key_prefix().to_owned();
-        let health_probe = HealthProbe::new(shards.len());
+        let health_probe = HealthProbe::default();
         Ok(Self {
             inbox,
             topics,

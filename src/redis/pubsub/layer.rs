@@ -327,7 +327,7 @@ impl ChannelLayer for PubSubLayer {
 
     async fn redis_stats(&self) -> Result<Vec<RedisStats>> {
         self.check_open()?;
-        probe::stats(&self.shards).await
+        probe::stats(self.shards.iter()).await
     }
 
     fn group_expiry(&self) -> Duration {

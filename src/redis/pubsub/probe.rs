@@ -20,7 +20,7 @@ struct Stayed;
 impl PubSubLayer {
     /// The health of the servers, with a probe of each.
     pub(crate) async fn examine(&self) -> Health {
-        let mut health = self.health_probe.health(&self.shards, |shard| self.send_through(shard)).await;
+        let mut health = self.health_probe.health(self.shards.iter(), |shard| self.send_through(shard)).await;
         for (shard, status) in self.status().into_iter().enumerate() {
             match status.mode {
                 Mode::Remote => {}

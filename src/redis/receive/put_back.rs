@@ -6,11 +6,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::buffer::buffered_entry::BufferedEntry;
-use super::format::ReadFormat;
+use super::reader::context::ReaderContext;
 use super::reader::{Reader, State};
 use crate::drops::{DropReason, Drops};
 use crate::redis::node::fault::Fault;
 use crate::redis::receive::raw::TASK;
+use crate::redis::topology::places::{Failure, Places};
 use crate::supervise::contained;
 
 /// The most bytes and entries that one call puts back.
@@ -40,30 +41,34 @@ impl<'r> PutBack<'r> {
         let (entries, others) = state.buffer.take_all().into_iter().partition::<Vec<_>, _>(chosen);
         state.buffer.prepend(others);
         let (kept, dropped) = (Vec::new(), Drops::default());
-        Self { reader, entries: by_channel(entries), kept, refused: None, lost: None, dropped }
+        let entries = by_channel(&reader.context.places, entries);
+        Self { reader, entries, kept, refused: None, lost: None, dropped }
     }
 
     /// Puts the entries back at the heads of their channels, in order. An attempt that has certainly put nothing back is repeated;
     /// the last attempt is at `deadline`.
     pub(crate) async fn run(&mut self, deadline: Instant) {
         // The last chunk first, because each call puts its entries before those of the previous call.
+        let reader = self.reader;
+        let context = &reader.context;
         while let Some(last) = self.entries.last() {
             let shard = last.shard.index;
-            let others = self.entries.iter().rposition(|entry| !same_place(entry, last)).map_or(0, |index| index + 1);
+            let is_other = |entry: &BufferedEntry| !same_list(&context.places, entry, last);
+            let others = self.entries.iter().rposition(is_other).map_or(0, |index| index + 1);
             let start = others + last_chunk(&self.entries[others..]);
             let chunk = &self.entries[start..];
-            let put_back = contained(TASK, put_back_chunk(&*self.reader.context.format, chunk, deadline)).await;
-            match put_back.unwrap_or_else(|| Err(Fault::panicked())) {
+            let put_back = contained(TASK, put_back_chunk(context, chunk, deadline)).await;
+            match put_back.unwrap_or_else(|| Err((shard, Fault::panicked()))) {
                 Ok(expired) => {
                     self.entries.truncate(start);
                     self.dropped.add(DropReason::Expired, expired);
                 }
-                Err(fault) if fault.may_have_run => {
+                Err((shard, fault)) if fault.may_have_run => {
                     let undelivered = self.entries.drain(start..).map(|entry| entry.undelivered()).sum();
                     self.dropped.add(DropReason::ShardDown, undelivered);
                     self.lost = Some((shard, fault));
                 }
-                Err(fault) => {
+                Err((shard, fault)) => {
                     self.kept.extend(self.entries.drain(others..));
                     self.refused = Some((shard, fault));
                 }
@@ -98,10 +103,10 @@ impl Drop for PutBack<'_> {
 }
 
 /// Brings the entries of each channel and shard together. Their order does not change.
-fn by_channel(entries: Vec<BufferedEntry>) -> Vec<BufferedEntry> {
+fn by_channel(places: &Places, entries: Vec<BufferedEntry>) -> Vec<BufferedEntry> {
     let mut groups: Vec<Vec<BufferedEntry>> = Vec::new();
     for entry in entries {
-        match groups.iter_mut().find(|group| same_place(&group[0], &entry)) {
+        match groups.iter_mut().find(|group| same_list(places, &group[0], &entry)) {
             Some(group) => group.push(entry),
             None => groups.push(vec![entry]),
         }
@@ -109,9 +114,9 @@ fn by_channel(entries: Vec<BufferedEntry>) -> Vec<BufferedEntry> {
     groups.into_iter().flatten().collect()
 }
 
-/// Whether two entries were in one list.
-fn same_place(one: &BufferedEntry, other: &BufferedEntry) -> bool {
-    one.source == other.source && one.shard.index == other.shard.index
+/// Whether two entries were in one list. In a cluster a channel has one list, which may have moved between two reads.
+fn same_list(places: &Places, one: &BufferedEntry, other: &BufferedEntry) -> bool {
+    one.source == other.source && (places.is_cluster() || one.shard.index == other.shard.index)
 }
 
 /// The index at which the last chunk for one call begins.
@@ -125,16 +130,21 @@ fn last_chunk(entries: &[BufferedEntry]) -> usize {
 }
 
 /// Puts entries of one channel back. Returns how many had expired.
-async fn put_back_chunk(format: &dyn ReadFormat, entries: &[BufferedEntry], deadline: Instant) -> Result<usize, Fault> {
+async fn put_back_chunk(
+    context: &ReaderContext,
+    entries: &[BufferedEntry],
+    deadline: Instant,
+) -> Result<usize, Failure> {
     let BufferedEntry { shard, source, .. } = &entries[0];
-    let command = format.put_back(&format.key(source.non_local()), entries);
+    let (format, places, name) = (&*context.format, &context.places, source.non_local());
+    let command = format.put_back(&format.key(name), entries);
     loop {
-        match shard.run_once(&command).await {
+        match places.run_once_on(shard, name, &command).await {
             Ok(redis::Value::Int(expired)) => return Ok(usize::try_from(expired).unwrap_or(0)),
             Ok(_) => return Ok(0),
-            Err(fault) if !fault.is_retryable() || Instant::now() >= deadline => return Err(fault),
-            Err(fault) => {
-                tokio::time::timeout_at(deadline, shard.up()).await.map_err(|_| fault)?;
+            Err(failure) if !failure.1.is_retryable() || Instant::now() >= deadline => return Err(failure),
+            Err(failure) => {
+                tokio::time::timeout_at(deadline, places.up(shard, name)).await.map_err(|_| failure)?;
                 // A server that is up may keep refusing. Then `up` returns at once, and only this pause slows the loop down.
                 tokio::time::sleep(PAUSE).await;
             }

@@ -6,10 +6,12 @@ use redis::Value;
 use tokio::sync::oneshot;
 
 use super::format::{OutboundMessage, Weight, WriteFormat};
+use super::slots::PendingInSlot;
 use crate::drops::{self, CountedIfUnread, DropReason};
 use crate::name::ChannelName;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
+use crate::redis::topology::places::Places;
 use crate::supervise::contained;
 
 /// The name of the sending tasks in the metric of panics.
@@ -54,6 +56,8 @@ pub struct Outgoing<B> {
     pinned: bool,
     pub(crate) body: B,
     outcome: oneshot::Sender<CountedIfUnread<SendOutcome>>,
+    /// Keeps the messages of its slot of a cluster on one queue. `None` outside of a cluster.
+    pending: Option<PendingInSlot>,
 }
 
 impl<B> Outgoing<B> {
@@ -62,10 +66,11 @@ impl<B> Outgoing<B> {
         message: OutboundMessage<B>,
         capacity: usize,
         is_final: bool,
+        pending: Option<PendingInSlot>,
     ) -> (Self, oneshot::Receiver<CountedIfUnread<SendOutcome>>) {
         let (outcome, receiver) = oneshot::channel();
         let OutboundMessage { channel, body, pinned, .. } = message;
-        (Self { channel, capacity, is_final, pinned, body, outcome }, receiver)
+        (Self { channel, capacity, is_final, pinned, body, outcome, pending }, receiver)
     }
 
     /// Whether the message waits for a server that is unreachable: no other shard can take it, and its caller still waits.
@@ -76,6 +81,8 @@ impl<B> Outgoing<B> {
 
     /// Reports `outcome`. The caller may have dropped its future.
     fn finish(self, outcome: SendOutcome) {
+        // The next message of the caller can take another queue.
+        drop(self.pending);
         let _ = self.outcome.send(outcome.counted_if_unread());
     }
 
@@ -157,30 +164,64 @@ impl<B> Batch<B> {
         self.runs.iter().map(|run| run[0].channel.non_local())
     }
 
-    /// Sends the messages to `shard` and reports the outcome of each. An attempt that cannot have run is repeated as often as
-    /// configured, but only for the messages that [wait for the server](Outgoing::waits_for_server); the others fail at once.
-    /// `on_fault` is called before and after each pause.
-    pub(crate) async fn send<F: WriteFormat<Body = B>>(self, format: &F, shard: &Shard, on_fault: impl Fn(&Fault)) {
-        let messages = self.messages;
-        self.attempt(format, shard, on_fault).await;
-        record_size(messages);
+    /// The messages of each channel as a batch of its own. They may be on different nodes of a cluster.
+    pub(super) fn by_channel(self) -> impl Iterator<Item = Self> {
+        let mut parts: Vec<Self> = Vec::with_capacity(self.last_runs.len());
+        let mut places = HashMap::<Box<str>, usize>::with_capacity(self.last_runs.len());
+        for run in self.runs {
+            let (name, messages) = (run[0].channel.non_local(), run.len());
+            let place = places.get(name).copied().unwrap_or_else(|| {
+                places.insert(name.into(), parts.len());
+                parts.push(Self { runs: Vec::new(), last_runs: HashMap::from([(name.into(), 0)]), messages: 0 });
+                parts.len() - 1
+            });
+            parts[place].runs.push(run);
+            parts[place].messages += messages;
+        }
+        parts.into_iter()
     }
 
-    async fn attempt<F: WriteFormat<Body = B>>(mut self, format: &F, shard: &Shard, on_fault: impl Fn(&Fault)) {
+    /// Sends the messages to `shard`, or in a cluster those of a single channel to its server, and reports the outcome of each. An
+    /// attempt that cannot have run is repeated as often as configured, but only for the messages that
+    /// [wait for the server](Outgoing::waits_for_server); the others fail at once. `on_fault` is called with the fault and its shard before and after each pause.
+    pub(crate) async fn send<F: WriteFormat<Body = B>>(
+        mut self,
+        format: &F,
+        places: &Places,
+        shard: &Shard,
+        on_fault: impl Fn(usize, &Fault),
+    ) {
         let mut retry = shard.retry();
         while !self.runs.is_empty() {
-            let pushed = contained(TASK, format.push(shard, &self)).await;
-            let fault = match pushed.unwrap_or_else(|| Err(Fault::panicked())) {
-                Err(fault) if !fault.may_have_run => fault,
-                result => return self.finish(shard.index, result),
+            let (shard, fault) = match self.attempt(format, places, shard).await {
+                (shard, Err(fault)) if !fault.may_have_run => (shard, fault),
+                (shard, result) => return self.finish(shard, result),
             };
-            self.fail_all_but_waiting(shard.index, &fault);
-            on_fault(&fault);
+            self.fail_all_but_waiting(shard, &fault);
+            on_fault(shard, &fault);
             if self.runs.is_empty() || !retry.wait_after(&fault).await {
-                return self.finish(shard.index, Err(fault));
+                return self.finish(shard, Err(fault));
             }
-            self.fail_all_but_waiting(shard.index, &fault);
-            on_fault(&fault);
+            self.fail_all_but_waiting(shard, &fault);
+            on_fault(shard, &fault);
+        }
+    }
+
+    /// Makes one attempt, which follows redirections. Returns the result and the index of the shard that it is of.
+    async fn attempt<F: WriteFormat<Body = B>>(
+        &self,
+        format: &F,
+        places: &Places,
+        shard: &Shard,
+    ) -> (usize, Result<Pushed, Fault>) {
+        let mut routing = places.routing(shard, self.runs[0][0].channel.non_local());
+        loop {
+            let node = routing.node();
+            let pushed = contained(TASK, format.push(node, self)).await;
+            match pushed.unwrap_or_else(|| Err(Fault::panicked())) {
+                Err(fault) if routing.follow(&fault).await => {}
+                result => return (node.shard.index, result),
+            }
         }
     }
 
@@ -262,7 +303,7 @@ mod tests {
         let _recording = metrics::set_default_local_recorder(&recorder);
         let channel = "work".parse().expect("the name is valid");
         let message = OutboundMessage { channel, capacity: 1, pinned: false, body: Bytes::new() };
-        let (outgoing, outcome) = Outgoing::new(message, 1, true);
+        let (outgoing, outcome) = Outgoing::new(message, 1, true, None);
         drop(outcome);
         outgoing.refuse();
         assert_eq!(drops::recorded(&recorder), [("closed".to_owned(), 1)]);

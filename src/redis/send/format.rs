@@ -2,8 +2,8 @@
 
 use super::batch::{Batch, Pushed};
 use crate::name::ChannelName;
+use crate::redis::node::commands::asking::Node;
 use crate::redis::node::fault::Fault;
-use crate::redis::node::shard::Shard;
 
 /// The writing half of a stored format.
 ///
@@ -18,8 +18,8 @@ pub trait WriteFormat: Send + Sync + 'static {
     /// The part of a normal channel's `capacity` that `shard`, one of `shards`, may hold.
     fn capacity_on(&self, shard: usize, capacity: usize, shards: usize) -> usize;
 
-    /// Adds the messages of `batch` to their channels on `shard`, in one attempt.
-    fn push(&self, shard: &Shard, batch: &Batch<Self::Body>) -> impl Future<Output = Result<Pushed, Fault>> + Send;
+    /// Adds the messages of `batch` to their channels on `node`, in one attempt.
+    fn push(&self, node: Node<'_>, batch: &Batch<Self::Body>) -> impl Future<Output = Result<Pushed, Fault>> + Send;
 }
 
 /// A message in the form of its format, and its destination.

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 
+use futures_util::future::join_all;
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -16,13 +18,15 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::batch::{Batch, Outgoing, SendOutcome, TASK};
+use super::batch::{Batch, Outgoing, SendOutcome, TASK, record_size};
 use super::format::{OutboundMessage, WriteFormat};
 use super::open_calls::OpenCalls;
 use super::queue::{BatchReceiver, BypassPermit, Queue};
+use super::slots::{PendingInSlot, SlotQueues};
 use crate::drops::CountedIfUnread;
 use crate::name::ChannelName;
 use crate::redis::driven::DrivenTask;
+use crate::redis::node::cluster::Slot;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 use crate::redis::topology::places::Places;
@@ -36,12 +40,18 @@ const QUEUES: usize = 2;
 pub struct Sender<F: WriteFormat> {
     places: Arc<Places>,
     format: Arc<F>,
-    /// By shard, then by queue.
-    queues: Vec<Vec<Queue<F::Body>>>,
+    /// By shard, then by queue. Those of a new shard of a cluster are added when they are first needed.
+    queues: boxcar::Vec<[Queue<F::Body>; QUEUES]>,
+    /// Held while queues are added.
+    adding: Mutex<()>,
+    /// Which shard's queues have the messages of each slot of a cluster; `None` outside of one.
+    slots: Option<Arc<SlotQueues>>,
     /// The shard that takes the next message to a normal channel.
     turn: AtomicUsize,
     /// The open calls that send to more than one channel. The layer refuses no part of them while it closes.
     calls: OpenCalls,
+    /// Cancelled when the queues may end.
+    ending: CancellationToken,
     tasks: TaskTracker,
     runtime: Handle,
 }
@@ -73,19 +83,43 @@ impl<F: WriteFormat> Sender<F> {
     /// Starts the queues on `tasks`. They end when `closing` is cancelled, no [call](Self::call) is under way, and they are
     /// empty.
     pub(crate) fn start(places: Arc<Places>, format: Arc<F>, tasks: &TaskTracker, closing: &CancellationToken) -> Self {
-        let timeout = places.shards.iter().map(|shard| shard.command_timeout()).max().unwrap_or_default();
+        let timeout = places.shard(0).command_timeout();
         // One round trip for the members of a group, and one to send.
         let (calls, ending) = OpenCalls::new(tasks, closing, 2 * timeout);
-        let start_queue = |shard: &Arc<Shard>| {
-            let work = Arc::<DrivenTask>::default();
-            let (queue, batches) = BatchReceiver::new(work.clone(), ending.clone());
-            tasks.spawn(work.run(send_batches(shard.clone(), format.clone(), batches), Handle::current()));
-            queue
+        let shards = places.count();
+        let sender = Self {
+            queues: boxcar::Vec::with_capacity(shards),
+            adding: Mutex::default(),
+            slots: places.is_cluster().then(SlotQueues::new),
+            turn: AtomicUsize::new(format.first_shard(shards)),
+            places,
+            format,
+            calls,
+            ending,
+            tasks: tasks.clone(),
+            runtime: Handle::current(),
         };
-        let queues: Vec<Vec<_>> =
-            places.shards.iter().map(|shard| (0..QUEUES).map(|_| start_queue(shard)).collect()).collect();
-        let turn = AtomicUsize::new(format.first_shard(queues.len()));
-        Self { places, format, queues, turn, calls, tasks: tasks.clone(), runtime: Handle::current() }
+        sender.queues_of(shards - 1);
+        sender
+    }
+
+    /// The queues of a shard. Adds those that are missing.
+    fn queues_of(&self, shard: usize) -> &[Queue<F::Body>; QUEUES] {
+        self.queues.get(shard).unwrap_or_else(|| {
+            let _adding = self.adding.lock();
+            for index in self.queues.count()..=shard {
+                self.queues.push(std::array::from_fn(|_| self.start_queue(self.places.shard(index))));
+            }
+            &self.queues[shard]
+        })
+    }
+
+    fn start_queue(&self, shard: &Arc<Shard>) -> Queue<F::Body> {
+        let work = Arc::<DrivenTask>::default();
+        let (queue, batches) = BatchReceiver::new(work.clone(), self.ending.clone());
+        let sending = send_batches(self.places.clone(), shard.clone(), self.format.clone(), batches);
+        self.tasks.spawn_on(work.run(sending, self.runtime.clone()), &self.runtime);
+        queue
     }
 
     /// Begins a call that sends to more than one channel; see [`OpenCalls::begin`].
@@ -96,11 +130,11 @@ impl<F: WriteFormat> Sender<F> {
     /// Queues `message` without sending it; [`flush`](Self::flush) does that. Messages to one channel are sent in the order of
     /// these calls.
     pub(crate) fn enqueue(&self, mut message: OutboundMessage<F::Body>) -> PendingSend<F::Body> {
-        message.pinned |= self.queues.len() == 1;
+        message.pinned |= self.places.count() == 1;
         let first = if message.pinned {
             self.places.shard_of_channel(&message.channel).index
         } else {
-            self.turn.fetch_add(1, Ordering::Relaxed) % self.queues.len()
+            self.turn.fetch_add(1, Ordering::Relaxed) % self.places.count()
         };
         let mut attempts = Attempts { first, count: 0, is_final: false, failed: None };
         let state = self.enqueue_at_next(&message, &mut attempts);
@@ -114,7 +148,7 @@ impl<F: WriteFormat> Sender<F> {
 
     fn flush_queue(&self, channel: &ChannelName, state: &SendState) {
         if let SendState::Queued { shard, .. } = state {
-            self.queues[*shard][queue_of(channel)].flush();
+            self.queues_of(*shard)[queue_of(channel)].flush();
         }
     }
 
@@ -122,7 +156,7 @@ impl<F: WriteFormat> Sender<F> {
     /// often as retries are configured; the queue of the only shard of a message has done that already.
     pub(crate) async fn outcome(&self, pending: PendingSend<F::Body>) -> CountedIfUnread<SendOutcome> {
         let PendingSend { message, mut attempts, mut state } = pending;
-        let mut retry = self.places.shards[attempts.first].retry();
+        let mut retry = self.places.shard(attempts.first).retry();
         loop {
             let outcome = match state {
                 SendState::Queued { shard, outcome } => outcome.await.map_or_else(
@@ -155,7 +189,7 @@ impl<F: WriteFormat> Sender<F> {
         shard: &Shard,
         channels: impl Iterator<Item = &'c ChannelName> + Clone,
     ) -> Option<Vec<BypassPermit<F::Body>>> {
-        let queues = self.queues[shard.index].iter().enumerate();
+        let queues = self.queues_of(shard.index).iter().enumerate();
         let used = queues.filter(|(place, _)| channels.clone().any(|channel| queue_of(channel) == *place));
         used.map(|(_, queue)| queue.bypass()).collect()
     }
@@ -192,16 +226,29 @@ impl<F: WriteFormat> Sender<F> {
             let shard = self.shard_at(attempts, place);
             // The queue of the only shard repeats the attempt as configured.
             let waits = message.pinned && shard.retries_during_outage();
-            if !waits && let Some(fault) = shard.fault() {
+            if !waits && let Some(fault) = shard.fault().filter(|fault| !self.waits_through(fault)) {
                 attempts.failed = Some(SendOutcome::Failed { shard: shard.index, fault });
                 continue;
             }
             let is_final = !self.candidates(message, attempts).any(|(place, _)| self.shard_at(attempts, place).is_up());
             attempts.is_final = is_final;
-            let (outgoing, outcome) = Outgoing::new(message.clone(), capacity, is_final);
-            self.queues[shard.index][queue_of(&message.channel)].add(outgoing);
-            return SendState::Queued { shard: shard.index, outcome };
+            let (queue, pending) = self.choose_queue(&message.channel, shard);
+            let (outgoing, outcome) = Outgoing::new(message.clone(), capacity, is_final, pending);
+            self.queues_of(queue)[queue_of(&message.channel)].add(outgoing);
+            return SendState::Queued { shard: queue, outcome };
         }
+    }
+
+    /// Whether a queue waits until another node of the cluster has taken over.
+    fn waits_through(&self, fault: &Fault) -> bool {
+        self.slots.is_some() && fault.redirect.is_some()
+    }
+
+    /// The shard whose queue takes a message to `channel`, which is on `shard`.
+    fn choose_queue(&self, channel: &ChannelName, shard: &Shard) -> (usize, Option<PendingInSlot>) {
+        let Some(slots) = &self.slots else { return (shard.index, None) };
+        let (queue, pending) = slots.add(Slot::of(channel.non_local()), shard.index);
+        (queue, Some(pending))
     }
 
     /// The places of the shards that the message has not been offered to and that may hold messages of its channel, with the
@@ -211,7 +258,7 @@ impl<F: WriteFormat> Sender<F> {
         message: &OutboundMessage<F::Body>,
         attempts: &Attempts,
     ) -> impl Iterator<Item = (usize, usize)> {
-        let shards = self.queues.len();
+        let shards = self.places.count();
         let last = if message.pinned { 1 } else { shards };
         let is_whole = message.pinned || message.capacity == usize::MAX;
         let capacity_at = move |place| {
@@ -223,7 +270,7 @@ impl<F: WriteFormat> Sender<F> {
 
     /// The shard at a place in the order in which they are tried.
     fn shard_at(&self, attempts: &Attempts, place: usize) -> &Shard {
-        &self.places.shards[(attempts.first + place) % self.queues.len()]
+        self.places.shard((attempts.first + place) % self.places.count())
     }
 }
 
@@ -234,7 +281,7 @@ impl<B: Clone> PendingSend<B> {
 
     /// `message` for `shard` alone, outside the queues.
     pub(crate) fn beside_queues(message: OutboundMessage<B>, shard: &Shard) -> (Outgoing<B>, Self) {
-        let (outgoing, outcome) = Outgoing::new(message.clone(), message.capacity, true);
+        let (outgoing, outcome) = Outgoing::new(message.clone(), message.capacity, true, None);
         let attempts = Attempts { first: shard.index, count: 1, is_final: true, failed: None };
         (outgoing, Self { message, attempts, state: SendState::Queued { shard: shard.index, outcome } })
     }
@@ -245,15 +292,34 @@ fn queue_of(channel: &ChannelName) -> usize {
 }
 
 /// The task of a queue: sends one batch at a time.
-async fn send_batches<F: WriteFormat>(shard: Arc<Shard>, format: Arc<F>, mut batches: BatchReceiver<F::Body>) {
+async fn send_batches<F: WriteFormat>(
+    places: Arc<Places>,
+    shard: Arc<Shard>,
+    format: Arc<F>,
+    mut batches: BatchReceiver<F::Body>,
+) {
     while let Some(messages) = batches.next().await {
         let batch: Batch<F::Body> = messages.into_iter().collect();
-        let on_fault = |fault: &Fault| {
-            batches
-                .release(Outgoing::waits_for_server)
-                .into_iter()
-                .for_each(|message| message.fail(shard.index, fault));
+        let messages = batch.message_count();
+        // The waiting messages that the fault of another one concerns fail too.
+        let fail = |concerns: &dyn Fn(&ChannelName) -> bool, shard: usize, fault: &Fault| {
+            let released = batches.release(|message| message.waits_for_server() || !concerns(&message.channel));
+            for message in released {
+                message.fail(shard, fault);
+            }
         };
-        contained(TASK, batch.send(&*format, &shard, on_fault)).await;
+        if places.is_cluster() {
+            let parts = batch.by_channel().map(|part| {
+                let name: Box<str> = part.names().next().unwrap_or_default().into();
+                let on_fault =
+                    move |shard: usize, fault: &Fault| fail(&|channel| channel.non_local() == &*name, shard, fault);
+                contained(TASK, part.send(&*format, &places, &shard, on_fault))
+            });
+            join_all(parts).await;
+        } else {
+            let on_fault = |shard: usize, fault: &Fault| fail(&|_| true, shard, fault);
+            contained(TASK, batch.send(&*format, &places, &shard, on_fault)).await;
+        }
+        record_size(messages);
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::error::Result;
 use crate::name::{ChannelName, GroupName};
-use crate::redis::node::fault::Fault;
+use crate::redis::topology::places::Failure;
 
 /// The groups of a stored format.
 pub trait StoredGroups: Send + Sync {
@@ -28,5 +28,5 @@ pub trait StoredGroups: Send + Sync {
     fn destinations(
         &self,
         groups: &[GroupName],
-    ) -> impl Future<Output = Vec<Result<Self::Destinations, (usize, Fault)>>> + Send;
+    ) -> impl Future<Output = Vec<Result<Self::Destinations, Failure>>> + Send;
 }

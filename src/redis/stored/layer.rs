@@ -89,8 +89,12 @@ impl<F: StoredFormat> StoredLayer<F> {
         let config = config.checked_for(F::FORMAT)?;
         let (events, _) = broadcast::channel(servers::EVENTS);
         let needs = Requirements::new(&config, F::OLDEST_SERVER, F::SCRIPTS, Some(F::epoch_key(&config)));
-        let (identities, shards) = servers::connect(&config, &needs, &events, some_needed).await?;
-        let places = Places::new(shards, F::ring(&identities));
+        let places = if config.cluster {
+            Box::pin(servers::connect_cluster(&config, &needs, &events, some_needed)).await?
+        } else {
+            let (identities, shards) = servers::connect(&config, &needs, &events, some_needed).await?;
+            Places::new(shards, F::ring(&identities))
+        };
         Self::start(&config, Arc::new(places), events)
     }
 
@@ -100,15 +104,15 @@ impl<F: StoredFormat> StoredLayer<F> {
         let (work, upkeep) = (TaskTracker::new(), TaskTracker::new());
         let background = Background { events: &events, upkeep: &upkeep };
         let Started { format, reading, drain } = F::start(config, &places, &background)?;
-        for shard in &places.shards {
-            upkeep.spawn(shard.clone().supervise(drained.clone()));
-        }
+        places.supervise(&upkeep, &drained);
         let sender = Sender::start(places.clone(), format.clone(), &work, closing.token());
         let readers = Readers::new(places.clone(), reading, events.clone(), &work, &closing);
         let ending = closing.token().clone();
-        upkeep.spawn(servers::drain(places.shards.clone(), work, ending, drained.clone(), drain));
+        let retrying = places.clone();
+        let cancel_retries = move || retrying.cancel_retries();
+        upkeep.spawn(servers::drain(cancel_retries, work, ending, drained.clone(), drain));
         upkeep.close();
-        let health_probe = HealthProbe::new(places.shards.len());
+        let health_probe = HealthProbe::default();
         Ok(Self { format, places, sender, readers, health_probe, events, closing, drained, upkeep })
     }
 
@@ -213,11 +217,11 @@ impl<F: StoredFormat> ChannelLayer for StoredLayer<F> {
         for _ in 0..NEW_NAMES {
             let suffix = Alphanumeric.sample_string(&mut rand::rng(), NEW_NAME);
             let channel = ChannelName::from_pattern(pattern, &suffix)?;
-            let home = self.places.shard_of_channel(&channel);
-            shard = home.index;
+            shard = self.places.shard_of_channel(&channel).index;
             let mut command = redis::cmd("EXISTS");
             command.arg(self.format.channel_key(channel.as_str()));
-            if home.query(&command).await.map_err(|fault| home.error(fault))? == redis::Value::Int(0) {
+            let exists = self.places.query(channel.as_str(), &command).await;
+            if exists.map_err(|(shard, fault)| self.places.error(shard, fault))? == redis::Value::Int(0) {
                 return Ok(channel);
             }
         }
@@ -302,17 +306,16 @@ impl<F: StoredFormat> ChannelLayer for StoredLayer<F> {
         self.closing.check()?;
         // The flush deletes the statistics too, so those of this process are written before it.
         self.format.write_statistics().await;
-        let scans = self.places.shards.iter().flat_map(|shard| self.format.scans(shard)).collect();
-        scan::delete(scans).await
+        scan::delete_all(&self.places, |shard| self.format.scans(shard)).await
     }
 
     async fn global_statistics(&self) -> Result<Statistics> {
         self.closing.check()?;
         self.format.write_statistics().await;
-        let parts =
-            self.places.shards.iter().map(|shard| async move {
-                self.format.global_statistics(shard).await.map_err(|fault| shard.error(fault))
-            });
+        let parts = self
+            .places
+            .shards()
+            .map(|shard| async move { self.format.global_statistics(shard).await.map_err(|fault| shard.error(fault)) });
         Ok(try_join_all(parts).await?.into_iter().fold(Statistics::default(), Statistics::merge))
     }
 
@@ -320,7 +323,7 @@ impl<F: StoredFormat> ChannelLayer for StoredLayer<F> {
         self.closing.check()?;
         let channel = &ChannelName::parse(channel)?;
         self.format.write_statistics().await;
-        let parts = self.places.shards_of_channel(channel).iter().map(|shard| async move {
+        let parts = self.places.shards_of_channel(channel).map(|shard| async move {
             let statistics = self.format.channel_statistics(shard, channel.non_local()).await;
             statistics.map_err(|fault| shard.error(fault))
         });
@@ -338,16 +341,14 @@ impl<F: StoredFormat> ChannelLayer for StoredLayer<F> {
     }
 
     async fn health(&self) -> Health {
-        let place = |channel: &ChannelName| {
-            let key = self.format.channel_key(channel.non_local());
-            (key, self.places.shard_of_channel(channel).index)
-        };
-        self.health_probe.health(&self.places.shards, |shard| probe::send_through(self, shard, place)).await
+        let key = |channel: &ChannelName| self.format.channel_key(channel.non_local());
+        let send_through = |shard| probe::send_through(self, &self.places, shard, key);
+        self.health_probe.health(self.places.shards(), send_through).await
     }
 
     async fn redis_stats(&self) -> Result<Vec<RedisStats>> {
         self.closing.check()?;
-        probe::stats(&self.places.shards).await
+        probe::stats(self.places.shards()).await
     }
 
     fn group_expiry(&self) -> Duration {
@@ -363,7 +364,7 @@ impl<F: StoredFormat> ChannelLayer for StoredLayer<F> {
     }
 
     fn outage(&self) -> Option<usize> {
-        self.places.shards.iter().position(|shard| !shard.is_up())
+        self.places.shards().find(|shard| !shard.is_up()).map(|shard| shard.index)
     }
 }
 
@@ -375,9 +376,6 @@ impl<F: StoredFormat> Drop for StoredLayer<F> {
 
 impl<F: StoredFormat> std::fmt::Debug for StoredLayer<F> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StoredLayer")
-            .field("format", &F::FORMAT)
-            .field("shards", &self.places.shards)
-            .finish_non_exhaustive()
+        f.debug_struct("StoredLayer").field("format", &F::FORMAT).field("places", &self.places).finish_non_exhaustive()
     }
 }

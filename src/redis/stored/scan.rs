@@ -2,24 +2,41 @@
 
 #![allow(missing_debug_implementations, reason = "the types cannot be named outside of the crate")]
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join_all};
 use redis::{FromRedisValue, Value};
 
 use crate::error::Result;
 use crate::layer::Parts;
+use crate::redis::node::cluster::Cluster;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
+use crate::redis::topology::places::Places;
 
 /// The number of keys that one step of a scan examines.
 const SCAN_STEP: usize = 1000;
 /// The most channels of one script call. The script reads two messages of each, and Redis serves no other client meanwhile.
 pub(crate) const CHANNELS_PER_CALL: usize = 16;
 
-/// Deletes the keys that the scans find.
-pub(crate) async fn delete(scans: Vec<Scan<'_>>) -> Result<()> {
+/// The most passes over a cluster whose keys move.
+const MOST_PASSES: usize = 10;
+
+/// Deletes the keys that the `scans` of all shards find.
+pub(crate) async fn delete_all<'p>(places: &'p Places, scans: impl Fn(&'p Shard) -> Vec<Scan<'p>>) -> Result<()> {
+    for _ in 0..MOST_PASSES {
+        let changes = places.cluster().map(Cluster::changes);
+        delete(places, places.shards().flat_map(|shard| scans(shard)).collect()).await?;
+        // A key that moved meanwhile to a shard that had been scanned was not found.
+        if places.cluster().map(Cluster::changes) == changes {
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn delete(places: &Places, scans: Vec<Scan<'_>>) -> Result<()> {
     let deleted = join_all(scans.into_iter().map(|mut scan| async move {
         let mut deleted = Parts::default();
-        while let Some(step) = scan.delete_next().await.transpose() {
+        while let Some(step) = scan.delete_next(places).await.transpose() {
             let failed = step.is_err();
             deleted.add(step);
             if failed {
@@ -60,11 +77,17 @@ impl<'s> Scan<'s> {
     }
 
     /// Deletes the next keys. Returns `None` after the last ones.
-    async fn delete_next(&mut self) -> Result<Option<()>> {
+    async fn delete_next(&mut self, places: &Places) -> Result<Option<()>> {
         let Some(keys) = self.next().await.map_err(|fault| self.shard.error(fault))? else { return Ok(None) };
-        let mut command = redis::cmd("UNLINK");
-        command.arg(keys);
-        self.shard.run(&command).await.map_err(|fault| self.shard.error(fault))?;
+        // A command in a cluster has the keys of one slot.
+        let per_command = if places.is_cluster() { 1 } else { keys.len() };
+        let shard = self.shard;
+        let deleted = keys.chunks(per_command).map(|keys| async move {
+            let mut command = redis::cmd("UNLINK");
+            command.arg(keys);
+            places.run_on(shard, &keys[0], &command).await
+        });
+        try_join_all(deleted).await.map_err(|(shard, fault)| places.error(shard, fault))?;
         Ok(Some(()))
     }
 

@@ -1,29 +1,181 @@
-//! `Places`: the servers of a layer and the ring that places names on them.
+//! `Places`: the servers of a layer, and the placement of names on them.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::error::Error;
+use crate::layer::Event;
 use crate::name::{ChannelName, GroupName};
+use crate::redis::node::cluster::{Cluster, Slot};
+use crate::redis::node::commands::request::Request;
+use crate::redis::node::connection::Requirements;
+use crate::redis::node::endpoint::source::{ClusterShard, EndpointSource};
 use crate::redis::node::fault::Fault;
-use crate::redis::node::shard::Shard;
+use crate::redis::node::shard::{Shard, ShardOptions};
 use crate::redis::topology::ring::Ring;
+use crate::redis::topology::routing::Routing;
+use crate::supervise::contained;
 
-/// The shards of a layer, and the ring that places names on them.
+/// How often the layout of a cluster is refreshed without a reason.
+const REFRESH_EVERY: Duration = Duration::from_secs(10);
+
+/// The shards of a layer, and the placement of names on them.
 #[derive(Debug)]
 pub struct Places {
-    pub(crate) shards: Vec<Arc<Shard>>,
-    ring: Ring,
+    /// Shards are only added, when a cluster grows.
+    shards: boxcar::Vec<Arc<Shard>>,
+    placement: Placement,
 }
+
+#[derive(Debug)]
+enum Placement {
+    /// The servers of the configuration.
+    Ring(Ring),
+    /// The shards of a cluster.
+    Cluster(Box<ClusterShards>),
+}
+
+/// What makes the shards of a cluster.
+pub(crate) struct ClusterShards {
+    pub(super) cluster: Arc<Cluster>,
+    requirements: Requirements,
+    events: broadcast::Sender<Event>,
+    /// Where the supervisors of new shards run, once the layer has started. Held while shards are added.
+    supervision: Mutex<Option<Supervision>>,
+}
+
+/// The tasks of a layer, and the token that ends them.
+#[derive(Clone)]
+struct Supervision {
+    tasks: TaskTracker,
+    runtime: Handle,
+    ending: CancellationToken,
+}
+
+/// The shard that failed, and its fault.
+pub(crate) type Failure = (usize, Fault);
 
 impl Places {
     /// `ring` and `shards` come from the same hosts in the same order.
     pub(crate) fn new(shards: Vec<Arc<Shard>>, ring: Ring) -> Self {
-        Self { shards, ring }
+        Self { shards: shards.into_iter().collect(), placement: Placement::Ring(ring) }
     }
 
-    /// The index of the shard for a name of any kind.
-    pub(crate) fn shard_of_name(&self, name: &str) -> usize {
-        self.ring.shard_of(name)
+    /// The shards of `cluster`. They are not connected.
+    pub(crate) fn of_cluster(
+        cluster: Arc<Cluster>,
+        requirements: Requirements,
+        events: broadcast::Sender<Event>,
+    ) -> Self {
+        let shards = ClusterShards { cluster, requirements, events, supervision: Mutex::default() };
+        let places = Self { shards: boxcar::Vec::new(), placement: Placement::Cluster(Box::new(shards)) };
+        places.add_new_shards();
+        places
+    }
+
+    /// The cluster, if the servers are one.
+    pub(crate) fn cluster(&self) -> Option<&Cluster> {
+        match &self.placement {
+            Placement::Ring(_) => None,
+            Placement::Cluster(shards) => Some(&shards.cluster),
+        }
+    }
+
+    pub(crate) fn is_cluster(&self) -> bool {
+        self.cluster().is_some()
+    }
+
+    /// Starts a task for each shard that keeps it connected, and in a cluster one that follows its layout. They end when `ending` is
+    /// cancelled.
+    pub(crate) fn supervise(self: &Arc<Self>, tasks: &TaskTracker, ending: &CancellationToken) {
+        let supervision = Supervision { tasks: tasks.clone(), runtime: Handle::current(), ending: ending.clone() };
+        let Placement::Cluster(shards) = &self.placement else {
+            return self.shards.iter().for_each(|(_, shard)| supervision.begin(shard));
+        };
+        {
+            let mut held = shards.supervision.lock();
+            self.shards.iter().for_each(|(_, shard)| supervision.begin(shard));
+            *held = Some(supervision);
+        }
+        let (places, ending) = (self.clone(), ending.clone());
+        let following = async move {
+            while contained("layout of a cluster", Box::pin(places.follow_layout())).await.is_none() {
+                tokio::time::sleep(REFRESH_EVERY).await;
+            }
+        };
+        tasks.spawn(async move { ending.run_until_cancelled(following).await });
+    }
+
+    /// Refreshes the layout of a cluster regularly, and adds shards as soon as it has new ones. Returns at once without a cluster.
+    async fn follow_layout(&self) {
+        let Some(cluster) = self.cluster() else { return };
+        loop {
+            let changed = cluster.changed_since(cluster.changes());
+            self.add_new_shards();
+            tokio::select! {
+                () = changed => {}
+                () = tokio::time::sleep(REFRESH_EVERY) => {
+                    if let Err(error) = cluster.refresh().await {
+                        // The layout is not needed while the shards are connected.
+                        tracing::debug!(%error, "cannot refresh the layout of the cluster");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds the shards of a cluster that are new in its layout.
+    pub(crate) fn add_new_shards(&self) {
+        let Placement::Cluster(shards) = &self.placement else { return };
+        let supervision = shards.supervision.lock();
+        for number in self.shards.count()..shards.cluster.shard_count() {
+            let shard = Arc::new(shards.shard(number));
+            if let Some(supervision) = &*supervision {
+                supervision.begin(&shard);
+            }
+            self.shards.push(shard);
+        }
+    }
+
+    /// All shards that can hold names.
+    pub(crate) fn shards(&self) -> impl Iterator<Item = &Arc<Shard>> {
+        let cluster = self.cluster();
+        let shards = self.shards.iter().map(|(_, shard)| shard);
+        shards.filter(move |shard| cluster.is_none_or(|cluster| cluster.serves(shard.index)))
+    }
+
+    /// How many shards there have been so far. Their indices are below.
+    pub(crate) fn count(&self) -> usize {
+        self.shards.count()
+    }
+
+    /// The shard with an index that [a name](Self::home) or another shard had.
+    pub(crate) fn shard(&self, index: usize) -> &Arc<Shard> {
+        &self.shards[index]
+    }
+
+    /// The shard of a name: of a group, or of a channel by the non-local part. In a cluster also that of a key.
+    pub(crate) fn home(&self, name: &str) -> &Arc<Shard> {
+        match &self.placement {
+            Placement::Ring(ring) => &self.shards[ring.shard_of(name)],
+            Placement::Cluster(_) => self.home_of_slot(Slot::of(name)),
+        }
+    }
+
+    /// The shard of a slot of a cluster.
+    pub(super) fn home_of_slot(&self, slot: Slot) -> &Arc<Shard> {
+        let index = self.cluster().map_or(0, |cluster| cluster.shard_of(slot));
+        self.shards.get(index).unwrap_or_else(|| {
+            self.add_new_shards();
+            // There is one shard at least. A layout has no slot of another shard than those that were added.
+            self.shards.get(index).unwrap_or(&self.shards[0])
+        })
     }
 
     /// The error of a call that failed with `fault` on `shard`.
@@ -31,22 +183,128 @@ impl Places {
         self.shards[shard].error(fault)
     }
 
-    /// The shard that holds a `!` or `?` channel.
+    /// The shard that holds a `!` or `?` channel, or in a cluster any channel.
     pub(crate) fn shard_of_channel(&self, channel: &ChannelName) -> &Arc<Shard> {
-        &self.shards[self.ring.shard_of(channel.non_local())]
+        self.home(channel.non_local())
     }
 
     /// The shard that holds a group.
     pub(crate) fn shard_of_group(&self, group: &GroupName) -> &Arc<Shard> {
-        &self.shards[self.ring.shard_of(group.as_str())]
+        self.home(group.as_str())
+    }
+
+    /// Whether only one shard can hold messages of `channel`.
+    pub(crate) fn pins(&self, channel: &ChannelName) -> bool {
+        channel.kind().has_one_reader() || self.is_cluster()
     }
 
     /// The shards that can hold messages of `channel`.
-    pub(crate) fn shards_of_channel(&self, channel: &ChannelName) -> &[Arc<Shard>] {
-        if channel.kind().has_one_reader() {
-            std::slice::from_ref(self.shard_of_channel(channel))
-        } else {
-            &self.shards
+    pub(crate) fn shards_of_channel(&self, channel: &ChannelName) -> impl Iterator<Item = &Arc<Shard>> {
+        let home = self.pins(channel).then(|| self.shard_of_channel(channel));
+        let others = self.shards().filter(move |_| home.is_none());
+        home.into_iter().chain(others)
+    }
+
+    /// Waits until the server that holds the keys of `name` is up. Outside of a cluster that is `shard`.
+    pub(crate) async fn up(&self, shard: &Shard, name: &str) {
+        let Some(cluster) = self.cluster() else {
+            shard.up().await;
+            return;
+        };
+        loop {
+            // The slot may move to another shard, and a shard that has left the cluster is never up again.
+            let changed = cluster.changed_since(cluster.changes());
+            tokio::select! {
+                _ = self.home(name).up() => return,
+                () = changed => {}
+            }
         }
+    }
+
+    /// Ends all retries of commands.
+    pub(crate) fn cancel_retries(&self) {
+        self.shards.iter().for_each(|(_, shard)| shard.cancel_retries());
+    }
+
+    /// The way to the server that holds the keys of `name` now. Outside of a cluster that is `shard`.
+    pub(crate) fn routing<'p>(&'p self, shard: &'p Shard, name: &str) -> Routing<'p> {
+        Routing::new(self, shard, name)
+    }
+
+    /// Runs a command that does not block, or several in one round trip, on the server of `name`; as [`Shard::run`].
+    pub(crate) async fn run<R: Request>(&self, name: &str, request: &R) -> Result<R::Answer, Failure> {
+        self.run_on(self.home(name), name, request).await
+    }
+
+    /// As [`run`](Self::run), but outside of a cluster on `shard`.
+    pub(crate) async fn run_on<R: Request>(
+        &self,
+        shard: &Shard,
+        name: &str,
+        request: &R,
+    ) -> Result<R::Answer, Failure> {
+        let mut retry = shard.retry();
+        loop {
+            match self.routing(shard, name).run_once(request).await {
+                Err((_, fault)) if retry.wait_after(&fault).await => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// As [`run`](Self::run), for a request that only reads or that changes nothing when it is repeated; as [`Shard::query`].
+    pub(crate) async fn query<R: Request>(&self, name: &str, request: &R) -> Result<R::Answer, Failure> {
+        self.query_on(self.home(name), name, request).await
+    }
+
+    /// As [`query`](Self::query), but outside of a cluster on `shard`.
+    pub(crate) async fn query_on<R: Request>(
+        &self,
+        shard: &Shard,
+        name: &str,
+        request: &R,
+    ) -> Result<R::Answer, Failure> {
+        let mut retry = shard.retry();
+        loop {
+            let answer = self.routing(shard, name).run_once(request).await;
+            match answer.map_err(|(shard, fault)| (shard, fault.before_sending())) {
+                Err((_, fault)) if retry.wait_after(&fault).await => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// As [`run_on`](Self::run_on), without retries.
+    pub(crate) async fn run_once_on<R: Request>(
+        &self,
+        shard: &Shard,
+        name: &str,
+        request: &R,
+    ) -> Result<R::Answer, Failure> {
+        self.routing(shard, name).run_once(request).await
+    }
+}
+
+impl ClusterShards {
+    fn shard(&self, number: usize) -> Shard {
+        let source = EndpointSource::Cluster(ClusterShard { cluster: self.cluster.clone(), number });
+        let options = ShardOptions {
+            host: format!("shard {number} of the cluster"),
+            source,
+            requirements: self.requirements.clone(),
+        };
+        Shard::new(number, options, self.events.clone())
+    }
+}
+
+impl Supervision {
+    fn begin(&self, shard: &Arc<Shard>) {
+        self.tasks.spawn_on(shard.clone().supervise(self.ending.clone()), &self.runtime);
+    }
+}
+
+impl std::fmt::Debug for ClusterShards {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClusterShards").field("cluster", &self.cluster).finish_non_exhaustive()
     }
 }

@@ -1,5 +1,6 @@
 //! `HealthProbe`: sends a message through each server of a layer, for health reports. Also reads the load of servers.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,7 +8,6 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use rand::distr::{Alphanumeric, SampleString};
-use tokio::sync::Semaphore;
 
 use crate::error::{BoxError, Result};
 use crate::health::{Health, Probe, RedisStats};
@@ -16,6 +16,7 @@ use crate::message::Message;
 use crate::name::ChannelName;
 use crate::redis::node::clock::milliseconds;
 use crate::redis::node::shard::Shard;
+use crate::redis::topology::places::Places;
 
 /// How much longer than a command a probe may take.
 const MARGIN: Duration = Duration::from_millis(250);
@@ -23,18 +24,22 @@ const MARGIN: Duration = Duration::from_millis(250);
 const PATTERN: &str = "channel-layer.health?";
 /// The number of random characters in the name of such a channel.
 const SUFFIX: usize = 16;
+/// The most names that are tried. A shard of a cluster may serve a single slot, or none any more.
+const MOST_NAMES: usize = 1 << 18;
 /// How long a result is reused.
 const REUSED_FOR: Duration = Duration::from_secs(1);
 /// The time to live of a probe message that is not read.
 const MESSAGE_TTL: Duration = Duration::from_secs(10);
 
 /// The last probe of each shard of a layer.
+#[derive(Default)]
 pub(crate) struct HealthProbe {
-    /// Held only to read or replace a result.
-    last: Vec<Mutex<Option<Measured>>>,
-    /// Held during a probe. A concurrent call waits for it and reuses its result.
-    turns: Vec<Semaphore>,
+    /// By the index of the shard. Held only to find a probe or to add one.
+    probes: Mutex<HashMap<usize, Arc<LastProbe>>>,
 }
+
+/// The last result of a shard. Held during a probe: a concurrent call waits for it and reuses its result.
+type LastProbe = tokio::sync::Mutex<Option<Measured>>;
 
 #[derive(Clone)]
 struct Measured {
@@ -44,18 +49,16 @@ struct Measured {
 }
 
 impl HealthProbe {
-    /// The probe of a layer with this many shards.
-    pub(crate) fn new(shards: usize) -> Self {
-        let last = (0..shards).map(|_| Mutex::default()).collect();
-        Self { last, turns: (0..shards).map(|_| Semaphore::new(1)).collect() }
-    }
-
     /// The health of `shards`. `send_through` sends a message through one of them and reads it.
-    pub(crate) async fn health<'s, T>(&self, shards: &'s [Arc<Shard>], send_through: impl Fn(&'s Shard) -> T) -> Health
+    pub(crate) async fn health<'s, T>(
+        &self,
+        shards: impl Iterator<Item = &'s Arc<Shard>>,
+        send_through: impl Fn(&'s Shard) -> T,
+    ) -> Health
     where
         T: Future<Output = Result<(), BoxError>> + Send,
     {
-        let reports = shards.iter().map(|shard| (shard, send_through(shard))).map(|(shard, probe)| async move {
+        let reports = shards.map(|shard| (shard, send_through(shard))).map(|(shard, probe)| async move {
             let measured = self.measure(shard, probe).await;
             // Read after the probe, which may have found the server unreachable.
             let mut health = shard.health();
@@ -70,11 +73,10 @@ impl HealthProbe {
     }
 
     async fn measure(&self, shard: &Shard, probe: impl Future<Output = Result<(), BoxError>>) -> Measured {
-        // The semaphore is never closed, so this cannot fail.
-        let _turn = self.turns[shard.index].acquire().await;
-        let last = self.last[shard.index].lock().clone();
-        if let Some(last) = last.filter(|last| last.at.elapsed() < REUSED_FOR) {
-            return last;
+        let known = self.probes.lock().entry(shard.index).or_default().clone();
+        let mut last = known.lock().await;
+        if let Some(last) = last.as_ref().filter(|last| last.at.elapsed() < REUSED_FOR) {
+            return last.clone();
         }
         let began = Instant::now();
         // A command that hangs reaches its own timeout first, and its error says more.
@@ -84,8 +86,7 @@ impl HealthProbe {
             Err(_) => Err(format!("no message arrived within {:?}", shard.command_timeout())),
         };
         let measured = Measured { at: Instant::now(), outcome };
-        *self.last[shard.index].lock() = Some(measured.clone());
-        measured
+        last.insert(measured).clone()
     }
 }
 
@@ -95,31 +96,33 @@ pub(crate) fn channel_on<P>(
     shard: &Shard,
     place: impl Fn(&ChannelName) -> (P, usize),
 ) -> Result<(ChannelName, P), BoxError> {
-    loop {
+    for _ in 0..MOST_NAMES {
         let channel = ChannelName::from_pattern(PATTERN, &Alphanumeric.sample_string(&mut rand::rng(), SUFFIX))?;
         let (placed, home) = place(&channel);
         if home == shard.index {
             return Ok((channel, placed));
         }
     }
+    Err("no channel for a probe was found on it".into())
 }
 
-/// Sends a message through `shard` of `layer` and reads it. `place` returns the key and the shard of a channel.
+/// Sends a message through `shard` of `layer`, one of `places`, and reads it. `key` returns the key of a channel.
 pub(crate) async fn send_through(
     layer: &dyn ChannelLayer,
+    places: &Places,
     shard: &Shard,
-    place: impl Fn(&ChannelName) -> (String, usize),
+    key: impl Fn(&ChannelName) -> String,
 ) -> Result<(), BoxError> {
     // A send may wait for the server.
     if let Some(fault) = shard.fault() {
         return Err(shard.error(fault).into());
     }
-    let (channel, key) = channel_on(shard, place)?;
+    let (channel, key) = channel_on(shard, |channel| (key(channel), places.shard_of_channel(channel).index))?;
     layer.send(channel.as_str(), Message::default()).await?;
     let mut command = redis::cmd("PEXPIRE");
     // Without `LT`, which servers before 7.0 do not know.
     command.arg(key).arg(milliseconds(MESSAGE_TTL));
-    shard.run(&command).await.map_err(|fault| shard.error(fault))?;
+    places.run(channel.non_local(), &command).await.map_err(|(shard, fault)| places.error(shard, fault))?;
     // The message has arrived, so no read has to wait. `try_receive` uses none of the connections for blocking reads.
     match layer.try_receive(&[channel.as_str()]).await? {
         Some(_) => Ok(()),
@@ -128,8 +131,8 @@ pub(crate) async fn send_through(
 }
 
 /// The load of the servers, as they report it.
-pub(crate) async fn stats(shards: &[Arc<Shard>]) -> Result<Vec<RedisStats>> {
-    let asked = join_all(shards.iter().map(|shard| async move {
+pub(crate) async fn stats(shards: impl Iterator<Item = &Arc<Shard>>) -> Result<Vec<RedisStats>> {
+    let asked = join_all(shards.map(|shard| async move {
         let info = shard.query(&redis::cmd("INFO")).await.map_err(|fault| shard.error(fault))?;
         let info: String = redis::from_redis_value(info).unwrap_or_default();
         Ok(parse_info(shard.index, &info))

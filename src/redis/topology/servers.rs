@@ -10,9 +10,11 @@ use tokio_util::task::TaskTracker;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::layer::Event;
+use crate::redis::node::cluster::Cluster;
 use crate::redis::node::connection::Requirements;
 use crate::redis::node::endpoint::source;
 use crate::redis::node::shard::{Shard, ShardOptions};
+use crate::redis::topology::places::Places;
 
 /// The most events that a listener can be behind. A slower listener misses the oldest ones.
 pub(crate) const EVENTS: usize = 256;
@@ -30,22 +32,44 @@ pub(crate) async fn connect(
     let options = options.map(|(host, source)| ShardOptions { host, source, requirements: requirements.clone() });
     let shards = options.enumerate().map(|(index, options)| Arc::new(Shard::new(index, options, events.clone())));
     let shards: Vec<_> = shards.collect();
-    let results = join_all(shards.iter().map(|shard| shard.connect())).await;
+    judge(join_all(shards.iter().map(|shard| shard.connect())).await, some_needed)?;
+    Ok((identities, shards))
+}
+
+/// Tries once to connect to every master of the cluster of which `config` names some nodes. Fails as [`connect`] does.
+pub(crate) async fn connect_cluster(
+    config: &Config,
+    requirements: &Requirements,
+    events: &broadcast::Sender<Event>,
+    some_needed: bool,
+) -> Result<Places> {
+    let cluster = Arc::new(Cluster::new(config)?);
+    let places = Places::of_cluster(cluster, requirements.clone(), events.clone());
+    // The first shard asks the nodes for the layout, which names the others.
+    let mut results = vec![places.shard(0).connect().await];
+    places.add_new_shards();
+    results.extend(join_all(places.shards().skip(1).map(|shard| shard.connect())).await);
+    judge(results, some_needed)?;
+    Ok(places)
+}
+
+/// Decides whether a layer can begin after these attempts to connect to its servers.
+fn judge(results: Vec<Result<()>>, some_needed: bool) -> Result<()> {
     let enough = !some_needed || results.iter().any(Result::is_ok);
     let mut failed = results.into_iter().filter_map(Result::err);
     // A layer that works without servers could run forever with a wrong password, and only the log would show it.
     let fatal = |error: &Error| !error.is_transient() || (!some_needed && !error.is_outage());
     match failed.find(|error| !enough || fatal(error)) {
         Some(error) => Err(error),
-        None => Ok((identities, shards)),
+        None => Ok(()),
     }
 }
 
-/// Ends the work of a layer when `closing` is cancelled. Cancels retries, waits until readers have put back and queues have
+/// Ends the work of a layer when `closing` is cancelled. Calls `cancel_retries`, waits until readers have put back and queues have
 /// sent their messages, then for `format_drain`, and then cancels `drained`, which closes the connections. If the runtime ends
 /// first, both tokens are cancelled, because the work cannot continue.
 pub(crate) fn drain(
-    shards: Vec<Arc<Shard>>,
+    cancel_retries: impl FnOnce() + Send,
     work: TaskTracker,
     closing: CancellationToken,
     drained: CancellationToken,
@@ -54,9 +78,7 @@ pub(crate) fn drain(
     let ending = (closing.clone().drop_guard(), drained.drop_guard());
     async move {
         closing.cancelled().await;
-        for shard in shards {
-            shard.cancel_retries();
-        }
+        cancel_retries();
         work.close();
         work.wait().await;
         format_drain.await;

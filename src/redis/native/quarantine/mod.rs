@@ -12,6 +12,7 @@ pub(crate) mod writer;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use redis::{Cmd, Value};
 
 pub use self::partial::Partial;
 use self::record::Record;
@@ -36,8 +37,8 @@ const PAGE: usize = 4;
 /// The quarantine of a [`RedisLayer`](crate::RedisLayer): the entries that readers have taken from a server and could not read.
 ///
 /// An entry is unreadable if it was sealed with a key that the reader lacks, or if it is not a message of this format. The reader
-/// counts the entry as dropped and moves it to the stream `<prefix>:quarantine` of the same server. Each server keeps the last 256
-/// entries, at most 16 MiB of them, for 3 days.
+/// counts the entry as dropped and moves it to the stream `<prefix>:quarantine` of the same server; a cluster has one such stream.
+/// Each stream keeps the last 256 entries, at most 16 MiB of them, for 3 days.
 ///
 /// ```no_run
 /// use channel_layer::redis::quarantine::QuarantineState;
@@ -56,6 +57,14 @@ pub struct Quarantine<'l> {
     topology: &'l Topology,
     codec: &'l BodyCodec,
     closing: &'l Closing,
+}
+
+/// The stream of a server, or of a cluster.
+#[derive(Clone, Copy)]
+struct Stream<'s> {
+    /// The number of the server in the ids of its records; 0 in a cluster.
+    server: usize,
+    shard: &'s Shard,
 }
 
 /// An entry in quarantine, without its message. [`Quarantine::message`] returns the message.
@@ -121,26 +130,52 @@ impl<'l> Quarantine<'l> {
     /// [`Error::Closed`](crate::Error::Closed) and [`Error::RuntimeEnded`](crate::Error::RuntimeEnded). Within the result,
     /// [`Error::Redis`](crate::Error::Redis) for each server that cannot be reached.
     pub async fn entries(&self) -> Result<Partial<Vec<QuarantineEntry>>> {
-        let entries = self.on_every_server(async |shard| self.entries_of(shard).await).await?;
+        let entries = self.on_every_stream(async |stream| self.entries_of(stream).await).await?;
         Ok(entries.map(|entries| entries.into_iter().flatten().collect()))
     }
 
-    async fn entries_of(&self, shard: &Shard) -> Result<Vec<QuarantineEntry>, Fault> {
+    async fn entries_of(&self, stream: Stream<'_>) -> Result<Vec<QuarantineEntry>, Fault> {
         let (mut entries, mut after) = (Vec::new(), None);
         loop {
-            let page = self.page(shard, after).await?;
-            let now = shard.now_ms()?;
+            let page = self.page(stream, after).await?;
+            let now = stream.shard.now_ms()?;
             let Some(last) = page.last() else { return Ok(entries) };
             after = Some(last.id);
-            entries.extend(page.iter().map(|record| self.describe(shard, record, now)));
+            entries.extend(page.iter().map(|record| self.describe(stream, record, now)));
         }
     }
 
-    /// Runs a call on every server at the same time.
-    async fn on_every_server<T>(&self, call: impl AsyncFn(&Shard) -> Result<T, Fault>) -> Result<Partial<Vec<T>>> {
+    /// Runs a call on every stream at the same time.
+    async fn on_every_stream<T>(&self, call: impl AsyncFn(Stream<'l>) -> Result<T, Fault>) -> Result<Partial<Vec<T>>> {
         self.closing.check()?;
-        let call = async |shard: &Shard| call(shard).await.map_err(|fault| shard.error(fault));
-        Ok(join_all(self.topology.shards.iter().map(|shard| call(shard))).await.into_iter().collect())
+        let call = async |stream: Stream<'l>| call(stream).await.map_err(|fault| stream.shard.error(fault));
+        let streams = (0..self.servers()).filter_map(|server| self.stream(server));
+        Ok(join_all(streams.map(call)).await.into_iter().collect())
+    }
+
+    /// How many streams there are.
+    fn servers(&self) -> usize {
+        if self.topology.is_cluster() { 1 } else { self.topology.count() }
+    }
+
+    /// The stream with this number.
+    fn stream(&self, server: usize) -> Option<Stream<'l>> {
+        let shard = match server {
+            0 if self.topology.is_cluster() => self.topology.home(&self.topology.keys.quarantine()),
+            _ if server < self.servers() => self.topology.shard(server),
+            _ => return None,
+        };
+        Some(Stream { server, shard })
+    }
+
+    /// Runs a command with keys of `name` on the server of `stream`, or in a cluster on that of `name`.
+    async fn run(&self, stream: Stream<'_>, name: &str, command: &Cmd) -> Result<Value, Fault> {
+        self.topology.run_on(stream.shard, name, command).await.map_err(|(_, fault)| fault)
+    }
+
+    /// As [`run`](Self::run), for a command that only reads.
+    async fn query(&self, stream: Stream<'_>, name: &str, command: &Cmd) -> Result<Value, Fault> {
+        self.topology.query_on(stream.shard, name, command).await.map_err(|(_, fault)| fault)
     }
 
     /// Returns one entry; `None` if it is no longer in quarantine.
@@ -154,9 +189,9 @@ impl<'l> Quarantine<'l> {
     /// [`Error::Redis`](crate::Error::Redis) if its server cannot be reached; [`Error::Closed`](crate::Error::Closed) and
     /// [`Error::RuntimeEnded`](crate::Error::RuntimeEnded).
     pub async fn entry(&self, id: QuarantineId) -> Result<Option<QuarantineEntry>> {
-        let Some((shard, record)) = self.find(id).await? else { return Ok(None) };
-        let now = shard.now_ms().map_err(|fault| shard.error(fault))?;
-        Ok(Some(self.describe(shard, &record, now)))
+        let Some((stream, record)) = self.find(id).await? else { return Ok(None) };
+        let now = stream.shard.now_ms().map_err(|fault| stream.shard.error(fault))?;
+        Ok(Some(self.describe(stream, &record, now)))
     }
 
     /// Returns the message of an entry, expired or not; `None` if this layer cannot read it, or if it is no longer in quarantine.
@@ -169,49 +204,52 @@ impl<'l> Quarantine<'l> {
     ///
     /// As [`entry`](Self::entry).
     pub async fn message(&self, id: QuarantineId) -> Result<Option<Message>> {
-        let Some((shard, record)) = self.find(id).await? else { return Ok(None) };
-        let now = shard.now_ms().map_err(|fault| shard.error(fault))?;
-        Ok(self.open(shard, &record, now).ok().map(|opened| opened.message))
+        let Some((stream, record)) = self.find(id).await? else { return Ok(None) };
+        let now = stream.shard.now_ms().map_err(|fault| stream.shard.error(fault))?;
+        Ok(self.open(stream, &record, now).ok().map(|opened| opened.message))
     }
 
     /// Reads the next records of a server after the id `after`.
-    async fn page(&self, shard: &Shard, after: Option<QuarantineId>) -> Result<Vec<Record>, Fault> {
+    async fn page(&self, stream: Stream<'_>, after: Option<QuarantineId>) -> Result<Vec<Record>, Fault> {
+        let key = self.topology.keys.quarantine();
         let mut command = redis::cmd("XRANGE");
-        command.arg(self.topology.keys.quarantine());
+        command.arg(&key);
         match after {
             Some(id) => command.arg(format!("({}", id.of_stream())),
             None => command.arg("-"),
         };
         command.arg("+").arg("COUNT").arg(PAGE);
-        Record::parse_all(shard.index, shard.query(&command).await?)
+        Record::parse_all(stream.server, self.query(stream, &key, &command).await?)
     }
 
-    async fn find(&self, id: QuarantineId) -> Result<Option<(&'l Shard, Record)>> {
+    async fn find(&self, id: QuarantineId) -> Result<Option<(Stream<'l>, Record)>> {
         self.closing.check()?;
-        let Some(shard) = self.topology.shards.get(id.shard()) else { return Ok(None) };
-        let record = self.record(shard, id).await.map_err(|fault| shard.error(fault))?;
-        Ok(record.map(|record| (&**shard, record)))
+        let Some(stream) = self.stream(id.shard()) else { return Ok(None) };
+        let record = self.record(stream, id).await.map_err(|fault| stream.shard.error(fault))?;
+        Ok(record.map(|record| (stream, record)))
     }
 
-    async fn record(&self, shard: &Shard, id: QuarantineId) -> Result<Option<Record>, Fault> {
+    async fn record(&self, stream: Stream<'_>, id: QuarantineId) -> Result<Option<Record>, Fault> {
+        let key = self.topology.keys.quarantine();
         let mut command = redis::cmd("XRANGE");
-        command.arg(self.topology.keys.quarantine()).arg(id.of_stream()).arg(id.of_stream());
-        Ok(Record::parse_all(shard.index, shard.query(&command).await?)?.pop())
+        command.arg(&key).arg(id.of_stream()).arg(id.of_stream());
+        Ok(Record::parse_all(stream.server, self.query(stream, &key, &command).await?)?.pop())
     }
 
-    async fn remove(&self, shard: &Shard, ids: &[QuarantineId]) -> Result<usize, Fault> {
+    async fn remove(&self, stream: Stream<'_>, ids: &[QuarantineId]) -> Result<usize, Fault> {
         if ids.is_empty() {
             return Ok(0);
         }
+        let key = self.topology.keys.quarantine();
         let mut command = redis::cmd("XDEL");
-        command.arg(self.topology.keys.quarantine());
+        command.arg(&key);
         for id in ids {
             command.arg(id.of_stream());
         }
-        parse(shard.run(&command).await?)
+        parse(self.run(stream, &key, &command).await?)
     }
 
-    fn describe(&self, shard: &Shard, record: &Record, now: u64) -> QuarantineEntry {
+    fn describe(&self, stream: Stream<'_>, record: &Record, now: u64) -> QuarantineEntry {
         let since = |then: u64| Duration::from_millis(now.saturating_sub(then));
         let head = Entry::parse(record.entry.clone()).ok().map(|entry| QuarantineHead {
             lifetime: Duration::from_millis(entry.lifetime),
@@ -226,7 +264,7 @@ impl<'l> Quarantine<'l> {
             age: since(record.id.time_ms()),
             size: record.entry.len(),
             head,
-            state: match self.open(shard, record, now) {
+            state: match self.open(stream, record, now) {
                 Ok(Opened { expired: false, .. }) => QuarantineState::Readable,
                 Ok(Opened { expired: true, .. }) => QuarantineState::Expired,
                 Err(reason) => QuarantineState::Unreadable(reason),
@@ -235,10 +273,10 @@ impl<'l> Quarantine<'l> {
     }
 
     /// Opens a record as a reader of its channel would, but also if the message has expired.
-    fn open(&self, shard: &Shard, record: &Record, now: u64) -> Result<Opened, String> {
+    fn open(&self, stream: Stream<'_>, record: &Record, now: u64) -> Result<Opened, String> {
         let channel = record.channel.clone().ok_or("its channel is unknown")?;
-        let is_here = self.topology.shards_of_channel(&channel).iter().any(|other| other.index == shard.index);
-        if !is_here {
+        let is_here = self.topology.shards_of_channel(&channel).any(|other| other.index == stream.shard.index);
+        if !is_here && !self.topology.is_cluster() {
             return Err("its channel is on another server now".to_owned());
         }
         let entry = Entry::parse(record.entry.clone()).map_err(|fault| fault.to_string())?;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use parking_lot::Mutex;
 use redis::Value;
 
-use super::{Opened, Partial, Quarantine, QuarantineId};
+use super::{Opened, Partial, Quarantine, QuarantineId, Stream};
 use crate::error::Result;
 use crate::name::ChannelName;
 use crate::redis::native::quarantine::writer::LIFETIME_MS;
@@ -13,7 +13,6 @@ use crate::redis::native::scripts;
 use crate::redis::native::send::write::SLACK;
 use crate::redis::node::clock::milliseconds;
 use crate::redis::node::fault::Fault;
-use crate::redis::node::shard::Shard;
 
 /// How long a restored or deleted record is remembered, in ms: a record may stay in the stream for so long, because the last addition before
 /// the stream expires drops only records that are older than half of this time.
@@ -85,11 +84,11 @@ impl Quarantine<'_> {
 
     async fn restore_all(&self, ids: &[QuarantineId], anew: bool) -> Result<Partial<Vec<Restored>>> {
         let outcomes = Mutex::new(HashMap::new());
-        let restored = self.on_every_server(async |shard| self.restore_on(shard, ids, anew, &outcomes).await).await?;
+        let restored = self.on_every_stream(async |stream| self.restore_on(stream, ids, anew, &outcomes).await).await?;
         let outcomes = outcomes.into_inner();
         let outcome = |id: &QuarantineId| match outcomes.get(id) {
             Some(outcome) => outcome.clone(),
-            None if id.shard() < self.topology.shards.len() => Restored::Failed,
+            None if id.shard() < self.servers() => Restored::Failed,
             None => Restored::Gone,
         };
         Ok(restored.map(|_| ids.iter().map(outcome).collect()))
@@ -98,14 +97,14 @@ impl Quarantine<'_> {
     /// Restores the entries of one server, and adds their outcomes, also if it fails later.
     async fn restore_on(
         &self,
-        shard: &Shard,
+        stream: Stream<'_>,
         ids: &[QuarantineId],
         anew: bool,
         outcomes: &Mutex<HashMap<QuarantineId, Restored>>,
     ) -> Result<(), Fault> {
         let mut restorable: BTreeMap<ChannelName, Vec<Restorable>> = BTreeMap::new();
-        for id in ids.iter().copied().filter(|id| id.shard() == shard.index).collect::<BTreeSet<_>>() {
-            match self.restorable(shard, id, anew).await? {
+        for id in ids.iter().copied().filter(|id| id.shard() == stream.server).collect::<BTreeSet<_>>() {
+            match self.restorable(stream, id, anew).await? {
                 Ok((channel, entry)) => restorable.entry(channel).or_default().push(entry),
                 Err(outcome) => drop(outcomes.lock().insert(id, outcome)),
             }
@@ -113,7 +112,7 @@ impl Quarantine<'_> {
         for (channel, entries) in restorable {
             // One call for all entries of a channel, because a waiting reader takes the first ones at once. They are no larger than
             // the quarantine of a server.
-            let put_back = self.put_back(shard, &channel, &entries).await?;
+            let put_back = self.put_back(stream, &channel, &entries).await?;
             outcomes.lock().extend(entries.iter().map(|entry| entry.id).zip(put_back));
         }
         Ok(())
@@ -122,13 +121,13 @@ impl Quarantine<'_> {
     /// Reads a record that is to be restored. Returns its channel and entry, or the outcome if it stays where it is.
     async fn restorable(
         &self,
-        shard: &Shard,
+        stream: Stream<'_>,
         id: QuarantineId,
         anew: bool,
     ) -> Result<Result<(ChannelName, Restorable), Restored>, Fault> {
-        let Some(record) = self.record(shard, id).await? else { return Ok(Err(Restored::Gone)) };
-        let now = shard.now_ms()?;
-        Ok(match self.open(shard, &record, now) {
+        let Some(record) = self.record(stream, id).await? else { return Ok(Err(Restored::Gone)) };
+        let now = stream.shard.now_ms()?;
+        Ok(match self.open(stream, &record, now) {
             Ok(Opened { channel, entry, .. }) if anew => {
                 let bytes = self.codec.renew(&entry, channel.as_str(), now).to_bytes();
                 Ok((channel, Restorable { id, bytes }))
@@ -142,7 +141,7 @@ impl Quarantine<'_> {
     /// Puts entries back into the list of a channel, and deletes their records.
     async fn put_back(
         &self,
-        shard: &Shard,
+        stream: Stream<'_>,
         channel: &ChannelName,
         entries: &[Restorable],
     ) -> Result<Vec<Restored>, Fault> {
@@ -153,7 +152,9 @@ impl Quarantine<'_> {
             command.arg(id.of_stream()).arg(&bytes[..]);
         }
         let unexpected = || Fault::unexpected("the script did not return a number for each entry");
-        let Value::Array(answers) = shard.run(&command).await? else { return Err(unexpected()) };
+        let Value::Array(answers) = self.run(stream, channel.as_str(), &command).await? else {
+            return Err(unexpected());
+        };
         if answers.len() != entries.len() {
             return Err(unexpected());
         }
@@ -165,7 +166,7 @@ impl Quarantine<'_> {
         };
         let outcomes = answers.iter().map(outcome).collect::<Result<Vec<_>, _>>()?;
         let done = entries.iter().zip(&outcomes).filter(|(_, outcome)| **outcome != Restored::Expired);
-        self.remove(shard, &done.map(|(entry, _)| entry.id).collect::<Vec<_>>()).await?;
+        self.remove(stream, &done.map(|(entry, _)| entry.id).collect::<Vec<_>>()).await?;
         Ok(outcomes)
     }
 }

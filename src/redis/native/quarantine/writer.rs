@@ -10,8 +10,8 @@ use tracing::warn;
 
 use crate::layer::Event;
 use crate::name::ChannelName;
-use crate::redis::native::keys::Keys;
 use crate::redis::native::scripts;
+use crate::redis::native::topology::Topology;
 use crate::redis::node::shard::Shard;
 use crate::supervise::contained;
 
@@ -41,12 +41,12 @@ struct Unreadable {
 impl QuarantineWriter {
     /// Returns the writer and the future of its task. After `work_ended` is cancelled, the task writes the waiting entries and ends.
     pub(crate) fn new(
-        keys: &Keys,
+        topology: &Arc<Topology>,
         events: broadcast::Sender<Event>,
         work_ended: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + use<>) {
         let (queue, waiting) = mpsc::channel(QUEUE_CAPACITY);
-        (Self { queue }, write(waiting, keys.quarantine(), events, work_ended))
+        (Self { queue }, write(waiting, topology.clone(), events, work_ended))
     }
 
     /// Queues `entry`, which was in the list of `source` and could not be read for `reason`.
@@ -58,7 +58,7 @@ impl QuarantineWriter {
 
 async fn write(
     mut waiting: mpsc::Receiver<Unreadable>,
-    key: String,
+    topology: Arc<Topology>,
     events: broadcast::Sender<Event>,
     work_ended: CancellationToken,
 ) {
@@ -81,18 +81,19 @@ async fn write(
             }
             // A record larger than the whole stream may be would displace all others.
             if unreadable.entry.len() <= MAX_BYTES {
-                keep(&key, &unreadable).await;
+                keep(&topology, &unreadable).await;
             }
         };
         contained("quarantine", keeping).await;
     }
 }
 
-async fn keep(key: &str, unreadable: &Unreadable) {
+async fn keep(topology: &Topology, unreadable: &Unreadable) {
     let Unreadable { shard, source, entry, reason } = unreadable;
-    let mut command = scripts::QUARANTINE.call(&[key]);
+    let key = topology.keys.quarantine();
+    let mut command = scripts::QUARANTINE.call(&[&key]);
     command.arg(source.as_str()).arg(reason).arg(&entry[..]).arg(MAX_RECORDS).arg(MAX_BYTES).arg(LIFETIME_MS);
-    if let Err(fault) = shard.run_once(&command).await {
-        warn!(shard = shard.index, host = shard.host(), fault = %shard.error(fault), "an unreadable entry could not be moved to quarantine");
+    if let Err((shard, fault)) = topology.run_once_on(shard, &key, &command).await {
+        warn!(shard, fault = %topology.error(shard, fault), "an unreadable entry could not be moved to quarantine");
     }
 }

@@ -73,6 +73,12 @@ impl ReadFormat for NativeReader {
 
     fn take(&self, keys: &[&str], count: usize) -> Vec<Cmd> {
         match keys {
+            // The gate does not exist, and a node refuses a call with an existing and a missing key of a slot that is being migrated.
+            [list] if count > 1 && self.topology.is_cluster() => {
+                let mut pop = scripts::BOUND_POP.call_with_source(&[list]);
+                pop.arg(count).arg(SMALL_CHANNEL).arg(READ_BYTES);
+                vec![pop]
+            }
             [list] if count > 1 => {
                 let gate = gate(list);
                 // A transaction continues after an unknown script, so the source is sent with it.

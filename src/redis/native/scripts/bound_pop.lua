@@ -5,12 +5,15 @@
 -- gate, because entries that do not pass through Lua cost a fraction. Otherwise it pops entries itself, one after the other
 -- until they have enough bytes, and adds an element to the gate, which the LMPOP pops instead.
 --
+-- In a cluster there is no gate and no LMPOP, and the script pops all entries itself. It touches no list that it has emptied:
+-- while the slot is being migrated, a command on a missing key fails.
+--
 -- KEYS[1]: the list of the channel.
--- KEYS[2]: the gate, a key that exists only within the transaction.
+-- KEYS[2], outside of a cluster: the gate, a key that exists only within the transaction.
 -- ARGV[1]: the most entries to take.
 -- ARGV[2]: the most bytes of a list that counts as small.
 -- ARGV[3]: the number of bytes after which no further entry is taken.
--- Returns: the list and the entries taken from it; nil if they are left to the LMPOP.
+-- Returns: the list and the entries taken from it; nil if there are none, or if they are left to the LMPOP.
 
 local list, gate = KEYS[1], KEYS[2]
 local count, small, budget = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -24,16 +27,15 @@ end
 local length = redis.call('LLEN', list)
 -- Sampling every node of a very long list would take too long.
 if length == 0 or (length <= 1024 or usage(8) <= 2 * small) and usage(0) <= small then
-    return false
+    return length > 0 and not gate and { list, redis.call('LPOP', list, count) }
 end
 
-redis.call('LPUSH', gate, '')
+if gate then
+    redis.call('LPUSH', gate, '')
+end
 local taken, bytes = {}, 0
-while #taken < count and bytes < budget do
+while #taken < math.min(count, length) and bytes < budget do
     local entry = redis.call('LPOP', list)
-    if not entry then
-        break
-    end
     taken[#taken + 1] = entry
     bytes = bytes + #entry
 end

@@ -12,8 +12,8 @@ use crate::redis::native::scripts;
 use crate::redis::native::send::outbound::OutboundBody;
 use crate::redis::native::statistics::counters::Counters;
 use crate::redis::node::clock::milliseconds;
+use crate::redis::node::commands::asking::Node;
 use crate::redis::node::fault::Fault;
-use crate::redis::node::shard::Shard;
 use crate::redis::send::{Batch, Outgoing, Pushed};
 
 /// How far the estimate of the server's clock may be off before the server stamps the entries anew. A smaller value costs
@@ -64,23 +64,23 @@ impl<'a> BatchWriter<'a> {
     }
 
     /// Writes the batch.
-    pub(crate) async fn push(&self, shard: &Shard) -> Result<Pushed, Fault> {
+    pub(crate) async fn push(&self, node: Node<'_>) -> Result<Pushed, Fault> {
         if self.is_large() {
-            return self.append(shard).await;
+            return self.append(node).await;
         }
-        match self.call(shard, None).await? {
+        match self.call(node, None).await? {
             Answer::Pushed(pushed) => Ok(pushed),
             Answer::OtherRoutes(_) => Err(Fault::unexpected("push.lua returned routes without a condition")),
         }
     }
 
     /// Writes the batch if `condition` holds.
-    pub(crate) async fn push_if(&self, condition: &Condition, shard: &Shard) -> Result<Answer, Fault> {
-        self.call(shard, Some(condition)).await
+    pub(crate) async fn push_if(&self, condition: &Condition, node: Node<'_>) -> Result<Answer, Fault> {
+        self.call(node, Some(condition)).await
     }
 
-    async fn call(&self, shard: &Shard, condition: Option<&Condition>) -> Result<Answer, Fault> {
-        let mut answer = shard.run_once(&self.push_command(condition)).await?;
+    async fn call(&self, node: Node<'_>, condition: Option<&Condition>) -> Result<Answer, Fault> {
+        let mut answer = node.run_once(&self.push_command(condition)).await?;
         if let Value::Array(values) = &mut answer
             && matches!(&values[..], [Value::Array(_)])
             && let Some(routes) = values.pop()
@@ -99,8 +99,8 @@ impl<'a> BatchWriter<'a> {
         bytes >= LARGE && bytes / self.batch.message_count() >= LARGE_ENTRY
     }
 
-    async fn append(&self, shard: &Shard) -> Result<Pushed, Fault> {
-        let mut answers = shard.run_transaction(self.transaction()).await?;
+    async fn append(&self, node: Node<'_>) -> Result<Pushed, Fault> {
+        let mut answers = node.run_transaction(self.transaction()).await?;
         let answer = answers.pop().ok_or_else(|| Fault::unexpected("an empty transaction"))?;
         self.pushed(answer.extract_error().map_err(Fault::from)?)
     }

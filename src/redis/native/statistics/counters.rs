@@ -1,10 +1,11 @@
-//! `Counters`: how many messages were sent and refused. They are summed in the process and written to each server at most once
-//! a second.
+//! `Counters`: how many messages were sent and refused. They are summed in the process and written to each server, or to a
+//! cluster, at most once a second.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::{join, join_all};
 use parking_lot::Mutex;
 use redis::Cmd;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -13,11 +14,13 @@ use tracing::{debug, warn};
 
 use crate::layer::Reasons;
 use crate::name::{ChannelKind, ChannelName};
-use crate::redis::native::keys::Keys;
 use crate::redis::native::scripts;
+use crate::redis::native::topology::Topology;
 use crate::redis::node::clock::milliseconds;
+use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 use crate::redis::send::{Batch, Pushed};
+use crate::redis::topology::places::Failure;
 use crate::supervise::contained;
 
 /// How long counts are summed before they are written.
@@ -28,7 +31,7 @@ const CHANNELS_PER_WRITE: usize = 200;
 const CHANNEL_LIFETIME: Duration = Duration::from_hours(1);
 const TOTAL_LIFETIME: Duration = Duration::from_hours(24);
 
-/// The counters of the channels on one server.
+/// The counters of the channels on one server, or in a cluster.
 #[derive(Debug)]
 pub(crate) struct Counters {
     sums: Arc<Sums>,
@@ -37,10 +40,20 @@ pub(crate) struct Counters {
 
 #[derive(Debug)]
 struct Sums {
-    /// By the non-local part of the channel. Held only to add counts or to take them.
-    unwritten: Mutex<HashMap<Box<str>, Counts>>,
+    /// Held only to add counts or to take them.
+    unwritten: Mutex<Unwritten>,
     /// Notified when the first count is added.
     added: Notify,
+}
+
+/// Counts that have not been written.
+#[derive(Debug, Default)]
+struct Unwritten {
+    /// By the non-local part of the channel.
+    channels: HashMap<Box<str>, Counts>,
+    /// For the hash of all channels. A cluster has it in a slot of its own, so it may have been written without a channel, or the
+    /// other way round.
+    total: Counts,
 }
 
 /// What one process has counted on one channel and not written.
@@ -52,11 +65,12 @@ struct Counts {
     is_single_use: bool,
 }
 
-/// Writes the counters of one server.
+/// Writes the counters of one server, or of a cluster.
 struct Writer {
     sums: Arc<Sums>,
+    /// The server. Not used in a cluster.
     shard: Arc<Shard>,
-    keys: Keys,
+    topology: Arc<Topology>,
     /// How long the counters of a `?` channel live: its name is made for one purpose, and counters of such names would pile up.
     single_use_lifetime: Duration,
     /// Why the server refused counts for good, as the log has reported it.
@@ -67,7 +81,7 @@ impl Counters {
     /// Returns the counters and the future of their task. After `work_ended` is cancelled, the task writes what is left and ends.
     pub(crate) fn new(
         shard: &Arc<Shard>,
-        keys: &Keys,
+        topology: &Arc<Topology>,
         list_lifetime: Duration,
         work_ended: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + use<>) {
@@ -76,7 +90,7 @@ impl Counters {
         let writer = Writer {
             sums: sums.clone(),
             shard: shard.clone(),
-            keys: keys.clone(),
+            topology: topology.clone(),
             single_use_lifetime: list_lifetime.min(CHANNEL_LIFETIME),
             reported: Reasons::default(),
         };
@@ -92,11 +106,7 @@ impl Counters {
             let refused = if run[0].is_final { run.len().saturating_sub(accepted) } else { 0 };
             if accepted + refused > 0 {
                 let channel = &run[0].channel;
-                let added = Counts::new(channel, accepted as u64, refused as u64);
-                match unwritten.get_mut(channel.non_local()) {
-                    Some(counts) => counts.add(added),
-                    None => _ = unwritten.insert(channel.non_local().into(), added),
-                }
+                unwritten.add(channel.non_local(), Counts::new(channel, accepted as u64, refused as u64));
             }
         }
         if was_empty && !unwritten.is_empty() {
@@ -113,14 +123,61 @@ impl Counters {
     }
 }
 
+/// Counts that are to be added to one hash.
+struct Hash {
+    key: String,
+    counts: Counts,
+    lifetime: Duration,
+}
+
+impl Sums {
+    fn take(&self) -> Unwritten {
+        std::mem::take(&mut *self.unwritten.lock())
+    }
+
+    /// Adds counts that could not be written for channels, or for the total.
+    fn keep(&self, channels: impl IntoIterator<Item = (Box<str>, Counts)>, total: Counts) {
+        let mut unwritten = self.unwritten.lock();
+        unwritten.total = unwritten.total.plus(total);
+        for (channel, counts) in channels {
+            unwritten.add_to_channel(&channel, counts);
+        }
+        if !unwritten.is_empty() {
+            self.added.notify_one();
+        }
+    }
+}
+
+impl Unwritten {
+    fn is_empty(&self) -> bool {
+        self.channels.is_empty() && self.total.is_zero()
+    }
+
+    fn add(&mut self, channel: &str, added: Counts) {
+        self.total = self.total.plus(added);
+        self.add_to_channel(channel, added);
+    }
+
+    fn add_to_channel(&mut self, channel: &str, added: Counts) {
+        match self.channels.get_mut(channel) {
+            Some(counts) => *counts = counts.plus(added),
+            None => _ = self.channels.insert(channel.into(), added),
+        }
+    }
+}
+
 impl Counts {
     fn new(channel: &ChannelName, sent: u64, refused: u64) -> Self {
         Self { sent, refused, is_single_use: channel.kind() == ChannelKind::SingleReader }
     }
 
-    fn add(&mut self, other: Self) {
-        self.sent += other.sent;
-        self.refused += other.refused;
+    fn is_zero(self) -> bool {
+        self.sent == 0 && self.refused == 0
+    }
+
+    /// The sum. The kind of channel is that of `self`.
+    fn plus(self, other: Self) -> Self {
+        Self { sent: self.sent + other.sent, refused: self.refused + other.refused, ..self }
     }
 }
 
@@ -148,52 +205,84 @@ impl Writer {
     }
 
     async fn write(&mut self) {
-        let mut unwritten: Vec<_> = std::mem::take(&mut *self.sums.unwritten.lock()).into_iter().collect();
-        while !unwritten.is_empty() {
-            let chunk = unwritten.split_off(unwritten.len().saturating_sub(CHANNELS_PER_WRITE));
-            let Err(fault) = self.shard.run_once(&self.command(&chunk)).await else { continue };
-            let (may_have_run, transient) = (fault.may_have_run, fault.transient);
-            let reason = self.shard.error(fault).to_string();
-            if !transient {
-                // The counts are dropped: the server may accept sends and refuse counts for as long as the process runs.
-                if self.reported.is_new(&reason) {
-                    warn!(
-                        shard = self.shard.index,
-                        reason, "statistics cannot be written, and their counts are dropped"
-                    );
-                }
-                continue;
+        let unwritten = self.sums.take();
+        if self.topology.is_cluster() {
+            return self.write_to_cluster(unwritten).await;
+        }
+        let mut channels: Vec<_> = unwritten.channels.into_iter().collect();
+        while !channels.is_empty() {
+            let chunk = channels.split_off(channels.len().saturating_sub(CHANNELS_PER_WRITE));
+            let hashes = chunk.iter().map(|(channel, counts)| self.hash(channel, *counts));
+            let hashes: Vec<_> = hashes.chain([self.total_hash(total_of(&chunk))]).collect();
+            let Err(fault) = self.shard.run_once(&command(&hashes)).await else { continue };
+            let transient = fault.transient;
+            if !self.settles((self.shard.index, fault)) {
+                channels.extend(chunk);
             }
-            // Counts that may have been written are not written again.
-            if !may_have_run {
-                unwritten.extend(chunk);
+            if transient {
+                let total = total_of(&channels);
+                return self.sums.keep(channels, total);
             }
-            debug!(shard = self.shard.index, reason, "counters could not be written");
-            return self.keep_unwritten(unwritten);
         }
     }
 
-    fn command(&self, chunk: &[(Box<str>, Counts)]) -> Cmd {
-        let channels = chunk.iter().map(|(channel, _)| self.keys.channel_stats(channel));
-        let keys: Vec<_> = channels.chain([self.keys.global_stats()]).collect();
-        let mut command = scripts::COUNT.call(&keys);
-        let mut total = Counts::default();
-        for (_, counts) in chunk {
-            let lifetime = if counts.is_single_use { self.single_use_lifetime } else { CHANNEL_LIFETIME };
-            command.arg(counts.sent).arg(counts.refused).arg(milliseconds(lifetime));
-            total.add(*counts);
-        }
-        command.arg(total.sent).arg(total.refused).arg(milliseconds(TOTAL_LIFETIME));
-        command
+    /// Writes each hash with a call of its own, because they are in different slots.
+    async fn write_to_cluster(&mut self, Unwritten { channels, total }: Unwritten) {
+        let writer = &*self;
+        let writing_channels = join_all(channels.into_iter().map(|(channel, counts)| async move {
+            let written = writer.write_hash(writer.hash(&channel, counts)).await;
+            written.err().map(|failure| (channel, counts, failure))
+        }));
+        let writing_total =
+            async { if total.is_zero() { Ok(()) } else { writer.write_hash(writer.total_hash(total)).await } };
+        let (failed, written) = join(writing_channels, writing_total).await;
+        let total =
+            if written.map_or_else(|failure| self.settles(failure), |()| true) { Counts::default() } else { total };
+        let kept = failed
+            .into_iter()
+            .flatten()
+            .filter_map(|(channel, counts, failure)| (!self.settles(failure)).then_some((channel, counts)));
+        let kept: Vec<_> = kept.collect();
+        self.sums.keep(kept, total);
     }
 
-    fn keep_unwritten(&self, counts: Vec<(Box<str>, Counts)>) {
-        let mut unwritten = self.sums.unwritten.lock();
-        for (channel, counts) in counts {
-            unwritten.entry(channel).and_modify(|newer| newer.add(counts)).or_insert(counts);
-        }
-        if !unwritten.is_empty() {
-            self.sums.added.notify_one();
-        }
+    async fn write_hash(&self, hash: Hash) -> Result<(), Failure> {
+        let command = command(std::slice::from_ref(&hash));
+        self.topology.run_once_on(&self.shard, &hash.key, &command).await.map(|_| ())
     }
+
+    /// Reports a failed write. Returns whether its counts are not written again: they may have been written, or the server refuses
+    /// them for good. It may accept sends and refuse counts for as long as the process runs.
+    fn settles(&mut self, (shard, fault): Failure) -> bool {
+        let Fault { may_have_run, transient, .. } = fault;
+        let reason = self.topology.error(shard, fault).to_string();
+        if transient {
+            debug!(shard, reason, "counters could not be written");
+        } else if self.reported.is_new(&reason) {
+            warn!(shard, reason, "statistics cannot be written, and their counts are dropped");
+        }
+        may_have_run || !transient
+    }
+
+    fn hash(&self, channel: &str, counts: Counts) -> Hash {
+        let lifetime = if counts.is_single_use { self.single_use_lifetime } else { CHANNEL_LIFETIME };
+        Hash { key: self.topology.keys.channel_stats(channel), counts, lifetime }
+    }
+
+    fn total_hash(&self, counts: Counts) -> Hash {
+        Hash { key: self.topology.keys.global_stats(), counts, lifetime: TOTAL_LIFETIME }
+    }
+}
+
+fn total_of(channels: &[(Box<str>, Counts)]) -> Counts {
+    channels.iter().fold(Counts::default(), |total, (_, counts)| total.plus(*counts))
+}
+
+/// The call of `count.lua` for these hashes.
+fn command(hashes: &[Hash]) -> Cmd {
+    let mut command = scripts::COUNT.call(&hashes.iter().map(|hash| &*hash.key).collect::<Vec<_>>());
+    for Hash { counts, lifetime, .. } in hashes {
+        command.arg(counts.sent).arg(counts.refused).arg(milliseconds(*lifetime));
+    }
+    command
 }

@@ -26,42 +26,52 @@ impl StoredStatistics for Native {
 
     async fn channel_statistics(&self, shard: &Shard, non_local: &str) -> Result<Statistics, Fault> {
         let keys = &self.topology.keys;
-        let counters = counters(shard, &keys.channel_stats(non_local)).await?;
-        Ok(counters.merge(pending(shard, &[keys.channel(non_local)]).await?))
+        let counters = self.counters(shard, &keys.channel_stats(non_local)).await?;
+        Ok(counters.merge(self.pending(shard, &[keys.channel(non_local)]).await?))
     }
 
     async fn global_statistics(&self, shard: &Shard) -> Result<Statistics, Fault> {
         let keys = &self.topology.keys;
-        let mut total = counters(shard, &keys.global_stats()).await?;
+        let mut total = Statistics::default();
+        // A cluster has one hash of total counters.
+        if shard.holds(&keys.global_stats()) {
+            total = self.counters(shard, &keys.global_stats()).await?;
+        }
         let mut scan = Scan::new(shard, keys.scan_channels(), |key| keys.parse_channel(key).is_some());
         while let Some(lists) = scan.next().await? {
-            total = total.merge(pending(shard, &lists).await?);
+            total = total.merge(self.pending(shard, &lists).await?);
         }
         Ok(total)
     }
 }
 
-/// The counters in one hash.
-async fn counters(shard: &Shard, key: &str) -> Result<Statistics, Fault> {
-    let mut command = redis::cmd("HMGET");
-    command.arg(key).arg("messages_count").arg("channel_full_count");
-    let (messages, full): (Option<u64>, Option<u64>) = parse(shard.query(&command).await?)?;
-    Ok(Statistics {
-        messages_count: messages.unwrap_or(0),
-        channel_full_count: full.unwrap_or(0),
-        ..Statistics::default()
-    })
-}
-
-/// How many entries wait in `lists`, and the age of the oldest.
-async fn pending(shard: &Shard, lists: &[String]) -> Result<Statistics, Fault> {
-    let mut total = Statistics::default();
-    for lists in lists.chunks(CHANNELS_PER_CALL) {
-        let pending: Vec<Value> = parse(shard.query(&scripts::PENDING.call(lists)).await?)?;
-        let now = shard.clock.now_ms().unwrap_or(0);
-        total = pending.chunks(3).map(|figures| pending_in(figures, now)).fold(total, Statistics::merge);
+impl Native {
+    /// The counters in one hash.
+    async fn counters(&self, shard: &Shard, key: &str) -> Result<Statistics, Fault> {
+        let mut command = redis::cmd("HMGET");
+        command.arg(key).arg("messages_count").arg("channel_full_count");
+        let answer = self.topology.query_on(shard, key, &command).await.map_err(|(_, fault)| fault)?;
+        let (messages, full): (Option<u64>, Option<u64>) = parse(answer)?;
+        Ok(Statistics {
+            messages_count: messages.unwrap_or(0),
+            channel_full_count: full.unwrap_or(0),
+            ..Statistics::default()
+        })
     }
-    Ok(total)
+
+    /// How many entries wait in `lists`, and the age of the oldest.
+    async fn pending(&self, shard: &Shard, lists: &[String]) -> Result<Statistics, Fault> {
+        let mut total = Statistics::default();
+        // A call in a cluster has the keys of one slot.
+        let per_call = if self.topology.is_cluster() { 1 } else { CHANNELS_PER_CALL };
+        for lists in lists.chunks(per_call) {
+            let answer = self.topology.query_on(shard, &lists[0], &scripts::PENDING.call(lists)).await;
+            let pending: Vec<Value> = parse(answer.map_err(|(_, fault)| fault)?)?;
+            let now = shard.clock.now_ms().unwrap_or(0);
+            total = pending.chunks(3).map(|figures| pending_in(figures, now)).fold(total, Statistics::merge);
+        }
+        Ok(total)
+    }
 }
 
 /// The figures that `pending.lua` returned for one list.

@@ -1,8 +1,10 @@
 //! Commands on one server. A command that cannot have run is retried as configured, and an error that means a dead
 //! connection marks the server as down.
 //!
-//! A [`request`] is one command or several in one round trip. A [`script`] is called by its hash.
+//! A [`request`] is one command or several in one round trip. A [`script`] is called by its hash. In a
+//! cluster [`asking`] names the server of a command.
 
+pub(crate) mod asking;
 pub(crate) mod request;
 pub(crate) mod script;
 
@@ -47,14 +49,19 @@ impl Shard {
 
     /// Like [`run`](Self::run), without retries.
     pub(crate) async fn run_once<R: Request>(&self, request: &R) -> Result<R::Answer, Fault> {
+        self.attempt(request, false).await
+    }
+
+    /// Runs a command that does not block, or several in one round trip. With `asking`, each is preceded by `ASKING`.
+    pub(super) async fn attempt<R: Request>(&self, request: &R, asking: bool) -> Result<R::Answer, Fault> {
         let mut connection = self.connection()?;
         let asked = Instant::now();
-        let mut answer = request.send_over(&mut connection).await;
+        let mut answer = request.send_over(&mut connection, asking).await;
         let round_trip = asked.elapsed();
         if answer.as_ref().is_err_and(is_unknown_script) {
             // A client flushed the scripts of the server. The script has not run.
             self.load_scripts(&mut connection).await?;
-            answer = request.send_over(&mut connection).await;
+            answer = request.send_over(&mut connection, asking).await;
         }
         let result = answer.map_err(|error| self.judge(connection.generation, error));
         record_round_trip(round_trip);
@@ -113,12 +120,15 @@ impl Shard {
         fault
     }
 
-    /// Runs commands in one transaction, without retries, and returns their answers, including errors.
-    pub(crate) async fn run_transaction(&self, commands: Vec<Cmd>) -> Result<Vec<Value>, Fault> {
+    /// Runs commands in one transaction, without retries, and returns their answers, including errors. With `asking`, it is
+    /// preceded by `ASKING`.
+    pub(super) async fn attempt_transaction(&self, commands: Vec<Cmd>, asking: bool) -> Result<Vec<Value>, Fault> {
         let mut connection = self.connection()?;
-        let transaction = transaction(commands);
+        let transaction = transaction(commands, asking);
+        let skipped = usize::from(asking);
         let asked = Instant::now();
-        let answers = connection.commands.send_packed_commands(&transaction, 0, transaction.len()).await;
+        let count = transaction.len() - skipped;
+        let answers = connection.commands.send_packed_commands(&transaction, skipped, count).await;
         let round_trip = asked.elapsed();
         let result = answers.and_then(executed).map_err(|error| self.judge(connection.generation, error));
         record_round_trip(round_trip);

@@ -46,33 +46,63 @@ pub(crate) fn record_round_trip(round_trip: Duration) {
 pub(crate) trait Request: Sync {
     type Answer: Send;
 
-    /// Sends the commands over `connection`, and returns the answer or the first error answer.
+    /// Sends the commands over `connection`, and returns the answer or the first error answer. With `asking`, each command is
+    /// preceded by `ASKING`.
     fn send_over(
         &self,
         connection: &mut ServerConnection,
+        asking: bool,
     ) -> impl Future<Output = Result<Self::Answer, RedisError>> + Send;
 }
 
 impl Request for Cmd {
     type Answer = Value;
 
-    async fn send_over(&self, connection: &mut ServerConnection) -> Result<Value, RedisError> {
-        connection.commands.send_packed_command(self).await?.extract_error()
+    async fn send_over(&self, connection: &mut ServerConnection, asking: bool) -> Result<Value, RedisError> {
+        if !asking {
+            return connection.commands.send_packed_command(self).await?.extract_error();
+        }
+        let mut alone = redis::pipe();
+        alone.add_command(self.clone());
+        Ok(alone.send_over(connection, true).await?.pop().unwrap_or(Value::Nil))
     }
 }
 
 impl Request for redis::Pipeline {
     type Answer = Vec<Value>;
 
-    async fn send_over(&self, connection: &mut ServerConnection) -> Result<Vec<Value>, RedisError> {
-        let answers = connection.commands.send_packed_commands(self, 0, self.len()).await?;
+    async fn send_over(&self, connection: &mut ServerConnection, asking: bool) -> Result<Vec<Value>, RedisError> {
+        let commands = &mut connection.commands;
+        let answers = if asking {
+            let asking = asking_before_each(self);
+            without_asking(commands.send_packed_commands(&asking, 0, asking.len()).await?)
+        } else {
+            commands.send_packed_commands(self, 0, self.len()).await?
+        };
         answers.into_iter().map(Value::extract_error).collect()
     }
 }
 
-/// `commands` in one transaction.
-pub(crate) fn transaction(commands: Vec<Cmd>) -> redis::Pipeline {
+/// `commands`, each of them behind `ASKING`, with which a node runs it for a slot that is being migrated to it.
+pub(crate) fn asking_before_each(commands: &redis::Pipeline) -> redis::Pipeline {
+    let mut asking = redis::pipe();
+    for command in commands.cmd_iter() {
+        asking.cmd("ASKING").add_command(command.clone());
+    }
+    asking
+}
+
+/// The answers to the commands of [`asking_before_each`], without those to `ASKING`.
+pub(crate) fn without_asking(answers: Vec<Value>) -> Vec<Value> {
+    answers.into_iter().skip(1).step_by(2).collect()
+}
+
+/// `commands` in one transaction. With `asking`, it is preceded by `ASKING`, which holds up to its end.
+pub(crate) fn transaction(commands: Vec<Cmd>, asking: bool) -> redis::Pipeline {
     let mut transaction = redis::pipe();
+    if asking {
+        transaction.cmd("ASKING");
+    }
     transaction.cmd("MULTI");
     for command in commands {
         transaction.add_command(command);

@@ -131,16 +131,18 @@ impl Shard {
     ///
     /// While writes are paused (`CLIENT PAUSE`), Redis 7.0 crashes when a postponed read is ended. So a write precedes the
     /// `CLIENT UNBLOCK`: the server postpones it, and with it the following commands of the connection. The epoch is a string,
-    /// so `ZREM` changes nothing.
+    /// so `ZREM` changes nothing. The epoch of a node of a cluster may be
+    /// on another one by now. The node postpones a script without keys as it does a write.
     pub(crate) async fn unblock(&self, client: &ServerClient) -> Result<Unblocked, Fault> {
         let server = self.connection()?;
         if server.identity != client.server {
             return Ok(Unblocked::Elsewhere);
         }
         let mut commands = redis::pipe();
-        if let Some(key) = &self.requirements.epoch_key {
-            commands.cmd("ZREM").arg(key).arg("");
-        }
+        match &self.requirements.epoch_key {
+            Some(key) if !self.requirements.is_cluster() => commands.cmd("ZREM").arg(key).arg(""),
+            _ => commands.cmd("EVAL").arg("return 0").arg(0),
+        };
         commands.cmd("CLIENT").arg("UNBLOCK").arg(client.id);
         let answer = self.run_each(&commands, commands.len(), Some(server.generation)).await.pop();
         let ended = matches!(answer.transpose()?, Some(Value::Int(1)));

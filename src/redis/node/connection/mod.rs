@@ -17,7 +17,7 @@ use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, Value};
 use crate::config::Config;
 use crate::redis::node::commands::script::Script;
 use crate::redis::node::connection::connect_error::ConnectError;
-use crate::redis::node::fault;
+use crate::redis::node::epoch::{self, EpochAnswer};
 use crate::redis::node::peer_settings::PeerSettings;
 
 /// The timeouts of connections.
@@ -36,6 +36,10 @@ pub(crate) struct Timing {
 /// A blocking read that exceeds its own timeout and the command timeout by this much means a dead connection. A half-open
 /// connection shows no other sign.
 const SILENCE: Duration = Duration::from_secs(2);
+
+/// The longest time that one read blocks on a node of a cluster. A slot whose migration begins does not wake the readers that
+/// wait there, although new messages go to the other node.
+const LONGEST_BLOCKING_ON_CLUSTER: Duration = Duration::from_secs(1);
 
 impl Timing {
     /// How long after its timeout a blocking read may be answered.
@@ -72,8 +76,8 @@ pub(crate) struct Requirements {
     pub(crate) retry_attempts: usize,
     /// Whether servers have to accept writes. Publishing is not a write.
     pub(crate) writable: bool,
-    /// Whether the servers may be nodes of a Redis Cluster.
-    pub(crate) on_cluster: bool,
+    /// How the layer uses a node of a Redis Cluster.
+    pub(crate) cluster: ClusterUse,
     /// The oldest supported version.
     pub(crate) min_version: Version,
     /// The scripts that are loaded whenever a server is reached.
@@ -81,16 +85,26 @@ pub(crate) struct Requirements {
     /// The key of the epoch of a server's data. `None` if nothing is written to the server. The loss of its data is not noticed
     /// then.
     pub(crate) epoch_key: Option<String>,
-    /// The settings that processes compare through a server. `None` without an epoch key.
+    /// The settings that processes compare through a server. `None` if nothing is written to it.
     pub(crate) settings: Option<PeerSettings>,
+}
+
+/// How a layer uses a node of a Redis Cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ClusterUse {
+    /// Not at all.
+    Refused,
+    /// As a server like any other: all nodes deliver what is published on one.
+    AnyNode,
+    /// As the master of some slots. Every server has to be one.
+    Required,
 }
 
 /// The major and minor number of a server's version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(pub(crate) u32, pub(crate) u32);
 
-/// The identity of a running server, which changes with each start. `None` for a node of a cluster, because all nodes
-/// deliver what is published on one.
+/// The identity of a running server, which changes with each start. `None` if it may be any node of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity(Option<String>);
 
@@ -101,8 +115,8 @@ pub(crate) struct Greeting {
     pub(crate) version: String,
     /// `master` or `slave`, as the server calls it.
     pub(crate) role: String,
-    /// The epoch of the server's data, which is new if there was none. `None` if the server refused to store one.
-    pub(crate) epoch: Option<String>,
+    /// The epoch of the server's data, which is new if there was none.
+    pub(crate) epoch: EpochAnswer,
     identity: Identity,
 }
 
@@ -119,6 +133,11 @@ impl Timing {
 }
 
 impl Requirements {
+    /// Whether the servers have to be nodes of a cluster.
+    pub(crate) fn is_cluster(&self) -> bool {
+        self.cluster == ClusterUse::Required
+    }
+
     /// The requirements of `config`, for a format that requires `min_version` and `scripts`.
     pub(crate) fn new(
         config: &Config,
@@ -126,11 +145,15 @@ impl Requirements {
         scripts: &'static [&'static Script],
         epoch_key: Option<String>,
     ) -> Self {
-        let timing = Timing::of(config);
+        let mut timing = Timing::of(config);
         let (pool_size, retry_attempts) = (config.pool_size, config.retry_attempts);
-        let (writable, on_cluster) = (true, false);
+        let cluster = if config.cluster { ClusterUse::Required } else { ClusterUse::Refused };
+        if config.cluster {
+            timing.blocking = timing.blocking.min(LONGEST_BLOCKING_ON_CLUSTER);
+        }
         let settings = epoch_key.is_some().then(|| PeerSettings::of(config));
-        Self { timing, pool_size, retry_attempts, writable, on_cluster, min_version, scripts, epoch_key, settings }
+        let writable = true;
+        Self { timing, pool_size, retry_attempts, writable, cluster, min_version, scripts, epoch_key, settings }
     }
 }
 
@@ -140,10 +163,11 @@ impl ServerConnection {
     pub(crate) async fn open(
         client: &Arc<Client>,
         master: bool,
+        epoch_key: Option<&str>,
         requirements: &Requirements,
     ) -> Result<(Self, Greeting), ConnectError> {
         let limit = requirements.timing.connect + requirements.timing.command;
-        let opening = open_commands(client, master, requirements);
+        let opening = open_commands(client, master, epoch_key, requirements);
         let opened = tokio::time::timeout(limit, opening).await.unwrap_or(Err(ConnectError::Timeout(limit)));
         let (commands, greeting) = match opened {
             Ok(opened) => opened,
@@ -159,6 +183,7 @@ impl ServerConnection {
 async fn open_commands(
     client: &Client,
     master: bool,
+    epoch_key: Option<&str>,
     requirements: &Requirements,
 ) -> Result<(MultiplexedConnection, Greeting), ConnectError> {
     let config = AsyncConnectionConfig::new()
@@ -168,9 +193,10 @@ async fn open_commands(
     let info: String = redis::cmd("INFO").query_async(&mut commands).await?;
     let field = |name| field(&info, name).unwrap_or("unknown").to_owned();
     let (mode, version, role) = (field("redis_mode:"), field("redis_version:"), field("role:"));
-    match &*mode {
-        "sentinel" => return Err(ConnectError::Sentinel),
-        "cluster" if !requirements.on_cluster => return Err(ConnectError::Cluster),
+    match (&*mode, requirements.cluster) {
+        ("sentinel", _) => return Err(ConnectError::Sentinel),
+        ("cluster", ClusterUse::Refused) => return Err(ConnectError::Cluster),
+        (mode, ClusterUse::Required) if mode != "cluster" => return Err(ConnectError::NotCluster),
         _ => {}
     }
     if Version::parse(&version).is_none_or(|version| version < requirements.min_version) {
@@ -181,14 +207,15 @@ async fn open_commands(
         return Err(ConnectError::Replica);
     }
     load_scripts(&mut commands, requirements.scripts).await?;
-    let epoch = match &requirements.epoch_key {
-        Some(key) => match redis::cmd("GET").arg(key).query_async(&mut commands).await? {
-            Some(known) => Some(known),
-            None => create_epoch(&mut commands, key).await?,
-        },
-        None => None,
+    let epoch = match epoch_key {
+        Some(key) => epoch::read_or_create(&mut commands, key).await?,
+        None => EpochAnswer::Epoch(None),
     };
-    Ok((commands, Greeting { version, role, epoch, identity: Identity::in_info(&info) }))
+    let identity = match requirements.cluster {
+        ClusterUse::AnyNode if mode == "cluster" => Identity(None),
+        _ => Identity::in_info(&info),
+    };
+    Ok((commands, Greeting { version, role, epoch, identity }))
 }
 
 /// The value of the field `name`, which ends with a colon, in an answer to `INFO`.
@@ -197,6 +224,11 @@ fn field<'i>(info: &'i str, name: &str) -> Option<&'i str> {
 }
 
 impl Identity {
+    /// Whether the server with the identity `other` serves the same purpose as this one.
+    pub(crate) fn accepts(&self, other: &Self) -> bool {
+        self.0.is_none() || self == other
+    }
+
     /// Asks the server of `connection` for its identity.
     pub(crate) async fn of(connection: &mut MultiplexedConnection) -> Result<Self, RedisError> {
         let info: String = redis::cmd("INFO").arg("server").query_async(connection).await?;
@@ -204,7 +236,7 @@ impl Identity {
     }
 
     pub(crate) fn in_info(info: &str) -> Self {
-        Self(field(info, "run_id:").filter(|_| field(info, "redis_mode:") != Some("cluster")).map(str::to_owned))
+        Self(field(info, "run_id:").map(str::to_owned))
     }
 }
 
@@ -228,24 +260,23 @@ pub(crate) async fn load_scripts(
 pub(crate) async fn probe(
     connection: &mut MultiplexedConnection,
     epoch_key: Option<&str>,
-) -> Result<(Instant, Duration, Option<String>), RedisError> {
+) -> Result<(Instant, Duration, EpochAnswer), RedisError> {
     let asked = Instant::now();
     let mut pipeline = redis::pipe();
     pipeline.cmd("TIME");
     if let Some(key) = epoch_key {
         pipeline.cmd("GET").arg(key);
     }
-    let (time, epoch) = parse_probe(pipeline.query_async(connection).await?)?;
+    let (time, epoch) = parse_probe(connection.send_packed_commands(&pipeline, 0, pipeline.len()).await?)?;
     Ok((asked, time, epoch))
 }
 
 /// The time and the epoch in the answers to [`probe`].
-pub(crate) fn parse_probe(answers: Vec<Value>) -> Result<(Duration, Option<String>), RedisError> {
+pub(crate) fn parse_probe(answers: Vec<Value>) -> Result<(Duration, EpochAnswer), RedisError> {
     let mut answers = answers.into_iter();
-    let (seconds, micros): (u64, u64) = redis::from_redis_value(answers.next().unwrap_or(Value::Nil))?;
+    let (seconds, micros): (u64, u64) = redis::from_redis_value(answers.next().unwrap_or(Value::Nil).extract_error()?)?;
     let time = time(seconds, micros).ok_or((ErrorKind::UnexpectedReturnType, "TIME returned an invalid time"))?;
-    let epoch = redis::from_redis_value(answers.next().unwrap_or(Value::Nil))?;
-    Ok((time, epoch))
+    Ok((time, EpochAnswer::of(answers.next().unwrap_or(Value::Nil).extract_error())?))
 }
 
 /// The time since the epoch that a server reported. Returns `None` for 2^53 microseconds and more: Lua's numbers are exact
@@ -253,20 +284,6 @@ pub(crate) fn parse_probe(answers: Vec<Value>) -> Result<(Duration, Option<Strin
 fn time(seconds: u64, micros: u64) -> Option<Duration> {
     let time = Duration::from_secs(seconds).checked_add(Duration::from_micros(micros))?;
     (time.as_micros() < 1 << 53).then_some(time)
-}
-
-/// Creates the epoch of the data if there is none, and returns the epoch. Returns `None` while the server refuses writes
-/// because it lacks memory, disk space or replicas: readers still work with it, and make room.
-pub(crate) async fn create_epoch(
-    connection: &mut MultiplexedConnection,
-    key: &str,
-) -> Result<Option<String>, RedisError> {
-    let epoch = format!("{:032x}", rand::random::<u128>());
-    match redis::cmd("SET").arg(key).arg(epoch).arg("NX").query_async::<Value>(connection).await {
-        Err(error) if !error.code().is_some_and(fault::is_shortage) => Err(error),
-        // A command of its own, because servers before 7.0 do not support `NX` and `GET` in one `SET`.
-        _ => redis::cmd("GET").arg(key).query_async(connection).await,
-    }
 }
 
 impl Version {
@@ -321,11 +338,10 @@ mod tests {
     use super::{Identity, Version, time};
 
     #[test]
-    fn servers_have_different_identities_and_nodes_of_a_cluster_have_none() {
-        let of = |mode: &str, id: &str| Identity::in_info(&format!("# Server\r\nredis_mode:{mode}\r\nrun_id:{id}\r\n"));
-        assert_eq!(of("standalone", "a"), of("standalone", "a"));
-        assert_ne!(of("standalone", "a"), of("standalone", "b"));
-        assert_eq!(of("cluster", "a"), of("cluster", "b"));
+    fn running_servers_have_different_identities() {
+        let of = |id: &str| Identity::in_info(&format!("# Server\r\nrun_id:{id}\r\n"));
+        assert_eq!(of("a"), of("a"));
+        assert_ne!(of("a"), of("b"));
     }
 
     #[test]

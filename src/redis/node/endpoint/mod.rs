@@ -73,6 +73,17 @@ impl Endpoint {
         Ok(Self::new(addr.into_connection_info()?.set_redis_settings(login), config))
     }
 
+    /// The endpoint of another node of the same cluster, with the same login and TLS settings.
+    pub(crate) fn sibling(&self, host: String, port: u16) -> Self {
+        let addr = match self.info.addr() {
+            ConnectionAddr::TcpTls { insecure, .. } => {
+                ConnectionAddr::TcpTls { host, port, insecure: *insecure, tls_params: None }
+            }
+            _ => ConnectionAddr::Tcp(host, port),
+        };
+        Self { info: self.info.clone().set_addr(addr), tls: self.tls.clone() }
+    }
+
     fn new(info: ConnectionInfo, config: &Config) -> Self {
         let info = info.set_tcp_settings(tcp_settings(config.tcp_keepalive, config.command_timeout));
         Self { info, tls: config.tls.clone() }
@@ -81,6 +92,19 @@ impl Endpoint {
     /// The address as text.
     pub(crate) fn address(&self) -> String {
         shown(self.info.addr())
+    }
+
+    /// The host; empty for a unix socket.
+    pub(crate) fn host(&self) -> &str {
+        match self.info.addr() {
+            ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => host,
+            _ => "",
+        }
+    }
+
+    /// Whether connections use TLS.
+    pub(crate) fn is_tls(&self) -> bool {
+        matches!(self.info.addr(), ConnectionAddr::TcpTls { .. })
     }
 
     /// A client for the endpoint. Reads the files with certificates anew.

@@ -11,13 +11,11 @@ use redis::{AsyncConnectionConfig, FromRedisValue, RedisError};
 
 use crate::config::{Config, Host};
 use crate::error::Result;
+use crate::redis::node::cluster::Address;
 use crate::redis::node::endpoint::{Endpoint, EndpointError};
 use crate::redis::node::fault;
 
 const DEFAULT_PORT: u16 = 26379;
-
-/// Host and port.
-pub(crate) type Address = (String, u16);
 
 /// The sentinels of a configuration. Each query goes to all of them at once, over new connections.
 pub(crate) struct Sentinels {

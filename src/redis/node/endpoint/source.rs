@@ -1,4 +1,4 @@
-//! `EndpointSource`: the source of a server's address, which is the configuration or a group of sentinels.
+//! `EndpointSource`: the source of a server's address, which is the configuration, a group of sentinels or a cluster.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,8 +7,9 @@ use redis::{Client, ConnectionAddr};
 
 use crate::config::{Config, Host};
 use crate::error::{Error, Result};
+use crate::redis::node::cluster::{Address, Cluster, Slot};
 use crate::redis::node::connection::connect_error::ConnectError;
-use crate::redis::node::endpoint::sentinel::{Address, Sentinels};
+use crate::redis::node::endpoint::sentinel::Sentinels;
 use crate::redis::node::endpoint::{Endpoint, EndpointError, shown};
 
 /// The source of a server's address.
@@ -17,6 +18,14 @@ pub(crate) enum EndpointSource {
     Fixed(Box<Endpoint>),
     /// The address of the master of a service, which changes at a failover.
     Service(Box<Service>),
+    /// The address of the master of a shard of a cluster, which changes at a failover.
+    Cluster(ClusterShard),
+}
+
+/// A shard of a cluster: a master with its replicas.
+pub(crate) struct ClusterShard {
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) number: usize,
 }
 
 pub(crate) struct Service {
@@ -61,6 +70,7 @@ impl EndpointSource {
                 let (host, port) = service.sentinels.master(&service.name).await?;
                 Ok(Endpoint::of_service(host, port, &service.config)?.client()?)
             }
+            Self::Cluster(shard) => Box::pin(shard.cluster.locate(shard.number)).await,
         }
     }
 
@@ -69,6 +79,7 @@ impl EndpointSource {
         match self {
             Self::Fixed(endpoint) => endpoint.address(),
             Self::Service(service) => format!("the master of service {}", service.name),
+            Self::Cluster(shard) => shard.cluster.seed_addresses(),
         }
     }
 
@@ -76,20 +87,53 @@ impl EndpointSource {
     pub(crate) fn address(&self, client: &Client) -> String {
         let address = shown(client.get_connection_info().addr());
         match self {
-            Self::Fixed(_) => address,
+            Self::Fixed(_) | Self::Cluster(_) => address,
             Self::Service(service) => format!("{address}, the master of service {}", service.name),
         }
     }
 
-    /// Whether the address comes from sentinels. Such a server has to be checked for being a master, because sentinels may not
-    /// have noticed that it has become a replica.
-    pub(crate) fn is_service(&self) -> bool {
-        matches!(self, Self::Service(_))
+    /// Whether other servers name the address. Such a server has to be checked for being a master, because they may not have
+    /// noticed that it has become a replica.
+    pub(crate) fn follows_master(&self) -> bool {
+        !matches!(self, Self::Fixed(_))
     }
 
-    /// Waits until most sentinels name another master than the server of `client`.
+    /// Whether the server is a node of a cluster.
+    pub(crate) fn is_cluster(&self) -> bool {
+        matches!(self, Self::Cluster(_))
+    }
+
+    /// Whether the server has to hold `key`.
+    pub(crate) fn holds(&self, key: &str) -> bool {
+        self.serves(Slot::of(key))
+    }
+
+    /// Whether the server serves `slot`. A server outside of a cluster has all keys.
+    pub(crate) fn serves(&self, slot: Slot) -> bool {
+        match self {
+            Self::Cluster(shard) => shard.cluster.shard_of(slot) == shard.number,
+            _ => true,
+        }
+    }
+
+    /// Waits until the servers have left the cluster.
+    pub(crate) async fn retired(&self) {
+        match self {
+            Self::Cluster(shard) => shard.cluster.retired(shard.number).await,
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Waits until most sentinels, or the cluster, name another master than the server of `client`.
     pub(crate) async fn moved(&self, client: &Client) {
-        let Self::Service(service) = self else { return std::future::pending().await };
+        let service = match self {
+            Self::Fixed(_) => return std::future::pending().await,
+            Self::Service(service) => service,
+            Self::Cluster(shard) => match address(client) {
+                Some(address) => return shard.cluster.moved(shard.number, &address).await,
+                None => return std::future::pending().await,
+            },
+        };
         loop {
             tokio::time::sleep(service.config.sentinel_refresh_interval).await;
             match service.sentinels.master(&service.name).await {
@@ -101,14 +145,15 @@ impl EndpointSource {
         }
     }
 
-    /// The longest pause between attempts to connect. It is short with sentinels, because they name another master after a
-    /// failover, and a query of them is cheap.
+    /// The longest pause between attempts to connect. It is short if other servers name another master after a failover, because a
+    /// query of them is cheap.
     pub(crate) fn longest_pause(&self) -> Duration {
-        if self.is_service() { Duration::from_secs(1) } else { Duration::from_secs(10) }
+        if self.follows_master() { Duration::from_secs(1) } else { Duration::from_secs(10) }
     }
 }
 
-fn address(client: &Client) -> Option<Address> {
+/// Host and port of the server of `client`; `None` for a unix socket.
+pub(crate) fn address(client: &Client) -> Option<Address> {
     match client.get_connection_info().addr() {
         ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => Some((host.clone(), *port)),
         _ => None,

@@ -55,14 +55,20 @@ pub(crate) async fn read(
     }
 }
 
+/// Whether the server has ended the wait itself.
+pub(crate) fn is_unblocked(answers: &[Value]) -> bool {
+    matches!(answers.first(), Some(Value::ServerError(error)) if error.code() == "UNBLOCKED")
+}
+
 /// Checks the answers to a wait and to the commands behind it. If the first answer is an error, that is the result. A wait that was
 /// unblocked counts as answered by nil.
 pub(crate) fn wait_answers(mut answers: Vec<Value>) -> Result<Vec<Value>, RedisError> {
+    let is_unblocked = is_unblocked(&answers);
     if let Some(first) = answers.first_mut() {
-        *first = match std::mem::replace(first, Value::Nil).extract_error() {
-            Err(error) if error.code() == Some("UNBLOCKED") => Value::Nil,
-            answer => answer?,
-        };
+        let answer = std::mem::replace(first, Value::Nil);
+        if !is_unblocked {
+            *first = answer.extract_error()?;
+        }
     }
     Ok(answers)
 }

@@ -1,4 +1,4 @@
-//! `FetchLoop`: reads channels of one shard, and decides how much one read takes.
+//! `FetchLoop`: reads channels of one shard, or one channel of a cluster, and decides how much one read takes.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -8,14 +8,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::layer::Event;
 use crate::name::ChannelName;
-use crate::redis::node::commands::request::{executed, transaction};
+use crate::redis::node::commands::asking::Node;
+use crate::redis::node::commands::request::{asking_before_each, executed, transaction, without_asking};
 use crate::redis::node::connection::blocking::{BlockingConnection, ServerClient};
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 use crate::redis::receive::buffer::held::Held;
-use crate::redis::receive::fetch::blocking_read::{read, wait_answers};
+use crate::redis::receive::fetch::blocking_read::{is_unblocked, read, wait_answers};
+use crate::redis::receive::fetch::fetched::Read;
 use crate::redis::receive::format::{Popped, READ_BYTES, ReadFormat};
-use crate::redis::receive::raw::Raw;
 use crate::redis::receive::reader::context::ReaderContext;
 
 /// The most entries that one read takes.
@@ -26,9 +27,13 @@ const GROWTH: usize = 16;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Reads channels of one shard together. Either all of them are single-reader channels, or none is.
+/// Reads channels of one shard together. Either all of them are single-reader channels, or none is. In a cluster it reads one
+/// channel, because a node refuses a read of several keys while some of them are being migrated.
 pub(crate) struct FetchLoop {
+    /// The shard of the last read. In a cluster the next read may be on another one.
     pub(crate) shard: Arc<Shard>,
+    /// Whether the channel is being migrated to the shard, so that reads need `ASKING`.
+    asking: bool,
     channels: Vec<ChannelName>,
     keys: Vec<String>,
     /// The index of the channel that the next read checks first: the one after the last channel that returned entries.
@@ -37,10 +42,8 @@ pub(crate) struct FetchLoop {
     /// Whether a read is under way: from its first command until its messages are in the buffer. If the fetch loop is dropped
     /// then, the messages are lost.
     reading: bool,
-    /// The client of a connection that was discarded during a read.
-    discarded: Option<ServerClient>,
-    /// Whether its channels are single-reader channels, whose reader gets no message while the shard is unreachable.
-    pub(crate) has_one_reader: bool,
+    /// The client of a connection that was discarded during a read, and its shard.
+    discarded: Option<(Arc<Shard>, ServerClient)>,
     /// How many entries make one read of [`READ_BYTES`], by the sizes of the last entries.
     batch_size: usize,
     /// The index of the channel in which the last read left entries.
@@ -55,46 +58,31 @@ pub(crate) struct FetchLoop {
     context: Arc<ReaderContext>,
 }
 
-/// The messages of one channel that a read returned, in order.
-#[derive(Debug)]
-pub(crate) struct Read {
-    pub(crate) channel: ChannelName,
-    pub(crate) raw: Vec<Raw>,
-    /// How many messages had expired.
-    pub(crate) expired: usize,
-}
-
 impl FetchLoop {
-    /// The fetch loops for `channels`: for each shard, one for the normal channels and one for the single-reader channels. Those
-    /// for single-reader channels prefetch if `prefetches` is set.
+    /// The fetch loops for `channels`: for each shard, one for the normal channels and one for the single-reader channels. In a
+    /// cluster, one for each channel. Those for single-reader channels prefetch if `prefetches` is set.
     pub(crate) fn for_channels(context: &Arc<ReaderContext>, channels: &[ChannelName], prefetches: bool) -> Vec<Self> {
         let mut groups: Vec<((usize, bool), Vec<ChannelName>)> = Vec::new();
         for channel in channels {
             let one_reader = channel.kind().has_one_reader();
             for shard in context.places.shards_of_channel(channel) {
                 match groups.iter_mut().find(|(group, _)| *group == (shard.index, one_reader)) {
-                    Some((_, channels)) => channels.push(channel.clone()),
-                    None => groups.push(((shard.index, one_reader), vec![channel.clone()])),
+                    Some((_, channels)) if !context.places.is_cluster() => channels.push(channel.clone()),
+                    _ => groups.push(((shard.index, one_reader), vec![channel.clone()])),
                 }
             }
         }
         let fetch_loops = groups.into_iter().map(|((shard, one_reader), channels)| {
-            let shard = context.places.shards[shard].clone();
-            Self::new(shard, channels, one_reader, prefetches && one_reader, context.clone())
+            let shard = context.places.shard(shard).clone();
+            Self::new(shard, channels, prefetches && one_reader, context.clone())
         });
         fetch_loops.collect()
     }
 
-    fn new(
-        shard: Arc<Shard>,
-        channels: Vec<ChannelName>,
-        has_one_reader: bool,
-        prefetches: bool,
-        context: Arc<ReaderContext>,
-    ) -> Self {
+    fn new(shard: Arc<Shard>, channels: Vec<ChannelName>, prefetches: bool, context: Arc<ReaderContext>) -> Self {
         Self {
-            has_one_reader,
             shard,
+            asking: false,
             keys: channels.iter().map(|channel| context.format.key(channel.non_local())).collect(),
             left_out: vec![false; channels.len()],
             channels,
@@ -115,9 +103,26 @@ impl FetchLoop {
     ///
     /// Not cancel safe: the answer of Redis to a dropped future is lost.
     pub(crate) async fn take(&mut self, wanted: usize) -> Result<Option<Read>, Fault> {
-        let result = self.take_once(wanted).await;
+        let (context, home) = (self.context.clone(), self.shard.clone());
+        let mut routing = context.places.routing(&home, self.channels[0].non_local());
+        let result = loop {
+            self.turn_to(routing.node());
+            let result = self.take_once(wanted).await;
+            match &result {
+                Err(fault) if routing.follow(fault).await => {}
+                _ => break result,
+            }
+        };
         self.reading = matches!(result, Ok(Some(_)));
         result
+    }
+
+    /// Makes the next read one of `node`.
+    fn turn_to(&mut self, node: Node<'_>) {
+        if node.shard.index != self.shard.index {
+            self.shard = self.context.places.shard(node.shard.index).clone();
+        }
+        self.asking = node.asking;
     }
 
     async fn take_once(&mut self, wanted: usize) -> Result<Option<Read>, Fault> {
@@ -125,10 +130,11 @@ impl FetchLoop {
         let mut commands = self.format().take(&self.rotated_keys(), count);
         self.generation = self.shard.generation().ok();
         self.reading = true;
+        let node = Node { shard: &self.shard, asking: self.asking };
         let answer = if commands.len() > 1 {
-            self.shard.run_transaction(commands).await.map(Value::Array)
+            node.run_transaction(commands).await.map(Value::Array)
         } else {
-            self.shard.run_once(&commands.remove(0)).await
+            node.run_once(&commands.remove(0)).await
         };
         match answer {
             Ok(answer) => Ok(self.parse(answer).await?.map(|(_, read)| read)),
@@ -144,12 +150,23 @@ impl FetchLoop {
     ///
     /// Not cancel safe: the answer of Redis to a dropped future is lost.
     pub(crate) async fn wait(&mut self, wanted: usize, stop: &CancellationToken) -> Result<Option<Read>, Fault> {
-        self.generation = self.shard.generation().ok();
-        let mut result = self.wait_once(wanted, stop).await;
-        if result.as_ref().is_err_and(|fault| fault.broken) && !stop.is_cancelled() {
-            // One connection may break on its own. A second one shows whether the server is unreachable.
-            result = self.wait_once(wanted, stop).await;
-        }
+        let (context, home) = (self.context.clone(), self.shard.clone());
+        let mut routing = context.places.routing(&home, self.channels[0].non_local());
+        let mut is_repeated = false;
+        let result = loop {
+            self.turn_to(routing.node());
+            if !is_repeated {
+                self.generation = self.shard.generation().ok();
+            }
+            let result = self.wait_once(wanted, stop).await;
+            match &result {
+                Err(_) if stop.is_cancelled() => break result,
+                Err(fault) if routing.follow(fault).await => {}
+                // One connection may break on its own. A second one shows whether the server is unreachable.
+                Err(fault) if fault.broken && !is_repeated => is_repeated = true,
+                _ => break result,
+            }
+        };
         self.reading = matches!(result, Ok(Some(_)));
         result
     }
@@ -169,8 +186,10 @@ impl FetchLoop {
         }
         let mut wait = redis::pipe();
         wait.add_command(self.format().wait(&self.rotated_keys(), self.shard.blocking_timeout()));
-        if count > 1 {
-            // The length says whether there are entries behind the message, so no command runs in vain.
+        let is_cluster = self.context.places.is_cluster();
+        if count > 1 && !is_cluster {
+            // The length says whether there are entries behind the message, so no command runs in vain. A node of a cluster that
+            // becomes a replica ends the wait with an error and closes the connection, so that a second answer would never arrive.
             self.keys.iter().filter_map(|key| self.format().length(key)).for_each(|length| {
                 wait.add_command(length);
             });
@@ -180,7 +199,10 @@ impl FetchLoop {
         let Some((index, mut read)) = self.parse(answers.pop().unwrap_or(Value::Nil)).await? else { return Ok(None) };
         // The size of the first entry is known now.
         let count = self.count(wanted) - 1;
-        if count > 0 && matches!(lengths.get(index), Some(Value::Int(1..))) {
+        if count > 0 && is_cluster {
+            // The next read looks.
+            self.unfinished = Some(index);
+        } else if count > 0 && matches!(lengths.get(index), Some(Value::Int(1..))) {
             self.unfinished = Some(index);
             // If this fails, the first entry is returned all the same, and the next read reports the failure.
             if let Ok(Some(rest)) = self.take_rest(count, stop).await {
@@ -200,11 +222,11 @@ impl FetchLoop {
                 alone.add_command(command);
                 self.run(&alone, wait_answers, stop).await?.pop().unwrap_or(Value::Nil)
             }
-            Err(commands) => Value::Array(self.run(&transaction(commands), executed, stop).await?),
+            Err(commands) => Value::Array(self.run(&transaction(commands, false), executed, stop).await?),
         };
         let Some((index, read)) = self.parse(answer).await? else { return Ok(None) };
         // The other channels are read before this one is read again.
-        self.unfinished = (self.keys.len() == 1 && is_full(&read.raw, count)).then_some(index);
+        self.unfinished = (self.keys.len() == 1 && read.is_full(count)).then_some(index);
         Ok(Some(read))
     }
 
@@ -218,15 +240,25 @@ impl FetchLoop {
         self.unblock_discarded().await?;
         let mut connection = self.shard.blocking(self.connection.take()).await?;
         self.reading = true;
-        let answers = read(&self.shard, &mut connection, commands, stop).await;
+        let answers = if self.asking {
+            read(&self.shard, &mut connection, &asking_before_each(commands), stop).await.map(without_asking)
+        } else {
+            read(&self.shard, &mut connection, commands, stop).await
+        };
+        let is_closing = answers.as_ref().is_ok_and(|answers| is_unblocked(answers));
         match answers.and_then(check).map_err(Fault::from) {
             Err(fault) if fault.broken => {
                 self.shard.read_failed(connection.generation, &fault);
                 // The server may still wait, and pop a message whose answer would be lost.
-                self.discarded = Some(connection.client.clone());
+                self.discarded = Some((self.shard.clone(), connection.client.clone()));
                 connection.discard();
                 self.interrupted(fault.may_have_run);
                 Err(fault)
+            }
+            // A server that becomes a replica ends the waits of its clients, and closes their connections.
+            answer if is_closing => {
+                connection.discard();
+                answer
             }
             answer => {
                 self.connection = Some(connection);
@@ -237,9 +269,10 @@ impl FetchLoop {
 
     /// Ends the read of a discarded connection on the server, because a message that it popped would be lost.
     async fn unblock_discarded(&mut self) -> Result<(), Fault> {
-        if let Some(client) = &self.discarded {
-            match self.shard.unblock(client).await {
-                Err(fault) if fault.outage => return Err(fault),
+        if let Some((shard, client)) = &self.discarded {
+            match shard.unblock(client).await {
+                // If the channel has moved, nothing depends on the old shard.
+                Err(fault) if fault.outage && shard.index == self.shard.index => return Err(fault),
                 _ => self.discarded = None,
             }
         }
@@ -249,6 +282,7 @@ impl FetchLoop {
     /// Waits until another attempt makes sense: when the shard has another shared connection, or after a pause with the same one.
     /// Returns `false` if `stop` ended the wait.
     pub(crate) async fn recover(&mut self, stop: &CancellationToken) -> bool {
+        let (context, channel) = (self.context.clone(), self.channels[0].clone());
         let (shard, generation) = (self.shard.clone(), self.generation);
         let attempt = async {
             if let Some(generation) = generation {
@@ -257,9 +291,14 @@ impl FetchLoop {
                     _ = shard.wait_until_lost(generation) => {}
                 }
             }
-            shard.up().await;
+            context.places.up(&shard, channel.non_local()).await;
         };
         stop.run_until_cancelled(attempt).await.is_some()
+    }
+
+    /// Whether its channels are on this shard only, so that their reader gets no message while it is unreachable.
+    pub(crate) fn is_pinned(&self) -> bool {
+        self.channels.iter().all(|channel| self.context.places.pins(channel))
     }
 
     /// Returns the connection to the pool.
@@ -313,7 +352,7 @@ impl FetchLoop {
         self.reading = parsed.is_some();
         if let Some((index, read)) = &parsed {
             self.next = (index + 1) % self.keys.len();
-            self.measure(&read.raw);
+            self.measure(read);
         }
         Ok(parsed)
     }
@@ -327,8 +366,8 @@ impl FetchLoop {
         Ok(Some((index, Read { channel: self.channels[index].clone(), raw, expired })))
     }
 
-    fn measure(&mut self, raw: &[Raw]) {
-        let fitting = (READ_BYTES * raw.len() / bytes(raw).max(1)).min(self.batch_size * GROWTH);
+    fn measure(&mut self, read: &Read) {
+        let fitting = (READ_BYTES * read.raw.len() / read.bytes().max(1)).min(self.batch_size * GROWTH);
         self.batch_size = fitting.clamp(1, MOST_ENTRIES);
     }
 
@@ -354,13 +393,4 @@ impl Drop for FetchLoop {
             self.interrupted(true);
         }
     }
-}
-
-/// Whether a read has returned all `count` messages that it was for, or as many bytes as one read may.
-fn is_full(raw: &[Raw], count: usize) -> bool {
-    raw.len() >= count || bytes(raw) >= READ_BYTES
-}
-
-fn bytes(raw: &[Raw]) -> usize {
-    raw.iter().map(|raw| raw.body.len()).sum()
 }

@@ -7,7 +7,8 @@ use std::task::Poll;
 use tokio_util::sync::CancellationToken;
 
 use crate::redis::node::fault::Fault;
-use crate::redis::receive::fetch::fetch_loop::{FetchLoop, Read};
+use crate::redis::receive::fetch::fetch_loop::FetchLoop;
+use crate::redis::receive::fetch::fetched::Read;
 
 /// The reads under way. There are few, so each wake-up polls all of them. A `FuturesUnordered` would wake the task once more
 /// after every poll that completes no read, which on an idle channel is at every message.

@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::redis::node::fault::Fault;
-use crate::redis::receive::fetch::fetch_loop::{FetchLoop, Read};
+use crate::redis::receive::fetch::fetch_loop::FetchLoop;
+use crate::redis::receive::fetch::fetched::Read;
 use crate::redis::receive::outage::reports::Reports;
 
 /// The failing fetch loops of a reader, and when consumers learn about the outage.
@@ -22,7 +23,7 @@ pub(crate) struct Failures {
 
 struct Failing {
     shard: usize,
-    has_one_reader: bool,
+    is_pinned: bool,
     fault: Fault,
 }
 
@@ -48,8 +49,8 @@ impl Failures {
             Ok(_) if self.failing.remove(&index).is_none() => return false,
             Ok(_) => {}
             Err(fault) => {
-                let FetchLoop { shard, has_one_reader, .. } = fetch_loop;
-                let failing = Failing { shard: shard.index, has_one_reader: *has_one_reader, fault: fault.clone() };
+                let (shard, is_pinned) = (fetch_loop.shard.index, fetch_loop.is_pinned());
+                let failing = Failing { shard, is_pinned, fault: fault.clone() };
                 self.failing.insert(index, failing);
             }
         }
@@ -88,7 +89,7 @@ impl Failures {
 
     /// A failing fetch loop that keeps messages from consumers.
     fn cause(&self) -> Option<&Failing> {
-        self.failing.values().find(|failing| self.all_fail() || failing.has_one_reader)
+        self.failing.values().find(|failing| self.all_fail() || failing.is_pinned)
     }
 
     fn all_fail(&self) -> bool {

@@ -25,6 +25,6 @@ pub(crate) struct ReaderContext {
 impl ReaderContext {
     /// The first pause before a failed operation is tried again.
     pub(crate) fn retry_pause(&self) -> Duration {
-        self.places.shards.iter().map(|shard| shard.requirements.timing.backoff).max().unwrap_or_default()
+        self.places.shard(0).requirements.timing.backoff
     }
 }

@@ -12,7 +12,8 @@ use super::step::{LINGER, until};
 use crate::name::ChannelName;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
-use crate::redis::receive::fetch::fetch_loop::{FetchLoop, Read};
+use crate::redis::receive::fetch::fetch_loop::FetchLoop;
+use crate::redis::receive::fetch::fetched::Read;
 use crate::redis::receive::fetch::pending_reads::{CompletedRead, PendingReads, read_or_recover};
 use crate::redis::receive::reader::{Phase, Reader};
 

@@ -28,9 +28,17 @@ pub(crate) enum ConnectError {
     #[error("the server has version {version}, but {needed} or later is required")]
     TooOld { version: String, needed: Version },
     #[error(
-        "this is a Redis Cluster, which is not supported; only the format pubsub, without sharded_pubsub, works with it"
+        "this is a node of a Redis Cluster: set `cluster = true`, which needs the format native; the format pubsub, without \
+         sharded_pubsub, works with it too"
     )]
     Cluster,
+    #[error("this is not a node of a Redis Cluster: remove `cluster = true`")]
+    NotCluster,
+    #[error("no node of the cluster names a master for it")]
+    NoMaster,
+    /// Holds the error of each node.
+    #[error("no node of the cluster answered: {}", .0.join("; "))]
+    Silent(Vec<String>),
     #[error("this is a sentinel, which stores no messages: list it in `sentinels` and not in `hosts`")]
     Sentinel,
     #[error(transparent)]
@@ -63,7 +71,7 @@ impl ConnectError {
 
     /// Whether retries are useless.
     pub(crate) fn is_permanent(&self) -> bool {
-        matches!(self, Self::TooOld { .. } | Self::Cluster | Self::Sentinel)
+        matches!(self, Self::TooOld { .. } | Self::Cluster | Self::NotCluster | Self::Sentinel)
     }
 
     /// Replaces an error that does not say what is wrong by a diagnosis of the server at the address of `client`, if there is
@@ -87,6 +95,7 @@ impl From<RedisError> for ConnectError {
         match fault::answer(&error) {
             Some(("DENIED", _)) => Mismatch::Protected.into(),
             Some((_, text)) if text.contains("SELECT is not allowed in cluster mode") => Self::Cluster,
+            Some((_, text)) if text.contains("cluster support disabled") => Self::NotCluster,
             _ => Self::Redis(error),
         }
     }

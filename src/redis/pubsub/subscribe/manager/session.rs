@@ -128,7 +128,7 @@ impl SubscriptionManager {
         history: &mut History,
     ) -> Fault {
         match subscriber.identity().await {
-            Ok(Some(identity)) if identity != connection.identity => {
+            Ok(Some(identity)) if !connection.identity.accepts(&identity) => {
                 let fault = Fault::unsent(ServerMismatch);
                 self.shard.mark_down(connection.generation, fault.clone());
                 return fault;

@@ -1,0 +1,263 @@
+//! `Cluster`: the present layout of a cluster, and its refresh.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt};
+use parking_lot::Mutex;
+use rand::seq::SliceRandom;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, Value};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::layout::Layout;
+use super::shards::KnownShards;
+use super::{Address, Slot};
+use crate::config::{Config, Host};
+use crate::error::Result;
+use crate::redis::node::connection::connect_error::ConnectError;
+use crate::redis::node::endpoint::{Endpoint, EndpointError};
+
+/// How long a layout counts as fresh. Many calls may find at the same time that it has changed.
+const FRESH: Duration = Duration::from_millis(100);
+/// How many nodes are asked at the same time. A node that is down answers late, and the others must not wait for it.
+const ASKED_AT_ONCE: usize = 8;
+
+/// The nodes of a cluster and the slots that they serve.
+pub(crate) struct Cluster {
+    /// The configured nodes. They lead to the others, and their login and TLS settings are those of all.
+    seeds: Vec<Endpoint>,
+    timeout: Duration,
+    /// The number of the shard that serves each slot.
+    slots: Box<[AtomicU16]>,
+    /// Held only to read or change it.
+    shards: Mutex<KnownShards>,
+    /// Held during a refresh. A concurrent call waits for it and uses its result. The connection leads to the node that answered
+    /// last.
+    connection: tokio::sync::Mutex<Option<NodeConnection>>,
+    /// When the last refresh ended, or a redirection named another master. Held only to read or set it.
+    updated: Mutex<Option<Instant>>,
+    /// Counts the changes of the layout and the redirections.
+    changes: watch::Sender<u64>,
+}
+
+/// A connection to a node, and the host at which it was reached.
+type NodeConnection = (MultiplexedConnection, String);
+
+impl Cluster {
+    /// The cluster of which `config` names some nodes. Nothing is known about it before the first [refresh](Self::refresh).
+    pub(crate) fn new(config: &Config) -> Result<Self> {
+        let seed = |(at, host): (usize, &Host)| {
+            let refuse = |error: EndpointError| error.of_option(format!("hosts[{at}]"), host);
+            let endpoint = Endpoint::at(&host.url(), config).map_err(refuse)?;
+            endpoint.client().map_err(refuse)?;
+            Ok(endpoint)
+        };
+        Ok(Self {
+            seeds: config.host_list().iter().enumerate().map(seed).collect::<Result<_>>()?,
+            timeout: config.connect_timeout,
+            slots: (0..Slot::COUNT).map(|_| AtomicU16::new(0)).collect(),
+            shards: Mutex::new(KnownShards::unknown()),
+            connection: tokio::sync::Mutex::default(),
+            updated: Mutex::default(),
+            changes: watch::Sender::new(0),
+        })
+    }
+
+    /// The addresses of the configured nodes as text.
+    pub(crate) fn seed_addresses(&self) -> String {
+        self.seeds.iter().map(Endpoint::address).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The number of the shard that serves `slot`.
+    pub(crate) fn shard_of(&self, slot: Slot) -> usize {
+        self.slots[slot.index()].load(Ordering::Acquire).into()
+    }
+
+    /// How many shards have been known so far. Their numbers are below.
+    pub(crate) fn shard_count(&self) -> usize {
+        self.shards.lock().len()
+    }
+
+    /// Whether the shard serves slots.
+    pub(crate) fn serves(&self, shard: usize) -> bool {
+        self.shards.lock().get(shard).is_some_and(|shard| shard.serves)
+    }
+
+    /// The number of changes of the layout and of redirections so far. The keys of a shard have stayed where they are if it has not
+    /// changed.
+    pub(crate) fn changes(&self) -> u64 {
+        *self.changes.borrow()
+    }
+
+    /// Waits until [`changes`](Self::changes) is another number than `before`.
+    pub(crate) async fn changed_since(&self, before: u64) {
+        let mut changes = self.changes.subscribe();
+        // The sender lives in `self`, so that the wait cannot fail.
+        let _ = changes.wait_for(|now| *now != before).await;
+    }
+
+    /// The address of the present master of a shard, as far as it is known.
+    fn master(&self, shard: usize) -> Option<Address> {
+        self.shards.lock().get(shard)?.master().cloned()
+    }
+
+    /// A client for the present master of a shard. Refreshes the layout first if it is old.
+    pub(crate) async fn locate(&self, shard: usize) -> Result<Arc<Client>, ConnectError> {
+        let refreshed = self.refresh().await;
+        let located = self.shards.lock().locate(shard);
+        let Some(((host, port), is_same)) = located else {
+            refreshed?;
+            return Err(ConnectError::NoMaster);
+        };
+        if is_same {
+            // The node that answered may be cut off from the others and not know a new master. The next refresh asks all.
+            *self.connection.lock().await = None;
+        }
+        // Without a node that answers, the last address may still be right.
+        Ok(self.seeds[0].sibling(host, port).client()?)
+    }
+
+    /// Waits until the master of a shard is another one than the node at `address`.
+    pub(crate) async fn moved(&self, shard: usize, address: &Address) {
+        let mut changes = self.changes.subscribe();
+        while self.master(shard).as_ref() == Some(address) {
+            // The sender lives in `self`, so that the wait cannot fail.
+            let _ = changes.changed().await;
+        }
+    }
+
+    /// Waits until the nodes of a shard have left the cluster.
+    pub(crate) async fn retired(&self, shard: usize) {
+        let mut changes = self.changes.subscribe();
+        while !self.shards.lock().get(shard).is_some_and(|shard| shard.retired) {
+            let _ = changes.changed().await;
+        }
+    }
+
+    /// Records a redirection of `slot` to the node at `address`, which serves it now. Returns the number of its shard, or `None` if
+    /// the node is unknown.
+    pub(crate) fn record_move(&self, slot: Slot, address: &Address) -> Option<usize> {
+        let mut shards = self.shards.lock();
+        let number = shards.at(address)?;
+        // A node that serves slots is a master.
+        if shards.set_master(number, address.clone()) {
+            // Other nodes may not know it yet.
+            *self.updated.lock() = Some(Instant::now());
+        }
+        self.assign(slot, number);
+        drop(shards);
+        self.record_change();
+        Some(number)
+    }
+
+    /// The number of the shard of the node at `address`, if it is known.
+    pub(crate) fn shard_at(&self, address: &Address) -> Option<usize> {
+        self.shards.lock().at(address)
+    }
+
+    /// Records that the keys of a slot are on the way from one shard to another.
+    pub(crate) fn record_change(&self) {
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    fn assign(&self, slot: Slot, shard: usize) {
+        // A cluster has at most 16384 masters, and one that leaves and returns often enough to exhaust the numbers is not served.
+        self.slots[slot.index()].store(u16::try_from(shard).unwrap_or(u16::MAX), Ordering::Release);
+    }
+
+    /// Asks the nodes for the layout, unless that has just been done. The first layout is used.
+    pub(crate) async fn refresh(&self) -> Result<(), ConnectError> {
+        let asked = Instant::now();
+        let mut connection = self.connection.lock().await;
+        if self.updated.lock().is_some_and(|updated| updated + FRESH > asked) {
+            return Ok(());
+        }
+        let fetched = self.fetch(&mut connection).await;
+        *self.updated.lock() = Some(Instant::now());
+        self.apply(&fetched?);
+        Ok(())
+    }
+
+    fn apply(&self, layout: &Layout) {
+        let mut shards = self.shards.lock();
+        // A node that has just joined may know only a part of the cluster.
+        let is_complete = layout.served() == Slot::COUNT;
+        let numbers = shards.apply(layout, is_complete);
+        for (reported, number) in layout.shards.iter().zip(numbers) {
+            reported.slots().for_each(|slot| self.assign(slot, number));
+        }
+        drop(shards);
+        self.record_change();
+    }
+
+    /// The layout, from the node that answered last or else from the first node that answers.
+    async fn fetch(&self, last: &mut Option<NodeConnection>) -> Result<Layout, ConnectError> {
+        if let Some((connection, host)) = last
+            && let Ok(layout) = self.ask(connection, host).await
+        {
+            return Ok(layout);
+        }
+        *last = None;
+        let mut failures = Vec::new();
+        let mut answers = stream::iter(self.endpoints()).map(|node| self.open(node)).buffer_unordered(ASKED_AT_ONCE);
+        while let Some(answer) = answers.next().await {
+            match answer {
+                Ok((connection, layout)) => {
+                    *last = Some(connection);
+                    return Ok(layout);
+                }
+                Err(failure) => failures.push(failure),
+            }
+        }
+        // A refusal, as of a wrong password, says more than that other nodes are unreachable.
+        let refusal = failures.iter().position(|(_, error)| error.is_refusal());
+        Err(match refusal {
+            Some(place) => failures.swap_remove(place).1,
+            None => {
+                ConnectError::Silent(failures.into_iter().map(|(node, error)| format!("{node}: {error}")).collect())
+            }
+        })
+    }
+
+    /// All known nodes in random order, and the seeds.
+    fn endpoints(&self) -> Vec<Endpoint> {
+        let known: HashSet<_> = self.shards.lock().addresses().cloned().collect();
+        let mut known: Vec<_> = known.into_iter().map(|(host, port)| self.seeds[0].sibling(host, port)).collect();
+        known.shuffle(&mut rand::rng());
+        known.extend(self.seeds.iter().cloned());
+        known
+    }
+
+    async fn open(&self, node: Endpoint) -> Result<(NodeConnection, Layout), (String, ConnectError)> {
+        let named = |error| (node.address(), error);
+        let client = node.client().map_err(|error| named(error.into()))?;
+        let opening = async {
+            let config = AsyncConnectionConfig::new()
+                .set_connection_timeout(Some(self.timeout))
+                .set_response_timeout(Some(self.timeout));
+            let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+            let host = node.host().to_owned();
+            let layout = self.ask(&mut connection, &host).await?;
+            Ok(((connection, host), layout))
+        };
+        match opening.await {
+            Ok(opened) => Ok(opened),
+            Err(error) => Err(named(ConnectError::explained(error, &client, self.timeout).await)),
+        }
+    }
+
+    async fn ask(&self, connection: &mut MultiplexedConnection, host: &str) -> Result<Layout, ConnectError> {
+        let answer: Value = redis::cmd("CLUSTER").arg("SHARDS").query_async(connection).await?;
+        Layout::parse(&answer, host, self.seeds[0].is_tls()).ok_or(ConnectError::NoMaster)
+    }
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster").field("shards", &self.shards).finish_non_exhaustive()
+    }
+}

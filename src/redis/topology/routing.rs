@@ -1,0 +1,104 @@
+//! `Routing`: the way of a command to the server that has its keys, along the redirections of a cluster.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::redis::node::cluster::{Address, Cluster, Redirect, Slot};
+use crate::redis::node::commands::asking::Node;
+use crate::redis::node::commands::request::Request;
+use crate::redis::node::fault::Fault;
+use crate::redis::node::shard::Shard;
+use crate::redis::topology::places::{Failure, Places};
+
+/// The pause before a command that no server runs now is sent again, and between redirections after the first.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// The server that has the keys of a command. Outside of a cluster it does not change.
+pub(crate) struct Routing<'p> {
+    places: &'p Places,
+    node: Node<'p>,
+    /// The cluster, and the slot of the keys; `None` outside of a cluster.
+    slot: Option<(&'p Cluster, Slot)>,
+    /// When redirections are no longer followed: the command timeout after the first.
+    deadline: Option<Instant>,
+}
+
+impl<'p> Routing<'p> {
+    /// Begins with the server of `name` in a cluster, and otherwise with `shard`.
+    pub(super) fn new(places: &'p Places, shard: &'p Shard, name: &str) -> Self {
+        let slot = places.cluster().map(|cluster| (cluster, Slot::of(name)));
+        let shard = slot.map_or(shard, |(_, slot)| places.home_of_slot(slot));
+        Self { places, node: Node::owner(shard), slot, deadline: None }
+    }
+
+    /// The server to which the command goes next.
+    pub(crate) fn node(&self) -> Node<'p> {
+        self.node
+    }
+
+    /// Follows the redirection in `fault`, a fault of the present [node](Self::node), after a pause where one is needed. Returns
+    /// `false` if there is none, or if redirections have been followed for as long as a command may take.
+    pub(crate) async fn follow(&mut self, fault: &Fault) -> bool {
+        let (Some((cluster, slot)), Some(redirect)) = (self.slot, &fault.redirect) else { return false };
+        let (now, timeout) = (Instant::now(), self.node.shard.command_timeout());
+        let is_first = self.deadline.is_none();
+        if now >= *self.deadline.get_or_insert(now + timeout) {
+            return false;
+        }
+        if !is_first || *redirect == Redirect::Wait {
+            tokio::time::sleep(PAUSE).await;
+        }
+        self.node = match redirect {
+            Redirect::Moved(moved, target) => {
+                let address = target.seen_from(&self.node.shard.connected_host());
+                if cluster.record_move(*moved, &address).is_none() {
+                    self.refresh(cluster).await;
+                }
+                Node::owner(self.places.home_of_slot(slot))
+            }
+            Redirect::Ask(_, target) => {
+                cluster.record_change();
+                let address = target.seen_from(&self.node.shard.connected_host());
+                match self.shard_at(cluster, &address).await {
+                    Some(shard) => Node { shard, asking: true },
+                    None => Node::owner(self.places.home_of_slot(slot)),
+                }
+            }
+            Redirect::Wait => {
+                cluster.record_change();
+                Node::owner(self.places.home_of_slot(slot))
+            }
+        };
+        true
+    }
+
+    async fn shard_at(&self, cluster: &Cluster, address: &Address) -> Option<&'p Shard> {
+        if cluster.shard_at(address).is_none() {
+            self.refresh(cluster).await;
+        }
+        cluster.shard_at(address).map(|index| &**self.places.shard(index))
+    }
+
+    async fn refresh(&self, cluster: &Cluster) {
+        if let Err(error) = cluster.refresh().await {
+            tracing::debug!(%error, "cannot refresh the layout of the cluster");
+        }
+        self.places.add_new_shards();
+    }
+
+    /// Runs a command that does not block, or several in one round trip, and follows redirections.
+    pub(crate) async fn run_once<R: Request>(&mut self, request: &R) -> Result<R::Answer, Failure> {
+        loop {
+            let node = self.node();
+            match node.run_once(request).await {
+                Ok(answer) => return Ok(answer),
+                Err(fault) => {
+                    if !self.follow(&fault).await {
+                        return Err((node.shard.index, fault));
+                    }
+                }
+            }
+        }
+    }
+}

@@ -6,6 +6,7 @@
 #![allow(unreachable_pub, missing_docs, missing_debug_implementations)]
 
 mod chat;
+mod cluster;
 mod commands;
 mod composite;
 mod configuration;

@@ -1,5 +1,6 @@
 //! Support for all tests: real Redis servers, deadlines, and futures that are dropped half-way.
 
+mod cluster;
 mod counts;
 mod deadline;
 mod fake_server;
@@ -14,6 +15,7 @@ mod scale;
 mod shared;
 mod tests;
 
+pub use cluster::{Cluster, NODE_TIMEOUT_MS};
 pub use counts::Counts;
 pub use deadline::{DEADLINE, eventually, within};
 pub use fake_server::FakeServer;

@@ -1,0 +1,92 @@
+//! Nodes that fail.
+
+use std::time::{Duration, Instant as Time};
+
+use channel_layer::{ChannelLayer, Event, message};
+use tokio::time::Instant;
+
+use super::load::Load;
+use super::tools::{config, connect, name_in};
+use crate::support::{Cluster, DEADLINE, NODE_TIMEOUT_MS, eventually, within};
+
+/// How long after a message has been acknowledged its master may die before the replica has it.
+const REPLICATION_LAG: Duration = Duration::from_secs(1);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_takes_over_from_a_killed_master() {
+    let mut cluster = Cluster::start().await;
+    let config = config(&cluster);
+    let (writer, reader) = (connect(config.clone()).await, connect(config).await);
+    // A promoted node knows no script.
+    cluster.nodes[3].ask::<()>(redis::cmd("SCRIPT").arg("FLUSH")).await;
+    let channels: Vec<_> = [0, 6000, 12000].map(|slot| format!("{}x", name_in("send.", slot..slot + 400, '!'))).into();
+    let probed = name_in("probed.", 0..400, 'x');
+    let load = Load::start(&writer, &reader, &channels);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let killed = Instant::now();
+    cluster.nodes[0].server.stop();
+    cluster.becomes_master(3).await;
+    eventually("a send to the new master", async || writer.send(&probed, message! { "number": 1 }).await.ok()).await;
+    let back = Time::now();
+    let outcome = load.finish().await;
+    assert!(
+        outcome.errors().iter().all(|error| error.is_transient() || error.may_have_run()),
+        "{:?}",
+        outcome.errors()
+    );
+    outcome.assert_whole(&[(killed - REPLICATION_LAG, killed)]);
+    let limit = Duration::from_millis(NODE_TIMEOUT_MS * 5 / 2) + Duration::from_secs(2);
+    assert!(outcome.longest_gap() < limit + DEADLINE, "{:?} until {back:?}", outcome.longest_gap());
+}
+
+#[tokio::test]
+async fn the_slots_of_other_masters_work_while_one_is_down_without_a_replica() {
+    let mut cluster = Cluster::with(&["--cluster-require-full-coverage", "no"], false).await;
+    let layer = connect(config(&cluster)).await;
+    let [lost, kept] = [0, 6000].map(|slot| format!("{}x", name_in("send.", slot..slot + 400, '!')));
+    cluster.nodes[0].server.stop();
+    eventually("an outage", async || layer.send(&lost, message! { "number": 1 }).await.err()).await;
+    layer.send(&kept, message! { "number": 1 }).await.unwrap();
+    let error = layer.send(&lost, message! { "number": 2 }).await.unwrap_err();
+    assert!(error.is_transient(), "{error:?}");
+    cluster.nodes[0].server.start_again();
+    eventually("a send after the return", async || layer.send(&lost, message! { "number": 3 }).await.ok()).await;
+}
+
+#[tokio::test]
+async fn a_master_that_returns_empty_is_announced() {
+    let mut cluster = Cluster::without_replicas().await;
+    let layer = connect(config(&cluster)).await;
+    let mut events = layer.events();
+    cluster.nodes[0].server.restart();
+    let lost = async {
+        loop {
+            if let Event::DataLost { shard } = events.recv().await.unwrap() {
+                return shard;
+            }
+        }
+    };
+    within(DEADLINE, "the announcement of the loss", lost).await;
+}
+
+#[tokio::test]
+async fn messages_survive_the_restart_of_all_durable_nodes() {
+    let mut cluster = Cluster::with(&["--appendonly", "yes", "--appendfsync", "always"], false).await;
+    let layer = connect(config(&cluster)).await;
+    let channels: Vec<_> = [0, 6000, 12000].map(|slot| name_in("send.", slot..slot + 400, '!')).into();
+    for channel in &channels {
+        layer.send(&format!("{channel}x"), message! { "number": 1 }).await.unwrap();
+    }
+    let mut events = layer.events();
+    for node in &mut cluster.nodes {
+        node.server.restart();
+    }
+    cluster.works(&[0, 1, 2]).await;
+    for channel in &channels {
+        let delivery = eventually("the message", async || layer.receive(&[channel]).await.ok()).await;
+        assert_eq!(delivery.message.int("number"), Some(1));
+    }
+    while let Ok(event) = events.try_recv() {
+        assert!(!matches!(event, Event::DataLost { .. }), "{event:?}");
+    }
+}

@@ -1,0 +1,6 @@
+//! `RedisLayer` on a Redis Cluster: what happens to messages when slots move and nodes fail.
+
+mod failing;
+mod load;
+mod moving;
+mod tools;

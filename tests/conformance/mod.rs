@@ -21,7 +21,7 @@ mod tools;
 
 use backend::{
     AsgiRedis, ChannelsRedis, Fallback, FallbackAlone, HybridMemory, HybridRedis, Kind, Memory, MemoryThreaded, PubSub,
-    PubSubAlone, PubSubOnSeveral, PubSubSharded, Redis, RedisEncrypted,
+    PubSubAlone, PubSubOnSeveral, PubSubSharded, Redis, RedisCluster, RedisEncrypted,
 };
 
 /// Generates a module for each backend, with the tests of the guarantees that are listed for it and the tests that every
@@ -196,6 +196,7 @@ conformance! {
     memory_threaded: MemoryThreaded, Capacity Flush NoSilentLoss OnePlacePerProcess Order;
     redis: Redis<1>, Capacity Drain Flush NoSilentLoss OnePlacePerProcess Order;
     redis_sharded: Redis<3>, Capacity Drain Flush NoSilentLoss OnePlacePerProcess Order;
+    redis_cluster: RedisCluster, Capacity Drain Flush NoSilentLoss OnePlacePerProcess Order;
     redis_encrypted: RedisEncrypted, Capacity Drain Flush NoSilentLoss OnePlacePerProcess Order;
     hybrid: HybridMemory, Capacity Flush NoSilentLoss OnePlacePerProcess Order;
     hybrid_redis: HybridRedis, Capacity Drain Flush NoSilentLoss OnePlacePerProcess Order;

@@ -27,4 +27,4 @@ pub use proxy::Proxy;
 pub use redis_server::RedisServer;
 pub use replicated::Replicated;
 pub use scale::{needs_files, scaled};
-pub use shared::{random_prefix, shared_servers, shared_unix_server};
+pub use shared::{random_prefix, shared_cluster, shared_servers, shared_unix_server};

@@ -14,7 +14,7 @@ pub use hybrid::{HybridMemory, HybridRedis};
 pub use kind::{Kind, Started};
 pub use memory::{Memory, MemoryThreaded};
 pub use pubsub::{PubSub, PubSubAlone, PubSubOnSeveral, PubSubSharded};
-pub use redis::{Redis, RedisEncrypted};
+pub use redis::{Redis, RedisCluster, RedisEncrypted};
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! `RedisLayer`: on one server, on three, and encrypted.
+//! `RedisLayer`: on one server, on three, on a cluster, and encrypted.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use channel_layer::{Config, RedisLayer};
 use super::super::guarantees::Promise;
 use super::super::tools::Layer;
 use super::{Backend, Options};
-use crate::support::{DEADLINE, RedisServer, random_prefix, shared_servers};
+use crate::support::{DEADLINE, RedisServer, random_prefix, shared_cluster, shared_servers};
 
 /// [`RedisLayer`] on some of the shared servers, with a random prefix.
 pub struct Redis<const SHARDS: usize>(Processes);
@@ -50,11 +50,37 @@ impl Backend for RedisEncrypted {
     }
 }
 
+/// [`RedisLayer`] on the shared cluster.
+pub struct RedisCluster(Processes);
+
+impl Backend for RedisCluster {
+    const COLUMN: &'static str = "RedisLayer";
+    const LACKS: &'static [Promise] = &[];
+
+    async fn start(options: Options) -> Self {
+        // One seed leads to the other nodes. Readers of many channels need a connection for each.
+        let config = at(shared_cluster().urls(0..1), options.config()).cluster(true).pool_size(64);
+        Self(Processes::start(config).await)
+    }
+
+    fn layer(&self) -> Layer {
+        self.0.first()
+    }
+
+    async fn peer(&self) -> Layer {
+        Arc::new(self.0.another().await)
+    }
+}
+
 /// Returns `config` on `servers`, separated from all other data by a random prefix.
 pub fn on(servers: &[RedisServer], config: Config) -> Config {
+    at(servers.iter().map(RedisServer::url), config)
+}
+
+fn at(urls: impl IntoIterator<Item = String>, config: Config) -> Config {
     let prefix = random_prefix();
     config
-        .hosts(servers.iter().map(RedisServer::url))
+        .hosts(urls)
         .stats_prefix(format!("{prefix}-meta:"))
         .prefix(prefix)
         // Many tests run at once, and a busy machine must not look like an outage.

@@ -78,16 +78,16 @@ async fn read(layer: Arc<RedisLayer>, channels: Vec<String>, stop: CancellationT
     let names: Vec<_> =
         channels.iter().map(|channel| channel.find('!').map_or(&**channel, |at| &channel[..=at])).collect();
     let mut receiver = layer.receiver(&names).unwrap();
-    let mut received = Vec::new();
+    let mut messages = Vec::new();
     loop {
         let limit = if stop.is_cancelled() { Duration::from_secs(12) } else { DEADLINE };
         match timeout(limit, receiver.recv()).await {
             Ok(Ok(delivery)) => {
                 let number = delivery.message.int("number").unwrap();
-                received.push((delivery.channel.to_string(), number, Instant::now()));
+                messages.push((delivery.channel.to_string(), number, Instant::now()));
             }
             Ok(Err(error)) => assert!(error.is_transient(), "{error:?}"),
-            Err(_) => return received,
+            Err(_) => return messages,
         }
     }
 }

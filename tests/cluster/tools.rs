@@ -36,5 +36,8 @@ pub fn slot_of(name: &str) -> u16 {
 
 /// A name for a channel without a local part that begins with `beginning` and is in a slot of the range.
 pub fn name_in(beginning: &str, slots: std::ops::Range<u16>, end: char) -> String {
-    (0..).map(|n| format!("{beginning}{n}{end}")).find(|name| slots.contains(&slot_of(name))).expect("some name fits")
+    (0..u32::MAX)
+        .map(|n| format!("{beginning}{n}{end}"))
+        .find(|name| slots.contains(&slot_of(name)))
+        .expect("some name fits")
 }

@@ -40,13 +40,26 @@ pub(crate) enum DropReason {
 }
 
 impl DropReason {
-    /// Why a send that failed with `error` sent no message. `None` if the caller made a mistake: the layer never had the message.
+    /// The reason under which a message counts that a server did not take, or that it may have taken.
+    pub(crate) fn of_failed(may_have_run: bool) -> Self {
+        if may_have_run { Self::Unconfirmed } else { Self::ShardDown }
+    }
+
+    /// The reason under which a message counts that was taken from its channel and could not be sent because of `error`.
+    pub(crate) fn of_taken(error: &Error) -> Self {
+        match Self::of(error) {
+            Some(reason @ (Self::Full | Self::Unconfirmed)) => reason,
+            _ => Self::Stopped,
+        }
+    }
+
+    /// The reason under which a message counts whose send failed with `error`. `None` if the caller made a mistake: the layer
+    /// never had the message.
     fn of(error: &Error) -> Option<Self> {
         match error {
             Error::ChannelFull { .. } => Some(Self::Full),
             Error::Closed | Error::RuntimeEnded => Some(Self::Closed),
-            error if error.may_have_run() => Some(Self::Unconfirmed),
-            Error::Redis { .. } => Some(Self::ShardDown),
+            Error::Redis { .. } | Error::Panicked => Some(Self::of_failed(error.may_have_run())),
             _ => None,
         }
     }

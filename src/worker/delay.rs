@@ -17,7 +17,7 @@ use crate::message;
 use crate::message::Message;
 use crate::name::ChannelName;
 use crate::supervise::{contain, contained};
-use crate::worker::requeue::{drop_reason, requeue};
+use crate::worker::requeue::requeue;
 
 /// The channel for delayed messages.
 pub(crate) const CHANNEL: &str = "asgi.delay";
@@ -149,7 +149,7 @@ async fn send(layer: Arc<dyn ChannelLayer>, delayed: Delayed, timeout: Duration)
     let Delayed { channel, content } = delayed;
     if let Err(error) = send_while_full(&*layer, channel.as_str(), content, timeout).await {
         tracing::warn!(%channel, error = &error as &dyn std::error::Error, "cannot send a delayed message");
-        drops::count(drop_reason(&error), 1);
+        drops::count(DropReason::of_taken(&error), 1);
     }
 }
 

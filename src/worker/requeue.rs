@@ -5,7 +5,6 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use crate::drops::{DropReason, Drops};
-use crate::error::Error;
 use crate::layer::ChannelLayer;
 use crate::message::Message;
 use crate::name::ChannelName;
@@ -26,7 +25,7 @@ pub(crate) async fn requeue(layer: &dyn ChannelLayer, messages: &[(ChannelName, 
         match timeout_at(until, layer.requeue(&messages)).await {
             Ok(results) => {
                 for error in results.into_iter().filter_map(Result::err) {
-                    lost.add(drop_reason(&error), 1);
+                    lost.add(DropReason::of_taken(&error), 1);
                     why.get_or_insert(error);
                 }
             }
@@ -37,14 +36,5 @@ pub(crate) async fn requeue(layer: &dyn ChannelLayer, messages: &[(ChannelName, 
         let why = why.as_ref().map(|error| error as &dyn std::error::Error);
         tracing::warn!(error = why, late, "cannot requeue messages");
         lost.count();
-    }
-}
-
-/// Why a message is dropped that was taken and could not be sent because of `error`.
-pub(crate) fn drop_reason(error: &Error) -> DropReason {
-    match error {
-        Error::ChannelFull { .. } => DropReason::Full,
-        _ if error.may_have_run() => DropReason::Unconfirmed,
-        _ => DropReason::Stopped,
     }
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use redis::{ErrorKind, RedisError};
 
-use crate::drops::DropReason;
 use crate::error::ServerFault;
 use crate::redis::node::cluster::Redirect;
 use crate::redis::node::connection::connect_error::ConnectError;
@@ -76,11 +75,6 @@ impl Fault {
     /// The same fault, for a command that is not sent because of it, or that can be repeated.
     pub(crate) fn before_sending(self) -> Self {
         Self { may_have_run: false, ..self }
-    }
-
-    /// Why a message is dropped that could not be sent because of this fault.
-    pub(crate) fn drop_reason(&self) -> DropReason {
-        if self.may_have_run { DropReason::Unconfirmed } else { DropReason::ShardDown }
     }
 
     /// Whether the command can be sent again: it has not run, and may succeed later.

@@ -173,7 +173,7 @@ impl PublishQueue {
     }
 
     fn fail(&self, message: OutboundMessage, fault: Fault, dropped: &mut Drops) {
-        let reason = fault.drop_reason();
+        let reason = DropReason::of_failed(fault.may_have_run);
         if self.manager.fallback == Fallback::Local && fault.outage {
             // The message may have been published, so it is not sent again. An outage is no failure of the call.
             dropped.add(reason, 1);

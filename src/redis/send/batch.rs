@@ -37,7 +37,7 @@ impl SendOutcome {
         let reason = match &self {
             Self::Sent => None,
             Self::Full => Some(DropReason::Full),
-            Self::Failed { fault, .. } => Some(fault.drop_reason()),
+            Self::Failed { fault, .. } => Some(DropReason::of_failed(fault.may_have_run)),
             Self::Closed => Some(DropReason::Closed),
         };
         CountedIfUnread::new(self, reason)
@@ -235,7 +235,7 @@ impl<B> Batch<B> {
         }
     }
 
-    /// Reports the outcome of each message, and counts them then.
+    /// Reports the outcome of each message, and counts the messages.
     pub(crate) fn finish(self, shard: usize, result: Result<Pushed, Fault>) {
         match result {
             Ok(Pushed { accepted, expired }) => {
@@ -258,9 +258,9 @@ pub(crate) fn record_size(messages: usize) {
 fn settle<B>(run: Run<B>, shard: usize, accepted: i64) -> usize {
     let Ok(accepted) = usize::try_from(accepted) else {
         let reason = format!("the key of channel {} holds no messages", run[0].channel.non_local());
-        for message in run {
-            message.fail(shard, &Fault::unexpected(&reason));
-        }
+        // The scripts add nothing to such a key.
+        let fault = Fault::unexpected(&reason).before_sending();
+        run.into_iter().for_each(|message| message.fail(shard, &fault));
         return 0;
     };
     let sent = accepted.min(run.len());

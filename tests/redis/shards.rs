@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use channel_layer::{CapacityRule, ChannelLayer, Error, Event};
+use channel_layer::{CapacityRule, ChannelLayer, Error, Event, Format};
 use redis::AsyncCommands;
 
 use super::restarts::wait_for_blocked;
 use super::tools::{Layer, Site, ask, connect, event, number, numbered, take, take_number, take_numbers};
-use crate::support::{DEADLINE, Proxy, RedisServer, interrupted, shared_servers, within};
+use crate::support::{DEADLINE, Proxy, RedisServer, interrupted, shared_servers, stored_formats, within};
 
 async fn start() -> (Site, Layer) {
     let site = Site::on(shared_servers());
@@ -75,6 +75,38 @@ async fn a_refusal_is_final_if_no_other_server_was_up_when_the_message_was_sent(
     let refused = within(DEADLINE, "the answer", refused).await;
     assert!(refused.iter().all(|sent| matches!(sent, Err(Error::ChannelFull { .. }))), "{refused:?}");
     assert_eq!(layer.channel_statistics("n").await.unwrap().channel_full_count, 2);
+}
+
+#[tokio::test]
+async fn a_message_goes_to_another_server_if_its_key_holds_no_messages_on_one() {
+    let servers = shared_servers();
+    for format in stored_formats() {
+        let site = Site::on(servers);
+        let layer = channel_layer::connect(site.config().format(format)).await.unwrap();
+        let key = |name| if format == Format::Native { site.list(name) } else { format!("{}{name}", site.prefix) };
+        let () = servers[0].connection().await.set(key("n"), "no messages").await.unwrap();
+        // The native format sends large messages by another script.
+        let sizes = [1, 1 << 16];
+        for (at, size) in (0..12).zip(sizes.into_iter().cycle()) {
+            let message = numbered(at).with("padding", "x".repeat(size));
+            layer.send("n", message).await.unwrap();
+        }
+        let () = servers[0].connection().await.del(key("n")).await.unwrap();
+        let mut numbers = Vec::new();
+        for _ in 0..12 {
+            numbers.push(number(&within(DEADLINE, "a message", layer.receive(&["n"])).await.unwrap()));
+        }
+        numbers.sort_unstable();
+        assert_eq!(numbers, (0..12).collect::<Vec<_>>(), "{format:?}");
+        for server in servers {
+            let () = server.connection().await.set(key("p?a"), "no messages").await.unwrap();
+        }
+        for size in sizes {
+            let sent = layer.send("p?a", numbered(0).with("padding", "x".repeat(size))).await;
+            let refused = matches!(&sent, Err(error @ Error::Redis { .. }) if !error.may_have_run());
+            assert!(refused, "{format:?}: {sent:?}");
+        }
+    }
 }
 
 #[tokio::test]

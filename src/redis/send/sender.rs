@@ -70,13 +70,34 @@ enum SendState {
     Ended(CountedIfUnread<SendOutcome>),
 }
 
-/// The shards that a message has been offered to.
+/// How far a message has been offered to the shards, and why they did not take it.
 struct Attempts {
     first: usize,
     count: usize,
     /// Whether a refusal by the present shard is final; see [`Outgoing::is_final`].
     is_final: bool,
-    failed: Option<SendOutcome>,
+    /// The shard that failed and its fault.
+    failed: Option<(usize, Fault)>,
+}
+
+impl Attempts {
+    fn starting_at(first: usize) -> Self {
+        Self { first, count: 0, is_final: false, failed: None }
+    }
+
+    /// Records that `shard` did not take the message because of `fault`. A lasting fault does not replace one that may pass, so
+    /// that the send is retried whatever the order of the shards.
+    fn fail(&mut self, shard: usize, fault: Fault) {
+        let may_pass = self.failed.as_ref().is_some_and(|(_, failed)| failed.is_retryable());
+        if fault.is_retryable() || !may_pass {
+            self.failed = Some((shard, fault));
+        }
+    }
+
+    /// The outcome of a message that no shard took.
+    fn outcome(&self) -> SendOutcome {
+        self.failed.clone().map_or(SendOutcome::Full, |(shard, fault)| SendOutcome::Failed { shard, fault })
+    }
 }
 
 impl<F: WriteFormat> Sender<F> {
@@ -136,7 +157,7 @@ impl<F: WriteFormat> Sender<F> {
         } else {
             self.turn.fetch_add(1, Ordering::Relaxed) % self.places.count()
         };
-        let mut attempts = Attempts { first, count: 0, is_final: false, failed: None };
+        let mut attempts = Attempts::starting_at(first);
         let state = self.enqueue_at_next(&message, &mut attempts);
         PendingSend { message, attempts, state }
     }
@@ -158,24 +179,21 @@ impl<F: WriteFormat> Sender<F> {
         let PendingSend { message, mut attempts, mut state } = pending;
         let mut retry = self.places.shard(attempts.first).retry();
         loop {
-            let outcome = match state {
-                SendState::Queued { shard, outcome } => outcome.await.map_or_else(
+            match state {
+                SendState::Queued { shard, outcome } => match outcome.await.map(CountedIfUnread::read) {
+                    Ok(SendOutcome::Full) if !attempts.is_final => {}
+                    Ok(SendOutcome::Failed { shard, fault }) if !fault.may_have_run => attempts.fail(shard, fault),
+                    Ok(outcome) => return outcome.counted_if_unread(),
                     // A queue refuses what it has not taken, so the message was in a batch.
-                    |_| SendOutcome::Failed { shard, fault: Fault::abandoned() },
-                    CountedIfUnread::read,
-                ),
+                    Err(_) => return SendOutcome::Failed { shard, fault: Fault::abandoned() }.counted_if_unread(),
+                },
                 SendState::Ended(outcome) => match &attempts.failed {
-                    Some(SendOutcome::Failed { fault, .. }) if !message.pinned && retry.wait_after(fault).await => {
-                        attempts.count = 0;
-                        outcome.read()
+                    Some((_, fault)) if !message.pinned && retry.wait_after(fault).await => {
+                        _ = outcome.read();
+                        attempts = Attempts::starting_at(attempts.first);
                     }
                     _ => return outcome,
                 },
-            };
-            match outcome {
-                SendOutcome::Full if !attempts.is_final => {}
-                SendOutcome::Failed { ref fault, .. } if !fault.may_have_run => attempts.failed = Some(outcome),
-                outcome => return outcome.counted_if_unread(),
             }
             state = self.enqueue_at_next(&message, &mut attempts);
             self.flush_queue(&message.channel, &state);
@@ -220,14 +238,14 @@ impl<F: WriteFormat> Sender<F> {
     fn enqueue_at_next(&self, message: &OutboundMessage<F::Body>, attempts: &mut Attempts) -> SendState {
         loop {
             let Some((place, capacity)) = self.candidates(message, attempts).next() else {
-                return SendState::Ended(attempts.failed.clone().unwrap_or(SendOutcome::Full).counted_if_unread());
+                return SendState::Ended(attempts.outcome().counted_if_unread());
             };
             attempts.count = place + 1;
             let shard = self.shard_at(attempts, place);
             // The queue of the only shard repeats the attempt as configured.
             let waits = message.pinned && shard.retries_during_outage();
             if !waits && let Some(fault) = shard.fault().filter(|fault| !self.waits_through(fault)) {
-                attempts.failed = Some(SendOutcome::Failed { shard: shard.index, fault });
+                attempts.fail(shard.index, fault);
                 continue;
             }
             let is_final = !self.candidates(message, attempts).any(|(place, _)| self.shard_at(attempts, place).is_up());
@@ -282,7 +300,7 @@ impl<B: Clone> PendingSend<B> {
     /// `message` for `shard` alone, outside the queues.
     pub(crate) fn beside_queues(message: OutboundMessage<B>, shard: &Shard) -> (Outgoing<B>, Self) {
         let (outgoing, outcome) = Outgoing::new(message.clone(), message.capacity, true, None);
-        let attempts = Attempts { first: shard.index, count: 1, is_final: true, failed: None };
+        let attempts = Attempts { count: 1, is_final: true, ..Attempts::starting_at(shard.index) };
         (outgoing, Self { message, attempts, state: SendState::Queued { shard: shard.index, outcome } })
     }
 }
@@ -321,5 +339,21 @@ async fn send_batches<F: WriteFormat>(
             contained(TASK, batch.send(&*format, &places, &shard, on_fault)).await;
         }
         record_size(messages);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lasting_fault_of_another_shard_does_not_prevent_the_retry() {
+        let passing = (0, Fault::unsent("it is unreachable"));
+        let lasting = (1, Fault::unexpected("a key of another type").before_sending());
+        for faults in [[passing.clone(), lasting.clone()], [lasting, passing]] {
+            let mut attempts = Attempts::starting_at(0);
+            faults.into_iter().for_each(|(shard, fault)| attempts.fail(shard, fault));
+            assert!(matches!(attempts.outcome(), SendOutcome::Failed { shard: 0, .. }));
+        }
     }
 }

@@ -27,18 +27,43 @@ impl<L: ChannelLayer + ?Sized> FallbackLayer<L> {
         Ok(())
     }
 
-    /// Returns the result of a send. An outage is no failure of this layer. If the remote layer has certainly not taken the
-    /// message, it goes to the local layer. Otherwise it counts as unconfirmed.
+    pub(crate) async fn requeue_local(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
+        let results = self.local.requeue(messages).await;
+        self.state.modes.count_local(0, results.iter().filter(|result| result.is_ok()).count());
+        results
+    }
+
+    /// Returns the result of a send. A message that the remote layer [did not take](Self::accepted) goes to the local layer.
     pub(crate) async fn finish_send(&self, result: Result<()>, channel: &str, message: &Message) -> Result<()> {
+        match self.accepted(result) {
+            Some(result) => result,
+            None => self.send_local(channel, message.clone()).await,
+        }
+    }
+
+    /// Returns the results of `requeue`. Messages that the remote layer [did not take](Self::accepted) go to the local layer,
+    /// whatever the capacities of their channels.
+    pub(crate) async fn finish_requeue(
+        &self,
+        results: Vec<Result<()>>,
+        messages: &[(&str, Message)],
+    ) -> Vec<Result<()>> {
+        let results: Vec<_> = results.into_iter().map(|result| self.accepted(result)).collect();
+        let pairs = results.iter().zip(messages);
+        let left: Vec<_> = pairs.filter(|(result, _)| result.is_none()).map(|(_, message)| message.clone()).collect();
+        let mut local = self.requeue_local(&left).await.into_iter();
+        results.into_iter().filter_map(|result| result.or_else(|| local.next())).collect()
+    }
+
+    /// The result of a send to the remote layer. An outage is no failure of this layer: a message that the remote layer may have
+    /// taken counts as unconfirmed. Returns `None` if the remote layer has certainly not taken the message because of an outage.
+    fn accepted(&self, result: Result<()>) -> Option<Result<()>> {
         match result {
-            Err(error) if self.state.check_error(&error) => {
-                if !error.may_have_run() {
-                    return self.send_local(channel, message.clone()).await;
-                }
+            Err(error) if self.state.check_error(&error) => error.may_have_run().then(|| {
                 drops::count(DropReason::Unconfirmed, 1);
                 Ok(())
-            }
-            result => result,
+            }),
+            result => Some(result),
         }
     }
 

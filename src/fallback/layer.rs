@@ -165,16 +165,9 @@ impl<L: ChannelLayer + ?Sized> ChannelLayer for FallbackLayer<L> {
 
     async fn requeue(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
         if self.state.check_outage(&*self.remote) {
-            let results = self.local.requeue(messages).await;
-            self.state.modes.count_local(0, results.iter().filter(|result| result.is_ok()).count());
-            return results;
+            return self.requeue_local(messages).await;
         }
-        let requeued = self.remote.requeue(messages).await;
-        let mut results = Vec::with_capacity(requeued.len());
-        for (result, (channel, message)) in requeued.into_iter().zip(messages) {
-            results.push(self.finish_send(result, channel, message).await);
-        }
-        results
+        self.finish_requeue(self.remote.requeue(messages).await, messages).await
     }
 
     async fn receive(&self, channels: &[&str]) -> Result<Delivery> {

@@ -3,6 +3,7 @@
 // In a test, the panic of a failed `unwrap` is the report of the failure.
 #![allow(clippy::unwrap_used)]
 
+use std::future::pending;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::FallbackLayer;
 use crate::config::Config;
+use crate::drops;
 use crate::error::{Error, Result};
 use crate::layer::{ChannelLayer, Delivery, Event, Mode, Receiver, Statistics};
 use crate::memory::MemoryLayer;
@@ -32,6 +34,8 @@ struct Remote {
     unreachable: AtomicBool,
     /// Whether the server is unreachable and `outage` does not know it yet.
     unnoticed: AtomicBool,
+    /// Whether sends do not end.
+    stalled: AtomicBool,
     events: broadcast::Sender<Event>,
 }
 
@@ -43,12 +47,20 @@ impl Remote {
     fn new(config: &Config) -> Self {
         let memory = MemoryLayer::with_config(config).unwrap();
         let (events, _) = broadcast::channel(16);
-        Self { memory, unreachable: AtomicBool::new(false), unnoticed: AtomicBool::new(false), events }
+        let [unreachable, unnoticed, stalled] = [false; 3].map(AtomicBool::new);
+        Self { memory, unreachable, unnoticed, stalled, events }
     }
 
     fn check(&self) -> Result<()> {
         let is_unreachable = [&self.unreachable, &self.unnoticed].iter().any(|flag| flag.load(Ordering::SeqCst));
         if is_unreachable { Err(outage()) } else { Ok(()) }
+    }
+
+    async fn check_send(&self) -> Result<()> {
+        if self.stalled.load(Ordering::SeqCst) {
+            pending::<()>().await;
+        }
+        self.check()
     }
 
     async fn lose_data(&self) {
@@ -60,7 +72,7 @@ impl Remote {
 #[async_trait]
 impl ChannelLayer for Remote {
     async fn send(&self, channel: &str, message: Message) -> Result<()> {
-        self.check()?;
+        self.check_send().await?;
         self.memory.send(channel, message).await
     }
 
@@ -101,7 +113,7 @@ impl ChannelLayer for Remote {
     }
 
     async fn group_send(&self, group: &str, message: Message) -> Result<()> {
-        self.check()?;
+        self.check_send().await?;
         self.memory.group_send(group, message).await
     }
 
@@ -212,6 +224,40 @@ async fn a_group_message_that_was_certainly_not_sent_stays_in_this_process() {
         sent.unwrap();
         let mut receiver = layer.receiver(&[SOURCE]).unwrap();
         assert_eq!(number(timeout(LONG, receiver.recv()).await.unwrap().unwrap()), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_requeued_message_ignores_the_capacity_though_the_outage_is_not_noticed_before() {
+    let layer = layer();
+    go_down(&layer).await;
+    let message = |number: i64| message! { "number": number };
+    while layer.send(MEMBER, message(0)).await.is_ok() {}
+    let full = layer.send(MEMBER, message(0)).await;
+    assert!(matches!(full, Err(Error::ChannelFull { .. })), "{full:?}");
+    come_back(&layer).await;
+    layer.remote().unnoticed.store(true, Ordering::SeqCst);
+    let requeued = layer.requeue(&[(MEMBER, message(1)), ("other", message(2))]).await;
+    assert!(matches!(requeued[..], [Ok(()), Ok(())]), "{requeued:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_that_a_dropped_call_has_not_begun_to_send_count_as_dropped() {
+    // The remote layer sends one message at a time, as every layer with the default implementation.
+    let layer = layer();
+    layer.remote().stalled.store(true, Ordering::SeqCst);
+    let messages = |to| [1, 2, 3].map(|number| (to, message! { "number": number }));
+    for is_group in [false, true] {
+        let recorder = metrics_util::debugging::DebuggingRecorder::new();
+        let _recording = metrics::set_default_local_recorder(&recorder);
+        let sent = if is_group {
+            timeout(LONG, layer.group_send_many(&messages("room"))).await
+        } else {
+            timeout(LONG, layer.send_many(&messages(MEMBER))).await
+        };
+        assert!(sent.is_err(), "{sent:?}");
+        // The stalled send would count the first message.
+        assert_eq!(drops::recorded(&recorder), [("shard_down".to_owned(), 2)]);
     }
 }
 

@@ -56,7 +56,10 @@ pub trait ChannelLayer: Send + Sync + 'static {
     /// When dropped, each message is either sent once or not at all.
     async fn send_many(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
         let mut results = Vec::with_capacity(messages.len());
-        for (channel, message) in messages {
+        let unsent: Vec<_> = messages.iter().map(|_| CountedIfUnread::unsent()).collect();
+        for ((channel, message), unsent) in messages.iter().zip(unsent) {
+            // The send counts its message from here on.
+            unsent.read();
             results.push(CountedIfUnread::of_send(self.send(channel, message.clone()).await));
         }
         results.into_iter().map(CountedIfUnread::read).collect()
@@ -208,7 +211,10 @@ pub trait ChannelLayer: Send + Sync + 'static {
     /// When dropped, each member gets each message once or not at all.
     async fn group_send_many(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
         let mut results = Vec::with_capacity(messages.len());
-        for (group, message) in messages {
+        let unsent: Vec<_> = messages.iter().map(|_| CountedIfUnread::unsent()).collect();
+        for ((group, message), unsent) in messages.iter().zip(unsent) {
+            // The send counts its message from here on.
+            unsent.read();
             results.push(CountedIfUnread::of_group_send(self.group_send(group, message.clone()).await));
         }
         results.into_iter().map(CountedIfUnread::read).collect()

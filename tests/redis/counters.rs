@@ -132,7 +132,7 @@ async fn counts_that_the_server_refuses_are_written_later() {
 }
 
 #[tokio::test]
-async fn counts_that_the_user_may_not_write_are_dropped_and_reported_once() {
+async fn counts_that_the_user_may_not_write_are_dropped_and_reported_once_until_they_are_accepted() {
     let log = Log::default();
     let _logging = log.keep();
     let server = RedisServer::start();
@@ -150,6 +150,10 @@ async fn counts_that_the_user_may_not_write_are_dropped_and_reported_once() {
     let () = ask(connection, user.clone().arg("~*")).await;
     layer.send("counted", numbered(3)).await.unwrap();
     assert_eq!(layer.channel_statistics("counted").await.unwrap().messages_count, 1);
+    let () = ask(connection, user.clone().arg("resetkeys").arg(format!("~{}:*", site.prefix))).await;
+    layer.send("counted", numbered(4)).await.unwrap();
+    layer.channel_statistics("counted").await.unwrap_err();
+    assert_eq!(log.text().matches("statistics cannot be written").count(), 2);
 }
 
 #[tokio::test]

@@ -73,8 +73,10 @@ struct Writer {
     topology: Arc<Topology>,
     /// How long the counters of a `?` channel live: its name is made for one purpose, and counters of such names would pile up.
     single_use_lifetime: Duration,
-    /// Why the server refused counts for good, as the log has reported it.
+    /// Why counts have been refused for good since all were last accepted, as the log has reported it.
     reported: Reasons,
+    /// Whether a part of the present write has failed.
+    has_failed: bool,
 }
 
 impl Counters {
@@ -93,6 +95,7 @@ impl Counters {
             topology: topology.clone(),
             single_use_lifetime: list_lifetime.min(CHANNEL_LIFETIME),
             reported: Reasons::default(),
+            has_failed: false,
         };
         (Self { sums, requests }, writer.run(requested, work_ended))
     }
@@ -206,9 +209,21 @@ impl Writer {
 
     async fn write(&mut self) {
         let unwritten = self.sums.take();
-        if self.topology.is_cluster() {
-            return self.write_to_cluster(unwritten).await;
+        if unwritten.channels.is_empty() && unwritten.total.is_zero() {
+            return;
         }
+        self.has_failed = false;
+        if self.topology.is_cluster() {
+            self.write_to_cluster(unwritten).await;
+        } else {
+            self.write_to_server(unwritten).await;
+        }
+        if !self.has_failed {
+            self.reported = Reasons::default();
+        }
+    }
+
+    async fn write_to_server(&mut self, unwritten: Unwritten) {
         let mut channels: Vec<_> = unwritten.channels.into_iter().collect();
         while !channels.is_empty() {
             let chunk = channels.split_off(channels.len().saturating_sub(CHANNELS_PER_WRITE));
@@ -254,6 +269,7 @@ impl Writer {
     /// Reports a failed write. Returns whether its counts are not written again: they may have been written, or the server refuses
     /// them for good. It may accept sends and refuse counts for as long as the process runs.
     fn settles(&mut self, (shard, fault): Failure) -> bool {
+        self.has_failed = true;
         let Fault { may_have_run, transient, .. } = fault;
         let reason = self.topology.error(shard, fault).to_string();
         if transient {

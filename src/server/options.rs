@@ -6,7 +6,7 @@ use std::time::Duration;
 /// Longest timeout that the server uses: a year, which can be added to an instant without an overflow.
 pub(crate) const LONGEST_TIMEOUT: Duration = Duration::from_hours(365 * 24);
 
-/// What happens to a client that reads too slowly when its queue is full.
+/// What the server does with a client that reads too slowly when its queue is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SlowConsumer {
     /// Close it with 1013. It can reconnect, and the messages that it received have no gap.

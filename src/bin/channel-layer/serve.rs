@@ -149,7 +149,7 @@ struct Limits {
     /// Memory that the messages waiting for a client may take
     #[arg(long, value_name = "BYTES", env = "CHANNEL_SERVER_QUEUE_BYTES", default_value_t = 1 << 20)]
     queue_bytes: usize,
-    /// What happens to a client whose queue of messages is full
+    /// What the server does with a client whose queue of messages is full
     #[arg(long, value_enum, env = "CHANNEL_SERVER_SLOW_CONSUMER", default_value_t = OnSlowConsumer::Close)]
     slow_consumer: OnSlowConsumer,
     /// Maximum number of sockets; 0 means no limit

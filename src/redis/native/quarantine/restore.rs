@@ -14,8 +14,8 @@ use crate::redis::native::send::write::SLACK;
 use crate::redis::node::clock::milliseconds;
 use crate::redis::node::fault::Fault;
 
-/// How long a restored or deleted record is remembered, in ms: a record may stay in the stream for so long, because the last addition before
-/// the stream expires drops only records that are older than half of this time.
+/// How long a restored or deleted record is remembered, in ms: a record may stay in the stream for so long, because the last
+/// addition before the stream expires drops only records that are older than half of this time.
 pub(super) const REMEMBERED_MS: u64 = 2 * LIFETIME_MS;
 
 /// The outcome of restoring an entry.

@@ -260,7 +260,9 @@ fn settle<B>(run: Run<B>, shard: usize, accepted: i64) -> usize {
         let reason = format!("the key of channel {} holds no messages", run[0].channel.non_local());
         // The scripts add nothing to such a key.
         let fault = Fault::unexpected(&reason).before_sending();
-        run.into_iter().for_each(|message| message.fail(shard, &fault));
+        for message in run {
+            message.fail(shard, &fault);
+        }
         return 0;
     };
     let sent = accepted.min(run.len());

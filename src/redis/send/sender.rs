@@ -352,7 +352,9 @@ mod tests {
         let lasting = (1, Fault::unexpected("a key of another type").before_sending());
         for faults in [[passing.clone(), lasting.clone()], [lasting, passing]] {
             let mut attempts = Attempts::starting_at(0);
-            faults.into_iter().for_each(|(shard, fault)| attempts.fail(shard, fault));
+            for (shard, fault) in faults {
+                attempts.fail(shard, fault);
+            }
             assert!(matches!(attempts.outcome(), SendOutcome::Failed { shard: 0, .. }));
         }
     }

@@ -32,6 +32,11 @@ pub(crate) async fn contained<T>(task: &'static str, handling: impl Future<Outpu
     AssertUnwindSafe(handling).catch_unwind().await.inspect_err(|_| report(task)).ok()
 }
 
+/// Updates a metric. The recorder of metrics is foreign code: a panic of it costs only this update.
+pub(crate) fn update_metric(update: impl FnOnce()) {
+    contain("recorder of metrics", update);
+}
+
 /// Logs and counts a panic. The panic hook of the process has already printed its message.
 fn report(task: &'static str) {
     tracing::error!(task, "a task panicked while handling an item, and continues with the next");
@@ -44,6 +49,8 @@ fn report(task: &'static str) {
 #[cfg(test)]
 pub(crate) mod trap {
     use std::cell::Cell;
+
+    use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
 
     thread_local! {
         static ARMED: Cell<Option<&'static str>> = const { Cell::new(None) };
@@ -65,32 +72,11 @@ pub(crate) mod trap {
             panic!("injected by the test");
         }
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_panic_costs_one_item() {
-        let recorder = metrics_util::debugging::DebuggingRecorder::new();
-        let _recording = metrics::set_default_local_recorder(&recorder);
-        assert_eq!(contain("a", || 1), Some(1));
-        assert_eq!(contain("a", || -> i32 { panic!("injected by the test") }), None);
-        assert_eq!(contained("a", async { 2 }).await, Some(2));
-        let panics = async || -> i32 { panic!("injected by the test") };
-        assert_eq!(contained("a", panics()).await, None);
-        let counted = recorder.snapshotter().snapshot().into_vec();
-        assert_eq!(counted.len(), 1);
-        assert_eq!(counted[0].3, metrics_util::debugging::DebugValue::Counter(2));
-    }
 
     /// A recorder of metrics that always panics.
-    struct Broken;
+    pub(crate) struct BrokenRecorder;
 
-    impl metrics::Recorder for Broken {
+    impl metrics::Recorder for BrokenRecorder {
         fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
 
         fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
@@ -109,10 +95,29 @@ mod tests {
             panic!("injected by the test")
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_costs_one_item() {
+        let recorder = metrics_util::debugging::DebuggingRecorder::new();
+        let _recording = metrics::set_default_local_recorder(&recorder);
+        assert_eq!(contain("a", || 1), Some(1));
+        assert_eq!(contain("a", || -> i32 { panic!("injected by the test") }), None);
+        assert_eq!(contained("a", async { 2 }).await, Some(2));
+        let panics = async || -> i32 { panic!("injected by the test") };
+        assert_eq!(contained("a", panics()).await, None);
+        let counted = recorder.snapshotter().snapshot().into_vec();
+        assert_eq!(counted.len(), 1);
+        assert_eq!(counted[0].3, metrics_util::debugging::DebugValue::Counter(2));
+    }
 
     #[tokio::test]
     async fn a_panic_is_contained_though_it_cannot_be_counted() {
-        let _recording = metrics::set_default_local_recorder(&Broken);
+        let _recording = metrics::set_default_local_recorder(&trap::BrokenRecorder);
         let counts = || metrics::counter!("n").increment(1);
         assert_eq!(contain("a", counts), None);
         assert_eq!(contained("a", async { counts() }).await, None);

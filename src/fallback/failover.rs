@@ -1,19 +1,25 @@
 //! `FailoverState`: which of the two layers is in use, and the return to the remote layer.
 
+use std::error::Error as StdError;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, broadcast};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::backoff::Backoff;
 use crate::error::{Error, Result};
 use crate::fallback::journal::{Change, Key, MembershipJournal, PendingChange};
 use crate::layer::{ChannelLayer, Event, Hysteresis, Mode, Modes};
 use crate::memory::MemoryLayer;
+use crate::supervise::{contain, contained};
+
+/// Name of the failover task in reports of panics.
+pub(crate) const TASK: &str = "failover";
 
 /// Interval of checking the servers. Most outages are noticed earlier, from an event or a failed call.
 const CHECK_EVERY: Duration = Duration::from_millis(100);
@@ -21,7 +27,7 @@ const CHECK_EVERY: Duration = Duration::from_millis(100);
 const PRUNE_EVERY: Duration = Duration::from_mins(1);
 /// Number of membership changes that are replayed concurrently.
 const REPLAYS_AT_ONCE: usize = 64;
-/// Pause after a failed replay.
+/// Pause after a replay that an outage or a panic has interrupted.
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// State shared by the layer, its receivers and the failover task.
@@ -128,35 +134,42 @@ impl FailoverState {
         Ok(())
     }
 
-    /// Runs the failover task until `closing` is cancelled: forwards the events of `remote`, returns to `remote` after
-    /// each outage, and keeps the memberships of both layers in step.
+    /// Runs the failover task until `closing` is cancelled: forwards `remote_events`, the events of `remote`, returns
+    /// to `remote` after each outage, and keeps the memberships of both layers in step. A panic, for example of
+    /// `remote`, ends only one step of this task.
     pub(crate) async fn watch(
         self: Arc<Self>,
         remote: Arc<impl ChannelLayer + ?Sized>,
+        remote_events: broadcast::Receiver<Event>,
         events: broadcast::Sender<Event>,
         closing: CancellationToken,
     ) {
-        let forwarding = self.forward_events(&*remote, &events);
+        let forwarding = self.forward_events(&*remote, remote_events, &events);
         let work = async {
             tokio::join!(forwarding, self.recover(&*remote), self.sync_discards(&*remote), self.prune());
         };
         closing.run_until_cancelled(work).await;
     }
 
-    async fn forward_events(&self, remote: &(impl ChannelLayer + ?Sized), sender: &broadcast::Sender<Event>) {
-        let mut events = remote.events();
+    async fn forward_events(
+        &self,
+        remote: &(impl ChannelLayer + ?Sized),
+        mut events: broadcast::Receiver<Event>,
+        sender: &broadcast::Sender<Event>,
+    ) {
+        let forward = |event| {
+            match &event {
+                Event::DataLost { .. } => self.replay_all(),
+                Event::ShardDown { reason, .. } => self.update_reason(reason),
+                _ => {}
+            }
+            // Fails only if there is no receiver.
+            let _ = sender.send(event);
+            self.check_outage(remote);
+        };
         loop {
             match events.recv().await {
-                Ok(event) => {
-                    match &event {
-                        Event::DataLost { .. } => self.replay_all(),
-                        Event::ShardDown { reason, .. } => self.update_reason(reason),
-                        _ => {}
-                    }
-                    // Fails only if there is no receiver.
-                    let _ = sender.send(event);
-                    self.check_outage(remote);
-                }
+                Ok(event) => drop(contain(TASK, || forward(event))),
                 // The next check finds a missed outage. A missed event may have been a loss of data.
                 Err(broadcast::error::RecvError::Lagged(_)) => self.replay_all(),
                 Err(broadcast::error::RecvError::Closed) => return std::future::pending().await,
@@ -167,20 +180,36 @@ impl FailoverState {
     async fn recover(&self, remote: &(impl ChannelLayer + ?Sized)) {
         let mut ticks = interval(CHECK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut retry_at, mut backoff) = (Instant::now(), Backoff::outage());
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
                 () = self.wake.notified() => {}
             }
-            self.check_outage(remote);
-            let epoch = self.epoch();
-            if self.is_local() {
-                self.wait_until_stable(remote).await;
-            }
-            if self.replay(remote, epoch).await.is_err() {
+            if !matches!(contained(TASK, self.recover_once(remote)).await, Some(Ok(()))) {
                 sleep(PAUSE).await;
+            } else if Instant::now() >= retry_at {
+                let refused = self.journal.lock().refused_changes();
+                if refused.is_empty() {
+                    backoff = Backoff::outage();
+                } else {
+                    // An outage is left to the next round.
+                    let _ = self.replay_changes(remote, &refused).await;
+                    retry_at = Instant::now() + backoff.pause();
+                }
             }
         }
+    }
+
+    /// Replays all pending membership changes to the remote layer. During an outage waits for its end first, and
+    /// then returns to the remote layer.
+    async fn recover_once(&self, remote: &(impl ChannelLayer + ?Sized)) -> Result<()> {
+        self.check_outage(remote);
+        let epoch = self.epoch();
+        if self.is_local() {
+            self.wait_until_stable(remote).await;
+        }
+        self.replay(remote, epoch).await
     }
 
     /// Waits until all servers have been reachable for the required time and have taken or refused a probe message. A
@@ -214,8 +243,8 @@ impl FailoverState {
         health.shards.iter().all(|shard| shard.probe.as_ref().is_none_or(|probe| probe.age <= since))
     }
 
-    /// Replays all pending membership changes to the remote layer. When none is left, returns to the remote layer if
-    /// `epoch` is the present outage, because the servers have been probed during it.
+    /// Replays all pending membership changes to the remote layer. When none is left but refused ones, returns to the
+    /// remote layer if `epoch` is the present outage, because the servers have been probed during it.
     async fn replay(&self, remote: &(impl ChannelLayer + ?Sized), epoch: u64) -> Result<()> {
         loop {
             let changes = {
@@ -227,19 +256,42 @@ impl FailoverState {
                 }
                 changes
             };
-            // Each membership has one pending change, so the concurrent replays do not conflict.
-            for batch in changes.chunks(REPLAYS_AT_ONCE) {
-                let replays: Vec<_> = batch.iter().map(|change| self.replay_one(remote, change)).collect();
-                try_join_all(replays).await?;
-            }
+            self.replay_changes(remote, &changes).await?;
         }
     }
 
+    /// Replays `changes`. Fails in an outage. Changes that the remote layer refuses do not stop the others.
+    async fn replay_changes(&self, remote: &(impl ChannelLayer + ?Sized), changes: &[PendingChange]) -> Result<()> {
+        let (mut refused, mut first_refusal, mut result) = (0, None, Ok(()));
+        // Each membership has one pending change, so the concurrent replays do not conflict.
+        for batch in changes.chunks(REPLAYS_AT_ONCE) {
+            let replays: Vec<_> = batch.iter().map(|change| self.replay_one(remote, change)).collect();
+            for (change, replayed) in batch.iter().zip(join_all(replays).await) {
+                match replayed {
+                    Ok(()) => {}
+                    Err(error) if self.check_error(&error) => result = Err(error),
+                    Err(error) => {
+                        if self.journal.lock().refuse(change) {
+                            refused += 1;
+                            first_refusal.get_or_insert((&change.key.0, error));
+                        }
+                    }
+                }
+            }
+            if result.is_err() {
+                break;
+            }
+        }
+        if let Some((group, error)) = &first_refusal {
+            let error: &dyn StdError = error;
+            tracing::warn!(%group, error, refused, "the server refuses changes of memberships, which are retried");
+        }
+        result
+    }
+
     async fn replay_one(&self, remote: &(impl ChannelLayer + ?Sized), change: &PendingChange) -> Result<()> {
-        let result = change.replay(remote).await;
-        if let Err(error) = &result {
-            self.check_error(error);
-        } else {
+        let result = contained(TASK, change.replay(remote)).await.unwrap_or(Err(Error::Panicked));
+        if result.is_ok() {
             let mut journal = self.journal.lock();
             journal.confirm(change, self.current(&change.key));
         }
@@ -266,7 +318,7 @@ impl FailoverState {
     async fn prune(&self) {
         loop {
             sleep(PRUNE_EVERY).await;
-            self.journal.lock().prune();
+            contain(TASK, || self.journal.lock().prune());
         }
     }
 }

@@ -46,6 +46,8 @@ struct Entry {
     until: Instant,
     /// Tells changes of the same membership apart.
     number: u64,
+    /// Whether the remote layer has refused the change, for example because it lacks memory.
+    refused: bool,
 }
 
 /// A change to replay to the remote layer.
@@ -95,7 +97,7 @@ impl MembershipJournal {
             self.discarded += 1;
         }
         self.last += 1;
-        self.pending.insert(key, Entry { change, until, number: self.last });
+        self.pending.insert(key, Entry { change, until, number: self.last, refused: false });
     }
 
     /// Logs, once until the journal has room again, that the remote layer keeps discarded memberships until they
@@ -118,7 +120,8 @@ impl MembershipJournal {
     pub(crate) fn record_lost(&mut self, memberships: impl IntoIterator<Item = (Key, Instant)>) {
         for (key, until) in memberships {
             self.last += 1;
-            self.pending.entry(key).or_insert(Entry { change: Change::Added, until, number: self.last });
+            let lost = Entry { change: Change::Added, until, number: self.last, refused: false };
+            self.pending.entry(key).or_insert(lost);
         }
     }
 
@@ -127,14 +130,29 @@ impl MembershipJournal {
         self.pending.contains_key(key)
     }
 
-    /// Returns the changes to replay.
+    /// Returns the changes to replay, without those that the remote layer has refused.
     pub(crate) fn pending_changes(&mut self) -> Vec<PendingChange> {
+        self.changes(false)
+    }
+
+    /// Returns the changes that the remote layer has refused.
+    pub(crate) fn refused_changes(&mut self) -> Vec<PendingChange> {
+        self.changes(true)
+    }
+
+    fn changes(&mut self, refused: bool) -> Vec<PendingChange> {
         self.prune();
         let change = |(key, entry): (&Key, &Entry)| {
-            let Entry { change, until, number } = *entry;
+            let Entry { change, until, number, .. } = *entry;
             PendingChange { key: key.clone(), change, until, number }
         };
-        self.pending.iter().map(change).collect()
+        self.pending.iter().filter(|(_, entry)| entry.refused == refused).map(change).collect()
+    }
+
+    /// Records that the remote layer has refused `change`. Returns whether this is the first refusal of the change.
+    pub(crate) fn refuse(&mut self, change: &PendingChange) -> bool {
+        let entry = self.pending.get_mut(&change.key).filter(|entry| entry.number == change.number);
+        entry.is_some_and(|entry| !std::mem::replace(&mut entry.refused, true))
     }
 
     /// Records that the remote layer has received `change`. If a call sent a later change to the remote layer

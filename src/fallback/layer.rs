@@ -121,7 +121,8 @@ impl<L: ChannelLayer + ?Sized> FallbackLayer<L> {
         let state = Arc::new(FailoverState::new(local.clone(), epoch, config.return_after, modes));
         state.check_outage(&*remote);
         let (closing, tasks) = (CancellationToken::new(), TaskTracker::new());
-        tasks.spawn(state.clone().watch(remote.clone(), events.clone(), closing.clone()));
+        let watching = state.clone().watch(remote.clone(), remote.events(), events.clone(), closing.clone());
+        tasks.spawn(watching);
         tasks.close();
         Ok(Self { remote, local, state, events, closing, tasks })
     }

@@ -8,10 +8,11 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::journal::{Change, Key};
-use crate::error::Result;
-use crate::fallback::failover::FailoverState;
+use crate::error::{Error, Result};
+use crate::fallback::failover::{FailoverState, TASK};
 use crate::layer::ChannelLayer;
 use crate::name::ChannelName;
+use crate::supervise::{contain, contained};
 
 /// Interval of comparing the memberships of this process with the remote layer. Data loss of the remote layer is
 /// noticed in less time, and then no membership counts as discarded.
@@ -46,21 +47,21 @@ impl FailoverState {
     pub(crate) async fn sync_discards(&self, remote: &(impl ChannelLayer + ?Sized)) {
         loop {
             let generation = self.generation();
-            let discarded = if remote.lists_all_members() && !self.is_local() {
-                self.find_discarded(remote).await
-            } else {
-                Ok(Vec::new())
-            };
+            let discarded = contained(TASK, self.find_discarded(remote)).await.unwrap_or(Err(Error::Panicked));
             sleep(COMPARE_EVERY).await;
             if self.generation() == generation {
-                self.discard_local(discarded.unwrap_or_default());
+                contain(TASK, || self.discard_local(discarded.unwrap_or_default()));
             }
         }
     }
 
-    /// Returns the memberships of this process that the remote layer lacks, each with its end here.
+    /// Returns the memberships of this process that the remote layer lacks, each with its end here. Returns none in an
+    /// outage, and if the remote layer does not list all members.
     async fn find_discarded(&self, remote: &(impl ChannelLayer + ?Sized)) -> Result<Vec<(Key, Instant)>> {
         let mut discarded = Vec::new();
+        if self.is_local() || !remote.lists_all_members() {
+            return Ok(discarded);
+        }
         for group in self.local.groups() {
             let read_at = Instant::now();
             let remote_members: HashSet<ChannelName> =

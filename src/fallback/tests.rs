@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -15,12 +16,14 @@ use super::FallbackLayer;
 use crate::config::Config;
 use crate::drops;
 use crate::error::{Error, Result};
+use crate::health::Health;
 use crate::layer::{ChannelLayer, Delivery, Event, Mode, Receiver, Statistics};
 use crate::memory::MemoryLayer;
 use crate::message;
 use crate::message::Message;
 use crate::name::ChannelName;
 use crate::redis::node::fault::Fault;
+use crate::supervise::trap::BrokenRecorder;
 
 const MEMBER: &str = "push.proc!ada";
 const SOURCE: &str = "push.proc!";
@@ -36,6 +39,10 @@ struct Remote {
     unnoticed: AtomicBool,
     /// Whether sends do not end.
     stalled: AtomicBool,
+    /// A group whose members the server refuses, although it is reachable.
+    refused: Mutex<Option<&'static str>>,
+    /// The method whose next call panics.
+    panics: Mutex<Option<&'static str>>,
     events: broadcast::Sender<Event>,
 }
 
@@ -48,7 +55,8 @@ impl Remote {
         let memory = MemoryLayer::with_config(config).unwrap();
         let (events, _) = broadcast::channel(16);
         let [unreachable, unnoticed, stalled] = [false; 3].map(AtomicBool::new);
-        Self { memory, unreachable, unnoticed, stalled, events }
+        let (refused, panics) = (Mutex::default(), Mutex::default());
+        Self { memory, unreachable, unnoticed, stalled, refused, panics, events }
     }
 
     fn check(&self) -> Result<()> {
@@ -61,6 +69,19 @@ impl Remote {
             pending::<()>().await;
         }
         self.check()
+    }
+
+    fn check_group(&self, group: &str) -> Result<()> {
+        self.check()?;
+        if *self.refused.lock() == Some(group) {
+            let fault = Fault::busy("it lacks memory").at("127.0.0.1:6379");
+            return Err(Error::Redis { shard: 0, cause: Box::new(fault) });
+        }
+        Ok(())
+    }
+
+    fn spring(&self, method: &'static str) {
+        assert!(self.panics.lock().take_if(|panics| *panics == method).is_none(), "injected by the test");
     }
 
     async fn lose_data(&self) {
@@ -98,17 +119,19 @@ impl ChannelLayer for Remote {
     }
 
     async fn group_add_for(&self, group: &str, channel: &str, lasts: Duration) -> Result<()> {
-        self.check()?;
+        self.check_group(group)?;
+        self.spring("group_add_for");
         self.memory.group_add_for(group, channel, lasts).await
     }
 
     async fn group_discard(&self, group: &str, channel: &str) -> Result<()> {
-        self.check()?;
+        self.check_group(group)?;
         self.memory.group_discard(group, channel).await
     }
 
     async fn group_channels(&self, group: &str) -> Result<Vec<ChannelName>> {
         self.check()?;
+        self.spring("group_channels");
         self.memory.group_channels(group).await
     }
 
@@ -141,7 +164,13 @@ impl ChannelLayer for Remote {
         self.events.subscribe()
     }
 
+    async fn health(&self) -> Health {
+        self.spring("health");
+        self.memory.health().await
+    }
+
     fn outage(&self) -> Option<usize> {
+        self.spring("outage");
         self.unreachable.load(Ordering::SeqCst).then_some(0)
     }
 }
@@ -285,6 +314,87 @@ async fn a_membership_made_in_an_outage_keeps_its_end() {
     assert_eq!(members(layer.remote()).await, [MEMBER]);
     tokio::time::sleep_until(end).await;
     assert!(members(layer.remote()).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_membership_delays_neither_the_return_nor_the_other_memberships() {
+    let layer = layer();
+    go_down(&layer).await;
+    for group in ["a", "full", "room", "z"] {
+        layer.group_add(group, MEMBER).await.unwrap();
+    }
+    *layer.remote().refused.lock() = Some("full");
+    come_back(&layer).await;
+    for (group, expected) in [("a", 1), ("full", 0), ("room", 1), ("z", 1)] {
+        assert_eq!(layer.group_channels(group).await.unwrap().len(), expected, "{group}");
+    }
+    *layer.remote().refused.lock() = None;
+    sleep(LONG).await;
+    assert_eq!(layer.group_channels("full").await.unwrap(), [MEMBER]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_membership_does_not_delay_the_others_after_a_loss_of_data() {
+    let layer = layer();
+    let member = |number: usize| format!("push.proc!{number}");
+    layer.group_add("full", MEMBER).await.unwrap();
+    for number in 0..200 {
+        layer.group_add("room", &member(number)).await.unwrap();
+    }
+    *layer.remote().refused.lock() = Some("full");
+    layer.remote().lose_data().await;
+    sleep(LONG).await;
+    assert_eq!(members(&layer).await.len(), 200);
+    *layer.remote().refused.lock() = None;
+    sleep(LONG).await;
+    assert_eq!(layer.group_channels("full").await.unwrap(), [MEMBER]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_after_a_refused_one_is_made_at_once() {
+    let layer = layer();
+    go_down(&layer).await;
+    layer.group_add("full", MEMBER).await.unwrap();
+    *layer.remote().refused.lock() = Some("full");
+    come_back(&layer).await;
+    *layer.remote().refused.lock() = None;
+    layer.group_discard("full", MEMBER).await.unwrap();
+    sleep(LONG).await;
+    assert!(layer.group_channels("full").await.unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_of_the_remote_layer_ends_one_step_of_the_failover_task() {
+    for method in ["health", "outage", "group_add_for", "group_channels"] {
+        let layer = layer();
+        go_down(&layer).await;
+        layer.group_add("room", MEMBER).await.unwrap();
+        *layer.remote().panics.lock() = Some(method);
+        // No call of this test reaches the method before the task does.
+        layer.remote().unreachable.store(false, Ordering::SeqCst);
+        let sprung = async {
+            while layer.remote().panics.lock().is_some() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(LONG, sprung).await.unwrap();
+        mode(&layer, Mode::Remote).await;
+        layer.remote().memory.group_discard("room", MEMBER).await.unwrap();
+        sleep(LONG).await;
+        go_down(&layer).await;
+        assert!(members(&layer).await.is_empty(), "{method}: the comparison goes on");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_layer_returns_although_the_recorder_of_metrics_panics() {
+    let _recording = metrics::set_default_local_recorder(&BrokenRecorder);
+    let layer = layer();
+    for number in 1..=2 {
+        go_down(&layer).await;
+        send(&layer, number).await;
+        come_back(&layer).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

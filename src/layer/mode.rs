@@ -8,6 +8,7 @@ use tokio::sync::{broadcast, watch};
 use tracing::{info, warn};
 
 use super::{Event, Reasons};
+use crate::supervise::update_metric;
 
 /// How a layer carries messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,7 +64,7 @@ impl Modes {
     pub(crate) fn new(shards: usize, events: broadcast::Sender<Event>) -> Arc<Self> {
         let status = ShardStatus { mode: Mode::Remote, since: SystemTime::now(), reason: None, stayed_local: 0 };
         for shard in 0..shards {
-            metrics::gauge!("channel_layer_local_only", "shard" => shard.to_string()).set(0.0);
+            set_gauge(shard, Mode::Remote);
         }
         let shards = Mutex::new(vec![(status, Reasons::default()); shards]);
         Arc::new(Self { shards, overall: watch::Sender::new(Mode::Remote), events })
@@ -102,7 +103,7 @@ impl Modes {
     /// Counts messages that stayed in this process.
     pub(crate) fn count_local(&self, shard: usize, messages: usize) {
         self.shards.lock()[shard].0.stayed_local += messages as u64;
-        metrics::counter!("channel_layer_stayed_local_total").increment(messages as u64);
+        update_metric(|| metrics::counter!("channel_layer_stayed_local_total").increment(messages as u64));
     }
 
     /// Returns the status of each server.
@@ -124,11 +125,15 @@ impl Modes {
         }
         *reasons = Reasons::default();
         *status = ShardStatus { mode, since: SystemTime::now(), reason, stayed_local: status.stayed_local };
-        let local = f64::from(u8::from(mode == Mode::LocalOnly));
-        metrics::gauge!("channel_layer_local_only", "shard" => shard.to_string()).set(local);
-        // Sent under the lock, so that the later of two changes stays.
+        // Sent under the lock, as the metric is, so that the later of two changes stays.
         let worst = shards.iter().map(|(status, _)| status.mode).max().unwrap_or_default();
         self.overall.send_if_modified(|overall| std::mem::replace(overall, worst) != worst);
+        set_gauge(shard, mode);
         true
     }
+}
+
+fn set_gauge(shard: usize, mode: Mode) {
+    let local = f64::from(u8::from(mode == Mode::LocalOnly));
+    update_metric(|| metrics::gauge!("channel_layer_local_only", "shard" => shard.to_string()).set(local));
 }

@@ -3,10 +3,7 @@
 //! The recorder of metrics is foreign code. A panic of it costs the count, and nothing else.
 
 use crate::error::{Error, Result};
-use crate::supervise::contain;
-
-/// The name of the recorder in the metric of panics.
-const RECORDER: &str = "recorder of metrics";
+use crate::supervise::update_metric;
 
 /// Why a message was not delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,14 +147,15 @@ impl Drop for CountOnDrop {
 pub(crate) fn count(reason: impl Into<&'static str>, messages: usize) {
     let reason = reason.into();
     if messages > 0 {
-        let count = || metrics::counter!("channel_layer_dropped_total", "reason" => reason).increment(messages as u64);
-        contain(RECORDER, count);
+        update_metric(|| {
+            metrics::counter!("channel_layer_dropped_total", "reason" => reason).increment(messages as u64);
+        });
     }
 }
 
 /// Counts `messages` as received. The caller has them already.
 pub(crate) fn count_received(messages: usize) {
-    contain(RECORDER, || metrics::counter!("channel_layer_received_total").increment(messages as u64));
+    update_metric(|| metrics::counter!("channel_layer_received_total").increment(messages as u64));
 }
 
 /// The messages that `recorder` has counted as dropped, by reason.

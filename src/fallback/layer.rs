@@ -282,17 +282,23 @@ impl<L: ChannelLayer + ?Sized> ChannelLayer for FallbackLayer<L> {
     }
 
     async fn global_statistics(&self) -> Result<Statistics> {
-        if self.state.check_outage(&*self.remote) {
-            return self.local.global_statistics().await;
+        if !self.state.check_outage(&*self.remote) {
+            match self.remote.global_statistics().await {
+                Err(error) if self.state.check_error(&error) => {}
+                result => return result,
+            }
         }
-        self.remote.global_statistics().await
+        self.local.global_statistics().await
     }
 
     async fn channel_statistics(&self, channel: &str) -> Result<Statistics> {
-        if self.state.check_outage(&*self.remote) {
-            return self.local.channel_statistics(channel).await;
+        if !self.state.check_outage(&*self.remote) {
+            match self.remote.channel_statistics(channel).await {
+                Err(error) if self.state.check_error(&error) => {}
+                result => return result,
+            }
         }
-        self.remote.channel_statistics(channel).await
+        self.local.channel_statistics(channel).await
     }
 
     async fn close(&self) -> Result<()> {

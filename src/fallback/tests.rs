@@ -110,6 +110,7 @@ impl ChannelLayer for Remote {
     }
 
     async fn new_channel(&self, pattern: &str) -> Result<ChannelName> {
+        self.check()?;
         self.memory.new_channel(pattern).await
     }
 
@@ -145,10 +146,12 @@ impl ChannelLayer for Remote {
     }
 
     async fn global_statistics(&self) -> Result<Statistics> {
+        self.check()?;
         self.memory.global_statistics().await
     }
 
     async fn channel_statistics(&self, channel: &str) -> Result<Statistics> {
+        self.check()?;
         self.memory.channel_statistics(channel).await
     }
 
@@ -287,6 +290,25 @@ async fn messages_that_a_dropped_call_has_not_begun_to_send_count_as_dropped() {
         assert!(sent.is_err(), "{sent:?}");
         // The stalled send would count the first message.
         assert_eq!(drops::recorded(&recorder), [("shard_down".to_owned(), 2)]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_call_that_notices_an_outage_succeeds() {
+    for call in 0..7 {
+        let layer = layer();
+        layer.remote().unnoticed.store(true, Ordering::SeqCst);
+        let noticed = match call {
+            0 => layer.new_channel("reply?").await.map(drop),
+            1 => layer.group_add("room", MEMBER).await,
+            2 => layer.group_discard("room", MEMBER).await,
+            3 => layer.group_channels("room").await.map(drop),
+            4 => layer.global_statistics().await.map(drop),
+            5 => layer.channel_statistics(MEMBER).await.map(drop),
+            _ => layer.send(MEMBER, message! {}).await,
+        };
+        noticed.unwrap();
+        assert_eq!(*layer.mode().borrow(), Mode::LocalOnly, "call {call}");
     }
 }
 

@@ -46,7 +46,8 @@ const EVENTS: usize = 256;
 ///   takes them they expire, or fill the channel; `send` then returns [`ChannelFull`](crate::Error::ChannelFull).
 /// - **Memberships** are kept in both layers. Changes that this process makes during an outage are replayed to the
 ///   remote layer before messages go there again. If a server loses its data, all memberships of this process are added
-///   again. Replayed memberships keep their ends. During an outage a group consists of the members that this process
+///   again. Replayed memberships keep their ends. A change that the remote layer refuses, for example because a server
+///   lacks memory, is logged and retried until the membership ends. It does not delay the return. During an outage a group consists of the members that this process
 ///   added, whichever process reads them; members that others added are missing. Members that other processes discard
 ///   are discarded here within about 10 s, or later if this process has added members to thousands of groups. A member
 ///   that was discarded less than that time before an outage is still a member during it.

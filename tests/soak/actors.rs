@@ -291,7 +291,8 @@ pub async fn change_groups(context: Context) {
     while !context.writing.is_cancelled() {
         let group = *GROUPS.choose(&mut rng).expect("there are groups");
         let channel = channels.choose(&mut rng).expect("there are channels");
-        let joins = rng.random_bool(0.6);
+        // One group is often empty.
+        let joins = rng.random_bool(if group == GROUPS[2] { 0.1 } else { 0.6 });
         let change = context.history.number();
         let expiry = context.plan.settings[context.slot].group_expiry;
         context.record(Event::Changing { change, group: group.to_owned(), channel: channel.clone(), joins, expiry });

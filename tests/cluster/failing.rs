@@ -1,13 +1,13 @@
 //! Nodes that fail.
 
-use std::time::{Duration, Instant as Time};
+use std::time::Duration;
 
 use channel_layer::{ChannelLayer, Event, message};
 use tokio::time::Instant;
 
 use super::load::Load;
-use super::tools::{config, connect, name_in};
-use crate::support::{Cluster, DEADLINE, NODE_TIMEOUT_MS, eventually, within};
+use super::tools::{assert_no_data_lost, config, connect, name_in};
+use crate::support::{Cluster, DEADLINE, eventually, within};
 
 /// How long after a message has been acknowledged its master may die before the replica has it.
 const REPLICATION_LAG: Duration = Duration::from_secs(1);
@@ -22,12 +22,11 @@ async fn a_replica_takes_over_from_a_killed_master() {
     let channels: Vec<_> = [0, 6000, 12000].map(|slot| format!("{}x", name_in("send.", slot..slot + 400, '!'))).into();
     let probed = name_in("probed.", 0..400, 'x');
     let load = Load::start(&writer, &reader, &channels);
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    load.has_begun().await;
     let killed = Instant::now();
     cluster.nodes[0].server.stop();
     cluster.becomes_master(3).await;
     eventually("a send to the new master", async || writer.send(&probed, message! { "number": 1 }).await.ok()).await;
-    let back = Time::now();
     let outcome = load.finish().await;
     assert!(
         outcome.errors().iter().all(|error| error.is_transient() || error.may_have_run()),
@@ -35,8 +34,6 @@ async fn a_replica_takes_over_from_a_killed_master() {
         outcome.errors()
     );
     outcome.assert_whole(&[(killed - REPLICATION_LAG, killed)]);
-    let limit = Duration::from_millis(NODE_TIMEOUT_MS * 5 / 2) + Duration::from_secs(2);
-    assert!(outcome.longest_gap() < limit + DEADLINE, "{:?} until {back:?}", outcome.longest_gap());
 }
 
 #[tokio::test]
@@ -86,7 +83,5 @@ async fn messages_survive_the_restart_of_all_durable_nodes() {
         let delivery = eventually("the message", async || layer.receive(&[channel]).await.ok()).await;
         assert_eq!(delivery.message.int("number"), Some(1));
     }
-    while let Ok(event) = events.try_recv() {
-        assert!(!matches!(event, Event::DataLost { .. }), "{event:?}");
-    }
+    assert_no_data_lost(&mut events);
 }

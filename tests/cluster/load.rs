@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use channel_layer::{ChannelLayer, Error, RedisLayer, message};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::DEADLINE;
+use crate::support::{DEADLINE, eventually};
 
 /// The pause of a writer after an error.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -18,9 +20,15 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub struct Load {
     writing: CancellationToken,
     writers: JoinSet<(String, Vec<Sent>)>,
-    reader: tokio::task::JoinHandle<Vec<(String, i64, Instant)>>,
-    reading: CancellationToken,
+    reader: tokio::task::JoinHandle<Reading>,
+    /// How many messages have arrived.
+    arrived: Arc<AtomicUsize>,
+    /// The number of the last message of each channel, once the writers have ended.
+    last: watch::Sender<Option<BTreeMap<String, i64>>>,
 }
+
+/// The messages that arrived, and the errors of the reader.
+type Reading = (Vec<(String, i64)>, Vec<Error>);
 
 /// A send and its result.
 pub struct Sent {
@@ -32,70 +40,93 @@ pub struct Sent {
 /// What writers sent and readers got.
 pub struct Outcome {
     sent: BTreeMap<String, Vec<Sent>>,
-    received: BTreeMap<String, Vec<(i64, Instant)>>,
+    received: BTreeMap<String, Vec<i64>>,
+    errors_of_reader: Vec<Error>,
 }
 
 impl Load {
     /// Begins to send to `channels` of `layer`, and to read them in `reader`.
     pub fn start(layer: &Arc<RedisLayer>, reader: &Arc<RedisLayer>, channels: &[String]) -> Self {
-        let (writing, reading) = (CancellationToken::new(), CancellationToken::new());
+        let (writing, last) = (CancellationToken::new(), watch::Sender::new(None));
+        let arrived = Arc::<AtomicUsize>::default();
         let mut writers = JoinSet::new();
         for channel in channels {
             writers.spawn(write(layer.clone(), channel.clone(), writing.clone()));
         }
-        let reader = tokio::spawn(read(reader.clone(), channels.to_vec(), reading.clone()));
-        Self { writing, writers, reader, reading }
+        let reader = tokio::spawn(read(reader.clone(), channels.to_vec(), arrived.clone(), last.subscribe()));
+        Self { writing, writers, reader, arrived, last }
     }
 
-    /// Ends the writers, waits until everything that was sent has arrived or nothing arrives any more, and ends the reader.
+    /// Waits until many messages have arrived.
+    pub async fn has_begun(&self) {
+        eventually("messages", async || (self.arrived.load(Ordering::Relaxed) > 500).then_some(())).await;
+    }
+
+    /// Ends the writers, each with a message that was sent with success, and the reader when it has the last message of each channel.
     pub async fn finish(self) -> Outcome {
         self.writing.cancel();
         let sent: BTreeMap<_, _> = self.writers.join_all().await.into_iter().collect();
-        // The reader ends when nothing has come for a while.
-        self.reading.cancel();
+        let last =
+            sent.iter().map(|(channel, sent): (&String, &Vec<Sent>)| (channel.clone(), sent[sent.len() - 1].number));
+        self.last.send_replace(Some(last.collect()));
         let mut received: BTreeMap<String, Vec<_>> = BTreeMap::new();
-        for (channel, number, at) in self.reader.await.unwrap() {
-            received.entry(channel).or_default().push((number, at));
+        let (messages, errors_of_reader) = self.reader.await.unwrap();
+        for (channel, number) in messages {
+            received.entry(channel).or_default().push(number);
         }
-        Outcome { sent, received }
+        Outcome { sent, received, errors_of_reader }
     }
 }
 
 async fn write(layer: Arc<RedisLayer>, channel: String, stop: CancellationToken) -> (String, Vec<Sent>) {
     let mut sent = Vec::new();
-    while !stop.is_cancelled() {
+    loop {
         let number = i64::try_from(sent.len()).unwrap();
         let result = layer.send(&channel, message! { "type": "load", "number": number }).await;
         let failed = result.is_err();
         sent.push(Sent { number, at: Instant::now(), result });
+        if stop.is_cancelled() && !failed {
+            return (channel, sent);
+        }
         sleep(if failed { PAUSE } else { Duration::from_millis(1) }).await;
     }
-    (channel, sent)
 }
 
-async fn read(layer: Arc<RedisLayer>, channels: Vec<String>, stop: CancellationToken) -> Vec<(String, i64, Instant)> {
+async fn read(
+    layer: Arc<RedisLayer>,
+    channels: Vec<String>,
+    arrived: Arc<AtomicUsize>,
+    mut last: watch::Receiver<Option<BTreeMap<String, i64>>>,
+) -> Reading {
     // Process-local channels are read together by the part of their names up to the `!`.
     let names: Vec<_> =
         channels.iter().map(|channel| channel.find('!').map_or(&**channel, |at| &channel[..=at])).collect();
     let mut receiver = layer.receiver(&names).unwrap();
-    let mut messages = Vec::new();
-    loop {
-        let limit = if stop.is_cancelled() { Duration::from_secs(12) } else { DEADLINE };
-        match timeout(limit, receiver.recv()).await {
-            Ok(Ok(delivery)) => {
-                let number = delivery.message.int("number").unwrap();
-                messages.push((delivery.channel.to_string(), number, Instant::now()));
-            }
-            Ok(Err(error)) => assert!(error.is_transient(), "{error:?}"),
-            Err(_) => return messages,
+    let (mut messages, mut errors) = (Vec::new(), Vec::new());
+    let mut newest = BTreeMap::new();
+    while last.borrow_and_update().as_ref() != Some(&newest) {
+        tokio::select! {
+            delivery = timeout(DEADLINE, receiver.recv()) => match delivery {
+                Ok(Ok(delivery)) => {
+                    let number = delivery.message.int("number").unwrap();
+                    arrived.fetch_add(1, Ordering::Relaxed);
+                    newest.insert(delivery.channel.to_string(), number);
+                    messages.push((delivery.channel.to_string(), number));
+                }
+                Ok(Err(error)) => errors.push(error),
+                Err(_) => break,
+            },
+            _ = last.changed() => {}
         }
     }
+    (messages, errors)
 }
 
 impl Outcome {
-    /// The errors of sends.
+    /// The errors of sends and of the reader.
     pub fn errors(&self) -> Vec<&Error> {
-        self.sent.values().flatten().filter_map(|sent| sent.result.as_ref().err()).collect()
+        let of_sends = self.sent.values().flatten().filter_map(|sent| sent.result.as_ref().err());
+        of_sends.chain(&self.errors_of_reader).collect()
     }
 
     /// Checks that every channel got many messages, each once and in order, and everything that was sent with success.
@@ -103,7 +134,7 @@ impl Outcome {
     #[track_caller]
     pub fn assert_whole(&self, excused: &[(Instant, Instant)]) {
         for (channel, sent) in &self.sent {
-            let got: Vec<_> = self.received.get(channel).into_iter().flatten().map(|(number, _)| *number).collect();
+            let got: Vec<_> = self.received.get(channel).into_iter().flatten().copied().collect();
             assert!(got.len() > 20, "channel {channel} got {} messages", got.len());
             let disorder = got.windows(2).find(|pair| pair[0] >= pair[1]);
             assert_eq!(disorder, None, "{channel}: a message twice, or behind a later one");
@@ -113,11 +144,5 @@ impl Outcome {
             let missing: Vec<_> = acknowledged.map(|sent| sent.number).filter(|number| !got.contains(number)).collect();
             assert_eq!(missing, [] as [i64; 0], "{channel}: lost messages");
         }
-    }
-
-    /// The longest time in which a channel got nothing.
-    pub fn longest_gap(&self) -> Duration {
-        let gaps = self.received.values().flat_map(|got| got.windows(2).map(|pair| pair[1].1 - pair[0].1));
-        gaps.max().expect("messages arrived")
     }
 }

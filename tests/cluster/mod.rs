@@ -3,4 +3,5 @@
 mod failing;
 mod load;
 mod moving;
+mod scripts;
 mod tools;

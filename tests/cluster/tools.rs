@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use channel_layer::{Config, RedisLayer};
+use channel_layer::{Config, Event, RedisLayer};
+use tokio::sync::broadcast;
 
 use crate::support::{Cluster, random_prefix};
 
@@ -40,4 +41,12 @@ pub fn name_in(beginning: &str, slots: std::ops::Range<u16>, end: char) -> Strin
         .map(|n| format!("{beginning}{n}{end}"))
         .find(|name| slots.contains(&slot_of(name)))
         .expect("some name fits")
+}
+
+/// Checks that none of the events so far is a loss of data.
+#[track_caller]
+pub fn assert_no_data_lost(events: &mut broadcast::Receiver<Event>) {
+    while let Ok(event) = events.try_recv() {
+        assert!(!matches!(event, Event::DataLost { .. }), "{event:?}");
+    }
 }

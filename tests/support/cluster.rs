@@ -11,7 +11,7 @@ use super::{RedisServer, ReservedPort, eventually};
 /// How many slots a cluster has.
 const SLOTS: u16 = 16384;
 /// After this time without an answer the nodes agree that a node has failed.
-pub const NODE_TIMEOUT_MS: u64 = 2000;
+const NODE_TIMEOUT_MS: u64 = 2000;
 /// After this time a planned failover has happened, or has been given up.
 const FAILOVER_LIMIT: Duration = Duration::from_secs(5);
 /// How many keys move in one step.

@@ -15,7 +15,7 @@ mod scale;
 mod shared;
 mod tests;
 
-pub use cluster::{Cluster, NODE_TIMEOUT_MS};
+pub use cluster::Cluster;
 pub use counts::Counts;
 pub use deadline::{DEADLINE, eventually, within};
 pub use fake_server::FakeServer;

@@ -13,7 +13,7 @@ pub(crate) enum EpochAnswer {
     Epoch(Option<String>),
     /// The slot of the key is on another node of the cluster, or about to be.
     Elsewhere,
-    /// The node of a cluster serves no keys now.
+    /// It was not asked, or it is a node of a cluster that serves no keys now.
     Unknown,
 }
 
@@ -50,8 +50,7 @@ impl KnownEpoch {
         let is_good = |slot: &Slot| serves(*slot) && Some(*slot) != self.refused;
         let kept = self.place.as_ref().map(|(slot, _)| *slot).filter(is_good);
         if kept.is_none() {
-            let slot = Slot::all().find(is_good)?;
-            self.place = Some((slot, format!("{key}:{{{}}}", slot.tag())));
+            self.place = Slot::all().find(is_good).map(|slot| (slot, format!("{key}:{{{}}}", slot.tag())));
             self.value = None;
         }
         self.place.as_ref().map(|(_, key)| &**key)
@@ -127,5 +126,6 @@ mod tests {
         assert_eq!(Slot::of(known.key_in_slot("k", from(9)).unwrap()).index(), 10);
         assert!(!known.record(epoch("d")));
         assert_eq!(known.key_in_slot("k", |_| false), None);
+        assert!(!known.record(EpochAnswer::Unknown) && !known.record(epoch("e")), "the shard had no slot meanwhile");
     }
 }

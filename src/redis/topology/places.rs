@@ -157,7 +157,11 @@ impl Places {
 
     /// The shard with an index that [a name](Self::home) or another shard had.
     pub(crate) fn shard(&self, index: usize) -> &Arc<Shard> {
-        &self.shards[index]
+        self.shards.get(index).unwrap_or_else(|| {
+            // The layout has it already.
+            self.add_new_shards();
+            &self.shards[index]
+        })
     }
 
     /// The shard of a name: of a group, or of a channel by the non-local part. In a cluster also that of a key.
@@ -170,12 +174,7 @@ impl Places {
 
     /// The shard of a slot of a cluster.
     pub(super) fn home_of_slot(&self, slot: Slot) -> &Arc<Shard> {
-        let index = self.cluster().map_or(0, |cluster| cluster.shard_of(slot));
-        self.shards.get(index).unwrap_or_else(|| {
-            self.add_new_shards();
-            // There is one shard at least. A layout has no slot of another shard than those that were added.
-            self.shards.get(index).unwrap_or(&self.shards[0])
-        })
+        self.shard(self.cluster().map_or(0, |cluster| cluster.shard_of(slot)))
     }
 
     /// The error of a call that failed with `fault` on `shard`.

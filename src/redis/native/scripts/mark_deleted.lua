@@ -10,7 +10,6 @@ local restored, remembered = KEYS[1], ARGV[1]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local answer = {}
-redis.call('ZREMRANGEBYSCORE', restored, '-inf', now - remembered)
 
 for n = 2, #ARGV do
     local has_been_restored = redis.call('ZSCORE', restored, ARGV[n])
@@ -20,4 +19,6 @@ for n = 2, #ARGV do
     answer[n - 1] = has_been_restored and 0 or 1
 end
 redis.call('PEXPIRE', restored, remembered)
+-- Last, because a command on a missing key fails while the slot of a cluster is being migrated.
+redis.call('ZREMRANGEBYSCORE', restored, '-inf', now - remembered)
 return answer

@@ -41,12 +41,15 @@ local function make_room(list, length, wanted, capacity)
     return length
 end
 
+-- A placeholder keeps the list from becoming empty: while the slot of a cluster is being migrated, a command on a missing key fails.
 local function stamp_anew(list, count)
+    redis.call('LPUSH', list, '')
     local entries = redis.call('RPOP', list, count)
     local last = #entries
     for n = 1, last do
         redis.call('RPUSH', list, stamp .. string.sub(entries[last + 1 - n], 9))
     end
+    redis.call('LPOP', list)
 end
 
 for i, list in ipairs(KEYS) do

@@ -16,7 +16,6 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local answer, latest = {}, 0
 -- Fails for a key of another type before anything is written.
 redis.call('LLEN', list)
-redis.call('ZREMRANGEBYSCORE', restored, '-inf', now - ARGV[2])
 
 for n = #ARGV - 1, 3, -2 do
     local id, entry = ARGV[n], ARGV[n + 1]
@@ -42,4 +41,6 @@ if latest > 0 then
         redis.call('PEXPIRE', list, string.format('%.0f', lives))
     end
 end
+-- Last, because a command on a missing key fails while the slot of a cluster is being migrated.
+redis.call('ZREMRANGEBYSCORE', restored, '-inf', now - ARGV[2])
 return answer

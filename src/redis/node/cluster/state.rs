@@ -165,8 +165,10 @@ impl Cluster {
     }
 
     fn assign(&self, slot: Slot, shard: usize) {
-        // A cluster has at most 16384 masters, and one that leaves and returns often enough to exhaust the numbers is not served.
-        self.slots[slot.index()].store(u16::try_from(shard).unwrap_or(u16::MAX), Ordering::Release);
+        // A cluster has at most 16384 masters. Those that leave and return often enough to exhaust the numbers are not used.
+        if let Ok(shard) = u16::try_from(shard) {
+            self.slots[slot.index()].store(shard, Ordering::Release);
+        }
     }
 
     /// Asks the nodes for the layout, unless that has just been done. The first layout is used.

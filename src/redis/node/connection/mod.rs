@@ -209,7 +209,7 @@ async fn open_commands(
     load_scripts(&mut commands, requirements.scripts).await?;
     let epoch = match epoch_key {
         Some(key) => epoch::read_or_create(&mut commands, key).await?,
-        None => EpochAnswer::Epoch(None),
+        None => EpochAnswer::Unknown,
     };
     let identity = match requirements.cluster {
         ClusterUse::AnyNode if mode == "cluster" => Identity(None),
@@ -276,7 +276,8 @@ pub(crate) fn parse_probe(answers: Vec<Value>) -> Result<(Duration, EpochAnswer)
     let mut answers = answers.into_iter();
     let (seconds, micros): (u64, u64) = redis::from_redis_value(answers.next().unwrap_or(Value::Nil).extract_error()?)?;
     let time = time(seconds, micros).ok_or((ErrorKind::UnexpectedReturnType, "TIME returned an invalid time"))?;
-    Ok((time, EpochAnswer::of(answers.next().unwrap_or(Value::Nil).extract_error())?))
+    let epoch = answers.next().map_or(Ok(EpochAnswer::Unknown), |epoch| EpochAnswer::of(epoch.extract_error()))?;
+    Ok((time, epoch))
 }
 
 /// The time since the epoch that a server reported. Returns `None` for 2^53 microseconds and more: Lua's numbers are exact

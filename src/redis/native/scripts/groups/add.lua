@@ -21,6 +21,9 @@
 -- ARGV[3]: how long the caller needs ended memberships to be remembered, in ms.
 -- ARGV[4]: the local part, for a process-local member.
 -- Returns: the version of this change.
+--
+-- The script adds before it removes, so that it empties no key: while the slot of a cluster is being migrated, a command on a
+-- missing key fails.
 
 local call = redis.call
 local group, route_ends, members, joined, ends, left = unpack(KEYS)
@@ -54,19 +57,22 @@ if member then
 end
 local version, until_then = text(math.max(now, last + 1)), text(now + lasts * 1000)
 
+call('ZADD', route_ends, 'GT', until_then, route)
+if member then
+    call('ZADD', group, version, route, text(remembered), '')
+else
+    call('ZADD', group, version, route)
+end
 -- Ended routes are removed in bounded batches, so that no call takes long.
 local over = call('ZRANGE', route_ends, '-inf', text(now), 'BYSCORE', 'LIMIT', 0, 100)
 if #over > 0 then
     call('ZREM', route_ends, unpack(over))
     call('ZREM', group, unpack(over))
 end
-call('ZADD', route_ends, 'GT', until_then, route)
 if not member then
-    call('ZADD', group, version, route)
     outlive(lasts, { route_ends, group })
     return version
 end
-call('ZADD', group, version, route, text(remembered), '')
 outlive(lasts + remembered, { route_ends, group })
 
 -- The score of the empty member is the version from which on the ended memberships are complete.
@@ -78,6 +84,17 @@ elseif call('ZREMRANGEBYSCORE', left, '(' .. text(tonumber(complete_from)), forg
     call('ZADD', left, forgotten, '')
 end
 
+local ended = tonumber(call('ZSCORE', ends, member) or 0)
+if ended <= now then
+    local began = call('ZSCORE', joined, member)
+    if began and ended > tonumber(forgotten) then
+        call('ZADD', left, version, text(tonumber(began)) .. ' ' .. text(ended) .. ' ' .. member)
+    end
+    call('ZADD', joined, version, member)
+end
+call('ZADD', members, version, member)
+call('ZADD', ends, 'GT', until_then, member)
+
 -- Expired members are kept for as long as messages that were sent to them can wait.
 over = call('ZRANGE', ends, '-inf', forgotten, 'BYSCORE', 'LIMIT', 0, 100)
 if #over > 0 then
@@ -85,17 +102,6 @@ if #over > 0 then
         call('ZREM', key, unpack(over))
     end
 end
-
-local ended = tonumber(call('ZSCORE', ends, member) or 0)
-if ended <= now then
-    local began = call('ZSCORE', joined, member)
-    if began then
-        call('ZADD', left, version, text(tonumber(began)) .. ' ' .. text(ended) .. ' ' .. member)
-    end
-    call('ZADD', joined, version, member)
-end
-call('ZADD', members, version, member)
-call('ZADD', ends, 'GT', until_then, member)
 outlive(lasts + remembered, { ends, members, joined })
 outlive(remembered, { left })
 return version

@@ -11,6 +11,9 @@
 -- ARGV[2]: how long the caller needs ended memberships to be remembered, in ms.
 -- ARGV[3]: the local part, for a process-local member.
 -- Returns: the version of this change, or false if there was no such process-local member.
+--
+-- The script reads before it removes, and touches no key after the removal that may have emptied it: while the slot of a cluster
+-- is being migrated, a command on a missing key fails.
 
 local call = redis.call
 local group, route_ends, members, joined, ends, left = unpack(KEYS)
@@ -26,12 +29,12 @@ local known = call('ZMSCORE', group, route, '')
 local last, remembered = tonumber(known[1] or 0), math.max(tonumber(known[2] or 0), tonumber(ARGV[2]))
 
 local function remove_route()
-    call('ZREM', group, route)
-    call('ZREM', route_ends, route)
+    local others = call('ZCARD', route_ends) - call('ZREM', route_ends, route)
     -- The only score left in a group without routes is how long ended memberships are remembered.
-    if call('EXISTS', route_ends) == 0 then
+    if others == 0 then
         call('PEXPIRE', group, text(remembered))
     end
+    call('ZREM', group, route)
 end
 
 if not member then
@@ -46,6 +49,7 @@ if ended == 0 then
 end
 local began = call('ZSCORE', joined, member) or '0'
 local latest_add = call('ZRANGE', members, -1, -1, 'WITHSCORES')
+local last_to_end = call('ZRANGE', ends, -2, -1, 'WITHSCORES')
 for _, key in ipairs({ members, joined, ends }) do
     call('ZREM', key, member)
 end
@@ -68,11 +72,12 @@ if call('PTTL', left) < remembered then
 end
 
 -- The end of the route is the end of its last remaining membership.
-local last_to_end = call('ZRANGE', ends, -1, -1, 'WITHSCORES')
-if tonumber(last_to_end[2] or 0) <= now then
+local count = #last_to_end
+local route_end = tonumber(last_to_end[last_to_end[count - 1] == member and count - 2 or count] or 0)
+if route_end <= now then
     remove_route()
 else
     call('ZADD', group, version, route)
-    call('ZADD', route_ends, text(tonumber(last_to_end[2])), route)
+    call('ZADD', route_ends, text(route_end), route)
 end
 return version

@@ -2,6 +2,8 @@
 //!
 //! The recorder of metrics is foreign code. A panic of it costs the count, and nothing else.
 
+use tokio::sync::oneshot;
+
 use crate::error::{Error, Result};
 use crate::supervise::update_metric;
 
@@ -86,6 +88,36 @@ impl From<DropReason> for &'static str {
 pub(crate) struct CountedIfUnread<T> {
     outcome: T,
     dropped: CountOnDrop,
+}
+
+/// The sender of an outcome to the caller of a message. If the task that has it panics or ends with its runtime, it is dropped without
+/// an outcome: the caller gets an error, and a message without a caller counts as [unconfirmed](DropReason::Unconfirmed).
+pub(crate) struct OutcomeSender<T>(Option<oneshot::Sender<CountedIfUnread<T>>>);
+
+impl<T> OutcomeSender<T> {
+    pub(crate) fn new() -> (Self, oneshot::Receiver<CountedIfUnread<T>>) {
+        let (sender, receiver) = oneshot::channel();
+        (Self(Some(sender)), receiver)
+    }
+
+    pub(crate) fn send(mut self, outcome: CountedIfUnread<T>) {
+        if let Some(sender) = self.0.take() {
+            let _ = sender.send(outcome);
+        }
+    }
+
+    /// Whether the caller has dropped its future.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.as_ref().is_none_or(oneshot::Sender::is_closed)
+    }
+}
+
+impl<T> Drop for OutcomeSender<T> {
+    fn drop(&mut self) {
+        if self.0.is_some() && self.is_closed() {
+            count(DropReason::Unconfirmed, 1);
+        }
+    }
 }
 
 /// Counts one message as dropped for the reason.
@@ -196,5 +228,26 @@ impl Drops {
     /// Counts them.
     pub(crate) fn count(self) {
         self.0.into_iter().for_each(|(reason, messages)| count(reason, messages));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics_util::debugging::DebuggingRecorder;
+
+    use super::*;
+
+    #[test]
+    fn a_message_without_outcome_counts_as_unconfirmed_if_its_caller_is_gone() {
+        let recorder = DebuggingRecorder::new();
+        let _recording = metrics::set_default_local_recorder(&recorder);
+        let (abandoned, waiting) = OutcomeSender::<()>::new();
+        drop(abandoned);
+        assert!(waiting.blocking_recv().is_err());
+        assert_eq!(recorded(&recorder), []);
+        let (abandoned, caller) = OutcomeSender::<()>::new();
+        drop(caller);
+        drop(abandoned);
+        assert_eq!(recorded(&recorder), [("unconfirmed".to_owned(), 1)]);
     }
 }

@@ -13,7 +13,7 @@ use crate::crypto;
 use crate::drops::CountedIfUnread;
 use crate::error::{Error, Result};
 use crate::health::{Health, RedisStats};
-use crate::layer::{ChannelLayer, Delivery, Event, GroupSendResult, Mode, Parts, Receiver, Statistics};
+use crate::layer::{ChannelLayer, Delivery, Event, GroupSendOutcomes, Mode, Parts, Receiver, Statistics};
 use crate::message::Message;
 use crate::name::{ChannelKind, ChannelName, GroupName};
 
@@ -142,7 +142,7 @@ impl<L: ChannelLayer + ?Sized, R: ChannelLayer + ?Sized> HybridLayer<L, R> {
     }
 
     /// Sends to members on normal channels. Each message carries the index of its call, and `calls` collects the results.
-    async fn send_to_members(&self, sends: &[(usize, ChannelName, Message)], calls: &mut [GroupSendResult]) {
+    async fn send_to_members(&self, sends: &[(usize, ChannelName, Message)], calls: &mut [GroupSendOutcomes]) {
         let messages: Vec<_> = sends.iter().map(|(_, channel, message)| (channel.as_str(), message.clone())).collect();
         for ((at, ..), result) in sends.iter().zip(self.local.send_many(&messages).await) {
             calls[*at].add(CountedIfUnread::of_send(result));
@@ -311,12 +311,12 @@ impl<L: ChannelLayer + ?Sized, R: ChannelLayer + ?Sized> ChannelLayer for Hybrid
         };
         let (results, (members, unsent)) = tokio::join!(remote, members);
         unsent.into_iter().for_each(CountedIfUnread::read);
-        let mut calls: Vec<GroupSendResult> = Vec::with_capacity(messages.len());
+        let mut calls: Vec<GroupSendOutcomes> = Vec::with_capacity(messages.len());
         let mut sends = Vec::new();
         for (at, (result, members)) in results.into_iter().zip(members).enumerate() {
             // A message that the remote layer refused must not reach any member. After the failure of a server it must.
             let was_accepted = matches!(result.outcome(), Ok(()) | Err(Error::Redis { .. }));
-            let mut call = GroupSendResult::default();
+            let mut call = GroupSendOutcomes::default();
             call.add(result);
             match members {
                 _ if !was_accepted => {}
@@ -327,7 +327,7 @@ impl<L: ChannelLayer + ?Sized, R: ChannelLayer + ?Sized> ChannelLayer for Hybrid
             calls.push(call);
         }
         self.send_to_members(&sends, &mut calls).await;
-        calls.into_iter().map(GroupSendResult::result).collect()
+        calls.into_iter().map(GroupSendOutcomes::result).collect()
     }
 
     async fn flush(&self) -> Result<()> {

@@ -21,7 +21,7 @@ pub use event::Event;
 pub(crate) use hysteresis::Hysteresis;
 pub(crate) use mode::Modes;
 pub use mode::{Mode, ShardStatus};
-pub(crate) use parts::{GroupSendResult, Parts};
+pub(crate) use parts::{GroupSendOutcomes, Parts};
 pub(crate) use reasons::Reasons;
 pub use receiver::Receiver;
 pub(crate) use retrying::{RetryingReceiver, send_while_full};

@@ -1,4 +1,4 @@
-//! `Parts` and `GroupSendResult`: one result for a call that several layers, servers or members carry out together.
+//! `Parts` and `GroupSendOutcomes`: one result for a call that several layers, servers or members carry out together.
 
 use crate::drops::CountedIfUnread;
 use crate::error::{Error, Result};
@@ -52,12 +52,12 @@ impl FromIterator<Result<()>> for Parts {
 /// If no part may have run, the error tells the caller so, and nothing is counted. Otherwise no caller learns which parts failed.
 /// Each of them then counts as dropped, and so it does if the call is dropped.
 #[derive(Default)]
-pub(crate) struct GroupSendResult {
+pub(crate) struct GroupSendOutcomes {
     parts: Parts,
     counts: Vec<CountedIfUnread<()>>,
 }
 
-impl GroupSendResult {
+impl GroupSendOutcomes {
     /// Adds the outcome of one part. A full channel is no error of the call.
     pub(crate) fn add(&mut self, outcome: CountedIfUnread<Result<()>>) {
         let (result, count) = outcome.split();
@@ -123,7 +123,7 @@ mod tests {
         let recorder = DebuggingRecorder::new();
         let _recording = metrics::set_default_local_recorder(&recorder);
         let group_send = |parts: [Result<()>; 2]| {
-            let mut result = GroupSendResult::default();
+            let mut result = GroupSendOutcomes::default();
             for part in parts {
                 result.add(CountedIfUnread::of_send(part));
             }

@@ -15,11 +15,11 @@ use super::publish::{OutboundMessage, Publisher};
 use super::source::PubSubSource;
 use super::topic::{Target, Topics};
 use super::wire::Wire;
-use crate::drops::{self, CountedIfUnread};
+use crate::drops::{self, CountedIfUnread, OutcomeSender};
 use crate::error::{Error, Result};
 use crate::health::{Health, RedisStats};
 use crate::layer::{
-    ChannelLayer, Delivery, Event, GroupSendResult, Mode, Modes, Receiver, ShardStatus, Source, Statistics,
+    ChannelLayer, Delivery, Event, GroupSendOutcomes, Mode, Modes, Receiver, ShardStatus, Source, Statistics,
 };
 use crate::message::Message;
 use crate::name::{ChannelKind, ChannelName, GroupName};
@@ -157,7 +157,7 @@ impl PubSubLayer {
             _ => None,
         };
         let payload = self.wire.seal(message, named)?;
-        let (done, outcome) = oneshot::channel();
+        let (done, outcome) = OutcomeSender::new();
         let outbound = OutboundMessage { target, topic: address.topic, payload, local_copy, done };
         self.publisher.enqueue(address.shard, outbound);
         Ok((address.shard, outcome))
@@ -198,7 +198,7 @@ impl PubSubLayer {
 
 /// The result of a group send, which has one part.
 fn group_result(result: Result<()>) -> Result<()> {
-    let mut parts = GroupSendResult::default();
+    let mut parts = GroupSendOutcomes::default();
     parts.add(CountedIfUnread::of_send(result));
     parts.result()
 }

@@ -7,14 +7,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use redis::Value;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::inbox::Inbox;
 use super::topic::Target;
 use crate::config::Fallback;
-use crate::drops::{CountedIfUnread, DropReason, Drops};
+use crate::drops::{CountedIfUnread, DropReason, Drops, OutcomeSender};
 use crate::error::Result;
 use crate::layer::Modes;
 use crate::message::Message;
@@ -31,13 +31,13 @@ pub(crate) struct OutboundMessage {
     pub(crate) payload: Vec<u8>,
     /// The message for readers in this process, for an outage of the server.
     pub(crate) local_copy: Message,
-    pub(crate) done: oneshot::Sender<CountedIfUnread<Result<()>>>,
+    pub(crate) done: OutcomeSender<Result<()>>,
 }
 
 impl OutboundMessage {
     /// Reports the result of the call. If the caller has dropped its future, the message counts as dropped for `reason`.
     fn finish(self, result: Result<()>, reason: Option<DropReason>) {
-        let _ = self.done.send(CountedIfUnread::new(result, reason));
+        self.done.send(CountedIfUnread::new(result, reason));
     }
 }
 
@@ -131,7 +131,7 @@ impl PublishQueue {
         let (messages, mut dropped) = (batch.len(), Drops::default());
         for message in batch {
             self.inbox.deliver(&message.target, message.local_copy, &mut dropped);
-            let _ = message.done.send(CountedIfUnread::new(Ok(()), None));
+            message.done.send(CountedIfUnread::new(Ok(()), None));
         }
         dropped.count();
         self.modes.count_local(self.manager.shard.index, messages);

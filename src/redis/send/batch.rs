@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::format::{OutboundMessage, Weight, WriteFormat};
 use super::slots::PendingInSlot;
-use crate::drops::{self, CountedIfUnread, DropReason};
+use crate::drops::{self, CountedIfUnread, DropReason, OutcomeSender};
 use crate::name::ChannelName;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
@@ -55,7 +55,7 @@ pub struct Outgoing<B> {
     /// Whether no other shard can take the message.
     pinned: bool,
     pub(crate) body: B,
-    outcome: oneshot::Sender<CountedIfUnread<SendOutcome>>,
+    outcome: OutcomeSender<SendOutcome>,
     /// Keeps the messages of its slot of a cluster on one queue. `None` outside of a cluster.
     pending: Option<PendingInSlot>,
 }
@@ -68,7 +68,7 @@ impl<B> Outgoing<B> {
         is_final: bool,
         pending: Option<PendingInSlot>,
     ) -> (Self, oneshot::Receiver<CountedIfUnread<SendOutcome>>) {
-        let (outcome, receiver) = oneshot::channel();
+        let (outcome, receiver) = OutcomeSender::new();
         let OutboundMessage { channel, body, pinned, .. } = message;
         (Self { channel, capacity, is_final, pinned, body, outcome, pending }, receiver)
     }
@@ -83,7 +83,7 @@ impl<B> Outgoing<B> {
     fn finish(self, outcome: SendOutcome) {
         // The next message of the caller can take another queue.
         drop(self.pending);
-        let _ = self.outcome.send(outcome.counted_if_unread());
+        self.outcome.send(outcome.counted_if_unread());
     }
 
     /// Reports that the queue was closed before it took the message.

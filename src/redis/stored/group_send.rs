@@ -5,7 +5,7 @@ use super::groups::StoredGroups;
 use super::layer::{StoredLayer, join_in_parts};
 use crate::drops::CountedIfUnread;
 use crate::error::Result;
-use crate::layer::GroupSendResult;
+use crate::layer::GroupSendOutcomes;
 use crate::name::GroupName;
 use crate::redis::node::fault::Fault;
 use crate::redis::send::PendingSend;
@@ -36,12 +36,12 @@ impl<F: StoredFormat> StoredLayer<F> {
     }
 
     /// Waits for all messages of a group send.
-    pub(super) async fn finish_group(&self, pending: Vec<PendingSend<F::Body>>) -> GroupSendResult {
+    pub(super) async fn finish_group(&self, pending: Vec<PendingSend<F::Body>>) -> GroupSendOutcomes {
         let outcomes = pending.into_iter().map(|pending| async {
             let channel = pending.channel().clone();
             (channel, self.sender.outcome(pending).await)
         });
-        let mut result = GroupSendResult::default();
+        let mut result = GroupSendOutcomes::default();
         for (channel, outcome) in join_in_parts(outcomes).await {
             result.add(CountedIfUnread::of_send(self.result(channel, outcome.read())));
         }

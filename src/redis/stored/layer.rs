@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::drops::CountedIfUnread;
 use crate::error::{Error, Result};
 use crate::health::{Health, RedisStats};
-use crate::layer::{ChannelLayer, Delivery, Event, GroupSendResult, Receiver, Statistics};
+use crate::layer::{ChannelLayer, Delivery, Event, GroupSendOutcomes, Receiver, Statistics};
 use crate::message::Message;
 use crate::name::{ChannelName, GroupName};
 use crate::redis::closing::Closing;
@@ -295,7 +295,7 @@ impl<F: StoredFormat> ChannelLayer for StoredLayer<F> {
         let results =
             join_all(pending.into_iter().map(|pending| async { Ok(self.finish_group(pending?).await) })).await;
         // No await follows, so the caller gets all results.
-        let result = |result: Result<GroupSendResult, CountedIfUnread<_>>| match result {
+        let result = |result: Result<GroupSendOutcomes, CountedIfUnread<_>>| match result {
             Ok(result) => result.result(),
             Err(refused) => refused.read(),
         };

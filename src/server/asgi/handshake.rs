@@ -14,7 +14,6 @@ use crate::server::counters::Count;
 use crate::server::options::LONGEST_TIMEOUT;
 use crate::server::transport::listener::Peer;
 use crate::server::websocket::protocol as websocket;
-use crate::server::websocket::reply::Reply;
 use crate::server::websocket::upgrade::Upgrade;
 
 /// Answers a request for a WebSocket, and counts the outcome.
@@ -64,7 +63,10 @@ async fn try_answer(context: &Arc<SocketContext>, peer: Peer, request: Request) 
         refusal(&error)
     })?;
     match session.decision().await {
-        Decision::Accepted(first) => Ok(open(upgrade, session, first)),
+        Decision::Accepted(first) => {
+            session.keep_first(first);
+            Ok(open(upgrade, session))
+        }
         Decision::Refused => Err(Denied::new("refused", StatusCode::FORBIDDEN)),
         Decision::TimedOut => Err(Denied::new("timeout", StatusCode::FORBIDDEN)),
         Decision::Closing => Err(Denied::new("closing", StatusCode::SERVICE_UNAVAILABLE)),
@@ -83,13 +85,17 @@ fn refusal(error: &Error) -> Denied {
 }
 
 /// Returns the response that opens the socket. If the upgrade fails, the closure is dropped with the session, which
-/// sends the disconnect.
-fn open(upgrade: Upgrade, mut session: Session, first: Reply) -> Response {
+/// sends the disconnect. So does the end of the server, which aborts the socket.
+fn open(upgrade: Upgrade, mut session: Session) -> Response {
     upgrade.open(async move |stream| {
-        let options = session.context().options;
-        let expires = session.started() + session.context().application.layer.group_expiry().min(LONGEST_TIMEOUT);
-        let queue = session.queue().clone();
-        let end = websocket::run(stream, &mut session, &queue, &options, expires, first).await;
-        session.set_code(end.code());
+        let context = session.context().clone();
+        let serving = async {
+            let expires = session.started() + context.application.layer.group_expiry().min(LONGEST_TIMEOUT);
+            let (queue, first) = (session.queue().clone(), session.take_first());
+            websocket::run(stream, &mut session, &queue, &context.options, expires, first).await
+        };
+        if let Some(end) = context.shutdown.aborted.run_until_cancelled(serving).await {
+            session.set_code(end.code());
+        }
     })
 }

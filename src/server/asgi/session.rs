@@ -13,12 +13,12 @@ use crate::layer::send_while_full;
 use crate::server::asgi::application::Application;
 use crate::server::asgi::connections::{Connection, Connections};
 use crate::server::asgi::messages as asgi;
-use crate::server::counters::ClientDropReason;
-use crate::server::counters::{Count, Counters};
+use crate::server::counters::{ClientDropReason, Count, Counters};
 use crate::server::limits::Refused;
 use crate::server::limits::origin::Origins;
 use crate::server::options::SocketOptions;
 use crate::server::transport::listener::Peer;
+use crate::server::transport::shutdown::Shutdown;
 use crate::server::websocket::close_code;
 use crate::server::websocket::frame::Data;
 use crate::server::websocket::protocol::{Closing, MessageHandler};
@@ -34,12 +34,12 @@ pub(crate) struct SocketContext {
     /// How long a handshake waits for the application.
     pub(crate) accept_timeout: Duration,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) shutdown: Shutdown,
 }
 
-/// One WebSocket of an application, from its handshake to its end. In every state its drop does three things, which no
-/// other code does: it releases the connection permit, removes the connection from the registry, and sends
-/// `websocket.disconnect` if the application may have seen the `websocket.connect`. The last two wait until the
-/// handshake is decided.
+/// One WebSocket of an application, from its handshake to its end. Its drop releases the connection permit at once. When
+/// the handshake is decided, it removes the connection from the registry, and sends `websocket.disconnect` if the
+/// application may have seen the `websocket.connect`. No other code does any of this.
 pub(crate) struct Session {
     context: Arc<SocketContext>,
     /// `None` once dropping has begun.
@@ -55,6 +55,8 @@ pub(crate) struct Session {
     announced: bool,
     /// Whether the handshake is decided: by the application, a timeout or a shutdown.
     decided: bool,
+    /// The reply that accepted the handshake, until the socket is open.
+    first: Option<Reply>,
     started: Instant,
     _token: TaskTrackerToken,
 }
@@ -72,6 +74,7 @@ impl Session {
             code: close_code::ABNORMAL,
             announced: false,
             decided: false,
+            first: None,
             started: Instant::now(),
             _token: context.application.token(),
             context: context.clone(),
@@ -111,6 +114,17 @@ impl Session {
         let decision = decision(&self.queue, self.context.accept_timeout).await;
         self.decided = true;
         decision
+    }
+
+    /// Keeps the reply that accepted the handshake. It counts as dropped if the client disconnects before its socket is
+    /// open.
+    pub(crate) fn keep_first(&mut self, reply: Reply) {
+        self.first = Some(reply);
+    }
+
+    /// Takes the reply that accepted the handshake.
+    pub(crate) fn take_first(&mut self) -> Reply {
+        self.first.take().unwrap_or_default()
     }
 
     /// Sets the close code that the application gets.
@@ -174,6 +188,7 @@ async fn decision(queue: &Queue, time: Duration) -> Decision {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        drops::count(ClientDropReason::ClientGone, usize::from(self.first.is_some()));
         let mut connection = self.connection.take();
         if let Some(connection) = &mut connection {
             // The limits no longer count the client, however long the notice takes.

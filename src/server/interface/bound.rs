@@ -39,12 +39,14 @@ impl BoundServer {
     /// 3. It finishes the HTTP requests in progress.
     /// 4. It sends the disconnect notices to the application and puts unread replies back.
     ///
+    /// After the drain timeout it aborts the sockets and requests that are left, and sends their disconnect notices.
+    ///
     /// The layer belongs to the caller and stays open.
     ///
     /// # Cancel safety
     ///
-    /// When dropped, the server accepts no more connections and reads no more replies. Open sockets stay open until their
-    /// clients disconnect.
+    /// When dropped, the server accepts no more connections, reads no more replies, and aborts its connections and
+    /// sockets. The disconnect notices are sent afterwards, as long as the runtime lives.
     ///
     /// # Errors
     ///

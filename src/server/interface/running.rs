@@ -8,7 +8,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use axum::{Extension, Router};
 use tokio::time::{sleep, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::error::Result;
@@ -27,12 +27,11 @@ use crate::server::status::page::Page;
 use crate::server::status::{self, StatusCollector, StatusSources, gauges};
 use crate::server::transport::acceptor::accept;
 use crate::server::transport::connection::TransportContext;
-use crate::server::transport::listener::Listener;
-use crate::server::transport::listener::Peer;
+use crate::server::transport::listener::{Listener, Peer};
 use crate::server::transport::shutdown::Shutdown;
 use crate::server::websocket::upgrade::is_upgrade;
 
-/// How long a shutdown waits for the disconnect notices of the connections that it has aborted.
+/// How long a shutdown waits for the disconnect notices of the connections and sockets that it has aborted.
 const NOTICE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Handlers of the requests that no route of the program matches.
@@ -60,7 +59,7 @@ impl Endpoints {
     }
 }
 
-/// A server that accepts connections. When dropped, its tasks are aborted.
+/// A server that accepts connections. When dropped, its tasks and its sockets are aborted.
 pub(crate) struct RunningServer {
     settings: Settings,
     application: Arc<Application>,
@@ -71,6 +70,7 @@ pub(crate) struct RunningServer {
     readers: ReplyReaders,
     /// Tasks that end with the server: gauges, the status page, and the closing of sockets after a loss of data.
     _background: Vec<AbortOnDropHandle<()>>,
+    _abort_sockets: DropGuard,
 }
 
 impl RunningServer {
@@ -117,6 +117,7 @@ impl RunningServer {
                 options: settings.sockets,
                 accept_timeout: settings.accept_timeout,
                 counters,
+                shutdown: shutdown.clone(),
             }),
             http: Arc::new(HttpContext {
                 application: application.clone(),
@@ -128,7 +129,18 @@ impl RunningServer {
             pages,
         });
         let acceptors = start_acceptors(listeners, &router(routes, endpoints), &transport);
-        Ok(Self { settings, application, connections, pending, shutdown, acceptors, readers, _background: background })
+        let (_background, _abort_sockets) = (background, shutdown.aborted.clone().drop_guard());
+        Ok(Self {
+            settings,
+            application,
+            connections,
+            pending,
+            shutdown,
+            acceptors,
+            readers,
+            _background,
+            _abort_sockets,
+        })
     }
 
     /// Shuts the server down in the order that [`BoundServer::serve`](super::bound::BoundServer::serve) documents.
@@ -160,6 +172,7 @@ impl RunningServer {
             requests = self.pending.len(),
             "drain timeout reached, aborting the rest"
         );
+        self.shutdown.aborted.cancel();
         let _ = timeout(NOTICE_TIMEOUT, self.application.finished()).await;
     }
 }

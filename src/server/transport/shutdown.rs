@@ -17,13 +17,15 @@ use crate::server::transport::pending_writes::PendingWrites;
 /// How long a connection without requests must have had no pending writes before it is closed.
 const QUIET_PERIOD: Duration = Duration::from_millis(500);
 
-/// The two shutdown signals of an interface server. Clones share them.
+/// The shutdown signals of an interface server. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Shutdown {
     /// Cancelled at the start of the shutdown: the server is no longer ready, and may accept connections for a while.
     pub(crate) requested: CancellationToken,
     /// Cancelled when the server accepts no more connections.
     pub(crate) draining: CancellationToken,
+    /// Cancelled at the end of the server: the sockets that are still open are aborted.
+    pub(crate) aborted: CancellationToken,
 }
 
 /// The requests of one connection: how many were received, and which are in progress.

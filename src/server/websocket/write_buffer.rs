@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
+use crate::drops;
+use crate::server::counters::ClientDropReason;
 use crate::server::websocket::frame::Frame;
 
 /// Maximum number of frames in one write, each with a header and a payload. More would save little.
@@ -11,7 +13,7 @@ pub(crate) const FRAMES_AT_ONCE: usize = 32;
 /// Maximum number of slices in one write: two for each frame, and one for the control frames.
 pub(crate) const SLICES: usize = 1 + 2 * FRAMES_AT_ONCE;
 
-/// The frames that wait to be written.
+/// The frames that wait to be written. When dropped, the frames that are not completely written count as dropped.
 #[derive(Debug, Default)]
 pub(crate) struct WriteBuffer {
     frames: VecDeque<Frame>,
@@ -29,11 +31,6 @@ impl WriteBuffer {
     /// Appends a data frame.
     pub(crate) fn push(&mut self, frame: Frame) {
         self.frames.push_back(frame);
-    }
-
-    /// Returns the number of frames that are not completely written.
-    pub(crate) fn frame_count(&self) -> usize {
-        self.frames.len()
     }
 
     /// Discards the frames that are not partly written. Returns their number.
@@ -97,5 +94,11 @@ impl WriteBuffer {
             self.written = 0;
             self.frames.pop_front();
         }
+    }
+}
+
+impl Drop for WriteBuffer {
+    fn drop(&mut self) {
+        drops::count(ClientDropReason::ClientGone, self.frames.len());
     }
 }

@@ -1,6 +1,7 @@
 //! Tests of the interface server over real sockets. Each test plays the application.
 
 mod panics;
+mod shutdown;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,7 +104,7 @@ fn close_code(frame: Option<Result<Frame, ClientError>>) -> u16 {
 
 #[tokio::test]
 async fn a_socket_opens_keeps_the_order_and_closes_once() {
-    let server = Running::start().await;
+    let mut server = Running::start().await;
     let (mut socket, reply_channel) = server.accepted().await;
     server.send(&reply_channel, message! { "text": "hello" }).await;
     server.send(&reply_channel, message! { "bytes": b"\x00\xff" }).await;
@@ -121,6 +122,8 @@ async fn a_socket_opens_keeps_the_order_and_closes_once() {
     assert_eq!(close_code(within(socket.next()).await), 4321, "the code is echoed");
     let message = server.next("websocket.disconnect").await;
     assert_eq!((message.int("code"), message.int("order")), (Some(4321), Some(51)));
+    // The shutdown waits for every disconnect notice.
+    server.stop().await;
     assert!(server.layer.try_receive(&["websocket.disconnect"]).await.unwrap().is_none());
 }
 

@@ -18,8 +18,6 @@ use tokio::time::{Instant, timeout};
 use tungstenite::error::{Error as Fault, ProtocolError};
 use tungstenite::{Message, Utf8Bytes};
 
-use crate::drops;
-use crate::server::counters::ClientDropReason;
 use crate::server::limits::RateExceeded;
 use crate::server::options::SocketOptions;
 use crate::server::websocket::close_code;
@@ -132,7 +130,6 @@ pub(crate) async fn run<Stream: AsyncRead + AsyncWrite + Unpin + Send>(
     if !signals.closing.load(Ordering::Relaxed) {
         writer.finish(&end).await;
     }
-    drops::count(ClientDropReason::ClientGone, socket.lock().pending_frames());
     tracing::debug!(?end, "socket closed");
     end
 }

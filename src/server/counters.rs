@@ -1,5 +1,5 @@
-//! Counters of one server since its start, for its status page, and `ClientDropReason`: why a message did not reach a client.
-//! The metrics cover most of the counted events too, but not the frames and the replies.
+//! Counters of one server since its start, for its status page, and `ClientDropReason`: why a message did not reach a
+//! client. The metrics cover most of the counted events too, but not the frames and the replies.
 
 use std::array;
 use std::sync::atomic::{AtomicU64, Ordering};

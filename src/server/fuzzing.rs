@@ -12,8 +12,7 @@ use tungstenite::Message;
 use tungstenite::handshake::derive_accept_key;
 
 use crate::codec;
-use crate::server::asgi::messages as asgi;
-use crate::server::asgi::messages::ReplyReader;
+use crate::server::asgi::messages::{self as asgi, ReplyReader};
 use crate::server::http::response::Part;
 use crate::server::hub::peers::wire;
 use crate::server::options::SocketOptions;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use channel_layer::{Message, Value, message};
 
 use super::running::{Running, header, ok};
-use crate::support::{DEADLINE, within};
+use crate::support::{Counts, DEADLINE, within};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -106,8 +106,21 @@ async fn a_client_that_disconnects_during_its_body_closes_the_channel() {
 }
 
 #[tokio::test]
-async fn an_early_disconnect_is_reported_once() {
+async fn an_answer_before_the_end_of_a_body_closes_the_channel() {
     let server = Running::start().await;
+    let mut client = server.sent("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n").await;
+    client.send(vec![b'x'; 300_000]).await;
+    let message = server.next("http.request").await;
+    server.reply(&message, ok("enough")).await;
+    client.until("enough").await;
+    let channel = message.text("body_channel").unwrap();
+    while server.next(channel).await.get("closed").and_then(Value::as_bool) != Some(true) {}
+    assert!(server.nothing_on("http.disconnect").await, "the request is answered");
+}
+
+#[tokio::test]
+async fn an_early_disconnect_is_reported_once() {
+    let mut server = Running::start().await;
     let client = server.sent("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await;
     let message = server.next("http.request").await;
     drop(client);
@@ -115,6 +128,11 @@ async fn an_early_disconnect_is_reported_once() {
     assert_eq!((gone.text("path"), gone.map().len()), (Some("/slow"), 2));
     assert_eq!(gone.text("reply_channel"), message.text("reply_channel"));
     server.reply(&message, ok("too late")).await;
+    // One reader passes all responses on, in order, and the shutdown waits for every disconnect notice.
+    let mut client = server.sent(GET).await;
+    server.reply(&server.next("http.request").await, ok("next")).await;
+    client.until("next").await;
+    server.stop().await;
     assert!(server.nothing_on("http.disconnect").await);
 }
 
@@ -146,6 +164,23 @@ async fn an_invalid_response_is_502() {
         server.reply(&message, nonsense).await;
         assert!(client.head().await.starts_with("HTTP/1.1 502 "));
     }
+}
+
+#[tokio::test]
+async fn content_before_the_head_of_a_response_is_502() {
+    let recorder = metrics_util::debugging::DebuggingRecorder::new();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let mut counts = Counts::of(&recorder);
+    let server = Running::start().await;
+    for more in [true, false] {
+        let mut client = server.sent(GET).await;
+        let message = server.next("http.request").await;
+        server.reply(&message, message! { "content": b"stray", "more_content": more }).await;
+        let head = client.head().await;
+        assert!(head.starts_with("HTTP/1.1 502 "), "{more}: {head}");
+        server.next("http.disconnect").await;
+    }
+    assert_eq!(counts.dropped("malformed"), 2);
 }
 
 #[tokio::test]
@@ -306,6 +341,41 @@ async fn the_parts_of_a_response_to_head_are_discarded() {
     server.reply(&message, ok("again")).await;
     assert!(client.until("again").await.starts_with("HTTP/1.1 200"));
     assert!(server.nothing_on("http.disconnect").await, "the client is still connected");
+}
+
+/// Returns the request of a client that has its response to HEAD, while the application sends more parts of it.
+async fn headed(server: &Running) -> Message {
+    let mut client = server.sent("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let message = server.next("http.request").await;
+    server.reply(&message, message! { "status": 200, "content": b"never", "more_content": true }).await;
+    assert!(client.head().await.starts_with("HTTP/1.1 200"));
+    message
+}
+
+#[tokio::test]
+async fn an_endless_response_to_head_ends_with_the_response_timeout() {
+    let server = Running::with(|server| server.response_timeout(Duration::from_millis(500))).await;
+    let message = headed(&server).await;
+    let parts = async {
+        let mut ticks = tokio::time::interval(Duration::from_millis(20));
+        loop {
+            ticks.tick().await;
+            server.reply(&message, message! { "content": b"sent", "more_content": true }).await;
+        }
+    };
+    let disconnect = tokio::select! {
+        disconnect = server.next("http.disconnect") => disconnect,
+        () = parts => unreachable!("it never returns"),
+    };
+    assert_eq!(disconnect.text("reply_channel"), message.text("reply_channel"));
+}
+
+#[tokio::test]
+async fn an_endless_response_to_head_does_not_delay_a_shutdown() {
+    let mut server = Running::with(|server| server.drain_timeout(Duration::from_mins(2))).await;
+    headed(&server).await;
+    server.stop().await;
+    server.next("http.disconnect").await;
 }
 
 #[tokio::test]

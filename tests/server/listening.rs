@@ -65,6 +65,18 @@ async fn a_listener_of_another_process_is_inherited() {
 }
 
 #[tokio::test]
+async fn a_socket_that_does_not_listen_is_not_inherited() {
+    let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let connected = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (unix, _other) = UnixStream::pair().unwrap();
+    for descriptor in [datagrams.as_raw_fd(), connected.as_raw_fd(), unix.as_raw_fd()] {
+        let error = Listener::inherited(descriptor).unwrap_err().to_string();
+        assert_eq!(error, format!("file descriptor {descriptor} is not a listening socket"));
+    }
+}
+
+#[tokio::test]
 async fn a_server_has_several_listeners() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("site.sock");
@@ -170,6 +182,16 @@ async fn an_http_2_client_that_accepts_nothing_of_its_response_is_cut_off() {
     assert_eq!(all_of(read).await.unwrap(), 1_000_000, "another response on the same connection is complete");
     certified.server.next("http.disconnect").await;
     all_of(unread).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn an_idle_http_2_connection_stays_until_its_client_has_the_end_of_the_response() {
+    let certified = Certified::with(&["h2"], |server| server.header_timeout(Duration::from_millis(200))).await;
+    let mut client = Http2::connect(&certified).await;
+    let paused = client.get(30_000, true).await;
+    // Several times as long as an idle connection stays.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(all_of(paused).await.unwrap(), 30_000);
 }
 
 #[test]

@@ -37,8 +37,8 @@ pub(crate) struct SocketContext {
     pub(crate) shutdown: Shutdown,
 }
 
-/// One WebSocket of an application, from its handshake to its end. Its drop releases the connection permit at once. When
-/// the handshake is decided, it removes the connection from the registry, and sends `websocket.disconnect` if the
+/// One WebSocket of an application, from its handshake to its end. Its drop releases the connection permit at once.
+/// When the handshake is decided, it removes the connection from the registry, and sends `websocket.disconnect` if the
 /// application may have seen the `websocket.connect`. No other code does any of this.
 pub(crate) struct Session {
     context: Arc<SocketContext>,

@@ -2,7 +2,6 @@
 //! sends one disconnect notice if the client disconnects before the end.
 
 use std::convert::Infallible;
-use std::future::pending;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -15,21 +14,18 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use futures_util::stream;
 use http_body::Body as _;
-use tokio::sync::oneshot;
 use tokio::time::timeout;
-use tokio_util::task::AbortOnDropHandle;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::body::RequestBody;
 use super::pending::{InvalidResponse, PendingRequest, PendingRequests};
 use super::response::Part;
 use super::settings::HttpSettings;
+use super::upload::{BodyChannel, BodyUpload};
+use crate::drops::{self, DropReason};
 use crate::error::{BoxError, Error, Result};
-use crate::message;
-use crate::name::ChannelName;
 use crate::server::asgi::application::Application;
-use crate::server::asgi::messages as asgi;
-use crate::server::asgi::messages::decode_path;
+use crate::server::asgi::messages::{self as asgi, decode_path};
 use crate::server::transport::http::content;
 use crate::server::transport::listener::Peer;
 use crate::server::transport::shutdown::Shutdown;
@@ -76,7 +72,7 @@ async fn start_exchange(
         tracing::debug!(%error, "cannot pass a request to the application");
         refusal(&error)
     })?;
-    let first = exchange.first_part().await?;
+    let first = exchange.first_part().await.map_err(ResponseError::status)?;
     Ok((exchange, first))
 }
 
@@ -91,7 +87,7 @@ fn refusal(error: &Error) -> StatusCode {
 }
 
 /// One request and its response. When dropped before the last part, it sends `http.disconnect` if the application may
-/// have seen the request. No other code does.
+/// have seen the request. No other code does. Its [`BodyUpload`] is dropped with it.
 struct Exchange {
     context: Arc<HttpContext>,
     /// `None` once dropping has begun.
@@ -133,10 +129,9 @@ impl Exchange {
         if !first_chunk.is_empty() {
             message = message.with("body", first_chunk);
         }
-        let body_channel =
-            if rest.is_done() { None } else { Some(application.layer.new_channel("http.request.body?").await?) };
+        let body_channel = if rest.is_done() { None } else { Some(BodyChannel::new(application).await?) };
         if let Some(channel) = &body_channel {
-            message = message.with("body_channel", channel.as_str());
+            message = message.with("body_channel", channel.name());
         }
         let message = application.traced("http.request", message, Some(&request.headers));
         // If the send is dropped or its server is lost, the message may or may not have arrived.
@@ -144,37 +139,49 @@ impl Exchange {
         let sent = application.layer.send("http.request", message).await;
         if let Err(error) = sent {
             self.announced = error.may_have_run();
+            if !self.announced
+                && let Some(channel) = body_channel
+            {
+                channel.forget();
+            }
             return Err(error);
         }
-        self.upload = body_channel.map(|channel| BodyUpload::start(&self.context, channel, rest));
+        let timeout = self.context.settings.response_timeout;
+        self.upload = body_channel.map(|channel| BodyUpload::start(channel, rest, timeout));
         Ok(())
     }
 
-    async fn first_part(&mut self) -> Result<Part, StatusCode> {
-        loop {
-            match self.next_part().await {
-                Ok(part) if part.head.is_some() => {
-                    self.remaining = self.declared_length(&part);
-                    return self.check_length(&part).map(|()| part).map_err(|_wrong_length| StatusCode::BAD_GATEWAY);
-                }
-                Ok(_) => tracing::debug!(channel = self.reply_channel, "chunk before the head of the response ignored"),
-                Err(ResponseError::TimedOut) => return Err(StatusCode::GATEWAY_TIMEOUT),
-                Err(ResponseError::Invalid | ResponseError::Length | ResponseError::TooSlow) => {
-                    return Err(StatusCode::BAD_GATEWAY);
-                }
-                Err(ResponseError::Body(status)) => return Err(status),
-            }
+    /// Waits for the part with the head of the response.
+    async fn first_part(&mut self) -> Result<Part, ResponseError> {
+        let part = self.receive_part().await?;
+        if part.head.is_none() {
+            tracing::warn!(
+                channel = self.reply_channel,
+                "the application sent content before the head of its response"
+            );
+            drops::count(DropReason::Malformed, 1);
+            return Err(ResponseError::Invalid);
         }
+        self.remaining = self.declared_length(&part);
+        self.accept(part)
     }
 
     async fn next_part(&mut self) -> Result<Part, ResponseError> {
+        let part = self.receive_part().await?;
+        self.accept(part)
+    }
+
+    async fn receive_part(&mut self) -> Result<Part, ResponseError> {
         let request = self.request.as_mut().ok_or(ResponseError::TooSlow)?;
         let next = timeout(self.context.settings.response_timeout, request.next());
         let part = tokio::select! {
             next = next => next.map_err(|_| ResponseError::TimedOut)?,
-            status = body_failed(&mut self.upload) => return Err(ResponseError::Body(status)),
+            status = BodyUpload::failed(&mut self.upload) => return Err(ResponseError::Body(status)),
         };
-        let part = part.ok_or(ResponseError::TooSlow)?.map_err(|InvalidResponse| ResponseError::Invalid)?;
+        part.ok_or(ResponseError::TooSlow)?.map_err(|InvalidResponse| ResponseError::Invalid)
+    }
+
+    fn accept(&mut self, part: Part) -> Result<Part, ResponseError> {
         self.check_length(&part)?;
         self.finished |= !part.more;
         Ok(part)
@@ -231,10 +238,20 @@ impl Exchange {
         response
     }
 
-    /// Receives and drops the rest of a response whose content the client does not get.
+    /// Receives and drops the rest of a response whose content the client does not get, within one response timeout.
+    /// The client already has its whole response, so a shutdown does not wait for the rest either.
     fn discard_rest(mut self) {
-        let application = self.context.application.clone();
-        application.spawn(async move { while !self.finished && self.next_part().await.is_ok() {} });
+        let context = self.context.clone();
+        let discarding = async move {
+            let time = self.context.settings.response_timeout;
+            let rest = async { while !self.finished && self.next_part().await.is_ok() {} };
+            // Nothing is to be done when the time is over: the drop of the exchange sends the disconnect.
+            let _ = timeout(time, rest).await;
+        };
+        let draining = context.shutdown.draining.clone();
+        context.application.spawn(async move {
+            draining.run_until_cancelled_owned(discarding).await;
+        });
     }
 }
 
@@ -277,45 +294,14 @@ enum ResponseError {
     Body(StatusCode),
 }
 
-/// The task that sends the rest of a request body to the application.
-struct BodyUpload {
-    channel: ChannelName,
-    outcome: oneshot::Receiver<Result<(), StatusCode>>,
-    /// Aborted on drop.
-    _task: AbortOnDropHandle<()>,
-}
-
-impl BodyUpload {
-    fn start(context: &HttpContext, channel: ChannelName, rest: RequestBody) -> Self {
-        let (layer, to, timeout) =
-            (context.application.layer.clone(), channel.clone(), context.settings.response_timeout);
-        let (sender, outcome) = oneshot::channel();
-        let task = tokio::spawn(async move {
-            // The outcome is ignored once the request is answered.
-            let _ = sender.send(rest.send(&*layer, to.as_str(), timeout).await);
-        });
-        Self { channel, outcome, _task: AbortOnDropHandle::new(task) }
-    }
-
-    /// Returns the channel if the application may still wait there for the rest of the body.
-    fn unfinished(mut self) -> Option<ChannelName> {
-        (self.outcome.try_recv() != Ok(Ok(()))).then_some(self.channel)
-    }
-}
-
-/// Waits until sending the body fails. Never returns if it succeeds.
-async fn body_failed(upload: &mut Option<BodyUpload>) -> StatusCode {
-    let outcome = match upload {
-        Some(upload) => (&mut upload.outcome).await,
-        None => pending().await,
-    };
-    match outcome {
-        Ok(Err(status)) => status,
-        Ok(Ok(())) => {
-            *upload = None;
-            pending().await
+impl ResponseError {
+    /// Returns the status of the response to the client.
+    fn status(self) -> StatusCode {
+        match self {
+            Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+            Self::Invalid | Self::Length | Self::TooSlow => StatusCode::BAD_GATEWAY,
+            Self::Body(status) => status,
         }
-        Err(_the_task_failed) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
@@ -327,13 +313,7 @@ impl Drop for Exchange {
         }
         let application = self.context.application.clone();
         let message = asgi::http_disconnect(&self.reply_channel, &self.path);
-        let unfinished = self.upload.take().and_then(BodyUpload::unfinished);
-        let notice = async move {
-            if let Some(channel) = unfinished {
-                application.send_disconnect(channel.as_str(), message! { "content": b"", "closed": true }).await;
-            }
-            application.send_disconnect("http.disconnect", message).await;
-        };
+        let notice = async move { application.send_disconnect("http.disconnect", message).await };
         self.context.application.spawn(notice);
     }
 }

@@ -10,6 +10,7 @@ mod memory;
 mod pending;
 pub(crate) mod response;
 mod settings;
+mod upload;
 
 pub(crate) use exchange::{HttpContext, answer};
 pub(crate) use pending::{PendingRequests, dispatch};

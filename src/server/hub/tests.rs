@@ -32,12 +32,14 @@ async fn within<T>(future: impl Future<Output = T>) -> T {
 }
 
 #[derive(Clone, Copy)]
-enum Fault {
+pub(crate) enum Fault {
     Fails,
     /// Answers after a second.
     FailsLate,
     Hangs,
     Panics,
+    /// Sends the message, and fails.
+    FailsAfterSend,
 }
 
 pub(crate) struct Faulty {
@@ -54,7 +56,7 @@ impl Faulty {
         self.events.send(event).unwrap();
     }
 
-    fn set(&self, name: &str, fault: Option<Fault>) {
+    pub(crate) fn set(&self, name: &str, fault: Option<Fault>) {
         match fault {
             Some(fault) => self.faults.lock().insert(name.to_owned(), fault),
             None => self.faults.lock().remove(name),
@@ -78,7 +80,7 @@ impl Faulty {
         self.calls.lock().push((of, name.to_owned()));
         let fault = self.faults.lock().get(name).copied();
         match fault {
-            None => Ok(()),
+            None | Some(Fault::FailsAfterSend) => Ok(()),
             Some(Fault::Fails) => Err(Error::Redis { shard: 0, cause: "unreachable".into() }),
             Some(Fault::FailsLate) => {
                 sleep(Duration::from_secs(1)).await;
@@ -94,7 +96,9 @@ impl Faulty {
 impl ChannelLayer for Faulty {
     async fn send(&self, channel: &str, message: Message) -> Result<()> {
         self.meets("send", channel).await?;
-        self.memory.send(channel, message).await
+        self.memory.send(channel, message).await?;
+        let fault = self.faults.lock().get(channel).copied();
+        if matches!(fault, Some(Fault::FailsAfterSend)) { Err(Error::Panicked) } else { Ok(()) }
     }
 
     async fn receive(&self, channels: &[&str]) -> Result<Delivery> {

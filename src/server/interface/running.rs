@@ -129,17 +129,16 @@ impl RunningServer {
             pages,
         });
         let acceptors = start_acceptors(listeners, &router(routes, endpoints), &transport);
-        let (_background, _abort_sockets) = (background, shutdown.aborted.clone().drop_guard());
         Ok(Self {
             settings,
             application,
             connections,
             pending,
-            shutdown,
             acceptors,
             readers,
-            _background,
-            _abort_sockets,
+            _background: background,
+            _abort_sockets: shutdown.aborted.clone().drop_guard(),
+            shutdown,
         })
     }
 

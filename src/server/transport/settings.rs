@@ -10,7 +10,7 @@ pub(crate) struct TransportSettings {
     pub(crate) tls: Option<Tls>,
     /// How long the client may take for the TLS handshake, and for the head of each request.
     pub(crate) header_timeout: Duration,
-    /// How long a client may accept no bytes while bytes wait for it, also for an HTTP/2 window update.
+    /// How long a client may accept no bytes while bytes wait for it.
     pub(crate) stall_timeout: Duration,
     /// Maximum on each listener. Open sockets do not count.
     pub(crate) max_connections: usize,

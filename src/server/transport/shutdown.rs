@@ -48,6 +48,10 @@ impl RequestActivity {
         self.in_progress.token()
     }
 
+    fn has_received(&self) -> bool {
+        self.received.load(Ordering::Relaxed) > 0
+    }
+
     /// Waits until no request was received or in progress for `timeout`, or up to twice that. Never returns for HTTP/1,
     /// where hyper closes idle connections.
     async fn idle(&self, timeout: Duration) {
@@ -69,7 +73,7 @@ impl RequestActivity {
     async fn answered(&self) {
         self.in_progress.close();
         self.in_progress.wait().await;
-        if self.http2 && self.received.load(Ordering::Relaxed) > 0 {
+        if self.http2 && self.has_received() {
             // Parts of responses may wait for a window update. Only hyper knows when all of them are written.
             pending::<()>().await;
         }
@@ -83,7 +87,7 @@ impl RequestActivity {
 }
 
 /// Serves a connection to its end. Closes it when it is idle, and during a shutdown when the requests in progress are
-/// answered. An incomplete request does not delay a shutdown.
+/// answered. A request that the application has not seen yet does not delay a shutdown.
 pub(crate) async fn serve_until_shutdown<C: Future<Output = hyper::Result<()>>>(
     mut connection: Pin<&mut C>,
     graceful_shutdown: fn(Pin<&mut C>),
@@ -96,10 +100,12 @@ pub(crate) async fn serve_until_shutdown<C: Future<Output = hyper::Result<()>>>(
         () = activity.idle(context.settings.header_timeout) => {
             graceful_shutdown(connection.as_mut());
             // A request may have arrived in the meantime, and is answered first.
-            activity.in_progress.close();
             let finished = async {
-                sleep(QUIET_PERIOD).await;
-                activity.in_progress.wait().await;
+                activity.idle(QUIET_PERIOD).await;
+                if activity.has_received() {
+                    // The end of a response may wait for a window update. Only hyper knows when all of it is written.
+                    activity.idle(context.settings.stall_timeout).await;
+                }
             };
             return tokio::select! {
                 served = connection => Ok(served?),

@@ -6,8 +6,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::drops;
-use crate::server::counters;
-use crate::server::counters::ClientDropReason;
+use crate::server::counters::{self, ClientDropReason};
 use crate::server::options::{QueueLimits, SlowConsumer, SocketOptions};
 use crate::server::websocket::close_code;
 use crate::server::websocket::reply::Reply;

@@ -18,8 +18,7 @@ use hyper_util::rt::TokioIo;
 use tungstenite::handshake::derive_accept_key;
 
 use crate::server::transport::http::host;
-use crate::server::transport::http::request::trace_parent;
-use crate::server::transport::http::request::{is, list};
+use crate::server::transport::http::request::{is, list, trace_parent};
 use crate::trace::TraceParent;
 
 /// The byte stream of an open socket.

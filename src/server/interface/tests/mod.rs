@@ -1,5 +1,6 @@
 //! Tests of the interface server over real sockets. Each test plays the application.
 
+mod http;
 mod panics;
 mod shutdown;
 

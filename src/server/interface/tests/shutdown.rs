@@ -110,7 +110,7 @@ async fn the_reply_that_accepts_counts_as_dropped_if_the_client_leaves_before_it
         .body(axum::body::Body::empty())
         .unwrap();
     // The connection of this request never becomes a socket.
-    let failing = hyper::upgrade::on(&mut Request::new(axum::body::Body::empty()));
+    let failing = hyper::upgrade::on(Request::new(axum::body::Body::empty()));
     request.extensions_mut().insert(failing);
     let accepting = async {
         let connect = within(layer.receive(&["websocket.connect"])).await.unwrap().message;

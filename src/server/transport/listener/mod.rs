@@ -1,14 +1,14 @@
 //! Listeners: TCP, unix sockets, and listeners that another process has opened.
 //!
-//! A listener accepts streams and names the address of each client. `tls` wraps the accepted streams, and `unix` creates and
-//! removes the file of a socket.
+//! A listener accepts streams and names the address of each client. `tls` wraps the accepted streams, and `unix`
+//! creates and removes the file of a socket.
 
 mod inherited;
 mod tls;
 mod unix;
 
 use std::fmt;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -137,12 +137,12 @@ impl Listener {
         match &self.socket {
             Socket::Tcp(listener) => {
                 let (stream, client) = listener.accept().await?;
-                // Small frames must not wait for each other.
-                stream.set_nodelay(true)?;
-                #[cfg(any(target_os = "linux", target_os = "android"))]
-                SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_LIMIT)?;
-                let peer = Peer { client: Some(client), server: Some(stream.local_addr()?), secure: false };
-                Ok((Stream::Tcp(stream), peer))
+                let server = configure(&stream).map_err(|error| match error.kind() {
+                    // Darwin reports it for options of a closed connection.
+                    ErrorKind::InvalidInput => ErrorKind::ConnectionAborted.into(),
+                    _ => error,
+                })?;
+                Ok((Stream::Tcp(stream), Peer { client: Some(client), server: Some(server), secure: false }))
             }
             Socket::Unix { listener, .. } => {
                 let (stream, _) = listener.accept().await?;
@@ -152,10 +152,18 @@ impl Listener {
     }
 }
 
+/// Sets the options of a connection. Returns the address of the server.
+fn configure(stream: &TcpStream) -> io::Result<SocketAddr> {
+    // Small frames must not wait for each other.
+    stream.set_nodelay(true)?;
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_LIMIT)?;
+    stream.local_addr()
+}
+
 fn is_client_error(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, InvalidInput, NotConnected};
-    // Darwin reports `InvalidInput` for options of a closed connection.
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | InvalidInput | NotConnected)
+    use ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, NotConnected};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | NotConnected)
 }
 
 impl fmt::Display for Address {

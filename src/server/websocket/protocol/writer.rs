@@ -11,8 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use crate::drops;
-use crate::server::counters;
-use crate::server::counters::ClientDropReason;
+use crate::server::counters::{self, ClientDropReason};
 use crate::server::options::{LONGEST_TIMEOUT, SocketOptions};
 use crate::server::websocket::close_code;
 use crate::server::websocket::heartbeat::{Due, Heartbeat};

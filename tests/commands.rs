@@ -194,6 +194,14 @@ async fn the_quarantine_of_the_servers_that_are_up_is_listed_and_emptied_and_the
 }
 
 #[tokio::test]
+async fn an_invalid_message_is_named() {
+    for message in ["{", "[1]", "\"hello\""] {
+        let (succeeds, output) = run(&["send", "work", message], &[]).await;
+        assert!(!succeeds && output.contains(&format!("invalid JSON {message:?}: ")), "{output}");
+    }
+}
+
+#[tokio::test]
 async fn bytes_are_printed_as_numbers() {
     let shell = Shell::start();
     let layer = RedisLayer::connect(Config::new().hosts([shell.redis.url()])).await.unwrap();
@@ -203,15 +211,18 @@ async fn bytes_are_printed_as_numbers() {
 }
 
 #[tokio::test]
-async fn messages_that_cannot_be_printed_are_put_back() {
+async fn all_messages_but_the_one_whose_print_fails_are_put_back() {
     let shell = Shell::start();
     let layer = RedisLayer::connect(Config::new().hosts([shell.redis.url()])).await.unwrap();
     for number in 0..10 {
         layer.send("answers?a", message! { "number": number }).await.unwrap();
     }
-    let mut receiving = shell.command(&["receive", "answers?a"]).spawn().unwrap();
+    let mut receiving = shell.command(&["receive", "answers?a"]).stderr(Stdio::piped()).spawn().unwrap();
     drop(receiving.stdout.take());
-    assert!(!within(DEADLINE, "the end of the command", receiving.wait()).await.unwrap().success());
+    let output = within(DEADLINE, "the end of the command", receiving.wait_with_output()).await.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    let lost = "a message of channel answers?a is lost: cannot write to standard output: ";
+    assert!(!output.status.success() && said.contains(lost), "{said}");
     // One message is lost: it may have been written in part.
     assert_eq!(layer.channel_statistics("answers?a").await.unwrap().messages_pending, 9);
 }

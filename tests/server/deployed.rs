@@ -68,7 +68,8 @@ async fn options_come_from_the_environment_too() {
     ]
     .map(|(name, value)| (name, value.to_owned()));
     let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, &**value)).collect();
-    let _server = Program::start(&["serve"], &variables).await;
+    let server = Program::start(&["serve"], &variables).await;
+    assert!(server.line.ends_with(&format!(", unix:{}", path.display())), "{}", server.line);
     let mut client = Client::over(tokio::net::UnixStream::connect(&path).await.unwrap());
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert!(client.until("</html>").await.starts_with("HTTP/1.1 200"));

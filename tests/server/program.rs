@@ -25,9 +25,10 @@ impl Program {
         Self { process, line: line.expect("the program prints a line when it has started") }
     }
 
-    /// Returns the address in that line.
+    /// Returns the first address in that line.
     pub fn address(&self) -> &str {
-        self.line.rsplit(' ').next().unwrap()
+        let (_, addresses) = self.line.split_once(" at ").unwrap();
+        addresses.split(", ").next().unwrap()
     }
 
     pub async fn kill(&mut self) {

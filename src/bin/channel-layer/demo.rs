@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::chat;
 use crate::layer::LayerOptions;
-use crate::{print_line, stop_signal};
+use crate::{first_error, print_line, stop_signal};
 
 const PORT: u16 = 8000;
 
@@ -55,10 +55,8 @@ impl Demo {
         print_line(&format!("Chat at http://{address}"))?;
         let ended = server.serve(stop.cancelled_owned()).await;
         closed.cancel();
-        let worked = working.await?;
-        layer.close().await?;
-        ended.and(worked)?;
-        Ok(())
+        let worked = working.await.map_err(BoxError::from).and_then(|worked| Ok(worked?));
+        first_error([ended.map_err(Into::into), worked, layer.close().await.map_err(Into::into)])
     }
 }
 

@@ -18,6 +18,7 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use channel_layer::BoxError;
 use clap::{CommandFactory, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -114,14 +115,22 @@ fn chain(error: &(dyn Error + 'static)) -> String {
     line
 }
 
+/// Returns the first error of a command and its clean-up, and logs the others.
+fn first_error(results: impl IntoIterator<Item = Result<(), BoxError>>) -> Result<(), BoxError> {
+    let mut errors = results.into_iter().filter_map(Result::err);
+    let first = errors.next();
+    errors.for_each(|error| tracing::error!("{}", chain(&*error)));
+    first.map_or(Ok(()), Err)
+}
+
 /// Exit status after a second signal, as of a process ended by SIGINT.
 const EXIT_INTERRUPTED: i32 = 130;
 
 /// Prints a line to standard output and flushes it. The log goes to standard error.
 fn print_line(line: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    writeln!(out, "{line}")?;
-    out.flush()
+    let written = writeln!(out, "{line}").and_then(|()| out.flush());
+    written.map_err(|error| io::Error::new(error.kind(), format!("cannot write to standard output: {error}")))
 }
 
 /// Returns a token that Ctrl-C or SIGTERM cancels. A second signal ends the process immediately.
@@ -154,4 +163,18 @@ fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
     let time = Duration::try_from_secs_f64(seconds).ok().filter(|time| *time <= MAX_DURATION);
     time.ok_or_else(|| "expected 0 to 100 years, in seconds".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failing_close_does_not_hide_the_error_of_the_command() {
+        let failed = |text: &str| Err(BoxError::from(text.to_owned()));
+        let text = |results: [Result<(), BoxError>; 3]| first_error(results).err().map(|error| error.to_string());
+        assert_eq!(text([Ok(()), failed("command"), failed("close")]).as_deref(), Some("command"));
+        assert_eq!(text([Ok(()), Ok(()), failed("close")]).as_deref(), Some("close"));
+        assert_eq!(text([Ok(()), Ok(()), Ok(())]), None);
+    }
 }

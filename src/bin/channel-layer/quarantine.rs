@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::layer::LayerOptions;
-use crate::{chain, print_line};
+use crate::{chain, first_error, print_line};
 
 #[derive(Subcommand)]
 pub(crate) enum Quarantine {
@@ -97,8 +97,7 @@ impl Quarantine {
             Self::Restore { choice, reset_expiry, .. } => restore(&layer, choice, *reset_expiry).await,
             Self::Drop { choice, .. } => drop_entries(&layer, choice).await,
         };
-        layer.close().await?;
-        done
+        first_error([done, layer.close().await.map_err(Into::into)])
     }
 }
 

@@ -20,7 +20,7 @@ pub(crate) struct Send {
 
 impl Send {
     pub(crate) async fn run(self) -> Result<(), BoxError> {
-        let json: serde_json::Value =
+        let json: serde_json::Map<String, serde_json::Value> =
             serde_json::from_str(&self.message).map_err(|error| format!("invalid JSON {:?}: {error}", self.message))?;
         let message = Message::from_serialize(&json)?;
         let layer = self.layer.connect_once().await?;

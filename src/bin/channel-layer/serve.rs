@@ -12,7 +12,7 @@ use channel_layer::{BoxError, InterfaceServer};
 use clap::{Args, ValueEnum};
 
 use crate::layer::LayerOptions;
-use crate::{chat, print_line, seconds, stop_signal};
+use crate::{chat, first_error, print_line, seconds, stop_signal};
 
 /// Every option can also be set by an environment variable: `CHANNEL_SERVER_` and the name of the option in capitals.
 /// The elements of a list are separated by commas.
@@ -270,15 +270,15 @@ impl Serve {
         if self.pages.health {
             server = server.routes(health_routes(layer.clone()).merge(metrics_route()?));
         }
+        let addresses: Vec<_> = listeners.iter().map(|listener| listener.address().to_string()).collect();
         let mut listeners = listeners.into_iter();
         let mut bound = server.listen(listeners.next().ok_or("no address to listen on")?);
-        print_line(&format!("Serving at {}", bound.local_addr()))?;
         for listener in listeners {
             bound = bound.and(listener);
         }
+        print_line(&format!("Serving at {}", addresses.join(", ")))?;
         let ended = bound.serve(stop.cancelled_owned()).await;
-        layer.close().await?;
-        Ok(ended?)
+        first_error([ended.map_err(Into::into), layer.close().await.map_err(Into::into)])
     }
 
     fn configure(&self, server: InterfaceServer) -> Result<InterfaceServer, BoxError> {

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
 use crate::layer::LayerOptions;
-use crate::{chat, print_line, seconds, stop_signal};
+use crate::{chat, first_error, print_line, seconds, stop_signal};
 
 #[derive(Args)]
 pub(crate) struct Work {
@@ -52,9 +52,7 @@ impl Work {
                 DelayServer::new(layer.clone()).run(stop.clone().cancelled_owned()).await
             },
         );
-        layer.close().await?;
-        worked.and(delayed)?;
-        Ok(())
+        first_error([worked, delayed, layer.close().await].map(|result| result.map_err(Into::into)))
     }
 
     async fn work(&self, layer: Arc<dyn ChannelLayer>, stop: CancellationToken) -> Result<()> {

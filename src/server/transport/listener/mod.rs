@@ -111,7 +111,8 @@ pub(crate) enum Stream {
 }
 
 impl Listener {
-    pub(crate) fn address(&self) -> &Address {
+    /// Returns the address that it listens on.
+    pub fn address(&self) -> &Address {
         &self.address
     }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::queue::{Entry, Queue, Recipients};
 use crate::config::Overflow;
-use crate::drops::{self, DropReason};
+use crate::drops::{self, DropReason, Drops};
 use crate::error::{Error, Result};
 use crate::layer::{Sink, Statistics};
 use crate::message::Message;
@@ -30,8 +30,8 @@ pub(super) struct Channel {
     name: ChannelName,
     capacity: usize,
     shared: Arc<Shared>,
-    /// Locked for one push, one take or one registration. Wakers are run and dropped after the lock is released,
-    /// because they are foreign code.
+    /// Locked for one push, one take or one registration. Wakers are run and dropped, and dropped messages are counted,
+    /// after the lock is released, because wakers and the recorder of metrics are foreign code.
     state: Mutex<State>,
 }
 
@@ -132,13 +132,27 @@ impl Channel {
     /// Appends `message`. Returns `false` if the message is refused because the channel is full. With
     /// `ignore_capacity`, as for a requeued message, no limit applies.
     pub(super) fn push(&self, message: Message, recipients: Recipients, ignore_capacity: bool) -> Result<bool> {
+        let mut drops = Drops::default();
+        let pushed = self.push_uncounted(message, recipients, ignore_capacity, &mut drops);
+        drops.count();
+        pushed
+    }
+
+    /// Pushes `message` as [`push`](Self::push) does. Adds the messages that it drops to `drops`.
+    fn push_uncounted(
+        &self,
+        message: Message,
+        recipients: Recipients,
+        ignore_capacity: bool,
+        drops: &mut Drops,
+    ) -> Result<bool> {
         let mut state = self.state.lock();
         self.shared.check_open()?;
         let now = Instant::now();
         self.retire_counts(&mut state.counts, now);
         state.counts.last = Some(now);
         let size = self.shared.bounds.map_or(0, |_| message.footprint() + size_of::<Entry>());
-        if !ignore_capacity && !self.make_room(&mut state, size, now) {
+        if !ignore_capacity && !self.make_room(&mut state, size, now, drops) {
             return Ok(self.shared.bounds.is_some());
         }
         state.counts.messages += 1;
@@ -151,16 +165,16 @@ impl Channel {
     }
 
     /// Makes room for a message of `size` if the layer drops messages. Returns whether there is room.
-    fn make_room(&self, state: &mut State, size: usize, now: Instant) -> bool {
+    fn make_room(&self, state: &mut State, size: usize, now: Instant, drops: &mut Drops) -> bool {
         let bytes = self.shared.bounds.map_or(usize::MAX, |bounds| bounds.bytes);
         let has_room = |queue: &Queue| queue.len() < self.capacity && queue.fits(size, bytes);
         if has_room(&state.queue) {
             return true;
         }
-        state.queue.drop_expired(now);
+        state.queue.drop_expired(now, drops);
         while !has_room(&state.queue) {
             state.counts.full += 1;
-            drops::count(DropReason::Overflow, usize::from(self.shared.bounds.is_some()));
+            drops.add(DropReason::Overflow, usize::from(self.shared.bounds.is_some()));
             match self.shared.bounds {
                 Some(Bounds { overflow: Overflow::DropOldest, .. }) => drop(state.queue.pop()),
                 _ => return false,
@@ -178,31 +192,32 @@ impl Channel {
         sink: Sink<'_>,
         limit: usize,
     ) -> Result<usize> {
+        let mut drops = Drops::default();
         let mut state = self.state.lock();
         self.shared.check_open()?;
-        let taken = state.queue.take(&self.name, u64::MAX, sink, limit);
-        if taken == 0 {
-            let old = state.waiters.register(ticket, waker);
-            drop(state);
-            drop(old);
-            return Ok(0);
-        }
-        let old = ticket.take().and_then(|ticket| state.waiters.remove(ticket));
-        let next = state.wake_next();
+        let taken = state.queue.take(&self.name, u64::MAX, sink, limit, &mut drops);
+        let (old, next) = if taken == 0 {
+            (state.waiters.register(ticket, waker), None)
+        } else {
+            (ticket.take().and_then(|ticket| state.waiters.remove(ticket)), state.wake_next())
+        };
         drop(state);
         drop(old);
         wake(next);
+        drops.count();
         Ok(taken)
     }
 
     /// Hands up to `limit` messages sent before `epoch` to `sink` without waiting. Returns their number.
     pub(super) fn take_older(&self, epoch: u64, sink: Sink<'_>, limit: usize) -> Result<usize> {
+        let mut drops = Drops::default();
         let mut state = self.state.lock();
         self.shared.check_open()?;
-        let taken = state.queue.take(&self.name, epoch, sink, limit);
+        let taken = state.queue.take(&self.name, epoch, sink, limit, &mut drops);
         let next = state.wake_next();
         drop(state);
         wake(next);
+        drops.count();
         Ok(taken)
     }
 
@@ -238,10 +253,11 @@ impl Channel {
         drop(messages);
     }
 
-    /// Frees expired messages and counters. Returns when to do so next; `None` if the channel is empty.
-    pub(super) fn sweep(&self, now: Instant) -> Option<Instant> {
+    /// Frees expired messages, which it adds to `drops`, and counters. Returns when to do so next; `None` if the channel is
+    /// empty.
+    pub(super) fn sweep(&self, now: Instant, drops: &mut Drops) -> Option<Instant> {
         let mut state = self.state.lock();
-        state.queue.drop_expired(now);
+        state.queue.drop_expired(now, drops);
         state.queue.shrink();
         self.retire_counts(&mut state.counts, now);
         let head = state.queue.front().map(|entry| entry.expires);

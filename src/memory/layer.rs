@@ -18,7 +18,7 @@ use super::sweep::Sweeper;
 use crate::capacity::Capacity;
 use crate::codec;
 use crate::config::{Config, PUBSUB_CAPACITY};
-use crate::drops::{self, DropReason};
+use crate::drops::{self, DropReason, Drops};
 use crate::error::{Error, Result};
 use crate::layer::{ChannelLayer, Delivery, Receiver, Source, Statistics};
 use crate::message::Message;
@@ -235,12 +235,14 @@ impl Inner {
     }
 
     fn sweep_channels(&self, now: Instant) -> Option<Instant> {
-        let mut next: Option<Instant> = None;
+        let (mut next, mut drops): (Option<Instant>, _) = (None, Drops::default());
+        // The registry is locked meanwhile.
         self.channels.remove_unused(|channel| {
-            let due = channel.sweep(now);
+            let due = channel.sweep(now, &mut drops);
             next = next.into_iter().chain(due).min();
             due.is_none()
         });
+        drops.count();
         next.or_else(|| self.shared.expire_idle_counts(now))
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::drops::{self, DropReason};
+use crate::drops::{DropReason, Drops};
 use crate::layer::{Delivery, Sink};
 use crate::message::Message;
 use crate::name::ChannelName;
@@ -76,12 +76,20 @@ impl Queue {
         Some(entry)
     }
 
-    /// Hands up to `limit` deliveries of entries sent before `epoch` to `sink`. Returns their number.
-    pub(super) fn take(&mut self, channel: &ChannelName, epoch: u64, sink: Sink<'_>, limit: usize) -> usize {
+    /// Hands up to `limit` deliveries of entries sent before `epoch` to `sink`. Returns their number. Adds the messages that
+    /// it drops to `drops`.
+    pub(super) fn take(
+        &mut self,
+        channel: &ChannelName,
+        epoch: u64,
+        sink: Sink<'_>,
+        limit: usize,
+        drops: &mut Drops,
+    ) -> usize {
         if self.is_empty() {
             return 0;
         }
-        self.drop_expired(Instant::now());
+        self.drop_expired(Instant::now(), drops);
         let mut taken = 0;
         while taken < limit
             && let Some(head) = self.entries.front_mut().filter(|head| head.epoch < epoch)
@@ -96,13 +104,14 @@ impl Queue {
         taken
     }
 
-    /// Drops expired messages. All messages have the same lifetime, so the expired ones are at the head.
-    pub(super) fn drop_expired(&mut self, now: Instant) {
+    /// Drops expired messages, and adds them to `drops`. All messages have the same lifetime, so the expired ones are at the
+    /// head.
+    pub(super) fn drop_expired(&mut self, now: Instant, drops: &mut Drops) {
         let before = self.len();
         while self.front().is_some_and(|entry| now >= entry.expires) {
             self.pop();
         }
-        drops::count(DropReason::Expired, before - self.len());
+        drops.add(DropReason::Expired, before - self.len());
     }
 
     /// Frees memory if the queue has become much shorter than its capacity.

@@ -38,8 +38,7 @@ impl<N: Eq + Hash + Clone + Borrow<str>, T> Registry<N, T> {
         self.0.retain(|_, value| !(unused(value) && Arc::strong_count(value) == 1));
     }
 
-    /// Removes all values, even those with other handles. Later changes through such a handle are lost, as if they had
-    /// been made before.
+    /// Removes all values, even those with other handles. A change through such a handle has no effect.
     pub(super) fn clear(&self) {
         self.0.clear();
     }

@@ -22,6 +22,8 @@ use crate::error::Error;
 use crate::layer::{ChannelLayer, Mode, Source};
 use crate::message;
 
+mod recorder;
+
 const CHANNEL: &str = "work";
 const LOCAL: &str = "push.proc!";
 

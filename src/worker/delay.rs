@@ -10,14 +10,14 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::time::DelayQueue;
 
-use crate::drops::{self, DropReason};
+use crate::drops::{self, CountedIfUnread, DropReason};
 use crate::error::Result;
 use crate::layer::{ChannelLayer, RetryingReceiver, send_while_full};
 use crate::message;
 use crate::message::Message;
 use crate::name::ChannelName;
 use crate::supervise::{contain, contained};
-use crate::worker::requeue::requeue;
+use crate::worker::requeue::{requeue, taken};
 
 /// The channel for delayed messages.
 pub(crate) const CHANNEL: &str = "asgi.delay";
@@ -67,7 +67,7 @@ impl DelayServer {
     ///
     /// # Cancel safety
     ///
-    /// When dropped, the waiting messages are lost.
+    /// When dropped, the waiting messages are dropped too, and count as dropped under `stopped`.
     ///
     /// # Errors
     ///
@@ -83,7 +83,7 @@ impl DelayServer {
                     Ok(delivery) => {
                         let kept = contain(TASK, || {
                             let (delay, delayed) = parse(&delivery.message)?;
-                            waiting.insert(delayed, delay);
+                            waiting.insert(CountedIfUnread::new(delayed, Some(DropReason::Stopped)), delay);
                             Some(())
                         });
                         if kept.flatten().is_none() {
@@ -95,8 +95,9 @@ impl DelayServer {
                 },
                 Some(due) = waiting.next() => {
                     // Ends within the timeout. A full channel does not delay messages to others.
-                    let sent = send(self.layer.clone(), due.into_inner(), self.timeout);
+                    let (layer, due, timeout) = (self.layer.clone(), due.into_inner(), self.timeout);
                     sending.spawn(async move {
+                        let sent = send(layer, due.read(), timeout);
                         if contained(TASK, sent).await.is_none() {
                             drops::count(DropReason::Stopped, 1);
                         }
@@ -116,16 +117,16 @@ impl DelayServer {
         worked
     }
 
-    async fn requeue_waiting(&self, mut waiting: DelayQueue<Delayed>) {
+    async fn requeue_waiting(&self, mut waiting: DelayQueue<CountedIfUnread<Delayed>>) {
         let (now, mut messages) = (Instant::now(), Vec::with_capacity(waiting.len()));
         let Ok(channel) = ChannelName::parse(CHANNEL) else { return };
         while let Some(key) = waiting.peek() {
             let expired = waiting.remove(&key);
             let left = expired.deadline().saturating_duration_since(now);
-            let Delayed { channel: target, content } = expired.into_inner();
-            messages.push((channel.clone(), message(&target, left, content)));
+            let Delayed { channel: target, content } = expired.into_inner().read();
+            messages.push(taken(channel.clone(), message(&target, left, content)));
         }
-        requeue(&*self.layer, &messages).await;
+        requeue(&*self.layer, messages).await;
     }
 }
 

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::name::ChannelName;
+use crate::supervise::update_metric;
 
 /// How long further failures of the same kind on the same channel are only counted after one was logged.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
@@ -38,7 +39,7 @@ impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.faults.running.fetch_sub(1, Ordering::Relaxed);
         if !self.ended {
-            metrics::counter!("channel_layer_worker_failures_total", "kind" => "stopped").increment(1);
+            count("stopped");
         }
     }
 }
@@ -77,7 +78,7 @@ impl Faults {
 
     /// Counts a failure. Returns the number of unlogged failures before it, or `None` if this one must not be logged.
     fn count(&self, kind: &'static str, channel: &ChannelName) -> Option<u64> {
-        metrics::counter!("channel_layer_worker_failures_total", "kind" => kind).increment(1);
+        count(kind);
         let now = Instant::now();
         let mut logged = self.logged.lock();
         let entry = logged.entry((kind, channel.non_local().to_owned()));
@@ -93,6 +94,10 @@ impl Faults {
         last.at = now;
         Some(std::mem::take(&mut last.unlogged))
     }
+}
+
+fn count(kind: &'static str) {
+    update_metric(|| metrics::counter!("channel_layer_worker_failures_total", "kind" => kind).increment(1));
 }
 
 #[cfg(test)]

@@ -13,16 +13,15 @@ use tracing::{Instrument, Span};
 use super::context::Context;
 use super::faults::Faults;
 use super::handlers::Handler;
-use crate::message::Message;
-use crate::name::ChannelName;
 use crate::supervise::contained;
 use crate::worker::queues::Ordered;
+use crate::worker::requeue::{TakenMessage, taken};
 
 /// The channel of clients' frames.
 const FRAMES: &str = "websocket.receive";
 
 /// The messages of dropped jobs whose handlers had not started. The pool requeues them.
-pub(crate) type Unstarted = Mutex<Vec<(ChannelName, Message)>>;
+pub(crate) type Unstarted = Mutex<Vec<TakenMessage>>;
 
 /// A message and its handler. A job that is dropped before its handler starts adds its message to `unstarted`.
 pub(crate) struct Job {
@@ -92,7 +91,8 @@ impl Job {
 impl Drop for Job {
     fn drop(&mut self) {
         if let Some(context) = self.context.take() {
-            self.unstarted.lock().push(context.into_parts());
+            let (channel, message) = context.into_parts();
+            self.unstarted.lock().push(taken(channel, message));
         }
     }
 }

@@ -191,7 +191,7 @@ impl WorkerPool {
         // Dropped after the tasks, so that spawned jobs that have not started are requeued before the queued ones.
         drop(waiting);
         let unstarted = std::mem::take(&mut *self.unstarted.lock());
-        requeue(&*self.layer, &unstarted).await;
+        requeue(&*self.layer, unstarted).await;
     }
 }
 

@@ -113,7 +113,8 @@ impl Worker {
     ///
     /// # Cancel safety
     ///
-    /// When dropped, the running handlers and the messages that wait for them are dropped.
+    /// When dropped, the running handlers and the messages that wait for them are dropped. Each of these messages counts as
+    /// dropped under `stopped`.
     ///
     /// # Errors
     ///
@@ -147,26 +148,74 @@ impl Worker {
                 () = &mut shutdown => return Ok(()),
             };
             for delivery in taken.drain(..) {
-                if contain("worker", || self.take(delivery, &mut permits, pool)).is_none() {
+                if contain("worker", || self.take(delivery, &mut permits, pool)) != Some(true) {
                     drops::count(DropReason::Malformed, 1);
                 }
             }
         }
     }
 
-    fn take(&self, delivery: Delivery, permits: &mut Permits, pool: &mut WorkerPool) {
-        if let Some(handler) = self.handlers.of(&delivery.channel)
-            && let Some(taken) = permits.take()
-        {
-            let key = if self.in_order { queue_key(&delivery) } else { None };
-            let context = Context::new(self.layer.clone(), delivery, self.reply_timeout);
-            pool.take(key, (handler.clone(), context), taken);
-        }
+    /// Hands a message to the pool. Returns `false` for a message that the layer should not have returned: its channel was
+    /// not asked for, or it exceeds the limit of the call.
+    fn take(&self, delivery: Delivery, permits: &mut Permits, pool: &mut WorkerPool) -> bool {
+        let Some(handler) = self.handlers.of(&delivery.channel) else { return false };
+        let Some(taken) = permits.take() else { return false };
+        let key = if self.in_order { queue_key(&delivery) } else { None };
+        let context = Context::new(self.layer.clone(), delivery, self.reply_timeout);
+        pool.take(key, (handler.clone(), context), taken);
+        true
     }
 }
 
 impl fmt::Debug for Worker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Worker").field("concurrency", &self.concurrency).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context as TaskContext, Poll};
+
+    use async_trait::async_trait;
+    use metrics_util::debugging::DebuggingRecorder;
+
+    use super::*;
+    use crate::layer::{Receiver, Sink, Source};
+    use crate::memory::MemoryLayer;
+    use crate::message;
+
+    /// A foreign source that ignores the channels and the limit of its caller.
+    struct Careless(Vec<&'static str>);
+
+    #[async_trait]
+    impl Source for Careless {
+        fn poll_recv_many(&mut self, _: &mut TaskContext<'_>, sink: Sink<'_>, _: usize) -> Poll<Result<usize>> {
+            let channels = std::mem::take(&mut self.0);
+            for channel in &channels {
+                sink(Delivery::new(channel.parse().unwrap(), message! {}));
+            }
+            if channels.is_empty() { Poll::Pending } else { Poll::Ready(Ok(channels.len())) }
+        }
+
+        fn pause(&mut self) {}
+
+        async fn close(&mut self) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn messages_that_a_worker_did_not_ask_for_are_counted() {
+        let recorder = DebuggingRecorder::new();
+        let _recording = metrics::set_default_local_recorder(&recorder);
+        let layer = Arc::new(MemoryLayer::new());
+        let worker = Worker::new(layer.clone()).on("work", |_: Context| async { Ok::<_, BoxError>(()) });
+        let source = Careless(vec!["other", "work", "work", "work"]);
+        let mut receiver = RetryingReceiver::new(Receiver::new(source), "messages");
+        let mut pool = WorkerPool::new(layer, 2, 10);
+        let shutdown = tokio::time::sleep(Duration::from_secs(1));
+        worker.work(&mut receiver, &mut pool, shutdown).await.unwrap();
+        assert_eq!(drops::recorded(&recorder), [("malformed".to_owned(), 2)], "one of them exceeds the limit");
     }
 }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use metrics_util::debugging::DebuggingRecorder;
 use tokio::sync::oneshot;
 
-use super::{layer, within};
+use super::{all_taken, layer, stopped, within};
 use crate::capacity::CapacityRule;
 use crate::config::Config;
 use crate::layer::{ChannelLayer, Delivery};
@@ -81,4 +82,18 @@ async fn requeued_delayed_messages_need_no_room() {
         let left = within(layer.receive(&["asgi.delay"])).await.unwrap().message;
         assert_eq!(left.get("content").unwrap().as_map().unwrap().get("number").unwrap().as_int(), Some(number));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_delay_server_counts_its_messages() {
+    let recorder = DebuggingRecorder::new();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let layer = layer();
+    let running = tokio::spawn(DelayServer::new(layer.clone()).run(std::future::pending()));
+    for delay in [60_000, 120_000, 180_000] {
+        layer.send("asgi.delay", message! { "channel": "jobs", "delay": delay, "content": message! {} }).await.unwrap();
+    }
+    all_taken(&*layer, "asgi.delay").await;
+    running.abort();
+    assert_eq!(within(stopped(&recorder, 3)).await, 3);
 }

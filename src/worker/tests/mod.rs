@@ -8,12 +8,14 @@ mod shutdown;
 use std::sync::Arc;
 use std::time::Duration;
 
+use metrics_util::debugging::DebuggingRecorder;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::{Context, Worker};
 use crate::capacity::CapacityRule;
 use crate::config::Config;
+use crate::drops;
 use crate::error::{BoxError, Result};
 use crate::layer::ChannelLayer;
 use crate::memory::MemoryLayer;
@@ -27,6 +29,27 @@ fn layer() -> Arc<dyn ChannelLayer> {
 
 pub(crate) async fn within<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(Duration::from_secs(10), future).await.expect("nothing happens within 10 s")
+}
+
+/// Waits until all messages of `channel` are taken.
+async fn all_taken(layer: &dyn ChannelLayer, channel: &str) {
+    within(async {
+        while layer.channel_statistics(channel).await.unwrap().messages_pending > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// Waits until `expected` messages are counted as dropped under `stopped`. Returns their number.
+async fn stopped(recorder: &DebuggingRecorder, expected: u64) -> u64 {
+    let mut counted = 0;
+    while counted < expected {
+        let dropped = drops::recorded(recorder).into_iter();
+        counted += dropped.filter(|(reason, _)| reason == "stopped").map(|(_, messages)| messages).sum::<u64>();
+        tokio::task::yield_now().await;
+    }
+    counted
 }
 
 fn run(worker: Worker) -> (oneshot::Sender<()>, JoinHandle<Result<()>>) {

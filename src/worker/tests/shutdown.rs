@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use metrics_util::debugging::DebuggingRecorder;
 use tokio::sync::mpsc;
 
-use super::{layer, run, within};
+use super::{all_taken, layer, run, stopped, within};
 use crate::capacity::CapacityRule;
 use crate::config::Config;
 use crate::error::{BoxError, Result};
@@ -125,4 +126,27 @@ async fn requeued_messages_need_no_room() {
     for order in [5, 6, 7, 8, 2, 3, 4] {
         assert_eq!(within(layer.receive(&["work"])).await.unwrap().message.int("order"), Some(order));
     }
+}
+
+#[tokio::test]
+async fn a_dropped_worker_counts_its_waiting_messages() {
+    let recorder = DebuggingRecorder::new();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let layer = layer();
+    let (started, mut beginning) = mpsc::unbounded_channel();
+    let handler = move |_: Context| {
+        let started = started.clone();
+        async move {
+            started.send(())?;
+            std::future::pending::<Result<(), BoxError>>().await
+        }
+    };
+    for _ in 0..4 {
+        layer.send("work", message! { "reply_channel": "c" }).await.unwrap();
+    }
+    let (_stop, running) = run(Worker::new(layer.clone()).on("work", handler));
+    within(beginning.recv()).await.unwrap();
+    all_taken(&*layer, "work").await;
+    running.abort();
+    assert_eq!(within(stopped(&recorder, 3)).await, 3);
 }

@@ -35,7 +35,7 @@ pub(crate) async fn within<F: Future>(future: F) -> F::Output {
 async fn all_taken(layer: &dyn ChannelLayer, channel: &str) {
     within(async {
         while layer.channel_statistics(channel).await.unwrap().messages_pending > 0 {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     })
     .await;
@@ -47,7 +47,7 @@ async fn stopped(recorder: &DebuggingRecorder, expected: u64) -> u64 {
     while counted < expected {
         let dropped = drops::recorded(recorder).into_iter();
         counted += dropped.filter(|(reason, _)| reason == "stopped").map(|(_, messages)| messages).sum::<u64>();
-        tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
     counted
 }

@@ -1,7 +1,9 @@
 //! `RedisLayer` on a Redis Cluster: what happens to messages when slots move and nodes fail.
 
 mod failing;
+mod half_moved;
 mod load;
 mod moving;
+mod pool;
 mod scripts;
 mod tools;

@@ -117,16 +117,21 @@ impl Cluster {
     /// Moves the keys of `slot` that exist now.
     pub async fn move_keys(&self, slot: u16, from: usize, to: usize) {
         let (slot, count) = (&slot.to_string(), &KEYS_AT_ONCE.to_string());
-        let port = self.nodes[to].server.port().to_string();
         loop {
             let keys: Vec<String> = self.nodes[from].cluster(&["GETKEYSINSLOT", slot, count]).await;
             if keys.is_empty() {
                 return;
             }
-            let mut command = redis::cmd("MIGRATE");
-            command.arg("127.0.0.1").arg(&port).arg("").arg(0).arg(10_000).arg("KEYS").arg(keys);
-            self.nodes[from].ask::<()>(&command).await;
+            self.migrate(&keys, from, to).await;
         }
+    }
+
+    /// Moves keys of a slot that is being moved.
+    pub async fn migrate(&self, keys: &[String], from: usize, to: usize) {
+        let mut command = redis::cmd("MIGRATE");
+        let port = self.nodes[to].server.port();
+        command.arg("127.0.0.1").arg(port).arg("").arg(0).arg(10_000).arg("KEYS").arg(keys);
+        self.nodes[from].ask::<()>(&command).await;
     }
 
     /// Ends the move of `slot`: it belongs to the node `to`. The nodes `told` learn it at once, the others from them.

@@ -45,7 +45,8 @@ const MAX_CONDITIONAL_BYTES: usize = 1 << 18;
 ///
 /// Messages wait in lists, and group memberships in sorted sets. All guarantees of
 /// [`ChannelLayer`](crate::ChannelLayer) hold between any number of processes. Each `!` or `?` channel and each group lies on
-/// one server. A normal channel is spread over all servers that are up, and each of them holds its share of the capacity.
+/// one server. A normal channel is spread over all servers that are up, and each of them holds its share of the capacity. In a Redis
+/// Cluster ([`Config::cluster`](crate::Config::cluster)) a normal channel lies on one server too.
 ///
 /// ```no_run
 /// use channel_layer::{ChannelLayer, Config, RedisLayer, message};

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use redis::{Cmd, Value};
 
@@ -16,6 +17,7 @@ use crate::redis::native::scripts;
 use crate::redis::native::send::write::Condition;
 use crate::redis::native::topology::Topology;
 use crate::redis::node::clock::milliseconds;
+use crate::redis::node::commands::asking::Node;
 use crate::redis::node::commands::script::Script;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
@@ -218,25 +220,30 @@ impl Groups {
         for (index, group) in groups.iter().enumerate() {
             by_shard.entry(self.home(group).index).or_default().push(index);
         }
-        let fetched = futures_util::future::join_all(by_shard.into_iter().map(|(shard, indices)| async move {
+        let fetched = join_all(by_shard.into_iter().map(|(shard, indices)| async move {
             let mut commands = redis::pipe();
             for index in &indices {
                 commands.add_command(self.routes_command(&groups[*index]));
             }
             (shard, indices, self.topology.shard(shard).query(&commands).await)
         }));
+        let mut again = Vec::new();
         for (shard, indices, answers) in fetched.await {
             for (answer, index) in indices.into_iter().enumerate() {
                 let routes = answers.as_ref().map_err(Clone::clone).and_then(|answers| {
                     answers.get(answer).map_or_else(|| Err(Fault::unexpected("a missing answer")), parse_routes)
                 });
-                results[index] = match routes {
-                    Ok(routes) if !self.retention_suffices(&routes) => self.routes(&groups[index]).await,
+                match routes {
+                    Ok(routes) if !self.retention_suffices(&routes) => again.push(index),
                     // One of the groups is on another node of the cluster now.
-                    Err(fault) if fault.redirect.is_some() => self.routes(&groups[index]).await,
-                    routes => routes.map_err(|fault| (shard, fault)),
-                };
+                    Err(fault) if fault.redirect.is_some() => again.push(index),
+                    routes => results[index] = routes.map_err(|fault| (shard, fault)),
+                }
             }
+        }
+        let fetched = join_all(again.iter().map(|index| self.routes(&groups[*index]))).await;
+        for (index, routes) in again.into_iter().zip(fetched) {
+            results[index] = routes;
         }
         results
     }
@@ -256,10 +263,10 @@ impl Groups {
     ) -> Result<Recipients, Fault> {
         let mut routing = self.topology.routing(self.home(group), group.as_str());
         let cached = self.cached(group, route);
-        // A message cannot have been sent later than now. The clocks of its server and of the group's server may differ.
-        let sent = sent_ms.saturating_mul(1000).min(now_microseconds(routing.node().shard));
         loop {
             let node = routing.node();
+            // A message cannot have been sent later than now. The clocks of its server and of the group's server may differ.
+            let sent = sent_ms.saturating_mul(1000).min(now_microseconds(node.shard));
             let generation = node.shard.generation();
             let known = {
                 // While the server is unreachable, cached members of the version are still right.
@@ -278,14 +285,15 @@ impl Groups {
             };
             let (generation, answer) = match (generation, answer) {
                 (Ok(generation), Ok(answer)) => (generation, answer),
-                (_, Err(fault)) | (Err(fault), _) if routing.follow(&fault).await => continue,
+                // A wait would stop the reader. The message is held until the group's server answers.
+                (_, Err(fault)) | (Err(fault), _) if routing.follow_elsewhere(&fault).await => continue,
                 (_, Err(fault)) | (Err(fault), _) => return Err(fault),
             };
             let changes = parse_changes(answer, route.as_str())?;
             let is_known = changes.version >= version;
             match cached.apply(changes, generation, now_microseconds(node.shard)) {
                 Some(membership) if is_known => return Ok(Recipients::new(membership, version, sent)),
-                Some(_) => return self.members_of_unknown_version(group, route, version, sent).await,
+                Some(_) => return self.members_of_unknown_version(node, group, route, version, sent).await,
                 None => {}
             }
         }
@@ -298,18 +306,17 @@ impl Groups {
     /// version would not fetch members again.
     async fn members_of_unknown_version(
         &self,
+        node: Node<'_>,
         group: &GroupName,
         route: &ChannelName,
         version: u64,
         sent: u64,
     ) -> Result<Recipients, Fault> {
-        let shard = self.home(group);
-        let command = self.members_command(group, route, 0);
-        let answer = self.topology.run_once_on(shard, group.as_str(), &command).await.map_err(|(_, fault)| fault)?;
+        let answer = node.run_once(&self.members_command(group, route, 0)).await?;
         let mut changes = parse_changes(answer, route.as_str())?;
         changes.version = changes.version.max(version);
         let mut membership = Membership::default();
-        membership.apply(changes, now_microseconds(shard));
+        membership.apply(changes, now_microseconds(node.shard));
         Ok(Recipients::new(Arc::new(membership), version, sent))
     }
 

@@ -1,6 +1,6 @@
 //! `Shard`: one server of a layer, its state, and the supervisor that keeps it connected.
 
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -31,7 +31,7 @@ const PROBE_EVERY: Duration = Duration::from_millis(500);
 
 /// One server of a layer. [`supervise`](Self::supervise) keeps it connected until the layer closes.
 pub struct Shard {
-    /// Position in the configured hosts.
+    /// Position in the configured hosts, or the number of a shard of a cluster.
     pub(crate) index: usize,
     /// The server's clock.
     pub(crate) clock: Clock,
@@ -47,6 +47,8 @@ pub struct Shard {
     epoch: Mutex<KnownEpoch>,
     /// Asks the supervisor to probe the server at once.
     suspicion: Notify,
+    /// Whether the log says that its pool of connections is too small.
+    pub(crate) pool_exhausted: Once,
     /// Cancelled when no command may be retried any more.
     pub(crate) retries_cancelled: CancellationToken,
     events: broadcast::Sender<Event>,
@@ -98,6 +100,7 @@ impl Shard {
             status: ServerStatus::new(),
             epoch: Mutex::default(),
             suspicion: Notify::new(),
+            pool_exhausted: Once::new(),
             retries_cancelled: CancellationToken::new(),
             events,
         }

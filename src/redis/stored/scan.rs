@@ -25,7 +25,10 @@ pub(crate) async fn delete_all<'p>(places: &'p Places, scans: impl Fn(&'p Shard)
     for _ in 0..MOST_PASSES {
         let changes = places.cluster().map(Cluster::changes);
         delete(places, places.shards().flat_map(|shard| scans(shard)).collect()).await?;
-        // A key that moved meanwhile to a shard that had been scanned was not found.
+        // A key that moved meanwhile to a shard that had been scanned was not found. Other processes may have seen it move.
+        if let Some(cluster) = places.cluster() {
+            cluster.refresh().await.map_err(|error| places.error(0, error.into()))?;
+        }
         if places.cluster().map(Cluster::changes) == changes {
             break;
         }

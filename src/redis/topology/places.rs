@@ -6,6 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::broadcast;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -115,12 +116,14 @@ impl Places {
     /// Refreshes the layout of a cluster regularly, and adds shards as soon as it has new ones. Returns at once without a cluster.
     async fn follow_layout(&self) {
         let Some(cluster) = self.cluster() else { return };
+        let mut due = tokio::time::interval_at(Instant::now() + REFRESH_EVERY, REFRESH_EVERY);
+        due.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let changed = cluster.changed_since(cluster.changes());
             self.add_new_shards();
             tokio::select! {
                 () = changed => {}
-                () = tokio::time::sleep(REFRESH_EVERY) => {
+                _ = due.tick() => {
                     if let Err(error) = cluster.refresh().await {
                         // The layout is not needed while the shards are connected.
                         tracing::debug!(%error, "cannot refresh the layout of the cluster");

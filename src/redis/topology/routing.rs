@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::redis::node::cluster::redirect::Target;
 use crate::redis::node::cluster::{Address, Cluster, Redirect, Slot};
 use crate::redis::node::commands::asking::Node;
 use crate::redis::node::commands::request::Request;
@@ -46,45 +47,42 @@ impl<'p> Routing<'p> {
         if now >= *self.deadline.get_or_insert(now + timeout) {
             return false;
         }
+        if *redirect == Redirect::Wait && self.node.shard.retries_cancelled.is_cancelled() {
+            // The layer closes.
+            return false;
+        }
         if !is_first || *redirect == Redirect::Wait {
             tokio::time::sleep(PAUSE).await;
         }
         self.node = match redirect {
             Redirect::Moved(moved, target) => {
-                let address = target.seen_from(&self.node.shard.connected_host());
-                if cluster.record_move(*moved, &address).is_none() {
-                    self.refresh(cluster).await;
-                }
+                let address = self.known_address(cluster, target).await;
+                cluster.record_move(*moved, &address);
                 Node::owner(self.places.home_of_slot(slot))
             }
             Redirect::Ask(_, target) => {
-                cluster.record_change();
-                let address = target.seen_from(&self.node.shard.connected_host());
-                match self.shard_at(cluster, &address).await {
-                    Some(shard) => Node { shard, asking: true },
-                    None => Node::owner(self.places.home_of_slot(slot)),
-                }
+                let address = self.known_address(cluster, target).await;
+                Node { shard: self.places.shard(cluster.record_migration(&address)), asking: true }
             }
-            Redirect::Wait => {
-                cluster.record_change();
-                Node::owner(self.places.home_of_slot(slot))
-            }
+            Redirect::Wait => Node::owner(self.places.home_of_slot(slot)),
         };
         true
     }
 
-    async fn shard_at(&self, cluster: &Cluster, address: &Address) -> Option<&'p Shard> {
-        if cluster.shard_at(address).is_none() {
-            self.refresh(cluster).await;
-        }
-        cluster.shard_at(address).map(|index| &**self.places.shard(index))
+    /// As [`follow`](Self::follow), without a wait: returns `false` if no server runs the command now.
+    pub(crate) async fn follow_elsewhere(&mut self, fault: &Fault) -> bool {
+        fault.redirect != Some(Redirect::Wait) && self.follow(fault).await
     }
 
-    async fn refresh(&self, cluster: &Cluster) {
-        if let Err(error) = cluster.refresh().await {
+    /// The address of `target`. Refreshes the layout if it is unknown, because another node of its shard may be known.
+    async fn known_address(&self, cluster: &Cluster, target: &Target) -> Address {
+        let address = target.seen_from(&self.node.shard.connected_host());
+        if !cluster.knows(&address)
+            && let Err(error) = cluster.refresh().await
+        {
             tracing::debug!(%error, "cannot refresh the layout of the cluster");
         }
-        self.places.add_new_shards();
+        address
     }
 
     /// Runs a command that does not block, or several in one round trip, and follows redirections.

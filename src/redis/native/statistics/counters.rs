@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{join, join_all};
+use futures_util::future::join;
+use futures_util::stream::{self, StreamExt};
 use parking_lot::Mutex;
 use redis::Cmd;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -244,10 +245,11 @@ impl Writer {
     /// Writes each hash with a call of its own, because they are in different slots.
     async fn write_to_cluster(&mut self, Unwritten { channels, total }: Unwritten) {
         let writer = &*self;
-        let writing_channels = join_all(channels.into_iter().map(|(channel, counts)| async move {
+        let writing_channels = stream::iter(channels).map(|(channel, counts)| async move {
             let written = writer.write_hash(writer.hash(&channel, counts)).await;
             written.err().map(|failure| (channel, counts, failure))
-        }));
+        });
+        let writing_channels = writing_channels.buffer_unordered(CHANNELS_PER_WRITE).collect::<Vec<_>>();
         let writing_total =
             async { if total.is_zero() { Ok(()) } else { writer.write_hash(writer.total_hash(total)).await } };
         let (failed, written) = join(writing_channels, writing_total).await;

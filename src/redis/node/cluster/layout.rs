@@ -1,6 +1,8 @@
-//! `Layout`: what one node reports about its cluster, in answer to `CLUSTER SHARDS`.
+//! `Layout`: what one node reports about its cluster, in answer to `CLUSTER SLOTS`.
+//!
+//! `CLUSTER SHARDS` says more, but Redis 7.2 and 7.4 and Valkey 7.2 report a failed master there beside the promoted one, some versions
+//! without the slots of either (redis#13414, valkey#784).
 
-use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
 use redis::Value;
@@ -18,6 +20,7 @@ pub(crate) struct Layout {
 pub(crate) struct ReportedShard {
     /// The slots that it serves. There is one at least.
     pub(crate) slots: Vec<RangeInclusive<u16>>,
+    /// The nodes, the master first.
     pub(crate) nodes: Vec<ReportedNode>,
 }
 
@@ -31,33 +34,35 @@ pub(crate) struct ReportedNode {
 }
 
 impl Layout {
-    /// Reads the answer of a node that was reached as `asked`. `tls` says which port of a node is used. Returns `None` for another
-    /// answer, and for one without a slot: a node that has just been started knows nothing about its cluster.
-    pub(crate) fn parse(answer: &Value, asked: &str, tls: bool) -> Option<Self> {
-        let shards = answer.as_sequence()?.iter().map(|shard| ReportedShard::parse(shard, asked, tls));
-        let mut shards = shards.collect::<Option<Vec<_>>>()?;
-        shards.retain(|shard| !shard.slots.is_empty());
+    /// Reads the answer of a node that was reached as `asked`. Its ports are those for connections like the one it came over. Returns
+    /// `None` for another answer, and for one without a slot: a node that has just been started knows nothing about its cluster.
+    pub(crate) fn parse(answer: &Value, asked: &str) -> Option<Self> {
+        let mut shards: Vec<ReportedShard> = Vec::new();
+        for range in answer.as_sequence()? {
+            let [first, last, nodes @ ..] = range.as_sequence()? else { return None };
+            let slots = number(first)?..=number(last)?;
+            let nodes = nodes.iter().enumerate().map(|(place, node)| ReportedNode::parse(node, asked, place == 0));
+            let nodes = nodes.collect::<Option<Vec<_>>>()?;
+            let master = nodes.first()?;
+            match shards.iter_mut().find(|shard| shard.nodes[0].id == master.id) {
+                Some(shard) => shard.slots.push(slots),
+                None => shards.push(ReportedShard { slots: vec![slots], nodes }),
+            }
+        }
         (!shards.is_empty()).then_some(Self { shards })
     }
 
-    /// How many slots are served.
-    pub(crate) fn served(&self) -> usize {
-        self.shards.iter().flat_map(|shard| &shard.slots).map(RangeInclusive::len).sum()
+    /// Whether every slot is served.
+    pub(crate) fn is_complete(&self) -> bool {
+        let served: usize = self.shards.iter().flat_map(|shard| &shard.slots).map(RangeInclusive::len).sum();
+        served == Slot::COUNT
     }
 }
 
 impl ReportedShard {
-    fn parse(shard: &Value, asked: &str, tls: bool) -> Option<Self> {
-        let fields = fields(shard)?;
-        let slots = fields.get("slots")?.as_sequence()?.chunks(2).map(range).collect::<Option<_>>()?;
-        let nodes = fields.get("nodes")?.as_sequence()?.iter();
-        let nodes = nodes.map(|node| ReportedNode::parse(node, asked, tls)).collect::<Option<_>>()?;
-        Some(Self { slots, nodes })
-    }
-
     /// The node that serves the slots.
-    pub(crate) fn master(&self) -> Option<&ReportedNode> {
-        self.nodes.iter().find(|node| node.is_master)
+    pub(crate) fn master(&self) -> &ReportedNode {
+        &self.nodes[0]
     }
 
     /// The slots that it serves.
@@ -67,32 +72,16 @@ impl ReportedShard {
 }
 
 impl ReportedNode {
-    fn parse(node: &Value, asked: &str, tls: bool) -> Option<Self> {
-        let fields = fields(node)?;
-        let port = fields.get(if tls { "tls-port" } else { "port" }).and_then(|port| number(port));
-        let host = match fields.get("endpoint").and_then(|endpoint| text(endpoint)) {
+    fn parse(node: &Value, asked: &str, is_master: bool) -> Option<Self> {
+        let [endpoint, port, id, ..] = node.as_sequence()? else { return None };
+        let host = match text(endpoint) {
             // The node does not know its own address, and means the one that it was reached by.
             None | Some("") => Some(asked),
             Some("?") => None,
             Some(host) => Some(host),
         };
-        Some(Self {
-            id: text(fields.get("id")?)?.to_owned(),
-            address: host.map(str::to_owned).zip(port),
-            is_master: text(fields.get("role")?)? == "master",
-        })
-    }
-}
-
-/// The fields of a map, or of a list of names and values.
-fn fields(value: &Value) -> Option<HashMap<&str, &Value>> {
-    value.as_map_iter()?.map(|(name, value)| Some((text(name)?, value))).collect()
-}
-
-fn range(ends: &[Value]) -> Option<RangeInclusive<u16>> {
-    match ends {
-        [first, last] => Some(number(first)?..=number(last)?),
-        _ => None,
+        let address = host.map(str::to_owned).zip(number(port));
+        Some(Self { id: text(id)?.to_owned(), address, is_master })
     }
 }
 
@@ -115,54 +104,41 @@ fn text(value: &Value) -> Option<&str> {
 pub(super) mod tests {
     use super::*;
 
-    /// A node of an answer in RESP2. `host` is the endpoint; `None` for null.
-    pub(crate) fn node(id: &str, host: Option<&str>, port: u16, role: &str) -> String {
+    /// A node of an answer. `host` is the endpoint; `None` for null.
+    pub(crate) fn node(id: &str, host: Option<&str>, port: u16) -> String {
         let endpoint = host.map_or("$-1\r\n".to_owned(), bulk);
-        format!(
-            "*14\r\n{}{}{}:{port}\r\n{}{}{}{endpoint}{}{}{}:0\r\n{}{}",
-            bulk("id"),
-            bulk(id),
-            bulk("port"),
-            bulk("ip"),
-            bulk("127.0.0.1"),
-            bulk("endpoint"),
-            bulk("role"),
-            bulk(role),
-            bulk("replication-offset"),
-            bulk("health"),
-            bulk("online"),
-        )
+        format!("*4\r\n{endpoint}:{port}\r\n{}*2\r\n{}{}", bulk(id), bulk("hostname"), bulk("n"))
     }
 
-    /// A shard of an answer in RESP2.
-    pub(crate) fn shard(slots: &[u16], nodes: &[String]) -> String {
-        let slots_part = slots.iter().fold(String::new(), |part, slot| format!("{part}:{slot}\r\n"));
-        let (slots, count) = (format!("*{}\r\n{slots_part}", slots.len()), nodes.len());
-        format!("*4\r\n{}{slots}{}*{count}\r\n{}", bulk("slots"), bulk("nodes"), nodes.concat())
+    /// A range of slots of an answer.
+    pub(crate) fn range(first: u16, last: u16, nodes: &[String]) -> String {
+        format!("*{}\r\n:{first}\r\n:{last}\r\n{}", nodes.len() + 2, nodes.concat())
     }
 
-    pub(crate) fn layout(shards: &[String]) -> Option<Layout> {
-        parse(&format!("*{}\r\n{}", shards.len(), shards.concat()), false)
+    pub(crate) fn layout(ranges: &[String]) -> Option<Layout> {
+        parse(&format!("*{}\r\n{}", ranges.len(), ranges.concat()))
     }
 
     fn bulk(text: &str) -> String {
         format!("${}\r\n{text}\r\n", text.len())
     }
 
-    fn parse(answer: &str, tls: bool) -> Option<Layout> {
+    fn parse(answer: &str) -> Option<Layout> {
         let answer = redis::parse_redis_value(answer.as_bytes()).expect("it is an answer");
-        Layout::parse(&answer, "asked", tls)
+        Layout::parse(&answer, "asked")
     }
 
     #[test]
-    fn shards_are_read_with_their_slots_and_nodes() {
-        let nodes = [node("a", Some("10.0.0.1"), 7001, "master"), node("b", Some("10.0.0.2"), 7002, "replica")];
-        let layout = layout(&[shard(&[0, 5, 9, 9], &nodes)]).expect("it is a layout");
-        let [shard] = &layout.shards[..] else { panic!("{layout:?}") };
+    fn the_ranges_of_a_master_are_one_shard() {
+        let (one, other) = (node("a", Some("10.0.0.1"), 7001), node("b", Some("10.0.0.2"), 7002));
+        let replica = node("c", Some("10.0.0.3"), 7003);
+        let ranges =
+            [range(0, 5, &[one.clone(), replica.clone()]), range(6, 7, &[other]), range(9, 9, &[one, replica])];
+        let layout = layout(&ranges).expect("it is a layout");
+        let [shard, _] = &layout.shards[..] else { panic!("{layout:?}") };
         assert_eq!(shard.slots().map(Slot::index).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5, 9]);
-        assert_eq!(layout.served(), 7);
-        assert_eq!(shard.master().and_then(|node| node.address.clone()), Some(("10.0.0.1".to_owned(), 7001)));
-        assert!(!shard.nodes[1].is_master && shard.nodes[1].id == "b");
+        assert_eq!(shard.master().address, Some(("10.0.0.1".to_owned(), 7001)));
+        assert!(!shard.nodes[1].is_master && shard.nodes[1].id == "c" && shard.nodes.len() == 2);
     }
 
     #[test]
@@ -170,43 +146,30 @@ pub(super) mod tests {
         for (endpoint, host) in
             [(None, Some("asked")), (Some(""), Some("asked")), (Some("?"), None), (Some("n"), Some("n"))]
         {
-            let layout = layout(&[shard(&[0, 1], &[node("a", endpoint, 1, "master")])]).expect("it is a layout");
-            let address = layout.shards[0].nodes[0].address.clone();
+            let layout = layout(&[range(0, 1, &[node("a", endpoint, 1)])]).expect("it is a layout");
+            let address = layout.shards[0].master().address.clone();
             assert_eq!(address.as_ref().map(|(host, _)| host.as_str()), host, "{endpoint:?}");
         }
     }
 
     #[test]
-    fn with_tls_the_other_port_is_used() {
-        let tls = node("a", Some("n"), 7, "master").replace("$4\r\nport", "$8\r\ntls-port");
-        let answer = format!("*1\r\n{}", shard(&[0, 1], &[tls]));
-        let port = |tls| parse(&answer, tls).expect("it is a layout").shards[0].nodes[0].address.clone();
-        assert_eq!(port(true), Some(("n".to_owned(), 7)));
-        assert_eq!(port(false), None, "the node listens for no connections without TLS");
+    fn only_a_layout_of_all_slots_is_complete() {
+        let of = |last| layout(&[range(0, 9, &[node("a", None, 1)]), range(10, last, &[node("b", None, 2)])]);
+        assert!(of(16383).expect("it is a layout").is_complete());
+        assert!(!of(16382).expect("it is a layout").is_complete());
     }
 
     #[test]
-    fn an_answer_without_slots_is_no_layout() {
-        let empty = shard(&[], &[node("a", Some("n"), 1, "master")]);
-        assert_eq!(layout(&[]), None);
-        assert_eq!(layout(std::slice::from_ref(&empty)), None);
-        let served = shard(&[0, 1], &[node("b", Some("n"), 2, "master")]);
-        assert_eq!(
-            layout(&[empty, served]).expect("it is a layout").shards.len(),
-            1,
-            "a master without slots is left out"
-        );
-        for other in ["+OK\r\n", "$-1\r\n", "*1\r\n:1\r\n", "*1\r\n*2\r\n$5\r\nslots\r\n:1\r\n"] {
-            assert_eq!(parse(other, false), None, "{other}");
+    fn other_answers_are_no_layouts() {
+        for other in [
+            "*0\r\n",
+            "+OK\r\n",
+            "$-1\r\n",
+            "*1\r\n:1\r\n",
+            "*1\r\n*2\r\n:0\r\n:1\r\n",
+            "*1\r\n*3\r\n:0\r\n:1\r\n*0\r\n",
+        ] {
+            assert_eq!(parse(other), None, "{other}");
         }
-    }
-
-    /// The answer of a node of Redis 7.0.15, over RESP3, where a shard is a map.
-    #[test]
-    fn maps_are_read_as_lists_are() {
-        let answer = "*1\r\n%2\r\n$5\r\nslots\r\n*2\r\n:0\r\n:16383\r\n$5\r\nnodes\r\n*1\r\n%7\r\n$2\r\nid\r\n$1\r\na\r\n\
-                      $4\r\nport\r\n:1\r\n$2\r\nip\r\n$1\r\nn\r\n$8\r\nendpoint\r\n$1\r\nn\r\n$4\r\nrole\r\n$6\r\nmaster\r\n\
-                      $18\r\nreplication-offset\r\n:0\r\n$6\r\nhealth\r\n$6\r\nonline\r\n";
-        assert_eq!(parse(answer, false).expect("it is a layout").served(), Slot::COUNT);
     }
 }

@@ -1,21 +1,30 @@
 //! `KnownShards`: the shards of a cluster with numbers that stay the same while nodes come, go and change their roles.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use super::Address;
 use super::layout::{Layout, ReportedNode, ReportedShard};
 
+/// How long a shard that no layout has is kept after a redirection has named it. A migration to it may be under way.
+const NAMED_FOR: Duration = Duration::from_mins(1);
+
 /// The shards by their numbers. Numbers are not used again.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct KnownShards(Vec<KnownShard>);
 
 /// A master with its replicas, as last reported.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct KnownShard {
-    /// Empty before the first report.
+    /// Empty before the first report, and if only redirections have named its master.
     nodes: Vec<ReportedNode>,
     /// The address of its master.
     master: Option<Address>,
     /// The address that was returned last for a connection.
     located: Option<Address>,
+    /// When a redirection last named its master.
+    named: Option<Instant>,
     /// Whether it serves slots.
     pub(crate) serves: bool,
     /// Whether its nodes have left the cluster.
@@ -47,6 +56,16 @@ impl KnownShards {
         self.0.iter().position(|shard| !shard.retired && shard.has_node_at(address))
     }
 
+    /// The shard that has a node at `address`, which a redirection names. If the node is unknown, it is the master of a new shard.
+    pub(crate) fn at_or_new(&mut self, address: &Address, now: Instant) -> usize {
+        let number = self.at(address).unwrap_or_else(|| {
+            self.0.push(KnownShard { master: Some(address.clone()), ..KnownShard::default() });
+            self.0.len() - 1
+        });
+        self.0[number].named = Some(now);
+        number
+    }
+
     /// Records that the master of a shard is at `address` now. Returns whether it was elsewhere.
     pub(crate) fn set_master(&mut self, number: usize, address: Address) -> bool {
         let shard = &mut self.0[number];
@@ -62,10 +81,13 @@ impl KnownShards {
     }
 
     /// Records the nodes of the shards in `layout`. Returns the number of each, in its order. A shard without a match is new. A
-    /// known shard that matches none is retired if `is_complete` is set.
-    pub(crate) fn apply(&mut self, layout: &Layout, is_complete: bool) -> Vec<usize> {
+    /// known shard that matches none is retired if the layout is complete, unless a redirection has named it lately.
+    pub(crate) fn apply(&mut self, layout: &Layout, now: Instant) -> Vec<usize> {
+        let is_complete = layout.is_complete();
         let mut matched: Vec<Option<usize>> = vec![None; layout.shards.len()];
-        for rule in [KnownShard::has_master_in, KnownShard::has_master_of, KnownShard::is_unknown] {
+        let rules =
+            [KnownShard::has_master_in, KnownShard::has_master_of, KnownShard::is_master_of, KnownShard::is_unknown];
+        for rule in rules {
             for (reported, place) in layout.shards.iter().zip(0..) {
                 if matched[place].is_none() {
                     let is_free = |number: &usize| !matched.contains(&Some(*number)) && !self.0[*number].retired;
@@ -74,8 +96,10 @@ impl KnownShards {
             }
         }
         for (number, shard) in self.0.iter_mut().enumerate() {
-            shard.serves = matched.contains(&Some(number));
-            shard.retired |= is_complete && !shard.serves;
+            let is_reported = matched.contains(&Some(number));
+            shard.serves = is_reported || shard.serves && !is_complete;
+            let is_named = shard.named.is_some_and(|named| now.duration_since(named) < NAMED_FOR);
+            shard.retired |= is_complete && !is_reported && !is_named;
         }
         let numbered = layout.shards.iter().zip(matched).map(|(reported, number)| {
             let number = number.unwrap_or_else(|| {
@@ -97,15 +121,14 @@ impl KnownShard {
 
     fn record(&mut self, reported: &ReportedShard) {
         self.nodes.clone_from(&reported.nodes);
-        // A shard without a master keeps the last one until another node is promoted.
-        if let Some(address) = reported.master().and_then(|master| master.address.clone()) {
-            self.master = Some(address);
+        if let Some(address) = &reported.master().address {
+            self.master = Some(address.clone());
         }
         self.serves = true;
     }
 
     fn has_node_at(&self, address: &Address) -> bool {
-        self.nodes.iter().any(|node| node.address.as_ref() == Some(address))
+        self.master.as_ref() == Some(address) || self.nodes.iter().any(|node| node.address.as_ref() == Some(address))
     }
 
     /// Whether the last master is a node of `reported`.
@@ -116,29 +139,46 @@ impl KnownShard {
 
     /// Whether the master of `reported` is a known node.
     fn has_master_of(&self, reported: &ReportedShard) -> bool {
-        reported.master().is_some_and(|master| self.nodes.iter().any(|node| node.id == master.id))
+        self.nodes.iter().any(|node| node.id == reported.master().id)
+    }
+
+    /// Whether a redirection has named the master of `reported`.
+    fn is_master_of(&self, reported: &ReportedShard) -> bool {
+        self.nodes.is_empty() && self.master.is_some() && self.master == reported.master().address
     }
 
     fn is_unknown(&self, _: &ReportedShard) -> bool {
-        self.nodes.is_empty()
+        self.nodes.is_empty() && self.master.is_none()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::layout::tests::{layout, node, shard};
+    use super::super::layout::tests::{layout, node, range};
     use super::*;
 
-    /// A layout whose shards have these nodes, the master first. The last character of the id of a node is its port.
+    /// A layout whose shards have these nodes, the master first, and together all slots. The last character of the id of a node is its
+    /// port.
     fn report(shards: &[&str]) -> Layout {
+        part(shards, 16383)
+    }
+
+    /// As [`report`], with slots up to `last`.
+    fn part(shards: &[&str], last: u16) -> Layout {
         let of = |(ids, at): (&&str, u16)| {
-            let nodes = ids.chars().enumerate().map(|(place, id)| {
-                let role = if place == 0 { "master" } else { "replica" };
-                node(&id.to_string(), Some("n"), u16::try_from(u32::from(id)).unwrap(), role)
-            });
-            shard(&[at * 10, at * 10 + 9], &nodes.collect::<Vec<_>>())
+            let nodes = ids.chars().map(|id| node(&id.to_string(), Some("n"), port(id)));
+            let end = if usize::from(at) + 1 == shards.len() { last } else { at * 10 + 9 };
+            range(at * 10, end, &nodes.collect::<Vec<_>>())
         };
         layout(&shards.iter().zip(0..).map(of).collect::<Vec<_>>()).expect("it is a layout")
+    }
+
+    fn port(id: char) -> u16 {
+        u16::try_from(u32::from(id)).unwrap()
+    }
+
+    fn apply(known: &mut KnownShards, layout: &Layout) -> Vec<usize> {
+        known.apply(layout, Instant::now())
     }
 
     fn master(known: &KnownShards, number: usize) -> char {
@@ -149,55 +189,70 @@ mod tests {
     #[test]
     fn a_failover_keeps_the_number_of_a_shard() {
         let mut known = KnownShards::unknown();
-        assert_eq!(known.apply(&report(&["ab", "cd"]), true), [0, 1]);
-        assert_eq!(known.apply(&report(&["dc", "ba"]), true), [1, 0]);
+        assert_eq!(apply(&mut known, &report(&["ab", "cd"])), [0, 1]);
+        assert_eq!(apply(&mut known, &report(&["dc", "ba"])), [1, 0]);
         assert_eq!((master(&known, 0), master(&known, 1)), ('b', 'd'));
     }
 
     #[test]
     fn a_shard_whose_master_is_gone_is_found_by_its_replica() {
         let mut known = KnownShards::unknown();
-        known.apply(&report(&["ab", "cd"]), true);
-        assert_eq!(known.apply(&report(&["b", "cd"]), true), [0, 1]);
+        apply(&mut known, &report(&["ab", "cd"]));
+        assert_eq!(apply(&mut known, &report(&["b", "cd"])), [0, 1]);
         assert_eq!(master(&known, 0), 'b');
     }
 
     #[test]
     fn a_replica_that_joined_another_shard_takes_no_number_along() {
         let mut known = KnownShards::unknown();
-        known.apply(&report(&["abe", "cd"]), true);
-        assert_eq!(known.apply(&report(&["ab", "cde"]), true), [0, 1]);
-        assert_eq!(known.apply(&report(&["ec", "ab"]), true), [1, 0]);
+        apply(&mut known, &report(&["abe", "cd"]));
+        assert_eq!(apply(&mut known, &report(&["ab", "cde"])), [0, 1]);
+        assert_eq!(apply(&mut known, &report(&["ec", "ab"])), [1, 0]);
     }
 
     #[test]
     fn new_shards_get_new_numbers_and_those_that_left_are_retired() {
         let mut known = KnownShards::unknown();
-        known.apply(&report(&["ab", "cd"]), true);
-        assert_eq!(known.apply(&report(&["ef", "ab"]), true), [2, 0]);
+        apply(&mut known, &report(&["ab", "cd"]));
+        assert_eq!(apply(&mut known, &report(&["ef", "ab"])), [2, 0]);
         assert!(known.get(1).unwrap().retired && !known.get(1).unwrap().serves);
         assert_eq!(known.at(&("n".to_owned(), u16::from(b'c'))), None);
-        assert_eq!(known.apply(&report(&["cd", "ab", "ef"]), true), [3, 0, 2], "a retired number is not used again");
+        assert_eq!(apply(&mut known, &report(&["cd", "ab", "ef"])), [3, 0, 2], "a retired number is not used again");
         assert_eq!(known.len(), 4);
     }
 
     #[test]
     fn an_incomplete_layout_retires_no_shard() {
         let mut known = KnownShards::unknown();
-        known.apply(&report(&["ab", "cd"]), true);
-        assert_eq!(known.apply(&report(&["ab"]), false), [0]);
-        assert!(!known.get(1).unwrap().serves && !known.get(1).unwrap().retired);
-        assert_eq!(known.apply(&report(&["ab", "cd"]), true), [0, 1]);
+        apply(&mut known, &report(&["ab", "cd"]));
+        assert_eq!(apply(&mut known, &part(&["ab"], 9)), [0]);
+        assert!(known.get(1).unwrap().serves && !known.get(1).unwrap().retired);
+        assert_eq!(apply(&mut known, &report(&["ab", "cd"])), [0, 1]);
     }
 
     #[test]
     fn a_master_that_a_redirection_names_counts_until_the_next_layout() {
         let mut known = KnownShards::unknown();
-        known.apply(&report(&["ab"]), true);
+        apply(&mut known, &report(&["ab"]));
         let named = ("n".to_owned(), u16::from(b'b'));
         assert!(known.set_master(0, named.clone()) && !known.set_master(0, named));
         assert_eq!(master(&known, 0), 'b');
-        known.apply(&report(&["ab"]), true);
+        apply(&mut known, &report(&["ab"]));
         assert_eq!(master(&known, 0), 'a');
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_a_redirection_names_is_a_shard_until_it_has_slots_or_is_named_no_more() {
+        let mut known = KnownShards::unknown();
+        apply(&mut known, &report(&["ab"]));
+        let (new, other) = (("n".to_owned(), port('c')), ("n".to_owned(), port('e')));
+        assert_eq!((known.at_or_new(&new, Instant::now()), known.at_or_new(&new, Instant::now())), (1, 1));
+        assert_eq!((known.at_or_new(&other, Instant::now()), master(&known, 1)), (2, 'c'));
+        apply(&mut known, &report(&["ab"]));
+        assert!(!known.get(1).unwrap().retired && !known.get(1).unwrap().serves);
+        assert_eq!(apply(&mut known, &report(&["ab", "cd"])), [0, 1]);
+        tokio::time::advance(NAMED_FOR).await;
+        assert_eq!(apply(&mut known, &report(&["ab", "cd"])), [0, 1]);
+        assert!(known.get(1).unwrap().serves && known.get(2).unwrap().retired);
     }
 }

@@ -138,11 +138,10 @@ impl Cluster {
         }
     }
 
-    /// Records a redirection of `slot` to the node at `address`, which serves it now. Returns the number of its shard, or `None` if
-    /// the node is unknown.
-    pub(crate) fn record_move(&self, slot: Slot, address: &Address) -> Option<usize> {
+    /// Records a redirection of `slot` to the node at `address`, which serves it now.
+    pub(crate) fn record_move(&self, slot: Slot, address: &Address) {
         let mut shards = self.shards.lock();
-        let number = shards.at(address)?;
+        let number = shards.at_or_new(address, Instant::now());
         // A node that serves slots is a master.
         if shards.set_master(number, address.clone()) {
             // Other nodes may not know it yet.
@@ -151,12 +150,19 @@ impl Cluster {
         self.assign(slot, number);
         drop(shards);
         self.record_change();
-        Some(number)
     }
 
-    /// The number of the shard of the node at `address`, if it is known.
-    pub(crate) fn shard_at(&self, address: &Address) -> Option<usize> {
-        self.shards.lock().at(address)
+    /// Records that a slot is being migrated to the node at `address`. Returns the number of its shard. A node that is in no layout
+    /// becomes a shard of its own: a new master has no slots until the migration of the first one has ended.
+    pub(crate) fn record_migration(&self, address: &Address) -> usize {
+        let number = self.shards.lock().at_or_new(address, Instant::now());
+        self.record_change();
+        number
+    }
+
+    /// Whether a node at `address` is known.
+    pub(crate) fn knows(&self, address: &Address) -> bool {
+        self.shards.lock().at(address).is_some()
     }
 
     /// Records that the keys of a slot are on the way from one shard to another.
@@ -164,11 +170,10 @@ impl Cluster {
         self.changes.send_modify(|changes| *changes += 1);
     }
 
-    fn assign(&self, slot: Slot, shard: usize) {
+    /// Records the shard of a slot. Returns whether it was another one.
+    fn assign(&self, slot: Slot, shard: usize) -> bool {
         // A cluster has at most 16384 masters. Those that leave and return often enough to exhaust the numbers are not used.
-        if let Ok(shard) = u16::try_from(shard) {
-            self.slots[slot.index()].store(shard, Ordering::Release);
-        }
+        u16::try_from(shard).is_ok_and(|shard| self.slots[slot.index()].swap(shard, Ordering::AcqRel) != shard)
     }
 
     /// Asks the nodes for the layout, unless that has just been done. The first layout is used.
@@ -186,20 +191,26 @@ impl Cluster {
 
     fn apply(&self, layout: &Layout) {
         let mut shards = self.shards.lock();
-        // A node that has just joined may know only a part of the cluster.
-        let is_complete = layout.served() == Slot::COUNT;
-        let numbers = shards.apply(layout, is_complete);
+        let before = shards.clone();
+        let numbers = shards.apply(layout, Instant::now());
+        let mut changed = *shards != before;
         for (reported, number) in layout.shards.iter().zip(numbers) {
-            reported.slots().for_each(|slot| self.assign(slot, number));
+            for slot in reported.slots() {
+                changed |= self.assign(slot, number);
+            }
         }
         drop(shards);
-        self.record_change();
+        if changed {
+            self.record_change();
+        }
     }
 
     /// The layout, from the node that answered last or else from the first node that answers.
     async fn fetch(&self, last: &mut Option<NodeConnection>) -> Result<Layout, ConnectError> {
+        // A node that has just joined may know only a part of the cluster, and is not asked first again.
         if let Some((connection, host)) = last
             && let Ok(layout) = self.ask(connection, host).await
+            && layout.is_complete()
         {
             return Ok(layout);
         }
@@ -253,8 +264,8 @@ impl Cluster {
     }
 
     async fn ask(&self, connection: &mut MultiplexedConnection, host: &str) -> Result<Layout, ConnectError> {
-        let answer: Value = redis::cmd("CLUSTER").arg("SHARDS").query_async(connection).await?;
-        Layout::parse(&answer, host, self.seeds[0].is_tls()).ok_or(ConnectError::NoMaster)
+        let answer: Value = redis::cmd("CLUSTER").arg("SLOTS").query_async(connection).await?;
+        Layout::parse(&answer, host).ok_or(ConnectError::NoMaster)
     }
 }
 

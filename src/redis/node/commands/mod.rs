@@ -29,7 +29,7 @@ impl Shard {
         let mut retry = self.retry();
         loop {
             match self.run_once(request).await {
-                Err(fault) if retry.wait_after(&fault).await => {}
+                Err(fault) if !self.redirects(&fault) && retry.wait_after(&fault).await => {}
                 result => return result,
             }
         }
@@ -41,7 +41,7 @@ impl Shard {
         let mut retry = self.retry();
         loop {
             match self.run_once(request).await.map_err(Fault::before_sending) {
-                Err(fault) if retry.wait_after(&fault).await => {}
+                Err(fault) if !self.redirects(&fault) && retry.wait_after(&fault).await => {}
                 result => return result,
             }
         }
@@ -94,6 +94,11 @@ impl Shard {
         };
         record_round_trip(round_trip);
         results
+    }
+
+    /// Whether `fault` says that another node of the cluster runs the command, or that it runs later.
+    fn redirects(&self, fault: &Fault) -> bool {
+        fault.redirect.is_some() && self.requirements.is_cluster()
     }
 
     /// Whether a command is retried while the server is down.

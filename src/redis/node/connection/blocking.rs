@@ -110,7 +110,16 @@ impl Shard {
         let connection = match BlockingConnection::take(&server, self.command_timeout()).await {
             Ok(connection) => connection,
             Err(PoolError::Timeout(TimeoutType::Wait)) => {
-                return Err(Fault::busy(PoolExhausted(self.requirements.pool_size)));
+                let pool_size = self.requirements.pool_size;
+                self.pool_exhausted.call_once(|| {
+                    tracing::warn!(
+                        shard = self.index,
+                        host = self.host(),
+                        pool_size,
+                        "readers use all connections of the pool, and further readers get errors: raise pool_size"
+                    );
+                });
+                return Err(Fault::busy(PoolExhausted(pool_size)));
             }
             Err(error) => {
                 self.suspect();
@@ -131,8 +140,8 @@ impl Shard {
     ///
     /// While writes are paused (`CLIENT PAUSE`), Redis 7.0 crashes when a postponed read is ended. So a write precedes the
     /// `CLIENT UNBLOCK`: the server postpones it, and with it the following commands of the connection. The epoch is a string,
-    /// so `ZREM` changes nothing. The epoch of a node of a cluster may be
-    /// on another one by now. The node postpones a script without keys as it does a write.
+    /// so `ZREM` changes nothing. In a cluster the epoch may be on another node by now. A node postpones a script without keys as it
+    /// does a write.
     pub(crate) async fn unblock(&self, client: &ServerClient) -> Result<Unblocked, Fault> {
         let server = self.connection()?;
         if server.identity != client.server {

@@ -102,11 +102,6 @@ impl Endpoint {
         }
     }
 
-    /// Whether connections use TLS.
-    pub(crate) fn is_tls(&self) -> bool {
-        matches!(self.info.addr(), ConnectionAddr::TcpTls { .. })
-    }
-
     /// A client for the endpoint. Reads the files with certificates anew.
     pub(crate) fn client(&self) -> Result<Arc<Client>, EndpointError> {
         let client = match self.info.addr() {

@@ -99,17 +99,19 @@ impl FetchLoop {
         }
     }
 
-    /// Takes up to `wanted` entries that are there now. The caller [hands over](Self::handed_over) what it returns.
+    /// Takes up to `wanted` entries that are there now. The caller [hands over](Self::handed_over) what it returns. With `waits`, it waits
+    /// until a server of the cluster has the channel.
     ///
     /// Not cancel safe: the answer of Redis to a dropped future is lost.
-    pub(crate) async fn take(&mut self, wanted: usize) -> Result<Option<Read>, Fault> {
+    pub(crate) async fn take(&mut self, wanted: usize, waits: bool) -> Result<Option<Read>, Fault> {
         let (context, home) = (self.context.clone(), self.shard.clone());
         let mut routing = context.places.routing(&home, self.channels[0].non_local());
         let result = loop {
             self.turn_to(routing.node());
             let result = self.take_once(wanted).await;
             match &result {
-                Err(fault) if routing.follow(fault).await => {}
+                Err(fault) if waits && routing.follow(fault).await => {}
+                Err(fault) if routing.follow_elsewhere(fault).await => {}
                 _ => break result,
             }
         };

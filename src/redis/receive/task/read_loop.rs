@@ -73,7 +73,7 @@ impl Task<'_> {
                 if several && !passed {
                     // With messages on every shard, blocking reads would take one from each, which is more than is wanted.
                     passed = true;
-                    self.pass(&mut idle, missing).await;
+                    self.pass(&mut idle, missing, false).await;
                     continue;
                 }
                 let is_free = |(_, fetch_loop): &mut (usize, &mut FetchLoop)| {

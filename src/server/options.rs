@@ -3,8 +3,22 @@
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
+use crate::error::{Error, Result};
+
 /// Longest timeout that the server uses: a year, which can be added to an instant without an overflow.
 pub(crate) const LONGEST_TIMEOUT: Duration = Duration::from_hours(365 * 24);
+
+/// Checks settings with which a server could serve no client if they were 0.
+///
+/// # Errors
+///
+/// [`Error::InvalidConfig`] with the first setting that is 0. Each has its name and whether it is 0.
+pub(crate) fn check_positive<const N: usize>(settings: [(&str, bool); N]) -> Result<()> {
+    match settings.into_iter().find(|(_, is_zero)| *is_zero) {
+        Some((name, _)) => Err(Error::config(name, 0, "expected a value above 0")),
+        None => Ok(()),
+    }
+}
 
 /// What the server does with a client that reads too slowly when its queue is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -169,6 +183,19 @@ impl SocketOptions {
     pub fn max_messages_per_second(mut self, messages: u32) -> Self {
         self.messages_per_second = NonZeroU32::new(messages);
         self
+    }
+
+    /// Checks that no setting that has to be above 0 is 0.
+    pub(crate) fn validate(&self) -> Result<()> {
+        check_positive([
+            ("SocketOptions::queue (--queue-messages)", self.queue.messages == 0),
+            ("SocketOptions::write_timeout (--write-timeout)", self.write_timeout.is_zero()),
+            ("SocketOptions::ping (--ping-interval)", self.ping_interval.is_zero()),
+            ("SocketOptions::ping (--pong-timeout)", self.pong_timeout.is_zero()),
+            ("SocketOptions::close_timeout", self.close_timeout.is_zero()),
+            ("SocketOptions::max_message_size (--max-message-size)", self.max_message_size == 0),
+            ("SocketOptions::max_frame_size (--max-frame-size)", self.max_frame_size == 0),
+        ])
     }
 
     /// Sets the maximum number of bytes of a client per second, which is also the burst. A client above it is closed

@@ -199,6 +199,8 @@ fn an_invalid_private_key_is_refused_and_not_shown() {
     let generated = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let error = Tls::from_pem(generated.cert.pem().as_bytes(), b"secret").unwrap_err();
     assert!(!format!("{error:?} {error}").contains("secret"));
+    let error = Tls::from_pem(b"", generated.signing_key.serialize_pem().as_bytes()).unwrap_err();
+    assert_eq!(error.to_string(), "invalid certificate for TLS");
     let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     assert!(Tls::from_pem(generated.cert.pem().as_bytes(), other.signing_key.serialize_pem().as_bytes()).is_err());
 }

@@ -12,7 +12,7 @@ use channel_layer::{BoxError, InterfaceServer};
 use clap::{Args, ValueEnum};
 
 use crate::layer::LayerOptions;
-use crate::{chat, first_error, print_line, seconds, stop_signal};
+use crate::{chain, chat, first_error, print_line, seconds, stop_signal};
 
 /// Every option can also be set by an environment variable: `CHANNEL_SERVER_` and the name of the option in capitals.
 /// The elements of a list are separated by commas.
@@ -314,7 +314,12 @@ impl Serve {
                 OnDataLoss::Stay => DataLoss::Stay,
             });
         if let (Some(cert), Some(key)) = (&self.tls_cert, &self.tls_key) {
-            server = server.tls(Tls::from_pem(&read(cert)?, &read(key)?)?);
+            let tls = Tls::from_pem(&read(cert)?, &read(key)?);
+            let in_files = |error| {
+                let (cert, key) = (cert.display(), key.display());
+                format!("--tls-cert {cert}, --tls-key {key}: {}", chain(&error))
+            };
+            server = server.tls(tls.map_err(in_files)?);
         }
         Ok(server)
     }

@@ -101,9 +101,11 @@ impl HubBuilder {
     ///
     /// # Errors
     ///
-    /// [`HubError::Layer`] if the name is invalid or the layer is unreachable.
+    /// [`HubError::Layer`] if the name is invalid, a timeout or size in the [options of sockets](Self::sockets) is 0, or the layer is
+    /// unreachable.
     pub async fn start(self) -> Result<Hub, HubError> {
         let Self { layer, settings } = self;
+        settings.sockets.validate()?;
         let process = Alphanumeric.sample_string(&mut rand::rng(), 16);
         let names = Arc::new(Names::new(&settings.name, &process)?);
         let receiver = layer.receiver(&[names.channel().as_str()])?;

@@ -17,7 +17,7 @@ use crate::server::http::HttpSettings;
 use crate::server::interface::bound::BoundServer;
 use crate::server::interface::settings::{DataLoss, Settings};
 use crate::server::limits::origin::Origins;
-use crate::server::options::SocketOptions;
+use crate::server::options::{SocketOptions, check_positive};
 use crate::server::status::page::Page;
 use crate::server::transport::listener::{Listener, Tls};
 use crate::server::transport::proxy::TrustedProxies;
@@ -270,14 +270,28 @@ impl InterfaceServer {
         self
     }
 
-    /// Checks that the largest message of a client fits into a message of the layer. [`serve`](BoundServer::serve)
-    /// checks it too.
+    /// Checks that no timeout or limit with which no client could be served is 0, and that the limit on messages of clients is not
+    /// above that of the layer. A message to the application also contains the path and the names of channels, so the largest
+    /// messages of clients fit only if the limit of the layer is larger. [`serve`](BoundServer::serve) checks the settings too.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] with both limits, if [`SocketOptions::max_message_size`] is above the limit of the
-    /// layer.
+    /// [`Error::InvalidConfig`] with the setting that is 0, or with both limits, if [`SocketOptions::max_message_size`] is above the
+    /// limit of the layer.
     pub fn validate(&self) -> Result<()> {
+        self.settings.sockets.validate()?;
+        check_positive([
+            ("InterfaceServer::accept_timeout (--accept-timeout)", self.settings.accept_timeout.is_zero()),
+            ("InterfaceServer::response_timeout (--response-timeout)", self.http.response_timeout.is_zero()),
+            ("InterfaceServer::response_buffer (--response-buffer)", self.http.response_buffer == 0),
+            ("InterfaceServer::response_memory (--response-memory)", self.http.response_memory == 0),
+            ("InterfaceServer::body_timeout (--body-timeout)", self.http.body_timeout.is_zero()),
+            ("InterfaceServer::upload_timeout (--upload-timeout)", self.http.upload_timeout.is_zero()),
+            ("InterfaceServer::stall_timeout (--stall-timeout)", self.transport.stall_timeout.is_zero()),
+            ("InterfaceServer::header_timeout (--header-timeout)", self.transport.header_timeout.is_zero()),
+            ("InterfaceServer::max_header_size (--max-header-size)", self.transport.max_header_size == 0),
+            ("InterfaceServer::max_header_size (--max-url-size)", self.transport.max_url_size == 0),
+        ])?;
         let (clients, layer) = (self.settings.sockets.max_message_size, self.layer.max_message_size());
         if clients <= layer {
             return Ok(());

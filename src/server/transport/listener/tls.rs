@@ -40,6 +40,9 @@ impl Tls {
         let chain = CertificateDer::pem_slice_iter(certificates)
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| invalid("certificate", error.into()))?;
+        if chain.is_empty() {
+            return Err(invalid("certificate", "the file contains none".into()));
+        }
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| invalid("private key", error.into()))?;
         let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()

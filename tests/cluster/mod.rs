@@ -3,6 +3,7 @@
 mod failing;
 mod half_moved;
 mod load;
+mod login;
 mod moving;
 mod pool;
 mod scripts;

@@ -59,11 +59,19 @@ async fn a_reader_of_an_empty_channel_follows_its_slot_while_it_moves() {
     let member = format!("{channel}x");
     writer.send(&member, channel_layer::message! { "number": 1 }).await.unwrap();
     within(DEADLINE, "a message", receiver.recv()).await.unwrap();
-    // The read waits on the old node, and the message goes to the new one.
-    cluster.begin_move(slot, 0, 1).await;
-    writer.send(&member, channel_layer::message! { "number": 2 }).await.unwrap();
-    let delivery = within(DEADLINE, "a message in a slot that moves", receiver.recv()).await.unwrap();
-    assert_eq!(delivery.message.int("number"), Some(2));
+    let moving = async {
+        eventually("a read that waits on the old node", async || {
+            let clients: String = cluster.nodes[0].ask(redis::cmd("CLIENT").arg("LIST")).await;
+            clients.contains("cmd=blmpop").then_some(())
+        })
+        .await;
+        // The message goes to the new node.
+        cluster.begin_move(slot, 0, 1).await;
+        writer.send(&member, channel_layer::message! { "number": 2 }).await.unwrap();
+    };
+    let waiting = within(DEADLINE, "a message in a slot that moves", receiver.recv());
+    let (delivery, ()) = tokio::join!(waiting, moving);
+    assert_eq!(delivery.unwrap().message.int("number"), Some(2));
     cluster.end_move(slot, 1, &[0, 2]).await;
     writer.send(&member, channel_layer::message! { "number": 3 }).await.unwrap();
     let delivery = within(DEADLINE, "a message in a slot that has moved", receiver.recv()).await.unwrap();

@@ -183,7 +183,8 @@ impl<B> Batch<B> {
 
     /// Sends the messages to `shard`, or in a cluster those of a single channel to its server, and reports the outcome of each. An
     /// attempt that cannot have run is repeated as often as configured, but only for the messages that
-    /// [wait for the server](Outgoing::waits_for_server); the others fail at once. `on_fault` is called with the fault and its shard before and after each pause.
+    /// [wait for the server](Outgoing::waits_for_server); the others fail at once. `on_fault` is called with the fault and its shard
+    /// before and after each pause.
     pub(crate) async fn send<F: WriteFormat<Body = B>>(
         mut self,
         format: &F,

@@ -1,8 +1,8 @@
 //! `cargo bench --bench layer`: rates and latencies of the layers, compared with the same work done by hand.
 //!
-//! The bench starts a separate redis-server. Both sides of each comparison run in turns. Figures are medians over the rounds,
-//! and each ratio compares two figures of the same round. `cargo bench --bench layer -- send groups` runs only these loads;
-//! the loads are `send`, `end_to_end`, `groups`, `latency` and `memory`.
+//! The bench starts a separate redis-server. Both sides of each comparison run in turns. Figures are medians over the
+//! rounds, and each ratio compares two figures of the same round. `cargo bench --bench layer -- send groups` runs only
+//! these loads; the loads are `send`, `end_to_end`, `groups`, `latency` and `memory`.
 
 // A bench prints its results. Nothing in it is visible to other crates.
 #![allow(clippy::print_stdout, unreachable_pub, missing_docs, missing_debug_implementations)]

@@ -1,8 +1,8 @@
 //! Runs one small operation of the path of a message many times. callgrind counts the instructions of additional runs.
 //!
-//! `micro LIST` prints the operations, and `micro NAME TIMES` runs one of them. Names, capacities, the codec, the frame and
-//! the key ring are not part of the public API of the crate. This program compiles their source files itself, so that the
-//! crate need not export them.
+//! `micro LIST` prints the operations, and `micro NAME TIMES` runs one of them. Names, capacities, the codec, the frame
+//! and the key ring are not part of the public API of the crate. This program compiles their source files itself, so
+//! that the crate need not export them.
 
 #![allow(clippy::print_stdout, dead_code, unreachable_pub, unused_imports)]
 

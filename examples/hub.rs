@@ -1,7 +1,7 @@
 //! A chat in an axum app: a room for each path, across any number of processes.
 //!
-//! `cargo run --example hub` starts one process. With `REDIS=redis://127.0.0.1` any number of processes share one chat. Connect
-//! with `websocat ws://127.0.0.1:<port>/chat/lobby/ada`, and open `http://127.0.0.1:<port>/status`.
+//! `cargo run --example hub` starts one process. With `REDIS=redis://127.0.0.1` any number of processes share one chat.
+//! Connect with `websocat ws://127.0.0.1:<port>/chat/lobby/ada`, and open `http://127.0.0.1:<port>/status`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -9,8 +9,8 @@ const NEW: &str = "a new key: take 32 random bytes instead";
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    // Each step is rolled out to all processes before the next step begins. During the rollout, processes before and after
-    // the step must be able to decrypt each other's messages.
+    // Each step is rolled out to all processes before the next step begins. During the rollout, processes before and
+    // after the step must be able to decrypt each other's messages.
     let steps: [(&str, &[&str], &[&str]); 4] = [
         ("the old key alone", &[OLD], &[]),
         ("the new key is accepted", &[OLD], &[NEW]),
@@ -28,7 +28,8 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// Connects a layer with the configuration of one step. The first of `keys` encrypts. All of `keys` and `accepted` decrypt.
+/// Connects a layer with the configuration of one step. The first of `keys` encrypts. All of `keys` and `accepted`
+/// decrypt.
 async fn process((_, keys, accepted): (&str, &[&str], &[&str])) -> Result<RedisLayer> {
     let config =
         Config::from_env()?.symmetric_encryption_keys(keys.iter().copied()).accept_only_keys(accepted.iter().copied());

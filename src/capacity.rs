@@ -109,8 +109,8 @@ impl Pattern {
     fn matches(&self, name: &str) -> bool {
         match self {
             Self::Glob(glob) => glob.is_match(name),
-            // If any match starts at 0, `find` returns it. A `^` before the pattern could change the meaning of alternatives,
-            // flags or comments in it.
+            // If any match starts at 0, `find` returns it. A `^` before the pattern could change the meaning of
+            // alternatives, flags or comments in it.
             Self::Regex(regex) => regex.find(name).is_some_and(|found| found.start() == 0),
         }
     }

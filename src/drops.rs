@@ -28,13 +28,13 @@ pub(crate) enum DropReason {
     Closed,
     /// The bytes are a message, but not one that its reader accepts.
     Malformed,
-    /// A server failed: a send whose caller is gone, a part of a group send that sent other parts, a put-back, the lookup of the
-    /// members of a group, or the fetch of a message whose key was taken. Also a group send whose caller was gone before the
-    /// members were known, a message that exceeded the room for those that wait for the server of their group, and a message
-    /// that a reader held when its runtime ended.
+    /// A server failed: a send whose caller is gone, a part of a group send that sent other parts, a put-back, the
+    /// lookup of the members of a group, or the fetch of a message whose key was taken. Also a group send whose caller
+    /// was gone before the members were known, a message that exceeded the room for those that wait for the server of
+    /// their group, and a message that a reader held when its runtime ended.
     ShardDown,
-    /// A worker was stopped before its handler started, and the message could not be requeued. A delay server counts a message
-    /// that it could neither send nor requeue.
+    /// A worker was stopped before its handler started, and the message could not be requeued. A delay server counts a
+    /// message that it could neither send nor requeue.
     Stopped,
 }
 
@@ -44,7 +44,8 @@ impl DropReason {
         if may_have_run { Self::Unconfirmed } else { Self::ShardDown }
     }
 
-    /// The reason under which a message counts that was taken from its channel and could not be sent because of `error`.
+    /// The reason under which a message counts that was taken from its channel and could not be sent because of
+    /// `error`.
     pub(crate) fn of_taken(error: &Error) -> Self {
         match Self::of(error) {
             Some(reason @ (Self::Full | Self::Unconfirmed)) => reason,
@@ -52,8 +53,8 @@ impl DropReason {
         }
     }
 
-    /// The reason under which a message counts whose send failed with `error`. `None` if the caller made a mistake: the layer
-    /// never had the message.
+    /// The reason under which a message counts whose send failed with `error`. `None` if the caller made a mistake: the
+    /// layer never had the message.
     fn of(error: &Error) -> Option<Self> {
         match error {
             Error::ChannelFull { .. } => Some(Self::Full),
@@ -83,15 +84,16 @@ impl From<DropReason> for &'static str {
     }
 }
 
-/// The outcome of a message for its caller. A caller that drops its future never [reads](Self::read) the outcome; if the message
-/// was not sent, it then counts as dropped.
+/// The outcome of a message for its caller. A caller that drops its future never [reads](Self::read) the outcome; if
+/// the message was not sent, it then counts as dropped.
 pub(crate) struct CountedIfUnread<T> {
     outcome: T,
     dropped: CountOnDrop,
 }
 
-/// The sender of an outcome to the caller of a message. If the task that has it panics or ends with its runtime, it is dropped without
-/// an outcome: the caller gets an error, and a message without a caller counts as [unconfirmed](DropReason::Unconfirmed).
+/// The sender of an outcome to the caller of a message. If the task that has it panics or ends with its runtime, it is
+/// dropped without an outcome: the caller gets an error, and a message without a caller counts as
+/// [unconfirmed](DropReason::Unconfirmed).
 pub(crate) struct OutcomeSender<T>(Option<oneshot::Sender<CountedIfUnread<T>>>);
 
 impl<T> OutcomeSender<T> {
@@ -124,8 +126,8 @@ impl<T> Drop for OutcomeSender<T> {
 struct CountOnDrop(Option<DropReason>);
 
 impl<T> CountedIfUnread<T> {
-    /// `outcome` of a message that counts as dropped for `reason` if its caller does not read the outcome. A message that was sent
-    /// has no reason.
+    /// `outcome` of a message that counts as dropped for `reason` if its caller does not read the outcome. A message
+    /// that was sent has no reason.
     pub(crate) fn new(outcome: T, reason: Option<DropReason>) -> Self {
         Self { outcome, dropped: CountOnDrop(reason) }
     }
@@ -205,8 +207,8 @@ pub(crate) fn recorded(recorder: &metrics_util::debugging::DebuggingRecorder) ->
     dropped.collect()
 }
 
-/// Messages that have been dropped and are not counted yet. The recorder of metrics is foreign code, so they are counted outside of
-/// locks.
+/// Messages that have been dropped and are not counted yet. The recorder of metrics is foreign code, so they are
+/// counted outside of locks.
 #[derive(Debug, Default)]
 pub(crate) struct Drops(Vec<(DropReason, usize)>);
 

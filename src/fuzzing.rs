@@ -1,4 +1,5 @@
-//! Everything that parses foreign bytes, for fuzzing: each function takes any bytes and panics only if a promise is broken.
+//! Everything that parses foreign bytes, for fuzzing: each function takes any bytes and panics only if a promise is
+//! broken.
 //!
 //! `fuzz/` runs them under `cargo fuzz`; the test below replays its corpus.
 

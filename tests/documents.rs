@@ -107,8 +107,8 @@ fn rooted_files() -> Vec<String> {
     listed("git", &["ls-files"]).iter().map(|file| format!("/{}", file.display())).collect()
 }
 
-/// Returns the pages that name files and tests of the project. Other pages name files of their readers, and decision records name
-/// the files of their time.
+/// Returns the pages that name files and tests of the project. Other pages name files of their readers, and decision
+/// records name the files of their time.
 fn pages_about_code(files: &[String]) -> impl Iterator<Item = &str> {
     let pages = files.iter().map(|file| file.trim_start_matches('/'));
     pages.filter(|page| page.starts_with("docs/design/") || ["ARCHITECTURE.md", "CONTRIBUTING.md"].contains(page))

@@ -1,7 +1,7 @@
 //! All integration tests, in one binary.
 
-// In a test, an `unwrap` that panics is a failed assertion, and assertion helpers take results by value. Nothing in this
-// binary is visible to other crates.
+// In a test, an `unwrap` that panics is a failed assertion, and assertion helpers take results by value. Nothing in
+// this binary is visible to other crates.
 #![allow(clippy::unwrap_used, clippy::needless_pass_by_value)]
 #![allow(unreachable_pub, missing_docs, missing_debug_implementations)]
 

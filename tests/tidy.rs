@@ -132,8 +132,8 @@ fn each_part_of_the_receive_path_imports_only_from_earlier_rows() {
     assert_clean("imports against the order of the parts of the receive path", &wrong);
 }
 
-/// The imports of the files in `folder` that are against the order of its parts in `rows`. A part is a file of the folder or one
-/// of its folders.
+/// The imports of the files in `folder` that are against the order of its parts in `rows`. A part is a file of the
+/// folder or one of its folders.
 fn imports_against(folder: &str, rows: &[&[&str]]) -> Vec<String> {
     let row_of = |part: &str| rows.iter().position(|row| row.contains(&part));
     let absolute = Regex::new(&format!("crate::{}::([a-z_]+)", folder.replace('/', "::"))).unwrap();
@@ -211,8 +211,8 @@ fn every_script_has_a_header() {
     assert_clean("scripts without a header that names purpose, KEYS, ARGV and what they return", &wrong);
 }
 
-/// Redis runs a script that says nothing of itself on a server without memory until it adds data, and then refuses only its
-/// first write. `#!lua`, which servers before 7.0 do not know, has everything checked before the script begins.
+/// Redis runs a script that says nothing of itself on a server without memory until it adds data, and then refuses only
+/// its first write. `#!lua`, which servers before 7.0 do not know, has everything checked before the script begins.
 #[test]
 fn no_script_adds_data_behind_another_write() {
     let command = Regex::new(r"call\(\s*'([A-Z]+)'").unwrap();
@@ -247,6 +247,19 @@ fn no_script_takes_an_error_for_an_answer() {
         wrong.extend(unchecked.map(|name| format!("{}: {name}", file.path)));
     }
     assert_clean("answers that may be an error other than WRONGTYPE", &wrong);
+}
+
+#[test]
+fn comments_are_wrapped() {
+    let is_table = |line: &str| line.trim_start_matches(['/', '!', ' ']).starts_with('|');
+    let mut long = Vec::new();
+    for file in Source::all() {
+        let lines = file.text.lines().enumerate();
+        let comments = lines.filter(|(_, line)| line.trim_start().starts_with("//") && !is_table(line));
+        let wide = comments.filter(|(_, line)| line.chars().count() > 120);
+        long.extend(wide.map(|(number, _)| format!("{}:{}", file.path, number + 1)));
+    }
+    assert_clean("comment lines of more than 120 characters", &long);
 }
 
 #[test]

@@ -48,7 +48,8 @@ impl Bench {
         info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or("unknown").to_owned()
     }
 
-    /// Returns the processor time that this process and the server have used so far; `None` if the system does not report it.
+    /// Returns the processor time that this process and the server have used so far; `None` if the system does not
+    /// report it.
     pub async fn cpu(&mut self) -> Option<Cpu> {
         let info: String = redis::cmd("INFO").arg("cpu").query_async(&mut self.connection).await.expect("it answers");
         let field = |name| info.lines().find_map(|line| line.strip_prefix(name))?.trim().parse::<f64>().ok();

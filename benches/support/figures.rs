@@ -21,8 +21,8 @@ impl Spread {
         Self { median: f64::midpoint(lower, upper), lowest, highest }
     }
 
-    /// Returns the spread of the ratios of `ours` to `theirs`, each of the same round, so that other load on the machine
-    /// affects both sides.
+    /// Returns the spread of the ratios of `ours` to `theirs`, each of the same round, so that other load on the
+    /// machine affects both sides.
     pub fn of_ratios(ours: &[f64], theirs: &[f64]) -> Self {
         Self::of(ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs))
     }

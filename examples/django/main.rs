@@ -1,5 +1,6 @@
-//! A Rust program beside the Django site in this folder: `cargo run --example django`. It needs the Redis server of the site:
-//! `CHANNEL_LAYER_HOSTS`, or the local one. It greets all clients, and processes jobs of their consumers until Ctrl-C.
+//! A Rust program beside the Django site in this folder: `cargo run --example django`. It needs the Redis server of the
+//! site: `CHANNEL_LAYER_HOSTS`, or the local one. It greets all clients, and processes jobs of their consumers until
+//! Ctrl-C.
 
 mod worker;
 

@@ -12,8 +12,8 @@ pub enum Format {
     /// The format of [`RedisLayer`](crate::RedisLayer): `native` in a configuration.
     #[default]
     Native,
-    /// The format of Python's `asgi_redis` 1.x, for [`AsgiRedisLayer`](crate::django::AsgiRedisLayer): `asgi_redis` in a
-    /// configuration.
+    /// The format of Python's `asgi_redis` 1.x, for [`AsgiRedisLayer`](crate::django::AsgiRedisLayer): `asgi_redis` in
+    /// a configuration.
     AsgiRedis,
     /// The format of Python's `channels_redis` from 3.0, for [`ChannelsRedisLayer`](crate::django::ChannelsRedisLayer):
     /// `channels_redis` in a configuration.

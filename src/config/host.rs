@@ -60,7 +60,8 @@ impl Host {
         ServerUrl::read(&self.url).is_ok_and(|server| server.is_tls())
     }
 
-    /// Whether connections to this host use the same user, password, scheme and check of certificates as those to `other`.
+    /// Whether connections to this host use the same user, password, scheme and check of certificates as those to
+    /// `other`.
     pub(crate) fn logs_in_as(&self, other: &Self) -> bool {
         match (ServerUrl::read(&self.url), ServerUrl::read(&other.url)) {
             (Ok(one), Ok(other)) => one.login() == other.login(),
@@ -82,14 +83,14 @@ impl Host {
         self.name.as_deref()
     }
 
-    /// The address of the server, or the reason why the URL is invalid. The reason contains no part of the URL that may be
-    /// secret.
+    /// The address of the server, or the reason why the URL is invalid. The reason contains no part of the URL that may
+    /// be secret.
     pub(crate) fn address(&self) -> Result<Address, String> {
         ServerUrl::read(&self.url).map(|server| server.address)
     }
 
-    /// The URL for display, without secrets. An invalid URL is shown as its scheme only, because a password may be anywhere in
-    /// it.
+    /// The URL for display, without secrets. An invalid URL is shown as its scheme only, because a password may be
+    /// anywhere in it.
     fn redacted(&self) -> String {
         match ServerUrl::read(&self.url) {
             Ok(server) => server.to_string(),

@@ -17,10 +17,10 @@ pub(crate) const DEFAULT_CAPACITY: usize = 100;
 
 /// The options of a layer. Each setter consumes the configuration and returns it.
 ///
-/// A layer validates its configuration once, when it is created; [`validate`](Self::validate) does the same earlier. Files
-/// and environment variables use the same option names, with times in seconds. Options that Python's `channels_redis` or
-/// `asgi_redis` also have keep the names of the `CONFIG` of a Django site, and hosts may be written in the forms of those
-/// packages too.
+/// A layer validates its configuration once, when it is created; [`validate`](Self::validate) does the same earlier.
+/// Files and environment variables use the same option names, with times in seconds. Options that Python's
+/// `channels_redis` or `asgi_redis` also have keep the names of the `CONFIG` of a Django site, and hosts may be written
+/// in the forms of those packages too.
 ///
 /// ```
 /// use std::time::Duration;
@@ -51,7 +51,8 @@ pub struct Config {
     pub(crate) prefix: Option<String>,
     pub(crate) expiry: Duration,
     pub(crate) group_expiry: Duration,
-    /// `None` means the default of the layer. [`default_channel_capacity`](Self::default_channel_capacity) then adds its rules.
+    /// `None` means the default of the layer. [`default_channel_capacity`](Self::default_channel_capacity) then adds
+    /// its rules.
     pub(crate) capacity: Option<usize>,
     pub(crate) channel_capacity: Vec<CapacityRule>,
     pub(crate) symmetric_encryption_keys: Vec<String>,
@@ -148,8 +149,9 @@ impl Config {
         Self::default()
     }
 
-    /// Prefix of all keys in Redis. Layers with different prefixes do not see each other. Braces are not allowed because
-    /// they decide the slot of a key in a cluster. Defaults to `asgi`, or to `asgi:` in the format `asgi_redis`.
+    /// Prefix of all keys in Redis. Layers with different prefixes do not see each other. Braces are not allowed
+    /// because they decide the slot of a key in a cluster. Defaults to `asgi`, or to `asgi:` in the format
+    /// `asgi_redis`.
     #[must_use]
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = Some(prefix.into());
@@ -158,8 +160,8 @@ impl Config {
 
     /// How long a message waits to be read before it expires, from 1 ms to 100 years. Defaults to 60 s.
     ///
-    /// In the native format the value of the sender decides. In the formats of Python the value of the reader counts too, so
-    /// all processes need the same value there.
+    /// In the native format the value of the sender decides. In the formats of Python the value of the reader counts
+    /// too, so all processes need the same value there.
     #[must_use]
     pub fn expiry(mut self, expiry: Duration) -> Self {
         self.expiry = expiry;
@@ -173,40 +175,41 @@ impl Config {
         self
     }
 
-    /// Capacity of a channel that matches no [`channel_capacity`](Self::channel_capacity) rule, from 1 to 4294967295 unread
-    /// messages. Messages that a [`Receiver`](crate::Receiver) has prefetched from Redis do not count. Defaults to 100, or to
-    /// 10,000 for a [`PubSubLayer`](crate::PubSubLayer), which drops messages above the capacity.
+    /// Capacity of a channel that matches no [`channel_capacity`](Self::channel_capacity) rule, from 1 to 4294967295
+    /// unread messages. Messages that a [`Receiver`](crate::Receiver) has prefetched from Redis do not count. Defaults
+    /// to 100, or to 10,000 for a [`PubSubLayer`](crate::PubSubLayer), which drops messages above the capacity.
     #[must_use]
     pub fn capacity(mut self, capacity: usize) -> Self {
         self.capacity = Some(capacity);
         self
     }
 
-    /// Adds a capacity rule for channels whose names match a pattern. The first matching rule decides. Defaults to none.
+    /// Adds a capacity rule for channels whose names match a pattern. The first matching rule decides. Defaults to
+    /// none.
     #[must_use]
     pub fn channel_capacity(mut self, rule: CapacityRule) -> Self {
         self.channel_capacity.push(rule);
         self
     }
 
-    /// Adds a capacity rule after all others, unless [`capacity`](Self::capacity) is set. With it a program sets the default
-    /// capacity of its own channels. Call it after all other setters.
+    /// Adds a capacity rule after all others, unless [`capacity`](Self::capacity) is set. With it a program sets the
+    /// default capacity of its own channels. Call it after all other setters.
     #[must_use]
     pub fn default_channel_capacity(self, rule: CapacityRule) -> Self {
         if self.capacity.is_some() { self } else { self.channel_capacity(rule) }
     }
 
-    /// Keys for the encryption of messages: the first key encrypts, and all keys decrypt. Any non-empty string is a key; use
-    /// at least 32 random bytes. Defaults to none, which means no encryption.
+    /// Keys for the encryption of messages: the first key encrypts, and all keys decrypt. Any non-empty string is a
+    /// key; use at least 32 random bytes. Defaults to none, which means no encryption.
     #[must_use]
     pub fn symmetric_encryption_keys<K: Into<String>>(mut self, keys: impl IntoIterator<Item = K>) -> Self {
         self.symmetric_encryption_keys = keys.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Keys that only decrypt. To rotate keys without losing a message, first add the new key here in every process. Then
-    /// put it first in [`symmetric_encryption_keys`](Self::symmetric_encryption_keys) in every process, followed by the old
-    /// key. Remove the old key after [`expiry`](Self::expiry). Defaults to none.
+    /// Keys that only decrypt. To rotate keys without losing a message, first add the new key here in every process.
+    /// Then put it first in [`symmetric_encryption_keys`](Self::symmetric_encryption_keys) in every process, followed
+    /// by the old key. Remove the old key after [`expiry`](Self::expiry). Defaults to none.
     #[must_use]
     pub fn accept_only_keys<K: Into<String>>(mut self, keys: impl IntoIterator<Item = K>) -> Self {
         self.accept_only_keys = keys.into_iter().map(Into::into).collect();
@@ -221,17 +224,17 @@ impl Config {
         self
     }
 
-    /// Encoding of messages in the two formats of Python's `channels_redis`. Files and
-    /// variables accept its Python name `serializer_format` too. Other formats ignore it. Defaults to [`Serializer::MessagePack`].
+    /// Encoding of messages in the two formats of Python's `channels_redis`. Files and variables accept its Python name
+    /// `serializer_format` too. Other formats ignore it. Defaults to [`Serializer::MessagePack`].
     #[must_use]
     pub fn serializer(mut self, serializer: Serializer) -> Self {
         self.serializer = serializer;
         self
     }
 
-    /// Number of random bytes before each message in the format `channels_redis`, from 0 to 1024 bytes. Use the value of the
-    /// Python processes. The bytes make equal messages distinct: with 0, two equal messages that wait in a channel at the
-    /// same time become one. Defaults to 12.
+    /// Number of random bytes before each message in the format `channels_redis`, from 0 to 1024 bytes. Use the value
+    /// of the Python processes. The bytes make equal messages distinct: with 0, two equal messages that wait in a
+    /// channel at the same time become one. Defaults to 12.
     #[must_use]
     pub fn random_prefix_length(mut self, bytes: usize) -> Self {
         self.random_prefix_length = bytes;
@@ -239,8 +242,8 @@ impl Config {
     }
 
     /// Prefix of the statistics keys in Redis. Layers with the same prefix share their counts, and a flush of one layer
-    /// deletes the counts of all. Defaults to [`prefix`](Self::prefix) followed by `-meta:`; in the format `asgi_redis` to
-    /// `asgi-meta:` with any prefix, as in Python.
+    /// deletes the counts of all. Defaults to [`prefix`](Self::prefix) followed by `-meta:`; in the format `asgi_redis`
+    /// to `asgi-meta:` with any prefix, as in Python.
     #[must_use]
     pub fn stats_prefix(mut self, stats_prefix: impl Into<String>) -> Self {
         self.stats_prefix = Some(stats_prefix.into());

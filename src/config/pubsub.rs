@@ -26,8 +26,8 @@ pub enum Fallback {
     Local,
 }
 
-/// The default capacity of a channel on a layer that drops messages above it: enough for a burst. The queues of Python's layer
-/// are unbounded.
+/// The default capacity of a channel on a layer that drops messages above it: enough for a burst. The queues of
+/// Python's layer are unbounded.
 pub(crate) const PUBSUB_CAPACITY: usize = 10_000;
 
 impl Words for Overflow {
@@ -41,7 +41,8 @@ impl Words for Fallback {
 
 impl Config {
     /// Message that a [`PubSubLayer`](crate::PubSubLayer) drops when the queue of a channel is full: it holds
-    /// [`capacity`](Self::capacity) messages, or as many bytes as [`max_queue_size`](Self::max_queue_size) allows. Defaults to [`Overflow::DropOldest`].
+    /// [`capacity`](Self::capacity) messages, or as many bytes as [`max_queue_size`](Self::max_queue_size) allows.
+    /// Defaults to [`Overflow::DropOldest`].
     #[must_use]
     pub fn overflow(mut self, overflow: Overflow) -> Self {
         self.overflow = overflow;
@@ -66,16 +67,17 @@ impl Config {
         self
     }
 
-    /// How long a server must answer again after an outage before messages are sent to it, from 0 s to 100 years. The delay
-    /// keeps a server that fails again and again from splitting conversations between two places. Defaults to 2 s.
+    /// How long a server must answer again after an outage before messages are sent to it, from 0 s to 100 years. The
+    /// delay keeps a server that fails again and again from splitting conversations between two places. Defaults to 2
+    /// s.
     #[must_use]
     pub fn return_after(mut self, time: Duration) -> Self {
         self.return_after = time;
         self
     }
 
-    /// Whether a [`PubSubLayer`](crate::PubSubLayer) publishes with `SPUBLISH`, which needs Redis 7.0. All processes need
-    /// the same value, and Python's `channels_redis` supports only `false`. Defaults to `false`.
+    /// Whether a [`PubSubLayer`](crate::PubSubLayer) publishes with `SPUBLISH`, which needs Redis 7.0. All processes
+    /// need the same value, and Python's `channels_redis` supports only `false`. Defaults to `false`.
     #[must_use]
     pub fn sharded_pubsub(mut self, sharded: bool) -> Self {
         self.sharded_pubsub = sharded;

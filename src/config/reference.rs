@@ -24,7 +24,8 @@ pub struct OptionInfo {
     pub default: String,
     /// Further names: names of Python's layers in files, and variables of other deployments.
     pub aliases: Vec<&'static str>,
-    /// The ends of the range, or all words of a choice, in the form that [`Config::set`] accepts. Empty for other options.
+    /// The ends of the range, or all words of a choice, in the form that [`Config::set`] accepts. Empty for other
+    /// options.
     pub ends: Vec<String>,
 }
 

@@ -24,9 +24,9 @@ impl Config {
         self
     }
 
-    /// Whether the [hosts](Self::hosts) are nodes of a Redis Cluster, which needs Redis 7.0 and the format native. Some of its nodes
-    /// suffice, because they name the others. All hosts need the same user and password, and either all or none use TLS: these
-    /// settings apply to every node. Defaults to `false`.
+    /// Whether the [hosts](Self::hosts) are nodes of a Redis Cluster, which needs Redis 7.0 and the format native. Some
+    /// of its nodes suffice, because they name the others. All hosts need the same user and password, and either all or
+    /// none use TLS: these settings apply to every node. Defaults to `false`.
     ///
     /// The slot of its name decides where a channel or a group is stored. A normal channel is in one slot too.
     #[must_use]
@@ -35,11 +35,12 @@ impl Config {
         self
     }
 
-    /// Adds a sentinel. The layer then finds the masters through sentinels and not through [`hosts`](Self::hosts). The URL may
-    /// have its own user and password, and the scheme `rediss` for TLS. The default port is 26379. Defaults to none.
+    /// Adds a sentinel. The layer then finds the masters through sentinels and not through [`hosts`](Self::hosts). The
+    /// URL may have its own user and password, and the scheme `rediss` for TLS. The default port is 26379. Defaults to
+    /// none.
     ///
-    /// The layer asks all sentinels at the same time and uses the answer of the majority. It asks at each connect, when a
-    /// connection is lost, and every [`sentinel_refresh_interval`](Self::sentinel_refresh_interval).
+    /// The layer asks all sentinels at the same time and uses the answer of the majority. It asks at each connect, when
+    /// a connection is lost, and every [`sentinel_refresh_interval`](Self::sentinel_refresh_interval).
     #[must_use]
     pub fn sentinel(mut self, sentinel: impl Into<Host>) -> Self {
         self.sentinels.push(sentinel.into());
@@ -54,8 +55,8 @@ impl Config {
     }
 
     /// Names of the masters in the configuration of the sentinels. A hash of these names decides which master stores a
-    /// channel or group, so that a failover moves none of them. Defaults to all masters that the sentinels know when the
-    /// layer is created.
+    /// channel or group, so that a failover moves none of them. Defaults to all masters that the sentinels know when
+    /// the layer is created.
     #[must_use]
     pub fn services<S: Into<String>>(mut self, services: impl IntoIterator<Item = S>) -> Self {
         self.services = services.into_iter().map(Into::into).collect();
@@ -97,23 +98,24 @@ impl Config {
         self
     }
 
-    /// PEM file with the certificates of the authorities that sign the certificates of `rediss://` servers and sentinels. It
-    /// is read at each connect. Defaults to none: the public authorities of Mozilla's list are accepted.
+    /// PEM file with the certificates of the authorities that sign the certificates of `rediss://` servers and
+    /// sentinels. It is read at each connect. Defaults to none: the public authorities of Mozilla's list are accepted.
     #[must_use]
     pub fn tls_ca_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.tls.ca = Some(path.into());
         self
     }
 
-    /// PEM file with the client certificate for servers with `tls-auth-clients`, followed by the intermediate certificates.
-    /// It is read at each connect. Defaults to none.
+    /// PEM file with the client certificate for servers with `tls-auth-clients`, followed by the intermediate
+    /// certificates. It is read at each connect. Defaults to none.
     #[must_use]
     pub fn tls_cert_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.tls.cert = Some(path.into());
         self
     }
 
-    /// PEM file with the private key of [`tls_cert_file`](Self::tls_cert_file). It is read at each connect. Defaults to none.
+    /// PEM file with the private key of [`tls_cert_file`](Self::tls_cert_file). It is read at each connect. Defaults to
+    /// none.
     #[must_use]
     pub fn tls_key_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.tls.key = Some(path.into());
@@ -141,26 +143,26 @@ impl Config {
         self
     }
 
-    /// Number of connections for blocking reads per host, from 1 to 65535 connections. It limits the number of readers that
-    /// wait at the same time. Defaults to 256.
+    /// Number of connections for blocking reads per host, from 1 to 65535 connections. It limits the number of readers
+    /// that wait at the same time. Defaults to 256.
     #[must_use]
     pub fn pool_size(mut self, connections: usize) -> Self {
         self.pool_size = connections;
         self
     }
 
-    /// Number of retries of a command, from 0 to 4294967295 attempts. A command is retried only if it cannot have run: there
-    /// was no connection, or the server refused the command because it is starting or no longer the master. A command that
-    /// may have run is retried only if it reads and changes nothing. Layers with pub/sub or a fallback do not retry.
-    /// Defaults to 0: calls fail at once during an outage.
+    /// Number of retries of a command, from 0 to 4294967295 attempts. A command is retried only if it cannot have run:
+    /// there was no connection, or the server refused the command because it is starting or no longer the master. A
+    /// command that may have run is retried only if it reads and changes nothing. Layers with pub/sub or a fallback do
+    /// not retry. Defaults to 0: calls fail at once during an outage.
     #[must_use]
     pub fn retry_attempts(mut self, attempts: usize) -> Self {
         self.retry_attempts = attempts;
         self
     }
 
-    /// Delay before the first retry of a command or a connection, from 1 ms to 10 s. Each further delay is twice as long, up to
-    /// 10 s. Jitter shortens each delay at random by up to half. Defaults to 250 ms.
+    /// Delay before the first retry of a command or a connection, from 1 ms to 10 s. Each further delay is twice as
+    /// long, up to 10 s. Jitter shortens each delay at random by up to half. Defaults to 250 ms.
     #[must_use]
     pub fn retry_backoff(mut self, pause: Duration) -> Self {
         self.retry_backoff = pause;

@@ -1,5 +1,5 @@
-//! `ServerUrl`: parses the URL of a server in every spelling of common Redis clients, and writes the spelling that connections
-//! use.
+//! `ServerUrl`: parses the URL of a server in every spelling of common Redis clients, and writes the spelling that
+//! connections use.
 
 use std::fmt;
 
@@ -18,8 +18,8 @@ pub(crate) enum Address {
 
 /// A parsed server URL.
 pub(crate) struct ServerUrl {
-    /// The URL in the spelling that connections use: user and password in their place, and the scheme `redis`, `rediss` or
-    /// `unix`.
+    /// The URL in the spelling that connections use: user and password in their place, and the scheme `redis`, `rediss`
+    /// or `unix`.
     pub(crate) url: Url,
     pub(crate) address: Address,
 }
@@ -195,7 +195,8 @@ impl fmt::Display for Address {
 const CONNECTION_STRING: &str = "invalid character in the host; write options after a ?, as in redis://host?db=1";
 const ESCAPING: &str = "in a user or a password, write # as %23, / as %2F, ? as %3F, : as %3A, @ as %40 and % as %25";
 
-/// Whether an `@` follows the end of the address. This happens if a password contains a character that ends the address.
+/// Whether an `@` follows the end of the address. This happens if a password contains a character that ends the
+/// address.
 fn is_unescaped(text: &str) -> bool {
     let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
     rest.split_once(['/', '?', '#']).is_some_and(|(_, behind)| behind.contains('@'))

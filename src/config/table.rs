@@ -1,5 +1,5 @@
-//! The table of options: each option is declared here once. Parsing of files and variables, validation, `Debug`, `doctor`
-//! and the reference documentation use it.
+//! The table of options: each option is declared here once. Parsing of files and variables, validation, `Debug`,
+//! `doctor` and the reference documentation use it.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -22,8 +22,8 @@ const KEEPALIVES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::
 const QUEUE_SIZES: RangeInclusive<usize> = 1 << 10..=1 << 31;
 /// Redis limits a string to 512 MiB. Encryption enlarges a message by up to a third, and every format adds some bytes.
 const MESSAGE_SIZES: RangeInclusive<usize> = 1 << 10..=256 << 20;
-/// A client address can open at most 65,535 connections to a server. A pool allocates memory for all its connections when it
-/// is created.
+/// A client address can open at most 65,535 connections to a server. A pool allocates memory for all its connections
+/// when it is created.
 const POOL_SIZES: RangeInclusive<usize> = 1..=65_535;
 
 /// The declaration of one option.

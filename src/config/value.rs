@@ -18,8 +18,8 @@ pub(crate) const PEM: &str = "-----BEGIN";
 const PARTS: [&str; 10] =
     ["url", "address", "name", "host", "port", "db", "username", "password", "unix_socket_path", "ssl"];
 
-/// Returns `text` for display, or `...` if it looks like the address of a server, a connection string or a PEM key: such a
-/// text may hold a secret that was given to the wrong option.
+/// Returns `text` for display, or `...` if it looks like the address of a server, a connection string or a PEM key:
+/// such a text may hold a secret that was given to the wrong option.
 pub(crate) fn shown(text: &str) -> &str {
     let lower = text.to_ascii_lowercase();
     let has_password = text.contains('=') && ["passw", "pwd"].iter().any(|word| lower.contains(word));

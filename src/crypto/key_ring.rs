@@ -1,6 +1,6 @@
-//! `KeyRing` seals message bodies. Without a key, nobody can read or modify a sealed body, or use it for another recipient
-//! or at a later time. [`sealed_body`](super::sealed_body) has the layout of a sealed body, and [`subkeys`](super::subkeys) says
-//! which key encrypts it.
+//! `KeyRing` seals message bodies. Without a key, nobody can read or modify a sealed body, or use it for another
+//! recipient or at a later time. [`sealed_body`](super::sealed_body) has the layout of a sealed body, and
+//! [`subkeys`](super::subkeys) says which key encrypts it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,15 +22,17 @@ const SUBKEY_USES: u64 = 1 << 31;
 /// After a `fork`, only one of the two processes may seal with the ring: both would use the same nonces.
 pub(crate) struct KeyRing {
     keys: Vec<Key>,
-    /// Replaced when its subkey is used up. The lock is held only to clone or replace the reference, never during encryption.
+    /// Replaced when its subkey is used up. The lock is held only to clone or replace the reference, never during
+    /// encryption.
     sealer: RwLock<Arc<Sealer>>,
-    /// Cache of the subkeys that opened a body. The lock is held only for a look-up, never during derivation or decryption.
+    /// Cache of the subkeys that opened a body. The lock is held only for a look-up, never during derivation or
+    /// decryption.
     openers: Mutex<Openers>,
 }
 
 impl KeyRing {
-    /// Creates a ring. The first of `keys` seals. All of `keys` and `accept_only` open. Any non-empty text is a key; at least
-    /// 32 random bytes are recommended.
+    /// Creates a ring. The first of `keys` seals. All of `keys` and `accept_only` open. Any non-empty text is a key; at
+    /// least 32 random bytes are recommended.
     pub(crate) fn new(keys: &[String], accept_only: &[String]) -> Result<Self> {
         super::check_all(keys, accept_only)?;
         let keys: Vec<_> = keys.iter().chain(accept_only).map(|text| Key::new(text)).collect();
@@ -40,8 +42,8 @@ impl KeyRing {
 
     /// Seals `plain` and appends it to `out`.
     ///
-    /// The body opens only with the same `context`, such as the channel that it is sent to. `sealed_at_ms` is a time of the
-    /// clock that all processes share: the clock of Redis.
+    /// The body opens only with the same `context`, such as the channel that it is sent to. `sealed_at_ms` is a time of
+    /// the clock that all processes share: the clock of Redis.
     pub(crate) fn seal(&self, context: &[&[u8]], sealed_at_ms: u64, plain: &[u8], out: &mut Vec<u8>) {
         let (sealer, nonce) = self.next_nonce();
         out.reserve(plain.len() + OVERHEAD + bound_size(context));

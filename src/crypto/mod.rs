@@ -1,8 +1,8 @@
 //! Encryption of message bodies. Only a process with a key can seal (encrypt and authenticate) or open (decrypt) a
 //! body.
 //!
-//! [`KeyRing`] seals the bodies of the native format with AES-GCM, and opens those of earlier keys while a key is being replaced.
-//! [`FernetKeys`] does the same in the format of Django Channels.
+//! [`KeyRing`] seals the bodies of the native format with AES-GCM, and opens those of earlier keys while a key is being
+//! replaced. [`FernetKeys`] does the same in the format of Django Channels.
 
 mod fernet;
 mod key_ring;

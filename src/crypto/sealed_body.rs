@@ -80,9 +80,10 @@ pub(super) fn widen(counter: [u8; NONCE]) -> Nonce<aes_gcm::aead::consts::U12> {
     nonce.into()
 }
 
-/// Appends the associated data: the bytes that the tag covers in addition to the ciphertext. They are appended to the buffer
-/// of the body and removed afterwards, which saves an allocation. The length of each part precedes the part, so that different
-/// contexts have different bytes. The key, the salt and the nonce are not included, because the encryption depends on them.
+/// Appends the associated data: the bytes that the tag covers in addition to the ciphertext. They are appended to the
+/// buffer of the body and removed afterwards, which saves an allocation. The length of each part precedes the part, so
+/// that different contexts have different bytes. The key, the salt and the nonce are not included, because the
+/// encryption depends on them.
 pub(super) fn bind(context: &[&[u8]], sealed_at_ms: u64, bound: &mut Vec<u8>) {
     bound.extend_from_slice(&sealed_at_ms.to_be_bytes());
     for part in context {

@@ -1,8 +1,8 @@
 //! `Key`: a configured key and its subkeys, with the subkey that seals and a cache of those that open.
 //!
-//! A configured key does not encrypt bodies itself. HKDF-SHA256 derives a subkey from the key, a label of this format and a random
-//! salt of this process, and the nonces of a subkey count up. A nonce therefore never repeats, however many processes share the
-//! key, and the limit of 2^32 messages per key for random nonces does not apply.
+//! A configured key does not encrypt bodies itself. HKDF-SHA256 derives a subkey from the key, a label of this format
+//! and a random salt of this process, and the nonces of a subkey count up. A nonce therefore never repeats, however
+//! many processes share the key, and the limit of 2^32 messages per key for random nonces does not apply.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,7 +1,8 @@
-//! `Deployment`: the choice of a layer by environment variables or options. [`connect`](connect::connect): a layer on Redis.
+//! `Deployment`: the choice of a layer by environment variables or options. [`connect`](connect::connect): a layer on
+//! Redis.
 //!
-//! The program starts here, and so does an application that is configured by its environment. `connect` chooses the layer by the
-//! configured format; a deployment may instead use a layer in memory.
+//! The program starts here, and so does an application that is configured by its environment. `connect` chooses the
+//! layer by the configured format; a deployment may instead use a layer in memory.
 
 pub(crate) mod connect;
 
@@ -15,8 +16,8 @@ use crate::memory::MemoryLayer;
 /// The options of a deployment and the layer that it uses.
 ///
 /// [`from_env`](Self::from_env) reads two families of variables: those that begin with `CHANNEL_LAYER_`, which are the
-/// options of [`Config`], and variables that begin with `REDIS_`, which are common in deployments of socket servers and set
-/// some of the same options. `docs/configuration.md` lists both, and says which of them takes precedence.
+/// options of [`Config`], and variables that begin with `REDIS_`, which are common in deployments of socket servers and
+/// set some of the same options. `docs/configuration.md` lists both, and says which of them takes precedence.
 #[derive(Clone, Debug)]
 pub struct Deployment {
     /// The options of the layer.

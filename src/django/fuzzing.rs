@@ -9,8 +9,8 @@ use crate::codec::serializer::Serializer;
 use crate::message::Value;
 use crate::name::ChannelName;
 
-/// Round trip of a stored message with its channels under `__asgi_channel__`: encoding a decoded message and decoding it again
-/// yields the same message. The first of `bytes` chooses options, and the message follows.
+/// Round trip of a stored message with its channels under `__asgi_channel__`: encoding a decoded message and decoding
+/// it again yields the same message. The first of `bytes` chooses options, and the message follows.
 ///
 /// # Panics
 ///

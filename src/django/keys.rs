@@ -2,14 +2,14 @@
 
 use crate::name::{ChannelName, GroupName};
 
-/// String: the random epoch of a server's data. No key of the site begins like this, so a flush by Python's layers does not
-/// delete it.
+/// String: the random epoch of a server's data. No key of the site begins like this, so a flush by Python's layers does
+/// not delete it.
 pub(super) fn epoch(prefix: &str) -> String {
     format!("channel-layer:epoch:{prefix}")
 }
 
-/// The keys of one deployment. Python puts no separator between the prefix and a name. A prefix that begins with another prefix,
-/// followed by characters of names, can therefore not be distinguished from it.
+/// The keys of one deployment. Python puts no separator between the prefix and a name. A prefix that begins with
+/// another prefix, followed by characters of names, can therefore not be distinguished from it.
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
     pub(super) prefix: String,

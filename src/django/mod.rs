@@ -5,8 +5,8 @@
 //! | [`ChannelsRedisLayer`] | `channels_redis`, `core.RedisChannelLayer` | 3.0 |
 //! | [`AsgiRedisLayer`] | `asgi_redis`, `RedisChannelLayer` | 1.0 |
 //!
-//! Both use the servers, send queues and readers of the native layer. They use the clock of the Redis server, and Python uses the
-//! clock of each process.
+//! Both use the servers, send queues and readers of the native layer. They use the clock of the Redis server, and
+//! Python uses the clock of each process.
 
 mod asgi_redis;
 mod channels_redis;

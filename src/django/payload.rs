@@ -1,5 +1,5 @@
-//! `Payload`: converts messages to the bytes that Python stores in Redis, and back. They are bounded in size, and encrypted if
-//! there are keys.
+//! `Payload`: converts messages to the bytes that Python stores in Redis, and back. They are bounded in size, and
+//! encrypted if there are keys.
 
 use std::time::Duration;
 
@@ -63,9 +63,9 @@ impl Payload {
         self.encode_plain(message, None, &mut Vec::with_capacity(192))
     }
 
-    /// The stored bytes of an encoded message: a random beginning, and the message, encrypted if there are keys. `now` counts
-    /// from the epoch by the clock of the server: an encrypted message opens only for a limited time, and may wait for its
-    /// server before that.
+    /// The stored bytes of an encoded message: a random beginning, and the message, encrypted if there are keys. `now`
+    /// counts from the epoch by the clock of the server: an encrypted message opens only for a limited time, and may
+    /// wait for its server before that.
     pub(super) fn wrap(&self, plain: &[u8], now: Duration) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.random_prefix + plain.len() + 64);
         bytes.resize(self.random_prefix, 0);

@@ -33,7 +33,8 @@ impl<L: ChannelLayer + ?Sized> FallbackLayer<L> {
         results
     }
 
-    /// Returns the result of a send. A message that the remote layer [did not take](Self::accepted) goes to the local layer.
+    /// Returns the result of a send. A message that the remote layer [did not take](Self::accepted) goes to the local
+    /// layer.
     pub(crate) async fn finish_send(&self, result: Result<()>, channel: &str, message: &Message) -> Result<()> {
         match self.accepted(result) {
             Some(result) => result,
@@ -41,8 +42,8 @@ impl<L: ChannelLayer + ?Sized> FallbackLayer<L> {
         }
     }
 
-    /// Returns the results of `requeue`. Messages that the remote layer [did not take](Self::accepted) go to the local layer,
-    /// whatever the capacities of their channels.
+    /// Returns the results of `requeue`. Messages that the remote layer [did not take](Self::accepted) go to the local
+    /// layer, whatever the capacities of their channels.
     pub(crate) async fn finish_requeue(
         &self,
         results: Vec<Result<()>>,
@@ -55,8 +56,9 @@ impl<L: ChannelLayer + ?Sized> FallbackLayer<L> {
         results.into_iter().filter_map(|result| result.or_else(|| local.next())).collect()
     }
 
-    /// The result of a send to the remote layer. An outage is no failure of this layer: a message that the remote layer may have
-    /// taken counts as unconfirmed. Returns `None` if the remote layer has certainly not taken the message because of an outage.
+    /// The result of a send to the remote layer. An outage is no failure of this layer: a message that the remote layer
+    /// may have taken counts as unconfirmed. Returns `None` if the remote layer has certainly not taken the message
+    /// because of an outage.
     fn accepted(&self, result: Result<()>) -> Option<Result<()>> {
         match result {
             Err(error) if self.state.check_error(&error) => error.may_have_run().then(|| {
@@ -67,8 +69,8 @@ impl<L: ChannelLayer + ?Sized> FallbackLayer<L> {
         }
     }
 
-    /// Returns the result of a group send, as [`finish_send`](Self::finish_send). The remote layer has counted the members
-    /// that it may have missed.
+    /// Returns the result of a group send, as [`finish_send`](Self::finish_send). The remote layer has counted the
+    /// members that it may have missed.
     pub(crate) async fn finish_group_send(&self, result: Result<()>, group: &str, message: &Message) -> Result<()> {
         match result {
             Err(error) if self.state.check_error(&error) => {
@@ -82,7 +84,8 @@ impl<L: ChannelLayer + ?Sized> FallbackLayer<L> {
         }
     }
 
-    /// Changes a membership in both layers, or in neither if the remote one refuses the change. The change matters for `lasts`.
+    /// Changes a membership in both layers, or in neither if the remote one refuses the change. The change matters for
+    /// `lasts`.
     pub(crate) async fn change(&self, key: Key, change: Change, lasts: Duration) -> Result<()> {
         if self.state.check_outage(&*self.remote) {
             let mut journal = self.state.journal.lock();

@@ -35,22 +35,23 @@ const EVENTS: usize = 256;
 ///
 /// - **No duplicates.** Each message goes to one of the two layers. If the remote layer may have taken a message when
 ///   it failed, the message is not sent again. It is counted as dropped under the reason `unconfirmed`, and the call
-///   succeeds. The same holds for a group message if any member may have it; each part that may be missing is counted. A
-///   message that the remote layer has certainly not taken stays in this process.
+///   succeeds. The same holds for a group message if any member may have it; each part that may be missing is counted.
+///   A message that the remote layer has certainly not taken stays in this process.
 /// - **Order.** Receivers read both layers in the order in which one sender's messages reached them: first the messages
 ///   that stayed here in earlier outages, then the messages of the remote layer, then the messages that stayed here in
 ///   the present outage. There are two exceptions. Messages that waited on a server when it became unreachable arrive
-///   after its return, behind the messages that were sent during the outage. With several servers, messages that wait on
-///   a server that is still up may arrive behind newer messages that stayed here.
+///   after its return, behind the messages that were sent during the outage. With several servers, messages that wait
+///   on a server that is still up may arrive behind newer messages that stayed here.
 /// - **Messages that stayed here** are not sent on later. No other process gets them. If no reader in this process
 ///   takes them they expire, or fill the channel; `send` then returns [`ChannelFull`](crate::Error::ChannelFull).
 /// - **Memberships** are kept in both layers. Changes that this process makes during an outage are replayed to the
 ///   remote layer before messages go there again. If a server loses its data, all memberships of this process are added
 ///   again. Replayed memberships keep their ends. A change that the remote layer refuses, for example because a server
-///   lacks memory, is logged and retried until the membership ends. It does not delay the return. During an outage a group consists of the members that this process
-///   added, whichever process reads them; members that others added are missing. Members that other processes discard
-///   are discarded here within about 10 s, or later if this process has added members to thousands of groups. A member
-///   that was discarded less than that time before an outage is still a member during it.
+///   lacks memory, is logged and retried until the membership ends. It does not delay the return. During an outage a
+///   group consists of the members that this process added, whichever process reads them; members that others added are
+///   missing. Members that other processes discard are discarded here within about 10 s, or later if this process has
+///   added members to thousands of groups. A member that was discarded less than that time before an outage is still a
+///   member during it.
 /// - **No waiting.** A call does not wait for a server that is known to be unreachable. Calls in progress when the
 ///   server became unreachable wait for at most the command timeout.
 ///

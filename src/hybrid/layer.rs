@@ -27,10 +27,10 @@ const LOCAL_GROUP: &str = "__hybrid__.";
 /// process wherever it is.
 ///
 /// Group members on normal channels get their messages through the local layer of the sender. All processes know them,
-/// because the remote layer stores them in a separate group. Its name is `__hybrid__.` followed by 32 hexadecimal digits of
-/// the SHA-256 digest of the group's name; nothing else should use it. If the remote layer does not
-/// [list all members](ChannelLayer::lists_all_members), as [`PubSubLayer`](crate::PubSubLayer), a send reaches only the
-/// members on normal channels that its own process added.
+/// because the remote layer stores them in a separate group. Its name is `__hybrid__.` followed by 32 hexadecimal
+/// digits of the SHA-256 digest of the group's name; nothing else should use it. If the remote layer does not [list all
+/// members](ChannelLayer::lists_all_members), as [`PubSubLayer`](crate::PubSubLayer), a send reaches only the members
+/// on normal channels that its own process added.
 ///
 /// Both layers should accept messages of the same size. Only the remote layer refuses a group message as a whole.
 ///
@@ -141,7 +141,8 @@ impl<L: ChannelLayer + ?Sized, R: ChannelLayer + ?Sized> HybridLayer<L, R> {
         self.remote.group_channels(&local_group(group)?).await
     }
 
-    /// Sends to members on normal channels. Each message carries the index of its call, and `calls` collects the results.
+    /// Sends to members on normal channels. Each message carries the index of its call, and `calls` collects the
+    /// results.
     async fn send_to_members(&self, sends: &[(usize, ChannelName, Message)], calls: &mut [GroupSendOutcomes]) {
         let messages: Vec<_> = sends.iter().map(|(_, channel, message)| (channel.as_str(), message.clone())).collect();
         for ((at, ..), result) in sends.iter().zip(self.local.send_many(&messages).await) {
@@ -215,8 +216,8 @@ impl<L: ChannelLayer + ?Sized, R: ChannelLayer + ?Sized> ChannelLayer for Hybrid
         if second.channels.is_empty() {
             return self.receive_part(&first).await;
         }
-        // Without this attempt a layer behind a network would always lose the race below against a layer that has a message
-        // ready. Its error is ignored: an outage is reported once, by the call that waits.
+        // Without this attempt a layer behind a network would always lose the race below against a layer that has a
+        // message ready. Its error is ignored: an outage is reported once, by the call that waits.
         if let Ok(Some(delivery)) = self.try_receive_part(&first).await {
             return Ok(delivery);
         }
@@ -374,8 +375,8 @@ impl<L: ChannelLayer + ?Sized, R: ChannelLayer + ?Sized> ChannelLayer for Hybrid
         self.local.max_message_size().min(self.remote.max_message_size())
     }
 
-    /// Returns the events of the remote layer, which clients depend on. Both layers number their servers from 0, so merged
-    /// events would be ambiguous. [`local`](Self::local) gives access to the events of the local layer.
+    /// Returns the events of the remote layer, which clients depend on. Both layers number their servers from 0, so
+    /// merged events would be ambiguous. [`local`](Self::local) gives access to the events of the local layer.
     fn events(&self) -> broadcast::Receiver<Event> {
         self.remote.events()
     }

@@ -49,8 +49,8 @@ impl FromIterator<Result<()>> for Parts {
 
 /// The outcomes of the parts of one group send.
 ///
-/// If no part may have run, the error tells the caller so, and nothing is counted. Otherwise no caller learns which parts failed.
-/// Each of them then counts as dropped, and so it does if the call is dropped.
+/// If no part may have run, the error tells the caller so, and nothing is counted. Otherwise no caller learns which
+/// parts failed. Each of them then counts as dropped, and so it does if the call is dropped.
 #[derive(Default)]
 pub(crate) struct GroupSendOutcomes {
     parts: Parts,

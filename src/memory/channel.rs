@@ -253,8 +253,8 @@ impl Channel {
         drop(messages);
     }
 
-    /// Frees expired messages, which it adds to `drops`, and counters. Returns when to do so next; `None` if the channel is
-    /// empty.
+    /// Frees expired messages, which it adds to `drops`, and counters. Returns when to do so next; `None` if the
+    /// channel is empty.
     pub(super) fn sweep(&self, now: Instant, drops: &mut Drops) -> Option<Instant> {
         let mut state = self.state.lock();
         state.queue.drop_expired(now, drops);

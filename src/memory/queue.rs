@@ -76,8 +76,8 @@ impl Queue {
         Some(entry)
     }
 
-    /// Hands up to `limit` deliveries of entries sent before `epoch` to `sink`. Returns their number. Adds the messages that
-    /// it drops to `drops`.
+    /// Hands up to `limit` deliveries of entries sent before `epoch` to `sink`. Returns their number. Adds the messages
+    /// that it drops to `drops`.
     pub(super) fn take(
         &mut self,
         channel: &ChannelName,
@@ -104,8 +104,8 @@ impl Queue {
         taken
     }
 
-    /// Drops expired messages, and adds them to `drops`. All messages have the same lifetime, so the expired ones are at the
-    /// head.
+    /// Drops expired messages, and adds them to `drops`. All messages have the same lifetime, so the expired ones are
+    /// at the head.
     pub(super) fn drop_expired(&mut self, now: Instant, drops: &mut Drops) {
         let before = self.len();
         while self.front().is_some_and(|entry| now >= entry.expires) {

@@ -1,7 +1,7 @@
 //! `Message` and `Value`: immutable maps of the eight ASGI value types.
 //!
-//! A clone shares its contents with the original, so that all recipients of a group message share one. [`Map`] is a map of
-//! values, and `convert` has the conversions from Rust types.
+//! A clone shares its contents with the original, so that all recipients of a group message share one. [`Map`] is a map
+//! of values, and `convert` has the conversions from Rust types.
 
 mod convert;
 mod map;

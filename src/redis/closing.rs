@@ -23,7 +23,8 @@ impl Closing {
         self.token.cancel();
     }
 
-    /// The token that is cancelled at the end. If it is cancelled without [`close`](Self::close), the runtime of the layer has ended.
+    /// The token that is cancelled at the end. If it is cancelled without [`close`](Self::close), the runtime of the
+    /// layer has ended.
     pub(crate) fn token(&self) -> &CancellationToken {
         &self.token
     }
@@ -37,8 +38,8 @@ impl Closing {
         if self.has_ended() { Err(self.error()) } else { Ok(()) }
     }
 
-    /// Fails if the layer was closed or dropped. Senders use this, because they would contend for the lock of the token. Their
-    /// queue tells them that the runtime has ended.
+    /// Fails if the layer was closed or dropped. Senders use this, because they would contend for the lock of the
+    /// token. Their queue tells them that the runtime has ended.
     pub(crate) fn check_not_closed(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
     }

@@ -1,8 +1,8 @@
 //! `DrivenTask`: a background future that callers may also poll inline.
 //!
-//! Waking a task costs a turn of the scheduler, and after a few such turns in a row the scheduler wakes another thread. A
-//! caller that has just given the future something to do polls it instead, so that the command is on its way before the
-//! caller starts to wait.
+//! Waking a task costs a turn of the scheduler, and after a few such turns in a row the scheduler wakes another thread.
+//! A caller that has just given the future something to do polls it instead, so that the command is on its way before
+//! the caller starts to wait.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -30,7 +30,8 @@ struct Running {
 }
 
 impl DrivenTask {
-    /// Returns the future that the task has to run. `future` is dropped when the returned future is dropped or complete.
+    /// Returns the future that the task has to run. `future` is dropped when the returned future is dropped or
+    /// complete.
     pub(crate) fn run(
         self: Arc<Self>,
         future: impl Future<Output = ()> + Send + 'static,

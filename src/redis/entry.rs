@@ -41,7 +41,8 @@ pub(crate) enum Address<T> {
     Rest { group: T, version: u64, locals: Locals },
 }
 
-/// Local parts in the bytes of an entry. Each is read when it is needed, so that a forged entry cannot cause allocations.
+/// Local parts in the bytes of an entry. Each is read when it is needed, so that a forged entry cannot cause
+/// allocations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Locals {
     count: u32,
@@ -79,7 +80,8 @@ pub(crate) enum Fault {
     Stamp,
 }
 
-/// Appends the beginning of an entry to `out`, up to its body. The entry expires at `expires`, `lifetime` after it was sent.
+/// Appends the beginning of an entry to `out`, up to its body. The entry expires at `expires`, `lifetime` after it was
+/// sent.
 pub(crate) fn begin<T: AsRef<str>>(expires: u64, lifetime: u64, address: &Address<T>, sealed: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(&expires.to_be_bytes());
     write_header(lifetime, address, sealed, out);

@@ -1,8 +1,9 @@
 //! The layers on Redis: [`RedisLayer`] in the native format, and [`PubSubLayer`] on publish and subscribe.
 //!
-//! A message goes out through `send`, waits in a list of one server (`node`, chosen by `topology`), and comes in through
-//! `receive`. `native` is the native format: it finds the members of a group message with the model in `groups`, which
-//! has no access to a server. `stored` joins a format and the two paths to a layer, for the formats of Python too.
+//! A message goes out through `send`, waits in a list of one server (`node`, chosen by `topology`), and comes in
+//! through `receive`. `native` is the native format: it finds the members of a group message with the model in
+//! `groups`, which has no access to a server. `stored` joins a format and the two paths to a layer, for the formats of
+//! Python too.
 
 pub(crate) mod closing;
 pub(crate) mod driven;

@@ -15,16 +15,16 @@ const WITHIN: Duration = Duration::from_secs(5);
 /// Number of messages per call.
 const AT_ONCE: usize = 1_000;
 
-/// A message that a worker or a delay server has taken, with its channel. It counts as dropped if it is neither handled nor
-/// requeued.
+/// A message that a worker or a delay server has taken, with its channel. It counts as dropped if it is neither handled
+/// nor requeued.
 pub(crate) type TakenMessage = CountedIfUnread<(ChannelName, Message)>;
 
 pub(crate) fn taken(channel: ChannelName, message: Message) -> TakenMessage {
     CountedIfUnread::new((channel, message), Some(DropReason::Stopped))
 }
 
-/// Requeues messages at the ends of their channels, whatever the capacity. Counts those that cannot be requeued. After the time
-/// limit the calls are dropped, and the layer counts the messages that it does not send.
+/// Requeues messages at the ends of their channels, whatever the capacity. Counts those that cannot be requeued. After
+/// the time limit the calls are dropped, and the layer counts the messages that it does not send.
 pub(crate) async fn requeue(layer: &dyn ChannelLayer, messages: Vec<TakenMessage>) {
     let until = Instant::now() + WITHIN;
     let (mut late, mut why) = (0, None);

@@ -113,8 +113,8 @@ impl Worker {
     ///
     /// # Cancel safety
     ///
-    /// When dropped, the running handlers and the messages that wait for them are dropped. Each of these messages counts as
-    /// dropped under `stopped`.
+    /// When dropped, the running handlers and the messages that wait for them are dropped. Each of these messages
+    /// counts as dropped under `stopped`.
     ///
     /// # Errors
     ///
@@ -155,8 +155,8 @@ impl Worker {
         }
     }
 
-    /// Hands a message to the pool. Returns `false` for a message that the layer should not have returned: its channel was
-    /// not asked for, or it exceeds the limit of the call.
+    /// Hands a message to the pool. Returns `false` for a message that the layer should not have returned: its channel
+    /// was not asked for, or it exceeds the limit of the call.
     fn take(&self, delivery: Delivery, permits: &mut Permits, pool: &mut WorkerPool) -> bool {
         let Some(handler) = self.handlers.of(&delivery.channel) else { return false };
         let Some(taken) = permits.take() else { return false };

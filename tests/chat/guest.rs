@@ -72,7 +72,8 @@ impl Guest {
 
     async fn sees_view(&self, what: &str, shown: impl Fn(&View) -> bool) {
         let mut view = self.view.clone();
-        // A person without a connection disappears after 13 s, and the detection of an outage of Redis takes time as well.
+        // A person without a connection disappears after 13 s, and the detection of an outage of Redis takes time as
+        // well.
         let seen = within(DEADLINE * 2, what, view.wait_for(|view| shown(view))).await.is_ok();
         assert!(seen, "the connection ended before {what} was seen: {:?}", self.lines());
     }

@@ -62,7 +62,8 @@ impl Load {
         eventually("messages", async || (self.arrived.load(Ordering::Relaxed) > 500).then_some(())).await;
     }
 
-    /// Ends the writers, each with a message that was sent with success, and the reader when it has the last message of each channel.
+    /// Ends the writers, each with a message that was sent with success, and the reader when it has the last message of
+    /// each channel.
     pub async fn finish(self) -> Outcome {
         self.writing.cancel();
         let sent: BTreeMap<_, _> = self.writers.join_all().await.into_iter().collect();

@@ -1,5 +1,5 @@
-//! The scripts of the native format on the keys of a slot that is being migrated: a command on a missing key fails there, also
-//! within a script.
+//! The scripts of the native format on the keys of a slot that is being migrated: a command on a missing key fails
+//! there, also within a script.
 
 use redis::Value;
 

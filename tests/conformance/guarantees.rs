@@ -54,8 +54,8 @@ impl Promise {
 }
 
 impl Kind {
-    /// Checks that a layer has the tests of the guarantees that it keeps, and of no others. Only guarantees with dedicated
-    /// tests are checked.
+    /// Checks that a layer has the tests of the guarantees that it keeps, and of no others. Only guarantees with
+    /// dedicated tests are checked.
     pub fn has_tests_of(&self, tested: &[&str]) {
         let tested_alone =
             [Promise::Capacity, Promise::Drain, Promise::NoSilentLoss, Promise::OnePlacePerProcess, Promise::Order];

@@ -24,8 +24,8 @@ use backend::{
     PubSubAlone, PubSubOnSeveral, PubSubSharded, Redis, RedisCluster, RedisEncrypted,
 };
 
-/// Generates a module for each backend, with the tests of the guarantees that are listed for it and the tests that every
-/// backend has. A guarantee that a backend lacks has no tests there, and one that it keeps cannot be left out:
+/// Generates a module for each backend, with the tests of the guarantees that are listed for it and the tests that
+/// every backend has. A guarantee that a backend lacks has no tests there, and one that it keeps cannot be left out:
 /// `has_the_tests_of_what_it_promises` compares the list with the backend.
 macro_rules! conformance {
     ($($backend:ident: $type:ty, $($promise:ident)*;)+) => {

@@ -85,8 +85,8 @@ pub async fn send_numbers(layer: &Layer, channel: &str, numbers: impl IntoIterat
     }
 }
 
-/// Tasks that send to and read from other channels of a layer, so that their messages travel in batches with those of the
-/// test.
+/// Tasks that send to and read from other channels of a layer, so that their messages travel in batches with those of
+/// the test.
 pub struct Others(JoinSet<()>);
 
 impl Others {

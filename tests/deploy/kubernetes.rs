@@ -93,7 +93,8 @@ fn the_file_says_how_to_create_its_secrets() {
     assert!(!command.is_empty() && read(FILE).contains(&command), "{command}");
 }
 
-/// A shutdown takes the drain timeout, the disconnect notices, and up to 10 s in which the layer puts back undelivered messages.
+/// A shutdown takes the drain timeout, the disconnect notices, and up to 10 s in which the layer puts back undelivered
+/// messages.
 #[test]
 fn an_instance_has_time_to_shut_down() {
     let end = server_default("drain_timeout") + 11;

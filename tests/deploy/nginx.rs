@@ -34,7 +34,8 @@ impl Nginx {
         format!("127.0.0.1:{}", self.port.number())
     }
 
-    /// Makes nginx reload its configuration. New workers accept new connections, and old ones keep the open connections.
+    /// Makes nginx reload its configuration. New workers accept new connections, and old ones keep the open
+    /// connections.
     pub async fn reload(&mut self) {
         let before = self.starts();
         self.process.signal("HUP");

@@ -72,7 +72,8 @@ async fn a_room_spans_clients_behind_nginx_and_of_an_instance() {
     }
 }
 
-/// All clients have the same address here, so nginx chooses the same instance for all. The test ends each instance once.
+/// All clients have the same address here, so nginx chooses the same instance for all. The test ends each instance
+/// once.
 #[tokio::test]
 async fn nginx_skips_an_instance_that_has_ended() {
     for gone in [0, 1] {

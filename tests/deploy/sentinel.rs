@@ -104,7 +104,8 @@ impl Servers {
         }
     }
 
-    /// Waits until `replica` replicates `master`. Sentinels wait for 8 s before they demote a server that claims to be the master.
+    /// Waits until `replica` replicates `master`. Sentinels wait for 8 s before they demote a server that claims to be
+    /// the master.
     async fn follows(&self, replica: &str, master: &str) {
         let master = (self.port(master), "connected".to_owned());
         let following = async {

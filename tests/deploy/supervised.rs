@@ -5,9 +5,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-/// A shell that starts the program and sends it the signals that the test writes to a pipe. Only the shell knows the process
-/// id, so that no other process is ever signalled. When the pipe closes, however the test ended, the shell terminates the
-/// program, and kills it after 5 s: a Redis that is terminated while it writes its first append-only file never ends.
+/// A shell that starts the program and sends it the signals that the test writes to a pipe. Only the shell knows the
+/// process id, so that no other process is ever signalled. When the pipe closes, however the test ended, the shell
+/// terminates the program, and kills it after 5 s: a Redis that is terminated while it writes its first append-only
+/// file never ends.
 const SUPERVISOR: &str = r#"
     trap '' INT TERM HUP
     "$@" >>log 2>&1 & pid=$!

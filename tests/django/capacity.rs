@@ -39,7 +39,8 @@ async fn a_channel_of_channels_redis_filled_by_one_language_is_full_for_the_othe
     a_filled_channel_is_full_for_the_other_language(Site::channels_redis()).await;
 }
 
-/// The rule matches full names. The capacity is `places`: that of the rule if full names are used, and otherwise the default.
+/// The rule matches full names. The capacity is `places`: that of the rule if full names are used, and otherwise the
+/// default.
 async fn rules_match_the_same_name_in_both_languages(site: Site, places: i64) {
     let ends = Ends::of(site.capacity(5).channel_capacity("*!*few", 2)).await;
     let channel = format!("{}few", ends.python.new_local_channel().await);

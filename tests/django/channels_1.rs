@@ -1,8 +1,8 @@
 //! Django Channels 1 over asgi_redis: interface servers and workers of one language with those of the other.
 //!
-//! The application is the same here and in `peer/chat_1.py`. A client that connects joins a room, and a message of one client
-//! goes to all clients in the room. A connection to `/forbidden` is refused. The response to an HTTP request repeats its method
-//! and path.
+//! The application is the same here and in `peer/chat_1.py`. A client that connects joins a room, and a message of one
+//! client goes to all clients in the room. A connection to `/forbidden` is refused. The response to an HTTP request
+//! repeats its method and path.
 
 use std::future::pending;
 

@@ -1,4 +1,5 @@
-//! The Django site in `examples/django` and a Rust program beside it, with a real interface server, consumer and sockets.
+//! The Django site in `examples/django` and a Rust program beside it, with a real interface server, consumer and
+//! sockets.
 
 use std::future::pending;
 use std::process::Stdio;
@@ -84,8 +85,8 @@ async fn a_worker_answers_the_consumer_of_the_site() {
     }
 }
 
-/// By default, redis-py ends a read that waits for 5 s. The settings of the documentation prevent that. The test must wait in
-/// real time, because the timeout is in Python.
+/// By default, redis-py ends a read that waits for 5 s. The settings of the documentation prevent that. The test must
+/// wait in real time, because the timeout is in Python.
 #[tokio::test]
 async fn the_site_of_the_documentation_receives_messages_after_an_idle_time() {
     let site = Site::of("tests/django/peer", "documented:application").await;

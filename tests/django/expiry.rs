@@ -19,7 +19,8 @@ async fn an_expired_message_of_asgi_redis_is_not_delivered() {
         from.send(&channel, &numbered(1)).await;
         let list = format!("{}{channel}", ends.site.prefix());
         let keys: Vec<String> = redis.lrange(&list, 0, -1).await.unwrap();
-        // A message lives for the expiry and its list one second longer, so a list may contain keys of expired messages.
+        // A message lives for the expiry and its list one second longer, so a list may contain keys of expired
+        // messages.
         let (ttl, list_ttl): (i64, i64) = (redis.ttl(&keys[0]).await.unwrap(), redis.ttl(&list).await.unwrap());
         assert!((30..=60).contains(&ttl) && (30..=61).contains(&list_ttl), "{ttl} and {list_ttl}");
         let () = redis.del(&keys[0]).await.unwrap();

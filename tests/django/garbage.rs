@@ -52,7 +52,8 @@ fn routings() -> Vec<Vec<u8>> {
     bodies.map(<[u8]>::to_vec).into()
 }
 
-/// Writes each of `rows` with `write`, and sends a message from Python after it. All messages must arrive, and nothing else.
+/// Writes each of `rows` with `write`, and sends a message from Python after it. All messages must arrive, and nothing
+/// else.
 async fn assert_messages_arrive_among(ends: &Ends, channel: &str, rows: Vec<Vec<u8>>, write: impl AsyncFn(&[u8])) {
     let rows: Vec<_> = rows.into_iter().zip(1..).collect();
     for (row, number) in &rows {

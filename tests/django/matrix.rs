@@ -1,11 +1,11 @@
-//! Sends a message with every kind of value from Python to Rust and from Rust to Python, by every route, for each package,
-//! serializer, encryption, prefix and number of hosts.
+//! Sends a message with every kind of value from Python to Rust and from Rust to Python, by every route, for each
+//! package, serializer, encryption, prefix and number of hosts.
 
 use super::routes::Wire;
 use super::site::Site;
 
-/// Generates nested modules for all combinations of the dimensions. Each value of a dimension is a method of [`Site`]. The
-/// innermost modules contain one test for each direction.
+/// Generates nested modules for all combinations of the dimensions. Each value of a dimension is a method of [`Site`].
+/// The innermost modules contain one test for each direction.
 macro_rules! matrix {
     ($site:expr, { [$($value:ident)+] $($rest:tt)* }) => {
         matrix!(@each $site, { $($rest)* }, $($value)+);

@@ -14,8 +14,8 @@ use tokio::sync::oneshot;
 
 use crate::support::{DEADLINE, within};
 
-/// A running peer. Its commands run concurrently. It exits when this is dropped, or when the process of the tests ends for any
-/// reason.
+/// A running peer. Its commands run concurrently. It exits when this is dropped, or when the process of the tests ends
+/// for any reason.
 pub struct Peer {
     process: Child,
     commands: Mutex<Commands>,

@@ -1,4 +1,5 @@
-//! Behaviour of the pub/sub format only: each process that reads a channel gets all its messages, and readers skip garbage.
+//! Behaviour of the pub/sub format only: each process that reads a channel gets all its messages, and readers skip
+//! garbage.
 
 use redis::AsyncCommands;
 

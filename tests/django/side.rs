@@ -7,7 +7,8 @@ use channel_layer::Message;
 #[async_trait]
 pub trait Side: Send + Sync {
     async fn send(&self, channel: &str, message: &Message);
-    /// Receives from `channel`, or from all process-local channels of its process. Returns the full name and the message.
+    /// Receives from `channel`, or from all process-local channels of its process. Returns the full name and the
+    /// message.
     async fn receive(&self, channel: &str) -> (String, Message);
     /// Returns the name of a process-local channel that this side reads.
     async fn new_local_channel(&self) -> String;

@@ -92,8 +92,8 @@ async fn rust_workers_get_each_message_of_channels_redis_once() {
     rust_workers_get_each_message_once(Site::channels_redis().on_two_hosts()).await;
 }
 
-/// Starts workers in both languages, each with its own layer. Returns the deliveries of each language. Each language gets at
-/// least one message.
+/// Starts workers in both languages, each with its own layer. Returns the deliveries of each language. Each language
+/// gets at least one message.
 async fn both_read(site: Site) -> (Arc<Received>, Arc<Received>) {
     let (of_python, of_rust, mut workers) =
         (Arc::new(Received::default()), Arc::new(Received::default()), JoinSet::new());

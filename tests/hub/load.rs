@@ -61,8 +61,8 @@ async fn clients_that_come_and_go_leave_nothing_behind() {
     assert_eq!(app.closes(), connects, "each client is reported as closed once");
 }
 
-/// Connects a client and ends it in one of four ways: with a close frame, after a message, with a message under way, or at
-/// once.
+/// Connects a client and ends it in one of four ways: with a close frame, after a message, with a message under way, or
+/// at once.
 async fn come_and_go(number: usize, port: u16, hub: &Hub) {
     let host = [127, 0, 0, u8::try_from(1 + number % 100).unwrap()];
     let stream = tokio::net::TcpStream::connect((std::net::Ipv4Addr::from(host), port)).await.unwrap();

@@ -1,5 +1,5 @@
-//! Servers and connections that fail: the layer reports its state, delivers messages inside the process, and recovers by
-//! itself.
+//! Servers and connections that fail: the layer reports its state, delivers messages inside the process, and recovers
+//! by itself.
 
 use std::time::Duration;
 

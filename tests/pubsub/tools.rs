@@ -101,9 +101,9 @@ enum Fate {
     Unconfirmed,
 }
 
-/// Sends numbered messages during two outages of the server. They must arrive in order and at most once. A message may be
-/// missing if the layer counted it, or if it was among the last ones that went to the server before an outage: these are lost
-/// with the server.
+/// Sends numbered messages during two outages of the server. They must arrive in order and at most once. A message may
+/// be missing if the layer counted it, or if it was among the last ones that went to the server before an outage: these
+/// are lost with the server.
 pub async fn order_holds(
     layer: &impl ChannelLayer,
     receiver: &mut Receiver,
@@ -174,8 +174,8 @@ async fn send_until(stop: &Cell<bool>, mut counts: Counts, send: impl AsyncFn(Me
     fates
 }
 
-/// Pauses writes on the server for a while. Checks that the layer, whose `receiver` reads `work`, keeps delivering its own
-/// messages at once and does not return to the server.
+/// Pauses writes on the server for a while. Checks that the layer, whose `receiver` reads `work`, keeps delivering its
+/// own messages at once and does not return to the server.
 pub async fn stays_here_while_writes_are_paused(layer: &impl ChannelLayer, receiver: &mut Receiver, url: &str) {
     ask(url, "CLIENT PAUSE 60000 WRITE").await;
     // The first send waits for its answer.

@@ -142,8 +142,8 @@ async fn settings_are_published(connection: &MultiplexedConnection) {
     .await;
 }
 
-/// Uses all operations of a layer in one of Python's formats as `user`. Returns the refusals, and the allowed commands that were
-/// not used.
+/// Uses all operations of a layer in one of Python's formats as `user`. Returns the refusals, and the allowed commands
+/// that were not used.
 async fn does_everything(format: Format, user: &str) -> (Vec<redis::Value>, Vec<String>) {
     let (server, mut connection) = server().await;
     let () = ask(&mut connection, redis::cmd("CONFIG").arg("RESETSTAT")).await;

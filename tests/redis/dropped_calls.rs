@@ -51,8 +51,8 @@ async fn a_delay_server_that_stops_during_an_outage_counts_each_message_once() {
     event(&mut events, "the first outage", |event| matches!(event, Event::ShardDown { shard: 1, .. })).await;
     let stopping = CancellationToken::new();
     let running = tokio::spawn(DelayServer::new(layer.clone()).run(stopping.clone().cancelled_owned()));
-    // More waiting messages than one call requeues, one whose send waits for its server, and one that arrives after all of these
-    // have been taken.
+    // More waiting messages than one call requeues, one whose send waits for its server, and one that arrives after all
+    // of these have been taken.
     let delayed = |channel: &str, delay: i64| message! { "channel": channel, "delay": delay, "content": numbered(1) };
     let waiting = 1_001;
     let mut messages = vec![("asgi.delay", delayed("later", 3_600_000)); waiting];

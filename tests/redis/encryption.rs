@@ -133,7 +133,8 @@ impl Stranger {
         assert_eq!(refused, Refused { undecryptable: 1, undecodable: 0 }, "{what}");
     }
 
-    /// Puts `entry` into `list`. Checks that only the next message arrives. Returns the reason under which the entry was counted.
+    /// Puts `entry` into `list`. Checks that only the next message arrives. Returns the reason under which the entry
+    /// was counted.
     async fn refused(&mut self, entry: &[u8], list: &str, channel: &str, what: &str) -> Refused {
         let recorder = DebuggingRecorder::new();
         let mut counts = Counts::of(&recorder);
@@ -146,8 +147,8 @@ impl Stranger {
         Refused { undecryptable: counts.dropped("undecryptable"), undecodable: counts.dropped("undecodable") }
     }
 
-    /// Returns the entry of a message to the members of `g` on `l!`, and the entry that remains after the first of `l!a`, `l!b` and
-    /// `l!c` has received it.
+    /// Returns the entry of a message to the members of `g` on `l!`, and the entry that remains after the first of
+    /// `l!a`, `l!b` and `l!c` has received it.
     async fn sent_to_group(&mut self) -> [Vec<u8>; 2] {
         for member in ["l!a", "l!b", "l!c"] {
             self.layer.group_add("g", member).await.unwrap();
@@ -233,7 +234,8 @@ async fn an_entry_with_a_changed_byte_does_not_open() {
                 changed[place] ^= bit;
                 let what = format!("{list}, head {:x}, byte {place} changed", entry[8]);
                 let refused = stranger.refused(&changed, list, channel, &what).await;
-                // Another group, or this group at another version or time, may have no members. Then no reader opens the entry.
+                // Another group, or this group at another version or time, may have no members. Then no reader opens
+                // the entry.
                 let may_be_for_nobody = entry[8] == 0x1a && (9..27).contains(&place);
                 assert!(may_be_for_nobody || refused.undecryptable + refused.undecodable > 0, "{what}");
             }

@@ -151,8 +151,8 @@ fn note(arrived: &Mutex<BTreeMap<Stream, Vec<i64>>>, delivery: &channel_layer::D
     arrived.lock().entry((sender, delivery.channel.to_string())).or_default().push(number(delivery));
 }
 
-/// Checks that all messages arrived in order and once. `may_be_lost` decides by sender and time of the acknowledgement whether a
-/// message may be missing.
+/// Checks that all messages arrived in order and once. `may_be_lost` decides by sender and time of the acknowledgement
+/// whether a message may be missing.
 fn check(
     sent: &BTreeMap<Stream, Acknowledged>,
     arrived: &BTreeMap<Stream, Vec<i64>>,
@@ -170,15 +170,15 @@ fn check(
     }
 }
 
-/// Sorts the received messages so that those sent before the outage come first. Messages that waited on the server when it became
-/// unreachable arrive after messages that were sent during the outage.
+/// Sorts the received messages so that those sent before the outage come first. Messages that waited on the server when
+/// it became unreachable arrive after messages that were sent during the outage.
 fn around_an_outage(
     sent: &BTreeMap<Stream, Acknowledged>,
     mut arrived: BTreeMap<Stream, Vec<i64>>,
 ) -> BTreeMap<Stream, Vec<i64>> {
     for (stream, numbers) in &mut arrived {
-        // The first message that was acknowledged in the outage may have been on its way to the server when the outage began.
-        // Messages without an acknowledgement before it may wait on the server too.
+        // The first message that was acknowledged in the outage may have been on its way to the server when the outage
+        // began. Messages without an acknowledgement before it may wait on the server too.
         let border = sent[stream].iter().find(|(_, (_, mode))| *mode != Mode::Remote);
         let border = border.map_or(i64::MAX, |(number, _)| *number);
         // The sort is stable: messages on one side of the border keep their order.

@@ -31,7 +31,8 @@ async fn a_flush_keeps_only_the_epochs() {
     assert_eq!(take_number(&layer, "single?1").await, 1);
 }
 
-/// The other keys have prefixes that begin with the prefix of the layer, prefixes that match it as a pattern, or no known form.
+/// The other keys have prefixes that begin with the prefix of the layer, prefixes that match it as a pattern, or no
+/// known form.
 #[tokio::test]
 async fn a_flush_keeps_the_keys_of_other_deployments() {
     let servers = &shared_servers()[..1];

@@ -9,8 +9,8 @@ use crate::support::{Counts, DEADLINE, RedisServer, eventually, shared_servers, 
 
 const VERSION: u8 = 0x10;
 
-/// An entry that was sent now and does not expire during a test. The first byte of `rest` is its head, which is followed by
-/// the lifetime.
+/// An entry that was sent now and does not expire during a test. The first byte of `rest` is its head, which is
+/// followed by the lifetime.
 async fn stamped(server: &RedisServer, rest: &[u8]) -> Vec<u8> {
     let lifetime = 60_000_u64;
     let expires = now_ms(&mut server.connection().await).await + lifetime;

@@ -57,8 +57,8 @@ impl Group {
         ["", ":route-ends", ":members", ":joined", ":ends", ":left"].map(|kind| format!("{}{kind}", self.key))
     }
 
-    /// The same group, for a process whose memberships have the lifetime `lasts` and which needs ended memberships to be remembered
-    /// for `remembered`.
+    /// The same group, for a process whose memberships have the lifetime `lasts` and which needs ended memberships to
+    /// be remembered for `remembered`.
     fn with_settings(&self, lasts: Duration, remembered: Duration) -> Self {
         Self { key: self.key.clone(), connection: self.connection.clone(), lasts, remembered }
     }

@@ -1,5 +1,5 @@
-//! Group messages that are read while the server of their group is unreachable. They wait for the server, and newer messages wait
-//! behind them for a limited time.
+//! Group messages that are read while the server of their group is unreachable. They wait for the server, and newer
+//! messages wait behind them for a limited time.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! A connection with a high latency changes only the time of calls. Over a connection that transfers no data, calls end in time.
+//! A connection with a high latency changes only the time of calls. Over a connection that transfers no data, calls end
+//! in time.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -14,8 +14,8 @@ pub(super) type AnyLayer = Arc<dyn ChannelLayer>;
 
 /// The default of the first retry pause of a layer.
 const PAUSE: Duration = Duration::from_millis(250);
-/// The longest allowed median time until reading resumes after a reset. Python's layers take 60 to 140 ms; the rest is for a busy
-/// machine.
+/// The longest allowed median time until reading resumes after a reset. Python's layers take 60 to 140 ms; the rest is
+/// for a busy machine.
 const RECOVERY: Duration = Duration::from_millis(500);
 
 /// Closes all connections to a server.
@@ -41,8 +41,8 @@ async fn connected(layer: &AnyLayer) {
     eventually("a connection", async || layer.outage().is_none().then_some(())).await;
 }
 
-/// Calls `receive` on `sources` again and again without a pause until a message arrives. Returns its number and the times at
-/// which calls failed.
+/// Calls `receive` on `sources` again and again without a pause until a message arrives. Returns its number and the
+/// times at which calls failed.
 fn call(layer: &AnyLayer, sources: &'static [&'static str]) -> JoinHandle<(i64, Vec<Instant>)> {
     let layer = layer.clone();
     tokio::spawn(async move {

@@ -16,8 +16,8 @@ use crate::support::{Counts, DEADLINE, RedisServer, eventually, shared_servers, 
 const ROUND_TRIP: &str = "channel_layer_round_trip_seconds";
 const DROPPED: &str = "channel_layer_dropped_total";
 
-/// A metrics recorder that panics at the next metrics of the name for which it is armed. A recorder is foreign code that
-/// runs in every task. The tests run all tasks of a layer on one thread.
+/// A metrics recorder that panics at the next metrics of the name for which it is armed. A recorder is foreign code
+/// that runs in every task. The tests run all tasks of a layer on one thread.
 #[derive(Default)]
 struct Trap {
     /// The name, and how often it panics.

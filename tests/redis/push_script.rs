@@ -43,7 +43,8 @@ impl Push {
         self.run_for(LIFETIME, channels).await
     }
 
-    /// As [`run`](Self::run), with another lifetime. The sender has no estimate of the clock, so the script writes all stamps.
+    /// As [`run`](Self::run), with another lifetime. The sender has no estimate of the clock, so the script writes all
+    /// stamps.
     async fn run_for(&mut self, lifetime: Duration, channels: &[(&str, usize, &[&str])]) -> Vec<i64> {
         self.run_stamped(lifetime, 0, channels).await
     }
@@ -94,8 +95,8 @@ impl Push {
         ask(&mut self.connection, command.arg(entry(0, frame))).await
     }
 
-    /// Adds a route to the group. It ends in `ends_in` seconds, or has ended if that is negative. Returns its version and its
-    /// end.
+    /// Adds a route to the group. It ends in `ends_in` seconds, or has ended if that is negative. Returns its version
+    /// and its end.
     async fn add_route(&mut self, route: &str, ends_in: i64) -> (u64, u64) {
         let now = now_ms(&mut self.connection).await;
         let (version, ends) = (now * 1000, now.saturating_add_signed(ends_in * 1000) * 1000);

@@ -8,8 +8,8 @@ use super::tls::{ANY_CLIENT, TlsServer};
 use super::tools::{number, numbered};
 use crate::support::{FORMATS, RedisServer, TestedFormat, eventually, python_formats, random_prefix};
 
-/// A server with plain and TLS connections and as many databases as an option can name, a sentinel that knows both of its
-/// ports, and a cluster of one node.
+/// A server with plain and TLS connections and as many databases as an option can name, a sentinel that knows both of
+/// its ports, and a cluster of one node.
 struct Servers {
     redis: TlsServer,
     sentinel: RedisServer,

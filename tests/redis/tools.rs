@@ -29,8 +29,8 @@ impl Site {
         Self { prefix: random_prefix(), urls: urls.into_iter().collect() }
     }
 
-    /// The options of the layers. Capacities and timeouts are large, and messages are small enough for the first read to take
-    /// several.
+    /// The options of the layers. Capacities and timeouts are large, and messages are small enough for the first read
+    /// to take several.
     pub fn config(&self) -> Config {
         Config::new()
             .hosts(self.urls.iter().cloned())

@@ -169,8 +169,8 @@ impl Reading<'_> {
         self.context.record(event);
     }
 
-    /// Whether the reader requeues a message, as workers do with messages that they have no time for. On publish and subscribe
-    /// all processes would get it once more.
+    /// Whether the reader requeues a message, as workers do with messages that they have no time for. On publish and
+    /// subscribe all processes would get it once more.
     fn requeues(&mut self, delivery: &Delivery) -> bool {
         let is_of_workers = NORMAL.contains(&delivery.channel.as_str()) && self.context.plan.backend != Backend::PubSub;
         is_of_workers && delivery.message.int("direct") == Some(1) && self.rng.random_bool(0.1)

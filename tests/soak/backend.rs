@@ -76,8 +76,8 @@ impl Backend {
         }
     }
 
-    /// Whether processes of the system run its layers. Those in memory share one, and the clients of a site are in the process of
-    /// the test.
+    /// Whether processes of the system run its layers. Those in memory share one, and the clients of a site are in the
+    /// process of the test.
     pub fn has_children(self) -> bool {
         !matches!(self, Self::Memory | Self::Hub)
     }

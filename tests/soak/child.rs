@@ -1,7 +1,7 @@
 //! Processes of a round as processes of the system, which SIGKILL can end: the test runs itself again for each.
 //!
-//! The standard input of a child is a socket. It carries commands to the child and records back to the test. A child writes
-//! each record at once, so that what it began before it was killed is known.
+//! The standard input of a child is a socket. It carries commands to the child and records back to the test. A child
+//! writes each record at once, so that what it began before it was killed is known.
 
 use std::io::{self, BufReader, Write};
 use std::net::Shutdown;

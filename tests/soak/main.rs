@@ -1,8 +1,8 @@
 //! The soak test: random work under random faults, on every layer, for as long as is wished, and an oracle that knows
 //! which promises were kept.
 //!
-//! Each test here is one kind of layer and runs rounds of some seconds. A seed decides all of a round but the timing of the
-//! machine. `scripts/soak` runs them for longer; they know these variables:
+//! Each test here is one kind of layer and runs rounds of some seconds. A seed decides all of a round but the timing of
+//! the machine. `scripts/soak` runs them for longer; they know these variables:
 //!
 //! | variable | meaning |
 //! |---|---|

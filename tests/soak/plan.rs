@@ -257,8 +257,8 @@ impl Sizes {
 impl Fault {
     const KINDS: u32 = 19;
 
-    /// The server that cannot be used while the fault lasts, and the process to which this applies; `None` for all. A process
-    /// whose connections break can connect again at once.
+    /// The server that cannot be used while the fault lasts, and the process to which this applies; `None` for all. A
+    /// process whose connections break can connect again at once.
     pub fn outage(self) -> Option<(usize, Option<usize>)> {
         match self {
             Self::KillServer { server, .. }

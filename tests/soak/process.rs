@@ -21,8 +21,8 @@ use super::hub::Site;
 use super::plan::{NORMAL, Plan};
 use super::{actors, requests};
 
-/// The longest that any call may take that does not wait for a message: several command timeouts, the longest fault, and
-/// what a busy machine adds.
+/// The longest that any call may take that does not wait for a message: several command timeouts, the longest fault,
+/// and what a busy machine adds.
 pub const CALL_DEADLINE: Duration = Duration::from_mins(1);
 
 /// How soon tasks, connections and keys are gone after the call that ends them.
@@ -85,8 +85,8 @@ impl Context {
         self.history.record(self.process, event);
     }
 
-    /// Awaits the group send of the messages `ids` and records what it counts as dropped. A layer counts that in the future
-    /// of the call.
+    /// Awaits the group send of the messages `ids` and records what it counts as dropped. A layer counts that in the
+    /// future of the call.
     pub async fn count_drops<F: Future>(&self, ids: impl IntoIterator<Item = MessageId>, call: F) -> F::Output {
         let recorder = DropRecorder::of_group_send(&self.history, self.process, ids);
         let mut call = pin!(call);
@@ -116,8 +116,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a process with its actors; `None` if its layer does not connect in time. The actors of a site are started by its
-    /// audience.
+    /// Starts a process with its actors; `None` if its layer does not connect in time. The actors of a site are started
+    /// by its audience.
     pub async fn start(
         plan: &Arc<Plan>,
         history: &Arc<History>,

@@ -93,7 +93,8 @@ struct Excerpt<'r> {
     id: Option<MessageId>,
     /// The messages that were sent to the route or got from it, and those of the same call as the message.
     messages: BTreeSet<MessageId>,
-    /// All changes of the message's group, if it went to one; otherwise changes of groups that channels of the route are in.
+    /// All changes of the message's group, if it went to one; otherwise changes of groups that channels of the route
+    /// are in.
     changes: BTreeSet<u32>,
 }
 

@@ -17,8 +17,8 @@ const FAILOVER_LIMIT: Duration = Duration::from_secs(5);
 /// How many keys move in one step.
 const KEYS_AT_ONCE: usize = 100;
 
-/// The nodes of a cluster. Those with an index below [`MASTERS`](Self::MASTERS) start as masters with a third of the slots each. The
-/// node with the index `n + MASTERS` starts as the replica of the node `n`.
+/// The nodes of a cluster. Those with an index below [`MASTERS`](Self::MASTERS) start as masters with a third of the
+/// slots each. The node with the index `n + MASTERS` starts as the replica of the node `n`.
 pub struct Cluster {
     pub nodes: Vec<Node>,
     arguments: Vec<String>,

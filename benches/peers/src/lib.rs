@@ -1,4 +1,5 @@
-//! The common code of all programs of the comparison: the conversation with `scripts/bench`, the clock and the messages.
+//! The common code of all programs of the comparison: the conversation with `scripts/bench`, the clock and the
+//! messages.
 
 pub mod clock;
 pub mod conversation;

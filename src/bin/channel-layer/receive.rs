@@ -30,8 +30,8 @@ impl Receive {
         let channels: Vec<_> = self.channels.iter().map(String::as_str).collect();
         let mut receiver = layer.receiver(&channels)?;
         let printed = print_all(&mut receiver, self.count.unwrap_or(u64::MAX), &stop).await;
-        // Closing puts back the messages that were received and not printed, even if standard output is closed. The message
-        // whose print failed is lost, because a reader may have a part of it.
+        // Closing puts back the messages that were received and not printed, even if standard output is closed. The
+        // message whose print failed is lost, because a reader may have a part of it.
         let closed = [receiver.close().await, layer.close().await].map(|closed| closed.map_err(Into::into));
         first_error(iter::once(printed).chain(closed))
     }

@@ -10,13 +10,13 @@ use crate::error::{Error, Result};
 pub(crate) const PREFIX: &str = "CHANNEL_LAYER_";
 
 impl Config {
-    /// Reads options from the environment. The variable of an option is `CHANNEL_LAYER_` followed by the name of the option
-    /// in capitals. The variables that begin with `REDIS_` are listed at [`Deployment`](crate::Deployment). An option without
-    /// a variable keeps its default. Values are not validated before [`validate`](Self::validate) or the creation of a layer,
-    /// so that setters may still change them.
+    /// Reads options from the environment. The variable of an option is `CHANNEL_LAYER_` followed by the name of the
+    /// option in capitals. The variables that begin with `REDIS_` are listed at [`Deployment`](crate::Deployment). An
+    /// option without a variable keeps its default. Values are not validated before [`validate`](Self::validate) or the
+    /// creation of a layer, so that setters may still change them.
     ///
-    /// Times are numbers of seconds. Hosts, sentinels and services are lists separated by commas, or JSON lists. Keys are a
-    /// JSON list, or one key as plain text. `CHANNEL_LAYER_CHANNEL_CAPACITY` is JSON.
+    /// Times are numbers of seconds. Hosts, sentinels and services are lists separated by commas, or JSON lists. Keys
+    /// are a JSON list, or one key as plain text. `CHANNEL_LAYER_CHANNEL_CAPACITY` is JSON.
     ///
     /// # Errors
     ///
@@ -56,8 +56,8 @@ impl Config {
     }
 }
 
-/// Checks that every environment variable with `prefix` is one of `known`. Variables that Kubernetes sets for a Service with
-/// such a name are ignored.
+/// Checks that every environment variable with `prefix` is one of `known`. Variables that Kubernetes sets for a Service
+/// with such a name are ignored.
 ///
 /// # Errors
 ///

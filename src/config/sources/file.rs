@@ -13,8 +13,8 @@ use crate::config::value::shown;
 use crate::error::{Error, Result};
 
 impl Config {
-    /// Reads options from a JSON object. An option that is missing or null keeps its default. Values are not validated: see
-    /// [`validate`](Self::validate).
+    /// Reads options from a JSON object. An option that is missing or null keeps its default. Values are not validated:
+    /// see [`validate`](Self::validate).
     ///
     /// ```
     /// let config = channel_layer::Config::from_json(r#"{
@@ -77,8 +77,8 @@ impl Config {
         Ok(self)
     }
 
-    /// Sets the option of `row` from a text. Errors call the option `name`. Returns the options that were set: a host may
-    /// set several.
+    /// Sets the option of `row` from a text. Errors call the option `name`. Returns the options that were set: a host
+    /// may set several.
     pub(crate) fn assign_text(&mut self, row: &Row, name: &str, text: &str) -> Result<Vec<&'static Row>> {
         let raw = (row.slot)(self).raw_of(text).map_err(|reason| Error::config(name, "...", reason))?;
         let options = python::translated(vec![(row.name.to_owned(), raw)])?;

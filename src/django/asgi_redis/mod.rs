@@ -1,7 +1,7 @@
 //! The format of `asgi_redis`: a list of keys for each channel, and under each key a message.
 //!
-//! It implements the traits of [`StoredLayer`](crate::redis::StoredLayer), so that Rust and Python processes exchange messages and groups
-//! in Redis. Redis removes a message when its key expires.
+//! It implements the traits of [`StoredLayer`](crate::redis::StoredLayer), so that Rust and Python processes exchange
+//! messages and groups in Redis. Redis removes a message when its key expires.
 
 mod read;
 mod statistics;
@@ -39,10 +39,11 @@ const GLOBAL_STATS_LIVE: Duration = Duration::from_hours(24);
 /// A channel layer that shares its channels and groups with Django sites on Channels 1.x and `asgi_redis` 1.x, and with
 /// their interface servers.
 ///
-/// Give it the same hosts, in the same order, and the same prefixes, expiries and keys as the site. The prefix defaults to
-/// `asgi:` here, as in Python. Redis has to have version 6.0 or later.
+/// Give it the same hosts, in the same order, and the same prefixes, expiries and keys as the site. The prefix defaults
+/// to `asgi:` here, as in Python. Redis has to have version 6.0 or later.
 ///
-/// A group send sends one message to each member. A process with more members than its capacity therefore misses some of them.
+/// A group send sends one message to each member. A process with more members than its capacity therefore misses some
+/// of them.
 ///
 /// ```no_run
 /// use channel_layer::django::AsgiRedisLayer;

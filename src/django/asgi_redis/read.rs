@@ -21,8 +21,8 @@ use crate::redis::stored::scan::parse;
 /// Pauses between attempts to fetch a message whose key has been taken.
 const FETCH_PAUSE: Duration = Duration::from_millis(50);
 
-/// The answer of `list_take.lua`: a list, the messages taken from it with the times at which they expire, and how many keys had
-/// no message any more.
+/// The answer of `list_take.lua`: a list, the messages taken from it with the times at which they expire, and how many
+/// keys had no message any more.
 type Taken = (Vec<u8>, Vec<(Vec<u8>, u64)>, usize);
 
 impl PythonRead for AsgiRedis {
@@ -91,11 +91,11 @@ impl PythonRead for AsgiRedis {
     }
 }
 
-/// Fetches the message under `key`. Returns it with the time at which it expires, in ms since the epoch, or `None` if it has
-/// expired. A message without an expiry lives for `lifetime` ms from now on.
+/// Fetches the message under `key`. Returns it with the time at which it expires, in ms since the epoch, or `None` if
+/// it has expired. A message without an expiry lives for `lifetime` ms from now on.
 ///
-/// No list has the key any more, so no other reader takes the message. An answer may be lost, so the message is deleted only after
-/// it has been read. Retries for two command timeouts while the server is unreachable.
+/// No list has the key any more, so no other reader takes the message. An answer may be lost, so the message is deleted
+/// only after it has been read. Retries for two command timeouts while the server is unreachable.
 ///
 /// Not cancel safe: the message may be lost.
 async fn fetch(shard: &Shard, key: &[u8], lifetime: u64) -> Result<Option<(Vec<u8>, u64)>, Fault> {

@@ -1,7 +1,7 @@
 //! The format of `channels_redis`: a sorted set for each channel, scored by time.
 //!
-//! It implements the traits of [`StoredLayer`](crate::redis::StoredLayer), so that Rust and Python processes exchange messages and groups
-//! in Redis. A reader decides by the score of a message whether it has expired.
+//! It implements the traits of [`StoredLayer`](crate::redis::StoredLayer), so that Rust and Python processes exchange
+//! messages and groups in Redis. A reader decides by the score of a message whether it has expired.
 
 mod read;
 mod statistics;
@@ -29,18 +29,18 @@ use crate::redis::stored::layer::StoredLayer;
 use crate::redis::stored::scan::Scan;
 use crate::redis::topology::places::Places;
 
-/// The longest prefix of a new channel. With a dot, the `!` and twice 32 digits the name has 99 bytes, and Python accepts no
-/// longer names.
+/// The longest prefix of a new channel. With a dot, the `!` and twice 32 digits the name has 99 bytes, and Python
+/// accepts no longer names.
 const LONGEST_LOCAL_PREFIX: usize = 33;
 
 /// A channel layer that shares its channels and groups with Django sites on `channels_redis` 3.0 to 4.x
 /// (`channels_redis.core.RedisChannelLayer`).
 ///
-/// Give it the same hosts, in the same order, and the same prefix, expiries, keys and serializer as the site. Redis has to
-/// have version 6.0 or later.
+/// Give it the same hosts, in the same order, and the same prefix, expiries, keys and serializer as the site. Redis has
+/// to have version 6.0 or later.
 ///
-/// - `new_channel("specific")`, without a `?`, returns a channel that Python can send to, read as its part up to the `!`.
-///   Names with a `?` work between Rust programs; Python refuses them.
+/// - `new_channel("specific")`, without a `?`, returns a channel that Python can send to, read as its part up to the
+///   `!`. Names with a `?` work between Rust programs; Python refuses them.
 /// - A consumer of Django dispatches on the text `type`; the first message without one is logged as a warning.
 /// - The format has no counters: statistics show only the messages that wait.
 ///
@@ -153,8 +153,8 @@ impl ChannelsRedis {
             return Err(InvalidName::new("channel", prefix, reason).into());
         }
         let process = format!("{prefix}.{}!", self.client);
-        // Python hashes the full name of a channel that it sends to, and the part up to the `!` of one that it reads. So both
-        // have to lie on the same server, which holds for one of a few names.
+        // Python hashes the full name of a channel that it sends to, and the part up to the `!` of one that it reads.
+        // So both have to lie on the same server, which holds for one of a few names.
         let home = self.base.places.home(&process).index;
         let mut name = process + &hexadecimal();
         while self.base.places.home(&name).index != home {

@@ -38,7 +38,8 @@ impl PythonRead for ChannelsRedis {
         let Value::Array(parts) = answer else { return Err(unexpected()) };
         let mut parts = parts.into_iter();
         let Some(Value::BulkString(key)) = parts.next() else { return Err(unexpected()) };
-        // `BZPOPMIN` returns the key, the member and its score; the script returns the key and a list of members and scores.
+        // `BZPOPMIN` returns the key, the member and its score; the script returns the key and a list of members and
+        // scores.
         let members = match parts.next() {
             Some(Value::Array(members)) => members,
             Some(member) => std::iter::once(member).chain(parts).collect(),
@@ -85,7 +86,8 @@ impl ChannelsRedis {
     fn to_bytes(&self, entry: &BufferedEntry, raw: &Raw, message: &Message) -> Bytes {
         let Some(rest) = entry.remaining_members() else { return raw.body.clone() };
         let routing = Routed::list(rest.iter().map(ChannelName::as_str));
-        // A message that was decoded can be encoded. If it could not, members that have received it would receive it again.
+        // A message that was decoded can be encoded. If it could not, members that have received it would receive it
+        // again.
         self.base.payload.encode_again(message, &routing, now_of(entry.shard())).unwrap_or_else(|_| raw.body.clone())
     }
 }

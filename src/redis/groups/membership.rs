@@ -10,8 +10,8 @@ use crate::name::ChannelName;
 
 /// The members of one group on one process-local route, and the memberships that ended lately.
 ///
-/// A version is a time in microseconds by the clock of the group's shard, and grows with every change. The ends of memberships
-/// are times of the same clock.
+/// A version is a time in microseconds by the clock of the group's shard, and grows with every change. The ends of
+/// memberships are times of the same clock.
 #[derive(Debug, Default)]
 pub(crate) struct Membership {
     /// All changes up to this version are known.
@@ -24,8 +24,8 @@ pub(crate) struct Membership {
 
 /// The members of a group as of one send.
 ///
-/// They are listed on delivery. A waiting message only shares the membership of its reader, however many members there are and
-/// whatever the message claims.
+/// They are listed on delivery. A waiting message only shares the membership of its reader, however many members there
+/// are and whatever the message claims.
 #[derive(Clone, Debug)]
 pub(crate) struct Recipients {
     membership: Arc<Membership>,

@@ -53,8 +53,9 @@ impl Routes {
 
 /// Remembers the routes of groups.
 ///
-/// If the routes of a group were the same twice in a row, a send assumes that they still are, which saves a round trip. For a group
-/// that changes often, a send fetches the routes first, because most messages sent by a guess would be refused.
+/// If the routes of a group were the same twice in a row, a send assumes that they still are, which saves a round trip.
+/// For a group that changes often, a send fetches the routes first, because most messages sent by a guess would be
+/// refused.
 #[derive(Debug)]
 pub(crate) struct RouteMemory {
     /// Locked only to read or change it.

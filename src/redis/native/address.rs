@@ -13,7 +13,8 @@ pub(crate) enum Addressee {
     Locals(Locals),
 }
 
-/// The recipients of `entry`, which was in the list of `source`. Fails with a reason if the address does not fit that list.
+/// The recipients of `entry`, which was in the list of `source`. Fails with a reason if the address does not fit that
+/// list.
 pub(crate) fn addressee(entry: &Entry, source: &ChannelName) -> Result<Addressee, String> {
     let to_local = source.as_str().ends_with('!');
     let valid = |local: Option<Text>| local.is_some_and(|local| source.takes_local(&local));

@@ -61,9 +61,9 @@ impl BodyCodec {
         Ok(())
     }
 
-    /// Appends the encoded message `plain` to `entry`, which holds the header of an entry for `list`. Seals it at `now_ms` if
-    /// there are keys. A sealed body is bound to the list, head, lifetime and address, so it opens in no other list and for no
-    /// other recipient.
+    /// Appends the encoded message `plain` to `entry`, which holds the header of an entry for `list`. Seals it at
+    /// `now_ms` if there are keys. A sealed body is bound to the list, head, lifetime and address, so it opens in no
+    /// other list and for no other recipient.
     pub(crate) fn write(&self, plain: &[u8], list: &str, now_ms: u64, entry: &mut Vec<u8>) {
         match &self.key_ring {
             Some(key_ring) => {

@@ -44,9 +44,9 @@ const MAX_CONDITIONAL_BYTES: usize = 1 << 18;
 /// A channel layer on one or more Redis servers, version 7.0 or later.
 ///
 /// Messages wait in lists, and group memberships in sorted sets. All guarantees of
-/// [`ChannelLayer`](crate::ChannelLayer) hold between any number of processes. Each `!` or `?` channel and each group lies on
-/// one server. A normal channel is spread over all servers that are up, and each of them holds its share of the capacity. In a Redis
-/// Cluster ([`Config::cluster`](crate::Config::cluster)) a normal channel lies on one server too.
+/// [`ChannelLayer`](crate::ChannelLayer) hold between any number of processes. Each `!` or `?` channel and each group
+/// lies on one server. A normal channel is spread over all servers that are up, and each of them holds its share of the
+/// capacity. In a Redis Cluster ([`Config::cluster`](crate::Config::cluster)) a normal channel lies on one server too.
 ///
 /// ```no_run
 /// use channel_layer::{ChannelLayer, Config, RedisLayer, message};
@@ -119,8 +119,9 @@ impl Native {
         routes.list.iter().map(|route| message(&route.channel, route.version)).collect()
     }
 
-    /// The messages to the routes that `group` probably has. `None` if its routes are unknown, the messages do not fit into one
-    /// call or they could overtake others, and in a cluster, where the routes are in other slots than the group.
+    /// The messages to the routes that `group` probably has. `None` if its routes are unknown, the messages do not fit
+    /// into one call or they could overtake others, and in a cluster, where the routes are in other slots than the
+    /// group.
     fn guess(
         &self,
         sender: &Sender<Self>,
@@ -162,8 +163,8 @@ struct GuessedSend {
 }
 
 impl GuessedSend {
-    /// Sends the messages if the group has the routes, and reports their outcomes. If it does not, returns its routes. The group
-    /// message then counts as dropped if its caller is gone.
+    /// Sends the messages if the group has the routes, and reports their outcomes. If it does not, returns its routes.
+    /// The group message then counts as dropped if its caller is gone.
     async fn push(self, format: Arc<Native>) -> CountedIfUnread<AtOnce<(), Routes>> {
         let unsent = |routes| CountedIfUnread::new(AtOnce::Unsent(routes), Some(DropReason::ShardDown));
         let Self { shard, condition, batch, .. } = &self;

@@ -68,8 +68,8 @@ struct Fetched {
 }
 
 impl CachedMembers {
-    /// The members that were fetched over the connection of `generation`: another connection may lead to other data. All that are
-    /// cached if there is no connection.
+    /// The members that were fetched over the connection of `generation`: another connection may lead to other data.
+    /// All that are cached if there is no connection.
     fn membership(&self, generation: Option<u64>) -> Arc<Membership> {
         let mut fetched = self.fetched.lock();
         if generation.is_some() && fetched.generation != generation {
@@ -78,8 +78,8 @@ impl CachedMembers {
         fetched.membership.clone()
     }
 
-    /// Applies changes that were fetched over the connection of `generation` by the time `now`. Returns `None` if members have been
-    /// fetched over another connection meanwhile.
+    /// Applies changes that were fetched over the connection of `generation` by the time `now`. Returns `None` if
+    /// members have been fetched over another connection meanwhile.
     fn apply(&self, changes: Changes, generation: u64, now: u64) -> Option<Arc<Membership>> {
         let mut fetched = self.fetched.lock();
         if fetched.generation != Some(generation) {
@@ -171,7 +171,8 @@ impl Groups {
         answer.map_err(|(shard, fault)| self.topology.error(shard, fault))
     }
 
-    /// Fetches the routes of `group`, and makes the group remember its members for as long as messages of this process can wait.
+    /// Fetches the routes of `group`, and makes the group remember its members for as long as messages of this process
+    /// can wait.
     async fn routes(&self, group: &GroupName) -> Result<Routes, Failure> {
         loop {
             let answer = self.topology.query(group.as_str(), &self.routes_command(group)).await?;
@@ -191,15 +192,15 @@ impl Groups {
         }
     }
 
-    /// Whether a group with these `routes` remembers its members for long enough. It may not if a process with a shorter expiry has
-    /// added them all.
+    /// Whether a group with these `routes` remembers its members for long enough. It may not if a process with a
+    /// shorter expiry has added them all.
     pub(crate) fn retention_suffices(&self, routes: &Routes) -> bool {
         routes.retention_ms >= self.retention_ms || !routes.list.iter().any(Route::is_local)
     }
 
-    /// The condition that `group` still has the routes that its server returned last; `None` unless it returned them twice in a row.
-    /// `None` too if there are none: a push without messages has no outcome that could tell the caller of its failure, and takes as
-    /// many round trips as a lookup.
+    /// The condition that `group` still has the routes that its server returned last; `None` unless it returned them
+    /// twice in a row. `None` too if there are none: a push without messages has no outcome that could tell the caller
+    /// of its failure, and takes as many round trips as a lookup.
     pub(crate) fn guess(&self, group: &GroupName) -> Option<Condition> {
         let is_usable = |routes: &Routes| !routes.list.is_empty() && self.retention_suffices(routes);
         let routes = self.memory.guess(group).filter(is_usable)?;
@@ -213,7 +214,8 @@ impl Groups {
         Ok(routes)
     }
 
-    /// Fetches the routes of each of `groups` with one round trip per shard. A failure comes with the index of its shard.
+    /// Fetches the routes of each of `groups` with one round trip per shard. A failure comes with the index of its
+    /// shard.
     async fn routes_of_all(&self, groups: &[GroupName]) -> Vec<Result<Routes, Failure>> {
         let mut results: Vec<_> = groups.iter().map(|_| Ok(Routes::none())).collect();
         let mut by_shard = BTreeMap::<usize, Vec<usize>>::new();
@@ -252,8 +254,8 @@ impl Groups {
         scripts::GROUP_ROUTES.call(&self.group_keys(group))
     }
 
-    /// The members of `group` on `route`, which ends in `!`, at `version` and at the time `sent_ms`. If the group does not have
-    /// that version, these are its present members.
+    /// The members of `group` on `route`, which ends in `!`, at `version` and at the time `sent_ms`. If the group does
+    /// not have that version, these are its present members.
     pub(crate) async fn members_at(
         &self,
         group: &GroupName,
@@ -265,7 +267,8 @@ impl Groups {
         let cached = self.cached(group, route);
         loop {
             let node = routing.node();
-            // A message cannot have been sent later than now. The clocks of its server and of the group's server may differ.
+            // A message cannot have been sent later than now. The clocks of its server and of the group's server may
+            // differ.
             let sent = sent_ms.saturating_mul(1000).min(now_microseconds(node.shard));
             let generation = node.shard.generation();
             let known = {
@@ -299,11 +302,11 @@ impl Groups {
         }
     }
 
-    /// The members of a group whose server does not know `version`: the group has ended since, or the server has lost its data,
-    /// or its clock has stepped back.
+    /// The members of a group whose server does not know `version`: the group has ended since, or the server has lost
+    /// its data, or its clock has stepped back.
     ///
-    /// The version is used for this message only. Any program that writes to Redis can forge it, and a reader that cached a later
-    /// version would not fetch members again.
+    /// The version is used for this message only. Any program that writes to Redis can forge it, and a reader that
+    /// cached a later version would not fetch members again.
     async fn members_of_unknown_version(
         &self,
         node: Node<'_>,

@@ -73,7 +73,8 @@ impl Keys {
         format!("{}:quarantine", self.prefix)
     }
 
-    /// Sorted set: the records in quarantine whose entries have been restored to a channel, or are deleted, and when that happened.
+    /// Sorted set: the records in quarantine whose entries have been restored to a channel, or are deleted, and when
+    /// that happened.
     pub(crate) fn restored(&self, non_local: &str) -> String {
         format!("{}:restored:{{{non_local}}}", self.prefix)
     }
@@ -99,8 +100,8 @@ impl Keys {
         ChannelName::parse(name).is_ok().then_some(name)
     }
 
-    /// Whether `key` holds messages, groups or statistics of this deployment. The keys of a deployment whose longer prefix
-    /// begins with this one have a colon in place of a name.
+    /// Whether `key` holds messages, groups or statistics of this deployment. The keys of a deployment whose longer
+    /// prefix begins with this one have a colon in place of a name.
     pub(crate) fn is_flushed(&self, key: &str) -> bool {
         self.is_data(key) || self.is_stats(key)
     }

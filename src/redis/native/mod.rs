@@ -1,8 +1,8 @@
 //! The native format: lists of entries, and groups that remember their members.
 //!
-//! [`format`] implements [`StoredFormat`](crate::redis::stored::format::StoredFormat), with [`send`] and [`receive`] for the two
-//! paths and [`statistics`] for the counts of messages. [`groups`] are the members of groups on their server. Entries that cannot be
-//! read go to the [`quarantine`].
+//! [`format`] implements [`StoredFormat`](crate::redis::stored::format::StoredFormat), with [`send`] and [`receive`]
+//! for the two paths and [`statistics`] for the counts of messages. [`groups`] are the members of groups on their
+//! server. Entries that cannot be read go to the [`quarantine`].
 
 pub(crate) mod address;
 pub(crate) mod body;

@@ -6,8 +6,8 @@ use parking_lot::Mutex;
 
 /// Estimates the clock of one server from its answers to `TIME`.
 ///
-/// Between two readings the estimate advances by the local monotonic clock, so that a change of the local time of day has
-/// no effect.
+/// Between two readings the estimate advances by the local monotonic clock, so that a change of the local time of day
+/// has no effect.
 #[derive(Debug, Default)]
 pub(crate) struct Clock {
     /// Held only to copy or replace the reading.

@@ -1,4 +1,5 @@
-//! The epoch of a server's data: a random value under a key of the server, which reveals that it returned without its data.
+//! The epoch of a server's data: a random value under a key of the server, which reveals that it returned without its
+//! data.
 
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, RedisResult, Value};
@@ -28,7 +29,8 @@ pub(crate) struct KnownEpoch {
 }
 
 impl EpochAnswer {
-    /// The meaning of the answer to a command that reads or creates the epoch. Fails for errors that no cluster redirects.
+    /// The meaning of the answer to a command that reads or creates the epoch. Fails for errors that no cluster
+    /// redirects.
     pub(crate) fn of(answer: RedisResult<Value>) -> Result<Self, RedisError> {
         let error = match answer {
             Ok(epoch) => return Ok(Self::Epoch(redis::from_redis_value(epoch)?)),
@@ -43,9 +45,9 @@ impl EpochAnswer {
 }
 
 impl KnownEpoch {
-    /// The key of the epoch of a shard of a cluster. `key` is its beginning, and the rest is in a slot that the shard `serves`. The
-    /// slot stays the same as long as the shard serves it, and nothing is known of the epoch in another one. Returns `None` if the
-    /// shard serves no slot.
+    /// The key of the epoch of a shard of a cluster. `key` is its beginning, and the rest is in a slot that the shard
+    /// `serves`. The slot stays the same as long as the shard serves it, and nothing is known of the epoch in another
+    /// one. Returns `None` if the shard serves no slot.
     pub(crate) fn key_in_slot(&mut self, key: &str, serves: impl Fn(Slot) -> bool) -> Option<&str> {
         let is_good = |slot: &Slot| serves(*slot) && Some(*slot) != self.refused;
         let kept = self.place.as_ref().map(|(slot, _)| *slot).filter(is_good);
@@ -84,8 +86,8 @@ pub(crate) async fn read_or_create(
     }
 }
 
-/// Creates the epoch of the data if there is none, and returns the epoch. Returns `None` while the server refuses writes
-/// because it lacks memory, disk space or replicas: readers still work with it, and make room.
+/// Creates the epoch of the data if there is none, and returns the epoch. Returns `None` while the server refuses
+/// writes because it lacks memory, disk space or replicas: readers still work with it, and make room.
 pub(crate) async fn create(connection: &mut MultiplexedConnection, key: &str) -> Result<EpochAnswer, RedisError> {
     let epoch = format!("{:032x}", rand::random::<u128>());
     match redis::cmd("SET").arg(key).arg(epoch).arg("NX").query_async::<Value>(connection).await {

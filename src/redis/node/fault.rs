@@ -94,10 +94,10 @@ impl Fault {
     }
 }
 
-/// The code and the text of an error answer. Returns `None` for an error of the client. The answer to a script names the
-/// place of the error: since Redis 7.0 behind the text, as in `READONLY You can't write. script: ..., on @user_script:1.`, and
-/// in older versions before the code, as in
-/// `ERR Error running script (...): @user_script:1: @user_script: 1: -READONLY You can't write.`
+/// The code and the text of an error answer. Returns `None` for an error of the client. The answer to a script names
+/// the place of the error: since Redis 7.0 behind the text, as in `READONLY You can't write. script: ..., on
+/// @user_script:1.`, and in older versions before the code, as in `ERR Error running script (...): @user_script:1:
+/// @user_script: 1: -READONLY You can't write.`
 pub(crate) fn answer(error: &RedisError) -> Option<(&str, &str)> {
     if !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) {
         return None;
@@ -131,7 +131,8 @@ pub(crate) fn text(error: &RedisError) -> String {
     }
 }
 
-/// The text of an error of the system as part of a sentence. Removes the number, as in `Connection refused (os error 111)`.
+/// The text of an error of the system as part of a sentence. Removes the number, as in `Connection refused (os error
+/// 111)`.
 fn io_text(text: &str) -> String {
     let text = text.split(" (os error ").next().unwrap_or(text);
     let mut chars = text.chars();
@@ -153,8 +154,8 @@ pub(crate) fn is_shortage(code: &str) -> bool {
     ["OOM", "MISCONF", "NOREPLICAS"].contains(&code)
 }
 
-/// Whether the user lacks the permission to run the command, which has not run then. A script may have run up to a forbidden
-/// command in it.
+/// Whether the user lacks the permission to run the command, which has not run then. A script may have run up to a
+/// forbidden command in it.
 fn is_forbidden(code: &str, text: &str) -> bool {
     code == "NOAUTH" || (code == "NOPERM" && !text.contains("in script"))
 }

@@ -1,7 +1,8 @@
 //! One Redis server: its connections, commands, errors, clock and state.
 //!
-//! A [`shard::Shard`] is either up, with a connection for commands and a pool for blocking reads, or down, with the fault
-//! that took it down. Every error of a server becomes a [`fault::Fault`], which says whether the command may have run.
+//! A [`shard::Shard`] is either up, with a connection for commands and a pool for blocking reads, or down, with the
+//! fault that took it down. Every error of a server becomes a [`fault::Fault`], which says whether the command may have
+//! run.
 
 pub(crate) mod clock;
 pub(crate) mod cluster;

@@ -1,7 +1,8 @@
-//! `PeerSettings`: publishes the settings of this process, and compares them with those of the other processes of the deployment.
+//! `PeerSettings`: publishes the settings of this process, and compares them with those of the other processes of the
+//! deployment.
 //!
-//! Each server has one sorted set for a deployment. A member describes one set of settings, and its score is the time, in ms by
-//! the clock of the server, at which the description ends unless a process with these settings renews it.
+//! Each server has one sorted set for a deployment. A member describes one set of settings, and its score is the time,
+//! in ms by the clock of the server, at which the description ends unless a process with these settings renews it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,7 +17,8 @@ use crate::redis::node::clock::milliseconds;
 use crate::redis::node::connection::ServerConnection;
 use crate::redis::node::shard::Shard;
 
-/// How long a process is connected before it publishes its description. The settings of a short command concern no other process.
+/// How long a process is connected before it publishes its description. The settings of a short command concern no
+/// other process.
 const PUBLISH_AFTER: Duration = Duration::from_secs(5);
 /// How often a process renews its description and compares it with the others.
 const RENEW_EVERY: Duration = Duration::from_secs(20);
@@ -54,8 +56,8 @@ impl PeerSettings {
         Self { key: format!("channel-layer:settings:{}", config.key_prefix()), own: Description::of(config) }
     }
 
-    /// The commands that remove the expired descriptions at `now_ms` by the server's clock and read the others. With `publishes` they
-    /// renew the own description first.
+    /// The commands that remove the expired descriptions at `now_ms` by the server's clock and read the others. With
+    /// `publishes` they renew the own description first.
     fn exchange(&self, now_ms: u64, publishes: bool) -> Result<redis::Pipeline, serde_json::Error> {
         let mut commands = redis::pipe();
         commands.cmd("ZREMRANGEBYSCORE").arg(&self.key).arg("-inf").arg(now_ms);
@@ -89,8 +91,8 @@ impl Description {
         Self { options, keys: config.key_ids().map(|id| format!("{id:08x}")).collect() }
     }
 
-    /// The description that `member` holds. Returns `None` for an invalid description, which another program or a later version
-    /// may have written, and for one with control characters, which would corrupt a log.
+    /// The description that `member` holds. Returns `None` for an invalid description, which another program or a later
+    /// version may have written, and for one with control characters, which would corrupt a log.
     fn parse(member: &[u8]) -> Option<Self> {
         let description: Self = serde_json::from_slice(Some(member).filter(|bytes| bytes.len() <= MAX_BYTES)?).ok()?;
         let mut texts = description.options.values().chain(&description.keys);
@@ -110,8 +112,8 @@ impl Description {
         self.options.keys().filter_map(|option| difference(option)).chain(self.key_difference(other)).collect()
     }
 
-    /// The difference in the keys. Lists of keys may differ, as they do while keys are rotated, if each side decrypts the
-    /// messages of the other.
+    /// The difference in the keys. Lists of keys may differ, as they do while keys are rotated, if each side decrypts
+    /// the messages of the other.
     fn key_difference(&self, other: &Self) -> Option<SettingDifference> {
         let agree = self.decrypts(other) && other.decrypts(self);
         let difference = || SettingDifference::new("symmetric_encryption_keys", self.shown_keys(), other.shown_keys());
@@ -137,8 +139,8 @@ impl Shard {
         self.exchange_settings(connection, false).await;
     }
 
-    /// Publishes the settings of this process on a server to which it stays connected, and compares them with those of other
-    /// processes, again and again.
+    /// Publishes the settings of this process on a server to which it stays connected, and compares them with those of
+    /// other processes, again and again.
     pub(crate) async fn keep_publishing_settings(&self, connection: &ServerConnection) {
         let mut pause = PUBLISH_AFTER;
         loop {
@@ -172,8 +174,8 @@ impl Shard {
     }
 }
 
-/// The descriptions in the answers to [`PeerSettings::exchange`]. The other answers are ignored, because descriptions can be read
-/// from a server that refuses writes.
+/// The descriptions in the answers to [`PeerSettings::exchange`]. The other answers are ignored, because descriptions
+/// can be read from a server that refuses writes.
 pub(crate) fn others(answers: Vec<Value>) -> Result<Vec<Vec<u8>>, RedisError> {
     let last = answers.into_iter().next_back().unwrap_or(Value::Nil);
     Ok(redis::from_redis_value(last.extract_error()?)?)

@@ -25,8 +25,8 @@ use crate::redis::node::fault::Fault;
 use crate::redis::node::status::ServerStatus;
 use crate::supervise::contained;
 
-/// How often a connected server is asked for its time and its epoch. A server that falls silent counts as down after this
-/// interval and the command timeout.
+/// How often a connected server is asked for its time and its epoch. A server that falls silent counts as down after
+/// this interval and the command timeout.
 const PROBE_EVERY: Duration = Duration::from_millis(500);
 
 /// One server of a layer. [`supervise`](Self::supervise) keeps it connected until the layer closes.
@@ -120,7 +120,8 @@ impl Shard {
             }
             Err(error) => {
                 let fault = Fault::from(error);
-                // A refusal may have ended by the next attempt, so later commands see an outage. This caller sees the refusal.
+                // A refusal may have ended by the next attempt, so later commands see an outage. This caller sees the
+                // refusal.
                 self.state.send_replace(State::Down(fault.clone().into_outage()));
                 Err(self.error(fault))
             }
@@ -165,8 +166,8 @@ impl Shard {
         }
     }
 
-    /// Keeps the server connected, and probes it regularly, until `closing` is cancelled or its nodes have left the cluster. Then
-    /// closes its connections.
+    /// Keeps the server connected, and probes it regularly, until `closing` is cancelled or its nodes have left the
+    /// cluster. Then closes its connections.
     pub(crate) async fn supervise(self: Arc<Self>, closing: CancellationToken) {
         let work = async {
             loop {

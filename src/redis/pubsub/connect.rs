@@ -42,9 +42,9 @@ impl PubSubLayer {
     ///
     /// [`Error::InvalidConfig`](crate::Error::InvalidConfig),
     /// [`Error::UnsupportedServer`](crate::Error::UnsupportedServer) if a server is older than 5.0, or 7.0 for
-    /// [`sharded_pubsub`](Config::sharded_pubsub). [`Error::Redis`](crate::Error::Redis) if [`Fallback::Fail`] is set and no
-    /// server is reachable, or if sentinels are configured without [`services`](Config::services) and none of them lists its
-    /// services.
+    /// [`sharded_pubsub`](Config::sharded_pubsub). [`Error::Redis`](crate::Error::Redis) if [`Fallback::Fail`] is set
+    /// and no server is reachable, or if sentinels are configured without [`services`](Config::services) and none of
+    /// them lists its services.
     pub async fn connect(config: Config) -> Result<Self> {
         let config = config.checked_for(Format::PubSub)?;
         let (events, _) = broadcast::channel(servers::EVENTS);

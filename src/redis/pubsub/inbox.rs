@@ -109,8 +109,8 @@ pub(crate) fn addressed(target: Target, opened: &Opened) -> Option<Target> {
     }
 }
 
-/// Closes unused channels and groups regularly until `closing` is cancelled. Then ends all queues. They end too if the runtime
-/// ends, because no message can arrive then.
+/// Closes unused channels and groups regularly until `closing` is cancelled. Then ends all queues. They end too if the
+/// runtime ends, because no message can arrive then.
 pub(crate) fn sweep(
     inbox: Arc<Inbox>,
     expiry: Duration,

@@ -119,7 +119,8 @@ impl Interest {
         state.groups.retain(|group, requested| self.keep_or_remove(has_members(group), requested));
     }
 
-    /// Waits until the servers have confirmed `requested`. Does not wait for an unreachable server whose messages stay here.
+    /// Waits until the servers have confirmed `requested`. Does not wait for an unreachable server whose messages stay
+    /// here.
     ///
     /// # Errors
     ///
@@ -145,8 +146,8 @@ impl Interest {
         join_all(self.managers.iter().map(|manager| manager.catch_up())).await;
     }
 
-    /// Waits until all messages to `group` have arrived that were published before the call. Messages may arrive even after the
-    /// process has left the group, because the server may not have unsubscribed it yet.
+    /// Waits until all messages to `group` have arrived that were published before the call. Messages may arrive even
+    /// after the process has left the group, because the server may not have unsubscribed it yet.
     pub(crate) async fn catch_up_group(&self, group: &GroupName) {
         let (shard, _) = self.topics.of_members(group);
         self.managers[shard].catch_up().await;

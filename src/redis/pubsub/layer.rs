@@ -31,32 +31,33 @@ use crate::redis::topology::probe::{self, HealthProbe};
 /// The number of random characters in the name of a new channel.
 const SUFFIX: usize = 12;
 
-/// A channel layer on Redis pub/sub, in the wire format of the `pubsub` layer of Python's `channels_redis`. It is fast, and
-/// Redis stores no messages.
+/// A channel layer on Redis pub/sub, in the wire format of the `pubsub` layer of Python's `channels_redis`. It is fast,
+/// and Redis stores no messages.
 ///
-/// A message goes to the processes that read its channel when it is published. Each of them keeps the message in a queue until
-/// its expiry. Redis holds nothing, so no message waits for a later reader. A channel is *open* in a process while it has a
-/// receiver and for the expiry after that. [`subscribe`](Self::subscribe) and
+/// A message goes to the processes that read its channel when it is published. Each of them keeps the message in a
+/// queue until its expiry. Redis holds nothing, so no message waits for a later reader. A channel is *open* in a
+/// process while it has a receiver and for the expiry after that. [`subscribe`](Self::subscribe) and
 /// [`new_channel`](ChannelLayer::new_channel) open it for the expiry. A queue holds as many messages as the channel has
-/// [capacity](crate::Config::capacity), 10,000 by default, and at most [`max_queue_size`](crate::Config::max_queue_size) bytes.
-/// Above that the oldest or the newest messages are dropped, according to [`overflow`](crate::Config::overflow). `send` never
-/// returns [`Error::ChannelFull`].
+/// [capacity](crate::Config::capacity), 10,000 by default, and at most
+/// [`max_queue_size`](crate::Config::max_queue_size) bytes. Above that the oldest or the newest messages are dropped,
+/// according to [`overflow`](crate::Config::overflow). `send` never returns [`Error::ChannelFull`].
 ///
-/// - **Normal channels** deliver each message to one reader in every process that reads them. To share work inside each process
-///   put a [`HybridLayer`](crate::HybridLayer) with a [`MemoryLayer`](crate::MemoryLayer) before this layer.
+/// - **Normal channels** deliver each message to one reader in every process that reads them. To share work inside each
+///   process put a [`HybridLayer`](crate::HybridLayer) with a [`MemoryLayer`](crate::MemoryLayer) before this layer.
 /// - **Groups** are local to each process: a `!` or `?` channel has to be added in the process that reads it.
-/// - **Several servers** share the Redis channels by the hash that Python uses. The order of messages holds for each server
-///   alone. Process-local channels are subscribed on all servers.
-/// - **Deployments** on one server share its channels, even with different prefixes and databases. Only groups have the prefix.
+/// - **Several servers** share the Redis channels by the hash that Python uses. The order of messages holds for each
+///   server alone. Process-local channels are subscribed on all servers.
+/// - **Deployments** on one server share its channels, even with different prefixes and databases. Only groups have the
+///   prefix.
 /// - **Names** of channels that begin with the prefix and `__group__` stand for groups, as they do for Python.
 ///
 /// # Without Redis
 ///
-/// While a server is unreachable, from the start or later, messages between the members of this process are still delivered,
-/// unless [`fallback`](crate::Config::fallback) is set to fail calls. No call waits for a server that is known to be
-/// unreachable. Calls that wait when the outage begins return within the command timeout. Messages that the server has not
-/// accepted then stay in this process. Messages that it may have accepted are not sent twice, and are counted as dropped
-/// under the reason `unconfirmed`.
+/// While a server is unreachable, from the start or later, messages between the members of this process are still
+/// delivered, unless [`fallback`](crate::Config::fallback) is set to fail calls. No call waits for a server that is
+/// known to be unreachable. Calls that wait when the outage begins return within the command timeout. Messages that the
+/// server has not accepted then stay in this process. Messages that it may have accepted are not sent twice, and are
+/// counted as dropped under the reason `unconfirmed`.
 ///
 /// Messages go to the server again when it has answered for [`return_after`](crate::Config::return_after) and all
 /// subscriptions are restored. Messages that stayed in this process are counted and not sent later. So the order of one
@@ -96,8 +97,8 @@ pub struct PubSubLayer {
 pub(crate) type Publication = (usize, oneshot::Receiver<CountedIfUnread<Result<()>>>);
 
 impl PubSubLayer {
-    /// Opens `channels` in this process for the expiry: messages that are sent from now on wait in their queues. A receiver opens
-    /// its channels itself, so this is needed only if a message may be sent before the receiver exists.
+    /// Opens `channels` in this process for the expiry: messages that are sent from now on wait in their queues. A
+    /// receiver opens its channels itself, so this is needed only if a message may be sent before the receiver exists.
     ///
     /// # Cancel safety
     ///
@@ -115,9 +116,9 @@ impl PubSubLayer {
         Ok(())
     }
 
-    /// A new channel, open in this process, with a name as Python's `channels_redis.pubsub` makes it for its consumers: the
-    /// prefix of the layer, then `prefix`, then 32 hexadecimal digits. Django accepts such a name, and refuses the names of
-    /// [`new_channel`](ChannelLayer::new_channel), which have a `?`.
+    /// A new channel, open in this process, with a name as Python's `channels_redis.pubsub` makes it for its consumers:
+    /// the prefix of the layer, then `prefix`, then 32 hexadecimal digits. Django accepts such a name, and refuses the
+    /// names of [`new_channel`](ChannelLayer::new_channel), which have a `?`.
     ///
     /// # Cancel safety
     ///
@@ -149,7 +150,8 @@ impl PubSubLayer {
         self.inbox.interest.confirmed(&requested).await
     }
 
-    /// Queues `message` to be published for `target`. `local_copy` is delivered in its place if it stays in this process.
+    /// Queues `message` to be published for `target`. `local_copy` is delivered in its place if it stays in this
+    /// process.
     pub(crate) fn enqueue(&self, target: Target, message: &Message, local_copy: Message) -> Result<Publication> {
         let address = self.topics.address(&target);
         let named = match &target {

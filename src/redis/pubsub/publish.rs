@@ -1,7 +1,7 @@
 //! `Publisher`: queues messages for servers and publishes each batch in one pipeline.
 //!
-//! Each server has one queue with one batch under way. So the messages of one sender to names on one server leave in the order
-//! of its calls. Messages that stay in this process during an outage keep their place among them.
+//! Each server has one queue with one batch under way. So the messages of one sender to names on one server leave in
+//! the order of its calls. Messages that stay in this process during an outage keep their place among them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -35,7 +35,8 @@ pub(crate) struct OutboundMessage {
 }
 
 impl OutboundMessage {
-    /// Reports the result of the call. If the caller has dropped its future, the message counts as dropped for `reason`.
+    /// Reports the result of the call. If the caller has dropped its future, the message counts as dropped for
+    /// `reason`.
     fn finish(self, result: Result<()>, reason: Option<DropReason>) {
         self.done.send(CountedIfUnread::new(result, reason));
     }
@@ -120,7 +121,8 @@ impl PublishQueue {
                 }
                 dropped.count();
             }
-            // Only over the connection that belongs to the subscription: another may lead to a server without our readers.
+            // Only over the connection that belongs to the subscription: another may lead to a server without our
+            // readers.
             (Reachability::Reachable(_, generation), _) => self.publish(batch, &reachability, Some(*generation)).await,
             (Reachability::Unknown, _) => self.publish(batch, &reachability, None).await,
         }

@@ -1,11 +1,11 @@
 //! `Topics`: maps names to Redis channels and shards, as `channels_redis.pubsub` 4.3.0 does, and back.
 //!
-//! The Redis channel of a channel is its name. The process-local channels of a process are subscribed together by a pattern.
-//! The pattern is subscribed on all servers, because the full names are hashed. The Redis channel of a group is
-//! `{prefix}__group__{name}`.
+//! The Redis channel of a channel is its name. The process-local channels of a process are subscribed together by a
+//! pattern. The pattern is subscribed on all servers, because the full names are hashed. The Redis channel of a group
+//! is `{prefix}__group__{name}`.
 //!
-//! Sharded pub/sub has no patterns, and Python does not support it. There the Redis channel is the non-local part of the name,
-//! and the message holds the full name.
+//! Sharded pub/sub has no patterns, and Python does not support it. There the Redis channel is the non-local part of
+//! the name, and the message holds the full name.
 
 use crate::name::{ChannelName, GroupName};
 

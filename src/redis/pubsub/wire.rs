@@ -1,7 +1,7 @@
 //! `Wire`: encodes messages as payloads and decodes them, as `channels_redis.pubsub` 4.3.0 does.
 //!
-//! A payload is the serialized message or, if there are keys, the Fernet token of it. The time in a token is not checked,
-//! because a published message arrives at once or never.
+//! A payload is the serialized message or, if there are keys, the Fernet token of it. The time in a token is not
+//! checked, because a published message arrives at once or never.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

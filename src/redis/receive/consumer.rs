@@ -32,8 +32,8 @@ impl Consumer {
         let seen_reports = {
             let mut state = reader.state();
             state.waiters.consumers += 1;
-            // The present outage counts as seen. A call that failed at once would not wait for the server, and a loop of such
-            // calls would keep other tasks from running.
+            // The present outage counts as seen. A call that failed at once would not wait for the server, and a loop
+            // of such calls would keep other tasks from running.
             state.outage.reports
         };
         Self { reader, id: NEXT_ID.fetch_add(1, Ordering::Relaxed), waiting: 0, seen_reports }
@@ -107,8 +107,8 @@ impl Consumer {
     }
 }
 
-/// The wakers of a consumer that left the queue and of the next one. They are woken or dropped after the lock of the state is
-/// released, because a waker runs code of the application.
+/// The wakers of a consumer that left the queue and of the next one. They are woken or dropped after the lock of the
+/// state is released, because a waker runs code of the application.
 #[must_use]
 struct LeftQueue {
     _own: Option<Waker>,

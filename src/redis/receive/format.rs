@@ -14,11 +14,11 @@ use crate::name::ChannelName;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 
-/// The size of one read, in bytes: a read takes no further message after it has this much. An answer that does not arrive in time
-/// is lost, and all of it is in memory at once. A channel of at most [`SMALL_CHANNEL`] bytes is exempt.
+/// The size of one read, in bytes: a read takes no further message after it has this much. An answer that does not
+/// arrive in time is lost, and all of it is in memory at once. A channel of at most [`SMALL_CHANNEL`] bytes is exempt.
 pub(crate) const READ_BYTES: usize = 1 << 20;
-/// The size, in bytes, up to which one read may empty a channel: about `READ_BYTES` and one message of the largest size that is
-/// allowed by default.
+/// The size, in bytes, up to which one read may empty a channel: about `READ_BYTES` and one message of the largest size
+/// that is allowed by default.
 pub(crate) const SMALL_CHANNEL: usize = 2 << 20;
 
 /// How a stored format takes messages out of Redis, finds their recipients, and puts messages back.
@@ -29,21 +29,23 @@ pub(crate) trait ReadFormat: EntryFormat + Send + Sync + 'static {
 
     /// The commands that take messages from the first of `keys` that has any. Several commands form one transaction.
     ///
-    /// They take up to `count` messages, and no further one after [`READ_BYTES`]. With several keys a format may take only one
-    /// message.
+    /// They take up to `count` messages, and no further one after [`READ_BYTES`]. With several keys a format may take
+    /// only one message.
     fn take(&self, keys: &[&str], count: usize) -> Vec<Cmd>;
 
     /// The command that waits up to `timeout` until one of `keys` has a message, and takes that message.
     fn wait(&self, keys: &[&str], timeout: Duration) -> Cmd;
 
-    /// The command that returns how many messages are under `key`; `None` for a format that [takes first](Self::takes_first).
+    /// The command that returns how many messages are under `key`; `None` for a format that [takes
+    /// first](Self::takes_first).
     fn length(&self, key: &str) -> Option<Cmd>;
 
-    /// Whether each [`wait`](Self::wait) for `count` messages follows a [`take`](Self::take). Otherwise a `take` only follows a
-    /// read that left messages behind.
+    /// Whether each [`wait`](Self::wait) for `count` messages follows a [`take`](Self::take). Otherwise a `take` only
+    /// follows a read that left messages behind.
     fn takes_first(&self, count: usize) -> bool;
 
-    /// Parses the answer to `wait` or `take`; the answer to a transaction is a list. A format may send further commands to `shard`.
+    /// Parses the answer to `wait` or `take`; the answer to a transaction is a list. A format may send further commands
+    /// to `shard`.
     ///
     /// Not cancel safe: the messages that a dropped future had taken are lost.
     async fn popped(&self, shard: &Shard, answer: Value) -> Result<Option<Popped>, Fault>;
@@ -51,8 +53,8 @@ pub(crate) trait ReadFormat: EntryFormat + Send + Sync + 'static {
     /// A resolver for the task of one reader.
     fn resolver(&self) -> Box<dyn RecipientResolver>;
 
-    /// The command that puts entries of one channel back at its head, in order, for the recipients that have not received them.
-    /// It returns how many had expired.
+    /// The command that puts entries of one channel back at its head, in order, for the recipients that have not
+    /// received them. It returns how many had expired.
     fn put_back(&self, key: &str, entries: &[BufferedEntry]) -> Cmd;
 }
 

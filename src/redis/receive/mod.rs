@@ -1,7 +1,8 @@
 //! The receive path: blocking reads on dedicated connections, shared by the callers that wait for the same channels.
 //!
-//! A [`reader`] has a buffer and one [`task`]. The task fills the buffer through a fetch loop for each shard, and consumers take
-//! from the buffer. The task is never cancelled during a read, and it puts back the entries that no consumer takes.
+//! A [`reader`] has a buffer and one [`task`]. The task fills the buffer through a fetch loop for each shard, and
+//! consumers take from the buffer. The task is never cancelled during a read, and it puts back the entries that no
+//! consumer takes.
 
 pub(crate) mod buffer;
 pub(crate) mod consumer;

@@ -20,8 +20,8 @@ const MAX_ENTRIES: usize = 1000;
 /// The pause between attempts on a server that is up and refuses.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Entries that a reader puts back. On drop, those that are left return to the buffer of the reader, where they are counted if the
-/// runtime ends.
+/// Entries that a reader puts back. On drop, those that are left return to the buffer of the reader, where they are
+/// counted if the runtime ends.
 pub(crate) struct PutBack<'r> {
     reader: &'r Reader,
     /// Entries that have not been put back. Those of one channel and shard are together and in order.
@@ -45,8 +45,8 @@ impl<'r> PutBack<'r> {
         Self { reader, entries, kept, refused: None, lost: None, dropped }
     }
 
-    /// Puts the entries back at the heads of their channels, in order. An attempt that has certainly put nothing back is repeated;
-    /// the last attempt is at `deadline`.
+    /// Puts the entries back at the heads of their channels, in order. An attempt that has certainly put nothing back
+    /// is repeated; the last attempt is at `deadline`.
     pub(crate) async fn run(&mut self, deadline: Instant) {
         // The last chunk first, because each call puts its entries before those of the previous call.
         let reader = self.reader;
@@ -145,7 +145,8 @@ async fn put_back_chunk(
             Err(failure) if !failure.1.is_retryable() || Instant::now() >= deadline => return Err(failure),
             Err(failure) => {
                 tokio::time::timeout_at(deadline, places.up(shard, name)).await.map_err(|_| failure)?;
-                // A server that is up may keep refusing. Then `up` returns at once, and only this pause slows the loop down.
+                // A server that is up may keep refusing. Then `up` returns at once, and only this pause slows the loop
+                // down.
                 tokio::time::sleep(PAUSE).await;
             }
         }

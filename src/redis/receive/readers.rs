@@ -31,7 +31,8 @@ pub(crate) struct Readers {
     shared: Arc<Shared>,
 }
 
-/// The shared readers by their channels. Locked only to find, add or remove one, and always before the state of a reader.
+/// The shared readers by their channels. Locked only to find, add or remove one, and always before the state of a
+/// reader.
 type Shared = Mutex<HashMap<Box<[ChannelName]>, Arc<Reader>>>;
 
 impl Readers {
@@ -115,7 +116,8 @@ fn without_duplicates(mut channels: Vec<ChannelName>) -> Box<[ChannelName]> {
     channels.into()
 }
 
-/// Removes `reader` from the shared readers if it has no consumer. Returns whether it has none; a removed reader gets no new one.
+/// Removes `reader` from the shared readers if it has no consumer. Returns whether it has none; a removed reader gets
+/// no new one.
 fn remove_unused(registry: &Weak<Shared>, reader: &Reader) -> bool {
     let Some(registry) = registry.upgrade() else { return reader.state().waiters.consumers == 0 };
     let mut shared = registry.lock();

@@ -49,8 +49,8 @@ pub struct Outgoing<B> {
     pub(crate) channel: ChannelName,
     /// How many messages the channel may hold on the shard.
     pub(crate) capacity: usize,
-    /// Whether a refusal by this shard is final: no shard that has not been tried was up when the message was queued. A refusal
-    /// that is not final is not counted, and another shard is tried.
+    /// Whether a refusal by this shard is final: no shard that has not been tried was up when the message was queued. A
+    /// refusal that is not final is not counted, and another shard is tried.
     pub(crate) is_final: bool,
     /// Whether no other shard can take the message.
     pinned: bool,
@@ -73,8 +73,8 @@ impl<B> Outgoing<B> {
         (Self { channel, capacity, is_final, pinned, body, outcome, pending }, receiver)
     }
 
-    /// Whether the message waits for a server that is unreachable: no other shard can take it, and its caller still waits.
-    /// During an outage only callers bound how many messages wait.
+    /// Whether the message waits for a server that is unreachable: no other shard can take it, and its caller still
+    /// waits. During an outage only callers bound how many messages wait.
     pub(crate) fn waits_for_server(&self) -> bool {
         self.pinned && !self.outcome.is_closed()
     }
@@ -106,8 +106,8 @@ impl<B: Weight> Outgoing<B> {
 /// Consecutive messages of one channel with the same capacity and the same `is_final`.
 pub(crate) type Run<B> = Vec<Outgoing<B>>;
 
-/// Messages in runs, each of one channel. The messages of a channel keep their order. A channel has several runs if the capacity or
-/// `is_final` changes between two of its messages.
+/// Messages in runs, each of one channel. The messages of a channel keep their order. A channel has several runs if the
+/// capacity or `is_final` changes between two of its messages.
 pub struct Batch<B> {
     runs: Vec<Run<B>>,
     /// The last run of each channel, by the non-local part of its name.
@@ -181,10 +181,10 @@ impl<B> Batch<B> {
         parts.into_iter()
     }
 
-    /// Sends the messages to `shard`, or in a cluster those of a single channel to its server, and reports the outcome of each. An
-    /// attempt that cannot have run is repeated as often as configured, but only for the messages that
-    /// [wait for the server](Outgoing::waits_for_server); the others fail at once. `on_fault` is called with the fault and its shard
-    /// before and after each pause.
+    /// Sends the messages to `shard`, or in a cluster those of a single channel to its server, and reports the outcome
+    /// of each. An attempt that cannot have run is repeated as often as configured, but only for the messages that
+    /// [wait for the server](Outgoing::waits_for_server); the others fail at once. `on_fault` is called with the fault
+    /// and its shard before and after each pause.
     pub(crate) async fn send<F: WriteFormat<Body = B>>(
         mut self,
         format: &F,

@@ -10,8 +10,9 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 pub(crate) struct OpenCalls(TaskTracker);
 
 impl OpenCalls {
-    /// An empty set of calls, and a token that is cancelled when the queues may end: after `closing`, when no call is under way
-    /// or `timeout` has passed. The timeout is needed because a caller may stop polling a call without dropping it.
+    /// An empty set of calls, and a token that is cancelled when the queues may end: after `closing`, when no call is
+    /// under way or `timeout` has passed. The timeout is needed because a caller may stop polling a call without
+    /// dropping it.
     pub(crate) fn new(
         tasks: &TaskTracker,
         closing: &CancellationToken,
@@ -22,8 +23,8 @@ impl OpenCalls {
         (Self(calls), ending)
     }
 
-    /// Begins a call, which ends when the token is dropped. The queues accept messages until then. A call that begins before
-    /// the layer closes is sent whole.
+    /// Begins a call, which ends when the token is dropped. The queues accept messages until then. A call that begins
+    /// before the layer closes is sent whole.
     pub(crate) fn begin(&self) -> TaskTrackerToken {
         self.0.token()
     }

@@ -65,8 +65,8 @@ impl<B: Weight> Queue<B> {
         }
     }
 
-    /// Reserves an idle queue, so that the caller can send past it. Returns `None` if the queue is busy or has messages, which
-    /// must not be overtaken.
+    /// Reserves an idle queue, so that the caller can send past it. Returns `None` if the queue is busy or has
+    /// messages, which must not be overtaken.
     pub(crate) fn bypass(&self) -> Option<BypassPermit<B>> {
         let mut contents = self.contents.lock();
         let idle = !contents.busy && !contents.closed && contents.waiting.is_empty();

@@ -1,8 +1,8 @@
 //! `Sender`: queues messages for shards and returns what happened to them.
 //!
-//! Each shard has a few queues, and a channel always uses the same one. A queue sends the messages that gathered during its
-//! previous batch, so no message waits for company. A queue has one batch under way, so the order within a channel holds
-//! whatever happens to a batch.
+//! Each shard has a few queues, and a channel always uses the same one. A queue sends the messages that gathered during
+//! its previous batch, so no message waits for company. A queue has one batch under way, so the order within a channel
+//! holds whatever happens to a batch.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -32,8 +32,8 @@ use crate::redis::node::shard::Shard;
 use crate::redis::topology::places::Places;
 use crate::supervise::contained;
 
-/// Queues of a shard. More queues overlap more round trips and make each batch smaller: with 256 senders on two processors
-/// two queues send a tenth more than four and a fifth more than one or eight.
+/// Queues of a shard. More queues overlap more round trips and make each batch smaller: with 256 senders on two
+/// processors two queues send a tenth more than four and a fifth more than one or eight.
 const QUEUES: usize = 2;
 
 /// The sending half of a layer.
@@ -85,8 +85,8 @@ impl Attempts {
         Self { first, count: 0, is_final: false, failed: None }
     }
 
-    /// Records that `shard` did not take the message because of `fault`. A lasting fault does not replace one that may pass, so
-    /// that the send is retried whatever the order of the shards.
+    /// Records that `shard` did not take the message because of `fault`. A lasting fault does not replace one that may
+    /// pass, so that the send is retried whatever the order of the shards.
     fn fail(&mut self, shard: usize, fault: Fault) {
         let may_pass = self.failed.as_ref().is_some_and(|(_, failed)| failed.is_retryable());
         if fault.is_retryable() || !may_pass {
@@ -101,8 +101,8 @@ impl Attempts {
 }
 
 impl<F: WriteFormat> Sender<F> {
-    /// Starts the queues on `tasks`. They end when `closing` is cancelled, no [call](Self::call) is under way, and they are
-    /// empty.
+    /// Starts the queues on `tasks`. They end when `closing` is cancelled, no [call](Self::call) is under way, and they
+    /// are empty.
     pub(crate) fn start(places: Arc<Places>, format: Arc<F>, tasks: &TaskTracker, closing: &CancellationToken) -> Self {
         let timeout = places.shard(0).command_timeout();
         // One round trip for the members of a group, and one to send.
@@ -148,8 +148,8 @@ impl<F: WriteFormat> Sender<F> {
         self.calls.begin()
     }
 
-    /// Queues `message` without sending it; [`flush`](Self::flush) does that. Messages to one channel are sent in the order of
-    /// these calls.
+    /// Queues `message` without sending it; [`flush`](Self::flush) does that. Messages to one channel are sent in the
+    /// order of these calls.
     pub(crate) fn enqueue(&self, mut message: OutboundMessage<F::Body>) -> PendingSend<F::Body> {
         message.pinned |= self.places.count() == 1;
         let first = if message.pinned {
@@ -173,8 +173,8 @@ impl<F: WriteFormat> Sender<F> {
         }
     }
 
-    /// Waits until the message has been sent or refused. If all shards fail that could take it, it is offered to them again as
-    /// often as retries are configured; the queue of the only shard of a message has done that already.
+    /// Waits until the message has been sent or refused. If all shards fail that could take it, it is offered to them
+    /// again as often as retries are configured; the queue of the only shard of a message has done that already.
     pub(crate) async fn outcome(&self, pending: PendingSend<F::Body>) -> CountedIfUnread<SendOutcome> {
         let PendingSend { message, mut attempts, mut state } = pending;
         let mut retry = self.places.shard(attempts.first).retry();
@@ -200,8 +200,8 @@ impl<F: WriteFormat> Sender<F> {
         }
     }
 
-    /// Permits to send to `channels` on `shard` past their queues, which send nothing meanwhile. Returns `None` if a queue has
-    /// messages that could be overtaken.
+    /// Permits to send to `channels` on `shard` past their queues, which send nothing meanwhile. Returns `None` if a
+    /// queue has messages that could be overtaken.
     pub(crate) fn bypass<'c>(
         &self,
         shard: &Shard,
@@ -212,8 +212,8 @@ impl<F: WriteFormat> Sender<F> {
         used.map(|(_, queue)| queue.bypass()).collect()
     }
 
-    /// Runs `push` to its end even if the caller stops polling, because other sends may wait for it. It is polled here first, so
-    /// that the command leaves at once, and then by a task. Returns `None` if the task ends without a result.
+    /// Runs `push` to its end even if the caller stops polling, because other sends may wait for it. It is polled here
+    /// first, so that the command leaves at once, and then by a task. Returns `None` if the task ends without a result.
     pub(crate) async fn complete<T: Send + 'static>(
         &self,
         push: impl Future<Output = T> + Send + 'static,
@@ -269,8 +269,8 @@ impl<F: WriteFormat> Sender<F> {
         (queue, Some(pending))
     }
 
-    /// The places of the shards that the message has not been offered to and that may hold messages of its channel, with the
-    /// capacity of the channel there.
+    /// The places of the shards that the message has not been offered to and that may hold messages of its channel,
+    /// with the capacity of the channel there.
     fn candidates(
         &self,
         message: &OutboundMessage<F::Body>,

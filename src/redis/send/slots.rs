@@ -1,7 +1,7 @@
 //! `SlotQueues`: which queue takes the messages to a slot of a cluster.
 //!
-//! The queues of a shard stand for its present slots. When a slot moves to another shard, its messages use the queues of that
-//! shard only after the queued ones have been sent: otherwise a later message could overtake an earlier one.
+//! The queues of a shard stand for its present slots. When a slot moves to another shard, its messages use the queues
+//! of that shard only after the queued ones have been sent: otherwise a later message could overtake an earlier one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

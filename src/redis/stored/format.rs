@@ -67,8 +67,8 @@ pub trait StoredFormat: WriteFormat + StoredStatistics + Sized {
         destinations: &Destinations<Self>,
     ) -> Result<Vec<OutboundMessage<Self::Body>>>;
 
-    /// Sends to a group at once if the format can do so without asking for its destinations first. Otherwise it sends nothing and
-    /// returns the destinations if it got them in the attempt.
+    /// Sends to a group at once if the format can do so without asking for its destinations first. Otherwise it sends
+    /// nothing and returns the destinations if it got them in the attempt.
     fn send_at_once(
         &self,
         sender: &Sender<Self>,
@@ -79,7 +79,8 @@ pub trait StoredFormat: WriteFormat + StoredStatistics + Sized {
         std::future::ready(AtOnce::Unsent(None))
     }
 
-    /// A name for a channel of this process, from a pattern that does not end in `?`. `None` if the format has no such names.
+    /// A name for a channel of this process, from a pattern that does not end in `?`. `None` if the format has no such
+    /// names.
     fn new_local_channel(&self, pattern: &str) -> Option<Result<ChannelName>> {
         let _ = pattern;
         None

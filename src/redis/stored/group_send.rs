@@ -22,8 +22,8 @@ impl<F: StoredFormat> StoredLayer<F> {
         Ok(messages.into_iter().map(|message| self.sender.enqueue(message)).collect())
     }
 
-    /// The destinations of each of `groups`, from their servers, or the shard that failed and its fault. `messages` to these groups
-    /// have not been sent yet, and count as dropped if the future is dropped.
+    /// The destinations of each of `groups`, from their servers, or the shard that failed and its fault. `messages` to
+    /// these groups have not been sent yet, and count as dropped if the future is dropped.
     pub(super) async fn destinations(
         &self,
         groups: &[GroupName],

@@ -24,7 +24,8 @@ pub trait StoredGroups: Send + Sync {
     /// The present members. Members that are not valid channel names are left out.
     fn channels(&self, group: &GroupName) -> impl Future<Output = Result<Vec<ChannelName>>> + Send;
 
-    /// The destinations of each of `groups`, which are sorted and without duplicates, or the shard that failed and its fault.
+    /// The destinations of each of `groups`, which are sorted and without duplicates, or the shard that failed and its
+    /// fault.
     fn destinations(
         &self,
         groups: &[GroupName],

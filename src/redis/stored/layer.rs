@@ -38,9 +38,9 @@ const NEW_NAMES: usize = 10;
 /// Use it by the name of its format: [`RedisLayer`](crate::RedisLayer),
 /// [`ChannelsRedisLayer`](crate::django::ChannelsRedisLayer) or [`AsgiRedisLayer`](crate::django::AsgiRedisLayer).
 ///
-/// Call [`close`](ChannelLayer::close) before the runtime ends. It puts messages that were read and not received back. Dropping
-/// the layer puts them back in the background. The layer works on the runtime that connected it: when that runtime has ended,
-/// calls from another one return [`Error::RuntimeEnded`].
+/// Call [`close`](ChannelLayer::close) before the runtime ends. It puts messages that were read and not received back.
+/// Dropping the layer puts them back in the background. The layer works on the runtime that connected it: when that
+/// runtime has ended, calls from another one return [`Error::RuntimeEnded`].
 pub struct StoredLayer<F: StoredFormat> {
     pub(crate) format: Arc<F>,
     pub(crate) places: Arc<Places>,
@@ -65,13 +65,14 @@ impl<F: StoredFormat> StoredLayer<F> {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`], [`Error::UnsupportedServer`] if a server is too old for the format, [`Error::Redis`] if no
-    /// server can be reached.
+    /// [`Error::InvalidConfig`], [`Error::UnsupportedServer`] if a server is too old for the format, [`Error::Redis`]
+    /// if no server can be reached.
     pub async fn connect(config: Config) -> Result<Self> {
         Self::connect_to(config, true).await
     }
 
-    /// Connects as [`connect`](Self::connect) does, but succeeds without a reachable server. Calls fail until one is reachable.
+    /// Connects as [`connect`](Self::connect) does, but succeeds without a reachable server. Calls fail until one is
+    /// reachable.
     ///
     /// # Cancel safety
     ///
@@ -79,8 +80,8 @@ impl<F: StoredFormat> StoredLayer<F> {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`], [`Error::UnsupportedServer`] if a server is too old for the format; [`Error::Redis`] if
-    /// sentinels are configured without [`services`](Config::services) and no sentinel can list them.
+    /// [`Error::InvalidConfig`], [`Error::UnsupportedServer`] if a server is too old for the format; [`Error::Redis`]
+    /// if sentinels are configured without [`services`](Config::services) and no sentinel can list them.
     pub async fn connect_or_wait(config: Config) -> Result<Self> {
         Self::connect_to(config, false).await
     }
@@ -167,8 +168,8 @@ impl<F: StoredFormat> StoredLayer<F> {
     }
 }
 
-/// Like [`join_all`], which puts more than 30 futures into a heap. With 1000 futures that are ready together this takes a third of
-/// the time.
+/// Like [`join_all`], which puts more than 30 futures into a heap. With 1000 futures that are ready together this takes
+/// a third of the time.
 pub(super) async fn join_in_parts<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
     let (mut futures, mut parts) = (futures.into_iter().peekable(), Vec::new());
     while futures.peek().is_some() {

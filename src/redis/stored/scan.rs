@@ -14,7 +14,8 @@ use crate::redis::topology::places::Places;
 
 /// The number of keys that one step of a scan examines.
 const SCAN_STEP: usize = 1000;
-/// The most channels of one script call. The script reads two messages of each, and Redis serves no other client meanwhile.
+/// The most channels of one script call. The script reads two messages of each, and Redis serves no other client
+/// meanwhile.
 pub(crate) const CHANNELS_PER_CALL: usize = 16;
 
 /// The most passes over a cluster whose keys move.
@@ -25,7 +26,8 @@ pub(crate) async fn delete_all<'p>(places: &'p Places, scans: impl Fn(&'p Shard)
     for _ in 0..MOST_PASSES {
         let changes = places.cluster().map(Cluster::changes);
         delete(places, places.shards().flat_map(|shard| scans(shard)).collect()).await?;
-        // A key that moved meanwhile to a shard that had been scanned was not found. Other processes may have seen it move.
+        // A key that moved meanwhile to a shard that had been scanned was not found. Other processes may have seen it
+        // move.
         if let Some(cluster) = places.cluster() {
             cluster.refresh().await.map_err(|error| places.error(0, error.into()))?;
         }

@@ -92,8 +92,8 @@ impl Places {
         self.cluster().is_some()
     }
 
-    /// Starts a task for each shard that keeps it connected, and in a cluster one that follows its layout. They end when `ending` is
-    /// cancelled.
+    /// Starts a task for each shard that keeps it connected, and in a cluster one that follows its layout. They end
+    /// when `ending` is cancelled.
     pub(crate) fn supervise(self: &Arc<Self>, tasks: &TaskTracker, ending: &CancellationToken) {
         let supervision = Supervision { tasks: tasks.clone(), runtime: Handle::current(), ending: ending.clone() };
         let Placement::Cluster(shards) = &self.placement else {
@@ -113,7 +113,8 @@ impl Places {
         tasks.spawn(async move { ending.run_until_cancelled(following).await });
     }
 
-    /// Refreshes the layout of a cluster regularly, and adds shards as soon as it has new ones. Returns at once without a cluster.
+    /// Refreshes the layout of a cluster regularly, and adds shards as soon as it has new ones. Returns at once without
+    /// a cluster.
     async fn follow_layout(&self) {
         let Some(cluster) = self.cluster() else { return };
         let mut due = tokio::time::interval_at(Instant::now() + REFRESH_EVERY, REFRESH_EVERY);
@@ -254,7 +255,8 @@ impl Places {
         }
     }
 
-    /// As [`run`](Self::run), for a request that only reads or that changes nothing when it is repeated; as [`Shard::query`].
+    /// As [`run`](Self::run), for a request that only reads or that changes nothing when it is repeated; as
+    /// [`Shard::query`].
     pub(crate) async fn query<R: Request>(&self, name: &str, request: &R) -> Result<R::Answer, Failure> {
         self.query_on(self.home(name), name, request).await
     }

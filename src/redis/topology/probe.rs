@@ -90,8 +90,8 @@ impl HealthProbe {
     }
 }
 
-/// A new channel on `shard`, and the first value that `place` returns for it. The second value of `place` is the shard of a
-/// channel.
+/// A new channel on `shard`, and the first value that `place` returns for it. The second value of `place` is the shard
+/// of a channel.
 pub(crate) fn channel_on<P>(
     shard: &Shard,
     place: impl Fn(&ChannelName) -> (P, usize),

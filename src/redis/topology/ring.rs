@@ -1,7 +1,7 @@
 //! `Ring`: maps names to shards by rendezvous hashing.
 //!
-//! A name goes to the shard that has the highest hash with it. So adding or removing a host moves only that host's share of
-//! the names.
+//! A name goes to the shard that has the highest hash with it. So adding or removing a host moves only that host's
+//! share of the names.
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
@@ -25,8 +25,8 @@ impl Ring {
         Self::Crc(hosts)
     }
 
-    /// The shard of a group, or of a `!` or `?` channel by the non-local part of its name. `name` has to be one of these,
-    /// because a reader and a writer that hash different parts of a name use different shards.
+    /// The shard of a group, or of a `!` or `?` channel by the non-local part of its name. `name` has to be one of
+    /// these, because a reader and a writer that hash different parts of a name use different shards.
     pub(crate) fn shard_of(&self, name: &str) -> usize {
         let score = |seed: &u64| xxh3_64_with_seed(name.as_bytes(), *seed);
         match self {

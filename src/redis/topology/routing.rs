@@ -38,8 +38,9 @@ impl<'p> Routing<'p> {
         self.node
     }
 
-    /// Follows the redirection in `fault`, a fault of the present [node](Self::node), after a pause where one is needed. Returns
-    /// `false` if there is none, or if redirections have been followed for as long as a command may take.
+    /// Follows the redirection in `fault`, a fault of the present [node](Self::node), after a pause where one is
+    /// needed. Returns `false` if there is none, or if redirections have been followed for as long as a command may
+    /// take.
     pub(crate) async fn follow(&mut self, fault: &Fault) -> bool {
         let (Some((cluster, slot)), Some(redirect)) = (self.slot, &fault.redirect) else { return false };
         let (now, timeout) = (Instant::now(), self.node.shard.command_timeout());

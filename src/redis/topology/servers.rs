@@ -19,8 +19,8 @@ use crate::redis::topology::places::Places;
 /// The most events that a listener can be behind. A slower listener misses the oldest ones.
 pub(crate) const EVENTS: usize = 256;
 
-/// Tries once to connect to every server of `config`. Returns the identities of the servers, by which a ring may place names,
-/// and their shards. Fails if `some_needed` is set and no server is reachable, or if one cannot be used at all.
+/// Tries once to connect to every server of `config`. Returns the identities of the servers, by which a ring may place
+/// names, and their shards. Fails if `some_needed` is set and no server is reachable, or if one cannot be used at all.
 pub(crate) async fn connect(
     config: &Config,
     requirements: &Requirements,
@@ -65,9 +65,9 @@ fn judge(results: Vec<Result<()>>, some_needed: bool) -> Result<()> {
     }
 }
 
-/// Ends the work of a layer when `closing` is cancelled. Calls `cancel_retries`, waits until readers have put back and queues have
-/// sent their messages, then for `format_drain`, and then cancels `drained`, which closes the connections. If the runtime ends
-/// first, both tokens are cancelled, because the work cannot continue.
+/// Ends the work of a layer when `closing` is cancelled. Calls `cancel_retries`, waits until readers have put back and
+/// queues have sent their messages, then for `format_drain`, and then cancels `drained`, which closes the connections.
+/// If the runtime ends first, both tokens are cancelled, because the work cannot continue.
 pub(crate) fn drain(
     cancel_retries: impl FnOnce() + Send,
     work: TaskTracker,

@@ -101,8 +101,8 @@ impl HubBuilder {
     ///
     /// # Errors
     ///
-    /// [`HubError::Layer`] if the name is invalid, a timeout or size in the [options of sockets](Self::sockets) is 0, or the layer is
-    /// unreachable.
+    /// [`HubError::Layer`] if the name is invalid, a timeout or size in the [options of sockets](Self::sockets) is 0,
+    /// or the layer is unreachable.
     pub async fn start(self) -> Result<Hub, HubError> {
         let Self { layer, settings } = self;
         settings.sockets.validate()?;

@@ -270,14 +270,15 @@ impl InterfaceServer {
         self
     }
 
-    /// Checks that no timeout or limit with which no client could be served is 0, and that the limit on messages of clients is not
-    /// above that of the layer. A message to the application also contains the path and the names of channels, so the largest
-    /// messages of clients fit only if the limit of the layer is larger. [`serve`](BoundServer::serve) checks the settings too.
+    /// Checks that no timeout or limit with which no client could be served is 0, and that the limit on messages of
+    /// clients is not above that of the layer. A message to the application also contains the path and the names of
+    /// channels, so the largest messages of clients fit only if the limit of the layer is larger.
+    /// [`serve`](BoundServer::serve) checks the settings too.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] with the setting that is 0, or with both limits, if [`SocketOptions::max_message_size`] is above the
-    /// limit of the layer.
+    /// [`Error::InvalidConfig`] with the setting that is 0, or with both limits, if [`SocketOptions::max_message_size`]
+    /// is above the limit of the layer.
     pub fn validate(&self) -> Result<()> {
         self.settings.sockets.validate()?;
         check_positive([

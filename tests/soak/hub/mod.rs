@@ -1,7 +1,7 @@
 //! The Hub: rounds of several processes with WebSocket clients, which share rooms over one layer.
 //!
-//! Their history is told in the words of layers. A client is a channel with one reader, a room or a user is a group, and
-//! joining, leaving and broadcasting are changes of groups and group sends.
+//! Their history is told in the words of layers. A client is a channel with one reader, a room or a user is a group,
+//! and joining, leaving and broadcasting are changes of groups and group sends.
 
 mod audience;
 mod clients;

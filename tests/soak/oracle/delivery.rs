@@ -82,8 +82,8 @@ fn was_cut_off(facts: &Facts<'_>, message: &Message<'_>, delivered: &Delivered<'
     processes.into_iter().any(|process| facts.was_cut_off(process, message.start, delivered.at))
 }
 
-/// Whether the server may have run the command after its call had ended, when it continued after a pause. The message lives
-/// from then on.
+/// Whether the server may have run the command after its call had ended, when it continued after a pause. The message
+/// lives from then on.
 fn may_have_run_later(facts: &Facts<'_>, rules: &Rules, message: &Message<'_>) -> bool {
     let is_unconfirmed = message.outcome == Outcome::Unknown || rules.goes_on_alone;
     let met_an_outage = |end| {

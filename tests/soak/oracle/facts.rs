@@ -14,8 +14,8 @@ pub const AFTERMATH: Duration = Duration::from_secs(10);
 const ONE_READ: usize = 256;
 const READ_AND_HELD: usize = 512;
 
-/// How much later than it happens it may be announced that a process is cut off, or is not any more, and recorded that a clock
-/// was set.
+/// How much later than it happens it may be announced that a process is cut off, or is not any more, and recorded that
+/// a clock was set.
 pub const NOTICE: Duration = Duration::from_secs(2);
 
 /// A message, and what its writer knows of it.

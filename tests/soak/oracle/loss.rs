@@ -12,7 +12,8 @@ const IMPOSSIBLE: &[&str] = &["undecodable", "undecryptable", "malformed"];
 
 /// How long a process may take to open its channels.
 const OPENING: Duration = Duration::from_secs(2);
-/// How long a connection may carry nothing before that is announced: the longest command timeout, and the pause between probes.
+/// How long a connection may carry nothing before that is announced: the longest command timeout, and the pause between
+/// probes.
 const UNNOTICED: Duration = Duration::from_secs(6);
 
 /// A message that somebody should have got and did not.
@@ -87,7 +88,8 @@ fn covers(allowance: &Allowance, lost: &Missing<'_>) -> bool {
 
 /// How many messages were counted as dropped after their calls had succeeded.
 fn dropped(facts: &Facts<'_>) -> u64 {
-    // A full channel explains messages of the call that counted it, and messages that nobody was there to read are left out.
+    // A full channel explains messages of the call that counted it, and messages that nobody was there to read are left
+    // out.
     let counted = facts.counted.iter().filter(|(reason, _)| !["full", "expired", "no_reader"].contains(reason));
     // The messages of a group send that could not reach a server are not expected: the call has failed.
     let has_failed = |id| facts.messages.get(id).is_some_and(|message| message.outcome != Outcome::Done);

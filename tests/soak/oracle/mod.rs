@@ -1,4 +1,5 @@
-//! The oracle: what a history shows of promises that were broken. Pure, so that it can be tested with made-up histories.
+//! The oracle: what a history shows of promises that were broken. Pure, so that it can be tested with made-up
+//! histories.
 
 mod delivery;
 mod facts;

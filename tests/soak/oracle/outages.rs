@@ -26,8 +26,8 @@ struct Outage {
 }
 
 impl Outage {
-    /// When the last process has found out that the outage is over. The pause between two attempts to connect is at most as
-    /// long as the outage so far.
+    /// When the last process has found out that the outage is over. The pause between two attempts to connect is at
+    /// most as long as the outage so far.
     fn known_until(&self) -> Moment {
         self.until.saturating_add(self.until.saturating_sub(self.since)).saturating_add(CONNECTING)
     }
@@ -52,8 +52,8 @@ impl Outages {
         outages.any(|outage| outage.since <= end && start <= outage.known_until())
     }
 
-    /// Whether the process in `slot` may have found some server unreachable for `time` when `end` came, in an outage that was not
-    /// over at `start`.
+    /// Whether the process in `slot` may have found some server unreachable for `time` when `end` came, in an outage
+    /// that was not over at `start`.
     pub fn lasted(&self, slot: usize, time: Duration, start: Moment, end: Moment) -> bool {
         self.servers.values().any(|outages| {
             let known = known(outages.iter().filter(|outage| outage.slot.is_none_or(|only| only == slot)));
@@ -62,8 +62,8 @@ impl Outages {
     }
 }
 
-/// The times in which a process may have known of `outages`. An outage that begins before the process knows the end of the one
-/// before continues it.
+/// The times in which a process may have known of `outages`. An outage that begins before the process knows the end of
+/// the one before continues it.
 fn known<'o>(outages: impl Iterator<Item = &'o Outage>) -> Vec<(Moment, Moment)> {
     let mut merged: Vec<Outage> = Vec::new();
     for &outage in outages {

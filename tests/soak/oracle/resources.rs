@@ -39,8 +39,8 @@ pub fn violations(records: &[Record], facts: &Facts<'_>, rules: &Rules) -> Vec<V
     found
 }
 
-/// Messages beyond the capacity of routes that nobody reads before the end: seen there, or accepted although nothing can
-/// have made room.
+/// Messages beyond the capacity of routes that nobody reads before the end: seen there, or accepted although nothing
+/// can have made room.
 fn above_capacity(records: &[Record], facts: &Facts<'_>, rules: &Rules) -> Vec<Violation> {
     let mut found = Vec::new();
     let mut above = |route: &str, text: String| {

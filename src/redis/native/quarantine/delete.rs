@@ -13,7 +13,8 @@ use crate::redis::stored::scan::parse;
 impl Quarantine<'_> {
     /// Deletes entries. Returns how many of them were in quarantine.
     ///
-    /// An entry that another call restores at the same time is either restored or deleted, and counts only if it is deleted.
+    /// An entry that another call restores at the same time is either restored or deleted, and counts only if it is
+    /// deleted.
     ///
     /// # Cancel safety
     ///
@@ -21,7 +22,8 @@ impl Quarantine<'_> {
     ///
     /// # Errors
     ///
-    /// As [`entries`](Self::entries). Some of the entries of a server that failed may have been deleted; they do not count.
+    /// As [`entries`](Self::entries). Some of the entries of a server that failed may have been deleted; they do not
+    /// count.
     pub async fn delete(&self, ids: &[QuarantineId]) -> Result<Partial<usize>> {
         let deleted = self.on_every_stream(async |stream| self.delete_on(stream, ids).await).await?;
         Ok(deleted.map(|counts| counts.into_iter().sum()))

@@ -1,7 +1,7 @@
 //! `Quarantine`: lists, restores and deletes the entries that no reader could read.
 //!
-//! Readers move an entry here when it cannot be opened or parsed. The `writer` limits how many entries a server keeps. An operator
-//! may restore an entry after the missing key has been configured.
+//! Readers move an entry here when it cannot be opened or parsed. The `writer` limits how many entries a server keeps.
+//! An operator may restore an entry after the missing key has been configured.
 
 mod delete;
 mod partial;
@@ -34,11 +34,12 @@ use crate::redis::stored::scan::parse;
 /// How many records one command reads. All records of a server together have at most 16 MiB.
 const PAGE: usize = 4;
 
-/// The quarantine of a [`RedisLayer`](crate::RedisLayer): the entries that readers have taken from a server and could not read.
+/// The quarantine of a [`RedisLayer`](crate::RedisLayer): the entries that readers have taken from a server and could
+/// not read.
 ///
-/// An entry is unreadable if it was sealed with a key that the reader lacks, or if it is not a message of this format. The reader
-/// counts the entry as dropped and moves it to the stream `<prefix>:quarantine` of the same server; a cluster has one such stream.
-/// Each stream keeps the last 256 entries, at most 16 MiB of them, for 3 days.
+/// An entry is unreadable if it was sealed with a key that the reader lacks, or if it is not a message of this format.
+/// The reader counts the entry as dropped and moves it to the stream `<prefix>:quarantine` of the same server; a
+/// cluster has one such stream. Each stream keeps the last 256 entries, at most 16 MiB of them, for 3 days.
 ///
 /// ```no_run
 /// use channel_layer::redis::quarantine::QuarantineState;
@@ -73,8 +74,8 @@ struct Stream<'s> {
 pub struct QuarantineEntry {
     /// The id of the entry. It stays the same until the entry is restored or deleted.
     pub id: QuarantineId,
-    /// The channel in whose list the entry was, up to the `!` if the channel is process-local. `None` if the record names no valid
-    /// channel. Then another program has written the record.
+    /// The channel in whose list the entry was, up to the `!` if the channel is process-local. `None` if the record
+    /// names no valid channel. Then another program has written the record.
     pub channel: Option<ChannelName>,
     /// Why the reader could not read it.
     pub reason: String,
@@ -108,7 +109,8 @@ pub struct QuarantineHead {
 pub enum QuarantineState {
     /// This layer can read it: [`Quarantine::restore`] puts it back.
     Readable,
-    /// The message has expired, and nothing else keeps this layer from reading it: [`Quarantine::restore_anew`] puts it back.
+    /// The message has expired, and nothing else keeps this layer from reading it: [`Quarantine::restore_anew`] puts it
+    /// back.
     Expired,
     /// This layer cannot read it, for this reason.
     Unreadable(String),
@@ -127,8 +129,8 @@ impl<'l> Quarantine<'l> {
     ///
     /// # Errors
     ///
-    /// [`Error::Closed`](crate::Error::Closed) and [`Error::RuntimeEnded`](crate::Error::RuntimeEnded). Within the result,
-    /// [`Error::Redis`](crate::Error::Redis) for each server that cannot be reached.
+    /// [`Error::Closed`](crate::Error::Closed) and [`Error::RuntimeEnded`](crate::Error::RuntimeEnded). Within the
+    /// result, [`Error::Redis`](crate::Error::Redis) for each server that cannot be reached.
     pub async fn entries(&self) -> Result<Partial<Vec<QuarantineEntry>>> {
         let entries = self.on_every_stream(async |stream| self.entries_of(stream).await).await?;
         Ok(entries.map(|entries| entries.into_iter().flatten().collect()))
@@ -186,15 +188,16 @@ impl<'l> Quarantine<'l> {
     ///
     /// # Errors
     ///
-    /// [`Error::Redis`](crate::Error::Redis) if its server cannot be reached; [`Error::Closed`](crate::Error::Closed) and
-    /// [`Error::RuntimeEnded`](crate::Error::RuntimeEnded).
+    /// [`Error::Redis`](crate::Error::Redis) if its server cannot be reached; [`Error::Closed`](crate::Error::Closed)
+    /// and [`Error::RuntimeEnded`](crate::Error::RuntimeEnded).
     pub async fn entry(&self, id: QuarantineId) -> Result<Option<QuarantineEntry>> {
         let Some((stream, record)) = self.find(id).await? else { return Ok(None) };
         let now = stream.shard.now_ms().map_err(|fault| stream.shard.error(fault))?;
         Ok(Some(self.describe(stream, &record, now)))
     }
 
-    /// Returns the message of an entry, expired or not; `None` if this layer cannot read it, or if it is no longer in quarantine.
+    /// Returns the message of an entry, expired or not; `None` if this layer cannot read it, or if it is no longer in
+    /// quarantine.
     ///
     /// # Cancel safety
     ///

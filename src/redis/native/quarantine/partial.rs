@@ -4,8 +4,8 @@ use crate::error::{Error, Result};
 
 /// The results of the servers that did what was asked, and the errors of the others.
 ///
-/// A call on the quarantine works on every server that it can reach. It returns an error only if it reaches none because the layer
-/// is closed.
+/// A call on the quarantine works on every server that it can reach. It returns an error only if it reaches none
+/// because the layer is closed.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Partial<T> {

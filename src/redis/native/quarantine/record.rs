@@ -12,8 +12,8 @@ use crate::redis::node::fault::Fault;
 
 /// The id of an entry in quarantine: `<server>:<time>-<number>`, for example `0:1732912345678-0`.
 ///
-/// The first part is the position of the server in the configured hosts. The second one is when the entry was quarantined, in ms
-/// since the epoch by the server's clock.
+/// The first part is the position of the server in the configured hosts. The second one is when the entry was
+/// quarantined, in ms since the epoch by the server's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QuarantineId {
     shard: usize,

@@ -14,8 +14,8 @@ use crate::redis::native::send::write::SLACK;
 use crate::redis::node::clock::milliseconds;
 use crate::redis::node::fault::Fault;
 
-/// How long a restored or deleted record is remembered, in ms: a record may stay in the stream for so long, because the last
-/// addition before the stream expires drops only records that are older than half of this time.
+/// How long a restored or deleted record is remembered, in ms: a record may stay in the stream for so long, because the
+/// last addition before the stream expires drops only records that are older than half of this time.
 pub(super) const REMEMBERED_MS: u64 = 2 * LIFETIME_MS;
 
 /// The outcome of restoring an entry.
@@ -30,8 +30,8 @@ pub enum Restored {
     Expired,
     /// This layer cannot read the entry, for this reason. The entry stays in quarantine.
     Unreadable(String),
-    /// The server of the entry failed: see [`Partial::errors`]. The entry may have been restored. Another call restores it if it was
-    /// not.
+    /// The server of the entry failed: see [`Partial::errors`]. The entry may have been restored. Another call restores
+    /// it if it was not.
     Failed,
 }
 
@@ -42,34 +42,35 @@ struct Restorable {
 }
 
 impl Quarantine<'_> {
-    /// Puts entries back at the heads of their channels, whatever the capacity. Entries of one channel keep the order in which they
-    /// were quarantined. Returns the outcome for each entry, in the order of `ids`.
+    /// Puts entries back at the heads of their channels, whatever the capacity. Entries of one channel keep the order
+    /// in which they were quarantined. Returns the outcome for each entry, in the order of `ids`.
     ///
     /// An entry keeps its expiry. An entry that has expired or that this layer cannot read stays in quarantine.
     ///
-    /// An entry is restored once, however many calls and processes restore it, and never after a call has deleted it. It is added to
-    /// its channel first, and its record is deleted then. If the process is killed between the two steps, the record stays in quarantine, and the next call only deletes
-    /// it.
+    /// An entry is restored once, however many calls and processes restore it, and never after a call has deleted it.
+    /// It is added to its channel first, and its record is deleted then. If the process is killed between the two
+    /// steps, the record stays in quarantine, and the next call only deletes it.
     ///
     /// # Cancel safety
     ///
-    /// A dropped call may have restored some of the entries. None is lost, and another call restores none of them again.
+    /// A dropped call may have restored some of the entries. None is lost, and another call restores none of them
+    /// again.
     ///
     /// # Errors
     ///
-    /// [`Error::Closed`](crate::Error::Closed) and [`Error::RuntimeEnded`](crate::Error::RuntimeEnded). Within the result,
-    /// [`Error::Redis`](crate::Error::Redis) for each server that cannot be reached or has no memory. The same call may be tried again
-    /// even if [`may_have_run`](crate::Error::may_have_run) is true.
+    /// [`Error::Closed`](crate::Error::Closed) and [`Error::RuntimeEnded`](crate::Error::RuntimeEnded). Within the
+    /// result, [`Error::Redis`](crate::Error::Redis) for each server that cannot be reached or has no memory. The same
+    /// call may be tried again even if [`may_have_run`](crate::Error::may_have_run) is true.
     pub async fn restore(&self, ids: &[QuarantineId]) -> Result<Partial<Vec<Restored>>> {
         self.restore_all(ids, false).await
     }
 
-    /// Like [`restore`](Self::restore), but gives each entry, expired or not, a new lifetime of the same length. A sealed entry is
-    /// sealed again with the first key of this layer.
+    /// Like [`restore`](Self::restore), but gives each entry, expired or not, a new lifetime of the same length. A
+    /// sealed entry is sealed again with the first key of this layer.
     ///
-    /// This gives up the replay protection of these entries: a program that may write to Redis can add a copy of an earlier message
-    /// to the quarantine, which would then be delivered a second time. A group message is delivered to those members at the time of
-    /// its send that are still members.
+    /// This gives up the replay protection of these entries: a program that may write to Redis can add a copy of an
+    /// earlier message to the quarantine, which would then be delivered a second time. A group message is delivered to
+    /// those members at the time of its send that are still members.
     ///
     /// # Cancel safety
     ///
@@ -110,8 +111,8 @@ impl Quarantine<'_> {
             }
         }
         for (channel, entries) in restorable {
-            // One call for all entries of a channel, because a waiting reader takes the first ones at once. They are no larger than
-            // the quarantine of a server.
+            // One call for all entries of a channel, because a waiting reader takes the first ones at once. They are no
+            // larger than the quarantine of a server.
             let put_back = self.put_back(stream, &channel, &entries).await?;
             outcomes.lock().extend(entries.iter().map(|entry| entry.id).zip(put_back));
         }

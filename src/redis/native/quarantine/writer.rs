@@ -39,7 +39,8 @@ struct Unreadable {
 }
 
 impl QuarantineWriter {
-    /// Returns the writer and the future of its task. After `work_ended` is cancelled, the task writes the waiting entries and ends.
+    /// Returns the writer and the future of its task. After `work_ended` is cancelled, the task writes the waiting
+    /// entries and ends.
     pub(crate) fn new(
         topology: &Arc<Topology>,
         events: broadcast::Sender<Event>,

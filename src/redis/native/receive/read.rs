@@ -73,7 +73,8 @@ impl ReadFormat for NativeReader {
 
     fn take(&self, keys: &[&str], count: usize) -> Vec<Cmd> {
         match keys {
-            // The gate does not exist, and a node refuses a call with an existing and a missing key of a slot that is being migrated.
+            // The gate does not exist, and a node refuses a call with an existing and a missing key of a slot that is
+            // being migrated.
             [list] if count > 1 && self.topology.is_cluster() => {
                 let mut pop = scripts::BOUND_POP.call_with_source(&[list]);
                 pop.arg(count).arg(SMALL_CHANNEL).arg(READ_BYTES);
@@ -153,7 +154,8 @@ fn pop(keys: &[&str], count: usize) -> Cmd {
     command
 }
 
-/// The key from which a pop takes its element instead of `list`, if that pop would be too large. It is in the same slot.
+/// The key from which a pop takes its element instead of `list`, if that pop would be too large. It is in the same
+/// slot.
 fn gate(list: &str) -> String {
     format!("{list}:gate")
 }

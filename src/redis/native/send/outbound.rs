@@ -13,8 +13,8 @@ use crate::redis::send::format::Weight;
 #[derive(Clone, Debug)]
 pub struct OutboundBody {
     pub(crate) to: Target,
-    /// The encoded message. It is sealed when it is sent: it may wait for a long time before that, and a sealed message opens
-    /// only for a limited time.
+    /// The encoded message. It is sealed when it is sent: it may wait for a long time before that, and a sealed message
+    /// opens only for a limited time.
     pub(crate) plain: Arc<[u8]>,
 }
 

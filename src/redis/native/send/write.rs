@@ -16,14 +16,14 @@ use crate::redis::node::commands::asking::Node;
 use crate::redis::node::fault::Fault;
 use crate::redis::send::{Batch, Outgoing, Pushed};
 
-/// How far the estimate of the server's clock may be off before the server stamps the entries anew. A smaller value costs
-/// time on a busy server, where batches wait; a larger one shows in short expiries.
+/// How far the estimate of the server's clock may be off before the server stamps the entries anew. A smaller value
+/// costs time on a busy server, where batches wait; a larger one shows in short expiries.
 const STAMP_TOLERANCE: Duration = Duration::from_millis(50);
 /// How much longer than its last message a list lives, so that a reader that comes soon counts the expired messages.
 pub(crate) const SLACK: Duration = Duration::from_secs(30);
 
-/// A batch of at least this many bytes, with entries of at least this many on average, is appended by a transaction: its
-/// script is sent with it and hashed, but its entries are not.
+/// A batch of at least this many bytes, with entries of at least this many on average, is appended by a transaction:
+/// its script is sent with it and hashed, but its entries are not.
 const LARGE: usize = 1 << 15;
 const LARGE_ENTRY: usize = 1 << 10;
 

@@ -1,5 +1,5 @@
-//! `Counters`: how many messages were sent and refused. They are summed in the process and written to each server, or to a
-//! cluster, at most once a second.
+//! `Counters`: how many messages were sent and refused. They are summed in the process and written to each server, or
+//! to a cluster, at most once a second.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -52,8 +52,8 @@ struct Sums {
 struct Unwritten {
     /// By the non-local part of the channel.
     channels: HashMap<Box<str>, Counts>,
-    /// For the hash of all channels. A cluster has it in a slot of its own, so it may have been written without a channel, or the
-    /// other way round.
+    /// For the hash of all channels. A cluster has it in a slot of its own, so it may have been written without a
+    /// channel, or the other way round.
     total: Counts,
 }
 
@@ -72,7 +72,8 @@ struct Writer {
     /// The server. Not used in a cluster.
     shard: Arc<Shard>,
     topology: Arc<Topology>,
-    /// How long the counters of a `?` channel live: its name is made for one purpose, and counters of such names would pile up.
+    /// How long the counters of a `?` channel live: its name is made for one purpose, and counters of such names would
+    /// pile up.
     single_use_lifetime: Duration,
     /// Why counts have been refused for good since all were last accepted, as the log has reported it.
     reported: Reasons,
@@ -81,7 +82,8 @@ struct Writer {
 }
 
 impl Counters {
-    /// Returns the counters and the future of their task. After `work_ended` is cancelled, the task writes what is left and ends.
+    /// Returns the counters and the future of their task. After `work_ended` is cancelled, the task writes what is left
+    /// and ends.
     pub(crate) fn new(
         shard: &Arc<Shard>,
         topology: &Arc<Topology>,
@@ -268,8 +270,8 @@ impl Writer {
         self.topology.run_once_on(&self.shard, &hash.key, &command).await.map(|_| ())
     }
 
-    /// Reports a failed write. Returns whether its counts are not written again: they may have been written, or the server refuses
-    /// them for good. It may accept sends and refuse counts for as long as the process runs.
+    /// Reports a failed write. Returns whether its counts are not written again: they may have been written, or the
+    /// server refuses them for good. It may accept sends and refuse counts for as long as the process runs.
     fn settles(&mut self, (shard, fault): Failure) -> bool {
         self.has_failed = true;
         let Fault { may_have_run, transient, .. } = fault;

@@ -1,6 +1,7 @@
 //! Statistics of channels in the native format.
 //!
-//! The [`counters`] of a process are written to the server at most once a second. A query reads the sums of all processes.
+//! The [`counters`] of a process are written to the server at most once a second. A query reads the sums of all
+//! processes.
 
 pub(crate) mod counters;
 

@@ -1,7 +1,7 @@
 //! `Layout`: what one node reports about its cluster, in answer to `CLUSTER SLOTS`.
 //!
-//! `CLUSTER SHARDS` says more, but Redis 7.2 and 7.4 and Valkey 7.2 report a failed master there beside the promoted one, some versions
-//! without the slots of either (redis#13414, valkey#784).
+//! `CLUSTER SHARDS` says more, but Redis 7.2 and 7.4 and Valkey 7.2 report a failed master there beside the promoted
+//! one, some versions without the slots of either (redis#13414, valkey#784).
 
 use std::ops::RangeInclusive;
 
@@ -34,8 +34,9 @@ pub(crate) struct ReportedNode {
 }
 
 impl Layout {
-    /// Reads the answer of a node that was reached as `asked`. Its ports are those for connections like the one it came over. Returns
-    /// `None` for another answer, and for one without a slot: a node that has just been started knows nothing about its cluster.
+    /// Reads the answer of a node that was reached as `asked`. Its ports are those for connections like the one it came
+    /// over. Returns `None` for another answer, and for one without a slot: a node that has just been started knows
+    /// nothing about its cluster.
     pub(crate) fn parse(answer: &Value, asked: &str) -> Option<Self> {
         let mut shards: Vec<ReportedShard> = Vec::new();
         for range in answer.as_sequence()? {

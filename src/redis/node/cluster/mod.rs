@@ -1,7 +1,8 @@
 //! A Redis Cluster: which node serves which slot, and how that is learnt.
 //!
-//! [`slots`] maps keys to slots. [`layout`] reads what a node reports about the cluster, and [`shards`] finds the known shards in
-//! it. [`state`] keeps the present layout and refreshes it. [`redirect`] reads the answers of nodes that do not serve a slot.
+//! [`slots`] maps keys to slots. [`layout`] reads what a node reports about the cluster, and [`shards`] finds the known
+//! shards in it. [`state`] keeps the present layout and refreshes it. [`redirect`] reads the answers of nodes that do
+//! not serve a slot.
 
 pub(crate) mod layout;
 pub(crate) mod redirect;

@@ -7,8 +7,8 @@ use super::{Address, Slot};
 pub(crate) enum Redirect {
     /// The node at this address serves the slot.
     Moved(Slot, Target),
-    /// The slot is being migrated to the node at this address, which has the key already or will get it. Only this command goes
-    /// there, behind `ASKING`.
+    /// The slot is being migrated to the node at this address, which has the key already or will get it. Only this
+    /// command goes there, behind `ASKING`.
     Ask(Slot, Target),
     /// No node serves the slot for a moment: the keys of the command are being migrated, or a master is being replaced.
     Wait,
@@ -41,7 +41,8 @@ impl Target {
     }
 }
 
-/// The slot and the address in `3999 127.0.0.1:6381`. The port follows the last colon, because an IPv6 address has more.
+/// The slot and the address in `3999 127.0.0.1:6381`. The port follows the last colon, because an IPv6 address has
+/// more.
 fn target(text: &str) -> Option<(Slot, Target)> {
     let (slot, address) = text.split_once(' ')?;
     let (host, port) = address.split_whitespace().next()?.rsplit_once(':')?;

@@ -56,7 +56,8 @@ impl KnownShards {
         self.0.iter().position(|shard| !shard.retired && shard.has_node_at(address))
     }
 
-    /// The shard that has a node at `address`, which a redirection names. If the node is unknown, it is the master of a new shard.
+    /// The shard that has a node at `address`, which a redirection names. If the node is unknown, it is the master of a
+    /// new shard.
     pub(crate) fn at_or_new(&mut self, address: &Address, now: Instant) -> usize {
         let number = self.at(address).unwrap_or_else(|| {
             self.0.push(KnownShard { master: Some(address.clone()), ..KnownShard::default() });
@@ -72,7 +73,8 @@ impl KnownShards {
         shard.master.as_ref() != Some(&address) && shard.master.replace(address).is_some()
     }
 
-    /// The address of the master of a shard, for a connection to it, and whether the last connection was for the same address.
+    /// The address of the master of a shard, for a connection to it, and whether the last connection was for the same
+    /// address.
     pub(crate) fn locate(&mut self, number: usize) -> Option<(Address, bool)> {
         let shard = self.0.get_mut(number)?;
         let master = shard.master.clone()?;
@@ -80,8 +82,9 @@ impl KnownShards {
         Some((master, is_same))
     }
 
-    /// Records the nodes of the shards in `layout`. Returns the number of each, in its order. A shard without a match is new. A
-    /// known shard that matches none is retired if the layout is complete, unless a redirection has named it lately.
+    /// Records the nodes of the shards in `layout`. Returns the number of each, in its order. A shard without a match
+    /// is new. A known shard that matches none is retired if the layout is complete, unless a redirection has named it
+    /// lately.
     pub(crate) fn apply(&mut self, layout: &Layout, now: Instant) -> Vec<usize> {
         let is_complete = layout.is_complete();
         let mut matched: Vec<Option<usize>> = vec![None; layout.shards.len()];
@@ -157,8 +160,8 @@ mod tests {
     use super::super::layout::tests::{layout, node, range};
     use super::*;
 
-    /// A layout whose shards have these nodes, the master first, and together all slots. The last character of the id of a node is its
-    /// port.
+    /// A layout whose shards have these nodes, the master first, and together all slots. The last character of the id
+    /// of a node is its port.
     fn report(shards: &[&str]) -> Layout {
         part(shards, 16383)
     }

@@ -8,8 +8,8 @@ impl Slot {
     /// The number of slots of a cluster.
     pub(crate) const COUNT: usize = 1 << 14;
 
-    /// The slot of `key`: that of its hash tag, if it has one. The name of a channel or of a group has the same slot as their
-    /// keys, because it is the tag of these.
+    /// The slot of `key`: that of its hash tag, if it has one. The name of a channel or of a group has the same slot as
+    /// their keys, because it is the tag of these.
     pub(crate) fn of(key: &str) -> Self {
         // The remainder is below the number of slots, which is a power of two.
         Self(crc16(hash_tag(key).as_bytes()) & 0x3FFF)

@@ -35,8 +35,8 @@ pub(crate) struct Cluster {
     slots: Box<[AtomicU16]>,
     /// Held only to read or change it.
     shards: Mutex<KnownShards>,
-    /// Held during a refresh. A concurrent call waits for it and uses its result. The connection leads to the node that answered
-    /// last.
+    /// Held during a refresh. A concurrent call waits for it and uses its result. The connection leads to the node that
+    /// answered last.
     connection: tokio::sync::Mutex<Option<NodeConnection>>,
     /// When the last refresh ended, or a redirection named another master. Held only to read or set it.
     updated: Mutex<Option<Instant>>,
@@ -48,7 +48,8 @@ pub(crate) struct Cluster {
 type NodeConnection = (MultiplexedConnection, String);
 
 impl Cluster {
-    /// The cluster of which `config` names some nodes. Nothing is known about it before the first [refresh](Self::refresh).
+    /// The cluster of which `config` names some nodes. Nothing is known about it before the first
+    /// [refresh](Self::refresh).
     pub(crate) fn new(config: &Config) -> Result<Self> {
         let seed = |(at, host): (usize, &Host)| {
             let refuse = |error: EndpointError| error.of_option(format!("hosts[{at}]"), host);
@@ -87,8 +88,8 @@ impl Cluster {
         self.shards.lock().get(shard).is_some_and(|shard| shard.serves)
     }
 
-    /// The number of changes of the layout and of redirections so far. The keys of a shard have stayed where they are if it has not
-    /// changed.
+    /// The number of changes of the layout and of redirections so far. The keys of a shard have stayed where they are
+    /// if it has not changed.
     pub(crate) fn changes(&self) -> u64 {
         *self.changes.borrow()
     }
@@ -114,7 +115,8 @@ impl Cluster {
             return Err(ConnectError::NoMaster);
         };
         if is_same {
-            // The node that answered may be cut off from the others and not know a new master. The next refresh asks all.
+            // The node that answered may be cut off from the others and not know a new master. The next refresh asks
+            // all.
             *self.connection.lock().await = None;
         }
         // Without a node that answers, the last address may still be right.
@@ -152,8 +154,9 @@ impl Cluster {
         self.record_change();
     }
 
-    /// Records that a slot is being migrated to the node at `address`. Returns the number of its shard. A node that is in no layout
-    /// becomes a shard of its own: a new master has no slots until the migration of the first one has ended.
+    /// Records that a slot is being migrated to the node at `address`. Returns the number of its shard. A node that is
+    /// in no layout becomes a shard of its own: a new master has no slots until the migration of the first one has
+    /// ended.
     pub(crate) fn record_migration(&self, address: &Address) -> usize {
         let number = self.shards.lock().at_or_new(address, Instant::now());
         self.record_change();
@@ -172,7 +175,8 @@ impl Cluster {
 
     /// Records the shard of a slot. Returns whether it was another one.
     fn assign(&self, slot: Slot, shard: usize) -> bool {
-        // A cluster has at most 16384 masters. Those that leave and return often enough to exhaust the numbers are not used.
+        // A cluster has at most 16384 masters. Those that leave and return often enough to exhaust the numbers are not
+        // used.
         u16::try_from(shard).is_ok_and(|shard| self.slots[slot.index()].swap(shard, Ordering::AcqRel) != shard)
     }
 

@@ -21,10 +21,10 @@ use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::{NotConnected, Shard};
 
 impl Shard {
-    /// Runs a command that does not block, or several in one round trip. While the layer is open, an attempt that cannot have run
-    /// is retried as configured. If the server refuses one of several commands, the others run twice. Retries may take minutes:
-    /// use this where a caller of the layer waits, and [`run_once`](Self::run_once) where other work waits too or a deadline
-    /// applies.
+    /// Runs a command that does not block, or several in one round trip. While the layer is open, an attempt that
+    /// cannot have run is retried as configured. If the server refuses one of several commands, the others run twice.
+    /// Retries may take minutes: use this where a caller of the layer waits, and [`run_once`](Self::run_once) where
+    /// other work waits too or a deadline applies.
     pub(crate) async fn run<R: Request>(&self, request: &R) -> Result<R::Answer, Fault> {
         let mut retry = self.retry();
         loop {
@@ -35,8 +35,8 @@ impl Shard {
         }
     }
 
-    /// Like [`run`](Self::run), for a request that only reads or that changes nothing when it is repeated. An attempt that may
-    /// have run is retried too, and the fault never has `may_have_run`.
+    /// Like [`run`](Self::run), for a request that only reads or that changes nothing when it is repeated. An attempt
+    /// that may have run is retried too, and the fault never has `may_have_run`.
     pub(crate) async fn query<R: Request>(&self, request: &R) -> Result<R::Answer, Fault> {
         let mut retry = self.retry();
         loop {
@@ -68,8 +68,8 @@ impl Shard {
         result
     }
 
-    /// Runs `count` commands that do not block in one round trip, and returns the answer to each. If `generation` is given, they
-    /// are sent only over the connection of that generation.
+    /// Runs `count` commands that do not block in one round trip, and returns the answer to each. If `generation` is
+    /// given, they are sent only over the connection of that generation.
     pub(crate) async fn run_each(
         &self,
         commands: &redis::Pipeline,
@@ -125,8 +125,8 @@ impl Shard {
         fault
     }
 
-    /// Runs commands in one transaction, without retries, and returns their answers, including errors. With `asking`, it is
-    /// preceded by `ASKING`.
+    /// Runs commands in one transaction, without retries, and returns their answers, including errors. With `asking`,
+    /// it is preceded by `ASKING`.
     pub(super) async fn attempt_transaction(&self, commands: Vec<Cmd>, asking: bool) -> Result<Vec<Value>, Fault> {
         let mut connection = self.connection()?;
         let transaction = transaction(commands, asking);

@@ -1,5 +1,5 @@
-//! `Request`: commands of one round trip, and how their answers are read and timed. `Retry`: the retries of a command that
-//! cannot have run.
+//! `Request`: commands of one round trip, and how their answers are read and timed. `Retry`: the retries of a command
+//! that cannot have run.
 
 use std::time::Duration;
 
@@ -26,8 +26,8 @@ impl<'s> Retry<'s> {
         Self { attempts, backoff: Backoff::new(first, LONGEST_PAUSE), cancelled }
     }
 
-    /// Waits until the next retry is due. Returns `false` if there is none: the command may have run or is refused for good, no
-    /// retry is left, or retries are cancelled.
+    /// Waits until the next retry is due. Returns `false` if there is none: the command may have run or is refused for
+    /// good, no retry is left, or retries are cancelled.
     pub(crate) async fn wait_after(&mut self, fault: &Fault) -> bool {
         if !fault.is_retryable() || self.attempts == 0 {
             return false;
@@ -46,8 +46,8 @@ pub(crate) fn record_round_trip(round_trip: Duration) {
 pub(crate) trait Request: Sync {
     type Answer: Send;
 
-    /// Sends the commands over `connection`, and returns the answer or the first error answer. With `asking`, each command is
-    /// preceded by `ASKING`.
+    /// Sends the commands over `connection`, and returns the answer or the first error answer. With `asking`, each
+    /// command is preceded by `ASKING`.
     fn send_over(
         &self,
         connection: &mut ServerConnection,

@@ -23,7 +23,8 @@ impl Script {
         command
     }
 
-    /// The command that runs the script with `keys` on a server that may not have loaded it. The caller appends the arguments.
+    /// The command that runs the script with `keys` on a server that may not have loaded it. The caller appends the
+    /// arguments.
     pub(crate) fn call_with_source<K: ToRedisArgs>(&self, keys: &[K]) -> Cmd {
         let mut command = redis::cmd("EVAL");
         command.arg(self.source).arg(keys.len()).arg(keys);

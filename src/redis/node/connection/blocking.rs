@@ -136,12 +136,13 @@ impl Shard {
         Ok(connection)
     }
 
-    /// Ends the read in which `client` waits. Sends nothing to another server, where another client may have the same id.
+    /// Ends the read in which `client` waits. Sends nothing to another server, where another client may have the same
+    /// id.
     ///
-    /// While writes are paused (`CLIENT PAUSE`), Redis 7.0 crashes when a postponed read is ended. So a write precedes the
-    /// `CLIENT UNBLOCK`: the server postpones it, and with it the following commands of the connection. The epoch is a string,
-    /// so `ZREM` changes nothing. In a cluster the epoch may be on another node by now. A node postpones a script without keys as it
-    /// does a write.
+    /// While writes are paused (`CLIENT PAUSE`), Redis 7.0 crashes when a postponed read is ended. So a write precedes
+    /// the `CLIENT UNBLOCK`: the server postpones it, and with it the following commands of the connection. The epoch
+    /// is a string, so `ZREM` changes nothing. In a cluster the epoch may be on another node by now. A node postpones a
+    /// script without keys as it does a write.
     pub(crate) async fn unblock(&self, client: &ServerClient) -> Result<Unblocked, Fault> {
         let server = self.connection()?;
         if server.identity != client.server {
@@ -158,9 +159,9 @@ impl Shard {
         Ok(if ended { Unblocked::Ended } else { Unblocked::NotWaiting })
     }
 
-    /// Reports that a blocking read on a connection of `generation` failed with `fault`, so that the connection has to be
-    /// replaced. If the connection broke, the others may work. If the server refused the read, as a master that became a
-    /// replica does, it refuses the reads on all of them.
+    /// Reports that a blocking read on a connection of `generation` failed with `fault`, so that the connection has to
+    /// be replaced. If the connection broke, the others may work. If the server refused the read, as a master that
+    /// became a replica does, it refuses the reads on all of them.
     pub(crate) fn read_failed(&self, generation: u64, fault: &Fault) {
         if fault.may_have_run {
             self.suspect();

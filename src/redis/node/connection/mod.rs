@@ -1,6 +1,7 @@
 //! `ServerConnection`: the shared connection for commands to one server and the pool of connections for blocking reads.
 //!
-//! The pool opens a [`blocking`] connection when a read needs one. A connection that cannot be opened is a [`connect_error`], with advice.
+//! The pool opens a [`blocking`] connection when a read needs one. A connection that cannot be opened is a
+//! [`connect_error`], with advice.
 
 pub(crate) mod blocking;
 pub(crate) mod connect_error;
@@ -33,12 +34,12 @@ pub(crate) struct Timing {
     pub(crate) backoff: Duration,
 }
 
-/// A blocking read that exceeds its own timeout and the command timeout by this much means a dead connection. A half-open
-/// connection shows no other sign.
+/// A blocking read that exceeds its own timeout and the command timeout by this much means a dead connection. A
+/// half-open connection shows no other sign.
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// The longest time that one read blocks on a node of a cluster. A slot whose migration begins does not wake the readers that
-/// wait there, although new messages go to the other node.
+/// The longest time that one read blocks on a node of a cluster. A slot whose migration begins does not wake the
+/// readers that wait there, although new messages go to the other node.
 const LONGEST_BLOCKING_ON_CLUSTER: Duration = Duration::from_secs(1);
 
 impl Timing {
@@ -53,8 +54,8 @@ impl Timing {
 pub(crate) struct ServerConnection {
     /// The connection of all commands that do not block.
     pub(crate) commands: MultiplexedConnection,
-    /// The connections of blocking reads. Each runs one read at a time. An answer that comes later than the read's own timeout,
-    /// the command timeout and [`SILENCE`] together fails.
+    /// The connections of blocking reads. Each runs one read at a time. An answer that comes later than the read's own
+    /// timeout, the command timeout and [`SILENCE`] together fails.
     pub(crate) blocking: Pool,
     /// Opens further connections, as for subscriptions. It resolves the host name anew.
     pub(crate) client: Arc<Client>,
@@ -82,8 +83,8 @@ pub(crate) struct Requirements {
     pub(crate) min_version: Version,
     /// The scripts that are loaded whenever a server is reached.
     pub(crate) scripts: &'static [&'static Script],
-    /// The key of the epoch of a server's data. `None` if nothing is written to the server. The loss of its data is not noticed
-    /// then.
+    /// The key of the epoch of a server's data. `None` if nothing is written to the server. The loss of its data is not
+    /// noticed then.
     pub(crate) epoch_key: Option<String>,
     /// The settings that processes compare through a server. `None` if nothing is written to it.
     pub(crate) settings: Option<PeerSettings>,
@@ -158,8 +159,8 @@ impl Requirements {
 }
 
 impl ServerConnection {
-    /// Opens the shared connection, checks the server's version and role, loads the scripts and reads or creates the epoch.
-    /// A replica is refused if `master` is set, or if it is read-only and writes are required.
+    /// Opens the shared connection, checks the server's version and role, loads the scripts and reads or creates the
+    /// epoch. A replica is refused if `master` is set, or if it is read-only and writes are required.
     pub(crate) async fn open(
         client: &Arc<Client>,
         master: bool,
@@ -255,8 +256,8 @@ pub(crate) async fn load_scripts(
     pipeline.query_async(connection).await
 }
 
-/// Asks the server for its time and, if there is a key for it, the epoch of its data. Returns them behind the time at which
-/// the commands were sent.
+/// Asks the server for its time and, if there is a key for it, the epoch of its data. Returns them behind the time at
+/// which the commands were sent.
 pub(crate) async fn probe(
     connection: &mut MultiplexedConnection,
     epoch_key: Option<&str>,
@@ -280,8 +281,8 @@ pub(crate) fn parse_probe(answers: Vec<Value>) -> Result<(Duration, EpochAnswer)
     Ok((time, epoch))
 }
 
-/// The time since the epoch that a server reported. Returns `None` for 2^53 microseconds and more: Lua's numbers are exact
-/// below, and sums with durations cannot overflow.
+/// The time since the epoch that a server reported. Returns `None` for 2^53 microseconds and more: Lua's numbers are
+/// exact below, and sums with durations cannot overflow.
 fn time(seconds: u64, micros: u64) -> Option<Duration> {
     let time = Duration::from_secs(seconds).checked_add(Duration::from_micros(micros))?;
     (time.as_micros() < 1 << 53).then_some(time)

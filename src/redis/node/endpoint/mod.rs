@@ -126,12 +126,13 @@ pub(crate) fn shown(address: &ConnectionAddr) -> String {
 }
 
 fn tcp_settings(keepalive: Duration, timeout: Duration) -> TcpSettings {
-    // Probes every few seconds find a dead connection soon. With the default interval of the system it takes 11 minutes.
+    // Probes every few seconds find a dead connection soon. With the default interval of the system it takes 11
+    // minutes.
     let interval = (keepalive / 3).max(Duration::from_secs(1));
     let keepalive = socket2::TcpKeepalive::new().with_time(keepalive).with_interval(interval).with_retries(3);
     let settings = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
-    // A command that timed out must not arrive later. Without this the kernel sends the buffered data of a closed connection
-    // for minutes, and it would arrive behind commands that were sent after it.
+    // A command that timed out must not arrive later. Without this the kernel sends the buffered data of a closed
+    // connection for minutes, and it would arrive behind commands that were sent after it.
     let settings = settings.set_linger_time(Duration::ZERO);
     #[cfg(target_os = "linux")]
     let settings = settings.set_user_timeout(timeout);
@@ -163,8 +164,8 @@ fn certificates(files: &TlsFiles) -> Result<TlsCertificates, EndpointError> {
     Ok(TlsCertificates { client_tls, root_cert })
 }
 
-/// The content of a PEM file. Fails if the file has no block of this `kind`, because the client reads such a file as an empty
-/// list.
+/// The content of a PEM file. Fails if the file has no block of this `kind`, because the client reads such a file as an
+/// empty list.
 fn read_pem(option: &'static str, path: &Path, kind: &str) -> Result<Vec<u8>, EndpointError> {
     let refuse = |reason| EndpointError::File { option, path: path.display().to_string(), reason };
     let pem = std::fs::read(path).map_err(|error: io::Error| refuse(error.to_string()))?;

@@ -89,8 +89,8 @@ impl Sentinels {
         address.ok_or_else(|| SentinelError::UnknownService(service.into()))
     }
 
-    /// Returns the answer of the majority as soon as it is certain, or else the most frequent one. Returns `None` if no sentinel
-    /// that answered knows the service.
+    /// Returns the answer of the majority as soon as it is certain, or else the most frequent one. Returns `None` if no
+    /// sentinel that answered knows the service.
     async fn query<A, T>(
         &self,
         question: &redis::Cmd,

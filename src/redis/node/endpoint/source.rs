@@ -34,7 +34,8 @@ pub(crate) struct Service {
     config: Config,
 }
 
-/// The servers of a configuration. For each the identity, by which the ring places names, and the source of its address.
+/// The servers of a configuration. For each the identity, by which the ring places names, and the source of its
+/// address.
 pub(crate) async fn all(config: &Config) -> Result<Vec<(String, EndpointSource)>> {
     if config.sentinels.is_empty() {
         return config.host_list().iter().enumerate().map(|(at, host)| fixed(at, host, config)).collect();
@@ -92,8 +93,8 @@ impl EndpointSource {
         }
     }
 
-    /// Whether other servers name the address. Such a server has to be checked for being a master, because they may not have
-    /// noticed that it has become a replica.
+    /// Whether other servers name the address. Such a server has to be checked for being a master, because they may not
+    /// have noticed that it has become a replica.
     pub(crate) fn follows_master(&self) -> bool {
         !matches!(self, Self::Fixed(_))
     }
@@ -145,8 +146,8 @@ impl EndpointSource {
         }
     }
 
-    /// The longest pause between attempts to connect. It is short if other servers name another master after a failover, because a
-    /// query of them is cheap.
+    /// The longest pause between attempts to connect. It is short if other servers name another master after a
+    /// failover, because a query of them is cheap.
     pub(crate) fn longest_pause(&self) -> Duration {
         if self.follows_master() { Duration::from_secs(1) } else { Duration::from_secs(10) }
     }

@@ -5,8 +5,8 @@ use parking_lot::Mutex;
 
 use crate::redis::pubsub::subscribe::protocol::Deliver;
 
-/// Delivers the messages of one connection until the fence is closed. After that no message of the connection can arrive
-/// behind messages that stayed in this process.
+/// Delivers the messages of one connection until the fence is closed. After that no message of the connection can
+/// arrive behind messages that stayed in this process.
 pub(crate) struct DeliveryFence {
     /// Held while a message is delivered.
     open: Mutex<bool>,

@@ -1,7 +1,7 @@
 //! The subscribed connection to one server.
 //!
-//! The [`manager`] keeps it subscribed to the [`desired`] topics. [`subscriber`] is the connection, which speaks RESP3 or
-//! [`resp2`]. The [`fence`] stops its messages once it counts as lost.
+//! The [`manager`] keeps it subscribed to the [`desired`] topics. [`subscriber`] is the connection, which speaks RESP3
+//! or [`resp2`]. The [`fence`] stops its messages once it counts as lost.
 
 pub(crate) mod desired;
 pub(crate) mod fence;

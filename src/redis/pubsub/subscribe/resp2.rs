@@ -35,7 +35,8 @@ pub(crate) struct Resp2 {
 struct Closed;
 
 impl Resp2 {
-    /// Opens a connection to the server of `client`. Its messages go to `deliver`, and `lost` is cancelled when it ends.
+    /// Opens a connection to the server of `client`. Its messages go to `deliver`, and `lost` is cancelled when it
+    /// ends.
     pub(crate) async fn open(client: &Client, deliver: Deliver, lost: CancellationToken) -> Result<Self, RedisError> {
         let info = client.get_connection_info().clone();
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
@@ -47,8 +48,8 @@ impl Resp2 {
         Ok(Self { sink, marks, _reading: Arc::new(AbortOnDropHandle::new(reading)) })
     }
 
-    /// Sends one command for all subscriptions of a kind. If it is refused, sends one for each, because one bad name fails all of
-    /// them.
+    /// Sends one command for all subscriptions of a kind. If it is refused, sends one for each, because one bad name
+    /// fails all of them.
     pub(crate) async fn send(&self, all: &[Subscription], command: Command) -> Result<Answers, RedisError> {
         let mut kinds: HashMap<&str, Vec<(usize, &str)>> = HashMap::new();
         for (at, subscription) in all.iter().enumerate() {

@@ -8,8 +8,8 @@ use crate::name::ChannelName;
 use crate::redis::node::shard::Shard;
 use crate::redis::receive::raw::Raw;
 
-/// The messages of a read, and the entries that have been made of the first ones. They stay here during the lookups, so that a
-/// panic or the end of the runtime loses none of them uncounted.
+/// The messages of a read, and the entries that have been made of the first ones. They stay here during the lookups, so
+/// that a panic or the end of the runtime loses none of them uncounted.
 #[derive(Default)]
 pub(crate) struct Arrivals {
     waiting: VecDeque<Arrival>,

@@ -31,7 +31,8 @@ pub(crate) struct BufferedEntry {
 /// The message in the form in which its format stores it.
 #[derive(Debug)]
 enum StoredForm {
-    /// An entry of the native format. The first recipient that takes it opens and decodes it; the others share the message.
+    /// An entry of the native format. The first recipient that takes it opens and decodes it; the others share the
+    /// message.
     Native { entry: Entry, message: Option<Message> },
     /// A message of another format. It was decoded to find its recipients.
     Decoded { raw: Raw, message: Message },
@@ -43,15 +44,16 @@ enum PendingRecipients {
     /// The server of the group could not be asked for them.
     Unresolved(Unresolved),
     Channel(ChannelName),
-    /// The members of a group. They are listed only when the first of them takes the message: before the message uses memory for
-    /// each member, it has to be known to be genuine.
+    /// The members of a group. They are listed only when the first of them takes the message: before the message uses
+    /// memory for each member, it has to be known to be genuine.
     Group(Recipients),
     /// Members of a group. Those before `next` have received the message.
     Members {
         channels: Arc<[ChannelName]>,
         next: usize,
     },
-    /// The local parts that have not received the message, and how many there were at first. Each name is built on delivery.
+    /// The local parts that have not received the message, and how many there were at first. Each name is built on
+    /// delivery.
     Locals {
         locals: Locals,
         initial: usize,
@@ -85,8 +87,8 @@ impl Unresolved {
         Self { send, home, since: Instant::now() }
     }
 
-    /// How long the server of the group has been unreachable, or has failed to answer the lookups for this message if that is
-    /// longer. The message may have been put back and read again since the server was lost.
+    /// How long the server of the group has been unreachable, or has failed to answer the lookups for this message if
+    /// that is longer. The message may have been put back and read again since the server was lost.
     pub(crate) fn unavailable_for(&self) -> Duration {
         self.home.down_for().max(self.since.elapsed())
     }
@@ -140,8 +142,8 @@ impl BufferedEntry {
         Self { shard, source, expires, stored: StoredForm::Decoded { raw, message }, pending }
     }
 
-    /// Passes the message for up to `limit` recipients, at least 1, to `sink`. A large group has many recipients, so the checks that
-    /// concern all of them run once.
+    /// Passes the message for up to `limit` recipients, at least 1, to `sink`. A large group has many recipients, so
+    /// the checks that concern all of them run once.
     pub(super) fn deliver(&mut self, format: &dyn EntryFormat, sink: Sink<'_>, limit: usize) -> DeliveryOutcome {
         let now = self.now();
         if self.expires <= now {

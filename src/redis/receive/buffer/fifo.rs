@@ -28,8 +28,8 @@ impl Buffer {
         self.ready.is_empty() && self.held.is_empty()
     }
 
-    /// Adds an entry behind all others of its channel. The entry is held if its recipients are unknown, or if it has to wait
-    /// behind a held entry. A held entry for which there is no room is dropped.
+    /// Adds an entry behind all others of its channel. The entry is held if its recipients are unknown, or if it has to
+    /// wait behind a held entry. A held entry for which there is no room is dropped.
     pub(crate) fn push(&mut self, entry: BufferedEntry) {
         if entry.unresolved_recipients().is_none() && !self.held.holds_back(&entry) {
             self.ready.push_back(entry);
@@ -43,8 +43,8 @@ impl Buffer {
         self.arrivals.take_entries().into_iter().for_each(|entry| self.push(entry));
     }
 
-    /// Applies the results of lookups to held entries, and makes the entries ready that have to wait no longer. Expired entries
-    /// and those whose lookup failed are dropped.
+    /// Applies the results of lookups to held entries, and makes the entries ready that have to wait no longer. Expired
+    /// entries and those whose lookup failed are dropped.
     pub(crate) fn apply_lookups(&mut self, lookups: &HashMap<GroupSend, Lookup>) {
         for mut entry in self.held.take() {
             if entry.has_expired() {
@@ -86,7 +86,8 @@ impl Buffer {
         shards.map(|shard| shard.index).next()
     }
 
-    /// Passes up to `limit` deliveries to `sink` and returns how many. Expired entries are dropped and unreadable ones rejected.
+    /// Passes up to `limit` deliveries to `sink` and returns how many. Expired entries are dropped and unreadable ones
+    /// rejected.
     pub(crate) fn deliver(&mut self, format: &dyn EntryFormat, sink: Sink<'_>, limit: usize) -> usize {
         let mut delivered = 0;
         while delivered < limit

@@ -1,5 +1,5 @@
-//! `Held`: group messages whose members are unknown because the server of their group is unreachable, and the messages behind
-//! them.
+//! `Held`: group messages whose members are unknown because the server of their group is unreachable, and the messages
+//! behind them.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -16,8 +16,8 @@ const MAX_ENTRIES: usize = 10_000;
 const MAX_BYTES: usize = 16 << 20;
 /// The time between two lookups of the members.
 const RESOLVE_AGAIN: Duration = Duration::from_millis(100);
-/// How long a server of a group may be unreachable while newer messages wait behind held messages of the group. After that it is
-/// unreachable for longer than a restart takes, and channels on other servers must not stop with it.
+/// How long a server of a group may be unreachable while newer messages wait behind held messages of the group. After
+/// that it is unreachable for longer than a restart takes, and channels on other servers must not stop with it.
 const KEEP_ORDER: Duration = Duration::from_secs(5);
 
 /// The result of a lookup of a group's members.
@@ -30,13 +30,14 @@ pub(crate) enum Lookup {
     Failed,
 }
 
-/// A bounded buffer of group messages that wait for the server of their group, and of newer messages of the same channels that
-/// keep their order behind them. The first held message of a channel is always one without known members.
+/// A bounded buffer of group messages that wait for the server of their group, and of newer messages of the same
+/// channels that keep their order behind them. The first held message of a channel is always one without known members.
 #[derive(Default)]
 pub(crate) struct Held {
     entries: VecDeque<BufferedEntry>,
     bytes: usize,
-    /// For each channel with held messages and each server of a group, the most recent message whose first lookup failed.
+    /// For each channel with held messages and each server of a group, the most recent message whose first lookup
+    /// failed.
     unresolved: HashMap<ChannelName, Vec<Unresolved>>,
     /// When the members were last looked up.
     resolved_at: Option<Instant>,
@@ -72,8 +73,8 @@ impl Held {
         self.blocks(&entry.source, &entry.shard) || self.entries.iter().any(same_group)
     }
 
-    /// Whether all messages of `source`, which are on `shard`, have to wait behind held ones: the server of a group of any of them
-    /// is unreachable, but not yet for long. While `shard` is down, letting messages pass gains nothing.
+    /// Whether all messages of `source`, which are on `shard`, have to wait behind held ones: the server of a group of
+    /// any of them is unreachable, but not yet for long. While `shard` is down, letting messages pass gains nothing.
     pub(crate) fn blocks(&self, source: &ChannelName, shard: &Shard) -> bool {
         let keeps_order = |unresolved: &Unresolved| unresolved.unavailable_for() < KEEP_ORDER;
         self.unresolved.get(source).is_some_and(|held| !shard.is_up() || held.iter().any(keeps_order))
@@ -88,7 +89,8 @@ impl Held {
         (!self.is_empty()).then(|| self.resolved_at.map_or_else(Instant::now, |last| last + RESOLVE_AGAIN))
     }
 
-    /// Begins a lookup of all unknown members. Returns the sends of their messages, in order. If there are none, nothing is held.
+    /// Begins a lookup of all unknown members. Returns the sends of their messages, in order. If there are none,
+    /// nothing is held.
     pub(crate) fn begin_lookups(&mut self) -> Vec<GroupSend> {
         self.resolved_at = Some(Instant::now());
         let unresolved = self.entries.iter().filter_map(BufferedEntry::unresolved_recipients);

@@ -13,10 +13,10 @@ const UNBLOCK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Runs commands. The first may wait for messages.
 ///
-/// Two events make the server end the wait, over the shared connection: `stop` is cancelled, or the shared connection of the same
-/// generation is lost. In the second case this dedicated connection may be dead too, without an error. The read is then unblocked
-/// over the next shared connection, and fails if its answer is later than [`Shard::answer_time`] after the last answer of the server
-/// to a probe.
+/// Two events make the server end the wait, over the shared connection: `stop` is cancelled, or the shared connection
+/// of the same generation is lost. In the second case this dedicated connection may be dead too, without an error. The
+/// read is then unblocked over the next shared connection, and fails if its answer is later than [`Shard::answer_time`]
+/// after the last answer of the server to a probe.
 pub(crate) async fn read(
     shard: &Shard,
     connection: &mut BlockingConnection,
@@ -60,8 +60,8 @@ pub(crate) fn is_unblocked(answers: &[Value]) -> bool {
     matches!(answers.first(), Some(Value::ServerError(error)) if error.code() == "UNBLOCKED")
 }
 
-/// Checks the answers to a wait and to the commands behind it. If the first answer is an error, that is the result. A wait that was
-/// unblocked counts as answered by nil.
+/// Checks the answers to a wait and to the commands behind it. If the first answer is an error, that is the result. A
+/// wait that was unblocked counts as answered by nil.
 pub(crate) fn wait_answers(mut answers: Vec<Value>) -> Result<Vec<Value>, RedisError> {
     let is_unblocked = is_unblocked(&answers);
     if let Some(first) = answers.first_mut() {

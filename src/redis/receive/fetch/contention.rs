@@ -8,8 +8,8 @@ use tokio::time::Instant;
 const FIRST_TURN: Duration = Duration::from_millis(10);
 const LONGEST_TURN: Duration = Duration::from_secs(1);
 
-/// The turns of two readers that wait for the same single-reader channel. Each turn is twice as long as the last one: without turns
-/// the readers would end each other's reads continuously.
+/// The turns of two readers that wait for the same single-reader channel. Each turn is twice as long as the last one:
+/// without turns the readers would end each other's reads continuously.
 pub(crate) struct Contention {
     /// When the turn of the other reader ends; `None` if it was given none.
     until: Option<Instant>,

@@ -27,8 +27,8 @@ const GROWTH: usize = 16;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Reads channels of one shard together. Either all of them are single-reader channels, or none is. In a cluster it reads one
-/// channel, because a node refuses a read of several keys while some of them are being migrated.
+/// Reads channels of one shard together. Either all of them are single-reader channels, or none is. In a cluster it
+/// reads one channel, because a node refuses a read of several keys while some of them are being migrated.
 pub(crate) struct FetchLoop {
     /// The shard of the last read. In a cluster the next read may be on another one.
     pub(crate) shard: Arc<Shard>,
@@ -39,8 +39,8 @@ pub(crate) struct FetchLoop {
     /// The index of the channel that the next read checks first: the one after the last channel that returned entries.
     next: usize,
     connection: Option<BlockingConnection>,
-    /// Whether a read is under way: from its first command until its messages are in the buffer. If the fetch loop is dropped
-    /// then, the messages are lost.
+    /// Whether a read is under way: from its first command until its messages are in the buffer. If the fetch loop is
+    /// dropped then, the messages are lost.
     reading: bool,
     /// The client of a connection that was discarded during a read, and its shard.
     discarded: Option<(Arc<Shard>, ServerClient)>,
@@ -59,8 +59,8 @@ pub(crate) struct FetchLoop {
 }
 
 impl FetchLoop {
-    /// The fetch loops for `channels`: for each shard, one for the normal channels and one for the single-reader channels. In a
-    /// cluster, one for each channel. Those for single-reader channels prefetch if `prefetches` is set.
+    /// The fetch loops for `channels`: for each shard, one for the normal channels and one for the single-reader
+    /// channels. In a cluster, one for each channel. Those for single-reader channels prefetch if `prefetches` is set.
     pub(crate) fn for_channels(context: &Arc<ReaderContext>, channels: &[ChannelName], prefetches: bool) -> Vec<Self> {
         let mut groups: Vec<((usize, bool), Vec<ChannelName>)> = Vec::new();
         for channel in channels {
@@ -99,8 +99,8 @@ impl FetchLoop {
         }
     }
 
-    /// Takes up to `wanted` entries that are there now. The caller [hands over](Self::handed_over) what it returns. With `waits`, it waits
-    /// until a server of the cluster has the channel.
+    /// Takes up to `wanted` entries that are there now. The caller [hands over](Self::handed_over) what it returns.
+    /// With `waits`, it waits until a server of the cluster has the channel.
     ///
     /// Not cancel safe: the answer of Redis to a dropped future is lost.
     pub(crate) async fn take(&mut self, wanted: usize, waits: bool) -> Result<Option<Read>, Fault> {
@@ -147,8 +147,8 @@ impl FetchLoop {
         }
     }
 
-    /// Waits for entries and takes up to `wanted`, or a whole batch if it prefetches. Returns `None` when the wait times out or
-    /// `stop` is cancelled. The caller [hands over](Self::handed_over) what it returns.
+    /// Waits for entries and takes up to `wanted`, or a whole batch if it prefetches. Returns `None` when the wait
+    /// times out or `stop` is cancelled. The caller [hands over](Self::handed_over) what it returns.
     ///
     /// Not cancel safe: the answer of Redis to a dropped future is lost.
     pub(crate) async fn wait(&mut self, wanted: usize, stop: &CancellationToken) -> Result<Option<Read>, Fault> {
@@ -190,8 +190,9 @@ impl FetchLoop {
         wait.add_command(self.format().wait(&self.rotated_keys(), self.shard.blocking_timeout()));
         let is_cluster = self.context.places.is_cluster();
         if count > 1 && !is_cluster {
-            // The length says whether there are entries behind the message, so no command runs in vain. A node of a cluster that
-            // becomes a replica ends the wait with an error and closes the connection, so that a second answer would never arrive.
+            // The length says whether there are entries behind the message, so no command runs in vain. A node of a
+            // cluster that becomes a replica ends the wait with an error and closes the connection, so that a second
+            // answer would never arrive.
             self.keys.iter().filter_map(|key| self.format().length(key)).for_each(|length| {
                 wait.add_command(length);
             });
@@ -281,8 +282,8 @@ impl FetchLoop {
         Ok(())
     }
 
-    /// Waits until another attempt makes sense: when the shard has another shared connection, or after a pause with the same one.
-    /// Returns `false` if `stop` ended the wait.
+    /// Waits until another attempt makes sense: when the shard has another shared connection, or after a pause with the
+    /// same one. Returns `false` if `stop` ended the wait.
     pub(crate) async fn recover(&mut self, stop: &CancellationToken) -> bool {
         let (context, channel) = (self.context.clone(), self.channels[0].clone());
         let (shard, generation) = (self.shard.clone(), self.generation);
@@ -308,8 +309,8 @@ impl FetchLoop {
         self.connection = None;
     }
 
-    /// Leaves the channels that held messages block out of the next read, because their entries could not be delivered. Returns
-    /// whether any channel is left.
+    /// Leaves the channels that held messages block out of the next read, because their entries could not be delivered.
+    /// Returns whether any channel is left.
     pub(crate) fn leave_out_blocked(&mut self, held: &Held) -> bool {
         let is_up = self.shard.is_up();
         for (left_out, channel) in self.left_out.iter_mut().zip(&self.channels) {
@@ -373,8 +374,8 @@ impl FetchLoop {
         self.batch_size = fitting.clamp(1, MOST_ENTRIES);
     }
 
-    /// Announces that messages that Redis may have popped for a broken connection are lost. They may have been too much for the
-    /// connection, so the next read is small.
+    /// Announces that messages that Redis may have popped for a broken connection are lost. They may have been too much
+    /// for the connection, so the next read is small.
     fn interrupted(&mut self, may_have_popped: bool) {
         self.reading = false;
         self.batch_size = 1;

@@ -49,7 +49,8 @@ pub(crate) struct Contested;
 impl ChannelOwners {
     /// Makes `reader` the owner of its single-reader channels. Returns `None` if no other reader owned any of them.
     ///
-    /// Unless it `insists`, it acquires no channel while another owner waits for any of them, and the result is [`Contested`].
+    /// Unless it `insists`, it acquires no channel while another owner waits for any of them, and the result is
+    /// [`Contested`].
     pub(crate) fn acquire(&self, reader: &Arc<Reader>, insists: bool) -> Result<Option<Acquisition>, Contested> {
         let mut previous_owners: Vec<Arc<Reader>> = Vec::new();
         let mut acquisitions = self.acquisitions.lock();

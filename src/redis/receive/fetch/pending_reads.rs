@@ -10,8 +10,8 @@ use crate::redis::node::fault::Fault;
 use crate::redis::receive::fetch::fetch_loop::FetchLoop;
 use crate::redis::receive::fetch::fetched::Read;
 
-/// The reads under way. There are few, so each wake-up polls all of them. A `FuturesUnordered` would wake the task once more
-/// after every poll that completes no read, which on an idle channel is at every message.
+/// The reads under way. There are few, so each wake-up polls all of them. A `FuturesUnordered` would wake the task once
+/// more after every poll that completes no read, which on an idle channel is at every message.
 pub(crate) struct PendingReads<F>(Vec<Pin<Box<F>>>);
 
 impl<F> Default for PendingReads<F> {
@@ -51,7 +51,8 @@ pub(crate) struct CompletedRead<'l> {
     pub(crate) result: Result<Option<Read>, Fault>,
 }
 
-/// Lets `fetch_loop` read. After a failed read, which is `fault`, it recovers instead, and the result is that of an empty read.
+/// Lets `fetch_loop` read. After a failed read, which is `fault`, it recovers instead, and the result is that of an
+/// empty read.
 pub(crate) async fn read_or_recover(
     fetch_loop: &mut FetchLoop,
     index: usize,

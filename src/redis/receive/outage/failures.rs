@@ -70,8 +70,8 @@ impl Failures {
         self.failing.get(&index).map(|failing| failing.fault.clone())
     }
 
-    /// When the present outage is to be reported to consumers. It is reported only once while messages can arrive from another
-    /// server.
+    /// When the present outage is to be reported to consumers. It is reported only once while messages can arrive from
+    /// another server.
     pub(crate) fn report_due(&self) -> Option<Instant> {
         self.cause()?;
         self.reports.due(self.repeats && self.all_fail())

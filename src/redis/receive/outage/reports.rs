@@ -6,11 +6,11 @@ use tokio::time::Instant;
 
 use crate::backoff::LONGEST_OUTAGE_PAUSE;
 
-/// The times at which the consumers of one reader get an error because of an outage: when it begins, and again after pauses that
-/// double while it lasts.
+/// The times at which the consumers of one reader get an error because of an outage: when it begins, and again after
+/// pauses that double while it lasts.
 ///
-/// Two reports are always a pause apart, even if the server returns and is lost again in between. A caller that loops without a
-/// pause of its own then waits for the server instead of spinning.
+/// Two reports are always a pause apart, even if the server returns and is lost again in between. A caller that loops
+/// without a pause of its own then waits for the server instead of spinning.
 pub(crate) struct Reports {
     first_pause: Duration,
     /// The pause after the last report.

@@ -97,8 +97,8 @@ impl Reader {
         self.work.wake();
     }
 
-    /// Waits until this reader has handed off its buffered entries of the channels that `next` reads too. The reader keeps
-    /// entries that its own consumers wait for.
+    /// Waits until this reader has handed off its buffered entries of the channels that `next` reads too. The reader
+    /// keeps entries that its own consumers wait for.
     pub(crate) async fn hand_off_to(&self, next: Arc<Self>, ticket: u64) {
         let (done, handed_off) = oneshot::channel();
         {
@@ -118,7 +118,8 @@ impl Reader {
         self.state().outage.current = None;
     }
 
-    /// Finishes the reader after the end of its task. Entries are left only if the runtime ended; they count as dropped.
+    /// Finishes the reader after the end of its task. Entries are left only if the runtime ended; they count as
+    /// dropped.
     pub(crate) fn finish(&self) {
         let mut state = self.state();
         state.advance(Phase::Finished);
@@ -179,9 +180,9 @@ impl State {
         self.phase = self.phase.max(phase);
     }
 
-    /// Changes the buffer. Returns the waker of a consumer for each entry that became ready; the caller wakes them after it has
-    /// released the lock. A consumer that finds the buffer empty waits until it is woken, so every change that can add ready
-    /// entries is made here.
+    /// Changes the buffer. Returns the waker of a consumer for each entry that became ready; the caller wakes them
+    /// after it has released the lock. A consumer that finds the buffer empty waits until it is woken, so every change
+    /// that can add ready entries is made here.
     #[must_use]
     pub(crate) fn change_buffer(&mut self, change: impl FnOnce(&mut Buffer)) -> Vec<Waker> {
         let before = self.buffer.ready.len();
@@ -199,8 +200,8 @@ impl State {
         if self.is_closed() { 0 } else { self.waiters.deliveries_wanted.saturating_sub(self.buffer.ready.len()) }
     }
 
-    /// Whether a caller waits for a non-blocking pass. Requests of callers that were dropped are removed first: a pass for them
-    /// could take channels over from another reader.
+    /// Whether a caller waits for a non-blocking pass. Requests of callers that were dropped are removed first: a pass
+    /// for them could take channels over from another reader.
     pub(crate) fn has_polls(&mut self) -> bool {
         self.polls.retain(|poll| !poll.is_closed());
         !self.polls.is_empty()

@@ -5,15 +5,16 @@ use std::task::{Context, Waker};
 
 /// The consumers of a reader, and the queue in which they wait.
 ///
-/// Methods that take wakers out return them. The caller wakes or drops them after it has released the lock of the state, because
-/// a waker runs code of the application.
+/// Methods that take wakers out return them. The caller wakes or drops them after it has released the lock of the
+/// state, because a waker runs code of the application.
 #[derive(Default)]
 pub(crate) struct Waiters {
     /// How many consumers exist.
     pub(crate) consumers: usize,
     /// How many deliveries all consumers together wait for.
     pub(crate) deliveries_wanted: usize,
-    /// The ids and wakers of waiting consumers in the order in which they began to wait. Each consumer is in the queue once.
+    /// The ids and wakers of waiting consumers in the order in which they began to wait. Each consumer is in the queue
+    /// once.
     queue: VecDeque<(u64, Waker)>,
 }
 

@@ -5,8 +5,8 @@ use crate::redis::receive::fetch::ownership::Contested;
 use crate::redis::receive::reader::NextOwner;
 
 impl Task<'_> {
-    /// Acquires the single-reader channels and takes over the entries that their previous owners hold, so that the order within
-    /// a channel survives a change of its reader. Returns whether the reader may read.
+    /// Acquires the single-reader channels and takes over the entries that their previous owners hold, so that the
+    /// order within a channel survives a change of its reader. Returns whether the reader may read.
     ///
     /// Unless `at_once` is set, a previous owner with a waiting consumer gets a turn first, and the result is `false`.
     pub(super) async fn acquire(&mut self, at_once: bool) -> bool {
@@ -25,7 +25,8 @@ impl Task<'_> {
             loop {
                 tokio::select! {
                     () = &mut handed_off => break,
-                    // An earlier acquirer may wait for entries that this reader still has. A later one gets them with the rest.
+                    // An earlier acquirer may wait for entries that this reader still has. A later one gets them with
+                    // the rest.
                     () = self.reader.work.signalled() => self.hand_off(acquisition.ticket),
                 }
             }
@@ -33,7 +34,8 @@ impl Task<'_> {
         true
     }
 
-    /// Hands entries off to the readers that acquired these channels before `ticket`, unless a consumer of this reader waits.
+    /// Hands entries off to the readers that acquired these channels before `ticket`, unless a consumer of this reader
+    /// waits.
     pub(super) fn hand_off(&mut self, ticket: u64) {
         let mut state = self.reader.state();
         let (now, later): (Vec<_>, _) =

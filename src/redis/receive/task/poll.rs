@@ -20,9 +20,9 @@ impl Task<'_> {
         }
     }
 
-    /// Takes what is there from one fetch loop after the other until the buffer has `wanted` entries. Returns whether anything
-    /// was found. Each fetch loop comes with its index. Unless `is_poll` is set, blocking reads follow. They wait for the servers of a
-    /// cluster that have no answer now.
+    /// Takes what is there from one fetch loop after the other until the buffer has `wanted` entries. Returns whether
+    /// anything was found. Each fetch loop comes with its index. Unless `is_poll` is set, blocking reads follow. They
+    /// wait for the servers of a cluster that have no answer now.
     pub(super) async fn pass(
         &mut self,
         fetch_loops: &mut [(usize, &mut FetchLoop)],
@@ -35,8 +35,8 @@ impl Task<'_> {
         for offset in 0..count {
             let missing = wanted.saturating_sub(self.reader.state().buffer.ready.len());
             if missing == 0 {
-                // A waiting consumer may take the buffered entries. Reporting them as found makes the caller poll again for
-                // entries behind them.
+                // A waiting consumer may take the buffered entries. Reporting them as found makes the caller poll again
+                // for entries behind them.
                 found = true;
                 break;
             }

@@ -50,8 +50,8 @@ impl Task<'_> {
         let (several, mut passed) = (fetch_loops.len() > 1, false);
         let mut idle: Vec<_> = fetch_loops.iter_mut().enumerate().collect();
         let mut reads = PendingReads::default();
-        // Ends the reads that began since it was created. A read on a dead connection ends late; the other fetch loops begin
-        // again without it, under a new token.
+        // Ends the reads that began since it was created. A read on a dead connection ends late; the other fetch loops
+        // begin again without it, under a new token.
         let mut stop = Arc::new(CancellationToken::new());
         // The channels that reads under this token leave out.
         let mut left_out: Vec<LeftOut> = Vec::new();
@@ -71,7 +71,8 @@ impl Task<'_> {
                     left_out.clear();
                 }
                 if several && !passed {
-                    // With messages on every shard, blocking reads would take one from each, which is more than is wanted.
+                    // With messages on every shard, blocking reads would take one from each, which is more than is
+                    // wanted.
                     passed = true;
                     self.pass(&mut idle, missing, false).await;
                     continue;

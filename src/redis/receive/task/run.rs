@@ -1,7 +1,8 @@
 //! The loop of the task of a reader.
 //!
-//! The task is never cancelled during a read, because the answer of Redis to an abandoned read is lost. When no consumer waits
-//! any more, the task ends its reads on the server and, after a pause, puts back the entries that no consumer has taken.
+//! The task is never cancelled during a read, because the answer of Redis to an abandoned read is lost. When no
+//! consumer waits any more, the task ends its reads on the server and, after a pause, puts back the entries that no
+//! consumer has taken.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -26,7 +27,8 @@ const PUT_BACK_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Runs the task of a reader. The caller [finishes](Reader::finish) the reader when the task has ended.
 ///
-/// The task calls `may_end` when no consumer has waited for a while. `may_end` returns whether no consumer can come back.
+/// The task calls `may_end` when no consumer has waited for a while. `may_end` returns whether no consumer can come
+/// back.
 pub(crate) async fn run(reader: &Arc<Reader>, owners: &ChannelOwners, may_end: &impl Fn(&Reader) -> bool) {
     let mut fetch_loops = FetchLoop::for_channels(&reader.context, &reader.channels, reader.owned);
     let mut task = Task {
@@ -86,8 +88,8 @@ pub(super) struct Task<'r> {
 }
 
 impl Task<'_> {
-    /// Puts the entries that match `chosen` back at the heads of their channels, unless a consumer waits again. Entries whose
-    /// server is unreachable for longer than `timeout` are kept; a closed reader drops them.
+    /// Puts the entries that match `chosen` back at the heads of their channels, unless a consumer waits again. Entries
+    /// whose server is unreachable for longer than `timeout` are kept; a closed reader drops them.
     async fn put_back(&mut self, chosen: impl Fn(&BufferedEntry) -> bool, timeout: Duration) {
         let mut put_back = {
             let mut state = self.reader.state();

@@ -10,7 +10,8 @@ use crate::redis::receive::reader::{Phase, State};
 
 /// How long reads go on when no consumer waits, so that a loop around `receive` does not stop and start them.
 pub(super) const LINGER: Duration = Duration::from_millis(10);
-/// How long a reader without a waiting consumer keeps entries of single-reader channels, and connections for the next read.
+/// How long a reader without a waiting consumer keeps entries of single-reader channels, and connections for the next
+/// read.
 const LINGER_LONG: Duration = Duration::from_secs(1);
 
 /// What the task does next.

@@ -12,8 +12,8 @@ use tokio::net::TcpStream;
 
 /// The longest duration of a diagnosis.
 const LONGEST: Duration = Duration::from_secs(1);
-/// How long the server may take to send bytes before it is sent any: Redis does so when it refuses a client, and servers of
-/// other protocols greet their clients.
+/// How long the server may take to send bytes before it is sent any: Redis does so when it refuses a client, and
+/// servers of other protocols greet their clients.
 const GREETING: Duration = Duration::from_millis(100);
 /// Redis reads it as `PING` and an empty command, an HTTP server as a bad request.
 const QUESTION: &[u8] = b"PING\r\n\r\n";

@@ -1,7 +1,7 @@
 //! `ConnectError`: why a connection could not be opened, with advice.
 //!
-//! An error is first compared with the usual misconfigurations ([`diagnosis`], [`tls`]). The text then says what is wrong and which
-//! option to change.
+//! An error is first compared with the usual misconfigurations ([`diagnosis`], [`tls`]). The text then says what is
+//! wrong and which option to change.
 
 pub(crate) mod diagnosis;
 pub(crate) mod tls;
@@ -17,7 +17,8 @@ use crate::redis::node::endpoint::EndpointError;
 use crate::redis::node::endpoint::sentinel::SentinelError;
 use crate::redis::node::fault;
 
-/// Why a connection could not be opened. Its text names no address: [`Shard`](crate::redis::node::shard::Shard) adds it.
+/// Why a connection could not be opened. Its text names no address: [`Shard`](crate::redis::node::shard::Shard) adds
+/// it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
     #[error("{}", fault::text(.0))]
@@ -54,9 +55,9 @@ pub(crate) enum ConnectError {
 }
 
 impl ConnectError {
-    /// Whether the server is reachable, and one side does not accept the other: the server cannot be used with this format, it
-    /// requires another user or password, or a certificate is not trusted. An expired certificate does not count, because it is
-    /// no mistake in the configuration of this program.
+    /// Whether the server is reachable, and one side does not accept the other: the server cannot be used with this
+    /// format, it requires another user or password, or a certificate is not trusted. An expired certificate does not
+    /// count, because it is no mistake in the configuration of this program.
     pub(crate) fn is_refusal(&self) -> bool {
         match self {
             Self::Redis(error) => {
@@ -74,8 +75,8 @@ impl ConnectError {
         matches!(self, Self::TooOld { .. } | Self::Cluster | Self::NotCluster | Self::Sentinel)
     }
 
-    /// Replaces an error that does not say what is wrong by a diagnosis of the server at the address of `client`, if there is
-    /// one. The diagnosis takes `timeout` at most.
+    /// Replaces an error that does not say what is wrong by a diagnosis of the server at the address of `client`, if
+    /// there is one. The diagnosis takes `timeout` at most.
     pub(crate) async fn explained(self, client: &Client, timeout: Duration) -> Self {
         let unexplained = match &self {
             Self::Redis(error) if tls::tls_error(error).is_some_and(tls::is_certificate_refusal) => false,

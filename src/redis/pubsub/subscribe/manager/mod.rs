@@ -1,7 +1,7 @@
 //! `SubscriptionManager`: the desired subscriptions on one server, and whether published messages arrive from it.
 //!
-//! Other code changes the desired subscriptions and waits until they are in force. The task in `session` brings the server to that state,
-//! again after each reconnect.
+//! Other code changes the desired subscriptions and waits until they are in force. The task in `session` brings the
+//! server to that state, again after each reconnect.
 
 mod session;
 
@@ -110,8 +110,8 @@ impl SubscriptionManager {
         self.progress.subscribe()
     }
 
-    /// Waits until the server has answered the change `number` that added `subscription`. Returns at once if the server is
-    /// unreachable and messages stay in this process.
+    /// Waits until the server has answered the change `number` that added `subscription`. Returns at once if the server
+    /// is unreachable and messages stay in this process.
     ///
     /// # Errors
     ///
@@ -134,7 +134,8 @@ impl SubscriptionManager {
         fault.map_or(Ok(()), |fault| Err(self.shard.error(fault)))
     }
 
-    /// Waits until the server has refused `subscription`, which the change `number` added. Never returns if it does not.
+    /// Waits until the server has refused `subscription`, which the change `number` added. Never returns if it does
+    /// not.
     pub(crate) async fn refused(&self, subscription: &Subscription, number: ChangeNumber) -> Error {
         let answered = |progress: &Progress| {
             matches!(progress.reachability, Reachability::Reachable(..)) && progress.applied >= number

@@ -82,8 +82,8 @@ impl SubscriptionManager {
         }
     }
 
-    /// The length of the trial of a new subscription beside `connection`. Messages go to the server only after the trial.
-    /// `None` if they go there at once.
+    /// The length of the trial of a new subscription beside `connection`. Messages go to the server only after the
+    /// trial. `None` if they go there at once.
     fn required_trial(&self, connection: &ServerConnection, history: &History) -> Option<Duration> {
         let unknown = matches!(self.progress.borrow().reachability, Reachability::Unknown);
         if (history.generation.is_none() && unknown) || self.fallback == Fallback::Fail {
@@ -161,8 +161,8 @@ impl SubscriptionManager {
         }
     }
 
-    /// Publishes a message without receivers. A server that is paused for writes answers everything else. Fails only for an
-    /// outage, and not if the server refuses this message.
+    /// Publishes a message without receivers. A server that is paused for writes answers everything else. Fails only
+    /// for an outage, and not if the server refuses this message.
     async fn check_publishing(&self, connection: &ServerConnection) -> Result<(), Fault> {
         let mut pipeline = redis::pipe();
         pipeline.cmd(self.publish).arg(UNUSED_TOPIC).arg("");
@@ -283,8 +283,8 @@ impl SubscriptionManager {
     }
 }
 
-/// Pings the server over `subscriber` at this interval. Returns when an answer does not come in time. After a flood of messages
-/// the answer comes behind them, which delays no other work.
+/// Pings the server over `subscriber` at this interval. Returns when an answer does not come in time. After a flood of
+/// messages the answer comes behind them, which delays no other work.
 async fn ping(subscriber: &Subscriber, every: Duration) -> Fault {
     let mut due = interval(every);
     due.set_missed_tick_behavior(MissedTickBehavior::Delay);

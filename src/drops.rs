@@ -108,6 +108,11 @@ impl<T> OutcomeSender<T> {
         }
     }
 
+    /// Drops the sender of a message that is not sent. The message counts elsewhere.
+    pub(crate) fn forget(mut self) {
+        self.0 = None;
+    }
+
     /// Whether the caller has dropped its future.
     pub(crate) fn is_closed(&self) -> bool {
         self.0.as_ref().is_none_or(oneshot::Sender::is_closed)

@@ -166,23 +166,26 @@ impl GuessedSend {
     /// Sends the messages if the group has the routes, and reports their outcomes. If it does not, returns its routes.
     /// The group message then counts as dropped if its caller is gone.
     async fn push(self, format: Arc<Native>) -> CountedIfUnread<AtOnce<(), Routes>> {
-        let unsent = |routes| CountedIfUnread::new(AtOnce::Unsent(routes), Some(DropReason::ShardDown));
-        let Self { shard, condition, batch, .. } = &self;
-        let answer = match format.writer(shard, batch) {
-            Ok(writer) => writer.push_if(condition, Node::owner(shard)).await,
+        let Self { shard, condition, batch, _permits } = self;
+        let answer = match format.writer(&shard, &batch) {
+            Ok(writer) => writer.push_if(&condition, Node::owner(&shard)).await,
             Err(fault) => Err(fault),
+        };
+        let unsent = |batch: Batch<_>, routes| {
+            batch.forget();
+            CountedIfUnread::new(AtOnce::Unsent(routes), Some(DropReason::ShardDown))
         };
         let result = match answer {
             Ok(Answer::Pushed(pushed)) => Ok(pushed),
             Ok(Answer::OtherRoutes(answer)) => {
                 let routes = format.groups.record_routes(&condition.group, &answer).ok();
-                return unsent(routes.filter(|routes| format.groups.retention_suffices(routes)));
+                return unsent(batch, routes.filter(|routes| format.groups.retention_suffices(routes)));
             }
-            Err(fault) if !fault.may_have_run => return unsent(None),
+            Err(fault) if !fault.may_have_run => return unsent(batch, None),
             Err(fault) => Err(fault),
         };
         let messages = batch.message_count();
-        self.batch.finish(self.shard.index, result);
+        batch.finish(shard.index, result);
         record_size(messages);
         CountedIfUnread::new(AtOnce::Sent(()), None)
     }

@@ -236,6 +236,11 @@ impl<B> Batch<B> {
         }
     }
 
+    /// Drops messages that are not sent, without outcomes.
+    pub(crate) fn forget(self) {
+        self.runs.into_iter().flatten().for_each(|message| message.outcome.forget());
+    }
+
     /// Reports the outcome of each message, and counts the messages.
     pub(crate) fn finish(self, shard: usize, result: Result<Pushed, Fault>) {
         match result {

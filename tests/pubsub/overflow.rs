@@ -16,6 +16,8 @@ async fn kept(overflow: Overflow) -> (Vec<i64>, u64) {
     for number in 0..5 {
         layer.send("slow", numbered(number)).await.unwrap();
     }
+    // All messages arrive before the first is taken.
+    assert!(layer.try_receive(&["other"]).await.unwrap().is_none());
     let mut kept = Vec::new();
     while let Some(delivery) = layer.try_receive(&["slow"]).await.unwrap() {
         kept.push(number(&delivery));

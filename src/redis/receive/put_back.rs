@@ -65,7 +65,7 @@ impl<'r> PutBack<'r> {
                 }
                 Err((shard, fault)) if fault.may_have_run => {
                     let undelivered = self.entries.drain(start..).map(|entry| entry.undelivered()).sum();
-                    self.dropped.add(DropReason::of_failed(fault.may_have_run), undelivered);
+                    self.dropped.add(DropReason::Unconfirmed, undelivered);
                     self.lost = Some((shard, fault));
                 }
                 Err((shard, fault)) => {

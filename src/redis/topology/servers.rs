@@ -36,7 +36,7 @@ pub(crate) async fn connect(
     Ok((identities, shards))
 }
 
-/// Tries once to connect to every master of the cluster of which `config` names some nodes. Fails as [`connect`] does.
+/// Tries once to connect to every master of a cluster. `config` names some of its nodes. Fails as [`connect`] does.
 pub(crate) async fn connect_cluster(
     config: &Config,
     requirements: &Requirements,

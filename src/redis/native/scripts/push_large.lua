@@ -41,7 +41,8 @@ local function make_room(list, length, wanted, capacity)
     return length
 end
 
--- A placeholder keeps the list from becoming empty: while the slot of a cluster is being migrated, a command on a missing key fails.
+-- An empty entry keeps the list from becoming empty: while the slot of a cluster is being migrated, a command on a
+-- missing key fails.
 local function stamp_anew(list, count)
     redis.call('LPUSH', list, '')
     local entries = redis.call('RPOP', list, count)

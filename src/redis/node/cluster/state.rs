@@ -48,8 +48,7 @@ pub(crate) struct Cluster {
 type NodeConnection = (MultiplexedConnection, String);
 
 impl Cluster {
-    /// The cluster of which `config` names some nodes. Nothing is known about it before the first
-    /// [refresh](Self::refresh).
+    /// A cluster. `config` names some of its nodes. The layout is unknown before the first [refresh](Self::refresh).
     pub(crate) fn new(config: &Config) -> Result<Self> {
         let seed = |(at, host): (usize, &Host)| {
             let refuse = |error: EndpointError| error.of_option(format!("hosts[{at}]"), host);

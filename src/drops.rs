@@ -91,42 +91,6 @@ pub(crate) struct CountedIfUnread<T> {
     dropped: CountOnDrop,
 }
 
-/// The sender of an outcome to the caller of a message. If the task that has it panics or ends with its runtime, it is
-/// dropped without an outcome: the caller gets an error, and a message without a caller counts as
-/// [unconfirmed](DropReason::Unconfirmed).
-pub(crate) struct OutcomeSender<T>(Option<oneshot::Sender<CountedIfUnread<T>>>);
-
-impl<T> OutcomeSender<T> {
-    pub(crate) fn new() -> (Self, oneshot::Receiver<CountedIfUnread<T>>) {
-        let (sender, receiver) = oneshot::channel();
-        (Self(Some(sender)), receiver)
-    }
-
-    pub(crate) fn send(mut self, outcome: CountedIfUnread<T>) {
-        if let Some(sender) = self.0.take() {
-            let _ = sender.send(outcome);
-        }
-    }
-
-    /// Drops the sender of a message that is not sent. The message counts elsewhere.
-    pub(crate) fn forget(mut self) {
-        self.0 = None;
-    }
-
-    /// Whether the caller has dropped its future.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.0.as_ref().is_none_or(oneshot::Sender::is_closed)
-    }
-}
-
-impl<T> Drop for OutcomeSender<T> {
-    fn drop(&mut self) {
-        if self.0.is_some() && self.is_closed() {
-            count(DropReason::Unconfirmed, 1);
-        }
-    }
-}
-
 /// Counts one message as dropped for the reason.
 struct CountOnDrop(Option<DropReason>);
 
@@ -150,6 +114,17 @@ impl<T> CountedIfUnread<T> {
     /// Separates the outcome from the count.
     pub(crate) fn split(self) -> (T, CountedIfUnread<()>) {
         (self.outcome, CountedIfUnread { outcome: (), dropped: self.dropped })
+    }
+}
+
+impl<T> CountedIfUnread<Option<T>> {
+    /// The outcome if there is one. The caller reads that there is none.
+    pub(crate) fn into_option(self) -> Option<CountedIfUnread<T>> {
+        let Self { outcome, mut dropped } = self;
+        if outcome.is_none() {
+            dropped.0 = None;
+        }
+        outcome.map(|outcome| CountedIfUnread { outcome, dropped })
     }
 }
 
@@ -178,6 +153,50 @@ impl Drop for CountOnDrop {
     fn drop(&mut self) {
         if let Some(reason) = self.0 {
             count(reason, 1);
+        }
+    }
+}
+
+/// The receiver of the outcome of a message, which is `None` if there is none.
+pub(crate) type OutcomeReceiver<T> = oneshot::Receiver<CountedIfUnread<Option<T>>>;
+
+/// The sender of the outcome of a message to its caller. When it is dropped, because its task has panicked or ended
+/// with its runtime, it sends that there is no outcome. If the caller does not read that, the message counts as
+/// [unconfirmed](DropReason::Unconfirmed).
+pub(crate) struct OutcomeSender<T>(Option<oneshot::Sender<CountedIfUnread<Option<T>>>>);
+
+impl<T> OutcomeSender<T> {
+    pub(crate) fn new() -> (Self, OutcomeReceiver<T>) {
+        let (sender, receiver) = oneshot::channel();
+        (Self(Some(sender)), receiver)
+    }
+
+    pub(crate) fn send(mut self, outcome: CountedIfUnread<T>) {
+        let CountedIfUnread { outcome, dropped } = outcome;
+        self.finish(CountedIfUnread { outcome: Some(outcome), dropped });
+    }
+
+    /// Drops the sender of a message that is not sent. The message counts elsewhere.
+    pub(crate) fn forget(mut self) {
+        self.0 = None;
+    }
+
+    /// Whether the caller has dropped its future.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.as_ref().is_none_or(oneshot::Sender::is_closed)
+    }
+
+    fn finish(&mut self, outcome: CountedIfUnread<Option<T>>) {
+        if let Some(sender) = self.0.take() {
+            let _ = sender.send(outcome);
+        }
+    }
+}
+
+impl<T> Drop for OutcomeSender<T> {
+    fn drop(&mut self) {
+        if self.0.is_some() {
+            self.finish(CountedIfUnread::new(None, Some(DropReason::Unconfirmed)));
         }
     }
 }
@@ -245,16 +264,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_without_outcome_counts_as_unconfirmed_if_its_caller_is_gone() {
+    fn a_message_without_outcome_counts_as_unconfirmed_unless_its_caller_learns_it() {
         let recorder = DebuggingRecorder::new();
         let _recording = metrics::set_default_local_recorder(&recorder);
         let (abandoned, waiting) = OutcomeSender::<()>::new();
         drop(abandoned);
-        assert!(waiting.blocking_recv().is_err());
-        assert_eq!(recorded(&recorder), []);
-        let (abandoned, caller) = OutcomeSender::<()>::new();
+        assert!(waiting.blocking_recv().unwrap().into_option().is_none());
+        let (forgotten, caller) = OutcomeSender::<()>::new();
         drop(caller);
-        drop(abandoned);
-        assert_eq!(recorded(&recorder), [("unconfirmed".to_owned(), 1)]);
+        forgotten.forget();
+        assert_eq!(recorded(&recorder), []);
+        for caller_first in [true, false] {
+            let (abandoned, caller) = OutcomeSender::<()>::new();
+            if caller_first {
+                drop(caller);
+                drop(abandoned);
+            } else {
+                drop(abandoned);
+                drop(caller);
+            }
+            assert_eq!(recorded(&recorder), [("unconfirmed".to_owned(), 1)], "{caller_first}");
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::stream::{self, StreamExt};
 use rand::distr::{Alphanumeric, SampleString};
-use tokio::sync::{broadcast, oneshot, watch};
+use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -15,7 +15,7 @@ use super::publish::{OutboundMessage, Publisher};
 use super::source::PubSubSource;
 use super::topic::{Target, Topics};
 use super::wire::Wire;
-use crate::drops::{self, CountedIfUnread, OutcomeSender};
+use crate::drops::{self, CountedIfUnread, OutcomeReceiver, OutcomeSender};
 use crate::error::{Error, Result};
 use crate::health::{Health, RedisStats};
 use crate::layer::{
@@ -94,7 +94,7 @@ pub struct PubSubLayer {
 }
 
 /// The shard and the outcome of a queued message.
-pub(crate) type Publication = (usize, oneshot::Receiver<CountedIfUnread<Result<()>>>);
+pub(crate) type Publication = (usize, OutcomeReceiver<Result<()>>);
 
 impl PubSubLayer {
     /// Opens `channels` in this process for the expiry: messages that are sent from now on wait in their queues. A
@@ -177,7 +177,7 @@ impl PubSubLayer {
 
     /// Waits until the message has been published or delivered in this process.
     pub(crate) async fn outcome(&self, (shard, outcome): Publication) -> CountedIfUnread<Result<()>> {
-        outcome.await.unwrap_or_else(|_| {
+        outcome.await.ok().and_then(CountedIfUnread::into_option).unwrap_or_else(|| {
             let error = self.closing.has_ended().then(|| self.closing.error());
             let error = error.unwrap_or_else(|| self.shards[shard].error(Fault::panicked()));
             CountedIfUnread::of_send(Err(error))

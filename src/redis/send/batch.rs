@@ -3,11 +3,10 @@
 use std::collections::HashMap;
 
 use redis::Value;
-use tokio::sync::oneshot;
 
 use super::format::{OutboundMessage, Weight, WriteFormat};
 use super::slots::PendingInSlot;
-use crate::drops::{self, CountedIfUnread, DropReason, OutcomeSender};
+use crate::drops::{self, CountedIfUnread, DropReason, OutcomeReceiver, OutcomeSender};
 use crate::name::ChannelName;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
@@ -67,7 +66,7 @@ impl<B> Outgoing<B> {
         capacity: usize,
         is_final: bool,
         pending: Option<PendingInSlot>,
-    ) -> (Self, oneshot::Receiver<CountedIfUnread<SendOutcome>>) {
+    ) -> (Self, OutcomeReceiver<SendOutcome>) {
         let (outcome, receiver) = OutcomeSender::new();
         let OutboundMessage { channel, body, pinned, .. } = message;
         (Self { channel, capacity, is_final, pinned, body, outcome, pending }, receiver)

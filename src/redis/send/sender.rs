@@ -12,7 +12,6 @@ use std::task::Poll;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -23,7 +22,7 @@ use super::format::{OutboundMessage, WriteFormat};
 use super::open_calls::OpenCalls;
 use super::queue::{BatchReceiver, BypassPermit, Queue};
 use super::slots::{PendingInSlot, SlotQueues};
-use crate::drops::CountedIfUnread;
+use crate::drops::{CountedIfUnread, OutcomeReceiver};
 use crate::name::ChannelName;
 use crate::redis::driven::DrivenTask;
 use crate::redis::node::cluster::Slot;
@@ -65,7 +64,7 @@ pub struct PendingSend<B> {
 
 enum SendState {
     /// The shard has the message, and will report its outcome.
-    Queued { shard: usize, outcome: oneshot::Receiver<CountedIfUnread<SendOutcome>> },
+    Queued { shard: usize, outcome: OutcomeReceiver<SendOutcome> },
     /// No shard is left.
     Ended(CountedIfUnread<SendOutcome>),
 }
@@ -180,12 +179,12 @@ impl<F: WriteFormat> Sender<F> {
         let mut retry = self.places.shard(attempts.first).retry();
         loop {
             match state {
-                SendState::Queued { shard, outcome } => match outcome.await.map(CountedIfUnread::read) {
-                    Ok(SendOutcome::Full) if !attempts.is_final => {}
-                    Ok(SendOutcome::Failed { shard, fault }) if !fault.may_have_run => attempts.fail(shard, fault),
-                    Ok(outcome) => return outcome.counted_if_unread(),
+                SendState::Queued { shard, outcome } => match outcome.await.ok().and_then(CountedIfUnread::read) {
+                    Some(SendOutcome::Full) if !attempts.is_final => {}
+                    Some(SendOutcome::Failed { shard, fault }) if !fault.may_have_run => attempts.fail(shard, fault),
+                    Some(outcome) => return outcome.counted_if_unread(),
                     // A queue refuses what it has not taken, so the message was in a batch.
-                    Err(_) => return SendOutcome::Failed { shard, fault: Fault::abandoned() }.counted_if_unread(),
+                    None => return SendOutcome::Failed { shard, fault: Fault::abandoned() }.counted_if_unread(),
                 },
                 SendState::Ended(outcome) => match &attempts.failed {
                     Some((_, fault)) if !message.pinned && retry.wait_after(fault).await => {

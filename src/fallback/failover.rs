@@ -36,8 +36,8 @@ pub(crate) struct FailoverState {
     /// The local layer. It holds the memberships that this process has made, each until its end.
     pub(crate) local: Arc<MemoryLayer>,
     /// Locked while a membership is changed here and recorded, and while the layer checks that no change is pending and
-    /// returns to the remote layer. Every change is therefore either replayed before the return or sent to the remote
-    /// layer directly.
+    /// returns to the remote layer. Every change is therefore replayed before the return, unless the remote layer refuses
+    /// it, or sent to the remote layer directly.
     pub(crate) journal: Mutex<MembershipJournal>,
     /// Number of times that the remote layer may have lost memberships.
     pub(crate) losses: AtomicU64,
@@ -180,7 +180,7 @@ impl FailoverState {
     async fn recover(&self, remote: &(impl ChannelLayer + ?Sized)) {
         let mut ticks = interval(CHECK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut retry_at, mut backoff) = (Instant::now(), Backoff::outage());
+        let (mut retry_at, mut backoff) = (None, Backoff::outage());
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
@@ -188,15 +188,17 @@ impl FailoverState {
             }
             if !matches!(contained(TASK, self.recover_once(remote)).await, Some(Ok(()))) {
                 sleep(PAUSE).await;
-            } else if Instant::now() >= retry_at {
-                let refused = self.journal.lock().refused_changes();
-                if refused.is_empty() {
-                    backoff = Backoff::outage();
-                } else {
-                    // An outage is left to the next round.
+                continue;
+            }
+            let refused = self.journal.lock().refused_changes();
+            if refused.is_empty() {
+                (retry_at, backoff) = (None, Backoff::outage());
+            } else if retry_at.is_none_or(|retry_at| Instant::now() >= retry_at) {
+                if retry_at.is_some() {
+                    // If this notices an outage, it has fallen back, and the next round waits for the end.
                     let _ = self.replay_changes(remote, &refused).await;
-                    retry_at = Instant::now() + backoff.pause();
                 }
+                retry_at = Some(Instant::now() + backoff.pause());
             }
         }
     }
@@ -208,6 +210,7 @@ impl FailoverState {
         let epoch = self.epoch();
         if self.is_local() {
             self.wait_until_stable(remote).await;
+            self.journal.lock().forget_refusals();
         }
         self.replay(remote, epoch).await
     }
@@ -269,7 +272,7 @@ impl FailoverState {
             for (change, replayed) in batch.iter().zip(join_all(replays).await) {
                 match replayed {
                     Ok(()) => {}
-                    Err(error) if self.check_error(&error) => result = Err(error),
+                    Err(error) if self.check_error(&error) || error.is_closed() => result = Err(error),
                     Err(error) => {
                         if self.journal.lock().refuse(change) {
                             refused += 1;

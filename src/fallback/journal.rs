@@ -155,6 +155,11 @@ impl MembershipJournal {
         entry.is_some_and(|entry| !std::mem::replace(&mut entry.refused, true))
     }
 
+    /// Makes all refused changes pending again, because the server may take them now.
+    pub(crate) fn forget_refusals(&mut self) {
+        self.pending.values_mut().for_each(|entry| entry.refused = false);
+    }
+
     /// Records that the remote layer has received `change`. If a call sent a later change to the remote layer
     /// meanwhile, the two may have arrived in either order, so the `current` state becomes pending once more.
     pub(crate) fn confirm(&mut self, change: &PendingChange, current: (Change, Instant)) {

@@ -386,6 +386,33 @@ async fn a_change_after_a_refused_one_is_made_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_change_refused_after_one_outage_is_made_before_the_return_from_the_next() {
+    let layer = layer();
+    go_down(&layer).await;
+    layer.group_add("full", MEMBER).await.unwrap();
+    *layer.remote().refused.lock() = Some("full");
+    come_back(&layer).await;
+    // The pauses between the attempts grow.
+    sleep(LONG).await;
+    go_down(&layer).await;
+    *layer.remote().refused.lock() = None;
+    come_back(&layer).await;
+    assert_eq!(layer.group_channels("full").await.unwrap(), [MEMBER]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_remote_layer_that_was_closed_in_an_outage_does_not_end_it() {
+    let layer = layer();
+    go_down(&layer).await;
+    layer.group_add("room", MEMBER).await.unwrap();
+    layer.remote().memory.close().await.unwrap();
+    layer.remote().unreachable.store(false, Ordering::SeqCst);
+    sleep(LONG).await;
+    assert_eq!(*layer.mode().borrow(), Mode::LocalOnly);
+    layer.send(MEMBER, message! { "number": 1 }).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_panic_of_the_remote_layer_ends_one_step_of_the_failover_task() {
     for method in ["health", "outage", "group_add_for", "group_channels"] {
         let layer = layer();
@@ -401,6 +428,9 @@ async fn a_panic_of_the_remote_layer_ends_one_step_of_the_failover_task() {
         };
         timeout(LONG, sprung).await.unwrap();
         mode(&layer, Mode::Remote).await;
+        // A panic while the membership is replayed counts as a refusal, which is retried.
+        sleep(LONG).await;
+        assert_eq!(members(&layer.remote().memory).await, [MEMBER], "{method}");
         layer.remote().memory.group_discard("room", MEMBER).await.unwrap();
         sleep(LONG).await;
         go_down(&layer).await;

@@ -246,13 +246,7 @@ impl Places {
         name: &str,
         request: &R,
     ) -> Result<R::Answer, Failure> {
-        let mut retry = shard.retry();
-        loop {
-            match self.routing(shard, name).run_once(request).await {
-                Err((_, fault)) if retry.wait_after(&fault).await => {}
-                result => return result,
-            }
-        }
+        self.retried(shard, name, request, |fault| fault).await
     }
 
     /// As [`run`](Self::run), for a request that only reads or that changes nothing when it is repeated; as
@@ -268,10 +262,21 @@ impl Places {
         name: &str,
         request: &R,
     ) -> Result<R::Answer, Failure> {
+        self.retried(shard, name, request, Fault::before_sending).await
+    }
+
+    /// Runs `request`, and again as often as retries are configured after a fault that `judge` returns as retryable.
+    async fn retried<R: Request>(
+        &self,
+        shard: &Shard,
+        name: &str,
+        request: &R,
+        judge: fn(Fault) -> Fault,
+    ) -> Result<R::Answer, Failure> {
         let mut retry = shard.retry();
         loop {
             let answer = self.routing(shard, name).run_once(request).await;
-            match answer.map_err(|(shard, fault)| (shard, fault.before_sending())) {
+            match answer.map_err(|(shard, fault)| (shard, judge(fault))) {
                 Err((_, fault)) if retry.wait_after(&fault).await => {}
                 result => return result,
             }

@@ -379,6 +379,14 @@ async fn an_endless_response_to_head_does_not_delay_a_shutdown() {
 }
 
 #[tokio::test]
+async fn an_endless_response_to_head_ends_with_a_server_that_is_dropped() {
+    let server = Running::start().await;
+    headed(&server).await;
+    server.abort();
+    server.next("http.disconnect").await;
+}
+
+#[tokio::test]
 async fn a_head_request_over_http_1_0_gets_no_content() {
     let server = Running::start().await;
     let mut client = server.sent("HEAD / HTTP/1.0\r\n\r\n").await;

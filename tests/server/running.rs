@@ -34,6 +34,11 @@ impl Running {
         Self::serve(layer, bound)
     }
 
+    /// Drops the future of the server.
+    pub fn abort(&self) {
+        self.served.abort();
+    }
+
     pub fn serve(layer: Arc<dyn ChannelLayer>, bound: BoundServer) -> Self {
         let address = bound.local_addr().to_string();
         let (stop, stopped) = oneshot::channel::<()>();

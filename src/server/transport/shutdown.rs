@@ -18,14 +18,21 @@ use crate::server::transport::pending_writes::PendingWrites;
 const QUIET_PERIOD: Duration = Duration::from_millis(500);
 
 /// The shutdown signals of an interface server. Clones share them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Shutdown {
     /// Cancelled at the start of the shutdown: the server is no longer ready, and may accept connections for a while.
     pub(crate) requested: CancellationToken,
-    /// Cancelled when the server accepts no more connections.
+    /// Cancelled when the server accepts no more connections, at the latest with `aborted`.
     pub(crate) draining: CancellationToken,
     /// Cancelled at the end of the server: the sockets that are still open are aborted.
     pub(crate) aborted: CancellationToken,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        let aborted = CancellationToken::new();
+        Self { requested: CancellationToken::new(), draining: aborted.child_token(), aborted }
+    }
 }
 
 /// The requests of one connection: how many were received, and which are in progress.

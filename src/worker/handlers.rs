@@ -10,7 +10,7 @@ use super::context::Context;
 use crate::error::{BoxError, Error, Result};
 use crate::name::ChannelName;
 
-type HandlerFuture = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
+pub(crate) type HandlerFuture = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 pub(crate) type Handler = Arc<dyn Fn(Context) -> HandlerFuture + Send + Sync>;
 
 /// Boxes a function of the application as a handler.

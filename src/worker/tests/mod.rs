@@ -12,6 +12,7 @@ use metrics_util::debugging::DebuggingRecorder;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use super::handlers::HandlerFuture;
 use super::{Context, Worker};
 use crate::capacity::CapacityRule;
 use crate::config::Config;
@@ -41,15 +42,29 @@ async fn all_taken(layer: &dyn ChannelLayer, channel: &str) {
     .await;
 }
 
-/// Waits until `expected` messages are counted as dropped under `stopped`. Returns their number.
-async fn stopped(recorder: &DebuggingRecorder, expected: u64) -> u64 {
-    let mut counted = 0;
-    while counted < expected {
-        let dropped = drops::recorded(recorder).into_iter();
-        counted += dropped.filter(|(reason, _)| reason == "stopped").map(|(_, messages)| messages).sum::<u64>();
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    counted
+/// Waits until all tasks on `layer` have ended. Returns how many messages are counted as dropped under `stopped`.
+async fn stopped(layer: Arc<dyn ChannelLayer>, recorder: &DebuggingRecorder) -> u64 {
+    within(async {
+        while Arc::strong_count(&layer) > 1 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    let dropped = drops::recorded(recorder).into_iter();
+    dropped.filter(|(reason, _)| reason == "stopped").map(|(_, messages)| messages).sum()
+}
+
+/// Returns a handler that hangs, and the receiver of the number in each message that it begins with.
+fn hanging() -> (impl Fn(Context) -> HandlerFuture + Send + Sync, mpsc::UnboundedReceiver<Option<i64>>) {
+    let (started, beginning) = mpsc::unbounded_channel();
+    let handler = move |context: Context| -> HandlerFuture {
+        let started = started.clone();
+        Box::pin(async move {
+            started.send(context.message().int("order"))?;
+            std::future::pending().await
+        })
+    };
+    (handler, beginning)
 }
 
 fn run(worker: Worker) -> (oneshot::Sender<()>, JoinHandle<Result<()>>) {

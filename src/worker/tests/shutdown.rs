@@ -7,10 +7,10 @@ use std::time::Duration;
 use metrics_util::debugging::DebuggingRecorder;
 use tokio::sync::mpsc;
 
-use super::{all_taken, layer, run, stopped, within};
+use super::{all_taken, hanging, layer, run, stopped, within};
 use crate::capacity::CapacityRule;
 use crate::config::Config;
-use crate::error::{BoxError, Result};
+use crate::error::BoxError;
 use crate::layer::ChannelLayer;
 use crate::memory::MemoryLayer;
 use crate::message;
@@ -51,14 +51,7 @@ async fn a_shutdown_finishes_taken_messages_and_leaves_the_rest() {
 #[tokio::test]
 async fn a_shutdown_does_not_wait_for_a_handler_that_hangs() {
     let layer = layer();
-    let (started, mut beginning) = mpsc::unbounded_channel();
-    let handler = move |_: Context| {
-        let started = started.clone();
-        async move {
-            started.send(())?;
-            std::future::pending::<Result<(), BoxError>>().await
-        }
-    };
+    let (handler, mut beginning) = hanging();
     let (stop, running) = run(Worker::new(layer.clone()).on("work", handler).drain_timeout(Duration::from_millis(50)));
     layer.send("work", message! {}).await.unwrap();
     within(beginning.recv()).await.unwrap();
@@ -69,14 +62,7 @@ async fn a_shutdown_does_not_wait_for_a_handler_that_hangs() {
 #[tokio::test]
 async fn a_shutdown_requeues_unstarted_messages() {
     let layer = layer();
-    let (started, mut beginning) = mpsc::unbounded_channel();
-    let handler = move |context: Context| {
-        let started = started.clone();
-        async move {
-            started.send(context.message().int("order"))?;
-            std::future::pending::<Result<(), BoxError>>().await
-        }
-    };
+    let (handler, mut beginning) = hanging();
     let worker = Worker::new(layer.clone()).on("work", handler).drain_timeout(Duration::from_millis(50));
     let (stop, running) = run(worker);
     for order in 1..=4 {
@@ -94,14 +80,7 @@ async fn a_shutdown_requeues_unstarted_messages() {
 async fn requeued_messages_need_no_room() {
     let config = Config::new().channel_capacity(CapacityRule::glob("work", 4));
     let layer: Arc<dyn ChannelLayer> = Arc::new(MemoryLayer::with_config(&config).unwrap());
-    let (started, mut beginning) = mpsc::unbounded_channel();
-    let handler = move |context: Context| {
-        let started = started.clone();
-        async move {
-            started.send(context.message().int("order"))?;
-            std::future::pending::<Result<(), BoxError>>().await
-        }
-    };
+    let (handler, mut beginning) = hanging();
     let worker = Worker::new(layer.clone()).on("work", handler).concurrency(2).drain_timeout(Duration::from_millis(50));
     let (stop, running) = run(worker);
     let empty = async || {
@@ -133,14 +112,7 @@ async fn a_dropped_worker_counts_its_waiting_messages() {
     let recorder = DebuggingRecorder::new();
     let _recording = metrics::set_default_local_recorder(&recorder);
     let layer = layer();
-    let (started, mut beginning) = mpsc::unbounded_channel();
-    let handler = move |_: Context| {
-        let started = started.clone();
-        async move {
-            started.send(())?;
-            std::future::pending::<Result<(), BoxError>>().await
-        }
-    };
+    let (handler, mut beginning) = hanging();
     for _ in 0..4 {
         layer.send("work", message! { "reply_channel": "c" }).await.unwrap();
     }
@@ -148,5 +120,5 @@ async fn a_dropped_worker_counts_its_waiting_messages() {
     within(beginning.recv()).await.unwrap();
     all_taken(&*layer, "work").await;
     running.abort();
-    assert_eq!(within(stopped(&recorder, 3)).await, 3);
+    assert_eq!(stopped(layer, &recorder).await, 3);
 }

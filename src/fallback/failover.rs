@@ -36,8 +36,8 @@ pub(crate) struct FailoverState {
     /// The local layer. It holds the memberships that this process has made, each until its end.
     pub(crate) local: Arc<MemoryLayer>,
     /// Locked while a membership is changed here and recorded, and while the layer checks that no change is pending and
-    /// returns to the remote layer. Every change is therefore replayed before the return, unless the remote layer refuses
-    /// it, or sent to the remote layer directly.
+    /// returns to the remote layer. Every change is therefore replayed before the return, unless the remote layer
+    /// refuses it, or sent to the remote layer directly.
     pub(crate) journal: Mutex<MembershipJournal>,
     /// Number of times that the remote layer may have lost memberships.
     pub(crate) losses: AtomicU64,

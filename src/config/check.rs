@@ -97,10 +97,11 @@ impl Config {
         if !self.sentinels.is_empty() {
             return refuse("a cluster has no sentinels; set hosts to some of its nodes");
         }
-        if self.format != Format::Native {
-            return refuse(
-                "only the format native can use a cluster; the format pubsub can use a node of one without this option",
-            );
+        if !matches!(self.format, Format::Native | Format::PubSub) {
+            return refuse("only the formats native and pubsub can use a cluster");
+        }
+        if self.sharded_pubsub {
+            return Err(Error::config("sharded_pubsub", "true", "not supported in a cluster"));
         }
         let hosts = self.host_list();
         for (at, host) in hosts.iter().enumerate() {
@@ -263,8 +264,8 @@ mod tests {
             (new().tls_ca_file("/ca"), "tls_ca_file = /ca: no server uses TLS"),
             (new().sentinel("redis://a").tls_ca_file("/ca"), "tls_ca_file = /ca: no server uses TLS"),
             (new().cluster(true).sentinel("redis://a"), "cluster = true: a cluster has no sentinels"),
-            (new().cluster(true).format(Format::PubSub), "cluster = true: only the format native"),
-            (new().cluster(true).format(Format::AsgiRedis), "cluster = true: only the format native"),
+            (new().cluster(true).format(Format::AsgiRedis), "cluster = true: only the formats native and pubsub"),
+            (new().cluster(true).format(Format::ChannelsRedis), "cluster = true: only the formats native and pubsub"),
             (
                 hosts(&["redis://a", "redis://b/1"]).cluster(true),
                 "hosts[1] = redis://b/1: a cluster has database 0 only",

@@ -80,7 +80,7 @@ pub(crate) const OPTIONS: &[Row] = &[
         .about("The Redis servers. Channels and groups are distributed over them.")
         .defaults_to("`redis://127.0.0.1:6379/0`"),
     row("cluster", |c| Slot::Truth(&mut c.cluster))
-        .about("Whether `hosts` are nodes of a Redis Cluster. They lead to its other nodes. Needs format `native`."),
+        .about("Whether `hosts` are nodes of a Redis Cluster. They lead to its other nodes. Needs format `native` or `pubsub`."),
     row("prefix", |c| Slot::Text(&mut c.prefix))
         .about("Prefix of all keys in Redis. Layers with different prefixes do not see each other.")
         .defaults_to("`asgi`; `asgi:` with format `asgi_redis`")

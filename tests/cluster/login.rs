@@ -5,6 +5,7 @@ use std::time::Duration;
 use channel_layer::{ChannelLayer, Config, message};
 
 use super::tools::{config, connect, name_in, slot_of};
+use crate::redis::tools::publishes;
 use crate::support::{Cluster, DEADLINE, ReservedPort, shared_cluster, within};
 
 const ACCESS_LIST: &str = include_str!("../../deploy/redis/users.acl");
@@ -27,14 +28,7 @@ async fn one_seed_that_answers_leads_to_all_nodes() {
 #[tokio::test]
 async fn the_user_of_the_native_format_may_use_a_cluster_whose_slots_move() {
     let cluster = Cluster::without_replicas().await;
-    let rules = ACCESS_LIST.lines().find_map(|line| line.strip_prefix("user channel-layer ")).unwrap();
-    for node in &cluster.nodes {
-        let mut command = redis::cmd("ACL");
-        command.arg("SETUSER").arg("channel-layer").arg(rules.split_whitespace().collect::<Vec<_>>());
-        node.ask::<()>(&command).await;
-    }
-    let urls = cluster.urls(0..cluster.nodes.len());
-    let urls = urls.iter().map(|url| url.replace("redis://", "redis://channel-layer:change-me@"));
+    let urls = urls_for(&cluster, "channel-layer").await;
     // The access list allows only keys with the default prefixes.
     let layer = connect(Config::new().cluster(true).hosts(urls).blocking_timeout(Duration::from_secs(1))).await;
     let (channel, group) = (name_in("send.", 0..5000, '!'), "room");
@@ -50,6 +44,30 @@ async fn the_user_of_the_native_format_may_use_a_cluster_whose_slots_move() {
     layer.group_discard(group, &member).await.unwrap();
     layer.flush().await.unwrap();
     layer.close().await.unwrap();
+    assert_nothing_refused(&cluster).await;
+}
+
+#[tokio::test]
+async fn the_user_of_pubsub_may_use_a_cluster() {
+    let cluster = Cluster::without_replicas().await;
+    let urls = urls_for(&cluster, "channel-layer-pubsub").await;
+    publishes(Config::new().cluster(true).hosts(urls)).await;
+    assert_nothing_refused(&cluster).await;
+}
+
+/// Creates a user of the access list on all nodes. Returns their URLs with its login.
+async fn urls_for(cluster: &Cluster, user: &str) -> Vec<String> {
+    let rules = ACCESS_LIST.lines().find_map(|line| line.strip_prefix(&format!("user {user} "))).unwrap();
+    for node in &cluster.nodes {
+        let mut command = redis::cmd("ACL");
+        command.arg("SETUSER").arg(user).arg(rules.split_whitespace().collect::<Vec<_>>());
+        node.ask::<()>(&command).await;
+    }
+    let urls = cluster.urls(0..cluster.nodes.len());
+    urls.iter().map(|url| url.replace("redis://", &format!("redis://{user}:change-me@"))).collect()
+}
+
+async fn assert_nothing_refused(cluster: &Cluster) {
     for node in &cluster.nodes {
         let refused: Vec<redis::Value> = node.ask(redis::cmd("ACL").arg("LOG")).await;
         assert_eq!(refused, [], "commands that the access list does not allow");

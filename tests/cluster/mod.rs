@@ -1,4 +1,4 @@
-//! `RedisLayer` on a Redis Cluster: what happens to messages when slots move and nodes fail.
+//! `RedisLayer` and `PubSubLayer` on a Redis Cluster: what happens to messages when slots move and nodes fail.
 
 mod failing;
 mod half_moved;
@@ -6,5 +6,6 @@ mod load;
 mod login;
 mod moving;
 mod pool;
+mod pubsub;
 mod scripts;
 mod tools;

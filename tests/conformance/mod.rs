@@ -21,7 +21,7 @@ mod tools;
 
 use backend::{
     AsgiRedis, ChannelsRedis, Fallback, FallbackAlone, HybridMemory, HybridRedis, Kind, Memory, MemoryThreaded, PubSub,
-    PubSubAlone, PubSubOnSeveral, PubSubSharded, Redis, RedisCluster, RedisEncrypted,
+    PubSubAlone, PubSubCluster, PubSubOnSeveral, PubSubSharded, Redis, RedisCluster, RedisEncrypted,
 };
 
 /// Generates a module for each backend, with the tests of the guarantees that are listed for it and the tests that
@@ -206,6 +206,7 @@ conformance! {
     pubsub_sharded: PubSubSharded, Flush Order;
     pubsub_on_several: PubSubOnSeveral, Flush;
     pubsub_alone: PubSubAlone, Flush Order;
+    pubsub_cluster: PubSubCluster, Flush Order;
     channels_redis: ChannelsRedis<1>, Capacity Drain Flush NoSilentLoss OnePlacePerProcess Order;
     channels_redis_sharded: ChannelsRedis<3>, Capacity Drain Flush NoSilentLoss OnePlacePerProcess Order;
     asgi_redis: AsgiRedis<1>, Capacity Drain Flush NoSilentLoss Order;

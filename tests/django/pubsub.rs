@@ -5,9 +5,10 @@ use redis::AsyncCommands;
 
 use super::ends::{Ends, number, numbered};
 use super::garbage::bodies;
+use super::rust::RustLayer;
 use super::side::Side;
-use super::site::Site;
-use crate::support::random_prefix;
+use super::site::{Package, Site};
+use crate::support::{eventually, random_prefix, shared_cluster};
 
 #[tokio::test]
 async fn every_process_gets_all_messages_of_a_normal_channel() {
@@ -41,6 +42,35 @@ async fn a_group_spans_the_processes_of_both_languages() {
         for (side, member) in sides.iter().zip(&members) {
             assert_eq!(number(*side, member).await, expected);
         }
+    }
+}
+
+/// Python hashes the Redis channels over the nodes, and Rust uses one node.
+#[tokio::test]
+async fn both_languages_share_all_channels_of_a_cluster() {
+    let cluster = shared_cluster();
+    let site = Site::pubsub().on(cluster.urls(0..cluster.nodes.len()));
+    let (python, rust) = (site.python().await, RustLayer::open(Package::PubSub, site.config().cluster(true)).await);
+    let subscribed = async |channel: &str| {
+        eventually("two subscribers", async || {
+            let mut subscribers = 0;
+            for node in &cluster.nodes {
+                let (_, count): (String, i64) = node.ask(redis::cmd("PUBSUB").arg("NUMSUB").arg(channel)).await;
+                subscribers += count;
+            }
+            (subscribers == 2).then_some(())
+        })
+        .await;
+    };
+    let sides: [&dyn Side; 2] = [&python, &rust];
+    for (sender, expected) in sides.iter().cycle().zip(0..6) {
+        let channel = random_prefix();
+        let send = async {
+            subscribed(&channel).await;
+            sender.send(&channel, &numbered(expected)).await;
+        };
+        let received = tokio::join!(number(&python, &channel), number(&rust, &channel), send);
+        assert_eq!((received.0, received.1), (expected, expected));
     }
 }
 

@@ -108,6 +108,11 @@ impl Site {
         Self { hosts: servers().map(RedisServer::url).take(hosts).collect(), ..self }
     }
 
+    /// The same on other hosts than the shared ones.
+    pub fn on(self, hosts: Vec<String>) -> Self {
+        Self { hosts, ..self }
+    }
+
     pub fn group_expiry(self, group_expiry: u64) -> Self {
         Self { group_expiry, ..self }
     }

@@ -40,4 +40,4 @@ mod slow_networks;
 mod starting;
 mod statistics;
 mod tls;
-mod tools;
+pub mod tools;

@@ -73,10 +73,6 @@ pub(crate) struct ShardOptions {
 pub(crate) struct NotConnected;
 
 #[derive(Debug, thiserror::Error)]
-#[error("another server is the master now")]
-struct MasterMoved;
-
-#[derive(Debug, thiserror::Error)]
 #[error("its nodes have left the cluster")]
 struct Retired;
 
@@ -191,7 +187,7 @@ impl Shard {
     /// Probes the connected server. Returns when the connection is lost.
     async fn watch_connection(&self) {
         let Ok(connection) = self.connection() else { return };
-        let mut moved = std::pin::pin!(self.source.moved(&connection.client));
+        let mut moved = std::pin::pin!(self.source.moved(&connection));
         let mut settings = std::pin::pin!(self.keep_publishing_settings(&connection));
         loop {
             if let Err(error) = self.probe(connection.clone()).await {
@@ -203,8 +199,8 @@ impl Shard {
                 () = tokio::time::sleep(PROBE_EVERY) => {}
                 () = self.suspicion.notified() => {}
                 () = &mut settings => {}
-                () = &mut moved => {
-                    self.mark_down(connection.generation, Fault::unsent(MasterMoved).while_replaced());
+                reason = &mut moved => {
+                    self.mark_down(connection.generation, Fault::unsent(reason).while_replaced());
                     return;
                 }
                 _ = states.wait_for(|state| matches!(state, State::Down(_))) => return,

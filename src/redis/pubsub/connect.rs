@@ -49,13 +49,11 @@ impl PubSubLayer {
         let config = config.checked_for(Format::PubSub)?;
         let (events, _) = broadcast::channel(servers::EVENTS);
         let min_version = if config.sharded_pubsub { OLDEST_SHARDED } else { OLDEST_SERVER };
-        let cluster = if config.sharded_pubsub { ClusterUse::Refused } else { ClusterUse::AnyNode };
-        let requirements = Requirements {
-            pool_size: 1,
-            writable: false,
-            cluster,
-            ..Requirements::new(&config, min_version, &[], None)
-        };
+        let mut requirements =
+            Requirements { pool_size: 1, writable: false, ..Requirements::new(&config, min_version, &[], None) };
+        if !config.cluster && !config.sharded_pubsub {
+            requirements.cluster = ClusterUse::AnyNode;
+        }
         let fallback = config.fallback.unwrap_or(Fallback::Local);
         let (_, shards) = servers::connect(&config, &requirements, &events, fallback == Fallback::Fail).await?;
         let layer = Self::start(shards, &config, fallback, events)?;

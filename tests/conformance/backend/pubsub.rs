@@ -1,4 +1,4 @@
-//! `PubSubLayer`: with each of its protocols, on one and on three servers, and without Redis.
+//! `PubSubLayer`: with each of its protocols, on one and on three servers, on a cluster, and without Redis.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::super::guarantees::Promise;
 use super::super::tools::Layer;
 use super::redis::on;
 use super::{Backend, Options};
-use crate::support::RedisServer;
+use crate::support::{Cluster, DEADLINE, RedisServer};
 
 const LACKS: &[Promise] =
     &[Promise::AtMostOnce, Promise::Capacity, Promise::NoSilentLoss, Promise::Drain, Promise::OnePlacePerProcess];
@@ -39,6 +39,9 @@ pub struct PubSubSharded(Arc<Open>);
 
 /// The same without a running server.
 pub struct PubSubAlone(Arc<Open>);
+
+/// The same on a dedicated cluster, with `PUBLISH`.
+pub struct PubSubCluster(Arc<Open>);
 
 impl Backend for PubSub {
     const COLUMN: &'static str = "PubSubLayer";
@@ -127,25 +130,59 @@ impl Backend for PubSubAlone {
     }
 }
 
+impl Backend for PubSubCluster {
+    const COLUMN: &'static str = "PubSubLayer";
+    const LACKS: &'static [Promise] = LACKS;
+
+    async fn start(options: Options) -> Self {
+        Self(Open::on_cluster(options.config()).await)
+    }
+
+    fn layer(&self) -> Layer {
+        self.0.clone()
+    }
+
+    async fn peer(&self) -> Layer {
+        self.layer()
+    }
+
+    async fn arrived(&self) {
+        self.0.arrived().await;
+    }
+}
+
 /// A layer that opens channels before messages are sent to them. The suite sends before it reads, and pub/sub keeps
 /// nothing for a reader that comes later.
-struct Open(PubSubLayer, #[expect(dead_code, reason = "the servers end with the layer")] Vec<RedisServer>);
+struct Open {
+    layer: PubSubLayer,
+    /// They end with the layer.
+    _servers: Vec<RedisServer>,
+    _cluster: Option<Cluster>,
+}
 
 impl Open {
     async fn start(servers: Vec<RedisServer>, config: Config) -> Arc<Self> {
         let layer = PubSubLayer::connect(on(&servers, config)).await.unwrap();
-        Arc::new(Self(layer, servers))
+        Arc::new(Self { layer, _servers: servers, _cluster: None })
+    }
+
+    async fn on_cluster(config: Config) -> Arc<Self> {
+        let cluster = Cluster::without_replicas().await;
+        // One seed leads to the other nodes.
+        let config = config.cluster(true).hosts(cluster.urls(0..1)).connect_timeout(DEADLINE);
+        let layer = PubSubLayer::connect(config).await.unwrap();
+        Arc::new(Self { layer, _servers: Vec::new(), _cluster: Some(cluster) })
     }
 
     /// A read attempt on any channel waits for messages on their way to all of them.
     async fn arrived(&self) {
-        self.0.try_receive(&["any"]).await.unwrap();
+        self.layer.try_receive(&["any"]).await.unwrap();
     }
 
     async fn open(&self, channel: &str) {
         if let Ok(name) = ChannelName::parse_target(channel) {
             // The call itself reports an invalid name.
-            self.0.subscribe(&[name.non_local()]).await.ok();
+            self.layer.subscribe(&[name.non_local()]).await.ok();
         }
     }
 }
@@ -154,83 +191,83 @@ impl Open {
 impl ChannelLayer for Open {
     async fn send(&self, channel: &str, message: Message) -> Result<()> {
         self.open(channel).await;
-        self.0.send(channel, message).await
+        self.layer.send(channel, message).await
     }
 
     async fn send_many(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
         for (channel, _) in messages {
             self.open(channel).await;
         }
-        self.0.send_many(messages).await
+        self.layer.send_many(messages).await
     }
 
     async fn receive(&self, channels: &[&str]) -> Result<Delivery> {
-        self.0.receive(channels).await
+        self.layer.receive(channels).await
     }
 
     async fn try_receive(&self, channels: &[&str]) -> Result<Option<Delivery>> {
-        self.0.try_receive(channels).await
+        self.layer.try_receive(channels).await
     }
 
     fn receiver(&self, channels: &[&str]) -> Result<Receiver> {
-        self.0.receiver(channels)
+        self.layer.receiver(channels)
     }
 
     async fn new_channel(&self, pattern: &str) -> Result<ChannelName> {
-        self.0.new_channel(pattern).await
+        self.layer.new_channel(pattern).await
     }
 
     async fn group_add(&self, group: &str, channel: &str) -> Result<()> {
         self.open(channel).await;
-        self.0.group_add(group, channel).await
+        self.layer.group_add(group, channel).await
     }
 
     async fn group_add_for(&self, group: &str, channel: &str, lasts: Duration) -> Result<()> {
         self.open(channel).await;
-        self.0.group_add_for(group, channel, lasts).await
+        self.layer.group_add_for(group, channel, lasts).await
     }
 
     async fn group_discard(&self, group: &str, channel: &str) -> Result<()> {
-        self.0.group_discard(group, channel).await
+        self.layer.group_discard(group, channel).await
     }
 
     async fn group_channels(&self, group: &str) -> Result<Vec<ChannelName>> {
-        self.0.group_channels(group).await
+        self.layer.group_channels(group).await
     }
 
     async fn group_send(&self, group: &str, message: Message) -> Result<()> {
-        self.0.group_send(group, message).await
+        self.layer.group_send(group, message).await
     }
 
     async fn group_send_many(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
-        self.0.group_send_many(messages).await
+        self.layer.group_send_many(messages).await
     }
 
     async fn flush(&self) -> Result<()> {
-        self.0.flush().await
+        self.layer.flush().await
     }
 
     async fn global_statistics(&self) -> Result<Statistics> {
-        self.0.global_statistics().await
+        self.layer.global_statistics().await
     }
 
     async fn channel_statistics(&self, channel: &str) -> Result<Statistics> {
-        self.0.channel_statistics(channel).await
+        self.layer.channel_statistics(channel).await
     }
 
     async fn close(&self) -> Result<()> {
-        self.0.close().await
+        self.layer.close().await
     }
 
     fn group_expiry(&self) -> Duration {
-        self.0.group_expiry()
+        self.layer.group_expiry()
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {
-        self.0.events()
+        self.layer.events()
     }
 
     fn mode(&self) -> watch::Receiver<Mode> {
-        self.0.mode()
+        self.layer.mode()
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! [`slots`] maps keys to slots. [`layout`] reads what a node reports about the cluster, and [`shards`] finds the known
 //! shards in it. [`state`] keeps the present layout and refreshes it. [`redirect`] reads the answers of nodes that do
-//! not serve a slot.
+//! not serve a slot. [`any_node`] finds a node for messages that all nodes forward.
 
+pub(crate) mod any_node;
 pub(crate) mod layout;
 pub(crate) mod redirect;
 pub(crate) mod shards;

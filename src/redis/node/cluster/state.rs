@@ -24,13 +24,13 @@ use crate::redis::node::endpoint::{Endpoint, EndpointError};
 /// How long a layout counts as fresh. Many calls may find at the same time that it has changed.
 const FRESH: Duration = Duration::from_millis(100);
 /// How many nodes are asked at the same time. A node that is down answers late, and the others must not wait for it.
-const ASKED_AT_ONCE: usize = 8;
+pub(super) const ASKED_AT_ONCE: usize = 8;
 
 /// The nodes of a cluster and the slots that they serve.
 pub(crate) struct Cluster {
     /// The configured nodes. They lead to the others, and their login and TLS settings are those of all.
     seeds: Vec<Endpoint>,
-    timeout: Duration,
+    pub(super) timeout: Duration,
     /// The number of the shard that serves each slot.
     slots: Box<[AtomicU16]>,
     /// Held only to read or change it.
@@ -229,18 +229,11 @@ impl Cluster {
                 Err(failure) => failures.push(failure),
             }
         }
-        // A refusal, as of a wrong password, says more than that other nodes are unreachable.
-        let refusal = failures.iter().position(|(_, error)| error.is_refusal());
-        Err(match refusal {
-            Some(place) => failures.swap_remove(place).1,
-            None => {
-                ConnectError::Silent(failures.into_iter().map(|(node, error)| format!("{node}: {error}")).collect())
-            }
-        })
+        Err(most_telling(failures))
     }
 
     /// All known nodes in random order, and the seeds.
-    fn endpoints(&self) -> Vec<Endpoint> {
+    pub(super) fn endpoints(&self) -> Vec<Endpoint> {
         let known: HashSet<_> = self.shards.lock().addresses().cloned().collect();
         let mut known: Vec<_> = known.into_iter().map(|(host, port)| self.seeds[0].sibling(host, port)).collect();
         known.shuffle(&mut rand::rng());
@@ -269,6 +262,15 @@ impl Cluster {
     async fn ask(&self, connection: &mut MultiplexedConnection, host: &str) -> Result<Layout, ConnectError> {
         let answer: Value = redis::cmd("CLUSTER").arg("SLOTS").query_async(connection).await?;
         Layout::parse(&answer, host).ok_or(ConnectError::NoMaster)
+    }
+}
+
+/// The error of several nodes, each named with its own. A refusal, as of a wrong password, says more than that other
+/// nodes are unreachable.
+pub(super) fn most_telling(mut failures: Vec<(String, ConnectError)>) -> ConnectError {
+    match failures.iter().position(|(_, error)| error.is_refusal()) {
+        Some(place) => failures.swap_remove(place).1,
+        None => ConnectError::Silent(failures.into_iter().map(|(node, error)| format!("{node}: {error}")).collect()),
     }
 }
 

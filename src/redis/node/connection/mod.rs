@@ -97,7 +97,7 @@ pub(crate) enum ClusterUse {
     Refused,
     /// As a server like any other: all nodes deliver what is published on one.
     AnyNode,
-    /// As the master of some slots. Every server has to be one.
+    /// As a part of the cluster that it belongs to. Every server has to be one.
     Required,
 }
 

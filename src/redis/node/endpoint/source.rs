@@ -7,7 +7,9 @@ use redis::{Client, ConnectionAddr};
 
 use crate::config::{Config, Host};
 use crate::error::{Error, Result};
+use crate::redis::node::cluster::any_node::AnyNode;
 use crate::redis::node::cluster::{Address, Cluster, Slot};
+use crate::redis::node::connection::ServerConnection;
 use crate::redis::node::connection::connect_error::ConnectError;
 use crate::redis::node::endpoint::sentinel::Sentinels;
 use crate::redis::node::endpoint::{Endpoint, EndpointError, shown};
@@ -20,6 +22,17 @@ pub(crate) enum EndpointSource {
     Service(Box<Service>),
     /// The address of the master of a shard of a cluster, which changes at a failover.
     Cluster(ClusterShard),
+    /// The address of a node of a cluster, which changes when the node is down or cut off from the others.
+    AnyNode(AnyNode),
+}
+
+/// Why another server is used from now on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Moved {
+    #[error("another server is the master now")]
+    Master,
+    #[error("the node is cut off from the other nodes of the cluster")]
+    CutOff,
 }
 
 /// A shard of a cluster: a master with its replicas.
@@ -35,8 +48,12 @@ pub(crate) struct Service {
 }
 
 /// The servers of a configuration. For each the identity, by which the ring places names, and the source of its
-/// address.
+/// address. A cluster is one server: any of its nodes.
 pub(crate) async fn all(config: &Config) -> Result<Vec<(String, EndpointSource)>> {
+    if config.cluster {
+        let node = AnyNode::of(Cluster::new(config)?);
+        return Ok(vec![("a node of the cluster".to_owned(), EndpointSource::AnyNode(node))]);
+    }
     if config.sentinels.is_empty() {
         return config.host_list().iter().enumerate().map(|(at, host)| fixed(at, host, config)).collect();
     }
@@ -72,6 +89,7 @@ impl EndpointSource {
                 Ok(Endpoint::of_service(host, port, &service.config)?.client()?)
             }
             Self::Cluster(shard) => Box::pin(shard.cluster.locate(shard.number)).await,
+            Self::AnyNode(node) => Box::pin(node.locate()).await,
         }
     }
 
@@ -81,6 +99,7 @@ impl EndpointSource {
             Self::Fixed(endpoint) => endpoint.address(),
             Self::Service(service) => format!("the master of service {}", service.name),
             Self::Cluster(shard) => shard.cluster.seed_addresses(),
+            Self::AnyNode(node) => node.seed_addresses(),
         }
     }
 
@@ -88,7 +107,7 @@ impl EndpointSource {
     pub(crate) fn address(&self, client: &Client) -> String {
         let address = shown(client.get_connection_info().addr());
         match self {
-            Self::Fixed(_) | Self::Cluster(_) => address,
+            Self::Fixed(_) | Self::Cluster(_) | Self::AnyNode(_) => address,
             Self::Service(service) => format!("{address}, the master of service {}", service.name),
         }
     }
@@ -96,10 +115,10 @@ impl EndpointSource {
     /// Whether other servers name the address. Such a server has to be checked for being a master, because they may not
     /// have noticed that it has become a replica.
     pub(crate) fn follows_master(&self) -> bool {
-        !matches!(self, Self::Fixed(_))
+        matches!(self, Self::Service(_) | Self::Cluster(_))
     }
 
-    /// Whether the server is a node of a cluster.
+    /// Whether the server is a master of a cluster.
     pub(crate) fn is_cluster(&self) -> bool {
         matches!(self, Self::Cluster(_))
     }
@@ -125,20 +144,29 @@ impl EndpointSource {
         }
     }
 
-    /// Waits until most sentinels, or the cluster, name another master than the server of `client`.
-    pub(crate) async fn moved(&self, client: &Client) {
+    /// Waits until most sentinels, or the cluster, name another master than the server of `connection`, or until this
+    /// node of a cluster is cut off from the others.
+    pub(crate) async fn moved(&self, connection: &ServerConnection) -> Moved {
+        let client = &connection.client;
         let service = match self {
             Self::Fixed(_) => return std::future::pending().await,
             Self::Service(service) => service,
             Self::Cluster(shard) => match address(client) {
-                Some(address) => return shard.cluster.moved(shard.number, &address).await,
+                Some(address) => {
+                    shard.cluster.moved(shard.number, &address).await;
+                    return Moved::Master;
+                }
                 None => return std::future::pending().await,
             },
+            Self::AnyNode(node) => {
+                node.cut_off(connection.commands.clone()).await;
+                return Moved::CutOff;
+            }
         };
         loop {
             tokio::time::sleep(service.config.sentinel_refresh_interval).await;
             match service.sentinels.master(&service.name).await {
-                Ok(master) if Some(&master) != address(client).as_ref() => return,
+                Ok(master) if Some(&master) != address(client).as_ref() => return Moved::Master,
                 Ok(_) => {}
                 // The sentinels are not needed while the connection works.
                 Err(error) => tracing::debug!(service = service.name, %error, "cannot query the sentinels"),
@@ -146,10 +174,10 @@ impl EndpointSource {
         }
     }
 
-    /// The longest pause between attempts to connect. It is short if other servers name another master after a
-    /// failover, because a query of them is cheap.
+    /// The longest pause between attempts to connect. It is short if other servers name another one after a failure,
+    /// because a query of them is cheap.
     pub(crate) fn longest_pause(&self) -> Duration {
-        if self.follows_master() { Duration::from_secs(1) } else { Duration::from_secs(10) }
+        if matches!(self, Self::Fixed(_)) { Duration::from_secs(10) } else { Duration::from_secs(1) }
     }
 }
 

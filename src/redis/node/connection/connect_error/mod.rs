@@ -28,10 +28,7 @@ pub(crate) enum ConnectError {
     /// A retry does not help until the server is changed.
     #[error("the server has version {version}, but {needed} or later is required")]
     TooOld { version: String, needed: Version },
-    #[error(
-        "this is a node of a Redis Cluster: set `cluster = true`, which needs the format native; the format pubsub, without \
-         sharded_pubsub, works with it too"
-    )]
+    #[error("this is a node of a Redis Cluster: set `cluster = true`, which needs the format native or pubsub")]
     Cluster,
     #[error("this is not a node of a Redis Cluster: remove `cluster = true`")]
     NotCluster,

@@ -110,7 +110,7 @@ async fn read(
     let (mut newest, mut taken) = (BTreeMap::new(), Vec::new());
     while last.borrow_and_update().as_ref() != Some(&newest) {
         tokio::select! {
-            received = timeout(DEADLINE, receiver.recv_many(&mut taken, AT_ONCE)) => match received {
+            result = timeout(DEADLINE, receiver.recv_many(&mut taken, AT_ONCE)) => match result {
                 Ok(Ok(_)) => for delivery in taken.drain(..) {
                     let number = delivery.message.int("number").unwrap();
                     arrived.fetch_add(1, Ordering::Relaxed);

@@ -1,14 +1,61 @@
 //! Slots whose migration does not end, and clusters that serve nothing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use channel_layer::{ChannelLayer, message};
+use channel_layer::{ChannelLayer, RedisLayer, message};
 
-use super::tools::{config, connect, name_in, slot_of};
+use super::tools::{LONG, config, connect, name_in, slot_of};
 use crate::support::{Cluster, DEADLINE, eventually, within};
 
-/// Longer than any test waits for something.
-const LONG: Duration = Duration::from_mins(2);
+/// A group whose members cannot be looked up, because the keys of its slot are on two nodes.
+struct HalfMoved {
+    cluster: Cluster,
+    writer: Arc<RedisLayer>,
+    reader: Arc<RedisLayer>,
+    group: String,
+    /// The channel of the member, without its local part.
+    channel: String,
+}
+
+impl HalfMoved {
+    /// Sends a message with the number 1 to the group, and then moves a part of its keys.
+    async fn start() -> Self {
+        let cluster = Cluster::without_replicas().await;
+        let config = config(&cluster).command_timeout(LONG);
+        let (writer, reader) = (connect(config.clone()).await, connect(config).await);
+        let (group, channel) = (name_in("room", 0..5000, 'x'), name_in("send.", 6000..9000, '!'));
+        writer.group_add(&group, &format!("{channel}ada")).await.unwrap();
+        let site = Self { cluster, writer, reader, group, channel };
+        site.send_to_group(1).await;
+        let slot = slot_of(&site.group);
+        site.cluster.begin_move(slot, 0, 1).await;
+        let mut keys: Vec<String> = site.cluster.nodes[0].cluster(&["GETKEYSINSLOT", &slot.to_string(), "100"]).await;
+        // A send to the group needs only these keys.
+        keys.retain(|key| !key.contains(":group:") && !key.contains(":route-ends:"));
+        site.cluster.migrate(&keys, 0, 1).await;
+        site
+    }
+
+    async fn send_to_group(&self, number: i64) {
+        self.writer.group_send(&self.group, message! { "number": number }).await.unwrap();
+    }
+
+    /// Waits until the reader has taken all messages of the channel.
+    async fn all_are_taken(&self) {
+        eventually("a read of the messages of the channel", async || {
+            let statistics = self.writer.channel_statistics(&self.channel).await.unwrap();
+            (statistics.messages_pending == 0).then_some(())
+        })
+        .await;
+    }
+
+    async fn end(&self) {
+        let slot = slot_of(&self.group);
+        self.cluster.move_keys(slot, 0, 1).await;
+        self.cluster.end_move(slot, 1, &[0]).await;
+    }
+}
 
 #[tokio::test]
 async fn a_channel_is_used_while_its_slot_moves_to_a_master_without_slots() {
@@ -43,31 +90,65 @@ async fn calls_for_a_new_group_in_a_slot_that_stays_half_moved_fail_with_the_rea
 
 #[tokio::test]
 async fn a_reader_delivers_other_messages_while_the_members_of_a_group_are_on_two_nodes() {
-    let cluster = Cluster::without_replicas().await;
-    let config = config(&cluster).command_timeout(LONG);
-    let (writer, reader) = (connect(config.clone()).await, connect(config).await);
-    let (group, channel, other) =
-        (name_in("room", 0..5000, 'x'), name_in("send.", 6000..9000, '!'), name_in("jobs.", 6000..9000, 'x'));
-    writer.group_add(&group, &format!("{channel}ada")).await.unwrap();
-    writer.group_send(&group, message! { "number": 1 }).await.unwrap();
-    cluster.begin_move(slot_of(&group), 0, 1).await;
-    let mut keys: Vec<String> = cluster.nodes[0].cluster(&["GETKEYSINSLOT", &slot_of(&group).to_string(), "100"]).await;
-    keys.retain(|key| !key.contains(":group:"));
-    cluster.migrate(&keys, 0, 1).await;
-    let mut receiver = reader.receiver(&[&channel, &other]).unwrap();
+    let site = HalfMoved::start().await;
+    let other = name_in("jobs.", 6000..9000, 'x');
+    let mut receiver = site.reader.receiver(&[&site.channel, &other]).unwrap();
     let sending = async {
-        eventually("a read of the message of the group", async || {
-            (writer.channel_statistics(&channel).await.unwrap().messages_pending == 0).then_some(())
-        })
-        .await;
-        writer.send(&other, message! { "number": 2 }).await.unwrap();
+        site.all_are_taken().await;
+        site.writer.send(&other, message! { "number": 2 }).await.unwrap();
     };
     let (delivery, ()) = tokio::join!(within(DEADLINE, "a message on another channel", receiver.recv()), sending);
     assert_eq!(delivery.unwrap().message.int("number"), Some(2));
-    cluster.move_keys(slot_of(&group), 0, 1).await;
-    cluster.end_move(slot_of(&group), 1, &[0]).await;
+    site.end().await;
     let delivery = within(DEADLINE, "the message of the group", receiver.recv()).await.unwrap();
     assert_eq!(delivery.message.int("number"), Some(1));
+}
+
+#[tokio::test]
+async fn messages_to_a_group_in_a_slot_that_stays_half_moved_stop_their_channel_once() {
+    let site = HalfMoved::start().await;
+    let mut receiver = site.reader.receiver(&[&site.channel]).unwrap();
+    let bob = format!("{}bob", site.channel);
+    // Each of these would stop the channel for 5 s.
+    let messages = async {
+        for number in 2..12 {
+            let sending = async {
+                site.send_to_group(-number).await;
+                site.writer.send(&bob, message! { "number": number }).await.unwrap();
+            };
+            let (delivery, ()) = tokio::join!(receiver.recv(), sending);
+            assert_eq!(delivery.unwrap().message.int("number"), Some(number));
+        }
+    };
+    within(DEADLINE, "the messages to another member", messages).await;
+    site.end().await;
+    for number in [1].into_iter().chain((2..12).map(|number| -number)) {
+        let delivery = within(DEADLINE, "the messages of the group", receiver.recv()).await.unwrap();
+        assert_eq!(delivery.message.int("number"), Some(number));
+    }
+}
+
+#[tokio::test]
+async fn a_reader_takes_many_messages_at_once_from_a_slot_that_stays_half_moved() {
+    let cluster = Cluster::without_replicas().await;
+    let layer = connect(config(&cluster)).await;
+    let channel = name_in("send.", 0..5000, '!');
+    let member = format!("{channel}x");
+    let messages: Vec<_> = (0..300).map(|number| (&*member, message! { "number": number })).collect();
+    for sent in layer.send_many(&messages).await {
+        sent.unwrap();
+    }
+    cluster.begin_move(slot_of(&channel), 0, 1).await;
+    cluster.move_keys(slot_of(&channel), 0, 1).await;
+    cluster.nodes[1].ask::<()>(redis::cmd("CONFIG").arg("RESETSTAT")).await;
+    let mut receiver = layer.receiver(&[&channel]).unwrap();
+    for number in 0..300 {
+        let delivery = within(DEADLINE, "a message", receiver.recv()).await.unwrap();
+        assert_eq!(delivery.message.int("number"), Some(number));
+    }
+    let node = &cluster.nodes[1];
+    let reads = node.statistic("blmpop", "calls").await + node.statistic("eval", "calls").await;
+    assert!(reads < 20, "{reads} reads");
 }
 
 #[tokio::test]

@@ -9,3 +9,4 @@ mod pool;
 mod pubsub;
 mod scripts;
 mod tools;
+mod unserved;

@@ -8,6 +8,9 @@ use tokio::sync::broadcast;
 
 use crate::support::{Cluster, random_prefix};
 
+/// Longer than any test waits for something.
+pub const LONG: Duration = Duration::from_mins(2);
+
 /// The options of a layer with all nodes of `cluster` as seeds.
 pub fn config(cluster: &Cluster) -> Config {
     Config::new()

@@ -242,6 +242,17 @@ impl Node {
         command.query_async(&mut self.connection().await).await.expect("a node of a cluster answers")
     }
 
+    /// A number that the server counts for each command, such as `calls`; 0 if the command has not been called.
+    pub async fn statistic(&self, command: &str, field: &str) -> usize {
+        let statistics: String = self.ask(redis::cmd("INFO").arg("commandstats")).await;
+        let of_command = statistics.lines().find_map(|line| line.strip_prefix("cmdstat_")?.strip_prefix(command));
+        let fields = of_command.and_then(|line| line.strip_prefix(':'));
+        let number = fields.and_then(|fields| {
+            fields.split(',').find_map(|text| text.strip_prefix(field)?.strip_prefix('=')?.parse().ok())
+        });
+        number.unwrap_or(0)
+    }
+
     /// Sends a command to a server that may be down.
     async fn try_ask<T: FromRedisValue>(&self, command: &Cmd) -> Option<T> {
         let mut connection = RedisServer::connection_to(&self.server.url()).await.ok()?;

@@ -11,6 +11,7 @@ use redis::{Cmd, Value};
 use crate::error::Result;
 use crate::name::{ChannelName, GroupName};
 use crate::redis::groups::answers::{parse_changes, parse_routes};
+use crate::redis::groups::lookup_failures::LookupFailures;
 use crate::redis::groups::membership::{Changes, Membership, Recipients};
 use crate::redis::groups::routes::{Route, RouteMemory, Routes};
 use crate::redis::native::scripts;
@@ -42,6 +43,7 @@ pub struct Groups {
     /// Locked only to find, add or evict an entry.
     cache: Mutex<MemberCache>,
     memory: RouteMemory,
+    failures: LookupFailures,
 }
 
 #[derive(Debug)]
@@ -145,7 +147,8 @@ impl Groups {
     pub(crate) fn new(topology: Arc<Topology>, expiry: Duration, message_expiry: Duration) -> Self {
         let cache = Mutex::new(MemberCache { routes: HashMap::new(), evicted_at: Instant::now() });
         let retention_ms = milliseconds(message_expiry + REMEMBER_LONGER);
-        Self { topology, expiry, retention_ms, cache, memory: RouteMemory::new() }
+        let (memory, failures) = (RouteMemory::new(), LookupFailures::default());
+        Self { topology, expiry, retention_ms, cache, memory, failures }
     }
 
     /// The server of `group`.
@@ -238,7 +241,7 @@ impl Groups {
                 match routes {
                     Ok(routes) if !self.retention_suffices(&routes) => again.push(index),
                     // One of the groups is on another node of the cluster now.
-                    Err(fault) if fault.redirect.is_some() => again.push(index),
+                    Err(fault) if fault.redirect.is_some() && self.topology.is_cluster() => again.push(index),
                     routes => results[index] = routes.map_err(|fault| (shard, fault)),
                 }
             }
@@ -263,7 +266,8 @@ impl Groups {
         version: u64,
         sent_ms: u64,
     ) -> Result<Recipients, Fault> {
-        let mut routing = self.topology.routing(self.home(group), group.as_str());
+        // A wait would stop the reader. The message is held until the group's server answers.
+        let mut routing = self.topology.routing(self.home(group), group.as_str()).until(tokio::time::Instant::now());
         let cached = self.cached(group, route);
         loop {
             let node = routing.node();
@@ -288,10 +292,10 @@ impl Groups {
             };
             let (generation, answer) = match (generation, answer) {
                 (Ok(generation), Ok(answer)) => (generation, answer),
-                // A wait would stop the reader. The message is held until the group's server answers.
-                (_, Err(fault)) | (Err(fault), _) if routing.follow_elsewhere(&fault).await => continue,
+                (_, Err(fault)) | (Err(fault), _) if routing.follow(&fault).await => continue,
                 (_, Err(fault)) | (Err(fault), _) => return Err(fault),
             };
+            self.failures.succeeded(self.topology.place_of(group.as_str()), group);
             let changes = parse_changes(answer, route.as_str())?;
             let is_known = changes.version >= version;
             match cached.apply(changes, generation, now_microseconds(node.shard)) {
@@ -300,6 +304,12 @@ impl Groups {
                 None => {}
             }
         }
+    }
+
+    /// Records that the members of `group` could not be looked up. Returns since when lookups fail in its slot of a
+    /// cluster, or on its server.
+    pub(crate) fn lookup_failed(&self, group: &GroupName) -> tokio::time::Instant {
+        self.failures.failed(self.topology.place_of(group.as_str()), group)
     }
 
     /// The members of a group whose server does not know `version`: the group has ended since, or the server has lost

@@ -49,7 +49,7 @@ pub struct Shard {
     suspicion: Notify,
     /// Whether the log says that its pool of connections is too small.
     pub(crate) pool_exhausted: Once,
-    /// Cancelled when no command may be retried any more.
+    /// Cancelled when no command of the layer may be retried any more.
     pub(crate) retries_cancelled: CancellationToken,
     events: broadcast::Sender<Event>,
 }
@@ -66,6 +66,8 @@ pub(crate) struct ShardOptions {
     pub(crate) host: String,
     pub(crate) source: EndpointSource,
     pub(crate) requirements: Requirements,
+    /// Cancelled when no command of the layer may be retried any more.
+    pub(crate) retries_cancelled: CancellationToken,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +84,7 @@ struct LayerClosed;
 
 impl Shard {
     pub(crate) fn new(index: usize, options: ShardOptions, events: broadcast::Sender<Event>) -> Self {
-        let ShardOptions { host, source, requirements } = options;
+        let ShardOptions { host, source, requirements, retries_cancelled } = options;
         let unconnected = Fault::unsent(NotConnected);
         let unconnected = if source.is_cluster() { unconnected.while_replaced() } else { unconnected };
         Self {
@@ -97,7 +99,7 @@ impl Shard {
             epoch: Mutex::default(),
             suspicion: Notify::new(),
             pool_exhausted: Once::new(),
-            retries_cancelled: CancellationToken::new(),
+            retries_cancelled,
             events,
         }
     }
@@ -336,7 +338,7 @@ impl Shard {
         }
     }
 
-    /// Ends all retries of commands.
+    /// Ends all retries of commands of the layer.
     pub(crate) fn cancel_retries(&self) {
         self.retries_cancelled.cancel();
     }

@@ -139,7 +139,7 @@ async fn put_back_chunk(
     let (format, places, name) = (&*context.format, &context.places, source.non_local());
     let command = format.put_back(&format.key(name), entries);
     loop {
-        match places.run_once_on(shard, name, &command).await {
+        match places.routing(shard, name).until(deadline).run_once(&command).await {
             Ok(redis::Value::Int(expired)) => return Ok(usize::try_from(expired).unwrap_or(0)),
             Ok(_) => return Ok(0),
             Err(failure) if !failure.1.is_retryable() || Instant::now() >= deadline => return Err(failure),

@@ -47,6 +47,8 @@ pub(crate) struct ClusterShards {
     pub(super) cluster: Arc<Cluster>,
     requirements: Requirements,
     events: broadcast::Sender<Event>,
+    /// Cancelled when no command may be retried any more, also on shards that are added later.
+    retries_cancelled: CancellationToken,
     /// Where the supervisors of new shards run, once the layer has started. Held while shards are added.
     supervision: Mutex<Option<Supervision>>,
 }
@@ -74,7 +76,8 @@ impl Places {
         requirements: Requirements,
         events: broadcast::Sender<Event>,
     ) -> Self {
-        let shards = ClusterShards { cluster, requirements, events, supervision: Mutex::default() };
+        let (retries_cancelled, supervision) = (CancellationToken::new(), Mutex::default());
+        let shards = ClusterShards { cluster, requirements, events, retries_cancelled, supervision };
         let places = Self { shards: boxcar::Vec::new(), placement: Placement::Cluster(Box::new(shards)) };
         places.add_new_shards();
         places
@@ -181,6 +184,11 @@ impl Places {
         self.shard(self.cluster().map_or(0, |cluster| cluster.shard_of(slot)))
     }
 
+    /// The number of the slot of a name in a cluster, and otherwise of its shard.
+    pub(crate) fn place_of(&self, name: &str) -> usize {
+        if self.is_cluster() { Slot::of(name).index() } else { self.home(name).index }
+    }
+
     /// The error of a call that failed with `fault` on `shard`.
     pub(crate) fn error(&self, shard: usize, fault: Fault) -> Error {
         self.shards[shard].error(fault)
@@ -226,7 +234,7 @@ impl Places {
 
     /// Ends all retries of commands.
     pub(crate) fn cancel_retries(&self) {
-        self.shards.iter().for_each(|(_, shard)| shard.cancel_retries());
+        self.shard(0).cancel_retries();
     }
 
     /// The way to the server that holds the keys of `name` now. Outside of a cluster that is `shard`.
@@ -283,6 +291,11 @@ impl Places {
         }
     }
 
+    /// Whether `fault` says that another node of the cluster runs the command, or that it runs later.
+    pub(crate) fn postpones(&self, fault: &Fault) -> bool {
+        self.is_cluster() && fault.redirect.is_some()
+    }
+
     /// As [`run_on`](Self::run_on), without retries.
     pub(crate) async fn run_once_on<R: Request>(
         &self,
@@ -301,6 +314,7 @@ impl ClusterShards {
             host: format!("shard {number} of the cluster"),
             source,
             requirements: self.requirements.clone(),
+            retries_cancelled: self.retries_cancelled.clone(),
         };
         Shard::new(number, options, self.events.clone())
     }

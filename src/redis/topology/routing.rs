@@ -23,6 +23,8 @@ pub(crate) struct Routing<'p> {
     slot: Option<(&'p Cluster, Slot)>,
     /// When redirections are no longer followed: the command timeout after the first.
     deadline: Option<Instant>,
+    /// When it no longer waits until a server runs the command; `None` if the deadline alone bounds that.
+    waits_until: Option<Instant>,
 }
 
 impl<'p> Routing<'p> {
@@ -30,7 +32,13 @@ impl<'p> Routing<'p> {
     pub(super) fn new(places: &'p Places, shard: &'p Shard, name: &str) -> Self {
         let slot = places.cluster().map(|cluster| (cluster, Slot::of(name)));
         let shard = slot.map_or(shard, |(_, slot)| places.home_of_slot(slot));
-        Self { places, node: Node::owner(shard), slot, deadline: None }
+        Self { places, node: Node::owner(shard), slot, deadline: None, waits_until: None }
+    }
+
+    /// Follows redirections to other servers as before, but waits for a server that runs the command only until
+    /// `deadline`. For commands that other work waits for, and for several commands with one deadline.
+    pub(crate) fn until(self, deadline: Instant) -> Self {
+        Self { waits_until: Some(deadline), ..self }
     }
 
     /// The server to which the command goes next.
@@ -48,8 +56,9 @@ impl<'p> Routing<'p> {
         if now >= *self.deadline.get_or_insert(now + timeout) {
             return false;
         }
-        if *redirect == Redirect::Wait && self.node.shard.retries_cancelled.is_cancelled() {
-            // The layer closes.
+        // No command waits while the layer closes.
+        let may_wait = !self.node.shard.retries_cancelled.is_cancelled();
+        if *redirect == Redirect::Wait && !(may_wait && self.waits_until.is_none_or(|until| now < until)) {
             return false;
         }
         if !is_first || *redirect == Redirect::Wait {
@@ -70,11 +79,6 @@ impl<'p> Routing<'p> {
         true
     }
 
-    /// As [`follow`](Self::follow), without a wait: returns `false` if no server runs the command now.
-    pub(crate) async fn follow_elsewhere(&mut self, fault: &Fault) -> bool {
-        fault.redirect != Some(Redirect::Wait) && self.follow(fault).await
-    }
-
     /// The address of `target`. Refreshes the layout if it is unknown, because another node of its shard may be known.
     async fn known_address(&self, cluster: &Cluster, target: &Target) -> Address {
         let address = target.seen_from(&self.node.shard.connected_host());
@@ -87,7 +91,7 @@ impl<'p> Routing<'p> {
     }
 
     /// Runs a command that does not block, or several in one round trip, and follows redirections.
-    pub(crate) async fn run_once<R: Request>(&mut self, request: &R) -> Result<R::Answer, Failure> {
+    pub(crate) async fn run_once<R: Request>(mut self, request: &R) -> Result<R::Answer, Failure> {
         loop {
             let node = self.node();
             match node.run_once(request).await {

@@ -29,7 +29,13 @@ pub(crate) async fn connect(
 ) -> Result<(Vec<String>, Vec<Arc<Shard>>)> {
     let (identities, sources): (Vec<_>, Vec<_>) = source::all(config).await?.into_iter().unzip();
     let options = identities.iter().cloned().zip(sources);
-    let options = options.map(|(host, source)| ShardOptions { host, source, requirements: requirements.clone() });
+    let retries_cancelled = CancellationToken::new();
+    let options = options.map(|(host, source)| ShardOptions {
+        host,
+        source,
+        requirements: requirements.clone(),
+        retries_cancelled: retries_cancelled.clone(),
+    });
     let shards = options.enumerate().map(|(index, options)| Arc::new(Shard::new(index, options, events.clone())));
     let shards: Vec<_> = shards.collect();
     judge(join_all(shards.iter().map(|shard| shard.connect())).await, some_needed)?;

@@ -40,9 +40,9 @@ impl RecipientResolver for EntryResolver {
         match self.members(&send).await {
             Lookup::Members(members) if members.is_empty() => Ok(None),
             Lookup::Members(members) => Ok(Some(BufferedEntry::for_group(shard, send.route, entry, members))),
-            Lookup::Unavailable => {
+            Lookup::Unavailable { since } => {
                 let home = self.0.home(&send.group).clone();
-                Ok(Some(BufferedEntry::unresolved(shard, entry, Unresolved::new(send, home))))
+                Ok(Some(BufferedEntry::unresolved(shard, entry, Unresolved { send, home, since })))
             }
             Lookup::Failed => Err(Undeliverable::Dropped(DropReason::ShardDown)),
         }
@@ -52,7 +52,9 @@ impl RecipientResolver for EntryResolver {
         let GroupSend { group, route, version, sent } = send;
         match self.0.members_at(group, route, *version, *sent).await {
             Ok(members) => Lookup::Members(members),
-            Err(fault) if fault.broken || fault.transient || !self.0.home(group).is_up() => Lookup::Unavailable,
+            Err(fault) if fault.broken || fault.transient || !self.0.home(group).is_up() => {
+                Lookup::Unavailable { since: self.0.lookup_failed(group) }
+            }
             Err(_) => Lookup::Failed,
         }
     }

@@ -10,6 +10,7 @@ use futures_util::stream::{self, StreamExt};
 use parking_lot::Mutex;
 use redis::Cmd;
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -244,16 +245,18 @@ impl Writer {
         }
     }
 
-    /// Writes each hash with a call of its own, because they are in different slots.
+    /// Writes each hash with a call of its own, because they are in different slots. All calls together wait for one
+    /// command timeout while the cluster does not serve their slots.
     async fn write_to_cluster(&mut self, Unwritten { channels, total }: Unwritten) {
-        let writer = &*self;
+        let (writer, deadline) = (&*self, Instant::now() + self.shard.command_timeout());
         let writing_channels = stream::iter(channels).map(|(channel, counts)| async move {
-            let written = writer.write_hash(writer.hash(&channel, counts)).await;
+            let written = writer.write_hash(writer.hash(&channel, counts), deadline).await;
             written.err().map(|failure| (channel, counts, failure))
         });
         let writing_channels = writing_channels.buffer_unordered(CHANNELS_PER_WRITE).collect::<Vec<_>>();
-        let writing_total =
-            async { if total.is_zero() { Ok(()) } else { writer.write_hash(writer.total_hash(total)).await } };
+        let writing_total = async {
+            if total.is_zero() { Ok(()) } else { writer.write_hash(writer.total_hash(total), deadline).await }
+        };
         let (failed, written) = join(writing_channels, writing_total).await;
         let total =
             if written.map_or_else(|failure| self.settles(failure), |()| true) { Counts::default() } else { total };
@@ -265,9 +268,11 @@ impl Writer {
         self.sums.keep(kept, total);
     }
 
-    async fn write_hash(&self, hash: Hash) -> Result<(), Failure> {
+    /// Writes one hash to a cluster. Waits until `deadline` for a server of its slot.
+    async fn write_hash(&self, hash: Hash, deadline: Instant) -> Result<(), Failure> {
         let command = command(std::slice::from_ref(&hash));
-        self.topology.run_once_on(&self.shard, &hash.key, &command).await.map(|_| ())
+        let routing = self.topology.routing(&self.shard, &hash.key).until(deadline);
+        routing.run_once(&command).await.map(|_| ())
     }
 
     /// Reports a failed write. Returns whether its counts are not written again: they may have been written, or the

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use redis::{Cmd, RedisError, Value};
 
+use crate::redis::node::cluster::Redirect;
 use crate::redis::node::commands::request::{
     Request, Retry, executed, is_unknown_script, record_round_trip, transaction,
 };
@@ -96,9 +97,9 @@ impl Shard {
         results
     }
 
-    /// Whether `fault` says that another node of the cluster runs the command, or that it runs later.
+    /// Whether `fault` says that another node of the cluster runs the command.
     fn redirects(&self, fault: &Fault) -> bool {
-        fault.redirect.is_some() && self.requirements.is_cluster()
+        matches!(fault.redirect, Some(Redirect::Moved(..) | Redirect::Ask(..))) && self.requirements.is_cluster()
     }
 
     /// Whether a command is retried while the server is down.

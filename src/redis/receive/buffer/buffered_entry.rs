@@ -77,18 +77,13 @@ pub(crate) struct Unresolved {
     pub(crate) send: GroupSend,
     /// The server of the group.
     pub(crate) home: Arc<Shard>,
-    /// When the first lookup failed.
+    /// Since when lookups fail on `home`, or in a cluster in the slot of the group.
     pub(crate) since: Instant,
 }
 
 impl Unresolved {
-    /// Members whose lookup on `home` has failed for the first time.
-    pub(crate) fn new(send: GroupSend, home: Arc<Shard>) -> Self {
-        Self { send, home, since: Instant::now() }
-    }
-
-    /// How long the server of the group has been unreachable, or has failed to answer the lookups for this message if
-    /// that is longer. The message may have been put back and read again since the server was lost.
+    /// How long the server of the group has been unreachable, or has failed to answer lookups if that is longer. The
+    /// message may have been put back and read again since the server was lost.
     pub(crate) fn unavailable_for(&self) -> Duration {
         self.home.down_for().max(self.since.elapsed())
     }

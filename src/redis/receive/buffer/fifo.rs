@@ -58,7 +58,7 @@ impl Buffer {
                     self.dropped.add(DropReason::ShardDown, entry.undelivered());
                     continue;
                 }
-                Some(Lookup::Unavailable) | None => {}
+                Some(Lookup::Unavailable { .. }) | None => {}
             }
             self.push(entry);
         }

@@ -24,8 +24,10 @@ const KEEP_ORDER: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) enum Lookup {
     Members(Recipients),
-    /// The server of the group is unreachable, or cannot answer now.
-    Unavailable,
+    /// The server of the group is unreachable, or cannot answer now. Lookups have failed there `since` then.
+    Unavailable {
+        since: Instant,
+    },
     /// The server of the group answered with a permanent error.
     Failed,
 }
@@ -36,8 +38,7 @@ pub(crate) enum Lookup {
 pub(crate) struct Held {
     entries: VecDeque<BufferedEntry>,
     bytes: usize,
-    /// For each channel with held messages and each server of a group, the most recent message whose first lookup
-    /// failed.
+    /// For each channel with held messages and each server of a group, the message whose lookups began to fail last.
     unresolved: HashMap<ChannelName, Vec<Unresolved>>,
     /// When the members were last looked up.
     resolved_at: Option<Instant>,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use redis::{Cmd, Pipeline, RedisError, Value};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::layer::Event;
@@ -100,18 +101,17 @@ impl FetchLoop {
     }
 
     /// Takes up to `wanted` entries that are there now. The caller [hands over](Self::handed_over) what it returns.
-    /// With `waits`, it waits until a server of the cluster has the channel.
+    /// It waits until `deadline` until a server of the cluster serves the channel.
     ///
     /// Not cancel safe: the answer of Redis to a dropped future is lost.
-    pub(crate) async fn take(&mut self, wanted: usize, waits: bool) -> Result<Option<Read>, Fault> {
+    pub(crate) async fn take(&mut self, wanted: usize, deadline: Instant) -> Result<Option<Read>, Fault> {
         let (context, home) = (self.context.clone(), self.shard.clone());
-        let mut routing = context.places.routing(&home, self.channels[0].non_local());
+        let mut routing = context.places.routing(&home, self.channels[0].non_local()).until(deadline);
         let result = loop {
             self.turn_to(routing.node());
             let result = self.take_once(wanted).await;
             match &result {
-                Err(fault) if waits && routing.follow(fault).await => {}
-                Err(fault) if routing.follow_elsewhere(fault).await => {}
+                Err(fault) if routing.follow(fault).await => {}
                 _ => break result,
             }
         };
@@ -162,6 +162,8 @@ impl FetchLoop {
             }
             let result = self.wait_once(wanted, stop).await;
             match &result {
+                // The read was to end, and the next one goes to the other node.
+                Err(fault) if stop.is_cancelled() && context.places.postpones(fault) => break Ok(None),
                 Err(_) if stop.is_cancelled() => break result,
                 Err(fault) if routing.follow(fault).await => {}
                 // One connection may break on its own. A second one shows whether the server is unreachable.
@@ -223,10 +225,12 @@ impl FetchLoop {
             Ok([command]) => {
                 let mut alone = redis::pipe();
                 alone.add_command(command);
-                self.run(&alone, wait_answers, stop).await?.pop().unwrap_or(Value::Nil)
+                self.run(&alone, wait_answers, stop).await.map(|mut answers| answers.pop().unwrap_or(Value::Nil))
             }
-            Err(commands) => Value::Array(self.run(&transaction(commands, false), executed, stop).await?),
+            Err(commands) => self.run(&transaction(commands, false), executed, stop).await.map(Value::Array),
         };
+        // A read that was redirected has taken nothing, and goes on at the other node.
+        let answer = answer.inspect_err(|fault| self.unfinished = fault.redirect.is_some().then_some(index))?;
         let Some((index, read)) = self.parse(answer).await? else { return Ok(None) };
         // The other channels are read before this one is read again.
         self.unfinished = (self.keys.len() == 1 && read.is_full(count)).then_some(index);
@@ -374,12 +378,12 @@ impl FetchLoop {
         self.batch_size = fitting.clamp(1, MOST_ENTRIES);
     }
 
-    /// Announces that messages that Redis may have popped for a broken connection are lost. They may have been too much
-    /// for the connection, so the next read is small.
+    /// Ends a read that failed. Announces that messages that Redis may have popped for a broken connection are lost.
+    /// They may have been too much for the connection, so the next read is small.
     fn interrupted(&mut self, may_have_popped: bool) {
         self.reading = false;
-        self.batch_size = 1;
         if may_have_popped {
+            self.batch_size = 1;
             let event = Event::ReadInterrupted {
                 shard: self.shard.index,
                 channels: self.channels.clone(),

@@ -73,7 +73,7 @@ pub(crate) async fn resolve_held(reader: &Reader, resolver: &mut dyn RecipientRe
             continue;
         }
         match contained(TASK, resolver.members(&send)).await.unwrap_or(Lookup::Failed) {
-            Lookup::Unavailable => {
+            Lookup::Unavailable { .. } => {
                 unavailable.insert(send.group);
             }
             lookup => {

@@ -74,7 +74,7 @@ impl Task<'_> {
                     // With messages on every shard, blocking reads would take one from each, which is more than is
                     // wanted.
                     passed = true;
-                    self.pass(&mut idle, missing, false).await;
+                    self.pass(&mut idle, missing, None).await;
                     continue;
                 }
                 let is_free = |(_, fetch_loop): &mut (usize, &mut FetchLoop)| {

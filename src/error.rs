@@ -54,7 +54,7 @@ pub enum Error {
     /// have taken effect nevertheless.
     #[error("{cause}")]
     Redis {
-        /// Position of the server in the configured hosts.
+        /// Position of the server in the configured hosts, or its number in a cluster.
         shard: usize,
         /// What failed, on which server, and why. `Display` prints it as the error itself.
         cause: BoxError,
@@ -62,7 +62,7 @@ pub enum Error {
     /// A Redis server is too old to be used.
     #[error("Redis at {address} has version {version}, but {needed} or later is required")]
     UnsupportedServer {
-        /// Position of the server in the configured hosts.
+        /// Position of the server in the configured hosts, or its number in a cluster.
         shard: usize,
         /// The address of the server, without credentials.
         address: String,

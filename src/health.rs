@@ -36,7 +36,7 @@ pub enum Status {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct ShardHealth {
-    /// Position of the server in the configured hosts.
+    /// Position of the server in the configured hosts, or its number in a cluster.
     pub shard: usize,
     /// The name of the host, or its address if it has none, without credentials.
     pub host: String,
@@ -112,7 +112,7 @@ pub struct Probe {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RedisStats {
-    /// Position of the server in the configured hosts.
+    /// Position of the server in the configured hosts, or its number in a cluster.
     pub shard: usize,
     /// Number of client connections.
     pub connected_clients: u64,
@@ -157,19 +157,29 @@ impl Health {
         self.shards.iter().filter_map(reason).collect()
     }
 
-    /// Records that messages for the server at this position stay in this process, and why.
+    /// Records that messages for this server stay in this process, and why.
     pub(crate) fn falls_back(&mut self, shard: usize, reason: Option<String>) {
         self.fails(shard, reason);
         self.fallback_mode = true;
-        if let Some(shard) = self.shards.get_mut(shard) {
+        if let Some(shard) = self.shards.iter_mut().find(|entry| entry.shard == shard) {
             shard.fallback_mode = true;
         }
     }
 
-    /// Records that messages do not arrive through the server at this position, and why.
+    /// Records that messages for all servers stay in this process, and why.
+    pub(crate) fn falls_back_everywhere(&mut self, reason: Option<&str>) {
+        self.status = Status::Unhealthy;
+        self.fallback_mode = true;
+        for shard in &mut self.shards {
+            shard.reason = shard.reason.take().or_else(|| reason.map(str::to_owned));
+            shard.fallback_mode = true;
+        }
+    }
+
+    /// Records that messages do not arrive through this server, and why.
     pub(crate) fn fails(&mut self, shard: usize, reason: Option<String>) {
         self.status = Status::Unhealthy;
-        if let Some(shard) = self.shards.get_mut(shard) {
+        if let Some(shard) = self.shards.iter_mut().find(|entry| entry.shard == shard) {
             shard.reason = shard.reason.take().or(reason);
         }
     }

@@ -314,10 +314,7 @@ impl<L: ChannelLayer + ?Sized> ChannelLayer for FallbackLayer<L> {
     async fn health(&self) -> Health {
         let mut health = self.remote.health().await;
         if self.state.is_local() {
-            let reason = self.status().reason;
-            for shard in 0..health.shards.len() {
-                health.falls_back(shard, reason.clone());
-            }
+            health.falls_back_everywhere(self.status().reason.as_deref());
         }
         health
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use channel_layer::{Config, Event, RedisLayer};
 use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::TryRecvError;
 
 use crate::support::{Cluster, random_prefix};
 
@@ -49,7 +50,18 @@ pub fn name_in(beginning: &str, slots: std::ops::Range<u16>, end: char) -> Strin
 /// Checks that none of the events so far is a loss of data.
 #[track_caller]
 pub fn assert_no_data_lost(events: &mut broadcast::Receiver<Event>) {
-    while let Ok(event) = events.try_recv() {
-        assert!(!matches!(event, Event::DataLost { .. }), "{event:?}");
+    let lost = |event: &Event| matches!(event, Event::DataLost { .. });
+    assert_eq!(all(events).into_iter().find(lost), None);
+}
+
+/// The events so far.
+pub fn all(events: &mut broadcast::Receiver<Event>) -> Vec<Event> {
+    let mut all = Vec::new();
+    loop {
+        match events.try_recv() {
+            Ok(event) => all.push(event),
+            Err(TryRecvError::Empty) => return all,
+            Err(error) => panic!("{error}"),
+        }
     }
 }

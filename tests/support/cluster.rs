@@ -281,7 +281,9 @@ impl Node {
 
     async fn is_ok(&self) -> bool {
         let info: Option<String> = self.try_ask(redis::cmd("CLUSTER").arg("INFO")).await;
-        info.is_some_and(|info| info.contains("cluster_state:ok"))
+        // A cluster that needs no full coverage is `ok` with slots that no node has.
+        let assigned = format!("cluster_slots_assigned:{SLOTS}");
+        info.is_some_and(|info| info.contains("cluster_state:ok") && info.contains(&assigned))
     }
 }
 

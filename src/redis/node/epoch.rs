@@ -37,7 +37,7 @@ impl EpochAnswer {
             Err(error) => error,
         };
         match fault::answer(&error).and_then(|(code, text)| Some((code, Redirect::parse(code, text)?))) {
-            Some((_, Redirect::Moved(..) | Redirect::Ask(..))) => Ok(Self::Elsewhere),
+            Some((_, Redirect::Moved(..) | Redirect::Ask(..) | Redirect::Unnamed)) => Ok(Self::Elsewhere),
             Some(("CLUSTERDOWN" | "TRYAGAIN", _)) => Ok(Self::Unknown),
             _ => Err(error),
         }

@@ -171,7 +171,7 @@ impl From<RedisError> for Fault {
         let (broken, transient) = (is_unavailable(code), redirect.is_some() || is_transient(code));
         let may_have_run = !transient && !is_forbidden(code, answered);
         let cause = match redirect {
-            Some(Redirect::Moved(..)) => "another node of the cluster has the slot".to_owned(),
+            Some(Redirect::Moved(..) | Redirect::Unnamed) => "another node of the cluster has the slot".to_owned(),
             // `TRYAGAIN` too: only some of the keys of the command exist on the node.
             _ if ["ASK", "TRYAGAIN"].contains(&code) => {
                 "the slot is being migrated to another node of the cluster".to_owned()

@@ -365,7 +365,7 @@ impl<F: StoredFormat> ChannelLayer for StoredLayer<F> {
     }
 
     fn outage(&self) -> Option<usize> {
-        self.places.shards().find(|shard| !shard.is_up()).map(|shard| shard.index)
+        self.places.shards().find(|shard| shard.outage().is_some()).map(|shard| shard.index)
     }
 }
 

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::redis::node::cluster::redirect::Target;
-use crate::redis::node::cluster::{Address, Cluster, Redirect, Slot};
+use crate::redis::node::cluster::{Cluster, Redirect, Slot};
 use crate::redis::node::commands::asking::Node;
 use crate::redis::node::commands::request::Request;
 use crate::redis::node::fault::Fault;
@@ -66,28 +65,32 @@ impl<'p> Routing<'p> {
         }
         self.node = match redirect {
             Redirect::Moved(moved, target) => {
-                let address = self.known_address(cluster, target).await;
-                cluster.record_move(*moved, &address);
+                let address = target.seen_from(&self.node.shard.connected_host());
+                if !cluster.knows(&address) {
+                    refresh(cluster).await;
+                }
+                // A node that has not followed a failover may name a former master that has left the cluster. The
+                // refreshed layout has another shard for the slot then.
+                if cluster.knows(&address) || self.places.home_of_slot(slot).index == self.node.shard.index {
+                    cluster.record_move(*moved, &address, self.node.shard.index);
+                }
                 Node::owner(self.places.home_of_slot(slot))
             }
             Redirect::Ask(_, target) => {
-                let address = self.known_address(cluster, target).await;
+                let address = target.seen_from(&self.node.shard.connected_host());
+                // A known replica has become a master of its own.
+                if !cluster.knows_master(&address) {
+                    refresh(cluster).await;
+                }
                 Node { shard: self.places.shard(cluster.record_migration(&address)), asking: true }
+            }
+            Redirect::Unnamed => {
+                refresh(cluster).await;
+                Node::owner(self.places.home_of_slot(slot))
             }
             Redirect::Wait => Node::owner(self.places.home_of_slot(slot)),
         };
         true
-    }
-
-    /// The address of `target`. Refreshes the layout if it is unknown, because another node of its shard may be known.
-    async fn known_address(&self, cluster: &Cluster, target: &Target) -> Address {
-        let address = target.seen_from(&self.node.shard.connected_host());
-        if !cluster.knows(&address)
-            && let Err(error) = cluster.refresh().await
-        {
-            tracing::debug!(%error, "cannot refresh the layout of the cluster");
-        }
-        address
     }
 
     /// Runs a command that does not block, or several in one round trip, and follows redirections.
@@ -103,5 +106,12 @@ impl<'p> Routing<'p> {
                 }
             }
         }
+    }
+}
+
+/// Refreshes the layout because a redirection does not fit it. If that fails, the redirection is followed all the same.
+async fn refresh(cluster: &Cluster) {
+    if let Err(error) = cluster.refresh().await {
+        tracing::debug!(%error, "cannot refresh the layout of the cluster");
     }
 }

@@ -179,6 +179,10 @@ impl StatusCollector {
             }
             Event::DataLost { shard } => (shard, ShardChange::DataLost),
             Event::ReadInterrupted { shard, .. } => (shard, ShardChange::ReadInterrupted),
+            Event::ShardRemoved { shard } => {
+                self.state.lock().shards.remove(shard);
+                return;
+            }
             Event::Quarantined { .. } => return,
         };
         let now = Instant::now();

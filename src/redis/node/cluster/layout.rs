@@ -55,8 +55,12 @@ impl Layout {
 
     /// Whether every slot is served.
     pub(crate) fn is_complete(&self) -> bool {
-        let served: usize = self.shards.iter().flat_map(|shard| &shard.slots).map(RangeInclusive::len).sum();
-        served == Slot::COUNT
+        self.slot_count() == Slot::COUNT
+    }
+
+    /// How many slots are served.
+    pub(crate) fn slot_count(&self) -> usize {
+        self.shards.iter().flat_map(|shard| &shard.slots).map(RangeInclusive::len).sum()
     }
 }
 

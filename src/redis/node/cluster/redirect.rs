@@ -10,6 +10,8 @@ pub(crate) enum Redirect {
     /// The slot is being migrated to the node at this address, which has the key already or will get it. Only this
     /// command goes there, behind `ASKING`.
     Ask(Slot, Target),
+    /// Another node serves the slot, and the answer does not name it. The layout does.
+    Unnamed,
     /// No node serves the slot for a moment: the keys of the command are being migrated, or a master is being replaced.
     Wait,
 }
@@ -25,8 +27,8 @@ impl Redirect {
     /// Reads an error answer by its code and its text. Returns `None` for all other errors.
     pub(crate) fn parse(code: &str, text: &str) -> Option<Self> {
         match code {
-            "MOVED" => target(text).map(|(slot, target)| Self::Moved(slot, target)),
-            "ASK" => target(text).map(|(slot, target)| Self::Ask(slot, target)),
+            "MOVED" => target(text).map(|(slot, target)| target.map_or(Self::Unnamed, |node| Self::Moved(slot, node))),
+            "ASK" => target(text).map(|(slot, target)| target.map_or(Self::Unnamed, |node| Self::Ask(slot, node))),
             "TRYAGAIN" | "CLUSTERDOWN" | "READONLY" | "LOADING" | "MASTERDOWN" => Some(Self::Wait),
             _ => None,
         }
@@ -42,12 +44,13 @@ impl Target {
 }
 
 /// The slot and the address in `3999 127.0.0.1:6381`. The port follows the last colon, because an IPv6 address has
-/// more.
-fn target(text: &str) -> Option<(Slot, Target)> {
+/// more. The host is `?` if the node was told to announce host names, and knows none of the other node.
+fn target(text: &str) -> Option<(Slot, Option<Target>)> {
     let (slot, address) = text.split_once(' ')?;
     let (host, port) = address.split_whitespace().next()?.rsplit_once(':')?;
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    Some((Slot::numbered(slot.parse().ok()?)?, Target { host, port: port.parse().ok()? }))
+    let target = Target { host, port: port.parse().ok()? };
+    Some((Slot::numbered(slot.parse().ok()?)?, Some(target).filter(|target| target.host != "?")))
 }
 
 #[cfg(test)]
@@ -69,6 +72,9 @@ mod tests {
             assert_eq!((slot.index(), target.seen_from("here")), (3999, (host.to_owned(), port)), "{address}");
         }
         assert!(matches!(Redirect::parse("ASK", "1 a:2"), Some(Redirect::Ask(..))));
+        for code in ["MOVED", "ASK"] {
+            assert_eq!(Redirect::parse(code, "1 ?:2"), Some(Redirect::Unnamed), "{code}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `KnownShards`: the shards of a cluster with numbers that stay the same while nodes come, go and change their roles.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -19,6 +20,8 @@ pub(crate) struct KnownShards(Vec<KnownShard>);
 pub(crate) struct KnownShard {
     /// Empty before the first report, and if only redirections have named its master.
     nodes: Vec<ReportedNode>,
+    /// The slots that it served, as last reported.
+    slots: Vec<RangeInclusive<u16>>,
     /// The address of its master.
     master: Option<Address>,
     /// The address that was returned last for a connection.
@@ -88,8 +91,14 @@ impl KnownShards {
     pub(crate) fn apply(&mut self, layout: &Layout, now: Instant) -> Vec<usize> {
         let is_complete = layout.is_complete();
         let mut matched: Vec<Option<usize>> = vec![None; layout.shards.len()];
-        let rules =
-            [KnownShard::has_master_in, KnownShard::has_master_of, KnownShard::is_master_of, KnownShard::is_unknown];
+        let rules = [
+            KnownShard::has_same_master,
+            KnownShard::has_master_in,
+            KnownShard::has_master_of,
+            KnownShard::is_master_of,
+            KnownShard::has_all_slots_of,
+            KnownShard::is_unknown,
+        ];
         for rule in rules {
             for (reported, place) in layout.shards.iter().zip(0..) {
                 if matched[place].is_none() {
@@ -124,6 +133,7 @@ impl KnownShard {
 
     fn record(&mut self, reported: &ReportedShard) {
         self.nodes.clone_from(&reported.nodes);
+        self.slots.clone_from(&reported.slots);
         if let Some(address) = &reported.master().address {
             self.master = Some(address.clone());
         }
@@ -134,10 +144,19 @@ impl KnownShard {
         self.master.as_ref() == Some(address) || self.nodes.iter().any(|node| node.address.as_ref() == Some(address))
     }
 
+    fn last_master(&self) -> Option<&ReportedNode> {
+        self.nodes.iter().find(|node| node.is_master)
+    }
+
+    /// Whether the master of `reported` is the last master. Another shard of `reported` may have been drained, and its
+    /// master be a replica now.
+    fn has_same_master(&self, reported: &ReportedShard) -> bool {
+        self.last_master().is_some_and(|master| master.id == reported.master().id)
+    }
+
     /// Whether the last master is a node of `reported`.
     fn has_master_in(&self, reported: &ReportedShard) -> bool {
-        let master = self.nodes.iter().find(|node| node.is_master);
-        master.is_some_and(|master| reported.nodes.iter().any(|node| node.id == master.id))
+        self.last_master().is_some_and(|master| reported.nodes.iter().any(|node| node.id == master.id))
     }
 
     /// Whether the master of `reported` is a known node.
@@ -148,6 +167,12 @@ impl KnownShard {
     /// Whether a redirection has named the master of `reported`.
     fn is_master_of(&self, reported: &ReportedShard) -> bool {
         self.nodes.is_empty() && self.master.is_some() && self.master == reported.master().address
+    }
+
+    /// Whether the slots of `reported` are those of this shard. No layout had the promoted replica, because it had not
+    /// synchronized with its master.
+    fn has_all_slots_of(&self, reported: &ReportedShard) -> bool {
+        !self.slots.is_empty() && self.slots == reported.slots
     }
 
     fn is_unknown(&self, _: &ReportedShard) -> bool {
@@ -203,6 +228,22 @@ mod tests {
         apply(&mut known, &report(&["ab", "cd"]));
         assert_eq!(apply(&mut known, &report(&["b", "cd"])), [0, 1]);
         assert_eq!(master(&known, 0), 'b');
+    }
+
+    #[test]
+    fn a_drained_master_that_has_become_a_replica_takes_no_number_along() {
+        let mut known = KnownShards::unknown();
+        apply(&mut known, &report(&["ab", "cd"]));
+        assert_eq!(apply(&mut known, &report(&["cda"])), [1]);
+        assert!(known.get(0).unwrap().retired && !known.get(1).unwrap().retired);
+    }
+
+    #[test]
+    fn a_promoted_node_that_no_layout_had_keeps_the_number_of_its_shard() {
+        let mut known = KnownShards::unknown();
+        apply(&mut known, &report(&["a", "cd"]));
+        assert_eq!(apply(&mut known, &report(&["b", "cd"])), [0, 1]);
+        assert_eq!((known.len(), master(&known, 0)), (2, 'b'));
     }
 
     #[test]

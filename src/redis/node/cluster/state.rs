@@ -39,9 +39,15 @@ pub(crate) struct Cluster {
     /// answered last.
     connection: tokio::sync::Mutex<Option<NodeConnection>>,
     /// When the last refresh ended, or a redirection named another master. Held only to read or set it.
-    updated: Mutex<Option<Instant>>,
+    updated: Mutex<Option<Update>>,
     /// Counts the changes of the layout and the redirections.
     changes: watch::Sender<u64>,
+}
+
+/// The end of a refresh of the layout.
+struct Update {
+    at: Instant,
+    has_failed: bool,
 }
 
 /// A connection to a node, and the host at which it was reached.
@@ -82,7 +88,12 @@ impl Cluster {
         self.shards.lock().len()
     }
 
-    /// Whether the shard serves slots.
+    /// Whether the shard has slots by what layouts and redirections have said.
+    pub(crate) fn has_slots(&self, shard: usize) -> bool {
+        self.slots.iter().any(|slot| usize::from(slot.load(Ordering::Acquire)) == shard)
+    }
+
+    /// Whether the last layout has the shard.
     pub(crate) fn serves(&self, shard: usize) -> bool {
         self.shards.lock().get(shard).is_some_and(|shard| shard.serves)
     }
@@ -139,14 +150,16 @@ impl Cluster {
         }
     }
 
-    /// Records a redirection of `slot` to the node at `address`, which serves it now.
-    pub(crate) fn record_move(&self, slot: Slot, address: &Address) {
+    /// Records a redirection of `slot` to the node at `address`, which serves it now. A node of the shard `from` has
+    /// answered with it.
+    pub(crate) fn record_move(&self, slot: Slot, address: &Address, from: usize) {
         let mut shards = self.shards.lock();
         let number = shards.at_or_new(address, Instant::now());
-        // A node that serves slots is a master.
-        if shards.set_master(number, address.clone()) {
+        // The other node of the same shard has been promoted. A node of another shard may name a former master, because
+        // it learns of a failover later.
+        if number == from && shards.set_master(number, address.clone()) {
             // Other nodes may not know it yet.
-            *self.updated.lock() = Some(Instant::now());
+            *self.updated.lock() = Some(Update { at: Instant::now(), has_failed: false });
         }
         self.assign(slot, number);
         drop(shards);
@@ -160,6 +173,13 @@ impl Cluster {
         let number = self.shards.lock().at_or_new(address, Instant::now());
         self.record_change();
         number
+    }
+
+    /// Whether the node at `address` is known as a master.
+    pub(crate) fn knows_master(&self, address: &Address) -> bool {
+        let shards = self.shards.lock();
+        let shard = shards.at(address).and_then(|number| shards.get(number));
+        shard.is_some_and(|shard| shard.master() == Some(address))
     }
 
     /// Whether a node at `address` is known.
@@ -179,15 +199,17 @@ impl Cluster {
         u16::try_from(shard).is_ok_and(|shard| self.slots[slot.index()].swap(shard, Ordering::AcqRel) != shard)
     }
 
-    /// Asks the nodes for the layout, unless that has just been done. The first layout is used.
+    /// Asks the nodes for the layout, unless that has just been done.
     pub(crate) async fn refresh(&self) -> Result<(), ConnectError> {
         let asked = Instant::now();
         let mut connection = self.connection.lock().await;
-        if self.updated.lock().is_some_and(|updated| updated + FRESH > asked) {
-            return Ok(());
+        if let Some(update) = &*self.updated.lock()
+            && update.at + FRESH > asked
+        {
+            return if update.has_failed { Err(ConnectError::NoLayout) } else { Ok(()) };
         }
         let fetched = self.fetch(&mut connection).await;
-        *self.updated.lock() = Some(Instant::now());
+        *self.updated.lock() = Some(Update { at: Instant::now(), has_failed: fetched.is_err() });
         self.apply(&fetched?);
         Ok(())
     }
@@ -208,7 +230,8 @@ impl Cluster {
         }
     }
 
-    /// The layout, from the node that answered last or else from the first node that answers.
+    /// The layout, from the node that answered last or else from the first node that knows an owner of each slot. If
+    /// there is none, from the node that knows the most.
     async fn fetch(&self, last: &mut Option<NodeConnection>) -> Result<Layout, ConnectError> {
         // A node that has just joined may know only a part of the cluster, and is not asked first again.
         if let Some((connection, host)) = last
@@ -218,18 +241,25 @@ impl Cluster {
             return Ok(layout);
         }
         *last = None;
-        let mut failures = Vec::new();
+        let (mut failures, mut best) = (Vec::new(), None::<Layout>);
         let mut answers = stream::iter(self.endpoints()).map(|node| self.open(node)).buffer_unordered(ASKED_AT_ONCE);
         while let Some(answer) = answers.next().await {
             match answer {
-                Ok((connection, layout)) => {
+                Ok((connection, layout)) if layout.is_complete() => {
                     *last = Some(connection);
                     return Ok(layout);
                 }
+                Ok((_, layout)) if best.as_ref().is_none_or(|best| best.slot_count() < layout.slot_count()) => {
+                    best = Some(layout);
+                }
+                Ok(_) => {}
                 Err(failure) => failures.push(failure),
             }
         }
-        Err(most_telling(failures))
+        match best {
+            Some(layout) => Ok(layout),
+            None => Err(most_telling(failures)),
+        }
     }
 
     /// All known nodes in random order, and the seeds.
@@ -261,7 +291,7 @@ impl Cluster {
 
     async fn ask(&self, connection: &mut MultiplexedConnection, host: &str) -> Result<Layout, ConnectError> {
         let answer: Value = redis::cmd("CLUSTER").arg("SLOTS").query_async(connection).await?;
-        Layout::parse(&answer, host).ok_or(ConnectError::NoMaster)
+        Layout::parse(&answer, host).ok_or(ConnectError::NoSlots)
     }
 }
 
@@ -277,5 +307,24 @@ pub(super) fn most_telling(mut failures: Vec<(String, ConnectError)>) -> Connect
 impl std::fmt::Debug for Cluster {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Cluster").field("shards", &self.shards).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::layout::tests::{layout, node, range};
+    use super::*;
+
+    #[test]
+    fn only_a_node_of_the_same_shard_names_its_new_master() {
+        let cluster = Cluster::new(&Config::new().cluster(true).hosts(["redis://127.0.0.1"])).unwrap();
+        let nodes = |ids: [&str; 2]| ids.map(|id| node(id, Some(id), 1));
+        let shards = [range(0, 9, &nodes(["a", "b"])), range(10, 16383, &nodes(["c", "d"]))];
+        cluster.apply(&layout(&shards).expect("it is a layout"));
+        let (slot, replica) = (Slot::numbered(20).unwrap(), ("b".to_owned(), 1));
+        cluster.record_move(slot, &replica, 1);
+        assert_eq!((cluster.shard_of(slot), cluster.master(0)), (0, Some(("a".to_owned(), 1))));
+        cluster.record_move(slot, &replica, 0);
+        assert_eq!(cluster.master(0), Some(replica));
     }
 }

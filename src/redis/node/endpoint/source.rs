@@ -136,6 +136,14 @@ impl EndpointSource {
         }
     }
 
+    /// Whether the server has to hold any keys. A node of a cluster may serve no slots.
+    pub(crate) fn has_slots(&self) -> bool {
+        match self {
+            Self::Cluster(shard) => shard.cluster.has_slots(shard.number),
+            _ => true,
+        }
+    }
+
     /// Waits until the servers have left the cluster.
     pub(crate) async fn retired(&self) {
         match self {

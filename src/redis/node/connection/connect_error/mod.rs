@@ -32,8 +32,12 @@ pub(crate) enum ConnectError {
     Cluster,
     #[error("this is not a node of a Redis Cluster: remove `cluster = true`")]
     NotCluster,
-    #[error("no node of the cluster names a master for it")]
+    #[error("no node of the cluster names a master for this shard")]
     NoMaster,
+    #[error("the node knows no slot of the cluster")]
+    NoSlots,
+    #[error("no node of the cluster has answered just now")]
+    NoLayout,
     /// Holds the error of each node.
     #[error("no node of the cluster answered: {}", .0.join("; "))]
     Silent(Vec<String>),

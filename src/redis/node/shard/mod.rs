@@ -1,5 +1,7 @@
 //! `Shard`: one server of a layer, its state, and the supervisor that keeps it connected.
 
+mod availability;
+
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
@@ -180,7 +182,11 @@ impl Shard {
         };
         let ended = tokio::select! {
             _ = closing.run_until_cancelled(work) => Fault::unsent(LayerClosed),
-            () = self.source.retired() => Fault::unsent(Retired).while_replaced(),
+            () = self.source.retired() => {
+                info!(shard = self.index, host = self.host, "redis shard has left the cluster");
+                let _ = self.events.send(Event::ShardRemoved { shard: self.index });
+                Fault::unsent(Retired).while_replaced()
+            }
         };
         self.status.record_down();
         self.state.send_replace(State::Down(ended));
@@ -228,8 +234,8 @@ impl Shard {
         let mut backoff = Backoff::new(self.requirements.timing.backoff, self.source.longest_pause());
         let lost = self.status.has_been_reached();
         let mut reasons = Reasons::default();
-        // The first reason has been reported already, in the log or to the caller of `connect`.
-        if let Some(fault) = self.fault() {
+        // The first reason of an outage has been reported already, in the log or to the caller of `connect`.
+        if let Some(fault) = self.outage() {
             reasons.is_new(&fault.line(&self.address()));
         }
         while let Err(error) = self.open().await {
@@ -242,8 +248,9 @@ impl Shard {
     /// Records why the server stays unreachable, and reports each new reason.
     fn record_still_down(&self, fault: Fault, reasons: &mut Reasons) {
         let reason = fault.line(&self.address());
+        let is_outage = !self.is_being_replaced(&fault);
         self.state.send_replace(State::Down(fault));
-        if reasons.is_new(&reason) {
+        if is_outage && reasons.is_new(&reason) {
             warn!(shard = self.index, host = self.host, reason, "redis shard is still down");
             let _ = self.events.send(Event::ShardDown { shard: self.index, reason });
         }
@@ -251,90 +258,22 @@ impl Shard {
 
     /// Marks the server as down if its connection is still the one of `generation`.
     pub(crate) fn mark_down(&self, generation: u64, fault: Fault) {
-        let reason = fault.line(&self.address());
+        let fault = fault.into_outage().before_sending();
         let changed = self.state.send_if_modified(|state| {
             let current = matches!(state, State::Up(connection) if connection.generation == generation);
             if current {
-                *state = State::Down(fault.into_outage().before_sending());
+                *state = State::Down(fault.clone());
+                self.status.record_down();
             }
             current
         });
-        if changed {
-            self.status.record_down();
+        let reason = fault.line(&self.address());
+        if !changed {
+        } else if self.is_being_replaced(&fault) {
+            info!(shard = self.index, host = self.host, reason, "the master of the redis shard is replaced");
+        } else {
             warn!(shard = self.index, host = self.host, reason, "redis shard is down");
             let _ = self.events.send(Event::ShardDown { shard: self.index, reason });
-        }
-    }
-
-    /// The current connection.
-    pub(crate) fn connection(&self) -> Result<ServerConnection, Fault> {
-        match &*self.state.borrow() {
-            State::Up(connection) => Ok(connection.clone()),
-            State::Down(fault) => Err(fault.clone()),
-        }
-    }
-
-    /// The generation of the current connection.
-    pub(crate) fn generation(&self) -> Result<u64, Fault> {
-        match &*self.state.borrow() {
-            State::Up(connection) => Ok(connection.generation),
-            State::Down(fault) => Err(fault.clone()),
-        }
-    }
-
-    /// Why the server is down. `None` if it is up.
-    pub(crate) fn fault(&self) -> Option<Fault> {
-        self.generation().err()
-    }
-
-    /// The time of the server in ms since the epoch, if it is up.
-    pub(crate) fn now_ms(&self) -> Result<u64, Fault> {
-        match &*self.state.borrow() {
-            // The clock was read before the server counted as up.
-            State::Up(_) => self.clock.now_ms().ok_or_else(|| Fault::unsent(NotConnected)),
-            State::Down(fault) => Err(fault.clone()),
-        }
-    }
-
-    pub(crate) fn is_up(&self) -> bool {
-        matches!(&*self.state.borrow(), State::Up(_))
-    }
-
-    /// How long the server has been unreachable; zero if it is up.
-    pub(crate) fn down_for(&self) -> Duration {
-        if self.is_up() { Duration::ZERO } else { self.status.down_for() }
-    }
-
-    /// Waits until the server is up.
-    pub(crate) async fn up(&self) -> ServerConnection {
-        self.up_or(|_| {}).await
-    }
-
-    /// Waits until the server is up. Calls `on_down` with the reason now and after each failed attempt.
-    pub(crate) async fn up_or(&self, mut on_down: impl FnMut(&Fault)) -> ServerConnection {
-        let mut states = self.state.subscribe();
-        loop {
-            let state = states.borrow_and_update().clone();
-            match state {
-                State::Up(connection) => return connection,
-                State::Down(fault) => on_down(&fault),
-            }
-            // The sender lives in `self`, so that the wait cannot fail.
-            let _ = states.changed().await;
-        }
-    }
-
-    /// Waits until the connection of `generation` is lost or replaced. Returns the reason.
-    pub(crate) async fn wait_until_lost(&self, generation: u64) -> Fault {
-        let mut states = self.state.subscribe();
-        loop {
-            match &*states.borrow_and_update() {
-                State::Up(connection) if connection.generation == generation => {}
-                State::Up(_) => return Fault::unsent(NotConnected),
-                State::Down(fault) => return fault.clone(),
-            }
-            // The sender lives in `self`, so that the wait cannot fail.
-            let _ = states.changed().await;
         }
     }
 

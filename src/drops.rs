@@ -39,13 +39,12 @@ pub(crate) enum DropReason {
 }
 
 impl DropReason {
-    /// The reason under which a message counts that a server did not take, or that it may have taken.
+    /// Returns the drop reason of a message whose send failed: `Unconfirmed` if the send may have run.
     pub(crate) fn of_failed(may_have_run: bool) -> Self {
         if may_have_run { Self::Unconfirmed } else { Self::ShardDown }
     }
 
-    /// The reason under which a message counts that was taken from its channel and could not be sent because of
-    /// `error`.
+    /// Returns the drop reason of a message that was taken from its channel and cannot be sent because of `error`.
     pub(crate) fn of_taken(error: &Error) -> Self {
         match Self::of(error) {
             Some(reason @ (Self::Full | Self::Unconfirmed)) => reason,
@@ -53,7 +52,7 @@ impl DropReason {
         }
     }
 
-    /// The reason under which a message counts whose send failed with `error`. `None` if the caller made a mistake: the
+    /// Returns the drop reason of a message whose send failed with `error`. `None` for a mistake of the caller: the
     /// layer never had the message.
     fn of(error: &Error) -> Option<Self> {
         match error {
@@ -111,6 +110,10 @@ impl<T> CountedIfUnread<T> {
         &self.outcome
     }
 
+    pub(crate) fn map<U>(self, change: impl FnOnce(T) -> U) -> CountedIfUnread<U> {
+        CountedIfUnread { outcome: change(self.outcome), dropped: self.dropped }
+    }
+
     /// Separates the outcome from the count.
     pub(crate) fn split(self) -> (T, CountedIfUnread<()>) {
         (self.outcome, CountedIfUnread { outcome: (), dropped: self.dropped })
@@ -128,13 +131,6 @@ impl<T> CountedIfUnread<Option<T>> {
     }
 }
 
-impl CountedIfUnread<()> {
-    /// The outcome of a message until it is sent.
-    pub(crate) fn unsent() -> Self {
-        Self::new((), Some(DropReason::ShardDown))
-    }
-}
-
 impl CountedIfUnread<Result<()>> {
     /// The result of a send.
     pub(crate) fn of_send(result: Result<()>) -> Self {
@@ -146,6 +142,15 @@ impl CountedIfUnread<Result<()>> {
     pub(crate) fn of_group_send(result: Result<()>) -> Self {
         let reason = result.as_ref().err().filter(|error| !error.may_have_run()).and_then(DropReason::of);
         Self::new(result, reason)
+    }
+}
+
+/// The number of messages that a call has yet to send. If the call is dropped, they count as dropped.
+pub(crate) struct Unsent(pub(crate) usize);
+
+impl Drop for Unsent {
+    fn drop(&mut self) {
+        count(DropReason::ShardDown, self.0);
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::{broadcast, watch};
 
 use super::source::HybridSource;
 use crate::crypto;
-use crate::drops::CountedIfUnread;
+use crate::drops::{CountedIfUnread, Unsent};
 use crate::error::{Error, Result};
 use crate::health::{Health, RedisStats};
 use crate::layer::{ChannelLayer, Delivery, Event, GroupSendOutcomes, Mode, Parts, Receiver, Statistics};
@@ -302,16 +302,11 @@ impl<L: ChannelLayer + ?Sized, R: ChannelLayer + ?Sized> ChannelLayer for Hybrid
         };
         let members = async {
             let members = self.local_members(groups).await;
-            let unsent: Vec<_> = members
-                .iter()
-                .flatten()
-                .flat_map(|members| members.iter())
-                .map(|_| CountedIfUnread::unsent())
-                .collect();
+            let unsent = Unsent(members.iter().flatten().map(|members| members.len()).sum());
             (members, unsent)
         };
-        let (results, (members, unsent)) = tokio::join!(remote, members);
-        unsent.into_iter().for_each(CountedIfUnread::read);
+        let (results, (members, mut unsent)) = tokio::join!(remote, members);
+        unsent.0 = 0;
         let mut calls: Vec<GroupSendOutcomes> = Vec::with_capacity(messages.len());
         let mut sends = Vec::new();
         for (at, (result, members)) in results.into_iter().zip(members).enumerate() {

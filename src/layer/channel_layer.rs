@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use tokio::sync::{broadcast, watch};
 
 use super::{Delivery, Event, Mode, Receiver, Statistics, mode};
-use crate::drops::CountedIfUnread;
+use crate::drops::{CountedIfUnread, Unsent};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
@@ -56,10 +56,10 @@ pub trait ChannelLayer: Send + Sync + 'static {
     /// When dropped, each message is either sent once or not at all.
     async fn send_many(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
         let mut results = Vec::with_capacity(messages.len());
-        let unsent: Vec<_> = messages.iter().map(|_| CountedIfUnread::unsent()).collect();
-        for ((channel, message), unsent) in messages.iter().zip(unsent) {
+        let mut unsent = Unsent(messages.len());
+        for (channel, message) in messages {
             // The send counts its message from here on.
-            unsent.read();
+            unsent.0 -= 1;
             results.push(CountedIfUnread::of_send(self.send(channel, message.clone()).await));
         }
         results.into_iter().map(CountedIfUnread::read).collect()
@@ -211,10 +211,10 @@ pub trait ChannelLayer: Send + Sync + 'static {
     /// When dropped, each member gets each message once or not at all.
     async fn group_send_many(&self, messages: &[(&str, Message)]) -> Vec<Result<()>> {
         let mut results = Vec::with_capacity(messages.len());
-        let unsent: Vec<_> = messages.iter().map(|_| CountedIfUnread::unsent()).collect();
-        for ((group, message), unsent) in messages.iter().zip(unsent) {
+        let mut unsent = Unsent(messages.len());
+        for (group, message) in messages {
             // The send counts its message from here on.
-            unsent.read();
+            unsent.0 -= 1;
             results.push(CountedIfUnread::of_group_send(self.group_send(group, message.clone()).await));
         }
         results.into_iter().map(CountedIfUnread::read).collect()

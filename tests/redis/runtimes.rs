@@ -1,12 +1,15 @@
 //! Layers whose runtime ends.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use channel_layer::{ChannelLayer, Error, PubSubLayer, Result};
+use futures_util::FutureExt;
+use metrics_util::debugging::DebuggingRecorder;
 use tokio::runtime::{Builder, Runtime};
 
 use super::tools::{Site, number, numbered};
-use crate::support::{DEADLINE, RedisServer, eventually, python_formats, stored_formats, within};
+use crate::support::{Counts, DEADLINE, RedisServer, eventually, python_formats, stored_formats, within};
 
 fn runtime() -> Runtime {
     Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
@@ -83,6 +86,37 @@ fn a_pubsub_layer_closes_with_its_runtime() {
     let layer = Arc::new(connected.unwrap());
     ends_with(ended, &layer);
     runtime().block_on(within(DEADLINE, "the end of closing", layer.close())).unwrap();
+}
+
+#[test]
+fn a_message_that_waits_to_be_published_when_the_runtime_ends_counts_as_closed() {
+    let recorder = DebuggingRecorder::new();
+    let mut counts = Counts::of(&recorder);
+    let _local = metrics::set_default_local_recorder(&recorder);
+    let server = RedisServer::start();
+    let config = Site::on(std::slice::from_ref(&server)).config();
+    // Its tasks end in this thread, which has the recorder.
+    let ended = Builder::new_current_thread().enable_all().build().unwrap();
+    let layer = ended.block_on(within(DEADLINE, "a connection", PubSubLayer::connect(config))).unwrap();
+    let send = |number| layer.send("n", numbered(number)).now_or_never();
+    ended.block_on(async {
+        let mut connection = server.connection().await;
+        let mut pause = redis::cmd("CLIENT");
+        pause.arg("PAUSE").arg(60_000).arg("WRITE");
+        let () = pause.query_async(&mut connection).await.unwrap();
+        assert!(send(0).is_none(), "the answer cannot be there yet");
+        eventually("the command", async || {
+            let info: String = redis::cmd("INFO").arg("clients").query_async(&mut connection.clone()).await.unwrap();
+            info.contains("blocked_clients:1").then_some(())
+        })
+        .await;
+        for number in 1..=3 {
+            assert!(send(number).is_none(), "the first batch is under way");
+        }
+    });
+    drop(ended);
+    let expected = [("closed".to_owned(), 3), ("unconfirmed".to_owned(), 1)];
+    assert_eq!(counts.all_dropped(), BTreeMap::from(expected));
 }
 
 #[test]

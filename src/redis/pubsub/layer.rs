@@ -177,11 +177,12 @@ impl PubSubLayer {
 
     /// Waits until the message has been published or delivered in this process.
     pub(crate) async fn outcome(&self, (shard, outcome): Publication) -> CountedIfUnread<Result<()>> {
-        outcome.await.ok().and_then(CountedIfUnread::into_option).unwrap_or_else(|| {
+        let outcome = outcome.await.ok().and_then(CountedIfUnread::into_option).unwrap_or_else(|| {
             let error = self.closing.has_ended().then(|| self.closing.error());
             let error = error.unwrap_or_else(|| self.shards[shard].error(Fault::panicked()));
             CountedIfUnread::of_send(Err(error))
-        })
+        });
+        outcome.map(|result| result.map_err(|error| self.closing.explain(error)))
     }
 
     /// Waits for the outcomes of messages that have all been queued before, so that they travel together.

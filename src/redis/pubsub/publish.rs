@@ -15,14 +15,14 @@ use super::inbox::Inbox;
 use super::topic::Target;
 use crate::config::Fallback;
 use crate::drops::{CountedIfUnread, DropReason, Drops, OutcomeSender};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::layer::Modes;
 use crate::message::Message;
 use crate::redis::node::fault::Fault;
 use crate::redis::pubsub::subscribe::manager::{Reachability, SubscriptionManager};
 use crate::redis::send::batch::{TASK, record_size};
 use crate::redis::send::queue::{MAX_BYTES, MAX_MESSAGES};
-use crate::supervise::contained;
+use crate::supervise::{contained, update_metric};
 
 /// A message to publish, and the sender of its outcome.
 pub(crate) struct OutboundMessage {
@@ -42,9 +42,28 @@ impl OutboundMessage {
     }
 }
 
+/// A message that waits in a queue. If it is dropped there, because the layer or its runtime has ended, it was
+/// certainly not sent: its caller gets [`Error::Closed`], or it counts as closed.
+struct QueuedMessage(Option<OutboundMessage>);
+
+impl QueuedMessage {
+    /// Takes the message to send it.
+    fn take(mut self) -> Option<OutboundMessage> {
+        self.0.take()
+    }
+}
+
+impl Drop for QueuedMessage {
+    fn drop(&mut self) {
+        if let Some(message) = self.0.take() {
+            message.done.send(CountedIfUnread::of_send(Err(Error::Closed)));
+        }
+    }
+}
+
 /// The queues of all servers, by shard.
 pub(crate) struct Publisher {
-    queues: Vec<mpsc::UnboundedSender<OutboundMessage>>,
+    queues: Vec<mpsc::UnboundedSender<QueuedMessage>>,
 }
 
 impl Publisher {
@@ -67,8 +86,8 @@ impl Publisher {
 
     /// Queues `message` for `shard`.
     pub(crate) fn enqueue(&self, shard: usize, message: OutboundMessage) {
-        // A closed queue drops the message with `done`, which tells the caller.
-        let _ = self.queues[shard].send(message);
+        // A closed queue drops the message.
+        let _ = self.queues[shard].send(QueuedMessage(Some(message)));
     }
 }
 
@@ -80,7 +99,7 @@ struct PublishQueue {
 }
 
 impl PublishQueue {
-    async fn run(self, mut queue: mpsc::UnboundedReceiver<OutboundMessage>, closing: CancellationToken) {
+    async fn run(self, mut queue: mpsc::UnboundedReceiver<QueuedMessage>, closing: CancellationToken) {
         let mut taken = Vec::new();
         let mut waiting = VecDeque::new();
         loop {
@@ -101,7 +120,7 @@ impl PublishQueue {
             let mut batch = Vec::with_capacity(waiting.len());
             let mut bytes = 0;
             while bytes < MAX_BYTES
-                && let Some(message) = waiting.pop_front()
+                && let Some(message) = waiting.pop_front().and_then(QueuedMessage::take)
             {
                 bytes += message.payload.len();
                 batch.push(message);
@@ -165,7 +184,7 @@ impl PublishQueue {
             self.keep(unsent);
         }
         dropped.count();
-        metrics::counter!("channel_layer_sent_total").increment(sent);
+        update_metric(|| metrics::counter!("channel_layer_sent_total").increment(sent));
         record_size(messages);
     }
 

@@ -3,7 +3,7 @@
 use super::format::{Destinations, StoredFormat};
 use super::groups::StoredGroups;
 use super::layer::{StoredLayer, join_in_parts};
-use crate::drops::CountedIfUnread;
+use crate::drops::{CountedIfUnread, Unsent};
 use crate::error::Result;
 use crate::layer::GroupSendOutcomes;
 use crate::name::GroupName;
@@ -29,9 +29,9 @@ impl<F: StoredFormat> StoredLayer<F> {
         groups: &[GroupName],
         messages: usize,
     ) -> Vec<Result<Destinations<F>, (usize, Fault)>> {
-        let unsent: Vec<_> = (0..messages).map(|_| CountedIfUnread::unsent()).collect();
+        let mut unsent = Unsent(messages);
         let destinations = self.format.groups().destinations(groups).await.into_iter();
-        unsent.into_iter().for_each(CountedIfUnread::read);
+        unsent.0 = 0;
         destinations.map(|result| result.map_err(|(shard, fault)| (shard, fault.before_sending()))).collect()
     }
 

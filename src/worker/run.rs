@@ -113,7 +113,7 @@ impl Worker {
     ///
     /// # Cancel safety
     ///
-    /// When dropped, the running handlers and the messages that wait for them are dropped. Each of these messages
+    /// When dropped, the running handlers and the messages that wait for a handler are dropped. Each waiting message
     /// counts as dropped under `stopped`.
     ///
     /// # Errors
@@ -148,7 +148,8 @@ impl Worker {
                 () = &mut shutdown => return Ok(()),
             };
             for delivery in taken.drain(..) {
-                if contain("worker", || self.take(delivery, &mut permits, pool)) != Some(true) {
+                let was_taken = contain("worker", || self.take(delivery, &mut permits, pool)).unwrap_or(false);
+                if !was_taken {
                     drops::count(DropReason::Malformed, 1);
                 }
             }

@@ -62,7 +62,7 @@ async fn a_response_in_parts_arrives_in_parts() {
 
 #[tokio::test]
 async fn a_large_body_is_sent_over_a_channel_of_its_own() {
-    let server = Running::start().await;
+    let mut server = Running::start().await;
     let body: Vec<u8> = (0..1_000_000_u32).map(|at| at.to_le_bytes()[0]).collect();
     let mut client = server.sent(&format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len())).await;
     let sending = async {
@@ -86,6 +86,9 @@ async fn a_large_body_is_sent_over_a_channel_of_its_own() {
     assert!(got == body);
     server.reply(&message, ok("stored")).await;
     assert!(client.until("stored").await.starts_with("HTTP/1.1 200"));
+    // The server has then sent all its notices.
+    server.stop().await;
+    assert!(server.nothing_on(message.text("body_channel").unwrap()).await, "the last part ends the body");
 }
 
 #[tokio::test]

@@ -92,6 +92,7 @@ impl FailoverState {
                 self.modes.mark_unreachable(0, Mode::LocalOnly, reason);
             }
         }
+        self.modes.report();
         self.wake.notify_one();
     }
 
@@ -255,10 +256,13 @@ impl FailoverState {
                 let changes = journal.pending_changes();
                 if changes.is_empty() {
                     self.return_to_remote(epoch);
-                    return Ok(());
                 }
                 changes
             };
+            if changes.is_empty() {
+                self.modes.report();
+                return Ok(());
+            }
             self.replay_changes(remote, &changes).await?;
         }
     }
@@ -303,13 +307,17 @@ impl FailoverState {
 
     /// Updates the reason of the present outage.
     fn update_reason(&self, reason: &str) {
-        let _transition = self.transition.lock();
-        if self.is_local() {
-            self.modes.mark_unreachable(0, Mode::LocalOnly, reason);
+        {
+            let _transition = self.transition.lock();
+            if self.is_local() {
+                self.modes.mark_unreachable(0, Mode::LocalOnly, reason);
+            }
         }
+        self.modes.report();
     }
 
-    /// Ends the outage `epoch`. Has no effect if `epoch` is not an outage, or has ended.
+    /// Ends the outage `epoch`. Has no effect if `epoch` is not an outage, or has ended. The caller reports the change
+    /// of mode after it has released the lock of the journal.
     fn return_to_remote(&self, epoch: u64) {
         let mut hysteresis = self.transition.lock();
         if epoch % 2 == 1 && self.epoch.compare_exchange(epoch, epoch + 1, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
@@ -348,7 +356,10 @@ mod tests {
         let (events, _) = broadcast::channel(1);
         let modes = Modes::new(1, events);
         let state = FailoverState::new(Arc::default(), Arc::default(), Duration::ZERO, modes.clone());
-        let seen = || (state.is_local(), *modes.watch().borrow());
+        let seen = || {
+            modes.report();
+            (state.is_local(), *modes.watch().borrow())
+        };
         state.return_to_remote(0);
         assert_eq!(seen(), (false, Mode::Remote));
         // The outage began during the replay, before any probe.

@@ -4,11 +4,14 @@
 #![allow(clippy::unwrap_used)]
 
 use std::future::pending;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -23,7 +26,7 @@ use crate::message;
 use crate::message::Message;
 use crate::name::ChannelName;
 use crate::redis::node::fault::Fault;
-use crate::supervise::trap::BrokenRecorder;
+use crate::supervise::trap::{BrokenRecorder, CallingRecorder};
 
 const MEMBER: &str = "push.proc!ada";
 const SOURCE: &str = "push.proc!";
@@ -446,6 +449,33 @@ async fn a_layer_returns_although_the_recorder_of_metrics_panics() {
         go_down(&layer).await;
         send(&layer, number).await;
         come_back(&layer).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_recorder_of_metrics_may_call_the_layer_at_each_change_of_mode() {
+    let layer = Arc::new(layer());
+    let (called, runtime) = (layer.clone(), Handle::current());
+    let recorder = CallingRecorder::new(move || {
+        let _inside = runtime.enter();
+        called.status();
+        called.group_add("room", MEMBER).now_or_never();
+    });
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    for mode in [Mode::LocalOnly, Mode::Remote] {
+        layer.remote().unreachable.store(mode == Mode::LocalOnly, Ordering::SeqCst);
+        self::mode(&layer, mode).await;
+        // The mode is known before the gauge is set.
+        let updated = async {
+            loop {
+                let returned = recorder.returned();
+                if !returned.is_empty() {
+                    return returned;
+                }
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        assert_eq!(timeout(LONG, updated).await.unwrap(), [true], "{mode:?}");
     }
 }
 

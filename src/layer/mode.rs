@@ -1,14 +1,15 @@
 //! `Mode`: whether a layer carries messages through its servers, and the status of each server.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{broadcast, watch};
 use tracing::{info, warn};
 
 use super::{Event, Reasons};
-use crate::supervise::update_metric;
+use crate::supervise::{contain, update_metric};
 
 /// How a layer carries messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,14 +50,32 @@ pub(super) fn always_remote() -> watch::Receiver<Mode> {
     MODE.subscribe()
 }
 
-/// The modes of all servers of a layer. Reports each change to watchers and as an event.
+/// The modes of all servers of a layer. A caller that marks a server then [reports](Self::report) the change.
 #[derive(Debug)]
 pub(crate) struct Modes {
-    /// The status of each server, with the reasons of its outage. The lock is held to change one status or to copy all.
-    shards: Mutex<Vec<(ShardStatus, Reasons)>>,
+    /// The lock is held to change one status or to copy all, and not while a change is reported.
+    state: Mutex<State>,
     /// The worst mode of all servers.
     overall: watch::Sender<Mode>,
     events: broadcast::Sender<Event>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The status of each server, with the reasons of its outage.
+    shards: Vec<(ShardStatus, Reasons)>,
+    unreported: VecDeque<Change>,
+    /// Whether a call of [`Modes::report`] is under way.
+    is_reporting: bool,
+}
+
+/// A change of the status of a server.
+#[derive(Debug)]
+enum Change {
+    /// The server is unreachable for a new reason.
+    Unreachable { shard: usize, mode: Mode, reason: String, is_new_outage: bool },
+    /// The server is used again. `stayed_local` is `None` if its messages did not stay in this process.
+    Remote { shard: usize, stayed_local: Option<u64> },
 }
 
 impl Modes {
@@ -66,70 +85,109 @@ impl Modes {
         for shard in 0..shards {
             set_gauge(shard, Mode::Remote);
         }
-        let shards = Mutex::new(vec![(status, Reasons::default()); shards]);
-        Arc::new(Self { shards, overall: watch::Sender::new(Mode::Remote), events })
+        let shards = vec![(status, Reasons::default()); shards];
+        let state = Mutex::new(State { shards, unreported: VecDeque::new(), is_reporting: false });
+        Arc::new(Self { state, overall: watch::Sender::new(Mode::Remote), events })
     }
 
     /// Marks `shard` as unreachable for `reason`. Until [`mark_remote`](Self::mark_remote), it has the given `mode`,
     /// which is not [`Mode::Remote`]. Each new reason of an outage is reported once.
     pub(crate) fn mark_unreachable(&self, shard: usize, mode: Mode, reason: &str) {
-        let is_new_outage = self.set(shard, mode, Some(reason.to_owned()));
-        let is_new_reason = self.record_reason(shard, reason);
-        if mode == Mode::LocalOnly && is_new_reason {
-            let text =
-                if is_new_outage { "messages stay in this process" } else { "messages still stay in this process" };
-            warn!(shard, reason, "{text}");
-            let _ = self.events.send(Event::LocalOnly { shard, reason: reason.to_owned() });
-        }
-    }
-
-    /// Stores the reason of an outage. Returns whether it is new.
-    fn record_reason(&self, shard: usize, reason: &str) -> bool {
-        let (status, reasons) = &mut self.shards.lock()[shard];
+        let mut state = self.state.lock();
+        let is_new_outage = state.set(shard, mode);
+        let (status, reasons) = &mut state.shards[shard];
         status.reason = Some(reason.to_owned());
-        reasons.is_new(reason)
+        if reasons.is_new(reason) {
+            let change = Change::Unreachable { shard, mode, reason: reason.to_owned(), is_new_outage };
+            state.unreported.push_back(change);
+        }
     }
 
     /// Marks `shard` as used again: its messages go to the server.
     pub(crate) fn mark_remote(&self, shard: usize) {
-        let was_local = self.shards.lock()[shard].0.mode == Mode::LocalOnly;
-        if self.set(shard, Mode::Remote, None) && was_local {
-            let stayed_local = self.shards.lock()[shard].0.stayed_local;
-            info!(shard, stayed_local, "messages are sent to the server again");
-            let _ = self.events.send(Event::Remote { shard });
+        let mut state = self.state.lock();
+        let status = &state.shards[shard].0;
+        let stayed_local = (status.mode == Mode::LocalOnly).then_some(status.stayed_local);
+        if state.set(shard, Mode::Remote) {
+            state.unreported.push_back(Change::Remote { shard, stayed_local });
+        }
+    }
+
+    /// Reports all changes so far, in their order: to watchers, as events, in the log and as metrics. All of these run
+    /// code of the application, which may call the layer, so the caller holds no lock. If another call is reporting,
+    /// that call reports the changes.
+    pub(crate) fn report(&self) {
+        let mut state = self.state.lock();
+        if std::mem::replace(&mut state.is_reporting, true) {
+            return;
+        }
+        while let Some(change) = state.unreported.pop_front() {
+            MutexGuard::unlocked(&mut state, || contain("reports of modes", || self.report_one(&change)));
+        }
+        state.is_reporting = false;
+    }
+
+    fn report_one(&self, change: &Change) {
+        self.overall.send_if_modified(|overall| {
+            let worst = self.state.lock().worst();
+            std::mem::replace(overall, worst) != worst
+        });
+        match change {
+            Change::Unreachable { shard, mode, reason, is_new_outage } => {
+                let shard = *shard;
+                set_gauge(shard, *mode);
+                if *mode == Mode::LocalOnly {
+                    let _ = self.events.send(Event::LocalOnly { shard, reason: reason.clone() });
+                    let text = if *is_new_outage {
+                        "messages stay in this process"
+                    } else {
+                        "messages still stay in this process"
+                    };
+                    warn!(shard, reason, "{text}");
+                }
+            }
+            Change::Remote { shard, stayed_local } => {
+                let shard = *shard;
+                set_gauge(shard, Mode::Remote);
+                if let Some(stayed_local) = stayed_local {
+                    let _ = self.events.send(Event::Remote { shard });
+                    info!(shard, stayed_local, "messages are sent to the server again");
+                }
+            }
         }
     }
 
     /// Counts messages that stayed in this process.
     pub(crate) fn count_local(&self, shard: usize, messages: usize) {
-        self.shards.lock()[shard].0.stayed_local += messages as u64;
+        self.state.lock().shards[shard].0.stayed_local += messages as u64;
         update_metric(|| metrics::counter!("channel_layer_stayed_local_total").increment(messages as u64));
     }
 
     /// Returns the status of each server.
     pub(crate) fn status(&self) -> Vec<ShardStatus> {
-        self.shards.lock().iter().map(|(status, _)| status.clone()).collect()
+        self.state.lock().shards.iter().map(|(status, _)| status.clone()).collect()
     }
 
     /// Returns the worst mode of all servers, and notifies of changes.
     pub(crate) fn watch(&self) -> watch::Receiver<Mode> {
         self.overall.subscribe()
     }
+}
 
-    /// Changes the status of a server. Returns `false` if it had this mode already.
-    fn set(&self, shard: usize, mode: Mode, reason: Option<String>) -> bool {
-        let mut shards = self.shards.lock();
-        let (status, reasons) = &mut shards[shard];
+impl State {
+    /// Changes the mode of a server. Returns `false` if it had this mode already.
+    fn set(&mut self, shard: usize, mode: Mode) -> bool {
+        let (status, reasons) = &mut self.shards[shard];
         if status.mode == mode {
             return false;
         }
         *reasons = Reasons::default();
-        *status = ShardStatus { mode, since: SystemTime::now(), reason, stayed_local: status.stayed_local };
-        // Sent under the lock, as the metric is, so that the later of two changes stays.
-        let worst = shards.iter().map(|(status, _)| status.mode).max().unwrap_or_default();
-        self.overall.send_if_modified(|overall| std::mem::replace(overall, worst) != worst);
-        set_gauge(shard, mode);
+        *status = ShardStatus { mode, since: SystemTime::now(), reason: None, stayed_local: status.stayed_local };
         true
+    }
+
+    fn worst(&self) -> Mode {
+        self.shards.iter().map(|(status, _)| status.mode).max().unwrap_or_default()
     }
 }
 

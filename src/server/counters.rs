@@ -4,6 +4,8 @@
 use std::array;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::supervise::update_metric;
+
 /// The events that are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Count {
@@ -86,7 +88,9 @@ impl From<ClientDropReason> for &'static str {
     }
 }
 
-/// Counts a client that the server closes because it reads too slowly.
-pub(crate) fn count_slow_consumer() {
-    metrics::counter!("channel_layer_slow_consumers_closed_total").increment(1);
+/// Counts clients that the server closes because they read too slowly.
+pub(crate) fn count_slow_consumers(clients: usize) {
+    if clients > 0 {
+        update_metric(|| metrics::counter!("channel_layer_slow_consumers_closed_total").increment(clients as u64));
+    }
 }

@@ -13,7 +13,7 @@ use tracing::{Instrument, Span};
 use super::context::Context;
 use super::faults::Faults;
 use super::handlers::Handler;
-use crate::supervise::contained;
+use crate::supervise::{contained, update_metric};
 use crate::worker::queues::Ordered;
 use crate::worker::requeue::{TakenMessage, taken};
 
@@ -83,8 +83,10 @@ impl Job {
             Err(_panic) => faults.panicked(&channel),
         }
         running.end();
-        metrics::histogram!("channel_layer_worker_seconds", "channel" => channel.non_local().to_owned())
-            .record(started.elapsed().as_secs_f64());
+        update_metric(|| {
+            metrics::histogram!("channel_layer_worker_seconds", "channel" => channel.non_local().to_owned())
+                .record(started.elapsed().as_secs_f64());
+        });
     }
 }
 

@@ -11,7 +11,7 @@ use crate::name::ChannelName;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 use crate::redis::topology::places::Places;
-use crate::supervise::contained;
+use crate::supervise::{contained, metric_value, update_metric};
 
 /// The name of the sending tasks in the metric of panics.
 pub(crate) const TASK: &str = "sender to Redis";
@@ -247,7 +247,7 @@ impl<B> Batch<B> {
                 let sent: usize =
                     self.runs.into_iter().zip(accepted).map(|(run, taken)| settle(run, shard, taken)).sum();
                 drops::count(DropReason::Expired, expired);
-                metrics::counter!("channel_layer_sent_total").increment(sent as u64);
+                update_metric(|| metrics::counter!("channel_layer_sent_total").increment(sent as u64));
             }
             Err(fault) => self.runs.into_iter().flatten().for_each(|message| message.fail(shard, &fault)),
         }
@@ -256,7 +256,7 @@ impl<B> Batch<B> {
 
 /// Records how many messages a batch had.
 pub(crate) fn record_size(messages: usize) {
-    metrics::histogram!("channel_layer_batch_size").record(u32::try_from(messages).unwrap_or(u32::MAX));
+    update_metric(|| metrics::histogram!("channel_layer_batch_size").record(metric_value(messages)));
 }
 
 /// Reports the outcomes of the messages of a run. The first `accepted` messages were added. Returns how many that are.

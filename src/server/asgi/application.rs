@@ -14,6 +14,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use crate::layer::{ChannelLayer, send_while_full};
 use crate::message::Message;
 use crate::server::transport::http::request::trace_parent;
+use crate::supervise::update_metric;
 use crate::trace::{self, TraceParent};
 
 /// The application of one interface server, shared by all its sockets and requests.
@@ -56,7 +57,7 @@ impl Application {
     /// Sends a disconnect notice; drops it if the channel stays full for the send timeout.
     pub(crate) async fn send_disconnect(&self, channel: &str, message: Message) {
         if let Err(error) = send_while_full(&*self.layer, channel, message, self.send_timeout).await {
-            metrics::counter!("channel_layer_disconnects_lost_total").increment(1);
+            update_metric(|| metrics::counter!("channel_layer_disconnects_lost_total").increment(1));
             tracing::debug!(channel, %error, "disconnect notice dropped");
         }
     }

@@ -14,8 +14,9 @@ use crate::name::{ChannelName, InvalidName};
 use crate::server::counters::ClientDropReason;
 use crate::server::limits::{ConnectionLimiter, ConnectionPermit, Refused};
 use crate::server::options::SocketOptions;
-use crate::server::websocket::queue::{Pushed, Queue};
+use crate::server::websocket::queue::{DroppedReplies, Pushed, Queue};
 use crate::server::websocket::reply::Reply;
+use crate::supervise::update_metric;
 
 /// Interval of the steps in which a spread close closes sockets.
 const CLOSING_STEP: Duration = Duration::from_millis(50);
@@ -82,7 +83,7 @@ impl Connections {
         if closing != 0 {
             queue.close(closing, "going away");
         }
-        metrics::gauge!("channel_layer_connections").increment(1.0);
+        update_metric(|| metrics::gauge!("channel_layer_connections").increment(1.0));
         Ok(Connection { connections: self.clone(), id, queue, permit })
     }
 
@@ -100,8 +101,10 @@ impl Connections {
 
     /// Pushes a reply to every client. Returns the number of clients.
     pub(crate) fn push_all(&self, reply: &Reply) -> usize {
-        let push = |queue: &Queue| queue.push(reply.clone()).count();
-        self.queues.iter().map(|queue| push(&queue)).count()
+        let mut dropped = DroppedReplies::default();
+        let clients = self.queues.iter().map(|queue| dropped.add(queue.push(reply.clone()))).count();
+        dropped.count();
+        clients
     }
 
     /// Returns the channel of a client.
@@ -193,7 +196,7 @@ impl Connection {
     /// Releases the permit of a client that has disconnected. Replies still reach its queue until this is dropped.
     pub(crate) fn release(&mut self) {
         if self.permit.take().is_some() {
-            metrics::gauge!("channel_layer_connections").decrement(1.0);
+            update_metric(|| metrics::gauge!("channel_layer_connections").decrement(1.0));
         }
     }
 }
@@ -208,8 +211,11 @@ impl Drop for Connection {
 
 #[cfg(test)]
 mod tests {
+    use parking_lot::Mutex;
+
     use super::*;
     use crate::server::websocket::close_code;
+    use crate::supervise::trap::CallingRecorder;
 
     #[test]
     fn a_client_is_found_by_the_local_part_of_its_reply_channel() {
@@ -237,6 +243,19 @@ mod tests {
         assert_eq!(connections.push("1", Reply::default()), Some(Pushed::Queued));
         drop(gone);
         assert_eq!((connections.len(), connections.queues.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_reply_that_is_dropped_for_all_clients_is_counted_outside_of_locks() {
+        let connections = Connections::new(SocketOptions::default()).unwrap();
+        let open = Mutex::new(Some(connections.open(None).unwrap()));
+        connections.queues.iter().for_each(|queue| {
+            queue.end();
+        });
+        let recorder = CallingRecorder::new(move || drop(open.lock().take()));
+        let _recording = metrics::set_default_local_recorder(&recorder);
+        assert_eq!(connections.push_all(&Reply::default()), 1);
+        assert_eq!(recorder.returned(), [true]);
     }
 
     #[tokio::test]

@@ -15,6 +15,7 @@ use crate::server::options::LONGEST_TIMEOUT;
 use crate::server::transport::listener::Peer;
 use crate::server::websocket::protocol as websocket;
 use crate::server::websocket::upgrade::Upgrade;
+use crate::supervise::update_metric;
 
 /// Answers a request for a WebSocket, and counts the outcome.
 pub(crate) async fn answer(context: Arc<SocketContext>, peer: Peer, request: Request) -> Response {
@@ -22,7 +23,7 @@ pub(crate) async fn answer(context: Arc<SocketContext>, peer: Peer, request: Req
         Ok(opened) => ("accepted", opened),
         Err(Denied { outcome, response }) => (outcome, response),
     };
-    metrics::counter!("channel_layer_handshakes_total", "outcome" => outcome).increment(1);
+    update_metric(|| metrics::counter!("channel_layer_handshakes_total", "outcome" => outcome).increment(1));
     let counted = match outcome {
         "accepted" => Count::Accepted,
         "refused" => Count::Refused,

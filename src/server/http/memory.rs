@@ -63,13 +63,17 @@ impl MemoryShare {
         let size = bytes.len() + overhead;
         let mut state = self.memory.state.lock();
         state.add(self.id, size);
+        let mut cut_off = Vec::new();
         while state.used > self.memory.limit
             && let Some(progress) = state.cut_off_largest()
         {
+            cut_off.push(progress);
+        }
+        drop(state);
+        for progress in cut_off {
             tracing::info!("memory limit of responses reached; cutting off the response with the most waiting bytes");
             progress.cut_off();
         }
-        drop(state);
         Bytes::from_owner(CountedBytes { bytes, size, share: self.clone() })
     }
 

@@ -16,6 +16,7 @@ use crate::name::{ChannelName, InvalidName};
 use crate::server::counters::ClientDropReason;
 use crate::server::reader::read_each;
 use crate::server::transport::streams::Progress;
+use crate::supervise::update_metric;
 use crate::trace::TraceParent;
 
 /// All pending requests of a process, keyed by request id.
@@ -70,7 +71,7 @@ impl PendingRequests {
         let bytes = Arc::new(AtomicUsize::new(0));
         let memory_share = self.memory.share(Progress::current());
         self.open.insert(id, ResponseQueue { parts: sender, bytes: bytes.clone(), memory_share });
-        metrics::gauge!("channel_layer_http_requests").increment(1.0);
+        update_metric(|| metrics::gauge!("channel_layer_http_requests").increment(1.0));
         PendingRequest { requests: self.clone(), id, parts, bytes }
     }
 
@@ -172,7 +173,7 @@ impl Drop for PendingRequest {
             left += usize::from(part.is_ok());
         }
         drops::count(ClientDropReason::ClientGone, left);
-        metrics::gauge!("channel_layer_http_requests").decrement(1.0);
+        update_metric(|| metrics::gauge!("channel_layer_http_requests").decrement(1.0));
     }
 }
 

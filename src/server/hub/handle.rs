@@ -20,6 +20,7 @@ use crate::server::hub::status::spans;
 use crate::server::hub::status::state::{Mode, Status};
 use crate::server::websocket::reply::Reply;
 use crate::server::websocket::upgrade::Upgrade;
+use crate::supervise::update_metric;
 use crate::trace::TraceParent;
 
 /// The sockets of this process, in the rooms and users of all processes. The [module](super) explains how it works.
@@ -58,7 +59,7 @@ impl Hub {
     /// is closing.
     pub fn upgrade(&self, upgrade: Upgrade, handler: impl Handler) -> Response {
         if !self.inner.settings.origins.permit(upgrade.origins()) {
-            metrics::counter!("channel_layer_refused_total", "limit" => "origin").increment(1);
+            update_metric(|| metrics::counter!("channel_layer_refused_total", "limit" => "origin").increment(1));
             return StatusCode::FORBIDDEN.into_response();
         }
         if self.inner.connections.is_closing() {
@@ -263,7 +264,7 @@ impl Hub {
 }
 
 fn record_broadcast(began: Instant) {
-    metrics::histogram!("channel_layer_broadcast_seconds").record(began.elapsed());
+    update_metric(|| metrics::histogram!("channel_layer_broadcast_seconds").record(began.elapsed()));
 }
 
 impl fmt::Debug for Hub {

@@ -13,6 +13,7 @@ use crate::server::hub::membership::reconciler::MembershipReconciler;
 use crate::server::hub::peers::discovery::PeerDiscovery;
 use crate::server::limits::origin::Origins;
 use crate::server::options::SocketOptions;
+use crate::supervise::{metric_value, update_metric};
 
 /// The state of a hub in this process.
 pub(crate) struct Inner {
@@ -66,7 +67,7 @@ impl Inner {
     pub(crate) fn fan_out(&self, send: impl FnOnce(&Self) -> usize) -> usize {
         let reached = send(self);
         if reached > 0 {
-            metrics::histogram!("channel_layer_fan_out").record(u32::try_from(reached).unwrap_or(u32::MAX));
+            update_metric(|| metrics::histogram!("channel_layer_fan_out").record(metric_value(reached)));
         }
         reached
     }

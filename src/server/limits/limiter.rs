@@ -13,6 +13,7 @@ use dashmap::mapref::entry::Entry;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
 use crate::server::options::SocketOptions;
+use crate::supervise::update_metric;
 
 /// Limits connections in all, connections from one address, and handshakes per second.
 #[derive(Debug)]
@@ -75,7 +76,7 @@ impl ConnectionLimiter {
     pub(crate) fn acquire(self: &Arc<Self>, address: Option<IpAddr>) -> Result<ConnectionPermit, Refused> {
         let acquired = self.try_acquire(address);
         if let Err(refused) = &acquired {
-            metrics::counter!("channel_layer_refused_total", "limit" => refused.label()).increment(1);
+            update_metric(|| metrics::counter!("channel_layer_refused_total", "limit" => refused.label()).increment(1));
         }
         acquired
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::interval;
 
 use crate::server::asgi::connections::{Connections, QueueDepths};
-use crate::supervise::contain;
+use crate::supervise::{contain, metric_value, update_metric};
 
 /// Interval of the updates.
 pub(crate) const UPDATE_INTERVAL: Duration = Duration::from_secs(5);
@@ -24,11 +24,9 @@ pub(crate) async fn update(connections: Arc<Connections>) {
 }
 
 pub(crate) fn set(hub: &str, queues: QueueDepths) {
-    set_one(metrics::gauge!("channel_layer_queued_messages", "hub" => hub.to_owned()), queues.messages);
-    set_one(metrics::gauge!("channel_layer_queued_bytes", "hub" => hub.to_owned()), queues.bytes);
-    set_one(metrics::gauge!("channel_layer_longest_queue", "hub" => hub.to_owned()), queues.longest);
-}
-
-pub(crate) fn set_one(gauge: metrics::Gauge, value: usize) {
-    gauge.set(u32::try_from(value).unwrap_or(u32::MAX));
+    let hub = || hub.to_owned();
+    let QueueDepths { messages, bytes, longest } = queues;
+    update_metric(|| metrics::gauge!("channel_layer_queued_messages", "hub" => hub()).set(metric_value(messages)));
+    update_metric(|| metrics::gauge!("channel_layer_queued_bytes", "hub" => hub()).set(metric_value(bytes)));
+    update_metric(|| metrics::gauge!("channel_layer_longest_queue", "hub" => hub()).set(metric_value(longest)));
 }

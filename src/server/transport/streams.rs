@@ -41,7 +41,7 @@ impl<Stream: Future<Output = ()> + Send + 'static> Executor<Stream> for StreamEx
                 // Dropping an unfinished stream resets it.
                 _ended = progress.run(stream) => {}
                 () = progress.stalled(timeout) => {
-                    counters::count_slow_consumer();
+                    counters::count_slow_consumers(1);
                     tracing::info!("an HTTP/2 client accepts no bytes of its response; stream reset");
                 }
             }
@@ -91,7 +91,7 @@ impl Progress {
 
     /// Cuts the responses off and frees their memory.
     pub(crate) fn cut_off(&self) {
-        counters::count_slow_consumer();
+        counters::count_slow_consumers(1);
         self.0.cut_off.notify_one();
     }
 

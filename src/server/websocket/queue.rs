@@ -72,16 +72,40 @@ pub(crate) enum Pushed {
 impl Pushed {
     /// Counts the dropped replies.
     pub(crate) fn count(self) {
-        match self {
-            Self::Queued => {}
-            Self::Replaced(lost) => drops::count(ClientDropReason::SlowConsumer, lost),
-            Self::Dropped => drops::count(ClientDropReason::SlowConsumer, 1),
-            Self::Overflowed(lost) => {
-                counters::count_slow_consumer();
-                drops::count(ClientDropReason::SlowConsumer, lost);
+        let mut dropped = DroppedReplies::default();
+        dropped.add(self);
+        dropped.count();
+    }
+}
+
+/// Replies that pushes have dropped and that are not counted yet. The recorder of metrics is foreign code, so they are
+/// counted outside of locks.
+#[derive(Debug, Default)]
+pub(crate) struct DroppedReplies {
+    client_gone: usize,
+    slow_consumer: usize,
+    /// Number of clients that are closed because they are too slow.
+    closed: usize,
+}
+
+impl DroppedReplies {
+    pub(crate) fn add(&mut self, pushed: Pushed) {
+        match pushed {
+            Pushed::Queued => {}
+            Pushed::Replaced(lost) => self.slow_consumer += lost,
+            Pushed::Dropped => self.slow_consumer += 1,
+            Pushed::Overflowed(lost) => {
+                self.closed += 1;
+                self.slow_consumer += lost;
             }
-            Self::Closing => drops::count(ClientDropReason::ClientGone, 1),
+            Pushed::Closing => self.client_gone += 1,
         }
+    }
+
+    pub(crate) fn count(self) {
+        drops::count(ClientDropReason::ClientGone, self.client_gone);
+        drops::count(ClientDropReason::SlowConsumer, self.slow_consumer);
+        counters::count_slow_consumers(self.closed);
     }
 }
 

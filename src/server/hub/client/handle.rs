@@ -3,12 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::server::hub::membership::index::{JoinRefused, Member, MembershipChange, PendingMembership, push};
+use crate::server::hub::membership::index::{JoinRefused, Member, MembershipChange, PendingMembership};
 use crate::server::hub::status::spans;
 use crate::server::hub::{ClientId, Hub, HubError, Payload};
 use crate::server::websocket::close_code as code;
 use crate::server::websocket::queue::Pushed;
 use crate::server::websocket::reply::Reply;
+use crate::supervise::update_metric;
 
 /// A handle of one connection of a [`Hub`]. Cheap to clone. A handle may outlive its connection; the methods that need
 /// the connection then return [`HubError::Gone`].
@@ -60,7 +61,7 @@ impl Client {
         let change =
             inner.rooms.index.join(&self.member, room, inner.settings.rooms_per_client).inspect_err(|refused| {
                 if *refused == JoinRefused::TooManyRooms {
-                    metrics::counter!("channel_layer_refused_total", "limit" => "rooms").increment(1);
+                    update_metric(|| metrics::counter!("channel_layer_refused_total", "limit" => "rooms").increment(1));
                 }
             });
         self.settle(change?).await
@@ -89,7 +90,7 @@ impl Client {
         let limit = inner.settings.sockets.connections_per_user;
         let change = match inner.rooms.index.set_user(&self.member, user.map(Arc::from), limit) {
             Err(JoinRefused::TooManyConnections) => {
-                metrics::counter!("channel_layer_refused_total", "limit" => "user").increment(1);
+                update_metric(|| metrics::counter!("channel_layer_refused_total", "limit" => "user").increment(1));
                 self.member.queue().close(code::POLICY, "too many connections of this user");
                 return Err(HubError::TooManyConnections);
             }
@@ -105,7 +106,9 @@ impl Client {
     /// [`HubError::Gone`] if it is closing.
     pub fn send(&self, payload: impl Into<Payload>) -> Result<(), HubError> {
         let reply = Reply::of(payload.into().into(), spans::sending(self.id.channel().as_str()));
-        match push(self.member.queue(), reply) {
+        let pushed = self.member.queue().push(reply);
+        pushed.count();
+        match pushed {
             Pushed::Closing | Pushed::Overflowed(_) => Err(HubError::Gone),
             Pushed::Queued | Pushed::Replaced(_) | Pushed::Dropped => Ok(()),
         }

@@ -16,6 +16,7 @@ use crate::server::transport::http::request::normalize;
 use crate::server::transport::listener::Peer;
 use crate::server::transport::response::access_log::Entry;
 use crate::server::transport::response::body::TrackedBody;
+use crate::supervise::update_metric;
 
 /// Path of the readiness probe of load balancers.
 const READY: &str = "/ready";
@@ -89,7 +90,7 @@ fn count(status: StatusCode, is_counted: bool, context: &TransportContext) {
         4 => ("4xx", Some(Count::ClientError)),
         _ => ("5xx", Some(Count::ServerError)),
     };
-    metrics::counter!("channel_layer_http_responses_total", "status" => class).increment(1);
+    update_metric(|| metrics::counter!("channel_layer_http_responses_total", "status" => class).increment(1));
     if let Some(count) = count
         && is_counted
     {

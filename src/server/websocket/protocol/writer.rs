@@ -109,7 +109,7 @@ impl<'a, Stream: AsyncRead + AsyncWrite + Unpin> Writer<'a, Stream> {
                 }
                 ending = queue.overflowed() => return Err(ending.into()),
                 () = sleep_until(deadline) => {
-                    counters::count_slow_consumer();
+                    counters::count_slow_consumers(1);
                     return Err(End::Unread(TOO_SLOW));
                 }
                 // A frame that is partly written rules out an orderly close.
@@ -153,17 +153,14 @@ impl<'a, Stream: AsyncRead + AsyncWrite + Unpin> Writer<'a, Stream> {
     /// Sends the close frame that `end` asks for, or the reply of tungstenite to the close frame of the client.
     async fn close(&mut self, end: &End) {
         let mut time = self.options.write_timeout;
-        {
-            let mut socket = self.socket.lock();
-            match end {
-                End::Lost => return,
-                End::Client(..) => {}
-                End::Server(closing) | End::Violation(closing) => socket.close(closing.code, closing.reason),
-                End::Unread(closing) => {
-                    drops::count(ClientDropReason::SlowConsumer, socket.discard_frames());
-                    socket.close(closing.code, closing.reason);
-                    time = CLOSE_FRAME_TIMEOUT;
-                }
+        match end {
+            End::Lost => return,
+            End::Client(..) => {}
+            End::Server(closing) | End::Violation(closing) => self.socket.lock().close(closing.code, closing.reason),
+            End::Unread(closing) => {
+                self.discard_frames(ClientDropReason::SlowConsumer);
+                self.socket.lock().close(closing.code, closing.reason);
+                time = CLOSE_FRAME_TIMEOUT;
             }
         }
         // The connection ends whether or not the close frame arrives.
@@ -171,12 +168,18 @@ impl<'a, Stream: AsyncRead + AsyncWrite + Unpin> Writer<'a, Stream> {
         let _ = timeout(time, all).await;
     }
 
+    /// Discards the frames that the socket has not begun to write, and counts them outside of its lock.
+    fn discard_frames(&self, reason: ClientDropReason) {
+        let discarded = self.socket.lock().discard_frames();
+        drops::count(reason, discarded);
+    }
+
     /// Ends a connection whose reading side has ended first: completes the close handshake, within the close timeout.
     pub(crate) async fn finish(&mut self, end: &End) {
         if *end == End::Lost {
             return;
         }
-        drops::count(ClientDropReason::ClientGone, self.socket.lock().discard_frames());
+        self.discard_frames(ClientDropReason::ClientGone);
         self.close(end).await;
         let is_valid = !matches!(end, End::Violation(_));
         let rest = async {

@@ -21,7 +21,7 @@ use crate::redis::pubsub::subscribe::fence::DeliveryFence;
 use crate::redis::pubsub::subscribe::protocol::Deliver;
 use crate::redis::pubsub::subscribe::subscriber::Subscriber;
 use crate::redis::pubsub::topic::Subscription;
-use crate::supervise::{contain, contained};
+use crate::supervise::{contain, contained, update_metric};
 
 /// The name of the task in the metric of panics.
 const TASK: &str = "subscription to Redis";
@@ -154,7 +154,7 @@ impl SubscriptionManager {
         let lost_alone = history.generation.replace(connection.generation) == Some(connection.generation);
         history.hysteresis.mark_used();
         self.set_reachable(subscriber.clone(), connection.generation);
-        metrics::counter!("channel_layer_reconnects_total").increment(u64::from(lost_alone));
+        update_metric(|| metrics::counter!("channel_layer_reconnects_total").increment(u64::from(lost_alone)));
         match self.maintain(connection, subscriber, &mut held, None).await {
             Ended::Lost(fault) => fault,
             Ended::TrialPassed => Fault::unexpected("the subscription ended"),
@@ -255,6 +255,7 @@ impl SubscriptionManager {
         let shard = self.shard.index;
         let before = self.set_reachability(Reachability::Reachable(subscriber, generation));
         self.modes.mark_remote(shard);
+        self.modes.report();
         if matches!(before, Reachability::Unreachable(_)) {
             if self.fallback == Fallback::Fail {
                 info!(shard, "published messages arrive again");
@@ -274,6 +275,7 @@ impl SubscriptionManager {
         }
         let mode = if self.fallback == Fallback::Local { Mode::LocalOnly } else { Mode::Down };
         self.modes.mark_unreachable(shard, mode, &reason);
+        self.modes.report();
     }
 
     /// Returns the reachability before.

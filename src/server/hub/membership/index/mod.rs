@@ -18,7 +18,7 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 
 use crate::server::hub::names::{Audience, Kind};
-use crate::server::websocket::queue::{Pushed, Queue};
+use crate::server::websocket::queue::{DroppedReplies, Queue};
 use crate::server::websocket::reply::Reply;
 use member::Membership;
 
@@ -165,12 +165,14 @@ impl Index {
     /// Queues a reply for all members of a room or user. Returns their number.
     pub(crate) fn send(&self, kind: Kind, name: &str, reply: impl FnOnce() -> Reply) -> usize {
         let Some(room) = self.find(kind, name) else { return 0 };
-        let reply = reply();
-        let room = room.lock();
-        for queue in room.members.values() {
-            push(queue, reply.clone());
-        }
-        room.members.len()
+        let (reply, mut dropped) = (reply(), DroppedReplies::default());
+        let reached = {
+            let room = room.lock();
+            room.members.values().for_each(|queue| dropped.add(queue.push(reply.clone())));
+            room.members.len()
+        };
+        dropped.count();
+        reached
     }
 
     /// Returns the members of a room or user.
@@ -291,11 +293,4 @@ impl Index {
             return Ok((subscribed, emptied));
         }
     }
-}
-
-/// Queues a reply. Counts it if no client gets it.
-pub(crate) fn push(queue: &Queue, reply: Reply) -> Pushed {
-    let pushed = queue.push(reply);
-    pushed.count();
-    pushed
 }

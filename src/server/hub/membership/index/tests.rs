@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use crate::server::hub::membership::index::*;
 use crate::server::options::SocketOptions;
 use crate::server::websocket::frame::Data;
+use crate::supervise::trap::CallingRecorder;
 
 const MEMBERS: usize = 4;
 const NAMES: [&str; 3] = ["a", "b", "c"];
@@ -281,6 +282,20 @@ fn a_change_reports_subscriptions_and_empty_audiences() {
     assert_eq!(join(1), Err(JoinRefused::Departed));
     assert!(index.retire(&room));
     assert_eq!(join(0).unwrap().unsubscribed.unwrap().audience, room);
+}
+
+#[test]
+fn replies_that_a_room_drops_are_counted_outside_of_its_lock() {
+    let (index, members) = (Arc::new(Index::default()), members());
+    for member in &members {
+        index.join(member, "room", usize::MAX).unwrap();
+        member.queue().end();
+    }
+    let called = index.clone();
+    let recorder = CallingRecorder::new(move || drop(called.members(Kind::Room, "room")));
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    assert_eq!(index.send(Kind::Room, "room", hi), members.len());
+    assert_eq!(recorder.returned(), [true]);
 }
 
 #[test]

@@ -8,8 +8,8 @@ use crate::redis::pubsub::subscribe::protocol::Deliver;
 /// Delivers the messages of one connection until the fence is closed. After that no message of the connection can
 /// arrive behind messages that stayed in this process.
 pub(crate) struct DeliveryFence {
-    /// Held while a message is delivered. The delivery runs code of the application: wakers, the log and the recorder of
-    /// metrics. No call of the layer needs this lock, so none of them can wait for it.
+    /// Held while a message is delivered. The delivery runs code of the application: wakers, the log and the recorder
+    /// of metrics. No call of the layer takes this lock, so such code cannot wait for it.
     open: Mutex<bool>,
     deliver: Deliver,
 }

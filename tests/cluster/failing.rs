@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use channel_layer::{ChannelLayer, Event, message};
+use tokio::sync::broadcast;
 use tokio::time::Instant;
 
 use super::load::Load;
@@ -56,13 +57,38 @@ async fn a_master_that_returns_empty_is_announced() {
     let layer = connect(config(&cluster)).await;
     let mut events = layer.events();
     cluster.nodes[0].server.restart();
-    let lost = async {
-        loop {
-            if let Event::DataLost { shard } = events.recv().await.unwrap() {
-                return shard;
-            }
-        }
-    };
+    loss_is_announced(&mut events).await;
+}
+
+#[tokio::test]
+async fn a_replica_that_takes_over_without_the_data_is_announced() {
+    let cluster = Cluster::start().await;
+    let config = config(&cluster);
+    let _other = connect(config.clone()).await;
+    let replica = &cluster.nodes[3];
+    eventually("the epoch on the replica", async || {
+        let keys: Vec<String> = replica.ask(redis::cmd("KEYS").arg("*:epoch:*")).await;
+        (!keys.is_empty()).then_some(())
+    })
+    .await;
+    for node in &cluster.nodes {
+        eventually("a layout with all replicas", async || {
+            let ranges: Vec<Vec<redis::Value>> = node.cluster(&["SLOTS"]).await;
+            // First and last slot, the master and the replica.
+            ranges.iter().all(|range| range.len() == 4).then_some(())
+        })
+        .await;
+    }
+    let layer = connect(config).await;
+    let mut events = layer.events();
+    replica.ask::<()>(redis::cmd("CONFIG").arg("SET").arg("replica-read-only").arg("no")).await;
+    replica.ask::<()>(&redis::cmd("FLUSHALL")).await;
+    cluster.fail_over(3).await;
+    loss_is_announced(&mut events).await;
+}
+
+async fn loss_is_announced(events: &mut broadcast::Receiver<Event>) {
+    let lost = async { while !matches!(events.recv().await.unwrap(), Event::DataLost { .. }) {} };
     within(DEADLINE, "the announcement of the loss", lost).await;
 }
 

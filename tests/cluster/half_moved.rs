@@ -152,6 +152,27 @@ async fn a_reader_takes_many_messages_at_once_from_a_slot_that_stays_half_moved(
 }
 
 #[tokio::test]
+async fn a_flush_is_not_repeated_for_messages_to_a_slot_that_stays_half_moved() {
+    let cluster = Cluster::without_replicas().await;
+    let layer = connect(config(&cluster)).await;
+    let channel = name_in("jobs.", 0..5000, 'x');
+    cluster.begin_move(slot_of(&channel), 0, 1).await;
+    layer.send(&channel, message! { "number": 1 }).await.unwrap();
+    cluster.nodes[2].ask::<()>(redis::cmd("CONFIG").arg("RESETSTAT")).await;
+    let sending = async {
+        loop {
+            layer.send(&channel, message! { "number": 2 }).await.unwrap();
+        }
+    };
+    tokio::select! {
+        flushed = within(DEADLINE, "a flush", layer.flush()) => flushed.unwrap(),
+        () = sending => {}
+    }
+    let scans = cluster.nodes[2].statistic("scan", "calls").await;
+    assert_eq!(scans, 4, "two passes with two patterns");
+}
+
+#[tokio::test]
 async fn closing_does_not_wait_for_a_cluster_that_is_down() {
     let mut cluster = Cluster::without_replicas().await;
     let layer = connect(config(&cluster)).await;

@@ -64,6 +64,39 @@ async fn a_poll_returns_a_message_of_one_channel_while_no_node_serves_the_slot_o
 }
 
 #[tokio::test]
+async fn a_send_that_waits_for_a_node_with_its_slot_holds_up_only_later_messages_to_its_channel() {
+    let cluster = cluster().await;
+    let layer = connect(config(&cluster).command_timeout(LONG)).await;
+    let channel = name_in("jobs.", 0..100, 'x');
+    // The master has two queues, and some of these channels use that of the first one.
+    let others: Vec<_> = (1..9).map(|number: u16| name_in("jobs.", number * 100..number * 100 + 100, 'x')).collect();
+    let slot = slot_of(&channel).to_string();
+    cluster.nodes[0].cluster::<()>(&["DELSLOTS", &slot]).await;
+    let send = |number: i64| {
+        let (layer, channel) = (layer.clone(), channel.clone());
+        tokio::spawn(async move { layer.send(&channel, message! { "number": number }).await })
+    };
+    let first = send(1);
+    eventually("the first attempt", async || {
+        (cluster.nodes[0].statistic("evalsha", "rejected_calls").await > 0).then_some(())
+    })
+    .await;
+    let second = send(2);
+    for other in &others {
+        within(DEADLINE, "a send to another channel", layer.send(other, message! { "number": 1 })).await.unwrap();
+    }
+    assert!(!first.is_finished() && !second.is_finished());
+    cluster.nodes[0].cluster::<()>(&["ADDSLOTS", &slot]).await;
+    for sent in [first, second] {
+        within(DEADLINE, "the end of the send", sent).await.unwrap().unwrap();
+    }
+    for number in 1..=2 {
+        let delivery = within(DEADLINE, "a message", layer.receive(&[&channel])).await.unwrap();
+        assert_eq!(delivery.message.int("number"), Some(number));
+    }
+}
+
+#[tokio::test]
 async fn the_counters_of_many_channels_wait_together_while_a_cluster_serves_no_slot() {
     let cluster = Cluster::without_replicas().await;
     let layer = connect(config(&cluster).command_timeout(Duration::from_secs(3))).await;

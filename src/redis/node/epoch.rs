@@ -1,9 +1,12 @@
 //! The epoch of a server's data: a random value under a key of the server, which reveals that it returned without its
 //! data.
 
+use std::collections::HashSet;
+
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, RedisResult, Value};
 
+use crate::redis::node::cluster::redirect::Target;
 use crate::redis::node::cluster::{Redirect, Slot};
 use crate::redis::node::fault;
 
@@ -12,8 +15,8 @@ use crate::redis::node::fault;
 pub(crate) enum EpochAnswer {
     /// The epoch. `None` if there is none, or if the server refused to store one.
     Epoch(Option<String>),
-    /// The slot of the key is on another node of the cluster, or about to be.
-    Elsewhere,
+    /// The slot of the key is on another node of the cluster, which the answer may name, or about to be.
+    Elsewhere(Option<Target>),
     /// It was not asked, or it is a node of a cluster that serves no keys now.
     Unknown,
 }
@@ -24,8 +27,8 @@ pub(crate) struct KnownEpoch {
     pub(crate) value: Option<String>,
     /// In a cluster the slot and the key of the epoch.
     place: Option<(Slot, String)>,
-    /// The slot that turned out to be on another node.
-    refused: Option<Slot>,
+    /// The slots that turned out to be on other nodes, as long as the layout has them here.
+    refused: HashSet<Slot>,
 }
 
 impl EpochAnswer {
@@ -37,7 +40,8 @@ impl EpochAnswer {
             Err(error) => error,
         };
         match fault::answer(&error).and_then(|(code, text)| Some((code, Redirect::parse(code, text)?))) {
-            Some((_, Redirect::Moved(..) | Redirect::Ask(..) | Redirect::Unnamed)) => Ok(Self::Elsewhere),
+            Some((_, Redirect::Moved(_, target))) => Ok(Self::Elsewhere(Some(target))),
+            Some((_, Redirect::Ask(..) | Redirect::Unnamed)) => Ok(Self::Elsewhere(None)),
             Some(("CLUSTERDOWN" | "TRYAGAIN", _)) => Ok(Self::Unknown),
             _ => Err(error),
         }
@@ -49,7 +53,8 @@ impl KnownEpoch {
     /// `serves`. The slot stays the same as long as the shard serves it, and nothing is known of the epoch in another
     /// one. Returns `None` if the shard serves no slot.
     pub(crate) fn key_in_slot(&mut self, key: &str, serves: impl Fn(Slot) -> bool) -> Option<&str> {
-        let is_good = |slot: &Slot| serves(*slot) && Some(*slot) != self.refused;
+        self.refused.retain(|slot| serves(*slot));
+        let is_good = |slot: &Slot| serves(*slot) && !self.refused.contains(slot);
         let kept = self.place.as_ref().map(|(slot, _)| *slot).filter(is_good);
         if kept.is_none() {
             self.place = Slot::all().find(is_good).map(|slot| (slot, format!("{key}:{{{}}}", slot.tag())));
@@ -66,8 +71,8 @@ impl KnownEpoch {
                 self.value = epoch;
                 lost
             }
-            EpochAnswer::Elsewhere => {
-                self.refused = self.place.as_ref().map(|(slot, _)| *slot);
+            EpochAnswer::Elsewhere(_) => {
+                self.refused.extend(self.place.as_ref().map(|(slot, _)| *slot));
                 false
             }
             EpochAnswer::Unknown => false,
@@ -124,9 +129,11 @@ mod tests {
         assert!(known.record(epoch("b")));
         assert_eq!(Slot::of(known.key_in_slot("k", from(9)).unwrap()).index(), 9);
         assert!(!known.record(epoch("c")), "it is in another slot");
-        assert!(!known.record(EpochAnswer::Elsewhere));
+        assert!(!known.record(EpochAnswer::Elsewhere(None)));
         assert_eq!(Slot::of(known.key_in_slot("k", from(9)).unwrap()).index(), 10);
         assert!(!known.record(epoch("d")));
+        known.record(EpochAnswer::Elsewhere(None));
+        assert_eq!(Slot::of(known.key_in_slot("k", from(9)).unwrap()).index(), 11, "all that were refused count");
         assert_eq!(known.key_in_slot("k", |_| false), None);
         assert!(!known.record(EpochAnswer::Unknown) && !known.record(epoch("e")), "the shard had no slot meanwhile");
     }

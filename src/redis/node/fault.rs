@@ -185,8 +185,15 @@ impl From<RedisError> for Fault {
 impl From<ConnectError> for Fault {
     fn from(error: ConnectError) -> Self {
         let (outage, transient) = (!error.is_refusal(), !error.is_permanent());
-        // A replica may be about to become the master.
-        let redirect = matches!(error, ConnectError::Replica).then_some(Redirect::Wait);
+        let redirect = match &error {
+            // It may be about to become the master.
+            ConnectError::Replica => Some(Redirect::Wait),
+            // A server that loads its data, for example.
+            ConnectError::Redis(error) => {
+                answer(error).and_then(|(code, text)| Redirect::parse(code, text)).filter(|it| *it == Redirect::Wait)
+            }
+            _ => None,
+        };
         Self { outage, transient, redirect, subject: "cannot connect to Redis", ..Self::unsent(error) }
     }
 }
@@ -195,12 +202,25 @@ impl From<ConnectError> for Fault {
 mod tests {
     use redis::{RedisError, Value};
 
-    use super::Fault;
+    use super::{ConnectError, Fault, Redirect};
 
     fn fault(answer: &str) -> Fault {
         match redis::parse_redis_value(format!("-{answer}\r\n").as_bytes()).expect("it is an answer") {
             Value::ServerError(error) => RedisError::from(error).into(),
             value => panic!("{value:?} is no error"),
+        }
+    }
+
+    #[test]
+    fn a_server_that_loads_its_data_while_a_connection_is_opened_is_waited_for() {
+        for (answer, redirect) in
+            [("LOADING Redis is loading the dataset in memory", Some(Redirect::Wait)), ("ERR no", None)]
+        {
+            let Value::ServerError(error) = redis::parse_redis_value(format!("-{answer}\r\n").as_bytes()).unwrap()
+            else {
+                panic!("{answer} is an error");
+            };
+            assert_eq!(Fault::from(ConnectError::from(RedisError::from(error))).redirect, redirect, "{answer}");
         }
     }
 

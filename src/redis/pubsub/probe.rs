@@ -43,7 +43,7 @@ impl PubSubLayer {
             return Err(shard.error(fault).into());
         }
         let place = |channel: &ChannelName| ((), self.topics.address(&Target::Channel(channel.clone())).shard);
-        let (channel, ()) = probe::channel_on(shard, place)?;
+        let (channel, ()) = probe::channel_on(shard, place).await?;
         let _opened = Opened { interest, channel: &channel };
         self.subscribe(&[channel.as_str()]).await?;
         // The copy that would stay in this process is another message.

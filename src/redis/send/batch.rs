@@ -183,22 +183,25 @@ impl<B> Batch<B> {
     /// Sends the messages to `shard`, or in a cluster those of a single channel to its server, and reports the outcome
     /// of each. An attempt that cannot have run is repeated as often as configured, but only for the messages that
     /// [wait for the server](Outgoing::waits_for_server); the others fail at once. `on_fault` is called with the fault
-    /// and its shard before and after each pause.
+    /// and its shard before and after each pause. `on_delay` is called when the messages need more than one attempt on
+    /// `shard`.
     pub(crate) async fn send<F: WriteFormat<Body = B>>(
         mut self,
         format: &F,
         places: &Places,
         shard: &Shard,
         on_fault: impl Fn(usize, &Fault),
+        on_delay: impl Fn(),
     ) {
         let mut retry = shard.retry();
         while !self.runs.is_empty() {
-            let (shard, fault) = match self.attempt(format, places, shard).await {
+            let (shard, fault) = match self.attempt(format, places, shard, &on_delay).await {
                 (shard, Err(fault)) if !fault.may_have_run => (shard, fault),
                 (shard, result) => return self.finish(shard, result),
             };
             self.fail_all_but_waiting(shard, &fault);
             on_fault(shard, &fault);
+            on_delay();
             if self.runs.is_empty() || !retry.wait_after(&fault).await {
                 return self.finish(shard, Err(fault));
             }
@@ -213,15 +216,25 @@ impl<B> Batch<B> {
         format: &F,
         places: &Places,
         shard: &Shard,
+        on_delay: impl Fn(),
     ) -> (usize, Result<Pushed, Fault>) {
         let mut routing = places.routing(shard, self.runs[0][0].channel.non_local());
         loop {
             let node = routing.node();
-            let pushed = contained(TASK, format.push(node, self)).await;
-            match pushed.unwrap_or_else(|| Err(Fault::panicked())) {
-                Err(fault) if routing.follow(&fault).await => {}
-                result => return (node.shard.index, result),
+            if node.shard.index != shard.index {
+                on_delay();
             }
+            let pushed = contained(TASK, format.push(node, self)).await;
+            let result = pushed.unwrap_or_else(|| Err(Fault::panicked()));
+            if let Err(fault) = &result
+                && places.postpones(fault)
+            {
+                on_delay();
+                if routing.follow(fault).await {
+                    continue;
+                }
+            }
+            return (node.shard.index, result);
         }
     }
 

@@ -1,7 +1,8 @@
 //! `Queue`: the messages that wait for one sending task, handed out in batches.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +26,9 @@ pub(crate) struct Queue<B> {
 
 struct Contents<B> {
     waiting: VecDeque<Outgoing<B>>,
+    /// The messages to channels on [hold](BatchReceiver::hold), by the non-local part of their names. Those of a
+    /// channel are earlier than its waiting ones.
+    held: HashMap<Box<str>, VecDeque<Outgoing<B>>>,
     /// Whether a batch is under way. The task looks at the queue again after it.
     busy: bool,
     /// How many [bypass permits](BypassPermit) exist. The task sends nothing until they are dropped.
@@ -39,7 +43,7 @@ pub(crate) struct BatchReceiver<B: Weight> {
     task: Arc<DrivenTask>,
     closing: CancellationToken,
     /// The size of the last batch.
-    last: usize,
+    last: AtomicUsize,
 }
 
 impl<B: Weight> Queue<B> {
@@ -69,7 +73,7 @@ impl<B: Weight> Queue<B> {
     /// messages, which must not be overtaken.
     pub(crate) fn bypass(&self) -> Option<BypassPermit<B>> {
         let mut contents = self.contents.lock();
-        let idle = !contents.busy && !contents.closed && contents.waiting.is_empty();
+        let idle = !contents.busy && !contents.closed && contents.waiting.is_empty() && contents.held.is_empty();
         idle.then(|| {
             contents.bypasses += 1;
             BypassPermit { contents: self.contents.clone(), task: self.task.clone() }
@@ -99,19 +103,20 @@ impl<B> Drop for BypassPermit<B> {
 impl<B: Weight> BatchReceiver<B> {
     /// A queue and its receiving end, which the future that runs as `task` has to empty.
     pub(crate) fn new(task: Arc<DrivenTask>, closing: CancellationToken) -> (Queue<B>, Self) {
-        let contents = Contents { waiting: VecDeque::new(), busy: false, bypasses: 0, closed: false };
+        let (waiting, held) = (VecDeque::new(), HashMap::new());
+        let contents = Contents { waiting, held, busy: false, bypasses: 0, closed: false };
         let contents = Arc::new(Mutex::new(contents));
         let queue = Queue { contents: contents.clone(), task: task.clone() };
-        (queue, Self { contents, task, closing, last: 0 })
+        (queue, Self { contents, task, closing, last: AtomicUsize::new(0) })
     }
 
     /// Waits for messages and takes as many as a batch can have. Returns `None` at the end of the queue.
     ///
     /// # Cancel safety
     ///
-    /// None: messages that a dropped future had taken are lost.
-    pub(crate) async fn next(&mut self) -> Option<Vec<Outgoing<B>>> {
-        if self.last > 1 {
+    /// A future that is dropped before it is ready has taken nothing.
+    pub(crate) async fn next(&self) -> Option<Vec<Outgoing<B>>> {
+        if self.last.load(Ordering::Relaxed) > 1 {
             // The callers of the last batch run now. They may send more, which can travel together.
             tokio::task::yield_now().await;
         }
@@ -122,7 +127,7 @@ impl<B: Weight> BatchReceiver<B> {
                 return None;
             }
             if !batch.is_empty() {
-                self.last = batch.len();
+                self.last.store(batch.len(), Ordering::Relaxed);
                 return Some(batch);
             }
             tokio::select! {
@@ -133,12 +138,31 @@ impl<B: Weight> BatchReceiver<B> {
         }
     }
 
-    /// Removes the messages that do not stay. Called while no batch is being sent.
+    /// Removes the messages that do not stay, among those that are in no batch.
     pub(crate) fn release(&self, stays: impl Fn(&Outgoing<B>) -> bool) -> Vec<Outgoing<B>> {
         let mut contents = self.contents.lock();
-        let (kept, released) = std::mem::take(&mut contents.waiting).into_iter().partition::<Vec<_>, _>(stays);
-        contents.waiting = kept.into();
+        let Contents { waiting, held, .. } = &mut *contents;
+        let mut released = Vec::new();
+        for messages in held.values_mut().chain([waiting]) {
+            let (kept, others) = std::mem::take(messages).into_iter().partition::<Vec<_>, _>(&stays);
+            *messages = kept.into();
+            released.extend(others);
+        }
         released
+    }
+
+    /// Leaves the messages to `channel`, the non-local part of a name, out of batches until [`resume`](Self::resume),
+    /// because earlier ones have not been sent yet.
+    pub(crate) fn hold(&self, channel: Box<str>) {
+        self.contents.lock().held.entry(channel).or_default();
+    }
+
+    /// Ends the hold of a channel.
+    pub(crate) fn resume(&self, channel: &str) {
+        let mut contents = self.contents.lock();
+        for message in contents.held.remove(channel).into_iter().flatten().rev() {
+            contents.waiting.push_front(message);
+        }
     }
 
     /// Takes the next batch. The second value is whether the queue is closed and empty.
@@ -149,14 +173,33 @@ impl<B: Weight> BatchReceiver<B> {
         while contents.bypasses == 0
             && batch.len() < MAX_MESSAGES
             && bytes < MAX_BYTES
-            && let Some(next) = contents.waiting.pop_front()
+            && let Some(next) = contents.next_sendable()
         {
             bytes += next.bytes();
             batch.push(next);
         }
         contents.busy = !batch.is_empty();
-        let ended = closing && batch.is_empty() && contents.waiting.is_empty();
+        let ended = closing && batch.is_empty() && contents.is_empty();
         (batch, ended)
+    }
+}
+
+impl<B> Contents<B> {
+    /// Removes the first message whose channel is not on hold.
+    fn next_sendable(&mut self) -> Option<Outgoing<B>> {
+        loop {
+            let next = self.waiting.pop_front()?;
+            // Outside of a cluster no channel is ever on hold.
+            let held = if self.held.is_empty() { None } else { self.held.get_mut(next.channel.non_local()) };
+            match held {
+                Some(held) => held.push_back(next),
+                None => return Some(next),
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.held.values().all(VecDeque::is_empty)
     }
 }
 
@@ -165,8 +208,46 @@ impl<B: Weight> Drop for BatchReceiver<B> {
     fn drop(&mut self) {
         let mut contents = self.contents.lock();
         contents.closed = true;
-        let waiting = std::mem::take(&mut contents.waiting);
+        let (waiting, held) = (std::mem::take(&mut contents.waiting), std::mem::take(&mut contents.held));
         drop(contents);
-        waiting.into_iter().for_each(Outgoing::refuse);
+        held.into_values().flatten().chain(waiting).for_each(Outgoing::refuse);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::redis::send::OutboundMessage;
+
+    fn message(channel: &str) -> Outgoing<Bytes> {
+        let channel = channel.parse().expect("the name is valid");
+        let message = OutboundMessage { channel, capacity: 1, pinned: true, body: Bytes::new() };
+        Outgoing::new(message, 1, true, None).0
+    }
+
+    fn channels(messages: &[Outgoing<Bytes>]) -> Vec<&str> {
+        messages.iter().map(|message| message.channel.as_str()).collect()
+    }
+
+    #[tokio::test]
+    async fn messages_to_a_channel_on_hold_wait_in_order_and_hold_up_no_others() {
+        let closing = CancellationToken::new();
+        let (queue, batches) = BatchReceiver::new(Arc::default(), closing.clone());
+        batches.hold("a!".into());
+        for channel in ["a!1", "b!1", "a!2", "b!2"] {
+            queue.add(message(channel));
+        }
+        assert_eq!(channels(&batches.next().await.unwrap()), ["b!1", "b!2"]);
+        queue.add(message("a!3"));
+        queue.add(message("b!3"));
+        let released = batches.release(|message| message.channel.as_str() != "a!2");
+        assert_eq!(channels(&released), ["a!2"]);
+        closing.cancel();
+        assert_eq!(channels(&batches.next().await.unwrap()), ["b!3"]);
+        batches.resume("a!");
+        assert_eq!(channels(&batches.next().await.unwrap()), ["a!1", "a!3"], "the end of the queue waits for them");
+        assert!(batches.next().await.is_none());
     }
 }

@@ -2,14 +2,15 @@
 //!
 //! Each shard has a few queues, and a channel always uses the same one. A queue sends the messages that gathered during
 //! its previous batch, so no message waits for company. A queue has one batch under way, so the order within a channel
-//! holds whatever happens to a batch.
+//! holds whatever happens to a batch. In a cluster each channel of a batch is sent on its own
+//! ([`parts`](super::parts)).
 
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 
-use futures_util::future::join_all;
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +21,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::batch::{Batch, Outgoing, SendOutcome, TASK, record_size};
 use super::format::{OutboundMessage, WriteFormat};
 use super::open_calls::OpenCalls;
+use super::parts::{fail_waiting, send_parts};
 use super::queue::{BatchReceiver, BypassPermit, Queue};
 use super::slots::{PendingInSlot, SlotQueues};
 use crate::drops::{CountedIfUnread, OutcomeReceiver};
@@ -137,7 +139,12 @@ impl<F: WriteFormat> Sender<F> {
     fn start_queue(&self, shard: &Arc<Shard>) -> Queue<F::Body> {
         let work = Arc::<DrivenTask>::default();
         let (queue, batches) = BatchReceiver::new(work.clone(), self.ending.clone());
-        let sending = send_batches(self.places.clone(), shard.clone(), self.format.clone(), batches);
+        let (places, shard, format) = (self.places.clone(), shard.clone(), self.format.clone());
+        let sending = if places.is_cluster() {
+            send_parts(places, shard, format, batches).boxed()
+        } else {
+            send_batches(places, shard, format, batches).boxed()
+        };
         self.tasks.spawn_on(work.run(sending, self.runtime.clone()), &self.runtime);
         queue
     }
@@ -313,30 +320,13 @@ async fn send_batches<F: WriteFormat>(
     places: Arc<Places>,
     shard: Arc<Shard>,
     format: Arc<F>,
-    mut batches: BatchReceiver<F::Body>,
+    batches: BatchReceiver<F::Body>,
 ) {
     while let Some(messages) = batches.next().await {
         let batch: Batch<F::Body> = messages.into_iter().collect();
         let messages = batch.message_count();
-        // The waiting messages that the fault of another one concerns fail too.
-        let fail = |concerns: &dyn Fn(&ChannelName) -> bool, shard: usize, fault: &Fault| {
-            let released = batches.release(|message| message.waits_for_server() || !concerns(&message.channel));
-            for message in released {
-                message.fail(shard, fault);
-            }
-        };
-        if places.is_cluster() {
-            let parts = batch.by_channel().map(|part| {
-                let name: Box<str> = part.names().next().unwrap_or_default().into();
-                let on_fault =
-                    move |shard: usize, fault: &Fault| fail(&|channel| channel.non_local() == &*name, shard, fault);
-                contained(TASK, part.send(&*format, &places, &shard, on_fault))
-            });
-            join_all(parts).await;
-        } else {
-            let on_fault = |shard: usize, fault: &Fault| fail(&|_| true, shard, fault);
-            contained(TASK, batch.send(&*format, &places, &shard, on_fault)).await;
-        }
+        let on_fault = |shard: usize, fault: &Fault| fail_waiting(&batches, |_| true, shard, fault);
+        contained(TASK, batch.send(&*format, &places, &shard, on_fault, || {})).await;
         record_size(messages);
     }
 }

@@ -21,7 +21,7 @@ use crate::redis::receive::ReadFormat;
 use crate::redis::send::{OutboundMessage, PendingSend, Sender, WriteFormat};
 use crate::redis::stored::groups::StoredGroups;
 use crate::redis::stored::scan::Scan;
-use crate::redis::topology::places::Places;
+use crate::redis::topology::places::{Failure, Places};
 use crate::redis::topology::ring::Ring;
 
 /// The parameter of a [`StoredLayer`](crate::redis::StoredLayer): how messages and groups are stored in Redis.
@@ -108,6 +108,11 @@ pub trait StoredStatistics {
 
     /// The statistics of all channels on `shard`.
     fn global_statistics(&self, shard: &Shard) -> impl Future<Output = Result<Statistics, Fault>> + Send;
+
+    /// The statistics of all channels that a cluster has once, and not on each shard.
+    fn cluster_statistics(&self) -> impl Future<Output = Result<Statistics, Failure>> + Send {
+        std::future::ready(Ok(Statistics::default()))
+    }
 }
 
 /// The destinations of a group message in the format `F`.

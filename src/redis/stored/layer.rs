@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::{join_all, try_join, try_join_all};
 use rand::distr::{Alphanumeric, SampleString};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
@@ -313,11 +313,12 @@ impl<F: StoredFormat> ChannelLayer for StoredLayer<F> {
     async fn global_statistics(&self) -> Result<Statistics> {
         self.closing.check()?;
         self.format.write_statistics().await;
-        let parts = self
-            .places
-            .shards()
-            .map(|shard| async move { self.format.global_statistics(shard).await.map_err(|fault| shard.error(fault)) });
-        Ok(try_join_all(parts).await?.into_iter().fold(Statistics::default(), Statistics::merge))
+        let parts = self.places.shards().map(|shard| async move {
+            self.format.global_statistics(shard).await.map_err(|fault| (shard.index, fault))
+        });
+        let parts = try_join(try_join_all(parts), self.format.cluster_statistics()).await;
+        let (parts, of_cluster) = parts.map_err(|(shard, fault)| self.places.error(shard, fault))?;
+        Ok(parts.into_iter().fold(of_cluster, Statistics::merge))
     }
 
     async fn channel_statistics(&self, channel: &str) -> Result<Statistics> {

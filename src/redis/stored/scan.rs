@@ -4,10 +4,10 @@
 
 use futures_util::future::{join_all, try_join_all};
 use redis::{FromRedisValue, Value};
+use tokio::time::Instant;
 
 use crate::error::Result;
 use crate::layer::Parts;
-use crate::redis::node::cluster::Cluster;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 use crate::redis::topology::places::Places;
@@ -18,24 +18,30 @@ const SCAN_STEP: usize = 1000;
 /// meanwhile.
 pub(crate) const CHANNELS_PER_CALL: usize = 16;
 
-/// The most passes over a cluster whose keys move.
+/// The fewest passes over a cluster. A key that moves while the first one scans, past the scans of both shards, is
+/// found by the second one.
+const FEWEST_PASSES: usize = 2;
+/// The most passes over a cluster while slots move.
 const MOST_PASSES: usize = 10;
 
-/// Deletes the keys that the `scans` of all shards find.
+#[derive(Debug, thiserror::Error)]
+#[error("slots of the cluster keep moving from node to node, and keys may be left")]
+struct SlotsMove;
+
+/// Deletes the keys that the `scans` of all shards find. In a cluster, repeats that while slots move.
 pub(crate) async fn delete_all<'p>(places: &'p Places, scans: impl Fn(&'p Shard) -> Vec<Scan<'p>>) -> Result<()> {
-    for _ in 0..MOST_PASSES {
-        let changes = places.cluster().map(Cluster::changes);
-        delete(places, places.shards().flat_map(|shard| scans(shard)).collect()).await?;
-        // A key that moved meanwhile to a shard that had been scanned was not found. Other processes may have seen it
-        // move.
-        if let Some(cluster) = places.cluster() {
-            cluster.refresh().await.map_err(|error| places.error(0, error.into()))?;
-        }
-        if places.cluster().map(Cluster::changes) == changes {
-            break;
+    let delete_found = || delete(places, places.shards().flat_map(|shard| scans(shard)).collect());
+    let Some(cluster) = places.cluster() else { return delete_found().await };
+    for pass in 1..=MOST_PASSES {
+        let changes = cluster.changes();
+        delete_found().await?;
+        // This process may not have noticed that slots have moved.
+        cluster.refresh_since(Instant::now()).await.map_err(|error| places.error(0, error.into()))?;
+        if pass >= FEWEST_PASSES && cluster.changes() == changes {
+            return Ok(());
         }
     }
-    Ok(())
+    Err(places.error(0, Fault::busy(SlotsMove)))
 }
 
 async fn delete(places: &Places, scans: Vec<Scan<'_>>) -> Result<()> {

@@ -26,6 +26,8 @@ const PATTERN: &str = "channel-layer.health?";
 const SUFFIX: usize = 16;
 /// The most names that are tried. A shard of a cluster may serve a single slot, or none any more.
 const MOST_NAMES: usize = 1 << 18;
+/// How many names are tried before other tasks run.
+const NAMES_AT_ONCE: usize = 256;
 /// How long a result is reused.
 const REUSED_FOR: Duration = Duration::from_secs(1);
 /// The time to live of a probe message that is not read.
@@ -92,15 +94,18 @@ impl HealthProbe {
 
 /// A new channel on `shard`, and the first value that `place` returns for it. The second value of `place` is the shard
 /// of a channel.
-pub(crate) fn channel_on<P>(
+pub(crate) async fn channel_on<P>(
     shard: &Shard,
     place: impl Fn(&ChannelName) -> (P, usize),
 ) -> Result<(ChannelName, P), BoxError> {
-    for _ in 0..MOST_NAMES {
+    for number in 1..=MOST_NAMES {
         let channel = ChannelName::from_pattern(PATTERN, &Alphanumeric.sample_string(&mut rand::rng(), SUFFIX))?;
         let (placed, home) = place(&channel);
         if home == shard.index {
             return Ok((channel, placed));
+        }
+        if number % NAMES_AT_ONCE == 0 {
+            tokio::task::yield_now().await;
         }
     }
     Err("no channel for a probe was found on it".into())
@@ -117,7 +122,7 @@ pub(crate) async fn send_through(
     if let Some(fault) = shard.fault() {
         return Err(shard.error(fault).into());
     }
-    let (channel, key) = channel_on(shard, |channel| (key(channel), places.shard_of_channel(channel).index))?;
+    let (channel, key) = channel_on(shard, |channel| (key(channel), places.shard_of_channel(channel).index)).await?;
     layer.send(channel.as_str(), Message::default()).await?;
     let mut command = redis::cmd("PEXPIRE");
     // Without `LT`, which servers before 7.0 do not know.

@@ -66,12 +66,13 @@ impl<'p> Routing<'p> {
         self.node = match redirect {
             Redirect::Moved(moved, target) => {
                 let address = target.seen_from(&self.node.shard.connected_host());
-                if !cluster.knows(&address) {
+                if cluster.shard_at(&address).is_none() {
                     refresh(cluster).await;
                 }
                 // A node that has not followed a failover may name a former master that has left the cluster. The
                 // refreshed layout has another shard for the slot then.
-                if cluster.knows(&address) || self.places.home_of_slot(slot).index == self.node.shard.index {
+                if cluster.shard_at(&address).is_some() || self.places.home_of_slot(slot).index == self.node.shard.index
+                {
                     cluster.record_move(*moved, &address, self.node.shard.index);
                 }
                 Node::owner(self.places.home_of_slot(slot))

@@ -19,6 +19,7 @@ use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 use crate::redis::stored::format::StoredStatistics;
 use crate::redis::stored::scan::{CHANNELS_PER_CALL, Scan, parse};
+use crate::redis::topology::places::Failure;
 
 impl StoredStatistics for Native {
     async fn write_statistics(&self) {
@@ -27,16 +28,15 @@ impl StoredStatistics for Native {
 
     async fn channel_statistics(&self, shard: &Shard, non_local: &str) -> Result<Statistics, Fault> {
         let keys = &self.topology.keys;
-        let counters = self.counters(shard, &keys.channel_stats(non_local)).await?;
+        let counters = self.counters(shard, &keys.channel_stats(non_local)).await.map_err(|(_, fault)| fault)?;
         Ok(counters.merge(self.pending(shard, &[keys.channel(non_local)]).await?))
     }
 
     async fn global_statistics(&self, shard: &Shard) -> Result<Statistics, Fault> {
         let keys = &self.topology.keys;
         let mut total = Statistics::default();
-        // A cluster has one hash of total counters.
-        if shard.holds(&keys.global_stats()) {
-            total = self.counters(shard, &keys.global_stats()).await?;
+        if !self.topology.is_cluster() {
+            total = self.counters(shard, &keys.global_stats()).await.map_err(|(_, fault)| fault)?;
         }
         let mut scan = Scan::new(shard, keys.scan_channels(), |key| keys.parse_channel(key).is_some());
         while let Some(lists) = scan.next().await? {
@@ -44,15 +44,24 @@ impl StoredStatistics for Native {
         }
         Ok(total)
     }
+
+    /// The total counters, which are in one slot. It may move while the shards are scanned.
+    async fn cluster_statistics(&self) -> Result<Statistics, Failure> {
+        if !self.topology.is_cluster() {
+            return Ok(Statistics::default());
+        }
+        let key = self.topology.keys.global_stats();
+        self.counters(self.topology.home(&key), &key).await
+    }
 }
 
 impl Native {
     /// The counters in one hash.
-    async fn counters(&self, shard: &Shard, key: &str) -> Result<Statistics, Fault> {
+    async fn counters(&self, shard: &Shard, key: &str) -> Result<Statistics, Failure> {
         let mut command = redis::cmd("HMGET");
         command.arg(key).arg("messages_count").arg("channel_full_count");
-        let answer = self.topology.query_on(shard, key, &command).await.map_err(|(_, fault)| fault)?;
-        let (messages, full): (Option<u64>, Option<u64>) = parse(answer)?;
+        let answer = self.topology.query_on(shard, key, &command).await?;
+        let (messages, full): (Option<u64>, Option<u64>) = parse(answer).map_err(|fault| (shard.index, fault))?;
         Ok(Statistics {
             messages_count: messages.unwrap_or(0),
             channel_full_count: full.unwrap_or(0),

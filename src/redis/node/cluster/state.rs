@@ -40,7 +40,7 @@ pub(crate) struct Cluster {
     connection: tokio::sync::Mutex<Option<NodeConnection>>,
     /// When the last refresh ended, or a redirection named another master. Held only to read or set it.
     updated: Mutex<Option<Update>>,
-    /// Counts the changes of the layout and the redirections.
+    /// Counts the changes of the layout, also those that redirections reveal.
     changes: watch::Sender<u64>,
 }
 
@@ -98,8 +98,7 @@ impl Cluster {
         self.shards.lock().get(shard).is_some_and(|shard| shard.serves)
     }
 
-    /// The number of changes of the layout and of redirections so far. The keys of a shard have stayed where they are
-    /// if it has not changed.
+    /// The number of changes of the layout so far, also of those that redirections have revealed.
     pub(crate) fn changes(&self) -> u64 {
         *self.changes.borrow()
     }
@@ -154,24 +153,35 @@ impl Cluster {
     /// answered with it.
     pub(crate) fn record_move(&self, slot: Slot, address: &Address, from: usize) {
         let mut shards = self.shards.lock();
+        let known = shards.len();
         let number = shards.at_or_new(address, Instant::now());
+        let mut changed = shards.len() > known;
         // The other node of the same shard has been promoted. A node of another shard may name a former master, because
         // it learns of a failover later.
         if number == from && shards.set_master(number, address.clone()) {
             // Other nodes may not know it yet.
             *self.updated.lock() = Some(Update { at: Instant::now(), has_failed: false });
+            changed = true;
         }
-        self.assign(slot, number);
+        changed |= self.assign(slot, number);
         drop(shards);
-        self.record_change();
+        if changed {
+            self.record_change();
+        }
     }
 
     /// Records that a slot is being migrated to the node at `address`. Returns the number of its shard. A node that is
     /// in no layout becomes a shard of its own: a new master has no slots until the migration of the first one has
     /// ended.
     pub(crate) fn record_migration(&self, address: &Address) -> usize {
-        let number = self.shards.lock().at_or_new(address, Instant::now());
-        self.record_change();
+        let mut shards = self.shards.lock();
+        let known = shards.len();
+        let number = shards.at_or_new(address, Instant::now());
+        let is_new = shards.len() > known;
+        drop(shards);
+        if is_new {
+            self.record_change();
+        }
         number
     }
 
@@ -182,13 +192,13 @@ impl Cluster {
         shard.is_some_and(|shard| shard.master() == Some(address))
     }
 
-    /// Whether a node at `address` is known.
-    pub(crate) fn knows(&self, address: &Address) -> bool {
-        self.shards.lock().at(address).is_some()
+    /// The number of the shard that has a node at `address`, if it is known.
+    pub(crate) fn shard_at(&self, address: &Address) -> Option<usize> {
+        self.shards.lock().at(address)
     }
 
-    /// Records that the keys of a slot are on the way from one shard to another.
-    pub(crate) fn record_change(&self) {
+    /// Records that slots or masters are elsewhere, or that a shard was added.
+    fn record_change(&self) {
         self.changes.send_modify(|changes| *changes += 1);
     }
 
@@ -201,10 +211,15 @@ impl Cluster {
 
     /// Asks the nodes for the layout, unless that has just been done.
     pub(crate) async fn refresh(&self) -> Result<(), ConnectError> {
-        let asked = Instant::now();
+        let now = Instant::now();
+        self.refresh_since(now.checked_sub(FRESH).unwrap_or(now)).await
+    }
+
+    /// Asks the nodes for the layout, unless that has been done since `time`.
+    pub(crate) async fn refresh_since(&self, time: Instant) -> Result<(), ConnectError> {
         let mut connection = self.connection.lock().await;
         if let Some(update) = &*self.updated.lock()
-            && update.at + FRESH > asked
+            && update.at > time
         {
             return if update.has_failed { Err(ConnectError::NoLayout) } else { Ok(()) };
         }

@@ -99,7 +99,7 @@ impl Shard {
 
     /// Whether `fault` says that another node of the cluster runs the command.
     fn redirects(&self, fault: &Fault) -> bool {
-        matches!(fault.redirect, Some(Redirect::Moved(..) | Redirect::Ask(..))) && self.requirements.is_cluster()
+        fault.redirect.as_ref().is_some_and(|redirect| *redirect != Redirect::Wait) && self.requirements.is_cluster()
     }
 
     /// Whether a command is retried while the server is down.

@@ -144,6 +144,11 @@ impl EndpointSource {
         }
     }
 
+    /// Whether a node of the shard of a cluster is at `address`.
+    pub(crate) fn has_node(&self, address: &Address) -> bool {
+        matches!(self, Self::Cluster(shard) if shard.cluster.shard_at(address) == Some(shard.number))
+    }
+
     /// Waits until the servers have left the cluster.
     pub(crate) async fn retired(&self) {
         match self {

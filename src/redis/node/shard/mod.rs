@@ -159,6 +159,13 @@ impl Shard {
 
     /// Announces the loss of the server's data if its epoch is another than the known one.
     fn compare_epoch(&self, epoch: EpochAnswer) {
+        let epoch = match epoch {
+            // The master has been replaced, and its replica has to have the same epoch.
+            EpochAnswer::Elsewhere(Some(target)) if self.source.has_node(&target.seen_from(&self.connected_host())) => {
+                EpochAnswer::Unknown
+            }
+            epoch => epoch,
+        };
         let lost = self.epoch.lock().record(epoch);
         if lost {
             warn!(shard = self.index, host = self.host, "redis shard has lost its data");

@@ -75,10 +75,12 @@ impl Held {
     }
 
     /// Whether all messages of `source`, which are on `shard`, have to wait behind held ones: the server of a group of
-    /// any of them is unreachable, but not yet for long. While `shard` is down, letting messages pass gains nothing.
+    /// any of them is unreachable, but not yet for long. While `shard` is down, letting messages pass gains nothing. In
+    /// a cluster the channel may have moved to another shard since.
     pub(crate) fn blocks(&self, source: &ChannelName, shard: &Shard) -> bool {
+        let Some(held) = self.unresolved.get(source) else { return false };
         let keeps_order = |unresolved: &Unresolved| unresolved.unavailable_for() < KEEP_ORDER;
-        self.unresolved.get(source).is_some_and(|held| !shard.is_up() || held.iter().any(keeps_order))
+        held.iter().any(keeps_order) || (!shard.is_up() && shard.holds(source.non_local()))
     }
 
     pub(crate) fn is_empty(&self) -> bool {

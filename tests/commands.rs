@@ -44,7 +44,7 @@ impl Shell {
 }
 
 /// Runs a command with these environment variables only. Returns whether it succeeds, and all its output.
-async fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (bool, String) {
+pub async fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (bool, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_channel-layer"));
     command.args(arguments).env_clear().envs(variables.iter().copied()).kill_on_drop(true).stdin(Stdio::null());
     let output = within(DEADLINE, "the end of the command", command.output()).await.unwrap();

@@ -1,7 +1,9 @@
-//! `RedisLayer` and `PubSubLayer` on a Redis Cluster: what happens to messages when slots move and nodes fail.
+//! Layers and commands on a Redis Cluster: what happens to messages when slots move and nodes fail.
 
+mod commands;
 mod failing;
 mod half_moved;
+mod layers;
 mod load;
 mod login;
 mod moving;

@@ -198,9 +198,11 @@ conformance! {
     redis_sharded: Redis<3>, Capacity Drain Flush NoSilentLoss OnePlacePerProcess Order;
     redis_cluster: RedisCluster, Capacity Drain Flush NoSilentLoss OnePlacePerProcess Order;
     redis_encrypted: RedisEncrypted, Capacity Drain Flush NoSilentLoss OnePlacePerProcess Order;
-    hybrid: HybridMemory, Capacity Flush NoSilentLoss OnePlacePerProcess Order;
+    hybrid: HybridMemory<false>, Capacity Flush NoSilentLoss OnePlacePerProcess Order;
+    hybrid_cluster: HybridMemory<true>, Capacity Flush NoSilentLoss OnePlacePerProcess Order;
     hybrid_redis: HybridRedis, Capacity Drain Flush NoSilentLoss OnePlacePerProcess Order;
-    fallback: Fallback, Capacity Drain Flush NoSilentLoss OnePlacePerProcess Order;
+    fallback: Fallback<false>, Capacity Drain Flush NoSilentLoss OnePlacePerProcess Order;
+    fallback_cluster: Fallback<true>, Capacity Drain Flush NoSilentLoss OnePlacePerProcess Order;
     fallback_alone: FallbackAlone, Capacity NoSilentLoss OnePlacePerProcess Order;
     pubsub: PubSub, Flush Order;
     pubsub_sharded: PubSubSharded, Flush Order;

@@ -11,11 +11,12 @@ use super::{MOUNTED, read};
 use crate::chat::{Guest, Instance};
 use crate::support::RedisServer;
 
-const COMPOSE: [&str; 4] = [
+const COMPOSE: [&str; 5] = [
     "deploy/compose.yaml",
     "deploy/compose.append-only.yaml",
     "deploy/compose.workers.yaml",
     "deploy/compose.sentinel.yaml",
+    "deploy/compose.cluster.yaml",
 ];
 /// The port of an instance.
 pub const PORT: &str = "8000";
@@ -58,7 +59,7 @@ pub async fn run(arguments: &[&str], variables: &[(&str, &str)], redis: &RedisSe
     Instance::run(&arguments, &variables).await
 }
 
-/// `deploy::sentinel` starts the instances that use sentinels.
+/// `deploy::sentinel` and `deploy::cluster` start the instances that use sentinels or a cluster.
 #[tokio::test]
 async fn instances_start_with_the_settings_of_the_compose_files() {
     let redis = RedisServer::start();
@@ -67,7 +68,7 @@ async fn instances_start_with_the_settings_of_the_compose_files() {
         let variables: Vec<_> =
             environment.iter().map(|(name, value)| (name.as_str(), value.as_str().unwrap())).collect();
         assert_known(&variables, &format!("{name} in {file}"));
-        if environment.contains_key("CHANNEL_LAYER_HOSTS") {
+        if environment.contains_key("CHANNEL_LAYER_HOSTS") && !environment.contains_key("CHANNEL_LAYER_CLUSTER") {
             let instance = run(&texts(&service["command"]), &variables, &redis).await;
             let ada = Guest::enter(&instance, "lobby", "Ada").await;
             ada.sees_line("Ada joined").await;
@@ -116,7 +117,7 @@ fn all_files_agree_on_the_port() {
     assert!(instruction("CMD").contains(&PORT.to_owned()));
     let nginx = read("deploy/nginx/nginx.conf");
     let upstreams: Vec<_> = Regex::new(r"(?m)^ *server (\S+):(\d+)").unwrap().captures_iter(&nginx).collect();
-    for file in ["deploy/compose.yaml", "deploy/compose.sentinel.yaml"] {
+    for file in ["deploy/compose.yaml", "deploy/compose.sentinel.yaml", "deploy/compose.cluster.yaml"] {
         let instances: Vec<_> = instances().into_iter().filter(|(path, ..)| *path == file).collect();
         assert_eq!((upstreams.len(), instances.len()), (2, 2));
         for (upstream, (_, name, service)) in upstreams.iter().zip(&instances) {

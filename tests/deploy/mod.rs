@@ -1,5 +1,6 @@
 //! The files of `deploy/`, tested with the programs that read them.
 
+mod cluster;
 mod containers;
 mod documents;
 mod kubernetes;
@@ -7,6 +8,7 @@ mod nginx;
 mod proxied;
 mod redis;
 mod sentinel;
+mod servers;
 mod supervised;
 mod systemd;
 mod troubleshooting;

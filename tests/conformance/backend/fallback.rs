@@ -6,22 +6,22 @@ use channel_layer::{Config, FallbackLayer, RedisLayer};
 
 use super::super::guarantees::Promise;
 use super::super::tools::Layer;
-use super::redis::on;
+use super::redis::{on, on_cluster};
 use super::{Backend, Options};
 use crate::support::{RedisServer, shared_servers};
 
-/// [`FallbackLayer`] over a [`RedisLayer`] with a running server.
-pub struct Fallback {
+/// [`FallbackLayer`] over a [`RedisLayer`] with a running server, or with a cluster.
+pub struct Fallback<const CLUSTER: bool> {
     config: Config,
     first: Arc<FallbackLayer<RedisLayer>>,
 }
 
-impl Backend for Fallback {
+impl<const CLUSTER: bool> Backend for Fallback<CLUSTER> {
     const COLUMN: &'static str = "FallbackLayer";
     const LACKS: &'static [Promise] = &[];
 
     async fn start(options: Options) -> Self {
-        let config = on(&shared_servers()[..1], options.config());
+        let config = if CLUSTER { on_cluster(options.config()) } else { on(&shared_servers()[..1], options.config()) };
         Self { first: Arc::new(FallbackLayer::connect(config.clone()).await.unwrap()), config }
     }
 

@@ -7,25 +7,26 @@ use channel_layer::{HybridLayer, MemoryLayer, RedisLayer};
 
 use super::super::guarantees::Promise;
 use super::super::tools::Layer;
-use super::redis::{Processes, on};
+use super::redis::{Processes, on, on_cluster};
 use super::{Backend, Options};
 use crate::support::{shared_servers, shared_unix_server};
 
-/// [`HybridLayer`] with a [`MemoryLayer`] for normal channels. Its other instance uses the same memory, like a second
-/// reader of the same process with its own connections.
-pub struct HybridMemory {
+/// [`HybridLayer`] with a [`MemoryLayer`] for normal channels, and one server or a cluster for the others. Its other
+/// instance uses the same memory, like a second reader of the same process with its own connections.
+pub struct HybridMemory<const CLUSTER: bool> {
     local: Arc<MemoryLayer>,
     remote: Processes,
     first: Layer,
 }
 
-impl Backend for HybridMemory {
+impl<const CLUSTER: bool> Backend for HybridMemory<CLUSTER> {
     const COLUMN: &'static str = "HybridLayer with memory";
     const LACKS: &'static [Promise] = &[Promise::BetweenProcesses, Promise::Drain];
 
     async fn start(options: Options) -> Self {
         let local = Arc::new(MemoryLayer::with_config(&options.config()).unwrap());
-        let remote = Processes::start(on(&shared_servers()[..1], options.config())).await;
+        let remote = if CLUSTER { on_cluster(options.config()) } else { on(&shared_servers()[..1], options.config()) };
+        let remote = Processes::start(remote).await;
         let first = Arc::new(HybridLayer::<MemoryLayer, RedisLayer>::new(Arc::clone(&local), remote.first()));
         Self { local, remote, first }
     }

@@ -58,9 +58,7 @@ impl Backend for RedisCluster {
     const LACKS: &'static [Promise] = &[];
 
     async fn start(options: Options) -> Self {
-        // One seed leads to the other nodes. Readers of many channels need a connection for each.
-        let config = at(shared_cluster().urls(0..1), options.config()).cluster(true).pool_size(64);
-        Self(Processes::start(config).await)
+        Self(Processes::start(on_cluster(options.config())).await)
     }
 
     fn layer(&self) -> Layer {
@@ -75,6 +73,12 @@ impl Backend for RedisCluster {
 /// Returns `config` on `servers`, separated from all other data by a random prefix.
 pub fn on(servers: &[RedisServer], config: Config) -> Config {
     at(servers.iter().map(RedisServer::url), config)
+}
+
+/// Returns `config` on the shared cluster, separated in the same way.
+pub fn on_cluster(config: Config) -> Config {
+    // One seed leads to the other nodes. Readers of many channels need a connection for each.
+    at(shared_cluster().urls(0..1), config).cluster(true).pool_size(64)
 }
 
 fn at(urls: impl IntoIterator<Item = String>, config: Config) -> Config {

@@ -100,9 +100,6 @@ impl Config {
         if !matches!(self.format, Format::Native | Format::PubSub) {
             return refuse("only the formats native and pubsub can use a cluster");
         }
-        if self.sharded_pubsub {
-            return Err(Error::config("sharded_pubsub", "true", "not supported in a cluster"));
-        }
         let hosts = self.host_list();
         for (at, host) in hosts.iter().enumerate() {
             let refuse = |reason| Err(Error::config(format!("hosts[{at}]"), host, reason));

@@ -76,8 +76,9 @@ impl Config {
         self
     }
 
-    /// Whether a [`PubSubLayer`](crate::PubSubLayer) publishes with `SPUBLISH`, which needs Redis 7.0. All processes
-    /// need the same value, and Python's `channels_redis` supports only `false`. Defaults to `false`.
+    /// Whether a [`PubSubLayer`](crate::PubSubLayer) publishes with `SPUBLISH`, which needs Redis 7.0. In a
+    /// [`cluster`](Self::cluster) each message then goes to one master, and otherwise to all nodes. All processes need
+    /// the same value, and Python's `channels_redis` supports only `false`. Defaults to `false`.
     #[must_use]
     pub fn sharded_pubsub(mut self, sharded: bool) -> Self {
         self.sharded_pubsub = sharded;

@@ -138,7 +138,10 @@ pub(crate) const OPTIONS: &[Row] = &[
     row("return_after", |c| Slot::Time(&mut c.return_after, Duration::ZERO..=CENTURY))
         .about("How long a server must answer again after an outage before messages are sent to it."),
     row("sharded_pubsub", |c| Slot::Truth(&mut c.sharded_pubsub))
-        .about("Whether a `PubSubLayer` publishes with `SPUBLISH`. It needs Redis 7.0, and Python's layers do not support it."),
+        .about(
+            "Whether a `PubSubLayer` publishes with `SPUBLISH`. It needs Redis 7.0, and Python's layers do not support it. In a \
+             cluster each message then goes to one master.",
+        ),
     row("tls_ca_file", |c| Slot::Path(&mut c.tls.ca))
         .about("PEM file with the certificates of the authorities that sign the servers' certificates.")
         .defaults_to("none: the public authorities of Mozilla's list"),

@@ -1,6 +1,6 @@
 //! `Mode`: whether a layer carries messages through its servers, and the status of each server.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
 
@@ -28,6 +28,8 @@ pub enum Mode {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ShardStatus {
+    /// Position of the server in the configured hosts, or its number in a cluster.
+    pub shard: usize,
     /// How messages for names on this server are carried.
     pub mode: Mode,
     /// Start of this mode.
@@ -62,8 +64,8 @@ pub(crate) struct Modes {
 
 #[derive(Debug)]
 struct State {
-    /// The status of each server, with the reasons of its outage.
-    shards: Vec<(ShardStatus, Reasons)>,
+    /// The status of each server by its shard, with the reasons of its outage.
+    shards: BTreeMap<usize, (ShardStatus, Reasons)>,
     unreported: VecDeque<Change>,
     /// Whether a call of [`Modes::report`] is under way.
     is_reporting: bool,
@@ -76,16 +78,17 @@ enum Change {
     Unreachable { shard: usize, mode: Mode, reason: String, is_new_outage: bool },
     /// The server is used again. `stayed_local` is `None` if its messages did not stay in this process.
     Remote { shard: usize, stayed_local: Option<u64> },
+    /// The server serves nothing any more.
+    Forgotten { shard: usize },
 }
 
 impl Modes {
-    /// Starts with `shards` servers in [`Mode::Remote`].
+    /// Starts with `shards` servers in [`Mode::Remote`]. Others are added when they are marked.
     pub(crate) fn new(shards: usize, events: broadcast::Sender<Event>) -> Arc<Self> {
-        let status = ShardStatus { mode: Mode::Remote, since: SystemTime::now(), reason: None, stayed_local: 0 };
         for shard in 0..shards {
             set_gauge(shard, Mode::Remote);
         }
-        let shards = vec![(status, Reasons::default()); shards];
+        let shards = (0..shards).map(|shard| (shard, remote(shard))).collect();
         let state = Mutex::new(State { shards, unreported: VecDeque::new(), is_reporting: false });
         Arc::new(Self { state, overall: watch::Sender::new(Mode::Remote), events })
     }
@@ -95,7 +98,7 @@ impl Modes {
     pub(crate) fn mark_unreachable(&self, shard: usize, mode: Mode, reason: &str) {
         let mut state = self.state.lock();
         let is_new_outage = state.set(shard, mode);
-        let (status, reasons) = &mut state.shards[shard];
+        let (status, reasons) = state.shard(shard);
         status.reason = Some(reason.to_owned());
         if reasons.is_new(reason) {
             let change = Change::Unreachable { shard, mode, reason: reason.to_owned(), is_new_outage };
@@ -106,10 +109,18 @@ impl Modes {
     /// Marks `shard` as used again: its messages go to the server.
     pub(crate) fn mark_remote(&self, shard: usize) {
         let mut state = self.state.lock();
-        let status = &state.shards[shard].0;
+        let status = &state.shard(shard).0;
         let stayed_local = (status.mode == Mode::LocalOnly).then_some(status.stayed_local);
         if state.set(shard, Mode::Remote) {
             state.unreported.push_back(Change::Remote { shard, stayed_local });
+        }
+    }
+
+    /// Forgets `shard`, which serves nothing any more.
+    pub(crate) fn forget(&self, shard: usize) {
+        let mut state = self.state.lock();
+        if state.shards.remove(&shard).is_some() {
+            state.unreported.push_back(Change::Forgotten { shard });
         }
     }
 
@@ -146,6 +157,7 @@ impl Modes {
                     warn!(shard, reason, "{text}");
                 }
             }
+            Change::Forgotten { shard } => set_gauge(*shard, Mode::Remote),
             Change::Remote { shard, stayed_local } => {
                 let shard = *shard;
                 set_gauge(shard, Mode::Remote);
@@ -159,13 +171,13 @@ impl Modes {
 
     /// Counts messages that stayed in this process.
     pub(crate) fn count_local(&self, shard: usize, messages: usize) {
-        self.state.lock().shards[shard].0.stayed_local += messages as u64;
+        self.state.lock().shard(shard).0.stayed_local += messages as u64;
         update_metric(|| metrics::counter!("channel_layer_stayed_local_total").increment(messages as u64));
     }
 
-    /// Returns the status of each server.
+    /// Returns the status of each server, by shard.
     pub(crate) fn status(&self) -> Vec<ShardStatus> {
-        self.state.lock().shards.iter().map(|(status, _)| status.clone()).collect()
+        self.state.lock().shards.values().map(|(status, _)| status.clone()).collect()
     }
 
     /// Returns the worst mode of all servers, and notifies of changes.
@@ -175,20 +187,31 @@ impl Modes {
 }
 
 impl State {
+    fn shard(&mut self, shard: usize) -> &mut (ShardStatus, Reasons) {
+        self.shards.entry(shard).or_insert_with(|| remote(shard))
+    }
+
     /// Changes the mode of a server. Returns `false` if it had this mode already.
     fn set(&mut self, shard: usize, mode: Mode) -> bool {
-        let (status, reasons) = &mut self.shards[shard];
+        let (status, reasons) = self.shard(shard);
         if status.mode == mode {
             return false;
         }
         *reasons = Reasons::default();
-        *status = ShardStatus { mode, since: SystemTime::now(), reason: None, stayed_local: status.stayed_local };
+        *status =
+            ShardStatus { shard, mode, since: SystemTime::now(), reason: None, stayed_local: status.stayed_local };
         true
     }
 
     fn worst(&self) -> Mode {
-        self.shards.iter().map(|(status, _)| status.mode).max().unwrap_or_default()
+        self.shards.values().map(|(status, _)| status.mode).max().unwrap_or_default()
     }
+}
+
+/// The status of a server that is used from now on.
+fn remote(shard: usize) -> (ShardStatus, Reasons) {
+    let status = ShardStatus { shard, mode: Mode::Remote, since: SystemTime::now(), reason: None, stayed_local: 0 };
+    (status, Reasons::default())
 }
 
 fn set_gauge(shard: usize, mode: Mode) {

@@ -51,7 +51,9 @@ async fn the_user_of_the_native_format_may_use_a_cluster_whose_slots_move() {
 async fn the_user_of_pubsub_may_use_a_cluster() {
     let cluster = Cluster::without_replicas().await;
     let urls = urls_for(&cluster, "channel-layer-pubsub").await;
-    publishes(Config::new().cluster(true).hosts(urls)).await;
+    let config = Config::new().cluster(true).hosts(urls);
+    publishes(config.clone()).await;
+    publishes(config.sharded_pubsub(true)).await;
     assert_nothing_refused(&cluster).await;
 }
 

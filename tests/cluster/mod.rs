@@ -10,5 +10,6 @@ mod moving;
 mod pool;
 mod pubsub;
 mod scripts;
+mod sharded_pubsub;
 mod tools;
 mod unserved;

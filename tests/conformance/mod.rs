@@ -21,7 +21,8 @@ mod tools;
 
 use backend::{
     AsgiRedis, ChannelsRedis, Fallback, FallbackAlone, HybridMemory, HybridRedis, Kind, Memory, MemoryThreaded, PubSub,
-    PubSubAlone, PubSubCluster, PubSubOnSeveral, PubSubSharded, Redis, RedisCluster, RedisEncrypted,
+    PubSubAlone, PubSubCluster, PubSubClusterSharded, PubSubOnSeveral, PubSubSharded, Redis, RedisCluster,
+    RedisEncrypted,
 };
 
 /// Generates a module for each backend, with the tests of the guarantees that are listed for it and the tests that
@@ -209,6 +210,7 @@ conformance! {
     pubsub_on_several: PubSubOnSeveral, Flush;
     pubsub_alone: PubSubAlone, Flush Order;
     pubsub_cluster: PubSubCluster, Flush Order;
+    pubsub_cluster_sharded: PubSubClusterSharded, Flush;
     channels_redis: ChannelsRedis<1>, Capacity Drain Flush NoSilentLoss OnePlacePerProcess Order;
     channels_redis_sharded: ChannelsRedis<3>, Capacity Drain Flush NoSilentLoss OnePlacePerProcess Order;
     asgi_redis: AsgiRedis<1>, Capacity Drain Flush NoSilentLoss Order;

@@ -11,8 +11,9 @@ use tokio_util::task::TaskTracker;
 use super::inbox::{self, Inbox};
 use super::interest::Interest;
 use super::layer::PubSubLayer;
+use super::managers::Managers;
 use super::publish::Publisher;
-use super::topic::Topics;
+use super::topic::{Sharding, Topics};
 use super::wire::Wire;
 use crate::config::{Config, Fallback, Format};
 use crate::error::Result;
@@ -22,7 +23,9 @@ use crate::redis::closing::Closing;
 use crate::redis::node::connection::{ClusterUse, Requirements, Timing, Version};
 use crate::redis::node::shard::Shard;
 use crate::redis::pubsub::subscribe::manager::{SubscriptionManager, SubscriptionOptions};
+use crate::redis::topology::places::Places;
 use crate::redis::topology::probe::HealthProbe;
+use crate::redis::topology::ring::Ring;
 use crate::redis::topology::servers;
 
 /// The first version of Redis that closes the connections of slow subscribers.
@@ -55,34 +58,51 @@ impl PubSubLayer {
             requirements.cluster = ClusterUse::AnyNode;
         }
         let fallback = config.fallback.unwrap_or(Fallback::Local);
-        let (_, shards) = servers::connect(&config, &requirements, &events, fallback == Fallback::Fail).await?;
-        let layer = Self::start(shards, &config, fallback, events)?;
-        join_all(layer.inbox.interest.managers().iter().map(|manager| manager.wait_until_known())).await;
+        let some_needed = fallback == Fallback::Fail;
+        let places = if config.cluster && config.sharded_pubsub {
+            Box::pin(servers::connect_cluster(&config, &requirements, &events, some_needed)).await?
+        } else {
+            let (_, shards) = servers::connect(&config, &requirements, &events, some_needed).await?;
+            let ring = Ring::crc(shards.len());
+            Places::new(shards, ring)
+        };
+        let layer = Self::start(Arc::new(places), &config, fallback, events)?;
+        join_all(layer.inbox.interest.managers().all().map(|manager| manager.wait_until_known())).await;
         Ok(layer)
     }
 
     /// Creates the layer and starts its tasks.
     fn start(
-        shards: Vec<Arc<Shard>>,
+        places: Arc<Places>,
         config: &Config,
         fallback: Fallback,
         events: broadcast::Sender<Event>,
     ) -> Result<Self> {
-        let topics = Arc::new(Topics::new(config.key_prefix(), config.sharded_pubsub, shards.len()));
+        let sharding = match (config.sharded_pubsub, places.cluster()) {
+            (false, _) => Sharding::Classic(places.count()),
+            (true, None) => Sharding::Sharded(places.count()),
+            (true, Some(_)) => Sharding::Partitioned,
+        };
+        let topics = Arc::new(Topics::new(config.key_prefix(), sharding));
         let wire = Arc::new(Wire::new(config)?);
-        let modes = Modes::new(shards.len(), events.clone());
+        let modes = Modes::new(places.count(), events.clone());
         let publish = if config.sharded_pubsub { "SPUBLISH" } else { "PUBLISH" };
         let options = SubscriptionOptions { fallback, return_after: config.return_after, publish };
-        let manager = |shard: &Arc<Shard>| {
-            Arc::new(SubscriptionManager::new(
-                shard.clone(),
-                Timing::of(config),
-                options,
-                modes.clone(),
-                events.clone(),
-            ))
+        let manager = {
+            let (places, timing, modes, events) = (places.clone(), Timing::of(config), modes.clone(), events.clone());
+            move |shard: &Arc<Shard>| {
+                let (modes, events) = (modes.clone(), events.clone());
+                Arc::new(SubscriptionManager::new(
+                    shard.clone(),
+                    places.clone(),
+                    timing.clone(),
+                    options,
+                    modes,
+                    events,
+                ))
+            }
         };
-        let managers: Vec<_> = shards.iter().map(manager).collect();
+        let managers = Arc::new(Managers::new(places.clone(), manager));
         let bounds = Bounds { overflow: config.overflow, bytes: config.max_queue_size };
         let memory = MemoryLayer::dropping(config, bounds)?;
         let interest = Interest::new(topics.clone(), managers.clone(), config.expiry);
@@ -91,17 +111,24 @@ impl PubSubLayer {
 
         let drained = CancellationToken::new();
         let (work, upkeep) = (TaskTracker::new(), TaskTracker::new());
-        for (shard, manager) in shards.iter().zip(&managers) {
-            upkeep.spawn(shard.clone().supervise(drained.clone()));
-            let (inbox, index) = (inbox.clone(), shard.index);
-            let deliver = Arc::new(move |topic: &[u8], payload: Bytes| inbox.receive(index, topic, &payload));
-            upkeep.spawn(manager.clone().run(deliver, drained.clone()));
+        places.supervise(&upkeep, &drained);
+        let start = {
+            let (inbox, upkeep, drained) = (inbox.clone(), upkeep.clone(), drained.clone());
+            move |manager: Arc<SubscriptionManager>| {
+                let (inbox, shard) = (inbox.clone(), manager.shard.index);
+                let deliver = Arc::new(move |topic: &[u8], payload: Bytes| inbox.receive(shard, topic, &payload));
+                upkeep.spawn(manager.run(deliver, drained.clone()));
+            }
+        };
+        managers.all().cloned().for_each(&start);
+        if places.is_cluster() {
+            upkeep.spawn(managers.clone().follow_cluster(modes.clone(), start, drained.clone()));
         }
         upkeep.spawn(inbox::sweep(inbox.clone(), config.expiry, closing.token().clone()));
-        let publisher = Publisher::start(&managers, &inbox, &modes, &work, closing.token());
-        let retrying = shards.clone();
+        let publisher = Publisher::start(topics.places(), &inbox, &modes, &work, closing.token());
+        let retrying = places.clone();
         upkeep.spawn(servers::drain(
-            move || retrying.iter().for_each(|shard| shard.cancel_retries()),
+            move || retrying.cancel_retries(),
             work,
             closing.token().clone(),
             drained.clone(),
@@ -116,7 +143,7 @@ impl PubSubLayer {
             wire,
             prefix,
             publisher,
-            shards,
+            places,
             health_probe,
             modes,
             events,

@@ -7,7 +7,7 @@ use redis::PushInfo;
 
 use super::inbox::addressed;
 use super::subscribe::subscriber::message;
-use super::topic::Topics;
+use super::topic::{Sharding, Topics};
 use super::wire::Wire;
 use crate::config::{Config, Serializer};
 
@@ -25,7 +25,8 @@ pub fn published_payload(bytes: &[u8]) {
     let config = Config::new().serializer(json);
     let config = if options & 2 == 0 { config } else { config.symmetric_encryption_keys(["a key"]) };
     let wire = Wire::new(&config).expect("the configuration is valid");
-    let topics = Topics::new("asgi", options & 4 != 0, 3);
+    let sharding = [Sharding::Classic(3), Sharding::Sharded(3), Sharding::Partitioned];
+    let topics = Topics::new("asgi", sharding[usize::from(options >> 2) % sharding.len()]);
     let Ok(opened) = wire.open(&Bytes::copy_from_slice(payload.get(1..).unwrap_or_default())) else { return };
     if let Some(target) = std::str::from_utf8(topic).ok().and_then(|topic| topics.target(topic)) {
         drop(addressed(target, &opened));
@@ -38,7 +39,7 @@ pub fn published_payload(bytes: &[u8]) {
 
 /// Handles a push of a server.
 pub(crate) fn pushed(push: PushInfo) {
-    let topics = Arc::new(Topics::new("asgi", false, 3));
+    let topics = Arc::new(Topics::new("asgi", Sharding::Classic(3)));
     if let Some((topic, _)) = message(push)
         && let Ok(topic) = std::str::from_utf8(&topic)
     {

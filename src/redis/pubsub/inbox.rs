@@ -143,16 +143,22 @@ impl Drop for Ending {
 
 #[cfg(test)]
 mod tests {
+    use super::super::managers::Managers;
+    use super::super::topic::Sharding;
     use super::*;
     use crate::config::Config;
+    use crate::redis::topology::places::Places;
+    use crate::redis::topology::ring::Ring;
     use crate::supervise::trap;
 
     #[tokio::test(start_paused = true)]
     async fn a_panic_costs_one_round_of_closing_unused_channels() {
         // Without servers nothing has to be unsubscribed.
-        let (topics, expiry) = (Arc::new(Topics::new("p", false, 0)), Duration::from_secs(4));
+        let (topics, expiry) = (Arc::new(Topics::new("p", Sharding::Classic(0))), Duration::from_secs(4));
         let wire = Arc::new(Wire::new(&Config::new()).unwrap());
-        let interest = Interest::new(topics.clone(), Vec::new(), Duration::ZERO);
+        let places = Arc::new(Places::new(Vec::new(), Ring::crc(0)));
+        let managers = Arc::new(Managers::new(places, |_| unreachable!("there are no servers")));
+        let interest = Interest::new(topics.clone(), managers, Duration::ZERO);
         let inbox = Arc::new(Inbox::new(MemoryLayer::new(), interest, topics, wire, Closing::default()));
         let closing = CancellationToken::new();
         let sweeping = tokio::spawn(sweep(inbox.clone(), expiry, closing.clone()));

@@ -4,20 +4,19 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{join_all, select_all};
+use futures_util::future::select_all;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::managers::Managers;
 use super::topic::{Subscription, Topics};
 use crate::error::{Error, Result};
 use crate::name::{ChannelName, GroupName};
-use crate::redis::pubsub::subscribe::desired::ChangeNumber;
-use crate::redis::pubsub::subscribe::manager::SubscriptionManager;
 
 /// Keeps the servers subscribed to the open channels and the groups.
 pub(crate) struct Interest {
     topics: Arc<Topics>,
-    managers: Vec<Arc<SubscriptionManager>>,
+    managers: Arc<Managers>,
     /// How long a channel stays open without a reader.
     linger: Duration,
     /// Held while the managers are told of a change, so that they see changes in their order.
@@ -39,12 +38,12 @@ struct OpenChannel {
     requested: RequestedSubscriptions,
 }
 
-/// Requested subscriptions, each with its shard and the number of its change.
+/// Requested subscriptions, each with its place.
 #[derive(Clone)]
-pub(crate) struct RequestedSubscriptions(Vec<(usize, Subscription, ChangeNumber)>);
+pub(crate) struct RequestedSubscriptions(Vec<(usize, Subscription)>);
 
 impl Interest {
-    pub(crate) fn new(topics: Arc<Topics>, managers: Vec<Arc<SubscriptionManager>>, linger: Duration) -> Self {
+    pub(crate) fn new(topics: Arc<Topics>, managers: Arc<Managers>, linger: Duration) -> Self {
         Self { topics, managers, linger, state: Mutex::default() }
     }
 
@@ -126,43 +125,40 @@ impl Interest {
     ///
     /// [`Error::Redis`] of a server that refused, or that is unreachable.
     pub(crate) async fn confirmed(&self, requested: &RequestedSubscriptions) -> Result<()> {
-        for (shard, subscription, number) in &requested.0 {
-            self.managers[*shard].confirmed(subscription, *number).await?;
+        for (place, subscription) in &requested.0 {
+            self.managers.confirmed(*place, subscription).await?;
         }
         Ok(())
     }
 
     /// Waits until a server has refused any of `requested`. Never returns if none does.
     pub(crate) async fn refused(&self, requested: &RequestedSubscriptions) -> Error {
-        let refused = requested.0.iter().map(|(shard, subscription, number)| {
-            let manager = &self.managers[*shard];
-            Box::pin(manager.refused(subscription, *number))
-        });
+        let refused =
+            requested.0.iter().map(|(place, subscription)| Box::pin(self.managers.refused(*place, subscription)));
         select_all(refused).await.0
     }
 
     /// Waits until all messages have arrived that were published before the call.
     pub(crate) async fn catch_up(&self) {
-        join_all(self.managers.iter().map(|manager| manager.catch_up())).await;
+        self.managers.catch_up().await;
     }
 
     /// Waits until all messages to `group` have arrived that were published before the call. Messages may arrive even
     /// after the process has left the group, because the server may not have unsubscribed it yet.
     pub(crate) async fn catch_up_group(&self, group: &GroupName) {
-        let (shard, _) = self.topics.of_members(group);
-        self.managers[shard].catch_up().await;
+        let (place, _) = self.topics.of_members(group);
+        self.managers.catch_up_at(place).await;
     }
 
-    /// The managers of all servers, by shard.
-    pub(crate) fn managers(&self) -> &[Arc<SubscriptionManager>] {
+    /// The managers of all servers.
+    pub(crate) fn managers(&self) -> &Arc<Managers> {
         &self.managers
     }
 
-    /// The managers of the servers that deliver messages of these channels.
-    pub(crate) fn managers_of(&self, channels: &[ChannelName]) -> Vec<Arc<SubscriptionManager>> {
+    /// The places that deliver messages of these channels.
+    pub(crate) fn places_of(&self, channels: &[ChannelName]) -> HashSet<usize> {
         let sources = channels.iter().flat_map(|channel| self.topics.of_source(channel));
-        let shards: HashSet<_> = sources.map(|(shard, _)| shard).collect();
-        shards.into_iter().map(|shard| self.managers[shard].clone()).collect()
+        sources.map(|(place, _)| place).collect()
     }
 
     fn open<'s>(&self, state: &'s mut State, channel: &ChannelName) -> &'s mut OpenChannel {
@@ -174,16 +170,16 @@ impl Interest {
     }
 
     fn request(&self, subscriptions: impl IntoIterator<Item = (usize, Subscription)>) -> RequestedSubscriptions {
-        let ask = |(shard, subscription): (usize, Subscription)| {
-            let number = self.managers[shard].add(&subscription);
-            (shard, subscription, number)
-        };
-        RequestedSubscriptions(subscriptions.into_iter().map(ask).collect())
+        let subscriptions: Vec<_> = subscriptions.into_iter().collect();
+        for (place, subscription) in &subscriptions {
+            self.managers.add(*place, subscription);
+        }
+        RequestedSubscriptions(subscriptions)
     }
 
     fn remove(&self, requested: &RequestedSubscriptions) {
-        for (shard, subscription, _) in &requested.0 {
-            self.managers[*shard].remove(subscription);
+        for (place, subscription) in &requested.0 {
+            self.managers.remove(*place, subscription);
         }
     }
 

@@ -25,7 +25,7 @@ use crate::message::Message;
 use crate::name::{ChannelKind, ChannelName, GroupName};
 use crate::redis::closing::Closing;
 use crate::redis::node::fault::Fault;
-use crate::redis::node::shard::Shard;
+use crate::redis::topology::places::Places;
 use crate::redis::topology::probe::{self, HealthProbe};
 
 /// The number of random characters in the name of a new channel.
@@ -83,7 +83,7 @@ pub struct PubSubLayer {
     pub(crate) wire: Arc<Wire>,
     pub(crate) prefix: String,
     pub(crate) publisher: Publisher,
-    pub(crate) shards: Vec<Arc<Shard>>,
+    pub(crate) places: Arc<Places>,
     pub(crate) health_probe: HealthProbe,
     pub(crate) modes: Arc<Modes>,
     pub(crate) events: broadcast::Sender<Event>,
@@ -93,7 +93,7 @@ pub struct PubSubLayer {
     pub(crate) upkeep: TaskTracker,
 }
 
-/// The shard and the outcome of a queued message.
+/// The place and the outcome of a queued message.
 pub(crate) type Publication = (usize, OutcomeReceiver<Result<()>>);
 
 impl PubSubLayer {
@@ -135,7 +135,7 @@ impl PubSubLayer {
         Ok(channel)
     }
 
-    /// The mode of each server, in the order of the configured hosts.
+    /// The mode of each server, in the order of the configured hosts or of the numbers of the shards of a cluster.
     pub fn status(&self) -> Vec<ShardStatus> {
         self.modes.status()
     }
@@ -161,8 +161,8 @@ impl PubSubLayer {
         let payload = self.wire.seal(message, named)?;
         let (done, outcome) = OutcomeSender::new();
         let outbound = OutboundMessage { target, topic: address.topic, payload, local_copy, done };
-        self.publisher.enqueue(address.shard, outbound);
-        Ok((address.shard, outcome))
+        self.publisher.enqueue(address.place, outbound);
+        Ok((address.place, outcome))
     }
 
     fn enqueue_for_channel(&self, channel: &str, message: &Message) -> Result<Publication> {
@@ -176,10 +176,10 @@ impl PubSubLayer {
     }
 
     /// Waits until the message has been published or delivered in this process.
-    pub(crate) async fn outcome(&self, (shard, outcome): Publication) -> CountedIfUnread<Result<()>> {
+    pub(crate) async fn outcome(&self, (place, outcome): Publication) -> CountedIfUnread<Result<()>> {
         let outcome = outcome.await.ok().and_then(CountedIfUnread::into_option).unwrap_or_else(|| {
             let error = self.closing.has_ended().then(|| self.closing.error());
-            let error = error.unwrap_or_else(|| self.shards[shard].error(Fault::panicked()));
+            let error = error.unwrap_or_else(|| self.inbox.interest.managers().error(place, Fault::panicked()));
             CountedIfUnread::of_send(Err(error))
         });
         outcome.map(|result| result.map_err(|error| self.closing.explain(error)))
@@ -330,7 +330,7 @@ impl ChannelLayer for PubSubLayer {
 
     async fn redis_stats(&self) -> Result<Vec<RedisStats>> {
         self.check_open()?;
-        probe::stats(self.shards.iter()).await
+        probe::stats(self.places.shards()).await
     }
 
     fn group_expiry(&self) -> Duration {
@@ -350,7 +350,7 @@ impl ChannelLayer for PubSubLayer {
     }
 
     fn outage(&self) -> Option<usize> {
-        self.shards.iter().position(|shard| !shard.is_up())
+        self.places.shards().find(|shard| shard.outage().is_some()).map(|shard| shard.index)
     }
 }
 
@@ -364,6 +364,6 @@ impl Drop for PubSubLayer {
 
 impl std::fmt::Debug for PubSubLayer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PubSubLayer").field("shards", &self.shards).finish_non_exhaustive()
+        f.debug_struct("PubSubLayer").field("places", &self.places).finish_non_exhaustive()
     }
 }

@@ -10,6 +10,8 @@ pub(crate) mod fuzzing;
 pub(crate) mod inbox;
 pub(crate) mod interest;
 pub(crate) mod layer;
+pub(crate) mod managers;
+pub(crate) mod partition;
 pub(crate) mod probe;
 pub(crate) mod publish;
 pub(crate) mod source;

@@ -20,17 +20,19 @@ struct Stayed;
 impl PubSubLayer {
     /// The health of the servers, with a probe of each.
     pub(crate) async fn examine(&self) -> Health {
-        let mut health = self.health_probe.health(self.shards.iter(), |shard| self.send_through(shard)).await;
-        for (shard, status) in self.status().into_iter().enumerate() {
+        let mut health = self.health_probe.health(self.places.shards(), |shard| self.send_through(shard)).await;
+        for status in self.status() {
             match status.mode {
                 Mode::Remote => {}
-                Mode::LocalOnly => health.falls_back(shard, status.reason),
-                Mode::Down => health.fails(shard, status.reason),
+                Mode::LocalOnly => health.falls_back(status.shard, status.reason),
+                Mode::Down => health.fails(status.shard, status.reason),
             }
+        }
+        for manager in self.inbox.interest.managers().all() {
             // There is no fallback for a refused subscription: messages of other processes do not arrive.
-            if let Some(fault) = self.inbox.interest.managers()[shard].refusal() {
-                let refusal = self.shards[shard].error(fault);
-                health.fails(shard, Some(format!("a subscription was refused: {refusal}")));
+            if let Some(fault) = manager.refusal() {
+                let refusal = manager.shard.error(fault);
+                health.fails(manager.shard.index, Some(format!("a subscription was refused: {refusal}")));
             }
         }
         health
@@ -39,10 +41,16 @@ impl PubSubLayer {
     /// Publishes a message through `shard` and receives it, on a channel of its own.
     async fn send_through(&self, shard: &Shard) -> Result<(), BoxError> {
         let interest = &self.inbox.interest;
-        if let Reachability::Unreachable(fault) = interest.managers()[shard.index].reachability() {
+        let managers = interest.managers();
+        if let Some(Reachability::Unreachable(fault)) = managers.of_shard(shard.index).map(|it| it.reachability()) {
             return Err(shard.error(fault).into());
         }
-        let place = |channel: &ChannelName| ((), self.topics.address(&Target::Channel(channel.clone())).shard);
+        if !managers.is_used(shard.index) {
+            return Ok(());
+        }
+        let place = |channel: &ChannelName| {
+            ((), managers.shard_at(self.topics.address(&Target::Channel(channel.clone())).place))
+        };
         let (channel, ()) = probe::channel_on(shard, place).await?;
         let _opened = Opened { interest, channel: &channel };
         self.subscribe(&[channel.as_str()]).await?;

@@ -1,17 +1,21 @@
 //! `Publisher`: queues messages for servers and publishes each batch in one pipeline.
 //!
-//! Each server has one queue with one batch under way. So the messages of one sender to names on one server leave in
-//! the order of its calls. Messages that stay in this process during an outage keep their place among them.
+//! Each server, and each partition of a cluster, has one queue with one batch under way. So the messages of one sender
+//! to names on one server leave in the order of its calls. Messages that stay in this process during an outage keep
+//! their place among them, and so do those that a node of a cluster has sent elsewhere.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use redis::Value;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::inbox::Inbox;
+use super::partition::Partition;
 use super::topic::Target;
 use crate::config::Fallback;
 use crate::drops::{CountedIfUnread, DropReason, Drops, OutcomeSender};
@@ -23,6 +27,9 @@ use crate::redis::pubsub::subscribe::manager::{Reachability, SubscriptionManager
 use crate::redis::send::batch::{TASK, record_size};
 use crate::redis::send::queue::{MAX_BYTES, MAX_MESSAGES};
 use crate::supervise::{contained, update_metric};
+
+/// The pause before messages that a node of a cluster does not accept are sent again.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// A message to publish, and the sender of its outcome.
 pub(crate) struct OutboundMessage {
@@ -61,45 +68,50 @@ impl Drop for QueuedMessage {
     }
 }
 
-/// The queues of all servers, by shard.
+/// The queues of all places.
 pub(crate) struct Publisher {
     queues: Vec<mpsc::UnboundedSender<QueuedMessage>>,
 }
 
 impl Publisher {
-    /// Starts the queues on `tasks`. They end when `closing` is cancelled and they are empty.
+    /// Starts the queues of all `places` on `tasks`. They end when `closing` is cancelled and they are empty.
     pub(crate) fn start(
-        managers: &[Arc<SubscriptionManager>],
+        places: usize,
         inbox: &Arc<Inbox>,
         modes: &Arc<Modes>,
         tasks: &TaskTracker,
         closing: &CancellationToken,
     ) -> Self {
-        let start_queue = |manager: &Arc<SubscriptionManager>| {
+        let start_queue = |place| {
             let (sender, queue) = mpsc::unbounded_channel();
-            let task = PublishQueue { manager: manager.clone(), inbox: inbox.clone(), modes: modes.clone() };
+            let task = PublishQueue { place, inbox: inbox.clone(), modes: modes.clone(), redirected: None };
             tasks.spawn(task.run(queue, closing.clone()));
             sender
         };
-        Self { queues: managers.iter().map(start_queue).collect() }
+        Self { queues: (0..places).map(start_queue).collect() }
     }
 
-    /// Queues `message` for `shard`.
-    pub(crate) fn enqueue(&self, shard: usize, message: OutboundMessage) {
+    /// Queues `message` for `place`.
+    pub(crate) fn enqueue(&self, place: usize, message: OutboundMessage) {
         // A closed queue drops the message.
-        let _ = self.queues[shard].send(QueuedMessage(Some(message)));
+        let _ = self.queues[place].send(QueuedMessage(Some(message)));
     }
 }
 
-/// Publishes on one server, one batch at a time.
+/// Publishes at one place, one batch at a time.
 struct PublishQueue {
-    manager: Arc<SubscriptionManager>,
+    place: usize,
     inbox: Arc<Inbox>,
     modes: Arc<Modes>,
+    /// Since when a cluster has accepted no message at the place.
+    redirected: Option<Instant>,
 }
 
+/// Messages that were not published, and why.
+type Unsent = (Vec<OutboundMessage>, Fault);
+
 impl PublishQueue {
-    async fn run(self, mut queue: mpsc::UnboundedReceiver<QueuedMessage>, closing: CancellationToken) {
+    async fn run(mut self, mut queue: mpsc::UnboundedReceiver<QueuedMessage>, closing: CancellationToken) {
         let mut taken = Vec::new();
         let mut waiting = VecDeque::new();
         loop {
@@ -129,44 +141,86 @@ impl PublishQueue {
         }
     }
 
-    async fn send(&self, batch: Vec<OutboundMessage>) {
-        let reachability = self.manager.reachability();
-        match (&reachability, self.manager.fallback) {
-            (Reachability::Unreachable(_), Fallback::Local) => self.keep(batch),
-            (Reachability::Unreachable(fault), Fallback::Fail) => {
-                let mut dropped = Drops::default();
-                for message in batch {
-                    self.fail(message, fault.clone(), &mut dropped);
+    /// Publishes `batch`. In a cluster, messages that a node does not accept are sent again, for the time of a command
+    /// after the first one.
+    async fn send(&mut self, mut batch: Vec<OutboundMessage>) {
+        while !batch.is_empty() {
+            let (manager, reachability) = self.inbox.interest.managers().settled(self.place).await;
+            let generation = match &reachability {
+                Reachability::Unreachable(fault) => {
+                    self.redirected = None;
+                    return self.keep_or_fail(&manager, batch, fault);
                 }
-                dropped.count();
+                // Only over the connection that belongs to the subscription: another may lead to a server without our
+                // readers.
+                Reachability::Reachable(_, generation) => Some(*generation),
+                _ => None,
+            };
+            let Some((unsent, fault)) = self.publish(&manager, batch, generation).await else { return };
+            if !manager.is_in_cluster() || self.has_expired(&manager) {
+                // While the old subscription lasts, an earlier message could still arrive behind these.
+                if fault.outage {
+                    manager.wait_until_lost(&reachability).await;
+                } else {
+                    manager.catch_up().await;
+                }
+                return self.keep_or_fail(&manager, unsent, &fault);
             }
-            // Only over the connection that belongs to the subscription: another may lead to a server without our
-            // readers.
-            (Reachability::Reachable(_, generation), _) => self.publish(batch, &reachability, Some(*generation)).await,
-            (Reachability::Unknown, _) => self.publish(batch, &reachability, None).await,
+            self.wait_for_another(&manager, &reachability, &fault).await;
+            batch = unsent;
+        }
+    }
+
+    /// Whether a cluster has accepted no message for longer than a command may take.
+    fn has_expired(&mut self, manager: &SubscriptionManager) -> bool {
+        self.redirected.get_or_insert_with(Instant::now).elapsed() >= manager.shard.command_timeout()
+    }
+
+    /// Waits for another server or connection at the place, after one has answered with `fault`.
+    async fn wait_for_another(&self, manager: &Arc<SubscriptionManager>, before: &Reachability, fault: &Fault) {
+        manager.learn(Partition::at(self.place), fault).await;
+        tokio::select! {
+            () = self.inbox.interest.managers().reassigned(self.place, manager) => {}
+            () = manager.wait_until_lost(before) => {}
+            () = sleep(PAUSE), if fault.redirect.is_some() => {}
         }
     }
 
     /// Delivers the messages only to readers in this process.
-    fn keep(&self, batch: Vec<OutboundMessage>) {
+    fn keep(&self, manager: &SubscriptionManager, batch: Vec<OutboundMessage>) {
         let (messages, mut dropped) = (batch.len(), Drops::default());
         for message in batch {
             self.inbox.deliver(&message.target, message.local_copy, &mut dropped);
             message.done.send(CountedIfUnread::new(Ok(()), None));
         }
         dropped.count();
-        self.modes.count_local(self.manager.shard.index, messages);
+        self.modes.count_local(manager.shard.index, messages);
     }
 
-    async fn publish(&self, batch: Vec<OutboundMessage>, reachability: &Reachability, generation: Option<u64>) {
+    fn keep_or_fail(&self, manager: &SubscriptionManager, batch: Vec<OutboundMessage>, fault: &Fault) {
+        match manager.fallback {
+            Fallback::Local => self.keep(manager, batch),
+            Fallback::Fail => fail_all(manager, batch, fault),
+        }
+    }
+
+    /// Publishes `batch` through the server of `manager`. Returns the last messages if they were not published.
+    async fn publish(
+        &mut self,
+        manager: &SubscriptionManager,
+        batch: Vec<OutboundMessage>,
+        generation: Option<u64>,
+    ) -> Option<Unsent> {
         let (messages, mut sent, mut dropped) = (batch.len(), 0, Drops::default());
         let mut pipeline = redis::pipe();
         for message in &batch {
-            pipeline.cmd(self.manager.publish).arg(&message.topic).arg(&message.payload[..]);
+            pipeline.cmd(manager.publish).arg(&message.topic).arg(&message.payload[..]);
         }
-        let mut unsent = Vec::new();
-        let answers = self.manager.shard.run_each(&pipeline, batch.len(), generation).await;
-        for (message, answer) in batch.into_iter().zip(answers) {
+        let answers = manager.shard.run_each(&pipeline, batch.len(), generation).await;
+        // A message is not sent again behind later ones.
+        let repeated_from = answers.iter().rposition(Result::is_ok).map_or(0, |last| last + 1);
+        let mut unsent: Option<Unsent> = None;
+        for (at, (message, answer)) in batch.into_iter().zip(answers).enumerate() {
             match answer {
                 Ok(receivers) => {
                     sent += 1;
@@ -174,33 +228,47 @@ impl PublishQueue {
                     dropped.add(DropReason::NoReader, usize::from(has_no_reader));
                     message.finish(Ok(()), None);
                 }
-                Err(fault) if self.can_stay(&fault) => unsent.push(message),
-                Err(fault) => self.fail(message, fault, &mut dropped),
+                Err(fault) if stays(manager, &fault) || (at >= repeated_from && is_repeated(manager, &fault)) => {
+                    unsent.get_or_insert_with(|| (Vec::new(), fault)).0.push(message);
+                }
+                Err(fault) => fail(manager, message, fault, &mut dropped),
             }
         }
-        if !unsent.is_empty() {
-            // While the old subscription lasts, an earlier message could still arrive behind these.
-            self.manager.wait_until_lost(reachability).await;
-            self.keep(unsent);
+        if sent > 0 {
+            self.redirected = None;
         }
         dropped.count();
         update_metric(|| metrics::counter!("channel_layer_sent_total").increment(sent));
         record_size(messages);
+        unsent
     }
+}
 
-    /// Whether a message that was not published because of this fault stays in this process instead.
-    fn can_stay(&self, fault: &Fault) -> bool {
-        self.manager.fallback == Fallback::Local && fault.outage && !fault.may_have_run
+/// Whether a message that was not published because of this fault stays in this process instead.
+fn stays(manager: &SubscriptionManager, fault: &Fault) -> bool {
+    !manager.is_in_cluster() && manager.fallback == Fallback::Local && fault.outage && !fault.may_have_run
+}
+
+/// Whether a message that was not published because of this fault is sent again, possibly elsewhere.
+fn is_repeated(manager: &SubscriptionManager, fault: &Fault) -> bool {
+    manager.is_in_cluster() && (fault.outage || fault.redirect.is_some()) && !fault.may_have_run
+}
+
+fn fail_all(manager: &SubscriptionManager, batch: Vec<OutboundMessage>, fault: &Fault) {
+    let mut dropped = Drops::default();
+    for message in batch {
+        fail(manager, message, fault.clone(), &mut dropped);
     }
+    dropped.count();
+}
 
-    fn fail(&self, message: OutboundMessage, fault: Fault, dropped: &mut Drops) {
-        let reason = DropReason::of_failed(fault.may_have_run);
-        if self.manager.fallback == Fallback::Local && fault.outage {
-            // The message may have been published, so it is not sent again. An outage is no failure of the call.
-            dropped.add(reason, 1);
-            message.finish(Ok(()), None);
-        } else {
-            message.finish(Err(self.manager.shard.error(fault)), Some(reason));
-        }
+fn fail(manager: &SubscriptionManager, message: OutboundMessage, fault: Fault, dropped: &mut Drops) {
+    let reason = DropReason::of_failed(fault.may_have_run);
+    if manager.fallback == Fallback::Local && fault.outage {
+        // The message may have been published, so it is not sent again. An outage is no failure of the call.
+        dropped.add(reason, 1);
+        message.finish(Ok(()), None);
+    } else {
+        message.finish(Err(manager.shard.error(fault)), Some(reason));
     }
 }

@@ -1,22 +1,22 @@
 //! `PubSubSource`: the source of a receiver of published messages.
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
-use tokio::sync::watch;
 
 use super::inbox::Inbox;
 use super::interest::RequestedSubscriptions;
+use super::managers::Managers;
 use crate::config::Fallback;
 use crate::drops;
 use crate::error::{Error, Result};
 use crate::layer::{Sink, Source};
 use crate::memory::MemorySource;
 use crate::name::ChannelName;
-use crate::redis::pubsub::subscribe::manager::{Progress, Reachability, SubscriptionManager};
 
 /// Keeps channels open and reads their queues in this process. It holds no message itself.
 pub(crate) struct PubSubSource {
@@ -27,14 +27,16 @@ pub(crate) struct PubSubSource {
     /// Ready when a server has refused the subscription of a channel.
     refusal: Option<Pin<Box<dyn Future<Output = Error> + Send + Sync>>>,
     outages: Vec<Outage>,
+    /// The shards whose outages have been reported and last. Several places may be on one of them.
+    reported: HashSet<usize>,
 }
 
-/// Reports each outage of a server once. Used if messages do not stay in this process meanwhile.
+/// Follows the outages at a place. Used if messages do not stay in this process meanwhile.
 struct Outage {
-    manager: Arc<SubscriptionManager>,
-    reported: bool,
-    /// Ready with the next change of the manager's progress. Returns the receiver of the progress.
-    change: Option<Pin<Box<dyn Future<Output = watch::Receiver<Progress>> + Send + Sync>>>,
+    managers: Arc<Managers>,
+    place: usize,
+    /// Ready with the error of an outage, then with `None` at its end, and so on.
+    next: Pin<Box<dyn Future<Output = Option<Error>> + Send + Sync>>,
 }
 
 impl PubSubSource {
@@ -45,11 +47,16 @@ impl PubSubSource {
         let names: Vec<_> = channels.iter().map(ChannelName::as_str).collect();
         let queues = inbox.memory.source(&names).map_err(|error| inbox.closing.explain(error))?;
         let requested = RequestedSubscriptions::all(channels.iter().map(|channel| inbox.interest.add_reader(channel)));
-        let managers = inbox.interest.managers_of(&channels).into_iter();
-        let outages = managers.filter(|manager| manager.fallback == Fallback::Fail).map(Outage::of).collect();
+        let managers = inbox.interest.managers();
+        let outages = match managers.fallback() {
+            Fallback::Fail => {
+                inbox.interest.places_of(&channels).into_iter().map(|place| Outage::at(managers, place)).collect()
+            }
+            Fallback::Local => Vec::new(),
+        };
         let asked = inbox.clone();
         let refusal = Box::pin(async move { asked.interest.refused(&requested).await });
-        Ok(Self { inbox, channels, queues, refusal: Some(refusal), outages })
+        Ok(Self { inbox, channels, queues, refusal: Some(refusal), outages, reported: HashSet::new() })
     }
 
     fn poll_fault(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
@@ -60,8 +67,12 @@ impl PubSubSource {
             return Poll::Ready(error);
         }
         for outage in &mut self.outages {
-            if let Poll::Ready(error) = outage.poll(cx) {
-                return Poll::Ready(error);
+            while let Poll::Ready(change) = outage.poll(cx) {
+                match change {
+                    Some(error) if self.reported.insert(outage.shard()) => return Poll::Ready(error),
+                    Some(_) => {}
+                    None => drop(self.reported.remove(&outage.shard())),
+                }
             }
         }
         Poll::Pending
@@ -69,38 +80,32 @@ impl PubSubSource {
 }
 
 impl Outage {
-    fn of(manager: Arc<SubscriptionManager>) -> Self {
-        Self { manager, reported: false, change: None }
+    fn at(managers: &Arc<Managers>, place: usize) -> Self {
+        let next = next_outage(managers.clone(), place);
+        Self { managers: managers.clone(), place, next: Box::pin(next) }
     }
 
-    /// Ready with the error of an outage that has not been reported.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
-        loop {
-            let mut progress = match &mut self.change {
-                None => self.manager.progress(),
-                Some(change) => match change.as_mut().poll(cx) {
-                    Poll::Ready(progress) => progress,
-                    Poll::Pending => return Poll::Pending,
-                },
-            };
-            let reachability = progress.borrow_and_update().reachability.clone();
-            self.change = Some(Box::pin(async move {
-                // The manager is gone when the layer is closed. The queues report that.
-                if progress.changed().await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-                progress
-            }));
-            match reachability {
-                Reachability::Unreachable(fault) if !self.reported => {
-                    self.reported = true;
-                    return Poll::Ready(self.manager.shard.error(fault));
-                }
-                Reachability::Reachable(..) => self.reported = false,
-                _ => {}
-            }
-        }
+    fn shard(&self) -> usize {
+        self.managers.shard_at(self.place)
     }
+
+    /// Ready with the error of an outage when it begins, and with `None` when it ends.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Error>> {
+        let change = std::task::ready!(self.next.as_mut().poll(cx));
+        let (managers, place) = (self.managers.clone(), self.place);
+        self.next = match &change {
+            None => Box::pin(next_outage(managers, place)),
+            Some(_) => Box::pin(async move {
+                managers.reachable(place).await;
+                None
+            }),
+        };
+        Poll::Ready(change)
+    }
+}
+
+async fn next_outage(managers: Arc<Managers>, place: usize) -> Option<Error> {
+    Some(managers.outage(place).await)
 }
 
 #[async_trait]

@@ -5,18 +5,30 @@
 //! is `{prefix}__group__{name}`.
 //!
 //! Sharded pub/sub has no patterns, and Python does not support it. There the Redis channel is the non-local part of
-//! the name, and the message holds the full name.
+//! the name, and the message holds the full name. In a cluster, the Redis channel begins with the tag of its
+//! [`Partition`].
 
 use crate::name::{ChannelName, GroupName};
 
+use super::partition::{Partition, untagged};
 use crate::redis::topology::ring::crc_shard;
 
 /// The Redis channels of a layer.
 #[derive(Clone, Debug)]
 pub(crate) struct Topics {
     group_prefix: String,
-    sharded: bool,
-    shards: usize,
+    sharding: Sharding,
+}
+
+/// How Redis channels are distributed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sharding {
+    /// Over this many servers, with `PUBLISH`.
+    Classic(usize),
+    /// Over this many servers, with `SPUBLISH`.
+    Sharded(usize),
+    /// Over the partitions of a cluster, with `SPUBLISH`.
+    Partitioned,
 }
 
 /// The target of a message.
@@ -29,7 +41,8 @@ pub(crate) enum Target {
 /// The destination of a published message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Address {
-    pub(crate) shard: usize,
+    /// The place of the Redis channel: the index of its server, or in a cluster of its partition.
+    pub(crate) place: usize,
     pub(crate) topic: String,
     /// Whether several names share the topic, so that the message has to hold the full name.
     pub(crate) shared: bool,
@@ -47,43 +60,69 @@ pub(crate) enum Subscription {
 }
 
 impl Topics {
-    pub(crate) fn new(prefix: &str, sharded: bool, shards: usize) -> Self {
-        Self { group_prefix: format!("{prefix}__group__"), sharded, shards }
+    pub(crate) fn new(prefix: &str, sharding: Sharding) -> Self {
+        Self { group_prefix: format!("{prefix}__group__"), sharding }
+    }
+
+    /// The number of places.
+    pub(crate) fn places(&self) -> usize {
+        match self.sharding {
+            Sharding::Classic(servers) | Sharding::Sharded(servers) => servers,
+            Sharding::Partitioned => Partition::COUNT,
+        }
+    }
+
+    fn is_sharded(&self) -> bool {
+        !matches!(self.sharding, Sharding::Classic(_))
+    }
+
+    /// The place of `topic`, and its Redis channel there.
+    fn placed(&self, topic: String) -> (usize, String) {
+        match self.sharding {
+            Sharding::Classic(servers) | Sharding::Sharded(servers) => (crc_shard(&topic, servers), topic),
+            Sharding::Partitioned => {
+                let partition = Partition::of(&topic);
+                (partition.index(), partition.tagged(&topic))
+            }
+        }
     }
 
     /// The destination of a message for `target`.
     pub(crate) fn address(&self, target: &Target) -> Address {
         let (topic, shared) = match target {
-            Target::Channel(channel) if self.sharded => (channel.non_local().to_owned(), channel.local().is_some()),
+            Target::Channel(channel) if self.is_sharded() => {
+                (channel.non_local().to_owned(), channel.local().is_some())
+            }
             Target::Channel(channel) => (channel.as_str().to_owned(), false),
             Target::Group(group) => (self.of_group(group), false),
         };
-        Address { shard: crc_shard(&topic, self.shards), topic, shared }
+        let (place, topic) = self.placed(topic);
+        Address { place, topic, shared }
     }
 
-    /// The subscriptions for reading `channel`, which has no local part, each with its shard.
+    /// The subscriptions for reading `channel`, which has no local part, each with its place.
     pub(crate) fn of_source(&self, channel: &ChannelName) -> Vec<(usize, Subscription)> {
-        let topic = channel.as_str().to_owned();
-        let shard = crc_shard(&topic, self.shards);
-        if self.sharded {
-            return vec![(shard, Subscription::Sharded(topic))];
-        }
-        if topic.ends_with('!') {
+        let topic = channel.as_str();
+        if !self.is_sharded() && topic.ends_with('!') {
             // Names have no characters with a meaning in patterns.
-            return (0..self.shards).map(|shard| (shard, Subscription::Pattern(format!("{topic}*")))).collect();
+            return (0..self.places()).map(|place| (place, Subscription::Pattern(format!("{topic}*")))).collect();
         }
-        vec![(shard, Subscription::Channel(topic))]
+        vec![self.subscription(topic.to_owned())]
     }
 
-    /// The subscription for the members of `group`, with its shard.
+    /// The subscription for the members of `group`, with its place.
     pub(crate) fn of_members(&self, group: &GroupName) -> (usize, Subscription) {
-        let topic = self.of_group(group);
-        let shard = crc_shard(&topic, self.shards);
-        (shard, if self.sharded { Subscription::Sharded(topic) } else { Subscription::Channel(topic) })
+        self.subscription(self.of_group(group))
+    }
+
+    fn subscription(&self, topic: String) -> (usize, Subscription) {
+        let (place, topic) = self.placed(topic);
+        (place, if self.is_sharded() { Subscription::Sharded(topic) } else { Subscription::Channel(topic) })
     }
 
     /// The target of a message on the Redis channel `topic`, as far as the topic determines it.
     pub(crate) fn target(&self, topic: &str) -> Option<Target> {
+        let topic = if self.sharding == Sharding::Partitioned { untagged(topic)? } else { topic };
         if let Some(group) = topic.strip_prefix(&self.group_prefix) {
             return GroupName::parse(group).ok().map(Target::Group);
         }
@@ -104,14 +143,14 @@ mod tests {
     }
 
     fn published(topics: &Topics, name: &str) -> (usize, String) {
-        let Address { shard, topic, .. } = topics.address(&Target::Channel(channel(name)));
-        (shard, topic)
+        let Address { place, topic, .. } = topics.address(&Target::Channel(channel(name)));
+        (place, topic)
     }
 
     /// The shards of the full Redis channel, as channels_redis 4.3.0 computes them on three hosts.
     #[test]
     fn names_have_the_redis_channels_and_the_shards_of_python() {
-        let topics = Topics::new("asgi", false, 3);
+        let topics = Topics::new("asgi", Sharding::Classic(3));
         for (name, shard) in
             [("http.request", 2), ("a", 2), ("key_two", 1), ("asgispecific.0123456789abcdef0123456789abcdef", 1)]
         {
@@ -122,12 +161,12 @@ mod tests {
         let expected = (1, Subscription::Channel("asgi__group__test-group".to_owned()));
         assert_eq!(topics.of_members(&group), expected);
         let address = topics.address(&Target::Group(group));
-        assert_eq!((address.shard, &*address.topic), (1, "asgi__group__test-group"));
+        assert_eq!((address.place, &*address.topic), (1, "asgi__group__test-group"));
     }
 
     #[test]
     fn process_local_channels_are_read_by_a_pattern_on_every_server() {
-        let topics = Topics::new("asgi", false, 2);
+        let topics = Topics::new("asgi", Sharding::Classic(2));
         let pattern = Subscription::Pattern("send.p!*".to_owned());
         assert_eq!(topics.of_source(&channel("send.p!")), [(0, pattern.clone()), (1, pattern)]);
         assert_eq!(published(&topics, "send.p!ada").1, "send.p!ada");
@@ -135,26 +174,34 @@ mod tests {
 
     #[test]
     fn sharded_topics_are_read_where_they_are_published() {
-        let topics = Topics::new("asgi", true, 3);
-        for name in ["http.request", "body?x", "send.p!ada", "send.p!bob"] {
-            let (shard, topic) = published(&topics, name);
-            let source = channel(channel(name).non_local());
-            assert_eq!(topics.of_source(&source), [(shard, Subscription::Sharded(topic))]);
+        for sharding in [Sharding::Sharded(3), Sharding::Partitioned] {
+            let topics = Topics::new("asgi", sharding);
+            for name in ["http.request", "body?x", "send.p!ada", "send.p!bob"] {
+                let (place, topic) = published(&topics, name);
+                let source = channel(channel(name).non_local());
+                assert_eq!(topics.of_source(&source), [(place, Subscription::Sharded(topic))]);
+            }
+            assert!(topics.address(&Target::Channel(channel("send.p!ada"))).shared);
         }
-        assert!(topics.address(&Target::Channel(channel("send.p!ada"))).shared);
     }
 
     #[test]
     fn the_topic_determines_the_target() {
-        let topics = Topics::new("asgi", false, 1);
-        for target in [
-            Target::Channel(channel("send.p!ada")),
-            Target::Channel(channel("asgispecific.x")),
-            Target::Group(GroupName::parse("chat").unwrap()),
-        ] {
-            assert_eq!(topics.target(&topics.address(&target).topic), Some(target));
+        for sharding in [Sharding::Classic(1), Sharding::Partitioned] {
+            let topics = Topics::new("asgi", sharding);
+            for target in [
+                Target::Channel(channel("send.p?ada")),
+                Target::Channel(channel("asgispecific.x")),
+                Target::Group(GroupName::parse("chat").unwrap()),
+            ] {
+                assert_eq!(topics.target(&topics.address(&target).topic), Some(target));
+            }
+            for other in ["no name", "asgi__group__no name", "{1}no name", "{1}asgi__group__no name"] {
+                assert_eq!(topics.target(other), None, "{other}");
+            }
         }
-        assert_eq!(topics.target("no name"), None);
-        assert_eq!(topics.target("asgi__group__no name"), None);
+        let topics = Topics::new("asgi", Sharding::Classic(1));
+        let local = Target::Channel(channel("send.p!ada"));
+        assert_eq!(topics.target(&topics.address(&local).topic), Some(local));
     }
 }

@@ -64,19 +64,6 @@ impl<'p> Routing<'p> {
             tokio::time::sleep(PAUSE).await;
         }
         self.node = match redirect {
-            Redirect::Moved(moved, target) => {
-                let address = target.seen_from(&self.node.shard.connected_host());
-                if cluster.shard_at(&address).is_none() {
-                    refresh(cluster).await;
-                }
-                // A node that has not followed a failover may name a former master that has left the cluster. The
-                // refreshed layout has another shard for the slot then.
-                if cluster.shard_at(&address).is_some() || self.places.home_of_slot(slot).index == self.node.shard.index
-                {
-                    cluster.record_move(*moved, &address, self.node.shard.index);
-                }
-                Node::owner(self.places.home_of_slot(slot))
-            }
             Redirect::Ask(_, target) => {
                 let address = target.seen_from(&self.node.shard.connected_host());
                 // A known replica has become a master of its own.
@@ -85,11 +72,10 @@ impl<'p> Routing<'p> {
                 }
                 Node { shard: self.places.shard(cluster.record_migration(&address)), asking: true }
             }
-            Redirect::Unnamed => {
-                refresh(cluster).await;
+            Redirect::Moved(..) | Redirect::Unnamed | Redirect::Wait => {
+                learn(cluster, self.node.shard, redirect).await;
                 Node::owner(self.places.home_of_slot(slot))
             }
-            Redirect::Wait => Node::owner(self.places.home_of_slot(slot)),
         };
         true
     }
@@ -107,6 +93,25 @@ impl<'p> Routing<'p> {
                 }
             }
         }
+    }
+}
+
+/// Learns from `redirect`, an answer of a node of `shard`, which node serves the slot.
+pub(crate) async fn learn(cluster: &Cluster, shard: &Shard, redirect: &Redirect) {
+    match redirect {
+        Redirect::Moved(slot, target) => {
+            let address = target.seen_from(&shard.connected_host());
+            if cluster.shard_at(&address).is_none() {
+                refresh(cluster).await;
+            }
+            // A node that has not followed a failover may name a former master that has left the cluster. The
+            // refreshed layout has another shard for the slot then.
+            if cluster.shard_at(&address).is_some() || cluster.shard_of(*slot) == shard.index {
+                cluster.record_move(*slot, &address, shard.index);
+            }
+        }
+        Redirect::Unnamed => refresh(cluster).await,
+        Redirect::Ask(..) | Redirect::Wait => {}
     }
 }
 

@@ -13,7 +13,7 @@ pub use fallback::{Fallback, FallbackAlone};
 pub use hybrid::{HybridMemory, HybridRedis};
 pub use kind::{Kind, Started};
 pub use memory::{Memory, MemoryThreaded};
-pub use pubsub::{PubSub, PubSubAlone, PubSubCluster, PubSubOnSeveral, PubSubSharded};
+pub use pubsub::{PubSub, PubSubAlone, PubSubCluster, PubSubClusterSharded, PubSubOnSeveral, PubSubSharded};
 pub use redis::{Redis, RedisCluster, RedisEncrypted};
 
 use std::time::Duration;

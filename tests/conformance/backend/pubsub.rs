@@ -43,6 +43,9 @@ pub struct PubSubAlone(Arc<Open>);
 /// The same on a dedicated cluster, with `PUBLISH`.
 pub struct PubSubCluster(Arc<Open>);
 
+/// The same on a dedicated cluster, with `SPUBLISH`.
+pub struct PubSubClusterSharded(Arc<Open>);
+
 impl Backend for PubSub {
     const COLUMN: &'static str = "PubSubLayer";
     const LACKS: &'static [Promise] = LACKS;
@@ -136,6 +139,27 @@ impl Backend for PubSubCluster {
 
     async fn start(options: Options) -> Self {
         Self(Open::on_cluster(options.config()).await)
+    }
+
+    fn layer(&self) -> Layer {
+        self.0.clone()
+    }
+
+    async fn peer(&self) -> Layer {
+        self.layer()
+    }
+
+    async fn arrived(&self) {
+        self.0.arrived().await;
+    }
+}
+
+impl Backend for PubSubClusterSharded {
+    const COLUMN: &'static str = "PubSubLayer on several servers";
+    const LACKS: &'static [Promise] = LACKS_ON_SEVERAL;
+
+    async fn start(options: Options) -> Self {
+        Self(Open::on_cluster(options.config().sharded_pubsub(true)).await)
     }
 
     fn layer(&self) -> Layer {

@@ -19,6 +19,8 @@ pub(crate) struct DesiredSubscriptions {
     last: ChangeNumber,
     /// The subscriptions that the server refused, and the reasons.
     refused: HashMap<Subscription, Fault>,
+    /// The subscriptions that the server of a cluster does not serve now, or has ended.
+    postponed: HashSet<Subscription>,
 }
 
 /// The commands that apply all changes up to a number.
@@ -38,12 +40,23 @@ impl DesiredSubscriptions {
         self.last
     }
 
-    /// Removes `subscription`.
-    pub(crate) fn remove(&mut self, subscription: &Subscription) {
+    /// Removes `subscription`. Returns the number of the change.
+    pub(crate) fn remove(&mut self, subscription: &Subscription) -> ChangeNumber {
         self.last += 1;
         self.desired.remove(subscription);
         self.refused.remove(subscription);
+        self.postponed.remove(subscription);
         self.mark_changed(subscription);
+        self.last
+    }
+
+    /// Removes all subscriptions that `belong`. Returns them and the number of the change.
+    pub(crate) fn remove_all(&mut self, belong: impl Fn(&Subscription) -> bool) -> (Vec<Subscription>, ChangeNumber) {
+        let removed: Vec<_> = self.desired.keys().filter(|subscription| belong(subscription)).cloned().collect();
+        for subscription in &removed {
+            self.remove(subscription);
+        }
+        (removed, self.last)
     }
 
     /// Records a change only while there is a connection, so that a long outage does not accumulate changes.
@@ -67,6 +80,7 @@ impl DesiredSubscriptions {
         self.connected = true;
         self.changed.clear();
         self.refused.clear();
+        self.postponed.clear();
         Change { subscribe: self.desired.keys().cloned().collect(), unsubscribe: Vec::new(), up_to: self.last }
     }
 
@@ -81,14 +95,49 @@ impl DesiredSubscriptions {
         self.changed.extend(self.refused.keys().cloned());
     }
 
+    /// Whether there is a connection that needs changes.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connected
+    }
+
+    /// The number of the change that added `subscription`. `None` if it is not desired.
+    pub(crate) fn number(&self, subscription: &Subscription) -> Option<ChangeNumber> {
+        self.desired.get(subscription).copied()
+    }
+
+    /// Records that the server does not serve `subscription` now, for [`retry_postponed`](Self::retry_postponed).
+    pub(crate) fn postpone(&mut self, subscription: &Subscription) {
+        if self.desired.contains_key(subscription) {
+            self.refused.remove(subscription);
+            self.postponed.insert(subscription.clone());
+        }
+    }
+
+    /// Whether any subscription is postponed.
+    pub(crate) fn has_postponed(&self) -> bool {
+        !self.postponed.is_empty()
+    }
+
+    /// Whether `subscription` is postponed.
+    pub(crate) fn is_postponed(&self, subscription: &Subscription) -> bool {
+        self.postponed.contains(subscription)
+    }
+
+    /// Adds the postponed subscriptions to the pending change.
+    pub(crate) fn retry_postponed(&mut self) {
+        self.changed.extend(self.postponed.iter().cloned());
+    }
+
     /// Records that the server has the subscriptions `confirmed`.
     pub(crate) fn confirm(&mut self, confirmed: &HashSet<Subscription>) {
         self.refused.retain(|subscription, _| !confirmed.contains(subscription));
+        self.postponed.retain(|subscription| !confirmed.contains(subscription));
     }
 
     /// Records that the server refused `subscription`, for [`retry_refused`](Self::retry_refused).
     pub(crate) fn refuse(&mut self, subscription: &Subscription, fault: Fault) {
         if self.desired.contains_key(subscription) {
+            self.postponed.remove(subscription);
             self.refused.insert(subscription.clone(), fault);
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use redis::RedisError;
+use redis::{ErrorKind, RedisError};
 
 use crate::redis::pubsub::topic::Subscription;
 
@@ -16,7 +16,17 @@ pub(crate) type Command = fn(&Subscription) -> (&'static str, &str);
 /// The answer for each subscription of a call.
 pub(crate) type Answers = Vec<Result<(), RedisError>>;
 
+/// Whether the server requires another login.
+pub(crate) fn is_login(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::AuthenticationFailed || error.code() == Some("NOAUTH")
+}
+
 impl Subscription {
+    /// Its Redis channel or pattern.
+    pub(crate) fn topic(&self) -> &str {
+        self.subscribe_command().1
+    }
+
     /// The command that begins the subscription.
     pub(crate) fn subscribe_command(&self) -> (&'static str, &str) {
         match self {

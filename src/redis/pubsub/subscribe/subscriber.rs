@@ -4,14 +4,15 @@ use std::future::Future;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ErrorKind, ProtocolVersion, PushInfo, PushKind, RedisError, Value};
+use redis::{AsyncConnectionConfig, Client, ProtocolVersion, PushInfo, PushKind, RedisError, Value};
 use tokio_util::sync::CancellationToken;
 
 use crate::redis::node::connection::connect_error::ConnectError;
 use crate::redis::node::connection::{Identity, Timing};
 use crate::redis::node::fault::Fault;
-use crate::redis::pubsub::subscribe::protocol::{Answers, Command, Deliver};
+use crate::redis::pubsub::subscribe::protocol::{Answers, Command, Deliver, is_login};
 use crate::redis::pubsub::subscribe::resp2::Resp2;
+use crate::redis::pubsub::subscribe::sharded::{Pushes, Sharded};
 use crate::redis::pubsub::topic::Subscription;
 
 /// The most subscriptions of one pipeline.
@@ -31,6 +32,8 @@ enum Protocol {
     /// The server pushes messages between the answers, in one order with them.
     Resp3(MultiplexedConnection),
     Resp2(Resp2),
+    /// RESP3 with a node of a cluster, which ends subscriptions by itself.
+    Sharded(Sharded),
 }
 
 /// Why a connection delivers nothing more.
@@ -43,11 +46,17 @@ enum Silence {
 }
 
 impl Subscriber {
-    /// Opens a connection to the server of `client`. Its messages go to `deliver`.
-    pub(crate) async fn open(client: &Client, timing: &Timing, deliver: Deliver) -> Result<Self, Fault> {
+    /// Opens a connection to the server of `client`. Its messages go to `deliver`. `in_cluster` says whether it is a
+    /// master of a cluster.
+    pub(crate) async fn open(
+        client: &Client,
+        timing: &Timing,
+        deliver: Deliver,
+        in_cluster: bool,
+    ) -> Result<Self, Fault> {
         let limit = timing.connect + timing.command;
         let opening = async {
-            match Self::open_resp3(client, timing, deliver.clone()).await {
+            match Self::open_resp3(client, timing, deliver.clone(), in_cluster).await {
                 // The server answered, but does not speak RESP3: it is too old, or the user may not run `HELLO`.
                 Err(error) if !error.is_io_error() && !error.is_timeout() && !is_login(&error) => {
                     Self::open_resp2(client, timing, deliver).await
@@ -62,16 +71,24 @@ impl Subscriber {
         }
     }
 
-    async fn open_resp3(client: &Client, timing: &Timing, deliver: Deliver) -> Result<Self, RedisError> {
+    async fn open_resp3(
+        client: &Client,
+        timing: &Timing,
+        deliver: Deliver,
+        in_cluster: bool,
+    ) -> Result<Self, RedisError> {
         let info = client.get_connection_info().clone();
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let client = Client::open(info.set_redis_settings(settings))?;
         let lost = CancellationToken::new();
+        let (pushes, ended) = Pushes::new(deliver.clone());
         let push = {
-            let lost = lost.clone();
+            let (lost, pushes) = (lost.clone(), pushes.clone());
             move |push: PushInfo| {
                 if push.kind == PushKind::Disconnection {
                     lost.cancel();
+                } else if in_cluster {
+                    pushes.take(push);
                 } else if let Some((topic, payload)) = message(push) {
                     deliver(&topic, payload.into());
                 }
@@ -83,7 +100,12 @@ impl Subscriber {
             .set_response_timeout(Some(timing.command))
             .set_push_sender(push);
         let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-        Ok(Self { protocol: Protocol::Resp3(connection), timeout: timing.command, lost })
+        let protocol = if in_cluster {
+            Protocol::Sharded(Sharded::new(connection, pushes, ended))
+        } else {
+            Protocol::Resp3(connection)
+        };
+        Ok(Self { protocol, timeout: timing.command, lost })
     }
 
     async fn open_resp2(client: &Client, timing: &Timing, deliver: Deliver) -> Result<Self, RedisError> {
@@ -101,6 +123,7 @@ impl Subscriber {
         match &self.protocol {
             Protocol::Resp3(connection) => Ok(Some(Identity::of(&mut connection.clone()).await?)),
             Protocol::Resp2(_) => Ok(None),
+            Protocol::Sharded(connection) => Ok(Some(connection.identity().await?)),
         }
     }
 
@@ -110,12 +133,28 @@ impl Subscriber {
         Fault::unsent(Silence::Closed)
     }
 
+    /// Waits until the server has ended subscriptions by itself, which only a node of a cluster does. Returns their
+    /// Redis channels.
+    pub(crate) async fn ended(&self) -> Vec<String> {
+        match &self.protocol {
+            Protocol::Sharded(connection) => connection.ended().await,
+            _ => std::future::pending().await,
+        }
+    }
+
     /// Subscribes. Returns the subscriptions that the server refused, with the reasons.
     ///
     /// # Errors
     ///
     /// A fault of the connection.
     pub(crate) async fn subscribe(&self, all: &[Subscription]) -> Result<Vec<(Subscription, Fault)>, Fault> {
+        if let Protocol::Sharded(connection) = &self.protocol {
+            let mut refused = Vec::new();
+            for some in all.chunks(PIPELINE) {
+                refused.extend(connection.subscribe(some).await?);
+            }
+            return Ok(refused);
+        }
         self.send(all, Subscription::subscribe_command).await
     }
 
@@ -125,6 +164,12 @@ impl Subscriber {
     ///
     /// A fault of the connection.
     pub(crate) async fn unsubscribe(&self, all: &[Subscription]) -> Result<(), Fault> {
+        if let Protocol::Sharded(connection) = &self.protocol {
+            for some in all.chunks(PIPELINE) {
+                connection.unsubscribe(some).await?;
+            }
+            return Ok(());
+        }
         self.send(all, Subscription::unsubscribe_command).await.map(drop)
     }
 
@@ -134,6 +179,7 @@ impl Subscriber {
             let answers = match &self.protocol {
                 Protocol::Resp3(connection) => send_resp3(connection.clone(), some, command).await,
                 Protocol::Resp2(connection) => self.in_time(connection.send(some, command)).await?,
+                Protocol::Sharded(_) => Ok(Vec::new()),
             };
             for (subscription, answer) in some.iter().zip(answers.map_err(Fault::from)?) {
                 if let Err(error) = answer {
@@ -160,6 +206,7 @@ impl Subscriber {
                 connection.send_packed_command(&redis::cmd("PING")).await.map(drop).map_err(Fault::from)
             }
             Protocol::Resp2(connection) => self.in_time(connection.catch_up()).await?,
+            Protocol::Sharded(connection) => connection.catch_up().await.map_err(Fault::from),
         }
     }
 
@@ -167,11 +214,6 @@ impl Subscriber {
         let answered = tokio::time::timeout(self.timeout, answer).await;
         answered.map_err(|_| Fault::unsent(Silence::Unanswered(self.timeout)))
     }
-}
-
-/// Whether the server requires another login.
-fn is_login(error: &RedisError) -> bool {
-    error.kind() == ErrorKind::AuthenticationFailed || error.code() == Some("NOAUTH")
 }
 
 /// Sends one command for each subscription, so that each has one answer.

@@ -5,11 +5,13 @@
 
 mod session;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, broadcast, watch};
+use tokio::time::Instant;
 
 use crate::config::Fallback;
 use crate::error::{Error, Result};
@@ -17,13 +19,17 @@ use crate::layer::{Event, Modes};
 use crate::redis::node::connection::Timing;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
+use crate::redis::pubsub::partition::Partition;
 use crate::redis::pubsub::subscribe::desired::{ChangeNumber, DesiredSubscriptions};
 use crate::redis::pubsub::subscribe::subscriber::Subscriber;
 use crate::redis::pubsub::topic::Subscription;
+use crate::redis::topology::places::Places;
+use crate::redis::topology::routing::learn;
 
 /// The subscriptions of this process on one server. [`run`](Self::run) maintains them until the layer closes.
 pub(crate) struct SubscriptionManager {
     pub(crate) shard: Arc<Shard>,
+    places: Arc<Places>,
     pub(crate) fallback: Fallback,
     /// The command that publishes.
     pub(crate) publish: &'static str,
@@ -31,6 +37,8 @@ pub(crate) struct SubscriptionManager {
     return_after: Duration,
     /// Held only to change or read it.
     desired: Mutex<DesiredSubscriptions>,
+    /// The partitions that the server has sent elsewhere. Held only to change or read it.
+    disclaimed: Mutex<HashSet<Partition>>,
     /// Notified of each change of `desired`.
     changed: Notify,
     /// How many subscriptions the server has refused.
@@ -62,6 +70,8 @@ pub(crate) struct Progress {
 pub(crate) enum Reachability {
     /// No connection has been tried yet.
     Unknown,
+    /// The server of a cluster is being replaced by another one. Messages wait for that, until this time at the latest.
+    Changing(Instant),
     /// Messages arrive over this connection, beside the connection for commands of this generation.
     Reachable(Subscriber, u64),
     /// Messages do not arrive for this reason. With [`Fallback::Local`] messages stay in this process.
@@ -71,22 +81,30 @@ pub(crate) enum Reachability {
 impl SubscriptionManager {
     pub(crate) fn new(
         shard: Arc<Shard>,
+        places: Arc<Places>,
         timing: Timing,
         options: SubscriptionOptions,
         modes: Arc<Modes>,
         events: broadcast::Sender<Event>,
     ) -> Self {
         let SubscriptionOptions { fallback, return_after, publish } = options;
+        // A new shard of a cluster is connected soon.
+        let reachability = match places.cluster() {
+            Some(_) => Reachability::Changing(Instant::now() + timing.command),
+            None => Reachability::Unknown,
+        };
         Self {
             shard,
+            places,
             fallback,
             publish,
             timing,
             return_after,
             desired: Mutex::default(),
+            disclaimed: Mutex::default(),
             changed: Notify::new(),
             refusals: watch::Sender::new(0),
-            progress: watch::Sender::new(Progress { reachability: Reachability::Unknown, applied: 0 }),
+            progress: watch::Sender::new(Progress { reachability, applied: 0 }),
             modes,
             events,
         }
@@ -105,22 +123,33 @@ impl SubscriptionManager {
         self.changed.notify_one();
     }
 
+    /// Removes the subscriptions in `partition` from the desired ones. Returns them and the number of the change.
+    pub(crate) fn remove_partition(&self, partition: Partition) -> (Vec<Subscription>, ChangeNumber) {
+        let is_in = |subscription: &Subscription| partition.has(subscription.topic());
+        let removed = self.desired.lock().remove_all(is_in);
+        self.changed.notify_one();
+        removed
+    }
+
     /// The progress and every change of it.
     pub(crate) fn progress(&self) -> watch::Receiver<Progress> {
         self.progress.subscribe()
     }
 
-    /// Waits until the server has answered the change `number` that added `subscription`. Returns at once if the server
-    /// is unreachable and messages stay in this process.
+    /// Waits until the server has answered `subscription`, which has been added. Returns at once if the server is
+    /// unreachable and messages stay in this process, or if the subscription has been removed.
     ///
     /// # Errors
     ///
     /// [`Error::Redis`] if the server refused, or if it is unreachable and messages do not stay in this process.
-    pub(crate) async fn confirmed(&self, subscription: &Subscription, number: ChangeNumber) -> Result<()> {
+    pub(crate) async fn confirmed(&self, subscription: &Subscription) -> Result<()> {
+        let Some(number) = self.desired.lock().number(subscription) else { return Ok(()) };
         let mut progress = self.progress();
         let done = |progress: &Progress| match progress.reachability {
-            Reachability::Unknown => false,
-            Reachability::Reachable(..) => progress.applied >= number,
+            Reachability::Unknown | Reachability::Changing(_) => false,
+            Reachability::Reachable(..) => {
+                progress.applied >= number && !self.desired.lock().is_postponed(subscription)
+            }
             Reachability::Unreachable(_) => true,
         };
         // The sender lives in `self`, so that the wait cannot fail.
@@ -134,9 +163,10 @@ impl SubscriptionManager {
         fault.map_or(Ok(()), |fault| Err(self.shard.error(fault)))
     }
 
-    /// Waits until the server has refused `subscription`, which the change `number` added. Never returns if it does
-    /// not.
-    pub(crate) async fn refused(&self, subscription: &Subscription, number: ChangeNumber) -> Error {
+    /// Waits until the server has refused `subscription`, which has been added. Never returns if it does not, or if the
+    /// subscription has been removed.
+    pub(crate) async fn refused(&self, subscription: &Subscription) -> Error {
+        let Some(number) = self.desired.lock().number(subscription) else { return std::future::pending().await };
         let answered = |progress: &Progress| {
             matches!(progress.reachability, Reachability::Reachable(..)) && progress.applied >= number
         };
@@ -150,6 +180,23 @@ impl SubscriptionManager {
             // The sender lives in `self`, so that the wait cannot fail.
             let _ = refusals.changed().await;
         }
+    }
+
+    /// Waits until no message arrives any more for subscriptions that the change `number` removed.
+    pub(crate) async fn ended(&self, number: ChangeNumber) {
+        // A closed fence stops the messages of a lost connection.
+        let has_ended = |progress: &Progress| progress.applied >= number || !self.desired.lock().is_connected();
+        let _ = self.progress().wait_for(has_ended).await;
+    }
+
+    /// Waits until the server has answered the change `number`, or is unreachable.
+    pub(crate) async fn answered(&self, number: ChangeNumber) {
+        let is_answered = |progress: &Progress| match progress.reachability {
+            Reachability::Unknown | Reachability::Changing(_) => false,
+            Reachability::Reachable(..) => progress.applied >= number,
+            Reachability::Unreachable(_) => true,
+        };
+        let _ = self.progress().wait_for(is_answered).await;
     }
 
     /// Why the server refuses a desired subscription. `None` if it refuses none.
@@ -177,9 +224,57 @@ impl SubscriptionManager {
         let _ = self.progress().wait_for(|progress| !same(progress)).await;
     }
 
+    /// Waits until the server is unreachable. Returns why.
+    pub(crate) async fn outage(&self) -> Error {
+        let is_unreachable = |progress: &Progress| matches!(progress.reachability, Reachability::Unreachable(_));
+        match self.progress().wait_for(is_unreachable).await.map(|progress| progress.reachability.clone()) {
+            Ok(Reachability::Unreachable(fault)) => self.shard.error(fault),
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Waits until messages arrive from the server.
+    pub(crate) async fn reachable(&self) {
+        let is_reachable = |progress: &Progress| matches!(progress.reachability, Reachability::Reachable(..));
+        let _ = self.progress().wait_for(is_reachable).await;
+    }
+
+    /// Waits until the server is not being replaced. Returns whether messages arrive from it.
+    pub(crate) async fn settled(&self) -> Reachability {
+        let is_settled = |progress: &Progress| !matches!(progress.reachability, Reachability::Changing(_));
+        let mut progress = self.progress();
+        progress.wait_for(is_settled).await.map_or(Reachability::Unknown, |progress| progress.reachability.clone())
+    }
+
     /// Waits until the reachability is known.
     pub(crate) async fn wait_until_known(&self) {
-        let unknown = |progress: &Progress| matches!(progress.reachability, Reachability::Unknown);
-        let _ = self.progress().wait_for(|progress| !unknown(progress)).await;
+        let is_known = |progress: &Progress| {
+            matches!(progress.reachability, Reachability::Reachable(..) | Reachability::Unreachable(_))
+        };
+        let _ = self.progress().wait_for(is_known).await;
+    }
+
+    /// Learns from the redirection in `fault`, an answer of the server about `partition`, if it has one.
+    pub(crate) async fn learn(&self, partition: Partition, fault: &Fault) {
+        if let (Some(cluster), Some(redirect)) = (self.places.cluster(), &fault.redirect) {
+            self.disclaimed.lock().insert(partition);
+            learn(cluster, &self.shard, redirect).await;
+        }
+    }
+
+    /// Whether the server serves `partition`, as far as it has said: messages arrive from it, and it has not sent
+    /// commands elsewhere.
+    pub(crate) fn claims(&self, partition: Partition) -> bool {
+        matches!(self.reachability(), Reachability::Reachable(..)) && !self.disclaimed.lock().contains(&partition)
+    }
+
+    /// Forgets that the server has sent commands for `partition` elsewhere.
+    pub(crate) fn trust(&self, partition: Partition) {
+        self.disclaimed.lock().remove(&partition);
+    }
+
+    /// Whether the server is a master of a cluster.
+    pub(crate) fn is_in_cluster(&self) -> bool {
+        self.places.is_cluster()
     }
 }

@@ -14,8 +14,11 @@ use crate::backoff::Backoff;
 use crate::config::Fallback;
 use crate::error::Error;
 use crate::layer::{Event, Hysteresis, Mode};
+use crate::redis::node::cluster::Slot;
 use crate::redis::node::connection::ServerConnection;
 use crate::redis::node::fault::Fault;
+use crate::redis::node::shard::NotConnected;
+use crate::redis::pubsub::partition::Partition;
 use crate::redis::pubsub::subscribe::desired::Change;
 use crate::redis::pubsub::subscribe::fence::DeliveryFence;
 use crate::redis::pubsub::subscribe::protocol::Deliver;
@@ -32,6 +35,8 @@ const MIN_PING_INTERVAL: Duration = Duration::from_millis(10);
 const UNUSED_TOPIC: &str = "channel-layer.nobody";
 /// How often refused subscriptions are requested again, because the access rights may have changed.
 const RETRY_REFUSED_EVERY: Duration = Duration::from_secs(3);
+/// How long a subscription waits that the server of a cluster does not serve now.
+const RETRY_POSTPONED_AFTER: Duration = Duration::from_millis(100);
 /// A connection that lasted this long is replaced without a pause.
 const STABLE_AFTER: Duration = Duration::from_secs(1);
 
@@ -57,7 +62,13 @@ struct ServerMismatch;
 impl SubscriptionManager {
     /// Keeps a connection to the server subscribed until `closing` is cancelled. Messages go to `deliver`.
     pub(crate) async fn run(self: Arc<Self>, deliver: Deliver, closing: CancellationToken) {
-        closing.run_until_cancelled(self.keep_subscribed(&deliver)).await;
+        let working = async {
+            tokio::select! {
+                () = self.keep_subscribed(&deliver) => {}
+                () = self.end_changes() => {}
+            }
+        };
+        closing.run_until_cancelled(working).await;
         // Calls that wait for the server fail because the layer is closed.
         let closed = Reachability::Unreachable(Fault::unsent(Error::Closed));
         self.progress.send_modify(|progress| progress.reachability = closed);
@@ -67,12 +78,12 @@ impl SubscriptionManager {
         let mut backoff = Backoff::outage();
         let mut history = History { generation: None, hysteresis: Hysteresis::new(self.return_after) };
         loop {
-            let connection = self.shard.up_or(|fault| self.set_unreachable(fault)).await;
+            let connection = self.shard.up_or(|fault| self.set_lost(fault)).await;
             let began = Instant::now();
             let trial = self.required_trial(&connection, &history);
             let fault = self.subscribe_to(&connection, deliver, trial, &mut history).await;
             history.hysteresis.mark_lost();
-            self.set_unreachable(&fault);
+            self.set_lost(&fault);
             self.shard.suspect();
             if began.elapsed() > STABLE_AFTER {
                 backoff = Backoff::outage();
@@ -85,8 +96,8 @@ impl SubscriptionManager {
     /// The length of the trial of a new subscription beside `connection`. Messages go to the server only after the
     /// trial. `None` if they go there at once.
     fn required_trial(&self, connection: &ServerConnection, history: &History) -> Option<Duration> {
-        let unknown = matches!(self.progress.borrow().reachability, Reachability::Unknown);
-        if (history.generation.is_none() && unknown) || self.fallback == Fallback::Fail {
+        let was_lost = matches!(self.progress.borrow().reachability, Reachability::Unreachable(_));
+        if (history.generation.is_none() && !was_lost) || self.fallback == Fallback::Fail {
             return None;
         }
         // If the connection for commands is the same, only the subscription was lost.
@@ -108,7 +119,7 @@ impl SubscriptionManager {
             contain(TASK, || open_fence.pass(topic, payload));
         });
         let subscribed = async {
-            match Subscriber::open(&connection.client, &self.timing, deliver).await {
+            match Subscriber::open(&connection.client, &self.timing, deliver, self.is_in_cluster()).await {
                 Ok(subscriber) => self.serve(connection, &subscriber, trial, history).await,
                 Err(fault) => fault,
             }
@@ -164,10 +175,19 @@ impl SubscriptionManager {
     /// Publishes a message without receivers. A server that is paused for writes answers everything else. Fails only
     /// for an outage, and not if the server refuses this message.
     async fn check_publishing(&self, connection: &ServerConnection) -> Result<(), Fault> {
+        let Some(topic) = self.unused_topic() else { return Ok(()) };
         let mut pipeline = redis::pipe();
-        pipeline.cmd(self.publish).arg(UNUSED_TOPIC).arg("");
+        pipeline.cmd(self.publish).arg(topic).arg("");
         let answers = self.shard.run_each(&pipeline, 1, Some(connection.generation)).await;
         answers.into_iter().find_map(|answer| answer.err().filter(|fault| fault.outage)).map_or(Ok(()), Err)
+    }
+
+    /// A Redis channel of the server without subscribers. `None` if it is a master of a cluster without a partition.
+    fn unused_topic(&self) -> Option<String> {
+        let Some(cluster) = self.places.cluster() else { return Some(UNUSED_TOPIC.to_owned()) };
+        let mut partitions = Partition::all();
+        let partition = partitions.find(|partition| cluster.shard_of(partition.slot()) == self.shard.index);
+        Some(partition?.tagged(UNUSED_TOPIC))
     }
 
     /// Applies changes to the subscriptions of the connection until it is lost, or until `trial_end`.
@@ -197,6 +217,15 @@ impl SubscriptionManager {
                     () = self.changed.notified() => {
                         let change = self.desired.lock().take_change(held);
                         self.apply(subscriber, change, held).await.map(|()| false)
+                    }
+                    ended = subscriber.ended() => {
+                        self.end(&ended, held);
+                        Ok(false)
+                    }
+                    () = sleep(RETRY_POSTPONED_AFTER), if self.desired.lock().has_postponed() => {
+                        self.desired.lock().retry_postponed();
+                        self.changed.notify_one();
+                        Ok(false)
                     }
                     _ = retry_refused.tick() => {
                         self.desired.lock().retry_refused();
@@ -238,7 +267,16 @@ impl SubscriptionManager {
             held.remove(subscription);
         }
         self.desired.lock().confirm(held);
+        let mut followed = HashSet::new();
         for (subscription, fault) in refused {
+            if self.is_in_cluster() && fault.redirect.is_some() {
+                self.desired.lock().postpone(&subscription);
+                let partition = Partition::of_slot(Slot::of(subscription.topic()));
+                if followed.insert(partition) {
+                    self.learn(partition, &fault).await;
+                }
+                continue;
+            }
             let known = self.desired.lock().refusal(&subscription).is_some();
             if !known {
                 let fault = self.shard.error(fault.clone());
@@ -249,6 +287,19 @@ impl SubscriptionManager {
         }
         self.progress.send_modify(|progress| progress.applied = up_to);
         Ok(())
+    }
+
+    /// Records that the server has ended the subscriptions to these Redis channels, because it does not have their slot
+    /// any more. They are requested again, and the answer says where the slot is.
+    fn end(&self, topics: &[String], held: &mut HashSet<Subscription>) {
+        let mut desired = self.desired.lock();
+        for topic in topics {
+            let subscription = Subscription::Sharded(topic.clone());
+            held.remove(&subscription);
+            desired.postpone(&subscription);
+        }
+        desired.retry_postponed();
+        self.changed.notify_one();
     }
 
     fn set_reachable(&self, subscriber: Subscriber, generation: u64) {
@@ -264,10 +315,43 @@ impl SubscriptionManager {
         }
     }
 
+    /// Marks a lost server as unreachable, or for the time of a command as changing if a cluster is replacing it.
+    fn set_lost(&self, fault: &Fault) {
+        let is_replaced = self.is_in_cluster() && fault.redirect.is_some();
+        let changing = match self.progress.borrow().reachability {
+            Reachability::Changing(until) => Some(until),
+            Reachability::Unreachable(_) => None,
+            Reachability::Unknown | Reachability::Reachable(..) => Some(Instant::now() + self.timing.command),
+        };
+        match changing {
+            Some(until) if is_replaced => drop(self.set_reachability(Reachability::Changing(until))),
+            _ => self.set_unreachable(fault),
+        }
+    }
+
+    /// Marks a server that has been changing for too long as unreachable. Never returns.
+    async fn end_changes(&self) {
+        let mut progress = self.progress();
+        loop {
+            let changing = progress.wait_for(|now| matches!(now.reachability, Reachability::Changing(_))).await;
+            let Ok(Reachability::Changing(until)) = changing.map(|progress| progress.reachability.clone()) else {
+                return std::future::pending().await;
+            };
+            sleep_until(until).await;
+            if matches!(self.reachability(), Reachability::Changing(now) if now == until) {
+                self.set_unreachable(&self.shard.fault().unwrap_or_else(|| Fault::unsent(NotConnected)));
+            }
+        }
+    }
+
     fn set_unreachable(&self, fault: &Fault) {
         let (shard, reason) = (self.shard.index, self.shard.error(fault.clone()).to_string());
         let before = self.set_reachability(Reachability::Unreachable(fault.clone().before_sending()));
-        if matches!(before, Reachability::Reachable(..)) {
+        if self.places.cluster().is_some_and(|cluster| !cluster.serves(shard)) {
+            // It may be switched off, because it serves nothing.
+            return;
+        }
+        if matches!(before, Reachability::Reachable(..) | Reachability::Changing(_)) {
             if self.fallback == Fallback::Fail {
                 warn!(shard, reason, "published messages do not arrive");
             }

@@ -13,6 +13,11 @@ const MAX_REASONS: usize = 16;
 pub(crate) struct Reasons(HashSet<String>);
 
 impl Reasons {
+    /// Whether no reason has been reported.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Records `reason`. Returns whether it was not reported in this outage before.
     pub(crate) fn is_new(&mut self, reason: &str) -> bool {
         self.0.len() < MAX_REASONS && self.0.insert(reason.to_owned())

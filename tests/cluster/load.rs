@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use channel_layer::{ChannelLayer, Error, RedisLayer, message};
+use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -16,6 +17,8 @@ use crate::support::{DEADLINE, eventually};
 /// How many messages the reader takes at once. On a slow machine, single messages of normal channels would wait until
 /// they expire.
 const AT_ONCE: usize = 100;
+/// How many sends a writer has under way.
+const AT_A_TIME: i64 = 3;
 /// The pause of a writer after an error.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -83,16 +86,22 @@ impl Load {
 }
 
 async fn write(layer: Arc<RedisLayer>, channel: String, stop: CancellationToken) -> (String, Vec<Sent>) {
-    let mut sent = Vec::new();
+    let mut sent: Vec<Sent> = Vec::new();
     loop {
-        let number = i64::try_from(sent.len()).unwrap();
-        let result = layer.send(&channel, message! { "type": "load", "number": number }).await;
-        let failed = result.is_err();
-        sent.push(Sent { number, at: Instant::now(), result });
+        // Several sends are under way, so that a later one could overtake an earlier one. Each is queued by its first
+        // poll, and `join_all` polls them in order.
+        let first = i64::try_from(sent.len()).unwrap();
+        let numbered = async |number| {
+            let result = layer.send(&channel, message! { "type": "load", "number": number }).await;
+            Sent { number, at: Instant::now(), result }
+        };
+        let results = join_all((first..first + AT_A_TIME).map(numbered)).await;
+        sent.extend(results);
+        let failed = sent[sent.len() - 1].result.is_err();
         if stop.is_cancelled() && !failed {
             return (channel, sent);
         }
-        sleep(if failed { PAUSE } else { Duration::from_millis(1) }).await;
+        sleep(if failed { PAUSE } else { Duration::from_millis(3) }).await;
     }
 }
 
@@ -140,8 +149,9 @@ impl Outcome {
         for (channel, sent) in &self.sent {
             let got: Vec<_> = self.received.get(channel).into_iter().flatten().copied().collect();
             assert!(got.len() > 20, "channel {channel} got {} messages", got.len());
-            let disorder = got.windows(2).find(|pair| pair[0] >= pair[1]);
-            assert_eq!(disorder, None, "{channel}: a message twice, or behind a later one");
+            let disorder = got.windows(2).position(|pair| pair[0] >= pair[1]);
+            let around = disorder.map(|at| &got[at.saturating_sub(10)..got.len().min(at + 10)]);
+            assert_eq!(around, None, "{channel}: a message twice, or behind a later one");
             let got: BTreeSet<_> = got.into_iter().collect();
             let is_excused = |at: Instant| excused.iter().any(|(from, to)| (*from..=*to).contains(&at));
             let acknowledged = sent.iter().filter(|sent| sent.result.is_ok() && !is_excused(sent.at));

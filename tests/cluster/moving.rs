@@ -34,17 +34,31 @@ async fn messages_arrive_once_and_in_order_while_their_slots_move() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_arrive_once_and_in_order_during_planned_failovers() {
+    for _ in 0..5 {
+        if outcome_of_planned_failovers().await.is_some() {
+            return;
+        }
+    }
+    panic!("in each run the nodes replaced a master unplanned");
+}
+
+/// Checks what arrives during planned failovers. Returns `None` without a check if the nodes have replaced a master
+/// unplanned: a slow machine makes them do so, and what is not replicated then is lost or delivered twice.
+async fn outcome_of_planned_failovers() -> Option<()> {
     let cluster = Cluster::start().await;
+    let epoch = cluster.epoch().await;
     // A master that waits for votes refuses writes for up to 5 s.
     let config = config(&cluster).command_timeout(Duration::from_secs(15));
     let (writer, reader) = (connect(config.clone()).await, connect(config.clone().retry_attempts(20)).await);
     let falls_back = FallbackLayer::<RedisLayer>::new(connect(config.clone()).await, &config).unwrap();
+    let mut noticed = None;
     let calls = async {
         // Each call asks whether the servers are down.
         while falls_back.group_channels("room").await.is_ok() && falls_back.status().mode == Mode::Remote {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        panic!("the layer with a fallback has noticed a failover: {:?}", falls_back.status());
+        noticed = Some(falls_back.status());
+        std::future::pending::<()>().await;
     };
     let mut events = writer.events();
     let load = Load::start(&writer, &reader, &channels([0, 100, 6000, 12000]));
@@ -65,15 +79,20 @@ async fn messages_arrive_once_and_in_order_during_planned_failovers() {
     };
     tokio::select! {
         () = failovers => {}
-        never = calls => never,
+        () = calls => {}
     }
     let outcome = load.finish().await;
+    if cluster.epoch().await != epoch + 4 {
+        return None;
+    }
+    assert_eq!(noticed, None, "the layer with a fallback has noticed a failover");
     assert_eq!(outcome.errors().len(), 0, "{:?}", outcome.errors());
     let error: Option<Result<(), Error>> = asked.now_or_never().map(Result::unwrap);
     assert!(error.is_none(), "{error:?}");
     outcome.assert_whole(&[]);
     let other = all(&mut events).into_iter().find(|event| !matches!(event, Event::ShardUp { .. }));
     assert_eq!(other, None, "a planned failover is neither an outage nor a loss");
+    Some(())
 }
 
 #[tokio::test]

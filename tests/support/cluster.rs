@@ -47,7 +47,11 @@ impl Cluster {
 
     /// Starts three masters with more arguments for each node, and replicas if `replicated` is set.
     pub async fn with(arguments: &[&str], replicated: bool) -> Self {
-        let arguments: Vec<_> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let mut arguments: Vec<_> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        if !replicated {
+            // A master without slots stays a master.
+            arguments.extend(["--cluster-allow-replica-migration", "no"].map(str::to_owned));
+        }
         let count = if replicated { 2 * Self::MASTERS } else { Self::MASTERS };
         let mut nodes = Vec::new();
         for _ in 0..count {
@@ -168,6 +172,17 @@ impl Cluster {
         .await;
     }
 
+    /// How many elections of a master the nodes have held, and the number from which they count.
+    pub async fn epoch(&self) -> u64 {
+        let mut newest = 0;
+        for node in &self.nodes {
+            let info: String = node.cluster(&["INFO"]).await;
+            let epoch = info.lines().find_map(|line| line.strip_prefix("cluster_current_epoch:"));
+            newest = newest.max(epoch.expect("a node has an epoch").parse().expect("an epoch is a number"));
+        }
+        newest
+    }
+
     /// Waits until `node` is a master that serves slots.
     pub async fn becomes_master(&self, node: usize) {
         eventually("the promotion of a replica", async || self.nodes[node].is_serving_master().await.then_some(()))
@@ -224,7 +239,7 @@ impl Node {
         let (port, timeout) = (bus.number().to_string(), NODE_TIMEOUT_MS.to_string());
         let mut all = vec!["--cluster-enabled", "yes", "--cluster-port", &port, "--cluster-node-timeout", &timeout];
         // A replica that has just been made would otherwise wait for 5 s for others.
-        all.extend(["--repl-diskless-sync-delay", "0", "--cluster-allow-replica-migration", "no"]);
+        all.extend(["--repl-diskless-sync-delay", "0"]);
         all.extend(arguments.iter().map(String::as_str));
         let server = RedisServer::with(&all);
         let mut node = Self { server, id: String::new(), bus };

@@ -57,6 +57,11 @@ impl Fault {
         Self { redirect: Some(Redirect::Wait), ..self }
     }
 
+    /// The same fault, for a server whose return no call waits for.
+    pub(crate) fn without_redirect(self) -> Self {
+        Self { redirect: None, ..self }
+    }
+
     /// The same cause, marked as an outage. Later commands fail with it while the shard reconnects.
     pub(crate) fn into_outage(self) -> Self {
         Self { outage: true, transient: true, ..self }

@@ -20,6 +20,10 @@ use crate::redis::node::shard::Shard;
 use crate::redis::topology::places::Places;
 use crate::supervise::contained;
 
+/// How many channels may wait for other shards, or for an end of a migration, before the queue waits for one of them.
+/// In a cluster that serves no slot, each of them is sent again all the time.
+const MAX_DELAYED: usize = 100;
+
 /// The messages to one channel on their way.
 struct Part<'q> {
     /// The non-local part of the name of the channel.
@@ -49,7 +53,7 @@ pub(super) async fn send_parts<F: WriteFormat>(
                 batches.hold(part.channel.clone());
                 delayed.push(part.finish());
             }
-            messages = batches.next(), if prompt.is_empty() => {
+            messages = batches.next(), if prompt.is_empty() && delayed.len() < MAX_DELAYED => {
                 let Some(messages) = messages else { break };
                 let batch: Batch<F::Body> = messages.into_iter().collect();
                 record_size(batch.message_count());

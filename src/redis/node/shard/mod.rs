@@ -255,6 +255,9 @@ impl Shard {
     /// Records why the server stays unreachable, and reports each new reason.
     fn record_still_down(&self, fault: Fault, reasons: &mut Reasons) {
         let reason = fault.line(&self.address());
+        // An outage that has been reported ends with a connection: calls do not wait for a server that returns and
+        // loads its data.
+        let fault = if reasons.is_empty() { fault } else { fault.without_redirect() };
         let is_outage = !self.is_being_replaced(&fault);
         self.state.send_replace(State::Down(fault));
         if is_outage && reasons.is_new(&reason) {

@@ -224,7 +224,8 @@ impl PublishQueue {
             match answer {
                 Ok(receivers) => {
                     sent += 1;
-                    let has_no_reader = matches!((receivers, &message.target), (Value::Int(0), Target::Channel(_)));
+                    let has_no_reader = manager.shard.knows_all_subscribers()
+                        && matches!((receivers, &message.target), (Value::Int(0), Target::Channel(_)));
                     dropped.add(DropReason::NoReader, usize::from(has_no_reader));
                     message.finish(Ok(()), None);
                 }

@@ -123,6 +123,11 @@ impl EndpointSource {
         matches!(self, Self::Cluster(_))
     }
 
+    /// Whether the server knows of all subscribers. A node that forwards messages to all others knows its own.
+    pub(crate) fn knows_all_subscribers(&self) -> bool {
+        !matches!(self, Self::AnyNode(_))
+    }
+
     /// Whether the server has to hold `key`.
     pub(crate) fn holds(&self, key: &str) -> bool {
         self.serves(Slot::of(key))

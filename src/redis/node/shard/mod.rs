@@ -329,6 +329,11 @@ impl Shard {
         self.source.holds(key)
     }
 
+    /// Whether the answer to a `PUBLISH` counts all subscribers.
+    pub(crate) fn knows_all_subscribers(&self) -> bool {
+        self.source.knows_all_subscribers()
+    }
+
     /// How the host is named in logs.
     pub(crate) fn host(&self) -> &str {
         &self.host

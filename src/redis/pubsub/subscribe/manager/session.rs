@@ -198,8 +198,9 @@ impl SubscriptionManager {
         held: &mut HashSet<Subscription>,
         trial_end: Option<Instant>,
     ) -> Ended {
-        let mut retry_refused = interval(RETRY_REFUSED_EVERY);
+        let (mut retry_refused, mut retry_postponed) = (interval(RETRY_REFUSED_EVERY), interval(RETRY_POSTPONED_AFTER));
         retry_refused.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        retry_postponed.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let end = async {
             match trial_end {
                 Some(end) => sleep_until(end).await,
@@ -222,7 +223,7 @@ impl SubscriptionManager {
                         self.end(&ended, held);
                         Ok(false)
                     }
-                    () = sleep(RETRY_POSTPONED_AFTER), if self.desired.lock().has_postponed() => {
+                    _ = retry_postponed.tick(), if self.desired.lock().has_postponed() => {
                         self.desired.lock().retry_postponed();
                         self.changed.notify_one();
                         Ok(false)

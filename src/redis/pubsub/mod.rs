@@ -11,7 +11,6 @@ pub(crate) mod inbox;
 pub(crate) mod interest;
 pub(crate) mod layer;
 pub(crate) mod managers;
-pub(crate) mod partition;
 pub(crate) mod probe;
 pub(crate) mod publish;
 pub(crate) mod source;

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::inbox::Inbox;
-use super::partition::Partition;
+use super::managers::partition::Partition;
 use super::topic::Target;
 use crate::config::Fallback;
 use crate::drops::{CountedIfUnread, DropReason, Drops, OutcomeSender};

@@ -10,7 +10,7 @@
 
 use crate::name::{ChannelName, GroupName};
 
-use super::partition::{Partition, untagged};
+use super::managers::partition::{Partition, untagged};
 use crate::redis::topology::ring::crc_shard;
 
 /// The Redis channels of a layer.

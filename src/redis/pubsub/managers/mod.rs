@@ -1,9 +1,10 @@
 //! `Managers`: the subscription managers of all servers, and which of them has the subscriptions of a place.
 //!
 //! A *place* is a server, or in a cluster a [`Partition`], which moves between servers ([`moving`]). Both have an
-//! index.
+//! index. Names are hashed to places, and all subscriptions of a place are with one manager.
 
 pub(crate) mod moving;
+pub(crate) mod partition;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::partition::Partition;
+use self::partition::Partition;
 use super::topic::Subscription;
 use crate::config::Fallback;
 use crate::error::{Error, Result};

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Assignment, Managers, Settled};
 use crate::layer::Modes;
 use crate::redis::node::cluster::Cluster;
-use crate::redis::pubsub::partition::Partition;
+use crate::redis::pubsub::managers::partition::Partition;
 use crate::redis::pubsub::subscribe::manager::SubscriptionManager;
 use crate::supervise::contained;
 

@@ -19,7 +19,7 @@ use crate::layer::{Event, Modes};
 use crate::redis::node::connection::Timing;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
-use crate::redis::pubsub::partition::Partition;
+use crate::redis::pubsub::managers::partition::Partition;
 use crate::redis::pubsub::subscribe::desired::{ChangeNumber, DesiredSubscriptions};
 use crate::redis::pubsub::subscribe::subscriber::Subscriber;
 use crate::redis::pubsub::topic::Subscription;

@@ -18,7 +18,7 @@ use crate::redis::node::cluster::Slot;
 use crate::redis::node::connection::ServerConnection;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::NotConnected;
-use crate::redis::pubsub::partition::Partition;
+use crate::redis::pubsub::managers::partition::Partition;
 use crate::redis::pubsub::subscribe::desired::Change;
 use crate::redis::pubsub::subscribe::fence::DeliveryFence;
 use crate::redis::pubsub::subscribe::protocol::Deliver;

@@ -164,8 +164,8 @@ impl Requests {
         Ok(answers.into_iter().filter_map(|answer| answer.extract_error().err()).collect())
     }
 
-    /// Runs commands. Returns their answers, some of which may be missing, when all pushes before the answers have been
-    /// taken.
+    /// Runs commands. Returns their answers when all pushes before the answers have been recorded. Answers may be
+    /// missing.
     async fn run(&mut self, mut commands: Pipeline) -> Result<Vec<Value>, RedisError> {
         let mut answers = Vec::new();
         loop {

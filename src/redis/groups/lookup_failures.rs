@@ -1,6 +1,6 @@
 //! `LookupFailures`: since when the members of groups cannot be looked up.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -11,6 +11,9 @@ use crate::name::GroupName;
 /// After this time without a failed lookup the next failure begins a new outage. Held messages are looked up again far
 /// more often.
 const FORGET_AFTER: Duration = Duration::from_secs(5);
+/// After this time a failed group does not count any more once another lookup has succeeded. Nobody asks for it again:
+/// its messages have expired, or their reader has gone.
+const ABANDONED_AFTER: Duration = Duration::from_secs(1);
 
 /// Since when the members of groups cannot be looked up, for each slot of a cluster or each server.
 ///
@@ -26,8 +29,8 @@ pub(crate) struct LookupFailures {
 struct Failing {
     since: Instant,
     last: Instant,
-    /// The groups whose last lookup failed.
-    groups: HashSet<GroupName>,
+    /// The groups whose last lookup failed, with its time.
+    groups: HashMap<GroupName, Instant>,
 }
 
 impl LookupFailures {
@@ -40,10 +43,11 @@ impl LookupFailures {
         if !failing.get(&place).is_some_and(is_current) {
             failing.retain(|_, failing| is_current(failing));
         }
-        let failing = failing.entry(place).or_insert_with(|| Failing { since: now, last: now, groups: HashSet::new() });
+        let failing = failing.entry(place).or_insert_with(|| Failing { since: now, last: now, groups: HashMap::new() });
         failing.last = now;
-        if !failing.groups.contains(group) {
-            failing.groups.insert(group.clone());
+        match failing.groups.get_mut(group) {
+            Some(failed) => *failed = now,
+            None => drop(failing.groups.insert(group.clone(), now)),
         }
         failing.since
     }
@@ -52,7 +56,8 @@ impl LookupFailures {
     pub(crate) fn succeeded(&self, place: usize, group: &GroupName) {
         let mut failing = self.failing.lock();
         if let Some(at_place) = failing.get_mut(&place) {
-            at_place.groups.remove(group);
+            let now = Instant::now();
+            at_place.groups.retain(|other, failed| other != group && now.duration_since(*failed) < ABANDONED_AFTER);
             if at_place.groups.is_empty() {
                 failing.remove(&place);
             }
@@ -81,5 +86,15 @@ mod tests {
         assert!(again > begun);
         advance(FORGET_AFTER).await;
         assert!(failures.failed(7, &one) > again, "the last failure is long ago");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_group_that_is_not_looked_up_again_is_forgotten_when_another_lookup_succeeds() {
+        let failures = LookupFailures::default();
+        let [one, other]: [GroupName; 2] = ["one", "other"].map(|name| name.parse().expect("the name is valid"));
+        let begun = failures.failed(7, &one);
+        advance(ABANDONED_AFTER).await;
+        failures.succeeded(7, &other);
+        assert!(failures.failed(7, &other) > begun);
     }
 }

@@ -46,6 +46,23 @@ pub struct PubSubCluster(Arc<Open>);
 /// The same on a dedicated cluster, with `SPUBLISH`.
 pub struct PubSubClusterSharded(Arc<Open>);
 
+/// The methods of all these backends, whose instances are one layer.
+macro_rules! delegate {
+    () => {
+        fn layer(&self) -> Layer {
+            self.0.clone()
+        }
+
+        async fn peer(&self) -> Layer {
+            self.layer()
+        }
+
+        async fn arrived(&self) {
+            self.0.arrived().await;
+        }
+    };
+}
+
 impl Backend for PubSub {
     const COLUMN: &'static str = "PubSubLayer";
     const LACKS: &'static [Promise] = LACKS;
@@ -54,17 +71,7 @@ impl Backend for PubSub {
         Self(Open::start(vec![RedisServer::start()], options.config()).await)
     }
 
-    fn layer(&self) -> Layer {
-        self.0.clone()
-    }
-
-    async fn peer(&self) -> Layer {
-        self.layer()
-    }
-
-    async fn arrived(&self) {
-        self.0.arrived().await;
-    }
+    delegate!();
 }
 
 impl Backend for PubSubOnSeveral {
@@ -75,17 +82,7 @@ impl Backend for PubSubOnSeveral {
         Self(Open::start((0..3).map(|_| RedisServer::start()).collect(), options.config()).await)
     }
 
-    fn layer(&self) -> Layer {
-        self.0.clone()
-    }
-
-    async fn peer(&self) -> Layer {
-        self.layer()
-    }
-
-    async fn arrived(&self) {
-        self.0.arrived().await;
-    }
+    delegate!();
 }
 
 impl Backend for PubSubSharded {
@@ -97,17 +94,7 @@ impl Backend for PubSubSharded {
         Self(Open::start(vec![RedisServer::start()], config).await)
     }
 
-    fn layer(&self) -> Layer {
-        self.0.clone()
-    }
-
-    async fn peer(&self) -> Layer {
-        self.layer()
-    }
-
-    async fn arrived(&self) {
-        self.0.arrived().await;
-    }
+    delegate!();
 }
 
 impl Backend for PubSubAlone {
@@ -120,17 +107,7 @@ impl Backend for PubSubAlone {
         Self(Open::start(vec![server], options.config()).await)
     }
 
-    fn layer(&self) -> Layer {
-        self.0.clone()
-    }
-
-    async fn peer(&self) -> Layer {
-        self.layer()
-    }
-
-    async fn arrived(&self) {
-        self.0.arrived().await;
-    }
+    delegate!();
 }
 
 impl Backend for PubSubCluster {
@@ -141,17 +118,7 @@ impl Backend for PubSubCluster {
         Self(Open::on_cluster(options.config()).await)
     }
 
-    fn layer(&self) -> Layer {
-        self.0.clone()
-    }
-
-    async fn peer(&self) -> Layer {
-        self.layer()
-    }
-
-    async fn arrived(&self) {
-        self.0.arrived().await;
-    }
+    delegate!();
 }
 
 impl Backend for PubSubClusterSharded {
@@ -162,17 +129,7 @@ impl Backend for PubSubClusterSharded {
         Self(Open::on_cluster(options.config().sharded_pubsub(true)).await)
     }
 
-    fn layer(&self) -> Layer {
-        self.0.clone()
-    }
-
-    async fn peer(&self) -> Layer {
-        self.layer()
-    }
-
-    async fn arrived(&self) {
-        self.0.arrived().await;
-    }
+    delegate!();
 }
 
 /// A layer that opens channels before messages are sent to them. The suite sends before it reads, and pub/sub keeps

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::config::Fallback;
 use crate::error::{Error, Result};
 use crate::layer::{Event, Modes};
+use crate::redis::node::cluster::Redirect;
 use crate::redis::node::connection::Timing;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
@@ -257,7 +258,10 @@ impl SubscriptionManager {
     /// Learns from the redirection in `fault`, an answer of the server about `partition`, if it has one.
     pub(crate) async fn learn(&self, partition: Partition, fault: &Fault) {
         if let (Some(cluster), Some(redirect)) = (self.places.cluster(), &fault.redirect) {
-            self.disclaimed.lock().insert(partition);
+            // A server that has the command wait does not say that another one has the partition.
+            if *redirect != Redirect::Wait {
+                self.disclaimed.lock().insert(partition);
+            }
             learn(cluster, &self.shard, redirect).await;
         }
     }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use channel_layer::{ChannelLayer, Config, MemoryLayer, Text};
 use futures_util::FutureExt;
 use tree::redis::entry as frame;
-use tree::{capacity, codec, crypto, error, message, name};
+use tree::{capacity, codec, crypto, error, message, name, pattern};
 
 use self::capacity::{Capacity, CapacityRule};
 use self::crypto::KeyRing;
@@ -25,6 +25,7 @@ mod tree {
     pub mod error;
     pub mod message;
     pub mod name;
+    pub mod pattern;
 
     pub mod redis {
         pub mod entry;

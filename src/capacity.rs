@@ -4,23 +4,15 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use globset::{GlobBuilder, GlobMatcher};
-use regex::{Regex, RegexBuilder};
-
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::name::ChannelName;
+use crate::pattern::{NameRule, Rule, Rules, Syntax};
 
 /// Name of the option with the rules, for errors.
 pub(crate) const OPTION: &str = "channel_capacity";
 
 /// Valid capacities. A Redis list holds at most 2^32 - 1 entries.
 pub(crate) const CAPACITIES: RangeInclusive<usize> = 1..=u32::MAX as usize;
-
-/// Limit of a compiled regex and of its cache, in bytes. Patterns such as `(a{1000}){1000}` need far more.
-const REGEX_SIZE: usize = 1 << 20;
-
-/// Limit of a pattern, in bytes. Names have at most 100.
-const PATTERN_LENGTH: usize = 1_000;
 
 /// The capacity of the channels whose non-local part matches a pattern.
 ///
@@ -67,9 +59,24 @@ impl CapacityRule {
 impl fmt::Display for CapacityRule {
     /// Formats the rule as an entry of `channel_capacity` in a configuration file.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.parts().fmt(f)
+    }
+}
+
+impl NameRule for CapacityRule {
+    const VALUE: &'static str = "capacity";
+
+    fn new(syntax: Syntax, pattern: &str, value: usize) -> Self {
+        match syntax {
+            Syntax::Glob => Self::glob(pattern, value),
+            Syntax::Regex => Self::regex(pattern, value),
+        }
+    }
+
+    fn parts(&self) -> Rule<'_> {
         match self {
-            Self::Glob { pattern, capacity } => write!(f, "{pattern:?} = {capacity}"),
-            Self::Regex { pattern, capacity } => write!(f, "{:?} = {capacity}", format!("re:{pattern}")),
+            Self::Glob { pattern, capacity } => Rule { syntax: Syntax::Glob, pattern, value: *capacity },
+            Self::Regex { pattern, capacity } => Rule { syntax: Syntax::Regex, pattern, value: *capacity },
         }
     }
 }
@@ -77,21 +84,14 @@ impl fmt::Display for CapacityRule {
 /// The capacity of every channel: compiled rules, and the default capacity.
 #[derive(Clone, Debug)]
 pub(crate) struct Capacity {
-    rules: Vec<(Pattern, usize)>,
+    rules: Rules,
     default: usize,
-}
-
-#[derive(Clone, Debug)]
-enum Pattern {
-    Glob(GlobMatcher),
-    Regex(Regex),
 }
 
 impl Capacity {
     /// Compiles `rules`, which are tried in order before `default`.
     pub(crate) fn new(rules: &[CapacityRule], default: usize) -> Result<Self> {
-        let rules = rules.iter().map(compile).collect::<Result<_>>()?;
-        Ok(Self { rules, default })
+        Ok(Self { rules: Rules::compile(rules, OPTION, &CAPACITIES)?, default })
     }
 
     /// Returns the number of unread messages that `channel` holds.
@@ -101,88 +101,8 @@ impl Capacity {
 
     /// Returns the capacity for a channel whose `name` the rules match.
     pub(crate) fn of_name(&self, name: &str) -> usize {
-        self.rules.iter().find(|(pattern, _)| pattern.matches(name)).map_or(self.default, |(_, capacity)| *capacity)
+        self.rules.value_of(name).unwrap_or(self.default)
     }
-}
-
-impl Pattern {
-    fn matches(&self, name: &str) -> bool {
-        match self {
-            Self::Glob(glob) => glob.is_match(name),
-            // If any match starts at 0, `find` returns it. A `^` before the pattern could change the meaning of
-            // alternatives, flags or comments in it.
-            Self::Regex(regex) => regex.find(name).is_some_and(|found| found.start() == 0),
-        }
-    }
-}
-
-fn compile(rule: &CapacityRule) -> Result<(Pattern, usize)> {
-    let (pattern, capacity) = match rule {
-        CapacityRule::Glob { pattern, capacity } | CapacityRule::Regex { pattern, capacity } => (pattern, *capacity),
-    };
-    let refuse = |reason: String| Error::config(OPTION, shorten(pattern), reason);
-    if !CAPACITIES.contains(&capacity) {
-        let (least, most) = (CAPACITIES.start(), CAPACITIES.end());
-        return Err(refuse(format!("capacity {capacity} must be from {least} to {most}")));
-    }
-    if pattern.is_empty() || pattern.len() > PATTERN_LENGTH {
-        return Err(refuse(format!("a pattern must have 1 to {PATTERN_LENGTH} bytes")));
-    }
-    let compiled = match rule {
-        CapacityRule::Glob { .. } => GlobBuilder::new(&from_fnmatch(pattern))
-            .literal_separator(false)
-            .backslash_escape(false)
-            .build()
-            .map(|glob| Pattern::Glob(glob.compile_matcher()))
-            .map_err(|error| refuse(error.kind().to_string()))?,
-        CapacityRule::Regex { .. } => RegexBuilder::new(pattern)
-            .size_limit(REGEX_SIZE)
-            .dfa_size_limit(REGEX_SIZE)
-            .build()
-            .map(Pattern::Regex)
-            .map_err(|error| refuse(error.to_string()))?,
-    };
-    Ok((compiled, capacity))
-}
-
-fn shorten(pattern: &str) -> String {
-    let cut = pattern.floor_char_boundary(100);
-    if cut < pattern.len() { format!("{}...", &pattern[..cut]) } else { pattern.to_owned() }
-}
-
-/// Translates `pattern` of Python's `fnmatch` into a glob of globset.
-///
-/// The two differ in braces, which are literal in `fnmatch`; in `[` without its `]`, which is literal; in `[^`, which
-/// does not negate; and in `**`, which equals `*`.
-fn from_fnmatch(pattern: &str) -> String {
-    let mut glob = String::with_capacity(pattern.len() + 16);
-    let mut rest = pattern.chars();
-    while let Some(char) = rest.next() {
-        match char {
-            '*' if glob.ends_with('*') => {}
-            '[' => match split_class(rest.as_str()) {
-                Some((class, after)) => {
-                    // A character that occurs in no name keeps `^` from coming first.
-                    let guard = if class.starts_with('^') { "\0" } else { "" };
-                    glob.extend(["[", guard, class, "]"]);
-                    rest = after.chars();
-                }
-                None => glob.push_str("[[]"),
-            },
-            '{' => glob.push_str("[{]"),
-            '}' => glob.push_str("[}]"),
-            _ => glob.push(char),
-        }
-    }
-    glob
-}
-
-/// Splits the text after a `[` at the closing `]`. A `]` that comes first, or first after `!`, is a member of the set.
-fn split_class(rest: &str) -> Option<(&str, &str)> {
-    let first = usize::from(rest.starts_with('!'));
-    let skip = first + usize::from(rest[first..].starts_with(']'));
-    let end = skip + rest[skip..].find(']')?;
-    Some((&rest[..end], &rest[end + 1..]))
 }
 
 #[cfg(test)]
@@ -270,19 +190,6 @@ mod tests {
             ("*.x", "x", false),
         ] {
             assert_eq!(glob(pattern, channel), expected, "{pattern} on {channel}");
-        }
-    }
-
-    #[test]
-    fn globs_of_fnmatch_are_translated() {
-        for (pattern, expected) in [
-            ("a{b}**[^c][d", "a[{]b[}]*[\0^c][[]d"),
-            ("[]]x", "[]]x"),
-            ("[!]]x", "[!]]x"),
-            ("[]", "[[]]"),
-            ("[!]", "[[]!]"),
-        ] {
-            assert_eq!(from_fnmatch(pattern), expected, "{pattern}");
         }
     }
 

@@ -112,9 +112,11 @@ pub mod layer;
 pub mod memory;
 pub mod message;
 pub mod name;
+mod pattern;
 pub mod redis;
 #[cfg(feature = "server")]
 pub mod server;
+pub mod spread;
 mod supervise;
 pub mod trace;
 pub mod worker;
@@ -139,6 +141,7 @@ pub use redis::{PubSubLayer, RedisLayer};
 pub use server::InterfaceServer;
 #[cfg(feature = "server")]
 pub use server::hub::{self, Hub};
+pub use spread::SpreadRule;
 pub use worker::Worker;
 
 /// Every Rust block of the README and of the pages in `docs/`, as a test.

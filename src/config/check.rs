@@ -9,6 +9,7 @@ use super::server_url::Address;
 use super::table::OPTIONS;
 use super::value;
 use crate::error::{Error, Result};
+use crate::spread;
 
 /// A key with fewer bytes causes a warning.
 const SHORTEST_KEY: usize = 16;
@@ -62,6 +63,7 @@ impl Config {
         self.check_tls()?;
         self.check_prefixes()?;
         self.capacities()?;
+        self.check_spread()?;
         self.key_ring()?;
         Ok(())
     }
@@ -113,6 +115,17 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    fn check_spread(&self) -> Result<()> {
+        self.spreads()?;
+        let refuse = |reason: &str| Err(Error::config(spread::OPTION, "...", reason));
+        match self.format {
+            _ if self.spread.is_empty() => Ok(()),
+            _ if !self.cluster => refuse("only a cluster needs it; several hosts spread normal channels without it"),
+            Format::Native => Ok(()),
+            _ => refuse("only the format native can spread channels"),
+        }
     }
 
     fn check_tls(&self) -> Result<()> {
@@ -190,6 +203,7 @@ mod tests {
 
     use super::*;
     use crate::capacity::CapacityRule;
+    use crate::spread::SpreadRule;
 
     fn refusal(config: &Config) -> String {
         config.validate().expect_err("it is refused").to_string()
@@ -240,6 +254,14 @@ mod tests {
             (new().capacity(0), "capacity = 0"),
             (new().channel_capacity(CapacityRule::glob("*", 0)), "channel_capacity = *: capacity 0"),
             (new().channel_capacity(CapacityRule::regex("(", 1)), "channel_capacity = (: "),
+            (new().cluster(true).spread(SpreadRule::glob("*", 0)), "spread = *: lists 0 must be from 1 to 64"),
+            (new().cluster(true).spread(SpreadRule::glob("*", 65)), "spread = *: lists 65"),
+            (new().cluster(true).spread(SpreadRule::regex("(", 2)), "spread = (: "),
+            (new().spread(SpreadRule::glob("*", 2)), "spread = ...: only a cluster needs it"),
+            (
+                new().cluster(true).format(Format::PubSub).spread(SpreadRule::glob("*", 2)),
+                "spread = ...: only the format native",
+            ),
             (new().symmetric_encryption_keys(["secret", ""]), "symmetric_encryption_keys[1] = \"\""),
             (new().accept_only_keys(["secret"]), "symmetric_encryption_keys = []"),
             (new().max_message_size(1023), "max_message_size = 1023"),

@@ -11,6 +11,7 @@ use crate::codec::serializer::Serializer;
 use crate::config::sources::origin::Origins;
 use crate::crypto::{self, FernetKeys, KeyRing};
 use crate::error::Result;
+use crate::spread::{Spread, SpreadRule};
 
 /// The default capacity of a channel on layers that refuse messages above it, as in `asgi_redis`.
 pub(crate) const DEFAULT_CAPACITY: usize = 100;
@@ -55,6 +56,7 @@ pub struct Config {
     /// its rules.
     pub(crate) capacity: Option<usize>,
     pub(crate) channel_capacity: Vec<CapacityRule>,
+    pub(crate) spread: Vec<SpreadRule>,
     pub(crate) symmetric_encryption_keys: Vec<String>,
     pub(crate) accept_only_keys: Vec<String>,
     pub(crate) format: Format,
@@ -114,6 +116,7 @@ impl Default for Config {
             group_expiry: Duration::from_hours(24),
             capacity: None,
             channel_capacity: Vec::new(),
+            spread: Vec::new(),
             symmetric_encryption_keys: Vec::new(),
             accept_only_keys: Vec::new(),
             format: Format::default(),
@@ -199,6 +202,23 @@ impl Config {
         if self.capacity.is_some() { self } else { self.channel_capacity(rule) }
     }
 
+    /// Adds a rule that spreads the normal channels whose names match a pattern over several lists of a Redis Cluster,
+    /// and so over its masters. The first matching rule decides. Use it for a channel with more messages than one
+    /// master can take. Needs [`cluster`](Self::cluster) and the format native. Defaults to none: a channel has one
+    /// list.
+    ///
+    /// The lists share the capacity of the channel. The order of its messages holds within a list only. A process that
+    /// reads the channel needs a connection for each list.
+    ///
+    /// All processes need the same rules. To spread a channel further without losing a message, change the rule in all
+    /// processes that read the channel first, and then in those that send to it. To spread it less, change the senders
+    /// first, and the readers after [`expiry`](Self::expiry).
+    #[must_use]
+    pub fn spread(mut self, rule: SpreadRule) -> Self {
+        self.spread.push(rule);
+        self
+    }
+
     /// Keys for the encryption of messages: the first key encrypts, and all keys decrypt. Any non-empty string is a
     /// key; use at least 32 random bytes. Defaults to none, which means no encryption.
     #[must_use]
@@ -280,6 +300,11 @@ impl Config {
     /// Compiles the capacities of all channels for a layer whose default capacity is `default`.
     pub(crate) fn capacities_or(&self, default: usize) -> Result<Capacity> {
         Capacity::new(&self.channel_capacity, self.capacity.unwrap_or(default))
+    }
+
+    /// Compiles the numbers of lists of all channels.
+    pub(crate) fn spreads(&self) -> Result<Spread> {
+        Spread::new(&self.spread)
     }
 
     /// The keys for the encryption of Django Channels; `None` if encryption is off.

@@ -28,7 +28,8 @@ impl Config {
     /// of its nodes suffice, because they name the others. All hosts need the same user and password, and either all or
     /// none use TLS: these settings apply to every node. Defaults to `false`.
     ///
-    /// The slot of its name decides where a channel or a group is stored. A normal channel is in one slot too.
+    /// The slot of its name decides where a channel or a group is stored. A normal channel is in one slot too, unless a
+    /// rule [spreads](Self::spread) it.
     #[must_use]
     pub fn cluster(mut self, cluster: bool) -> Self {
         self.cluster = cluster;

@@ -10,6 +10,7 @@ use super::value;
 use crate::capacity::CapacityRule;
 use crate::config::sources::raw::Raw;
 use crate::error::{Error, Result};
+use crate::spread::{LISTS, SpreadRule};
 
 /// Accepted database numbers. Redis allocates memory for each database when it starts, so no server has more.
 pub(crate) const DATABASES: RangeInclusive<u32> = 0..=65_535;
@@ -30,6 +31,7 @@ pub(crate) enum Slot<'c> {
     Hosts(&'c mut Option<Vec<Host>>),
     Sentinels(&'c mut Vec<Host>),
     Rules(&'c mut Vec<CapacityRule>),
+    Spread(&'c mut Vec<SpreadRule>),
 }
 
 /// An option whose value is one of several words.
@@ -103,6 +105,7 @@ impl Slot<'_> {
             Self::Hosts(hosts) => *hosts = Some(value::hosts(option, raw)?),
             Self::Sentinels(sentinels) => *sentinels = value::hosts(option, raw)?,
             Self::Rules(rules) => *rules = value::rules(option, raw)?,
+            Self::Spread(rules) => *rules = value::rules(option, raw)?,
         }
         Ok(())
     }
@@ -117,7 +120,7 @@ impl Slot<'_> {
             Self::Truth(_) => value::truth_in(text),
             Self::Word(_) | Self::Text(_) | Self::Secret(_) | Self::Path(_) => Raw::Text(text.into()),
             Self::Names(_) | Self::Keys(_) | Self::Hosts(_) | Self::Sentinels(_) if is_list => json()?,
-            Self::Rules(_) => json()?,
+            Self::Rules(_) | Self::Spread(_) => json()?,
             Self::Keys(_) => list(vec![text]),
             Self::Names(_) | Self::Hosts(_) | Self::Sentinels(_) => {
                 list(text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect())
@@ -164,8 +167,8 @@ impl Slot<'_> {
             Self::Hosts(hosts) => hosts.as_ref().map_or_else(none, |hosts| list(hosts)),
             Self::Sentinels(sentinels) if sentinels.is_empty() => none(),
             Self::Sentinels(sentinels) => list(sentinels),
-            Self::Rules(rules) if rules.is_empty() => none(),
-            Self::Rules(rules) => rules.iter().map(CapacityRule::to_string).collect::<Vec<_>>().join(", "),
+            Self::Rules(rules) => rules_or_none(rules),
+            Self::Spread(rules) => rules_or_none(rules),
         }
     }
 
@@ -184,6 +187,7 @@ impl Slot<'_> {
             Self::Keys(_) => "a list of strings, secret".into(),
             Self::Hosts(_) | Self::Sentinels(_) => "a list of hosts".into(),
             Self::Rules(_) => "a table of patterns and capacities".into(),
+            Self::Spread(_) => format!("a table of patterns and numbers from {} to {}", LISTS.start(), LISTS.end()),
         }
     }
 
@@ -198,6 +202,10 @@ impl Slot<'_> {
             _ => Vec::new(),
         }
     }
+}
+
+fn rules_or_none<R: ToString>(rules: &[R]) -> String {
+    if rules.is_empty() { none() } else { rules.iter().map(R::to_string).collect::<Vec<_>>().join(", ") }
 }
 
 fn none() -> String {

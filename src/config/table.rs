@@ -95,6 +95,12 @@ pub(crate) const OPTIONS: &[Row] = &[
         .defaults_to("100; 10000 for a `PubSubLayer`"),
     row("channel_capacity", |c| Slot::Rules(&mut c.channel_capacity))
         .about("Capacities by channel name. The first matching pattern decides."),
+    row("spread", |c| Slot::Spread(&mut c.spread))
+        .about(
+            "Over how many lists of a cluster normal channels are spread, by channel name. The first matching pattern decides. Needs \
+             `cluster`. All processes need the same value.",
+        )
+        .defaults_to("none: one list"),
     row("symmetric_encryption_keys", |c| Slot::Keys(&mut c.symmetric_encryption_keys))
         .about("Encryption keys: the first key encrypts, and all keys decrypt.")
         .defaults_to("none: no encryption"),

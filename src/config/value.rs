@@ -3,13 +3,10 @@
 use std::time::Duration;
 
 use super::host::{Host, Parts};
-use crate::capacity::CapacityRule;
 use crate::config::sources::python::option_for;
 use crate::config::sources::raw::Raw;
 use crate::error::{Error, Result};
-
-/// Prefix of a key of `channel_capacity` that is a regex and not a glob.
-const REGEX_MARK: &str = "re:";
+use crate::pattern::{NameRule, Syntax};
 
 /// Beginning of the content of a PEM file.
 pub(crate) const PEM: &str = "-----BEGIN";
@@ -186,7 +183,7 @@ fn number<N: TryFrom<i128>>(raw: Raw) -> Result<Option<N>, String> {
     }
 }
 
-pub(crate) fn rules(option: &str, raw: Raw) -> Result<Vec<CapacityRule>> {
+pub(crate) fn rules<R: NameRule>(option: &str, raw: Raw) -> Result<Vec<R>> {
     match raw {
         Raw::Table(entries) => entries.iter().map(|(pattern, raw)| keyed_rule(option, pattern, raw)).collect(),
         Raw::List(tables) => tables.iter().map(|table| listed_rule(option, table)).collect(),
@@ -194,23 +191,22 @@ pub(crate) fn rules(option: &str, raw: Raw) -> Result<Vec<CapacityRule>> {
     }
 }
 
-fn keyed_rule(option: &str, pattern: &str, raw: &Raw) -> Result<CapacityRule> {
-    let capacity = whole(&format!("{option}.{}", shown(pattern)), raw)?;
-    Ok(match pattern.strip_prefix(REGEX_MARK) {
-        Some(regex) => CapacityRule::regex(regex, capacity),
-        None => CapacityRule::glob(pattern, capacity),
-    })
+fn keyed_rule<R: NameRule>(option: &str, pattern: &str, raw: &Raw) -> Result<R> {
+    Ok(R::keyed(pattern, whole(&format!("{option}.{}", shown(pattern)), raw)?))
 }
 
-fn listed_rule(option: &str, raw: &Raw) -> Result<CapacityRule> {
-    let refuse = |raw: &Raw| Err(Error::config(option, raw, "expected a table with capacity and either glob or regex"));
+fn listed_rule<R: NameRule>(option: &str, raw: &Raw) -> Result<R> {
+    let refuse = |raw: &Raw| {
+        let reason = format!("expected a table with {} and either glob or regex", R::VALUE);
+        Err(Error::config(option, raw, reason))
+    };
     let Raw::Table(entries) = raw else { return refuse(raw) };
     let get = |name: &str| entries.iter().find(|(key, _)| key == name).map(|(_, value)| value);
-    let Some(capacity) = get("capacity").filter(|_| entries.len() == 2) else { return refuse(raw) };
-    let capacity = whole(option, capacity)?;
+    let Some(value) = get(R::VALUE).filter(|_| entries.len() == 2) else { return refuse(raw) };
+    let value = whole(option, value)?;
     match (get("glob"), get("regex")) {
-        (Some(Raw::Text(pattern)), None) => Ok(CapacityRule::glob(pattern, capacity)),
-        (None, Some(Raw::Text(pattern))) => Ok(CapacityRule::regex(pattern, capacity)),
+        (Some(Raw::Text(pattern)), None) => Ok(R::new(Syntax::Glob, pattern, value)),
+        (None, Some(Raw::Text(pattern))) => Ok(R::new(Syntax::Regex, pattern, value)),
         _ => refuse(raw),
     }
 }

@@ -11,5 +11,6 @@ mod pool;
 mod pubsub;
 mod scripts;
 mod sharded_pubsub;
+mod spread;
 mod tools;
 mod unserved;

@@ -197,7 +197,8 @@ conformance! {
     memory_threaded: MemoryThreaded, Capacity Flush NoSilentLoss OnePlacePerProcess Order;
     redis: Redis<1>, Capacity Drain Flush NoSilentLoss OnePlacePerProcess Order;
     redis_sharded: Redis<3>, Capacity Drain Flush NoSilentLoss OnePlacePerProcess Order;
-    redis_cluster: RedisCluster, Capacity Drain Flush NoSilentLoss OnePlacePerProcess Order;
+    redis_cluster: RedisCluster<1>, Capacity Drain Flush NoSilentLoss OnePlacePerProcess Order;
+    redis_cluster_spread: RedisCluster<4>, Capacity Drain Flush NoSilentLoss OnePlacePerProcess Order;
     redis_encrypted: RedisEncrypted, Capacity Drain Flush NoSilentLoss OnePlacePerProcess Order;
     hybrid: HybridMemory<false>, Capacity Flush NoSilentLoss OnePlacePerProcess Order;
     hybrid_cluster: HybridMemory<true>, Capacity Flush NoSilentLoss OnePlacePerProcess Order;

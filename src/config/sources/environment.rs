@@ -16,7 +16,8 @@ impl Config {
     /// creation of a layer, so that setters may still change them.
     ///
     /// Times are numbers of seconds. Hosts, sentinels and services are lists separated by commas, or JSON lists. Keys
-    /// are a JSON list, or one key as plain text. `CHANNEL_LAYER_CHANNEL_CAPACITY` is JSON.
+    /// are a JSON list, or one key as plain text. `CHANNEL_LAYER_CHANNEL_CAPACITY` and
+    /// `CHANNEL_LAYER_SPREAD` are JSON.
     ///
     /// # Errors
     ///

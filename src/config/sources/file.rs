@@ -121,6 +121,7 @@ mod tests {
     use super::*;
     use crate::capacity::CapacityRule;
     use crate::config::{Host, Serializer};
+    use crate::spread::SpreadRule;
 
     fn json(json: &str) -> Config {
         Config::from_json(json).expect("it is a configuration")
@@ -179,6 +180,18 @@ mod tests {
     }
 
     #[test]
+    fn spread_rules_have_the_forms_of_capacity_rules() {
+        let expected = [SpreadRule::glob("z*", 1), SpreadRule::regex("a", 2)];
+        for text in [
+            "spread = { 'z*' = 1, 're:a' = 2 }",
+            "[spread]\n'z*' = 1\n're:a' = 2",
+            "spread = [{ glob = 'z*', lists = 1 }, { regex = 'a', lists = 2 }]",
+        ] {
+            assert_eq!(Config::from_toml(text).expect("it is a configuration").spread, expected, "{text}");
+        }
+    }
+
+    #[test]
     fn null_keeps_the_default_of_every_option() {
         let nulls: Vec<_> = OPTIONS.iter().map(|row| format!("{:?}: null", row.name)).collect();
         assert_eq!(json(&format!("{{{}}}", nulls.join(","))), Config::new());
@@ -221,6 +234,7 @@ mod tests {
                 "channel_capacity = {\"glob\": \"a\"}: expected a table with capacity",
             ),
             (r#"{"channel_capacity": [{"glob": "a", "regex": "b", "capacity": 1}]}"#, "either glob or regex"),
+            (r#"{"spread": [{"glob": "a", "capacity": 2}]}"#, "expected a table with lists and either glob or regex"),
             (
                 r#"{"symmetric_encryption_keys": "secret"}"#,
                 "symmetric_encryption_keys = ...: expected a list of strings, not a string",

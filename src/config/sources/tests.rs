@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::capacity::CapacityRule;
 use crate::config::table::{OPTIONS, Row};
 use crate::config::{Config, Fallback, Format, Host, Overflow, Serializer};
+use crate::spread::SpreadRule;
 
 /// An option with a value other than its default.
 struct Case {
@@ -31,6 +32,9 @@ const CASES: &[Case] = &[
     case("capacity", "7", "7", |c| c.capacity(7)),
     case("channel_capacity", r#"{"z*": 1, "re:a": 2}"#, r#"{"z*": 1, "re:a": 2}"#, |c| {
         c.channel_capacity(CapacityRule::glob("z*", 1)).channel_capacity(CapacityRule::regex("a", 2))
+    }),
+    case("spread", r#"{"z*": 1, "re:a": 2}"#, r#"{"z*": 1, "re:a": 2}"#, |c| {
+        c.spread(SpreadRule::glob("z*", 1)).spread(SpreadRule::regex("a", 2))
     }),
     case("symmetric_encryption_keys", r#"["one", "two"]"#, r#"["one", "two"]"#, |c| {
         c.symmetric_encryption_keys(["one", "two"])

@@ -6,13 +6,21 @@ use redis::Value;
 
 use super::{AsgiRedis, GLOBAL, MESSAGES, REFUSALS};
 use crate::layer::Statistics;
+use crate::name::ChannelName;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 use crate::redis::stored::format::StoredStatistics;
 use crate::redis::stored::scan::parse;
+use crate::redis::topology::lists::ListName;
 
 impl StoredStatistics for AsgiRedis {
-    async fn channel_statistics(&self, shard: &Shard, non_local: &str) -> Result<Statistics, Fault> {
+    async fn channel_statistics(
+        &self,
+        shard: &Shard,
+        channel: &ChannelName,
+        _: &ListName,
+    ) -> Result<Statistics, Fault> {
+        let non_local = channel.non_local();
         let counters = self.counters(shard, non_local).await?;
         Ok(counters.merge(self.pending(shard, &[self.base.keys.channel(non_local)]).await?))
     }

@@ -9,13 +9,21 @@ use super::read::score;
 use crate::django::format::now_of;
 use crate::django::script;
 use crate::layer::Statistics;
+use crate::name::ChannelName;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 use crate::redis::stored::format::StoredStatistics;
 use crate::redis::stored::scan::{CHANNELS_PER_CALL, Scan};
+use crate::redis::topology::lists::ListName;
 
 impl StoredStatistics for ChannelsRedis {
-    async fn channel_statistics(&self, shard: &Shard, non_local: &str) -> Result<Statistics, Fault> {
+    async fn channel_statistics(
+        &self,
+        shard: &Shard,
+        channel: &ChannelName,
+        _: &ListName,
+    ) -> Result<Statistics, Fault> {
+        let non_local = channel.non_local();
         self.pending(shard, &[self.base.keys.channel(non_local)]).await
     }
 

@@ -46,7 +46,8 @@ const MAX_CONDITIONAL_BYTES: usize = 1 << 18;
 /// Messages wait in lists, and group memberships in sorted sets. All guarantees of
 /// [`ChannelLayer`](crate::ChannelLayer) hold between any number of processes. Each `!` or `?` channel and each group
 /// lies on one server. A normal channel is spread over all servers that are up, and each of them holds its share of the
-/// capacity. In a Redis Cluster ([`Config::cluster`](crate::Config::cluster)) a normal channel lies on one server too.
+/// capacity. In a Redis Cluster ([`Config::cluster`](crate::Config::cluster)) a normal channel lies on one server too,
+/// unless a rule [spreads](crate::Config::spread) it.
 ///
 /// ```no_run
 /// use channel_layer::{ChannelLayer, Config, RedisLayer, message};
@@ -146,7 +147,7 @@ impl Native {
 
     /// Whether messages of `size` bytes to these routes fit into one call to `shard`.
     fn fits_one_call(&self, routes: &Routes, size: usize, shard: &Shard) -> bool {
-        let is_there = |channel| self.topology.shards_of_channel(channel).all(|home| home.index == shard.index);
+        let is_there = |channel| self.topology.lists(channel).all(|(_, home)| home.index == shard.index);
         let list = &routes.list;
         list.len() <= MAX_MESSAGES
             && list.len() * size <= MAX_CONDITIONAL_BYTES

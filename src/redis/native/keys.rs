@@ -5,6 +5,7 @@
 
 use crate::name::{ChannelName, GroupName};
 use crate::redis::stored::scan::glob_escaped;
+use crate::redis::topology::lists::channel_of;
 
 /// The keys of one deployment. Each begins with its prefix or its prefix for statistics.
 #[derive(Clone, Debug)]
@@ -37,9 +38,10 @@ impl Keys {
         Self { prefix: prefix.into(), stats_prefix: stats_prefix.into() }
     }
 
-    /// List: the entries that wait in a channel, by the non-local part of its name.
-    pub(crate) fn channel(&self, non_local: &str) -> String {
-        format!("{}:channel:{{{non_local}}}", self.prefix)
+    /// List: the entries that wait in a channel, by the non-local part of its name, or in another of its lists, by the
+    /// name of the list.
+    pub(crate) fn channel(&self, list: &str) -> String {
+        format!("{}:channel:{{{list}}}", self.prefix)
     }
 
     /// Sorted set: the routes of a group, each with the version of its last change.
@@ -96,8 +98,7 @@ impl Keys {
 
     /// The channel to whose list `key` belongs.
     pub(crate) fn parse_channel<'k>(&self, key: &'k str) -> Option<&'k str> {
-        let name = braced(key.strip_prefix(&self.prefix)?.strip_prefix(":channel:")?)?;
-        ChannelName::parse(name).is_ok().then_some(name)
+        channel_of(braced(key.strip_prefix(&self.prefix)?.strip_prefix(":channel:")?)?)
     }
 
     /// Whether `key` holds messages, groups or statistics of this deployment. The keys of a deployment whose longer
@@ -114,7 +115,8 @@ impl Keys {
             return rest == "quarantine";
         };
         match kind {
-            "channel" | "restored" => braced(name).is_some_and(|name| ChannelName::parse(name).is_ok()),
+            "channel" => braced(name).is_some_and(|list| channel_of(list).is_some()),
+            "restored" => braced(name).is_some_and(|name| ChannelName::parse(name).is_ok()),
             "group" | "route-ends" => braced(name).is_some_and(|name| GroupName::parse(name).is_ok()),
             "members" | "joined" | "ends" | "left" => name.split_once(':').is_some_and(|(group, route)| {
                 braced(group).is_some_and(|group| GroupName::parse(group).is_ok()) && ChannelName::parse(route).is_ok()
@@ -147,6 +149,7 @@ mod tests {
         let route = keys().route(&group, "websocket.send.p!");
         for key in [
             keys().channel("http.request"),
+            keys().channel("http.request/7"),
             keys().group(&group),
             keys().route_ends(&group),
             route.members,
@@ -181,6 +184,7 @@ mod tests {
     fn the_name_of_a_channel_is_parsed_from_its_key() {
         let key = keys().channel("websocket.send.p!");
         assert_eq!(keys().parse_channel(&key), Some("websocket.send.p!"));
+        assert_eq!(keys().parse_channel(&keys().channel("jobs/7")), Some("jobs"));
         assert_eq!(keys().parse_channel("asgi:channel:{a:b}"), None);
         assert_eq!(keys().parse_channel("asgi:group:{a}"), None);
     }

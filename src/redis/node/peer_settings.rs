@@ -10,6 +10,7 @@ use std::time::Duration;
 use redis::{RedisError, Value};
 use serde::{Deserialize, Serialize};
 use tracing::{debug, warn};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::{Config, Format};
 use crate::health::SettingDifference;
@@ -29,8 +30,14 @@ const MAX_DESCRIPTIONS: isize = 64;
 /// The size of the longest description that is read, in bytes.
 const MAX_BYTES: usize = 4096;
 
+/// The size of the longest value of an option in a description, in bytes, without the hash of a longer one.
+const LONGEST_VALUE: usize = 1024;
+
 /// The options that have to agree, so that messages arrive and live as long as their sender intends.
 const AGREEING: [&str; 4] = ["format", "expiry", "group_expiry", "max_message_size"];
+/// The additional one in a cluster. A reader with a smaller number of lists than a sender would never read some of
+/// them.
+const AGREEING_OF_CLUSTERS: [&str; 1] = ["spread"];
 /// The additional ones of the format `channels_redis`.
 const AGREEING_OF_CHANNELS_REDIS: [&str; 2] = ["serializer", "random_prefix_length"];
 
@@ -84,10 +91,13 @@ impl PeerSettings {
 impl Description {
     fn of(config: &Config) -> Self {
         let is_channels_redis = config.format == Format::ChannelsRedis;
-        let agrees =
-            |option| AGREEING.contains(&option) || (is_channels_redis && AGREEING_OF_CHANNELS_REDIS.contains(&option));
+        let agrees = |option| {
+            AGREEING.contains(&option)
+                || (is_channels_redis && AGREEING_OF_CHANNELS_REDIS.contains(&option))
+                || (config.cluster && AGREEING_OF_CLUSTERS.contains(&option))
+        };
         let settings = config.settings().into_iter().filter(|setting| agrees(setting.option));
-        let options = settings.map(|setting| (setting.option.to_owned(), setting.value)).collect();
+        let options = settings.map(|setting| (setting.option.to_owned(), bounded(setting.value))).collect();
         Self { options, keys: config.key_ids().map(|id| format!("{id:08x}")).collect() }
     }
 
@@ -131,6 +141,15 @@ impl Description {
     fn shown_keys(&self) -> String {
         if self.keys.is_empty() { "none".to_owned() } else { format!("ids {}", self.keys.join(", ")) }
     }
+}
+
+/// `value`, or its beginning and a hash if it is long: a description is read up to [`MAX_BYTES`].
+fn bounded(value: String) -> String {
+    if value.len() <= LONGEST_VALUE {
+        return value;
+    }
+    let hash = xxh3_64(value.as_bytes());
+    format!("{}... (hash {hash:016x})", &value[..value.floor_char_boundary(LONGEST_VALUE)])
 }
 
 impl Shard {
@@ -184,6 +203,7 @@ pub(crate) fn others(answers: Vec<Value>) -> Result<Vec<Vec<u8>>, RedisError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spread::SpreadRule;
 
     fn settings(change: impl FnOnce(Config) -> Config) -> PeerSettings {
         PeerSettings::of(&change(Config::new()))
@@ -239,6 +259,27 @@ mod tests {
         let python = |config: Config| config.format(Format::ChannelsRedis);
         let json = settings(|config| python(config).serializer(crate::config::Serializer::Json));
         assert_differ(&settings(python), &json, "serializer", "msgpack", "json");
+    }
+
+    #[test]
+    fn the_rules_that_spread_channels_have_to_agree_in_a_cluster() {
+        let rules = |lists| settings(|config| config.cluster(true).spread(SpreadRule::glob("jobs.*", lists)));
+        assert_differ(&rules(2), &rules(8), "spread", r#""jobs.*" = 2"#, r#""jobs.*" = 8"#);
+        let cluster = settings(|config| config.cluster(true));
+        assert_differ(&cluster, &rules(8), "spread", "none", r#""jobs.*" = 8"#);
+        assert_agree(&cluster, &settings(|config| config));
+    }
+
+    #[test]
+    fn long_rules_differ_in_a_description_that_is_read() {
+        let long = |last: usize| {
+            let rules = (0..100).map(|number| SpreadRule::glob(format!("{number}{}", "\u{1F600}".repeat(200)), 2));
+            let config = rules.fold(Config::new().cluster(true), Config::spread);
+            PeerSettings::of(&config.spread(SpreadRule::glob("last", last)))
+        };
+        assert!(member(&long(2)).len() <= MAX_BYTES);
+        assert_agree(&long(2), &long(2));
+        assert_eq!(both(&long(2), &long(3)).map(|differences| differences.len()), [1, 1]);
     }
 
     #[test]

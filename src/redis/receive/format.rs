@@ -24,8 +24,8 @@ pub(crate) const SMALL_CHANNEL: usize = 2 << 20;
 /// How a stored format takes messages out of Redis, finds their recipients, and puts messages back.
 #[async_trait]
 pub(crate) trait ReadFormat: EntryFormat + Send + Sync + 'static {
-    /// The key of a channel's messages, from the non-local part of its name.
-    fn key(&self, non_local: &str) -> String;
+    /// The key of a channel's messages, from the non-local part of its name, or from the name of one of its lists.
+    fn key(&self, list: &str) -> String;
 
     /// The commands that take messages from the first of `keys` that has any. Several commands form one transaction.
     ///

@@ -114,9 +114,9 @@ fn by_channel(places: &Places, entries: Vec<BufferedEntry>) -> Vec<BufferedEntry
     groups.into_iter().flatten().collect()
 }
 
-/// Whether two entries were in one list. In a cluster a channel has one list, which may have moved between two reads.
+/// Whether two entries were in one list. In a cluster the list may have moved to another shard between two reads.
 fn same_list(places: &Places, one: &BufferedEntry, other: &BufferedEntry) -> bool {
-    one.source == other.source && (places.is_cluster() || one.shard.index == other.shard.index)
+    one.list() == other.list() && (places.is_cluster() || one.shard.index == other.shard.index)
 }
 
 /// The index at which the last chunk for one call begins.
@@ -129,14 +129,14 @@ fn last_chunk(entries: &[BufferedEntry]) -> usize {
     start
 }
 
-/// Puts entries of one channel back. Returns how many had expired.
+/// Puts entries of one list back. Returns how many had expired.
 async fn put_back_chunk(
     context: &ReaderContext,
     entries: &[BufferedEntry],
     deadline: Instant,
 ) -> Result<usize, Failure> {
-    let BufferedEntry { shard, source, .. } = &entries[0];
-    let (format, places, name) = (&*context.format, &context.places, source.non_local());
+    let (shard, name) = (&entries[0].shard, entries[0].list());
+    let (format, places) = (&*context.format, &context.places);
     let command = format.put_back(&format.key(name), entries);
     loop {
         match places.routing(shard, name).until(deadline).run_once(&command).await {

@@ -10,6 +10,7 @@ use crate::drops::{self, CountedIfUnread, DropReason, OutcomeReceiver, OutcomeSe
 use crate::name::ChannelName;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
+use crate::redis::topology::lists::ListName;
 use crate::redis::topology::places::Places;
 use crate::supervise::{contained, metric_value, update_metric};
 
@@ -46,7 +47,9 @@ impl SendOutcome {
 /// A message on its way to one shard, with the sender of its outcome.
 pub struct Outgoing<B> {
     pub(crate) channel: ChannelName,
-    /// How many messages the channel may hold on the shard.
+    /// The list of the channel that takes it.
+    list: ListName,
+    /// How many messages the list may hold on the shard.
     pub(crate) capacity: usize,
     /// Whether a refusal by this shard is final: no shard that has not been tried was up when the message was queued. A
     /// refusal that is not final is not counted, and another shard is tried.
@@ -60,16 +63,22 @@ pub struct Outgoing<B> {
 }
 
 impl<B> Outgoing<B> {
-    /// `message` for a shard where its channel may hold `capacity` messages, and the receiver of its outcome there.
+    /// `message` for a list that may hold `capacity` messages on a shard, and the receiver of its outcome there.
     pub(crate) fn new(
         message: OutboundMessage<B>,
+        list: ListName,
         capacity: usize,
         is_final: bool,
         pending: Option<PendingInSlot>,
     ) -> (Self, OutcomeReceiver<SendOutcome>) {
         let (outcome, receiver) = OutcomeSender::new();
         let OutboundMessage { channel, body, pinned, .. } = message;
-        (Self { channel, capacity, is_final, pinned, body, outcome, pending }, receiver)
+        (Self { channel, list, capacity, is_final, pinned, body, outcome, pending }, receiver)
+    }
+
+    /// The name of the list that takes it.
+    pub(crate) fn list(&self) -> &str {
+        self.list.text(&self.channel)
     }
 
     /// Whether the message waits for a server that is unreachable: no other shard can take it, and its caller still
@@ -102,14 +111,14 @@ impl<B: Weight> Outgoing<B> {
     }
 }
 
-/// Consecutive messages of one channel with the same capacity and the same `is_final`.
+/// Consecutive messages for one list with the same capacity and the same `is_final`.
 pub(crate) type Run<B> = Vec<Outgoing<B>>;
 
-/// Messages in runs, each of one channel. The messages of a channel keep their order. A channel has several runs if the
+/// Messages in runs, each for one list. The messages for a list keep their order. A list has several runs if the
 /// capacity or `is_final` changes between two of its messages.
 pub struct Batch<B> {
     runs: Vec<Run<B>>,
-    /// The last run of each channel, by the non-local part of its name.
+    /// The last run for each list, by its name.
     last_runs: HashMap<Box<str>, usize>,
     messages: usize,
 }
@@ -133,7 +142,7 @@ impl<B> FromIterator<Outgoing<B>> for Batch<B> {
 impl<B> Batch<B> {
     fn add(&mut self, message: Outgoing<B>) {
         self.messages += 1;
-        let name = message.channel.non_local();
+        let name = message.list();
         if let Some(run) = self.last_runs.get(name).map(|run| &mut self.runs[*run])
             && (run[0].capacity, run[0].is_final) == (message.capacity, message.is_final)
         {
@@ -153,22 +162,22 @@ impl<B> Batch<B> {
         self.messages
     }
 
-    /// Whether a channel has more than one run.
-    pub(crate) fn repeats_a_channel(&self) -> bool {
+    /// Whether a list has more than one run.
+    pub(crate) fn repeats_a_list(&self) -> bool {
         self.runs.len() > self.last_runs.len()
     }
 
-    /// The non-local part of the channel of each run.
+    /// The name of the list of each run.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> + Clone {
-        self.runs.iter().map(|run| run[0].channel.non_local())
+        self.runs.iter().map(|run| run[0].list())
     }
 
-    /// The messages of each channel as a batch of its own. They may be on different nodes of a cluster.
-    pub(super) fn by_channel(self) -> impl Iterator<Item = Self> {
+    /// The messages for each list as a batch of its own. Lists may be on different nodes of a cluster.
+    pub(super) fn by_list(self) -> impl Iterator<Item = Self> {
         let mut parts: Vec<Self> = Vec::with_capacity(self.last_runs.len());
         let mut places = HashMap::<Box<str>, usize>::with_capacity(self.last_runs.len());
         for run in self.runs {
-            let (name, messages) = (run[0].channel.non_local(), run.len());
+            let (name, messages) = (run[0].list(), run.len());
             let place = places.get(name).copied().unwrap_or_else(|| {
                 places.insert(name.into(), parts.len());
                 parts.push(Self { runs: Vec::new(), last_runs: HashMap::from([(name.into(), 0)]), messages: 0 });
@@ -180,7 +189,7 @@ impl<B> Batch<B> {
         parts.into_iter()
     }
 
-    /// Sends the messages to `shard`, or in a cluster those of a single channel to its server, and reports the outcome
+    /// Sends the messages to `shard`, or in a cluster those for a single list to its server, and reports the outcome
     /// of each. An attempt that cannot have run is repeated as often as configured, but only for the messages that
     /// [wait for the server](Outgoing::waits_for_server); the others fail at once. `on_fault` is called with the fault
     /// and its shard before and after each pause. `on_delay` is called when the messages need more than one attempt on
@@ -218,7 +227,7 @@ impl<B> Batch<B> {
         shard: &Shard,
         on_delay: impl Fn(),
     ) -> (usize, Result<Pushed, Fault>) {
-        let mut routing = places.routing(shard, self.runs[0][0].channel.non_local());
+        let mut routing = places.routing(shard, self.runs[0][0].list());
         loop {
             let node = routing.node();
             if node.shard.index != shard.index {
@@ -323,7 +332,7 @@ mod tests {
         let _recording = metrics::set_default_local_recorder(&recorder);
         let channel = "work".parse().expect("the name is valid");
         let message = OutboundMessage { channel, capacity: 1, pinned: false, body: Bytes::new() };
-        let (outgoing, outcome) = Outgoing::new(message, 1, true, None);
+        let (outgoing, outcome) = Outgoing::new(message, ListName::default(), 1, true, None);
         drop(outcome);
         outgoing.refuse();
         assert_eq!(drops::recorded(&recorder), [("closed".to_owned(), 1)]);

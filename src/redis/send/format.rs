@@ -15,7 +15,7 @@ pub trait WriteFormat: Send + Sync + 'static {
     /// The index of the shard that takes the first message to a normal channel; the following messages go round.
     fn first_shard(&self, shards: usize) -> usize;
 
-    /// The part of a normal channel's `capacity` that `shard`, one of `shards`, may hold.
+    /// The part of a normal channel's `capacity` that `shard`, one of `shards`, may hold. In a cluster these are lists.
     fn capacity_on(&self, shard: usize, capacity: usize, shards: usize) -> usize;
 
     /// Adds the messages of `batch` to their channels on `node`, in one attempt.
@@ -28,7 +28,7 @@ pub struct OutboundMessage<B> {
     pub(crate) channel: ChannelName,
     /// How many messages the channel may hold; [`usize::MAX`] for a message that goes past the capacity.
     pub(crate) capacity: usize,
-    /// Whether only the shard of the channel's name can take it.
+    /// Whether only the shard of the channel's name can take it, and in a cluster only the first list of the channel.
     pub(crate) pinned: bool,
     pub(crate) body: B,
 }

@@ -1,35 +1,35 @@
-//! The task of a queue in a cluster: sends each channel of a batch by a call of its own.
+//! The task of a queue in a cluster: sends the messages for each list of a batch by a call of its own.
 //!
-//! The next batch waits for the calls that the shard of the queue answers. A channel whose messages have to be sent to
+//! The next batch waits for the calls that the shard of the queue answers. A list whose messages have to be sent to
 //! another shard, or again, does not hold up the others: the queue keeps its later messages until they have been sent.
 
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use super::batch::{Batch, Outgoing, TASK, record_size};
 use super::format::{Weight, WriteFormat};
 use super::queue::BatchReceiver;
-use crate::name::ChannelName;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 use crate::redis::topology::places::Places;
 use crate::supervise::contained;
 
-/// How many channels may wait for other shards, or for an end of a migration, before the queue waits for one of them.
+/// How many lists may wait for other shards, or for an end of a migration, before the queue waits for one of them.
 /// In a cluster that serves no slot, each of them is sent again all the time.
 const MAX_DELAYED: usize = 100;
 
-/// The messages to one channel on their way.
+/// The messages for one list on their way.
 struct Part<'q> {
-    /// The non-local part of the name of the channel.
-    channel: Box<str>,
-    sending: Pin<Box<dyn Future<Output = ()> + Send + 'q>>,
-    /// Whether the messages need more than one attempt on the shard of the queue.
+    /// The name of the list.
+    list: Box<str>,
+    sending: BoxFuture<'q, ()>,
+    /// Whether the first answer of the shard of the queue does not settle the messages.
     is_delayed: Arc<AtomicBool>,
 }
 
@@ -40,24 +40,23 @@ pub(super) async fn send_parts<F: WriteFormat>(
     format: Arc<F>,
     batches: BatchReceiver<F::Body>,
 ) {
-    let (mut prompt, mut delayed) = (FuturesUnordered::new(), FuturesUnordered::new());
+    let mut prompt = FuturesUnordered::new();
+    let mut delayed = FuturesUnordered::<BoxFuture<'_, Box<str>>>::new();
     loop {
         tokio::select! {
             biased;
-            Some(channel) = delayed.next() => {
-                let channel: Box<str> = channel;
-                batches.resume(&channel);
-            }
+            Some(list) = delayed.next() => batches.resume(&list),
             Some(part) = prompt.next() => {
-                let Some(part): Option<Part<'_>> = part else { continue };
-                batches.hold(part.channel.clone());
-                delayed.push(part.finish());
+                let Some::<Part<'_>>(part) = part else { continue };
+                batches.hold(part.list.clone());
+                delayed.push(part.finish().boxed());
             }
             messages = batches.next(), if prompt.is_empty() && delayed.len() < MAX_DELAYED => {
                 let Some(messages) = messages else { break };
                 let batch: Batch<F::Body> = messages.into_iter().collect();
                 record_size(batch.message_count());
-                prompt.extend(batch.by_channel().map(|part| Part::new(part, &*format, &places, &shard, &batches).promptly()));
+                let parts = batch.by_list().map(|part| Part::new(part, &*format, &places, &shard, &batches));
+                prompt.extend(parts.map(Part::promptly));
             }
         }
     }
@@ -72,22 +71,21 @@ impl<'q> Part<'q> {
         shard: &'q Shard,
         batches: &'q BatchReceiver<F::Body>,
     ) -> Self {
-        let channel: Box<str> = messages.names().next().unwrap_or_default().into();
+        let list: Box<str> = messages.names().next().unwrap_or_default().into();
         let is_delayed = Arc::<AtomicBool>::default();
-        let (name, delays) = (channel.clone(), is_delayed.clone());
+        let (name, delays) = (list.clone(), is_delayed.clone());
         let sending = async move {
-            let is_same = |channel: &ChannelName| channel.non_local() == &*name;
-            let on_fault = |shard: usize, fault: &Fault| fail_waiting(batches, is_same, shard, fault);
+            let on_fault = |shard: usize, fault: &Fault| fail_waiting(batches, Some(&name), shard, fault);
             let on_delay = || delays.store(true, Ordering::Relaxed);
             contained(TASK, messages.send(format, places, shard, on_fault, on_delay)).await;
         };
-        Self { channel, sending: Box::pin(sending), is_delayed }
+        Self { list, sending: sending.boxed(), is_delayed }
     }
 
-    /// Sends the messages, and returns the channel.
+    /// Sends the messages, and returns the list.
     async fn finish(self) -> Box<str> {
         self.sending.await;
-        self.channel
+        self.list
     }
 
     /// Sends the messages. Returns the part before they have been sent if they are delayed.
@@ -101,14 +99,9 @@ impl<'q> Part<'q> {
 }
 
 /// Fails the messages of a queue that wait behind others with `fault`, except those that [wait for the
-/// server](Outgoing::waits_for_server).
-pub(super) fn fail_waiting<B: Weight>(
-    batches: &BatchReceiver<B>,
-    concerns: impl Fn(&ChannelName) -> bool,
-    shard: usize,
-    fault: &Fault,
-) {
-    for message in batches.release(|message: &Outgoing<B>| message.waits_for_server() || !concerns(&message.channel)) {
+/// server](Outgoing::waits_for_server). With a `list`, only the messages for that list.
+pub(super) fn fail_waiting<B: Weight>(batches: &BatchReceiver<B>, list: Option<&str>, shard: usize, fault: &Fault) {
+    for message in batches.release(list, Outgoing::waits_for_server) {
         message.fail(shard, fault);
     }
 }

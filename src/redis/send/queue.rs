@@ -26,8 +26,8 @@ pub(crate) struct Queue<B> {
 
 struct Contents<B> {
     waiting: VecDeque<Outgoing<B>>,
-    /// The messages to channels on [hold](BatchReceiver::hold), by the non-local part of their names. Those of a
-    /// channel are earlier than its waiting ones.
+    /// The messages for lists on [hold](BatchReceiver::hold), by the names of the lists. The waiting messages for a
+    /// list are later.
     held: HashMap<Box<str>, VecDeque<Outgoing<B>>>,
     /// Whether a batch is under way. The task looks at the queue again after it.
     busy: bool,
@@ -138,29 +138,31 @@ impl<B: Weight> BatchReceiver<B> {
         }
     }
 
-    /// Removes the messages that do not stay, among those that are in no batch.
-    pub(crate) fn release(&self, stays: impl Fn(&Outgoing<B>) -> bool) -> Vec<Outgoing<B>> {
+    /// Removes the messages that do not stay, among those for `list` that are in no batch. `None` stands for all lists.
+    pub(crate) fn release(&self, list: Option<&str>, stays: impl Fn(&Outgoing<B>) -> bool) -> Vec<Outgoing<B>> {
         let mut contents = self.contents.lock();
         let Contents { waiting, held, .. } = &mut *contents;
-        let mut released = Vec::new();
-        for messages in held.values_mut().chain([waiting]) {
-            let (kept, others) = std::mem::take(messages).into_iter().partition::<Vec<_>, _>(&stays);
-            *messages = kept.into();
-            released.extend(others);
-        }
-        released
+        let Some(list) = list else {
+            return held
+                .values_mut()
+                .chain([waiting])
+                .flat_map(|messages| extracted(messages, |m| !stays(m)))
+                .collect();
+        };
+        let leaves = |message: &Outgoing<B>| message.list() == list && !stays(message);
+        held.get_mut(list).into_iter().chain([waiting]).flat_map(|messages| extracted(messages, leaves)).collect()
     }
 
-    /// Leaves the messages to `channel`, the non-local part of a name, out of batches until [`resume`](Self::resume),
-    /// because earlier ones have not been sent yet.
-    pub(crate) fn hold(&self, channel: Box<str>) {
-        self.contents.lock().held.entry(channel).or_default();
+    /// Leaves the messages for `list` out of batches until [`resume`](Self::resume), because earlier ones have not been
+    /// sent yet.
+    pub(crate) fn hold(&self, list: Box<str>) {
+        self.contents.lock().held.entry(list).or_default();
     }
 
-    /// Ends the hold of a channel.
-    pub(crate) fn resume(&self, channel: &str) {
+    /// Ends the hold of a list.
+    pub(crate) fn resume(&self, list: &str) {
         let mut contents = self.contents.lock();
-        for message in contents.held.remove(channel).into_iter().flatten().rev() {
+        for message in contents.held.remove(list).into_iter().flatten().rev() {
             contents.waiting.push_front(message);
         }
     }
@@ -184,13 +186,23 @@ impl<B: Weight> BatchReceiver<B> {
     }
 }
 
+/// Removes the messages that leave.
+fn extracted<B>(messages: &mut VecDeque<Outgoing<B>>, leaves: impl Fn(&Outgoing<B>) -> bool) -> Vec<Outgoing<B>> {
+    if !messages.iter().any(&leaves) {
+        return Vec::new();
+    }
+    let (left, kept) = std::mem::take(messages).into_iter().partition::<Vec<_>, _>(leaves);
+    *messages = kept.into();
+    left
+}
+
 impl<B> Contents<B> {
-    /// Removes the first message whose channel is not on hold.
+    /// Removes the first message whose list is not on hold.
     fn next_sendable(&mut self) -> Option<Outgoing<B>> {
         loop {
             let next = self.waiting.pop_front()?;
-            // Outside of a cluster no channel is ever on hold.
-            let held = if self.held.is_empty() { None } else { self.held.get_mut(next.channel.non_local()) };
+            // Outside of a cluster no list is ever on hold.
+            let held = if self.held.is_empty() { None } else { self.held.get_mut(next.list()) };
             match held {
                 Some(held) => held.push_back(next),
                 None => return Some(next),
@@ -220,11 +232,12 @@ mod tests {
 
     use super::*;
     use crate::redis::send::OutboundMessage;
+    use crate::redis::topology::lists::ListName;
 
     fn message(channel: &str) -> Outgoing<Bytes> {
         let channel = channel.parse().expect("the name is valid");
         let message = OutboundMessage { channel, capacity: 1, pinned: true, body: Bytes::new() };
-        Outgoing::new(message, 1, true, None).0
+        Outgoing::new(message, ListName::default(), 1, true, None).0
     }
 
     fn channels(messages: &[Outgoing<Bytes>]) -> Vec<&str> {
@@ -242,7 +255,7 @@ mod tests {
         assert_eq!(channels(&batches.next().await.unwrap()), ["b!1", "b!2"]);
         queue.add(message("a!3"));
         queue.add(message("b!3"));
-        let released = batches.release(|message| message.channel.as_str() != "a!2");
+        let released = batches.release(Some("a!"), |message| message.channel.as_str() != "a!2");
         assert_eq!(channels(&released), ["a!2"]);
         closing.cancel();
         assert_eq!(channels(&batches.next().await.unwrap()), ["b!3"]);

@@ -2,7 +2,7 @@
 //!
 //! Each shard has a few queues, and a channel always uses the same one. A queue sends the messages that gathered during
 //! its previous batch, so no message waits for company. A queue has one batch under way, so the order within a channel
-//! holds whatever happens to a batch. In a cluster each channel of a batch is sent on its own, and has one call under
+//! holds whatever happens to a batch. In a cluster each list of a batch is sent on its own, and has one call under
 //! way ([`parts`](super::parts)).
 
 use std::future::poll_fn;
@@ -30,12 +30,17 @@ use crate::redis::driven::DrivenTask;
 use crate::redis::node::cluster::Slot;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
+use crate::redis::topology::lists::ListName;
 use crate::redis::topology::places::Places;
+use crate::spread::LISTS;
 use crate::supervise::contained;
 
 /// Queues of a shard. More queues overlap more round trips and make each batch smaller: with 256 senders on two
 /// processors two queues send a tenth more than four and a fifth more than one or eight.
 const QUEUES: usize = 2;
+/// How many messages in turn go to the same list of a channel that is spread. Those that are sent together then need
+/// few calls.
+const MESSAGES_PER_LIST: usize = 8;
 
 /// The sending half of a layer.
 pub struct Sender<F: WriteFormat> {
@@ -49,6 +54,8 @@ pub struct Sender<F: WriteFormat> {
     slots: Option<Arc<SlotQueues>>,
     /// The shard that takes the next message to a normal channel.
     turn: AtomicUsize,
+    /// How many messages have been sent to channels that are spread over lists, beginning at a random number.
+    list_turn: AtomicUsize,
     /// The open calls that send to more than one channel. The layer refuses no part of them while it closes.
     calls: OpenCalls,
     /// Cancelled when the queues may end.
@@ -57,7 +64,7 @@ pub struct Sender<F: WriteFormat> {
     runtime: Handle,
 }
 
-/// A message that has been queued, and the shards that can still take it if the present one does not.
+/// A message that has been queued, and the shards or lists that can still take it if the present one does not.
 pub struct PendingSend<B> {
     message: OutboundMessage<B>,
     attempts: Attempts,
@@ -66,15 +73,17 @@ pub struct PendingSend<B> {
 
 enum SendState {
     /// The shard has the message, and will report its outcome.
-    Queued { shard: usize, outcome: OutcomeReceiver<SendOutcome> },
-    /// No shard is left.
+    Queued { shard: usize, queue: usize, outcome: OutcomeReceiver<SendOutcome> },
+    /// No shard or list is left.
     Ended(CountedIfUnread<SendOutcome>),
 }
 
-/// How far a message has been offered to the shards, and why they did not take it.
+/// How far a message has been offered to the shards, or to the lists of its channel, and why they did not take it.
 struct Attempts {
     first: usize,
     count: usize,
+    /// How many lists the channel is spread over; `None` if the message is offered to shards.
+    lists: Option<usize>,
     /// Whether a refusal by the present shard is final; see [`Outgoing::is_final`].
     is_final: bool,
     /// The shard that failed and its fault.
@@ -82,8 +91,8 @@ struct Attempts {
 }
 
 impl Attempts {
-    fn starting_at(first: usize) -> Self {
-        Self { first, count: 0, is_final: false, failed: None }
+    fn starting_at(first: usize, lists: Option<usize>) -> Self {
+        Self { first, count: 0, lists, is_final: false, failed: None }
     }
 
     /// Records that `shard` did not take the message because of `fault`. A lasting fault does not replace one that may
@@ -114,6 +123,7 @@ impl<F: WriteFormat> Sender<F> {
             adding: Mutex::default(),
             slots: places.is_cluster().then(SlotQueues::new),
             turn: AtomicUsize::new(format.first_shard(shards)),
+            list_turn: AtomicUsize::new(rand::random_range(0..MESSAGES_PER_LIST * LISTS.end())),
             places,
             format,
             calls,
@@ -157,25 +167,36 @@ impl<F: WriteFormat> Sender<F> {
     /// Queues `message` without sending it; [`flush`](Self::flush) does that. Messages to one channel are sent in the
     /// order of these calls.
     pub(crate) fn enqueue(&self, mut message: OutboundMessage<F::Body>) -> PendingSend<F::Body> {
-        message.pinned |= self.places.count() == 1;
-        let first = if message.pinned {
-            self.places.shard_of_channel(&message.channel).index
-        } else {
-            self.turn.fetch_add(1, Ordering::Relaxed) % self.places.count()
-        };
-        let mut attempts = Attempts::starting_at(first);
+        message.pinned |= !self.places.is_cluster() && self.places.count() == 1;
+        let mut attempts = self.attempts(&message);
         let state = self.enqueue_at_next(&message, &mut attempts);
         PendingSend { message, attempts, state }
     }
 
-    /// Sends a queued message, with everything else on its queue.
-    pub(crate) fn flush(&self, pending: &PendingSend<F::Body>) {
-        self.flush_queue(&pending.message.channel, &pending.state);
+    /// The attempts to send `message`, before the first one.
+    fn attempts(&self, message: &OutboundMessage<F::Body>) -> Attempts {
+        if message.pinned {
+            return Attempts::starting_at(self.places.shard_of_channel(&message.channel).index, None);
+        }
+        let Some(lists) = self.places.lists_in_cluster(&message.channel) else {
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+            return Attempts::starting_at(turn % self.places.count(), None);
+        };
+        let turn = self.list_turn.fetch_add(1, Ordering::Relaxed) / MESSAGES_PER_LIST % lists;
+        // A list whose master is being replaced comes last.
+        let mut numbers = (turn..turn + lists).map(|number| number % lists);
+        let first = numbers.find(|number| self.places.list(&message.channel, *number).1.is_up()).unwrap_or(turn);
+        Attempts::starting_at(first, Some(lists))
     }
 
-    fn flush_queue(&self, channel: &ChannelName, state: &SendState) {
-        if let SendState::Queued { shard, .. } = state {
-            self.queues_of(*shard)[queue_of(channel)].flush();
+    /// Sends a queued message, with everything else on its queue.
+    pub(crate) fn flush(&self, pending: &PendingSend<F::Body>) {
+        self.flush_queue(&pending.state);
+    }
+
+    fn flush_queue(&self, state: &SendState) {
+        if let SendState::Queued { shard, queue, .. } = state {
+            self.queues_of(*shard)[*queue].flush();
         }
     }
 
@@ -183,10 +204,10 @@ impl<F: WriteFormat> Sender<F> {
     /// again as often as retries are configured; the queue of the only shard of a message has done that already.
     pub(crate) async fn outcome(&self, pending: PendingSend<F::Body>) -> CountedIfUnread<SendOutcome> {
         let PendingSend { message, mut attempts, mut state } = pending;
-        let mut retry = self.places.shard(attempts.first).retry();
+        let mut retry = self.places.shard(0).retry();
         loop {
             match state {
-                SendState::Queued { shard, outcome } => match outcome.await.ok().and_then(CountedIfUnread::read) {
+                SendState::Queued { shard, outcome, .. } => match outcome.await.ok().and_then(CountedIfUnread::read) {
                     Some(SendOutcome::Full) if !attempts.is_final => {}
                     Some(SendOutcome::Failed { shard, fault }) if !fault.may_have_run => attempts.fail(shard, fault),
                     Some(outcome) => return outcome.counted_if_unread(),
@@ -196,13 +217,13 @@ impl<F: WriteFormat> Sender<F> {
                 SendState::Ended(outcome) => match &attempts.failed {
                     Some((_, fault)) if !message.pinned && retry.wait_after(fault).await => {
                         _ = outcome.read();
-                        attempts = Attempts::starting_at(attempts.first);
+                        attempts = Attempts::starting_at(attempts.first, attempts.lists);
                     }
                     _ => return outcome,
                 },
             }
             state = self.enqueue_at_next(&message, &mut attempts);
-            self.flush_queue(&message.channel, &state);
+            self.flush_queue(&state);
         }
     }
 
@@ -214,7 +235,7 @@ impl<F: WriteFormat> Sender<F> {
         channels: impl Iterator<Item = &'c ChannelName> + Clone,
     ) -> Option<Vec<BypassPermit<F::Body>>> {
         let queues = self.queues_of(shard.index).iter().enumerate();
-        let used = queues.filter(|(place, _)| channels.clone().any(|channel| queue_of(channel) == *place));
+        let used = queues.filter(|(place, _)| channels.clone().any(|channel| queue_of(channel.non_local()) == *place));
         used.map(|(_, queue)| queue.bypass()).collect()
     }
 
@@ -240,26 +261,28 @@ impl<F: WriteFormat> Sender<F> {
         &self.format
     }
 
-    /// Queues a message at the next shard that may take it, if one is left.
+    /// Queues a message for the next shard or list that may take it, if one is left.
     fn enqueue_at_next(&self, message: &OutboundMessage<F::Body>, attempts: &mut Attempts) -> SendState {
         loop {
             let Some((place, capacity)) = self.candidates(message, attempts).next() else {
                 return SendState::Ended(attempts.outcome().counted_if_unread());
             };
             attempts.count = place + 1;
-            let shard = self.shard_at(attempts, place);
+            let (list, shard) = self.at(message, attempts, place);
             // The queue of the only shard repeats the attempt as configured.
             let waits = message.pinned && shard.retries_during_outage();
             if !waits && let Some(fault) = shard.fault().filter(|fault| !self.waits_through(fault)) {
                 attempts.fail(shard.index, fault);
                 continue;
             }
-            let is_final = !self.candidates(message, attempts).any(|(place, _)| self.shard_at(attempts, place).is_up());
+            let is_final =
+                !self.candidates(message, attempts).any(|(place, _)| self.at(message, attempts, place).1.is_up());
             attempts.is_final = is_final;
-            let (queue, pending) = self.choose_queue(&message.channel, shard);
-            let (outgoing, outcome) = Outgoing::new(message.clone(), capacity, is_final, pending);
-            self.queues_of(queue)[queue_of(&message.channel)].add(outgoing);
-            return SendState::Queued { shard: queue, outcome };
+            let name = list.text(&message.channel);
+            let ((shard, pending), queue) = (self.choose_shard(name, shard), queue_of(name));
+            let (outgoing, outcome) = Outgoing::new(message.clone(), list, capacity, is_final, pending);
+            self.queues_of(shard)[queue].add(outgoing);
+            return SendState::Queued { shard, queue, outcome };
         }
     }
 
@@ -268,33 +291,40 @@ impl<F: WriteFormat> Sender<F> {
         self.slots.is_some() && fault.redirect.is_some()
     }
 
-    /// The shard whose queue takes a message to `channel`, which is on `shard`.
-    fn choose_queue(&self, channel: &ChannelName, shard: &Shard) -> (usize, Option<PendingInSlot>) {
+    /// The shard whose queue takes a message for the list `name`, which is on `shard`.
+    fn choose_shard(&self, name: &str, shard: &Shard) -> (usize, Option<PendingInSlot>) {
         let Some(slots) = &self.slots else { return (shard.index, None) };
-        let (queue, pending) = slots.add(Slot::of(channel.non_local()), shard.index);
-        (queue, Some(pending))
+        let (shard, pending) = slots.add(Slot::of(name), shard.index);
+        (shard, Some(pending))
     }
 
-    /// The places of the shards that the message has not been offered to and that may hold messages of its channel,
-    /// with the capacity of the channel there.
+    /// The places of the shards or lists that the message has not been offered to and that may hold messages of its
+    /// channel, with the capacity of the channel there.
     fn candidates(
         &self,
         message: &OutboundMessage<F::Body>,
         attempts: &Attempts,
     ) -> impl Iterator<Item = (usize, usize)> {
-        let shards = self.places.count();
-        let last = if message.pinned { 1 } else { shards };
+        let all = attempts.lists.unwrap_or_else(|| self.places.count());
+        let last = if message.pinned { 1 } else { all };
         let is_whole = message.pinned || message.capacity == usize::MAX;
         let capacity_at = move |place| {
-            let shard = self.shard_at(attempts, place).index;
-            if is_whole { message.capacity } else { self.format.capacity_on(shard, message.capacity, shards) }
+            let number = (attempts.first + place) % all;
+            if is_whole { message.capacity } else { self.format.capacity_on(number, message.capacity, all) }
         };
         (attempts.count..last).map(move |place| (place, capacity_at(place))).filter(|(_, capacity)| *capacity > 0)
     }
 
-    /// The shard at a place in the order in which they are tried.
-    fn shard_at(&self, attempts: &Attempts, place: usize) -> &Shard {
-        self.places.shard((attempts.first + place) % self.places.count())
+    /// The list and the shard at a place in the order in which they are tried.
+    fn at(&self, message: &OutboundMessage<F::Body>, attempts: &Attempts, place: usize) -> (ListName, &Shard) {
+        let number = attempts.first + place;
+        match attempts.lists {
+            Some(lists) => {
+                let (list, shard) = self.places.list(&message.channel, number % lists);
+                (list, shard)
+            }
+            None => (ListName::default(), self.places.shard(number % self.places.count())),
+        }
     }
 }
 
@@ -305,14 +335,16 @@ impl<B: Clone> PendingSend<B> {
 
     /// `message` for `shard` alone, outside the queues.
     pub(crate) fn beside_queues(message: OutboundMessage<B>, shard: &Shard) -> (Outgoing<B>, Self) {
-        let (outgoing, outcome) = Outgoing::new(message.clone(), message.capacity, true, None);
-        let attempts = Attempts { count: 1, is_final: true, ..Attempts::starting_at(shard.index) };
-        (outgoing, Self { message, attempts, state: SendState::Queued { shard: shard.index, outcome } })
+        let (outgoing, outcome) = Outgoing::new(message.clone(), ListName::default(), message.capacity, true, None);
+        let attempts = Attempts { count: 1, is_final: true, ..Attempts::starting_at(shard.index, None) };
+        let queue = queue_of(message.channel.non_local());
+        (outgoing, Self { message, attempts, state: SendState::Queued { shard: shard.index, queue, outcome } })
     }
 }
 
-fn queue_of(channel: &ChannelName) -> usize {
-    usize::try_from(xxh3_64(channel.non_local().as_bytes()) % QUEUES as u64).expect("the number of a queue is small")
+/// The queue of a shard for the list `name`.
+fn queue_of(name: &str) -> usize {
+    usize::try_from(xxh3_64(name.as_bytes()) % QUEUES as u64).expect("the number of a queue is small")
 }
 
 /// The task of a queue: sends one batch at a time.
@@ -325,7 +357,7 @@ async fn send_batches<F: WriteFormat>(
     while let Some(messages) = batches.next().await {
         let batch: Batch<F::Body> = messages.into_iter().collect();
         let messages = batch.message_count();
-        let on_fault = |shard: usize, fault: &Fault| fail_waiting(&batches, |_| true, shard, fault);
+        let on_fault = |shard: usize, fault: &Fault| fail_waiting(&batches, None, shard, fault);
         contained(TASK, batch.send(&*format, &places, &shard, on_fault, || {})).await;
         record_size(messages);
     }
@@ -340,7 +372,7 @@ mod tests {
         let passing = (0, Fault::unsent("it is unreachable"));
         let lasting = (1, Fault::unexpected("a key of another type").before_sending());
         for faults in [[passing.clone(), lasting.clone()], [lasting, passing]] {
-            let mut attempts = Attempts::starting_at(0);
+            let mut attempts = Attempts::starting_at(0, None);
             for (shard, fault) in faults {
                 attempts.fail(shard, fault);
             }

@@ -21,6 +21,7 @@ use crate::redis::receive::ReadFormat;
 use crate::redis::send::{OutboundMessage, PendingSend, Sender, WriteFormat};
 use crate::redis::stored::groups::StoredGroups;
 use crate::redis::stored::scan::Scan;
+use crate::redis::topology::lists::ListName;
 use crate::redis::topology::places::{Failure, Places};
 use crate::redis::topology::ring::Ring;
 
@@ -99,11 +100,13 @@ pub trait StoredStatistics {
         std::future::ready(())
     }
 
-    /// The statistics of a channel on `shard`, by the non-local part of its name.
+    /// The statistics of a list of a channel on `shard`. Counters are those of the whole channel there, and belong to
+    /// its first list.
     fn channel_statistics(
         &self,
         shard: &Shard,
-        non_local: &str,
+        channel: &ChannelName,
+        list: &ListName,
     ) -> impl Future<Output = Result<Statistics, Fault>> + Send;
 
     /// The statistics of all channels on `shard`.

@@ -325,8 +325,8 @@ impl<F: StoredFormat> ChannelLayer for StoredLayer<F> {
         self.closing.check()?;
         let channel = &ChannelName::parse(channel)?;
         self.format.write_statistics().await;
-        let parts = self.places.shards_of_channel(channel).map(|shard| async move {
-            let statistics = self.format.channel_statistics(shard, channel.non_local()).await;
+        let parts = self.places.lists(channel).map(|(list, shard)| async move {
+            let statistics = self.format.channel_statistics(shard, channel, &list).await;
             statistics.map_err(|fault| shard.error(fault))
         });
         Ok(try_join_all(parts).await?.into_iter().fold(Statistics::default(), Statistics::merge))

@@ -19,8 +19,10 @@ use crate::redis::node::connection::Requirements;
 use crate::redis::node::endpoint::source::{ClusterShard, EndpointSource};
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::{Shard, ShardOptions};
+use crate::redis::topology::lists::ListName;
 use crate::redis::topology::ring::Ring;
 use crate::redis::topology::routing::Routing;
+use crate::spread::Spread;
 use crate::supervise::contained;
 
 /// How often the layout of a cluster is refreshed without a reason.
@@ -46,6 +48,8 @@ enum Placement {
 pub(crate) struct ClusterShards {
     pub(super) cluster: Arc<Cluster>,
     requirements: Requirements,
+    /// Over how many lists each channel is spread.
+    spread: Spread,
     events: broadcast::Sender<Event>,
     /// Cancelled when no command may be retried any more, also on shards that are added later.
     retries_cancelled: CancellationToken,
@@ -74,10 +78,11 @@ impl Places {
     pub(crate) fn of_cluster(
         cluster: Arc<Cluster>,
         requirements: Requirements,
+        spread: Spread,
         events: broadcast::Sender<Event>,
     ) -> Self {
         let (retries_cancelled, supervision) = (CancellationToken::new(), Mutex::default());
-        let shards = ClusterShards { cluster, requirements, events, retries_cancelled, supervision };
+        let shards = ClusterShards { cluster, requirements, spread, events, retries_cancelled, supervision };
         let places = Self { shards: boxcar::Vec::new(), placement: Placement::Cluster(Box::new(shards)) };
         places.add_new_shards();
         places
@@ -194,7 +199,7 @@ impl Places {
         self.shards[shard].error(fault)
     }
 
-    /// The shard that holds a `!` or `?` channel, or in a cluster any channel.
+    /// The shard that holds a `!` or `?` channel, or in a cluster the first list of any channel.
     pub(crate) fn shard_of_channel(&self, channel: &ChannelName) -> &Arc<Shard> {
         self.home(channel.non_local())
     }
@@ -206,14 +211,30 @@ impl Places {
 
     /// Whether only one shard can hold messages of `channel`.
     pub(crate) fn pins(&self, channel: &ChannelName) -> bool {
-        channel.kind().has_one_reader() || self.is_cluster()
+        channel.kind().has_one_reader() || self.lists_in_cluster(channel) == Some(1)
     }
 
-    /// The shards that can hold messages of `channel`.
-    pub(crate) fn shards_of_channel(&self, channel: &ChannelName) -> impl Iterator<Item = &Arc<Shard>> {
-        let home = self.pins(channel).then(|| self.shard_of_channel(channel));
-        let others = self.shards().filter(move |_| home.is_none());
-        home.into_iter().chain(others)
+    /// How many lists a channel has in a cluster; `None` outside of one.
+    pub(crate) fn lists_in_cluster(&self, channel: &ChannelName) -> Option<usize> {
+        match &self.placement {
+            Placement::Ring(_) => None,
+            Placement::Cluster(shards) => Some(shards.spread.lists_of(channel)),
+        }
+    }
+
+    /// The lists of `channel` with their shards. Outside of a cluster it has one on each shard that can hold it.
+    pub(crate) fn lists<'p>(&'p self, channel: &'p ChannelName) -> impl Iterator<Item = (ListName, &'p Arc<Shard>)> {
+        let in_cluster = self.lists_in_cluster(channel).or_else(|| self.pins(channel).then_some(1));
+        let homes = (0..in_cluster.unwrap_or(0)).map(|number| self.list(channel, number));
+        let on_all = self.shards().filter(move |_| in_cluster.is_none());
+        homes.chain(on_all.map(|shard| (ListName::default(), shard)))
+    }
+
+    /// The list of `channel` with this number, and the shard that holds it.
+    pub(crate) fn list(&self, channel: &ChannelName, number: usize) -> (ListName, &Arc<Shard>) {
+        let list = ListName::numbered(channel, number);
+        let home = self.home(list.text(channel));
+        (list, home)
     }
 
     /// Waits until the server that holds the keys of `name` is up. Outside of a cluster that is `shard`.

@@ -50,7 +50,7 @@ pub(crate) async fn connect_cluster(
     some_needed: bool,
 ) -> Result<Places> {
     let cluster = Arc::new(Cluster::new(config)?);
-    let places = Places::of_cluster(cluster, requirements.clone(), events.clone());
+    let places = Places::of_cluster(cluster, requirements.clone(), config.spreads()?, events.clone());
     // The first shard asks the nodes for the layout, which names the others.
     let mut results = vec![places.shard(0).connect().await];
     places.add_new_shards();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use channel_layer::{Config, RedisLayer};
+use channel_layer::{Config, RedisLayer, SpreadRule};
 
 use super::super::guarantees::Promise;
 use super::super::tools::Layer;
@@ -50,15 +50,17 @@ impl Backend for RedisEncrypted {
     }
 }
 
-/// [`RedisLayer`] on the shared cluster.
-pub struct RedisCluster(Processes);
+/// [`RedisLayer`] on the shared cluster, which spreads normal channels over this many lists.
+pub struct RedisCluster<const LISTS: usize>(Processes);
 
-impl Backend for RedisCluster {
+impl<const LISTS: usize> Backend for RedisCluster<LISTS> {
     const COLUMN: &'static str = "RedisLayer";
     const LACKS: &'static [Promise] = &[];
 
     async fn start(options: Options) -> Self {
-        Self(Processes::start(on_cluster(options.config())).await)
+        // A reader needs a connection for each list.
+        let config = on_cluster(options.config()).pool_size(64 * LISTS).spread(SpreadRule::glob("*", LISTS));
+        Self(Processes::start(config).await)
     }
 
     fn layer(&self) -> Layer {

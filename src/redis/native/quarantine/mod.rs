@@ -278,7 +278,7 @@ impl<'l> Quarantine<'l> {
     /// Opens a record as a reader of its channel would, but also if the message has expired.
     fn open(&self, stream: Stream<'_>, record: &Record, now: u64) -> Result<Opened, String> {
         let channel = record.channel.clone().ok_or("its channel is unknown")?;
-        let is_here = self.topology.shards_of_channel(&channel).any(|other| other.index == stream.shard.index);
+        let is_here = self.topology.lists(&channel).any(|(_, other)| other.index == stream.shard.index);
         if !is_here && !self.topology.is_cluster() {
             return Err("its channel is on another server now".to_owned());
         }

@@ -92,7 +92,7 @@ impl<'a> BatchWriter<'a> {
 
     /// Whether a transaction suits the batch better. A transaction can append to a channel only once.
     fn is_large(&self) -> bool {
-        if self.batch.repeats_a_channel() {
+        if self.batch.repeats_a_list() {
             return false;
         }
         let bytes: usize = self.batch.runs().iter().flatten().map(Outgoing::bytes).sum();
@@ -150,7 +150,7 @@ impl<'a> BatchWriter<'a> {
         commands
     }
 
-    /// The key of each channel's list.
+    /// The key of each list.
     fn lists(&self) -> Vec<String> {
         self.batch.names().map(|name| self.keys.channel(name)).collect()
     }

@@ -11,6 +11,7 @@ use futures_util::future::join_all;
 use redis::Value;
 
 use crate::layer::Statistics;
+use crate::name::ChannelName;
 use crate::redis::entry as frame;
 use crate::redis::native::format::Native;
 use crate::redis::native::scripts;
@@ -19,6 +20,7 @@ use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 use crate::redis::stored::format::StoredStatistics;
 use crate::redis::stored::scan::{CHANNELS_PER_CALL, Scan, parse};
+use crate::redis::topology::lists::ListName;
 use crate::redis::topology::places::Failure;
 
 impl StoredStatistics for Native {
@@ -26,10 +28,19 @@ impl StoredStatistics for Native {
         join_all(self.counters.iter().map(Counters::write)).await;
     }
 
-    async fn channel_statistics(&self, shard: &Shard, non_local: &str) -> Result<Statistics, Fault> {
+    async fn channel_statistics(
+        &self,
+        shard: &Shard,
+        channel: &ChannelName,
+        list: &ListName,
+    ) -> Result<Statistics, Fault> {
         let keys = &self.topology.keys;
-        let counters = self.counters(shard, &keys.channel_stats(non_local)).await.map_err(|(_, fault)| fault)?;
-        Ok(counters.merge(self.pending(shard, &[keys.channel(non_local)]).await?))
+        let pending = self.pending(shard, &[keys.channel(list.text(channel))]).await?;
+        if !list.is_first() {
+            return Ok(pending);
+        }
+        let counters = self.counters(shard, &keys.channel_stats(channel.non_local())).await;
+        Ok(pending.merge(counters.map_err(|(_, fault)| fault)?))
     }
 
     async fn global_statistics(&self, shard: &Shard) -> Result<Statistics, Fault> {

@@ -7,6 +7,7 @@ use super::buffered_entry::BufferedEntry;
 use crate::name::ChannelName;
 use crate::redis::node::shard::Shard;
 use crate::redis::receive::raw::Raw;
+use crate::redis::topology::lists::ListName;
 
 /// The messages of a read, and the entries that have been made of the first ones. They stay here during the lookups, so
 /// that a panic or the end of the runtime loses none of them uncounted.
@@ -21,13 +22,14 @@ pub(crate) struct Arrivals {
 pub(crate) struct Arrival {
     pub(crate) shard: Arc<Shard>,
     pub(crate) source: ChannelName,
+    list: ListName,
     pub(crate) raw: Raw,
 }
 
 impl Arrivals {
-    /// Adds the messages that a read took from the list of `source` on `shard`.
-    pub(crate) fn add(&mut self, shard: &Arc<Shard>, source: &ChannelName, raw: Vec<Raw>) {
-        let arrival = |raw| Arrival { shard: shard.clone(), source: source.clone(), raw };
+    /// Adds the messages that a read took from a list of `source` on `shard`.
+    pub(crate) fn add(&mut self, shard: &Arc<Shard>, source: &ChannelName, list: &ListName, raw: Vec<Raw>) {
+        let arrival = |raw| Arrival { shard: shard.clone(), source: source.clone(), list: list.clone(), raw };
         self.waiting.extend(raw.into_iter().map(arrival));
     }
 
@@ -38,8 +40,8 @@ impl Arrivals {
 
     /// Replaces the first message by its entry; `None` if it needs none.
     pub(crate) fn replace_first(&mut self, entry: Option<BufferedEntry>) {
-        self.waiting.pop_front();
-        self.entries.extend(entry);
+        let list = self.waiting.pop_front().map(|arrival| arrival.list).unwrap_or_default();
+        self.entries.extend(entry.map(|entry| entry.in_list(list)));
     }
 
     /// Takes the entries out, in order.

@@ -14,14 +14,17 @@ use crate::redis::groups::membership::Recipients;
 use crate::redis::node::shard::Shard;
 use crate::redis::receive::raw::{EntryFormat, Raw, Unreadable};
 use crate::redis::receive::raw::{PANICKED, TASK};
+use crate::redis::topology::lists::ListName;
 use crate::supervise::contain;
 
 /// A fetched message and the recipients that have not received it.
 #[derive(Debug)]
 pub(crate) struct BufferedEntry {
     pub(crate) shard: Arc<Shard>,
-    /// The channel in whose list it was: a name without a local part.
+    /// The channel: a name without a local part.
     pub(crate) source: ChannelName,
+    /// The list of the channel.
+    list: ListName,
     /// When it expires, in ms since the epoch by the shard's clock.
     expires: u64,
     stored: StoredForm,
@@ -122,7 +125,8 @@ impl BufferedEntry {
     }
 
     fn native(shard: Arc<Shard>, source: ChannelName, entry: Entry, pending: PendingRecipients) -> Self {
-        Self { shard, source, expires: entry.expires, stored: StoredForm::Native { entry, message: None }, pending }
+        let (expires, stored) = (entry.expires, StoredForm::Native { entry, message: None });
+        Self { shard, source, list: ListName::default(), expires, stored, pending }
     }
 
     /// A message of another format than the native one, for at least one channel.
@@ -134,7 +138,24 @@ impl BufferedEntry {
         channels: Arc<[ChannelName]>,
     ) -> Self {
         let pending = PendingRecipients::Members { channels, next: 0 };
-        Self { shard, source, expires, stored: StoredForm::Decoded { raw, message }, pending }
+        Self {
+            shard,
+            source,
+            list: ListName::default(),
+            expires,
+            stored: StoredForm::Decoded { raw, message },
+            pending,
+        }
+    }
+
+    /// The same entry in another list of its channel.
+    pub(super) fn in_list(self, list: ListName) -> Self {
+        Self { list, ..self }
+    }
+
+    /// The name of the list in which it was.
+    pub(crate) fn list(&self) -> &str {
+        self.list.text(&self.source)
     }
 
     /// Passes the message for up to `limit` recipients, at least 1, to `sink`. A large group has many recipients, so

@@ -1,4 +1,4 @@
-//! `FetchLoop`: reads channels of one shard, or one channel of a cluster, and decides how much one read takes.
+//! `FetchLoop`: reads channels of one shard, or one list of a cluster, and decides how much one read takes.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -19,6 +19,7 @@ use crate::redis::receive::fetch::blocking_read::{is_unblocked, read, wait_answe
 use crate::redis::receive::fetch::fetched::Read;
 use crate::redis::receive::format::{Popped, READ_BYTES, ReadFormat};
 use crate::redis::receive::reader::context::ReaderContext;
+use crate::redis::topology::lists::ListName;
 
 /// The most entries that one read takes.
 const MOST_ENTRIES: usize = 256;
@@ -29,13 +30,15 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Reads channels of one shard together. Either all of them are single-reader channels, or none is. In a cluster it
-/// reads one channel, because a node refuses a read of several keys while some of them are being migrated.
+/// reads one list of one channel, because a node refuses a read of several keys while some of them are being migrated.
 pub(crate) struct FetchLoop {
     /// The shard of the last read. In a cluster the next read may be on another one.
     pub(crate) shard: Arc<Shard>,
     /// Whether the channel is being migrated to the shard, so that reads need `ASKING`.
     asking: bool,
     channels: Vec<ChannelName>,
+    /// The list of the channels that it reads. It is the first one, unless a cluster spreads the only channel.
+    list: ListName,
     keys: Vec<String>,
     /// The index of the channel that the next read checks first: the one after the last channel that returned entries.
     next: usize,
@@ -61,32 +64,40 @@ pub(crate) struct FetchLoop {
 
 impl FetchLoop {
     /// The fetch loops for `channels`: for each shard, one for the normal channels and one for the single-reader
-    /// channels. In a cluster, one for each channel. Those for single-reader channels prefetch if `prefetches` is set.
+    /// channels. In a cluster, one for each list of each channel. Those for single-reader channels prefetch if
+    /// `prefetches` is set.
     pub(crate) fn for_channels(context: &Arc<ReaderContext>, channels: &[ChannelName], prefetches: bool) -> Vec<Self> {
-        let mut groups: Vec<((usize, bool), Vec<ChannelName>)> = Vec::new();
+        let mut groups: Vec<((usize, bool), ListName, Vec<ChannelName>)> = Vec::new();
         for channel in channels {
             let one_reader = channel.kind().has_one_reader();
-            for shard in context.places.shards_of_channel(channel) {
-                match groups.iter_mut().find(|(group, _)| *group == (shard.index, one_reader)) {
-                    Some((_, channels)) if !context.places.is_cluster() => channels.push(channel.clone()),
-                    _ => groups.push(((shard.index, one_reader), vec![channel.clone()])),
+            for (list, shard) in context.places.lists(channel) {
+                match groups.iter_mut().find(|(group, ..)| *group == (shard.index, one_reader)) {
+                    Some((_, _, channels)) if !context.places.is_cluster() => channels.push(channel.clone()),
+                    _ => groups.push(((shard.index, one_reader), list, vec![channel.clone()])),
                 }
             }
         }
-        let fetch_loops = groups.into_iter().map(|((shard, one_reader), channels)| {
+        let fetch_loops = groups.into_iter().map(|((shard, one_reader), list, channels)| {
             let shard = context.places.shard(shard).clone();
-            Self::new(shard, channels, prefetches && one_reader, context.clone())
+            Self::new(shard, channels, list, prefetches && one_reader, context.clone())
         });
         fetch_loops.collect()
     }
 
-    fn new(shard: Arc<Shard>, channels: Vec<ChannelName>, prefetches: bool, context: Arc<ReaderContext>) -> Self {
+    fn new(
+        shard: Arc<Shard>,
+        channels: Vec<ChannelName>,
+        list: ListName,
+        prefetches: bool,
+        context: Arc<ReaderContext>,
+    ) -> Self {
         Self {
             shard,
             asking: false,
-            keys: channels.iter().map(|channel| context.format.key(channel.non_local())).collect(),
+            keys: channels.iter().map(|channel| context.format.key(list.text(channel))).collect(),
             left_out: vec![false; channels.len()],
             channels,
+            list,
             next: 0,
             connection: None,
             reading: false,
@@ -106,7 +117,7 @@ impl FetchLoop {
     /// Not cancel safe: the answer of Redis to a dropped future is lost.
     pub(crate) async fn take(&mut self, wanted: usize, deadline: Instant) -> Result<Option<Read>, Fault> {
         let (context, home) = (self.context.clone(), self.shard.clone());
-        let mut routing = context.places.routing(&home, self.channels[0].non_local()).until(deadline);
+        let mut routing = context.places.routing(&home, self.name()).until(deadline);
         let result = loop {
             self.turn_to(routing.node());
             let result = self.take_once(wanted).await;
@@ -153,7 +164,7 @@ impl FetchLoop {
     /// Not cancel safe: the answer of Redis to a dropped future is lost.
     pub(crate) async fn wait(&mut self, wanted: usize, stop: &CancellationToken) -> Result<Option<Read>, Fault> {
         let (context, home) = (self.context.clone(), self.shard.clone());
-        let mut routing = context.places.routing(&home, self.channels[0].non_local());
+        let mut routing = context.places.routing(&home, self.name());
         let mut is_repeated = false;
         let result = loop {
             self.turn_to(routing.node());
@@ -289,7 +300,7 @@ impl FetchLoop {
     /// Waits until another attempt makes sense: when the shard has another shared connection, or after a pause with the
     /// same one. Returns `false` if `stop` ended the wait.
     pub(crate) async fn recover(&mut self, stop: &CancellationToken) -> bool {
-        let (context, channel) = (self.context.clone(), self.channels[0].clone());
+        let (context, name) = (self.context.clone(), self.name().to_owned());
         let (shard, generation) = (self.shard.clone(), self.generation);
         let attempt = async {
             if let Some(generation) = generation {
@@ -298,9 +309,14 @@ impl FetchLoop {
                     _ = shard.wait_until_lost(generation) => {}
                 }
             }
-            context.places.up(&shard, channel.non_local()).await;
+            context.places.up(&shard, &name).await;
         };
         stop.run_until_cancelled(attempt).await.is_some()
+    }
+
+    /// The name of the list that it reads in a cluster.
+    fn name(&self) -> &str {
+        self.list.text(&self.channels[0])
     }
 
     /// Whether its channels are on this shard only, so that their reader gets no message while it is unreachable.
@@ -370,7 +386,8 @@ impl FetchLoop {
         };
         let index = self.keys.iter().position(|known| known.as_bytes() == key);
         let index = index.ok_or_else(|| Fault::unexpected("a pop returned a key that was not requested"))?;
-        Ok(Some((index, Read { channel: self.channels[index].clone(), raw, expired })))
+        let (channel, list) = (self.channels[index].clone(), self.list.clone());
+        Ok(Some((index, Read { channel, list, raw, expired })))
     }
 
     fn measure(&mut self, read: &Read) {

@@ -3,11 +3,14 @@
 use crate::name::ChannelName;
 use crate::redis::receive::format::READ_BYTES;
 use crate::redis::receive::raw::Raw;
+use crate::redis::topology::lists::ListName;
 
-/// The messages of one channel that a read returned, in order.
+/// The messages of one list that a read returned, in order.
 #[derive(Debug)]
 pub(crate) struct Read {
     pub(crate) channel: ChannelName,
+    /// The list of the channel from which they were taken.
+    pub(crate) list: ListName,
     pub(crate) raw: Vec<Raw>,
     /// How many messages had expired.
     pub(crate) expired: usize,

@@ -22,7 +22,7 @@ pub(crate) async fn accept(
 ) {
     {
         let buffer = &mut reader.state().buffer;
-        buffer.arrivals.add(&fetch_loop.shard, &read.channel, read.raw);
+        buffer.arrivals.add(&fetch_loop.shard, &read.channel, &read.list, read.raw);
         buffer.dropped.add(DropReason::Expired, read.expired);
     }
     fetch_loop.handed_over();

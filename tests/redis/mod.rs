@@ -8,6 +8,7 @@ mod counters;
 mod deleting;
 mod dropped_calls;
 mod encryption;
+mod expired;
 mod failover;
 mod first_contact;
 mod flushing;

@@ -50,6 +50,20 @@ pub(crate) trait ReadFormat: EntryFormat + Send + Sync + 'static {
     /// Not cancel safe: the messages that a dropped future had taken are lost.
     async fn popped(&self, shard: &Shard, answer: Value) -> Result<Option<Popped>, Fault>;
 
+    /// Whether all these messages, which were taken from `shard` just now, have expired. `false` for a format that
+    /// leaves out expired messages itself.
+    fn have_expired(&self, shard: &Shard, messages: &[Raw]) -> bool {
+        let _ = (shard, messages);
+        false
+    }
+
+    /// The command that removes expired messages from the head of `key`, and no others, and returns how many; `None`
+    /// for a format without one.
+    fn drop_expired(&self, key: &str) -> Option<Cmd> {
+        let _ = key;
+        None
+    }
+
     /// A resolver for the task of one reader.
     fn resolver(&self) -> Box<dyn RecipientResolver>;
 

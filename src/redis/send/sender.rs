@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 
-use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -150,12 +149,13 @@ impl<F: WriteFormat> Sender<F> {
         let work = Arc::<DrivenTask>::default();
         let (queue, batches) = BatchReceiver::new(work.clone(), self.ending.clone());
         let (places, shard, format) = (self.places.clone(), shard.clone(), self.format.clone());
-        let sending = if places.is_cluster() {
-            send_parts(places, shard, format, batches).boxed()
+        if places.is_cluster() {
+            let sending = send_parts(places, shard, format, batches);
+            self.tasks.spawn_on(work.run(sending, self.runtime.clone()), &self.runtime);
         } else {
-            send_batches(places, shard, format, batches).boxed()
-        };
-        self.tasks.spawn_on(work.run(sending, self.runtime.clone()), &self.runtime);
+            let sending = send_batches(places, shard, format, batches);
+            self.tasks.spawn_on(work.run(sending, self.runtime.clone()), &self.runtime);
+        }
         queue
     }
 

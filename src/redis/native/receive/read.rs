@@ -9,7 +9,7 @@ use redis::{Cmd, RedisError, Value};
 
 use crate::message::Message;
 use crate::name::ChannelName;
-use crate::redis::entry::{Address, Entry, Locals, Text};
+use crate::redis::entry::{self, Address, Entry, Locals, Text};
 use crate::redis::native::body::BodyCodec;
 use crate::redis::native::groups::Groups;
 use crate::redis::native::quarantine::writer::QuarantineWriter;
@@ -24,6 +24,9 @@ use crate::redis::receive::format::SMALL_CHANNEL;
 use crate::redis::receive::{
     BufferedEntry, EntryFormat, Popped, READ_BYTES, Raw, ReadFormat, RecipientResolver, Unreadable,
 };
+
+/// The most expired entries that are removed at once. Redis serves no other client meanwhile.
+const MOST_EXPIRED: usize = 1000;
 
 /// Reads lists of entries.
 pub(crate) struct NativeReader {
@@ -131,6 +134,18 @@ impl ReadFormat for NativeReader {
             _ => None,
         });
         Ok(Some(Popped { key, raw: raw.collect(), expired: 0 }))
+    }
+
+    fn have_expired(&self, shard: &Shard, messages: &[Raw]) -> bool {
+        let now = shard.clock.now_ms().unwrap_or(0);
+        !messages.is_empty()
+            && messages.iter().all(|message| entry::expires(&message.body).is_some_and(|expires| expires <= now))
+    }
+
+    fn drop_expired(&self, key: &str) -> Option<Cmd> {
+        let mut command = scripts::DROP_EXPIRED.call(&[key]);
+        command.arg(MOST_EXPIRED).arg(READ_BYTES);
+        Some(command)
     }
 
     fn resolver(&self) -> Box<dyn RecipientResolver> {

@@ -8,6 +8,7 @@ pub(crate) static PUSH: Script = Script::new(include_str!("push.lua"));
 pub(crate) static PUSH_LARGE: Script = Script::new(include_str!("push_large.lua"));
 pub(crate) static COUNT: Script = Script::new(include_str!("count.lua"));
 pub(crate) static BOUND_POP: Script = Script::new(include_str!("bound_pop.lua"));
+pub(crate) static DROP_EXPIRED: Script = Script::new(include_str!("drop_expired.lua"));
 pub(crate) static PUT_BACK: Script = Script::new(include_str!("put_back.lua"));
 pub(crate) static QUARANTINE: Script = Script::new(include_str!("quarantine.lua"));
 pub(crate) static RESTORE: Script = Script::new(include_str!("restore.lua"));
@@ -20,9 +21,10 @@ pub(crate) static GROUP_MEMBERS: Script = Script::new(include_str!("groups/membe
 pub(crate) static GROUP_REMEMBER: Script = Script::new(include_str!("groups/remember.lua"));
 
 /// The scripts of the native format.
-pub(crate) static NATIVE: [&Script; 12] = [
+pub(crate) static NATIVE: [&Script; 13] = [
     &PUSH,
     &COUNT,
+    &DROP_EXPIRED,
     &PUT_BACK,
     &QUARANTINE,
     &RESTORE,

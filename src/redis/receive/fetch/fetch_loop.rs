@@ -3,19 +3,20 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use redis::{Cmd, Pipeline, RedisError, Value};
+use redis::{Cmd, Value};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::layer::Event;
 use crate::name::ChannelName;
 use crate::redis::node::commands::asking::Node;
-use crate::redis::node::commands::request::{asking_before_each, executed, transaction, without_asking};
+use crate::redis::node::commands::request::{executed, transaction};
 use crate::redis::node::connection::blocking::{BlockingConnection, ServerClient};
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 use crate::redis::receive::buffer::held::Held;
-use crate::redis::receive::fetch::blocking_read::{is_unblocked, read, wait_answers};
+use crate::redis::receive::fetch::blocking_read::wait_answers;
+use crate::redis::receive::fetch::fetch_connection::FIRST_PAUSE;
 use crate::redis::receive::fetch::fetched::Read;
 use crate::redis::receive::format::{Popped, READ_BYTES, ReadFormat};
 use crate::redis::receive::reader::context::ReaderContext;
@@ -25,9 +26,6 @@ use crate::redis::topology::lists::ListName;
 const MOST_ENTRIES: usize = 256;
 /// The most entries that the first read takes, and the factor by which a read may exceed the last one.
 const GROWTH: usize = 16;
-/// The pauses between attempts after a failure, which double from the first to the longest.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Reads channels of one shard together. Either all of them are single-reader channels, or none is. In a cluster it
 /// reads one list of one channel, because a node refuses a read of several keys while some of them are being migrated.
@@ -35,31 +33,33 @@ pub(crate) struct FetchLoop {
     /// The shard of the last read. In a cluster the next read may be on another one.
     pub(crate) shard: Arc<Shard>,
     /// Whether the channel is being migrated to the shard, so that reads need `ASKING`.
-    asking: bool,
-    channels: Vec<ChannelName>,
+    pub(super) asking: bool,
+    pub(super) channels: Vec<ChannelName>,
     /// The list of the channels that it reads. It is the first one, unless a cluster spreads the only channel.
-    list: ListName,
-    keys: Vec<String>,
+    pub(super) list: ListName,
+    pub(super) keys: Vec<String>,
     /// The index of the channel that the next read checks first: the one after the last channel that returned entries.
     next: usize,
-    connection: Option<BlockingConnection>,
+    pub(super) connection: Option<BlockingConnection>,
     /// Whether a read is under way: from its first command until its messages are in the buffer. If the fetch loop is
     /// dropped then, the messages are lost.
-    reading: bool,
+    pub(super) reading: bool,
     /// The client of a connection that was discarded during a read, and its shard.
-    discarded: Option<(Arc<Shard>, ServerClient)>,
+    pub(super) discarded: Option<(Arc<Shard>, ServerClient)>,
     /// How many entries make one read of [`READ_BYTES`], by the sizes of the last entries.
     batch_size: usize,
     /// The index of the channel in which the last read left entries.
     unfinished: Option<usize>,
+    /// The index of the channel in which the last read found only expired entries.
+    pub(super) expired: Option<usize>,
     /// By channel, whether the next read leaves it out.
-    left_out: Vec<bool>,
+    pub(super) left_out: Vec<bool>,
     /// Whether it takes a whole batch and not only what is wanted. Otherwise other processes may take the messages.
-    prefetches: bool,
+    pub(super) prefetches: bool,
     /// The generation of the shared connection at the start of the last read; `None` if the shard was unreachable.
-    generation: Option<u64>,
-    retry_pause: Duration,
-    context: Arc<ReaderContext>,
+    pub(super) generation: Option<u64>,
+    pub(super) retry_pause: Duration,
+    pub(super) context: Arc<ReaderContext>,
 }
 
 impl FetchLoop {
@@ -104,6 +104,7 @@ impl FetchLoop {
             discarded: None,
             batch_size: GROWTH,
             unfinished: None,
+            expired: None,
             prefetches,
             generation: None,
             retry_pause: FIRST_PAUSE,
@@ -139,6 +140,9 @@ impl FetchLoop {
     }
 
     async fn take_once(&mut self, wanted: usize) -> Result<Option<Read>, Fault> {
+        if let Some(expired) = self.drop_expired().await? {
+            return Ok(Some(expired));
+        }
         let count = self.count(wanted);
         let mut commands = self.format().take(&self.rotated_keys(), count);
         self.generation = self.shard.generation().ok();
@@ -187,6 +191,9 @@ impl FetchLoop {
     }
 
     async fn wait_once(&mut self, wanted: usize, stop: &CancellationToken) -> Result<Option<Read>, Fault> {
+        if let Some(expired) = self.drop_expired().await? {
+            return Ok(Some(expired));
+        }
         let count = self.count(wanted);
         if self.format().takes_first(count)
             && let Some(read) = self.take_once(wanted).await?
@@ -248,74 +255,8 @@ impl FetchLoop {
         Ok(Some(read))
     }
 
-    /// Runs commands on the connection of this fetch loop, and checks the answers.
-    async fn run(
-        &mut self,
-        commands: &Pipeline,
-        check: fn(Vec<Value>) -> Result<Vec<Value>, RedisError>,
-        stop: &CancellationToken,
-    ) -> Result<Vec<Value>, Fault> {
-        self.unblock_discarded().await?;
-        let mut connection = self.shard.blocking(self.connection.take()).await?;
-        self.reading = true;
-        let answers = if self.asking {
-            read(&self.shard, &mut connection, &asking_before_each(commands), stop).await.map(without_asking)
-        } else {
-            read(&self.shard, &mut connection, commands, stop).await
-        };
-        let is_closing = answers.as_ref().is_ok_and(|answers| is_unblocked(answers));
-        match answers.and_then(check).map_err(Fault::from) {
-            Err(fault) if fault.broken => {
-                self.shard.read_failed(connection.generation, &fault);
-                // The server may still wait, and pop a message whose answer would be lost.
-                self.discarded = Some((self.shard.clone(), connection.client.clone()));
-                connection.discard();
-                self.interrupted(fault.may_have_run);
-                Err(fault)
-            }
-            // A server that becomes a replica ends the waits of its clients, and closes their connections.
-            answer if is_closing => {
-                connection.discard();
-                answer
-            }
-            answer => {
-                self.connection = Some(connection);
-                answer
-            }
-        }
-    }
-
-    /// Ends the read of a discarded connection on the server, because a message that it popped would be lost.
-    async fn unblock_discarded(&mut self) -> Result<(), Fault> {
-        if let Some((shard, client)) = &self.discarded {
-            match shard.unblock(client).await {
-                // If the channel has moved, nothing depends on the old shard.
-                Err(fault) if fault.outage && shard.index == self.shard.index => return Err(fault),
-                _ => self.discarded = None,
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits until another attempt makes sense: when the shard has another shared connection, or after a pause with the
-    /// same one. Returns `false` if `stop` ended the wait.
-    pub(crate) async fn recover(&mut self, stop: &CancellationToken) -> bool {
-        let (context, name) = (self.context.clone(), self.name().to_owned());
-        let (shard, generation) = (self.shard.clone(), self.generation);
-        let attempt = async {
-            if let Some(generation) = generation {
-                tokio::select! {
-                    () = tokio::time::sleep(self.retry_pause) => self.retry_pause = (self.retry_pause * 2).min(LONGEST_PAUSE),
-                    _ = shard.wait_until_lost(generation) => {}
-                }
-            }
-            context.places.up(&shard, &name).await;
-        };
-        stop.run_until_cancelled(attempt).await.is_some()
-    }
-
     /// The name of the list that it reads in a cluster.
-    fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &str {
         self.list.text(&self.channels[0])
     }
 
@@ -354,7 +295,7 @@ impl FetchLoop {
         self.connection.is_some()
     }
 
-    fn format(&self) -> &dyn ReadFormat {
+    pub(super) fn format(&self) -> &dyn ReadFormat {
         &*self.context.format
     }
 
@@ -376,6 +317,7 @@ impl FetchLoop {
         if let Some((index, read)) = &parsed {
             self.next = (index + 1) % self.keys.len();
             self.measure(read);
+            self.find_expired(*index, read);
         }
         Ok(parsed)
     }
@@ -397,7 +339,7 @@ impl FetchLoop {
 
     /// Ends a read that failed. Announces that messages that Redis may have popped for a broken connection are lost.
     /// They may have been too much for the connection, so the next read is small.
-    fn interrupted(&mut self, may_have_popped: bool) {
+    pub(super) fn interrupted(&mut self, may_have_popped: bool) {
         self.reading = false;
         if may_have_popped {
             self.batch_size = 1;

@@ -1,9 +1,35 @@
-//! Connections of readers: in a cluster each channel needs one.
+//! Connections to a cluster: each channel that is read needs one, and a closed layer has none.
 
-use channel_layer::{ChannelLayer, Error};
+use std::sync::Arc;
+
+use channel_layer::{ChannelLayer, Error, PubSubLayer, message};
 
 use super::tools::{config, connect, name_in};
-use crate::support::{DEADLINE, Log, shared_cluster, within};
+use crate::support::{Cluster, DEADLINE, Log, eventually, shared_cluster, within};
+
+#[tokio::test]
+async fn a_closed_layer_has_no_connection_to_a_node() {
+    let cluster = Cluster::without_replicas().await;
+    let config = config(&cluster);
+    let sharded = config.clone().sharded_pubsub(true);
+    let layers: [Arc<dyn ChannelLayer>; 3] = [
+        connect(config.clone()).await,
+        Arc::new(PubSubLayer::connect(config).await.unwrap()),
+        Arc::new(PubSubLayer::connect(sharded).await.unwrap()),
+    ];
+    for layer in &layers {
+        layer.send("jobs", message! {}).await.unwrap();
+        layer.close().await.unwrap();
+    }
+    for node in &cluster.nodes {
+        eventually("the end of all connections", async || {
+            let clients: String = node.ask(redis::cmd("CLIENT").arg("LIST")).await;
+            // The connection that asks is one.
+            (clients.lines().count() == 1).then_some(())
+        })
+        .await;
+    }
+}
 
 #[tokio::test]
 async fn readers_of_more_channels_than_connections_get_an_error_and_the_log_says_so_once() {

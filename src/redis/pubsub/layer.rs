@@ -321,6 +321,7 @@ impl ChannelLayer for PubSubLayer {
         self.inbox.memory.close().await?;
         self.drained.cancelled().await;
         self.upkeep.wait().await;
+        self.places.disconnect().await;
         Ok(())
     }
 

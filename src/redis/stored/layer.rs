@@ -336,6 +336,7 @@ impl<F: StoredFormat> ChannelLayer for StoredLayer<F> {
         self.closing.close();
         self.drained.cancelled().await;
         self.upkeep.wait().await;
+        self.places.disconnect().await;
         match self.readers.lost() {
             Some((shard, fault)) => Err(self.places.error(shard, fault)),
             None => Ok(()),

@@ -100,6 +100,13 @@ impl Places {
         self.cluster().is_some()
     }
 
+    /// Closes the connection for layouts of a cluster. Those of the shards end with their supervisors.
+    pub(crate) async fn disconnect(&self) {
+        if let Some(cluster) = self.cluster() {
+            cluster.disconnect().await;
+        }
+    }
+
     /// Starts a task for each shard that keeps it connected, and in a cluster one that follows its layout. They end
     /// when `ending` is cancelled.
     pub(crate) fn supervise(self: &Arc<Self>, tasks: &TaskTracker, ending: &CancellationToken) {

@@ -42,6 +42,7 @@ impl AnyNode {
     pub(crate) async fn locate(&self) -> Result<Arc<Client>, ConnectError> {
         // The nodes may have changed since the last connection. A failure shows in the attempts below.
         let _ = self.cluster.refresh().await;
+        self.cluster.disconnect().await;
         Ok(self.best().await?.0)
     }
 

@@ -126,10 +126,15 @@ impl Cluster {
         if is_same {
             // The node that answered may be cut off from the others and not know a new master. The next refresh asks
             // all.
-            *self.connection.lock().await = None;
+            self.disconnect().await;
         }
         // Without a node that answers, the last address may still be right.
         Ok(self.seeds[0].sibling(host, port).client()?)
+    }
+
+    /// Closes the connection to the node that answered last. The next refresh opens another one.
+    pub(crate) async fn disconnect(&self) {
+        *self.connection.lock().await = None;
     }
 
     /// Waits until the master of a shard is another one than the node at `address`.

@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 
 use super::load::Load;
 use super::tools::{all, config, connect, name_in, slot_of};
-use crate::support::{Cluster, DEADLINE, eventually, within};
+use crate::support::{Cluster, DEADLINE, NO_NODE_TIMEOUT, eventually, within};
 
 /// Channels of every kind with names in each of `slots`.
 fn channels(slots: impl IntoIterator<Item = u16>) -> Vec<String> {
@@ -19,7 +19,8 @@ fn channels(slots: impl IntoIterator<Item = u16>) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_arrive_once_and_in_order_while_their_slots_move() {
     let cluster = Cluster::without_replicas().await;
-    let config = config(&cluster);
+    // A call that a node has answered with a redirection is no failed attempt, so retries repeat nothing.
+    let config = config(&cluster).retry_attempts(5);
     let (writer, reader) = (connect(config.clone()).await, connect(config).await);
     let load = Load::start(&writer, &reader, &channels((0..30).step_by(3)));
     for _ in 0..3 {
@@ -34,22 +35,11 @@ async fn messages_arrive_once_and_in_order_while_their_slots_move() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_arrive_once_and_in_order_during_planned_failovers() {
-    for _ in 0..5 {
-        if outcome_of_planned_failovers().await.is_some() {
-            return;
-        }
-    }
-    panic!("in each run the nodes replaced a master unplanned");
-}
-
-/// Checks what arrives during planned failovers. Returns `None` without a check if the nodes have replaced a master
-/// unplanned: a slow machine makes them do so, and what is not replicated then is lost or delivered twice.
-async fn outcome_of_planned_failovers() -> Option<()> {
-    let cluster = Cluster::start().await;
-    let epoch = cluster.epoch().await;
+    let cluster = Cluster::with(&NO_NODE_TIMEOUT, true).await;
     // A master that waits for votes refuses writes for up to 5 s.
     let config = config(&cluster).command_timeout(Duration::from_secs(15));
-    let (writer, reader) = (connect(config.clone()).await, connect(config.clone().retry_attempts(20)).await);
+    let (writer, reader) =
+        (connect(config.clone().retry_attempts(5)).await, connect(config.clone().retry_attempts(20)).await);
     let falls_back = FallbackLayer::<RedisLayer>::new(connect(config.clone()).await, &config).unwrap();
     let mut noticed = None;
     let calls = async {
@@ -70,11 +60,9 @@ async fn outcome_of_planned_failovers() -> Option<()> {
         }
     });
     let failovers = async {
-        for _ in 0..2 {
-            cluster.fail_over(3).await;
-            cluster.works(&[0, 3]).await;
-            cluster.fail_over(0).await;
-            cluster.works(&[0, 3]).await;
+        for node in [3, 0, 4, 1] {
+            cluster.fail_over(node).await;
+            cluster.works(&[node % Cluster::MASTERS, node % Cluster::MASTERS + Cluster::MASTERS]).await;
         }
     };
     tokio::select! {
@@ -82,9 +70,6 @@ async fn outcome_of_planned_failovers() -> Option<()> {
         () = calls => {}
     }
     let outcome = load.finish().await;
-    if cluster.epoch().await != epoch + 4 {
-        return None;
-    }
     assert_eq!(noticed, None, "the layer with a fallback has noticed a failover");
     assert_eq!(outcome.errors().len(), 0, "{:?}", outcome.errors());
     let error: Option<Result<(), Error>> = asked.now_or_never().map(Result::unwrap);
@@ -92,7 +77,6 @@ async fn outcome_of_planned_failovers() -> Option<()> {
     outcome.assert_whole(&[]);
     let other = all(&mut events).into_iter().find(|event| !matches!(event, Event::ShardUp { .. }));
     assert_eq!(other, None, "a planned failover is neither an outage nor a loss");
-    Some(())
 }
 
 #[tokio::test]
@@ -167,15 +151,7 @@ async fn a_node_that_is_added_takes_slots_and_one_that_has_none_can_be_removed()
     let watcher = connect(config.clone()).await;
     let mut seen = watcher.events();
     cluster.move_slots(0..5, added, 1).await;
-    eventually("nodes that agree", async || {
-        for asked in 0..=added {
-            for slot in 0..5 {
-                (cluster.owner(slot, asked).await == 1).then_some(())?;
-            }
-        }
-        Some(())
-    })
-    .await;
+    cluster.agrees().await;
     let without_slots = async || (!knows_data(&writer).await && !knows_data(&reader).await).then_some(());
     eventually("a shard without slots", without_slots).await;
     cluster.remove_node(added).await;

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::tools::slot_of;
 use crate::pubsub::tools::{mode, next, number, numbered};
-use crate::support::{Cluster, DEADLINE, eventually, within};
+use crate::support::{Cluster, DEADLINE, NO_NODE_TIMEOUT, eventually, within};
 
 /// How many channels and how many groups there are.
 const NAMES: usize = 150;
@@ -207,14 +207,14 @@ async fn partitions_move_under_load_and_only_their_messages_to_other_processes_a
 
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_stay_in_order_during_planned_failovers() {
-    let cluster = Cluster::start().await;
+    let cluster = Cluster::with(&NO_NODE_TIMEOUT, true).await;
     let site = Site::start(&cluster).await;
     let mut events = site.own.events();
     site.settle().await;
     site.send_during(async {
-        for node in [3, 0, 3] {
+        for node in [3, 0, 4] {
             cluster.fail_over(node).await;
-            cluster.works(&[0, 3]).await;
+            cluster.works(&[node % Cluster::MASTERS, node % Cluster::MASTERS + Cluster::MASTERS]).await;
         }
     })
     .await;

@@ -8,6 +8,7 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::TryRecvError;
 
 use crate::support::{Cluster, random_prefix};
+pub use crate::support::{name_in, slot_of};
 
 /// Longer than any test waits for something.
 pub const LONG: Duration = Duration::from_mins(2);
@@ -25,26 +26,6 @@ pub fn config(cluster: &Cluster) -> Config {
 
 pub async fn connect(config: Config) -> Arc<RedisLayer> {
     Arc::new(RedisLayer::connect(config).await.unwrap())
-}
-
-/// The slot of a channel or a group.
-pub fn slot_of(name: &str) -> u16 {
-    let mut crc = 0_u16;
-    for byte in name.bytes() {
-        crc ^= u16::from(byte) << 8;
-        for _ in 0..8 {
-            crc = if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 };
-        }
-    }
-    crc % 16384
-}
-
-/// A name for a channel without a local part that begins with `beginning` and is in a slot of the range.
-pub fn name_in(beginning: &str, slots: std::ops::Range<u16>, end: char) -> String {
-    (0..u32::MAX)
-        .map(|n| format!("{beginning}{n}{end}"))
-        .find(|name| slots.contains(&slot_of(name)))
-        .expect("some name fits")
 }
 
 /// Checks that none of the events so far is a loss of data.

@@ -13,9 +13,10 @@ mod redis_server;
 mod replicated;
 mod scale;
 mod shared;
+mod slot;
 mod tests;
 
-pub use cluster::Cluster;
+pub use cluster::{Cluster, NO_NODE_TIMEOUT};
 pub use counts::Counts;
 pub use deadline::{DEADLINE, eventually, within};
 pub use fake_server::FakeServer;
@@ -28,3 +29,4 @@ pub use redis_server::RedisServer;
 pub use replicated::Replicated;
 pub use scale::{needs_files, scaled};
 pub use shared::{random_prefix, shared_cluster, shared_servers, shared_unix_server};
+pub use slot::{name_in, slot_of};

@@ -82,6 +82,11 @@ impl Proxy {
         *self.trap.lock().unwrap() = Some((bytes.to_vec(), Effect::LoseAnswer));
     }
 
+    /// The port at which the proxy listens.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Returns the URL of the server through the proxy.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/0", self.port)

@@ -8,10 +8,12 @@ use tokio::time::Instant;
 
 use super::load::Load;
 use super::tools::{assert_no_data_lost, config, connect, name_in};
-use crate::support::{Cluster, DEADLINE, eventually, within};
+use crate::support::{Cluster, DEADLINE, NO_NODE_TIMEOUT, eventually, within};
 
-/// How long after a message has been acknowledged its master may die before the replica has it.
-const REPLICATION_LAG: Duration = Duration::from_secs(1);
+/// How long after the death of a master a call may return that the master has answered.
+const ON_THE_WAY: Duration = Duration::from_secs(1);
+/// How long after a master has been replaced its messages arrive again at the latest.
+const RECOVERY: Duration = Duration::from_secs(2);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_takes_over_from_a_killed_master() {
@@ -24,9 +26,12 @@ async fn a_replica_takes_over_from_a_killed_master() {
     let probed = name_in("probed.", 0..400, 'x');
     let load = Load::start(&writer, &reader, &channels);
     load.has_begun().await;
-    let killed = Instant::now();
+    let since = Instant::now();
+    cluster.replicates(0, 3).await;
     cluster.nodes[0].server.stop();
+    let killed = Instant::now();
     cluster.becomes_master(3).await;
+    let replaced = killed.elapsed();
     eventually("a send to the new master", async || writer.send(&probed, message! { "number": 1 }).await.ok()).await;
     let outcome = load.finish().await;
     assert!(
@@ -34,13 +39,37 @@ async fn a_replica_takes_over_from_a_killed_master() {
         "{:?}",
         outcome.errors()
     );
-    outcome.assert_whole(&[(killed - REPLICATION_LAG, killed)]);
+    outcome.assert_whole(&[(since, killed + ON_THE_WAY)]);
+    let silence = outcome.longest_silence();
+    assert!(silence <= replaced + RECOVERY, "no message for {silence:?}, and a new master after {replaced:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_takes_over_from_a_master_that_hangs_and_comes_back() {
+    let mut cluster = Cluster::start().await;
+    let config = config(&cluster);
+    let (writer, reader) = (connect(config.clone()).await, connect(config).await);
+    let channels: Vec<_> = [0, 6000, 12000].map(|slot| format!("{}x", name_in("send.", slot..slot + 400, '!'))).into();
+    let probed = name_in("probed.", 0..400, 'x');
+    let load = Load::start(&writer, &reader, &channels);
+    load.has_begun().await;
+    let since = Instant::now();
+    cluster.replicates(0, 3).await;
+    cluster.nodes[0].server.freeze();
+    let frozen = Instant::now();
+    cluster.becomes_master(3).await;
+    eventually("a send to the new master", async || writer.send(&probed, message! { "number": 1 }).await.ok()).await;
+    // The old master has commands to run that it got before it hung. Their answers reach nobody.
+    cluster.nodes[0].server.thaw();
+    eventually("the old master as a replica", async || cluster.master_of(0).await).await;
+    load.finish().await.assert_whole(&[(since, frozen + ON_THE_WAY)]);
 }
 
 #[tokio::test]
 async fn the_slots_of_other_masters_work_while_one_is_down_without_a_replica() {
     let mut cluster = Cluster::with(&["--cluster-require-full-coverage", "no"], false).await;
     let layer = connect(config(&cluster)).await;
+    let mut events = layer.events();
     let [lost, kept] = [0, 6000].map(|slot| format!("{}x", name_in("send.", slot..slot + 400, '!')));
     cluster.nodes[0].server.stop();
     eventually("an outage", async || layer.send(&lost, message! { "number": 1 }).await.err()).await;
@@ -49,15 +78,42 @@ async fn the_slots_of_other_masters_work_while_one_is_down_without_a_replica() {
     assert!(error.is_transient(), "{error:?}");
     cluster.nodes[0].server.start_again();
     eventually("a send after the return", async || layer.send(&lost, message! { "number": 3 }).await.ok()).await;
+    loss_is_announced(&mut events).await;
 }
 
 #[tokio::test]
-async fn a_master_that_returns_empty_is_announced() {
-    let mut cluster = Cluster::without_replicas().await;
+async fn a_durable_master_without_a_replica_returns_with_its_messages_after_the_node_timeout() {
+    let mut cluster = Cluster::with(&["--appendonly", "yes", "--appendfsync", "always"], false).await;
     let layer = connect(config(&cluster)).await;
-    let mut events = layer.events();
-    cluster.nodes[0].server.restart();
-    loss_is_announced(&mut events).await;
+    let (channel, mut events) = (name_in("jobs.", 0..400, 'x'), layer.events());
+    layer.send(&channel, message! { "number": 1 }).await.unwrap();
+    cluster.nodes[0].server.stop();
+    eventually("nodes that count it as failed", async || {
+        let info: String = cluster.nodes[1].cluster(&["INFO"]).await;
+        info.contains("cluster_state:fail").then_some(())
+    })
+    .await;
+    layer.send(&channel, message! { "number": 2 }).await.unwrap_err();
+    cluster.nodes[0].server.start_again();
+    cluster.works(&[0, 1, 2]).await;
+    eventually("a send after the return", async || layer.send(&channel, message! { "number": 3 }).await.ok()).await;
+    for number in [1, 3] {
+        let delivery = within(DEADLINE, "a message", layer.receive(&[&channel])).await.unwrap();
+        assert_eq!(delivery.message.int("number"), Some(number));
+    }
+    assert_no_data_lost(&mut events);
+}
+
+#[tokio::test]
+async fn a_master_that_returns_empty_within_the_node_timeout_is_announced() {
+    // Its replica empties itself too.
+    for replicated in [false, true] {
+        let mut cluster = Cluster::with(&NO_NODE_TIMEOUT, replicated).await;
+        let layer = connect(config(&cluster)).await;
+        let mut events = layer.events();
+        cluster.nodes[0].server.restart();
+        loss_is_announced(&mut events).await;
+    }
 }
 
 #[tokio::test]

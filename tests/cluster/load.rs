@@ -34,7 +34,13 @@ pub struct Load {
 }
 
 /// The messages that arrived, and the errors of the reader.
-type Reading = (Vec<(String, i64)>, Vec<Error>);
+type Reading = (Vec<(String, Arrival)>, Vec<Error>);
+
+/// A message that arrived.
+pub struct Arrival {
+    number: i64,
+    at: Instant,
+}
 
 /// A send and its result.
 pub struct Sent {
@@ -46,7 +52,7 @@ pub struct Sent {
 /// What writers sent and readers got.
 pub struct Outcome {
     sent: BTreeMap<String, Vec<Sent>>,
-    received: BTreeMap<String, Vec<i64>>,
+    received: BTreeMap<String, Vec<Arrival>>,
     errors_of_reader: Vec<Error>,
 }
 
@@ -78,8 +84,8 @@ impl Load {
         self.last.send_replace(Some(last.collect()));
         let mut received: BTreeMap<String, Vec<_>> = BTreeMap::new();
         let (messages, errors_of_reader) = self.reader.await.unwrap();
-        for (channel, number) in messages {
-            received.entry(channel).or_default().push(number);
+        for (channel, arrival) in messages {
+            received.entry(channel).or_default().push(arrival);
         }
         Outcome { sent, received, errors_of_reader }
     }
@@ -124,7 +130,7 @@ async fn read(
                     let number = delivery.message.int("number").unwrap();
                     arrived.fetch_add(1, Ordering::Relaxed);
                     newest.insert(delivery.channel.to_string(), number);
-                    messages.push((delivery.channel.to_string(), number));
+                    messages.push((delivery.channel.to_string(), Arrival { number, at: Instant::now() }));
                 }
                 Ok(Err(error)) => errors.push(error),
                 Err(_) => break,
@@ -142,18 +148,32 @@ impl Outcome {
         of_sends.chain(&self.errors_of_reader).collect()
     }
 
+    /// The longest time between two messages of a channel.
+    pub fn longest_silence(&self) -> Duration {
+        let silences =
+            self.received.values().flat_map(|arrivals| arrivals.windows(2).map(|pair| pair[1].at - pair[0].at));
+        silences.max().unwrap_or_default()
+    }
+
     /// Checks that every channel got many messages, each once and in order, and everything that was sent with success.
-    /// Messages whose send succeeded in the `excused` times may be missing.
+    /// A replica lacks the calls that its master answered in the `lags`: messages whose send succeeded then may be
+    /// missing, and messages that arrived since then may arrive again.
     #[track_caller]
-    pub fn assert_whole(&self, excused: &[(Instant, Instant)]) {
+    pub fn assert_whole(&self, lags: &[(Instant, Instant)]) {
         for (channel, sent) in &self.sent {
-            let got: Vec<_> = self.received.get(channel).into_iter().flatten().copied().collect();
+            let mut arrived = BTreeMap::new();
+            let is_first = |arrival: &&Arrival| {
+                let before: Option<Instant> = arrived.insert(arrival.number, arrival.at);
+                before.is_none_or(|before| lags.iter().all(|(from, _)| before < *from))
+            };
+            let got = self.received.get(channel).into_iter().flatten().filter(is_first);
+            let got: Vec<_> = got.map(|arrival| arrival.number).collect();
             assert!(got.len() > 20, "channel {channel} got {} messages", got.len());
             let disorder = got.windows(2).position(|pair| pair[0] >= pair[1]);
             let around = disorder.map(|at| &got[at.saturating_sub(10)..got.len().min(at + 10)]);
             assert_eq!(around, None, "{channel}: a message twice, or behind a later one");
             let got: BTreeSet<_> = got.into_iter().collect();
-            let is_excused = |at: Instant| excused.iter().any(|(from, to)| (*from..=*to).contains(&at));
+            let is_excused = |at: Instant| lags.iter().any(|(from, to)| (*from..=*to).contains(&at));
             let acknowledged = sent.iter().filter(|sent| sent.result.is_ok() && !is_excused(sent.at));
             let missing: Vec<_> = acknowledged.map(|sent| sent.number).filter(|number| !got.contains(number)).collect();
             assert_eq!(missing, [] as [i64; 0], "{channel}: lost messages");

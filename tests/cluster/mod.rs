@@ -1,5 +1,6 @@
 //! Layers and commands on a Redis Cluster: what happens to messages when slots move and nodes fail.
 
+mod addresses;
 mod commands;
 mod failing;
 mod half_moved;
@@ -7,6 +8,7 @@ mod layers;
 mod load;
 mod login;
 mod moving;
+mod moving_calls;
 mod pool;
 mod pubsub;
 mod scripts;

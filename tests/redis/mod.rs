@@ -40,5 +40,5 @@ mod shards;
 mod slow_networks;
 mod starting;
 mod statistics;
-mod tls;
+pub mod tls;
 pub mod tools;

@@ -25,7 +25,7 @@ pub struct Files {
 }
 
 impl Files {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let files = Self { dir: tempfile::tempdir().unwrap() };
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -33,9 +33,13 @@ impl Files {
         let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         files.write("ca.pem", &ca.pem());
         let here = || vec!["127.0.0.1".into()];
-        for (name, names) in
-            [("server", here()), ("client", vec![]), ("named", vec!["other".into()]), ("expired", here())]
-        {
+        for (name, names) in [
+            ("server", here()),
+            ("host", vec!["localhost".into()]),
+            ("client", vec![]),
+            ("named", vec!["other".into()]),
+            ("expired", here()),
+        ] {
             let key = KeyPair::generate().unwrap();
             let mut params = CertificateParams::new(names).unwrap();
             if name == "expired" {

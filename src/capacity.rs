@@ -81,9 +81,10 @@ impl NameRule for CapacityRule {
     }
 }
 
-/// The capacity of every channel: compiled rules, and the default capacity.
+/// The capacity of every channel: compiled rules, and the default capacity. Returned by
+/// [`Config::capacities`](crate::Config::capacities).
 #[derive(Clone, Debug)]
-pub(crate) struct Capacity {
+pub struct Capacity {
     rules: Rules,
     default: usize,
 }
@@ -95,7 +96,7 @@ impl Capacity {
     }
 
     /// Returns the number of unread messages that `channel` holds.
-    pub(crate) fn of(&self, channel: &ChannelName) -> usize {
+    pub fn of(&self, channel: &ChannelName) -> usize {
         self.of_name(channel.non_local())
     }
 

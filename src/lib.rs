@@ -126,7 +126,7 @@ pub use bytestring::ByteString as Text;
 
 pub use capacity::CapacityRule;
 pub use config::{Config, Fallback, Format, Host, Overflow, Serializer};
-pub use deployment::connect::connect;
+pub use deployment::connect::{connect, connect_or_wait};
 pub use deployment::{Deployment, LayerKind, layer_from_config, layer_from_env};
 pub use error::{BoxError, Error, Result};
 pub use fallback::FallbackLayer;

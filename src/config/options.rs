@@ -292,8 +292,26 @@ impl Config {
         }
     }
 
-    /// Compiles the capacities of all channels.
-    pub(crate) fn capacities(&self) -> Result<Capacity> {
+    /// Returns how long a message waits to be read before it expires.
+    pub fn message_expiry(&self) -> Duration {
+        self.expiry
+    }
+
+    /// Compiles the capacities of all channels, with the default of layers that refuse messages above it.
+    ///
+    /// ```
+    /// use channel_layer::{CapacityRule, ChannelName, Config};
+    ///
+    /// let capacities = Config::new().channel_capacity(CapacityRule::glob("jobs.*", 1000)).capacities()?;
+    /// assert_eq!(capacities.of(&ChannelName::parse("jobs.mail")?), 1000);
+    /// assert_eq!(capacities.of(&ChannelName::parse("chat")?), 100);
+    /// # Ok::<(), channel_layer::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`](crate::Error::InvalidConfig) for a rule with an invalid pattern or capacity.
+    pub fn capacities(&self) -> Result<Capacity> {
         self.capacities_or(DEFAULT_CAPACITY)
     }
 

@@ -36,19 +36,34 @@ use crate::redis::{PubSubLayer, RedisLayer};
 pub async fn connect(config: Config) -> Result<Arc<dyn ChannelLayer>> {
     // Errors of files and formats name the variable too.
     let named = config.clone();
-    connect_to(config).await.map_err(|error| named.with_origin(error))
+    connect_to(config, true).await.map_err(|error| named.with_origin(error))
 }
 
-async fn connect_to(config: Config) -> Result<Arc<dyn ChannelLayer>> {
+/// Connects as [`connect`] does, but succeeds without a reachable server in the formats that store messages. Calls fail
+/// until one is reachable.
+///
+/// # Cancel safety
+///
+/// When dropped, all connections are closed.
+///
+/// # Errors
+///
+/// As [`RedisLayer::connect_or_wait`], and [`Error::InvalidConfig`] if the format does not support a fallback.
+pub async fn connect_or_wait(config: Config) -> Result<Arc<dyn ChannelLayer>> {
+    let named = config.clone();
+    connect_to(config, false).await.map_err(|error| named.with_origin(error))
+}
+
+async fn connect_to(config: Config, some_needed: bool) -> Result<Arc<dyn ChannelLayer>> {
     let local = config.fallback == Some(Fallback::Local);
     Ok(match config.format {
         Format::AsgiRedis | Format::ChannelsRedis if local => {
             return Err(Error::config("fallback", "local", "needs format native or pubsub"));
         }
         Format::Native if local => Arc::new(FallbackLayer::connect(config).await?),
-        Format::Native => Arc::new(RedisLayer::connect(config).await?),
-        Format::AsgiRedis => Arc::new(AsgiRedisLayer::connect(config).await?),
+        Format::Native => Arc::new(RedisLayer::connect_to(config, some_needed).await?),
+        Format::AsgiRedis => Arc::new(AsgiRedisLayer::connect_to(config, some_needed).await?),
         Format::PubSub => Arc::new(PubSubLayer::connect(config).await?),
-        Format::ChannelsRedis => Arc::new(ChannelsRedisLayer::connect(config).await?),
+        Format::ChannelsRedis => Arc::new(ChannelsRedisLayer::connect_to(config, some_needed).await?),
     })
 }

@@ -86,7 +86,7 @@ impl<F: StoredFormat> StoredLayer<F> {
         Self::connect_to(config, false).await
     }
 
-    async fn connect_to(config: Config, some_needed: bool) -> Result<Self> {
+    pub(crate) async fn connect_to(config: Config, some_needed: bool) -> Result<Self> {
         let config = config.checked_for(F::FORMAT)?;
         let (events, _) = broadcast::channel(servers::EVENTS);
         let needs = Requirements::new(&config, F::OLDEST_SERVER, F::SCRIPTS, Some(F::epoch_key(&config)));

@@ -438,7 +438,7 @@ struct Source {
 impl Source {
     /// All Rust files.
     fn all() -> Vec<Self> {
-        ["src", "tests", "benches", "examples"].into_iter().flat_map(Self::all_in).collect()
+        ["src", "tests", "benches", "examples", "python/src"].into_iter().flat_map(Self::all_in).collect()
     }
 
     fn all_in(folder: &str) -> Vec<Self> {

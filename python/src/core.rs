@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use channel_layer::{ChannelLayer, Config, Error, Format, MemoryLayer, PubSubLayer};
+use channel_layer::{ChannelLayer, Config, Deployment, Error, Format, LayerKind, MemoryLayer, PubSubLayer};
 use rand::TryRngCore;
 use rand::rngs::OsRng;
 use tokio::runtime::Runtime;
@@ -44,6 +44,17 @@ impl Kind {
         });
         config.validate()?;
         Ok(config)
+    }
+
+    /// Returns the deployment of a layer of this kind, for its report.
+    pub(crate) fn deployment(self, config: Config) -> Deployment {
+        let mut deployment = Deployment::of(config);
+        deployment.layer = match self {
+            Self::Memory => LayerKind::Memory,
+            Self::Native | Self::ChannelsRedis => LayerKind::Redis,
+            Self::PubSub => LayerKind::PubSub,
+        };
+        deployment
     }
 }
 

@@ -62,7 +62,8 @@ impl Layer {
     /// JSON. Connects at the first call.
     #[new]
     fn new(kind: &str, options: &str) -> PyResult<Self> {
-        let kind = Kind::named(kind).ok_or_else(|| PyValueError::new_err(format!("unknown kind of layer: {kind:?}")))?;
+        let kind =
+            Kind::named(kind).ok_or_else(|| PyValueError::new_err(format!("unknown kind of layer: {kind:?}")))?;
         let config = kind.config(options).map_err(|error| PyValueError::new_err(error.to_string()))?;
         Ok(Self { kind, config, core: Mutex::new(None) })
     }
@@ -171,11 +172,21 @@ impl Layer {
     }
 }
 
+impl Drop for Layer {
+    fn drop(&mut self) {
+        // Closed in the background, which also returns the messages of the inbox. `close_all` waits for it.
+        if let Some(core) = self.core.lock().take().and_then(PerProcess::into_inner) {
+            core.runtime.spawn(core.close());
+        }
+    }
+}
+
 /// Closes all layers of this process, and waits until they are closed, at most `timeout` seconds.
 #[pyfunction]
 pub(crate) fn close_all(py: Python<'_>, timeout: f64) -> PyResult<()> {
     let process = std::process::id();
-    let cores: Vec<_> = CORES.lock().iter().filter(|(of, _)| *of == process).filter_map(|(_, core)| core.upgrade()).collect();
+    let cores: Vec<_> =
+        CORES.lock().iter().filter(|(of, _)| *of == process).filter_map(|(_, core)| core.upgrade()).collect();
     if cores.is_empty() {
         return Ok(());
     }
@@ -186,6 +197,18 @@ pub(crate) fn close_all(py: Python<'_>, timeout: f64) -> PyResult<()> {
         let _ = runtime.block_on(async { tokio::time::timeout(Duration::from_secs_f64(timeout), closing).await });
     });
     Ok(())
+}
+
+/// Returns the report of `channel-layer doctor` for these options, and whether messages arrive. Waits for the servers.
+#[pyfunction]
+pub(crate) fn doctor(py: Python<'_>, kind: &str, options: &str) -> PyResult<(String, bool)> {
+    let Layer { kind, config, .. } = &Layer::new(kind, options)?;
+    let deployment = kind.deployment(config.clone());
+    let runtime = runtime()?;
+    let report = py.detach(|| runtime.block_on(deployment.report()));
+    let is_healthy = report.verdict.is_ok();
+    let verdict = report.verdict.unwrap_or_else(|failure| failure);
+    Ok((report.lines.into_iter().chain([verdict]).collect::<Vec<_>>().join("\n"), is_healthy))
 }
 
 fn to_messages(pairs: &Bound<'_, PyAny>) -> PyResult<Vec<(String, Message)>> {

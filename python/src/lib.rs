@@ -21,7 +21,7 @@ mod _native {
     #[pymodule_export]
     use super::bridge::call::Call;
     #[pymodule_export]
-    use super::layer::{Layer, close_all};
+    use super::layer::{Layer, close_all, doctor};
 }
 
 /// Prepares the thread of a child process. Its generator of random numbers is a copy of the parent's, and would yield

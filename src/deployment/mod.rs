@@ -5,6 +5,7 @@
 //! layer by the configured format; a deployment may instead use a layer in memory.
 
 pub(crate) mod connect;
+mod report;
 
 use std::sync::Arc;
 
@@ -12,6 +13,8 @@ use crate::config::{Config, Format, RedisVariables};
 use crate::error::{Error, Result};
 use crate::layer::ChannelLayer;
 use crate::memory::MemoryLayer;
+
+pub use report::Report;
 
 /// The options of a deployment and the layer that it uses.
 ///

@@ -7,8 +7,8 @@ use std::task::{Context, Poll, Waker};
 
 use channel_layer::Error;
 use parking_lot::Mutex;
-use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
@@ -137,11 +137,11 @@ impl Call {
         let (calls, event_loop) = event_loop::running(py)?;
         let runtime = runtime()?;
         let state = Arc::new(CallState { number: next_number(), phase: Mutex::new(Phase::Waiting(None)) });
-        let begun = py.detach(|| {
+        let outcome = py.detach(|| {
             let _inside = runtime.enter();
             begin(&state, &calls, runtime)
         });
-        let waiting = match begun {
+        let waiting = match outcome {
             Begun::Complete(result) => {
                 state.complete(result);
                 None

@@ -10,12 +10,14 @@ use pyo3::Python;
 use super::event_loop::LoopCalls;
 use super::wake::WakeFd;
 
+/// A function that runs on the thread of an event loop.
+type OnLoop = Box<dyn FnOnce(Python<'_>, &Arc<LoopCalls>) + Send>;
+
 /// What an event loop has to do.
 pub(crate) enum Entry {
     /// Complete the future of a call, whose result is in the state of the call.
     Completed(u64),
-    /// Run a function on the thread of the loop.
-    Run(Box<dyn FnOnce(Python<'_>, &Arc<LoopCalls>) + Send>),
+    Run(OnLoop),
 }
 
 /// The queue of an event loop. It holds no reference to a Python object, so any thread may drop it.

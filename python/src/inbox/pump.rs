@@ -19,9 +19,9 @@ pub(crate) async fn run(core: Weak<Core>, source: Box<str>) {
     let Some(mut receiver) = receiver(&core, &source).await else { return };
     let mut deliveries = Vec::new();
     loop {
-        let received = receiver.recv_many(&mut deliveries, BATCH).await;
+        let result = receiver.recv_many(&mut deliveries, BATCH).await;
         let Some(core) = core.upgrade() else { return };
-        match received {
+        match result {
             Ok(_) => core.inbox.deliver(&core, deliveries.drain(..)),
             // The receiver has reported the outage, and the next call waits for its end.
             Err(error) if error.is_transient() => {}

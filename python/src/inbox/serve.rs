@@ -77,10 +77,9 @@ fn take(
         return None;
     };
     let results = match result {
-        Ok(held) => held
-            .into_iter()
-            .map(|held| Ok(Outcome::Message(Delivery::new(core, channel.clone(), held))))
-            .collect(),
+        Ok(held) => {
+            held.into_iter().map(|held| Ok(Outcome::Message(Delivery::new(core, channel.clone(), held)))).collect()
+        }
         Err(error) => vec![Err(Arc::new(error))],
     };
     let completed: Vec<_> = live.iter().zip(results).collect();

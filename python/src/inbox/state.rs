@@ -181,9 +181,10 @@ impl Inbox {
     /// Takes all messages that the inbox holds.
     pub(crate) fn clear(&self) -> Vec<(Arc<str>, Held)> {
         let mut state = self.state();
-        let held = state.entries.iter_mut().flat_map(|(name, entry)| {
-            entry.queue.drain(..).map(|held| (name.clone(), held)).collect::<Vec<_>>()
-        });
+        let held = state
+            .entries
+            .iter_mut()
+            .flat_map(|(name, entry)| entry.queue.drain(..).map(|held| (name.clone(), held)).collect::<Vec<_>>());
         held.collect()
     }
 

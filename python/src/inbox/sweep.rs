@@ -69,8 +69,7 @@ fn sweep(core: &Core) -> (Vec<(Arc<str>, Held)>, Vec<Entry>) {
 /// Returns messages to their channels. They come behind the messages that wait there.
 pub(crate) async fn requeue(core: &Arc<Core>, returned: Vec<(Arc<str>, Held)>) {
     let (Some(connected), false) = (core.get(), returned.is_empty()) else { return };
-    let messages: Vec<(&str, Message)> =
-        returned.iter().map(|(name, held)| (&**name, held.message.clone())).collect();
+    let messages: Vec<(&str, Message)> = returned.iter().map(|(name, held)| (&**name, held.message.clone())).collect();
     let results = connected.layer.requeue(&messages).await;
     drop(messages);
     for ((name, held), result) in returned.into_iter().zip(results) {

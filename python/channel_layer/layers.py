@@ -3,6 +3,7 @@
 import atexit
 import os
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from channels.layers import BaseChannelLayer
@@ -18,6 +19,35 @@ CLOSING = 2.0
 atexit.register(_native.close_all, CLOSING)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_native.after_fork)
+
+
+# The checks of channels, by its own expressions and with its errors. Channels 4.0 and 4.3 have them under different names.
+# Processes use the same names again and again, so the result is kept.
+
+
+@lru_cache(maxsize=8192)
+def _is_channel(name: str) -> bool:
+    return len(name) < BaseChannelLayer.MAX_NAME_LENGTH and bool(BaseChannelLayer.channel_name_regex.match(name))
+
+
+@lru_cache(maxsize=8192)
+def _is_group(name: str) -> bool:
+    return len(name) < BaseChannelLayer.MAX_NAME_LENGTH and bool(BaseChannelLayer.group_name_regex.match(name))
+
+
+def _check_channel(name: Any) -> None:
+    if not (isinstance(name, str) and _is_channel(name)):
+        raise TypeError(BaseChannelLayer.invalid_name_error.format("Channel"))
+
+
+def _check_group(name: Any) -> None:
+    if not (isinstance(name, str) and _is_group(name)):
+        raise TypeError(BaseChannelLayer.invalid_name_error.format("Group"))
+
+
+def _check_message(message: Any) -> None:
+    assert isinstance(message, dict), "message is not a dict"
+    assert "__asgi_channel__" not in message, "__asgi_channel__ is a reserved key"
 
 
 class _Layer(BaseChannelLayer):
@@ -36,7 +66,9 @@ class _Layer(BaseChannelLayer):
             options["hosts"] = hosts
         settings = config.options(options, self._kind)
         try:
-            self._native = _native.Layer(self._kind, settings.json)
+            self._native = _native.Layer(
+                self._kind, settings.json, settings.on_disconnect, settings.on_reconnect
+            )
         except ValueError as error:
             raise ImproperlyConfigured(str(error)) from None
         shown = dict(self._native.settings())
@@ -45,22 +77,12 @@ class _Layer(BaseChannelLayer):
         self.group_expiry = _number(shown["group_expiry"])
         self.prefix = settings.options.get("prefix", "asgi")
 
-    # Names. Channels 4.0 has the checks under other names.
-
-    def _check_channel(self, name: str) -> None:
-        if not self.match_type_and_length(name) or not self.channel_name_regex.match(name):
-            raise TypeError(self.invalid_name_error.format("Channel"))
-
-    def _check_group(self, name: str) -> None:
-        if not self.match_type_and_length(name) or not self.group_name_regex.match(name):
-            raise TypeError(self.invalid_name_error.format("Group"))
-
     # Channels
 
     async def send(self, channel: str, message: dict[str, Any]) -> None:
         """Send a message to a channel. Raises ``ChannelFull`` if the channel is at its capacity."""
-        self._check_message(message)
-        self._check_channel(channel)
+        _check_message(message)
+        _check_channel(channel)
         await self._native.send(channel, message)
 
     async def send_many(self, messages: Iterable[tuple[str, dict[str, Any]]]) -> list[Exception | None]:
@@ -70,13 +92,13 @@ class _Layer(BaseChannelLayer):
         """
         messages = list(messages)
         for channel, message in messages:
-            self._check_message(message)
-            self._check_channel(channel)
+            _check_message(message)
+            _check_channel(channel)
         return await self._native.send_many(messages)
 
     async def receive(self, channel: str) -> dict[str, Any]:
         """Wait for a message of the channel, also while Redis is unreachable."""
-        self._check_channel(channel)
+        _check_channel(channel)
         return await self._native.receive(channel)
 
     async def new_channel(self, prefix: str | None = None) -> str:
@@ -87,20 +109,20 @@ class _Layer(BaseChannelLayer):
 
     async def group_add(self, group: str, channel: str) -> None:
         """Make the channel a member of the group, or renew its membership."""
-        self._check_group(group)
-        self._check_channel(channel)
+        _check_group(group)
+        _check_channel(channel)
         await self._native.group_add(group, channel)
 
     async def group_discard(self, group: str, channel: str) -> None:
         """End the membership of the channel in the group."""
-        self._check_group(group)
-        self._check_channel(channel)
+        _check_group(group)
+        _check_channel(channel)
         await self._native.group_discard(group, channel)
 
     async def group_send(self, group: str, message: dict[str, Any]) -> None:
         """Send a message to all members of the group. Members whose channel is full miss it."""
-        self._check_message(message)
-        self._check_group(group)
+        _check_message(message)
+        _check_group(group)
         await self._native.group_send(group, message)
 
     async def group_send_many(self, messages: Iterable[tuple[str, dict[str, Any]]]) -> list[Exception | None]:
@@ -110,13 +132,13 @@ class _Layer(BaseChannelLayer):
         """
         messages = list(messages)
         for group, message in messages:
-            self._check_message(message)
-            self._check_group(group)
+            _check_message(message)
+            _check_group(group)
         return await self._native.group_send_many(messages)
 
     async def group_channels(self, group: str) -> list[str]:
         """Return the members of the group in no particular order."""
-        self._check_group(group)
+        _check_group(group)
         return await self._native.group_channels(group)
 
     # Administration
@@ -128,7 +150,7 @@ class _Layer(BaseChannelLayer):
     async def statistics(self, channel: str | None = None) -> dict[str, Any]:
         """Return the counters of a channel, or of all channels together."""
         if channel is not None:
-            self._check_channel(channel)
+            _check_channel(channel)
         return await self._native.statistics(channel)
 
     async def health(self) -> dict[str, Any]:
@@ -148,11 +170,6 @@ class _Layer(BaseChannelLayer):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} prefix={self.prefix!r}>"
-
-    @staticmethod
-    def _check_message(message: Any) -> None:
-        assert isinstance(message, dict), "message is not a dict"
-        assert "__asgi_channel__" not in message, "__asgi_channel__ is a reserved key"
 
 
 class RedisChannelLayer(_Layer):

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use channel_layer::{ChannelLayer, Config, Deployment, Error, Format, LayerKind, MemoryLayer, PubSubLayer};
+use channel_layer::{
+    ChannelLayer, Config, Deployment, Error, Format, LayerKind, MemoryLayer, PubSubLayer,
+};
 use rand::TryRngCore;
 use rand::rngs::OsRng;
 use tokio::runtime::Runtime;
 use tokio::sync::OnceCell;
 
-use crate::inbox::state::Inbox;
+use crate::inbox::channels::Inbox;
+use crate::inbox::notices::Notices;
 use crate::inbox::sweep;
 
 /// How long the receiver of an unused channel is kept, so that a loop of calls does not make one for each call.
@@ -64,6 +67,7 @@ pub(crate) struct Core {
     config: Config,
     pub(crate) runtime: &'static Runtime,
     connected: OnceCell<Connected>,
+    notices: Notices,
     pub(crate) inbox: Inbox,
     /// This process in the names of its channels.
     process: String,
@@ -76,10 +80,23 @@ pub(crate) struct Connected {
 }
 
 impl Core {
-    pub(crate) fn new(kind: Kind, config: Config, runtime: &'static Runtime) -> Result<Arc<Self>, Error> {
+    pub(crate) fn new(
+        kind: Kind,
+        config: Config,
+        notices: Notices,
+        runtime: &'static Runtime,
+    ) -> Result<Arc<Self>, Error> {
         let inbox = Inbox::new(config.message_expiry(), config.capacities()?);
         let (connected, process) = (OnceCell::new(), hexadecimal());
-        Ok(Arc::new(Self { kind, config, runtime, connected, inbox, process }))
+        Ok(Arc::new(Self {
+            kind,
+            config,
+            runtime,
+            connected,
+            notices,
+            inbox,
+            process,
+        }))
     }
 
     /// The layer, if it is connected.
@@ -88,23 +105,46 @@ impl Core {
     }
 
     /// Connects the layer, unless it is connected.
-    pub(crate) async fn connected(&self) -> Result<&Connected, Error> {
+    pub(crate) async fn connected(self: &Arc<Self>) -> Result<&Connected, Error> {
         let connect = || async {
             let connecting = connect(self.kind, self.config.clone());
-            // A task goes on if the caller is cancelled, and runs on a thread that was not forked.
-            self.runtime.spawn(connecting).await.unwrap_or(Err(Error::Panicked))
+            // A task of the runtime, because its thread was not forked.
+            let connected = self
+                .runtime
+                .spawn(connecting)
+                .await
+                .unwrap_or(Err(Error::Panicked))?;
+            if !self.notices.is_empty() {
+                let (core, events) = (Arc::downgrade(self), connected.layer.events());
+                self.runtime.spawn(self.notices.clone().run(
+                    core,
+                    events,
+                    self.kind == Kind::PubSub,
+                ));
+            }
+            Ok(connected)
         };
         self.connected.get_or_try_init(connect).await
     }
 
     /// Returns a name that only this process reads, as Django's consumers need it.
-    pub(crate) async fn new_channel(&self, prefix: &str) -> Result<String, Error> {
+    pub(crate) async fn new_channel(self: &Arc<Self>, prefix: &str) -> Result<String, Error> {
         match self.kind {
-            Kind::Native | Kind::Memory => Ok(format!("{prefix}.{}!{}", self.process, hexadecimal())),
-            Kind::ChannelsRedis => Ok(self.connected().await?.layer.new_channel(prefix).await?.to_string()),
+            Kind::Native | Kind::Memory => {
+                Ok(format!("{prefix}.{}!{}", self.process, hexadecimal()))
+            }
+            Kind::ChannelsRedis => Ok(self
+                .connected()
+                .await?
+                .layer
+                .new_channel(prefix)
+                .await?
+                .to_string()),
             Kind::PubSub => match &self.connected().await?.pubsub {
                 Some(layer) => Ok(layer.new_specific_channel(prefix).await?.to_string()),
-                None => Err(Error::Unsupported { operation: "new_channel" }),
+                None => Err(Error::Unsupported {
+                    operation: "new_channel",
+                }),
             },
         }
     }
@@ -116,7 +156,11 @@ impl Core {
 
     /// How long the receiver of an unused channel is kept. A channel of pub/sub is open while it has one.
     pub(crate) fn linger(&self) -> Duration {
-        if self.kind == Kind::PubSub { self.expiry() } else { LINGER }
+        if self.kind == Kind::PubSub {
+            self.expiry()
+        } else {
+            LINGER
+        }
     }
 
     /// Whether messages that were given back can return to their channel. Pub/sub would send them to every process.
@@ -126,7 +170,9 @@ impl Core {
 
     /// Returns messages to their channels, and closes the connections. Calls that wait fail.
     pub(crate) async fn close(self: Arc<Self>) -> Result<(), Error> {
-        let Some(connected) = self.get() else { return Ok(()) };
+        let Some(connected) = self.get() else {
+            return Ok(());
+        };
         let returned = self.inbox.clear();
         if self.returns_messages() {
             sweep::requeue(&self, returned).await;
@@ -138,7 +184,9 @@ impl Core {
 /// Returns 32 random digits. The generator of a thread would repeat itself after a fork.
 fn hexadecimal() -> String {
     let mut bytes = [0; 16];
-    OsRng.try_fill_bytes(&mut bytes).expect("the system has random numbers");
+    OsRng
+        .try_fill_bytes(&mut bytes)
+        .expect("the system has random numbers");
     format!("{:032x}", u128::from_ne_bytes(bytes))
 }
 

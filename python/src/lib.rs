@@ -22,11 +22,23 @@ mod _native {
     use super::bridge::call::Call;
     #[pymodule_export]
     use super::layer::{Layer, close_all, doctor};
+    use super::runtime;
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    #[allow(clippy::unnecessary_wraps, reason = "PyO3 expects a result")]
+    fn init(_module: &Bound<'_, PyModule>) -> PyResult<()> {
+        runtime::enter_process();
+        Ok(())
+    }
 }
 
-/// Prepares the thread of a child process. Its generator of random numbers is a copy of the parent's, and would yield
-/// the same names, salts and nonces in every child.
+/// Prepares the child of a fork. The generator of random numbers of its thread is a copy of the parent's, and would
+/// yield the same names, salts and nonces in every child.
 #[pyfunction]
 fn after_fork() -> PyResult<()> {
-    rand::rng().reseed().map_err(|error| pyo3::exceptions::PyOSError::new_err(error.to_string()))
+    runtime::enter_process();
+    rand::rng()
+        .reseed()
+        .map_err(|error| pyo3::exceptions::PyOSError::new_err(error.to_string()))
 }

@@ -6,10 +6,11 @@ use channel_layer::Message;
 use pyo3::prelude::*;
 use tokio::time::Instant;
 
+use super::channel::Channel;
 use crate::core::Core;
 use crate::values;
 
-/// A message that an inbox holds, or has handed to a call.
+/// A message that a channel of the inbox holds, or has handed to a call.
 pub(crate) struct Held {
     /// Its place: messages of a channel are delivered in this order.
     pub(crate) number: u64,
@@ -17,21 +18,29 @@ pub(crate) struct Held {
     pub(crate) expires: Instant,
 }
 
-/// A message for a call. It goes back to its place in the inbox when it is dropped before Python has it.
+/// A message for a call. It returns to its place in the channel when it is dropped before Python has it.
 pub(crate) struct Delivery {
     core: Weak<Core>,
-    channel: Arc<str>,
+    channel: Arc<Channel>,
     /// `None` when Python has the message.
     held: Option<Held>,
 }
 
 impl Delivery {
-    pub(crate) fn new(core: &Arc<Core>, channel: Arc<str>, held: Held) -> Self {
-        Self { core: Arc::downgrade(core), channel, held: Some(held) }
+    pub(crate) fn new(core: &Arc<Core>, channel: &Arc<Channel>, held: Held) -> Self {
+        Self {
+            core: Arc::downgrade(core),
+            channel: channel.clone(),
+            held: Some(held),
+        }
     }
 
     pub(crate) fn into_python(mut self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let message = self.held.as_ref().map(|held| values::message_to_python(py, &held.message)).transpose()?;
+        let message = self
+            .held
+            .as_ref()
+            .map(|held| values::message_to_python(py, &held.message))
+            .transpose()?;
         self.held = None;
         Ok(message.unwrap_or_else(|| py.None()))
     }
@@ -42,7 +51,7 @@ impl Drop for Delivery {
         if let Some(held) = self.held.take()
             && let Some(core) = self.core.upgrade()
         {
-            core.inbox.give_back(&core, &self.channel, held);
+            core.inbox.put_back(&core, &self.channel.name, held);
         }
     }
 }

@@ -1,16 +1,17 @@
 //! The receiving side of a layer in this process.
 //!
-//! Python code receives by the full name of a channel, and the crate by the part up to the `!`. A
-//! [pump](pump) reads each such part once, and [`Inbox`](state::Inbox) keeps its messages by full name. All other
-//! channels have a [`Receiver`](channel_layer::Receiver) each.
+//! Python code receives by the full name of a channel, and the crate by the part up to the `!`. A [`pump`] reads each
+//! such part once, and the [`Inbox`](channels::Inbox) keeps its messages by full name. Every other
+//! [`Channel`](channel::Channel) has a [`Receiver`](channel_layer::Receiver).
 //!
-//! A message leaves the inbox on the thread of the loop that waits for it, after the loop has checked that the call
-//! still waits. So a cancelled receive leaves the message where it was. A message that was handed to a call which ends
-//! without taking it is a dropped [`Delivery`](delivery::Delivery), and goes back to its place.
+//! A message leaves its channel on the thread of the loop that waits for it, after the loop has checked that the call
+//! still waits. So a cancelled receive leaves the message where it was. A call that ends after it was given a message
+//! drops a [`Delivery`](delivery::Delivery), which returns the message to its place.
 
+pub(crate) mod channel;
+pub(crate) mod channels;
 pub(crate) mod delivery;
-pub(crate) mod entry;
-pub(crate) mod pump;
-pub(crate) mod serve;
-pub(crate) mod state;
+pub(crate) mod notices;
+mod pump;
+mod serve;
 pub(crate) mod sweep;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use channel_layer::Receiver;
 
-use super::serve;
+use super::channel::Channel;
+use super::{channels, serve};
 use crate::core::Core;
 
 /// How many messages a pump takes at once.
@@ -15,8 +16,15 @@ const BATCH: usize = 256;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Reads the process-local channels below `source` into the inbox, until the layer closes or the task is aborted.
-pub(crate) async fn run(core: Weak<Core>, source: Box<str>) {
-    let Some(mut receiver) = receiver(&core, &source).await else { return };
+pub(super) async fn run(core: Weak<Core>, source: Box<str>, number: u64) {
+    let _ending = Ending {
+        core: core.clone(),
+        source: source.clone(),
+        number,
+    };
+    let Some(mut receiver) = receiver(&core, &source).await else {
+        return;
+    };
     let mut deliveries = Vec::new();
     loop {
         let result = receiver.recv_many(&mut deliveries, BATCH).await;
@@ -38,24 +46,45 @@ pub(crate) async fn run(core: Weak<Core>, source: Box<str>) {
     }
 }
 
+/// Reports the end of a pump, also if it panics.
+struct Ending {
+    core: Weak<Core>,
+    source: Box<str>,
+    number: u64,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if let Some(core) = self.core.upgrade() {
+            core.inbox.pump_ended(&self.source, self.number);
+        }
+    }
+}
+
 async fn receiver(core: &Weak<Core>, source: &str) -> Option<Receiver> {
     let core = core.upgrade()?;
     let receiver = match core.connected().await {
         Ok(connected) => connected.layer.receiver(&[source]),
         Err(error) => Err(error),
     };
-    receiver.map_err(|error| core.inbox.fail(source, error)).ok()
+    receiver
+        .map_err(|error| core.inbox.fail(source, error))
+        .ok()
 }
 
 /// Connects the layer, and gives the channel its receiver.
-pub(crate) async fn open(core: Arc<Core>, channel: Arc<str>) {
-    let opened = match core.connected().await {
-        Ok(connected) => core.inbox.state().open(&channel, connected),
-        Err(error) => Err(error),
+pub(super) async fn open(core: Arc<Core>, channel: Arc<Channel>) {
+    let mut opened = core.connected().await.map(drop);
+    let next = {
+        let mut state = channel.state();
+        if opened.is_ok() {
+            opened = channels::open(&core, &channel, &mut state);
+        }
+        state.next_loop()
     };
-    match opened {
-        Ok(None) => {}
-        Ok(Some(calls)) => serve::on_loop(&calls, Arc::downgrade(&core), vec![channel]),
-        Err(error) => core.inbox.fail(&channel, error),
+    match (opened, next) {
+        (Err(error), _) => core.inbox.fail(&channel.name, error),
+        (Ok(()), Some(next)) => serve::on_loop(&next, &core, vec![channel]),
+        (Ok(()), None) => {}
     }
 }

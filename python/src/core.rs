@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use channel_layer::{
-    ChannelLayer, Config, Deployment, Error, Format, LayerKind, MemoryLayer, PubSubLayer,
-};
+use channel_layer::{ChannelLayer, Config, Deployment, Error, Format, LayerKind, MemoryLayer, PubSubLayer};
 use rand::TryRngCore;
 use rand::rngs::OsRng;
 use tokio::runtime::Runtime;
@@ -88,15 +86,7 @@ impl Core {
     ) -> Result<Arc<Self>, Error> {
         let inbox = Inbox::new(config.message_expiry(), config.capacities()?);
         let (connected, process) = (OnceCell::new(), hexadecimal());
-        Ok(Arc::new(Self {
-            kind,
-            config,
-            runtime,
-            connected,
-            notices,
-            inbox,
-            process,
-        }))
+        Ok(Arc::new(Self { kind, config, runtime, connected, notices, inbox, process }))
     }
 
     /// The layer, if it is connected.
@@ -109,18 +99,10 @@ impl Core {
         let connect = || async {
             let connecting = connect(self.kind, self.config.clone());
             // A task of the runtime, because its thread was not forked.
-            let connected = self
-                .runtime
-                .spawn(connecting)
-                .await
-                .unwrap_or(Err(Error::Panicked))?;
+            let connected = self.runtime.spawn(connecting).await.unwrap_or(Err(Error::Panicked))?;
             if !self.notices.is_empty() {
                 let (core, events) = (Arc::downgrade(self), connected.layer.events());
-                self.runtime.spawn(self.notices.clone().run(
-                    core,
-                    events,
-                    self.kind == Kind::PubSub,
-                ));
+                self.runtime.spawn(self.notices.clone().run(core, events, self.kind == Kind::PubSub));
             }
             Ok(connected)
         };
@@ -130,21 +112,11 @@ impl Core {
     /// Returns a name that only this process reads, as Django's consumers need it.
     pub(crate) async fn new_channel(self: &Arc<Self>, prefix: &str) -> Result<String, Error> {
         match self.kind {
-            Kind::Native | Kind::Memory => {
-                Ok(format!("{prefix}.{}!{}", self.process, hexadecimal()))
-            }
-            Kind::ChannelsRedis => Ok(self
-                .connected()
-                .await?
-                .layer
-                .new_channel(prefix)
-                .await?
-                .to_string()),
+            Kind::Native | Kind::Memory => Ok(format!("{prefix}.{}!{}", self.process, hexadecimal())),
+            Kind::ChannelsRedis => Ok(self.connected().await?.layer.new_channel(prefix).await?.to_string()),
             Kind::PubSub => match &self.connected().await?.pubsub {
                 Some(layer) => Ok(layer.new_specific_channel(prefix).await?.to_string()),
-                None => Err(Error::Unsupported {
-                    operation: "new_channel",
-                }),
+                None => Err(Error::Unsupported { operation: "new_channel" }),
             },
         }
     }
@@ -156,11 +128,7 @@ impl Core {
 
     /// How long the receiver of an unused channel is kept. A channel of pub/sub is open while it has one.
     pub(crate) fn linger(&self) -> Duration {
-        if self.kind == Kind::PubSub {
-            self.expiry()
-        } else {
-            LINGER
-        }
+        if self.kind == Kind::PubSub { self.expiry() } else { LINGER }
     }
 
     /// Whether messages that were given back can return to their channel. Pub/sub would send them to every process.
@@ -184,9 +152,7 @@ impl Core {
 /// Returns 32 random digits. The generator of a thread would repeat itself after a fork.
 fn hexadecimal() -> String {
     let mut bytes = [0; 16];
-    OsRng
-        .try_fill_bytes(&mut bytes)
-        .expect("the system has random numbers");
+    OsRng.try_fill_bytes(&mut bytes).expect("the system has random numbers");
     format!("{:032x}", u128::from_ne_bytes(bytes))
 }
 

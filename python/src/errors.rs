@@ -20,12 +20,8 @@ pub(crate) fn raised(py: Python<'_>, error: &Error) -> PyErr {
         Error::InvalidName(_) => return PyTypeError::new_err(text),
         Error::InvalidConfig { .. } => return PyValueError::new_err(text),
         Error::ChannelFull { .. } => FULL.import(py, "channels.exceptions", "ChannelFull"),
-        Error::Redis { .. } | Error::UnsupportedServer { .. } => {
-            REDIS.import(py, MODULE, "RedisError")
-        }
-        Error::MessageTooLarge { .. } | Error::Codec { .. } => {
-            MESSAGE.import(py, MODULE, "MessageError")
-        }
+        Error::Redis { .. } | Error::UnsupportedServer { .. } => REDIS.import(py, MODULE, "RedisError"),
+        Error::MessageTooLarge { .. } | Error::Codec { .. } => MESSAGE.import(py, MODULE, "MessageError"),
         _ => OTHER.import(py, MODULE, "ChannelLayerError"),
     };
     let exception = class.and_then(|class| {

@@ -36,12 +36,7 @@ impl Layer {
         if let Some(core) = slot.as_ref().and_then(PerProcess::get) {
             return Ok(core.clone());
         }
-        let core = Core::new(
-            self.kind,
-            self.config.clone(),
-            self.notices.clone(),
-            runtime()?,
-        );
+        let core = Core::new(self.kind, self.config.clone(), self.notices.clone(), runtime()?);
         let core = core.map_err(|error| errors::raised(py, &error))?;
         let process = process();
         let mut cores = CORES.lock();
@@ -52,11 +47,7 @@ impl Layer {
     }
 
     /// Starts a call of the layer, which is connected first.
-    fn call<F>(
-        &self,
-        py: Python<'_>,
-        call: impl FnOnce(Arc<dyn ChannelLayer>) -> F + Send + 'static,
-    ) -> PyResult<Call>
+    fn call<F>(&self, py: Python<'_>, call: impl FnOnce(Arc<dyn ChannelLayer>) -> F + Send + 'static) -> PyResult<Call>
     where
         F: Future<Output = Result<Outcome, Error>> + Send + 'static,
     {
@@ -75,35 +66,16 @@ impl Layer {
     /// connection to a server breaks and when it is back.
     #[new]
     #[pyo3(signature = (kind, options, on_disconnect = None, on_reconnect = None))]
-    fn new(
-        kind: &str,
-        options: &str,
-        on_disconnect: Option<String>,
-        on_reconnect: Option<String>,
-    ) -> PyResult<Self> {
-        let kind = Kind::named(kind)
-            .ok_or_else(|| PyValueError::new_err(format!("unknown kind of layer: {kind:?}")))?;
-        let config = kind
-            .config(options)
-            .map_err(|error| PyValueError::new_err(error.to_string()))?;
-        Ok(Self {
-            kind,
-            config,
-            notices: Notices {
-                on_disconnect,
-                on_reconnect,
-            },
-            core: Mutex::new(None),
-        })
+    fn new(kind: &str, options: &str, on_disconnect: Option<String>, on_reconnect: Option<String>) -> PyResult<Self> {
+        let kind =
+            Kind::named(kind).ok_or_else(|| PyValueError::new_err(format!("unknown kind of layer: {kind:?}")))?;
+        let config = kind.config(options).map_err(|error| PyValueError::new_err(error.to_string()))?;
+        Ok(Self { kind, config, notices: Notices { on_disconnect, on_reconnect }, core: Mutex::new(None) })
     }
 
     /// Returns the options with their values as text, without secrets.
     fn settings(&self) -> Vec<(String, String)> {
-        self.config
-            .settings()
-            .into_iter()
-            .map(|setting| (setting.option.to_owned(), setting.value))
-            .collect()
+        self.config.settings().into_iter().map(|setting| (setting.option.to_owned(), setting.value)).collect()
     }
 
     fn send(&self, py: Python<'_>, channel: String, message: &Bound<'_, PyDict>) -> PyResult<Call> {
@@ -117,19 +89,10 @@ impl Layer {
     /// Sends `(channel, message)` pairs. Returns a list with `None` or an exception for each.
     fn send_many(&self, py: Python<'_>, messages: &Bound<'_, PyAny>) -> PyResult<Call> {
         let messages = to_messages(messages)?;
-        self.call(py, |layer| async move {
-            Ok(Outcome::Results(
-                layer.send_many(&borrowed(&messages)).await,
-            ))
-        })
+        self.call(py, |layer| async move { Ok(Outcome::Results(layer.send_many(&borrowed(&messages)).await)) })
     }
 
-    fn group_send(
-        &self,
-        py: Python<'_>,
-        group: String,
-        message: &Bound<'_, PyDict>,
-    ) -> PyResult<Call> {
+    fn group_send(&self, py: Python<'_>, group: String, message: &Bound<'_, PyDict>) -> PyResult<Call> {
         let message = values::to_message(message)?;
         self.call(py, |layer| async move {
             layer.group_send(&group, message).await?;
@@ -140,11 +103,7 @@ impl Layer {
     /// Sends `(group, message)` pairs. Returns a list with `None` or an exception for each.
     fn group_send_many(&self, py: Python<'_>, messages: &Bound<'_, PyAny>) -> PyResult<Call> {
         let messages = to_messages(messages)?;
-        self.call(py, |layer| async move {
-            Ok(Outcome::Results(
-                layer.group_send_many(&borrowed(&messages)).await,
-            ))
-        })
+        self.call(py, |layer| async move { Ok(Outcome::Results(layer.group_send_many(&borrowed(&messages)).await)) })
     }
 
     /// Waits for a message of the channel with this full name.
@@ -162,9 +121,7 @@ impl Layer {
 
     fn new_channel(&self, py: Python<'_>, prefix: String) -> PyResult<Call> {
         let core = self.core(py)?;
-        Call::start(py, async move {
-            Ok(Outcome::Name(core.new_channel(&prefix).await?))
-        })
+        Call::start(py, async move { Ok(Outcome::Name(core.new_channel(&prefix).await?)) })
     }
 
     fn group_add(&self, py: Python<'_>, group: String, channel: String) -> PyResult<Call> {
@@ -182,9 +139,7 @@ impl Layer {
     }
 
     fn group_channels(&self, py: Python<'_>, group: String) -> PyResult<Call> {
-        self.call(py, |layer| async move {
-            Ok(Outcome::Names(layer.group_channels(&group).await?))
-        })
+        self.call(py, |layer| async move { Ok(Outcome::Names(layer.group_channels(&group).await?)) })
     }
 
     fn flush(&self, py: Python<'_>) -> PyResult<Call> {
@@ -212,9 +167,7 @@ impl Layer {
     fn health(&self, py: Python<'_>) -> PyResult<Call> {
         self.call(py, |layer| async move {
             let health = serde_json::to_string(&layer.health().await);
-            Ok(Outcome::Json(
-                health.expect("a health has no maps with keys other than text"),
-            ))
+            Ok(Outcome::Json(health.expect("a health has no maps with keys other than text")))
         })
     }
 
@@ -227,10 +180,7 @@ impl Layer {
             };
             // A task goes on if the caller is cancelled.
             let runtime = core.runtime;
-            runtime
-                .spawn(core.close())
-                .await
-                .unwrap_or(Err(Error::Panicked))?;
+            runtime.spawn(core.close()).await.unwrap_or(Err(Error::Panicked))?;
             Ok(Outcome::None)
         })
     }
@@ -249,12 +199,8 @@ impl Drop for Layer {
 #[pyfunction]
 pub(crate) fn close_all(py: Python<'_>, timeout: f64) -> PyResult<()> {
     let process = process();
-    let cores: Vec<_> = CORES
-        .lock()
-        .iter()
-        .filter(|(of, _)| *of == process)
-        .filter_map(|(_, core)| core.upgrade())
-        .collect();
+    let cores: Vec<_> =
+        CORES.lock().iter().filter(|(of, _)| *of == process).filter_map(|(_, core)| core.upgrade()).collect();
     if cores.is_empty() {
         return Ok(());
     }
@@ -262,9 +208,7 @@ pub(crate) fn close_all(py: Python<'_>, timeout: f64) -> PyResult<()> {
     py.detach(|| {
         let closing = futures_util::future::join_all(cores.into_iter().map(Core::close));
         // Errors are in the log of the crate. The process ends in any case.
-        let _ = runtime.block_on(async {
-            tokio::time::timeout(Duration::from_secs_f64(timeout), closing).await
-        });
+        let _ = runtime.block_on(async { tokio::time::timeout(Duration::from_secs_f64(timeout), closing).await });
     });
     Ok(())
 }
@@ -278,15 +222,7 @@ pub(crate) fn doctor(py: Python<'_>, kind: &str, options: &str) -> PyResult<(Str
     let report = py.detach(|| runtime.block_on(deployment.report()));
     let is_healthy = report.verdict.is_ok();
     let verdict = report.verdict.unwrap_or_else(|failure| failure);
-    Ok((
-        report
-            .lines
-            .into_iter()
-            .chain([verdict])
-            .collect::<Vec<_>>()
-            .join("\n"),
-        is_healthy,
-    ))
+    Ok((report.lines.into_iter().chain([verdict]).collect::<Vec<_>>().join("\n"), is_healthy))
 }
 
 fn to_messages(pairs: &Bound<'_, PyAny>) -> PyResult<Vec<(String, Message)>> {
@@ -298,10 +234,7 @@ fn to_messages(pairs: &Bound<'_, PyAny>) -> PyResult<Vec<(String, Message)>> {
 }
 
 fn borrowed(messages: &[(String, Message)]) -> Vec<(&str, Message)> {
-    messages
-        .iter()
-        .map(|(name, message)| (&**name, message.clone()))
-        .collect()
+    messages.iter().map(|(name, message)| (&**name, message.clone())).collect()
 }
 
 fn json_of(statistics: Statistics) -> String {

@@ -38,7 +38,5 @@ mod _native {
 #[pyfunction]
 fn after_fork() -> PyResult<()> {
     runtime::enter_process();
-    rand::rng()
-        .reseed()
-        .map_err(|error| pyo3::exceptions::PyOSError::new_err(error.to_string()))
+    rand::rng().reseed().map_err(|error| pyo3::exceptions::PyOSError::new_err(error.to_string()))
 }

@@ -25,20 +25,13 @@ impl Outcome {
         match self {
             Self::None => Ok(py.None()),
             Self::Name(name) => name.into_py_any(py),
-            Self::Names(names) => Ok(PyList::new(py, names.iter().map(ChannelName::as_str))?
-                .into_any()
-                .unbind()),
+            Self::Names(names) => Ok(PyList::new(py, names.iter().map(ChannelName::as_str))?.into_any().unbind()),
             Self::Results(results) => {
                 let results = results.into_iter().map(|result| match result {
                     Ok(()) => PyNone::get(py).to_owned().into_any(),
-                    Err(error) => errors::raised(py, &error)
-                        .into_value(py)
-                        .into_bound(py)
-                        .into_any(),
+                    Err(error) => errors::raised(py, &error).into_value(py).into_bound(py).into_any(),
                 });
-                Ok(PyList::new(py, results.collect::<Vec<_>>())?
-                    .into_any()
-                    .unbind())
+                Ok(PyList::new(py, results.collect::<Vec<_>>())?.into_any().unbind())
             }
             Self::Json(text) => Ok(py.import("json")?.call_method1("loads", (text,))?.unbind()),
             Self::Message(delivery) => delivery.into_python(py),

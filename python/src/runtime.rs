@@ -38,11 +38,7 @@ pub(crate) fn runtime() -> io::Result<&'static Runtime> {
     {
         return Ok(runtime);
     }
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("channel-layer")
-        .enable_all()
-        .build()?;
+    let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("channel-layer").enable_all().build()?;
     // Never dropped: a drop waits for the threads of the runtime, which do not exist in a child.
     let runtime: &'static Runtime = Box::leak(Box::new(runtime));
     *current = Some((process(), runtime));
@@ -58,10 +54,7 @@ pub(crate) struct PerProcess<T> {
 
 impl<T> PerProcess<T> {
     pub(crate) fn new(value: T) -> Self {
-        Self {
-            process: process(),
-            value: Some(value),
-        }
+        Self { process: process(), value: Some(value) }
     }
 
     /// Returns the value, or `None` if another process created it.
@@ -71,11 +64,7 @@ impl<T> PerProcess<T> {
 
     /// Takes the value out, if this process created it.
     pub(crate) fn into_inner(mut self) -> Option<T> {
-        if self.is_own() {
-            self.value.take()
-        } else {
-            None
-        }
+        if self.is_own() { self.value.take() } else { None }
     }
 
     fn is_own(&self) -> bool {

@@ -45,9 +45,7 @@ type Converted<T> = Result<T, Refused>;
 /// `TypeError` for a value of a type that messages do not have, `OverflowError` for an integer beyond 64 bits, and
 /// `ValueError` for text with lone surrogates and for nesting that is too deep. Each names the place in the message.
 pub(crate) fn to_message(message: &Bound<'_, PyDict>) -> PyResult<Message> {
-    to_map(message, MAX_DEPTH)
-        .map(Message::from)
-        .map_err(Refused::into_error)
+    to_map(message, MAX_DEPTH).map(Message::from).map_err(Refused::into_error)
 }
 
 /// Converts a message back. Every call returns new objects.
@@ -56,9 +54,7 @@ pub(crate) fn message_to_python(py: Python<'_>, message: &Message) -> PyResult<P
 }
 
 fn to_map(dict: &Bound<'_, PyDict>, depth: usize) -> Converted<Map> {
-    let inside = depth
-        .checked_sub(1)
-        .ok_or_else(|| Refused::new(Reason::Depth))?;
+    let inside = depth.checked_sub(1).ok_or_else(|| Refused::new(Reason::Depth))?;
     let entries: Vec<(Text, Value)> = dict
         .iter()
         .map(|(key, value)| {
@@ -66,8 +62,7 @@ fn to_map(dict: &Bound<'_, PyDict>, depth: usize) -> Converted<Map> {
                 Ok(key) => to_text(key)?,
                 Err(_) => return Err(Refused::new(Reason::KeyType(type_name(&key)))),
             };
-            let value = to_value(&value, inside)
-                .map_err(|refused| refused.inside(Step::Key(key.to_string())))?;
+            let value = to_value(&value, inside).map_err(|refused| refused.inside(Step::Key(key.to_string())))?;
             Ok((key, value))
         })
         .collect::<Converted<_>>()?;
@@ -83,10 +78,7 @@ fn to_value(value: &Bound<'_, PyAny>, depth: usize) -> Converted<Value> {
     } else if let Ok(flag) = value.cast::<PyBool>() {
         Ok(Value::Bool(flag.is_true()))
     } else if value.is_instance_of::<PyInt>() {
-        value
-            .extract()
-            .map(Value::Int)
-            .map_err(|_| Refused::new(Reason::Integer))
+        value.extract().map(Value::Int).map_err(|_| Refused::new(Reason::Integer))
     } else if let Ok(float) = value.cast::<PyFloat>() {
         Ok(Value::Float(float.value()))
     } else if let Ok(bytes) = value.cast::<PyBytes>() {
@@ -103,22 +95,13 @@ fn to_value(value: &Bound<'_, PyAny>, depth: usize) -> Converted<Value> {
 }
 
 fn to_list<'py>(values: impl Iterator<Item = Bound<'py, PyAny>>, depth: usize) -> Converted<Value> {
-    let inside = depth
-        .checked_sub(1)
-        .ok_or_else(|| Refused::new(Reason::Depth))?;
-    let convert =
-        |(at, value)| to_value(&value, inside).map_err(|refused| refused.inside(Step::Index(at)));
-    values
-        .enumerate()
-        .map(convert)
-        .collect::<Converted<_>>()
-        .map(Value::List)
+    let inside = depth.checked_sub(1).ok_or_else(|| Refused::new(Reason::Depth))?;
+    let convert = |(at, value)| to_value(&value, inside).map_err(|refused| refused.inside(Step::Index(at)));
+    values.enumerate().map(convert).collect::<Converted<_>>().map(Value::List)
 }
 
 fn to_text(text: &Bound<'_, PyString>) -> Converted<Text> {
-    text.to_str()
-        .map(Text::from)
-        .map_err(|error| Refused::new(Reason::Other(error)))
+    text.to_str().map(Text::from).map_err(|error| Refused::new(Reason::Other(error)))
 }
 
 fn to_bytes(bytes: &Bound<'_, PyBytes>) -> Bytes {
@@ -129,10 +112,7 @@ fn to_bytes(bytes: &Bound<'_, PyBytes>) -> Bytes {
 }
 
 fn type_name(value: &Bound<'_, PyAny>) -> String {
-    value
-        .get_type()
-        .fully_qualified_name()
-        .map_or_else(|_| "unknown".into(), |name| name.to_string())
+    value.get_type().fully_qualified_name().map_or_else(|_| "unknown".into(), |name| name.to_string())
 }
 
 fn map_to_python<'py>(py: Python<'py>, map: &Map) -> PyResult<Bound<'py, PyDict>> {
@@ -152,10 +132,7 @@ fn value_to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, P
         Value::Text(text) => Ok(PyString::new(py, text).into_any()),
         Value::Bytes(bytes) => Ok(PyBytes::new(py, bytes).into_any()),
         Value::List(values) => {
-            let values: Vec<_> = values
-                .iter()
-                .map(|value| value_to_python(py, value))
-                .collect::<PyResult<_>>()?;
+            let values: Vec<_> = values.iter().map(|value| value_to_python(py, value)).collect::<PyResult<_>>()?;
             Ok(PyList::new(py, values)?.into_any())
         }
         Value::Map(map) => map_to_python(py, map).map(Bound::into_any),
@@ -164,10 +141,7 @@ fn value_to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, P
 
 impl Refused {
     fn new(reason: Reason) -> Self {
-        Self {
-            path: Vec::new(),
-            reason,
-        }
+        Self { path: Vec::new(), reason }
     }
 
     fn inside(mut self, step: Step) -> Self {
@@ -196,18 +170,10 @@ impl fmt::Display for Refused {
             }
         }
         match &self.reason {
-            Reason::Type(name) => write!(
-                f,
-                " cannot be sent: a message cannot hold a value of type {name}"
-            ),
+            Reason::Type(name) => write!(f, " cannot be sent: a message cannot hold a value of type {name}"),
             Reason::KeyType(name) => write!(f, " cannot be sent: its keys must be str, not {name}"),
-            Reason::Integer => {
-                f.write_str(" cannot be sent: the integer does not fit into 64 bits")
-            }
-            Reason::Depth => write!(
-                f,
-                " cannot be sent: more than {MAX_DEPTH} levels are nested"
-            ),
+            Reason::Integer => f.write_str(" cannot be sent: the integer does not fit into 64 bits"),
+            Reason::Depth => write!(f, " cannot be sent: more than {MAX_DEPTH} levels are nested"),
             Reason::Other(error) => write!(f, " cannot be sent: {error}"),
         }
     }

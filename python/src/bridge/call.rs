@@ -119,18 +119,11 @@ impl Call {
         Self::begin(py, |py, state, calls, runtime| {
             let mut future: CallFuture = Box::pin(async { future.await.map_err(Arc::new) });
             // The task polls again, with its own waker.
-            let polled = py.detach(|| {
-                future
-                    .as_mut()
-                    .poll(&mut Context::from_waker(Waker::noop()))
-            });
+            let polled = py.detach(|| future.as_mut().poll(&mut Context::from_waker(Waker::noop())));
             if let Poll::Ready(result) = polled {
                 return Begun::Complete(result);
             }
-            let completion = Completion {
-                state: state.clone(),
-                calls: calls.clone(),
-            };
+            let completion = Completion { state: state.clone(), calls: calls.clone() };
             let task = runtime.spawn(async move { completion.state.complete(future.await) });
             Begun::Waiting(Box::new(move || task.abort()))
         })
@@ -144,10 +137,7 @@ impl Call {
         // The loop comes first: without one the call fails before it has done anything.
         let (calls, event_loop) = event_loop::running(py)?;
         let runtime = runtime()?;
-        let state = Arc::new(CallState {
-            number: next_number(),
-            phase: Mutex::new(Phase::Waiting(None)),
-        });
+        let state = Arc::new(CallState { number: next_number(), phase: Mutex::new(Phase::Waiting(None)) });
         let _inside = runtime.enter();
         let waiting = match begin(py, &state, &calls, runtime) {
             Begun::Complete(result) => {
@@ -157,28 +147,17 @@ impl Call {
             Begun::Waiting(cancel) => {
                 // A result cannot have reached the future before: this thread would have to set it.
                 state.on_cancel(cancel);
-                let future = event_loop
-                    .call_method0(intern!(py, "create_future"))?
-                    .unbind();
+                let future = event_loop.call_method0(intern!(py, "create_future"))?.unbind();
                 calls.wait(state.number, future.clone_ref(py));
-                Some(Waiting {
-                    future,
-                    calls: PerProcess::new(calls),
-                })
+                Some(Waiting { future, calls: PerProcess::new(calls) })
             }
         };
-        Ok(Self {
-            state: PerProcess::new(state),
-            waiting,
-        })
+        Ok(Self { state: PerProcess::new(state), waiting })
     }
 
     /// Ends the call. A message that it had received goes back to its channel.
     fn end(&self) {
-        if let Some(calls) = self
-            .waiting
-            .as_ref()
-            .and_then(|waiting| waiting.calls.get())
+        if let Some(calls) = self.waiting.as_ref().and_then(|waiting| waiting.calls.get())
             && let Some(state) = self.state.get()
         {
             calls.forget(state.number);
@@ -200,9 +179,7 @@ impl Call {
     /// Yields the future to the task that awaits, until there is a result.
     fn __next__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let Some(state) = self.state.get() else {
-            return Err(PyRuntimeError::new_err(
-                "the call was made before the process forked",
-            ));
+            return Err(PyRuntimeError::new_err("the call was made before the process forked"));
         };
         match state.take() {
             Some(Ok(outcome)) => Err(PyStopIteration::new_err((outcome.into_python(py)?,))),
@@ -250,9 +227,7 @@ impl Call {
 
     /// A future refers to the task that awaits it, and the task to this call. The others of such a cycle break it.
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.waiting
-            .as_ref()
-            .map_or(Ok(()), |waiting| visit.call(&waiting.future))
+        self.waiting.as_ref().map_or(Ok(()), |waiting| visit.call(&waiting.future))
     }
 }
 

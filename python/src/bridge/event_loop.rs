@@ -39,36 +39,18 @@ pub(crate) fn running(py: Python<'_>) -> PyResult<(Arc<LoopCalls>, Bound<'_, PyA
     static RUNNING: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let event_loop = RUNNING.import(py, "asyncio", "get_running_loop")?.call0()?;
     let key = event_loop.as_ptr() as usize;
-    let found = BRIDGES
-        .lock()
-        .as_ref()
-        .and_then(|bridges| Some(bridges.get(&key)?.clone_ref(py)));
+    let found = BRIDGES.lock().as_ref().and_then(|bridges| Some(bridges.get(&key)?.clone_ref(py)));
     let bridge = found.and_then(|bridge| bridge.bind(py).upgrade_as::<Bridge>().ok().flatten());
     // The bridge of a parent process is replaced.
     if let Some(calls) = bridge.and_then(|bridge| bridge.get().calls.get().cloned()) {
         return Ok((calls, event_loop));
     }
-    let calls = Arc::new(LoopCalls {
-        mailbox: Mailbox::new()?,
-        futures: Mutex::default(),
-    });
+    let calls = Arc::new(LoopCalls { mailbox: Mailbox::new()?, futures: Mutex::default() });
     let fd = calls.mailbox.fd();
-    let bridge = Bound::new(
-        py,
-        Bridge {
-            calls: PerProcess::new(calls.clone()),
-            key,
-        },
-    )?;
-    event_loop.call_method1(
-        intern!(py, "add_reader"),
-        (fd, bridge.getattr(intern!(py, "drain"))?),
-    )?;
+    let bridge = Bound::new(py, Bridge { calls: PerProcess::new(calls.clone()), key })?;
+    event_loop.call_method1(intern!(py, "add_reader"), (fd, bridge.getattr(intern!(py, "drain"))?))?;
     let reference = PyWeakrefReference::new(&bridge)?.unbind();
-    let replaced = BRIDGES
-        .lock()
-        .get_or_insert_default()
-        .insert(key, reference);
+    let replaced = BRIDGES.lock().get_or_insert_default().insert(key, reference);
     drop(replaced);
     Ok((calls, event_loop))
 }
@@ -92,11 +74,7 @@ impl LoopCalls {
 
     /// Whether the future of this call waits for a result. A future that was cancelled does not.
     pub(crate) fn is_waiting(&self, py: Python<'_>, number: u64) -> bool {
-        let future = self
-            .futures
-            .lock()
-            .get(&number)
-            .map(|future| future.clone_ref(py));
+        let future = self.futures.lock().get(&number).map(|future| future.clone_ref(py));
         future.is_some_and(|future| is_pending(future.bind(py)))
     }
 
@@ -117,8 +95,7 @@ impl LoopCalls {
 /// Whether a future has no result and was not cancelled.
 fn is_pending(future: &Bound<'_, PyAny>) -> bool {
     let done = future.call_method0(intern!(future.py(), "done"));
-    done.and_then(|done| done.extract())
-        .is_ok_and(|done: bool| !done)
+    done.and_then(|done| done.extract()).is_ok_and(|done: bool| !done)
 }
 
 #[pymethods]
@@ -145,10 +122,7 @@ impl Bridge {
     }
 
     fn __clear__(&self) {
-        let cleared = self
-            .calls
-            .get()
-            .map(|calls| std::mem::take(&mut *calls.futures.lock()));
+        let cleared = self.calls.get().map(|calls| std::mem::take(&mut *calls.futures.lock()));
         drop(cleared);
     }
 }
@@ -159,10 +133,7 @@ impl Drop for Bridge {
         let Some(calls) = self.calls.get() else {
             return;
         };
-        let removed = BRIDGES
-            .lock()
-            .as_mut()
-            .and_then(|bridges| bridges.remove(&self.key));
+        let removed = BRIDGES.lock().as_mut().and_then(|bridges| bridges.remove(&self.key));
         drop(removed);
         calls.mailbox.close();
         let futures = std::mem::take(&mut *calls.futures.lock());

@@ -34,12 +34,7 @@ struct State {
 
 impl Mailbox {
     pub(super) fn new() -> io::Result<Self> {
-        Ok(Self {
-            state: Mutex::new(State {
-                entries: Vec::new(),
-                wake: Some(WakeFd::new()?),
-            }),
-        })
+        Ok(Self { state: Mutex::new(State { entries: Vec::new(), wake: Some(WakeFd::new()?) }) })
     }
 
     /// Adds an entry, and wakes the loop unless a wake is under way. Drops the entry if the loop has closed.

@@ -21,9 +21,7 @@ pub(super) struct WakeFd {
 impl WakeFd {
     pub(super) fn new() -> io::Result<Self> {
         use rustix::event::{EventfdFlags, eventfd};
-        Ok(Self {
-            counter: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
-        })
+        Ok(Self { counter: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)? })
     }
 
     /// Makes the descriptor readable.

@@ -58,20 +58,13 @@ impl Channel {
         let state = ChannelState {
             queue: VecDeque::new(),
             waiters: VecDeque::new(),
-            source: if name.contains('!') {
-                Source::Pump
-            } else {
-                Source::Receiver(None)
-            },
+            source: if name.contains('!') { Source::Pump } else { Source::Receiver(None) },
             is_started: false,
             is_reading: false,
             idle_since: Instant::now(),
             is_removed: false,
         };
-        Self {
-            name: name.into(),
-            state: Mutex::new(state),
-        }
+        Self { name: name.into(), state: Mutex::new(state) }
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, ChannelState> {
@@ -117,8 +110,7 @@ impl ChannelState {
             return Poll::Pending;
         };
         for _ in 0..REPORTS {
-            let mut sink =
-                |delivery: channel_layer::Delivery| taken.push(stamps.hold(delivery.message));
+            let mut sink = |delivery: channel_layer::Delivery| taken.push(stamps.hold(delivery.message));
             let polled = receiver.poll_recv_many(cx, &mut sink, limit);
             self.is_reading = polled.is_pending();
             match polled {
@@ -133,19 +125,13 @@ impl ChannelState {
 
     /// Returns a message to its place.
     pub(crate) fn put_back(&mut self, held: Held) {
-        let place = self
-            .queue
-            .partition_point(|other| other.number < held.number);
+        let place = self.queue.partition_point(|other| other.number < held.number);
         self.queue.insert(place, held);
     }
 
     /// The loop of the first call whose loop is open.
     pub(crate) fn next_loop(&mut self) -> Option<Arc<LoopCalls>> {
-        while self
-            .waiters
-            .front()
-            .is_some_and(|waiter| waiter.calls.mailbox.is_closed())
-        {
+        while self.waiters.front().is_some_and(|waiter| waiter.calls.mailbox.is_closed()) {
             self.waiters.pop_front();
         }
         self.waiters.front().map(|waiter| waiter.calls.clone())
@@ -153,11 +139,7 @@ impl ChannelState {
 
     /// Removes a call. Stops reading if no other call waits.
     pub(crate) fn remove_waiter(&mut self, number: u64) {
-        if let Some(place) = self
-            .waiters
-            .iter()
-            .position(|waiter| waiter.call.number == number)
-        {
+        if let Some(place) = self.waiters.iter().position(|waiter| waiter.call.number == number) {
             self.waiters.remove(place);
         }
         if self.waiters.is_empty() {

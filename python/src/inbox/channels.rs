@@ -59,24 +59,13 @@ impl Stamps {
     }
 
     pub(super) fn hold(&self, message: Message) -> Held {
-        Held {
-            number: self.number(),
-            message,
-            expires: Instant::now() + self.expiry,
-        }
+        Held { number: self.number(), message, expires: Instant::now() + self.expiry }
     }
 }
 
 impl Inbox {
     pub(crate) fn new(expiry: Duration, capacity: Capacity) -> Self {
-        Self {
-            registry: Mutex::default(),
-            stamps: Stamps {
-                next: AtomicU64::new(0),
-                expiry,
-            },
-            capacity,
-        }
+        Self { registry: Mutex::default(), stamps: Stamps { next: AtomicU64::new(0), expiry }, capacity }
     }
 
     /// Applies `change` to a channel, which is created if it is missing.
@@ -97,13 +86,7 @@ impl Inbox {
     }
 
     /// Begins a call that waits for a message of the channel `name`.
-    pub(crate) fn receive(
-        &self,
-        core: &Arc<Core>,
-        name: &str,
-        call: &Arc<CallState>,
-        calls: &Arc<LoopCalls>,
-    ) -> Begun {
+    pub(crate) fn receive(&self, core: &Arc<Core>, name: &str, call: &Arc<CallState>, calls: &Arc<LoopCalls>) -> Begun {
         let begun = self.with_channel(core, name, |channel, state| {
             if let Err(error) = open(core, channel, state) {
                 return Err(Err(Arc::new(error)));
@@ -119,14 +102,8 @@ impl Inbox {
                 // The loop polls again, for one message more.
                 serve::on_loop(calls, core, vec![channel.clone()]);
             }
-            state.waiters.push_back(Waiter {
-                call: call.clone(),
-                calls: calls.clone(),
-            });
-            Ok((
-                channel.clone(),
-                std::mem::replace(&mut state.is_started, true),
-            ))
+            state.waiters.push_back(Waiter { call: call.clone(), calls: calls.clone() });
+            Ok((channel.clone(), std::mem::replace(&mut state.is_started, true)))
         });
         match begun {
             Ok((channel, was_started)) => {
@@ -141,10 +118,7 @@ impl Inbox {
                 }))
             }
             Err(Ok((channel, held))) => {
-                let delivery = held
-                    .into_iter()
-                    .next()
-                    .map(|held| Delivery::new(core, &channel, held));
+                let delivery = held.into_iter().next().map(|held| Delivery::new(core, &channel, held));
                 Begun::Complete(Ok(delivery.map_or(Outcome::None, Outcome::Message)))
             }
             Err(Err(error)) => Begun::Complete(Err(error)),
@@ -178,11 +152,7 @@ impl Inbox {
     }
 
     /// Adds messages that a pump has read, and wakes the loops that wait for them.
-    pub(super) fn deliver(
-        &self,
-        core: &Arc<Core>,
-        deliveries: impl Iterator<Item = channel_layer::Delivery>,
-    ) {
+    pub(super) fn deliver(&self, core: &Arc<Core>, deliveries: impl Iterator<Item = channel_layer::Delivery>) {
         let mut loops: Vec<(Arc<LoopCalls>, Vec<Arc<Channel>>)> = Vec::new();
         let mut registry = self.registry.lock();
         for delivery in deliveries {
@@ -190,10 +160,7 @@ impl Inbox {
             let Some(next) = self.add(&channel, &delivery.channel, delivery.message) else {
                 continue;
             };
-            match loops
-                .iter_mut()
-                .find(|(calls, _)| Arc::ptr_eq(calls, &next))
-            {
+            match loops.iter_mut().find(|(calls, _)| Arc::ptr_eq(calls, &next)) {
                 Some((_, channels)) => channels.push(channel),
                 None => loops.push((next, vec![channel])),
             }
@@ -205,12 +172,7 @@ impl Inbox {
     }
 
     /// Adds a message. Returns the loop that waits for it.
-    fn add(
-        &self,
-        channel: &Channel,
-        name: &ChannelName,
-        message: Message,
-    ) -> Option<Arc<LoopCalls>> {
+    fn add(&self, channel: &Channel, name: &ChannelName, message: Message) -> Option<Arc<LoopCalls>> {
         let mut state = channel.state();
         state.queue.push_back(self.stamps.hold(message));
         if state.queue.len() <= state.waiters.len() {
@@ -227,10 +189,7 @@ impl Inbox {
     pub(super) fn fail(&self, source: &str, error: Error) {
         let error = Arc::new(error);
         let registry = self.registry.lock();
-        let failed = registry
-            .channels
-            .values()
-            .filter(|channel| channel.non_local() == source);
+        let failed = registry.channels.values().filter(|channel| channel.non_local() == source);
         let waiters = failed.flat_map(|channel| {
             let mut state = channel.state();
             state.is_started = false;
@@ -258,8 +217,7 @@ impl Inbox {
     /// Starts what reads the channel.
     fn start_source(&self, core: &Arc<Core>, channel: &Arc<Channel>) {
         if !channel.is_process_local() {
-            core.runtime
-                .spawn(pump::open(core.clone(), channel.clone()));
+            core.runtime.spawn(pump::open(core.clone(), channel.clone()));
             return;
         }
         let source = channel.non_local();
@@ -269,28 +227,14 @@ impl Inbox {
             return;
         }
         let number = self.stamps.number();
-        let task = core
-            .runtime
-            .spawn(pump::run(Arc::downgrade(core), source.into(), number))
-            .abort_handle();
-        registry.pumps.insert(
-            source.into(),
-            Pump {
-                number,
-                task,
-                used: Instant::now(),
-            },
-        );
+        let task = core.runtime.spawn(pump::run(Arc::downgrade(core), source.into(), number)).abort_handle();
+        registry.pumps.insert(source.into(), Pump { number, task, used: Instant::now() });
     }
 
     /// Forgets a pump that has ended, and fails the calls that still wait for it.
     pub(super) fn pump_ended(&self, source: &str, number: u64) {
         let mut registry = self.registry.lock();
-        if registry
-            .pumps
-            .get(source)
-            .is_some_and(|pump| pump.number == number)
-        {
+        if registry.pumps.get(source).is_some_and(|pump| pump.number == number) {
             registry.pumps.remove(source);
             drop(registry);
             self.fail(source, Error::Panicked);

@@ -28,19 +28,11 @@ pub(crate) struct Delivery {
 
 impl Delivery {
     pub(crate) fn new(core: &Arc<Core>, channel: &Arc<Channel>, held: Held) -> Self {
-        Self {
-            core: Arc::downgrade(core),
-            channel: channel.clone(),
-            held: Some(held),
-        }
+        Self { core: Arc::downgrade(core), channel: channel.clone(), held: Some(held) }
     }
 
     pub(crate) fn into_python(mut self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let message = self
-            .held
-            .as_ref()
-            .map(|held| values::message_to_python(py, &held.message))
-            .transpose()?;
+        let message = self.held.as_ref().map(|held| values::message_to_python(py, &held.message)).transpose()?;
         self.held = None;
         Ok(message.unwrap_or_else(|| py.None()))
     }

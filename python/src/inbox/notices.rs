@@ -32,23 +32,16 @@ impl Notices {
                 Err(RecvError::Closed) => return,
             };
             let kind = match event {
-                Event::SubscriptionLost { shard, .. } if is_pubsub && lost.insert(shard) => {
-                    &self.on_disconnect
-                }
-                Event::SubscriptionRestored { shard } if is_pubsub && lost.remove(&shard) => {
-                    &self.on_reconnect
-                }
-                Event::ShardDown { shard, .. } if !is_pubsub && lost.insert(shard) => {
-                    &self.on_disconnect
-                }
+                Event::SubscriptionLost { shard, .. } if is_pubsub && lost.insert(shard) => &self.on_disconnect,
+                Event::SubscriptionRestored { shard } if is_pubsub && lost.remove(&shard) => &self.on_reconnect,
+                Event::ShardDown { shard, .. } if !is_pubsub && lost.insert(shard) => &self.on_disconnect,
                 Event::ShardUp { shard } if !is_pubsub && lost.remove(&shard) => &self.on_reconnect,
                 _ => continue,
             };
             let (Some(kind), Some(core)) = (kind, core.upgrade()) else {
                 continue;
             };
-            let message =
-                Message::from([(Text::from_static("type"), Value::Text(kind.as_str().into()))]);
+            let message = Message::from([(Text::from_static("type"), Value::Text(kind.as_str().into()))]);
             core.inbox.notify(&core, &message);
         }
     }

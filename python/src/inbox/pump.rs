@@ -17,11 +17,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Reads the process-local channels below `source` into the inbox, until the layer closes or the task is aborted.
 pub(super) async fn run(core: Weak<Core>, source: Box<str>, number: u64) {
-    let _ending = Ending {
-        core: core.clone(),
-        source: source.clone(),
-        number,
-    };
+    let _ending = Ending { core: core.clone(), source: source.clone(), number };
     let Some(mut receiver) = receiver(&core, &source).await else {
         return;
     };
@@ -67,9 +63,7 @@ async fn receiver(core: &Weak<Core>, source: &str) -> Option<Receiver> {
         Ok(connected) => connected.layer.receiver(&[source]),
         Err(error) => Err(error),
     };
-    receiver
-        .map_err(|error| core.inbox.fail(source, error))
-        .ok()
+    receiver.map_err(|error| core.inbox.fail(source, error)).ok()
 }
 
 /// Connects the layer, and gives the channel its receiver.

@@ -31,23 +31,13 @@ impl Wake for LoopWaker {
 }
 
 /// Returns the waker of a poll of the channel by a loop.
-pub(super) fn waker(
-    core: &Arc<Core>,
-    channel: &Arc<Channel>,
-    state: &ChannelState,
-    calls: &Arc<LoopCalls>,
-) -> Waker {
+pub(super) fn waker(core: &Arc<Core>, channel: &Arc<Channel>, state: &ChannelState, calls: &Arc<LoopCalls>) -> Waker {
     if matches!(state.source, Source::Pump) {
         // The pump wakes the loop.
         return Waker::noop().clone();
     }
     let (core, channel) = (Arc::downgrade(core), Arc::downgrade(channel));
-    Arc::new(LoopWaker {
-        core,
-        channel,
-        calls: calls.clone(),
-    })
-    .into()
+    Arc::new(LoopWaker { core, channel, calls: calls.clone() }).into()
 }
 
 /// Makes a loop serve `channels`.
@@ -65,20 +55,10 @@ pub(super) fn on_loop(calls: &LoopCalls, core: &Arc<Core>, channels: Vec<Arc<Cha
 fn serve(py: Python<'_>, calls: &Arc<LoopCalls>, core: &Arc<Core>, channel: &Arc<Channel>) {
     loop {
         let mut state = channel.state();
-        let own = state
-            .waiters
-            .iter()
-            .filter(|waiter| Arc::ptr_eq(&waiter.calls, calls));
-        let waiting: Vec<_> = own
-            .take(AT_ONCE)
-            .map(|waiter| waiter.call.clone())
-            .collect();
+        let own = state.waiters.iter().filter(|waiter| Arc::ptr_eq(&waiter.calls, calls));
+        let waiting: Vec<_> = own.take(AT_ONCE).map(|waiter| waiter.call.clone()).collect();
         let may_read = state.queue.is_empty() && matches!(state.source, Source::Receiver(Some(_)));
-        let next = if waiting.is_empty() {
-            state.next_loop()
-        } else {
-            None
-        };
+        let next = if waiting.is_empty() { state.next_loop() } else { None };
         drop(state);
         if waiting.is_empty() {
             // The rest is for another loop.
@@ -88,9 +68,8 @@ fn serve(py: Python<'_>, calls: &Arc<LoopCalls>, core: &Arc<Core>, channel: &Arc
             return;
         }
         // A call that was cancelled takes no message. Its task has not run yet, or the call would not be here.
-        let (live, cancelled): (Vec<_>, Vec<_>) = waiting
-            .into_iter()
-            .partition(|call| calls.is_waiting(py, call.number));
+        let (live, cancelled): (Vec<_>, Vec<_>) =
+            waiting.into_iter().partition(|call| calls.is_waiting(py, call.number));
         let take = || take(core, channel, calls, &live, &cancelled);
         // A receiver may write to a socket, and decode messages.
         let Some(completed) = (if may_read { py.detach(take) } else { take() }) else {
@@ -119,19 +98,12 @@ fn take(
     }
     let _inside = core.runtime.enter();
     let waker = waker(core, channel, &state, calls);
-    let polled = state.poll_take(
-        &mut Context::from_waker(&waker),
-        live.len(),
-        &core.inbox.stamps,
-    );
+    let polled = state.poll_take(&mut Context::from_waker(&waker), live.len(), &core.inbox.stamps);
     let Poll::Ready(result) = polled else {
         return None;
     };
     let results = match result {
-        Ok(held) => held
-            .into_iter()
-            .map(|held| Ok(Outcome::Message(Delivery::new(core, channel, held))))
-            .collect(),
+        Ok(held) => held.into_iter().map(|held| Ok(Outcome::Message(Delivery::new(core, channel, held)))).collect(),
         Err(error) => vec![Err(Arc::new(error))],
     };
     let completed: Vec<_> = live.iter().zip(results).collect();

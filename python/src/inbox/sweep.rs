@@ -40,11 +40,7 @@ fn sweep(core: &Core) -> Vec<(Arc<Channel>, Held)> {
     registry.channels.retain(|_, channel| {
         let mut state = channel.state();
         state.queue.retain(|held| held.expires > now);
-        let idle = if state.waiters.is_empty() {
-            now - state.idle_since
-        } else {
-            Duration::ZERO
-        };
+        let idle = if state.waiters.is_empty() { now - state.idle_since } else { Duration::ZERO };
         if idle >= PAUSE && matches!(state.source, Source::Receiver(_)) && core.returns_messages() {
             returned.extend(state.queue.drain(..).map(|held| (channel.clone(), held)));
         }
@@ -57,11 +53,7 @@ fn sweep(core: &Core) -> Vec<(Arc<Channel>, Held)> {
     });
     let registry = &mut *registry;
     registry.pumps.retain(|source, pump| {
-        if registry
-            .channels
-            .keys()
-            .any(|name| name.starts_with(&**source))
-        {
+        if registry.channels.keys().any(|name| name.starts_with(&**source)) {
             pump.used = now;
         }
         let is_needed = now - pump.used < core.expiry();
@@ -75,11 +67,7 @@ fn sweep(core: &Core) -> Vec<(Arc<Channel>, Held)> {
 
 /// How long a channel is kept that no call waits for.
 fn linger(core: &Core, state: &ChannelState) -> Duration {
-    if matches!(state.source, Source::Pump) {
-        PAUSE
-    } else {
-        core.linger()
-    }
+    if matches!(state.source, Source::Pump) { PAUSE } else { core.linger() }
 }
 
 /// Returns messages to the server. They come behind the messages that wait there.
@@ -87,10 +75,8 @@ pub(crate) async fn requeue(core: &Arc<Core>, returned: Vec<(Arc<Channel>, Held)
     let (Some(connected), false) = (core.get(), returned.is_empty()) else {
         return;
     };
-    let messages: Vec<(&str, Message)> = returned
-        .iter()
-        .map(|(channel, held)| (&*channel.name, held.message.clone()))
-        .collect();
+    let messages: Vec<(&str, Message)> =
+        returned.iter().map(|(channel, held)| (&*channel.name, held.message.clone())).collect();
     let results = connected.layer.requeue(&messages).await;
     drop(messages);
     for ((channel, held), result) in returned.into_iter().zip(results) {

@@ -62,8 +62,8 @@ impl Layer {
 #[pymethods]
 impl Layer {
     /// Creates a layer of `kind` (`native`, `channels_redis`, `pubsub` or `memory`) from the options of the crate as
-    /// JSON. Connects at the first call. Consumers get messages of the types `on_disconnect` and `on_reconnect` when the
-    /// connection to a server breaks and when it is back.
+    /// JSON. Connects at the first call. Consumers get messages of the types `on_disconnect` and `on_reconnect` when
+    /// the connection to a server breaks and when it is back.
     #[new]
     #[pyo3(signature = (kind, options, on_disconnect = None, on_reconnect = None))]
     fn new(kind: &str, options: &str, on_disconnect: Option<String>, on_reconnect: Option<String>) -> PyResult<Self> {

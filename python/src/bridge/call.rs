@@ -110,8 +110,8 @@ struct Waiting {
 }
 
 impl Call {
-    /// Starts `future`. It is polled once on this thread: the work begins without a change of threads, and a future that
-    /// is ready needs none. Otherwise it goes on in the runtime.
+    /// Starts `future`. It is polled once on this thread: the work begins without a change of threads, and a future
+    /// that is ready needs none. Otherwise it goes on in the runtime.
     pub(crate) fn start<F>(py: Python<'_>, future: F) -> PyResult<Self>
     where
         F: Future<Output = Result<Outcome, Error>> + Send + 'static,

@@ -22,7 +22,8 @@ static BRIDGES: Mutex<Option<HashMap<usize, Py<PyWeakrefReference>>>> = Mutex::n
 /// The calls of an event loop that wait for results from other threads.
 pub(crate) struct LoopCalls {
     pub(crate) mailbox: Mailbox,
-    /// The futures by the numbers of their calls. Locked only by threads that hold the GIL, and never while Python runs.
+    /// The futures by the numbers of their calls. Locked only by threads that hold the GIL, and never while Python
+    /// runs.
     futures: Mutex<HashMap<u64, Py<PyAny>>>,
 }
 

@@ -19,7 +19,8 @@ const REPORTS: usize = 100;
 /// A channel by its full name.
 pub(crate) struct Channel {
     pub(crate) name: Box<str>,
-    /// Never locked while Python runs. A poll of the receiver may wake a loop, which locks only the mailbox of the loop.
+    /// Never locked while Python runs. A poll of the receiver may wake a loop, which locks only the mailbox of the
+    /// loop.
     state: Mutex<ChannelState>,
 }
 

@@ -14,5 +14,6 @@ mod pubsub;
 mod scripts;
 mod sharded_pubsub;
 mod spread;
+mod together;
 mod tools;
 mod unserved;

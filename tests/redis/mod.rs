@@ -23,6 +23,7 @@ mod latency;
 mod mixed_settings;
 mod outages;
 mod panics;
+mod push_one_script;
 mod push_script;
 mod put_back_script;
 mod quarantine;

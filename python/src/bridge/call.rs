@@ -246,7 +246,7 @@ struct Completion {
 
 impl Drop for Completion {
     fn drop(&mut self) {
-        // Does nothing if there is a result.
+        // A result that is there stays.
         self.state.complete(Err(Arc::new(Error::Panicked)));
         self.calls.completed(self.state.number);
     }

@@ -95,6 +95,10 @@ impl WriteFormat for Native {
     async fn push(&self, node: Node<'_>, batch: &Batch<OutboundBody>) -> Result<Pushed, Fault> {
         self.writer(node.shard, batch)?.push(node).await
     }
+
+    async fn push_together(&self, node: Node<'_>, batch: &Batch<OutboundBody>) -> Result<Option<Pushed>, Fault> {
+        self.writer(node.shard, batch)?.push_together(node).await
+    }
 }
 
 impl Native {

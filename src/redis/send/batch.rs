@@ -8,6 +8,7 @@ use super::format::{OutboundMessage, Weight, WriteFormat};
 use super::slots::PendingInSlot;
 use crate::drops::{self, CountedIfUnread, DropReason, OutcomeReceiver, OutcomeSender};
 use crate::name::ChannelName;
+use crate::redis::node::commands::asking::Node;
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
 use crate::redis::topology::lists::ListName;
@@ -123,9 +124,13 @@ pub struct Batch<B> {
     messages: usize,
 }
 
+/// In place of a number of messages: a node of a cluster refused them, because it does not have their list.
+const ELSEWHERE: i64 = -2;
+
 /// What a script that adds messages returns.
 pub struct Pushed {
-    /// For each run how many of its messages were added, from the first on; -1 if its key holds another type of value.
+    /// For each run how many of its messages were added, from the first on; -1 if its key holds another type of value,
+    /// and [`ELSEWHERE`].
     accepted: Vec<i64>,
     /// How many expired messages were removed to make room.
     expired: usize,
@@ -160,6 +165,11 @@ impl<B> Batch<B> {
     /// How many messages it has.
     pub(crate) fn message_count(&self) -> usize {
         self.messages
+    }
+
+    /// Whether it has messages for more than one list.
+    pub(super) fn has_several_lists(&self) -> bool {
+        self.last_runs.len() > 1
     }
 
     /// Whether a list has more than one run.
@@ -247,6 +257,29 @@ impl<B> Batch<B> {
         }
     }
 
+    /// Makes one attempt to send the messages to `shard`, a shard of a cluster, in one call, and reports their
+    /// outcomes. Returns those that have to be sent on their own: no attempt for them can have run.
+    pub(super) async fn send_together<F: WriteFormat<Body = B>>(self, format: &F, shard: &Shard) -> Self {
+        let pushed = contained(TASK, format.push_together(Node::owner(shard), &self)).await;
+        match pushed.unwrap_or_else(|| Err(Fault::panicked())) {
+            Ok(Some(pushed)) => self.finish_here(shard.index, pushed),
+            Ok(None) => self,
+            Err(fault) if !fault.may_have_run => self,
+            Err(fault) => {
+                self.finish(shard.index, Err(fault));
+                std::iter::empty().collect()
+            }
+        }
+    }
+
+    /// Reports the outcomes of the messages whose lists are on the server that has answered, and returns the others.
+    fn finish_here(self, shard: usize, Pushed { accepted, expired }: Pushed) -> Self {
+        let (elsewhere, here): (Vec<_>, Vec<_>) =
+            self.runs.into_iter().zip(accepted).partition(|(_, accepted)| *accepted == ELSEWHERE);
+        settle_all(here, shard, expired);
+        elsewhere.into_iter().flat_map(|(run, _)| run).collect()
+    }
+
     /// Fails all messages except those that wait for the server.
     fn fail_all_but_waiting(&mut self, shard: usize, fault: &Fault) {
         let (kept, others): (Vec<_>, Vec<_>) =
@@ -265,12 +298,7 @@ impl<B> Batch<B> {
     /// Reports the outcome of each message, and counts the messages.
     pub(crate) fn finish(self, shard: usize, result: Result<Pushed, Fault>) {
         match result {
-            Ok(Pushed { accepted, expired }) => {
-                let sent: usize =
-                    self.runs.into_iter().zip(accepted).map(|(run, taken)| settle(run, shard, taken)).sum();
-                drops::count(DropReason::Expired, expired);
-                update_metric(|| metrics::counter!("channel_layer_sent_total").increment(sent as u64));
-            }
+            Ok(Pushed { accepted, expired }) => settle_all(self.runs.into_iter().zip(accepted), shard, expired),
             Err(fault) => self.runs.into_iter().flatten().for_each(|message| message.fail(shard, &fault)),
         }
     }
@@ -279,6 +307,13 @@ impl<B> Batch<B> {
 /// Records how many messages a batch had.
 pub(crate) fn record_size(messages: usize) {
     update_metric(|| metrics::histogram!("channel_layer_batch_size").record(metric_value(messages)));
+}
+
+/// Reports the outcomes of the messages of runs, each with the number of messages that were added, and counts them.
+fn settle_all<B>(runs: impl IntoIterator<Item = (Run<B>, i64)>, shard: usize, expired: usize) {
+    let sent: usize = runs.into_iter().map(|(run, accepted)| settle(run, shard, accepted)).sum();
+    drops::count(DropReason::Expired, expired);
+    update_metric(|| metrics::counter!("channel_layer_sent_total").increment(sent as u64));
 }
 
 /// Reports the outcomes of the messages of a run. The first `accepted` messages were added. Returns how many that are.

@@ -1,5 +1,7 @@
 //! `WriteFormat`: how a stored format writes messages.
 
+use std::future::ready;
+
 use super::batch::{Batch, Pushed};
 use crate::name::ChannelName;
 use crate::redis::node::commands::asking::Node;
@@ -18,8 +20,18 @@ pub trait WriteFormat: Send + Sync + 'static {
     /// The part of a normal channel's `capacity` that `shard`, one of `shards`, may hold. In a cluster these are lists.
     fn capacity_on(&self, shard: usize, capacity: usize, shards: usize) -> usize;
 
-    /// Adds the messages of `batch` to their channels on `node`, in one attempt.
+    /// Adds the messages of `batch` to their lists on `node`, in one attempt. In a cluster they are all for one list.
     fn push(&self, node: Node<'_>, batch: &Batch<Self::Body>) -> impl Future<Output = Result<Pushed, Fault>> + Send;
+
+    /// Adds messages to the lists that are on `node`, a node of a cluster, in one attempt. `None` if the messages for
+    /// each list need an attempt of their own.
+    fn push_together(
+        &self,
+        _node: Node<'_>,
+        _batch: &Batch<Self::Body>,
+    ) -> impl Future<Output = Result<Option<Pushed>, Fault>> + Send {
+        ready(Ok(None))
+    }
 }
 
 /// A message in the form of its format, and its destination.

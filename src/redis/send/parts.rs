@@ -1,4 +1,5 @@
-//! The task of a queue in a cluster: sends the messages for each list of a batch by a call of its own.
+//! The task of a queue in a cluster: sends a batch to the shard of the queue by one call, and the messages for each
+//! list that is not there by a call of its own.
 //!
 //! The next batch waits for the calls that the shard of the queue answers. A list whose messages have to be sent to
 //! another shard, or again, does not hold up the others: the queue keeps its later messages until they have been sent.
@@ -7,10 +8,12 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::time::Instant;
 
 use super::batch::{Batch, Outgoing, TASK, record_size};
 use super::format::{Weight, WriteFormat};
@@ -23,6 +26,21 @@ use crate::supervise::contained;
 /// How many lists may wait for other shards, or for an end of a migration, before the queue waits for one of them.
 /// In a cluster that serves no slot, each of them is sent again all the time.
 const MAX_DELAYED: usize = 100;
+
+/// How long the messages for each list have a call of their own after a call for several to a server that took none of
+/// their messages. It is not the master of their slots any more, or does not run scripts over several slots.
+const APART: Duration = Duration::from_secs(1);
+
+/// What has become of messages on their way to the shard of the queue.
+enum Progress<'q, B> {
+    Ended,
+    /// The messages for each list need a call of their own. `is_whole` says that none could be sent together.
+    Apart {
+        batch: Batch<B>,
+        is_whole: bool,
+    },
+    Delayed(Part<'q>),
+}
 
 /// The messages for one list on their way.
 struct Part<'q> {
@@ -40,23 +58,47 @@ pub(super) async fn send_parts<F: WriteFormat>(
     format: Arc<F>,
     batches: BatchReceiver<F::Body>,
 ) {
+    let together = async |batch: Batch<F::Body>| {
+        let count = batch.message_count();
+        let batch = batch.send_together(&*format, &shard).await;
+        let is_whole = batch.message_count() == count;
+        Progress::Apart { batch, is_whole }
+    };
+    let apart = |batch: Batch<F::Body>| {
+        let part = |part| Part::new(part, &*format, &places, &shard, &batches).promptly().boxed();
+        batch.by_list().map(part).collect::<Vec<_>>()
+    };
     let mut prompt = FuturesUnordered::new();
     let mut delayed = FuturesUnordered::<BoxFuture<'_, Box<str>>>::new();
+    // When a batch may be sent by one call again.
+    let mut together_from = Instant::now();
     loop {
         tokio::select! {
             biased;
             Some(list) = delayed.next() => batches.resume(&list),
-            Some(part) = prompt.next() => {
-                let Some::<Part<'_>>(part) = part else { continue };
-                batches.hold(part.list.clone());
-                delayed.push(part.finish().boxed());
-            }
+            Some(progress) = prompt.next() => match progress {
+                Progress::Ended => {}
+                Progress::Apart { batch, is_whole } => {
+                    if is_whole {
+                        together_from = Instant::now() + APART;
+                    }
+                    prompt.extend(apart(batch));
+                }
+                Progress::Delayed(part) => {
+                    let part: Part<'_> = part;
+                    batches.hold(part.list.clone());
+                    delayed.push(part.finish().boxed());
+                }
+            },
             messages = batches.next(), if prompt.is_empty() && delayed.len() < MAX_DELAYED => {
                 let Some(messages) = messages else { break };
                 let batch: Batch<F::Body> = messages.into_iter().collect();
                 record_size(batch.message_count());
-                let parts = batch.by_list().map(|part| Part::new(part, &*format, &places, &shard, &batches));
-                prompt.extend(parts.map(Part::promptly));
+                if batch.has_several_lists() && Instant::now() >= together_from {
+                    prompt.push(together(batch).boxed());
+                } else {
+                    prompt.extend(apart(batch));
+                }
             }
         }
     }
@@ -89,12 +131,12 @@ impl<'q> Part<'q> {
     }
 
     /// Sends the messages. Returns the part before they have been sent if they are delayed.
-    async fn promptly(mut self) -> Option<Self> {
+    async fn promptly<B>(mut self) -> Progress<'q, B> {
         let has_ended = poll_fn(|cx| match self.sending.as_mut().poll(cx) {
             Poll::Pending if !self.is_delayed.load(Ordering::Relaxed) => Poll::Pending,
             polled => Poll::Ready(polled.is_ready()),
         });
-        if has_ended.await { None } else { Some(self) }
+        if has_ended.await { Progress::Ended } else { Progress::Delayed(self) }
     }
 }
 

@@ -5,6 +5,7 @@
 use crate::redis::node::commands::script::Script;
 
 pub(crate) static PUSH: Script = Script::new(include_str!("push.lua"));
+pub(crate) static PUSH_ONE: Script = Script::new(include_str!("push_one.lua"));
 pub(crate) static PUSH_LARGE: Script = Script::new(include_str!("push_large.lua"));
 pub(crate) static COUNT: Script = Script::new(include_str!("count.lua"));
 pub(crate) static BOUND_POP: Script = Script::new(include_str!("bound_pop.lua"));
@@ -21,8 +22,9 @@ pub(crate) static GROUP_MEMBERS: Script = Script::new(include_str!("groups/membe
 pub(crate) static GROUP_REMEMBER: Script = Script::new(include_str!("groups/remember.lua"));
 
 /// The scripts of the native format.
-pub(crate) static NATIVE: [&Script; 13] = [
+pub(crate) static NATIVE: [&Script; 14] = [
     &PUSH,
+    &PUSH_ONE,
     &COUNT,
     &DROP_EXPIRED,
     &PUT_BACK,
@@ -36,3 +38,14 @@ pub(crate) static NATIVE: [&Script; 13] = [
     &GROUP_MEMBERS,
     &GROUP_REMEMBER,
 ];
+
+#[cfg(test)]
+mod tests {
+    use crate::redis::native::send::write::STAMP_TOLERANCE;
+
+    #[test]
+    fn push_one_has_the_tolerance_of_the_other_scripts() {
+        let line = format!("\nlocal tolerance = {}\n", STAMP_TOLERANCE.as_millis());
+        assert!(include_str!("push_one.lua").contains(&line));
+    }
+}

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-cross-slot-keys
 -- Appends entries to channels, each channel up to its capacity.
 --
 -- The sender stamps the entries by its estimate of this server's clock, so they are appended unchanged. If the estimate is
@@ -10,18 +10,22 @@
 -- A call can have the condition that a group has certain routes. Then the versions of the routes in the entries are the
 -- current ones, as if the sender had read them now.
 --
--- KEYS: for each channel its list; last, if there is a condition, the group and the ends of its routes.
+-- A node of a cluster gets the channels of several slots in one call. Their lists are arguments then, because keys would
+-- have to be in one slot. Nothing is appended to a list that is on another node, or in a slot that is being migrated.
+--
+-- KEYS: for each channel its list; last, if there is a condition, the group and the ends of its routes. None if the lists
+-- are arguments.
 -- ARGV[1]: how long the entries live, in ms.
 -- ARGV[2]: their stamp, which is when they expire by the sender's estimate of the clock, in ms.
 -- ARGV[3]: how far the estimate may be off, in ms.
 -- ARGV[4]: how long a list lives after a send, in ms.
 -- ARGV[5]: 0, or if there is a condition the time in microseconds before which none of the group's routes ends.
 -- ARGV[6], if there is a condition: the routes and their versions as groups/routes.lua returns them, separated by spaces.
--- ARGV[6... or 7...]: for each channel its capacity, the number n of its entries, then the n entries. A channel may occur
--- again with another capacity.
--- Returns: for each channel how many of its entries were appended, from the first on (-1: its key holds no list); last,
--- how many expired entries were dropped to make room. If the condition does not hold: the routes of the group, as
--- groups/routes.lua returns them, as the only element.
+-- ARGV[6... or 7...]: for each channel its list if there are no keys, its capacity, the number n of its entries, then the
+-- n entries. A channel may occur again with another capacity.
+-- Returns: for each channel how many of its entries were appended, from the first on (-1: its key holds no list; -2, only
+-- if there are no keys: the server refused them); last, how many expired entries were dropped to make room. If the
+-- condition does not hold: the routes of the group, as groups/routes.lua returns them, as the only element.
 
 local call, pcall = redis.call, redis.pcall
 local time = call('TIME')
@@ -71,11 +75,18 @@ if ARGV[5] ~= '0' then
             call('ZRANGE', KEYS[last], '(' .. now_us, '+inf', 'BYSCORE', 'WITHSCORES', 'LIMIT', 0, 1),
         } }
     end
-    at, last = 7, last - 2
+    at = 7
 end
 
-for i = 1, last do
-    local list, capacity, entries = KEYS[i], tonumber(ARGV[at]), tonumber(ARGV[at + 1])
+local i = 0
+while at <= #ARGV do
+    i = i + 1
+    local list = KEYS[i]
+    if last == 0 then
+        list = ARGV[at]
+        at = at + 1
+    end
+    local capacity, entries = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
     local length = append(list, at + 2, at + 1 + entries)
     local accepted = -1
     if type(length) == 'number' then
@@ -95,11 +106,14 @@ for i = 1, last do
             call('PEXPIRE', list, ARGV[4], 'GT')
         end
     elseif not string.find(length.err, 'WRONGTYPE', 1, true) then
-        return length
+        if last > 0 then
+            return length
+        end
+        accepted = -2
     end
-    results[#results + 1] = accepted
+    results[i] = accepted
     at = at + 2 + entries
 end
 
-results[#results + 1] = expired
+results[i + 1] = expired
 return results

@@ -1,4 +1,4 @@
-//! Writing a batch in the native format: the calls of `push.lua` and `push_large.lua`.
+//! Writing a batch in the native format: the calls of `push.lua`, `push_one.lua` and `push_large.lua`.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::redis::send::{Batch, Outgoing, Pushed};
 
 /// How far the estimate of the server's clock may be off before the server stamps the entries anew. A smaller value
 /// costs time on a busy server, where batches wait; a larger one shows in short expiries.
-const STAMP_TOLERANCE: Duration = Duration::from_millis(50);
+pub(in crate::redis::native) const STAMP_TOLERANCE: Duration = Duration::from_millis(50);
 /// How much longer than its last message a list lives, so that a reader that comes soon counts the expired messages.
 pub(crate) const SLACK: Duration = Duration::from_secs(30);
 
@@ -68,19 +68,52 @@ impl<'a> BatchWriter<'a> {
         if self.is_large() {
             return self.append(node).await;
         }
-        match self.call(node, None).await? {
+        if let Some(pushed) = self.push_one(node).await? {
+            return Ok(pushed);
+        }
+        match self.call(node, &self.lists(), None).await? {
             Answer::Pushed(pushed) => Ok(pushed),
+            Answer::OtherRoutes(_) => Err(Fault::unexpected("push.lua returned routes without a condition")),
+        }
+    }
+
+    /// Writes the batch to a node of a cluster in one call, although its lists are in several slots. `None` if the
+    /// batch is too large for that.
+    pub(crate) async fn push_together(&self, node: Node<'_>) -> Result<Option<Pushed>, Fault> {
+        if self.is_large() {
+            return Ok(None);
+        }
+        match self.call(node, &[], None).await? {
+            Answer::Pushed(pushed) => Ok(Some(pushed)),
             Answer::OtherRoutes(_) => Err(Fault::unexpected("push.lua returned routes without a condition")),
         }
     }
 
     /// Writes the batch if `condition` holds.
     pub(crate) async fn push_if(&self, condition: &Condition, node: Node<'_>) -> Result<Answer, Fault> {
-        self.call(node, Some(condition)).await
+        let mut keys = self.lists();
+        keys.extend([self.keys.group(&condition.group), self.keys.route_ends(&condition.group)]);
+        self.call(node, &keys, Some(condition)).await
     }
 
-    async fn call(&self, node: Node<'_>, condition: Option<&Condition>) -> Result<Answer, Fault> {
-        let mut answer = node.run_once(&self.push_command(condition)).await?;
+    /// Writes a batch that is a single message, if its channel has room for it. `None` if nothing was written.
+    async fn push_one(&self, node: Node<'_>) -> Result<Option<Pushed>, Fault> {
+        let [run] = self.batch.runs() else { return Ok(None) };
+        if run.len() > 1 {
+            return Ok(None);
+        }
+        let mut command = scripts::PUSH_ONE.call(&self.lists());
+        command.arg(self.now_ms).arg(milliseconds(list_lifetime(self.codec))).arg(run[0].capacity);
+        self.add_entries(&mut command, run);
+        match node.run_once(&command).await? {
+            Value::Nil => Ok(None),
+            accepted => self.pushed(Value::Array(vec![accepted, Value::Int(0)])).map(Some),
+        }
+    }
+
+    /// Calls `push.lua`. If there are no keys, the lists are arguments.
+    async fn call(&self, node: Node<'_>, keys: &[String], condition: Option<&Condition>) -> Result<Answer, Fault> {
+        let mut answer = node.run_once(&self.push_command(keys, condition)).await?;
         if let Value::Array(values) = &mut answer
             && matches!(&values[..], [Value::Array(_)])
             && let Some(routes) = values.pop()
@@ -112,19 +145,17 @@ impl<'a> BatchWriter<'a> {
         Ok(pushed)
     }
 
-    /// The call of `push.lua`.
-    fn push_command(&self, condition: Option<&Condition>) -> Cmd {
-        let mut keys = self.lists();
-        if let Some(Condition { group, .. }) = condition {
-            keys.extend([self.keys.group(group), self.keys.route_ends(group)]);
-        }
-        let mut command = scripts::PUSH.call(&keys);
+    fn push_command(&self, keys: &[String], condition: Option<&Condition>) -> Cmd {
+        let mut command = scripts::PUSH.call(keys);
         self.add_times(&mut command);
         match condition {
             Some(Condition { routes, .. }) => command.arg(routes.until).arg(&*routes.text),
             None => command.arg(0),
         };
         for run in self.batch.runs() {
+            if keys.is_empty() {
+                command.arg(self.keys.channel(run[0].list()));
+            }
             command.arg(run[0].capacity).arg(run.len());
             self.add_entries(&mut command, run);
         }

@@ -64,9 +64,25 @@ pub struct ShardHealth {
     pub fallback_mode: bool,
     /// The last probe message through the server.
     pub probe: Option<Probe>,
+    /// The connections that blocking reads of this process use. `None` while the server is unreachable, and for a layer
+    /// that only publishes.
+    pub blocking_connections: Option<BlockingConnections>,
     /// Settings that should be equal in all processes of the deployment, and differ between this process and another.
     /// They are compared at each connect and every 20 s. A layer that only publishes does not compare them.
     pub setting_differences: Vec<SettingDifference>,
+}
+
+/// The connections to a server for blocking reads. A reader needs one for each set of channels that it reads there, and
+/// in a cluster one for each channel, or for each list of a channel that is [spread](crate::Config::spread).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct BlockingConnections {
+    /// Number of connections in use.
+    pub used: usize,
+    /// Number of reads that wait for a connection. They fail after [`connect_timeout`](crate::Config::connect_timeout).
+    pub waiting: usize,
+    /// The most connections: [`pool_size`](crate::Config::pool_size).
+    pub limit: usize,
 }
 
 /// A setting in which two processes of a deployment differ. Messages between them may be lost, stay unread, or have
@@ -194,6 +210,19 @@ impl Health {
         let mut shards = self.shards;
         shards.append(&mut other.shards);
         Self { status, fallback_mode: self.fallback_mode || other.fallback_mode, shards }
+    }
+}
+
+impl BlockingConnections {
+    /// `users` reads that use or want one of `limit` connections.
+    pub(crate) fn of(users: usize, limit: usize) -> Self {
+        let used = users.min(limit);
+        Self { used, waiting: users - used, limit }
+    }
+
+    /// How many connections all reads need.
+    pub(crate) fn needed(&self) -> usize {
+        self.used + self.waiting
     }
 }
 

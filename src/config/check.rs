@@ -9,6 +9,7 @@ use super::server_url::Address;
 use super::table::OPTIONS;
 use super::value;
 use crate::error::{Error, Result};
+use crate::pattern::NameRule;
 use crate::spread;
 
 /// A key with fewer bytes causes a warning.
@@ -32,7 +33,8 @@ impl Config {
         Ok(config)
     }
 
-    /// Returns a warning for each setting that works but is unsafe: each key that is short enough to be guessed.
+    /// Returns a warning for each setting that works but is unsafe: each key that is short enough to be guessed, and
+    /// each rule that spreads channels over more lists than a process has connections for reads.
     pub fn warnings(&self) -> Vec<String> {
         let lists = [
             ("symmetric_encryption_keys", &self.symmetric_encryption_keys),
@@ -42,7 +44,14 @@ impl Config {
             keys.iter().enumerate().map(move |(at, key)| (format!("{option}[{at}]"), key.len()))
         });
         let short = keys.filter(|(_, bytes)| *bytes < SHORTEST_KEY);
-        short.map(|(key, bytes)| format!("{key} has {bytes} bytes; use at least 32 random ones")).collect()
+        let short = short.map(|(key, bytes)| format!("{key} has {bytes} bytes; use at least 32 random ones"));
+        let wide = self.spread.iter().filter(|rule| rule.parts().value > self.pool_size).map(|rule| {
+            let (lists, pool_size) = (rule.parts().value, self.pool_size);
+            format!(
+                "spread has {rule}: a reader may need {lists} connections to one master, and pool_size is {pool_size}"
+            )
+        });
+        short.chain(wide).collect()
     }
 
     fn check(&self) -> Result<()> {
@@ -300,6 +309,17 @@ mod tests {
             let error = refusal(&config);
             assert!(error.contains(fault) && !error.contains("secret"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_rule_with_more_lists_than_connections_causes_a_warning() {
+        let config = Config::new().cluster(true).pool_size(8).spread(SpreadRule::glob("a", 8));
+        assert_eq!(config.warnings(), [""; 0]);
+        let warnings = config.spread(SpreadRule::glob("b", 9)).warnings();
+        assert_eq!(
+            warnings,
+            [r#"spread has "b" = 9: a reader may need 9 connections to one master, and pool_size is 8"#]
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::Deployment;
 use crate::error::Result;
-use crate::health::{Health, Probe, RedisStats, SettingDifference, ShardHealth, Status};
+use crate::health::{BlockingConnections, Health, Probe, RedisStats, SettingDifference, ShardHealth, Status};
 
 /// Clock difference above which a report has a warning, in seconds.
 const CLOCK_TOLERANCE: f64 = 1.0;
@@ -40,6 +40,7 @@ impl Deployment {
         let layer = self.connect().await?;
         let health = layer.health().await;
         lines.extend(health.shards.iter().map(describe));
+        lines.extend(health.shards.iter().filter_map(connections));
         let stats = layer.redis_stats().await.unwrap_or_default();
         lines.extend(stats.iter().map(|stats| {
             format!(
@@ -78,6 +79,15 @@ fn describe(shard: &ShardHealth) -> String {
         Some(probe) => format!("{line}, probe arrived in {}", time(probe.round_trip)),
         None => line,
     }
+}
+
+/// The connections for reads that each process can have to the server.
+fn connections(shard: &ShardHealth) -> Option<String> {
+    let BlockingConnections { used, limit, .. } = shard.blocking_connections?;
+    Some(format!(
+        "shard {}: {used} connections for blocking reads in this process, at most {limit} (pool_size)",
+        shard.shard
+    ))
 }
 
 fn clock_warning(shard: &ShardHealth) -> Option<String> {

@@ -51,6 +51,8 @@ async fn commands_use_a_cluster() {
     let report = prints(&["doctor"]).await;
     for number in 0..3 {
         assert!(report.contains(&format!("shard {number}: shard {number} of the cluster Up")), "{report}");
+        let connections = format!("shard {number}: 0 connections for blocking reads in this process, at most 256");
+        assert!(report.contains(&connections), "{report}");
     }
     assert!(report.contains("messages arrive through every server"), "{report}");
 }

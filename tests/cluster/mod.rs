@@ -3,6 +3,7 @@
 mod addresses;
 mod commands;
 mod failing;
+mod groups;
 mod half_moved;
 mod layers;
 mod load;

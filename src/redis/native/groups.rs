@@ -226,22 +226,16 @@ impl Groups {
             by_shard.entry(self.home(group).index).or_default().push(index);
         }
         let fetched = join_all(by_shard.into_iter().map(|(shard, indices)| async move {
-            let mut commands = redis::pipe();
-            for index in &indices {
-                commands.add_command(self.routes_command(&groups[*index]));
-            }
-            (shard, indices, self.topology.shard(shard).query(&commands).await)
+            let answers = self.routes_on(shard, indices.iter().map(|index| &groups[*index])).await;
+            (shard, indices, answers)
         }));
         let mut again = Vec::new();
         for (shard, indices, answers) in fetched.await {
-            for (answer, index) in indices.into_iter().enumerate() {
-                let routes = answers.as_ref().map_err(Clone::clone).and_then(|answers| {
-                    answers.get(answer).map_or_else(|| Err(Fault::unexpected("a missing answer")), parse_routes)
-                });
-                match routes {
+            for (answer, index) in answers.into_iter().zip(indices) {
+                match answer.and_then(|answer| parse_routes(&answer)) {
                     Ok(routes) if !self.retention_suffices(&routes) => again.push(index),
-                    // One of the groups is on another node of the cluster now.
-                    Err(fault) if fault.redirect.is_some() && self.topology.is_cluster() => again.push(index),
+                    // Another node of the cluster may have the group now, or this one does not know the script.
+                    Err(_) if self.topology.is_cluster() => again.push(index),
                     routes => results[index] = routes.map_err(|fault| (shard, fault)),
                 }
             }
@@ -251,6 +245,27 @@ impl Groups {
             results[index] = routes;
         }
         results
+    }
+
+    /// Asks a shard for the routes of groups in one round trip. Returns the answer for each.
+    async fn routes_on<'g>(
+        &self,
+        shard: usize,
+        groups: impl ExactSizeIterator<Item = &'g GroupName>,
+    ) -> Vec<Result<Value, Fault>> {
+        let (shard, count, mut commands) = (self.topology.shard(shard), groups.len(), redis::pipe());
+        for group in groups {
+            commands.add_command(self.routes_command(group));
+        }
+        if self.topology.is_cluster() {
+            // Each group has an answer of its own, because some may be redirected.
+            return shard.run_each(&commands, count, None).await;
+        }
+        match shard.query(&commands).await {
+            Ok(answers) if answers.len() == count => answers.into_iter().map(Ok).collect(),
+            Ok(_) => vec![Err(Fault::unexpected("another number of answers than of commands")); count],
+            Err(fault) => vec![Err(fault); count],
+        }
     }
 
     fn routes_command(&self, group: &GroupName) -> Cmd {

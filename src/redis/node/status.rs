@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::health::{SettingDifference, ShardHealth, ShardState};
+use crate::health::{BlockingConnections, SettingDifference, ShardHealth, ShardState};
 use crate::redis::node::connection::Greeting;
 
 /// The last known state of a server.
@@ -88,6 +88,7 @@ impl ServerStatus {
         reason: Option<String>,
         epoch: Option<String>,
         clock_offset_seconds: Option<f64>,
+        blocking_connections: Option<BlockingConnections>,
     ) -> ShardHealth {
         let Seen { state, since, server, version, role, latency, differences, .. } = self.seen.lock().clone();
         let host = host.to_owned();
@@ -106,6 +107,7 @@ impl ServerStatus {
             epoch,
             fallback_mode,
             probe: None,
+            blocking_connections,
             setting_differences: differences,
         }
     }

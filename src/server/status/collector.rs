@@ -10,6 +10,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::history::{History, Sample};
+use crate::health::{BlockingConnections, ShardHealth};
 use crate::layer::{ChannelLayer, Event, Statistics};
 use crate::server::asgi::connections::{Connections, QueueDepths};
 use crate::server::counters::{Counters, Totals};
@@ -59,6 +60,8 @@ struct State {
 pub(crate) struct LayerState {
     pub(crate) health: LayerHealth,
     pub(crate) channels: Vec<(String, Statistics)>,
+    /// By server, the connections of this process for blocking reads.
+    pub(crate) connections: Vec<(String, BlockingConnections)>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -214,6 +217,14 @@ enum ShardChange {
     ReadInterrupted,
 }
 
+/// The connections for blocking reads by the address of their server; none if the health is not known in time.
+async fn connections(sources: &StatusSources) -> Vec<(String, BlockingConnections)> {
+    let shards =
+        timeout(ANSWER_TIMEOUT, sources.layer.health()).await.map_or_else(|_| Vec::new(), |health| health.shards);
+    let connections = |shard: ShardHealth| Some((shard.server.unwrap_or(shard.host), shard.blocking_connections?));
+    shards.into_iter().filter_map(connections).collect()
+}
+
 async fn query(sources: &StatusSources) -> LayerState {
     let own = [sources.connections.channel(), sources.pending.channel()];
     let names = CHANNELS.into_iter().chain(own.iter().map(|channel| channel.as_str()));
@@ -222,9 +233,9 @@ async fn query(sources: &StatusSources) -> LayerState {
     for name in names {
         match timeout(ANSWER_TIMEOUT, sources.layer.channel_statistics(name)).await {
             Ok(Ok(statistics)) => channels.push((name.to_owned(), statistics)),
-            Ok(Err(_)) | Err(_) => return LayerState { health: LayerHealth::Fails, channels },
+            Ok(Err(_)) | Err(_) => return LayerState { health: LayerHealth::Fails, channels, ..LayerState::default() },
         }
     }
     let each = started.elapsed() / u32::try_from(channels.len()).unwrap_or(1).max(1);
-    LayerState { health: LayerHealth::Answers(each), channels }
+    LayerState { health: LayerHealth::Answers(each), channels, connections: connections(sources).await }
 }

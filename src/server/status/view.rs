@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::collector::{LayerHealth, Shard, Snapshot};
 use super::history::SECONDS;
+use crate::health::BlockingConnections;
 use crate::server::asgi::connections::QueueDepths;
 use crate::server::counters::{Count, Totals};
 
@@ -27,6 +28,7 @@ fn write(page: &mut String, snapshot: &Snapshot) -> std::fmt::Result {
     outcomes(page, &snapshot.totals)?;
     queues(page, snapshot.queues)?;
     shards(page, snapshot)?;
+    connections(page, &snapshot.layer.connections)?;
     page.push_str(END);
     Ok(())
 }
@@ -214,6 +216,21 @@ fn shards(page: &mut String, snapshot: &Snapshot) -> std::fmt::Result {
             page,
             "<tr><th>{number}<td class=\"{kind}\">{word} for {since}<td>{outages}<td>{data_losses}<td>{reads_interrupted}</tr>"
         )?;
+    }
+    page.push_str("</tbody></table></section>\n");
+    Ok(())
+}
+
+/// Writes the connections for blocking reads. A layer without such reads has no section.
+fn connections(page: &mut String, servers: &[(String, BlockingConnections)]) -> std::fmt::Result {
+    if servers.is_empty() {
+        return Ok(());
+    }
+    page.push_str("<section><h2>Connections for reads</h2>");
+    page.push_str("<table><thead><tr><th>server<th>in use<th>waiting<th>limit</tr></thead><tbody>\n");
+    for (server, BlockingConnections { used, waiting, limit }) in servers {
+        let attention = if *waiting > 0 { " class=\"warn\"" } else { "" };
+        writeln!(page, "<tr{attention}><th>{server}<td>{used}<td>{waiting}<td>{limit}</tr>")?;
     }
     page.push_str("</tbody></table></section>\n");
     Ok(())

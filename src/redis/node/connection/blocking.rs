@@ -1,11 +1,14 @@
 //! `BlockingConnection`: a connection for reads that wait for messages.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use deadpool_redis::{PoolError, TimeoutType};
 use redis::{RedisError, Value};
 
+use crate::health::BlockingConnections;
 use crate::redis::node::connection::connect_error::ConnectError;
+use crate::redis::node::connection::gauges::{self, InGauge};
 use crate::redis::node::connection::{Heard, Identity, ServerConnection};
 use crate::redis::node::fault::Fault;
 use crate::redis::node::shard::Shard;
@@ -21,6 +24,8 @@ pub(crate) struct BlockingConnection {
     connection: Option<deadpool_redis::Connection>,
     /// Whether answers to commands are outstanding.
     busy: bool,
+    /// Shows that it is in use.
+    _in_use: InGauge,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +41,8 @@ pub(crate) struct ServerClient {
 
 impl BlockingConnection {
     /// Takes a connection from the pool of `server`, or opens one. The server has to answer on it within `timeout`.
-    pub(crate) async fn take(server: &ServerConnection, timeout: Duration) -> Result<Self, PoolError> {
+    /// `shard` is the label of its gauge.
+    pub(crate) async fn take(server: &ServerConnection, shard: usize, timeout: Duration) -> Result<Self, PoolError> {
         let mut connection = server.blocking.get().await?;
         let mut commands = redis::pipe();
         commands.cmd("CLIENT").arg("ID").cmd("INFO").arg("server");
@@ -50,6 +56,7 @@ impl BlockingConnection {
             client,
             connection: Some(connection),
             busy: false,
+            _in_use: InGauge::add(gauges::CONNECTIONS, shard, 1),
         })
     }
 
@@ -97,8 +104,17 @@ pub(crate) enum Unblocked {
 struct HostMoved;
 
 #[derive(Debug, thiserror::Error)]
-#[error("readers use all {0} connections of the pool (pool_size)")]
-struct PoolExhausted(usize);
+#[error("readers use all {pool_size} connections of the pool, and need {needed}: raise pool_size")]
+struct PoolExhausted {
+    needed: usize,
+    pool_size: usize,
+}
+
+/// How many connections the blocking reads use and want.
+fn pool_use(server: &ServerConnection) -> BlockingConnections {
+    let deadpool_redis::Status { max_size, size, available, waiting } = server.blocking.status();
+    BlockingConnections::of(size - available + waiting, max_size)
+}
 
 impl Shard {
     /// A connection for blocking reads: `held`, if it belongs to the current `ServerConnection`, or one from the pool.
@@ -107,19 +123,13 @@ impl Shard {
         if let Some(held) = held.filter(|held| held.generation == server.generation) {
             return Ok(held);
         }
-        let connection = match BlockingConnection::take(&server, self.command_timeout()).await {
+        let connection = match BlockingConnection::take(&server, self.index, self.command_timeout()).await {
             Ok(connection) => connection,
             Err(PoolError::Timeout(TimeoutType::Wait)) => {
-                let pool_size = self.requirements.pool_size;
-                self.pool_exhausted.call_once(|| {
-                    tracing::warn!(
-                        shard = self.index,
-                        host = self.host(),
-                        pool_size,
-                        "readers use all connections of the pool, and further readers get errors: raise pool_size"
-                    );
-                });
-                return Err(Fault::busy(PoolExhausted(pool_size)));
+                // This read no longer waits.
+                let needed = pool_use(&server).needed() + 1;
+                self.report_need(needed);
+                return Err(Fault::busy(PoolExhausted { needed, pool_size: self.requirements.pool_size }));
             }
             Err(error) => {
                 self.suspect();
@@ -134,6 +144,28 @@ impl Shard {
             return Err(fault);
         }
         Ok(connection)
+    }
+
+    /// The connections that blocking reads use now; `None` while the server is down, or without blocking reads.
+    pub(crate) fn blocking_connections(&self) -> Option<BlockingConnections> {
+        let server = self.connection().ok().filter(|_| self.requirements.writable)?;
+        Some(pool_use(&server))
+    }
+
+    /// Logs that readers need more connections than the pool has: when that first happens, and when they need twice as
+    /// many as the log says.
+    fn report_need(&self, needed: usize) {
+        let grown = |reported| (needed >= 2 * reported).then_some(needed);
+        if self.reported_need.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown).is_ok() {
+            let (shard, host, pool_size) = (self.index, self.host(), self.requirements.pool_size);
+            tracing::warn!(
+                shard,
+                host,
+                needed,
+                pool_size,
+                "readers need more connections than the pool has, and further readers get errors: raise pool_size"
+            );
+        }
     }
 
     /// Ends the read in which `client` waits. Sends nothing to another server, where another client may have the same

@@ -1,10 +1,11 @@
 //! `ServerConnection`: the shared connection for commands to one server and the pool of connections for blocking reads.
 //!
 //! The pool opens a [`blocking`] connection when a read needs one. A connection that cannot be opened is a
-//! [`connect_error`], with advice.
+//! [`connect_error`], with advice. [`gauges`] show how many of these connections there are.
 
 pub(crate) mod blocking;
 pub(crate) mod connect_error;
+pub(crate) mod gauges;
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, Value};
 use crate::config::Config;
 use crate::redis::node::commands::script::Script;
 use crate::redis::node::connection::connect_error::ConnectError;
+use crate::redis::node::connection::gauges::InGauge;
 use crate::redis::node::epoch::{self, EpochAnswer};
 use crate::redis::node::peer_settings::PeerSettings;
 
@@ -57,6 +59,8 @@ pub(crate) struct ServerConnection {
     /// The connections of blocking reads. Each runs one read at a time. An answer that comes later than the read's own
     /// timeout, the command timeout and [`SILENCE`] together fails.
     pub(crate) blocking: Pool,
+    /// Shows the size of the pool. `None` if the layer makes no blocking reads.
+    _pool_size: Option<Arc<InGauge>>,
     /// Opens further connections, as for subscriptions. It resolves the host name anew.
     pub(crate) client: Arc<Client>,
     /// The identity that the server reported.
@@ -160,11 +164,13 @@ impl Requirements {
 
 impl ServerConnection {
     /// Opens the shared connection, checks the server's version and role, loads the scripts and reads or creates the
-    /// epoch. A replica is refused if `master` is set, or if it is read-only and writes are required.
+    /// epoch. A replica is refused if `master` is set, or if it is read-only and writes are required. `shard` is the
+    /// label of its gauges.
     pub(crate) async fn open(
         client: &Arc<Client>,
         master: bool,
         epoch_key: Option<&str>,
+        shard: usize,
         requirements: &Requirements,
     ) -> Result<(Self, Greeting), ConnectError> {
         let limit = requirements.timing.connect + requirements.timing.command;
@@ -176,8 +182,12 @@ impl ServerConnection {
         };
         let blocking = blocking_pool(client, &requirements.timing, requirements.pool_size)?;
         let identity = greeting.identity.clone();
+        // A layer that writes nothing makes no blocking reads.
+        let pool_size = requirements.pool_size;
+        let shown = requirements.writable.then(|| Arc::new(InGauge::add(gauges::POOL_SIZE, shard, pool_size)));
         let (client, heard) = (client.clone(), Heard::now());
-        Ok((Self { commands, blocking, client, identity, heard, generation: rand::random() }, greeting))
+        let generation = rand::random();
+        Ok((Self { commands, blocking, _pool_size: shown, client, identity, heard, generation }, greeting))
     }
 }
 

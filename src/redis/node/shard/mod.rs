@@ -2,7 +2,8 @@
 
 mod availability;
 
-use std::sync::{Arc, Once};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -49,8 +50,8 @@ pub struct Shard {
     epoch: Mutex<KnownEpoch>,
     /// Asks the supervisor to probe the server at once.
     suspicion: Notify,
-    /// Whether the log says that its pool of connections is too small.
-    pub(crate) pool_exhausted: Once,
+    /// How many connections for blocking reads the log says that it needs, beyond its pool.
+    pub(crate) reported_need: AtomicUsize,
     /// Cancelled when no command of the layer may be retried any more.
     pub(crate) retries_cancelled: CancellationToken,
     events: broadcast::Sender<Event>,
@@ -100,7 +101,7 @@ impl Shard {
             status: ServerStatus::new(),
             epoch: Mutex::default(),
             suspicion: Notify::new(),
-            pool_exhausted: Once::new(),
+            reported_need: AtomicUsize::new(0),
             retries_cancelled,
             events,
         }
@@ -132,8 +133,14 @@ impl Shard {
         let client = self.source.locate().await?;
         *self.address.lock() = self.source.address(&client).into();
         let key = self.epoch_key();
-        let (mut connection, greeting) =
-            ServerConnection::open(&client, self.source.follows_master(), key.as_deref(), &self.requirements).await?;
+        let (mut connection, greeting) = ServerConnection::open(
+            &client,
+            self.source.follows_master(),
+            key.as_deref(),
+            self.index,
+            &self.requirements,
+        )
+        .await?;
         let (asked, time, _) = connection::probe(&mut connection.commands, None).await?;
         self.clock.observe(asked, time);
         self.status.record_latency(asked.elapsed());
@@ -301,7 +308,8 @@ impl Shard {
     pub(crate) fn health(&self) -> ShardHealth {
         let reason = self.fault().map(|fault| fault.line(&self.address()));
         let epoch = self.epoch.lock().value.clone();
-        self.status.report(self.index, &self.host, reason, epoch, self.clock.offset_seconds())
+        let (offset, connections) = (self.clock.offset_seconds(), self.blocking_connections());
+        self.status.report(self.index, &self.host, reason, epoch, offset, connections)
     }
 
     /// The longest duration of a command.

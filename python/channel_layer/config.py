@@ -1,8 +1,8 @@
 """Translates the ``CONFIG`` of a channel layer into options of the Rust crate.
 
-The crate parses and validates options, and it accepts the hosts of ``channels_redis``. This module converts only what JSON
-cannot express, or what needs knowledge of Python's clients: compiled regexes, keys as bytes, SSL contexts, and keyword
-arguments of redis-py and aioredis.
+The crate parses and validates options, and it accepts the hosts of ``channels_redis``. This module converts only what
+JSON cannot express, or what needs knowledge of Python's clients: compiled regexes, keys as bytes, SSL contexts, and
+keyword arguments of redis-py and aioredis.
 """
 
 import json
@@ -80,8 +80,8 @@ class Settings:
 def options(config: Mapping[str, Any], kind: str) -> Settings:
     """Translates ``config``, the ``CONFIG`` of a layer of the given ``kind``.
 
-    Raises ``ImproperlyConfigured`` with the name of the option that cannot be honoured. Unknown options and values out of
-    range are left to the crate.
+    Raises ``ImproperlyConfigured`` with the name of the option that cannot be honoured. Unknown options and values out
+    of range are left to the crate.
     """
     if kind not in KINDS:
         raise ValueError(f"unknown kind of layer: {kind}")
@@ -139,7 +139,7 @@ def _host(place: str, host: Any, ignored: list[str]) -> Any:
         # The form of aioredis, in channels_redis before 4.0.
         if len(address) != 2:
             raise ImproperlyConfigured(f"{place}.address: expected a URL, or a pair of host and port")
-        parts.update(zip(("host", "port"), address))
+        parts.update(zip(("host", "port"), address, strict=True))
     elif isinstance(address, str):
         parts["url"], parameters = _split_url(address)
         # Keyword arguments take precedence over parameters of the URL.
@@ -268,7 +268,9 @@ def _keys(name: str, value: Any) -> list[str]:
                 key = key.decode()
             except UnicodeDecodeError:
                 # The text of this error has part of the key.
-                raise ImproperlyConfigured(f"{name}[{at}]: a key must be text or UTF-8; encode it with base64") from None
+                raise ImproperlyConfigured(
+                    f"{name}[{at}]: a key must be text or UTF-8; encode it with base64"
+                ) from None
         if not isinstance(key, str):
             raise ImproperlyConfigured(f"{name}[{at}]: expected a string, not {_kind(key)}")
         # A copy, because a lazy or marked string is not plain.

@@ -104,7 +104,12 @@ def test_sentinels():
     }
     settings = of(hosts=[sentinel])
     assert settings.options["hosts"] == [
-        {"sentinels": [["s", 26379], ["t", 26379]], "master_name": "main", "sentinel_kwargs": {"password": "p"}, "db": 2}
+        {
+            "sentinels": [["s", 26379], ["t", 26379]],
+            "master_name": "main",
+            "sentinel_kwargs": {"password": "p"},
+            "db": 2,
+        }
     ]
     assert settings.ignored == ["hosts[0].sentinel_kwargs.socket_keepalive"]
     assert host({"host": "a", "master_name": None}) == {"host": "a"}

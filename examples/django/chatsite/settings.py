@@ -14,9 +14,15 @@ TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP
 USE_TZ = True
 TIME_ZONE = "UTC"
 
+# With CHANNEL_LAYER_FORMAT=native the site uses the Python package of this project in place of channels_redis.
+BACKENDS = {
+    "channels_redis": "channels_redis.core.RedisChannelLayer",
+    "native": "channel_layer.RedisChannelLayer",
+}
+
 CHANNEL_LAYERS = {
     "default": {
-        "BACKEND": "channels_redis.core.RedisChannelLayer",
+        "BACKEND": BACKENDS[os.environ.get("CHANNEL_LAYER_FORMAT", "channels_redis")],
         "CONFIG": {
             "hosts": [
                 {

@@ -1,0 +1,17 @@
+"""The site of the tests: the chat of the tutorial of Channels. Variables choose its layer."""
+
+import json
+import os
+
+SECRET_KEY = "of the tests"
+DEBUG = False
+ALLOWED_HOSTS = ["*"]
+INSTALLED_APPS = ["channels", "channel_layer"]
+ROOT_URLCONF = "chatsite.urls"
+ASGI_APPLICATION = "chatsite.asgi.application"
+CHANNEL_LAYERS = {
+    "default": {
+        "BACKEND": os.environ.get("TEST_BACKEND", "channel_layer.RedisChannelLayer"),
+        "CONFIG": json.loads(os.environ.get("TEST_CONFIG", "{}")),
+    }
+}

@@ -81,11 +81,6 @@ async def test_subclasses_arrive_as_plain_values(layer):
     assert type(await echo(layer, OrderedDict(type="a"))) is dict
 
 
-async def test_the_keys_keep_their_order(layer):
-    keys = [f"key{number}" for number in random.sample(range(1000), 20)]
-    assert list(await echo(layer, {"type": "a"} | dict.fromkeys(keys))) == ["type", *keys]
-
-
 async def test_a_message_of_two_megabytes_arrives(layer):
     message = {"type": "a", "bytes": random.randbytes(1 << 20), "text": "ä" * (1 << 19)}
     assert await echo(layer, message) == message
@@ -108,7 +103,7 @@ async def test_a_value_without_a_form_is_a_type_error(layer, channel, value):
 
 
 @pytest.mark.layers("ours")
-@pytest.mark.parametrize("value", [datetime(2026, 1, 1), {1, 2}, {"deep": [object()]}, {5: 6}], ids=repr)
+@pytest.mark.parametrize("value", [datetime(2026, 1, 1), {1, 2}, {"deep": [object()]}, {5: 6}], ids=range(4))
 async def test_the_type_error_names_the_key(layer, channel, group, value):
     """channels_redis sends integer keys, which make its receivers fail."""
     for call in [layer.send(channel, {"type": "a", "the key": value}), layer.group_send(group, {"the key": value})]:
@@ -284,11 +279,9 @@ class TestTimeouts:
                 for _ in range(chance.randrange(6)):
                     await asyncio.sleep(chance.choice([0, 0, 0.0005]))
                 task.cancel()
-                try:
-                    received.append((await task)["number"])
-                except asyncio.CancelledError:
-                    # A cancelled receive may never run at all.
-                    await asyncio.sleep(0)
+                await asyncio.wait([task])
+                if not task.cancelled():
+                    received.append(task.result()["number"])
 
         await asyncio.wait_for(asyncio.gather(send(), read()), 60)
         assert received == list(range(500))

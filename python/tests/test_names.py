@@ -3,6 +3,8 @@
 import pytest
 from channels.layers import BaseChannelLayer
 
+from support import receive
+
 pytestmark = pytest.mark.layers("validating")
 
 INVALID_CHANNELS = ["", "with space", "ümlaut", "a!b!c", "a/b", "a?b", "x" * 100, b"bytes", 5, None]
@@ -116,4 +118,4 @@ class TestNewChannel:
     async def test_only_the_process_of_a_channel_can_receive_on_it(self, layer, make_layer):
         channel = await make_layer().new_channel()
         with pytest.raises(AssertionError):
-            await layer.receive(channel)
+            await receive(layer, channel)

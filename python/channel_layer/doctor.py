@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterable
 
+from django.core.exceptions import ImproperlyConfigured
+
 from . import config
 from .sites import ConfiguredLayer, configured_layer, configured_layers
 
@@ -30,6 +32,9 @@ def _examine(layer: ConfiguredLayer, write: Callable[[str], object]) -> bool:
         write(f"{name} has no effect")
     from . import _native
 
-    text, healthy = _native.doctor(layer.kind, settings.json)
+    try:
+        text, healthy = _native.doctor(layer.kind, settings.json)
+    except ValueError as error:
+        raise ImproperlyConfigured(str(error)) from None
     write(text.rstrip("\n"))
     return healthy

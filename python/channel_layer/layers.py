@@ -21,8 +21,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_native.after_fork)
 
 
-# The checks of channels, by its own expressions and with its errors. Channels 4.0 and 4.3 have them under different names.
-# Processes use the same names again and again, so the result is kept.
+# The checks of channels, by its own expressions and with its errors. Channels 4.0 and 4.3 have them under different
+# names. Processes use the same names again and again, so the result is kept.
 
 
 @lru_cache(maxsize=8192)
@@ -66,9 +66,7 @@ class _Layer(BaseChannelLayer):
             options["hosts"] = hosts
         settings = config.options(options, self._kind)
         try:
-            self._native = _native.Layer(
-                self._kind, settings.json, settings.on_disconnect, settings.on_reconnect
-            )
+            self._native = _native.Layer(self._kind, settings.json, settings.on_disconnect, settings.on_reconnect)
         except ValueError as error:
             raise ImproperlyConfigured(str(error)) from None
         shown = dict(self._native.settings())

@@ -1,4 +1,4 @@
-"""The bridge between asyncio and the native module: cancellation, order, loops, threads, forks and the end of Python."""
+"""The bridge between asyncio and the native module: cancellation, order, loops, threads, forks, the end of Python."""
 
 import asyncio
 import contextlib
@@ -14,6 +14,7 @@ import pytest
 import uvloop
 
 from channel_layer import MemoryChannelLayer, MessageError
+
 from support import ABSENT, ARRIVES, receive
 
 ours = pytest.mark.layers("ours")

@@ -93,6 +93,7 @@ async def test_a_close_returns_unread_messages(make_layer, channel):
     assert [message["number"] for message in await receive_all(other, channel, 19)] == list(range(1, 20))
 
 
+@pytest.mark.layers("server")
 async def test_a_close_ends_the_calls_that_wait(layer):
     import channel_layer
 

@@ -3,8 +3,6 @@
 import pytest
 from channels.layers import BaseChannelLayer
 
-from support import receive
-
 pytestmark = pytest.mark.layers("validating")
 
 INVALID_CHANNELS = ["", "with space", "ümlaut", "a!b!c", "a/b", "a?b", "x" * 100, b"bytes", 5, None]
@@ -113,9 +111,3 @@ class TestNewChannel:
     async def test_the_channels_of_a_process_share_their_non_local_part(self, layer, make_layer):
         one, two, other = await layer.new_channel(), await layer.new_channel(), await make_layer().new_channel()
         assert layer.non_local_name(one) == layer.non_local_name(two) != layer.non_local_name(other)
-
-    @pytest.mark.layers("stored", "server")
-    async def test_only_the_process_of_a_channel_can_receive_on_it(self, layer, make_layer):
-        channel = await make_layer().new_channel()
-        with pytest.raises(AssertionError):
-            await receive(layer, channel)

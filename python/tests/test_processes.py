@@ -13,7 +13,7 @@ pytestmark = pytest.mark.layers("ours")
 PREAMBLE = """
 import asyncio, multiprocessing, os, signal, sys, threading, time
 from django.conf import settings
-settings.configure(CHANNEL_LAYERS={})
+settings.configure(CHANNEL_LAYERS={{}})
 from django.utils.module_loading import import_string
 
 layer = import_string({path!r})(**{config!r})
@@ -31,7 +31,7 @@ def program(layer_name, redis, prefix):
     from conftest import LAYERS
 
     path, traits = LAYERS[layer_name]
-    config = {"hosts": [redis.url], "prefix": prefix} if "server" in traits else {}
+    config = {"capacity": 10_000} | ({"hosts": [redis.url], "prefix": prefix} if "server" in traits else {})
     processes = []
 
     def start(text):

@@ -15,3 +15,9 @@ CHANNEL_LAYERS = {
         "CONFIG": json.loads(os.environ.get("TEST_CONFIG", "{}")),
     }
 }
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {"console": {"class": "logging.StreamHandler"}},
+    "root": {"handlers": ["console"], "level": "INFO"},
+}

@@ -9,7 +9,9 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, RedisError};
+use tokio::time::Instant;
 
+use super::info::ClusterInfo;
 use super::state::{ASKED_AT_ONCE, most_telling};
 use super::{Cluster, Slot};
 use crate::redis::node::connection::connect_error::ConnectError;
@@ -17,8 +19,11 @@ use crate::redis::node::endpoint::Endpoint;
 
 /// How often a connected node is asked whether it is cut off.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
-/// The pause after all nodes have been asked in vain. They agree that the cluster does not serve all slots.
+/// The pause after all nodes have been asked in vain.
 const CHECK_ALL_EVERY: Duration = Duration::from_secs(5);
+/// How long a node that counts the cluster as working may know of fewer served slots than another one. The nodes notice
+/// the failure of a master one after the other, within their node timeout, which is 15 s by default.
+const NOTICED_AFTER: Duration = Duration::from_secs(15);
 
 /// The node of a cluster that knows most of it.
 pub(crate) struct AnyNode {
@@ -48,19 +53,27 @@ impl AnyNode {
 
     /// Waits until the node of `connection` is cut off from the others: another one knows of more served slots.
     pub(crate) async fn cut_off(&self, mut connection: MultiplexedConnection) {
-        let mut pause = CHECK_EVERY;
+        let (mut pause, mut doubted) = (CHECK_EVERY, None);
         loop {
             tokio::time::sleep(pause).await;
             pause = CHECK_EVERY;
             // The supervisor of the shard detects a lost connection.
-            let Ok(served) = served_slots(&mut connection).await else { continue };
-            if served == Slot::COUNT {
+            let Ok(info) = info(&mut connection).await else { continue };
+            if info.served == Slot::COUNT {
+                doubted = None;
                 continue;
             }
-            if self.best().await.is_ok_and(|(_, most)| most > served) {
+            pause = CHECK_ALL_EVERY;
+            // All nodes may have been replaced since the last one. A failure shows in the attempts below.
+            let _ = self.cluster.refresh().await;
+            if !self.best().await.is_ok_and(|(_, most)| most > info.served) {
+                doubted = None;
+                continue;
+            }
+            let doubted_for = doubted.get_or_insert_with(Instant::now).elapsed();
+            if !info.is_ok || info.assigned < Slot::COUNT || doubted_for >= NOTICED_AFTER {
                 return;
             }
-            pause = CHECK_ALL_EVERY;
         }
     }
 
@@ -86,7 +99,7 @@ impl AnyNode {
             let timeout = Some(self.cluster.timeout);
             let config = AsyncConnectionConfig::new().set_connection_timeout(timeout).set_response_timeout(timeout);
             let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-            Ok(served_slots(&mut connection).await?)
+            Ok(info(&mut connection).await?.served)
         };
         match asking.await {
             Ok(served) => Ok((client, served)),
@@ -95,26 +108,7 @@ impl AnyNode {
     }
 }
 
-/// How many slots are served, as far as the node knows.
-async fn served_slots(connection: &mut MultiplexedConnection) -> Result<usize, RedisError> {
+async fn info(connection: &mut MultiplexedConnection) -> Result<ClusterInfo, RedisError> {
     let info: String = redis::cmd("CLUSTER").arg("INFO").query_async(connection).await?;
-    Ok(parse_served_slots(&info))
-}
-
-/// The number of served slots in an answer to `CLUSTER INFO`; zero if it has none.
-fn parse_served_slots(info: &str) -> usize {
-    let served = info.lines().find_map(|line| line.strip_prefix("cluster_slots_ok:"));
-    served.and_then(|served| served.trim().parse().ok()).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::parse_served_slots;
-
-    #[test]
-    fn the_served_slots_are_read() {
-        let info = "cluster_state:fail\r\ncluster_slots_assigned:16384\r\ncluster_slots_ok:5461\r\n";
-        assert_eq!(parse_served_slots(info), 5461);
-        assert_eq!(parse_served_slots("ok"), 0);
-    }
+    Ok(ClusterInfo::parse(&info))
 }

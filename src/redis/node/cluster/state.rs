@@ -13,6 +13,7 @@ use redis::{AsyncConnectionConfig, Client, Value};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::info::ClusterInfo;
 use super::layout::Layout;
 use super::shards::KnownShards;
 use super::{Address, Slot};
@@ -48,6 +49,12 @@ pub(crate) struct Cluster {
 struct Update {
     at: Instant,
     has_failed: bool,
+}
+
+/// What a node reports about its cluster.
+struct Report {
+    layout: Layout,
+    info: ClusterInfo,
 }
 
 /// A connection to a node, and the host at which it was reached.
@@ -250,34 +257,32 @@ impl Cluster {
         }
     }
 
-    /// The layout, from the node that answered last or else from the first node that knows an owner of each slot. If
-    /// there is none, from the node that knows the most.
+    /// The layout, from the node that answered last or else from the first node that can be trusted. If there is none,
+    /// the best of all reports.
     async fn fetch(&self, last: &mut Option<NodeConnection>) -> Result<Layout, ConnectError> {
-        // A node that has just joined may know only a part of the cluster, and is not asked first again.
+        // A node that has just joined, or that is cut off from the others, is not asked first again.
         if let Some((connection, host)) = last
-            && let Ok(layout) = self.ask(connection, host).await
-            && layout.is_complete()
+            && let Ok(report) = ask(connection, host).await
+            && report.is_trusted()
         {
-            return Ok(layout);
+            return Ok(report.layout);
         }
         *last = None;
-        let (mut failures, mut best) = (Vec::new(), None::<Layout>);
+        let (mut failures, mut best) = (Vec::new(), None::<Report>);
         let mut answers = stream::iter(self.endpoints()).map(|node| self.open(node)).buffer_unordered(ASKED_AT_ONCE);
         while let Some(answer) = answers.next().await {
             match answer {
-                Ok((connection, layout)) if layout.is_complete() => {
+                Ok((connection, report)) if report.is_trusted() => {
                     *last = Some(connection);
-                    return Ok(layout);
+                    return Ok(report.layout);
                 }
-                Ok((_, layout)) if best.as_ref().is_none_or(|best| best.slot_count() < layout.slot_count()) => {
-                    best = Some(layout);
-                }
+                Ok((_, report)) if best.as_ref().is_none_or(|best| best.rank() < report.rank()) => best = Some(report),
                 Ok(_) => {}
                 Err(failure) => failures.push(failure),
             }
         }
         match best {
-            Some(layout) => Ok(layout),
+            Some(report) => Ok(report.layout),
             None => Err(most_telling(failures)),
         }
     }
@@ -291,7 +296,7 @@ impl Cluster {
         known
     }
 
-    async fn open(&self, node: Endpoint) -> Result<(NodeConnection, Layout), (String, ConnectError)> {
+    async fn open(&self, node: Endpoint) -> Result<(NodeConnection, Report), (String, ConnectError)> {
         let named = |error| (node.address(), error);
         let client = node.client().map_err(|error| named(error.into()))?;
         let opening = async {
@@ -300,19 +305,38 @@ impl Cluster {
                 .set_response_timeout(Some(self.timeout));
             let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
             let host = node.host().to_owned();
-            let layout = self.ask(&mut connection, &host).await?;
-            Ok(((connection, host), layout))
+            let report = ask(&mut connection, &host).await?;
+            Ok(((connection, host), report))
         };
         match opening.await {
             Ok(opened) => Ok(opened),
             Err(error) => Err(named(ConnectError::explained(error, &client, self.timeout).await)),
         }
     }
+}
 
-    async fn ask(&self, connection: &mut MultiplexedConnection, host: &str) -> Result<Layout, ConnectError> {
-        let answer: Value = redis::cmd("CLUSTER").arg("SLOTS").query_async(connection).await?;
-        Layout::parse(&answer, host).ok_or(ConnectError::NoSlots)
+impl Report {
+    /// Whether the node knows the owner of each slot and counts the cluster as working. A node that has just joined
+    /// may know only a part of the cluster. A node that is cut off from most masters does not learn who replaces them,
+    /// or itself.
+    fn is_trusted(&self) -> bool {
+        self.layout.is_complete() && self.info.is_ok
     }
+
+    /// The report with the highest rank is used if none is trusted.
+    fn rank(&self) -> (bool, usize, usize) {
+        (self.info.is_ok, self.layout.slot_count(), self.info.served)
+    }
+}
+
+async fn ask(connection: &mut MultiplexedConnection, host: &str) -> Result<Report, ConnectError> {
+    let mut pipeline = redis::pipe();
+    pipeline.cmd("CLUSTER").arg("SLOTS").cmd("CLUSTER").arg("INFO");
+    let mut answers = connection.send_packed_commands(&pipeline, 0, 2).await?.into_iter();
+    let slots = answers.next().unwrap_or(Value::Nil).extract_error()?;
+    let layout = Layout::parse(&slots, host).ok_or(ConnectError::NoSlots)?;
+    let info: Option<String> = answers.next().and_then(|info| redis::from_redis_value(info).ok());
+    Ok(Report { layout, info: info.map_or_else(ClusterInfo::refused, |info| ClusterInfo::parse(&info)) })
 }
 
 /// The error of several nodes, each named with its own. A refusal, as of a wrong password, says more than that other
@@ -332,8 +356,90 @@ impl std::fmt::Debug for Cluster {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::task::JoinSet;
+    use tokio_util::task::AbortOnDropHandle;
+
     use super::super::layout::tests::{layout, node, range};
     use super::*;
+
+    /// A node that answers `CLUSTER SLOTS` with the text in `slots`, and that counts the cluster as working while it is
+    /// in the majority.
+    struct FakeNode {
+        port: u16,
+        slots: watch::Sender<String>,
+        in_majority: Arc<AtomicBool>,
+        _serving: AbortOnDropHandle<()>,
+    }
+
+    impl FakeNode {
+        async fn start() -> Self {
+            let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let (slots, in_majority) = (watch::Sender::new(String::new()), Arc::new(AtomicBool::new(true)));
+            let (answer, is_ok) = (slots.clone(), in_majority.clone());
+            let serving = async move {
+                let mut connections = JoinSet::new();
+                while let Ok((stream, _)) = listener.accept().await {
+                    connections.spawn(Self::serve(stream, answer.clone(), is_ok.clone()));
+                }
+            };
+            Self { port, slots, in_majority, _serving: AbortOnDropHandle::new(tokio::spawn(serving)) }
+        }
+
+        async fn serve(stream: TcpStream, slots: watch::Sender<String>, in_majority: Arc<AtomicBool>) {
+            let mut stream = BufReader::new(stream);
+            let mut line = String::new();
+            while stream.read_line(&mut line).await.unwrap() > 0 {
+                let words: usize = line.trim_end().strip_prefix('*').unwrap().parse().unwrap();
+                // Two lines for each word.
+                let mut command = String::new();
+                for _ in 0..2 * words {
+                    stream.read_line(&mut command).await.unwrap();
+                }
+                let answer = if command.contains("SLOTS") {
+                    slots.borrow().clone()
+                } else if command.contains("INFO\r\n") && command.contains("CLUSTER") {
+                    let state = if in_majority.load(Ordering::Relaxed) { "ok" } else { "fail" };
+                    let info = format!("cluster_state:{state}\r\ncluster_slots_ok:16384\r\n");
+                    format!("${}\r\n{info}\r\n", info.len())
+                } else {
+                    "+OK\r\n".to_owned()
+                };
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                line.clear();
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_node_that_is_cut_off_from_the_others_is_not_believed() {
+        let (old, new) = (FakeNode::start().await, FakeNode::start().await);
+        let nodes = [&old, &new].map(|fake| node(&fake.port.to_string(), None, fake.port));
+        let by = |order: [usize; 2]| format!("*1\r\n{}", range(0, 16383, &order.map(|at| nodes[at].clone())));
+        for fake in [&old, &new] {
+            fake.slots.send_replace(by([0, 1]));
+        }
+        let hosts = [format!("redis://127.0.0.1:{}", old.port)];
+        let cluster = Cluster::new(&Config::new().cluster(true).hosts(hosts)).unwrap();
+        let master = async || {
+            cluster.refresh_since(Instant::now()).await.unwrap();
+            cluster.master(0).unwrap().1
+        };
+        assert_eq!(master().await, old.port);
+        new.slots.send_replace(by([1, 0]));
+        old.in_majority.store(false, Ordering::Relaxed);
+        assert_eq!(master().await, new.port, "the node that answered last is cut off");
+        for _ in 0..8 {
+            *cluster.connection.lock().await = None;
+            assert_eq!(master().await, new.port, "the nodes are asked in a random order");
+        }
+        drop(new);
+        assert_eq!(master().await, old.port, "no other node answers");
+    }
 
     #[test]
     fn only_a_node_of_the_same_shard_names_its_new_master() {

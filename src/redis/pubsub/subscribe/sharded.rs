@@ -1,39 +1,45 @@
 //! `Sharded`: a subscribed connection to a node of a cluster, which ends subscriptions by itself when their slot moves.
 //!
 //! The client takes every `sunsubscribe` for the answer to the oldest command under way (redis-rs 1.8.1), although none
-//! may have asked for it. Each of these shifts all later answers by one, and answers that no command waits for are
-//! dropped. But the client hands over every push, in the order of arrival. So confirmations are taken from the pushes.
-//! One request is under way at a time. It ends with pings, each with a text of its own, until one is answered with its
-//! text.
+//! may have asked for it. So an answer may belong to another command, and answers that no command waits for are dropped.
+//! But the client hands over every push, in the order of arrival. So confirmations are taken from the pushes. One
+//! request is under way at a time. Its last command ends the subscription to a Redis channel with a name of its own,
+//! which does not exist. The server confirms that by a push, so the push marks the end of all answers.
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, PushInfo, PushKind, RedisError, Value};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::redis::node::connection::Identity;
 use crate::redis::node::fault::Fault;
-use crate::redis::pubsub::subscribe::protocol::{Deliver, is_login};
+use crate::redis::pubsub::subscribe::protocol::{Command, Deliver, is_login};
 use crate::redis::pubsub::subscribe::subscriber::message;
 use crate::redis::pubsub::topic::Subscription;
 
+/// The name of the Redis channel that ends a request, before the number of the request.
+const END: &str = "channel-layer.end-of-request.";
+
 /// A connection to a node of a cluster. Cheap to clone. It closes with its last clone.
 #[derive(Clone)]
-pub(crate) struct Sharded {
+pub(crate) struct Sharded(Arc<Shared>);
+
+struct Shared {
     /// Held during a request.
-    requests: Arc<tokio::sync::Mutex<Requests>>,
+    connection: tokio::sync::Mutex<MultiplexedConnection>,
+    /// The number of the last request.
+    last: AtomicU64,
+    /// The longest time until the end of a request.
+    timeout: Duration,
     pushes: Pushes,
     /// Held to wait.
-    ended: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<String>>>,
-}
-
-struct Requests {
-    connection: MultiplexedConnection,
-    pings: u64,
+    ended: tokio::sync::Mutex<mpsc::UnboundedReceiver<String>>,
 }
 
 /// Takes the pushes of a connection.
@@ -42,6 +48,8 @@ pub(crate) struct Pushes {
     deliver: Deliver,
     /// Held only to read or change it.
     request: Arc<Mutex<Request>>,
+    /// The number of the last request that the server has answered.
+    answered: watch::Sender<u64>,
     ended: mpsc::UnboundedSender<String>,
 }
 
@@ -62,7 +70,7 @@ impl Pushes {
     /// `deliver`.
     pub(crate) fn new(deliver: Deliver) -> (Self, mpsc::UnboundedReceiver<String>) {
         let (ended, ends) = mpsc::unbounded_channel();
-        (Self { deliver, request: Arc::default(), ended }, ends)
+        (Self { deliver, request: Arc::default(), answered: watch::Sender::new(0), ended }, ends)
     }
 
     pub(crate) fn take(&self, push: PushInfo) {
@@ -80,6 +88,12 @@ impl Pushes {
                     let _ = self.ended.send(topic);
                 }
             }
+            PushKind::Unsubscribe => {
+                let number = topic(&push).and_then(|topic| topic.strip_prefix(END)?.parse().ok());
+                if let Some(number) = number {
+                    self.answered.send_replace(number);
+                }
+            }
             _ => {
                 if let Some((topic, payload)) = message(push) {
                     (self.deliver)(&topic, Bytes::from(payload));
@@ -92,25 +106,24 @@ impl Pushes {
 impl Sharded {
     pub(crate) fn new(
         connection: MultiplexedConnection,
+        timeout: Duration,
         pushes: Pushes,
         ended: mpsc::UnboundedReceiver<String>,
     ) -> Self {
-        let requests = Arc::new(tokio::sync::Mutex::new(Requests { connection, pings: 0 }));
-        Self { requests, pushes, ended: Arc::new(tokio::sync::Mutex::new(ended)) }
+        let (connection, ended) = (tokio::sync::Mutex::new(connection), tokio::sync::Mutex::new(ended));
+        Self(Arc::new(Shared { connection, last: AtomicU64::new(0), timeout, pushes, ended }))
     }
 
     /// The identity of the server.
     pub(crate) async fn identity(&self) -> Result<Identity, RedisError> {
-        Identity::of(&mut self.requests.lock().await.connection).await
+        Identity::of(&mut *self.0.connection.lock().await).await
     }
 
     /// Subscribes. Returns the subscriptions that the server did not confirm, with the reasons.
     pub(crate) async fn subscribe(&self, all: &[Subscription]) -> Result<Vec<(Subscription, Fault)>, Fault> {
-        let mut requests = self.requests.lock().await;
-        *self.pushes.request.lock() = Request::default();
-        let errors = requests.send(all, Subscription::subscribe_command).await?;
-        let subscribed = std::mem::take(&mut *self.pushes.request.lock()).subscribed;
-        let unconfirmed: Vec<_> = all.iter().filter(|one| !subscribed.contains(one.topic())).cloned().collect();
+        let (errors, request) = self.0.send(all, Subscription::subscribe_command, Request::default()).await?;
+        let is_missing = |one: &&Subscription| !request.subscribed.contains(one.topic());
+        let unconfirmed: Vec<_> = all.iter().filter(is_missing).cloned().collect();
         if let Some(error) = errors.iter().find(|error| is_login(error)) {
             return Err(Fault::unsent(error));
         }
@@ -125,68 +138,70 @@ impl Sharded {
 
     /// Ends subscriptions. A node that does not have their slot any more has ended them.
     pub(crate) async fn unsubscribe(&self, all: &[Subscription]) -> Result<(), Fault> {
-        let mut requests = self.requests.lock().await;
         let leaving = all.iter().map(|subscription| subscription.topic().to_owned()).collect();
-        *self.pushes.request.lock() = Request { leaving, ..Request::default() };
-        requests.send(all, Subscription::unsubscribe_command).await?;
-        *self.pushes.request.lock() = Request::default();
-        Ok(())
+        let request = Request { leaving, ..Request::default() };
+        self.0.send(all, Subscription::unsubscribe_command, request).await.map(drop)
     }
 
-    /// Waits until all messages are delivered that were published before the call.
+    /// Waits until all messages are delivered that were published before the call. One request is enough for all calls
+    /// that waited before it was sent.
     pub(crate) async fn catch_up(&self) -> Result<(), RedisError> {
-        self.requests.lock().await.run(redis::pipe()).await.map(drop)
+        let before = self.0.last.load(Ordering::Acquire);
+        let mut connection = self.0.connection.lock().await;
+        if *self.0.pushes.answered.borrow() > before {
+            return Ok(());
+        }
+        self.0.run(&mut connection, redis::pipe()).await.map(drop)
     }
 
     /// Waits until the server has ended subscriptions by itself. Returns their Redis channels.
     pub(crate) async fn ended(&self) -> Vec<String> {
-        let mut ended = self.ended.lock().await;
+        let mut ended = self.0.ended.lock().await;
         let mut topics = Vec::new();
         ended.recv_many(&mut topics, usize::MAX).await;
         topics
     }
 }
 
-impl Requests {
+impl Shared {
     /// Sends one command for each subscription, because a command may not have Redis channels of two slots. Returns the
-    /// errors in their order.
+    /// errors in their order, and `request` with what the server has confirmed.
     async fn send(
-        &mut self,
+        &self,
         all: &[Subscription],
-        command: fn(&Subscription) -> (&'static str, &str),
-    ) -> Result<Vec<RedisError>, Fault> {
+        command: Command,
+        request: Request,
+    ) -> Result<(Vec<RedisError>, Request), Fault> {
         let mut pipeline = redis::pipe();
         for subscription in all {
             let (name, topic) = command(subscription);
             pipeline.cmd(name).arg(topic);
         }
-        let answers = self.run(pipeline).await?;
-        Ok(answers.into_iter().filter_map(|answer| answer.extract_error().err()).collect())
+        let mut connection = self.connection.lock().await;
+        *self.pushes.request.lock() = request;
+        let answers = self.run(&mut connection, pipeline).await?;
+        let request = std::mem::take(&mut *self.pushes.request.lock());
+        Ok((answers.into_iter().filter_map(|answer| answer.extract_error().err()).collect(), request))
     }
 
     /// Runs commands. Returns their answers when all pushes before the answers have been recorded. Answers may be
     /// missing.
-    async fn run(&mut self, mut commands: Pipeline) -> Result<Vec<Value>, RedisError> {
-        let mut answers = Vec::new();
-        loop {
-            self.pings += 1;
-            let text = format!("ping {}", self.pings);
-            commands.cmd("PING").arg(&text);
-            answers.extend(self.connection.send_packed_commands(&commands, 0, commands.len()).await?);
-            if is_text(answers.last(), &text) {
-                return Ok(answers);
-            }
-            // A push has taken the place of an answer.
-            commands = redis::pipe();
+    async fn run(
+        &self,
+        connection: &mut MultiplexedConnection,
+        mut commands: Pipeline,
+    ) -> Result<Vec<Value>, RedisError> {
+        let number = self.last.fetch_add(1, Ordering::AcqRel) + 1;
+        commands.cmd("UNSUBSCRIBE").arg(format!("{END}{number}"));
+        let mut answers = connection.send_packed_commands(&commands, 0, commands.len()).await?;
+        let mut answered = self.pushes.answered.subscribe();
+        let has_ended = answered.wait_for(|answered| *answered >= number);
+        if tokio::time::timeout(self.timeout, has_ended).await.is_err() {
+            // The user may not be allowed to run the last command.
+            answers.pop().map(Value::extract_error).transpose()?;
+            return Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into());
         }
-    }
-}
-
-fn is_text(answer: Option<&Value>, text: &str) -> bool {
-    match answer {
-        Some(Value::BulkString(bytes)) => bytes == text.as_bytes(),
-        Some(Value::SimpleString(answer)) => answer == text,
-        _ => false,
+        Ok(answers)
     }
 }
 
@@ -199,15 +214,17 @@ fn topic(push: &PushInfo) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use redis::{AsyncConnectionConfig, RedisConnectionInfo};
     use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream};
     use tokio_util::task::AbortOnDropHandle;
 
     use super::*;
 
+    pub(in super::super) const TIMEOUT: Duration = Duration::from_secs(5);
+
     /// A connection, the other end of its stream, and the task that drives it.
-    async fn open() -> (Sharded, BufReader<DuplexStream>, AbortOnDropHandle<()>) {
+    pub(in super::super) async fn open() -> (Sharded, BufReader<DuplexStream>, AbortOnDropHandle<()>) {
         let (near, far) = tokio::io::duplex(1 << 16);
         let mut far = BufReader::new(far);
         let (pushes, ended) = Pushes::new(Arc::new(|_, _| {}));
@@ -217,7 +234,7 @@ mod tests {
             Ok::<_, std::convert::Infallible>(())
         };
         let info = RedisConnectionInfo::default().set_protocol(redis::ProtocolVersion::RESP3).set_skip_set_lib_name();
-        let config = AsyncConnectionConfig::new().set_push_sender(push);
+        let config = AsyncConnectionConfig::new().set_push_sender(push).set_response_timeout(Some(TIMEOUT));
         let opening = MultiplexedConnection::new_with_config(&info, near, config);
         let greeting = async {
             commands(&mut far, "HELLO").await;
@@ -226,7 +243,7 @@ mod tests {
         let (opened, ()) = tokio::join!(opening, greeting);
         let (connection, driver) = opened.unwrap();
         let driving = AbortOnDropHandle::new(tokio::spawn(driver));
-        (Sharded::new(connection, pushes, ended), far, driving)
+        (Sharded::new(connection, TIMEOUT, pushes, ended), far, driving)
     }
 
     /// Reads up to a line that begins with `last`. Returns the line behind its length.
@@ -247,11 +264,11 @@ mod tests {
         Subscription::Sharded(topic.to_owned())
     }
 
-    /// Answers the pings of the client until none comes any more.
-    async fn answer_pings(far: &mut BufReader<DuplexStream>) {
+    /// Confirms the ends of the requests of the client until none comes any more.
+    async fn confirm_ends(far: &mut BufReader<DuplexStream>) {
         loop {
-            let text = commands(far, "ping ").await;
-            far.write_all(format!("${}\r\n{text}\r\n", text.len()).as_bytes()).await.unwrap();
+            let end = commands(far, END).await;
+            far.write_all(push("unsubscribe", &end).as_bytes()).await.unwrap();
         }
     }
 
@@ -261,7 +278,7 @@ mod tests {
         let server = async {
             commands(&mut far, topics[topics.len() - 1]).await;
             far.write_all(answers.as_bytes()).await.unwrap();
-            answer_pings(&mut far).await;
+            confirm_ends(&mut far).await;
         };
         let refused = tokio::select! {
             refused = connection.subscribe(&all) => refused.unwrap(),
@@ -310,7 +327,7 @@ mod tests {
             commands(&mut far, "{1}a").await;
             let ends = [push("sunsubscribe", "{1}a"), push("sunsubscribe", "{2}b")];
             far.write_all(ends.concat().as_bytes()).await.unwrap();
-            answer_pings(&mut far).await;
+            confirm_ends(&mut far).await;
         };
         let all = [subscription("{1}a")];
         tokio::select! {
@@ -318,5 +335,46 @@ mod tests {
             () = server => unreachable!(),
         }
         assert_eq!(connection.ended().await, ["{2}b"]);
+    }
+
+    #[tokio::test]
+    async fn a_subscription_that_ends_before_the_answer_to_a_request_costs_no_further_request() {
+        let (connection, mut far, _driving) = open().await;
+        let server = async {
+            let first = commands(&mut far, END).await;
+            far.write_all(push("sunsubscribe", "{0}moved").as_bytes()).await.unwrap();
+            assert_eq!(connection.ended().await, ["{0}moved"]);
+            far.write_all(push("unsubscribe", &first).as_bytes()).await.unwrap();
+            let second = commands(&mut far, END).await;
+            far.write_all(push("unsubscribe", &second).as_bytes()).await.unwrap();
+            [first, second]
+        };
+        let catching_up = async {
+            connection.catch_up().await.unwrap();
+            connection.catch_up().await.unwrap();
+        };
+        let (ends, ()) = tokio::join!(server, catching_up);
+        assert_eq!(ends, [1, 2].map(|number| format!("{END}{number}")));
+    }
+
+    #[tokio::test]
+    async fn one_request_serves_all_that_waited_before_it_was_sent() {
+        let (connection, mut far, _driving) = open().await;
+        let server = async {
+            // The other calls begin while the first request is under way.
+            let first = commands(&mut far, END).await;
+            let waiting = futures_util::future::join_all((0..10).map(|_| connection.catch_up()));
+            let answering = async {
+                tokio::task::yield_now().await;
+                far.write_all(push("unsubscribe", &first).as_bytes()).await.unwrap();
+                let second = commands(&mut far, END).await;
+                far.write_all(push("unsubscribe", &second).as_bytes()).await.unwrap();
+            };
+            let (caught_up, ()) = tokio::join!(waiting, answering);
+            caught_up.into_iter().for_each(Result::unwrap);
+        };
+        let (first, ()) = tokio::join!(connection.catch_up(), server);
+        first.unwrap();
+        assert_eq!(connection.0.last.load(Ordering::Relaxed), 2);
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ProtocolVersion, PushInfo, PushKind, RedisError, Value};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::redis::node::connection::connect_error::ConnectError;
 use crate::redis::node::connection::{Identity, Timing};
@@ -101,7 +101,7 @@ impl Subscriber {
             .set_push_sender(push);
         let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
         let protocol = if in_cluster {
-            Protocol::Sharded(Sharded::new(connection, pushes, ended))
+            Protocol::Sharded(Sharded::new(connection, timing.command, pushes, ended))
         } else {
             Protocol::Resp3(connection)
         };
@@ -125,6 +125,11 @@ impl Subscriber {
             Protocol::Resp2(_) => Ok(None),
             Protocol::Sharded(connection) => Ok(Some(connection.identity().await?)),
         }
+    }
+
+    /// Marks the connection as lost when the guard is dropped. Calls that wait for an answer fail then.
+    pub(crate) fn lost_on_drop(&self) -> DropGuard {
+        self.lost.clone().drop_guard()
     }
 
     /// Waits until the connection is known to be lost.
@@ -194,12 +199,20 @@ impl Subscriber {
         Ok(refused)
     }
 
-    /// Waits until all messages are delivered that were published before the call.
+    /// Waits until all messages are delivered that were published before the call. A failure marks the connection as
+    /// lost, so that other calls do not wait for it too.
     ///
     /// # Errors
     ///
     /// A fault of the connection.
     pub(crate) async fn catch_up(&self) -> Result<(), Fault> {
+        tokio::select! {
+            answered = self.ping() => answered.inspect_err(|_| self.lost.cancel()),
+            fault = self.lost() => Err(fault),
+        }
+    }
+
+    async fn ping(&self) -> Result<(), Fault> {
         match &self.protocol {
             Protocol::Resp3(connection) => {
                 let mut connection = connection.clone();
@@ -245,5 +258,26 @@ pub(crate) fn message(push: PushInfo) -> Option<(Vec<u8>, Vec<u8>)> {
     match (data.pop(), data.pop()) {
         (Some(Value::BulkString(payload)), Some(Value::BulkString(topic))) => Some((topic, payload)),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+    use tokio::time::Instant;
+
+    use super::super::sharded::tests::{TIMEOUT, open};
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_connection_fails_all_calls_within_the_time_of_one() {
+        let (connection, _far, _driving) = open().await;
+        let protocol = Protocol::Sharded(connection);
+        let subscriber = Subscriber { protocol, timeout: TIMEOUT, lost: CancellationToken::new() };
+        let began = Instant::now();
+        let caught_up = join_all((0..10).map(|_| subscriber.catch_up())).await;
+        assert!(caught_up.iter().all(Result::is_err));
+        assert!(began.elapsed() < 2 * TIMEOUT, "{:?}", began.elapsed());
+        assert!(subscriber.lost.is_cancelled());
     }
 }

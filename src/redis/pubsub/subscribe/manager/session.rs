@@ -120,7 +120,10 @@ impl SubscriptionManager {
         });
         let subscribed = async {
             match Subscriber::open(&connection.client, &self.timing, deliver, self.is_in_cluster()).await {
-                Ok(subscriber) => self.serve(connection, &subscriber, trial, history).await,
+                Ok(subscriber) => {
+                    let _lost_at_the_end = subscriber.lost_on_drop();
+                    self.serve(connection, &subscriber, trial, history).await
+                }
                 Err(fault) => fault,
             }
         };
